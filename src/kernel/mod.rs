@@ -1,0 +1,1 @@
+//! Linux: observe and commit. Netlink stays in here.

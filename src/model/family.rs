@@ -1,0 +1,106 @@
+//! Address families, and at most one value per family.
+
+use std::{fmt, net::IpAddr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// IPv4 or IPv6.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Family {
+    /// IPv4: `ip` in the words of nft.
+    #[serde(rename = "ipv4")]
+    V4,
+    /// IPv6: `ip6` in the words of nft.
+    #[serde(rename = "ipv6")]
+    V6,
+}
+
+impl Family {
+    /// Both families, IPv4 first.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// Bits in an address of this family.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        match self {
+            Self::V4 => 32,
+            Self::V6 => 128,
+        }
+    }
+
+    /// The family's name as nft writes it: `ip` or `ip6`.
+    #[must_use]
+    pub const fn nft(self) -> &'static str {
+        match self {
+            Self::V4 => "ip",
+            Self::V6 => "ip6",
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+impl From<IpAddr> for Family {
+    fn from(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+impl From<IpNet> for Family {
+    fn from(prefix: IpNet) -> Self {
+        prefix.addr().into()
+    }
+}
+
+/// At most one value per address family.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PerFamily<T> {
+    /// The IPv4 value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub v4: Option<T>,
+    /// The IPv6 value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub v6: Option<T>,
+}
+
+impl<T> Default for PerFamily<T> {
+    fn default() -> Self {
+        Self { v4: None, v6: None }
+    }
+}
+
+impl<T> PerFamily<T> {
+    /// The value of `family`.
+    pub const fn get(&self, family: Family) -> Option<&T> {
+        match family {
+            Family::V4 => self.v4.as_ref(),
+            Family::V6 => self.v6.as_ref(),
+        }
+    }
+
+    /// The place of `family`, to be filled.
+    pub const fn slot(&mut self, family: Family) -> &mut Option<T> {
+        match family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        }
+    }
+
+    /// The values that are present, IPv4 first.
+    pub fn iter(&self) -> impl Iterator<Item = (Family, &T)> {
+        Family::ALL.into_iter().filter_map(|family| Some((family, self.get(family)?)))
+    }
+
+    /// Whether neither family has a value.
+    pub const fn is_empty(&self) -> bool {
+        self.v4.is_none() && self.v6.is_none()
+    }
+}

@@ -1,0 +1,75 @@
+//! Where in the configuration something stands: `nodes[3].podCIDR`.
+
+use std::fmt;
+
+/// One step into a configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Segment {
+    /// A key of a mapping.
+    Key(String),
+    /// An index of a list, from 0.
+    Index(usize),
+}
+
+/// A place in a configuration file, from its root.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ConfigPath(Vec<Segment>);
+
+impl ConfigPath {
+    /// The whole file.
+    #[must_use]
+    pub const fn root() -> Self {
+        Self(Vec::new())
+    }
+
+    /// This place's `key`.
+    #[must_use]
+    pub fn key(&self, key: impl Into<String>) -> Self {
+        self.with(Segment::Key(key.into()))
+    }
+
+    /// This place's element number `index`, from 0.
+    #[must_use]
+    pub fn index(&self, index: usize) -> Self {
+        self.with(Segment::Index(index))
+    }
+
+    fn with(&self, segment: Segment) -> Self {
+        let mut segments = self.0.clone();
+        segments.push(segment);
+        Self(segments)
+    }
+
+    /// The steps from the root.
+    #[must_use]
+    pub fn segments(&self) -> &[Segment] {
+        &self.0
+    }
+}
+
+impl fmt::Display for ConfigPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, segment) in self.0.iter().enumerate() {
+            match segment {
+                Segment::Index(index) => write!(f, "[{index}]")?,
+                Segment::Key(key) if key.contains('.') => write!(f, "[{key:?}]")?,
+                Segment::Key(key) if at == 0 => f.write_str(key)?,
+                Segment::Key(key) => write!(f, ".{key}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ConfigPath;
+
+    #[test]
+    fn reads_as_one_would_write_it() {
+        let path = ConfigPath::root().key("nodes").index(3).key("podCIDR");
+        assert_eq!(path.to_string(), "nodes[3].podCIDR");
+        let path = ConfigPath::root().key("sysctls").key("net.ipv4.ip_forward");
+        assert_eq!(path.to_string(), "sysctls[\"net.ipv4.ip_forward\"]");
+    }
+}

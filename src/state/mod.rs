@@ -1,0 +1,88 @@
+//! What a node holds, or shall hold: one type for the desired and for the observed state.
+//!
+//! Everything prints in the words of the kernel's own tools: [`Route`] as `ip route`, [`NatTable`] as
+//! the arguments of `nft add`, sysctls as `sysctl`.
+
+mod host;
+mod nat;
+mod route;
+mod sysctl;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::Family;
+
+pub use host::{Address, Host, Link};
+pub use nat::{
+    BaseChain, ChainType, Expression, Field, Hook, NatChain, NatObject, NatRule, NatTable, Policy, RuleBody,
+    Tables,
+};
+pub use route::{Next, Route, RouteKey, RouteType, Scope, protocol};
+pub use sysctl::{InvalidSysctlKey, SysctlKey, normalise_value};
+
+/// Routes, NAT and sysctls of one node, desired or observed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Sorted by key. Several routes of one key stand in the kernel's order: the first is in force.
+    pub routes: Vec<Route>,
+    /// The tables named `hostgw`, at most one per family. A family that is absent has no such table.
+    pub nat: Tables,
+    /// Value by key. Desired: what shall stand. Observed: what stands; a key that the kernel does not
+    /// have is absent.
+    pub sysctls: BTreeMap<SysctlKey, String>,
+    /// What could not be read. Nothing may be concluded about it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<Unknown>,
+}
+
+impl State {
+    /// Whether the NAT table of `family` could not be read.
+    #[must_use]
+    pub fn nat_unknown(&self, family: Family) -> bool {
+        self.unknown.iter().any(|unknown| unknown.what == Subject::Nat { family })
+    }
+}
+
+/// A part of the live state that could not be read, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Unknown {
+    /// Which part.
+    pub what: Subject,
+    /// Why, as a sentence fragment ("reading nf_tables needs CAP_NET_ADMIN").
+    pub why: String,
+    /// What to do about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
+}
+
+/// A part of the state that can be unknown on its own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind", deny_unknown_fields)]
+pub enum Subject {
+    /// The NAT table of one family.
+    Nat {
+        /// Which family's.
+        family: Family,
+    },
+    /// One sysctl.
+    Sysctl {
+        /// Its key.
+        key: SysctlKey,
+    },
+    /// The values that sysctls had before hostgw first wrote them.
+    SavedSysctls,
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Nat { family } => write!(f, "table {} {}", family.nft(), nat::TABLE_NAME),
+            Self::Sysctl { key } => key.fmt(f),
+            Self::SavedSysctls => f.write_str("the saved sysctl values"),
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! The NAT table, by meaning: how a rule was encoded does not show here.
+
+use std::fmt;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Family, PerFamily};
+
+/// The name of hostgw's table in every family; the name is what makes it hostgw's.
+pub(super) const TABLE_NAME: &str = "hostgw";
+
+/// At most one table per family.
+pub type Tables = PerFamily<NatTable>;
+
+/// The nftables table `hostgw` of one family.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NatTable {
+    /// `ip` or `ip6`.
+    pub family: Family,
+    /// The table's flags (`NFT_TABLE_F_*`, linux/netfilter/nf_tables.h); a dormant table (1) filters nothing.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub flags: u32,
+    /// In the kernel's order.
+    pub chains: Vec<NatChain>,
+    /// Objects in the table that hostgw can name but not write: sets, maps, flow tables, named counters.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form serde asks for")]
+const fn is_zero(flags: &u32) -> bool {
+    *flags == 0
+}
+
+impl NatTable {
+    /// The table's name.
+    pub const NAME: &str = TABLE_NAME;
+
+    /// Every object of the table, each as one line in the words of `nft add`: the table, its chains,
+    /// their rules, the rest.
+    #[must_use]
+    pub fn objects(&self) -> Vec<NatObject> {
+        let mut objects = vec![NatObject::Table { family: self.family, flags: self.flags }];
+        for chain in &self.chains {
+            objects.push(NatObject::Chain {
+                family: self.family,
+                name: chain.name.clone(),
+                base: chain.base.clone(),
+            });
+        }
+        for chain in &self.chains {
+            for rule in &chain.rules {
+                objects.push(NatObject::Rule {
+                    family: self.family,
+                    chain: chain.name.clone(),
+                    rule: rule.clone(),
+                });
+            }
+        }
+        for other in &self.others {
+            objects.push(NatObject::Other { family: self.family, description: other.clone() });
+        }
+        objects
+    }
+
+    /// Whether hostgw could write this table again just as it is.
+    #[must_use]
+    pub const fn can_be_restored(&self) -> bool {
+        self.others.is_empty()
+    }
+}
+
+/// One line of a NAT table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NatObject {
+    /// The table itself.
+    Table {
+        /// Its family.
+        family: Family,
+        /// Its flags.
+        flags: u32,
+    },
+    /// A chain.
+    Chain {
+        /// The table's family.
+        family: Family,
+        /// The chain's name.
+        name: String,
+        /// Its hook, when it has one.
+        base: Option<BaseChain>,
+    },
+    /// A rule.
+    Rule {
+        /// The table's family.
+        family: Family,
+        /// The name of the chain it stands in.
+        chain: String,
+        /// The rule.
+        rule: NatRule,
+    },
+    /// Anything else.
+    Other {
+        /// The table's family.
+        family: Family,
+        /// Type and name, as in `set blocked`.
+        description: String,
+    },
+}
+
+impl fmt::Display for NatObject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Table { family, flags } => {
+                write!(f, "table {} {TABLE_NAME}", family.nft())?;
+                match flags {
+                    0 => Ok(()),
+                    1 => f.write_str(" { flags dormant; }"),
+                    other => write!(f, " {{ flags {other:#x}; }}"),
+                }
+            }
+            Self::Chain { family, name, base } => {
+                write!(f, "chain {} {TABLE_NAME} {name}", family.nft())?;
+                base.as_ref().map_or(Ok(()), |base| write!(f, " {{ {base} }}"))
+            }
+            Self::Rule { family, chain, rule } => {
+                write!(f, "rule {} {TABLE_NAME} {chain} {rule}", family.nft())
+            }
+            Self::Other { family, description } => {
+                let (kind, name) = description.split_once(' ').unwrap_or((description, ""));
+                write!(f, "{kind} {} {TABLE_NAME} {name}", family.nft())
+            }
+        }
+    }
+}
+
+/// A chain of the NAT table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NatChain {
+    /// The chain's name.
+    pub name: String,
+    /// Its hook; a chain without one is only reached by a jump.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<BaseChain>,
+    /// In order of evaluation.
+    pub rules: Vec<NatRule>,
+}
+
+/// Where a base chain hangs in the packet path.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BaseChain {
+    /// `nat`, `filter` or `route`.
+    #[serde(rename = "type")]
+    pub kind: ChainType,
+    /// The hook.
+    pub hook: Hook,
+    /// Lower runs first; `srcnat` is 100 (`NF_IP_PRI_NAT_SRC`, linux/netfilter_ipv4.h).
+    pub priority: i32,
+    /// What happens to packets that no rule decides on.
+    pub policy: Policy,
+}
+
+impl BaseChain {
+    /// `NF_IP_PRI_NAT_SRC` and `NF_IP6_PRI_NAT_SRC`.
+    pub const SRCNAT: i32 = 100;
+}
+
+impl fmt::Display for BaseChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "type {} hook {} priority ", self.kind, self.hook)?;
+        match (self.hook, self.priority) {
+            (Hook::Postrouting, Self::SRCNAT) => f.write_str("srcnat")?,
+            (_, priority) => write!(f, "{priority}")?,
+        }
+        write!(f, "; policy {};", self.policy)
+    }
+}
+
+/// Implements `Display` for an enum whose variants are single words of nft.
+macro_rules! words {
+    ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $word:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "lowercase")]
+        pub enum $name { $($(#[$variant_meta])* $variant,)* }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(match self { $(Self::$variant => $word,)* })
+            }
+        }
+    };
+}
+
+words! {
+    /// The type of a base chain.
+    ChainType {
+        /// Network address translation.
+        Nat = "nat",
+        /// Packet filtering.
+        Filter = "filter",
+        /// Routing again after a change of headers.
+        Route = "route",
+    }
+}
+
+words! {
+    /// Netfilter hooks of the IP families.
+    Hook {
+        /// `NF_INET_PRE_ROUTING`.
+        Prerouting = "prerouting",
+        /// `NF_INET_LOCAL_IN`.
+        Input = "input",
+        /// `NF_INET_FORWARD`.
+        Forward = "forward",
+        /// `NF_INET_LOCAL_OUT`.
+        Output = "output",
+        /// `NF_INET_POST_ROUTING`.
+        Postrouting = "postrouting",
+    }
+}
+
+words! {
+    /// A chain's policy.
+    Policy {
+        /// Accept.
+        Accept = "accept",
+        /// Drop.
+        Drop = "drop",
+    }
+}
+
+/// A rule. Two rules are equal when they mean the same: the comment does not count.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NatRule {
+    /// What it does.
+    pub body: RuleBody,
+    /// The comment that `nft list` shows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<String>,
+}
+
+impl PartialEq for NatRule {
+    fn eq(&self, other: &Self) -> bool {
+        self.body == other.body
+    }
+}
+
+impl Eq for NatRule {}
+
+impl fmt::Display for NatRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.body {
+            RuleBody::Known(expressions) => {
+                for (at, expression) in expressions.iter().enumerate() {
+                    if at > 0 {
+                        f.write_str(" ")?;
+                    }
+                    expression.fmt(f)?;
+                }
+            }
+            RuleBody::Other { summary, .. } => write!(f, "({summary})")?,
+        }
+        self.comment.as_ref().map_or(Ok(()), |comment| write!(f, " comment {comment:?}"))
+    }
+}
+
+/// What a rule does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RuleBody {
+    /// Expressions that hostgw writes itself.
+    Known(Vec<Expression>),
+    /// A rule with something else in it, kept so that it can be put back.
+    Other {
+        /// The names of its expressions, as the kernel has them.
+        summary: String,
+        /// The attribute `NFTA_RULE_EXPRESSIONS` as the kernel dumped it, in hexadecimal.
+        raw: String,
+    },
+}
+
+/// One part of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Expression {
+    /// Compares an address of the packet with a prefix.
+    #[serde(rename_all = "camelCase")]
+    Address {
+        /// Which address.
+        field: Field,
+        /// Whether the rule goes on when the address is *outside* the prefix.
+        negated: bool,
+        /// The prefix.
+        prefix: IpNet,
+    },
+    /// `fib daddr type != local`: the destination is none of this node's addresses.
+    NotLocal,
+    /// Counts packets and bytes; the counts are not part of the state.
+    Counter,
+    /// Rewrites the source to the address of the outgoing interface.
+    #[serde(rename_all = "camelCase")]
+    Masquerade {
+        /// `NF_NAT_RANGE_*` flags (linux/netfilter/nf_nat.h): 4 is `random`, 8 `persistent`, 16 `fully-random`.
+        flags: u32,
+    },
+    /// Ends the chain for this packet.
+    Return,
+}
+
+impl Expression {
+    /// `NF_NAT_RANGE_PROTO_RANDOM_FULLY` (linux/netfilter/nf_nat.h).
+    pub const FULLY_RANDOM: u32 = 16;
+}
+
+/// An address of the packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Field {
+    /// The source address.
+    Saddr,
+    /// The destination address.
+    Daddr,
+}
+
+impl fmt::Display for Expression {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address { field, negated, prefix } => {
+                let field = match field {
+                    Field::Saddr => "saddr",
+                    Field::Daddr => "daddr",
+                };
+                let negation = if *negated { "!= " } else { "" };
+                write!(f, "{} {field} {negation}", Family::from(*prefix).nft())?;
+                if prefix.prefix_len() == prefix.max_prefix_len() {
+                    prefix.addr().fmt(f)
+                } else {
+                    prefix.fmt(f)
+                }
+            }
+            Self::NotLocal => f.write_str("fib daddr type != local"),
+            Self::Counter => f.write_str("counter"),
+            Self::Masquerade { flags } => {
+                f.write_str("masquerade")?;
+                let names = [(4, "random"), (8, "persistent"), (Self::FULLY_RANDOM, "fully-random")];
+                let set: Vec<_> =
+                    names.iter().filter(|(bit, _)| flags & bit != 0).map(|(_, name)| *name).collect();
+                if set.is_empty() { Ok(()) } else { write!(f, " {}", set.join(",")) }
+            }
+            Self::Return => f.write_str("return"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prints_in_the_words_of_nft() {
+        let rule = NatRule {
+            body: RuleBody::Known(vec![
+                Expression::Address {
+                    field: Field::Daddr,
+                    negated: true,
+                    prefix: "10.244.0.0/16".parse().expect("a prefix"),
+                },
+                Expression::NotLocal,
+                Expression::Counter,
+                Expression::Masquerade { flags: Expression::FULLY_RANDOM },
+            ]),
+            comment: Some("a \"quoted\" word".to_owned()),
+        };
+        let table = NatTable {
+            family: Family::V4,
+            flags: 1,
+            chains: vec![NatChain {
+                name: "postrouting".to_owned(),
+                base: Some(BaseChain {
+                    kind: ChainType::Nat,
+                    hook: Hook::Postrouting,
+                    priority: 100,
+                    policy: Policy::Accept,
+                }),
+                rules: vec![rule],
+            }],
+            others: vec!["set blocked".to_owned()],
+        };
+        let lines: Vec<_> = table.objects().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            lines,
+            [
+                "table ip hostgw { flags dormant; }",
+                "chain ip hostgw postrouting { type nat hook postrouting priority srcnat; policy accept; }",
+                "rule ip hostgw postrouting ip daddr != 10.244.0.0/16 fib daddr type != local counter masquerade fully-random comment \"a \\\"quoted\\\" word\"",
+                "set ip hostgw blocked",
+            ]
+        );
+    }
+}

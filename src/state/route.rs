@@ -1,0 +1,417 @@
+//! Routes, printed as `ip route` prints them.
+
+use std::{cmp::Ordering, fmt, net::IpAddr};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Family, MAIN_TABLE};
+
+/// Route protocol numbers: who wrote a route.
+pub mod protocol {
+    use std::borrow::Cow;
+
+    /// hostgw's own number; it is what makes a route hostgw's. Free in linux/rtnetlink.h and in
+    /// iproute2's rt_protos.
+    pub const HOSTGW: u8 = 87;
+
+    /// The name `ip route` prints for a protocol (linux/rtnetlink.h, iproute2 rt_protos); the number
+    /// where there is none.
+    #[must_use]
+    pub fn name(protocol: u8) -> Cow<'static, str> {
+        Cow::Borrowed(match protocol {
+            0 => "unspec",
+            1 => "redirect",
+            2 => "kernel",
+            3 => "boot",
+            4 => "static",
+            8 => "gated",
+            9 => "ra",
+            10 => "mrt",
+            11 => "zebra",
+            12 => "bird",
+            13 => "dnrouted",
+            14 => "xorp",
+            15 => "ntk",
+            16 => "dhcp",
+            18 => "keepalived",
+            42 => "babel",
+            99 => "openr",
+            186 => "bgp",
+            187 => "isis",
+            188 => "ospf",
+            189 => "rip",
+            192 => "eigrp",
+            other => return Cow::Owned(other.to_string()),
+        })
+    }
+}
+
+/// What makes two routes the same place in the routing tables: IPv4's own key (`fib_table_insert`,
+/// net/ipv4/fib_trie.c); IPv6 has no TOS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RouteKey {
+    /// Routing table number.
+    pub table: u32,
+    /// Destination prefix.
+    pub destination: IpNet,
+    /// Type of service, 0 but for hand-made routes.
+    #[serde(default)]
+    pub tos: u8,
+    /// Metric; smaller wins.
+    pub metric: u32,
+}
+
+impl RouteKey {
+    /// The family of the destination.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        self.destination.into()
+    }
+}
+
+/// A route, desired or observed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Route {
+    /// Destination prefix.
+    pub destination: IpNet,
+    /// Routing table number.
+    pub table: u32,
+    /// Type of service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tos: Option<u8>,
+    /// Metric; 0 when the kernel has none.
+    pub metric: u32,
+    /// Who wrote it ([`protocol`]).
+    pub protocol: u8,
+    /// How far the destination is.
+    pub scope: Scope,
+    /// What happens to a packet.
+    #[serde(rename = "type")]
+    pub kind: RouteType,
+    /// Where a packet goes next.
+    pub next: Next,
+    /// The source address of locally made packets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<IpAddr>,
+    /// MTU in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// The route as the kernel dumped it, in hexadecimal, when it says more than the fields above: so
+    /// that a route that hostgw did not write can be put back as it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub raw: Option<String>,
+}
+
+/// Where a packet goes next.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Next {
+    /// The next hop's address; none when the destination is on-link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<IpAddr>,
+    /// The outgoing interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+    /// The gateway is taken to be on-link whatever the addresses say.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub onlink: bool,
+}
+
+/// Scope of a route (`rt_scope_t`, linux/rtnetlink.h). IPv6 routes have none and read as global.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Behind a gateway (`RT_SCOPE_UNIVERSE`).
+    Global,
+    /// On-link.
+    Link,
+    /// This node.
+    Host,
+    /// Any other number.
+    Other(u8),
+}
+
+impl Scope {
+    /// The scope of a number.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            0 => Self::Global,
+            253 => Self::Link,
+            254 => Self::Host,
+            other => Self::Other(other),
+        }
+    }
+
+    /// The number of a scope.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Global => 0,
+            Self::Link => 253,
+            Self::Host => 254,
+            Self::Other(number) => number,
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Global => f.write_str("global"),
+            Self::Link => f.write_str("link"),
+            Self::Host => f.write_str("host"),
+            Self::Other(200) => f.write_str("site"),
+            Self::Other(255) => f.write_str("nowhere"),
+            Self::Other(number) => number.fmt(f),
+        }
+    }
+}
+
+/// Type of a route (`RTN_*`, linux/rtnetlink.h).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RouteType {
+    /// To one destination.
+    Unicast,
+    /// Discards silently.
+    Blackhole,
+    /// Discards with an ICMP error.
+    Unreachable,
+    /// Discards as forbidden.
+    Prohibit,
+    /// Goes on with the next routing rule.
+    Throw,
+    /// Any other number.
+    Other(u8),
+}
+
+impl RouteType {
+    /// The type of a number.
+    #[must_use]
+    pub const fn from_number(number: u8) -> Self {
+        match number {
+            1 => Self::Unicast,
+            6 => Self::Blackhole,
+            7 => Self::Unreachable,
+            8 => Self::Prohibit,
+            9 => Self::Throw,
+            other => Self::Other(other),
+        }
+    }
+
+    /// The number of a type.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Unicast => 1,
+            Self::Blackhole => 6,
+            Self::Unreachable => 7,
+            Self::Prohibit => 8,
+            Self::Throw => 9,
+            Self::Other(number) => number,
+        }
+    }
+}
+
+impl fmt::Display for RouteType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unicast => f.write_str("unicast"),
+            Self::Blackhole => f.write_str("blackhole"),
+            Self::Unreachable => f.write_str("unreachable"),
+            Self::Prohibit => f.write_str("prohibit"),
+            Self::Throw => f.write_str("throw"),
+            Self::Other(2) => f.write_str("local"),
+            Self::Other(3) => f.write_str("broadcast"),
+            Self::Other(4) => f.write_str("anycast"),
+            Self::Other(5) => f.write_str("multicast"),
+            Self::Other(number) => write!(f, "type {number}"),
+        }
+    }
+}
+
+impl Route {
+    /// The route's place in the routing tables.
+    #[must_use]
+    pub fn key(&self) -> RouteKey {
+        RouteKey {
+            table: self.table,
+            destination: self.destination,
+            tos: self.tos.unwrap_or(0),
+            metric: self.metric,
+        }
+    }
+
+    /// The family of the destination.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        self.destination.into()
+    }
+
+    /// Whether hostgw wrote it.
+    #[must_use]
+    pub const fn is_owned(&self) -> bool {
+        self.protocol == protocol::HOSTGW
+    }
+
+    /// Whether it makes its destination reachable on `device` without a gateway.
+    #[must_use]
+    pub fn is_on_link(&self, device: &str) -> bool {
+        self.kind == RouteType::Unicast
+            && self.next.gateway.is_none()
+            && self.next.device.as_deref() == Some(device)
+            && matches!((self.family(), self.scope), (Family::V6, _) | (_, Scope::Link | Scope::Host))
+    }
+
+    /// The order of a plan: by family, table, then on-link routes before those that go by a gateway,
+    /// then by destination and metric.
+    #[must_use]
+    pub fn plan_order(&self, other: &Self) -> Ordering {
+        let rank = |route: &Self| (route.family(), route.table, route.next.gateway.is_some());
+        rank(self).cmp(&rank(other)).then_with(|| self.key().cmp(&other.key()))
+    }
+
+    /// The words of the route as `ip route` prints them, in its order, for a display that marks the
+    /// words that differ.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let mut words = Vec::with_capacity(8);
+        if self.kind != RouteType::Unicast {
+            words.push(self.kind.to_string());
+        }
+        words.push(destination(self.destination));
+        if let Some(tos) = self.tos.filter(|tos| *tos != 0) {
+            words.push(format!("tos {tos:#04x}"));
+        }
+        if let Some(gateway) = self.next.gateway {
+            let inet6 = if self.family() == Family::V4 && gateway.is_ipv6() { "inet6 " } else { "" };
+            words.push(format!("via {inet6}{gateway}"));
+        }
+        if let Some(device) = &self.next.device {
+            words.push(format!("dev {device}"));
+        }
+        if self.table != MAIN_TABLE {
+            words.push(format!("table {}", self.table));
+        }
+        words.push(format!("proto {}", protocol::name(self.protocol)));
+        if self.scope != Scope::Global {
+            words.push(format!("scope {}", self.scope));
+        }
+        if let Some(source) = self.source {
+            words.push(format!("src {source}"));
+        }
+        if self.metric != 0 {
+            words.push(format!("metric {}", self.metric));
+        }
+        if self.next.onlink {
+            words.push("onlink".to_owned());
+        }
+        if let Some(mtu) = self.mtu {
+            words.push(format!("mtu {mtu}"));
+        }
+        if self.raw.is_some() {
+            words.push("(and more)".to_owned());
+        }
+        words
+    }
+}
+
+/// A destination as `ip route` prints it: the whole family is `default`, one address has no length.
+fn destination(prefix: IpNet) -> String {
+    if prefix.prefix_len() == 0 {
+        "default".to_owned()
+    } else if prefix.prefix_len() == prefix.max_prefix_len() {
+        prefix.addr().to_string()
+    } else {
+        prefix.to_string()
+    }
+}
+
+impl fmt::Display for RouteKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&destination(self.destination))?;
+        if self.tos != 0 {
+            write!(f, " tos {:#04x}", self.tos)?;
+        }
+        if self.table != MAIN_TABLE {
+            write!(f, " table {}", self.table)?;
+        }
+        if self.metric != 0 {
+            write!(f, " metric {}", self.metric)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words().join(" "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(destination: &str, gateway: Option<&str>) -> Route {
+        Route {
+            destination: destination.parse().expect("a prefix"),
+            table: MAIN_TABLE,
+            tos: None,
+            metric: 0,
+            protocol: protocol::HOSTGW,
+            scope: if gateway.is_some() { Scope::Global } else { Scope::Link },
+            kind: RouteType::Unicast,
+            next: Next {
+                gateway: gateway.map(|text| text.parse().expect("an address")),
+                device: Some("eth0".to_owned()),
+                onlink: false,
+            },
+            source: None,
+            mtu: None,
+            raw: None,
+        }
+    }
+
+    #[test]
+    fn prints_as_ip_route_does() {
+        assert_eq!(route("10.244.0.0/16", None).to_string(), "10.244.0.0/16 dev eth0 proto 87 scope link");
+        assert_eq!(
+            route("10.244.1.0/24", Some("10.244.1.2")).to_string(),
+            "10.244.1.0/24 via 10.244.1.2 dev eth0 proto 87"
+        );
+        let full = Route {
+            table: 100,
+            metric: 50,
+            protocol: 4,
+            mtu: Some(1400),
+            source: Some("172.30.0.11".parse().expect("an address")),
+            next: Next { onlink: true, ..route("::/0", Some("10.0.0.1")).next },
+            ..route("10.9.9.9/32", Some("10.0.0.1"))
+        };
+        assert_eq!(
+            full.to_string(),
+            "10.9.9.9 via 10.0.0.1 dev eth0 table 100 proto static src 172.30.0.11 metric 50 onlink mtu 1400"
+        );
+        assert_eq!(
+            route("0.0.0.0/0", Some("10.0.0.1")).to_string(),
+            "default via 10.0.0.1 dev eth0 proto 87"
+        );
+    }
+
+    #[test]
+    fn on_link_routes_come_first_in_a_plan() {
+        let mut routes = [
+            route("10.244.2.0/24", Some("10.244.2.1")),
+            route("10.244.1.0/24", Some("10.244.1.1")),
+            route("10.244.0.0/16", None),
+        ];
+        routes.sort_by(Route::plan_order);
+        let destinations: Vec<_> = routes.iter().map(|route| route.destination.to_string()).collect();
+        assert_eq!(destinations, ["10.244.0.0/16", "10.244.1.0/24", "10.244.2.0/24"]);
+    }
+}
