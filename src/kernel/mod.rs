@@ -1,1 +1,5 @@
 //! Linux: observe and commit. Netlink stays in here.
+
+pub mod netlink;
+#[cfg(test)]
+mod testing;

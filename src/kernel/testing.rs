@@ -1,0 +1,39 @@
+//! Network namespaces for the tests of this room.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader},
+    os::fd::AsFd,
+    process::{Command, Stdio},
+};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// Runs `test` on a thread that lives in a network namespace of its own; what it spawns does too.
+///
+/// The namespace is made by a child (`unshare -n`) and joined: unsharing a thread in place is unsafe code.
+pub(super) fn in_namespace(test: impl FnOnce() + Send + 'static) {
+    let mut holder = Command::new("unshare")
+        .args(["-n", "sh", "-c", "echo ready; read -r _"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("unshare (util-linux) is installed");
+    let mut ready = String::new();
+    BufReader::new(holder.stdout.take().expect("piped")).read_line(&mut ready).expect("readable");
+    assert_eq!(
+        ready, "ready\n",
+        "these tests need to make network namespaces: run them as root, or under `unshare -rn`"
+    );
+    let namespace = File::open(format!("/proc/{}/ns/net", holder.id())).expect("a live child");
+    drop(holder.stdin.take());
+    holder.wait().expect("our child");
+    let thread = std::thread::spawn(move || {
+        move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network))
+            .expect("a namespace that we own");
+        test();
+    });
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
