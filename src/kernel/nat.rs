@@ -1,0 +1,115 @@
+//! The nftables tables named `hostgw`: read by meaning, replaced as a whole.
+//!
+//! Nothing else of nftables is ever written, and of other tables no rule is even read.
+
+mod abi;
+mod decode;
+mod ffi;
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::{fmt, io};
+
+use rustix::io::Errno;
+
+use super::netlink::KernelError;
+
+pub use read::observe;
+pub use write::replace;
+
+/// NAT could not be read or written.
+#[derive(Debug)]
+pub enum Error {
+    /// There is no netlink socket to be had.
+    Open(io::Error),
+    /// The kernel refused to tell something.
+    Read {
+        /// What was asked for, in the words of nft ("chains of ip").
+        what: String,
+        /// The kernel's answer.
+        error: KernelError,
+    },
+    /// Other programs change nftables faster than a consistent picture of it can be read.
+    Unsteady,
+    /// A table cannot be put into words that the kernel understands; nothing was sent.
+    Unwritable {
+        /// The object, in the words of `nft add`.
+        object: String,
+        /// Why, as a sentence fragment.
+        why: String,
+    },
+    /// The kernel refused the batch; nothing of it is in force.
+    Refused {
+        /// The object that it refused, in the words of `nft add`; `None`: the batch as a whole.
+        object: Option<String>,
+        /// The kernel's answer.
+        error: KernelError,
+    },
+    /// The batch could not be sent, or the kernel's answer not be read: look before concluding anything.
+    Unheard(KernelError),
+}
+
+impl Error {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Unsteady => Some("try again when the rule set has come to rest"),
+            Self::Open(error) if error.raw_os_error() == Some(Errno::PROTONOSUPPORT.raw_os_error()) => {
+                Some(LOAD_NF_TABLES)
+            }
+            Self::Refused { object: None, error } => match error.errno {
+                Errno::PERM => Some(BECOME_ROOT),
+                // nfnetlink's answer for a subsystem that it does not have.
+                Errno::OPNOTSUPP => Some(LOAD_NF_TABLES),
+                _ => None,
+            },
+            Self::Refused { object: Some(_), error } => match error.errno {
+                // `nft_table_lookup` (nf_tables_api.c): the only EPERM of a single object.
+                Errno::PERM => Some("another program owns this table (flags owner): stop it first"),
+                Errno::NOENT => Some(
+                    "what it refers to is missing, or a kernel module: \
+                     nft_chain_nat, nft_masq, nft_fib_ipv4 or nft_fib_ipv6",
+                ),
+                _ => None,
+            },
+            Self::Unheard(error) if error.errno == Errno::MSGSIZE => {
+                Some("the rules do not fit one netlink message: raise net.core.wmem_max")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// The hint where CAP_NET_ADMIN is missing.
+const BECOME_ROOT: &str = "run as root, or with CAP_NET_ADMIN";
+/// The hint where the kernel does not know nftables.
+const LOAD_NF_TABLES: &str = "modprobe nf_tables";
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Open(error) => Some(error),
+            Self::Read { error, .. } | Self::Refused { error, .. } | Self::Unheard(error) => Some(error),
+            Self::Unsteady | Self::Unwritable { .. } => None,
+        }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Open(error) => write!(f, "failed to open a netlink socket for nftables: {error}"),
+            Self::Read { what, error } => write!(f, "failed to read the {what}: {error}"),
+            Self::Unsteady => f.write_str("failed to read nftables: it changed each time while it was read"),
+            Self::Unwritable { object, why } => write!(f, "cannot write {object}: {why}"),
+            Self::Refused { object: Some(object), error } => {
+                write!(f, "the kernel refused {object}: {error}")
+            }
+            Self::Refused { object: None, error } => write!(f, "the kernel refused the NAT batch: {error}"),
+            Self::Unheard(error) => write!(f, "failed to hand the NAT batch to the kernel: {error}"),
+        }
+    }
+}

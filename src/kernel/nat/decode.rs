@@ -1,0 +1,517 @@
+//! Rules by meaning: what nft, nftnl or anyone else wrote becomes hostgw's expressions, or is kept raw.
+//!
+//! Strict on purpose. A rule taken for ours that is not ours leaves a node without NAT, while one of
+//! ours taken for foreign is merely written again: an attribute, a register or a flag that hostgw would
+//! not write makes the whole rule foreign.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    ops::Range,
+};
+
+use ipnet::IpNet;
+
+use super::abi::{self, expr};
+use crate::{
+    kernel::netlink::{Attributes, attribute_at, text},
+    model::Family,
+    state::{Expression, Field, RuleBody},
+};
+
+/// An expression as the kernel dumps it.
+struct Raw<'a> {
+    name: &'a [u8],
+    data: &'a [u8],
+}
+
+/// What the rule with this `NFTA_RULE_EXPRESSIONS` does in a table of `family`.
+pub(super) fn rule(family: Family, expressions: &[u8]) -> RuleBody {
+    let list = list(expressions);
+    if let Some(known) = list.as_ref().and_then(|list| known(family, list)) {
+        return RuleBody::Known(known);
+    }
+    let mut raw = expressions.to_vec();
+    let summary = match list {
+        Some(list) => {
+            let _ = forget_counts(&mut raw);
+            list.iter().map(|expression| text(expression.name)).collect::<Vec<_>>().join(", ")
+        }
+        None => "malformed".to_owned(),
+    };
+    RuleBody::Other { summary, raw: to_hex(&raw) }
+}
+
+fn list(expressions: &[u8]) -> Option<Vec<Raw<'_>>> {
+    Attributes::new(expressions)
+        .map(|element| match element {
+            Ok((abi::LIST_ELEMENT, element)) => {
+                let [name, data] = fields(element, [expr::NAME, expr::DATA])?;
+                Some(Raw { name: name?.strip_suffix(&[0])?, data: data.unwrap_or_default() })
+            }
+            _ => None,
+        })
+        .collect()
+}
+
+/// The payloads of the attributes `kinds`; nothing when there are others, or one twice.
+fn fields<const N: usize>(data: &[u8], kinds: [u16; N]) -> Option<[Option<&[u8]>; N]> {
+    let mut found = [None; N];
+    for attribute in Attributes::new(data) {
+        let (kind, payload) = attribute.ok()?;
+        let place = found.get_mut(kinds.iter().position(|wanted| *wanted == kind)?)?;
+        if place.replace(payload).is_some() {
+            return None;
+        }
+    }
+    Some(found)
+}
+
+/// A number as nftables has them, in network byte order.
+pub(super) fn number(payload: Option<&[u8]>) -> Option<u32> {
+    Some(u32::from_be_bytes(payload?.try_into().ok()?))
+}
+
+fn known(family: Family, list: &[Raw<'_>]) -> Option<Vec<Expression>> {
+    let mut rest = list;
+    let mut known = Vec::new();
+    while let Some(first) = rest.first() {
+        let (expression, used) = match first.name {
+            b"payload" => address(family, rest)?,
+            b"fib" => (not_local(rest)?, 2),
+            b"counter" => (counter(first)?, 1),
+            b"masq" => (masquerade(first)?, 1),
+            b"immediate" => (verdict(first)?, 1),
+            _ => return None,
+        };
+        known.push(expression);
+        rest = rest.get(used..)?;
+    }
+    Some(known)
+}
+
+/// An address comparison, and how many expressions it takes: load, mask unless the load itself is as
+/// long as the prefix, compare.
+fn address(family: Family, list: &[Raw<'_>]) -> Option<(Expression, usize)> {
+    let load = Load::read(family, list.first()?)?;
+    let (mask, used) = match list.get(1)? {
+        bitwise if bitwise.name == b"bitwise" => (load.mask(bitwise)?, 3),
+        _ => (vec![0xff; load.length], 2),
+    };
+    let (negated, value) = compare(list.get(used - 1)?, load.register)?;
+    if value.len() != load.length || value.iter().zip(&mask).any(|(value, mask)| value & !mask != 0) {
+        return None;
+    }
+    let prefix = prefix(family, value, prefix_length(&mask)?)?;
+    Some((Expression::Address { field: load.field, negated, prefix }, used))
+}
+
+/// A load of the first bytes of an address into a register.
+struct Load {
+    field: Field,
+    length: usize,
+    register: u32,
+}
+
+impl Load {
+    fn read(family: Family, payload: &Raw<'_>) -> Option<Self> {
+        let [register, base, offset, length] = fields(
+            payload.data,
+            [expr::PAYLOAD_DREG, expr::PAYLOAD_BASE, expr::PAYLOAD_OFFSET, expr::PAYLOAD_LEN],
+        )?;
+        if number(base)? != expr::NETWORK_HEADER {
+            return None;
+        }
+        // Offsets of struct iphdr (linux/ip.h) and struct ipv6hdr (linux/ipv6.h).
+        let field = match (family, number(offset)?) {
+            (Family::V4, 12) | (Family::V6, 8) => Field::Saddr,
+            (Family::V4, 16) | (Family::V6, 24) => Field::Daddr,
+            _ => return None,
+        };
+        let length = usize::try_from(number(length)?).ok()?;
+        let register = number(register)?;
+        let fits = (1..=usize::from(family.bits() / 8)).contains(&length);
+        (fits && register != expr::REG_VERDICT).then_some(Self { field, length, register })
+    }
+
+    /// The mask, when the expression masks what this load loaded and does nothing else.
+    fn mask(&self, bitwise: &Raw<'_>) -> Option<Vec<u8>> {
+        let [source, target, length, mask, xor, operation] = fields(
+            bitwise.data,
+            [
+                expr::BITWISE_SREG,
+                expr::BITWISE_DREG,
+                expr::BITWISE_LEN,
+                expr::BITWISE_MASK,
+                expr::BITWISE_XOR,
+                expr::BITWISE_OP,
+            ],
+        )?;
+        // Linux before 5.6 has no operation: there is only this one.
+        let plain = operation.is_none() || number(operation)? == expr::MASK_XOR;
+        let same = number(source)? == self.register && number(target)? == self.register;
+        let (mask, xor) = (value(mask?)?, value(xor?)?);
+        let whole = usize::try_from(number(length)?).ok()? == self.length && mask.len() == self.length;
+        (plain && same && whole && xor.iter().all(|byte| *byte == 0)).then(|| mask.to_vec())
+    }
+}
+
+/// Whether the comparison is negated, and the value compared with.
+fn compare<'a>(cmp: &Raw<'a>, register: u32) -> Option<(bool, &'a [u8])> {
+    if cmp.name != b"cmp" {
+        return None;
+    }
+    let [source, operation, data] = fields(cmp.data, [expr::CMP_SREG, expr::CMP_OP, expr::CMP_DATA])?;
+    let negated = match number(operation)? {
+        expr::CMP_EQ => false,
+        expr::CMP_NEQ => true,
+        _ => return None,
+    };
+    (number(source)? == register).then_some((negated, value(data?)?))
+}
+
+/// The value in a data attribute.
+fn value(data: &[u8]) -> Option<&[u8]> {
+    let [value] = fields(data, [expr::DATA_VALUE])?;
+    value
+}
+
+/// How many one bits a mask has, when no zero bit comes before one.
+fn prefix_length(mask: &[u8]) -> Option<u8> {
+    let ones = mask.iter().map(|byte| byte.leading_ones()).sum::<u32>();
+    let all = mask.iter().map(|byte| byte.count_ones()).sum::<u32>();
+    let full = mask.iter().take_while(|byte| **byte == 0xff).count();
+    let rest_is_zero = mask.iter().skip(full + 1).all(|byte| *byte == 0);
+    if ones == all && rest_is_zero { u8::try_from(ones).ok() } else { None }
+}
+
+/// The prefix of `length` bits that starts with `bytes`.
+fn prefix(family: Family, bytes: &[u8], length: u8) -> Option<IpNet> {
+    let mut octets = [0; 16];
+    octets.get_mut(..bytes.len())?.copy_from_slice(bytes);
+    let address = match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::from(*octets.first_chunk::<4>()?)),
+        Family::V6 => IpAddr::V6(Ipv6Addr::from(octets)),
+    };
+    IpNet::new(address, length).ok()
+}
+
+fn not_local(list: &[Raw<'_>]) -> Option<Expression> {
+    let fib = list.first()?;
+    let [register, result, flags] = fields(fib.data, [expr::FIB_DREG, expr::FIB_RESULT, expr::FIB_FLAGS])?;
+    let register = number(register)?;
+    let destination_type = number(result)? == expr::FIB_ADDRTYPE && number(flags)? == expr::FIB_DADDR;
+    let (negated, value) = compare(list.get(1)?, register)?;
+    let usable = destination_type && register != expr::REG_VERDICT;
+    (usable && negated && value == expr::LOCAL.to_ne_bytes()).then_some(Expression::NotLocal)
+}
+
+fn counter(counter: &Raw<'_>) -> Option<Expression> {
+    fields(counter.data, [expr::COUNTER_BYTES, expr::COUNTER_PACKETS, expr::COUNTER_PAD])?;
+    Some(Expression::Counter)
+}
+
+fn masquerade(masq: &Raw<'_>) -> Option<Expression> {
+    let [flags] = fields(masq.data, [expr::MASQ_FLAGS])?;
+    // The kernel leaves out flags that are zero.
+    let flags = if flags.is_some() { number(flags)? } else { 0 };
+    Some(Expression::Masquerade { flags })
+}
+
+fn verdict(immediate: &Raw<'_>) -> Option<Expression> {
+    let [register, data] = fields(immediate.data, [expr::IMMEDIATE_DREG, expr::IMMEDIATE_DATA])?;
+    let [verdict] = fields(data?, [expr::DATA_VERDICT])?;
+    let [code] = fields(verdict?, [expr::VERDICT_CODE])?;
+    let returns = number(register)? == expr::REG_VERDICT && number(code)? == expr::RETURN.cast_unsigned();
+    returns.then_some(Expression::Return)
+}
+
+/// Sets to zero what the traffic changes in a foreign rule: such a rule would differ from itself a
+/// moment later, and nobody could tell whether it has been put back.
+fn forget_counts(expressions: &mut [u8]) -> Option<()> {
+    let mut at = 0;
+    while let Some(element) = attribute_at(expressions, at) {
+        let element = element.ok()?;
+        at = element.next;
+        let element = expressions.get_mut(element.payload)?;
+        let name = element.get(range_of(element, expr::NAME)?)?.strip_suffix(&[0])?;
+        let live: &[u16] = match name {
+            b"counter" => &[expr::COUNTER_BYTES, expr::COUNTER_PACKETS],
+            b"quota" => &[expr::QUOTA_CONSUMED],
+            b"last" => &[expr::LAST_SET, expr::LAST_MSECS],
+            _ => continue,
+        };
+        let quota = name == b"quota";
+        let Some(data) = range_of(element, expr::DATA) else { continue };
+        let data = element.get_mut(data)?;
+        zero(data, live)?;
+        // The kernel tells that a quota is used up by a flag that it does not take back.
+        if quota && let Some(flags) = range_of(data, expr::QUOTA_FLAGS) {
+            *data.get_mut(flags)?.last_mut()? &= !expr::QUOTA_DEPLETED;
+        }
+    }
+    Some(())
+}
+
+/// Where the payload of the first attribute `kind` is.
+fn range_of(bytes: &[u8], kind: u16) -> Option<Range<usize>> {
+    let mut at = 0;
+    loop {
+        let attribute = attribute_at(bytes, at)?.ok()?;
+        if attribute.kind == kind {
+            return Some(attribute.payload);
+        }
+        at = attribute.next;
+    }
+}
+
+/// Fills the payloads of the attributes `kinds` with zeros.
+fn zero(data: &mut [u8], kinds: &[u16]) -> Option<()> {
+    let mut at = 0;
+    while let Some(attribute) = attribute_at(data, at) {
+        let attribute = attribute.ok()?;
+        at = attribute.next;
+        if kinds.contains(&attribute.kind) {
+            data.get_mut(attribute.payload)?.fill(0);
+        }
+    }
+    Some(())
+}
+
+/// The comment in a rule's user data, a list of type (1 byte), length (1 byte), value.
+pub(super) fn comment(userdata: &[u8]) -> Option<String> {
+    let mut rest = userdata;
+    while let [kind, length, tail @ ..] = rest {
+        let (value, next) = tail.split_at_checked(usize::from(*length))?;
+        if *kind == abi::rule::COMMENT {
+            return Some(text(value));
+        }
+        rest = next;
+    }
+    None
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect()
+}
+
+/// The bytes of a text that `RuleBody::Other` holds.
+pub(super) fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits: Vec<u32> = text.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
+    if !digits.len().is_multiple_of(2) {
+        return None;
+    }
+    digits
+        .chunks(2)
+        .map(|pair| u8::try_from(pair.iter().fold(0, |sum, digit| sum * 16 + digit)).ok())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::netlink::put_attribute;
+    use proptest::prelude::*;
+
+    fn attributes(list: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for (kind, payload) in list {
+            put_attribute(&mut bytes, *kind, payload).expect("short");
+        }
+        bytes
+    }
+
+    /// An expression as it stands in the list: its name, and attributes with numbers or data.
+    fn element(name: &str, list: &[(u16, &[u8])]) -> Vec<u8> {
+        let name = format!("{name}\0");
+        let data = attributes(list);
+        attributes(&[(abi::LIST_ELEMENT, &attributes(&[(expr::NAME, name.as_bytes()), (expr::DATA, &data)]))])
+    }
+
+    fn data(value: &[u8]) -> Vec<u8> {
+        attributes(&[(expr::DATA_VALUE, value)])
+    }
+
+    fn load(register: u32, base: u32, offset: u32, length: u32) -> Vec<u8> {
+        let [register, base, offset, length] = [register, base, offset, length].map(u32::to_be_bytes);
+        element("payload", &[(1, &register), (2, &base), (3, &offset), (4, &length)])
+    }
+
+    fn bitwise(source: u32, target: u32, mask: &[u8], xor: &[u8], operation: u32) -> Vec<u8> {
+        let length = u32::try_from(mask.len()).expect("short");
+        let [source, target, length, operation] = [source, target, length, operation].map(u32::to_be_bytes);
+        let (mask, xor) = (data(mask), data(xor));
+        element(
+            "bitwise",
+            &[(1, &source), (2, &target), (3, &length), (6, &operation), (4, &mask), (5, &xor)],
+        )
+    }
+
+    fn cmp(register: u32, operation: u32, value: &[u8]) -> Vec<u8> {
+        let [register, operation] = [register, operation].map(u32::to_be_bytes);
+        element("cmp", &[(1, &register), (2, &operation), (3, &data(value))])
+    }
+
+    fn fib(register: u32, result: u32, flags: u32) -> Vec<u8> {
+        let [register, result, flags] = [register, result, flags].map(u32::to_be_bytes);
+        element("fib", &[(1, &register), (2, &result), (3, &flags)])
+    }
+
+    fn immediate(register: u32, code: i32, chain: Option<&[u8]>) -> Vec<u8> {
+        let code = code.to_be_bytes();
+        let mut verdict = vec![(expr::VERDICT_CODE, code.as_slice())];
+        verdict.extend(chain.map(|chain| (2, chain)));
+        let verdict = attributes(&[(expr::DATA_VERDICT, &attributes(&verdict))]);
+        element("immediate", &[(1, &register.to_be_bytes()), (2, &verdict)])
+    }
+
+    fn decoded(list: &[Vec<u8>]) -> RuleBody {
+        rule(Family::V4, &list.concat())
+    }
+
+    #[test]
+    fn the_same_meaning_in_other_bytes() {
+        let wanted = RuleBody::Known(vec![Expression::Address {
+            field: Field::Daddr,
+            negated: true,
+            prefix: "10.244.0.0/16".parse().expect("a prefix"),
+        }]);
+        let short = [load(1, 1, 16, 2), cmp(1, 1, &[10, 244])];
+        let masked =
+            [load(1, 1, 16, 4), bitwise(1, 1, &[255, 255, 0, 0], &[0; 4], 0), cmp(1, 1, &[10, 244, 0, 0])];
+        let half = [load(9, 1, 16, 3), bitwise(9, 9, &[255, 255, 0], &[0; 3], 0), cmp(9, 1, &[10, 244, 0])];
+        for list in [&short[..], &masked[..], &half[..]] {
+            assert_eq!(decoded(list), wanted);
+        }
+        let local = expr::LOCAL.to_ne_bytes();
+        assert_eq!(decoded(&[fib(1, 3, 2), cmp(1, 1, &local)]), RuleBody::Known(vec![Expression::NotLocal]));
+        assert_eq!(decoded(&[immediate(0, -5, None)]), RuleBody::Known(vec![Expression::Return]));
+        assert_eq!(decoded(&[]), RuleBody::Known(vec![]));
+    }
+
+    #[test]
+    fn what_means_something_else_is_foreign() {
+        let mask = [255, 255, 0, 0];
+        let value = [10, 244, 0, 0];
+        let local = expr::LOCAL.to_ne_bytes();
+        let mut foreign = vec![
+            ("another register compared", vec![load(1, 1, 16, 2), cmp(2, 1, &[10, 244])]),
+            ("loaded into the verdict", vec![load(0, 1, 16, 2), cmp(0, 1, &[10, 244])]),
+            ("less than", vec![load(1, 1, 16, 2), cmp(1, 2, &[10, 244])]),
+            ("transport header", vec![load(1, 2, 16, 2), cmp(1, 1, &[10, 244])]),
+            ("inside the address", vec![load(1, 1, 17, 2), cmp(1, 1, &[10, 244])]),
+            ("an offset of IPv6", vec![load(1, 1, 24, 2), cmp(1, 1, &[10, 244])]),
+            ("past the address", vec![load(1, 1, 16, 8), cmp(1, 1, &[10, 244, 0, 0, 0, 0, 0, 0])]),
+            ("nothing loaded", vec![load(1, 1, 16, 0), cmp(1, 1, &[])]),
+            ("shorter comparison", vec![load(1, 1, 16, 4), cmp(1, 1, &[10, 244])]),
+            ("longer comparison", vec![load(1, 1, 16, 2), cmp(1, 1, &value)]),
+            ("a load alone", vec![load(1, 1, 16, 2)]),
+            ("a comparison alone", vec![cmp(1, 1, &[10, 244])]),
+            (
+                "bits outside the mask",
+                vec![load(1, 1, 16, 4), bitwise(1, 1, &mask, &[0; 4], 0), cmp(1, 1, &[10, 244, 1, 0])],
+            ),
+            (
+                "another result register",
+                vec![load(1, 1, 16, 4), bitwise(1, 2, &mask, &[0; 4], 0), cmp(1, 1, &value)],
+            ),
+            (
+                "another source register",
+                vec![load(1, 1, 16, 4), bitwise(2, 1, &mask, &[0; 4], 0), cmp(1, 1, &value)],
+            ),
+            (
+                "exclusive or",
+                vec![load(1, 1, 16, 4), bitwise(1, 1, &mask, &[0, 1, 0, 0], 0), cmp(1, 1, &value)],
+            ),
+            ("a shift", vec![load(1, 1, 16, 4), bitwise(1, 1, &mask, &[0; 4], 1), cmp(1, 1, &value)]),
+            (
+                "a mask with holes",
+                vec![
+                    load(1, 1, 16, 4),
+                    bitwise(1, 1, &[255, 0, 255, 0], &[0; 4], 0),
+                    cmp(1, 1, &[10, 0, 0, 0]),
+                ],
+            ),
+            (
+                "a shorter mask",
+                vec![load(1, 1, 16, 4), bitwise(1, 1, &[255, 255], &[0; 2], 0), cmp(1, 1, &value)],
+            ),
+            ("masked, not compared", vec![load(1, 1, 16, 4), bitwise(1, 1, &mask, &[0; 4], 0)]),
+            ("local", vec![fib(1, 3, 2), cmp(1, 0, &local)]),
+            ("not unicast", vec![fib(1, 3, 2), cmp(1, 1, &1u32.to_ne_bytes())]),
+            ("the source's type", vec![fib(1, 3, 1), cmp(1, 1, &local)]),
+            ("by interface", vec![fib(1, 3, 2 | 8), cmp(1, 1, &local)]),
+            ("an interface index", vec![fib(1, 1, 2), cmp(1, 1, &local)]),
+            ("fib into another register", vec![fib(2, 3, 2), cmp(1, 1, &local)]),
+            ("a short address type", vec![fib(1, 3, 2), cmp(1, 1, &local[..2])]),
+            ("fib alone", vec![fib(1, 3, 2)]),
+            ("accept", vec![immediate(0, 1, None)]),
+            ("jump", vec![immediate(0, -3, Some(b"x\0"))]),
+            ("return to a chain", vec![immediate(0, -5, Some(b"x\0"))]),
+            ("a verdict in a register", vec![immediate(1, -5, None)]),
+            ("ports", vec![element("masq", &[(1, &[0, 0, 0, 2]), (2, &[0, 0, 0, 1])])]),
+            ("short flags", vec![element("masq", &[(1, &[4])])]),
+            ("an attribute twice", vec![element("masq", &[(1, &[0, 0, 0, 4]), (1, &[0, 0, 0, 8])])]),
+            ("an unknown attribute", vec![element("counter", &[(9, &[0])])]),
+            ("an unknown expression", vec![element("counter", &[]), element("log", &[])]),
+            ("a name without its end", vec![attributes(&[(1, &attributes(&[(1, b"counter")]))])]),
+            ("not a list", vec![attributes(&[(2, &attributes(&[(1, b"counter\0")]))])]),
+        ];
+        foreign.push(("bytes left over", vec![element("counter", &[]), vec![1, 2, 3]]));
+        for (what, list) in foreign {
+            let body = decoded(&list);
+            assert!(matches!(body, RuleBody::Other { .. }), "{what}: {body:?}");
+        }
+    }
+
+    #[test]
+    fn what_traffic_changes_is_forgotten() {
+        let quota = |flags: u8, consumed: u8| {
+            decoded(&[
+                element("quota", &[(1, &[0; 8]), (2, &[0, 0, 0, flags]), (4, &[consumed; 8])]),
+                element("last", &[(1, &[0, 0, 0, consumed]), (2, &[consumed; 8])]),
+                element("counter", &[(1, &[consumed; 8]), (3, &[]), (2, &[consumed; 8])]),
+            ])
+        };
+        assert_eq!(quota(3, 7), quota(1, 0));
+        assert_ne!(quota(1, 0), quota(0, 0));
+    }
+
+    #[test]
+    fn only_contiguous_masks_are_prefixes() {
+        assert_eq!(prefix_length(&[0xff, 0xff]), Some(16));
+        assert_eq!(prefix_length(&[0xff, 0x80, 0, 0]), Some(9));
+        assert_eq!(prefix_length(&[0, 0, 0, 0]), Some(0));
+        assert_eq!(prefix_length(&[0xff, 0, 0xff, 0]), None);
+        assert_eq!(prefix_length(&[0xff, 0x81, 0, 0]), None);
+        assert_eq!(prefix_length(&[0x80, 0x80, 0, 0]), None);
+        assert_eq!(prefix_length(&[0, 0, 0, 1]), None);
+    }
+
+    #[test]
+    fn comments() {
+        assert_eq!(comment(b"\x00\x02x\x00"), Some("x".to_owned()));
+        assert_eq!(comment(b"\x01\x01a\x00\x02y\x00"), Some("y".to_owned()));
+        assert_eq!(comment(b"\x00\x09x\x00"), None);
+        assert_eq!(comment(b""), None);
+    }
+
+    #[test]
+    fn hexadecimal() {
+        assert_eq!(from_hex(&to_hex(&[0, 0x1f, 0xa0])), Some(vec![0, 0x1f, 0xa0]));
+        assert_eq!(from_hex("abc"), None);
+        assert_eq!(from_hex("zz"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let _ = rule(Family::V4, &bytes);
+            let _ = comment(&bytes);
+            let _ = forget_counts(&mut bytes.clone());
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! What the crate nftnl lacks: the expression `fib`, flags of `masq`, and messages made of ready bytes
+//! (table flags, foreign rules).
+#![allow(unsafe_code, reason = "nftnl's traits are to be implemented over libnftnl itself")]
+
+use std::{
+    ffi::{CStr, c_void},
+    ptr::{self, NonNull},
+};
+
+use nftnl::{
+    MsgType, NlMsg, Rule,
+    expr::Expression,
+    nftnl_sys::{self as sys, libc},
+};
+
+use super::abi::{self, expr};
+use crate::{
+    kernel::netlink::{HEADER, NLM_F_REQUEST},
+    model::Family,
+};
+
+/// `fib daddr type`, into register 1.
+pub(super) struct FibDaddrType;
+
+impl Expression for FibDaddrType {
+    fn to_expr(&self, _rule: &Rule<'_>) -> NonNull<sys::nftnl_expr> {
+        expression(
+            c"fib",
+            &[
+                (sys::NFTNL_EXPR_FIB_DREG, expr::REG_1),
+                (sys::NFTNL_EXPR_FIB_RESULT, expr::FIB_ADDRTYPE),
+                (sys::NFTNL_EXPR_FIB_FLAGS, expr::FIB_DADDR),
+            ],
+        )
+    }
+}
+
+/// `masquerade` with `NF_NAT_RANGE_*` flags (linux/netfilter/nf_nat.h).
+pub(super) struct Masquerade {
+    pub(super) flags: u32,
+}
+
+impl Expression for Masquerade {
+    fn to_expr(&self, _rule: &Rule<'_>) -> NonNull<sys::nftnl_expr> {
+        expression(c"masq", &[(sys::NFTNL_EXPR_MASQ_FLAGS, self.flags)])
+    }
+}
+
+/// An expression with numbers for attributes.
+fn expression(name: &CStr, attributes: &[(u32, u32)]) -> NonNull<sys::nftnl_expr> {
+    // SAFETY: the name is a C string; the result is checked, and the caller of `to_expr` frees it.
+    let Some(expression) = NonNull::new(unsafe { sys::nftnl_expr_alloc(name.as_ptr()) }) else {
+        // Out of memory, or a libnftnl without this expression (they are of 2016 and 2014): nftnl
+        // aborts here as well, for the trait leaves no other way.
+        std::process::abort();
+    };
+    for (attribute, value) in attributes {
+        let Ok(attribute) = u16::try_from(*attribute) else { continue };
+        // SAFETY: the expression has just been allocated, and the attributes are 32-bit ones of it.
+        unsafe { sys::nftnl_expr_set_u32(expression.as_ptr(), attribute, *value) };
+    }
+    expression
+}
+
+/// A message of a batch as ready bytes.
+pub(super) struct Message {
+    header: libc::nlmsghdr,
+    generic: [u8; abi::GENERIC_HEADER],
+    attributes: Vec<u8>,
+}
+
+impl Message {
+    /// A message with these attributes; `None` when it is longer than nftnl's buffer takes for sure.
+    pub(super) fn new(message_type: u16, flags: u16, family: Family, attributes: Vec<u8>) -> Option<Self> {
+        let length = u16::try_from(HEADER + abi::GENERIC_HEADER + attributes.len()).ok()?;
+        let header = libc::nlmsghdr {
+            nlmsg_len: length.into(),
+            nlmsg_type: message_type,
+            nlmsg_flags: flags | NLM_F_REQUEST,
+            nlmsg_seq: 0,
+            nlmsg_pid: 0,
+        };
+        Some(Self { header, generic: [abi::protocol(family), 0, 0, 0], attributes })
+    }
+}
+
+// SAFETY: `new` refuses what is longer than 65,535 bytes, and `nft_nlmsg_maxsize` is more than that.
+unsafe impl NlMsg for Message {
+    unsafe fn write(&self, buf: *mut c_void, seq: u32, _msg_type: MsgType) {
+        let start = buf.cast::<u8>();
+        let header = libc::nlmsghdr { nlmsg_seq: seq, ..self.header };
+        // SAFETY: the caller promises `nft_nlmsg_maxsize` bytes, which hold header, family header and
+        // attributes (see `new`); the sources are other memory, of just these lengths. The header is
+        // written unaligned because nothing is promised about the buffer's alignment.
+        unsafe {
+            start.cast::<libc::nlmsghdr>().write_unaligned(header);
+            ptr::copy_nonoverlapping(self.generic.as_ptr(), start.add(HEADER), abi::GENERIC_HEADER);
+            ptr::copy_nonoverlapping(
+                self.attributes.as_ptr(),
+                start.add(HEADER + abi::GENERIC_HEADER),
+                self.attributes.len(),
+            );
+        }
+    }
+}
