@@ -1,0 +1,221 @@
+//! Where a configuration comes from, and in which format it is written.
+
+use std::{
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use super::{
+    source::Source,
+    toml,
+    tree::{Parsed, Positions, SyntaxError},
+    yaml,
+};
+
+/// The names that are looked for in a directory, in this order.
+pub const FILE_NAMES: [&str; 3] = ["hostgw.yaml", "hostgw.yml", "hostgw.toml"];
+
+/// The languages a configuration can be written in. Both carry the same keys.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// YAML.
+    Yaml,
+    /// TOML.
+    Toml,
+}
+
+impl Format {
+    /// The format that the extension of `path` stands for.
+    #[must_use]
+    pub fn of_path(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()? {
+            "yaml" | "yml" => Some(Self::Yaml),
+            "toml" => Some(Self::Toml),
+            _ => None,
+        }
+    }
+
+    /// The format of a text that has no name.
+    ///
+    /// The first line that is neither blank nor a comment decides: a `[table]` header, or a key
+    /// followed by `=`, is TOML; all else is YAML. Neither can begin a configuration in the other
+    /// language, and a mistake further down does not change the answer.
+    #[must_use]
+    pub fn of_text(text: &str) -> Self {
+        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let Some(line) = lines.next() else { return Self::Yaml };
+        let is_key = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '"' | '\'' | ' ' | '\t');
+        let is_assignment = line.split_once('=').is_some_and(|(key, _)| key.chars().all(is_key));
+        if line.starts_with('[') || is_assignment { Self::Toml } else { Self::Yaml }
+    }
+}
+
+/// The text of a configuration, under the name that users know it by.
+#[derive(Debug, Clone)]
+pub struct Document {
+    name: String,
+    text: Arc<str>,
+    format: Format,
+}
+
+impl Document {
+    /// A configuration that is in memory. A byte order mark at its beginning is left out.
+    pub fn new(name: impl Into<String>, text: String, format: Format) -> Self {
+        let text = match text.strip_prefix('\u{feff}') {
+            Some(rest) => rest.into(),
+            None => text.into(),
+        };
+        Self { name: name.into(), text, format }
+    }
+
+    /// Reads a file whose name ends in `.yaml`, `.yml` or `.toml`.
+    ///
+    /// # Errors
+    /// Another ending, a file that cannot be read, or one that is not text.
+    pub fn read(path: &Path) -> Result<Self, ReadError> {
+        let failed = |why| ReadError { path: path.to_owned(), why };
+        let format = Format::of_path(path).ok_or_else(|| failed(Why::Extension))?;
+        if path.is_dir() {
+            return Err(failed(Why::Directory));
+        }
+        let bytes = fs::read(path).map_err(|error| failed(Why::Io(error)))?;
+        let text = String::from_utf8(bytes)
+            .map_err(|error| failed(Why::NotUtf8 { offset: error.utf8_error().valid_up_to() }))?;
+        Ok(Self::new(path.display().to_string(), text, format))
+    }
+
+    /// A configuration from standard input; its format is that of [`Format::of_text`].
+    #[must_use]
+    pub fn from_stdin(text: String) -> Self {
+        let format = Format::of_text(text.trim_start_matches('\u{feff}'));
+        Self::new("<stdin>", text, format)
+    }
+
+    /// The name, as shown to the user.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The text, without a byte order mark.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The language it is written in.
+    #[must_use]
+    pub const fn format(&self) -> Format {
+        self.format
+    }
+
+    /// Reads the whole text once more to learn where everything stands. Costs several times what
+    /// [`super::load`] does: for those who will show lines.
+    #[must_use]
+    pub fn positions(&self) -> Positions {
+        let source = self.source();
+        let root = self.parse(&source).ok().map(|parsed| parsed.root);
+        Positions::new(source, root)
+    }
+
+    pub(super) fn source(&self) -> Source {
+        Source::new(Arc::clone(&self.text))
+    }
+
+    pub(super) fn parse(&self, source: &Source) -> Result<Parsed, SyntaxError> {
+        match self.format {
+            Format::Yaml => yaml::parse(source),
+            Format::Toml => toml::parse(source),
+        }
+    }
+}
+
+/// The configuration in `dir`: the one of [`FILE_NAMES`] that is there.
+///
+/// # Errors
+/// None of them is there, or more than one.
+pub fn find_in(dir: &Path) -> Result<PathBuf, ReadError> {
+    let mut found = FILE_NAMES.iter().filter(|name| dir.join(name).exists());
+    match (found.next(), found.next()) {
+        (Some(name), None) => Ok(dir.join(name)),
+        (Some(first), Some(second)) => {
+            Err(ReadError { path: dir.to_owned(), why: Why::Several { first, second } })
+        }
+        _ => Err(ReadError { path: dir.to_owned(), why: Why::NoneFound }),
+    }
+}
+
+/// Why no configuration could be read; prints as one sentence without a full stop.
+#[derive(Debug)]
+pub struct ReadError {
+    path: PathBuf,
+    why: Why,
+}
+
+#[derive(Debug)]
+enum Why {
+    Extension,
+    Directory,
+    Io(io::Error),
+    NotUtf8 { offset: usize },
+    NoneFound,
+    Several { first: &'static str, second: &'static str },
+}
+
+impl ReadError {
+    /// What to do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match &self.why {
+            Why::Extension => {
+                Some("rename it, or give its text on standard input: `-f -` takes both formats".to_owned())
+            }
+            Why::Directory => Some(format!("name the file in it, such as {}", FILE_NAMES[0])),
+            Why::Io(_) => None,
+            Why::NotUtf8 { .. } => Some("save it as UTF-8".to_owned()),
+            Why::NoneFound => Some("name the configuration with -f FILE".to_owned()),
+            Why::Several { .. } => Some("remove all but one, or name one with -f FILE".to_owned()),
+        }
+    }
+
+    /// The error of the operating system, if there was one.
+    #[must_use]
+    pub const fn io_error(&self) -> Option<&io::Error> {
+        match &self.why {
+            Why::Io(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Debug escapes what could drive a terminal, and would quote every path.
+        let quoted = format!("{:?}", self.path.display().to_string());
+        let path = quoted.trim_matches('"');
+        match &self.why {
+            Why::Extension => {
+                write!(f, "cannot tell the format of {path}: its name ends in none of .yaml, .yml, .toml")
+            }
+            Why::Directory => write!(f, "{path} is a directory, not a configuration"),
+            Why::Io(error) if error.kind() == io::ErrorKind::NotFound => write!(f, "there is no file {path}"),
+            Why::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                write!(f, "{path} may not be read: permission denied")
+            }
+            Why::Io(error) => write!(f, "{path} cannot be read: {error}"),
+            Why::NotUtf8 { offset } => write!(f, "{path} is not UTF-8 text: byte {} is wrong", offset + 1),
+            Why::NoneFound => write!(f, "no configuration in {path}: looked for {}", FILE_NAMES.join(", ")),
+            Why::Several { first, second } => write!(f, "{path} holds both {first} and {second}"),
+        }
+    }
+}
+
+impl std::error::Error for ReadError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.why {
+            Why::Io(error) => Some(error),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Finds overlapping prefixes among many, in n log n.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// A prefix that overlaps another.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Overlap {
+    /// The prefix inside; of two equal ones, the later.
+    pub inner: usize,
+    /// The smallest prefix around it; of several equal ones, the first.
+    pub outer: usize,
+}
+
+/// Every prefix of one family that lies in another one of them, named by their indices.
+///
+/// Two prefixes overlap only when one holds the other, so it is enough to walk them by their first
+/// address, the larger first, with a stack of those that are still open.
+pub(super) fn overlaps(prefixes: &[IpNet]) -> Vec<Overlap> {
+    let mut order: Vec<usize> = (0..prefixes.len()).collect();
+    let key = |index: usize| (bits(prefixes[index].network()), prefixes[index].prefix_len(), index);
+    order.sort_unstable_by_key(|index| key(*index));
+    let mut found = Vec::new();
+    let mut open: Vec<usize> = Vec::new();
+    for inner in order {
+        let first = bits(prefixes[inner].network());
+        while open.last().is_some_and(|outer| bits(prefixes[*outer].broadcast()) < first) {
+            open.pop();
+        }
+        if let Some(outer) = open.last() {
+            found.push(Overlap { inner, outer: *outer });
+        }
+        // An equal one stays behind the first, so that all later ones name the same.
+        if open.last().is_none_or(|outer| prefixes[*outer] != prefixes[inner]) {
+            open.push(inner);
+        }
+    }
+    found
+}
+
+fn bits(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => address.to_bits().into(),
+        IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pairs(prefixes: &[&str]) -> Vec<(usize, usize)> {
+        let prefixes: Vec<IpNet> = prefixes.iter().map(|text| text.parse().expect("a prefix")).collect();
+        overlaps(&prefixes).iter().map(|Overlap { inner, outer }| (*inner, *outer)).collect()
+    }
+
+    #[test]
+    fn nested_and_equal_prefixes_are_found_and_neighbours_are_not() {
+        assert_eq!(pairs(&["10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/23"]), []);
+        assert_eq!(pairs(&["10.0.1.0/24", "10.0.0.0/16", "10.0.1.0/24"]), [(0, 1), (2, 0)]);
+        assert_eq!(pairs(&["10.0.0.0/24", "10.0.0.0/24", "10.0.0.0/24"]), [(1, 0), (2, 0)]);
+        assert_eq!(
+            pairs(&["10.0.0.0/8", "10.1.0.0/16", "10.1.2.0/24", "10.2.0.0/16"]),
+            [(1, 0), (2, 1), (3, 0)]
+        );
+        assert_eq!(pairs(&["::/0", "ffff::/16"]), [(1, 0)]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn agrees_with_comparing_all_pairs(raw in prop::collection::vec((any::<u16>(), 16u8..=32), 0..40)) {
+            let prefixes: Vec<IpNet> = raw
+                .iter()
+                .map(|(bits, len)| {
+                    let address = std::net::Ipv4Addr::from_bits(u32::from(*bits) << 8);
+                    IpNet::new(address.into(), *len).expect("a length").trunc()
+                })
+                .collect();
+            let mut inner: Vec<_> = overlaps(&prefixes).iter().map(|overlap| overlap.inner).collect();
+            inner.sort_unstable();
+            let expected: Vec<_> = (0..prefixes.len())
+                .filter(|one| (0..prefixes.len()).any(|other| {
+                    one != &other && prefixes[other].contains(&prefixes[*one])
+                        && (prefixes[other] != prefixes[*one] || other < *one)
+                }))
+                .collect();
+            prop_assert_eq!(inner, expected);
+        }
+    }
+}

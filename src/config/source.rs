@@ -1,0 +1,151 @@
+//! The text of a configuration and the way from offsets in it to lines and columns.
+
+use std::{ops::Range, sync::Arc};
+
+/// Bytes between two entries of [`Source::characters`]: small enough that counting through one is
+/// cheap, so that a file of one very long line costs no more than any other.
+const BLOCK: usize = 256;
+
+/// A place in a text. Both numbers count from 1; the column counts characters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+pub struct Position {
+    /// The line.
+    pub line: usize,
+    /// The column, in characters.
+    pub column: usize,
+}
+
+/// A text with an index of its lines and characters.
+#[derive(Debug, Clone)]
+pub(super) struct Source {
+    text: Arc<str>,
+    /// The offset of the first byte of each line.
+    lines: Vec<usize>,
+    /// How many characters begin before each multiple of [`BLOCK`] bytes.
+    characters: Vec<usize>,
+}
+
+impl Source {
+    pub fn new(text: Arc<str>) -> Self {
+        let bytes = text.as_bytes();
+        let mut lines = vec![0];
+        lines.extend(bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1));
+        let mut characters = Vec::with_capacity(bytes.len() / BLOCK + 1);
+        let mut before = 0;
+        for block in bytes.chunks(BLOCK) {
+            characters.push(before);
+            before += count(block);
+        }
+        characters.push(before);
+        Self { text, lines, characters }
+    }
+
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What stands at `span`; empty when the span is none of this text.
+    pub fn slice(&self, span: &Range<usize>) -> &str {
+        self.text.get(span.clone()).unwrap_or_default()
+    }
+
+    pub fn position(&self, offset: usize) -> Position {
+        let line = self.line_of(offset);
+        let start = self.lines[line];
+        Position {
+            line: line + 1,
+            column: self.characters_before(offset) - self.characters_before(start) + 1,
+        }
+    }
+
+    /// The line, from 1, without its end.
+    pub fn line(&self, number: usize) -> &str {
+        let Some(start) = number.checked_sub(1).and_then(|index| self.lines.get(index)) else { return "" };
+        let end = self.lines.get(number).map_or(self.text.len(), |next| next - 1);
+        self.text.get(*start..end).unwrap_or_default().trim_end_matches('\r')
+    }
+
+    /// What stands from `offset` to the end of its line, without white space at the end.
+    pub fn rest_of_line(&self, offset: usize) -> Range<usize> {
+        let end = self.lines.get(self.line_of(offset) + 1).map_or(self.text.len(), |next| next - 1);
+        offset..offset + self.slice(&(offset..end)).trim_end().len()
+    }
+
+    /// How many bytes of its line stand before `offset`.
+    pub fn offset_in_line(&self, offset: usize) -> usize {
+        offset - self.lines[self.line_of(offset)]
+    }
+
+    /// The offset of the character that has `index` others before it.
+    pub fn offset_of_character(&self, index: usize) -> usize {
+        let block = self.characters.partition_point(|before| *before <= index).saturating_sub(1);
+        let start = block * BLOCK;
+        let Some(rest) = self.text.as_bytes().get(start..) else { return self.text.len() };
+        let mut missing = index - self.characters[block];
+        for (at, byte) in rest.iter().enumerate() {
+            if !is_continuation(*byte) {
+                if missing == 0 {
+                    return start + at;
+                }
+                missing -= 1;
+            }
+        }
+        self.text.len()
+    }
+
+    /// The offset of a place given as serde's and libyaml's errors give it.
+    pub fn offset_of(&self, line: usize, column: usize) -> usize {
+        let Some(start) = line.checked_sub(1).and_then(|index| self.lines.get(index)) else {
+            return self.text.len();
+        };
+        self.offset_of_character(self.characters_before(*start) + column.saturating_sub(1))
+    }
+
+    fn line_of(&self, offset: usize) -> usize {
+        self.lines.partition_point(|start| *start <= offset).saturating_sub(1)
+    }
+
+    fn characters_before(&self, offset: usize) -> usize {
+        let offset = offset.min(self.text.len());
+        let block = offset / BLOCK;
+        self.characters[block] + count(&self.text.as_bytes()[block * BLOCK..offset])
+    }
+}
+
+/// Every byte of UTF-8 that does not continue a character begins one.
+fn count(bytes: &[u8]) -> usize {
+    bytes.iter().filter(|byte| !is_continuation(**byte)).count()
+}
+
+const fn is_continuation(byte: u8) -> bool {
+    byte & 0b1100_0000 == 0b1000_0000
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_count_characters_and_lines_end_with_or_without_cr() {
+        let source = Source::new("a: é1\r\nßx: 2\n".into());
+        assert_eq!(source.position(0), Position { line: 1, column: 1 });
+        assert_eq!(source.position("a: é".len()), Position { line: 1, column: 5 });
+        assert_eq!(source.position("a: é1\r\nß".len()), Position { line: 2, column: 2 });
+        assert_eq!(source.position(1000), Position { line: 3, column: 1 });
+        assert_eq!(source.line(1), "a: é1");
+        assert_eq!(source.line(2), "ßx: 2");
+        assert_eq!((source.line(3), source.line(4), source.line(0)), ("", "", ""));
+    }
+
+    #[test]
+    fn characters_and_offsets_agree_across_blocks() {
+        let text = "aé€𝄞".repeat(500);
+        let source = Source::new(text.as_str().into());
+        for (index, (offset, _)) in text.char_indices().enumerate() {
+            assert_eq!(source.offset_of_character(index), offset);
+            assert_eq!(source.position(offset), Position { line: 1, column: index + 1 });
+            assert_eq!(source.offset_of(1, index + 1), offset);
+        }
+        assert_eq!(source.offset_of_character(100_000), text.len());
+    }
+}

@@ -1,0 +1,383 @@
+//! What holds for every configuration: YAML and TOML mean the same, nothing panics, and the fast and the
+//! thorough reading agree.
+
+use std::{fmt::Write as _, fs, net::Ipv4Addr, net::Ipv6Addr};
+
+use proptest::{prelude::*, sample::select};
+
+use super::*;
+use crate::model::{Family, NextHop, OperatingSystem};
+
+fn yaml(text: &str) -> Document {
+    Document::new("hostgw.yaml", text.to_owned(), Format::Yaml)
+}
+
+fn toml(text: &str) -> Document {
+    Document::new("hostgw.toml", text.to_owned(), Format::Toml)
+}
+
+/// Examples and test cases, valid and not.
+fn stored(folder: &str) -> Vec<(String, Format)> {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let paths = fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path());
+    paths
+        .filter_map(|path| {
+            Some((Format::of_path(&path)?, path))
+                .map(|(format, path)| (fs::read_to_string(path).expect("a text"), format))
+        })
+        .collect()
+}
+
+/// What a generated cluster has; the same is written as YAML and as TOML.
+#[derive(Debug, Clone)]
+struct Sample {
+    dual: bool,
+    node_address: bool,
+    nodes: Vec<SampleNode>,
+    masquerade: Option<bool>,
+    exclude: Vec<u8>,
+    sysctls: Vec<(String, Result<i32, String>)>,
+    table: Option<u32>,
+    mtu: Option<u32>,
+}
+
+#[derive(Debug, Clone)]
+struct SampleNode {
+    name: String,
+    windows: bool,
+    both_families: bool,
+    interface: Option<String>,
+    gateway: bool,
+}
+
+fn sample() -> impl Strategy<Value = Sample> {
+    let name = "[a-z0-9\u{e9}\"'#:{}\\[\\],&*!|>%@`-]{1,12}";
+    let node = (name, any::<bool>(), any::<bool>(), prop::option::of("[a-z0-9.]{3,12}"), any::<bool>())
+        .prop_map(|(name, windows, both_families, interface, gateway)| SampleNode {
+            name,
+            windows,
+            both_families,
+            interface,
+            gateway,
+        });
+    let value = prop_oneof![any::<i32>().prop_map(Ok), "[a-z0-9]{1,3}( [a-z0-9]{1,3}){0,2}".prop_map(Err)];
+    (
+        (any::<bool>(), any::<bool>(), prop::collection::vec(node, 1..6)),
+        prop::option::of(any::<bool>()),
+        prop::collection::btree_set(any::<u8>(), 0..4),
+        prop::collection::btree_map("net\\.core\\.[a-z_]{1,8}", value, 0..20),
+        prop::option::of(1u32..255),
+        prop::option::of(1280u32..=65535),
+    )
+        .prop_map(|((dual, node_address, nodes), masquerade, exclude, sysctls, table, mtu)| Sample {
+            dual,
+            node_address,
+            nodes,
+            masquerade,
+            exclude: exclude.into_iter().collect(),
+            sysctls: sysctls.into_iter().rev().collect(),
+            table,
+            mtu,
+        })
+}
+
+impl Sample {
+    /// As YAML in flow style, which is JSON, or as inline tables of TOML.
+    fn write(&self, format: Format) -> String {
+        let (is, end) = if format == Format::Yaml { (": ", "\n") } else { (" = ", "\n") };
+        let mut text = String::new();
+        let prefix = if self.dual { "[\"10.0.0.0/8\", \"fd00::/16\"]" } else { "\"10.0.0.0/8\"" };
+        let _ = write!(text, "clusterPrefix{is}{prefix}{end}egressInterface{is}\"eth0\"{end}");
+        if self.node_address {
+            let _ = write!(text, "nextHop{is}\"node-address\"{end}");
+        }
+        let nodes: Vec<String> =
+            self.nodes.iter().enumerate().map(|(at, node)| self.write_node(at, node, is)).collect();
+        let _ = write!(text, "nodes{is}[{}]{end}", nodes.join(", "));
+        let exclude: Vec<String> = self.exclude.iter().map(|byte| format!("\"192.{byte}.0.0/16\"")).collect();
+        let masquerade = self.masquerade.map_or_else(String::new, |flag| format!("masquerade{is}{flag}, "));
+        let _ = write!(text, "nat{is}{{{masquerade}exclude{is}[{}]}}{end}", exclude.join(", "));
+        let sysctls: Vec<String> = self
+            .sysctls
+            .iter()
+            .map(|(key, value)| match value {
+                Ok(number) => format!("\"{key}\"{is}{number}"),
+                Err(words) => format!("\"{key}\"{is}\"{words}\""),
+            })
+            .collect();
+        let _ = write!(text, "sysctls{is}{{{}}}{end}", sysctls.join(", "));
+        let table = self.table.map(|table| format!("table{is}{table}"));
+        let mtu = self.mtu.map(|mtu| format!("mtu{is}{mtu}"));
+        let routes: Vec<String> = table.into_iter().chain(mtu).collect();
+        let _ = write!(text, "routes{is}{{{}}}{end}", routes.join(", "));
+        text
+    }
+
+    fn write_node(&self, at: usize, node: &SampleNode, is: &str) -> String {
+        let both = self.dual && node.both_families;
+        let name = format!("{}{at}", node.name.to_lowercase());
+        let list =
+            |v4: String, v6: String| if both { format!("[\"{v4}\", \"{v6}\"]") } else { format!("\"{v4}\"") };
+        let os = if node.windows { "windows" } else { "linux" };
+        let cidr = list(format!("10.{at}.0.0/16"), format!("fd00:{at}::/64"));
+        let address = list(format!("172.16.0.{}", at + 1), format!("fd01::{}", at + 1));
+        let mut text = format!("{{name{is}{name:?}, os{is}\"{os}\", podCIDR{is}{cidr}, address{is}{address}");
+        if let Some(interface) = &node.interface {
+            let _ = write!(text, ", egressInterface{is}\"{interface}\"");
+        }
+        if node.gateway {
+            let _ = write!(text, ", gateway{is}\"10.{at}.9.9\"");
+        }
+        text.push('}');
+        text
+    }
+}
+
+fn no_mistakes_when_read_thoroughly(document: &Document) {
+    let source = document.source();
+    let parsed = document.parse(&source).expect("a tree");
+    let findings = mistakes_of(&parsed.root, &source, document.format());
+    assert!(parsed.mistakes.is_empty() && findings.is_empty(), "{findings:?}\n{}", document.text());
+}
+
+/// Loads, and holds both ways of reading against each other.
+fn check_any(document: &Document) -> Result<(), TestCaseError> {
+    let _ = document.positions().of(&ConfigPath::root());
+    match load(document) {
+        Ok(cluster) => {
+            prop_assert!(!cluster.nodes.is_empty());
+            // The second YAML parser is the stricter one: see `without_positions_mistakes_have_paths`.
+            if document.parse(&document.source()).is_ok() {
+                no_mistakes_when_read_thoroughly(document);
+            }
+        }
+        Err(invalid) => {
+            prop_assert!(!invalid.mistakes().is_empty());
+            let text = invalid.render(false);
+            prop_assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{:?}", text);
+            prop_assert!(!text.contains("incomplete"), "{}", text);
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn yaml_and_toml_give_the_same_cluster(sample in sample()) {
+        let (yaml, toml) = (yaml(&sample.write(Format::Yaml)), toml(&sample.write(Format::Toml)));
+        let from_yaml = load(&yaml).map_err(|invalid| TestCaseError::fail(invalid.to_string()))?;
+        let from_toml = load(&toml).map_err(|invalid| TestCaseError::fail(invalid.to_string()))?;
+        prop_assert_eq!(&from_yaml, &from_toml);
+        prop_assert_eq!(from_yaml.nodes.len(), sample.nodes.len());
+        for document in [yaml, toml] {
+            no_mistakes_when_read_thoroughly(&document);
+        }
+    }
+
+    #[test]
+    fn any_text_is_read_without_a_panic(text in any::<String>(), format in select(vec![Format::Yaml, Format::Toml])) {
+        check_any(&Document::new("any", text, format))?;
+    }
+
+    #[test]
+    fn changed_configurations_are_read_without_a_panic(
+        which in any::<prop::sample::Index>(),
+        edits in prop::collection::vec(
+            (any::<prop::sample::Index>(), 0usize..6, select(vec![
+                "", "\n", "  ", "\t", ":", ": ", "- ", "[", "]", "{", "}", "\"", "'", "#", "&a ", "*a", "!x ", "!!str ",
+                "|\n", "---\n", "? ", "<<: ", "~", "0", "1e3", "true", "\u{1b}", "é", "\r\n", "=", "[[nodes]]\n", ",", "0x1f",
+            ])),
+            1..4,
+        ),
+    ) {
+        let all: Vec<_> = ["examples", "tests/cases/config/valid", "tests/cases/config/invalid"].map(stored).concat();
+        let (text, format) = &all[which.index(all.len())];
+        let mut characters: Vec<char> = text.chars().collect();
+        for (at, removed, inserted) in edits {
+            let start = at.index(characters.len() + 1);
+            let end = (start + removed).min(characters.len());
+            characters.splice(start..end, inserted.chars());
+        }
+        check_any(&Document::new("changed", characters.into_iter().collect(), *format))?;
+    }
+}
+
+#[test]
+fn valid_files_have_no_mistake_when_read_thoroughly() {
+    for (text, format) in ["examples", "tests/cases/config/valid"].map(stored).concat() {
+        no_mistakes_when_read_thoroughly(&Document::new("valid", text, format));
+    }
+}
+
+#[test]
+fn the_recipe_is_one_cluster_in_both_languages() {
+    let read = |name: &str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+        load(&Document::read(&path).expect("an example")).expect("a valid example")
+    };
+    let cluster = read("recipe.yaml");
+    assert_eq!(cluster, read("recipe.toml"));
+    let gateways: Vec<_> = cluster
+        .nodes
+        .iter()
+        .filter_map(|node| node.pod_gateway(Family::V4))
+        .map(|ip| ip.to_string())
+        .collect();
+    assert_eq!(gateways, ["10.244.0.1", "10.244.1.1", "10.244.2.2"]);
+    assert_eq!(cluster.next_hop, NextHop::PodGateway);
+    assert_eq!(cluster.nodes[2].os, OperatingSystem::Windows);
+}
+
+#[test]
+fn families_may_come_in_any_order() {
+    let cluster = load(&yaml(
+        "clusterPrefix: [fd00::/16, 10.0.0.0/8]\negressInterface: eth0\nnodes:\n  \
+         - {name: a, os: linux, podCIDR: [fd00:1::/64, 10.1.0.0/16], address: [\"fd01::1\", 172.16.0.1]}\n",
+    ))
+    .expect("a valid configuration");
+    assert_eq!(cluster.nodes[0].addresses.v4, Some(Ipv4Addr::new(172, 16, 0, 1).into()));
+    assert_eq!(cluster.nodes[0].addresses.v6, Some(Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 1).into()));
+}
+
+#[test]
+fn positions_fall_back_to_what_is_there() {
+    let text = "# a\nnodes:\n  - name: é\n    podCIDR: [a, b]\n    address:\n";
+    let positions = yaml(text).positions();
+    let node = ConfigPath::root().key("nodes").index(0);
+    let at = |path: &ConfigPath| positions.of(path).map(|position| (position.line, position.column));
+    assert_eq!(at(&ConfigPath::root()), Some((2, 1)));
+    assert_eq!(at(&node), Some((3, 5)));
+    assert_eq!(at(&node.key("podCIDR").index(1)), Some((4, 18)));
+    assert_eq!(at(&node.key("podCIDR").index(7)), Some((4, 14)));
+    assert_eq!(at(&node.key("gateway")), Some((3, 5)));
+    assert_eq!(at(&node.key("address")), Some((5, 5)));
+    assert_eq!(yaml("a: [").positions().of(&node), None);
+
+    let positions = toml("[[nodes]]\nname = \"a\"\n\n[[nodes]]\nname = \"b\"\n").positions();
+    let name = ConfigPath::root().key("nodes").index(1).key("name");
+    assert_eq!(positions.of(&name), Some(Position { line: 5, column: 8 }));
+}
+
+#[test]
+fn the_format_of_standard_input_is_found() {
+    for text in ["", "# x\n", "a: b", "a: b = c", "- a", "{a: b}", "---\n", "clusterPrefix:\n", "a b"] {
+        assert_eq!(Format::of_text(text), Format::Yaml, "{text:?}");
+    }
+    for text in ["a = 1", "# x\n\n[nat]\n", "[[nodes]]", "\"a b\".c = 1", "a.b=\"c: d\""] {
+        assert_eq!(Format::of_text(text), Format::Toml, "{text:?}");
+    }
+    assert_eq!(Document::from_stdin("\u{feff}a = 1".to_owned()).format(), Format::Toml);
+    assert_eq!(Document::from_stdin("\u{feff}a: 1".to_owned()).text(), "a: 1");
+}
+
+#[test]
+fn colour_is_given_only_on_demand() {
+    let invalid = load(&yaml("nodes: 1\n")).expect_err("an invalid configuration");
+    assert!(!invalid.render(false).contains('\u{1b}'));
+    let coloured = invalid.render(true);
+    assert!(coloured.contains('\u{1b}'));
+    let mut parts = coloured.split('\u{1b}');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    plain.extend(parts.filter_map(|part| Some(part.split_once('m')?.1)));
+    assert_eq!(plain, invalid.render(false));
+}
+
+#[test]
+fn mistakes_become_json() {
+    let text = "clusterPrefix: 10.0.0.0/8\negressInterface: e\nnodes:\n- {name: a, os: linux, podCIDR: 10.1.0.0/16}\n\
+                - {name: a, os: linux, podCIDR: 10.2.0.0/16}\n";
+    let invalid = load(&yaml(text)).expect_err("an invalid configuration");
+    assert_eq!(
+        serde_json::to_value(invalid.mistakes()).expect("JSON"),
+        serde_json::json!([{
+            "message": "two nodes are called a",
+            "path": "nodes[1].name",
+            "position": { "line": 5, "column": 10 },
+            "hint": "Kubernetes has every node name once, in lower case",
+            "related": {
+                "message": "first used here",
+                "path": "nodes[0].name",
+                "position": { "line": 4, "column": 10 },
+            },
+        }])
+    );
+}
+
+/// libyaml, behind serde_yaml, takes flow style that is not indented; saphyr-parser, by the letter of
+/// YAML 1.2, does not.
+#[test]
+fn without_positions_mistakes_have_paths() {
+    let text = "clusterPrefix: 10.0.0.0/8\negressInterface: e\nnodes: [\n\
+                {name: a, os: linux, podCIDR: 11.0.0.0/16},\n]\n";
+    let invalid = load(&yaml(text)).expect_err("an invalid configuration");
+    assert_eq!(
+        invalid.to_string(),
+        "error: pod CIDR 11.0.0.0/16 of node a is outside the cluster prefix 10.0.0.0/8\n \
+         --> hostgw.yaml: nodes[0].podCIDR\n\nerror: hostgw.yaml is invalid: 1 mistake\n"
+    );
+}
+
+/// A folder of its own for one test, removed at its end.
+struct Folder(std::path::PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = std::env::temp_dir().join(format!("hostgw-config-{name}-{}", std::process::id()));
+        fs::create_dir_all(&path).expect("a temporary folder");
+        Self(path)
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> std::path::PathBuf {
+        let path = self.0.join(name);
+        fs::write(&path, content).expect("a file");
+        path
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+#[test]
+fn one_configuration_is_looked_for_in_a_folder() {
+    let folder = Folder::new("find");
+    let message = |folder: &Folder| find_in(&folder.0).expect_err("an error").to_string();
+    let path = folder.0.display();
+    assert_eq!(
+        message(&folder),
+        format!("no configuration in {path}: looked for hostgw.yaml, hostgw.yml, hostgw.toml")
+    );
+    let toml = folder.write("hostgw.toml", b"");
+    assert_eq!(find_in(&folder.0).expect("a file"), toml);
+    folder.write("hostgw.yml", b"");
+    assert_eq!(message(&folder), format!("{path} holds both hostgw.yml and hostgw.toml"));
+    let error = find_in(&folder.0).expect_err("an error");
+    assert!(error.hint().is_some_and(|hint| hint.contains("-f FILE")));
+}
+
+#[test]
+fn what_cannot_be_read_is_said_in_a_sentence() {
+    let folder = Folder::new("read");
+    let message = |path: &std::path::Path| Document::read(path).expect_err("an error").to_string();
+    let path = folder.0.display();
+    assert_eq!(
+        message(&folder.write("a.json", b"")),
+        format!("cannot tell the format of {path}/a.json: its name ends in none of .yaml, .yml, .toml")
+    );
+    assert_eq!(
+        message(&folder.write("b.yaml", b"a: \xff")),
+        format!("{path}/b.yaml is not UTF-8 text: byte 4 is wrong")
+    );
+    assert_eq!(message(&folder.0.join("c.yaml")), format!("there is no file {path}/c.yaml"));
+    fs::create_dir_all(folder.0.join("d.yaml")).expect("a folder");
+    assert_eq!(
+        message(&folder.0.join("d.yaml")),
+        format!("{path}/d.yaml is a directory, not a configuration")
+    );
+    let text = Document::read(&folder.write("e.toml", b"\xef\xbb\xbfa = 1")).expect("a document");
+    assert_eq!(text.text(), "a = 1");
+}

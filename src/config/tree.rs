@@ -1,0 +1,170 @@
+//! A configuration as a tree of values that know where they stand, made from YAML or TOML.
+//!
+//! Only a file with mistakes, or a caller that wants line numbers, pays for it.
+
+use std::{collections::HashMap, ops::Range};
+
+use super::source::{Position, Source};
+use crate::model::{ConfigPath, Segment};
+
+/// Mappings with more keys than this are looked up through an index, so that a file with very many
+/// keys in one mapping still costs linear time.
+const INDEXED_FROM: usize = 16;
+
+/// Bytes of the text.
+pub(super) type Span = Range<usize>;
+
+/// A value and its place. The extent of a mapping or a list is its beginning only.
+#[derive(Debug, Clone)]
+pub(super) struct Node {
+    pub span: Span,
+    pub value: Value,
+}
+
+#[derive(Debug, Clone)]
+pub(super) enum Value {
+    Null,
+    Flag(bool),
+    Integer(i128),
+    Text(Box<str>),
+    /// What no key of the configuration takes; holds its name with an article.
+    Other(&'static str),
+    List(Vec<Node>),
+    Map(Mapping),
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct Mapping {
+    /// In the order of the file. The first of several equal keys is the one that counts.
+    pub entries: Vec<Entry>,
+    pub repeated: Vec<Repeated>,
+    index: HashMap<Box<str>, usize>,
+}
+
+#[derive(Debug, Clone)]
+pub(super) struct Entry {
+    pub key: Box<str>,
+    pub key_span: Span,
+    pub node: Node,
+}
+
+/// A key that stands in its mapping a second time.
+#[derive(Debug, Clone)]
+pub(super) struct Repeated {
+    pub key: Box<str>,
+    pub span: Span,
+    pub first: Option<Span>,
+}
+
+impl Mapping {
+    pub fn get(&self, key: &str) -> Option<&Entry> {
+        if self.entries.len() <= INDEXED_FROM {
+            return self.entries.iter().find(|entry| &*entry.key == key);
+        }
+        self.index.get(key).and_then(|at| self.entries.get(*at))
+    }
+
+    /// Adds an entry, or notes that its key is there already.
+    pub fn insert(&mut self, key: Box<str>, key_span: Span, node: Node) {
+        if let Some(first) = self.get(&key).map(|entry| entry.key_span.clone()) {
+            self.repeated.push(Repeated { key, span: key_span, first: Some(first) });
+            return;
+        }
+        self.entries.push(Entry { key, key_span, node });
+        match self.entries.len() {
+            0..=INDEXED_FROM => {}
+            // The first time the index is needed it takes in everything before.
+            len if self.index.is_empty() => {
+                let keys = self.entries.iter().map(|entry| entry.key.clone());
+                self.index = keys.zip(0..len).collect();
+            }
+            len => {
+                if let Some(last) = self.entries.last() {
+                    self.index.insert(last.key.clone(), len - 1);
+                }
+            }
+        }
+    }
+}
+
+/// What hinders a text from being a tree.
+#[derive(Debug, Clone)]
+pub(super) struct SyntaxError {
+    pub message: String,
+    pub span: Span,
+    pub hint: Option<String>,
+}
+
+/// A tree, and what was wrong with it that a tree cannot hold.
+#[derive(Debug)]
+pub(super) struct Parsed {
+    pub root: Node,
+    pub mistakes: Vec<SyntaxError>,
+}
+
+impl Node {
+    /// The place of the value at `path`, or of the nearest ancestor that exists.
+    pub fn find(&self, path: &ConfigPath) -> Found<'_> {
+        let mut node = self;
+        let mut span = self.span.clone();
+        let mut key_span = span.clone();
+        for segment in path.segments() {
+            match (segment, &node.value) {
+                (Segment::Key(key), Value::Map(mapping)) => {
+                    let Some(entry) = mapping.get(key) else { break };
+                    node = &entry.node;
+                    span = entry.place();
+                    key_span = entry.key_span.clone();
+                }
+                (Segment::Index(index), Value::List(items)) => {
+                    let Some(item) = items.get(*index) else { break };
+                    node = item;
+                    span = item.span.clone();
+                    key_span = span.clone();
+                }
+                _ => break,
+            }
+        }
+        Found { node, span, key_span }
+    }
+}
+
+/// Where something stands.
+pub(super) struct Found<'a> {
+    pub node: &'a Node,
+    pub span: Span,
+    /// The key in front of it; for what has none, the value itself.
+    pub key_span: Span,
+}
+
+impl Entry {
+    /// Where to point at: the value, or the key of a value that is not written at all.
+    pub fn place(&self) -> Span {
+        if matches!(self.node.value, Value::Null) && self.node.span.is_empty() {
+            self.key_span.clone()
+        } else {
+            self.node.span.clone()
+        }
+    }
+}
+
+/// Lines and columns of everything in a configuration.
+#[derive(Debug, Clone)]
+pub struct Positions {
+    source: Source,
+    root: Option<Node>,
+}
+
+impl Positions {
+    pub(super) const fn new(source: Source, root: Option<Node>) -> Self {
+        Self { source, root }
+    }
+
+    /// Where the value at `path` begins, or the nearest ancestor of it that the file has.
+    ///
+    /// `None` only when the text could not be read as YAML or TOML at all.
+    #[must_use]
+    pub fn of(&self, path: &ConfigPath) -> Option<Position> {
+        Some(self.source.position(self.root.as_ref()?.find(path).span.start))
+    }
+}

@@ -1,0 +1,491 @@
+//! The rules that a configuration keeps: raw types in, a cluster or every broken rule out.
+//!
+//! A `None` where a value must be means that the value is missing or wrong in a way that
+//! [`super::structure`] puts into words; here it only makes the result incomplete. Rules that would need
+//! such a value are left out, so that no mistake is told twice.
+
+use std::{
+    collections::{HashMap, HashSet, hash_map::Entry},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+
+use super::{
+    mistake::{Finding, Place},
+    node::{Draft, Located, name_of},
+    overlap::{Overlap, overlaps},
+    parse::{self, Wrong},
+    raw::{OneOrMany, Prefix, RawConfig, RawNat, RawRoutes, Sysctls, Table},
+};
+use crate::{
+    model::{
+        Cluster, ConfigPath, Family, InterfaceName, MAIN_TABLE, NatPolicy, NextHop, OperatingSystem,
+        PerFamily, PodCidr, RouteOptions,
+    },
+    state::{SysctlKey, normalise_value},
+};
+
+/// The version of the file format that this hostgw knows.
+const VERSION: u32 = 1;
+
+/// The smallest MTU of a link that carries IPv6 (RFC 8200, section 5).
+const IPV6_MIN_MTU: u32 = 1280;
+
+/// `RT_TABLE_LOCAL` (linux/rtnetlink.h), which the kernel keeps itself.
+const LOCAL_TABLE: u32 = 255;
+
+/// Checks `raw`; `wrong` are the places of which something is said already.
+///
+/// # Errors
+/// Everything that breaks a rule. Nothing, when the only mistakes are structural.
+pub(super) fn validate(raw: RawConfig, wrong: &HashSet<ConfigPath>) -> Result<Cluster, Vec<Finding>> {
+    let mut validator = Validator { findings: Vec::new(), wrong, incomplete: false };
+    let cluster = validator.cluster(raw);
+    if validator.findings.is_empty() && !validator.incomplete {
+        return cluster.ok_or_else(Vec::new);
+    }
+    Err(validator.findings)
+}
+
+/// The cluster prefixes, and whether all that the file has are known.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Prefixes {
+    pub of: PerFamily<IpNet>,
+    pub complete: bool,
+}
+
+impl Prefixes {
+    /// The cluster prefix that holds `address`.
+    pub fn around(&self, address: IpAddr) -> Option<IpNet> {
+        self.of.get(address.into()).copied().filter(|prefix| prefix.contains(&address))
+    }
+}
+
+/// What of the cluster the rules for one node need.
+pub(super) struct Context {
+    pub prefixes: Prefixes,
+    pub next_hop: Option<NextHop>,
+    pub node_count: usize,
+}
+
+pub(super) struct Validator<'a> {
+    findings: Vec<Finding>,
+    wrong: &'a HashSet<ConfigPath>,
+    incomplete: bool,
+}
+
+impl Validator<'_> {
+    fn cluster(&mut self, raw: RawConfig) -> Option<Cluster> {
+        let root = ConfigPath::root();
+        self.version(raw.version.map(|version| version.0));
+        let prefixes = self.cluster_prefixes(raw.cluster_prefix.as_ref());
+        let egress_path = root.key("egressInterface");
+        let egress_interface = raw
+            .egress_interface
+            .as_ref()
+            .and_then(|name| self.interface(&name.0, &egress_path, InterfaceName::linux));
+        let cluster_egress_given = raw.egress_interface.is_some() || self.wrong.contains(&egress_path);
+        let next_hop_wrong = self.wrong.contains(&root.key("nextHop"));
+        let raw_nodes = self.require(raw.nodes).unwrap_or_default();
+        let context = Context {
+            prefixes,
+            next_hop: (!next_hop_wrong).then(|| raw.next_hop.map(|word| word.0).unwrap_or_default()),
+            node_count: raw_nodes.len(),
+        };
+        if raw_nodes.is_empty() && !self.incomplete {
+            let hint = "list every node of the cluster: with none, hostgw would remove every route";
+            self.report(
+                Finding::new("there are no nodes".to_owned(), Place::value(root.key("nodes"))).hint(hint),
+            );
+        }
+        let mut drafts = Vec::with_capacity(raw_nodes.len());
+        for (index, node) in raw_nodes.into_iter().enumerate() {
+            drafts.push(self.node(index, node.unwrap_or_default(), &context));
+        }
+        self.unique_names(&drafts);
+        self.unique_addresses(&drafts);
+        self.disjoint_cidrs(&drafts, &prefixes);
+        if !cluster_egress_given {
+            self.egress_interfaces(&drafts);
+        }
+        let master_address = self.master_address(raw.master_address.as_ref().map(AsRef::as_ref), &prefixes);
+        let nat = self.nat(raw.nat.unwrap_or_default(), &prefixes);
+        let sysctls = self.sysctls(raw.sysctls.unwrap_or_default(), &prefixes);
+        let routes = self.routes(&raw.routes.unwrap_or_default(), &prefixes);
+        Some(Cluster {
+            prefixes: prefixes.of,
+            egress_interface,
+            next_hop: context.next_hop?,
+            nodes: drafts.into_iter().map(Draft::finish).collect::<Option<_>>()?,
+            master_address,
+            nat,
+            sysctls,
+            routes,
+        })
+    }
+
+    pub fn report(&mut self, finding: Finding) {
+        self.findings.push(finding);
+    }
+
+    pub fn refuse(&mut self, wrong: Wrong, place: Place) {
+        self.findings.push(Finding { message: wrong.message, place, hint: wrong.hint, related: None });
+    }
+
+    /// Reports that something is missing, unless it is there and wrong.
+    pub fn report_missing(&mut self, message: String, path: ConfigPath, hint: &str) {
+        if !self.wrong.contains(&path) {
+            self.report(Finding::new(message, Place::value(path)).hint(hint));
+        }
+    }
+
+    /// Passes `value` on; without it the result is incomplete.
+    pub const fn require<T>(&mut self, value: Option<T>) -> Option<T> {
+        if value.is_none() {
+            self.incomplete = true;
+        }
+        value
+    }
+
+    pub fn is_wrong(&self, path: &ConfigPath) -> bool {
+        self.wrong.contains(path)
+    }
+
+    fn version(&mut self, version: Option<u32>) {
+        if let Some(version) = version.filter(|version| *version != VERSION) {
+            let message =
+                format!("this hostgw knows version {VERSION} of the file format, not version {version}");
+            let place = Place::value(ConfigPath::root().key("version"));
+            self.report(Finding::new(message, place).hint("a newer hostgw may know it"));
+        }
+    }
+
+    fn cluster_prefixes(&mut self, raw: Option<&OneOrMany<Prefix>>) -> Prefixes {
+        let path = ConfigPath::root().key("clusterPrefix");
+        let Some(raw) = self.require(raw) else { return Prefixes::default() };
+        let (found, complete) =
+            self.per_family(raw, || path.clone(), "cluster prefix", parse::prefix, |prefix| (*prefix).into());
+        for (_, Located { value: prefix, item }) in found.iter() {
+            let first = prefix.network();
+            if first.is_loopback() || first.is_multicast() || first.is_unspecified() {
+                let message =
+                    format!("{prefix} cannot be a cluster prefix: pods need addresses of their own");
+                let hint = "use a private prefix, such as 10.244.0.0/16 or fd00:244::/48";
+                self.report(Finding::new(message, Place::value(item_path(&path, *item))).hint(hint));
+            }
+        }
+        Prefixes { of: map(&found, |located| located.value), complete }
+    }
+
+    /// Parses one value or a list of them, at most one per family. Also returns whether all were good.
+    /// `path` is asked for only when one is not: a file without mistakes does not pay for it.
+    pub fn per_family<S: AsRef<str>, T: Copy>(
+        &mut self,
+        raw: &OneOrMany<S>,
+        path: impl Fn() -> ConfigPath,
+        what: &str,
+        parse: impl Fn(&str) -> Result<T, Wrong>,
+        family: impl Fn(&T) -> Family,
+    ) -> (PerFamily<Located<T>>, bool) {
+        let mut values = PerFamily::default();
+        let (mut complete, mut count) = (true, 0);
+        for (item, text) in raw.iter() {
+            count += 1;
+            let Some(text) = self.require(text) else {
+                complete = false;
+                continue;
+            };
+            let value = match parse(text.as_ref()) {
+                Ok(value) => value,
+                Err(wrong) => {
+                    self.refuse(wrong, Place::value(item_path(&path(), item)));
+                    complete = false;
+                    continue;
+                }
+            };
+            let family = family(&value);
+            if let Some(Located { item: first, .. }) = values.get(family) {
+                let message = format!("{} is a second {family} {what}", text.as_ref());
+                let finding = Finding::new(message, Place::value(item_path(&path(), item)));
+                let first = Place::value(item_path(&path(), *first));
+                self.report(
+                    finding.related("the first is here", first).hint("there is one per address family"),
+                );
+                continue;
+            }
+            *values.slot(family) = Some(Located { value, item });
+        }
+        if count == 0 {
+            let message = format!("this list holds no {what}");
+            self.report(Finding::new(message, Place::value(path())));
+            complete = false;
+        }
+        (values, complete)
+    }
+
+    pub fn interface(
+        &mut self,
+        name: &str,
+        path: &ConfigPath,
+        check: impl Fn(&str) -> Result<InterfaceName, crate::model::InvalidInterfaceName>,
+    ) -> Option<InterfaceName> {
+        match check(name) {
+            Ok(name) => Some(name),
+            Err(why) => {
+                let message = format!("{name:?} is not an interface name: {why}");
+                self.report(Finding::new(message, Place::value(path.clone())));
+                None
+            }
+        }
+    }
+
+    fn unique_names(&mut self, drafts: &[Draft]) {
+        let mut seen: HashMap<String, &Draft> = HashMap::with_capacity(drafts.len());
+        for draft in drafts {
+            let Some(name) = &draft.name else { continue };
+            let first = match seen.entry(name.to_lowercase()) {
+                Entry::Vacant(place) => {
+                    place.insert(draft);
+                    continue;
+                }
+                Entry::Occupied(first) => *first.get(),
+            };
+            let message = match &first.name {
+                Some(other) if other != name => format!("nodes {other} and {name} differ only in case"),
+                _ => format!("two nodes are called {name}"),
+            };
+            let finding = Finding::new(message, Place::value(draft.path().key("name")))
+                .related("first used here", Place::value(first.path().key("name")));
+            self.report(finding.hint("Kubernetes has every node name once, in lower case"));
+        }
+    }
+
+    fn unique_addresses(&mut self, drafts: &[Draft]) {
+        let mut seen: HashMap<IpAddr, &Draft> = HashMap::with_capacity(drafts.len());
+        for draft in drafts {
+            for (_, located) in draft.addresses.iter() {
+                let address = located.value;
+                let first = match seen.entry(address) {
+                    Entry::Vacant(place) => {
+                        place.insert(draft);
+                        continue;
+                    }
+                    Entry::Occupied(first) => *first.get(),
+                };
+                let message =
+                    format!("address {address} of {} is that of {} too", name_of(draft), name_of(first));
+                let finding =
+                    Finding::new(message, Place::value(draft.place_in("address", &draft.addresses, address)))
+                        .related(
+                            "first used here",
+                            Place::value(first.place_in("address", &first.addresses, address)),
+                        );
+                self.report(finding.hint("give every node the address that only it has"));
+            }
+        }
+    }
+
+    fn disjoint_cidrs(&mut self, drafts: &[Draft], prefixes: &Prefixes) {
+        for family in Family::ALL {
+            let (owners, cidrs): (Vec<&Draft>, Vec<PodCidr>) = drafts
+                .iter()
+                .filter_map(|draft| Some((draft, draft.cidrs.get(family)?.value)))
+                // One that holds the whole cluster prefix is reported by itself, not for every node in it.
+                .filter(|(_, cidr)| prefixes.of.get(family).is_none_or(|all| !cidr.prefix().contains(all)))
+                .unzip();
+            let networks: Vec<IpNet> = cidrs.iter().map(PodCidr::prefix).collect();
+            for Overlap { inner, outer } in overlaps(&networks) {
+                let message = format!(
+                    "pod CIDR {} of {} overlaps {} of {}",
+                    cidrs[inner],
+                    name_of(owners[inner]),
+                    cidrs[outer],
+                    name_of(owners[outer]),
+                );
+                let related =
+                    if cidrs[inner] == cidrs[outer] { "first used here" } else { "the larger one is here" };
+                let place = |at: usize| Place::value(owners[at].cidr_path(family));
+                let finding = Finding::new(message, place(inner)).related(related, place(outer));
+                self.report(finding.hint("give every node a pod CIDR of its own"));
+            }
+        }
+    }
+
+    /// One mistake for all nodes that lack an egress interface: the remedy is one line.
+    fn egress_interfaces(&mut self, drafts: &[Draft]) {
+        let lacking = |draft: &&Draft| {
+            draft.os == Some(OperatingSystem::Linux)
+                && !draft.has_egress_interface
+                && !self.is_wrong(&draft.path().key("egressInterface"))
+        };
+        let mut lacking = drafts.iter().filter(lacking);
+        let Some(first) = lacking.next() else { return };
+        let message = match lacking.count() {
+            0 => format!("{} has no egress interface", name_of(first)),
+            1 => format!("{} and one more Linux node have no egress interface", name_of(first)),
+            more => format!("{} and {more} more Linux nodes have no egress interface", name_of(first)),
+        };
+        let hint =
+            "name it once for all Linux nodes, at the top of the file, or in the node: egressInterface";
+        self.report(Finding::new(message, Place::value(first.path())).hint(hint));
+    }
+
+    fn master_address(&mut self, text: Option<&str>, prefixes: &Prefixes) -> Option<IpAddr> {
+        let path = ConfigPath::root().key("masterAddress");
+        match parse::address(text?) {
+            Ok(address) => {
+                if let Some(prefix) = prefixes.around(address) {
+                    let message = format!("master address {address} is inside the cluster prefix {prefix}");
+                    let hint = "give the address of the machine, not that of a pod";
+                    self.report(Finding::new(message, Place::value(path)).hint(hint));
+                }
+                Some(address)
+            }
+            Err(wrong) => {
+                self.refuse(wrong, Place::value(path));
+                None
+            }
+        }
+    }
+
+    fn nat(&mut self, raw: RawNat, prefixes: &Prefixes) -> NatPolicy {
+        let path = ConfigPath::root().key("nat").key("exclude");
+        let mut seen: HashMap<IpNet, usize> = HashMap::new();
+        let mut exclude = Vec::new();
+        for (index, text) in raw.exclude.unwrap_or_default().into_iter().enumerate() {
+            let Some(text) = self.require(text) else { continue };
+            let place = Place::value(path.index(index));
+            let prefix = match parse::prefix(&text.0) {
+                Ok(prefix) => prefix,
+                Err(wrong) => {
+                    self.refuse(wrong, place);
+                    continue;
+                }
+            };
+            if let Some(first) = seen.get(&prefix) {
+                let finding = Finding::new(format!("{prefix} is excluded twice"), place);
+                self.report(finding.related("first used here", Place::value(path.index(*first))));
+                continue;
+            }
+            seen.insert(prefix, index);
+            self.exclusion(prefix, place, prefixes);
+            exclude.push(prefix);
+        }
+        NatPolicy {
+            masquerade: raw.masquerade.is_none_or(|flag| flag.0),
+            exclude,
+            source: raw.source.map(|word| word.0).unwrap_or_default(),
+            random_fully: raw.random_fully.is_some_and(|flag| flag.0),
+        }
+    }
+
+    fn exclusion(&mut self, prefix: IpNet, place: Place, prefixes: &Prefixes) {
+        let family = Family::from(prefix);
+        match prefixes.of.get(family) {
+            Some(cluster) if cluster.contains(&prefix) => {
+                let message =
+                    format!("excluding {prefix} does nothing: it is inside the cluster prefix {cluster}");
+                self.report(
+                    Finding::new(message, place).hint("remove it: that traffic is never masqueraded"),
+                );
+            }
+            None if prefixes.complete => {
+                let message = format!("excluding {prefix} does nothing: the cluster has no {family} prefix");
+                let hint = format!("remove it, or add an {family} prefix to clusterPrefix");
+                self.report(Finding::new(message, place).hint(hint));
+            }
+            _ => {}
+        }
+    }
+
+    fn sysctls(&mut self, raw: Sysctls, prefixes: &Prefixes) -> Vec<(SysctlKey, String)> {
+        let path = ConfigPath::root().key("sysctls");
+        let mut seen: HashMap<SysctlKey, String> = HashMap::new();
+        let mut sysctls = Vec::new();
+        for (text, value) in raw.0 {
+            let place = Place::key(path.key(text.as_str()));
+            let key: SysctlKey = match text.parse() {
+                Ok(key) => key,
+                // A key whose value is a mapping is only the beginning of a key.
+                Err(_) if self.is_wrong(&path.key(text.as_str())) => continue,
+                Err(why) => {
+                    self.report(Finding::new(format!("{text:?} cannot be set by hostgw: {why}"), place));
+                    continue;
+                }
+            };
+            if let Some(first) = seen.get(&key) {
+                let finding = Finding::new(format!("{text} names the same sysctl as {first}"), place)
+                    .related("first used here", Place::key(path.key(first.as_str())));
+                self.report(finding.hint("remove one of the two"));
+                continue;
+            }
+            seen.insert(key.clone(), text.clone());
+            let Some(value) = self.require(value) else { continue };
+            let place = Place::value(path.key(text.as_str()));
+            if let Some(value) = self.sysctl_value(&key, &value.0, &place, prefixes) {
+                sysctls.push((key, value));
+            }
+        }
+        sysctls
+    }
+
+    fn sysctl_value(
+        &mut self,
+        key: &SysctlKey,
+        text: &str,
+        place: &Place,
+        prefixes: &Prefixes,
+    ) -> Option<String> {
+        let value = normalise_value(text);
+        if value.is_empty() || value.chars().any(char::is_control) {
+            let message = format!("{text:?} is not a value for {key}");
+            self.report(
+                Finding::new(message, place.clone()).hint("a value is one line, as `sysctl` prints it"),
+            );
+            return None;
+        }
+        let switches = match key.as_str() {
+            "net.ipv4.ip_forward" | "net.ipv4.conf.all.forwarding" => Some(Family::V4),
+            "net.ipv6.conf.all.forwarding" => Some(Family::V6),
+            _ => None,
+        };
+        if let Some(family) = switches.filter(|family| value != "1" && prefixes.of.get(*family).is_some()) {
+            let message = format!("{key} = {value} contradicts the cluster: its nodes forward {family}");
+            let hint = "remove it: hostgw sets the forwarding switches itself";
+            self.report(Finding::new(message, place.clone()).hint(hint));
+        }
+        Some(value)
+    }
+
+    fn routes(&mut self, raw: &RawRoutes, prefixes: &Prefixes) -> RouteOptions {
+        let path = ConfigPath::root().key("routes");
+        let table = match raw.table {
+            None | Some(Table::Main) => MAIN_TABLE,
+            Some(Table::Number(number)) => number,
+        };
+        if table == LOCAL_TABLE {
+            let message =
+                format!("routing table {LOCAL_TABLE} is the table \"local\", which the kernel keeps itself");
+            self.report(
+                Finding::new(message, Place::value(path.key("table"))).hint("main is the usual table"),
+            );
+        }
+        let mtu = raw.mtu.as_ref().map(|mtu| mtu.0);
+        if let Some(mtu) = mtu.filter(|mtu| *mtu < IPV6_MIN_MTU && prefixes.of.v6.is_some()) {
+            let message =
+                format!("an MTU of {mtu} is too small for IPv6, which needs at least {IPV6_MIN_MTU}");
+            self.report(Finding::new(message, Place::value(path.key("mtu"))));
+        }
+        RouteOptions { table, metric: raw.metric.as_ref().map_or(0, |metric| metric.0), mtu }
+    }
+}
+
+/// `path` itself, or its item when the value stands in a list.
+pub(super) fn item_path(path: &ConfigPath, item: Option<usize>) -> ConfigPath {
+    item.map_or_else(|| path.clone(), |index| path.index(index))
+}
+
+pub(super) fn map<T, U>(values: &PerFamily<T>, f: impl Fn(&T) -> U) -> PerFamily<U> {
+    PerFamily { v4: values.v4.as_ref().map(&f), v6: values.v6.as_ref().map(&f) }
+}

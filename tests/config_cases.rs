@@ -1,0 +1,55 @@
+//! Configurations of `tests/cases/config`, each a file; a case needs no code.
+//!
+//! Everything in `valid` loads. For everything in `invalid` the whole message stands in the file of the
+//! same name with `.out`; `HOSTGW_BLESS=1 cargo test` writes those.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use hostgw::config::{Document, Format, load};
+
+fn configurations(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let entries = fs::read_dir(&folder).expect("a folder of cases");
+    let paths = entries.map(|entry| entry.expect("an entry of the folder").path());
+    let mut paths: Vec<_> = paths.filter(|path| Format::of_path(path).is_some()).collect();
+    paths.sort();
+    assert!(!paths.is_empty(), "{} holds no case", folder.display());
+    paths
+}
+
+/// Read under its bare name, so that messages are the same wherever the sources are.
+fn document(path: &Path) -> Document {
+    let name = path.file_name().expect("a file name").to_string_lossy();
+    let text = fs::read_to_string(path).expect("a text");
+    Document::new(name, text, Format::of_path(path).expect("a known extension"))
+}
+
+#[test]
+fn valid_configurations_and_examples_load() {
+    for path in configurations("tests/cases/config/valid").into_iter().chain(configurations("examples")) {
+        if let Err(invalid) = load(&document(&path)) {
+            panic!("{} should load:\n{invalid}", path.display());
+        }
+    }
+}
+
+#[test]
+fn invalid_configurations_are_refused_in_these_words() {
+    let bless = std::env::var_os("HOSTGW_BLESS").is_some();
+    let mut different = Vec::new();
+    for path in configurations("tests/cases/config/invalid") {
+        let Err(invalid) = load(&document(&path)) else { panic!("{} should not load", path.display()) };
+        let expected = PathBuf::from(format!("{}.out", path.with_extension("").display()));
+        let text = invalid.to_string();
+        if bless {
+            fs::write(&expected, &text).expect("the expected text can be written");
+        }
+        if fs::read_to_string(&expected).unwrap_or_default() != text {
+            different.push(format!("{}:\n{text}", path.display()));
+        }
+    }
+    assert!(different.is_empty(), "other words than expected for\n{}", different.join("\n"));
+}
