@@ -1,6 +1,68 @@
 //! hostgw: the declarative applier for Kubernetes host gateway networking.
-#![allow(missing_docs)]
+//!
+//! An operator describes a cluster once, in a YAML or TOML file. For each node hostgw makes the *desired
+//! state* of routes, NAT and sysctls from it, compares it with the *observed state* of the live kernel, and
+//! commits the difference, the *plan*, as one *transaction*.
+//!
+//! # One idea
+//!
+//! There is one type, [`state::State`], for what is wanted and for what is there, and one pure function,
+//! [`plan::plan`], from two states to a [`plan::Plan`]. Everything the tool does is that function with other
+//! arguments:
+//!
+//! | verb | desired | observed |
+//! |---|---|---|
+//! | plan, apply | from the file | the kernel |
+//! | verify after apply | from the file | the kernel again: the plan must be empty |
+//! | rollback, crash recovery | the journal's *before* | the kernel |
+//! | destroy | nothing, plus the saved sysctls | the kernel |
+//! | drift in status | last applied | the kernel |
+//!
+//! So there is no second code path for undoing, and none that only a crash exercises.
+//!
+//! # The way data goes
+//!
+//! ```text
+//! file -> config -> model -> desired state -+
+//!                                           +-> plan -> render (text, JSON)
+//! kernel ------------------> observed state-+      \-> apply: lock, re-observe, journal, commit,
+//!                                                      verify, or roll back
+//! ```
+//!
+//! # Rooms
+//!
+//! | room | what it is for |
+//! |---|---|
+//! | [`error`] | what failed, on which object, why, what to do next; the exit code per kind |
+//! | [`config`] | file -> raw serde types -> validated model; all mistakes at once, with their places |
+//! | [`model`] | the cluster, its nodes, pod CIDRs: valid by construction |
+//! | [`state`] | the state of a node; prints as `ip`, `nft` and `sysctl` do |
+//! | [`plan`] | desired state, diff, checks against the node, reasons: pure |
+//! | [`render`] | a plan as text, as JSON, as commands |
+//! | [`kernel`] | Linux: observe and commit. Netlink stays in here; `unsafe` stands in one file of it |
+//! | [`text`] | small helpers for text that people read |
+//!
+//! Rules that a reader can check with grep: `config`, `model`, `state`, `plan` and `render` never name
+//! `kernel`; nothing outside `cli` prints or exits; `unsafe` stands in `kernel/ffi.rs` alone.
+//!
+//! # Synchronous netlink
+//!
+//! The kernel answers a route request inside the system call that carries it, so there is nothing to wait
+//! for and nothing to overlap: messages are built with `rtnetlink`'s types and sent packed, up to 128 in one
+//! call, over one plain socket. No async runtime is involved.
+//!
+//! # What is where on disk
+//!
+//! `/run/hostgw/net-COOKIE/` (or below `HOSTGW_STATE_DIR`) holds the lock, the journal of the open
+//! transaction, the last 20 committed ones, the sysctl values from before hostgw, and what was last applied.
+//! None of it is needed to find what hostgw owns: that carries its mark in the kernel. See
+//! the journal.
+
 pub mod config;
+pub mod error;
 pub mod kernel;
 pub mod model;
+pub mod plan;
+pub mod render;
 pub mod state;
+pub mod text;

@@ -10,6 +10,8 @@ use std::{
 
 use hostgw::config::{Document, Format, load};
 
+use crate::support::cases;
+
 fn configurations(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
     let entries = fs::read_dir(&folder).expect("a folder of cases");
@@ -38,18 +40,12 @@ fn valid_configurations_and_examples_load() {
 
 #[test]
 fn invalid_configurations_are_refused_in_these_words() {
-    let bless = std::env::var_os("HOSTGW_BLESS").is_some();
-    let mut different = Vec::new();
-    for path in configurations("tests/cases/config/invalid") {
-        let Err(invalid) = load(&document(&path)) else { panic!("{} should not load", path.display()) };
+    let paths = configurations("tests/cases/config/invalid");
+    let mut failures = Vec::new();
+    for path in &paths {
+        let Err(invalid) = load(&document(path)) else { panic!("{} should not load", path.display()) };
         let expected = PathBuf::from(format!("{}.out", path.with_extension("").display()));
-        let text = invalid.to_string();
-        if bless {
-            fs::write(&expected, &text).expect("the expected text can be written");
-        }
-        if fs::read_to_string(&expected).unwrap_or_default() != text {
-            different.push(format!("{}:\n{text}", path.display()));
-        }
+        cases::compare(&expected, &invalid.to_string(), &mut failures);
     }
-    assert!(different.is_empty(), "other words than expected for\n{}", different.join("\n"));
+    cases::conclude(paths.len(), &failures);
 }

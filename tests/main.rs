@@ -1,3 +1,7 @@
-//! The one test binary.
+//! The tests of the whole: pure ones on the library, and end-to-end ones on the built program in network
+//! namespaces. `tests/run` installs what they need.
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test that fails shall panic")]
 
 mod config_cases;
+mod plan_cases;
+mod support;

@@ -108,6 +108,7 @@ impl Node {
         let mut node = self;
         let mut span = self.span.clone();
         let mut key_span = span.clone();
+        let mut depth = 0;
         for segment in path.segments() {
             match (segment, &node.value) {
                 (Segment::Key(key), Value::Map(mapping)) => {
@@ -124,8 +125,9 @@ impl Node {
                 }
                 _ => break,
             }
+            depth += 1;
         }
-        Found { node, span, key_span }
+        Found { node, span, key_span, depth }
     }
 }
 
@@ -135,6 +137,8 @@ pub(super) struct Found<'a> {
     pub span: Span,
     /// The key in front of it; for what has none, the value itself.
     pub key_span: Span,
+    /// How many steps of the path led to it.
+    pub depth: usize,
 }
 
 impl Entry {
@@ -162,9 +166,11 @@ impl Positions {
 
     /// Where the value at `path` begins, or the nearest ancestor of it that the file has.
     ///
-    /// `None` only when the text could not be read as YAML or TOML at all.
+    /// `None` when the file has nothing of it, and when the text could not be read with positions.
     #[must_use]
     pub fn of(&self, path: &ConfigPath) -> Option<Position> {
-        Some(self.source.position(self.root.as_ref()?.find(path).span.start))
+        let found = self.root.as_ref()?.find(path);
+        let is_root = found.depth == 0 && !path.segments().is_empty();
+        (!is_root).then(|| self.source.position(found.span.start))
     }
 }

@@ -57,11 +57,9 @@ impl Host {
         self.addresses.iter().find(|own| own.address == address)
     }
 
-    /// The prefixes that are on-link on `device` without hostgw: by its addresses and by foreign routes.
+    /// The prefixes that are on-link on `device` without hostgw, by the routes that say so. An address
+    /// alone does not count: `noprefixroute` makes one without its route.
     pub fn on_link<'a>(&'a self, device: &'a str) -> impl Iterator<Item = IpNet> + 'a {
-        let by_address = self.addresses.iter().filter(move |own| own.device == device).map(|own| own.prefix);
-        let by_route =
-            self.foreign.iter().filter(move |route| route.is_on_link(device)).map(|route| route.destination);
-        by_address.chain(by_route)
+        self.foreign.iter().filter(move |route| route.is_on_link(device)).map(|route| route.destination)
     }
 }

@@ -19,7 +19,7 @@ pub use nat::{
     BaseChain, ChainType, Expression, Field, Hook, NatChain, NatObject, NatRule, NatTable, Policy, RuleBody,
     Tables,
 };
-pub use route::{Next, Route, RouteKey, RouteType, Scope, protocol};
+pub use route::{More, Next, Route, RouteKey, RouteType, Scope, protocol};
 pub use sysctl::{InvalidSysctlKey, SysctlKey, normalise_value};
 
 /// Routes, NAT and sysctls of one node, desired or observed.

@@ -109,6 +109,18 @@ pub enum NatObject {
     },
 }
 
+impl NatObject {
+    /// What it is called, without what is in it; a rule has no name but its text.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Table { family, .. } => format!("table {} {TABLE_NAME}", family.nft()),
+            Self::Chain { family, name, .. } => format!("chain {} {TABLE_NAME} {name}", family.nft()),
+            Self::Rule { .. } | Self::Other { .. } => self.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for NatObject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -242,6 +254,17 @@ pub struct NatRule {
     /// The comment that `nft list` shows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<String>,
+}
+
+impl NatRule {
+    /// The rule as the kernel encoded it, when that is all hostgw knows of it.
+    #[must_use]
+    pub fn raw(&self) -> Option<&str> {
+        match &self.body {
+            RuleBody::Known(_) => None,
+            RuleBody::Other { raw, .. } => Some(raw),
+        }
+    }
 }
 
 impl PartialEq for NatRule {

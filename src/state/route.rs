@@ -99,10 +99,20 @@ pub struct Route {
     /// MTU in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
-    /// The route as the kernel dumped it, in hexadecimal, when it says more than the fields above: so
-    /// that a route that hostgw did not write can be put back as it was.
+    /// What the route says beyond the fields above; hostgw's own say nothing more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub raw: Option<String>,
+    pub more: Option<More>,
+}
+
+/// What a route says beyond the fields of [`Route`], kept so that a route that hostgw did not write can be
+/// put back as it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct More {
+    /// What it is about, as in `multipath`.
+    pub about: Vec<String>,
+    /// The whole route as the kernel dumped it, in hexadecimal.
+    pub raw: String,
 }
 
 /// Where a packet goes next.
@@ -313,8 +323,8 @@ impl Route {
         if let Some(mtu) = self.mtu {
             words.push(format!("mtu {mtu}"));
         }
-        if self.raw.is_some() {
-            words.push("(and more)".to_owned());
+        if let Some(more) = &self.more {
+            words.push(format!("(with {})", more.about.join(", ")));
         }
         words
     }
@@ -373,7 +383,7 @@ mod tests {
             },
             source: None,
             mtu: None,
-            raw: None,
+            more: None,
         }
     }
 

@@ -1,0 +1,93 @@
+//! What went wrong, on which object, and what to do next; one exit code per kind.
+
+use std::fmt;
+
+/// The kinds of failure. Their numbers are the exit codes of the command: documented, tested, never
+/// reused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Kind {
+    /// An unexpected error; nothing was changed.
+    Unexpected = 1,
+    /// The configuration is invalid, or does not fit this node; nothing was changed.
+    Invalid = 3,
+    /// Another apply holds the lock.
+    Locked = 4,
+    /// The live state is no longer what the plan was made for.
+    Stale = 5,
+    /// The apply failed and was rolled back, and the rollback was verified.
+    RolledBack = 6,
+    /// The rollback could not be finished.
+    RollbackIncomplete = 7,
+    /// Declined, or not confirmed in time.
+    Declined = 8,
+    /// Part of the live state could not be read.
+    Incomplete = 9,
+    /// Something that is not hostgw's stands in the way.
+    Conflict = 10,
+    /// The command line is wrong.
+    Usage = 64,
+    /// Interrupted; rolled back where something had been changed.
+    Interrupted = 130,
+}
+
+impl Kind {
+    /// The exit code.
+    #[must_use]
+    pub const fn exit_code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// A failure of the command.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// Decides the exit code.
+    pub kind: Kind,
+    /// What failed, on which object and why: a sentence in lower case without its full stop.
+    pub message: String,
+    /// More lines that belong to it.
+    pub details: Vec<String>,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+impl Error {
+    /// A failure of `kind`, described by `message`.
+    #[must_use]
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), details: Vec::new(), hint: None }
+    }
+
+    /// An unexpected failure.
+    #[must_use]
+    pub fn unexpected(message: impl Into<String>) -> Self {
+        Self::new(Kind::Unexpected, message)
+    }
+
+    /// The same, with what to do next.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    /// The same, with lines that belong to it.
+    #[must_use]
+    pub fn with_details(mut self, details: impl IntoIterator<Item = String>) -> Self {
+        self.details.extend(details);
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)?;
+        for line in &self.details {
+            write!(f, "\n  {line}")?;
+        }
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "\nhint: {hint}"))
+    }
+}
+
+impl std::error::Error for Error {}

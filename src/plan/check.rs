@@ -1,0 +1,263 @@
+//! What would make a plan fail, or cut the node off, found before anything is written.
+
+use std::{collections::BTreeMap, fmt};
+
+use ipnet::IpNet;
+
+use crate::{
+    model::{Cluster, ConfigPath, Family, NextHop},
+    state::{Route, SysctlKey},
+};
+
+use super::{Desired, Observed};
+
+/// Something in the configuration that does not fit this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// What is wrong, a sentence without its full stop.
+    pub message: String,
+    /// The place in the configuration it comes from.
+    pub path: Option<ConfigPath>,
+    /// What to do next.
+    pub hint: Option<String>,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Checks the desired state of node number `index` of `cluster` against the node as it was observed.
+/// Returns every problem; none means that nothing known stands against the plan.
+#[must_use]
+pub fn check(cluster: &Cluster, index: usize, desired: &Desired, observed: &Observed) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if check_interface(cluster, index, observed, &mut problems) {
+        check_next_hops(cluster, index, desired, observed, &mut problems);
+    }
+    check_sysctls(cluster, desired, observed, &mut problems);
+    problems
+}
+
+/// Whether the egress interface can carry routes at all.
+fn check_interface(
+    cluster: &Cluster,
+    index: usize,
+    observed: &Observed,
+    problems: &mut Vec<Problem>,
+) -> bool {
+    let node = &cluster.nodes[index];
+    let Some(name) = cluster.egress_interface_of(node).map(|name| name.as_str()) else { return false };
+    let path = if node.egress_interface.is_some() {
+        ConfigPath::root().key("nodes").index(index).key("egressInterface")
+    } else {
+        ConfigPath::root().key("egressInterface")
+    };
+    let mut problem = |message, hint| problems.push(Problem { message, path: Some(path.clone()), hint });
+    match observed.host.link(name) {
+        None => {
+            let names: Vec<&str> = observed.host.links.iter().map(|link| link.name.as_str()).collect();
+            let nearest = nearest(name, &names)
+                .map_or_else(String::new, |nearest| format!(" (did you mean {nearest}?)"));
+            let message = format!("egress interface {name} does not exist on this node{nearest}");
+            problem(message, Some(format!("the interfaces here are {}", list(&names, 12))));
+            false
+        }
+        Some(link) if !link.up => {
+            let message = format!("egress interface {name} is down, the kernel takes no route over it");
+            problem(message, Some(format!("bring it up first: ip link set {name} up")));
+            false
+        }
+        Some(_) => true,
+    }
+}
+
+/// A route whose gateway the kernel would refuse, or that would lead back to this node.
+fn check_next_hops(
+    cluster: &Cluster,
+    index: usize,
+    desired: &Desired,
+    observed: &Observed,
+    problems: &mut Vec<Problem>,
+) {
+    let node = &cluster.nodes[index];
+    let Some(device) = cluster.egress_interface_of(node).map(|name| name.as_str()) else { return };
+    let on_link = OnLink::of(device, desired, observed);
+    let own: std::collections::HashMap<_, _> =
+        observed.host.addresses.iter().map(|own| (own.address, own.device.as_str())).collect();
+    for route in &desired.state.routes {
+        let Some(gateway) = route.next.gateway else { continue };
+        let name = desired.node_of(&route.key()).map_or("?", |other| cluster.nodes[other].name.as_str());
+        let path = desired.route_origin(cluster, &route.key());
+        if let Some(holder) = own.get(&gateway) {
+            problems.push(Problem {
+                message: format!(
+                    "next hop {gateway} of node {name} is this node's own address, on {holder}: \
+                     packets would never leave"
+                ),
+                path,
+                hint: Some(own_address_hint(name, &node.name)),
+            });
+        } else if !on_link.covers(gateway) {
+            problems.push(Problem {
+                message: format!("next hop {gateway} of node {name} is not on-link on {device}"),
+                path,
+                hint: Some(not_on_link_hint(cluster.next_hop, device, &on_link)),
+            });
+        }
+    }
+}
+
+fn own_address_hint(other: &str, this: &str) -> String {
+    format!("is this machine node {other} rather than {this}? say so with --node, or correct the file")
+}
+
+fn not_on_link_hint(next_hop: NextHop, device: &str, on_link: &OnLink) -> String {
+    let prefixes: Vec<String> = on_link.all.iter().map(ToString::to_string).collect();
+    let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+    match (prefixes.is_empty(), next_hop) {
+        (true, _) => format!("{device} has no address: give it one in the nodes' network"),
+        (false, NextHop::NodeAddress) => format!(
+            "on {device} only {} can be reached without a router; host gateway mode needs all nodes on \
+             one link",
+            list(&prefixes, 4)
+        ),
+        (false, NextHop::PodGateway) => format!("on {device}: {}", list(&prefixes, 4)),
+    }
+}
+
+/// The prefixes that are reachable on an interface without a gateway.
+struct OnLink {
+    by_length: BTreeMap<(Family, u8), std::collections::HashSet<IpNet>>,
+    all: Vec<IpNet>,
+}
+
+impl OnLink {
+    /// By the interface's addresses and foreign routes, and by the on-link routes the plan adds.
+    fn of(device: &str, desired: &Desired, observed: &Observed) -> Self {
+        let planned = desired
+            .state
+            .routes
+            .iter()
+            .filter(|route| route.is_on_link(device))
+            .map(|route| route.destination);
+        let mut all: Vec<IpNet> = observed.host.on_link(device).chain(planned).map(|p| p.trunc()).collect();
+        all.sort_unstable();
+        all.dedup();
+        let mut by_length: BTreeMap<_, std::collections::HashSet<_>> = BTreeMap::new();
+        for prefix in &all {
+            by_length.entry((Family::from(*prefix), prefix.prefix_len())).or_default().insert(*prefix);
+        }
+        Self { by_length, all }
+    }
+
+    fn covers(&self, address: std::net::IpAddr) -> bool {
+        self.by_length.iter().any(|((family, length), prefixes)| {
+            *family == Family::from(address)
+                && IpNet::new(address, *length).is_ok_and(|prefix| prefixes.contains(&prefix.trunc()))
+        })
+    }
+}
+
+/// Keys that this kernel does not have.
+fn check_sysctls(cluster: &Cluster, desired: &Desired, observed: &Observed, problems: &mut Vec<Problem>) {
+    let unread = |key: &SysctlKey| {
+        observed.state.unknown.iter().any(|u| u.what == crate::state::Subject::Sysctl { key: key.clone() })
+    };
+    let configured: std::collections::HashSet<_> = cluster.sysctls.iter().map(|(key, _)| key).collect();
+    for key in desired.state.sysctls.keys() {
+        if observed.state.sysctls.contains_key(key) || unread(key) {
+            continue;
+        }
+        // A saved value whose interface is gone has nothing to go back to.
+        let implied = [SysctlKey::ipv4_forwarding(), SysctlKey::ipv6_forwarding()].contains(key);
+        if configured.contains(key) {
+            problems.push(Problem {
+                message: format!("this kernel has no sysctl {key}"),
+                path: Some(ConfigPath::root().key("sysctls").key(key.as_str())),
+                hint: Some(format!(
+                    "/proc/sys/{} does not exist: check the name, or load the module that brings it",
+                    key.file().display()
+                )),
+            });
+        } else if implied {
+            problems.push(Problem {
+                message: format!("this kernel has no sysctl {key}, so it cannot forward"),
+                path: Some(ConfigPath::root().key("clusterPrefix")),
+                hint: Some("is the address family of the cluster prefix disabled here?".to_owned()),
+            });
+        }
+    }
+}
+
+/// What is worth saying about a plan though it can be applied: the node's address is not here, a foreign
+/// route wins over a planned one.
+#[must_use]
+pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &Observed) -> Vec<String> {
+    let node = &cluster.nodes[index];
+    let mut warnings = Vec::new();
+    let here = |address| observed.host.owner_of(address).is_some();
+    let addresses: Vec<_> = node.addresses.iter().map(|(_, address)| *address).collect();
+    if !addresses.is_empty() && !addresses.iter().any(|address| here(*address)) {
+        warnings.push(format!(
+            "no interface here has {}, the address of node {}: is this the right machine?",
+            list(
+                &addresses
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect::<Vec<_>>()
+                    .iter()
+                    .map(String::as_str)
+                    .collect::<Vec<_>>(),
+                2
+            ),
+            node.name
+        ));
+    }
+    for foreign in &observed.host.foreign {
+        if let Some(warning) = shadow(node, desired, foreign) {
+            warnings.push(warning);
+        }
+    }
+    warnings
+}
+
+/// How a foreign route takes traffic away from a planned one.
+fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Option<String> {
+    let in_own_pods = node.pod_cidrs.iter().any(|(_, cidr)| cidr.prefix().contains(&foreign.destination));
+    let in_cluster = desired.prefixes.iter().any(|prefix| prefix.contains(&foreign.destination));
+    if in_own_pods || !in_cluster {
+        return None;
+    }
+    let routes = &desired.state.routes;
+    let table = routes.first()?.table;
+    if foreign.table != table {
+        return None;
+    }
+    let at = routes.partition_point(|route| (route.table, route.destination) < (table, foreign.destination));
+    let same = routes.get(at).filter(|route| route.destination == foreign.destination);
+    match same {
+        Some(route) if foreign.metric < route.metric => {
+            Some(format!("the foreign route {foreign} has a smaller metric and wins over {route}"))
+        }
+        Some(_) => None,
+        None => Some(format!(
+            "the foreign route {foreign} is more specific than hostgw's and wins for its addresses"
+        )),
+    }
+}
+
+/// The names in a sentence, `limit` of them at most.
+fn list(names: &[&str], limit: usize) -> String {
+    let shown = names.iter().take(limit).copied().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(limit) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// The candidate that is most like `name`, if any is at all like it.
+fn nearest<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
+    crate::text::nearest(name, candidates.iter().copied())
+}

@@ -1,0 +1,239 @@
+//! The desired state of a node, from the configuration alone.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    model::{Cluster, ConfigPath, Family, InterfaceName, NatSource, NextHop, Node, OperatingSystem},
+    state::{
+        BaseChain, ChainType, Expression, Field, Hook, NatChain, NatRule, NatTable, Next, Policy, Route,
+        RouteKey, RouteType, RuleBody, Scope, State, SysctlKey, protocol,
+    },
+};
+
+/// The kernel's metric for an IPv6 route without one (`IP6_RT_PRIO_USER`, net/ip6_route.h).
+const IPV6_DEFAULT_METRIC: u32 = 1024;
+
+/// What a node shall hold, and which part of the configuration asks for each route.
+#[derive(Debug, Clone)]
+pub struct Desired {
+    /// The state itself.
+    pub state: State,
+    /// The cluster prefixes, for the scope of an observation.
+    pub prefixes: Vec<IpNet>,
+    /// The sysctls in `state` that the configuration does not ask for: they go back to what stood before
+    /// hostgw.
+    pub released: BTreeSet<SysctlKey>,
+    origins: HashMap<RouteKey, Origin>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Origin {
+    ClusterPrefix,
+    Node(usize),
+}
+
+/// The node is not a Linux node: its routes are for `render` to write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NotLinux;
+
+/// The values that sysctls had before hostgw first wrote them.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Saved(pub BTreeMap<SysctlKey, SavedValue>);
+
+/// One of [`Saved`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SavedValue {
+    /// The value.
+    pub value: String,
+    /// The forwarding switch whose flip made the kernel rewrite this key; none when hostgw wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub with: Option<SysctlKey>,
+}
+
+impl Saved {
+    /// The values to put back when `wanted` are the keys the configuration asks for: those that it asks
+    /// for no longer, with what the kernel rewrote along with them.
+    pub fn to_restore<'a>(
+        &'a self,
+        wanted: &'a BTreeMap<SysctlKey, String>,
+    ) -> impl Iterator<Item = (&'a SysctlKey, &'a String)> {
+        self.0
+            .iter()
+            .filter(|(key, saved)| !wanted.contains_key(saved.with.as_ref().unwrap_or(key)))
+            .map(|(key, saved)| (key, &saved.value))
+    }
+}
+
+/// The desired state of node number `index` of `cluster`, which has its place among the `saved` values.
+///
+/// # Errors
+/// [`NotLinux`] for a Windows node.
+pub fn desired(cluster: &Cluster, index: usize, saved: &Saved) -> Result<Desired, NotLinux> {
+    let node = &cluster.nodes[index];
+    if node.os != OperatingSystem::Linux {
+        return Err(NotLinux);
+    }
+    let device = cluster.egress_interface_of(node);
+    let mut routes = Vec::with_capacity(cluster.nodes.len() + 1);
+    let mut state = State::default();
+    for (family, prefix) in cluster.prefixes.iter() {
+        if cluster.next_hop == NextHop::PodGateway {
+            routes.push((route(cluster, device, *prefix, None), Origin::ClusterPrefix));
+        }
+        let others = cluster.nodes.iter().enumerate().filter(|(other, _)| *other != index);
+        routes.extend(others.filter_map(|(number, other)| {
+            let cidr = other.pod_cidrs.get(family)?;
+            let gateway = next_hop(cluster, other, family)?;
+            Some((route(cluster, device, cidr.prefix(), Some(gateway)), Origin::Node(number)))
+        }));
+        *state.nat.slot(family) = nat_table(cluster, node, family);
+        state.sysctls.insert(forwarding_switch(family), "1".to_owned());
+    }
+    state.sysctls.extend(cluster.sysctls.iter().cloned());
+    let released = release(&mut state.sysctls, saved);
+
+    routes.sort_by_cached_key(|(route, _)| route.key());
+    let origins = routes.iter().map(|(route, origin)| (route.key(), *origin)).collect();
+    state.routes = routes.into_iter().map(|(route, _)| route).collect();
+    let prefixes = cluster.prefixes.iter().map(|(_, prefix)| *prefix).collect();
+    Ok(Desired { state, prefixes, released, origins })
+}
+
+/// Adds the saved values to go back to, and gives their keys.
+fn release(sysctls: &mut BTreeMap<SysctlKey, String>, saved: &Saved) -> BTreeSet<SysctlKey> {
+    let restored: BTreeMap<_, _> =
+        saved.to_restore(sysctls).map(|(key, value)| (key.clone(), value.clone())).collect();
+    let keys = restored.keys().cloned().collect();
+    sysctls.extend(restored);
+    keys
+}
+
+impl Desired {
+    /// Nothing of hostgw's, and every sysctl as it was before.
+    #[must_use]
+    pub fn nothing(saved: &Saved) -> Self {
+        let mut state = State::default();
+        let released = release(&mut state.sysctls, saved);
+        Self { state, prefixes: Vec::new(), released, origins: HashMap::new() }
+    }
+
+    /// The node, by its index in the file, whose pods the route on `key` leads to.
+    #[must_use]
+    pub fn node_of(&self, key: &RouteKey) -> Option<usize> {
+        match self.origins.get(key)? {
+            Origin::Node(index) => Some(*index),
+            Origin::ClusterPrefix => None,
+        }
+    }
+
+    /// The place in the configuration that asks for the route on `key`.
+    #[must_use]
+    pub fn route_origin(&self, cluster: &Cluster, key: &RouteKey) -> Option<ConfigPath> {
+        Some(match self.origins.get(key)? {
+            Origin::ClusterPrefix => ConfigPath::root().key("clusterPrefix"),
+            Origin::Node(index) => {
+                let node = ConfigPath::root().key("nodes").index(*index);
+                let has_override = cluster.nodes[*index].gateways.get(key.family()).is_some();
+                match cluster.next_hop {
+                    NextHop::NodeAddress => node.key("address"),
+                    NextHop::PodGateway if has_override => node.key("gateway"),
+                    NextHop::PodGateway => node.key("podCIDR"),
+                }
+            }
+        })
+    }
+}
+
+/// The switch that lets packets of `family` through this node.
+pub(super) fn forwarding_switch(family: Family) -> SysctlKey {
+    match family {
+        Family::V4 => SysctlKey::ipv4_forwarding(),
+        Family::V6 => SysctlKey::ipv6_forwarding(),
+    }
+}
+
+fn next_hop(cluster: &Cluster, other: &Node, family: Family) -> Option<IpAddr> {
+    match cluster.next_hop {
+        NextHop::PodGateway => other.pod_gateway(family),
+        NextHop::NodeAddress => other.addresses.get(family).copied(),
+    }
+}
+
+/// A route as the kernel will read it back, so that the two compare equal.
+fn route(
+    cluster: &Cluster,
+    device: Option<&InterfaceName>,
+    destination: IpNet,
+    gateway: Option<IpAddr>,
+) -> Route {
+    let options = cluster.routes;
+    let is_v6 = Family::from(destination) == Family::V6;
+    Route {
+        destination,
+        table: options.table,
+        tos: None,
+        metric: if is_v6 && options.metric == 0 { IPV6_DEFAULT_METRIC } else { options.metric },
+        protocol: protocol::HOSTGW,
+        scope: if gateway.is_some() || is_v6 { Scope::Global } else { Scope::Link },
+        kind: RouteType::Unicast,
+        next: Next { gateway, device: device.map(|name| name.as_str().to_owned()), onlink: false },
+        source: None,
+        mtu: options.mtu,
+        more: None,
+    }
+}
+
+/// The NAT table of `node` in `family`; none when nothing is masqueraded there.
+fn nat_table(cluster: &Cluster, node: &Node, family: Family) -> Option<NatTable> {
+    let prefix = *cluster.prefixes.get(family)?;
+    if !cluster.nat.masquerade {
+        return None;
+    }
+    let mut masquerade = Vec::with_capacity(5);
+    if cluster.nat.source == NatSource::Pods {
+        let own = node.pod_cidrs.get(family)?.prefix();
+        masquerade.push(Expression::Address { field: Field::Saddr, negated: false, prefix: own });
+    }
+    let flags = if cluster.nat.random_fully { Expression::FULLY_RANDOM } else { 0 };
+    masquerade.extend([
+        Expression::Address { field: Field::Daddr, negated: true, prefix },
+        Expression::NotLocal,
+        Expression::Counter,
+        Expression::Masquerade { flags },
+    ]);
+    let excluded = cluster.nat.exclude.iter().filter(|prefix| Family::from(**prefix) == family);
+    let mut rules: Vec<NatRule> = excluded
+        .map(|prefix| {
+            let destination = Expression::Address { field: Field::Daddr, negated: false, prefix: *prefix };
+            rule(vec![destination, Expression::Return], "hostgw: nat.exclude")
+        })
+        .collect();
+    rules.push(rule(masquerade, "hostgw: traffic that leaves the cluster"));
+    Some(NatTable {
+        family,
+        flags: 0,
+        chains: vec![NatChain { name: "postrouting".to_owned(), base: Some(postrouting()), rules }],
+        others: Vec::new(),
+    })
+}
+
+const fn postrouting() -> BaseChain {
+    BaseChain {
+        kind: ChainType::Nat,
+        hook: Hook::Postrouting,
+        priority: BaseChain::SRCNAT,
+        policy: Policy::Accept,
+    }
+}
+
+fn rule(expressions: Vec<Expression>, comment: &str) -> NatRule {
+    NatRule { body: RuleBody::Known(expressions), comment: Some(comment.to_owned()) }
+}

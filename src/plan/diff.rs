@@ -1,0 +1,389 @@
+//! What must change to get from an observed to a desired state.
+
+use std::{cmp::Ordering, collections::BTreeMap, fmt};
+
+use crate::{
+    model::Family,
+    state::{NatObject, NatTable, Route, RouteKey, State, Subject, SysctlKey, Unknown},
+};
+
+use super::forwarding;
+
+/// What must change, in the order in which it is committed, and what stands in the way.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// NAT, then routes (on-link first, removals last), then sysctls (forwarding switches first).
+    pub changes: Vec<Change>,
+    /// What is not hostgw's and stands where hostgw needs the place.
+    pub conflicts: Vec<Conflict>,
+    /// What could not be read; nothing is planned for it.
+    pub unknown: Vec<Unknown>,
+}
+
+/// How a plan treats what is not hostgw's.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Policy {
+    /// It is a conflict.
+    #[default]
+    Respect,
+    /// It is taken over (`--adopt`).
+    Adopt,
+}
+
+/// One object that must change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// The routes of one key.
+    Route(RouteChange),
+    /// The NAT table of one family, replaced as a whole.
+    Nat(NatChange),
+    /// One sysctl.
+    Sysctl(SysctlChange),
+}
+
+/// The routes of one key, in the kernel's order: the first is in force. More than one is rare, but IPv4
+/// allows it (`ip route append`).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteChange {
+    /// The key.
+    pub key: RouteKey,
+    /// What stands there.
+    pub before: Vec<Route>,
+    /// What shall stand there.
+    pub after: Vec<Route>,
+}
+
+/// The NAT table of one family.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NatChange {
+    /// The family.
+    pub family: Family,
+    /// The table that stands.
+    pub before: Option<NatTable>,
+    /// The table that shall stand.
+    pub after: Option<NatTable>,
+}
+
+/// The value of a sysctl.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SysctlChange {
+    /// The key.
+    pub key: SysctlKey,
+    /// The value that stands, or that will stand once the plan's forwarding switch is flipped.
+    pub before: String,
+    /// The value that shall stand.
+    pub after: String,
+    /// The forwarding switch of this plan that rewrites this key, so that it must be written again.
+    pub rewritten_by: Option<SysctlKey>,
+}
+
+/// Whether something comes, changes or goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Action {
+    /// `+`
+    Add,
+    /// `~`
+    Change,
+    /// `-`
+    Remove,
+}
+
+/// Something that is not hostgw's and stands in the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Conflict {
+    /// Foreign routes on a key that hostgw needs.
+    Route {
+        /// The route hostgw needs there.
+        wanted: Route,
+        /// What stands there.
+        foreign: Vec<Route>,
+    },
+    /// Objects in the table `hostgw` that could not be put back if they were removed.
+    Nat {
+        /// The table's family.
+        family: Family,
+        /// The objects, each as `set blocked`.
+        objects: Vec<String>,
+    },
+}
+
+impl fmt::Display for Conflict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Route { wanted, foreign } => {
+                let foreign: Vec<_> = foreign.iter().map(ToString::to_string).collect();
+                write!(f, "{} stands where hostgw needs {wanted}", foreign.join(" and "))
+            }
+            Self::Nat { family, objects } => write!(
+                f,
+                "table {} {} holds {}, which hostgw could not put back",
+                family.nft(),
+                NatTable::NAME,
+                objects.join(", ")
+            ),
+        }
+    }
+}
+
+/// Counts of a plan, in objects as shown: a route, a table, a chain, a rule, a sysctl.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Totals {
+    /// Objects added.
+    pub add: usize,
+    /// Objects changed.
+    pub change: usize,
+    /// Objects removed.
+    pub remove: usize,
+    /// Conflicts.
+    pub conflicts: usize,
+    /// Parts that could not be read.
+    pub unknown: usize,
+}
+
+impl Plan {
+    /// Whether there is nothing to do, as far as could be seen.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.changes.is_empty() && self.conflicts.is_empty()
+    }
+
+    /// The counts.
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        let mut totals =
+            Totals { conflicts: self.conflicts.len(), unknown: self.unknown.len(), ..Totals::default() };
+        for (action, count) in self.changes.iter().flat_map(Change::actions) {
+            *match action {
+                Action::Add => &mut totals.add,
+                Action::Change => &mut totals.change,
+                Action::Remove => &mut totals.remove,
+            } += count;
+        }
+        totals
+    }
+}
+
+impl Change {
+    /// How many objects come, change and go.
+    fn actions(&self) -> Vec<(Action, usize)> {
+        match self {
+            Self::Route(route) => route.lines().into_iter().map(|(action, ..)| (action, 1)).collect(),
+            Self::Nat(nat) => nat.lines().into_iter().map(|(action, ..)| (action, 1)).collect(),
+            Self::Sysctl(_) => vec![(Action::Change, 1)],
+        }
+    }
+}
+
+impl fmt::Display for Change {
+    /// The object, in the words of the kernel's tools.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Route(change) => match change.after.first().or(change.before.first()) {
+                Some(route) => route.fmt(f),
+                None => change.key.fmt(f),
+            },
+            Self::Nat(change) => write!(f, "table {} {}", change.family.nft(), NatTable::NAME),
+            Self::Sysctl(change) => write!(f, "{} = {}", change.key, change.after),
+        }
+    }
+}
+
+impl RouteChange {
+    /// The change, route by route: action, before, after.
+    #[must_use]
+    pub fn lines(&self) -> Vec<(Action, Option<&Route>, Option<&Route>)> {
+        let gone: Vec<_> = self.before.iter().filter(|route| !self.after.contains(route)).collect();
+        let come: Vec<_> = self.after.iter().filter(|route| !self.before.contains(route)).collect();
+        (0..gone.len().max(come.len()))
+            .filter_map(|at| match (gone.get(at), come.get(at)) {
+                (None, Some(after)) => Some((Action::Add, None, Some(*after))),
+                (Some(before), None) => Some((Action::Remove, Some(*before), None)),
+                (Some(before), Some(after)) => Some((Action::Change, Some(*before), Some(*after))),
+                (None, None) => None,
+            })
+            .collect()
+    }
+
+    /// The key's place in a plan: what is needed first comes first, what only goes comes last and in
+    /// reverse, so that an on-link route outlives the routes that rest on it.
+    fn order(&self, other: &Self) -> Ordering {
+        let goes = |change: &Self| change.after.is_empty();
+        goes(self).cmp(&goes(other)).then_with(|| match (self.first(), other.first()) {
+            (Some(own), Some(others)) if goes(self) => others.plan_order(own),
+            (Some(own), Some(others)) => own.plan_order(others),
+            _ => self.key.cmp(&other.key),
+        })
+    }
+
+    fn first(&self) -> Option<&Route> {
+        self.after.first().or(self.before.first())
+    }
+}
+
+impl NatChange {
+    /// The change, object by object in the order of the table: action, before, after. A rule that only
+    /// moved goes and comes.
+    #[must_use]
+    pub fn lines(&self) -> Vec<(Action, Option<NatObject>, Option<NatObject>)> {
+        let before = self.before.as_ref().map(NatTable::objects).unwrap_or_default();
+        let after = self.after.as_ref().map(NatTable::objects).unwrap_or_default();
+        let texts = |objects: &[NatObject]| objects.iter().map(meaning).collect::<Vec<_>>();
+        let (old, new) = (texts(&before), texts(&after));
+        let operations = similar::capture_diff_slices(similar::Algorithm::Myers, &old, &new);
+        let mut lines = Vec::new();
+        for operation in operations {
+            let (tag, gone, come) = operation.as_tag_tuple();
+            if tag != similar::DiffTag::Equal {
+                lines.extend(pair(before[gone].to_vec(), &after[come]));
+            }
+        }
+        lines
+    }
+}
+
+/// Objects that go and come in one place, paired where they are the same object in another form.
+fn pair(mut gone: Vec<NatObject>, come: &[NatObject]) -> Vec<(Action, Option<NatObject>, Option<NatObject>)> {
+    let mut lines = Vec::new();
+    for new in come {
+        let old = gone.iter().position(|old| is_same(old, new)).map(|at| gone.remove(at));
+        let action = if old.is_some() { Action::Change } else { Action::Add };
+        lines.push((action, old, Some(new.clone())));
+    }
+    let gone = gone.into_iter().map(|old| (Action::Remove, Some(old), None));
+    gone.chain(lines).collect()
+}
+
+/// Whether two objects are one in two forms: tables and chains by name, rules by their comment.
+fn is_same(old: &NatObject, new: &NatObject) -> bool {
+    match (old, new) {
+        (NatObject::Rule { rule: old, .. }, NatObject::Rule { rule: new, .. }) => {
+            old.comment.is_some() && old.comment == new.comment
+        }
+        _ => old.name() == new.name(),
+    }
+}
+
+/// An object's text without what does not count when two are compared.
+fn meaning(object: &NatObject) -> String {
+    match object {
+        NatObject::Rule { family, chain, rule } => {
+            let bare = crate::state::NatRule { comment: None, body: rule.body.clone() };
+            format!("{} {chain} {bare} {}", family.nft(), rule.raw().unwrap_or_default())
+        }
+        other => other.to_string(),
+    }
+}
+
+/// What must change on a node where `observed` stands, so that `desired` stands.
+///
+/// Routes and tables that carry hostgw's mark and are not desired go; what does not carry it is never
+/// changed, but for a key that hostgw needs under [`Policy::Adopt`]. Both route lists must be sorted by
+/// key. The cost grows in a straight line with their length.
+#[must_use]
+pub fn plan(desired: &State, observed: &State, policy: Policy) -> Plan {
+    let mut plan = Plan { unknown: observed.unknown.clone(), ..Plan::default() };
+    plan_nat(&mut plan, desired, observed, policy);
+    plan_routes(&mut plan, desired, observed, policy);
+    plan_sysctls(&mut plan, &desired.sysctls, observed);
+    plan
+}
+
+fn plan_nat(plan: &mut Plan, desired: &State, observed: &State, policy: Policy) {
+    for family in Family::ALL {
+        let (before, after) = (observed.nat.get(family), desired.nat.get(family));
+        if before == after || observed.nat_unknown(family) {
+            continue;
+        }
+        match before {
+            Some(table) if !table.can_be_restored() && policy == Policy::Respect => {
+                plan.conflicts.push(Conflict::Nat { family, objects: table.others.clone() });
+            }
+            _ => plan.changes.push(Change::Nat(NatChange {
+                family,
+                before: before.cloned(),
+                after: after.cloned(),
+            })),
+        }
+    }
+}
+
+fn plan_routes(plan: &mut Plan, desired: &State, observed: &State, policy: Policy) {
+    let mut changes = Vec::new();
+    for (key, wanted, found) in by_key(&desired.routes, &observed.routes) {
+        let is_foreign = |route: &&Route| !route.is_owned() && !wanted.contains(route);
+        if wanted.is_empty() {
+            let foreign: Vec<_> = found.iter().filter(is_foreign).cloned().collect();
+            if foreign.len() < found.len() {
+                changes.push(RouteChange { key, before: found.to_vec(), after: foreign });
+            }
+        } else if wanted != found && !is_in_force(wanted, found) {
+            let foreign: Vec<_> = found.iter().filter(is_foreign).cloned().collect();
+            if foreign.is_empty() || policy == Policy::Adopt {
+                changes.push(RouteChange { key, before: found.to_vec(), after: wanted.to_vec() });
+            } else {
+                plan.conflicts.push(Conflict::Route { wanted: wanted[0].clone(), foreign });
+            }
+        }
+    }
+    changes.sort_by(RouteChange::order);
+    plan.changes.extend(changes.into_iter().map(Change::Route));
+}
+
+/// Whether what is wanted stands first and only foreign routes, which the kernel never gets to, stand
+/// behind it.
+fn is_in_force(wanted: &[Route], found: &[Route]) -> bool {
+    found.strip_prefix(wanted).is_some_and(|rest| rest.iter().all(|route| !route.is_owned()))
+}
+
+/// Walks two lists of routes, both sorted by key, and gives what each has for every key of either.
+fn by_key<'a>(
+    mut desired: &'a [Route],
+    mut observed: &'a [Route],
+) -> impl Iterator<Item = (RouteKey, &'a [Route], &'a [Route])> {
+    std::iter::from_fn(move || {
+        let first = |routes: &[Route]| routes.first().map(Route::key);
+        let key = [first(desired), first(observed)].into_iter().flatten().min()?;
+        Some((key, take_key(&mut desired, &key), take_key(&mut observed, &key)))
+    })
+}
+
+fn take_key<'a>(routes: &mut &'a [Route], key: &RouteKey) -> &'a [Route] {
+    let count = routes.iter().take_while(|route| route.key() == *key).count();
+    let (taken, rest) = routes.split_at(count);
+    *routes = rest;
+    taken
+}
+
+fn plan_sysctls(plan: &mut Plan, desired: &BTreeMap<SysctlKey, String>, observed: &State) {
+    let mut standing = observed.sysctls.clone();
+    let mut flipped: Vec<&SysctlKey> = Vec::new();
+    let (switches, others): (Vec<_>, Vec<_>) =
+        desired.iter().partition(|(key, _)| forwarding::is_forwarding_switch(key));
+    for (key, after) in switches.into_iter().chain(others) {
+        // A key that the kernel does not have is for `check` to report; one that could not be read is
+        // in `unknown`.
+        let Some(before) = standing.get(key).cloned() else { continue };
+        if before == *after {
+            continue;
+        }
+        let rewritten_by = flipped
+            .iter()
+            .find(|switch| forwarding::side_effects(switch, std::iter::once(key)).next().is_some())
+            .map(|switch| (*switch).clone());
+        if forwarding::is_forwarding_switch(key) {
+            forwarding::flip(&mut standing, key, after);
+            flipped.push(key);
+        }
+        let after = after.clone();
+        plan.changes.push(Change::Sysctl(SysctlChange { key: key.clone(), before, after, rewritten_by }));
+    }
+}
+
+/// What could not be read of what `plan` needs to know, for a message.
+impl Plan {
+    /// The parts that could not be read.
+    pub fn unknown_subjects(&self) -> impl Iterator<Item = &Subject> {
+        self.unknown.iter().map(|unknown| &unknown.what)
+    }
+}

@@ -1,0 +1,12 @@
+//! A plan for people and for programs.
+//!
+//! A [`Report`] holds what every form of a plan tells, resolved once: object by object, with reasons and
+//! their places in the configuration. [`text`] prints it for people; it serialises as the JSON form.
+
+mod commands;
+mod report;
+mod text;
+
+pub use commands::commands;
+pub use report::{Entry, Group, Report, Source};
+pub use text::{Palette, text};

@@ -1,0 +1,216 @@
+//! What every form of a plan tells.
+
+use serde::Serialize;
+
+use crate::{
+    model::ConfigPath,
+    plan::{Action, Change, Conflict, Plan, Reason, Totals},
+    state::{NatObject, Route, Unknown},
+};
+
+/// The version of the JSON form.
+const FORMAT: u32 = 1;
+
+/// A plan, resolved object by object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Version of this form.
+    pub format: u32,
+    /// The node; none for a plan that is not made from a file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The configuration file, as named on the command line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// Object by object, in the order in which they are committed.
+    pub changes: Vec<Entry>,
+    /// What stands in the way.
+    pub conflicts: Vec<ConflictEntry>,
+    /// What could not be read.
+    pub unknown: Vec<Unknown>,
+    /// What is worth knowing though it stands in nobody's way.
+    pub warnings: Vec<String>,
+    /// The counts.
+    pub totals: Totals,
+}
+
+/// One object that comes, changes or goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// `add`, `change` or `remove`.
+    pub action: Action,
+    /// `route`, `nat` or `sysctl`.
+    pub kind: Group,
+    /// What stands.
+    pub before: Option<Object>,
+    /// What shall stand.
+    pub after: Option<Object>,
+    /// Why.
+    pub reason: ReasonEntry,
+}
+
+/// Part of a plan.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Group {
+    /// Routes.
+    Route,
+    /// The NAT tables.
+    Nat,
+    /// Sysctls.
+    Sysctl,
+}
+
+/// An object, in the words of the kernel's tools and, for programs, field by field.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Object {
+    /// As `ip route`, `nft` or `sysctl` print it.
+    pub text: String,
+    /// What it is called: a route by its destination, a sysctl by its key.
+    pub name: String,
+    /// The route's fields.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub route: Option<Route>,
+    /// The sysctl's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+    /// The sysctl's value.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub value: Option<String>,
+}
+
+/// Why a change is planned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReasonEntry {
+    /// In words.
+    pub text: String,
+    /// The configuration did not change since the last apply: the kernel did.
+    pub drift: bool,
+    /// The place in the configuration that asks for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+}
+
+/// A place in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Source {
+    /// As in `nodes[3].podCIDR`.
+    pub path: String,
+    /// The file, as named on the command line.
+    pub file: String,
+    /// From 1.
+    pub line: usize,
+    /// From 1, in characters.
+    pub column: usize,
+}
+
+/// Something that stands in the way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ConflictEntry {
+    /// `route` or `nat`.
+    pub kind: Group,
+    /// What stands there and is not hostgw's.
+    pub foreign: Vec<Object>,
+    /// What hostgw needs there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<Object>,
+    /// In words.
+    pub text: String,
+}
+
+impl Report {
+    /// Resolves `plan`. `explain` gives the reason of a change, `locate` the place of a part of the
+    /// configuration.
+    #[must_use]
+    pub fn new(
+        plan: &Plan,
+        explain: impl Fn(&Change) -> Reason,
+        locate: impl Fn(&ConfigPath) -> Option<Source>,
+    ) -> Self {
+        let entries = plan.changes.iter().flat_map(|change| {
+            let Reason { text, origin, drift } = explain(change);
+            let source = origin.and_then(|path| locate(&path));
+            entries(change, &ReasonEntry { text, drift, source })
+        });
+        Self {
+            format: FORMAT,
+            node: None,
+            file: None,
+            changes: entries.collect(),
+            conflicts: plan.conflicts.iter().map(conflict).collect(),
+            unknown: plan.unknown.clone(),
+            warnings: Vec::new(),
+            totals: plan.totals(),
+        }
+    }
+}
+
+/// The objects of a change, each with its reason.
+fn entries(change: &Change, reason: &ReasonEntry) -> Vec<Entry> {
+    let entry = |action, kind, before, after| Entry { action, kind, before, after, reason: reason.clone() };
+    match change {
+        Change::Route(change) => change
+            .lines()
+            .into_iter()
+            .map(|(action, before, after)| {
+                entry(action, Group::Route, before.map(Object::route), after.map(Object::route))
+            })
+            .collect(),
+        Change::Nat(change) => change
+            .lines()
+            .into_iter()
+            .map(|(action, before, after)| {
+                let object = |object: Option<NatObject>| object.as_ref().map(Object::nat);
+                entry(action, Group::Nat, object(before), object(after))
+            })
+            .collect(),
+        Change::Sysctl(change) => {
+            let key = change.key.as_str();
+            let (before, after) = (Object::sysctl(key, &change.before), Object::sysctl(key, &change.after));
+            vec![entry(Action::Change, Group::Sysctl, Some(before), Some(after))]
+        }
+    }
+}
+
+fn conflict(conflict: &Conflict) -> ConflictEntry {
+    let text = conflict.to_string();
+    match conflict {
+        Conflict::Route { wanted, foreign } => ConflictEntry {
+            kind: Group::Route,
+            foreign: foreign.iter().map(Object::route).collect(),
+            wanted: Some(Object::route(wanted)),
+            text,
+        },
+        Conflict::Nat { objects, .. } => ConflictEntry {
+            kind: Group::Nat,
+            foreign: objects.iter().map(|object| Object::text(object.clone(), object.clone())).collect(),
+            wanted: None,
+            text,
+        },
+    }
+}
+
+impl Object {
+    const fn text(name: String, text: String) -> Self {
+        Self { text, name, route: None, key: None, value: None }
+    }
+
+    fn route(route: &Route) -> Self {
+        Self { route: Some(route.clone()), ..Self::text(route.key().to_string(), route.to_string()) }
+    }
+
+    fn nat(object: &NatObject) -> Self {
+        Self::text(object.name(), object.to_string())
+    }
+
+    fn sysctl(key: &str, value: &str) -> Self {
+        let text = format!("{key} = {value}");
+        Self { key: Some(key.to_owned()), value: Some(value.to_owned()), ..Self::text(key.to_owned(), text) }
+    }
+}

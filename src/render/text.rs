@@ -1,0 +1,249 @@
+//! A plan for people: a diff with its symbols in column 0, totals and names last.
+
+use std::fmt::Write as _;
+
+use console::{Style, measure_text_width};
+use similar::{Algorithm, DiffTag, capture_diff_slices};
+
+use super::{
+    Entry, Group, Report, Source,
+    report::{ConflictEntry, ReasonEntry},
+};
+use crate::{plan::Action, text::printable};
+
+/// Reasons start in one column where the objects are no wider than this.
+const WIDEST_ALIGNED: usize = 76;
+
+/// The colours, or none.
+#[derive(Debug, Clone)]
+pub struct Palette {
+    /// Section heads.
+    pub head: Style,
+    /// What comes.
+    pub add: Style,
+    /// What changes.
+    pub change: Style,
+    /// What goes.
+    pub remove: Style,
+    /// What stands in the way.
+    pub conflict: Style,
+    /// What is said on the side.
+    pub dim: Style,
+}
+
+impl Palette {
+    /// The colours of hostgw, or none when not `coloured`.
+    #[must_use]
+    pub fn new(coloured: bool) -> Self {
+        let style = || Style::new().force_styling(coloured);
+        Self {
+            head: style().bold(),
+            add: style().green(),
+            change: style().yellow(),
+            remove: style().red(),
+            conflict: style().red().bold(),
+            dim: style().dim(),
+        }
+    }
+}
+
+/// The plan as text, ending with a newline.
+#[must_use]
+pub fn text(report: &Report, palette: &Palette) -> String {
+    let mut lines = Vec::new();
+    for (group, title) in [(Group::Route, "Routes"), (Group::Nat, "NAT"), (Group::Sysctl, "Sysctls")] {
+        let mut section = Section::default();
+        let entries = report.changes.iter().filter(|entry| entry.kind == group);
+        section.lines.extend(entries.map(|entry| change_line(entry, palette)));
+        let conflicts = report.conflicts.iter().filter(|conflict| conflict.kind == group);
+        section.lines.extend(conflicts.flat_map(|conflict| conflict_lines(conflict, palette)));
+        let unknown = report.unknown.iter().filter(|unknown| group_of(&unknown.what) == group);
+        section.lines.extend(unknown.map(|unknown| Line {
+            text: palette.conflict.apply_to(format!("? {}", unknown.what)).to_string(),
+            side: format!("unknown: {}", unknown.why),
+        }));
+        if !section.lines.is_empty() {
+            lines.push(section.print(title, palette));
+        }
+    }
+    lines.push(summary(report, palette));
+    lines.join("\n")
+}
+
+const fn group_of(subject: &crate::state::Subject) -> Group {
+    match subject {
+        crate::state::Subject::Nat { .. } => Group::Nat,
+        crate::state::Subject::Sysctl { .. } | crate::state::Subject::SavedSysctls => Group::Sysctl,
+    }
+}
+
+#[derive(Default)]
+struct Section {
+    lines: Vec<Line>,
+}
+
+/// An object, and what is said on the side.
+struct Line {
+    text: String,
+    side: String,
+}
+
+impl Section {
+    fn print(&self, title: &str, palette: &Palette) -> String {
+        let widths = self.lines.iter().map(|line| measure_text_width(&line.text));
+        let column = widths.filter(|width| *width <= WIDEST_ALIGNED).max().unwrap_or(0);
+        let mut text = format!("{}\n", palette.head.apply_to(title));
+        for line in &self.lines {
+            if line.side.is_empty() {
+                text.push_str(&line.text);
+            } else {
+                let gap = column.saturating_sub(measure_text_width(&line.text)) + 2;
+                let side = palette.dim.apply_to(format!("# {}", line.side));
+                let _ = write!(text, "{}{:gap$}{side}", line.text, "");
+            }
+            text.push('\n');
+        }
+        text
+    }
+}
+
+fn change_line(entry: &Entry, palette: &Palette) -> Line {
+    let side = reason(&entry.reason);
+    let text = match (entry.action, &entry.before, &entry.after) {
+        (Action::Change, Some(before), Some(after)) => {
+            let marked = match (&before.route, &after.route, &before.value, &after.value) {
+                (Some(before), Some(after), ..) => marked(&before.words(), &after.words(), palette),
+                (.., Some(old), Some(new)) => {
+                    let key = after.key.as_deref().unwrap_or_default();
+                    format!("{key} = {}", replaced(old, new, palette))
+                }
+                _ => {
+                    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+                    marked(&words(&before.text), &words(&after.text), palette)
+                }
+            };
+            format!("{} {marked}", palette.change.apply_to("~"))
+        }
+        (Action::Remove, Some(object), _) => coloured("-", &object.text, &palette.remove),
+        (_, _, Some(object)) | (_, Some(object), None) => coloured("+", &object.text, &palette.add),
+        (_, None, None) => String::new(),
+    };
+    Line { text, side }
+}
+
+fn coloured(symbol: &str, object: &str, style: &Style) -> String {
+    style.apply_to(format!("{symbol} {}", printable(object))).to_string()
+}
+
+fn replaced(old: &str, new: &str, palette: &Palette) -> String {
+    let (old, new) = (printable(old), printable(new));
+    format!("{} -> {}", palette.remove.apply_to(old), palette.add.apply_to(new))
+}
+
+/// The words of an object that changes; only those that differ are marked, as `old -> new` where a word
+/// takes the place of one of its kind, else as git does.
+fn marked(before: &[String], after: &[String], palette: &Palette) -> String {
+    let mut words: Vec<String> = Vec::new();
+    for operation in capture_diff_slices(Algorithm::Myers, before, after) {
+        let (tag, gone, come) = operation.as_tag_tuple();
+        let (mut gone, come) = (before[gone].to_vec(), &after[come]);
+        if tag == DiffTag::Equal {
+            words.extend(come.iter().map(|word| printable(word)));
+            continue;
+        }
+        let (mut added, mut new_words) = (Vec::new(), Vec::new());
+        for new in come {
+            match gone.iter().position(|old| kind(old) == kind(new)).map(|at| gone.remove(at)) {
+                Some(old) => new_words.push(replaced_word(&old, new, palette)),
+                None => added.push(printable(new)),
+            }
+        }
+        if !gone.is_empty() {
+            let gone = printable(&gone.join(" "));
+            words.push(palette.remove.apply_to(format!("[-{gone}-]")).to_string());
+        }
+        if !added.is_empty() {
+            words.push(palette.add.apply_to(format!("{{+{}+}}", added.join(" "))).to_string());
+        }
+        words.extend(new_words);
+    }
+    words.join(" ")
+}
+
+/// What a word of a route is about: `via`, `dev`, `proto`.
+fn kind(word: &str) -> &str {
+    word.split(' ').next().unwrap_or(word)
+}
+
+/// `via A -> B` where both words start alike, else `A -> B`.
+fn replaced_word(old: &str, new: &str, palette: &Palette) -> String {
+    match (old.split_once(' '), new.split_once(' ')) {
+        (Some((name, old)), Some((same, new))) if name == same => {
+            format!("{name} {}", replaced(old, new, palette))
+        }
+        _ => replaced(old, new, palette),
+    }
+}
+
+fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec<Line> {
+    let side = match &conflict.wanted {
+        Some(wanted) => format!("not hostgw's; it needs {}", wanted.text),
+        None => "not hostgw's, and it could not be put back".to_owned(),
+    };
+    let line = |text: &str| Line {
+        text: palette.conflict.apply_to(format!("! {}", printable(text))).to_string(),
+        side: side.clone(),
+    };
+    conflict.foreign.iter().map(|object| line(&object.text)).collect()
+}
+
+fn reason(reason: &ReasonEntry) -> String {
+    let text = if reason.drift { format!("drift: {}", reason.text) } else { reason.text.clone() };
+    match &reason.source {
+        Some(Source { file, line, .. }) => printable(&format!("{text}, {file}:{line}")),
+        None => printable(&text),
+    }
+}
+
+/// The totals, and the names of what is removed.
+fn summary(report: &Report, palette: &Palette) -> String {
+    let mut text = String::new();
+    for warning in &report.warnings {
+        let _ = writeln!(text, "{} {}", palette.change.apply_to("Warning:"), printable(warning));
+    }
+    let totals = report.totals;
+    let mut line = format!("{} to add, {} to change, {} to remove", totals.add, totals.change, totals.remove);
+    if totals.conflicts > 0 {
+        let _ = write!(line, ", {}", crate::text::count(totals.conflicts, "conflict"));
+    }
+    if totals.unknown > 0 {
+        let _ = write!(line, ", {} unknown", totals.unknown);
+    }
+    let nothing = totals == crate::plan::Totals::default();
+    let line = if nothing { "Nothing to do.".to_owned() } else { format!("Plan: {line}.") };
+    let _ = writeln!(text, "{}", palette.head.apply_to(line));
+    let removed = removed(report);
+    if !removed.is_empty() {
+        let _ = writeln!(text, "{}", palette.remove.apply_to(format!("Removed: {}", removed.join(", "))));
+    }
+    text
+}
+
+/// The names of what is removed. What goes with its table is not named again.
+fn removed(report: &Report) -> Vec<String> {
+    let gone = || {
+        let removals = report.changes.iter().filter(|entry| entry.action == Action::Remove);
+        removals.filter_map(|entry| Some((entry.kind, entry.before.as_ref()?.name.as_str())))
+    };
+    let is_table = |(kind, name): &(Group, &str)| *kind == Group::Nat && name.starts_with("table ");
+    let tables: Vec<&str> = gone().filter(is_table).map(|(_, name)| &name["table ".len()..]).collect();
+    let in_table = |name: &str| {
+        name.split_once(' ').is_some_and(|(kind, rest)| {
+            kind != "table" && tables.iter().any(|table| rest.starts_with(&format!("{table} ")))
+        })
+    };
+    gone()
+        .filter(|(kind, name)| *kind != Group::Nat || !in_table(name))
+        .map(|(_, name)| printable(name))
+        .collect()
+}

@@ -1,0 +1,83 @@
+//! Folders of cases: `tests/cases/plan/NAME/` holds `config.yaml`, `observed.json` and the expected
+//! `plan.txt`. A new folder is a new test.
+
+use std::{fs, path::Path};
+
+use hostgw::{
+    config::{self, Document},
+    plan::{self, Observed, Policy, Saved, Scope},
+    render::{self, Palette, Report, Source},
+    state::State,
+};
+use serde::Deserialize;
+
+use crate::support::cases;
+
+/// What a case says besides the configuration.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Case {
+    node: String,
+    #[serde(default)]
+    adopt: bool,
+    #[serde(default)]
+    saved: Saved,
+    #[serde(default)]
+    last_applied: Option<State>,
+    observed: Observed,
+}
+
+#[test]
+fn every_case_gives_its_plan() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/plan");
+    let mut failures = Vec::new();
+    let mut folders: Vec<_> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    for folder in &folders {
+        cases::compare(&folder.join("plan.txt"), &outcome(folder), &mut failures);
+    }
+    cases::conclude(folders.len(), &failures);
+}
+
+/// What `hostgw plan` would say on that node.
+fn outcome(folder: &Path) -> String {
+    let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
+    let document = Document::new("config.yaml", read("config.yaml"), config::Format::Yaml);
+    let case: Case = serde_json::from_str(&read("observed.json"))
+        .unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    let cluster = match config::load(&document) {
+        Ok(cluster) => cluster,
+        Err(invalid) => panic!("{}: {}", folder.display(), invalid.render(false)),
+    };
+    let (index, _) = cluster.node(&case.node).expect("the node of the case");
+    let Ok(desired) = plan::desired(&cluster, index, &case.saved) else {
+        return "not a Linux node\n".to_owned();
+    };
+    let mut observed = case.observed;
+    // What an observation of that scope would have seen of the routes in the case.
+    let scope = Scope::of(&desired.state, desired.prefixes.clone());
+    observed.state.routes.retain(|route| route.is_owned() || scope.wants(&route.key()));
+    let policy = if case.adopt { Policy::Adopt } else { Policy::Respect };
+    let plan = plan::plan(&desired.state, &observed.state, policy);
+    let positions = document.positions();
+    let locate = |path: &hostgw::model::ConfigPath| {
+        let position = positions.of(path)?;
+        Some(Source {
+            path: path.to_string(),
+            file: "config.yaml".to_owned(),
+            line: position.line,
+            column: position.column,
+        })
+    };
+    let explain =
+        |change: &_| plan::explain(Some(&cluster), &desired, &case.saved, case.last_applied.as_ref(), change);
+    let mut report = Report::new(&plan, explain, locate);
+    report.warnings = plan::check::warnings(&cluster, index, &desired, &observed);
+    let mut text = render::text(&report, &Palette::new(false));
+    for problem in plan::check(&cluster, index, &desired, &observed) {
+        let place = problem.path.as_ref().map_or_else(String::new, ToString::to_string);
+        let hint = problem.hint.as_deref().unwrap_or("none");
+        text.push_str(&format!("\nproblem at {place}: {problem}\n  hint: {hint}\n"));
+    }
+    text
+}
