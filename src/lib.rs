@@ -33,6 +33,7 @@
 //!
 //! | room | what it is for |
 //! |---|---|
+//! | [`cli`] | one file a verb; the only place that prints, asks, or picks an exit code |
 //! | [`error`] | what failed, on which object, why, what to do next; the exit code per kind |
 //! | [`config`] | file -> raw serde types -> validated model; all mistakes at once, with their places |
 //! | [`model`] | the cluster, its nodes, pod CIDRs: valid by construction |
@@ -40,6 +41,7 @@
 //! | [`plan`] | desired state, diff, checks against the node, reasons: pure |
 //! | [`render`] | a plan as text, as JSON, as commands |
 //! | [`kernel`] | Linux: observe and commit. Netlink stays in here; `unsafe` stands in one file of it |
+//! | [`apply`] | the transaction: lock, journal, commit, verify, roll back |
 //! | [`text`] | small helpers for text that people read |
 //!
 //! Rules that a reader can check with grep: `config`, `model`, `state`, `plan` and `render` never name
@@ -56,8 +58,10 @@
 //! `/run/hostgw/net-COOKIE/` (or below `HOSTGW_STATE_DIR`) holds the lock, the journal of the open
 //! transaction, the last 20 committed ones, the sysctl values from before hostgw, and what was last applied.
 //! None of it is needed to find what hostgw owns: that carries its mark in the kernel. See
-//! the journal.
+//! [`apply::StateDir`].
 
+pub mod apply;
+pub mod cli;
 pub mod config;
 pub mod error;
 pub mod kernel;

@@ -4,4 +4,5 @@
 
 mod config_cases;
 mod plan_cases;
+mod properties;
 mod support;

@@ -1,6 +1,205 @@
 //! Linux: observe and commit. Netlink stays in here.
+//!
+//! Every read and write goes to the network namespace of the thread that makes it.
 
-pub mod nat;
-pub mod netlink;
+mod ffi;
+mod link;
+mod nat;
+mod netlink;
+mod route;
+mod sysctl;
 #[cfg(test)]
 mod testing;
+
+use std::{
+    fs, io,
+    os::{fd::AsFd, unix::fs::MetadataExt},
+};
+
+use rtnetlink::sys::protocols::NETLINK_ROUTE;
+
+use crate::{
+    apply::{CommitError, Identity, Interrupt, Node, Order},
+    error::Error,
+    model::Family,
+    plan::{Change, NatChange, Observed, RouteChange, Scope, SysctlChange},
+    state::{Host, State},
+};
+use link::Links;
+use netlink::{KernelError, Message, Refused, Socket};
+
+/// How many route messages go out before a signal is looked for.
+const MESSAGES_PER_STEP: usize = 1024;
+
+/// The live kernel, in the network namespace of the calling thread.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct LiveNode;
+
+impl Node for LiveNode {
+    fn observe(&mut self, scope: &Scope) -> Result<Observed, Error> {
+        let mut socket = open_route_socket()?;
+        let links = Links::read(&mut socket).map_err(|error| unreadable("the interfaces", &error))?;
+        let addresses =
+            link::addresses(&mut socket, &links).map_err(|error| unreadable("the addresses", &error))?;
+        let routes =
+            route::observe(&mut socket, &links, scope).map_err(|error| unreadable("the routes", &error))?;
+        let (nat, mut unknown) = nat::observe(&Family::ALL)
+            .map_err(|error| Error::unexpected(format!("cannot read NAT: {error}")))?;
+        let sysctls = sysctl::observe(&scope.sysctls);
+        unknown.extend(sysctls.unknown);
+        Ok(Observed {
+            state: State { routes: routes.routes, nat, sysctls: sysctls.values, unknown },
+            host: Host { links: links.all, addresses, foreign: routes.foreign },
+        })
+    }
+
+    fn commit(&mut self, changes: &[Change], order: Order, interrupt: &Interrupt) -> Result<(), CommitError> {
+        let groups = Groups::of(changes);
+        match order {
+            Order::Forward => {
+                commit_nat(&groups.nat, interrupt)?;
+                commit_routes(&groups.routes, interrupt)?;
+                commit_sysctls(&groups.sysctls, interrupt)
+            }
+            Order::Undo => {
+                commit_sysctls(&groups.sysctls, interrupt)?;
+                commit_routes(&groups.routes, interrupt)?;
+                commit_nat(&groups.nat, interrupt)
+            }
+        }
+    }
+}
+
+/// The changes of a plan by what carries them out.
+#[derive(Default)]
+struct Groups<'a> {
+    nat: Vec<&'a NatChange>,
+    routes: Vec<&'a RouteChange>,
+    sysctls: Vec<&'a SysctlChange>,
+}
+
+impl<'a> Groups<'a> {
+    fn of(changes: &'a [Change]) -> Self {
+        let mut groups = Self::default();
+        for change in changes {
+            match change {
+                Change::Nat(nat) => groups.nat.push(nat),
+                Change::Route(route) => groups.routes.push(route),
+                Change::Sysctl(sysctl) => groups.sysctls.push(sysctl),
+            }
+        }
+        groups
+    }
+}
+
+fn check(interrupt: &Interrupt) -> Result<(), CommitError> {
+    if interrupt.is_raised() { Err(CommitError::Interrupted) } else { Ok(()) }
+}
+
+fn commit_nat(changes: &[&NatChange], interrupt: &Interrupt) -> Result<(), CommitError> {
+    check(interrupt)?;
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let tables: Vec<_> = changes.iter().map(|change| (change.family, change.after.as_ref())).collect();
+    nat::replace(&tables).map_err(|error| CommitError::Refused {
+        object: "NAT".to_owned(),
+        why: error.to_string(),
+        hint: error.hint().map(ToOwned::to_owned),
+    })
+}
+
+fn commit_routes(changes: &[&RouteChange], interrupt: &Interrupt) -> Result<(), CommitError> {
+    if changes.is_empty() {
+        return Ok(());
+    }
+    let refused = |change: &RouteChange, why: String, hint: Option<&str>| CommitError::Refused {
+        object: Change::Route(change.clone()).to_string(),
+        why,
+        hint: hint.map(ToOwned::to_owned),
+    };
+    let broken = |why: String| CommitError::Refused { object: "routes".to_owned(), why, hint: None };
+    let mut socket = open_route_socket().map_err(|error| broken(error.to_string()))?;
+    let links = Links::read(&mut socket).map_err(|error| broken(error.to_string()))?;
+    let mut messages: Vec<Message> = Vec::with_capacity(MESSAGES_PER_STEP);
+    let mut owners: Vec<&RouteChange> = Vec::with_capacity(MESSAGES_PER_STEP);
+    let mut changes = changes.iter().peekable();
+    while let Some(change) = changes.next() {
+        let made = route::messages(change, &links).map_err(|why| refused(change, why, None))?;
+        owners.extend(made.iter().map(|_| *change));
+        messages.extend(made);
+        if messages.len() < MESSAGES_PER_STEP && changes.peek().is_some() {
+            continue;
+        }
+        check(interrupt)?;
+        if let Err(Refused { refusals, failure, .. }) = socket.transact(&messages) {
+            let first = refusals.into_iter().next();
+            let (at, error) = first.map_or((None, failure), |(at, error)| (Some(at), Some(error)));
+            let why = error.as_ref().map_or_else(String::new, ToString::to_string);
+            let hint = error.as_ref().and_then(route::hint);
+            return Err(match at.and_then(|at| owners.get(at)) {
+                Some(change) => refused(change, why, hint),
+                None => broken(why),
+            });
+        }
+        messages.clear();
+        owners.clear();
+    }
+    Ok(())
+}
+
+fn commit_sysctls(changes: &[&SysctlChange], interrupt: &Interrupt) -> Result<(), CommitError> {
+    for change in changes {
+        check(interrupt)?;
+        sysctl::write(&change.key, &change.after).map_err(|error| CommitError::Refused {
+            object: Change::Sysctl((*change).clone()).to_string(),
+            why: error.to_string(),
+            hint: sysctl::hint(&error),
+        })?;
+    }
+    Ok(())
+}
+
+fn open_route_socket() -> Result<Socket, Error> {
+    Socket::open(NETLINK_ROUTE)
+        .map_err(|error| Error::unexpected(format!("cannot open a route netlink socket: {error}")))
+}
+
+fn unreadable(what: &str, error: &KernelError) -> Error {
+    Error::unexpected(format!("cannot read {what}: {error}"))
+}
+
+/// The boot and the network namespace of the calling thread.
+///
+/// # Errors
+/// When `/proc` is not there to tell.
+pub fn identity() -> io::Result<Identity> {
+    let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
+    let socket = rtnetlink::sys::Socket::new(NETLINK_ROUTE)?;
+    let namespace = match ffi::namespace_cookie(socket.as_fd()) {
+        Ok(cookie) => format!("net-{cookie:x}"),
+        // Before Linux 5.14.
+        Err(_) => format!("net-i{}", fs::metadata("/proc/thread-self/ns/net")?.ino()),
+    };
+    Ok(Identity { boot_id, namespace })
+}
+
+/// The interfaces and addresses of this network namespace, to tell which node it is.
+///
+/// # Errors
+/// When the kernel cannot be asked.
+pub fn host() -> Result<Host, Error> {
+    let mut socket = open_route_socket()?;
+    let links = Links::read(&mut socket).map_err(|error| unreadable("the interfaces", &error))?;
+    let addresses =
+        link::addresses(&mut socket, &links).map_err(|error| unreadable("the addresses", &error))?;
+    Ok(Host { links: links.all, addresses, foreign: Vec::new() })
+}
+
+/// The name of this machine, as the kernel has it.
+///
+/// # Errors
+/// When `/proc` is not there to tell.
+pub fn host_name() -> io::Result<String> {
+    Ok(fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned())
+}

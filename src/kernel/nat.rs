@@ -2,9 +2,8 @@
 //!
 //! Nothing else of nftables is ever written, and of other tables no rule is even read.
 
-mod abi;
+pub(super) mod abi;
 mod decode;
-mod ffi;
 mod read;
 #[cfg(test)]
 mod tests;

@@ -22,10 +22,12 @@ use super::{
     Error,
     abi::{self, expr, message},
     decode,
-    ffi::{FibDaddrType, Masquerade, Message},
 };
 use crate::{
-    kernel::netlink::{Refused, Socket, put_attribute},
+    kernel::{
+        ffi::{FibDaddrType, Masquerade, Message},
+        netlink::{Refused, Socket, put_attribute},
+    },
     model::Family,
     state::{
         BaseChain, ChainType, Expression, Field, Hook, NatChain, NatObject, NatRule, NatTable, Policy,

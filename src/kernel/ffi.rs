@@ -1,9 +1,14 @@
+//! Where a system call or a C library leaves no way round `unsafe`.
+//!
 //! What the crate nftnl lacks: the expression `fib`, flags of `masq`, and messages made of ready bytes
-//! (table flags, foreign rules).
-#![allow(unsafe_code, reason = "nftnl's traits are to be implemented over libnftnl itself")]
+//! (table flags, foreign rules). And the one socket option that no safe crate has: the cookie of a network
+//! namespace.
+#![allow(unsafe_code, reason = "the one file that may; each place says why")]
 
 use std::{
     ffi::{CStr, c_void},
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
     ptr::{self, NonNull},
 };
 
@@ -13,11 +18,11 @@ use nftnl::{
     nftnl_sys::{self as sys, libc},
 };
 
-use super::abi::{self, expr};
-use crate::{
-    kernel::netlink::{HEADER, NLM_F_REQUEST},
-    model::Family,
+use super::{
+    nat::abi::{self, expr},
+    netlink::{HEADER, NLM_F_REQUEST},
 };
+use crate::model::Family;
 
 /// `fib daddr type`, into register 1.
 pub(super) struct FibDaddrType;
@@ -102,4 +107,29 @@ unsafe impl NlMsg for Message {
             );
         }
     }
+}
+
+/// `SO_NETNS_COOKIE` (asm-generic/socket.h), Linux 5.14.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// The number of the network namespace that `socket` lives in; never used again in one boot, as the
+/// inode of a namespace is.
+///
+/// # Errors
+/// `ENOPROTOOPT` before Linux 5.14.
+pub(super) fn namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = libc::socklen_t::try_from(size_of::<u64>()).unwrap_or(0);
+    // SAFETY: the descriptor is open while it is borrowed, and the kernel writes at most `length` bytes to
+    // the cookie and the length itself, both of which live here.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast::<c_void>(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }

@@ -1,0 +1,87 @@
+//! The transaction: lock, journal, commit, verify, roll back.
+//!
+//! It drives a node through the trait [`Node`], which the kernel room implements for the live kernel, and
+//! plans with the same function as everything else: to roll back is to plan from what stands to what the
+//! journal says stood before.
+
+mod journal;
+mod lock;
+mod state_dir;
+mod transaction;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub use journal::{Command, Record};
+pub use lock::{Lock, LockHeld};
+pub use state_dir::{Identity, LastApplied, StateDir};
+pub use transaction::{Failure, Incomplete, Request, recover, restore, run, undo_plan};
+
+use crate::{
+    error::Error,
+    plan::{Change, Observed, Scope},
+};
+
+/// A node that can be read and changed.
+pub trait Node {
+    /// Reads what `scope` asks for, and what is hostgw's. A part that cannot be read is reported as
+    /// unknown, never left out.
+    ///
+    /// # Errors
+    /// When the node cannot be read at all.
+    fn observe(&mut self, scope: &Scope) -> Result<Observed, Error>;
+
+    /// Makes `changes`, in the order given or, to undo, the groups in reverse. Stops at the first change
+    /// that fails, or when `interrupt` is raised; what was done until then stays.
+    ///
+    /// # Errors
+    /// Which change failed and why, or that it was interrupted.
+    fn commit(&mut self, changes: &[Change], order: Order, interrupt: &Interrupt) -> Result<(), CommitError>;
+}
+
+/// The order of the groups in a commit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// NAT, routes, sysctls: the node forwards only when everything else stands.
+    Forward,
+    /// Sysctls, routes, NAT.
+    Undo,
+}
+
+/// Raised by a signal that asks the command to stop.
+#[derive(Debug, Default)]
+pub struct Interrupt(AtomicBool);
+
+impl Interrupt {
+    /// An interrupt that is not raised.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    /// Asks the commit under way to stop at the next change.
+    pub fn raise(&self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether a stop was asked for.
+    #[must_use]
+    pub fn is_raised(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Why a commit stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommitError {
+    /// A change could not be made.
+    Refused {
+        /// The object, in the words of the kernel's tools.
+        object: String,
+        /// Why, a fragment that follows "… failed: ".
+        why: String,
+        /// What to do next.
+        hint: Option<String>,
+    },
+    /// A signal came.
+    Interrupted,
+}

@@ -1,0 +1,334 @@
+//! The files hostgw keeps about one network namespace: lock, journal, history, saved sysctls, last apply.
+//!
+//! None of them is needed to find what hostgw owns; they hold what the kernel cannot say: what stood there
+//! before. Every file carries a format version and the boot and namespace it speaks of; what speaks of
+//! another boot or namespace is set aside, since the kernel state it describes is gone.
+
+use std::{
+    fs::{self, DirBuilder, File},
+    io::{self, Write},
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use super::{Lock, Record, journal::FORMAT};
+use crate::{
+    error::{Error, Kind},
+    plan::Saved,
+    state::State,
+};
+
+/// The environment variable that names another place for the state directory.
+const OVERRIDE: &str = "HOSTGW_STATE_DIR";
+const DEFAULT: &str = "/run/hostgw";
+const JOURNAL: &str = "journal.json";
+const SAVED: &str = "saved-sysctls.json";
+const LAST: &str = "last-applied.json";
+const HISTORY: &str = "history";
+const LOCK: &str = "lock";
+
+/// How many committed transactions are kept.
+const KEPT: usize = 20;
+
+/// The directory of one network namespace.
+#[derive(Debug, Clone)]
+pub struct StateDir {
+    path: PathBuf,
+    identity: Identity,
+}
+
+/// The boot and the namespace that a file speaks of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// `/proc/sys/kernel/random/boot_id`.
+    pub boot_id: String,
+    /// By the namespace's cookie (`SO_NETNS_COOKIE`, Linux 5.14), else by its inode: `net-1`,
+    /// `net-i4026531840`.
+    pub namespace: String,
+}
+
+/// What the last apply put in force.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LastApplied {
+    /// The node it was made for.
+    pub node: String,
+    /// The configuration file, as named on the command line.
+    pub file: String,
+    /// Seconds since 1970-01-01 00:00 UTC.
+    pub at: u64,
+    /// The desired state.
+    pub state: State,
+}
+
+/// What every file is wrapped in.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Envelope<T> {
+    format: u32,
+    boot_id: String,
+    namespace: String,
+    content: T,
+}
+
+/// The head of an [`Envelope`], to tell a newer format from a broken file.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head {
+    format: u32,
+    boot_id: String,
+    namespace: String,
+}
+
+impl StateDir {
+    /// The directory of the namespace that `identity` names, below `HOSTGW_STATE_DIR` or `/run/hostgw`.
+    /// Nothing is created yet.
+    #[must_use]
+    pub fn of(identity: Identity) -> Self {
+        let base = std::env::var_os(OVERRIDE).filter(|base| !base.is_empty());
+        Self::below(&base.map_or_else(|| PathBuf::from(DEFAULT), PathBuf::from), identity)
+    }
+
+    /// The same below `base`.
+    #[must_use]
+    pub fn below(base: &Path, identity: Identity) -> Self {
+        Self { path: base.join(&identity.namespace), identity }
+    }
+
+    /// The directory itself.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Creates the directory, for its owner alone, and takes the lock.
+    ///
+    /// # Errors
+    /// When the directory cannot be written, or [`Kind::Locked`] when `timeout` passes.
+    pub fn lock(&self, timeout: Duration, description: &str) -> Result<Lock, Error> {
+        self.create()?;
+        let path = self.path.join(LOCK);
+        match Lock::acquire(&path, timeout, description) {
+            Ok(Ok(lock)) => Ok(lock),
+            Ok(Err(held)) => {
+                let holder = held.holder.unwrap_or_else(|| "another process".to_owned());
+                let waited = timeout.as_secs();
+                Err(Error::new(
+                    Kind::Locked,
+                    format!("{holder} holds the lock of this node; waited {waited} s"),
+                )
+                .with_hint("wait for it to end, or give more time with --lock-timeout"))
+            }
+            Err(error) => Err(cannot("take the lock", &path, &error)),
+        }
+    }
+
+    fn create(&self) -> Result<(), Error> {
+        let mut builder = DirBuilder::new();
+        builder.recursive(true).mode(0o700);
+        builder.create(self.path.join(HISTORY)).map_err(|error| {
+            cannot("create the state directory", &self.path, &error)
+                .with_hint(format!("run as root, or name a writable place in {OVERRIDE}"))
+        })
+    }
+
+    /// The transaction that was begun and not ended, if any.
+    ///
+    /// # Errors
+    /// When the journal is there and cannot be read or understood.
+    pub fn open_journal(&self) -> Result<Option<Record>, Error> {
+        self.read(JOURNAL)
+    }
+
+    /// Writes the journal and everything it needs to disk, before the first kernel write.
+    ///
+    /// # Errors
+    /// When it cannot be written; nothing may be changed then.
+    pub fn begin(&self, record: &Record) -> Result<(), Error> {
+        self.write(JOURNAL, record)
+    }
+
+    /// Ends the open transaction as committed: the journal becomes the newest of the history.
+    ///
+    /// # Errors
+    /// When the files cannot be moved.
+    pub fn commit(&self, record: &Record) -> Result<(), Error> {
+        let target = self.history_file(record.id);
+        self.rename(&self.path.join(JOURNAL), &target)?;
+        let history = self.history()?;
+        for id in history.iter().rev().skip(KEPT) {
+            // A record too many is no reason to fail a commit that is in force.
+            let _ = fs::remove_file(self.history_file(*id));
+        }
+        Ok(())
+    }
+
+    /// Opens a committed transaction again, to undo it.
+    ///
+    /// # Errors
+    /// When the files cannot be moved.
+    pub fn reopen(&self, record: &Record) -> Result<(), Error> {
+        self.rename(&self.history_file(record.id), &self.path.join(JOURNAL))
+    }
+
+    /// Ends the open transaction as undone.
+    ///
+    /// # Errors
+    /// When the journal cannot be removed.
+    pub fn forget(&self) -> Result<(), Error> {
+        self.remove(JOURNAL)?;
+        self.remove(LAST)
+    }
+
+    /// The numbers of the committed transactions, oldest first.
+    ///
+    /// # Errors
+    /// When the directory is there and cannot be read.
+    pub fn history(&self) -> Result<Vec<u64>, Error> {
+        let path = self.path.join(HISTORY);
+        let entries = match fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(cannot("read the history", &path, &error)),
+        };
+        let mut ids: Vec<u64> = entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".json")?.parse().ok())
+            .collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    /// The newest committed transaction of this boot.
+    ///
+    /// # Errors
+    /// As [`Self::open_journal`].
+    pub fn last_committed(&self) -> Result<Option<Record>, Error> {
+        match self.history()?.last() {
+            Some(id) => self.read(&format!("{HISTORY}/{id:06}.json")),
+            None => Ok(None),
+        }
+    }
+
+    /// The number of the next transaction.
+    ///
+    /// # Errors
+    /// As [`Self::history`].
+    pub fn next_id(&self) -> Result<u64, Error> {
+        Ok(self.history()?.last().map_or(1, |last| last + 1))
+    }
+
+    /// The sysctl values that stood before hostgw first wrote them; empty when it wrote none.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read or understood.
+    pub fn saved(&self) -> Result<Saved, Error> {
+        Ok(self.read(SAVED)?.unwrap_or_default())
+    }
+
+    /// Replaces the saved sysctl values.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn write_saved(&self, saved: &Saved) -> Result<(), Error> {
+        if saved.0.is_empty() { self.remove(SAVED) } else { self.write(SAVED, saved) }
+    }
+
+    /// What the last apply put in force.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read or understood.
+    pub fn last_applied(&self) -> Result<Option<LastApplied>, Error> {
+        self.read(LAST)
+    }
+
+    /// Replaces what the last apply put in force.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn write_last_applied(&self, last: Option<&LastApplied>) -> Result<(), Error> {
+        last.map_or_else(|| self.remove(LAST), |last| self.write(LAST, last))
+    }
+
+    fn history_file(&self, id: u64) -> PathBuf {
+        self.path.join(HISTORY).join(format!("{id:06}.json"))
+    }
+
+    /// Reads a file of the directory; one of another boot or namespace is as good as absent.
+    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
+        let path = self.path.join(name);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                let denied = cannot("read", &path, &error).with_hint("run as root");
+                return Err(Error { kind: Kind::Incomplete, ..denied });
+            }
+            Err(error) => return Err(cannot("read", &path, &error)),
+        };
+        let broken = |why: String| {
+            Error::unexpected(format!("{} cannot be understood: {why}", path.display())).with_hint(
+                "it was not written by this version of hostgw, or not to its end; move it away once you \
+                 have seen to what it says",
+            )
+        };
+        let head: Head = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
+        if head.boot_id != self.identity.boot_id || head.namespace != self.identity.namespace {
+            return Ok(None);
+        }
+        if head.format != FORMAT {
+            return Err(broken(format!("its format is {}, this hostgw knows {FORMAT}", head.format)));
+        }
+        let envelope: Envelope<T> =
+            serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
+        Ok(Some(envelope.content))
+    }
+
+    /// Writes a file so that, whatever happens, either the old or the new one is there whole.
+    fn write<T: Serialize>(&self, name: &str, content: &T) -> Result<(), Error> {
+        let path = self.path.join(name);
+        let Identity { boot_id, namespace } = self.identity.clone();
+        let envelope = Envelope { format: FORMAT, boot_id, namespace, content };
+        let bytes = serde_json::to_vec(&envelope)
+            .map_err(|error| Error::unexpected(format!("cannot write {}: {error}", path.display())))?;
+        let temporary = path.with_extension("new");
+        let write = || -> io::Result<()> {
+            let mut file = File::create(&temporary)?;
+            file.write_all(&bytes)?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            sync_directory(&path)
+        };
+        write().map_err(|error| {
+            let _ = fs::remove_file(&temporary);
+            cannot("write", &path, &error)
+        })
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
+        fs::rename(from, to)
+            .and_then(|()| sync_directory(from))
+            .and_then(|()| sync_directory(to))
+            .map_err(|error| cannot("move the journal to", to, &error))
+    }
+
+    fn remove(&self, name: &str) -> Result<(), Error> {
+        let path = self.path.join(name);
+        match fs::remove_file(&path) {
+            Ok(()) => sync_directory(&path).map_err(|error| cannot("remove", &path, &error)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(cannot("remove", &path, &error)),
+        }
+    }
+}
+
+/// Makes a rename in the directory of `path` last.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+}
+
+fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
+    Error::unexpected(format!("cannot {what} {}: {error}", path.display()))
+}

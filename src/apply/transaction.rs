@@ -1,0 +1,231 @@
+//! All of a plan, or the state as it was.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    error::{Error, Kind},
+    plan::{self, Change, Plan, Policy, Saved, SavedValue, Scope, SysctlChange, Touched, plan},
+    state::{State, SysctlKey},
+};
+
+use super::{Command, CommitError, Interrupt, LastApplied, Node, Order, Record, StateDir};
+
+/// What a transaction is to bring about.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The command, for the record.
+    pub command: Command,
+    /// The node and the file, for the record; a `destroy` has neither.
+    pub node: Option<&'a str>,
+    /// The configuration file, as named on the command line.
+    pub file: Option<&'a str>,
+    /// The state to bring about; verified when the plan is committed.
+    pub desired: &'a State,
+    /// What has to be seen to verify it.
+    pub scope: &'a Scope,
+    /// The plan to commit.
+    pub plan: &'a Plan,
+    /// The observed state that the plan was made from.
+    pub observed: &'a State,
+    /// The sysctls that the plan gives back as they were before hostgw.
+    pub released: &'a BTreeSet<SysctlKey>,
+    /// How the plan treats what is not hostgw's.
+    pub policy: Policy,
+    /// Seconds since 1970-01-01 00:00 UTC.
+    pub now: u64,
+}
+
+/// A transaction that did not succeed.
+#[derive(Debug)]
+pub enum Failure {
+    /// Nothing was changed.
+    Untouched(Error),
+    /// What had been changed was put back, and that was verified.
+    RolledBack {
+        /// Why the transaction failed.
+        cause: Error,
+    },
+    /// Not everything could be put back.
+    Incomplete(Box<Incomplete>),
+}
+
+/// What is known of a rollback that could not be finished.
+#[derive(Debug)]
+pub struct Incomplete {
+    /// Why the transaction failed; absent for a rollback that was asked for.
+    pub cause: Option<Error>,
+    /// Why the rollback could not be finished.
+    pub why: Error,
+    /// What is left to do to get back to the state before.
+    pub left: Vec<Change>,
+}
+
+impl Failure {
+    fn incomplete(cause: Option<Error>, why: Error, left: Vec<Change>) -> Self {
+        Self::Incomplete(Box::new(Incomplete { cause, why, left }))
+    }
+}
+
+/// Commits a plan as one transaction: writes the journal, commits, verifies by observing once more; puts
+/// everything back on any failure. The caller holds the lock, and no transaction is open.
+///
+/// # Errors
+/// As [`Failure`] says.
+pub fn run(
+    node: &mut dyn Node,
+    dir: &StateDir,
+    request: &Request,
+    interrupt: &Interrupt,
+) -> Result<(), Failure> {
+    let saved_before = dir.saved().map_err(Failure::Untouched)?;
+    let record = record(dir, request, saved_before).map_err(Failure::Untouched)?;
+    dir.begin(&record).map_err(Failure::Untouched)?;
+    let result = commit_and_verify(node, dir, request, &record, interrupt);
+    let Err(cause) = result else { return Ok(()) };
+    match restore(node, dir, &record) {
+        Ok(()) => Err(Failure::RolledBack { cause }),
+        Err(Failure::Incomplete(mut incomplete)) => {
+            incomplete.cause = Some(cause);
+            Err(Failure::Incomplete(incomplete))
+        }
+        Err(Failure::Untouched(why) | Failure::RolledBack { cause: why }) => {
+            Err(Failure::incomplete(Some(cause), why, Vec::new()))
+        }
+    }
+}
+
+fn record(dir: &StateDir, request: &Request, saved_before: Saved) -> Result<Record, Error> {
+    let touched = Touched::by(request.plan, request.observed);
+    Ok(Record {
+        id: dir.next_id()?,
+        command: request.command,
+        node: request.node.map(ToOwned::to_owned),
+        file: request.file.map(ToOwned::to_owned),
+        started: request.now,
+        before: touched.part_of(request.observed),
+        touched,
+        saved_before,
+    })
+}
+
+fn commit_and_verify(
+    node: &mut dyn Node,
+    dir: &StateDir,
+    request: &Request,
+    record: &Record,
+    interrupt: &Interrupt,
+) -> Result<(), Error> {
+    dir.write_saved(&saved_during(request, record))?;
+    node.commit(&request.plan.changes, Order::Forward, interrupt).map_err(commit_error)?;
+    let observed = node.observe(request.scope)?;
+    verify(&plan(request.desired, &observed.state, request.policy))?;
+    if interrupt.is_raised() {
+        return Err(commit_error(CommitError::Interrupted));
+    }
+    dir.write_saved(&saved_after(request, record))?;
+    dir.write_last_applied(last_applied(request).as_ref())?;
+    dir.commit(record)
+}
+
+fn last_applied(request: &Request) -> Option<LastApplied> {
+    Some(LastApplied {
+        node: request.node?.to_owned(),
+        file: request.file?.to_owned(),
+        at: request.now,
+        state: request.desired.clone(),
+    })
+}
+
+fn commit_error(error: CommitError) -> Error {
+    match error {
+        CommitError::Interrupted => Error::new(Kind::Interrupted, "interrupted"),
+        CommitError::Refused { object, why, hint } => {
+            Error { hint, ..Error::new(Kind::RolledBack, format!("{object} failed: {why}")) }
+        }
+    }
+}
+
+/// A commit that reported success and left a difference is a failure all the same.
+fn verify(plan: &Plan) -> Result<(), Error> {
+    if plan.is_empty() && plan.unknown.is_empty() {
+        return Ok(());
+    }
+    let differences = plan.changes.iter().map(|change| format!("{change} is not as it shall be"));
+    let conflicts = plan.conflicts.iter().map(|conflict| conflict.to_string());
+    let unknown = plan.unknown_subjects().map(|subject| format!("{subject} cannot be read any more"));
+    Err(Error::new(Kind::RolledBack, "the kernel took every change, but the result is not what was planned")
+        .with_details(differences.chain(conflicts).chain(unknown)))
+}
+
+/// The saved values while the commit runs: what it writes for the first time is added.
+fn saved_during(request: &Request, record: &Record) -> Saved {
+    let mut saved = record.saved_before.clone();
+    for change in sysctl_changes(request.plan) {
+        let mut save = |key: &SysctlKey, with: Option<&SysctlKey>| {
+            if let Some(value) = request.observed.sysctls.get(key) {
+                let value = SavedValue { value: value.clone(), with: with.cloned() };
+                saved.0.entry(key.clone()).or_insert(value);
+            }
+        };
+        save(&change.key, None);
+        for key in plan::side_effects(&change.key, request.observed.sysctls.keys()) {
+            save(key, Some(&change.key));
+        }
+    }
+    saved
+}
+
+/// The saved values after the commit: what was given back is forgotten.
+fn saved_after(request: &Request, record: &Record) -> Saved {
+    let mut saved = saved_during(request, record);
+    saved.0.retain(|key, _| !request.released.contains(key));
+    saved
+}
+
+fn sysctl_changes(plan: &Plan) -> impl Iterator<Item = &SysctlChange> {
+    plan.changes.iter().filter_map(|change| match change {
+        Change::Sysctl(sysctl) => Some(sysctl),
+        Change::Route(_) | Change::Nat(_) => None,
+    })
+}
+
+/// Finishes the transaction that a crash left open, by putting back what it had changed. Returns it, or
+/// `None` when none is open. The caller holds the lock.
+///
+/// # Errors
+/// [`Failure::Untouched`] when the journal cannot be read, [`Failure::Incomplete`] when not everything
+/// could be put back.
+pub fn recover(node: &mut dyn Node, dir: &StateDir) -> Result<Option<Record>, Failure> {
+    let Some(record) = dir.open_journal().map_err(Failure::Untouched)? else { return Ok(None) };
+    restore(node, dir, &record)?;
+    Ok(Some(record))
+}
+
+/// Puts back what stood before the open transaction `record`, verifies that, and ends the transaction.
+///
+/// # Errors
+/// [`Failure::Incomplete`]; the journal stays, so that a later rollback goes on from there.
+pub fn restore(node: &mut dyn Node, dir: &StateDir, record: &Record) -> Result<(), Failure> {
+    let incomplete = |why, left| Failure::incomplete(None, why, left);
+    let back = undo_plan(node, record).map_err(|why| incomplete(why, Vec::new()))?;
+    // An undo is never interrupted.
+    let committed = node.commit(&back.changes, Order::Undo, &Interrupt::new()).map_err(commit_error);
+    let left = undo_plan(node, record).map_err(|why| incomplete(why, back.changes.clone()))?;
+    let verified = verify(&left);
+    if let Err(why) = verified {
+        return Err(incomplete(committed.err().unwrap_or(why), left.changes));
+    }
+    dir.write_saved(&record.saved_before)
+        .and_then(|()| dir.forget())
+        .map_err(|why| incomplete(why, Vec::new()))
+}
+
+/// What must change to get back to what stood before `record`.
+///
+/// # Errors
+/// When the node cannot be read.
+pub fn undo_plan(node: &mut dyn Node, record: &Record) -> Result<Plan, Error> {
+    let observed = node.observe(&Scope::of_touched(&record.touched))?;
+    let part = record.touched.part_of(&observed.state);
+    Ok(plan(&record.before, &part, Policy::Respect))
+}

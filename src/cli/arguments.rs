@@ -1,0 +1,188 @@
+//! What can be said on the command line.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+
+const EXIT_CODES: &str = "\
+Exit codes:
+    0  done, or nothing to do
+    1  unexpected error
+    2  changes pending, only with --detailed-exitcode
+    3  configuration invalid, or it does not fit this node
+    4  another apply holds the lock
+    5  the live state changed since the plan was shown
+    6  apply failed; rolled back, and the rollback verified
+    7  rollback incomplete: what is left is listed, with the commands that would finish it
+    8  declined, or no terminal to ask on
+    9  plan incomplete: part of the live state could not be read
+   10  conflict with something hostgw does not own
+   64  usage error
+  130  interrupted; rolled back";
+
+/// Declarative host gateway networking for Kubernetes nodes.
+///
+/// One file describes the cluster. `plan` shows what would change in this node's routes, NAT and sysctls;
+/// `apply` makes it so as one transaction, and puts everything back if any part fails.
+#[derive(Debug, Parser)]
+#[command(name = "hostgw", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(super) struct Arguments {
+    /// When to use colour: auto follows NO_COLOR, CLICOLOR_FORCE, FORCE_COLOR, then the terminal.
+    #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
+    pub color: Color,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Color {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Show what would change on this node; changes nothing.
+    Plan(PlanOptions),
+    /// Plan, ask, change, verify; put everything back on failure.
+    Apply(ApplyOptions),
+    /// Remove all that hostgw owns on this node and restore its sysctls.
+    Destroy(DestroyOptions),
+    /// Undo the last apply, or finish undoing an interrupted one.
+    Rollback(RollbackOptions),
+    /// Show what hostgw owns on this node, the last apply, and drift.
+    Status(StatusOptions),
+    /// Check configuration files; needs no node.
+    Validate(ValidateOptions),
+    /// Print the JSON Schema of the configuration, for editors.
+    Schema,
+}
+
+impl Verb {
+    /// Whether the result, and failures too, are to be JSON.
+    pub(super) const fn json(&self) -> bool {
+        match self {
+            Self::Plan(options) => options.json,
+            Self::Status(options) => options.json,
+            Self::Validate(options) => options.json,
+            Self::Apply(_) | Self::Destroy(_) | Self::Rollback(_) | Self::Schema => false,
+        }
+    }
+}
+
+/// Which configuration, and which of its nodes.
+#[derive(Debug, Args)]
+pub(super) struct Target {
+    /// The configuration; `-` is standard input. Default: hostgw.yaml, hostgw.yml or hostgw.toml here.
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The node to plan for. Default: the node that owns an address of this machine, else the one with its
+    /// host name.
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct PlanOptions {
+    #[command(flatten)]
+    pub target: Target,
+    /// Plan to take over what is not hostgw's where hostgw needs the place.
+    #[arg(long)]
+    pub adopt: bool,
+    /// Print the plan as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Exit with 2 when changes are pending.
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ApplyOptions {
+    #[command(flatten)]
+    pub target: Target,
+    /// Take over what is not hostgw's where hostgw needs the place; rollback gives it back.
+    #[arg(long)]
+    pub adopt: bool,
+    #[command(flatten)]
+    pub consent: Consent,
+}
+
+/// How a command that changes the node gets leave to do so.
+#[derive(Debug, Args)]
+pub(super) struct Consent {
+    /// Do not ask.
+    #[arg(short, long)]
+    pub yes: bool,
+    /// How long to wait for another hostgw to end, as in 500ms, 30s or 2m.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
+    pub lock_timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DestroyOptions {
+    #[command(flatten)]
+    pub consent: Consent,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RollbackOptions {
+    #[command(flatten)]
+    pub consent: Consent,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct StatusOptions {
+    /// Print the status as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ValidateOptions {
+    /// The files to check; `-` is standard input. Default: as for plan.
+    #[arg(value_name = "FILE", action = ArgAction::Append)]
+    pub files: Vec<PathBuf>,
+    /// Print the mistakes as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A span of time with its unit.
+fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "say a whole number with its unit, as in 30s".to_owned())?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "" => return Err(format!("{number} what? say {number}s for seconds")),
+        _ => return Err("the units are ms, s, m and h".to_owned()),
+    };
+    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(|| "that is too long".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for wrong in ["90", "", "s", "1d", "-1s", "99999999999999999999s", "99999999999999999h"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The command line: one file a verb. Only here is anything printed, asked, or an exit code picked.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the room that prints")]
+
+mod apply;
+mod arguments;
+mod output;
+mod plan;
+mod rollback;
+mod schema;
+mod session;
+mod signals;
+mod status;
+mod transaction;
+mod validate;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::Parser;
+
+use crate::{
+    config,
+    error::{Error, Kind},
+};
+use arguments::{Arguments, Verb};
+use output::Output;
+
+/// What a verb ends with when it does not succeed.
+#[derive(Debug)]
+enum Failure {
+    /// An error with its message.
+    Error(Error),
+    /// A configuration that is not valid, with every mistake in it.
+    Invalid(config::Invalid),
+    /// Everything has been said.
+    Said(Kind),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
+}
+
+/// The exit code of a verb that did not fail: 0, or 2 for pending changes with `--detailed-exitcode`.
+type Verdict = Result<u8, Failure>;
+
+/// Runs the command line `arguments`, whose first is the program's name.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => return usage(&error),
+    };
+    let output = Output::new(arguments.color, arguments.verb.json());
+    let verdict = match &arguments.verb {
+        Verb::Plan(options) => plan::run(options, &output),
+        Verb::Apply(options) => apply::run(options, &output),
+        Verb::Destroy(options) => apply::destroy(options, &output),
+        Verb::Rollback(options) => rollback::run(options, &output),
+        Verb::Status(options) => status::run(options, &output),
+        Verb::Validate(options) => validate::run(options, &output),
+        Verb::Schema => schema::run(&output),
+    };
+    ExitCode::from(match verdict {
+        Ok(code) => code,
+        Err(failure) => output.failure(&failure),
+    })
+}
+
+/// Prints help and version to standard output, usage errors to standard error; clap's own exit code 2
+/// means something else here.
+fn usage(error: &clap::Error) -> ExitCode {
+    // A closed pipe is no reason to fail.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(Kind::Usage.exit_code()) } else { ExitCode::SUCCESS }
+}

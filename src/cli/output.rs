@@ -1,0 +1,192 @@
+//! Where results and messages go: results to standard output, messages to standard error, and a closed
+//! pipe is no error.
+
+use std::{
+    env,
+    io::{self, BufRead, IsTerminal, Write},
+};
+
+use serde::Serialize;
+
+use super::{Failure, arguments::Color};
+use crate::{
+    error::{Error, Kind},
+    render::Palette,
+    text::printable,
+};
+
+/// Version of the JSON form of a failure.
+const FORMAT: u32 = 1;
+
+/// The two streams and their colours.
+pub(super) struct Output {
+    /// Colours of standard output.
+    pub palette: Palette,
+    messages: Palette,
+    /// Whether messages are coloured.
+    pub coloured_messages: bool,
+    json: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FailureJson<'a> {
+    format: u32,
+    error: ErrorJson<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ErrorJson<'a> {
+    exit_code: u8,
+    message: &'a str,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    details: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    mistakes: Vec<super::validate::MistakeJson<'a>>,
+}
+
+impl Output {
+    /// Streams coloured as `color` says; failures are JSON where `json` is asked for.
+    pub(super) fn new(color: Color, json: bool) -> Self {
+        let on_stdout = coloured(color, io::stdout().is_terminal());
+        let on_stderr = coloured(color, io::stderr().is_terminal());
+        Self {
+            palette: Palette::new(on_stdout),
+            messages: Palette::new(on_stderr),
+            coloured_messages: on_stderr,
+            json,
+        }
+    }
+
+    /// Writes a result.
+    ///
+    /// # Errors
+    /// When standard output cannot be written, a closed pipe excepted.
+    pub(super) fn result(&self, text: &str) -> Result<(), Failure> {
+        let mut stdout = io::stdout().lock();
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                Err(Error::unexpected(format!("cannot write to standard output: {error}")).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes a result as JSON.
+    ///
+    /// # Errors
+    /// As [`Self::result`].
+    pub(super) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_string_pretty(value)
+            .map_err(|error| Error::unexpected(format!("cannot write JSON: {error}")))?;
+        self.result(&(text + "\n"))
+    }
+
+    /// Says something on the side.
+    pub(super) fn say(&self, text: &str) {
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    }
+
+    /// Says that something is worth looking at.
+    pub(super) fn warn(&self, text: &str) {
+        self.say(&format!("{} {}", self.messages.change.apply_to("warning:"), printable(text)));
+    }
+
+    /// Says that something went well.
+    pub(super) fn done(&self, text: &str) {
+        self.say(&self.messages.add.apply_to(printable(text)).to_string());
+    }
+
+    /// Reports a failure and gives its exit code.
+    pub(super) fn failure(&self, failure: &Failure) -> u8 {
+        match failure {
+            Failure::Error(error) => {
+                self.error(error);
+                error.kind.exit_code()
+            }
+            Failure::Invalid(invalid) => {
+                self.invalid(invalid);
+                Kind::Invalid.exit_code()
+            }
+            Failure::Said(kind) => kind.exit_code(),
+        }
+    }
+
+    /// Prints an error: what, what belongs to it, what to do next.
+    pub(super) fn error(&self, error: &Error) {
+        if self.json {
+            self.error_json(error, Vec::new());
+            return;
+        }
+        let mut text = format!("{} {}", self.messages.conflict.apply_to("error:"), printable(&error.message));
+        for line in &error.details {
+            text.push_str(&format!("\n  {}", printable(line)));
+        }
+        if let Some(hint) = &error.hint {
+            text.push_str(&format!("\n{} {}", self.messages.head.apply_to("hint:"), printable(hint)));
+        }
+        self.say(&text);
+    }
+
+    /// Prints every mistake of a configuration.
+    pub(super) fn invalid(&self, invalid: &crate::config::Invalid) {
+        if self.json {
+            let error = Error::new(Kind::Invalid, "the configuration is not valid");
+            self.error_json(&error, super::validate::mistakes(invalid));
+        } else {
+            self.say(invalid.render(self.coloured_messages).trim_end());
+        }
+    }
+
+    fn error_json(&self, error: &Error, mistakes: Vec<super::validate::MistakeJson>) {
+        let error = ErrorJson {
+            exit_code: error.kind.exit_code(),
+            message: &error.message,
+            details: &error.details,
+            hint: error.hint.as_deref(),
+            mistakes,
+        };
+        let _ = self.json(&FailureJson { format: FORMAT, error });
+    }
+
+    /// Asks a question on the terminal; only `y` and `yes` are a yes.
+    ///
+    /// # Errors
+    /// [`Kind::Declined`] when the answer is no, or when there is no terminal to ask on.
+    pub(super) fn ask(&self, question: &str) -> Result<(), Error> {
+        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+            return Err(Error::new(Kind::Declined, "there is no terminal to ask on; nothing was changed")
+                .with_hint("say --yes to go on without being asked"));
+        }
+        let mut stderr = io::stderr().lock();
+        let _ = write!(stderr, "{} ", self.messages.head.apply_to(format!("{question} [y/N]")));
+        let _ = stderr.flush();
+        let mut answer = String::new();
+        let read = io::stdin().lock().read_line(&mut answer);
+        if read.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
+            return Ok(());
+        }
+        if !answer.ends_with('\n') {
+            let _ = writeln!(stderr);
+        }
+        Err(Error::new(Kind::Declined, "declined; nothing was changed"))
+    }
+}
+
+/// Whether a stream is coloured: what was asked for, then NO_COLOR, then CLICOLOR_FORCE and FORCE_COLOR,
+/// then whether it is a terminal. An empty variable counts as unset (no-color.org), `0` as off where a
+/// variable forces.
+fn coloured(color: Color, is_terminal: bool) -> bool {
+    let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_on = |name: &str| is_set(name) && env::var_os(name).is_some_and(|value| value != "0");
+    match color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto if is_set("NO_COLOR") => false,
+        Color::Auto if is_on("CLICOLOR_FORCE") || is_on("FORCE_COLOR") => true,
+        Color::Auto => is_terminal,
+    }
+}

@@ -1,0 +1,222 @@
+//! From the command line's target to a plan for this node.
+
+use std::{
+    io::{self, Read},
+    path::Path,
+};
+
+use super::{Failure, arguments::Target};
+use crate::{
+    apply::{LastApplied, Node, StateDir},
+    config::{self, Document, Positions},
+    error::{Error, Kind},
+    kernel::{self, LiveNode},
+    model::{Cluster, ConfigPath},
+    plan::{self, Desired, Observed, Plan, Policy, Problem, Saved, Scope},
+    render::{Report, Source},
+    state::{Subject, Unknown},
+};
+
+/// A configuration that was read and found valid.
+pub(super) struct Loaded {
+    pub document: Document,
+    pub cluster: Cluster,
+}
+
+/// Reads the document that `file` names, `-` for standard input, or the one in the working directory.
+pub(super) fn document(file: Option<&Path>) -> Result<Document, Failure> {
+    let file = match file {
+        Some(file) if file.as_os_str() == "-" => return standard_input(),
+        Some(file) => file.to_owned(),
+        None => config::find_in(Path::new(".")).map_err(|error| invalid_input(&error))?,
+    };
+    Ok(Document::read(&file).map_err(|error| invalid_input(&error))?)
+}
+
+fn invalid_input(error: &config::ReadError) -> Error {
+    Error { hint: error.hint(), ..Error::new(Kind::Invalid, error.to_string()) }
+}
+
+fn standard_input() -> Result<Document, Failure> {
+    let mut text = String::new();
+    io::stdin()
+        .lock()
+        .read_to_string(&mut text)
+        .map_err(|error| Error::new(Kind::Invalid, format!("cannot read standard input: {error}")))?;
+    Ok(Document::from_stdin(text))
+}
+
+/// Reads and checks a configuration.
+pub(super) fn load(file: Option<&Path>) -> Result<Loaded, Failure> {
+    let document = document(file)?;
+    let cluster = config::load(&document).map_err(Failure::Invalid)?;
+    Ok(Loaded { document, cluster })
+}
+
+/// Everything that is known of this node before anything is changed.
+pub(super) struct Session {
+    pub loaded: Loaded,
+    pub index: usize,
+    pub dir: StateDir,
+    pub desired: Desired,
+    pub scope: Scope,
+    pub observed: Observed,
+    pub saved: Saved,
+    pub last: Option<LastApplied>,
+    pub policy: Policy,
+    pub plan: Plan,
+}
+
+impl Session {
+    /// Loads the configuration, finds out which node this is, observes it and plans.
+    pub(super) fn open(target: &Target, policy: Policy) -> Result<Self, Failure> {
+        let loaded = load(target.file.as_deref())?;
+        let host = kernel::host()?;
+        let host_name = kernel::host_name().ok();
+        let index = plan::identify(&loaded.cluster, target.node.as_deref(), &host, host_name.as_deref())?;
+        let mut session = Self {
+            index,
+            dir: state_dir()?,
+            desired: Desired::nothing(&Saved::default()),
+            scope: Scope::default(),
+            observed: Observed::default(),
+            saved: Saved::default(),
+            last: None,
+            policy,
+            plan: Plan::default(),
+            loaded,
+        };
+        session.refresh()?;
+        Ok(session)
+    }
+
+    /// Observes the node and plans again.
+    pub(super) fn refresh(&mut self) -> Result<(), Failure> {
+        let mut unknown = Vec::new();
+        self.saved = readable(self.dir.saved(), &mut unknown)?.unwrap_or_default();
+        // What was last applied only tells drift from new wishes: without it, nothing is called drift.
+        self.last = readable(self.dir.last_applied(), &mut Vec::new())?.flatten();
+        self.desired = plan::desired(&self.loaded.cluster, self.index, &self.saved)
+            .map_err(|plan::NotLinux| not_linux(self.node_name()))?;
+        self.scope = Scope::of(&self.desired.state, self.desired.prefixes.clone());
+        self.observed = LiveNode.observe(&self.scope)?;
+        self.observed.state.unknown.extend(unknown);
+        self.plan = plan::plan(&self.desired.state, &self.observed.state, self.policy);
+        Ok(())
+    }
+
+    pub(super) fn node_name(&self) -> &str {
+        &self.loaded.cluster.nodes[self.index].name
+    }
+
+    /// The plan with everything that is told about it.
+    pub(super) fn report(&self) -> Report {
+        let locator = Locator::new(&self.loaded.document);
+        let last = self.last.as_ref().filter(|last| last.node == self.node_name()).map(|last| &last.state);
+        let cluster = &self.loaded.cluster;
+        let explain = |change: &_| plan::explain(Some(cluster), &self.desired, &self.saved, last, change);
+        let mut report = Report::new(&self.plan, explain, |path| locator.source(path));
+        report.node = Some(self.node_name().to_owned());
+        report.file = Some(self.loaded.document.name().to_owned());
+        report.warnings = plan::check::warnings(cluster, self.index, &self.desired, &self.observed);
+        report
+    }
+
+    /// What in the configuration does not fit this node, as one error.
+    pub(super) fn check(&self) -> Result<(), Error> {
+        let problems = plan::check(&self.loaded.cluster, self.index, &self.desired, &self.observed);
+        if problems.is_empty() { Ok(()) } else { Err(self.problems(&problems)) }
+    }
+
+    fn problems(&self, problems: &[Problem]) -> Error {
+        /// So many problems are told whole; with more, it is one cause that shows on every node.
+        const TOLD: usize = 10;
+        let locator = Locator::new(&self.loaded.document);
+        let place = |problem: &Problem| {
+            let source = problem.path.as_ref().and_then(|path| locator.source(path));
+            source.map_or_else(String::new, |source| format!(" ({}:{})", source.file, source.line))
+        };
+        let described = |problem: &Problem| format!("{}{}", problem.message, place(problem));
+        if let [only] = problems {
+            return Error { hint: only.hint.clone(), ..Error::new(Kind::Invalid, described(only)) };
+        }
+        let count = crate::text::count(problems.len(), "problem");
+        let mut details: Vec<String> = problems.iter().take(TOLD).map(described).collect();
+        if problems.len() > TOLD {
+            details.push(format!("and {} more", problems.len() - TOLD));
+        }
+        let name = self.node_name();
+        let message = format!("the configuration does not fit node {name} as it is: {count}");
+        let hint = problems.iter().find_map(|problem| problem.hint.clone());
+        Error { hint, ..Error::new(Kind::Invalid, message).with_details(details) }
+    }
+
+    /// That everything a plan rests on could be read.
+    pub(super) fn check_complete(&self) -> Result<(), Error> {
+        let Some(first) = self.plan.unknown.first() else { return Ok(()) };
+        let details = self.plan.unknown.iter().map(|unknown| format!("{}: {}", unknown.what, unknown.why));
+        let error =
+            Error::new(Kind::Incomplete, "the plan is incomplete: part of the live state could not be read")
+                .with_details(details);
+        Err(Error { hint: first.hint.clone(), ..error })
+    }
+
+    /// That nothing of somebody else's stands in the way.
+    pub(super) fn check_conflicts(&self) -> Result<(), Error> {
+        if self.plan.conflicts.is_empty() {
+            return Ok(());
+        }
+        let count = crate::text::count(self.plan.conflicts.len(), "conflict");
+        Err(Error::new(Kind::Conflict, format!("{count} with what hostgw does not own; nothing was changed"))
+            .with_details(self.plan.conflicts.iter().map(ToString::to_string))
+            .with_hint("remove what stands there, or take it over with --adopt"))
+    }
+}
+
+/// The state directory of this namespace.
+pub(super) fn state_dir() -> Result<StateDir, Error> {
+    kernel::identity()
+        .map(StateDir::of)
+        .map_err(|error| Error::unexpected(format!("cannot tell which network namespace this is: {error}")))
+}
+
+/// A file of the state directory; when it may not be read, that is noted and not fatal.
+pub(super) fn readable<T>(result: Result<T, Error>, unknown: &mut Vec<Unknown>) -> Result<Option<T>, Error> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.kind == Kind::Incomplete => {
+            unknown.push(Unknown { what: Subject::SavedSysctls, why: error.message, hint: error.hint });
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn not_linux(name: &str) -> Error {
+    Error::new(Kind::Invalid, format!("node {name} is a Windows node, and this is Linux")).with_hint(format!(
+        "hostgw render --node {name} writes its routes as a script for Windows; \
+             hostgw plan --all-nodes shows them"
+    ))
+}
+
+/// Finds places in a document, reading it again only when one is asked for.
+struct Locator<'a> {
+    document: &'a Document,
+    positions: std::cell::OnceCell<Positions>,
+}
+
+impl<'a> Locator<'a> {
+    const fn new(document: &'a Document) -> Self {
+        Self { document, positions: std::cell::OnceCell::new() }
+    }
+
+    fn source(&self, path: &ConfigPath) -> Option<Source> {
+        let position = self.positions.get_or_init(|| self.document.positions()).of(path)?;
+        Some(Source {
+            path: path.to_string(),
+            file: self.document.name().to_owned(),
+            line: position.line,
+            column: position.column,
+        })
+    }
+}

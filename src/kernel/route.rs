@@ -1,0 +1,534 @@
+//! Routes: the dumps, and what to send to get from one to another.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use ipnet::IpNet;
+use rtnetlink::{
+    RouteMessageBuilder,
+    packet_core::Parseable,
+    packet_route::{
+        AddressFamily,
+        route::{
+            RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RoutePreference, RouteVia,
+        },
+    },
+};
+use rustix::io::Errno;
+
+use super::{
+    link::{Links, message},
+    netlink::{KernelError, Message, Socket},
+};
+use crate::{
+    model::{Family, MAIN_TABLE},
+    plan::{RouteChange, Scope},
+    state::{More, Next, Route, RouteType, Scope as RouteScope, protocol},
+};
+
+// linux/rtnetlink.h
+const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
+const RTM_GETROUTE: u16 = 26;
+// linux/netlink.h
+const NLM_F_REPLACE: u16 = 0x100;
+const NLM_F_EXCL: u16 = 0x200;
+const NLM_F_CREATE: u16 = 0x400;
+const NLM_F_APPEND: u16 = 0x800;
+
+/// What was found in the routing tables.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// hostgw's routes, and whatever stands on a key of the scope; sorted by key.
+    pub routes: Vec<Route>,
+    /// Foreign routes that a plan depends on.
+    pub foreign: Vec<Route>,
+}
+
+/// Reads the routes that `scope` asks for: hostgw's in every table; whatever stands in the tables of its
+/// keys, and in the main table, where the kernel looks a gateway up.
+///
+/// # Errors
+/// The kernel's.
+pub fn observe(socket: &mut Socket, links: &Links, scope: &Scope) -> Result<Found, KernelError> {
+    let mut found = Found::default();
+    for family in Family::ALL {
+        let keys = scope.keys.iter().filter(|key| key.family() == family);
+        let mut tables: BTreeSet<u32> = keys.map(|key| key.table).collect();
+        if !tables.is_empty() || scope.prefixes.iter().any(|prefix| Family::from(*prefix) == family) {
+            tables.insert(MAIN_TABLE);
+        }
+        dump(
+            socket,
+            family,
+            None,
+            |route| {
+                if !tables.contains(&route.table) {
+                    found.routes.push(route);
+                }
+            },
+            links,
+        )?;
+        for &table in &tables {
+            dump(
+                socket,
+                family,
+                Some(table),
+                |route| {
+                    if route.is_owned() || scope.wants(&route.key()) {
+                        found.routes.push(route);
+                    } else if matters(&route, scope) {
+                        found.foreign.push(route);
+                    }
+                },
+                links,
+            )?;
+        }
+    }
+    // Stable: routes of one key stay in the kernel's order.
+    found.routes.sort_by_cached_key(Route::key);
+    Ok(found)
+}
+
+/// Whether a plan depends on a foreign route: it makes addresses reachable, or takes traffic of the
+/// cluster.
+fn matters(route: &Route, scope: &Scope) -> bool {
+    let is_on_link = route.next.device.as_deref().is_some_and(|device| route.is_on_link(device));
+    is_on_link || scope.prefixes.iter().any(|prefix| prefix.contains(&route.destination))
+}
+
+/// Calls `each` for every route of `family`: all of one table, or hostgw's of all tables.
+fn dump(
+    socket: &mut Socket,
+    family: Family,
+    table: Option<u32>,
+    mut each: impl FnMut(Route),
+    links: &Links,
+) -> Result<(), KernelError> {
+    let mut request = RouteMessage::default();
+    request.header.address_family = address_family(family);
+    match table {
+        Some(table) => set_table(&mut request, table),
+        None => request.header.protocol = protocol::HOSTGW.into(),
+    }
+    let dump = match socket.dump(RTM_GETROUTE, 0, &message(&request)) {
+        Ok(dump) => dump,
+        // The table does not exist, or the kernel does not have the family.
+        Err(error) if matches!(error.errno, Errno::NOENT | Errno::AFNOSUPPORT | Errno::OPNOTSUPP) => {
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    dump.iter().filter_map(|(_, payload)| decode(payload, links)).for_each(&mut each);
+    Ok(())
+}
+
+const fn address_family(family: Family) -> AddressFamily {
+    match family {
+        Family::V4 => AddressFamily::Inet,
+        Family::V6 => AddressFamily::Inet6,
+    }
+}
+
+/// Tables above 255 go in an attribute (`RTA_TABLE`), smaller ones in the header.
+fn set_table(message: &mut RouteMessage, table: u32) {
+    if let Ok(table) = u8::try_from(table) {
+        message.header.table = table;
+    } else {
+        message.attributes.push(RouteAttribute::Table(table));
+    }
+}
+
+/// A route as the kernel dumped it. Entries of the route cache are not routes.
+fn decode(payload: &[u8], links: &Links) -> Option<Route> {
+    let parsed = RouteMessage::parse(payload).ok()?;
+    let header = &parsed.header;
+    if header.flags.contains(RouteFlags::Cloned) {
+        return None;
+    }
+    let zero: IpAddr = match header.address_family {
+        AddressFamily::Inet => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        AddressFamily::Inet6 => std::net::Ipv6Addr::UNSPECIFIED.into(),
+        _ => return None,
+    };
+    let mut route = Route {
+        destination: IpNet::new(zero, 0).ok()?,
+        table: header.table.into(),
+        tos: Some(header.tos).filter(|tos| *tos != 0),
+        metric: 0,
+        protocol: header.protocol.into(),
+        scope: RouteScope::from_number(header.scope.into()),
+        kind: RouteType::from_number(header.kind.into()),
+        next: Next { gateway: None, device: None, onlink: header.flags.contains(RouteFlags::Onlink) },
+        source: None,
+        mtu: None,
+        more: None,
+    };
+    let mut about: Vec<String> = Vec::new();
+    if header.source_prefix_length != 0 {
+        about.push("from".to_owned());
+    }
+    for attribute in &parsed.attributes {
+        if !read_attribute(&mut route, attribute, header.destination_prefix_length, links) {
+            about.push(attribute_name(attribute));
+        }
+    }
+    if !about.is_empty() {
+        route.more = Some(More { about, raw: hex(payload) });
+    }
+    Some(route)
+}
+
+/// Takes an attribute into `route`; false when `route` has no place for it.
+fn read_attribute(route: &mut Route, attribute: &RouteAttribute, length: u8, links: &Links) -> bool {
+    match attribute {
+        RouteAttribute::Destination(address) => {
+            let prefix = ip(address).and_then(|address| IpNet::new(address, length).ok());
+            prefix.map(|prefix| route.destination = prefix).is_some()
+        }
+        RouteAttribute::Gateway(address) => {
+            route.next.gateway = ip(address);
+            route.next.gateway.is_some()
+        }
+        RouteAttribute::Via(RouteVia::Inet6(address)) => {
+            route.next.gateway = Some((*address).into());
+            true
+        }
+        RouteAttribute::Oif(index) => {
+            route.next.device = links.name(*index).map(ToOwned::to_owned);
+            route.next.device.is_some()
+        }
+        RouteAttribute::Priority(metric) => {
+            route.metric = *metric;
+            true
+        }
+        RouteAttribute::PrefSource(address) => {
+            route.source = ip(address);
+            route.source.is_some()
+        }
+        RouteAttribute::Table(table) => {
+            route.table = *table;
+            true
+        }
+        RouteAttribute::Metrics(metrics) => metrics.iter().all(|metric| match metric {
+            RouteMetric::Mtu(mtu) => {
+                route.mtu = Some(*mtu);
+                true
+            }
+            _ => false,
+        }),
+        // What the kernel has counted, not what somebody set.
+        RouteAttribute::CacheInfo(_) => true,
+        RouteAttribute::Preference(preference) => *preference == RoutePreference::Medium,
+        _ => false,
+    }
+}
+
+/// What an attribute without a place of its own is called in `ip route`.
+fn attribute_name(attribute: &RouteAttribute) -> String {
+    match attribute {
+        RouteAttribute::MultiPath(hops) => format!("{} nexthops", hops.len()),
+        RouteAttribute::NhId(id) => format!("nhid {id}"),
+        RouteAttribute::Metrics(_) => "metrics".to_owned(),
+        RouteAttribute::Realm(_) => "realm".to_owned(),
+        RouteAttribute::Encap(_) | RouteAttribute::EncapType(_) => "encap".to_owned(),
+        RouteAttribute::Preference(_) => "pref".to_owned(),
+        RouteAttribute::Source(_) => "a source".to_owned(),
+        RouteAttribute::Expires(_) | RouteAttribute::MulticastExpires(_) => "expires".to_owned(),
+        RouteAttribute::Oif(index) => format!("interface {index}"),
+        _ => "more".to_owned(),
+    }
+}
+
+const fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
+        RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),
+        _ => None,
+    }
+}
+
+/// Why a route cannot be sent.
+type Unsendable = String;
+
+/// The message that stands for `route`.
+fn encode(route: &Route, links: &Links) -> Result<RouteMessage, Unsendable> {
+    if let Some(more) = &route.more {
+        return encode_raw(&more.raw);
+    }
+    let mut builder = RouteMessageBuilder::<IpAddr>::new()
+        .destination_prefix(route.destination.addr(), route.destination.prefix_len())
+        .map_err(invalid)?
+        .table_id(route.table)
+        .protocol(route.protocol.into())
+        .scope(route.scope.number().into())
+        .kind(route.kind.number().into())
+        .tos(route.tos.unwrap_or(0));
+    if let Some(gateway) = route.next.gateway {
+        builder = builder.gateway(gateway).map_err(invalid)?;
+    }
+    if let Some(device) = &route.next.device {
+        let index = links.index(device).ok_or_else(|| format!("there is no interface {device}"))?;
+        builder = builder.output_interface(index);
+    }
+    if let Some(source) = route.source {
+        builder = builder.pref_source(source).map_err(invalid)?;
+    }
+    if route.metric != 0 {
+        builder = builder.priority(route.metric);
+    }
+    if route.next.onlink {
+        builder = builder.onlink();
+    }
+    if let Some(mtu) = route.mtu {
+        builder.get_mut().attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
+    }
+    Ok(builder.build())
+}
+
+fn invalid(error: impl std::fmt::Display) -> Unsendable {
+    error.to_string()
+}
+
+/// A route as it was dumped, without what only the kernel sets.
+fn encode_raw(raw: &str) -> Result<RouteMessage, Unsendable> {
+    let unreadable = || "its saved form cannot be read".to_owned();
+    let bytes = unhex(raw).ok_or_else(unreadable)?;
+    let mut parsed = RouteMessage::parse(&bytes[..]).map_err(|_| unreadable())?;
+    parsed.header.flags &= RouteFlags::Onlink;
+    parsed.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::CacheInfo(_)));
+    Ok(parsed)
+}
+
+/// The messages that make a change, in order. Where one route takes another's place it is replaced, so
+/// that there is no moment without a route.
+///
+/// # Errors
+/// When a route names an interface that does not exist.
+pub fn messages(change: &RouteChange, links: &Links) -> Result<Vec<Message>, Unsendable> {
+    let add = |route: &Route, flags: u16| -> Result<Message, Unsendable> {
+        let payload = message(&encode(route, links)?);
+        Ok(Message { message_type: RTM_NEWROUTE, flags, payload })
+    };
+    let delete = |route: &Route| -> Result<Message, Unsendable> {
+        let payload = message(&encode(route, links)?);
+        Ok(Message { message_type: RTM_DELROUTE, flags: 0, payload })
+    };
+    let (before, after) = (&change.before, &change.after);
+    let mut messages = Vec::new();
+    // The kernel replaces the first route of a key, whoever owns it (fib_table_insert, fib_trie.c).
+    let mut standing: Vec<&Route> = before.iter().collect();
+    match (before.first(), after.first()) {
+        (None, Some(first)) => {
+            messages.push(add(first, NLM_F_CREATE | NLM_F_EXCL)?);
+            standing.push(first);
+        }
+        (Some(_), Some(first)) if !before.contains(first) => {
+            messages.push(add(first, NLM_F_CREATE | NLM_F_REPLACE)?);
+            standing[0] = first;
+        }
+        _ => {}
+    }
+    for gone in standing.iter().filter(|route| !after.contains(route)) {
+        messages.push(delete(gone)?);
+    }
+    for come in after.iter().filter(|route| !standing.contains(route)) {
+        messages.push(add(come, NLM_F_CREATE | NLM_F_APPEND)?);
+    }
+    Ok(messages)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits = text.as_bytes().chunks(2);
+    digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
+}
+
+/// What a refusal of the kernel means for a route, where its own words do not say.
+#[must_use]
+pub fn hint(error: &KernelError) -> Option<&'static str> {
+    Some(match error.errno {
+        Errno::EXIST => "somebody added a route on that key meanwhile: run hostgw plan again",
+        Errno::SRCH => "somebody removed that route meanwhile: run hostgw plan again",
+        Errno::NETUNREACH => "the next hop is not on-link: see ip route get for it",
+        Errno::NETDOWN => "the egress interface went down",
+        Errno::NODEV => "the egress interface is gone",
+        Errno::PERM => "run as root, or with CAP_NET_ADMIN",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use rtnetlink::sys::protocols::NETLINK_ROUTE;
+
+    use super::*;
+    use crate::kernel::testing::in_namespace;
+
+    /// Runs a shell script in this thread's namespace.
+    fn sh(script: &str) -> String {
+        let output = Command::new("sh").args(["-ec", script]).output().expect("a shell");
+        assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    const LINK: &str = "ip link set lo up; ip link add eth0 type veth peer name peer; \
+                        ip addr add 172.30.0.11/24 dev eth0; ip link set eth0 up; ip link set peer up;";
+
+    /// Routes that nobody but the test adds.
+    const FOREIGN: &[&str] = &[
+        "10.1.0.0/16 dev eth0 proto static scope link",
+        "10.1.2.0/24 via 172.30.0.9 dev eth0 proto 87",
+        "10.2.0.0/16 via 172.30.0.9 dev eth0 proto bird src 172.30.0.11 metric 5",
+        "10.3.0.0/16 via 9.9.9.9 dev eth0 proto static metric 7 onlink",
+        "10.4.0.0/16 via 172.30.0.9 dev eth0 proto dhcp mtu 1400",
+        "10.5.5.5 via 172.30.0.9 dev eth0 proto kernel",
+        "blackhole 10.6.0.0/16 proto static",
+        "unreachable 10.7.0.0/16 proto bgp metric 4278198272",
+        "10.8.0.0/16 tos 0x10 via 172.30.0.9 dev eth0 proto static",
+        "10.9.0.0/16 via inet6 fe80::1 dev eth0 proto static",
+    ];
+
+    /// Routes that say more than hostgw has words for.
+    const MORE: &[&str] = &[
+        "10.20.0.0/16 proto static nexthop via 172.30.0.8 dev eth0 weight 3 nexthop via 172.30.0.9 dev eth0 weight 1",
+        "10.21.0.0/16 via 172.30.0.9 dev eth0 proto static advmss 1200 mtu lock 1300",
+        "10.22.0.0/16 via 172.30.0.9 dev eth0 proto static realm 5",
+        "10.23.0.0/16 via 172.30.0.9 dev eth0 proto static initcwnd 20 rto_min 50ms",
+    ];
+
+    fn read(prefix: &str, keys: &[&str]) -> (Socket, Links, Found) {
+        let mut socket = Socket::open(NETLINK_ROUTE).expect("a socket");
+        let links = Links::read(&mut socket).expect("links");
+        let all = Scope { prefixes: vec![prefix.parse().expect("a prefix")], ..Scope::default() };
+        let mut found = observe(&mut socket, &links, &all).expect("routes");
+        let mut wanted = all;
+        let names: Vec<IpNet> = keys.iter().map(|key| key.parse().expect("a prefix")).collect();
+        wanted.keys =
+            found.foreign.iter().map(Route::key).filter(|key| names.contains(&key.destination)).collect();
+        wanted.keys.sort_unstable();
+        found = observe(&mut socket, &links, &wanted).expect("routes");
+        (socket, links, found)
+    }
+
+    #[test]
+    fn routes_print_as_ip_prints_them() {
+        in_namespace(|| {
+            sh(LINK);
+            for route in FOREIGN {
+                sh(&format!("ip route add {route}"));
+            }
+            sh("ip -6 route add fd00:1::/64 via fe80::9 dev eth0 proto bird metric 20");
+            let witness = sh("ip route show; ip -6 route show");
+            for prefix in ["10.0.0.0/8", "fd00::/16"] {
+                let (_, _, found) = read(prefix, &[]);
+                let routes: Vec<_> = found.routes.iter().chain(&found.foreign).collect();
+                assert!(!routes.is_empty());
+                for route in routes.iter() {
+                    let line = route.to_string();
+                    let stands = witness.lines().any(|other| {
+                        let other = other.trim().replace(" pref medium", "");
+                        other == line
+                    });
+                    assert!(stands, "{line}\nis not in\n{witness}");
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn foreign_routes_are_put_back_as_they_were() {
+        in_namespace(|| {
+            sh(LINK);
+            for route in FOREIGN.iter().chain(MORE) {
+                sh(&format!("ip route add {route}"));
+            }
+            sh("ip route append 10.1.0.0/16 via 172.30.0.7 dev eth0 proto static");
+            sh("ip -6 route add fd00:1::/64 via fe80::9 dev eth0 proto bird metric 20 pref high");
+            let before = sh("ip -d route show; ip -6 -d route show");
+            for prefix in ["10.0.0.0/8", "fd00::/16"] {
+                let (mut socket, links, found) = read(prefix, &[]);
+                let routes: Vec<Route> = found.routes.into_iter().chain(found.foreign).collect();
+                let mut by_key: std::collections::BTreeMap<_, Vec<Route>> = std::collections::BTreeMap::new();
+                for route in routes.into_iter().filter(|route| route.protocol != 2) {
+                    by_key.entry(route.key()).or_default().push(route);
+                }
+                assert!(!by_key.is_empty());
+                for (key, routes) in by_key {
+                    let gone = RouteChange { key, before: routes.clone(), after: Vec::new() };
+                    let back = RouteChange { key, before: Vec::new(), after: routes };
+                    for change in [gone, back] {
+                        let messages = messages(&change, &links).expect("sendable");
+                        socket.transact(&messages).unwrap_or_else(|refused| panic!("{key}: {refused:?}"));
+                    }
+                }
+            }
+            // What the kernel itself made was left alone; the order of equal prefixes is its own.
+            let sorted = |text: &str| {
+                let mut lines: Vec<_> = text.replace("\n\t", " ").lines().map(str::to_owned).collect();
+                lines.sort();
+                lines
+            };
+            assert_eq!(sorted(&before), sorted(&sh("ip -d route show; ip -6 -d route show")));
+        });
+    }
+
+    #[test]
+    fn the_first_of_several_routes_of_a_key_is_replaced_and_the_rest_removed() {
+        in_namespace(|| {
+            sh(LINK);
+            sh("ip route add 10.1.0.0/16 via 172.30.0.5 dev eth0 proto static; \
+                ip route append 10.1.0.0/16 via 172.30.0.6 dev eth0 proto 87; \
+                ip route append 10.1.0.0/16 via 172.30.0.7 dev eth0 proto bird");
+            let (mut socket, links, found) = read("10.0.0.0/8", &["10.1.0.0/16"]);
+            let before: Vec<Route> = found.routes;
+            let gateways: Vec<_> =
+                before.iter().filter_map(|route| route.next.gateway).map(|g| g.to_string()).collect();
+            assert_eq!(gateways, ["172.30.0.5", "172.30.0.6", "172.30.0.7"]);
+            let key = before[0].key();
+            let mut wanted = before[1].clone();
+            wanted.next.gateway = Some("172.30.0.8".parse().expect("an address"));
+            let take = RouteChange { key, before: before.clone(), after: vec![wanted.clone()] };
+            socket.transact(&messages(&take, &links).expect("sendable")).expect("taken");
+            assert_eq!(sh("ip route show 10.1.0.0/16"), "10.1.0.0/16 via 172.30.0.8 dev eth0 proto 87 \n");
+            let back = RouteChange { key, before: vec![wanted], after: before };
+            socket.transact(&messages(&back, &links).expect("sendable")).expect("given back");
+            assert_eq!(
+                sh("ip route show 10.1.0.0/16"),
+                "10.1.0.0/16 via 172.30.0.5 dev eth0 proto static \n\
+                 10.1.0.0/16 via 172.30.0.6 dev eth0 proto 87 \n\
+                 10.1.0.0/16 via 172.30.0.7 dev eth0 proto bird \n"
+            );
+        });
+    }
+
+    #[test]
+    fn own_routes_are_found_in_every_table_and_foreign_ones_only_where_they_matter() {
+        in_namespace(|| {
+            sh(LINK);
+            sh("ip route add 10.1.0.0/16 dev eth0 proto 87 table 100 scope link; \
+                ip route add 10.2.0.0/16 dev eth0 proto 87 table 70000 scope link; \
+                ip route add 10.3.0.0/16 via 172.30.0.9 dev eth0 proto static; \
+                ip route add 192.168.0.0/16 via 172.30.0.9 dev eth0 proto static");
+            let (_, _, found) = read("10.0.0.0/8", &[]);
+            let own: Vec<_> = found.routes.iter().map(ToString::to_string).collect();
+            assert_eq!(
+                own,
+                [
+                    "10.1.0.0/16 dev eth0 table 100 proto 87 scope link",
+                    "10.2.0.0/16 dev eth0 table 70000 proto 87 scope link"
+                ]
+            );
+            let foreign: Vec<_> = found.foreign.iter().map(|route| route.destination.to_string()).collect();
+            assert_eq!(foreign, ["10.3.0.0/16", "172.30.0.0/24"]);
+        });
+    }
+}

@@ -1,0 +1,251 @@
+//! What must hold for every plan and every transaction.
+
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+use hostgw::{
+    apply::{self, Command, Failure, Identity, Interrupt, Request, StateDir},
+    config::{self, Document, Format},
+    error::Kind,
+    model::Cluster,
+    plan::{self, Desired, Policy, Saved, Scope, plan},
+    state::{Route, State, SysctlKey},
+};
+use proptest::prelude::*;
+
+use crate::support::model::ModelNode;
+
+/// A cluster of a few nodes, as a file would describe it.
+fn cluster() -> impl Strategy<Value = Cluster> {
+    let nodes = prop::collection::btree_set(0_u8..40, 1..8);
+    (nodes, any::<bool>(), any::<bool>(), any::<bool>(), 0_u32..3, prop::option::of(0_u8..3)).prop_map(
+        |(nodes, node_address, masquerade, pods, metric, rp_filter)| {
+            let mut text = String::from("clusterPrefix: 10.244.0.0/16\negressInterface: eth0\n");
+            if node_address {
+                text += "nextHop: node-address\n";
+            }
+            let source = if pods { "pods" } else { "any" };
+            text +=
+                &format!("nat: {{masquerade: {masquerade}, source: {source}, exclude: [192.168.0.0/16]}}\n");
+            text += &format!("routes: {{metric: {metric}}}\n");
+            if let Some(value) = rp_filter {
+                text += &format!("sysctls: {{net.ipv4.conf.all.rp_filter: {value}}}\n");
+            }
+            text += "nodes:\n";
+            for node in nodes {
+                let os = if node % 5 == 4 { "windows, egressInterface: Ethernet" } else { "linux" };
+                let address = Ipv4Addr::new(172, 30, 0, node + 1);
+                text += &format!(
+                    "  - {{name: n{node}, os: {os}, podCIDR: 10.244.{node}.0/24, address: {address}}}\n"
+                );
+            }
+            let document = Document::new("generated.yaml", text, Format::Yaml);
+            config::load(&document).unwrap_or_else(|invalid| panic!("{}", invalid.render(false)))
+        },
+    )
+}
+
+fn key(text: &str) -> SysctlKey {
+    text.parse().unwrap()
+}
+
+/// The sysctls of a node with one interface.
+fn sysctls(values: &[u8; 5]) -> std::collections::BTreeMap<SysctlKey, String> {
+    let names = [
+        "net.ipv4.conf.all.accept_redirects",
+        "net.ipv4.conf.all.rp_filter",
+        "net.ipv4.conf.default.forwarding",
+        "net.ipv4.conf.eth0.forwarding",
+        "net.ipv4.ip_forward",
+    ];
+    names.iter().zip(values).map(|(name, value)| (key(name), value.to_string())).collect()
+}
+
+/// A node as some earlier cluster, drift and other people left it.
+fn node() -> impl Strategy<Value = State> {
+    let stale = prop::collection::vec((0_u8..40, 1_u8..4, any::<bool>(), any::<bool>()), 0..6);
+    (cluster(), stale, any::<[bool; 5]>(), any::<bool>()).prop_map(|(cluster, stale, values, fresh)| {
+        let linux = cluster.nodes.iter().position(|node| node.os == hostgw::model::OperatingSystem::Linux);
+        let mut state = linux
+            .filter(|_| !fresh)
+            .and_then(|index| plan::desired(&cluster, index, &Saved::default()).ok())
+            .map(|desired| desired.state)
+            .unwrap_or_default();
+        state.sysctls = sysctls(&values.map(u8::from));
+        for (third, last, foreign, other_table) in stale {
+            let mut route = sample_route(third, last);
+            if foreign {
+                route.protocol = 4;
+            }
+            if other_table {
+                route.table = 100;
+            }
+            if !state.routes.iter().any(|standing| standing.key() == route.key()) {
+                state.routes.push(route);
+            }
+        }
+        state.routes.sort_by_key(Route::key);
+        state
+    })
+}
+
+fn sample_route(third: u8, last: u8) -> Route {
+    serde_json::from_value(serde_json::json!({
+        "destination": format!("10.244.{third}.0/24"), "table": 254, "metric": 0, "protocol": 87,
+        "scope": "global", "type": "unicast",
+        "next": { "gateway": format!("10.244.{third}.{last}"), "device": "eth0" },
+    }))
+    .unwrap()
+}
+
+/// A fresh state directory that goes with the test.
+struct Directory(StateDir, std::path::PathBuf);
+
+impl Directory {
+    fn new() -> Self {
+        use std::sync::atomic::{AtomicU64, Ordering};
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("hostgw-properties-{}-{number}", std::process::id()));
+        let identity = Identity { boot_id: "boot".to_owned(), namespace: "net-1".to_owned() };
+        Self(StateDir::below(&path, identity), path)
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.1);
+    }
+}
+
+/// Runs `desired` on `node` as `hostgw apply --adopt` does.
+fn run(node: &mut ModelNode, dir: &StateDir, desired: &Desired, command: Command) -> Result<(), Failure> {
+    use hostgw::apply::Node;
+    let scope = Scope::of(&desired.state, desired.prefixes.clone());
+    let observed = node.observe(&scope).unwrap().state;
+    let plan = plan(&desired.state, &observed, Policy::Adopt);
+    let _lock = dir.lock(std::time::Duration::ZERO, "test").unwrap();
+    let request = Request {
+        command,
+        node: Some("n"),
+        file: Some("f"),
+        desired: &desired.state,
+        scope: &scope,
+        plan: &plan,
+        observed: &observed,
+        released: &desired.released,
+        policy: Policy::Adopt,
+        now: 0,
+    };
+    apply::run(node, dir, &request, &Interrupt::new())
+}
+
+/// The desired state of the first Linux node, or nothing to test.
+fn wanted(cluster: &Cluster, saved: &Saved) -> Option<Desired> {
+    (0..cluster.nodes.len()).find_map(|index| plan::desired(cluster, index, saved).ok())
+}
+
+fn foreign(state: &State, but: &BTreeSet<hostgw::state::RouteKey>) -> Vec<Route> {
+    state.routes.iter().filter(|route| !route.is_owned() && !but.contains(&route.key())).cloned().collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    /// After an apply the plan is empty, and nothing foreign was touched but what was in the way.
+    #[test]
+    fn plan_after_apply_is_empty(cluster in cluster(), before in node()) {
+        let Some(desired) = wanted(&cluster, &Saved::default()) else { return Ok(()) };
+        let directory = Directory::new();
+        let mut node = ModelNode::new(before.clone());
+        run(&mut node, &directory.0, &desired, Command::Apply).unwrap();
+        let after = plan(&desired.state, &node.state, Policy::Respect);
+        prop_assert!(after.is_empty(), "{after:?}");
+        let needed: BTreeSet<_> = desired.state.routes.iter().map(Route::key).collect();
+        prop_assert_eq!(foreign(&before, &needed), foreign(&node.state, &needed));
+    }
+
+    /// Without `--adopt` no foreign route is ever part of a change.
+    #[test]
+    fn foreign_routes_are_never_changed(cluster in cluster(), before in node()) {
+        let Some(desired) = wanted(&cluster, &Saved::default()) else { return Ok(()) };
+        let plan = plan(&desired.state, &before, Policy::Respect);
+        let mut node = ModelNode::new(before.clone());
+        use hostgw::apply::{Node, Order};
+        node.commit(&plan.changes, Order::Forward, &Interrupt::new()).unwrap();
+        prop_assert_eq!(foreign(&before, &BTreeSet::new()), foreign(&node.state, &BTreeSet::new()));
+    }
+
+    /// Undoing a committed apply gives the state before, adopted routes and all.
+    #[test]
+    fn rollback_restores(cluster in cluster(), before in node()) {
+        let Some(desired) = wanted(&cluster, &Saved::default()) else { return Ok(()) };
+        let directory = Directory::new();
+        let mut node = ModelNode::new(before.clone());
+        run(&mut node, &directory.0, &desired, Command::Apply).unwrap();
+        if let Some(record) = directory.0.last_committed().unwrap() {
+            directory.0.reopen(&record).unwrap();
+            apply::restore(&mut node, &directory.0, &record).unwrap();
+        }
+        prop_assert_eq!(before, node.state);
+        prop_assert!(directory.0.saved().unwrap().0.is_empty());
+    }
+
+    /// Whichever exchange fails, the state is as before and the failure says so.
+    #[test]
+    fn a_failure_at_any_exchange_restores(cluster in cluster(), before in node(), at in 0_usize..20) {
+        let Some(desired) = wanted(&cluster, &Saved::default()) else { return Ok(()) };
+        let directory = Directory::new();
+        let mut node = ModelNode { fail_at: Some(at), ..ModelNode::new(before.clone()) };
+        match run(&mut node, &directory.0, &desired, Command::Apply) {
+            Ok(()) => prop_assert!(node.exchanges <= at),
+            Err(Failure::RolledBack { cause }) => {
+                prop_assert_eq!(cause.kind, Kind::RolledBack);
+                prop_assert_eq!(before, node.state);
+                prop_assert!(directory.0.open_journal().unwrap().is_none());
+                prop_assert!(directory.0.saved().unwrap().0.is_empty());
+            }
+            Err(other) => prop_assert!(false, "{other:?}"),
+        }
+    }
+
+    /// When the undo fails too, that is said, the journal stays, and a later rollback finishes.
+    #[test]
+    fn a_failed_undo_is_finished_later(cluster in cluster(), before in node(), from in 1_usize..20) {
+        let Some(desired) = wanted(&cluster, &Saved::default()) else { return Ok(()) };
+        let directory = Directory::new();
+        let mut node = ModelNode { fail_from: Some(from), ..ModelNode::new(before.clone()) };
+        match run(&mut node, &directory.0, &desired, Command::Apply) {
+            Ok(()) => return Ok(()),
+            Err(Failure::Incomplete(incomplete)) => prop_assert!(!incomplete.left.is_empty()),
+            Err(Failure::RolledBack { .. }) => prop_assert_eq!(&before, &node.state),
+            Err(other) => prop_assert!(false, "{other:?}"),
+        }
+        node.fail_from = None;
+        apply::recover(&mut node, &directory.0).unwrap();
+        prop_assert_eq!(before, node.state);
+        prop_assert!(directory.0.open_journal().unwrap().is_none());
+    }
+
+    /// Destroy after any number of applies leaves what was there before hostgw, sysctls included.
+    #[test]
+    fn destroy_leaves_what_was_before(first in cluster(), second in cluster(), mut before in node()) {
+        before.routes.retain(|route| !route.is_owned());
+        before.nat = Default::default();
+        let directory = Directory::new();
+        let mut node = ModelNode::new(before.clone());
+        let mut needed = BTreeSet::new();
+        for cluster in [&first, &second] {
+            let saved = directory.0.saved().unwrap();
+            let Some(desired) = wanted(cluster, &saved) else { continue };
+            needed.extend(desired.state.routes.iter().map(Route::key));
+            run(&mut node, &directory.0, &desired, Command::Apply).unwrap();
+        }
+        let nothing = Desired::nothing(&directory.0.saved().unwrap());
+        run(&mut node, &directory.0, &nothing, Command::Destroy).unwrap();
+        prop_assert_eq!(&before.sysctls, &node.state.sysctls);
+        prop_assert!(node.state.routes.iter().all(|route| !route.is_owned()));
+        prop_assert_eq!(foreign(&before, &needed), foreign(&node.state, &needed));
+        prop_assert!(node.state.nat.is_empty());
+        prop_assert!(directory.0.saved().unwrap().0.is_empty());
+    }
+}

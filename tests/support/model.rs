@@ -1,0 +1,105 @@
+//! A node in memory, to give the failures that a kernel cannot be made to give on demand.
+
+use std::collections::BTreeMap;
+
+use hostgw::{
+    apply::{CommitError, Interrupt, Node, Order},
+    error::Error,
+    plan::{Change, Observed, Scope},
+    state::{Route, State, SysctlKey},
+};
+
+/// Routes, NAT and sysctls with the kernel's own rules for them, as far as a plan rests on them.
+#[derive(Debug, Clone, Default)]
+pub struct ModelNode {
+    pub state: State,
+    /// Which exchange fails, counted from 0 over the life of the node; every later one works again.
+    pub fail_at: Option<usize>,
+    /// Exchanges fail from this one on.
+    pub fail_from: Option<usize>,
+    /// Exchanges so far.
+    pub exchanges: usize,
+}
+
+impl ModelNode {
+    pub fn new(state: State) -> Self {
+        Self { state, ..Self::default() }
+    }
+
+    fn exchange(&mut self, change: &Change) -> Result<(), CommitError> {
+        let number = self.exchanges;
+        self.exchanges += 1;
+        if self.fail_at == Some(number) || self.fail_from.is_some_and(|from| number >= from) {
+            return Err(CommitError::Refused {
+                object: change.to_string(),
+                why: "told to fail".to_owned(),
+                hint: None,
+            });
+        }
+        match change {
+            Change::Route(route) => {
+                let routes = &mut self.state.routes;
+                routes.retain(|standing| standing.key() != route.key);
+                routes.extend(route.after.iter().cloned());
+                routes.sort_by_key(Route::key);
+            }
+            Change::Nat(nat) => *self.state.nat.slot(nat.family) = nat.after.clone(),
+            Change::Sysctl(sysctl) => write(&mut self.state.sysctls, &sysctl.key, &sysctl.after),
+        }
+        Ok(())
+    }
+}
+
+/// What the kernel does when a sysctl is written, with what it does to others.
+fn write(sysctls: &mut BTreeMap<SysctlKey, String>, key: &SysctlKey, value: &str) {
+    let Some(standing) = sysctls.get_mut(key) else { return };
+    if standing == value {
+        return;
+    }
+    value.clone_into(standing);
+    let (on, off) = if value == "0" { ("0", "1") } else { ("1", "0") };
+    let others: &[(&str, &str, &str)] = match key.as_str() {
+        "net.ipv4.ip_forward" => {
+            &[("net.ipv4.conf.", ".forwarding", on), ("net.ipv4.conf.all.", "accept_redirects", off)]
+        }
+        "net.ipv6.conf.all.forwarding" => &[("net.ipv6.conf.", ".forwarding", on)],
+        _ => &[],
+    };
+    for (prefix, suffix, value) in others {
+        let rewritten = sysctls
+            .iter_mut()
+            .filter(|(key, _)| key.as_str().starts_with(prefix) && key.as_str().ends_with(suffix));
+        for (_, standing) in rewritten {
+            (*value).clone_into(standing);
+        }
+    }
+}
+
+impl Node for ModelNode {
+    fn observe(&mut self, scope: &Scope) -> Result<Observed, Error> {
+        let mut state = self.state.clone();
+        state.routes.retain(|route| route.is_owned() || scope.wants(&route.key()));
+        Ok(Observed { state, ..Observed::default() })
+    }
+
+    fn commit(&mut self, changes: &[Change], order: Order, interrupt: &Interrupt) -> Result<(), CommitError> {
+        let rank = |change: &Change| match change {
+            Change::Nat(_) => 0,
+            Change::Route(_) => 1,
+            Change::Sysctl(_) => 2,
+        };
+        let groups = match order {
+            Order::Forward => [0, 1, 2],
+            Order::Undo => [2, 1, 0],
+        };
+        for group in groups {
+            for change in changes.iter().filter(|change| rank(change) == group) {
+                if interrupt.is_raised() {
+                    return Err(CommitError::Interrupted);
+                }
+                self.exchange(change)?;
+            }
+        }
+        Ok(())
+    }
+}
