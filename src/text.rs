@@ -41,6 +41,16 @@ pub fn count(number: usize, noun: &str) -> String {
     format!("{number} {noun}{plural}")
 }
 
+/// The items in a sentence, `limit` of them at most.
+#[must_use]
+pub fn list<T: std::fmt::Display>(items: &[T], limit: usize) -> String {
+    let shown: Vec<String> = items.iter().take(limit).map(ToString::to_string).collect();
+    match items.len().saturating_sub(limit) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
 /// Text that cannot drive a terminal: control characters and direction marks are escaped.
 #[must_use]
 pub fn printable(text: &str) -> String {

@@ -332,3 +332,128 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
     Error::unexpected(format!("cannot {what} {}: {error}", path.display()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::{apply::Command, plan::Touched};
+
+    /// A directory that goes with the test.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("hostgw-state-{name}-{}", std::process::id()));
+            let _ = fs::remove_dir_all(&path);
+            Self(path)
+        }
+
+        fn dir(&self, boot: &str) -> StateDir {
+            let identity = Identity { boot_id: boot.to_owned(), namespace: "net-1".to_owned() };
+            StateDir::below(&self.0, identity)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn record(id: u64) -> Record {
+        Record {
+            id,
+            command: Command::Apply,
+            node: None,
+            file: None,
+            started: 0,
+            touched: Touched::default(),
+            before: State::default(),
+            saved_before: Saved::default(),
+        }
+    }
+
+    #[test]
+    fn nothing_there_is_nothing_on_record() {
+        let folder = Folder::new("nothing");
+        let dir = folder.dir("boot");
+        assert_eq!(dir.open_journal(), Ok(None));
+        assert_eq!(dir.last_committed(), Ok(None));
+        assert_eq!(dir.saved(), Ok(Saved::default()));
+        assert!(!folder.0.exists(), "reading creates nothing");
+    }
+
+    #[test]
+    fn a_committed_transaction_moves_to_the_history_and_twenty_are_kept() {
+        let folder = Folder::new("history");
+        let dir = folder.dir("boot");
+        let _lock = dir.lock(Duration::ZERO, "test").expect("the lock");
+        for _ in 0..25 {
+            let record = record(dir.next_id().expect("a number"));
+            dir.begin(&record).expect("begun");
+            assert_eq!(dir.open_journal(), Ok(Some(record.clone())));
+            dir.commit(&record).expect("committed");
+            assert_eq!(dir.open_journal(), Ok(None));
+        }
+        assert_eq!(dir.history(), Ok((6..=25).collect()));
+        assert_eq!(dir.last_committed(), Ok(Some(record(25))));
+    }
+
+    #[test]
+    fn what_speaks_of_another_boot_is_set_aside() {
+        let folder = Folder::new("boot");
+        let before = folder.dir("before");
+        let _lock = before.lock(Duration::ZERO, "test").expect("the lock");
+        before.begin(&record(1)).expect("begun");
+        let now = folder.dir("now");
+        assert_eq!(now.open_journal(), Ok(None));
+        assert_eq!(before.open_journal(), Ok(Some(record(1))));
+    }
+
+    #[test]
+    fn a_cut_empty_or_newer_journal_is_an_error_that_says_so() {
+        let folder = Folder::new("broken");
+        let dir = folder.dir("boot");
+        let _lock = dir.lock(Duration::ZERO, "test").expect("the lock");
+        dir.begin(&record(1)).expect("begun");
+        let path = dir.path().join(JOURNAL);
+        let whole = fs::read_to_string(&path).expect("readable");
+        for (text, why) in [
+            ("", "EOF while parsing"),
+            (&whole[..whole.len() / 2], "EOF while parsing"),
+            (&whole.replace("\"format\":1", "\"format\":2"), "its format is 2, this hostgw knows 1"),
+            (&whole.replace("\"id\":1", "\"id\":1,\"more\":2"), "unknown field `more`"),
+        ] {
+            fs::write(&path, text).expect("writable");
+            let error = dir.open_journal().expect_err(why);
+            assert!(error.message.contains(why), "{error}");
+            assert!(error.hint.is_some());
+        }
+    }
+
+    #[test]
+    fn the_directory_is_its_owner_s_alone() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = Folder::new("mode");
+        let dir = folder.dir("boot");
+        let _lock = dir.lock(Duration::ZERO, "test").expect("the lock");
+        let mode = fs::metadata(dir.path()).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+    }
+
+    #[test]
+    fn a_held_lock_is_waited_for_and_its_holder_named() {
+        let folder = Folder::new("lock");
+        let dir = folder.dir("boot");
+        let held = dir.lock(Duration::ZERO, "apply, since noon").expect("the lock");
+        let begun = Instant::now();
+        let error = dir.lock(Duration::from_millis(200), "second").expect_err("held");
+        assert!(begun.elapsed() >= Duration::from_millis(200));
+        assert_eq!(error.kind, Kind::Locked);
+        assert!(error.message.contains("(apply, since noon) holds the lock"), "{error}");
+        drop(held);
+        dir.lock(Duration::ZERO, "third").expect("free again");
+    }
+}

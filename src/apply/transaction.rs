@@ -150,7 +150,7 @@ fn verify(plan: &Plan) -> Result<(), Error> {
     if plan.is_empty() && plan.unknown.is_empty() {
         return Ok(());
     }
-    let differences = plan.changes.iter().map(|change| format!("{change} is not as it shall be"));
+    let differences = plan.changes.iter().map(|change| format!("not in force: {change}"));
     let conflicts = plan.conflicts.iter().map(|conflict| conflict.to_string());
     let unknown = plan.unknown_subjects().map(|subject| format!("{subject} cannot be read any more"));
     Err(Error::new(Kind::RolledBack, "the kernel took every change, but the result is not what was planned")
@@ -207,13 +207,14 @@ pub fn recover(node: &mut dyn Node, dir: &StateDir) -> Result<Option<Record>, Fa
 /// [`Failure::Incomplete`]; the journal stays, so that a later rollback goes on from there.
 pub fn restore(node: &mut dyn Node, dir: &StateDir, record: &Record) -> Result<(), Failure> {
     let incomplete = |why, left| Failure::incomplete(None, why, left);
-    let back = undo_plan(node, record).map_err(|why| incomplete(why, Vec::new()))?;
+    let back = undo_plan(node, record, Policy::Respect).map_err(|why| incomplete(why, Vec::new()))?;
     // An undo is never interrupted.
     let committed = node.commit(&back.changes, Order::Undo, &Interrupt::new()).map_err(commit_error);
-    let left = undo_plan(node, record).map_err(|why| incomplete(why, back.changes.clone()))?;
-    let verified = verify(&left);
-    if let Err(why) = verified {
-        return Err(incomplete(committed.err().unwrap_or(why), left.changes));
+    let left = undo_plan(node, record, Policy::Respect).map_err(|why| incomplete(why, back.changes))?;
+    if let Err(why) = verify(&left) {
+        // What somebody else put in the way meanwhile is theirs to clear; told is the whole way back.
+        let whole = undo_plan(node, record, Policy::Adopt).map_or(left.changes, |plan| plan.changes);
+        return Err(incomplete(committed.err().unwrap_or(why), whole));
     }
     dir.write_saved(&record.saved_before)
         .and_then(|()| dir.forget())
@@ -224,8 +225,8 @@ pub fn restore(node: &mut dyn Node, dir: &StateDir, record: &Record) -> Result<(
 ///
 /// # Errors
 /// When the node cannot be read.
-pub fn undo_plan(node: &mut dyn Node, record: &Record) -> Result<Plan, Error> {
+pub fn undo_plan(node: &mut dyn Node, record: &Record, policy: Policy) -> Result<Plan, Error> {
     let observed = node.observe(&Scope::of_touched(&record.touched))?;
     let part = record.touched.part_of(&observed.state);
-    Ok(plan(&record.before, &part, Policy::Respect))
+    Ok(plan(&record.before, &part, policy))
 }

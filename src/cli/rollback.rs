@@ -12,7 +12,7 @@ use crate::{
     apply::{self, Record, StateDir},
     error::{Error, Kind},
     kernel::LiveNode,
-    plan::Reason,
+    plan::{Policy, Reason},
     render::{self, Report},
 };
 
@@ -55,7 +55,7 @@ fn newest(dir: &StateDir) -> Result<Option<(Record, bool)>, Error> {
 }
 
 fn show(record: &Record, output: &Output) -> Result<(), Failure> {
-    let back = apply::undo_plan(&mut LiveNode, record)?;
+    let back = apply::undo_plan(&mut LiveNode, record, Policy::Respect)?;
     let before = |_: &_| Reason { text: "as it was before".to_owned(), origin: None, drift: false };
     let report = Report::new(&back, before, |_| None);
     output.result(&render::text(&report, &output.palette))

@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use crate::{
     model::{Cluster, ConfigPath, Family, NextHop},
     state::{Route, SysctlKey},
+    text::{count, list, nearest},
 };
 
 use super::{Desired, Observed};
@@ -58,7 +59,7 @@ fn check_interface(
     match observed.host.link(name) {
         None => {
             let names: Vec<&str> = observed.host.links.iter().map(|link| link.name.as_str()).collect();
-            let nearest = nearest(name, &names)
+            let nearest = nearest(name, names.iter().copied())
                 .map_or_else(String::new, |nearest| format!(" (did you mean {nearest}?)"));
             let message = format!("egress interface {name} does not exist on this node{nearest}");
             problem(message, Some(format!("the interfaces here are {}", list(&names, 12))));
@@ -114,16 +115,15 @@ fn own_address_hint(other: &str, this: &str) -> String {
 }
 
 fn not_on_link_hint(next_hop: NextHop, device: &str, on_link: &OnLink) -> String {
-    let prefixes: Vec<String> = on_link.all.iter().map(ToString::to_string).collect();
-    let prefixes: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+    let prefixes = &on_link.all;
     match (prefixes.is_empty(), next_hop) {
         (true, _) => format!("{device} has no address: give it one in the nodes' network"),
         (false, NextHop::NodeAddress) => format!(
             "on {device} only {} can be reached without a router; host gateway mode needs all nodes on \
              one link",
-            list(&prefixes, 4)
+            list(prefixes, 4)
         ),
-        (false, NextHop::PodGateway) => format!("on {device}: {}", list(&prefixes, 4)),
+        (false, NextHop::PodGateway) => format!("on {device}: {}", list(prefixes, 4)),
     }
 }
 
@@ -191,6 +191,9 @@ fn check_sysctls(cluster: &Cluster, desired: &Desired, observed: &Observed, prob
     }
 }
 
+/// So many foreign routes are told one by one.
+const TOLD: usize = 10;
+
 /// What is worth saying about a plan though it can be applied: the node's address is not here, a foreign
 /// route wins over a planned one.
 #[must_use]
@@ -200,25 +203,16 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
     let here = |address| observed.host.owner_of(address).is_some();
     let addresses: Vec<_> = node.addresses.iter().map(|(_, address)| *address).collect();
     if !addresses.is_empty() && !addresses.iter().any(|address| here(*address)) {
+        let (addresses, name) = (list(&addresses, 2), &node.name);
         warnings.push(format!(
-            "no interface here has {}, the address of node {}: is this the right machine?",
-            list(
-                &addresses
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .iter()
-                    .map(String::as_str)
-                    .collect::<Vec<_>>(),
-                2
-            ),
-            node.name
+            "no interface here has {addresses}, the address of node {name}: is this the right machine?"
         ));
     }
-    for foreign in &observed.host.foreign {
-        if let Some(warning) = shadow(node, desired, foreign) {
-            warnings.push(warning);
-        }
+    let mut shadows = observed.host.foreign.iter().filter_map(|foreign| shadow(node, desired, foreign));
+    warnings.extend(shadows.by_ref().take(TOLD));
+    match shadows.count() {
+        0 => {}
+        more => warnings.push(format!("{} like these", count(more, "more foreign route"))),
     }
     warnings
 }
@@ -246,18 +240,4 @@ fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Opti
             "the foreign route {foreign} is more specific than hostgw's and wins for its addresses"
         )),
     }
-}
-
-/// The names in a sentence, `limit` of them at most.
-fn list(names: &[&str], limit: usize) -> String {
-    let shown = names.iter().take(limit).copied().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(limit) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
-}
-
-/// The candidate that is most like `name`, if any is at all like it.
-fn nearest<'a>(name: &str, candidates: &[&'a str]) -> Option<&'a str> {
-    crate::text::nearest(name, candidates.iter().copied())
 }

@@ -4,7 +4,7 @@ use crate::{
     error::{Error, Kind},
     model::Cluster,
     state::Host,
-    text::nearest,
+    text::{list, nearest},
 };
 
 /// How many names an error lists at most.
@@ -69,10 +69,12 @@ fn only(cluster: &Cluster, matches: Vec<usize>, what: &str) -> Result<Option<usi
         [] => Ok(None),
         [index] => Ok(Some(index)),
         _ => {
-            let names: Vec<&str> =
-                matches.iter().take(LISTED).map(|index| cluster.nodes[*index].name.as_str()).collect();
-            Err(Error::new(Kind::Invalid, format!("{} nodes {what}: {}", matches.len(), names.join(", ")))
-                .with_hint("say which one this is with --node"))
+            let names: Vec<_> = matches.iter().map(|index| &cluster.nodes[*index].name).collect();
+            Err(Error::new(
+                Kind::Invalid,
+                format!("{} nodes {what}: {}", matches.len(), list(&names, LISTED)),
+            )
+            .with_hint("say which one this is with --node"))
         }
     }
 }
@@ -87,9 +89,74 @@ fn unidentified(cluster: &Cluster, host_name: Option<&str>) -> Error {
 }
 
 fn listed(cluster: &Cluster) -> String {
-    let names: Vec<&str> = cluster.nodes.iter().take(LISTED).map(|node| node.name.as_str()).collect();
-    match cluster.nodes.len().saturating_sub(LISTED) {
-        0 => names.join(", "),
-        more => format!("{} and {more} more", names.join(", ")),
+    list(&cluster.nodes.iter().map(|node| &node.name).collect::<Vec<_>>(), LISTED)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        config::{self, Document, Format},
+        state::Address,
+    };
+
+    const FILE: &str = "clusterPrefix: 10.244.0.0/16
+egressInterface: eth0
+nodes:
+  - {name: a.example.org, os: linux, podCIDR: 10.244.0.0/24, address: 172.30.0.11}
+  - {name: b, os: linux, podCIDR: 10.244.1.0/24, address: 172.30.0.12}
+  - {name: a.example.com, os: linux, podCIDR: 10.244.2.0/24, address: 172.30.0.13}
+  - {name: only.example.com, os: linux, podCIDR: 10.244.3.0/24}
+";
+
+    /// What `identify` says on a machine with these addresses.
+    fn who(name: Option<&str>, addresses: &[&str], host_name: Option<&str>) -> Result<String, String> {
+        let document = Document::new("hostgw.yaml", FILE.to_owned(), Format::Yaml);
+        let cluster = config::load(&document).expect("a valid file");
+        let addresses = addresses.iter().map(|address| {
+            let address = address.parse().expect("an address");
+            Address { device: "eth0".to_owned(), address, prefix: address.into() }
+        });
+        let host = Host { addresses: addresses.collect(), ..Host::default() };
+        match identify(&cluster, name, &host, host_name) {
+            Ok(index) => Ok(cluster.nodes[index].name.clone()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    #[test]
+    fn a_name_wins_then_an_address_then_the_host_name() {
+        assert_eq!(who(Some("b"), &["172.30.0.11"], Some("a.example.com")), Ok("b".to_owned()));
+        assert_eq!(who(None, &["10.0.0.1", "172.30.0.12"], Some("a.example.com")), Ok("b".to_owned()));
+        assert_eq!(who(None, &["10.0.0.1"], Some("A.EXAMPLE.com")), Ok("a.example.com".to_owned()));
+        assert_eq!(who(None, &[], Some("B.example.net")), Ok("b".to_owned()));
+        assert_eq!(who(None, &[], Some("Only")), Ok("only.example.com".to_owned()));
+    }
+
+    #[test]
+    fn none_and_two_are_refused() {
+        assert_eq!(
+            who(None, &["172.30.0.11", "172.30.0.13"], None),
+            Err("2 nodes own an address of this machine: a.example.org, a.example.com\n\
+                 hint: say which one this is with --node"
+                .to_owned())
+        );
+        assert_eq!(
+            who(None, &[], Some("a")),
+            Err("2 nodes have the name of this machine: a.example.org, a.example.com\n\
+                 hint: say which one this is with --node"
+                .to_owned())
+        );
+        assert_eq!(
+            who(None, &[], Some("x")),
+            Err("cannot tell which node this machine is: no node has an address of it, and none is called x\n\
+                 hint: name it with --node; the file's nodes are a.example.org, b, a.example.com, \
+                 only.example.com"
+                .to_owned())
+        );
+        assert_eq!(
+            who(Some("only.exmple.com"), &[], None),
+            Err("the file has no node only.exmple.com\nhint: did you mean only.example.com?".to_owned())
+        );
     }
 }

@@ -1,0 +1,106 @@
+//! Every file of `examples/` loads, fits the JSON Schema, and gives the plan that stands in
+//! `tests/cases/examples/NAME.txt` on a fresh first node.
+
+use std::{fs, path::Path};
+
+use hostgw::{
+    config::{self, Document, Format},
+    model::{Cluster, OperatingSystem},
+    plan::{self, Desired, Plan, Policy, Saved},
+    render::{self, Palette, Report},
+    state::State,
+};
+
+use crate::support::cases;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn load(name: &str) -> Cluster {
+    let document = Document::read(&root().join("examples").join(name)).unwrap();
+    config::load(&document).unwrap_or_else(|invalid| panic!("{name}\n{}", invalid.render(false)))
+}
+
+fn names() -> Vec<String> {
+    let entries = fs::read_dir(root().join("examples")).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| Format::of_path(path).is_some())
+        .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+/// The plan of a node that has nothing yet, but every sysctl it needs.
+fn fresh_plan(cluster: &Cluster, index: usize) -> (Desired, Plan) {
+    let desired = plan::desired(cluster, index, &Saved::default()).expect("a Linux node");
+    let sysctls = desired.state.sysctls.keys().map(|key| (key.clone(), "0".to_owned())).collect();
+    let observed = State { sysctls, ..State::default() };
+    let plan = plan::plan(&desired.state, &observed, Policy::Respect);
+    (desired, plan)
+}
+
+#[test]
+fn every_example_gives_its_plan() {
+    let mut failures = Vec::new();
+    let names = names();
+    for name in &names {
+        let cluster = load(name);
+        let index = cluster.nodes.iter().position(|node| node.os == OperatingSystem::Linux).unwrap();
+        let (desired, plan) = fresh_plan(&cluster, index);
+        let explain = |change: &_| plan::explain(Some(&cluster), &desired, &Saved::default(), None, change);
+        let report = Report::new(&plan, explain, |_| None);
+        let text = render::text(&report, &Palette::new(false));
+        cases::compare(&root().join(format!("tests/cases/examples/{name}.txt")), &text, &mut failures);
+    }
+    cases::conclude(names.len(), &failures);
+}
+
+#[test]
+fn yaml_and_toml_give_the_same_plan_on_every_node() {
+    let (yaml, toml) = (load("recipe.yaml"), load("recipe.toml"));
+    assert_eq!(yaml, toml);
+    for index in 0..yaml.nodes.len() {
+        if yaml.nodes[index].os == OperatingSystem::Linux {
+            assert_eq!(fresh_plan(&yaml, index).1, fresh_plan(&toml, index).1);
+        }
+    }
+}
+
+#[test]
+fn an_independent_validator_accepts_the_examples_and_refuses_mistakes() {
+    let text = fs::read_to_string(root().join("schemas/config.schema.json")).unwrap();
+    let schema: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let validator = jsonschema::validator_for(&schema).unwrap();
+    let instance = |name: &str| -> serde_json::Value {
+        let text = fs::read_to_string(root().join(name)).unwrap();
+        if name.ends_with(".toml") {
+            toml::from_str(&text).unwrap()
+        } else {
+            serde_yaml::from_str(&text).unwrap()
+        }
+    };
+    for name in names() {
+        let errors: Vec<_> = validator
+            .iter_errors(&instance(&format!("examples/{name}")))
+            .map(|error| format!("{}: {error}", error.instance_path()))
+            .collect();
+        assert!(errors.is_empty(), "{name}: {errors:?}");
+    }
+    let good = instance("examples/recipe.yaml");
+    let broken: [(&str, serde_json::Value); 5] = [
+        ("/unknownKey", serde_json::json!(1)),
+        ("/clusterPrefix", serde_json::json!(10)),
+        ("/nextHop", serde_json::json!("router")),
+        ("/nodes/0/os", serde_json::json!("solaris")),
+        ("/nodes/0/podCidr", serde_json::json!("10.244.0.0/24")),
+    ];
+    for (pointer, value) in broken {
+        let mut bad = good.clone();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        bad.pointer_mut(parent).unwrap()[key] = value;
+        assert!(!validator.is_valid(&bad), "{pointer} should be refused");
+    }
+}
