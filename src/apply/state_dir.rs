@@ -54,6 +54,8 @@ pub struct Identity {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LastApplied {
+    /// The number of its transaction.
+    pub id: u64,
     /// The node it was made for.
     pub node: String,
     /// The configuration file, as named on the command line.
@@ -174,13 +176,16 @@ impl StateDir {
         self.rename(&self.history_file(record.id), &self.path.join(JOURNAL))
     }
 
-    /// Ends the open transaction as undone.
+    /// Ends the open transaction `record` as undone. What it had put in force is not the last apply any
+    /// more; what an earlier one had, still is.
     ///
     /// # Errors
-    /// When the journal cannot be removed.
-    pub fn forget(&self) -> Result<(), Error> {
-        self.remove(JOURNAL)?;
-        self.remove(LAST)
+    /// When the files cannot be removed.
+    pub fn forget(&self, record: &Record) -> Result<(), Error> {
+        if self.last_applied()?.is_some_and(|last| last.id == record.id) {
+            self.remove(LAST)?;
+        }
+        self.remove(JOURNAL)
     }
 
     /// The numbers of the committed transactions, oldest first.

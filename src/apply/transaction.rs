@@ -123,12 +123,13 @@ fn commit_and_verify(
         return Err(commit_error(CommitError::Interrupted));
     }
     dir.write_saved(&saved_after(request, record))?;
-    dir.write_last_applied(last_applied(request).as_ref())?;
+    dir.write_last_applied(last_applied(request, record).as_ref())?;
     dir.commit(record)
 }
 
-fn last_applied(request: &Request) -> Option<LastApplied> {
+fn last_applied(request: &Request, record: &Record) -> Option<LastApplied> {
     Some(LastApplied {
+        id: record.id,
         node: request.node?.to_owned(),
         file: request.file?.to_owned(),
         at: request.now,
@@ -217,7 +218,7 @@ pub fn restore(node: &mut dyn Node, dir: &StateDir, record: &Record) -> Result<(
         return Err(incomplete(committed.err().unwrap_or(why), whole));
     }
     dir.write_saved(&record.saved_before)
-        .and_then(|()| dir.forget())
+        .and_then(|()| dir.forget(record))
         .map_err(|why| incomplete(why, Vec::new()))
 }
 

@@ -8,7 +8,8 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
     let session = Session::open(&options.target, policy)?;
     if session.dir.open_journal().is_ok_and(|open| open.is_some()) {
-        output.warn("an apply was interrupted on this node: hostgw rollback, or the next apply, undoes it");
+        output.warn("an apply was interrupted here, or not undone to its end: hostgw rollback finishes undoing it, and so does \
+             the next apply before its own work");
     }
     session.check()?;
     let report = session.report();

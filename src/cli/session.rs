@@ -94,8 +94,7 @@ impl Session {
     pub(super) fn refresh(&mut self) -> Result<(), Failure> {
         let mut unknown = Vec::new();
         self.saved = readable(self.dir.saved(), &mut unknown)?.unwrap_or_default();
-        // What was last applied only tells drift from new wishes: without it, nothing is called drift.
-        self.last = readable(self.dir.last_applied(), &mut Vec::new())?.flatten();
+        self.last = last_applied(&self.dir)?;
         self.desired = plan::desired(&self.loaded.cluster, self.index, &self.saved)
             .map_err(|plan::NotLinux| not_linux(self.node_name()))?;
         self.scope = Scope::of(&self.desired.state, self.desired.prefixes.clone());
@@ -190,6 +189,15 @@ pub(super) fn readable<T>(result: Result<T, Error>, unknown: &mut Vec<Unknown>) 
         }
         Err(error) => Err(error),
     }
+}
+
+/// What was last applied, to tell drift from new wishes. Nothing is drift while a transaction is open, or
+/// for somebody who may not read it.
+pub(super) fn last_applied(dir: &StateDir) -> Result<Option<LastApplied>, Error> {
+    if readable(dir.open_journal(), &mut Vec::new())?.flatten().is_some() {
+        return Ok(None);
+    }
+    Ok(readable(dir.last_applied(), &mut Vec::new())?.flatten())
 }
 
 fn not_linux(name: &str) -> Error {

@@ -11,7 +11,7 @@ use super::{
     Verdict,
     arguments::StatusOptions,
     output::Output,
-    session::{readable, state_dir},
+    session::{last_applied, readable, state_dir},
     transaction::described,
 };
 use crate::{
@@ -68,7 +68,7 @@ fn gather() -> Result<Status, super::Failure> {
     let dir = state_dir()?;
     let mut unknown = Vec::new();
     let saved = readable(dir.saved(), &mut unknown)?.unwrap_or_default();
-    let last = readable(dir.last_applied(), &mut Vec::new())?.flatten();
+    let last = last_applied(&dir)?;
     let open = readable(dir.open_journal(), &mut Vec::new())?.flatten();
     let desired = last.as_ref().map(|last| last.state.clone());
     let scope = desired.as_ref().map_or_else(Scope::default, |desired| Scope::of(desired, Vec::new()));
@@ -88,7 +88,7 @@ fn gather() -> Result<Status, super::Failure> {
             .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
         owned: owned(&observed),
         saved_sysctls: saved.0.len(),
-        last_apply: last.as_ref().map(last_apply),
+        last_apply: last.as_ref().map(LastApply::of),
         interrupted: open.as_ref().map(|record: &Record| described(record)),
         drift,
         unknown,
@@ -104,12 +104,11 @@ fn owned(observed: &State) -> Owned {
     }
 }
 
-fn last_apply(last: &LastApplied) -> LastApply {
-    let at = UNIX_EPOCH + Duration::from_secs(last.at);
-    LastApply {
-        node: last.node.clone(),
-        file: last.file.clone(),
-        at: humantime::format_rfc3339_seconds(at).to_string(),
+impl LastApply {
+    fn of(last: &LastApplied) -> Self {
+        let at = UNIX_EPOCH + Duration::from_secs(last.at);
+        let at = humantime::format_rfc3339_seconds(at).to_string();
+        Self { node: last.node.clone(), file: last.file.clone(), at }
     }
 }
 
@@ -134,7 +133,10 @@ fn text(status: &Status, output: &Output) -> String {
         None => writeln!(text, "Last apply: none on record in this boot"),
     };
     if let Some(interrupted) = &status.interrupted {
-        let _ = writeln!(text, "Interrupted: {interrupted}; hostgw rollback undoes it");
+        let _ = writeln!(
+            text,
+            "Open: {interrupted} was interrupted, or not undone to its end; hostgw rollback finishes undoing it"
+        );
     }
     match &status.drift {
         Some(drift) if drift.totals == plan::Totals::default() => text.push_str("Drift: none\n"),
