@@ -1,7 +1,7 @@
 //! The one idea: `plan(desired, observed) -> Plan`, pure.
 //!
-//! [`desired`] makes the desired state of a node from the configuration, [`diff`] compares it with an
-//! observed state, [`check`] finds what would make the plan fail on this node, [`explain`] says why each
+//! [`desired()`] makes the desired state of a node from the configuration, [`plan()`] compares it with an
+//! observed state, [`check()`] finds what would make the plan fail on this node, [`explain()`] says why each
 //! change is there.
 
 pub mod check;
