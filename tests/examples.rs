@@ -5,9 +5,9 @@ use std::{fs, path::Path};
 
 use hostgw::{
     config::{self, Document, Format},
-    model::{Cluster, OperatingSystem},
+    model::{Cluster, ConfigPath, OperatingSystem},
     plan::{self, Desired, Plan, Policy, Saved},
-    render::{self, Palette, Report},
+    render::{self, Palette, Report, Source},
     state::State,
 };
 
@@ -17,9 +17,12 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+fn document(name: &str) -> Document {
+    Document::read(&root().join("examples").join(name)).unwrap()
+}
+
 fn load(name: &str) -> Cluster {
-    let document = Document::read(&root().join("examples").join(name)).unwrap();
-    config::load(&document).unwrap_or_else(|invalid| panic!("{name}\n{}", invalid.render(false)))
+    config::load(&document(name)).unwrap_or_else(|invalid| panic!("{name}\n{}", invalid.render(false)))
 }
 
 fn names() -> Vec<String> {
@@ -51,7 +54,17 @@ fn every_example_gives_its_plan() {
         let index = cluster.nodes.iter().position(|node| node.os == OperatingSystem::Linux).unwrap();
         let (desired, plan) = fresh_plan(&cluster, index);
         let explain = |change: &_| plan::explain(Some(&cluster), &desired, &Saved::default(), None, change);
-        let report = Report::new(&plan, explain, |_| None);
+        let positions = document(name).positions();
+        let locate = |path: &ConfigPath| {
+            let position = positions.of(path)?;
+            Some(Source {
+                path: path.to_string(),
+                file: name.clone(),
+                line: position.line,
+                column: position.column,
+            })
+        };
+        let report = Report::new(&plan, explain, locate);
         let text = render::text(&report, &Palette::new(false));
         cases::compare(&root().join(format!("tests/cases/examples/{name}.txt")), &text, &mut failures);
     }

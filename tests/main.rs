@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test that fails shall panic")]
 
 mod config_cases;
+mod e2e;
 mod examples;
 mod plan_cases;
 mod properties;

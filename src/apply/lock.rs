@@ -47,6 +47,20 @@ impl Lock {
     }
 }
 
+impl Lock {
+    /// Who holds the lock at `path` now; `None` when nobody does, or when it cannot be told.
+    #[must_use]
+    pub fn holder(path: &Path) -> Option<String> {
+        let mut file = File::open(path).ok()?;
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => {
+                Some(holder(&mut file).unwrap_or_else(|| "another process".to_owned()))
+            }
+            _ => None,
+        }
+    }
+}
+
 fn holder(file: &mut File) -> Option<String> {
     let mut text = String::new();
     file.rewind().ok()?;

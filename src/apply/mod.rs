@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub use journal::{Command, Record};
 pub use lock::{Lock, LockHeld};
 pub use state_dir::{Identity, LastApplied, StateDir};
-pub use transaction::{Failure, Incomplete, Request, recover, restore, run, undo_plan};
+pub use transaction::{Failure, Incomplete, Request, abandon, recover, restore, run, settle, undo_plan};
 
 use crate::{
     error::Error,

@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Lock, Record, journal::FORMAT};
+use super::{Command, Lock, Record, journal::FORMAT};
 use crate::{
     error::{Error, Kind},
     plan::Saved,
@@ -26,12 +26,15 @@ const OVERRIDE: &str = "HOSTGW_STATE_DIR";
 const DEFAULT: &str = "/run/hostgw";
 const JOURNAL: &str = "journal.json";
 const SAVED: &str = "saved-sysctls.json";
-const LAST: &str = "last-applied.json";
+const APPLIED: &str = "applied";
 const HISTORY: &str = "history";
 const LOCK: &str = "lock";
 
 /// How many committed transactions are kept.
 const KEPT: usize = 20;
+
+/// Of how many the whole desired state is kept, which only tells drift.
+const APPLIED_KEPT: usize = 3;
 
 /// The directory of one network namespace.
 #[derive(Debug, Clone)]
@@ -56,10 +59,14 @@ pub struct Identity {
 pub struct LastApplied {
     /// The number of its transaction.
     pub id: u64,
+    /// The command that made it.
+    pub command: Command,
     /// The node it was made for.
-    pub node: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
     /// The configuration file, as named on the command line.
-    pub file: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
     /// Seconds since 1970-01-01 00:00 UTC.
     pub at: u64,
     /// The desired state.
@@ -117,10 +124,10 @@ impl StateDir {
             Ok(Ok(lock)) => Ok(lock),
             Ok(Err(held)) => {
                 let holder = held.holder.unwrap_or_else(|| "another process".to_owned());
-                let waited = timeout.as_secs();
+                let waited = humantime::format_duration(timeout);
                 Err(Error::new(
                     Kind::Locked,
-                    format!("{holder} holds the lock of this node; waited {waited} s"),
+                    format!("{holder} holds the lock of this node; waited {waited}"),
                 )
                 .with_hint("wait for it to end, or give more time with --lock-timeout"))
             }
@@ -128,10 +135,17 @@ impl StateDir {
         }
     }
 
+    /// Who holds the lock now, as far as can be told; `None` when nobody does.
+    #[must_use]
+    pub fn holder(&self) -> Option<String> {
+        Lock::holder(&self.path.join(LOCK))
+    }
+
     fn create(&self) -> Result<(), Error> {
         let mut builder = DirBuilder::new();
         builder.recursive(true).mode(0o700);
-        builder.create(self.path.join(HISTORY)).map_err(|error| {
+        let folders = [HISTORY, APPLIED].map(|folder| self.path.join(folder));
+        folders.iter().try_for_each(|folder| builder.create(folder)).map_err(|error| {
             cannot("create the state directory", &self.path, &error)
                 .with_hint(format!("run as root, or name a writable place in {OVERRIDE}"))
         })
@@ -160,11 +174,7 @@ impl StateDir {
     pub fn commit(&self, record: &Record) -> Result<(), Error> {
         let target = self.history_file(record.id);
         self.rename(&self.path.join(JOURNAL), &target)?;
-        let history = self.history()?;
-        for id in history.iter().rev().skip(KEPT) {
-            // A record too many is no reason to fail a commit that is in force.
-            let _ = fs::remove_file(self.history_file(*id));
-        }
+        self.prune(HISTORY, KEPT);
         Ok(())
     }
 
@@ -176,15 +186,13 @@ impl StateDir {
         self.rename(&self.history_file(record.id), &self.path.join(JOURNAL))
     }
 
-    /// Ends the open transaction `record` as undone. What it had put in force is not the last apply any
-    /// more; what an earlier one had, still is.
+    /// Ends the open transaction `record` as undone; what an earlier one put in force is the last apply
+    /// again.
     ///
     /// # Errors
     /// When the files cannot be removed.
     pub fn forget(&self, record: &Record) -> Result<(), Error> {
-        if self.last_applied()?.is_some_and(|last| last.id == record.id) {
-            self.remove(LAST)?;
-        }
+        self.remove(&file_name(APPLIED, record.id))?;
         self.remove(JOURNAL)
     }
 
@@ -193,17 +201,7 @@ impl StateDir {
     /// # Errors
     /// When the directory is there and cannot be read.
     pub fn history(&self) -> Result<Vec<u64>, Error> {
-        let path = self.path.join(HISTORY);
-        let entries = match fs::read_dir(&path) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(cannot("read the history", &path, &error)),
-        };
-        let mut ids: Vec<u64> = entries
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".json")?.parse().ok())
-            .collect();
-        ids.sort_unstable();
-        Ok(ids)
+        self.numbers(HISTORY)
     }
 
     /// The newest committed transaction of this boot.
@@ -212,7 +210,7 @@ impl StateDir {
     /// As [`Self::open_journal`].
     pub fn last_committed(&self) -> Result<Option<Record>, Error> {
         match self.history()?.last() {
-            Some(id) => self.read(&format!("{HISTORY}/{id:06}.json")),
+            Some(id) => self.read(&file_name(HISTORY, *id)),
             None => Ok(None),
         }
     }
@@ -246,19 +244,47 @@ impl StateDir {
     /// # Errors
     /// When the file is there and cannot be read or understood.
     pub fn last_applied(&self) -> Result<Option<LastApplied>, Error> {
-        self.read(LAST)
+        match self.numbers(APPLIED)?.last() {
+            Some(id) => self.read(&file_name(APPLIED, *id)),
+            None => Ok(None),
+        }
     }
 
-    /// Replaces what the last apply put in force.
+    /// Adds what an apply put in force.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn write_last_applied(&self, last: Option<&LastApplied>) -> Result<(), Error> {
-        last.map_or_else(|| self.remove(LAST), |last| self.write(LAST, last))
+    pub fn write_last_applied(&self, last: &LastApplied) -> Result<(), Error> {
+        self.write(&file_name(APPLIED, last.id), last)?;
+        self.prune(APPLIED, APPLIED_KEPT);
+        Ok(())
     }
 
     fn history_file(&self, id: u64) -> PathBuf {
-        self.path.join(HISTORY).join(format!("{id:06}.json"))
+        self.path.join(file_name(HISTORY, id))
+    }
+
+    /// The numbers of the files in a folder, in order.
+    fn numbers(&self, folder: &str) -> Result<Vec<u64>, Error> {
+        let path = self.path.join(folder);
+        let entries = match fs::read_dir(&path) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(cannot_read(&path, &error)),
+        };
+        let mut ids: Vec<u64> = entries
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".json")?.parse().ok())
+            .collect();
+        ids.sort_unstable();
+        Ok(ids)
+    }
+
+    /// Removes all but the newest `kept` files of a folder. One too many is no reason to fail what is in
+    /// force.
+    fn prune(&self, folder: &str, kept: usize) {
+        for id in self.numbers(folder).unwrap_or_default().iter().rev().skip(kept) {
+            let _ = fs::remove_file(self.path.join(file_name(folder, *id)));
+        }
     }
 
     /// Reads a file of the directory; one of another boot or namespace is as good as absent.
@@ -267,11 +293,7 @@ impl StateDir {
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                let denied = cannot("read", &path, &error).with_hint("run as root");
-                return Err(Error { kind: Kind::Incomplete, ..denied });
-            }
-            Err(error) => return Err(cannot("read", &path, &error)),
+            Err(error) => return Err(cannot_read(&path, &error)),
         };
         let broken = |why: String| {
             Error::unexpected(format!("{} cannot be understood: {why}", path.display())).with_hint(
@@ -332,6 +354,20 @@ impl StateDir {
 /// Makes a rename in the directory of `path` last.
 fn sync_directory(path: &Path) -> io::Result<()> {
     path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
+}
+
+/// A file of a folder, by the number of its transaction.
+fn file_name(folder: &str, id: u64) -> String {
+    format!("{folder}/{id:06}.json")
+}
+
+/// A file that is there and cannot be read; for somebody who may not, it is unknown rather than wrong.
+fn cannot_read(path: &Path, error: &io::Error) -> Error {
+    let cannot = cannot("read", path, error);
+    if error.kind() == io::ErrorKind::PermissionDenied {
+        return Error { kind: Kind::Incomplete, ..cannot.with_hint("run as root") };
+    }
+    cannot.with_hint(format!("see to it, or name another place in {OVERRIDE}"))
 }
 
 fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {

@@ -4,7 +4,10 @@ use std::collections::BTreeSet;
 
 use crate::{
     error::{Error, Kind},
-    plan::{self, Change, Plan, Policy, Saved, SavedValue, Scope, SysctlChange, Touched, plan},
+    plan::{
+        self, Change, Desired, Plan, Policy, RouteChange, Saved, SavedValue, Scope, SysctlChange, Touched,
+        plan,
+    },
     state::{State, SysctlKey},
 };
 
@@ -77,12 +80,13 @@ pub fn run(
     request: &Request,
     interrupt: &Interrupt,
 ) -> Result<(), Failure> {
+    ensure_none_is_open(dir).map_err(Failure::Untouched)?;
     let saved_before = dir.saved().map_err(Failure::Untouched)?;
     let record = record(dir, request, saved_before).map_err(Failure::Untouched)?;
     dir.begin(&record).map_err(Failure::Untouched)?;
     let result = commit_and_verify(node, dir, request, &record, interrupt);
     let Err(cause) = result else { return Ok(()) };
-    match restore(node, dir, &record) {
+    match restore(node, dir, &record, Policy::Respect) {
         Ok(()) => Err(Failure::RolledBack { cause }),
         Err(Failure::Incomplete(mut incomplete)) => {
             incomplete.cause = Some(cause);
@@ -90,6 +94,17 @@ pub fn run(
         }
         Err(Failure::Untouched(why) | Failure::RolledBack { cause: why }) => {
             Err(Failure::incomplete(Some(cause), why, Vec::new()))
+        }
+    }
+}
+
+/// A journal is never written over: it is the only way back.
+fn ensure_none_is_open(dir: &StateDir) -> Result<(), Error> {
+    match dir.open_journal()? {
+        None => Ok(()),
+        Some(_) => {
+            Err(Error::new(Kind::Stale, "another transaction was left open meanwhile; nothing was changed")
+                .with_hint("run the command again: it undoes that one first"))
         }
     }
 }
@@ -123,18 +138,23 @@ fn commit_and_verify(
         return Err(commit_error(CommitError::Interrupted));
     }
     dir.write_saved(&saved_after(request, record))?;
-    dir.write_last_applied(last_applied(request, record).as_ref())?;
+    dir.write_last_applied(&last_applied(request, record))?;
     dir.commit(record)
 }
 
-fn last_applied(request: &Request, record: &Record) -> Option<LastApplied> {
-    Some(LastApplied {
+fn last_applied(request: &Request, record: &Record) -> LastApplied {
+    LastApplied {
         id: record.id,
-        node: request.node?.to_owned(),
-        file: request.file?.to_owned(),
+        command: request.command,
+        node: record.node.clone(),
+        file: record.file.clone(),
         at: request.now,
-        state: request.desired.clone(),
-    })
+        state: match request.command {
+            Command::Apply => request.desired.clone(),
+            // What was given back is not hostgw's any more.
+            Command::Destroy => State::default(),
+        },
+    }
 }
 
 fn commit_error(error: CommitError) -> Error {
@@ -151,11 +171,18 @@ fn verify(plan: &Plan) -> Result<(), Error> {
     if plan.is_empty() && plan.unknown.is_empty() {
         return Ok(());
     }
-    let differences = plan.changes.iter().map(|change| format!("not in force: {change}"));
+    let differences = plan.changes.iter().map(|change| match change {
+        Change::Sysctl(sysctl) => format!("{} is {}, not {}", sysctl.key, sysctl.before, sysctl.after),
+        other => format!("not in force: {other}"),
+    });
     let conflicts = plan.conflicts.iter().map(|conflict| conflict.to_string());
     let unknown = plan.unknown_subjects().map(|subject| format!("{subject} cannot be read any more"));
-    Err(Error::new(Kind::RolledBack, "the kernel took every change, but the result is not what was planned")
-        .with_details(differences.chain(conflicts).chain(unknown)))
+    let message = if plan.changes.is_empty() && !plan.conflicts.is_empty() {
+        "something that is not hostgw's stands in the way"
+    } else {
+        "what stands now is not what was planned"
+    };
+    Err(Error::new(Kind::RolledBack, message).with_details(differences.chain(conflicts).chain(unknown)))
 }
 
 /// The saved values while the commit runs: what it writes for the first time is added.
@@ -164,8 +191,9 @@ fn saved_during(request: &Request, record: &Record) -> Saved {
     for change in sysctl_changes(request.plan) {
         let mut save = |key: &SysctlKey, with: Option<&SysctlKey>| {
             if let Some(value) = request.observed.sysctls.get(key) {
-                let value = SavedValue { value: value.clone(), with: with.cloned() };
-                saved.0.entry(key.clone()).or_insert(value);
+                let new = SavedValue { value: value.clone(), with: with.cloned(), written: false };
+                let entry = saved.0.entry(key.clone()).or_insert(new);
+                entry.written |= with.is_none();
             }
         };
         save(&change.key, None);
@@ -178,8 +206,23 @@ fn saved_during(request: &Request, record: &Record) -> Saved {
 
 /// The saved values after the commit: what was given back is forgotten.
 fn saved_after(request: &Request, record: &Record) -> Saved {
-    let mut saved = saved_during(request, record);
-    saved.0.retain(|key, _| !request.released.contains(key));
+    without_released(saved_during(request, record), request.desired, request.released)
+}
+
+/// The saved values without those of `released` keys. A key that a wanted switch still rewrites stays, for
+/// the day when the switch goes.
+fn without_released(mut saved: Saved, desired: &State, released: &BTreeSet<SysctlKey>) -> Saved {
+    let is_rewritten = |saved: &SavedValue| {
+        saved
+            .with
+            .as_ref()
+            .is_some_and(|switch| desired.sysctls.contains_key(switch) && !released.contains(switch))
+    };
+    saved.0.retain(|key, saved| {
+        let is_released = released.contains(key);
+        saved.written &= !is_released;
+        !is_released || is_rewritten(saved)
+    });
     saved
 }
 
@@ -198,28 +241,88 @@ fn sysctl_changes(plan: &Plan) -> impl Iterator<Item = &SysctlChange> {
 /// could be put back.
 pub fn recover(node: &mut dyn Node, dir: &StateDir) -> Result<Option<Record>, Failure> {
     let Some(record) = dir.open_journal().map_err(Failure::Untouched)? else { return Ok(None) };
-    restore(node, dir, &record)?;
+    restore(node, dir, &record, Policy::Respect)?;
     Ok(Some(record))
 }
 
 /// Puts back what stood before the open transaction `record`, verifies that, and ends the transaction.
+/// `policy` says what becomes of what somebody else put in the way since. The caller holds the lock.
 ///
 /// # Errors
 /// [`Failure::Incomplete`]; the journal stays, so that a later rollback goes on from there.
-pub fn restore(node: &mut dyn Node, dir: &StateDir, record: &Record) -> Result<(), Failure> {
+pub fn restore(node: &mut dyn Node, dir: &StateDir, record: &Record, policy: Policy) -> Result<(), Failure> {
     let incomplete = |why, left| Failure::incomplete(None, why, left);
-    let back = undo_plan(node, record, Policy::Respect).map_err(|why| incomplete(why, Vec::new()))?;
-    // An undo is never interrupted.
-    let committed = node.commit(&back.changes, Order::Undo, &Interrupt::new()).map_err(commit_error);
-    let left = undo_plan(node, record, Policy::Respect).map_err(|why| incomplete(why, back.changes))?;
+    let mut refused = None;
+    let mut left = undo_plan(node, record, policy).map_err(|why| incomplete(why, Vec::new()))?;
+    // Again as long as it helps: what one change needs, another may have put back.
+    while !left.changes.is_empty() {
+        // An undo is never interrupted.
+        let committed = node.commit(&left.changes, Order::Undo, &Interrupt::new());
+        refused = committed.map_err(commit_error).err();
+        let before = std::mem::take(&mut left);
+        left = undo_plan(node, record, policy).map_err(|why| incomplete(why, before.changes.clone()))?;
+        if left == before {
+            break;
+        }
+    }
     if let Err(why) = verify(&left) {
         // What somebody else put in the way meanwhile is theirs to clear; told is the whole way back.
         let whole = undo_plan(node, record, Policy::Adopt).map_or(left.changes, |plan| plan.changes);
-        return Err(incomplete(committed.err().unwrap_or(why), whole));
+        return Err(incomplete(refused.unwrap_or(why), in_undo_order(whole)));
     }
-    dir.write_saved(&record.saved_before)
-        .and_then(|()| dir.forget(record))
-        .map_err(|why| incomplete(why, Vec::new()))
+    end_undone(dir, record).map_err(|why| incomplete(why, Vec::new()))
+}
+
+/// Ends the open transaction `record`, whose changes are undone.
+fn end_undone(dir: &StateDir, record: &Record) -> Result<(), Error> {
+    // A full disk is no reason to fail where nothing has to be written.
+    if dir.saved()? != record.saved_before {
+        dir.write_saved(&record.saved_before)?;
+    }
+    dir.forget(record)
+}
+
+/// Gives up what a rollback could not put back, and ends its transaction; a route of hostgw's that stands in
+/// its place goes all the same. Returns what is left, in words. The caller holds the lock.
+///
+/// # Errors
+/// When the node or the state directory cannot be read or written.
+pub fn abandon(node: &mut dyn Node, dir: &StateDir, record: &Record) -> Result<Vec<String>, Error> {
+    let left = undo_plan(node, record, Policy::Respect)?;
+    let own: Vec<Change> = left.changes.iter().filter_map(without_own).collect();
+    node.commit(&own, Order::Undo, &Interrupt::new()).map_err(commit_error)?;
+    end_undone(dir, record)?;
+    let changes = left.changes.iter().map(|change| format!("not put back: {change}"));
+    Ok(changes.chain(left.conflicts.iter().map(ToString::to_string)).collect())
+}
+
+/// The removal of hostgw's own from a place where something else cannot be put back.
+fn without_own(change: &Change) -> Option<Change> {
+    let Change::Route(change) = change else { return None };
+    let after: Vec<_> = change.before.iter().filter(|route| !route.is_owned()).cloned().collect();
+    (after != change.before).then(|| Change::Route(RouteChange { after, ..change.clone() }))
+}
+
+/// Gives back the saved sysctl values that stand again already, though nothing has to be written for it:
+/// kept, they would one day overwrite somebody else's. The caller holds the lock.
+///
+/// # Errors
+/// When they cannot be read or written.
+pub fn settle(dir: &StateDir, desired: &Desired) -> Result<(), Error> {
+    ensure_none_is_open(dir)?;
+    let saved = dir.saved()?;
+    let settled = without_released(saved.clone(), &desired.state, &desired.released);
+    if settled == saved { Ok(()) } else { dir.write_saved(&settled) }
+}
+
+/// The order in which an undo goes about it.
+fn in_undo_order(mut changes: Vec<Change>) -> Vec<Change> {
+    changes.sort_by_key(|change| match change {
+        Change::Sysctl(_) => 0,
+        Change::Route(_) => 1,
+        Change::Nat(_) => 2,
+    });
+    changes
 }
 
 /// What must change to get back to what stood before `record`.

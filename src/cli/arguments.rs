@@ -128,6 +128,12 @@ pub(super) struct DestroyOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct RollbackOptions {
+    /// Put back what was there before even where somebody else has put something since.
+    #[arg(long)]
+    pub adopt: bool,
+    /// Leave what cannot be put back, say what it is, and end the transaction.
+    #[arg(long, conflicts_with = "adopt")]
+    pub abandon: bool,
     #[command(flatten)]
     pub consent: Consent,
 }
@@ -159,7 +165,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         "s" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
-        "" => return Err(format!("{number} what? say {number}s for seconds")),
+        "" => return Err(format!("{number} has no unit: say {number}s for seconds")),
         _ => return Err("the units are ms, s, m and h".to_owned()),
     };
     number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(|| "that is too long".to_owned())

@@ -95,6 +95,12 @@ impl Output {
         self.say(&format!("{} {}", self.messages.change.apply_to("warning:"), printable(text)));
     }
 
+    /// Says that not everything could be read, and what to do about it.
+    pub(super) fn incomplete(&self, what: &str, hint: Option<&str>) {
+        let hint = hint.map_or_else(String::new, |hint| format!("; {hint}, to see the rest"));
+        self.warn(&format!("{what} is incomplete{hint}"));
+    }
+
     /// Says that something went well.
     pub(super) fn done(&self, text: &str) {
         self.say(&self.messages.add.apply_to(printable(text)).to_string());

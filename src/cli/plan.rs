@@ -1,15 +1,22 @@
 //! `hostgw plan`
 
 use super::{Failure, Verdict, arguments::PlanOptions, output::Output, session::Session};
-use crate::{error::Kind, plan::Policy, render};
+use crate::{error::Kind, plan::Policy, render, text::count};
 
 /// Shows what would change on this node.
 pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
-    let session = Session::open(&options.target, policy)?;
+    let mut session = Session::new(&options.target, policy)?;
+    session.look()?;
     if session.dir.open_journal().is_ok_and(|open| open.is_some()) {
-        output.warn("an apply was interrupted here, or not undone to its end: hostgw rollback finishes undoing it, and so does \
-             the next apply before its own work");
+        output.warn(&match session.dir.holder() {
+            Some(holder) => format!("an apply is under way ({holder}): what stands now will change"),
+            None => {
+                "an apply was interrupted here, or not undone to its end: hostgw rollback finishes undoing \
+                     it, and so does the next apply before its own work"
+                    .to_owned()
+            }
+        });
     }
     session.check()?;
     let report = session.report();
@@ -19,12 +26,12 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
         output.result(&render::text(&report, &output.palette))?;
     }
     if let Some(unknown) = session.plan.unknown.first() {
-        let hint =
-            unknown.hint.as_ref().map_or_else(String::new, |hint| format!("; {hint}, to see the rest"));
-        output.warn(&format!("the plan is incomplete{hint}"));
+        output.incomplete("the plan", unknown.hint.as_deref());
         return Err(Failure::Said(Kind::Incomplete));
     }
     if !session.plan.conflicts.is_empty() {
+        let count = count(session.plan.conflicts.len(), "conflict");
+        output.warn(&format!("{count}: apply refuses this plan; --adopt takes over what stands in the way"));
         return Err(Failure::Said(Kind::Conflict));
     }
     Ok(if options.detailed_exitcode && !session.plan.changes.is_empty() { 2 } else { 0 })

@@ -1,10 +1,10 @@
 //! `hostgw rollback`
 
 use super::{
-    Failure, Verdict,
+    Verdict,
     arguments::RollbackOptions,
     output::Output,
-    session::state_dir,
+    session::{check_complete, check_conflicts, state_dir},
     signals,
     transaction::{described, report},
 };
@@ -12,25 +12,29 @@ use crate::{
     apply::{self, Record, StateDir},
     error::{Error, Kind},
     kernel::LiveNode,
-    plan::{Policy, Reason},
+    plan::{Action, Plan, Policy, Reason},
     render::{self, Report},
 };
 
 /// Undoes the newest transaction: the interrupted one, else the last that was committed.
 pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
     let dir = state_dir()?;
-    let Some((record, _)) = newest(&dir)? else {
+    let Some((record, is_open)) = newest(&dir)? else {
         output.result("Nothing to do: no apply of this boot is on record here.\n")?;
         return Ok(0);
     };
-    show(&record, output)?;
+    if let Some(holder) = dir.holder().filter(|_| is_open) {
+        output.warn(&format!("{} is still under way ({holder}): waiting for it", described(&record)));
+    }
+    let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
+    let back = plan_back(&record, is_open, options, policy)?;
+    output.result(&render::text(&told(&back), &output.palette))?;
     if !options.consent.yes {
         output.ask(&format!("Undo {}?", described(&record)))?;
     }
     let _lock = dir.lock(options.consent.lock_timeout, "rollback")?;
     signals::interrupt()?;
-    let found = newest(&dir)?.filter(|(now, _)| *now == record);
-    let Some((record, is_open)) = found else {
+    let Some((record, is_open)) = newest(&dir)?.filter(|now| *now == (record, is_open)) else {
         return Err(Error::new(
             Kind::Stale,
             "another hostgw changed this node meanwhile; nothing was undone",
@@ -38,12 +42,44 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
         .with_hint("run hostgw rollback again")
         .into());
     };
+    // Only now, when nothing forbids it, is a committed transaction opened again.
+    plan_back(&record, is_open, options, policy)?;
     if !is_open {
         dir.reopen(&record)?;
     }
-    apply::restore(&mut LiveNode, &dir, &record).map_err(|failure| report(failure, output))?;
-    output.done(&format!("Undid {}, and verified: the node is as it was before.", described(&record)));
+    match apply::restore(&mut LiveNode, &dir, &record, policy) {
+        Ok(()) => {
+            output
+                .done(&format!("Undid {}, and verified: the node is as it was before.", described(&record)));
+        }
+        Err(failure) if options.abandon => {
+            let left = apply::abandon(&mut LiveNode, &dir, &record)?;
+            output.done(&format!("Undid {}, as far as it could be undone.", described(&record)));
+            left.iter().for_each(|left| output.warn(left));
+            drop(failure);
+        }
+        Err(failure) => return Err(report(failure, output)),
+    }
     Ok(0)
+}
+
+/// The plan back. A committed transaction is only undone when all of it can be, as far as can be seen; of an
+/// interrupted one, as much as can be.
+fn plan_back(
+    record: &Record,
+    is_open: bool,
+    options: &RollbackOptions,
+    policy: Policy,
+) -> Result<Plan, Error> {
+    let back = apply::undo_plan(&mut LiveNode, record, policy)?;
+    check_complete(&back)?;
+    if !is_open && !options.abandon {
+        check_conflicts(
+            &back,
+            "remove what stands there, put back what was there before with --adopt, or leave it with --abandon",
+        )?;
+    }
+    Ok(back)
 }
 
 /// The newest transaction, and whether it is still open.
@@ -54,9 +90,16 @@ fn newest(dir: &StateDir) -> Result<Option<(Record, bool)>, Error> {
     Ok(dir.last_committed()?.map(|record| (record, false)))
 }
 
-fn show(record: &Record, output: &Output) -> Result<(), Failure> {
-    let back = apply::undo_plan(&mut LiveNode, record, Policy::Respect)?;
-    let before = |_: &_| Reason { text: "as it was before".to_owned(), origin: None, drift: false };
-    let report = Report::new(&back, before, |_| None);
-    output.result(&render::text(&report, &output.palette))
+fn told(back: &Plan) -> Report {
+    let before = |_: &_| Reason { text: String::new(), origin: None, drift: false };
+    let mut report = Report::new(back, before, |_| None);
+    for change in &mut report.changes {
+        match change.action {
+            Action::Add => "it was there before",
+            Action::Change => "as it was before",
+            Action::Remove => "it was not there before",
+        }
+        .clone_into(&mut change.reason.text);
+    }
+    report
 }

@@ -28,7 +28,7 @@ pub(super) fn document(file: Option<&Path>) -> Result<Document, Failure> {
     let file = match file {
         Some(file) if file.as_os_str() == "-" => return standard_input(),
         Some(file) => file.to_owned(),
-        None => config::find_in(Path::new(".")).map_err(|error| invalid_input(&error))?,
+        None => config::find_in(Path::new("")).map_err(|error| invalid_input(&error))?,
     };
     Ok(Document::read(&file).map_err(|error| invalid_input(&error))?)
 }
@@ -68,13 +68,13 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Loads the configuration, finds out which node this is, observes it and plans.
-    pub(super) fn open(target: &Target, policy: Policy) -> Result<Self, Failure> {
+    /// Loads the configuration, and finds out which node this is.
+    pub(super) fn new(target: &Target, policy: Policy) -> Result<Self, Failure> {
         let loaded = load(target.file.as_deref())?;
         let host = kernel::host()?;
         let host_name = kernel::host_name().ok();
         let index = plan::identify(&loaded.cluster, target.node.as_deref(), &host, host_name.as_deref())?;
-        let mut session = Self {
+        Ok(Self {
             index,
             dir: state_dir()?,
             desired: Desired::nothing(&Saved::default()),
@@ -85,13 +85,11 @@ impl Session {
             policy,
             plan: Plan::default(),
             loaded,
-        };
-        session.refresh()?;
-        Ok(session)
+        })
     }
 
-    /// Observes the node and plans again.
-    pub(super) fn refresh(&mut self) -> Result<(), Failure> {
+    /// Observes the node and plans.
+    pub(super) fn look(&mut self) -> Result<(), Failure> {
         let mut unknown = Vec::new();
         self.saved = readable(self.dir.saved(), &mut unknown)?.unwrap_or_default();
         self.last = last_applied(&self.dir)?;
@@ -111,13 +109,18 @@ impl Session {
     /// The plan with everything that is told about it.
     pub(super) fn report(&self) -> Report {
         let locator = Locator::new(&self.loaded.document);
-        let last = self.last.as_ref().filter(|last| last.node == self.node_name()).map(|last| &last.state);
+        let last = self
+            .last
+            .as_ref()
+            .filter(|last| last.node.as_deref() == Some(self.node_name()))
+            .map(|last| &last.state);
         let cluster = &self.loaded.cluster;
         let explain = |change: &_| plan::explain(Some(cluster), &self.desired, &self.saved, last, change);
         let mut report = Report::new(&self.plan, explain, |path| locator.source(path));
         report.node = Some(self.node_name().to_owned());
         report.file = Some(self.loaded.document.name().to_owned());
         report.warnings = plan::check::warnings(cluster, self.index, &self.desired, &self.observed);
+        report.warnings.extend(plan::check::irrevocable(&self.plan));
         report
     }
 
@@ -149,27 +152,26 @@ impl Session {
         let hint = problems.iter().find_map(|problem| problem.hint.clone());
         Error { hint, ..Error::new(Kind::Invalid, message).with_details(details) }
     }
+}
 
-    /// That everything a plan rests on could be read.
-    pub(super) fn check_complete(&self) -> Result<(), Error> {
-        let Some(first) = self.plan.unknown.first() else { return Ok(()) };
-        let details = self.plan.unknown.iter().map(|unknown| format!("{}: {}", unknown.what, unknown.why));
-        let error =
-            Error::new(Kind::Incomplete, "the plan is incomplete: part of the live state could not be read")
-                .with_details(details);
-        Err(Error { hint: first.hint.clone(), ..error })
-    }
+/// That everything a plan rests on could be read.
+pub(super) fn check_complete(plan: &Plan) -> Result<(), Error> {
+    let Some(first) = plan.unknown.first() else { return Ok(()) };
+    let details = plan.unknown.iter().map(|unknown| format!("{}: {}", unknown.what, unknown.why));
+    let error = Error::new(Kind::Incomplete, "part of the live state could not be read; nothing was changed")
+        .with_details(details);
+    Err(Error { hint: first.hint.clone(), ..error })
+}
 
-    /// That nothing of somebody else's stands in the way.
-    pub(super) fn check_conflicts(&self) -> Result<(), Error> {
-        if self.plan.conflicts.is_empty() {
-            return Ok(());
-        }
-        let count = crate::text::count(self.plan.conflicts.len(), "conflict");
-        Err(Error::new(Kind::Conflict, format!("{count} with what hostgw does not own; nothing was changed"))
-            .with_details(self.plan.conflicts.iter().map(ToString::to_string))
-            .with_hint("remove what stands there, or take it over with --adopt"))
+/// That nothing of somebody else's stands in the way.
+pub(super) fn check_conflicts(plan: &Plan, hint: &str) -> Result<(), Error> {
+    if plan.conflicts.is_empty() {
+        return Ok(());
     }
+    let count = crate::text::count(plan.conflicts.len(), "conflict");
+    Err(Error::new(Kind::Conflict, format!("{count} with what hostgw does not own; nothing was changed"))
+        .with_details(plan.conflicts.iter().map(ToString::to_string))
+        .with_hint(hint))
 }
 
 /// The state directory of this namespace.
@@ -184,7 +186,7 @@ pub(super) fn readable<T>(result: Result<T, Error>, unknown: &mut Vec<Unknown>) 
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind == Kind::Incomplete => {
-            unknown.push(Unknown { what: Subject::SavedSysctls, why: error.message, hint: error.hint });
+            unknown.push(Unknown { what: Subject::Records, why: error.message, hint: error.hint });
             Ok(None)
         }
         Err(error) => Err(error),
@@ -192,18 +194,18 @@ pub(super) fn readable<T>(result: Result<T, Error>, unknown: &mut Vec<Unknown>) 
 }
 
 /// What was last applied, to tell drift from new wishes. Nothing is drift while a transaction is open, or
-/// for somebody who may not read it.
+/// where it cannot be read: nothing else rests on it.
 pub(super) fn last_applied(dir: &StateDir) -> Result<Option<LastApplied>, Error> {
     if readable(dir.open_journal(), &mut Vec::new())?.flatten().is_some() {
         return Ok(None);
     }
-    Ok(readable(dir.last_applied(), &mut Vec::new())?.flatten())
+    Ok(dir.last_applied().ok().flatten())
 }
 
 fn not_linux(name: &str) -> Error {
     Error::new(Kind::Invalid, format!("node {name} is a Windows node, and this is Linux")).with_hint(format!(
-        "hostgw render --node {name} writes its routes as a script for Windows; \
-             hostgw plan --all-nodes shows them"
+        "its routes are for hostgw render --node {name} to write as a script for Windows, and for \
+         hostgw plan --all-nodes to show; this version has neither yet"
     ))
 }
 

@@ -12,6 +12,13 @@ use signal_hook::{
 
 use crate::{apply::Interrupt, error::Error};
 
+/// The signals that were ignored when the program started, as nohup(1) has it, one bit each; they stay so.
+fn ignored() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
+}
+
 /// From the first call on, SIGINT, SIGTERM and SIGHUP raise the interrupt that this gives, and do nothing
 /// else: a commit under way stops at the next change and is rolled back, an undo goes on to its end.
 ///
@@ -23,7 +30,9 @@ pub(super) fn interrupt() -> Result<Arc<Interrupt>, Error> {
         return Ok(Arc::clone(interrupt));
     }
     let cannot = |error: std::io::Error| Error::unexpected(format!("cannot listen for signals: {error}"));
-    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP]).map_err(cannot)?;
+    let ignored = ignored();
+    let heard = [SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| ignored >> (signal - 1) & 1 == 0);
+    let mut signals = Signals::new(heard).map_err(cannot)?;
     let interrupt = Arc::new(Interrupt::new());
     let raised = Arc::clone(&interrupt);
     thread::Builder::new()

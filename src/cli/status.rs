@@ -8,32 +8,33 @@ use std::{
 use serde::Serialize;
 
 use super::{
-    Verdict,
+    Failure, Verdict,
     arguments::StatusOptions,
     output::Output,
     session::{last_applied, readable, state_dir},
     transaction::described,
 };
 use crate::{
-    apply::{LastApplied, Node, Record},
+    apply::{Command, LastApplied, Node},
+    error::{Error, Kind},
     kernel::LiveNode,
     model::Family,
-    plan::{self, Policy, Reason, Scope},
+    plan::{self, Policy, Reason, Scope, Totals},
     render::{self, Report},
-    state::{NatTable, Route, State, Unknown},
-    text::count,
+    state::{NatTable, Route, State, Subject, Unknown},
+    text::{count, printable},
 };
 
-/// What is known of hostgw on this node.
+/// What is known of hostgw on this node. What could not be read is null, and told under `unknown`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Status {
     format: u32,
     namespace: String,
     owned: Owned,
-    saved_sysctls: usize,
-    last_apply: Option<LastApply>,
-    interrupted: Option<String>,
+    saved_sysctls: Option<usize>,
+    last: Option<Last>,
+    open: Option<String>,
     drift: Option<Report>,
     unknown: Vec<Unknown>,
 }
@@ -42,14 +43,18 @@ struct Status {
 #[serde(rename_all = "camelCase")]
 struct Owned {
     routes: Vec<String>,
-    nat: Vec<String>,
+    nat: Option<Vec<String>>,
 }
 
+/// The last transaction that is in force.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct LastApply {
-    node: String,
-    file: String,
+struct Last {
+    command: Command,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
     at: String,
 }
 
@@ -61,90 +66,108 @@ pub(super) fn run(options: &StatusOptions, output: &Output) -> Verdict {
     } else {
         output.result(&text(&status, output))?;
     }
-    Ok(0)
+    let Some(unknown) = status.unknown.first() else { return Ok(0) };
+    output.incomplete("the status", unknown.hint.as_deref());
+    Err(Failure::Said(Kind::Incomplete))
 }
 
-fn gather() -> Result<Status, super::Failure> {
+fn gather() -> Result<Status, Error> {
     let dir = state_dir()?;
     let mut unknown = Vec::new();
-    let saved = readable(dir.saved(), &mut unknown)?.unwrap_or_default();
+    let saved = readable(dir.saved(), &mut unknown)?;
     let last = last_applied(&dir)?;
     let open = readable(dir.open_journal(), &mut Vec::new())?.flatten();
-    let desired = last.as_ref().map(|last| last.state.clone());
-    let scope = desired.as_ref().map_or_else(Scope::default, |desired| Scope::of(desired, Vec::new()));
+    let scope = last.as_ref().map_or_else(Scope::default, |last| Scope::of(&last.state, Vec::new()));
     let observed = LiveNode.observe(&scope)?.state;
     unknown.extend(observed.unknown.iter().cloned());
-    let drift = desired.map(|desired| {
-        let drift = plan::plan(&desired, &observed, Policy::Respect);
-        let changed =
-            |_: &_| Reason { text: "changed since the last apply".to_owned(), origin: None, drift: true };
-        Report::new(&drift, changed, |_| None)
-    });
+    let drift = last.as_ref().map(|last| drift(&last.state, &observed));
+    let namespace = dir.path().file_name().map(|name| name.to_string_lossy().into_owned());
     Ok(Status {
         format: 1,
-        namespace: dir
-            .path()
-            .file_name()
-            .map_or_else(String::new, |name| name.to_string_lossy().into_owned()),
+        namespace: namespace.unwrap_or_default(),
         owned: owned(&observed),
-        saved_sysctls: saved.0.len(),
-        last_apply: last.as_ref().map(LastApply::of),
-        interrupted: open.as_ref().map(|record: &Record| described(record)),
+        saved_sysctls: saved.map(|saved| saved.0.len()),
+        last: last.as_ref().map(Last::of),
+        open: open.as_ref().map(|open| match dir.holder() {
+            Some(holder) => format!("{} is under way ({holder})", described(open)),
+            None => format!(
+                "{} was interrupted, or not undone to its end; hostgw rollback finishes undoing it",
+                described(open)
+            ),
+        }),
         drift,
         unknown,
     })
 }
 
+fn drift(last: &State, observed: &State) -> Report {
+    let drift = plan::plan(last, observed, Policy::Respect);
+    let changed =
+        |_: &_| Reason { text: "changed since the last apply".to_owned(), origin: None, drift: true };
+    Report::new(&drift, changed, |_| None)
+}
+
 fn owned(observed: &State) -> Owned {
     let routes = observed.routes.iter().filter(|route| route.is_owned());
     let tables = Family::ALL.into_iter().filter_map(|family| observed.nat.get(family));
-    Owned {
-        routes: routes.map(Route::to_string).collect(),
-        nat: tables.flat_map(NatTable::objects).map(|object| object.to_string()).collect(),
-    }
+    let nat = tables.flat_map(NatTable::objects).map(|object| object.to_string());
+    let is_known = !Family::ALL.into_iter().any(|family| observed.nat_unknown(family));
+    Owned { routes: routes.map(Route::to_string).collect(), nat: is_known.then(|| nat.collect()) }
 }
 
-impl LastApply {
+impl Last {
     fn of(last: &LastApplied) -> Self {
         let at = UNIX_EPOCH + Duration::from_secs(last.at);
-        let at = humantime::format_rfc3339_seconds(at).to_string();
-        Self { node: last.node.clone(), file: last.file.clone(), at }
+        Self {
+            command: last.command,
+            node: last.node.clone(),
+            file: last.file.clone(),
+            at: humantime::format_rfc3339_seconds(at).to_string(),
+        }
     }
 }
 
 fn text(status: &Status, output: &Output) -> String {
     let mut text = String::new();
     let Status { owned, unknown, .. } = status;
-    let _ = writeln!(
-        text,
-        "Owned: {}, {}",
-        count(owned.routes.len(), "route"),
-        count(owned.nat.len(), "NAT object")
-    );
-    for object in owned.routes.iter().chain(&owned.nat) {
-        let _ = writeln!(text, "  {object}");
+    let nat = owned
+        .nat
+        .as_ref()
+        .map_or_else(|| "an unknown number of NAT objects".to_owned(), |nat| count(nat.len(), "NAT object"));
+    let _ = writeln!(text, "Owned: {}, {nat}", count(owned.routes.len(), "route"));
+    for object in owned.routes.iter().chain(owned.nat.iter().flatten()) {
+        let _ = writeln!(text, "  {}", printable(object));
     }
-    for unknown in unknown {
-        let _ = writeln!(text, "? {} is unknown: {}", unknown.what, unknown.why);
-    }
-    let _ = writeln!(text, "Saved: {}", count(status.saved_sysctls, "sysctl value"));
-    let _ = match &status.last_apply {
-        Some(last) => writeln!(text, "Last apply: {}, node {}, {}", last.at, last.node, last.file),
-        None => writeln!(text, "Last apply: none on record in this boot"),
-    };
-    if let Some(interrupted) = &status.interrupted {
-        let _ = writeln!(
-            text,
-            "Open: {interrupted} was interrupted, or not undone to its end; hostgw rollback finishes undoing it"
-        );
+    let saved =
+        status.saved_sysctls.map_or_else(|| "unknown".to_owned(), |saved| count(saved, "sysctl value"));
+    let _ = writeln!(text, "Saved: {saved}");
+    let _ = writeln!(text, "Last: {}", last(status));
+    if let Some(open) = &status.open {
+        let _ = writeln!(text, "Open: {open}");
     }
     match &status.drift {
-        Some(drift) if drift.totals == plan::Totals::default() => text.push_str("Drift: none\n"),
+        Some(drift) if drift.totals == Totals::default() => text.push_str("Drift: none\n"),
         Some(drift) => {
-            text.push_str("Drift, with what an apply would do about it:\n\n");
+            text.push_str("Drift, with what would undo it:\n\n");
             text.push_str(&render::text(drift, &output.palette));
         }
         None => {}
     }
+    for unknown in unknown {
+        let _ = writeln!(text, "? {}: unknown, {}", unknown.what, printable(&unknown.why));
+    }
     text
+}
+
+fn last(status: &Status) -> String {
+    let no_records = status.unknown.iter().any(|unknown| unknown.what == Subject::Records);
+    match &status.last {
+        Some(Last { command, node, file, at }) => {
+            let node = node.as_ref().map_or_else(String::new, |node| format!(", node {node}"));
+            let file = file.as_ref().map_or_else(String::new, |file| format!(", {file}"));
+            printable(&format!("{command} of {at}{node}{file}"))
+        }
+        None if no_records => "unknown".to_owned(),
+        None => "no apply is on record in this boot".to_owned(),
+    }
 }

@@ -7,19 +7,73 @@ use crate::{
     apply::{self, Command, Record, Request, StateDir},
     error::{Error, Kind},
     kernel::LiveNode,
-    render,
+    plan::{Desired, Policy, Totals},
+    render::{self, Report},
 };
 
-/// A transaction to run.
-pub(super) struct Work<'a> {
-    pub request: Request<'a>,
-    pub dir: &'a StateDir,
+/// What a verb that changes the node wants.
+pub(super) trait Aim {
+    /// Observes the node and plans.
+    fn look(&mut self) -> Result<(), Failure>;
+    /// Everything that forbids the plan, before the first write.
+    fn check(&self) -> Result<(), Error>;
+    fn dir(&self) -> &StateDir;
+    fn desired(&self) -> &Desired;
+    /// The plan with everything that is told about it.
+    fn report(&self) -> Report;
+    /// What is asked before it is committed.
+    fn question(&self) -> String;
+    fn request(&self) -> Request<'_>;
 }
 
-/// Runs a transaction and reports how it ended when it failed.
-pub(super) fn run(work: &Work, output: &Output) -> Result<(), Failure> {
+/// Looks, shows, asks, locks, looks again, commits, verifies. Gives the totals of what was done; `None` when
+/// there was nothing to do.
+pub(super) fn carry_out(
+    aim: &mut dyn Aim,
+    consent: &Consent,
+    output: &Output,
+) -> Result<Option<Totals>, Failure> {
+    recover(aim.dir(), consent, output)?;
+    aim.look()?;
+    aim.check()?;
+    let show = |aim: &dyn Aim| output.result(&render::text(&aim.report(), &output.palette));
+    show(aim)?;
+    let has_work = !aim.request().plan.is_empty();
+    if !has_work && aim.desired().released.is_empty() {
+        return Ok(None);
+    }
+    if has_work && !consent.yes {
+        output.ask(&aim.question())?;
+    }
+    let shown = aim.request().plan.clone();
+    let description = description(aim.request().command);
+    let _lock = aim.dir().lock(consent.lock_timeout, &description)?;
+    aim.look()?;
+    aim.check()?;
+    if aim.request().plan.is_empty() {
+        apply::settle(aim.dir(), aim.desired())?;
+        if has_work {
+            output.done("Nothing is left to do: it was done meanwhile.");
+        }
+        return Ok(None);
+    }
+    if *aim.request().plan != shown {
+        if !consent.yes {
+            show(aim)?;
+            return Err(Error::new(
+                Kind::Stale,
+                "the live state changed after the plan was shown; nothing was changed",
+            )
+            .with_hint("the plan as it is now stands above: run the command again to be asked about it")
+            .into());
+        }
+        output.warn("the live state changed meanwhile; the plan is now:");
+        show(aim)?;
+    }
     let interrupt = signals::interrupt()?;
-    apply::run(&mut LiveNode, work.dir, &work.request, &interrupt).map_err(|failure| report(failure, output))
+    apply::run(&mut LiveNode, aim.dir(), &aim.request(), &interrupt)
+        .map_err(|failure| report(failure, output))?;
+    Ok(Some(aim.request().plan.totals()))
 }
 
 /// What a failed transaction is to whoever started it.
@@ -49,25 +103,50 @@ fn what_is_left(apply::Incomplete { why, left, .. }: &apply::Incomplete) -> Erro
         details.push("what is left to do, in this order:".to_owned());
         details.extend(left.iter().flat_map(render::commands).map(|command| format!("  {command}")));
     }
-    Error::new(Kind::RollbackIncomplete, "the rollback could not be finished")
-        .with_details(details)
-        .with_hint("run these commands, or hostgw rollback once the cause is gone: it goes on from here")
+    let error = Error::new(Kind::RollbackIncomplete, "the rollback could not be finished");
+    let hint = if left.is_empty() {
+        "run hostgw rollback once the cause is gone: it goes on from here"
+    } else {
+        "run these commands, or hostgw rollback once the cause is gone: it goes on from here; \
+         hostgw rollback --abandon gives up what is left"
+    };
+    error.with_details(details).with_hint(hint)
 }
 
-/// Undoes what an interrupted command left half done, if one did.
-pub(super) fn recover(dir: &StateDir, consent: &Consent, output: &Output) -> Result<(), Failure> {
-    // A first look without the lock; a directory that cannot be read is for the plan to report.
-    let Ok(Some(record)) = dir.open_journal() else { return Ok(()) };
-    output.warn(&format!("{} was interrupted and left this node half changed", described(&record)));
+/// Undoes what an interrupted command left half done, if one did. One that is still at work is waited for.
+fn recover(dir: &StateDir, consent: &Consent, output: &Output) -> Result<(), Failure> {
+    let open = || match dir.open_journal() {
+        // Who may not read the journal may not apply either: the plan will say so.
+        Err(error) if error.kind == Kind::Incomplete => Ok(None),
+        other => other,
+    };
+    if open()?.is_none() {
+        return Ok(());
+    }
+    let _lock = dir.lock(consent.lock_timeout, "rollback")?;
+    let Some(record) = open()? else { return Ok(()) };
+    output.warn(&format!("{} was interrupted, or not undone to its end", described(&record)));
     if !consent.yes {
         output.ask("Undo it first?")?;
     }
-    let _lock = dir.lock(consent.lock_timeout, "rollback")?;
     signals::interrupt()?;
-    if let Some(record) = apply::recover(&mut LiveNode, dir).map_err(|failure| report(failure, output))? {
-        output.done(&format!("Undid {}, and verified.", described(&record)));
+    match apply::recover(&mut LiveNode, dir) {
+        Ok(_) => {
+            output.done(&format!("Undid {}, and verified.", described(&record)));
+            Ok(())
+        }
+        Err(failure) => {
+            // What somebody else put in the way since is theirs; nothing of hostgw's is left then.
+            let left = apply::undo_plan(&mut LiveNode, &record, Policy::Respect)?;
+            if !left.changes.is_empty() || !left.unknown.is_empty() {
+                return Err(report(failure, output));
+            }
+            let left = apply::abandon(&mut LiveNode, dir, &record)?;
+            output.done(&format!("Undid {}, as far as it is hostgw's.", described(&record)));
+            left.iter().for_each(|left| output.warn(left));
+            Ok(())
+        }
     }
-    Ok(())
 }
 
 /// A transaction in words: "apply number 3".
@@ -77,7 +156,7 @@ pub(super) fn described(record: &Record) -> String {
 }
 
 /// What the lock says of its holder.
-pub(super) fn description(command: Command) -> String {
+fn description(command: Command) -> String {
     format!("{command}, since {}", humantime::format_rfc3339_seconds(SystemTime::now()))
 }
 

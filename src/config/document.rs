@@ -75,10 +75,10 @@ impl Document {
     /// Another ending, a file that cannot be read, or one that is not text.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
         let failed = |why| ReadError { path: path.to_owned(), why };
-        let format = Format::of_path(path).ok_or_else(|| failed(Why::Extension))?;
         if path.is_dir() {
             return Err(failed(Why::Directory));
         }
+        let format = Format::of_path(path).ok_or_else(|| failed(Why::Extension))?;
         let bytes = fs::read(path).map_err(|error| failed(Why::Io(error)))?;
         let text = String::from_utf8(bytes)
             .map_err(|error| failed(Why::NotUtf8 { offset: error.utf8_error().valid_up_to() }))?;
@@ -194,6 +194,7 @@ impl fmt::Display for ReadError {
         // Debug escapes what could drive a terminal, and would quote every path.
         let quoted = format!("{:?}", self.path.display().to_string());
         let path = quoted.trim_matches('"');
+        let place = if path.is_empty() { "the working directory" } else { path };
         match &self.why {
             Why::Extension => {
                 write!(f, "cannot tell the format of {path}: its name ends in none of .yaml, .yml, .toml")
@@ -205,8 +206,8 @@ impl fmt::Display for ReadError {
             }
             Why::Io(error) => write!(f, "{path} cannot be read: {error}"),
             Why::NotUtf8 { offset } => write!(f, "{path} is not UTF-8 text: byte {} is wrong", offset + 1),
-            Why::NoneFound => write!(f, "no configuration in {path}: looked for {}", FILE_NAMES.join(", ")),
-            Why::Several { first, second } => write!(f, "{path} holds both {first} and {second}"),
+            Why::NoneFound => write!(f, "no configuration in {place}: looked for {}", FILE_NAMES.join(", ")),
+            Why::Several { first, second } => write!(f, "{place} holds both {first} and {second}"),
         }
     }
 }

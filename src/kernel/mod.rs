@@ -3,6 +3,7 @@
 //! Every read and write goes to the network namespace of the thread that makes it.
 
 mod ffi;
+mod hex;
 mod link;
 mod nat;
 mod netlink;
@@ -61,13 +62,24 @@ impl Node for LiveNode {
                 commit_routes(&groups.routes, interrupt)?;
                 commit_sysctls(&groups.sysctls, interrupt)
             }
-            Order::Undo => {
-                commit_sysctls(&groups.sysctls, interrupt)?;
-                commit_routes(&groups.routes, interrupt)?;
-                commit_nat(&groups.nat, interrupt)
-            }
+            Order::Undo => undo(&groups, interrupt),
         }
     }
+}
+
+/// Undoes as much as can be: what fails does not keep the rest from being put back. Gives the first
+/// failure.
+fn undo(groups: &Groups, interrupt: &Interrupt) -> Result<(), CommitError> {
+    let sysctls = groups.sysctls.iter().map(|change| commit_sysctls(&[change], interrupt));
+    let mut first = sysctls.fold(Ok(()), Result::and);
+    if let Err(error) = commit_routes(&groups.routes, interrupt) {
+        first = first.and(Err(error));
+        // One by one, so that each is tried; what was done already is refused again, which does no harm.
+        for change in &groups.routes {
+            let _ = commit_routes(&[change], interrupt);
+        }
+    }
+    first.and(commit_nat(&groups.nat, interrupt))
 }
 
 /// The changes of a plan by what carries them out.

@@ -9,19 +9,21 @@ use rtnetlink::{
     packet_route::{
         AddressFamily,
         route::{
-            RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RoutePreference, RouteVia,
+            RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHopFlags,
+            RoutePreference, RouteVia,
         },
     },
 };
 use rustix::io::Errno;
 
 use super::{
+    hex::{hex, unhex},
     link::{Links, message},
     netlink::{KernelError, Message, Socket},
 };
 use crate::{
     model::{Family, MAIN_TABLE},
-    plan::{RouteChange, Scope},
+    plan::{RouteChange, Scope, Step},
     state::{More, Next, Route, RouteType, Scope as RouteScope, protocol},
 };
 
@@ -93,7 +95,8 @@ pub fn observe(socket: &mut Socket, links: &Links, scope: &Scope) -> Result<Foun
 /// cluster.
 fn matters(route: &Route, scope: &Scope) -> bool {
     let is_on_link = route.next.device.as_deref().is_some_and(|device| route.is_on_link(device));
-    is_on_link || scope.prefixes.iter().any(|prefix| prefix.contains(&route.destination))
+    let is_default = route.destination.prefix_len() == 0;
+    is_default || is_on_link || scope.prefixes.iter().any(|prefix| prefix.contains(&route.destination))
 }
 
 /// Calls `each` for every route of `family`: all of one table, or hostgw's of all tables.
@@ -118,7 +121,9 @@ fn dump(
         }
         Err(error) => return Err(error),
     };
-    dump.iter().filter_map(|(_, payload)| decode(payload, links)).for_each(&mut each);
+    let routes = dump.iter().filter_map(|(_, payload)| decode(payload, links));
+    // A kernel without IPv6 answers with the routes of other families (rtnetlink falls back to PF_UNSPEC).
+    routes.filter(|route| route.family() == family).for_each(&mut each);
     Ok(())
 }
 
@@ -141,7 +146,7 @@ fn set_table(message: &mut RouteMessage, table: u32) {
 /// A route as the kernel dumped it. Entries of the route cache are not routes.
 fn decode(payload: &[u8], links: &Links) -> Option<Route> {
     let parsed = RouteMessage::parse(payload).ok()?;
-    let header = &parsed.header;
+    let header = parsed.header.clone();
     if header.flags.contains(RouteFlags::Cloned) {
         return None;
     }
@@ -173,7 +178,7 @@ fn decode(payload: &[u8], links: &Links) -> Option<Route> {
         }
     }
     if !about.is_empty() {
-        route.more = Some(More { about, raw: hex(payload) });
+        route.more = Some(More { about, raw: hex(&message(&canonical(parsed))) });
     }
     Some(route)
 }
@@ -289,65 +294,77 @@ fn invalid(error: impl std::fmt::Display) -> Unsendable {
     error.to_string()
 }
 
-/// A route as it was dumped, without what only the kernel sets.
+/// A route without what only the kernel sets: states of its links, counters, and what a nexthop object
+/// stands for, which the kernel tells beside the object's number and takes back as the number alone.
+fn canonical(mut route: RouteMessage) -> RouteMessage {
+    route.header.flags &= RouteFlags::Onlink;
+    let by_object = route.attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::NhId(_)));
+    route.attributes.retain_mut(|attribute| match attribute {
+        RouteAttribute::CacheInfo(_) => false,
+        RouteAttribute::MultiPath(hops) => {
+            hops.iter_mut().for_each(|hop| hop.flags &= RouteNextHopFlags::Onlink);
+            !by_object
+        }
+        RouteAttribute::Gateway(_)
+        | RouteAttribute::Via(_)
+        | RouteAttribute::Oif(_)
+        | RouteAttribute::Encap(_)
+        | RouteAttribute::EncapType(_) => !by_object,
+        _ => true,
+    });
+    route
+}
+
+/// A route by its saved form.
 fn encode_raw(raw: &str) -> Result<RouteMessage, Unsendable> {
     let unreadable = || "its saved form cannot be read".to_owned();
     let bytes = unhex(raw).ok_or_else(unreadable)?;
-    let mut parsed = RouteMessage::parse(&bytes[..]).map_err(|_| unreadable())?;
-    parsed.header.flags &= RouteFlags::Onlink;
-    parsed.attributes.retain(|attribute| !matches!(attribute, RouteAttribute::CacheInfo(_)));
-    Ok(parsed)
+    RouteMessage::parse(&bytes[..]).map_err(|_| unreadable())
 }
 
-/// The messages that make a change, in order. Where one route takes another's place it is replaced, so
-/// that there is no moment without a route.
+/// The messages that make a change, in order.
 ///
 /// # Errors
 /// When a route names an interface that does not exist.
 pub fn messages(change: &RouteChange, links: &Links) -> Result<Vec<Message>, Unsendable> {
-    let add = |route: &Route, flags: u16| -> Result<Message, Unsendable> {
-        let payload = message(&encode(route, links)?);
-        Ok(Message { message_type: RTM_NEWROUTE, flags, payload })
+    let send = |message_type, flags, route: &Route| -> Result<Message, Unsendable> {
+        Ok(Message { message_type, flags, payload: message(&encode(route, links)?) })
     };
-    let delete = |route: &Route| -> Result<Message, Unsendable> {
-        let payload = message(&encode(route, links)?);
-        Ok(Message { message_type: RTM_DELROUTE, flags: 0, payload })
-    };
-    let (before, after) = (&change.before, &change.after);
     let mut messages = Vec::new();
-    // The kernel replaces the first route of a key, whoever owns it (fib_table_insert, fib_trie.c).
-    let mut standing: Vec<&Route> = before.iter().collect();
-    match (before.first(), after.first()) {
-        (None, Some(first)) => {
-            messages.push(add(first, NLM_F_CREATE | NLM_F_EXCL)?);
-            standing.push(first);
+    for step in change.steps() {
+        match step {
+            Step::Add(route) => messages.push(send(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, route)?),
+            Step::Append(route) => messages.push(send(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, route)?),
+            Step::Delete(route) => messages.push(send(RTM_DELROUTE, 0, route)?),
+            Step::Replace(route) => {
+                let way = way_to_gateway(route);
+                messages.extend(way.as_ref().map(|way| send(RTM_NEWROUTE, NLM_F_CREATE, way)).transpose()?);
+                messages.push(send(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, route)?);
+                messages.extend(way.as_ref().map(|way| send(RTM_DELROUTE, 0, way)).transpose()?);
+            }
         }
-        (Some(_), Some(first)) if !before.contains(first) => {
-            messages.push(add(first, NLM_F_CREATE | NLM_F_REPLACE)?);
-            standing[0] = first;
-        }
-        _ => {}
-    }
-    for gone in standing.iter().filter(|route| !after.contains(route)) {
-        messages.push(delete(gone)?);
-    }
-    for come in after.iter().filter(|route| !standing.contains(route)) {
-        messages.push(add(come, NLM_F_CREATE | NLM_F_APPEND)?);
     }
     Ok(messages)
 }
 
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
+/// IPv6 looks the new gateway of a route up while the old route still stands. A gateway inside the
+/// route's own prefix, as a pod gateway is, then seems to be behind the old gateway, and is refused
+/// (`EHOSTUNREACH`). A host route to it shows the way for as long as the change takes.
+fn way_to_gateway(route: &Route) -> Option<Route> {
+    let gateway = route.next.gateway.filter(|gateway| gateway.is_ipv6())?;
+    if !route.destination.contains(&gateway) || route.more.is_some() {
+        return None;
+    }
+    Some(Route {
+        destination: gateway.into(),
+        // A key that nobody else uses, the least preferred but one.
+        metric: u32::MAX - 1,
+        protocol: protocol::HOSTGW,
+        next: Next { gateway: None, ..route.next.clone() },
+        source: None,
+        mtu: None,
+        ..route.clone()
     })
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes().chunks(2);
-    digits.map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect()
 }
 
 /// What a refusal of the kernel means for a route, where its own words do not say.

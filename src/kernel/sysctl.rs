@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    plan::{is_forwarding_switch, side_effects},
+    plan::{is_switch, rewritten_on},
     state::{Subject, SysctlKey, Unknown, normalise_value},
 };
 
@@ -23,13 +23,18 @@ pub struct Found {
     pub unknown: Vec<Unknown>,
 }
 
-/// Reads `keys`, and for a forwarding switch among them everything that the kernel rewrites with it.
+/// Reads `keys`, for a switch among them everything that the kernel rewrites with it, and for IPv6
+/// forwarding whether each interface goes on taking router advertisements.
 #[must_use]
 pub fn observe(keys: &BTreeSet<SysctlKey>) -> Found {
     let mut found = Found::default();
     let mut wanted = keys.clone();
     for key in keys {
         wanted.extend(rewritten_with(key));
+    }
+    if keys.contains(&SysctlKey::ipv6_forwarding()) {
+        let accept_ra = |name: &String| SysctlKey::from_parts(["net", "ipv6", "conf", name, "accept_ra"]);
+        wanted.extend(interfaces("ipv6").iter().filter_map(|name| accept_ra(name).ok()));
     }
     for key in wanted {
         match fs::read_to_string(file(&key)) {
@@ -40,28 +45,25 @@ pub fn observe(keys: &BTreeSet<SysctlKey>) -> Found {
             Err(error) => found.unknown.push(Unknown {
                 why: format!("it cannot be read: {error}"),
                 what: Subject::Sysctl { key },
-                hint: Some("run as root".to_owned()),
+                hint: Some("run as root; what root cannot read either, hostgw cannot manage".to_owned()),
             }),
         }
     }
     found
 }
 
-/// The keys that flip with `switch`; none when it is no forwarding switch.
+/// The keys that the kernel rewrites with `switch`; none when it is no switch.
 fn rewritten_with(switch: &SysctlKey) -> Vec<SysctlKey> {
-    let family = switch.parts().nth(1).filter(|_| is_forwarding_switch(switch));
-    let Some(family) = family else { return Vec::new() };
-    let directory = Path::new(ROOT).join("net").join(&family).join("conf");
-    let Ok(interfaces) = fs::read_dir(directory) else { return Vec::new() };
-    let names = interfaces.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let candidates: Vec<SysctlKey> = names
-        .flat_map(|name| {
-            ["forwarding", "accept_redirects"]
-                .map(|leaf| SysctlKey::from_parts(["net", &family, "conf", &name, leaf]))
-        })
-        .filter_map(Result::ok)
-        .collect();
-    side_effects(switch, candidates.iter()).cloned().collect()
+    let family = switch.parts().nth(1).filter(|_| is_switch(switch));
+    let interfaces = family.map(|family| interfaces(&family)).unwrap_or_default();
+    rewritten_on(switch, interfaces.iter().map(String::as_str))
+}
+
+/// The interfaces that have a directory in `net/FAMILY/conf`, `all` and `default` among them.
+fn interfaces(family: &str) -> Vec<String> {
+    let directory = Path::new(ROOT).join("net").join(family).join("conf");
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
 }
 
 /// Writes one value.

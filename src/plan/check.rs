@@ -1,16 +1,16 @@
 //! What would make a plan fail, or cut the node off, found before anything is written.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use ipnet::IpNet;
 
 use crate::{
     model::{Cluster, ConfigPath, Family, NextHop},
-    state::{Route, SysctlKey},
+    state::{NatTable, Route, State, SysctlKey, protocol},
     text::{count, list, nearest},
 };
 
-use super::{Desired, Observed};
+use super::{Change, Desired, Observed, Plan};
 
 /// Something in the configuration that does not fit this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,9 +36,79 @@ pub fn check(cluster: &Cluster, index: usize, desired: &Desired, observed: &Obse
     let mut problems = Vec::new();
     if check_interface(cluster, index, observed, &mut problems) {
         check_next_hops(cluster, index, desired, observed, &mut problems);
+        check_own_network(cluster, index, desired, observed, &mut problems);
     }
     check_sysctls(cluster, desired, observed, &mut problems);
+    check_router_advertisements(desired, observed, &mut problems);
     problems
+}
+
+/// A route that would take the node's own network, its address or its router away from it.
+fn check_own_network(
+    cluster: &Cluster,
+    index: usize,
+    desired: &Desired,
+    observed: &Observed,
+    problems: &mut Vec<Problem>,
+) {
+    let node = &cluster.nodes[index];
+    let Some(device) = cluster.egress_interface_of(node).map(|name| name.as_str()) else { return };
+    let own_networks: Vec<IpNet> = observed.host.on_link(device).collect();
+    let on_device = observed.host.addresses.iter().filter(|own| own.device == device);
+    let vital: Vec<(IpAddr, &str)> = on_device
+        .map(|own| (own.address, "this node's own address"))
+        .chain(routers(observed).map(|router| (router, "this node's router")))
+        .collect();
+    for route in &desired.state.routes {
+        let takes_network = own_networks.iter().find(|network| network.contains(&route.destination));
+        let takes_address = vital.iter().find(|(address, _)| route.destination.contains(address));
+        let what = match (takes_network, takes_address) {
+            (Some(network), _) => format!("is part of {network}, this node's own network on {device}"),
+            (None, Some((address, role))) => format!("holds {address}, {role}"),
+            (None, None) => continue,
+        };
+        problems.push(Problem {
+            message: format!("the route to {} would cut the node off: the prefix {what}", route.destination),
+            path: desired.route_origin(cluster, &route.key()),
+            hint: Some("pods need prefixes of their own, apart from the nodes' network".to_owned()),
+        });
+    }
+}
+
+/// The gateways of foreign default routes.
+fn routers(observed: &Observed) -> impl Iterator<Item = IpAddr> {
+    let defaults = observed.host.foreign.iter().filter(|route| route.destination.prefix_len() == 0);
+    defaults.filter_map(|route| route.next.gateway)
+}
+
+/// With IPv6 forwarding on, an interface takes router advertisements only where `accept_ra` is 2, and the
+/// kernel drops the default routes it has from them at once, for good: no rollback brings them back.
+fn check_router_advertisements(desired: &Desired, observed: &Observed, problems: &mut Vec<Problem>) {
+    let switch = SysctlKey::ipv6_forwarding();
+    let goes_on = |state: &State| state.sysctls.get(&switch).is_some_and(|value| value != "0");
+    if !goes_on(&desired.state) || goes_on(&observed.state) {
+        return;
+    }
+    let by_advertisement = |route: &&Route| {
+        route.family() == Family::V6
+            && route.destination.prefix_len() == 0
+            && [protocol::KERNEL, protocol::RA].contains(&route.protocol)
+    };
+    for route in observed.host.foreign.iter().filter(by_advertisement) {
+        let Some(device) = &route.next.device else { continue };
+        let Ok(key) = SysctlKey::from_parts(["net", "ipv6", "conf", device, "accept_ra"]) else { continue };
+        let value = desired.state.sysctls.get(&key).or_else(|| observed.state.sysctls.get(&key));
+        if value.is_none_or(|value| value != "2") {
+            problems.push(Problem {
+                message: format!(
+                    "{switch} = 1 would cut the node off: the kernel drops {route}, learnt from router \
+                     advertisements, unless {key} is 2"
+                ),
+                path: Some(ConfigPath::root().key("sysctls")),
+                hint: Some(format!("add {key}: 2 under sysctls")),
+            });
+        }
+    }
 }
 
 /// Whether the egress interface can carry routes at all.
@@ -60,9 +130,9 @@ fn check_interface(
         None => {
             let names: Vec<&str> = observed.host.links.iter().map(|link| link.name.as_str()).collect();
             let nearest = nearest(name, names.iter().copied())
-                .map_or_else(String::new, |nearest| format!(" (did you mean {nearest}?)"));
-            let message = format!("egress interface {name} does not exist on this node{nearest}");
-            problem(message, Some(format!("the interfaces here are {}", list(&names, 12))));
+                .map_or_else(String::new, |nearest| format!("did you mean {nearest}? "));
+            let message = format!("egress interface {name} does not exist on this node");
+            problem(message, Some(format!("{nearest}the interfaces here are {}", list(&names, 12))));
             false
         }
         Some(link) if !link.up => {
@@ -152,7 +222,7 @@ impl OnLink {
         Self { by_length, all }
     }
 
-    fn covers(&self, address: std::net::IpAddr) -> bool {
+    fn covers(&self, address: IpAddr) -> bool {
         self.by_length.iter().any(|((family, length), prefixes)| {
             *family == Family::from(address)
                 && IpNet::new(address, *length).is_ok_and(|prefix| prefixes.contains(&prefix.trunc()))
@@ -166,6 +236,15 @@ fn check_sysctls(cluster: &Cluster, desired: &Desired, observed: &Observed, prob
         observed.state.unknown.iter().any(|u| u.what == crate::state::Subject::Sysctl { key: key.clone() })
     };
     let configured: std::collections::HashSet<_> = cluster.sysctls.iter().map(|(key, _)| key).collect();
+    for key in configured.iter().filter(|key| key.as_str().ends_with(".disable_ipv6")) {
+        problems.push(Problem {
+            message: format!(
+                "{key} is not for hostgw to set: it takes addresses away, and no rollback brings them back"
+            ),
+            path: Some(ConfigPath::root().key("sysctls").key(key.as_str())),
+            hint: Some("set it where the node's addresses are configured".to_owned()),
+        });
+    }
     for key in desired.state.sysctls.keys() {
         if observed.state.sysctls.contains_key(key) || unread(key) {
             continue;
@@ -215,6 +294,22 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
         more => warnings.push(format!("{} like these", count(more, "more foreign route"))),
     }
     warnings
+}
+
+/// What a plan removes that no rollback can put back.
+#[must_use]
+pub fn irrevocable(plan: &Plan) -> Vec<String> {
+    let tables = plan.changes.iter().filter_map(|change| match change {
+        Change::Nat(nat) => nat.before.as_ref(),
+        Change::Route(_) | Change::Sysctl(_) => None,
+    });
+    tables
+        .filter(|table| !table.can_be_restored())
+        .map(|table| {
+            let (family, lost) = (table.family.nft(), table.unrestorable().join(", "));
+            format!("no rollback can put back {lost} of table {family} {}", NatTable::NAME)
+        })
+        .collect()
 }
 
 /// How a foreign route takes traffic away from a planned one.

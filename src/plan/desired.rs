@@ -16,6 +16,8 @@ use crate::{
     },
 };
 
+use super::switch;
+
 /// The kernel's metric for an IPv6 route without one (`IP6_RT_PRIO_USER`, net/ip6_route.h).
 const IPV6_DEFAULT_METRIC: u32 = 1024;
 
@@ -56,19 +58,28 @@ pub struct SavedValue {
     /// The forwarding switch whose flip made the kernel rewrite this key; none when hostgw wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub with: Option<SysctlKey>,
+    /// Whether hostgw wrote it itself, too.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub written: bool,
 }
 
 impl Saved {
-    /// The values to put back when `wanted` are the keys the configuration asks for: those that it asks
-    /// for no longer, with what the kernel rewrote along with them.
+    /// The values to put back when `wanted` is what the configuration asks for: of the keys that it asks
+    /// for no longer, with what the kernel rewrote along with them. A key that the kernel rewrites with a
+    /// switch that is still wanted goes to what the switch makes of it.
     pub fn to_restore<'a>(
         &'a self,
         wanted: &'a BTreeMap<SysctlKey, String>,
-    ) -> impl Iterator<Item = (&'a SysctlKey, &'a String)> {
-        self.0
-            .iter()
-            .filter(|(key, saved)| !wanted.contains_key(saved.with.as_ref().unwrap_or(key)))
-            .map(|(key, saved)| (key, &saved.value))
+    ) -> impl Iterator<Item = (SysctlKey, String)> + 'a {
+        self.0.iter().filter(|(key, _)| !wanted.contains_key(key)).filter_map(|(key, saved)| {
+            let switched = saved.with.as_ref().and_then(|switch| wanted.get(switch));
+            let value = match switched {
+                None => saved.value.clone(),
+                Some(value) if saved.written => switch::value_with(key, value),
+                Some(_) => return None,
+            };
+            Some((key.clone(), value))
+        })
     }
 }
 
@@ -109,8 +120,7 @@ pub fn desired(cluster: &Cluster, index: usize, saved: &Saved) -> Result<Desired
 
 /// Adds the saved values to go back to, and gives their keys.
 fn release(sysctls: &mut BTreeMap<SysctlKey, String>, saved: &Saved) -> BTreeSet<SysctlKey> {
-    let restored: BTreeMap<_, _> =
-        saved.to_restore(sysctls).map(|(key, value)| (key.clone(), value.clone())).collect();
+    let restored: BTreeMap<_, _> = saved.to_restore(sysctls).collect();
     let keys = restored.keys().cloned().collect();
     sysctls.extend(restored);
     keys

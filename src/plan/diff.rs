@@ -7,7 +7,7 @@ use crate::{
     state::{NatObject, NatTable, Route, RouteKey, State, Subject, SysctlKey, Unknown},
 };
 
-use super::forwarding;
+use super::switch;
 
 /// What must change, in the order in which it is committed, and what stands in the way.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -51,6 +51,19 @@ pub struct RouteChange {
     pub before: Vec<Route>,
     /// What shall stand there.
     pub after: Vec<Route>,
+}
+
+/// One step of a change of routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step<'a> {
+    /// Add a route on a key that has none.
+    Add(&'a Route),
+    /// Put a route in the place of the first of its key.
+    Replace(&'a Route),
+    /// Add a route behind others of its key.
+    Append(&'a Route),
+    /// Remove just this route.
+    Delete(&'a Route),
 }
 
 /// The NAT table of one family.
@@ -205,6 +218,31 @@ impl RouteChange {
             .collect()
     }
 
+    /// What to do, one route at a time, so that there is no moment without a route where one takes
+    /// another's place. The kernel replaces the first route of a key, whoever owns it (`fib_table_insert`,
+    /// net/ipv4/fib_trie.c).
+    #[must_use]
+    pub fn steps(&self) -> Vec<Step<'_>> {
+        let mut steps = Vec::new();
+        let mut standing: Vec<&Route> = self.before.iter().collect();
+        match (standing.first_mut(), self.after.first()) {
+            (None, Some(new)) => {
+                steps.push(Step::Add(new));
+                standing.push(new);
+            }
+            (Some(old), Some(new)) if !self.before.contains(new) => {
+                steps.push(Step::Replace(new));
+                *old = new;
+            }
+            _ => {}
+        }
+        let gone = standing.iter().filter(|route| !self.after.contains(route));
+        steps.extend(gone.map(|route| Step::Delete(route)));
+        let missing = self.after.iter().filter(|route| !standing.contains(route));
+        steps.extend(missing.map(Step::Append));
+        steps
+    }
+
     /// The key's place in a plan: what is needed first comes first, what only goes comes last and in
     /// reverse, so that an on-link route outlives the routes that rest on it.
     fn order(&self, other: &Self) -> Ordering {
@@ -297,7 +335,7 @@ fn plan_nat(plan: &mut Plan, desired: &State, observed: &State, policy: Policy) 
         }
         match before {
             Some(table) if !table.can_be_restored() && policy == Policy::Respect => {
-                plan.conflicts.push(Conflict::Nat { family, objects: table.others.clone() });
+                plan.conflicts.push(Conflict::Nat { family, objects: table.unrestorable() });
             }
             _ => plan.changes.push(Change::Nat(NatChange {
                 family,
@@ -358,9 +396,10 @@ fn take_key<'a>(routes: &mut &'a [Route], key: &RouteKey) -> &'a [Route] {
 fn plan_sysctls(plan: &mut Plan, desired: &BTreeMap<SysctlKey, String>, observed: &State) {
     let mut standing = observed.sysctls.clone();
     let mut flipped: Vec<&SysctlKey> = Vec::new();
-    let (switches, others): (Vec<_>, Vec<_>) =
-        desired.iter().partition(|(key, _)| forwarding::is_forwarding_switch(key));
-    for (key, after) in switches.into_iter().chain(others) {
+    let mut wanted: Vec<_> = desired.iter().collect();
+    // Stable: by name within a rank.
+    wanted.sort_by_key(|(key, _)| rank(key));
+    for (key, after) in wanted {
         // A key that the kernel does not have is for `check` to report; one that could not be read is
         // in `unknown`.
         let Some(before) = standing.get(key).cloned() else { continue };
@@ -369,14 +408,27 @@ fn plan_sysctls(plan: &mut Plan, desired: &BTreeMap<SysctlKey, String>, observed
         }
         let rewritten_by = flipped
             .iter()
-            .find(|switch| forwarding::side_effects(switch, std::iter::once(key)).next().is_some())
+            .find(|switch| switch::side_effects(switch, std::iter::once(key)).next().is_some())
             .map(|switch| (*switch).clone());
-        if forwarding::is_forwarding_switch(key) {
-            forwarding::flip(&mut standing, key, after);
+        if switch::is_switch(key) {
+            switch::flip(&mut standing, key, after);
             flipped.push(key);
         }
         let after = after.clone();
         plan.changes.push(Change::Sysctl(SysctlChange { key: key.clone(), before, after, rewritten_by }));
+    }
+}
+
+/// The order of sysctls: `accept_ra` before the switches, for an interface that still takes router
+/// advertisements when forwarding goes on keeps the default route it has from them
+/// (`rt6_purge_dflt_routers`, net/ipv6/route.c); then the switches, for they rewrite others; then the rest.
+fn rank(key: &SysctlKey) -> u8 {
+    if key.as_str().ends_with(".accept_ra") {
+        0
+    } else if switch::is_switch(key) {
+        1
+    } else {
+        2
     }
 }
 

@@ -8,15 +8,17 @@ pub mod check;
 pub mod desired;
 pub mod diff;
 pub mod explain;
-mod forwarding;
 mod identify;
+mod switch;
 
 pub use check::{Problem, check};
 pub use desired::{Desired, NotLinux, Saved, SavedValue, desired};
-pub use diff::{Action, Change, Conflict, NatChange, Plan, Policy, RouteChange, SysctlChange, Totals, plan};
+pub use diff::{
+    Action, Change, Conflict, NatChange, Plan, Policy, RouteChange, Step, SysctlChange, Totals, plan,
+};
 pub use explain::{Reason, explain};
-pub use forwarding::{is_forwarding_switch, side_effects};
 pub use identify::identify;
+pub use switch::{is_switch, rewritten_on, side_effects};
 
 use std::collections::BTreeSet;
 

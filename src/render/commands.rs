@@ -2,8 +2,8 @@
 
 use crate::{
     model::Family,
-    plan::{Change, NatChange, RouteChange},
-    state::{NatObject, NatTable, Route},
+    plan::{Change, NatChange, RouteChange, Step},
+    state::{NatTable, Route},
 };
 
 /// The `ip`, `nft` and `sysctl` commands that make `change`, for somebody to run.
@@ -19,26 +19,23 @@ pub fn commands(change: &Change) -> Vec<String> {
 fn route_commands(change: &RouteChange) -> Vec<String> {
     let ip = |verb: &str, route: &Route| {
         let family = if route.family() == Family::V6 { "ip -6" } else { "ip" };
-        format!("{family} route {verb} {}", without_remark(route))
+        format!("{family} route {verb} {route}")
     };
-    let mut commands = Vec::new();
-    let mut standing = change.before.clone();
-    if let (Some(old), Some(new)) = (standing.first_mut(), change.after.first())
-        && !change.before.contains(new)
-    {
-        commands.push(ip("replace", new));
-        *old = new.clone();
-    }
-    commands
-        .extend(standing.iter().filter(|route| !change.after.contains(route)).map(|route| ip("del", route)));
-    let missing = change.after.iter().filter(|route| !standing.contains(route));
-    commands.extend(missing.map(|route| ip(if standing.is_empty() { "add" } else { "append" }, route)));
-    commands
-}
-
-/// The route in words that `ip` takes, as far as hostgw has them.
-fn without_remark(route: &Route) -> String {
-    Route { more: None, ..route.clone() }.to_string()
+    let command = |verb, route: &Route| {
+        // What `ip` would need more than hostgw has words for is for a person to add.
+        let by_hand = if route.more.is_some() { "# by hand, for it says more: " } else { "" };
+        format!("{by_hand}{}", ip(verb, route))
+    };
+    change
+        .steps()
+        .into_iter()
+        .map(|step| match step {
+            Step::Add(route) => command("add", route),
+            Step::Replace(route) => command("replace", route),
+            Step::Append(route) => command("append", route),
+            Step::Delete(route) => command("del", route),
+        })
+        .collect()
 }
 
 fn nat_commands(change: &NatChange) -> Vec<String> {
@@ -49,7 +46,7 @@ fn nat_commands(change: &NatChange) -> Vec<String> {
     }
     let objects = change.after.as_ref().map(NatTable::objects).unwrap_or_default();
     commands.extend(objects.iter().map(|object| match object {
-        NatObject::Rule { rule, .. } if rule.raw().is_some() => {
+        object if !object.is_in_nft_s_words() => {
             format!("# by hand, it is not in hostgw's words: {object}")
         }
         _ => format!("nft 'add {}'", object.to_string().replace('\'', "'\\''")),

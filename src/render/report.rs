@@ -135,7 +135,10 @@ impl Report {
     ) -> Self {
         let entries = plan.changes.iter().flat_map(|change| {
             let Reason { text, origin, drift } = explain(change);
-            let source = origin.and_then(|path| locate(&path));
+            let source = origin.as_ref().and_then(&locate);
+            // NAT is there though the file does not mention it.
+            let is_default = matches!(change, Change::Nat(_)) && origin.is_some() && source.is_none();
+            let text = if is_default { format!("{text} (default)") } else { text };
             entries(change, &ReasonEntry { text, drift, source })
         });
         Self {
@@ -167,7 +170,11 @@ fn entries(change: &Change, reason: &ReasonEntry) -> Vec<Entry> {
             .into_iter()
             .map(|(action, before, after)| {
                 let object = |object: Option<NatObject>| object.as_ref().map(Object::nat);
-                entry(action, Group::Nat, object(before), object(after))
+                let mut entry = entry(action, Group::Nat, object(before), object(after));
+                if action == Action::Remove && change.after.is_some() {
+                    "not in the file, in hostgw's own table".clone_into(&mut entry.reason.text);
+                }
+                entry
             })
             .collect(),
         Change::Sysctl(change) => {

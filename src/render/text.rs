@@ -73,7 +73,7 @@ pub fn text(report: &Report, palette: &Palette) -> String {
 const fn group_of(subject: &crate::state::Subject) -> Group {
     match subject {
         crate::state::Subject::Nat { .. } => Group::Nat,
-        crate::state::Subject::Sysctl { .. } | crate::state::Subject::SavedSysctls => Group::Sysctl,
+        crate::state::Subject::Sysctl { .. } | crate::state::Subject::Records => Group::Sysctl,
     }
 }
 
@@ -220,7 +220,11 @@ fn summary(report: &Report, palette: &Palette) -> String {
         let _ = write!(line, ", {} unknown", totals.unknown);
     }
     let nothing = totals == crate::plan::Totals::default();
-    let line = if nothing { "Nothing to do.".to_owned() } else { format!("Plan: {line}.") };
+    let line = match (nothing, &report.node) {
+        (true, Some(_)) => "Nothing to do: the node is as the file says.".to_owned(),
+        (true, None) => "Nothing to do.".to_owned(),
+        (false, _) => format!("Plan: {line}."),
+    };
     let _ = writeln!(text, "{}", palette.head.apply_to(line));
     let removed = removed(report);
     if !removed.is_empty() {

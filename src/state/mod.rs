@@ -73,8 +73,8 @@ pub enum Subject {
         /// Its key.
         key: SysctlKey,
     },
-    /// The values that sysctls had before hostgw first wrote them.
-    SavedSysctls,
+    /// What hostgw keeps on disk: the values that sysctls had before, the last apply, an open journal.
+    Records,
 }
 
 impl std::fmt::Display for Subject {
@@ -82,7 +82,7 @@ impl std::fmt::Display for Subject {
         match self {
             Self::Nat { family } => write!(f, "table {} {}", family.nft(), nat::TABLE_NAME),
             Self::Sysctl { key } => key.fmt(f),
-            Self::SavedSysctls => f.write_str("the saved sysctl values"),
+            Self::Records => f.write_str("hostgw's records"),
         }
     }
 }

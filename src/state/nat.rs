@@ -10,6 +10,9 @@ use crate::model::{Family, PerFamily};
 /// The name of hostgw's table in every family; the name is what makes it hostgw's.
 pub(super) const TABLE_NAME: &str = "hostgw";
 
+/// `NFT_TABLE_F_DORMANT` (linux/netfilter/nf_tables.h).
+const DORMANT: u32 = 1;
+
 /// At most one table per family.
 pub type Tables = PerFamily<NatTable>;
 
@@ -68,7 +71,15 @@ impl NatTable {
     /// Whether hostgw could write this table again just as it is.
     #[must_use]
     pub const fn can_be_restored(&self) -> bool {
-        self.others.is_empty()
+        self.others.is_empty() && self.flags & !DORMANT == 0
+    }
+
+    /// What of the table hostgw could not write again, each as `set blocked`.
+    #[must_use]
+    pub fn unrestorable(&self) -> Vec<String> {
+        let flags = self.flags & !DORMANT;
+        let flags = (flags != 0).then(|| format!("flags {flags:#x}"));
+        self.others.iter().cloned().chain(flags).collect()
     }
 }
 
@@ -117,6 +128,19 @@ impl NatObject {
             Self::Table { family, .. } => format!("table {} {TABLE_NAME}", family.nft()),
             Self::Chain { family, name, .. } => format!("chain {} {TABLE_NAME} {name}", family.nft()),
             Self::Rule { .. } | Self::Other { .. } => self.to_string(),
+        }
+    }
+}
+
+impl NatObject {
+    /// Whether its text is what `nft add` takes.
+    #[must_use]
+    pub const fn is_in_nft_s_words(&self) -> bool {
+        match self {
+            Self::Table { flags, .. } => *flags & !DORMANT == 0,
+            Self::Chain { .. } => true,
+            Self::Rule { rule, .. } => matches!(rule.body, RuleBody::Known(_)),
+            Self::Other { .. } => false,
         }
     }
 }

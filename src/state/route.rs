@@ -15,6 +15,12 @@ pub mod protocol {
     /// iproute2's rt_protos.
     pub const HOSTGW: u8 = 87;
 
+    /// The kernel itself (`RTPROT_KERNEL`).
+    pub const KERNEL: u8 = 2;
+
+    /// Router advertisements (`RTPROT_RA`).
+    pub const RA: u8 = 9;
+
     /// The name `ip route` prints for a protocol (linux/rtnetlink.h, iproute2 rt_protos); the number
     /// where there is none.
     #[must_use]

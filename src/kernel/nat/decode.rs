@@ -13,6 +13,7 @@ use ipnet::IpNet;
 
 use super::abi::{self, expr};
 use crate::{
+    kernel::hex::hex,
     kernel::netlink::{Attributes, attribute_at, text},
     model::Family,
     state::{Expression, Field, RuleBody},
@@ -38,7 +39,7 @@ pub(super) fn rule(family: Family, expressions: &[u8]) -> RuleBody {
         }
         None => "malformed".to_owned(),
     };
-    RuleBody::Other { summary, raw: to_hex(&raw) }
+    RuleBody::Other { summary, raw: hex(&raw) }
 }
 
 fn list(expressions: &[u8]) -> Option<Vec<Raw<'_>>> {
@@ -290,26 +291,6 @@ pub(super) fn comment(userdata: &[u8]) -> Option<String> {
     None
 }
 
-fn to_hex(bytes: &[u8]) -> String {
-    bytes
-        .iter()
-        .flat_map(|byte| [byte >> 4, byte & 15])
-        .filter_map(|digit| char::from_digit(digit.into(), 16))
-        .collect()
-}
-
-/// The bytes of a text that `RuleBody::Other` holds.
-pub(super) fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits: Vec<u32> = text.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
-    if !digits.len().is_multiple_of(2) {
-        return None;
-    }
-    digits
-        .chunks(2)
-        .map(|pair| u8::try_from(pair.iter().fold(0, |sum, digit| sum * 16 + digit)).ok())
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -497,13 +478,6 @@ mod tests {
         assert_eq!(comment(b"\x01\x01a\x00\x02y\x00"), Some("y".to_owned()));
         assert_eq!(comment(b"\x00\x09x\x00"), None);
         assert_eq!(comment(b""), None);
-    }
-
-    #[test]
-    fn hexadecimal() {
-        assert_eq!(from_hex(&to_hex(&[0, 0x1f, 0xa0])), Some(vec![0, 0x1f, 0xa0]));
-        assert_eq!(from_hex("abc"), None);
-        assert_eq!(from_hex("zz"), None);
     }
 
     proptest! {

@@ -21,11 +21,11 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use super::{
     Error,
     abi::{self, expr, message},
-    decode,
 };
 use crate::{
     kernel::{
         ffi::{FibDaddrType, Masquerade, Message},
+        hex::unhex,
         netlink::{Refused, Socket, put_attribute},
     },
     model::Family,
@@ -290,7 +290,7 @@ fn address(
 
 /// A foreign rule, with the expressions that were read.
 fn raw_rule(family: Family, chain: &str, raw: &str, comment: Option<&str>) -> Result<Message, &'static str> {
-    let expressions = decode::from_hex(raw).ok_or("its expressions are not hexadecimal")?;
+    let expressions = unhex(raw).ok_or("its expressions are not hexadecimal")?;
     let chain = CString::new(chain).map_err(|_| NUL)?;
     let userdata = comment.map(userdata).transpose()?;
     let attributes = || {

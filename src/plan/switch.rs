@@ -1,0 +1,103 @@
+//! What the kernel rewrites on its own when a switch for all interfaces is written.
+//!
+//! Flipping `net.ipv4.ip_forward` sets every `net.ipv4.conf.*.forwarding` and the opposite of it in
+//! `net.ipv4.conf.all.accept_redirects` (`inet_forward_change`, net/ipv4/devinet.c); flipping it back does
+//! not bring back what stood there. Some keys of `net.ipv6.conf.all` set that of every interface
+//! (`addrconf_sysctl_*`, net/ipv6/addrconf.c). Writing the value that stands already does neither.
+
+use std::collections::BTreeMap;
+
+use crate::state::SysctlKey;
+
+/// The keys of `net.ipv6.conf.all` that set every interface's.
+const IPV6_LEAVES: [&str; 5] =
+    ["addr_gen_mode", "disable_ipv6", "force_forwarding", "forwarding", "ignore_routes_with_linkdown"];
+
+/// Where the keys are that a switch rewrites: a directory of one directory per interface, and the name in it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct FanOut {
+    directory: &'static str,
+    leaf: &'static str,
+}
+
+fn fan_out(key: &SysctlKey) -> Option<FanOut> {
+    match key.as_str() {
+        "net.ipv4.ip_forward" | "net.ipv4.conf.all.forwarding" => {
+            Some(FanOut { directory: "net.ipv4.conf.", leaf: "forwarding" })
+        }
+        other => {
+            let leaf = other.strip_prefix("net.ipv6.conf.all.")?;
+            let leaf = IPV6_LEAVES.into_iter().find(|known| *known == leaf)?;
+            Some(FanOut { directory: "net.ipv6.conf.", leaf })
+        }
+    }
+}
+
+/// Whether writing `key` makes the kernel rewrite those of the interfaces.
+#[must_use]
+pub fn is_switch(key: &SysctlKey) -> bool {
+    fan_out(key).is_some()
+}
+
+/// The keys that `switch` rewrites where there are these `interfaces` (`all` and `default` among them), if
+/// the kernel has them; none when it is no switch.
+pub fn rewritten_on<'a>(switch: &SysctlKey, interfaces: impl Iterator<Item = &'a str>) -> Vec<SysctlKey> {
+    let Some(FanOut { directory, leaf }) = fan_out(switch) else { return Vec::new() };
+    let directory: Vec<&str> = directory.trim_end_matches('.').split('.').collect();
+    let key = |interface: &str, leaf: &str| {
+        SysctlKey::from_parts(directory.iter().copied().chain([interface, leaf]))
+    };
+    interfaces
+        .flat_map(|interface| [key(interface, leaf), key(interface, "accept_redirects")])
+        .filter_map(Result::ok)
+        .filter(|key| side_effects(switch, std::iter::once(key)).next().is_some())
+        .collect()
+}
+
+/// Those of `keys` that the kernel rewrites when `switch` is written, without the switch itself; none when
+/// it is no switch.
+pub fn side_effects<'a>(
+    switch: &SysctlKey,
+    keys: impl Iterator<Item = &'a SysctlKey>,
+) -> impl Iterator<Item = &'a SysctlKey> {
+    let fan_out = fan_out(switch);
+    // Most keys are no switch: their cost must not grow with the number of interfaces.
+    keys.take_while(move |_| fan_out.is_some())
+        .filter(move |key| fan_out.is_some_and(|fan_out| is_rewritten(key, fan_out)))
+}
+
+fn is_rewritten(key: &SysctlKey, FanOut { directory, leaf }: FanOut) -> bool {
+    let Some((interface, name)) = key.as_str().strip_prefix(directory).and_then(|rest| rest.rsplit_once('.'))
+    else {
+        return false;
+    };
+    // `all.forwarding` is the switch itself, or its other name.
+    (name == leaf && interface != "all")
+        || (directory == "net.ipv4.conf." && interface == "all" && name == "accept_redirects")
+}
+
+/// What the kernel makes of `key`, one of the side effects of a switch, when the switch takes `value`.
+pub(super) fn value_with(key: &SysctlKey, value: &str) -> String {
+    let name = key.as_str().rsplit('.').next().unwrap_or_default();
+    match (name, value) {
+        ("accept_redirects", "0") => "1".to_owned(),
+        ("accept_redirects", _) => "0".to_owned(),
+        // IPv4 makes a switch of any number.
+        ("forwarding", other) if other != "0" && key.as_str().starts_with("net.ipv4.") => "1".to_owned(),
+        (_, other) => other.to_owned(),
+    }
+}
+
+/// Sets in `values` what the kernel will have set once `switch` holds `value`.
+pub(super) fn flip(values: &mut BTreeMap<SysctlKey, String>, switch: &SysctlKey, value: &str) {
+    let rewritten: Vec<SysctlKey> = side_effects(switch, values.keys()).cloned().collect();
+    for key in rewritten {
+        let rewritten = value_with(&key, value);
+        values.insert(key, rewritten);
+    }
+    for (key, standing) in values.iter_mut() {
+        if fan_out(key).is_some_and(|own| Some(own) == fan_out(switch)) {
+            value.clone_into(standing);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! What was done can be undone, newest first, and `status` tells about it.
+
+use super::{NODE_1, NODE_2, NODE_3, cluster, node, settled};
+use crate::support::namespace::{Snapshots, each};
+
+#[test]
+fn nothing_to_undo_is_no_error() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        let mut snapshots = Snapshots::default();
+        snapshots.compare("rollback-nothing", &node.hostgw(&["rollback", "--yes"]));
+        snapshots.compare("destroy-nothing", &node.hostgw(&["destroy", "--yes"]));
+        snapshots.compare("status-nothing", &node.hostgw(&["status"]));
+        node.assert_unchanged(&before, "nothing");
+        snapshots.conclude();
+    });
+}
+
+#[test]
+fn rollbacks_undo_applies_newest_first() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]));
+        node.hostgw_ok(&["apply", "--yes"]);
+        let first = node.witness();
+        node.write("hostgw.yaml", &cluster("sysctls:\n  net.ipv4.conf.all.rp_filter: 2", &[NODE_1, NODE_3]));
+        node.hostgw_ok(&["apply", "--yes"]);
+        let mut snapshots = Snapshots::default();
+        snapshots.compare("rollback", &node.hostgw(&["rollback", "--yes"]));
+        node.assert_unchanged(&first, "the first rollback");
+        snapshots.compare("status-after-rollback", &node.hostgw(&["status"]));
+        node.hostgw_ok(&["rollback", "--yes"]);
+        node.assert_unchanged(&before, "the second rollback");
+        node.hostgw_ok(&["rollback", "--yes"]).says("Nothing to do");
+        snapshots.conclude();
+    });
+}
+
+#[test]
+fn a_destroy_can_be_rolled_back() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        node.hostgw_ok(&["apply", "--yes"]);
+        let applied = node.witness();
+        let mut snapshots = Snapshots::default();
+        snapshots.compare("destroy", &node.hostgw(&["destroy", "--yes"]));
+        node.assert_unchanged(&before, "destroy");
+        snapshots.compare("rollback-of-destroy", &node.hostgw(&["rollback", "--yes"]));
+        node.assert_unchanged(&applied, "destroy and rollback");
+        settled(&node);
+        node.hostgw_ok(&["destroy", "--yes"]);
+        node.assert_unchanged(&before, "destroy, rollback and destroy");
+        snapshots.conclude();
+    });
+}
+
+/// A drift that came after the apply is not undone with it, unless it stands where the apply had been.
+#[test]
+fn a_rollback_leaves_what_came_later_elsewhere() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.sh("ip route add 10.250.0.0/16 via 172.30.0.1 proto 87");
+        node.hostgw_ok(&["rollback", "--yes"]);
+        assert_eq!(node.own_routes(), ["10.250.0.0/16 via 172.30.0.1 dev eth0"]);
+    });
+}
+
+#[test]
+fn status_tells_what_is_owned_and_what_drifted() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.hostgw_ok(&["apply", "--yes"]);
+        let mut snapshots = Snapshots::default();
+        snapshots.compare("status", &node.hostgw(&["status"]));
+        node.sh("ip route del 10.244.1.0/24; echo 0 >/proc/sys/net/ipv4/ip_forward");
+        snapshots.compare("status-drift", &node.hostgw(&["status"]));
+        snapshots.conclude();
+    });
+}
+
+/// Two namespaces that share a state directory, as all do below /run/hostgw, do not share their state.
+#[test]
+fn namespaces_do_not_share_their_history() {
+    each(|privilege| {
+        let (one, other) = (node(privilege), node(privilege));
+        let shared = one.folder().join("state");
+        one.hostgw_ok(&["apply", "--yes"]);
+        let mut command = other.hostgw_command(&["rollback", "--yes"]);
+        let output = command.env("HOSTGW_STATE_DIR", shared).output().expect("hostgw");
+        let stdout = String::from_utf8(output.stdout).expect("UTF-8");
+        // The other user may not look into it; then he has no history either.
+        assert!(stdout.contains("Nothing to do"), "{stdout}");
+        settled(&one);
+    });
+}
+
+/// A record of a boot that is over speaks of a kernel state that is gone.
+#[test]
+fn a_record_of_another_boot_is_set_aside() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.sh("boot=$(cat /proc/sys/kernel/random/boot_id)
+                 find state -name '*.json' -exec sed -i \"s/$boot/00000000-0000-0000-0000-000000000000/\" {} +");
+        node.hostgw_ok(&["rollback", "--yes"]).says("Nothing to do");
+        settled(&node);
+    });
+}
+
+/// A file of the state directory that is broken is named, and nothing is guessed.
+#[test]
+fn a_broken_journal_is_named() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.sh("ip route del 10.244.1.0/24; echo '{\"format\": 1,' >$(echo state/net-*)/journal.json");
+        let before = node.witness();
+        let mut snapshots = Snapshots::default();
+        for verb in ["plan", "status"] {
+            snapshots.compare(&format!("broken-journal-{verb}"), &node.hostgw(&[verb]));
+        }
+        for verb in ["apply", "rollback", "destroy"] {
+            let outcome = node.hostgw(&[verb, "--yes"]).expect(1);
+            snapshots.compare(&format!("broken-journal-{verb}"), &outcome);
+        }
+        node.assert_unchanged(&before, "commands with a broken journal");
+        snapshots.conclude();
+    });
+}
+
+/// Two applies in a row that differ: what stood before both is what a destroy goes back to.
+#[test]
+fn a_destroy_goes_back_before_the_first_apply() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        for value in ["1", "2", "0"] {
+            let head = format!("sysctls:\n  net.ipv4.conf.eth0.rp_filter: {value}");
+            node.write("hostgw.yaml", &cluster(&head, &[NODE_1, NODE_2]));
+            node.hostgw_ok(&["apply", "--yes"]);
+        }
+        node.hostgw_ok(&["destroy", "--yes"]);
+        node.assert_unchanged(&before, "three applies and destroy");
+    });
+}
+
+/// The interface went away after the apply, and its routes and sysctls with it.
+#[test]
+fn what_went_with_its_interface_does_not_stand_in_the_way() {
+    each(|privilege| {
+        for verb in ["destroy", "rollback"] {
+            let node = node(privilege);
+            node.write(
+                "hostgw.yaml",
+                &cluster("sysctls:\n  net.ipv4.conf.eth0.rp_filter: 2", &[NODE_1, NODE_2]),
+            );
+            node.hostgw_ok(&["apply", "--yes"]);
+            node.sh("ip link del eth0");
+            node.hostgw_ok(&[verb, "--yes"]);
+            assert_eq!(node.sysctl("net.ipv4.ip_forward"), "0");
+            assert_eq!(node.run(["nft", "list", "tables"]), "");
+        }
+    });
+}

@@ -1,0 +1,175 @@
+//! An apply that is stopped half way: rolled back by itself after a signal, by the next command after a
+//! kill -9.
+
+use std::{
+    process::{Child, Stdio},
+    thread,
+    time::Duration,
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::node;
+use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, each};
+
+/// So many that an apply takes its time.
+const NODES: usize = 3000;
+
+/// A node of a large cluster, with a few things in the way that an undo has to bring back.
+fn large(privilege: Privilege) -> (Namespace, String) {
+    let node = node(privilege);
+    node.sh("ip route add 10.99.0.0/16 via 172.30.0.1
+             ip route add 10.64.5.0/24 via 172.30.0.1 dev eth0 proto 87
+             nft add table ip hostgw
+             echo 1 >/proc/sys/net/ipv4/conf/lan0/forwarding
+             echo 0 >/proc/sys/net/ipv4/conf/all/accept_redirects");
+    let mut text = String::from("clusterPrefix: 10.64.0.0/10\negressInterface: eth0\nnodes:\n");
+    for i in 0..NODES {
+        let cidr = format!("10.{}.{}.0/24", 64 + i / 256, i % 256);
+        text.push_str(&format!("  - {{ name: linux-{i}, os: linux, podCIDR: {cidr} }}\n"));
+    }
+    node.write("hostgw.yaml", &text);
+    let before = node.witness();
+    (node, before)
+}
+
+/// An apply that has written its journal, and nothing or a little more.
+fn apply_under_way(node: &Namespace) -> Child {
+    let mut child = node
+        .hostgw_command(&["apply", "--yes", "--node", "linux-0"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("hostgw");
+    let is_open = || node.state_dir().is_some_and(|dir| dir.join("journal.json").exists());
+    node.wait_until("the journal", || is_open() || child.try_wait().expect("our child").is_some());
+    child
+}
+
+fn send(child: &Child, signal: Signal) {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a process id");
+    kill_process(pid, signal).expect("a child that was not waited for");
+}
+
+/// How long after the journal; the kernel takes some of these routes, or all of them, or none.
+const DELAYS: [u64; 6] = [0, 10, 30, 60, 100, 200];
+
+#[test]
+fn a_kill_is_undone_by_a_rollback() {
+    each(|privilege| {
+        let (node, before) = large(privilege);
+        let mut kills = 0;
+        let mut half_way = false;
+        let mut snapshots = Snapshots::default();
+        for delay in DELAYS {
+            let mut child = apply_under_way(&node);
+            thread::sleep(Duration::from_millis(delay));
+            child.kill().expect("our child");
+            child.wait().expect("our child");
+            let is_open = node.state_dir().is_some_and(|dir| dir.join("journal.json").exists());
+            if is_open {
+                kills += 1;
+                half_way |= (2..NODES).contains(&node.own_routes().len());
+                node.hostgw_ok(&["status"]).says("interrupted");
+                node.hostgw_ok(&["plan", "--node", "linux-0"]).warns("interrupted");
+                if kills == 1 {
+                    let without = node.hostgw(&["apply", "--node", "linux-0"]).expect(8);
+                    snapshots.compare("interrupted-apply", &without);
+                }
+            }
+            node.hostgw_ok(&["rollback", "--yes"]);
+            node.assert_unchanged(&before, &format!("kill after {delay} ms, and rollback"));
+            node.hostgw_ok(&["status"]).says("no apply is on record");
+        }
+        assert!(half_way, "no apply was killed half way");
+        snapshots.conclude();
+    });
+}
+
+/// The next apply puts things in order first.
+#[test]
+fn a_kill_is_undone_by_the_next_apply() {
+    each(|privilege| {
+        let (node, before) = large(privilege);
+        let mut child = apply_under_way(&node);
+        thread::sleep(Duration::from_millis(30));
+        child.kill().expect("our child");
+        child.wait().expect("our child");
+        node.hostgw_ok(&["apply", "--yes", "--node", "linux-0"]);
+        node.hostgw(&["plan", "--node", "linux-0", "--detailed-exitcode"]).expect(0);
+        assert_eq!(node.own_routes().len(), NODES);
+        node.hostgw_ok(&["rollback", "--yes"]);
+        node.assert_unchanged(&before, "kill, apply and rollback");
+    });
+}
+
+/// A second kill -9, in the middle of the rollback of the first.
+#[test]
+fn a_killed_rollback_goes_on() {
+    each(|privilege| {
+        let (node, before) = large(privilege);
+        node.hostgw_ok(&["apply", "--yes", "--node", "linux-0"]);
+        for delay in [20, 60, 100] {
+            let mut child = node
+                .hostgw_command(&["rollback", "--yes"])
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .expect("hostgw");
+            thread::sleep(Duration::from_millis(delay));
+            child.kill().expect("our child");
+            child.wait().expect("our child");
+        }
+        node.hostgw_ok(&["rollback", "--yes"]);
+        node.assert_unchanged(&before, "killed rollbacks and one that was not");
+    });
+}
+
+#[test]
+fn a_signal_is_answered_with_a_rollback() {
+    each(|privilege| {
+        let (node, before) = large(privilege);
+        let mut snapshots = Snapshots::default();
+        for (name, signal) in [("INT", Signal::INT), ("TERM", Signal::TERM), ("HUP", Signal::HUP)] {
+            let child = apply_under_way(&node);
+            send(&child, signal);
+            let output = child.wait_with_output().expect("our child");
+            let outcome = Outcome::from_output(&node, "hostgw apply --yes, interrupted", output);
+            assert_eq!(outcome.code, 130, "SIG{name}: {outcome}");
+            node.assert_unchanged(&before, &format!("SIG{name}"));
+            node.hostgw_ok(&["rollback", "--yes"]).says("Nothing to do");
+            snapshots.compare("interrupted-by-signal", &outcome);
+        }
+        snapshots.conclude();
+    });
+}
+
+/// A signal before the first write: at the question, for one.
+#[test]
+fn a_signal_at_the_question_leaves_all_as_it_was() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        // ^C on the terminal.
+        let mut child = node
+            .command("script")
+            .args(["-qec", "\"$HOSTGW\" apply", "/dev/null"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("script");
+        let mut shown = Vec::new();
+        let mut byte = [0];
+        while !shown.ends_with(b"[y/N]") {
+            std::io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut byte)
+                .expect("the question");
+            shown.push(byte[0]);
+        }
+        crate::support::namespace::feed(&mut child, "\x03");
+        let output = child.wait_with_output().expect("our child");
+        Outcome::from_output(&node, "hostgw apply, ^C", output).expect(130);
+        node.assert_unchanged(&before, "^C at the question");
+        super::assert_no_record(&node);
+    });
+}

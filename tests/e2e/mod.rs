@@ -1,0 +1,89 @@
+//! The built program in network namespaces of the tests' own. What it did is judged by others: `ip`, `nft`,
+//! `sysctl`, `ping`, the kernel's own announcements.
+//!
+//! Every scenario runs as root and as an ordinary user in a user namespace of his own, as far as whoever
+//! runs the suite can be both.
+
+mod changes;
+mod colour;
+mod conflict;
+mod drift;
+mod dual_stack;
+mod foreign;
+mod history;
+mod interrupted;
+mod json;
+mod packets;
+mod privileges;
+mod prompt;
+mod read_only;
+mod recipe;
+mod refusals;
+mod regressions;
+mod together;
+
+use crate::support::namespace::{Namespace, Privilege};
+
+/// The cluster of the recipe.
+const RECIPE: &str = include_str!("../../examples/recipe.yaml");
+
+/// The machine of node linux-1: eth0 with 172.30.0.11/24, the recipe in its folder, and nothing applied.
+fn node(privilege: Privilege) -> Namespace {
+    let node = Namespace::new(privilege);
+    node.sh("ip link add eth0 type veth peer name lan0
+             ip link set lan0 up
+             ip link set eth0 up
+             ip address add 172.30.0.11/24 dev eth0");
+    node.wait_until("both ends of eth0 are up", || {
+        node.run(["ip", "-6", "-o", "address", "show", "scope", "link"]).lines().count() == 2
+    });
+    node.settle();
+    node.write("hostgw.yaml", RECIPE);
+    node
+}
+
+/// A configuration with these Linux nodes, each with its name, pod CIDR and address.
+fn cluster(head: &str, nodes: &[(&str, &str, &str)]) -> String {
+    let mut text = format!("clusterPrefix: 10.244.0.0/16\negressInterface: eth0\n{head}\nnodes:\n");
+    for (name, cidr, address) in nodes {
+        text.push_str(&format!(
+            "  - name: {name}\n    os: linux\n    podCIDR: {cidr}\n    address: {address}\n"
+        ));
+    }
+    text
+}
+
+/// The two Linux nodes that most scenarios need.
+const NODE_1: (&str, &str, &str) = ("linux-1", "10.244.0.0/24", "172.30.0.11");
+const NODE_2: (&str, &str, &str) = ("linux-2", "10.244.1.0/24", "172.30.0.12");
+const NODE_3: (&str, &str, &str) = ("linux-3", "10.244.2.0/24", "172.30.0.13");
+
+const ON_LINK: &str = "10.244.0.0/16 dev eth0 scope link";
+const TO_NODE_2: &str = "10.244.1.0/24 via 10.244.1.1 dev eth0";
+
+/// Applies a configuration, sees that it stands and that a second apply has nothing to do.
+#[track_caller]
+fn apply(node: &Namespace, configuration: &str) {
+    node.write("hostgw.yaml", configuration);
+    node.hostgw_ok(&["apply", "--yes"]);
+    settled(node);
+}
+
+/// Sees that nothing is left to do.
+#[track_caller]
+fn settled(node: &Namespace) {
+    node.hostgw(&["plan", "--detailed-exitcode"]).expect(0).says("Nothing to do");
+    node.hostgw_ok(&["apply", "--yes"]).says("Nothing to do");
+}
+
+/// What lies in the state directory, and since when.
+fn state_files(node: &Namespace) -> String {
+    node.sh("find state -printf '%p %y %s %i %T@ %C@\\n' 2>/dev/null | sort || true")
+}
+
+/// Fails when an interrupted or a committed transaction is on record.
+#[track_caller]
+fn assert_no_record(node: &Namespace) {
+    let records = node.sh("find state -name '*.json' 2>/dev/null || true");
+    assert_eq!(records, "");
+}

@@ -1,0 +1,183 @@
+//! Faults that were found by reading and trying, each with the test that failed before.
+
+use super::{NODE_1, NODE_2, RECIPE, apply, assert_no_record, cluster, node, settled};
+use crate::support::namespace::each;
+
+/// One foreign route whose interface is gone kept a rollback from undoing anything else, and every later
+/// apply with it.
+#[test]
+fn what_cannot_be_put_back_does_not_keep_the_rest() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.sh("ip link add eth1 type veth peer name lan1; ip link set eth1 up; ip link set lan1 up
+                 ip route add 10.244.1.0/24 dev eth1 proto static");
+        node.hostgw_ok(&["apply", "--yes", "--adopt"]);
+        node.sh("ip link del eth1");
+        let outcome = node.hostgw(&["rollback", "--yes"]).expect(7);
+        outcome.warns("there is no interface eth1").warns("ip route replace 10.244.1.0/24 dev eth1");
+        assert_eq!(node.own_routes(), ["10.244.1.0/24 via 10.244.1.1 dev eth0"]);
+        assert_eq!(node.sh("nft list tables"), "");
+        assert_eq!(node.sysctl("net.ipv4.ip_forward"), "0");
+        node.hostgw(&["rollback", "--yes"]).expect(7);
+        node.hostgw_ok(&["rollback", "--yes", "--abandon"]).warns("not put back");
+        assert!(node.own_routes().is_empty(), "{:?}", node.own_routes());
+        apply(&node, RECIPE);
+    });
+}
+
+/// The kernel refuses the states of links that it tells itself: a multipath route with a dead hop could not
+/// be given back.
+#[test]
+fn a_multipath_route_with_a_dead_hop_is_given_back() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.sh("ip link add eth1 type veth peer name lan1; ip link set eth1 up; ip link set lan1 up
+                 ip address add 172.31.0.11/24 dev eth1
+                 ip route add 10.244.1.0/24 proto static nexthop via 172.30.0.1 dev eth0 nexthop via 172.31.0.1 dev eth1");
+        node.hostgw_ok(&["apply", "--yes", "--adopt"]);
+        node.sh("ip link set lan1 down");
+        node.hostgw_ok(&["rollback", "--yes"]);
+        let route = node.run(["ip", "route", "show", "10.244.1.0/24"]);
+        assert!(route.contains("172.30.0.1") && route.contains("172.31.0.1"), "{route}");
+        node.hostgw_ok(&["apply", "--yes", "--adopt"]);
+        node.hostgw_ok(&["rollback", "--yes"]);
+    });
+}
+
+/// A pod CIDR inside the nodes' own network was applied, and took the router away.
+#[test]
+fn a_pod_cidr_may_not_take_the_node_s_own_network() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.sh("ip route add default via 172.30.0.254 dev eth0");
+        let before = node.witness();
+        node.write(
+            "hostgw.yaml",
+            "clusterPrefix: 172.30.0.0/16
+egressInterface: eth0
+nodes:
+  - {name: a, os: linux, podCIDR: 172.30.4.0/24}
+  - {name: b, os: linux, podCIDR: 172.30.0.128/25}
+",
+        );
+        let outcome = node.hostgw(&["apply", "--yes", "--node", "a"]).expect(3);
+        outcome.warns("172.30.0.0/24, this node's own network on eth0");
+        node.assert_unchanged(&before, "a refused apply");
+        node.sh("ip route replace default via 10.2.0.9 dev eth0 onlink");
+        let before = node.witness();
+        let elsewhere = "clusterPrefix: 10.0.0.0/8
+egressInterface: eth0
+nodes:
+  - {name: a, os: linux, podCIDR: 10.1.0.0/24}
+  - {name: b, os: linux, podCIDR: 10.2.0.0/24}
+";
+        node.write("hostgw.yaml", elsewhere);
+        let outcome = node.hostgw(&["apply", "--yes", "--node", "a"]).expect(3);
+        outcome.warns("10.2.0.0/24 would cut the node off: the prefix holds 10.2.0.9, this node's router");
+        node.assert_unchanged(&before, "a refused apply");
+        assert_no_record(&node);
+    });
+}
+
+/// With IPv6 forwarding on, the kernel drops the default route it has from router advertisements, and no
+/// rollback brings it back.
+#[test]
+fn a_default_route_from_router_advertisements_is_not_lost() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.sh("ip -6 address add 2001:db8::11/64 dev eth0 nodad
+                 ip -6 route add default via fe80::99 dev eth0 proto ra");
+        let before = node.witness();
+        let dual = |sysctls: &str| {
+            format!(
+                "clusterPrefix: [10.244.0.0/16, 'fd00:244::/48']
+egressInterface: eth0
+{sysctls}
+nodes:
+  - {{name: a, os: linux, podCIDR: [10.244.0.0/24, 'fd00:244:0:1::/64'], address: [172.30.0.11, '2001:db8::11']}}
+  - {{name: b, os: linux, podCIDR: [10.244.1.0/24, 'fd00:244:0:2::/64'], address: [172.30.0.12, '2001:db8::12']}}
+"
+            )
+        };
+        node.write("hostgw.yaml", &dual(""));
+        node.hostgw(&["apply", "--yes"]).expect(3).warns("add net.ipv6.conf.eth0.accept_ra: 2 under sysctls");
+        node.assert_unchanged(&before, "a refused apply");
+        apply(&node, &dual("sysctls: {net.ipv6.conf.eth0.accept_ra: 2}"));
+        assert!(node.sh("ip -6 route show default").contains("fe80::99"));
+        node.hostgw_ok(&["destroy", "--yes"]);
+        node.assert_unchanged(&before, "apply and destroy");
+    });
+}
+
+/// A saved value that stood again by itself was kept, and later overwrote somebody else's.
+#[test]
+fn a_saved_value_is_not_put_back_twice() {
+    each(|privilege| {
+        let node = node(privilege);
+        apply(&node, RECIPE);
+        node.sh("ip route flush proto 87; nft delete table ip hostgw; echo 0 >/proc/sys/net/ipv4/ip_forward");
+        node.hostgw_ok(&["destroy", "--yes"]).says("Nothing to do");
+        node.sh("echo 1 >/proc/sys/net/ipv4/ip_forward");
+        node.hostgw_ok(&["destroy", "--yes"]).says("Nothing to do");
+        assert_eq!(node.sysctl("net.ipv4.ip_forward"), "1");
+
+        let key = "net.ipv4.conf.all.rp_filter";
+        node.sh("echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter");
+        apply(&node, &format!("sysctls: {{{key}: 2}}\n{RECIPE}"));
+        node.sh("echo 0 >/proc/sys/net/ipv4/conf/all/rp_filter");
+        apply(&node, RECIPE);
+        node.sh("echo 1 >/proc/sys/net/ipv4/conf/all/rp_filter");
+        settled(&node);
+        assert_eq!(node.sysctl(key), "1");
+    });
+}
+
+/// Keys of `net.ipv6.conf.all` rewrite those of every interface, which a rollback did not put back.
+#[test]
+fn ipv6_switches_are_put_back_on_every_interface() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.sh("echo 1 >/proc/sys/net/ipv6/conf/lan0/ignore_routes_with_linkdown");
+        let before = node.witness();
+        let all = "net.ipv6.conf.all.ignore_routes_with_linkdown";
+        apply(&node, &format!("sysctls: {{{all}: 1}}\n{RECIPE}"));
+        apply(&node, &format!("sysctls: {{{all}: 0}}\n{RECIPE}"));
+        node.hostgw_ok(&["destroy", "--yes"]);
+        node.assert_unchanged(&before, "two applies and destroy");
+        node.write("hostgw.yaml", &format!("sysctls: {{net.ipv6.conf.all.disable_ipv6: 1}}\n{RECIPE}"));
+        node.hostgw(&["apply", "--yes"]).expect(3).warns("it takes addresses away");
+    });
+}
+
+/// A rollback that could not begin opened the committed transaction, and the next apply tore it down.
+#[test]
+fn a_rollback_that_cannot_begin_leaves_the_apply_in_force() {
+    each(|privilege| {
+        let node = node(privilege);
+        apply(&node, RECIPE);
+        let standing = node.witness();
+        let refused =
+            node.try_sh("setpriv --bounding-set -net_admin --inh-caps -net_admin \"$HOSTGW\" rollback --yes");
+        assert_eq!(refused.code, 9, "{}", refused.stderr);
+        node.assert_unchanged(&standing, "a refused rollback");
+        settled(&node);
+        node.hostgw_ok(&["rollback", "--yes"]);
+        assert!(node.own_routes().is_empty());
+    });
+}
+
+/// A journal that cannot be understood was written over by `destroy`, and with it the only way back.
+#[test]
+fn a_broken_journal_is_never_written_over() {
+    each(|privilege| {
+        let node = node(privilege);
+        apply(&node, &cluster("", &[NODE_1, NODE_2]));
+        let journal = node.state_dir().expect("a state directory").join("journal.json");
+        std::fs::write(&journal, "{\"format\":1,").expect("writable");
+        for verb in ["apply", "destroy", "rollback"] {
+            node.hostgw(&[verb, "--yes"]).expect(1).warns("cannot be understood");
+            assert_eq!(std::fs::read_to_string(&journal).expect("there"), "{\"format\":1,");
+        }
+        assert_eq!(node.own_routes().len(), 2);
+    });
+}

@@ -1,0 +1,49 @@
+//! Several at once on one node: one after the other, and each whole.
+
+use std::process::Stdio;
+
+use super::{NODE_1, NODE_2, NODE_3, cluster, node, settled};
+use crate::support::namespace::{Outcome, each};
+
+/// The second waits for the first, and finds nothing to do: nothing to record either.
+#[test]
+fn applies_at_once_are_one_apply() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        let start = || {
+            let mut command = node.hostgw_command(&["apply", "--yes"]);
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw")
+        };
+        let all: Vec<_> = (0..6).map(|_| start()).collect();
+        for child in all {
+            let output = child.wait_with_output().expect("our child");
+            Outcome::from_output(&node, "hostgw apply --yes, at once with others", output).expect(0);
+        }
+        settled(&node);
+        node.hostgw_ok(&["rollback", "--yes"]);
+        node.assert_unchanged(&before, "many applies at once and one rollback");
+    });
+}
+
+/// Different files at once: the last one to get the lock is in force, whole.
+#[test]
+fn applies_of_two_files_at_once_leave_one_of_them() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.write("one.yaml", &cluster("", &[NODE_1, NODE_2]));
+        node.write("other.yaml", &cluster("nextHop: node-address", &[NODE_1, NODE_3]));
+        let start = |file: &str| {
+            let mut command = node.hostgw_command(&["apply", "--yes", "-f", file]);
+            command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("hostgw")
+        };
+        let all: Vec<_> = ["one.yaml", "other.yaml", "one.yaml", "other.yaml"].map(start).into();
+        for mut child in all {
+            assert!(child.wait().expect("our child").success());
+        }
+        let left = |file| node.hostgw(&["plan", "--detailed-exitcode", "-f", file]).code;
+        let mut codes = [left("one.yaml"), left("other.yaml")];
+        codes.sort_unstable();
+        assert_eq!(codes, [0, 2]);
+    });
+}

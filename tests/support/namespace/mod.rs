@@ -1,0 +1,313 @@
+//! Network namespaces that live and die with a test.
+//!
+//! A namespace is held by a child that waits for the end of its standard input. When the test is over, or
+//! its process is gone for whatever reason, the pipe closes, the child removes the test's folder and ends,
+//! and the kernel takes the namespace away: no names, no mounts, nothing left behind.
+
+mod outcome;
+mod programs;
+mod witness;
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Read, Write},
+    os::unix::fs::{MetadataExt, chown},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+pub use outcome::{Outcome, Snapshots};
+pub use witness::without_counters;
+
+/// Who the ordinary user is when the suite runs as root: nobody.
+const NOBODY: u32 = 65534;
+
+/// With whose rights a namespace is made and used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Privilege {
+    /// The machine's root.
+    Root,
+    /// An ordinary user, root only in a user namespace of his own.
+    User,
+}
+
+impl Privilege {
+    /// What this process can be: root can be both, where there are others than root.
+    fn possible() -> &'static [Self] {
+        match (is_root(), has_nobody()) {
+            (true, true) => &[Self::Root, Self::User],
+            (true, false) => &[Self::Root],
+            (false, _) => &[Self::User],
+        }
+    }
+}
+
+/// Whether the suite runs as root.
+fn is_root() -> bool {
+    fs::metadata("/proc/self").expect("/proc is mounted").uid() == 0
+}
+
+/// Whether this process can become [`NOBODY`]: not below `unshare -r`, where there is nobody but root.
+pub fn has_nobody() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").expect("/proc is mounted");
+    let covers = |line: &str| {
+        let numbers: Vec<u32> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        matches!(numbers[..], [from, _, count] if from <= NOBODY && NOBODY - from < count)
+    };
+    is_root() && map.lines().any(covers)
+}
+
+/// Runs `test` once with each privilege this process can have; the name of the thread says which one failed.
+pub fn each(test: impl Fn(Privilege) + Sync) {
+    thread::scope(|scope| {
+        for privilege in Privilege::possible() {
+            let name = format!("with the rights of {privilege:?}");
+            let run = || test(*privilege);
+            thread::Builder::new().name(name).spawn_scoped(scope, run).expect("a thread");
+        }
+    });
+}
+
+/// A child that lives as long as the pipe to it.
+struct Holder {
+    child: Child,
+    pipe: Option<ChildStdin>,
+}
+
+impl Holder {
+    /// Starts `command`, which shall run [`HOLD`], and waits until it is there. Its second argument is the
+    /// folder to remove in the end.
+    fn start(mut command: Command, folder: &Path) -> Self {
+        /// Signals to the terminal's whole process group are for the test, whose end ends this.
+        const HOLD: &str = "trap '' INT HUP; echo ready; read -r _; cd /; [ -z \"$1\" ] || rm -rf \"$1\"";
+        let mut child = command
+            .args(["sh", "-c", HOLD, "hold"])
+            .arg(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+        let mut ready = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut ready).expect("text");
+        if ready != "ready\n" {
+            let mut why = String::new();
+            child.stderr.take().expect("piped").read_to_string(&mut why).expect("text");
+            let _ = fs::remove_dir_all(folder);
+            panic!("{}", programs::no_namespaces(&why));
+        }
+        let pipe = child.stdin.take();
+        Self { child, pipe }
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        self.pipe.take();
+        let _ = self.child.wait();
+    }
+}
+
+/// A network namespace.
+pub struct Namespace {
+    privilege: Privilege,
+    /// Its configuration files, and its state directory.
+    folder: PathBuf,
+    /// The process whose user namespace this one belongs to.
+    owner: u32,
+    holder: Holder,
+}
+
+impl Namespace {
+    /// A new namespace with nothing in it but the loopback interface, on a host called `machine`.
+    pub fn new(privilege: Privilege) -> Self {
+        programs::check();
+        let folder = new_folder();
+        let mut command = clean(&folder);
+        if privilege == Privilege::Root {
+            command.args(["unshare", "-nu"]);
+        } else {
+            command.args(as_nobody()).args(["unshare", "-rnu"]);
+        }
+        let holder = Holder::start(command, &folder);
+        Self::ready(Self { privilege, owner: holder.child.id(), folder, holder })
+    }
+
+    /// Another network namespace under the same user namespace, so that a link can lead from one to the
+    /// other.
+    pub fn sibling(&self) -> Self {
+        let folder = new_folder();
+        let mut command = clean(&folder);
+        if self.privilege == Privilege::User {
+            command.args(as_nobody());
+            command.args(["nsenter", "-U", "--preserve-credentials", "-t"]).arg(self.owner.to_string());
+        }
+        command.args(["unshare", "-nu"]);
+        let holder = Holder::start(command, &folder);
+        Self::ready(Self { privilege: self.privilege, owner: self.owner, folder, holder })
+    }
+
+    /// IPv6 addresses would come into force some time later; witnesses would see that as a change.
+    fn ready(self) -> Self {
+        self.sh("echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
+                 echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad
+                 ip link set lo up
+                 hostname machine");
+        self
+    }
+
+    /// The process that holds the namespace, for `ip link set … netns PID`.
+    pub fn pid(&self) -> u32 {
+        self.holder.child.id()
+    }
+
+    /// Where the configuration lies and hostgw runs.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Writes a file into the folder.
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.folder.join(name);
+        fs::write(&path, text).expect("our folder");
+        give_to_nobody(&path);
+    }
+
+    /// A command in the namespace and its folder, with nothing of the tester's environment.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = clean(&self.folder);
+        if self.privilege == Privilege::User {
+            command.args(as_nobody());
+        }
+        command.arg("nsenter").arg("-t").arg(self.pid().to_string()).args(["-n", "-u"]);
+        if self.privilege == Privilege::User {
+            command.args(["-U", "--preserve-credentials"]);
+        }
+        command.args(["--", program]).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a program of the namespace; its standard output.
+    #[track_caller]
+    pub fn run<const N: usize>(&self, command: [&str; N]) -> String {
+        let [program, arguments @ ..] = &command[..] else { panic!("no program") };
+        self.succeed(&command.join(" "), self.command(program).args(arguments))
+    }
+
+    /// Runs a script up to its first failure, which fails the test; its standard output.
+    #[track_caller]
+    pub fn sh(&self, script: &str) -> String {
+        self.succeed(script, self.command("sh").args(["-ec", script]))
+    }
+
+    /// How a script ends, whatever its exit code.
+    pub fn try_sh(&self, script: &str) -> Outcome {
+        Outcome::of(self, script, self.command("sh").args(["-c", script]))
+    }
+
+    #[track_caller]
+    fn succeed(&self, name: &str, command: &mut Command) -> String {
+        Outcome::of(self, name, command).expect(0).stdout
+    }
+
+    /// hostgw in the namespace, with its state directory in the folder.
+    pub fn hostgw_command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command(hostgw().to_str().expect("UTF-8"));
+        command.args(arguments);
+        command
+    }
+
+    /// Runs hostgw.
+    pub fn hostgw(&self, arguments: &[&str]) -> Outcome {
+        let name = format!("hostgw {}", arguments.join(" "));
+        Outcome::of(self, &name, &mut self.hostgw_command(arguments))
+    }
+
+    /// Runs hostgw, which shall succeed.
+    #[track_caller]
+    pub fn hostgw_ok(&self, arguments: &[&str]) -> Outcome {
+        self.hostgw(arguments).expect(0)
+    }
+
+    /// The state directory of this namespace: the one folder below `HOSTGW_STATE_DIR`, once it is there.
+    pub fn state_dir(&self) -> Option<PathBuf> {
+        let mut found = fs::read_dir(self.folder.join("state")).ok()?;
+        Some(found.next()?.expect("readable").path())
+    }
+
+    /// Waits until `true_now`, and fails the test when that takes too long.
+    #[track_caller]
+    pub fn wait_until(&self, what: &str, mut true_now: impl FnMut() -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !true_now() {
+            assert!(Instant::now() < deadline, "waited in vain: {what}");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+/// A command, still to be named, with nothing of the tester's environment.
+fn clean(folder: &Path) -> Command {
+    let mut command = Command::new("env");
+    command
+        // A suite in the background of a shell has SIGINT ignored, and so would all it starts.
+        .args(["--default-signal", "--"])
+        .env_clear()
+        .env("PATH", programs::PATH)
+        .env("LC_ALL", "C.UTF-8")
+        .env("HOSTGW_STATE_DIR", folder.join("state"))
+        .env("HOSTGW", hostgw())
+        .current_dir(folder);
+    command
+}
+
+/// The words before a command that make it an ordinary user's.
+fn as_nobody() -> Vec<String> {
+    if !has_nobody() {
+        return Vec::new();
+    }
+    let id = NOBODY.to_string();
+    ["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"].map(ToOwned::to_owned).to_vec()
+}
+
+/// Root can use what belongs to nobody; nobody needs to own it.
+fn give_to_nobody(path: &Path) {
+    if has_nobody() {
+        chown(path, Some(NOBODY), Some(NOBODY)).expect("we are root");
+    }
+}
+
+/// A new folder that every privilege can use.
+fn new_folder() -> PathBuf {
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let folder = env::temp_dir().join(format!("hostgw-test-{}-{number}", std::process::id()));
+    fs::create_dir(&folder).expect("a temporary folder");
+    give_to_nobody(&folder);
+    folder
+}
+
+/// A copy of the program where an ordinary user can run it; the checkout may be closed to him.
+fn hostgw() -> &'static Path {
+    static COPY: OnceLock<(PathBuf, Holder)> = OnceLock::new();
+    let (path, _) = COPY.get_or_init(|| {
+        let folder = new_folder();
+        let path = folder.join("hostgw");
+        fs::copy(env!("CARGO_BIN_EXE_hostgw"), &path).expect("the built program");
+        let mut command = Command::new("env");
+        command.current_dir("/");
+        (path, Holder::start(command, &folder))
+    });
+    path
+}
+
+/// Writes to a child's standard input.
+pub fn feed(child: &mut Child, text: &str) {
+    child.stdin.take().expect("piped").write_all(text.as_bytes()).expect("a child that reads");
+}

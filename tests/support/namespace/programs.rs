@@ -1,0 +1,59 @@
+//! What the end-to-end tests need of the machine, and what to do when it is not there.
+
+use std::{fs, path::Path, sync::OnceLock};
+
+/// `/usr/sbin` is not in an ordinary user's path on Debian; `nft`, `ip` and `iptables` lie there.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The programs, and the Debian packages they come from.
+const NEEDED: [(&str, &str); 10] = [
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("iptables-save", "iptables"),
+    ("ping", "iputils-ping"),
+    ("unshare", "util-linux"),
+    ("setpriv", "util-linux"),
+    ("flock", "util-linux"),
+    ("script", "bsdutils"),
+    ("sysctl", "procps"),
+    ("hostname", "hostname"),
+];
+
+/// Fails when a program is missing.
+pub fn check() {
+    static MISSING: OnceLock<Vec<(&str, &str)>> = OnceLock::new();
+    let missing = MISSING.get_or_init(|| {
+        let exists = |name: &str| PATH.split(':').any(|folder| Path::new(folder).join(name).exists());
+        NEEDED.into_iter().filter(|(name, _)| !exists(name)).collect()
+    });
+    let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();
+    let mut packages: Vec<&str> = missing.iter().map(|(_, package)| *package).collect();
+    packages.dedup();
+    assert!(
+        missing.is_empty(),
+        "the end-to-end tests need {}: apt install {}",
+        names.join(", "),
+        packages.join(" ")
+    );
+}
+
+/// Why no namespace could be made, and the remedy.
+pub fn no_namespaces(why: &str) -> String {
+    let remedies = [
+        ("/proc/sys/kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
+        (
+            "/proc/sys/kernel/apparmor_restrict_unprivileged_userns",
+            "1",
+            "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
+        ("/proc/sys/user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=10000"),
+    ];
+    let closed = |(file, value, _): &(&str, &str, &str)| {
+        fs::read_to_string(file).is_ok_and(|standing| standing.trim() == *value)
+    };
+    let remedy = remedies.iter().find(|remedy| closed(remedy)).map_or_else(
+        || "allow user namespaces on this machine, or run the tests as its root".to_owned(),
+        |(.., command)| format!("run `{command}`, or run the tests as root"),
+    );
+    format!("the end-to-end tests cannot make network namespaces here ({}): {remedy}", why.trim())
+}
