@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use super::{node, settled};
-use crate::support::namespace::{Namespace, Outcome, each, feed};
+use crate::support::namespace::{Namespace, Outcome, Snapshots, each, feed};
 
 /// Runs `hostgw` on a pseudo-terminal and types `answer`; an empty one is an end of file.
 fn answer(node: &Namespace, arguments: &str, answer: &str) -> Outcome {
@@ -70,7 +70,7 @@ fn a_plan_that_changes_while_it_is_asked_about_is_not_committed() {
         let node = node(privilege);
         let mut child = node
             .command("script")
-            .args(["-qec", "\"$HOSTGW\" apply", "/dev/null"])
+            .args(["-qec", "\"$HOSTGW\" apply --color never", "/dev/null"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -87,7 +87,11 @@ fn a_plan_that_changes_while_it_is_asked_about_is_not_committed() {
         let before = node.witness();
         feed(&mut child, "y\n");
         let output = child.wait_with_output().expect("our child");
-        Outcome::from_output(&node, "hostgw apply", output).expect(5).says("nothing was changed");
+        let mut outcome = Outcome::from_output(&node, "hostgw apply # after its question", output).expect(5);
+        outcome.stdout = outcome.stdout.replace('\r', "");
+        let mut snapshots = Snapshots::default();
+        snapshots.compare("stale-apply", &outcome);
+        snapshots.conclude();
         node.assert_unchanged(&before, "a stale apply");
     });
 }
