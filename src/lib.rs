@@ -40,8 +40,9 @@
 //! | [`state`] | the state of a node; prints as `ip`, `nft` and `sysctl` do |
 //! | [`plan`] | desired state, diff, checks against the node, reasons: pure |
 //! | [`render`] | a plan as text, as JSON, as commands |
-//! | [`kernel`] | Linux: observe and commit. Netlink stays in here; `unsafe` stands in one file of it |
+//! | [`kernel`] | Linux: observe, commit, and make what simulate needs. Netlink stays in here; `unsafe` stands in one file of it |
 //! | [`apply`] | the transaction: lock, journal, commit, verify, roll back |
+//! | [`simulate`] | the cluster of a file in network namespaces: applied, and proved with packets |
 //! | [`text`] | small helpers for text that people read |
 //!
 //! Rules that a reader can check with grep: `config`, `model`, `state`, `plan` and `render` never name
@@ -68,5 +69,6 @@ pub mod kernel;
 pub mod model;
 pub mod plan;
 pub mod render;
+pub mod simulate;
 pub mod state;
 pub mod text;

@@ -6,6 +6,7 @@
 
 mod journal;
 mod lock;
+mod prepare;
 mod state_dir;
 mod transaction;
 
@@ -13,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use journal::{Command, Record};
 pub use lock::{Lock, LockHeld};
+pub use prepare::{Prepared, prepare, prepare_removal};
 pub use state_dir::{Identity, LastApplied, StateDir};
 pub use transaction::{Failure, Incomplete, Request, abandon, recover, restore, run, settle, undo_plan};
 

@@ -8,10 +8,10 @@ use super::{
     transaction::{Aim, carry_out, now},
 };
 use crate::{
-    apply::{Command, Node, Request, StateDir},
+    apply::{self, Command, Prepared, Request, StateDir},
     error::Error,
     kernel::LiveNode,
-    plan::{self, Desired, Observed, Plan, Policy, Saved, Scope},
+    plan::{self, Desired, Policy, Saved},
     render::Report,
 };
 
@@ -38,8 +38,8 @@ impl Aim for Session {
 
     fn check(&self) -> Result<(), Error> {
         Self::check(self)?;
-        check_complete(&self.plan)?;
-        check_conflicts(&self.plan, "remove what stands there, or take it over with --adopt")
+        check_complete(&self.prepared.plan)?;
+        check_conflicts(&self.prepared.plan, "remove what stands there, or take it over with --adopt")
     }
 
     fn dir(&self) -> &StateDir {
@@ -47,7 +47,7 @@ impl Aim for Session {
     }
 
     fn desired(&self) -> &Desired {
-        &self.desired
+        &self.prepared.desired
     }
 
     fn report(&self) -> Report {
@@ -59,18 +59,8 @@ impl Aim for Session {
     }
 
     fn request(&self) -> Request<'_> {
-        Request {
-            command: Command::Apply,
-            node: Some(self.node_name()),
-            file: Some(self.loaded.document.name()),
-            desired: &self.desired.state,
-            scope: &self.scope,
-            plan: &self.plan,
-            observed: &self.observed.state,
-            released: &self.desired.released,
-            policy: self.policy,
-            now: now(),
-        }
+        let file = self.loaded.document.name();
+        self.prepared.request(Command::Apply, Some(self.node_name()), Some(file), now())
     }
 }
 
@@ -87,10 +77,7 @@ pub(super) fn destroy(options: &DestroyOptions, output: &Output) -> Verdict {
 struct Removal {
     dir: StateDir,
     saved: Saved,
-    desired: Desired,
-    scope: Scope,
-    observed: Observed,
-    plan: Plan,
+    prepared: Prepared,
     has_record: bool,
 }
 
@@ -99,10 +86,7 @@ impl Removal {
         Ok(Self {
             dir: state_dir()?,
             saved: Saved::default(),
-            desired: Desired::nothing(&Saved::default()),
-            scope: Scope::default(),
-            observed: Observed::default(),
-            plan: Plan::default(),
+            prepared: Prepared::nothing(),
             has_record: false,
         })
     }
@@ -112,16 +96,12 @@ impl Aim for Removal {
     fn look(&mut self) -> Result<(), Failure> {
         self.saved = self.dir.saved()?;
         self.has_record = self.dir.next_id()? > 1;
-        self.desired = Desired::nothing(&self.saved);
-        self.scope = Scope::of(&self.desired.state, Vec::new());
-        self.observed = LiveNode.observe(&self.scope)?;
-        // Everything in hostgw's own table goes.
-        self.plan = plan::plan(&self.desired.state, &self.observed.state, Policy::Adopt);
+        self.prepared = apply::prepare_removal(&mut LiveNode, &self.saved)?;
         Ok(())
     }
 
     fn check(&self) -> Result<(), Error> {
-        check_complete(&self.plan)
+        check_complete(&self.prepared.plan)
     }
 
     fn dir(&self) -> &StateDir {
@@ -129,19 +109,20 @@ impl Aim for Removal {
     }
 
     fn desired(&self) -> &Desired {
-        &self.desired
+        &self.prepared.desired
     }
 
     fn report(&self) -> Report {
-        let explain = |change: &_| plan::explain(None, &self.desired, &self.saved, None, change);
-        let mut report = Report::new(&self.plan, explain, |_| None);
-        if !self.has_record && !self.plan.is_empty() {
+        let Prepared { desired, plan, .. } = &self.prepared;
+        let explain = |change: &_| plan::explain(None, desired, &self.saved, None, change);
+        let mut report = Report::new(plan, explain, |_| None);
+        if !self.has_record && !plan.is_empty() {
             report.warnings.push(
                 "no apply is on record here: what the sysctls were before hostgw is not known, and they stay"
                     .to_owned(),
             );
         }
-        report.warnings.extend(plan::check::irrevocable(&self.plan));
+        report.warnings.extend(plan::check::irrevocable(plan));
         report
     }
 
@@ -150,17 +131,6 @@ impl Aim for Removal {
     }
 
     fn request(&self) -> Request<'_> {
-        Request {
-            command: Command::Destroy,
-            node: None,
-            file: None,
-            desired: &self.desired.state,
-            scope: &self.scope,
-            plan: &self.plan,
-            observed: &self.observed.state,
-            released: &self.desired.released,
-            policy: Policy::Adopt,
-            now: now(),
-        }
+        self.prepared.request(Command::Destroy, None, None, now())
     }
 }

@@ -55,6 +55,8 @@ pub(super) enum Verb {
     Status(StatusOptions),
     /// Check configuration files; needs no node.
     Validate(ValidateOptions),
+    /// Build the cluster in network namespaces, apply it there, and prove that traffic flows.
+    Simulate(SimulateOptions),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
 }
@@ -66,6 +68,7 @@ impl Verb {
             Self::Plan(options) => options.json,
             Self::Status(options) => options.json,
             Self::Validate(options) => options.json,
+            Self::Simulate(options) => options.json,
             Self::Apply(_) | Self::Destroy(_) | Self::Rollback(_) | Self::Schema => false,
         }
     }
@@ -151,6 +154,29 @@ pub(super) struct ValidateOptions {
     #[arg(value_name = "FILE", action = ArgAction::Append)]
     pub files: Vec<PathBuf>,
     /// Print the mistakes as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SimulateOptions {
+    /// The configuration; `-` is standard input. Default: hostgw.yaml, hostgw.yml or hostgw.toml here.
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Build these nodes only.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "sample")]
+    pub nodes: Vec<String>,
+    /// Build so many nodes: the first of each operating system, the first and the last of the file, the
+    /// rest at random. Default: all, or 30 where there are more.
+    #[arg(long, value_name = "N")]
+    pub sample: Option<usize>,
+    /// Draw the sample that an earlier run printed this seed for.
+    #[arg(long, value_name = "SEED", conflicts_with = "nodes")]
+    pub seed: Option<u64>,
+    /// Leave the cluster standing until Ctrl-C, and say how to enter each namespace.
+    #[arg(long, conflicts_with = "json")]
+    pub keep: bool,
+    /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,
 }

@@ -9,6 +9,7 @@ mod rollback;
 mod schema;
 mod session;
 mod signals;
+mod simulate;
 mod status;
 mod transaction;
 mod validate;
@@ -58,6 +59,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Rollback(options) => rollback::run(options, &output),
         Verb::Status(options) => status::run(options, &output),
         Verb::Validate(options) => validate::run(options, &output),
+        Verb::Simulate(options) => simulate::run(options, &output),
         Verb::Schema => schema::run(&output),
     };
     ExitCode::from(match verdict {

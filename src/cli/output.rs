@@ -90,6 +90,16 @@ impl Output {
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 
+    /// Shows how far a long command is, on one line of a terminal that the next call overwrites; an empty
+    /// text takes the line away. Nothing where there is no terminal.
+    pub(super) fn progress(&self, text: &str) {
+        let mut stderr = io::stderr().lock();
+        if stderr.is_terminal() {
+            let _ = write!(stderr, "\r\x1b[K{}", self.messages.dim.apply_to(printable(text)));
+            let _ = stderr.flush();
+        }
+    }
+
     /// Says that something is worth looking at.
     pub(super) fn warn(&self, text: &str) {
         self.say(&format!("{} {}", self.messages.change.apply_to("warning:"), printable(text)));

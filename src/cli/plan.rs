@@ -25,14 +25,14 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     } else {
         output.result(&render::text(&report, &output.palette))?;
     }
-    if let Some(unknown) = session.plan.unknown.first() {
+    if let Some(unknown) = session.prepared.plan.unknown.first() {
         output.incomplete("the plan", unknown.hint.as_deref());
         return Err(Failure::Said(Kind::Incomplete));
     }
-    if !session.plan.conflicts.is_empty() {
-        let count = count(session.plan.conflicts.len(), "conflict");
+    if !session.prepared.plan.conflicts.is_empty() {
+        let count = count(session.prepared.plan.conflicts.len(), "conflict");
         output.warn(&format!("{count}: apply refuses this plan; --adopt takes over what stands in the way"));
         return Err(Failure::Said(Kind::Conflict));
     }
-    Ok(if options.detailed_exitcode && !session.plan.changes.is_empty() { 2 } else { 0 })
+    Ok(if options.detailed_exitcode && !session.prepared.plan.changes.is_empty() { 2 } else { 0 })
 }

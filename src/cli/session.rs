@@ -7,12 +7,12 @@ use std::{
 
 use super::{Failure, arguments::Target};
 use crate::{
-    apply::{LastApplied, Node, StateDir},
+    apply::{self, LastApplied, Prepared, StateDir},
     config::{self, Document, Positions},
     error::{Error, Kind},
     kernel::{self, LiveNode},
     model::{Cluster, ConfigPath},
-    plan::{self, Desired, Observed, Plan, Policy, Problem, Saved, Scope},
+    plan::{self, Plan, Policy, Problem, Saved},
     render::{Report, Source},
     state::{Subject, Unknown},
 };
@@ -58,13 +58,10 @@ pub(super) struct Session {
     pub loaded: Loaded,
     pub index: usize,
     pub dir: StateDir,
-    pub desired: Desired,
-    pub scope: Scope,
-    pub observed: Observed,
     pub saved: Saved,
     pub last: Option<LastApplied>,
     pub policy: Policy,
-    pub plan: Plan,
+    pub prepared: Prepared,
 }
 
 impl Session {
@@ -77,13 +74,10 @@ impl Session {
         Ok(Self {
             index,
             dir: state_dir()?,
-            desired: Desired::nothing(&Saved::default()),
-            scope: Scope::default(),
-            observed: Observed::default(),
             saved: Saved::default(),
             last: None,
             policy,
-            plan: Plan::default(),
+            prepared: Prepared::nothing(),
             loaded,
         })
     }
@@ -93,12 +87,11 @@ impl Session {
         let mut unknown = Vec::new();
         self.saved = readable(self.dir.saved(), &mut unknown)?.unwrap_or_default();
         self.last = last_applied(&self.dir)?;
-        self.desired = plan::desired(&self.loaded.cluster, self.index, &self.saved)
-            .map_err(|plan::NotLinux| not_linux(self.node_name()))?;
-        self.scope = Scope::of(&self.desired.state, self.desired.prefixes.clone());
-        self.observed = LiveNode.observe(&self.scope)?;
-        self.observed.state.unknown.extend(unknown);
-        self.plan = plan::plan(&self.desired.state, &self.observed.state, self.policy);
+        let prepared =
+            apply::prepare(&mut LiveNode, &self.loaded.cluster, self.index, &self.saved, self.policy)?
+                .map_err(|plan::NotLinux| not_linux(self.node_name()))?;
+        self.prepared = prepared;
+        self.prepared.plan.unknown.extend(unknown);
         Ok(())
     }
 
@@ -115,18 +108,20 @@ impl Session {
             .filter(|last| last.node.as_deref() == Some(self.node_name()))
             .map(|last| &last.state);
         let cluster = &self.loaded.cluster;
-        let explain = |change: &_| plan::explain(Some(cluster), &self.desired, &self.saved, last, change);
-        let mut report = Report::new(&self.plan, explain, |path| locator.source(path));
+        let Prepared { desired, observed, plan, .. } = &self.prepared;
+        let explain = |change: &_| plan::explain(Some(cluster), desired, &self.saved, last, change);
+        let mut report = Report::new(plan, explain, |path| locator.source(path));
         report.node = Some(self.node_name().to_owned());
         report.file = Some(self.loaded.document.name().to_owned());
-        report.warnings = plan::check::warnings(cluster, self.index, &self.desired, &self.observed);
-        report.warnings.extend(plan::check::irrevocable(&self.plan));
+        report.warnings = plan::check::warnings(cluster, self.index, desired, observed);
+        report.warnings.extend(plan::check::irrevocable(plan));
         report
     }
 
     /// What in the configuration does not fit this node, as one error.
     pub(super) fn check(&self) -> Result<(), Error> {
-        let problems = plan::check(&self.loaded.cluster, self.index, &self.desired, &self.observed);
+        let problems =
+            plan::check(&self.loaded.cluster, self.index, &self.prepared.desired, &self.prepared.observed);
         if problems.is_empty() { Ok(()) } else { Err(self.problems(&problems)) }
     }
 

@@ -18,6 +18,8 @@ use nftnl::{
     nftnl_sys::{self as sys, libc},
 };
 
+use rustix::thread::{UnshareFlags, unshare_unsafe};
+
 use super::{
     nat::abi::{self, expr},
     netlink::{HEADER, NLM_F_REQUEST},
@@ -132,4 +134,22 @@ pub(super) fn namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
         )
     };
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Moves this thread into a new network namespace.
+///
+/// # Errors
+/// The system call's.
+pub(super) fn unshare_network() -> io::Result<()> {
+    // SAFETY: only unsharing file descriptors is unsafe, and they are not unshared.
+    unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.map_err(io::Error::from)
+}
+
+/// Moves this process, which must have one thread only, into a new user namespace.
+///
+/// # Errors
+/// The system call's.
+pub(super) fn unshare_user() -> io::Result<()> {
+    // SAFETY: as above.
+    unsafe { unshare_unsafe(UnshareFlags::NEWUSER) }.map_err(io::Error::from)
 }

@@ -3,8 +3,11 @@
 //! Every read and write goes to the network namespace of the thread that makes it.
 
 mod ffi;
+mod fingerprint;
 mod hex;
 mod link;
+mod make;
+mod namespace;
 mod nat;
 mod netlink;
 mod route;
@@ -28,6 +31,10 @@ use crate::{
 };
 use link::Links;
 use netlink::{KernelError, Message, Refused, Socket};
+
+pub use fingerprint::{Fingerprint, fingerprint};
+pub use make::{Interfaces, Lookup};
+pub use namespace::{Namespace, become_root_of_own_user_namespace};
 
 /// How many route messages go out before a signal is looked for.
 const MESSAGES_PER_STEP: usize = 1024;

@@ -91,6 +91,23 @@ pub fn observe(socket: &mut Socket, links: &Links, scope: &Scope) -> Result<Foun
     Ok(found)
 }
 
+/// Every route of the namespace, whoever owns it, in the words of `ip route`.
+///
+/// # Errors
+/// The kernel's.
+pub fn all(socket: &mut Socket, links: &Links) -> Result<Vec<String>, KernelError> {
+    let mut routes = Vec::new();
+    for family in Family::ALL {
+        let mut request = RouteMessage::default();
+        request.header.address_family = address_family(family);
+        let dump = socket.dump(RTM_GETROUTE, 0, &message(&request))?;
+        routes.extend(
+            dump.iter().filter_map(|(_, payload)| decode(payload, links)).map(|route| route.to_string()),
+        );
+    }
+    Ok(routes)
+}
+
 /// Whether a plan depends on a foreign route: it makes addresses reachable, or takes traffic of the
 /// cluster.
 fn matters(route: &Route, scope: &Scope) -> bool {
@@ -244,7 +261,7 @@ fn attribute_name(attribute: &RouteAttribute) -> String {
     }
 }
 
-const fn ip(address: &RouteAddress) -> Option<IpAddr> {
+pub(super) const fn ip(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
         RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),

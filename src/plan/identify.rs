@@ -22,7 +22,7 @@ pub fn identify(
     host_name: Option<&str>,
 ) -> Result<usize, Error> {
     match name {
-        Some(name) => by_name(cluster, name),
+        Some(name) => node_named(cluster, name),
         None => by_address(cluster, host)
             .transpose()
             .or_else(|| by_host_name(cluster, host_name?).transpose())
@@ -30,7 +30,11 @@ pub fn identify(
     }
 }
 
-fn by_name(cluster: &Cluster, name: &str) -> Result<usize, Error> {
+/// The index of the node called `name`.
+///
+/// # Errors
+/// [`Kind::Invalid`] when there is none, with the name that is most like it.
+pub fn node_named(cluster: &Cluster, name: &str) -> Result<usize, Error> {
     if let Some((index, _)) = cluster.node(name) {
         return Ok(index);
     }

@@ -17,7 +17,7 @@ pub use diff::{
     Action, Change, Conflict, NatChange, Plan, Policy, RouteChange, Step, SysctlChange, Totals, plan,
 };
 pub use explain::{Reason, explain};
-pub use identify::identify;
+pub use identify::{identify, node_named};
 pub use switch::{is_switch, rewritten_on, side_effects};
 
 use std::collections::BTreeSet;

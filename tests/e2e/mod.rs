@@ -20,6 +20,7 @@ mod read_only;
 mod recipe;
 mod refusals;
 mod regressions;
+mod simulate;
 mod together;
 
 use crate::support::namespace::{Namespace, Privilege};

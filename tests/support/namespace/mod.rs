@@ -4,6 +4,7 @@
 //! its process is gone for whatever reason, the pipe closes, the child removes the test's folder and ends,
 //! and the kernel takes the namespace away: no names, no mounts, nothing left behind.
 
+mod kept;
 mod outcome;
 mod programs;
 mod witness;
@@ -22,6 +23,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use kept::Kept;
 pub use outcome::{Outcome, Snapshots};
 pub use witness::without_counters;
 
@@ -49,7 +51,7 @@ impl Privilege {
 }
 
 /// Whether the suite runs as root.
-fn is_root() -> bool {
+pub fn is_root() -> bool {
     fs::metadata("/proc/self").expect("/proc is mounted").uid() == 0
 }
 
@@ -119,8 +121,6 @@ pub struct Namespace {
     privilege: Privilege,
     /// Its configuration files, and its state directory.
     folder: PathBuf,
-    /// The process whose user namespace this one belongs to.
-    owner: u32,
     holder: Holder,
 }
 
@@ -136,21 +136,7 @@ impl Namespace {
             command.args(as_nobody()).args(["unshare", "-rnu"]);
         }
         let holder = Holder::start(command, &folder);
-        Self::ready(Self { privilege, owner: holder.child.id(), folder, holder })
-    }
-
-    /// Another network namespace under the same user namespace, so that a link can lead from one to the
-    /// other.
-    pub fn sibling(&self) -> Self {
-        let folder = new_folder();
-        let mut command = clean(&folder);
-        if self.privilege == Privilege::User {
-            command.args(as_nobody());
-            command.args(["nsenter", "-U", "--preserve-credentials", "-t"]).arg(self.owner.to_string());
-        }
-        command.args(["unshare", "-nu"]);
-        let holder = Holder::start(command, &folder);
-        Self::ready(Self { privilege: self.privilege, owner: self.owner, folder, holder })
+        Self::ready(Self { privilege, folder, holder })
     }
 
     /// IPv6 addresses would come into force some time later; witnesses would see that as a change.
@@ -160,11 +146,6 @@ impl Namespace {
                  ip link set lo up
                  hostname machine");
         self
-    }
-
-    /// The process that holds the namespace, for `ip link set … netns PID`.
-    pub fn pid(&self) -> u32 {
-        self.holder.child.id()
     }
 
     /// Where the configuration lies and hostgw runs.
@@ -185,7 +166,7 @@ impl Namespace {
         if self.privilege == Privilege::User {
             command.args(as_nobody());
         }
-        command.arg("nsenter").arg("-t").arg(self.pid().to_string()).args(["-n", "-u"]);
+        command.arg("nsenter").arg("-t").arg(self.holder.child.id().to_string()).args(["-n", "-u"]);
         if self.privilege == Privilege::User {
             command.args(["-U", "--preserve-credentials"]);
         }

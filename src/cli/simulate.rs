@@ -1,0 +1,333 @@
+//! `hostgw simulate`
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs, io,
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde::Serialize;
+
+use super::{
+    Failure, Verdict,
+    arguments::SimulateOptions,
+    output::Output,
+    session::{self, Loaded},
+    signals,
+};
+use crate::{
+    error::{Error, Kind},
+    kernel,
+    model::{Cluster, Family, OperatingSystem},
+    plan::node_named,
+    render::Palette,
+    simulate::{Connection, ConnectionKind, NodeResult, Progress, Promise, Simulation, sample},
+    text::{count, printable},
+};
+
+/// So many nodes are built when nothing is said about it: every pair of them is probed.
+const DEFAULT_SAMPLE: usize = 30;
+/// The matrix is drawn for so many nodes at most.
+const WIDEST_MATRIX: usize = 40;
+
+/// The result, for programs.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SimulationJson<'a> {
+    format: u32,
+    file: &'a str,
+    nodes: &'a [NodeResult],
+    of: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+    connections: &'a [Connection],
+    promises: &'a [Promise],
+    works: bool,
+}
+
+/// Which nodes are built, and how they were chosen.
+struct Choice {
+    indexes: Vec<usize>,
+    seed: Option<u64>,
+}
+
+/// Builds the cluster of the file in network namespaces, applies every node's plan, proves that it works.
+pub(super) fn run(options: &SimulateOptions, output: &Output) -> Verdict {
+    let loaded = session::load(options.file.as_deref())?;
+    let choice = choose(&loaded.cluster, options)?;
+    kernel::become_root_of_own_user_namespace().map_err(|error| forbidden(&error))?;
+    let interrupt = signals::interrupt()?;
+    let progress = |what: &str, done: usize, of: usize| {
+        output.progress(&format!("{what}: {done} of {of}"));
+        if interrupt.is_raised() { Err(interrupted()) } else { Ok(()) }
+    };
+    let scratch = Scratch::new()?;
+    let result = prove(options, &loaded, &choice, &scratch.0, &progress);
+    output.progress("");
+    let (simulation, connections, promises) = result?;
+    let show = || {
+        let cluster = &loaded.cluster;
+        output.result(&text(&simulation, &connections, &promises, cluster, &choice, &output.palette))
+    };
+    if options.keep {
+        show()?;
+        keep(&simulation, &scratch.0, output, || interrupt.is_raised());
+    } else if options.json {
+        output.json(&SimulationJson {
+            format: 1,
+            file: loaded.document.name(),
+            nodes: &simulation.nodes,
+            of: loaded.cluster.nodes.len(),
+            seed: choice.seed,
+            connections: &connections,
+            promises: &promises,
+            works: works(&connections, &promises),
+        })?;
+    } else {
+        show()?;
+    }
+    if works(&connections, &promises) { Ok(0) } else { Err(Failure::Said(Kind::Unexpected)) }
+}
+
+/// Builds, probes, and, where the cluster is not to be kept as it is, holds hostgw to its promises.
+fn prove(
+    options: &SimulateOptions,
+    loaded: &Loaded,
+    choice: &Choice,
+    scratch: &Path,
+    progress: &Progress,
+) -> Result<(Simulation, Vec<Connection>, Vec<Promise>), Error> {
+    let simulation = Simulation::build(&loaded.cluster, &choice.indexes, scratch, progress)?;
+    let connections = simulation.probe(progress)?;
+    let promises = if options.keep { Vec::new() } else { simulation.promises(progress)? };
+    Ok((simulation, connections, promises))
+}
+
+fn works(connections: &[Connection], promises: &[Promise]) -> bool {
+    connections.iter().all(|connection| connection.works) && promises.iter().all(|promise| promise.kept)
+}
+
+fn interrupted() -> Error {
+    Error::new(Kind::Interrupted, "interrupted; nothing is left behind")
+}
+
+fn forbidden(error: &io::Error) -> Error {
+    Error::unexpected(format!("this system does not let an ordinary user make network namespaces: {error}")).with_hint(
+        "run as root; or allow it with sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu), \
+         kernel.unprivileged_userns_clone=1 (older Debian) or user.max_user_namespaces=10000",
+    )
+}
+
+fn choose(cluster: &Cluster, options: &SimulateOptions) -> Result<Choice, Error> {
+    if !options.nodes.is_empty() {
+        let mut indexes =
+            options.nodes.iter().map(|name| node_named(cluster, name)).collect::<Result<Vec<_>, _>>()?;
+        indexes.sort_unstable();
+        indexes.dedup();
+        return Ok(Choice { indexes, seed: None });
+    }
+    let size = options.sample.unwrap_or(DEFAULT_SAMPLE).max(1);
+    if size >= cluster.nodes.len() {
+        return Ok(Choice { indexes: (0..cluster.nodes.len()).collect(), seed: None });
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::from(since.subsec_nanos()));
+    let seed = options.seed.unwrap_or(now);
+    Ok(Choice { indexes: sample(cluster, size, seed), seed: Some(seed) })
+}
+
+/// A folder for the journals of the nodes, which goes with the simulation.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    const PREFIX: &str = "hostgw-simulate-";
+
+    fn new() -> Result<Self, Error> {
+        let parent = std::env::temp_dir();
+        Self::clean(&parent);
+        let path = parent.join(format!("{}{}", Self::PREFIX, std::process::id()));
+        fs::create_dir(&path)
+            .map_err(|error| Error::unexpected(format!("cannot create {}: {error}", path.display())))?;
+        Ok(Self(path))
+    }
+
+    /// Removes what earlier simulations left that were killed.
+    fn clean(parent: &Path) {
+        let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+        for entry in entries {
+            let name = entry.file_name();
+            let process = name.to_str().and_then(|name| name.strip_prefix(Self::PREFIX));
+            let is_gone = |process: &str| !Path::new("/proc").join(process).exists();
+            if process.is_some_and(|process| process.parse::<u32>().is_ok() && is_gone(process)) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Waits for a signal, and says meanwhile how to enter each namespace.
+fn keep(simulation: &Simulation, scratch: &Path, output: &Output, is_over: impl Fn() -> bool) {
+    let process = std::process::id();
+    let user =
+        if is_in_first_user_namespace() { String::new() } else { format!("--user=/proc/{process}/ns/user ") };
+    output.say("The cluster stands until you press Ctrl-C. To enter it from another shell:");
+    for (name, namespace) in simulation.namespaces() {
+        let descriptor = namespace.descriptor();
+        let name = printable(&name);
+        output.say(&format!("  {name:<24} nsenter {user}--net=/proc/{process}/fd/{descriptor}"));
+    }
+    output.say(&format!("What hostgw has on record of the nodes: HOSTGW_STATE_DIR={}", scratch.display()));
+    while !is_over() {
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
+/// Whether this process is in the user namespace that the system began with.
+fn is_in_first_user_namespace() -> bool {
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map.split_whitespace().eq(["0", "0", "4294967295"])
+}
+
+fn text(
+    simulation: &Simulation,
+    connections: &[Connection],
+    promises: &[Promise],
+    cluster: &Cluster,
+    choice: &Choice,
+    palette: &Palette,
+) -> String {
+    let mut text = String::new();
+    let built = simulation.nodes.len();
+    let _ = match choice.seed {
+        Some(seed) => writeln!(
+            text,
+            "{}: {built} of {} nodes, drawn with --seed {seed}\n",
+            palette.head.apply_to("Simulated"),
+            cluster.nodes.len()
+        ),
+        None => writeln!(text, "{}: {}\n", palette.head.apply_to("Simulated"), count(built, "node")),
+    };
+    applied(&mut text, &simulation.nodes, palette);
+    matrices(&mut text, simulation, connections, palette);
+    failures(&mut text, connections, palette);
+    for promise in promises {
+        let mark = mark(promise.kept, palette);
+        let _ = writeln!(text, "{mark} {}", promise.promise);
+        for broken in &promise.broken {
+            let _ = writeln!(text, "    {}", printable(broken));
+        }
+    }
+    conclusion(&mut text, connections, promises, palette);
+    text
+}
+
+fn applied(text: &mut String, nodes: &[NodeResult], palette: &Palette) {
+    let _ = writeln!(text, "{}", palette.head.apply_to("Applied"));
+    let width = nodes.iter().map(|node| node.name.chars().count()).max().unwrap_or(0);
+    for node in nodes {
+        let totals = node.totals;
+        let played = match node.os {
+            OperatingSystem::Linux => "",
+            OperatingSystem::Windows => "  # Windows, played by Linux with the Windows gateway",
+        };
+        let _ = writeln!(
+            text,
+            "  {:<width$}  {} added, {} changed, {} removed{}",
+            printable(&node.name),
+            totals.add,
+            totals.change,
+            totals.remove,
+            palette.dim.apply_to(played)
+        );
+    }
+    text.push('\n');
+}
+
+fn mark(works: bool, palette: &Palette) -> String {
+    if works { palette.add.apply_to("✓").to_string() } else { palette.conflict.apply_to("✗").to_string() }
+}
+
+/// One matrix a family: a row for each node that asks, a column for each pod that is asked, and one for the
+/// outside. A cell shows the pod's and the node's own question.
+fn matrices(text: &mut String, simulation: &Simulation, connections: &[Connection], palette: &Palette) {
+    let names: Vec<&str> = simulation.machines().iter().map(|machine| machine.name.as_str()).collect();
+    if names.len() > WIDEST_MATRIX {
+        return;
+    }
+    for family in Family::ALL {
+        let of_family = connections.iter().filter(|connection| connection.family == family);
+        let cells: BTreeMap<(&str, Option<&str>, bool), bool> = of_family
+            .map(|it| ((it.from.as_str(), it.to.as_deref(), it.kind == ConnectionKind::NodeToPod), it.works))
+            .collect();
+        if cells.is_empty() {
+            continue;
+        }
+        let head = format!("{family}: does the pod, does the node of the row reach the pod of the column?");
+        let _ = writeln!(text, "{}", palette.head.apply_to(head));
+        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        header(text, &names, width);
+        for (number, from) in (1..).zip(&names) {
+            let _ = write!(text, "  {number:>2} {:<width$} ", printable(from));
+            let cell = |to, node| {
+                cells.get(&(*from, to, node)).map_or_else(|| "·".to_owned(), |works| mark(*works, palette))
+            };
+            for to in &names {
+                let _ = write!(text, " {}{}", cell(Some(*to), false), cell(Some(*to), true));
+            }
+            let _ = writeln!(text, "  {}", cell(None, false));
+        }
+        text.push('\n');
+    }
+}
+
+/// Column heads: the number of the node's row, two characters wide.
+fn header(text: &mut String, names: &[&str], width: usize) {
+    let _ = write!(text, "     {:<width$} ", "");
+    for number in 1..=names.len() {
+        let _ = write!(text, " {number:>2}");
+    }
+    text.push_str("  outside\n");
+}
+
+/// The reason under each failure, the same reason once.
+fn failures(text: &mut String, connections: &[Connection], palette: &Palette) {
+    let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
+    for connection in connections.iter().filter(|connection| !connection.works) {
+        let reason = connection.reason.as_deref().unwrap_or("lost");
+        let pair = pair(connection);
+        match reasons.iter_mut().find(|(known, _)| *known == reason) {
+            Some((_, pairs)) => pairs.push(pair),
+            None => reasons.push((reason, vec![pair])),
+        }
+    }
+    for (reason, pairs) in &reasons {
+        let _ = writeln!(text, "{} {}", mark(false, palette), printable(&crate::text::list(pairs, 6)));
+        let _ = writeln!(text, "    {}", printable(reason));
+    }
+    if !reasons.is_empty() {
+        text.push('\n');
+    }
+}
+
+fn pair(connection: &Connection) -> String {
+    let to = connection.to.as_deref().unwrap_or("outside");
+    match connection.kind {
+        ConnectionKind::PodToPod => format!("pod of {} -> pod of {to}", connection.from),
+        ConnectionKind::NodeToPod => format!("node {} -> pod of {to}", connection.from),
+        ConnectionKind::PodToOutside => format!("pod of {} -> outside", connection.from),
+    }
+}
+
+fn conclusion(text: &mut String, connections: &[Connection], promises: &[Promise], palette: &Palette) {
+    let working = connections.iter().filter(|connection| connection.works).count();
+    let line = format!("{working} of {} work", count(connections.len(), "connection"));
+    let style = if works(connections, promises) { &palette.add } else { &palette.conflict };
+    let _ = writeln!(text, "{}", style.apply_to(line));
+}

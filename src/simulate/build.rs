@@ -1,0 +1,160 @@
+//! The machines of a topology, as network namespaces.
+
+use std::{fs, io};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::{
+    Progress,
+    topology::{Machine, Topology},
+};
+use crate::{
+    error::Error,
+    kernel::{Interfaces, Namespace},
+    model::{Family, PerFamily},
+};
+
+/// The interface of pods, the router and the outside host.
+const ETH: &str = "eth0";
+const SWITCH: &str = "switch";
+const TO_OUTSIDE: &str = "eth1";
+
+/// A built cluster. It goes when it is dropped, or with the process.
+#[derive(Debug)]
+pub struct Lab {
+    /// The namespaces of the nodes and their pods, in the order of the topology.
+    pub nodes: Vec<(Namespace, Namespace)>,
+    /// The host outside.
+    pub outside: Namespace,
+    /// The router between the nodes' link and the outside.
+    pub router: Namespace,
+    /// The link itself.
+    pub switch: Namespace,
+}
+
+impl Lab {
+    /// Builds `topology`.
+    ///
+    /// # Errors
+    /// When the kernel refuses a part of it; and those of `progress`.
+    pub fn build(topology: &Topology, progress: &Progress) -> Result<Self, Error> {
+        let switch = namespace()?;
+        inside(&switch, || Interfaces::open()?.bridge(SWITCH))?;
+        let (router, outside) = build_outside(topology, &switch)?;
+        let mut nodes = Vec::with_capacity(topology.machines.len());
+        for (number, machine) in topology.machines.iter().enumerate() {
+            progress("building", number, topology.machines.len())?;
+            nodes.push(build_node(topology, machine, number, &switch)?);
+        }
+        Ok(Self { nodes, outside, router, switch })
+    }
+}
+
+fn namespace() -> Result<Namespace, Error> {
+    Namespace::new().map_err(|error| Error::unexpected(format!("cannot make a network namespace: {error}")))
+}
+
+/// Runs `work` inside a namespace.
+///
+/// # Errors
+/// When the namespace cannot be entered, and those of `work`.
+pub fn inside<T: Send>(
+    namespace: &Namespace,
+    work: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, Error> {
+    namespace
+        .enter(|| Ok(work()))
+        .map_err(|error| Error::unexpected(format!("cannot enter a network namespace: {error}")))?
+}
+
+/// Everything, in the words of `ip route`: `default`.
+fn default_route(family: Family) -> IpNet {
+    match family {
+        Family::V4 => Ipv4Net::default().into(),
+        Family::V6 => Ipv6Net::default().into(),
+    }
+}
+
+fn plug_in(switch: &Namespace, port: &str, peer: &str, other: &Namespace) -> Result<(), Error> {
+    inside(switch, || {
+        let mut interfaces = Interfaces::open()?;
+        interfaces.cable(port, peer, other)?;
+        interfaces.attach(port, SWITCH)
+    })
+}
+
+fn give(interfaces: &mut Interfaces, name: &str, addresses: &PerFamily<IpNet>) -> Result<(), Error> {
+    addresses.iter().try_for_each(|(_, address)| interfaces.address(name, *address))
+}
+
+fn build_outside(topology: &Topology, switch: &Namespace) -> Result<(Namespace, Namespace), Error> {
+    let (router, outside) = (namespace()?, namespace()?);
+    plug_in(switch, "router", ETH, &router)?;
+    inside(&router, || {
+        let mut interfaces = Interfaces::open()?;
+        interfaces.up("lo")?;
+        give(&mut interfaces, ETH, &topology.router)?;
+        interfaces.cable(TO_OUTSIDE, ETH, &outside)?;
+        for (family, (_, own)) in topology.outside.iter() {
+            interfaces.address(TO_OUTSIDE, *own)?;
+            forward(family)?;
+        }
+        Ok(())
+    })?;
+    inside(&outside, || {
+        let mut interfaces = Interfaces::open()?;
+        interfaces.up("lo")?;
+        for (family, (host, router)) in topology.outside.iter() {
+            interfaces.address(ETH, *host)?;
+            interfaces.route(default_route(family), router.addr())?;
+        }
+        Ok(())
+    })?;
+    Ok((router, outside))
+}
+
+/// Lets the router, which is no node of the cluster, forward.
+fn forward(family: Family) -> Result<(), Error> {
+    let file = match family {
+        Family::V4 => "/proc/sys/net/ipv4/ip_forward",
+        Family::V6 => "/proc/sys/net/ipv6/conf/all/forwarding",
+    };
+    fs::write(file, "1")
+        .map_err(|error: io::Error| Error::unexpected(format!("cannot write {file}: {error}")))
+}
+
+fn build_node(
+    topology: &Topology,
+    machine: &Machine,
+    number: usize,
+    switch: &Namespace,
+) -> Result<(Namespace, Namespace), Error> {
+    let (node, pod) = (namespace()?, namespace()?);
+    plug_in(switch, &format!("port{number}"), &machine.interface, &node)?;
+    // Names that the egress interface does not have.
+    let unlike = |name: &'static str, other| if machine.interface == name { other } else { name };
+    let (bridge, to_pod) = (unlike("cni0", "cni1"), unlike("pod0", "pod1"));
+    inside(&node, || {
+        let mut interfaces = Interfaces::open()?;
+        interfaces.up("lo")?;
+        give(&mut interfaces, &machine.interface, &machine.addresses)?;
+        interfaces.bridge(bridge)?;
+        interfaces.cable(to_pod, ETH, &pod)?;
+        interfaces.attach(to_pod, bridge)?;
+        give(&mut interfaces, bridge, &machine.bridge)?;
+        topology
+            .router
+            .iter()
+            .try_for_each(|(family, router)| interfaces.route(default_route(family), router.addr()))
+    })?;
+    inside(&pod, || {
+        let mut interfaces = Interfaces::open()?;
+        interfaces.up("lo")?;
+        give(&mut interfaces, ETH, &machine.pod)?;
+        machine
+            .bridge
+            .iter()
+            .try_for_each(|(family, bridge)| interfaces.route(default_route(family), bridge.addr()))
+    })?;
+    Ok((node, pod))
+}

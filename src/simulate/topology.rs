@@ -1,0 +1,343 @@
+//! Which machines and addresses the cluster in namespaces has: pure, from the configuration alone.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::{
+    error::{Error, Kind},
+    model::{Cluster, Family, InterfaceName, OperatingSystem, PerFamily},
+};
+
+/// The interface of a node that has none of its own in the file, and of a Windows node, which Linux plays.
+const DEFAULT_INTERFACE: &str = "eth0";
+
+/// A cluster to build.
+#[derive(Debug, Clone)]
+pub struct Topology {
+    /// The cluster as it is played: Windows nodes are Linux nodes with the Windows gateway.
+    pub cluster: Cluster,
+    /// The nodes that are built, in the order of the file.
+    pub machines: Vec<Machine>,
+    /// The address of the router on the nodes' link.
+    pub router: PerFamily<IpNet>,
+    /// The address of the host outside the cluster, and that of the router on its side.
+    pub outside: PerFamily<(IpNet, IpNet)>,
+}
+
+/// A node with its pod.
+#[derive(Debug, Clone)]
+pub struct Machine {
+    /// Index of the node in the cluster.
+    pub index: usize,
+    /// Its name.
+    pub name: String,
+    /// What the file says it runs.
+    pub os: OperatingSystem,
+    /// Its egress interface.
+    pub interface: String,
+    /// Its addresses on the link.
+    pub addresses: PerFamily<IpNet>,
+    /// The addresses of its bridge: where the operating system has the pod gateway.
+    pub bridge: PerFamily<IpNet>,
+    /// The addresses of its pod.
+    pub pod: PerFamily<IpNet>,
+}
+
+impl Topology {
+    /// The topology of the nodes at `indexes`. Addresses that the file does not have are invented.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] when there is no room for an address that must be invented.
+    pub fn new(cluster: &Cluster, indexes: &[usize]) -> Result<Self, Error> {
+        let mut networks = PerFamily::<Network>::default();
+        for (family, prefix) in cluster.prefixes.iter() {
+            *networks.slot(family) = Some(Network::of(cluster, indexes, family, *prefix));
+        }
+        let mut played = cluster.clone();
+        let mut machines = Vec::with_capacity(indexes.len());
+        for &index in indexes {
+            machines.push(machine(&mut played, index, &mut networks)?);
+        }
+        let (mut router, mut outside) = (PerFamily::default(), PerFamily::default());
+        for (family, _) in cluster.prefixes.iter() {
+            if let Some(network) = networks.slot(family) {
+                *router.slot(family) = Some(network.invent()?);
+                *outside.slot(family) = Some(outside_addresses(cluster, network.prefix, family)?);
+            }
+        }
+        Ok(Self { cluster: played, machines, router, outside })
+    }
+
+    /// Whether a pod's traffic to the outside host is masqueraded. Where the file keeps the pod's source,
+    /// no way leads back, and nothing can be proved.
+    #[must_use]
+    pub fn masquerades(&self, family: Family) -> bool {
+        let nat = &self.cluster.nat;
+        self.outside.get(family).is_some_and(|(host, _)| {
+            nat.masquerade && !nat.exclude.iter().any(|prefix| prefix.contains(&host.addr()))
+        })
+    }
+}
+
+fn machine(played: &mut Cluster, index: usize, networks: &mut PerFamily<Network>) -> Result<Machine, Error> {
+    let egress = played.egress_interface.clone();
+    let node = &mut played.nodes[index];
+    let interface = match node.os {
+        OperatingSystem::Linux => node.egress_interface.clone().or(egress),
+        OperatingSystem::Windows => None,
+    };
+    let interface = interface.map_or_else(|| DEFAULT_INTERFACE.to_owned(), |name| name.as_str().to_owned());
+    let os = node.os;
+    let (mut addresses, mut bridge, mut pod) =
+        (PerFamily::default(), PerFamily::default(), PerFamily::default());
+    for family in Family::ALL {
+        let Some(network) = networks.slot(family) else { continue };
+        let address = match node.addresses.get(family) {
+            Some(address) => network.with_length(*address),
+            None => network.invent()?,
+        };
+        *addresses.slot(family) = Some(address);
+        // A node-address route must find the invented address too.
+        *node.addresses.slot(family) = Some(address.addr());
+        let Some(cidr) = node.pod_cidrs.get(family) else { continue };
+        let gateway = cidr.gateway(os);
+        let length = cidr.prefix().prefix_len();
+        let net = |address| IpNet::new(address, length).unwrap_or(cidr.prefix());
+        *bridge.slot(family) = Some(net(gateway));
+        *pod.slot(family) = Some(net(pod_address(cidr.prefix(), gateway)));
+        // The others reach a Windows node by the Windows gateway, whoever plays it.
+        let used = node.gateways.get(family).copied().unwrap_or(gateway);
+        *node.gateways.slot(family) = Some(used);
+    }
+    node.os = OperatingSystem::Linux;
+    if os == OperatingSystem::Windows {
+        node.egress_interface = InterfaceName::linux(&interface).ok();
+    }
+    Ok(Machine { index, name: node.name.clone(), os, interface, addresses, bridge, pod })
+}
+
+/// An address for the pod: network + 10 where that fits, else the first that is not the gateway.
+fn pod_address(cidr: IpNet, gateway: IpAddr) -> IpAddr {
+    let tenth = add(cidr.network(), 10);
+    if cidr.contains(&tenth) && tenth != cidr.broadcast() && tenth != gateway {
+        return tenth;
+    }
+    let candidates = (1..4).map(|offset| add(cidr.network(), offset));
+    let fits = |address: &IpAddr| {
+        cidr.contains(address) && *address != gateway && (address.is_ipv6() || *address != cidr.broadcast())
+    };
+    candidates.into_iter().find(fits).unwrap_or(gateway)
+}
+
+fn add(address: IpAddr, offset: u32) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits().wrapping_add(offset)).into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits().wrapping_add(offset.into())).into(),
+    }
+}
+
+/// The link that all nodes are on.
+#[derive(Debug)]
+struct Network {
+    prefix: IpNet,
+    taken: BTreeSet<IpAddr>,
+    cluster: IpNet,
+}
+
+impl Network {
+    /// The smallest prefix, of at most a /24 or /64, around the addresses that the file gives; a
+    /// documentation prefix (RFC 5737, RFC 3849) when it gives none.
+    fn of(cluster: &Cluster, indexes: &[usize], family: Family, cluster_prefix: IpNet) -> Self {
+        let given: BTreeSet<IpAddr> =
+            cluster.nodes.iter().filter_map(|node| node.addresses.get(family).copied()).collect();
+        let built = indexes.iter().filter_map(|index| cluster.nodes[*index].addresses.get(family));
+        let prefix = built
+            .copied()
+            .map(|address| around(address, if address.is_ipv4() { 24 } else { 64 }))
+            .reduce(common)
+            .unwrap_or_else(|| match family {
+                Family::V4 => Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 2, 0), 24).into(),
+                Family::V6 => Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 0), 64).into(),
+            });
+        Self { prefix, taken: given, cluster: cluster_prefix }
+    }
+
+    fn with_length(&self, address: IpAddr) -> IpNet {
+        IpNet::new(address, self.prefix.prefix_len()).unwrap_or(self.prefix)
+    }
+
+    /// An address that nobody has.
+    fn invent(&mut self) -> Result<IpNet, Error> {
+        // The first address of an IPv6 subnet is every router's (RFC 4291, 2.6.1).
+        let is_free = |address: &IpAddr| {
+            *address != self.prefix.network()
+                && !self.taken.contains(address)
+                && !self.cluster.contains(address)
+        };
+        let free = self.prefix.hosts().take(100_000).find(is_free).ok_or_else(|| {
+            Error::new(
+                Kind::Invalid,
+                format!("the nodes' network {} has no address left to play a machine", self.prefix),
+            )
+            .with_hint("build fewer nodes with --sample, or give the nodes' addresses in the file")
+        })?;
+        self.taken.insert(free);
+        Ok(self.with_length(free))
+    }
+}
+
+fn around(address: IpAddr, length: u8) -> IpNet {
+    IpNet::new(address, length).map_or_else(|_| address.into(), |net| net.trunc())
+}
+
+/// The longest prefix that holds both.
+fn common(a: IpNet, b: IpNet) -> IpNet {
+    let mut net = a;
+    while !net.contains(&b) {
+        match net.supernet() {
+            Some(wider) => net = wider,
+            None => break,
+        }
+    }
+    net
+}
+
+/// The outside host and the router beside it, in a documentation prefix that nothing else uses.
+fn outside_addresses(cluster: &Cluster, nodes: IpNet, family: Family) -> Result<(IpNet, IpNet), Error> {
+    let candidates: Vec<IpNet> = match family {
+        Family::V4 => [[203, 0, 113], [198, 51, 100], [192, 0, 2]]
+            .map(|[a, b, c]| Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, 0), 24).into())
+            .to_vec(),
+        Family::V6 => [0xff, 0xfe, 0xfd]
+            .map(|subnet| Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, subnet, 0, 0, 0, 0, 0), 64).into())
+            .to_vec(),
+    };
+    let overlaps = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
+    let is_free = |candidate: &IpNet| {
+        !overlaps(candidate, &nodes)
+            && !cluster.prefixes.iter().any(|(_, prefix)| overlaps(candidate, prefix))
+    };
+    let prefix = candidates.into_iter().find(is_free).ok_or_else(|| {
+        Error::new(
+            Kind::Invalid,
+            "the cluster uses every documentation prefix: none is left to play the outside",
+        )
+    })?;
+    let net = |offset| IpNet::new(add(prefix.network(), offset), prefix.prefix_len()).unwrap_or(prefix);
+    Ok((net(10), net(1)))
+}
+
+/// Which nodes to build when not all can be: the first of each operating system, the first and the last of
+/// the file, and a random rest drawn with `seed`. In the order of the file.
+#[must_use]
+pub fn sample(cluster: &Cluster, size: usize, seed: u64) -> Vec<usize> {
+    let nodes = &cluster.nodes;
+    if size >= nodes.len() {
+        return (0..nodes.len()).collect();
+    }
+    let first = |os| nodes.iter().position(|node| node.os == os);
+    let fixed =
+        [first(OperatingSystem::Linux), first(OperatingSystem::Windows), Some(0), nodes.len().checked_sub(1)];
+    let mut chosen = BTreeSet::new();
+    for index in fixed.into_iter().flatten() {
+        if chosen.len() < size {
+            chosen.insert(index);
+        }
+    }
+    let mut random = SplitMix(seed);
+    while chosen.len() < size {
+        let below = u64::try_from(nodes.len()).unwrap_or(u64::MAX);
+        chosen.insert(usize::try_from(random.next() % below).unwrap_or(0));
+    }
+    chosen.into_iter().collect()
+}
+
+/// The generator `SplitMix64` (Steele, Lea, Flood 2014): small, and the same sample for the same seed on
+/// every machine and in every version.
+struct SplitMix(u64);
+
+impl SplitMix {
+    const fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Document, Format};
+
+    fn cluster(nodes: &str) -> Cluster {
+        let text = format!("clusterPrefix: 10.244.0.0/16\negressInterface: eth0\nnodes:\n{nodes}");
+        let document = Document::new("hostgw.yaml", text, Format::Yaml);
+        config::load(&document).unwrap_or_else(|invalid| panic!("{}", invalid.render(false)))
+    }
+
+    fn v4(net: &PerFamily<IpNet>) -> String {
+        net.v4.map_or_else(String::new, |net| net.to_string())
+    }
+
+    #[test]
+    fn windows_is_played_with_its_own_gateway() {
+        let cluster = cluster(
+            "  - {name: a, os: linux, podCIDR: 10.244.0.0/24, address: 172.30.0.11}
+  - {name: w, os: windows, podCIDR: 10.244.1.128/25, address: 172.30.0.12, egressInterface: vEthernet (Ethernet)}\n",
+        );
+        let topology = Topology::new(&cluster, &[0, 1]).expect("a topology");
+        let windows = &topology.machines[1];
+        assert_eq!((windows.interface.as_str(), windows.os), ("eth0", OperatingSystem::Windows));
+        assert_eq!(v4(&windows.bridge), "10.244.1.130/25");
+        assert_eq!(v4(&windows.pod), "10.244.1.138/25");
+        assert_eq!(v4(&windows.addresses), "172.30.0.12/24");
+        assert_eq!(v4(&topology.router), "172.30.0.1/24");
+        let gateway = topology.cluster.nodes[1].pod_gateway(Family::V4).map(|gateway| gateway.to_string());
+        assert_eq!(gateway.as_deref(), Some("10.244.1.130"));
+    }
+
+    #[test]
+    fn addresses_are_invented_only_where_the_file_has_none() {
+        let cluster = cluster(
+            "  - {name: a, os: linux, podCIDR: 10.244.0.0/24}
+  - {name: b, os: linux, podCIDR: 10.244.1.0/30, address: 172.30.0.2}
+  - {name: c, os: linux, podCIDR: 10.244.2.0/24, address: 172.30.9.1}\n",
+        );
+        let topology = Topology::new(&cluster, &[0, 1, 2]).expect("a topology");
+        let addresses: Vec<_> = topology.machines.iter().map(|machine| v4(&machine.addresses)).collect();
+        assert_eq!(addresses, ["172.30.0.1/20", "172.30.0.2/20", "172.30.9.1/20"]);
+        assert_eq!(v4(&topology.machines[1].pod), "10.244.1.2/30");
+        let alone = Topology::new(&cluster, &[0]).expect("a topology");
+        assert_eq!(v4(&alone.machines[0].addresses), "192.0.2.1/24");
+        let outside = alone.outside.v4.map(|(host, _)| host.to_string());
+        assert_eq!(outside.as_deref(), Some("203.0.113.10/24"));
+    }
+
+    #[test]
+    fn a_sample_holds_the_first_of_each_system_and_both_ends() {
+        let nodes: String = (0..100)
+            .map(|n| {
+                let os = if n == 57 { "windows" } else { "linux" };
+                format!(
+                    "  - {{name: n{n}, os: {os}, podCIDR: 10.244.{n}.0/24, address: 172.30.0.{}}}\n",
+                    n + 1
+                )
+            })
+            .collect();
+        let cluster = cluster(&nodes);
+        let sample_of = |size, seed| sample(&cluster, size, seed);
+        assert_eq!(sample_of(3, 1), [0, 57, 99]);
+        let ten = sample_of(10, 7);
+        assert_eq!(ten.len(), 10);
+        assert!([0, 57, 99].iter().all(|index| ten.contains(index)));
+        assert_eq!(ten, sample_of(10, 7), "the same seed gives the same sample");
+        assert_ne!(ten, sample_of(10, 8));
+        assert_eq!(sample_of(200, 1).len(), 100);
+    }
+}

@@ -1,0 +1,89 @@
+//! Which hop lost a packet.
+
+use std::net::IpAddr;
+
+use super::{
+    build::{Lab, inside},
+    topology::{Machine, Topology},
+};
+use crate::{
+    error::Error,
+    kernel::Interfaces,
+    model::{Family, NextHop},
+};
+
+/// Why no answer came between the node of `from` and the pod of `to`, as far as the two nodes can tell.
+///
+/// # Errors
+/// When a node cannot be asked.
+pub fn between(
+    lab: &Lab,
+    topology: &Topology,
+    from: usize,
+    to: usize,
+    family: Family,
+) -> Result<String, Error> {
+    for (here, there) in [(from, to), (to, from)] {
+        if let Some(reason) = one_way(lab, topology, here, there, family)? {
+            return Ok(reason);
+        }
+    }
+    let (from, to) = (&topology.machines[from].name, &topology.machines[to].name);
+    Ok(format!("lost between {from} and {to}: both have a route, and both next hops answer"))
+}
+
+/// What is wrong with the way from node `here` to the pod of node `there`.
+fn one_way(
+    lab: &Lab,
+    topology: &Topology,
+    here: usize,
+    there: usize,
+    family: Family,
+) -> Result<Option<String>, Error> {
+    let (source, target) = (&topology.machines[here], &topology.machines[there]);
+    let Some(pod) = target.pod.get(family).map(ipnet::IpNet::addr) else { return Ok(None) };
+    let name = &source.name;
+    let (lookup, answers) = inside(&lab.nodes[here].0, || {
+        let mut interfaces = Interfaces::open()?;
+        let lookup = interfaces.lookup(pod)?;
+        let answers = match lookup.gateway {
+            Some(gateway) => interfaces.neighbour_answers(gateway)?,
+            None => None,
+        };
+        Ok((lookup, answers))
+    })?;
+    if here == there {
+        return Ok(None);
+    }
+    let Some(gateway) = lookup.gateway.filter(|_| lookup.found) else {
+        return Ok(Some(format!("no route: {name} knows no next hop for {pod}")));
+    };
+    if Some(gateway) != expected(topology, target, family) {
+        let at =
+            expected(topology, target, family).map_or_else(String::new, |at| format!(", which is at {at}"));
+        return Ok(Some(format!(
+            "wrong next hop: {name} sends to {gateway}, and that is not {}{at}",
+            target.name
+        )));
+    }
+    if answers == Some(false) {
+        let why = match (family, topology.cluster.next_hop) {
+            (Family::V6, NextHop::PodGateway) => {
+                ": with IPv6, Linux answers only for addresses of the interface that is asked, and the pod \
+                 gateway is on another; nextHop: node-address works"
+            }
+            _ => "",
+        };
+        return Ok(Some(format!("no neighbour: nobody on the link of {name} answers for {gateway}{why}")));
+    }
+    Ok(None)
+}
+
+/// Where the other node really is.
+fn expected(topology: &Topology, target: &Machine, family: Family) -> Option<IpAddr> {
+    let at = match topology.cluster.next_hop {
+        NextHop::PodGateway => &target.bridge,
+        NextHop::NodeAddress => &target.addresses,
+    };
+    at.get(family).map(ipnet::IpNet::addr)
+}

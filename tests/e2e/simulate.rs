@@ -1,0 +1,214 @@
+//! `hostgw simulate`: what it says of clusters that work and of one that does not, and that nothing is left
+//! of it however it ends.
+
+use std::{
+    fs,
+    path::PathBuf,
+    process::Stdio,
+    sync::{Mutex, MutexGuard, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use super::{RECIPE, cluster};
+use crate::support::namespace::{Kept, Namespace, Privilege, Snapshots, each};
+
+/// One simulation at a time: the neighbour table is one for all namespaces of the machine, and a large
+/// cluster fills it.
+static ALONE: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A machine with nothing but `hostgw.yaml`.
+fn machine(privilege: Privilege, configuration: &str) -> Namespace {
+    let machine = Namespace::new(privilege);
+    machine.write("hostgw.yaml", configuration);
+    machine
+}
+
+/// The network namespaces that a process holds by descriptors, as `net:[4026532177]`.
+fn held(process: u32) -> Vec<PathBuf> {
+    let Ok(descriptors) = fs::read_dir(format!("/proc/{process}/fd")) else { return Vec::new() };
+    let links = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    links.filter(|link| link.to_string_lossy().starts_with("net:")).collect()
+}
+
+/// Those of `namespaces` that any process that can be looked at is in, or holds.
+fn still_there(namespaces: &[PathBuf]) -> Vec<PathBuf> {
+    let processes =
+        fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let processes: Vec<u32> = processes.filter_map(|name| name.parse().ok()).collect();
+    let own = processes.iter().filter_map(|process| fs::read_link(format!("/proc/{process}/ns/net")).ok());
+    let all: Vec<PathBuf> = processes.iter().flat_map(|process| held(*process)).chain(own).collect();
+    namespaces.iter().filter(|namespace| all.contains(namespace)).cloned().collect()
+}
+
+#[test]
+fn the_recipe_works_and_the_machine_is_untouched() {
+    let _alone = alone();
+    each(|privilege| {
+        let machine = machine(privilege, RECIPE);
+        let before = machine.witness();
+        let outcome = machine.hostgw(&["simulate"]).expect(0);
+        machine.assert_unchanged(&before, "a simulation");
+        let mut snapshots = Snapshots::default();
+        snapshots.compare("simulate-recipe", &outcome);
+        snapshots.conclude();
+    });
+}
+
+#[test]
+fn both_families_work_by_node_addresses() {
+    let _alone = alone();
+    each(|privilege| {
+        let machine = machine(
+            privilege,
+            "clusterPrefix: [10.244.0.0/16, 'fd00:244::/48']
+egressInterface: bond0
+nextHop: node-address
+nodes:
+  - {name: a, os: linux, podCIDR: [10.244.0.0/24, 'fd00:244:0:1::/64'], address: [172.30.0.11, '2001:db8::11']}
+  - {name: b, os: linux, podCIDR: [10.244.1.128/25, 'fd00:244:0:2::/112'], address: [172.30.0.12, '2001:db8::12']}
+",
+        );
+        machine.hostgw(&["simulate"]).expect(0).says("IPv6: does").says("20 of 20 connections work");
+    });
+}
+
+/// The failing pairs name the node and the hop.
+#[test]
+fn a_wrong_gateway_is_found_and_named() {
+    let _alone = alone();
+    each(|privilege| {
+        let wrong =
+            RECIPE.replace("podCIDR: 10.244.1.0/24", "podCIDR: 10.244.1.0/24\n    gateway: 10.244.1.7");
+        let machine = machine(privilege, &wrong);
+        let outcome = machine.hostgw(&["simulate"]).expect(1);
+        outcome.says("linux-1 sends to 10.244.1.7, and that is not linux-2, which is at 10.244.1.1");
+        let mut snapshots = Snapshots::default();
+        snapshots.compare("simulate-wrong-gateway", &outcome);
+        snapshots.conclude();
+        let json: Value =
+            serde_json::from_str(&machine.hostgw(&["simulate", "--json"]).expect(1).stdout).unwrap();
+        assert_eq!(json["works"], false);
+        let lost =
+            json["connections"].as_array().unwrap().iter().find(|pair| pair["works"] == false).unwrap();
+        assert_eq!(
+            (&lost["from"], &lost["to"]),
+            (&Value::from("linux-1"), &Value::from("linux-2")),
+            "{lost}"
+        );
+    });
+}
+
+#[test]
+fn addresses_are_invented_and_excluded_destinations_left_out() {
+    let _alone = alone();
+    each(|privilege| {
+        let machine = machine(
+            privilege,
+            "clusterPrefix: 10.244.0.0/16
+egressInterface: eth0
+nat: {exclude: [203.0.113.0/24]}
+nodes:
+  - {name: a, os: linux, podCIDR: 10.244.0.0/30}
+  - {name: b, os: linux, podCIDR: 10.244.8.0/21}
+",
+        );
+        machine.hostgw(&["simulate"]).expect(0).says("8 of 8 connections work");
+    });
+}
+
+#[test]
+fn many_nodes_are_sampled() {
+    let _alone = alone();
+    each(|privilege| {
+        let nodes: Vec<_> = (0..200)
+            .map(|n| {
+                (format!("n{n}"), format!("10.244.{n}.0/24"), format!("172.30.{}.{}", n / 100, n % 100 + 10))
+            })
+            .collect();
+        let nodes: Vec<_> = nodes.iter().map(|(a, b, c)| (a.as_str(), b.as_str(), c.as_str())).collect();
+        let machine = machine(privilege, &cluster("", &nodes));
+        let sampled = machine.hostgw(&["simulate", "--sample", "5", "--seed", "7", "--json"]).expect(0);
+        let json: Value = serde_json::from_str(&sampled.stdout).unwrap();
+        assert_eq!((&json["of"], &json["seed"]), (&Value::from(200), &Value::from(7)));
+        assert_eq!(json["nodes"][0]["name"], "n0");
+        assert_eq!(json["nodes"][4]["name"], "n199");
+        assert_eq!(json["nodes"][4]["totals"]["add"], 203);
+        let named = machine.hostgw(&["simulate", "--nodes", "n3,n150"]).expect(0);
+        named.says("n150").says("10 of 10 connections work");
+        machine.hostgw(&["simulate", "--nodes", "n3,n500"]).expect(3).warns("the file has no node n500");
+        machine.hostgw(&["simulate", "--nodes", "n3", "--sample", "2"]).expect(64);
+    });
+}
+
+/// Thirty nodes talk to each other though the machine's neighbour table holds 1,024.
+#[test]
+fn thirty_nodes_work() {
+    let _alone = alone();
+    let privilege = if crate::support::namespace::is_root() { Privilege::Root } else { Privilege::User };
+    let nodes: Vec<_> = (0..30)
+        .map(|n| (format!("n{n}"), format!("10.244.{n}.0/24"), format!("172.30.0.{}", n + 10)))
+        .collect();
+    let nodes: Vec<_> = nodes.iter().map(|(a, b, c)| (a.as_str(), b.as_str(), c.as_str())).collect();
+    machine(privilege, &cluster("", &nodes))
+        .hostgw(&["simulate"])
+        .expect(0)
+        .says("1830 of 1830 connections work");
+}
+
+/// Killed in the middle, it leaves no namespace and no process; interrupted, no file either.
+#[test]
+fn nothing_is_left_however_it_ends() {
+    let _alone = alone();
+    each(|privilege| {
+        let nodes: Vec<_> = (0..12)
+            .map(|n| (format!("n{n}"), format!("10.244.{n}.0/24"), format!("172.30.0.{}", n + 10)))
+            .collect();
+        let nodes: Vec<_> = nodes.iter().map(|(a, b, c)| (a.as_str(), b.as_str(), c.as_str())).collect();
+        let machine = machine(privilege, &cluster("", &nodes));
+        let before = machine.witness();
+        for (signal, delay) in [("KILL", 20), ("KILL", 200), ("INT", 100), ("TERM", 300)] {
+            let scratch = machine.folder().join("scratch");
+            machine.sh("mkdir -p scratch");
+            let mut child = machine
+                .command("env")
+                .args(["--default-signal=INT,TERM", "sh", "-c", "TMPDIR=scratch exec \"$HOSTGW\" simulate"])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            machine.wait_until("something is built", || !held(child.id()).is_empty());
+            thread::sleep(Duration::from_millis(delay));
+            let namespaces = held(child.id());
+            assert!(!namespaces.is_empty(), "SIG{signal} came too late");
+            machine.sh(&format!("kill -{signal} {}", child.id()));
+            let status = child.wait().unwrap();
+            assert_eq!(still_there(&namespaces), Vec::<PathBuf>::new(), "after SIG{signal}");
+            if signal != "KILL" {
+                assert_eq!(status.code(), Some(130), "after SIG{signal}");
+                assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0, "after SIG{signal}");
+            }
+            machine.assert_unchanged(&before, &format!("SIG{signal}"));
+        }
+    });
+}
+
+/// What is kept can be entered and asked, and goes with the command.
+#[test]
+fn a_kept_cluster_can_be_entered() {
+    let _alone = alone();
+    each(|privilege| {
+        let kept = Kept::new(privilege, RECIPE);
+        let routes = kept.sh("node linux-2", "ip route show proto 87");
+        assert!(routes.contains("10.244.2.0/24 via 10.244.2.2 dev eth0"), "{routes}");
+        let status = kept.sh("node linux-2", "\"$HOSTGW\" status");
+        assert!(status.contains("Drift: none"), "{status}");
+    });
+}

@@ -1,0 +1,87 @@
+//! A cluster that `hostgw simulate --keep` built, for other witnesses to look at.
+
+use std::{
+    collections::BTreeMap,
+    io::{BufRead, BufReader},
+    process::{Child, Command, Stdio},
+};
+
+use super::{Namespace, Outcome, Privilege};
+
+/// A cluster in namespaces, which stands until this is dropped.
+pub struct Kept {
+    machine: Namespace,
+    child: Child,
+    /// How to enter each namespace, by its name: `node linux-1`, `pod of linux-1`, `outside`.
+    entries: BTreeMap<String, String>,
+    state: String,
+}
+
+impl Kept {
+    /// Builds the cluster of a configuration.
+    pub fn new(privilege: Privilege, configuration: &str) -> Self {
+        let machine = Namespace::new(privilege);
+        machine.write("hostgw.yaml", configuration);
+        let mut child = machine
+            .hostgw_command(&["simulate", "--keep"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("hostgw");
+        let lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let (mut entries, mut state) = (BTreeMap::new(), None);
+        for line in lines {
+            let line = line.expect("readable");
+            if let Some((name, entry)) = line.split_once(" nsenter ") {
+                // Commands of the machine are in its user namespace already.
+                let network = entry.split(' ').find(|option| option.starts_with("--net="));
+                entries.insert(name.trim().to_owned(), network.expect("a network namespace").to_owned());
+            }
+            if let Some((_, folder)) = line.split_once("HOSTGW_STATE_DIR=") {
+                state = Some(folder.to_owned());
+                break;
+            }
+        }
+        let state = state.expect("simulate --keep says where its records are");
+        Self { machine, child, entries, state }
+    }
+
+    /// A command inside the namespace called `place`.
+    pub fn command(&self, place: &str, program: &str) -> Command {
+        let entry = self.entries.get(place).unwrap_or_else(|| panic!("no {place} in {:?}", self.entries));
+        let mut command = self.machine.command("nsenter");
+        command.arg(entry).arg(program).env("HOSTGW_STATE_DIR", &self.state);
+        command
+    }
+
+    /// Runs a script there, which must succeed.
+    #[track_caller]
+    pub fn sh(&self, place: &str, script: &str) -> String {
+        self.try_sh(place, script).expect(0).stdout
+    }
+
+    /// Runs a script there.
+    pub fn try_sh(&self, place: &str, script: &str) -> Outcome {
+        let mut command = self.command(place, "sh");
+        Outcome::of(&self.machine, &format!("{place}: {script}"), command.args(["-ec", script]))
+    }
+
+    /// Writes a file that all of them can read.
+    pub fn write(&self, name: &str, text: &str) {
+        self.machine.write(name, text);
+    }
+
+    /// What an ended command of this cluster said.
+    pub fn outcome(&self, name: &str, output: std::process::Output) -> Outcome {
+        Outcome::from_output(&self.machine, name, output)
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.state);
+    }
+}
