@@ -33,26 +33,29 @@ impl fmt::Display for Problem {
 /// Returns every problem; none means that nothing known stands against the plan.
 #[must_use]
 pub fn check(cluster: &Cluster, index: usize, desired: &Desired, observed: &Observed) -> Vec<Problem> {
+    let subject = Subject { cluster, index, desired, observed };
     let mut problems = Vec::new();
-    if check_interface(cluster, index, observed, &mut problems) {
-        check_next_hops(cluster, index, desired, observed, &mut problems);
-        check_own_network(cluster, index, desired, observed, &mut problems);
+    if let Some(device) = egress_interface(&subject, &mut problems) {
+        check_next_hops(&subject, device, &mut problems);
+        check_own_network(&subject, device, &mut problems);
     }
-    check_sysctls(cluster, desired, observed, &mut problems);
-    check_router_advertisements(desired, observed, &mut problems);
+    check_sysctls(&subject, &mut problems);
+    check_router_advertisements(&subject, &mut problems);
     problems
 }
 
-/// A route that would take the node's own network, its address or its router away from it.
-fn check_own_network(
-    cluster: &Cluster,
+/// What is checked: the desired state of a node of a cluster, against the node as it was observed.
+#[derive(Clone, Copy)]
+struct Subject<'a> {
+    cluster: &'a Cluster,
     index: usize,
-    desired: &Desired,
-    observed: &Observed,
-    problems: &mut Vec<Problem>,
-) {
-    let node = &cluster.nodes[index];
-    let Some(device) = cluster.egress_interface_of(node).map(|name| name.as_str()) else { return };
+    desired: &'a Desired,
+    observed: &'a Observed,
+}
+
+/// A route that would take the node's own network, its address or its router away from it.
+fn check_own_network(subject: &Subject, device: &str, problems: &mut Vec<Problem>) {
+    let Subject { cluster, desired, observed, .. } = *subject;
     let own_networks: Vec<IpNet> = observed.host.on_link(device).collect();
     let on_device = observed.host.addresses.iter().filter(|own| own.device == device);
     let vital: Vec<(IpAddr, &str)> = on_device
@@ -83,7 +86,8 @@ fn routers(observed: &Observed) -> impl Iterator<Item = IpAddr> {
 
 /// With IPv6 forwarding on, an interface takes router advertisements only where `accept_ra` is 2, and the
 /// kernel drops the default routes it has from them at once, for good: no rollback brings them back.
-fn check_router_advertisements(desired: &Desired, observed: &Observed, problems: &mut Vec<Problem>) {
+fn check_router_advertisements(subject: &Subject, problems: &mut Vec<Problem>) {
+    let Subject { desired, observed, .. } = *subject;
     let switch = SysctlKey::ipv6_forwarding();
     let goes_on = |state: &State| state.sysctls.get(&switch).is_some_and(|value| value != "0");
     if !goes_on(&desired.state) || goes_on(&observed.state) {
@@ -111,15 +115,11 @@ fn check_router_advertisements(desired: &Desired, observed: &Observed, problems:
     }
 }
 
-/// Whether the egress interface can carry routes at all.
-fn check_interface(
-    cluster: &Cluster,
-    index: usize,
-    observed: &Observed,
-    problems: &mut Vec<Problem>,
-) -> bool {
+/// The egress interface, if it can carry routes at all.
+fn egress_interface<'a>(subject: &Subject<'a>, problems: &mut Vec<Problem>) -> Option<&'a str> {
+    let Subject { cluster, index, observed, .. } = *subject;
     let node = &cluster.nodes[index];
-    let Some(name) = cluster.egress_interface_of(node).map(|name| name.as_str()) else { return false };
+    let name = cluster.egress_interface_of(node)?.as_str();
     let path = if node.egress_interface.is_some() {
         ConfigPath::root().key("nodes").index(index).key("egressInterface")
     } else {
@@ -133,27 +133,21 @@ fn check_interface(
                 .map_or_else(String::new, |nearest| format!("did you mean {nearest}? "));
             let message = format!("egress interface {name} does not exist on this node");
             problem(message, Some(format!("{nearest}the interfaces here are {}", list(&names, 12))));
-            false
+            None
         }
         Some(link) if !link.up => {
             let message = format!("egress interface {name} is down, the kernel takes no route over it");
             problem(message, Some(format!("bring it up first: ip link set {name} up")));
-            false
+            None
         }
-        Some(_) => true,
+        Some(_) => Some(name),
     }
 }
 
 /// A route whose gateway the kernel would refuse, or that would lead back to this node.
-fn check_next_hops(
-    cluster: &Cluster,
-    index: usize,
-    desired: &Desired,
-    observed: &Observed,
-    problems: &mut Vec<Problem>,
-) {
+fn check_next_hops(subject: &Subject, device: &str, problems: &mut Vec<Problem>) {
+    let Subject { cluster, index, desired, observed } = *subject;
     let node = &cluster.nodes[index];
-    let Some(device) = cluster.egress_interface_of(node).map(|name| name.as_str()) else { return };
     let on_link = OnLink::of(device, desired, observed);
     let own: std::collections::HashMap<_, _> =
         observed.host.addresses.iter().map(|own| (own.address, own.device.as_str())).collect();
@@ -231,7 +225,8 @@ impl OnLink {
 }
 
 /// Keys that this kernel does not have.
-fn check_sysctls(cluster: &Cluster, desired: &Desired, observed: &Observed, problems: &mut Vec<Problem>) {
+fn check_sysctls(subject: &Subject, problems: &mut Vec<Problem>) {
+    let Subject { cluster, desired, observed, .. } = *subject;
     let unread = |key: &SysctlKey| {
         observed.state.unknown.iter().any(|u| u.what == crate::state::Subject::Sysctl { key: key.clone() })
     };
