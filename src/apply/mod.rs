@@ -3,6 +3,25 @@
 //! It drives a node through the trait [`Node`], which the kernel room implements for the live kernel, and
 //! plans with the same function as everything else: to roll back is to plan from what stands to what the
 //! journal says stood before.
+//!
+//! # Faults, and how each is proved
+//!
+//! | fault | what comes of it | proved by |
+//! |---|---|---|
+//! | an exchange with the kernel fails, whichever | nothing was changed (1), or rolled back and verified (6) | `tests/e2e/faults.rs`: every exchange of plans that add, change, remove |
+//! | the undo fails too | what is left is told (7); a later rollback finishes | the same, everything failing from each exchange on |
+//! | `kill -9`, whenever | the journal is found; a rollback or the next apply puts the state back | the same, killed at each exchange; `interrupted.rs`: by time |
+//! | `kill -9` of the rollback | the next one goes on | `faults.rs` |
+//! | SIGINT, SIGTERM, SIGHUP | rolled back and verified (130); an undo is never interrupted | `interrupted.rs` |
+//! | `/proc/sys` is read-only | rolled back (6); fine where the values stand | `read_only.rs` |
+//! | one part cannot be put back | the rest is; told (7), and given up with `--abandon` | `regressions.rs` |
+//! | somebody else changes what the plan rests on | refused as stale (5) | `prompt.rs` |
+//! | somebody else stands where the way back leads | refused before anything is undone (10) | `conflict.rs` |
+//! | two applies at once | one of them does it, the other has nothing left to do; or waits, and gives up (4) | `together.rs`, `refusals.rs` |
+//! | the state directory cannot be written | nothing is changed (1) | `refusals.rs` |
+//! | the journal is cut, empty, or of a newer version | nothing is changed, and it is not written over (1) | `state_dir.rs`, `regressions.rs` |
+//! | the journal is of an earlier boot or another namespace | set aside: what it speaks of is gone | `state_dir.rs` |
+//! | random sequences against a model of the kernel | before or after, never else | `tests/properties.rs` |
 
 mod journal;
 mod lock;

@@ -13,6 +13,8 @@ use rustix::{
     net::{RecvFlags, SendFlags, recv, send, sockopt},
 };
 
+use super::fault;
+
 // Message types below 16 and header flags: linux/netlink.h.
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -402,6 +404,7 @@ impl Socket {
     }
 
     fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
+        fault::point()?;
         // A netlink send is one datagram: it goes out whole or not at all.
         retry_on_intr(|| send(self.inner.as_fd(), bytes, SendFlags::empty())).map(drop)
     }

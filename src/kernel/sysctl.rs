@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use super::fault;
 use crate::{
     plan::{is_switch, rewritten_on},
     state::{Subject, SysctlKey, Unknown, normalise_value},
@@ -71,6 +72,7 @@ fn interfaces(family: &str) -> Vec<String> {
 /// # Errors
 /// The system call's, `EINVAL` for a value that the kernel refuses, `EROFS` for a read-only `/proc/sys`.
 pub fn write(key: &SysctlKey, value: &str) -> io::Result<()> {
+    fault::point()?;
     let mut file = OpenOptions::new().write(true).open(file(key))?;
     file.write_all(format!("{value}\n").as_bytes())
 }

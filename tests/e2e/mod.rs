@@ -9,6 +9,8 @@ mod colour;
 mod conflict;
 mod drift;
 mod dual_stack;
+#[cfg(feature = "fault-injection")]
+mod faults;
 mod foreign;
 mod history;
 mod interrupted;
