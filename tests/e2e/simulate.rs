@@ -212,3 +212,19 @@ fn a_kept_cluster_can_be_entered() {
         assert!(status.contains("Drift: none"), "{status}");
     });
 }
+
+/// Where the system gives no leave to make namespaces, that is said, with what to do.
+#[test]
+fn a_system_that_forbids_namespaces_is_named() {
+    let _alone = alone();
+    each(|privilege| {
+        let machine = machine(privilege, RECIPE);
+        let mut outcome = machine.try_sh(
+            "unshare -r sh -ec 'echo 0 >/proc/sys/user/max_net_namespaces; exec \"$HOSTGW\" simulate'",
+        );
+        outcome.command = "hostgw simulate # where no network namespace may be made".to_owned();
+        let mut snapshots = Snapshots::default();
+        snapshots.compare("simulate-forbidden", &outcome.expect(1));
+        snapshots.conclude();
+    });
+}
