@@ -270,14 +270,14 @@ pub fn restore(node: &mut dyn Node, dir: &StateDir, record: &Record, policy: Pol
         let whole = undo_plan(node, record, Policy::Adopt).map_or(left.changes, |plan| plan.changes);
         return Err(incomplete(refused.unwrap_or(why), in_undo_order(whole)));
     }
-    end_undone(dir, record).map_err(|why| incomplete(why, Vec::new()))
+    end_undone(dir, record, &record.saved_before).map_err(|why| incomplete(why, Vec::new()))
 }
 
-/// Ends the open transaction `record`, whose changes are undone.
-fn end_undone(dir: &StateDir, record: &Record) -> Result<(), Error> {
+/// Ends the open transaction `record`, whose changes are undone; `saved` are the saved values from now on.
+fn end_undone(dir: &StateDir, record: &Record, saved: &Saved) -> Result<(), Error> {
     // A full disk is no reason to fail where nothing has to be written.
-    if dir.saved()? != record.saved_before {
-        dir.write_saved(&record.saved_before)?;
+    if dir.saved()? != *saved {
+        dir.write_saved(saved)?;
     }
     dir.forget(record)
 }
@@ -291,9 +291,26 @@ pub fn abandon(node: &mut dyn Node, dir: &StateDir, record: &Record) -> Result<V
     let left = undo_plan(node, record, Policy::Respect)?;
     let own: Vec<Change> = left.changes.iter().filter_map(without_own).collect();
     node.commit(&own, Order::Undo, &Interrupt::new()).map_err(commit_error)?;
-    end_undone(dir, record)?;
+    let saved = still_owed(dir.saved()?, record, &left);
+    end_undone(dir, record, &saved)?;
     let changes = left.changes.iter().map(|change| format!("not put back: {change}"));
     Ok(changes.chain(left.conflicts.iter().map(ToString::to_string)).collect())
+}
+
+/// The saved values from before the transaction, and those of sysctls that it changed and that could not be
+/// put back: a later destroy still owes them.
+fn still_owed(now: Saved, record: &Record, left: &Plan) -> Saved {
+    let mut saved = record.saved_before.clone();
+    for change in sysctl_changes(left) {
+        let belongs = |key: &SysctlKey, value: &SavedValue| {
+            *key == change.key || value.with.as_ref() == Some(&change.key)
+        };
+        let owed = now.0.iter().filter(|(key, value)| belongs(key, value));
+        for (key, value) in owed {
+            saved.0.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    saved
 }
 
 /// The removal of hostgw's own from a place where something else cannot be put back.

@@ -43,7 +43,15 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
         .into());
     };
     // Only now, when nothing forbids it, is a committed transaction opened again.
-    plan_back(&record, is_open, options, policy)?;
+    let now = plan_back(&record, is_open, options, policy)?;
+    if now != back && !options.consent.yes {
+        return Err(Error::new(
+            Kind::Stale,
+            "the live state changed after the plan was shown; nothing was undone",
+        )
+        .with_hint("run hostgw rollback again to be asked about the plan as it is now")
+        .into());
+    }
     if !is_open {
         dir.reopen(&record)?;
     }

@@ -3,7 +3,9 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    fs, io,
+    fs::{self, DirBuilder, File},
+    io,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -24,6 +26,7 @@ use crate::{
     plan::node_named,
     render::Palette,
     simulate::{Connection, ConnectionKind, NodeResult, Progress, Promise, Simulation, sample},
+    state::SysctlKey,
     text::{count, printable},
 };
 
@@ -43,6 +46,8 @@ struct SimulationJson<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
     connections: &'a [Connection],
+    sysctls_left_out: &'a [SysctlKey],
+    outside_untried: Vec<Family>,
     promises: &'a [Promise],
     works: bool,
 }
@@ -58,13 +63,14 @@ pub(super) fn run(options: &SimulateOptions, output: &Output) -> Verdict {
     let loaded = session::load(options.file.as_deref())?;
     let choice = choose(&loaded.cluster, options)?;
     kernel::become_root_of_own_user_namespace().map_err(|error| forbidden(&error))?;
+    raise_file_limit();
     let interrupt = signals::interrupt()?;
     let progress = |what: &str, done: usize, of: usize| {
         output.progress(&format!("{what}: {done} of {of}"));
         if interrupt.is_raised() { Err(interrupted()) } else { Ok(()) }
     };
     let scratch = Scratch::new()?;
-    let result = prove(options, &loaded, &choice, &scratch.0, &progress);
+    let result = prove(options, &loaded, &choice, &scratch.path, &progress);
     output.progress("");
     let (simulation, connections, promises) = result?;
     let show = || {
@@ -73,7 +79,7 @@ pub(super) fn run(options: &SimulateOptions, output: &Output) -> Verdict {
     };
     if options.keep {
         show()?;
-        keep(&simulation, &scratch.0, output, || interrupt.is_raised());
+        keep(&simulation, &scratch.path, output, || interrupt.is_raised());
     } else if options.json {
         output.json(&SimulationJson {
             format: 1,
@@ -82,6 +88,8 @@ pub(super) fn run(options: &SimulateOptions, output: &Output) -> Verdict {
             of: loaded.cluster.nodes.len(),
             seed: choice.seed,
             connections: &connections,
+            sysctls_left_out: simulation.sysctls_left_out(),
+            outside_untried: simulation.outside_untried(),
             promises: &promises,
             works: works(&connections, &promises),
         })?;
@@ -89,6 +97,14 @@ pub(super) fn run(options: &SimulateOptions, output: &Output) -> Verdict {
         show()?;
     }
     if works(&connections, &promises) { Ok(0) } else { Err(Failure::Said(Kind::Unexpected)) }
+}
+
+/// Every namespace and every socket takes a descriptor: as many as this process may have.
+fn raise_file_limit() {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
+    // With fewer, a smaller cluster still fits.
+    let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
 }
 
 /// Builds, probes, and, where the cluster is not to be kept as it is, holds hostgw to its promises.
@@ -138,28 +154,38 @@ fn choose(cluster: &Cluster, options: &SimulateOptions) -> Result<Choice, Error>
 }
 
 /// A folder for the journals of the nodes, which goes with the simulation.
-struct Scratch(PathBuf);
+struct Scratch {
+    path: PathBuf,
+    _lock: File,
+}
 
 impl Scratch {
     const PREFIX: &str = "hostgw-simulate-";
+    const LOCK: &str = "lock";
 
     fn new() -> Result<Self, Error> {
         let parent = std::env::temp_dir();
         Self::clean(&parent);
-        let path = parent.join(format!("{}{}", Self::PREFIX, std::process::id()));
-        fs::create_dir(&path)
-            .map_err(|error| Error::unexpected(format!("cannot create {}: {error}", path.display())))?;
-        Ok(Self(path))
+        // Another namespace of processes may have the same number, and share the folder.
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
+        let path = parent.join(format!("{}{}-{now:x}", Self::PREFIX, std::process::id()));
+        let create = || -> io::Result<Self> {
+            DirBuilder::new().mode(0o700).create(&path)?;
+            let lock = File::create(path.join(Self::LOCK))?;
+            lock.lock()?;
+            Ok(Self { path: path.clone(), _lock: lock })
+        };
+        create().map_err(|error| Error::unexpected(format!("cannot create {}: {error}", path.display())))
     }
 
-    /// Removes what earlier simulations left that were killed.
+    /// Removes what simulations of this user left that were killed: the lock of one that runs is held.
     fn clean(parent: &Path) {
-        let entries = fs::read_dir(parent).into_iter().flatten().flatten();
-        for entry in entries {
-            let name = entry.file_name();
-            let process = name.to_str().and_then(|name| name.strip_prefix(Self::PREFIX));
-            let is_gone = |process: &str| !Path::new("/proc").join(process).exists();
-            if process.is_some_and(|process| process.parse::<u32>().is_ok() && is_gone(process)) {
+        let own = rustix::process::getuid().as_raw();
+        for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+            let is_scratch = entry.file_name().to_str().is_some_and(|name| name.starts_with(Self::PREFIX));
+            let is_own = entry.metadata().is_ok_and(|metadata| metadata.is_dir() && metadata.uid() == own);
+            let lock = || File::open(entry.path().join(Self::LOCK)).ok()?.try_lock().ok();
+            if is_scratch && is_own && lock().is_some() {
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
@@ -168,15 +194,18 @@ impl Scratch {
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        let _ = fs::remove_dir_all(&self.path);
     }
 }
 
 /// Waits for a signal, and says meanwhile how to enter each namespace.
 fn keep(simulation: &Simulation, scratch: &Path, output: &Output, is_over: impl Fn() -> bool) {
     let process = std::process::id();
-    let user =
-        if is_in_first_user_namespace() { String::new() } else { format!("--user=/proc/{process}/ns/user ") };
+    let user = if is_in_first_user_namespace() {
+        String::new()
+    } else {
+        format!("--preserve-credentials --user=/proc/{process}/ns/user ")
+    };
     output.say("The cluster stands until you press Ctrl-C. To enter it from another shell:");
     for (name, namespace) in simulation.namespaces() {
         let descriptor = namespace.descriptor();
@@ -217,6 +246,13 @@ fn text(
     applied(&mut text, &simulation.nodes, palette);
     matrices(&mut text, simulation, connections, palette);
     failures(&mut text, connections, palette);
+    for key in simulation.sysctls_left_out() {
+        let _ =
+            writeln!(text, "· {key} was left out: a network namespace does not have it, or may not write it");
+    }
+    for family in simulation.outside_untried() {
+        let _ = writeln!(text, "· {family} to the outside was not tried: the file does not masquerade it");
+    }
     for promise in promises {
         let mark = mark(promise.kept, palette);
         let _ = writeln!(text, "{mark} {}", promise.promise);

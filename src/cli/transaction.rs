@@ -149,7 +149,7 @@ fn recover(dir: &StateDir, consent: &Consent, output: &Output) -> Result<(), Fai
     }
 }
 
-/// A transaction in words: "apply number 3".
+/// A transaction in words: "the apply of 2026-01-31T12:00:00Z".
 pub(super) fn described(record: &Record) -> String {
     let at = humantime::format_rfc3339_seconds(UNIX_EPOCH + std::time::Duration::from_secs(record.started));
     format!("the {} of {at}", record.command)

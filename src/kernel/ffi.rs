@@ -1,8 +1,8 @@
 //! Where a system call or a C library leaves no way round `unsafe`.
 //!
 //! What the crate nftnl lacks: the expression `fib`, flags of `masq`, and messages made of ready bytes
-//! (table flags, foreign rules). And the one socket option that no safe crate has: the cookie of a network
-//! namespace.
+//! (table flags, foreign rules). And the system calls that no safe crate has: the cookie of a network
+//! namespace, and leaving one for a new one.
 #![allow(unsafe_code, reason = "the one file that may; each place says why")]
 
 use std::{

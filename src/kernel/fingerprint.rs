@@ -54,8 +54,6 @@ pub fn fingerprint() -> Result<Fingerprint, Error> {
     let links = Links::read(&mut socket).map_err(|error| cannot("the interfaces", error.to_string()))?;
     let mut routes =
         route::all(&mut socket, &links).map_err(|error| cannot("the routes", error.to_string()))?;
-    // The kernel makes link-local and multicast routes by itself, a while after an interface came up.
-    routes.retain(|route| !route.contains("fe80:") && !route.contains("ff00:"));
     routes.sort();
     let (nat, _) =
         nat::observe(&Family::ALL).map_err(|error| Error::unexpected(format!("cannot read NAT: {error}")))?;

@@ -178,12 +178,11 @@ impl Interfaces {
     /// # Errors
     /// The kernel's, other than that there is no route.
     pub fn lookup(&mut self, destination: IpAddr) -> Result<Lookup, Error> {
-        let request = RouteMessageBuilder::<IpAddr>::new()
+        let mut request = RouteMessageBuilder::<IpAddr>::new()
             .destination_prefix(destination, Family::from(destination).bits())
             .map_err(|error| Error::unexpected(error.to_string()))?
             .table_id(0)
             .build();
-        let mut request = request;
         request.header.protocol = 0.into();
         request.header.kind = 0.into();
         request.header.scope = 0.into();
@@ -196,13 +195,10 @@ impl Interfaces {
         };
         let parsed = answer.iter().find_map(|(_, payload)| RouteMessage::parse(payload).ok());
         let Some(parsed) = parsed else { return Ok(Lookup::default()) };
-        let links = self.links()?;
         let mut lookup = Lookup { found: true, ..Lookup::default() };
         for attribute in &parsed.attributes {
-            match attribute {
-                RouteAttribute::Gateway(gateway) => lookup.gateway = route::ip(gateway),
-                RouteAttribute::Oif(index) => lookup.device = links.name(*index).map(str::to_owned),
-                _ => {}
+            if let RouteAttribute::Gateway(gateway) = attribute {
+                lookup.gateway = route::ip(gateway);
             }
         }
         Ok(lookup)
@@ -247,23 +243,16 @@ impl Interfaces {
     /// # Errors
     /// The kernel's.
     pub fn neighbour_answers(&mut self, address: IpAddr) -> Result<Option<bool>, Error> {
-        let request = NeighbourMessage::default();
-        let dump = self
-            .socket
-            .dump(RTM_GETNEIGH, 0, &message(&request))
-            .map_err(|error| Error::unexpected(format!("cannot read the neighbours: {error}")))?;
-        Ok(dump.iter().filter_map(|(_, payload)| NeighbourMessage::parse(payload).ok()).find_map(
-            |neighbour| {
-                let is_it = neighbour.attributes.iter().any(|attribute| match attribute {
-                    NeighbourAttribute::Destination(found) => neighbour_address(found) == Some(address),
-                    _ => false,
-                });
-                is_it.then_some(!matches!(
-                    neighbour.header.state,
-                    NeighbourState::Failed | NeighbourState::Incomplete
-                ))
-            },
-        ))
+        let is_it = |neighbour: &NeighbourMessage| {
+            neighbour.attributes.iter().any(|attribute| match attribute {
+                NeighbourAttribute::Destination(found) => neighbour_address(found) == Some(address),
+                _ => false,
+            })
+        };
+        let neighbours = self.neighbours()?;
+        Ok(neighbours.iter().find(|neighbour| is_it(neighbour)).map(|neighbour| {
+            !matches!(neighbour.header.state, NeighbourState::Failed | NeighbourState::Incomplete)
+        }))
     }
 }
 
@@ -306,6 +295,4 @@ pub struct Lookup {
     pub found: bool,
     /// The next hop; none when the destination is on-link.
     pub gateway: Option<IpAddr>,
-    /// The outgoing interface.
-    pub device: Option<String>,
 }

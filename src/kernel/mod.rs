@@ -36,6 +36,7 @@ use netlink::{KernelError, Message, Refused, Socket};
 pub use fingerprint::{Fingerprint, fingerprint};
 pub use make::{Interfaces, Lookup};
 pub use namespace::{Namespace, become_root_of_own_user_namespace};
+pub use sysctl::can_write;
 
 /// How many route messages go out before a signal is looked for.
 const MESSAGES_PER_STEP: usize = 1024;

@@ -91,19 +91,23 @@ pub fn observe(socket: &mut Socket, links: &Links, scope: &Scope) -> Result<Foun
     Ok(found)
 }
 
-/// Every route of the namespace, whoever owns it, in the words of `ip route`.
+/// Every route of the namespace, whoever owns it, in the words of `ip route`; without the link-local and
+/// multicast routes of IPv6, which the kernel makes by itself a while after an interface came up.
 ///
 /// # Errors
 /// The kernel's.
 pub fn all(socket: &mut Socket, links: &Links) -> Result<Vec<String>, KernelError> {
+    let is_lasting = |route: &Route| match route.destination.addr() {
+        IpAddr::V4(_) => true,
+        IpAddr::V6(address) => !address.is_unicast_link_local() && !address.is_multicast(),
+    };
     let mut routes = Vec::new();
     for family in Family::ALL {
         let mut request = RouteMessage::default();
         request.header.address_family = address_family(family);
         let dump = socket.dump(RTM_GETROUTE, 0, &message(&request))?;
-        routes.extend(
-            dump.iter().filter_map(|(_, payload)| decode(payload, links)).map(|route| route.to_string()),
-        );
+        let found = dump.iter().filter_map(|(_, payload)| decode(payload, links)).filter(is_lasting);
+        routes.extend(found.map(|route| route.to_string()));
     }
     Ok(routes)
 }

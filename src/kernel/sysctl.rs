@@ -77,6 +77,12 @@ pub fn write(key: &SysctlKey, value: &str) -> io::Result<()> {
     file.write_all(format!("{value}\n").as_bytes())
 }
 
+/// Whether there is such a key that this process may write in its network namespace.
+#[must_use]
+pub fn can_write(key: &SysctlKey) -> bool {
+    OpenOptions::new().write(true).open(file(key)).is_ok()
+}
+
 /// What a refusal means for a sysctl.
 #[must_use]
 pub fn hint(error: &io::Error) -> Option<String> {

@@ -37,7 +37,7 @@ pub fn check(cluster: &Cluster, index: usize, desired: &Desired, observed: &Obse
     let mut problems = Vec::new();
     if let Some(device) = egress_interface(&subject, &mut problems) {
         check_next_hops(&subject, device, &mut problems);
-        check_own_network(&subject, device, &mut problems);
+        check_router(&subject, device, &mut problems);
     }
     check_sysctls(&subject, &mut problems);
     check_router_advertisements(&subject, &mut problems);
@@ -53,35 +53,28 @@ struct Subject<'a> {
     observed: &'a Observed,
 }
 
-/// A route that would take the node's own network, its address or its router away from it.
-fn check_own_network(subject: &Subject, device: &str, problems: &mut Vec<Problem>) {
+/// A route that would take the way to the node's router away from it: it holds the router's address, and is
+/// more specific than the network by which the router is reached now.
+fn check_router(subject: &Subject, device: &str, problems: &mut Vec<Problem>) {
     let Subject { cluster, desired, observed, .. } = *subject;
-    let own_networks: Vec<IpNet> = observed.host.on_link(device).collect();
-    let on_device = observed.host.addresses.iter().filter(|own| own.device == device);
-    let vital: Vec<(IpAddr, &str)> = on_device
-        .map(|own| (own.address, "this node's own address"))
-        .chain(routers(observed).map(|router| (router, "this node's router")))
-        .collect();
-    for route in &desired.state.routes {
-        let takes_network = own_networks.iter().find(|network| network.contains(&route.destination));
-        let takes_address = vital.iter().find(|(address, _)| route.destination.contains(address));
-        let what = match (takes_network, takes_address) {
-            (Some(network), _) => format!("is part of {network}, this node's own network on {device}"),
-            (None, Some((address, role))) => format!("holds {address}, {role}"),
-            (None, None) => continue,
-        };
-        problems.push(Problem {
-            message: format!("the route to {} would cut the node off: the prefix {what}", route.destination),
-            path: desired.route_origin(cluster, &route.key()),
-            hint: Some("pods need prefixes of their own, apart from the nodes' network".to_owned()),
-        });
+    let foreign = &observed.host.foreign;
+    let defaults = foreign.iter().filter(|route| route.destination.prefix_len() == 0);
+    for router in defaults.filter_map(|route| route.next.gateway) {
+        let on_link = observed.host.on_link(device).filter(|network| network.contains(&router));
+        let now = on_link.map(|network| network.prefix_len()).max().unwrap_or(0);
+        let takes =
+            |route: &&Route| route.destination.contains(&router) && route.destination.prefix_len() > now;
+        for route in desired.state.routes.iter().filter(takes) {
+            problems.push(Problem {
+                message: format!(
+                    "the route to {} would cut the node off: it holds {router}, this node's router",
+                    route.destination
+                ),
+                path: desired.route_origin(cluster, &route.key()),
+                hint: Some("pods need prefixes of their own, apart from the nodes' network".to_owned()),
+            });
+        }
     }
-}
-
-/// The gateways of foreign default routes.
-fn routers(observed: &Observed) -> impl Iterator<Item = IpAddr> {
-    let defaults = observed.host.foreign.iter().filter(|route| route.destination.prefix_len() == 0);
-    defaults.filter_map(|route| route.next.gateway)
 }
 
 /// With IPv6 forwarding on, an interface takes router advertisements only where `accept_ra` is 2, and the
@@ -307,27 +300,42 @@ pub fn irrevocable(plan: &Plan) -> Vec<String> {
         .collect()
 }
 
-/// How a foreign route takes traffic away from a planned one.
+/// How a foreign route and a planned one get in each other's way without being on one key.
 fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Option<String> {
     let in_own_pods = node.pod_cidrs.iter().any(|(_, cidr)| cidr.prefix().contains(&foreign.destination));
-    let in_cluster = desired.prefixes.iter().any(|prefix| prefix.contains(&foreign.destination));
-    if in_own_pods || !in_cluster {
+    let table = desired.state.routes.first()?.table;
+    if in_own_pods || foreign.table != table || foreign.destination.prefix_len() == 0 {
         return None;
     }
+    if let Some(route) = planned(desired, foreign.destination, table) {
+        return (foreign.metric < route.metric)
+            .then(|| format!("the foreign route {foreign} has a smaller metric and wins over {route}"))
+            .or_else(|| {
+                (foreign.metric > route.metric).then(|| {
+                    format!("{route} has a smaller metric and wins over the foreign route {foreign}")
+                })
+            });
+    }
+    let device = foreign.next.device.as_deref().unwrap_or_default();
+    let is_network = foreign.protocol == protocol::KERNEL && foreign.is_on_link(device);
+    let mut routes = desired.state.routes.iter();
+    if let Some(inside) = routes.find(|route| is_network && foreign.destination.contains(&route.destination))
+    {
+        return Some(format!(
+            "{} is part of {}, the network of {device}: its addresses there will go to pods instead",
+            inside.destination, foreign.destination
+        ));
+    }
+    let wider = std::iter::successors(foreign.destination.supernet(), IpNet::supernet)
+        .any(|prefix| planned(desired, prefix, table).is_some());
+    wider.then(|| {
+        format!("the foreign route {foreign} is more specific than hostgw's and wins for its addresses")
+    })
+}
+
+/// The planned route to a prefix.
+fn planned(desired: &Desired, destination: IpNet, table: u32) -> Option<&Route> {
     let routes = &desired.state.routes;
-    let table = routes.first()?.table;
-    if foreign.table != table {
-        return None;
-    }
-    let at = routes.partition_point(|route| (route.table, route.destination) < (table, foreign.destination));
-    let same = routes.get(at).filter(|route| route.destination == foreign.destination);
-    match same {
-        Some(route) if foreign.metric < route.metric => {
-            Some(format!("the foreign route {foreign} has a smaller metric and wins over {route}"))
-        }
-        Some(_) => None,
-        None => Some(format!(
-            "the foreign route {foreign} is more specific than hostgw's and wins for its addresses"
-        )),
-    }
+    let at = routes.partition_point(|route| (route.table, route.destination) < (table, destination));
+    routes.get(at).filter(|route| route.table == table && route.destination == destination)
 }

@@ -4,7 +4,7 @@ use std::{cmp::Ordering, collections::BTreeMap, fmt};
 
 use crate::{
     model::Family,
-    state::{NatObject, NatTable, Route, RouteKey, State, Subject, SysctlKey, Unknown},
+    state::{NatObject, NatTable, Route, RouteKey, State, Subject, SysctlKey, Unknown, protocol},
 };
 
 use super::switch;
@@ -357,7 +357,9 @@ fn plan_routes(plan: &mut Plan, desired: &State, observed: &State, policy: Polic
             }
         } else if wanted != found && !is_in_force(wanted, found) {
             let foreign: Vec<_> = found.iter().filter(is_foreign).cloned().collect();
-            if foreign.is_empty() || policy == Policy::Adopt {
+            // What an address of the node made is not to be had: the kernel would not give it back.
+            let can_be_adopted = foreign.iter().all(|route| route.protocol != protocol::KERNEL);
+            if foreign.is_empty() || (policy == Policy::Adopt && can_be_adopted) {
                 changes.push(RouteChange { key, before: found.to_vec(), after: wanted.to_vec() });
             } else {
                 plan.conflicts.push(Conflict::Route { wanted: wanted[0].clone(), foreign });

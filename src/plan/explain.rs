@@ -5,7 +5,7 @@ use crate::{
     state::{Route, State, SysctlKey},
 };
 
-use super::{Change, Desired, RouteChange, Saved, SysctlChange};
+use super::{Change, Desired, RouteChange, Saved, SavedValue, SysctlChange};
 
 /// Why a change is planned.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,6 +91,10 @@ fn explain_sysctl(
         let origin = ConfigPath::root().key("clusterPrefix");
         return Reason { text: "a gateway node forwards".to_owned(), origin: Some(origin), drift };
     }
-    let text = if saved.0.contains_key(&change.key) { "as it was before hostgw" } else { "as it was" };
-    Reason { text: text.to_owned(), origin: None, drift: false }
+    let text = match saved.0.get(&change.key) {
+        Some(SavedValue { value, .. }) if *value == change.after => "as it was before hostgw".to_owned(),
+        Some(SavedValue { with: Some(switch), .. }) => format!("as {switch} makes it"),
+        _ => "as it was".to_owned(),
+    };
+    Reason { text, origin: None, drift: false }
 }

@@ -50,8 +50,26 @@ impl Lab {
     }
 }
 
+/// What a new namespace takes over from the machine and would tell of the machine instead of the cluster:
+/// the kernel's own defaults.
+const DEFAULTS: [(&str, &str); 4] =
+    [("arp_ignore", "0"), ("arp_filter", "0"), ("proxy_arp", "0"), ("rp_filter", "0")];
+
 fn namespace() -> Result<Namespace, Error> {
-    Namespace::new().map_err(|error| Error::unexpected(format!("cannot make a network namespace: {error}")))
+    let cannot = |error: io::Error| Error::unexpected(format!("cannot make a network namespace: {error}"));
+    let namespace = Namespace::new().map_err(cannot)?;
+    namespace
+        .enter(|| {
+            fs::write("/proc/sys/net/ipv4/ip_forward", "0")?;
+            let both = ["all", "default"].into_iter();
+            both.flat_map(|interface| DEFAULTS.map(|(key, value)| (interface, key, value))).try_for_each(
+                |(interface, key, value)| {
+                    fs::write(format!("/proc/sys/net/ipv4/conf/{interface}/{key}"), value)
+                },
+            )
+        })
+        .map_err(cannot)?;
+    Ok(namespace)
 }
 
 /// Runs `work` inside a namespace.

@@ -21,6 +21,7 @@ use crate::{
     kernel::{self, Interfaces, LiveNode, Namespace},
     model::{Cluster, Family, OperatingSystem},
     plan::{self, Policy, Totals},
+    state::SysctlKey,
 };
 use build::{Lab, inside};
 use probe::{Endpoint, Probe};
@@ -37,6 +38,7 @@ pub struct Simulation {
     lab: Lab,
     directories: Vec<StateDir>,
     fingerprints: Vec<kernel::Fingerprint>,
+    left_out: Vec<SysctlKey>,
     /// What was applied to each node.
     pub nodes: Vec<NodeResult>,
 }
@@ -97,11 +99,12 @@ impl Simulation {
         scratch: &std::path::Path,
         progress: &Progress,
     ) -> Result<Self, Error> {
-        let topology = Topology::new(cluster, indexes)?;
+        let mut topology = Topology::new(cluster, indexes)?;
         let count = topology.machines.len();
         let lab = Lab::build(&topology, progress)?;
-        let mut simulation =
-            Self { topology, lab, directories: Vec::new(), fingerprints: Vec::new(), nodes: Vec::new() };
+        let left_out = leave_out_sysctls(&mut topology.cluster, &lab)?;
+        let (directories, fingerprints, nodes) = (Vec::new(), Vec::new(), Vec::new());
+        let mut simulation = Self { topology, lab, directories, fingerprints, left_out, nodes };
         for number in 0..count {
             progress("applying", number, count)?;
             simulation.prepare_node(number, scratch)?;
@@ -130,6 +133,20 @@ impl Simulation {
     #[must_use]
     pub fn machines(&self) -> &[Machine] {
         &self.topology.machines
+    }
+
+    /// The families in which the way to the outside was not tried: the file keeps the pod's source there, and
+    /// no way leads back.
+    #[must_use]
+    pub fn outside_untried(&self) -> Vec<Family> {
+        let families = self.topology.cluster.prefixes.iter().map(|(family, _)| family);
+        families.filter(|family| !self.topology.masquerades(*family)).collect()
+    }
+
+    /// The sysctls of the file that a network namespace does not have, or may not write.
+    #[must_use]
+    pub fn sysctls_left_out(&self) -> &[SysctlKey] {
+        &self.left_out
     }
 
     /// Name and namespace of everything that was built.
@@ -171,40 +188,56 @@ impl Simulation {
         }
         endpoints.push(Endpoint::open(&self.lab.outside, family)?);
         let trials = self.trials(family);
-        let rounds = rounds(&trials, machines.len());
-        for (number, round) in rounds.iter().enumerate() {
-            progress("probing", number, rounds.len())?;
-            let answers = self.ask(&endpoints, round)?;
-            for (trial, answer) in round.iter().zip(answers) {
-                let reason = self.judge(trial, answer, family)?;
-                connections.push(Connection {
-                    kind: trial.kind,
-                    from: machines[trial.from].name.clone(),
-                    to: trial.to.map(|to| machines[to].name.clone()),
-                    family,
-                    works: reason.is_none(),
-                    reason,
-                });
-            }
-            self.forget_neighbours()?;
+        let answers = self.ask(&endpoints, &trials, progress)?;
+        for (trial, answer) in trials.iter().zip(answers) {
+            let reason = self.judge(trial, answer, family)?;
+            connections.push(Connection {
+                kind: trial.kind,
+                from: machines[trial.from].name.clone(),
+                to: trial.to.map(|to| machines[to].name.clone()),
+                family,
+                works: reason.is_none(),
+                reason,
+            });
         }
-        Ok(())
+        self.forget_neighbours()
     }
 
-    /// Asks the questions of a round. What gets no answer is asked once more by itself: the machine's
-    /// neighbour table may have been full, of this round or of what else the machine does.
-    fn ask(&self, endpoints: &[Endpoint], round: &[Trial]) -> Result<Vec<Option<IpAddr>>, Error> {
-        let probes: Vec<Probe> = round.iter().map(|trial| trial.probe).collect();
-        let mut answers = probe::ask(endpoints, &probes)?;
-        let lost: Vec<usize> = (0..answers.len()).filter(|at| answers[*at].is_none()).collect();
-        if !lost.is_empty() {
+    /// Tries everything, in rounds that fit the machine's neighbour table. What gets no answer is tried once
+    /// more at the end: that table may have been full of what else the machine does.
+    fn ask(
+        &self,
+        endpoints: &[Endpoint],
+        trials: &[Trial],
+        progress: &Progress,
+    ) -> Result<Vec<Option<IpAddr>>, Error> {
+        let mut answers = vec![None; trials.len()];
+        let all: Vec<usize> = (0..trials.len()).collect();
+        self.ask_these(endpoints, trials, &all, &mut answers, progress)?;
+        let lost: Vec<usize> = all.into_iter().filter(|at| answers[*at].is_none()).collect();
+        self.ask_these(endpoints, trials, &lost, &mut answers, progress)?;
+        Ok(answers)
+    }
+
+    fn ask_these(
+        &self,
+        endpoints: &[Endpoint],
+        trials: &[Trial],
+        these: &[usize],
+        answers: &mut [Option<IpAddr>],
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let rounds: Vec<&[usize]> = these.chunks(TRIALS_A_ROUND).collect();
+        for (number, round) in rounds.iter().enumerate() {
+            progress("probing", number, rounds.len())?;
             self.forget_neighbours()?;
-            let again: Vec<Probe> = lost.iter().map(|at| probes[*at]).collect();
-            for (at, answer) in lost.into_iter().zip(probe::ask(endpoints, &again)?) {
-                answers[at] = answer;
+            let probes: Vec<Probe> = round.iter().map(|at| trials[*at].probe).collect();
+            let patience = if number == 0 { probe::FIRST_PATIENCE } else { probe::PATIENCE };
+            for (at, answer) in round.iter().zip(probe::ask(endpoints, &probes, patience)?) {
+                answers[*at] = answer;
             }
         }
-        Ok(answers)
+        Ok(())
     }
 
     fn forget_neighbours(&self) -> Result<(), Error> {
@@ -220,19 +253,20 @@ impl Simulation {
         let address = |net: Option<&ipnet::IpNet>| net.map(ipnet::IpNet::addr);
         let mut trials = Vec::new();
         for (from, machine) in machines.iter().enumerate() {
-            let Some(own_pod) = address(machine.pod.get(family)) else { continue };
+            let own_pod = address(machine.pod.get(family));
             for (to, other) in machines.iter().enumerate() {
                 let Some(pod) = address(other.pod.get(family)) else { continue };
-                let probe = Probe { from: 2 * from + 1, to: pod };
-                let kind = ConnectionKind::PodToPod;
-                trials.push(Trial { kind, from, to: Some(to), probe, source: Some(own_pod) });
+                if own_pod.is_some() {
+                    let probe = Probe { from: 2 * from + 1, to: pod };
+                    let kind = ConnectionKind::PodToPod;
+                    trials.push(Trial { kind, from, to: Some(to), probe, source: own_pod });
+                }
                 let probe = Probe { from: 2 * from, to: pod };
                 let kind = ConnectionKind::NodeToPod;
                 trials.push(Trial { kind, from, to: Some(to), probe, source: None });
             }
-            if let (true, Some((host, _))) =
-                (self.topology.masquerades(family), self.topology.outside.get(family))
-            {
+            let masquerades = own_pod.is_some() && self.topology.masquerades(family);
+            if let (true, Some((host, _))) = (masquerades, self.topology.outside.get(family)) {
                 let probe = Probe { from: 2 * from + 1, to: host.addr() };
                 let source = address(machine.addresses.get(family));
                 trials.push(Trial { kind: ConnectionKind::PodToOutside, from, to: None, probe, source });
@@ -262,27 +296,10 @@ impl Simulation {
     }
 }
 
-/// So many pairs of nodes talk in one round. The machine's neighbour table is one for all namespaces, with
-/// 1,024 places by default (`gc_thresh3`), and a pair takes four: each node has the other's next hop, and
-/// the address that asked for its own.
-const PAIRS_A_ROUND: usize = 120;
-
-/// The trials in rounds that fit the neighbour table: pairs of nodes at the same distance in the file go
-/// together.
-fn rounds(trials: &[Trial], machines: usize) -> Vec<Vec<Trial>> {
-    let distances = (PAIRS_A_ROUND / machines.max(1)).max(1);
-    let mut rounds: Vec<Vec<Trial>> = Vec::new();
-    for trial in trials {
-        let distance = trial.to.map_or(0, |to| (to + machines - trial.from) % machines);
-        let round = distance / distances;
-        if rounds.len() <= round {
-            rounds.resize_with(round + 1, Vec::new);
-        }
-        rounds[round].push(*trial);
-    }
-    rounds.retain(|round| !round.is_empty());
-    rounds
-}
+/// So many trials go at once. The machine's neighbour table is one for all namespaces and for the machine
+/// itself, begins to throw out at 512 entries (`gc_thresh2`), and a trial takes six at most: each node has the
+/// other's next hop and the address that asked for its own, and each pod and its node have each other.
+const TRIALS_A_ROUND: usize = 60;
 
 /// Something to try.
 #[derive(Debug, Clone, Copy)]
@@ -293,6 +310,18 @@ struct Trial {
     probe: Probe,
     /// The source that the other end shall see; none where any will do.
     source: Option<IpAddr>,
+}
+
+/// Takes the sysctls out of the cluster that the namespaces do not have, or may not write: the kernel keeps
+/// some for the machine as a whole.
+fn leave_out_sysctls(cluster: &mut Cluster, lab: &Lab) -> Result<Vec<SysctlKey>, Error> {
+    let mut left_out = Vec::new();
+    if let Some((node, _)) = lab.nodes.first() {
+        let keys: Vec<SysctlKey> = cluster.sysctls.iter().map(|(key, _)| key.clone()).collect();
+        left_out = inside(node, || Ok(keys.into_iter().filter(|key| !kernel::can_write(key)).collect()))?;
+        cluster.sysctls.retain(|(key, _)| !left_out.contains(key));
+    }
+    Ok(left_out)
 }
 
 /// Applies node number `index`, as `hostgw apply --yes` does, in the namespace of the calling thread.
@@ -326,10 +355,10 @@ fn apply_node(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Totals,
 }
 
 fn failed(name: &str, failure: Failure) -> Error {
-    let (kind, error) = match failure {
-        Failure::Untouched(error) => (error.kind, error),
-        Failure::RolledBack { cause } => (Kind::RolledBack, cause),
-        Failure::Incomplete(incomplete) => (Kind::RollbackIncomplete, incomplete.why),
+    let error = match failure {
+        Failure::Untouched(error) | Failure::RolledBack { cause: error } => error,
+        Failure::Incomplete(incomplete) => incomplete.why,
     };
-    Error { kind, message: format!("node {name}: {}", error.message), ..error }
+    // What became of a namespace that is thrown away is no exit code of its own.
+    Error { kind: Kind::Unexpected, message: format!("node {name}: {}", error.message), ..error }
 }

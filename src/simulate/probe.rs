@@ -20,8 +20,13 @@ const AGAIN: Duration = Duration::from_millis(150);
 /// The number of the next question.
 static NEXT_ID: AtomicU32 = AtomicU32::new(0);
 
-/// What is not answered in this time is lost. IPv6 takes a second until a new interface is ready.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// What is not answered in this time is lost: for the first questions, and for later ones. IPv6 takes a second
+/// until a new interface is ready.
+pub const FIRST_PATIENCE: Duration = Duration::from_millis(1_500);
+/// See [`FIRST_PATIENCE`].
+pub const PATIENCE: Duration = Duration::from_millis(400);
+/// As long as answers come, there is more patience than that.
+const QUIET: Duration = Duration::from_millis(300);
 
 /// A socket at one end.
 #[derive(Debug)]
@@ -61,12 +66,16 @@ pub struct Probe {
     pub to: IpAddr,
 }
 
-/// Asks all questions at once. Gives, question by question, the source that the other end saw; `None` for
+/// Asks all questions at once, and waits for answers for `patience`. Gives, question by question, the source that the other end saw; `None` for
 /// what got no answer.
 ///
 /// # Errors
 /// When the sockets fail.
-pub fn ask(endpoints: &[Endpoint], probes: &[Probe]) -> Result<Vec<Option<IpAddr>>, Error> {
+pub fn ask(
+    endpoints: &[Endpoint],
+    probes: &[Probe],
+    patience: Duration,
+) -> Result<Vec<Option<IpAddr>>, Error> {
     // Late answers to earlier questions must not be taken for answers to these.
     let count = u32::try_from(probes.len()).unwrap_or(u32::MAX);
     let first = NEXT_ID.fetch_add(count, Ordering::Relaxed);
@@ -74,7 +83,8 @@ pub fn ask(endpoints: &[Endpoint], probes: &[Probe]) -> Result<Vec<Option<IpAddr
     let failed = |error: io::Error| Error::unexpected(format!("cannot probe: {error}"));
     let begun = Instant::now();
     let mut next = begun;
-    while begun.elapsed() < PATIENCE && answers.iter().any(Option::is_none) {
+    let (mut open, mut last) = (answers.len(), begun);
+    while open > 0 && (begun.elapsed() < patience || last.elapsed() < QUIET) {
         if Instant::now() >= next {
             send_open(endpoints, probes, &answers, first);
             next += AGAIN;
@@ -82,6 +92,10 @@ pub fn ask(endpoints: &[Endpoint], probes: &[Probe]) -> Result<Vec<Option<IpAddr
         wait(endpoints, next.saturating_duration_since(Instant::now())).map_err(failed)?;
         for endpoint in endpoints {
             receive(endpoint, &mut answers, first).map_err(failed)?;
+        }
+        let now = answers.iter().filter(|answer| answer.is_none()).count();
+        if now < open {
+            (open, last) = (now, Instant::now());
         }
     }
     Ok(answers)

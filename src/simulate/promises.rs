@@ -79,7 +79,7 @@ fn sees_drift(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option<
         prepared.map_err(|plan::NotLinux| Error::unexpected("a node is not played by Linux"))
     };
     let standing = plan_now()?;
-    let Some(route) = standing.desired.state.routes.iter().rfind(|route| route.next.gateway.is_some()) else {
+    let Some(route) = standing.desired.state.routes.last() else {
         return Ok(None);
     };
     Interfaces::open()?.remove_route(route)?;

@@ -55,7 +55,7 @@ impl Topology {
     pub fn new(cluster: &Cluster, indexes: &[usize]) -> Result<Self, Error> {
         let mut networks = PerFamily::<Network>::default();
         for (family, prefix) in cluster.prefixes.iter() {
-            *networks.slot(family) = Some(Network::of(cluster, indexes, family, *prefix));
+            *networks.slot(family) = Some(Network::of(cluster, family, *prefix));
         }
         let mut played = cluster.clone();
         let mut machines = Vec::with_capacity(indexes.len());
@@ -151,11 +151,12 @@ struct Network {
 impl Network {
     /// The smallest prefix, of at most a /24 or /64, around the addresses that the file gives; a
     /// documentation prefix (RFC 5737, RFC 3849) when it gives none.
-    fn of(cluster: &Cluster, indexes: &[usize], family: Family, cluster_prefix: IpNet) -> Self {
+    fn of(cluster: &Cluster, family: Family, cluster_prefix: IpNet) -> Self {
         let given: BTreeSet<IpAddr> =
             cluster.nodes.iter().filter_map(|node| node.addresses.get(family).copied()).collect();
-        let built = indexes.iter().filter_map(|index| cluster.nodes[*index].addresses.get(family));
-        let prefix = built
+        // Of all nodes: their routes are written on those that are built.
+        let prefix = given
+            .iter()
             .copied()
             .map(|address| around(address, if address.is_ipv4() { 24 } else { 64 }))
             .reduce(common)
@@ -313,7 +314,9 @@ mod tests {
         let addresses: Vec<_> = topology.machines.iter().map(|machine| v4(&machine.addresses)).collect();
         assert_eq!(addresses, ["172.30.0.1/20", "172.30.0.2/20", "172.30.9.1/20"]);
         assert_eq!(v4(&topology.machines[1].pod), "10.244.1.2/30");
-        let alone = Topology::new(&cluster, &[0]).expect("a topology");
+        let of_no_addresses =
+            Topology::new(&self::cluster("  - {name: a, os: linux, podCIDR: 10.244.0.0/24}\n"), &[0]);
+        let alone = of_no_addresses.expect("a topology");
         assert_eq!(v4(&alone.machines[0].addresses), "192.0.2.1/24");
         let outside = alone.outside.v4.map(|(host, _)| host.to_string());
         assert_eq!(outside.as_deref(), Some("203.0.113.10/24"));

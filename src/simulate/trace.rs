@@ -23,6 +23,9 @@ pub fn between(
     to: usize,
     family: Family,
 ) -> Result<String, Error> {
+    if from == to {
+        return Ok(format!("lost on node {}: its own pod does not answer", topology.machines[from].name));
+    }
     for (here, there) in [(from, to), (to, from)] {
         if let Some(reason) = one_way(lab, topology, here, there, family)? {
             return Ok(reason);
@@ -52,12 +55,14 @@ fn one_way(
         };
         Ok((lookup, answers))
     })?;
-    if here == there {
-        return Ok(None);
-    }
     let Some(gateway) = lookup.gateway.filter(|_| lookup.found) else {
         return Ok(Some(format!("no route: {name} knows no next hop for {pod}")));
     };
+    if topology.router.get(family).is_some_and(|router| router.addr() == gateway) {
+        return Ok(Some(format!(
+            "no route: on {name} only the default route matches {pod}; is the table of the file's routes looked at?"
+        )));
+    }
     if Some(gateway) != expected(topology, target, family) {
         let at =
             expected(topology, target, family).map_or_else(String::new, |at| format!(", which is at {at}"));

@@ -61,7 +61,7 @@ nodes:
 ",
         );
         let outcome = node.hostgw(&["apply", "--yes", "--node", "a"]).expect(3);
-        outcome.warns("172.30.0.0/24, this node's own network on eth0");
+        outcome.warns("172.30.0.128/25 would cut the node off: it holds 172.30.0.254, this node's router");
         node.assert_unchanged(&before, "a refused apply");
         node.sh("ip route replace default via 10.2.0.9 dev eth0 onlink");
         let before = node.witness();
@@ -73,7 +73,7 @@ nodes:
 ";
         node.write("hostgw.yaml", elsewhere);
         let outcome = node.hostgw(&["apply", "--yes", "--node", "a"]).expect(3);
-        outcome.warns("10.2.0.0/24 would cut the node off: the prefix holds 10.2.0.9, this node's router");
+        outcome.warns("10.2.0.0/24 would cut the node off: it holds 10.2.0.9, this node's router");
         node.assert_unchanged(&before, "a refused apply");
         assert_no_record(&node);
     });
@@ -179,5 +179,48 @@ fn a_broken_journal_is_never_written_over() {
             assert_eq!(std::fs::read_to_string(&journal).expect("there"), "{\"format\":1,");
         }
         assert_eq!(node.own_routes().len(), 2);
+    });
+}
+
+/// Giving up a sysctl that could not be put back forgot what it was, so that destroy could not put it back
+/// either.
+#[test]
+fn an_abandoned_sysctl_is_still_owed() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        apply(&node, RECIPE);
+        let read_only = node.try_sh(
+            "unshare -m sh -ec 'mount --rbind /proc/sys /proc/sys
+                 mount -o remount,ro,bind,nosuid,nodev,noexec /proc/sys
+                 exec \"$HOSTGW\" rollback --yes --abandon'",
+        );
+        read_only.expect(0).warns("not put back: net.ipv4.ip_forward = 0");
+        node.hostgw_ok(&["destroy", "--yes"]);
+        node.assert_unchanged(&before, "an abandoned rollback and destroy");
+    });
+}
+
+/// What an address of the node made was taken over by `--adopt`: the node's own pods went to the egress
+/// interface, and destroy could not give it back.
+#[test]
+fn a_network_of_the_node_is_never_adopted() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.sh("ip link add cni0 type bridge; ip link set cni0 up; ip address add 10.244.0.1/16 dev cni0");
+        let before = node.witness();
+        node.hostgw(&["apply", "--yes", "--adopt"]).expect(10);
+        node.assert_unchanged(&before, "a refused apply");
+    });
+}
+
+/// A pod CIDR that is part of another interface's network took its addresses without a word.
+#[test]
+fn a_plan_that_takes_from_another_network_says_so() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.sh("ip link add eth1 type veth peer name lan1; ip link set eth1 up; ip link set lan1 up
+                 ip address add 10.244.1.50/20 dev eth1");
+        node.hostgw(&["plan"]).expect(0).says("10.244.1.0/24 is part of 10.244.0.0/20, the network of eth1");
     });
 }

@@ -114,12 +114,15 @@ fn addresses_are_invented_and_excluded_destinations_left_out() {
             "clusterPrefix: 10.244.0.0/16
 egressInterface: eth0
 nat: {exclude: [203.0.113.0/24]}
+sysctls: {net.ipv4.neigh.default.gc_thresh3: 4096}
 nodes:
   - {name: a, os: linux, podCIDR: 10.244.0.0/30}
   - {name: b, os: linux, podCIDR: 10.244.8.0/21}
 ",
         );
-        machine.hostgw(&["simulate"]).expect(0).says("8 of 8 connections work");
+        let outcome = machine.hostgw(&["simulate"]).expect(0);
+        outcome.says("8 of 8 connections work").says("gc_thresh3 was left out");
+        outcome.says("IPv4 to the outside was not tried");
     });
 }
 
