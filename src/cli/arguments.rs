@@ -7,7 +7,7 @@ use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 const EXIT_CODES: &str = "\
 Exit codes:
     0  done, or nothing to do
-    1  unexpected error
+    1  unexpected error; of simulate, something does not work
     2  changes pending, only with --detailed-exitcode
     3  configuration invalid, or it does not fit this node
     4  another apply holds the lock
@@ -18,7 +18,7 @@ Exit codes:
     9  plan incomplete: part of the live state could not be read
    10  conflict with something hostgw does not own
    64  usage error
-  130  interrupted; rolled back";
+  130  interrupted; rolled back where something had been changed";
 
 /// Declarative host gateway networking for Kubernetes nodes.
 ///
@@ -153,6 +153,9 @@ pub(super) struct ValidateOptions {
     /// The files to check; `-` is standard input. Default: as for plan.
     #[arg(value_name = "FILE", action = ArgAction::Append)]
     pub files: Vec<PathBuf>,
+    /// A file to check, as the other verbs have it.
+    #[arg(short, long = "file", value_name = "FILE", action = ArgAction::Append)]
+    pub more: Vec<PathBuf>,
     /// Print the mistakes as JSON.
     #[arg(long)]
     pub json: bool,
@@ -168,9 +171,9 @@ pub(super) struct SimulateOptions {
     pub nodes: Vec<String>,
     /// Build so many nodes: the first of each operating system, the first and the last of the file, the
     /// rest at random. Default: all, or 30 where there are more.
-    #[arg(long, value_name = "N")]
-    pub sample: Option<usize>,
-    /// Draw the sample that an earlier run printed this seed for.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub sample: Option<u32>,
+    /// Draw the sample of this size that an earlier run printed this seed for.
     #[arg(long, value_name = "SEED", conflicts_with = "nodes")]
     pub seed: Option<u64>,
     /// Leave the cluster standing until Ctrl-C, and say how to enter each namespace.

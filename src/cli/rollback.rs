@@ -14,6 +14,7 @@ use crate::{
     kernel::LiveNode,
     plan::{Action, Plan, Policy, Reason},
     render::{self, Report},
+    state::NatTable,
 };
 
 /// Undoes the newest transaction: the interrupted one, else the last that was committed.
@@ -82,12 +83,25 @@ fn plan_back(
     let back = apply::undo_plan(&mut LiveNode, record, policy)?;
     check_complete(&back)?;
     if !is_open && !options.abandon {
+        check_restorable(record)?;
         check_conflicts(
             &back,
             "remove what stands there, put back what was there before with --adopt, or leave it with --abandon",
         )?;
     }
     Ok(back)
+}
+
+/// That what stood before can be written again.
+fn check_restorable(record: &Record) -> Result<(), Error> {
+    let tables = record.before.nat.iter().map(|(_, table)| table);
+    let lost: Vec<String> = tables.flat_map(NatTable::unrestorable).collect();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let message = format!("{} cannot be put back; nothing was changed", lost.join(", "));
+    Err(Error::new(Kind::Conflict, message)
+        .with_hint("hostgw rollback --abandon undoes all the rest, and leaves that to you"))
 }
 
 /// The newest transaction, and whether it is still open.

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// So many nodes are built when nothing is said about it: every pair of them is probed.
-const DEFAULT_SAMPLE: usize = 30;
+const DEFAULT_SAMPLE: u32 = 30;
 /// The matrix is drawn for so many nodes at most.
 const WIDEST_MATRIX: usize = 40;
 
@@ -70,12 +70,14 @@ pub(super) fn run(options: &SimulateOptions, output: &Output) -> Verdict {
         if interrupt.is_raised() { Err(interrupted()) } else { Ok(()) }
     };
     let scratch = Scratch::new()?;
+    let fulls_before = neighbour_table_fulls();
     let result = prove(options, &loaded, &choice, &scratch.path, &progress);
     output.progress("");
     let (simulation, connections, promises) = result?;
+    let full = neighbour_table_fulls() > fulls_before;
     let show = || {
         let cluster = &loaded.cluster;
-        output.result(&text(&simulation, &connections, &promises, cluster, &choice, &output.palette))
+        output.result(&text(&simulation, &connections, &promises, cluster, &choice, full, &output.palette))
     };
     if options.keep {
         show()?;
@@ -97,6 +99,16 @@ pub(super) fn run(options: &SimulateOptions, output: &Output) -> Verdict {
         show()?;
     }
     if works(&connections, &promises) { Ok(0) } else { Err(Failure::Said(Kind::Unexpected)) }
+}
+
+/// How often the machine's neighbour table, one for all namespaces, had no place left.
+fn neighbour_table_fulls() -> u64 {
+    let text = fs::read_to_string("/proc/net/stat/arp_cache").unwrap_or_default();
+    let mut lines = text.lines();
+    let heads = lines.next().unwrap_or_default();
+    let Some(column) = heads.split_whitespace().position(|head| head == "table_fulls") else { return 0 };
+    let values = lines.filter_map(|line| u64::from_str_radix(line.split_whitespace().nth(column)?, 16).ok());
+    values.sum()
 }
 
 /// Every namespace and every socket takes a descriptor: as many as this process may have.
@@ -144,7 +156,7 @@ fn choose(cluster: &Cluster, options: &SimulateOptions) -> Result<Choice, Error>
         indexes.dedup();
         return Ok(Choice { indexes, seed: None });
     }
-    let size = options.sample.unwrap_or(DEFAULT_SAMPLE).max(1);
+    let size = usize::try_from(options.sample.unwrap_or(DEFAULT_SAMPLE)).unwrap_or(usize::MAX);
     if size >= cluster.nodes.len() {
         return Ok(Choice { indexes: (0..cluster.nodes.len()).collect(), seed: None });
     }
@@ -206,13 +218,14 @@ fn keep(simulation: &Simulation, scratch: &Path, output: &Output, is_over: impl 
     } else {
         format!("--preserve-credentials --user=/proc/{process}/ns/user ")
     };
-    output.say("The cluster stands until you press Ctrl-C. To enter it from another shell:");
+    output.say("The cluster stands, applied, until you press Ctrl-C. To enter it from another shell:");
     for (name, namespace) in simulation.namespaces() {
         let descriptor = namespace.descriptor();
         let name = printable(&name);
         output.say(&format!("  {name:<24} nsenter {user}--net=/proc/{process}/fd/{descriptor}"));
     }
-    output.say(&format!("What hostgw has on record of the nodes: HOSTGW_STATE_DIR={}", scratch.display()));
+    output.say("There hostgw finds what it has on record of the node with");
+    output.say(&format!("  HOSTGW_STATE_DIR={}", scratch.display()));
     while !is_over() {
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
@@ -230,6 +243,7 @@ fn text(
     promises: &[Promise],
     cluster: &Cluster,
     choice: &Choice,
+    full: bool,
     palette: &Palette,
 ) -> String {
     let mut text = String::new();
@@ -246,6 +260,13 @@ fn text(
     applied(&mut text, &simulation.nodes, palette);
     matrices(&mut text, simulation, connections, palette);
     failures(&mut text, connections, palette);
+    if full && connections.iter().any(|connection| !connection.works) {
+        let _ = writeln!(
+            text,
+            "· the machine's neighbour table was full meanwhile, which loses packets: try again with nothing else \
+             under way, or with a smaller --sample"
+        );
+    }
     for key in simulation.sysctls_left_out() {
         let _ =
             writeln!(text, "· {key} was left out: a network namespace does not have it, or may not write it");
@@ -305,7 +326,9 @@ fn matrices(text: &mut String, simulation: &Simulation, connections: &[Connectio
         if cells.is_empty() {
             continue;
         }
-        let head = format!("{family}: does the pod, does the node of the row reach the pod of the column?");
+        let head = format!(
+            "{family}, in each cell: from the pod and from the node of the row, to the pod of the column"
+        );
         let _ = writeln!(text, "{}", palette.head.apply_to(head));
         let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
         header(text, &names, width);

@@ -168,6 +168,6 @@ fn last(status: &Status) -> String {
             printable(&format!("{command} of {at}{node}{file}"))
         }
         None if no_records => "unknown".to_owned(),
-        None => "no apply is on record in this boot".to_owned(),
+        None => "no apply of this boot is on record and in force".to_owned(),
     }
 }

@@ -47,11 +47,11 @@ struct FileJson {
 
 /// Checks every file and says what each one holds, or all that is wrong with it.
 pub(super) fn run(options: &ValidateOptions, output: &Output) -> Verdict {
-    let files: Vec<Option<&Path>> = if options.files.is_empty() {
-        vec![None]
-    } else {
-        options.files.iter().map(|file| Some(file.as_path())).collect()
-    };
+    let named = options.files.iter().chain(&options.more);
+    let mut files: Vec<Option<&Path>> = named.map(|file| Some(file.as_path())).collect();
+    if files.is_empty() {
+        files.push(None);
+    }
     let mut valid = Vec::new();
     let mut failed = None;
     for file in files {

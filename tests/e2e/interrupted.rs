@@ -79,7 +79,7 @@ fn a_kill_is_undone_by_a_rollback() {
             }
             node.hostgw_ok(&["rollback", "--yes"]);
             node.assert_unchanged(&before, &format!("kill after {delay} ms, and rollback"));
-            node.hostgw_ok(&["status"]).says("no apply is on record");
+            node.hostgw_ok(&["status"]).says("no apply of this boot");
         }
         assert!(half_way, "no apply was killed half way");
         snapshots.conclude();

@@ -224,3 +224,19 @@ fn a_plan_that_takes_from_another_network_says_so() {
         node.hostgw(&["plan"]).expect(0).says("10.244.1.0/24 is part of 10.244.0.0/20, the network of eth1");
     });
 }
+
+/// A rollback promised to put back a set that it cannot write, and could not be finished then.
+#[test]
+fn a_rollback_that_cannot_be_whole_is_refused_before_it_begins() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.sh("nft add table ip hostgw; nft add set ip hostgw foo '{ type ipv4_addr; }'");
+        node.hostgw_ok(&["apply", "--yes", "--adopt"]).says("no rollback can put back set foo");
+        let standing = node.witness();
+        node.hostgw(&["rollback", "--yes"]).expect(10).warns("set foo cannot be put back");
+        node.assert_unchanged(&standing, "a refused rollback");
+        node.hostgw_ok(&["rollback", "--yes", "--abandon"]).warns("not put back");
+        assert!(node.own_routes().is_empty());
+        apply(&node, RECIPE);
+    });
+}

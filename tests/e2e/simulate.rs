@@ -75,7 +75,7 @@ nodes:
   - {name: b, os: linux, podCIDR: [10.244.1.128/25, 'fd00:244:0:2::/112'], address: [172.30.0.12, '2001:db8::12']}
 ",
         );
-        machine.hostgw(&["simulate"]).expect(0).says("IPv6: does").says("20 of 20 connections work");
+        machine.hostgw(&["simulate"]).expect(0).says("IPv6, in each cell").says("20 of 20 connections work");
     });
 }
 
@@ -147,6 +147,7 @@ fn many_nodes_are_sampled() {
         named.says("n150").says("10 of 10 connections work");
         machine.hostgw(&["simulate", "--nodes", "n3,n500"]).expect(3).warns("the file has no node n500");
         machine.hostgw(&["simulate", "--nodes", "n3", "--sample", "2"]).expect(64);
+        machine.hostgw(&["simulate", "--sample", "0"]).expect(64);
     });
 }
 
