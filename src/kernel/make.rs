@@ -20,20 +20,15 @@ use super::{
     Namespace,
     link::{Links, message},
     netlink::{KernelError, Message, Socket},
-    route,
+    route::{self, NLM_F_CREATE, NLM_F_EXCL, RTM_GETROUTE, RTM_NEWROUTE},
 };
 use crate::{error::Error, model::Family, state::Route};
 
 // linux/rtnetlink.h
 const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
-const RTM_GETROUTE: u16 = 26;
 const RTM_DELNEIGH: u16 = 29;
 const RTM_GETNEIGH: u16 = 30;
-const RTM_NEWROUTE: u16 = 24;
-// linux/netlink.h
-const NLM_F_EXCL: u16 = 0x200;
-const NLM_F_CREATE: u16 = 0x400;
 /// `IFA_F_NODAD` (linux/if_addr.h): the address is usable at once.
 const IFA_F_NODAD: u32 = 0x02;
 

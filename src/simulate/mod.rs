@@ -277,11 +277,10 @@ impl Simulation {
 
     /// What is wrong with an answer, or with its absence; `None` when it is as it shall be.
     fn judge(&self, trial: &Trial, answer: Option<IpAddr>, family: Family) -> Result<Option<String>, Error> {
-        let machine = &self.topology.machines[trial.from];
         let Some(seen) = answer else {
             return Ok(Some(match trial.to {
                 Some(to) => trace::between(&self.lab, &self.topology, trial.from, to, family)?,
-                None => format!("lost: no answer from the outside to the pod of {}", machine.name),
+                None => trace::to_outside(&self.lab, &self.topology, trial.from, family)?,
             }));
         };
         Ok(match trial.source {

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    kernel::Interfaces,
+    kernel::{Interfaces, Lookup},
     model::{Family, NextHop},
 };
 
@@ -35,6 +35,37 @@ pub fn between(
     Ok(format!("lost between {from} and {to}: both have a route, and both next hops answer"))
 }
 
+/// Why no answer came from the host outside to the pod of `from`, as far as its node can tell.
+///
+/// # Errors
+/// When the node cannot be asked.
+pub fn to_outside(lab: &Lab, topology: &Topology, from: usize, family: Family) -> Result<String, Error> {
+    let name = &topology.machines[from].name;
+    let Some((host, _)) = topology.outside.get(family) else { return Ok("there is no outside".to_owned()) };
+    let (lookup, answers) = next_hop(lab, from, host.addr())?;
+    Ok(match lookup.gateway {
+        None if lookup.found => format!("wrong route: {name} looks for {} on its own link", host.addr()),
+        None => format!("no route: {name} knows no way to {}", host.addr()),
+        Some(gateway) if answers == Some(false) => {
+            format!("no neighbour: nobody on the link of {name} answers for {gateway}")
+        }
+        Some(gateway) => format!(
+            "no way back: {name} sends to {gateway}, and no answer comes; a source that is not masqueraded is \
+             not known outside"
+        ),
+    })
+}
+
+/// Where node `here` sends what goes to `destination`, and whether that next hop answers.
+fn next_hop(lab: &Lab, here: usize, destination: IpAddr) -> Result<(Lookup, Option<bool>), Error> {
+    inside(&lab.nodes[here].0, || {
+        let mut interfaces = Interfaces::open()?;
+        let lookup = interfaces.lookup(destination)?;
+        let answers = lookup.gateway.map(|gateway| interfaces.neighbour_answers(gateway)).transpose()?;
+        Ok((lookup, answers.flatten()))
+    })
+}
+
 /// What is wrong with the way from node `here` to the pod of node `there`.
 fn one_way(
     lab: &Lab,
@@ -46,15 +77,7 @@ fn one_way(
     let (source, target) = (&topology.machines[here], &topology.machines[there]);
     let Some(pod) = target.pod.get(family).map(ipnet::IpNet::addr) else { return Ok(None) };
     let name = &source.name;
-    let (lookup, answers) = inside(&lab.nodes[here].0, || {
-        let mut interfaces = Interfaces::open()?;
-        let lookup = interfaces.lookup(pod)?;
-        let answers = match lookup.gateway {
-            Some(gateway) => interfaces.neighbour_answers(gateway)?,
-            None => None,
-        };
-        Ok((lookup, answers))
-    })?;
+    let (lookup, answers) = next_hop(lab, here, pod)?;
     let Some(gateway) = lookup.gateway.filter(|_| lookup.found) else {
         return Ok(Some(format!("no route: {name} knows no next hop for {pod}")));
     };
