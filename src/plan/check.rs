@@ -275,6 +275,15 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
             "no interface here has {addresses}, the address of node {name}: is this the right machine?"
         ));
     }
+    let has_v6_gateway = |route: &Route| route.family() == Family::V6 && route.next.gateway.is_some();
+    if cluster.next_hop == NextHop::PodGateway && desired.state.routes.iter().any(has_v6_gateway) {
+        warnings.push(
+            "IPv6 routes by pod gateways carry nothing between Linux nodes, which do not answer neighbour \
+             solicitations for an address of another interface, unless something proxies for them; nextHop: \
+             node-address works"
+                .to_owned(),
+        );
+    }
     let mut shadows = observed.host.foreign.iter().filter_map(|foreign| shadow(node, desired, foreign));
     warnings.extend(shadows.by_ref().take(TOLD));
     match shadows.count() {
