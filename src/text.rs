@@ -4,19 +4,19 @@
 #[must_use]
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = word.chars().count().div_ceil(3);
+    let letters = |text: &str| text.to_lowercase().chars().collect::<Vec<char>>();
+    let word = letters(word);
     candidates
         .into_iter()
-        .map(|candidate| (distance(word, candidate), candidate))
+        .map(|candidate| (distance(&word, &letters(candidate)), candidate))
         .filter(|(distance, _)| *distance <= allowed)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
 
-/// Optimal string alignment distance, case ignored: insertions, deletions, replacements, swaps of
-/// neighbours.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) =
-        (a.to_lowercase().chars().collect(), b.to_lowercase().chars().collect());
+/// Optimal string alignment distance: insertions, deletions, replacements, swaps of neighbours.
+#[must_use]
+pub fn distance(a: &[char], b: &[char]) -> usize {
     let mut before_last: Vec<usize> = Vec::new();
     let mut last: Vec<usize> = (0..=b.len()).collect();
     for (i, &from) in a.iter().enumerate() {
@@ -51,16 +51,26 @@ pub fn list<T: std::fmt::Display>(items: &[T], limit: usize) -> String {
     }
 }
 
-/// Text that cannot drive a terminal: control characters and direction marks are escaped.
+/// Text that cannot drive a terminal, or make it show something else: see [`push_printable`].
 #[must_use]
 pub fn printable(text: &str) -> String {
-    let is_hostile = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    text.chars()
-        .flat_map(|c| if is_hostile(c) { c.escape_default().collect::<Vec<_>>() } else { vec![c] })
-        .collect()
+    let mut printable = String::with_capacity(text.len());
+    text.chars().for_each(|character| push_printable(&mut printable, character));
+    printable
+}
+
+/// Adds a character to `text`; escaped, if it is a control character, changes the direction of writing, or
+/// cannot be seen.
+pub fn push_printable(text: &mut String, character: char) {
+    match character {
+        '\u{200b}'..='\u{200f}'
+        | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}'
+        | '\u{61c}'
+        | '\u{feff}' => text.extend(character.escape_unicode()),
+        _ if character.is_control() => text.extend(character.escape_default()),
+        _ => text.push(character),
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::{
     source::{Position, Source},
     tree::{Node, Span, SyntaxError, Value},
 };
-use crate::model::ConfigPath;
+use crate::{model::ConfigPath, text};
 
 /// A mistake before it is known where in the text it stands.
 #[derive(Debug)]
@@ -333,19 +333,10 @@ fn printable(text: &str) -> String {
     printable
 }
 
-/// Tabs become spaces, so that marks align; control characters and those that change the direction of
-/// writing are escaped, so that a file cannot make a terminal show something else.
+/// Tabs become spaces, so that marks align; the rest as everywhere.
 fn push_printable(text: &mut String, character: char) {
     match character {
         '\t' => text.push_str("    "),
-        '\u{200b}'..='\u{200f}'
-        | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}'
-        | '\u{61c}'
-        | '\u{feff}' => {
-            text.extend(character.escape_unicode());
-        }
-        _ if character.is_control() => text.extend(character.escape_default()),
-        _ => text.push(character),
+        other => text::push_printable(text, other),
     }
 }

@@ -14,7 +14,10 @@ use super::{
     source::Source,
     tree::{Entry, Mapping, Node, Repeated, Span, Value},
 };
-use crate::model::{ConfigPath, Segment};
+use crate::{
+    model::{ConfigPath, Segment},
+    text::distance,
+};
 
 /// What the walk found out.
 pub(super) struct Checked {
@@ -408,21 +411,6 @@ fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<
 /// `pod_cidr`, `pod-cidr` and `PodCidr` are all meant as podCIDR.
 fn simplified(word: &str) -> Vec<char> {
     word.chars().filter(|c| !matches!(c, '_' | '-')).flat_map(char::to_lowercase).collect()
-}
-
-/// The Levenshtein distance.
-fn distance(a: &[char], b: &[char]) -> usize {
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.iter().enumerate() {
-        let mut diagonal = i;
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(x != y);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(diagonal + 1).min(row[j] + 1);
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]
