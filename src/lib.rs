@@ -65,6 +65,7 @@ pub mod apply;
 pub mod cli;
 pub mod config;
 pub mod error;
+mod hex;
 pub mod kernel;
 pub mod model;
 pub mod plan;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use hostgw::{
-    apply::{self, Command, Failure, Identity, Interrupt, Request, StateDir},
+    apply::{self, Command, Failure, Identity, Interrupt, Occasion, Request, StateDir},
     config::{self, Document, Format},
     error::Kind,
     model::Cluster,
@@ -124,17 +124,15 @@ fn run(node: &mut ModelNode, dir: &StateDir, desired: &Desired, command: Command
     let observed = node.observe(&scope).unwrap().state;
     let plan = plan(&desired.state, &observed, Policy::Adopt);
     let _lock = dir.lock(std::time::Duration::ZERO, "test").unwrap();
+    let occasion = Occasion::new(command, 0);
     let request = Request {
-        command,
-        node: Some("n"),
-        file: Some("f"),
+        occasion: &occasion,
         desired: &desired.state,
         scope: &scope,
         plan: &plan,
         observed: &observed,
         released: &desired.released,
         policy: Policy::Adopt,
-        now: 0,
     };
     apply::run(node, dir, &request, &Interrupt::new())
 }

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    plan::{Saved, Touched},
+    plan::{Saved, Totals, Touched},
     state::State,
 };
 
@@ -16,22 +16,71 @@ pub(super) const FORMAT: u32 = 1;
 pub struct Record {
     /// Number of the transaction in this namespace, from 1.
     pub id: u64,
-    /// The command that made it.
-    pub command: Command,
-    /// The node it was made for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
-    /// The configuration file, as named on the command line.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file: Option<String>,
-    /// Seconds since 1970-01-01 00:00 UTC.
-    pub started: u64,
+    /// What it was made for.
+    pub occasion: Occasion,
+    /// How much its plan changed.
+    pub totals: Totals,
     /// The places it touches.
     pub touched: Touched,
     /// What stood in those places.
     pub before: State,
     /// The saved sysctl values as they were.
     pub saved_before: Saved,
+}
+
+/// What a transaction was made for, by whom and when: what the history tells of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Occasion {
+    /// The command.
+    pub command: Command,
+    /// The node; a `destroy` has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    /// The configuration file, as named on the command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    /// SHA-256 of the configuration's bytes in lower-case hexadecimal, as sha256sum(1) prints it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub config_hash: Option<String>,
+    /// Where the configuration stands in its git repository, if it is in one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<Commit>,
+    /// Who started the command.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    /// When: seconds since 1970-01-01 00:00 UTC.
+    pub at: u64,
+}
+
+impl Occasion {
+    /// A command at a time; all else is not known.
+    #[must_use]
+    pub const fn new(command: Command, at: u64) -> Self {
+        Self { command, node: None, file: None, config_hash: None, commit: None, by: None, at }
+    }
+}
+
+/// The state of a git work tree, as far as one file goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Commit {
+    /// The commit that is checked out, in hexadecimal.
+    pub id: String,
+    /// Whether the file differs from it, or is not in it.
+    pub dirty: bool,
+}
+
+/// What the history tells of a transaction: a [`Record`] without the state before.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// Number of the transaction in this namespace, from 1.
+    pub id: u64,
+    /// What it was made for.
+    pub occasion: Occasion,
+    /// How much its plan changed.
+    pub totals: Totals,
 }
 
 /// A command that changes a node.

@@ -31,7 +31,7 @@ mod transaction;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
-pub use journal::{Command, Record};
+pub use journal::{Command, Commit, Entry, Occasion, Record};
 pub use lock::{Lock, LockHeld};
 pub use prepare::{Prepared, prepare, prepare_removal};
 pub use state_dir::{Identity, LastApplied, StateDir};

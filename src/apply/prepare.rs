@@ -1,6 +1,6 @@
 //! From a node as it is to a plan for it, with everything that the plan rests on.
 
-use super::{Command, Node, Request};
+use super::{Node, Occasion, Request};
 use crate::{
     error::Error,
     model::Cluster,
@@ -42,27 +42,17 @@ impl Prepared {
         Ok(Self { desired, scope, observed, plan, policy })
     }
 
-    /// The transaction that commits the plan. `node`, `file` and `now`, in seconds since 1970-01-01 00:00
-    /// UTC, are for the record.
+    /// The transaction that commits the plan.
     #[must_use]
-    pub const fn request<'a>(
-        &'a self,
-        command: Command,
-        node: Option<&'a str>,
-        file: Option<&'a str>,
-        now: u64,
-    ) -> Request<'a> {
+    pub const fn request<'a>(&'a self, occasion: &'a Occasion) -> Request<'a> {
         Request {
-            command,
-            node,
-            file,
+            occasion,
             desired: &self.desired.state,
             scope: &self.scope,
             plan: &self.plan,
             observed: &self.observed.state,
             released: &self.desired.released,
             policy: self.policy,
-            now,
         }
     }
 }

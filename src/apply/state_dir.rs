@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Command, Lock, Record, journal::FORMAT};
+use super::{Entry, Lock, Occasion, Record, journal::FORMAT};
 use crate::{
     error::{Error, Kind},
     plan::Saved,
@@ -59,16 +59,8 @@ pub struct Identity {
 pub struct LastApplied {
     /// The number of its transaction.
     pub id: u64,
-    /// The command that made it.
-    pub command: Command,
-    /// The node it was made for.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
-    /// The configuration file, as named on the command line.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file: Option<String>,
-    /// Seconds since 1970-01-01 00:00 UTC.
-    pub at: u64,
+    /// What it was made for.
+    pub occasion: Occasion,
     /// The desired state.
     pub state: State,
 }
@@ -202,6 +194,16 @@ impl StateDir {
     /// When the directory is there and cannot be read.
     pub fn history(&self) -> Result<Vec<u64>, Error> {
         self.numbers(HISTORY)
+    }
+
+    /// What the history tells of the committed transactions of this boot, newest first.
+    ///
+    /// # Errors
+    /// As [`Self::open_journal`].
+    pub fn entries(&self) -> Result<Vec<Entry>, Error> {
+        let ids = self.history()?;
+        let entries = ids.iter().rev().map(|id| self.read(&file_name(HISTORY, *id)));
+        entries.filter_map(Result::transpose).collect()
     }
 
     /// The newest committed transaction of this boot.
@@ -379,7 +381,10 @@ mod tests {
     use std::time::Instant;
 
     use super::*;
-    use crate::{apply::Command, plan::Touched};
+    use crate::{
+        apply::Command,
+        plan::{Totals, Touched},
+    };
 
     /// A directory that goes with the test.
     struct Folder(PathBuf);
@@ -406,10 +411,8 @@ mod tests {
     fn record(id: u64) -> Record {
         Record {
             id,
-            command: Command::Apply,
-            node: None,
-            file: None,
-            started: 0,
+            occasion: Occasion::new(Command::Apply, 0),
+            totals: Totals::default(),
             touched: Touched::default(),
             before: State::default(),
             saved_before: Saved::default(),
@@ -440,6 +443,11 @@ mod tests {
         }
         assert_eq!(dir.history(), Ok((6..=25).collect()));
         assert_eq!(dir.last_committed(), Ok(Some(record(25))));
+        let entries = dir.entries().expect("readable");
+        assert_eq!(
+            entries.iter().map(|entry| entry.id).collect::<Vec<_>>(),
+            (6..=25).rev().collect::<Vec<_>>()
+        );
     }
 
     #[test]

@@ -11,17 +11,13 @@ use crate::{
     state::{State, SysctlKey},
 };
 
-use super::{Command, CommitError, Interrupt, LastApplied, Node, Order, Record, StateDir};
+use super::{Command, CommitError, Interrupt, LastApplied, Node, Occasion, Order, Record, StateDir};
 
 /// What a transaction is to bring about.
 #[derive(Debug)]
 pub struct Request<'a> {
-    /// The command, for the record.
-    pub command: Command,
-    /// The node and the file, for the record; a `destroy` has neither.
-    pub node: Option<&'a str>,
-    /// The configuration file, as named on the command line.
-    pub file: Option<&'a str>,
+    /// What it is made for.
+    pub occasion: &'a Occasion,
     /// The state to bring about; verified when the plan is committed.
     pub desired: &'a State,
     /// What has to be seen to verify it.
@@ -34,8 +30,6 @@ pub struct Request<'a> {
     pub released: &'a BTreeSet<SysctlKey>,
     /// How the plan treats what is not hostgw's.
     pub policy: Policy,
-    /// Seconds since 1970-01-01 00:00 UTC.
-    pub now: u64,
 }
 
 /// A transaction that did not succeed.
@@ -113,10 +107,8 @@ fn record(dir: &StateDir, request: &Request, saved_before: Saved) -> Result<Reco
     let touched = Touched::by(request.plan, request.observed);
     Ok(Record {
         id: dir.next_id()?,
-        command: request.command,
-        node: request.node.map(ToOwned::to_owned),
-        file: request.file.map(ToOwned::to_owned),
-        started: request.now,
+        occasion: request.occasion.clone(),
+        totals: request.plan.totals(),
         before: touched.part_of(request.observed),
         touched,
         saved_before,
@@ -145,11 +137,8 @@ fn commit_and_verify(
 fn last_applied(request: &Request, record: &Record) -> LastApplied {
     LastApplied {
         id: record.id,
-        command: request.command,
-        node: record.node.clone(),
-        file: record.file.clone(),
-        at: request.now,
-        state: match request.command {
+        occasion: record.occasion.clone(),
+        state: match record.occasion.command {
             Command::Apply => request.desired.clone(),
             // What was given back is not hostgw's any more.
             Command::Destroy => State::default(),

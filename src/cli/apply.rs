@@ -3,15 +3,16 @@
 use super::{
     Failure, Verdict,
     arguments::{ApplyOptions, DestroyOptions},
+    occasion,
     output::Output,
     session::{Session, check_complete, check_conflicts, state_dir},
-    transaction::{Aim, carry_out, now},
+    transaction::{Aim, carry_out},
 };
 use crate::{
-    apply::{self, Command, Prepared, Request, StateDir},
+    apply::{self, Command, Occasion, Prepared, StateDir},
     error::Error,
     kernel::LiveNode,
-    plan::{self, Desired, Policy, Saved},
+    plan::{self, Policy, Saved},
     render::Report,
 };
 
@@ -46,8 +47,8 @@ impl Aim for Session {
         &self.dir
     }
 
-    fn desired(&self) -> &Desired {
-        &self.prepared.desired
+    fn prepared(&self) -> &Prepared {
+        &self.prepared
     }
 
     fn report(&self) -> Report {
@@ -58,9 +59,8 @@ impl Aim for Session {
         format!("Apply this plan to node {}?", self.node_name())
     }
 
-    fn request(&self) -> Request<'_> {
-        let file = self.loaded.document.name();
-        self.prepared.request(Command::Apply, Some(self.node_name()), Some(file), now())
+    fn occasion(&self) -> Occasion {
+        occasion::of_apply(&self.loaded.document, self.node_name())
     }
 }
 
@@ -108,8 +108,8 @@ impl Aim for Removal {
         &self.dir
     }
 
-    fn desired(&self) -> &Desired {
-        &self.prepared.desired
+    fn prepared(&self) -> &Prepared {
+        &self.prepared
     }
 
     fn report(&self) -> Report {
@@ -130,7 +130,7 @@ impl Aim for Removal {
         "Remove all that hostgw owns on this node?".to_owned()
     }
 
-    fn request(&self) -> Request<'_> {
-        self.prepared.request(Command::Destroy, None, None, now())
+    fn occasion(&self) -> Occasion {
+        occasion::of_command(Command::Destroy)
     }
 }

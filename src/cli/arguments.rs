@@ -143,6 +143,9 @@ pub(super) struct RollbackOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct StatusOptions {
+    /// Show the transactions that rollback can undo, newest first, instead.
+    #[arg(long)]
+    pub history: bool,
     /// Print the status as JSON.
     #[arg(long)]
     pub json: bool,

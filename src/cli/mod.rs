@@ -3,6 +3,8 @@
 
 mod apply;
 mod arguments;
+mod history;
+mod occasion;
 mod output;
 mod plan;
 mod rollback;

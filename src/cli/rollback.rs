@@ -25,13 +25,14 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
         return Ok(0);
     };
     if let Some(holder) = dir.holder().filter(|_| is_open) {
-        output.warn(&format!("{} is still under way ({holder}): waiting for it", described(&record)));
+        output
+            .warn(&format!("{} is still under way ({holder}): waiting for it", described(&record.occasion)));
     }
     let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
     let back = plan_back(&record, is_open, options, policy)?;
     output.result(&render::text(&told(&back), &output.palette))?;
     if !options.consent.yes {
-        output.ask(&format!("Undo {}?", described(&record)))?;
+        output.ask(&format!("Undo {}?", described(&record.occasion)))?;
     }
     let _lock = dir.lock(options.consent.lock_timeout, "rollback")?;
     signals::interrupt()?;
@@ -58,12 +59,14 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
     }
     match apply::restore(&mut LiveNode, &dir, &record, policy) {
         Ok(()) => {
-            output
-                .done(&format!("Undid {}, and verified: the node is as it was before.", described(&record)));
+            output.done(&format!(
+                "Undid {}, and verified: the node is as it was before.",
+                described(&record.occasion)
+            ));
         }
         Err(failure) if options.abandon => {
             let left = apply::abandon(&mut LiveNode, &dir, &record)?;
-            output.done(&format!("Undid {}, as far as it could be undone.", described(&record)));
+            output.done(&format!("Undid {}, as far as it could be undone.", described(&record.occasion)));
             left.iter().for_each(|left| output.warn(left));
             drop(failure);
         }

@@ -105,7 +105,7 @@ impl Session {
         let last = self
             .last
             .as_ref()
-            .filter(|last| last.node.as_deref() == Some(self.node_name()))
+            .filter(|last| last.occasion.node.as_deref() == Some(self.node_name()))
             .map(|last| &last.state);
         let cluster = &self.loaded.cluster;
         let Prepared { desired, observed, plan, .. } = &self.prepared;

@@ -1,21 +1,19 @@
 //! `hostgw status`
 
-use std::{
-    fmt::Write as _,
-    time::{Duration, UNIX_EPOCH},
-};
+use std::fmt::Write as _;
 
 use serde::Serialize;
 
 use super::{
     Failure, Verdict,
     arguments::StatusOptions,
+    history::{self, Told},
     output::Output,
     session::{last_applied, readable, state_dir},
     transaction::described,
 };
 use crate::{
-    apply::{Command, LastApplied, Node},
+    apply::Node,
     error::{Error, Kind},
     kernel::LiveNode,
     model::Family,
@@ -33,7 +31,8 @@ struct Status {
     namespace: String,
     owned: Owned,
     saved_sysctls: Option<usize>,
-    last: Option<Last>,
+    /// The last transaction that is in force.
+    last: Option<Told>,
     open: Option<String>,
     drift: Option<Report>,
     unknown: Vec<Unknown>,
@@ -46,20 +45,11 @@ struct Owned {
     nat: Option<Vec<String>>,
 }
 
-/// The last transaction that is in force.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Last {
-    command: Command,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    node: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    file: Option<String>,
-    at: String,
-}
-
 /// Shows what hostgw owns here, the last apply, and what has drifted since.
 pub(super) fn run(options: &StatusOptions, output: &Output) -> Verdict {
+    if options.history {
+        return history::show(options.json, output).map(|()| 0);
+    }
     let status = gather()?;
     if options.json {
         output.json(&status)?;
@@ -87,12 +77,12 @@ fn gather() -> Result<Status, Error> {
         namespace: namespace.unwrap_or_default(),
         owned: owned(&observed),
         saved_sysctls: saved.map(|saved| saved.0.len()),
-        last: last.as_ref().map(Last::of),
+        last: last.as_ref().map(|last| Told::of(&last.occasion)),
         open: open.as_ref().map(|open| match dir.holder() {
-            Some(holder) => format!("{} is under way ({holder})", described(open)),
+            Some(holder) => format!("{} is under way ({holder})", described(&open.occasion)),
             None => format!(
                 "{} was interrupted, or not undone to its end; hostgw rollback finishes undoing it",
-                described(open)
+                described(&open.occasion)
             ),
         }),
         drift,
@@ -113,18 +103,6 @@ fn owned(observed: &State) -> Owned {
     let nat = tables.flat_map(NatTable::objects).map(|object| object.to_string());
     let is_known = !Family::ALL.into_iter().any(|family| observed.nat_unknown(family));
     Owned { routes: routes.map(Route::to_string).collect(), nat: is_known.then(|| nat.collect()) }
-}
-
-impl Last {
-    fn of(last: &LastApplied) -> Self {
-        let at = UNIX_EPOCH + Duration::from_secs(last.at);
-        Self {
-            command: last.command,
-            node: last.node.clone(),
-            file: last.file.clone(),
-            at: humantime::format_rfc3339_seconds(at).to_string(),
-        }
-    }
 }
 
 fn text(status: &Status, output: &Output) -> String {
@@ -162,7 +140,7 @@ fn text(status: &Status, output: &Output) -> String {
 fn last(status: &Status) -> String {
     let no_records = status.unknown.iter().any(|unknown| unknown.what == Subject::Records);
     match &status.last {
-        Some(Last { command, node, file, at }) => {
+        Some(Told { command, node, file, at, .. }) => {
             let node = node.as_ref().map_or_else(String::new, |node| format!(", node {node}"));
             let file = file.as_ref().map_or_else(String::new, |file| format!(", {file}"));
             printable(&format!("{command} of {at}{node}{file}"))

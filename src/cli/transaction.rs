@@ -1,13 +1,13 @@
 //! What the verbs that change a node have in common: the transaction, and telling the truth about it.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{Failure, arguments::Consent, output::Output, signals};
 use crate::{
-    apply::{self, Command, Record, Request, StateDir},
+    apply::{self, Command, Occasion, Prepared, StateDir},
     error::{Error, Kind},
     kernel::LiveNode,
-    plan::{Desired, Policy, Totals},
+    plan::{Policy, Totals},
     render::{self, Report},
 };
 
@@ -18,12 +18,13 @@ pub(super) trait Aim {
     /// Everything that forbids the plan, before the first write.
     fn check(&self) -> Result<(), Error>;
     fn dir(&self) -> &StateDir;
-    fn desired(&self) -> &Desired;
+    fn prepared(&self) -> &Prepared;
     /// The plan with everything that is told about it.
     fn report(&self) -> Report;
     /// What is asked before it is committed.
     fn question(&self) -> String;
-    fn request(&self) -> Request<'_>;
+    /// What the history shall tell.
+    fn occasion(&self) -> Occasion;
 }
 
 /// Looks, shows, asks, locks, looks again, commits, verifies. Gives the totals of what was done; `None` when
@@ -38,26 +39,26 @@ pub(super) fn carry_out(
     aim.check()?;
     let show = |aim: &dyn Aim| output.result(&render::text(&aim.report(), &output.palette));
     show(aim)?;
-    let has_work = !aim.request().plan.is_empty();
-    if !has_work && aim.desired().released.is_empty() {
+    let has_work = !aim.prepared().plan.is_empty();
+    if !has_work && aim.prepared().desired.released.is_empty() {
         return Ok(None);
     }
     if has_work && !consent.yes {
         output.ask(&aim.question())?;
     }
-    let shown = aim.request().plan.clone();
-    let description = description(aim.request().command);
-    let _lock = aim.dir().lock(consent.lock_timeout, &description)?;
+    let shown = aim.prepared().plan.clone();
+    let occasion = aim.occasion();
+    let _lock = aim.dir().lock(consent.lock_timeout, &description(occasion.command))?;
     aim.look()?;
     aim.check()?;
-    if aim.request().plan.is_empty() {
-        apply::settle(aim.dir(), aim.desired())?;
+    if aim.prepared().plan.is_empty() {
+        apply::settle(aim.dir(), &aim.prepared().desired)?;
         if has_work {
             output.done("Nothing is left to do: it was done meanwhile.");
         }
         return Ok(None);
     }
-    if *aim.request().plan != shown {
+    if aim.prepared().plan != shown {
         if !consent.yes {
             show(aim)?;
             return Err(Error::new(
@@ -71,9 +72,9 @@ pub(super) fn carry_out(
         show(aim)?;
     }
     let interrupt = signals::interrupt()?;
-    apply::run(&mut LiveNode, aim.dir(), &aim.request(), &interrupt)
-        .map_err(|failure| report(failure, output))?;
-    Ok(Some(aim.request().plan.totals()))
+    let request = aim.prepared().request(&occasion);
+    apply::run(&mut LiveNode, aim.dir(), &request, &interrupt).map_err(|failure| report(failure, output))?;
+    Ok(Some(request.plan.totals()))
 }
 
 /// What a failed transaction is to whoever started it.
@@ -125,14 +126,14 @@ fn recover(dir: &StateDir, consent: &Consent, output: &Output) -> Result<(), Fai
     }
     let _lock = dir.lock(consent.lock_timeout, "rollback")?;
     let Some(record) = open()? else { return Ok(()) };
-    output.warn(&format!("{} was interrupted, or not undone to its end", described(&record)));
+    output.warn(&format!("{} was interrupted, or not undone to its end", described(&record.occasion)));
     if !consent.yes {
         output.ask("Undo it first?")?;
     }
     signals::interrupt()?;
     match apply::recover(&mut LiveNode, dir) {
         Ok(_) => {
-            output.done(&format!("Undid {}, and verified.", described(&record)));
+            output.done(&format!("Undid {}, and verified.", described(&record.occasion)));
             Ok(())
         }
         Err(failure) => {
@@ -142,7 +143,7 @@ fn recover(dir: &StateDir, consent: &Consent, output: &Output) -> Result<(), Fai
                 return Err(report(failure, output));
             }
             let left = apply::abandon(&mut LiveNode, dir, &record)?;
-            output.done(&format!("Undid {}, as far as it is hostgw's.", described(&record)));
+            output.done(&format!("Undid {}, as far as it is hostgw's.", described(&record.occasion)));
             left.iter().for_each(|left| output.warn(left));
             Ok(())
         }
@@ -150,14 +151,18 @@ fn recover(dir: &StateDir, consent: &Consent, output: &Output) -> Result<(), Fai
 }
 
 /// A transaction in words: "the apply of 2026-01-31T12:00:00Z".
-pub(super) fn described(record: &Record) -> String {
-    let at = humantime::format_rfc3339_seconds(UNIX_EPOCH + std::time::Duration::from_secs(record.started));
-    format!("the {} of {at}", record.command)
+pub(super) fn described(Occasion { command, at, .. }: &Occasion) -> String {
+    format!("the {command} of {}", time(*at))
+}
+
+/// A time in seconds since 1970-01-01 00:00 UTC, as RFC 3339 has it.
+pub(super) fn time(seconds: u64) -> String {
+    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
 }
 
 /// What the lock says of its holder.
 fn description(command: Command) -> String {
-    format!("{command}, since {}", humantime::format_rfc3339_seconds(SystemTime::now()))
+    format!("{command}, since {}", time(now()))
 }
 
 /// Seconds since 1970-01-01 00:00 UTC.

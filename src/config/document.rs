@@ -55,18 +55,18 @@ impl Format {
 #[derive(Debug, Clone)]
 pub struct Document {
     name: String,
-    text: Arc<str>,
+    path: Option<PathBuf>,
+    /// As it was read, with its byte order mark.
+    whole: Arc<str>,
     format: Format,
 }
 
+const BYTE_ORDER_MARK: char = '\u{feff}';
+
 impl Document {
-    /// A configuration that is in memory. A byte order mark at its beginning is left out.
+    /// A configuration that is in memory.
     pub fn new(name: impl Into<String>, text: String, format: Format) -> Self {
-        let text = match text.strip_prefix('\u{feff}') {
-            Some(rest) => rest.into(),
-            None => text.into(),
-        };
-        Self { name: name.into(), text, format }
+        Self { name: name.into(), path: None, whole: text.into(), format }
     }
 
     /// Reads a file whose name ends in `.yaml`, `.yml` or `.toml`.
@@ -82,13 +82,13 @@ impl Document {
         let bytes = fs::read(path).map_err(|error| failed(Why::Io(error)))?;
         let text = String::from_utf8(bytes)
             .map_err(|error| failed(Why::NotUtf8 { offset: error.utf8_error().valid_up_to() }))?;
-        Ok(Self::new(path.display().to_string(), text, format))
+        Ok(Self { path: Some(path.to_owned()), ..Self::new(path.display().to_string(), text, format) })
     }
 
     /// A configuration from standard input; its format is that of [`Format::of_text`].
     #[must_use]
     pub fn from_stdin(text: String) -> Self {
-        let format = Format::of_text(text.trim_start_matches('\u{feff}'));
+        let format = Format::of_text(text.trim_start_matches(BYTE_ORDER_MARK));
         Self::new("<stdin>", text, format)
     }
 
@@ -98,10 +98,22 @@ impl Document {
         &self.name
     }
 
+    /// The file it was read from, if it was.
+    #[must_use]
+    pub fn path(&self) -> Option<&Path> {
+        self.path.as_deref()
+    }
+
     /// The text, without a byte order mark.
     #[must_use]
     pub fn text(&self) -> &str {
-        &self.text
+        self.whole.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&self.whole)
+    }
+
+    /// The bytes as they were read.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.whole.as_bytes()
     }
 
     /// The language it is written in.
@@ -120,7 +132,9 @@ impl Document {
     }
 
     pub(super) fn source(&self) -> Source {
-        Source::new(Arc::clone(&self.text))
+        let text = self.text();
+        // A byte order mark is seldom; without one, nothing is copied.
+        Source::new(if text.len() == self.whole.len() { Arc::clone(&self.whole) } else { text.into() })
     }
 
     pub(super) fn parse(&self, source: &Source) -> Result<Parsed, SyntaxError> {

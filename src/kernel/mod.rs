@@ -5,7 +5,6 @@
 mod fault;
 mod ffi;
 mod fingerprint;
-mod hex;
 mod link;
 mod make;
 mod namespace;

@@ -17,11 +17,11 @@ use rtnetlink::{
 use rustix::io::Errno;
 
 use super::{
-    hex::{hex, unhex},
     link::{Links, message},
     netlink::{KernelError, Message, Socket},
 };
 use crate::{
+    hex::{hex, unhex},
     model::{Family, MAIN_TABLE},
     plan::{RouteChange, Scope, Step},
     state::{More, Next, Route, RouteType, Scope as RouteScope, protocol},

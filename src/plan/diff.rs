@@ -140,7 +140,7 @@ impl fmt::Display for Conflict {
 }
 
 /// Counts of a plan, in objects as shown: a route, a table, a chain, a rule, a sysctl.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Totals {
     /// Objects added.
     pub add: usize,

@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::{
-    apply::{self, Command, Failure, Interrupt, StateDir},
+    apply::{self, Command, Failure, Interrupt, Occasion, StateDir},
     error::{Error, Kind},
     kernel::{self, Interfaces, LiveNode, Namespace},
     model::{Cluster, Family, OperatingSystem},
@@ -348,8 +348,9 @@ fn apply_node(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Totals,
         return Ok(totals);
     }
     let _lock = dir.lock(std::time::Duration::ZERO, "simulate")?;
-    let request = prepared.request(Command::Apply, Some(name), Some("simulation"), 0);
-    apply::run(&mut node, dir, &request, &Interrupt::new()).map_err(|failure| failed(name, failure))?;
+    let occasion = Occasion { node: Some(name.clone()), ..Occasion::new(Command::Apply, 0) };
+    apply::run(&mut node, dir, &prepared.request(&occasion), &Interrupt::new())
+        .map_err(|failure| failed(name, failure))?;
     Ok(totals)
 }
 

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::{Progress, Simulation, apply_node, build::inside, failed};
 use crate::{
-    apply::{self, Command, Interrupt, StateDir},
+    apply::{self, Command, Interrupt, Occasion, StateDir},
     error::Error,
     kernel::{self, Fingerprint, Interfaces, LiveNode},
     model::Cluster,
@@ -104,8 +104,8 @@ fn sees_drift(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option<
 fn destroys(dir: &StateDir, built: &Fingerprint) -> Result<Vec<String>, Error> {
     let prepared = apply::prepare_removal(&mut LiveNode, &dir.saved()?)?;
     let _lock = dir.lock(std::time::Duration::ZERO, "simulate")?;
-    let request = prepared.request(Command::Destroy, None, None, 0);
-    apply::run(&mut LiveNode, dir, &request, &Interrupt::new())
+    let occasion = Occasion::new(Command::Destroy, 0);
+    apply::run(&mut LiveNode, dir, &prepared.request(&occasion), &Interrupt::new())
         .map_err(|failure| failed("destroy", failure))?;
     Ok(built.differences(&kernel::fingerprint()?))
 }

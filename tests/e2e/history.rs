@@ -57,6 +57,58 @@ fn a_destroy_can_be_rolled_back() {
     });
 }
 
+/// When, who, what file at which commit, and how much.
+#[test]
+fn the_history_tells_who_did_what() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.hostgw_ok(&["status", "--history"]).says("No apply of this boot is on record here.");
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.sh("chown 0:0 . && git init -q . && git add hostgw.yaml
+                 git -c user.name=o -c user.email=o commit -qm nodes");
+        node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]));
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.sh("git -c user.name=o -c user.email=o commit -qam fewer; ln -s hostgw.yaml link.yaml");
+        node.hostgw_ok(&["destroy", "--yes"]);
+        node.hostgw_ok(&["apply", "--yes", "-f", "link.yaml"]);
+
+        let history = node.hostgw_ok(&["status", "--history", "--json"]).json();
+        let told = history["transactions"].as_array().expect("a list");
+        let get = |at: usize, path: &str| told[at].pointer(path).cloned().unwrap_or_default();
+        let ids: Vec<_> = (0..4).map(|at| get(at, "/id")).collect();
+        assert_eq!(ids, [4, 3, 2, 1]);
+        let commands: Vec<_> = (0..4).map(|at| get(at, "/command")).collect();
+        assert_eq!(commands, ["apply", "destroy", "apply", "apply"]);
+        let user = node.run(["id", "-un"]);
+        let login = node.sh("cat /proc/self/loginuid 2>/dev/null || true");
+        if login.trim() == u32::MAX.to_string() {
+            assert_eq!(get(0, "/by"), user.trim());
+        }
+        let head = node.run(["git", "rev-parse", "HEAD"]);
+        let older = node.run(["git", "rev-parse", "HEAD~1"]);
+        // Through a link, the file behind it counts.
+        assert_eq!(get(0, "/commit"), serde_json::json!({ "id": head.trim(), "dirty": false }));
+        assert_eq!(get(2, "/commit"), serde_json::json!({ "id": older.trim(), "dirty": true }));
+        assert!(get(1, "/commit").is_null() && get(3, "/commit").is_null(), "{history}");
+        let hash = node.run(["sha256sum", "hostgw.yaml"]);
+        assert_eq!(get(0, "/configHash"), hash.split(' ').next().expect("a hash"));
+        assert_ne!(get(0, "/configHash"), get(3, "/configHash"));
+        assert_eq!(get(3, "/changes"), serde_json::json!({ "add": 6, "change": 1, "remove": 0 }));
+
+        let table = node.hostgw_ok(&["status", "--history"]).stdout;
+        let lines: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(lines[0], ["ID", "WHEN", "COMMAND", "NODE", "BY", "CHANGES", "FILE", "CONFIG", "COMMIT"]);
+        assert_eq!(lines.len(), 5, "{table}");
+        assert_eq!(lines[1].last(), Some(&&head[..12]), "{table}");
+        assert!(
+            table.lines().nth(3).expect("a line").ends_with(&format!("{} (dirty)", &older[..12])),
+            "{table}"
+        );
+        let columns: Vec<_> = table.lines().map(|line| line.find("link.yaml")).collect();
+        assert_eq!(columns[1], table.lines().next().and_then(|heads| heads.find("FILE")), "{table}");
+    });
+}
+
 /// A drift that came after the apply is not undone with it, unless it stands where the apply had been.
 #[test]
 fn a_rollback_leaves_what_came_later_elsewhere() {

@@ -3,13 +3,9 @@
 use serde_json::{Value, json};
 
 use super::{RECIPE, node};
-use crate::support::namespace::{Namespace, Outcome, each};
+use crate::support::namespace::{Namespace, each};
 
 const RECIPE_TOML: &str = include_str!("../../examples/recipe.toml");
-
-fn parsed(outcome: &Outcome) -> Value {
-    serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}:\n{outcome}"))
-}
 
 #[test]
 fn a_plan_has_the_agreed_fields() {
@@ -17,7 +13,7 @@ fn a_plan_has_the_agreed_fields() {
         let node = node(privilege);
         node.sh("ip route add 10.244.2.0/24 via 172.30.0.1");
         node.sh("ip route add 10.244.1.0/24 via 172.30.0.9 proto 87");
-        let plan = parsed(&node.hostgw(&["plan", "--json"]).expect(10));
+        let plan = node.hostgw(&["plan", "--json"]).expect(10).json();
         assert_eq!(plan["format"], 1);
         assert_eq!(plan["node"], "linux-1");
         assert_eq!(
@@ -54,13 +50,13 @@ fn a_plan_has_the_agreed_fields() {
 fn routes_are_in_the_words_of_ip() {
     each(|privilege| {
         let node = node(privilege);
-        let plan = parsed(&node.hostgw_ok(&["plan", "--json"]));
+        let plan = node.hostgw_ok(&["plan", "--json"]).json();
         for change in plan["changes"].as_array().expect("a list") {
             if change["kind"] == "route" {
                 node.sh(&format!("ip route add {}", change["after"]["text"].as_str().expect("text")));
             }
         }
-        let left = parsed(&node.hostgw_ok(&["plan", "--json"]));
+        let left = node.hostgw_ok(&["plan", "--json"]).json();
         let kinds: Vec<_> = left["changes"].as_array().expect("a list").iter().map(|c| &c["kind"]).collect();
         assert!(!kinds.contains(&&json!("route")), "{left:#}");
     });
@@ -71,7 +67,7 @@ fn routes_are_in_the_words_of_ip() {
 fn nat_and_sysctls_are_in_the_words_of_nft_and_sysctl() {
     each(|privilege| {
         let node = node(privilege);
-        let plan = parsed(&node.hostgw_ok(&["plan", "--json"]));
+        let plan = node.hostgw_ok(&["plan", "--json"]).json();
         for change in plan["changes"].as_array().expect("a list") {
             let text = change["after"]["text"].as_str().expect("text");
             match change["kind"].as_str().expect("text") {
@@ -96,7 +92,7 @@ fn yaml_and_toml_give_the_same_plan() {
         };
         assert_eq!(text("cluster.yaml"), text("cluster.toml"));
         let json = |file: &str| {
-            let mut plan = parsed(&node.hostgw_ok(&["plan", "--json", "-f", file]));
+            let mut plan = node.hostgw_ok(&["plan", "--json", "-f", file]).json();
             plan["file"] = Value::Null;
             for change in plan["changes"].as_array_mut().expect("a list") {
                 if let Some(source) = change["reason"]["source"].as_object_mut() {
@@ -134,7 +130,7 @@ fn failures_are_json_where_json_is_asked_for() {
         let node = node(privilege);
         let failure = |node: &Namespace, arguments: &[&str], code: i32| {
             let outcome = node.hostgw(arguments).expect(code);
-            let failure = parsed(&outcome);
+            let failure = outcome.json();
             assert_eq!(failure["format"], 1, "{outcome}");
             assert_eq!(failure["error"]["exitCode"], code, "{outcome}");
             failure
@@ -154,17 +150,17 @@ fn failures_are_json_where_json_is_asked_for() {
 fn status_for_programs() {
     each(|privilege| {
         let node = node(privilege);
-        let nothing = parsed(&node.hostgw_ok(&["status", "--json"]));
+        let nothing = node.hostgw_ok(&["status", "--json"]).json();
         assert_eq!(nothing["last"], Value::Null);
         node.hostgw_ok(&["apply", "--yes"]);
-        let status = parsed(&node.hostgw_ok(&["status", "--json"]));
+        let status = node.hostgw_ok(&["status", "--json"]).json();
         assert_eq!(status["format"], 1);
         assert_eq!(status["owned"]["routes"].as_array().map(Vec::len), Some(3), "{status:#}");
         assert_eq!(status["last"]["node"], "linux-1");
         assert_eq!(status["open"], Value::Null);
         assert_eq!(status["drift"]["changes"], json!([]));
         node.sh("ip route del 10.244.1.0/24");
-        let drifted = parsed(&node.hostgw_ok(&["status", "--json"]));
+        let drifted = node.hostgw_ok(&["status", "--json"]).json();
         assert_eq!(drifted["drift"]["changes"][0]["after"]["name"], "10.244.1.0/24", "{drifted:#}");
     });
 }

@@ -92,8 +92,7 @@ fn a_wrong_gateway_is_found_and_named() {
         let mut snapshots = Snapshots::default();
         snapshots.compare("simulate-wrong-gateway", &outcome);
         snapshots.conclude();
-        let json: Value =
-            serde_json::from_str(&machine.hostgw(&["simulate", "--json"]).expect(1).stdout).unwrap();
+        let json: Value = machine.hostgw(&["simulate", "--json"]).expect(1).json();
         assert_eq!(json["works"], false);
         let lost =
             json["connections"].as_array().unwrap().iter().find(|pair| pair["works"] == false).unwrap();
@@ -138,7 +137,7 @@ fn many_nodes_are_sampled() {
         let nodes: Vec<_> = nodes.iter().map(|(a, b, c)| (a.as_str(), b.as_str(), c.as_str())).collect();
         let machine = machine(privilege, &cluster("", &nodes));
         let sampled = machine.hostgw(&["simulate", "--sample", "5", "--seed", "7", "--json"]).expect(0);
-        let json: Value = serde_json::from_str(&sampled.stdout).unwrap();
+        let json = sampled.json();
         assert_eq!((&json["of"], &json["seed"]), (&Value::from(200), &Value::from(7)));
         assert_eq!(json["nodes"][0]["name"], "n0");
         assert_eq!(json["nodes"][4]["name"], "n199");

@@ -13,7 +13,7 @@ use ipnet::IpNet;
 
 use super::abi::{self, expr};
 use crate::{
-    kernel::hex::hex,
+    hex::hex,
     kernel::netlink::{Attributes, attribute_at, text},
     model::Family,
     state::{Expression, Field, RuleBody},

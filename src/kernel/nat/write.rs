@@ -23,9 +23,9 @@ use super::{
     abi::{self, expr, message},
 };
 use crate::{
+    hex::unhex,
     kernel::{
         ffi::{FibDaddrType, Masquerade, Message},
-        hex::unhex,
         netlink::{Refused, Socket, put_attribute},
     },
     model::Family,

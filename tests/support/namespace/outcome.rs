@@ -53,6 +53,12 @@ impl Outcome {
         self
     }
 
+    /// What was printed, as JSON.
+    #[track_caller]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in:\n{self}"))
+    }
+
     /// Fails when standard error does not hold `text`.
     #[track_caller]
     pub fn warns(&self, text: &str) -> &Self {

@@ -1,7 +1,7 @@
-//! Bytes of the kernel as text, for the journal.
+//! Bytes as text.
 
 /// The bytes in hexadecimal.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes
         .iter()
         .flat_map(|byte| [byte >> 4, byte & 15])
@@ -10,7 +10,7 @@ pub(super) fn hex(bytes: &[u8]) -> String {
 }
 
 /// The bytes of a text in hexadecimal; `None` when it is not.
-pub(super) fn unhex(text: &str) -> Option<Vec<u8>> {
+pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u32> = text.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
     if !digits.len().is_multiple_of(2) {
         return None;

@@ -1,0 +1,128 @@
+//! `hostgw status --history`: what can be undone, and who wanted it.
+
+use console::measure_text_width;
+use serde::Serialize;
+
+use super::{Failure, output::Output, session::state_dir, transaction::time};
+use crate::{
+    apply::{Command, Commit, Entry, Occasion, Record},
+    plan::Totals,
+    text::printable,
+};
+
+/// Version of the JSON form.
+const FORMAT: u32 = 1;
+
+/// So many digits of a hash or a commit tell it from others.
+const DIGITS: usize = 12;
+
+/// An [`Occasion`] as it is told.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Told {
+    pub command: Command,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub config_hash: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub commit: Option<Commit>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub by: Option<String>,
+    pub at: String,
+}
+
+impl Told {
+    pub(super) fn of(occasion: &Occasion) -> Self {
+        let Occasion { command, node, file, config_hash, commit, by, at } = occasion.clone();
+        Self { command, node, file, config_hash, commit, by, at: time(at) }
+    }
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct History {
+    format: u32,
+    transactions: Vec<Transaction>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Transaction {
+    id: u64,
+    /// Not committed, or not yet: a rollback undoes it first.
+    open: bool,
+    #[serde(flatten)]
+    told: Told,
+    changes: Changes,
+}
+
+#[derive(Serialize)]
+struct Changes {
+    add: usize,
+    change: usize,
+    remove: usize,
+}
+
+impl Transaction {
+    fn new(id: u64, open: bool, occasion: &Occasion, totals: &Totals) -> Self {
+        let Totals { add, change, remove, .. } = *totals;
+        Self { id, open, told: Told::of(occasion), changes: Changes { add, change, remove } }
+    }
+}
+
+/// Shows the open transaction, if there is one, and the committed ones, newest first.
+pub(super) fn show(json: bool, output: &Output) -> Result<(), Failure> {
+    let dir = state_dir()?;
+    let open = dir.open_journal()?;
+    let open =
+        open.iter().map(|Record { id, occasion, totals, .. }| Transaction::new(*id, true, occasion, totals));
+    let committed = dir.entries()?;
+    let committed =
+        committed.iter().map(|Entry { id, occasion, totals }| Transaction::new(*id, false, occasion, totals));
+    let transactions: Vec<Transaction> = open.chain(committed).collect();
+    if json {
+        output.json(&History { format: FORMAT, transactions })
+    } else if transactions.is_empty() {
+        output.result("No apply of this boot is on record here.\n")
+    } else {
+        output.result(&table(&transactions))
+    }
+}
+
+fn table(transactions: &[Transaction]) -> String {
+    let heads = ["ID", "WHEN", "COMMAND", "NODE", "BY", "CHANGES", "FILE", "CONFIG", "COMMIT"];
+    let mut rows = vec![heads.map(ToOwned::to_owned)];
+    rows.extend(transactions.iter().map(row));
+    let widths: Vec<usize> = (0..heads.len())
+        .map(|at| rows.iter().map(|row| measure_text_width(&row[at])).max().unwrap_or(0))
+        .collect();
+    let line = |row: &[String; 9]| {
+        let cells = row.iter().zip(&widths);
+        let padded =
+            cells.map(|(cell, width)| format!("{cell}{}", " ".repeat(width - measure_text_width(cell))));
+        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+    };
+    rows.iter().map(line).collect()
+}
+
+fn row(transaction: &Transaction) -> [String; 9] {
+    let Transaction { id, open, told, changes } = transaction;
+    let or_none = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), printable);
+    let short = |text: &str| text.chars().take(DIGITS).collect::<String>();
+    let commit =
+        |Commit { id, dirty }: &Commit| format!("{}{}", short(id), if *dirty { " (dirty)" } else { "" });
+    [
+        format!("{id}{}", if *open { " (open)" } else { "" }),
+        told.at.clone(),
+        told.command.to_string(),
+        or_none(&told.node),
+        or_none(&told.by),
+        format!("+{} ~{} -{}", changes.add, changes.change, changes.remove),
+        or_none(&told.file),
+        told.config_hash.as_deref().map_or_else(|| "-".to_owned(), short),
+        told.commit.as_ref().map_or_else(|| "-".to_owned(), commit),
+    ]
+}

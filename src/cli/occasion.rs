@@ -1,0 +1,90 @@
+//! Who applies what, for the history: user, hash of the configuration, git commit.
+
+use std::{
+    env, fs,
+    path::Path,
+    process::{Command as Program, Stdio},
+};
+
+use sha2::{Digest, Sha256};
+
+use super::transaction::now;
+use crate::{
+    apply::{Command, Commit, Occasion},
+    config::Document,
+    hex::hex,
+};
+
+/// `command`, started now by whoever runs this process.
+pub(super) fn of_command(command: Command) -> Occasion {
+    Occasion { by: Some(user()), ..Occasion::new(command, now()) }
+}
+
+/// An apply of `document` to `node`.
+pub(super) fn of_apply(document: &Document, node: &str) -> Occasion {
+    Occasion {
+        node: Some(node.to_owned()),
+        file: Some(document.name().to_owned()),
+        config_hash: Some(hex(&Sha256::digest(document.bytes()))),
+        commit: document.path().and_then(commit),
+        ..of_command(Command::Apply)
+    }
+}
+
+/// The user who logged in, whatever sudo and su made of them since; a number where /etc/passwd has no name.
+fn user() -> String {
+    let login = fs::read_to_string("/proc/self/loginuid").unwrap_or_default();
+    // 4294967295: nobody logged in, as for a daemon (loginuid is -1).
+    let id = login
+        .trim()
+        .parse()
+        .ok()
+        .filter(|id| *id != u32::MAX)
+        .or_else(|| env::var("SUDO_UID").ok()?.parse().ok())
+        .unwrap_or_else(|| rustix::process::getuid().as_raw());
+    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
+    name_of(id, &users).map_or_else(|| format!("uid {id}"), ToOwned::to_owned)
+}
+
+/// The name of a user in a file as passwd(5) describes it.
+fn name_of(id: u32, users: &str) -> Option<&str> {
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(id)).then_some(name)
+    })
+}
+
+/// The commit that `file` is checked out at; none outside a repository, without git, or where git refuses
+/// to trust the repository of another user.
+fn commit(file: &Path) -> Option<Commit> {
+    let file = fs::canonicalize(file).ok()?;
+    let (folder, name) = (file.parent()?, file.file_name()?);
+    let id = git(folder, |git| git.args(["rev-parse", "--verify", "HEAD^{commit}"]))?;
+    let status = ["status", "--porcelain", "--untracked-files=all", "--ignored", "--"];
+    let changes = git(folder, |git| git.args(status).arg(name))?;
+    Some(Commit { id: id.trim().to_owned(), dirty: !changes.is_empty() })
+}
+
+/// What git prints in `folder`, when it succeeds.
+fn git(folder: &Path, arguments: impl FnOnce(&mut Program) -> &mut Program) -> Option<String> {
+    let mut git = Program::new("git");
+    // Nothing that the repository configures is run, and nothing in it is written.
+    git.args(["-c", "core.fsmonitor=false", "--no-optional-locks", "--literal-pathspecs", "-C"]).arg(folder);
+    arguments(&mut git).stdin(Stdio::null()).stderr(Stdio::null());
+    let output = git.output().ok().filter(|output| output.status.success())?;
+    String::from_utf8(output.stdout).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn users_are_found_by_number() {
+        let users = "root:x:0:0:root:/root:/bin/bash\nbroken\nalice:x:1000:1000::/home/alice:/bin/sh\n";
+        assert_eq!(name_of(0, users), Some("root"));
+        assert_eq!(name_of(1000, users), Some("alice"));
+        assert_eq!(name_of(1001, users), None);
+    }
+}
