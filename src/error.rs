@@ -2,9 +2,12 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// The kinds of failure. Their numbers are the exit codes of the command: documented, tested, never
 /// reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 #[repr(u8)]
 pub enum Kind {
     /// An unexpected error; nothing was changed.
@@ -40,7 +43,8 @@ impl Kind {
 }
 
 /// A failure of the command.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Error {
     /// Decides the exit code.
     pub kind: Kind,

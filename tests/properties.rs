@@ -133,8 +133,9 @@ fn run(node: &mut ModelNode, dir: &StateDir, desired: &Desired, command: Command
         observed: &observed,
         released: &desired.released,
         policy: Policy::Adopt,
+        hold: None,
     };
-    apply::run(node, dir, &request, &Interrupt::new())
+    apply::run(node, dir, &request, &Interrupt::new()).map(|_| ())
 }
 
 /// The desired state of the first Linux node, or nothing to test.

@@ -1,4 +1,4 @@
-//! The transaction: lock, journal, commit, verify, roll back.
+//! The transaction: lock, journal, commit, verify, confirm, roll back.
 //!
 //! It drives a node through the trait [`Node`], which the kernel room implements for the live kernel, and
 //! plans with the same function as everything else: to roll back is to plan from what stands to what the
@@ -13,6 +13,11 @@
 //! | `kill -9`, whenever | the journal is found; a rollback or the next apply puts the state back | the same, killed at each exchange; `interrupted.rs`: by time |
 //! | `kill -9` of the rollback | the next one goes on | `faults.rs` |
 //! | SIGINT, SIGTERM, SIGHUP | rolled back and verified (130); an undo is never interrupted | `interrupted.rs` |
+//! | nobody confirms an `apply --confirm` | rolled back and verified (8), within 2 seconds of the deadline | `confirm.rs` |
+//! | `kill -9` or hang-up of an `apply --confirm` that waits | the same: its supervisor is a process and a session of its own | `confirm.rs` |
+//! | `kill -9` of an `apply --confirm` in the middle | the supervisor puts the state back at once | `confirm.rs`: killed at each exchange |
+//! | `kill -9` of the supervisor | the command stands in; with both gone it is told, and the next command undoes it | `confirm.rs` |
+//! | confirmed and cancelled at once, or in the last moment | who decides first wins, everybody is told the same | `confirm.rs` |
 //! | `/proc/sys` is read-only | rolled back (6); fine where the values stand | `read_only.rs` |
 //! | one part cannot be put back | the rest is; told (7), and given up with `--abandon` | `regressions.rs` |
 //! | somebody else changes what the plan rests on | refused as stale (5) | `prompt.rs` |
@@ -23,6 +28,7 @@
 //! | the journal is of an earlier boot or another namespace | set aside: what it speaks of is gone | `state_dir.rs` |
 //! | random sequences against a model of the kernel | before or after, never else | `tests/properties.rs` |
 
+mod confirm;
 mod journal;
 mod lock;
 mod prepare;
@@ -31,10 +37,11 @@ mod transaction;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use confirm::{Decision, Outcome, Pending, conclude, wait};
 pub use journal::{Command, Commit, Entry, Occasion, Record};
 pub use lock::{Lock, LockHeld};
 pub use prepare::{Prepared, prepare, prepare_removal};
-pub use state_dir::{Identity, LastApplied, StateDir};
+pub use state_dir::{Identity, LastApplied, OVERRIDE, StateDir, held_by};
 pub use transaction::{Failure, Incomplete, Request, abandon, recover, restore, run, settle, undo_plan};
 
 use crate::{

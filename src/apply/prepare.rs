@@ -53,6 +53,7 @@ impl Prepared {
             observed: &self.observed.state,
             released: &self.desired.released,
             policy: self.policy,
+            hold: None,
         }
     }
 }

@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Entry, Lock, Occasion, Record, journal::FORMAT};
+use super::{Decision, Entry, Lock, Occasion, Outcome, Pending, Record, journal::FORMAT};
 use crate::{
     error::{Error, Kind},
     plan::Saved,
@@ -22,9 +22,12 @@ use crate::{
 };
 
 /// The environment variable that names another place for the state directory.
-const OVERRIDE: &str = "HOSTGW_STATE_DIR";
+pub const OVERRIDE: &str = "HOSTGW_STATE_DIR";
 const DEFAULT: &str = "/run/hostgw";
 const JOURNAL: &str = "journal.json";
+const PENDING: &str = "pending.json";
+const DECISION: &str = "decision.json";
+const OUTCOME: &str = "outcome.json";
 const SAVED: &str = "saved-sysctls.json";
 const APPLIED: &str = "applied";
 const HISTORY: &str = "history";
@@ -105,6 +108,20 @@ impl StateDir {
         &self.path
     }
 
+    /// The folder below which every namespace has its directory.
+    #[must_use]
+    pub fn base(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+
+    /// The lock that another process took, and handed to this one as an open file.
+    ///
+    /// # Errors
+    /// When `file` is not this directory's lock, or nobody holds it.
+    pub fn take_over(&self, file: File, description: &str) -> io::Result<Lock> {
+        Lock::handed_over(&self.path.join(LOCK), file, description)
+    }
+
     /// Creates the directory, for its owner alone, and takes the lock.
     ///
     /// # Errors
@@ -114,15 +131,7 @@ impl StateDir {
         let path = self.path.join(LOCK);
         match Lock::acquire(&path, timeout, description) {
             Ok(Ok(lock)) => Ok(lock),
-            Ok(Err(held)) => {
-                let holder = held.holder.unwrap_or_else(|| "another process".to_owned());
-                let waited = humantime::format_duration(timeout);
-                Err(Error::new(
-                    Kind::Locked,
-                    format!("{holder} holds the lock of this node; waited {waited}"),
-                )
-                .with_hint("wait for it to end, or give more time with --lock-timeout"))
-            }
+            Ok(Err(held)) => Err(held_by(held.holder.as_deref().unwrap_or("another process"), timeout)),
             Err(error) => Err(cannot("take the lock", &path, &error)),
         }
     }
@@ -156,7 +165,76 @@ impl StateDir {
     /// # Errors
     /// When it cannot be written; nothing may be changed then.
     pub fn begin(&self, record: &Record) -> Result<(), Error> {
+        self.end_wait()?;
         self.write(JOURNAL, record)
+    }
+
+    /// Leaves the open transaction open, in force, until it is decided on.
+    ///
+    /// # Errors
+    /// When it cannot be written; the transaction is an interrupted one then.
+    pub fn hold(&self, pending: &Pending) -> Result<(), Error> {
+        self.remove(OUTCOME)?;
+        self.write(PENDING, pending)
+    }
+
+    /// The open transaction, when it is in force and waits for its confirmation.
+    ///
+    /// # Errors
+    /// As [`Self::open_journal`].
+    pub fn pending(&self) -> Result<Option<(Record, Pending)>, Error> {
+        let Some(pending) = self.read::<Pending>(PENDING)? else { return Ok(None) };
+        Ok(self.open_journal()?.filter(|record| record.id == pending.id).map(|record| (record, pending)))
+    }
+
+    /// Decides on `pending`, unless somebody has. Returns what is decided.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn decide(&self, pending: &Pending, decision: Decision) -> Result<Decision, Error> {
+        let path = self.path.join(DECISION);
+        let own = self.path.join(format!("decision.{}.new", std::process::id()));
+        let decided =
+            self.write_to(&own, &(pending, decision)).and_then(|()| match fs::hard_link(&own, &path) {
+                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                    Err(cannot("write", &path, &error))
+                }
+                _ => Ok(self.decision(pending)),
+            });
+        let _ = fs::remove_file(&own);
+        decided?.ok_or_else(|| Error::unexpected("another apply is being decided on by now"))
+    }
+
+    /// What is decided on `pending`.
+    #[must_use]
+    pub fn decision(&self, pending: &Pending) -> Option<Decision> {
+        let (on, decision): (Pending, Decision) = self.read(DECISION).ok().flatten()?;
+        (on == *pending).then_some(decision)
+    }
+
+    /// Tells those who wait how it ended; until the next apply, `hostgw status` does.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn tell(&self, outcome: &Outcome) -> Result<(), Error> {
+        self.write(OUTCOME, outcome)
+    }
+
+    /// How the last wait ended.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read or understood.
+    pub fn outcome(&self) -> Result<Option<Outcome>, Error> {
+        self.read(OUTCOME)
+    }
+
+    /// Nothing waits any more; a transaction that is still open is an interrupted one now.
+    ///
+    /// # Errors
+    /// When the files cannot be removed.
+    pub fn end_wait(&self) -> Result<(), Error> {
+        self.remove(PENDING)?;
+        self.remove(DECISION)
     }
 
     /// Ends the open transaction as committed: the journal becomes the newest of the history.
@@ -166,6 +244,9 @@ impl StateDir {
     pub fn commit(&self, record: &Record) -> Result<(), Error> {
         let target = self.history_file(record.id);
         self.rename(&self.path.join(JOURNAL), &target)?;
+        // What is left of a wait says nothing without its journal.
+        let _ = self.end_wait();
+        let _ = self.remove(OUTCOME);
         self.prune(HISTORY, KEPT);
         Ok(())
     }
@@ -175,6 +256,8 @@ impl StateDir {
     /// # Errors
     /// When the files cannot be moved.
     pub fn reopen(&self, record: &Record) -> Result<(), Error> {
+        self.end_wait()?;
+        self.remove(OUTCOME)?;
         self.rename(&self.history_file(record.id), &self.path.join(JOURNAL))
     }
 
@@ -185,7 +268,9 @@ impl StateDir {
     /// When the files cannot be removed.
     pub fn forget(&self, record: &Record) -> Result<(), Error> {
         self.remove(&file_name(APPLIED, record.id))?;
-        self.remove(JOURNAL)
+        self.remove(JOURNAL)?;
+        let _ = self.end_wait();
+        Ok(())
     }
 
     /// The numbers of the committed transactions, oldest first.
@@ -318,22 +403,30 @@ impl StateDir {
     /// Writes a file so that, whatever happens, either the old or the new one is there whole.
     fn write<T: Serialize>(&self, name: &str, content: &T) -> Result<(), Error> {
         let path = self.path.join(name);
+        let temporary = path.with_extension("new");
+        let written = self.write_to(&temporary, content).and_then(|()| {
+            fs::rename(&temporary, &path)
+                .and_then(|()| sync_directory(&path))
+                .map_err(|error| cannot("write", &path, &error))
+        });
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        written
+    }
+
+    /// Writes a file to disk under a name that nobody reads.
+    fn write_to<T: Serialize>(&self, path: &Path, content: &T) -> Result<(), Error> {
         let Identity { boot_id, namespace } = self.identity.clone();
         let envelope = Envelope { format: FORMAT, boot_id, namespace, content };
         let bytes = serde_json::to_vec(&envelope)
             .map_err(|error| Error::unexpected(format!("cannot write {}: {error}", path.display())))?;
-        let temporary = path.with_extension("new");
         let write = || -> io::Result<()> {
-            let mut file = File::create(&temporary)?;
+            let mut file = File::create(path)?;
             file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            sync_directory(&path)
+            file.sync_all()
         };
-        write().map_err(|error| {
-            let _ = fs::remove_file(&temporary);
-            cannot("write", &path, &error)
-        })
+        write().map_err(|error| cannot("write", path, &error))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
@@ -351,6 +444,13 @@ impl StateDir {
             Err(error) => Err(cannot("remove", &path, &error)),
         }
     }
+}
+
+/// That `holder` did not let go of the lock in time.
+pub fn held_by(holder: &str, timeout: Duration) -> Error {
+    let waited = humantime::format_duration(timeout);
+    Error::new(Kind::Locked, format!("{holder} holds the lock of this node; waited {waited}"))
+        .with_hint("wait for it to end, or give more time with --lock-timeout")
 }
 
 /// Makes a rename in the directory of `path` last.

@@ -1,6 +1,6 @@
 //! All of a plan, or the state as it was.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
     error::{Error, Kind},
@@ -11,7 +11,7 @@ use crate::{
     state::{State, SysctlKey},
 };
 
-use super::{Command, CommitError, Interrupt, LastApplied, Node, Occasion, Order, Record, StateDir};
+use super::{Command, CommitError, Interrupt, LastApplied, Node, Occasion, Order, Pending, Record, StateDir};
 
 /// What a transaction is to bring about.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub struct Request<'a> {
     pub released: &'a BTreeSet<SysctlKey>,
     /// How the plan treats what is not hostgw's.
     pub policy: Policy,
+    /// How long it can be confirmed before it has to be rolled back; none when it is committed at once.
+    pub hold: Option<Duration>,
 }
 
 /// A transaction that did not succeed.
@@ -64,7 +66,8 @@ impl Failure {
 }
 
 /// Commits a plan as one transaction: writes the journal, commits, verifies by observing once more; puts
-/// everything back on any failure. The caller holds the lock, and no transaction is open.
+/// everything back on any failure. The caller holds the lock, and no transaction is open. Returns until when
+/// the transaction waits for its confirmation, if it shall.
 ///
 /// # Errors
 /// As [`Failure`] says.
@@ -73,13 +76,16 @@ pub fn run(
     dir: &StateDir,
     request: &Request,
     interrupt: &Interrupt,
-) -> Result<(), Failure> {
+) -> Result<Option<Pending>, Failure> {
     ensure_none_is_open(dir).map_err(Failure::Untouched)?;
     let saved_before = dir.saved().map_err(Failure::Untouched)?;
     let record = record(dir, request, saved_before).map_err(Failure::Untouched)?;
     dir.begin(&record).map_err(Failure::Untouched)?;
     let result = commit_and_verify(node, dir, request, &record, interrupt);
-    let Err(cause) = result else { return Ok(()) };
+    let cause = match result {
+        Ok(pending) => return Ok(pending),
+        Err(cause) => cause,
+    };
     match restore(node, dir, &record, Policy::Respect) {
         Ok(()) => Err(Failure::RolledBack { cause }),
         Err(Failure::Incomplete(mut incomplete)) => {
@@ -121,7 +127,7 @@ fn commit_and_verify(
     request: &Request,
     record: &Record,
     interrupt: &Interrupt,
-) -> Result<(), Error> {
+) -> Result<Option<Pending>, Error> {
     dir.write_saved(&saved_during(request, record))?;
     node.commit(&request.plan.changes, Order::Forward, interrupt).map_err(commit_error)?;
     let observed = node.observe(request.scope)?;
@@ -131,7 +137,10 @@ fn commit_and_verify(
     }
     dir.write_saved(&saved_after(request, record))?;
     dir.write_last_applied(&last_applied(request, record))?;
-    dir.commit(record)
+    let Some(time) = request.hold else { return dir.commit(record).map(|()| None) };
+    let pending = Pending::from_now(record.id, time);
+    dir.hold(&pending)?;
+    Ok(Some(pending))
 }
 
 fn last_applied(request: &Request, record: &Record) -> LastApplied {

@@ -6,7 +6,7 @@ use super::{
     occasion,
     output::Output,
     session::{Session, check_complete, check_conflicts, state_dir},
-    transaction::{Aim, carry_out},
+    transaction::{Aim, Done, carry_out},
 };
 use crate::{
     apply::{self, Command, Occasion, Prepared, StateDir},
@@ -20,7 +20,7 @@ use crate::{
 pub(super) fn run(options: &ApplyOptions, output: &Output) -> Verdict {
     let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
     let mut session = Session::new(&options.target, policy)?;
-    if let Some(totals) = carry_out(&mut session, &options.consent, output)? {
+    if let Some(Done { totals, held }) = carry_out(&mut session, &options.consent, options.confirm, output)? {
         output.done(&format!(
             "Applied to node {} and verified: {} added, {} changed, {} removed.",
             session.node_name(),
@@ -28,6 +28,9 @@ pub(super) fn run(options: &ApplyOptions, output: &Output) -> Verdict {
             totals.change,
             totals.remove
         ));
+        if let Some(held) = held {
+            held.wait(output)?;
+        }
     }
     Ok(0)
 }
@@ -55,6 +58,10 @@ impl Aim for Session {
         Self::report(self)
     }
 
+    fn can_wait(&self) -> bool {
+        true
+    }
+
     fn question(&self) -> String {
         format!("Apply this plan to node {}?", self.node_name())
     }
@@ -67,7 +74,7 @@ impl Aim for Session {
 /// Removes all that hostgw owns here.
 pub(super) fn destroy(options: &DestroyOptions, output: &Output) -> Verdict {
     let mut removal = Removal::new()?;
-    if let Some(totals) = carry_out(&mut removal, &options.consent, output)? {
+    if let Some(Done { totals, .. }) = carry_out(&mut removal, &options.consent, None, output)? {
         output.done(&format!("Removed and verified: {} removed, {} restored.", totals.remove, totals.change));
     }
     Ok(0)
@@ -124,6 +131,10 @@ impl Aim for Removal {
         }
         report.warnings.extend(plan::check::irrevocable(plan));
         report
+    }
+
+    fn can_wait(&self) -> bool {
+        false
     }
 
     fn question(&self) -> String {

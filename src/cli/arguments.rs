@@ -14,7 +14,7 @@ Exit codes:
     5  the live state changed since the plan was shown
     6  apply failed; rolled back, and the rollback verified
     7  rollback incomplete: what is left is listed, with the commands that would finish it
-    8  declined, or no terminal to ask on
+    8  declined, no terminal to ask on, or not confirmed in time; state restored
     9  plan incomplete: part of the live state could not be read
    10  conflict with something hostgw does not own
    64  usage error
@@ -49,6 +49,10 @@ pub(super) enum Verb {
     Apply(ApplyOptions),
     /// Remove all that hostgw owns on this node and restore its sysctls.
     Destroy(DestroyOptions),
+    /// Keep the apply that waits for it (apply --confirm); works from any shell of the node.
+    Confirm(Patience),
+    /// Roll the apply that waits for its confirmation back at once.
+    Cancel(Patience),
     /// Undo the last apply, or finish undoing an interrupted one.
     Rollback(RollbackOptions),
     /// Show what hostgw owns on this node, the last apply, and drift.
@@ -59,6 +63,9 @@ pub(super) enum Verb {
     Simulate(SimulateOptions),
     /// Print the JSON Schema of the configuration, for editors.
     Schema,
+    /// Roll back what nobody confirms; for apply --confirm to start.
+    #[command(hide = true)]
+    Supervise,
 }
 
 impl Verb {
@@ -69,7 +76,13 @@ impl Verb {
             Self::Status(options) => options.json,
             Self::Validate(options) => options.json,
             Self::Simulate(options) => options.json,
-            Self::Apply(_) | Self::Destroy(_) | Self::Rollback(_) | Self::Schema => false,
+            Self::Apply(_)
+            | Self::Destroy(_)
+            | Self::Confirm(_)
+            | Self::Cancel(_)
+            | Self::Rollback(_)
+            | Self::Schema
+            | Self::Supervise => false,
         }
     }
 }
@@ -108,6 +121,10 @@ pub(super) struct ApplyOptions {
     /// Take over what is not hostgw's where hostgw needs the place; rollback gives it back.
     #[arg(long)]
     pub adopt: bool,
+    /// Roll back after this time, as in 90s or 5m, unless hostgw confirm comes, from any shell; whatever
+    /// becomes of this command and its terminal.
+    #[arg(long, value_name = "TIME", value_parser = confirmation)]
+    pub confirm: Option<Duration>,
     #[command(flatten)]
     pub consent: Consent,
 }
@@ -118,6 +135,13 @@ pub(super) struct Consent {
     /// Do not ask.
     #[arg(short, long)]
     pub yes: bool,
+    #[command(flatten)]
+    pub patience: Patience,
+}
+
+/// How long a command waits for others.
+#[derive(Debug, Args)]
+pub(super) struct Patience {
     /// How long to wait for another hostgw to end, as in 500ms, 30s or 2m.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
     pub lock_timeout: Duration,
@@ -185,6 +209,17 @@ pub(super) struct SimulateOptions {
     /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// How long an apply waits for its confirmation.
+fn confirmation(text: &str) -> Result<Duration, String> {
+    /// Who needs longer has gone home.
+    const MOST: Duration = Duration::from_secs(24 * 60 * 60);
+    let time = duration(text)?;
+    if time < Duration::from_secs(1) || time > MOST {
+        return Err("say at least 1s, and at most 24h".to_owned());
+    }
+    Ok(time)
 }
 
 /// A span of time with its unit.

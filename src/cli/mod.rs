@@ -3,6 +3,7 @@
 
 mod apply;
 mod arguments;
+mod confirm;
 mod history;
 mod occasion;
 mod output;
@@ -12,7 +13,9 @@ mod schema;
 mod session;
 mod signals;
 mod simulate;
+mod ssh;
 mod status;
+mod supervisor;
 mod transaction;
 mod validate;
 
@@ -58,11 +61,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Plan(options) => plan::run(options, &output),
         Verb::Apply(options) => apply::run(options, &output),
         Verb::Destroy(options) => apply::destroy(options, &output),
+        Verb::Confirm(options) => confirm::confirm(options, &output),
+        Verb::Cancel(options) => confirm::cancel(options, &output),
         Verb::Rollback(options) => rollback::run(options, &output),
         Verb::Status(options) => status::run(options, &output),
         Verb::Validate(options) => validate::run(options, &output),
         Verb::Simulate(options) => simulate::run(options, &output),
         Verb::Schema => schema::run(&output),
+        Verb::Supervise => supervisor::run(),
     };
     ExitCode::from(match verdict {
         Ok(code) => code,

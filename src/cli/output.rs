@@ -28,6 +28,13 @@ pub(super) struct Output {
     json: bool,
 }
 
+/// What was answered to a question, if it was not a no.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Answer {
+    Yes,
+    Other,
+}
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct FailureJson<'a> {
@@ -173,17 +180,34 @@ impl Output {
     /// # Errors
     /// [`Kind::Declined`] when the answer is no, or when there is no terminal to ask on.
     pub(super) fn ask(&self, question: &str) -> Result<(), Error> {
+        self.answer(question, None).map(|_| ())
+    }
+
+    /// The same, with `other` for a yes of another kind.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub(super) fn choose(&self, question: &str, other: char) -> Result<Answer, Error> {
+        self.answer(question, Some(other))
+    }
+
+    fn answer(&self, question: &str, other: Option<char>) -> Result<Answer, Error> {
         if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
             return Err(Error::new(Kind::Declined, "there is no terminal to ask on; nothing was changed")
                 .with_hint("say --yes to go on without being asked"));
         }
         let mut stderr = io::stderr().lock();
-        let _ = write!(stderr, "{} ", self.messages.head.apply_to(format!("{question} [y/N]")));
+        let choices = other.map_or_else(|| "[y/N]".to_owned(), |other| format!("[y/{other}/N]"));
+        let _ = write!(stderr, "{} ", self.messages.head.apply_to(format!("{question} {choices}")));
         let _ = stderr.flush();
         let mut answer = String::new();
         let read = io::stdin().lock().read_line(&mut answer);
-        if read.is_ok() && matches!(answer.trim().to_lowercase().as_str(), "y" | "yes") {
-            return Ok(());
+        let said = answer.trim().to_lowercase();
+        if read.is_ok() && ["y", "yes"].contains(&said.as_str()) {
+            return Ok(Answer::Yes);
+        }
+        if read.is_ok() && other.is_some_and(|other| said == other.to_string()) {
+            return Ok(Answer::Other);
         }
         if !answer.ends_with('\n') {
             let _ = writeln!(stderr);

@@ -1,6 +1,6 @@
 //! `hostgw plan`
 
-use super::{Failure, Verdict, arguments::PlanOptions, output::Output, session::Session};
+use super::{Failure, Verdict, arguments::PlanOptions, output::Output, session::Session, transaction::time};
 use crate::{error::Kind, plan::Policy, render, text::count};
 
 /// Shows what would change on this node.
@@ -8,7 +8,12 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
     let mut session = Session::new(&options.target, policy)?;
     session.look()?;
-    if session.dir.open_journal().is_ok_and(|open| open.is_some()) {
+    if let Ok(Some((_, pending))) = session.dir.pending() {
+        output.warn(&format!(
+            "an apply is in force that waits to be confirmed until {}: what stands now may be rolled back",
+            time(pending.until)
+        ));
+    } else if session.dir.open_journal().is_ok_and(|open| open.is_some()) {
         output.warn(&match session.dir.holder() {
             Some(holder) => format!("an apply is under way ({holder}): what stands now will change"),
             None => {

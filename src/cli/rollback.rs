@@ -3,10 +3,11 @@
 use super::{
     Verdict,
     arguments::RollbackOptions,
+    confirm::cancel_pending,
     output::Output,
     session::{check_complete, check_conflicts, state_dir},
     signals,
-    transaction::{described, report},
+    transaction::{described, report, time},
 };
 use crate::{
     apply::{self, Record, StateDir},
@@ -20,6 +21,14 @@ use crate::{
 /// Undoes the newest transaction: the interrupted one, else the last that was committed.
 pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
     let dir = state_dir()?;
+    if let Some((record, pending)) = dir.pending()?.filter(|_| dir.holder().is_some()) {
+        let described = described(&record.occasion);
+        output.say(&format!("{described} waits to be confirmed until {}.", time(pending.until)));
+        if !options.consent.yes {
+            output.ask(&format!("Roll back {described}?"))?;
+        }
+        return cancel_pending(&dir, &record, pending, options.consent.patience.lock_timeout, output);
+    }
     let Some((record, is_open)) = newest(&dir)? else {
         output.result("Nothing to do: no apply of this boot is on record here.\n")?;
         return Ok(0);
@@ -34,7 +43,7 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
     if !options.consent.yes {
         output.ask(&format!("Undo {}?", described(&record.occasion)))?;
     }
-    let _lock = dir.lock(options.consent.lock_timeout, "rollback")?;
+    let _lock = dir.lock(options.consent.patience.lock_timeout, "rollback")?;
     signals::interrupt()?;
     let Some((record, is_open)) = newest(&dir)?.filter(|now| *now == (record, is_open)) else {
         return Err(Error::new(

@@ -188,10 +188,11 @@ pub(super) fn readable<T>(result: Result<T, Error>, unknown: &mut Vec<Unknown>) 
     }
 }
 
-/// What was last applied, to tell drift from new wishes. Nothing is drift while a transaction is open, or
-/// where it cannot be read: nothing else rests on it.
+/// What was last applied, to tell drift from new wishes. Nothing is drift while a transaction is open that is
+/// not in force, or where it cannot be read: nothing else rests on it.
 pub(super) fn last_applied(dir: &StateDir) -> Result<Option<LastApplied>, Error> {
-    if readable(dir.open_journal(), &mut Vec::new())?.flatten().is_some() {
+    let is_open = readable(dir.open_journal(), &mut Vec::new())?.flatten().is_some();
+    if is_open && readable(dir.pending(), &mut Vec::new())?.flatten().is_none() {
         return Ok(None);
     }
     Ok(dir.last_applied().ok().flatten())

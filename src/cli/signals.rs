@@ -1,16 +1,23 @@
 //! Signals that ask the command to stop.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicI32, Ordering},
+    },
     thread,
 };
 
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
+    low_level::emulate_default_handler,
 };
 
 use crate::{apply::Interrupt, error::Error};
+
+/// The last signal that was heard; 0 for none.
+static LAST: AtomicI32 = AtomicI32::new(0);
 
 /// The signals that were ignored when the program started, as nohup(1) has it, one bit each; they stay so.
 fn ignored() -> u64 {
@@ -37,7 +44,22 @@ pub(super) fn interrupt() -> Result<Arc<Interrupt>, Error> {
     let raised = Arc::clone(&interrupt);
     thread::Builder::new()
         .name("signals".to_owned())
-        .spawn(move || signals.forever().for_each(|_| raised.raise()))
+        .spawn(move || {
+            signals.forever().for_each(|signal| {
+                LAST.store(signal, Ordering::SeqCst);
+                raised.raise();
+            });
+        })
         .map_err(cannot)?;
     Ok(Arc::clone(INTERRUPT.get_or_init(|| interrupt)))
+}
+
+/// Whether the last signal said that the terminal is gone.
+pub(super) fn hung_up() -> bool {
+    LAST.load(Ordering::SeqCst) == SIGHUP
+}
+
+/// Ends this process as SIGHUP does when nobody listens for it.
+pub(super) fn end_by_hang_up() {
+    let _ = emulate_default_handler(SIGHUP);
 }

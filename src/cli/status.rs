@@ -10,10 +10,10 @@ use super::{
     history::{self, Told},
     output::Output,
     session::{last_applied, readable, state_dir},
-    transaction::described,
+    transaction::{described, time},
 };
 use crate::{
-    apply::Node,
+    apply::{Decision, Node, Outcome, Pending, Record, StateDir},
     error::{Error, Kind},
     kernel::LiveNode,
     model::Family,
@@ -34,6 +34,10 @@ struct Status {
     /// The last transaction that is in force.
     last: Option<Told>,
     open: Option<String>,
+    /// The apply that is in force and waits to be confirmed.
+    pending: Option<Wait>,
+    /// The last apply, when nobody confirmed it and it was rolled back.
+    unconfirmed: Option<Unconfirmed>,
     drift: Option<Report>,
     unknown: Vec<Unknown>,
 }
@@ -61,12 +65,91 @@ pub(super) fn run(options: &StatusOptions, output: &Output) -> Verdict {
     Err(Failure::Said(Kind::Incomplete))
 }
 
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Wait {
+    #[serde(flatten)]
+    told: Told,
+    /// Until when it can be confirmed.
+    until: String,
+    /// How long that is.
+    remaining_seconds: u64,
+    /// The process that rolls it back; none when it was killed.
+    supervisor: Option<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Unconfirmed {
+    #[serde(flatten)]
+    told: Told,
+    decision: Decision,
+    /// Until when it could have been confirmed.
+    until: String,
+    /// What kept it from being rolled back whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<String>,
+}
+
+impl Wait {
+    fn of(dir: &StateDir, record: &Record, pending: &Pending) -> Self {
+        Self {
+            told: Told::of(&record.occasion),
+            until: time(pending.until),
+            remaining_seconds: pending.remaining().as_secs(),
+            supervisor: dir.holder(),
+        }
+    }
+
+    fn text(&self) -> String {
+        let Self { told, until, remaining_seconds, supervisor } = self;
+        let (command, at) = (told.command, &told.at);
+        match supervisor {
+            Some(supervisor) => format!(
+                "the {command} of {at} is rolled back at {until}, in {remaining_seconds} s, unless hostgw confirm comes \
+                 ({supervisor})"
+            ),
+            None => format!(
+                "the {command} of {at} could be confirmed until {until}; its supervisor was killed, and hostgw rollback \
+                 undoes it"
+            ),
+        }
+    }
+}
+
+impl Unconfirmed {
+    fn of(outcome: &Outcome) -> Option<Self> {
+        (outcome.decision != Decision::Confirmed).then(|| Self {
+            told: Told::of(&outcome.occasion),
+            decision: outcome.decision,
+            until: time(outcome.pending.until),
+            failure: outcome.failure.as_ref().map(|failure| failure.message.clone()),
+        })
+    }
+
+    fn text(&self) -> String {
+        let Self { told, decision, until, failure } = self;
+        let (command, at) = (told.command, &told.at);
+        let why = match decision {
+            Decision::Expired => format!("nobody confirmed it by {until}"),
+            Decision::Cancelled | Decision::Confirmed => "it was cancelled".to_owned(),
+        };
+        let failure = failure.as_ref().map_or_else(String::new, |failure| format!("; {failure}"));
+        printable(&format!("the {command} of {at}, since {why}{failure}"))
+    }
+}
+
 fn gather() -> Result<Status, Error> {
     let dir = state_dir()?;
     let mut unknown = Vec::new();
     let saved = readable(dir.saved(), &mut unknown)?;
     let last = last_applied(&dir)?;
-    let open = readable(dir.open_journal(), &mut Vec::new())?.flatten();
+    let pending = readable(dir.pending(), &mut Vec::new())?.flatten();
+    let open = match pending {
+        None => readable(dir.open_journal(), &mut Vec::new())?.flatten(),
+        Some(_) => None,
+    };
+    let outcome = readable(dir.outcome(), &mut Vec::new())?.flatten();
     let scope = last.as_ref().map_or_else(Scope::default, |last| Scope::of(&last.state, Vec::new()));
     let observed = LiveNode.observe(&scope)?.state;
     unknown.extend(observed.unknown.iter().cloned());
@@ -85,6 +168,8 @@ fn gather() -> Result<Status, Error> {
                 described(&open.occasion)
             ),
         }),
+        pending: pending.as_ref().map(|(record, pending)| Wait::of(&dir, record, pending)),
+        unconfirmed: outcome.as_ref().and_then(Unconfirmed::of),
         drift,
         unknown,
     })
@@ -122,6 +207,12 @@ fn text(status: &Status, output: &Output) -> String {
     let _ = writeln!(text, "Last: {}", last(status));
     if let Some(open) = &status.open {
         let _ = writeln!(text, "Open: {open}");
+    }
+    if let Some(pending) = &status.pending {
+        let _ = writeln!(text, "Pending: {}", printable(&pending.text()));
+    }
+    if let Some(unconfirmed) = &status.unconfirmed {
+        let _ = writeln!(text, "Rolled back: {}", unconfirmed.text());
     }
     match &status.drift {
         Some(drift) if drift.totals == Totals::default() => text.push_str("Drift: none\n"),

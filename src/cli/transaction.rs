@@ -2,12 +2,19 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::{Failure, arguments::Consent, output::Output, signals};
+use super::{
+    Failure,
+    arguments::Consent,
+    confirm::Held,
+    output::{Answer, Output},
+    signals, ssh,
+    supervisor::Supervisor,
+};
 use crate::{
-    apply::{self, Command, Occasion, Prepared, StateDir},
+    apply::{self, Command, Occasion, Prepared, Request, StateDir},
     error::{Error, Kind},
     kernel::LiveNode,
-    plan::{Policy, Totals},
+    plan::{self, Policy, Totals},
     render::{self, Report},
 };
 
@@ -21,19 +28,29 @@ pub(super) trait Aim {
     fn prepared(&self) -> &Prepared;
     /// The plan with everything that is told about it.
     fn report(&self) -> Report;
+    /// Whether it can be made to wait for a confirmation.
+    fn can_wait(&self) -> bool;
     /// What is asked before it is committed.
     fn question(&self) -> String;
     /// What the history shall tell.
     fn occasion(&self) -> Occasion;
 }
 
-/// Looks, shows, asks, locks, looks again, commits, verifies. Gives the totals of what was done; `None` when
-/// there was nothing to do.
+/// A plan that was committed.
+pub(super) struct Done {
+    pub totals: Totals,
+    /// It waits for its confirmation.
+    pub held: Option<Held>,
+}
+
+/// Looks, shows, asks, locks, looks again, commits, verifies. With `hold`, what was done waits for its
+/// confirmation that long. `None` when there was nothing to do.
 pub(super) fn carry_out(
     aim: &mut dyn Aim,
     consent: &Consent,
+    mut hold: Option<Duration>,
     output: &Output,
-) -> Result<Option<Totals>, Failure> {
+) -> Result<Option<Done>, Failure> {
     recover(aim.dir(), consent, output)?;
     aim.look()?;
     aim.check()?;
@@ -43,12 +60,12 @@ pub(super) fn carry_out(
     if !has_work && aim.prepared().desired.released.is_empty() {
         return Ok(None);
     }
-    if has_work && !consent.yes {
-        output.ask(&aim.question())?;
+    if has_work {
+        hold = agreed(aim, consent, hold, output)?;
     }
     let shown = aim.prepared().plan.clone();
     let occasion = aim.occasion();
-    let _lock = aim.dir().lock(consent.lock_timeout, &description(occasion.command))?;
+    let lock = aim.dir().lock(consent.patience.lock_timeout, &description(occasion.command))?;
     aim.look()?;
     aim.check()?;
     if aim.prepared().plan.is_empty() {
@@ -72,9 +89,68 @@ pub(super) fn carry_out(
         show(aim)?;
     }
     let interrupt = signals::interrupt()?;
-    let request = aim.prepared().request(&occasion);
-    apply::run(&mut LiveNode, aim.dir(), &request, &interrupt).map_err(|failure| report(failure, output))?;
-    Ok(Some(request.plan.totals()))
+    let request = Request { hold, ..aim.prepared().request(&occasion) };
+    let totals = request.plan.totals();
+    let mut supervisor = hold.map(|_| Supervisor::start(aim.dir(), &lock)).transpose()?;
+    let pending = match apply::run(&mut LiveNode, aim.dir(), &request, &interrupt) {
+        Ok(pending) => pending,
+        Err(failure) => {
+            if let Some(supervisor) = supervisor {
+                supervisor.dismiss();
+            }
+            return Err(report(failure, output));
+        }
+    };
+    if let Some(supervisor) = &mut supervisor {
+        supervisor.watch();
+    }
+    let held = supervisor.zip(pending);
+    let held =
+        held.map(|(supervisor, pending)| Held { dir: aim.dir().clone(), pending, occasion, supervisor });
+    Ok(Some(Done { totals, held }))
+}
+
+/// How long what is done waits for its confirmation, after whoever is there agreed to the plan. Where it
+/// changes the way to them, they are offered to have it rolled back by itself.
+fn agreed(
+    aim: &dyn Aim,
+    consent: &Consent,
+    hold: Option<Duration>,
+    output: &Output,
+) -> Result<Option<Duration>, Failure> {
+    /// What the prompt offers, as in product.md.
+    const OFFERED: Duration = Duration::from_secs(90);
+    let offered = humantime::format_duration(OFFERED);
+    let Prepared { plan, observed, .. } = aim.prepared();
+    let cut_off = match hold {
+        None => ssh::client().filter(|client| plan::way_change(plan, observed, *client).is_some()),
+        Some(_) => None,
+    };
+    if let Some(client) = cut_off {
+        output.warn(&format!("this plan changes the route to {client}, from where you are logged in"));
+    }
+    if consent.yes {
+        if cut_off.is_some() && aim.can_wait() {
+            output.say(&format!("--confirm {offered} would roll it back by itself unless you confirm it"));
+        }
+        return Ok(hold);
+    }
+    if let Some(time) = hold {
+        let time = humantime::format_duration(time);
+        output.ask(&format!("{} It is rolled back after {time} unless confirmed.", aim.question()))?;
+    } else if cut_off.is_some() && aim.can_wait() {
+        let answer = output.choose(
+            &format!(
+                "{} Answer c to have it rolled back after {offered} unless you confirm it.",
+                aim.question()
+            ),
+            'c',
+        )?;
+        return Ok((answer == Answer::Other).then_some(OFFERED));
+    } else {
+        output.ask(&aim.question())?;
+    }
+    Ok(hold)
 }
 
 /// What a failed transaction is to whoever started it.
@@ -97,7 +173,7 @@ pub(super) fn report(failure: apply::Failure, output: &Output) -> Failure {
 }
 
 /// A rollback that could not be finished: what is left, and the commands that would finish it.
-fn what_is_left(apply::Incomplete { why, left, .. }: &apply::Incomplete) -> Error {
+pub(super) fn what_is_left(apply::Incomplete { why, left, .. }: &apply::Incomplete) -> Error {
     let mut details = vec![why.message.clone()];
     details.extend(why.details.iter().cloned());
     if !left.is_empty() {
@@ -124,7 +200,14 @@ fn recover(dir: &StateDir, consent: &Consent, output: &Output) -> Result<(), Fai
     if open()?.is_none() {
         return Ok(());
     }
-    let _lock = dir.lock(consent.lock_timeout, "rollback")?;
+    if let Some((record, pending)) = dir.pending()?.filter(|_| dir.holder().is_some()) {
+        output.warn(&format!(
+            "{} waits to be confirmed until {}: waiting for that; hostgw confirm keeps it, hostgw cancel rolls it back",
+            described(&record.occasion),
+            time(pending.until)
+        ));
+    }
+    let _lock = dir.lock(consent.patience.lock_timeout, "rollback")?;
     let Some(record) = open()? else { return Ok(()) };
     output.warn(&format!("{} was interrupted, or not undone to its end", described(&record.occasion)));
     if !consent.yes {

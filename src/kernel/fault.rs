@@ -38,6 +38,20 @@ pub(super) fn point() -> Result<(), Errno> {
     }
 }
 
+/// Prepares a supervisor that is about to be started: the fault that was asked for is this process's alone,
+/// `HOSTGW_FAULT_SUPERVISOR` is the supervisor's.
+#[cfg(feature = "fault-injection")]
+pub fn hand_on(command: &mut std::process::Command) {
+    match std::env::var_os("HOSTGW_FAULT_SUPERVISOR") {
+        Some(fault) => command.env("HOSTGW_FAULT", fault),
+        None => command.env_remove("HOSTGW_FAULT"),
+    };
+}
+
+/// Without the feature no fault is handed on.
+#[cfg(not(feature = "fault-injection"))]
+pub const fn hand_on(_command: &mut std::process::Command) {}
+
 /// Without the feature no point fails.
 #[cfg(not(feature = "fault-injection"))]
 pub(super) const fn point() -> Result<(), Errno> {

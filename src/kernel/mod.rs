@@ -32,6 +32,7 @@ use crate::{
 use link::Links;
 use netlink::{KernelError, Message, Refused, Socket};
 
+pub use fault::hand_on;
 pub use fingerprint::{Fingerprint, fingerprint};
 pub use make::{Interfaces, Lookup};
 pub use namespace::{Namespace, become_root_of_own_user_namespace};

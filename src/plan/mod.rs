@@ -10,6 +10,7 @@ pub mod diff;
 pub mod explain;
 mod identify;
 mod switch;
+mod way;
 
 pub use check::{Problem, check};
 pub use desired::{Desired, NotLinux, Saved, SavedValue, desired};
@@ -19,6 +20,7 @@ pub use diff::{
 pub use explain::{Reason, explain};
 pub use identify::{identify, node_named};
 pub use switch::{is_switch, rewritten_on, side_effects};
+pub use way::{WayChange, way_change};
 
 use std::collections::BTreeSet;
 

@@ -6,6 +6,7 @@
 
 mod changes;
 mod colour;
+mod confirm;
 mod conflict;
 mod drift;
 mod dual_stack;

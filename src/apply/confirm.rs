@@ -1,0 +1,128 @@
+//! An apply that is in force and waits for its confirmation.
+//!
+//! The journal stays open meanwhile, so that whatever happens the way back is there. Who decides first wins:
+//! [`StateDir::decide`] is one atomic step, and whoever holds the lock carries out what was decided. That is
+//! the supervisor; when it is gone, it is whoever comes next.
+
+use std::{
+    thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use rustix::time::{ClockId, clock_gettime};
+use serde::{Deserialize, Serialize};
+
+use super::{Failure, Interrupt, Node, Occasion, Record, StateDir, restore};
+use crate::{error::Error, plan::Policy};
+
+/// How often it is looked whether somebody decided.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Until when an apply can be confirmed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Pending {
+    /// The number of its transaction.
+    pub id: u64,
+    /// Until when, to tell people: seconds since 1970-01-01 00:00 UTC.
+    pub until: u64,
+    /// The same by the clock that nobody sets: milliseconds since the boot (`CLOCK_BOOTTIME`).
+    pub deadline: u64,
+}
+
+impl Pending {
+    /// `time` from now.
+    #[must_use]
+    pub fn from_now(id: u64, time: Duration) -> Self {
+        let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            id,
+            until: now.saturating_add(time).as_secs(),
+            deadline: milliseconds(since_boot()).saturating_add(milliseconds(time)),
+        }
+    }
+
+    /// How long it can still be confirmed; zero when the time is over.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        Duration::from_millis(self.deadline).saturating_sub(since_boot())
+    }
+}
+
+fn since_boot() -> Duration {
+    let now = clock_gettime(ClockId::Boottime);
+    let part = |value: i64| u64::try_from(value).unwrap_or(0);
+    Duration::from_secs(part(now.tv_sec)) + Duration::from_nanos(part(now.tv_nsec))
+}
+
+/// What becomes of an apply that waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Decision {
+    /// It stays: `hostgw confirm`.
+    Confirmed,
+    /// It is rolled back: `hostgw cancel`, or a signal.
+    Cancelled,
+    /// It is rolled back, since nobody confirmed it in time.
+    Expired,
+}
+
+/// How the wait of an apply ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Outcome {
+    /// Which wait.
+    pub pending: Pending,
+    /// What it was applied for.
+    pub occasion: Occasion,
+    /// What was decided.
+    pub decision: Decision,
+    /// Why the decision could not be carried out to its end, if it could not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Error>,
+}
+
+/// Waits until somebody decides on `pending`, the time is over, or `interrupt` is raised, which is a
+/// cancellation. Calls `tick` with the time that is left, several times a second.
+pub fn wait(
+    dir: &StateDir,
+    pending: &Pending,
+    interrupt: &Interrupt,
+    tick: &mut dyn FnMut(Duration),
+) -> Decision {
+    loop {
+        if let Some(decision) = dir.decision(pending) {
+            return decision;
+        }
+        let remaining = pending.remaining();
+        let own = if interrupt.is_raised() {
+            Decision::Cancelled
+        } else if remaining.is_zero() {
+            Decision::Expired
+        } else {
+            tick(remaining);
+            thread::sleep(remaining.min(LOOK));
+            continue;
+        };
+        // A disk that is full does not keep a node from being rolled back.
+        return dir.decide(pending, own).unwrap_or(own);
+    }
+}
+
+/// Carries out what was decided on the open transaction `record`. The caller holds the lock.
+///
+/// # Errors
+/// [`Failure::Untouched`] when it could not be confirmed, and waits on; [`Failure::Incomplete`] when it could
+/// not be rolled back whole.
+pub fn conclude(
+    node: &mut dyn Node,
+    dir: &StateDir,
+    record: &Record,
+    decision: Decision,
+) -> Result<(), Failure> {
+    match decision {
+        Decision::Confirmed => dir.commit(record).map_err(Failure::Untouched),
+        Decision::Cancelled | Decision::Expired => restore(node, dir, record, Policy::Respect),
+    }
+}

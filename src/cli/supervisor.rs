@@ -1,0 +1,164 @@
+//! The process that rolls an apply back which nobody confirms.
+//!
+//! It is started before the first write and shares the lock with the command that starts it, over a pair of
+//! sockets: the command says when the apply is in force. When the command is gone without a word, the
+//! supervisor puts things in order at once: it waits for the confirmation, if the apply was in force already,
+//! and rolls back otherwise. It is in a session of its own, so that neither a hang-up of the terminal nor a
+//! signal to the command's process group reaches it.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read, Write},
+    net::Shutdown,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{net::UnixStream, process::CommandExt},
+    },
+    path,
+    process::{Child, Command as Program, Stdio},
+    time::Duration,
+};
+
+use super::{Failure, Verdict, confirm::finish, session::state_dir, signals, transaction::time};
+use crate::{
+    apply::{self, Lock, OVERRIDE, Outcome, Pending, StateDir},
+    error::Error,
+    kernel::{self, LiveNode},
+};
+
+/// The verb that runs it; hidden, since nobody needs to type it.
+const VERB: &str = "supervise";
+
+const READY: &str = "ready";
+/// The apply is in force: wait for its confirmation.
+const WATCH: &str = "watch";
+/// The apply has ended, well or not: there is nothing to do.
+const DISMISS: &str = "dismiss";
+
+/// How long a supervisor may take to start.
+const START: Duration = Duration::from_secs(10);
+
+/// A supervisor, as the command that started it sees it.
+pub(super) struct Supervisor {
+    child: Child,
+    socket: UnixStream,
+}
+
+impl Supervisor {
+    /// Starts one that shares `lock`.
+    ///
+    /// # Errors
+    /// When it does not come up; nothing may be changed then.
+    pub(super) fn start(dir: &StateDir, lock: &Lock) -> Result<Self, Error> {
+        let cannot = |error: io::Error| {
+            Error::unexpected(format!(
+                "cannot start the supervisor of --confirm: {error}; nothing was changed"
+            ))
+        };
+        let mut supervisor = Self::spawn(dir, lock).map_err(cannot)?;
+        match supervisor.answer().map_err(cannot)?.trim_end() {
+            READY => Ok(supervisor),
+            other => Err(cannot(io::Error::other(other.to_owned()))),
+        }
+    }
+
+    fn spawn(dir: &StateDir, lock: &Lock) -> io::Result<Self> {
+        let (socket, other) = UnixStream::pair()?;
+        // The program that runs now, even when its file has been replaced meanwhile.
+        let mut program = Program::new("/proc/self/exe");
+        kernel::hand_on(&mut program);
+        let child = program
+            .arg0("hostgw")
+            .arg(VERB)
+            .current_dir("/")
+            .env(OVERRIDE, path::absolute(dir.base())?)
+            .stdin(OwnedFd::from(other))
+            .stdout(lock.share()?)
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(Self { child, socket })
+    }
+
+    fn answer(&mut self) -> io::Result<String> {
+        self.socket.set_read_timeout(Some(START))?;
+        let mut answer = String::new();
+        BufReader::new(&self.socket).read_line(&mut answer)?;
+        if answer.is_empty() { Err(io::Error::other("it ended")) } else { Ok(answer) }
+    }
+
+    /// Tells it that the apply is in force. One that is gone is found out by [`Self::outcome`].
+    pub(super) fn watch(&mut self) {
+        let _ = writeln!(self.socket, "{WATCH}");
+    }
+
+    /// Tells it that there is nothing to do, and waits for its end.
+    pub(super) fn dismiss(mut self) {
+        let _ = writeln!(self.socket, "{DISMISS}");
+        let _ = self.child.wait();
+    }
+
+    /// Waits for the end of the wait, and calls `tick` several times a second meanwhile. None when the
+    /// supervisor was killed.
+    pub(super) fn outcome(mut self, mut tick: impl FnMut()) -> Option<Outcome> {
+        const LOOK: Duration = Duration::from_millis(100);
+        self.socket.set_read_timeout(Some(LOOK)).ok()?;
+        let (mut told, mut buffer) = (Vec::new(), [0; 4096]);
+        loop {
+            match self.socket.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(length) => told.extend_from_slice(&buffer[..length]),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => tick(),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => break,
+            }
+        }
+        let _ = self.child.wait();
+        serde_json::from_slice(&told).ok()
+    }
+}
+
+/// What a lock says whose holder waits for `pending`.
+pub(super) fn waiting(pending: &Pending) -> String {
+    format!("apply --confirm, waits for hostgw confirm until {}", time(pending.until))
+}
+
+/// `hostgw supervise`: standard input is the socket to the command, standard output is the lock.
+pub(super) fn run() -> Verdict {
+    let _ = rustix::process::setsid();
+    let _ = rustix::thread::set_name(c"hostgw");
+    let open = |descriptor: io::Result<OwnedFd>| {
+        descriptor.map_err(|error| Error::unexpected(format!("cannot open what was handed over: {error}")))
+    };
+    let mut socket = UnixStream::from(open(io::stdin().as_fd().try_clone_to_owned())?);
+    let lock = File::from(open(io::stdout().as_fd().try_clone_to_owned())?);
+    let result = supervise(&mut socket, lock);
+    if let Err(Failure::Error(error)) = &result {
+        let _ = writeln!(socket, "{}", error.message);
+    }
+    let _ = socket.shutdown(Shutdown::Both);
+    result.map(|()| 0)
+}
+
+fn supervise(socket: &mut UnixStream, lock: File) -> Result<(), Failure> {
+    let dir = state_dir()?;
+    let mut lock = dir.take_over(lock, "apply --confirm").map_err(|error| {
+        Error::unexpected(format!("{error}: this verb is for hostgw apply --confirm alone"))
+    })?;
+    let interrupt = signals::interrupt()?;
+    let _ = writeln!(socket, "{READY}");
+    let mut order = String::new();
+    let _ = BufReader::new(&*socket).read_line(&mut order);
+    if order.trim_end() == DISMISS {
+        return Ok(());
+    }
+    let Some((record, pending)) = dir.pending()? else {
+        // The command ended in the middle. What cannot be undone is for hostgw rollback to tell.
+        let _ = apply::recover(&mut LiveNode, &dir);
+        return Ok(());
+    };
+    let _ = lock.describe(&waiting(&pending));
+    let decision = apply::wait(&dir, &pending, &interrupt, &mut |_| {});
+    let outcome = finish(&dir, &record, pending, decision);
+    let _ = serde_json::to_writer(socket, &outcome);
+    Ok(())
+}

@@ -1,0 +1,566 @@
+//! `apply --confirm`: what nobody confirms is rolled back, whatever becomes of those who wait for it.
+
+use std::{
+    io::Read,
+    process::{Child, Stdio},
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{node, settled};
+use crate::support::namespace::{Namespace, Outcome, Snapshots, each, feed};
+
+/// Longer than any test takes.
+const LONG: &str = "10m";
+
+fn start(node: &Namespace, time: &str) -> Child {
+    let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", time]);
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw")
+}
+
+/// An apply that is in force and waits.
+fn waiting(node: &Namespace, time: &str) -> Child {
+    let child = start(node, time);
+    node.wait_until("the apply waits", || is_waiting(node));
+    child
+}
+
+fn end(node: &Namespace, child: Child) -> Outcome {
+    let output = child.wait_with_output().expect("our child");
+    Outcome::from_output(node, "hostgw apply --yes --confirm", output)
+}
+
+fn file(node: &Namespace, name: &str) -> Option<String> {
+    std::fs::read_to_string(node.state_dir()?.join(name)).ok()
+}
+
+fn is_pending(node: &Namespace) -> bool {
+    file(node, "pending.json").is_some()
+}
+
+fn is_waiting(node: &Namespace) -> bool {
+    is_pending(node) && holder(node).1.contains("waits for")
+}
+
+fn is_open(node: &Namespace) -> bool {
+    file(node, "journal.json").is_some()
+}
+
+/// The process that holds the lock or held it last, and what it says of itself.
+fn holder(node: &Namespace) -> (Pid, String) {
+    let text = file(node, "lock").expect("a lock");
+    let text = text.lines().next().unwrap_or_default().to_owned();
+    let number = text.split_whitespace().nth(1).and_then(|word| word.parse().ok());
+    (number.and_then(Pid::from_raw).expect("a process"), text)
+}
+
+fn kill(process: Pid, signal: Signal) {
+    kill_process(process, signal).expect("a process of ours");
+}
+
+fn process(child: &Child) -> Pid {
+    Pid::from_child(child)
+}
+
+/// Until when the apply can be confirmed, in this clock.
+fn deadline(node: &Namespace) -> SystemTime {
+    let pending: serde_json::Value =
+        serde_json::from_str(&file(node, "pending.json").expect("it waits")).expect("JSON");
+    let milliseconds = pending["content"]["deadline"].as_u64().expect("a number");
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    let now = Duration::new(
+        now.tv_sec.try_into().expect("after the boot"),
+        now.tv_nsec.try_into().expect("nanoseconds"),
+    );
+    SystemTime::now() - now + Duration::from_millis(milliseconds)
+}
+
+/// Waits for the end of the time, and sees that it came then: not before, and within the promised 2 seconds.
+#[track_caller]
+fn assert_reverts(node: &Namespace, before: &str, after_what: &str) {
+    let deadline = deadline(node);
+    let mut in_force = SystemTime::now();
+    node.wait_until("it is rolled back", || {
+        let looked = SystemTime::now();
+        let is_open = is_open(node);
+        if is_open {
+            in_force = looked;
+        }
+        !is_open
+    });
+    let now = SystemTime::now();
+    assert!(now >= deadline, "{after_what}: rolled back too soon");
+    assert!(
+        now < deadline + Duration::from_secs(2),
+        "{after_what}: rolled back {:?} late",
+        now.duration_since(deadline)
+    );
+    assert!(in_force + Duration::from_millis(200) > deadline, "{after_what}: it was looked at too seldom");
+    node.assert_unchanged(before, after_what);
+}
+
+#[test]
+fn what_nobody_confirms_is_rolled_back() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        let mut snapshots = Snapshots::default();
+        let child = start(&node, "1s");
+        node.wait_until("the apply waits", || is_pending(&node));
+        assert_reverts(&node, &before, "the end of the time");
+        snapshots.compare("confirm-expired", &end(&node, child).expect(8));
+        snapshots.compare("confirm-expired-status", &node.hostgw_ok(&["status"]));
+        snapshots.compare("confirm-too-late", &node.hostgw(&["confirm"]).expect(8));
+        node.hostgw_ok(&["cancel"]).says("is rolled back already");
+        node.hostgw_ok(&["status", "--history"]).says("No apply of this boot");
+        // What comes next is an apply as any other, and its status tells of the present.
+        node.hostgw_ok(&["apply", "--yes"]);
+        assert!(!node.hostgw_ok(&["status"]).stdout.contains("Rolled back"));
+        snapshots.conclude();
+    });
+}
+
+#[test]
+fn what_is_confirmed_stays() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        let mut snapshots = Snapshots::default();
+        let child = waiting(&node, LONG);
+        let status = node.hostgw_ok(&["status"]);
+        status.says("Pending: the apply of").says("unless hostgw confirm comes").says("Drift: none");
+        let json = node.hostgw_ok(&["status", "--json"]).json();
+        let left = json["pending"]["remainingSeconds"].as_u64().expect("a number");
+        assert!((1..=600).contains(&left), "{json:#}");
+        assert_eq!(json["pending"]["node"], "linux-1");
+        node.hostgw_ok(&["plan"]).says("Nothing to do").warns("may be rolled back");
+        node.hostgw_ok(&["status", "--history"]).says("1 (open)");
+        snapshots.compare("confirm", &node.hostgw_ok(&["confirm"]));
+        snapshots.compare("confirm-apply", &end(&node, child).expect(0));
+        node.hostgw_ok(&["confirm"]).says("is confirmed already");
+        node.hostgw_ok(&["cancel"]).says("no apply waits to be confirmed");
+        settled(&node);
+        assert_eq!(node.own_routes().len(), 3);
+        node.hostgw_ok(&["rollback", "--yes"]);
+        node.assert_unchanged(&before, "confirm and rollback");
+        node.hostgw_ok(&["confirm"]).says("no apply waits to be confirmed");
+        snapshots.conclude();
+    });
+}
+
+/// At once: by `hostgw cancel`, by `hostgw rollback`, by a signal to the command or to its supervisor.
+#[test]
+fn what_is_cancelled_is_rolled_back() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        let mut snapshots = Snapshots::default();
+        let child = waiting(&node, LONG);
+        snapshots.compare("cancel", &node.hostgw_ok(&["cancel"]));
+        node.assert_unchanged(&before, "cancel");
+        snapshots.compare("cancel-apply", &end(&node, child).expect(8));
+        node.hostgw(&["confirm"]).expect(8).warns("was cancelled, and was rolled back");
+
+        let child = waiting(&node, LONG);
+        snapshots.compare("cancel-by-rollback", &node.hostgw_ok(&["rollback", "--yes"]));
+        node.assert_unchanged(&before, "rollback");
+        end(&node, child).expect(8);
+
+        for signal in [Signal::INT, Signal::TERM] {
+            let child = waiting(&node, LONG);
+            kill(process(&child), signal);
+            let outcome = end(&node, child).expect(130);
+            outcome.warns("Rolled back, and verified");
+            node.assert_unchanged(&before, "a signal to the command");
+
+            let child = waiting(&node, LONG);
+            kill(holder(&node).0, signal);
+            end(&node, child).expect(8);
+            node.assert_unchanged(&before, "a signal to the supervisor");
+        }
+        snapshots.conclude();
+    });
+}
+
+#[test]
+fn a_killed_command_changes_nothing_about_it() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        let mut child = waiting(&node, "2s");
+        child.kill().expect("our child");
+        child.wait().expect("our child");
+        assert_eq!(node.own_routes().len(), 3, "it is in force until then");
+        node.hostgw_ok(&["status"]).says("Pending: the apply of");
+        assert_reverts(&node, &before, "kill -9 of the command");
+        node.hostgw_ok(&["status"]).says("since nobody confirmed it by");
+
+        // And so can it still be confirmed.
+        let mut child = waiting(&node, LONG);
+        child.kill().expect("our child");
+        child.wait().expect("our child");
+        node.hostgw_ok(&["confirm"]);
+        settled(&node);
+    });
+}
+
+/// The terminal goes away, and with it all of its session.
+#[test]
+fn a_hang_up_changes_nothing_about_it() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        let mut terminal = node
+            .command("script")
+            .args(["-qec", "echo $$ >pid; exec \"$HOSTGW\" apply --yes --confirm 2s", "/dev/null"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("script");
+        node.wait_until("the apply waits", || is_waiting(&node));
+        let command = node.sh("cat pid").trim().to_owned();
+        terminal.kill().expect("our child");
+        terminal.wait().expect("our child");
+        node.wait_until("the command is gone", || {
+            !std::path::Path::new(&format!("/proc/{command}")).exists()
+        });
+        assert!(is_pending(&node), "it is in force until then");
+        assert_reverts(&node, &before, "a hang-up");
+    });
+}
+
+/// A countdown for those who watch.
+#[test]
+fn a_terminal_sees_the_time_go_by() {
+    each(|privilege| {
+        let node = node(privilege);
+        let mut terminal = node
+            .command("script")
+            .args(["-qec", "\"$HOSTGW\" apply --yes --confirm 2s", "/dev/null"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("script");
+        let mut shown = String::new();
+        terminal.stdout.take().expect("piped").read_to_string(&mut shown).expect("text");
+        let code = terminal.wait().expect("our child").code();
+        assert_eq!(code, Some(8), "{shown}");
+        for text in ["2 s left for hostgw confirm", "1 s left for hostgw confirm", "was not confirmed by"] {
+            assert!(shown.contains(text), "{shown}");
+        }
+    });
+}
+
+/// The supervisor is killed: the command waits in its place.
+#[test]
+fn a_killed_supervisor_is_stood_in_for() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        let child = waiting(&node, "2s");
+        let (supervisor, _) = holder(&node);
+        assert_ne!(supervisor, process(&child));
+        kill(supervisor, Signal::KILL);
+        assert_reverts(&node, &before, "kill -9 of the supervisor");
+        end(&node, child).expect(8).warns("this command waits in its place");
+
+        let child = waiting(&node, LONG);
+        kill(holder(&node).0, Signal::KILL);
+        node.hostgw_ok(&["confirm"]);
+        end(&node, child).expect(0);
+        settled(&node);
+    });
+}
+
+/// Both are killed: nobody rolls it back by itself, and everybody says so.
+#[test]
+fn what_has_nobody_left_is_told_and_undone_by_the_next() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        let alone = |time: &str| {
+            let mut child = waiting(&node, time);
+            child.kill().expect("our child");
+            child.wait().expect("our child");
+            kill(holder(&node).0, Signal::KILL);
+        };
+        alone("1s");
+        thread::sleep(Duration::from_secs(1));
+        let mut snapshots = Snapshots::default();
+        snapshots.compare("confirm-nobody-left", &node.hostgw(&["confirm"]).expect(8));
+        node.hostgw_ok(&["status"]).says("its supervisor was killed, and hostgw rollback undoes it");
+        node.hostgw_ok(&["rollback", "--yes"]);
+        node.assert_unchanged(&before, "rollback");
+        node.hostgw_ok(&["status"]).says("no apply of this boot");
+
+        alone("1s");
+        thread::sleep(Duration::from_secs(1));
+        node.hostgw_ok(&["apply", "--yes"]).warns("Undid the apply of");
+        settled(&node);
+        node.hostgw_ok(&["rollback", "--yes"]);
+        node.assert_unchanged(&before, "apply and rollback");
+
+        // In time, it can be decided on without them.
+        alone(LONG);
+        node.hostgw_ok(&["cancel"]);
+        node.assert_unchanged(&before, "cancel");
+        alone(LONG);
+        node.hostgw_ok(&["confirm"]);
+        settled(&node);
+        snapshots.conclude();
+    });
+}
+
+/// While one waits, nobody else gets a turn.
+#[test]
+fn another_apply_waits_for_the_decision() {
+    each(|privilege| {
+        let node = node(privilege);
+        let child = waiting(&node, LONG);
+        let mut snapshots = Snapshots::default();
+        let second = node.hostgw(&["apply", "--yes", "--lock-timeout", "100ms"]).expect(4);
+        snapshots.compare("confirm-locked", &second);
+        let mut command = node.hostgw_command(&["apply", "--yes"]);
+        let third = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw");
+        node.hostgw_ok(&["confirm"]);
+        end(&node, child).expect(0);
+        end(&node, third).expect(0).says("Nothing to do");
+        snapshots.conclude();
+    });
+}
+
+/// Whoever decides first wins, and nobody is told otherwise.
+#[test]
+fn one_decision_is_in_force() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        for round in 0..6 {
+            let child = waiting(&node, LONG);
+            let verbs = if round % 2 == 0 { ["confirm", "cancel"] } else { ["cancel", "confirm"] };
+            let begun = verbs.map(|verb| {
+                let mut command = node.hostgw_command(&[verb]);
+                command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw")
+            });
+            let ended = begun.map(|child| end(&node, child));
+            let [first, second] = ended;
+            let (confirm, cancel) = if round % 2 == 0 { (first, second) } else { (second, first) };
+            let apply = end(&node, child);
+            match apply.code {
+                0 => {
+                    confirm.expect(0);
+                    assert!(cancel.code != 0 || cancel.stdout.contains("no apply waits"), "{cancel}");
+                    settled(&node);
+                    node.hostgw_ok(&["rollback", "--yes"]);
+                }
+                8 => {
+                    cancel.expect(0);
+                    confirm.expect(8);
+                }
+                _ => panic!("{apply}"),
+            }
+            node.assert_unchanged(&before, "a race");
+        }
+    });
+}
+
+/// A confirmation in the last moment is in time or too late, and says which.
+#[test]
+fn the_last_moment_is_in_time_or_not() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        for lead in [0, 10, 30, 60, 100] {
+            let child = waiting(&node, "1s");
+            let then = deadline(&node) - Duration::from_millis(lead);
+            thread::sleep(then.duration_since(SystemTime::now()).unwrap_or_default());
+            let confirm = node.hostgw(&["confirm"]);
+            let apply = end(&node, child);
+            assert_eq!(confirm.code, apply.code, "{confirm}\n{apply}");
+            if apply.code == 0 {
+                settled(&node);
+                node.hostgw_ok(&["rollback", "--yes"]);
+            } else {
+                apply.expect(8);
+            }
+            node.assert_unchanged(&before, "a confirmation in the last moment");
+        }
+    });
+}
+
+/// Something is in the way of the rollback: that is said, and it is finished later.
+#[test]
+fn a_rollback_that_cannot_be_whole_is_told() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.sh("ip route add 10.244.1.0/24 via 172.30.0.9 proto 87");
+        let before = node.witness();
+        let child = waiting(&node, LONG);
+        node.sh("ip route del 10.244.1.0/24; ip route add 10.244.1.0/24 via 172.30.0.7");
+        let mut snapshots = Snapshots::default();
+        snapshots.compare("cancel-incomplete", &node.hostgw(&["cancel"]).expect(7));
+        end(&node, child).expect(7);
+        snapshots.compare("cancel-incomplete-status", &node.hostgw_ok(&["status"]));
+        node.hostgw(&["confirm"]).expect(1).warns("hostgw rollback finishes undoing it");
+        node.sh("ip route del 10.244.1.0/24");
+        node.hostgw_ok(&["rollback", "--yes"]);
+        node.assert_unchanged(&before, "a rollback that was finished");
+        snapshots.conclude();
+    });
+}
+
+/// Nothing is changed that could not be rolled back by itself.
+#[test]
+fn without_a_supervisor_nothing_is_changed() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        for time in ["0s", "500ms", "25h", "90", "soon"] {
+            node.hostgw(&["apply", "--yes", "--confirm", time]).expect(64);
+        }
+        // With ever more open files, until it can be done.
+        let mut without_supervisor = 0;
+        for files in 4.. {
+            let mut command = node.command("sh");
+            command
+                .args(["-c", &format!("ulimit -n {files}; exec \"$HOSTGW\" apply --yes --confirm {LONG}")]);
+            let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sh");
+            let mut ended = false;
+            node.wait_until("the end, or the wait", || {
+                ended = child.try_wait().expect("our child").is_some();
+                ended || is_waiting(&node)
+            });
+            if !ended {
+                node.hostgw_ok(&["cancel"]);
+                end(&node, child).expect(8);
+                break;
+            }
+            let outcome = end(&node, child);
+            assert_ne!(outcome.code, 0, "{outcome}");
+            without_supervisor += usize::from(outcome.stderr.contains("cannot start the supervisor"));
+            node.assert_unchanged(&before, &format!("an apply with {files} files"));
+        }
+        assert!(without_supervisor > 0, "it is not the supervisor that fails");
+        // The verb that it runs is for nobody else.
+        node.hostgw(&["supervise"]).expect(1);
+        node.assert_unchanged(&before, "a supervisor that nobody started");
+    });
+}
+
+/// Killed at every exchange: the supervisor puts back at once what the command had begun.
+#[cfg(feature = "fault-injection")]
+#[test]
+fn a_command_killed_in_the_middle_is_rolled_back_by_its_supervisor() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        let mut half_way = 0;
+        for number in 1.. {
+            let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", LONG]);
+            command.env("HOSTGW_FAULT", format!("kill:{number}")).stdout(Stdio::null()).stderr(Stdio::null());
+            let mut child = command.spawn().expect("hostgw");
+            let mut ended = false;
+            node.wait_until("the end, or the wait", || {
+                ended = child.try_wait().expect("our child").is_some();
+                ended || is_waiting(&node)
+            });
+            if !ended {
+                node.hostgw_ok(&["cancel"]);
+                end(&node, child).expect(8);
+                break;
+            }
+            half_way += usize::from(is_open(&node));
+            node.wait_until("the supervisor rolled back", || !is_open(&node));
+            node.wait_until("the supervisor ended", || {
+                node.try_sh("flock -n state/net-*/lock true").code == 0 || node.state_dir().is_none()
+            });
+            node.assert_unchanged(&before, &format!("kill:{number}"));
+        }
+        assert!(half_way > 0, "no kill came in the middle");
+    });
+}
+
+/// The supervisor's own undo fails: that is said (7), and a later rollback finishes.
+#[cfg(feature = "fault-injection")]
+#[test]
+fn a_supervisor_that_cannot_undo_says_so() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", "1s"]);
+        let outcome = Outcome::of(
+            &node,
+            "hostgw apply --yes --confirm 1s, and the undo fails",
+            command.env("HOSTGW_FAULT_SUPERVISOR", "fail-from:2"),
+        );
+        assert_eq!(outcome.code, 7, "{outcome}");
+        outcome.warns("was not confirmed by").warns("the rollback could not be finished");
+        node.hostgw_ok(&["rollback", "--yes"]);
+        node.assert_unchanged(&before, "a rollback that was finished");
+    });
+}
+
+/// Runs `hostgw apply` on a terminal of an SSH session from `client`, and types `answer`.
+fn over_ssh(node: &Namespace, client: &str, inside: &str, answer: &str) -> Outcome {
+    let begun = Instant::now();
+    let mut child = node
+        .command("script")
+        .args(["-qec", inside, "/dev/null"])
+        .env("SSH_CONNECTION", format!("{client} 50000 172.30.0.11 22"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("script");
+    feed(&mut child, answer);
+    let outcome = Outcome::from_output(node, inside, child.wait_with_output().expect("our child"));
+    assert!(begun.elapsed() < Duration::from_secs(60), "{outcome}");
+    outcome
+}
+
+const APPLY: &str = "\"$HOSTGW\" apply";
+/// As sudo does it, which takes the variable away.
+const SUDO: &str = "env -u SSH_CONNECTION \"$HOSTGW\" apply; exit $?";
+
+#[test]
+fn who_may_be_cut_off_is_offered_a_way_back() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        for inside in [APPLY, SUDO] {
+            // A client whose way the plan leaves alone.
+            let outcome = over_ssh(&node, "172.30.0.99", inside, "n\n").expect(8);
+            outcome.says("Apply this plan to node linux-1? [y/N]");
+            assert!(!outcome.stdout.contains("logged in"), "{outcome}");
+            // One in the pods of another node.
+            let outcome = over_ssh(&node, "10.244.1.7", inside, "n\n").expect(8);
+            outcome.says("this plan changes the route to 10.244.1.7, from where you are logged in");
+            outcome.says("Answer c to have it rolled back after 1m 30s unless you confirm it. [y/c/N]");
+            node.assert_unchanged(&before, "a declined apply");
+        }
+        over_ssh(&node, "10.244.1.7", APPLY, "y\n").expect(0);
+        settled(&node);
+        node.hostgw_ok(&["rollback", "--yes"]);
+        // Without a question there is a hint.
+        let outcome = over_ssh(&node, "10.244.1.7", "\"$HOSTGW\" apply --yes", "").expect(0);
+        outcome.says("--confirm 1m 30s would roll it back");
+        node.hostgw_ok(&["rollback", "--yes"]);
+        // The other answer.
+        let mut child = node
+            .command("script")
+            .args(["-qec", APPLY, "/dev/null"])
+            .env("SSH_CONNECTION", "10.244.1.7 50000 172.30.0.11 22")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("script");
+        feed(&mut child, "c\n");
+        node.wait_until("the apply waits", || is_waiting(&node));
+        node.hostgw_ok(&["cancel"]);
+        let output = child.wait_with_output().expect("our child");
+        Outcome::from_output(&node, "hostgw apply, answered c", output).expect(8);
+        node.assert_unchanged(&before, "an apply that was cancelled");
+    });
+}
