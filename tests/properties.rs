@@ -119,7 +119,7 @@ impl Drop for Directory {
 
 /// Runs `desired` on `node` as `hostgw apply --adopt` does.
 fn run(node: &mut ModelNode, dir: &StateDir, desired: &Desired, command: Command) -> Result<(), Failure> {
-    use hostgw::apply::Node;
+    use hostgw::apply::Observe;
     let scope = Scope::of(&desired.state, desired.prefixes.clone());
     let observed = node.observe(&scope).unwrap().state;
     let plan = plan(&desired.state, &observed, Policy::Adopt);

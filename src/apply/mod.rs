@@ -32,6 +32,7 @@ mod confirm;
 mod journal;
 mod lock;
 mod prepare;
+mod snapshot;
 mod state_dir;
 mod transaction;
 
@@ -41,6 +42,7 @@ pub use confirm::{Decision, Outcome, Pending, conclude, wait};
 pub use journal::{Command, Commit, Entry, Occasion, Record};
 pub use lock::{Lock, LockHeld};
 pub use prepare::{Prepared, prepare, prepare_removal};
+pub use snapshot::Snapshot;
 pub use state_dir::{Identity, LastApplied, OVERRIDE, StateDir, held_by};
 pub use transaction::{Failure, Incomplete, Request, abandon, recover, restore, run, settle, undo_plan};
 
@@ -49,15 +51,18 @@ use crate::{
     plan::{Change, Observed, Scope},
 };
 
-/// A node that can be read and changed.
-pub trait Node {
+/// A node that can be read.
+pub trait Observe {
     /// Reads what `scope` asks for, and what is hostgw's. A part that cannot be read is reported as
     /// unknown, never left out.
     ///
     /// # Errors
     /// When the node cannot be read at all.
     fn observe(&mut self, scope: &Scope) -> Result<Observed, Error>;
+}
 
+/// A node that can be changed, too.
+pub trait Node: Observe {
     /// Makes `changes`, in the order given or, to undo, the groups in reverse. Stops at the first change
     /// that fails, or when `interrupt` is raised; what was done until then stays.
     ///

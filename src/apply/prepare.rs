@@ -1,6 +1,6 @@
 //! From a node as it is to a plan for it, with everything that the plan rests on.
 
-use super::{Node, Occasion, Request};
+use super::{Observe, Occasion, Request};
 use crate::{
     error::Error,
     model::Cluster,
@@ -35,7 +35,7 @@ impl Prepared {
         }
     }
 
-    fn new(node: &mut dyn Node, desired: Desired, policy: Policy) -> Result<Self, Error> {
+    fn new(node: &mut dyn Observe, desired: Desired, policy: Policy) -> Result<Self, Error> {
         let scope = Scope::of(&desired.state, desired.prefixes.clone());
         let observed = node.observe(&scope)?;
         let plan = plan::plan(&desired.state, &observed.state, policy);
@@ -63,7 +63,7 @@ impl Prepared {
 /// # Errors
 /// The outer error when the node cannot be read; [`NotLinux`] for a Windows node.
 pub fn prepare(
-    node: &mut dyn Node,
+    node: &mut dyn Observe,
     cluster: &Cluster,
     index: usize,
     saved: &Saved,
@@ -80,6 +80,6 @@ pub fn prepare(
 ///
 /// # Errors
 /// When the node cannot be read.
-pub fn prepare_removal(node: &mut dyn Node, saved: &Saved) -> Result<Prepared, Error> {
+pub fn prepare_removal(node: &mut dyn Observe, saved: &Saved) -> Result<Prepared, Error> {
     Prepared::new(node, Desired::nothing(saved), Policy::Adopt)
 }

@@ -19,11 +19,13 @@ use crate::{
 /// Brings this node to what the file says.
 pub(super) fn run(options: &ApplyOptions, output: &Output) -> Verdict {
     let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
-    let mut session = Session::new(&options.target, policy)?;
-    if let Some(Done { totals, held }) = carry_out(&mut session, &options.consent, options.confirm, output)? {
+    let mut application = Application { session: Session::live(&options.target, policy)?, dir: state_dir()? };
+    if let Some(Done { totals, held }) =
+        carry_out(&mut application, &options.consent, options.confirm, output)?
+    {
         output.done(&format!(
             "Applied to node {} and verified: {} added, {} changed, {} removed.",
-            session.node_name(),
+            application.session.node_name(),
             totals.add,
             totals.change,
             totals.remove
@@ -35,15 +37,21 @@ pub(super) fn run(options: &ApplyOptions, output: &Output) -> Verdict {
     Ok(0)
 }
 
-impl Aim for Session {
+/// The way to what a configuration wants.
+struct Application {
+    session: Session,
+    dir: StateDir,
+}
+
+impl Aim for Application {
     fn look(&mut self) -> Result<(), Failure> {
-        Self::look(self)
+        self.session.look()
     }
 
     fn check(&self) -> Result<(), Error> {
-        Self::check(self)?;
-        check_complete(&self.prepared.plan)?;
-        check_conflicts(&self.prepared.plan, "remove what stands there, or take it over with --adopt")
+        self.session.check()?;
+        check_complete(&self.session.prepared.plan)?;
+        check_conflicts(&self.session.prepared.plan, "remove what stands there, or take it over with --adopt")
     }
 
     fn dir(&self) -> &StateDir {
@@ -51,11 +59,11 @@ impl Aim for Session {
     }
 
     fn prepared(&self) -> &Prepared {
-        &self.prepared
+        &self.session.prepared
     }
 
     fn report(&self) -> Report {
-        Self::report(self)
+        self.session.report()
     }
 
     fn can_wait(&self) -> bool {
@@ -63,11 +71,11 @@ impl Aim for Session {
     }
 
     fn question(&self) -> String {
-        format!("Apply this plan to node {}?", self.node_name())
+        format!("Apply this plan to node {}?", self.session.node_name())
     }
 
     fn occasion(&self) -> Occasion {
-        occasion::of_apply(&self.loaded.document, self.node_name())
+        occasion::of_apply(&self.session.loaded.document, self.session.node_name())
     }
 }
 

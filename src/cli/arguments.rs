@@ -57,6 +57,8 @@ pub(super) enum Verb {
     Rollback(RollbackOptions),
     /// Show what hostgw owns on this node, the last apply, and drift.
     Status(StatusOptions),
+    /// Print all that plans of this node can rest on, as JSON, to plan elsewhere (plan --state).
+    Snapshot,
     /// Check configuration files; needs no node.
     Validate(ValidateOptions),
     /// Build the cluster in network namespaces, apply it there, and prove that traffic flows.
@@ -81,6 +83,7 @@ impl Verb {
             | Self::Confirm(_)
             | Self::Cancel(_)
             | Self::Rollback(_)
+            | Self::Snapshot
             | Self::Schema
             | Self::Supervise => false,
         }
@@ -106,6 +109,10 @@ pub(super) struct PlanOptions {
     /// Plan to take over what is not hostgw's where hostgw needs the place.
     #[arg(long)]
     pub adopt: bool,
+    /// Plan for the node as it was when hostgw snapshot printed this file, wherever this runs; `-` is
+    /// standard input.
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
     /// Print the plan as JSON.
     #[arg(long)]
     pub json: bool,

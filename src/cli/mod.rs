@@ -13,6 +13,7 @@ mod schema;
 mod session;
 mod signals;
 mod simulate;
+mod snapshot;
 mod ssh;
 mod status;
 mod supervisor;
@@ -65,6 +66,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Cancel(options) => confirm::cancel(options, &output),
         Verb::Rollback(options) => rollback::run(options, &output),
         Verb::Status(options) => status::run(options, &output),
+        Verb::Snapshot => snapshot::run(&output),
         Verb::Validate(options) => validate::run(options, &output),
         Verb::Simulate(options) => simulate::run(options, &output),
         Verb::Schema => schema::run(&output),

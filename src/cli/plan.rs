@@ -1,27 +1,32 @@
 //! `hostgw plan`
 
-use super::{Failure, Verdict, arguments::PlanOptions, output::Output, session::Session, transaction::time};
-use crate::{error::Kind, plan::Policy, render, text::count};
+use std::{fs, io, path::Path};
 
-/// Shows what would change on this node.
+use super::{
+    Failure, Verdict,
+    arguments::PlanOptions,
+    output::Output,
+    session::{Place, Session},
+    transaction::time,
+};
+use crate::{
+    apply::{Snapshot, StateDir},
+    error::{Error, Kind},
+    plan::Policy,
+    render,
+    text::count,
+};
+
+/// Shows what would change on this node, or on the one that a snapshot is of.
 pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
-    let mut session = Session::new(&options.target, policy)?;
+    let mut session = match &options.state {
+        Some(file) => Session::of_snapshot(&options.target, read_snapshot(file)?, policy)?,
+        None => Session::live(&options.target, policy)?,
+    };
     session.look()?;
-    if let Ok(Some((_, pending))) = session.dir.pending() {
-        output.warn(&format!(
-            "an apply is in force that waits to be confirmed until {}: what stands now may be rolled back",
-            time(pending.until)
-        ));
-    } else if session.dir.open_journal().is_ok_and(|open| open.is_some()) {
-        output.warn(&match session.dir.holder() {
-            Some(holder) => format!("an apply is under way ({holder}): what stands now will change"),
-            None => {
-                "an apply was interrupted here, or not undone to its end: hostgw rollback finishes undoing \
-                     it, and so does the next apply before its own work"
-                    .to_owned()
-            }
-        });
+    if let Place::Live(dir) = &session.place {
+        warn_of_open(dir, output);
     }
     session.check()?;
     let report = session.report();
@@ -40,4 +45,35 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
         return Err(Failure::Said(Kind::Conflict));
     }
     Ok(if options.detailed_exitcode && !session.prepared.plan.changes.is_empty() { 2 } else { 0 })
+}
+
+/// Reads what `hostgw snapshot` printed; `-` is standard input.
+fn read_snapshot(file: &Path) -> Result<Snapshot, Error> {
+    let text = if file.as_os_str() == "-" {
+        io::read_to_string(io::stdin().lock())
+    } else {
+        fs::read_to_string(file)
+    };
+    let name = if file.as_os_str() == "-" { "standard input".to_owned() } else { file.display().to_string() };
+    let text = text.map_err(|error| Error::new(Kind::Invalid, format!("cannot read {name}: {error}")))?;
+    Snapshot::parse(&name, &text)
+}
+
+/// Says that what stands now may not last.
+fn warn_of_open(dir: &StateDir, output: &Output) {
+    if let Ok(Some((_, pending))) = dir.pending() {
+        output.warn(&format!(
+            "an apply is in force that waits to be confirmed until {}: what stands now may be rolled back",
+            time(pending.until)
+        ));
+    } else if dir.open_journal().is_ok_and(|open| open.is_some()) {
+        output.warn(&match dir.holder() {
+            Some(holder) => format!("an apply is under way ({holder}): what stands now will change"),
+            None => {
+                "an apply was interrupted here, or not undone to its end: hostgw rollback finishes undoing \
+                     it, and so does the next apply before its own work"
+                    .to_owned()
+            }
+        });
+    }
 }

@@ -7,14 +7,14 @@ use std::{
 
 use super::{Failure, arguments::Target};
 use crate::{
-    apply::{self, LastApplied, Prepared, StateDir},
+    apply::{self, LastApplied, Observe, Prepared, Snapshot, StateDir},
     config::{self, Document, Positions},
     error::{Error, Kind},
     kernel::{self, LiveNode},
     model::{Cluster, ConfigPath},
     plan::{self, Plan, Policy, Problem, Saved},
     render::{Report, Source},
-    state::{Subject, Unknown},
+    state::{Host, Subject, Unknown},
 };
 
 /// A configuration that was read and found valid.
@@ -53,11 +53,19 @@ pub(super) fn load(file: Option<&Path>) -> Result<Loaded, Failure> {
     Ok(Loaded { document, cluster })
 }
 
-/// Everything that is known of this node before anything is changed.
+/// What is planned for.
+pub(super) enum Place {
+    /// This node, with what hostgw keeps about it.
+    Live(StateDir),
+    /// A node as it was.
+    Snapshot(Box<Snapshot>),
+}
+
+/// Everything that is known of a node before anything is changed.
 pub(super) struct Session {
     pub loaded: Loaded,
     pub index: usize,
-    pub dir: StateDir,
+    pub place: Place,
     pub saved: Saved,
     pub last: Option<LastApplied>,
     pub policy: Policy,
@@ -66,14 +74,37 @@ pub(super) struct Session {
 
 impl Session {
     /// Loads the configuration, and finds out which node this is.
-    pub(super) fn new(target: &Target, policy: Policy) -> Result<Self, Failure> {
+    pub(super) fn live(target: &Target, policy: Policy) -> Result<Self, Failure> {
+        Self::live_of(load(target.file.as_deref())?, target.node.as_deref(), policy)
+    }
+
+    /// The same for a configuration that is loaded already.
+    pub(super) fn live_of(loaded: Loaded, node: Option<&str>, policy: Policy) -> Result<Self, Failure> {
+        let (host, host_name) = (kernel::host()?, kernel::host_name().ok());
+        Self::new(loaded, node, &host, host_name.as_deref(), Place::Live(state_dir()?), policy)
+    }
+
+    /// Loads the configuration, and finds out of which node the snapshot is.
+    pub(super) fn of_snapshot(target: &Target, snapshot: Snapshot, policy: Policy) -> Result<Self, Failure> {
         let loaded = load(target.file.as_deref())?;
-        let host = kernel::host()?;
-        let host_name = kernel::host_name().ok();
-        let index = plan::identify(&loaded.cluster, target.node.as_deref(), &host, host_name.as_deref())?;
+        let snapshot = Box::new(snapshot);
+        let (host, host_name) = (snapshot.observed.host.clone(), snapshot.host_name.clone());
+        let node = target.node.as_deref();
+        Self::new(loaded, node, &host, host_name.as_deref(), Place::Snapshot(snapshot), policy)
+    }
+
+    fn new(
+        loaded: Loaded,
+        node: Option<&str>,
+        host: &Host,
+        host_name: Option<&str>,
+        place: Place,
+        policy: Policy,
+    ) -> Result<Self, Failure> {
+        let index = plan::identify(&loaded.cluster, node, host, host_name)?;
         Ok(Self {
             index,
-            dir: state_dir()?,
+            place,
             saved: Saved::default(),
             last: None,
             policy,
@@ -85,12 +116,21 @@ impl Session {
     /// Observes the node and plans.
     pub(super) fn look(&mut self) -> Result<(), Failure> {
         let mut unknown = Vec::new();
-        self.saved = readable(self.dir.saved(), &mut unknown)?.unwrap_or_default();
-        self.last = last_applied(&self.dir)?;
-        let prepared =
-            apply::prepare(&mut LiveNode, &self.loaded.cluster, self.index, &self.saved, self.policy)?
-                .map_err(|plan::NotLinux| not_linux(self.node_name()))?;
-        self.prepared = prepared;
+        let node: &mut dyn Observe = match &mut self.place {
+            Place::Live(dir) => {
+                self.saved = readable(dir.saved(), &mut unknown)?.unwrap_or_default();
+                self.last = last_applied(dir)?;
+                &mut LiveNode
+            }
+            Place::Snapshot(snapshot) => {
+                self.saved = snapshot.saved.clone();
+                self.last = snapshot.last_applied.clone();
+                unknown.clone_from(&snapshot.unknown);
+                snapshot.as_mut()
+            }
+        };
+        let prepared = apply::prepare(node, &self.loaded.cluster, self.index, &self.saved, self.policy)?;
+        self.prepared = prepared.map_err(|plan::NotLinux| not_linux(self.node_name()))?;
         self.prepared.plan.unknown.extend(unknown);
         Ok(())
     }

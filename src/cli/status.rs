@@ -13,7 +13,7 @@ use super::{
     transaction::{described, time},
 };
 use crate::{
-    apply::{Decision, Node, Outcome, Pending, Record, StateDir},
+    apply::{Decision, Observe, Outcome, Pending, Record, StateDir},
     error::{Error, Kind},
     kernel::LiveNode,
     model::Family,

@@ -23,7 +23,7 @@ use std::{
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
 use crate::{
-    apply::{CommitError, Identity, Interrupt, Node, Order},
+    apply::{CommitError, Identity, Interrupt, Node, Observe, Order},
     error::Error,
     model::Family,
     plan::{Change, NatChange, Observed, RouteChange, Scope, SysctlChange},
@@ -45,24 +45,43 @@ const MESSAGES_PER_STEP: usize = 1024;
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LiveNode;
 
-impl Node for LiveNode {
-    fn observe(&mut self, scope: &Scope) -> Result<Observed, Error> {
-        let mut socket = open_route_socket()?;
-        let links = Links::read(&mut socket).map_err(|error| unreadable("the interfaces", &error))?;
-        let addresses =
-            link::addresses(&mut socket, &links).map_err(|error| unreadable("the addresses", &error))?;
-        let routes =
-            route::observe(&mut socket, &links, scope).map_err(|error| unreadable("the routes", &error))?;
-        let (nat, mut unknown) = nat::observe(&Family::ALL)
-            .map_err(|error| Error::unexpected(format!("cannot read NAT: {error}")))?;
-        let sysctls = sysctl::observe(&scope.sysctls);
-        unknown.extend(sysctls.unknown);
-        Ok(Observed {
-            state: State { routes: routes.routes, nat, sysctls: sysctls.values, unknown },
-            host: Host { links: links.all, addresses, foreign: routes.foreign },
-        })
+impl LiveNode {
+    /// Reads everything that any plan could ask for; routes that are not hostgw's are with the host.
+    ///
+    /// # Errors
+    /// When the node cannot be read at all.
+    pub fn everything(self) -> Result<Observed, Error> {
+        read(route::everything, sysctl::everything)
     }
+}
 
+impl Observe for LiveNode {
+    fn observe(&mut self, scope: &Scope) -> Result<Observed, Error> {
+        read(|socket, links| route::observe(socket, links, scope), || sysctl::observe(scope))
+    }
+}
+
+/// Reads the interfaces, NAT, and of routes and sysctls what these read.
+fn read(
+    routes: impl FnOnce(&mut Socket, &Links) -> Result<route::Found, KernelError>,
+    sysctls: impl FnOnce() -> sysctl::Found,
+) -> Result<Observed, Error> {
+    let mut socket = open_route_socket()?;
+    let links = Links::read(&mut socket).map_err(|error| unreadable("the interfaces", &error))?;
+    let addresses =
+        link::addresses(&mut socket, &links).map_err(|error| unreadable("the addresses", &error))?;
+    let routes = routes(&mut socket, &links).map_err(|error| unreadable("the routes", &error))?;
+    let (nat, mut unknown) =
+        nat::observe(&Family::ALL).map_err(|error| Error::unexpected(format!("cannot read NAT: {error}")))?;
+    let sysctls = sysctls();
+    unknown.extend(sysctls.unknown);
+    Ok(Observed {
+        state: State { routes: routes.routes, nat, sysctls: sysctls.values, unknown },
+        host: Host { links: links.all, addresses, foreign: routes.foreign },
+    })
+}
+
+impl Node for LiveNode {
     fn commit(&mut self, changes: &[Change], order: Order, interrupt: &Interrupt) -> Result<(), CommitError> {
         let groups = Groups::of(changes);
         match order {

@@ -1,6 +1,6 @@
 //! Routes: the dumps, and what to send to get from one to another.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::net::IpAddr;
 
 use ipnet::IpNet;
 use rtnetlink::{
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     hex::{hex, unhex},
-    model::{Family, MAIN_TABLE},
+    model::Family,
     plan::{RouteChange, Scope, Step},
     state::{More, Next, Route, RouteType, Scope as RouteScope, protocol},
 };
@@ -54,15 +54,11 @@ pub struct Found {
 pub fn observe(socket: &mut Socket, links: &Links, scope: &Scope) -> Result<Found, KernelError> {
     let mut found = Found::default();
     for family in Family::ALL {
-        let keys = scope.keys.iter().filter(|key| key.family() == family);
-        let mut tables: BTreeSet<u32> = keys.map(|key| key.table).collect();
-        if !tables.is_empty() || scope.prefixes.iter().any(|prefix| Family::from(*prefix) == family) {
-            tables.insert(MAIN_TABLE);
-        }
+        let tables = scope.tables(family);
         dump(
             socket,
             family,
-            None,
+            Which::Owned,
             |route| {
                 if !tables.contains(&route.table) {
                     found.routes.push(route);
@@ -74,11 +70,11 @@ pub fn observe(socket: &mut Socket, links: &Links, scope: &Scope) -> Result<Foun
             dump(
                 socket,
                 family,
-                Some(table),
+                Which::Table(table),
                 |route| {
                     if route.is_owned() || scope.wants(&route.key()) {
                         found.routes.push(route);
-                    } else if matters(&route, scope) {
+                    } else if scope.depends_on(&route) {
                         found.foreign.push(route);
                     }
                 },
@@ -112,27 +108,48 @@ pub fn all(socket: &mut Socket, links: &Links) -> Result<Vec<String>, KernelErro
     Ok(routes)
 }
 
-/// Whether a plan depends on a foreign route: it makes addresses reachable, or takes traffic of the
-/// cluster.
-fn matters(route: &Route, scope: &Scope) -> bool {
-    let is_on_link = route.next.device.as_deref().is_some_and(|device| route.is_on_link(device));
-    let is_default = route.destination.prefix_len() == 0;
-    is_default || is_on_link || scope.prefixes.iter().any(|prefix| prefix.contains(&route.destination))
+/// Every route of every table, hostgw's apart from the others; each in the kernel's order.
+///
+/// # Errors
+/// The kernel's.
+pub fn everything(socket: &mut Socket, links: &Links) -> Result<Found, KernelError> {
+    let mut found = Found::default();
+    for family in Family::ALL {
+        dump(
+            socket,
+            family,
+            Which::All,
+            |route| if route.is_owned() { found.routes.push(route) } else { found.foreign.push(route) },
+            links,
+        )?;
+    }
+    Ok(found)
 }
 
-/// Calls `each` for every route of `family`: all of one table, or hostgw's of all tables.
+/// Which routes of a family are asked for.
+#[derive(Debug, Clone, Copy)]
+enum Which {
+    All,
+    /// hostgw's, of all tables.
+    Owned,
+    /// All of one table.
+    Table(u32),
+}
+
+/// Calls `each` for these routes of `family`.
 fn dump(
     socket: &mut Socket,
     family: Family,
-    table: Option<u32>,
+    which: Which,
     mut each: impl FnMut(Route),
     links: &Links,
 ) -> Result<(), KernelError> {
     let mut request = RouteMessage::default();
     request.header.address_family = address_family(family);
-    match table {
-        Some(table) => set_table(&mut request, table),
-        None => request.header.protocol = protocol::HOSTGW.into(),
+    match which {
+        Which::All => {}
+        Which::Owned => request.header.protocol = protocol::HOSTGW.into(),
+        Which::Table(table) => set_table(&mut request, table),
     }
     let dump = match socket.dump(RTM_GETROUTE, 0, &message(&request)) {
         Ok(dump) => dump,

@@ -1,7 +1,7 @@
 //! Sysctls, by plain files: `/proc/sys/net` shows the network namespace of the thread that opens it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs::{self, OpenOptions},
     io::{self, Write},
     path::{Path, PathBuf},
@@ -9,7 +9,7 @@ use std::{
 
 use super::fault;
 use crate::{
-    plan::{is_switch, rewritten_on},
+    plan::Scope,
     state::{Subject, SysctlKey, Unknown, normalise_value},
 };
 
@@ -24,20 +24,37 @@ pub struct Found {
     pub unknown: Vec<Unknown>,
 }
 
-/// Reads `keys`, for a switch among them everything that the kernel rewrites with it, and for IPv6
-/// forwarding whether each interface goes on taking router advertisements.
+/// Reads the sysctls that `scope` asks for.
 #[must_use]
-pub fn observe(keys: &BTreeSet<SysctlKey>) -> Found {
+pub fn observe(scope: &Scope) -> Found {
+    read(scope.every_sysctl(interfaces))
+}
+
+/// Reads every sysctl below `net`.
+#[must_use]
+pub fn everything() -> Found {
+    let mut keys = Vec::new();
+    collect(&Path::new(ROOT).join("net"), &mut keys);
+    read(keys)
+}
+
+/// The keys of all files below a directory. What is not a key of hostgw's is no key of its plans either.
+fn collect(directory: &Path, keys: &mut Vec<SysctlKey>) {
+    for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            collect(&path, keys);
+        } else {
+            let parts =
+                path.strip_prefix(ROOT).into_iter().flat_map(Path::iter).filter_map(|part| part.to_str());
+            keys.extend(SysctlKey::from_parts(parts));
+        }
+    }
+}
+
+fn read(keys: impl IntoIterator<Item = SysctlKey>) -> Found {
     let mut found = Found::default();
-    let mut wanted = keys.clone();
     for key in keys {
-        wanted.extend(rewritten_with(key));
-    }
-    if keys.contains(&SysctlKey::ipv6_forwarding()) {
-        let accept_ra = |name: &String| SysctlKey::from_parts(["net", "ipv6", "conf", name, "accept_ra"]);
-        wanted.extend(interfaces("ipv6").iter().filter_map(|name| accept_ra(name).ok()));
-    }
-    for key in wanted {
         match fs::read_to_string(file(&key)) {
             Ok(value) => {
                 found.values.insert(key, normalise_value(&value));
@@ -51,13 +68,6 @@ pub fn observe(keys: &BTreeSet<SysctlKey>) -> Found {
         }
     }
     found
-}
-
-/// The keys that the kernel rewrites with `switch`; none when it is no switch.
-fn rewritten_with(switch: &SysctlKey) -> Vec<SysctlKey> {
-    let family = switch.parts().nth(1).filter(|_| is_switch(switch));
-    let interfaces = family.map(|family| interfaces(&family)).unwrap_or_default();
-    rewritten_on(switch, interfaces.iter().map(String::as_str))
 }
 
 /// The interfaces that have a directory in `net/FAMILY/conf`, `all` and `default` among them.

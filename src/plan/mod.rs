@@ -9,6 +9,7 @@ pub mod desired;
 pub mod diff;
 pub mod explain;
 mod identify;
+mod scope;
 mod switch;
 mod way;
 
@@ -19,67 +20,18 @@ pub use diff::{
 };
 pub use explain::{Reason, explain};
 pub use identify::{identify, node_named};
-pub use switch::{is_switch, rewritten_on, side_effects};
+pub use scope::{Observed, Scope};
+pub use switch::side_effects;
 pub use way::{WayChange, way_change};
 
 use std::collections::BTreeSet;
 
-use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     model::Family,
-    state::{Host, Route, RouteKey, State, SysctlKey},
+    state::{RouteKey, State, SysctlKey},
 };
-
-/// A node as it was read: its state, and the surroundings a plan depends on.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Observed {
-    /// Routes, NAT and sysctls.
-    pub state: State,
-    /// Interfaces, addresses, foreign routes.
-    pub host: Host,
-}
-
-/// What an observation has to look at, besides what is hostgw's by its mark.
-#[derive(Debug, Clone, Default)]
-pub struct Scope {
-    /// Routes on these keys are read whoever owns them. Sorted.
-    pub keys: Vec<RouteKey>,
-    /// Foreign routes that touch these prefixes are reported with the host.
-    pub prefixes: Vec<IpNet>,
-    /// These sysctls are read. For a forwarding switch, what it rewrites is read too.
-    pub sysctls: BTreeSet<SysctlKey>,
-}
-
-impl Scope {
-    /// What must be seen to bring a node to `desired`.
-    #[must_use]
-    pub fn of(desired: &State, prefixes: Vec<IpNet>) -> Self {
-        Self {
-            keys: desired.routes.iter().map(Route::key).collect(),
-            prefixes,
-            sysctls: desired.sysctls.keys().cloned().collect(),
-        }
-    }
-
-    /// What must be seen to put back everything that a plan touches.
-    #[must_use]
-    pub fn of_touched(touched: &Touched) -> Self {
-        Self {
-            keys: touched.routes.clone(),
-            prefixes: Vec::new(),
-            sysctls: touched.sysctls.iter().cloned().collect(),
-        }
-    }
-
-    /// Whether routes on `key` are to be read whoever owns them.
-    #[must_use]
-    pub fn wants(&self, key: &RouteKey) -> bool {
-        self.keys.binary_search(key).is_ok()
-    }
-}
 
 /// The places that a plan changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -42,7 +42,12 @@ impl State {
     /// Whether the NAT table of `family` could not be read.
     #[must_use]
     pub fn nat_unknown(&self, family: Family) -> bool {
-        self.unknown.iter().any(|unknown| unknown.what == Subject::Nat { family })
+        self.nat_unknowns().any(|unknown| unknown.what == Subject::Nat { family })
+    }
+
+    /// The NAT tables that could not be read.
+    pub fn nat_unknowns(&self) -> impl Iterator<Item = &Unknown> {
+        self.unknown.iter().filter(|unknown| matches!(unknown.what, Subject::Nat { .. }))
     }
 }
 

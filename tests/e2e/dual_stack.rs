@@ -3,7 +3,7 @@
 use super::{node, settled};
 use crate::support::namespace::{Namespace, Privilege, Snapshots, each};
 
-const CLUSTER: &str = "\
+pub(super) const CLUSTER: &str = "\
 clusterPrefix: [10.244.0.0/16, fd00:244::/48]
 egressInterface: eth0
 nodes:

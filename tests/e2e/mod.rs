@@ -24,6 +24,7 @@ mod recipe;
 mod refusals;
 mod regressions;
 mod simulate;
+mod snapshot;
 mod together;
 
 use crate::support::namespace::{Namespace, Privilege};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hostgw::{
-    apply::{CommitError, Interrupt, Node, Order},
+    apply::{CommitError, Interrupt, Node, Observe, Order},
     error::Error,
     plan::{Change, Observed, Scope},
     state::{Route, State, SysctlKey},
@@ -75,13 +75,15 @@ fn write(sysctls: &mut BTreeMap<SysctlKey, String>, key: &SysctlKey, value: &str
     }
 }
 
-impl Node for ModelNode {
+impl Observe for ModelNode {
     fn observe(&mut self, scope: &Scope) -> Result<Observed, Error> {
         let mut state = self.state.clone();
         state.routes.retain(|route| route.is_owned() || scope.wants(&route.key()));
         Ok(Observed { state, ..Observed::default() })
     }
+}
 
+impl Node for ModelNode {
     fn commit(&mut self, changes: &[Change], order: Order, interrupt: &Interrupt) -> Result<(), CommitError> {
         let rank = |change: &Change| match change {
             Change::Nat(_) => 0,

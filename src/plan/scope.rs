@@ -1,0 +1,159 @@
+//! What a plan has to see of a node.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::{Touched, switch};
+use crate::{
+    model::{Family, MAIN_TABLE},
+    state::{Host, Route, RouteKey, State, Subject, SysctlKey},
+};
+
+/// A node as it was read: its state, and the surroundings a plan depends on.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Observed {
+    /// Routes, NAT and sysctls.
+    pub state: State,
+    /// Interfaces, addresses, foreign routes.
+    pub host: Host,
+}
+
+/// What an observation has to look at, besides what is hostgw's by its mark.
+#[derive(Debug, Clone, Default)]
+pub struct Scope {
+    /// Routes on these keys are read whoever owns them. Sorted.
+    pub keys: Vec<RouteKey>,
+    /// Foreign routes that touch these prefixes are reported with the host.
+    pub prefixes: Vec<IpNet>,
+    /// These sysctls are read. For a forwarding switch, what it rewrites is read too.
+    pub sysctls: BTreeSet<SysctlKey>,
+}
+
+impl Scope {
+    /// What must be seen to bring a node to `desired`.
+    #[must_use]
+    pub fn of(desired: &State, prefixes: Vec<IpNet>) -> Self {
+        Self {
+            keys: desired.routes.iter().map(Route::key).collect(),
+            prefixes,
+            sysctls: desired.sysctls.keys().cloned().collect(),
+        }
+    }
+
+    /// What must be seen to put back everything that a plan touches.
+    #[must_use]
+    pub fn of_touched(touched: &Touched) -> Self {
+        Self {
+            keys: touched.routes.clone(),
+            prefixes: Vec::new(),
+            sysctls: touched.sysctls.iter().cloned().collect(),
+        }
+    }
+
+    /// Whether routes on `key` are to be read whoever owns them.
+    #[must_use]
+    pub fn wants(&self, key: &RouteKey) -> bool {
+        self.keys.binary_search(key).is_ok()
+    }
+
+    /// The tables to read whole: those of the keys and, where anything is asked of the family, the main one,
+    /// in which the kernel looks a gateway up.
+    #[must_use]
+    pub fn tables(&self, family: Family) -> BTreeSet<u32> {
+        let keys = self.keys.iter().filter(|key| key.family() == family);
+        let mut tables: BTreeSet<u32> = keys.map(|key| key.table).collect();
+        if !tables.is_empty() || self.prefixes.iter().any(|prefix| Family::from(*prefix) == family) {
+            tables.insert(MAIN_TABLE);
+        }
+        tables
+    }
+
+    /// Whether a plan depends on a foreign route of one of the tables: it makes addresses reachable, or takes
+    /// traffic of the cluster.
+    #[must_use]
+    pub fn depends_on(&self, route: &Route) -> bool {
+        let is_on_link = route.next.device.as_deref().is_some_and(|device| route.is_on_link(device));
+        let is_default = route.destination.prefix_len() == 0;
+        is_default || is_on_link || self.prefixes.iter().any(|prefix| prefix.contains(&route.destination))
+    }
+
+    /// The sysctls to read, where `interfaces` are those with a directory in `net/FAMILY/conf` (`ipv4` or
+    /// `ipv6`), `all` and `default` among them: for a switch everything that the kernel rewrites with it, and
+    /// for IPv6 forwarding whether each interface goes on taking router advertisements.
+    pub fn every_sysctl(&self, interfaces: impl Fn(&str) -> Vec<String>) -> BTreeSet<SysctlKey> {
+        let mut wanted = self.sysctls.clone();
+        for key in &self.sysctls {
+            let Some(family) = key.parts().nth(1).filter(|_| switch::is_switch(key)) else { continue };
+            wanted.extend(switch::rewritten_on(key, interfaces(&family).iter().map(String::as_str)));
+        }
+        if self.sysctls.contains(&SysctlKey::ipv6_forwarding()) {
+            let accept_ra = |name: &String| SysctlKey::from_parts(["net", "ipv6", "conf", name, "accept_ra"]);
+            wanted.extend(interfaces("ipv6").iter().filter_map(|name| accept_ra(name).ok()));
+        }
+        wanted
+    }
+}
+
+impl Observed {
+    /// What an observation of `scope` would have seen, of one that saw everything.
+    #[must_use]
+    pub fn within(&self, scope: &Scope) -> Self {
+        let (mut routes, mut foreign) = (Vec::new(), Vec::new());
+        let everything = || self.state.routes.iter().chain(&self.host.foreign);
+        for family in Family::ALL {
+            let tables = scope.tables(family);
+            let elsewhere = |route: &&Route| route.is_owned() && !tables.contains(&route.table);
+            let of_family = || everything().filter(|route| route.family() == family);
+            routes.extend(of_family().filter(elsewhere).cloned());
+            for table in &tables {
+                for route in of_family().filter(|route| route.table == *table) {
+                    if route.is_owned() || scope.wants(&route.key()) {
+                        routes.push(route.clone());
+                    } else if scope.depends_on(route) {
+                        foreign.push(route.clone());
+                    }
+                }
+            }
+        }
+        // Stable: routes of one key stay in the kernel's order.
+        routes.sort_by_cached_key(Route::key);
+        let wanted = scope.every_sysctl(|family| self.interfaces(family));
+        let seen = self.state.sysctls.iter().filter(|(key, _)| wanted.contains(key));
+        let is_asked = |subject: &Subject| match subject {
+            Subject::Sysctl { key } => wanted.contains(key),
+            Subject::Nat { .. } | Subject::Records => true,
+        };
+        Self {
+            state: State {
+                routes,
+                nat: self.state.nat.clone(),
+                sysctls: seen.map(|(key, value)| (key.clone(), value.clone())).collect(),
+                unknown: self
+                    .state
+                    .unknown
+                    .iter()
+                    .filter(|unknown| is_asked(&unknown.what))
+                    .cloned()
+                    .collect(),
+            },
+            host: Host { foreign, ..self.host.clone() },
+        }
+    }
+
+    /// The interfaces that have sysctls in `net.FAMILY.conf`.
+    fn interfaces(&self, family: &str) -> Vec<String> {
+        let unknown = self.state.unknown.iter().filter_map(|unknown| match &unknown.what {
+            Subject::Sysctl { key } => Some(key),
+            Subject::Nat { .. } | Subject::Records => None,
+        });
+        let keys = self.state.sysctls.keys().chain(unknown);
+        let names = keys.filter_map(|key| {
+            let mut parts = key.parts().skip(1);
+            (parts.next()? == family && parts.next()? == "conf").then(|| parts.next()).flatten()
+        });
+        names.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+}

@@ -1,0 +1,126 @@
+//! A plan from a snapshot is the plan that the node itself makes, wherever it is made.
+
+use std::process::{Command, Stdio};
+
+use super::{NODE_1, NODE_2, NODE_3, cluster, dual_stack, node};
+use crate::support::namespace::{Namespace, Outcome, Privilege, each};
+
+/// What two plans printed, the live one and the one from a snapshot.
+#[track_caller]
+fn assert_same_plan(node: &Namespace, what: &str) {
+    node.write("snapshot.json", &node.hostgw(&["snapshot"]).stdout);
+    for form in [&[][..], &["--json"], &["--adopt"], &["--json", "--adopt"], &["--detailed-exitcode"]] {
+        let live = node.hostgw(&[&["plan"], form].concat());
+        let planned = node.hostgw(&[&["plan", "--state", "snapshot.json"], form].concat());
+        assert_eq!(live.stdout, planned.stdout, "{what} {form:?}");
+        assert_eq!(live.code, planned.code, "{what} {form:?}: {live} {planned}");
+    }
+}
+
+#[test]
+fn a_plan_from_a_snapshot_is_the_live_one() {
+    each(|privilege| {
+        let node = node(privilege);
+        assert_same_plan(&node, "a fresh node");
+        node.hostgw_ok(&["apply", "--yes"]);
+        assert_same_plan(&node, "an applied one");
+        node.sh("ip route del 10.244.1.0/24
+                 ip route change 10.244.2.0/24 via 172.30.0.9 dev eth0 proto 87
+                 ip route add 10.244.9.0/24 via 172.30.0.9 proto 87 table 100
+                 ip route add 10.244.8.0/24 via 172.30.0.9 table 100
+                 nft add rule ip hostgw postrouting counter
+                 echo 0 >/proc/sys/net/ipv4/ip_forward");
+        assert_same_plan(&node, "drift");
+        node.sh("ip route add 10.244.1.0/24 via 172.30.0.5
+                 ip route add 10.244.7.0/25 via 172.30.0.5
+                 ip route append 10.244.1.0/24 nexthop via 172.30.0.6 nexthop via 172.30.0.7
+                 ip route add default via 172.30.0.1
+                 ip link add eth1.7 type bridge
+                 ip address add 10.245.0.1/24 dev eth1.7; ip link set eth1.7 up");
+        assert_same_plan(&node, "conflicts");
+        node.write(
+            "hostgw.yaml",
+            &cluster(
+                "routes: {table: 100, metric: 7}\nsysctls: {net.ipv4.conf.eth1/7.rp_filter: 2, net.ipv4.nothing: 1}",
+                &[NODE_1, NODE_2, NODE_3],
+            ),
+        );
+        assert_same_plan(&node, "another table, and a sysctl that does not exist");
+        node.sh("ip address add fd00:30::11/64 dev eth0 nodad
+                 ip -6 route add fd00:244:1::/64 via fd00:30::9
+                 ip -6 route add fd00:244:2::/64 via fd00:30::9 proto 87");
+        node.settle();
+        node.write("hostgw.yaml", dual_stack::CLUSTER);
+        assert_same_plan(&node, "both families");
+        node.sh("ip link set eth0 down");
+        assert_same_plan(&node, "an interface that is down");
+    });
+}
+
+/// The reviewer has no root, no namespace, no node.
+#[test]
+fn a_reviewer_needs_no_rights() {
+    let node = node(if crate::support::namespace::is_root() { Privilege::Root } else { Privilege::User });
+    node.sh("ip route add 10.244.1.0/24 via 172.30.0.9 proto 87");
+    let live = node.hostgw(&["plan", "--json"]).expect(0);
+    node.write("snapshot.json", &node.hostgw_ok(&["snapshot"]).stdout);
+    let mut reviewer = Command::new("env");
+    reviewer.args(["-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]);
+    if crate::support::namespace::has_nobody() {
+        reviewer.args([
+            "setpriv",
+            "--reuid",
+            "65534",
+            "--regid",
+            "65534",
+            "--clear-groups",
+            "--no-new-privs",
+        ]);
+    }
+    reviewer.arg(
+        node.hostgw_command(&[])
+            .get_envs()
+            .find(|(name, _)| *name == "HOSTGW")
+            .and_then(|(_, value)| value)
+            .expect("the program"),
+    );
+    reviewer
+        .args(["plan", "--json", "--state", "snapshot.json"])
+        .current_dir(node.folder())
+        .stdin(Stdio::null());
+    let planned = Outcome::of(&node, "hostgw plan --json --state, of nobody", &mut reviewer).expect(0);
+    assert_eq!(live.stdout, planned.stdout);
+}
+
+#[test]
+fn what_is_no_snapshot_is_refused() {
+    each(|privilege| {
+        let node = node(privilege);
+        let snapshot = node.hostgw_ok(&["snapshot"]).stdout;
+        for (text, why) in [
+            ("", "EOF while parsing"),
+            ("{}", "missing field `format`"),
+            (&snapshot[..snapshot.len() / 2], "EOF while parsing"),
+            (&snapshot.replacen("\"format\": 1", "\"format\": 2", 1), "its format is 2, this hostgw knows 1"),
+        ] {
+            node.write("snapshot.json", text);
+            let refused = node.hostgw(&["plan", "--state", "snapshot.json"]).expect(3);
+            refused.warns("snapshot.json is not a snapshot").warns(why).warns("hostgw snapshot prints one");
+        }
+        node.hostgw(&["plan", "--state", "nowhere.json"]).expect(3).warns("cannot read nowhere.json");
+    });
+}
+
+/// Part of the node could not be read: the plan from the snapshot says so as the live one does.
+#[test]
+fn what_a_snapshot_could_not_read_stays_unknown() {
+    each(|privilege| {
+        let node = node(privilege);
+        let without = "setpriv --bounding-set -all --inh-caps -all --no-new-privs \"$HOSTGW\"";
+        let snapshot = node.try_sh(&format!("{without} snapshot >snapshot.json"));
+        assert_eq!(snapshot.code, 9, "{snapshot}");
+        let live = node.try_sh(&format!("{without} plan --json")).expect(9);
+        let planned = node.hostgw(&["plan", "--json", "--state", "snapshot.json"]).expect(9);
+        assert_eq!(live.stdout, planned.stdout);
+    });
+}
