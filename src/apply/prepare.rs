@@ -42,7 +42,7 @@ impl Prepared {
         Ok(Self { desired, scope, observed, plan, policy })
     }
 
-    /// The transaction that commits the plan. `node`, `file` and `now`, in seconds since 1970-01-01 00:00
+    /// The transaction that commits the plan, without checks. `node`, `file` and `now`, in seconds since 1970-01-01 00:00
     /// UTC, are for the record.
     #[must_use]
     pub const fn request<'a>(
@@ -62,6 +62,7 @@ impl Prepared {
             observed: &self.observed.state,
             released: &self.desired.released,
             policy: self.policy,
+            checks: &[],
             now,
         }
     }

@@ -11,6 +11,7 @@ use crate::{
     apply::{self, Command, Prepared, Request, StateDir},
     error::Error,
     kernel::LiveNode,
+    model::Check,
     plan::{self, Desired, Policy, Saved},
     render::Report,
 };
@@ -48,6 +49,10 @@ impl Aim for Session {
 
     fn desired(&self) -> &Desired {
         &self.prepared.desired
+    }
+
+    fn checks(&self) -> &[Check] {
+        &self.loaded.cluster.checks
     }
 
     fn report(&self) -> Report {

@@ -4,11 +4,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Failure, arguments::Consent, output::Output, signals};
 use crate::{
-    apply::{self, Command, Record, Request, StateDir},
+    apply::{self, Command, Counted, Record, Request, StateDir},
     error::{Error, Kind},
     kernel::LiveNode,
+    model::Check,
     plan::{Desired, Policy, Totals},
     render::{self, Report},
+    text::count,
 };
 
 /// What a verb that changes the node wants.
@@ -19,6 +21,10 @@ pub(super) trait Aim {
     fn check(&self) -> Result<(), Error>;
     fn dir(&self) -> &StateDir;
     fn desired(&self) -> &Desired;
+    /// What must answer before and after the change.
+    fn checks(&self) -> &[Check] {
+        &[]
+    }
     /// The plan with everything that is told about it.
     fn report(&self) -> Report;
     /// What is asked before it is committed.
@@ -48,6 +54,8 @@ pub(super) fn carry_out(
     let shown = aim.request().plan.clone();
     let description = description(aim.request().command);
     let _lock = aim.dir().lock(consent.lock_timeout, &description)?;
+    // Before the last look: what is seen there must not grow old while the checks wait for answers.
+    let counted = check_before(aim.checks(), output)?;
     aim.look()?;
     aim.check()?;
     if aim.request().plan.is_empty() {
@@ -71,9 +79,25 @@ pub(super) fn carry_out(
         show(aim)?;
     }
     let interrupt = signals::interrupt()?;
-    apply::run(&mut LiveNode, aim.dir(), &aim.request(), &interrupt)
-        .map_err(|failure| report(failure, output))?;
+    let request = Request { checks: &counted, ..aim.request() };
+    apply::run(&mut LiveNode, aim.dir(), &request, &interrupt).map_err(|failure| report(failure, output))?;
+    if !counted.is_empty() {
+        output.done(&format!("{} passed, before the change and after it.", count(counted.len(), "check")));
+    }
     Ok(Some(aim.request().plan.totals()))
+}
+
+/// Tries the checks before the change, and warns of those that do not count.
+fn check_before(checks: &[Check], output: &Output) -> Result<Vec<Counted>, Failure> {
+    if checks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let interrupt = signals::interrupt()?;
+    let before = apply::check_before(&mut LiveNode, checks, &interrupt)?;
+    for (check, why) in &before.failed {
+        output.warn(&format!("check {check} fails already before the change ({why}): it does not count"));
+    }
+    Ok(before.counted)
 }
 
 /// What a failed transaction is to whoever started it.
