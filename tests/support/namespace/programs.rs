@@ -6,7 +6,7 @@ use std::{fs, path::Path, sync::OnceLock};
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The programs, and the Debian packages they come from.
-const NEEDED: [(&str, &str); 10] = [
+const NEEDED: [(&str, &str); 12] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("iptables-save", "iptables"),
@@ -17,6 +17,8 @@ const NEEDED: [(&str, &str); 10] = [
     ("script", "bsdutils"),
     ("sysctl", "procps"),
     ("hostname", "hostname"),
+    ("ss", "iproute2"),
+    ("perl", "perl-base"),
 ];
 
 /// Fails when a program is missing.
