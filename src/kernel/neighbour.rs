@@ -111,8 +111,8 @@ impl Neighbour {
         self.request(NeighbourState::None, NeighbourFlags::Use, NLM_F_CREATE)
     }
 
-    /// Never with `NLM_F_REPLACE`, and always with the flags that the entry has: `neigh_add`
-    /// (net/core/neighbour.c) takes what is not said for what is not wanted, such as `router` or `managed`.
+    /// With the flags that the entry has, such as `router` or `managed`: `neigh_add` (net/core/neighbour.c) takes
+    /// what is not said for what is not wanted.
     fn request(&self, state: NeighbourState, flags: NeighbourFlags, netlink_flags: u16) -> Message {
         let mut request = self.0.clone();
         request.header.state = state;
