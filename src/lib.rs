@@ -40,8 +40,8 @@
 //! | [`state`] | the state of a node; prints as `ip`, `nft` and `sysctl` do |
 //! | [`plan`] | desired state, diff, checks against the node, reasons: pure |
 //! | [`render`] | a plan as text, as JSON, as commands |
-//! | [`kernel`] | Linux: observe, commit, and make what simulate needs. Netlink stays in here; `unsafe` stands in one file of it |
-//! | [`apply`] | the transaction: lock, journal, commit, verify, roll back |
+//! | [`kernel`] | Linux: observe, commit, try checks, and make what simulate needs. Netlink stays in here; `unsafe` stands in one file of it |
+//! | [`apply`] | the transaction: lock, journal, commit, verify, check, roll back |
 //! | [`simulate`] | the cluster of a file in network namespaces: applied, and proved with packets |
 //! | [`text`] | small helpers for text that people read |
 //!

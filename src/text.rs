@@ -1,4 +1,6 @@
-//! Small helpers for text that people read.
+//! Small helpers for text that people read and write.
+
+use std::time::Duration;
 
 /// The candidate that is most like `word`, if one is like it at all: at most a third of its letters differ.
 #[must_use]
@@ -51,6 +53,25 @@ pub fn list<T: std::fmt::Display>(items: &[T], limit: usize) -> String {
     }
 }
 
+/// A span of time, written as a whole number with its unit: `500ms`, `30s`, `2m`, `1h`.
+///
+/// # Errors
+/// What is wrong with it, a fragment that says what to write.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().map_err(|_| "say a whole number with its unit, as in 30s".to_owned())?;
+    let milliseconds = match unit {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "" => return Err(format!("{number} has no unit: say {number}s for seconds")),
+        _ => return Err("the units are ms, s, m and h".to_owned()),
+    };
+    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(|| "that is too long".to_owned())
+}
+
 /// Text that cannot drive a terminal, or make it show something else: see [`push_printable`].
 #[must_use]
 pub fn printable(text: &str) -> String {
@@ -84,6 +105,16 @@ mod tests {
         assert_eq!(nearest("eht0", links), Some("eth0"));
         assert_eq!(nearest("wlan0", links), None);
         assert_eq!(nearest("DOCKER0", links), Some("docker0"));
+    }
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        for wrong in ["90", "", "s", "1d", "-1s", "99999999999999999999s", "99999999999999999h"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -103,12 +103,18 @@ fn an_independent_validator_accepts_the_examples_and_refuses_mistakes() {
         assert!(errors.is_empty(), "{name}: {errors:?}");
     }
     let good = instance("examples/recipe.yaml");
-    let broken: [(&str, serde_json::Value); 5] = [
+    let broken: [(&str, serde_json::Value); 11] = [
         ("/unknownKey", serde_json::json!(1)),
         ("/clusterPrefix", serde_json::json!(10)),
         ("/nextHop", serde_json::json!("router")),
         ("/nodes/0/os", serde_json::json!("solaris")),
         ("/nodes/0/podCidr", serde_json::json!("10.244.0.0/24")),
+        ("/checks", serde_json::json!([{ "timeout": "3s" }])),
+        ("/checks", serde_json::json!([{ "tcp": "172.30.0.1:6443", "neighbour": "172.30.0.1" }])),
+        ("/checks", serde_json::json!([{ "tcp": "api.example:6443" }])),
+        ("/checks", serde_json::json!([{ "tcp": "172.30.0.1" }])),
+        ("/checks", serde_json::json!([{ "neighbour": "172.30.0.1", "timeout": 3 }])),
+        ("/checks", serde_json::json!([{ "neighbour": "172.30.0.1", "timeout": "1d" }])),
     ];
     for (pointer, value) in broken {
         let mut bad = good.clone();

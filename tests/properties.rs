@@ -3,10 +3,12 @@
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use hostgw::{
-    apply::{self, Command, Failure, Identity, Interrupt, Occasion, Request, StateDir},
+    apply::{
+        self, Answer, Command, Counted, Effort, Failure, Identity, Interrupt, Occasion, Request, StateDir,
+    },
     config::{self, Document, Format},
-    error::Kind,
-    model::Cluster,
+    error::{Error, Kind},
+    model::{Check, CheckTarget, Cluster},
     plan::{self, Desired, Policy, Saved, Scope, plan},
     state::{Route, State, SysctlKey},
 };
@@ -119,6 +121,17 @@ impl Drop for Directory {
 
 /// Runs `desired` on `node` as `hostgw apply --adopt` does.
 fn run(node: &mut ModelNode, dir: &StateDir, desired: &Desired, command: Command) -> Result<(), Failure> {
+    run_checked(node, dir, desired, command, &[])
+}
+
+/// The same, with checks that count.
+fn run_checked(
+    node: &mut ModelNode,
+    dir: &StateDir,
+    desired: &Desired,
+    command: Command,
+    checks: &[Counted],
+) -> Result<(), Failure> {
     use hostgw::apply::Observe;
     let scope = Scope::of(&desired.state, desired.prefixes.clone());
     let observed = node.observe(&scope).unwrap().state;
@@ -134,8 +147,23 @@ fn run(node: &mut ModelNode, dir: &StateDir, desired: &Desired, command: Command
         released: &desired.released,
         policy: Policy::Adopt,
         hold: None,
+        checks,
     };
     apply::run(node, dir, &request, &Interrupt::new()).map(|_| ())
+}
+
+/// Checks of so many ports.
+fn checks(count: usize) -> Vec<Check> {
+    let check = |port| Check {
+        target: CheckTarget::Tcp((Ipv4Addr::LOCALHOST, port).into()),
+        timeout: Check::DEFAULT_TIMEOUT,
+    };
+    (1..).take(count).map(check).collect()
+}
+
+/// What answers, or does not and why.
+fn answers(which: impl IntoIterator<Item = bool>) -> Vec<Answer> {
+    which.into_iter().map(|answers| if answers { Ok(()) } else { Err("told to".to_owned()) }).collect()
 }
 
 /// The desired state of the first Linux node, or nothing to test.
@@ -207,6 +235,58 @@ proptest! {
         }
     }
 
+    /// What answered before and not after costs the change, and nothing else does: after or before, never else.
+    #[test]
+    fn checks_decide_between_before_and_after(
+        cluster in cluster(),
+        before in node(),
+        pattern in prop::collection::vec(any::<(bool, bool)>(), 0..8),
+    ) {
+        let Some(desired) = wanted(&cluster, &Saved::default()) else { return Ok(()) };
+        let directory = Directory::new();
+        let mut node = ModelNode::new(before.clone());
+        let checks = checks(pattern.len());
+        let (counting, rest): (Vec<usize>, Vec<usize>) = (0..pattern.len()).partition(|at| pattern[*at].0);
+        node.answers.push_back(Ok(answers(pattern.iter().map(|(before, _)| *before))));
+        node.answers.push_back(Ok(answers(counting.iter().map(|at| pattern[*at].1))));
+        let said = apply::check_before(&mut node, &checks, &Interrupt::new()).unwrap();
+        let failed: Vec<_> = rest.iter().map(|at| (checks[*at], "told to".to_owned())).collect();
+        prop_assert_eq!(&said.failed, &failed);
+        let lost: Vec<Check> = counting.iter().filter(|at| !pattern[**at].1).map(|at| checks[*at]).collect();
+        match run_checked(&mut node, &directory.0, &desired, Command::Apply, &said.counted) {
+            Ok(()) => {
+                prop_assert!(lost.is_empty());
+                prop_assert!(plan(&desired.state, &node.state, Policy::Adopt).is_empty());
+                prop_assert!(directory.0.last_committed().unwrap().is_some());
+            }
+            Err(Failure::RolledBack { cause }) => {
+                prop_assert!(!lost.is_empty());
+                prop_assert_eq!(cause.kind, Kind::RolledBack);
+                let told: Vec<String> = lost.iter().map(|check| format!("{check}: told to")).collect();
+                match &lost[..] {
+                    [one] => prop_assert_eq!(
+                        cause.message,
+                        format!("check {} passed before the change and fails after it: told to", one)
+                    ),
+                    _ => prop_assert_eq!(cause.details, told),
+                }
+                prop_assert_eq!(&before, &node.state);
+                prop_assert!(directory.0.last_committed().unwrap().is_none());
+                prop_assert!(directory.0.saved().unwrap().0.is_empty());
+            }
+            Err(other) => prop_assert!(false, "{other:?}"),
+        }
+        prop_assert!(directory.0.open_journal().unwrap().is_none());
+        let mut probed = Vec::new();
+        if !checks.is_empty() {
+            probed.push((checks.clone(), Effort::Once));
+        }
+        if !counting.is_empty() {
+            probed.push((counting.iter().map(|at| checks[*at]).collect(), Effort::UntilItAnswers));
+        }
+        prop_assert_eq!(node.probed, probed);
+    }
+
     /// When the undo fails too, that is said, the journal stays, and a later rollback finishes.
     #[test]
     fn a_failed_undo_is_finished_later(cluster in cluster(), before in node(), from in 1_usize..20) {
@@ -247,4 +327,55 @@ proptest! {
         prop_assert!(node.state.nat.is_empty());
         prop_assert!(directory.0.saved().unwrap().0.is_empty());
     }
+}
+
+/// A node without anything, and what the recipe wants of it.
+fn fresh() -> (Directory, ModelNode, Desired) {
+    let document =
+        Document::new("recipe.yaml", include_str!("../examples/recipe.yaml").to_owned(), Format::Yaml);
+    let cluster = config::load(&document).unwrap();
+    let state = State { sysctls: sysctls(&[0; 5]), ..State::default() };
+    (Directory::new(), ModelNode::new(state), wanted(&cluster, &Saved::default()).unwrap())
+}
+
+fn cannot() -> Error {
+    Error::unexpected("the checks cannot be tried: told to fail")
+}
+
+/// A change that was to be checked is not made unchecked.
+#[test]
+fn checks_that_cannot_be_tried_before_forbid_the_change() {
+    let (_, mut node, _) = fresh();
+    node.answers.push_back(Err(cannot()));
+    let error = apply::check_before(&mut node, &checks(2), &Interrupt::new()).unwrap_err();
+    assert_eq!(error, cannot());
+}
+
+#[test]
+fn checks_that_cannot_be_tried_after_cost_the_change() {
+    let (directory, mut node, desired) = fresh();
+    let before = node.state.clone();
+    node.answers.extend([Ok(answers([true])), Err(cannot())]);
+    let said = apply::check_before(&mut node, &checks(1), &Interrupt::new()).unwrap();
+    let failure = run_checked(&mut node, &directory.0, &desired, Command::Apply, &said.counted).unwrap_err();
+    let Failure::RolledBack { cause } = failure else { panic!("{failure:?}") };
+    assert_eq!(cause, Error { kind: Kind::RolledBack, ..cannot() });
+    assert_eq!(before, node.state);
+    assert!(directory.0.open_journal().unwrap().is_none());
+}
+
+#[test]
+fn a_signal_while_checks_are_tried_is_told_from_a_failure() {
+    let (directory, mut node, desired) = fresh();
+    let before = node.state.clone();
+    let raised = Interrupt::new();
+    raised.raise();
+    let error = apply::check_before(&mut node, &checks(1), &raised).unwrap_err();
+    assert_eq!(error, Error::new(Kind::Interrupted, "interrupted; nothing was changed"));
+    node.answers.extend([Ok(answers([true])), Err(Error::new(Kind::Interrupted, "interrupted"))]);
+    let said = apply::check_before(&mut node, &checks(1), &Interrupt::new()).unwrap();
+    let failure = run_checked(&mut node, &directory.0, &desired, Command::Apply, &said.counted).unwrap_err();
+    let Failure::RolledBack { cause } = failure else { panic!("{failure:?}") };
+    assert_eq!(cause.kind, Kind::Interrupted);
+    assert_eq!(before, node.state);
 }

@@ -18,6 +18,9 @@
 //! | `kill -9` of an `apply --confirm` in the middle | the supervisor puts the state back at once | `confirm.rs`: killed at each exchange |
 //! | `kill -9` of the supervisor | the command stands in; with both gone it is told, and the next command undoes it | `confirm.rs` |
 //! | confirmed and cancelled at once, or in the last moment | who decides first wins, everybody is told the same | `confirm.rs` |
+//! | a check answers before the change and not after it | rolled back (6); one that does not answer before is told, and does not count | `checks.rs`, `tests/properties.rs` |
+//! | a check cannot even be tried | before the change nothing is changed (1), after it rolled back (6) | `faults.rs` |
+//! | a signal while checks are tried | nothing was changed, or rolled back (130), at once | `checks.rs` |
 //! | `/proc/sys` is read-only | rolled back (6); fine where the values stand | `read_only.rs` |
 //! | one part cannot be put back | the rest is; told (7), and given up with `--abandon` | `regressions.rs` |
 //! | somebody else changes what the plan rests on | refused as stale (5) | `prompt.rs` |
@@ -28,6 +31,7 @@
 //! | the journal is of an earlier boot or another namespace | set aside: what it speaks of is gone | `state_dir.rs` |
 //! | random sequences against a model of the kernel | before or after, never else | `tests/properties.rs` |
 
+mod checks;
 mod confirm;
 mod journal;
 mod lock;
@@ -38,6 +42,7 @@ mod transaction;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+pub use checks::{Answer, Before, Counted, Effort, check_before};
 pub use confirm::{Decision, Outcome, Pending, conclude, wait};
 pub use journal::{Command, Commit, Entry, Occasion, Record};
 pub use lock::{Lock, LockHeld};
@@ -48,6 +53,7 @@ pub use transaction::{Failure, Incomplete, Request, abandon, recover, restore, r
 
 use crate::{
     error::Error,
+    model::Check,
     plan::{Change, Observed, Scope},
 };
 
@@ -69,6 +75,18 @@ pub trait Node: Observe {
     /// # Errors
     /// Which change failed and why, or that it was interrupted.
     fn commit(&mut self, changes: &[Change], order: Order, interrupt: &Interrupt) -> Result<(), CommitError>;
+
+    /// Tries all `checks` at once, each for at most its timeout, and gives an answer for each. Stops as soon as
+    /// `interrupt` is raised.
+    ///
+    /// # Errors
+    /// [`Kind::Interrupted`](crate::error::Kind::Interrupted), or that a check could not even be tried.
+    fn probe(
+        &mut self,
+        checks: &[Check],
+        effort: Effort,
+        interrupt: &Interrupt,
+    ) -> Result<Vec<Answer>, Error>;
 }
 
 /// The order of the groups in a commit.

@@ -42,7 +42,7 @@ impl Prepared {
         Ok(Self { desired, scope, observed, plan, policy })
     }
 
-    /// The transaction that commits the plan.
+    /// The transaction that commits the plan at once, without checks.
     #[must_use]
     pub const fn request<'a>(&'a self, occasion: &'a Occasion) -> Request<'a> {
         Request {
@@ -54,6 +54,7 @@ impl Prepared {
             released: &self.desired.released,
             policy: self.policy,
             hold: None,
+            checks: &[],
         }
     }
 }

@@ -11,7 +11,10 @@ use crate::{
     state::{State, SysctlKey},
 };
 
-use super::{Command, CommitError, Interrupt, LastApplied, Node, Occasion, Order, Pending, Record, StateDir};
+use super::{
+    Command, CommitError, Counted, Interrupt, LastApplied, Node, Occasion, Order, Pending, Record, StateDir,
+    checks::check_after,
+};
 
 /// What a transaction is to bring about.
 #[derive(Debug)]
@@ -30,6 +33,8 @@ pub struct Request<'a> {
     pub released: &'a BTreeSet<SysctlKey>,
     /// How the plan treats what is not hostgw's.
     pub policy: Policy,
+    /// The checks that must still answer when the plan is committed: see [`check_before`](super::check_before).
+    pub checks: &'a [Counted],
     /// How long it can be confirmed before it has to be rolled back; none when it is committed at once.
     pub hold: Option<Duration>,
 }
@@ -65,9 +70,9 @@ impl Failure {
     }
 }
 
-/// Commits a plan as one transaction: writes the journal, commits, verifies by observing once more; puts
-/// everything back on any failure. The caller holds the lock, and no transaction is open. Returns until when
-/// the transaction waits for its confirmation, if it shall.
+/// Commits a plan as one transaction: writes the journal, commits, verifies by observing once more and by the
+/// checks that count; puts everything back on any failure. The caller holds the lock, and no transaction is
+/// open. Returns until when the transaction waits for its confirmation, if it shall.
 ///
 /// # Errors
 /// As [`Failure`] says.
@@ -132,6 +137,7 @@ fn commit_and_verify(
     node.commit(&request.plan.changes, Order::Forward, interrupt).map_err(commit_error)?;
     let observed = node.observe(request.scope)?;
     verify(&plan(request.desired, &observed.state, request.policy))?;
+    check_after(node, request.checks, interrupt)?;
     if interrupt.is_raised() {
         return Err(commit_error(CommitError::Interrupted));
     }

@@ -12,6 +12,7 @@ use crate::{
     apply::{self, Command, Occasion, Prepared, StateDir},
     error::Error,
     kernel::LiveNode,
+    model::Check,
     plan::{self, Policy, Saved},
     render::Report,
 };
@@ -60,6 +61,10 @@ impl Aim for Application {
 
     fn prepared(&self) -> &Prepared {
         &self.session.prepared
+    }
+
+    fn checks(&self) -> &[Check] {
+        &self.session.loaded.cluster.checks
     }
 
     fn report(&self) -> Report {

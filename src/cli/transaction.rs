@@ -11,11 +11,13 @@ use super::{
     supervisor::Supervisor,
 };
 use crate::{
-    apply::{self, Command, Occasion, Prepared, Request, StateDir},
+    apply::{self, Command, Counted, Occasion, Prepared, Request, StateDir},
     error::{Error, Kind},
     kernel::LiveNode,
+    model::Check,
     plan::{self, Policy, Totals},
     render::{self, Report},
+    text::count,
 };
 
 /// What a verb that changes the node wants.
@@ -26,6 +28,10 @@ pub(super) trait Aim {
     fn check(&self) -> Result<(), Error>;
     fn dir(&self) -> &StateDir;
     fn prepared(&self) -> &Prepared;
+    /// What must answer before and after the change.
+    fn checks(&self) -> &[Check] {
+        &[]
+    }
     /// The plan with everything that is told about it.
     fn report(&self) -> Report;
     /// Whether it can be made to wait for a confirmation.
@@ -66,6 +72,8 @@ pub(super) fn carry_out(
     let shown = aim.prepared().plan.clone();
     let occasion = aim.occasion();
     let lock = aim.dir().lock(consent.patience.lock_timeout, &description(occasion.command))?;
+    // Before the last look: what is seen there must not grow old while the checks wait for answers.
+    let counted = check_before(aim.checks(), output)?;
     aim.look()?;
     aim.check()?;
     if aim.prepared().plan.is_empty() {
@@ -89,7 +97,7 @@ pub(super) fn carry_out(
         show(aim)?;
     }
     let interrupt = signals::interrupt()?;
-    let request = Request { hold, ..aim.prepared().request(&occasion) };
+    let request = Request { hold, checks: &counted, ..aim.prepared().request(&occasion) };
     let totals = request.plan.totals();
     let mut supervisor = hold.map(|_| Supervisor::start(aim.dir(), &lock)).transpose()?;
     let pending = match apply::run(&mut LiveNode, aim.dir(), &request, &interrupt) {
@@ -103,6 +111,9 @@ pub(super) fn carry_out(
     };
     if let Some(supervisor) = &mut supervisor {
         supervisor.watch();
+    }
+    if !counted.is_empty() {
+        output.done(&format!("{} passed, before the change and after it.", count(counted.len(), "check")));
     }
     let held = supervisor.zip(pending);
     let held =
@@ -151,6 +162,19 @@ fn agreed(
         output.ask(&aim.question())?;
     }
     Ok(hold)
+}
+
+/// Tries the checks before the change, and warns of those that do not count.
+fn check_before(checks: &[Check], output: &Output) -> Result<Vec<Counted>, Failure> {
+    if checks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let interrupt = signals::interrupt()?;
+    let before = apply::check_before(&mut LiveNode, checks, &interrupt)?;
+    for (check, why) in &before.failed {
+        output.warn(&format!("check {check} fails already before the change ({why}): it does not count"));
+    }
+    Ok(before.counted)
 }
 
 /// What a failed transaction is to whoever started it.

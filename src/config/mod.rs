@@ -7,6 +7,7 @@
 //!
 //! Nothing here prints or exits: errors are values.
 
+mod checks;
 mod document;
 mod mistake;
 mod node;

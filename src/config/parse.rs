@@ -1,6 +1,6 @@
 //! The grammar of single values: prefixes and addresses, with what to say about those that are none.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -62,15 +62,7 @@ pub(super) fn address(text: &str) -> Result<IpAddr, Wrong> {
     let Ok(address) = text.parse::<IpAddr>() else {
         return Err(no_address(text));
     };
-    let kind = match address {
-        IpAddr::V4(v4) if v4.octets()[0] == 0 => Some("an unspecified address"),
-        IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
-        _ if address.is_unspecified() => Some("the unspecified address"),
-        _ if address.is_loopback() => Some("a loopback address"),
-        _ if address.is_multicast() => Some("a multicast address"),
-        _ => None,
-    };
-    if let Some(kind) = kind {
+    if let Some(kind) = nobodys(address).or(address.is_loopback().then_some("a loopback address")) {
         return Err(Wrong::new(
             format!("{text} is {kind}"),
             "give an address by which other machines reach this one",
@@ -80,6 +72,87 @@ pub(super) fn address(text: &str) -> Result<IpAddr, Wrong> {
         not_mapped(address)?;
     }
     Ok(address)
+}
+
+/// What an address is that no machine has.
+const fn nobodys(address: IpAddr) -> Option<&'static str> {
+    match address {
+        IpAddr::V4(v4) if v4.octets()[0] == 0 => Some("an unspecified address"),
+        IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
+        _ if address.is_unspecified() => Some("the unspecified address"),
+        _ if address.is_multicast() => Some("a multicast address"),
+        _ => None,
+    }
+}
+
+/// An address and a port to connect to. Loopback is allowed: what listens there may lead elsewhere.
+pub(super) fn endpoint(text: &str) -> Result<SocketAddr, Wrong> {
+    let no_port = |address: IpAddr| {
+        let hint = match address {
+            IpAddr::V4(_) => format!("add it, as in {address}:6443"),
+            IpAddr::V6(_) => {
+                "with a port an IPv6 address stands in brackets, as in \"[fd00::1]:6443\"".to_owned()
+            }
+        };
+        Wrong::new(format!("{text} has no port"), hint)
+    };
+    if let Ok(address) = text.parse() {
+        return Err(no_port(address));
+    }
+    let (address, port) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, port)) => (address, port.strip_prefix(':')),
+        None => text.rsplit_once(':').map_or((text, None), |(address, port)| (address, Some(port))),
+    };
+    let address = target(address)?;
+    let Some(port) = port else { return Err(no_port(address)) };
+    match port.parse() {
+        Ok(port) if port != 0 => Ok(SocketAddr::new(address, port)),
+        _ => Err(Wrong::new(
+            format!("{port:?} is not a port"),
+            format!("a port is a number from 1 to {}", u16::MAX),
+        )),
+    }
+}
+
+/// An address that another machine has on a link of the node.
+pub(super) fn neighbour(text: &str) -> Result<IpAddr, Wrong> {
+    let address = target(text)?;
+    if address.is_loopback() {
+        return Err(Wrong::new(format!("{text} is a loopback address"), "a neighbour is another machine"));
+    }
+    Ok(address)
+}
+
+/// An address to send packets to, in words that fit one of another machine.
+fn target(text: &str) -> Result<IpAddr, Wrong> {
+    const NOT_LINK_LOCAL: &str =
+        "give another address of that machine: which link is meant cannot be said here";
+    let Ok(address) = text.parse::<IpAddr>() else {
+        let is_zoned = text.split_once('%').is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok());
+        return Err(if is_zoned {
+            Wrong::new(format!("{text:?} has a zone"), NOT_LINK_LOCAL)
+        } else if is_host_name(text) {
+            let hint = "give its address: whether a name is found is nothing that a check should depend on";
+            Wrong::new(format!("{text:?} is a host name, not an address"), hint)
+        } else {
+            no_address(text)
+        });
+    };
+    if let Some(kind) = nobodys(address) {
+        return Err(Wrong::new(format!("{text} is {kind}"), "give the address of a machine"));
+    }
+    if let IpAddr::V6(address) = address {
+        not_mapped(address)?;
+        if address.is_unicast_link_local() {
+            return Err(Wrong::new(format!("{text} is a link-local address"), NOT_LINK_LOCAL));
+        }
+    }
+    Ok(address)
+}
+
+fn is_host_name(text: &str) -> bool {
+    text.chars().any(char::is_alphabetic)
+        && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '.' | '_'))
 }
 
 fn no_address(text: &str) -> Wrong {

@@ -57,6 +57,13 @@ pub(super) struct RawConfig {
 
     /// Knobs of the routes that hostgw writes.
     pub routes: Option<RawRoutes>,
+
+    /// What must answer before and after a change, of every Linux node: `hostgw apply` tries all of them
+    /// at once, just before the change and after it. One that answered before and does not answer after
+    /// is a reason to put everything back. One that does not answer before is warned of, and does not
+    /// count.
+    #[schemars(with = "Option<Vec<RawCheck>>", length(max = 100))]
+    pub checks: Option<Vec<Option<RawCheck>>>,
 }
 
 /// A machine of the cluster.
@@ -140,6 +147,32 @@ pub(super) struct RawRoutes {
     /// The MTU of the routes in bytes; without it, that of the interface. IPv6 needs at least 1280.
     #[schemars(example = 1450)]
     pub mtu: Option<Bounded<68, 65535>>,
+}
+
+/// Something that must answer before and after a change: `tcp` or `neighbour`, one of the two.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(
+    rename = "Check",
+    extend("oneOf" = [
+        { "required": ["tcp"], "properties": { "tcp": { "type": "string" } } },
+        { "required": ["neighbour"], "properties": { "neighbour": { "type": "string" } } },
+    ])
+)]
+pub(super) struct RawCheck {
+    /// An address and a port that accept a TCP connection from the node. An IPv6 address stands in
+    /// brackets, and in YAML the whole in quotes. Host names are not looked up.
+    #[schemars(example = "172.30.0.1:6443", example = "[fd00::1]:6443")]
+    pub tcp: Option<Endpoint>,
+
+    /// An address that answers on its link, asked afresh by ARP or neighbour discovery.
+    #[schemars(example = "172.30.0.1")]
+    pub neighbour: Option<Address>,
+
+    /// How long the one try before the change may take, and how long it is tried again after it: at most
+    /// 5m. Units are ms, s and m.
+    #[schemars(extend("default" = "5s"), example = "3s")]
+    pub timeout: Option<Time>,
 }
 
 /// A single value as the file has it, with its type.
@@ -249,6 +282,10 @@ strings! {
     Prefix: { "type": "string", "pattern": "^[0-9A-Fa-f:.]+/[0-9]{1,3}$" },
     /// An address.
     Address: { "type": "string", "pattern": "^[0-9A-Fa-f:.]+$" },
+    /// An address and a port.
+    Endpoint: { "type": "string", "pattern": "^([0-9.]+|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5}$" },
+    /// A span of time with its unit.
+    Time: { "type": "string", "pattern": "^[0-9]+(ms|s|m)$" },
 }
 
 /// `true` or `false`.

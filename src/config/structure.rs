@@ -45,6 +45,7 @@ enum Alternative {
     Text {
         /// Any text will do, not only an address or a prefix.
         free: bool,
+        example: Option<String>,
     },
     Word(String),
     Integer {
@@ -74,7 +75,10 @@ fn compile(schema: &Json, root: &Json) -> Shape {
         let target = name.strip_prefix('#').and_then(|pointer| root.pointer(pointer));
         return target.map(|target| compile(target, root)).unwrap_or_default();
     }
-    if let Some(alternatives) = schema["anyOf"].as_array().or(schema["oneOf"].as_array()) {
+    // Beside a type, they only narrow it: those rules are the validator's.
+    if schema["type"].is_null()
+        && let Some(alternatives) = schema["anyOf"].as_array().or(schema["oneOf"].as_array())
+    {
         return alternatives.iter().flat_map(|alternative| compile(alternative, root)).collect();
     }
     if let Some(word) = schema["const"].as_str() {
@@ -91,7 +95,10 @@ fn compile_type(kind: &str, schema: &Json, root: &Json) -> Option<Alternative> {
     Some(match kind {
         "null" => Alternative::Null,
         "boolean" => Alternative::Flag,
-        "string" => Alternative::Text { free: schema["pattern"].is_null() },
+        "string" => Alternative::Text {
+            free: schema["pattern"].is_null(),
+            example: schema["examples"][0].as_str().map(ToOwned::to_owned),
+        },
         "integer" => Alternative::Integer {
             min: schema["minimum"].as_i64().unwrap_or(i64::MIN).into(),
             max: schema["maximum"].as_i64().unwrap_or(i64::MAX).into(),
@@ -269,7 +276,7 @@ impl Walk<'_> {
                     message = format!("{label} is {written}, expected a whole number from {min} to {max}");
                     None
                 }
-                None => quotes(shape, &written),
+                None => quotes(shape, &written).or_else(|| example(shape)),
             },
             Value::Flag(_) | Value::Other("a date or time") => quotes(shape, &written),
             Value::Text(text) => hint_for_text(text, shape),
@@ -361,11 +368,21 @@ fn range_of(shape: &Shape) -> Option<(i128, i128)> {
 }
 
 fn takes_any_text(shape: &Shape) -> bool {
-    shape.iter().any(|alternative| matches!(alternative, Alternative::Text { free: true }))
+    shape.iter().any(|alternative| matches!(alternative, Alternative::Text { free: true, .. }))
 }
 
 fn quotes(shape: &Shape, text: &str) -> Option<String> {
     takes_any_text(shape).then(|| format!("put it in quotes: \"{text}\""))
+}
+
+/// How text of a certain form looks, where a number stands in its place.
+fn example(shape: &Shape) -> Option<String> {
+    shape.iter().find_map(|alternative| match alternative {
+        Alternative::Text { free: false, example: Some(example) } => {
+            Some(format!("write it as in {example}"))
+        }
+        _ => None,
+    })
 }
 
 fn hint_for_text(text: &str, shape: &Shape) -> Option<String> {

@@ -39,6 +39,8 @@ struct Sample {
     sysctls: Vec<(String, Result<i32, String>)>,
     table: Option<u32>,
     mtu: Option<u32>,
+    /// Last byte of the address, and the timeout in seconds.
+    checks: Vec<(u8, Option<u8>)>,
 }
 
 #[derive(Debug, Clone)]
@@ -68,16 +70,20 @@ fn sample() -> impl Strategy<Value = Sample> {
         prop::collection::btree_map("net\\.core\\.[a-z_]{1,8}", value, 0..20),
         prop::option::of(1u32..255),
         prop::option::of(1280u32..=65535),
+        prop::collection::btree_map(1_u8.., prop::option::of(1_u8..), 0..4),
     )
-        .prop_map(|((dual, node_address, nodes), masquerade, exclude, sysctls, table, mtu)| Sample {
-            dual,
-            node_address,
-            nodes,
-            masquerade,
-            exclude: exclude.into_iter().collect(),
-            sysctls: sysctls.into_iter().rev().collect(),
-            table,
-            mtu,
+        .prop_map(|((dual, node_address, nodes), masquerade, exclude, sysctls, table, mtu, checks)| {
+            Sample {
+                dual,
+                node_address,
+                nodes,
+                masquerade,
+                exclude: exclude.into_iter().collect(),
+                sysctls: sysctls.into_iter().rev().collect(),
+                table,
+                mtu,
+                checks: checks.into_iter().collect(),
+            }
         })
 }
 
@@ -110,7 +116,20 @@ impl Sample {
         let mtu = self.mtu.map(|mtu| format!("mtu{is}{mtu}"));
         let routes: Vec<String> = table.into_iter().chain(mtu).collect();
         let _ = write!(text, "routes{is}{{{}}}{end}", routes.join(", "));
+        let checks: Vec<String> = self.checks.iter().map(|check| Self::write_check(*check, is)).collect();
+        let _ = write!(text, "checks{is}[{}]{end}", checks.join(", "));
         text
+    }
+
+    fn write_check((byte, timeout): (u8, Option<u8>), is: &str) -> String {
+        let target = match byte % 4 {
+            0 => format!("tcp{is}\"172.16.1.{byte}:{}\"", 256 * u32::from(byte) + 1),
+            1 => format!("tcp{is}\"[fd01::1:{byte}]:{byte}\""),
+            2 => format!("neighbour{is}\"172.16.1.{byte}\""),
+            _ => format!("neighbour{is}\"fd01::1:{byte}\""),
+        };
+        let timeout = timeout.map_or_else(String::new, |seconds| format!(", timeout{is}\"{seconds}s\""));
+        format!("{{{target}{timeout}}}")
     }
 
     fn write_node(&self, at: usize, node: &SampleNode, is: &str) -> String {
@@ -171,6 +190,9 @@ proptest! {
         let from_toml = load(&toml).map_err(|invalid| TestCaseError::fail(invalid.to_string()))?;
         prop_assert_eq!(&from_yaml, &from_toml);
         prop_assert_eq!(from_yaml.nodes.len(), sample.nodes.len());
+        let timeouts: Vec<_> = from_yaml.checks.iter().map(|check| check.timeout.as_secs()).collect();
+        let written: Vec<_> = sample.checks.iter().map(|(_, timeout)| timeout.map_or(5, u64::from)).collect();
+        prop_assert_eq!(timeouts, written);
         for document in [yaml, toml] {
             no_mistakes_when_read_thoroughly(&document);
         }

@@ -113,6 +113,7 @@ impl Validator<'_> {
         let nat = self.nat(raw.nat.unwrap_or_default(), &prefixes);
         let sysctls = self.sysctls(raw.sysctls.unwrap_or_default(), &prefixes);
         let routes = self.routes(&raw.routes.unwrap_or_default(), &prefixes);
+        let checks = self.checks(raw.checks.unwrap_or_default());
         Some(Cluster {
             prefixes: prefixes.of,
             egress_interface,
@@ -122,6 +123,7 @@ impl Validator<'_> {
             nat,
             sysctls,
             routes,
+            checks,
         })
     }
 

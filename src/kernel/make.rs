@@ -6,29 +6,23 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use rtnetlink::{
     AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
-    packet_core::Parseable,
-    packet_route::{
-        link::LinkMessage,
-        neighbour::{NeighbourAttribute, NeighbourMessage, NeighbourState},
-        route::{RouteAttribute, RouteMessage},
-    },
+    packet_route::{link::LinkMessage, neighbour::NeighbourState},
     sys::protocols::NETLINK_ROUTE,
 };
-use rustix::io::Errno;
 
 use super::{
     Namespace,
     link::{Links, message},
-    netlink::{KernelError, Message, Socket},
-    route::{self, NLM_F_CREATE, NLM_F_EXCL, RTM_GETROUTE, RTM_NEWROUTE},
+    lookup::{self, Lookup},
+    neighbour::{self, Neighbour},
+    netlink::{Message, Socket},
+    route::{self, NLM_F_CREATE, NLM_F_EXCL, RTM_NEWROUTE},
 };
-use crate::{error::Error, model::Family, state::Route};
+use crate::{error::Error, state::Route};
 
 // linux/rtnetlink.h
 const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
-const RTM_DELNEIGH: u16 = 29;
-const RTM_GETNEIGH: u16 = 30;
 /// `IFA_F_NODAD` (linux/if_addr.h): the address is usable at once.
 const IFA_F_NODAD: u32 = 0x02;
 
@@ -173,39 +167,7 @@ impl Interfaces {
     /// # Errors
     /// The kernel's, other than that there is no route.
     pub fn lookup(&mut self, destination: IpAddr) -> Result<Lookup, Error> {
-        let mut request = RouteMessageBuilder::<IpAddr>::new()
-            .destination_prefix(destination, Family::from(destination).bits())
-            .map_err(|error| Error::unexpected(error.to_string()))?
-            .table_id(0)
-            .build();
-        request.header.protocol = 0.into();
-        request.header.kind = 0.into();
-        request.header.scope = 0.into();
-        let answer = match self.socket.get(RTM_GETROUTE, &message(&request)) {
-            Ok(answer) => answer,
-            Err(error) if is_no_route(&error) => return Ok(Lookup::default()),
-            Err(error) => {
-                return Err(Error::unexpected(format!("cannot look up a route to {destination}: {error}")));
-            }
-        };
-        let parsed = answer.iter().find_map(|(_, payload)| RouteMessage::parse(payload).ok());
-        let Some(parsed) = parsed else { return Ok(Lookup::default()) };
-        let mut lookup = Lookup { found: true, ..Lookup::default() };
-        for attribute in &parsed.attributes {
-            if let RouteAttribute::Gateway(gateway) = attribute {
-                lookup.gateway = route::ip(gateway);
-            }
-        }
-        Ok(lookup)
-    }
-
-    fn neighbours(&mut self) -> Result<Vec<NeighbourMessage>, Error> {
-        let request = message(&NeighbourMessage::default());
-        let dump = self
-            .socket
-            .dump(RTM_GETNEIGH, 0, &request)
-            .map_err(|error| Error::unexpected(format!("cannot read the neighbours: {error}")))?;
-        Ok(dump.iter().filter_map(|(_, payload)| NeighbourMessage::parse(payload).ok()).collect())
+        lookup::lookup(&mut self.socket, destination)
     }
 
     /// Forgets every neighbour that was found by asking. The neighbour table is one for all namespaces of
@@ -214,20 +176,9 @@ impl Interfaces {
     /// # Errors
     /// The kernel's.
     pub fn forget_neighbours(&mut self) -> Result<(), Error> {
-        let found = self.neighbours()?;
-        let passing = |neighbour: &NeighbourMessage| {
-            !matches!(neighbour.header.state, NeighbourState::Permanent | NeighbourState::Noarp)
-        };
-        let messages: Vec<Message> = found
-            .into_iter()
-            .filter(passing)
-            .map(|mut neighbour| {
-                neighbour
-                    .attributes
-                    .retain(|attribute| matches!(attribute, NeighbourAttribute::Destination(_)));
-                Message { message_type: RTM_DELNEIGH, flags: 0, payload: message(&neighbour) }
-            })
-            .collect();
+        let neighbours = self.neighbours()?;
+        let messages: Vec<Message> =
+            neighbours.iter().filter(|found| found.is_passing()).map(Neighbour::removal).collect();
         // One that went by itself meanwhile is as good as forgotten.
         let _ = self.socket.transact(&messages);
         Ok(())
@@ -238,29 +189,16 @@ impl Interfaces {
     /// # Errors
     /// The kernel's.
     pub fn neighbour_answers(&mut self, address: IpAddr) -> Result<Option<bool>, Error> {
-        let is_it = |neighbour: &NeighbourMessage| {
-            neighbour.attributes.iter().any(|attribute| match attribute {
-                NeighbourAttribute::Destination(found) => neighbour_address(found) == Some(address),
-                _ => false,
-            })
-        };
         let neighbours = self.neighbours()?;
-        Ok(neighbours.iter().find(|neighbour| is_it(neighbour)).map(|neighbour| {
-            !matches!(neighbour.header.state, NeighbourState::Failed | NeighbourState::Incomplete)
+        let found = neighbours.iter().find(|neighbour| neighbour.address() == Some(address));
+        Ok(found.map(|neighbour| {
+            !matches!(neighbour.state(), NeighbourState::Failed | NeighbourState::Incomplete)
         }))
     }
-}
 
-fn is_no_route(error: &KernelError) -> bool {
-    matches!(error.errno, Errno::NETUNREACH | Errno::HOSTUNREACH | Errno::ACCESS | Errno::INVAL)
-}
-
-const fn neighbour_address(address: &rtnetlink::packet_route::neighbour::NeighbourAddress) -> Option<IpAddr> {
-    use rtnetlink::packet_route::neighbour::NeighbourAddress;
-    match address {
-        NeighbourAddress::Inet(address) => Some(IpAddr::V4(*address)),
-        NeighbourAddress::Inet6(address) => Some(IpAddr::V6(*address)),
-        _ => None,
+    fn neighbours(&mut self) -> Result<Vec<Neighbour>, Error> {
+        neighbour::all(&mut self.socket)
+            .map_err(|error| Error::unexpected(format!("cannot read the neighbours: {error}")))
     }
 }
 
@@ -281,13 +219,4 @@ fn with_peer(mut near: LinkMessage, far: LinkMessage) -> LinkMessage {
         }
     }
     near
-}
-
-/// Where a packet goes next.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Lookup {
-    /// Whether there is a route at all.
-    pub found: bool,
-    /// The next hop; none when the destination is on-link.
-    pub gateway: Option<IpAddr>,
 }

@@ -6,10 +6,13 @@ mod fault;
 mod ffi;
 mod fingerprint;
 mod link;
+mod lookup;
 mod make;
 mod namespace;
 mod nat;
+mod neighbour;
 mod netlink;
+mod probe;
 mod route;
 mod sysctl;
 #[cfg(test)]
@@ -23,9 +26,9 @@ use std::{
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
 use crate::{
-    apply::{CommitError, Identity, Interrupt, Node, Observe, Order},
+    apply::{Answer, CommitError, Effort, Identity, Interrupt, Node, Observe, Order},
     error::Error,
-    model::Family,
+    model::{Check, Family},
     plan::{Change, NatChange, Observed, RouteChange, Scope, SysctlChange},
     state::{Host, State},
 };
@@ -34,7 +37,8 @@ use netlink::{KernelError, Message, Refused, Socket};
 
 pub use fault::hand_on;
 pub use fingerprint::{Fingerprint, fingerprint};
-pub use make::{Interfaces, Lookup};
+pub use lookup::Lookup;
+pub use make::Interfaces;
 pub use namespace::{Namespace, become_root_of_own_user_namespace};
 pub use sysctl::can_write;
 
@@ -92,6 +96,15 @@ impl Node for LiveNode {
             }
             Order::Undo => undo(&groups, interrupt),
         }
+    }
+
+    fn probe(
+        &mut self,
+        checks: &[Check],
+        effort: Effort,
+        interrupt: &Interrupt,
+    ) -> Result<Vec<Answer>, Error> {
+        probe::probe(checks, effort, interrupt)
     }
 }
 

@@ -421,19 +421,10 @@ pub fn hint(error: &KernelError) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::Command;
-
     use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
     use super::*;
-    use crate::kernel::testing::in_namespace;
-
-    /// Runs a shell script in this thread's namespace.
-    fn sh(script: &str) -> String {
-        let output = Command::new("sh").args(["-ec", script]).output().expect("a shell");
-        assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).expect("text")
-    }
+    use crate::kernel::testing::{in_namespace, sh};
 
     const LINK: &str = "ip link set lo up; ip link add eth0 type veth peer name peer; \
                         ip addr add 172.30.0.11/24 dev eth0; ip link set eth0 up; ip link set peer up;";

@@ -37,3 +37,10 @@ pub(super) fn in_namespace(test: impl FnOnce() + Send + 'static) {
         std::panic::resume_unwind(panic);
     }
 }
+
+/// Runs a script, which must succeed, in the namespace of the calling thread; its standard output.
+pub(super) fn sh(script: &str) -> String {
+    let output = Command::new("sh").args(["-ec", script]).output().expect("a shell");
+    assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("text")
+}

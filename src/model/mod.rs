@@ -4,11 +4,13 @@
 //! of itself (overlaps, duplicates, membership in the cluster prefix). What one object can check is
 //! checked by its constructor, here.
 
+mod check;
 mod family;
 mod interface;
 mod path;
 mod pod_cidr;
 
+pub use check::{Check, CheckTarget};
 pub use family::{Family, PerFamily};
 pub use interface::{InterfaceName, InvalidInterfaceName};
 pub use path::{ConfigPath, Segment};
@@ -40,6 +42,8 @@ pub struct Cluster {
     pub sysctls: Vec<(SysctlKey, String)>,
     /// `routes`.
     pub routes: RouteOptions,
+    /// `checks`, in the order of the file, targets unique. The plan does not depend on them.
+    pub checks: Vec<Check>,
 }
 
 impl Cluster {

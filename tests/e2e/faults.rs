@@ -3,7 +3,7 @@
 //! `fault-injection`, as `tests/run` makes it.
 
 use super::{NODE_1, NODE_2, NODE_3, RECIPE, cluster, node};
-use crate::support::namespace::{Namespace, Outcome, Privilege, is_root};
+use crate::support::namespace::{Namespace, Outcome, Peer, Privilege, is_root};
 
 /// No plan here takes more exchanges; beyond it something does not end.
 const MOST: usize = 400;
@@ -16,20 +16,24 @@ struct Scenario {
     verb: &'static str,
 }
 
-/// Plans that add, change and remove.
-fn scenarios() -> [Scenario; 3] {
+/// What answers at the other end of the cable.
+const CHECKS: &str = "\nchecks: [{tcp: '172.30.0.1:8080'}, {neighbour: 172.30.0.1}]\n";
+
+/// Plans that add, change and remove, and one with checks.
+fn scenarios() -> [Scenario; 4] {
     let three = cluster("", &[NODE_1, NODE_2, NODE_3]);
     let changed = cluster("nextHop: node-address\nnat: {randomFully: true}", &[NODE_1, NODE_2]);
     [
         Scenario { name: "add", before: None, file: Some(RECIPE.to_owned()), verb: "apply" },
         Scenario { name: "change", before: Some(three), file: Some(changed), verb: "apply" },
         Scenario { name: "remove", before: Some(RECIPE.to_owned()), file: None, verb: "destroy" },
+        Scenario { name: "check", before: None, file: Some(format!("{RECIPE}{CHECKS}")), verb: "apply" },
     ]
 }
 
 impl Scenario {
-    /// A node where `before` stands.
-    fn node(&self) -> Namespace {
+    /// A node where `before` stands, and the machine at the other end where there are checks.
+    fn node(&self) -> (Namespace, Option<Peer>) {
         let node = node(if is_root() { Privilege::Root } else { Privilege::User });
         node.sh("echo 1 >/proc/sys/net/ipv4/conf/lan0/forwarding; echo 0 >/proc/sys/net/ipv4/conf/all/accept_redirects");
         if let Some(before) = &self.before {
@@ -39,7 +43,14 @@ impl Scenario {
         if let Some(file) = &self.file {
             node.write("hostgw.yaml", file);
         }
-        node
+        let has_checks = self.file.as_ref().is_some_and(|file| file.ends_with(CHECKS));
+        let peer = has_checks.then(|| {
+            let peer = Peer::behind(&node, "lan0", &[8080]);
+            peer.sh(&node, "ip address add 172.30.0.1/24 dev far");
+            node.settle();
+            peer
+        });
+        (node, peer)
     }
 
     fn run(&self, node: &Namespace, fault: &str) -> Outcome {
@@ -50,7 +61,7 @@ impl Scenario {
 
     /// Calls `each` for the fault `kind` at every exchange of the command, until one comes after the last.
     fn at_every_exchange(&self, kind: &str, each: impl Fn(&Namespace, &str, &Outcome)) {
-        let node = self.node();
+        let (node, _peer) = self.node();
         let before = state(&node);
         for number in 1.. {
             assert!(number < MOST, "{}: no end of exchanges", self.name);
@@ -64,6 +75,8 @@ impl Scenario {
             if outcome.code == 0 {
                 // It came through: a read that was repeated. The plan is in force, whole.
                 assert_ne!(before, state(&node), "{outcome}");
+                // No fault makes a check count less.
+                assert!(!outcome.stderr.contains("does not count"), "{outcome}");
                 node.hostgw_ok(&["rollback", "--yes"]);
                 assert_eq!(before, state(&node), "{outcome}");
             } else {
@@ -137,7 +150,7 @@ fn a_kill_at_every_exchange_is_put_right() {
 #[test]
 fn a_rollback_killed_at_every_exchange_goes_on() {
     let [add, ..] = scenarios();
-    let node = add.node();
+    let (node, _peer) = add.node();
     let before = state(&node);
     for number in 1.. {
         assert!(number < MOST, "no end of exchanges");

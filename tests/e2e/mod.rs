@@ -5,6 +5,7 @@
 //! runs the suite can be both.
 
 mod changes;
+mod checks;
 mod colour;
 mod confirm;
 mod conflict;

@@ -1,10 +1,11 @@
 //! A node in memory, to give the failures that a kernel cannot be made to give on demand.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use hostgw::{
-    apply::{CommitError, Interrupt, Node, Observe, Order},
-    error::Error,
+    apply::{Answer, CommitError, Effort, Interrupt, Node, Observe, Order},
+    error::{Error, Kind},
+    model::Check,
     plan::{Change, Observed, Scope},
     state::{Route, State, SysctlKey},
 };
@@ -19,6 +20,10 @@ pub struct ModelNode {
     pub fail_from: Option<usize>,
     /// Exchanges so far.
     pub exchanges: usize,
+    /// What the checks will answer, each time they are tried; an error when they cannot be tried.
+    pub answers: VecDeque<Result<Vec<Answer>, Error>>,
+    /// The checks that were tried so far, and how.
+    pub probed: Vec<(Vec<Check>, Effort)>,
 }
 
 impl ModelNode {
@@ -103,5 +108,18 @@ impl Node for ModelNode {
             }
         }
         Ok(())
+    }
+
+    fn probe(
+        &mut self,
+        checks: &[Check],
+        effort: Effort,
+        interrupt: &Interrupt,
+    ) -> Result<Vec<Answer>, Error> {
+        self.probed.push((checks.to_vec(), effort));
+        if interrupt.is_raised() {
+            return Err(Error::new(Kind::Interrupted, "interrupted"));
+        }
+        self.answers.pop_front().expect("an answer")
     }
 }

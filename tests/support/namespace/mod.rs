@@ -6,6 +6,7 @@
 
 mod kept;
 mod outcome;
+mod peer;
 mod programs;
 mod witness;
 
@@ -25,6 +26,7 @@ use std::{
 
 pub use kept::Kept;
 pub use outcome::{Outcome, Snapshots};
+pub use peer::Peer;
 pub use witness::without_counters;
 
 /// Who the ordinary user is when the suite runs as root: nobody.

@@ -1,0 +1,83 @@
+//! The rules for checks.
+
+use std::{collections::HashMap, time::Duration};
+
+use super::{
+    mistake::{Finding, Place},
+    parse,
+    raw::RawCheck,
+    validate::Validator,
+};
+use crate::{
+    model::{Check, CheckTarget, ConfigPath},
+    text::duration,
+};
+
+impl Validator<'_> {
+    pub fn checks(&mut self, raw: Vec<Option<RawCheck>>) -> Vec<Check> {
+        let path = ConfigPath::root().key("checks");
+        if raw.len() > Check::MOST {
+            let message = format!("there are {} checks, and {} are the most", raw.len(), Check::MOST);
+            let hint = "check what everything else depends on";
+            self.report(Finding::new(message, Place::value(path.clone())).hint(hint));
+        }
+        let mut seen: HashMap<CheckTarget, usize> = HashMap::new();
+        let mut checks = Vec::with_capacity(raw.len());
+        for (index, raw) in raw.into_iter().enumerate() {
+            let path_of = |index: usize| path.index(index);
+            let Some(raw) = self.require(raw) else { continue };
+            let timeout = self.timeout(&raw, &path_of(index));
+            let Some(target) = self.target(&raw, &path_of(index)) else { continue };
+            if let Some(first) = seen.get(&target) {
+                let finding =
+                    Finding::new(format!("{target} is checked twice"), Place::value(path_of(index)))
+                        .related("first here", Place::value(path_of(*first)));
+                self.report(finding.hint("remove one of the two"));
+                continue;
+            }
+            seen.insert(target, index);
+            checks.push(Check { target, timeout });
+        }
+        checks
+    }
+
+    fn target(&mut self, raw: &RawCheck, path: &ConfigPath) -> Option<CheckTarget> {
+        let (key, parsed) = match (&raw.tcp, &raw.neighbour) {
+            (Some(text), None) => ("tcp", parse::endpoint(&text.0).map(CheckTarget::Tcp)),
+            (None, Some(text)) => ("neighbour", parse::neighbour(&text.0).map(CheckTarget::Neighbour)),
+            (Some(_), Some(_)) => {
+                let message = format!("{path} has both tcp and neighbour");
+                self.report(Finding::new(message, Place::value(path.clone())).hint("make two checks of it"));
+                return None;
+            }
+            (None, None) => {
+                if self.is_wrong(&path.key("tcp")) || self.is_wrong(&path.key("neighbour")) {
+                    return self.require(None);
+                }
+                let message = format!("{path} has neither tcp nor neighbour");
+                let hint = "say what is to be tried, as in `tcp: 172.30.0.1:6443` or `neighbour: 172.30.0.1`";
+                self.report(Finding::new(message, Place::value(path.clone())).hint(hint));
+                return None;
+            }
+        };
+        parsed.map_err(|wrong| self.refuse(wrong, Place::value(path.key(key)))).ok()
+    }
+
+    fn timeout(&mut self, raw: &RawCheck, path: &ConfigPath) -> Duration {
+        let Some(text) = &raw.timeout else { return Check::DEFAULT_TIMEOUT };
+        let text = &text.0;
+        let (message, hint) = match duration(text) {
+            Ok(time) if time.is_zero() => {
+                (format!("a timeout of {text} leaves no time to answer"), "5s is the usual one".to_owned())
+            }
+            Ok(time) if time > Check::MAX_TIMEOUT => (
+                format!("a timeout of {text} is too long"),
+                "5m is the longest: an apply waits for it".to_owned(),
+            ),
+            Ok(time) => return time,
+            Err(why) => (format!("{text:?} is not a span of time"), why),
+        };
+        self.report(Finding::new(message, Place::value(path.key("timeout"))).hint(hint));
+        Check::DEFAULT_TIMEOUT
+    }
+}

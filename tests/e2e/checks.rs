@@ -1,0 +1,180 @@
+//! `checks:` with a machine at the other end of the cable: what passes, what fails already before the change,
+//! what the change takes away, and signals while answers are waited for.
+
+use std::process::{Child, Stdio};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::{NODE_1, NODE_2, assert_no_record, cluster, node, settled};
+use crate::support::namespace::{Namespace, Outcome, Peer, Privilege, Snapshots, each};
+
+/// A node whose router 172.30.0.1 listens on port 8080. In what the file says are the pods of node linux-2, the
+/// router has 10.244.1.9, by the node's default route, and 10.244.1.7, by an on-link route of somebody else's
+/// that routes as long as /16 in the main table win over.
+fn node_with_router(privilege: Privilege) -> (Namespace, Peer) {
+    let node = node(privilege);
+    let router = Peer::behind(&node, "lan0", &[8080]);
+    router.sh(
+        &node,
+        "ip address add 172.30.0.1/24 dev far
+         ip address add 10.244.1.7/32 dev far
+         ip address add 10.244.1.9/32 dev lo",
+    );
+    node.sh("ip route add default via 172.30.0.1
+             ip route add 10.244.1.0/29 dev eth0 scope link table 100
+             ip rule add to 10.244.1.7 lookup main suppress_prefixlength 15 priority 100
+             ip rule add to 10.244.1.7 lookup 100 priority 101");
+    node.settle();
+    (node, router)
+}
+
+/// The two nodes with these checks, each a line of YAML.
+fn checked(checks: &[&str]) -> String {
+    let checks: String = checks.iter().map(|check| format!("  - {check}\n")).collect();
+    format!("{}checks:\n{checks}", cluster("", &[NODE_1, NODE_2]))
+}
+
+/// The kernel gives an address up after 0.2 seconds instead of three.
+fn give_up_soon(node: &Namespace) {
+    node.sh("ip ntable change name arp_cache dev eth0 retrans 60");
+}
+
+#[test]
+fn what_passes_counts_and_what_fails_before_does_not() {
+    each(|privilege| {
+        let (node, _router) = node_with_router(privilege);
+        give_up_soon(&node);
+        let mut snapshots = Snapshots::default();
+        let passing = ["tcp: 172.30.0.1:8080", "neighbour: 172.30.0.1", "neighbour: 172.30.0.11"];
+        node.write("hostgw.yaml", &checked(&passing));
+        let before = node.witness();
+        snapshots.compare("checks-pass", &node.hostgw_ok(&["apply", "--yes"]));
+        settled(&node);
+        node.hostgw_ok(&["rollback", "--yes"]);
+        node.assert_unchanged(&before, "apply with checks, and rollback");
+
+        let failing = ["{tcp: 172.30.0.1:9, timeout: 5m}", "neighbour: 172.30.0.77", "neighbour: 10.244.1.9"];
+        let mixed: Vec<&str> = failing.into_iter().chain(passing).collect();
+        node.write("hostgw.yaml", &checked(&mixed));
+        snapshots.compare("checks-fail-before", &node.hostgw_ok(&["apply", "--yes"]));
+        // With nothing to do, nothing is tried.
+        let again = node.hostgw_ok(&["apply", "--yes"]);
+        assert_eq!(again.stderr, "", "{again}");
+        let destroyed = node.hostgw_ok(&["destroy", "--yes"]);
+        assert!(!destroyed.stderr.contains("check"), "{destroyed}");
+        node.assert_unchanged(&before, "apply with failing checks, and destroy");
+
+        node.write("hostgw.yaml", &checked(&failing));
+        snapshots.compare("checks-none-counts", &node.hostgw_ok(&["apply", "--yes"]));
+        snapshots.conclude();
+    });
+}
+
+/// The routes to the pods of node linux-2 take the way to two machines that are not pods.
+#[test]
+fn what_the_change_takes_away_is_given_back() {
+    each(|privilege| {
+        let (node, _router) = node_with_router(privilege);
+        give_up_soon(&node);
+        let mut snapshots = Snapshots::default();
+        let (by_router, on_link) =
+            ("{tcp: 10.244.1.9:8080, timeout: 3s}", "{neighbour: 10.244.1.7, timeout: 3s}");
+        let cases: [(&str, &[&str]); 3] = [
+            ("checks-lose-tcp", &[by_router, "neighbour: 172.30.0.1"]),
+            ("checks-lose-neighbour", &["tcp: 172.30.0.1:8080", on_link]),
+            ("checks-lose-all", &[by_router, "tcp: 172.30.0.1:9", on_link]),
+        ];
+        let before = node.witness();
+        for (name, checks) in cases {
+            node.write("hostgw.yaml", &checked(checks));
+            snapshots.compare(name, &node.hostgw(&["apply", "--yes"]).expect(6));
+            node.assert_unchanged(&before, name);
+            assert_no_record(&node);
+        }
+        // Nothing of the file but the checks kept it from being applied.
+        node.write("hostgw.yaml", &checked(&["tcp: 172.30.0.1:8080"]));
+        node.hostgw_ok(&["apply", "--yes"]);
+        snapshots.conclude();
+    });
+}
+
+/// An undo does not wait for checks, and a check that failed once is tried again by the next apply.
+#[test]
+fn what_was_given_back_can_be_applied_when_the_way_is_free() {
+    each(|privilege| {
+        let (node, router) = node_with_router(privilege);
+        give_up_soon(&node);
+        node.write("hostgw.yaml", &checked(&["{tcp: 10.244.1.9:8080, timeout: 2s}"]));
+        node.hostgw(&["apply", "--yes"]).expect(6);
+        // Now the address is where the file says that it is: behind 10.244.1.1.
+        router.sh(&node, "ip address add 10.244.1.1/32 dev far");
+        node.hostgw_ok(&["apply", "--yes"]).warns("1 check passed, before the change and after it.");
+        settled(&node);
+    });
+}
+
+fn start_apply(node: &Namespace) -> Child {
+    node.hostgw_command(&["apply", "--yes"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("hostgw")
+}
+
+/// Waits until hostgw waits for an answer, and interrupts it.
+fn interrupt_waiting(node: &Namespace, name: &str, child: Child) -> Outcome {
+    node.wait_until("a connection that nobody answers", || {
+        !node.run(["ss", "-Htn", "state", "syn-sent"]).trim().is_empty()
+    });
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a process id");
+    kill_process(pid, Signal::INT).expect("a child that was not waited for");
+    Outcome::from_output(node, name, child.wait_with_output().expect("our child"))
+}
+
+#[test]
+fn a_signal_while_a_check_waits_is_answered_at_once() {
+    each(|privilege| {
+        let (node, router) = node_with_router(privilege);
+        let mut snapshots = Snapshots::default();
+        // Somebody who takes packets and says nothing.
+        let far = router.sh(&node, "ip -o link show far | sed 's/.*ether //; s/ .*//'");
+        node.sh(&format!("ip neigh add 172.30.0.99 lladdr {} dev eth0 nud permanent", far.trim()));
+        let before = node.witness();
+
+        node.write("hostgw.yaml", &checked(&["{tcp: 172.30.0.99:80, timeout: 5m}"]));
+        let outcome = interrupt_waiting(&node, "hostgw apply --yes, interrupted before", start_apply(&node));
+        assert_eq!(outcome.code, 130, "{outcome}");
+        node.assert_unchanged(&before, "a signal before the change");
+        assert_no_record(&node);
+        snapshots.compare("checks-interrupted-before", &outcome);
+
+        node.write("hostgw.yaml", &checked(&["{tcp: 10.244.1.9:8080, timeout: 5m}"]));
+        let child = start_apply(&node);
+        node.wait_until("the change is in force", || node.sysctl("net.ipv4.ip_forward") == "1");
+        let outcome = interrupt_waiting(&node, "hostgw apply --yes, interrupted after", child);
+        assert_eq!(outcome.code, 130, "{outcome}");
+        node.assert_unchanged(&before, "a signal after the change");
+        assert_no_record(&node);
+        snapshots.compare("checks-interrupted-after", &outcome);
+        snapshots.conclude();
+    });
+}
+
+/// The plan is the same with checks and without, and asks nobody.
+#[test]
+fn a_plan_does_not_depend_on_checks() {
+    each(|privilege| {
+        let (node, _router) = node_with_router(privilege);
+        let plans = |node: &Namespace| {
+            [vec!["plan"], vec!["plan", "--json"]].map(|verb| {
+                let plan = node.hostgw_ok(&verb);
+                (plan.stdout, plan.stderr)
+            })
+        };
+        node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]));
+        let without = plans(&node);
+        node.write("hostgw.yaml", &checked(&["neighbour: 172.30.0.77", "tcp: 172.30.0.1:9"]));
+        assert_eq!(plans(&node), without);
+        assert_eq!(node.run(["ip", "neigh", "show", "172.30.0.77"]), "");
+    });
+}

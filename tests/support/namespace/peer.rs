@@ -1,0 +1,77 @@
+//! A machine on the other end of a test's cable.
+
+use std::{
+    io::{BufRead, BufReader},
+    process::{Child, Stdio},
+};
+
+use super::Namespace;
+
+/// A network namespace of its own where the ports listen that it was made with; it goes with this value, or
+/// with the process of the test.
+pub struct Peer {
+    child: Child,
+}
+
+/// Listens on the ports that it is told, and ends with its standard input. perl-base is essential on Debian and
+/// Ubuntu; `nc` is not.
+const LISTEN: &str = r#"
+use Socket;
+$SIG{INT} = $SIG{HUP} = 'IGNORE';
+my $watched = '';
+vec($watched, 0, 1) = 1;
+my @listeners = map {
+    socket(my $listener, PF_INET, SOCK_STREAM, 0) or die $!;
+    bind($listener, sockaddr_in($_, INADDR_ANY)) or die $!;
+    listen($listener, 100) or die $!;
+    vec($watched, fileno($listener), 1) = 1;
+    $listener
+} @ARGV;
+$| = 1;
+print "ready\n";
+while (select(my $ready = $watched, undef, undef, undef) > 0) {
+    last if vec($ready, 0, 1);
+    for my $listener (@listeners) {
+        accept(my $connection, $listener) if vec($ready, fileno($listener), 1);
+    }
+}
+"#;
+
+impl Peer {
+    /// Takes the interface `end` of `node`, calls it `far`, and listens on `ports`.
+    pub fn behind(node: &Namespace, end: &str, ports: &[u16]) -> Self {
+        let ports = ports.iter().map(ToString::to_string);
+        let mut child = node
+            .command("unshare")
+            .args(["-n", "perl", "-e", LISTEN])
+            .args(ports)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare");
+        let mut ready = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut ready).expect("text");
+        assert_eq!(ready, "ready\n", "nobody listens");
+        let peer = Self { child };
+        node.sh(&format!("ip link set {end} netns {} name far", peer.child.id()));
+        peer.sh(
+            node,
+            "echo 0 >/proc/sys/net/ipv6/conf/far/accept_dad; ip link set lo up; ip link set far up",
+        );
+        peer
+    }
+
+    /// Runs a script there, which must succeed; `node` is the namespace at the other end.
+    #[track_caller]
+    pub fn sh(&self, node: &Namespace, script: &str) -> String {
+        let process = self.child.id().to_string();
+        node.succeed(script, node.command("nsenter").args(["-t", &process, "-n", "sh", "-ec", script]))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        drop(self.child.stdin.take());
+        let _ = self.child.wait();
+    }
+}
