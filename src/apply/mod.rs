@@ -24,6 +24,7 @@
 //! | `/proc/sys` is read-only | rolled back (6); fine where the values stand | `read_only.rs` |
 //! | one part cannot be put back | the rest is; told (7), and given up with `--abandon` | `regressions.rs` |
 //! | somebody else changes what the plan rests on | refused as stale (5) | `prompt.rs` |
+//! | the node moved since a plan was saved | refused as stale (5), with what moved; unrelated changes do not matter | `saved_plan.rs` |
 //! | somebody else stands where the way back leads | refused before anything is undone (10) | `conflict.rs` |
 //! | two applies at once | one of them does it, the other has nothing left to do; or waits, and gives up (4) | `together.rs`, `refusals.rs` |
 //! | the state directory cannot be written | nothing is changed (1) | `refusals.rs` |

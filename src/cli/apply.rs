@@ -2,28 +2,36 @@
 
 use super::{
     Failure, Verdict,
-    arguments::{ApplyOptions, DestroyOptions},
+    arguments::{ApplyOptions, Consent, DestroyOptions},
     occasion,
     output::Output,
+    saved_plan::SavedPlan,
     session::{Session, check_complete, check_conflicts, state_dir},
     transaction::{Aim, Done, carry_out},
 };
 use crate::{
     apply::{self, Command, Occasion, Prepared, StateDir},
-    error::Error,
+    error::{Error, Kind},
     kernel::LiveNode,
     model::Check,
     plan::{self, Policy, Saved},
     render::Report,
+    text::count,
 };
 
 /// Brings this node to what the file says.
 pub(super) fn run(options: &ApplyOptions, output: &Output) -> Verdict {
     let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
-    let mut application = Application { session: Session::live(&options.target, policy)?, dir: state_dir()? };
-    if let Some(Done { totals, held }) =
-        carry_out(&mut application, &options.consent, options.confirm, output)?
-    {
+    let plan = options.plan.as_deref().map(SavedPlan::read).transpose()?;
+    let session = match &plan {
+        Some(plan) => plan.session()?,
+        None => Session::live(&options.target, policy)?,
+    };
+    let allowed = options.allow_removals;
+    let mut application = Application { session, dir: state_dir()?, plan, allowed };
+    // Who saved a plan has seen it, and agreed to it.
+    let consent = Consent { yes: options.consent.yes || application.plan.is_some(), ..options.consent };
+    if let Some(Done { totals, held }) = carry_out(&mut application, &consent, options.confirm, output)? {
         output.done(&format!(
             "Applied to node {} and verified: {} added, {} changed, {} removed.",
             application.session.node_name(),
@@ -34,14 +42,23 @@ pub(super) fn run(options: &ApplyOptions, output: &Output) -> Verdict {
         if let Some(held) = held {
             held.wait(output)?;
         }
+    } else if application.plan.is_some() {
+        output.done("The saved plan is already in force.");
     }
     Ok(0)
 }
+
+/// From so many routes on it is worth asking again.
+const MASS: usize = 10;
 
 /// The way to what a configuration wants.
 struct Application {
     session: Session,
     dir: StateDir,
+    /// The one that it has to be.
+    plan: Option<SavedPlan>,
+    /// How many routes may go.
+    allowed: Option<usize>,
 }
 
 impl Aim for Application {
@@ -52,7 +69,12 @@ impl Aim for Application {
     fn check(&self) -> Result<(), Error> {
         self.session.check()?;
         check_complete(&self.session.prepared.plan)?;
-        check_conflicts(&self.session.prepared.plan, "remove what stands there, or take it over with --adopt")
+        check_conflicts(
+            &self.session.prepared.plan,
+            "remove what stands there, or take it over with --adopt",
+        )?;
+        self.plan.as_ref().map_or(Ok(()), |plan| plan.check(&self.session))?;
+        self.check_removals()
     }
 
     fn dir(&self) -> &StateDir {
@@ -80,7 +102,32 @@ impl Aim for Application {
     }
 
     fn occasion(&self) -> Occasion {
-        occasion::of_apply(&self.session.loaded.document, self.session.node_name())
+        match &self.plan {
+            Some(plan) => plan.occasion(),
+            None => occasion::of_apply(&self.session.loaded.document, self.session.node_name()),
+        }
+    }
+}
+
+impl Application {
+    /// That a file which lost its nodes does not take the routes with it unseen.
+    fn check_removals(&self) -> Result<(), Error> {
+        let Prepared { plan, observed, desired, .. } = &self.session.prepared;
+        let removed = plan::removed_routes(plan);
+        let standing = observed.state.routes.iter().filter(|route| route.is_owned()).count();
+        let leaves_none = desired.state.routes.iter().all(|route| route.next.gateway.is_none());
+        let is_mass = removed >= MASS && removed * 2 > standing;
+        if removed == 0 || !(is_mass || leaves_none) || self.allowed == Some(removed) {
+            return Ok(());
+        }
+        let said = self.allowed.map_or_else(String::new, |said| format!(", not {said}"));
+        let left = if leaves_none { "; no other node is left in the file" } else { "" };
+        let message = format!(
+            "this plan removes {removed} of the {} that hostgw has here{said}{left}; nothing was changed",
+            count(standing, "route")
+        );
+        Err(Error::new(Kind::Declined, message)
+            .with_hint(format!("if the file is right, say --allow-removals {removed}")))
     }
 }
 

@@ -13,10 +13,11 @@ Exit codes:
     2  changes pending, only with --detailed-exitcode
     3  configuration invalid, or it does not fit this node
     4  another apply holds the lock
-    5  the live state changed since the plan was shown
+    5  the live state changed since the plan was shown or saved
     6  apply failed; rolled back, and the rollback verified
     7  rollback incomplete: what is left is listed, with the commands that would finish it
-    8  declined, no terminal to ask on, or not confirmed in time; state restored
+    8  declined, too many removals, no terminal to ask on, or not confirmed in time;
+       state restored
     9  plan incomplete: part of the live state could not be read
    10  conflict with something hostgw does not own
    64  usage error
@@ -115,6 +116,10 @@ pub(super) struct PlanOptions {
     /// standard input.
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
+    /// Save the plan to this file: hostgw apply FILE applies just that, or refuses. Nothing is saved of a plan
+    /// with conflicts or unknown parts.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
     /// Print the plan as JSON.
     #[arg(long)]
     pub json: bool,
@@ -125,6 +130,14 @@ pub(super) struct PlanOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct ApplyOptions {
+    /// A plan that hostgw plan --out saved: just that is applied, without a question, or it is refused as
+    /// stale; `-` is standard input.
+    #[arg(value_name = "PLAN", conflicts_with_all = ["file", "node", "adopt"])]
+    pub plan: Option<PathBuf>,
+    /// Apply a plan that removes more than half of hostgw's routes (at least 10), or leaves no other node:
+    /// just so many.
+    #[arg(long, value_name = "N")]
+    pub allow_removals: Option<usize>,
     #[command(flatten)]
     pub target: Target,
     /// Take over what is not hostgw's where hostgw needs the place; rollback gives it back.
@@ -139,7 +152,7 @@ pub(super) struct ApplyOptions {
 }
 
 /// How a command that changes the node gets leave to do so.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Copy, Args)]
 pub(super) struct Consent {
     /// Do not ask.
     #[arg(short, long)]
@@ -149,7 +162,7 @@ pub(super) struct Consent {
 }
 
 /// How long a command waits for others.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Copy, Args)]
 pub(super) struct Patience {
     /// How long to wait for another hostgw to end, as in 500ms, 30s or 2m.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]

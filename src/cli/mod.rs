@@ -9,6 +9,7 @@ mod occasion;
 mod output;
 mod plan;
 mod rollback;
+mod saved_plan;
 mod schema;
 mod session;
 mod signals;

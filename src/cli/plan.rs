@@ -6,6 +6,7 @@ use super::{
     Failure, Verdict,
     arguments::PlanOptions,
     output::Output,
+    saved_plan,
     session::{Place, Session},
     transaction::time,
 };
@@ -38,6 +39,9 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     if let Some(unknown) = session.prepared.plan.unknown.first() {
         output.incomplete("the plan", unknown.hint.as_deref());
         return Err(Failure::Said(Kind::Incomplete));
+    }
+    if let Some(path) = options.out.as_ref().filter(|_| session.prepared.plan.conflicts.is_empty()) {
+        saved_plan::save(&session, &report, path, output)?;
     }
     if !session.prepared.plan.conflicts.is_empty() {
         let count = count(session.prepared.plan.conflicts.len(), "conflict");

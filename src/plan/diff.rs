@@ -154,6 +154,19 @@ pub struct Totals {
     pub unknown: usize,
 }
 
+/// How many routes of hostgw's go, and nothing of hostgw's comes in their place.
+#[must_use]
+pub fn removed_routes(plan: &Plan) -> usize {
+    let goes = |change: &&Change| match change {
+        Change::Route(route) => {
+            let is_owned = |routes: &[Route]| routes.iter().any(Route::is_owned);
+            is_owned(&route.before) && !is_owned(&route.after)
+        }
+        Change::Nat(_) | Change::Sysctl(_) => false,
+    };
+    plan.changes.iter().filter(goes).count()
+}
+
 impl Plan {
     /// Whether there is nothing to do, as far as could be seen.
     #[must_use]

@@ -8,6 +8,7 @@ pub mod check;
 pub mod desired;
 pub mod diff;
 pub mod explain;
+mod facts;
 mod identify;
 mod scope;
 mod switch;
@@ -17,8 +18,10 @@ pub use check::{Problem, check};
 pub use desired::{Desired, NotLinux, Saved, SavedValue, desired};
 pub use diff::{
     Action, Change, Conflict, NatChange, Plan, Policy, RouteChange, Step, SysctlChange, Totals, plan,
+    removed_routes,
 };
 pub use explain::{Reason, explain};
+pub use facts::Facts;
 pub use identify::{identify, node_named};
 pub use scope::{Observed, Scope};
 pub use switch::side_effects;

@@ -24,6 +24,7 @@ mod read_only;
 mod recipe;
 mod refusals;
 mod regressions;
+mod saved_plan;
 mod simulate;
 mod snapshot;
 mod together;

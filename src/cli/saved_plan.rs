@@ -1,0 +1,257 @@
+//! A plan in a file: `plan --out FILE` and `apply FILE`.
+//!
+//! The file holds the configuration itself and the facts that the plan rests on. To apply it is to plan anew
+//! and to find the very same changes; a plan that would be another one now is stale.
+
+use std::{
+    fs,
+    io::{self, Write},
+    path::Path,
+};
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::{
+    Failure, occasion,
+    output::Output,
+    session::{Loaded, Session},
+    transaction::{now, time},
+};
+use crate::{
+    apply::{Command, Commit, Occasion},
+    config::{self, Document, Format},
+    error::{Error, Kind},
+    hex::hex,
+    plan::{Facts, Policy},
+    render::Report,
+};
+
+/// The version of the file.
+const FORMAT: u32 = 1;
+
+/// What tells the file from other JSON.
+const WHAT: &str = "hostgw plan";
+
+/// So many differences are told one by one.
+const TOLD: usize = 20;
+
+/// A plan that was made for a node, to be applied as it is or not at all.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct SavedPlan {
+    format: u32,
+    what: String,
+    node: String,
+    file: String,
+    config_hash: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    commit: Option<Commit>,
+    made_at: String,
+    /// Whether what is not hostgw's is taken over.
+    adopt: bool,
+    /// SHA-256 of the facts in canonical JSON: no white space, keys in the order in which they stand here.
+    fingerprint: String,
+    /// The changes, as `plan --json` has them.
+    changes: Value,
+    facts: Facts,
+    configuration: Configuration,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Configuration {
+    format: Language,
+    text: String,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Language {
+    Yaml,
+    Toml,
+}
+
+/// The head of a file, to tell a newer format from something else.
+#[derive(Deserialize)]
+struct Head {
+    format: u32,
+    what: String,
+}
+
+fn hash(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn fingerprint(facts: &Facts) -> Result<String, Error> {
+    let canonical = serde_json::to_vec(facts);
+    let canonical = canonical.map_err(|error| Error::unexpected(format!("cannot write JSON: {error}")))?;
+    Ok(hash(&canonical))
+}
+
+fn changes_of(report: &Report) -> Result<Value, Error> {
+    serde_json::to_value(&report.changes)
+        .map_err(|error| Error::unexpected(format!("cannot write JSON: {error}")))
+}
+
+impl SavedPlan {
+    /// The plan of `session`, which is `report`.
+    ///
+    /// # Errors
+    /// When it cannot be written as JSON.
+    pub(super) fn of(session: &Session, report: &Report) -> Result<Self, Error> {
+        let document = &session.loaded.document;
+        let Occasion { config_hash, commit, .. } = occasion::of_apply(document, session.node_name());
+        let facts = Facts::of(&session.prepared.desired, &session.prepared.observed);
+        Ok(Self {
+            format: FORMAT,
+            what: WHAT.to_owned(),
+            node: session.node_name().to_owned(),
+            file: document.name().to_owned(),
+            config_hash: config_hash.unwrap_or_default(),
+            commit,
+            made_at: time(now()),
+            adopt: session.policy == Policy::Adopt,
+            fingerprint: fingerprint(&facts)?,
+            changes: changes_of(report)?,
+            facts,
+            configuration: Configuration {
+                format: match document.format() {
+                    Format::Yaml => Language::Yaml,
+                    Format::Toml => Language::Toml,
+                },
+                text: String::from_utf8_lossy(document.bytes()).into_owned(),
+            },
+        })
+    }
+
+    /// Writes the file whole, or not at all.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(super) fn write(&self, path: &Path) -> Result<(), Error> {
+        let cannot = |error: &dyn std::fmt::Display| {
+            Error::unexpected(format!("cannot write the plan to {}: {error}", path.display()))
+        };
+        let mut text = serde_json::to_string_pretty(self).map_err(|error| cannot(&error))?;
+        text.push('\n');
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let name = path.file_name().ok_or_else(|| cannot(&"it is no file"))?.to_string_lossy();
+        let temporary = folder.join(format!(".{name}.{}.new", std::process::id()));
+        let written = fs::File::create(&temporary)
+            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&temporary, path));
+        written.map_err(|error| {
+            let _ = fs::remove_file(&temporary);
+            cannot(&error)
+        })
+    }
+
+    /// Reads a file that [`Self::write`] wrote; `-` is standard input.
+    ///
+    /// # Errors
+    /// When it is something else, or was changed since.
+    pub(super) fn read(path: &Path) -> Result<Self, Error> {
+        let is_stdin = path.as_os_str() == "-";
+        let name = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
+        let text = if is_stdin { io::read_to_string(io::stdin().lock()) } else { fs::read_to_string(path) };
+        let text = text.map_err(|error| Error::new(Kind::Invalid, format!("cannot read {name}: {error}")))?;
+        let wrong = |why: String| {
+            Error::new(Kind::Invalid, format!("{name} is not a saved plan: {why}"))
+                .with_hint("hostgw plan --out FILE writes one; a configuration is named with -f")
+        };
+        let head: Head = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        if head.what != WHAT {
+            return Err(wrong(format!("it says that it is {:?}", head.what)));
+        }
+        if head.format != FORMAT {
+            return Err(wrong(format!("its format is {}, this hostgw knows {FORMAT}", head.format)));
+        }
+        let plan: Self = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let is_whole = plan.config_hash == hash(plan.configuration.text.as_bytes())
+            && plan.fingerprint == fingerprint(&plan.facts)?;
+        if is_whole { Ok(plan) } else { Err(wrong("it was changed after it was made".to_owned())) }
+    }
+
+    /// Plans anew, on this node, from the configuration in the file.
+    ///
+    /// # Errors
+    /// When the configuration is not valid for this version, or the node is not in it.
+    pub(super) fn session(&self) -> Result<Session, Failure> {
+        let Configuration { format, text } = &self.configuration;
+        let format = match format {
+            Language::Yaml => Format::Yaml,
+            Language::Toml => Format::Toml,
+        };
+        let document = Document::new(self.file.clone(), text.clone(), format);
+        let cluster = config::load(&document).map_err(Failure::Invalid)?;
+        let policy = if self.adopt { Policy::Adopt } else { Policy::Respect };
+        Session::live_of(Loaded { document, cluster }, Some(&self.node), policy)
+    }
+
+    /// What the history shall tell of its apply.
+    pub(super) fn occasion(&self) -> Occasion {
+        Occasion {
+            node: Some(self.node.clone()),
+            file: Some(self.file.clone()),
+            config_hash: Some(self.config_hash.clone()),
+            commit: self.commit.clone(),
+            ..occasion::of_command(Command::Apply)
+        }
+    }
+
+    /// That the plan of `session` is this one still, or nothing any more.
+    ///
+    /// # Errors
+    /// [`Kind::Stale`], with what moved since.
+    pub(super) fn check(&self, session: &Session) -> Result<(), Error> {
+        if session.prepared.plan.is_empty() {
+            return Ok(());
+        }
+        let stale = |why: &str| {
+            Error::new(Kind::Stale, format!("the saved plan is stale: {why}; nothing was changed"))
+        };
+        let facts = Facts::of(&session.prepared.desired, &session.prepared.observed);
+        if facts != self.facts {
+            let differences = self.facts.differences(&facts);
+            let more = differences.len().saturating_sub(TOLD);
+            let mut details = vec![format!("since {}:", self.made_at)];
+            details.extend(differences.into_iter().take(TOLD).map(|line| format!("  {line}")));
+            if more > 0 {
+                details.push(format!("  and {more} more"));
+            }
+            return Err(stale("what it rests on has changed")
+                .with_details(details)
+                .with_hint("make it anew with hostgw plan --out, and have it reviewed again"));
+        }
+        if without_reasons(&changes_of(&session.report())?) != without_reasons(&self.changes) {
+            return Err(stale("its changes are not those that this version of hostgw would make")
+                .with_hint("make it anew with hostgw plan --out"));
+        }
+        Ok(())
+    }
+}
+
+/// The changes alone: a reason may be another one by now, such as drift.
+fn without_reasons(changes: &Value) -> Vec<Value> {
+    let entries = changes.as_array().into_iter().flatten().cloned();
+    entries
+        .map(|mut entry| {
+            if let Some(entry) = entry.as_object_mut() {
+                entry.remove("reason");
+            }
+            entry
+        })
+        .collect()
+}
+
+/// Saves the plan of `session`, and says how to apply it.
+///
+/// # Errors
+/// When the file cannot be written.
+pub(super) fn save(session: &Session, report: &Report, path: &Path, output: &Output) -> Result<(), Failure> {
+    SavedPlan::of(session, report)?.write(path)?;
+    output.say(&format!("Saved to {0}: hostgw apply {0} applies just that.", path.display()));
+    Ok(())
+}

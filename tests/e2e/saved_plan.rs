@@ -1,0 +1,195 @@
+//! `plan --out` and `apply PLAN`: just that plan, or none.
+
+use super::{NODE_1, NODE_2, cluster, node, settled};
+use crate::support::namespace::{Namespace, Snapshots, each};
+
+fn save(node: &Namespace) {
+    node.hostgw_ok(&["plan", "--out", "p.json"])
+        .warns("Saved to p.json: hostgw apply p.json applies just that.");
+}
+
+#[test]
+fn a_saved_plan_is_applied_as_it_is() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        node.sh("chown 0:0 . && git init -q . && git add hostgw.yaml
+                 git -c user.name=o -c user.email=o commit -qm nodes");
+        save(&node);
+        node.assert_unchanged(&before, "plan --out");
+        super::assert_no_record(&node);
+        // The file goes, and what others do elsewhere does not matter.
+        node.sh("rm hostgw.yaml
+                 ip route add 10.99.0.0/16 via 172.30.0.1; ip route add 10.244.128.0/24 via 172.30.0.1
+                 nft add table ip other; echo 1 >/proc/sys/net/ipv4/conf/eth0/proxy_arp
+                 ip link add docker0 type bridge");
+        let meanwhile = node.witness();
+        let mut snapshots = Snapshots::default();
+        snapshots.compare("saved-plan-apply", &node.hostgw_ok(&["apply", "p.json"]));
+        assert_eq!(node.own_routes().len(), 3);
+        let twice = node.hostgw_ok(&["apply", "p.json"]);
+        snapshots.compare("saved-plan-apply-twice", &twice);
+        let history = node.hostgw_ok(&["status", "--history", "--json"]).json();
+        let head = node.run(["git", "rev-parse", "HEAD"]);
+        let told = &history["transactions"][0];
+        assert_eq!(told["commit"], serde_json::json!({ "id": head.trim(), "dirty": false }));
+        assert_eq!(told["file"], "hostgw.yaml");
+        node.hostgw_ok(&["rollback", "--yes"]);
+        node.assert_unchanged(&meanwhile, "a saved plan and rollback");
+        snapshots.conclude();
+    });
+}
+
+/// Whatever the plan rests on: a change of it makes the plan stale, and nothing is changed.
+#[test]
+fn a_plan_that_fits_no_longer_is_refused() {
+    each(|privilege| {
+        let mut snapshots = Snapshots::default();
+        for (name, moved) in [
+            ("route-of-hostgw", "ip route add 10.244.1.0/24 via 172.30.0.9 proto 87"),
+            ("route-of-another-node", "ip route add 10.244.77.0/24 via 172.30.0.9 proto 87"),
+            ("sysctl", "echo 1 >/proc/sys/net/ipv4/ip_forward"),
+            ("nat", "nft add table ip hostgw; nft add chain ip hostgw other"),
+        ] {
+            let node = node(privilege);
+            save(&node);
+            node.sh(moved);
+            let before = node.witness();
+            snapshots.compare(&format!("stale-{name}"), &node.hostgw(&["apply", "p.json"]).expect(5));
+            node.assert_unchanged(&before, moved);
+            super::assert_no_record(&node);
+        }
+        // Somebody else's in the way is a conflict, as without a saved plan.
+        let node = node(privilege);
+        save(&node);
+        node.sh("ip route add 10.244.1.0/24 via 172.30.0.9");
+        node.hostgw(&["apply", "p.json"]).expect(10);
+        // What does not fit the node any more is found, too.
+        node.sh("ip route del 10.244.1.0/24; ip link set eth0 down");
+        node.hostgw(&["apply", "p.json"]).expect(3);
+        snapshots.conclude();
+    });
+}
+
+/// Half of the plan is in force already, by drift that was repaired or by another apply: that is another plan.
+#[test]
+fn half_of_a_plan_is_another_plan() {
+    each(|privilege| {
+        let node = node(privilege);
+        save(&node);
+        node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]));
+        node.hostgw_ok(&["apply", "--yes"]);
+        let before = node.witness();
+        node.hostgw(&["apply", "p.json"]).expect(5).warns("+ net.ipv4.ip_forward = 1");
+        node.assert_unchanged(&before, "a stale plan");
+    });
+}
+
+/// What is taken over in the plan is taken over by its apply.
+#[test]
+fn a_plan_that_adopts_is_applied_so() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.sh("ip route add 10.244.1.0/24 via 172.30.0.9");
+        let before = node.witness();
+        node.hostgw(&["plan", "--out", "p.json"]).expect(10);
+        assert!(!node.folder().join("p.json").exists(), "a plan with conflicts is not saved");
+        node.hostgw_ok(&["plan", "--adopt", "--out", "p.json"]);
+        node.hostgw_ok(&["apply", "p.json"]);
+        settled(&node);
+        node.hostgw_ok(&["rollback", "--yes"]);
+        node.assert_unchanged(&before, "an adopting plan and rollback");
+    });
+}
+
+#[test]
+fn a_plan_from_a_snapshot_can_be_applied() {
+    each(|privilege| {
+        let node = node(privilege);
+        let snapshot = node.hostgw_ok(&["snapshot"]).stdout;
+        node.write("snapshot.json", &snapshot);
+        node.hostgw_ok(&["plan", "--state", "snapshot.json", "--out", "p.json"]);
+        node.hostgw_ok(&["apply", "p.json"]);
+        settled(&node);
+    });
+}
+
+/// A file that was changed after it was made, or is something else, is refused.
+#[test]
+fn what_is_no_saved_plan_is_refused() {
+    each(|privilege| {
+        let node = node(privilege);
+        save(&node);
+        let before = node.witness();
+        let plan = std::fs::read_to_string(node.folder().join("p.json")).expect("a plan");
+        for (text, why) in [
+            (String::new(), "EOF while parsing"),
+            (plan[..plan.len() / 2].to_owned(), "EOF while parsing"),
+            ("{}".to_owned(), "missing field `format`"),
+            (plan.replacen("\"format\": 1", "\"format\": 2", 1), "its format is 2, this hostgw knows 1"),
+            (plan.replace("172.30.0.12", "172.30.0.66"), "it was changed after it was made"),
+            (
+                plan.replacen("\"net.ipv4.ip_forward\": \"0\"", "\"net.ipv4.ip_forward\": \"1\"", 1),
+                "it was changed after",
+            ),
+        ] {
+            assert_ne!(text, plan);
+            node.write("broken.json", &text);
+            node.hostgw(&["apply", "broken.json"]).expect(3).warns("is not a saved plan").warns(why);
+        }
+        node.hostgw(&["apply", "hostgw.yaml"]).expect(3).warns("a configuration is named with -f");
+        // The changes that were reviewed are not those of the configuration.
+        node.write("broken.json", &plan.replacen("via 10.244.1.1", "via 10.244.1.77", 1));
+        node.hostgw(&["apply", "broken.json"]).expect(5).warns("its changes are not those");
+        node.hostgw(&["apply", "p.json", "-f", "hostgw.yaml"]).expect(64);
+        node.assert_unchanged(&before, "refused plans");
+    });
+}
+
+/// A file that lost its nodes.
+#[test]
+fn a_mass_removal_needs_its_number() {
+    each(|privilege| {
+        let node = node(privilege);
+        let others: Vec<(String, String, String)> = (1..=20)
+            .map(|n| (format!("n{n}"), format!("10.244.{n}.0/24"), format!("172.30.0.{}", 20 + n)))
+            .collect();
+        let file = |count: usize| {
+            let others =
+                others.iter().take(count).map(|(name, cidr, address)| (&**name, &**cidr, &**address));
+            cluster("", &std::iter::once(NODE_1).chain(others).collect::<Vec<_>>())
+        };
+        node.write("hostgw.yaml", &file(20));
+        node.hostgw_ok(&["apply", "--yes"]);
+        let before = node.witness();
+        // 11 of 21 routes: the on-link route is one.
+        node.write("hostgw.yaml", &file(9));
+        let mut snapshots = Snapshots::default();
+        snapshots.compare("mass-removal", &node.hostgw(&["apply", "--yes"]).expect(8));
+        node.hostgw(&["apply", "--yes", "--allow-removals", "12"])
+            .expect(8)
+            .warns("removes 11 of the 21 routes that hostgw has here, not 12");
+        node.assert_unchanged(&before, "refused removals");
+        node.hostgw_ok(&["plan", "--out", "p.json"]);
+        node.hostgw(&["apply", "p.json"]).expect(8);
+        node.assert_unchanged(&before, "a refused saved plan");
+        // 10 of 21 are not more than half, and one that is asked for by its number is done.
+        node.write("hostgw.yaml", &file(10));
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.hostgw_ok(&["rollback", "--yes"]);
+        node.hostgw_ok(&["apply", "p.json", "--allow-removals", "11"]);
+        node.write("hostgw.yaml", &file(9));
+        settled(&node);
+        // No other node is left: asked for however few there are.
+        node.write("hostgw.yaml", &file(2));
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.write("hostgw.yaml", &cluster("", &[NODE_1]));
+        node.hostgw(&["apply", "--yes"]).expect(8).warns("no other node is left in the file");
+        node.hostgw_ok(&["apply", "--yes", "--allow-removals", "2"]);
+        // destroy says what it does by its name.
+        node.write("hostgw.yaml", &file(20));
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.hostgw_ok(&["destroy", "--yes"]);
+        snapshots.conclude();
+    });
+}
