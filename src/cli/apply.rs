@@ -127,7 +127,7 @@ impl Application {
             count(standing, "route")
         );
         Err(Error::new(Kind::Declined, message)
-            .with_hint(format!("if the file is right, say --allow-removals {removed}")))
+            .with_hint(format!("hostgw plan shows them; if the file is right, say --allow-removals {removed}")))
     }
 }
 
