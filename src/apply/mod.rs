@@ -8,10 +8,11 @@
 //!
 //! | fault | what comes of it | proved by |
 //! |---|---|---|
-//! | an exchange with the kernel fails, whichever | nothing was changed (1), or rolled back and verified (6) | `tests/e2e/faults.rs`: every exchange of plans that add, change, remove |
-//! | the undo fails too | what is left is told (7); a later rollback finishes | the same, everything failing from each exchange on |
-//! | `kill -9`, whenever | the journal is found; a rollback or the next apply puts the state back | the same, killed at each exchange; `interrupted.rs`: by time |
+//! | an exchange with the kernel fails, or a step in writing the state directory, whichever | nothing was changed (1), or rolled back and verified (6); the records are as before, too | `tests/e2e/faults.rs`: each of them, in plans that add, change, remove |
+//! | the undo fails too | what is left is told (7); a later rollback finishes | the same, everything failing from each of them on |
+//! | `kill -9`, whenever | the journal is found; a rollback or the next apply puts the state back | the same, killed at each of them; `interrupted.rs`: by time |
 //! | `kill -9` of the rollback | the next one goes on | `faults.rs` |
+//! | `kill -9`, and the rollback fails, wherever | that is said (7; 1 when it could not begin); a later rollback finishes | `faults.rs`: each kill with every third failure; with each one under `HOSTGW_WHOLE=1` |
 //! | SIGINT, SIGTERM, SIGHUP | rolled back and verified (130); an undo is never interrupted | `interrupted.rs` |
 //! | `/proc/sys` is read-only | rolled back (6); fine where the values stand | `read_only.rs` |
 //! | one part cannot be put back | the rest is; told (7), and given up with `--abandon` | `regressions.rs` |
@@ -23,6 +24,7 @@
 //! | the journal is of an earlier boot or another namespace | set aside: what it speaks of is gone | `state_dir.rs` |
 //! | random sequences against a model of the kernel | before or after, never else | `tests/properties.rs` |
 
+mod disk;
 mod journal;
 mod lock;
 mod prepare;

@@ -5,8 +5,8 @@
 //! another boot or namespace is set aside, since the kernel state it describes is gone.
 
 use std::{
-    fs::{self, DirBuilder, File},
-    io::{self, Write},
+    fs::{self, DirBuilder},
+    io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Command, Lock, Record, journal::FORMAT};
+use super::{Command, Lock, Record, disk, journal::FORMAT};
 use crate::{
     error::{Error, Kind},
     plan::Saved,
@@ -164,7 +164,10 @@ impl StateDir {
     /// # Errors
     /// When it cannot be written; nothing may be changed then.
     pub fn begin(&self, record: &Record) -> Result<(), Error> {
-        self.write(JOURNAL, record)
+        self.write(JOURNAL, record).inspect_err(|_| {
+            // It may be there all the same, and would speak of a transaction that never began.
+            let _ = fs::remove_file(self.path.join(JOURNAL));
+        })
     }
 
     /// Ends the open transaction as committed: the journal becomes the newest of the history.
@@ -173,8 +176,10 @@ impl StateDir {
     /// When the files cannot be moved.
     pub fn commit(&self, record: &Record) -> Result<(), Error> {
         let target = self.history_file(record.id);
-        self.rename(&self.path.join(JOURNAL), &target)?;
+        Self::rename(&self.path.join(JOURNAL), &target)?;
+        // Only now: what a transaction that fails would have pushed out is still there.
         self.prune(HISTORY, KEPT);
+        self.prune(APPLIED, APPLIED_KEPT);
         Ok(())
     }
 
@@ -183,7 +188,7 @@ impl StateDir {
     /// # Errors
     /// When the files cannot be moved.
     pub fn reopen(&self, record: &Record) -> Result<(), Error> {
-        self.rename(&self.history_file(record.id), &self.path.join(JOURNAL))
+        Self::rename(&self.history_file(record.id), &self.path.join(JOURNAL))
     }
 
     /// Ends the open transaction `record` as undone; what an earlier one put in force is the last apply
@@ -255,9 +260,7 @@ impl StateDir {
     /// # Errors
     /// When it cannot be written.
     pub fn write_last_applied(&self, last: &LastApplied) -> Result<(), Error> {
-        self.write(&file_name(APPLIED, last.id), last)?;
-        self.prune(APPLIED, APPLIED_KEPT);
-        Ok(())
+        self.write(&file_name(APPLIED, last.id), last)
     }
 
     fn history_file(&self, id: u64) -> PathBuf {
@@ -290,10 +293,8 @@ impl StateDir {
     /// Reads a file of the directory; one of another boot or namespace is as good as absent.
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
         let path = self.path.join(name);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(cannot_read(&path, &error)),
+        let Some(bytes) = disk::read(&path).map_err(|error| cannot_read(&path, &error))? else {
+            return Ok(None);
         };
         let broken = |why: String| {
             Error::unexpected(format!("{} cannot be understood: {why}", path.display())).with_hint(
@@ -313,47 +314,23 @@ impl StateDir {
         Ok(Some(envelope.content))
     }
 
-    /// Writes a file so that, whatever happens, either the old or the new one is there whole.
     fn write<T: Serialize>(&self, name: &str, content: &T) -> Result<(), Error> {
         let path = self.path.join(name);
         let Identity { boot_id, namespace } = self.identity.clone();
         let envelope = Envelope { format: FORMAT, boot_id, namespace, content };
         let bytes = serde_json::to_vec(&envelope)
             .map_err(|error| Error::unexpected(format!("cannot write {}: {error}", path.display())))?;
-        let temporary = path.with_extension("new");
-        let write = || -> io::Result<()> {
-            let mut file = File::create(&temporary)?;
-            file.write_all(&bytes)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            sync_directory(&path)
-        };
-        write().map_err(|error| {
-            let _ = fs::remove_file(&temporary);
-            cannot("write", &path, &error)
-        })
+        disk::replace(&path, &bytes).map_err(|error| cannot("write", &path, &error))
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
-        fs::rename(from, to)
-            .and_then(|()| sync_directory(from))
-            .and_then(|()| sync_directory(to))
-            .map_err(|error| cannot("move the journal to", to, &error))
+    fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+        disk::rename(from, to).map_err(|error| cannot("move the journal to", to, &error))
     }
 
     fn remove(&self, name: &str) -> Result<(), Error> {
         let path = self.path.join(name);
-        match fs::remove_file(&path) {
-            Ok(()) => sync_directory(&path).map_err(|error| cannot("remove", &path, &error)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(cannot("remove", &path, &error)),
-        }
+        disk::remove(&path).map_err(|error| cannot("remove", &path, &error))
     }
-}
-
-/// Makes a rename in the directory of `path` last.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
 /// A file of a folder, by the number of its transaction.

@@ -2,7 +2,6 @@
 //!
 //! Every read and write goes to the network namespace of the thread that makes it.
 
-mod fault;
 mod ffi;
 mod fingerprint;
 mod hex;

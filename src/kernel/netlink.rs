@@ -13,7 +13,7 @@ use rustix::{
     net::{RecvFlags, SendFlags, recv, send, sockopt},
 };
 
-use super::fault;
+use crate::fault;
 
 // Message types below 16 and header flags: linux/netlink.h.
 const NLMSG_ERROR: u16 = 2;
@@ -74,6 +74,17 @@ impl KernelError {
     /// An error that comes from here and not from the kernel, with its own words.
     fn own(errno: Errno, text: &str) -> Self {
         Self { text: Some(text.to_owned()), ..Self::from(errno) }
+    }
+
+    /// An answer that was torn each time.
+    fn torn(errno: Errno) -> Self {
+        Self::own(
+            errno,
+            match errno {
+                Errno::NOBUFS => "the kernel's answer did not fit the socket",
+                _ => "the objects changed each time while they were read",
+            },
+        )
     }
 
     fn malformed() -> Self {
@@ -234,15 +245,18 @@ impl Socket {
     ///
     /// # Errors
     ///
-    /// The kernel's; `EINTR` with its own words when the dump was cut every time.
+    /// The kernel's; `EINTR` or `ENOBUFS` with its own words when the dump was torn every time.
     pub fn dump(&mut self, message_type: u16, flags: u16, payload: &[u8]) -> Result<Dump, KernelError> {
-        for _ in 0..DUMP_ATTEMPTS {
+        let mut attempts = 0;
+        loop {
             let sequence = self.request(message_type, flags | NLM_F_DUMP, payload)?;
-            if let Some(dump) = self.collect(sequence)? {
-                return Ok(dump);
+            attempts += 1;
+            match self.collect(sequence)? {
+                Ok(dump) => return Ok(dump),
+                Err(errno) if attempts == DUMP_ATTEMPTS => return Err(KernelError::torn(errno)),
+                Err(_) => {}
             }
         }
-        Err(KernelError::own(Errno::INTR, "the objects changed each time while they were read"))
     }
 
     /// All messages that answer a request for one object.
@@ -252,8 +266,7 @@ impl Socket {
     /// The kernel's, often `ENOENT` for an absent object.
     pub fn get(&mut self, message_type: u16, payload: &[u8]) -> Result<Dump, KernelError> {
         let sequence = self.request(message_type, NLM_F_ACK, payload)?;
-        self.collect(sequence)?
-            .ok_or_else(|| KernelError::own(Errno::NOBUFS, "the kernel's answer did not arrive whole"))
+        self.collect(sequence)?.map_err(KernelError::torn)
     }
 
     fn request(&mut self, message_type: u16, flags: u16, payload: &[u8]) -> Result<u32, KernelError> {
@@ -264,15 +277,16 @@ impl Socket {
         Ok(self.sequence)
     }
 
-    /// Reads to the end of the answer; `None` when a part of it is missing or out of date.
-    fn collect(&mut self, sequence: u32) -> Result<Option<Dump>, KernelError> {
+    /// Reads to the end of the answer. The inner error tells what tore it: `ENOBUFS` when a part of it is
+    /// missing, `EINTR` when it is out of date.
+    fn collect(&mut self, sequence: u32) -> Result<Result<Dump, Errno>, KernelError> {
         let mut dump = Dump::default();
-        let mut whole = true;
+        let mut torn = None;
         loop {
             match self.receive(RecvFlags::empty()) {
                 Ok(()) => {}
                 Err(Errno::NOBUFS | Errno::MSGSIZE) => {
-                    whole = false;
+                    torn = Some(Errno::NOBUFS);
                     continue;
                 }
                 Err(Errno::AGAIN) => {
@@ -285,11 +299,13 @@ impl Socket {
                 if message.sequence != sequence {
                     continue;
                 }
-                whole &= message.flags & NLM_F_DUMP_INTR == 0;
+                if message.flags & NLM_F_DUMP_INTR != 0 {
+                    torn = Some(Errno::INTR);
+                }
                 match message.verdict()? {
                     None => dump.push(&message),
-                    Some(Ok(())) => return Ok(whole.then_some(dump)),
-                    Some(Err(error)) if error.errno == Errno::INTR => return Ok(None),
+                    Some(Ok(())) => return Ok(torn.map_or(Ok(dump), Err)),
+                    Some(Err(error)) if error.errno == Errno::INTR => return Ok(Err(Errno::INTR)),
                     Some(Err(error)) => return Err(error),
                 }
             }
@@ -411,6 +427,7 @@ impl Socket {
 
     /// Reads one datagram into the buffer. One that does not fit is `EMSGSIZE`, and the next will.
     fn receive(&mut self, flags: RecvFlags) -> Result<(), Errno> {
+        fault::lose()?;
         self.buffer.clear();
         let (read, length) = retry_on_intr(|| {
             recv(self.inner.as_fd(), spare_capacity(&mut self.buffer), flags | RecvFlags::TRUNC)
@@ -420,6 +437,7 @@ impl Socket {
             self.buffer.reserve(length);
             return Err(Errno::MSGSIZE);
         }
+        fault::tear(&mut self.buffer);
         Ok(())
     }
 }
