@@ -20,6 +20,7 @@
 //! | somebody else stands where the way back leads | refused before anything is undone (10) | `conflict.rs` |
 //! | two applies at once | one of them does it, the other has nothing left to do; or waits, and gives up (4) | `together.rs`, `refusals.rs` |
 //! | the state directory cannot be written | nothing is changed (1) | `refusals.rs` |
+//! | its file system is full, from the start or from some point on, or read-only | nothing is changed (1), or rolled back (6); what the rollback could not write is told (7), and done by a later one | `full_disk.rs`: a real one, filled so that each write in turn does not fit; and filled up at each point |
 //! | the journal is cut, empty, or of a newer version | nothing is changed, and it is not written over (1) | `state_dir.rs`, `regressions.rs` |
 //! | the journal is of an earlier boot or another namespace | set aside: what it speaks of is gone | `state_dir.rs` |
 //! | random sequences against a model of the kernel | before or after, never else | `tests/properties.rs` |

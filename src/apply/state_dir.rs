@@ -146,8 +146,9 @@ impl StateDir {
         builder.recursive(true).mode(0o700);
         let folders = [HISTORY, APPLIED].map(|folder| self.path.join(folder));
         folders.iter().try_for_each(|folder| builder.create(folder)).map_err(|error| {
-            cannot("create the state directory", &self.path, &error)
-                .with_hint(format!("run as root, or name a writable place in {OVERRIDE}"))
+            let hint = format!("run as root, or name a writable place in {OVERRIDE}");
+            let error = cannot("create the state directory", &self.path, &error);
+            Error { hint: error.hint.or(Some(hint)), ..error }
         })
     }
 
@@ -191,14 +192,20 @@ impl StateDir {
         Self::rename(&self.history_file(record.id), &self.path.join(JOURNAL))
     }
 
-    /// Ends the open transaction `record` as undone; what an earlier one put in force is the last apply
-    /// again.
+    /// Ends the open transaction as undone.
     ///
     /// # Errors
-    /// When the files cannot be removed.
-    pub fn forget(&self, record: &Record) -> Result<(), Error> {
-        self.remove(&file_name(APPLIED, record.id))?;
+    /// When the journal cannot be removed.
+    pub fn forget(&self) -> Result<(), Error> {
         self.remove(JOURNAL)
+    }
+
+    /// Forgets what the transaction `record` put in force; what an earlier one did is the last apply again.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn forget_applied(&self, record: &Record) -> Result<(), Error> {
+        self.remove(&file_name(APPLIED, record.id))
     }
 
     /// The numbers of the committed transactions, oldest first.
@@ -348,7 +355,17 @@ fn cannot_read(path: &Path, error: &io::Error) -> Error {
 }
 
 fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
-    Error::unexpected(format!("cannot {what} {}: {error}", path.display()))
+    let hint = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Some("make room on that file system, and run the command again")
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            Some("make that file system writable, and run the command again")
+        }
+        _ => None,
+    };
+    let error = Error::unexpected(format!("cannot {what} {}: {error}", path.display()));
+    Error { hint: hint.map(ToOwned::to_owned), ..error }
 }
 
 #[cfg(test)]

@@ -275,11 +275,12 @@ pub fn restore(node: &mut dyn Node, dir: &StateDir, record: &Record, policy: Pol
 
 /// Ends the open transaction `record`, whose changes are undone; `saved` are the saved values from now on.
 fn end_undone(dir: &StateDir, record: &Record, saved: &Saved) -> Result<(), Error> {
-    // A full disk is no reason to fail where nothing has to be written.
+    // First what goes: on a full disk that makes room for what is written, if anything has to be.
+    dir.forget_applied(record)?;
     if dir.saved()? != *saved {
         dir.write_saved(saved)?;
     }
-    dir.forget(record)
+    dir.forget()
 }
 
 /// Gives up what a rollback could not put back, and ends its transaction; a route of hostgw's that stands in

@@ -12,6 +12,7 @@ mod dual_stack;
 #[cfg(feature = "fault-injection")]
 mod faults;
 mod foreign;
+mod full_disk;
 mod history;
 mod interrupted;
 mod json;
@@ -23,6 +24,8 @@ mod recipe;
 mod refusals;
 mod regressions;
 mod simulate;
+#[cfg(feature = "fault-injection")]
+mod stopped;
 mod together;
 
 use crate::support::namespace::{Namespace, Privilege};
