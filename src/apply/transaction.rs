@@ -8,7 +8,7 @@ use crate::{
         self, Change, Desired, Plan, Policy, RouteChange, Saved, SavedValue, Scope, SysctlChange, Touched,
         plan,
     },
-    state::{State, SysctlKey},
+    state::{State, SysctlKey, Unknown},
 };
 
 use super::{Command, CommitError, Interrupt, LastApplied, Node, Order, Record, StateDir};
@@ -176,13 +176,16 @@ fn verify(plan: &Plan) -> Result<(), Error> {
         other => format!("not in force: {other}"),
     });
     let conflicts = plan.conflicts.iter().map(|conflict| conflict.to_string());
-    let unknown = plan.unknown_subjects().map(|subject| format!("{subject} cannot be read any more"));
+    let unknown =
+        plan.unknown.iter().map(|Unknown { what, why, .. }| format!("{what} cannot be read any more: {why}"));
+    let hint = plan.unknown.first().and_then(|unknown| unknown.hint.clone());
     let message = if plan.changes.is_empty() && !plan.conflicts.is_empty() {
         "something that is not hostgw's stands in the way"
     } else {
         "what stands now is not what was planned"
     };
-    Err(Error::new(Kind::RolledBack, message).with_details(differences.chain(conflicts).chain(unknown)))
+    let error = Error::new(Kind::RolledBack, message);
+    Err(Error { hint, ..error.with_details(differences.chain(conflicts).chain(unknown)) })
 }
 
 /// The saved values while the commit runs: what it writes for the first time is added.

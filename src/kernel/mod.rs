@@ -52,8 +52,7 @@ impl Node for LiveNode {
             link::addresses(&mut socket, &links).map_err(|error| unreadable("the addresses", &error))?;
         let routes =
             route::observe(&mut socket, &links, scope).map_err(|error| unreadable("the routes", &error))?;
-        let (nat, mut unknown) = nat::observe(&Family::ALL)
-            .map_err(|error| Error::unexpected(format!("cannot read NAT: {error}")))?;
+        let (nat, mut unknown) = nat::observe(&Family::ALL).map_err(|error| unreadable_nat(&error))?;
         let sysctls = sysctl::observe(&scope.sysctls);
         unknown.extend(sysctls.unknown);
         Ok(Observed {
@@ -138,9 +137,13 @@ fn commit_routes(changes: &[&RouteChange], interrupt: &Interrupt) -> Result<(), 
         why,
         hint: hint.map(ToOwned::to_owned),
     };
-    let broken = |why: String| CommitError::Refused { object: "routes".to_owned(), why, hint: None };
-    let mut socket = open_route_socket().map_err(|error| broken(error.to_string()))?;
-    let links = Links::read(&mut socket).map_err(|error| broken(error.to_string()))?;
+    let broken = |why: String, hint: Option<&str>| CommitError::Refused {
+        object: "routes".to_owned(),
+        why,
+        hint: hint.map(ToOwned::to_owned),
+    };
+    let mut socket = open_route_socket().map_err(|error| broken(error.to_string(), None))?;
+    let links = Links::read(&mut socket).map_err(|error| broken(error.to_string(), route::hint(&error)))?;
     let mut messages: Vec<Message> = Vec::with_capacity(MESSAGES_PER_STEP);
     let mut owners: Vec<&RouteChange> = Vec::with_capacity(MESSAGES_PER_STEP);
     let mut changes = changes.iter().peekable();
@@ -159,7 +162,7 @@ fn commit_routes(changes: &[&RouteChange], interrupt: &Interrupt) -> Result<(), 
             let hint = error.as_ref().and_then(route::hint);
             return Err(match at.and_then(|at| owners.get(at)) {
                 Some(change) => refused(change, why, hint),
-                None => broken(why),
+                None => broken(why, hint),
             });
         }
         messages.clear();
@@ -186,7 +189,13 @@ fn open_route_socket() -> Result<Socket, Error> {
 }
 
 fn unreadable(what: &str, error: &KernelError) -> Error {
-    Error::unexpected(format!("cannot read {what}: {error}"))
+    let hint = error.torn_hint().map(ToOwned::to_owned);
+    Error { hint, ..Error::unexpected(format!("cannot read {what}: {error}")) }
+}
+
+fn unreadable_nat(error: &nat::Error) -> Error {
+    let hint = error.hint().map(ToOwned::to_owned);
+    Error { hint, ..Error::unexpected(format!("cannot read NAT: {error}")) }
 }
 
 /// The boot and the network namespace of the calling thread.

@@ -50,8 +50,8 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 const DATAGRAM: usize = 64 << 10;
 /// No answer is ever late by design: this only keeps a kernel that ran out of memory from hanging us.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often a dump is begun before its object is said to change too fast to be read.
-const DUMP_ATTEMPTS: usize = 10;
+/// How often something is asked before it is said to change too fast to be read.
+const ATTEMPTS: usize = 10;
 /// More messages a send lose error replies where the receive buffer could not be raised.
 const MESSAGES_PER_SEND: usize = 128;
 /// Well below the default send buffer (208 KiB), which bounds one send.
@@ -85,6 +85,16 @@ impl KernelError {
                 _ => "the objects changed each time while they were read",
             },
         )
+    }
+
+    /// What to do about an answer that was torn each time.
+    #[must_use]
+    pub const fn torn_hint(&self) -> Option<&'static str> {
+        match self.errno {
+            Errno::INTR => Some("another program changes them all the time: try again when they are at rest"),
+            Errno::NOBUFS => Some("raise net.core.rmem_default, or run as root"),
+            _ => None,
+        }
     }
 
     fn malformed() -> Self {
@@ -241,32 +251,36 @@ impl Socket {
     }
 
     /// All messages that answer a request with `NLM_F_DUMP`; `flags` go with it, `payload` is its family
-    /// header and attributes. A dump that was cut is begun again.
+    /// header and attributes.
     ///
     /// # Errors
     ///
-    /// The kernel's; `EINTR` or `ENOBUFS` with its own words when the dump was torn every time.
+    /// The kernel's; `EINTR` or `ENOBUFS` with its own words when the answer was torn every time.
     pub fn dump(&mut self, message_type: u16, flags: u16, payload: &[u8]) -> Result<Dump, KernelError> {
-        let mut attempts = 0;
-        loop {
-            let sequence = self.request(message_type, flags | NLM_F_DUMP, payload)?;
-            attempts += 1;
-            match self.collect(sequence)? {
-                Ok(dump) => return Ok(dump),
-                Err(errno) if attempts == DUMP_ATTEMPTS => return Err(KernelError::torn(errno)),
-                Err(_) => {}
-            }
-        }
+        self.ask(message_type, flags | NLM_F_DUMP, payload)
     }
 
     /// All messages that answer a request for one object.
     ///
     /// # Errors
     ///
-    /// The kernel's, often `ENOENT` for an absent object.
+    /// As [`Self::dump`], often `ENOENT` for an absent object.
     pub fn get(&mut self, message_type: u16, payload: &[u8]) -> Result<Dump, KernelError> {
-        let sequence = self.request(message_type, NLM_F_ACK, payload)?;
-        self.collect(sequence)?.map_err(KernelError::torn)
+        self.ask(message_type, NLM_F_ACK, payload)
+    }
+
+    /// Asks, and asks again when the answer is torn.
+    fn ask(&mut self, message_type: u16, flags: u16, payload: &[u8]) -> Result<Dump, KernelError> {
+        let mut attempts = 0;
+        loop {
+            let sequence = self.request(message_type, flags, payload)?;
+            attempts += 1;
+            match self.collect(sequence)? {
+                Ok(dump) => return Ok(dump),
+                Err(errno) if attempts == ATTEMPTS => return Err(KernelError::torn(errno)),
+                Err(_) => {}
+            }
+        }
     }
 
     fn request(&mut self, message_type: u16, flags: u16, payload: &[u8]) -> Result<u32, KernelError> {

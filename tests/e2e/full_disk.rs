@@ -7,7 +7,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use super::{NODE_1, NODE_2, RECIPE, cluster, node};
+use super::{NODE_1, RECIPE, cluster, node};
 use crate::support::namespace::{Namespace, Outcome, Snapshots, each};
 
 /// A file system of its own for the state directory, seen by the commands that are run here alone.
@@ -180,7 +180,7 @@ fn a_disk_that_fills_up_at_any_point_loses_nothing() {
     use crate::support::namespace::{Privilege, is_root};
     let node = node(if is_root() { Privilege::Root } else { Privilege::User });
     let disk = Disk::new(&node);
-    node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]));
+    node.write("hostgw.yaml", &cluster("", &[NODE_1, super::NODE_2]));
     disk.hostgw(&["apply", "--yes"]).expect(0);
     node.write("hostgw.yaml", &format!("sysctls: {{net.ipv4.conf.all.rp_filter: 2}}\n{RECIPE}"));
     let before = node.witness();
