@@ -16,6 +16,8 @@ mod full_disk;
 mod history;
 mod interrupted;
 mod json;
+#[cfg(feature = "fault-injection")]
+mod midway;
 mod packets;
 mod privileges;
 mod prompt;
@@ -26,6 +28,7 @@ mod regressions;
 mod simulate;
 #[cfg(feature = "fault-injection")]
 mod stopped;
+mod storm;
 mod together;
 
 use crate::support::namespace::{Namespace, Privilege};
@@ -36,16 +39,21 @@ const RECIPE: &str = include_str!("../../examples/recipe.yaml");
 /// The machine of node linux-1: eth0 with 172.30.0.11/24, the recipe in its folder, and nothing applied.
 fn node(privilege: Privilege) -> Namespace {
     let node = Namespace::new(privilege);
-    node.sh("ip link add eth0 type veth peer name lan0
-             ip link set lan0 up
-             ip link set eth0 up
-             ip address add 172.30.0.11/24 dev eth0");
+    plug_in(&node);
     node.wait_until("both ends of eth0 are up", || {
         node.run(["ip", "-6", "-o", "address", "show", "scope", "link"]).lines().count() == 2
     });
     node.settle();
     node.write("hostgw.yaml", RECIPE);
     node
+}
+
+/// Gives a node its eth0.
+fn plug_in(node: &Namespace) {
+    node.sh("ip link add eth0 type veth peer name lan0
+             ip link set lan0 up
+             ip link set eth0 up
+             ip address add 172.30.0.11/24 dev eth0");
 }
 
 /// A configuration with these Linux nodes, each with its name, pod CIDR and address.
