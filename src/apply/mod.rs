@@ -10,7 +10,7 @@
 //! |---|---|---|
 //! | an exchange with the kernel fails, or a step in writing the state directory, whichever | nothing was changed (1), or rolled back and verified (6); the records are as before, too | `tests/e2e/faults.rs`: each of them, in plans that add, change, remove |
 //! | the undo fails too | what is left is told (7); a later rollback finishes | the same, everything failing from each of them on |
-//! | `kill -9`, whenever | the journal is found; a rollback or the next apply puts the state back | the same, killed at each of them; `interrupted.rs`: by time |
+//! | `kill -9`, whenever | the journal is found; a rollback or the next apply puts the state back | the same, killed at each of them; `kills.rs`: 200 times at random in an apply of 5,000 nodes |
 //! | `kill -9` of the rollback | the next one goes on | `faults.rs` |
 //! | `kill -9`, and the rollback fails, wherever | that is said (7; 1 when it could not begin); a later rollback finishes | `faults.rs`: each kill with every third failure; with each one under `HOSTGW_WHOLE=1` |
 //! | a right is lost half way | as any failure, with its name and what to do | `faults.rs`: `EPERM` at each exchange, once and from there on; without it from the start: `privileges.rs` |

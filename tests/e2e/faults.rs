@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{NODE_1, NODE_2, NODE_3, RECIPE, cluster, node};
+use super::{NODE_1, NODE_2, NODE_3, RECIPE, cluster, is_open, live, node};
 use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, is_root};
 
 /// No plan here takes more points; beyond it something does not end.
@@ -96,19 +96,16 @@ fn met_fault(node: &Namespace) -> bool {
 
 /// All that hostgw could change.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct State {
+struct State {
     /// Told by others.
-    pub live: String,
+    live: String,
     /// What is on record, file by file.
     records: String,
 }
 
 impl State {
-    pub fn of(node: &Namespace) -> Self {
-        let live = node
-            .sh("ip route show table all; nft list ruleset | sed 's/packets [0-9]* bytes [0-9]*//'
-             grep -rs . /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf | sort");
-        Self { live, records: records(node) }
+    fn of(node: &Namespace) -> Self {
+        Self { live: live(node), records: records(node) }
     }
 
     /// Fails when the node is not as it was.
@@ -129,10 +126,6 @@ fn records(node: &Namespace) -> String {
     node.sh("find state -name '*.json' 2>/dev/null | sort | while read -r file; do
                  echo \"$file: $(cat \"$file\")\"
              done")
-}
-
-pub(super) fn is_open(node: &Namespace) -> bool {
-    node.state_dir().is_some_and(|dir| dir.join("journal.json").exists())
 }
 
 /// One fault: nothing was changed (1), or it was rolled back (6).

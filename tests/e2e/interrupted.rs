@@ -9,7 +9,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::node;
+use super::{is_open, node};
 use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, each};
 
 /// So many that an apply takes its time.
@@ -41,8 +41,7 @@ fn apply_under_way(node: &Namespace) -> Child {
         .stderr(Stdio::piped())
         .spawn()
         .expect("hostgw");
-    let is_open = || node.state_dir().is_some_and(|dir| dir.join("journal.json").exists());
-    node.wait_until("the journal", || is_open() || child.try_wait().expect("our child").is_some());
+    node.wait_until("the journal", || is_open(node) || child.try_wait().expect("our child").is_some());
     child
 }
 
@@ -66,8 +65,7 @@ fn a_kill_is_undone_by_a_rollback() {
             thread::sleep(Duration::from_millis(delay));
             child.kill().expect("our child");
             child.wait().expect("our child");
-            let is_open = node.state_dir().is_some_and(|dir| dir.join("journal.json").exists());
-            if is_open {
+            if is_open(&node) {
                 kills += 1;
                 half_way |= (2..NODES).contains(&node.own_routes().len());
                 node.hostgw_ok(&["status"]).says("interrupted");

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{NODE_1, NODE_2, NODE_3, RECIPE, cluster, faults::is_open, node, plug_in, stopped::Stopped};
+use super::{NODE_1, NODE_2, NODE_3, RECIPE, cluster, is_open, node, plug_in, stopped::Stopped};
 use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, is_root};
 
 /// No apply here has more points; beyond it something does not end.

@@ -16,6 +16,7 @@ mod full_disk;
 mod history;
 mod interrupted;
 mod json;
+mod kills;
 #[cfg(feature = "fault-injection")]
 mod midway;
 mod packets;
@@ -88,6 +89,17 @@ fn apply(node: &Namespace, configuration: &str) {
 fn settled(node: &Namespace) {
     node.hostgw(&["plan", "--detailed-exitcode"]).expect(0).says("Nothing to do");
     node.hostgw_ok(&["apply", "--yes"]).says("Nothing to do");
+}
+
+/// Whether a transaction is open, by the file that says so.
+fn is_open(node: &Namespace) -> bool {
+    node.state_dir().is_some_and(|dir| dir.join("journal.json").exists())
+}
+
+/// All that hostgw could change of IPv4, told by others: less than the witness sees, in a tenth of its time.
+fn live(node: &Namespace) -> String {
+    node.sh("ip route show table all; nft list ruleset | sed 's/packets [0-9]* bytes [0-9]*//'
+             grep -rs . /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf | sort")
 }
 
 /// What lies in the state directory, and since when.
