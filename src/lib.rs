@@ -44,6 +44,7 @@
 //! | [`apply`] | the transaction: lock, journal, commit, verify, check, roll back |
 //! | [`simulate`] | the cluster of a file in network namespaces: applied, and proved with packets |
 //! | [`text`] | small helpers for text that people read |
+//! | `fault` | faults on demand, in a build for tests alone |
 //!
 //! Rules that a reader can check with grep: `config`, `model`, `state`, `plan` and `render` never name
 //! `kernel`; nothing outside `cli` prints or exits; `unsafe` stands in `kernel/ffi.rs` alone.
@@ -65,6 +66,7 @@ pub mod apply;
 pub mod cli;
 pub mod config;
 pub mod error;
+mod fault;
 mod hex;
 pub mod kernel;
 pub mod model;

@@ -136,7 +136,8 @@ fn run_checked(
     let scope = Scope::of(&desired.state, desired.prefixes.clone());
     let observed = node.observe(&scope).unwrap().state;
     let plan = plan(&desired.state, &observed, Policy::Adopt);
-    let _lock = dir.lock(std::time::Duration::ZERO, "test").unwrap();
+    // Others start programs meanwhile, and until such a one runs it holds what this process had open.
+    let _lock = dir.lock(std::time::Duration::from_secs(10), "test").unwrap();
     let occasion = Occasion::new(command, 0);
     let request = Request {
         occasion: &occasion,

@@ -92,8 +92,11 @@ pub fn wait(
     tick: &mut dyn FnMut(Duration),
 ) -> Decision {
     loop {
-        if let Some(decision) = dir.decision(pending) {
-            return decision;
+        match dir.decision(pending) {
+            Ok(None) => {}
+            Ok(Some(decision)) => return decision,
+            // Who cannot tell whether it was confirmed takes the safe side.
+            Err(_) => return Decision::Cancelled,
         }
         let remaining = pending.remaining();
         let own = if interrupt.is_raised() {
@@ -106,7 +109,7 @@ pub fn wait(
             continue;
         };
         // A disk that is full does not keep a node from being rolled back.
-        return dir.decide(pending, own).unwrap_or(own);
+        return dir.decide(pending, own).ok().flatten().unwrap_or(own);
     }
 }
 

@@ -8,10 +8,15 @@
 //!
 //! | fault | what comes of it | proved by |
 //! |---|---|---|
-//! | an exchange with the kernel fails, whichever | nothing was changed (1), or rolled back and verified (6) | `tests/e2e/faults.rs`: every exchange of plans that add, change, remove |
-//! | the undo fails too | what is left is told (7); a later rollback finishes | the same, everything failing from each exchange on |
-//! | `kill -9`, whenever | the journal is found; a rollback or the next apply puts the state back | the same, killed at each exchange; `interrupted.rs`: by time |
+//! | an exchange with the kernel fails, or a step in writing the state directory, whichever | nothing was changed (1), or rolled back and verified (6); the records are as before, too | `tests/e2e/faults.rs`: each of them, in plans that add, change, remove |
+//! | the undo fails too | what is left is told (7); a later rollback finishes | the same, everything failing from each of them on |
+//! | `kill -9`, whenever | the journal is found; a rollback or the next apply puts the state back | the same, killed at each of them; `kills.rs`: 200 times at random in an apply of 5,000 nodes |
 //! | `kill -9` of the rollback | the next one goes on | `faults.rs` |
+//! | `kill -9`, and the rollback fails, wherever | that is said (7; 1 when it could not begin); a later rollback finishes | `faults.rs`: each kill with every third failure; with each one under `HOSTGW_WHOLE=1` |
+//! | a right is lost half way | as any failure, with its name and what to do | `faults.rs`: `EPERM` at each exchange, once and from there on; without it from the start: `privileges.rs` |
+//! | an answer of the kernel is cut by a concurrent change, or does not fit the socket | it is asked for again, ten times; then an error (1), or rolled back (6, 7) as above | `faults.rs`: every answer, once and from there on; `storm.rs`: by what others really do meanwhile |
+//! | the egress interface vanishes half way | its routes go with it, the rest is put back (6); what stood on it before is told (7), and put back when it is there again, or given up with `--abandon` | `midway.rs`: at each point; `interrupted.rs`: in a large apply |
+//! | somebody else takes a place that is wanted, and changes other things, half way | all of theirs stays; rolled back (6) | `midway.rs`: at each point |
 //! | SIGINT, SIGTERM, SIGHUP | rolled back and verified (130); an undo is never interrupted | `interrupted.rs` |
 //! | nobody confirms an `apply --confirm` | rolled back and verified (8), within 2 seconds of the deadline | `confirm.rs` |
 //! | `kill -9` or hang-up of an `apply --confirm` that waits | the same: its supervisor is a process and a session of its own | `confirm.rs` |
@@ -28,12 +33,14 @@
 //! | somebody else stands where the way back leads | refused before anything is undone (10) | `conflict.rs` |
 //! | two applies at once | one of them does it, the other has nothing left to do; or waits, and gives up (4) | `together.rs`, `refusals.rs` |
 //! | the state directory cannot be written | nothing is changed (1) | `refusals.rs` |
+//! | its file system is full, from the start or from some point on, or read-only | nothing is changed (1), or rolled back (6); what the rollback could not write is told (7), and done by a later one | `full_disk.rs`: a real one, filled so that each write in turn does not fit; and filled up at each point |
 //! | the journal is cut, empty, or of a newer version | nothing is changed, and it is not written over (1) | `state_dir.rs`, `regressions.rs` |
 //! | the journal is of an earlier boot or another namespace | set aside: what it speaks of is gone | `state_dir.rs` |
 //! | random sequences against a model of the kernel | before or after, never else | `tests/properties.rs` |
 
 mod checks;
 mod confirm;
+mod disk;
 mod journal;
 mod lock;
 mod prepare;

@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, DirBuilder, File},
-    io::{self, Write},
+    io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     time::Duration,
@@ -14,7 +14,7 @@ use std::{
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Decision, Entry, Lock, Occasion, Outcome, Pending, Record, journal::FORMAT};
+use super::{Decision, Entry, Lock, Occasion, Outcome, Pending, Record, disk, journal::FORMAT};
 use crate::{
     error::{Error, Kind},
     plan::Saved,
@@ -147,8 +147,9 @@ impl StateDir {
         builder.recursive(true).mode(0o700);
         let folders = [HISTORY, APPLIED].map(|folder| self.path.join(folder));
         folders.iter().try_for_each(|folder| builder.create(folder)).map_err(|error| {
-            cannot("create the state directory", &self.path, &error)
-                .with_hint(format!("run as root, or name a writable place in {OVERRIDE}"))
+            let hint = format!("run as root, or name a writable place in {OVERRIDE}");
+            let error = cannot("create the state directory", &self.path, &error);
+            Error { hint: error.hint.or(Some(hint)), ..error }
         })
     }
 
@@ -166,7 +167,10 @@ impl StateDir {
     /// When it cannot be written; nothing may be changed then.
     pub fn begin(&self, record: &Record) -> Result<(), Error> {
         self.end_wait()?;
-        self.write(JOURNAL, record)
+        self.write(JOURNAL, record).inspect_err(|_| {
+            // It may be there all the same, and would speak of a transaction that never began.
+            let _ = fs::remove_file(self.path.join(JOURNAL));
+        })
     }
 
     /// Leaves the open transaction open, in force, until it is decided on.
@@ -187,29 +191,24 @@ impl StateDir {
         Ok(self.open_journal()?.filter(|record| record.id == pending.id).map(|record| (record, pending)))
     }
 
-    /// Decides on `pending`, unless somebody has. Returns what is decided.
+    /// Decides on `pending`, unless somebody has. Returns what is decided; none when that is over already.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn decide(&self, pending: &Pending, decision: Decision) -> Result<Decision, Error> {
+    pub fn decide(&self, pending: &Pending, decision: Decision) -> Result<Option<Decision>, Error> {
         let path = self.path.join(DECISION);
-        let own = self.path.join(format!("decision.{}.new", std::process::id()));
-        let decided =
-            self.write_to(&own, &(pending, decision)).and_then(|()| match fs::hard_link(&own, &path) {
-                Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                    Err(cannot("write", &path, &error))
-                }
-                _ => Ok(self.decision(pending)),
-            });
-        let _ = fs::remove_file(&own);
-        decided?.ok_or_else(|| Error::unexpected("another apply is being decided on by now"))
+        let made = disk::create(&path, &self.wrapped(&(pending, decision))?);
+        made.map_err(|error| cannot("write", &path, &error))?;
+        self.decision(pending)
     }
 
     /// What is decided on `pending`.
-    #[must_use]
-    pub fn decision(&self, pending: &Pending) -> Option<Decision> {
-        let (on, decision): (Pending, Decision) = self.read(DECISION).ok().flatten()?;
-        (on == *pending).then_some(decision)
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read or understood.
+    pub fn decision(&self, pending: &Pending) -> Result<Option<Decision>, Error> {
+        let decided = self.read::<(Pending, Decision)>(DECISION)?;
+        Ok(decided.filter(|(on, _)| on == pending).map(|(_, decision)| decision))
     }
 
     /// Tells those who wait how it ended; until the next apply, `hostgw status` does.
@@ -243,11 +242,11 @@ impl StateDir {
     /// When the files cannot be moved.
     pub fn commit(&self, record: &Record) -> Result<(), Error> {
         let target = self.history_file(record.id);
-        self.rename(&self.path.join(JOURNAL), &target)?;
-        // What is left of a wait says nothing without its journal.
-        let _ = self.end_wait();
-        let _ = self.remove(OUTCOME);
+        Self::rename(&self.path.join(JOURNAL), &target)?;
+        self.clear(&[PENDING, DECISION, OUTCOME]);
+        // Only now: what a transaction that fails would have pushed out is still there.
         self.prune(HISTORY, KEPT);
+        self.prune(APPLIED, APPLIED_KEPT);
         Ok(())
     }
 
@@ -258,19 +257,25 @@ impl StateDir {
     pub fn reopen(&self, record: &Record) -> Result<(), Error> {
         self.end_wait()?;
         self.remove(OUTCOME)?;
-        self.rename(&self.history_file(record.id), &self.path.join(JOURNAL))
+        Self::rename(&self.history_file(record.id), &self.path.join(JOURNAL))
     }
 
-    /// Ends the open transaction `record` as undone; what an earlier one put in force is the last apply
-    /// again.
+    /// Ends the open transaction as undone.
     ///
     /// # Errors
-    /// When the files cannot be removed.
-    pub fn forget(&self, record: &Record) -> Result<(), Error> {
-        self.remove(&file_name(APPLIED, record.id))?;
+    /// When the journal cannot be removed.
+    pub fn forget(&self) -> Result<(), Error> {
         self.remove(JOURNAL)?;
-        let _ = self.end_wait();
+        self.clear(&[PENDING, DECISION]);
         Ok(())
+    }
+
+    /// Forgets what the transaction `record` put in force; what an earlier one did is the last apply again.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn forget_applied(&self, record: &Record) -> Result<(), Error> {
+        self.remove(&file_name(APPLIED, record.id))
     }
 
     /// The numbers of the committed transactions, oldest first.
@@ -342,9 +347,7 @@ impl StateDir {
     /// # Errors
     /// When it cannot be written.
     pub fn write_last_applied(&self, last: &LastApplied) -> Result<(), Error> {
-        self.write(&file_name(APPLIED, last.id), last)?;
-        self.prune(APPLIED, APPLIED_KEPT);
-        Ok(())
+        self.write(&file_name(APPLIED, last.id), last)
     }
 
     fn history_file(&self, id: u64) -> PathBuf {
@@ -366,6 +369,13 @@ impl StateDir {
         Ok(ids)
     }
 
+    /// Removes what says nothing without its journal, and does no harm where it stays.
+    fn clear(&self, names: &[&str]) {
+        for name in names {
+            let _ = fs::remove_file(self.path.join(name));
+        }
+    }
+
     /// Removes all but the newest `kept` files of a folder. One too many is no reason to fail what is in
     /// force.
     fn prune(&self, folder: &str, kept: usize) {
@@ -377,10 +387,8 @@ impl StateDir {
     /// Reads a file of the directory; one of another boot or namespace is as good as absent.
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
         let path = self.path.join(name);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(cannot_read(&path, &error)),
+        let Some(bytes) = disk::read(&path).map_err(|error| cannot_read(&path, &error))? else {
+            return Ok(None);
         };
         let broken = |why: String| {
             Error::unexpected(format!("{} cannot be understood: {why}", path.display())).with_hint(
@@ -400,49 +408,24 @@ impl StateDir {
         Ok(Some(envelope.content))
     }
 
-    /// Writes a file so that, whatever happens, either the old or the new one is there whole.
     fn write<T: Serialize>(&self, name: &str, content: &T) -> Result<(), Error> {
         let path = self.path.join(name);
-        let temporary = path.with_extension("new");
-        let written = self.write_to(&temporary, content).and_then(|()| {
-            fs::rename(&temporary, &path)
-                .and_then(|()| sync_directory(&path))
-                .map_err(|error| cannot("write", &path, &error))
-        });
-        if written.is_err() {
-            let _ = fs::remove_file(&temporary);
-        }
-        written
+        disk::replace(&path, &self.wrapped(content)?).map_err(|error| cannot("write", &path, &error))
     }
 
-    /// Writes a file to disk under a name that nobody reads.
-    fn write_to<T: Serialize>(&self, path: &Path, content: &T) -> Result<(), Error> {
+    fn wrapped<T: Serialize>(&self, content: &T) -> Result<Vec<u8>, Error> {
         let Identity { boot_id, namespace } = self.identity.clone();
-        let envelope = Envelope { format: FORMAT, boot_id, namespace, content };
-        let bytes = serde_json::to_vec(&envelope)
-            .map_err(|error| Error::unexpected(format!("cannot write {}: {error}", path.display())))?;
-        let write = || -> io::Result<()> {
-            let mut file = File::create(path)?;
-            file.write_all(&bytes)?;
-            file.sync_all()
-        };
-        write().map_err(|error| cannot("write", path, &error))
+        serde_json::to_vec(&Envelope { format: FORMAT, boot_id, namespace, content })
+            .map_err(|error| Error::unexpected(format!("cannot write JSON: {error}")))
     }
 
-    fn rename(&self, from: &Path, to: &Path) -> Result<(), Error> {
-        fs::rename(from, to)
-            .and_then(|()| sync_directory(from))
-            .and_then(|()| sync_directory(to))
-            .map_err(|error| cannot("move the journal to", to, &error))
+    fn rename(from: &Path, to: &Path) -> Result<(), Error> {
+        disk::rename(from, to).map_err(|error| cannot("move the journal to", to, &error))
     }
 
     fn remove(&self, name: &str) -> Result<(), Error> {
         let path = self.path.join(name);
-        match fs::remove_file(&path) {
-            Ok(()) => sync_directory(&path).map_err(|error| cannot("remove", &path, &error)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(cannot("remove", &path, &error)),
-        }
+        disk::remove(&path).map_err(|error| cannot("remove", &path, &error))
     }
 }
 
@@ -451,11 +434,6 @@ pub fn held_by(holder: &str, timeout: Duration) -> Error {
     let waited = humantime::format_duration(timeout);
     Error::new(Kind::Locked, format!("{holder} holds the lock of this node; waited {waited}"))
         .with_hint("wait for it to end, or give more time with --lock-timeout")
-}
-
-/// Makes a rename in the directory of `path` last.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    path.parent().map_or(Ok(()), |directory| File::open(directory)?.sync_all())
 }
 
 /// A file of a folder, by the number of its transaction.
@@ -473,7 +451,17 @@ fn cannot_read(path: &Path, error: &io::Error) -> Error {
 }
 
 fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
-    Error::unexpected(format!("cannot {what} {}: {error}", path.display()))
+    let hint = match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            Some("make room on that file system, and run the command again")
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            Some("make that file system writable, and run the command again")
+        }
+        _ => None,
+    };
+    let error = Error::unexpected(format!("cannot {what} {}: {error}", path.display()));
+    Error { hint: hint.map(ToOwned::to_owned), ..error }
 }
 
 #[cfg(test)]

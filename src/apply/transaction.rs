@@ -8,7 +8,7 @@ use crate::{
         self, Change, Desired, Plan, Policy, RouteChange, Saved, SavedValue, Scope, SysctlChange, Touched,
         plan,
     },
-    state::{State, SysctlKey},
+    state::{State, SysctlKey, Unknown},
 };
 
 use super::{
@@ -180,13 +180,16 @@ fn verify(plan: &Plan) -> Result<(), Error> {
         other => format!("not in force: {other}"),
     });
     let conflicts = plan.conflicts.iter().map(|conflict| conflict.to_string());
-    let unknown = plan.unknown_subjects().map(|subject| format!("{subject} cannot be read any more"));
+    let unknown =
+        plan.unknown.iter().map(|Unknown { what, why, .. }| format!("{what} cannot be read any more: {why}"));
+    let hint = plan.unknown.first().and_then(|unknown| unknown.hint.clone());
     let message = if plan.changes.is_empty() && !plan.conflicts.is_empty() {
         "something that is not hostgw's stands in the way"
     } else {
         "what stands now is not what was planned"
     };
-    Err(Error::new(Kind::RolledBack, message).with_details(differences.chain(conflicts).chain(unknown)))
+    let error = Error::new(Kind::RolledBack, message);
+    Err(Error { hint, ..error.with_details(differences.chain(conflicts).chain(unknown)) })
 }
 
 /// The saved values while the commit runs: what it writes for the first time is added.
@@ -279,11 +282,12 @@ pub fn restore(node: &mut dyn Node, dir: &StateDir, record: &Record, policy: Pol
 
 /// Ends the open transaction `record`, whose changes are undone; `saved` are the saved values from now on.
 fn end_undone(dir: &StateDir, record: &Record, saved: &Saved) -> Result<(), Error> {
-    // A full disk is no reason to fail where nothing has to be written.
+    // First what goes: on a full disk that makes room for what is written, if anything has to be.
+    dir.forget_applied(record)?;
     if dir.saved()? != *saved {
         dir.write_saved(saved)?;
     }
-    dir.forget(record)
+    dir.forget()
 }
 
 /// Gives up what a rollback could not put back, and ends its transaction; a route of hostgw's that stands in

@@ -156,7 +156,7 @@ pub(super) fn confirm(options: &Patience, output: &Output) -> Verdict {
         wait_for_others(&dir, options.lock_timeout)?;
         return nothing_to_confirm(&dir, output);
     };
-    let is_over = dir.decision(&pending).is_none() && pending.remaining().is_zero();
+    let is_over = dir.decision(&pending)?.is_none() && pending.remaining().is_zero();
     if !is_over {
         dir.decide(&pending, Decision::Confirmed)?;
     }
@@ -241,9 +241,13 @@ fn settle(
                 {
                     continue;
                 }
-                return Ok(dir.decision(&pending).map(|decision| finish(dir, record, pending, decision)));
+                return Ok(dir.decision(&pending)?.map(|decision| finish(dir, record, pending, decision)));
             }
             Err(error) if error.kind == Kind::Locked && begun.elapsed() < lock_timeout => thread::sleep(LOOK),
+            Err(error) if error.kind == Kind::Locked => {
+                let holder = dir.holder().unwrap_or_else(|| "another process".to_owned());
+                return Err(apply::held_by(&holder, lock_timeout));
+            }
             Err(error) => return Err(error),
         }
     }

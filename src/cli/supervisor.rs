@@ -23,7 +23,8 @@ use super::{Failure, Verdict, confirm::finish, session::state_dir, signals, tran
 use crate::{
     apply::{self, Lock, OVERRIDE, Outcome, Pending, StateDir},
     error::Error,
-    kernel::{self, LiveNode},
+    fault,
+    kernel::LiveNode,
 };
 
 /// The verb that runs it; hidden, since nobody needs to type it.
@@ -66,7 +67,7 @@ impl Supervisor {
         let (socket, other) = UnixStream::pair()?;
         // The program that runs now, even when its file has been replaced meanwhile.
         let mut program = Program::new("/proc/self/exe");
-        kernel::hand_on(&mut program);
+        fault::hand_on(&mut program);
         let child = program
             .arg0("hostgw")
             .arg(VERB)

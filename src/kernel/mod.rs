@@ -2,7 +2,6 @@
 //!
 //! Every read and write goes to the network namespace of the thread that makes it.
 
-mod fault;
 mod ffi;
 mod fingerprint;
 mod link;
@@ -35,7 +34,6 @@ use crate::{
 use link::Links;
 use netlink::{KernelError, Message, Refused, Socket};
 
-pub use fault::hand_on;
 pub use fingerprint::{Fingerprint, fingerprint};
 pub use lookup::Lookup;
 pub use make::Interfaces;
@@ -75,8 +73,7 @@ fn read(
     let addresses =
         link::addresses(&mut socket, &links).map_err(|error| unreadable("the addresses", &error))?;
     let routes = routes(&mut socket, &links).map_err(|error| unreadable("the routes", &error))?;
-    let (nat, mut unknown) =
-        nat::observe(&Family::ALL).map_err(|error| Error::unexpected(format!("cannot read NAT: {error}")))?;
+    let (nat, mut unknown) = nat::observe(&Family::ALL).map_err(|error| unreadable_nat(&error))?;
     let sysctls = sysctls();
     unknown.extend(sysctls.unknown);
     Ok(Observed {
@@ -171,9 +168,13 @@ fn commit_routes(changes: &[&RouteChange], interrupt: &Interrupt) -> Result<(), 
         why,
         hint: hint.map(ToOwned::to_owned),
     };
-    let broken = |why: String| CommitError::Refused { object: "routes".to_owned(), why, hint: None };
-    let mut socket = open_route_socket().map_err(|error| broken(error.to_string()))?;
-    let links = Links::read(&mut socket).map_err(|error| broken(error.to_string()))?;
+    let broken = |why: String, hint: Option<&str>| CommitError::Refused {
+        object: "routes".to_owned(),
+        why,
+        hint: hint.map(ToOwned::to_owned),
+    };
+    let mut socket = open_route_socket().map_err(|error| broken(error.to_string(), None))?;
+    let links = Links::read(&mut socket).map_err(|error| broken(error.to_string(), route::hint(&error)))?;
     let mut messages: Vec<Message> = Vec::with_capacity(MESSAGES_PER_STEP);
     let mut owners: Vec<&RouteChange> = Vec::with_capacity(MESSAGES_PER_STEP);
     let mut changes = changes.iter().peekable();
@@ -192,7 +193,7 @@ fn commit_routes(changes: &[&RouteChange], interrupt: &Interrupt) -> Result<(), 
             let hint = error.as_ref().and_then(route::hint);
             return Err(match at.and_then(|at| owners.get(at)) {
                 Some(change) => refused(change, why, hint),
-                None => broken(why),
+                None => broken(why, hint),
             });
         }
         messages.clear();
@@ -219,7 +220,13 @@ fn open_route_socket() -> Result<Socket, Error> {
 }
 
 fn unreadable(what: &str, error: &KernelError) -> Error {
-    Error::unexpected(format!("cannot read {what}: {error}"))
+    let hint = error.torn_hint().map(ToOwned::to_owned);
+    Error { hint, ..Error::unexpected(format!("cannot read {what}: {error}")) }
+}
+
+fn unreadable_nat(error: &nat::Error) -> Error {
+    let hint = error.hint().map(ToOwned::to_owned);
+    Error { hint, ..Error::unexpected(format!("cannot read NAT: {error}")) }
 }
 
 /// The boot and the network namespace of the calling thread.

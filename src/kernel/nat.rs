@@ -55,11 +55,13 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
+            Self::Read { error, .. } => error.torn_hint(),
             Self::Unsteady => Some("try again when the rule set has come to rest"),
             Self::Open(error) if error.raw_os_error() == Some(Errno::PROTONOSUPPORT.raw_os_error()) => {
                 Some(LOAD_NF_TABLES)
             }
-            Self::Refused { object: None, error } => match error.errno {
+            Self::Refused { object: None, error } | Self::Unheard(error) => match error.errno {
+                Errno::MSGSIZE => Some("the rules do not fit one netlink message: raise net.core.wmem_max"),
                 Errno::PERM => Some(BECOME_ROOT),
                 // nfnetlink's answer for a subsystem that it does not have.
                 Errno::OPNOTSUPP => Some(LOAD_NF_TABLES),
@@ -74,9 +76,6 @@ impl Error {
                 ),
                 _ => None,
             },
-            Self::Unheard(error) if error.errno == Errno::MSGSIZE => {
-                Some("the rules do not fit one netlink message: raise net.core.wmem_max")
-            }
             _ => None,
         }
     }

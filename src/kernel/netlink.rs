@@ -13,7 +13,7 @@ use rustix::{
     net::{RecvFlags, SendFlags, recv, send, sockopt},
 };
 
-use super::fault;
+use crate::fault;
 
 // Message types below 16 and header flags: linux/netlink.h.
 const NLMSG_ERROR: u16 = 2;
@@ -50,8 +50,8 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 const DATAGRAM: usize = 64 << 10;
 /// No answer is ever late by design: this only keeps a kernel that ran out of memory from hanging us.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How often a dump is begun before its object is said to change too fast to be read.
-const DUMP_ATTEMPTS: usize = 10;
+/// How often something is asked before it is said to change too fast to be read.
+const ATTEMPTS: usize = 10;
 /// More messages a send lose error replies where the receive buffer could not be raised.
 const MESSAGES_PER_SEND: usize = 128;
 /// Well below the default send buffer (208 KiB), which bounds one send.
@@ -74,6 +74,27 @@ impl KernelError {
     /// An error that comes from here and not from the kernel, with its own words.
     fn own(errno: Errno, text: &str) -> Self {
         Self { text: Some(text.to_owned()), ..Self::from(errno) }
+    }
+
+    /// An answer that was torn each time.
+    fn torn(errno: Errno) -> Self {
+        Self::own(
+            errno,
+            match errno {
+                Errno::NOBUFS => "the kernel's answer did not fit the socket",
+                _ => "the objects changed each time while they were read",
+            },
+        )
+    }
+
+    /// What to do about an answer that was torn each time.
+    #[must_use]
+    pub const fn torn_hint(&self) -> Option<&'static str> {
+        match self.errno {
+            Errno::INTR => Some("another program changes them all the time: try again when they are at rest"),
+            Errno::NOBUFS => Some("raise net.core.rmem_default, or run as root"),
+            _ => None,
+        }
     }
 
     fn malformed() -> Self {
@@ -230,30 +251,36 @@ impl Socket {
     }
 
     /// All messages that answer a request with `NLM_F_DUMP`; `flags` go with it, `payload` is its family
-    /// header and attributes. A dump that was cut is begun again.
+    /// header and attributes.
     ///
     /// # Errors
     ///
-    /// The kernel's; `EINTR` with its own words when the dump was cut every time.
+    /// The kernel's; `EINTR` or `ENOBUFS` with its own words when the answer was torn every time.
     pub fn dump(&mut self, message_type: u16, flags: u16, payload: &[u8]) -> Result<Dump, KernelError> {
-        for _ in 0..DUMP_ATTEMPTS {
-            let sequence = self.request(message_type, flags | NLM_F_DUMP, payload)?;
-            if let Some(dump) = self.collect(sequence)? {
-                return Ok(dump);
-            }
-        }
-        Err(KernelError::own(Errno::INTR, "the objects changed each time while they were read"))
+        self.ask(message_type, flags | NLM_F_DUMP, payload)
     }
 
     /// All messages that answer a request for one object.
     ///
     /// # Errors
     ///
-    /// The kernel's, often `ENOENT` for an absent object.
+    /// As [`Self::dump`], often `ENOENT` for an absent object.
     pub fn get(&mut self, message_type: u16, payload: &[u8]) -> Result<Dump, KernelError> {
-        let sequence = self.request(message_type, NLM_F_ACK, payload)?;
-        self.collect(sequence)?
-            .ok_or_else(|| KernelError::own(Errno::NOBUFS, "the kernel's answer did not arrive whole"))
+        self.ask(message_type, NLM_F_ACK, payload)
+    }
+
+    /// Asks, and asks again when the answer is torn.
+    fn ask(&mut self, message_type: u16, flags: u16, payload: &[u8]) -> Result<Dump, KernelError> {
+        let mut attempts = 0;
+        loop {
+            let sequence = self.request(message_type, flags, payload)?;
+            attempts += 1;
+            match self.collect(sequence)? {
+                Ok(dump) => return Ok(dump),
+                Err(errno) if attempts == ATTEMPTS => return Err(KernelError::torn(errno)),
+                Err(_) => {}
+            }
+        }
     }
 
     fn request(&mut self, message_type: u16, flags: u16, payload: &[u8]) -> Result<u32, KernelError> {
@@ -264,15 +291,16 @@ impl Socket {
         Ok(self.sequence)
     }
 
-    /// Reads to the end of the answer; `None` when a part of it is missing or out of date.
-    fn collect(&mut self, sequence: u32) -> Result<Option<Dump>, KernelError> {
+    /// Reads to the end of the answer. The inner error tells what tore it: `ENOBUFS` when a part of it is
+    /// missing, `EINTR` when it is out of date.
+    fn collect(&mut self, sequence: u32) -> Result<Result<Dump, Errno>, KernelError> {
         let mut dump = Dump::default();
-        let mut whole = true;
+        let mut torn = None;
         loop {
             match self.receive(RecvFlags::empty()) {
                 Ok(()) => {}
                 Err(Errno::NOBUFS | Errno::MSGSIZE) => {
-                    whole = false;
+                    torn = Some(Errno::NOBUFS);
                     continue;
                 }
                 Err(Errno::AGAIN) => {
@@ -285,11 +313,13 @@ impl Socket {
                 if message.sequence != sequence {
                     continue;
                 }
-                whole &= message.flags & NLM_F_DUMP_INTR == 0;
+                if message.flags & NLM_F_DUMP_INTR != 0 {
+                    torn = Some(Errno::INTR);
+                }
                 match message.verdict()? {
                     None => dump.push(&message),
-                    Some(Ok(())) => return Ok(whole.then_some(dump)),
-                    Some(Err(error)) if error.errno == Errno::INTR => return Ok(None),
+                    Some(Ok(())) => return Ok(torn.map_or(Ok(dump), Err)),
+                    Some(Err(error)) if error.errno == Errno::INTR => return Ok(Err(Errno::INTR)),
                     Some(Err(error)) => return Err(error),
                 }
             }
@@ -411,6 +441,7 @@ impl Socket {
 
     /// Reads one datagram into the buffer. One that does not fit is `EMSGSIZE`, and the next will.
     fn receive(&mut self, flags: RecvFlags) -> Result<(), Errno> {
+        fault::lose()?;
         self.buffer.clear();
         let (read, length) = retry_on_intr(|| {
             recv(self.inner.as_fd(), spare_capacity(&mut self.buffer), flags | RecvFlags::TRUNC)
@@ -420,6 +451,7 @@ impl Socket {
             self.buffer.reserve(length);
             return Err(Errno::MSGSIZE);
         }
+        fault::tear(&mut self.buffer);
         Ok(())
     }
 }

@@ -7,8 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::fault;
 use crate::{
+    fault,
     plan::Scope,
     state::{Subject, SysctlKey, Unknown, normalise_value},
 };

@@ -4,7 +4,7 @@ use std::{cmp::Ordering, collections::BTreeMap, fmt};
 
 use crate::{
     model::Family,
-    state::{NatObject, NatTable, Route, RouteKey, State, Subject, SysctlKey, Unknown, protocol},
+    state::{NatObject, NatTable, Route, RouteKey, State, SysctlKey, Unknown, protocol},
 };
 
 use super::switch;
@@ -444,13 +444,5 @@ fn rank(key: &SysctlKey) -> u8 {
         1
     } else {
         2
-    }
-}
-
-/// What could not be read of what `plan` needs to know, for a message.
-impl Plan {
-    /// The parts that could not be read.
-    pub fn unknown_subjects(&self) -> impl Iterator<Item = &Subject> {
-        self.unknown.iter().map(|unknown| &unknown.what)
     }
 }

@@ -9,7 +9,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::node;
+use super::{is_open, node};
 use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, each};
 
 /// So many that an apply takes its time.
@@ -41,8 +41,7 @@ fn apply_under_way(node: &Namespace) -> Child {
         .stderr(Stdio::piped())
         .spawn()
         .expect("hostgw");
-    let is_open = || node.state_dir().is_some_and(|dir| dir.join("journal.json").exists());
-    node.wait_until("the journal", || is_open() || child.try_wait().expect("our child").is_some());
+    node.wait_until("the journal", || is_open(node) || child.try_wait().expect("our child").is_some());
     child
 }
 
@@ -66,8 +65,7 @@ fn a_kill_is_undone_by_a_rollback() {
             thread::sleep(Duration::from_millis(delay));
             child.kill().expect("our child");
             child.wait().expect("our child");
-            let is_open = node.state_dir().is_some_and(|dir| dir.join("journal.json").exists());
-            if is_open {
+            if is_open(&node) {
                 kills += 1;
                 half_way |= (2..NODES).contains(&node.own_routes().len());
                 node.hostgw_ok(&["status"]).says("interrupted");
@@ -171,5 +169,42 @@ fn a_signal_at_the_question_leaves_all_as_it_was() {
         Outcome::from_output(&node, "hostgw apply, ^C", output).expect(130);
         node.assert_unchanged(&before, "^C at the question");
         super::assert_no_record(&node);
+    });
+}
+
+/// The egress interface goes while routes are written: all of them go with it, and all the rest is put back;
+/// what stood on it before is told.
+#[test]
+fn an_interface_that_vanishes_half_way_is_told() {
+    each(|privilege| {
+        for _ in 0..5 {
+            let (node, _) = large(privilege);
+            let child = apply_under_way(&node);
+            node.wait_until("the first routes", || node.own_routes().len() > 1);
+            node.sh("ip link del eth0");
+            let output = child.wait_with_output().expect("our child");
+            let outcome = Outcome::from_output(&node, "hostgw apply --yes, and eth0 goes", output);
+            if outcome.code == 0 {
+                // It was all done before.
+                continue;
+            }
+            assert_eq!(outcome.code, 7, "{outcome}");
+            outcome
+                .warns("there is no interface eth0")
+                .warns("ip route add 10.64.5.0/24 via 172.30.0.1 dev eth0");
+            let assert_put_back = || {
+                assert_eq!(node.own_routes(), [""; 0]);
+                assert_eq!(node.sh("nft list ruleset"), "table ip hostgw {\n}\n");
+                assert_eq!(node.sysctl("net.ipv4.ip_forward"), "0");
+                assert_eq!(node.sysctl("net.ipv4.conf.all.accept_redirects"), "0");
+            };
+            assert_put_back();
+            node.hostgw(&["rollback", "--yes"]).expect(7);
+            node.hostgw_ok(&["rollback", "--yes", "--abandon"]).warns("not put back: 10.64.5.0/24");
+            assert_put_back();
+            node.hostgw_ok(&["status"]).says("no apply of this boot");
+            return;
+        }
+        panic!("every apply was done before its interface went");
     });
 }

@@ -14,9 +14,13 @@ mod dual_stack;
 #[cfg(feature = "fault-injection")]
 mod faults;
 mod foreign;
+mod full_disk;
 mod history;
 mod interrupted;
 mod json;
+mod kills;
+#[cfg(feature = "fault-injection")]
+mod midway;
 mod packets;
 mod privileges;
 mod prompt;
@@ -27,6 +31,9 @@ mod regressions;
 mod saved_plan;
 mod simulate;
 mod snapshot;
+#[cfg(feature = "fault-injection")]
+mod stopped;
+mod storm;
 mod together;
 
 use crate::support::namespace::{Namespace, Privilege};
@@ -37,16 +44,21 @@ const RECIPE: &str = include_str!("../../examples/recipe.yaml");
 /// The machine of node linux-1: eth0 with 172.30.0.11/24, the recipe in its folder, and nothing applied.
 fn node(privilege: Privilege) -> Namespace {
     let node = Namespace::new(privilege);
-    node.sh("ip link add eth0 type veth peer name lan0
-             ip link set lan0 up
-             ip link set eth0 up
-             ip address add 172.30.0.11/24 dev eth0");
+    plug_in(&node);
     node.wait_until("both ends of eth0 are up", || {
         node.run(["ip", "-6", "-o", "address", "show", "scope", "link"]).lines().count() == 2
     });
     node.settle();
     node.write("hostgw.yaml", RECIPE);
     node
+}
+
+/// Gives a node its eth0.
+fn plug_in(node: &Namespace) {
+    node.sh("ip link add eth0 type veth peer name lan0
+             ip link set lan0 up
+             ip link set eth0 up
+             ip address add 172.30.0.11/24 dev eth0");
 }
 
 /// A configuration with these Linux nodes, each with its name, pod CIDR and address.
@@ -81,6 +93,17 @@ fn apply(node: &Namespace, configuration: &str) {
 fn settled(node: &Namespace) {
     node.hostgw(&["plan", "--detailed-exitcode"]).expect(0).says("Nothing to do");
     node.hostgw_ok(&["apply", "--yes"]).says("Nothing to do");
+}
+
+/// Whether a transaction is open, by the file that says so.
+fn is_open(node: &Namespace) -> bool {
+    node.state_dir().is_some_and(|dir| dir.join("journal.json").exists())
+}
+
+/// All that hostgw could change of IPv4, told by others: less than the witness sees, in a tenth of its time.
+fn live(node: &Namespace) -> String {
+    node.sh("ip route show table all; nft list ruleset | sed 's/packets [0-9]* bytes [0-9]*//'
+             grep -rs . /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf | sort")
 }
 
 /// What lies in the state directory, and since when.

@@ -3,3 +3,4 @@
 pub mod cases;
 pub mod model;
 pub mod namespace;
+pub mod random;

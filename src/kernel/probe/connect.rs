@@ -13,7 +13,7 @@ use rustix::{
 };
 
 use super::{Progress, untried};
-use crate::{error::Error, kernel::fault};
+use crate::{error::Error, fault};
 
 /// A connection under way.
 pub(super) struct Connecting {

@@ -1,0 +1,254 @@
+//! A state directory on a file system that is full, or read-only: a real one, filled so that each write is
+//! the one that does not fit any more.
+
+use std::{
+    collections::BTreeSet,
+    io::Read,
+    process::{Child, Command, Stdio},
+};
+
+use super::{NODE_1, RECIPE, cluster, node};
+use crate::support::namespace::{Namespace, Outcome, Snapshots, each};
+
+/// A file system of its own for the state directory, seen by the commands that are run here alone.
+struct Disk<'a> {
+    node: &'a Namespace,
+    child: Child,
+}
+
+/// What a disk has room for besides what lies on it.
+#[derive(Debug, Clone, Copy)]
+enum Room {
+    /// So many pages of 4 KiB; every file takes one at least.
+    Pages(usize),
+    /// So many more files.
+    Files(usize),
+    /// For everything.
+    Ample,
+}
+
+impl<'a> Disk<'a> {
+    fn new(node: &'a Namespace) -> Self {
+        // The kernel takes a size of nothing for no limit at all.
+        const MOUNT: &str =
+            "mount -t tmpfs hostgw state; echo ballast >state/ballast; echo mounted; read -r _";
+        node.sh("mkdir state");
+        let mut child = node
+            .command("unshare")
+            .args(["-m", "sh", "-ec", MOUNT])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("unshare");
+        let mut mounted = [0; 8];
+        child.stdout.as_mut().expect("piped").read_exact(&mut mounted).expect("a file system");
+        Self { node, child }
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = self.node.command("nsenter");
+        command.args(["-m", "-t", &self.child.id().to_string()]);
+        // The working directory is one of the other mounts until it is found anew.
+        command.args(["--", "sh", "-c", "cd \"$0\" && exec \"$@\""]).arg(self.node.folder()).arg(program);
+        command
+    }
+
+    #[track_caller]
+    fn sh(&self, script: &str) -> String {
+        Outcome::of(self.node, script, self.command("sh").args(["-ec", script])).expect(0).stdout
+    }
+
+    fn hostgw_command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.command("sh");
+        command.args(["-c", "exec \"$HOSTGW\" \"$@\"", "hostgw"]).args(arguments);
+        command
+    }
+
+    fn hostgw(&self, arguments: &[&str]) -> Outcome {
+        let name = format!("hostgw {}", arguments.join(" "));
+        Outcome::of(self.node, &name, &mut self.hostgw_command(arguments))
+    }
+
+    /// Leaves so much room.
+    fn leave(&self, room: Room) {
+        let taken = |script: &str| self.sh(script).trim().parse::<usize>().expect("a number");
+        self.remount(&match room {
+            Room::Pages(pages) => {
+                format!("size={}k", 4 * (pages + taken("df --output=used -B 4096 state | tail -n 1")))
+            }
+            Room::Files(files) => format!("nr_inodes={}", files + taken("find state | wc -l")),
+            Room::Ample => "rw,size=10m,nr_inodes=1000".to_owned(),
+        });
+    }
+
+    fn remount(&self, options: &str) {
+        // What mount(8) reads of the options there are is not for a user namespace to say.
+        self.sh(&format!("mount --options-mode ignore -o remount,{options} hostgw state"));
+    }
+
+    fn is_open(&self) -> bool {
+        !self.sh("find state -name journal.json").is_empty()
+    }
+}
+
+impl Drop for Disk<'_> {
+    fn drop(&mut self) {
+        self.child.stdin.take();
+        let _ = self.child.wait();
+    }
+}
+
+/// So many routes go when the recipe takes the place of many nodes.
+const REMOVED: &str = "29";
+
+/// Runs `verb` with ever more room until it is done: each time before, it leaves the node as it was and
+/// nothing open. Gives how each run ended.
+fn with_ever_more_room(disk: &Disk, verb: &str, room: impl Fn(usize) -> Room) -> Vec<Outcome> {
+    let before = disk.node.witness();
+    let mut outcomes = Vec::new();
+    for more in 0..20 {
+        disk.leave(room(more));
+        let allowed: &[&str] = if verb == "apply" { &["--allow-removals", REMOVED] } else { &[] };
+        let mut outcome = disk.hostgw(&[&[verb, "--yes"], allowed].concat());
+        outcome.command = format!("hostgw {verb} --yes # the file system of the state directory is full");
+        assert!([0, 1, 6].contains(&outcome.code), "{:?}: {outcome}", room(more));
+        assert!(!disk.is_open(), "{:?}: {outcome}", room(more));
+        disk.leave(Room::Ample);
+        outcomes.push(outcome);
+        let last = &outcomes[outcomes.len() - 1];
+        if last.code == 0 {
+            return outcomes;
+        }
+        last.warns("No space left on device").warns("make room on that file system");
+        disk.node.assert_unchanged(&before, &format!("{:?} and {last}", room(more)));
+    }
+    panic!("{verb} never had enough");
+}
+
+/// A configuration whose record takes several pages, which fill up one after another.
+fn many_nodes(head: &str) -> String {
+    let nodes: Vec<_> = (2..32)
+        .map(|i| (format!("linux-{i}"), format!("10.244.{i}.0/24"), format!("172.30.0.{}", 100 + i)))
+        .collect();
+    let mut all = vec![NODE_1];
+    all.extend(nodes.iter().map(|(name, cidr, address)| (&**name, &**cidr, &**address)));
+    cluster(head, &all)
+}
+
+/// Whatever does not fit any more, nothing was changed (1) or it was put back (6).
+#[test]
+fn a_write_that_does_not_fit_leaves_all_as_it_was() {
+    /// What an apply writes.
+    const PARTS: [&str; 5] =
+        ["the state directory ", "/lock: ", "/journal.json: ", "/saved-sysctls.json: ", "/applied/"];
+    each(|privilege| {
+        let node = node(privilege);
+        let disk = Disk::new(&node);
+        let mut snapshots = Snapshots::default();
+        let mut missed = BTreeSet::new();
+        for room in [Room::Files as fn(usize) -> Room, Room::Pages] {
+            let before = node.witness();
+            node.write("hostgw.yaml", &many_nodes(""));
+            let first = with_ever_more_room(&disk, "apply", room);
+            let misses = |part: &&&str| first.iter().any(|outcome| outcome.stderr.contains(**part));
+            missed.extend(PARTS.iter().filter(misses));
+            if let Room::Pages(_) = room(0) {
+                for (name, part) in [("before", "/journal.json: "), ("after", "/applied/")] {
+                    let outcome = first.iter().find(|outcome| outcome.stderr.contains(part)).expect(part);
+                    snapshots.compare(&format!("full-disk-{name}"), outcome);
+                }
+            }
+            // This one has a value to add to those that are saved, and another to forget when it fails.
+            let sysctl = "sysctls: {net.ipv4.conf.all.rp_filter: 2}";
+            node.write("hostgw.yaml", &format!("{sysctl}\n{RECIPE}"));
+            let standing = node.witness();
+            let second = with_ever_more_room(&disk, "apply", room);
+            assert!(second.len() > 2, "{second:?}");
+            // What a rollback forgets makes room for what it writes.
+            assert_eq!(with_ever_more_room(&disk, "rollback", room).len(), 1);
+            node.assert_unchanged(&standing, "apply and rollback");
+            assert!(with_ever_more_room(&disk, "destroy", room).len() > 2);
+            node.assert_unchanged(&before, "apply and destroy");
+        }
+        assert_eq!(missed, PARTS.into(), "each of them did not fit once");
+        snapshots.conclude();
+    });
+}
+
+/// The disk fills up while an apply is at work, at whichever point: what could not be put on record is said
+/// (7), and a rollback finishes once there is room.
+#[cfg(feature = "fault-injection")]
+#[test]
+fn a_disk_that_fills_up_at_any_point_loses_nothing() {
+    use super::stopped::Stopped;
+    use crate::support::namespace::{Privilege, is_root};
+    let node = node(if is_root() { Privilege::Root } else { Privilege::User });
+    let disk = Disk::new(&node);
+    node.write("hostgw.yaml", &cluster("", &[NODE_1, super::NODE_2]));
+    disk.hostgw(&["apply", "--yes"]).expect(0);
+    node.write("hostgw.yaml", &format!("sysctls: {{net.ipv4.conf.all.rp_filter: 2}}\n{RECIPE}"));
+    let before = node.witness();
+    let mut codes = BTreeSet::new();
+    let mut snapshots = Snapshots::default();
+    for point in 1.. {
+        assert!(point < 400, "no end of points");
+        let name = "hostgw apply --yes # the file system of the state directory fills up";
+        let mut command = disk.hostgw_command(&["apply", "--yes"]);
+        let stopped = match Stopped::at(&node, &mut command, name, point) {
+            Ok(stopped) => stopped,
+            Err(ended) => {
+                ended.expect(0);
+                break;
+            }
+        };
+        disk.leave(Room::Pages(0));
+        let outcome = stopped.go_on();
+        assert_eq!(disk.is_open(), outcome.code == 7, "filled at {point}: {outcome}");
+        match outcome.code {
+            1 | 6 => {}
+            7 => {
+                if codes.insert(7) {
+                    snapshots.compare("full-disk-rollback", &outcome);
+                }
+                disk.hostgw(&["rollback", "--yes"]).expect(7);
+                disk.leave(Room::Ample);
+                disk.hostgw(&["rollback", "--yes"]).expect(0);
+            }
+            _ => {
+                // All was written by then.
+                disk.leave(Room::Ample);
+                disk.hostgw(&["rollback", "--yes"]).expect(0);
+            }
+        }
+        codes.insert(outcome.code);
+        node.assert_unchanged(&before, &format!("a disk that filled up at point {point}, and {outcome}"));
+        disk.leave(Room::Ample);
+    }
+    assert_eq!(codes, [0, 1, 6, 7].into());
+    snapshots.conclude();
+}
+
+/// A read-only file system can be read, and that is all.
+#[test]
+fn a_read_only_state_directory_is_refused() {
+    each(|privilege| {
+        let node = node(privilege);
+        let disk = Disk::new(&node);
+        disk.hostgw(&["apply", "--yes"]).expect(0);
+        node.sh("ip route del 10.244.1.0/24");
+        let before = node.witness();
+        disk.remount("ro");
+        let mut snapshots = Snapshots::default();
+        for verb in ["apply", "destroy", "rollback"] {
+            let mut outcome = disk.hostgw(&[verb, "--yes"]).expect(1);
+            outcome.command += " # the state directory is read-only";
+            snapshots.compare(&format!("read-only-state-{verb}"), &outcome);
+        }
+        disk.hostgw(&["plan", "--detailed-exitcode"]).expect(2);
+        disk.hostgw(&["status"]).expect(0).says("the last apply");
+        node.assert_unchanged(&before, "commands with a read-only state directory");
+        disk.leave(Room::Ample);
+        disk.hostgw(&["apply", "--yes"]).expect(0);
+        snapshots.conclude();
+    });
+}

@@ -1,0 +1,110 @@
+//! A large apply, killed again and again at random: the node is as before or as planned, never else.
+
+use std::{
+    os::unix::process::ExitStatusExt,
+    process::Stdio,
+    thread,
+    time::{Duration, Instant},
+};
+
+use proptest::prelude::Rng;
+
+use super::{is_open, live, node};
+use crate::support::{
+    namespace::{Namespace, Privilege, is_root},
+    random::random,
+};
+
+/// So many that an apply takes its time.
+const NODES: usize = 5000;
+const KILLS: usize = 200;
+
+/// A node of a large cluster, with a few things in the way that an undo has to bring back.
+fn large() -> Namespace {
+    let node = node(if is_root() { Privilege::Root } else { Privilege::User });
+    node.sh("ip route add 10.99.0.0/16 via 172.30.0.1
+             ip route add 10.64.5.0/24 via 172.30.0.1 dev eth0 proto 87
+             echo 1 >/proc/sys/net/ipv4/conf/lan0/forwarding
+             echo 0 >/proc/sys/net/ipv4/conf/all/accept_redirects");
+    let mut text = String::from("clusterPrefix: 10.64.0.0/10\negressInterface: eth0\nnodes:\n");
+    for i in 0..NODES {
+        let cidr = format!("10.{}.{}.0/24", 64 + i / 256, i % 256);
+        text.push_str(&format!("  - {{ name: linux-{i}, os: linux, podCIDR: {cidr} }}\n"));
+    }
+    node.write("hostgw.yaml", &text);
+    node
+}
+
+/// Where an apply is killed.
+#[derive(Debug, Clone, Copy)]
+enum Kill {
+    /// So long after it began to write.
+    After(Duration),
+    /// At one of the points of fault injection.
+    At(u64),
+}
+
+/// How an apply ends.
+fn apply(node: &Namespace, kill: Option<Kill>) -> i32 {
+    let mut command = node.hostgw_command(&["apply", "--yes", "--node", "linux-0"]);
+    if let Some(Kill::At(point)) = kill {
+        command.env("HOSTGW_FAULT", format!("kill:{point}"));
+    }
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("hostgw");
+    if let Some(Kill::After(delay)) = kill {
+        let mut has_ended = || child.try_wait().expect("our child").is_some();
+        node.wait_until("the journal", || is_open(node) || has_ended());
+        thread::sleep(delay);
+        child.kill().expect("our child");
+    }
+    let status = child.wait().expect("our child");
+    status.code().or(status.signal().map(|signal| 128 + signal)).expect("an end")
+}
+
+/// After a kill the node is as before, as planned, or says that it is neither: then a rollback puts it back,
+/// or the next apply does, which is killed too.
+///
+/// `HOSTGW_SEED` names the random numbers, which the message of a failure tells.
+#[test]
+fn random_kills_of_a_large_apply_leave_the_state_before_or_after() {
+    let node = large();
+    let before = live(&node);
+    let begun = Instant::now();
+    assert_eq!(apply(&node, None), 0);
+    let span = u64::try_from(begun.elapsed().as_millis()).expect("not ages");
+    let after = live(&node);
+    node.hostgw_ok(&["rollback", "--yes"]);
+    assert!(live(&node) == before, "not as before, after an apply and a rollback");
+
+    let (seed, mut random) = random();
+    let (mut kills, mut half_way) = (0, 0);
+    while kills < KILLS {
+        let kill = if cfg!(feature = "fault-injection") && random.next_u32().is_multiple_of(2) {
+            // About where it writes: it has some more than a hundred.
+            Kill::At(30 + random.next_u64() % 80)
+        } else {
+            Kill::After(Duration::from_millis(random.next_u64() % span))
+        };
+        let context = format!("HOSTGW_SEED={seed}, {kills} kills, then {kill:?}");
+        let code = apply(&node, Some(kill));
+        assert!([0, 137].contains(&code), "{context}: exit code {code}");
+        kills += usize::from(code == 137);
+        if is_open(&node) {
+            half_way += usize::from((2..NODES).contains(&node.own_routes().len()));
+            if random.next_u32().is_multiple_of(2) {
+                continue;
+            }
+        } else {
+            let now = live(&node);
+            assert!(now == before || now == after, "{context}: neither before nor after");
+            if now == before {
+                continue;
+            }
+        }
+        node.hostgw_ok(&["rollback", "--yes"]);
+        assert!(live(&node) == before, "{context}: not as before, after a rollback");
+    }
+    assert!(half_way > KILLS / 5, "HOSTGW_SEED={seed}: only {half_way} were killed half way");
+    assert_eq!(apply(&node, None), 0);
+    assert!(live(&node) == after, "HOSTGW_SEED={seed}: not as planned, after an apply that was not killed");
+}

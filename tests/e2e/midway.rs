@@ -1,0 +1,165 @@
+//! What others do to the node while an apply is at work, at each of its points. Only in a build with the
+//! feature `fault-injection`.
+
+use std::collections::BTreeSet;
+
+use super::{NODE_1, NODE_2, NODE_3, RECIPE, cluster, is_open, node, plug_in, stopped::Stopped};
+use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, is_root};
+
+/// No apply here has more points; beyond it something does not end.
+const MOST: usize = 200;
+
+/// Applies `file` again and again: stopped at each point for `disturb`, and judged by `judge`, which leaves
+/// the node ready for the next time.
+fn at_every_point(
+    node: &Namespace,
+    file: &str,
+    disturb: impl Fn(&Namespace),
+    mut judge: impl FnMut(usize, &Outcome),
+) {
+    node.write("hostgw.yaml", file);
+    for point in 1..MOST {
+        let mut command = node.hostgw_command(&["apply", "--yes"]);
+        match Stopped::at(node, &mut command, "hostgw apply --yes", point) {
+            Ok(stopped) => {
+                disturb(node);
+                judge(point, &stopped.go_on());
+            }
+            Err(ended) => {
+                ended.expect(0);
+                assert!(point > 30, "only {point} points");
+                return;
+            }
+        }
+    }
+    panic!("no end of points");
+}
+
+fn new_node() -> Namespace {
+    node(if is_root() { Privilege::Root } else { Privilege::User })
+}
+
+fn unplug(node: &Namespace) {
+    node.sh("ip link del eth0");
+}
+
+/// What stands of hostgw's: routes, table, forwarding.
+fn own(node: &Namespace) -> (Vec<String>, String, String) {
+    let table =
+        node.sh("nft list table ip hostgw 2>/dev/null | sed 's/packets [0-9]* bytes [0-9]*//' || true");
+    (node.own_routes(), table, node.sysctl("net.ipv4.ip_forward"))
+}
+
+/// The interface takes its routes with it; where nothing stood before, the rest is put back.
+#[test]
+fn an_interface_that_vanishes_at_any_point_leaves_nothing_of_a_first_apply() {
+    let node = new_node();
+    let before = own(&node);
+    let mut codes = BTreeSet::new();
+    let mut snapshots = Snapshots::default();
+    at_every_point(&node, RECIPE, unplug, |point, outcome| {
+        assert!(!is_open(&node), "{point}: {outcome}");
+        match outcome.code {
+            // It was found out before the first write.
+            3 => {}
+            6 => {
+                outcome.warns("Rolled back, and verified");
+                if outcome.stderr.contains("ENODEV") {
+                    snapshots.compare("interface-vanished", outcome);
+                }
+            }
+            // It was there until all was verified.
+            0 => drop(node.hostgw_ok(&["rollback", "--yes"])),
+            _ => panic!("{point}: {outcome}"),
+        }
+        assert_eq!(own(&node), before, "{point}: {outcome}");
+        codes.insert(outcome.code);
+        plug_in(&node);
+    });
+    assert_eq!(codes, [0, 3, 6].into());
+    snapshots.conclude();
+}
+
+/// What stood on the interface before cannot be put back without it: that is said (7), with what is left, and
+/// either the interface comes back, or it is given up.
+#[test]
+fn an_interface_that_vanishes_at_any_point_is_told_where_it_is_missed() {
+    let node = new_node();
+    node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2, NODE_3]));
+    node.hostgw_ok(&["apply", "--yes"]);
+    let before = own(&node);
+    let without_routes = (Vec::new(), before.1.clone(), before.2.clone());
+    let mut codes = BTreeSet::new();
+    let mut snapshots = Snapshots::default();
+    let changed = cluster("nextHop: node-address\nnat: {randomFully: true}", &[NODE_1, NODE_2]);
+    at_every_point(&node, &changed, unplug, |point, outcome| {
+        if outcome.code == 0 {
+            node.hostgw(&["rollback", "--yes"]).expect(7);
+        }
+        if [0, 7].contains(&outcome.code) {
+            assert!(is_open(&node), "{point}: {outcome}");
+            // All the rest is put back.
+            assert_eq!(own(&node), without_routes, "{point}: {outcome}");
+        }
+        if outcome.code == 7 {
+            outcome.warns("there is no interface eth0");
+            for destination in ["10.244.0.0/16 dev", "10.244.1.0/24 via 10.244.1.1", "10.244.2.0/24 via"] {
+                outcome.warns(&format!("ip route add {destination}"));
+            }
+            if codes.insert(7) {
+                snapshots.compare("interface-vanished-7", outcome);
+            }
+            if point % 2 == 0 {
+                node.hostgw_ok(&["rollback", "--yes", "--abandon"]).warns("not put back: 10.244.1.0/24");
+                assert_eq!(own(&node), without_routes, "{point}: {outcome}");
+            }
+        }
+        assert!([0, 3, 7].contains(&outcome.code), "{point}: {outcome}");
+        codes.insert(outcome.code);
+        plug_in(&node);
+        if is_open(&node) {
+            node.hostgw_ok(&["rollback", "--yes"]);
+        } else {
+            // Given up, or not begun: the routes are drift.
+            node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2, NODE_3]));
+            node.hostgw_ok(&["apply", "--yes"]);
+            node.write("hostgw.yaml", &changed);
+        }
+        assert_eq!(own(&node), before, "{point}: {outcome}");
+    });
+    assert_eq!(codes, [0, 3, 7].into());
+    snapshots.conclude();
+}
+
+/// Somebody takes the place of a route that is wanted, and does other things: all of theirs stays, and the
+/// node is as planned or as before.
+#[test]
+fn what_others_do_at_any_point_stays() {
+    const THEIRS: &str = "10.244.2.0/24 via 172.30.0.98 dev eth0 proto static";
+    const MORE: &str = "10.244.9.0/24 via 172.30.0.99 dev eth0 proto bird";
+    let node = new_node();
+    node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]));
+    node.hostgw_ok(&["apply", "--yes"]);
+    let before = own(&node);
+    let mut codes = BTreeSet::new();
+    let disturb = |node: &Namespace| {
+        drop(node.sh(&format!("ip route replace {THEIRS}; ip route add {MORE}; nft add table ip others")));
+    };
+    at_every_point(&node, &cluster("", &[NODE_1, NODE_2, NODE_3]), disturb, |point, outcome| {
+        let routes = node.run(["ip", "route"]);
+        for route in [THEIRS, MORE] {
+            assert!(routes.lines().any(|line| line.trim_end() == route), "{point}: {outcome}\n{routes}");
+        }
+        assert!(node.sh("nft list tables").contains("table ip others"), "{point}: {outcome}");
+        // Whatever comes of it, it says so, and nothing of hostgw's is left in between.
+        assert!([0, 6, 10].contains(&outcome.code), "{point}: {outcome}");
+        assert!(!is_open(&node), "{point}: {outcome}");
+        assert_eq!(own(&node), before, "{point}: {outcome}");
+        codes.insert(outcome.code);
+        node.sh(&format!("ip route del {THEIRS}; ip route del {MORE}; nft delete table ip others"));
+        if outcome.code == 0 {
+            node.hostgw_ok(&["rollback", "--yes"]);
+        }
+    });
+    assert_eq!(codes, [0, 6, 10].into());
+}
