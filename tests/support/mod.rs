@@ -1,5 +1,6 @@
 //! What the tests share.
 
 pub mod cases;
+pub mod clusters;
 pub mod model;
 pub mod namespace;
