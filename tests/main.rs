@@ -4,6 +4,7 @@
 
 mod comparison;
 mod config_cases;
+mod diff_cases;
 mod e2e;
 mod examples;
 mod plan_cases;

@@ -126,8 +126,9 @@ impl Application {
             "this plan removes {removed} of the {} that hostgw has here{said}{left}; nothing was changed",
             count(standing, "route")
         );
-        Err(Error::new(Kind::Declined, message)
-            .with_hint(format!("hostgw plan shows them; if the file is right, say --allow-removals {removed}")))
+        Err(Error::new(Kind::Declined, message).with_hint(format!(
+            "hostgw plan shows them; if the file is right, say --allow-removals {removed}"
+        )))
     }
 }
 

@@ -154,13 +154,15 @@ impl Output {
         self.say(&text);
     }
 
-    /// Prints every mistake of a configuration.
-    pub(super) fn invalid(&self, invalid: &crate::config::Invalid) {
+    /// Prints every mistake of configurations.
+    pub(super) fn invalid(&self, invalid: &[crate::config::Invalid]) {
         if self.json {
             let error = Error::new(Kind::Invalid, "the configuration is not valid");
-            self.error_json(&error, super::validate::mistakes(invalid));
+            self.error_json(&error, invalid.iter().flat_map(super::validate::mistakes).collect());
         } else {
-            self.say(invalid.render(self.coloured_messages).trim_end());
+            let texts: Vec<String> =
+                invalid.iter().map(|invalid| invalid.render(self.coloured_messages)).collect();
+            self.say(texts.join("\n").trim_end());
         }
     }
 

@@ -4,9 +4,14 @@
 //! their places in the configuration. [`text`] prints it for people; it serialises as the JSON form.
 
 mod commands;
+mod compact;
+mod comparison;
 mod report;
 mod text;
 
 pub use commands::commands;
+pub use comparison::{
+    BlockReport, ComparisonReport, Detail, Files, NodeEntry, Renamed, Short, Values, comparison_text,
+};
 pub use report::{Entry, Group, Report, Source};
 pub use text::{Palette, text};

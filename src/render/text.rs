@@ -77,19 +77,20 @@ const fn group_of(subject: &crate::state::Subject) -> Group {
     }
 }
 
+/// Lines below a title.
 #[derive(Default)]
-struct Section {
-    lines: Vec<Line>,
+pub(super) struct Section {
+    pub lines: Vec<Line>,
 }
 
 /// An object, and what is said on the side.
-struct Line {
-    text: String,
-    side: String,
+pub(super) struct Line {
+    pub text: String,
+    pub side: String,
 }
 
 impl Section {
-    fn print(&self, title: &str, palette: &Palette) -> String {
+    pub(super) fn print(&self, title: &str, palette: &Palette) -> String {
         let widths = self.lines.iter().map(|line| measure_text_width(&line.text));
         let column = widths.filter(|width| *width <= WIDEST_ALIGNED).max().unwrap_or(0);
         let mut text = format!("{}\n", palette.head.apply_to(title));
@@ -107,7 +108,8 @@ impl Section {
     }
 }
 
-fn change_line(entry: &Entry, palette: &Palette) -> Line {
+/// A change after its symbol, and its reason.
+pub(super) fn change_line(entry: &Entry, palette: &Palette) -> Line {
     let side = reason(&entry.reason);
     let text = match (entry.action, &entry.before, &entry.after) {
         (Action::Change, Some(before), Some(after)) => {
@@ -197,7 +199,8 @@ fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec<Line> {
     conflict.foreign.iter().map(|object| line(&object.text)).collect()
 }
 
-fn reason(reason: &ReasonEntry) -> String {
+/// A reason, with the file and the line where it stands.
+pub(super) fn reason(reason: &ReasonEntry) -> String {
     let text = if reason.drift { format!("drift: {}", reason.text) } else { reason.text.clone() };
     match &reason.source {
         Some(Source { file, line, .. }) => printable(&format!("{text}, {file}:{line}")),
@@ -226,7 +229,7 @@ fn summary(report: &Report, palette: &Palette) -> String {
         (false, _) => format!("Plan: {line}."),
     };
     let _ = writeln!(text, "{}", palette.head.apply_to(line));
-    let removed = removed(report);
+    let removed = removed(report.changes.iter());
     if !removed.is_empty() {
         let _ = writeln!(text, "{}", palette.remove.apply_to(format!("Removed: {}", removed.join(", "))));
     }
@@ -234,9 +237,9 @@ fn summary(report: &Report, palette: &Palette) -> String {
 }
 
 /// The names of what is removed. What goes with its table is not named again.
-fn removed(report: &Report) -> Vec<String> {
+pub(super) fn removed<'a>(changes: impl Iterator<Item = &'a Entry> + Clone) -> Vec<String> {
     let gone = || {
-        let removals = report.changes.iter().filter(|entry| entry.action == Action::Remove);
+        let removals = changes.clone().filter(|entry| entry.action == Action::Remove);
         removals.filter_map(|entry| Some((entry.kind, entry.before.as_ref()?.name.as_str())))
     };
     let is_table = |(kind, name): &(Group, &str)| *kind == Group::Nat && name.starts_with("table ");

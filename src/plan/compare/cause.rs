@@ -226,7 +226,7 @@ impl Names<'_> {
             Key::Node { member, .. } => Some(format!("node {}: ", self.of(*member))),
             _ => None,
         });
-        let what = if words.is_empty() { "the file".to_owned() } else { words.join(" and ") };
+        let what = if words.is_empty() { "the file".to_owned() } else { words.join(", ") };
         let text = format!("{}{what} changed", node.unwrap_or_default());
         (text, keys.iter().flat_map(|key| self.places(key, action)).collect())
     }

@@ -358,9 +358,16 @@ struct Blocks {
 }
 
 impl Blocks {
-    fn add(&mut self, standing: Standing, members: &[Member], deltas: Vec<Delta>) {
-        if members.is_empty() || deltas.is_empty() {
-            return;
+    fn add(&mut self, standing: Standing, members: &[Member], mut deltas: Vec<Delta>) {
+        let Some(first) = deltas.first().filter(|_| !members.is_empty()) else { return };
+        // Nodes that all of the changes leave out are not part of it.
+        let spared = first.except.clone();
+        let same = !spared.is_empty() && deltas.iter().all(|delta| delta.except == spared);
+        if same {
+            let members: Vec<Member> =
+                members.iter().copied().filter(|member| !spared.contains(member)).collect();
+            deltas.iter_mut().for_each(|delta| delta.except.clear());
+            return self.add(standing, &members, deltas);
         }
         let next = self.blocks.len();
         let place = *self.places.entry((standing, members.to_vec())).or_insert(next);

@@ -5,6 +5,7 @@ use ipnet::IpNet;
 use crate::{
     model::{Cluster, ConfigPath, Family, NatSource},
     plan::{NatChange, desired},
+    state::{Expression, NatObject, RuleBody},
 };
 
 use super::{Cause, Delta, Item, Key, Member, Own, Purpose, Side, Standing, View};
@@ -77,12 +78,31 @@ fn deltas_of_kind(view: &View<'_>, standing: Standing, family: Family, members: 
     let lines = NatChange { family, before, after }.lines();
     lines
         .into_iter()
-        .map(|(_, before, after)| Delta {
-            item: Item::Nat { before, after, own },
-            except: Vec::new(),
-            cause: cause.clone(),
+        .map(|(_, before, after)| {
+            let is_exclusion = before.iter().chain(&after).any(is_exclusion);
+            let cause = cause_of_line(&cause, is_exclusion);
+            Delta { item: Item::Nat { before, after, own }, except: Vec::new(), cause }
         })
         .collect()
+}
+
+/// Whether it is a rule for a destination that keeps the source address.
+fn is_exclusion(object: &NatObject) -> bool {
+    matches!(object, NatObject::Rule { rule, .. }
+        if matches!(&rule.body, RuleBody::Known(expressions) if expressions.contains(&Expression::Return)))
+}
+
+/// Those keys that have to do with the line, where some have: exclusions are rules of their own.
+fn cause_of_line(cause: &Cause, is_exclusion: bool) -> Cause {
+    let Cause::Changed(keys) = cause else { return cause.clone() };
+    let exclude = Key::Global(exclude_path());
+    let (own, others): (Vec<Key>, Vec<Key>) =
+        keys.iter().cloned().partition(|key| (*key == exclude) == is_exclusion);
+    Cause::Changed(if own.is_empty() { others } else { own })
+}
+
+fn exclude_path() -> ConfigPath {
+    ConfigPath::root().key("nat").key("exclude")
 }
 
 /// What in the files gives nodes that stay other tables.
@@ -96,7 +116,7 @@ fn changed_keys(view: &View<'_>, family: Family, members: &[Member]) -> Vec<Key>
     let mut keys: Vec<Key> = [
         (old.prefixes.get(family) != new.prefixes.get(family), root.key("clusterPrefix")),
         (old.nat.masquerade != new.nat.masquerade, root.key("nat").key("masquerade")),
-        (excluded(old) != excluded(new), root.key("nat").key("exclude")),
+        (excluded(old) != excluded(new), exclude_path()),
         (old.nat.source != new.nat.source, root.key("nat").key("source")),
         (old.nat.random_fully != new.nat.random_fully, root.key("nat").key("randomFully")),
     ]
