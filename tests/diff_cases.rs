@@ -1,7 +1,10 @@
 //! Folders of cases: `tests/cases/diff/NAME/` holds `old.yaml` (without it, `new.yaml` is compared with nothing),
 //! `new.yaml`, and what `hostgw diff old.yaml new.yaml` prints. A new folder is a new test.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use hostgw::{
     config::{self, Document, Format, Positions},
@@ -38,8 +41,16 @@ impl File {
     }
 }
 
+/// The folders of all cases.
+pub fn folders() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/diff");
+    let mut folders: Vec<_> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    folders
+}
+
 /// What is told of a case.
-fn report(folder: &Path) -> ComparisonReport {
+pub fn report(folder: &Path) -> ComparisonReport {
     let old = File::read(folder, "old.yaml");
     let new = File::read(folder, "new.yaml").expect("new.yaml");
     let comparison = compare(old.as_ref().map(|old| &old.cluster), &new.cluster);
@@ -55,9 +66,7 @@ fn report(folder: &Path) -> ComparisonReport {
 
 #[test]
 fn every_case_is_told_in_these_words() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/diff");
-    let mut folders: Vec<_> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
-    folders.sort();
+    let folders = folders();
     let mut failures = Vec::new();
     for folder in &folders {
         let report = report(folder);
@@ -69,6 +78,8 @@ fn every_case_is_told_in_these_words() {
             told(Detail::Summary)
         );
         cases::compare(&folder.join("expected.txt"), &text, &mut failures);
+        let json = serde_json::to_string_pretty(&report).unwrap() + "\n";
+        cases::compare(&folder.join("expected.json"), &json, &mut failures);
     }
     cases::conclude(folders.len(), &failures);
 }

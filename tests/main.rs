@@ -9,4 +9,5 @@ mod e2e;
 mod examples;
 mod plan_cases;
 mod properties;
+mod schemas;
 mod support;

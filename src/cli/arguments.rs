@@ -68,8 +68,8 @@ pub(super) enum Verb {
     Validate(ValidateOptions),
     /// Build the cluster in network namespaces, apply it there, and prove that traffic flows.
     Simulate(SimulateOptions),
-    /// Print the JSON Schema of the configuration, for editors.
-    Schema,
+    /// Print the JSON Schema of the configuration, for editors, or of what --json prints.
+    Schema(SchemaOptions),
     /// Roll back what nobody confirms; for apply --confirm to start.
     #[command(hide = true)]
     Supervise,
@@ -90,7 +90,7 @@ impl Verb {
             | Self::Cancel(_)
             | Self::Rollback(_)
             | Self::Snapshot
-            | Self::Schema
+            | Self::Schema(_)
             | Self::Supervise => false,
         }
     }
@@ -243,6 +243,20 @@ pub(super) struct ValidateOptions {
     /// Print the mistakes as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SchemaOptions {
+    /// Of what: the configuration, what plan --json prints, or what diff --json prints.
+    #[arg(value_enum, default_value_t = Subject::Config, value_name = "WHAT")]
+    pub subject: Subject,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Subject {
+    Config,
+    Plan,
+    Diff,
 }
 
 #[derive(Debug, Args)]

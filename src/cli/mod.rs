@@ -80,7 +80,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Diff(options) => diff::run(options, &output),
         Verb::Validate(options) => validate::run(options, &output),
         Verb::Simulate(options) => simulate::run(options, &output),
-        Verb::Schema => schema::run(&output),
+        Verb::Schema(options) => schema::run(options, &output),
         Verb::Supervise => supervisor::run(),
     };
     ExitCode::from(match verdict {

@@ -7,6 +7,7 @@ mod commands;
 mod compact;
 mod comparison;
 mod report;
+mod schema;
 mod text;
 
 pub use commands::commands;
@@ -14,4 +15,5 @@ pub use comparison::{
     BlockReport, ComparisonReport, Detail, Files, NodeEntry, Renamed, Short, Values, comparison_text,
 };
 pub use report::{Entry, Group, Report, Source};
+pub use schema::{comparison_schema, plan_schema};
 pub use text::{Palette, text};

@@ -1,5 +1,6 @@
 //! What every form of a plan tells.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -11,9 +12,10 @@ use crate::{
 /// The version of the JSON form.
 const FORMAT: u32 = 1;
 
-/// A plan, resolved object by object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// What would change on one node: `hostgw plan --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(title = "hostgw plan")]
 pub struct Report {
     /// Version of this form.
     pub format: u32,
@@ -36,7 +38,7 @@ pub struct Report {
 }
 
 /// One object that comes, changes or goes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
     /// `add`, `change` or `remove`.
@@ -55,7 +57,7 @@ pub struct Entry {
 }
 
 /// On which nodes of a block something happens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reach {
     /// How many they are.
@@ -65,7 +67,7 @@ pub struct Reach {
 }
 
 /// Part of a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Group {
     /// Routes.
@@ -77,7 +79,7 @@ pub enum Group {
 }
 
 /// An object, in the words of the kernel's tools and, for programs, field by field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Object {
     /// As `ip route`, `nft` or `sysctl` print it.
@@ -96,7 +98,7 @@ pub struct Object {
 }
 
 /// Why a change is planned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReasonEntry {
     /// In words.
@@ -109,7 +111,7 @@ pub struct ReasonEntry {
 }
 
 /// A place in the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
     /// As in `nodes[3].podCIDR`.
@@ -123,7 +125,7 @@ pub struct Source {
 }
 
 /// Something that stands in the way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConflictEntry {
     /// `route` or `nat`.

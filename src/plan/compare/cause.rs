@@ -62,8 +62,15 @@ pub enum Key {
         /// As in `podCIDR`.
         key: &'static str,
     },
-    /// One of each node of the block, as in `podCIDR`.
-    Own(&'static str),
+    /// One of each of several nodes.
+    Own {
+        /// The first of them.
+        first: Member,
+        /// How many others there are.
+        others: usize,
+        /// As in `podCIDR`.
+        key: &'static str,
+    },
 }
 
 /// What something on a node is for.
@@ -183,7 +190,7 @@ impl Key {
     fn kind(&self) -> String {
         match self {
             Self::Global(path) => path.to_string(),
-            Self::Node { key, .. } | Self::Own(key) => format!("nodes[].{key}"),
+            Self::Node { key, .. } | Self::Own { key, .. } => format!("nodes[].{key}"),
         }
     }
 }
@@ -217,7 +224,7 @@ impl Names<'_> {
         let words: Vec<String> = keys
             .iter()
             .map(|key| match (key, self.places(key, action).first()) {
-                (Key::Own(key), _) => format!("the {key} of these nodes"),
+                (Key::Own { others, .. }, Some((_, path))) => format!("{path} and {others} more"),
                 (_, Some((_, path))) => path.to_string(),
                 (_, None) => "the file".to_owned(),
             })
@@ -235,10 +242,9 @@ impl Names<'_> {
         let node = |index: usize, key: &str| ConfigPath::root().key("nodes").index(index).key(key);
         let (old, new) = match key {
             Key::Global(path) => (Some(path.clone()), Some(path.clone())),
-            Key::Node { member, key } => {
+            Key::Node { member, key } | Key::Own { first: member, key, .. } => {
                 (member.old.map(|index| node(index, key)), member.new.map(|index| node(index, key)))
             }
-            Key::Own(_) => (None, None),
         };
         let (old, new) = (old.map(|path| (Side::Old, path)), new.map(|path| (Side::New, path)));
         let places = if action == Action::Remove { [old, new] } else { [new, old] };

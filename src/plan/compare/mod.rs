@@ -63,7 +63,7 @@ pub struct Member {
 }
 
 /// What becomes of a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Standing {
     /// It is in both files.
@@ -126,7 +126,7 @@ pub struct Own {
 }
 
 /// How much changes: every object counted on every node where it changes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct ComparisonTotals {
     /// Nodes on which something changes.
     pub nodes: usize,

@@ -8,7 +8,7 @@ use crate::{
     state::{Expression, NatObject, RuleBody},
 };
 
-use super::{Cause, Delta, Item, Key, Member, Own, Purpose, Side, Standing, View};
+use super::{Cause, Delta, Item, Key, Member, Own, Purpose, Side, Standing, View, routes::own_key};
 
 /// What the tables of a node depend on, beyond the files: whether it has a pod CIDR of its own that stands
 /// in them, and whether that changes.
@@ -129,10 +129,7 @@ fn changed_keys(view: &View<'_>, family: Family, members: &[Member]) -> Vec<Key>
     };
     let pods_matter = [old, new].iter().all(|cluster| cluster.nat.source == NatSource::Pods);
     if pods_matter && members.iter().any(|member| cidr(view.before(*member)) != cidr(view.after(*member))) {
-        keys.push(match members {
-            [only] => Key::Node { member: *only, key: "podCIDR" },
-            _ => Key::Own("podCIDR"),
-        });
+        keys.extend(own_key(members, "podCIDR"));
     }
     keys
 }

@@ -129,6 +129,15 @@ fn common<'a>(mut names: impl Iterator<Item = Option<&'a str>>) -> Option<&'a st
     names.all(|name| name == first).then_some(first)?
 }
 
+/// A key of these nodes; none when there are none.
+pub(super) fn own_key(members: &[Member], key: &'static str) -> Option<Key> {
+    let (first, others) = members.split_first()?;
+    Some(match others.len() {
+        0 => Key::Node { member: *first, key },
+        others => Key::Own { first: *first, others, key },
+    })
+}
+
 fn by(route: &Route, device: Option<&str>) -> Route {
     let mut route = route.clone();
     route.next.device = device.map(ToOwned::to_owned);
@@ -234,9 +243,6 @@ fn egress_cause(view: &View<'_>, members: &[Member]) -> Cause {
         node.is_some_and(|(_, node)| node.egress_interface.is_some())
     };
     let by_itself = |member: &Member| has_own(view.before(*member)) || has_own(view.after(*member));
-    Cause::Changed(vec![match members {
-        _ if !members.iter().any(by_itself) => global(&[key]),
-        [only] => Key::Node { member: *only, key },
-        _ => Key::Own(key),
-    }])
+    let key = if members.iter().any(by_itself) { own_key(members, key) } else { Some(global(&[key])) };
+    Cause::Changed(key.into_iter().collect())
 }

@@ -3,6 +3,7 @@
 mod short;
 mod text;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
@@ -34,8 +35,9 @@ const OLD_POD_CIDR: &str = "OLD-POD-CIDR";
 const NEW_POD_CIDR: &str = "NEW-POD-CIDR";
 
 /// What a change of the configuration changes on every node, by blocks of nodes with the same changes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(title = "hostgw diff")]
 pub struct ComparisonReport {
     /// Version of this form.
     pub format: u32,
@@ -57,7 +59,7 @@ pub struct ComparisonReport {
 }
 
 /// A node that has another name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Renamed {
     /// The name in the old file.
@@ -70,7 +72,7 @@ pub struct Renamed {
 }
 
 /// Changes that stand on the same nodes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BlockReport {
     /// What becomes of the nodes.
@@ -87,7 +89,7 @@ pub struct BlockReport {
 }
 
 /// A node of a block.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeEntry {
     /// Its name, by the new file where it is in it.
@@ -104,7 +106,7 @@ pub struct NodeEntry {
 }
 
 /// What a node has by the old file and by the new one: nothing, one value, or one per address family.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Values {
     /// By the old file.
