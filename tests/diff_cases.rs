@@ -10,7 +10,7 @@ use hostgw::{
     config::{self, Document, Format, Positions},
     model::{Cluster, ConfigPath},
     plan::{compare, compare::Side},
-    render::{ComparisonReport, Detail, Files, Palette, Source, comparison_text},
+    render::{ComparisonReport, Detail, Files, Palette, Source, comparison_markdown, comparison_text},
 };
 
 use crate::support::cases;
@@ -80,6 +80,8 @@ fn every_case_is_told_in_these_words() {
         cases::compare(&folder.join("expected.txt"), &text, &mut failures);
         let json = serde_json::to_string_pretty(&report).unwrap() + "\n";
         cases::compare(&folder.join("expected.json"), &json, &mut failures);
+        let markdown = comparison_markdown(&report, "new.yaml");
+        cases::compare(&folder.join("expected.md"), &markdown, &mut failures);
     }
     cases::conclude(folders.len(), &failures);
 }

@@ -7,6 +7,7 @@ mod config_cases;
 mod diff_cases;
 mod e2e;
 mod examples;
+mod markdown;
 mod plan_cases;
 mod properties;
 mod schemas;

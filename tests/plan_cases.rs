@@ -1,5 +1,5 @@
 //! Folders of cases: `tests/cases/plan/NAME/` holds `config.yaml`, `observed.json` and the expected
-//! `plan.txt`. A new folder is a new test.
+//! `plan.txt` and `plan.md`. A new folder is a new test.
 
 use std::{
     fs,
@@ -36,6 +36,9 @@ fn every_case_gives_its_plan() {
     let folders = folders();
     for folder in &folders {
         cases::compare(&folder.join("plan.txt"), &outcome(folder), &mut failures);
+        if let Some(report) = report(folder) {
+            cases::compare(&folder.join("plan.md"), &render::plan_markdown(&report), &mut failures);
+        }
     }
     cases::conclude(folders.len(), &failures);
 }

@@ -132,6 +132,9 @@ pub(super) struct PlanOptions {
     /// Print the plan as JSON.
     #[arg(long)]
     pub json: bool,
+    /// Print the plan as Markdown for a comment of a pull request: removals first, and no more than fits.
+    #[arg(long, conflicts_with_all = ["json", "full"])]
+    pub markdown: bool,
     /// Exit with 2 when changes are pending.
     #[arg(long)]
     pub detailed_exitcode: bool,
@@ -227,6 +230,9 @@ pub(super) struct DiffOptions {
     /// Print the changes as JSON.
     #[arg(long)]
     pub json: bool,
+    /// Print the changes as Markdown for a comment of a pull request: removals first, and no more than fits.
+    #[arg(long, conflicts_with_all = ["json", "full", "summary"])]
+    pub markdown: bool,
     /// Exit with 2 when something changes.
     #[arg(long)]
     pub detailed_exitcode: bool,

@@ -18,14 +18,29 @@ use crate::{
 
 /// How the comparison is told.
 struct Form {
-    json: bool,
-    detail: Detail,
+    shape: Shape,
     detailed_exitcode: bool,
+}
+
+enum Shape {
+    Json,
+    Markdown,
+    Text(Detail),
+}
+
+impl Shape {
+    const fn new(json: bool, markdown: bool, detail: Detail) -> Self {
+        match (json, markdown) {
+            (true, _) => Self::Json,
+            (_, true) => Self::Markdown,
+            _ => Self::Text(detail),
+        }
+    }
 }
 
 /// Shows what the change from one configuration to another changes on every node.
 pub(super) fn run(options: &DiffOptions, output: &Output) -> Verdict {
-    let (old, new) = documents(options, output)?;
+    let Sides { old, new, file } = documents(options, output)?;
     let (old, new) = match (old.map(check).transpose(), check(new)) {
         (Ok(old), Ok(new)) => (old, new),
         (old, new) => {
@@ -38,23 +53,25 @@ pub(super) fn run(options: &DiffOptions, output: &Output) -> Verdict {
         (_, true) => Detail::Summary,
         _ => Detail::Short,
     };
-    let form = Form { json: options.json, detail, detailed_exitcode: options.detailed_exitcode };
-    show(old.as_ref(), &new, &form, output)
+    let shape = Shape::new(options.json, options.markdown, detail);
+    show(old.as_ref(), &new, &file, &Form { shape, detailed_exitcode: options.detailed_exitcode }, output)
 }
 
 /// Shows what the configuration asks for on every node.
 pub(super) fn all_nodes(options: &PlanOptions, output: &Output) -> Verdict {
     let new = load(options.target.file.as_deref())?;
     let detail = if options.full { Detail::Full } else { Detail::Short };
-    let form = Form { json: options.json, detail, detailed_exitcode: options.detailed_exitcode };
-    show(None, &new, &form, output)
+    let shape = Shape::new(options.json, options.markdown, detail);
+    let form = Form { shape, detailed_exitcode: options.detailed_exitcode };
+    show(None, &new, new.document.name(), &form, output)
 }
 
 fn check(document: Document) -> Result<Loaded, config::Invalid> {
     config::load(&document).map(|cluster| Loaded { document, cluster })
 }
 
-fn show(old: Option<&Loaded>, new: &Loaded, form: &Form, output: &Output) -> Verdict {
+/// Tells what differs; `file` names the configuration without a revision.
+fn show(old: Option<&Loaded>, new: &Loaded, file: &str, form: &Form, output: &Output) -> Verdict {
     let comparison = plan::compare(old.map(|old| &old.cluster), &new.cluster);
     let old_places = old.map(|old| Locator::new(&old.document));
     let new_places = Locator::new(&new.document);
@@ -66,16 +83,24 @@ fn show(old: Option<&Loaded>, new: &Loaded, form: &Form, output: &Output) -> Ver
         Side::Old => old_places.as_ref()?.source(path),
         Side::New => new_places.source(path),
     });
-    if form.json {
-        output.json(&report)?;
-    } else {
-        output.result(&render::comparison_text(&report, &output.palette, form.detail))?;
+    match form.shape {
+        Shape::Json => output.json(&report)?,
+        Shape::Markdown => output.markdown(&render::comparison_markdown(&report, file))?,
+        Shape::Text(detail) => output.result(&render::comparison_text(&report, &output.palette, detail))?,
     }
     Ok(if form.detailed_exitcode && !comparison.is_empty() { 2 } else { 0 })
 }
 
-/// The old configuration, if there is one, and the new one.
-fn documents(options: &DiffOptions, output: &Output) -> Result<(Option<Document>, Document), Failure> {
+/// What is compared.
+struct Sides {
+    /// None where there was no configuration yet.
+    old: Option<Document>,
+    new: Document,
+    /// The name of the file, without a revision.
+    file: String,
+}
+
+fn documents(options: &DiffOptions, output: &Output) -> Result<Sides, Failure> {
     let DiffOptions { old, new, file, .. } = options;
     let revision = |path: &Path| {
         path.to_str().map(ToOwned::to_owned).ok_or_else(|| {
@@ -94,18 +119,15 @@ fn documents(options: &DiffOptions, output: &Output) -> Result<(Option<Document>
     revisions(&range, file.as_deref(), output)
 }
 
-fn files(old: &Path, new: &Path) -> Result<(Option<Document>, Document), Failure> {
+fn files(old: &Path, new: &Path) -> Result<Sides, Failure> {
     if old.as_os_str() == "-" && new.as_os_str() == "-" {
         return Err(Error::new(Kind::Usage, "standard input can be one of the files, not both").into());
     }
-    Ok((Some(document(Some(old))?), document(Some(new))?))
+    let (old, new) = (document(Some(old))?, document(Some(new))?);
+    Ok(Sides { file: new.name().to_owned(), old: Some(old), new })
 }
 
-fn revisions(
-    range: &Range,
-    file: Option<&Path>,
-    output: &Output,
-) -> Result<(Option<Document>, Document), Failure> {
+fn revisions(range: &Range, file: Option<&Path>, output: &Output) -> Result<Sides, Failure> {
     if file.is_some_and(|file| file.as_os_str() == "-") {
         let message = "git revisions are of a file: standard input has none";
         return Err(Error::new(Kind::Usage, message).into());
@@ -128,7 +150,7 @@ fn revisions(
     if before.is_none() {
         output.warn(&format!("{}: compared with nothing", tracked.missing(&old)));
     }
-    Ok((before, new))
+    Ok(Sides { old: before, new, file: path.display().to_string() })
 }
 
 fn at(tracked: &Tracked, revision: &Revision) -> Result<Document, Error> {

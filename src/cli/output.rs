@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{Failure, arguments::Color};
 use crate::{
     error::{Error, Kind},
-    render::Palette,
+    render::{LIMIT, Palette},
     text::printable,
 };
 
@@ -90,6 +90,20 @@ impl Output {
         let text = serde_json::to_string_pretty(value)
             .map_err(|error| Error::unexpected(format!("cannot write JSON: {error}")))?;
         self.result(&(text + "\n"))
+    }
+
+    /// Writes a result as Markdown, and says when it is too long for a comment: then the removals alone are.
+    ///
+    /// # Errors
+    /// As [`Self::result`].
+    pub(super) fn markdown(&self, text: &str) -> Result<(), Failure> {
+        if text.len() > LIMIT {
+            let length = text.len();
+            self.warn(&format!(
+                "the removals alone take {length} bytes, which may be too long for a comment"
+            ));
+        }
+        self.result(text)
     }
 
     /// Says something on the side.

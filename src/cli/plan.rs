@@ -37,6 +37,8 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     let report = session.report();
     if options.json {
         output.json(&report)?;
+    } else if options.markdown {
+        output.markdown(&render::plan_markdown(&report))?;
     } else {
         output.result(&render::text(&report, &output.palette))?;
     }

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 /// So many names at most stand for one word, so that lines do not become endless.
 const TOGETHER: usize = 32;
 
-/// A part of a name: a number without leading zeros, or letters, other digits, one character between them.
+/// A part of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Token<'a> {
     Number { text: &'a str, value: u64 },
@@ -30,33 +30,38 @@ pub(super) fn compact<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<Strin
 
 /// Whether nothing in a name means something in a word.
 fn is_plain(name: &str) -> bool {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '/' | '-' | '_');
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '/' | '-' | '_' | ' ');
     !name.is_empty() && name.chars().all(is_plain) && !name.contains("..")
 }
 
+/// A word is one token and so is a number, but for leading zeros; of what is both, as in `x7k2`, each letter is.
 fn tokens(name: &str) -> Vec<Token<'_>> {
     let mut tokens = Vec::new();
     let mut rest = name;
-    while let Some(first) = rest.chars().next() {
-        let is_number = first.is_ascii_digit();
-        let goes_on = |c: char| {
-            if is_number {
-                c.is_ascii_digit()
-            } else {
-                first.is_ascii_alphabetic() && c.is_ascii_alphabetic()
-            }
-        };
-        let end = rest.char_indices().skip(1).find(|(_, c)| !goes_on(*c)).map_or(rest.len(), |(at, _)| at);
-        let (text, after) = rest.split_at(end);
-        tokens.push(match text.parse() {
-            Ok(value) if is_number && (text == "0" || !text.starts_with('0')) => {
-                Token::Number { text, value }
-            }
-            _ => Token::Text(text),
-        });
+    while !rest.is_empty() {
+        let run = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
+        let (word, after) = rest.split_at(run.max(1));
+        let is_mixed = word.contains(|c: char| c.is_ascii_digit());
+        if is_mixed {
+            mixed(word, &mut tokens)
+        } else {
+            tokens.push(Token::Text(word))
+        }
         rest = after;
     }
     tokens
+}
+
+fn mixed<'a>(word: &'a str, tokens: &mut Vec<Token<'a>>) {
+    let mut rest = word;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let is_number = digits > 0 && (digits == 1 || !rest.starts_with('0'));
+        let number = rest[..digits].parse().ok().filter(|_| is_number);
+        let (token, after) = rest.split_at(if number.is_some() { digits } else { 1 });
+        tokens.push(number.map_or(Token::Text(token), |value| Token::Number { text: token, value }));
+        rest = after;
+    }
 }
 
 impl<'a> Token<'a> {
@@ -122,6 +127,40 @@ fn alternatives(middles: &[&[Token]]) -> Vec<String> {
     words
 }
 
+/// What a shell makes of a word.
+#[cfg(test)]
+pub(super) fn expand(word: &str) -> std::collections::BTreeSet<String> {
+    let Some(open) = word.find('{') else { return std::collections::BTreeSet::from([word.to_owned()]) };
+    let (mut depth, mut parts, mut start, mut close) = (0, Vec::new(), open + 1, word.len());
+    for (at, c) in word.char_indices().skip(open) {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        if (c == ',' && depth == 1) || depth == 0 {
+            parts.push(&word[start..at]);
+            start = at + 1;
+        }
+        if depth == 0 {
+            close = at;
+            break;
+        }
+    }
+    let numbers = |part: &str| {
+        let (from, to) = part.split_once("..")?;
+        Some((from.parse::<u64>().ok()?..=to.parse().ok()?).map(|number| number.to_string()).collect())
+    };
+    let ranges = |part: &&str| -> Vec<String> { numbers(part).unwrap_or_else(|| vec![(*part).to_owned()]) };
+    let rests = expand(&word[close + 1..]);
+    let middles: std::collections::BTreeSet<String> =
+        parts.iter().flat_map(ranges).flat_map(|part| expand(&part)).collect();
+    let both = |middle: &String| {
+        rests.iter().map(|rest| format!("{}{middle}{rest}", &word[..open])).collect::<Vec<_>>()
+    };
+    middles.iter().flat_map(both).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -129,40 +168,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    /// What a shell makes of a word.
-    fn expand(word: &str) -> BTreeSet<String> {
-        let Some(open) = word.find('{') else { return BTreeSet::from([word.to_owned()]) };
-        let (mut depth, mut parts, mut start, mut close) = (0, Vec::new(), open + 1, word.len());
-        for (at, c) in word.char_indices().skip(open) {
-            match c {
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                _ => {}
-            }
-            if (c == ',' && depth == 1) || depth == 0 {
-                parts.push(&word[start..at]);
-                start = at + 1;
-            }
-            if depth == 0 {
-                close = at;
-                break;
-            }
-        }
-        let numbers = |part: &str| {
-            let (from, to) = part.split_once("..")?;
-            Some((from.parse::<u64>().ok()?..=to.parse().ok()?).map(|number| number.to_string()).collect())
-        };
-        let ranges =
-            |part: &&str| -> Vec<String> { numbers(part).unwrap_or_else(|| vec![(*part).to_owned()]) };
-        let rests = expand(&word[close + 1..]);
-        let middles: BTreeSet<String> =
-            parts.iter().flat_map(ranges).flat_map(|part| expand(&part)).collect();
-        let both = |middle: &String| {
-            rests.iter().map(|rest| format!("{}{middle}{rest}", &word[..open])).collect::<Vec<_>>()
-        };
-        middles.iter().flat_map(both).collect()
-    }
 
     #[test]
     fn names_that_differ_in_a_part_share_a_word() {
@@ -174,7 +179,9 @@ mod tests {
         assert_eq!(told(&names), "10.244.{0..9}.0/24");
         assert_eq!(told(&["10.1.0.0/26", "10.1.0.64/26", "10.1.1.0/26"]), "10.1.{0.{0,64},1.0}/26");
         assert_eq!(told(&["pool-a-x7", "pool-a-k2", "pool-b"]), "pool-{a-{k2,x7},b}");
-        assert_eq!(told(&["n01", "n02", "n03"]), "n{01,02,03}");
+        assert_eq!(told(&["n01", "n02", "n03"]), "n0{1..3}");
+        assert_eq!(told(&["alpha-1", "alpine-1"]), "{alpha,alpine}-1");
+        assert_eq!(told(&["10.0.1.0/24 metric 7", "10.0.2.0/24 metric 7"]), "10.0.{1,2}.0/24 metric 7");
         assert_eq!(told(&["a", "{b}", "c,d", "e..f"]), "a {b} c,d e..f");
         assert_eq!(told(&["a", "a1"]), "a{,1}");
         assert_eq!(told(&[]), "");
@@ -184,7 +191,7 @@ mod tests {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn no_name_is_lost(names in prop::collection::btree_set("[a-c0-3.:/-]{1,6}", 0..100)) {
+        fn no_name_is_lost(names in prop::collection::btree_set("[a-c0-3.: /-]{1,6}", 0..100)) {
             let plain: BTreeSet<String> = names.into_iter().filter(|name| is_plain(name)).collect();
             let words = compact(plain.iter().map(String::as_str));
             let expanded: BTreeSet<String> = words.iter().flat_map(|word| expand(word)).collect();

@@ -50,6 +50,7 @@ fn revisions_are_compared_as_git_names_them() {
             ("head", "v1.. -f envs/cluster.yaml", 0),
             ("two-words", "v2 v1 -f envs/cluster.yaml", 0),
             ("working-tree", "main -f envs/cluster.yaml --detailed-exitcode", 2),
+            ("markdown", "v2..v1 -f envs/cluster.yaml --markdown", 0),
             ("since", "main...topic -f envs/cluster.yaml", 0),
             ("same", "v2..main -f envs/cluster.yaml --detailed-exitcode", 0),
             ("unknown", "nonsense -f envs/cluster.yaml", 3),
@@ -146,6 +147,7 @@ fn files_are_compared_without_git() {
         compare("missing", "diff old.yaml nowhere.yaml", 3);
         compare("one-file", "diff old.yaml", 64);
         compare("all-nodes", "plan --all-nodes -f new.yaml --detailed-exitcode", 2);
+        compare("all-nodes-markdown", "plan --all-nodes -f new.yaml --markdown", 0);
         compare("all-nodes-of-one", "plan --all-nodes --node linux-1 -f new.yaml", 64);
         snapshots.conclude();
     });

@@ -21,6 +21,7 @@ use crate::{
 
 pub use short::Short;
 pub use text::{Detail, comparison_text};
+pub(super) use text::{interfaces, place, renamed_line, short_line, title, totals, unplanned_lines};
 
 /// The version of the JSON form.
 const FORMAT: u32 = 1;

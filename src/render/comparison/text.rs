@@ -41,7 +41,7 @@ pub fn comparison_text(report: &ComparisonReport, palette: &Palette, detail: Det
     }
     for block in &report.blocks {
         let lines = block_lines(block, palette, detail);
-        sections.push(Section { lines }.print(&title(report, block, detail), palette));
+        sections.push(Section { lines }.print(&title(report, block, detail, &printable), palette));
     }
     if !report.unplanned.is_empty() {
         let lines = unplanned_lines(&report.unplanned, palette, detail);
@@ -53,7 +53,11 @@ pub fn comparison_text(report: &ComparisonReport, palette: &Palette, detail: Det
 }
 
 /// Each node with its place, or in short all on one line.
-fn unplanned_lines(nodes: &[NodeEntry], palette: &Palette, detail: Detail) -> Vec<Line> {
+pub(in crate::render) fn unplanned_lines(
+    nodes: &[NodeEntry],
+    palette: &Palette,
+    detail: Detail,
+) -> Vec<Line> {
     let line = |names: &str, side| Line {
         text: palette.conflict.apply_to(format!("? {}", printable(names))).to_string(),
         side,
@@ -65,22 +69,33 @@ fn unplanned_lines(nodes: &[NodeEntry], palette: &Palette, detail: Detail) -> Ve
     vec![line(&list(&names, 2 * NAMED), String::new())]
 }
 
-fn renamed_line(renamed: &Renamed) -> Line {
+/// A node by its old and its new name.
+pub(in crate::render) fn renamed_line(renamed: &Renamed) -> Line {
     Line {
         text: printable(&format!("= {} -> {}", renamed.before, renamed.after)),
         side: place(renamed.source.as_ref()),
     }
 }
 
-fn place(source: Option<&Source>) -> String {
-    source.map_or_else(String::new, |source| printable(&format!("{}:{}", source.file, source.line)))
+/// `FILE:LINE`, or nothing.
+pub(in crate::render) fn place(source: Option<&Source>) -> String {
+    source.map_or_else(String::new, |source| printable(&at(source)))
 }
 
-/// The nodes of a block in a sentence.
-pub(super) fn title(report: &ComparisonReport, block: &BlockReport, detail: Detail) -> String {
-    let names: Vec<&str> = block.nodes.iter().map(|node| node.name.as_str()).collect();
-    let shown = if detail == Detail::Full { names.len() } else { 2 * NAMED };
-    let listed = printable(&list(&names, shown));
+/// The nodes of a block in a sentence, names as `name` writes them.
+pub(in crate::render) fn title(
+    report: &ComparisonReport,
+    block: &BlockReport,
+    detail: Detail,
+    name: &dyn Fn(&str) -> String,
+) -> String {
+    let shown = if detail == Detail::Full { block.nodes.len() } else { 2 * NAMED };
+    let names = block.nodes.iter().take(shown).map(|node| name(&node.name)).collect();
+    let listed = first_of(names, block.nodes.len());
+    let with_place = |what: &str, node: &NodeEntry| match node.source.as_ref() {
+        Some(source) => format!("{what} {}, {}", name(&node.name), name(&at(source))),
+        None => format!("{what} {}", name(&node.name)),
+    };
     // Without an old file no node is newer than others.
     let is_new = block.standing == Standing::New && report.old.is_some();
     let which = match (block.standing, &block.nodes[..]) {
@@ -100,10 +115,16 @@ pub(super) fn title(report: &ComparisonReport, block: &BlockReport, detail: Deta
     format!("{which}{removed}{but}")
 }
 
-fn with_place(what: &str, node: &NodeEntry) -> String {
-    let place = place(node.source.as_ref());
-    let place = if place.is_empty() { place } else { format!(", {place}") };
-    format!("{what} {}{place}", printable(&node.name))
+/// These names of so many.
+fn first_of(names: Vec<String>, all: usize) -> String {
+    match all - names.len() {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
+}
+
+fn at(source: &Source) -> String {
+    format!("{}:{}", source.file, source.line)
 }
 
 fn block_lines(block: &BlockReport, palette: &Palette, detail: Detail) -> Vec<Line> {
@@ -121,7 +142,7 @@ const fn plain_line(text: String) -> Line {
 }
 
 /// A line of the short form after its symbol, and its reason.
-pub(super) fn short_line(block: &BlockReport, short: &Short, palette: &Palette) -> Line {
+pub(in crate::render) fn short_line(block: &BlockReport, short: &Short, palette: &Palette) -> Line {
     match short {
         Short::One(index) => change_line(&block.changes[*index], palette),
         Short::Many { action, text, side } => {
@@ -139,7 +160,7 @@ pub(super) fn short_line(block: &BlockReport, short: &Short, palette: &Palette) 
 }
 
 /// The egress interfaces that the lines of a block leave out, with the nodes that have them.
-pub(super) fn interfaces(block: &BlockReport, detail: Detail) -> Vec<Line> {
+pub(in crate::render) fn interfaces(block: &BlockReport, detail: Detail) -> Vec<Line> {
     let mut groups: Vec<(&Values, Vec<&str>)> = Vec::new();
     let mut places = std::collections::HashMap::new();
     for node in &block.nodes {
