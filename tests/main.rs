@@ -2,9 +2,13 @@
 //! namespaces. `tests/run` installs what they need.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test that fails shall panic")]
 
+mod comparison;
 mod config_cases;
+mod diff_cases;
 mod e2e;
 mod examples;
+mod markdown;
 mod plan_cases;
 mod properties;
+mod schemas;
 mod support;

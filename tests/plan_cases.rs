@@ -1,11 +1,14 @@
 //! Folders of cases: `tests/cases/plan/NAME/` holds `config.yaml`, `observed.json` and the expected
-//! `plan.txt`. A new folder is a new test.
+//! `plan.txt` and `plan.md`. A new folder is a new test.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use hostgw::{
     config::{self, Document},
-    plan::{self, Observed, Policy, Saved, Scope},
+    plan::{self, Observed, Policy, Problem, Saved, Scope},
     render::{self, Palette, Report, Source},
     state::State,
 };
@@ -29,18 +32,27 @@ struct Case {
 
 #[test]
 fn every_case_gives_its_plan() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/plan");
     let mut failures = Vec::new();
-    let mut folders: Vec<_> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
-    folders.sort();
+    let folders = folders();
     for folder in &folders {
         cases::compare(&folder.join("plan.txt"), &outcome(folder), &mut failures);
+        if let Some(report) = report(folder) {
+            cases::compare(&folder.join("plan.md"), &render::plan_markdown(&report), &mut failures);
+        }
     }
     cases::conclude(folders.len(), &failures);
 }
 
-/// What `hostgw plan` would say on that node.
-fn outcome(folder: &Path) -> String {
+/// The folders of all cases.
+pub fn folders() -> Vec<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/plan");
+    let mut folders: Vec<_> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
+    folders.sort();
+    folders
+}
+
+/// A plan, and what would make it fail.
+fn planned(folder: &Path) -> Option<(Report, Vec<Problem>)> {
     let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
     let document = Document::new("config.yaml", read("config.yaml"), config::Format::Yaml);
     let case: Case = serde_json::from_str(&read("observed.json"))
@@ -50,9 +62,7 @@ fn outcome(folder: &Path) -> String {
         Err(invalid) => panic!("{}: {}", folder.display(), invalid.render(false)),
     };
     let (index, _) = cluster.node(&case.node).expect("the node of the case");
-    let Ok(desired) = plan::desired(&cluster, index, &case.saved) else {
-        return "not a Linux node\n".to_owned();
-    };
+    let desired = plan::desired(&cluster, index, &case.saved).ok()?;
     let mut observed = case.observed;
     // What an observation of that scope would have seen of the routes in the case.
     let scope = Scope::of(&desired.state, desired.prefixes.clone());
@@ -72,9 +82,22 @@ fn outcome(folder: &Path) -> String {
     let explain =
         |change: &_| plan::explain(Some(&cluster), &desired, &case.saved, case.last_applied.as_ref(), change);
     let mut report = Report::new(&plan, explain, locate);
+    report.node = Some(case.node);
+    report.file = Some("config.yaml".to_owned());
     report.warnings = plan::check::warnings(&cluster, index, &desired, &observed);
+    Some((report, plan::check(&cluster, index, &desired, &observed)))
+}
+
+/// What `hostgw plan` would tell on that node, if it is a Linux node.
+pub fn report(folder: &Path) -> Option<Report> {
+    planned(folder).map(|(report, _)| report)
+}
+
+/// The same in text, with what would make the plan fail.
+fn outcome(folder: &Path) -> String {
+    let Some((report, problems)) = planned(folder) else { return "not a Linux node\n".to_owned() };
     let mut text = render::text(&report, &Palette::new(false));
-    for problem in plan::check(&cluster, index, &desired, &observed) {
+    for problem in problems {
         let place = problem.path.as_ref().map_or_else(String::new, ToString::to_string);
         let hint = problem.hint.as_deref().unwrap_or("none");
         text.push_str(&format!("\nproblem at {place}: {problem}\n  hint: {hint}\n"));

@@ -62,12 +62,14 @@ pub(super) enum Verb {
     Status(StatusOptions),
     /// Print all that plans of this node can rest on, as JSON, to plan elsewhere (plan --state).
     Snapshot,
+    /// Show what a change of the configuration changes on every node; needs no node and no root.
+    Diff(DiffOptions),
     /// Check configuration files; needs no node.
     Validate(ValidateOptions),
     /// Build the cluster in network namespaces, apply it there, and prove that traffic flows.
     Simulate(SimulateOptions),
-    /// Print the JSON Schema of the configuration, for editors.
-    Schema,
+    /// Print the JSON Schema of the configuration, for editors, or of what --json prints.
+    Schema(SchemaOptions),
     /// Roll back what nobody confirms; for apply --confirm to start.
     #[command(hide = true)]
     Supervise,
@@ -79,6 +81,7 @@ impl Verb {
         match self {
             Self::Plan(options) => options.json,
             Self::Status(options) => options.json,
+            Self::Diff(options) => options.json,
             Self::Validate(options) => options.json,
             Self::Simulate(options) => options.json,
             Self::Apply(_)
@@ -87,7 +90,7 @@ impl Verb {
             | Self::Cancel(_)
             | Self::Rollback(_)
             | Self::Snapshot
-            | Self::Schema
+            | Self::Schema(_)
             | Self::Supervise => false,
         }
     }
@@ -116,6 +119,12 @@ pub(super) struct PlanOptions {
     /// standard input.
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
+    /// Show what the file asks for on every node, without looking at this one.
+    #[arg(long, conflicts_with_all = ["node", "adopt", "state", "out"])]
+    pub all_nodes: bool,
+    /// With --all-nodes, show every change and every name.
+    #[arg(long, requires = "all_nodes")]
+    pub full: bool,
     /// Save the plan to this file: hostgw apply FILE applies just that, or refuses. Nothing is saved of a plan
     /// with conflicts or unknown parts.
     #[arg(long, value_name = "FILE")]
@@ -123,6 +132,9 @@ pub(super) struct PlanOptions {
     /// Print the plan as JSON.
     #[arg(long)]
     pub json: bool,
+    /// Print the plan as Markdown for a comment of a pull request: removals first, and no more than fits.
+    #[arg(long, conflicts_with_all = ["json", "full"])]
+    pub markdown: bool,
     /// Exit with 2 when changes are pending.
     #[arg(long)]
     pub detailed_exitcode: bool,
@@ -198,6 +210,35 @@ pub(super) struct StatusOptions {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct DiffOptions {
+    /// The old configuration, a file; `-` is standard input. Without NEW, or with -f: a git revision (which
+    /// is compared with the working tree), OLD..NEW, or OLD...NEW (since both branched off).
+    #[arg(value_name = "OLD")]
+    pub old: PathBuf,
+    /// The new configuration, a file; with -f, a git revision.
+    #[arg(value_name = "NEW")]
+    pub new: Option<PathBuf>,
+    /// Compare git revisions of this file. Default, without NEW: hostgw.yaml, hostgw.yml or hostgw.toml here.
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Show every change and every name: many changes of one kind are one line otherwise.
+    #[arg(long, conflicts_with = "summary")]
+    pub full: bool,
+    /// Show names and counts only.
+    #[arg(long)]
+    pub summary: bool,
+    /// Print the changes as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// Print the changes as Markdown for a comment of a pull request: removals first, and no more than fits.
+    #[arg(long, conflicts_with_all = ["json", "full", "summary"])]
+    pub markdown: bool,
+    /// Exit with 2 when something changes.
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct ValidateOptions {
     /// The files to check; `-` is standard input. Default: as for plan.
     #[arg(value_name = "FILE", action = ArgAction::Append)]
@@ -208,6 +249,20 @@ pub(super) struct ValidateOptions {
     /// Print the mistakes as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct SchemaOptions {
+    /// Of what: the configuration, what plan --json prints, or what diff --json prints.
+    #[arg(value_enum, default_value_t = Subject::Config, value_name = "WHAT")]
+    pub subject: Subject,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Subject {
+    Config,
+    Plan,
+    Diff,
 }
 
 #[derive(Debug, Args)]

@@ -4,10 +4,13 @@
 mod apply;
 mod arguments;
 mod confirm;
+mod diff;
+mod git;
 mod history;
 mod occasion;
 mod output;
 mod plan;
+mod revision;
 mod rollback;
 mod saved_plan;
 mod schema;
@@ -37,8 +40,8 @@ use output::Output;
 enum Failure {
     /// An error with its message.
     Error(Error),
-    /// A configuration that is not valid, with every mistake in it.
-    Invalid(config::Invalid),
+    /// Configurations that are not valid, each with every mistake in it.
+    Invalid(Vec<config::Invalid>),
     /// Everything has been said.
     Said(Kind),
 }
@@ -46,6 +49,12 @@ enum Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Error(error)
+    }
+}
+
+impl From<config::Invalid> for Failure {
+    fn from(invalid: config::Invalid) -> Self {
+        Self::Invalid(vec![invalid])
     }
 }
 
@@ -68,9 +77,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Rollback(options) => rollback::run(options, &output),
         Verb::Status(options) => status::run(options, &output),
         Verb::Snapshot => snapshot::run(&output),
+        Verb::Diff(options) => diff::run(options, &output),
         Verb::Validate(options) => validate::run(options, &output),
         Verb::Simulate(options) => simulate::run(options, &output),
-        Verb::Schema => schema::run(&output),
+        Verb::Schema(options) => schema::run(options, &output),
         Verb::Supervise => supervisor::run(),
     };
     ExitCode::from(match verdict {

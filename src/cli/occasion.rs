@@ -1,14 +1,10 @@
 //! Who applies what, for the history: user, hash of the configuration, git commit.
 
-use std::{
-    env, fs,
-    path::Path,
-    process::{Command as Program, Stdio},
-};
+use std::{env, fs, path::Path};
 
 use sha2::{Digest, Sha256};
 
-use super::transaction::now;
+use super::{git, transaction::now};
 use crate::{
     apply::{Command, Commit, Occasion},
     config::Document,
@@ -60,20 +56,10 @@ fn name_of(id: u32, users: &str) -> Option<&str> {
 fn commit(file: &Path) -> Option<Commit> {
     let file = fs::canonicalize(file).ok()?;
     let (folder, name) = (file.parent()?, file.file_name()?);
-    let id = git(folder, |git| git.args(["rev-parse", "--verify", "HEAD^{commit}"]))?;
+    let id = git::run(folder, |git| git.args(["rev-parse", "--verify", "HEAD^{commit}"])).ok()?;
     let status = ["status", "--porcelain", "--untracked-files=all", "--ignored", "--"];
-    let changes = git(folder, |git| git.args(status).arg(name))?;
-    Some(Commit { id: id.trim().to_owned(), dirty: !changes.is_empty() })
-}
-
-/// What git prints in `folder`, when it succeeds.
-fn git(folder: &Path, arguments: impl FnOnce(&mut Program) -> &mut Program) -> Option<String> {
-    let mut git = Program::new("git");
-    // Nothing that the repository configures is run, and nothing in it is written.
-    git.args(["-c", "core.fsmonitor=false", "--no-optional-locks", "--literal-pathspecs", "-C"]).arg(folder);
-    arguments(&mut git).stdin(Stdio::null()).stderr(Stdio::null());
-    let output = git.output().ok().filter(|output| output.status.success())?;
-    String::from_utf8(output.stdout).ok()
+    let changes = git::run(folder, |git| git.args(status).arg(name)).ok()?;
+    Some(Commit { id: String::from_utf8(id).ok()?.trim().to_owned(), dirty: !changes.is_empty() })
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::{Failure, arguments::Color};
 use crate::{
     error::{Error, Kind},
-    render::Palette,
+    render::{LIMIT, Palette},
     text::printable,
 };
 
@@ -92,6 +92,20 @@ impl Output {
         self.result(&(text + "\n"))
     }
 
+    /// Writes a result as Markdown, and says when it is too long for a comment: then the removals alone are.
+    ///
+    /// # Errors
+    /// As [`Self::result`].
+    pub(super) fn markdown(&self, text: &str) -> Result<(), Failure> {
+        if text.len() > LIMIT {
+            let length = text.len();
+            self.warn(&format!(
+                "the removals alone take {length} bytes, which may be too long for a comment"
+            ));
+        }
+        self.result(text)
+    }
+
     /// Says something on the side.
     pub(super) fn say(&self, text: &str) {
         let _ = writeln!(io::stderr().lock(), "{text}");
@@ -154,13 +168,15 @@ impl Output {
         self.say(&text);
     }
 
-    /// Prints every mistake of a configuration.
-    pub(super) fn invalid(&self, invalid: &crate::config::Invalid) {
+    /// Prints every mistake of configurations.
+    pub(super) fn invalid(&self, invalid: &[crate::config::Invalid]) {
         if self.json {
             let error = Error::new(Kind::Invalid, "the configuration is not valid");
-            self.error_json(&error, super::validate::mistakes(invalid));
+            self.error_json(&error, invalid.iter().flat_map(super::validate::mistakes).collect());
         } else {
-            self.say(invalid.render(self.coloured_messages).trim_end());
+            let texts: Vec<String> =
+                invalid.iter().map(|invalid| invalid.render(self.coloured_messages)).collect();
+            self.say(texts.join("\n").trim_end());
         }
     }
 

@@ -5,6 +5,7 @@ use std::{fs, io, path::Path};
 use super::{
     Failure, Verdict,
     arguments::PlanOptions,
+    diff,
     output::Output,
     saved_plan,
     session::{Place, Session},
@@ -20,6 +21,9 @@ use crate::{
 
 /// Shows what would change on this node, or on the one that a snapshot is of.
 pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
+    if options.all_nodes {
+        return diff::all_nodes(options, output);
+    }
     let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
     let mut session = match &options.state {
         Some(file) => Session::of_snapshot(&options.target, read_snapshot(file)?, policy)?,
@@ -33,6 +37,8 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     let report = session.report();
     if options.json {
         output.json(&report)?;
+    } else if options.markdown {
+        output.markdown(&render::plan_markdown(&report))?;
     } else {
         output.result(&render::text(&report, &output.palette))?;
     }

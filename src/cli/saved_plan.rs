@@ -185,7 +185,7 @@ impl SavedPlan {
             Language::Toml => Format::Toml,
         };
         let document = Document::new(self.file.clone(), text.clone(), format);
-        let cluster = config::load(&document).map_err(Failure::Invalid)?;
+        let cluster = config::load(&document)?;
         let policy = if self.adopt { Policy::Adopt } else { Policy::Respect };
         Session::live_of(Loaded { document, cluster }, Some(&self.node), policy)
     }

@@ -1,10 +1,19 @@
 //! `hostgw schema`
 
-use super::{Verdict, output::Output};
-use crate::config;
+use super::{
+    Verdict,
+    arguments::{SchemaOptions, Subject},
+    output::Output,
+};
+use crate::{config, render};
 
-/// Prints the JSON Schema of the configuration.
-pub(super) fn run(output: &Output) -> Verdict {
-    output.result(&(config::schema_text() + "\n"))?;
+/// Prints a JSON Schema.
+pub(super) fn run(options: &SchemaOptions, output: &Output) -> Verdict {
+    let text = match options.subject {
+        Subject::Config => config::schema_text(),
+        Subject::Plan => render::plan_schema(),
+        Subject::Diff => render::comparison_schema(),
+    };
+    output.result(&(text + "\n"))?;
     Ok(0)
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use super::{Failure, arguments::Target};
@@ -28,9 +28,14 @@ pub(super) fn document(file: Option<&Path>) -> Result<Document, Failure> {
     let file = match file {
         Some(file) if file.as_os_str() == "-" => return standard_input(),
         Some(file) => file.to_owned(),
-        None => config::find_in(Path::new("")).map_err(|error| invalid_input(&error))?,
+        None => find()?,
     };
     Ok(Document::read(&file).map_err(|error| invalid_input(&error))?)
+}
+
+/// The configuration in the working directory.
+pub(super) fn find() -> Result<PathBuf, Failure> {
+    Ok(config::find_in(Path::new("")).map_err(|error| invalid_input(&error))?)
 }
 
 fn invalid_input(error: &config::ReadError) -> Error {
@@ -49,7 +54,7 @@ fn standard_input() -> Result<Document, Failure> {
 /// Reads and checks a configuration.
 pub(super) fn load(file: Option<&Path>) -> Result<Loaded, Failure> {
     let document = document(file)?;
-    let cluster = config::load(&document).map_err(Failure::Invalid)?;
+    let cluster = config::load(&document)?;
     Ok(Loaded { document, cluster })
 }
 
@@ -246,17 +251,17 @@ fn not_linux(name: &str) -> Error {
 }
 
 /// Finds places in a document, reading it again only when one is asked for.
-struct Locator<'a> {
+pub(super) struct Locator<'a> {
     document: &'a Document,
     positions: std::cell::OnceCell<Positions>,
 }
 
 impl<'a> Locator<'a> {
-    const fn new(document: &'a Document) -> Self {
+    pub(super) const fn new(document: &'a Document) -> Self {
         Self { document, positions: std::cell::OnceCell::new() }
     }
 
-    fn source(&self, path: &ConfigPath) -> Option<Source> {
+    pub(super) fn source(&self, path: &ConfigPath) -> Option<Source> {
         let position = self.positions.get_or_init(|| self.document.positions()).of(path)?;
         Some(Source {
             path: path.to_string(),

@@ -34,10 +34,27 @@ pub struct Desired {
     origins: HashMap<RouteKey, Origin>,
 }
 
-#[derive(Debug, Clone, Copy)]
-enum Origin {
+/// The part of the configuration that asks for a route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The cluster prefix, for an on-link route.
     ClusterPrefix,
+    /// The node, by its index, whose pods the route leads to.
     Node(usize),
+}
+
+impl Origin {
+    /// Where it stands in the configuration, for a route of `family`.
+    pub(super) fn path(self, cluster: &Cluster, family: Family) -> ConfigPath {
+        let Self::Node(index) = self else { return ConfigPath::root().key("clusterPrefix") };
+        let node = ConfigPath::root().key("nodes").index(index);
+        let has_override = cluster.nodes[index].gateways.get(family).is_some();
+        match cluster.next_hop {
+            NextHop::NodeAddress => node.key("address"),
+            NextHop::PodGateway if has_override => node.key("gateway"),
+            NextHop::PodGateway => node.key("podCIDR"),
+        }
+    }
 }
 
 /// The node is not a Linux node: its routes are for `render` to write.
@@ -93,22 +110,12 @@ pub fn desired(cluster: &Cluster, index: usize, saved: &Saved) -> Result<Desired
         return Err(NotLinux);
     }
     let device = cluster.egress_interface_of(node);
-    let mut routes = Vec::with_capacity(cluster.nodes.len() + 1);
-    let mut state = State::default();
-    for (family, prefix) in cluster.prefixes.iter() {
-        if cluster.next_hop == NextHop::PodGateway {
-            routes.push((route(cluster, device, *prefix, None), Origin::ClusterPrefix));
-        }
-        let others = cluster.nodes.iter().enumerate().filter(|(other, _)| *other != index);
-        routes.extend(others.filter_map(|(number, other)| {
-            let cidr = other.pod_cidrs.get(family)?;
-            let gateway = next_hop(cluster, other, family)?;
-            Some((route(cluster, device, cidr.prefix(), Some(gateway)), Origin::Node(number)))
-        }));
+    let others = routes(cluster, device).filter(|(_, origin)| *origin != Origin::Node(index));
+    let mut routes: Vec<_> = others.collect();
+    let mut state = State { sysctls: sysctls(cluster), ..State::default() };
+    for (family, _) in cluster.prefixes.iter() {
         *state.nat.slot(family) = nat_table(cluster, node, family);
-        state.sysctls.insert(forwarding_switch(family), "1".to_owned());
     }
-    state.sysctls.extend(cluster.sysctls.iter().cloned());
     let released = release(&mut state.sysctls, saved);
 
     routes.sort_by_cached_key(|(route, _)| route.key());
@@ -147,19 +154,32 @@ impl Desired {
     /// The place in the configuration that asks for the route on `key`.
     #[must_use]
     pub fn route_origin(&self, cluster: &Cluster, key: &RouteKey) -> Option<ConfigPath> {
-        Some(match self.origins.get(key)? {
-            Origin::ClusterPrefix => ConfigPath::root().key("clusterPrefix"),
-            Origin::Node(index) => {
-                let node = ConfigPath::root().key("nodes").index(*index);
-                let has_override = cluster.nodes[*index].gateways.get(key.family()).is_some();
-                match cluster.next_hop {
-                    NextHop::NodeAddress => node.key("address"),
-                    NextHop::PodGateway if has_override => node.key("gateway"),
-                    NextHop::PodGateway => node.key("podCIDR"),
-                }
-            }
-        })
+        Some(self.origins.get(key)?.path(cluster, key.family()))
     }
+}
+
+/// All routes of the cluster, by `device`: each node holds them but for the one to its own pods. On-link
+/// first in each family, then in the order of the file.
+pub(super) fn routes<'a>(
+    cluster: &'a Cluster,
+    device: Option<&'a InterfaceName>,
+) -> impl Iterator<Item = (Route, Origin)> + 'a {
+    cluster.prefixes.iter().flat_map(move |(family, prefix)| {
+        let on_link = (cluster.next_hop == NextHop::PodGateway)
+            .then(|| (route(cluster, device, *prefix, None), Origin::ClusterPrefix));
+        let nodes = cluster.nodes.iter().enumerate().filter_map(move |(number, node)| {
+            let cidr = node.pod_cidrs.get(family)?;
+            let gateway = next_hop(cluster, node, family)?;
+            Some((route(cluster, device, cidr.prefix(), Some(gateway)), Origin::Node(number)))
+        });
+        on_link.into_iter().chain(nodes)
+    })
+}
+
+/// The sysctls that the configuration asks for: the forwarding switches that it implies, and its own.
+pub(super) fn sysctls(cluster: &Cluster) -> BTreeMap<SysctlKey, String> {
+    let switches = cluster.prefixes.iter().map(|(family, _)| (forwarding_switch(family), "1".to_owned()));
+    switches.chain(cluster.sysctls.iter().cloned()).collect()
 }
 
 /// The switch that lets packets of `family` through this node.
@@ -202,7 +222,7 @@ fn route(
 }
 
 /// The NAT table of `node` in `family`; none when nothing is masqueraded there.
-fn nat_table(cluster: &Cluster, node: &Node, family: Family) -> Option<NatTable> {
+pub(super) fn nat_table(cluster: &Cluster, node: &Node, family: Family) -> Option<NatTable> {
     let prefix = *cluster.prefixes.get(family)?;
     if !cluster.nat.masquerade {
         return None;

@@ -91,7 +91,7 @@ pub struct SysctlChange {
 }
 
 /// Whether something comes, changes or goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Action {
     /// `+`
@@ -140,7 +140,9 @@ impl fmt::Display for Conflict {
 }
 
 /// Counts of a plan, in objects as shown: a route, a table, a chain, a rule, a sysctl.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
 pub struct Totals {
     /// Objects added.
     pub add: usize,

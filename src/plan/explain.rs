@@ -18,6 +18,28 @@ pub struct Reason {
     pub drift: bool,
 }
 
+/// The purpose of the on-link route.
+pub(super) const ON_LINK: &str = "on-link route of the cluster prefix";
+
+/// The purpose of NAT.
+pub(super) const MASQUERADE: &str = "masquerade";
+
+/// The purpose of the forwarding switches.
+pub(super) const FORWARDS: &str = "a gateway node forwards";
+
+/// The purpose of a sysctl that the file sets.
+pub(super) const SYSCTLS: &str = "sysctls";
+
+/// The purpose of a route to a node.
+pub(super) fn pods_of(node: &str) -> String {
+    format!("pods of node {node}")
+}
+
+/// Why a sysctl is written that has its value already.
+pub(super) fn rewritten_after(switch: &SysctlKey) -> String {
+    format!("written again after {switch}, which rewrites it")
+}
+
 /// Says why `change` is part of the plan for `desired`. `last` is what the last apply put in force, as far
 /// as it is known.
 #[must_use]
@@ -32,7 +54,7 @@ pub fn explain(
         Change::Route(route) => explain_route(cluster, desired, last, route),
         Change::Nat(nat) => Reason {
             text: match (&nat.after, cluster) {
-                (Some(_), _) => "masquerade".to_owned(),
+                (Some(_), _) => MASQUERADE.to_owned(),
                 (None, Some(_)) => "nothing is masqueraded in this family".to_owned(),
                 (None, None) => "owned by hostgw".to_owned(),
             },
@@ -60,8 +82,8 @@ fn explain_route(
     let origin = cluster.and_then(|cluster| desired.route_origin(cluster, key));
     let adopts = change.before.iter().any(|route| !route.is_owned());
     let purpose = match (cluster, desired.node_of(key), &origin) {
-        (Some(cluster), Some(node), _) => format!("pods of node {}", cluster.nodes[node].name),
-        (Some(_), None, Some(_)) => "on-link route of the cluster prefix".to_owned(),
+        (Some(cluster), Some(node), _) => pods_of(&cluster.nodes[node].name),
+        (Some(_), None, Some(_)) => ON_LINK.to_owned(),
         (Some(_), None, None) => "owned by hostgw, not in the file".to_owned(),
         (None, ..) => "owned by hostgw".to_owned(),
     };
@@ -80,16 +102,16 @@ fn explain_sysctl(
     let configured = cluster.as_ref().is_some_and(configured);
     let origin = ConfigPath::root().key("sysctls").key(change.key.as_str());
     if let Some(switch) = &change.rewritten_by {
-        let text = format!("written again after {switch}, which rewrites it");
+        let text = rewritten_after(switch);
         return Reason { text, origin: configured.then_some(origin), drift: false };
     }
     if configured {
-        return Reason { text: "sysctls".to_owned(), origin: Some(origin), drift };
+        return Reason { text: SYSCTLS.to_owned(), origin: Some(origin), drift };
     }
     let switches = [SysctlKey::ipv4_forwarding(), SysctlKey::ipv6_forwarding()];
     if cluster.is_some() && switches.contains(&change.key) && change.after != "0" {
         let origin = ConfigPath::root().key("clusterPrefix");
-        return Reason { text: "a gateway node forwards".to_owned(), origin: Some(origin), drift };
+        return Reason { text: FORWARDS.to_owned(), origin: Some(origin), drift };
     }
     let text = match saved.0.get(&change.key) {
         Some(SavedValue { value, .. }) if *value == change.after => "as it was before hostgw".to_owned(),

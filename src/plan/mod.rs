@@ -2,9 +2,10 @@
 //!
 //! [`desired()`] makes the desired state of a node from the configuration, [`plan()`] compares it with an
 //! observed state, [`check()`] finds what would make the plan fail on this node, [`explain()`] says why each
-//! change is there.
+//! change is there. [`compare()`] does it for all nodes of two files at once.
 
 pub mod check;
+pub mod compare;
 pub mod desired;
 pub mod diff;
 pub mod explain;
@@ -15,6 +16,7 @@ mod switch;
 mod way;
 
 pub use check::{Problem, check};
+pub use compare::{Comparison, ComparisonTotals, compare};
 pub use desired::{Desired, NotLinux, Saved, SavedValue, desired};
 pub use diff::{
     Action, Change, Conflict, NatChange, Plan, Policy, RouteChange, Step, SysctlChange, Totals, plan,

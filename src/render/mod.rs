@@ -4,9 +4,18 @@
 //! their places in the configuration. [`text`] prints it for people; it serialises as the JSON form.
 
 mod commands;
+mod compact;
+mod comparison;
+mod markdown;
 mod report;
+mod schema;
 mod text;
 
 pub use commands::commands;
+pub use comparison::{
+    BlockReport, ComparisonReport, Detail, Files, NodeEntry, Renamed, Short, Values, comparison_text,
+};
+pub use markdown::{LIMIT, comparison_markdown, plan_markdown};
 pub use report::{Entry, Group, Report, Source};
+pub use schema::{comparison_schema, plan_schema};
 pub use text::{Palette, text};

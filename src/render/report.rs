@@ -1,5 +1,6 @@
 //! What every form of a plan tells.
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{
@@ -11,9 +12,10 @@ use crate::{
 /// The version of the JSON form.
 const FORMAT: u32 = 1;
 
-/// A plan, resolved object by object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// What would change on one node: `hostgw plan --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
+#[schemars(title = "hostgw plan")]
 pub struct Report {
     /// Version of this form.
     pub format: u32,
@@ -36,7 +38,7 @@ pub struct Report {
 }
 
 /// One object that comes, changes or goes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
     /// `add`, `change` or `remove`.
@@ -49,10 +51,23 @@ pub struct Entry {
     pub after: Option<Object>,
     /// Why.
     pub reason: ReasonEntry,
+    /// Where it happens, in a comparison of two files.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on: Option<Reach>,
+}
+
+/// On which nodes of a block something happens.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Reach {
+    /// How many they are.
+    pub nodes: usize,
+    /// The others: a route never stands on the node it leads to.
+    pub except: Vec<String>,
 }
 
 /// Part of a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Group {
     /// Routes.
@@ -64,7 +79,7 @@ pub enum Group {
 }
 
 /// An object, in the words of the kernel's tools and, for programs, field by field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Object {
     /// As `ip route`, `nft` or `sysctl` print it.
@@ -83,7 +98,7 @@ pub struct Object {
 }
 
 /// Why a change is planned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReasonEntry {
     /// In words.
@@ -96,7 +111,7 @@ pub struct ReasonEntry {
 }
 
 /// A place in the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
     /// As in `nodes[3].podCIDR`.
@@ -110,7 +125,7 @@ pub struct Source {
 }
 
 /// Something that stands in the way.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConflictEntry {
     /// `route` or `nat`.
@@ -136,10 +151,8 @@ impl Report {
         let entries = plan.changes.iter().flat_map(|change| {
             let Reason { text, origin, drift } = explain(change);
             let source = origin.as_ref().and_then(&locate);
-            // NAT is there though the file does not mention it.
-            let is_default = matches!(change, Change::Nat(_)) && origin.is_some() && source.is_none();
-            let text = if is_default { format!("{text} (default)") } else { text };
-            entries(change, &ReasonEntry { text, drift, source })
+            let is_nat = matches!(change, Change::Nat(_)) && origin.is_some();
+            entries(change, &ReasonEntry { drift, ..ReasonEntry::new(text, source, is_nat) })
         });
         Self {
             format: FORMAT,
@@ -154,9 +167,18 @@ impl Report {
     }
 }
 
+impl ReasonEntry {
+    /// A reason that stands at `source`. NAT is there though the file does not mention it.
+    pub(super) fn new(text: String, source: Option<Source>, is_nat: bool) -> Self {
+        let text = if is_nat && source.is_none() { format!("{text} (default)") } else { text };
+        Self { text, drift: false, source }
+    }
+}
+
 /// The objects of a change, each with its reason.
 fn entries(change: &Change, reason: &ReasonEntry) -> Vec<Entry> {
-    let entry = |action, kind, before, after| Entry { action, kind, before, after, reason: reason.clone() };
+    let entry =
+        |action, kind, before, after| Entry { action, kind, before, after, reason: reason.clone(), on: None };
     match change {
         Change::Route(change) => change
             .lines()
@@ -204,19 +226,19 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
 }
 
 impl Object {
-    const fn text(name: String, text: String) -> Self {
+    pub(super) const fn text(name: String, text: String) -> Self {
         Self { text, name, route: None, key: None, value: None }
     }
 
-    fn route(route: &Route) -> Self {
+    pub(super) fn route(route: &Route) -> Self {
         Self { route: Some(route.clone()), ..Self::text(route.key().to_string(), route.to_string()) }
     }
 
-    fn nat(object: &NatObject) -> Self {
+    pub(super) fn nat(object: &NatObject) -> Self {
         Self::text(object.name(), object.to_string())
     }
 
-    fn sysctl(key: &str, value: &str) -> Self {
+    pub(super) fn sysctl(key: &str, value: &str) -> Self {
         let text = format!("{key} = {value}");
         Self { key: Some(key.to_owned()), value: Some(value.to_owned()), ..Self::text(key.to_owned(), text) }
     }

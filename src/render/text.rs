@@ -9,7 +9,7 @@ use super::{
     Entry, Group, Report, Source,
     report::{ConflictEntry, ReasonEntry},
 };
-use crate::{plan::Action, text::printable};
+use crate::{plan::Action, state::Unknown, text::printable};
 
 /// Reasons start in one column where the objects are no wider than this.
 const WIDEST_ALIGNED: usize = 76;
@@ -47,27 +47,36 @@ impl Palette {
     }
 }
 
+/// The parts of a plan, and what they are called.
+pub(super) const GROUPS: [(Group, &str); 3] =
+    [(Group::Route, "Routes"), (Group::Nat, "NAT"), (Group::Sysctl, "Sysctls")];
+
 /// The plan as text, ending with a newline.
 #[must_use]
 pub fn text(report: &Report, palette: &Palette) -> String {
     let mut lines = Vec::new();
-    for (group, title) in [(Group::Route, "Routes"), (Group::Nat, "NAT"), (Group::Sysctl, "Sysctls")] {
+    for (group, title) in GROUPS {
         let mut section = Section::default();
         let entries = report.changes.iter().filter(|entry| entry.kind == group);
         section.lines.extend(entries.map(|entry| change_line(entry, palette)));
         let conflicts = report.conflicts.iter().filter(|conflict| conflict.kind == group);
         section.lines.extend(conflicts.flat_map(|conflict| conflict_lines(conflict, palette)));
         let unknown = report.unknown.iter().filter(|unknown| group_of(&unknown.what) == group);
-        section.lines.extend(unknown.map(|unknown| Line {
-            text: palette.conflict.apply_to(format!("? {}", unknown.what)).to_string(),
-            side: format!("unknown: {}", unknown.why),
-        }));
+        section.lines.extend(unknown.map(|unknown| unknown_line(unknown, palette)));
         if !section.lines.is_empty() {
             lines.push(section.print(title, palette));
         }
     }
     lines.push(summary(report, palette));
     lines.join("\n")
+}
+
+/// What could not be read, after its symbol, and why.
+pub(super) fn unknown_line(unknown: &Unknown, palette: &Palette) -> Line {
+    Line {
+        text: palette.conflict.apply_to(format!("? {}", unknown.what)).to_string(),
+        side: format!("unknown: {}", unknown.why),
+    }
 }
 
 const fn group_of(subject: &crate::state::Subject) -> Group {
@@ -77,37 +86,43 @@ const fn group_of(subject: &crate::state::Subject) -> Group {
     }
 }
 
+/// Lines below a title.
 #[derive(Default)]
-struct Section {
-    lines: Vec<Line>,
+pub(super) struct Section {
+    pub lines: Vec<Line>,
 }
 
 /// An object, and what is said on the side.
-struct Line {
-    text: String,
-    side: String,
+pub(super) struct Line {
+    pub text: String,
+    pub side: String,
 }
 
 impl Section {
-    fn print(&self, title: &str, palette: &Palette) -> String {
+    pub(super) fn print(&self, title: &str, palette: &Palette) -> String {
+        let mut text = format!("{}\n", palette.head.apply_to(title));
+        self.aligned(palette).iter().for_each(|line| text.extend([line.as_str(), "\n"]));
+        text
+    }
+
+    /// The lines, with what is said on the side in one column.
+    pub(super) fn aligned(&self, palette: &Palette) -> Vec<String> {
         let widths = self.lines.iter().map(|line| measure_text_width(&line.text));
         let column = widths.filter(|width| *width <= WIDEST_ALIGNED).max().unwrap_or(0);
-        let mut text = format!("{}\n", palette.head.apply_to(title));
-        for line in &self.lines {
+        let aligned = |line: &Line| {
             if line.side.is_empty() {
-                text.push_str(&line.text);
-            } else {
-                let gap = column.saturating_sub(measure_text_width(&line.text)) + 2;
-                let side = palette.dim.apply_to(format!("# {}", line.side));
-                let _ = write!(text, "{}{:gap$}{side}", line.text, "");
+                return line.text.clone();
             }
-            text.push('\n');
-        }
-        text
+            let gap = column.saturating_sub(measure_text_width(&line.text)) + 2;
+            let side = palette.dim.apply_to(format!("# {}", line.side));
+            format!("{}{:gap$}{side}", line.text, "")
+        };
+        self.lines.iter().map(aligned).collect()
     }
 }
 
-fn change_line(entry: &Entry, palette: &Palette) -> Line {
+/// A change after its symbol, and its reason.
+pub(super) fn change_line(entry: &Entry, palette: &Palette) -> Line {
     let side = reason(&entry.reason);
     let text = match (entry.action, &entry.before, &entry.after) {
         (Action::Change, Some(before), Some(after)) => {
@@ -185,7 +200,8 @@ fn replaced_word(old: &str, new: &str, palette: &Palette) -> String {
     }
 }
 
-fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec<Line> {
+/// What stands in the way, after its symbol, and of what.
+pub(super) fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec<Line> {
     let side = match &conflict.wanted {
         Some(wanted) => format!("not hostgw's; it needs {}", wanted.text),
         None => "not hostgw's, and it could not be put back".to_owned(),
@@ -197,7 +213,8 @@ fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec<Line> {
     conflict.foreign.iter().map(|object| line(&object.text)).collect()
 }
 
-fn reason(reason: &ReasonEntry) -> String {
+/// A reason, with the file and the line where it stands.
+pub(super) fn reason(reason: &ReasonEntry) -> String {
     let text = if reason.drift { format!("drift: {}", reason.text) } else { reason.text.clone() };
     match &reason.source {
         Some(Source { file, line, .. }) => printable(&format!("{text}, {file}:{line}")),
@@ -211,6 +228,16 @@ fn summary(report: &Report, palette: &Palette) -> String {
     for warning in &report.warnings {
         let _ = writeln!(text, "{} {}", palette.change.apply_to("Warning:"), printable(warning));
     }
+    let _ = writeln!(text, "{}", palette.head.apply_to(totals(report)));
+    let removed = removed(report.changes.iter());
+    if !removed.is_empty() {
+        let _ = writeln!(text, "{}", palette.remove.apply_to(format!("Removed: {}", removed.join(", "))));
+    }
+    text
+}
+
+/// The totals in a sentence.
+pub(super) fn totals(report: &Report) -> String {
     let totals = report.totals;
     let mut line = format!("{} to add, {} to change, {} to remove", totals.add, totals.change, totals.remove);
     if totals.conflicts > 0 {
@@ -220,23 +247,17 @@ fn summary(report: &Report, palette: &Palette) -> String {
         let _ = write!(line, ", {} unknown", totals.unknown);
     }
     let nothing = totals == crate::plan::Totals::default();
-    let line = match (nothing, &report.node) {
+    match (nothing, &report.node) {
         (true, Some(_)) => "Nothing to do: the node is as the file says.".to_owned(),
         (true, None) => "Nothing to do.".to_owned(),
         (false, _) => format!("Plan: {line}."),
-    };
-    let _ = writeln!(text, "{}", palette.head.apply_to(line));
-    let removed = removed(report);
-    if !removed.is_empty() {
-        let _ = writeln!(text, "{}", palette.remove.apply_to(format!("Removed: {}", removed.join(", "))));
     }
-    text
 }
 
 /// The names of what is removed. What goes with its table is not named again.
-fn removed(report: &Report) -> Vec<String> {
+pub(super) fn removed<'a>(changes: impl Iterator<Item = &'a Entry> + Clone) -> Vec<String> {
     let gone = || {
-        let removals = report.changes.iter().filter(|entry| entry.action == Action::Remove);
+        let removals = changes.clone().filter(|entry| entry.action == Action::Remove);
         removals.filter_map(|entry| Some((entry.kind, entry.before.as_ref()?.name.as_str())))
     };
     let is_table = |(kind, name): &(Group, &str)| *kind == Group::Nat && name.starts_with("table ");

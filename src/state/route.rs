@@ -3,6 +3,7 @@
 use std::{cmp::Ordering, fmt, net::IpAddr};
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{Family, MAIN_TABLE};
@@ -78,10 +79,11 @@ impl RouteKey {
 }
 
 /// A route, desired or observed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Route {
     /// Destination prefix.
+    #[schemars(with = "String")]
     pub destination: IpNet,
     /// Routing table number.
     pub table: u32,
@@ -112,7 +114,7 @@ pub struct Route {
 
 /// What a route says beyond the fields of [`Route`], kept so that a route that hostgw did not write can be
 /// put back as it was.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct More {
     /// What it is about, as in `multipath`.
@@ -122,7 +124,7 @@ pub struct More {
 }
 
 /// Where a packet goes next.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Next {
     /// The next hop's address; none when the destination is on-link.
@@ -137,7 +139,7 @@ pub struct Next {
 }
 
 /// Scope of a route (`rt_scope_t`, linux/rtnetlink.h). IPv6 routes have none and read as global.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Behind a gateway (`RT_SCOPE_UNIVERSE`).
@@ -188,7 +190,7 @@ impl fmt::Display for Scope {
 }
 
 /// Type of a route (`RTN_*`, linux/rtnetlink.h).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RouteType {
     /// To one destination.

@@ -2,12 +2,14 @@
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The name of a kernel parameter under `net`, as sysctl(8) writes it: `net.ipv4.ip_forward`, and
 /// `net.ipv4.conf.eth0/100.rp_filter` for the interface `eth0.100`.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
 pub struct SysctlKey(String);
 
 /// Why a string is no sysctl of hostgw's; a fragment that follows "… cannot be set by hostgw: ".

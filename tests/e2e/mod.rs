@@ -9,6 +9,7 @@ mod checks;
 mod colour;
 mod confirm;
 mod conflict;
+mod diff;
 mod drift;
 mod dual_stack;
 #[cfg(feature = "fault-injection")]

@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod cases;
+pub mod clusters;
 pub mod model;
 pub mod namespace;
 pub mod random;

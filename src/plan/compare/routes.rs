@@ -1,0 +1,248 @@
+//! Routes of two files, compared once for all nodes.
+
+use std::collections::HashMap;
+
+use crate::{
+    model::{Cluster, ConfigPath, Family, NextHop},
+    plan::desired::{self, Origin},
+    state::{Route, RouteKey},
+};
+
+use super::{Cause, Delta, Device, Item, Key, Member, Purpose, Side, Standing, View};
+
+/// One key of the routing tables, with the route that each file has there, by no device, and what asks for it.
+pub(super) struct Slot {
+    before: Option<(Route, Origin)>,
+    after: Option<(Route, Origin)>,
+}
+
+impl Slot {
+    /// Whether the files differ in it.
+    pub(super) fn differs(&self) -> bool {
+        self.before.as_ref().map(|(route, _)| route) != self.after.as_ref().map(|(route, _)| route)
+    }
+
+    /// The machines that do not hold the route, by the old file and by the new one: those it leads to.
+    fn owners(&self, view: &View<'_>) -> [Option<Member>; 2] {
+        let index = |side: &Option<(Route, Origin)>| match side {
+            Some((_, Origin::Node(index))) => Some(*index),
+            _ => None,
+        };
+        [
+            index(&self.before).map(|index| view.old_member(index)),
+            index(&self.after).map(|index| view.new_member(index)),
+        ]
+    }
+}
+
+/// Every key of either file: in the order of the new file, then what only the old one has.
+pub(super) fn slots(old: Option<&Cluster>, new: &Cluster) -> Vec<Slot> {
+    let mut before: Vec<Option<(Route, Origin)>> = old.into_iter().flat_map(held).map(Some).collect();
+    let keys = before.iter().enumerate().filter_map(|(at, held)| Some((held.as_ref()?.0.key(), at)));
+    let places: HashMap<RouteKey, usize> = keys.collect();
+    let mut slots: Vec<Slot> = held(new)
+        .map(|after| {
+            let before = places.get(&after.0.key()).and_then(|at| before[*at].take());
+            Slot { before, after: Some(after) }
+        })
+        .collect();
+    slots.extend(before.into_iter().flatten().map(|before| Slot { before: Some(before), after: None }));
+    slots
+}
+
+/// The routes of a file, one for each key. Nobody holds the route to the only node there is, whose pod CIDR
+/// may be the whole cluster prefix.
+fn held(cluster: &Cluster) -> impl Iterator<Item = (Route, Origin)> + '_ {
+    let is_held = |origin| cluster.nodes.len() > 1 || origin == Origin::ClusterPrefix;
+    desired::routes(cluster, None).filter(move |(_, origin)| is_held(*origin))
+}
+
+/// The routes that change on these nodes, all of one standing and with the same or other egress interfaces.
+pub(super) fn deltas(
+    view: &View<'_>,
+    slots: &[Slot],
+    standing: Standing,
+    members: &[Member],
+    device: Device,
+) -> Vec<Delta> {
+    let device_before = common(members.iter().map(|member| view.device_before(*member)));
+    let device_after = common(members.iter().map(|member| view.device_after(*member)));
+    let is_member = |member: &Member| {
+        let same_device = || standing != Standing::Stays || view.device(*member) == device;
+        view.standing(*member) == Some(standing) && same_device()
+    };
+    let delta = |slot: &Slot| {
+        let before = slot.before.as_ref().filter(|_| standing != Standing::New);
+        let after = slot.after.as_ref().filter(|_| standing != Standing::Removed);
+        let cause = match (standing, before, after) {
+            (_, None, None) => return None,
+            (Standing::New, _, Some((_, origin))) => Cause::Asked(Side::New, Purpose::of_route(*origin)),
+            (Standing::Removed, Some((_, origin)), _) => Cause::Asked(Side::Old, Purpose::of_route(*origin)),
+            _ if slot.differs() => slot_cause(view, slot),
+            _ if device == Device::Other => egress_cause(view, members),
+            _ => return None,
+        };
+        let [old, new] = slot.owners(view);
+        let owners = [old.filter(|_| before.is_some()), new.filter(|_| after.is_some())];
+        let mut except: Vec<Member> = owners.into_iter().flatten().filter(is_member).collect();
+        except.dedup();
+        (except.len() < members.len()).then(|| Delta {
+            item: Item::Route {
+                before: before.map(|(route, _)| by(route, device_before)),
+                after: after.map(|(route, _)| by(route, device_after)),
+            },
+            except,
+            cause,
+        })
+    };
+    if members.is_empty() { Vec::new() } else { slots.iter().filter_map(delta).collect() }
+}
+
+/// What changes only on the nodes that stay and that a route leads to: one whose pod CIDR went to another
+/// machine gets a route to it, and the other one loses it.
+pub(super) fn of_owners(view: &View<'_>, slots: &[Slot]) -> Vec<(Member, Delta)> {
+    let mut deltas = Vec::new();
+    let stays = |member: &Member| view.standing(*member) == Some(Standing::Stays);
+    for slot in slots {
+        let (Some((before, _)), Some((after, _))) = (&slot.before, &slot.after) else { continue };
+        let [old, new] = slot.owners(view);
+        if old == new {
+            continue;
+        }
+        let mut add = |member, before, after| {
+            let cause = moved_cause(view, slot);
+            deltas.push((member, Delta { item: Item::Route { before, after }, except: Vec::new(), cause }));
+        };
+        if let Some(member) = old.filter(stays) {
+            add(member, None, Some(by(after, view.device_after(member))));
+        }
+        if let Some(member) = new.filter(stays) {
+            add(member, Some(by(before, view.device_before(member))), None);
+        }
+    }
+    deltas
+}
+
+/// What all have in common, if they do.
+fn common<'a>(mut names: impl Iterator<Item = Option<&'a str>>) -> Option<&'a str> {
+    let first = names.next()?;
+    names.all(|name| name == first).then_some(first)?
+}
+
+/// A key of these nodes; none when there are none.
+pub(super) fn own_key(members: &[Member], key: &'static str) -> Option<Key> {
+    let (first, others) = members.split_first()?;
+    Some(match others.len() {
+        0 => Key::Node { member: *first, key },
+        others => Key::Own { first: *first, others, key },
+    })
+}
+
+fn by(route: &Route, device: Option<&str>) -> Route {
+    let mut route = route.clone();
+    route.next.device = device.map(ToOwned::to_owned);
+    route
+}
+
+/// Why the files differ in `slot`.
+fn slot_cause(view: &View<'_>, slot: &Slot) -> Cause {
+    let family = |route: &Route| route.family();
+    match (&slot.before, &slot.after) {
+        (None, Some((route, Origin::Node(index)))) => match view.to_old[*index] {
+            None => Cause::NodeAdded(*index),
+            Some(_) => other_key(view, view.new_member(*index), family(route)),
+        },
+        (Some((route, Origin::Node(index))), None) => match view.to_new[*index] {
+            None => Cause::NodeRemoved(*index),
+            Some(_) => other_key(view, view.old_member(*index), family(route)),
+        },
+        (Some((before, _)), Some((after, _))) => {
+            let [old, new] = slot.owners(view);
+            if old == new { other_value(view, old, before, after) } else { moved_cause(view, slot) }
+        }
+        (None, Some((route, _))) | (Some((route, _)), None) => {
+            let prefix = |cluster: &Cluster| cluster.prefixes.get(family(route)).copied();
+            let mut keys = Vec::new();
+            if view.old.map(|old| old.next_hop) != Some(view.new.next_hop) {
+                keys.push(global(&["nextHop"]));
+            } else if view.old.and_then(prefix) != prefix(view.new) {
+                keys.push(global(&["clusterPrefix"]));
+            }
+            keys.extend(place_keys(view));
+            Cause::Changed(keys)
+        }
+        (None, None) => Cause::Changed(Vec::new()),
+    }
+}
+
+fn global(path: &[&str]) -> Key {
+    Key::Global(path.iter().fold(ConfigPath::root(), |path, key| path.key(*key)))
+}
+
+/// Those of the options that say where in the routing tables a route stands and that differ.
+fn place_keys(view: &View<'_>) -> Vec<Key> {
+    let Some(old) = view.old else { return Vec::new() };
+    let (old, new) = (old.routes, view.new.routes);
+    let table = (old.table != new.table).then(|| global(&["routes", "table"]));
+    let metric = (old.metric != new.metric).then(|| global(&["routes", "metric"]));
+    table.into_iter().chain(metric).collect()
+}
+
+/// Why the route to a node that is in both files stands elsewhere in the routing tables.
+fn other_key(view: &View<'_>, member: Member, family: Family) -> Cause {
+    let cidr = |node: &crate::model::Node| node.pod_cidrs.get(family).copied();
+    let before = view.before(member).and_then(|(_, node)| cidr(node));
+    let after = view.after(member).and_then(|(_, node)| cidr(node));
+    if before == after {
+        Cause::Changed(place_keys(view))
+    } else {
+        Cause::Changed(vec![Key::Node { member, key: "podCIDR" }])
+    }
+}
+
+/// Why a route is another one though it leads to the same node, or is on-link in both files.
+fn other_value(view: &View<'_>, owner: Option<Member>, before: &Route, after: &Route) -> Cause {
+    let mut keys = Vec::new();
+    if before.next.gateway != after.next.gateway {
+        keys.push(match (owner, view.old) {
+            (Some(_), Some(old)) if old.next_hop != view.new.next_hop => global(&["nextHop"]),
+            (Some(member), _) => Key::Node { member, key: gateway_key(view, member, after.family()) },
+            (None, _) => global(&["clusterPrefix"]),
+        });
+    }
+    if before.mtu != after.mtu {
+        keys.push(global(&["routes", "mtu"]));
+    }
+    Cause::Changed(keys)
+}
+
+/// The key of a node that gave its route another gateway.
+fn gateway_key(view: &View<'_>, member: Member, family: Family) -> &'static str {
+    let override_of = |node: &crate::model::Node| node.gateways.get(family).copied();
+    let before = view.before(member).and_then(|(_, node)| override_of(node));
+    let after = view.after(member).and_then(|(_, node)| override_of(node));
+    match view.new.next_hop {
+        NextHop::NodeAddress => "address",
+        NextHop::PodGateway if before != after => "gateway",
+        NextHop::PodGateway => "os",
+    }
+}
+
+/// Why a prefix leads to another node, or from or to none.
+fn moved_cause(view: &View<'_>, slot: &Slot) -> Cause {
+    match slot.owners(view) {
+        [Some(from), Some(to)] => Cause::PodCidrMoved { from, to },
+        _ => Cause::Changed(vec![global(&["clusterPrefix"])]),
+    }
+}
+
+/// Why these nodes have another egress interface: the file's, their own, or some this and some that.
+fn egress_cause(view: &View<'_>, members: &[Member]) -> Cause {
+    let key = "egressInterface";
+    let has_own = |node: Option<(&Cluster, &crate::model::Node)>| {
+        node.is_some_and(|(_, node)| node.egress_interface.is_some())
+    };
+    let by_itself = |member: &Member| has_own(view.before(*member)) || has_own(view.after(*member));
+    let key = if members.iter().any(by_itself) { own_key(members, key) } else { Some(global(&[key])) };
+    Cause::Changed(key.into_iter().collect())
+}

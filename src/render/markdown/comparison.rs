@@ -1,0 +1,175 @@
+//! A comparison of two files as a comment.
+
+use std::collections::HashMap;
+
+use crate::{
+    plan::{Action, compare::Standing},
+    render::{
+        BlockReport, ComparisonReport, Detail, Entry, Group, NodeEntry, Palette, Renamed, Short,
+        comparison::{interfaces, place, renamed_line, short_line, title, totals, unplanned_lines},
+        text::{Line, change_line},
+    },
+    text::{count, printable},
+};
+
+use super::{
+    comment::{Comment, Danger, Ranked, Removal, Removals, Section},
+    escape::name,
+};
+
+/// The comparison as Markdown. `file` is what the hidden marker names: not a revision, which changes.
+#[must_use]
+pub fn comparison_markdown(report: &ComparisonReport, file: &str) -> String {
+    let new = code(&report.new);
+    let (marker, title) = match &report.old {
+        Some(old) => (format!("diff {}", name(file)), format!("hostgw diff: {} → {new}", code(old))),
+        None => (format!("all-nodes {}", name(file)), format!("hostgw plan for all nodes of {new}")),
+    };
+    let comment = Comment {
+        marker,
+        title,
+        counts: totals(report),
+        removals: removals(report),
+        sections: sections(report),
+        everything: if report.old.is_some() {
+            "hostgw diff --full"
+        } else {
+            "hostgw plan --all-nodes --full"
+        },
+    };
+    comment.render()
+}
+
+/// A name as a code span.
+pub(super) fn code(text: &str) -> String {
+    format!("`{}`", name(text))
+}
+
+/// The nodes of a block in a sentence.
+fn where_(report: &ComparisonReport, block: &BlockReport) -> String {
+    title(report, block, Detail::Short, &code)
+}
+
+fn removals(report: &ComparisonReport) -> Vec<Removals> {
+    let mut removals = Vec::new();
+    for block in report.blocks.iter().filter(|block| block.standing == Standing::Stays) {
+        let gone = block.changes.iter().filter(|entry| entry.action == Action::Remove);
+        let objects: Vec<Removal> = gone.map(removal).collect();
+        if !objects.is_empty() {
+            removals.push(Removals { title: where_(report, block), objects });
+        }
+    }
+    let nodes = removed_nodes(report);
+    if !nodes.is_empty() {
+        let title =
+            format!("All that hostgw put on {} (for `hostgw destroy` to remove)", count(nodes.len(), "node"));
+        removals.push(Removals { title, objects: nodes });
+    }
+    removals
+}
+
+/// A removed object of a plan or a block.
+pub(super) fn removal(entry: &Entry) -> Removal {
+    Removal {
+        line: change_line(entry, &Palette::new(false)),
+        name: entry.before.as_ref().map_or_else(String::new, |object| object.name.clone()),
+    }
+}
+
+/// Every node that is removed, with how much goes with it.
+fn removed_nodes(report: &ComparisonReport) -> Vec<Removal> {
+    let mut nodes: Vec<(&NodeEntry, [usize; 3])> = Vec::new();
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    for block in report.blocks.iter().filter(|block| block.standing == Standing::Removed) {
+        let mut spared: HashMap<&str, [usize; 3]> = HashMap::new();
+        let mut all = [0; 3];
+        for entry in &block.changes {
+            all[entry.kind as usize] += 1;
+            for node in entry.on.iter().flat_map(|reach| &reach.except) {
+                spared.entry(node).or_default()[entry.kind as usize] += 1;
+            }
+        }
+        for node in &block.nodes {
+            let at = *places.entry(&node.name).or_insert_with(|| {
+                nodes.push((node, [0; 3]));
+                nodes.len() - 1
+            });
+            let spared = spared.get(node.name.as_str()).copied().unwrap_or_default();
+            for kind in 0..3 {
+                nodes[at].1[kind] += all[kind] - spared[kind];
+            }
+        }
+    }
+    nodes.into_iter().map(|(node, counts)| removed_node(node, counts)).collect()
+}
+
+fn removed_node(node: &NodeEntry, counts: [usize; 3]) -> Removal {
+    let kinds = [(Group::Route, "route"), (Group::Nat, "NAT object"), (Group::Sysctl, "sysctl")];
+    let told = kinds.map(|(kind, noun)| (counts[kind as usize], noun));
+    let told: Vec<String> = told
+        .into_iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, noun)| count(number, noun))
+        .collect();
+    let place = place(node.source.as_ref());
+    let side = if place.is_empty() { told.join(", ") } else { format!("{}; {place}", told.join(", ")) };
+    Removal {
+        line: Line { text: printable(&format!("- node {}", node.name)), side },
+        name: node.name.clone(),
+    }
+}
+
+fn sections(report: &ComparisonReport) -> Vec<Section> {
+    let mut sections = Vec::new();
+    if !report.renamed.is_empty() {
+        let line = |renamed: &Renamed| Ranked { danger: Danger::Add, line: renamed_line(renamed) };
+        sections.push(Section {
+            title: "#### Renamed, the same otherwise".to_owned(),
+            shown: report.renamed.iter().map(line).collect(),
+            folded: Vec::new(),
+        });
+    }
+    if !report.unplanned.is_empty() {
+        let lines = |detail| -> Vec<Ranked> {
+            let lines = unplanned_lines(&report.unplanned, &Palette::new(false), detail);
+            lines.into_iter().map(|line| Ranked { danger: Danger::Conflict, line }).collect()
+        };
+        let (shown, all) = (lines(Detail::Short), lines(Detail::Full));
+        sections.push(Section {
+            title: "#### Windows nodes: their routes are not planned by this version".to_owned(),
+            folded: if shown.len() < all.len() { all } else { Vec::new() },
+            shown,
+        });
+    }
+    sections.extend(report.blocks.iter().filter_map(|block| section(report, block)));
+    sections
+}
+
+/// What happens on the nodes of a block but for removals, if anything.
+fn section(report: &ComparisonReport, block: &BlockReport) -> Option<Section> {
+    let palette = Palette::new(false);
+    let danger = |action| match (action, block.standing) {
+        (Action::Add, Standing::New) => Danger::New,
+        (Action::Add, _) => Danger::Add,
+        _ => Danger::Change,
+    };
+    let action_of = |short: &Short| match short {
+        Short::One(index) => block.changes[*index].action,
+        Short::Many { action, .. } => *action,
+    };
+    let kept = block.short.iter().filter(|short| action_of(short) != Action::Remove);
+    let mut shown: Vec<Ranked> = kept
+        .clone()
+        .map(|short| Ranked { danger: danger(action_of(short)), line: short_line(block, short, &palette) })
+        .collect();
+    if shown.is_empty() {
+        return None;
+    }
+    let names = interfaces(block, Detail::Short).into_iter();
+    shown.splice(0..0, names.map(|line| Ranked { danger: Danger::Change, line }));
+    let has_more = kept.clone().any(|short| matches!(short, Short::Many { .. }));
+    let entries = block.changes.iter().filter(|entry| has_more && entry.action != Action::Remove);
+    let folded =
+        entries.map(|entry| Ranked { danger: danger(entry.action), line: change_line(entry, &palette) });
+    Some(Section { title: format!("#### {}", where_(report, block)), shown, folded: folded.collect() })
+}

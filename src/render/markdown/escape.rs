@@ -1,0 +1,44 @@
+//! Names of others in Markdown: whatever they hold, they stay names.
+
+use crate::text::push_printable;
+
+/// The characters that could end a code span or a fence, open a tag or an entity, close a comment, or call a
+/// user. Escaped as what cannot be seen is, which reads the same everywhere.
+const fn is_active(character: char) -> bool {
+    matches!(character, '`' | '<' | '>' | '&' | '@')
+}
+
+/// Text for anywhere: a code span, HTML, a comment.
+pub(super) fn name(text: &str) -> String {
+    escaped(text, is_active)
+}
+
+/// Text for a fenced block, where hostgw itself says `->`.
+pub(super) fn fenced(text: &str) -> String {
+    escaped(text, |character| is_active(character) && character != '>')
+}
+
+fn escaped(text: &str, is_active: impl Fn(char) -> bool) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        if is_active(character) {
+            escaped.extend(character.escape_unicode());
+        } else {
+            push_printable(&mut escaped, character);
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_active_is_left() {
+        assert_eq!(name("a`b<c>d&e@f"), "a\\u{60}b\\u{3c}c\\u{3e}d\\u{26}e\\u{40}f");
+        assert_eq!(name("-->\n```"), "--\\u{3e}\\n\\u{60}\\u{60}\\u{60}");
+        assert_eq!(fenced("via 1 -> 2\u{202e}"), "via 1 -> 2\\u{202e}");
+        assert_eq!(name("linux-1"), "linux-1");
+    }
+}

@@ -1,0 +1,194 @@
+//! What `hostgw diff` tells of all nodes is what `plan` tells node by node.
+
+use hostgw::{
+    model::{Cluster, OperatingSystem},
+    plan::{
+        self, Action, Change, Comparison, Policy, Saved, compare,
+        compare::{Block, Delta, Item, Member, Own},
+    },
+    state::{Expression, Field, NatObject, NatRule, Route, RuleBody, State},
+};
+use proptest::prelude::*;
+
+use crate::support::clusters::two;
+
+/// One object: whether it comes, changes or goes, before, after.
+type Line = (Action, Option<String>, Option<String>);
+
+/// What the comparison tells of one node.
+fn told(comparison: &Comparison, old: &Cluster, new: &Cluster, member: Member) -> Vec<Line> {
+    let concerns = |block: &&Block| block.members.contains(&member);
+    let deltas = comparison.blocks.iter().filter(concerns).flat_map(|block| &block.deltas);
+    sorted(
+        deltas
+            .filter(|delta| !delta.except.contains(&member))
+            .map(|Delta { item, .. }| {
+                let (before, after) = on_node(item, old, new, member);
+                (item.action(), before, after)
+            })
+            .collect(),
+    )
+}
+
+/// The item as it stands on one node.
+fn on_node(item: &Item, old: &Cluster, new: &Cluster, member: Member) -> (Option<String>, Option<String>) {
+    let before = member.old.map(|index| (old, &old.nodes[index]));
+    let after = member.new.map(|index| (new, &new.nodes[index]));
+    match item {
+        Item::Route { before: gone, after: come } => {
+            let by_device = |route: &Option<Route>, side: Option<(&Cluster, &hostgw::model::Node)>| {
+                let mut route = route.clone()?;
+                let (cluster, node) = side.expect("the node is in that file");
+                let device = cluster.egress_interface_of(node).map(|name| name.as_str().to_owned());
+                assert!(route.next.device.is_none() || route.next.device == device, "{route}");
+                route.next.device = device;
+                Some(route.to_string())
+            };
+            (by_device(gone, before), by_device(come, after))
+        }
+        Item::Nat { before: gone, after: come, own: Own { before: old_own, after: new_own } } => {
+            let with_own =
+                |object: &Option<NatObject>, own, side: Option<(&Cluster, &hostgw::model::Node)>| {
+                    let object = object.as_ref()?;
+                    let Some(own) = own else { return Some(object.to_string()) };
+                    let (_, node) = side.expect("the node is in that file");
+                    Some(replace_own(object, own, node).to_string())
+                };
+            (with_own(gone, *old_own, before), with_own(come, *new_own, after))
+        }
+        Item::Sysctl { key, before, after } => {
+            let text = |value: &Option<String>| value.as_ref().map(|value| format!("{key} = {value}"));
+            (text(before), text(after))
+        }
+    }
+}
+
+fn replace_own(object: &NatObject, own: ipnet::IpNet, node: &hostgw::model::Node) -> NatObject {
+    let NatObject::Rule { family, chain, rule: NatRule { body: RuleBody::Known(expressions), comment } } =
+        object
+    else {
+        return object.clone();
+    };
+    let of_node = node.pod_cidrs.get(*family).expect("a pod CIDR of the family").prefix();
+    let replaced = expressions.iter().map(|expression| match expression {
+        Expression::Address { field: Field::Saddr, negated, prefix } => {
+            assert_eq!(*prefix, own);
+            Expression::Address { field: Field::Saddr, negated: *negated, prefix: of_node }
+        }
+        other => *other,
+    });
+    let rule = NatRule { body: RuleBody::Known(replaced.collect()), comment: comment.clone() };
+    NatObject::Rule { family: *family, chain: chain.clone(), rule }
+}
+
+/// What one node holds by a file, if this version plans that.
+fn held(side: Option<(&Cluster, usize)>) -> Option<State> {
+    side.and_then(|(cluster, index)| plan::desired(cluster, index, &Saved::default()).ok())
+        .map(|desired| desired.state)
+}
+
+/// What `plan` makes of the same node, alone. A sysctl that only one file asks for is not `plan`'s business,
+/// which knows what stands in the kernel.
+fn planned(old: &Cluster, new: &Cluster, member: Member) -> Vec<Line> {
+    let before = held(member.old.map(|index| (old, index)));
+    let after = held(member.new.map(|index| (new, index)));
+    if member.new.is_some() && after.is_none() {
+        return Vec::new();
+    }
+    let (before, after) = (before.unwrap_or_default(), after.unwrap_or_default());
+    let mut lines = Vec::new();
+    for change in plan::plan(&after, &before, Policy::Respect).changes {
+        let text = |object: &dyn std::fmt::Display| object.to_string();
+        match &change {
+            Change::Route(change) => {
+                lines.extend(change.lines().into_iter().map(|(action, before, after)| {
+                    (action, before.map(|route| text(route)), after.map(|route| text(route)))
+                }))
+            }
+            Change::Nat(change) => lines.extend(change.lines().into_iter().map(|(action, before, after)| {
+                (action, before.map(|object| text(&object)), after.map(|object| text(&object)))
+            })),
+            Change::Sysctl(change) => lines.push((
+                Action::Change,
+                Some(format!("{} = {}", change.key, change.before)),
+                Some(format!("{} = {}", change.key, change.after)),
+            )),
+        }
+    }
+    let only = |one: &State, other: &State| -> Vec<String> {
+        let only = one.sysctls.iter().filter(|(key, _)| !other.sysctls.contains_key(key));
+        only.map(|(key, value)| format!("{key} = {value}")).collect()
+    };
+    lines.extend(only(&after, &before).into_iter().map(|text| (Action::Add, None, Some(text))));
+    lines.extend(only(&before, &after).into_iter().map(|text| (Action::Remove, Some(text), None)));
+    sorted(lines)
+}
+
+fn sorted(mut lines: Vec<Line>) -> Vec<Line> {
+    lines.sort_by_key(|line| format!("{line:?}"));
+    lines
+}
+
+/// Every node of either file.
+fn members(comparison: &Comparison, old: &Cluster, new: &Cluster) -> Vec<Member> {
+    let paired = |pick: fn(&Member) -> Option<usize>, index: usize| {
+        comparison.pairs.iter().any(|pair| pick(pair) == Some(index))
+    };
+    let new_only = (0..new.nodes.len()).filter(|index| !paired(|pair| pair.new, *index));
+    let old_only = (0..old.nodes.len()).filter(|index| !paired(|pair| pair.old, *index));
+    let mut all = comparison.pairs.clone();
+    all.extend(new_only.map(|index| Member { old: None, new: Some(index) }));
+    all.extend(old_only.map(|index| Member { old: Some(index), new: None }));
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_comparison_is_the_plan_of_every_node((old, new) in two()) {
+        let comparison = compare(Some(&old), &new);
+        let mut totals = [0_usize; 4];
+        for member in members(&comparison, &old, &new) {
+            let told = told(&comparison, &old, &new, member);
+            prop_assert_eq!(&told, &planned(&old, &new, member), "{:?}", member);
+            for (action, ..) in &told {
+                totals[*action as usize] += 1;
+            }
+            totals[3] += usize::from(!told.is_empty());
+        }
+        let counted = comparison.totals();
+        prop_assert_eq!(totals, [counted.add, counted.change, counted.remove, counted.nodes]);
+    }
+
+    #[test]
+    fn a_file_compared_with_nothing_is_the_plan_of_every_fresh_node((_, new) in two()) {
+        let nothing = Cluster { nodes: Vec::new(), ..new.clone() };
+        let comparison = compare(None, &new);
+        for index in 0..new.nodes.len() {
+            let member = Member { old: None, new: Some(index) };
+            prop_assert_eq!(told(&comparison, &nothing, &new, member), planned(&nothing, &new, member));
+        }
+    }
+
+    /// What is told of Windows nodes, for which nothing is planned, is that something changes.
+    #[test]
+    fn the_same_file_changes_nothing((old, _) in two()) {
+        prop_assert!(compare(Some(&old), &old).is_empty());
+    }
+
+    #[test]
+    fn no_block_and_no_change_is_empty((old, new) in two()) {
+        let comparison = compare(Some(&old), &new);
+        for block in &comparison.blocks {
+            prop_assert!(!block.deltas.is_empty());
+            for delta in &block.deltas {
+                prop_assert!(block.reach(delta) > 0 && delta.except.iter().all(|node| block.members.contains(node)));
+            }
+        }
+        for node in comparison.unplanned {
+            let os = node.new.map_or_else(|| old.nodes[node.old.unwrap()].os, |index| new.nodes[index].os);
+            prop_assert_eq!(os, OperatingSystem::Windows);
+        }
+    }
+}

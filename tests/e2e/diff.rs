@@ -1,0 +1,154 @@
+//! `hostgw diff` and `plan --all-nodes`: by anybody, anywhere, of files and of git revisions.
+
+use super::{NODE_1, NODE_2, NODE_3, cluster};
+use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, each, has_nobody};
+
+/// Runs a script with the rights of nobody: no root, no capability.
+fn nobody(node: &Namespace, privilege: Privilege, script: &str) -> Outcome {
+    let user = if privilege == Privilege::Root && has_nobody() {
+        "--reuid 65534 --regid 65534 --clear-groups"
+    } else {
+        ""
+    };
+    let mut outcome = node.try_sh(&format!(
+        "exec setpriv {user} --bounding-set -all --inh-caps -all --no-new-privs sh -ec '{script}'"
+    ));
+    outcome.command = script.replace("\"$HOSTGW\"", "hostgw");
+    outcome
+}
+
+/// A repository with the tags v1 (two nodes) and v2 (three), the branch topic from v1 (another address), and a
+/// working tree at v2 that is back to one node.
+fn repository(privilege: Privilege) -> Namespace {
+    let node = Namespace::new(privilege);
+    nobody(&node, privilege, "git init -q -b main && mkdir envs && touch other.yaml").expect(0);
+    let commit = |name: &str, text: &str| {
+        node.write("envs/cluster.yaml", text);
+        let script = format!(
+            "export GIT_AUTHOR_DATE=2026-01-01T00:00:00Z GIT_COMMITTER_DATE=2026-01-01T00:00:00Z
+             git add envs && git -c user.name=o -c user.email=o commit -qm {name} && git tag {name}"
+        );
+        nobody(&node, privilege, &script).expect(0);
+    };
+    commit("v1", &cluster("", &[NODE_1, NODE_2]));
+    commit("v2", &cluster("", &[NODE_1, NODE_2, NODE_3]));
+    nobody(&node, privilege, "git checkout -qb topic v1").expect(0);
+    commit("v1.1", &cluster("nextHop: node-address", &[NODE_1, NODE_2]));
+    nobody(&node, privilege, "git checkout -q main").expect(0);
+    node.write("envs/cluster.yaml", &cluster("", &[NODE_1]));
+    node
+}
+
+#[test]
+fn revisions_are_compared_as_git_names_them() {
+    each(|privilege| {
+        let node = repository(privilege);
+        let before = node.witness();
+        let mut snapshots = Snapshots::default();
+        for (name, arguments, code) in [
+            ("two", "v1..v2 -f envs/cluster.yaml --detailed-exitcode", 2),
+            ("head", "v1.. -f envs/cluster.yaml", 0),
+            ("two-words", "v2 v1 -f envs/cluster.yaml", 0),
+            ("working-tree", "main -f envs/cluster.yaml --detailed-exitcode", 2),
+            ("markdown", "v2..v1 -f envs/cluster.yaml --markdown", 0),
+            ("since", "main...topic -f envs/cluster.yaml", 0),
+            ("same", "v2..main -f envs/cluster.yaml --detailed-exitcode", 0),
+            ("unknown", "nonsense -f envs/cluster.yaml", 3),
+            ("dash", "-f envs/cluster.yaml -- --output=x", 3),
+            ("no-such-file", "v1..v2 -f other.yaml", 3),
+            ("no-file", "v1..v2", 3),
+            ("stdin", "v1..v2 -f -", 64),
+        ] {
+            let outcome = nobody(&node, privilege, &format!("\"$HOSTGW\" diff {arguments}")).expect(code);
+            snapshots.compare(&format!("diff-revisions-{name}"), &outcome);
+        }
+        node.assert_unchanged(&before, "diffs");
+        snapshots.conclude();
+    });
+}
+
+/// The folder that the command runs in does not matter, nor one that a hook's environment names.
+#[test]
+fn a_repository_is_found_from_the_file() {
+    each(|privilege| {
+        let node = repository(privilege);
+        let diff = |script: &str| nobody(&node, privilege, script).expect(0).stdout;
+        let expected = diff("\"$HOSTGW\" diff v1..v2 -f envs/cluster.yaml --summary");
+        assert!(expected.contains("linux-3"), "{expected}");
+        let folder = node.folder().display();
+        for script in [
+            "cd envs; \"$HOSTGW\" diff v1..v2 -f cluster.yaml --summary".to_owned(),
+            format!("cd /; \"$HOSTGW\" diff v1..v2 -f {folder}/envs/cluster.yaml --summary"),
+            "GIT_DIR=.git GIT_INDEX_FILE=.git/index \"$HOSTGW\" diff v1..v2 -f envs/cluster.yaml --summary"
+                .to_owned(),
+            "ln -s envs/cluster.yaml link.yaml; \"$HOSTGW\" diff v1..v2 -f link.yaml --summary".to_owned(),
+            "rm envs/cluster.yaml; rmdir envs; \"$HOSTGW\" diff v1..v2 -f envs/cluster.yaml --summary"
+                .to_owned(),
+        ] {
+            let told = diff(&script)
+                .replace(&format!("{folder}/envs/"), "envs/")
+                .replace("link.yaml", "envs/cluster.yaml");
+            assert_eq!(told.replace(":cluster", ":envs/cluster"), expected, "{script}");
+        }
+    });
+}
+
+#[test]
+fn a_file_that_is_new_is_compared_with_nothing() {
+    each(|privilege| {
+        let node = repository(privilege);
+        node.write("other.yaml", &cluster("", &[NODE_1, NODE_2]));
+        let mut snapshots = Snapshots::default();
+        let diff = |arguments: &str| nobody(&node, privilege, &format!("\"$HOSTGW\" diff {arguments}"));
+        snapshots.compare("diff-new-file", &diff("v1 -f other.yaml --detailed-exitcode").expect(2));
+        let json = diff("v1 -f other.yaml --json").expect(0).json();
+        assert!(json["old"].is_null() && json["new"] == "other.yaml", "{json:#}");
+        snapshots.conclude();
+    });
+}
+
+#[test]
+fn what_git_cannot_do_is_said() {
+    each(|privilege| {
+        let node = repository(privilege);
+        let mut snapshots = Snapshots::default();
+        let mut compare = |name: &str, script: &str, code: i32| {
+            let outcome = nobody(&node, privilege, script).expect(code);
+            snapshots.compare(&format!("diff-{name}"), &outcome);
+        };
+        compare("no-git", "PATH=/nonexistent \"$HOSTGW\" diff v1 -f envs/cluster.yaml", 1);
+        compare("no-git-json", "PATH=/nonexistent \"$HOSTGW\" diff v1 -f envs/cluster.yaml --json", 1);
+        compare("no-repository", "rm -rf .git; LC_ALL=C \"$HOSTGW\" diff v1 -f envs/cluster.yaml", 3);
+        snapshots.conclude();
+    });
+}
+
+#[test]
+fn files_are_compared_without_git() {
+    each(|privilege| {
+        let node = Namespace::new(privilege);
+        node.write("old.yaml", &cluster("", &[NODE_1, NODE_2]));
+        node.write("new.yaml", &cluster("", &[NODE_1, NODE_2, NODE_3]));
+        node.write("wrong.yaml", "clusterPrefix: 10.244.0.0/16\nnodes: []\n");
+        node.write("other.yaml", "nodes: 1\n");
+        let mut snapshots = Snapshots::default();
+        let mut compare = |name: &str, arguments: &str, code: i32| {
+            let outcome = nobody(&node, privilege, &format!("\"$HOSTGW\" {arguments}")).expect(code);
+            snapshots.compare(&format!("diff-{name}"), &outcome);
+        };
+        compare("files", "diff old.yaml new.yaml --detailed-exitcode", 2);
+        compare("files-summary", "diff old.yaml new.yaml --summary", 0);
+        compare("files-same", "diff old.yaml old.yaml --detailed-exitcode", 0);
+        compare("stdin", "diff - new.yaml --summary <old.yaml", 0);
+        compare("stdin-twice", "diff - - <old.yaml", 64);
+        compare("invalid-old", "diff wrong.yaml new.yaml", 3);
+        compare("invalid-both", "diff wrong.yaml other.yaml", 3);
+        compare("invalid-both-json", "diff wrong.yaml other.yaml --json", 3);
+        compare("missing", "diff old.yaml nowhere.yaml", 3);
+        compare("one-file", "diff old.yaml", 64);
+        compare("all-nodes", "plan --all-nodes -f new.yaml --detailed-exitcode", 2);
+        compare("all-nodes-markdown", "plan --all-nodes -f new.yaml --markdown", 0);
+        compare("all-nodes-of-one", "plan --all-nodes --node linux-1 -f new.yaml", 64);
+        snapshots.conclude();
+    });
+}

@@ -1,0 +1,344 @@
+//! Comments of pull requests stay what they were meant to be, whatever names they hold. The witness is a
+//! CommonMark parser of somebody else's.
+
+use std::net::IpAddr;
+
+use hostgw::{
+    config::{self, Document, Format},
+    model::{Cluster, ConfigPath, InterfaceName},
+    plan::{self, Action, Policy, Saved, compare},
+    render::{
+        ComparisonReport, Detail, Files, LIMIT, Palette, Report, Source, comparison_markdown,
+        comparison_text, plan_markdown,
+    },
+    state::{Route, State, Subject, Unknown},
+};
+use proptest::prelude::*;
+use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
+
+use crate::support::clusters::two;
+
+/// A comment as a parser sees it.
+#[derive(Default)]
+struct Seen {
+    html: String,
+    text: String,
+    /// What stands in code spans.
+    spans: Vec<String>,
+    /// What stands in fences.
+    fenced: String,
+    headings: usize,
+}
+
+/// Parses a comment, and fails where there is anything that hostgw never writes.
+fn see(markdown: &str) -> Seen {
+    let mut seen = Seen::default();
+    let mut in_fence = false;
+    for event in Parser::new(markdown) {
+        match event {
+            Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(language))) => {
+                assert_eq!(&*language, "diff", "{markdown}");
+                in_fence = true;
+            }
+            Event::End(TagEnd::CodeBlock) => in_fence = false,
+            Event::Text(text) if in_fence => seen.fenced.push_str(&text),
+            Event::Text(text) => seen.text.extend([&*text, "\n"]),
+            Event::Code(text) => seen.spans.push(text.into_string()),
+            Event::Html(html) | Event::InlineHtml(html) => seen.html.push_str(&html),
+            Event::Start(Tag::Heading { .. }) => seen.headings += 1,
+            Event::Start(Tag::Paragraph | Tag::HtmlBlock | Tag::Strong | Tag::Emphasis)
+            | Event::End(_)
+            | Event::SoftBreak => {}
+            other => panic!("{other:?} in\n{markdown}"),
+        }
+    }
+    seen
+}
+
+/// Checks that all is in its place, and gives the words of others without their escapes.
+fn check(markdown: &str) -> Seen {
+    let seen = see(markdown);
+    let ours = |c: char| c.is_ascii_alphanumeric() || " \n.,:;()'_→-#".contains(c);
+    assert!(seen.text.chars().all(ours), "{:?} in\n{markdown}", seen.text);
+    let mut html = seen.html.lines();
+    let marker = html.next().unwrap();
+    assert_eq!(markdown.lines().next(), Some(marker));
+    let inside = marker.strip_prefix("<!-- hostgw:").and_then(|rest| rest.strip_suffix(" -->")).unwrap();
+    assert!(!inside.contains(['<', '>', '`', '&', '@']), "{marker}");
+    for line in html {
+        let summary = line.strip_prefix("<summary>").and_then(|rest| rest.strip_suffix("</summary>"));
+        let known = summary.is_some_and(|text| text.chars().all(ours))
+            || ["<details>", "<details open>", "</details>"].contains(&line);
+        assert!(known, "{line:?} in\n{markdown}");
+    }
+    for line in seen.fenced.lines() {
+        assert!(["+ ", "- ", "! ", "= ", "  dev"].iter().any(|start| line.starts_with(start)), "{line:?}");
+        assert!(!line.contains(['`', '<', '&', '@']), "{line:?}");
+    }
+    let hidden = |c: char| (c.is_control() && c != '\n') || ('\u{200b}'..='\u{206f}').contains(&c);
+    assert!(!markdown.contains(hidden), "{markdown:?}");
+    Seen { spans: seen.spans.iter().map(|span| plain(span)).collect(), fenced: plain(&seen.fenced), ..seen }
+}
+
+/// The text without escapes such as `\u{60}`, to be compared with another one.
+fn plain(text: &str) -> String {
+    let mut parts = text.split("\\u{");
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let character = part.split_once('}').and_then(|(number, rest)| {
+            let character = u32::from_str_radix(number, 16).ok().and_then(char::from_u32)?;
+            Some((character, rest))
+        });
+        match character {
+            Some((character, rest)) => plain.extend([character.to_string().as_str(), rest]),
+            None => plain.extend(["\\u{", part]),
+        }
+    }
+    plain.replace("\\n", "\n").replace("\\t", "\t").replace("\\r", "\r")
+}
+
+/// What somebody would call a node to get out of the place where names stand.
+fn hostile() -> impl Strategy<Value = String> {
+    let pieces = prop::sample::select(vec![
+        "`",
+        "```",
+        "````",
+        "~~~",
+        "<script>",
+        "</details>",
+        "<!--",
+        "-->",
+        "&lt;",
+        "&#64;",
+        "@owner",
+        "**",
+        "_",
+        "](http://x.example)",
+        "[x]",
+        "![",
+        "https://x.example",
+        "www.x.example",
+        "#1",
+        "\\",
+        "\\`",
+        "|",
+        "+",
+        "-",
+        "!",
+        "'",
+        "\"",
+        "\u{202e}",
+        "\u{200b}",
+        "é",
+        "$(id)",
+        "%0a",
+        "{}",
+        "\\u{60}",
+        "n",
+    ]);
+    prop::collection::vec(pieces, 1..5).prop_map(|pieces| pieces.concat())
+}
+
+/// The same where white space and line breaks may stand, too.
+fn hostile_text() -> impl Strategy<Value = String> {
+    let space = prop::sample::select(vec!["", " ", "\n", "\n\n```\n\n", "\t", "\r\n", "  "]);
+    (hostile(), space, hostile()).prop_map(|(one, space, other)| format!("{one}{space}{other}"))
+}
+
+/// Gives every name of a cluster that a file can choose freely another one.
+fn rename(cluster: &mut Cluster, names: &[String], value: &str) {
+    let many = names.len();
+    for (at, node) in cluster.nodes.iter_mut().enumerate() {
+        node.name = format!("{}{}", names[at % many], node.name);
+        if node.egress_interface.is_some() {
+            node.egress_interface = InterfaceName::windows(&format!("{} x", names[(at + 1) % many])).ok();
+        }
+    }
+    cluster.egress_interface = InterfaceName::windows(&names[0]).ok();
+    for (_, standing) in &mut cluster.sysctls {
+        standing.push_str(&value.replace(char::is_control, " "));
+    }
+}
+
+fn report(old: Option<(&str, &Cluster)>, new: (&str, &Cluster)) -> ComparisonReport {
+    let comparison = compare(old.map(|(_, cluster)| cluster), new.1);
+    ComparisonReport::new(&comparison, Files { old, new }, |side, path| {
+        let file = if side == compare::Side::Old { old?.0 } else { new.0 };
+        Some(source(file, path))
+    })
+}
+
+fn source(file: &str, path: &ConfigPath) -> Source {
+    Source { path: path.to_string(), file: file.to_owned(), line: 7, column: 1 }
+}
+
+/// The three numbers of a line such as `1 to add, 2 to change, 3 to remove`, and the one before them.
+fn counts(line: &str) -> [usize; 4] {
+    let words: Vec<&str> = line.split([' ', ':', ';', ',', '.']).collect();
+    let before = |word: &str| -> usize {
+        let at = words.windows(2).position(|pair| pair == ["to", word]).unwrap();
+        words[at - 1].parse().unwrap()
+    };
+    [words[0].trim_start_matches('*').parse().unwrap(), before("add"), before("change"), before("remove")]
+}
+
+/// The same, counted in the JSON.
+fn counted(json: &serde_json::Value) -> [usize; 4] {
+    let mut counts = [0; 4];
+    let mut nodes = std::collections::BTreeSet::new();
+    for block in json["blocks"].as_array().unwrap() {
+        let names = |value: &serde_json::Value| -> Vec<String> {
+            value.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+        };
+        let all: Vec<String> = block["nodes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|node| node["name"].as_str().unwrap().to_owned())
+            .collect();
+        for change in block["changes"].as_array().unwrap() {
+            let except = names(&change["on"]["except"]);
+            let on: Vec<&String> = all.iter().filter(|name| !except.contains(name)).collect();
+            assert_eq!(change["on"]["nodes"], on.len());
+            let at =
+                ["add", "change", "remove"].iter().position(|action| change["action"] == **action).unwrap();
+            counts[at + 1] += on.len();
+            // A name can have gone from a removed node to another one.
+            let gone = block["standing"] == "removed";
+            nodes.extend(on.into_iter().map(|name| (gone, name.clone())));
+        }
+    }
+    counts[0] = nodes.len();
+    counts
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn hostile_names_stay_names_in_a_comparison(
+        (mut old, mut new) in two(),
+        names in prop::collection::vec(hostile(), 1..4),
+        value in hostile_text(),
+        files in prop::array::uniform3(hostile_text()),
+        with_old in prop::bool::weighted(0.8),
+    ) {
+        rename(&mut old, &names, &value);
+        rename(&mut new, &names, &value);
+        let [old_file, new_file, file] = &files;
+        let report = report(with_old.then_some((old_file.as_str(), &old)), (new_file, &new));
+        let markdown = comparison_markdown(&report, file);
+        let seen = check(&markdown);
+        prop_assert!(markdown.len() <= LIMIT);
+        prop_assert!(seen.spans.contains(&plain(new_file)), "{:?} not in {:?}", new_file, seen.spans);
+        for block in &report.blocks {
+            let gone = block.changes.iter().filter(|entry| entry.action == Action::Remove);
+            for entry in gone.filter(|_| block.standing != compare::Standing::Removed) {
+                let text = &entry.before.as_ref().unwrap().text;
+                prop_assert!(seen.fenced.contains(&format!("- {}", plain(text))), "{text:?} not in\n{markdown}");
+            }
+            for node in block.nodes.iter().filter(|_| block.standing == compare::Standing::Removed) {
+                prop_assert!(seen.fenced.contains(&format!("- node {}", plain(&node.name))), "{markdown}");
+            }
+        }
+    }
+
+    #[test]
+    fn hostile_names_stay_names_in_a_plan(
+        (mut cluster, mut before) in two(),
+        names in prop::collection::vec(hostile(), 1..4),
+        value in hostile_text(),
+        file in hostile_text(),
+    ) {
+        rename(&mut cluster, &names, &value);
+        rename(&mut before, &names, &value);
+        let linux = |cluster: &Cluster| (0..cluster.nodes.len()).find_map(|index| {
+            plan::desired(cluster, index, &Saved::default()).ok().map(|desired| (index, desired))
+        });
+        let Some((index, desired)) = linux(&cluster) else { return Ok(()) };
+        let standing = linux(&before).map(|(_, desired)| desired.state).unwrap_or_default();
+        let observed = hostile_state(standing, &names);
+        let plan = plan::plan(&desired.state, &observed, Policy::Respect);
+        let explain = |change: &_| plan::explain(Some(&cluster), &desired, &Saved::default(), None, change);
+        let mut report = Report::new(&plan, explain, |path| Some(source(&file, path)));
+        report.node = Some(cluster.nodes[index].name.clone());
+        report.warnings = vec![value.clone()];
+        let markdown = plan_markdown(&report);
+        let seen = check(&markdown);
+        prop_assert!(seen.spans.contains(&plain(&cluster.nodes[index].name)));
+        for entry in report.changes.iter().filter(|entry| entry.action == Action::Remove) {
+            let text = &entry.before.as_ref().unwrap().text;
+            prop_assert!(seen.fenced.contains(&format!("- {}", plain(text))), "{text:?} not in\n{markdown}");
+        }
+        let line = markdown.lines().find(|line| line.starts_with("**")).unwrap();
+        if !line.contains("Nothing to do") {
+            let counts = counts(&line.replace("**Plan", "0"));
+            let totals = report.totals;
+            prop_assert_eq!(counts, [0, totals.add, totals.change, totals.remove]);
+        }
+    }
+
+    /// Text, JSON and Markdown say the same numbers, and these are those of the changes.
+    #[test]
+    fn counts_agree_in_every_form((old, new) in two()) {
+        let report = report(Some(("old.yaml", &old)), ("new.yaml", &new));
+        let json = serde_json::to_value(&report).unwrap();
+        let expected = counted(&json);
+        let totals = |key: &str| json["totals"][key].as_u64().unwrap() as usize;
+        prop_assert_eq!(expected, [totals("nodes"), totals("add"), totals("change"), totals("remove")]);
+        let markdown = comparison_markdown(&report, "new.yaml");
+        check(&markdown);
+        let mut lines = vec![markdown.lines().find(|line| line.starts_with("**")).unwrap().to_owned()];
+        for detail in [Detail::Summary, Detail::Short, Detail::Full] {
+            let text = comparison_text(&report, &Palette::new(false), detail);
+            let is_totals = |line: &&str| line.ends_with('.') && (line.contains(" to add") || line.starts_with("Nothing"));
+            lines.push(text.lines().rfind(is_totals).unwrap().to_owned());
+        }
+        for line in lines {
+            if expected[0] == 0 {
+                prop_assert!(line.contains("Nothing changes"), "{}", line);
+            } else {
+                prop_assert_eq!(counts(&line), expected, "{}", line);
+            }
+        }
+    }
+}
+
+/// A node where somebody else's objects have such names, too.
+fn hostile_state(mut state: State, names: &[String]) -> State {
+    for (at, route) in state.routes.iter_mut().enumerate() {
+        route.protocol = if at % 3 == 0 { 4 } else { 87 };
+        route.next.device = Some(names[at % names.len()].clone());
+    }
+    let gateway: IpAddr = "10.244.77.1".parse().unwrap();
+    if let Some(mut route) = state.routes.first().cloned() {
+        route.destination = "10.244.77.0/24".parse().unwrap();
+        route.next.gateway = Some(gateway);
+        route.protocol = 87;
+        state.routes.push(route);
+    }
+    state.routes.sort_by_key(Route::key);
+    state.unknown.push(Unknown { what: Subject::Records, why: names[0].clone(), hint: None });
+    state
+}
+
+/// A file on which the parser would see what must not be there.
+#[test]
+fn the_check_can_fail() {
+    let comment = |line: &str| format!("<!-- hostgw:diff x -->\n\n{line}\n");
+    let fails = |line: &str| std::panic::catch_unwind(|| check(&comment(line))).is_err();
+    assert!(!fails("On 3 of 3 nodes: `a`"));
+    for line in [
+        "@owner",
+        "<b>",
+        "[a](http://b)",
+        "```diff\n+ a `b`\n```",
+        "```diff\n@owner\n```",
+        "<!-- a -->",
+        "a\u{202e}",
+    ] {
+        assert!(fails(line), "{line}");
+    }
+    let document = Document::new("x", "clusterPrefix: 10.0.0.0/8\negressInterface: eth0\nnodes: [{name: '`', os: linux, podCIDR: 10.0.0.0/24}]\n".to_owned(), Format::Yaml);
+    assert!(config::load(&document).is_ok(), "a node may have such a name");
+}

@@ -1,0 +1,199 @@
+//! Random small clusters that have much in common: pairs of them differ as two revisions of a file do.
+
+use std::fmt::Write as _;
+
+use hostgw::{
+    config::{self, Document, Format},
+    model::Cluster,
+};
+use proptest::prelude::*;
+
+/// A cluster in few numbers, each combination of which is a valid file.
+#[derive(Debug, Clone)]
+pub struct Spec {
+    options: Options,
+    nodes: Vec<NodeSpec>,
+}
+
+/// What is one for all nodes.
+#[derive(Debug, Clone)]
+struct Options {
+    /// 0: IPv4, 1: both families, 2: IPv4 in a wider prefix that holds the usual one as a pod CIDR.
+    layout: u8,
+    node_address: bool,
+    egress: u8,
+    masquerade: bool,
+    pods: bool,
+    random_fully: bool,
+    exclude: u8,
+    sysctls: [Option<bool>; 5],
+    table: bool,
+    metric: bool,
+    mtu: bool,
+}
+
+#[derive(Debug, Clone)]
+struct NodeSpec {
+    name: usize,
+    cidr: usize,
+    address: usize,
+    has_address: bool,
+    families: u8,
+    windows: bool,
+    other_gateway: bool,
+    egress: Option<u8>,
+}
+
+const SYSCTLS: [&str; 5] = [
+    "net.ipv4.conf.all.rp_filter",
+    "net.ipv6.conf.all.disable_ipv6",
+    "net.ipv6.conf.eth0.disable_ipv6",
+    "net.ipv6.conf.eth0.accept_ra",
+    "net.ipv4.conf.all.accept_redirects",
+];
+
+fn options() -> impl Strategy<Value = Options> {
+    let sysctls = prop::array::uniform5(prop::option::weighted(0.3, any::<bool>()));
+    let flags = prop::array::uniform8(prop::bool::weighted(0.3));
+    (0_u8..3, 0_u8..2, 0_u8..4, sysctls, flags).prop_map(|(layout, egress, exclude, sysctls, flags)| {
+        Options {
+            layout,
+            egress,
+            exclude,
+            sysctls,
+            node_address: flags[0],
+            masquerade: !flags[1],
+            pods: flags[2] || flags[3],
+            random_fully: flags[4],
+            table: flags[5],
+            metric: flags[6],
+            mtu: flags[7],
+        }
+    })
+}
+
+fn nodes() -> impl Strategy<Value = Vec<NodeSpec>> {
+    const MOST: usize = 6;
+    let order = || Just((0..MOST).collect::<Vec<usize>>()).prop_shuffle();
+    // Most often the n-th name has the n-th pod CIDR and the n-th address.
+    let usual = || prop_oneof![3 => Just((0..MOST).collect::<Vec<usize>>()), 2 => order()];
+    let kinds = (
+        prop::bool::weighted(0.7),
+        0_u8..4,
+        prop::bool::weighted(0.2),
+        prop::bool::weighted(0.2),
+        prop::option::weighted(0.2, 0_u8..3),
+    );
+    let kinds = prop::collection::vec(kinds, MOST);
+    (order(), usual(), usual(), kinds, 1..=MOST).prop_map(|(names, cidrs, addresses, kinds, count)| {
+        let node = |name: usize| {
+            let (has_address, families, windows, other_gateway, egress) = kinds[name];
+            NodeSpec {
+                name,
+                cidr: cidrs[name],
+                address: addresses[name],
+                has_address,
+                families,
+                windows,
+                other_gateway,
+                egress,
+            }
+        };
+        names.into_iter().take(count).map(node).collect()
+    })
+}
+
+/// Two clusters, often with the same options, often with the same nodes.
+pub fn two() -> impl Strategy<Value = (Cluster, Cluster)> {
+    let options =
+        prop_oneof![options().prop_map(|options| (options.clone(), options)), (options(), options()),];
+    let nodes = prop_oneof![1 => nodes().prop_map(|nodes| (nodes.clone(), nodes)), 3 => (nodes(), nodes())];
+    (options, nodes).prop_map(|((first, second), (before, after))| {
+        let cluster = |options, nodes| Spec { options, nodes }.cluster();
+        (cluster(first, before), cluster(second, after))
+    })
+}
+
+impl Spec {
+    fn cluster(&self) -> Cluster {
+        let text = self.text();
+        let document = Document::new("generated.yaml", text.clone(), Format::Yaml);
+        config::load(&document).unwrap_or_else(|invalid| panic!("{}\n{text}", invalid.render(false)))
+    }
+
+    fn text(&self) -> String {
+        let options = &self.options;
+        let mut text = String::new();
+        let prefix = ["10.244.0.0/16", "[10.244.0.0/16, fd00:244::/48]", "10.240.0.0/12"];
+        let _ = writeln!(text, "clusterPrefix: {}", prefix[usize::from(options.layout)]);
+        let _ = writeln!(text, "egressInterface: eth{}", options.egress);
+        if options.node_address {
+            text += "nextHop: node-address\n";
+        }
+        let exclude = ["[]", "[192.168.0.0/16]", "[192.168.0.0/16, 172.16.0.0/12]", "[172.16.0.0/12]"];
+        let _ = writeln!(
+            text,
+            "nat: {{masquerade: {}, source: {}, randomFully: {}, exclude: {}}}",
+            options.masquerade,
+            if options.pods { "pods" } else { "any" },
+            options.random_fully,
+            exclude[usize::from(options.exclude)]
+        );
+        let _ = writeln!(
+            text,
+            "routes: {{table: {}, metric: {}{}}}",
+            if options.table { "100" } else { "main" },
+            if options.metric { 50 } else { 0 },
+            if options.mtu { ", mtu: 1400" } else { "" }
+        );
+        text += "sysctls:\n";
+        for (key, value) in SYSCTLS.iter().zip(options.sysctls) {
+            if let Some(value) = value {
+                let _ = writeln!(text, "  {key}: {}", u8::from(value));
+            }
+        }
+        if options.sysctls.iter().all(Option::is_none) {
+            text += "  {}\n";
+        }
+        text += "nodes:\n";
+        for node in &self.nodes {
+            self.node(node, &mut text);
+        }
+        text
+    }
+
+    fn node(&self, node: &NodeSpec, text: &mut String) {
+        let NodeSpec { cidr, address, .. } = node;
+        let v4 = match (self.options.layout, cidr, self.nodes.len()) {
+            // The only node may have the whole cluster prefix.
+            (0, 0, 1) => "10.244.0.0/16".to_owned(),
+            (2, 0, _) => "10.244.0.0/16".to_owned(),
+            (2, ..) => format!("10.241.{cidr}.0/24"),
+            _ => format!("10.244.{cidr}.0/24"),
+        };
+        let dual = self.options.layout == 1;
+        let (has_v4, has_v6) = (!dual || node.families != 1, dual && node.families != 0);
+        let list = |v4: String, v6: String| {
+            let values = [(has_v4, v4), (has_v6, v6)].into_iter().filter(|(has, _)| *has);
+            format!("[{}]", values.map(|(_, value)| format!("\"{value}\"")).collect::<Vec<_>>().join(", "))
+        };
+        let os = if node.windows { "windows" } else { "linux" };
+        let _ = writeln!(text, "  - name: n{}\n    os: {os}", node.name);
+        let _ = writeln!(text, "    podCIDR: {}", list(v4, format!("fd00:244:0:{cidr}::/64")));
+        if node.has_address || node.windows || self.options.node_address {
+            let list = list(format!("172.30.0.{}", address + 1), format!("fd00:1::{}", address + 1));
+            let _ = writeln!(text, "    address: {list}");
+        }
+        if node.other_gateway && has_v4 {
+            let base = match (self.options.layout, cidr) {
+                (2, 0) => "10.244.0".to_owned(),
+                (2, _) => format!("10.241.{cidr}"),
+                _ => format!("10.244.{cidr}"),
+            };
+            let _ = writeln!(text, "    gateway: {base}.9");
+        }
+        if let Some(egress) = node.egress {
+            let _ = writeln!(text, "    egressInterface: eth{egress}");
+        }
+    }
+}
