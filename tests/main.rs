@@ -7,4 +7,5 @@ mod e2e;
 mod examples;
 mod plan_cases;
 mod properties;
+mod sequences;
 mod support;

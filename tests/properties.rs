@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use hostgw::{
-    apply::{self, Command, Failure, Identity, Interrupt, Request, StateDir},
+    apply::{self, Command, Failure, Interrupt, Request},
     config::{self, Document, Format},
     error::Kind,
     model::Cluster,
@@ -12,7 +12,7 @@ use hostgw::{
 };
 use proptest::prelude::*;
 
-use crate::support::model::ModelNode;
+use crate::support::{directory::Directory, model::ModelNode};
 
 /// A cluster of a few nodes, as a file would describe it.
 fn cluster() -> impl Strategy<Value = Cluster> {
@@ -97,33 +97,18 @@ fn sample_route(third: u8, last: u8) -> Route {
     .unwrap()
 }
 
-/// A fresh state directory that goes with the test.
-struct Directory(StateDir, std::path::PathBuf);
-
-impl Directory {
-    fn new() -> Self {
-        use std::sync::atomic::{AtomicU64, Ordering};
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("hostgw-properties-{}-{number}", std::process::id()));
-        let identity = Identity { boot_id: "boot".to_owned(), namespace: "net-1".to_owned() };
-        Self(StateDir::below(&path, identity), path)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.1);
-    }
-}
-
 /// Runs `desired` on `node` as `hostgw apply --adopt` does.
-fn run(node: &mut ModelNode, dir: &StateDir, desired: &Desired, command: Command) -> Result<(), Failure> {
+fn run(
+    node: &mut ModelNode,
+    directory: &Directory,
+    desired: &Desired,
+    command: Command,
+) -> Result<(), Failure> {
     use hostgw::apply::Node;
     let scope = Scope::of(&desired.state, desired.prefixes.clone());
     let observed = node.observe(&scope).unwrap().state;
     let plan = plan(&desired.state, &observed, Policy::Adopt);
-    let _lock = dir.lock(std::time::Duration::ZERO, "test").unwrap();
+    let _lock = directory.lock().unwrap();
     let request = Request {
         command,
         node: Some("n"),
@@ -136,7 +121,7 @@ fn run(node: &mut ModelNode, dir: &StateDir, desired: &Desired, command: Command
         policy: Policy::Adopt,
         now: 0,
     };
-    apply::run(node, dir, &request, &Interrupt::new())
+    apply::run(node, &directory.0, &request, &Interrupt::new())
 }
 
 /// The desired state of the first Linux node, or nothing to test.
@@ -157,7 +142,7 @@ proptest! {
         let Some(desired) = wanted(&cluster, &Saved::default()) else { return Ok(()) };
         let directory = Directory::new();
         let mut node = ModelNode::new(before.clone());
-        run(&mut node, &directory.0, &desired, Command::Apply).unwrap();
+        run(&mut node, &directory, &desired, Command::Apply).unwrap();
         let after = plan(&desired.state, &node.state, Policy::Respect);
         prop_assert!(after.is_empty(), "{after:?}");
         let needed: BTreeSet<_> = desired.state.routes.iter().map(Route::key).collect();
@@ -181,7 +166,7 @@ proptest! {
         let Some(desired) = wanted(&cluster, &Saved::default()) else { return Ok(()) };
         let directory = Directory::new();
         let mut node = ModelNode::new(before.clone());
-        run(&mut node, &directory.0, &desired, Command::Apply).unwrap();
+        run(&mut node, &directory, &desired, Command::Apply).unwrap();
         if let Some(record) = directory.0.last_committed().unwrap() {
             directory.0.reopen(&record).unwrap();
             apply::restore(&mut node, &directory.0, &record, Policy::Respect).unwrap();
@@ -196,7 +181,7 @@ proptest! {
         let Some(desired) = wanted(&cluster, &Saved::default()) else { return Ok(()) };
         let directory = Directory::new();
         let mut node = ModelNode { fail_at: Some(at), ..ModelNode::new(before.clone()) };
-        match run(&mut node, &directory.0, &desired, Command::Apply) {
+        match run(&mut node, &directory, &desired, Command::Apply) {
             Ok(()) => prop_assert!(node.exchanges <= at),
             Err(Failure::RolledBack { cause }) => {
                 prop_assert_eq!(cause.kind, Kind::RolledBack);
@@ -214,7 +199,7 @@ proptest! {
         let Some(desired) = wanted(&cluster, &Saved::default()) else { return Ok(()) };
         let directory = Directory::new();
         let mut node = ModelNode { fail_from: Some(from), ..ModelNode::new(before.clone()) };
-        match run(&mut node, &directory.0, &desired, Command::Apply) {
+        match run(&mut node, &directory, &desired, Command::Apply) {
             Ok(()) => return Ok(()),
             Err(Failure::Incomplete(incomplete)) => prop_assert!(!incomplete.left.is_empty()),
             Err(Failure::RolledBack { .. }) => prop_assert_eq!(&before, &node.state),
@@ -238,10 +223,10 @@ proptest! {
             let saved = directory.0.saved().unwrap();
             let Some(desired) = wanted(cluster, &saved) else { continue };
             needed.extend(desired.state.routes.iter().map(Route::key));
-            run(&mut node, &directory.0, &desired, Command::Apply).unwrap();
+            run(&mut node, &directory, &desired, Command::Apply).unwrap();
         }
         let nothing = Desired::nothing(&directory.0.saved().unwrap());
-        run(&mut node, &directory.0, &nothing, Command::Destroy).unwrap();
+        run(&mut node, &directory, &nothing, Command::Destroy).unwrap();
         prop_assert_eq!(&before.sysctls, &node.state.sysctls);
         prop_assert!(node.state.routes.iter().all(|route| !route.is_owned()));
         prop_assert_eq!(foreign(&before, &needed), foreign(&node.state, &needed));

@@ -27,7 +27,8 @@
 //! | its file system is full, from the start or from some point on, or read-only | nothing is changed (1), or rolled back (6); what the rollback could not write is told (7), and done by a later one | `full_disk.rs`: a real one, filled so that each write in turn does not fit; and filled up at each point |
 //! | the journal is cut, empty, or of a newer version | nothing is changed, and it is not written over (1) | `state_dir.rs`, `regressions.rs` |
 //! | the journal is of an earlier boot or another namespace | set aside: what it speaks of is gone | `state_dir.rs` |
-//! | random sequences against a model of the kernel | before or after, never else | `tests/properties.rs` |
+//! | all of these in a row, with drift in between, in any order | each command does all, nothing, or says what is left; what is left is finished later; places that a transaction did not touch, and routes of others, stay as they are | `tests/sequences.rs`: 2,000 random sequences on a node in memory; `e2e/sequences.rs`: the same kind on real ones |
+//! | any one of them on any state of a node | before or after, never else | `tests/properties.rs`, on a node in memory |
 
 mod disk;
 mod journal;

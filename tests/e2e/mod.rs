@@ -26,6 +26,7 @@ mod read_only;
 mod recipe;
 mod refusals;
 mod regressions;
+mod sequences;
 mod simulate;
 #[cfg(feature = "fault-injection")]
 mod stopped;

@@ -1,6 +1,8 @@
 //! What the tests share.
 
 pub mod cases;
+pub mod directory;
 pub mod model;
 pub mod namespace;
 pub mod random;
+pub mod sequence;
