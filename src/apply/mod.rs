@@ -16,7 +16,7 @@
 //! | a right is lost half way | as any failure, with its name and what to do | `faults.rs`: `EPERM` at each exchange, once and from there on; without it from the start: `privileges.rs` |
 //! | an answer of the kernel is cut by a concurrent change, or does not fit the socket | it is asked for again, ten times; then an error (1), or rolled back (6, 7) as above | `faults.rs`: every answer, once and from there on; `storm.rs`: by what others really do meanwhile |
 //! | the egress interface vanishes half way | its routes go with it, the rest is put back (6); what stood on it before is told (7), and put back when it is there again, or given up with `--abandon` | `midway.rs`: at each point; `interrupted.rs`: in a large apply |
-//! | somebody else takes a place that is wanted, and changes other things, half way | all of theirs stays; rolled back (6) | `midway.rs`: at each point |
+//! | somebody else takes a place that is wanted, and changes other things, half way | all of theirs stays; rolled back (6), or told where theirs is in the way (7). On IPv6 the kernel only knows to replace whatever stands there: a changed route has a moment between the last look and its write | `midway.rs`: at each point |
 //! | SIGINT, SIGTERM, SIGHUP | rolled back and verified (130); an undo is never interrupted | `interrupted.rs` |
 //! | `/proc/sys` is read-only | rolled back (6); fine where the values stand | `read_only.rs` |
 //! | one part cannot be put back | the rest is; told (7), and given up with `--abandon` | `regressions.rs` |
