@@ -11,4 +11,5 @@ mod markdown;
 mod plan_cases;
 mod properties;
 mod schemas;
+mod sequences;
 mod support;

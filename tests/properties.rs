@@ -3,9 +3,7 @@
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use hostgw::{
-    apply::{
-        self, Answer, Command, Counted, Effort, Failure, Identity, Interrupt, Occasion, Request, StateDir,
-    },
+    apply::{self, Answer, Command, Counted, Effort, Failure, Interrupt, Occasion, Request},
     config::{self, Document, Format},
     error::{Error, Kind},
     model::{Check, CheckTarget, Cluster},
@@ -14,7 +12,7 @@ use hostgw::{
 };
 use proptest::prelude::*;
 
-use crate::support::model::ModelNode;
+use crate::support::{directory::Directory, model::ModelNode};
 
 /// A cluster of a few nodes, as a file would describe it.
 fn cluster() -> impl Strategy<Value = Cluster> {
@@ -99,35 +97,20 @@ fn sample_route(third: u8, last: u8) -> Route {
     .unwrap()
 }
 
-/// A fresh state directory that goes with the test.
-struct Directory(StateDir, std::path::PathBuf);
-
-impl Directory {
-    fn new() -> Self {
-        use std::sync::atomic::{AtomicU64, Ordering};
-        static NUMBER: AtomicU64 = AtomicU64::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("hostgw-properties-{}-{number}", std::process::id()));
-        let identity = Identity { boot_id: "boot".to_owned(), namespace: "net-1".to_owned() };
-        Self(StateDir::below(&path, identity), path)
-    }
-}
-
-impl Drop for Directory {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.1);
-    }
-}
-
 /// Runs `desired` on `node` as `hostgw apply --adopt` does.
-fn run(node: &mut ModelNode, dir: &StateDir, desired: &Desired, command: Command) -> Result<(), Failure> {
-    run_checked(node, dir, desired, command, &[])
+fn run(
+    node: &mut ModelNode,
+    directory: &Directory,
+    desired: &Desired,
+    command: Command,
+) -> Result<(), Failure> {
+    run_checked(node, directory, desired, command, &[])
 }
 
 /// The same, with checks that count.
 fn run_checked(
     node: &mut ModelNode,
-    dir: &StateDir,
+    directory: &Directory,
     desired: &Desired,
     command: Command,
     checks: &[Counted],
@@ -136,8 +119,7 @@ fn run_checked(
     let scope = Scope::of(&desired.state, desired.prefixes.clone());
     let observed = node.observe(&scope).unwrap().state;
     let plan = plan(&desired.state, &observed, Policy::Adopt);
-    // Others start programs meanwhile, and until such a one runs it holds what this process had open.
-    let _lock = dir.lock(std::time::Duration::from_secs(10), "test").unwrap();
+    let _lock = directory.lock().unwrap();
     let occasion = Occasion::new(command, 0);
     let request = Request {
         occasion: &occasion,
@@ -150,7 +132,7 @@ fn run_checked(
         hold: None,
         checks,
     };
-    apply::run(node, dir, &request, &Interrupt::new()).map(|_| ())
+    apply::run(node, &directory.0, &request, &Interrupt::new()).map(|_| ())
 }
 
 /// Checks of so many ports.
@@ -185,7 +167,7 @@ proptest! {
         let Some(desired) = wanted(&cluster, &Saved::default()) else { return Ok(()) };
         let directory = Directory::new();
         let mut node = ModelNode::new(before.clone());
-        run(&mut node, &directory.0, &desired, Command::Apply).unwrap();
+        run(&mut node, &directory, &desired, Command::Apply).unwrap();
         let after = plan(&desired.state, &node.state, Policy::Respect);
         prop_assert!(after.is_empty(), "{after:?}");
         let needed: BTreeSet<_> = desired.state.routes.iter().map(Route::key).collect();
@@ -209,7 +191,7 @@ proptest! {
         let Some(desired) = wanted(&cluster, &Saved::default()) else { return Ok(()) };
         let directory = Directory::new();
         let mut node = ModelNode::new(before.clone());
-        run(&mut node, &directory.0, &desired, Command::Apply).unwrap();
+        run(&mut node, &directory, &desired, Command::Apply).unwrap();
         if let Some(record) = directory.0.last_committed().unwrap() {
             directory.0.reopen(&record).unwrap();
             apply::restore(&mut node, &directory.0, &record, Policy::Respect).unwrap();
@@ -224,7 +206,7 @@ proptest! {
         let Some(desired) = wanted(&cluster, &Saved::default()) else { return Ok(()) };
         let directory = Directory::new();
         let mut node = ModelNode { fail_at: Some(at), ..ModelNode::new(before.clone()) };
-        match run(&mut node, &directory.0, &desired, Command::Apply) {
+        match run(&mut node, &directory, &desired, Command::Apply) {
             Ok(()) => prop_assert!(node.exchanges <= at),
             Err(Failure::RolledBack { cause }) => {
                 prop_assert_eq!(cause.kind, Kind::RolledBack);
@@ -254,7 +236,7 @@ proptest! {
         let failed: Vec<_> = rest.iter().map(|at| (checks[*at], "told to".to_owned())).collect();
         prop_assert_eq!(&said.failed, &failed);
         let lost: Vec<Check> = counting.iter().filter(|at| !pattern[**at].1).map(|at| checks[*at]).collect();
-        match run_checked(&mut node, &directory.0, &desired, Command::Apply, &said.counted) {
+        match run_checked(&mut node, &directory, &desired, Command::Apply, &said.counted) {
             Ok(()) => {
                 prop_assert!(lost.is_empty());
                 prop_assert!(plan(&desired.state, &node.state, Policy::Adopt).is_empty());
@@ -294,7 +276,7 @@ proptest! {
         let Some(desired) = wanted(&cluster, &Saved::default()) else { return Ok(()) };
         let directory = Directory::new();
         let mut node = ModelNode { fail_from: Some(from), ..ModelNode::new(before.clone()) };
-        match run(&mut node, &directory.0, &desired, Command::Apply) {
+        match run(&mut node, &directory, &desired, Command::Apply) {
             Ok(()) => return Ok(()),
             Err(Failure::Incomplete(incomplete)) => prop_assert!(!incomplete.left.is_empty()),
             Err(Failure::RolledBack { .. }) => prop_assert_eq!(&before, &node.state),
@@ -318,10 +300,10 @@ proptest! {
             let saved = directory.0.saved().unwrap();
             let Some(desired) = wanted(cluster, &saved) else { continue };
             needed.extend(desired.state.routes.iter().map(Route::key));
-            run(&mut node, &directory.0, &desired, Command::Apply).unwrap();
+            run(&mut node, &directory, &desired, Command::Apply).unwrap();
         }
         let nothing = Desired::nothing(&directory.0.saved().unwrap());
-        run(&mut node, &directory.0, &nothing, Command::Destroy).unwrap();
+        run(&mut node, &directory, &nothing, Command::Destroy).unwrap();
         prop_assert_eq!(&before.sysctls, &node.state.sysctls);
         prop_assert!(node.state.routes.iter().all(|route| !route.is_owned()));
         prop_assert_eq!(foreign(&before, &needed), foreign(&node.state, &needed));
@@ -358,7 +340,7 @@ fn checks_that_cannot_be_tried_after_cost_the_change() {
     let before = node.state.clone();
     node.answers.extend([Ok(answers([true])), Err(cannot())]);
     let said = apply::check_before(&mut node, &checks(1), &Interrupt::new()).unwrap();
-    let failure = run_checked(&mut node, &directory.0, &desired, Command::Apply, &said.counted).unwrap_err();
+    let failure = run_checked(&mut node, &directory, &desired, Command::Apply, &said.counted).unwrap_err();
     let Failure::RolledBack { cause } = failure else { panic!("{failure:?}") };
     assert_eq!(cause, Error { kind: Kind::RolledBack, ..cannot() });
     assert_eq!(before, node.state);
@@ -375,7 +357,7 @@ fn a_signal_while_checks_are_tried_is_told_from_a_failure() {
     assert_eq!(error, Error::new(Kind::Interrupted, "interrupted; nothing was changed"));
     node.answers.extend([Ok(answers([true])), Err(Error::new(Kind::Interrupted, "interrupted"))]);
     let said = apply::check_before(&mut node, &checks(1), &Interrupt::new()).unwrap();
-    let failure = run_checked(&mut node, &directory.0, &desired, Command::Apply, &said.counted).unwrap_err();
+    let failure = run_checked(&mut node, &directory, &desired, Command::Apply, &said.counted).unwrap_err();
     let Failure::RolledBack { cause } = failure else { panic!("{failure:?}") };
     assert_eq!(cause.kind, Kind::Interrupted);
     assert_eq!(before, node.state);

@@ -16,7 +16,7 @@
 //! | a right is lost half way | as any failure, with its name and what to do | `faults.rs`: `EPERM` at each exchange, once and from there on; without it from the start: `privileges.rs` |
 //! | an answer of the kernel is cut by a concurrent change, or does not fit the socket | it is asked for again, ten times; then an error (1), or rolled back (6, 7) as above | `faults.rs`: every answer, once and from there on; `storm.rs`: by what others really do meanwhile |
 //! | the egress interface vanishes half way | its routes go with it, the rest is put back (6); what stood on it before is told (7), and put back when it is there again, or given up with `--abandon` | `midway.rs`: at each point; `interrupted.rs`: in a large apply |
-//! | somebody else takes a place that is wanted, and changes other things, half way | all of theirs stays; rolled back (6) | `midway.rs`: at each point |
+//! | somebody else takes a place that is wanted, and changes other things, half way | all of theirs stays; rolled back (6), or told where theirs is in the way (7). On IPv6 the kernel only knows to replace whatever stands there: a changed route has a moment between the last look and its write | `midway.rs`: at each point |
 //! | SIGINT, SIGTERM, SIGHUP | rolled back and verified (130); an undo is never interrupted | `interrupted.rs` |
 //! | nobody confirms an `apply --confirm` | rolled back and verified (8), within 2 seconds of the deadline | `confirm.rs` |
 //! | `kill -9` or hang-up of an `apply --confirm` that waits | the same: its supervisor is a process and a session of its own | `confirm.rs` |
@@ -36,7 +36,8 @@
 //! | its file system is full, from the start or from some point on, or read-only | nothing is changed (1), or rolled back (6); what the rollback could not write is told (7), and done by a later one | `full_disk.rs`: a real one, filled so that each write in turn does not fit; and filled up at each point |
 //! | the journal is cut, empty, or of a newer version | nothing is changed, and it is not written over (1) | `state_dir.rs`, `regressions.rs` |
 //! | the journal is of an earlier boot or another namespace | set aside: what it speaks of is gone | `state_dir.rs` |
-//! | random sequences against a model of the kernel | before or after, never else | `tests/properties.rs` |
+//! | all of these in a row, with drift in between, in any order | each command does all, nothing, or says what is left; what is left is finished later; places that a transaction did not touch, and routes of others, stay as they are | `tests/sequences.rs`: 2,000 random sequences on a node in memory; `e2e/sequences.rs`: the same kind on real ones |
+//! | any one of them on any state of a node | before or after, never else | `tests/properties.rs`, on a node in memory |
 
 mod checks;
 mod confirm;

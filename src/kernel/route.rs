@@ -374,10 +374,16 @@ pub fn messages(change: &RouteChange, links: &Links) -> Result<Vec<Message>, Uns
             Step::Add(route) => messages.push(send(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, route)?),
             Step::Append(route) => messages.push(send(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, route)?),
             Step::Delete(route) => messages.push(send(RTM_DELROUTE, 0, route)?),
-            Step::Replace(route) => {
-                let way = way_to_gateway(route);
+            // The kernel's own replacement takes whatever stands there, and so what somebody else put there
+            // since. A route that is added behind and then moves up, as the old one goes, does not.
+            Step::Replace { old, new } if change.before.len() == 1 && new.family() == Family::V4 => {
+                messages.push(send(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, new)?);
+                messages.push(send(RTM_DELROUTE, 0, old)?);
+            }
+            Step::Replace { new, .. } => {
+                let way = way_to_gateway(new);
                 messages.extend(way.as_ref().map(|way| send(RTM_NEWROUTE, NLM_F_CREATE, way)).transpose()?);
-                messages.push(send(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, route)?);
+                messages.push(send(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, new)?);
                 messages.extend(way.as_ref().map(|way| send(RTM_DELROUTE, 0, way)).transpose()?);
             }
         }

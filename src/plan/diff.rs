@@ -59,7 +59,12 @@ pub enum Step<'a> {
     /// Add a route on a key that has none.
     Add(&'a Route),
     /// Put a route in the place of the first of its key.
-    Replace(&'a Route),
+    Replace {
+        /// The one that goes.
+        old: &'a Route,
+        /// The one that comes.
+        new: &'a Route,
+    },
     /// Add a route behind others of its key.
     Append(&'a Route),
     /// Remove just this route.
@@ -246,7 +251,7 @@ impl RouteChange {
                 standing.push(new);
             }
             (Some(old), Some(new)) if !self.before.contains(new) => {
-                steps.push(Step::Replace(new));
+                steps.push(Step::Replace { old, new });
                 *old = new;
             }
             _ => {}
@@ -378,6 +383,12 @@ fn plan_routes(plan: &mut Plan, desired: &State, observed: &State, policy: Polic
                 changes.push(RouteChange { key, before: found.to_vec(), after: wanted.to_vec() });
             } else {
                 plan.conflicts.push(Conflict::Route { wanted: wanted[0].clone(), foreign });
+                // What is hostgw's there, and not wanted, goes all the same.
+                let stays = |route: &&Route| !route.is_owned() || wanted.contains(route);
+                let after: Vec<_> = found.iter().filter(stays).cloned().collect();
+                if after.len() < found.len() {
+                    changes.push(RouteChange { key, before: found.to_vec(), after });
+                }
             }
         }
     }

@@ -31,7 +31,7 @@ fn route_commands(change: &RouteChange) -> Vec<String> {
         .into_iter()
         .map(|step| match step {
             Step::Add(route) => command("add", route),
-            Step::Replace(route) => command("replace", route),
+            Step::Replace { new, .. } => command("replace", new),
             Step::Append(route) => command("append", route),
             Step::Delete(route) => command("del", route),
         })

@@ -33,8 +33,7 @@ fn a_pod_cidr_that_moves_is_replaced_without_a_gap() {
         let mut snapshots = Snapshots::default();
         snapshots.compare("pod-cidr-moved", &node.hostgw(&["apply", "--yes"]));
         let heard = announced.end();
-        let of_moved: Vec<_> = heard.iter().filter(|line| line.contains("10.244.1.0/24")).collect();
-        assert!(!of_moved.is_empty() && of_moved.iter().all(|line| !line.contains("Deleted")), "{heard:#?}");
+        assert_no_gap(&heard, "10.244.1.0/24");
         assert_eq!(
             node.own_routes(),
             ["10.244.1.0/24 via 172.30.0.13 dev eth0", "10.244.7.0/24 via 172.30.0.12 dev eth0"]
@@ -65,11 +64,28 @@ fn the_on_link_route_comes_first_and_goes_last() {
         let addresses = order(&node, "nextHop: node-address");
         let last = addresses.last().expect("announcements");
         assert!(last.contains("Deleted") && last.contains("10.244.0.0/16"), "{addresses:#?}");
-        assert_eq!(addresses.iter().filter(|line| line.contains("Deleted")).count(), 1, "{addresses:#?}");
         let back = order(&node, "");
         assert!(back.first().is_some_and(|first| first.contains("10.244.0.0/16")), "{back:#?}");
-        assert!(back.iter().all(|line| !line.contains("Deleted")), "{back:#?}");
+        for heard in [addresses, back] {
+            assert_no_gap(&heard, "10.244.1.0/24");
+            assert_no_gap(&heard, "10.244.2.0/24");
+            assert_eq!(heard.iter().filter(|line| line.contains("10.244.0.0/16")).count(), 1, "{heard:#?}");
+        }
     });
+}
+
+/// That another route of `destination`, which had one before, came before that went.
+#[track_caller]
+fn assert_no_gap(heard: &[String], destination: &str) {
+    let mut standing = 1;
+    let mut changes = 0;
+    for line in heard.iter().filter(|line| line.contains(destination)) {
+        changes += 1;
+        standing += if line.contains("Deleted") { -1 } else { 1 };
+        assert!(standing > 0, "no route to {destination} for a moment: {heard:#?}");
+    }
+    assert!(changes > 0, "{destination} did not change: {heard:#?}");
+    assert_eq!(standing, 1, "{destination}: {heard:#?}");
 }
 
 /// A head of a configuration, and what witnesses find once it is applied.

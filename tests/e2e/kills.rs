@@ -12,7 +12,7 @@ use proptest::prelude::Rng;
 use super::{is_open, live, node};
 use crate::support::{
     namespace::{Namespace, Privilege, is_root},
-    random::random,
+    random::{asked_seed, new_seed, random},
 };
 
 /// So many that an apply takes its time.
@@ -76,7 +76,8 @@ fn random_kills_of_a_large_apply_leave_the_state_before_or_after() {
     node.hostgw_ok(&["rollback", "--yes"]);
     assert!(live(&node) == before, "not as before, after an apply and a rollback");
 
-    let (seed, mut random) = random();
+    let seed = asked_seed().unwrap_or_else(new_seed);
+    let mut random = random(seed);
     let (mut kills, mut half_way) = (0, 0);
     while kills < KILLS {
         let kill = if cfg!(feature = "fault-injection") && random.next_u32().is_multiple_of(2) {

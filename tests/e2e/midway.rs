@@ -163,3 +163,41 @@ fn what_others_do_at_any_point_stays() {
     });
     assert_eq!(codes, [0, 6, 10].into());
 }
+
+/// Somebody takes the place of a route that is to be changed, which the kernel's own replacement would take
+/// back: it stays, and no route of hostgw's is left behind it.
+#[test]
+fn a_route_that_others_take_at_any_point_is_theirs() {
+    const THEIRS: &str = "10.244.1.0/24 via 172.30.0.98 dev eth0 proto static";
+    let node = new_node();
+    let (standing, changed) =
+        (cluster("", &[NODE_1, NODE_2]), cluster("nextHop: node-address", &[NODE_1, NODE_2]));
+    node.write("hostgw.yaml", &standing);
+    node.hostgw_ok(&["apply", "--yes"]);
+    let before = own(&node);
+    let mut codes = BTreeSet::new();
+    let disturb = |node: &Namespace| drop(node.sh(&format!("ip route replace {THEIRS}")));
+    let assert_theirs = |context: &str| {
+        let routes = node.run(["ip", "route", "show", "10.244.1.0/24"]);
+        assert_eq!(routes.trim_end(), THEIRS, "{context}");
+    };
+    at_every_point(&node, &changed, disturb, |point, outcome| {
+        let context = format!("{point}: {outcome}");
+        assert!([0, 7, 10].contains(&outcome.code), "{context}");
+        assert_eq!(is_open(&node), outcome.code == 7, "{context}");
+        assert_theirs(&context);
+        if outcome.code == 7 {
+            outcome.warns(&format!("{THEIRS} stands where hostgw needs 10.244.1.0/24 via 10.244.1.1"));
+            node.hostgw(&["rollback", "--yes"]).expect(7);
+            node.hostgw_ok(&["rollback", "--yes", "--abandon"]);
+            assert_theirs(&context);
+        }
+        node.sh(&format!("ip route del {THEIRS}"));
+        node.write("hostgw.yaml", &standing);
+        node.hostgw_ok(&["apply", "--yes"]);
+        assert_eq!(own(&node), before, "{context}");
+        node.write("hostgw.yaml", &changed);
+        codes.insert(outcome.code);
+    });
+    assert_eq!(codes, [0, 7, 10].into());
+}

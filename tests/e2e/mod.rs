@@ -30,6 +30,7 @@ mod recipe;
 mod refusals;
 mod regressions;
 mod saved_plan;
+mod sequences;
 mod simulate;
 mod snapshot;
 #[cfg(feature = "fault-injection")]

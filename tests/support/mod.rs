@@ -2,6 +2,8 @@
 
 pub mod cases;
 pub mod clusters;
+pub mod directory;
 pub mod model;
 pub mod namespace;
 pub mod random;
+pub mod sequence;

@@ -18,6 +18,8 @@ pub struct ModelNode {
     pub fail_at: Option<usize>,
     /// Exchanges fail from this one on.
     pub fail_from: Option<usize>,
+    /// At which exchange the process ends: from there on nothing is done or seen.
+    pub die_at: Option<usize>,
     /// Exchanges so far.
     pub exchanges: usize,
     /// What the checks will answer, each time they are tried; an error when they cannot be tried.
@@ -31,10 +33,21 @@ impl ModelNode {
         Self { state, ..Self::default() }
     }
 
+    /// Whether the exchange came at which the process ends.
+    pub fn is_dead(&self) -> bool {
+        self.die_at.is_some_and(|at| self.exchanges > at)
+    }
+
+    /// Writes a sysctl.
+    pub fn write(&mut self, key: &SysctlKey, value: &str) {
+        write(&mut self.state.sysctls, key, value);
+    }
+
     fn exchange(&mut self, change: &Change) -> Result<(), CommitError> {
         let number = self.exchanges;
         self.exchanges += 1;
-        if self.fail_at == Some(number) || self.fail_from.is_some_and(|from| number >= from) {
+        let is_from = |from: Option<usize>| from.is_some_and(|from| number >= from);
+        if self.fail_at == Some(number) || is_from(self.fail_from) || is_from(self.die_at) {
             return Err(CommitError::Refused {
                 object: change.to_string(),
                 why: "told to fail".to_owned(),
@@ -49,7 +62,7 @@ impl ModelNode {
                 routes.sort_by_key(Route::key);
             }
             Change::Nat(nat) => *self.state.nat.slot(nat.family) = nat.after.clone(),
-            Change::Sysctl(sysctl) => write(&mut self.state.sysctls, &sysctl.key, &sysctl.after),
+            Change::Sysctl(sysctl) => self.write(&sysctl.key, &sysctl.after),
         }
         Ok(())
     }
@@ -82,6 +95,9 @@ fn write(sysctls: &mut BTreeMap<SysctlKey, String>, key: &SysctlKey, value: &str
 
 impl Observe for ModelNode {
     fn observe(&mut self, scope: &Scope) -> Result<Observed, Error> {
+        if self.is_dead() {
+            return Err(Error::unexpected("killed"));
+        }
         let mut state = self.state.clone();
         state.routes.retain(|route| route.is_owned() || scope.wants(&route.key()));
         Ok(Observed { state, ..Observed::default() })

@@ -1,0 +1,147 @@
+//! Random sequences of apply, drift, crash, rollback and destroy, as in `tests/sequences.rs`, on a real node.
+
+use std::{collections::BTreeSet, thread, time::UNIX_EPOCH};
+
+use proptest::{
+    strategy::{Strategy, ValueTree},
+    test_runner::{Config, TestRunner},
+};
+
+use super::node;
+use crate::support::{
+    namespace::{Namespace, Outcome, Privilege, each, without_counters},
+    random::{asked_seed, random},
+    sequence::{Command, Drift, End, Fault, Place, SYSCTLS, TABLE, World, follow, sequences},
+};
+
+/// A node in a namespace, seen by `ip`, `nft` and the files of `/proc/sys`.
+struct Real(Namespace);
+
+impl Real {
+    fn new(privilege: Privilege) -> Self {
+        let node = node(privilege);
+        // No address of a node of the cluster, so that none is this one's own.
+        node.sh("ip address del 172.30.0.11/24 dev eth0; ip address add 172.30.0.200/24 dev eth0");
+        Self(node)
+    }
+
+    /// A fault of a sequence as one of the program, at one of the points around its writing.
+    fn fault(fault: Fault) -> String {
+        let (kind, at) = match fault {
+            Fault::Fail(at) => ("fail", at),
+            Fault::FailFrom(at) => ("fail-from", at),
+            Fault::Kill(at) => ("kill", at),
+        };
+        format!("{kind}:{}", 5 + u32::from(at))
+    }
+}
+
+impl Place for Real {
+    fn look(&mut self) -> World {
+        let seen = self.0.sh(&format!(
+            "ip route show | sed 's/ *$//'
+             nft -s list table ip hostgw 2>/dev/null || true
+             cd /proc/sys; grep -s . {}",
+            SYSCTLS.map(|key| key.replace('.', "/")).join(" ")
+        ));
+        let mut world = World::new();
+        for line in without_counters(&seen).lines() {
+            if let Some((key, value)) = line.strip_prefix("net/").and_then(|rest| rest.split_once(':')) {
+                world.insert(format!("net.{}", key.replace('/', ".")), value.to_owned());
+            } else if line == "table ip hostgw {" {
+                world.insert(TABLE.to_owned(), String::new());
+            } else if let Some(rule) = line.strip_prefix("\t\t").filter(|line| !line.starts_with("type ")) {
+                let rules = world.get_mut(TABLE).expect("a rule in the table");
+                if !rules.is_empty() {
+                    rules.push('\n');
+                }
+                rules.push_str(rule);
+            } else if line.starts_with(|first: char| first.is_ascii_digit()) {
+                let destination = line.split(' ').next().unwrap_or_default();
+                assert_eq!(world.insert(destination.to_owned(), line.to_owned()), None, "{seen}");
+            }
+        }
+        world
+    }
+
+    fn run(&mut self, command: &Command, fault: Option<Fault>) -> End {
+        let node = match command {
+            Command::Apply(cluster) => {
+                self.0.write("hostgw.yaml", &cluster.file());
+                format!("n{}", cluster.this())
+            }
+            _ => String::new(),
+        };
+        let arguments: &[&str] = match command {
+            Command::Apply(_) => &["apply", "--yes", "--node", &node],
+            Command::Destroy => &["destroy", "--yes"],
+            Command::Rollback => &["rollback", "--yes"],
+        };
+        let mut program = self.0.hostgw_command(arguments);
+        program.envs(fault.map(|fault| ("HOSTGW_FAULT", Self::fault(fault))));
+        let outcome = Outcome::of(&self.0, &arguments.join(" "), &mut program);
+        // A rollback of what was undone by others has nothing to change, and still undoes it.
+        let nothing = match command {
+            Command::Rollback => "Nothing to do: no apply",
+            _ => "Nothing to do",
+        };
+        match outcome.code {
+            0 if outcome.stdout.contains(nothing) => End::NothingToDo,
+            0 => End::Done,
+            1 => End::Untouched,
+            6 => End::RolledBack,
+            7 => End::Incomplete,
+            10 => End::Refused,
+            137 => End::Killed,
+            _ => panic!("{outcome}"),
+        }
+    }
+
+    fn drift(&mut self, drift: Drift) {
+        let put = |third: u8, rest: &str| format!("ip route replace 10.244.{third}.0/24 via {rest}");
+        self.0.sh(&match drift {
+            Drift::TakeRoute(third) => put(third, "172.30.0.209 dev eth0 proto static"),
+            Drift::StrayRoute(third) => put(third, "172.30.0.208 dev eth0 proto 87"),
+            Drift::DropRoute(third) => format!("ip route del 10.244.{third}.0/24 2>/dev/null || true"),
+            Drift::Sysctl(key, value) => {
+                format!("echo {value} >/proc/sys/{}", SYSCTLS[key].replace('.', "/"))
+            }
+            Drift::DropTable => "nft delete table ip hostgw 2>/dev/null || true".to_owned(),
+            Drift::AddRule => {
+                format!("nft add rule ip hostgw postrouting {} 2>/dev/null || true", Drift::RULE)
+            }
+        });
+    }
+
+    fn journal(&self) -> Option<String> {
+        let path = self.0.state_dir()?.join("journal.json");
+        let since = path.metadata().ok()?.modified().expect("a time").duration_since(UNIX_EPOCH);
+        Some(format!("{:?} {}", since.expect("after 1970"), std::fs::read_to_string(path).ok()?))
+    }
+
+    fn committed(&self) -> usize {
+        let history = self.0.state_dir().map(|dir| dir.join("history"));
+        history.and_then(|history| std::fs::read_dir(history).ok()).map_or(0, Iterator::count)
+    }
+}
+
+/// Twenty sequences of at most fourteen steps, the same each time, in which commands end in every way there is;
+/// `HOSTGW_SEED` names another.
+#[test]
+fn every_step_of_a_sequence_on_a_real_node_keeps_the_promises() {
+    each(|privilege| {
+        let seeds = asked_seed().map_or_else(|| (1..=20).collect(), |seed| vec![seed]);
+        let mut ends = BTreeSet::new();
+        for seed in seeds {
+            let mut runner = TestRunner::new_with_rng(Config::default(), random(seed));
+            let steps = sequences(14).new_tree(&mut runner).expect("a sequence").current();
+            let name = format!("HOSTGW_SEED={seed}, with the rights of {privilege:?}");
+            let follow = move || follow(&mut Real::new(privilege), &steps);
+            let followed = thread::Builder::new().name(name).spawn(follow).expect("a thread").join();
+            ends.extend(followed.unwrap_or_else(|_| panic!("HOSTGW_SEED={seed}")));
+        }
+        if cfg!(feature = "fault-injection") && asked_seed().is_none() {
+            assert_eq!(ends.len(), 7, "commands ended in these ways alone: {ends:?}");
+        }
+    });
+}

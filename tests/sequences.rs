@@ -1,0 +1,191 @@
+//! Random sequences of apply, drift, crash, rollback and destroy on a node in memory.
+
+use hostgw::{
+    apply::{self, Failure, Interrupt, Occasion, Prepared, Record, StateDir},
+    config::{self, Document, Format},
+    error::Error,
+    plan::{Policy, Saved},
+    state::{Expression, Field, NatRule, Route, RuleBody, State},
+};
+use proptest::prelude::*;
+
+use crate::support::{
+    directory::Directory,
+    model::ModelNode,
+    sequence::{Command, Drift, End, Fault, Place, SYSCTLS, TABLE, World, follow, sequences},
+};
+
+/// A node in memory, and hostgw's records of it.
+struct Memory {
+    node: ModelNode,
+    directory: Directory,
+    /// Goes on with every command: no two transactions begin at one time.
+    clock: u64,
+}
+
+impl Memory {
+    fn new() -> Self {
+        let sysctls = SYSCTLS.iter().map(|key| (key.parse().unwrap(), "0".to_owned())).collect();
+        let node = ModelNode::new(State { sysctls, ..State::default() });
+        Self { node, directory: Directory::new(), clock: 0 }
+    }
+
+    fn dir(&self) -> &StateDir {
+        &self.directory.0
+    }
+
+    /// What `hostgw apply` and `hostgw destroy` do.
+    fn change(&mut self, command: &Command) -> Result<End, Failure> {
+        let dir = self.dir().clone();
+        let _lock = self.directory.lock().map_err(Failure::Untouched)?;
+        if let Some(record) = dir.open_journal().map_err(Failure::Untouched)? {
+            self.recover(&dir, &record)?;
+        }
+        let saved = dir.saved().map_err(Failure::Untouched)?;
+        let prepared = self.prepare(command, &saved).map_err(Failure::Untouched)?;
+        if !prepared.plan.conflicts.is_empty() {
+            return Ok(End::Refused);
+        }
+        if prepared.plan.is_empty() {
+            apply::settle(&dir, &prepared.desired).map_err(Failure::Untouched)?;
+            return Ok(End::NothingToDo);
+        }
+        let verb = match command {
+            Command::Apply(_) => apply::Command::Apply,
+            _ => apply::Command::Destroy,
+        };
+        let occasion = Occasion::new(verb, self.clock);
+        let request = prepared.request(&occasion);
+        apply::run(&mut self.node, &dir, &request, &Interrupt::new()).map(|_| End::Done)
+    }
+
+    fn recover(&mut self, dir: &StateDir, record: &Record) -> Result<(), Failure> {
+        let Err(failure) = apply::recover(&mut self.node, dir) else { return Ok(()) };
+        match apply::undo_plan(&mut self.node, record, Policy::Respect) {
+            Ok(left) if left.changes.is_empty() => {
+                apply::abandon(&mut self.node, dir, record).map(drop).map_err(Failure::Untouched)
+            }
+            _ => Err(failure),
+        }
+    }
+
+    fn prepare(&mut self, command: &Command, saved: &Saved) -> Result<Prepared, Error> {
+        let Command::Apply(cluster) = command else { return apply::prepare_removal(&mut self.node, saved) };
+        let this = format!("n{}", cluster.this());
+        let document = Document::new("generated.yaml", cluster.file(), Format::Yaml);
+        let cluster = config::load(&document).unwrap_or_else(|invalid| panic!("{}", invalid.render(false)));
+        let index = cluster.nodes.iter().position(|node| node.name == this).unwrap();
+        apply::prepare(&mut self.node, &cluster, index, saved, Policy::Respect).map(Result::unwrap)
+    }
+
+    /// What `hostgw rollback` does.
+    fn rollback(&mut self) -> Result<End, Failure> {
+        let dir = self.dir().clone();
+        let _lock = self.directory.lock().map_err(Failure::Untouched)?;
+        let open = dir.open_journal().map_err(Failure::Untouched)?;
+        let is_open = open.is_some();
+        let Some(record) = open.or(dir.last_committed().map_err(Failure::Untouched)?) else {
+            return Ok(End::NothingToDo);
+        };
+        if !is_open {
+            let back =
+                apply::undo_plan(&mut self.node, &record, Policy::Respect).map_err(Failure::Untouched)?;
+            if !back.conflicts.is_empty() {
+                return Ok(End::Refused);
+            }
+            dir.reopen(&record).map_err(Failure::Untouched)?;
+        }
+        apply::restore(&mut self.node, &dir, &record, Policy::Respect).map(|_| End::Done)
+    }
+}
+
+fn route(third: u8, gateway: &str, protocol: u8) -> Route {
+    serde_json::from_value(serde_json::json!({
+        "destination": format!("10.244.{third}.0/24"), "table": 254, "metric": 0, "protocol": protocol,
+        "scope": "global", "type": "unicast", "next": { "gateway": gateway, "device": "eth0" },
+    }))
+    .unwrap()
+}
+
+impl Place for Memory {
+    fn look(&mut self) -> World {
+        let State { routes, nat, sysctls, .. } = &self.node.state;
+        let routes = routes.iter().map(|route| (route.destination.to_string(), route.to_string()));
+        let sysctls = sysctls.iter().map(|(key, value)| (key.to_string(), value.clone()));
+        let rules = nat.v4.iter().map(|table| {
+            let rules: Vec<_> =
+                table.chains.iter().flat_map(|chain| &chain.rules).map(ToString::to_string).collect();
+            (TABLE.to_owned(), rules.join("\n"))
+        });
+        routes.chain(sysctls).chain(rules).collect()
+    }
+
+    fn run(&mut self, command: &Command, fault: Option<Fault>) -> End {
+        self.clock += 1;
+        // More exchanges than most commands have here.
+        let number = |at: u8| Some(self.node.exchanges + usize::from(at) % 14);
+        match fault {
+            None => {}
+            Some(Fault::Fail(at)) => self.node.fail_at = number(at),
+            Some(Fault::FailFrom(at)) => self.node.fail_from = number(at),
+            Some(Fault::Kill(at)) => self.node.die_at = number(at),
+        }
+        let result = match command {
+            Command::Rollback => self.rollback(),
+            _ => self.change(command),
+        };
+        let is_dead = self.node.is_dead();
+        self.node = ModelNode { exchanges: self.node.exchanges, ..ModelNode::new(self.node.state.clone()) };
+        match result {
+            _ if is_dead => End::Killed,
+            Ok(end) => end,
+            Err(Failure::Untouched(_)) => End::Untouched,
+            Err(Failure::RolledBack { .. }) => End::RolledBack,
+            Err(Failure::Incomplete(_)) => End::Incomplete,
+        }
+    }
+
+    fn drift(&mut self, drift: Drift) {
+        let State { routes, nat, .. } = &mut self.node.state;
+        let mut put = |third: u8, new: Option<Route>| {
+            let destination = route(third, "172.30.0.1", 4).destination;
+            routes.retain(|route| route.destination != destination);
+            routes.extend(new);
+            routes.sort_by_key(Route::key);
+        };
+        match drift {
+            Drift::TakeRoute(third) => put(third, Some(route(third, "172.30.0.209", 4))),
+            Drift::StrayRoute(third) => put(third, Some(route(third, "172.30.0.208", 87))),
+            Drift::DropRoute(third) => put(third, None),
+            Drift::Sysctl(key, value) => self.node.write(&SYSCTLS[key].parse().unwrap(), &value.to_string()),
+            Drift::DropTable => nat.v4 = None,
+            Drift::AddRule => {
+                let prefix = "10.9.0.0/16".parse().unwrap();
+                let to = Expression::Address { field: Field::Daddr, negated: false, prefix };
+                let rule = NatRule { body: RuleBody::Known(vec![to, Expression::Return]), comment: None };
+                assert_eq!(rule.to_string(), Drift::RULE);
+                let chains = nat.v4.iter_mut().flat_map(|table| &mut table.chains);
+                chains.take(1).for_each(|chain| chain.rules.push(rule.clone()));
+            }
+        }
+    }
+
+    fn journal(&self) -> Option<String> {
+        std::fs::read_to_string(self.dir().path().join("journal.json")).ok()
+    }
+
+    fn committed(&self) -> usize {
+        self.dir().history().unwrap().len()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    /// Whatever happens: each command does all, nothing, or says what is left; and what is left is finished
+    /// later.
+    #[test]
+    fn every_step_of_a_sequence_keeps_the_promises(steps in sequences(14)) {
+        follow(&mut Memory::new(), &steps);
+    }
+}
