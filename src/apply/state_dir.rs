@@ -187,8 +187,9 @@ impl StateDir {
     /// # Errors
     /// As [`Self::open_journal`].
     pub fn pending(&self) -> Result<Option<(Record, Pending)>, Error> {
-        let Some(pending) = self.read::<Pending>(PENDING)? else { return Ok(None) };
-        Ok(self.open_journal()?.filter(|record| record.id == pending.id).map(|record| (record, pending)))
+        let Some(record) = self.open_journal()? else { return Ok(None) };
+        let pending = self.read::<Pending>(PENDING)?;
+        Ok(pending.filter(|pending| pending.id == record.id).map(|pending| (record, pending)))
     }
 
     /// Decides on `pending`, unless somebody has. Returns what is decided; none when that is over already.

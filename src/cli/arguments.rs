@@ -33,6 +33,9 @@ pub(super) struct Arguments {
     /// When to use colour: auto follows NO_COLOR, CLICOLOR_FORCE, FORCE_COLOR, then the terminal.
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     pub color: Color,
+    /// Do not show a long plan on a terminal by the program that PAGER names (default: less).
+    #[arg(long, global = true)]
+    pub no_pager: bool,
     #[command(subcommand)]
     pub verb: Verb,
 }

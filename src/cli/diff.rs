@@ -86,7 +86,7 @@ fn show(old: Option<&Loaded>, new: &Loaded, file: &str, form: &Form, output: &Ou
     match form.shape {
         Shape::Json => output.json(&report)?,
         Shape::Markdown => output.markdown(&render::comparison_markdown(&report, file))?,
-        Shape::Text(detail) => output.result(&render::comparison_text(&report, &output.palette, detail))?,
+        Shape::Text(detail) => output.long(&render::comparison_text(&report, &output.palette, detail))?,
     }
     Ok(if form.detailed_exitcode && !comparison.is_empty() { 2 } else { 0 })
 }

@@ -9,6 +9,7 @@ mod git;
 mod history;
 mod occasion;
 mod output;
+mod pager;
 mod plan;
 mod revision;
 mod rollback;
@@ -67,7 +68,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => return usage(&error),
     };
-    let output = Output::new(arguments.color, arguments.verb.json());
+    let output = Output::new(arguments.color, arguments.verb.json(), !arguments.no_pager);
     let verdict = match &arguments.verb {
         Verb::Plan(options) => plan::run(options, &output),
         Verb::Apply(options) => apply::run(options, &output),

@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{Failure, arguments::Color};
+use super::{Failure, arguments::Color, pager};
 use crate::{
     error::{Error, Kind},
     render::{LIMIT, Palette},
@@ -26,6 +26,7 @@ pub(super) struct Output {
     /// Whether messages are coloured.
     pub coloured_messages: bool,
     json: bool,
+    pages: bool,
 }
 
 /// What was answered to a question, if it was not a no.
@@ -56,16 +57,26 @@ struct ErrorJson<'a> {
 }
 
 impl Output {
-    /// Streams coloured as `color` says; failures are JSON where `json` is asked for.
-    pub(super) fn new(color: Color, json: bool) -> Self {
+    /// Streams coloured as `color` says; failures are JSON where `json` is asked for. What is long goes
+    /// through a pager where `pages` allows it.
+    pub(super) fn new(color: Color, json: bool, pages: bool) -> Self {
         let on_stdout = coloured(color, io::stdout().is_terminal());
         let on_stderr = coloured(color, io::stderr().is_terminal());
         Self {
-            palette: Palette::new(on_stdout),
+            palette: Palette::new(on_stdout).of_width(width()),
             messages: Palette::new(on_stderr),
             coloured_messages: on_stderr,
             json,
+            pages,
         }
+    }
+
+    /// Writes a result that may be long: on a terminal, page by page.
+    ///
+    /// # Errors
+    /// As [`Self::result`].
+    pub(super) fn long(&self, text: &str) -> Result<(), Failure> {
+        if self.pages && pager::show(text) { Ok(()) } else { self.result(text) }
     }
 
     /// Writes a result.
@@ -230,6 +241,12 @@ impl Output {
         }
         Err(Error::new(Kind::Declined, "declined; nothing was changed"))
     }
+}
+
+/// The columns of the terminal that standard output is; without one, no end of them.
+fn width() -> usize {
+    let size = console::Term::stdout().size_checked();
+    size.filter(|_| io::stdout().is_terminal()).map_or(usize::MAX, |(_, columns)| columns.into())
 }
 
 /// Whether a stream is coloured: what was asked for, then NO_COLOR, then CLICOLOR_FORCE and FORCE_COLOR,

@@ -40,7 +40,7 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     } else if options.markdown {
         output.markdown(&render::plan_markdown(&report))?;
     } else {
-        output.result(&render::text(&report, &output.palette))?;
+        output.long(&render::text(&report, &output.palette))?;
     }
     if let Some(unknown) = session.prepared.plan.unknown.first() {
         output.incomplete("the plan", unknown.hint.as_deref());

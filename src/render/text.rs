@@ -7,16 +7,24 @@ use similar::{Algorithm, DiffTag, capture_diff_slices};
 
 use super::{
     Entry, Group, Report, Source,
-    report::{ConflictEntry, ReasonEntry},
+    report::{ConflictEntry, Object, ReasonEntry},
 };
-use crate::{plan::Action, state::Unknown, text::printable};
+use crate::{
+    plan::Action,
+    state::{Route, Unknown},
+    text::printable,
+};
 
 /// Reasons start in one column where the objects are no wider than this.
 const WIDEST_ALIGNED: usize = 76;
 
-/// The colours, or none.
+/// The colours, or none, and the width there is.
 #[derive(Debug, Clone)]
 pub struct Palette {
+    /// Columns of the terminal; lines are as long as they are where it is no terminal.
+    pub width: usize,
+    /// What is as it was.
+    pub plain: Style,
     /// Section heads.
     pub head: Style,
     /// What comes.
@@ -37,6 +45,8 @@ impl Palette {
     pub fn new(coloured: bool) -> Self {
         let style = || Style::new().force_styling(coloured);
         Self {
+            width: usize::MAX,
+            plain: style(),
             head: style().bold(),
             add: style().green(),
             change: style().yellow(),
@@ -44,6 +54,12 @@ impl Palette {
             conflict: style().red().bold(),
             dim: style().dim(),
         }
+    }
+
+    /// The same on a terminal of so many columns.
+    #[must_use]
+    pub fn of_width(self, width: usize) -> Self {
+        Self { width, ..self }
     }
 }
 
@@ -92,7 +108,7 @@ pub(super) struct Section {
     pub lines: Vec<Line>,
 }
 
-/// An object, and what is said on the side.
+/// An object, and what is said on the side. Columns are parted by tabs, which no printable text holds.
 pub(super) struct Line {
     pub text: String,
     pub side: String,
@@ -105,20 +121,67 @@ impl Section {
         text
     }
 
-    /// The lines, with what is said on the side in one column.
+    /// The lines in columns, with what is said on the side in one of them; below the object, where the
+    /// terminal is too narrow.
     pub(super) fn aligned(&self, palette: &Palette) -> Vec<String> {
-        let widths = self.lines.iter().map(|line| measure_text_width(&line.text));
+        let texts = in_columns(self.lines.iter().map(|line| line.text.as_str()));
+        let widths = texts.iter().map(|text| measure_text_width(text));
         let column = widths.filter(|width| *width <= WIDEST_ALIGNED).max().unwrap_or(0);
-        let aligned = |line: &Line| {
+        let aligned = |(text, line): (String, &Line)| {
             if line.side.is_empty() {
-                return line.text.clone();
+                return text;
             }
-            let gap = column.saturating_sub(measure_text_width(&line.text)) + 2;
-            let side = palette.dim.apply_to(format!("# {}", line.side));
-            format!("{}{:gap$}{side}", line.text, "")
+            let width = measure_text_width(&text);
+            let gap = column.saturating_sub(width) + 2;
+            let side = format!("# {}", line.side);
+            let fits = width + gap + measure_text_width(&side) <= palette.width;
+            let side = palette.dim.apply_to(side);
+            if fits { format!("{text}{:gap$}{side}", "") } else { format!("{text}\n    {side}") }
         };
-        self.lines.iter().map(aligned).collect()
+        texts.into_iter().zip(&self.lines).map(aligned).collect()
     }
+}
+
+/// Lines whose cells are parted by tabs, one below the other; a column that is empty everywhere is none.
+pub(super) fn in_columns<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let rows: Vec<Vec<&str>> = lines.map(|line| line.split('\t').collect()).collect();
+    let mut widths: Vec<usize> = Vec::new();
+    for row in rows.iter().filter(|row| row.len() > 1) {
+        widths.resize(widths.len().max(row.len()), 0);
+        row.iter().zip(&mut widths).for_each(|(cell, width)| *width = measure_text_width(cell).max(*width));
+    }
+    let line = |row: Vec<&str>| {
+        if let [only] = row[..] {
+            return only.to_owned();
+        }
+        let cells = row.iter().zip(&widths).filter(|(_, width)| **width > 0);
+        let padded = cells.map(|(cell, width)| format!("{cell}{:1$}", "", width - measure_text_width(cell)));
+        padded.collect::<Vec<_>>().join(" ").trim_end().to_owned()
+    };
+    rows.into_iter().map(line).collect()
+}
+
+/// The words of a route by columns: the destination, the next hop, the interface, the rest.
+fn columns(route: &Route) -> [Vec<String>; 4] {
+    let mut columns = [const { Vec::new() }; 4];
+    let mut at = 0;
+    for word in route.words() {
+        at = match kind(&word) {
+            "via" => 1,
+            "dev" => 2,
+            // Type and type of service are part of which route it is.
+            "proto" | "table" => 3,
+            _ => {
+                if at == 0 {
+                    0
+                } else {
+                    3
+                }
+            }
+        };
+        columns[at].push(word);
+    }
+    columns
 }
 
 /// A change after its symbol, and its reason.
@@ -127,27 +190,45 @@ pub(super) fn change_line(entry: &Entry, palette: &Palette) -> Line {
     let text = match (entry.action, &entry.before, &entry.after) {
         (Action::Change, Some(before), Some(after)) => {
             let marked = match (&before.route, &after.route, &before.value, &after.value) {
-                (Some(before), Some(after), ..) => marked(&before.words(), &after.words(), palette),
+                (Some(before), Some(after), ..) => {
+                    let columns = columns(before).into_iter().zip(columns(after)).enumerate();
+                    let cells = columns.map(|(at, (before, after))| {
+                        // The destination tells which route it is.
+                        let same = if at == 0 { &palette.plain } else { &palette.dim };
+                        marked(&before, &after, same, palette)
+                    });
+                    cells.collect::<Vec<_>>().join("\t")
+                }
                 (.., Some(old), Some(new)) => {
                     let key = after.key.as_deref().unwrap_or_default();
-                    format!("{key} = {}", replaced(old, new, palette))
+                    format!("{key}\t= {}", replaced(old, new, palette))
                 }
                 _ => {
                     let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-                    marked(&words(&before.text), &words(&after.text), palette)
+                    marked(&words(&before.text), &words(&after.text), &palette.dim, palette)
                 }
             };
             format!("{} {marked}", palette.change.apply_to("~"))
         }
-        (Action::Remove, Some(object), _) => coloured("-", &object.text, &palette.remove),
-        (_, _, Some(object)) | (_, Some(object), None) => coloured("+", &object.text, &palette.add),
+        (Action::Remove, Some(object), _) => coloured("-", object, &palette.remove),
+        (_, _, Some(object)) | (_, Some(object), None) => coloured("+", object, &palette.add),
         (_, None, None) => String::new(),
     };
     Line { text, side }
 }
 
-fn coloured(symbol: &str, object: &str, style: &Style) -> String {
-    style.apply_to(format!("{symbol} {}", printable(object))).to_string()
+/// An object after its symbol, cell by cell in one colour.
+fn coloured(symbol: &str, object: &Object, style: &Style) -> String {
+    let cells = match &object.route {
+        Some(route) => columns(route).map(|words| printable(&words.join(" "))).to_vec(),
+        None => vec![printable(&object.text)],
+    };
+    let cells = cells.iter().enumerate().map(|(at, cell)| match (at, cell.is_empty()) {
+        (0, _) => style.apply_to(format!("{symbol} {cell}")).to_string(),
+        (_, true) => String::new(),
+        (_, false) => style.apply_to(cell).to_string(),
+    });
+    cells.collect::<Vec<_>>().join("\t")
 }
 
 fn replaced(old: &str, new: &str, palette: &Palette) -> String {
@@ -156,14 +237,14 @@ fn replaced(old: &str, new: &str, palette: &Palette) -> String {
 }
 
 /// The words of an object that changes; only those that differ are marked, as `old -> new` where a word
-/// takes the place of one of its kind, else as git does.
-fn marked(before: &[String], after: &[String], palette: &Palette) -> String {
+/// takes the place of one of its kind, else as git does. The others look like `same`.
+fn marked(before: &[String], after: &[String], same: &Style, palette: &Palette) -> String {
     let mut words: Vec<String> = Vec::new();
     for operation in capture_diff_slices(Algorithm::Myers, before, after) {
         let (tag, gone, come) = operation.as_tag_tuple();
         let (mut gone, come) = (before[gone].to_vec(), &after[come]);
         if tag == DiffTag::Equal {
-            words.extend(come.iter().map(|word| printable(word)));
+            words.extend(come.iter().map(|word| same.apply_to(printable(word)).to_string()));
             continue;
         }
         let (mut added, mut new_words) = (Vec::new(), Vec::new());
@@ -206,11 +287,8 @@ pub(super) fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec
         Some(wanted) => format!("not hostgw's; it needs {}", wanted.text),
         None => "not hostgw's, and it could not be put back".to_owned(),
     };
-    let line = |text: &str| Line {
-        text: palette.conflict.apply_to(format!("! {}", printable(text))).to_string(),
-        side: side.clone(),
-    };
-    conflict.foreign.iter().map(|object| line(&object.text)).collect()
+    let line = |object| Line { text: coloured("!", object, &palette.conflict), side: side.clone() };
+    conflict.foreign.iter().map(line).collect()
 }
 
 /// A reason, with the file and the line where it stands.

@@ -36,6 +36,7 @@ mod snapshot;
 #[cfg(feature = "fault-injection")]
 mod stopped;
 mod storm;
+mod terminal;
 mod together;
 
 use crate::support::namespace::{Namespace, Privilege};

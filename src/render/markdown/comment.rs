@@ -6,7 +6,7 @@ use crate::{
     render::{
         Palette,
         compact::compact,
-        text::{Line, Section as Lines},
+        text::{Line, Section as Lines, in_columns},
     },
     text::count,
 };
@@ -241,7 +241,10 @@ impl Removals {
                 let lines = self.objects.iter().map(|object| with_symbol(&object.line)).collect();
                 Lines { lines }.aligned(&Palette::new(false)).iter().map(|line| fenced(line)).collect()
             }
-            Words::Objects => self.objects.iter().map(|object| fenced(&object.line.text)).collect(),
+            Words::Objects => {
+                let texts = in_columns(self.objects.iter().map(|object| object.line.text.as_str()));
+                texts.iter().map(|text| fenced(text)).collect()
+            }
             Words::Names => filled(names().map(ToOwned::to_owned)),
             Words::SharedNames => filled(compact(names()).into_iter()),
         }

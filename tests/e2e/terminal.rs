@@ -1,0 +1,64 @@
+//! What a terminal gets: pages, and lines that fit.
+
+use super::node;
+use crate::support::namespace::{Namespace, Outcome, each};
+
+/// Runs a script on a terminal of this size.
+fn on_terminal(node: &Namespace, rows: usize, columns: usize, script: &str) -> Outcome {
+    let sized = format!("stty rows {rows} cols {columns}; {script}");
+    let mut command = node.command("script");
+    command.args(["-qec", &sized, "/dev/null"]);
+    let mut outcome = Outcome::of(node, script, &mut command);
+    outcome.stdout = outcome.stdout.replace("\r\n", "\n");
+    outcome
+}
+
+const PAGER: &str = "PAGER=\"sed s/^/paged:/\"";
+
+#[test]
+fn a_long_plan_is_shown_page_by_page() {
+    each(|privilege| {
+        let node = node(privilege);
+        let plain = node.hostgw_ok(&["plan"]).stdout;
+        let paged: String = plain.lines().map(|line| format!("paged:{line}\n")).collect();
+        let shown = |script: &str, rows| on_terminal(&node, rows, 300, script).expect(0).stdout;
+        let plan = |pager: &str| format!("{pager} \"$HOSTGW\" plan --color never");
+        assert_eq!(shown(&plan(PAGER), 10), paged);
+        // Not where it fits, is not wanted, or is no terminal.
+        assert_eq!(shown(&plan(PAGER), 100), plain);
+        assert_eq!(shown(&format!("{} --no-pager", plan(PAGER)), 10), plain);
+        assert_eq!(shown(&plan("PAGER=cat"), 10), plain);
+        assert_eq!(shown(&plan("PAGER="), 10), plain);
+        assert_eq!(shown(&format!("{} | cat", plan(PAGER)), 10), plain);
+        // less alone would wait for a key; these are what git sets for it.
+        let set = shown(
+            &plan("PAGER=\"cat >/dev/null; echo $LESS $LV\"")
+                .replace('$', "\\$")
+                .replace("\\$HOSTGW", "$HOSTGW"),
+            10,
+        );
+        assert_eq!(set, "FRX -c\n");
+        // One that quits before the end is no failure, and one that is not there is none.
+        assert_eq!(shown(&plan("PAGER=\"head -n 1\""), 10).lines().count(), 1);
+        assert!(shown(&plan("PAGER=no-such-pager"), 10).ends_with(&plain));
+        // The exit code is the plan's.
+        let detailed = format!("{} --detailed-exitcode", plan(PAGER));
+        on_terminal(&node, 10, 300, &detailed).expect(2);
+    });
+}
+
+#[test]
+fn reasons_go_below_where_the_terminal_is_narrow() {
+    each(|privilege| {
+        let node = node(privilege);
+        let shown =
+            |columns| on_terminal(&node, 200, columns, "\"$HOSTGW\" plan --color never").expect(0).stdout;
+        let wide = "+ 10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87             # pods of node linux-2, hostgw.yaml:14\n";
+        let narrow =
+            "+ 10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87\n    # pods of node linux-2, hostgw.yaml:14\n";
+        assert!(shown(wide.trim_end().len()).contains(wide));
+        assert!(shown(wide.trim_end().len() - 1).contains(narrow));
+        // Without a terminal nothing is broken.
+        assert!(node.hostgw_ok(&["plan"]).stdout.contains(wide));
+    });
+}
