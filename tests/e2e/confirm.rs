@@ -213,10 +213,7 @@ fn a_hang_up_changes_nothing_about_it() {
         let node = node(privilege);
         let before = node.witness();
         let mut terminal = node
-            .command("script")
-            .args(["-qec", "echo $$ >pid; exec \"$HOSTGW\" apply --yes --confirm 2s", "/dev/null"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
+            .on_terminal("echo $$ >pid; exec \"$HOSTGW\" apply --yes --confirm 2s")
             .spawn()
             .expect("script");
         node.wait_until("the apply waits", || is_waiting(&node));
@@ -236,13 +233,7 @@ fn a_hang_up_changes_nothing_about_it() {
 fn a_terminal_sees_the_time_go_by() {
     each(|privilege| {
         let node = node(privilege);
-        let mut terminal = node
-            .command("script")
-            .args(["-qec", "\"$HOSTGW\" apply --yes --confirm 2s", "/dev/null"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("script");
+        let mut terminal = node.on_terminal("\"$HOSTGW\" apply --yes --confirm 2s").spawn().expect("script");
         let mut shown = String::new();
         terminal.stdout.take().expect("piped").read_to_string(&mut shown).expect("text");
         let code = terminal.wait().expect("our child").code();
@@ -533,12 +524,8 @@ fn a_supervisor_that_cannot_undo_says_so() {
 fn over_ssh(node: &Namespace, client: &str, inside: &str, answer: &str) -> Outcome {
     let begun = Instant::now();
     let mut child = node
-        .command("script")
-        .args(["-qec", inside, "/dev/null"])
+        .on_terminal(inside)
         .env("SSH_CONNECTION", format!("{client} 50000 172.30.0.11 22"))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
         .spawn()
         .expect("script");
     feed(&mut child, answer);
@@ -576,11 +563,8 @@ fn who_may_be_cut_off_is_offered_a_way_back() {
         node.hostgw_ok(&["rollback", "--yes"]);
         // The other answer.
         let mut child = node
-            .command("script")
-            .args(["-qec", APPLY, "/dev/null"])
+            .on_terminal(APPLY)
             .env("SSH_CONNECTION", "10.244.1.7 50000 172.30.0.11 22")
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
             .spawn()
             .expect("script");
         feed(&mut child, "c\n");

@@ -149,14 +149,7 @@ fn a_signal_at_the_question_leaves_all_as_it_was() {
         let node = node(privilege);
         let before = node.witness();
         // ^C on the terminal.
-        let mut child = node
-            .command("script")
-            .args(["-qec", "\"$HOSTGW\" apply", "/dev/null"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("script");
+        let mut child = node.on_terminal("\"$HOSTGW\" apply").spawn().expect("script");
         let mut shown = Vec::new();
         let mut byte = [0];
         while !shown.ends_with(b"[y/N]") {

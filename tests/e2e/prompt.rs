@@ -1,20 +1,11 @@
 //! The question before an apply, asked on a terminal: only `y` and `yes` are a yes.
 
-use std::process::Stdio;
-
 use super::{node, settled};
 use crate::support::namespace::{Namespace, Outcome, Snapshots, each, feed};
 
 /// Runs `hostgw` on a pseudo-terminal and types `answer`; an empty one is an end of file.
 fn answer(node: &Namespace, arguments: &str, answer: &str) -> Outcome {
-    let mut child = node
-        .command("script")
-        .args(["-qec", &format!("\"$HOSTGW\" {arguments}"), "/dev/null"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("script");
+    let mut child = node.on_terminal(&format!("\"$HOSTGW\" {arguments}")).spawn().expect("script");
     feed(&mut child, answer);
     let output = child.wait_with_output().expect("our child");
     Outcome::from_output(node, &format!("hostgw {arguments}, answered {answer:?}"), output)
@@ -68,14 +59,7 @@ fn destroy_and_rollback_ask_too() {
 fn a_plan_that_changes_while_it_is_asked_about_is_not_committed() {
     each(|privilege| {
         let node = node(privilege);
-        let mut child = node
-            .command("script")
-            .args(["-qec", "\"$HOSTGW\" apply --color never", "/dev/null"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("script");
+        let mut child = node.on_terminal("\"$HOSTGW\" apply --color never").spawn().expect("script");
         let mut shown = String::new();
         let mut byte = [0];
         while !shown.contains("[y/N]") {

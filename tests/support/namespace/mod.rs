@@ -199,6 +199,14 @@ impl Namespace {
         Outcome::of(self, name, command).expect(0).stdout
     }
 
+    /// A script on a pseudo-terminal, with its ends in our hands.
+    pub fn on_terminal(&self, script: &str) -> Command {
+        let mut command = self.command("script");
+        command.args(["-qec", script, "/dev/null"]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
     /// hostgw in the namespace, with its state directory in the folder.
     pub fn hostgw_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(hostgw().to_str().expect("UTF-8"));
