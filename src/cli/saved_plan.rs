@@ -239,7 +239,7 @@ fn without_reasons(changes: &Value) -> Vec<Value> {
     entries
         .map(|mut entry| {
             if let Some(entry) = entry.as_object_mut() {
-                entry.remove("reason");
+                ["reason", "drift", "source"].map(|why| entry.remove(why));
             }
             entry
         })

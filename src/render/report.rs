@@ -49,7 +49,8 @@ pub struct Entry {
     pub before: Option<Object>,
     /// What shall stand.
     pub after: Option<Object>,
-    /// Why.
+    /// Why, and where it is asked for.
+    #[serde(flatten)]
     pub reason: ReasonEntry,
     /// Where it happens, in a comparison of two files.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,6 +103,7 @@ pub struct Object {
 #[serde(rename_all = "camelCase")]
 pub struct ReasonEntry {
     /// In words.
+    #[serde(rename = "reason")]
     pub text: String,
     /// The configuration did not change since the last apply: the kernel did.
     pub drift: bool,
