@@ -1,7 +1,9 @@
 //! Who applies what, for the history: user, hash of the configuration, git commit.
 
 use std::{
-    env, fs,
+    env,
+    ffi::OsString,
+    fs,
     path::Path,
     process::{Command as Program, Stdio},
 };
@@ -61,15 +63,23 @@ fn commit(file: &Path) -> Option<Commit> {
     let file = fs::canonicalize(file).ok()?;
     let (folder, name) = (file.parent()?, file.file_name()?);
     let id = git(folder, |git| git.args(["rev-parse", "--verify", "HEAD^{commit}"]))?;
-    let status = ["status", "--porcelain", "--untracked-files=all", "--ignored", "--"];
-    let changes = git(folder, |git| git.args(status).arg(name))?;
-    Some(Commit { id: id.trim().to_owned(), dirty: !changes.is_empty() })
+    // Not by `git status`: that runs the filters which the repository configures, and this may be root.
+    let mut committed = OsString::from("HEAD:./");
+    committed.push(name);
+    let committed =
+        git(folder, |git| git.args(["rev-parse", "--verify", "--end-of-options"]).arg(&committed));
+    let here = git(folder, |git| git.args(["hash-object", "--no-filters", "--"]).arg(name))?;
+    Some(Commit {
+        id: id.trim().to_owned(),
+        dirty: committed.is_none_or(|committed| !committed.ends_with(&here)),
+    })
 }
 
 /// What git prints in `folder`, when it succeeds.
 fn git(folder: &Path, arguments: impl FnOnce(&mut Program) -> &mut Program) -> Option<String> {
     let mut git = Program::new("git");
-    // Nothing that the repository configures is run, and nothing in it is written.
+    // Nothing that the repository configures is run, nothing in it is written, and nothing is fetched for it.
+    git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_ALLOW_PROTOCOL", "");
     git.args(["-c", "core.fsmonitor=false", "--no-optional-locks", "--literal-pathspecs", "-C"]).arg(folder);
     arguments(&mut git).stdin(Stdio::null()).stderr(Stdio::null());
     let output = git.output().ok().filter(|output| output.status.success())?;
