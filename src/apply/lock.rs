@@ -55,10 +55,12 @@ impl Lock {
     /// The lock at `path` that another process took and handed over as `file`.
     ///
     /// # Errors
-    /// When `file` is not that lock, or nobody holds it.
+    /// When `file` is not that lock, or does not hold it.
     pub(super) fn handed_over(path: &Path, file: File, description: &str) -> io::Result<Self> {
         let (there, here) = (fs::metadata(path)?, file.metadata()?);
-        if (there.dev(), there.ino()) != (here.dev(), here.ino()) || Self::holder(path).is_none() {
+        let is_this = (there.dev(), there.ino()) == (here.dev(), here.ino());
+        // Locking again what is locked by the same open file succeeds, and by another one does not.
+        if !is_this || Self::holder(path).is_none() || file.try_lock().is_err() {
             return Err(io::Error::other("that is not a lock that is held"));
         }
         Self::described(file, description)

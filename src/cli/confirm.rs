@@ -226,7 +226,11 @@ fn settle(
     let begun = Instant::now();
     let is_this = |(_, waiting): &(Record, Pending)| *waiting == pending;
     loop {
-        let is_told = |outcome: &Outcome| outcome.pending == pending;
+        // What could not be kept waits on: it is tried again.
+        let is_told = |outcome: &Outcome| {
+            outcome.pending == pending
+                && !(outcome.decision == Decision::Confirmed && outcome.failure.is_some())
+        };
         if let Some(outcome) = dir.outcome()?.filter(is_told) {
             return Ok(Some(outcome));
         }

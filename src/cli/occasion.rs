@@ -1,6 +1,6 @@
 //! Who applies what, for the history: user, hash of the configuration, git commit.
 
-use std::{env, fs, path::Path};
+use std::{env, ffi::OsString, fs, path::Path, process::Command as Program};
 
 use sha2::{Digest, Sha256};
 
@@ -56,10 +56,28 @@ fn name_of(id: u32, users: &str) -> Option<&str> {
 fn commit(file: &Path) -> Option<Commit> {
     let file = fs::canonicalize(file).ok()?;
     let (folder, name) = (file.parent()?, file.file_name()?);
-    let id = git::run(folder, |git| git.args(["rev-parse", "--verify", "HEAD^{commit}"])).ok()?;
-    let status = ["status", "--porcelain", "--untracked-files=all", "--ignored", "--"];
-    let changes = git::run(folder, |git| git.args(status).arg(name)).ok()?;
-    Some(Commit { id: String::from_utf8(id).ok()?.trim().to_owned(), dirty: !changes.is_empty() })
+    // Nothing is fetched for it from where the repository says.
+    let git = |arguments: &dyn Fn(&mut Program)| {
+        let answer = git::run(folder, |git| {
+            arguments(git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_ALLOW_PROTOCOL", ""));
+            git
+        });
+        String::from_utf8(answer.ok()?).ok()
+    };
+    let id = git(&|git| {
+        git.args(["rev-parse", "--verify", "HEAD^{commit}"]);
+    })?;
+    // Not by `git status`: that runs the filters which the repository configures, and this may be root.
+    let mut committed = OsString::from("HEAD:./");
+    committed.push(name);
+    let committed = git(&|git| {
+        git.args(["rev-parse", "--verify", "--end-of-options"]).arg(&committed);
+    });
+    let here = git(&|git| {
+        git.args(["hash-object", "--no-filters", "--"]).arg(name);
+    })?;
+    let dirty = committed.is_none_or(|committed| !committed.ends_with(&here));
+    Some(Commit { id: id.trim().to_owned(), dirty })
 }
 
 #[cfg(test)]

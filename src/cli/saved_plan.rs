@@ -26,6 +26,7 @@ use crate::{
     hex::hex,
     plan::{Facts, Policy},
     render::Report,
+    text::printable,
 };
 
 /// The version of the file.
@@ -80,6 +81,11 @@ struct Head {
     what: String,
 }
 
+fn facts(session: &Session) -> Facts {
+    let node = &session.loaded.cluster.nodes[session.index];
+    Facts::of(node, &session.prepared.desired, &session.prepared.observed)
+}
+
 fn hash(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
@@ -103,7 +109,7 @@ impl SavedPlan {
     pub(super) fn of(session: &Session, report: &Report) -> Result<Self, Error> {
         let document = &session.loaded.document;
         let Occasion { config_hash, commit, .. } = occasion::of_apply(document, session.node_name());
-        let facts = Facts::of(&session.prepared.desired, &session.prepared.observed);
+        let facts = facts(session);
         Ok(Self {
             format: FORMAT,
             what: WHAT.to_owned(),
@@ -126,7 +132,8 @@ impl SavedPlan {
         })
     }
 
-    /// Writes the file whole, or not at all.
+    /// Writes the file whole, or not at all; into what is there already and is no file, such as a pipe, it is
+    /// written straight.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -136,10 +143,19 @@ impl SavedPlan {
         };
         let mut text = serde_json::to_string_pretty(self).map_err(|error| cannot(&error))?;
         text.push('\n');
+        // A link stays one: replaced is what it leads to.
+        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        if fs::metadata(&target).is_ok_and(|there| !there.is_file()) {
+            let opened = fs::OpenOptions::new().write(true).open(path);
+            let written = opened.and_then(|mut there| there.write_all(text.as_bytes()));
+            return written.map_err(|error| cannot(&error));
+        }
+        let path = target.as_path();
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let name = path.file_name().ok_or_else(|| cannot(&"it is no file"))?.to_string_lossy();
         let temporary = folder.join(format!(".{name}.{}.new", std::process::id()));
-        let written = fs::File::create(&temporary)
+        // Never through a link that somebody else put there.
+        let written = fs::File::create_new(&temporary)
             .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
             .and_then(|()| fs::rename(&temporary, path));
         written.map_err(|error| {
@@ -212,7 +228,7 @@ impl SavedPlan {
         let stale = |why: &str| {
             Error::new(Kind::Stale, format!("the saved plan is stale: {why}; nothing was changed"))
         };
-        let facts = Facts::of(&session.prepared.desired, &session.prepared.observed);
+        let facts = facts(session);
         if facts != self.facts {
             let differences = self.facts.differences(&facts);
             let more = differences.len().saturating_sub(TOLD);
@@ -252,6 +268,7 @@ fn without_reasons(changes: &Value) -> Vec<Value> {
 /// When the file cannot be written.
 pub(super) fn save(session: &Session, report: &Report, path: &Path, output: &Output) -> Result<(), Failure> {
     SavedPlan::of(session, report)?.write(path)?;
-    output.say(&format!("Saved to {0}: hostgw apply {0} applies just that.", path.display()));
+    let name = path.display().to_string();
+    output.say(&format!("Saved to {0}: hostgw apply {0} applies just that.", printable(&name)));
     Ok(())
 }

@@ -5,13 +5,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::{
     Failure,
     arguments::Consent,
-    confirm::Held,
+    confirm::{Held, finish},
     output::{Answer, Output},
     signals, ssh,
     supervisor::Supervisor,
 };
 use crate::{
-    apply::{self, Command, Counted, Occasion, Prepared, Request, StateDir},
+    apply::{self, Command, Counted, Decision, Occasion, Prepared, Request, StateDir},
     error::{Error, Kind},
     kernel::LiveNode,
     model::Check,
@@ -233,6 +233,17 @@ fn recover(dir: &StateDir, consent: &Consent, output: &Output) -> Result<(), Fai
     }
     let _lock = dir.lock(consent.patience.lock_timeout, "rollback")?;
     let Some(record) = open()? else { return Ok(()) };
+    if let Some((record, pending)) = dir.pending()?
+        && dir.decision(&pending)? == Some(Decision::Confirmed)
+    {
+        // Its supervisor was killed before it could carry that out.
+        let outcome = finish(dir, &record, pending, Decision::Confirmed);
+        if let Some(failure) = outcome.failure {
+            return Err(failure.into());
+        }
+        output.done(&format!("{} was confirmed: it stays.", described(&record.occasion)));
+        return Ok(());
+    }
     output.warn(&format!("{} was interrupted, or not undone to its end", described(&record.occasion)));
     if !consent.yes {
         output.ask("Undo it first?")?;

@@ -1,13 +1,16 @@
 //! What a plan rests on: no less, so that a plan that fits no longer is found out, and no more, so that what
 //! others do elsewhere on the node does not matter.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Desired, Observed};
 use crate::{
-    model::Family,
+    model::{Family, Node},
     state::{NatTable, Route, SysctlKey, Tables},
 };
 
@@ -15,6 +18,8 @@ use crate::{
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Facts {
+    /// The node's addresses that the machine has: a plan for one node fits no other.
+    pub addresses: Vec<IpAddr>,
     /// hostgw's routes, and whatever stands where hostgw wants one.
     pub routes: Vec<Route>,
     /// hostgw's NAT tables.
@@ -26,15 +31,17 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// What a plan for `desired` rests on, on a node where `observed` stands.
+    /// What a plan to bring `node` to `desired` rests on, on a machine where `observed` stands.
     #[must_use]
-    pub fn of(desired: &Desired, observed: &Observed) -> Self {
+    pub fn of(node: &Node, desired: &Desired, observed: &Observed) -> Self {
+        let addresses = node.addresses.iter().map(|(_, address)| *address);
         let wanted = &desired.state.sysctls;
         let with = |keep: &dyn Fn(&SysctlKey) -> bool, values: &BTreeMap<SysctlKey, String>| {
             let kept = values.iter().filter(|(key, _)| keep(key));
             kept.map(|(key, value)| (key.clone(), value.clone())).collect()
         };
         Self {
+            addresses: addresses.filter(|address| observed.host.owner_of(*address).is_some()).collect(),
             routes: observed.state.routes.clone(),
             nat: observed.state.nat.clone(),
             sysctls: with(&|key| wanted.contains_key(key), &observed.state.sysctls),
@@ -55,6 +62,12 @@ impl Facts {
         let nat = tables.flat_map(NatTable::objects).map(|object| object.to_string());
         let sysctls = self.sysctls.iter().map(|(key, value)| format!("{key} = {value}"));
         let released = self.released.iter().map(|(key, value)| format!("{key} was {value} before hostgw"));
-        self.routes.iter().map(Route::to_string).chain(nat).chain(sysctls).chain(released).collect()
+        let addresses = self.addresses.iter().map(|address| format!("address {address} of the node"));
+        addresses
+            .chain(self.routes.iter().map(Route::to_string))
+            .chain(nat)
+            .chain(sysctls)
+            .chain(released)
+            .collect()
     }
 }

@@ -440,6 +440,56 @@ fn without_a_supervisor_nothing_is_changed() {
     });
 }
 
+/// What was confirmed stays, though everybody is killed before it is carried out.
+#[test]
+fn what_was_confirmed_is_not_undone_by_the_next() {
+    each(|privilege| {
+        let node = node(privilege);
+        let mut child = waiting(&node, LONG);
+        let (supervisor, _) = holder(&node);
+        kill(supervisor, Signal::STOP);
+        node.hostgw(&["confirm", "--lock-timeout", "10ms"]).expect(4);
+        child.kill().expect("our child");
+        child.wait().expect("our child");
+        kill(supervisor, Signal::KILL);
+        node.hostgw_ok(&["apply", "--yes"]).says("Nothing to do").warns("was confirmed: it stays");
+        settled(&node);
+    });
+}
+
+/// A confirmation that could not be carried out can be tried again.
+#[test]
+fn a_confirmation_that_failed_can_be_repeated() {
+    each(|privilege| {
+        let node = node(privilege);
+        let child = waiting(&node, LONG);
+        // The place that the journal goes to is taken: whoever carries it out fails.
+        let dir = node.state_dir().expect("a state directory").display().to_string();
+        node.sh(&format!("mkdir {dir}/history/000001.json"));
+        node.hostgw(&["confirm"]).expect(1);
+        end(&node, child).expect(1);
+        node.sh(&format!("rmdir {dir}/history/000001.json"));
+        node.hostgw_ok(&["confirm"]).warns("it stays");
+        settled(&node);
+    });
+}
+
+/// Who opens the lock's file does not hold the lock.
+#[test]
+fn a_supervisor_without_the_lock_does_nothing() {
+    each(|privilege| {
+        let node = node(privilege);
+        let child = waiting(&node, LONG);
+        let lock = node.state_dir().expect("a state directory").join("lock");
+        node.sh(&format!(
+            "! timeout 5 \"$HOSTGW\" supervise </dev/null >>{} 2>said; grep -q 'not a lock' said",
+            lock.display()
+        ));
+        node.hostgw_ok(&["confirm"]);
+        end(&node, child).expect(0);
+    });
+}
+
 /// Killed at every exchange: the supervisor puts back at once what the command had begun.
 #[cfg(feature = "fault-injection")]
 #[test]

@@ -109,6 +109,23 @@ fn the_history_tells_who_did_what() {
     });
 }
 
+/// A file whose content is committed is not dirty, and to find that out runs nothing that the repository
+/// configures.
+#[test]
+fn a_repository_runs_nothing() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.sh("chown 0:0 . && git init -q . && git add hostgw.yaml
+                 git -c user.name=o -c user.email=o commit -qm nodes
+                 git config filter.own.clean 'tee ran' && echo '* filter=own' >.gitattributes
+                 touch -d 2001-01-01 hostgw.yaml");
+        node.hostgw_ok(&["apply", "--yes"]);
+        let history = node.hostgw_ok(&["status", "--history", "--json"]).json();
+        assert_eq!(history["transactions"][0]["commit"]["dirty"], false);
+        node.sh("test ! -e ran");
+    });
+}
+
 /// A drift that came after the apply is not undone with it, unless it stands where the apply had been.
 #[test]
 fn a_rollback_leaves_what_came_later_elsewhere() {

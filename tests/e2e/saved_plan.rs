@@ -40,6 +40,34 @@ fn a_saved_plan_is_applied_as_it_is() {
     });
 }
 
+/// A plan goes where the name leads: to the end of a link, or into a pipe, and neither is replaced.
+#[test]
+fn a_plan_is_written_where_its_name_leads() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.sh("mkfifo pipe; echo old >file; ln -s file link
+                 timeout 9 cat pipe >read & \"$HOSTGW\" plan --out pipe; wait; test -p pipe
+                 \"$HOSTGW\" plan --out link; test -L link");
+        for file in ["file", "read"] {
+            node.sh(&format!("grep -q '\"what\": \"hostgw plan\"' {file}"));
+        }
+        node.hostgw_ok(&["apply", "link"]);
+    });
+}
+
+/// Two fresh nodes look alike: the plan for one is not applied to the other.
+#[test]
+fn a_plan_for_another_node_is_refused() {
+    each(|privilege| {
+        let node = node(privilege);
+        save(&node);
+        node.sh("ip addr del 172.30.0.11/24 dev eth0; ip addr add 172.30.0.12/24 dev eth0");
+        let before = node.witness();
+        node.hostgw(&["apply", "p.json"]).expect(5).warns("- address 172.30.0.11 of the node");
+        node.assert_unchanged(&before, "a plan for another node");
+    });
+}
+
 /// Whatever the plan rests on: a change of it makes the plan stale, and nothing is changed.
 #[test]
 fn a_plan_that_fits_no_longer_is_refused() {
