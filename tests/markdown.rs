@@ -198,7 +198,9 @@ fn counted(json: &serde_json::Value) -> [usize; 4] {
             .collect();
         for change in block["changes"].as_array().unwrap() {
             let except = names(&change["on"]["except"]);
-            let on: Vec<&String> = all.iter().filter(|name| !except.contains(name)).collect();
+            let only = change["on"]["only"].as_str();
+            let happens = |name: &&String| !except.contains(name) && only.is_none_or(|only| only == *name);
+            let on: Vec<&String> = all.iter().filter(happens).collect();
             assert_eq!(change["on"]["nodes"], on.len());
             let at =
                 ["add", "change", "remove"].iter().position(|action| change["action"] == **action).unwrap();
