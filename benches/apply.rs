@@ -1,6 +1,6 @@
 //! `hostgw apply` against `ip -batch` with the same routes, each run in a fresh network namespace, in turn.
 //!
-//! `cargo bench` prints, for each number of nodes, the median of both and the ratio pair by pair. The machine
+//! `cargo bench --bench apply` prints, for each number of nodes, the median of both and the ratio pair by pair. The machine
 //! should do nothing else meanwhile: the kernel takes route changes of all namespaces one after another. As
 //! root, or as a user who may make namespaces.
 #![allow(clippy::print_stdout, missing_docs, reason = "a benchmark prints its figures")]

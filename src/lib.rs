@@ -17,14 +17,17 @@
 //! | rollback, crash recovery | the journal's *before* | the kernel |
 //! | destroy | nothing, plus the saved sysctls | the kernel |
 //! | drift in status | last applied | the kernel |
+//! | diff, plan for all nodes | the new file, per node | the old file, per node, or nothing |
 //!
-//! So there is no second code path for undoing, and none that only a crash exercises.
+//! So there is no second code path for undoing, and none that only a crash exercises. Only the last row is not
+//! computed node by node, which would cost the square of the nodes: [`plan::compare`](mod@plan::compare) gives the
+//! same for all of them at once, and a test holds it to that.
 //!
 //! # The way data goes
 //!
 //! ```text
 //! file -> config -> model -> desired state -+
-//!                                           +-> plan -> render (text, JSON)
+//!                                           +-> plan -> render (text, JSON, Markdown)
 //! kernel ------------------> observed state-+      \-> apply: lock, re-observe, journal, commit,
 //!                                                      verify, or roll back
 //! ```
@@ -38,8 +41,8 @@
 //! | [`config`] | file -> raw serde types -> validated model; all mistakes at once, with their places |
 //! | [`model`] | the cluster, its nodes, pod CIDRs: valid by construction |
 //! | [`state`] | the state of a node; prints as `ip`, `nft` and `sysctl` do |
-//! | [`plan`] | desired state, diff, checks against the node, reasons: pure |
-//! | [`render`] | a plan as text, as JSON, as commands |
+//! | [`plan`] | desired state, diff, checks against the node, reasons, the comparison of two files: pure |
+//! | [`render`] | a plan or a comparison as text, JSON and Markdown; a plan as commands |
 //! | [`kernel`] | Linux: observe, commit, try checks, and make what simulate needs. Netlink stays in here; `unsafe` stands in one file of it |
 //! | [`apply`] | the transaction: lock, journal, commit, verify, check, roll back |
 //! | [`simulate`] | the cluster of a file in network namespaces: applied, and proved with packets |

@@ -21,7 +21,7 @@ fn told(comparison: &Comparison, old: &Cluster, new: &Cluster, member: Member) -
     let deltas = comparison.blocks.iter().filter(concerns).flat_map(|block| &block.deltas);
     sorted(
         deltas
-            .filter(|delta| !delta.except.contains(&member))
+            .filter(|delta| !delta.except.contains(&member) && delta.only.is_none_or(|only| only == member))
             .map(|Delta { item, .. }| {
                 let (before, after) = on_node(item, old, new, member);
                 (item.action(), before, after)
@@ -183,7 +183,8 @@ proptest! {
         for block in &comparison.blocks {
             prop_assert!(!block.deltas.is_empty());
             for delta in &block.deltas {
-                prop_assert!(block.reach(delta) > 0 && delta.except.iter().all(|node| block.members.contains(node)));
+                let mut named = delta.except.iter().chain(&delta.only);
+                prop_assert!(block.reach(delta) > 0 && named.all(|node| block.members.contains(node)));
             }
         }
         for node in comparison.unplanned {

@@ -24,10 +24,13 @@ struct File {
 
 impl File {
     fn read(folder: &Path, name: &str) -> Option<Self> {
-        let document = Document::new(name, fs::read_to_string(folder.join(name)).ok()?, Format::Yaml);
-        let cluster = config::load(&document)
-            .unwrap_or_else(|invalid| panic!("{}: {}", folder.display(), invalid.render(false)));
-        Some(Self { positions: document.positions(), document, cluster })
+        Some(Self::new(name, fs::read_to_string(folder.join(name)).ok()?))
+    }
+
+    fn new(name: &str, text: String) -> Self {
+        let document = Document::new(name, text, Format::Yaml);
+        let cluster = config::load(&document).unwrap_or_else(|invalid| panic!("{}", invalid.render(false)));
+        Self { positions: document.positions(), document, cluster }
     }
 
     fn source(&self, path: &ConfigPath) -> Option<Source> {
@@ -51,15 +54,17 @@ pub fn folders() -> Vec<PathBuf> {
 
 /// What is told of a case.
 pub fn report(folder: &Path) -> ComparisonReport {
-    let old = File::read(folder, "old.yaml");
-    let new = File::read(folder, "new.yaml").expect("new.yaml");
-    let comparison = compare(old.as_ref().map(|old| &old.cluster), &new.cluster);
+    told(File::read(folder, "old.yaml").as_ref(), &File::read(folder, "new.yaml").expect("new.yaml"))
+}
+
+fn told(old: Option<&File>, new: &File) -> ComparisonReport {
+    let comparison = compare(old.map(|old| &old.cluster), &new.cluster);
     let files = Files {
-        old: old.as_ref().map(|old| (old.document.name(), &old.cluster)),
+        old: old.map(|old| (old.document.name(), &old.cluster)),
         new: (new.document.name(), &new.cluster),
     };
     ComparisonReport::new(&comparison, files, |side, path| match side {
-        Side::Old => old.as_ref()?.source(path),
+        Side::Old => old?.source(path),
         Side::New => new.source(path),
     })
 }
@@ -84,4 +89,26 @@ fn every_case_is_told_in_these_words() {
         cases::compare(&folder.join("expected.md"), &markdown, &mut failures);
     }
     cases::conclude(folders.len(), &failures);
+}
+
+/// One new node among 500: at most 25 lines, while everything is more than 500.
+#[test]
+fn one_new_node_among_many_is_told_in_few_lines() {
+    let file = |name: &str, nodes: usize| {
+        let mut text = "clusterPrefix: [10.0.0.0/8, 'fd00::/16']\negressInterface: eth0\nnodes:\n".to_owned();
+        for node in 0..nodes {
+            let (high, low) = (node / 256, node % 256);
+            let os = if node % 20 == 7 { "windows" } else { "linux" };
+            text += &format!(
+                "  - name: n{node}\n    os: {os}\n    podCIDR: [10.{high}.{low}.0/24, 'fd00:{node}::/64']\n    \
+                 address: 172.16.{high}.{low}\n"
+            );
+        }
+        File::new(name, text)
+    };
+    let report = told(Some(&file("old.yaml", 499)), &file("new.yaml", 500));
+    let lines = |detail| comparison_text(&report, &Palette::new(false), detail).lines().count();
+    assert!(lines(Detail::Short) <= 25, "{}", comparison_text(&report, &Palette::new(false), Detail::Short));
+    assert!(lines(Detail::Summary) <= lines(Detail::Short));
+    assert!(lines(Detail::Full) > 1_000);
 }

@@ -198,7 +198,9 @@ fn counted(json: &serde_json::Value) -> [usize; 4] {
             .collect();
         for change in block["changes"].as_array().unwrap() {
             let except = names(&change["on"]["except"]);
-            let on: Vec<&String> = all.iter().filter(|name| !except.contains(name)).collect();
+            let only = change["on"]["only"].as_str();
+            let happens = |name: &&String| !except.contains(name) && only.is_none_or(|only| only == *name);
+            let on: Vec<&String> = all.iter().filter(happens).collect();
             assert_eq!(change["on"]["nodes"], on.len());
             let at =
                 ["add", "change", "remove"].iter().position(|action| change["action"] == **action).unwrap();
@@ -212,11 +214,10 @@ fn counted(json: &serde_json::Value) -> [usize; 4] {
     counts
 }
 
-/// Whether a line of a fence begins like this, however wide its columns are.
+/// Whether this stands in a fence, however wide the columns are.
 fn has_line(seen: &Seen, text: &str) -> bool {
     let narrow = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let text = narrow(text);
-    seen.fenced.lines().any(|line| narrow(line).starts_with(&text))
+    narrow(&seen.fenced).contains(&narrow(text))
 }
 
 proptest! {

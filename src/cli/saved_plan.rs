@@ -255,7 +255,9 @@ fn without_reasons(changes: &Value) -> Vec<Value> {
     entries
         .map(|mut entry| {
             if let Some(entry) = entry.as_object_mut() {
-                ["reason", "drift", "source"].map(|why| entry.remove(why));
+                for why in ["reason", "drift", "source"] {
+                    entry.remove(why);
+                }
             }
             entry
         })

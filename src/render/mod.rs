@@ -1,7 +1,8 @@
 //! A plan for people and for programs.
 //!
 //! A [`Report`] holds what every form of a plan tells, resolved once: object by object, with reasons and
-//! their places in the configuration. [`text`] prints it for people; it serialises as the JSON form.
+//! their places in the configuration. [`text()`] prints it for people, [`plan_markdown`] for pull requests; it
+//! serialises as the JSON form. A [`ComparisonReport`] is the same for the comparison of two files.
 
 mod commands;
 mod compact;

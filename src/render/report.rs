@@ -65,6 +65,9 @@ pub struct Reach {
     pub nodes: usize,
     /// The others: a route never stands on the node it leads to.
     pub except: Vec<String>,
+    /// The node, where it happens on one of them only: the route to a pod CIDR that was its own, or is now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub only: Option<String>,
 }
 
 /// Part of a plan.

@@ -3,12 +3,12 @@
 use ipnet::IpNet;
 
 use crate::{
-    model::{Cluster, ConfigPath, Family, NatSource},
+    model::{Cluster, ConfigPath, Family, NatSource, Node},
     plan::{NatChange, desired},
     state::{Expression, NatObject, RuleBody},
 };
 
-use super::{Cause, Delta, Item, Key, Member, Own, Purpose, Side, Standing, View, routes::own_key};
+use super::{Cause, Delta, Item, Key, Member, Own, Purpose, Side, Standing, routes::own_key, view::View};
 
 /// What the tables of a node depend on, beyond the files: whether it has a pod CIDR of its own that stands
 /// in them, and whether that changes.
@@ -50,7 +50,7 @@ fn by_kind(view: &View<'_>, family: Family, members: &[Member]) -> Vec<Vec<Membe
 
 /// The pod CIDRs of a node that stand in its tables.
 fn own(view: &View<'_>, family: Family, member: Member) -> Own {
-    let stands = |side: Option<(&Cluster, &crate::model::Node)>| -> Option<IpNet> {
+    let stands = |side: Option<(&Cluster, &Node)>| -> Option<IpNet> {
         let (cluster, node) = side.filter(|(cluster, _)| cluster.nat.source == NatSource::Pods)?;
         let is_masqueraded = cluster.nat.masquerade && cluster.prefixes.get(family).is_some();
         is_masqueraded.then(|| Some(node.pod_cidrs.get(family)?.prefix())).flatten()
@@ -61,7 +61,7 @@ fn own(view: &View<'_>, family: Family, member: Member) -> Own {
 /// The changes of nodes whose tables differ in their own pod CIDRs alone: those of the first stand for all.
 fn deltas_of_kind(view: &View<'_>, standing: Standing, family: Family, members: &[Member]) -> Vec<Delta> {
     let Some(&first) = members.first() else { return Vec::new() };
-    let table = |side: Option<(&Cluster, &crate::model::Node)>| {
+    let table = |side: Option<(&Cluster, &Node)>| {
         side.and_then(|(cluster, node)| desired::nat_table(cluster, node, family))
     };
     let before = table(view.before(first)).filter(|_| standing != Standing::New);
@@ -81,7 +81,7 @@ fn deltas_of_kind(view: &View<'_>, standing: Standing, family: Family, members: 
         .map(|(_, before, after)| {
             let is_exclusion = before.iter().chain(&after).any(is_exclusion);
             let cause = cause_of_line(&cause, is_exclusion);
-            Delta { item: Item::Nat { before, after, own }, except: Vec::new(), cause }
+            Delta { item: Item::Nat { before, after, own }, except: Vec::new(), only: None, cause }
         })
         .collect()
 }
@@ -124,9 +124,8 @@ fn changed_keys(view: &View<'_>, family: Family, members: &[Member]) -> Vec<Key>
     .filter(|(differs, _)| *differs)
     .map(|(_, path)| Key::Global(path))
     .collect();
-    let cidr = |side: Option<(&Cluster, &crate::model::Node)>| {
-        side.and_then(|(_, node)| node.pod_cidrs.get(family).copied())
-    };
+    let cidr =
+        |side: Option<(&Cluster, &Node)>| side.and_then(|(_, node)| node.pod_cidrs.get(family).copied());
     let pods_matter = [old, new].iter().all(|cluster| cluster.nat.source == NatSource::Pods);
     if pods_matter && members.iter().any(|member| cidr(view.before(*member)) != cidr(view.after(*member))) {
         keys.extend(own_key(members, "podCIDR"));

@@ -3,12 +3,15 @@
 use std::collections::HashMap;
 
 use crate::{
-    model::{Cluster, ConfigPath, Family, NextHop},
+    model::{Cluster, ConfigPath, Family, NextHop, Node},
     plan::desired::{self, Origin},
     state::{Route, RouteKey},
 };
 
-use super::{Cause, Delta, Device, Item, Key, Member, Purpose, Side, Standing, View};
+use super::{
+    Cause, Delta, Item, Key, Member, Purpose, Side, Standing,
+    view::{Device, View},
+};
 
 /// One key of the routing tables, with the route that each file has there, by no device, and what asks for it.
 pub(super) struct Slot {
@@ -92,6 +95,7 @@ pub(super) fn deltas(
                 after: after.map(|(route, _)| by(route, device_after)),
             },
             except,
+            only: None,
             cause,
         })
     };
@@ -100,7 +104,7 @@ pub(super) fn deltas(
 
 /// What changes only on the nodes that stay and that a route leads to: one whose pod CIDR went to another
 /// machine gets a route to it, and the other one loses it.
-pub(super) fn of_owners(view: &View<'_>, slots: &[Slot]) -> Vec<(Member, Delta)> {
+pub(super) fn of_owners(view: &View<'_>, slots: &[Slot]) -> Vec<Delta> {
     let mut deltas = Vec::new();
     let stays = |member: &Member| view.standing(*member) == Some(Standing::Stays);
     for slot in slots {
@@ -111,7 +115,8 @@ pub(super) fn of_owners(view: &View<'_>, slots: &[Slot]) -> Vec<(Member, Delta)>
         }
         let mut add = |member, before, after| {
             let cause = moved_cause(view, slot);
-            deltas.push((member, Delta { item: Item::Route { before, after }, except: Vec::new(), cause }));
+            let item = Item::Route { before, after };
+            deltas.push(Delta { item, except: Vec::new(), only: Some(member), cause });
         };
         if let Some(member) = old.filter(stays) {
             add(member, None, Some(by(after, view.device_after(member))));
@@ -190,7 +195,7 @@ fn place_keys(view: &View<'_>) -> Vec<Key> {
 
 /// Why the route to a node that is in both files stands elsewhere in the routing tables.
 fn other_key(view: &View<'_>, member: Member, family: Family) -> Cause {
-    let cidr = |node: &crate::model::Node| node.pod_cidrs.get(family).copied();
+    let cidr = |node: &Node| node.pod_cidrs.get(family).copied();
     let before = view.before(member).and_then(|(_, node)| cidr(node));
     let after = view.after(member).and_then(|(_, node)| cidr(node));
     if before == after {
@@ -218,7 +223,7 @@ fn other_value(view: &View<'_>, owner: Option<Member>, before: &Route, after: &R
 
 /// The key of a node that gave its route another gateway.
 fn gateway_key(view: &View<'_>, member: Member, family: Family) -> &'static str {
-    let override_of = |node: &crate::model::Node| node.gateways.get(family).copied();
+    let override_of = |node: &Node| node.gateways.get(family).copied();
     let before = view.before(member).and_then(|(_, node)| override_of(node));
     let after = view.after(member).and_then(|(_, node)| override_of(node));
     match view.new.next_hop {
@@ -239,9 +244,8 @@ fn moved_cause(view: &View<'_>, slot: &Slot) -> Cause {
 /// Why these nodes have another egress interface: the file's, their own, or some this and some that.
 fn egress_cause(view: &View<'_>, members: &[Member]) -> Cause {
     let key = "egressInterface";
-    let has_own = |node: Option<(&Cluster, &crate::model::Node)>| {
-        node.is_some_and(|(_, node)| node.egress_interface.is_some())
-    };
+    let has_own =
+        |node: Option<(&Cluster, &Node)>| node.is_some_and(|(_, node)| node.egress_interface.is_some());
     let by_itself = |member: &Member| has_own(view.before(*member)) || has_own(view.after(*member));
     let key = if members.iter().any(by_itself) { own_key(members, key) } else { Some(global(&[key])) };
     Cause::Changed(key.into_iter().collect())

@@ -8,7 +8,7 @@ use crate::{
     state::{State, SysctlKey},
 };
 
-use super::{Cause, Delta, Item, Key, Purpose, Side, Standing, View};
+use super::{Cause, Delta, Item, Key, Purpose, Side, Standing, view::View};
 
 /// The sysctls that change on nodes of this standing.
 pub(super) fn deltas(view: &View<'_>, standing: Standing) -> Vec<Delta> {
@@ -17,6 +17,7 @@ pub(super) fn deltas(view: &View<'_>, standing: Standing) -> Vec<Delta> {
     let delta = |key: &SysctlKey, before: Option<&String>, after: Option<&String>, cause| Delta {
         item: Item::Sysctl { key: key.clone(), before: before.cloned(), after: after.cloned() },
         except: Vec::new(),
+        only: None,
         cause,
     };
     let mut deltas = Vec::new();

@@ -111,8 +111,11 @@ pub(in crate::render) fn title(
     };
     let spared = |entry: &Entry| entry.on.as_ref().is_some_and(|reach| !reach.except.is_empty());
     let but = if block.changes.iter().any(spared) { " (no route on the node it leads to)" } else { "" };
+    let is_own = |entry: &Entry| entry.on.as_ref().is_some_and(|reach| reach.only.is_some());
+    let own =
+        if block.changes.iter().all(is_own) { " (each its own pod CIDR, of before or of now)" } else { "" };
     let removed = if block.standing == Standing::Removed { " (for hostgw destroy to remove)" } else { "" };
-    format!("{which}{removed}{but}")
+    format!("{which}{removed}{but}{own}")
 }
 
 /// These names of so many.
@@ -131,7 +134,7 @@ fn block_lines(block: &BlockReport, palette: &Palette, detail: Detail) -> Vec<Li
     let mut lines = if detail == Detail::Summary { Vec::new() } else { interfaces(block, detail) };
     match detail {
         Detail::Summary => lines.push(plain_line(counts(block.totals()))),
-        Detail::Full => lines.extend(block.changes.iter().map(|entry| change_line(entry, palette))),
+        Detail::Full => lines.extend(block.changes.iter().map(|entry| entry_line(entry, palette))),
         Detail::Short => lines.extend(block.short.iter().map(|short| short_line(block, short, palette))),
     }
     lines
@@ -141,10 +144,19 @@ const fn plain_line(text: String) -> Line {
     Line { text, side: String::new() }
 }
 
+/// A change after its symbol, its reason, and the node where it happens on one only.
+pub(in crate::render) fn entry_line(entry: &Entry, palette: &Palette) -> Line {
+    let line = change_line(entry, palette);
+    match entry.on.as_ref().and_then(|reach| reach.only.as_ref()) {
+        Some(name) => Line { side: format!("on {}: {}", printable(name), line.side), ..line },
+        None => line,
+    }
+}
+
 /// A line of the short form after its symbol, and its reason.
 pub(in crate::render) fn short_line(block: &BlockReport, short: &Short, palette: &Palette) -> Line {
     match short {
-        Short::One(index) => change_line(&block.changes[*index], palette),
+        Short::One(index) => entry_line(&block.changes[*index], palette),
         Short::Many { action, text, side } => {
             let (symbol, style) = match action {
                 Action::Add => ("+", &palette.add),
@@ -235,7 +247,8 @@ fn removed_objects(block: &BlockReport) -> Vec<String> {
         let object = entry.after.as_ref().or(entry.before.as_ref());
         object.and_then(|object| object.route.as_ref()).map(|route| route.destination)
     };
-    let added = block.changes.iter().filter(|entry| entry.action == Action::Add);
+    let on_all = |entry: &Entry| entry.on.as_ref().is_none_or(|reach| reach.only.is_none());
+    let added = block.changes.iter().filter(|entry| entry.action == Action::Add && on_all(entry));
     let added: HashSet<_> = added.filter_map(destination).collect();
     let stays = |entry: &&Entry| destination(entry).is_some_and(|destination| added.contains(&destination));
     removed(block.changes.iter().filter(|entry| !stays(entry)))

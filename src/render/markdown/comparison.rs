@@ -6,8 +6,10 @@ use crate::{
     plan::{Action, compare::Standing},
     render::{
         BlockReport, ComparisonReport, Detail, Entry, Group, NodeEntry, Palette, Renamed, Short,
-        comparison::{interfaces, place, renamed_line, short_line, title, totals, unplanned_lines},
-        text::{Line, change_line},
+        comparison::{
+            entry_line, interfaces, place, renamed_line, short_line, title, totals, unplanned_lines,
+        },
+        text::Line,
     },
     text::{count, printable},
 };
@@ -71,7 +73,7 @@ fn removals(report: &ComparisonReport) -> Vec<Removals> {
 /// A removed object of a plan or a block.
 pub(super) fn removal(entry: &Entry) -> Removal {
     Removal {
-        line: change_line(entry, &Palette::new(false)),
+        line: entry_line(entry, &Palette::new(false)),
         name: entry.before.as_ref().map_or_else(String::new, |object| object.name.clone()),
     }
 }
@@ -170,6 +172,6 @@ fn section(report: &ComparisonReport, block: &BlockReport) -> Option<Section> {
     let has_more = kept.clone().any(|short| matches!(short, Short::Many { .. }));
     let entries = block.changes.iter().filter(|entry| has_more && entry.action != Action::Remove);
     let folded =
-        entries.map(|entry| Ranked { danger: danger(entry.action), line: change_line(entry, &palette) });
+        entries.map(|entry| Ranked { danger: danger(entry.action), line: entry_line(entry, &palette) });
     Some(Section { title: format!("#### {}", where_(report, block)), shown, folded: folded.collect() })
 }

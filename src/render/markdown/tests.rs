@@ -92,6 +92,14 @@ fn of_4999_removed_nodes_every_removal_is_told() {
     }
 }
 
+/// Every node has the pod CIDR of the one after it: each gets a route to what was its own, and loses one.
+#[test]
+fn of_5000_shifted_pod_cidrs_every_removal_is_told() {
+    let old = cluster(5_000, "", usual);
+    let new = cluster(5_000, "", |node| (usual(node).0, cidr(usual(node + 1))));
+    fits(&old, &new, (1..5_000).map(|node| cidr(usual(node))));
+}
+
 /// All 5,000 routes are other ones: with another metric, and in the words of people with a metric.
 #[test]
 fn of_5000_routes_with_another_metric_every_removal_is_told() {

@@ -1,0 +1,186 @@
+//! From what was compared to words and places.
+
+use crate::{
+    model::{Cluster, ConfigPath, Family, Node},
+    plan::{
+        Comparison,
+        compare::{Block, Cause, Delta, Item, Member, Own, Purpose, Side, Standing},
+    },
+    render::{
+        Entry, Group, Source,
+        report::{Object, Reach, ReasonEntry},
+    },
+    state::NatObject,
+};
+
+use super::{BlockReport, Files, NodeEntry, Renamed, Values, short};
+
+/// What stands in a rule for the pod CIDR of each node, where it is the same in both files.
+const POD_CIDR: &str = "POD-CIDR";
+
+/// The same for the pod CIDR by the old file, where the new one has another.
+const OLD_POD_CIDR: &str = "OLD-POD-CIDR";
+
+/// The same for the pod CIDR by the new file.
+const NEW_POD_CIDR: &str = "NEW-POD-CIDR";
+
+/// Makes words and places of what was compared.
+pub(super) struct Resolver<'a> {
+    pub files: Files<'a>,
+    pub locate: &'a dyn Fn(Side, &ConfigPath) -> Option<Source>,
+}
+
+impl Resolver<'_> {
+    fn before(&self, member: Member) -> Option<(&Cluster, &Node)> {
+        let (_, cluster) = self.files.old?;
+        Some((cluster, cluster.nodes.get(member.old?)?))
+    }
+
+    fn after(&self, member: Member) -> Option<(&Cluster, &Node)> {
+        let (_, cluster) = self.files.new;
+        Some((cluster, cluster.nodes.get(member.new?)?))
+    }
+
+    fn name(&self, member: Member) -> String {
+        let node = self.after(member).or_else(|| self.before(member));
+        node.map_or_else(String::new, |(_, node)| node.name.clone())
+    }
+
+    pub fn renamed(&self, comparison: &Comparison) -> Vec<Renamed> {
+        let renamed = comparison.pairs.iter().filter_map(|member| {
+            let (before, after) = (&self.before(*member)?.1.name, &self.after(*member)?.1.name);
+            let place = || ConfigPath::root().key("nodes").index(member.new.unwrap_or(0)).key("name");
+            (before != after).then(|| Renamed {
+                before: before.clone(),
+                after: after.clone(),
+                source: (self.locate)(Side::New, &place()),
+            })
+        });
+        renamed.collect()
+    }
+
+    pub fn block(&self, block: &Block) -> BlockReport {
+        let has_no_device = |item: &Item| match item {
+            Item::Route { before, after } => {
+                before.iter().chain(after).any(|route| route.next.device.is_none())
+            }
+            _ => false,
+        };
+        let has_own = |item: &Item| matches!(item, Item::Nat { own, .. } if *own != Own::default());
+        let no_device = block.deltas.iter().any(|delta| has_no_device(&delta.item));
+        let own = block.deltas.iter().any(|delta| has_own(&delta.item));
+        let node = |member: &Member| NodeEntry {
+            egress_interface: no_device.then(|| self.egress_interface(*member)),
+            pod_cidr: own.then(|| self.pod_cidr(*member)),
+            ..self.node_of(block.standing, *member)
+        };
+        let changes: Vec<Entry> = block.deltas.iter().map(|delta| self.entry(block, delta)).collect();
+        BlockReport {
+            standing: block.standing,
+            nodes: block.members.iter().map(node).collect(),
+            short: short::short(block, &changes),
+            changes,
+        }
+    }
+
+    pub fn node(&self, member: Member) -> NodeEntry {
+        let place = match member {
+            Member { old: None, new: Some(index) } => Some((Side::New, index)),
+            Member { old: Some(index), new: None } => Some((Side::Old, index)),
+            _ => None,
+        };
+        let nodes = ConfigPath::root().key("nodes");
+        let locate = |(side, index)| (self.locate)(side, &nodes.index(index));
+        NodeEntry {
+            name: self.name(member),
+            egress_interface: None,
+            pod_cidr: None,
+            source: place.and_then(locate),
+        }
+    }
+
+    /// The same for a node of a block: one that is new as a Linux node stands where it became one.
+    fn node_of(&self, standing: Standing, member: Member) -> NodeEntry {
+        let os = || ConfigPath::root().key("nodes").index(member.new.unwrap_or(0)).key("os");
+        let node = self.node(member);
+        match (standing, member.old) {
+            (Standing::New, Some(_)) => NodeEntry { source: (self.locate)(Side::New, &os()), ..node },
+            _ => node,
+        }
+    }
+
+    fn egress_interface(&self, member: Member) -> Values {
+        let device = |side: Option<(&Cluster, &Node)>| {
+            let name = side.and_then(|(cluster, node)| cluster.egress_interface_of(node));
+            name.map(ToString::to_string).into_iter().collect()
+        };
+        Values { before: device(self.before(member)), after: device(self.after(member)) }
+    }
+
+    fn pod_cidr(&self, member: Member) -> Values {
+        let cidrs = |side: Option<(&Cluster, &Node)>| {
+            let node = side.map(|(_, node)| node);
+            node.into_iter()
+                .flat_map(|node| node.pod_cidrs.iter())
+                .map(|(_, cidr)| cidr.to_string())
+                .collect()
+        };
+        Values { before: cidrs(self.before(member)), after: cidrs(self.after(member)) }
+    }
+
+    fn entry(&self, block: &Block, delta: &Delta) -> Entry {
+        let (kind, before, after) = match &delta.item {
+            Item::Route { before, after } => {
+                let object = |route: &Option<_>| route.as_ref().map(Object::route);
+                (Group::Route, object(before), object(after))
+            }
+            Item::Nat { before, after, own } => {
+                let same = own.before == own.after || own.before.is_none() || own.after.is_none();
+                let (old, new) = if same { (POD_CIDR, POD_CIDR) } else { (OLD_POD_CIDR, NEW_POD_CIDR) };
+                let object = |object: &Option<NatObject>, own, word| {
+                    object.as_ref().map(|object| nat_object(object, own, word))
+                };
+                (Group::Nat, object(before, own.before, old), object(after, own.after, new))
+            }
+            Item::Sysctl { key, before, after } => {
+                let object =
+                    |value: &Option<String>| value.as_ref().map(|value| Object::sysctl(key.as_str(), value));
+                (Group::Sysctl, object(before), object(after))
+            }
+        };
+        let except = delta.except.iter().map(|member| self.name(*member)).collect();
+        Entry {
+            action: delta.item.action(),
+            kind,
+            before,
+            after,
+            reason: self.reason(delta),
+            on: Some(Reach {
+                nodes: block.reach(delta),
+                except,
+                only: delta.only.map(|member| self.name(member)),
+            }),
+        }
+    }
+
+    fn reason(&self, delta: &Delta) -> ReasonEntry {
+        let family = match &delta.item {
+            Item::Route { before, after } => after.as_ref().or(before.as_ref()).map(|route| route.family()),
+            Item::Nat { .. } | Item::Sysctl { .. } => None,
+        };
+        let old = self.files.old.map(|(_, cluster)| cluster);
+        let told = delta.cause.told(old, self.files.new.1, delta.item.action(), family);
+        let source = told.places.iter().find_map(|(side, path)| (self.locate)(*side, path));
+        let is_nat = matches!(delta.cause, Cause::Asked(_, Purpose::Masquerade));
+        ReasonEntry::new(told.text, source, is_nat)
+    }
+}
+
+/// A line of the table with `word` in the place of the pod CIDR that stands for each node's own. A table of
+/// hostgw's compares source addresses with nothing else.
+fn nat_object(object: &NatObject, own: Option<ipnet::IpNet>, word: &str) -> Object {
+    let Some(own) = own else { return Object::nat(object) };
+    let source = |prefix: &str| format!("{} saddr {prefix} ", Family::from(own).nft());
+    let replaced = |text: String| text.replacen(&source(&own.to_string()), &source(word), 1);
+    Object::text(replaced(object.name()), replaced(object.to_string()))
+}
