@@ -68,6 +68,21 @@ pub enum Decision {
     Expired,
 }
 
+impl Decision {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Confirmed, Self::Cancelled, Self::Expired];
+
+    /// In one word.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Cancelled => "cancelled",
+            Self::Expired => "expired",
+        }
+    }
+}
+
 /// How the wait of an apply ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -108,7 +123,7 @@ pub fn wait(
             thread::sleep(remaining.min(LOOK));
             continue;
         };
-        // A disk that is full does not keep a node from being rolled back.
+        // A disk that fails does not keep a node from being rolled back.
         return dir.decide(pending, own).ok().flatten().unwrap_or(own);
     }
 }

@@ -7,6 +7,11 @@ use std::{
     path::Path,
 };
 
+use rustix::{
+    fs::{CWD, RenameFlags, renameat_with},
+    io::Errno,
+};
+
 use crate::fault;
 
 /// Replaces the file `path` so that, whatever happens, either the old or the new one is there whole.
@@ -15,21 +20,6 @@ pub(super) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     write(&temporary, bytes).and_then(|()| rename(&temporary, path)).inspect_err(|_| {
         let _ = fs::remove_file(&temporary);
     })?;
-    sync_directory(path)
-}
-
-/// Makes the file `path`, whole, unless it is there already.
-pub(super) fn create(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let own = path.with_extension(format!("{}.new", std::process::id()));
-    let made = write(&own, bytes).and_then(|()| {
-        fault::point()?;
-        match fs::hard_link(&own, path) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-            other => other,
-        }
-    });
-    let _ = fs::remove_file(&own);
-    made?;
     sync_directory(path)
 }
 
@@ -53,6 +43,15 @@ fn sync_directory(path: &Path) -> io::Result<()> {
 pub(super) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     fault::point()?;
     fs::rename(from, to)
+}
+
+/// Moves a file, unless it is gone or there is one of the new name already.
+pub(super) fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    fault::point()?;
+    match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) | Err(Errno::EXIST | Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Removes a file, if it is there. It is not waited for the disk, as in [`rename`].

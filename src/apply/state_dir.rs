@@ -7,7 +7,7 @@
 use std::{
     fs::{self, DirBuilder, File},
     io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -25,8 +25,9 @@ use crate::{
 pub const OVERRIDE: &str = "HOSTGW_STATE_DIR";
 const DEFAULT: &str = "/run/hostgw";
 const JOURNAL: &str = "journal.json";
-const PENDING: &str = "pending.json";
-const DECISION: &str = "decision.json";
+/// What belongs to an apply that waits.
+const WAIT: &str = "wait";
+const PENDING: &str = "wait/pending.json";
 const OUTCOME: &str = "outcome.json";
 const SAVED: &str = "saved-sysctls.json";
 const APPLIED: &str = "applied";
@@ -128,6 +129,7 @@ impl StateDir {
     /// When the directory cannot be written, or [`Kind::Locked`] when `timeout` passes.
     pub fn lock(&self, timeout: Duration, description: &str) -> Result<Lock, Error> {
         self.create()?;
+        self.check_owner()?;
         let path = self.path.join(LOCK);
         match Lock::acquire(&path, timeout, description) {
             Ok(Ok(lock)) => Ok(lock),
@@ -140,6 +142,24 @@ impl StateDir {
     #[must_use]
     pub fn holder(&self) -> Option<String> {
         Lock::holder(&self.path.join(LOCK))
+    }
+
+    /// That nobody else can put a journal or a decision here, for root to carry out.
+    fn check_owner(&self) -> Result<(), Error> {
+        let found = fs::metadata(&self.path).map_err(|error| cannot_read(&self.path, &error))?;
+        let own = [0, rustix::process::geteuid().as_raw()];
+        let why = if !own.contains(&found.uid()) {
+            format!("it belongs to user {}", found.uid())
+        } else if found.mode() & 0o022 != 0 {
+            "others may write it".to_owned()
+        } else {
+            return Ok(());
+        };
+        let path = self.path.display();
+        Err(Error::unexpected(format!(
+            "the state directory {path} is not to be trusted: {why}; nothing was changed"
+        ))
+        .with_hint(format!("remove it, or name another place in {OVERRIDE}")))
     }
 
     fn create(&self) -> Result<(), Error> {
@@ -179,6 +199,12 @@ impl StateDir {
     /// When it cannot be written; the transaction is an interrupted one then.
     pub fn hold(&self, pending: &Pending) -> Result<(), Error> {
         self.remove(OUTCOME)?;
+        let folder = self.path.join(WAIT);
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+        made.map_err(|error| cannot("create", &folder, &error))?;
+        for decision in Decision::ALL {
+            self.write(&ballot(pending, decision), &decision)?;
+        }
         self.write(PENDING, pending)
     }
 
@@ -193,13 +219,14 @@ impl StateDir {
     }
 
     /// Decides on `pending`, unless somebody has. Returns what is decided; none when that is over already.
+    /// The ballot is there since [`Self::hold`] and only gets another name: that takes no room on a disk that
+    /// has filled up meanwhile, and the first one to do it wins.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// When it cannot be moved.
     pub fn decide(&self, pending: &Pending, decision: Decision) -> Result<Option<Decision>, Error> {
-        let path = self.path.join(DECISION);
-        let made = disk::create(&path, &self.wrapped(&(pending, decision))?);
-        made.map_err(|error| cannot("write", &path, &error))?;
+        let [from, to] = [ballot(pending, decision), decided(pending)].map(|name| self.path.join(name));
+        disk::rename_new(&from, &to).map_err(|error| cannot("decide by", &to, &error))?;
         self.decision(pending)
     }
 
@@ -208,8 +235,7 @@ impl StateDir {
     /// # Errors
     /// When the file is there and cannot be read or understood.
     pub fn decision(&self, pending: &Pending) -> Result<Option<Decision>, Error> {
-        let decided = self.read::<(Pending, Decision)>(DECISION)?;
-        Ok(decided.filter(|(on, _)| on == pending).map(|(_, decision)| decision))
+        self.read(&decided(pending))
     }
 
     /// Tells those who wait how it ended; until the next apply, `hostgw status` does.
@@ -234,7 +260,8 @@ impl StateDir {
     /// When the files cannot be removed.
     pub fn end_wait(&self) -> Result<(), Error> {
         self.remove(PENDING)?;
-        self.remove(DECISION)
+        self.clear_wait();
+        Ok(())
     }
 
     /// Ends the open transaction as committed: the journal becomes the newest of the history.
@@ -244,7 +271,8 @@ impl StateDir {
     pub fn commit(&self, record: &Record) -> Result<(), Error> {
         let target = self.history_file(record.id);
         Self::rename(&self.path.join(JOURNAL), &target)?;
-        self.clear(&[PENDING, DECISION, OUTCOME]);
+        self.clear_wait();
+        let _ = fs::remove_file(self.path.join(OUTCOME));
         // Only now: what a transaction that fails would have pushed out is still there.
         self.prune(HISTORY, KEPT);
         self.prune(APPLIED, APPLIED_KEPT);
@@ -267,7 +295,7 @@ impl StateDir {
     /// When the journal cannot be removed.
     pub fn forget(&self) -> Result<(), Error> {
         self.remove(JOURNAL)?;
-        self.clear(&[PENDING, DECISION]);
+        self.clear_wait();
         Ok(())
     }
 
@@ -371,9 +399,9 @@ impl StateDir {
     }
 
     /// Removes what says nothing without its journal, and does no harm where it stays.
-    fn clear(&self, names: &[&str]) {
-        for name in names {
-            let _ = fs::remove_file(self.path.join(name));
+    fn clear_wait(&self) {
+        for entry in fs::read_dir(self.path.join(WAIT)).into_iter().flatten().flatten() {
+            let _ = fs::remove_file(entry.path());
         }
     }
 
@@ -428,6 +456,17 @@ impl StateDir {
         let path = self.path.join(name);
         disk::remove(&path).map_err(|error| cannot("remove", &path, &error))
     }
+}
+
+/// The file that becomes [`decided`] when this is decided. A later wait has others, which a late decision on
+/// this one does not reach.
+fn ballot(Pending { deadline, .. }: &Pending, decision: Decision) -> String {
+    format!("{WAIT}/{deadline}-{}.json", decision.name())
+}
+
+/// The file that holds what is decided.
+fn decided(Pending { deadline, .. }: &Pending) -> String {
+    format!("{WAIT}/{deadline}.json")
 }
 
 /// That `holder` did not let go of the lock in time.

@@ -51,7 +51,14 @@ impl Held {
                     signals::end_by_hang_up();
                 }
                 // The supervisor may have decided otherwise in this moment: its word counts.
-                cancelled = dir.decide(&pending, Decision::Cancelled).is_ok();
+                cancelled = true;
+                if let Err(error) = dir.decide(&pending, Decision::Cancelled) {
+                    output.error(&error);
+                    output.say(&format!(
+                        "It cannot be cancelled, and is rolled back at {}.",
+                        time(pending.until)
+                    ));
+                }
             }
             let seconds = pending.remaining().as_millis().div_ceil(1000);
             output.progress(&format!("{seconds} s left for hostgw confirm"));
@@ -94,7 +101,11 @@ fn ended(dir: &StateDir, pending: &Pending, occasion: &Occasion) -> Result<Outco
     }
     // No more is known when the disk was full, or another apply has come since.
     let stands = dir.entries()?.iter().any(|entry| entry.id == pending.id && entry.occasion == *occasion);
-    let decision = if stands { Decision::Confirmed } else { Decision::Expired };
+    let decision = match stands {
+        true => Decision::Confirmed,
+        false if pending.remaining().is_zero() => Decision::Expired,
+        false => Decision::Cancelled,
+    };
     Ok(Outcome { pending: *pending, occasion: occasion.clone(), decision, failure: None })
 }
 
@@ -250,7 +261,10 @@ fn settle(
             Err(error) if error.kind == Kind::Locked && begun.elapsed() < lock_timeout => thread::sleep(LOOK),
             Err(error) if error.kind == Kind::Locked => {
                 let holder = dir.holder().unwrap_or_else(|| "another process".to_owned());
-                return Err(apply::held_by(&holder, lock_timeout));
+                let decided = dir.decision(&pending)?.map_or("undecided", Decision::name);
+                return Err(apply::held_by(&holder, lock_timeout).with_details([format!(
+                    "the apply is {decided}: that is on record, and whoever holds the lock carries it out"
+                )]));
             }
             Err(error) => return Err(error),
         }
@@ -269,10 +283,11 @@ fn nothing_to_confirm(dir: &StateDir, output: &Output) -> Verdict {
             output.result(&format!("Nothing to do: {described} is confirmed already.\n"))?;
             Ok(0)
         }
-        None => {
-            output.result("Nothing to do: no apply waits to be confirmed.\n")?;
-            Ok(0)
-        }
+        // Who thinks that an apply is kept, and is wrong, shall hear of it.
+        None => Err(Error::new(Kind::Declined, "no apply waits to be confirmed here")
+            .with_details([format!("looked for in {}", dir.path().display())])
+            .with_hint("is this the node, the network namespace and the HOSTGW_STATE_DIR of the apply?")
+            .into()),
     }
 }
 

@@ -24,6 +24,11 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     if options.all_nodes {
         return diff::all_nodes(options, output);
     }
+    if options.out.as_ref().is_some_and(|path| path.as_os_str() == "-") {
+        return Err(
+            Error::new(Kind::Usage, "a plan is saved to a file: standard output shows it already").into()
+        );
+    }
     let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
     let mut session = match &options.state {
         Some(file) => Session::of_snapshot(&options.target, read_snapshot(file)?, policy)?,

@@ -76,6 +76,9 @@ struct Wait {
     remaining_seconds: u64,
     /// The process that rolls it back; none when it was killed.
     supervisor: Option<String>,
+    /// What is decided, and not carried out yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision: Option<Decision>,
 }
 
 #[derive(Serialize)]
@@ -98,12 +101,26 @@ impl Wait {
             until: time(pending.until),
             remaining_seconds: pending.remaining().as_secs(),
             supervisor: dir.holder(),
+            decision: dir.decision(pending).ok().flatten(),
         }
     }
 
     fn text(&self) -> String {
-        let Self { told, until, remaining_seconds, supervisor } = self;
+        let Self { told, until, remaining_seconds, supervisor, decision } = self;
         let (command, at) = (told.command, &told.at);
+        if let Some(decision) = decision {
+            let who = match supervisor {
+                Some(supervisor) => format!("that is being carried out ({supervisor})"),
+                None => format!(
+                    "nobody has carried that out: hostgw {} does",
+                    match decision {
+                        Decision::Confirmed => "confirm",
+                        Decision::Cancelled | Decision::Expired => "rollback",
+                    }
+                ),
+            };
+            return format!("the {command} of {at} is {}, and {who}", decision.name());
+        }
         match supervisor {
             Some(supervisor) => format!(
                 "the {command} of {at} is rolled back at {until}, in {remaining_seconds} s, unless hostgw confirm comes \

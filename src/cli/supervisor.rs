@@ -36,6 +36,9 @@ const WATCH: &str = "watch";
 /// The apply has ended, well or not: there is nothing to do.
 const DISMISS: &str = "dismiss";
 
+/// How often it is looked whether something happened without a word.
+const LOOK: Duration = Duration::from_millis(100);
+
 /// How long a supervisor may take to start.
 const START: Duration = Duration::from_secs(10);
 
@@ -101,7 +104,6 @@ impl Supervisor {
     /// Waits for the end of the wait, and calls `tick` several times a second meanwhile. None when the
     /// supervisor was killed.
     pub(super) fn outcome(mut self, mut tick: impl FnMut()) -> Option<Outcome> {
-        const LOOK: Duration = Duration::from_millis(100);
         self.socket.set_read_timeout(Some(LOOK)).ok()?;
         let (mut told, mut buffer) = (Vec::new(), [0; 4096]);
         loop {
@@ -140,6 +142,28 @@ pub(super) fn run() -> Verdict {
     result.map(|()| 0)
 }
 
+/// What the command says; nothing, when it is gone or when the apply is in force without its word: a command
+/// that was stopped shall not stop the time.
+fn order(socket: &mut UnixStream, dir: &StateDir) -> Result<String, Error> {
+    let cannot = |error: io::Error| Error::unexpected(format!("cannot hear the command: {error}"));
+    socket.set_read_timeout(Some(LOOK)).map_err(cannot)?;
+    let (mut order, mut buffer) = (String::new(), [0; 64]);
+    while !order.ends_with('\n') {
+        match socket.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => order.push_str(&String::from_utf8_lossy(&buffer[..length])),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if dir.pending().is_ok_and(|pending| pending.is_some()) {
+                    break;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    Ok(order)
+}
+
 fn supervise(socket: &mut UnixStream, lock: File) -> Result<(), Failure> {
     let dir = state_dir()?;
     let mut lock = dir.take_over(lock, "apply --confirm").map_err(|error| {
@@ -147,9 +171,7 @@ fn supervise(socket: &mut UnixStream, lock: File) -> Result<(), Failure> {
     })?;
     let interrupt = signals::interrupt()?;
     let _ = writeln!(socket, "{READY}");
-    let mut order = String::new();
-    let _ = BufReader::new(&*socket).read_line(&mut order);
-    if order.trim_end() == DISMISS {
+    if order(socket, &dir)?.trim_end() == DISMISS {
         return Ok(());
     }
     let Some((record, pending)) = dir.pending()? else {

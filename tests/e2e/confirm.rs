@@ -9,8 +9,10 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
+#[cfg(feature = "fault-injection")]
+use super::stopped::Stopped;
 use super::{node, settled};
-use crate::support::namespace::{Namespace, Outcome, Snapshots, each, feed};
+use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, each, feed, has_nobody};
 
 /// Longer than any test takes.
 const LONG: &str = "10m";
@@ -37,7 +39,7 @@ fn file(node: &Namespace, name: &str) -> Option<String> {
 }
 
 fn is_pending(node: &Namespace) -> bool {
-    file(node, "pending.json").is_some()
+    file(node, "wait/pending.json").is_some()
 }
 
 fn is_waiting(node: &Namespace) -> bool {
@@ -67,7 +69,7 @@ fn process(child: &Child) -> Pid {
 /// Until when the apply can be confirmed, in this clock.
 fn deadline(node: &Namespace) -> SystemTime {
     let pending: serde_json::Value =
-        serde_json::from_str(&file(node, "pending.json").expect("it waits")).expect("JSON");
+        serde_json::from_str(&file(node, "wait/pending.json").expect("it waits")).expect("JSON");
     let milliseconds = pending["content"]["deadline"].as_u64().expect("a number");
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let now = Duration::new(
@@ -145,7 +147,7 @@ fn what_is_confirmed_stays() {
         assert_eq!(node.own_routes().len(), 3);
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "confirm and rollback");
-        node.hostgw_ok(&["confirm"]).says("no apply waits to be confirmed");
+        node.hostgw(&["confirm"]).expect(8).warns("no apply waits to be confirmed here");
         snapshots.conclude();
     });
 }
@@ -189,7 +191,7 @@ fn a_killed_command_changes_nothing_about_it() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
-        let mut child = waiting(&node, "2s");
+        let mut child = waiting(&node, "5s");
         child.kill().expect("our child");
         child.wait().expect("our child");
         assert_eq!(node.own_routes().len(), 3, "it is in force until then");
@@ -213,7 +215,7 @@ fn a_hang_up_changes_nothing_about_it() {
         let node = node(privilege);
         let before = node.witness();
         let mut terminal = node
-            .on_terminal("echo $$ >pid; exec \"$HOSTGW\" apply --yes --confirm 2s")
+            .on_terminal("echo $$ >pid; exec \"$HOSTGW\" apply --yes --confirm 5s")
             .spawn()
             .expect("script");
         node.wait_until("the apply waits", || is_waiting(&node));
@@ -233,7 +235,7 @@ fn a_hang_up_changes_nothing_about_it() {
 fn a_terminal_sees_the_time_go_by() {
     each(|privilege| {
         let node = node(privilege);
-        let mut terminal = node.on_terminal("\"$HOSTGW\" apply --yes --confirm 2s").spawn().expect("script");
+        let mut terminal = node.on_terminal("\"$HOSTGW\" apply --yes --confirm 5s").spawn().expect("script");
         let mut shown = String::new();
         terminal.stdout.take().expect("piped").read_to_string(&mut shown).expect("text");
         let code = terminal.wait().expect("our child").code();
@@ -250,7 +252,7 @@ fn a_killed_supervisor_is_stood_in_for() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
-        let child = waiting(&node, "2s");
+        let child = waiting(&node, "5s");
         let (supervisor, _) = holder(&node);
         assert_ne!(supervisor, process(&child));
         kill(supervisor, Signal::KILL);
@@ -527,6 +529,31 @@ fn a_command_killed_in_the_middle_is_rolled_back_by_its_supervisor() {
     });
 }
 
+/// The command is stopped, as by Ctrl-Z, when the apply is in force and before it could say so.
+#[cfg(feature = "fault-injection")]
+#[test]
+fn a_stopped_command_does_not_stop_the_time() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        // There are more points than that before the end.
+        for point in 50.. {
+            let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", "1s"]);
+            let stopped = Stopped::at(&node, &mut command, "hostgw apply --confirm 1s, stopped", point)
+                .unwrap_or_else(|outcome| panic!("it never waited: {outcome}"));
+            if is_pending(&node) {
+                assert_reverts(&node, &before, "a command that was stopped");
+                stopped.go_on().expect(8);
+                return;
+            }
+            stopped.kill();
+            node.wait_until("the supervisor ended", || {
+                node.try_sh("flock -n state/net-*/lock true").code == 0 || node.state_dir().is_none()
+            });
+        }
+    });
+}
+
 /// The supervisor's own undo fails: that is said (7), and a later rollback finishes.
 #[cfg(feature = "fault-injection")]
 #[test]
@@ -623,5 +650,26 @@ fn who_may_be_cut_off_is_offered_a_way_back() {
         let output = child.wait_with_output().expect("our child");
         Outcome::from_output(&node, "hostgw apply, answered c", output).expect(8);
         node.assert_unchanged(&before, "an apply that was cancelled");
+    });
+}
+
+/// Who may write the state directory may have root put anything into the kernel.
+#[test]
+fn a_state_directory_of_others_is_refused() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.hostgw_ok(&["rollback", "--yes"]);
+        let before = node.witness();
+        node.sh("chmod 777 state/net-*");
+        let refused = node.hostgw(&["apply", "--yes", "--confirm", LONG]).expect(1);
+        refused.warns("is not to be trusted: others may write it").warns("remove it");
+        node.assert_unchanged(&before, "a state directory that others may write");
+        node.sh("chmod 700 state/net-*");
+        if privilege == Privilege::Root && has_nobody() {
+            node.sh("chown 65534 state/net-*");
+            node.hostgw(&["apply", "--yes"]).expect(1).warns("it belongs to user 65534");
+            node.assert_unchanged(&before, "a state directory of somebody else");
+        }
     });
 }

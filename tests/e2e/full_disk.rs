@@ -252,3 +252,31 @@ fn a_read_only_state_directory_is_refused() {
         snapshots.conclude();
     });
 }
+
+/// An apply waits, and the disk fills up meanwhile: it can be decided on all the same, at once.
+#[test]
+fn an_apply_that_waits_is_decided_on_when_the_disk_is_full() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        let disk = Disk::new(&node);
+        for (verb, code) in [("cancel", 8), ("rollback", 8), ("confirm", 0)] {
+            disk.leave(Room::Ample);
+            let mut command = disk.hostgw_command(&["apply", "--yes", "--confirm", "10m"]);
+            let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw");
+            node.wait_until("the apply waits", || {
+                let seen = disk.sh("cat state/net-*/wait/pending.json state/net-*/lock 2>/dev/null || true");
+                seen.contains("deadline") && seen.contains("waits for")
+            });
+            disk.leave(Room::Pages(0));
+            let arguments: &[&str] = if verb == "rollback" { &[verb, "--yes"] } else { &[verb] };
+            disk.hostgw(arguments).expect(0);
+            let output = child.wait_with_output().expect("our child");
+            Outcome::from_output(&node, "hostgw apply --yes --confirm 10m", output).expect(code);
+            if code == 8 {
+                node.assert_unchanged(&before, verb);
+            }
+        }
+        assert_eq!(node.own_routes().len(), 3);
+    });
+}

@@ -45,6 +45,12 @@ impl<'a> Stopped<'a> {
         }
     }
 
+    /// Ends it as `kill -9` does.
+    pub fn kill(mut self) {
+        self.child.kill().expect("our child");
+        self.child.wait().expect("our child");
+    }
+
     /// Lets it go on, and gives how it ended.
     pub fn go_on(self) -> Outcome {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
