@@ -22,6 +22,10 @@
 //! | `kill -9` or hang-up of an `apply --confirm` that waits | the same: its supervisor is a process and a session of its own | `confirm.rs` |
 //! | `kill -9` of an `apply --confirm` in the middle | the supervisor puts the state back at once | `confirm.rs`: killed at each exchange |
 //! | `kill -9` of the supervisor | the command stands in; with both gone it is told, and the next command undoes it | `confirm.rs` |
+//! | the command is stopped before it can say that the apply is in force | the time goes on all the same | `confirm.rs`: stopped just there |
+//! | the disk fills up while an apply waits | it is decided on all the same: the ballots are there beforehand | `full_disk.rs` |
+//! | the supervisor's undo fails | told (7); a later rollback finishes | `confirm.rs`: everything failing from each point on |
+//! | others may write the state directory | nothing is changed (1) | `confirm.rs` |
 //! | confirmed and cancelled at once, or in the last moment | who decides first wins, everybody is told the same | `confirm.rs` |
 //! | a check answers before the change and not after it | rolled back (6); one that does not answer before is told, and does not count | `checks.rs`, `tests/properties.rs` |
 //! | a check cannot even be tried | before the change nothing is changed (1), after it rolled back (6) | `faults.rs` |
