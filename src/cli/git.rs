@@ -24,7 +24,8 @@ pub(super) fn run(
     arguments: impl FnOnce(&mut Command) -> &mut Command,
 ) -> Result<Vec<u8>, GitError> {
     let mut git = Command::new("git");
-    // No program that the repository configures is run, and its index is not written.
+    // No program that the repository configures is run, but for what a partial clone fetches with, and its index is
+    // not written.
     git.args(["-c", "core.fsmonitor=false", "--no-optional-locks", "--literal-pathspecs", "-C"]).arg(folder);
     REPOSITORY.iter().for_each(|name| {
         git.env_remove(name);
