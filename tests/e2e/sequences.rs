@@ -77,9 +77,17 @@ impl Place for Real {
             Command::Destroy => &["destroy", "--yes"],
             Command::Rollback => &["rollback", "--yes"],
         };
-        let mut program = self.0.hostgw_command(arguments);
-        program.envs(fault.map(|fault| ("HOSTGW_FAULT", Self::fault(fault))));
-        let outcome = Outcome::of(&self.0, &arguments.join(" "), &mut program);
+        let fault = fault.map(|fault| ("HOSTGW_FAULT", Self::fault(fault)));
+        let run = |arguments: &[&str]| {
+            let mut program = self.0.hostgw_command(arguments);
+            program.envs(fault.clone());
+            Outcome::of(&self.0, &arguments.join(" "), &mut program)
+        };
+        let mut outcome = run(arguments);
+        // Many removals are asked for by their number; that is not what is tried here.
+        if let Some((_, number)) = outcome.stderr.clone().trim_end().rsplit_once("--allow-removals ") {
+            outcome = run(&[arguments, &["--allow-removals", number]].concat());
+        }
         // A rollback of what was undone by others has nothing to change, and still undoes it.
         let nothing = match command {
             Command::Rollback => "Nothing to do: no apply",
