@@ -1,0 +1,16 @@
+//! The files of `examples/ci`.
+
+use std::{fs, path::Path};
+
+use serde_json::Value;
+
+/// A file as it is.
+pub fn text(name: &str) -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/ci");
+    fs::read_to_string(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// A YAML file.
+pub fn example(name: &str) -> Value {
+    serde_yaml::from_str(&text(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
