@@ -5,7 +5,7 @@ use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::support::ci::{example, text};
+use crate::support::ci::{example, hooks, text};
 
 /// The value of a key that must be there.
 #[track_caller]
@@ -52,6 +52,19 @@ fn the_job_of_gitlab_runs_for_merge_requests() {
     assert_eq!(at(job, "/artifacts/when"), "always");
     let review = at(job, "/script/1").as_str().unwrap();
     assert!(review.contains(at(job, "/artifacts/paths/0").as_str().unwrap()), "{review}");
+}
+
+#[test]
+fn the_hook_is_the_one_that_the_configuration_of_pre_commit_names() {
+    let hooks = hooks();
+    let configuration = example("pre-commit-config.yaml");
+    assert_eq!(at(&configuration, "/repos/0/hooks/0/id"), at(&hooks, "/0/id"));
+    for key in ["/0/name", "/0/entry", "/0/language", "/0/files"] {
+        assert!(at(&hooks, key).is_string(), "{key}");
+    }
+    for key in ["/repos/0/repo", "/repos/0/rev"] {
+        assert!(at(&configuration, key).is_string(), "{key}");
+    }
 }
 
 #[test]

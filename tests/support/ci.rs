@@ -1,4 +1,4 @@
-//! The files of `examples/ci`.
+//! The files of `examples/ci`, and the hooks for pre-commit.
 
 use std::{fs, path::Path};
 
@@ -13,4 +13,9 @@ pub fn text(name: &str) -> String {
 /// A YAML file.
 pub fn example(name: &str) -> Value {
     serde_yaml::from_str(&text(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The hooks for pre-commit, which looks for them in the root of the repository.
+pub fn hooks() -> Value {
+    example("../../.pre-commit-hooks.yaml")
 }

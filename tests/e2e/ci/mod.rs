@@ -7,7 +7,10 @@ use serde_json::{Value, json};
 
 use self::jobs::Project;
 use super::{NODE_1, cluster, simulate::alone};
-use crate::support::namespace::each;
+use crate::support::{
+    ci::{hooks, text},
+    namespace::{Namespace, each},
+};
 
 /// A branch that git accepts and a careless script executes.
 const HOSTILE: &str = "x';touch${IFS}pwned1;'\"$(touch${IFS}pwned2)`touch${IFS}pwned3`\"&&{touch,pwned4}|$0";
@@ -208,5 +211,27 @@ fn a_review_runs_nothing_of_a_file() {
         assert!(comment.contains("solaris") && comment.chars().count() < 4_500, "{comment}");
         assert!(comment.ends_with("\n    … the log of the job tells the rest\n\n"), "{comment}");
         project.assert_nothing_injected();
+    });
+}
+
+/// The entry of the hook, with the files that its pattern takes, as pre-commit runs it.
+#[test]
+fn the_hook_of_pre_commit_validates_what_is_committed() {
+    each(|privilege| {
+        let node = Namespace::new(privilege);
+        let hook = &hooks()[0];
+        node.sh("mkdir envs bin; ln -s \"$HOSTGW\" bin/hostgw");
+        node.write("hostgw.yaml", &with("10.244.1.0/24"));
+        node.write("envs/hostgw.yml", &with("10.244.0.0/24"));
+        node.write("README.yaml", "no: configuration\n");
+        let (entry, pattern) = (hook["entry"].as_str().unwrap(), hook["files"].as_str().unwrap());
+        let run = |files: &str| {
+            let script = format!("PATH=$PWD/bin:$PATH; {files} | grep -E '{pattern}' | xargs {entry}");
+            node.try_sh(&script)
+        };
+        run("ls *.yaml").expect(0).says("hostgw.yaml is valid: 2 nodes");
+        let outcome = run("printf '%s\\n' hostgw.yaml envs/hostgw.yml not-hostgw.yaml hostgw.yaml.md");
+        outcome.expect(123).warns("--> envs/hostgw.yml:").warns("is invalid: 1 mistake");
+        assert_eq!(text("pre-commit-config.yaml").matches("hostgw-validate").count(), 1);
     });
 }
