@@ -2,6 +2,7 @@
 //! namespaces. `tests/run` installs what they need.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test that fails shall panic")]
 
+mod ci_examples;
 mod comparison;
 mod config_cases;
 mod diff_cases;

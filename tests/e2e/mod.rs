@@ -6,6 +6,7 @@
 
 mod changes;
 mod checks;
+mod ci;
 mod colour;
 mod confirm;
 mod conflict;

@@ -19,7 +19,7 @@ use crate::support::namespace::{Kept, Namespace, Privilege, Snapshots, each};
 /// cluster fills it.
 static ALONE: Mutex<()> = Mutex::new(());
 
-fn alone() -> MutexGuard<'static, ()> {
+pub(super) fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -1,6 +1,7 @@
 //! What the tests share.
 
 pub mod cases;
+pub mod ci;
 pub mod clusters;
 pub mod directory;
 pub mod model;

@@ -1,0 +1,86 @@
+//! The files of `examples/ci` hold what their services need of them, and grant no more than they must. That their
+//! commands work is for `e2e/ci`.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use serde_json::{Value, json};
+
+use crate::support::ci::{example, hooks, text};
+
+/// The value of a key that must be there.
+#[track_caller]
+fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
+    value.pointer(pointer).unwrap_or_else(|| panic!("no {pointer} in {value:#}"))
+}
+
+#[test]
+fn the_workflow_of_github_grants_no_more_than_it_must() {
+    let workflow = example("github-actions.yml");
+    let rights = json!({ "contents": "read", "pull-requests": "write" });
+    assert_eq!(at(&workflow, "/permissions"), &rights);
+    assert_eq!(workflow["on"].as_object().unwrap().keys().collect::<Vec<_>>(), ["pull_request"]);
+    let paths = at(&workflow, "/on/pull_request/paths").as_array().unwrap();
+    assert!(paths.contains(at(&workflow, "/env/HOSTGW_FILE")));
+    for name in ["HOSTGW_REPOSITORY", "HOSTGW_REV"] {
+        assert_eq!(workflow["env"][name], "", "{name} is the user's to fill in");
+    }
+    assert_eq!(at(&workflow, "/jobs/review/steps/0/with/fetch-depth"), 0, "the merge base");
+    assert_eq!(at(&workflow, "/jobs/review/steps/0/with/persist-credentials"), false);
+    for step in at(&workflow, "/jobs/review/steps").as_array().unwrap() {
+        let script = step["run"].as_str().unwrap_or_default();
+        assert!(
+            !script.contains("${{"),
+            "an expression in a script can be code of somebody else's: {script}"
+        );
+        let action = step["uses"].as_str().unwrap_or("actions/");
+        assert!(action.starts_with("actions/"), "{action} is a third party's");
+        let has_token = step["env"].to_string().contains("github.token");
+        assert!(!has_token || script.starts_with("ci/github-comment.sh "), "who needs the token? {script}");
+    }
+}
+
+#[test]
+fn the_job_of_gitlab_runs_for_merge_requests() {
+    let job = &example("gitlab-ci.yml")["hostgw"];
+    assert_eq!(at(job, "/rules/0/if"), "$CI_PIPELINE_SOURCE == \"merge_request_event\"");
+    assert!(at(job, "/rules/0/changes").as_array().unwrap().contains(at(job, "/variables/HOSTGW_FILE")));
+    assert_eq!(at(job, "/variables/GIT_DEPTH"), "0", "the merge base");
+    for name in ["HOSTGW_REPOSITORY", "HOSTGW_REV"] {
+        assert_eq!(job["variables"][name], "", "{name} is the user's to fill in");
+    }
+    assert_eq!(job["variables"].get("HOSTGW_TOKEN"), None, "a secret of the project's settings");
+    assert_eq!(at(job, "/artifacts/when"), "always");
+    let review = at(job, "/script/1").as_str().unwrap();
+    assert!(review.contains(at(job, "/artifacts/paths/0").as_str().unwrap()), "{review}");
+}
+
+#[test]
+fn the_hook_is_the_one_that_the_configuration_of_pre_commit_names() {
+    let hooks = hooks();
+    let configuration = example("pre-commit-config.yaml");
+    assert_eq!(at(&configuration, "/repos/0/hooks/0/id"), at(&hooks, "/0/id"));
+    for key in ["/0/name", "/0/entry", "/0/language", "/0/files"] {
+        assert!(at(&hooks, key).is_string(), "{key}");
+    }
+    for key in ["/repos/0/repo", "/repos/0/rev"] {
+        assert!(at(&configuration, key).is_string(), "{key}");
+    }
+}
+
+#[test]
+fn scripts_can_be_run_and_stop_at_mistakes() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/ci");
+    let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap());
+    let mut scripts: Vec<String> = entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
+    scripts.retain(|name| name.ends_with(".sh"));
+    assert_eq!(scripts.len(), 3, "{scripts:?}");
+    for name in scripts {
+        let mode = fs::metadata(folder.join(&name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o111, 0o111, "{name} cannot be run");
+        let script = text(&name);
+        assert!(
+            script.starts_with("#!/usr/bin/env bash\n") && script.contains("\nset -euo pipefail\n"),
+            "{name}"
+        );
+    }
+}

@@ -1,0 +1,237 @@
+//! The jobs of `examples/ci` review changes in repositories of the tests' own: what is posted, and that the comment of
+//! an earlier run is edited.
+
+mod jobs;
+
+use serde_json::{Value, json};
+
+use self::jobs::Project;
+use super::{NODE_1, cluster, simulate::alone};
+use crate::support::{
+    ci::{hooks, text},
+    namespace::{Namespace, each},
+};
+
+/// A branch that git accepts and a careless script executes.
+const HOSTILE: &str = "x';touch${IFS}pwned1;'\"$(touch${IFS}pwned2)`touch${IFS}pwned3`\"&&{touch,pwned4}|$0";
+
+/// The hidden marker, as `hostgw diff --markdown` writes it.
+const MARKER: &str = "<!-- hostgw:diff hostgw.yaml -->\n";
+
+/// The cluster in which node linux-2 has this pod CIDR.
+fn with(pod_cidr: &str) -> String {
+    cluster("", &[NODE_1, ("linux-2", pod_cidr, "172.30.0.12")])
+}
+
+fn body(comment: &Value) -> &str {
+    comment["body"].as_str().unwrap()
+}
+
+#[test]
+fn github_has_one_comment_which_is_edited() {
+    let _alone = alone();
+    each(|privilege| {
+        let project = Project::new(privilege, HOSTILE, &with("10.244.1.0/24"));
+        let others = json!([{ "id": 1, "user": { "login": "somebody" }, "body": MARKER }]);
+        project.node.write("comments.json", &others.to_string());
+
+        project.push(&with("10.244.7.0/24"));
+        project.github(false).expect(0);
+        let comments = project.comments();
+        assert_eq!(comments.len(), 2, "{comments:?}");
+        assert_eq!(body(&comments[0]), MARKER, "another's comment");
+        let first = body(&comments[1]);
+        assert!(first.starts_with(MARKER), "{first}");
+        assert!(
+            first.contains("\n- 10.244.1.0/24 via 10.244.1.1") && first.contains("\n+ 10.244.7.0/24"),
+            "{first}"
+        );
+        assert!(first.ends_with("\n#### Simulated\n\n    10 of 10 connections work\n"), "{first}");
+        assert!(!first.contains("rp_filter"), "a change of the other branch:\n{first}");
+        assert_eq!(project.file("summary"), first);
+
+        project.push(&with("10.244.8.0/24"));
+        project.github(false).expect(0);
+        let comments = project.comments();
+        assert_eq!((comments.len(), &comments[1]["id"]), (2, &json!(2)), "{comments:?}");
+        assert!(body(&comments[1]).contains("\n+ 10.244.8.0/24"), "{comments:?}");
+        assert!(!body(&comments[1]).contains("10.244.7.0/24"), "{comments:?}");
+
+        project.push(&with("10.244.0.0/24"));
+        project.github(false).expect(11).says("pod CIDR 10.244.0.0/24 of node linux-2 overlaps");
+        let comments = project.comments();
+        assert_eq!(comments.len(), 2, "{comments:?}");
+        let last = body(&comments[1]);
+        assert!(last.starts_with(&format!("{MARKER}### hostgw: the configuration is not valid\n")), "{last}");
+        assert!(last.contains("\n      --> hostgw.yaml:") && !last.contains("10.244.8.0/24"), "{last}");
+        assert_eq!(project.file("summary"), last);
+
+        let calls = project.file("calls");
+        let install =
+            "cargo install --locked --root TEMP/hostgw --git https://git.example/hostgw --rev 0123abc hostgw";
+        let temp = format!("{}/temp", project.node.folder().display());
+        assert!(calls.contains(&install.replace("TEMP", &temp)), "{calls}");
+        project.assert_nothing_injected();
+    });
+}
+
+#[test]
+fn a_fork_has_the_summary_of_the_run() {
+    let _alone = alone();
+    each(|privilege| {
+        let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
+        project.push(&with("10.244.7.0/24"));
+        project.github(true).expect(0);
+        assert!(project.file("summary").starts_with(MARKER));
+        assert!(!project.file("calls").contains("gh "), "{}", project.file("calls"));
+    });
+}
+
+#[test]
+fn gitlab_has_one_note_which_is_edited() {
+    let _alone = alone();
+    each(|privilege| {
+        let project = Project::new(privilege, HOSTILE, &with("10.244.1.0/24"));
+        let others: Vec<Value> =
+            (1..=100).map(|id| json!({ "id": id, "author": { "id": 5 }, "body": MARKER })).collect();
+        project.node.write("comments.json", &Value::from(others).to_string());
+        let token = [("HOSTGW_TOKEN", "the-token")];
+
+        project.push(&with("10.244.7.0/24"));
+        project.gitlab(&token).expect(0);
+        let notes = project.comments();
+        assert_eq!(notes.len(), 101);
+        let first = body(&notes[100]);
+        assert!(first.starts_with(MARKER) && first.contains("\n- 10.244.1.0/24 via 10.244.1.1"), "{first}");
+        assert!(first.ends_with("\n#### Simulated\n\n    10 of 10 connections work\n"), "{first}");
+        assert!(!first.contains("rp_filter"), "a change of the other branch:\n{first}");
+        assert_eq!(project.file("work/hostgw-comment.md"), first);
+
+        project.push(&with("10.244.0.0/24"));
+        project.gitlab(&token).expect(11);
+        let notes = project.comments();
+        assert_eq!((notes.len(), &notes[100]["id"]), (101, &json!(101)), "edited");
+        assert!(notes[..100].iter().all(|note| body(note) == MARKER), "another's note was edited");
+        assert!(body(&notes[100]).contains("pod CIDR 10.244.0.0/24 of node linux-2 overlaps"));
+
+        project.push(&with("10.244.7.0/24"));
+        let calls = project.file("calls").lines().count();
+        project.gitlab(&[("HOSTGW_SIMULATE", "no")]).expect(0);
+        let artifact = project.file("work/hostgw-comment.md");
+        assert!(artifact.starts_with(MARKER) && artifact.ends_with("\n_Not simulated._\n"), "{artifact}");
+        let calls: Vec<String> = project.file("calls").lines().skip(calls).map(ToOwned::to_owned).collect();
+        assert!(!calls.iter().any(|call| call.starts_with("curl")), "posted without a token: {calls:?}");
+        project.assert_nothing_injected();
+    });
+}
+
+/// What is to be filled in is asked for, not guessed.
+#[test]
+fn jobs_say_what_is_to_be_filled_in() {
+    each(|privilege| {
+        let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
+        project.gitlab(&[("HOSTGW_REV", "")]).expect(1).warns("HOSTGW_REV: is to be filled in");
+    });
+}
+
+#[test]
+fn a_comment_that_is_too_long_says_where_all_of_it_is() {
+    each(|privilege| {
+        let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
+        project.node.sh("mkdir work; cp -r origin/ci work/ci");
+        let long = format!("{MARKER}{}", "- removal\n".repeat(6_600));
+        project.node.write("work/comment.md", &long);
+        let environment = [
+            ("GH_TOKEN", "the-token"),
+            ("PULL_REQUEST", "7"),
+            ("GITHUB_REPOSITORY", "org/net"),
+            ("GITHUB_SERVER_URL", "https://github.example"),
+            ("GITHUB_RUN_ID", "11"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        project.run(&environment, "ci/github-comment.sh comment.md").expect(0);
+        let comments = project.comments();
+        let short = body(&comments[0]);
+        assert!(short.starts_with(MARKER) && short.len() < 1_000, "{short}");
+        assert!(short.contains("(https://github.example/org/net/actions/runs/11)"), "{short}");
+    });
+}
+
+/// What fails is told first, with the exit code of the first failure, and what could be found out all the same.
+#[test]
+fn a_review_tells_every_step_that_failed() {
+    let _alone = alone();
+    each(|privilege| {
+        let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
+        project.push(&with("10.244.7.0/24\n    gateway: 10.244.7.9"));
+        project.check_out();
+        let review = |target: &str, code: i32| {
+            let script = "ln -sf \"$HOSTGW\" ../bin/hostgw; ci/review.sh \"$TARGET\" hostgw.yaml comment.md";
+            let outcome = project.run(&[("TARGET".to_owned(), target.to_owned())], script).expect(code);
+            (outcome, project.file("work/comment.md"))
+        };
+        let (outcome, comment) = review("origin/main", 13);
+        outcome.says("connections work");
+        let title = "### hostgw: the cluster does not work when it is simulated\n\n    ✗ pod of linux-1";
+        assert!(comment.starts_with(&format!("{MARKER}{title}")), "{comment}");
+        assert!(
+            comment.contains("linux-1 sends to 10.244.7.9") && comment.contains("\n- 10.244.1.0/24"),
+            "{comment}"
+        );
+        for target in ["origin/nowhere", "--output=pwned"] {
+            let (_, comment) = review(target, 12);
+            let title = "### hostgw: the change cannot be compared with what stands\n\n    error: ";
+            assert!(comment.starts_with(&format!("{MARKER}{title}")), "{comment}");
+            assert!(comment.contains("### hostgw: the cluster does not work"), "{comment}");
+        }
+        project.run(&[], "ci/review.sh main hostgw.yaml").expect(64).warns("usage: review.sh");
+        project.assert_nothing_injected();
+    });
+}
+
+/// Whatever the file holds and is called, the comment says it and does nothing else.
+#[test]
+fn a_review_runs_nothing_of_a_file() {
+    each(|privilege| {
+        let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
+        let mistakes = "  - {name: '```', os: solaris, podCIDR: '</details> @org [x](y) $(touch pwned)'}\n";
+        project.push(&format!("{}{}", with("10.244.1.0/24"), mistakes.repeat(60)));
+        project.check_out();
+        let script =
+            "ln -sf \"$HOSTGW\" ../bin/hostgw; mv -- hostgw.yaml \"$FILE\"; ln -s /dev/full comment.md
+            ci/review.sh origin/main \"$FILE\" comment.md";
+        let file = "-`touch pwned`$(touch pwned) --><b>.yaml";
+        project.run(&[("FILE".to_owned(), file.to_owned())], script).expect(11);
+        let comment = project.file("work/comment.md");
+        let mut lines = comment.lines();
+        let marker = "<!-- hostgw:diff -_touch pwned_$(touch pwned) --__b_.yaml -->";
+        assert_eq!(lines.next(), Some(marker));
+        assert_eq!(lines.next(), Some("### hostgw: the configuration is not valid"));
+        assert!(lines.clone().all(|line| line.is_empty() || line.starts_with("    ")), "{comment}");
+        assert!(comment.contains("solaris") && comment.chars().count() < 4_500, "{comment}");
+        assert!(comment.ends_with("\n    … the log of the job tells the rest\n\n"), "{comment}");
+        project.assert_nothing_injected();
+    });
+}
+
+/// The entry of the hook, with the files that its pattern takes, as pre-commit runs it.
+#[test]
+fn the_hook_of_pre_commit_validates_what_is_committed() {
+    each(|privilege| {
+        let node = Namespace::new(privilege);
+        let hook = &hooks()[0];
+        node.sh("mkdir envs bin; ln -s \"$HOSTGW\" bin/hostgw");
+        node.write("hostgw.yaml", &with("10.244.1.0/24"));
+        node.write("envs/hostgw.yml", &with("10.244.0.0/24"));
+        node.write("README.yaml", "no: configuration\n");
+        let (entry, pattern) = (hook["entry"].as_str().unwrap(), hook["files"].as_str().unwrap());
+        let run = |files: &str| {
+            let script = format!("PATH=$PWD/bin:$PATH; {files} | grep -E '{pattern}' | xargs {entry}");
+            node.try_sh(&script)
+        };
+        run("ls *.yaml").expect(0).says("hostgw.yaml is valid: 2 nodes");
+        let outcome = run("printf '%s\\n' hostgw.yaml envs/hostgw.yml not-hostgw.yaml hostgw.yaml.md");
+        outcome.expect(123).warns("--> envs/hostgw.yml:").warns("is invalid: 1 mistake");
+        assert_eq!(text("pre-commit-config.yaml").matches("hostgw-validate").count(), 1);
+    });
+}
