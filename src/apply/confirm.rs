@@ -99,13 +99,8 @@ pub struct Outcome {
 }
 
 /// Waits until somebody decides on `pending`, the time is over, or `interrupt` is raised, which is a
-/// cancellation. Calls `tick` with the time that is left, several times a second.
-pub fn wait(
-    dir: &StateDir,
-    pending: &Pending,
-    interrupt: &Interrupt,
-    tick: &mut dyn FnMut(Duration),
-) -> Decision {
+/// cancellation.
+pub fn wait(dir: &StateDir, pending: &Pending, interrupt: &Interrupt) -> Decision {
     loop {
         match dir.decision(pending) {
             Ok(None) => {}
@@ -119,7 +114,6 @@ pub fn wait(
         } else if remaining.is_zero() {
             Decision::Expired
         } else {
-            tick(remaining);
             thread::sleep(remaining.min(LOOK));
             continue;
         };

@@ -12,7 +12,7 @@ use super::{
     session::state_dir,
     signals,
     supervisor::{Supervisor, waiting},
-    transaction::{described, time, what_is_left},
+    transaction::{described, rolled_back, time, what_is_left},
 };
 use crate::{
     apply::{self, Decision, Occasion, Outcome, Pending, Record, StateDir},
@@ -90,7 +90,7 @@ fn stand_in(
         return Ok(ended(dir, pending, occasion)?);
     };
     output.warn("the supervisor was killed: this command waits in its place");
-    let decision = apply::wait(dir, pending, &*signals::interrupt()?, &mut |_| {});
+    let decision = apply::wait(dir, pending, &*signals::interrupt()?);
     Ok(finish(dir, &record, *pending, decision))
 }
 
@@ -152,12 +152,6 @@ fn not_kept(outcome: &Outcome) -> Error {
             Decision::Cancelled | Decision::Confirmed => format!("{described} was cancelled"),
         },
     )
-}
-
-fn rolled_back(cause: &Error, output: &Output) -> Failure {
-    output.error(cause);
-    output.say("Rolled back, and verified: the node is as it was before.");
-    Failure::Said(cause.kind)
 }
 
 /// `hostgw confirm`

@@ -1,14 +1,12 @@
 //! `hostgw plan`
 
-use std::{fs, io, path::Path};
-
 use super::{
     Failure, Verdict,
     arguments::PlanOptions,
     diff,
     output::Output,
     saved_plan,
-    session::{Place, Session},
+    session::{Place, Session, text_of},
     transaction::time,
 };
 use crate::{
@@ -31,7 +29,10 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     }
     let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
     let mut session = match &options.state {
-        Some(file) => Session::of_snapshot(&options.target, read_snapshot(file)?, policy)?,
+        Some(file) => {
+            let (name, text) = text_of(file)?;
+            Session::of_snapshot(&options.target, Snapshot::parse(&name, &text)?, policy)?
+        }
         None => Session::live(&options.target, policy)?,
     };
     session.look()?;
@@ -60,18 +61,6 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
         return Err(Failure::Said(Kind::Conflict));
     }
     Ok(if options.detailed_exitcode && !session.prepared.plan.changes.is_empty() { 2 } else { 0 })
-}
-
-/// Reads what `hostgw snapshot` printed; `-` is standard input.
-fn read_snapshot(file: &Path) -> Result<Snapshot, Error> {
-    let text = if file.as_os_str() == "-" {
-        io::read_to_string(io::stdin().lock())
-    } else {
-        fs::read_to_string(file)
-    };
-    let name = if file.as_os_str() == "-" { "standard input".to_owned() } else { file.display().to_string() };
-    let text = text.map_err(|error| Error::new(Kind::Invalid, format!("cannot read {name}: {error}")))?;
-    Snapshot::parse(&name, &text)
 }
 
 /// Says that what stands now may not last.

@@ -3,11 +3,7 @@
 //! The file holds the configuration itself and the facts that the plan rests on. To apply it is to plan anew
 //! and to find the very same changes; a plan that would be another one now is stale.
 
-use std::{
-    fs,
-    io::{self, Write},
-    path::Path,
-};
+use std::{fs, io::Write, path::Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::{
     Failure, occasion,
     output::Output,
-    session::{Loaded, Session},
+    session::{Loaded, Session, text_of},
     transaction::{now, time},
 };
 use crate::{
@@ -63,15 +59,8 @@ pub(super) struct SavedPlan {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Configuration {
-    format: Language,
+    format: Format,
     text: String,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum Language {
-    Yaml,
-    Toml,
 }
 
 /// The head of a file, to tell a newer format from something else.
@@ -123,10 +112,7 @@ impl SavedPlan {
             changes: changes_of(report)?,
             facts,
             configuration: Configuration {
-                format: match document.format() {
-                    Format::Yaml => Language::Yaml,
-                    Format::Toml => Language::Toml,
-                },
+                format: document.format(),
                 text: String::from_utf8_lossy(document.bytes()).into_owned(),
             },
         })
@@ -169,10 +155,7 @@ impl SavedPlan {
     /// # Errors
     /// When it is something else, or was changed since.
     pub(super) fn read(path: &Path) -> Result<Self, Error> {
-        let is_stdin = path.as_os_str() == "-";
-        let name = if is_stdin { "standard input".to_owned() } else { path.display().to_string() };
-        let text = if is_stdin { io::read_to_string(io::stdin().lock()) } else { fs::read_to_string(path) };
-        let text = text.map_err(|error| Error::new(Kind::Invalid, format!("cannot read {name}: {error}")))?;
+        let (name, text) = text_of(path)?;
         let wrong = |why: String| {
             Error::new(Kind::Invalid, format!("{name} is not a saved plan: {why}"))
                 .with_hint("hostgw plan --out FILE writes one; a configuration is named with -f")
@@ -196,11 +179,7 @@ impl SavedPlan {
     /// When the configuration is not valid for this version, or the node is not in it.
     pub(super) fn session(&self) -> Result<Session, Failure> {
         let Configuration { format, text } = &self.configuration;
-        let format = match format {
-            Language::Yaml => Format::Yaml,
-            Language::Toml => Format::Toml,
-        };
-        let document = Document::new(self.file.clone(), text.clone(), format);
+        let document = Document::new(self.file.clone(), text.clone(), *format);
         let cluster = config::load(&document)?;
         let policy = if self.adopt { Policy::Adopt } else { Policy::Respect };
         Session::live_of(Loaded { document, cluster }, Some(&self.node), policy)

@@ -1,6 +1,7 @@
 //! From the command line's target to a plan for this node.
 
 use std::{
+    fs,
     io::{self, Read},
     path::{Path, PathBuf},
 };
@@ -49,6 +50,19 @@ fn standard_input() -> Result<Document, Failure> {
         .read_to_string(&mut text)
         .map_err(|error| Error::new(Kind::Invalid, format!("cannot read standard input: {error}")))?;
     Ok(Document::from_stdin(text))
+}
+
+/// The name and the text of a file that is no configuration; `-` is standard input.
+pub(super) fn text_of(file: &Path) -> Result<(String, String), Error> {
+    let (name, text) = if file.as_os_str() == "-" {
+        ("standard input".to_owned(), io::read_to_string(io::stdin().lock()))
+    } else {
+        (file.display().to_string(), fs::read_to_string(file))
+    };
+    match text {
+        Ok(text) => Ok((name, text)),
+        Err(error) => Err(Error::new(Kind::Invalid, format!("cannot read {name}: {error}"))),
+    }
 }
 
 /// Reads and checks a configuration.

@@ -180,7 +180,7 @@ fn supervise(socket: &mut UnixStream, lock: File) -> Result<(), Failure> {
         return Ok(());
     };
     let _ = lock.describe(&waiting(&pending));
-    let decision = apply::wait(&dir, &pending, &interrupt, &mut |_| {});
+    let decision = apply::wait(&dir, &pending, &interrupt);
     let outcome = finish(&dir, &record, pending, decision);
     let _ = serde_json::to_writer(socket, &outcome);
     Ok(())

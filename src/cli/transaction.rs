@@ -183,9 +183,7 @@ pub(super) fn report(failure: apply::Failure, output: &Output) -> Failure {
         apply::Failure::Untouched(error) => Failure::Error(error),
         apply::Failure::RolledBack { cause } => {
             let kind = if cause.kind == Kind::Interrupted { Kind::Interrupted } else { Kind::RolledBack };
-            output.error(&cause);
-            output.say("Rolled back, and verified: the node is as it was before.");
-            Failure::Said(kind)
+            rolled_back(&Error { kind, ..cause }, output)
         }
         apply::Failure::Incomplete(incomplete) => {
             if let Some(cause) = &incomplete.cause {
@@ -194,6 +192,13 @@ pub(super) fn report(failure: apply::Failure, output: &Output) -> Failure {
             Failure::Error(what_is_left(&incomplete))
         }
     }
+}
+
+/// What is said of an apply that was undone because of `cause`, whose kind decides the exit code.
+pub(super) fn rolled_back(cause: &Error, output: &Output) -> Failure {
+    output.error(cause);
+    output.say("Rolled back, and verified: the node is as it was before.");
+    Failure::Said(cause.kind)
 }
 
 /// A rollback that could not be finished: what is left, and the commands that would finish it.

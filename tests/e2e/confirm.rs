@@ -29,6 +29,16 @@ fn waiting(node: &Namespace, time: &str) -> Child {
     child
 }
 
+/// Waits until the apply waits or has ended. Returns whether it ended.
+fn ends_before_it_waits(node: &Namespace, child: &mut Child) -> bool {
+    let mut ended = false;
+    node.wait_until("the end, or the wait", || {
+        ended = child.try_wait().expect("our child").is_some();
+        ended || is_waiting(node)
+    });
+    ended
+}
+
 fn end(node: &Namespace, child: Child) -> Outcome {
     let output = child.wait_with_output().expect("our child");
     Outcome::from_output(node, "hostgw apply --yes --confirm", output)
@@ -420,11 +430,7 @@ fn without_a_supervisor_nothing_is_changed() {
             command
                 .args(["-c", &format!("ulimit -n {files}; exec \"$HOSTGW\" apply --yes --confirm {LONG}")]);
             let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sh");
-            let mut ended = false;
-            node.wait_until("the end, or the wait", || {
-                ended = child.try_wait().expect("our child").is_some();
-                ended || is_waiting(&node)
-            });
+            let ended = ends_before_it_waits(&node, &mut child);
             if !ended {
                 node.hostgw_ok(&["cancel"]);
                 end(&node, child).expect(8);
@@ -504,11 +510,7 @@ fn a_command_killed_in_the_middle_is_rolled_back_by_its_supervisor() {
             let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", LONG]);
             command.env("HOSTGW_FAULT", format!("kill:{number}")).stdout(Stdio::null()).stderr(Stdio::null());
             let mut child = command.spawn().expect("hostgw");
-            let mut ended = false;
-            node.wait_until("the end, or the wait", || {
-                ended = child.try_wait().expect("our child").is_some();
-                ended || is_waiting(&node)
-            });
+            let ended = ends_before_it_waits(&node, &mut child);
             if !ended {
                 node.hostgw_ok(&["cancel"]);
                 end(&node, child).expect(8);
@@ -568,11 +570,7 @@ fn a_supervisor_that_cannot_undo_says_so() {
             command.env("HOSTGW_FAULT_SUPERVISOR", format!("fail-from:{number}"));
             command.env("HOSTGW_FAULT_MARK", &mark).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut child = command.spawn().expect("hostgw");
-            let mut ended = false;
-            node.wait_until("the end, or the wait", || {
-                ended = child.try_wait().expect("our child").is_some();
-                ended || is_waiting(&node)
-            });
+            let ended = ends_before_it_waits(&node, &mut child);
             if !ended {
                 node.hostgw(&["cancel"]);
             }

@@ -9,7 +9,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{is_open, node};
+use super::{is_open, large_cluster, node};
 use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, each};
 
 /// So many that an apply takes its time.
@@ -23,12 +23,7 @@ fn large(privilege: Privilege) -> (Namespace, String) {
              nft add table ip hostgw
              echo 1 >/proc/sys/net/ipv4/conf/lan0/forwarding
              echo 0 >/proc/sys/net/ipv4/conf/all/accept_redirects");
-    let mut text = String::from("clusterPrefix: 10.64.0.0/10\negressInterface: eth0\nnodes:\n");
-    for i in 0..NODES {
-        let cidr = format!("10.{}.{}.0/24", 64 + i / 256, i % 256);
-        text.push_str(&format!("  - {{ name: linux-{i}, os: linux, podCIDR: {cidr} }}\n"));
-    }
-    node.write("hostgw.yaml", &text);
+    node.write("hostgw.yaml", &large_cluster(NODES));
     let before = node.witness();
     (node, before)
 }

@@ -9,7 +9,7 @@ use std::{
 
 use proptest::prelude::Rng;
 
-use super::{is_open, live, node};
+use super::{is_open, large_cluster, live, node};
 use crate::support::{
     namespace::{Namespace, Privilege, is_root},
     random::{asked_seed, new_seed, random},
@@ -26,12 +26,7 @@ fn large() -> Namespace {
              ip route add 10.64.5.0/24 via 172.30.0.1 dev eth0 proto 87
              echo 1 >/proc/sys/net/ipv4/conf/lan0/forwarding
              echo 0 >/proc/sys/net/ipv4/conf/all/accept_redirects");
-    let mut text = String::from("clusterPrefix: 10.64.0.0/10\negressInterface: eth0\nnodes:\n");
-    for i in 0..NODES {
-        let cidr = format!("10.{}.{}.0/24", 64 + i / 256, i % 256);
-        text.push_str(&format!("  - {{ name: linux-{i}, os: linux, podCIDR: {cidr} }}\n"));
-    }
-    node.write("hostgw.yaml", &text);
+    node.write("hostgw.yaml", &large_cluster(NODES));
     node
 }
 

@@ -76,6 +76,16 @@ fn cluster(head: &str, nodes: &[(&str, &str, &str)]) -> String {
     text
 }
 
+/// A configuration of so many Linux nodes, linux-0 and so on.
+fn large_cluster(nodes: usize) -> String {
+    let mut text = String::from("clusterPrefix: 10.64.0.0/10\negressInterface: eth0\nnodes:\n");
+    for i in 0..nodes {
+        let cidr = format!("10.{}.{}.0/24", 64 + i / 256, i % 256);
+        text.push_str(&format!("  - {{ name: linux-{i}, os: linux, podCIDR: {cidr} }}\n"));
+    }
+    text
+}
+
 /// The two Linux nodes that most scenarios need.
 const NODE_1: (&str, &str, &str) = ("linux-1", "10.244.0.0/24", "172.30.0.11");
 const NODE_2: (&str, &str, &str) = ("linux-2", "10.244.1.0/24", "172.30.0.12");
