@@ -35,12 +35,7 @@ impl File {
 
     fn source(&self, path: &ConfigPath) -> Option<Source> {
         let position = self.positions.of(path)?;
-        Some(Source {
-            path: path.to_string(),
-            file: self.document.name().to_owned(),
-            line: position.line,
-            column: position.column,
-        })
+        Some(Source::new(path, self.document.name(), position.line, position.column))
     }
 }
 

@@ -55,14 +55,9 @@ fn every_example_gives_its_plan() {
         let (desired, plan) = fresh_plan(&cluster, index);
         let explain = |change: &_| plan::explain(Some(&cluster), &desired, &Saved::default(), None, change);
         let positions = document(name).positions();
-        let locate = |path: &ConfigPath| {
+        let locate = |_, path: &ConfigPath| {
             let position = positions.of(path)?;
-            Some(Source {
-                path: path.to_string(),
-                file: name.clone(),
-                line: position.line,
-                column: position.column,
-            })
+            Some(Source::new(path, name, position.line, position.column))
         };
         let report = Report::new(&plan, explain, locate);
         let text = render::text(&report, &Palette::new(false));

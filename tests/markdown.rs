@@ -169,7 +169,7 @@ fn report(old: Option<(&str, &Cluster)>, new: (&str, &Cluster)) -> ComparisonRep
 }
 
 fn source(file: &str, path: &ConfigPath) -> Source {
-    Source { path: path.to_string(), file: file.to_owned(), line: 7, column: 1 }
+    Source::new(path, file, 7, 1)
 }
 
 /// The three numbers of a line such as `1 to add, 2 to change, 3 to remove`, and the one before them.
@@ -268,7 +268,7 @@ proptest! {
         let observed = hostile_state(standing, &names);
         let plan = plan::plan(&desired.state, &observed, Policy::Respect);
         let explain = |change: &_| plan::explain(Some(&cluster), &desired, &Saved::default(), None, change);
-        let mut report = Report::new(&plan, explain, |path| Some(source(&file, path)));
+        let mut report = Report::new(&plan, explain, |_, path| Some(source(&file, path)));
         report.node = Some(cluster.nodes[index].name.clone());
         report.warnings = vec![value.clone()];
         let markdown = plan_markdown(&report);

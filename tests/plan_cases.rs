@@ -1,5 +1,5 @@
 //! Folders of cases: `tests/cases/plan/NAME/` holds `config.yaml`, `observed.json` and the expected
-//! `plan.txt` and `plan.md`. A new folder is a new test.
+//! `plan.txt` and `plan.md`; with `applied.yaml`, that is what apply 3 was made from. A new folder is a new test.
 
 use std::{
     fs,
@@ -8,7 +8,8 @@ use std::{
 
 use hostgw::{
     config::{self, Document},
-    plan::{self, Observed, Policy, Problem, Saved, Scope},
+    model::Cluster,
+    plan::{self, Observed, Policy, Problem, Saved, Scope, compare::Side},
     render::{self, Palette, Report, Source},
     state::State,
 };
@@ -51,16 +52,22 @@ pub fn folders() -> Vec<PathBuf> {
     folders
 }
 
+fn loaded(name: &str, text: String) -> (Document, Cluster) {
+    let document = Document::new(name, text, config::Format::Yaml);
+    match config::load(&document) {
+        Ok(cluster) => (document, cluster),
+        Err(invalid) => panic!("{}", invalid.render(false)),
+    }
+}
+
 /// A plan, and what would make it fail.
 fn planned(folder: &Path) -> Option<(Report, Vec<Problem>)> {
     let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
-    let document = Document::new("config.yaml", read("config.yaml"), config::Format::Yaml);
+    let (document, cluster) = loaded("config.yaml", read("config.yaml"));
+    let applied = fs::read_to_string(folder.join("applied.yaml")).ok();
+    let applied = applied.map(|text| loaded("applied.yaml", text));
     let case: Case = serde_json::from_str(&read("observed.json"))
         .unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-    let cluster = match config::load(&document) {
-        Ok(cluster) => cluster,
-        Err(invalid) => panic!("{}: {}", folder.display(), invalid.render(false)),
-    };
     let (index, _) = cluster.node(&case.node).expect("the node of the case");
     let desired = plan::desired(&cluster, index, &case.saved).ok()?;
     let mut observed = case.observed;
@@ -69,18 +76,19 @@ fn planned(folder: &Path) -> Option<(Report, Vec<Problem>)> {
     observed.state.routes.retain(|route| route.is_owned() || scope.wants(&route.key()));
     let policy = if case.adopt { Policy::Adopt } else { Policy::Respect };
     let plan = plan::plan(&desired.state, &observed.state, policy);
-    let positions = document.positions();
-    let locate = |path: &hostgw::model::ConfigPath| {
-        let position = positions.of(path)?;
-        Some(Source {
-            path: path.to_string(),
-            file: "config.yaml".to_owned(),
-            line: position.line,
-            column: position.column,
-        })
+    let locate = |side, path: &hostgw::model::ConfigPath| {
+        let (document, apply) = match side {
+            Side::New => (&document, None),
+            Side::Old => (&applied.as_ref()?.0, Some(3)),
+        };
+        let position = document.positions().of(path)?;
+        Some(Source { apply, ..Source::new(path, document.name(), position.line, position.column) })
     };
-    let explain =
-        |change: &_| plan::explain(Some(&cluster), &desired, &case.saved, case.last_applied.as_ref(), change);
+    let last = case.last_applied.as_ref().map(|state| plan::Last {
+        state,
+        former: applied.as_ref().map(|(_, former)| plan::Former::new(former, &cluster)),
+    });
+    let explain = |change: &_| plan::explain(Some(&cluster), &desired, &case.saved, last.as_ref(), change);
     let mut report = Report::new(&plan, explain, locate);
     report.node = Some(case.node);
     report.file = Some("config.yaml".to_owned());

@@ -123,6 +123,7 @@ fn run_checked(
     let occasion = Occasion::new(command, 0);
     let request = Request {
         occasion: &occasion,
+        configuration: None,
         desired: &desired.state,
         scope: &scope,
         plan: &plan,

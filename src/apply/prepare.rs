@@ -47,6 +47,7 @@ impl Prepared {
     pub const fn request<'a>(&'a self, occasion: &'a Occasion) -> Request<'a> {
         Request {
             occasion,
+            configuration: None,
             desired: &self.desired.state,
             scope: &self.scope,
             plan: &self.plan,

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Decision, Entry, Lock, Occasion, Outcome, Pending, Record, disk, journal::FORMAT};
 use crate::{
+    config::Kept,
     error::{Error, Kind},
     plan::Saved,
     state::State,
@@ -67,6 +68,9 @@ pub struct LastApplied {
     pub occasion: Occasion,
     /// The desired state.
     pub state: State,
+    /// The configuration it was made from: what has left it since has its line in here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub configuration: Option<Kept>,
 }
 
 /// What every file is wrapped in.

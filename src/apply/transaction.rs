@@ -3,6 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
+    config::{Document, Kept},
     error::{Error, Kind},
     plan::{
         self, Change, Desired, Plan, Policy, RouteChange, Saved, SavedValue, Scope, SysctlChange, Touched,
@@ -21,6 +22,8 @@ use super::{
 pub struct Request<'a> {
     /// What it is made for.
     pub occasion: &'a Occasion,
+    /// The configuration it is made from, to be kept with what is applied.
+    pub configuration: Option<&'a Document>,
     /// The state to bring about; verified when the plan is committed.
     pub desired: &'a State,
     /// What has to be seen to verify it.
@@ -158,6 +161,7 @@ fn last_applied(request: &Request, record: &Record) -> LastApplied {
             // What was given back is not hostgw's any more.
             Command::Destroy => State::default(),
         },
+        configuration: request.configuration.map(Kept::from),
     }
 }
 

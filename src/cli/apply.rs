@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     apply::{self, Command, Occasion, Prepared, StateDir},
+    config::Document,
     error::{Error, Kind},
     kernel::LiveNode,
     model::Check,
@@ -107,6 +108,10 @@ impl Aim for Application {
             None => occasion::of_apply(&self.session.loaded.document, self.session.node_name()),
         }
     }
+
+    fn configuration(&self) -> Option<&Document> {
+        Some(&self.session.loaded.document)
+    }
 }
 
 impl Application {
@@ -183,7 +188,7 @@ impl Aim for Removal {
     fn report(&self) -> Report {
         let Prepared { desired, plan, .. } = &self.prepared;
         let explain = |change: &_| plan::explain(None, desired, &self.saved, None, change);
-        let mut report = Report::new(plan, explain, |_| None);
+        let mut report = Report::new(plan, explain, |_, _| None);
         if !self.has_record && !plan.is_empty() {
             report.warnings.push(
                 "no apply is on record here: what the sysctls were before hostgw is not known, and they stay"

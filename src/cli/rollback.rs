@@ -125,8 +125,8 @@ fn newest(dir: &StateDir) -> Result<Option<(Record, bool)>, Error> {
 }
 
 fn told(back: &Plan) -> Report {
-    let before = |_: &_| Reason { text: String::new(), origin: None, drift: false };
-    let mut report = Report::new(back, before, |_| None);
+    let before = |_: &_| Reason { text: String::new(), places: Vec::new(), drift: false };
+    let mut report = Report::new(back, before, |_, _| None);
     for change in &mut report.changes {
         match change.action {
             Action::Add => "it was there before",

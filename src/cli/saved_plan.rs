@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     apply::{Command, Commit, Occasion},
-    config::{self, Document, Format},
+    config::{self, Kept},
     error::{Error, Kind},
     hex::hex,
     plan::{Facts, Policy},
@@ -53,14 +53,7 @@ pub(super) struct SavedPlan {
     /// The changes, as `plan --json` has them.
     changes: Value,
     facts: Facts,
-    configuration: Configuration,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Configuration {
-    format: Format,
-    text: String,
+    configuration: Kept,
 }
 
 /// The head of a file, to tell a newer format from something else.
@@ -111,10 +104,7 @@ impl SavedPlan {
             fingerprint: fingerprint(&facts)?,
             changes: changes_of(report)?,
             facts,
-            configuration: Configuration {
-                format: document.format(),
-                text: String::from_utf8_lossy(document.bytes()).into_owned(),
-            },
+            configuration: Kept::from(document),
         })
     }
 
@@ -178,8 +168,7 @@ impl SavedPlan {
     /// # Errors
     /// When the configuration is not valid for this version, or the node is not in it.
     pub(super) fn session(&self) -> Result<Session, Failure> {
-        let Configuration { format, text } = &self.configuration;
-        let document = Document::new(self.file.clone(), text.clone(), *format);
+        let document = self.configuration.document(self.file.clone());
         let cluster = config::load(&document)?;
         let policy = if self.adopt { Policy::Adopt } else { Policy::Respect };
         Session::live_of(Loaded { document, cluster }, Some(&self.node), policy)

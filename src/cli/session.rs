@@ -9,11 +9,11 @@ use std::{
 use super::{Failure, arguments::Target};
 use crate::{
     apply::{self, LastApplied, Observe, Prepared, Snapshot, StateDir},
-    config::{self, Document, Positions},
+    config::{self, Document, Kept, Positions},
     error::{Error, Kind},
     kernel::{self, LiveNode},
     model::{Cluster, ConfigPath},
-    plan::{self, Plan, Policy, Problem, Saved},
+    plan::{self, Plan, Policy, Problem, Saved, compare::Side},
     render::{Report, Source},
     state::{Host, Subject, Unknown},
 };
@@ -161,20 +161,36 @@ impl Session {
     /// The plan with everything that is told about it.
     pub(super) fn report(&self) -> Report {
         let locator = Locator::new(&self.loaded.document);
-        let last = self
-            .last
-            .as_ref()
-            .filter(|last| last.occasion.node.as_deref() == Some(self.node_name()))
-            .map(|last| &last.state);
+        let last = self.last.as_ref().filter(|last| last.occasion.node.as_deref() == Some(self.node_name()));
         let cluster = &self.loaded.cluster;
         let Prepared { desired, observed, plan, .. } = &self.prepared;
-        let explain = |change: &_| plan::explain(Some(cluster), desired, &self.saved, last, change);
-        let mut report = Report::new(plan, explain, |path| locator.source(path));
+        let former = last.filter(|_| !plan.changes.is_empty()).and_then(|last| self.former(last));
+        let known = last.map(|last| plan::Last {
+            state: &last.state,
+            former: former.as_ref().map(|former| plan::Former::new(&former.cluster, cluster)),
+        });
+        let former_places = former.as_ref().map(|former| Locator::new(&former.document));
+        let explain = |change: &_| plan::explain(Some(cluster), desired, &self.saved, known.as_ref(), change);
+        let mut report = Report::new(plan, explain, |side, path| match side {
+            Side::New => locator.source(path),
+            Side::Old => {
+                let source = former_places.as_ref()?.source(path)?;
+                Some(Source { apply: last.map(|last| last.id), ..source })
+            }
+        });
         report.node = Some(self.node_name().to_owned());
         report.file = Some(self.loaded.document.name().to_owned());
         report.warnings = plan::check::warnings(cluster, self.index, desired, observed);
         report.warnings.extend(plan::check::irrevocable(plan));
         report
+    }
+
+    /// The configuration that was applied last, where it is another one and this version still takes it.
+    fn former(&self, last: &LastApplied) -> Option<Loaded> {
+        let kept = last.configuration.as_ref().filter(|kept| **kept != Kept::from(&self.loaded.document))?;
+        let document = kept.document(last.occasion.file.as_deref().unwrap_or_default());
+        let cluster = config::load(&document).ok()?;
+        Some(Loaded { document, cluster })
     }
 
     /// What in the configuration does not fit this node, as one error.
@@ -277,11 +293,6 @@ impl<'a> Locator<'a> {
 
     pub(super) fn source(&self, path: &ConfigPath) -> Option<Source> {
         let position = self.positions.get_or_init(|| self.document.positions()).of(path)?;
-        Some(Source {
-            path: path.to_string(),
-            file: self.document.name().to_owned(),
-            line: position.line,
-            column: position.column,
-        })
+        Some(Source::new(path, self.document.name(), position.line, position.column))
     }
 }

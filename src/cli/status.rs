@@ -195,8 +195,8 @@ fn gather() -> Result<Status, Error> {
 fn drift(last: &State, observed: &State) -> Report {
     let drift = plan::plan(last, observed, Policy::Respect);
     let changed =
-        |_: &_| Reason { text: "changed since the last apply".to_owned(), origin: None, drift: true };
-    Report::new(&drift, changed, |_| None)
+        |_: &_| Reason { text: "changed since the last apply".to_owned(), places: Vec::new(), drift: true };
+    Report::new(&drift, changed, |_, _| None)
 }
 
 fn owned(observed: &State) -> Owned {

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     apply::{self, Command, Counted, Decision, Occasion, Prepared, Request, StateDir},
+    config::Document,
     error::{Error, Kind},
     kernel::LiveNode,
     model::Check,
@@ -40,6 +41,10 @@ pub(super) trait Aim {
     fn question(&self) -> String;
     /// What the history shall tell.
     fn occasion(&self) -> Occasion;
+    /// What is applied, to be kept.
+    fn configuration(&self) -> Option<&Document> {
+        None
+    }
 }
 
 /// A plan that was committed.
@@ -97,7 +102,12 @@ pub(super) fn carry_out(
         show(aim)?;
     }
     let interrupt = signals::interrupt()?;
-    let request = Request { hold, checks: &counted, ..aim.prepared().request(&occasion) };
+    let request = Request {
+        hold,
+        checks: &counted,
+        configuration: aim.configuration(),
+        ..aim.prepared().request(&occasion)
+    };
     let totals = request.plan.totals();
     let mut supervisor = hold.map(|_| Supervisor::start(aim.dir(), &lock)).transpose()?;
     let pending = match apply::run(&mut LiveNode, aim.dir(), &request, &interrupt) {

@@ -64,6 +64,30 @@ pub struct Document {
     format: Format,
 }
 
+/// The text of a configuration as it is kept in files of hostgw's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kept {
+    /// The language.
+    pub format: Format,
+    /// As it was read, with its byte order mark.
+    pub text: String,
+}
+
+impl Kept {
+    /// The configuration, under `name`.
+    #[must_use]
+    pub fn document(&self, name: impl Into<String>) -> Document {
+        Document::new(name, self.text.clone(), self.format)
+    }
+}
+
+impl From<&Document> for Kept {
+    fn from(document: &Document) -> Self {
+        Self { format: document.format, text: document.whole.to_string() }
+    }
+}
+
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 impl Document {

@@ -26,7 +26,7 @@ mod yaml;
 
 use std::collections::HashSet;
 
-pub use document::{Document, FILE_NAMES, Format, ReadError, find_in};
+pub use document::{Document, FILE_NAMES, Format, Kept, ReadError, find_in};
 pub use mistake::{Invalid, Mistake, Related};
 pub use schema::{schema, schema_text};
 pub use source::Position;

@@ -5,15 +5,36 @@ use crate::{
     state::{Route, State, SysctlKey},
 };
 
-use super::{Change, Desired, RouteChange, Saved, SavedValue, SysctlChange};
+use super::{
+    Action, Change, Desired, Former, NatChange, RouteChange, Saved, SavedValue, SysctlChange,
+    compare::{Side, Told},
+};
+
+/// What the last apply put in force, as far as it is known.
+pub struct Last<'a> {
+    /// The desired state it was made of.
+    pub state: &'a State,
+    /// The configuration it was made from, beside the one that is planned now; none where they are the same, or
+    /// where it is not known.
+    pub former: Option<Former<'a>>,
+}
+
+impl<'a> Last<'a> {
+    /// What is known where the configuration is not.
+    #[must_use]
+    pub const fn of_state(state: &'a State) -> Self {
+        Self { state, former: None }
+    }
+}
 
 /// Why a change is planned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
     /// In words, a fragment: "pods of node linux-2".
     pub text: String,
-    /// The place in the configuration that asks for it; none for what the configuration no longer has.
-    pub origin: Option<ConfigPath>,
+    /// Where it stands in the configuration, or in the one that was applied last; the best place first: a value
+    /// that a file does not mention stands nowhere in it.
+    pub places: Vec<(Side, ConfigPath)>,
     /// The configuration has asked for this since the last apply: it is the kernel that was changed.
     pub drift: bool,
 }
@@ -40,14 +61,13 @@ pub(super) fn rewritten_after(switch: &SysctlKey) -> String {
     format!("written again after {switch}, which rewrites it")
 }
 
-/// Says why `change` is part of the plan for `desired`. `last` is what the last apply put in force, as far
-/// as it is known.
+/// Says why `change` is part of the plan for `desired`.
 #[must_use]
 pub fn explain(
     cluster: Option<&Cluster>,
     desired: &Desired,
     saved: &Saved,
-    last: Option<&State>,
+    last: Option<&Last<'_>>,
     change: &Change,
 ) -> Reason {
     match change {
@@ -58,17 +78,32 @@ pub fn explain(
                 (None, Some(_)) => "nothing is masqueraded in this family".to_owned(),
                 (None, None) => "owned by hostgw".to_owned(),
             },
-            origin: cluster.filter(|_| nat.after.is_some()).map(|_| ConfigPath::root().key("nat")),
-            drift: last.is_some_and(|last| last.nat.get(nat.family) == nat.after.as_ref()),
+            places: cluster.map(|cluster| nat_path(cluster, nat)).into_iter().map(now).collect(),
+            drift: last.is_some_and(|last| last.state.nat.get(nat.family) == nat.after.as_ref()),
         },
         Change::Sysctl(sysctl) => explain_sysctl(cluster, saved, last, sysctl),
+    }
+}
+
+/// A place in the configuration that is planned.
+const fn now(path: ConfigPath) -> (Side, ConfigPath) {
+    (Side::New, path)
+}
+
+/// What in the configuration asks for a table, or for none.
+fn nat_path(cluster: &Cluster, change: &NatChange) -> ConfigPath {
+    let root = ConfigPath::root();
+    match &change.after {
+        Some(_) => root.key("nat"),
+        None if !cluster.nat.masquerade => root.key("nat").key("masquerade"),
+        None => root.key("clusterPrefix"),
     }
 }
 
 fn explain_route(
     cluster: Option<&Cluster>,
     desired: &Desired,
-    last: Option<&State>,
+    last: Option<&Last<'_>>,
     change: &RouteChange,
 ) -> Reason {
     let key = &change.key;
@@ -78,7 +113,7 @@ fn explain_route(
             state.routes[from..].iter().take_while(|route| route.key() == *key).collect();
         standing == change.after.iter().filter(|route| route.is_owned()).collect::<Vec<_>>()
     };
-    let drift = last.is_some_and(wanted);
+    let drift = last.is_some_and(|last| wanted(last.state));
     let origin = cluster.and_then(|cluster| desired.route_origin(cluster, key));
     let adopts = change.before.iter().any(|route| !route.is_owned());
     let purpose = match (cluster, desired.node_of(key), &origin) {
@@ -87,36 +122,47 @@ fn explain_route(
         (Some(_), None, None) => "owned by hostgw, not in the file".to_owned(),
         (None, ..) => "owned by hostgw".to_owned(),
     };
-    let text = if adopts { format!("takes over a foreign route: {purpose}") } else { purpose };
-    Reason { text, origin, drift }
+    let former = last.and_then(|last| last.former.as_ref()).filter(|_| !drift);
+    let action = if change.after.is_empty() { Action::Remove } else { Action::Change };
+    let told = former.and_then(|former| former.route(key, action));
+    let Told { text, places } =
+        told.unwrap_or_else(|| Told { text: purpose, places: origin.into_iter().map(now).collect() });
+    let text = if adopts { format!("takes over a foreign route: {text}") } else { text };
+    Reason { text, places, drift }
 }
 
 fn explain_sysctl(
     cluster: Option<&Cluster>,
     saved: &Saved,
-    last: Option<&State>,
+    last: Option<&Last<'_>>,
     change: &SysctlChange,
 ) -> Reason {
     let configured = |cluster: &&Cluster| cluster.sysctls.iter().any(|(key, _)| *key == change.key);
-    let drift = last.is_some_and(|last| last.sysctls.get(&change.key) == Some(&change.after));
+    let drift = last.is_some_and(|last| last.state.sysctls.get(&change.key) == Some(&change.after));
     let configured = cluster.as_ref().is_some_and(configured);
     let origin = ConfigPath::root().key("sysctls").key(change.key.as_str());
     if let Some(switch) = &change.rewritten_by {
         let text = rewritten_after(switch);
-        return Reason { text, origin: configured.then_some(origin), drift: false };
+        return Reason {
+            text,
+            places: configured.then_some(now(origin)).into_iter().collect(),
+            drift: false,
+        };
     }
     if configured {
-        return Reason { text: SYSCTLS.to_owned(), origin: Some(origin), drift };
+        return Reason { text: SYSCTLS.to_owned(), places: vec![now(origin)], drift };
     }
     let switches = [SysctlKey::ipv4_forwarding(), SysctlKey::ipv6_forwarding()];
     if cluster.is_some() && switches.contains(&change.key) && change.after != "0" {
         let origin = ConfigPath::root().key("clusterPrefix");
-        return Reason { text: FORWARDS.to_owned(), origin: Some(origin), drift };
+        return Reason { text: FORWARDS.to_owned(), places: vec![now(origin)], drift };
     }
     let text = match saved.0.get(&change.key) {
         Some(SavedValue { value, .. }) if *value == change.after => "as it was before hostgw".to_owned(),
         Some(SavedValue { with: Some(switch), .. }) => format!("as {switch} makes it"),
         _ => "as it was".to_owned(),
     };
-    Reason { text, origin: None, drift: false }
+    let former = last.and_then(|last| last.former.as_ref()).filter(|_| cluster.is_some());
+    let places = former.map(|former| former.sysctl(&change.key)).into_iter().collect();
+    Reason { text, places, drift: false }
 }

@@ -16,13 +16,13 @@ mod switch;
 mod way;
 
 pub use check::{Problem, check};
-pub use compare::{Comparison, ComparisonTotals, compare};
+pub use compare::{Comparison, ComparisonTotals, Former, compare};
 pub use desired::{Desired, NotLinux, Saved, SavedValue, desired};
 pub use diff::{
     Action, Change, Conflict, NatChange, Plan, Policy, RouteChange, Step, SysctlChange, Totals, plan,
     removed_routes,
 };
-pub use explain::{Reason, explain};
+pub use explain::{Last, Reason, explain};
 pub use facts::Facts;
 pub use identify::{identify, node_named};
 pub use scope::{Observed, Scope};

@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use crate::{
     model::ConfigPath,
-    plan::{Action, Change, Conflict, Plan, Reason, Totals},
+    plan::{Action, Change, Conflict, Plan, Reason, Totals, compare::Side},
     state::{NatObject, Route, Unknown},
 };
 
@@ -110,7 +110,7 @@ pub struct ReasonEntry {
     pub text: String,
     /// The configuration did not change since the last apply: the kernel did.
     pub drift: bool,
-    /// The place in the configuration that asks for it.
+    /// The place in the configuration that asks for it; for what is removed, in the one that asked for it last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
 }
@@ -127,6 +127,17 @@ pub struct Source {
     pub line: usize,
     /// From 1, in characters.
     pub column: usize,
+    /// The apply whose configuration it is, by its number in the history; none for the file as it is now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub apply: Option<u64>,
+}
+
+impl Source {
+    /// The place of `path` in `file` as it is now.
+    #[must_use]
+    pub fn new(path: &ConfigPath, file: &str, line: usize, column: usize) -> Self {
+        Self { path: path.to_string(), file: file.to_owned(), line, column, apply: None }
+    }
 }
 
 /// Something that stands in the way.
@@ -146,17 +157,17 @@ pub struct ConflictEntry {
 
 impl Report {
     /// Resolves `plan`. `explain` gives the reason of a change, `locate` the place of a part of the
-    /// configuration.
+    /// configuration, or of the one that was applied last.
     #[must_use]
     pub fn new(
         plan: &Plan,
         explain: impl Fn(&Change) -> Reason,
-        locate: impl Fn(&ConfigPath) -> Option<Source>,
+        locate: impl Fn(Side, &ConfigPath) -> Option<Source>,
     ) -> Self {
         let entries = plan.changes.iter().flat_map(|change| {
-            let Reason { text, origin, drift } = explain(change);
-            let source = origin.as_ref().and_then(&locate);
-            let is_nat = matches!(change, Change::Nat(_)) && origin.is_some();
+            let Reason { text, places, drift } = explain(change);
+            let source = places.iter().find_map(|(side, path)| locate(*side, path));
+            let is_nat = matches!(change, Change::Nat(_)) && !places.is_empty();
             entries(change, &ReasonEntry { drift, ..ReasonEntry::new(text, source, is_nat) })
         });
         Self {

@@ -295,7 +295,10 @@ pub(super) fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec
 pub(super) fn reason(reason: &ReasonEntry) -> String {
     let text = if reason.drift { format!("drift: {}", reason.text) } else { reason.text.clone() };
     match &reason.source {
-        Some(Source { file, line, .. }) => printable(&format!("{text}, {file}:{line}")),
+        Some(Source { file, line, apply: None, .. }) => printable(&format!("{text}, {file}:{line}")),
+        Some(Source { file, line, apply: Some(id), .. }) => {
+            printable(&format!("{text}, {file}:{line} of apply {id}"))
+        }
         None => printable(&text),
     }
 }

@@ -92,6 +92,7 @@ fn sees_drift(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option<
     let found = drifted.plan.changes.iter().find(|change| is_missed(change));
     let called_drift = found.is_some_and(|change| {
         let saved = plan::Saved::default();
+        let last = last.as_ref().map(plan::Last::of_state);
         plan::explain(Some(cluster), &drifted.desired, &saved, last.as_ref(), change).drift
     });
     apply_node(cluster, index, dir)?;

@@ -14,6 +14,7 @@
 
 mod blocks;
 mod cause;
+mod former;
 mod nat;
 mod pair;
 mod routes;
@@ -25,6 +26,7 @@ use std::collections::{HashMap, HashSet};
 use ipnet::IpNet;
 
 pub use cause::{Cause, Class, Key, Purpose, Side, Told};
+pub use former::Former;
 
 use crate::{
     model::Cluster,

@@ -20,6 +20,12 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// Its key.
+    pub(super) fn key(&self) -> Option<RouteKey> {
+        let (route, _) = self.after.as_ref().or(self.before.as_ref())?;
+        Some(route.key())
+    }
+
     /// Whether the files differ in it.
     pub(super) fn differs(&self) -> bool {
         self.before.as_ref().map(|(route, _)| route) != self.after.as_ref().map(|(route, _)| route)
@@ -150,7 +156,7 @@ fn by(route: &Route, device: Option<&str>) -> Route {
 }
 
 /// Why the files differ in `slot`.
-fn slot_cause(view: &View<'_>, slot: &Slot) -> Cause {
+pub(super) fn slot_cause(view: &View<'_>, slot: &Slot) -> Cause {
     let family = |route: &Route| route.family();
     match (&slot.before, &slot.after) {
         (None, Some((route, Origin::Node(index)))) => match view.to_old[*index] {

@@ -55,11 +55,15 @@ fn is_configured(key: &SysctlKey, cluster: &Cluster) -> bool {
 
 /// What in the configuration asks for a sysctl: an entry of its own, or a family of the cluster prefix.
 fn key_of(key: &SysctlKey, cluster: Option<&Cluster>) -> Key {
+    Key::Global(path_of(key, cluster))
+}
+
+pub(super) fn path_of(key: &SysctlKey, cluster: Option<&Cluster>) -> ConfigPath {
     let root = ConfigPath::root();
-    Key::Global(match cluster {
+    match cluster {
         Some(cluster) if !is_configured(key, cluster) => root.key("clusterPrefix"),
         _ => root.key("sysctls").key(key.as_str()),
-    })
+    }
 }
 
 fn purpose(key: &SysctlKey, cluster: &Cluster) -> Purpose {

@@ -48,6 +48,9 @@ pub struct ComparisonReport {
     pub unplanned: Vec<NodeEntry>,
     /// The counts: every object counted on every node where it changes.
     pub totals: ComparisonTotals,
+    /// The nodes that are in both files, by their old names.
+    #[serde(skip)]
+    pub kept: Vec<String>,
 }
 
 /// A node that has another name.
@@ -78,6 +81,9 @@ pub struct BlockReport {
     /// The changes as they are told in short.
     #[serde(skip)]
     pub short: Vec<Short>,
+    /// For each change, whether it is the removal of a route to a node that is removed.
+    #[serde(skip)]
+    pub to_removed_nodes: Vec<bool>,
 }
 
 /// A node of a block.
@@ -134,6 +140,7 @@ impl ComparisonReport {
             blocks: comparison.blocks.iter().map(|block| resolver.block(block)).collect(),
             unplanned: comparison.unplanned.iter().map(|member| resolver.node(*member)).collect(),
             totals: comparison.totals(),
+            kept: resolver.kept(comparison),
         }
     }
 }

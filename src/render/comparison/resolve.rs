@@ -59,6 +59,12 @@ impl Resolver<'_> {
         renamed.collect()
     }
 
+    /// The nodes that are in both files, by their old names.
+    pub fn kept(&self, comparison: &Comparison) -> Vec<String> {
+        let name = |member: &Member| Some(self.before(*member)?.1.name.clone());
+        comparison.pairs.iter().filter_map(name).collect()
+    }
+
     pub fn block(&self, block: &Block) -> BlockReport {
         let has_no_device = |item: &Item| match item {
             Item::Route { before, after } => {
@@ -79,6 +85,7 @@ impl Resolver<'_> {
             standing: block.standing,
             nodes: block.members.iter().map(node).collect(),
             short: short::short(block, &changes),
+            to_removed_nodes: block.deltas.iter().map(leads_to_removed).collect(),
             changes,
         }
     }
@@ -174,6 +181,10 @@ impl Resolver<'_> {
         let is_nat = matches!(delta.cause, Cause::Asked(_, Purpose::Masquerade));
         ReasonEntry::new(told.text, source, is_nat)
     }
+}
+
+fn leads_to_removed(delta: &Delta) -> bool {
+    matches!(delta.item, Item::Route { .. }) && matches!(delta.cause, Cause::NodeRemoved(_))
 }
 
 /// A line of the table with `word` in the place of the pod CIDR that stands for each node's own. A table of

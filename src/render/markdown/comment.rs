@@ -48,6 +48,21 @@ pub(super) struct Removals {
     /// Where, in Markdown.
     pub title: String,
     pub objects: Vec<Removal>,
+    /// Of what they are part.
+    pub of: Of,
+}
+
+/// What loses something.
+pub(super) enum Of {
+    /// A node, or several: its objects go.
+    Node,
+    /// The cluster: nodes go.
+    Cluster {
+        /// The old configuration.
+        file: String,
+        /// The nodes that stay.
+        kept: Vec<String>,
+    },
 }
 
 /// One object that is removed.
@@ -56,6 +71,8 @@ pub(super) struct Removal {
     pub line: Line,
     /// What it is called.
     pub name: String,
+    /// Whether it is a route to a node that is removed: who knows the nodes knows these.
+    pub to_removed_node: bool,
 }
 
 /// What happens in one place, but for removals.
@@ -87,13 +104,31 @@ pub(super) enum Danger {
     Conflict,
 }
 
-/// How removals are told.
-#[derive(Clone, Copy)]
+/// How removals are told: each way is shorter than the one before it, most often.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Words {
     WithReasons,
     Objects,
     Names,
     SharedNames,
+    /// Names, but the routes to removed nodes by these nodes alone.
+    NodesOnce,
+    /// Names, but removed nodes by the routes to them alone.
+    RoutesOnce,
+    /// As [`NodesOnce`](Self::NodesOnce), the removed nodes as all but those that stay.
+    AllBut,
+}
+
+impl Words {
+    const ALL: [Self; 7] = [
+        Self::WithReasons,
+        Self::Objects,
+        Self::Names,
+        Self::SharedNames,
+        Self::NodesOnce,
+        Self::RoutesOnce,
+        Self::AllBut,
+    ];
 }
 
 impl Comment {
@@ -103,18 +138,26 @@ impl Comment {
             format!("<!-- hostgw:{} -->\n### {}\n\n**{}**\n", self.marker, self.title, self.counts);
         let shown: usize = self.sections.iter().map(Section::shown_length).sum();
         let room = LIMIT.saturating_sub(text.len() + FOOT + shown.min(SUMMARY));
-        let ways = [Words::WithReasons, Words::Objects, Words::Names, Words::SharedNames];
-        let mut removals = ways.into_iter().map(|words| self.removals(words));
-        let mut told = removals.next().unwrap_or_default();
-        for shorter in removals {
-            if told.len() <= room {
-                break;
-            }
-            told = shorter;
-        }
-        text.push_str(&told);
+        text.push_str(&self.removals_within(room));
         self.add_sections(&mut text);
         text
+    }
+
+    /// The removals in the most words that there is room for, else in the fewest that there are.
+    fn removals_within(&self, room: usize) -> String {
+        let is_told = |removals: &Removals| removals.objects.iter().any(|object| object.to_removed_node);
+        let has_routes = self.removals.iter().any(is_told);
+        let ways = Words::ALL.into_iter().filter(|words| has_routes || *words != Words::RoutesOnce);
+        let mut shortest = String::new();
+        for told in ways.map(|words| self.removals(words)) {
+            if told.len() <= room {
+                return told;
+            }
+            if shortest.is_empty() || told.len() < shortest.len() {
+                shortest = told;
+            }
+        }
+        shortest
     }
 
     fn removals(&self, words: Words) -> String {
@@ -236,6 +279,26 @@ fn fence(lines: &[String]) -> String {
 impl Removals {
     fn lines(&self, words: Words) -> Vec<String> {
         let names = || self.objects.iter().map(|object| object.name.as_str());
+        match (words, &self.of) {
+            (Words::NodesOnce | Words::AllBut, Of::Node) => return self.without_routes_to_removed(),
+            (Words::RoutesOnce, Of::Cluster { .. }) => {
+                return vec![format!(
+                    "- the {} that the routes above lead to",
+                    count(self.objects.len(), "node")
+                )];
+            }
+            (Words::AllBut, Of::Cluster { file, kept }) => {
+                let every = fenced(&format!("- every node of {file}"));
+                if kept.is_empty() {
+                    return vec![every];
+                }
+                let names = filled(compact(kept.iter().map(String::as_str)).into_iter());
+                return std::iter::once(format!("{every} but these, which stay:"))
+                    .chain(names.iter().map(|line| line.replacen("- ", "= ", 1)))
+                    .collect();
+            }
+            _ => {}
+        }
         match words {
             Words::WithReasons => {
                 let lines = self.objects.iter().map(|object| with_symbol(&object.line)).collect();
@@ -246,8 +309,24 @@ impl Removals {
                 texts.iter().map(|text| fenced(text)).collect()
             }
             Words::Names => filled(names().map(ToOwned::to_owned)),
-            Words::SharedNames => filled(compact(names()).into_iter()),
+            Words::SharedNames | Words::NodesOnce | Words::RoutesOnce | Words::AllBut => {
+                filled(compact(names()).into_iter())
+            }
         }
+    }
+
+    /// Names, with one line for all routes to nodes that are removed: they are named elsewhere.
+    fn without_routes_to_removed(&self) -> Vec<String> {
+        let (routes, others): (Vec<&Removal>, Vec<&Removal>) =
+            self.objects.iter().partition(|object| object.to_removed_node);
+        let mut lines = filled(compact(others.iter().map(|object| object.name.as_str())).into_iter());
+        if !routes.is_empty() {
+            lines.push(format!(
+                "- {} to the removed nodes, which are told below",
+                count(routes.len(), "route")
+            ));
+        }
+        lines
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{
 };
 
 use super::{
-    comment::{Comment, Danger, Ranked, Removal, Removals, Section},
+    comment::{Comment, Danger, Of, Ranked, Removal, Removals, Section},
     escape::name,
 };
 
@@ -55,17 +55,24 @@ fn where_(report: &ComparisonReport, block: &BlockReport) -> String {
 fn removals(report: &ComparisonReport) -> Vec<Removals> {
     let mut removals = Vec::new();
     for block in report.blocks.iter().filter(|block| block.standing == Standing::Stays) {
-        let gone = block.changes.iter().filter(|entry| entry.action == Action::Remove);
-        let objects: Vec<Removal> = gone.map(removal).collect();
+        let changes = block.changes.iter().zip(&block.to_removed_nodes);
+        let gone = changes.filter(|(entry, _)| entry.action == Action::Remove);
+        let objects: Vec<Removal> =
+            gone.map(|(entry, leads_to)| Removal { to_removed_node: *leads_to, ..removal(entry) }).collect();
         if !objects.is_empty() {
-            removals.push(Removals { title: where_(report, block), objects });
+            removals.push(Removals { title: where_(report, block), objects, of: Of::Node });
         }
     }
     let nodes = removed_nodes(report);
     if !nodes.is_empty() {
         let title =
             format!("All that hostgw put on {} (for `hostgw destroy` to remove)", count(nodes.len(), "node"));
-        removals.push(Removals { title, objects: nodes });
+        let file = report.old.clone().unwrap_or_default();
+        removals.push(Removals {
+            title,
+            objects: nodes,
+            of: Of::Cluster { file, kept: report.kept.clone() },
+        });
     }
     removals
 }
@@ -75,6 +82,7 @@ pub(super) fn removal(entry: &Entry) -> Removal {
     Removal {
         line: entry_line(entry, &Palette::new(false)),
         name: entry.before.as_ref().map_or_else(String::new, |object| object.name.clone()),
+        to_removed_node: false,
     }
 }
 
@@ -118,6 +126,7 @@ fn removed_node(node: &NodeEntry, counts: [usize; 3]) -> Removal {
     Removal {
         line: Line { text: printable(&format!("- node {}", node.name)), side },
         name: node.name.clone(),
+        to_removed_node: false,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::{
 };
 
 use super::{
-    comment::{Comment, Danger, Ranked, Removals, Section},
+    comment::{Comment, Danger, Of, Ranked, Removals, Section},
     comparison::{code, removal},
     escape::name,
 };
@@ -24,8 +24,11 @@ const SHOWN: usize = 20;
 pub fn plan_markdown(report: &Report) -> String {
     let node = report.node.as_deref().unwrap_or_default();
     let gone: Vec<&Entry> = report.changes.iter().filter(|entry| entry.action == Action::Remove).collect();
-    let removals =
-        Removals { title: "From this node".to_owned(), objects: gone.into_iter().map(removal).collect() };
+    let removals = Removals {
+        of: Of::Node,
+        title: "From this node".to_owned(),
+        objects: gone.into_iter().map(removal).collect(),
+    };
     let comment = Comment {
         marker: format!("plan {}", name(node)),
         title: format!("hostgw plan for node {}", code(node)),

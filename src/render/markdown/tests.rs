@@ -121,24 +121,54 @@ fn what_is_least_dangerous_is_cut_first() {
     assert!(told > 500 && markdown.contains(&cut), "{told} told, not: {cut}");
 }
 
-/// With neither order in the pod CIDRs nor sense in the names it is over the limit, and GitHub still takes it.
+/// With neither order in the pod CIDRs nor sense in the names: a removed node is named, and so are the routes to it.
 #[test]
 fn removals_without_any_order_are_told_too() {
-    let markdown =
-        comparison_markdown(&report(&cluster(5_000, "", scattered), &cluster(1, "", scattered)), "new.yaml");
-    let told = removed(&markdown);
-    assert!((1..5_000).all(|node| told.contains(&scattered(node).0) && told.contains(&scattered(node).1)));
-    assert!(markdown.len() < 65_536, "{} bytes", markdown.len());
+    let old = cluster(5_000, "", scattered);
+    let markdown = fits(&old, &cluster(1, "", scattered), (1..5_000).map(|node| scattered(node).0));
+    assert!(
+        markdown.contains("\n- 4999 routes to the removed nodes, which are told below\n"),
+        "{}",
+        &markdown[..500]
+    );
 }
 
-/// Names that nobody can put in fewer words: then it is too long, and whole.
+/// The name of a node that nobody can put in fewer words.
+fn endless(node: usize) -> (String, String) {
+    (format!("{}ö{node}", "x".repeat(40)), scattered(node).1)
+}
+
+#[test]
+fn removed_nodes_of_endless_names_are_told_by_the_routes_to_them() {
+    let old = cluster(5_000, "", endless);
+    let new = cluster(3_000, "", endless);
+    let markdown = fits(&old, &new, (3_000..5_000).map(|node| endless(node).1));
+    assert!(markdown.contains("\n- the 2000 nodes that the routes above lead to\n"), "{}", &markdown[..500]);
+}
+
+#[test]
+fn where_few_nodes_stay_these_are_told() {
+    let name =
+        |node: usize| (endless(node).0, format!("10.{}.{}.{}/28", node % 251, node % 241, node % 16 * 16));
+    let (old, new) = (cluster(10_000, "", name), cluster(2, "", name));
+    let markdown = fits(&old, &new, std::iter::empty());
+    let stay = format!("\n- every node of old.yaml but these, which stay:\n= {}, {}\n", name(0).0, name(1).0);
+    assert!(markdown.contains(&stay), "{}", &markdown[..800]);
+    assert!(
+        markdown.contains("\n- 9998 routes to the removed nodes, which are told below\n"),
+        "{}",
+        &markdown[..800]
+    );
+}
+
+/// Where nobody can put it in fewer words, it is too long, and whole.
 #[test]
 fn removals_that_cannot_fit_are_told_nonetheless() {
-    let name = |node: usize| (format!("{}ö{node}", "x".repeat(40)), usual(node).1);
-    let old = cluster(2_000, "", name);
-    let new = cluster(1, "", name);
+    let name =
+        |node: usize| (endless(node).0, format!("10.{}.{}.{}/28", node % 251, node % 241, node % 16 * 16));
+    let (old, new) = (cluster(20_000, "", name), cluster(10_000, "", name));
     let markdown = comparison_markdown(&report(&old, &new), "new.yaml");
     assert!(markdown.len() > LIMIT, "{} bytes", markdown.len());
     let told = removed(&markdown);
-    assert!((1..2_000).all(|node| told.contains(&name(node).0)));
+    assert!((10_000..20_000).all(|node| told.contains(&name(node).1)));
 }
