@@ -190,7 +190,7 @@ pub(super) fn forwarding_switch(family: Family) -> SysctlKey {
     }
 }
 
-fn next_hop(cluster: &Cluster, other: &Node, family: Family) -> Option<IpAddr> {
+pub(super) fn next_hop(cluster: &Cluster, other: &Node, family: Family) -> Option<IpAddr> {
     match cluster.next_hop {
         NextHop::PodGateway => other.pod_gateway(family),
         NextHop::NodeAddress => other.addresses.get(family).copied(),

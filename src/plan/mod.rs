@@ -14,6 +14,7 @@ mod identify;
 mod scope;
 mod switch;
 mod way;
+pub mod windows;
 
 pub use check::{Problem, check};
 pub use compare::{Comparison, ComparisonTotals, Former, compare};
@@ -28,6 +29,7 @@ pub use identify::{identify, node_named};
 pub use scope::{Observed, Scope};
 pub use switch::side_effects;
 pub use way::{WayChange, way_change};
+pub use windows::{WindowsDesired, WindowsOrigin, windows_desired};
 
 use std::collections::BTreeSet;
 

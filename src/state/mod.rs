@@ -7,6 +7,7 @@ mod host;
 mod nat;
 mod route;
 mod sysctl;
+mod windows;
 
 use std::collections::BTreeMap;
 
@@ -22,6 +23,7 @@ pub use nat::{
 };
 pub use route::{More, Next, Route, RouteKey, RouteType, Scope, protocol};
 pub use sysctl::{InvalidSysctlKey, SysctlKey, normalise_value};
+pub use windows::{Forwarding, Role, WindowsRoute, WindowsState};
 
 /// Routes, NAT and sysctls of one node, desired or observed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,0 +1,10 @@
+//! Windows nodes: what they shall hold, and what must change on them.
+//!
+//! The same file serves them, by other means: routes in two stores without a mark of their owner, forwarding by
+//! interface, masquerade by the CNI. So they have a desired state and a plan of their own, in the words of the
+//! NetTCPIP cmdlets. What carries the plan out is a script that [`render`](crate::render) writes; it plans by the
+//! same rules on the node.
+
+mod desired;
+
+pub use desired::{WindowsDesired, WindowsOrigin, windows_desired};
