@@ -10,6 +10,7 @@ mod e2e;
 mod examples;
 mod markdown;
 mod plan_cases;
+mod powershell;
 mod properties;
 mod schemas;
 mod sequences;

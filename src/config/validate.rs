@@ -23,7 +23,7 @@ use crate::{
         Cluster, ConfigPath, Family, InterfaceName, MAIN_TABLE, NatPolicy, NextHop, OperatingSystem,
         PerFamily, PodCidr, RouteOptions,
     },
-    state::{SysctlKey, normalise_value},
+    state::{SysctlKey, WindowsRoute, normalise_value},
 };
 
 /// The version of the file format that this hostgw knows.
@@ -112,7 +112,7 @@ impl Validator<'_> {
         let master_address = self.master_address(raw.master_address.as_ref().map(AsRef::as_ref), &prefixes);
         let nat = self.nat(raw.nat.unwrap_or_default(), &prefixes);
         let sysctls = self.sysctls(raw.sysctls.unwrap_or_default(), &prefixes);
-        let routes = self.routes(&raw.routes.unwrap_or_default(), &prefixes);
+        let routes = self.routes(&raw.routes.unwrap_or_default(), &prefixes, &drafts);
         let checks = self.checks(raw.checks.unwrap_or_default());
         Some(Cluster {
             prefixes: prefixes.of,
@@ -460,7 +460,7 @@ impl Validator<'_> {
         Some(value)
     }
 
-    fn routes(&mut self, raw: &RawRoutes, prefixes: &Prefixes) -> RouteOptions {
+    fn routes(&mut self, raw: &RawRoutes, prefixes: &Prefixes, drafts: &[Draft]) -> RouteOptions {
         let path = ConfigPath::root().key("routes");
         let table = match raw.table {
             None | Some(Table::Main) => MAIN_TABLE,
@@ -479,7 +479,15 @@ impl Validator<'_> {
                 format!("an MTU of {mtu} is too small for IPv6, which needs at least {IPV6_MIN_MTU}");
             self.report(Finding::new(message, Place::value(path.key("mtu"))));
         }
-        RouteOptions { table, metric: raw.metric.as_ref().map_or(0, |metric| metric.0), mtu }
+        let metric = raw.metric.as_ref().map_or(0, |metric| metric.0);
+        let has_windows = drafts.iter().any(|draft| draft.os == Some(OperatingSystem::Windows));
+        if has_windows && metric > WindowsRoute::MOST_METRIC {
+            let most = WindowsRoute::MOST_METRIC;
+            let message = format!("a metric of {metric} is too large for the Windows nodes of the file");
+            let place = Place::value(path.key("metric"));
+            self.report(Finding::new(message, place).hint(format!("New-NetRoute takes at most {most}")));
+        }
+        RouteOptions { table, metric, mtu }
     }
 }
 

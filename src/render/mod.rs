@@ -8,6 +8,7 @@ mod commands;
 mod compact;
 mod comparison;
 mod markdown;
+mod powershell;
 mod report;
 mod schema;
 mod text;
@@ -17,6 +18,16 @@ pub use comparison::{
     BlockReport, ComparisonReport, Detail, Files, NodeEntry, Renamed, Short, Values, comparison_text,
 };
 pub use markdown::{LIMIT, comparison_markdown, plan_markdown};
+pub use powershell::{windows_collector, windows_script};
 pub use report::{Entry, Group, Report, Source};
 pub use schema::{comparison_schema, plan_schema};
 pub use text::{Palette, text};
+
+/// Where a script comes from, for its header.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// The configuration, as named on the command line.
+    pub file: &'a str,
+    /// SHA-256 of the configuration, as `sha256sum` prints it.
+    pub config_hash: &'a str,
+}

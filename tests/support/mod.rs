@@ -6,5 +6,6 @@ pub mod clusters;
 pub mod directory;
 pub mod model;
 pub mod namespace;
+pub mod powershell;
 pub mod random;
 pub mod sequence;

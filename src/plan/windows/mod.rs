@@ -6,5 +6,12 @@
 //! same rules on the node.
 
 mod desired;
+mod observed;
+mod plan;
 
 pub use desired::{WindowsDesired, WindowsOrigin, windows_desired};
+pub use observed::{Address, Interface, OwnedRoute, SavedForwarding, StandingRoute, WindowsObserved};
+pub use plan::{
+    ForwardingChange, POD_ALIASES, Place, StoreChange, Stores, WindowsCause, WindowsChange, WindowsConflict,
+    WindowsPlan, windows_plan,
+};

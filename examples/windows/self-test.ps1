@@ -1,0 +1,136 @@
+# Proves on a Windows machine that a script of hostgw does what it says. To be run as administrator.
+#
+#   powershell -NoProfile -ExecutionPolicy Bypass -File self-test.ps1 -Script self-test-node.ps1
+#
+# -Script is what hostgw render made for node self-test of self-test.yaml. The test gives the loopback interface two
+# addresses until the machine restarts or the test ends, and touches no route but those of the documentation prefixes
+# 192.0.2.0/24, 198.51.100.0/24 and 203.0.113.0/24 (RFC 5737), which lead nowhere. It ends with 0 when all held.
+#
+# Not run by the authors of hostgw, who have no Windows: please report what it prints.
+param(
+    [string] $Script
+)
+Set-StrictMode -Version 2.0
+$ErrorActionPreference = 'Stop'
+
+$Loopback = 1
+$Address = '192.0.2.10'
+$PodGateway = '203.0.113.2'
+$Wanted = @(
+    @{ Destination = '203.0.113.64/26'; NextHop = '203.0.113.65'; Metric = 256 }
+    @{ Destination = '203.0.113.128/25'; NextHop = '203.0.113.130'; Metric = 256 }
+    @{ Destination = '203.0.113.0/26'; NextHop = '0.0.0.0'; Metric = 300 }
+    @{ Destination = '198.51.100.1/32'; NextHop = '192.0.2.1'; Metric = 256 }
+)
+$Failed = New-Object System.Collections.ArrayList
+
+function Assert-That([bool] $holds, [string] $what) {
+    if ($holds) {
+        Write-Host ('ok      ' + $what)
+    } else {
+        Write-Host ('FAILED  ' + $what)
+        [void] $Failed.Add($what)
+    }
+}
+
+# Runs the script in a PowerShell of its own, of the same edition. Gives its exit code.
+function Invoke-Script([string[]] $switches) {
+    $program = (Get-Process -Id $PID).Path
+    & $program -NoProfile -ExecutionPolicy Bypass -File $Script @switches | Out-Host
+    return $LASTEXITCODE
+}
+
+# The metric of a route in a store; -1 where it is not there.
+function Get-Metric($route, [string] $store) {
+    $found = @(Get-NetRoute -InterfaceIndex $Loopback -DestinationPrefix $route.Destination -NextHop $route.NextHop -PolicyStore $store -ErrorAction SilentlyContinue |
+        Where-Object { [string] $_.Protocol -ne 'Local' })
+    if ($found.Count -eq 0) { return -1 }
+    return [int] $found[0].RouteMetric
+}
+
+# All routes of this machine in both stores, in words.
+function Get-Picture {
+    $lines = @()
+    foreach ($store in @('ActiveStore', 'PersistentStore')) {
+        foreach ($route in @(Get-NetRoute -PolicyStore $store -ErrorAction SilentlyContinue)) {
+            $lines += $store + ' ' + $route.InterfaceIndex + ' ' + $route.DestinationPrefix + ' ' + $route.NextHop + ' ' + $route.RouteMetric
+        }
+    }
+    foreach ($interface in @(Get-NetIPInterface -ErrorAction Stop)) {
+        $lines += [string] $interface.InterfaceIndex + ' ' + $interface.AddressFamily + ' forwarding ' + $interface.Forwarding
+    }
+    return (@($lines | Sort-Object) -join "`n")
+}
+
+function Test-AllInForce([string] $when) {
+    foreach ($route in $Wanted) {
+        foreach ($store in @('ActiveStore', 'PersistentStore')) {
+            Assert-That ((Get-Metric $route $store) -eq $route.Metric) ($when + ': ' + $route.Destination + ' in the ' + $store)
+        }
+    }
+}
+
+function Test-Script {
+    $before = Get-Picture
+    Assert-That ((Invoke-Script @('-WhatIf')) -eq 0) '-WhatIf ends with 0'
+    Assert-That ((Get-Picture) -eq $before) '-WhatIf changes nothing'
+
+    Assert-That ((Invoke-Script @()) -eq 0) 'the first run ends with 0'
+    Test-AllInForce 'after the first run'
+    $applied = Get-Picture
+    Assert-That ((Invoke-Script @()) -eq 0) 'the second run ends with 0'
+    Assert-That ((Get-Picture) -eq $applied) 'the second run changes nothing'
+
+    $broken = @{ InterfaceIndex = $Loopback; DestinationPrefix = $Wanted[0].Destination; NextHop = $Wanted[0].NextHop; Confirm = $false; ErrorAction = 'Stop' }
+    Remove-NetRoute @broken -PolicyStore ActiveStore
+    Assert-That ((Invoke-Script @()) -eq 0) 'a route is missing in the active store'
+    Test-AllInForce 'repaired'
+    Remove-NetRoute @broken -PolicyStore PersistentStore
+    Assert-That ((Invoke-Script @()) -eq 0) 'a route is missing in the persistent store'
+    Test-AllInForce 'repaired'
+    Set-NetRoute @broken -RouteMetric 77 -PolicyStore ActiveStore
+    Assert-That ((Invoke-Script @()) -eq 0) 'a route has another metric'
+    Test-AllInForce 'repaired'
+
+    $foreign = @{ InterfaceIndex = $Loopback; DestinationPrefix = $Wanted[1].Destination; NextHop = '192.0.2.77'; Confirm = $false; ErrorAction = 'Stop' }
+    [void] (New-NetRoute @foreign -RouteMetric 256)
+    $standing = Get-Picture
+    Assert-That ((Invoke-Script @()) -eq 10) 'a route of somebody else is refused with 10'
+    Assert-That ((Get-Picture) -eq $standing) 'and nothing is changed'
+    Assert-That ((Invoke-Script @('-Adopt')) -eq 0) '-Adopt takes it over'
+    Assert-That ((Get-Metric @{ Destination = $Wanted[1].Destination; NextHop = '192.0.2.77' } 'ActiveStore') -eq -1) 'and it is gone'
+    Assert-That ((Invoke-Script @('-Rollback')) -eq 0) '-Rollback gives it back'
+    Assert-That ((Get-Picture) -eq $standing) 'as it was'
+    Remove-NetRoute @foreign -PolicyStore ActiveStore
+    Remove-NetRoute @foreign -PolicyStore PersistentStore
+
+    Assert-That ((Invoke-Script @('-Destroy')) -eq 0) '-Destroy ends with 0'
+    Assert-That ((Get-Picture) -eq $before) '-Destroy leaves the machine as it was before the first run'
+}
+
+if ([string]::IsNullOrEmpty($Script)) {
+    [Console]::Error.WriteLine('Error: say with -Script which script is tested')
+    exit 64
+}
+$held = @{ InterfaceIndex = $Loopback; AddressFamily = 'IPv4'; PolicyStore = 'ActiveStore'; SkipAsSource = $true; ErrorAction = 'Stop' }
+try {
+    [void] (New-NetIPAddress @held -IPAddress $Address -PrefixLength 32)
+    [void] (New-NetIPAddress @held -IPAddress $PodGateway -PrefixLength 32)
+    Start-Sleep -Seconds 3
+    Test-Script
+} finally {
+    foreach ($one in @($Address, $PodGateway)) {
+        Remove-NetIPAddress -IPAddress $one -InterfaceIndex $Loopback -Confirm:$false -ErrorAction SilentlyContinue
+    }
+    foreach ($route in $Wanted) {
+        foreach ($store in @('ActiveStore', 'PersistentStore')) {
+            Remove-NetRoute -InterfaceIndex $Loopback -DestinationPrefix $route.Destination -NextHop $route.NextHop -PolicyStore $store -Confirm:$false -ErrorAction SilentlyContinue
+        }
+    }
+}
+if ($Failed.Count -gt 0) {
+    Write-Host ([string] $Failed.Count + ' failed')
+    exit 1
+}
+Write-Host 'All held.'
+exit 0

@@ -1,0 +1,342 @@
+//! What must change on a Windows node: the plan that its script makes there, made here.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    net::IpAddr,
+};
+
+use ipnet::IpNet;
+
+use crate::{
+    model::{Cluster, Family, InterfaceName, Node},
+    plan::Policy,
+    state::{Role, WindowsRoute},
+};
+
+use super::{WindowsDesired, WindowsObserved, WindowsOrigin};
+
+/// The names of the pod interface where nothing holds the pod gateway: HNS names the endpoint of the network `cbr0`
+/// so, and flannel's `cbr0_ep`.
+pub const POD_ALIASES: [&str; 2] = ["vEthernet (cbr0)", "vEthernet (cbr0_ep)"];
+
+/// What must change, in the order in which it is committed, and what stands in the way.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WindowsPlan {
+    /// Routes that come or change, those that go, forwarding.
+    pub changes: Vec<WindowsChange>,
+    /// Routes of others where hostgw needs the place.
+    pub conflicts: Vec<WindowsConflict>,
+}
+
+/// One object that must change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WindowsChange {
+    /// A route, in either store.
+    Route(StoreChange),
+    /// Whether an interface forwards.
+    Forwarding(ForwardingChange),
+}
+
+/// One interface, destination and next hop, in both stores.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoreChange {
+    /// The interface.
+    pub interface: Place,
+    /// `-DestinationPrefix`.
+    pub destination: IpNet,
+    /// `-NextHop`.
+    pub next_hop: IpAddr,
+    /// What stands.
+    pub before: Stores,
+    /// What shall stand.
+    pub after: Stores,
+    /// Why.
+    pub cause: WindowsCause,
+}
+
+/// The metric of a route in each store where it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Stores {
+    /// What packets go by.
+    pub active: Option<u32>,
+    /// What is left when the machine starts.
+    pub persistent: Option<u32>,
+}
+
+/// An interface of the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Its number, which changes.
+    pub index: u32,
+    /// Its name.
+    pub alias: String,
+}
+
+/// Why a route changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WindowsCause {
+    /// The configuration asks for it.
+    Asked(WindowsOrigin),
+    /// hostgw owns it, and the configuration does not ask for it.
+    Owned,
+    /// It is somebody else's, and is taken over.
+    Foreign,
+}
+
+/// Whether an interface forwards.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ForwardingChange {
+    /// The interface.
+    pub interface: Place,
+    /// What it is there for.
+    pub role: Role,
+    /// Of which family.
+    pub family: Family,
+    /// What stands: `Disabled`, or whatever else Windows says.
+    pub before: String,
+}
+
+/// A route of somebody else's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WindowsConflict {
+    /// Its interface.
+    pub interface: Place,
+    /// Its destination.
+    pub destination: IpNet,
+    /// Its next hop.
+    pub next_hop: IpAddr,
+    /// Its metrics.
+    pub stands: Stores,
+    /// The next hop that hostgw needs there.
+    pub needed: IpAddr,
+}
+
+impl Stores {
+    const fn both(metric: u32) -> Self {
+        Self { active: Some(metric), persistent: Some(metric) }
+    }
+}
+
+/// What must change on node number `index` of `cluster`, where `observed` stands.
+///
+/// # Errors
+/// What of the node does not fit, in sentences without a full stop: an interface, an address, a default route is
+/// missing.
+pub fn windows_plan(
+    cluster: &Cluster,
+    index: usize,
+    desired: &WindowsDesired,
+    observed: &WindowsObserved,
+    policy: Policy,
+) -> Result<WindowsPlan, Vec<String>> {
+    let node = &cluster.nodes[index];
+    let machine = Machine::new(observed);
+    let (management, pod) = machine.places(cluster, node)?;
+    let wanted = wanted(desired, observed, &management)?;
+    let standing: HashMap<Key, Stores> =
+        observed.routes.iter().map(|route| (Key::of(route), stores(route))).collect();
+    let owned: HashSet<(&str, IpNet, IpAddr)> = observed
+        .owned
+        .iter()
+        .map(|route| (route.alias.as_str(), route.destination, route.next_hop))
+        .collect();
+    let mut plan = WindowsPlan::default();
+    let mut keys = HashSet::new();
+    let mut needs = HashMap::new();
+    for Wanted { destination, next_hop, metric, origin } in wanted {
+        let key = Key { index: management.index, destination, next_hop };
+        keys.insert(key);
+        needs.insert(destination, next_hop);
+        let (before, after) = (standing.get(&key).copied().unwrap_or_default(), Stores::both(metric));
+        if before != after {
+            let (interface, cause) = (management.clone(), WindowsCause::Asked(origin));
+            let change = StoreChange { interface, destination, next_hop, before, after, cause };
+            plan.changes.push(WindowsChange::Route(change));
+        }
+    }
+    for route in observed.routes.iter().filter(|route| !keys.contains(&Key::of(route))) {
+        let interface = Place { index: route.index, alias: route.alias.clone() };
+        let go = |cause| {
+            WindowsChange::Route(StoreChange {
+                interface: interface.clone(),
+                destination: route.destination,
+                next_hop: route.next_hop,
+                before: stores(route),
+                after: Stores::default(),
+                cause,
+            })
+        };
+        let is_owned = owned.contains(&(route.alias.as_str(), route.destination, route.next_hop));
+        match needs.get(&route.destination) {
+            _ if is_owned => plan.changes.push(go(WindowsCause::Owned)),
+            Some(_) if route.index == pod.index => {}
+            Some(_) if policy == Policy::Adopt => plan.changes.push(go(WindowsCause::Foreign)),
+            Some(needed) => plan.conflicts.push(WindowsConflict {
+                destination: route.destination,
+                next_hop: route.next_hop,
+                stands: stores(route),
+                needed: *needed,
+                interface: interface.clone(),
+            }),
+            None => {}
+        }
+    }
+    plan.changes.extend(forwarding(cluster, observed, &management, &pod)?);
+    Ok(plan)
+}
+
+fn stores(route: &super::StandingRoute) -> Stores {
+    Stores { active: route.active, persistent: route.persistent }
+}
+
+/// Where a route stands in a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    index: u32,
+    destination: IpNet,
+    next_hop: IpAddr,
+}
+
+impl Key {
+    const fn of(route: &super::StandingRoute) -> Self {
+        Self { index: route.index, destination: route.destination, next_hop: route.next_hop }
+    }
+}
+
+/// A route of the desired state, with the next hop that this node has for it.
+struct Wanted {
+    destination: IpNet,
+    next_hop: IpAddr,
+    metric: u32,
+    origin: WindowsOrigin,
+}
+
+fn wanted(
+    desired: &WindowsDesired,
+    observed: &WindowsObserved,
+    management: &Place,
+) -> Result<Vec<Wanted>, Vec<String>> {
+    let mut problems = Vec::new();
+    let mut wanted = Vec::with_capacity(desired.state.routes.len());
+    for (route, origin) in desired.state.routes.iter().zip(&desired.origins) {
+        let WindowsRoute { destination_prefix: destination, route_metric: metric, .. } = *route;
+        match route.next_hop.or_else(|| default_gateway(observed, management, route.family())) {
+            Some(next_hop) => wanted.push(Wanted { destination, next_hop, metric, origin: *origin }),
+            None => problems.push(format!(
+                "no default route of {} shows the gateway for {destination}: set defaultGateway of the node in the \
+                 configuration",
+                management.alias
+            )),
+        }
+    }
+    if problems.is_empty() { Ok(wanted) } else { Err(problems) }
+}
+
+/// The gateway of the best default route of the management interface.
+fn default_gateway(observed: &WindowsObserved, management: &Place, family: Family) -> Option<IpAddr> {
+    let is_default = |route: &&super::StandingRoute| {
+        route.index == management.index
+            && route.destination.prefix_len() == 0
+            && Family::from(route.destination) == family
+    };
+    let candidates = observed.routes.iter().filter(is_default);
+    let ranked = candidates.filter_map(|route| Some((route.active?, route.next_hop)));
+    ranked.min_by_key(|(metric, _)| *metric).map(|(_, gateway)| gateway)
+}
+
+fn forwarding(
+    cluster: &Cluster,
+    observed: &WindowsObserved,
+    management: &Place,
+    pod: &Place,
+) -> Result<Vec<WindowsChange>, Vec<String>> {
+    let (mut changes, mut problems) = (Vec::new(), Vec::new());
+    for (role, interface) in [(Role::Management, management), (Role::Pod, pod)] {
+        for (family, _) in cluster.prefixes.iter() {
+            let name = family.to_string();
+            let standing =
+                observed.interfaces.iter().find(|one| one.index == interface.index && one.family == name);
+            match standing {
+                Some(standing) if standing.forwarding == "Enabled" => {}
+                Some(standing) => changes.push(WindowsChange::Forwarding(ForwardingChange {
+                    interface: interface.clone(),
+                    role,
+                    family,
+                    before: standing.forwarding.clone(),
+                })),
+                None => problems.push(format!("{} has no {family}: it cannot forward it", interface.alias)),
+            }
+        }
+    }
+    if problems.is_empty() { Ok(changes) } else { Err(problems) }
+}
+
+/// The interfaces of a node.
+struct Machine<'a> {
+    aliases: BTreeMap<u32, &'a str>,
+    observed: &'a WindowsObserved,
+}
+
+impl<'a> Machine<'a> {
+    fn new(observed: &'a WindowsObserved) -> Self {
+        let aliases = observed.interfaces.iter().map(|one| (one.index, one.alias.as_str())).collect();
+        Self { aliases, observed }
+    }
+
+    /// The interfaces that hold one of `addresses`.
+    fn holders(&self, addresses: &[IpAddr]) -> BTreeSet<u32> {
+        let held = self.observed.addresses.iter().filter(|one| addresses.contains(&one.address));
+        held.map(|one| one.index).collect()
+    }
+
+    /// The interfaces with one of these names, which Windows compares without regard to case.
+    fn called(&self, names: &[&str]) -> BTreeSet<u32> {
+        let is_one = |alias: &str| names.iter().any(|name| name.to_lowercase() == alias.to_lowercase());
+        self.aliases.iter().filter(|(_, alias)| is_one(alias)).map(|(index, _)| *index).collect()
+    }
+
+    /// The management interface and the pod interface.
+    fn places(&self, cluster: &Cluster, node: &Node) -> Result<(Place, Place), Vec<String>> {
+        let addresses: Vec<IpAddr> = node.addresses.iter().map(|(_, address)| *address).collect();
+        let gateways: Vec<IpAddr> =
+            Family::ALL.into_iter().filter_map(|family| node.pod_gateway(family)).collect();
+        let alias = cluster.egress_interface_of(node).map(InterfaceName::as_str);
+        let management = match alias {
+            Some(alias) => self.called(&[alias]),
+            None => self.holders(&addresses),
+        };
+        let holders = self.holders(&gateways);
+        let pod = if holders.is_empty() { self.called(&POD_ALIASES) } else { holders };
+        let sought =
+            alias.map_or_else(|| format!("holds {}", or(&addresses)), |alias| format!("is called {alias}"));
+        let management = self.only(&management, &format!("interface that {sought}"));
+        let pod = self.only(
+            &pod,
+            &format!("pod interface, which holds {} or is called {}", or(&gateways), or(&POD_ALIASES)),
+        );
+        match (management, pod) {
+            (Ok(management), Ok(pod)) => Ok((management, pod)),
+            (management, pod) => Err([management.err(), pod.err()].into_iter().flatten().collect()),
+        }
+    }
+
+    fn only(&self, found: &BTreeSet<u32>, what: &str) -> Result<Place, String> {
+        if let (Some(index), 1) = (found.first(), found.len()) {
+            return Ok(Place {
+                index: *index,
+                alias: self.aliases.get(index).copied().unwrap_or_default().to_owned(),
+            });
+        }
+        let names: BTreeSet<&str> = self.aliases.values().copied().collect();
+        let names: Vec<&str> = names.into_iter().collect();
+        Err(format!(
+            "there is to be one {what}; the machine has {} of them among: {}",
+            found.len(),
+            names.join(", ")
+        ))
+    }
+}
+
+fn or<T: ToString>(items: &[T]) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(" or ")
+}

@@ -1,0 +1,341 @@
+//! The cmdlets: those of the language, and those that read and change the network.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde_json::json;
+
+use super::{
+    command::Arguments,
+    expression::thrown,
+    interpreter::{Flow, Interpreter, Step},
+    machine::{Course, RouteKey, RouteValue},
+    value::{Failure, Value},
+};
+
+impl Interpreter<'_> {
+    pub fn cmdlet(
+        &mut self,
+        name: &str,
+        mut arguments: Arguments,
+        input: Option<Vec<Value>>,
+    ) -> Step<Vec<Value>> {
+        let none = |()| Vec::new();
+        let output = match name.to_lowercase().as_str() {
+            "write-host" => {
+                let text = arguments.take("Object").and_then(|text| text.text()).expect("a text");
+                self.stdout.push_str(&(text + "\n"));
+                Vec::new()
+            }
+            "write-warning" => {
+                let text = arguments.take("Message").and_then(|text| text.text()).expect("a text");
+                self.stdout.push_str(&format!("WARNING: {text}\n"));
+                Vec::new()
+            }
+            "write-output" => vec![arguments.take("InputObject").expect("a value")],
+            "set-strictmode" => {
+                assert_eq!(
+                    arguments.take("Version").map(|version| version.text()),
+                    Some(Some("2.0".to_owned()))
+                );
+                Vec::new()
+            }
+            "join-path" => {
+                let folder = arguments.take("Path").and_then(|path| path.text()).expect("a path");
+                let child = arguments.take("ChildPath").and_then(|path| path.text()).expect("a path");
+                vec![Value::Str(format!("{folder}\\{child}"))]
+            }
+            "new-object" => {
+                let kind = arguments.take("TypeName").and_then(|kind| kind.text()).expect("a type");
+                let inside = std::mem::take(&mut arguments.positional);
+                vec![self.new_object(&kind, inside)]
+            }
+            "where-object" => {
+                let block = arguments.take("FilterScript").expect("a block");
+                let mut kept = Vec::new();
+                for item in input.expect("a pipeline") {
+                    if Value::collected(self.block(&block, item.clone())?).is_true() {
+                        kept.push(item);
+                    }
+                }
+                kept
+            }
+            "foreach-object" => {
+                let block = arguments.take("Process").expect("a block");
+                let mut output = Vec::new();
+                for item in input.expect("a pipeline") {
+                    output.extend(self.block(&block, item)?);
+                }
+                output
+            }
+            "sort-object" => {
+                let mut items = input.expect("a pipeline");
+                items.sort_by_key(|item| item.text().expect("texts").to_lowercase());
+                if arguments.switch("Unique") {
+                    items.dedup_by_key(|item| item.text().expect("texts").to_lowercase());
+                }
+                items
+            }
+            "convertto-json" => {
+                let value = arguments.take("InputObject").expect("a value");
+                let depth = arguments.take("Depth");
+                arguments.switch("Compress");
+                let Some(Value::Int(depth)) = depth else { panic!("the depth is said: the default cuts") };
+                vec![Value::Str(to_json(&value, depth).to_string())]
+            }
+            "convertfrom-json" => {
+                let text = arguments.take("InputObject").and_then(|text| text.text()).expect("a text");
+                match serde_json::from_str(&text) {
+                    Ok(json) => vec![from_json(&json)],
+                    Err(error) => return thrown(format!("Invalid JSON primitive: {error}")),
+                }
+            }
+            "get-netroute" => self.get_routes(&mut arguments)?,
+            "get-netipaddress" => self.get_addresses(&mut arguments)?,
+            "get-netipinterface" => self.get_interfaces(&mut arguments)?,
+            "new-netroute" => self.new_route(&mut arguments)?,
+            "remove-netroute" => self.remove_route(&mut arguments).map(none)?,
+            "set-netroute" => self.set_route(&mut arguments).map(none)?,
+            "set-netipinterface" => self.set_interface(&mut arguments).map(none)?,
+            _ => panic!("not known: the command {name}"),
+        };
+        arguments.finish(name);
+        Ok(output)
+    }
+
+    /// A function of a module does not see the script's preference: without -ErrorAction Stop, an error of it is
+    /// none that `catch` gets.
+    fn stops(arguments: &mut Arguments) {
+        let action = arguments.named.remove("erroraction").flatten().and_then(|action| action.text());
+        assert_eq!(action.as_deref(), Some("Stop"), "errors would be overlooked");
+    }
+
+    fn look(&self) -> Step<()> {
+        if self.machine.blind { thrown("The WMI repository is corrupted.") } else { Ok(()) }
+    }
+
+    fn get_routes(&mut self, arguments: &mut Arguments) -> Step<Vec<Value>> {
+        Self::stops(arguments);
+        self.look()?;
+        let store = match arguments.take("PolicyStore").and_then(|store| store.text()).as_deref() {
+            Some("ActiveStore") => &self.machine.active,
+            Some("PersistentStore") => &self.machine.persistent,
+            other => panic!("not known: the store {other:?}"),
+        };
+        let routes: Vec<Value> =
+            store.iter().map(|(key, value)| self.machine.route_object(key, value)).collect();
+        found(routes, "MSFT_NetRoute")
+    }
+
+    fn get_addresses(&mut self, arguments: &mut Arguments) -> Step<Vec<Value>> {
+        Self::stops(arguments);
+        self.look()?;
+        let addresses = self.machine.interfaces.iter().flat_map(|interface| {
+            interface.addresses.iter().map(|address| {
+                let zone = if address.addr().to_string().starts_with("fe80") { "%7" } else { "" };
+                Value::object([
+                    ("InterfaceIndex", Value::Int(interface.index)),
+                    ("IPAddress", Value::Str(format!("{}{zone}", address.addr()))),
+                ])
+            })
+        });
+        found(addresses.collect(), "MSFT_NetIPAddress")
+    }
+
+    fn get_interfaces(&mut self, arguments: &mut Arguments) -> Step<Vec<Value>> {
+        Self::stops(arguments);
+        self.look()?;
+        let interfaces = self.machine.interfaces.iter().flat_map(|interface| {
+            interface.forwarding.iter().map(|(family, forwards)| {
+                Value::object([
+                    ("InterfaceIndex", Value::Int(interface.index)),
+                    ("InterfaceAlias", Value::str(&interface.alias)),
+                    ("AddressFamily", Value::str(family)),
+                    ("Forwarding", Value::str(if *forwards { "Enabled" } else { "Disabled" })),
+                ])
+            })
+        });
+        found(interfaces.collect(), "MSFT_NetIPInterface")
+    }
+
+    /// The route that is meant, and what is said of it; without all of the selectors it would be every route.
+    fn meant(arguments: &mut Arguments, what: &str) -> (RouteKey, Option<i64>, Option<String>, String) {
+        Self::stops(arguments);
+        let confirm = arguments.named.remove("confirm").flatten();
+        assert!(matches!(confirm, Some(Value::Bool(false))), "{what} would ask");
+        let mut text = |name: &str| arguments.named.remove(name).flatten().and_then(|value| value.text());
+        let destination: IpNet = text("destinationprefix").expect("a destination").parse().expect("a prefix");
+        let next_hop: IpAddr = text("nexthop").expect("a next hop").parse().expect("an address");
+        let index: i64 = text("interfaceindex").expect("an interface").parse().expect("a number");
+        let metric = text("routemetric").map(|metric| metric.parse::<u16>().expect("a UInt16").into());
+        let store = text("policystore");
+        let words = format!(
+            "{what} {index} {destination} {next_hop}{}{}",
+            metric.map_or_else(String::new, |metric: i64| format!(" {metric}")),
+            store.as_deref().map_or_else(String::new, |store| format!(" {store}"))
+        );
+        (RouteKey { index, destination, next_hop }, metric, store, words)
+    }
+
+    /// Does what `change` does, in the way that the machine lets it go.
+    pub fn go(
+        &mut self,
+        words: String,
+        is_call: bool,
+        change: impl FnOnce(&mut Self) -> Result<(), Failure>,
+    ) -> Step<()> {
+        match self.machine.step(words, is_call) {
+            Course::Well => change(self).map_err(Flow::Throw),
+            Course::Refused(failure) => Err(Flow::Throw(failure)),
+            Course::Late(failure) => {
+                change(self).map_err(Flow::Throw)?;
+                Err(Flow::Throw(failure))
+            }
+            Course::Ignored => Ok(()),
+            Course::Killed { after } => {
+                if after {
+                    change(self).map_err(Flow::Throw)?;
+                }
+                Err(Flow::Killed)
+            }
+            Course::Stopped => Err(Flow::Stopped),
+        }
+    }
+
+    fn new_route(&mut self, arguments: &mut Arguments) -> Step<Vec<Value>> {
+        let (key, metric, store, words) = Self::meant(arguments, "New-NetRoute");
+        let value = RouteValue { metric: metric.unwrap_or(256), protocol: "NetMgmt" };
+        self.go(words, true, |this| {
+            let machine = &mut this.machine;
+            if machine.alias(key.index).is_none() {
+                return Err(not_found("the interface"));
+            }
+            let exists = || Failure {
+                message: "Instance MSFT_NetRoute already exists".to_owned(),
+                category: "ResourceExists",
+            };
+            match store.as_deref() {
+                None if machine.active.contains_key(&key) || machine.persistent.contains_key(&key) => {
+                    Err(exists())
+                }
+                Some("ActiveStore") if machine.active.contains_key(&key) => Err(exists()),
+                None => {
+                    machine.active.insert(key.clone(), value.clone());
+                    machine.persistent.insert(key, value);
+                    Ok(())
+                }
+                Some("ActiveStore") => {
+                    machine.active.insert(key, value);
+                    Ok(())
+                }
+                // As the documentation has it for the persistent store alone.
+                Some(_) => Err(Failure::new("Invalid parameter PolicyStore")),
+            }
+        })?;
+        Ok(vec![Value::object([("Store", Value::str("ActiveStore"))])])
+    }
+
+    fn remove_route(&mut self, arguments: &mut Arguments) -> Step<()> {
+        let (key, _, store, words) = Self::meant(arguments, "Remove-NetRoute");
+        self.go(words, true, |this| {
+            let machine = &mut this.machine;
+            let removed = match store.as_deref() {
+                Some("ActiveStore") => machine.active.remove(&key),
+                Some("PersistentStore") => machine.persistent.remove(&key),
+                other => panic!("not known: the store {other:?}"),
+            };
+            removed.map(drop).ok_or_else(|| not_found("MSFT_NetRoute objects"))
+        })
+    }
+
+    fn set_route(&mut self, arguments: &mut Arguments) -> Step<()> {
+        let (key, metric, store, words) = Self::meant(arguments, "Set-NetRoute");
+        self.go(words, true, |this| {
+            let machine = &mut this.machine;
+            let route = match store.as_deref() {
+                Some("ActiveStore") => machine.active.get_mut(&key),
+                Some("PersistentStore") => machine.persistent.get_mut(&key),
+                other => panic!("not known: the store {other:?}"),
+            };
+            let route = route.ok_or_else(|| not_found("MSFT_NetRoute objects"))?;
+            route.metric = metric.expect("a metric");
+            Ok(())
+        })
+    }
+
+    fn set_interface(&mut self, arguments: &mut Arguments) -> Step<()> {
+        Self::stops(arguments);
+        let confirm = arguments.named.remove("confirm").flatten();
+        assert!(matches!(confirm, Some(Value::Bool(false))), "Set-NetIPInterface would ask");
+        let mut text = |name: &str| arguments.named.remove(name).flatten().and_then(|value| value.text());
+        let index: i64 = text("interfaceindex").expect("an interface").parse().expect("a number");
+        let family = text("addressfamily").expect("a family");
+        let value = text("forwarding").expect("a value");
+        let words = format!("Set-NetIPInterface {index} {family} {value}");
+        self.go(words, true, |this| {
+            let interface = this.machine.interfaces.iter_mut().find(|one| one.index == index);
+            let forwarding = interface.and_then(|interface| interface.forwarding.get_mut(family.as_str()));
+            match (forwarding, value.as_str()) {
+                (Some(forwarding), "Enabled" | "Disabled") => {
+                    *forwarding = value == "Enabled";
+                    Ok(())
+                }
+                (None, _) => Err(not_found("MSFT_NetIPInterface objects")),
+                (Some(_), _) => {
+                    Err(Failure::new("Cannot process argument transformation on parameter 'Forwarding'"))
+                }
+            }
+        })
+    }
+}
+
+fn not_found(what: &str) -> Failure {
+    Failure { message: format!("No {what} found"), category: "ObjectNotFound" }
+}
+
+/// That there is nothing is an error for these cmdlets.
+fn found(objects: Vec<Value>, class: &str) -> Step<Vec<Value>> {
+    if objects.is_empty() { Err(Flow::Throw(not_found(&format!("{class} objects")))) } else { Ok(objects) }
+}
+
+/// What is deeper than `depth` would be cut.
+fn to_json(value: &Value, depth: i64) -> serde_json::Value {
+    assert!(depth >= 0, "deeper than -Depth: {value:?}");
+    match value {
+        Value::Null => json!(null),
+        Value::Bool(value) => json!(value),
+        Value::Int(number) => json!(number),
+        Value::Str(text) => json!(text),
+        Value::Array(_) | Value::List(_) => {
+            value.enumerated().iter().map(|item| to_json(item, depth - 1)).collect()
+        }
+        Value::Table(table) => {
+            let table = table.borrow();
+            let entries = table
+                .entries()
+                .map(|(name, value)| (name.text().expect("a name"), to_json(value, depth - 1)));
+            serde_json::Value::Object(entries.collect())
+        }
+        Value::Object(object) => {
+            let object = object.borrow();
+            let entries = object.values().map(|(name, value)| (name.clone(), to_json(value, depth - 1)));
+            serde_json::Value::Object(entries.collect())
+        }
+        other => panic!("no JSON for {other:?}"),
+    }
+}
+
+fn from_json(json: &serde_json::Value) -> Value {
+    match json {
+        serde_json::Value::Null => Value::Null,
+        serde_json::Value::Bool(value) => Value::Bool(*value),
+        serde_json::Value::Number(number) => Value::Int(number.as_i64().expect("a whole number")),
+        serde_json::Value::String(text) => Value::str(text),
+        serde_json::Value::Array(items) => Value::array(items.iter().map(from_json).collect()),
+        serde_json::Value::Object(entries) => {
+            let entries =
+                entries.iter().map(|(name, value)| (name.to_lowercase(), (name.clone(), from_json(value))));
+            Value::Object(std::rc::Rc::new(std::cell::RefCell::new(entries.collect())))
+        }
+    }
+}

@@ -1,0 +1,421 @@
+//! Expressions: what they are worth, and what they leave in the pipeline.
+
+use std::{cell::RefCell, rc::Rc};
+
+use tree_sitter::Node;
+
+use super::{
+    interpreter::{Flow, Interpreter, Step, inner, named_children},
+    value::{Key, Table, Value},
+};
+
+impl<'t> Interpreter<'t> {
+    /// What an expression or a command leaves in the pipeline.
+    pub fn output(&mut self, node: Node<'t>) -> Step<Vec<Value>> {
+        let node = inner(node);
+        match node.kind() {
+            "command" => self.command(node, None),
+            "pipeline_chain" => self.chain(node),
+            // A method without a result leaves nothing, and so does what is cast to nothing.
+            "invokation_expression" => {
+                Ok(self.invoke(node)?.map(|value| value.enumerated()).unwrap_or_default())
+            }
+            "cast_expression" if self.of(node).to_lowercase().starts_with("[void]") => {
+                self.value(*named_children(node).last().expect("an operand"))?;
+                Ok(Vec::new())
+            }
+            _ => Ok(self.value(node)?.enumerated()),
+        }
+    }
+
+    /// Commands with `|` between them.
+    fn chain(&mut self, node: Node<'t>) -> Step<Vec<Value>> {
+        let mut parts = named_children(node).into_iter();
+        let mut output = self.output(parts.next().expect("a first part"))?;
+        for part in parts {
+            output = self.command(inner(part), Some(output))?;
+        }
+        Ok(output)
+    }
+
+    /// What an expression is worth; of a command, what it leaves.
+    pub fn value(&mut self, node: Node<'t>) -> Step<Value> {
+        let node = inner(node);
+        match node.kind() {
+            "command" | "pipeline_chain" => Ok(Value::collected(self.output(node)?)),
+            "variable" => self.variable(node),
+            "verbatim_string_characters" => Ok(self.verbatim(node)),
+            "expandable_string_literal" => Ok(self.expandable(node)),
+            "decimal_integer_literal" => Ok(Value::Int(self.of(node).parse().expect("a number"))),
+            // The version of the strict mode, and nothing that anybody counts with.
+            "real_literal" => Ok(Value::str(self.of(node))),
+            "hexadecimal_integer_literal" => {
+                Ok(Value::Int(i64::from_str_radix(&self.of(node)[2..], 16).expect("a number")))
+            }
+            "parenthesized_expression" => {
+                let only = named_children(node);
+                self.value(only[0])
+            }
+            "array_expression" => {
+                let mut output = Vec::new();
+                self.statements(node, &mut output)?;
+                Ok(Value::array(output))
+            }
+            "array_literal_expression" => {
+                let items = named_children(node).into_iter().map(|item| self.value(item));
+                Ok(Value::array(items.collect::<Step<_>>()?))
+            }
+            "hash_literal_expression" => self.hash(node),
+            "script_block_expression" => {
+                self.blocks.push(node);
+                Ok(Value::Block(self.blocks.len() - 1))
+            }
+            "type_literal" => Ok(Value::Type(self.type_name(node))),
+            "member_access" => self.member(node),
+            "element_access" => self.element(node),
+            "invokation_expression" => Ok(self.invoke(node)?.unwrap_or(Value::Null)),
+            "cast_expression" => self.cast(node),
+            "expression_with_unary_operator" => self.unary(node),
+            "logical_expression" | "logical_argument_expression" => self.logical(node),
+            "comparison_expression"
+            | "comparison_argument_expression"
+            | "additive_expression"
+            | "additive_argument_expression" => self.binary(node),
+            _ => self.unknown("expression", node),
+        }
+    }
+
+    fn variable(&mut self, node: Node<'t>) -> Step<Value> {
+        let name = self.of(node).trim_start_matches('$');
+        match name.to_lowercase().as_str() {
+            "true" => Ok(Value::Bool(true)),
+            "false" => Ok(Value::Bool(false)),
+            "null" => Ok(Value::Null),
+            "env:programfiles" => Ok(Value::str("C:\\Program Files")),
+            _ => match self.find(name) {
+                Some(value) => Ok(value),
+                // Set-StrictMode.
+                None => self.throw(format!(
+                    "The variable '${name}' cannot be retrieved because it has not been set."
+                )),
+            },
+        }
+    }
+
+    /// A literal in single quotes. Typographic quotes are quotes for PowerShell, and not for the parser.
+    fn verbatim(&self, node: Node<'t>) -> Value {
+        let text = self.of(node);
+        let inside = text.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')).expect("quotes");
+        assert!(!inside.contains(|c: char| ('\u{2018}'..='\u{201b}').contains(&c)), "a quote in {text}");
+        Value::Str(inside.replace("''", "'"))
+    }
+
+    /// A literal in double quotes, which the scripts use for line ends alone.
+    fn expandable(&self, node: Node<'t>) -> Value {
+        let text = self.of(node);
+        let inside = &text[1..text.len() - 1];
+        if inside.contains(['$', '"']) {
+            self.unknown("expansion", node);
+        }
+        Value::Str(inside.replace("`r", "\r").replace("`n", "\n"))
+    }
+
+    fn hash(&mut self, node: Node<'t>) -> Step<Value> {
+        let mut table = Table::default();
+        for body in named_children(node) {
+            for entry in named_children(body) {
+                let children = named_children(entry);
+                let (name, value) = (children[0], children[1]);
+                let name = self.of(inner(name));
+                let value = self.value(value)?;
+                let name = Value::str(name.trim_matches('\''));
+                if table.get(&Key::of(&name).expect("a key")).is_some() {
+                    self.unknown("a key twice", node);
+                }
+                table.set(name, value);
+            }
+        }
+        Ok(Value::Table(Rc::new(RefCell::new(table))))
+    }
+
+    pub fn type_name(&self, node: Node<'t>) -> String {
+        self.of(node).trim_matches(['[', ']']).to_lowercase().replace("system.", "")
+    }
+
+    fn member(&mut self, node: Node<'t>) -> Step<Value> {
+        let children = named_children(node);
+        let owner = self.value(children[0])?;
+        let name = self.of(inner(children[1])).to_owned();
+        self.property(&owner, &name)
+    }
+
+    /// A property. What is not there is an error: the scripts are strict.
+    pub fn property(&mut self, owner: &Value, name: &str) -> Step<Value> {
+        let lower = name.to_lowercase();
+        let found = match owner {
+            Value::Table(table) => {
+                let table = table.borrow();
+                match (table.get(&Key::of(&Value::str(name)).expect("a key")), lower.as_str()) {
+                    (Some(value), _) => Some(value.clone()),
+                    (None, "keys") => Some(Value::array(table.keys())),
+                    (None, "values") => Some(Value::array(table.values())),
+                    (None, "count") => Some(Value::Int(table.len() as i64)),
+                    _ => None,
+                }
+            }
+            Value::Object(object) => object.borrow().get(&lower).map(|(_, value)| value.clone()),
+            Value::Array(items) => (lower == "count").then(|| Value::Int(items.len() as i64)),
+            Value::List(items) => (lower == "count").then(|| Value::Int(items.borrow().len() as i64)),
+            Value::Type(kind) => self.static_property(kind, &lower),
+            _ => None,
+        };
+        match found {
+            Some(value) => Ok(value),
+            None => self
+                .throw(format!("The property '{name}' cannot be found on this object ({}).", owner.kind())),
+        }
+    }
+
+    fn element(&mut self, node: Node<'t>) -> Step<Value> {
+        let children = named_children(node);
+        let (owner, index) = (self.value(children[0])?, self.value(children[1])?);
+        match (&owner, &index) {
+            (Value::Table(table), _) => match Key::of(&index) {
+                Some(key) => Ok(table.borrow().get(&key).cloned().unwrap_or(Value::Null)),
+                None => self.throw("Index operation failed; the array index evaluated to null."),
+            },
+            (Value::Array(items), Value::Int(at)) => {
+                Ok(usize::try_from(*at).ok().and_then(|at| items.get(at).cloned()).unwrap_or(Value::Null))
+            }
+            (Value::Null, _) => self.throw("Cannot index into a null array."),
+            _ => self.unknown("index", node),
+        }
+    }
+
+    fn cast(&mut self, node: Node<'t>) -> Step<Value> {
+        let children = named_children(node);
+        let kind = self.type_name(children[0]);
+        let value = self.value(children[1])?;
+        self.convert(&kind, value)
+    }
+
+    /// A value as another type.
+    pub fn convert(&mut self, kind: &str, value: Value) -> Step<Value> {
+        Ok(match (kind, &value) {
+            ("void", _) => Value::Null,
+            ("bool" | "switch", _) => Value::Bool(value.is_true()),
+            ("string", _) => match value.text() {
+                Some(text) => Value::Str(text),
+                None => panic!("the text of a {}: {value:?}", value.kind()),
+            },
+            ("char", Value::Int(number)) => {
+                // Half of a pair stands in a place of private use until it meets the other half.
+                let unit = u32::try_from(*number).unwrap();
+                let private = || char::from_u32(PRIVATE + unit - 0xd800).expect("a surrogate");
+                Value::Str(char::from_u32(unit).unwrap_or_else(private).to_string())
+            }
+            ("int", Value::Int(_)) => value,
+            ("int", Value::Null) => Value::Int(0),
+            ("int", Value::Bool(value)) => Value::Int(i64::from(*value)),
+            ("int", Value::Str(text)) => match text.trim().parse() {
+                Ok(number) => Value::Int(number),
+                Err(_) => return self.throw(format!("Cannot convert value \"{text}\" to type \"Int32\".")),
+            },
+            _ => panic!("not known: [{kind}] of {value:?}"),
+        })
+    }
+
+    fn unary(&mut self, node: Node<'t>) -> Step<Value> {
+        let operator = self.of(node.child(0).expect("an operator")).to_lowercase();
+        let operand = *named_children(node).last().expect("an operand");
+        let value = self.value(operand)?;
+        match (operator.as_str(), value) {
+            (",", value) => Ok(Value::array(vec![value])),
+            ("-not" | "!", value) => Ok(Value::Bool(!value.is_true())),
+            ("-", Value::Int(number)) => Ok(Value::Int(-number)),
+            _ => self.unknown("operator", node),
+        }
+    }
+
+    fn logical(&mut self, node: Node<'t>) -> Step<Value> {
+        let mut cursor = node.walk();
+        let children: Vec<Node<'t>> = node.children(&mut cursor).collect();
+        let left = self.value(children[0])?.is_true();
+        let operator = self.of(children[1]).to_lowercase();
+        match operator.as_str() {
+            "-and" => Ok(Value::Bool(left && self.value(children[2])?.is_true())),
+            "-or" => Ok(Value::Bool(left || self.value(children[2])?.is_true())),
+            _ => self.unknown("operator", node),
+        }
+    }
+
+    fn binary(&mut self, node: Node<'t>) -> Step<Value> {
+        let mut cursor = node.walk();
+        let children: Vec<Node<'t>> =
+            node.children(&mut cursor).filter(|child| child.kind() != "comment").collect();
+        let [left, operator, right] = children[..] else { self.unknown("operands", node) };
+        let (left, right) = (self.value(left)?, self.value(right)?);
+        let operator = self.of(operator).to_lowercase();
+        match operator.as_str() {
+            "+" => Ok(self.plus(left, right)),
+            "-" => match (left, right) {
+                (Value::Int(left), Value::Int(right)) => Ok(Value::Int(left - right)),
+                _ => self.unknown("difference", node),
+            },
+            "-join" => {
+                let items = left.enumerated();
+                let texts = items.iter().map(|item| item.text().expect("texts"));
+                Ok(Value::Str(texts.collect::<Vec<_>>().join(&right.text().expect("a text"))))
+            }
+            "-contains" | "-notcontains" => {
+                let has = left.enumerated().iter().any(|item| equal(item, &right));
+                Ok(Value::Bool(has == (operator == "-contains")))
+            }
+            "-eq" | "-ne" => {
+                if matches!(left, Value::Array(_) | Value::List(_)) {
+                    self.unknown("a comparison that filters", node);
+                }
+                Ok(Value::Bool(equal(&left, &right) == (operator == "-eq")))
+            }
+            "-ceq" | "-cne" => match (&left, &right) {
+                (Value::Str(left), Value::Str(right)) => {
+                    Ok(Value::Bool((left == right) == (operator == "-ceq")))
+                }
+                _ => self.unknown("a comparison", node),
+            },
+            "-lt" | "-gt" | "-le" | "-ge" => {
+                let (Value::Int(left), Value::Int(right)) = (&left, &right) else {
+                    panic!("{left:?} {operator} {right:?} in line {}", node.start_position().row + 1)
+                };
+                Ok(Value::Bool(match operator.as_str() {
+                    "-lt" => left < right,
+                    "-gt" => left > right,
+                    "-le" => left <= right,
+                    _ => left >= right,
+                }))
+            }
+            _ => self.unknown("operator", node),
+        }
+    }
+
+    /// A sum: the left side decides what it is.
+    pub fn plus(&mut self, left: Value, right: Value) -> Value {
+        match (left, right) {
+            (Value::Int(left), Value::Int(right)) => Value::Int(left + right),
+            (Value::Str(left), right) => match right.text() {
+                Some(right) => Value::Str(paired(&(left + &right))),
+                None => panic!("{left:?} + {right:?}"),
+            },
+            (left @ Value::Array(_), right) => {
+                let right = right.enumerated();
+                Value::array(left.enumerated().into_iter().chain(right).collect())
+            }
+            (left, right) => panic!("not known: {left:?} + {right:?}"),
+        }
+    }
+
+    pub fn assign(&mut self, node: Node<'t>) -> Step<()> {
+        let children = named_children(node);
+        let [target, operator, value] = children[..] else { self.unknown("assignment", node) };
+        let mut value = self.value(value)?;
+        let target = inner(target);
+        match self.of(operator).trim() {
+            "=" => {}
+            "+=" => {
+                let old = self.value(target)?;
+                value = self.plus(old, value);
+            }
+            _ => self.unknown("assignment", node),
+        }
+        self.store(target, value)
+    }
+
+    fn store(&mut self, target: Node<'t>, value: Value) -> Step<()> {
+        match target.kind() {
+            "variable" => {
+                self.set(self.of(target), value);
+                Ok(())
+            }
+            "member_access" => {
+                let children = named_children(target);
+                let owner = self.value(children[0])?;
+                let name = self.of(inner(children[1])).to_owned();
+                match &owner {
+                    Value::Table(table) => {
+                        table.borrow_mut().set(Value::Str(name), value);
+                        Ok(())
+                    }
+                    Value::Object(object) => match object.borrow_mut().get_mut(&name.to_lowercase()) {
+                        Some((_, old)) => {
+                            *old = value;
+                            Ok(())
+                        }
+                        None => self.throw(format!("The property '{name}' cannot be found on this object.")),
+                    },
+                    _ => self.unknown("property", target),
+                }
+            }
+            "element_access" => {
+                let children = named_children(target);
+                let (owner, index) = (self.value(children[0])?, self.value(children[1])?);
+                match owner {
+                    Value::Table(table) => {
+                        table.borrow_mut().set(index, value);
+                        Ok(())
+                    }
+                    _ => self.unknown("element", target),
+                }
+            }
+            _ => self.unknown("target", target),
+        }
+    }
+
+    /// `$at--`, `$at++`.
+    pub fn count(&mut self, node: Node<'t>) -> Step<Value> {
+        let variable = named_children(node)[0];
+        let Value::Int(number) = self.value(variable)? else { self.unknown("count", node) };
+        let next = if self.of(node).ends_with("--") { number - 1 } else { number + 1 };
+        self.store(inner(variable), Value::Int(next))?;
+        Ok(Value::Int(number))
+    }
+}
+
+/// Whether `-eq` takes them for the same: the right side becomes what the left side is.
+pub fn equal(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Null, Value::Null) => true,
+        (Value::Null, _) | (_, Value::Null) => false,
+        (Value::Str(left), right) => {
+            let right = right.text().unwrap_or_else(|| panic!("{left:?} -eq {right:?}"));
+            left.to_lowercase() == right.to_lowercase()
+        }
+        (Value::Int(left), Value::Int(right)) => left == right,
+        (Value::Int(left), Value::Str(right)) => right.trim().parse() == Ok(*left),
+        (Value::Bool(left), right) => *left == right.is_true(),
+        _ => panic!("not known: {left:?} -eq {right:?}"),
+    }
+}
+
+/// Where the halves of pairs stand for the time being.
+const PRIVATE: u32 = 0x10_0000;
+
+/// Puts the halves of pairs together.
+fn paired(text: &str) -> String {
+    let half = |c: char| (PRIVATE..PRIVATE + 0x800).contains(&u32::from(c)).then(|| u32::from(c) - PRIVATE);
+    let mut paired = String::with_capacity(text.len());
+    for character in text.chars() {
+        match (paired.chars().last().and_then(half), half(character)) {
+            (Some(high @ 0..0x400), Some(low @ 0x400..)) => {
+                paired.pop();
+                paired.extend(char::from_u32(0x1_0000 + (high << 10) + (low - 0x400)));
+            }
+            _ => paired.push(character),
+        }
+    }
+    paired
+}
+
+/// For [`Interpreter::throw`] where there is no interpreter.
+pub fn thrown<T>(message: impl Into<String>) -> Step<T> {
+    Err(Flow::Throw(super::value::Failure::new(message)))
+}

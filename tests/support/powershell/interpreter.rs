@@ -1,0 +1,305 @@
+//! Statements: what a script does, step by step over its tree.
+//!
+//! What is not known is an error of the test, never a guess.
+
+use std::collections::HashMap;
+
+use tree_sitter::Node;
+
+use super::{
+    machine::Machine,
+    value::{Failure, Value},
+};
+
+/// What ends a statement early.
+pub enum Flow {
+    Return,
+    Break,
+    Continue,
+    Exit(i64),
+    Throw(Failure),
+    /// Control-C.
+    Stopped,
+    /// Nothing of the script runs any more.
+    Killed,
+}
+
+pub type Step<T> = Result<T, Flow>;
+
+pub struct Interpreter<'t> {
+    pub text: &'t str,
+    pub machine: &'t mut Machine,
+    pub functions: HashMap<String, Node<'t>>,
+    pub scopes: Vec<HashMap<String, Value>>,
+    pub blocks: Vec<Node<'t>>,
+    pub stdout: String,
+    pub stderr: String,
+    /// The error that `throw` alone throws again.
+    caught: Vec<Failure>,
+}
+
+/// The names of nodes that stand for the only thing in them.
+const TRANSPARENT: [&str; 32] = [
+    "pipeline",
+    "pipeline_chain",
+    "logical_expression",
+    "bitwise_expression",
+    "comparison_expression",
+    "additive_expression",
+    "multiplicative_expression",
+    "format_expression",
+    "range_expression",
+    "array_literal_expression",
+    "unary_expression",
+    "expression_with_unary_operator",
+    "argument_expression",
+    "logical_argument_expression",
+    "bitwise_argument_expression",
+    "comparison_argument_expression",
+    "additive_argument_expression",
+    "multiplicative_argument_expression",
+    "format_argument_expression",
+    "range_argument_expression",
+    "string_literal",
+    "integer_literal",
+    "left_assignment_expression",
+    "key_expression",
+    "member_name",
+    "script_block",
+    "script_block_body",
+    "for_initializer",
+    "for_condition",
+    "for_iterator",
+    "attribute_list",
+    "attribute",
+];
+
+/// The node that counts: the first of its line that is not alone in another one.
+pub fn inner(mut node: Node<'_>) -> Node<'_> {
+    while TRANSPARENT.contains(&node.kind()) && node.child_count() == 1 {
+        let Some(child) = node.named_child(0) else { break };
+        node = child;
+    }
+    node
+}
+
+pub fn named_children(node: Node<'_>) -> Vec<Node<'_>> {
+    let mut cursor = node.walk();
+    node.named_children(&mut cursor).filter(|child| child.kind() != "comment").collect()
+}
+
+impl<'t> Interpreter<'t> {
+    pub fn new(text: &'t str, machine: &'t mut Machine) -> Self {
+        Self {
+            text,
+            machine,
+            functions: HashMap::new(),
+            scopes: vec![HashMap::new()],
+            blocks: Vec::new(),
+            stdout: String::new(),
+            stderr: String::new(),
+            caught: Vec::new(),
+        }
+    }
+
+    pub fn of(&self, node: Node<'_>) -> &'t str {
+        &self.text[node.byte_range()]
+    }
+
+    /// A construct that is not known.
+    pub fn unknown(&self, what: &str, node: Node<'_>) -> ! {
+        let text: String = self.of(node).chars().take(120).collect();
+        panic!("not known: {what} ({}) in line {}: {text}", node.kind(), node.start_position().row + 1)
+    }
+
+    pub fn throw<T>(&self, message: impl Into<String>) -> Step<T> {
+        Err(Flow::Throw(Failure::new(message)))
+    }
+
+    /// Runs the statements of a list, a block or a whole script. What they leave goes to `output`.
+    pub fn statements(&mut self, node: Node<'t>, output: &mut Vec<Value>) -> Step<()> {
+        for child in named_children(node) {
+            self.statement(child, output)?;
+        }
+        Ok(())
+    }
+
+    fn statement(&mut self, node: Node<'t>, output: &mut Vec<Value>) -> Step<()> {
+        match node.kind() {
+            "statement_list" | "statement_block" | "script_block" | "script_block_body" => {
+                self.statements(node, output)
+            }
+            "function_statement" => {
+                let children = named_children(node);
+                self.functions.insert(self.of(children[0]).to_lowercase(), node);
+                Ok(())
+            }
+            "pipeline" => self.pipeline_statement(node, output),
+            "if_statement" => self.if_statement(node, output),
+            "foreach_statement" => self.foreach_statement(node, output),
+            "for_statement" => self.for_statement(node, output),
+            "try_statement" => self.try_statement(node, output),
+            "flow_control_statement" => self.flow(node, output),
+            "empty_statement" | "comment" => Ok(()),
+            _ => self.unknown("statement", node),
+        }
+    }
+
+    /// An expression or a command as a statement: what it gives goes to the output.
+    fn pipeline_statement(&mut self, node: Node<'t>, output: &mut Vec<Value>) -> Step<()> {
+        let node = inner(node);
+        match node.kind() {
+            "assignment_expression" => self.assign(node),
+            "post_increment_expression" | "post_decrement_expression" => self.count(node).map(drop),
+            _ => {
+                output.extend(self.output(node)?);
+                Ok(())
+            }
+        }
+    }
+
+    fn flow(&mut self, node: Node<'t>, output: &mut Vec<Value>) -> Step<()> {
+        let word = self.of(node.child(0).expect("a keyword")).to_lowercase();
+        let value = named_children(node).into_iter().next();
+        match word.as_str() {
+            "continue" => Err(Flow::Continue),
+            "break" => Err(Flow::Break),
+            "return" => {
+                if let Some(value) = value {
+                    output.extend(self.output(inner(value))?);
+                }
+                Err(Flow::Return)
+            }
+            "throw" => match value {
+                Some(value) => {
+                    let value = self.value(value)?;
+                    let Some(message) = value.text() else { self.unknown("what is thrown", node) };
+                    self.throw(message)
+                }
+                None => match self.caught.last() {
+                    Some(failure) => Err(Flow::Throw(failure.clone())),
+                    None => self.unknown("throw alone outside catch", node),
+                },
+            },
+            "exit" => {
+                let value = value.map(|value| self.value(value)).transpose()?;
+                match value {
+                    None => Err(Flow::Exit(0)),
+                    Some(Value::Int(code)) => Err(Flow::Exit(code)),
+                    Some(other) => panic!("an exit code that is a {}: {other:?}", other.kind()),
+                }
+            }
+            _ => self.unknown("flow", node),
+        }
+    }
+
+    fn if_statement(&mut self, node: Node<'t>, output: &mut Vec<Value>) -> Step<()> {
+        let children = named_children(node);
+        if self.value(children[0])?.is_true() {
+            return self.statements(children[1], output);
+        }
+        for child in &children[2..] {
+            match child.kind() {
+                "elseif_clauses" => {
+                    for clause in named_children(*child) {
+                        let parts = named_children(clause);
+                        if self.value(parts[0])?.is_true() {
+                            return self.statements(parts[1], output);
+                        }
+                    }
+                }
+                "else_clause" => return self.statements(named_children(*child)[0], output),
+                _ => self.unknown("part of if", *child),
+            }
+        }
+        Ok(())
+    }
+
+    fn foreach_statement(&mut self, node: Node<'t>, output: &mut Vec<Value>) -> Step<()> {
+        let children = named_children(node);
+        let [variable, items, body] = children[..] else { self.unknown("foreach", node) };
+        let items = self.value(items)?;
+        let items = if matches!(items, Value::Null) { Vec::new() } else { items.enumerated() };
+        for item in items {
+            self.set(self.of(variable), item);
+            if !self.turn(body, output)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn for_statement(&mut self, node: Node<'t>, output: &mut Vec<Value>) -> Step<()> {
+        let part = |kind: &str| named_children(node).into_iter().find(|child| child.kind() == kind);
+        let (Some(first), Some(condition), Some(next), Some(body)) =
+            (part("for_initializer"), part("for_condition"), part("for_iterator"), part("statement_block"))
+        else {
+            self.unknown("for", node)
+        };
+        self.pipeline_statement(first, output)?;
+        while self.value(condition)?.is_true() {
+            if !self.turn(body, output)? {
+                break;
+            }
+            self.pipeline_statement(next, output)?;
+        }
+        Ok(())
+    }
+
+    /// One turn of a loop; whether there is another one.
+    fn turn(&mut self, body: Node<'t>, output: &mut Vec<Value>) -> Step<bool> {
+        match self.statements(body, output) {
+            Ok(()) | Err(Flow::Continue) => Ok(true),
+            Err(Flow::Break) => Ok(false),
+            Err(other) => Err(other),
+        }
+    }
+
+    fn try_statement(&mut self, node: Node<'t>, output: &mut Vec<Value>) -> Step<()> {
+        let children = named_children(node);
+        let mut result = self.statements(children[0], output);
+        for child in &children[1..] {
+            match child.kind() {
+                "catch_clauses" => {
+                    if let Err(Flow::Throw(failure)) = result {
+                        let clause = named_children(*child)[0];
+                        result =
+                            self.catch(*named_children(clause).last().expect("a block"), failure, output);
+                    }
+                }
+                "finally_clause" => {
+                    if !matches!(result, Err(Flow::Killed)) {
+                        self.statements(named_children(*child)[0], output)?;
+                    }
+                }
+                _ => self.unknown("part of try", *child),
+            }
+        }
+        result
+    }
+
+    fn catch(&mut self, block: Node<'t>, failure: Failure, output: &mut Vec<Value>) -> Step<()> {
+        let message = Value::object([("Message", Value::Str(failure.message.clone()))]);
+        let category = Value::object([("Category", Value::str(failure.category))]);
+        let error = Value::object([("Exception", message), ("CategoryInfo", category)]);
+        let before = self.find("_");
+        self.set("_", error);
+        self.caught.push(failure);
+        let result = self.statements(block, output);
+        self.caught.pop();
+        self.set("_", before.unwrap_or(Value::Null));
+        result
+    }
+
+    /// The value of a variable, in this scope or in one that called it.
+    pub fn find(&self, name: &str) -> Option<Value> {
+        let name = name.trim_start_matches('$').to_lowercase();
+        self.scopes.iter().rev().find_map(|scope| scope.get(&name).cloned())
+    }
+
+    /// Sets a variable of this scope.
+    pub fn set(&mut self, name: &str, value: Value) {
+        let name = name.trim_start_matches('$').to_lowercase();
+        self.scopes.last_mut().expect("a scope").insert(name, value);
+    }
+}

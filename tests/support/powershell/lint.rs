@@ -1,0 +1,198 @@
+//! What a script must not do, by its tree; and the operations that stand in its data block.
+
+use tree_sitter::{Node, Tree};
+
+use super::interpreter::{inner, named_children};
+
+/// The cmdlets that change the network, and what each must be told, so that it means one object.
+const SELECTORS: [(&str, &[&str]); 4] = [
+    ("new-netroute", &["interfaceindex", "destinationprefix", "nexthop", "routemetric"]),
+    ("set-netroute", &["interfaceindex", "destinationprefix", "nexthop", "policystore"]),
+    ("remove-netroute", &["interfaceindex", "destinationprefix", "nexthop", "policystore"]),
+    ("set-netipinterface", &["interfaceindex", "addressfamily"]),
+];
+
+/// What reads the network; its errors must not be overlooked.
+const READERS: [&str; 3] = ["get-netroute", "get-netipaddress", "get-netipinterface"];
+
+/// What runs text as code.
+const CODE: [&str; 4] = ["invoke-expression", "iex", "invoke-command", "add-type"];
+
+/// What is wrong with a script.
+pub fn lint(text: &str, tree: &Tree) -> Vec<String> {
+    let mut lint = Lint { text, wrong: Vec::new() };
+    lint.walk(tree.root_node());
+    if let Some(character) = text.chars().find(|c| !c.is_ascii()) {
+        lint.wrong.push(format!(
+            "{character:?} is not ASCII: Windows PowerShell 5.1 reads the code page of the machine"
+        ));
+    }
+    lint.wrong
+}
+
+struct Lint<'a> {
+    text: &'a str,
+    wrong: Vec<String>,
+}
+
+impl<'a> Lint<'a> {
+    fn of(&self, node: Node<'_>) -> &'a str {
+        &self.text[node.byte_range()]
+    }
+
+    fn report(&mut self, node: Node<'_>, what: &str) {
+        let line = node.start_position().row + 1;
+        self.wrong.push(format!("line {line}: {what}: {}", self.of(node).lines().next().unwrap_or_default()));
+    }
+
+    fn walk(&mut self, node: Node<'_>) {
+        match node.kind() {
+            "command" => self.command(node),
+            "command_invokation_operator" => self.report(node, "calls what a variable names"),
+            "expandable_string_literal" if self.of(node).contains('$') => {
+                self.report(node, "a variable in a string");
+            }
+            "type_literal" if self.of(node).to_lowercase().contains("scriptblock") => {
+                self.report(node, "makes code of text");
+            }
+            _ => {}
+        }
+        for child in named_children(node) {
+            self.walk(child);
+        }
+    }
+
+    fn command(&mut self, node: Node<'_>) {
+        let children = named_children(node);
+        let name = self.of(children[0]).to_lowercase();
+        if CODE.contains(&name.as_str()) {
+            self.report(node, "makes code of text");
+        }
+        let is_reader = READERS.contains(&name.as_str());
+        let selectors = SELECTORS.iter().find(|(cmdlet, _)| *cmdlet == name).map(|(_, selectors)| *selectors);
+        if selectors.is_none() && !is_reader {
+            return;
+        }
+        let said = self.said(node, children.get(1).copied());
+        let value =
+            |name: &str| said.iter().find(|(said, _)| said == name).map(|(_, value)| value.to_lowercase());
+        if value("erroraction").is_none_or(|action| action.trim_matches('\'') != "stop") {
+            self.report(node, "goes on after an error");
+        }
+        let Some(selectors) = selectors else { return };
+        for selector in selectors {
+            match value(selector) {
+                None => self.report(node, &format!("no -{selector}")),
+                Some(value) if value.contains('*') => {
+                    self.report(node, &format!("a pattern for -{selector}"))
+                }
+                Some(_) => {}
+            }
+        }
+        if value("confirm").as_deref() != Some("$false") {
+            self.report(node, "would ask");
+        }
+    }
+
+    /// The parameters of a call with their values, those of a splatted table too.
+    fn said(&self, call: Node<'_>, elements: Option<Node<'_>>) -> Vec<(String, String)> {
+        let mut said = Vec::new();
+        let mut pending = None;
+        for child in elements.map(named_children).unwrap_or_default() {
+            match child.kind() {
+                "command_argument_sep" => {}
+                "command_parameter" => pending = Some(self.of(child).trim_start_matches('-').to_lowercase()),
+                _ => {
+                    let text = self.of(child);
+                    if let Some(name) = text.strip_prefix('@') {
+                        said.extend(self.table(call, name));
+                    } else if let Some(name) = pending.take() {
+                        said.push((name, text.to_owned()));
+                    }
+                }
+            }
+        }
+        said
+    }
+
+    /// The entries of the literal table that a variable of the same function, or of the script, was given last before
+    /// a call.
+    fn table(&self, call: Node<'_>, name: &str) -> Vec<(String, String)> {
+        let mut scope = call;
+        while let Some(parent) = scope.parent() {
+            scope = parent;
+            let mut found = Vec::new();
+            assignments(scope, self.text, name, &mut found);
+            let before = found.into_iter().rfind(|node| node.start_byte() < call.start_byte());
+            if let Some(assignment) = before {
+                return table_entries(assignment, self.text);
+            }
+            if scope.kind() == "function_statement" {
+                break;
+            }
+        }
+        Vec::new()
+    }
+}
+
+/// The assignments to a variable.
+fn assignments<'t>(node: Node<'t>, text: &str, name: &str, found: &mut Vec<Node<'t>>) {
+    if node.kind() == "assignment_expression" {
+        let target = text[named_children(node)[0].byte_range()].trim_start_matches('$');
+        if target.eq_ignore_ascii_case(name) {
+            found.push(node);
+        }
+    }
+    for child in named_children(node) {
+        assignments(child, text, name, found);
+    }
+}
+
+/// The entries of the first literal table below a node.
+fn table_entries(node: Node<'_>, text: &str) -> Vec<(String, String)> {
+    if node.kind() == "hash_literal_expression" {
+        let entries = named_children(node).into_iter().flat_map(named_children);
+        return entries
+            .map(|entry| {
+                let children = named_children(entry);
+                let of = |node: Node<'_>| text[node.byte_range()].trim().to_owned();
+                (of(inner(children[0])).to_lowercase(), of(children[1]))
+            })
+            .collect();
+    }
+    named_children(node)
+        .into_iter()
+        .map(|child| table_entries(child, text))
+        .find(|found| !found.is_empty())
+        .unwrap_or_default()
+}
+
+/// The routes of the data block, as they stand in the tree: destination, next hop, metric.
+pub fn routes_of(text: &str, tree: &Tree) -> Vec<(String, String, String)> {
+    let mut found = Vec::new();
+    assignments(tree.root_node(), text, "Routes", &mut found);
+    assert_eq!(found.len(), 1, "the data block");
+    let mut tables = Vec::new();
+    collect_tables(found[0], &mut tables);
+    tables
+        .into_iter()
+        .map(|table| {
+            let entries = table_entries(table, text);
+            let of = |name: &str| {
+                let entry = entries.iter().find(|(key, _)| key == name).expect("an entry");
+                entry.1.trim_matches('\'').to_owned()
+            };
+            (of("destination"), of("nexthop"), of("metric"))
+        })
+        .collect()
+}
+
+fn collect_tables<'t>(node: Node<'t>, tables: &mut Vec<Node<'t>>) {
+    if node.kind() == "hash_literal_expression" {
+        tables.push(node);
+        return;
+    }
+    for child in named_children(node) {
+        collect_tables(child, tables);
+    }
+}

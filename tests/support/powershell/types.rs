@@ -1,0 +1,164 @@
+//! Methods and static members of .NET types.
+
+use std::{cell::RefCell, rc::Rc};
+
+use tree_sitter::Node;
+
+use super::{
+    expression::thrown,
+    interpreter::{Interpreter, Step, inner, named_children},
+    value::{Failure, Key, Value},
+};
+
+impl<'t> Interpreter<'t> {
+    /// Calls a method; none where it has no result.
+    pub fn invoke(&mut self, node: Node<'t>) -> Step<Option<Value>> {
+        let children = named_children(node);
+        let owner = self.value(children[0])?;
+        let name = self.of(inner(children[1])).to_lowercase();
+        let mut arguments = Vec::new();
+        for list in &children[2..] {
+            for expressions in named_children(*list) {
+                for expression in named_children(expressions) {
+                    arguments.push(self.value(expression)?);
+                }
+            }
+        }
+        match &owner {
+            Value::Type(kind) => self.static_method(kind, &name, &arguments),
+            _ => self.method(&owner, &name, &arguments),
+        }
+    }
+
+    fn method(&mut self, owner: &Value, name: &str, arguments: &[Value]) -> Step<Option<Value>> {
+        Ok(match (owner, name, arguments) {
+            (Value::Table(table), "containskey", [key]) => {
+                let Some(key) = Key::of(key) else { return thrown("Key cannot be null.") };
+                Some(Value::Bool(table.borrow().get(&key).is_some()))
+            }
+            // The place of what was added, which is output where nobody takes it.
+            (Value::List(items), "add", [item]) => {
+                items.borrow_mut().push(item.clone());
+                Some(Value::Int(items.borrow().len() as i64 - 1))
+            }
+            (Value::List(items), "toarray", []) => Some(Value::array(items.borrow().clone())),
+            (Value::Str(text), "substring", [Value::Int(start)]) => {
+                Some(Value::Str(text.chars().skip(usize::try_from(*start).unwrap()).collect()))
+            }
+            (Value::Native("DateTime"), "tostring", [Value::Str(form)]) if form == "o" => {
+                Some(Value::str("2026-01-31T12:00:00.0000000Z"))
+            }
+            (Value::Native("Principal"), "isinrole", [_]) => Some(Value::Bool(self.machine.is_administrator)),
+            (Value::Native("Stderr"), "writeline", [text]) => {
+                self.stderr.push_str(&(text.text().expect("a text") + "\n"));
+                None
+            }
+            (Value::Native("Stream"), "dispose", []) => {
+                self.machine.locked.clear();
+                None
+            }
+            (Value::Null, ..) => return thrown("You cannot call a method on a null-valued expression."),
+            _ => panic!("not known: .{name} of {} with {arguments:?}", owner.kind()),
+        })
+    }
+
+    pub fn static_property(&self, kind: &str, name: &str) -> Option<Value> {
+        Some(match (kind, name) {
+            ("datetime", "utcnow") => Value::Native("DateTime"),
+            ("console", "error") => Value::Native("Stderr"),
+            ("security.principal.windowsbuiltinrole", "administrator") => Value::Native("Administrator"),
+            _ => panic!("not known: [{kind}]::{name}"),
+        })
+    }
+
+    fn static_method(&mut self, kind: &str, name: &str, arguments: &[Value]) -> Step<Option<Value>> {
+        let text = |at: usize| match arguments.get(at).and_then(Value::text) {
+            Some(text) if !text.is_empty() => text,
+            other => panic!("[{kind}]::{name} with the path {other:?}"),
+        };
+        match (kind, name) {
+            ("string", "isnullorempty") => {
+                Ok(Some(Value::Bool(arguments[0].text().expect("a text").is_empty())))
+            }
+            ("security.principal.windowsidentity", "getcurrent") => Ok(Some(Value::Native("Identity"))),
+            ("io.directory", "createdirectory") => {
+                let path = text(0);
+                self.go(format!("create {path}"), false, |_| Ok(()))?;
+                Ok(Some(Value::Native("Directory")))
+            }
+            ("io.file", "exists") => Ok(Some(Value::Bool(self.machine.files.contains_key(&text(0))))),
+            ("io.file", "readalltext") => match self.machine.files.get(&text(0)) {
+                Some(text) => Ok(Some(Value::str(text))),
+                None => thrown(format!("Could not find file '{}'.", text(0))),
+            },
+            ("io.file", "open") => {
+                let path = text(0);
+                if self.machine.locked.contains(&path) {
+                    return thrown(
+                        "The process cannot access the file because it is being used by another process.",
+                    );
+                }
+                self.machine.locked.insert(path);
+                Ok(Some(Value::Native("Stream")))
+            }
+            ("io.file", method) => self.file(method, &text, arguments).map(|()| None),
+            _ => panic!("not known: [{kind}]::{name}"),
+        }
+    }
+
+    /// What changes files.
+    fn file(&mut self, method: &str, path: &dyn Fn(usize) -> String, arguments: &[Value]) -> Step<()> {
+        let first = path(0);
+        let words = format!("{method} {first}");
+        let missing = |path: &str| Failure::new(format!("Could not find file '{path}'."));
+        match method {
+            "writealltext" | "appendalltext" => {
+                let text = arguments[1].text().expect("a text");
+                self.go(words, false, |this| {
+                    let file = this.machine.files.entry(first).or_default();
+                    if method == "writealltext" {
+                        file.clear();
+                    }
+                    file.push_str(&text);
+                    Ok(())
+                })
+            }
+            "delete" => self.go(words, false, |this| {
+                this.machine.files.remove(&first);
+                Ok(())
+            }),
+            "move" => {
+                let to = path(1);
+                self.go(words, false, |this| {
+                    let files = &mut this.machine.files;
+                    if files.contains_key(&to) {
+                        return Err(Failure::new("Cannot create a file when that file already exists."));
+                    }
+                    let text = files.remove(&first).ok_or_else(|| missing(&first))?;
+                    files.insert(to, text);
+                    Ok(())
+                })
+            }
+            // With null for the backup PowerShell would pass an empty name, which is refused.
+            "replace" => {
+                let (to, backup) = (path(1), path(2));
+                self.go(words, false, |this| {
+                    let files = &mut this.machine.files;
+                    let text = files.remove(&first).ok_or_else(|| missing(&first))?;
+                    let old = files.insert(to.clone(), text).ok_or_else(|| missing(&to))?;
+                    files.insert(backup, old);
+                    Ok(())
+                })
+            }
+            _ => panic!("not known: [System.IO.File]::{method}"),
+        }
+    }
+
+    pub fn new_object(&self, kind: &str, arguments: Vec<Value>) -> Value {
+        match (kind, arguments.len()) {
+            ("System.Collections.ArrayList", 0) => Value::List(Rc::new(RefCell::new(Vec::new()))),
+            ("Security.Principal.WindowsPrincipal", 1) => Value::Native("Principal"),
+            _ => panic!("not known: New-Object {kind}"),
+        }
+    }
+}
