@@ -67,6 +67,13 @@ pub(super) enum Verb {
     Snapshot,
     /// Show what a change of the configuration changes on every node; needs no node and no root.
     Diff(DiffOptions),
+    /// Write a node's plan as a script to read, or to run where hostgw is not: PowerShell for a Windows node, sh for
+    /// a Linux node.
+    ///
+    /// The script plans on the node, commits as one transaction and undoes it on failure. The one for Windows is made
+    /// from the documentation of the cmdlets, and has not been run on Windows by the authors of hostgw:
+    /// examples/windows has a self-test.
+    Render(RenderOptions),
     /// Check configuration files; needs no node.
     Validate(ValidateOptions),
     /// Build the cluster in network namespaces, apply it there, and prove that traffic flows.
@@ -93,6 +100,7 @@ impl Verb {
             | Self::Cancel(_)
             | Self::Rollback(_)
             | Self::Snapshot
+            | Self::Render(_)
             | Self::Schema(_)
             | Self::Supervise => false,
         }
@@ -239,6 +247,37 @@ pub(super) struct DiffOptions {
     /// Exit with 2 when something changes.
     #[arg(long)]
     pub detailed_exitcode: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RenderOptions {
+    /// The configuration; `-` is standard input. Default: hostgw.yaml, hostgw.yml or hostgw.toml here.
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// The node whose plan it is.
+    #[arg(long, value_name = "NAME")]
+    pub node: String,
+    /// Of a Windows node: a script that changes nothing and prints what stands, for plan --node NAME --state FILE.
+    #[arg(long)]
+    pub collect: bool,
+    /// Of a Linux node: a file for what sets up the network at boot, instead of a script.
+    #[arg(long, value_enum, value_name = "WHAT", conflicts_with = "collect")]
+    pub persist: Option<Persist>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Persist {
+    /// Routes, as a drop-in for systemd-networkd.
+    SystemdNetworkd,
+    /// Routes, as a hook for ifup.
+    Ifupdown,
+    /// Routes, for netplan.
+    Netplan,
+    /// NAT, for nft -f.
+    Nftables,
+    /// Sysctls, for /etc/sysctl.d.
+    #[value(name = "sysctl.d")]
+    SysctlD,
 }
 
 #[derive(Debug, Args)]

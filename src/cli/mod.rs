@@ -11,6 +11,7 @@ mod occasion;
 mod output;
 mod pager;
 mod plan;
+mod render;
 mod revision;
 mod rollback;
 mod saved_plan;
@@ -78,6 +79,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Rollback(options) => rollback::run(options, &output),
         Verb::Status(options) => status::run(options, &output),
         Verb::Snapshot => snapshot::run(&output),
+        Verb::Render(options) => render::run(options, &output),
         Verb::Diff(options) => diff::run(options, &output),
         Verb::Validate(options) => validate::run(options, &output),
         Verb::Simulate(options) => simulate::run(options, &output),

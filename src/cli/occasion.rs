@@ -16,12 +16,17 @@ pub(super) fn of_command(command: Command) -> Occasion {
     Occasion { by: Some(user()), ..Occasion::new(command, now()) }
 }
 
+/// SHA-256, as `sha256sum` prints it.
+pub(super) fn hash(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
 /// An apply of `document` to `node`.
 pub(super) fn of_apply(document: &Document, node: &str) -> Occasion {
     Occasion {
         node: Some(node.to_owned()),
         file: Some(document.name().to_owned()),
-        config_hash: Some(hex(&Sha256::digest(document.bytes()))),
+        config_hash: Some(hash(document.bytes())),
         commit: document.path().and_then(commit),
         ..of_command(Command::Apply)
     }

@@ -7,7 +7,6 @@ use std::{fs, io::Write, path::Path};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use super::{
     Failure, occasion,
@@ -19,7 +18,6 @@ use crate::{
     apply::{Command, Commit, Occasion},
     config::{self, Kept},
     error::{Error, Kind},
-    hex::hex,
     plan::{Facts, Policy},
     render::Report,
     text::printable,
@@ -68,14 +66,10 @@ fn facts(session: &Session) -> Facts {
     Facts::of(node, &session.prepared.desired, &session.prepared.observed)
 }
 
-fn hash(bytes: &[u8]) -> String {
-    hex(&Sha256::digest(bytes))
-}
-
 fn fingerprint(facts: &Facts) -> Result<String, Error> {
     let canonical = serde_json::to_vec(facts);
     let canonical = canonical.map_err(|error| Error::unexpected(format!("cannot write JSON: {error}")))?;
-    Ok(hash(&canonical))
+    Ok(occasion::hash(&canonical))
 }
 
 fn changes_of(report: &Report) -> Result<Value, Error> {
@@ -158,7 +152,7 @@ impl SavedPlan {
             return Err(wrong(format!("its format is {}, this hostgw knows {FORMAT}", head.format)));
         }
         let plan: Self = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-        let is_whole = plan.config_hash == hash(plan.configuration.text.as_bytes())
+        let is_whole = plan.config_hash == occasion::hash(plan.configuration.text.as_bytes())
             && plan.fingerprint == fingerprint(&plan.facts)?;
         if is_whole { Ok(plan) } else { Err(wrong("it was changed after it was made".to_owned())) }
     }

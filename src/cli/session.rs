@@ -274,10 +274,8 @@ pub(super) fn last_applied(dir: &StateDir) -> Result<Option<LastApplied>, Error>
 }
 
 fn not_linux(name: &str) -> Error {
-    Error::new(Kind::Invalid, format!("node {name} is a Windows node, and this is Linux")).with_hint(format!(
-        "its routes are for hostgw render --node {name} to write as a script for Windows; this version does not \
-         have that yet"
-    ))
+    Error::new(Kind::Invalid, format!("node {name} is a Windows node, and this is Linux"))
+        .with_hint(format!("hostgw render --node {name} writes its plan as a script for Windows"))
 }
 
 /// Finds places in a document, reading it again only when one is asked for.

@@ -424,10 +424,7 @@ fn take_key<'a>(routes: &mut &'a [Route], key: &RouteKey) -> &'a [Route] {
 fn plan_sysctls(plan: &mut Plan, desired: &BTreeMap<SysctlKey, String>, observed: &State) {
     let mut standing = observed.sysctls.clone();
     let mut flipped: Vec<&SysctlKey> = Vec::new();
-    let mut wanted: Vec<_> = desired.iter().collect();
-    // Stable: by name within a rank.
-    wanted.sort_by_key(|(key, _)| rank(key));
-    for (key, after) in wanted {
+    for (key, after) in in_order_of_writing(desired) {
         // A key that the kernel does not have is for `check` to report; one that could not be read is
         // in `unknown`.
         let Some(before) = standing.get(key).cloned() else { continue };
@@ -445,6 +442,15 @@ fn plan_sysctls(plan: &mut Plan, desired: &BTreeMap<SysctlKey, String>, observed
         let after = after.clone();
         plan.changes.push(Change::Sysctl(SysctlChange { key: key.clone(), before, after, rewritten_by }));
     }
+}
+
+/// Sysctls in the order in which they are to be written, by name where it does not matter.
+#[must_use]
+pub fn in_order_of_writing(sysctls: &BTreeMap<SysctlKey, String>) -> Vec<(&SysctlKey, &String)> {
+    let mut ordered: Vec<_> = sysctls.iter().collect();
+    // Stable.
+    ordered.sort_by_key(|(key, _)| rank(key));
+    ordered
 }
 
 /// The order of sysctls: `accept_ra` before the switches, for an interface that still takes router

@@ -20,8 +20,8 @@ pub use check::{Problem, check};
 pub use compare::{Comparison, ComparisonTotals, Former, compare};
 pub use desired::{Desired, NotLinux, Saved, SavedValue, desired};
 pub use diff::{
-    Action, Change, Conflict, NatChange, Plan, Policy, RouteChange, Step, SysctlChange, Totals, plan,
-    removed_routes,
+    Action, Change, Conflict, NatChange, Plan, Policy, RouteChange, Step, SysctlChange, Totals,
+    in_order_of_writing, plan, removed_routes,
 };
 pub use explain::{Last, Reason, explain};
 pub use facts::Facts;

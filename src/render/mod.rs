@@ -1,4 +1,4 @@
-//! A plan for people and for programs.
+//! A plan for people, for programs, and for nodes without hostgw.
 //!
 //! A [`Report`] holds what every form of a plan tells, resolved once: object by object, with reasons and
 //! their places in the configuration. [`text()`] prints it for people, [`plan_markdown`] for pull requests; it
@@ -11,6 +11,7 @@ mod markdown;
 mod powershell;
 mod report;
 mod schema;
+mod shell;
 mod text;
 
 pub use commands::commands;
@@ -21,6 +22,7 @@ pub use markdown::{LIMIT, comparison_markdown, plan_markdown};
 pub use powershell::{windows_collector, windows_script};
 pub use report::{Entry, Group, Report, Source};
 pub use schema::{comparison_schema, plan_schema};
+pub use shell::{Persist, linux_script, persisted};
 pub use text::{Palette, text};
 
 /// Where a script comes from, for its header.

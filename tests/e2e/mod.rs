@@ -30,6 +30,7 @@ mod read_only;
 mod recipe;
 mod refusals;
 mod regressions;
+mod render;
 mod saved_plan;
 mod sequences;
 mod simulate;

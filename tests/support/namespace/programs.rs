@@ -6,7 +6,7 @@ use std::{fs, path::Path, sync::OnceLock};
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The programs, and the Debian packages they come from.
-const NEEDED: [(&str, &str); 14] = [
+const NEEDED: [(&str, &str); 15] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("iptables-save", "iptables"),
@@ -21,6 +21,7 @@ const NEEDED: [(&str, &str); 14] = [
     ("jq", "jq"),
     ("ss", "iproute2"),
     ("perl", "perl-base"),
+    ("busybox", "busybox"),
 ];
 
 /// Fails when a program is missing.

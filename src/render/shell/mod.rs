@@ -1,0 +1,123 @@
+//! A Linux node's plan as a shell script: for nodes without hostgw, and for people to read.
+//!
+//! A script is a header, the desired state in the words of `ip route`, `nft` and `sysctl`, and a body that is the same in
+//! every script of a version. It needs POSIX sh and awk, iproute2, nft and sysctl. It plans on the node by the rules of
+//! [`plan`](crate::plan::plan()), and what it leaves is what apply leaves: the same marks of ownership, so that hostgw and
+//! the scripts can take turns.
+
+mod persist;
+
+use std::fmt::Write as _;
+
+use super::Facts;
+use crate::{
+    model::{Cluster, Family},
+    plan::{Desired, in_order_of_writing},
+    state::{NatTable, Route},
+    text::printable,
+};
+
+pub use persist::{Persist, persisted};
+
+/// All but the desired state.
+const BODY: &str = include_str!("body.sh");
+
+/// The script that brings node number `index` of `cluster` to its desired state.
+#[must_use]
+pub fn linux_script(cluster: &Cluster, index: usize, desired: &Desired, facts: &Facts) -> String {
+    let node = &cluster.nodes[index];
+    let device = cluster.egress_interface_of(node).map_or("", |name| name.as_str());
+    let mut text = format!(
+        "#!/bin/sh
+# hostgw: routes, NAT and sysctls of Linux node {}
+# from {}, SHA-256 {}, by hostgw {}
+#
+#   (nothing)   changes what differs, reads everything back, and puts everything back if any part fails
+#   --dry-run   shows what would be changed; changes nothing
+#   --undo      puts back what stood before the last run, or finishes undoing an interrupted one
+#
+# Exit codes: 0 done, or nothing to do; 1 unexpected error; 3 does not fit this machine; 4 another run holds the lock;
+# 6 failed and rolled back, verified; 7 rollback incomplete: what is left is listed; 10 conflict with what hostgw does
+# not own; 64 wrong options; 130 interrupted and rolled back.
+set -u
+
+# ---- Data: all that differs from node to node
+
+node={}
+devices={}
+",
+        printable(&node.name),
+        printable(facts.file),
+        facts.config_hash,
+        env!("CARGO_PKG_VERSION"),
+        quoted(&printable(&node.name)),
+        quoted(device),
+    );
+    let _ = write!(text, "\n{}", function("desired_routes", &routes(cluster, desired)));
+    for family in Family::ALL {
+        let table = desired.state.nat.get(family).map(table).unwrap_or_default();
+        let _ = write!(text, "\n{}", function(&format!("desired_table_{}", family.nft()), &table));
+    }
+    let sysctls: String = in_order_of_writing(&desired.state.sysctls)
+        .iter()
+        .map(|(key, value)| format!("{key} {}\n", printable(value)))
+        .collect();
+    let _ = write!(text, "\n{}", function("desired_sysctls", &sysctls));
+    let _ = write!(text, "\n# ---- Body: the same in every script of this version\n\n{BODY}");
+    text
+}
+
+/// A function that prints `text`. The shell expands nothing in it, and no line of it is the last one.
+fn function(name: &str, text: &str) -> String {
+    if text.is_empty() {
+        format!("{name}() {{ :; }}\n")
+    } else {
+        format!("{name}() {{\n    cat <<'END'\n{text}END\n}}\n")
+    }
+}
+
+/// A word of the shell that is exactly this.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
+}
+
+/// The routes, each with what it is for.
+fn routes(cluster: &Cluster, desired: &Desired) -> String {
+    let lines: Vec<(String, String)> = in_order(desired)
+        .map(|route| {
+            let purpose = desired
+                .node_of(&route.key())
+                .map(|node| format!("pods of node {}", cluster.nodes[node].name));
+            (
+                route.to_string(),
+                printable(&purpose.unwrap_or_else(|| "on-link route of the cluster prefix".to_owned())),
+            )
+        })
+        .collect();
+    let width = lines.iter().map(|(route, _)| route.len()).max().unwrap_or(0);
+    lines.iter().map(|(route, purpose)| format!("{route:width$}  # {purpose}\n")).collect()
+}
+
+/// On-link routes first: the others rest on them.
+fn in_order(desired: &Desired) -> impl Iterator<Item = &Route> {
+    let (on_link, others): (Vec<_>, Vec<_>) =
+        desired.state.routes.iter().partition(|route| route.next.gateway.is_none());
+    on_link.into_iter().chain(others)
+}
+
+/// A table as `nft list` shows it.
+fn table(table: &NatTable) -> String {
+    let mut text = format!("table {} {} {{\n", table.family.nft(), NatTable::NAME);
+    for chain in &table.chains {
+        let _ = writeln!(text, "    chain {} {{", chain.name);
+        if let Some(base) = &chain.base {
+            let _ = writeln!(text, "        {base}");
+        }
+        for rule in &chain.rules {
+            let _ = writeln!(text, "        {rule}");
+        }
+        text.push_str("    }\n");
+    }
+    text.push_str("}\n");
+    text
+}

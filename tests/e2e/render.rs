@@ -1,0 +1,277 @@
+//! The script of `hostgw render` for a Linux node, run by sh: it leaves what apply leaves, and its undo what stood
+//! before.
+
+use super::{NODE_1, NODE_2, NODE_3, cluster, dual_stack, large_cluster, node};
+use crate::support::namespace::{Namespace, Outcome, Snapshots, each};
+
+/// States of a node before the script runs: what is done to a node where NODE_1 to NODE_3 were applied by hostgw, or
+/// to a fresh one.
+const STARTS: [(&str, bool, &str); 9] = [
+    ("fresh", false, ""),
+    (
+        "foreign routes elsewhere",
+        false,
+        "ip route add 10.245.0.0/16 via 172.30.0.9; ip route add 10.244.1.0/25 via 172.30.0.9",
+    ),
+    ("a foreign table", false, "nft add table ip other; nft add chain ip other postrouting"),
+    ("in force", true, ""),
+    ("a route is gone", true, "ip route del 10.244.1.0/24"),
+    ("another gateway", true, "ip route change 10.244.1.0/24 via 172.30.0.9 dev eth0 proto 87"),
+    (
+        "stale routes",
+        true,
+        "ip route add 10.244.9.0/24 via 172.30.0.9 proto 87
+         ip route add 10.244.8.0/24 via 172.30.0.9 proto 87 table 100 metric 7 mtu 1400
+         ip route add blackhole 10.244.10.0/24 proto 87
+         ip route append 10.244.1.0/24 via 172.30.0.8 proto 87
+         ip route add 10.244.7.0/24 via 172.30.0.9",
+    ),
+    (
+        "another table",
+        true,
+        "nft add rule ip hostgw postrouting counter; nft add chain ip hostgw more; nft add table ip6 hostgw",
+    ),
+    (
+        "nothing forwards",
+        true,
+        "echo 0 >/proc/sys/net/ipv4/ip_forward; echo 1 >/proc/sys/net/ipv4/conf/eth0/forwarding",
+    ),
+];
+
+/// Renders the script of a node into its folder.
+fn render(node: &Namespace, name: &str) {
+    node.write("node.sh", &node.hostgw_ok(&["render", "--node", name]).stdout);
+}
+
+fn script(node: &Namespace, options: &str) -> Outcome {
+    script_by("sh", node, options)
+}
+
+fn script_by(shell: &str, node: &Namespace, options: &str) -> Outcome {
+    node.try_sh(&format!("HOSTGW_STATE_DIR=$PWD/scripts {shell} node.sh {options}"))
+}
+
+fn configuration() -> String {
+    cluster(
+        "sysctls: {net.ipv4.conf.eth0.rp_filter: 2, net.ipv4.conf.all.accept_redirects: 1}",
+        &[NODE_1, NODE_2, NODE_3],
+    )
+}
+
+#[test]
+fn the_script_leaves_what_apply_leaves_and_its_undo_what_stood_before() {
+    each(|privilege| {
+        for (at, (what, applied, change)) in STARTS.into_iter().enumerate() {
+            let shell = ["sh", "busybox sh", "bash --posix"][at % 3];
+            let script = |node: &Namespace, options: &str| script_by(shell, node, options);
+            let node = node(privilege);
+            node.write("hostgw.yaml", &configuration());
+            if applied {
+                node.hostgw_ok(&["apply", "--yes"]);
+            }
+            node.sh(change);
+            let before = node.witness();
+            render(&node, "linux-1");
+            script(&node, "--dry-run").expect(0);
+            node.assert_unchanged(&before, &format!("--dry-run: {what}"));
+            script(&node, "").expect(0);
+            node.hostgw(&["plan", "--detailed-exitcode"]).expect(0).says("Nothing to do");
+            let after = node.witness();
+            script(&node, "").expect(0).says("Nothing to do");
+            node.assert_unchanged(&after, &format!("a second run: {what}"));
+            if after != before {
+                script(&node, "--undo").expect(0);
+                node.assert_unchanged(&before, &format!("--undo: {what}"));
+                script(&node, "--undo").expect(0).says("Nothing to undo");
+            }
+            node.hostgw_ok(&["apply", "--yes"]);
+            node.assert_unchanged(&after, &format!("apply: {what}"));
+        }
+    });
+}
+
+#[test]
+fn options_of_routes_both_families_and_other_next_hops() {
+    each(|privilege| {
+        let pods = "nat: {source: pods, exclude: [192.168.0.0/16], randomFully: true}\nroutes: {table: 100, metric: 7, mtu: 1400}";
+        let by_node = "nextHop: node-address\nnat: {masquerade: false}";
+        for configuration in [
+            cluster(pods, &[NODE_1, NODE_2, NODE_3]),
+            cluster(by_node, &[NODE_1, NODE_2, NODE_3]),
+            dual_stack::CLUSTER.to_owned(),
+        ] {
+            let node = node(privilege);
+            node.sh("ip address add fd00:30::11/64 dev eth0 nodad");
+            node.settle();
+            let before = node.witness();
+            node.write("hostgw.yaml", &configuration);
+            render(&node, "linux-1");
+            script(&node, "").expect(0);
+            node.hostgw(&["plan", "--detailed-exitcode"]).expect(0).says("Nothing to do");
+            let after = node.witness();
+            script(&node, "").expect(0).says("Nothing to do");
+            script(&node, "--undo").expect(0);
+            node.assert_unchanged(&before, &configuration);
+            node.hostgw_ok(&["apply", "--yes"]);
+            node.assert_unchanged(&after, &configuration);
+        }
+    });
+}
+
+#[test]
+fn what_is_not_hostgw_s_is_refused() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.write("hostgw.yaml", &configuration());
+        render(&node, "linux-1");
+        node.sh("ip route add 10.244.1.0/24 via 172.30.0.1 proto static");
+        let before = node.witness();
+        script(&node, "").expect(10).says("! 10.244.1.0/24 via 172.30.0.1 dev eth0 proto 4");
+        node.assert_unchanged(&before, "a conflict");
+        node.sh("ip route del 10.244.1.0/24; ip link set eth0 down");
+        script(&node, "").expect(3).warns("the interface eth0 is down");
+        node.sh("ip link set eth0 name eth7");
+        script(&node, "").expect(3).warns("this machine has no interface eth0");
+        script(&node, "--destroy").expect(64);
+    });
+}
+
+/// A change that the kernel refuses when others are made already.
+#[test]
+fn a_failure_half_way_is_undone() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.write(
+            "hostgw.yaml",
+            &cluster(
+                "sysctls: {net.ipv4.conf.eth0.rp_filter: 2, net.ipv4.ip_default_ttl: 300}",
+                &[NODE_1, NODE_2, NODE_3],
+            ),
+        );
+        render(&node, "linux-1");
+        let before = node.witness();
+        script(&node, "").expect(6).warns("Rolled back, and verified: the node is as it was before.");
+        node.assert_unchanged(&before, "a sysctl that is refused");
+        // The next hop is not to be reached any more.
+        node.write(
+            "hostgw.yaml",
+            &cluster("nextHop: node-address", &[NODE_1, NODE_2, ("far", "10.244.2.0/24", "192.0.2.9")]),
+        );
+        render(&node, "linux-1");
+        script(&node, "").expect(6);
+        node.assert_unchanged(&before, "a route that is refused");
+    });
+}
+
+/// What a kill leaves is undone by the next run, or by --undo.
+#[test]
+fn an_interrupted_run_is_undone() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.write("hostgw.yaml", &configuration());
+        render(&node, "linux-1");
+        let before = node.witness();
+        // sysctl is the last that is called: here it kills whoever called it.
+        node.sh("mkdir bin; printf '#!/bin/sh\\n[ \"$1\" = -q ] || exec /sbin/sysctl \"$@\"\\nkill -KILL $PPID\\n' >bin/sysctl; chmod 755 bin/sysctl");
+        let killed = node.try_sh("PATH=$PWD/bin:$PATH HOSTGW_STATE_DIR=$PWD/scripts sh node.sh");
+        assert_ne!(killed.code, 0, "{killed}");
+        assert_ne!(node.witness(), before, "it was half way");
+        script(&node, "--undo").expect(0);
+        node.assert_unchanged(&before, "a kill, and --undo");
+        node.try_sh("PATH=$PWD/bin:$PATH HOSTGW_STATE_DIR=$PWD/scripts sh node.sh");
+        script(&node, "").expect(0).warns("A run was interrupted here");
+        node.hostgw(&["plan", "--detailed-exitcode"]).expect(0);
+        script(&node, "--undo").expect(0);
+        node.assert_unchanged(&before, "the next run, and --undo");
+    });
+}
+
+/// Names of others stay where they stand.
+#[test]
+fn hostile_names_are_inert() {
+    each(|privilege| {
+        let node = node(privilege);
+        let own = "a'$(id>owned)`id>owned`\"\u{202e}#;id>owned;";
+        let other = "x'$(id>owned)`id>owned`\"\\#END\u{202e};id>owned;";
+        let text = configuration()
+            .replace("name: linux-1", &format!("name: {}", serde_json::Value::from(own)))
+            .replace("name: linux-2", &format!("name: {}", serde_json::Value::from(other)));
+        node.write("hostgw.yaml", &text);
+        render(&node, own);
+        script(&node, "").expect(0);
+        node.hostgw(&["plan", "--detailed-exitcode"]).expect(0);
+        assert_eq!(node.sh("ls"), node.sh("ls | grep -v owned"));
+        node.sh("! grep -P '\\x{202e}' node.sh");
+        for kind in ["systemd-networkd", "ifupdown", "netplan", "nftables", "sysctl.d"] {
+            let file = node.hostgw_ok(&["render", "--node", own, "--persist", kind]);
+            assert!(
+                file.stdout.lines().all(|line| line.starts_with('#') || !line.contains("owned")),
+                "{file}"
+            );
+        }
+    });
+}
+
+/// Thousands of routes are a few processes, not thousands.
+#[test]
+fn a_large_cluster_is_one_batch() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.write("hostgw.yaml", &large_cluster(3_000));
+        render(&node, "linux-0");
+        script(&node, "").expect(0);
+        node.hostgw(&["plan", "--node", "linux-0", "--detailed-exitcode"]).expect(0);
+        script(&node, "").expect(0).says("Nothing to do");
+        script(&node, "--undo").expect(0);
+        assert_eq!(node.own_routes(), Vec::<String>::new());
+    });
+}
+
+/// The files that keep the state over a restart, judged by those who load them.
+#[test]
+fn files_for_the_boot_give_what_apply_gives() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.write("hostgw.yaml", &configuration());
+        for (kind, file) in [("ifupdown", "hook"), ("nftables", "nat.nft"), ("sysctl.d", "90-hostgw.conf")] {
+            let text = node.hostgw_ok(&["render", "--node", "linux-1", "--persist", kind]).stdout;
+            node.write(file, &text);
+        }
+        node.sh("IFACE=lo sh hook; nft -f nat.nft; nft -f nat.nft; sysctl -q -p 90-hostgw.conf");
+        assert_eq!(node.own_routes(), Vec::<String>::new(), "another interface is none of its business");
+        node.sh("IFACE=eth0 sh hook");
+        let routes = node.own_routes();
+        node.hostgw(&["plan", "--detailed-exitcode"]).expect(0).says("Nothing to do");
+        node.try_sh("IFACE=eth0 sh hook").expect(0);
+        assert_eq!(node.own_routes(), routes);
+    });
+}
+
+#[test]
+fn what_is_printed() {
+    each(|privilege| {
+        let node = node(privilege);
+        let mut snapshots = Snapshots::default();
+        for kind in ["systemd-networkd", "ifupdown", "netplan", "nftables", "sysctl.d"] {
+            let outcome = node.hostgw(&["render", "--node", "linux-1", "--persist", kind]);
+            snapshots.compare(&format!("render-{kind}"), &outcome);
+        }
+        snapshots.compare("render-linux", &node.hostgw(&["render", "--node", "linux-1"]));
+        snapshots.compare("render-unknown", &node.hostgw(&["render", "--node", "linux-11"]));
+        snapshots
+            .compare("render-collect-linux", &node.hostgw(&["render", "--node", "linux-1", "--collect"]));
+        snapshots.compare(
+            "render-persist-windows",
+            &node.hostgw(&["render", "--node", "win-1", "--persist", "netplan"]),
+        );
+        let mut scripted = node.hostgw(&["render", "--node", "win-1"]).expect(0);
+        assert!(scripted.stdout.contains("$Node = 'win-1'"));
+        scripted = node.hostgw(&["render", "--node", "win-1", "--collect"]).expect(0);
+        assert!(scripted.stdout.contains("Prints routes, addresses and forwarding as JSON"));
+        render(&node, "linux-1");
+        snapshots.compare("render-script-dry-run", &script(&node, "--dry-run"));
+        snapshots.compare("render-script", &script(&node, ""));
+        snapshots.compare("render-script-undo", &script(&node, "--undo"));
+        snapshots.conclude();
+    });
+}
