@@ -72,7 +72,12 @@ fn check(markdown: &str) -> Seen {
         assert!(known, "{line:?} in\n{markdown}");
     }
     for line in seen.fenced.lines() {
-        assert!(["+ ", "- ", "! ", "= ", "  dev"].iter().any(|start| line.starts_with(start)), "{line:?}");
+        assert!(
+            ["+ ", "- ", "! ", "= ", "  dev", "  -InterfaceAlias"]
+                .iter()
+                .any(|start| line.starts_with(start)),
+            "{line:?}"
+        );
         assert!(!line.contains(['`', '<', '&', '@']), "{line:?}");
     }
     let hidden = |c: char| (c.is_control() && c != '\n') || ('\u{200b}'..='\u{206f}').contains(&c);

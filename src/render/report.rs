@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::{
     model::ConfigPath,
     plan::{Action, Change, Conflict, Plan, Reason, Totals, compare::Side},
-    state::{NatObject, Route, Unknown},
+    state::{Forwarding, NatObject, Route, Unknown, WindowsRoute},
 };
 
 /// The version of the JSON form.
@@ -43,7 +43,7 @@ pub struct Report {
 pub struct Entry {
     /// `add`, `change` or `remove`.
     pub action: Action,
-    /// `route`, `nat` or `sysctl`.
+    /// `route`, `nat`, `sysctl` or `forwarding`.
     pub kind: Group,
     /// What stands.
     pub before: Option<Object>,
@@ -80,19 +80,24 @@ pub enum Group {
     Nat,
     /// Sysctls.
     Sysctl,
+    /// Forwarding of the interfaces of Windows nodes.
+    Forwarding,
 }
 
 /// An object, in the words of the kernel's tools and, for programs, field by field.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Object {
-    /// As `ip route`, `nft` or `sysctl` print it.
+    /// As `ip route`, `nft` or `sysctl` print it; on Windows as New-NetRoute and Set-NetIPInterface take it.
     pub text: String,
     /// What it is called: a route by its destination, a sysctl by its key.
     pub name: String,
     /// The route's fields.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<Route>,
+    /// The fields of a route of a Windows node.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub windows_route: Option<WindowsRoute>,
     /// The sysctl's key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
@@ -243,11 +248,20 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
 
 impl Object {
     pub(super) const fn text(name: String, text: String) -> Self {
-        Self { text, name, route: None, key: None, value: None }
+        Self { text, name, route: None, windows_route: None, key: None, value: None }
     }
 
     pub(super) fn route(route: &Route) -> Self {
         Self { route: Some(route.clone()), ..Self::text(route.key().to_string(), route.to_string()) }
+    }
+
+    pub(super) fn windows_route(route: &WindowsRoute) -> Self {
+        let name = route.destination_prefix.to_string();
+        Self { windows_route: Some(route.clone()), ..Self::text(name, route.to_string()) }
+    }
+
+    pub(super) fn forwarding(forwarding: Forwarding, enabled: bool) -> Self {
+        Self::text(forwarding.name(), forwarding.text(enabled))
     }
 
     pub(super) fn nat(object: &NatObject) -> Self {

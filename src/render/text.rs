@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     plan::Action,
-    state::{Route, Unknown},
+    state::{Route, Unknown, WindowsRoute},
     text::printable,
 };
 
@@ -64,8 +64,12 @@ impl Palette {
 }
 
 /// The parts of a plan, and what they are called.
-pub(super) const GROUPS: [(Group, &str); 3] =
-    [(Group::Route, "Routes"), (Group::Nat, "NAT"), (Group::Sysctl, "Sysctls")];
+pub(super) const GROUPS: [(Group, &str); 4] = [
+    (Group::Route, "Routes"),
+    (Group::Nat, "NAT"),
+    (Group::Sysctl, "Sysctls"),
+    (Group::Forwarding, "Forwarding"),
+];
 
 /// The plan as text, ending with a newline.
 #[must_use]
@@ -184,14 +188,38 @@ fn columns(route: &Route) -> [Vec<String>; 4] {
     columns
 }
 
+/// The words of an object by columns, if it has columns.
+fn cells(object: &Object) -> Option<[Vec<String>; 4]> {
+    match (&object.route, &object.windows_route) {
+        (Some(route), _) => Some(columns(route)),
+        (None, Some(route)) => Some(windows_columns(route)),
+        (None, None) => None,
+    }
+}
+
+/// The parameters of a route of Windows: the destination, the next hop, the interface, the metric.
+fn windows_columns(route: &WindowsRoute) -> [Vec<String>; 4] {
+    let mut columns = [const { Vec::new() }; 4];
+    for word in route.words() {
+        let at = match kind(&word) {
+            "-DestinationPrefix" => 0,
+            "-NextHop" => 1,
+            "-InterfaceAlias" => 2,
+            _ => 3,
+        };
+        columns[at].push(word);
+    }
+    columns
+}
+
 /// A change after its symbol, and its reason.
 pub(super) fn change_line(entry: &Entry, palette: &Palette) -> Line {
     let side = reason(&entry.reason);
     let text = match (entry.action, &entry.before, &entry.after) {
         (Action::Change, Some(before), Some(after)) => {
-            let marked = match (&before.route, &after.route, &before.value, &after.value) {
+            let marked = match (cells(before), cells(after), &before.value, &after.value) {
                 (Some(before), Some(after), ..) => {
-                    let columns = columns(before).into_iter().zip(columns(after)).enumerate();
+                    let columns = before.into_iter().zip(after).enumerate();
                     let cells = columns.map(|(at, (before, after))| {
                         // The destination tells which route it is.
                         let same = if at == 0 { &palette.plain } else { &palette.dim };
@@ -219,8 +247,8 @@ pub(super) fn change_line(entry: &Entry, palette: &Palette) -> Line {
 
 /// An object after its symbol, cell by cell in one colour.
 fn coloured(symbol: &str, object: &Object, style: &Style) -> String {
-    let cells = match &object.route {
-        Some(route) => columns(route).map(|words| printable(&words.join(" "))).to_vec(),
+    let cells = match cells(object) {
+        Some(columns) => columns.map(|words| printable(&words.join(" "))).to_vec(),
         None => vec![printable(&object.text)],
     };
     let cells = cells.iter().enumerate().map(|(at, cell)| match (at, cell.is_empty()) {

@@ -30,6 +30,7 @@ struct Options {
     table: bool,
     metric: bool,
     mtu: bool,
+    master: Option<u8>,
 }
 
 #[derive(Debug, Clone)]
@@ -42,6 +43,7 @@ struct NodeSpec {
     windows: bool,
     other_gateway: bool,
     egress: Option<u8>,
+    default_gateway: Option<u8>,
 }
 
 const SYSCTLS: [&str; 5] = [
@@ -55,8 +57,9 @@ const SYSCTLS: [&str; 5] = [
 fn options() -> impl Strategy<Value = Options> {
     let sysctls = prop::array::uniform5(prop::option::weighted(0.3, any::<bool>()));
     let flags = prop::array::uniform8(prop::bool::weighted(0.3));
-    (0_u8..3, 0_u8..2, 0_u8..4, sysctls, flags).prop_map(|(layout, egress, exclude, sysctls, flags)| {
-        Options {
+    let master = prop::option::weighted(0.5, 0_u8..3);
+    (0_u8..3, 0_u8..2, 0_u8..4, sysctls, flags, master).prop_map(
+        |(layout, egress, exclude, sysctls, flags, master)| Options {
             layout,
             egress,
             exclude,
@@ -68,8 +71,9 @@ fn options() -> impl Strategy<Value = Options> {
             table: flags[5],
             metric: flags[6],
             mtu: flags[7],
-        }
-    })
+            master,
+        },
+    )
 }
 
 fn nodes() -> impl Strategy<Value = Vec<NodeSpec>> {
@@ -83,11 +87,12 @@ fn nodes() -> impl Strategy<Value = Vec<NodeSpec>> {
         prop::bool::weighted(0.2),
         prop::bool::weighted(0.2),
         prop::option::weighted(0.2, 0_u8..3),
+        prop::option::weighted(0.5, 0_u8..2),
     );
     let kinds = prop::collection::vec(kinds, MOST);
     (order(), usual(), usual(), kinds, 1..=MOST).prop_map(|(names, cidrs, addresses, kinds, count)| {
         let node = |name: usize| {
-            let (has_address, families, windows, other_gateway, egress) = kinds[name];
+            let (has_address, families, windows, other_gateway, egress, default_gateway) = kinds[name];
             NodeSpec {
                 name,
                 cidr: cidrs[name],
@@ -97,6 +102,7 @@ fn nodes() -> impl Strategy<Value = Vec<NodeSpec>> {
                 windows,
                 other_gateway,
                 egress,
+                default_gateway,
             }
         };
         names.into_iter().take(count).map(node).collect()
@@ -129,6 +135,11 @@ impl Spec {
         let _ = writeln!(text, "egressInterface: eth{}", options.egress);
         if options.node_address {
             text += "nextHop: node-address\n";
+        }
+        if let Some(master) = options.master {
+            let v6 = options.layout == 1 && master == 2;
+            let master = if v6 { "fd00:1::1".to_owned() } else { format!("172.30.0.{}", master + 1) };
+            let _ = writeln!(text, "masterAddress: '{master}'");
         }
         let exclude = ["[]", "[192.168.0.0/16]", "[192.168.0.0/16, 172.16.0.0/12]", "[172.16.0.0/12]"];
         let _ = writeln!(
@@ -191,6 +202,9 @@ impl Spec {
                 _ => format!("10.244.{cidr}"),
             };
             let _ = writeln!(text, "    gateway: {base}.9");
+        }
+        if let Some(gateway) = node.default_gateway.filter(|_| node.windows) {
+            let _ = writeln!(text, "    defaultGateway: 172.30.0.{}", 200 + gateway);
         }
         if let Some(egress) = node.egress {
             let _ = writeln!(text, "    egressInterface: eth{egress}");

@@ -51,9 +51,9 @@ impl Blocks {
     pub fn finish(mut self) -> Vec<Block> {
         for block in &mut self.blocks {
             block.deltas.sort_by_key(|delta| match delta.item {
-                Item::Route { .. } => 0,
+                Item::Route { .. } | Item::WindowsRoute { .. } => 0,
                 Item::Nat { .. } => 1,
-                Item::Sysctl { .. } => 2,
+                Item::Sysctl { .. } | Item::Forwarding { .. } => 2,
             });
         }
         let place = |member: &Member| (member.new.is_none(), member.new, member.old);

@@ -6,6 +6,7 @@ use crate::{
         Action,
         desired::Origin,
         explain::{FORWARDS, MASQUERADE, ON_LINK, SYSCTLS, pods_of, rewritten_after},
+        windows::WindowsOrigin,
     },
     state::SysctlKey,
 };
@@ -80,6 +81,10 @@ pub enum Purpose {
     OnLink,
     /// The pods of that node, by its index in the file that asks for it.
     Pods(usize),
+    /// The own pods of that Windows node, by its index, are on-link.
+    Own(usize),
+    /// Windows nodes reach the master by their default gateway.
+    Master,
     /// Traffic that leaves the cluster is masqueraded.
     Masquerade,
     /// A gateway node forwards.
@@ -263,6 +268,11 @@ impl Names<'_> {
                 );
                 (pods_of(self.on(side, *index)), path)
             }
+            Purpose::Own(index) => (
+                WindowsOrigin::Own(*index).words().to_owned(),
+                root.key("nodes").index(*index).key("podCIDR"),
+            ),
+            Purpose::Master => (WindowsOrigin::Master.words().to_owned(), root.key("masterAddress")),
             Purpose::Masquerade => (MASQUERADE.to_owned(), root.key("nat")),
             Purpose::Forwarding => (FORWARDS.to_owned(), root.key("clusterPrefix")),
             Purpose::Sysctl(key) => (SYSCTLS.to_owned(), root.key("sysctls").key(key.as_str())),

@@ -10,7 +10,8 @@
 //! | in both files | what differs between the files; all routes, where a node's egress interface differs |
 //! | new | all that the new file asks for |
 //! | removed | all that the old file asked for |
-//! | Windows | nothing is planned for them yet; that something would change is told |
+//!
+//! Windows nodes have routes and forwarding of their own kind, and blocks of their own.
 
 mod blocks;
 mod cause;
@@ -20,6 +21,7 @@ mod pair;
 mod routes;
 mod sysctls;
 mod view;
+mod windows;
 
 use std::collections::{HashMap, HashSet};
 
@@ -29,8 +31,8 @@ pub use cause::{Cause, Class, Key, Purpose, Side, Told};
 pub use former::Former;
 
 use crate::{
-    model::Cluster,
-    state::{NatObject, Route, SysctlKey},
+    model::{Cluster, OperatingSystem},
+    state::{Forwarding, NatObject, Route, SysctlKey, WindowsRoute},
 };
 
 use super::Action;
@@ -44,8 +46,6 @@ pub struct Comparison {
     pub pairs: Vec<Member>,
     /// What changes, and where. Several blocks can speak of one node.
     pub blocks: Vec<Block>,
-    /// Nodes whose routes change too, and for which this version plans none.
-    pub unplanned: Vec<Member>,
 }
 
 /// Changes that stand on the same nodes.
@@ -74,7 +74,7 @@ pub struct Member {
 pub enum Standing {
     /// It is in both files.
     Stays,
-    /// It is in the new file only, or a Linux node only there.
+    /// It is in the new file only, or has another operating system there.
     New,
     /// It is in the old file only.
     Removed,
@@ -103,6 +103,25 @@ pub enum Item {
         before: Option<Route>,
         /// By the new file.
         after: Option<Route>,
+    },
+    /// A route of Windows nodes. It has no interface where the nodes of the block have different ones, or where
+    /// only they know it.
+    WindowsRoute {
+        /// By the old file.
+        before: Option<WindowsRoute>,
+        /// By the new file.
+        after: Option<WindowsRoute>,
+        /// Its destinations, where they stand for the pod CIDRs of each node of the block.
+        own: Own,
+    },
+    /// Whether packets are forwarded on Windows nodes.
+    Forwarding {
+        /// By which interface, of which family.
+        forwarding: Forwarding,
+        /// Whether the old file asks for it.
+        before: bool,
+        /// Whether the new file asks for it.
+        after: bool,
     },
     /// A line of the NAT table.
     Nat {
@@ -152,6 +171,8 @@ impl Item {
     pub const fn action(&self) -> Action {
         let (before, after) = match self {
             Self::Route { before, after } => (before.is_some(), after.is_some()),
+            Self::WindowsRoute { before, after, .. } => (before.is_some(), after.is_some()),
+            Self::Forwarding { before, after, .. } => (*before, *after),
             Self::Nat { before, after, .. } => (before.is_some(), after.is_some()),
             Self::Sysctl { before, after, .. } => (before.is_some(), after.is_some()),
         };
@@ -188,7 +209,7 @@ impl Comparison {
     /// Whether nothing changes on any node, as far as can be told.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.blocks.is_empty() && self.unplanned.is_empty()
+        self.blocks.is_empty()
     }
 
     /// The counts.
@@ -217,7 +238,19 @@ pub fn compare(old: Option<&Cluster>, new: &Cluster) -> Comparison {
     let view = View::new(old, new);
     let slots = routes::slots(old, new);
     let mut blocks = Blocks::default();
-    for (standing, members) in view.groups() {
+    let windows_slots = windows::slots(old, new);
+    for (os, standing, members) in view.groups() {
+        if os == OperatingSystem::Windows {
+            for (standing, part, device) in view.by_device(standing, &members) {
+                for (part, deltas) in windows::deltas(&view, &windows_slots, standing, &part, device) {
+                    blocks.add(standing, &part, deltas);
+                }
+            }
+            if standing == Standing::Stays {
+                blocks.add_of_owners(&members, windows::of_owners(&view, &windows_slots, &members));
+            }
+            continue;
+        }
         blocks.add(standing, &members, sysctls::deltas(&view, standing));
         for (standing, part, device) in view.by_device(standing, &members) {
             blocks.add(standing, &part, routes::deltas(&view, &slots, standing, &part, device));
@@ -229,7 +262,6 @@ pub fn compare(old: Option<&Cluster>, new: &Cluster) -> Comparison {
             blocks.add_of_owners(&members, routes::of_owners(&view, &slots));
         }
     }
-    let unplanned = view.unplanned(slots.iter().any(routes::Slot::differs));
     let pairs = view.members().filter(|member| member.old.is_some() && member.new.is_some()).collect();
-    Comparison { pairs, blocks: blocks.finish(), unplanned }
+    Comparison { pairs, blocks: blocks.finish() }
 }

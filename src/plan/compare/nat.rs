@@ -36,13 +36,20 @@ pub(super) fn deltas(
 }
 
 fn by_kind(view: &View<'_>, family: Family, members: &[Member]) -> Vec<Vec<Member>> {
-    let mut parts: Vec<(Kind, Vec<Member>)> = Vec::new();
-    for member in members {
+    parts(members, |member| {
         let Own { before, after } = own(view, family, *member);
-        let kind = Kind { had_own: before.is_some(), has_own: after.is_some(), changed: before != after };
-        match parts.iter_mut().find(|(known, _)| *known == kind) {
+        Kind { had_own: before.is_some(), has_own: after.is_some(), changed: before != after }
+    })
+}
+
+/// The nodes by what they have in common, in the order of the first of each.
+pub(super) fn parts<K: PartialEq>(members: &[Member], key: impl Fn(&Member) -> K) -> Vec<Vec<Member>> {
+    let mut parts: Vec<(K, Vec<Member>)> = Vec::new();
+    for member in members {
+        let key = key(member);
+        match parts.iter_mut().find(|(known, _)| *known == key) {
             Some((_, part)) => part.push(*member),
-            None => parts.push((kind, vec![*member])),
+            None => parts.push((key, vec![*member])),
         }
     }
     parts.into_iter().map(|(_, part)| part).collect()

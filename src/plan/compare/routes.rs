@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    model::{Cluster, ConfigPath, Family, NextHop, Node},
+    model::{Cluster, ConfigPath, Family, NextHop, Node, OperatingSystem},
     plan::desired::{self, Origin},
     state::{Route, RouteKey},
 };
@@ -78,7 +78,7 @@ pub(super) fn deltas(
     let device_after = common(members.iter().map(|member| view.device_after(*member)));
     let is_member = |member: &Member| {
         let same_device = || standing != Standing::Stays || view.device(*member) == device;
-        view.standing(*member) == Some(standing) && same_device()
+        view.os(*member) == OperatingSystem::Linux && view.standing(*member) == standing && same_device()
     };
     let delta = |slot: &Slot| {
         let before = slot.before.as_ref().filter(|_| standing != Standing::New);
@@ -112,7 +112,9 @@ pub(super) fn deltas(
 /// machine gets a route to it, and the other one loses it.
 pub(super) fn of_owners(view: &View<'_>, slots: &[Slot]) -> Vec<Delta> {
     let mut deltas = Vec::new();
-    let stays = |member: &Member| view.standing(*member) == Some(Standing::Stays);
+    let stays = |member: &Member| {
+        view.os(*member) == OperatingSystem::Linux && view.standing(*member) == Standing::Stays
+    };
     for slot in slots {
         let (Some((before, _)), Some((after, _))) = (&slot.before, &slot.after) else { continue };
         let [old, new] = slot.owners(view);
@@ -135,7 +137,7 @@ pub(super) fn of_owners(view: &View<'_>, slots: &[Slot]) -> Vec<Delta> {
 }
 
 /// What all have in common, if they do.
-fn common<'a>(mut names: impl Iterator<Item = Option<&'a str>>) -> Option<&'a str> {
+pub(super) fn common<'a>(mut names: impl Iterator<Item = Option<&'a str>>) -> Option<&'a str> {
     let first = names.next()?;
     names.all(|name| name == first).then_some(first)?
 }
@@ -186,7 +188,7 @@ pub(super) fn slot_cause(view: &View<'_>, slot: &Slot) -> Cause {
     }
 }
 
-fn global(path: &[&str]) -> Key {
+pub(super) fn global(path: &[&str]) -> Key {
     Key::Global(path.iter().fold(ConfigPath::root(), |path, key| path.key(*key)))
 }
 
@@ -228,7 +230,7 @@ fn other_value(view: &View<'_>, owner: Option<Member>, before: &Route, after: &R
 }
 
 /// The key of a node that gave its route another gateway.
-fn gateway_key(view: &View<'_>, member: Member, family: Family) -> &'static str {
+pub(super) fn gateway_key(view: &View<'_>, member: Member, family: Family) -> &'static str {
     let override_of = |node: &Node| node.gateways.get(family).copied();
     let before = view.before(member).and_then(|(_, node)| override_of(node));
     let after = view.after(member).and_then(|(_, node)| override_of(node));
@@ -248,7 +250,7 @@ fn moved_cause(view: &View<'_>, slot: &Slot) -> Cause {
 }
 
 /// Why these nodes have another egress interface: the file's, their own, or some this and some that.
-fn egress_cause(view: &View<'_>, members: &[Member]) -> Cause {
+pub(super) fn egress_cause(view: &View<'_>, members: &[Member]) -> Cause {
     let key = "egressInterface";
     let has_own =
         |node: Option<(&Cluster, &Node)>| node.is_some_and(|(_, node)| node.egress_interface.is_some());

@@ -3,11 +3,6 @@
 use super::{Member, Standing, pair};
 use crate::model::{Cluster, Node, OperatingSystem};
 
-/// Whether this version makes a desired state for nodes with `os`. What it does not plan is told as such.
-const fn is_planned(os: OperatingSystem) -> bool {
-    matches!(os, OperatingSystem::Linux)
-}
-
 /// Both files, and which nodes are the same.
 pub(super) struct View<'a> {
     pub old: Option<&'a Cluster>,
@@ -64,25 +59,33 @@ impl<'a> View<'a> {
         Some((self.new, &self.new.nodes[member.new?]))
     }
 
-    /// What becomes of a node that has, or had, a desired state; none for others. What was on a node that
-    /// changed its operating system went with the system.
-    pub fn standing(&self, member: Member) -> Option<Standing> {
-        let planned = |node: Option<(&Cluster, &Node)>| node.is_some_and(|(_, node)| is_planned(node.os));
-        match (planned(self.before(member)), planned(self.after(member))) {
-            (true, true) => Some(Standing::Stays),
-            (false, true) => Some(Standing::New),
-            (true, false) if member.new.is_none() => Some(Standing::Removed),
-            _ => None,
+    /// What becomes of a node. What was on a node that changed its operating system went with the system: it is
+    /// new.
+    pub fn standing(&self, member: Member) -> Standing {
+        let os = |node: Option<(&Cluster, &Node)>| node.map(|(_, node)| node.os);
+        match (os(self.before(member)), os(self.after(member))) {
+            (Some(_), None) => Standing::Removed,
+            (before, after) if before == after => Standing::Stays,
+            _ => Standing::New,
         }
     }
 
-    /// The nodes by what becomes of them.
-    pub fn groups(&self) -> Vec<(Standing, Vec<Member>)> {
-        let mut groups =
-            vec![(Standing::Stays, Vec::new()), (Standing::New, Vec::new()), (Standing::Removed, Vec::new())];
+    /// The operating system of a node, by the new file where it is in it.
+    pub fn os(&self, member: Member) -> OperatingSystem {
+        let node = self.after(member).or_else(|| self.before(member));
+        node.map_or(OperatingSystem::Linux, |(_, node)| node.os)
+    }
+
+    /// The nodes by their operating systems and by what becomes of them.
+    pub fn groups(&self) -> Vec<(OperatingSystem, Standing, Vec<Member>)> {
+        let systems = [OperatingSystem::Linux, OperatingSystem::Windows];
+        let standings = [Standing::Stays, Standing::New, Standing::Removed];
+        let mut groups: Vec<(OperatingSystem, Standing, Vec<Member>)> =
+            systems.into_iter().flat_map(|os| standings.map(|standing| (os, standing, Vec::new()))).collect();
         for member in self.members() {
-            let standing = self.standing(member);
-            if let Some((_, members)) = groups.iter_mut().find(|group| Some(group.0) == standing) {
+            let (os, standing) = (self.os(member), self.standing(member));
+            if let Some((.., members)) = groups.iter_mut().find(|group| (group.0, group.1) == (os, standing))
+            {
                 members.push(member);
             }
         }
@@ -107,22 +110,5 @@ impl<'a> View<'a> {
             .iter()
             .partition(|member| standing != Standing::Stays || self.device(**member) == Device::Same);
         vec![(standing, same, Device::Same), (standing, other, Device::Other)]
-    }
-
-    /// The nodes for which nothing is planned though something changes: their own description, or any route
-    /// of the cluster.
-    pub fn unplanned(&self, routes_change: bool) -> Vec<Member> {
-        let is_unplanned = |member: &Member| {
-            let node = |node: Option<(&Cluster, &'a Node)>| node.map(|(_, node)| node);
-            let (before, after) = (node(self.before(*member)), node(self.after(*member)));
-            if after.or(before).is_none_or(|node| is_planned(node.os)) {
-                return false;
-            }
-            let renamed = |node: &Node| Node { name: String::new(), ..node.clone() };
-            routes_change
-                || before.map(renamed) != after.map(renamed)
-                || self.old.is_none_or(|old| old.master_address != self.new.master_address)
-        };
-        self.members().filter(is_unplanned).collect()
     }
 }

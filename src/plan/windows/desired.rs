@@ -36,8 +36,16 @@ impl WindowsOrigin {
     pub fn purpose(self, cluster: &Cluster) -> String {
         match self {
             Self::Node(index) => crate::plan::explain::pods_of(&cluster.nodes[index].name),
-            Self::Own(_) => "own pods are on-link".to_owned(),
-            Self::Master => "masterAddress by the default gateway".to_owned(),
+            Self::Own(_) | Self::Master => self.words().to_owned(),
+        }
+    }
+
+    /// The same where it does not name a node.
+    pub(in crate::plan) const fn words(self) -> &'static str {
+        match self {
+            Self::Node(_) => "pods of another node",
+            Self::Own(_) => "own pods are on-link",
+            Self::Master => "masterAddress by the default gateway",
         }
     }
 

@@ -10,6 +10,7 @@ mod observed;
 mod plan;
 
 pub use desired::{WindowsDesired, WindowsOrigin, windows_desired};
+pub(super) use desired::{own, to_master, to_node};
 pub use observed::{Address, Interface, OwnedRoute, SavedForwarding, StandingRoute, WindowsObserved};
 pub use plan::{
     ForwardingChange, POD_ALIASES, Place, StoreChange, Stores, WindowsCause, WindowsChange, WindowsConflict,

@@ -19,9 +19,7 @@ use resolve::Resolver;
 
 pub use short::Short;
 pub use text::{Detail, comparison_text};
-pub(super) use text::{
-    entry_line, interfaces, place, renamed_line, short_line, title, totals, unplanned_lines,
-};
+pub(super) use text::{entry_line, interfaces, place, renamed_line, short_line, title, totals};
 
 /// The version of the JSON form.
 const FORMAT: u32 = 1;
@@ -44,8 +42,6 @@ pub struct ComparisonReport {
     pub renamed: Vec<Renamed>,
     /// What changes, and where. Several blocks can speak of one node.
     pub blocks: Vec<BlockReport>,
-    /// Nodes on which something changes that this version does not plan: Windows nodes.
-    pub unplanned: Vec<NodeEntry>,
     /// The counts: every object counted on every node where it changes.
     pub totals: ComparisonTotals,
     /// The nodes that are in both files, by their old names.
@@ -74,9 +70,9 @@ pub struct BlockReport {
     pub standing: Standing,
     /// The nodes, in the order of the file.
     pub nodes: Vec<NodeEntry>,
-    /// Object by object: routes, NAT, sysctls. A route without a device goes by the egress interface of each
-    /// node; `POD-CIDR` in a rule is the pod CIDR of each node (`OLD-POD-CIDR` and `NEW-POD-CIDR` where it
-    /// changes).
+    /// Object by object: routes, NAT, sysctls, forwarding. A route without a device goes by the egress interface of
+    /// each node; `POD-CIDR` in a rule or a route is the pod CIDR of each node (`OLD-POD-CIDR` and `NEW-POD-CIDR`
+    /// where it changes).
     pub changes: Vec<Entry>,
     /// The changes as they are told in short.
     #[serde(skip)]
@@ -95,7 +91,7 @@ pub struct NodeEntry {
     /// Its egress interface, where routes of the block name none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress_interface: Option<Values>,
-    /// Its pod CIDRs, where rules of the block hold them.
+    /// Its pod CIDRs, where rules or routes of the block hold them.
     #[serde(rename = "podCIDR", skip_serializing_if = "Option::is_none")]
     pub pod_cidr: Option<Values>,
     /// Where it stands, when it is in one of the files only.
@@ -138,7 +134,6 @@ impl ComparisonReport {
             nodes: files.new.1.nodes.len(),
             renamed: resolver.renamed(comparison),
             blocks: comparison.blocks.iter().map(|block| resolver.block(block)).collect(),
-            unplanned: comparison.unplanned.iter().map(|member| resolver.node(*member)).collect(),
             totals: comparison.totals(),
             kept: resolver.kept(comparison),
         }

@@ -10,7 +10,7 @@ use crate::{
         Entry, Group, Source,
         report::{Object, Reach, ReasonEntry},
     },
-    state::NatObject,
+    state::{NatObject, WindowsRoute},
 };
 
 use super::{BlockReport, Files, NodeEntry, Renamed, Values, short};
@@ -70,9 +70,12 @@ impl Resolver<'_> {
             Item::Route { before, after } => {
                 before.iter().chain(after).any(|route| route.next.device.is_none())
             }
+            Item::WindowsRoute { before, after, .. } => {
+                before.iter().chain(after).any(|route| route.interface_alias.is_none())
+            }
             _ => false,
         };
-        let has_own = |item: &Item| matches!(item, Item::Nat { own, .. } if *own != Own::default());
+        let has_own = |item: &Item| matches!(item, Item::Nat { own, .. } | Item::WindowsRoute { own, .. } if *own != Own::default());
         let no_device = block.deltas.iter().any(|delta| has_no_device(&delta.item));
         let own = block.deltas.iter().any(|delta| has_own(&delta.item));
         let node = |member: &Member| NodeEntry {
@@ -141,9 +144,19 @@ impl Resolver<'_> {
                 let object = |route: &Option<_>| route.as_ref().map(Object::route);
                 (Group::Route, object(before), object(after))
             }
+            Item::WindowsRoute { before, after, own } => {
+                let (old, new) = own_words(own);
+                let object = |route: &Option<_>, own: Option<_>, word| {
+                    route.as_ref().map(|route| windows_route(route, own.map(|_| word)))
+                };
+                (Group::Route, object(before, own.before, old), object(after, own.after, new))
+            }
+            Item::Forwarding { forwarding, before, after } => {
+                let object = |asks: bool| asks.then(|| Object::forwarding(*forwarding, true));
+                (Group::Forwarding, object(*before), object(*after))
+            }
             Item::Nat { before, after, own } => {
-                let same = own.before == own.after || own.before.is_none() || own.after.is_none();
-                let (old, new) = if same { (POD_CIDR, POD_CIDR) } else { (OLD_POD_CIDR, NEW_POD_CIDR) };
+                let (old, new) = own_words(own);
                 let object = |object: &Option<NatObject>, own, word| {
                     object.as_ref().map(|object| nat_object(object, own, word))
                 };
@@ -173,7 +186,10 @@ impl Resolver<'_> {
     fn reason(&self, delta: &Delta) -> ReasonEntry {
         let family = match &delta.item {
             Item::Route { before, after } => after.as_ref().or(before.as_ref()).map(|route| route.family()),
-            Item::Nat { .. } | Item::Sysctl { .. } => None,
+            Item::WindowsRoute { before, after, .. } => {
+                after.as_ref().or(before.as_ref()).map(|route| route.family())
+            }
+            Item::Nat { .. } | Item::Sysctl { .. } | Item::Forwarding { .. } => None,
         };
         let old = self.files.old.map(|(_, cluster)| cluster);
         let told = delta.cause.told(old, self.files.new.1, delta.item.action(), family);
@@ -184,7 +200,21 @@ impl Resolver<'_> {
 }
 
 fn leads_to_removed(delta: &Delta) -> bool {
-    matches!(delta.item, Item::Route { .. }) && matches!(delta.cause, Cause::NodeRemoved(_))
+    matches!(delta.item, Item::Route { .. } | Item::WindowsRoute { .. })
+        && matches!(delta.cause, Cause::NodeRemoved(_))
+}
+
+/// What stands for the pod CIDR of each node, by the old file and by the new one.
+fn own_words(own: &Own) -> (&'static str, &'static str) {
+    let same = own.before == own.after || own.before.is_none() || own.after.is_none();
+    if same { (POD_CIDR, POD_CIDR) } else { (OLD_POD_CIDR, NEW_POD_CIDR) }
+}
+
+/// A route with `word`, if there is one, in the place of its destination.
+fn windows_route(route: &WindowsRoute, word: Option<&str>) -> Object {
+    let Some(word) = word else { return Object::windows_route(route) };
+    let destination = route.destination_prefix.to_string();
+    Object::text(word.to_owned(), route.to_string().replacen(&destination, word, 1))
 }
 
 /// A line of the table with `word` in the place of the pod CIDR that stands for each node's own. A table of

@@ -66,6 +66,7 @@ fn many(class: &Class, entries: &[&Entry], first: &Entry) -> Short {
         Group::Route => "route",
         Group::Nat => "NAT object",
         Group::Sysctl => "sysctl",
+        Group::Forwarding => "interface",
     };
     let what = match class {
         Class::Pods => " to every other node".to_owned(),

@@ -6,8 +6,9 @@ use super::{BlockReport, ComparisonReport, NodeEntry, Renamed, Short, Values};
 use crate::{
     plan::{Action, ComparisonTotals, compare::Standing},
     render::{
-        Entry, Palette, Source,
+        Entry, Group, Palette, Source,
         compact::compact,
+        report::Object,
         text::{Line, Section, change_line, removed},
     },
     text::{count, list, printable},
@@ -43,30 +44,8 @@ pub fn comparison_text(report: &ComparisonReport, palette: &Palette, detail: Det
         let lines = block_lines(block, palette, detail);
         sections.push(Section { lines }.print(&title(report, block, detail, &printable), palette));
     }
-    if !report.unplanned.is_empty() {
-        let lines = unplanned_lines(&report.unplanned, palette, detail);
-        let title = "Windows nodes: their routes are not planned by this version";
-        sections.push(Section { lines }.print(title, palette));
-    }
     sections.push(summary(report, palette));
     sections.join("\n")
-}
-
-/// Each node with its place, or in short all on one line.
-pub(in crate::render) fn unplanned_lines(
-    nodes: &[NodeEntry],
-    palette: &Palette,
-    detail: Detail,
-) -> Vec<Line> {
-    let line = |names: &str, side| Line {
-        text: palette.conflict.apply_to(format!("? {}", printable(names))).to_string(),
-        side,
-    };
-    if nodes.len() <= NAMED || detail == Detail::Full {
-        return nodes.iter().map(|node| line(&node.name, place(node.source.as_ref()))).collect();
-    }
-    let names: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
-    vec![line(&list(&names, 2 * NAMED), String::new())]
 }
 
 /// A node by its old and its new name.
@@ -114,7 +93,11 @@ pub(in crate::render) fn title(
     let is_own = |entry: &Entry| entry.on.as_ref().is_some_and(|reach| reach.only.is_some());
     let own =
         if block.changes.iter().all(is_own) { " (each its own pod CIDR, of before or of now)" } else { "" };
-    let removed = if block.standing == Standing::Removed { " (for hostgw destroy to remove)" } else { "" };
+    let removed = match (block.standing, is_windows(block)) {
+        (Standing::Removed, false) => " (for hostgw destroy to remove)",
+        (Standing::Removed, true) => " (for -Destroy of its script to remove)",
+        _ => "",
+    };
     format!("{which}{removed}{but}{own}")
 }
 
@@ -171,6 +154,18 @@ pub(in crate::render) fn short_line(block: &BlockReport, short: &Short, palette:
     }
 }
 
+/// Whether it is one of Windows nodes.
+fn is_windows(block: &BlockReport) -> bool {
+    let is_one = |entry: &Entry| {
+        let mut objects = entry.before.iter().chain(&entry.after);
+        entry.kind == Group::Forwarding || objects.any(|object| object.windows_route.is_some())
+    };
+    block.changes.iter().any(is_one)
+}
+
+/// The interface of a Windows node whose name the file does not have.
+const FOUND: &str = "(by its address)";
+
 /// The egress interfaces that the lines of a block leave out, with the nodes that have them.
 pub(in crate::render) fn interfaces(block: &BlockReport, detail: Detail) -> Vec<Line> {
     let mut groups: Vec<(&Values, Vec<&str>)> = Vec::new();
@@ -188,12 +183,16 @@ pub(in crate::render) fn interfaces(block: &BlockReport, detail: Detail) -> Vec<
     }
     let line = |(values, names): (&Values, Vec<&str>)| {
         let names = list(&names, if detail == Detail::Full { names.len() } else { 2 * NAMED });
-        let interface = match (&values.before[..], &values.after[..]) {
-            ([old], [new]) if old != new => format!("{old} -> {new}"),
-            (_, [name]) | ([name], _) => name.clone(),
-            _ => String::new(),
+        let (word, unnamed) = if is_windows(block) { ("-InterfaceAlias", FOUND) } else { ("dev", "") };
+        let name = |names: &[String]| names.first().map_or(unnamed.to_owned(), Clone::clone);
+        let (old, new) = (name(&values.before), name(&values.after));
+        let interface = match block.standing {
+            Standing::New => new,
+            Standing::Removed => old,
+            Standing::Stays if old == new => new,
+            Standing::Stays => format!("{old} -> {new}"),
         };
-        plain_line(printable(&format!("  dev {interface} on {names}")))
+        plain_line(printable(&format!("  {word} {interface} on {names}")))
     };
     groups.into_iter().map(line).collect()
 }
@@ -205,20 +204,13 @@ pub(in crate::render) fn counts(totals: ComparisonTotals) -> String {
 
 /// The totals in a sentence.
 pub(in crate::render) fn totals(report: &ComparisonReport) -> String {
-    let mut text = match report.totals {
-        ComparisonTotals { nodes: 0, .. } => "Nothing changes on any node that is planned".to_owned(),
+    match report.totals {
+        ComparisonTotals { nodes: 0, .. } => "Nothing changes on any node.".to_owned(),
         totals => {
             let verb = if totals.nodes == 1 { "changes" } else { "change" };
-            format!("{} {verb}: {}", count(totals.nodes, "node"), counts(totals))
+            format!("{} {verb}: {}.", count(totals.nodes, "node"), counts(totals))
         }
-    };
-    if report.totals.nodes == 0 && report.unplanned.is_empty() {
-        "Nothing changes on any node".clone_into(&mut text);
     }
-    if !report.unplanned.is_empty() {
-        text.push_str(&format!("; {} not planned", count(report.unplanned.len(), "Windows node")));
-    }
-    text + "."
 }
 
 fn summary(report: &ComparisonReport, palette: &Palette) -> String {
@@ -230,7 +222,8 @@ fn summary(report: &ComparisonReport, palette: &Palette) -> String {
         }
     };
     let stays = report.blocks.iter().filter(|block| block.standing == Standing::Stays);
-    add("Removed", few(stays.flat_map(removed_objects).collect()));
+    let mut seen = HashSet::new();
+    add("Removed", few(stays.flat_map(removed_objects).filter(|name| seen.insert(name.clone())).collect()));
     add("Removed nodes", few(removed_nodes(report)));
     text
 }
@@ -245,7 +238,9 @@ fn few(names: Vec<String>) -> Vec<String> {
 fn removed_objects(block: &BlockReport) -> Vec<String> {
     let destination = |entry: &Entry| {
         let object = entry.after.as_ref().or(entry.before.as_ref());
-        object.and_then(|object| object.route.as_ref()).map(|route| route.destination)
+        let of_linux = |object: &Object| Some(object.route.as_ref()?.destination);
+        let of_windows = |object: &Object| Some(object.windows_route.as_ref()?.destination_prefix);
+        object.and_then(|object| of_linux(object).or_else(|| of_windows(object)))
     };
     let on_all = |entry: &Entry| entry.on.as_ref().is_none_or(|reach| reach.only.is_none());
     let added = block.changes.iter().filter(|entry| entry.action == Action::Add && on_all(entry));

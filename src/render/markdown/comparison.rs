@@ -6,9 +6,7 @@ use crate::{
     plan::{Action, compare::Standing},
     render::{
         BlockReport, ComparisonReport, Detail, Entry, Group, NodeEntry, Palette, Renamed, Short,
-        comparison::{
-            entry_line, interfaces, place, renamed_line, short_line, title, totals, unplanned_lines,
-        },
+        comparison::{entry_line, interfaces, place, renamed_line, short_line, title, totals},
         text::Line,
     },
     text::{count, printable},
@@ -65,8 +63,10 @@ fn removals(report: &ComparisonReport) -> Vec<Removals> {
     }
     let nodes = removed_nodes(report);
     if !nodes.is_empty() {
-        let title =
-            format!("All that hostgw put on {} (for `hostgw destroy` to remove)", count(nodes.len(), "node"));
+        let title = format!(
+            "All that hostgw put on {} (for `hostgw destroy` to remove, on Windows for `-Destroy` of the script)",
+            count(nodes.len(), "node")
+        );
         let file = report.old.clone().unwrap_or_default();
         removals.push(Removals {
             title,
@@ -88,11 +88,11 @@ pub(super) fn removal(entry: &Entry) -> Removal {
 
 /// Every node that is removed, with how much goes with it.
 fn removed_nodes(report: &ComparisonReport) -> Vec<Removal> {
-    let mut nodes: Vec<(&NodeEntry, [usize; 3])> = Vec::new();
+    let mut nodes: Vec<(&NodeEntry, [usize; 4])> = Vec::new();
     let mut places: HashMap<&str, usize> = HashMap::new();
     for block in report.blocks.iter().filter(|block| block.standing == Standing::Removed) {
-        let mut spared: HashMap<&str, [usize; 3]> = HashMap::new();
-        let mut all = [0; 3];
+        let mut spared: HashMap<&str, [usize; 4]> = HashMap::new();
+        let mut all = [0; 4];
         for entry in &block.changes {
             all[entry.kind as usize] += 1;
             for node in entry.on.iter().flat_map(|reach| &reach.except) {
@@ -101,11 +101,11 @@ fn removed_nodes(report: &ComparisonReport) -> Vec<Removal> {
         }
         for node in &block.nodes {
             let at = *places.entry(&node.name).or_insert_with(|| {
-                nodes.push((node, [0; 3]));
+                nodes.push((node, [0; 4]));
                 nodes.len() - 1
             });
             let spared = spared.get(node.name.as_str()).copied().unwrap_or_default();
-            for kind in 0..3 {
+            for kind in 0..4 {
                 nodes[at].1[kind] += all[kind] - spared[kind];
             }
         }
@@ -113,8 +113,13 @@ fn removed_nodes(report: &ComparisonReport) -> Vec<Removal> {
     nodes.into_iter().map(|(node, counts)| removed_node(node, counts)).collect()
 }
 
-fn removed_node(node: &NodeEntry, counts: [usize; 3]) -> Removal {
-    let kinds = [(Group::Route, "route"), (Group::Nat, "NAT object"), (Group::Sysctl, "sysctl")];
+fn removed_node(node: &NodeEntry, counts: [usize; 4]) -> Removal {
+    let kinds = [
+        (Group::Route, "route"),
+        (Group::Nat, "NAT object"),
+        (Group::Sysctl, "sysctl"),
+        (Group::Forwarding, "forwarding interface"),
+    ];
     let told = kinds.map(|(kind, noun)| (counts[kind as usize], noun));
     let told: Vec<String> = told
         .into_iter()
@@ -138,18 +143,6 @@ fn sections(report: &ComparisonReport) -> Vec<Section> {
             title: "#### Renamed, the same otherwise".to_owned(),
             shown: report.renamed.iter().map(line).collect(),
             folded: Vec::new(),
-        });
-    }
-    if !report.unplanned.is_empty() {
-        let lines = |detail| -> Vec<Ranked> {
-            let lines = unplanned_lines(&report.unplanned, &Palette::new(false), detail);
-            lines.into_iter().map(|line| Ranked { danger: Danger::Conflict, line }).collect()
-        };
-        let (shown, all) = (lines(Detail::Short), lines(Detail::Full));
-        sections.push(Section {
-            title: "#### Windows nodes: their routes are not planned by this version".to_owned(),
-            folded: if shown.len() < all.len() { all } else { Vec::new() },
-            shown,
         });
     }
     sections.extend(report.blocks.iter().filter_map(|block| section(report, block)));

@@ -1,0 +1,376 @@
+//! Windows nodes of two files: routes to the other nodes, as on Linux nodes, their own pods on-link, the master, and
+//! forwarding.
+
+use std::{collections::HashMap, net::IpAddr};
+
+use ipnet::IpNet;
+
+use crate::{
+    model::{Cluster, Family, Node},
+    plan::windows::{own, to_master, to_node},
+    state::{Forwarding, Role, WindowsRoute},
+};
+
+use super::{
+    Cause, Delta, Item, Key, Member, Own, Purpose, Side, Standing,
+    routes::{common, egress_cause, gateway_key, global, own_key},
+    view::{Device, View},
+};
+
+/// One destination, with the route that each file has there on all Windows nodes but the one it leads to, and the
+/// node, by its index, whose pods these are.
+pub(super) struct Slot {
+    before: Option<(WindowsRoute, usize)>,
+    after: Option<(WindowsRoute, usize)>,
+}
+
+impl Slot {
+    fn differs(&self) -> bool {
+        self.before.as_ref().map(|(route, _)| route) != self.after.as_ref().map(|(route, _)| route)
+    }
+
+    fn owners(&self, view: &View<'_>) -> [Option<Member>; 2] {
+        [
+            self.before.as_ref().map(|(_, index)| view.old_member(*index)),
+            self.after.as_ref().map(|(_, index)| view.new_member(*index)),
+        ]
+    }
+
+    fn family(&self) -> Family {
+        self.after.as_ref().or(self.before.as_ref()).map_or(Family::V4, |(route, _)| route.family())
+    }
+}
+
+/// Every destination of either file: in the order of the new file, then what only the old one has.
+pub(super) fn slots(old: Option<&Cluster>, new: &Cluster) -> Vec<Slot> {
+    let mut before: Vec<Option<(WindowsRoute, usize)>> =
+        old.into_iter().flat_map(routes_to_nodes).map(Some).collect();
+    let places: HashMap<IpNet, usize> = before
+        .iter()
+        .enumerate()
+        .filter_map(|(at, held)| Some((held.as_ref()?.0.destination_prefix, at)))
+        .collect();
+    let mut slots: Vec<Slot> = routes_to_nodes(new)
+        .map(|after| Slot {
+            before: places.get(&after.0.destination_prefix).and_then(|at| before[*at].take()),
+            after: Some(after),
+        })
+        .collect();
+    slots.extend(before.into_iter().flatten().map(|before| Slot { before: Some(before), after: None }));
+    slots
+}
+
+fn routes_to_nodes(cluster: &Cluster) -> impl Iterator<Item = (WindowsRoute, usize)> + '_ {
+    cluster.prefixes.iter().flat_map(move |(family, _)| {
+        let nodes = cluster.nodes.iter().enumerate();
+        nodes.filter_map(move |(index, node)| Some((to_node(cluster, node, family)?, index)))
+    })
+}
+
+/// Windows nodes of one standing, and how a route of theirs looks in each file.
+struct Part<'a> {
+    view: &'a View<'a>,
+    standing: Standing,
+    members: &'a [Member],
+    device: Device,
+}
+
+/// What changes on these Windows nodes, all of one standing and with the same or other interfaces, by nodes with the
+/// same changes.
+pub(super) fn deltas(
+    view: &View<'_>,
+    slots: &[Slot],
+    standing: Standing,
+    members: &[Member],
+    device: Device,
+) -> Vec<(Vec<Member>, Vec<Delta>)> {
+    if members.is_empty() {
+        return Vec::new();
+    }
+    let part = Part { view, standing, members, device };
+    let mut found = vec![(members.to_vec(), slots.iter().filter_map(|slot| part.to_node(slot)).collect())];
+    for family in Family::ALL {
+        found.extend(part.own(family));
+        found.extend(part.to_master(family));
+    }
+    found.push((members.to_vec(), part.forwarding()));
+    found
+}
+
+/// What changes only on the Windows nodes that a route leads to, before or now.
+pub(super) fn of_owners(view: &View<'_>, slots: &[Slot], members: &[Member]) -> Vec<Delta> {
+    let mut deltas = Vec::new();
+    for slot in slots {
+        let (Some((before, _)), Some((after, _))) = (&slot.before, &slot.after) else { continue };
+        let [old, new] = slot.owners(view);
+        if old == new {
+            continue;
+        }
+        let mut add = |member: Option<Member>, route: &WindowsRoute, comes: bool| {
+            let Some(member) = member.filter(|member| members.contains(member)) else { return };
+            let device = if comes { view.device_after(member) } else { view.device_before(member) };
+            let route = Some(by(route, device));
+            let (before, after) = if comes { (None, route) } else { (route, None) };
+            let item = Item::WindowsRoute { before, after, own: Own::default() };
+            deltas.push(Delta { item, except: Vec::new(), only: Some(member), cause: moved(slot, view) });
+        };
+        add(old, after, true);
+        add(new, before, false);
+    }
+    deltas
+}
+
+fn by(route: &WindowsRoute, device: Option<&str>) -> WindowsRoute {
+    WindowsRoute { interface_alias: device.map(ToOwned::to_owned), ..route.clone() }
+}
+
+fn moved(slot: &Slot, view: &View<'_>) -> Cause {
+    match slot.owners(view) {
+        [Some(from), Some(to)] => Cause::PodCidrMoved { from, to },
+        _ => Cause::Changed(vec![global(&["clusterPrefix"])]),
+    }
+}
+
+/// What changes of a route that leads to the same pods, or to the master: another destination is another route.
+/// Where every node has an interface of its own, routes that look the same are others all the same.
+fn steps(
+    before: Option<WindowsRoute>,
+    after: Option<WindowsRoute>,
+    own: Own,
+    device: Device,
+    cause: &Cause,
+) -> Vec<Delta> {
+    let destination = |route: &Option<WindowsRoute>| route.as_ref().map(|route| route.destination_prefix);
+    let steps = if before.is_some() && after.is_some() && destination(&before) != destination(&after) {
+        vec![(before, None), (None, after)]
+    } else {
+        vec![(before, after)]
+    };
+    let delta = |(before, after)| Delta {
+        item: Item::WindowsRoute { before, after, own },
+        except: Vec::new(),
+        only: None,
+        cause: cause.clone(),
+    };
+    let changes = |(before, after): &(Option<WindowsRoute>, Option<WindowsRoute>)| {
+        before != after || (device == Device::Other && before.is_some())
+    };
+    steps.into_iter().filter(changes).map(delta).collect()
+}
+
+impl Part<'_> {
+    /// A route as it stands on these nodes by the old file, and by the new one.
+    fn placed(
+        &self,
+        members: &[Member],
+        before: Option<&WindowsRoute>,
+        after: Option<&WindowsRoute>,
+    ) -> (Option<WindowsRoute>, Option<WindowsRoute>) {
+        let device_before = common(members.iter().map(|member| self.view.device_before(*member)));
+        let device_after = common(members.iter().map(|member| self.view.device_after(*member)));
+        let before = before.filter(|_| self.standing != Standing::New);
+        let after = after.filter(|_| self.standing != Standing::Removed);
+        (before.map(|route| by(route, device_before)), after.map(|route| by(route, device_after)))
+    }
+
+    /// Why something that a file asks for comes or goes on nodes that are in one file only.
+    fn asked(&self, purpose: impl Fn(Side) -> Option<Purpose>) -> Option<Cause> {
+        let side = match self.standing {
+            Standing::Stays => return None,
+            Standing::New => Side::New,
+            Standing::Removed => Side::Old,
+        };
+        purpose(side).map(|purpose| Cause::Asked(side, purpose))
+    }
+
+    fn to_node(&self, slot: &Slot) -> Option<Delta> {
+        let (before, after) = self.placed(
+            self.members,
+            slot.before.as_ref().map(|(route, _)| route),
+            slot.after.as_ref().map(|(route, _)| route),
+        );
+        if before.is_none() && after.is_none() {
+            return None;
+        }
+        let pods = |side| match side {
+            Side::Old => slot.before.as_ref().map(|(_, index)| Purpose::Pods(*index)),
+            Side::New => slot.after.as_ref().map(|(_, index)| Purpose::Pods(*index)),
+        };
+        let cause = match self.asked(pods) {
+            Some(cause) => cause,
+            None if slot.differs() => self.cause(slot),
+            None if self.device == Device::Other => egress_cause(self.view, self.members),
+            None => return None,
+        };
+        let [old, new] = slot.owners(self.view);
+        let owners = [old.filter(|_| before.is_some()), new.filter(|_| after.is_some())];
+        let is_here = |member: &Member| self.members.contains(member);
+        let mut except: Vec<Member> = owners.into_iter().flatten().filter(is_here).collect();
+        except.dedup();
+        let item = Item::WindowsRoute { before, after, own: Own::default() };
+        (except.len() < self.members.len()).then_some(Delta { item, except, only: None, cause })
+    }
+
+    /// Why the files differ in a destination.
+    fn cause(&self, slot: &Slot) -> Cause {
+        let view = self.view;
+        match (&slot.before, &slot.after, slot.owners(view)) {
+            (None, Some((_, index)), _) if view.to_old[*index].is_none() => Cause::NodeAdded(*index),
+            (Some((_, index)), None, _) if view.to_new[*index].is_none() => Cause::NodeRemoved(*index),
+            (Some((before, _)), Some((after, _)), [Some(old), Some(new)]) if old == new => {
+                let mut keys = Vec::new();
+                if before.next_hop != after.next_hop {
+                    keys.push(self.next_hop_key(old, slot.family()));
+                }
+                if before.route_metric != after.route_metric {
+                    keys.push(global(&["routes", "metric"]));
+                }
+                Cause::Changed(keys)
+            }
+            (Some(_), Some(_), _) => moved(slot, view),
+            (.., [old, new]) => Cause::Changed(
+                old.or(new).map(|owner| self.cidr_key(owner, slot.family())).into_iter().collect(),
+            ),
+        }
+    }
+
+    fn next_hop_key(&self, owner: Member, family: Family) -> Key {
+        if self.view.old.is_some_and(|old| old.next_hop != self.view.new.next_hop) {
+            global(&["nextHop"])
+        } else {
+            Key::Node { member: owner, key: gateway_key(self.view, owner, family) }
+        }
+    }
+
+    /// What gave a node another pod CIDR in a family, or none.
+    fn cidr_key(&self, owner: Member, family: Family) -> Key {
+        let cidr =
+            |side: Option<(&Cluster, &Node)>| side.and_then(|(_, node)| node.pod_cidrs.get(family).copied());
+        let view = self.view;
+        if cidr(view.before(owner)) != cidr(view.after(owner)) {
+            Key::Node { member: owner, key: "podCIDR" }
+        } else if view.old.is_some_and(|old| old.next_hop != view.new.next_hop) {
+            global(&["nextHop"])
+        } else {
+            Key::Node { member: owner, key: gateway_key(view, owner, family) }
+        }
+    }
+
+    /// The own pods of each node, on-link: told once for nodes with the same kind of change.
+    fn own(&self, family: Family) -> Vec<(Vec<Member>, Vec<Delta>)> {
+        let view = self.view;
+        let routes = |member: &Member| {
+            let route = |side: Option<(&Cluster, &Node)>| {
+                side.filter(|(cluster, _)| cluster.prefixes.get(family).is_some())
+                    .and_then(|(_, node)| own(node, family))
+            };
+            (route(view.before(*member)), route(view.after(*member)))
+        };
+        let kind = |member: &Member| {
+            let (before, after) = routes(member);
+            (before.is_some(), after.is_some(), before != after)
+        };
+        let parts = self.parts(kind);
+        let deltas = parts.into_iter().filter_map(|members| {
+            let (first_before, first_after) = routes(members.first()?);
+            let (before, after) = self.placed(&members, first_before.as_ref(), first_after.as_ref());
+            if before == after && self.device == Device::Same {
+                return None;
+            }
+            let is_one = members.len() == 1;
+            let prefix = |route: &Option<WindowsRoute>| {
+                route.as_ref().filter(|_| !is_one).map(|route| route.destination_prefix)
+            };
+            let own = Own { before: prefix(&before), after: prefix(&after) };
+            let first = *members.first()?;
+            let purpose = |side| match side {
+                Side::Old => first.old.map(Purpose::Own),
+                Side::New => first.new.map(Purpose::Own),
+            };
+            let cause = match self.asked(purpose) {
+                Some(cause) => cause,
+                None if first_before == first_after => egress_cause(view, &members),
+                None => Cause::Changed(own_key(&members, "podCIDR").into_iter().collect()),
+            };
+            let deltas = steps(before, after, own, self.device, &cause);
+            Some((members, deltas))
+        });
+        deltas.collect()
+    }
+
+    /// The master by the default gateway, which nodes can have in common or not.
+    fn to_master(&self, family: Family) -> Vec<(Vec<Member>, Vec<Delta>)> {
+        let view = self.view;
+        let routes = |member: &Member| {
+            let route = |side: Option<(&Cluster, &Node)>| {
+                side.filter(|(cluster, _)| cluster.prefixes.get(family).is_some())
+                    .and_then(|(cluster, node)| to_master(cluster, node, family))
+            };
+            (route(view.before(*member)), route(view.after(*member)))
+        };
+        let parts = self.parts(routes);
+        let mut found = Vec::new();
+        for members in parts {
+            let Some(first) = members.first() else { continue };
+            let (first_before, first_after) = routes(first);
+            let (before, after) = self.placed(&members, first_before.as_ref(), first_after.as_ref());
+            let cause = match self.asked(|_| Some(Purpose::Master)) {
+                Some(cause) => cause,
+                None => Cause::Changed(self.master_keys(&members, first_before == first_after)),
+            };
+            let deltas = steps(before, after, Own::default(), self.device, &cause);
+            found.push((members, deltas));
+        }
+        found
+    }
+
+    fn master_keys(&self, members: &[Member], same_route: bool) -> Vec<Key> {
+        let view = self.view;
+        if same_route {
+            return match egress_cause(view, members) {
+                Cause::Changed(keys) => keys,
+                _ => Vec::new(),
+            };
+        }
+        if view.old.map(|old| old.master_address) != Some(view.new.master_address) {
+            return vec![global(&["masterAddress"])];
+        }
+        if view.old.is_some_and(|old| old.prefixes != view.new.prefixes) && members.is_empty() {
+            return vec![global(&["clusterPrefix"])];
+        }
+        let gateway = |side: Option<(&Cluster, &Node)>| -> Option<IpAddr> {
+            side.and_then(|(_, node)| node.default_gateway)
+        };
+        let other =
+            members.iter().any(|member| gateway(view.before(*member)) != gateway(view.after(*member)));
+        own_key(members, if other { "defaultGateway" } else { "address" }).into_iter().collect()
+    }
+
+    /// Forwarding of both interfaces, in each family that only one of the files has.
+    fn forwarding(&self) -> Vec<Delta> {
+        let view = self.view;
+        let mut deltas = Vec::new();
+        for family in Family::ALL {
+            let has = |cluster: &Cluster| cluster.prefixes.get(family).is_some();
+            let before = self.standing != Standing::New && view.old.is_some_and(has);
+            let after = self.standing != Standing::Removed && has(view.new);
+            if before == after {
+                continue;
+            }
+            let cause = self.asked(|_| Some(Purpose::Forwarding));
+            let cause = cause.unwrap_or_else(|| Cause::Changed(vec![global(&["clusterPrefix"])]));
+            deltas.extend([Role::Management, Role::Pod].map(|interface| Delta {
+                item: Item::Forwarding { forwarding: Forwarding { interface, family }, before, after },
+                except: Vec::new(),
+                only: None,
+                cause: cause.clone(),
+            }));
+        }
+        deltas
+    }
+
+    /// The nodes by what they have in common, in the order of the first of each.
+    fn parts<K: PartialEq>(&self, key: impl Fn(&Member) -> K) -> Vec<Vec<Member>> {
+        super::nat::parts(self.members, key)
+    }
+}
