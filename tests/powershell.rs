@@ -17,6 +17,7 @@ use proptest::prelude::*;
 use crate::support::{
     cases,
     clusters::two,
+    directory::Directory,
     powershell::{Fault, Interface, Machine, Outcome, RouteKey, Store, lint, parse, routes_of, run},
 };
 
@@ -681,4 +682,58 @@ fn a_plan_from_what_was_collected_is_the_one_of_the_script() {
             assert!(outcome.stdout.contains(&words), "{what}: {words:?} not in {}", outcome.stdout);
         }
     }
+}
+
+/// The whole way of a reviewer: collect there, plan here, with the built program.
+#[test]
+fn a_windows_node_is_planned_from_what_was_collected() {
+    let folder = Directory::new();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/render");
+    std::fs::write(folder.path().join("hostgw.yaml"), CLUSTER).unwrap();
+    let hostgw = |arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_hostgw"))
+            .args(arguments)
+            .current_dir(folder.path())
+            .env("NO_COLOR", "1")
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let code = output.status.code().unwrap();
+        (code, text(&output.stdout), text(&output.stderr))
+    };
+    let (_, collector, _) = hostgw(&["render", "--node", "win-1", "--collect"]);
+    let mut failures = Vec::new();
+    let mut conflict = machine();
+    conflict.route(12, "10.244.2.0/25", "172.30.0.99", 256, "AP");
+    let mut partly = starts().remove(4).1;
+    partly.route(12, "10.244.77.0/24", "10.244.77.1", 256, "A");
+    let mut no_pod = machine();
+    no_pod.interfaces.retain(|interface| interface.index != 7);
+    for (name, mut machine) in
+        [("fresh", machine()), ("partly", partly), ("conflict", conflict), ("no-pod-interface", no_pod)]
+    {
+        let collected = run(&mut machine, &collector, &[]);
+        std::fs::write(folder.path().join("node.json"), &collected.stdout).unwrap();
+        let arguments = ["plan", "--state", "node.json", "--detailed-exitcode"];
+        let (code, stdout, stderr) = hostgw(&arguments);
+        let text = format!("exit code {code}\n--- stdout\n{stdout}--- stderr\n{stderr}");
+        cases::compare(&root.join(format!("plan-{name}.txt")), &text, &mut failures);
+        // As `>` of Windows PowerShell 5.1 writes it.
+        let units = std::iter::once(0xfeff).chain(collected.stdout.encode_utf16());
+        let bytes: Vec<u8> = units.flat_map(u16::to_le_bytes).collect();
+        std::fs::write(folder.path().join("node.json"), bytes).unwrap();
+        assert_eq!(hostgw(&arguments), (code, stdout, stderr));
+        let (_, json, _) = hostgw(&["plan", "--state", "node.json", "--json"]);
+        if let (2, Ok(json)) = (code, serde_json::from_str::<serde_json::Value>(&json)) {
+            let schema: serde_json::Value =
+                serde_json::from_str(&std::fs::read_to_string("schemas/plan.schema.json").unwrap()).unwrap();
+            assert!(jsonschema::is_valid(&schema, &json), "{json:#}");
+        }
+    }
+    let (code, _, stderr) = hostgw(&["plan", "--state", "node.json", "--node", "linux-1"]);
+    assert_eq!(code, 3);
+    assert!(stderr.contains("node.json is of a Windows machine, and node linux-1 runs Linux"), "{stderr}");
+    let (code, _, stderr) = hostgw(&["plan", "--state", "node.json", "--out", "p.json"]);
+    assert_eq!(code, 64, "{stderr}");
+    cases::conclude(4, &failures);
 }

@@ -25,6 +25,7 @@ mod status;
 mod supervisor;
 mod transaction;
 mod validate;
+mod windows;
 
 use std::{ffi::OsString, process::ExitCode};
 

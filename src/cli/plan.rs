@@ -8,12 +8,13 @@ use super::{
     saved_plan,
     session::{Place, Session, text_of},
     transaction::time,
+    windows,
 };
 use crate::{
     apply::{Snapshot, StateDir},
     error::{Error, Kind},
-    plan::Policy,
-    render,
+    plan::{Policy, windows::WindowsObserved},
+    render::{self, Report},
     text::count,
 };
 
@@ -31,6 +32,9 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     let mut session = match &options.state {
         Some(file) => {
             let (name, text) = text_of(file)?;
+            if WindowsObserved::is_one(&text) {
+                return windows::plan(options, &name, &text, output);
+            }
             Session::of_snapshot(&options.target, Snapshot::parse(&name, &text)?, policy)?
         }
         None => Session::live(&options.target, policy)?,
@@ -41,13 +45,7 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     }
     session.check()?;
     let report = session.report();
-    if options.json {
-        output.json(&report)?;
-    } else if options.markdown {
-        output.markdown(&render::plan_markdown(&report))?;
-    } else {
-        output.long(&render::text(&report, &output.palette))?;
-    }
+    show(&report, options, output)?;
     if let Some(unknown) = session.prepared.plan.unknown.first() {
         output.incomplete("the plan", unknown.hint.as_deref());
         return Err(Failure::Said(Kind::Incomplete));
@@ -61,6 +59,17 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
         return Err(Failure::Said(Kind::Conflict));
     }
     Ok(if options.detailed_exitcode && !session.prepared.plan.changes.is_empty() { 2 } else { 0 })
+}
+
+/// Prints a plan in the form that was asked for.
+pub(super) fn show(report: &Report, options: &PlanOptions, output: &Output) -> Result<(), Failure> {
+    if options.json {
+        output.json(report)
+    } else if options.markdown {
+        output.markdown(&render::plan_markdown(report))
+    } else {
+        output.long(&render::text(report, &output.palette))
+    }
 }
 
 /// Says that what stands now may not last.

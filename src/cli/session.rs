@@ -54,15 +54,29 @@ fn standard_input() -> Result<Document, Failure> {
 
 /// The name and the text of a file that is no configuration; `-` is standard input.
 pub(super) fn text_of(file: &Path) -> Result<(String, String), Error> {
-    let (name, text) = if file.as_os_str() == "-" {
-        ("standard input".to_owned(), io::read_to_string(io::stdin().lock()))
+    let (name, bytes) = if file.as_os_str() == "-" {
+        let mut bytes = Vec::new();
+        ("standard input".to_owned(), io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes))
     } else {
-        (file.display().to_string(), fs::read_to_string(file))
+        (file.display().to_string(), fs::read(file))
     };
-    match text {
-        Ok(text) => Ok((name, text)),
-        Err(error) => Err(Error::new(Kind::Invalid, format!("cannot read {name}: {error}"))),
-    }
+    let wrong = |why: String| Error::new(Kind::Invalid, format!("cannot read {name}: {why}"));
+    let text = decoded(bytes.map_err(|error| wrong(error.to_string()))?);
+    let text = text.map_err(|why| wrong(why).with_hint("save it as UTF-8"))?;
+    Ok((name, text))
+}
+
+/// UTF-8, or UTF-16 with a byte order mark, as `>` of Windows PowerShell 5.1 writes it.
+fn decoded(bytes: Vec<u8>) -> Result<String, String> {
+    let units = |bytes: &[u8], unit: fn([u8; 2]) -> u16| -> Vec<u16> {
+        bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).collect()
+    };
+    let units = match bytes.get(..2) {
+        Some([0xff, 0xfe]) => units(&bytes[2..], u16::from_le_bytes),
+        Some([0xfe, 0xff]) => units(&bytes[2..], u16::from_be_bytes),
+        _ => return String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned()),
+    };
+    String::from_utf16(&units).map_err(|_| "it is not UTF-16 text".to_owned())
 }
 
 /// Reads and checks a configuration.

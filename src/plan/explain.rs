@@ -46,7 +46,7 @@ pub(super) const ON_LINK: &str = "on-link route of the cluster prefix";
 pub(super) const MASQUERADE: &str = "masquerade";
 
 /// The purpose of the forwarding switches.
-pub(super) const FORWARDS: &str = "a gateway node forwards";
+pub(crate) const FORWARDS: &str = "a gateway node forwards";
 
 /// The purpose of a sysctl that the file sets.
 pub(super) const SYSCTLS: &str = "sysctls";

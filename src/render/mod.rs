@@ -13,6 +13,7 @@ mod report;
 mod schema;
 mod shell;
 mod text;
+mod windows;
 
 pub use commands::commands;
 pub use comparison::{

@@ -176,14 +176,23 @@ impl Report {
             entries(change, &ReasonEntry { drift, ..ReasonEntry::new(text, source, is_nat) })
         });
         Self {
-            format: FORMAT,
-            node: None,
-            file: None,
             changes: entries.collect(),
             conflicts: plan.conflicts.iter().map(conflict).collect(),
             unknown: plan.unknown.clone(),
+            ..Self::empty(plan.totals())
+        }
+    }
+
+    pub(super) const fn empty(totals: Totals) -> Self {
+        Self {
+            format: FORMAT,
+            node: None,
+            file: None,
+            changes: Vec::new(),
+            conflicts: Vec::new(),
+            unknown: Vec::new(),
             warnings: Vec::new(),
-            totals: plan.totals(),
+            totals,
         }
     }
 }

@@ -39,6 +39,10 @@ pub struct WindowsRoute {
     pub interface_alias: Option<String>,
     /// `-RouteMetric`.
     pub route_metric: u32,
+    /// In which store it is, where the two are not alike: `ActiveStore`, `PersistentStore`, or `ActiveStore
+    /// (PersistentStore: 7)` where only the metrics differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy_store: Option<String>,
 }
 
 /// That packets are forwarded, as `Set-NetIPInterface -Forwarding` sets it.
@@ -100,6 +104,9 @@ impl WindowsRoute {
             words.push(format!("-InterfaceAlias '{alias}'"));
         }
         words.push(format!("-RouteMetric {}", self.route_metric));
+        if let Some(store) = &self.policy_store {
+            words.push(format!("-PolicyStore {store}"));
+        }
         words
     }
 }

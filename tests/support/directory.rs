@@ -2,7 +2,7 @@
 
 use std::{
     env, fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::atomic::{AtomicU64, Ordering},
     time::Duration,
 };
@@ -29,6 +29,12 @@ impl Directory {
 }
 
 impl Directory {
+    /// The folder itself, made where it is not there yet.
+    pub fn path(&self) -> &Path {
+        fs::create_dir_all(&self.1).expect("a folder");
+        &self.1
+    }
+
     /// Takes the lock. A child that another test starts just now holds it too, until it is a program of its
     /// own.
     pub fn lock(&self) -> Result<Lock, Error> {

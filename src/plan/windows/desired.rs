@@ -121,7 +121,7 @@ pub(in crate::plan) fn to_master(cluster: &Cluster, node: &Node, family: Family)
 }
 
 const fn route(destination_prefix: IpNet, next_hop: Option<IpAddr>, route_metric: u32) -> WindowsRoute {
-    WindowsRoute { destination_prefix, next_hop, interface_alias: None, route_metric }
+    WindowsRoute { destination_prefix, next_hop, interface_alias: None, route_metric, policy_store: None }
 }
 
 fn host(address: IpAddr) -> IpNet {

@@ -1,0 +1,58 @@
+//! `hostgw plan --state` of what stands on a Windows node.
+
+use super::{
+    Failure, Verdict,
+    arguments::PlanOptions,
+    output::Output,
+    plan::show,
+    session::{Loaded, Locator, load},
+};
+use crate::{
+    error::{Error, Kind},
+    plan::{
+        self, Policy,
+        compare::Side,
+        windows::{WindowsObserved, windows_plan},
+    },
+    render::Report,
+};
+
+/// Shows what would change on a Windows node, from what its collector printed, which stands in the file `name`.
+pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Output) -> Verdict {
+    let observed = WindowsObserved::parse(name, text)?;
+    let Loaded { document, cluster } = load(options.target.file.as_deref())?;
+    let node = options.target.node.as_deref().unwrap_or(&observed.node);
+    let index = plan::node_named(&cluster, node)?;
+    if options.out.is_some() {
+        let message = format!("{node} is a Windows node: its plan cannot be saved for hostgw apply");
+        let hint = format!("hostgw render --node {node} writes a script that plans and applies there");
+        return Err(Error::new(Kind::Usage, message).with_hint(hint).into());
+    }
+    let Some(desired) = plan::windows_desired(&cluster, index) else {
+        let message = format!("{name} is of a Windows machine, and node {node} runs Linux");
+        return Err(Error::new(Kind::Invalid, message)
+            .with_hint("hostgw snapshot prints what stands on it")
+            .into());
+    };
+    let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
+    let plan = windows_plan(&cluster, index, &desired, &observed, policy).map_err(|problems| {
+        Error::new(Kind::Invalid, format!("the configuration does not fit node {node} as it is"))
+            .with_details(problems)
+    })?;
+    let locator = Locator::new(&document);
+    let mut report = Report::of_windows(&plan, &cluster, |side, path| match side {
+        Side::New => locator.source(path),
+        Side::Old => None,
+    });
+    report.node = Some(node.to_owned());
+    report.file = Some(document.name().to_owned());
+    show(&report, options, output)?;
+    if !plan.conflicts.is_empty() {
+        let count = crate::text::count(plan.conflicts.len(), "conflict");
+        output.warn(&format!(
+            "{count}: the script refuses this plan; -Adopt takes over what stands in the way"
+        ));
+        return Err(Failure::Said(Kind::Conflict));
+    }
+    Ok(if options.detailed_exitcode && !plan.changes.is_empty() { 2 } else { 0 })
+}

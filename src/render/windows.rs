@@ -1,0 +1,135 @@
+//! The plan of a Windows node, in the words of the NetTCPIP cmdlets.
+
+use super::{
+    Entry, Group, Report, Source,
+    report::{ConflictEntry, Object, ReasonEntry},
+};
+use crate::{
+    model::{Cluster, ConfigPath},
+    plan::{
+        Action, Totals,
+        compare::Side,
+        explain::FORWARDS,
+        windows::{
+            ForwardingChange, StoreChange, Stores, WindowsCause, WindowsChange, WindowsConflict, WindowsPlan,
+        },
+    },
+    state::{Forwarding, WindowsRoute},
+};
+
+impl Report {
+    /// Resolves the plan of a Windows node. `locate` gives the place of a part of the configuration.
+    #[must_use]
+    pub fn of_windows(
+        plan: &WindowsPlan,
+        cluster: &Cluster,
+        locate: impl Fn(Side, &ConfigPath) -> Option<Source>,
+    ) -> Self {
+        let entry = |change: &WindowsChange| match change {
+            WindowsChange::Route(change) => route_entry(change, cluster, &locate),
+            WindowsChange::Forwarding(change) => forwarding_entry(change, &locate),
+        };
+        let changes: Vec<Entry> = plan.changes.iter().map(entry).collect();
+        let count = |action| changes.iter().filter(|entry| entry.action == action).count();
+        let totals = Totals {
+            add: count(Action::Add),
+            change: count(Action::Change),
+            remove: count(Action::Remove),
+            conflicts: plan.conflicts.len(),
+            unknown: 0,
+        };
+        let conflicts = plan.conflicts.iter().map(conflict_entry).collect();
+        Self { changes, conflicts, ..Self::empty(totals) }
+    }
+}
+
+fn route_entry(
+    change: &StoreChange,
+    cluster: &Cluster,
+    locate: &impl Fn(Side, &ConfigPath) -> Option<Source>,
+) -> Entry {
+    let object = |stores: Stores| {
+        let route = |metric| WindowsRoute {
+            destination_prefix: change.destination,
+            next_hop: Some(change.next_hop),
+            interface_alias: Some(change.interface.alias.clone()),
+            route_metric: metric,
+            policy_store: None,
+        };
+        route_in(stores, route)
+    };
+    let (text, path) = match change.cause {
+        WindowsCause::Asked(origin) => {
+            (origin.purpose(cluster), Some(origin.path(cluster, change.destination.into())))
+        }
+        WindowsCause::Owned => ("owned by hostgw, not in the file".to_owned(), None),
+        WindowsCause::Foreign => ("takes over a foreign route".to_owned(), None),
+    };
+    let (before, after) = (object(change.before), object(change.after));
+    Entry {
+        action: match (&before, &after) {
+            (None, _) => Action::Add,
+            (_, None) => Action::Remove,
+            _ => Action::Change,
+        },
+        kind: Group::Route,
+        before,
+        after,
+        reason: ReasonEntry::new(text, path.and_then(|path| locate(Side::New, &path)), false),
+        on: None,
+    }
+}
+
+/// A route with the store that holds it, unless both do alike; none where neither does.
+fn route_in(stores: Stores, route: impl Fn(u32) -> WindowsRoute) -> Option<Object> {
+    let (metric, store) = match (stores.active, stores.persistent) {
+        (None, None) => return None,
+        (Some(active), Some(persistent)) if active == persistent => (active, None),
+        (Some(active), Some(persistent)) => {
+            (active, Some(format!("ActiveStore (PersistentStore: {persistent})")))
+        }
+        (Some(active), None) => (active, Some("ActiveStore".to_owned())),
+        (None, Some(persistent)) => (persistent, Some("PersistentStore".to_owned())),
+    };
+    Some(Object::windows_route(&WindowsRoute { policy_store: store, ..route(metric) }))
+}
+
+fn forwarding_entry(
+    change: &ForwardingChange,
+    locate: &impl Fn(Side, &ConfigPath) -> Option<Source>,
+) -> Entry {
+    let forwarding = Forwarding { interface: change.role, family: change.family };
+    let object = |enabled| Some(Object::forwarding(forwarding, enabled));
+    let path = ConfigPath::root().key("clusterPrefix");
+    Entry {
+        action: Action::Change,
+        kind: Group::Forwarding,
+        before: object(false),
+        after: object(true),
+        reason: ReasonEntry::new(
+            format!("{FORWARDS}, on {}", change.interface.alias),
+            locate(Side::New, &path),
+            false,
+        ),
+        on: None,
+    }
+}
+
+fn conflict_entry(conflict: &WindowsConflict) -> ConflictEntry {
+    let route = |next_hop, metric| WindowsRoute {
+        destination_prefix: conflict.destination,
+        next_hop: Some(next_hop),
+        interface_alias: Some(conflict.interface.alias.clone()),
+        route_metric: metric,
+        policy_store: None,
+    };
+    let foreign = route_in(conflict.stands, |metric| route(conflict.next_hop, metric));
+    let needed = format!("-DestinationPrefix {} -NextHop {}", conflict.destination, conflict.needed);
+    let words = foreign.as_ref().map_or_else(String::new, |object| object.text.clone());
+    ConflictEntry {
+        kind: Group::Route,
+        foreign: foreign.into_iter().collect(),
+        text: format!("{words} stands where hostgw needs {needed}"),
+        wanted: Some(Object::text(conflict.destination.to_string(), needed)),
+    }
+}
