@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test that fails shall panic")]
 
 mod ci_examples;
+mod cni_cases;
 mod comparison;
 mod config_cases;
 mod diff_cases;

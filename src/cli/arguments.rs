@@ -74,6 +74,11 @@ pub(super) enum Verb {
     /// from the documentation of the cmdlets, and has not been run on Windows by the authors of hostgw:
     /// examples/windows has a self-test.
     Render(RenderOptions),
+    /// Check whether the CNI configuration of a Windows node leaves traffic inside the cluster alone.
+    ///
+    /// On Windows the CNI masquerades, by an OutBoundNAT policy: its exceptions have to hold the cluster prefix, in the
+    /// spelling of HNS (ExceptionList) or of HCN (Settings.Exceptions). Shows what to add.
+    CheckCni(CheckCniOptions),
     /// Check configuration files; needs no node.
     Validate(ValidateOptions),
     /// Build the cluster in network namespaces, apply it there, and prove that traffic flows.
@@ -92,6 +97,7 @@ impl Verb {
             Self::Plan(options) => options.json,
             Self::Status(options) => options.json,
             Self::Diff(options) => options.json,
+            Self::CheckCni(options) => options.json,
             Self::Validate(options) => options.json,
             Self::Simulate(options) => options.json,
             Self::Apply(_)
@@ -278,6 +284,19 @@ pub(super) enum Persist {
     /// Sysctls, for /etc/sysctl.d.
     #[value(name = "sysctl.d")]
     SysctlD,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CheckCniOptions {
+    /// The CNI configuration, or a list of them (.conf, .conflist); `-` is standard input.
+    #[arg(value_name = "FILE")]
+    pub cni: PathBuf,
+    /// The configuration of hostgw. Default: hostgw.yaml, hostgw.yml or hostgw.toml here.
+    #[arg(short, long, value_name = "FILE")]
+    pub file: Option<PathBuf>,
+    /// Print what was found as JSON.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -3,6 +3,7 @@
 
 mod apply;
 mod arguments;
+mod check_cni;
 mod confirm;
 mod diff;
 mod git;
@@ -82,6 +83,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Snapshot => snapshot::run(&output),
         Verb::Render(options) => render::run(options, &output),
         Verb::Diff(options) => diff::run(options, &output),
+        Verb::CheckCni(options) => check_cni::run(options, &output),
         Verb::Validate(options) => validate::run(options, &output),
         Verb::Simulate(options) => simulate::run(options, &output),
         Verb::Schema(options) => schema::run(options, &output),

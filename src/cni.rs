@@ -1,0 +1,282 @@
+//! Whether the CNI of a Windows node keeps the source address of traffic inside the cluster.
+//!
+//! On Linux hostgw masquerades what leaves the cluster; on Windows the CNI does, by an `OutBoundNAT` policy. What its
+//! exceptions do not hold gets the node's address as its source, other pods included. A configuration spells them in
+//! one of two ways, by the interface of the Host Networking Service that its plugin speaks:
+//!
+//! | interface | `apiVersion` | exceptions |
+//! |---|---|---|
+//! | HNS, version 1 | 1 | `Value.ExceptionList` |
+//! | HCN, version 2 | 2 | `Value.Settings.Exceptions` |
+//!
+//! Where no `apiVersion` is said, either will do. Keys are compared without regard to case, as the plugins' decoder
+//! does (encoding/json of Go).
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde_json::{Map, Value};
+
+use crate::model::{Cluster, ConfigPath, Family};
+
+/// One policy that masquerades, and its exceptions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Where its exceptions stand, or are to stand.
+    pub path: ConfigPath,
+    /// Where the policy itself stands.
+    pub at: ConfigPath,
+    /// The exceptions, as they are written.
+    pub exceptions: Vec<String>,
+    /// Those that are no prefix and no address.
+    pub invalid: Vec<String>,
+    /// What has to be added.
+    pub missing: Vec<IpNet>,
+    /// The spelling that is there, and that the plugin of this `apiVersion` does not read.
+    pub unread: Option<&'static str>,
+}
+
+/// What a CNI configuration says about masquerade.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The `OutBoundNAT` policies, in the order of the file.
+    pub policies: Vec<Policy>,
+    /// What their exceptions are to hold; nothing where nothing is to be masqueraded.
+    pub wanted: Vec<IpNet>,
+    /// Whether something is to be masqueraded at all.
+    pub masquerade: bool,
+}
+
+impl Finding {
+    /// Whether the CNI does what the cluster asks for.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        let is_right = |policy: &Policy| policy.missing.is_empty() && policy.invalid.is_empty();
+        self.policies.is_empty() != self.masquerade && self.policies.iter().all(is_right)
+    }
+}
+
+/// The spelling of HNS.
+const LIST: &str = "ExceptionList";
+
+/// The spelling of HCN, below `Settings`.
+const EXCEPTIONS: &str = "Exceptions";
+
+/// Looks for `OutBoundNAT` policies in a CNI configuration, wherever they stand in it, and compares their exceptions
+/// with what `cluster` asks for: its prefixes, and what `nat.exclude` names.
+#[must_use]
+pub fn check(configuration: &Value, cluster: &Cluster) -> Finding {
+    let masquerade = cluster.nat.masquerade;
+    let prefixes = cluster.prefixes.iter().map(|(_, prefix)| *prefix);
+    let wanted: Vec<IpNet> =
+        if masquerade { prefixes.chain(cluster.nat.exclude.iter().copied()).collect() } else { Vec::new() };
+    let mut search = Search { wanted: &wanted, policies: Vec::new() };
+    search.walk(configuration, &ConfigPath::root(), None);
+    Finding { policies: search.policies, wanted, masquerade }
+}
+
+struct Search<'a> {
+    wanted: &'a [IpNet],
+    policies: Vec<Policy>,
+}
+
+impl Search<'_> {
+    /// Walks the configuration; `version` is the `apiVersion` that counts there.
+    fn walk(&mut self, value: &Value, path: &ConfigPath, version: Option<u64>) {
+        match value {
+            Value::Array(items) => {
+                for (index, item) in items.iter().enumerate() {
+                    self.walk(item, &path.index(index), version);
+                }
+            }
+            Value::Object(object) => {
+                let version = get(object, "apiVersion").and_then(|(_, value)| value.as_u64()).or(version);
+                let kind = get(object, "type").and_then(|(_, value)| value.as_str());
+                if kind.is_some_and(|kind| kind.eq_ignore_ascii_case("OutBoundNAT")) {
+                    let policy = self.policy(object, path, version);
+                    self.policies.push(policy);
+                    return;
+                }
+                for (key, value) in object {
+                    self.walk(value, &path.key(key), version);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn policy(&self, object: &Map<String, Value>, path: &ConfigPath, version: Option<u64>) -> Policy {
+        let list = get(object, LIST).map(|(key, value)| (path.key(key), value));
+        let settings =
+            get(object, "Settings").and_then(|(key, value)| Some((path.key(key), value.as_object()?)));
+        let exceptions = settings.as_ref().and_then(|(path, settings)| {
+            get(settings, EXCEPTIONS).map(|(key, value)| (path.key(key), value))
+        });
+        let below_settings = || match &settings {
+            Some((path, _)) => path.key(EXCEPTIONS),
+            None => path.key("Settings").key(EXCEPTIONS),
+        };
+        let (read, fallback, unread) = match version {
+            Some(2) => (exceptions, below_settings(), list.is_some().then_some(LIST)),
+            Some(_) => {
+                let other = exceptions.is_some().then_some("Settings.Exceptions");
+                (list, path.key(LIST), other)
+            }
+            None if settings.is_some() => (exceptions.or(list), below_settings(), None),
+            None => (list, path.key(LIST), None),
+        };
+        let (path_of_list, values) = read.unwrap_or((fallback, &Value::Null));
+        let exceptions: Vec<String> = values
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned))
+            .collect();
+        let (valid, invalid): (Vec<_>, Vec<_>) = exceptions.iter().partition(|text| prefix(text).is_some());
+        let held: Vec<IpNet> = valid.into_iter().filter_map(|text| prefix(text)).collect();
+        Policy {
+            path: path_of_list,
+            at: path.clone(),
+            missing: self.wanted.iter().copied().filter(|wanted| !covers(&held, *wanted)).collect(),
+            invalid: invalid.into_iter().cloned().collect(),
+            unread,
+            exceptions,
+        }
+    }
+}
+
+/// An entry by its key, in whatever case.
+fn get<'a>(object: &'a Map<String, Value>, key: &str) -> Option<(&'a String, &'a Value)> {
+    object.iter().find(|(name, _)| name.eq_ignore_ascii_case(key))
+}
+
+/// A prefix, or an address alone.
+fn prefix(text: &str) -> Option<IpNet> {
+    let text = text.trim();
+    text.parse::<IpNet>().ok().map(|net| net.trunc()).or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
+}
+
+/// Whether `held`, one of them or several together, hold all of `wanted`.
+fn covers(held: &[IpNet], wanted: IpNet) -> bool {
+    if held.iter().any(|net| net.contains(&wanted)) {
+        return true;
+    }
+    let inside: Vec<IpNet> = held.iter().copied().filter(|net| wanted.contains(net)).collect();
+    let is_host = wanted.prefix_len() == Family::from(wanted).bits();
+    let Some(halves) =
+        (!is_host && !inside.is_empty()).then(|| wanted.subnets(wanted.prefix_len() + 1).ok()).flatten()
+    else {
+        return false;
+    };
+    let mut halves = halves;
+    halves.all(|half| covers(&inside, half))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::config::{self, Document, Format};
+
+    fn cluster(head: &str) -> Cluster {
+        let text = format!(
+            "clusterPrefix: [10.244.0.0/16, 'fd00:244::/48']\negressInterface: eth0\n{head}\nnodes:\n  - {{name: a, os: \
+             linux, podCIDR: 10.244.0.0/24}}\n"
+        );
+        config::load(&Document::new("test", text, Format::Yaml))
+            .unwrap_or_else(|invalid| panic!("{}", invalid.render(false)))
+    }
+
+    /// What is missing in the only policy.
+    fn missing(configuration: &Value) -> Vec<String> {
+        let finding = check(configuration, &cluster(""));
+        assert_eq!(finding.policies.len(), 1, "{configuration}");
+        finding.policies[0].missing.iter().map(ToString::to_string).collect()
+    }
+
+    fn hns(exceptions: &[&str]) -> Value {
+        json!({ "delegate": { "policies": [
+            { "Name": "EndpointPolicy", "Value": { "Type": "ROUTE" } },
+            { "Name": "EndpointPolicy", "Value": { "Type": "OutBoundNAT", "ExceptionList": exceptions } },
+        ] } })
+    }
+
+    #[test]
+    fn both_spellings_in_any_case_are_read() {
+        let all = ["10.0.0.0/8", "fd00::/16"];
+        assert!(missing(&hns(&all)).is_empty());
+        assert_eq!(missing(&hns(&["10.244.0.0/16"])), ["fd00:244::/48"]);
+        let hcn = |key: &str| {
+            json!({ "plugins": [{ "APIVERSION": 2, "policies": [
+            { "name": "EndpointPolicy", "value": { "type": "outboundnat", "settings": { key: all } } } ] }] })
+        };
+        assert!(missing(&hcn("exceptions")).is_empty());
+        assert!(missing(&hcn("Exceptions")).is_empty());
+        assert_eq!(missing(&hcn("exemptions")), ["10.244.0.0/16", "fd00:244::/48"]);
+    }
+
+    #[test]
+    fn the_other_spelling_is_not_read_by_a_plugin_that_says_its_version() {
+        let mut configuration = hns(&["10.244.0.0/16", "fd00:244::/48"]);
+        configuration["delegate"]["apiVersion"] = json!(2);
+        let finding = check(&configuration, &cluster(""));
+        assert_eq!(finding.policies[0].unread, Some("ExceptionList"));
+        assert_eq!(finding.policies[0].missing.len(), 2);
+        assert_eq!(finding.policies[0].path.to_string(), "delegate.policies[1].Value.Settings.Exceptions");
+        configuration["delegate"]["apiVersion"] = json!(1);
+        assert!(check(&configuration, &cluster("")).holds());
+    }
+
+    #[test]
+    fn halves_and_addresses_count_as_what_they_hold() {
+        let halves = ["10.244.0.0/17", "10.244.128.0/17", "fd00:244::/48"];
+        assert!(missing(&hns(&halves)).is_empty());
+        assert_eq!(missing(&hns(&halves[1..])), ["10.244.0.0/16"]);
+        let finding = check(&hns(&["10.244.0.0", "10.244.0.0/33", "x"]), &cluster(""));
+        assert_eq!(finding.policies[0].invalid, ["10.244.0.0/33", "x"]);
+    }
+
+    #[test]
+    fn exclusions_are_wanted_and_without_masquerade_no_policy_is() {
+        let all = ["10.244.0.0/16", "fd00:244::/48"];
+        let excluded = cluster("nat: {exclude: [192.168.0.0/16]}");
+        assert_eq!(check(&hns(&all), &excluded).policies[0].missing, ["192.168.0.0/16".parse().unwrap()]);
+        let off = cluster("nat: {masquerade: false}");
+        assert!(!check(&hns(&all), &off).holds());
+        assert!(check(&json!({}), &off).holds());
+        assert!(!check(&json!({ "policies": [] }), &cluster("")).holds());
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        /// Any way of cutting the prefix into parts holds all of it; without one part it does not.
+        #[test]
+        fn parts_hold_the_whole(cuts in prop::collection::vec(any::<bool>(), 0..40), left_out in any::<prop::sample::Index>()) {
+            let mut parts: Vec<IpNet> = vec!["10.244.0.0/16".parse().unwrap()];
+            for cut in cuts {
+                let part = parts.remove(0);
+                match part.subnets(part.prefix_len() + 1) {
+                    Ok(halves) if cut => parts.extend(halves),
+                    _ => parts.push(part),
+                }
+            }
+            let wanted = "10.244.0.0/16".parse().unwrap();
+            prop_assert!(covers(&parts, wanted));
+            parts.remove(left_out.index(parts.len()));
+            prop_assert!(!covers(&parts, wanted));
+        }
+
+        /// What is said to be missing is all that is missing.
+        #[test]
+        fn with_what_is_missing_it_holds(held in prop::collection::vec(0_u8..=255, 0..4)) {
+            let held: Vec<String> = held.iter().map(|part| format!("10.244.{part}.0/24")).collect();
+            let held: Vec<&str> = held.iter().map(String::as_str).collect();
+            let missing = missing(&hns(&held));
+            let all: Vec<&str> = held.into_iter().chain(missing.iter().map(String::as_str)).collect();
+            prop_assert!(check(&hns(&all), &cluster("")).holds());
+        }
+    }
+}
