@@ -40,6 +40,39 @@ fn the_workflow_of_github_grants_no_more_than_it_must() {
 }
 
 #[test]
+fn the_self_test_on_windows_renders_here_and_runs_there_in_both_shells() {
+    let workflow = example("windows-self-test.yml");
+    assert_eq!(at(&workflow, "/permissions"), &json!({ "contents": "read" }));
+    assert_eq!(at(&workflow, "/jobs/self-test/needs"), "render");
+    assert!(at(&workflow, "/jobs/self-test/runs-on").as_str().unwrap().starts_with("windows-"));
+    let steps = |job: &str| at(&workflow, &format!("/jobs/{job}/steps")).as_array().unwrap().clone();
+    let runs = |job: &str| -> Vec<String> {
+        steps(job).iter().filter_map(|step| Some(step["run"].as_str()?.to_owned())).collect()
+    };
+    for step in steps("render").iter().chain(&steps("self-test")) {
+        let action = step["uses"].as_str().unwrap_or("actions/");
+        assert!(action.starts_with("actions/"), "{action} is a third party's");
+        assert!(!step["run"].as_str().unwrap_or_default().contains("${{"));
+    }
+    assert!(
+        runs("render")
+            .iter()
+            .any(|run| run.contains("hostgw render --node self-test -f ci/windows/self-test.yaml"))
+    );
+    let shells: Vec<Value> =
+        steps("self-test").iter().filter_map(|step| step.get("shell").cloned()).collect();
+    assert_eq!(shells, ["powershell", "pwsh"]);
+    for run in runs("self-test") {
+        assert!(run.contains("-File self-test.ps1 -Script self-test-node.ps1"), "{run}");
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/windows");
+    assert!(folder.join("self-test.ps1").exists() && folder.join("self-test.yaml").exists());
+    for name in ["HOSTGW_REPOSITORY", "HOSTGW_REV"] {
+        assert_eq!(workflow["env"][name], "", "{name} is the user's to fill in");
+    }
+}
+
+#[test]
 fn the_job_of_gitlab_runs_for_merge_requests() {
     let job = &example("gitlab-ci.yml")["hostgw"];
     assert_eq!(at(job, "/rules/0/if"), "$CI_PIPELINE_SOURCE == \"merge_request_event\"");

@@ -132,8 +132,8 @@ pub(super) struct PlanOptions {
     /// Plan to take over what is not hostgw's where hostgw needs the place.
     #[arg(long)]
     pub adopt: bool,
-    /// Plan for the node as it was when hostgw snapshot printed this file, wherever this runs; `-` is
-    /// standard input.
+    /// Plan for the node as it was when hostgw snapshot printed this file, wherever this runs; of a Windows
+    /// node, what the script of hostgw render --collect printed. `-` is standard input.
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
     /// Show what the file asks for on every node, without looking at this one.

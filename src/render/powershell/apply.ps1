@@ -29,10 +29,7 @@ function Write-Record([string] $text) {
 # The management interface, the pod interface, and what of them is missing.
 function Get-Place {
     $place = @{ Management = $null; Pod = $null; Problems = @() }
-    $aliases = @{}
-    foreach ($interface in (Get-Found 'interfaces' '')) {
-        $aliases[[string] $interface.InterfaceIndex] = [string] $interface.InterfaceAlias
-    }
+    $aliases = Get-Aliases
     $holders = @()
     $podHolders = @()
     foreach ($address in (Get-Found 'addresses' '')) {

@@ -1,9 +1,11 @@
 Set-StrictMode -Version 2.0
 $ErrorActionPreference = 'Stop'
 
-# What hostgw owns here, the journal of what is under way, and the last apply. Only administrators can write below
-# Program Files: nobody else can make this script undo what it never did.
-$Folder = Join-Path $env:ProgramFiles 'hostgw'
+# What hostgw owns here, the journal of what is under way, and the last run. Only administrators can write below
+# Program Files: nobody else can make this script undo what it never did. A PowerShell of 32 bits sees another one.
+$Programs = $env:ProgramW6432
+if ([string]::IsNullOrEmpty($Programs)) { $Programs = $env:ProgramFiles }
+$Folder = Join-Path $Programs 'hostgw'
 $StateFile = Join-Path $Folder 'state.json'
 
 # No such route in a store.
@@ -27,16 +29,26 @@ function Get-Key($index, [string] $destination, [string] $nextHop) {
     return [string] $index + ' ' + $destination + ' ' + $nextHop
 }
 
+# The name of each interface by its index.
+function Get-Aliases {
+    $aliases = @{}
+    foreach ($interface in (Get-Found 'interfaces' '')) {
+        $aliases[[string] $interface.InterfaceIndex] = [string] $interface.InterfaceAlias
+    }
+    return $aliases
+}
+
 # The routes of both stores by interface, destination and next hop, but for those that Windows makes of addresses.
 function Get-Standing {
     $standing = @{}
+    $aliases = Get-Aliases
     foreach ($store in @('ActiveStore', 'PersistentStore')) {
         foreach ($route in (Get-Found 'routes' $store)) {
             if ([string] $route.Protocol -eq 'Local') { continue }
             $key = Get-Key $route.InterfaceIndex $route.DestinationPrefix $route.NextHop
             if (-not $standing.ContainsKey($key)) {
                 $standing[$key] = @{
-                    Index = [int] $route.InterfaceIndex; Alias = [string] $route.InterfaceAlias
+                    Index = [int] $route.InterfaceIndex; Alias = [string] $aliases[[string] $route.InterfaceIndex]
                     Destination = [string] $route.DestinationPrefix; NextHop = [string] $route.NextHop
                     Active = $Absent; Persistent = $Absent
                 }

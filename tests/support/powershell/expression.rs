@@ -92,6 +92,9 @@ impl<'t> Interpreter<'t> {
             "false" => Ok(Value::Bool(false)),
             "null" => Ok(Value::Null),
             "env:programfiles" => Ok(Value::str("C:\\Program Files")),
+            // Of a PowerShell of 64 bits on a machine of 64 bits; a variable of the environment that is not there is
+            // no error.
+            "env:programw6432" => Ok(Value::Null),
             _ => match self.find(name) {
                 Some(value) => Ok(value),
                 // Set-StrictMode.

@@ -10,6 +10,8 @@ mod expression;
 mod interpreter;
 mod lint;
 mod machine;
+#[cfg(test)]
+mod tests;
 mod types;
 mod value;
 
