@@ -247,6 +247,44 @@ fn files_for_the_boot_give_what_apply_gives() {
     });
 }
 
+/// netplan makes such files for systemd-networkd: both say the same, but for the protocol, which netplan does not know.
+#[test]
+fn netplan_and_networkd_are_given_the_same_routes() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.write(
+            "hostgw.yaml",
+            &cluster("routes: {table: 100, metric: 7, mtu: 1400}", &[NODE_1, NODE_2, NODE_3]),
+        );
+        let of = |kind: &str| node.hostgw_ok(&["render", "--node", "linux-1", "--persist", kind]).stdout;
+        let sections = |text: &str, mark: &str| -> Vec<Vec<String>> {
+            let parts = text.split(mark).skip(1);
+            let keys = |part: &str| {
+                let lines = part.lines().map(|line| line.trim().trim_start_matches("- ").replace('"', ""));
+                let mut lines: Vec<String> = lines.filter(|line| !line.is_empty()).collect();
+                lines.sort();
+                lines
+            };
+            parts.map(keys).collect()
+        };
+        let networkd = of("systemd-networkd");
+        assert_eq!(networkd.matches("\nProtocol=87\n").count(), 3, "{networkd}");
+        let words = [
+            ("Destination=", "to: "),
+            ("Gateway=", "via: "),
+            ("Scope=", "scope: "),
+            ("Table=", "table: "),
+            ("Metric=", "metric: "),
+            ("MTUBytes=", "mtu: "),
+            ("Protocol=87\n", ""),
+        ];
+        let netplan = words.iter().fold(networkd.clone(), |text, (ours, theirs)| text.replace(ours, theirs));
+        assert!(!netplan.contains('='), "keys that systemd.network(5) does not have: {networkd}");
+        let given = of("netplan").replace("        - to: ", "[Route]\nto: ");
+        assert_eq!(sections(&netplan, "[Route]"), sections(&given, "[Route]"), "{given}");
+    });
+}
+
 #[test]
 fn what_is_printed() {
     each(|privilege| {
