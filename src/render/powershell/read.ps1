@@ -38,14 +38,19 @@ function Get-Aliases {
     return $aliases
 }
 
-# The routes of both stores by interface, destination and next hop, but for those that Windows makes of addresses.
+# The routes of both stores by interface, destination and next hop, but for those that Windows makes of addresses: where
+# one of these stands, nothing could be put back.
 function Get-Standing {
     $standing = @{}
+    $local = @{}
     $aliases = Get-Aliases
     foreach ($store in @('ActiveStore', 'PersistentStore')) {
         foreach ($route in (Get-Found 'routes' $store)) {
-            if ([string] $route.Protocol -eq 'Local') { continue }
             $key = Get-Key $route.InterfaceIndex $route.DestinationPrefix $route.NextHop
+            if ([string] $route.Protocol -eq 'Local') {
+                $local[$key] = $true
+                continue
+            }
             if (-not $standing.ContainsKey($key)) {
                 $standing[$key] = @{
                     Index = [int] $route.InterfaceIndex; Alias = [string] $aliases[[string] $route.InterfaceIndex]
@@ -60,6 +65,7 @@ function Get-Standing {
             }
         }
     }
+    foreach ($key in @($local.Keys)) { $standing.Remove($key) }
     return $standing
 }
 

@@ -36,6 +36,11 @@ impl<'t> Interpreter<'t> {
                 let Some(key) = Key::of(key) else { return thrown("Key cannot be null.") };
                 Some(Value::Bool(table.borrow().get(&key).is_some()))
             }
+            (Value::Table(table), "remove", [key]) => {
+                let Some(key) = Key::of(key) else { return thrown("Key cannot be null.") };
+                table.borrow_mut().remove(&key);
+                None
+            }
             // The place of what was added, which is output where nobody takes it.
             (Value::List(items), "add", [item]) => {
                 items.borrow_mut().push(item.clone());

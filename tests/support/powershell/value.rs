@@ -57,6 +57,10 @@ impl Table {
         self.0.insert(key, (name, value));
     }
 
+    pub fn remove(&mut self, key: &Key) {
+        self.0.remove(key);
+    }
+
     pub fn keys(&self) -> Vec<Value> {
         self.0.values().map(|(name, _)| name.clone()).collect()
     }

@@ -1,0 +1,115 @@
+//! Plans from what the collector printed on a machine.
+
+use hostgw::{
+    plan::{
+        self, Policy,
+        windows::{WindowsChange, WindowsObserved},
+    },
+    render::{windows_collector, windows_script},
+};
+
+use super::{CLUSTER, FACTS, cluster, machine, starts};
+use crate::support::{cases, directory::Directory, powershell::run};
+
+/// What the script plans on a machine is what `plan --state` makes of what the collector prints there.
+#[test]
+fn a_plan_from_what_was_collected_is_the_one_of_the_script() {
+    let cluster = cluster(CLUSTER);
+    let desired = plan::windows_desired(&cluster, 1).unwrap();
+    let script = windows_script(&cluster, 1, &desired, &FACTS);
+    let collector = windows_collector(&cluster, 1, &FACTS);
+    let mut foreign = machine();
+    foreign.route(12, "10.244.2.0/25", "172.30.0.99", 256, "AP");
+    let conflict = ("foreign", foreign.clone(), foreign);
+    for (what, mut machine, _) in starts().into_iter().chain([conflict]) {
+        let collected = run(&mut machine, &collector, &[]);
+        let observed = WindowsObserved::parse("collected", &collected.stdout).unwrap();
+        let plan = plan::windows::windows_plan(&cluster, 1, &desired, &observed, Policy::Respect).unwrap();
+        let outcome = run(&mut machine, &script, &["-WhatIf"]);
+        let mut counts = [0; 3];
+        for change in &plan.changes {
+            match change {
+                WindowsChange::Route(route) if route.before == Default::default() => counts[0] += 1,
+                WindowsChange::Route(route) if route.after == Default::default() => counts[2] += 1,
+                _ => counts[1] += 1,
+            }
+        }
+        let [add, change, remove] = counts;
+        let totals =
+            format!("Plan: {add} to add, {change} to change, {remove} to remove. Nothing was changed.\n");
+        let conflicts = outcome.stdout.lines().filter(|line| line.starts_with("! ")).count();
+        assert_eq!(conflicts, plan.conflicts.len(), "{what}: {}", outcome.stdout);
+        if plan.changes.is_empty() {
+            assert_eq!(outcome.stdout, "Nothing to do: the node is as the file says.\n", "{what}");
+        } else if conflicts == 0 {
+            assert!(outcome.stdout.ends_with(&totals), "{what}: {totals}{}", outcome.stdout);
+        }
+        for change in &plan.changes {
+            let words = match change {
+                WindowsChange::Route(route) => format!(
+                    "Route -InterfaceIndex {} -DestinationPrefix {} -NextHop {} ",
+                    route.interface.index, route.destination, route.next_hop
+                ),
+                WindowsChange::Forwarding(forwarding) => format!(
+                    "-InterfaceIndex {} -AddressFamily {} -Forwarding Enabled",
+                    forwarding.interface.index, forwarding.family
+                ),
+            };
+            assert!(outcome.stdout.contains(&words), "{what}: {words:?} not in {}", outcome.stdout);
+        }
+    }
+}
+
+/// The whole way of a reviewer: collect there, plan here, with the built program.
+#[test]
+fn a_windows_node_is_planned_from_what_was_collected() {
+    let folder = Directory::new();
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/render");
+    std::fs::write(folder.path().join("hostgw.yaml"), CLUSTER).unwrap();
+    let hostgw = |arguments: &[&str]| {
+        let output = std::process::Command::new(env!("CARGO_BIN_EXE_hostgw"))
+            .args(arguments)
+            .current_dir(folder.path())
+            .env("NO_COLOR", "1")
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let code = output.status.code().unwrap();
+        (code, text(&output.stdout), text(&output.stderr))
+    };
+    let (_, collector, _) = hostgw(&["render", "--node", "win-1", "--collect"]);
+    let mut failures = Vec::new();
+    let mut conflict = machine();
+    conflict.route(12, "10.244.2.0/25", "172.30.0.99", 256, "AP");
+    let mut partly = starts().remove(4).1;
+    partly.route(12, "10.244.77.0/24", "10.244.77.1", 256, "A");
+    let mut no_pod = machine();
+    no_pod.interfaces.retain(|interface| interface.index != 7);
+    for (name, mut machine) in
+        [("fresh", machine()), ("partly", partly), ("conflict", conflict), ("no-pod-interface", no_pod)]
+    {
+        let collected = run(&mut machine, &collector, &[]);
+        std::fs::write(folder.path().join("node.json"), &collected.stdout).unwrap();
+        let arguments = ["plan", "--state", "node.json", "--detailed-exitcode"];
+        let (code, stdout, stderr) = hostgw(&arguments);
+        let text = format!("exit code {code}\n--- stdout\n{stdout}--- stderr\n{stderr}");
+        cases::compare(&root.join(format!("plan-{name}.txt")), &text, &mut failures);
+        // As `>` of Windows PowerShell 5.1 writes it.
+        let units = std::iter::once(0xfeff).chain(collected.stdout.encode_utf16());
+        let bytes: Vec<u8> = units.flat_map(u16::to_le_bytes).collect();
+        std::fs::write(folder.path().join("node.json"), bytes).unwrap();
+        assert_eq!(hostgw(&arguments), (code, stdout, stderr));
+        let (_, json, _) = hostgw(&["plan", "--state", "node.json", "--json"]);
+        if let (2, Ok(json)) = (code, serde_json::from_str::<serde_json::Value>(&json)) {
+            let schema: serde_json::Value =
+                serde_json::from_str(&std::fs::read_to_string("schemas/plan.schema.json").unwrap()).unwrap();
+            assert!(jsonschema::is_valid(&schema, &json), "{json:#}");
+        }
+    }
+    let (code, _, stderr) = hostgw(&["plan", "--state", "node.json", "--node", "linux-1"]);
+    assert_eq!(code, 3);
+    assert!(stderr.contains("node.json is of a Windows machine, and node linux-1 runs Linux"), "{stderr}");
+    let (code, _, stderr) = hostgw(&["plan", "--state", "node.json", "--out", "p.json"]);
+    assert_eq!(code, 64, "{stderr}");
+    cases::conclude(4, &failures);
+}

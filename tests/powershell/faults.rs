@@ -1,0 +1,197 @@
+//! A fault at every step: before or after, or what is left is told.
+
+use proptest::prelude::*;
+
+use super::{CLUSTER, ends_with, machine, script_of, starts};
+use crate::support::powershell::{Fault, Machine, run};
+
+/// How many steps a run has in which nothing goes wrong.
+fn steps_of(start: &Machine, script: &str) -> usize {
+    let mut machine = start.clone();
+    run(&mut machine, script, &[]);
+    machine.steps.len()
+}
+
+/// What a fault leaves: what stood before, all of the new, or what the script says is left.
+#[test]
+fn a_fault_at_any_step_ends_in_before_or_after() {
+    let script = script_of(CLUSTER, "win-1");
+    for (what, start, after) in starts() {
+        let steps = steps_of(&start, &script);
+        for step in 0..steps {
+            for fault in [Fault::Refuse, Fault::Late, Fault::Ignore, Fault::Stop] {
+                let mut machine = start.clone();
+                machine.faults.insert(step, fault);
+                let outcome = run(&mut machine, &script, &[]);
+                let told = format!("{what}, step {step} {fault:?}: {outcome:#?}\n{:#?}", machine.steps);
+                let (before, now) = (start.network(), machine.network());
+                match outcome.code {
+                    Some(0) => assert_eq!(now, after.network(), "{told}"),
+                    // Stopped when all was committed, and only to be told.
+                    None if step + 1 == steps => assert_eq!(now, after.network(), "{told}"),
+                    Some(6 | 1 | 4) | None => assert_eq!(now, before, "{told}"),
+                    Some(7) => assert_eq!(now, before, "only records were left: {told}"),
+                    other => panic!("{other:?}: {told}"),
+                }
+                // Whatever it was, the next run does all of it.
+                machine.faults.clear();
+                let outcome = run(&mut machine, &script, &[]);
+                assert_eq!(outcome.code, Some(0), "{outcome:#?} after {told}");
+                assert_eq!(machine.network(), after.network(), "{told}");
+            }
+        }
+    }
+}
+
+/// A machine that loses power, or a script that is killed: the next run, or -Rollback, puts back what stood before.
+#[test]
+fn after_a_kill_at_any_step_the_next_run_puts_back_what_stood_before() {
+    let script = script_of(CLUSTER, "win-1");
+    for (what, start, after) in starts() {
+        for step in 0.. {
+            let mut finished = false;
+            for fault in [Fault::Kill, Fault::KillAfter] {
+                let mut machine = start.clone();
+                machine.faults.insert(step, fault);
+                let outcome = run(&mut machine, &script, &[]);
+                finished = outcome.code.is_some();
+                if finished {
+                    break;
+                }
+                machine.faults.clear();
+                let is_committed = !machine.files.contains_key("C:\\Program Files\\hostgw\\journal.json");
+                let told = format!("{what}, step {step} {fault:?}: {:#?}", machine.steps);
+                let mut other = machine.clone();
+                let outcome = run(&mut other, &script, &[]);
+                assert_eq!(outcome.code, Some(0), "{outcome:#?} after {told}");
+                assert_eq!(other.network(), after.network(), "{told}");
+                if is_committed {
+                    let stands = machine.network();
+                    assert!(stands == start.network() || stands == after.network(), "{told}");
+                } else {
+                    ends_with(&run(&mut machine, &script, &["-Rollback"]), 0);
+                    assert_eq!(machine.network(), start.network(), "{told}");
+                }
+            }
+            if finished {
+                break;
+            }
+        }
+    }
+}
+
+/// Two faults: one in the change, one in undoing it. What is left is told, and done once the cause is gone.
+#[test]
+fn a_rollback_that_cannot_be_finished_says_what_is_left() {
+    let script = script_of(CLUSTER, "win-1");
+    for (what, start, after) in starts() {
+        let steps = steps_of(&start, &script);
+        for step in 0..steps {
+            let mut machine = start.clone();
+            machine.denied_from = Some(step);
+            let outcome = run(&mut machine, &script, &[]);
+            let told = format!("{what}, from step {step}: {outcome:#?}");
+            if outcome.code == Some(7) {
+                assert!(outcome.stderr.contains("What is left to do, in this order:"), "{told}");
+                let left: Vec<&str> = outcome.stderr.lines().filter(|line| line.starts_with("  ")).collect();
+                assert!(!left.is_empty(), "{told}");
+                assert_ne!(machine.network(), start.network(), "{told}");
+            } else {
+                let stands = if outcome.code == Some(0) { &after } else { &start };
+                assert_eq!(machine.network(), stands.network(), "{told}");
+            }
+            machine.denied_from = None;
+            ends_with(&run(&mut machine, &script, &["-Rollback"]), 0);
+            let outcome = run(&mut machine, &script, &["-Rollback"]);
+            ends_with(&outcome, 0);
+            if what == "fresh" {
+                assert_eq!(machine.network(), start.network(), "{told}");
+            }
+        }
+    }
+}
+
+/// Routes that may stand on a machine: those that are wanted, and others on the same destinations and on none.
+const ROUTES: [(i64, &str, &str); 9] = [
+    (12, "10.244.0.0/24", "10.244.0.1"),
+    (12, "10.244.2.0/25", "10.244.2.1"),
+    (12, "10.244.8.0/21", "10.244.8.2"),
+    (12, "10.244.1.0/24", "0.0.0.0"),
+    (12, "172.30.0.11/32", "172.30.0.1"),
+    (12, "10.244.0.0/24", "172.30.0.9"),
+    (12, "10.244.77.0/24", "10.244.77.1"),
+    (1, "10.244.2.0/25", "0.0.0.0"),
+    (7, "10.244.1.0/24", "0.0.0.0"),
+];
+
+/// In which stores a route stands, with which metrics, and whether hostgw owns it.
+type Stands = (Option<u8>, Option<u8>, bool);
+
+fn random_machine() -> impl Strategy<Value = Machine> {
+    let metric = || prop::option::weighted(0.5, prop::sample::select(vec![1_u8, 250]));
+    let stands = prop::collection::vec((metric(), metric(), any::<bool>()), ROUTES.len());
+    (stands, any::<[bool; 2]>()).prop_map(|(stands, forwarding)| {
+        let mut machine = machine();
+        let mut owned = Vec::new();
+        for ((index, destination, next_hop), (active, persistent, is_owned)) in
+            ROUTES.into_iter().zip::<Vec<Stands>>(stands)
+        {
+            for (metric, store) in [(active, "A"), (persistent, "P")] {
+                // The metrics that are wanted, or others.
+                let usual = if next_hop == "0.0.0.0" { 300 } else { 256 };
+                if let Some(metric) = metric {
+                    machine.route(index, destination, next_hop, if metric == 1 { 7 } else { usual }, store);
+                }
+            }
+            if is_owned {
+                let alias = machine.alias(index).unwrap();
+                owned.push(
+                    serde_json::json!({ "Alias": alias, "Destination": destination, "NextHop": next_hop }),
+                );
+            }
+        }
+        for (interface, forwards) in machine.interfaces.iter_mut().skip(1).zip(forwarding) {
+            interface.forwarding.insert("IPv4", forwards);
+        }
+        let state = serde_json::json!({ "Format": 1, "Owned": owned, "Forwarding": [] });
+        machine.files.insert("C:\\Program Files\\hostgw\\state.json".to_owned(), state.to_string());
+        machine
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Any state, any faults, one after the other: never anything in between for good.
+    #[test]
+    fn any_faults_on_any_state_end_in_before_or_after(
+        start in random_machine(),
+        faults in prop::collection::btree_map(0_usize..40, prop::sample::select(vec![
+            Fault::Refuse, Fault::Late, Fault::Ignore, Fault::Kill, Fault::KillAfter, Fault::Stop,
+        ]), 0..4),
+        denied_from in prop::option::weighted(0.3, 0_usize..40),
+    ) {
+        let script = script_of(CLUSTER, "win-1");
+        let mut clean = start.clone();
+        let outcome = run(&mut clean, &script, &["-Adopt"]);
+        prop_assert_eq!(outcome.code, Some(0), "{}{}", outcome.stdout, outcome.stderr);
+        let calls = clean.calls.len();
+        prop_assert_eq!(run(&mut clean, &script, &[]).code, Some(0));
+        prop_assert_eq!(clean.calls.len(), calls, "a second run");
+        let mut machine = start.clone();
+        (machine.faults, machine.denied_from) = (faults, denied_from);
+        let outcome = run(&mut machine, &script, &["-Adopt"]);
+        let is_whole = |machine: &Machine| [start.network(), clean.network()].contains(&machine.network());
+        if !matches!(outcome.code, None | Some(7)) {
+            prop_assert!(is_whole(&machine), "{:?}: {:#?}", outcome, machine.steps);
+        }
+        (machine.faults, machine.denied_from) = Default::default();
+        let mut undone = machine.clone();
+        let undo = run(&mut undone, &script, &["-Rollback"]);
+        prop_assert_eq!(undo.code, Some(0), "{:#?} after {:#?}", undo, outcome);
+        prop_assert!(is_whole(&undone), "{:?}: {:#?}", outcome, undone.steps);
+        let again = run(&mut machine, &script, &["-Adopt"]);
+        prop_assert_eq!(again.code, Some(0), "{:#?} after {:#?}", again, outcome);
+        prop_assert_eq!(machine.network(), clean.network());
+    }
+}
