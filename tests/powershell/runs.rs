@@ -139,3 +139,40 @@ fn an_interface_is_found_again_by_its_name() {
     ends_with(&run(&mut machine, &script, &["-Rollback"]), 0);
     assert_eq!(routes(&machine).len(), 4, "{:?}", routes(&machine));
 }
+
+#[test]
+fn both_families_and_node_addresses() {
+    let dual = "\
+clusterPrefix: [10.244.0.0/16, 'fd00:244::/48']
+egressInterface: eth0
+nextHop: node-address
+masterAddress: fd00:30::1
+nodes:
+  - {name: linux-1, os: linux, podCIDR: [10.244.0.0/26, 'fd00:244::/72'], address: [172.30.0.11, 'fd00:30::11']}
+  - {name: win-1, os: windows, podCIDR: [10.244.1.0/24, 'fd00:244:0:1::/64'], address: [172.30.0.12, 'fd00:30::12']}
+";
+    let mut machine = machine();
+    machine.interfaces[1].addresses.push("fd00:30::12/64".parse().unwrap());
+    machine.interfaces[2].addresses.push("fd00:244:0:1::2/64".parse().unwrap());
+    machine = machine.with_local_routes();
+    machine.route(12, "::/0", "fe80::1", 256, "A");
+    let before = machine.network();
+    let script = script_of(dual, "win-1");
+    ends_with(&run(&mut machine, &script, &[]), 0);
+    let own: Vec<String> = routes(&machine)
+        .into_iter()
+        .filter(|line| line.starts_with("active") && !line.contains("0.0.0.0/0") && !line.contains(" ::/0"))
+        .collect();
+    let expected = [
+        "active 12 10.244.0.0/26 172.30.0.11 256",
+        "active 12 10.244.1.0/24 0.0.0.0 300",
+        "active 12 192.168.7.0/24 172.30.0.77 5",
+        "active 12 fd00:30::1/128 fe80::1 256",
+        "active 12 fd00:244::/72 fd00:30::11 256",
+        "active 12 fd00:244:0:1::/64 :: 300",
+    ];
+    assert_eq!(own, expected);
+    assert!(machine.interfaces[1..].iter().all(|one| one.forwarding.values().all(|forwards| *forwards)));
+    ends_with(&run(&mut machine, &script, &["-Destroy"]), 0);
+    assert_eq!(machine.network(), before);
+}
