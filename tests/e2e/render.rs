@@ -186,6 +186,37 @@ fn an_interrupted_run_is_undone() {
     });
 }
 
+/// A kill at any moment: --undo puts back what stood before, whatever of it was done.
+#[test]
+fn a_kill_at_any_moment_is_undone() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.write("hostgw.yaml", &configuration());
+        render(&node, "linux-1");
+        node.sh("ip route add 10.244.9.0/24 via 172.30.0.9 proto 87; nft add table ip hostgw");
+        let before = node.witness();
+        let mut half_way = 0;
+        for moment in 0..40 {
+            node.try_sh(&format!(
+                "HOSTGW_STATE_DIR=$PWD/scripts sh node.sh >/dev/null 2>&1 & sleep 0.{:03}; kill -KILL $! 2>/dev/null; wait",
+                moment * 5
+            ));
+            // What it started may still be at work, and holds the lock.
+            node.wait_until("nobody holds the lock", || {
+                node.try_sh(
+                    "for lock in scripts/script-*/lock; do [ ! -e $lock ] || flock -n $lock true; done",
+                )
+                .code
+                    == 0
+            });
+            half_way += usize::from(node.try_sh("ls -d scripts/script-*/open").code == 0);
+            script(&node, "--undo").expect(0);
+            node.assert_unchanged(&before, &format!("a kill after {} ms", moment * 5));
+        }
+        assert!(half_way > 0, "no kill came half way");
+    });
+}
+
 /// Names of others stay where they stand.
 #[test]
 fn hostile_names_are_inert() {
