@@ -19,18 +19,18 @@
 //! | drift in status | last applied | the kernel |
 //! | diff, plan for all nodes | the new file, per node | the old file, per node, or nothing |
 //!
-//! Windows nodes hold other things than Linux nodes: they have a state and a plan of their own, by the same rules
-//! ([`plan::windows`]), and a script carries it out.
-//!
 //! So there is no second code path for undoing, and none that only a crash exercises. Only the last row is not
 //! computed node by node, which would cost the square of the nodes: [`plan::compare`](mod@plan::compare) gives the
 //! same for all of them at once, and a test holds it to that.
+//!
+//! Windows nodes hold other things than Linux nodes: they have a state and a plan of their own, by the same rules
+//! ([`plan::windows`]), and a script carries it out.
 //!
 //! # The way data goes
 //!
 //! ```text
 //! file -> config -> model -> desired state -+
-//!                                           +-> plan -> render (text, JSON, Markdown)
+//!                                           +-> plan -> render (text, JSON, Markdown, scripts)
 //! kernel ------------------> observed state-+      \-> apply: lock, re-observe, journal, commit,
 //!                                                      verify, or roll back
 //! ```
