@@ -186,21 +186,40 @@ fn an_interrupted_run_is_undone() {
     });
 }
 
-/// A kill at any moment: --undo puts back what stood before, whatever of it was done.
+/// What stands in the place of a program: it counts, and at a number kills the script before or after its work.
+const KILLER: &str = r#"#!/bin/sh
+number=$(($(cat "$FOLDER/count") + 1))
+echo "$number" >"$FOLDER/count"
+program=$(PATH=$REAL command -v "${0##*/}")
+[ "$number" != "$KILL_BEFORE" ] || { kill -KILL "$SCRIPT"; exit 1; }
+PATH=$REAL "$program" "$@"
+code=$?
+[ "$number" != "$KILL_AFTER" ] || kill -KILL "$SCRIPT"
+exit $code
+"#;
+
+/// A kill at every call of what changes anything: --undo puts back what stood before, whatever of it was done.
 #[test]
-fn a_kill_at_any_moment_is_undone() {
-    each(|privilege| {
-        let node = node(privilege);
-        node.write("hostgw.yaml", &configuration());
-        render(&node, "linux-1");
-        node.sh("ip route add 10.244.9.0/24 via 172.30.0.9 proto 87; nft add table ip hostgw");
-        let before = node.witness();
-        let mut half_way = 0;
-        for moment in 0..40 {
-            node.try_sh(&format!(
-                "HOSTGW_STATE_DIR=$PWD/scripts sh node.sh >/dev/null 2>&1 & sleep 0.{:03}; kill -KILL $! 2>/dev/null; wait",
-                moment * 5
+fn a_kill_at_every_call_is_undone() {
+    use crate::support::namespace::{Privilege, is_root};
+    let node = node(if is_root() { Privilege::Root } else { Privilege::User });
+    node.write("hostgw.yaml", &configuration());
+    render(&node, "linux-1");
+    node.write("killer", KILLER);
+    node.sh("mkdir bin; chmod 755 killer
+             for program in ip nft sysctl mv rm mkdir cp; do ln -s ../killer bin/$program; done
+             ip route add 10.244.9.0/24 via 172.30.0.9 proto 87; nft add table ip hostgw");
+    let before = node.witness();
+    let mut half_way = 0;
+    for call in 1.. {
+        let mut ended = false;
+        for when in ["BEFORE", "AFTER"] {
+            let outcome = node.try_sh(&format!(
+                "echo 0 >count; export FOLDER=$PWD REAL=$PATH KILL_BEFORE= KILL_AFTER= HOSTGW_STATE_DIR=$PWD/scripts
+                 export KILL_{when}={call} PATH=$PWD/bin:$PATH
+                 sh -c 'SCRIPT=$$; export SCRIPT; exec sh node.sh'"
             ));
+            ended = outcome.code == 0;
             // What it started may still be at work, and holds the lock.
             node.wait_until("nobody holds the lock", || {
                 node.try_sh(
@@ -211,10 +230,13 @@ fn a_kill_at_any_moment_is_undone() {
             });
             half_way += usize::from(node.try_sh("ls -d scripts/script-*/open").code == 0);
             script(&node, "--undo").expect(0);
-            node.assert_unchanged(&before, &format!("a kill after {} ms", moment * 5));
+            node.assert_unchanged(&before, &format!("a kill {when} call {call}"));
         }
-        assert!(half_way > 0, "no kill came half way");
-    });
+        if ended {
+            break;
+        }
+    }
+    assert!(half_way > 10, "{half_way} kills came half way");
 }
 
 /// Names of others stay where they stand.
@@ -239,6 +261,28 @@ fn hostile_names_are_inert() {
                 file.stdout.lines().all(|line| line.starts_with('#') || !line.contains("owned")),
                 "{file}"
             );
+        }
+    });
+}
+
+#[test]
+fn a_file_that_lost_its_nodes_is_refused_without_the_number() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.write("hostgw.yaml", &large_cluster(21));
+        node.hostgw_ok(&["apply", "--yes", "--node", "linux-0"]);
+        let before = node.witness();
+        for (left, removed) in [(6, 15), (1, 20)] {
+            node.write("hostgw.yaml", &large_cluster(left));
+            render(&node, "linux-0");
+            script(&node, "").expect(8).warns(&format!("removes {removed} of the 21 routes"));
+            script(&node, "--allow-removals 3").expect(8);
+            node.hostgw(&["apply", "--yes", "--node", "linux-0"]).expect(8);
+            node.assert_unchanged(&before, "too many removals");
+            script(&node, &format!("--allow-removals {removed}")).expect(0);
+            node.hostgw(&["plan", "--node", "linux-0", "--detailed-exitcode"]).expect(0);
+            script(&node, "--undo").expect(0);
+            node.assert_unchanged(&before, "and back");
         }
     });
 }

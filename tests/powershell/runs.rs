@@ -176,3 +176,31 @@ nodes:
     ends_with(&run(&mut machine, &script, &["-Destroy"]), 0);
     assert_eq!(machine.network(), before);
 }
+
+#[test]
+fn a_file_that_lost_its_nodes_is_refused_without_the_number() {
+    let nodes = |count: usize| -> String {
+        let others = (0..count)
+            .map(|at| format!("  - {{name: n{at}, os: linux, podCIDR: 10.244.{}.0/24}}\n", 100 + at));
+        let own = "  - {name: win-1, os: windows, podCIDR: 10.244.1.0/24, address: 172.30.0.12}\n";
+        format!(
+            "clusterPrefix: 10.244.0.0/16\negressInterface: eth0\nnodes:\n{own}{}",
+            others.collect::<String>()
+        )
+    };
+    let mut machine = machine();
+    ends_with(&run(&mut machine, &script_of(&nodes(20), "win-1"), &[]), 0);
+    let before = machine.network();
+    for (left, removed) in [(5, 15), (0, 20)] {
+        let script = script_of(&nodes(left), "win-1");
+        let outcome = run(&mut machine, &script, &[]);
+        ends_with(&outcome, 8);
+        let words = format!("removes {removed} of the 21 destinations that hostgw has here");
+        assert!(outcome.stderr.contains(&words), "{}", outcome.stderr);
+        ends_with(&run(&mut machine, &script, &["-AllowRemovals 7"]), 8);
+        ends_with(&run(&mut machine, &script, &["-WhatIf"]), 0);
+        assert_eq!(machine.network(), before);
+    }
+    ends_with(&run(&mut machine, &script_of(&nodes(11), "win-1"), &[]), 0);
+    ends_with(&run(&mut machine, &script_of(&nodes(0), "win-1"), &["-AllowRemovals 11"]), 0);
+}

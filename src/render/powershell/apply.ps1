@@ -138,7 +138,7 @@ function Get-Wanted($plan, $place, $standing) {
 # What must change, what stands in the way, and what is owned afterwards. $nothing: all that is owned goes.
 function Get-Plan($place, $state, [bool] $nothing) {
     $plan = @{
-        Changes = @(); Conflicts = @(); Problems = @(); Forwarding = @()
+        Changes = @(); Conflicts = @(); Problems = @(); Forwarding = @(); Removed = 0; Standing = 0
         Owned = (New-Object System.Collections.ArrayList)
     }
     $standing = Get-Standing
@@ -148,6 +148,8 @@ function Get-Plan($place, $state, [bool] $nothing) {
     $go = New-Object System.Collections.ArrayList
     $keys = @{}
     $needs = @{}
+    $had = @{}
+    $lost = @{}
     if (-not $nothing) {
         foreach ($entry in (Get-Wanted $plan $place $standing)) {
             $now = $entry.Now
@@ -161,8 +163,11 @@ function Get-Plan($place, $state, [bool] $nothing) {
     }
     foreach ($key in @($standing.Keys | Sort-Object)) {
         $now = $standing[$key]
+        $isOwned = $owned.ContainsKey((Get-OwnedKey $now.Alias $now.Destination $now.NextHop))
+        if ($isOwned) { $had[$now.Destination] = $true }
+        if ($isOwned -and -not $needs.ContainsKey($now.Destination)) { $lost[$now.Destination] = $true }
         if ($keys.ContainsKey($key)) { continue }
-        if ($owned.ContainsKey((Get-OwnedKey $now.Alias $now.Destination $now.NextHop))) {
+        if ($isOwned) {
             [void] $go.Add((New-RouteChange $now $Absent $Absent 'owned by hostgw, not in the file'))
         } elseif ($needs.ContainsKey($now.Destination) -and $now.Index -ne $place.Pod.Index) {
             if ($Adopt) {
@@ -173,6 +178,8 @@ function Get-Plan($place, $state, [bool] $nothing) {
             }
         }
     }
+    $plan.Standing = $had.Count
+    $plan.Removed = $lost.Count
     # As on Linux: a node forwards when everything else stands, and stops before it goes.
     $forwarding = Get-ForwardingChanges $plan $place $state $nothing
     if ($nothing) {
@@ -494,6 +501,19 @@ function Invoke-Plan($plan, $place, [bool] $nothing) {
     }
 }
 
+# What a file that lost its nodes would take with it unseen; nothing where that was asked for. The rule is that of
+# hostgw apply.
+function Get-MassRemoval($plan) {
+    $others = 0
+    foreach ($route in $Routes) {
+        if ($route.NextHop -ne '' -and $route.NextHop -ne '0.0.0.0' -and $route.NextHop -ne '::') { $others += 1 }
+    }
+    $isMass = $plan.Removed -ge 10 -and $plan.Removed * 2 -gt $plan.Standing
+    if ($plan.Removed -eq 0 -or -not ($isMass -or $others -eq 0) -or $AllowRemovals -eq [string] $plan.Removed) { return '' }
+    return 'this plan removes ' + $plan.Removed + ' of the ' + $plan.Standing + ' destinations that hostgw has here; nothing was changed. ' +
+        'If the file is right, say -AllowRemovals ' + $plan.Removed
+}
+
 # What stands already is hostgw's from now on, and what left the file is not any more.
 function Save-Ownership($plan, $state, [bool] $nothing) {
     if ($nothing) {
@@ -541,6 +561,12 @@ function Invoke-Work([bool] $commit) {
         Write-Line ('Plan: ' + (Format-Totals $plan.Changes) + '. Nothing was changed.')
         return 0
     }
+    $removal = ''
+    if (-not $nothing) { $removal = Get-MassRemoval $plan }
+    if ($removal -ne '') {
+        Write-Failure $removal
+        return 8
+    }
     $code = Invoke-Plan $plan $place $nothing
     if ($code -eq 0) {
         Write-Record ('Done on node ' + $Node + ', and verified: ' + (Format-Totals $plan.Changes) + ' before, nothing now.')
@@ -574,7 +600,7 @@ function Test-Administrator {
 }
 
 function Invoke-Main {
-    if ($Rollback -and ($Destroy -or $WhatIf -or $Adopt)) {
+    if ($Rollback -and ($Destroy -or $WhatIf -or $Adopt -or $AllowRemovals -ne '')) {
         Write-Failure '-Rollback goes with no other switch.'
         return 64
     }

@@ -143,8 +143,11 @@ plan_routes() {
         for (at = 1; at <= count; at++) if (!in_force(places[at])) change(places[at])
         for (at = 1; at <= standing; at++) {
             where = keys[at]
+            gone = 0
             for (i = 1; i <= has[where]; i++)
-                if (!wants[where] && owned(held[where, i])) last[++lasts] = "route del " held[where, i]
+                if (!wants[where] && owned(held[where, i])) { last[++lasts] = "route del " held[where, i]; gone = 1 }
+            # A comment for ip, and what counts the keys that lose all of hostgw.
+            if (gone) print "# gone"
         }
         # On-link routes outlive those that rest on them.
         for (at = 1; at <= lasts; at++) if (last[at] ~ / via /) print last[at]
@@ -353,11 +356,17 @@ undo() {
 # ---- The command
 
 mode=apply
+allowed=
 case ${1-} in
 '') ;;
 --dry-run) mode=show ;;
 --undo) mode=undo ;;
-*) refuse 64 "not known: $1; this script takes --dry-run, --undo, or nothing" ;;
+--allow-removals)
+    allowed=${2-}
+    [ -n "$allowed" ] || refuse 64 "--allow-removals takes the number of them"
+    shift
+    ;;
+*) refuse 64 "not known: $1; this script takes --dry-run, --undo, --allow-removals N, or nothing" ;;
 esac
 [ $# -le 1 ] || refuse 64 "this script takes one option at most"
 
@@ -416,6 +425,13 @@ if is_empty; then
 fi
 show
 [ "$mode" = apply ] || exit 0
+removed=$(cat "$work/routes.4" "$work/routes.6" | grep -c '^# gone')
+if [ "$removed" -gt 0 ] && [ "$allowed" != "$removed" ]; then
+    has=$(cat "$work/standing.4" "$work/standing.6" | grep -c ' proto 87\( \|$\)')
+    if { [ "$removed" -ge 10 ] && [ $((removed * 2)) -gt "$has" ]; } || ! grep -q ' via ' "$work/wanted"; then
+        refuse 8 "this plan removes $removed of the $has routes that hostgw has here; nothing was changed. If the file is right, say --allow-removals $removed"
+    fi
+fi
 
 keep "$state/new" || refuse 1 "cannot keep what stands in $state: nothing was changed"
 rm -rf "$state/last"

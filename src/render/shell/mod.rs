@@ -35,10 +35,11 @@ pub fn linux_script(cluster: &Cluster, index: usize, desired: &Desired, facts: &
 #   (nothing)   changes what differs, reads everything back, and puts everything back if any part fails
 #   --dry-run   shows what would be changed; changes nothing
 #   --undo      puts back what stood before the last run, or finishes undoing an interrupted one
+#   --allow-removals N   lets a plan remove more than half of its routes (at least 10), or all to other nodes: just N
 #
 # Exit codes: 0 done, or nothing to do; 1 unexpected error; 3 does not fit this machine; 4 another run holds the lock;
-# 6 failed and rolled back, verified; 7 rollback incomplete: what is left is listed; 10 conflict with what hostgw does
-# not own; 64 wrong options; 130 interrupted and rolled back.
+# 6 failed and rolled back, verified; 7 rollback incomplete: what is left is listed; 8 too many removals; 10 conflict
+# with what hostgw does not own; 64 wrong options; 130 interrupted and rolled back.
 set -u
 
 # ---- Data: all that differs from node to node

@@ -6,10 +6,11 @@
 #   -Adopt      takes over routes of others that stand in the way
 #   -Rollback   undoes the last run, or finishes undoing an interrupted one
 #   -Destroy    removes what hostgw owns here, and restores forwarding
+#   -AllowRemovals N   lets a plan remove more than half of its destinations (at least 10), or all of other nodes: just N
 #
 # Exit codes: 0 done, or nothing to do; 1 unexpected error, or no administrator; 3 does not fit this machine; 4 another
-# run holds the lock; 6 failed and rolled back, verified; 7 rollback incomplete: what is left is listed; 10 conflict
-# with what hostgw does not own; 64 wrong switches.
+# run holds the lock; 6 failed and rolled back, verified; 7 rollback incomplete: what is left is listed; 8 too many
+# removals; 10 conflict with what hostgw does not own; 64 wrong switches.
 #
 # Made from the documentation of the cmdlets, and not run on Windows by the authors of hostgw: its documentation tells of
 # a self-test.
@@ -17,7 +18,8 @@ param(
     [switch] $WhatIf,
     [switch] $Adopt,
     [switch] $Rollback,
-    [switch] $Destroy
+    [switch] $Destroy,
+    [string] $AllowRemovals
 )
 
 # ---- Data: all that differs from node to node
@@ -265,7 +267,7 @@ function Get-Wanted($plan, $place, $standing) {
 # What must change, what stands in the way, and what is owned afterwards. $nothing: all that is owned goes.
 function Get-Plan($place, $state, [bool] $nothing) {
     $plan = @{
-        Changes = @(); Conflicts = @(); Problems = @(); Forwarding = @()
+        Changes = @(); Conflicts = @(); Problems = @(); Forwarding = @(); Removed = 0; Standing = 0
         Owned = (New-Object System.Collections.ArrayList)
     }
     $standing = Get-Standing
@@ -275,6 +277,8 @@ function Get-Plan($place, $state, [bool] $nothing) {
     $go = New-Object System.Collections.ArrayList
     $keys = @{}
     $needs = @{}
+    $had = @{}
+    $lost = @{}
     if (-not $nothing) {
         foreach ($entry in (Get-Wanted $plan $place $standing)) {
             $now = $entry.Now
@@ -288,8 +292,11 @@ function Get-Plan($place, $state, [bool] $nothing) {
     }
     foreach ($key in @($standing.Keys | Sort-Object)) {
         $now = $standing[$key]
+        $isOwned = $owned.ContainsKey((Get-OwnedKey $now.Alias $now.Destination $now.NextHop))
+        if ($isOwned) { $had[$now.Destination] = $true }
+        if ($isOwned -and -not $needs.ContainsKey($now.Destination)) { $lost[$now.Destination] = $true }
         if ($keys.ContainsKey($key)) { continue }
-        if ($owned.ContainsKey((Get-OwnedKey $now.Alias $now.Destination $now.NextHop))) {
+        if ($isOwned) {
             [void] $go.Add((New-RouteChange $now $Absent $Absent 'owned by hostgw, not in the file'))
         } elseif ($needs.ContainsKey($now.Destination) -and $now.Index -ne $place.Pod.Index) {
             if ($Adopt) {
@@ -300,6 +307,8 @@ function Get-Plan($place, $state, [bool] $nothing) {
             }
         }
     }
+    $plan.Standing = $had.Count
+    $plan.Removed = $lost.Count
     # As on Linux: a node forwards when everything else stands, and stops before it goes.
     $forwarding = Get-ForwardingChanges $plan $place $state $nothing
     if ($nothing) {
@@ -621,6 +630,19 @@ function Invoke-Plan($plan, $place, [bool] $nothing) {
     }
 }
 
+# What a file that lost its nodes would take with it unseen; nothing where that was asked for. The rule is that of
+# hostgw apply.
+function Get-MassRemoval($plan) {
+    $others = 0
+    foreach ($route in $Routes) {
+        if ($route.NextHop -ne '' -and $route.NextHop -ne '0.0.0.0' -and $route.NextHop -ne '::') { $others += 1 }
+    }
+    $isMass = $plan.Removed -ge 10 -and $plan.Removed * 2 -gt $plan.Standing
+    if ($plan.Removed -eq 0 -or -not ($isMass -or $others -eq 0) -or $AllowRemovals -eq [string] $plan.Removed) { return '' }
+    return 'this plan removes ' + $plan.Removed + ' of the ' + $plan.Standing + ' destinations that hostgw has here; nothing was changed. ' +
+        'If the file is right, say -AllowRemovals ' + $plan.Removed
+}
+
 # What stands already is hostgw's from now on, and what left the file is not any more.
 function Save-Ownership($plan, $state, [bool] $nothing) {
     if ($nothing) {
@@ -668,6 +690,12 @@ function Invoke-Work([bool] $commit) {
         Write-Line ('Plan: ' + (Format-Totals $plan.Changes) + '. Nothing was changed.')
         return 0
     }
+    $removal = ''
+    if (-not $nothing) { $removal = Get-MassRemoval $plan }
+    if ($removal -ne '') {
+        Write-Failure $removal
+        return 8
+    }
     $code = Invoke-Plan $plan $place $nothing
     if ($code -eq 0) {
         Write-Record ('Done on node ' + $Node + ', and verified: ' + (Format-Totals $plan.Changes) + ' before, nothing now.')
@@ -701,7 +729,7 @@ function Test-Administrator {
 }
 
 function Invoke-Main {
-    if ($Rollback -and ($Destroy -or $WhatIf -or $Adopt)) {
+    if ($Rollback -and ($Destroy -or $WhatIf -or $Adopt -or $AllowRemovals -ne '')) {
         Write-Failure '-Rollback goes with no other switch.'
         return 64
     }

@@ -6,10 +6,11 @@
 #   -Adopt      takes over routes of others that stand in the way
 #   -Rollback   undoes the last run, or finishes undoing an interrupted one
 #   -Destroy    removes what hostgw owns here, and restores forwarding
+#   -AllowRemovals N   lets a plan remove more than half of its destinations (at least 10), or all of other nodes: just N
 #
 # Exit codes: 0 done, or nothing to do; 1 unexpected error, or no administrator; 3 does not fit this machine; 4 another
-# run holds the lock; 6 failed and rolled back, verified; 7 rollback incomplete: what is left is listed; 10 conflict
-# with what hostgw does not own; 64 wrong switches.
+# run holds the lock; 6 failed and rolled back, verified; 7 rollback incomplete: what is left is listed; 8 too many
+# removals; 10 conflict with what hostgw does not own; 64 wrong switches.
 #
 # Made from the documentation of the cmdlets, and not run on Windows by the authors of hostgw: its documentation tells of
 # a self-test.
@@ -17,7 +18,8 @@ param(
     [switch] $WhatIf,
     [switch] $Adopt,
     [switch] $Rollback,
-    [switch] $Destroy
+    [switch] $Destroy,
+    [string] $AllowRemovals
 )
 
 # ---- Data: all that differs from node to node

@@ -80,7 +80,8 @@ impl<'t> Interpreter<'t> {
             "comparison_expression"
             | "comparison_argument_expression"
             | "additive_expression"
-            | "additive_argument_expression" => self.binary(node),
+            | "additive_argument_expression"
+            | "multiplicative_expression" => self.binary(node),
             _ => self.unknown("expression", node),
         }
     }
@@ -261,6 +262,10 @@ impl<'t> Interpreter<'t> {
         let operator = self.of(operator).to_lowercase();
         match operator.as_str() {
             "+" => Ok(self.plus(left, right)),
+            "*" => match (left, right) {
+                (Value::Int(left), Value::Int(right)) => Ok(Value::Int(left * right)),
+                _ => self.unknown("product", node),
+            },
             "-" => match (left, right) {
                 (Value::Int(left), Value::Int(right)) => Ok(Value::Int(left - right)),
                 _ => self.unknown("difference", node),

@@ -22,6 +22,7 @@ pub use machine::{Fault, Interface, Machine, RouteKey, Store};
 
 use command::Arguments;
 use interpreter::{Flow, Interpreter, named_children};
+use value::Value;
 
 /// How a run ended.
 #[derive(Debug)]
@@ -58,7 +59,9 @@ pub fn run(machine: &mut Machine, text: &str, switches: &[&str]) -> Outcome {
     let mut interpreter = Interpreter::new(text, machine);
     let mut arguments = Arguments::default();
     for switch in switches {
-        arguments.named.insert(switch.trim_start_matches('-').to_lowercase(), None);
+        let (name, value) =
+            switch.split_once(' ').map_or((*switch, None), |(name, value)| (name, Some(Value::str(value))));
+        arguments.named.insert(name.trim_start_matches('-').to_lowercase(), value);
     }
     let mut output = Vec::new();
     let mut result = Ok(());
