@@ -133,6 +133,12 @@ fn what_is_not_hostgw_s_is_refused() {
         node.sh("ip link set eth0 name eth7");
         script(&node, "").expect(3).warns("this machine has no interface eth0");
         script(&node, "--destroy").expect(64);
+        node.write(
+            "hostgw.yaml",
+            &configuration().replace("egressInterface: eth0", "egressInterface: 'a#b'"),
+        );
+        render(&node, "linux-1");
+        script(&node, "").expect(3).warns("ip -batch has no words for an interface called a#b");
     });
 }
 
@@ -255,6 +261,17 @@ fn hostile_names_are_inert() {
         node.hostgw(&["plan", "--detailed-exitcode"]).expect(0);
         assert_eq!(node.sh("ls"), node.sh("ls | grep -v owned"));
         node.sh("! grep -P '\\x{202e}' node.sh");
+        // What the shell would take for the names of files, or for a name of its own.
+        node.sh("ip link set eth0 down; ip link set eth0 name '*$x'; ip link set '*$x' up");
+        node.write(
+            "hostgw.yaml",
+            &text
+                .replace("egressInterface: eth0", "egressInterface: '*$x'")
+                .replace("conf.eth0.", "conf.lo."),
+        );
+        render(&node, own);
+        script(&node, "").expect(0);
+        node.hostgw(&["plan", "--detailed-exitcode"]).expect(0).says("Nothing to do");
         for kind in ["systemd-networkd", "ifupdown", "netplan", "nftables", "sysctl.d"] {
             let file = node.hostgw_ok(&["render", "--node", own, "--persist", kind]);
             assert!(

@@ -126,9 +126,9 @@ plan_routes() {
         for (i = 2; i <= wants[where]; i++) last[++lasts] = "route del " want[where, i]
         for (i = 2; i <= wants[where]; i++) last[++lasts] = "route append " want[where, i]
     }
-    { sub(/ *#.*/, "") }
-    $0 == "" { next }
+    # What a route is for stands behind two spaces; names of interfaces hold none.
     FILENAME == ARGV[1] {
+        sub(/  +# .*/, "")
         where = key($0)
         if (!wants[where]++) places[++count] = where
         want[where, wants[where]] = $0
@@ -405,10 +405,13 @@ elif [ "$mode" = undo ]; then
     exit 1
 fi
 
-for device in $devices; do
-    ip link show dev "$device" >/dev/null 2>&1 || refuse 3 "this machine has no interface $device: node $node does not fit it"
-    [ "$mode" = show ] || [ -n "$(ip -o link show dev "$device" up)" ] || refuse 3 "the interface $device is down: set it up first"
-done
+case $device in
+*[\#\"\'\\]*) refuse 3 "ip -batch has no words for an interface called $device: hostgw apply has" ;;
+esac
+ip link show dev "$device" >/dev/null 2>&1 || refuse 3 "this machine has no interface $device: node $node does not fit it"
+if [ "$mode" != show ] && [ -z "$(ip -o link show dev "$device" up)" ]; then
+    refuse 3 "the interface $device is down: set it up first"
+fi
 desired_sysctls | while read -r key _; do
     sysctl -n "$key" >/dev/null 2>&1 || { fail "this kernel has no sysctl $key"; exit 3; }
 done || exit 3

@@ -45,7 +45,7 @@ set -u
 # ---- Data: all that differs from node to node
 
 node={}
-devices={}
+device={}
 ",
         printable(&node.name),
         printable(facts.file),
