@@ -122,7 +122,7 @@ pub(super) fn of_owners(view: &View<'_>, slots: &[Slot]) -> Vec<Delta> {
             continue;
         }
         let mut add = |member, before, after| {
-            let cause = moved_cause(view, slot);
+            let cause = moved_cause(slot.owners(view));
             let item = Item::Route { before, after };
             deltas.push(Delta { item, except: Vec::new(), only: Some(member), cause });
         };
@@ -171,7 +171,7 @@ pub(super) fn slot_cause(view: &View<'_>, slot: &Slot) -> Cause {
         },
         (Some((before, _)), Some((after, _))) => {
             let [old, new] = slot.owners(view);
-            if old == new { other_value(view, old, before, after) } else { moved_cause(view, slot) }
+            if old == new { other_value(view, old, before, after) } else { moved_cause(slot.owners(view)) }
         }
         (None, Some((route, _))) | (Some((route, _)), None) => {
             let prefix = |cluster: &Cluster| cluster.prefixes.get(family(route)).copied();
@@ -242,8 +242,8 @@ pub(super) fn gateway_key(view: &View<'_>, member: Member, family: Family) -> &'
 }
 
 /// Why a prefix leads to another node, or from or to none.
-fn moved_cause(view: &View<'_>, slot: &Slot) -> Cause {
-    match slot.owners(view) {
+pub(super) fn moved_cause(owners: [Option<Member>; 2]) -> Cause {
+    match owners {
         [Some(from), Some(to)] => Cause::PodCidrMoved { from, to },
         _ => Cause::Changed(vec![global(&["clusterPrefix"])]),
     }

@@ -13,7 +13,7 @@ use crate::{
 
 use super::{
     Cause, Delta, Item, Key, Member, Own, Purpose, Side, Standing,
-    routes::{common, egress_cause, gateway_key, global, own_key},
+    routes::{common, egress_cause, gateway_key, global, moved_cause, own_key},
     view::{Device, View},
 };
 
@@ -125,10 +125,7 @@ fn by(route: &WindowsRoute, device: Option<&str>) -> WindowsRoute {
 }
 
 fn moved(slot: &Slot, view: &View<'_>) -> Cause {
-    match slot.owners(view) {
-        [Some(from), Some(to)] => Cause::PodCidrMoved { from, to },
-        _ => Cause::Changed(vec![global(&["clusterPrefix"])]),
-    }
+    moved_cause(slot.owners(view))
 }
 
 /// What changes of a route that leads to the same pods, or to the master: another destination is another route.
@@ -334,9 +331,6 @@ impl Part<'_> {
         }
         if view.old.map(|old| old.master_address) != Some(view.new.master_address) {
             return vec![global(&["masterAddress"])];
-        }
-        if view.old.is_some_and(|old| old.prefixes != view.new.prefixes) && members.is_empty() {
-            return vec![global(&["clusterPrefix"])];
         }
         let gateway = |side: Option<(&Cluster, &Node)>| -> Option<IpAddr> {
             side.and_then(|(_, node)| node.default_gateway)
