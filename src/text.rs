@@ -1,5 +1,13 @@
 //! Small helpers for text that people read and write.
 
+mod escape;
+mod json;
+mod untrusted;
+
+pub use escape::{for_terminal, printable, push_printable};
+pub use json::to_json;
+pub use untrusted::{Untrusted, path};
+
 use std::time::Duration;
 
 /// The candidate that is most like `word`, if one is like it at all: at most a third of its letters differ.
@@ -72,28 +80,6 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(|| "that is too long".to_owned())
 }
 
-/// Text that cannot drive a terminal, or make it show something else: see [`push_printable`].
-#[must_use]
-pub fn printable(text: &str) -> String {
-    let mut printable = String::with_capacity(text.len());
-    text.chars().for_each(|character| push_printable(&mut printable, character));
-    printable
-}
-
-/// Adds a character to `text`; escaped, if it is a control character, changes the direction of writing, or
-/// cannot be seen.
-pub fn push_printable(text: &mut String, character: char) {
-    match character {
-        '\u{200b}'..='\u{200f}'
-        | '\u{2028}'..='\u{202e}'
-        | '\u{2060}'..='\u{206f}'
-        | '\u{61c}'
-        | '\u{feff}' => text.extend(character.escape_unicode()),
-        _ if character.is_control() => text.extend(character.escape_default()),
-        _ => text.push(character),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -115,11 +101,5 @@ mod tests {
         for wrong in ["90", "", "s", "1d", "-1s", "99999999999999999999s", "99999999999999999h"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn hostile_characters_are_escaped() {
-        assert_eq!(printable("a\u{1b}[31mb\u{202e}c"), "a\\u{1b}[31mb\\u{202e}c");
-        assert_eq!(printable("Überknoten"), "Überknoten");
     }
 }

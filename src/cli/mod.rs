@@ -1,5 +1,4 @@
 //! The command line: one file a verb. Only here is anything printed, asked, or an exit code picked.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is the room that prints")]
 
 mod apply;
 mod arguments;
@@ -98,7 +97,6 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Prints help and version to standard output, usage errors to standard error; clap's own exit code 2
 /// means something else here.
 fn usage(error: &clap::Error) -> ExitCode {
-    // A closed pipe is no reason to fail.
-    let _ = error.print();
+    output::usage(error);
     if error.use_stderr() { ExitCode::from(Kind::Usage.exit_code()) } else { ExitCode::SUCCESS }
 }

@@ -12,7 +12,7 @@ use super::{Failure, arguments::Color, pager};
 use crate::{
     error::{Error, Kind},
     render::{LIMIT, Palette},
-    text::printable,
+    text::{for_terminal, printable, to_json},
 };
 
 /// Version of the JSON form of a failure.
@@ -23,6 +23,8 @@ pub(super) struct Output {
     /// Colours of standard output.
     pub palette: Palette,
     messages: Palette,
+    /// Whether results are coloured.
+    coloured_results: bool,
     /// Whether messages are coloured.
     pub coloured_messages: bool,
     json: bool,
@@ -65,6 +67,7 @@ impl Output {
         Self {
             palette: Palette::new(on_stdout).of_width(width()),
             messages: Palette::new(on_stderr),
+            coloured_results: on_stdout,
             coloured_messages: on_stderr,
             json,
             pages,
@@ -76,7 +79,11 @@ impl Output {
     /// # Errors
     /// As [`Self::result`].
     pub(super) fn long(&self, text: &str) -> Result<(), Failure> {
-        if self.pages && pager::show(text) { Ok(()) } else { self.result(text) }
+        if self.pages && pager::show(&for_terminal(text, self.coloured_results)) {
+            Ok(())
+        } else {
+            self.result(text)
+        }
     }
 
     /// Writes a result.
@@ -85,7 +92,10 @@ impl Output {
     /// When standard output cannot be written, a closed pipe excepted.
     pub(super) fn result(&self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
-        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        match stdout
+            .write_all(for_terminal(text, self.coloured_results).as_bytes())
+            .and_then(|()| stdout.flush())
+        {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 Err(Error::unexpected(format!("cannot write to standard output: {error}")).into())
             }
@@ -98,8 +108,8 @@ impl Output {
     /// # Errors
     /// As [`Self::result`].
     pub(super) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
-        let text = serde_json::to_string_pretty(value)
-            .map_err(|error| Error::unexpected(format!("cannot write JSON: {error}")))?;
+        let text =
+            to_json(value).map_err(|error| Error::unexpected(format!("cannot write JSON: {error}")))?;
         self.result(&(text + "\n"))
     }
 
@@ -119,7 +129,7 @@ impl Output {
 
     /// Says something on the side.
     pub(super) fn say(&self, text: &str) {
-        let _ = writeln!(io::stderr().lock(), "{text}");
+        let _ = writeln!(io::stderr().lock(), "{}", for_terminal(text, self.coloured_messages));
     }
 
     /// Shows how far a long command is, on one line of a terminal that the next call overwrites; an empty
@@ -225,7 +235,8 @@ impl Output {
         }
         let mut stderr = io::stderr().lock();
         let choices = other.map_or_else(|| "[y/N]".to_owned(), |other| format!("[y/{other}/N]"));
-        let _ = write!(stderr, "{} ", self.messages.head.apply_to(format!("{question} {choices}")));
+        let asked = self.messages.head.apply_to(format!("{question} {choices}")).to_string();
+        let _ = write!(stderr, "{} ", for_terminal(&asked, self.coloured_messages));
         let _ = stderr.flush();
         let mut answer = String::new();
         let read = io::stdin().lock().read_line(&mut answer);
@@ -240,6 +251,20 @@ impl Output {
             let _ = writeln!(stderr);
         }
         Err(Error::new(Kind::Declined, "declined; nothing was changed"))
+    }
+}
+
+/// Prints help and version to standard output, and usage errors to standard error. A closed pipe is no reason to
+/// fail.
+pub(super) fn usage(error: &clap::Error) {
+    let print = |stream: &mut dyn Write, styled: bool| {
+        let text = if styled { error.render().ansi().to_string() } else { error.render().to_string() };
+        let _ = stream.write_all(for_terminal(&text, styled).as_bytes());
+    };
+    if error.use_stderr() {
+        print(&mut io::stderr().lock(), coloured(Color::Auto, io::stderr().is_terminal()));
+    } else {
+        print(&mut io::stdout().lock(), coloured(Color::Auto, io::stdout().is_terminal()));
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Kind},
     plan::{Facts, Policy},
     render::Report,
-    text::printable,
+    text::{printable, to_json},
 };
 
 /// The version of the file.
@@ -111,7 +111,7 @@ impl SavedPlan {
         let cannot = |error: &dyn std::fmt::Display| {
             Error::unexpected(format!("cannot write the plan to {}: {error}", path.display()))
         };
-        let mut text = serde_json::to_string_pretty(self).map_err(|error| cannot(&error))?;
+        let mut text = to_json(self).map_err(|error| cannot(&error))?;
         text.push('\n');
         // A link stays one: replaced is what it leads to.
         let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());

@@ -1,0 +1,131 @@
+//! Escaping: no text of others can drive a terminal, or make it show something else than what is there.
+
+use std::borrow::Cow;
+
+/// Whether a character must not reach a terminal or a reader as it is: control characters (Unicode's category
+/// Cc), line and paragraph separators (Zl, Zp), format characters (Cf: bidirectional controls, zero-width
+/// characters, tags), and what else is invisible by `Default_Ignorable_Code_Point` (DerivedCoreProperties.txt
+/// of Unicode 17).
+#[must_use]
+pub const fn is_hidden(character: char) -> bool {
+    matches!(
+        character,
+        '\0'..='\u{1f}'
+            | '\u{7f}'..='\u{9f}'
+            | '\u{ad}'
+            | '\u{34f}'
+            | '\u{600}'..='\u{605}'
+            | '\u{61c}'
+            | '\u{6dd}'
+            | '\u{70f}'
+            | '\u{890}'..='\u{891}'
+            | '\u{8e2}'
+            | '\u{115f}'..='\u{1160}'
+            | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}'
+            | '\u{feff}'
+            | '\u{ffa0}'
+            | '\u{fff0}'..='\u{fffb}'
+            | '\u{110bd}'
+            | '\u{110cd}'
+            | '\u{13430}'..='\u{1343f}'
+            | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}'
+            | '\u{e0000}'..='\u{e0fff}'
+    )
+}
+
+/// The text with every hidden character escaped: see [`is_hidden`]. Escaping twice changes nothing more.
+#[must_use]
+pub fn printable(text: &str) -> String {
+    let mut printable = String::with_capacity(text.len());
+    text.chars().for_each(|character| push_printable(&mut printable, character));
+    printable
+}
+
+/// Adds a character to `text`, escaped if it is hidden: see [`is_hidden`].
+pub fn push_printable(text: &mut String, character: char) {
+    match character {
+        '\t' | '\r' | '\n' => text.extend(character.escape_default()),
+        _ if is_hidden(character) => text.extend(character.escape_unicode()),
+        _ => text.push(character),
+    }
+}
+
+/// Finished output as it goes to a terminal, a pipe, or a file: of all hidden characters only newlines and,
+/// if `styled`, the escape sequences that set colors (SGR, ECMA-48 8.3.117) pass.
+#[must_use]
+pub fn for_terminal(text: &str, styled: bool) -> Cow<'_, str> {
+    let passes = |character| character == '\n' || !is_hidden(character);
+    if text.chars().all(passes) {
+        return Cow::Borrowed(text);
+    }
+    let mut safe = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(character) = rest.chars().next() {
+        let style = if styled { style_length(rest) } else { 0 };
+        if style > 0 {
+            let (sequence, after) = rest.split_at(style);
+            safe.push_str(sequence);
+            rest = after;
+            continue;
+        }
+        if passes(character) {
+            safe.push(character);
+        } else {
+            push_printable(&mut safe, character);
+        }
+        rest = rest.get(character.len_utf8()..).unwrap_or_default();
+    }
+    Cow::Owned(safe)
+}
+
+/// The length in bytes of the color sequence that `text` begins with, or 0: `ESC [ digits and semicolons m`.
+fn style_length(text: &str) -> usize {
+    let Some(parameters) = text.strip_prefix("\x1b[") else { return 0 };
+    let end = parameters.find(|c: char| !c.is_ascii_digit() && c != ';');
+    match end {
+        Some(end) if parameters[end..].starts_with('m') => "\x1b[".len() + end + "m".len(),
+        _ => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hidden_characters_are_escaped() {
+        assert_eq!(printable("a\u{1b}[31mb\u{202e}c"), "a\\u{1b}[31mb\\u{202e}c");
+        assert_eq!(
+            printable("\u{9b}31m\r\u{8}\u{7f}\u{200b}\u{e0001}"),
+            "\\u{9b}31m\\r\\u{8}\\u{7f}\\u{200b}\\u{e0001}"
+        );
+        assert_eq!(printable("Überknoten 日本 é"), "Überknoten 日本 é");
+        assert_eq!(printable(&printable("\u{1b}")), "\\u{1b}");
+    }
+
+    #[test]
+    fn what_rust_takes_for_printable_is_not_hidden() {
+        // An independent witness: `escape_debug` escapes what Unicode says cannot be printed.
+        let escaped = |c: char| c.escape_debug().count() > 1;
+        let marks = |c: char| ('\u{300}'..='\u{36f}').contains(&c) || ('\u{fe00}'..='\u{fe0f}').contains(&c);
+        let hidden_but_shown: Vec<char> =
+            ('\0'..=char::MAX).filter(|c| is_hidden(*c) && !escaped(*c) && !marks(*c)).collect();
+        // Fillers and jamo without a glyph, variation selectors: letters to Unicode, and invisible.
+        assert!(hidden_but_shown.len() < 20, "{hidden_but_shown:?}");
+    }
+
+    #[test]
+    fn only_newlines_and_colors_reach_a_terminal() {
+        let text = "\x1b[31mred\x1b[0m\n\x1b]0;title\x07\x1b[2J\x1b[";
+        assert_eq!(for_terminal(text, true), "\x1b[31mred\x1b[0m\n\\u{1b}]0;title\\u{7}\\u{1b}[2J\\u{1b}[");
+        assert_eq!(for_terminal("\x1b[31mred", false), "\\u{1b}[31mred");
+        assert!(matches!(for_terminal("plain\ntext\n", true), Cow::Borrowed(_)));
+    }
+}

@@ -1,0 +1,89 @@
+//! JSON that can be shown on a terminal as it is.
+
+use std::io;
+
+use serde::Serialize;
+use serde_json::ser::{CharEscape, Formatter, PrettyFormatter, Serializer};
+
+use super::escape::is_hidden;
+
+/// `value` as indented JSON. Hidden characters in strings are written as `\uXXXX` (RFC 8259, 7): a program
+/// reads the text unchanged, and a terminal that shows the document obeys none of it.
+///
+/// # Errors
+/// When `value` cannot be represented in JSON.
+pub fn to_json(value: &impl Serialize) -> serde_json::Result<String> {
+    let mut bytes = Vec::new();
+    value.serialize(&mut Serializer::with_formatter(&mut bytes, Shown(PrettyFormatter::new())))?;
+    String::from_utf8(bytes).map_err(serde::ser::Error::custom)
+}
+
+/// Writes as [`PrettyFormatter`] does, but for the strings.
+struct Shown<'a>(PrettyFormatter<'a>);
+
+/// Passes on to the formatter that knows about indentation.
+macro_rules! delegate {
+    ($($name:ident($($argument:ident: $type:ty),*);)*) => {
+        $(fn $name<W: ?Sized + io::Write>(&mut self, writer: &mut W $(, $argument: $type)*) -> io::Result<()> {
+            self.0.$name(writer $(, $argument)*)
+        })*
+    };
+}
+
+impl Formatter for Shown<'_> {
+    delegate! {
+        begin_array();
+        end_array();
+        begin_array_value(first: bool);
+        end_array_value();
+        begin_object();
+        end_object();
+        begin_object_key(first: bool);
+        begin_object_value();
+        end_object_value();
+        write_char_escape(escape: CharEscape);
+    }
+
+    fn write_string_fragment<W: ?Sized + io::Write>(
+        &mut self,
+        writer: &mut W,
+        fragment: &str,
+    ) -> io::Result<()> {
+        let mut rest = fragment;
+        while let Some(at) = rest.find(is_hidden) {
+            let (shown, hidden) = rest.split_at(at);
+            writer.write_all(shown.as_bytes())?;
+            let mut characters = hidden.chars();
+            let mut units = [0; 2];
+            if let Some(character) = characters.next() {
+                for unit in character.encode_utf16(&mut units) {
+                    write!(writer, "\\u{unit:04x}")?;
+                }
+            }
+            rest = characters.as_str();
+        }
+        writer.write_all(rest.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn hidden_characters_are_written_as_numbers_and_read_back_unchanged() {
+        let value = json!({ "a\u{202e}": ["\u{9b}31m\u{7f}\n", "\u{e0001}é"], "empty": [], "none": {} });
+        let text = to_json(&value).expect("JSON");
+        assert!(text.chars().all(|c| c == '\n' || !is_hidden(c)), "{text:?}");
+        assert!(text.contains(r#""\u009b31m\u007f\n""#) && text.contains(r#""\udb40\udc01é""#), "{text}");
+        assert_eq!(serde_json::from_str::<Value>(&text).expect("valid"), value);
+    }
+
+    #[test]
+    fn ordinary_text_is_written_as_serde_json_does() {
+        let value = json!({ "name": "linux-1", "routes": [1, 2.5, null, true], "nested": { "é": "\"\\/" } });
+        assert_eq!(to_json(&value).expect("JSON"), serde_json::to_string_pretty(&value).expect("JSON"));
+    }
+}
