@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::text::Untrusted;
+
 /// The kinds of failure. Their numbers are the exit codes of the command: documented, tested, never
 /// reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -49,44 +51,44 @@ pub struct Error {
     /// Decides the exit code.
     pub kind: Kind,
     /// What failed, on which object and why: a sentence in lower case without its full stop.
-    pub message: String,
+    pub message: Untrusted,
     /// More lines that belong to it.
-    pub details: Vec<String>,
+    pub details: Vec<Untrusted>,
     /// What to do next.
-    pub hint: Option<String>,
+    pub hint: Option<Untrusted>,
 }
 
 impl Error {
     /// A failure of `kind`, described by `message`.
     #[must_use]
-    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+    pub fn new(kind: Kind, message: impl Into<Untrusted>) -> Self {
         Self { kind, message: message.into(), details: Vec::new(), hint: None }
     }
 
     /// An unexpected failure.
     #[must_use]
-    pub fn unexpected(message: impl Into<String>) -> Self {
+    pub fn unexpected(message: impl Into<Untrusted>) -> Self {
         Self::new(Kind::Unexpected, message)
     }
 
     /// The same, with what to do next.
     #[must_use]
-    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+    pub fn with_hint(mut self, hint: impl Into<Untrusted>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
     /// The same, with lines that belong to it.
     #[must_use]
-    pub fn with_details(mut self, details: impl IntoIterator<Item = String>) -> Self {
-        self.details.extend(details);
+    pub fn with_details(mut self, details: impl IntoIterator<Item = impl Into<Untrusted>>) -> Self {
+        self.details.extend(details.into_iter().map(Into::into));
         self
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)?;
+        write!(f, "{}", self.message)?;
         for line in &self.details {
             write!(f, "\n  {line}")?;
         }

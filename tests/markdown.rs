@@ -331,7 +331,7 @@ fn hostile_state(mut state: State, names: &[String]) -> State {
         state.routes.push(route);
     }
     state.routes.sort_by_key(Route::key);
-    state.unknown.push(Unknown { what: Subject::Records, why: names[0].clone(), hint: None });
+    state.unknown.push(Unknown { what: Subject::Records, why: names[0].clone().into(), hint: None });
     state
 }
 

@@ -43,7 +43,7 @@ pub fn check_before(node: &mut dyn Node, checks: &[Check], interrupt: &Interrupt
         return Ok(before);
     }
     let answers = node.probe(checks, Effort::Once, interrupt).map_err(|error| match error.kind {
-        Kind::Interrupted => Error { message: "interrupted; nothing was changed".to_owned(), ..error },
+        Kind::Interrupted => Error { message: "interrupted; nothing was changed".into(), ..error },
         _ => error,
     })?;
     for (check, answer) in checks.iter().zip(answers) {

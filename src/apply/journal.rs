@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     plan::{Saved, Totals, Touched},
     state::State,
+    text::Untrusted,
 };
 
 /// The version of every file in the state directory. A file of another version is never guessed at.
@@ -36,19 +37,19 @@ pub struct Occasion {
     pub command: Command,
     /// The node; a `destroy` has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
+    pub node: Option<Untrusted>,
     /// The configuration file, as named on the command line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub file: Option<String>,
+    pub file: Option<Untrusted>,
     /// SHA-256 of the configuration's bytes in lower-case hexadecimal, as sha256sum(1) prints it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub config_hash: Option<String>,
+    pub config_hash: Option<Untrusted>,
     /// Where the configuration stands in its git repository, if it is in one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<Commit>,
     /// Who started the command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub by: Option<String>,
+    pub by: Option<Untrusted>,
     /// When: seconds since 1970-01-01 00:00 UTC.
     pub at: u64,
 }
@@ -66,7 +67,7 @@ impl Occasion {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Commit {
     /// The commit that is checked out, in hexadecimal.
-    pub id: String,
+    pub id: Untrusted,
     /// Whether the file differs from it, or is not in it.
     pub dirty: bool,
 }

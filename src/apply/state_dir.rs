@@ -173,7 +173,7 @@ impl StateDir {
         folders.iter().try_for_each(|folder| builder.create(folder)).map_err(|error| {
             let hint = format!("run as root, or name a writable place in {OVERRIDE}");
             let error = cannot("create the state directory", &self.path, &error);
-            Error { hint: error.hint.or(Some(hint)), ..error }
+            Error { hint: error.hint.or(Some(hint.into())), ..error }
         })
     }
 
@@ -505,7 +505,7 @@ fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
         _ => None,
     };
     let error = Error::unexpected(format!("cannot {what} {}: {error}", path.display()));
-    Error { hint: hint.map(ToOwned::to_owned), ..error }
+    Error { hint: hint.map(Into::into), ..error }
 }
 
 #[cfg(test)]
@@ -609,7 +609,7 @@ mod tests {
         ] {
             fs::write(&path, text).expect("writable");
             let error = dir.open_journal().expect_err(why);
-            assert!(error.message.contains(why), "{error}");
+            assert!(error.message.as_raw().contains(why), "{error}");
             assert!(error.hint.is_some());
         }
     }
@@ -633,7 +633,7 @@ mod tests {
         let error = dir.lock(Duration::from_millis(200), "second").expect_err("held");
         assert!(begun.elapsed() >= Duration::from_millis(200));
         assert_eq!(error.kind, Kind::Locked);
-        assert!(error.message.contains("(apply, since noon) holds the lock"), "{error}");
+        assert!(error.message.as_raw().contains("(apply, since noon) holds the lock"), "{error}");
         drop(held);
         dir.lock(Duration::ZERO, "third").expect("free again");
     }

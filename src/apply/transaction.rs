@@ -168,9 +168,10 @@ fn last_applied(request: &Request, record: &Record) -> LastApplied {
 fn commit_error(error: CommitError) -> Error {
     match error {
         CommitError::Interrupted => Error::new(Kind::Interrupted, "interrupted"),
-        CommitError::Refused { object, why, hint } => {
-            Error { hint, ..Error::new(Kind::RolledBack, format!("{object} failed: {why}")) }
-        }
+        CommitError::Refused { object, why, hint } => Error {
+            hint: hint.map(Into::into),
+            ..Error::new(Kind::RolledBack, format!("{object} failed: {why}"))
+        },
     }
 }
 

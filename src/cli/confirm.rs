@@ -270,7 +270,7 @@ fn nothing_to_confirm(dir: &StateDir, output: &Output) -> Verdict {
         Some(outcome) if outcome.decision != Decision::Confirmed => {
             let cause = not_kept(&outcome);
             let message = format!("{}, and was rolled back", cause.message);
-            Err(Error { message, ..cause }.into())
+            Err(Error { message: message.into(), ..cause }.into())
         }
         Some(outcome) => {
             let described = described(&outcome.occasion);

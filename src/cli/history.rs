@@ -7,7 +7,7 @@ use super::{Failure, output::Output, session::state_dir, transaction::time};
 use crate::{
     apply::{Command, Commit, Entry, Occasion, Record},
     plan::Totals,
-    text::printable,
+    text::Untrusted,
 };
 
 /// Version of the JSON form.
@@ -22,15 +22,15 @@ const DIGITS: usize = 12;
 pub(super) struct Told {
     pub command: Command,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
+    pub node: Option<Untrusted>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<String>,
+    pub file: Option<Untrusted>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub config_hash: Option<String>,
+    pub config_hash: Option<Untrusted>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit: Option<Commit>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub by: Option<String>,
+    pub by: Option<Untrusted>,
     pub at: String,
 }
 
@@ -110,8 +110,9 @@ fn table(transactions: &[Transaction]) -> String {
 
 fn row(transaction: &Transaction) -> [String; 9] {
     let Transaction { id, open, told, changes } = transaction;
-    let or_none = |text: &Option<String>| text.as_deref().map_or_else(|| "-".to_owned(), printable);
-    let short = |text: &str| text.chars().take(DIGITS).collect::<String>();
+    let or_none =
+        |text: &Option<Untrusted>| text.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+    let short = |text: &Untrusted| text.start(DIGITS).to_string();
     let commit =
         |Commit { id, dirty }: &Commit| format!("{}{}", short(id), if *dirty { " (dirty)" } else { "" });
     [
@@ -122,7 +123,7 @@ fn row(transaction: &Transaction) -> [String; 9] {
         or_none(&told.by),
         format!("+{} ~{} -{}", changes.add, changes.change, changes.remove),
         or_none(&told.file),
-        told.config_hash.as_deref().map_or_else(|| "-".to_owned(), short),
+        told.config_hash.as_ref().map_or_else(|| "-".to_owned(), short),
         told.commit.as_ref().map_or_else(|| "-".to_owned(), commit),
     ]
 }

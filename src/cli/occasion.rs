@@ -13,7 +13,7 @@ use crate::{
 
 /// `command`, started now by whoever runs this process.
 pub(super) fn of_command(command: Command) -> Occasion {
-    Occasion { by: Some(user()), ..Occasion::new(command, now()) }
+    Occasion { by: Some(user().into()), ..Occasion::new(command, now()) }
 }
 
 /// SHA-256, as `sha256sum` prints it.
@@ -24,9 +24,9 @@ pub(super) fn hash(bytes: &[u8]) -> String {
 /// An apply of `document` to `node`.
 pub(super) fn of_apply(document: &Document, node: &str) -> Occasion {
     Occasion {
-        node: Some(node.to_owned()),
-        file: Some(document.name().to_owned()),
-        config_hash: Some(hash(document.bytes())),
+        node: Some(node.into()),
+        file: Some(document.name().into()),
+        config_hash: Some(hash(document.bytes()).into()),
         commit: document.path().and_then(commit),
         ..of_command(Command::Apply)
     }
@@ -82,7 +82,7 @@ fn commit(file: &Path) -> Option<Commit> {
         git.args(["hash-object", "--no-filters", "--"]).arg(name);
     })?;
     let dirty = committed.is_none_or(|committed| !committed.ends_with(&here));
-    Some(Commit { id: id.trim().to_owned(), dirty })
+    Some(Commit { id: id.trim().into(), dirty })
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use super::{Failure, arguments::Color, pager};
 use crate::{
     error::{Error, Kind},
     render::{LIMIT, Palette},
-    text::{for_terminal, printable, to_json},
+    text::{Untrusted, for_terminal, printable, to_json},
 };
 
 /// Version of the JSON form of a failure.
@@ -49,11 +49,11 @@ struct FailureJson<'a> {
 #[serde(rename_all = "camelCase")]
 struct ErrorJson<'a> {
     exit_code: u8,
-    message: &'a str,
+    message: &'a Untrusted,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    details: &'a [String],
+    details: &'a [Untrusted],
     #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<&'a str>,
+    hint: Option<&'a Untrusted>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     mistakes: Vec<super::validate::MistakeJson<'a>>,
 }
@@ -148,7 +148,7 @@ impl Output {
     }
 
     /// Says that not everything could be read, and what to do about it.
-    pub(super) fn incomplete(&self, what: &str, hint: Option<&str>) {
+    pub(super) fn incomplete(&self, what: &str, hint: Option<&Untrusted>) {
         let hint = hint.map_or_else(String::new, |hint| format!("; {hint}, to see the rest"));
         self.warn(&format!("{what} is incomplete{hint}"));
     }
@@ -179,12 +179,12 @@ impl Output {
             self.error_json(error, Vec::new());
             return;
         }
-        let mut text = format!("{} {}", self.messages.conflict.apply_to("error:"), printable(&error.message));
+        let mut text = format!("{} {}", self.messages.conflict.apply_to("error:"), error.message);
         for line in &error.details {
-            text.push_str(&format!("\n  {}", printable(line)));
+            text.push_str(&format!("\n  {}", line));
         }
         if let Some(hint) = &error.hint {
-            text.push_str(&format!("\n{} {}", self.messages.head.apply_to("hint:"), printable(hint)));
+            text.push_str(&format!("\n{} {}", self.messages.head.apply_to("hint:"), hint));
         }
         self.say(&text);
     }
@@ -206,7 +206,7 @@ impl Output {
             exit_code: error.kind.exit_code(),
             message: &error.message,
             details: &error.details,
-            hint: error.hint.as_deref(),
+            hint: error.hint.as_ref(),
             mistakes,
         };
         let _ = self.json(&FailureJson { format: FORMAT, error });

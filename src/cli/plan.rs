@@ -47,7 +47,7 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     let report = session.report();
     show(&report, options, output)?;
     if let Some(unknown) = session.prepared.plan.unknown.first() {
-        output.incomplete("the plan", unknown.hint.as_deref());
+        output.incomplete("the plan", unknown.hint.as_ref());
         return Err(Failure::Said(Kind::Incomplete));
     }
     if let Some(path) = options.out.as_ref().filter(|_| session.prepared.plan.conflicts.is_empty()) {

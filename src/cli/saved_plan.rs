@@ -91,7 +91,7 @@ impl SavedPlan {
             what: WHAT.to_owned(),
             node: session.node_name().to_owned(),
             file: document.name().to_owned(),
-            config_hash: config_hash.unwrap_or_default(),
+            config_hash: config_hash.unwrap_or_default().into_raw(),
             commit,
             made_at: time(now()),
             adopt: session.policy == Policy::Adopt,
@@ -171,9 +171,9 @@ impl SavedPlan {
     /// What the history shall tell of its apply.
     pub(super) fn occasion(&self) -> Occasion {
         Occasion {
-            node: Some(self.node.clone()),
-            file: Some(self.file.clone()),
-            config_hash: Some(self.config_hash.clone()),
+            node: Some(self.node.clone().into()),
+            file: Some(self.file.clone().into()),
+            config_hash: Some(self.config_hash.clone().into()),
             commit: self.commit.clone(),
             ..occasion::of_command(Command::Apply)
         }

@@ -16,6 +16,7 @@ use crate::{
     plan::{self, Plan, Policy, Problem, Saved, compare::Side},
     render::{Report, Source},
     state::{Host, Subject, Unknown},
+    text::Untrusted,
 };
 
 /// A configuration that was read and found valid.
@@ -40,7 +41,7 @@ pub(super) fn find() -> Result<PathBuf, Failure> {
 }
 
 fn invalid_input(error: &config::ReadError) -> Error {
-    Error { hint: error.hint(), ..Error::new(Kind::Invalid, error.to_string()) }
+    Error { hint: error.hint().map(Into::into), ..Error::new(Kind::Invalid, error.to_string()) }
 }
 
 fn standard_input() -> Result<Document, Failure> {
@@ -175,7 +176,10 @@ impl Session {
     /// The plan with everything that is told about it.
     pub(super) fn report(&self) -> Report {
         let locator = Locator::new(&self.loaded.document);
-        let last = self.last.as_ref().filter(|last| last.occasion.node.as_deref() == Some(self.node_name()));
+        let last = self
+            .last
+            .as_ref()
+            .filter(|last| last.occasion.node.as_ref().is_some_and(|node| *node == self.node_name()));
         let cluster = &self.loaded.cluster;
         let Prepared { desired, observed, plan, .. } = &self.prepared;
         let former = last.filter(|_| !plan.changes.is_empty()).and_then(|last| self.former(last));
@@ -202,7 +206,7 @@ impl Session {
     /// The configuration that was applied last, where it is another one and this version still takes it.
     fn former(&self, last: &LastApplied) -> Option<Loaded> {
         let kept = last.configuration.as_ref().filter(|kept| **kept != Kept::from(&self.loaded.document))?;
-        let document = kept.document(last.occasion.file.as_deref().unwrap_or_default());
+        let document = kept.document(last.occasion.file.as_ref().map_or("", Untrusted::as_raw));
         let cluster = config::load(&document).ok()?;
         Some(Loaded { document, cluster })
     }
@@ -224,7 +228,10 @@ impl Session {
         };
         let described = |problem: &Problem| format!("{}{}", problem.message, place(problem));
         if let [only] = problems {
-            return Error { hint: only.hint.clone(), ..Error::new(Kind::Invalid, described(only)) };
+            return Error {
+                hint: only.hint.clone().map(Into::into),
+                ..Error::new(Kind::Invalid, described(only))
+            };
         }
         let count = crate::text::count(problems.len(), "problem");
         let mut details: Vec<String> = problems.iter().take(TOLD).map(described).collect();
@@ -234,7 +241,7 @@ impl Session {
         let name = self.node_name();
         let message = format!("the configuration does not fit node {name} as it is: {count}");
         let hint = problems.iter().find_map(|problem| problem.hint.clone());
-        Error { hint, ..Error::new(Kind::Invalid, message).with_details(details) }
+        Error { hint: hint.map(Into::into), ..Error::new(Kind::Invalid, message).with_details(details) }
     }
 }
 

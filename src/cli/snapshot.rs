@@ -26,7 +26,7 @@ pub(super) fn run(output: &Output) -> Verdict {
     match hint {
         None => Ok(0),
         Some(hint) => {
-            output.incomplete("the snapshot", hint.as_deref());
+            output.incomplete("the snapshot", hint.as_ref());
             Err(Failure::Said(Kind::Incomplete))
         }
     }

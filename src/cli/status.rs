@@ -20,7 +20,7 @@ use crate::{
     plan::{self, Policy, Reason, Scope, Totals},
     render::{self, Report},
     state::{NatTable, Route, State, Subject, Unknown},
-    text::{count, printable},
+    text::{Untrusted, count, printable},
 };
 
 /// What is known of hostgw on this node. What could not be read is null, and told under `unknown`.
@@ -61,7 +61,7 @@ pub(super) fn run(options: &StatusOptions, output: &Output) -> Verdict {
         output.result(&text(&status, output))?;
     }
     let Some(unknown) = status.unknown.first() else { return Ok(0) };
-    output.incomplete("the status", unknown.hint.as_deref());
+    output.incomplete("the status", unknown.hint.as_ref());
     Err(Failure::Said(Kind::Incomplete))
 }
 
@@ -91,7 +91,7 @@ struct Unconfirmed {
     until: String,
     /// What kept it from being rolled back whole.
     #[serde(skip_serializing_if = "Option::is_none")]
-    failure: Option<String>,
+    failure: Option<Untrusted>,
 }
 
 impl Wait {
@@ -240,7 +240,7 @@ fn text(status: &Status, output: &Output) -> String {
         None => {}
     }
     for unknown in unknown {
-        let _ = writeln!(text, "? {}: unknown, {}", unknown.what, printable(&unknown.why));
+        let _ = writeln!(text, "? {}: unknown, {}", unknown.what, unknown.why);
     }
     text
 }

@@ -216,8 +216,8 @@ pub(super) fn what_is_left(apply::Incomplete { why, left, .. }: &apply::Incomple
     let mut details = vec![why.message.clone()];
     details.extend(why.details.iter().cloned());
     if !left.is_empty() {
-        details.push("what is left to do, in this order:".to_owned());
-        details.extend(left.iter().flat_map(render::commands).map(|command| format!("  {command}")));
+        details.push("what is left to do, in this order:".into());
+        details.extend(left.iter().flat_map(render::commands).map(|command| format!("  {command}").into()));
     }
     let error = Error::new(Kind::RollbackIncomplete, "the rollback could not be finished");
     let hint = if left.is_empty() {

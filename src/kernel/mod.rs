@@ -221,12 +221,12 @@ fn open_route_socket() -> Result<Socket, Error> {
 
 fn unreadable(what: &str, error: &KernelError) -> Error {
     let hint = error.torn_hint().map(ToOwned::to_owned);
-    Error { hint, ..Error::unexpected(format!("cannot read {what}: {error}")) }
+    Error { hint: hint.map(Into::into), ..Error::unexpected(format!("cannot read {what}: {error}")) }
 }
 
 fn unreadable_nat(error: &nat::Error) -> Error {
     let hint = error.hint().map(ToOwned::to_owned);
-    Error { hint, ..Error::unexpected(format!("cannot read NAT: {error}")) }
+    Error { hint: hint.map(Into::into), ..Error::unexpected(format!("cannot read NAT: {error}")) }
 }
 
 /// The boot and the network namespace of the calling thread.

@@ -61,9 +61,9 @@ fn read(keys: impl IntoIterator<Item = SysctlKey>) -> Found {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => found.unknown.push(Unknown {
-                why: format!("it cannot be read: {error}"),
+                why: format!("it cannot be read: {error}").into(),
                 what: Subject::Sysctl { key },
-                hint: Some("run as root; what root cannot read either, hostgw cannot manage".to_owned()),
+                hint: Some("run as root; what root cannot read either, hostgw cannot manage".into()),
             }),
         }
     }

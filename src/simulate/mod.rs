@@ -348,7 +348,7 @@ fn apply_node(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Totals,
         return Ok(totals);
     }
     let _lock = dir.lock(std::time::Duration::ZERO, "simulate")?;
-    let occasion = Occasion { node: Some(name.clone()), ..Occasion::new(Command::Apply, 0) };
+    let occasion = Occasion { node: Some(name.clone().into()), ..Occasion::new(Command::Apply, 0) };
     apply::run(&mut node, dir, &prepared.request(&occasion), &Interrupt::new())
         .map_err(|failure| failed(name, failure))?;
     Ok(totals)
@@ -360,5 +360,5 @@ fn failed(name: &str, failure: Failure) -> Error {
         Failure::Incomplete(incomplete) => incomplete.why,
     };
     // What became of a namespace that is thrown away is no exit code of its own.
-    Error { kind: Kind::Unexpected, message: format!("node {name}: {}", error.message), ..error }
+    Error { kind: Kind::Unexpected, message: format!("node {name}: {}", error.message).into(), ..error }
 }

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::Family;
+use crate::{model::Family, text::Untrusted};
 
 pub use host::{Address, Host, Link};
 pub use nat::{
@@ -61,10 +61,10 @@ pub struct Unknown {
     /// Which part.
     pub what: Subject,
     /// Why, as a sentence fragment ("reading nf_tables needs CAP_NET_ADMIN").
-    pub why: String,
+    pub why: Untrusted,
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub hint: Option<String>,
+    pub hint: Option<Untrusted>,
 }
 
 /// A part of the state that can be unknown on its own.

@@ -29,6 +29,12 @@ impl Untrusted {
         self.0
     }
 
+    /// The first `length` characters.
+    #[must_use]
+    pub fn start(&self, length: usize) -> Self {
+        Self(self.0.chars().take(length).collect())
+    }
+
     /// Whether it is the empty string.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -68,6 +74,12 @@ impl PartialEq<str> for Untrusted {
 
 impl PartialEq<&str> for Untrusted {
     fn eq(&self, other: &&str) -> bool {
+        self.0 == *other
+    }
+}
+
+impl PartialEq<String> for Untrusted {
+    fn eq(&self, other: &String) -> bool {
         self.0 == *other
     }
 }

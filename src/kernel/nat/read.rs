@@ -72,8 +72,8 @@ fn unreadable(errno: Errno) -> Option<Reason> {
 fn unknown(families: &[Family], Reason(why, hint): Reason) -> Vec<Unknown> {
     let unknown = |family: &Family| Unknown {
         what: Subject::Nat { family: *family },
-        why: why.to_owned(),
-        hint: Some(hint.to_owned()),
+        why: why.into(),
+        hint: Some(hint.into()),
     };
     families.iter().map(unknown).collect()
 }
@@ -309,7 +309,10 @@ mod tests {
             let unknown = unknown(&[Family::V6], reason);
             assert_eq!(unknown[0].what, Subject::Nat { family: Family::V6 });
             assert_eq!(unknown[0].why, "this kernel has no nf_tables");
-            assert_eq!(unknown[0].hint.as_deref(), Some("modprobe nf_tables"));
+            assert_eq!(
+                unknown[0].hint.as_ref().map(crate::text::Untrusted::as_raw),
+                Some("modprobe nf_tables")
+            );
         }
         assert!(unreadable(Errno::NOMEM).is_none());
     }
