@@ -1,8 +1,12 @@
 //! Text of others.
 
-use std::{borrow::Borrow, fmt, path::Path};
+use std::{
+    borrow::{Borrow, Cow},
+    fmt,
+    path::Path,
+};
 
-use schemars::JsonSchema;
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use super::printable;
@@ -12,7 +16,7 @@ use super::printable;
 /// It can only be printed escaped: [`fmt::Display`] writes it as [`printable`] does, so that it cannot drive a
 /// terminal, begin a line of its own, or show something else than it holds. JSON carries it as it is, as
 /// [`to_json`](super::to_json) writes it. [`Self::as_raw`] is for comparing and for the kernel, never for people.
-#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Untrusted(String);
 
@@ -51,6 +55,21 @@ impl fmt::Display for Untrusted {
 impl fmt::Debug for Untrusted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "\"{}\"", printable(&self.0.replace('\\', "\\\\").replace('"', "\\\"")))
+    }
+}
+
+/// A string, to whoever reads the JSON.
+impl JsonSchema for Untrusted {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        String::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        String::json_schema(generator)
     }
 }
 
