@@ -14,6 +14,7 @@ impl Namespace {
     /// All routes, the whole rule set and every sysctl of the namespace, as `ip`, `nft`, `iptables` and the
     /// kernel's own files show them.
     pub fn witness(&self) -> String {
+        self.await_duplicate_detection();
         let seen = self.sh("exec 2>/dev/null
              echo '# ip -d route'; ip -d route show table all
              echo '# ip -6 -d route'; ip -6 -d route show table all
@@ -38,6 +39,16 @@ impl Namespace {
             let diff = similar::TextDiff::from_lines(before, &now).unified_diff().to_string();
             panic!("not as it was before, after {after_what}:\n{diff}");
         }
+    }
+
+    /// Waits until the kernel has made sure that no IPv6 address is a duplicate: until then it adds routes by
+    /// itself. Without a carrier it never does, and is not waited for.
+    fn await_duplicate_detection(&self) {
+        self.wait_until("no IPv6 address is tentative", || {
+            let tentative = self.run(["ip", "-6", "-o", "address", "show", "tentative"]);
+            let mut links = tentative.lines().filter_map(|line| line.split_whitespace().nth(1));
+            links.all(|link| !self.run(["ip", "-o", "link", "show", "dev", link]).contains("LOWER_UP"))
+        });
     }
 
     /// Waits until every IPv6 address is in force: the kernel adds its local route some time after it.
