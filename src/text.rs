@@ -8,7 +8,7 @@ pub use escape::{for_terminal, printable, push_printable};
 pub use json::to_json;
 pub use untrusted::{Untrusted, path};
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 /// The candidate that is most like `word`, if one is like it at all: at most a third of its letters differ.
 #[must_use]
@@ -61,6 +61,28 @@ pub fn list<T: std::fmt::Display>(items: &[T], limit: usize) -> String {
     }
 }
 
+/// `text` with spaces after it up to `width` columns of a terminal; escape sequences take none.
+///
+/// The one way to pad to a width that is not in the source: a `width$` in a format string panics above 65,535.
+#[must_use]
+pub fn padded(text: &str, width: usize) -> String {
+    let missing = width.saturating_sub(console::measure_text_width(text));
+    let mut padded = String::with_capacity(text.len() + missing);
+    padded.push_str(text);
+    padded.extend(std::iter::repeat_n(' ', missing));
+    padded
+}
+
+/// A value from a file in a sentence: no longer than a reader needs to find it.
+#[must_use]
+pub fn shortened(text: &str) -> Cow<'_, str> {
+    const LONGEST: usize = 60;
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]).into(),
+        None => text.into(),
+    }
+}
+
 /// A span of time, written as a whole number with its unit: `500ms`, `30s`, `2m`, `1h`.
 ///
 /// # Errors
@@ -91,6 +113,15 @@ mod tests {
         assert_eq!(nearest("eht0", links), Some("eth0"));
         assert_eq!(nearest("wlan0", links), None);
         assert_eq!(nearest("DOCKER0", links), Some("docker0"));
+    }
+
+    #[test]
+    fn any_width_can_be_padded_to() {
+        assert_eq!(padded("a", 3), "a  ");
+        assert_eq!(padded("abc", 2), "abc");
+        assert_eq!(padded("日本", 5), "日本 ");
+        assert_eq!(padded("\u{1b}[31ma\u{1b}[0m", 2), "\u{1b}[31ma\u{1b}[0m ");
+        assert_eq!(padded("", 70_000).len(), 70_000);
     }
 
     #[test]

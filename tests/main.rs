@@ -15,4 +15,5 @@ mod powershell;
 mod properties;
 mod schemas;
 mod sequences;
+mod source_rules;
 mod support;

@@ -304,8 +304,8 @@ pub(super) struct ValidateOptions {
     /// The files to check; `-` is standard input. Default: as for plan.
     #[arg(value_name = "FILE", action = ArgAction::Append)]
     pub files: Vec<PathBuf>,
-    /// A file to check, as the other verbs have it.
-    #[arg(short, long = "file", value_name = "FILE", action = ArgAction::Append)]
+    /// A file to check, named as for the other commands; may be repeated.
+    #[arg(short = 'f', long = "file", value_name = "FILE", action = ArgAction::Append)]
     pub more: Vec<PathBuf>,
     /// Print the mistakes as JSON.
     #[arg(long)]
@@ -369,5 +369,26 @@ mod tests {
     #[test]
     fn the_command_line_is_well_formed() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn short_flags_mean_the_same_everywhere() {
+        // clap makes one of a field's name: each is listed here, so that none comes to be by a rename.
+        let known = [('f', "file"), ('y', "yes"), ('h', "help"), ('V', "version")];
+        let mut command = Arguments::command();
+        command.build();
+        for verb in command.get_subcommands() {
+            for argument in verb.get_arguments() {
+                let Some(short) = argument.get_short() else { continue };
+                let long = argument.get_long().unwrap_or_default();
+                assert!(known.contains(&(short, long)), "{}: -{short} is --{long}", verb.get_name());
+            }
+            let takes_file = verb.get_arguments().any(|argument| argument.get_long() == Some("file"));
+            assert!(
+                !takes_file || verb.get_arguments().any(|argument| argument.get_short() == Some('f')),
+                "{} takes --file and not -f",
+                verb.get_name()
+            );
+        }
     }
 }

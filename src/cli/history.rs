@@ -7,7 +7,7 @@ use super::{Failure, output::Output, session::state_dir, transaction::time};
 use crate::{
     apply::{Command, Commit, Entry, Occasion, Record},
     plan::Totals,
-    text::Untrusted,
+    text::{Untrusted, padded},
 };
 
 /// Version of the JSON form.
@@ -101,9 +101,8 @@ fn table(transactions: &[Transaction]) -> String {
         .collect();
     let line = |row: &[String; 9]| {
         let cells = row.iter().zip(&widths);
-        let padded =
-            cells.map(|(cell, width)| format!("{cell}{}", " ".repeat(width - measure_text_width(cell))));
-        padded.collect::<Vec<_>>().join("  ").trim_end().to_owned() + "\n"
+        cells.map(|(cell, width)| padded(cell, *width)).collect::<Vec<_>>().join("  ").trim_end().to_owned()
+            + "\n"
     };
     rows.iter().map(line).collect()
 }

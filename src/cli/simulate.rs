@@ -10,6 +10,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
+use console::measure_text_width;
 use serde::Serialize;
 
 use super::{
@@ -27,7 +28,7 @@ use crate::{
     render::Palette,
     simulate::{Connection, ConnectionKind, NodeResult, Progress, Promise, Simulation, sample},
     state::SysctlKey,
-    text::{count, printable},
+    text::{count, padded, printable},
 };
 
 /// So many nodes are built when nothing is said about it: every pair of them is probed.
@@ -285,9 +286,15 @@ fn text(
     text
 }
 
+/// How wide the column of these names is. One very long name does not widen it for all the others.
+fn column<'a>(names: impl Iterator<Item = &'a str>) -> usize {
+    const WIDEST: usize = 64;
+    names.map(|name| measure_text_width(&printable(name)).min(WIDEST)).max().unwrap_or(0)
+}
+
 fn applied(text: &mut String, nodes: &[NodeResult], palette: &Palette) {
     let _ = writeln!(text, "{}", palette.head.apply_to("Applied"));
-    let width = nodes.iter().map(|node| node.name.chars().count()).max().unwrap_or(0);
+    let width = column(nodes.iter().map(|node| node.name.as_str()));
     for node in nodes {
         let totals = node.totals;
         let played = match node.os {
@@ -296,8 +303,8 @@ fn applied(text: &mut String, nodes: &[NodeResult], palette: &Palette) {
         };
         let _ = writeln!(
             text,
-            "  {:<width$}  {} added, {} changed, {} removed{}",
-            printable(&node.name),
+            "  {}  {} added, {} changed, {} removed{}",
+            padded(&printable(&node.name), width),
             totals.add,
             totals.change,
             totals.remove,
@@ -330,10 +337,10 @@ fn matrices(text: &mut String, simulation: &Simulation, connections: &[Connectio
             "{family}, in each cell: from the pod and from the node of the row, to the pod of the column"
         );
         let _ = writeln!(text, "{}", palette.head.apply_to(head));
-        let width = names.iter().map(|name| name.chars().count()).max().unwrap_or(0);
+        let width = column(names.iter().copied());
         header(text, &names, width);
         for (number, from) in (1..).zip(&names) {
-            let _ = write!(text, "  {number:>2} {:<width$} ", printable(from));
+            let _ = write!(text, "  {number:>2} {} ", padded(&printable(from), width));
             let cell = |to, node| {
                 cells.get(&(*from, to, node)).map_or_else(|| "·".to_owned(), |works| mark(*works, palette))
             };
@@ -348,7 +355,7 @@ fn matrices(text: &mut String, simulation: &Simulation, connections: &[Connectio
 
 /// Column heads: the number of the node's row, two characters wide.
 fn header(text: &mut String, names: &[&str], width: usize) {
-    let _ = write!(text, "     {:<width$} ", "");
+    let _ = write!(text, "     {} ", padded("", width));
     for number in 1..=names.len() {
         let _ = write!(text, " {number:>2}");
     }

@@ -9,7 +9,10 @@ use super::{
     source::{Position, Source},
     tree::{Node, Span, SyntaxError, Value},
 };
-use crate::{model::ConfigPath, text};
+use crate::{
+    model::ConfigPath,
+    text::{self, padded},
+};
 
 /// A mistake before it is known where in the text it stands.
 #[derive(Debug)]
@@ -256,7 +259,7 @@ struct Gutter<'a> {
 
 impl Gutter<'_> {
     fn sign(&self, sign: &str) -> String {
-        format!("{:width$}{}", "", self.paint.gutter.apply_to(sign), width = self.width)
+        format!("{}{}", padded("", self.width), self.paint.gutter.apply_to(sign))
     }
 
     fn bare(&self, out: &mut impl fmt::Write) -> fmt::Result {
@@ -264,7 +267,8 @@ impl Gutter<'_> {
     }
 
     fn line(&self, out: &mut impl fmt::Write, number: usize, text: &str) -> fmt::Result {
-        let number = format!("{number:>width$} |", width = self.width);
+        let number = number.to_string();
+        let number = format!("{}{number} |", padded("", self.width.saturating_sub(number.len())));
         let space = if text.is_empty() { "" } else { " " };
         writeln!(out, "{}{space}{text}", self.paint.gutter.apply_to(number))
     }

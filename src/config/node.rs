@@ -10,8 +10,11 @@ use super::{
     raw::{Address, OneOrMany, RawNode},
     validate::{Context, Validator, item_path, map},
 };
-use crate::model::{
-    ConfigPath, Family, InterfaceName, InvalidPodCidr, NextHop, Node, OperatingSystem, PerFamily, PodCidr,
+use crate::{
+    model::{
+        ConfigPath, Family, InterfaceName, InvalidPodCidr, NextHop, Node, OperatingSystem, PerFamily, PodCidr,
+    },
+    text::shortened,
 };
 
 /// A value, and its index when it stands in a list.
@@ -97,6 +100,9 @@ impl Validator<'_> {
     fn node_name(&mut self, name: String, draft: &Draft) -> Option<String> {
         let fault = match name.chars().find(|c| c.is_whitespace() || c.is_control()) {
             _ if name.is_empty() => "a node name is empty".to_owned(),
+            _ if name.len() > Node::LONGEST_NAME => {
+                format!("the node name {:?} is longer than {} bytes", shortened(&name), Node::LONGEST_NAME)
+            }
             Some(c) => format!("{name:?} is not a node name: {c:?} is not allowed in it"),
             None => return Some(name),
         };

@@ -71,8 +71,8 @@ pub(super) struct RawConfig {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "Node")]
 pub(super) struct RawNode {
-    /// The node's name, as `kubectl get nodes` shows it. No two nodes share one.
-    #[schemars(required, length(min = 1), example = "linux-1")]
+    /// The node's name, as `kubectl get nodes` shows it: at most 253 bytes. No two nodes share one.
+    #[schemars(required, length(min = 1, max = 253), example = "linux-1")]
     pub name: Option<Text>,
 
     /// The node's operating system. The pod gateway depends on it: the first address of the pod CIDR on

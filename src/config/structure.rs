@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     model::{ConfigPath, Segment},
-    text::distance,
+    text::{distance, shortened},
 };
 
 /// What the walk found out.
@@ -402,15 +402,6 @@ fn hint_for_text(text: &str, shape: &Shape) -> Option<String> {
     }
     let is_number = text.parse::<i64>().is_ok();
     (is_number && range_of(shape).is_some()).then(|| "write it without quotes".to_owned())
-}
-
-/// A value of the file in a sentence: no longer than a reader needs to find it.
-fn shortened(text: &str) -> String {
-    const LONGEST: usize = 60;
-    match text.char_indices().nth(LONGEST) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
 }
 
 /// The candidate that `word` is most likely a misspelling of.

@@ -2,8 +2,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -55,7 +56,7 @@ fn collect(directory: &Path, keys: &mut Vec<SysctlKey>) {
 fn read(keys: impl IntoIterator<Item = SysctlKey>) -> Found {
     let mut found = Found::default();
     for key in keys {
-        match fs::read_to_string(file(&key)) {
+        match read_value(&key) {
             Ok(value) => {
                 found.values.insert(key, normalise_value(&value));
             }
@@ -68,6 +69,29 @@ fn read(keys: impl IntoIterator<Item = SysctlKey>) -> Found {
         }
     }
     found
+}
+
+/// Reads a value in one system call: some sysctls, such as lists of ports, give what fits in the first read and
+/// nothing after it.
+fn read_value(key: &SysctlKey) -> io::Result<String> {
+    /// Enough for all but lists.
+    const FIRST: usize = 4096;
+    /// The kernel refuses to fill more (`KMALLOC_MAX_SIZE`, include/linux/slab.h).
+    const LAST: usize = 2 << 20;
+    let file = File::open(file(key))?;
+    let mut buffer = vec![0; FIRST];
+    loop {
+        let length = file.read_at(&mut buffer, 0)?;
+        if length < buffer.len() {
+            buffer.truncate(length);
+            return String::from_utf8(buffer)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
+        }
+        if buffer.len() >= LAST {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {LAST} bytes")));
+        }
+        buffer.resize(buffer.len() * 8, 0);
+    }
 }
 
 /// The interfaces that have a directory in `net/FAMILY/conf`, `all` and `default` among them.

@@ -5,6 +5,9 @@ use std::fmt;
 /// The longest name of a Linux interface in bytes: `IFNAMSIZ` is 16 with the final NUL (linux/if.h).
 const LINUX_NAME_MAX: usize = 15;
 
+/// The longest alias of a Windows interface in characters: `NDIS_IF_MAX_STRING_SIZE` is 256 (ifdef.h).
+const WINDOWS_ALIAS_MAX: usize = 256;
+
 /// The name of a network interface, checked against the rules of the node's operating system.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceName(String);
@@ -16,6 +19,8 @@ pub enum InvalidInterfaceName {
     Empty,
     /// More than 15 bytes on Linux.
     TooLong,
+    /// More than 256 characters on Windows.
+    AliasTooLong,
     /// `.` and `..` are directories in /proc/sys.
     Dots,
     /// `/`, `:`, white space or a control character.
@@ -27,6 +32,7 @@ impl fmt::Display for InvalidInterfaceName {
         match self {
             Self::Empty => f.write_str("it is empty"),
             Self::TooLong => write!(f, "Linux allows at most {LINUX_NAME_MAX} bytes"),
+            Self::AliasTooLong => write!(f, "Windows allows at most {WINDOWS_ALIAS_MAX} characters"),
             Self::Dots => f.write_str("\".\" and \"..\" are reserved"),
             Self::Character(c) => write!(f, "{c:?} is not allowed in it"),
         }
@@ -58,13 +64,16 @@ impl InterfaceName {
     /// A Windows interface alias, such as `vEthernet (Ethernet)`.
     ///
     /// # Errors
-    /// An alias that is empty or holds a control character is refused.
+    /// An alias that is empty, too long or holds a control character is refused.
     pub fn windows(alias: &str) -> Result<Self, InvalidInterfaceName> {
         if alias.trim().is_empty() {
             return Err(InvalidInterfaceName::Empty);
         }
         if let Some(c) = alias.chars().find(|c| c.is_control()) {
             return Err(InvalidInterfaceName::Character(c));
+        }
+        if alias.chars().count() > WINDOWS_ALIAS_MAX {
+            return Err(InvalidInterfaceName::AliasTooLong);
         }
         Ok(Self(alias.to_owned()))
     }

@@ -68,7 +68,7 @@ impl Cluster {
 /// A machine of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// Unique in the file, never empty.
+    /// Unique in the file, never empty, at most [`Self::LONGEST_NAME`] bytes.
     pub name: String,
     /// `os`.
     pub os: OperatingSystem,
@@ -85,6 +85,9 @@ pub struct Node {
 }
 
 impl Node {
+    /// The longest name of a node in bytes, as Kubernetes has it: a DNS subdomain (RFC 1123).
+    pub const LONGEST_NAME: usize = 253;
+
     /// The pod gateway in `family`: the override, else computed from the pod CIDR.
     ///
     /// `None` when the node has no pod CIDR of that family.

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     plan::Action,
     state::{Route, Unknown, WindowsRoute},
-    text::printable,
+    text::{padded, printable},
 };
 
 /// Reasons start in one column where the objects are no wider than this.
@@ -136,31 +136,33 @@ impl Section {
                 return text;
             }
             let width = measure_text_width(&text);
-            let gap = column.saturating_sub(width) + 2;
+            let column = column.max(width) + 2;
             let side = format!("# {}", line.side);
-            let fits = width + gap + measure_text_width(&side) <= palette.width;
+            let fits = column + measure_text_width(&side) <= palette.width;
             let side = palette.dim.apply_to(side);
-            if fits { format!("{text}{:gap$}{side}", "") } else { format!("{text}\n    {side}") }
+            if fits { format!("{}{side}", padded(&text, column)) } else { format!("{text}\n    {side}") }
         };
         texts.into_iter().zip(&self.lines).map(aligned).collect()
     }
 }
 
-/// Lines whose cells are parted by tabs, one below the other; a column that is empty everywhere is none.
+/// Lines whose cells are parted by tabs, one below the other; a column that is empty everywhere is none. One very
+/// wide cell does not widen its column for all the others.
 pub(super) fn in_columns<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
     let rows: Vec<Vec<&str>> = lines.map(|line| line.split('\t').collect()).collect();
     let mut widths: Vec<usize> = Vec::new();
     for row in rows.iter().filter(|row| row.len() > 1) {
         widths.resize(widths.len().max(row.len()), 0);
-        row.iter().zip(&mut widths).for_each(|(cell, width)| *width = measure_text_width(cell).max(*width));
+        row.iter()
+            .zip(&mut widths)
+            .for_each(|(cell, width)| *width = measure_text_width(cell).min(WIDEST_ALIGNED).max(*width));
     }
     let line = |row: Vec<&str>| {
         if let [only] = row[..] {
             return only.to_owned();
         }
         let cells = row.iter().zip(&widths).filter(|(_, width)| **width > 0);
-        let padded = cells.map(|(cell, width)| format!("{cell}{:1$}", "", width - measure_text_width(cell)));
-        padded.collect::<Vec<_>>().join(" ").trim_end().to_owned()
+        cells.map(|(cell, width)| padded(cell, *width)).collect::<Vec<_>>().join(" ").trim_end().to_owned()
     };
     rows.into_iter().map(line).collect()
 }

@@ -18,9 +18,11 @@ mod faults;
 mod foreign;
 mod full_disk;
 mod history;
+mod inputs;
 mod interrupted;
 mod json;
 mod kills;
+mod lengths;
 #[cfg(feature = "fault-injection")]
 mod midway;
 mod packets;

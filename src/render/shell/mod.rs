@@ -14,7 +14,7 @@ use crate::{
     model::{Cluster, Family},
     plan::{Desired, in_order_of_writing},
     state::{NatTable, Route},
-    text::printable,
+    text::{padded, printable},
 };
 
 pub use persist::{Persist, persisted};
@@ -96,7 +96,7 @@ fn routes(cluster: &Cluster, desired: &Desired) -> String {
         })
         .collect();
     let width = lines.iter().map(|(route, _)| route.len()).max().unwrap_or(0);
-    lines.iter().map(|(route, purpose)| format!("{route:width$}  # {purpose}\n")).collect()
+    lines.iter().map(|(route, purpose)| format!("{}  # {purpose}\n", padded(route, width))).collect()
 }
 
 /// On-link routes first: the others rest on them.
