@@ -42,6 +42,7 @@
 //! | [`cli`] | one file a verb; the only place that prints, asks, or picks an exit code |
 //! | [`error`] | what failed, on which object, why, what to do next; the exit code per kind |
 //! | [`config`] | file -> raw serde types -> validated model; all mistakes at once, with their places |
+//! | [`input`] | reads what users name: stored files, pipes and standard input, at most 64 MiB |
 //! | [`model`] | the cluster, its nodes, pod CIDRs: valid by construction |
 //! | [`state`] | the state of a node; prints as `ip`, `nft` and `sysctl` do |
 //! | [`plan`] | desired state, diff, checks against the node, reasons, the comparison of two files: pure |
@@ -76,6 +77,7 @@ pub mod config;
 pub mod error;
 mod fault;
 mod hex;
+pub mod input;
 pub mod kernel;
 pub mod model;
 pub mod plan;

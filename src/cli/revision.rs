@@ -10,6 +10,7 @@ use super::git::{self, GitError};
 use crate::{
     config::{Document, Format},
     error::{Error, Kind},
+    input,
 };
 
 /// What of a repository is compared.
@@ -41,7 +42,6 @@ impl Range {
 pub(super) struct Tracked {
     /// As it was named.
     name: String,
-    format: Format,
     /// A folder that is there.
     folder: PathBuf,
     /// The way from there.
@@ -58,18 +58,12 @@ pub(super) struct Revision {
 impl Tracked {
     /// The file that `path` names; through a link, the one behind it.
     pub(super) fn new(path: &Path) -> Result<Self, Error> {
-        let format = Format::of_path(path).ok_or_else(|| {
-            let name = path.display();
-            let message =
-                format!("cannot tell the format of {name}: its name ends in none of .yaml, .yml, .toml");
-            Error::new(Kind::Invalid, message)
-        })?;
         let whole = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let folder =
             whole.ancestors().skip(1).find(|folder| is_folder(folder)).unwrap_or_else(|| Path::new(""));
         let relative = whole.strip_prefix(folder).unwrap_or(&whole).to_owned();
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        Ok(Self { name: path.display().to_string(), format, folder: folder.to_owned(), relative })
+        Ok(Self { name: path.display().to_string(), folder: folder.to_owned(), relative })
     }
 
     /// The revision called `name`.
@@ -110,12 +104,19 @@ impl Tracked {
         path.push(&self.relative);
         let Some(id) = self.verify(&path)? else { return Ok(None) };
         let name = format!("{}:{}", revision.name, self.name);
+        let size = git::run(&self.folder, |git| git.args(["cat-file", "-s", &id])).map_err(failed)?;
+        let size = String::from_utf8_lossy(&size).trim().parse::<u64>();
+        if size.is_ok_and(|size| size > input::LIMIT) {
+            let message = format!("{name} is too large: hostgw reads at most {} MiB", input::LIMIT >> 20);
+            return Err(Error::new(Kind::Invalid, message));
+        }
         let bytes = git::run(&self.folder, |git| git.args(["cat-file", "blob", &id])).map_err(failed)?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to() + 1;
             Error::new(Kind::Invalid, format!("{name} is not UTF-8 text: byte {at} is wrong"))
         })?;
-        Ok(Some(Document::new(name, text, self.format)))
+        let format = Format::of(&self.relative, &text);
+        Ok(Some(Document::new(name, text, format)))
     }
 
     /// That the file is not in a revision.

@@ -1,16 +1,13 @@
 //! From the command line's target to a plan for this node.
 
-use std::{
-    fs,
-    io::{self, Read},
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use super::{Failure, arguments::Target};
 use crate::{
     apply::{self, LastApplied, Observe, Prepared, Snapshot, StateDir},
     config::{self, Document, Kept, Positions},
     error::{Error, Kind},
+    input,
     kernel::{self, LiveNode},
     model::{Cluster, ConfigPath},
     plan::{self, Plan, Policy, Problem, Saved, compare::Side},
@@ -27,12 +24,12 @@ pub(super) struct Loaded {
 
 /// Reads the document that `file` names, `-` for standard input, or the one in the working directory.
 pub(super) fn document(file: Option<&Path>) -> Result<Document, Failure> {
-    let file = match file {
-        Some(file) if file.as_os_str() == "-" => return standard_input(),
-        Some(file) => file.to_owned(),
-        None => find()?,
+    let document = match file {
+        Some(file) if file.as_os_str() == "-" => Document::read_standard_input(),
+        Some(file) => Document::read(file),
+        None => Document::read(&find()?),
     };
-    Ok(Document::read(&file).map_err(|error| invalid_input(&error))?)
+    Ok(document.map_err(|error| invalid_input(&error))?)
 }
 
 /// The configuration in the working directory.
@@ -44,26 +41,20 @@ fn invalid_input(error: &config::ReadError) -> Error {
     Error { hint: error.hint().map(Into::into), ..Error::new(Kind::Invalid, error.to_string()) }
 }
 
-fn standard_input() -> Result<Document, Failure> {
-    let mut text = String::new();
-    io::stdin()
-        .lock()
-        .read_to_string(&mut text)
-        .map_err(|error| Error::new(Kind::Invalid, format!("cannot read standard input: {error}")))?;
-    Ok(Document::from_stdin(text))
-}
-
 /// The name and the text of a file that is no configuration; `-` is standard input.
 pub(super) fn text_of(file: &Path) -> Result<(String, String), Error> {
     let (name, bytes) = if file.as_os_str() == "-" {
-        let mut bytes = Vec::new();
-        ("standard input".to_owned(), io::stdin().lock().read_to_end(&mut bytes).map(|_| bytes))
+        ("standard input".to_owned(), input::read_standard_input())
     } else {
-        (file.display().to_string(), fs::read(file))
+        (file.display().to_string(), input::read(file))
     };
-    let wrong = |why: String| Error::new(Kind::Invalid, format!("cannot read {name}: {why}"));
-    let text = decoded(bytes.map_err(|error| wrong(error.to_string()))?);
-    let text = text.map_err(|why| wrong(why).with_hint("save it as UTF-8"))?;
+    let bytes = bytes.map_err(|error| Error {
+        hint: error.hint().map(Into::into),
+        ..Error::new(Kind::Invalid, error.to_string())
+    })?;
+    let text = decoded(bytes).map_err(|why| {
+        Error::new(Kind::Invalid, format!("cannot read {name}: {why}")).with_hint("save it as UTF-8")
+    })?;
     Ok((name, text))
 }
 

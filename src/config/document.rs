@@ -1,7 +1,7 @@
 //! Where a configuration comes from, and in which format it is written.
 
 use std::{
-    fmt, fs, io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,6 +13,10 @@ use super::{
     toml,
     tree::{Parsed, Positions, SyntaxError},
     yaml,
+};
+use crate::{
+    input::{self, InputError},
+    text,
 };
 
 /// The names that are looked for in a directory, in this order.
@@ -33,10 +37,17 @@ impl Format {
     #[must_use]
     pub fn of_path(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()? {
-            "yaml" | "yml" => Some(Self::Yaml),
+            // Every JSON text is YAML.
+            "yaml" | "yml" | "json" => Some(Self::Yaml),
             "toml" => Some(Self::Toml),
             _ => None,
         }
+    }
+
+    /// The format of the file `path` that holds `text`: by its name, else by the text.
+    #[must_use]
+    pub fn of(path: &Path, text: &str) -> Self {
+        Self::of_path(path).unwrap_or_else(|| Self::of_text(text))
     }
 
     /// The format of a text that has no name.
@@ -46,7 +57,10 @@ impl Format {
     /// language, and a mistake further down does not change the answer.
     #[must_use]
     pub fn of_text(text: &str) -> Self {
-        let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let mut lines = without_mark(text)
+            .lines()
+            .map(str::trim)
+            .filter(|line| !line.is_empty() && !line.starts_with('#'));
         let Some(line) = lines.next() else { return Self::Yaml };
         let is_key = |c: char| c.is_alphanumeric() || matches!(c, '_' | '-' | '.' | '"' | '\'' | ' ' | '\t');
         let is_assignment = line.split_once('=').is_some_and(|(key, _)| key.chars().all(is_key));
@@ -96,26 +110,30 @@ impl Document {
         Self { name: name.into(), path: None, whole: text.into(), format }
     }
 
-    /// Reads a file whose name ends in `.yaml`, `.yml` or `.toml`.
+    /// Reads a file; the format is the one of its name ([`Format::of_path`]), else that of its text
+    /// ([`Format::of_text`]).
     ///
     /// # Errors
-    /// Another ending, a file that cannot be read, or one that is not text.
+    /// See [`input::read`]; or it is not text.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
-        let failed = |why| ReadError { path: path.to_owned(), why };
-        if path.is_dir() {
-            return Err(failed(Why::Directory));
-        }
-        let format = Format::of_path(path).ok_or_else(|| failed(Why::Extension))?;
-        let bytes = fs::read(path).map_err(|error| failed(Why::Io(error)))?;
-        let text = String::from_utf8(bytes)
-            .map_err(|error| failed(Why::NotUtf8 { offset: error.utf8_error().valid_up_to() }))?;
+        let name = text::path(path).to_string();
+        let text = decode(&name, input::read(path)?)?;
+        let format = Format::of(path, &text);
         Ok(Self { path: Some(path.to_owned()), ..Self::new(path.display().to_string(), text, format) })
     }
 
     /// A configuration from standard input; its format is that of [`Format::of_text`].
+    ///
+    /// # Errors
+    /// See [`input::read_standard_input`]; or it is not text.
+    pub fn read_standard_input() -> Result<Self, ReadError> {
+        Ok(Self::from_stdin(decode("standard input", input::read_standard_input()?)?))
+    }
+
+    /// The same, from a text that was read already.
     #[must_use]
     pub fn from_stdin(text: String) -> Self {
-        let format = Format::of_text(text.trim_start_matches(BYTE_ORDER_MARK));
+        let format = Format::of_text(&text);
         Self::new("<stdin>", text, format)
     }
 
@@ -134,7 +152,7 @@ impl Document {
     /// The text, without a byte order mark.
     #[must_use]
     pub fn text(&self) -> &str {
-        self.whole.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&self.whole)
+        without_mark(&self.whole)
     }
 
     /// The bytes as they were read.
@@ -172,6 +190,17 @@ impl Document {
     }
 }
 
+fn without_mark(text: &str) -> &str {
+    text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text)
+}
+
+fn decode(name: &str, bytes: Vec<u8>) -> Result<String, ReadError> {
+    String::from_utf8(bytes).map_err(|error| ReadError::NotUtf8 {
+        name: name.to_owned(),
+        offset: error.utf8_error().valid_up_to(),
+    })
+}
+
 /// The configuration in `dir`: the one of [`FILE_NAMES`] that is there.
 ///
 /// # Errors
@@ -180,84 +209,90 @@ pub fn find_in(dir: &Path) -> Result<PathBuf, ReadError> {
     let mut found = FILE_NAMES.iter().filter(|name| dir.join(name).exists());
     match (found.next(), found.next()) {
         (Some(name), None) => Ok(dir.join(name)),
-        (Some(first), Some(second)) => {
-            Err(ReadError { path: dir.to_owned(), why: Why::Several { first, second } })
-        }
-        _ => Err(ReadError { path: dir.to_owned(), why: Why::NoneFound }),
+        (Some(first), Some(second)) => Err(ReadError::Several { dir: dir.to_owned(), first, second }),
+        _ => Err(ReadError::NoneFound { dir: dir.to_owned() }),
     }
 }
 
 /// Why no configuration could be read; prints as one sentence without a full stop.
 #[derive(Debug)]
-pub struct ReadError {
-    path: PathBuf,
-    why: Why,
-}
-
-#[derive(Debug)]
-enum Why {
-    Extension,
-    Directory,
-    Io(io::Error),
-    NotUtf8 { offset: usize },
-    NoneFound,
-    Several { first: &'static str, second: &'static str },
+pub enum ReadError {
+    /// The file, or standard input.
+    Input(InputError),
+    /// It is not text.
+    NotUtf8 {
+        /// The name, escaped.
+        name: String,
+        /// How many bytes before the first wrong one are UTF-8.
+        offset: usize,
+    },
+    /// There is none in this directory.
+    NoneFound {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// There are two in this directory.
+    Several {
+        /// The directory.
+        dir: PathBuf,
+        /// The one.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
+    },
 }
 
 impl ReadError {
     /// What to do about it.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
-        match &self.why {
-            Why::Extension => {
-                Some("rename it, or give its text on standard input: `-f -` takes both formats".to_owned())
-            }
-            Why::Directory => Some(format!("name the file in it, such as {}", FILE_NAMES[0])),
-            Why::Io(_) => None,
-            Why::NotUtf8 { .. } => Some("save it as UTF-8".to_owned()),
-            Why::NoneFound => Some("name the configuration with -f FILE".to_owned()),
-            Why::Several { .. } => Some("remove all but one, or name one with -f FILE".to_owned()),
+        match self {
+            Self::Input(error) => error.hint(),
+            Self::NotUtf8 { .. } => Some("save it as UTF-8".to_owned()),
+            Self::NoneFound { .. } => Some("name the configuration with -f FILE".to_owned()),
+            Self::Several { .. } => Some("remove all but one, or name one with -f FILE".to_owned()),
         }
     }
 
     /// The error of the operating system, if there was one.
     #[must_use]
     pub const fn io_error(&self) -> Option<&io::Error> {
-        match &self.why {
-            Why::Io(error) => Some(error),
+        match self {
+            Self::Input(error) => error.io_error(),
             _ => None,
         }
     }
 }
 
+impl From<InputError> for ReadError {
+    fn from(error: InputError) -> Self {
+        Self::Input(error)
+    }
+}
+
 impl fmt::Display for ReadError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Debug escapes what could drive a terminal, and would quote every path.
-        let quoted = format!("{:?}", self.path.display().to_string());
-        let path = quoted.trim_matches('"');
-        let place = if path.is_empty() { "the working directory" } else { path };
-        match &self.why {
-            Why::Extension => {
-                write!(f, "cannot tell the format of {path}: its name ends in none of .yaml, .yml, .toml")
+        let place = |dir: &Path| match text::path(dir) {
+            name if name.is_empty() => "the working directory".to_owned(),
+            name => name.to_string(),
+        };
+        match self {
+            Self::Input(error) => error.fmt(f),
+            Self::NotUtf8 { name, offset } => {
+                write!(f, "{name} is not UTF-8 text: byte {} is wrong", offset + 1)
             }
-            Why::Directory => write!(f, "{path} is a directory, not a configuration"),
-            Why::Io(error) if error.kind() == io::ErrorKind::NotFound => write!(f, "there is no file {path}"),
-            Why::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                write!(f, "{path} may not be read: permission denied")
+            Self::NoneFound { dir } => {
+                write!(f, "no configuration in {}: looked for {}", place(dir), FILE_NAMES.join(", "))
             }
-            Why::Io(error) => write!(f, "{path} cannot be read: {error}"),
-            Why::NotUtf8 { offset } => write!(f, "{path} is not UTF-8 text: byte {} is wrong", offset + 1),
-            Why::NoneFound => write!(f, "no configuration in {place}: looked for {}", FILE_NAMES.join(", ")),
-            Why::Several { first, second } => write!(f, "{place} holds both {first} and {second}"),
+            Self::Several { dir, first, second } => {
+                write!(f, "{} holds both {first} and {second}", place(dir))
+            }
         }
     }
 }
 
 impl std::error::Error for ReadError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match &self.why {
-            Why::Io(error) => Some(error),
-            _ => None,
-        }
+        self.io_error().map(|error| error as _)
     }
 }

@@ -387,19 +387,23 @@ fn what_cannot_be_read_is_said_in_a_sentence() {
     let message = |path: &std::path::Path| Document::read(path).expect_err("an error").to_string();
     let path = folder.0.display();
     assert_eq!(
-        message(&folder.write("a.json", b"")),
-        format!("cannot tell the format of {path}/a.json: its name ends in none of .yaml, .yml, .toml")
-    );
-    assert_eq!(
         message(&folder.write("b.yaml", b"a: \xff")),
         format!("{path}/b.yaml is not UTF-8 text: byte 4 is wrong")
     );
     assert_eq!(message(&folder.0.join("c.yaml")), format!("there is no file {path}/c.yaml"));
     fs::create_dir_all(folder.0.join("d.yaml")).expect("a folder");
-    assert_eq!(
-        message(&folder.0.join("d.yaml")),
-        format!("{path}/d.yaml is a directory, not a configuration")
-    );
+    assert_eq!(message(&folder.0.join("d.yaml")), format!("{path}/d.yaml is a directory, not a file"));
     let text = Document::read(&folder.write("e.toml", b"\xef\xbb\xbfa = 1")).expect("a document");
     assert_eq!(text.text(), "a = 1");
+}
+
+#[test]
+fn a_file_of_any_name_is_read_as_its_text_is() {
+    let folder = Folder::new("names");
+    let format =
+        |name: &str, text: &[u8]| Document::read(&folder.write(name, text)).expect("a document").format();
+    assert_eq!(format("a.json", b"{\"version\": 1}"), Format::Yaml);
+    assert_eq!(format("cluster.conf", b"version = 1"), Format::Toml);
+    assert_eq!(format("cluster", b"\xef\xbb\xbfversion: 1"), Format::Yaml);
+    assert_eq!(format("b.yaml", b"version = 1"), Format::Yaml);
 }

@@ -21,3 +21,104 @@ fn validate_takes_files_by_name_and_by_flag() {
         machine.hostgw(&["validate", "-m", "a.yaml"]).expect(64);
     });
 }
+
+/// Every way to name a file; the file comes last.
+const VERBS: [&[&str]; 5] = [
+    &["validate", "-f"],
+    &["plan", "--all-nodes", "-f"],
+    &["plan", "-f", "good.yaml", "--state"],
+    &["apply", "--yes"],
+    &["check-cni", "-f", "good.yaml"],
+];
+
+/// Runs every verb on `file`, with bounded memory and time.
+fn refuses(machine: &Namespace, file: &str, why: &str) {
+    for verb in VERBS {
+        let words = verb.join(" ");
+        let outcome = machine.try_sh(&format!("ulimit -v 1000000; timeout 20 $HOSTGW {words} {file}"));
+        let outcome = outcome.expect(3);
+        outcome.warns(why);
+        assert!(outcome.stdout.is_empty(), "{}", outcome.stdout);
+        assert!(outcome.stderr.len() < 1000, "{}", outcome.stderr);
+    }
+}
+
+#[test]
+fn a_device_a_named_pipe_and_a_file_of_the_kernel_are_no_input() {
+    each(|privilege| {
+        let machine = Namespace::new(privilege);
+        machine.write("good.yaml", RECIPE);
+        machine.sh("mkdir folder.yaml; mkfifo pipe.yaml; ln -s /dev/zero zero.yaml; ln -s pipe.yaml way.yaml
+                    ln -s /proc/self/environ environ.yaml; ln -s nothing.yaml dangling.yaml");
+        for (file, why) in [
+            ("folder.yaml", "is a directory, not a file"),
+            ("pipe.yaml", "is a named pipe, not a file"),
+            ("way.yaml", "is a named pipe, not a file"),
+            ("zero.yaml", "is a device, not a file"),
+            ("/dev/null", "is a device, not a file"),
+            ("environ.yaml", "does not have the size it claims"),
+            ("/proc/self/environ", "does not have the size it claims"),
+            ("dangling.yaml", "there is no file dangling.yaml"),
+        ] {
+            refuses(&machine, file, why);
+        }
+        // Nothing of the environment is in any message, whatever verb reads it.
+        for verb in VERBS {
+            let words = verb.join(" ");
+            let outcome =
+                machine.try_sh(&format!("export SECRET=xyzzy; $HOSTGW {words} environ.yaml --json"));
+            assert!(!outcome.stdout.contains("xyzzy") && !outcome.stderr.contains("xyzzy"), "{words}");
+        }
+    });
+}
+
+#[test]
+fn more_than_64_mib_is_read_of_nothing() {
+    each(|privilege| {
+        let machine = Namespace::new(privilege);
+        machine.write("good.yaml", RECIPE);
+        machine.sh("truncate -s 67108865 large.yaml");
+        refuses(&machine, "large.yaml", "is too large: hostgw reads at most 64 MiB");
+        for verb in VERBS {
+            let words = verb.join(" ");
+            let script = format!("ulimit -v 1000000; yes | timeout 60 $HOSTGW {words} -");
+            machine
+                .try_sh(&script)
+                .expect(3)
+                .warns("standard input is too large: hostgw reads at most 64 MiB");
+            let script = format!("ulimit -v 1000000; timeout 60 bash -c '$HOSTGW {words} <(yes)'");
+            machine.try_sh(&script).expect(3).warns("is too large: hostgw reads at most 64 MiB");
+        }
+    });
+}
+
+#[test]
+fn a_file_may_have_any_name_and_come_from_a_pipe() {
+    each(|privilege| {
+        let machine = Namespace::new(privilege);
+        machine.write("good.yaml", RECIPE);
+        machine.write("good.json", &format!("{:#}", as_json(RECIPE)));
+        machine.write("tabs.json", &format!("{:#}", as_json(RECIPE)).replace("  ", "\t"));
+        machine.write("cluster", RECIPE);
+        let expected = machine.hostgw_ok(&["plan", "--all-nodes", "-f", "good.yaml"]).stdout;
+        let totals = expected.lines().last().unwrap();
+        for file in ["good.json", "tabs.json", "cluster"] {
+            machine.hostgw_ok(&["plan", "--all-nodes", "-f", file]).says(totals);
+        }
+        for script in [
+            "bash -c '$HOSTGW plan --all-nodes -f <(cat good.yaml)'",
+            "bash -c '$HOSTGW plan --all-nodes -f /dev/fd/0' <good.yaml",
+            "cat good.json | $HOSTGW plan --all-nodes -f /dev/stdin",
+            "cat tabs.json | $HOSTGW plan --all-nodes -f -",
+            // Slower than whoever reads it.
+            "bash -c '$HOSTGW plan --all-nodes -f <(head -c 99 good.json; sleep 0.2; tail -c +100 good.json)'",
+        ] {
+            machine.try_sh(script).expect(0).says(totals);
+        }
+    });
+}
+
+/// The same configuration in JSON.
+fn as_json(yaml: &str) -> serde_json::Value {
+    serde_yaml::from_str(yaml).unwrap()
+}
