@@ -17,6 +17,8 @@
 //! | an answer of the kernel is cut by a concurrent change, or does not fit the socket | it is asked for again, ten times; then an error (1), or rolled back (6, 7) as above | `faults.rs`: every answer, once and from there on; `storm.rs`: by what others really do meanwhile |
 //! | the egress interface vanishes half way | its routes go with it, the rest is put back (6); what stood on it before is told (7), and put back when it is there again, or given up with `--abandon` | `midway.rs`: at each point; `interrupted.rs`: in a large apply |
 //! | somebody else takes a place that is wanted, and changes other things, half way | all of theirs stays; rolled back (6), or told where theirs is in the way (7). On IPv6 the kernel only knows to replace whatever stands there: a changed route has a moment between the last look and its write | `midway.rs`: at each point |
+//! | another program changes the table `hostgw` between the last look and the commit | the kernel refuses the batch, which names the generation of nftables it was made from; hostgw plans again: shown with `--yes`, else refused (5), a conflict (10) for a set | `midway.rs`: at each point; `kernel::nat::tests`: in a race |
+//! | other programs change their own tables all the time | the batch is sent again, for 10 s; then nothing was changed (5) | `kernel::nat::tests` |
 //! | SIGINT, SIGTERM, SIGHUP | rolled back and verified (130); an undo is never interrupted | `interrupted.rs` |
 //! | nobody confirms an `apply --confirm` | rolled back and verified (8), within 2 seconds of the deadline | `confirm.rs` |
 //! | `kill -9` or hang-up of an `apply --confirm` that waits | the same: its supervisor is a process and a session of its own | `confirm.rs` |
@@ -83,7 +85,8 @@ pub trait Observe {
 /// A node that can be changed, too.
 pub trait Node: Observe {
     /// Makes `changes`, in the order given or, to undo, the groups in reverse. Stops at the first change
-    /// that fails, or when `interrupt` is raised; what was done until then stays.
+    /// that fails, or when `interrupt` is raised; what was done until then stays. A NAT table is replaced only
+    /// while it is what its change says that it was before.
     ///
     /// # Errors
     /// Which change failed and why, or that it was interrupted.
@@ -142,6 +145,13 @@ pub enum CommitError {
         /// The object, in the words of the kernel's tools.
         object: String,
         /// Why, a fragment that follows "… failed: ".
+        why: String,
+        /// What to do next.
+        hint: Option<String>,
+    },
+    /// What stands is no longer what the changes were made from. In the order of a plan, nothing was changed.
+    Stale {
+        /// What became of it: a sentence in lower case without its full stop.
         why: String,
         /// What to do next.
         hint: Option<String>,

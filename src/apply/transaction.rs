@@ -6,10 +6,10 @@ use crate::{
     config::{Document, Kept},
     error::{Error, Kind},
     plan::{
-        self, Change, Desired, Plan, Policy, RouteChange, Saved, SavedValue, Scope, SysctlChange, Touched,
-        plan,
+        self, Action, Change, Desired, Plan, Policy, RouteChange, Saved, SavedValue, Scope, SysctlChange,
+        Touched, plan,
     },
-    state::{State, SysctlKey, Unknown},
+    state::{NatObject, State, SysctlKey, Unknown},
 };
 
 use super::{
@@ -89,10 +89,15 @@ pub fn run(
     let saved_before = dir.saved().map_err(Failure::Untouched)?;
     let record = record(dir, request, saved_before).map_err(Failure::Untouched)?;
     dir.begin(&record).map_err(Failure::Untouched)?;
-    let result = commit_and_verify(node, dir, request, &record, interrupt);
-    let cause = match result {
+    let cause = match commit_and_verify(node, dir, request, &record, interrupt) {
         Ok(pending) => return Ok(pending),
-        Err(cause) => cause,
+        Err(Stopped::BeforeAnyChange(cause)) => {
+            return Err(match end_undone(dir, &record, &record.saved_before) {
+                Ok(()) => Failure::Untouched(cause),
+                Err(why) => Failure::incomplete(Some(cause), why, Vec::new()),
+            });
+        }
+        Err(Stopped::Midway(cause)) => cause,
     };
     match restore(node, dir, &record, Policy::Respect) {
         Ok(()) => Err(Failure::RolledBack { cause }),
@@ -129,24 +134,42 @@ fn record(dir: &StateDir, request: &Request, saved_before: Saved) -> Result<Reco
     })
 }
 
+/// Where a transaction stopped.
+enum Stopped {
+    BeforeAnyChange(Error),
+    Midway(Error),
+}
+
+impl From<Error> for Stopped {
+    fn from(error: Error) -> Self {
+        Self::Midway(error)
+    }
+}
+
 fn commit_and_verify(
     node: &mut dyn Node,
     dir: &StateDir,
     request: &Request,
     record: &Record,
     interrupt: &Interrupt,
-) -> Result<Option<Pending>, Error> {
+) -> Result<Option<Pending>, Stopped> {
     dir.write_saved(&saved_during(request, record))?;
-    node.commit(&request.plan.changes, Order::Forward, interrupt).map_err(commit_error)?;
+    node.commit(&request.plan.changes, Order::Forward, interrupt).map_err(|error| match error {
+        CommitError::Stale { .. } => Stopped::BeforeAnyChange(commit_error(error)),
+        _ => Stopped::Midway(commit_error(error)),
+    })?;
     let observed = node.observe(request.scope)?;
     verify(&plan(request.desired, &observed.state, request.policy))?;
     check_after(node, request.checks, interrupt)?;
     if interrupt.is_raised() {
-        return Err(commit_error(CommitError::Interrupted));
+        return Err(commit_error(CommitError::Interrupted).into());
     }
     dir.write_saved(&saved_after(request, record))?;
     dir.write_last_applied(&last_applied(request, record))?;
-    let Some(time) = request.hold else { return dir.commit(record).map(|()| None) };
+    let Some(time) = request.hold else {
+        dir.commit(record)?;
+        return Ok(None);
+    };
     let pending = Pending::from_now(record.id, time);
     dir.hold(&pending)?;
     Ok(Some(pending))
@@ -168,6 +191,9 @@ fn last_applied(request: &Request, record: &Record) -> LastApplied {
 fn commit_error(error: CommitError) -> Error {
     match error {
         CommitError::Interrupted => Error::new(Kind::Interrupted, "interrupted"),
+        CommitError::Stale { why, hint } => {
+            Error { hint: hint.map(Into::into), ..Error::new(Kind::Stale, why) }
+        }
         CommitError::Refused { object, why, hint } => Error {
             hint: hint.map(Into::into),
             ..Error::new(Kind::RolledBack, format!("{object} failed: {why}"))
@@ -180,9 +206,12 @@ fn verify(plan: &Plan) -> Result<(), Error> {
     if plan.is_empty() && plan.unknown.is_empty() {
         return Ok(());
     }
-    let differences = plan.changes.iter().map(|change| match change {
-        Change::Sysctl(sysctl) => format!("{} is {}, not {}", sysctl.key, sysctl.before, sysctl.after),
-        other => format!("not in force: {other}"),
+    let differences = plan.changes.iter().flat_map(|change| match change {
+        Change::Sysctl(sysctl) => {
+            vec![format!("{} is {}, not {}", sysctl.key, sysctl.before, sysctl.after)]
+        }
+        Change::Nat(nat) => nat.lines().iter().map(nat_difference).collect(),
+        Change::Route(_) => vec![format!("not in force: {change}")],
     });
     let conflicts = plan.conflicts.iter().map(|conflict| conflict.to_string());
     let unknown =
@@ -195,6 +224,16 @@ fn verify(plan: &Plan) -> Result<(), Error> {
     };
     let error = Error::new(Kind::RolledBack, message);
     Err(Error { hint, ..error.with_details(differences.chain(conflicts).chain(unknown)) })
+}
+
+/// A line of a NAT change that is left, said so that what somebody else put there is named before it goes.
+fn nat_difference((_, before, after): &(Action, Option<NatObject>, Option<NatObject>)) -> String {
+    match (before, after) {
+        (Some(before), Some(after)) => format!("not in force: {after}; there is {before}"),
+        (Some(before), None) => format!("not planned, and there: {before}"),
+        (None, Some(after)) => format!("not in force: {after}"),
+        (None, None) => String::new(),
+    }
 }
 
 /// The saved values while the commit runs: what it writes for the first time is added.
@@ -257,6 +296,10 @@ pub fn recover(node: &mut dyn Node, dir: &StateDir) -> Result<Option<Record>, Fa
     Ok(Some(record))
 }
 
+/// How often an undo goes on: far more than one change can depend on another, and an end where other programs change
+/// the same things without pause.
+const MAX_ROUNDS: usize = 20;
+
 /// Puts back what stood before the open transaction `record`, verifies that, and ends the transaction.
 /// `policy` says what becomes of what somebody else put in the way since. The caller holds the lock.
 ///
@@ -267,7 +310,10 @@ pub fn restore(node: &mut dyn Node, dir: &StateDir, record: &Record, policy: Pol
     let mut refused = None;
     let mut left = undo_plan(node, record, policy).map_err(|why| incomplete(why, Vec::new()))?;
     // Again as long as it helps: what one change needs, another may have put back.
-    while !left.changes.is_empty() {
+    for _ in 0..MAX_ROUNDS {
+        if left.changes.is_empty() {
+            break;
+        }
         // An undo is never interrupted.
         let committed = node.commit(&left.changes, Order::Undo, &Interrupt::new());
         refused = committed.map_err(commit_error).err();

@@ -11,12 +11,12 @@ use super::{
     supervisor::Supervisor,
 };
 use crate::{
-    apply::{self, Command, Counted, Decision, Occasion, Prepared, Request, StateDir},
+    apply::{self, Command, Counted, Decision, Lock, Occasion, Pending, Prepared, Request, StateDir},
     config::Document,
     error::{Error, Kind},
     kernel::LiveNode,
     model::Check,
-    plan::{self, Policy, Totals},
+    plan::{self, Plan, Policy, Totals},
     render::{self, Report},
     text::count,
 };
@@ -74,21 +74,57 @@ pub(super) fn carry_out(
     if has_work {
         hold = agreed(aim, consent, hold, output)?;
     }
-    let shown = aim.prepared().plan.clone();
+    let mut shown = aim.prepared().plan.clone();
     let occasion = aim.occasion();
     let lock = aim.dir().lock(consent.patience.lock_timeout, &description(occasion.command))?;
     // Before the last look: what is seen there must not grow old while the checks wait for answers.
     let counted = check_before(aim.checks(), output)?;
+    for attempt in 1.. {
+        if !look_again(aim, &shown, consent, output)? {
+            if has_work {
+                output.done("Nothing is left to do: it was done meanwhile.");
+            }
+            return Ok(None);
+        }
+        shown.clone_from(&aim.prepared().plan);
+        match commit(aim, &occasion, &counted, hold, &lock) {
+            Ok(Committed { totals, supervisor, pending }) => {
+                if !counted.is_empty() {
+                    let checks = count(counted.len(), "check");
+                    output.done(&format!("{checks} passed, before the change and after it."));
+                }
+                let held = supervisor.zip(pending).map(|(supervisor, pending)| Held {
+                    dir: aim.dir().clone(),
+                    pending,
+                    occasion,
+                    supervisor,
+                });
+                return Ok(Some(Done { totals, held }));
+            }
+            // Another program was faster than the commit.
+            Err(apply::Failure::Untouched(error)) if error.kind == Kind::Stale && attempt < MAX_ATTEMPTS => {}
+            Err(failure) => return Err(report(failure, output)),
+        }
+    }
+    Ok(None)
+}
+
+/// How often a plan is made and committed while other programs change what it rests on.
+const MAX_ATTEMPTS: usize = 5;
+
+/// Looks once more, under the lock; `false` when nothing is left to do.
+///
+/// # Errors
+/// What forbids the plan now, and that it is no longer the one that was agreed to.
+fn look_again(aim: &mut dyn Aim, shown: &Plan, consent: &Consent, output: &Output) -> Result<bool, Failure> {
+    let show = |aim: &dyn Aim| output.result(&render::text(&aim.report(), &output.palette));
     aim.look()?;
     aim.check()?;
     if aim.prepared().plan.is_empty() {
         apply::settle(aim.dir(), &aim.prepared().desired)?;
-        if has_work {
-            output.done("Nothing is left to do: it was done meanwhile.");
-        }
-        return Ok(None);
+        return Ok(false);
     }
-    if aim.prepared().plan != shown {
+    if aim.prepared().plan != *shown {
         if !consent.yes {
             show(aim)?;
             return Err(Error::new(
@@ -101,34 +137,47 @@ pub(super) fn carry_out(
         output.warn("the live state changed meanwhile; the plan is now:");
         show(aim)?;
     }
-    let interrupt = signals::interrupt()?;
+    Ok(true)
+}
+
+/// A plan that was committed, and what watches it when it waits for its confirmation.
+struct Committed {
+    totals: Totals,
+    supervisor: Option<Supervisor>,
+    pending: Option<Pending>,
+}
+
+fn commit(
+    aim: &dyn Aim,
+    occasion: &Occasion,
+    counted: &[Counted],
+    hold: Option<Duration>,
+    lock: &Lock,
+) -> Result<Committed, apply::Failure> {
+    let interrupt = signals::interrupt().map_err(apply::Failure::Untouched)?;
     let request = Request {
         hold,
-        checks: &counted,
+        checks: counted,
         configuration: aim.configuration(),
-        ..aim.prepared().request(&occasion)
+        ..aim.prepared().request(occasion)
     };
     let totals = request.plan.totals();
-    let mut supervisor = hold.map(|_| Supervisor::start(aim.dir(), &lock)).transpose()?;
-    let pending = match apply::run(&mut LiveNode, aim.dir(), &request, &interrupt) {
-        Ok(pending) => pending,
+    let supervisor = hold.map(|_| Supervisor::start(aim.dir(), lock)).transpose();
+    let mut supervisor = supervisor.map_err(apply::Failure::Untouched)?;
+    match apply::run(&mut LiveNode, aim.dir(), &request, &interrupt) {
+        Ok(pending) => {
+            if let Some(supervisor) = &mut supervisor {
+                supervisor.watch();
+            }
+            Ok(Committed { totals, supervisor, pending })
+        }
         Err(failure) => {
             if let Some(supervisor) = supervisor {
                 supervisor.dismiss();
             }
-            return Err(report(failure, output));
+            Err(failure)
         }
-    };
-    if let Some(supervisor) = &mut supervisor {
-        supervisor.watch();
     }
-    if !counted.is_empty() {
-        output.done(&format!("{} passed, before the change and after it.", count(counted.len(), "check")));
-    }
-    let held = supervisor.zip(pending);
-    let held =
-        held.map(|(supervisor, pending)| Held { dir: aim.dir().clone(), pending, occasion, supervisor });
-    Ok(Some(Done { totals, held }))
 }
 
 /// How long what is done waits for its confirmation, after whoever is there agreed to the plan. Where it

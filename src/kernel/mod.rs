@@ -151,11 +151,13 @@ fn commit_nat(changes: &[&NatChange], interrupt: &Interrupt) -> Result<(), Commi
     if changes.is_empty() {
         return Ok(());
     }
-    let tables: Vec<_> = changes.iter().map(|change| (change.family, change.after.as_ref())).collect();
-    nat::replace(&tables).map_err(|error| CommitError::Refused {
-        object: "NAT".to_owned(),
-        why: error.to_string(),
-        hint: error.hint().map(ToOwned::to_owned),
+    nat::replace(changes, interrupt).map_err(|error| {
+        let (why, hint) = (error.to_string(), error.hint().map(ToOwned::to_owned));
+        match error {
+            nat::Error::Interrupted => CommitError::Interrupted,
+            nat::Error::Overtaken(_) | nat::Error::Unsteady => CommitError::Stale { why, hint },
+            _ => CommitError::Refused { object: "NAT".to_owned(), why, hint },
+        }
     })
 }
 

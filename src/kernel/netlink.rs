@@ -570,7 +570,7 @@ fn aligned(length: usize) -> Option<usize> {
 }
 
 /// Appends a message, padded.
-fn put_message(bytes: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, payload: &[u8]) {
+pub fn put_message(bytes: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, payload: &[u8]) {
     // A length past u32 cannot be sent: the kernel refuses the datagram long before.
     let length = u32::try_from(HEADER + payload.len()).unwrap_or(u32::MAX);
     bytes.extend_from_slice(&length.to_ne_bytes());

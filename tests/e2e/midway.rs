@@ -201,3 +201,70 @@ fn a_route_that_others_take_at_any_point_is_theirs() {
     });
     assert_eq!(codes, [0, 7, 10].into());
 }
+
+/// Somebody puts a set into hostgw's table, which hostgw could not write again: it stays, whenever it comes, the
+/// moment between the last look and the commit included.
+#[test]
+fn a_set_that_others_add_to_the_table_at_any_point_stays() {
+    let node = new_node();
+    let disturb = |node: &Namespace| {
+        drop(node.sh("nft 'add table ip hostgw; add set ip hostgw theirs { type ipv4_addr; }'"));
+    };
+    let standing = cluster("", &[NODE_1, NODE_2]);
+    for (file, is_first) in [(RECIPE, true), (&cluster("nat: {randomFully: true}", &[NODE_1, NODE_2]), false)]
+    {
+        if !is_first {
+            node.write("hostgw.yaml", &standing);
+            node.hostgw_ok(&["apply", "--yes"]);
+        }
+        let before = own(&node);
+        let mut codes = BTreeSet::new();
+        at_every_point(&node, file, disturb, |point, outcome| {
+            let context = format!("{point}: {outcome}");
+            assert!(node.sh("nft list table ip hostgw").contains("set theirs"), "{context}");
+            assert_eq!(is_open(&node), outcome.code == 7, "{context}");
+            if [7, 10].contains(&outcome.code) {
+                outcome.warns("set theirs");
+            }
+            codes.insert(outcome.code);
+            node.sh("nft delete set ip hostgw theirs");
+            if is_open(&node) || outcome.code == 0 {
+                node.hostgw_ok(&["rollback", "--yes"]);
+            }
+            if is_first {
+                node.sh("nft destroy table ip hostgw 2>/dev/null || nft delete table ip hostgw 2>/dev/null || true");
+            }
+            assert_eq!(own(&node), before, "{context}");
+        });
+        assert_eq!(codes, [0, 7, 10].into());
+        if is_first {
+            node.hostgw_ok(&["rollback", "--yes"]);
+        }
+    }
+}
+
+/// Somebody puts a rule into hostgw's table: it stays, or it is told that it goes.
+#[test]
+fn a_rule_that_others_add_to_the_table_at_any_point_is_never_lost_unsaid() {
+    const THEIRS: &str = "ip daddr 203.0.113.9 return";
+    let node = new_node();
+    let (standing, changed) =
+        (cluster("", &[NODE_1, NODE_2]), cluster("nat: {randomFully: true}", &[NODE_1, NODE_2]));
+    node.write("hostgw.yaml", &standing);
+    node.hostgw_ok(&["apply", "--yes"]);
+    let before = own(&node);
+    let disturb =
+        |node: &Namespace| drop(node.sh(&format!("nft insert rule ip hostgw postrouting {THEIRS}")));
+    at_every_point(&node, &changed, disturb, |point, outcome| {
+        let context = format!("{point}: {outcome}");
+        let stays = node.sh("nft list table ip hostgw").contains(THEIRS);
+        let is_told = outcome.stdout.contains(THEIRS) || outcome.stderr.contains(THEIRS);
+        assert!(stays || is_told, "{context}");
+        assert!([0, 6].contains(&outcome.code), "{context}");
+        assert!(!is_open(&node), "{context}");
+        node.write("hostgw.yaml", &standing);
+        node.hostgw_ok(&["apply", "--yes"]);
+        assert_eq!(own(&node), before, "{context}");
+        node.write("hostgw.yaml", &changed);
+    });
+}

@@ -61,6 +61,9 @@ impl ModelNode {
                 routes.extend(route.after.iter().cloned());
                 routes.sort_by_key(Route::key);
             }
+            Change::Nat(nat) if self.state.nat.get(nat.family) != nat.before.as_ref() => {
+                return Err(CommitError::Stale { why: format!("{change} changed"), hint: None });
+            }
             Change::Nat(nat) => *self.state.nat.slot(nat.family) = nat.after.clone(),
             Change::Sysctl(sysctl) => self.write(&sysctl.key, &sysctl.after),
         }

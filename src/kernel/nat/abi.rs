@@ -31,6 +31,15 @@ pub(in crate::kernel) const fn protocol(family: Family) -> u8 {
     }
 }
 
+/// `NFNL_MSG_BATCH_BEGIN` (linux/netfilter/nfnetlink.h).
+pub(in crate::kernel) const BATCH_BEGIN: u16 = 16;
+
+/// `NFNL_BATCH_GENID` (linux/netfilter/nfnetlink.h).
+pub(in crate::kernel) const BATCH_GENID: u16 = 1;
+
+/// `NFNL_SUBSYS_NFTABLES` (linux/netfilter/nfnetlink.h), in the header of a batch's begin.
+pub(in crate::kernel) const BATCH_SUBSYSTEM: u16 = SUBSYSTEM >> 8;
+
 /// `NFTA_GEN_ID`.
 pub(in crate::kernel) const GEN_ID: u16 = 1;
 

@@ -4,7 +4,7 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rustix::io::Errno;
 
 use super::{
-    BECOME_ROOT, Error, LOAD_NF_TABLES,
+    BECOME_ROOT, Error, LOAD_NF_TABLES, Patience,
     abi::{self, message},
     decode::{self, number},
 };
@@ -15,9 +15,6 @@ use crate::{
         BaseChain, ChainType, Hook, NatChain, NatRule, NatTable, Policy, RuleBody, Subject, Tables, Unknown,
     },
 };
-
-/// How often the tables are read before nftables is said to change too fast.
-const ATTEMPTS: usize = 10;
 
 /// The table `hostgw` of each of `families`; an absent table is `None`. A family that this process may
 /// not read, or this kernel does not have, is unknown.
@@ -34,22 +31,41 @@ pub fn observe(families: &[Family]) -> Result<(Tables, Vec<Unknown>), Error> {
             return Ok((Tables::default(), unknown(families, reason)));
         }
     };
-    for _ in 0..ATTEMPTS {
-        let before = match generation(&mut socket) {
-            Ok(generation) => generation,
-            Err(error) => {
-                let reason = unreadable(error.errno)
-                    .ok_or_else(|| Error::Read { what: "generation of nftables".to_owned(), error })?;
-                return Ok((Tables::default(), unknown(families, reason)));
-            }
-        };
-        let tables = read(&mut socket, families);
-        // A change in between can show as an error too, say of a table that has just gone.
-        if generation(&mut socket).is_ok_and(|after| after == before) {
-            return Ok((tables?, Vec::new()));
+    match read_at_rest(&mut socket, families, &mut Patience::new()) {
+        Ok(AtRest { tables, .. }) => Ok((tables, Vec::new())),
+        Err(Error::Generation(error)) => {
+            let reason = unreadable(error.errno).ok_or(Error::Generation(error))?;
+            Ok((Tables::default(), unknown(families, reason)))
         }
+        Err(error) => Err(error),
     }
-    Err(Error::Unsteady)
+}
+
+/// Tables, and the generation of the ruleset that all of them are of.
+pub(super) struct AtRest {
+    pub tables: Tables,
+    pub generation: u32,
+}
+
+/// Reads the table `hostgw` of each of `families`, again as long as the ruleset changes while it is read.
+///
+/// # Errors
+///
+/// [`Error::Generation`] when nothing can be read at all; what goes wrong later; as [`Patience::again`] says.
+pub(super) fn read_at_rest(
+    socket: &mut Socket,
+    families: &[Family],
+    patience: &mut Patience,
+) -> Result<AtRest, Error> {
+    loop {
+        let generation = read_generation(socket).map_err(Error::Generation)?;
+        let tables = read(socket, families);
+        // A change in between can show as an error too, say of a table that has just gone.
+        if read_generation(socket).map_err(Error::Generation)? == generation {
+            return tables.map(|tables| AtRest { tables, generation });
+        }
+        patience.again()?;
+    }
 }
 
 /// Why nothing can be read, and what to do about it.
@@ -69,6 +85,11 @@ fn unreadable(errno: Errno) -> Option<Reason> {
     }
 }
 
+/// What to do about an error on the first request, where it means that nothing can be read.
+pub(super) fn remedy(errno: Errno) -> Option<&'static str> {
+    unreadable(errno).map(|Reason(_, hint)| hint)
+}
+
 fn unknown(families: &[Family], Reason(why, hint): Reason) -> Vec<Unknown> {
     let unknown = |family: &Family| Unknown {
         what: Subject::Nat { family: *family },
@@ -78,8 +99,8 @@ fn unknown(families: &[Family], Reason(why, hint): Reason) -> Vec<Unknown> {
     families.iter().map(unknown).collect()
 }
 
-/// A number that every change of any rule set of this namespace moves.
-fn generation(socket: &mut Socket) -> Result<u32, KernelError> {
+/// The generation: a number that every change of any table of this namespace moves.
+fn read_generation(socket: &mut Socket) -> Result<u32, KernelError> {
     let dump = socket.get(message::GETGEN, &header(None))?;
     for (kind, payload) in dump.iter() {
         if kind == message::NEWGEN {

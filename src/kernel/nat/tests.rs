@@ -10,13 +10,15 @@ use proptest::prelude::*;
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
-use super::*;
+use super::{write::replace as compare_and_replace, *};
 use crate::{
+    apply::Interrupt,
     kernel::{
         netlink::{Socket, put_attribute},
         testing::in_namespace,
     },
     model::{Family, PerFamily},
+    plan::NatChange,
     state::{
         BaseChain, ChainType, Expression, Field, Hook, NatChain, NatRule, NatTable, Policy, RuleBody,
         Subject, Tables,
@@ -80,6 +82,18 @@ fn recipe(prefix: &str) -> NatRule {
         body: RuleBody::Known(vec![not_to(prefix), Expression::NotLocal, Expression::Counter, MASQUERADE]),
         comment: Some("pods to the outside, by hostgw".to_owned()),
     }
+}
+
+/// A change from what stands.
+fn change((family, after): &(Family, Option<&NatTable>)) -> NatChange {
+    let (mut standing, _) = observe(&[*family]).expect("readable");
+    NatChange { family: *family, before: standing.slot(*family).take(), after: after.cloned() }
+}
+
+/// Replaces whatever stands.
+fn replace(tables: &[(Family, Option<&NatTable>)]) -> Result<(), Error> {
+    let changes: Vec<_> = tables.iter().map(change).collect();
+    compare_and_replace(&changes.iter().collect::<Vec<_>>(), &Interrupt::new())
 }
 
 fn write(table: &NatTable) {
@@ -350,7 +364,10 @@ fn without_the_capability_nat_is_unknown() {
         );
 
         let error = replace(&[(Family::V4, None)]).expect_err("refused");
-        assert_eq!(error.to_string(), "the kernel refused the NAT batch: EPERM: Operation not permitted");
+        assert_eq!(
+            error.to_string(),
+            "failed to read the generation of nftables: EPERM: Operation not permitted"
+        );
         assert_eq!(error.hint(), Some("run as root, or with CAP_NET_ADMIN"));
     });
 }
@@ -533,12 +550,12 @@ fn a_reader_sees_one_generation() {
         write(&few);
         let done = std::sync::atomic::AtomicBool::new(false);
         // A thread is born into the namespace of the one that spawns it.
-        std::thread::scope(|scope| {
+        thread::scope(|scope| {
             scope.spawn(|| {
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {
                     write(&many);
                     write(&few);
-                    std::thread::sleep(std::time::Duration::from_millis(2));
+                    thread::sleep(Duration::from_millis(2));
                 }
             });
             let mut read = 0;
@@ -558,6 +575,114 @@ fn a_reader_sees_one_generation() {
             assert!(read > 0);
         });
     });
+}
+
+/// What the plan was made from is what is replaced, and nothing else.
+#[test]
+fn a_table_that_changed_after_the_plan_stays() {
+    const THEIRS: [&str; 6] = [
+        "add set ip hostgw theirs { type ipv4_addr; }",
+        "add chain ip hostgw theirs",
+        "insert rule ip hostgw postrouting ip saddr 192.0.2.1 return",
+        "flush chain ip hostgw postrouting",
+        "add table ip hostgw { flags dormant; }",
+        "delete table ip hostgw",
+    ];
+    for theirs in THEIRS {
+        for is_removal in [false, true] {
+            in_namespace(move || {
+                write(&table(Family::V4, vec![recipe("10.244.0.0/16")]));
+                let wanted = table(Family::V4, vec![recipe("10.0.0.0/8")]);
+                let ours = change(&(Family::V4, (!is_removal).then_some(&wanted)));
+                nft(theirs);
+                let before = run("nft", &["-a", "list", "ruleset"]);
+                let error = compare_and_replace(&[&ours], &Interrupt::new()).expect_err(theirs);
+                assert_eq!(
+                    error.to_string(),
+                    "another program changed table ip hostgw after the plan was made"
+                );
+                assert_eq!(run("nft", &["-a", "list", "ruleset"]), before);
+            });
+        }
+    }
+}
+
+/// A set comes at any moment while the table is replaced again and again, each time as it was planned just before.
+#[test]
+fn a_set_that_comes_in_a_race_is_never_lost() {
+    const ROUNDS: usize = 60;
+    in_namespace(|| {
+        let tables =
+            [table(Family::V4, vec![recipe("10.244.0.0/16")]), table(Family::V4, vec![recipe("10.0.0.0/8")])];
+        let (mut replaced, mut overtaken) = (0, 0);
+        for round in 0..ROUNDS {
+            write(&tables[0]);
+            thread::scope(|scope| {
+                let theirs = scope.spawn(|| nft("add set ip hostgw theirs { type ipv4_addr; }"));
+                for wanted in tables.iter().cycle() {
+                    let is_in = theirs.is_finished();
+                    let ours = change(&(Family::V4, Some(wanted)));
+                    if ours.before.as_ref().is_some_and(|before| !before.can_be_restored()) {
+                        break;
+                    }
+                    assert!(!is_in, "round {round}: the set is lost");
+                    match compare_and_replace(&[&ours], &Interrupt::new()) {
+                        Ok(()) => replaced += 1,
+                        Err(Error::Overtaken(Family::V4)) => overtaken += 1,
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                theirs.join().expect("nft adds it");
+            });
+            assert_eq!(seen(Family::V4).expect("there").others, ["set theirs"], "round {round}");
+        }
+        assert!(replaced > ROUNDS, "{replaced} replaced, {overtaken} overtaken");
+    });
+}
+
+/// Tables of others change without pause, as where kube-proxy or a firewall is at work.
+#[test]
+fn changes_of_other_tables_keep_nothing_from_being_replaced() {
+    in_namespace(|| {
+        let (few, many) = (
+            table(Family::V4, vec![recipe("10.244.0.0/16")]),
+            table(Family::V4, vec![recipe("10.0.0.0/8"); 50]),
+        );
+        let done = std::sync::atomic::AtomicBool::new(false);
+        thread::scope(|scope| {
+            for name in ["others", "more"] {
+                let done = &done;
+                scope.spawn(move || {
+                    while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                        nft(&format!("add table ip {name}\ndelete table ip {name}\n"));
+                    }
+                });
+            }
+            for _ in 0..40 {
+                write(&few);
+                write(&many);
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(seen(Family::V4), Some(many));
+    });
+}
+
+/// Where nftables never comes to rest, that is said, and nothing was changed.
+#[test]
+fn patience_has_an_end() {
+    let interrupt = Interrupt::new();
+    let mut patience = Patience::until(&interrupt);
+    for _ in 0..Patience::MIN_ATTEMPTS * 2 {
+        patience.again().expect("not so long yet");
+    }
+    patience.since = patience.since.checked_sub(Patience::LIMIT).expect("the machine runs longer");
+    let error = patience.again().expect_err("long enough");
+    assert_eq!(error.to_string(), "no consistent view of nftables: the ruleset kept changing for 10 s");
+    patience.attempts = 0;
+    patience.again().expect("a slow machine has its attempts too");
+    interrupt.raise();
+    assert!(matches!(patience.again(), Err(Error::Interrupted)));
 }
 
 #[test]
@@ -626,7 +751,7 @@ fn a_table_that_another_program_owns_is_left_alone() {
         input.write_all(b"add table ip hostgw { flags owner; }\n").expect("writable");
         let owned = || seen(Family::V4).is_some_and(|table| table.flags == 2);
         let patience = (0..200).any(|_| {
-            std::thread::sleep(std::time::Duration::from_millis(10));
+            thread::sleep(Duration::from_millis(10));
             owned()
         });
         assert!(patience, "nft makes the table");

@@ -1,8 +1,9 @@
 //! Replaces the tables named `hostgw`, each as a whole, all in one atomic batch.
 //!
-//! The batch does not name the generation that was observed (`NFNL_BATCH_GENID`): any change of any
-//! table moves that number, so that a busy firewall or kube-proxy on the same node would make every
-//! apply fail though nothing of hostgw's had changed. The kernel has no such guard for one table.
+//! A table is replaced only while it is what the plan was made from: it is read again, and the batch names the
+//! generation of that look (`NFNL_BATCH_GENID`), so that the kernel refuses it whole (`ERESTART`) when anything changed
+//! in between. Any change of any table moves that number, and the kernel has no such guard for one table: where
+//! hostgw's is still the same, the change was somebody else's business, and the batch goes out again.
 
 use std::{
     ffi::CString,
@@ -17,18 +18,22 @@ use nftnl::{
     },
 };
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
+use rustix::io::Errno;
 
 use super::{
-    Error,
+    Error, Patience,
     abi::{self, expr, message},
+    read::{AtRest, read_at_rest},
 };
 use crate::{
+    apply::Interrupt,
     hex::unhex,
     kernel::{
         ffi::{FibDaddrType, Masquerade, Message},
-        netlink::{Refused, Socket, put_attribute},
+        netlink::{HEADER, NLM_F_REQUEST, Refused, Socket, put_attribute, put_message},
     },
     model::Family,
+    plan::NatChange,
     state::{
         BaseChain, ChainType, Expression, Field, Hook, NatChain, NatObject, NatRule, NatTable, Policy,
         RuleBody,
@@ -46,7 +51,7 @@ const COMMENT_MAX: usize = 125;
 /// less the same. nft itself writes up to 128.
 const FOREIGN_COMMENT_MAX: usize = 253;
 
-/// Makes the table of each family be just this, or be absent, in one transaction.
+/// Makes the table of each family what its change says, in one transaction, if each is still what it was before.
 ///
 /// A table's `others` are not written: what refers to them is refused by the kernel. Comments of tables
 /// and chains are not part of the state, and the comment of a rule that hostgw
@@ -54,23 +59,56 @@ const FOREIGN_COMMENT_MAX: usize = 253;
 ///
 /// # Errors
 ///
-/// [`Error::Unwritable`] before anything is sent; [`Error::Refused`] when nothing has changed;
-/// [`Error::Unheard`] when that is not known.
-pub fn replace(changes: &[(Family, Option<&NatTable>)]) -> Result<(), Error> {
+/// [`Error::Unwritable`] before anything is sent; [`Error::Unheard`] when it is not known whether anything changed.
+/// With every other error nothing has: [`Error::Overtaken`] when a table is not what the plan was made from,
+/// [`Error::Unsteady`] when nftables changed too fast, [`Error::Interrupted`], [`Error::Refused`], or that a table
+/// could not be read.
+pub fn replace(changes: &[&NatChange], interrupt: &Interrupt) -> Result<(), Error> {
     if changes.is_empty() {
         return Ok(());
     }
     let mut script = Script { batch: Batch::new(), objects: Vec::new() };
-    for (family, table) in changes {
-        script.remove(*family)?;
-        if let Some(table) = table {
-            script.table(*family, table)?;
+    for change in changes {
+        script.remove(change.family)?;
+        if let Some(table) = &change.after {
+            script.table(change.family, table)?;
         }
     }
     let objects = script.objects;
-    let mut bytes: Vec<u8> = script.batch.finalize().iter().flatten().copied().collect();
+    let batch: Vec<u8> = script.batch.finalize().iter().flatten().copied().collect();
+    let families: Vec<Family> = changes.iter().map(|change| change.family).collect();
     let mut socket = Socket::open(NETLINK_NETFILTER).map_err(Error::Open)?;
-    socket.batch(&mut bytes).map_err(|refused| explain(refused, objects))
+    let mut patience = Patience::until(interrupt);
+    loop {
+        let AtRest { tables, generation } = read_at_rest(&mut socket, &families, &mut patience)?;
+        let is_other = |change: &&&NatChange| tables.get(change.family) != change.before.as_ref();
+        if let Some(change) = changes.iter().find(is_other) {
+            return Err(Error::Overtaken(change.family));
+        }
+        match socket.batch(&mut guarded(&batch, generation)?) {
+            Err(refused) if is_of_another_generation(&refused) => patience.again()?,
+            result => return result.map_err(|refused| explain(refused, objects)),
+        }
+    }
+}
+
+/// The batch with a begin that names `generation`.
+fn guarded(batch: &[u8], generation: u32) -> Result<Vec<u8>, Error> {
+    /// The begin that nftnl writes: no attributes.
+    const BEGIN: usize = HEADER + abi::GENERIC_HEADER;
+    let [high, low] = abi::BATCH_SUBSYSTEM.to_be_bytes();
+    let mut begin = vec![0, 0, high, low];
+    put_attribute(&mut begin, abi::BATCH_GENID, &generation.to_be_bytes())
+        .map_err(|malformed| Error::Unheard(malformed.into()))?;
+    let mut bytes = Vec::with_capacity(batch.len() + begin.len());
+    put_message(&mut bytes, abi::BATCH_BEGIN, NLM_F_REQUEST, 0, &begin);
+    bytes.extend_from_slice(batch.get(BEGIN..).unwrap_or_default());
+    Ok(bytes)
+}
+
+/// Whether the kernel refused a batch for the generation that it names.
+fn is_of_another_generation(refused: &Refused) -> bool {
+    refused.refusals.first().is_some_and(|(at, error)| *at == 0 && error.errno == Errno::RESTART)
 }
 
 /// Names the object that was refused. The first refusal counts: the others often only follow from it.
@@ -82,7 +120,7 @@ fn explain(refused: Refused, mut objects: Vec<String>) -> Error {
             Error::Refused { object: object.map(|index| objects.swap_remove(index)), error }
         }
         (None, Some(failure)) => Error::Unheard(failure),
-        (None, None) => Error::Unheard(rustix::io::Errno::IO.into()),
+        (None, None) => Error::Unheard(Errno::IO.into()),
     }
 }
 
