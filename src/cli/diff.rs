@@ -1,19 +1,24 @@
 //! `hostgw diff` and `hostgw plan --all-nodes`
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use super::{
     Failure, Verdict,
     arguments::{DiffOptions, PlanOptions},
     output::Output,
-    revision::{Range, Revision, Tracked},
+    revision::{Point, Range, Revision, Tracked},
     session::{Loaded, Locator, document, find, load},
 };
 use crate::{
     config::{self, Document},
     error::{Error, Kind},
+    model::Cluster,
     plan::{self, compare::Side},
-    render::{self, ComparisonReport, Detail, Files},
+    render::{self, ComparisonReport, Detail, Files, Note},
+    text,
 };
 
 /// How the comparison is told.
@@ -40,21 +45,19 @@ impl Shape {
 
 /// Shows what the change from one configuration to another changes on every node.
 pub(super) fn run(options: &DiffOptions, output: &Output) -> Verdict {
-    let Sides { old, new, file } = documents(options, output)?;
-    let (old, new) = match (old.map(check).transpose(), check(new)) {
-        (Ok(old), Ok(new)) => (old, new),
-        (old, new) => {
-            let invalid = [old.err(), new.err()];
-            return Err(Failure::Invalid(invalid.into_iter().flatten().collect()));
-        }
-    };
+    let sides = documents(options)?;
     let detail = match (options.full, options.summary) {
         (true, _) => Detail::Full,
         (_, true) => Detail::Summary,
         _ => Detail::Short,
     };
     let shape = Shape::new(options.json, options.markdown, detail);
-    show(old.as_ref(), &new, &file, &Form { shape, detailed_exitcode: options.detailed_exitcode }, output)
+    let form = Form { shape, detailed_exitcode: options.detailed_exitcode };
+    let compared = sides.check()?;
+    for note in &compared.notes {
+        output.warn(&note.sentence(ToOwned::to_owned));
+    }
+    show(&compared, &form, output)
 }
 
 /// Shows what the configuration asks for on every node.
@@ -63,44 +66,126 @@ pub(super) fn all_nodes(options: &PlanOptions, output: &Output) -> Verdict {
     let detail = if options.full { Detail::Full } else { Detail::Short };
     let shape = Shape::new(options.json, options.markdown, detail);
     let form = Form { shape, detailed_exitcode: options.detailed_exitcode };
-    show(None, &new, new.document.name(), &form, output)
+    let file = new.document.name().to_owned();
+    show(&Compared { old: None, new: Some(new), notes: Vec::new(), file }, &form, output)
 }
 
-fn check(document: Document) -> Result<Loaded, config::Invalid> {
-    config::load(&document).map(|cluster| Loaded { document, cluster })
-}
-
-/// Tells what differs; `file` names the configuration without a revision.
-fn show(old: Option<&Loaded>, new: &Loaded, file: &str, form: &Form, output: &Output) -> Verdict {
-    let comparison = plan::compare(old.map(|old| &old.cluster), &new.cluster);
-    let old_places = old.map(|old| Locator::new(&old.document));
-    let new_places = Locator::new(&new.document);
-    let files = Files {
-        old: old.map(|old| (old.document.name(), &old.cluster)),
-        new: (new.document.name(), &new.cluster),
-    };
-    let report = ComparisonReport::new(&comparison, files, |side, path| match side {
-        Side::Old => old_places.as_ref()?.source(path),
-        Side::New => new_places.source(path),
-    });
+/// Tells what differs.
+fn show(compared: &Compared, form: &Form, output: &Output) -> Verdict {
+    let report = compared.report();
     match form.shape {
         Shape::Json => output.json(&report)?,
-        Shape::Markdown => output.markdown(&render::comparison_markdown(&report, file))?,
+        Shape::Markdown => output.markdown(&render::comparison_markdown(&report, &compared.file))?,
         Shape::Text(detail) => output.long(&render::comparison_text(&report, &output.palette, detail))?,
     }
-    Ok(if form.detailed_exitcode && !comparison.is_empty() { 2 } else { 0 })
+    Ok(if form.detailed_exitcode && !report.blocks.is_empty() { 2 } else { 0 })
+}
+
+/// Two valid configurations.
+struct Compared {
+    /// None where there is nothing to compare with.
+    old: Option<Loaded>,
+    /// None where it was deleted.
+    new: Option<Loaded>,
+    notes: Vec<Note>,
+    /// The name of the file, without a revision.
+    file: String,
+}
+
+impl Compared {
+    fn report(&self) -> ComparisonReport {
+        let report = match (&self.old, &self.new) {
+            (old, Some(new)) => told(old.as_ref(), &new.document, &new.cluster),
+            // Nothing is left on any node.
+            (Some(old), None) => {
+                let nobody = Cluster { nodes: Vec::new(), ..old.cluster.clone() };
+                ComparisonReport { new: None, ..told(Some(old), &old.document, &nobody) }
+            }
+            (None, None) => ComparisonReport::nothing(),
+        };
+        ComparisonReport { notes: self.notes.clone(), ..report }
+    }
+}
+
+fn told(old: Option<&Loaded>, document: &Document, new: &Cluster) -> ComparisonReport {
+    let comparison = plan::compare(old.map(|old| &old.cluster), new);
+    let old_places = old.map(|old| Locator::new(&old.document));
+    let new_places = Locator::new(document);
+    let files =
+        Files { old: old.map(|old| (old.document.name(), &old.cluster)), new: (document.name(), new) };
+    ComparisonReport::new(&comparison, files, |side, path| match side {
+        Side::Old => old_places.as_ref()?.source(path),
+        Side::New => new_places.source(path),
+    })
 }
 
 /// What is compared.
 struct Sides {
     /// None where there was no configuration yet.
     old: Option<Document>,
-    new: Document,
-    /// The name of the file, without a revision.
+    /// None where it was deleted.
+    new: Option<Document>,
+    notes: Vec<Note>,
     file: String,
+    /// Whether these are revisions of one file: an invalid one is mended by the next.
+    are_revisions: bool,
 }
 
-fn documents(options: &DiffOptions, output: &Output) -> Result<Sides, Failure> {
+impl Sides {
+    /// The same with the other name of a file that one of the sides does not have.
+    fn follow_renames(mut self, tracked: &Tracked, old: &Revision, new: &Point) -> Result<Self, Error> {
+        let file = tracked.name().to_owned();
+        let note = match (&self.old, &self.new) {
+            (Some(_), Some(_)) => return Ok(self),
+            (None, None) => {
+                let missing = tracked.missing(new.name().unwrap_or(old.name()));
+                return Err(Error::new(Kind::Invalid, missing));
+            }
+            (None, Some(_)) => match tracked.before_rename(old, new)? {
+                Some((name, document)) => {
+                    self.old = Some(document);
+                    Note::Renamed { before: name, after: file }
+                }
+                None => Note::Added { file, revision: old.name().to_owned() },
+            },
+            (Some(_), None) => match tracked.after_rename(old, new)? {
+                Some((name, document)) => {
+                    self.new = Some(document);
+                    Note::Renamed { before: file, after: name }
+                }
+                None => Note::Deleted { file, revision: new.name().unwrap_or("the working tree").to_owned() },
+            },
+        };
+        self.notes.push(note);
+        Ok(self)
+    }
+
+    fn check(self) -> Result<Compared, Failure> {
+        let Self { old, new, mut notes, file, are_revisions } = self;
+        let (old, new) = (old.map(check).transpose(), new.map(check).transpose());
+        let (old, new) = match (old, new) {
+            (Ok(old), Ok(new)) => (old, new),
+            (Err(invalid), Ok(new)) if are_revisions => {
+                let mistakes = invalid.mistakes().len();
+                notes.push(Note::InvalidBase { old: invalid.name().to_owned(), mistakes });
+                (None, new)
+            }
+            // The mistakes of a base are not those of the change.
+            (Err(_), Err(invalid)) if are_revisions => return Err(invalid.into()),
+            (old, new) => {
+                let invalid = [old.err(), new.err()];
+                return Err(Failure::Invalid(invalid.into_iter().flatten().collect()));
+            }
+        };
+        Ok(Compared { old, new, notes, file })
+    }
+}
+
+fn check(document: Document) -> Result<Loaded, config::Invalid> {
+    config::load(&document).map(|cluster| Loaded { document, cluster })
+}
+
+fn documents(options: &DiffOptions) -> Result<Sides, Failure> {
     let DiffOptions { old, new, file, .. } = options;
     let revision = |path: &Path| {
         path.to_str().map(ToOwned::to_owned).ok_or_else(|| {
@@ -116,7 +201,7 @@ fn documents(options: &DiffOptions, output: &Output) -> Result<Sides, Failure> {
         }
         (None, _) => Range::parse(&revision(old)?),
     };
-    revisions(&range, file.as_deref(), output)
+    revisions(&range, file.as_deref())
 }
 
 fn files(old: &Path, new: &Path) -> Result<Sides, Failure> {
@@ -124,10 +209,11 @@ fn files(old: &Path, new: &Path) -> Result<Sides, Failure> {
         return Err(Error::new(Kind::Usage, "standard input can be one of the files, not both").into());
     }
     let (old, new) = (document(Some(old))?, document(Some(new))?);
-    Ok(Sides { file: new.name().to_owned(), old: Some(old), new })
+    let file = new.name().to_owned();
+    Ok(Sides { old: Some(old), new: Some(new), notes: Vec::new(), file, are_revisions: false })
 }
 
-fn revisions(range: &Range, file: Option<&Path>, output: &Output) -> Result<Sides, Failure> {
+fn revisions(range: &Range, file: Option<&Path>) -> Result<Sides, Failure> {
     if file.is_some_and(|file| file.as_os_str() == "-") {
         let message = "git revisions are of a file: standard input has none";
         return Err(Error::new(Kind::Usage, message).into());
@@ -135,24 +221,31 @@ fn revisions(range: &Range, file: Option<&Path>, output: &Output) -> Result<Side
     let path: PathBuf = file.map_or_else(find, |file| Ok(file.to_owned()))?;
     let tracked = Tracked::new(&path)?;
     let (old, new) = match range {
-        Range::One(old) => (tracked.revision(old)?, None),
-        Range::Two(old, new) => (tracked.revision(old)?, Some(tracked.revision(new)?)),
+        Range::One(old) => (tracked.revision(old)?, Point::WorkingTree),
+        Range::Two(old, new) => (tracked.revision(old)?, Point::Revision(tracked.revision(new)?)),
         Range::Since(old, new) => {
             let new = tracked.revision(new)?;
-            (tracked.merge_base(&tracked.revision(old)?, &new)?, Some(new))
+            (tracked.merge_base(&tracked.revision(old)?, &new)?, Point::Revision(new))
         }
     };
-    let new = match new {
-        None => document(Some(&path))?,
-        Some(new) => at(&tracked, &new)?,
+    let after = match &new {
+        Point::WorkingTree => in_working_tree(&tracked, &path)?,
+        Point::Revision(new) => tracked.at(new)?,
     };
     let before = tracked.at(&old)?;
-    if before.is_none() {
-        output.warn(&format!("{}: compared with nothing", tracked.missing(&old)));
-    }
-    Ok(Sides { old: before, new, file: path.display().to_string() })
+    let sides = Sides {
+        old: before,
+        new: after,
+        notes: Vec::new(),
+        file: text::path(&path).into_raw(),
+        are_revisions: true,
+    };
+    Ok(sides.follow_renames(&tracked, &old, &new)?)
 }
 
-fn at(tracked: &Tracked, revision: &Revision) -> Result<Document, Error> {
-    tracked.at(revision)?.ok_or_else(|| Error::new(Kind::Invalid, tracked.missing(revision)))
+/// The file that is there now; none when it was deleted.
+fn in_working_tree(tracked: &Tracked, path: &Path) -> Result<Option<Document>, Failure> {
+    tracked.check_is_no_link()?;
+    let is_missing = fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
+    if is_missing { Ok(None) } else { document(Some(path)).map(Some) }
 }

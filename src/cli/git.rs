@@ -1,40 +1,148 @@
-//! Asking git, the program, about a repository.
+//! Asks git, the program, about a repository that nobody has to trust: the one place that builds its command line.
+//!
+//! A repository can name programs for git to run: to fetch what a partial clone lacks, to watch files, as hooks,
+//! filters, textconv, diff drivers, pagers, credential helpers. Whoever wrote the repository may not be whoever runs
+//! hostgw, so none of them runs. What git needs for an answer it reads from the objects that are there.
 
 use std::{
+    env,
+    ffi::{OsStr, OsString},
     io,
-    path::Path,
-    process::{Command, Stdio},
+    os::unix::ffi::OsStrExt,
+    path::PathBuf,
+    process::Command,
+    time::Duration,
 };
+
+use super::program::{self, Limits};
+use crate::input;
 
 /// Why git gave no answer.
 #[derive(Debug)]
 pub(super) enum GitError {
-    /// It could not be started.
+    /// It could not be started, or exceeded its limits.
     NotRun(io::Error),
     /// It failed; what it said about that, which may be nothing.
     Failed(String),
 }
 
-/// Variables that name a repository: git sets them for hooks. The repository here is the one of the folder.
-const REPOSITORY: [&str; 4] = ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"];
+/// The repository of a folder.
+#[derive(Debug, Clone)]
+pub(super) struct Git {
+    folder: PathBuf,
+    limits: Limits,
+}
 
-/// What git prints in `folder`, which must be there.
-pub(super) fn run(
-    folder: &Path,
-    arguments: impl FnOnce(&mut Command) -> &mut Command,
-) -> Result<Vec<u8>, GitError> {
-    let mut git = Command::new("git");
-    // No program that the repository configures is run, but for what a partial clone fetches with, and its index is
-    // not written.
-    git.args(["-c", "core.fsmonitor=false", "--no-optional-locks", "--literal-pathspecs", "-C"]).arg(folder);
-    REPOSITORY.iter().for_each(|name| {
-        git.env_remove(name);
-    });
-    arguments(&mut git).stdin(Stdio::null());
-    let output = git.output().map_err(GitError::NotRun)?;
-    if output.status.success() {
-        Ok(output.stdout)
-    } else {
-        Err(GitError::Failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+/// Settings that win over those of the repository, its includes and its worktree.
+const SETTINGS: [&str; 9] = [
+    // No transport, whatever the repository allows: git(1) before 2.45 does not know GIT_NO_LAZY_FETCH.
+    "protocol.allow=never",
+    "core.fsmonitor=false",
+    "core.hooksPath=/dev/null",
+    "core.sshCommand=false",
+    "core.gitProxy=",
+    "core.askPass=",
+    "credential.helper=",
+    "gc.auto=0",
+    // A change can bring a folder that is a bare repository, with a configuration of its own.
+    "safe.bareRepository=explicit",
+];
+
+/// Variables for git and the programs it might run.
+const VARIABLES: [(&str, &str); 6] = [
+    ("GIT_NO_LAZY_FETCH", "1"),
+    // None of the list, which is empty.
+    ("GIT_ALLOW_PROTOCOL", ""),
+    ("GIT_TERMINAL_PROMPT", "0"),
+    ("GIT_ASKPASS", "false"),
+    ("SSH_ASKPASS", "false"),
+    // hostgw reads some of what git says.
+    ("LC_ALL", "C"),
+];
+
+/// Variables of the caller that git keeps: they choose the configuration files of the user, who decides there which
+/// repositories of others to trust. All other `GIT_` variables name another repository (git sets them for hooks),
+/// programs, or files to write.
+const KEPT: [&str; 7] = [
+    "GIT_CONFIG_GLOBAL",
+    "GIT_CONFIG_SYSTEM",
+    "GIT_CONFIG_NOSYSTEM",
+    "GIT_CONFIG_COUNT",
+    "GIT_CONFIG_PARAMETERS",
+    "GIT_CEILING_DIRECTORIES",
+    "GIT_DISCOVERY_ACROSS_FILESYSTEM",
+];
+
+/// Variables that begin so are kept: pairs of `GIT_CONFIG_COUNT`.
+const KEPT_PREFIXES: [&str; 2] = ["GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_"];
+
+impl Git {
+    /// The most bytes of an answer.
+    pub(super) const MAX_BYTES: usize = input::LIMIT as usize;
+
+    /// The repository that `folder` is in.
+    pub(super) fn new(folder: impl Into<PathBuf>) -> Self {
+        Self { folder: folder.into(), limits: Limits { time: None, bytes: Self::MAX_BYTES } }
     }
+
+    /// The same, with this much time for each answer.
+    pub(super) const fn within(mut self, time: Duration) -> Self {
+        self.limits.time = Some(time);
+        self
+    }
+
+    /// What `git` prints with these arguments.
+    ///
+    /// # Errors
+    /// git cannot be run, or fails.
+    pub(super) fn ask<I>(&self, arguments: I) -> Result<Vec<u8>, GitError>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<OsStr>,
+    {
+        let printed =
+            program::collect(self.command().args(arguments), self.limits).map_err(GitError::NotRun)?;
+        if printed.status.success() {
+            Ok(printed.stdout)
+        } else {
+            Err(GitError::Failed(String::from_utf8_lossy(&printed.stderr).trim().to_owned()))
+        }
+    }
+
+    /// The same, as text of one line without its end.
+    pub(super) fn ask_line<I>(&self, arguments: I) -> Result<String, GitError>
+    where
+        I: IntoIterator,
+        I::Item: AsRef<OsStr>,
+    {
+        let bytes = self.ask(arguments)?;
+        Ok(String::from_utf8_lossy(&bytes).trim_end_matches('\n').to_owned())
+    }
+
+    fn command(&self) -> Command {
+        let mut git = Command::new("git");
+        git.args(["--no-pager", "--no-optional-locks", "--no-replace-objects", "--literal-pathspecs"]);
+        SETTINGS.iter().for_each(|setting| {
+            git.args(["-c", setting]);
+        });
+        git.arg("-C").arg(&self.folder);
+        env::vars_os().filter(|(name, _)| !is_kept(name)).for_each(|(name, _)| {
+            git.env_remove(name);
+        });
+        git.envs(VARIABLES);
+        git
+    }
+}
+
+/// Whether git gets a variable of the caller.
+fn is_kept(name: &OsString) -> bool {
+    let name = name.as_bytes();
+    !name.starts_with(b"GIT_")
+        || KEPT.iter().any(|kept| kept.as_bytes() == name)
+        || KEPT_PREFIXES.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
+}
+
+/// A path as bytes of git's output name it.
+pub(super) fn path_of(bytes: &[u8]) -> PathBuf {
+    PathBuf::from(OsStr::from_bytes(bytes))
 }

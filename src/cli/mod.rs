@@ -11,6 +11,7 @@ mod occasion;
 mod output;
 mod pager;
 mod plan;
+mod program;
 mod render;
 mod revision;
 mod rollback;

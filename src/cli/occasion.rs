@@ -1,15 +1,18 @@
 //! Who applies what, for the history: user, hash of the configuration, git commit.
 
-use std::{env, ffi::OsString, fs, path::Path, process::Command as Program};
+use std::{env, ffi::OsString, fs, path::Path, time::Duration};
 
 use sha2::{Digest, Sha256};
 
-use super::{git, transaction::now};
+use super::{git::Git, transaction::now};
 use crate::{
     apply::{Command, Commit, Occasion},
     config::Document,
     hex::hex,
 };
+
+/// A repository, or a directory of users, that does not answer in this time is left out of the record.
+const TIME: Duration = Duration::from_secs(5);
 
 /// `command`, started now by whoever runs this process.
 pub(super) fn of_command(command: Command) -> Occasion {
@@ -61,28 +64,16 @@ fn name_of(id: u32, users: &str) -> Option<&str> {
 fn commit(file: &Path) -> Option<Commit> {
     let file = fs::canonicalize(file).ok()?;
     let (folder, name) = (file.parent()?, file.file_name()?);
-    // Nothing is fetched for it from where the repository says.
-    let git = |arguments: &dyn Fn(&mut Program)| {
-        let answer = git::run(folder, |git| {
-            arguments(git.env("GIT_NO_LAZY_FETCH", "1").env("GIT_ALLOW_PROTOCOL", ""));
-            git
-        });
-        String::from_utf8(answer.ok()?).ok()
-    };
-    let id = git(&|git| {
-        git.args(["rev-parse", "--verify", "HEAD^{commit}"]);
-    })?;
+    let git = Git::new(folder).within(TIME);
+    let id = git.ask_line(["rev-parse", "--verify", "--end-of-options", "HEAD^{commit}"]).ok()?;
     // Not by `git status`: that runs the filters which the repository configures, and this may be root.
     let mut committed = OsString::from("HEAD:./");
     committed.push(name);
-    let committed = git(&|git| {
-        git.args(["rev-parse", "--verify", "--end-of-options"]).arg(&committed);
-    });
-    let here = git(&|git| {
-        git.args(["hash-object", "--no-filters", "--"]).arg(name);
-    })?;
-    let dirty = committed.is_none_or(|committed| !committed.ends_with(&here));
-    Some(Commit { id: id.trim().into(), dirty })
+    let words = ["rev-parse", "--verify", "--end-of-options"].map(OsString::from);
+    let committed = git.ask_line(words.into_iter().chain([committed])).ok();
+    let words = ["hash-object", "--no-filters", "--"].map(OsString::from);
+    let here = git.ask_line(words.into_iter().chain([name.to_owned()])).ok()?;
+    Some(Commit { dirty: committed != Some(here), id: id.into() })
 }
 
 #[cfg(test)]

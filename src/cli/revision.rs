@@ -1,16 +1,18 @@
-//! Configurations as git revisions have them: read from the repository, nothing is checked out.
+//! Configurations as git revisions have them: read from the objects of the repository, nothing is checked out.
 
 use std::{
+    collections::VecDeque,
+    env,
     ffi::{OsStr, OsString},
-    fs,
-    path::{Path, PathBuf},
+    fs, io,
+    path::{Component, Path, PathBuf},
 };
 
-use super::git::{self, GitError};
+use super::git::{self, Git, GitError};
 use crate::{
     config::{Document, Format},
     error::{Error, Kind},
-    input,
+    text,
 };
 
 /// What of a repository is compared.
@@ -42,10 +44,12 @@ impl Range {
 pub(super) struct Tracked {
     /// As it was named.
     name: String,
-    /// A folder that is there.
-    folder: PathBuf,
+    /// At a folder that is there.
+    git: Git,
     /// The way from there.
     relative: PathBuf,
+    /// Whether a link on the way is part of the repository, and so not followed.
+    is_link: bool,
 }
 
 /// A revision that is there.
@@ -55,15 +59,43 @@ pub(super) struct Revision {
     id: String,
 }
 
+/// What a revision is compared with.
+pub(super) enum Point {
+    WorkingTree,
+    Revision(Revision),
+}
+
+impl Point {
+    /// As it is called in messages; nothing for the working tree.
+    pub(super) fn name(&self) -> Option<&str> {
+        match self {
+            Self::WorkingTree => None,
+            Self::Revision(revision) => Some(revision.name()),
+        }
+    }
+}
+
+impl Revision {
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// A file as a revision has it.
+struct Blob {
+    id: String,
+    size: usize,
+}
+
 impl Tracked {
-    /// The file that `path` names; through a link, the one behind it.
+    /// The file that `path` names. Links that git tracks are not followed: they belong to whoever wrote the
+    /// revision, and can lead to any file of this machine.
     pub(super) fn new(path: &Path) -> Result<Self, Error> {
-        let whole = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let folder =
-            whole.ancestors().skip(1).find(|folder| is_folder(folder)).unwrap_or_else(|| Path::new(""));
-        let relative = whole.strip_prefix(folder).unwrap_or(&whole).to_owned();
-        let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-        Ok(Self { name: path.display().to_string(), folder: folder.to_owned(), relative })
+        let name = text::path(path).into_raw();
+        let way = Way::of(path).map_err(|error| {
+            Error::new(Kind::Invalid, format!("cannot find the folder of {name}: {error}"))
+        })?;
+        Ok(Self { name, git: Git::new(way.folder), relative: way.relative, is_link: way.is_link })
     }
 
     /// The revision called `name`.
@@ -72,81 +104,309 @@ impl Tracked {
             let message = format!("{name:?} is not a git revision: it begins with a dash");
             return Err(Error::new(Kind::Invalid, message));
         }
-        let id = self.verify(OsStr::new(&format!("{name}^{{commit}}")))?.ok_or_else(|| {
-            Error::new(Kind::Invalid, format!("{name:?} is not a git revision here")).with_hint(
-                "a shallow clone lacks older commits (git fetch --unshallow brings them); two files \
-                            are compared by naming both",
-            )
-        })?;
-        Ok(Revision { name: name.to_owned(), id })
+        let object = format!("{name}^{{commit}}");
+        let words = ["rev-parse", "--verify", "--quiet", "--end-of-options", &object];
+        match self.git.ask_line(words) {
+            Ok(id) => Ok(Revision { name: name.to_owned(), id }),
+            Err(GitError::Failed(why)) if why.is_empty() => {
+                Err(Error::new(Kind::Invalid, format!("{name:?} is not a git revision here")).with_hint(
+                    "a shallow clone lacks older commits (git fetch --unshallow brings them); two files \
+                     are compared by naming both",
+                ))
+            }
+            Err(error) => Err(self.failed(error)),
+        }
     }
 
     /// The commit at which the two branched off.
     pub(super) fn merge_base(&self, one: &Revision, other: &Revision) -> Result<Revision, Error> {
-        let base = git::run(&self.folder, |git| git.args(["merge-base", &one.id, &other.id]));
-        match base {
-            Ok(id) => {
-                let id = String::from_utf8_lossy(&id).trim().to_owned();
-                Ok(Revision { name: id.chars().take(12).collect(), id })
-            }
+        match self.git.ask_line(["merge-base", &one.id, &other.id]) {
+            Ok(id) => Ok(Revision { name: id.chars().take(12).collect(), id }),
             Err(GitError::Failed(why)) if why.is_empty() => {
                 let message = format!("{} and {} have no commit in common", one.name, other.name);
                 Err(Error::new(Kind::Invalid, message)
                     .with_hint("a shallow clone may lack it: git fetch --unshallow brings it"))
             }
-            Err(error) => Err(failed(error)),
+            Err(error) => Err(self.failed(error)),
         }
     }
 
     /// The file at that revision; none when the revision does not have it.
     pub(super) fn at(&self, revision: &Revision) -> Result<Option<Document>, Error> {
-        let mut path = OsString::from(format!("{}:./", revision.id));
-        path.push(&self.relative);
-        let Some(id) = self.verify(&path)? else { return Ok(None) };
         let name = format!("{}:{}", revision.name, self.name);
-        let size = git::run(&self.folder, |git| git.args(["cat-file", "-s", &id])).map_err(failed)?;
-        let size = String::from_utf8_lossy(&size).trim().parse::<u64>();
-        if size.is_ok_and(|size| size > input::LIMIT) {
-            let message = format!("{name} is too large: hostgw reads at most {} MiB", input::LIMIT >> 20);
+        match self.blob(revision, &self.relative, &name)? {
+            Some(blob) => self.read(&blob, name, &self.relative).map(Some),
+            None => {
+                self.check_folders(revision)?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// The file in `old`, with the name it has there, where git finds that it was renamed since.
+    pub(super) fn before_rename(
+        &self,
+        old: &Revision,
+        new: &Point,
+    ) -> Result<Option<(String, Document)>, Error> {
+        let path = self.path_from_root()?;
+        let renames = self.renames(old, new)?;
+        let found = renames.into_iter().find(|(_, after)| *after == path);
+        found.map_or(Ok(None), |(before, _)| self.named(old, &before))
+    }
+
+    /// The file in `new`, with the name it has there, where git finds that it was renamed since `old`. A file of
+    /// the working tree has the name it is asked for by.
+    pub(super) fn after_rename(
+        &self,
+        old: &Revision,
+        new: &Point,
+    ) -> Result<Option<(String, Document)>, Error> {
+        let Point::Revision(revision) = new else { return Ok(None) };
+        let path = self.path_from_root()?;
+        let renames = self.renames(old, new)?;
+        let found = renames.into_iter().find(|(before, _)| *before == path);
+        found.map_or(Ok(None), |(_, after)| self.named(revision, &after))
+    }
+
+    /// The path from the root of the working tree.
+    fn path_from_root(&self) -> Result<PathBuf, Error> {
+        let prefix = self.git.ask(["rev-parse", "--show-prefix"]).map_err(|error| self.failed(error))?;
+        Ok(git::path_of(prefix.strip_suffix(b"\n").unwrap_or(&prefix)).join(&self.relative))
+    }
+
+    /// A file by its path from the root of the working tree.
+    fn named(&self, revision: &Revision, path: &Path) -> Result<Option<(String, Document)>, Error> {
+        let up = self.git.ask(["rev-parse", "--show-cdup"]).map_err(|error| self.failed(error))?;
+        let from_here = git::path_of(up.strip_suffix(b"\n").unwrap_or(&up)).join(path);
+        let name = format!("{}:{}", revision.name, text::path(path));
+        let Some(blob) = self.blob(revision, &from_here, &name)? else { return Ok(None) };
+        Ok(Some((text::path(path).into_raw(), self.read(&blob, name, path)?)))
+    }
+
+    /// The renames that git finds, by their old and new paths from the root; of the working tree, those that are
+    /// in the index.
+    fn renames(&self, old: &Revision, new: &Point) -> Result<Vec<(PathBuf, PathBuf)>, Error> {
+        // The same limit for everybody, whatever the repository sets: beyond it, exact renames alone are found.
+        let how: [&str; 6] = ["-z", "--raw", "--no-ext-diff", "--no-textconv", "-l1000", "--diff-filter=R"];
+        let compare = |similar: &'static str| match new {
+            Point::WorkingTree => {
+                self.git.ask(["diff-index", "--cached"].iter().chain(&how).chain(&[similar, old.id.as_str()]))
+            }
+            Point::Revision(new) => self.git.ask(["diff-tree", "-r"].iter().chain(&how).chain(&[
+                similar,
+                old.id.as_str(),
+                new.id.as_str(),
+            ])),
+        };
+        let renames = match compare("-M") {
+            // Files of a partial clone that are not here cannot be compared, but have an id.
+            Err(GitError::Failed(_)) => compare("-M100%"),
+            other => other,
+        };
+        let renames = renames.map_err(|error| self.failed(error))?;
+        // `:MODE MODE ID ID R100`, the old path, the new path.
+        let mut fields = renames.split(|byte| *byte == 0);
+        let next = || Some((fields.next()?, git::path_of(fields.next()?), git::path_of(fields.next()?)));
+        Ok(std::iter::from_fn(next).map(|(_, before, after)| (before, after)).collect())
+    }
+
+    /// What a revision has at `path`, if that is a file.
+    fn blob(&self, revision: &Revision, path: &Path, name: &str) -> Result<Option<Blob>, Error> {
+        let Some(entry) = self.entry(revision, path)? else { return Ok(None) };
+        let refuse = |what: &str| Error::new(Kind::Invalid, format!("{name} is {what}, not a file"));
+        match entry.mode.as_str() {
+            "100644" | "100755" => {}
+            LINK => return Err(refuse("a symbolic link").with_hint(NO_LINKS)),
+            "160000" => return Err(refuse("a submodule")),
+            "040000" => return Err(refuse("a folder")),
+            _ => return Err(refuse("something that git calls neither file nor folder")),
+        }
+        let Ok(size) = entry.size.parse() else { return Err(self.missing_object(&entry.id, name)) };
+        if size > Git::MAX_BYTES {
+            let message = format!("{name} is too large: hostgw reads at most {} MiB", Git::MAX_BYTES >> 20);
             return Err(Error::new(Kind::Invalid, message));
         }
-        let bytes = git::run(&self.folder, |git| git.args(["cat-file", "blob", &id])).map_err(failed)?;
+        Ok(Some(Blob { id: entry.id, size }))
+    }
+
+    fn read(&self, blob: &Blob, name: String, path: &Path) -> Result<Document, Error> {
+        let bytes = self.git.ask(["cat-file", "blob", &blob.id]).map_err(|error| self.failed(error))?;
+        if bytes.len() != blob.size {
+            return Err(Error::unexpected(format!(
+                "git gave {} of {} bytes of {name}",
+                bytes.len(),
+                blob.size
+            )));
+        }
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to() + 1;
             Error::new(Kind::Invalid, format!("{name} is not UTF-8 text: byte {at} is wrong"))
         })?;
-        let format = Format::of(&self.relative, &text);
-        Ok(Some(Document::new(name, text, format)))
+        let format = Format::of(path, &text);
+        Ok(Document::new(name, text, format))
+    }
+
+    /// That no folder on the way is a link in that revision, or a submodule: then the file is not missing.
+    fn check_folders(&self, revision: &Revision) -> Result<(), Error> {
+        for folder in self.relative.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()) {
+            let Some(entry) = self.entry(revision, folder)? else { continue };
+            let what = match entry.mode.as_str() {
+                LINK => "a symbolic link",
+                "160000" => "a submodule",
+                _ => return Ok(()),
+            };
+            let message = format!("{}:{} is {what}, not a folder", revision.name, text::path(folder));
+            return Err(Error::new(Kind::Invalid, message).with_hint(NO_LINKS));
+        }
+        Ok(())
+    }
+
+    fn entry(&self, revision: &Revision, path: &Path) -> Result<Option<Entry>, Error> {
+        let words =
+            [OsStr::new("ls-tree"), "-z".as_ref(), "-l".as_ref(), revision.id.as_ref(), "--".as_ref()];
+        let listed = self.git.ask(words.into_iter().chain([path.as_os_str()]));
+        let listed = listed.map_err(|error| self.failed(error))?;
+        Ok(Entry::parse(&listed))
+    }
+
+    /// As it was named.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// That the file is not in a revision.
-    pub(super) fn missing(&self, revision: &Revision) -> String {
-        format!("{} is not in {}", self.name, revision.name)
+    pub(super) fn missing(&self, revision: &str) -> String {
+        format!("{} is not in {revision}", self.name)
     }
 
-    /// The id of an object, if there is one of that name.
-    fn verify(&self, object: &OsStr) -> Result<Option<String>, Error> {
-        let words = ["rev-parse", "--verify", "--quiet", "--end-of-options"];
-        match git::run(&self.folder, |git| git.args(words).arg(object)) {
-            Ok(id) => Ok(Some(String::from_utf8_lossy(&id).trim().to_owned())),
-            Err(GitError::Failed(why)) if why.is_empty() => Ok(None),
-            Err(error) => Err(failed(error)),
+    /// That the working tree has a file, not a link that is part of the repository.
+    pub(super) fn check_is_no_link(&self) -> Result<(), Error> {
+        if !self.is_link {
+            return Ok(());
+        }
+        let message = format!("{} is a symbolic link that git tracks", self.name);
+        Err(Error::new(Kind::Invalid, message).with_hint(NO_LINKS))
+    }
+
+    fn missing_object(&self, id: &str, name: &str) -> Error {
+        let error = Error::new(Kind::Invalid, format!("cannot read {name}: its object is not in this clone"));
+        if self.is_partial() {
+            error.with_hint(format!(
+                "hostgw fetches nothing for a partial clone: if you trust the repository, run git cat-file -e {id}, \
+                 which fetches it"
+            ))
+        } else {
+            error.with_hint("the repository is damaged: git fsck tells what it lacks")
+        }
+    }
+
+    /// Whether objects are left to be fetched when they are needed.
+    fn is_partial(&self) -> bool {
+        self.git.ask(["config", "--get-regexp", r"^(extensions\.partialclone|remote\..*\.promisor)$"]).is_ok()
+    }
+
+    fn failed(&self, error: GitError) -> Error {
+        let why = match error {
+            GitError::NotRun(error) => {
+                return Error::unexpected(format!("cannot run git: {error}"))
+                    .with_hint("install git, or compare two files: hostgw diff OLD NEW");
+            }
+            GitError::Failed(why) => why,
+        };
+        let lines = why.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty());
+        let error = Error::new(Kind::Invalid, "git cannot read the revision").with_details(lines);
+        if self.is_partial() {
+            error.with_hint(
+                "hostgw fetches nothing for a partial clone: if you trust the repository, fetch what it lacks with \
+                 git fetch --refetch --no-filter",
+            )
+        } else {
+            error
         }
     }
 }
 
-fn is_folder(path: &Path) -> bool {
-    // The empty path is the working directory.
-    path.as_os_str().is_empty() || path.is_dir()
+/// The mode of a symbolic link in git's trees and index.
+const LINK: &str = "120000";
+
+const NO_LINKS: &str = "hostgw does not follow links that are part of a repository: name the file itself";
+
+/// An entry of a tree: `MODE TYPE ID SIZE<TAB>PATH<NUL>`, the size of an object that is not there `BAD`.
+struct Entry {
+    mode: String,
+    id: String,
+    size: String,
 }
 
-fn failed(error: GitError) -> Error {
-    match error {
-        GitError::NotRun(error) => Error::unexpected(format!("cannot run git: {error}"))
-            .with_hint("install git, or compare two files: hostgw diff OLD NEW"),
-        GitError::Failed(why) => Error::new(Kind::Invalid, "git cannot read the revision")
-            .with_details(why.lines().map(|line| line.trim().to_owned()).filter(|line| !line.is_empty())),
+impl Entry {
+    fn parse(listed: &[u8]) -> Option<Self> {
+        let facts = String::from_utf8_lossy(listed.split(|byte| *byte == b'\t').next()?);
+        let mut facts = facts.split_ascii_whitespace().map(ToOwned::to_owned);
+        let (mode, _kind, id, size) = (facts.next()?, facts.next()?, facts.next()?, facts.next()?);
+        Some(Self { mode, id, size })
     }
+}
+
+/// Where a path leads: a folder that is there, and the rest.
+struct Way {
+    folder: PathBuf,
+    relative: PathBuf,
+    is_link: bool,
+}
+
+/// More links than this in one path are a loop (path_resolution(7)).
+const MAX_LINKS: usize = 40;
+
+impl Way {
+    /// Follows `path` to the last folder on it, but stops at a link that git tracks.
+    fn of(path: &Path) -> io::Result<Self> {
+        let parts = |path: &Path| path.components().map(|part| part.as_os_str().to_owned()).collect();
+        let mut folder = if path.is_absolute() { PathBuf::from("/") } else { env::current_dir()? };
+        let mut rest: VecDeque<OsString> = parts(path);
+        let mut links = 0;
+        while let Some(part) = rest.pop_front() {
+            match Path::new(&part).components().next() {
+                Some(Component::ParentDir) => {
+                    folder.pop();
+                    continue;
+                }
+                Some(Component::Normal(_)) => {}
+                Some(Component::RootDir) => {
+                    folder = PathBuf::from("/");
+                    continue;
+                }
+                _ => continue,
+            }
+            let whole = folder.join(&part);
+            let found = fs::symlink_metadata(&whole).map(|found| found.file_type());
+            let is_link = found.as_ref().is_ok_and(fs::FileType::is_symlink);
+            if is_link && !is_tracked(&folder, &part) {
+                links += 1;
+                if links > MAX_LINKS {
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many links"));
+                }
+                let mut target: VecDeque<OsString> = parts(&fs::read_link(&whole)?);
+                target.append(&mut rest);
+                rest = target;
+            } else if found.is_ok_and(|found| found.is_dir()) {
+                folder = whole;
+            } else {
+                rest.push_front(part);
+                return Ok(Self { folder, relative: rest.iter().collect(), is_link });
+            }
+        }
+        // A folder, which is no configuration: git says so.
+        let relative = folder.file_name().map_or_else(PathBuf::new, PathBuf::from);
+        folder.pop();
+        Ok(Self { folder, relative, is_link: false })
+    }
+}
+
+/// Whether git tracks `name` in `folder`; not where there is no repository.
+fn is_tracked(folder: &Path, name: &OsStr) -> bool {
+    let words = [OsStr::new("ls-files"), "-z".as_ref(), "--".as_ref(), name];
+    Git::new(folder).ask(words).is_ok_and(|listed| !listed.is_empty())
 }
 
 #[cfg(test)]

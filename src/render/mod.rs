@@ -17,7 +17,7 @@ mod windows;
 
 pub use commands::commands;
 pub use comparison::{
-    BlockReport, ComparisonReport, Detail, Files, NodeEntry, Renamed, Short, Values, comparison_text,
+    BlockReport, ComparisonReport, Detail, Files, NodeEntry, Note, Renamed, Short, Values, comparison_text,
 };
 pub use markdown::{LIMIT, comparison_markdown, plan_markdown};
 pub use powershell::{windows_collector, windows_script};

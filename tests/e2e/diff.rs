@@ -107,6 +107,102 @@ fn a_file_that_is_new_is_compared_with_nothing() {
     });
 }
 
+/// A new name is no new cluster: git says which file it was before.
+#[test]
+fn a_renamed_file_is_compared_with_what_it_was() {
+    each(|privilege| {
+        let node = repository(privilege);
+        node.write("envs/cluster.yaml", &cluster("", &[NODE_1, NODE_2, NODE_3]));
+        let renamed = cluster("", &[NODE_1, ("linux-2", "10.244.7.0/24", "172.30.0.12"), NODE_3]);
+        let commit = "git -c user.name=o -c user.email=o commit -qam rename; git tag v3";
+        nobody(&node, privilege, "mkdir sites && git mv envs/cluster.yaml sites/hostgw.yaml").expect(0);
+        node.write("sites/hostgw.yaml", &renamed);
+        nobody(&node, privilege, "git add sites").expect(0);
+        let mut snapshots = Snapshots::default();
+        let diff = |arguments: &str| nobody(&node, privilege, &format!("\"$HOSTGW\" diff {arguments}"));
+        let totals = "2 nodes change: 2 to add, 0 to change, 2 to remove.";
+        // In the index.
+        diff("v2 -f sites/hostgw.yaml").expect(0).says(totals);
+        nobody(&node, privilege, commit).expect(0);
+        snapshots.compare("diff-renamed", &diff("v2..v3 -f sites/hostgw.yaml --detailed-exitcode").expect(2));
+        snapshots.compare("diff-renamed-markdown", &diff("v2..v3 -f sites/hostgw.yaml --markdown").expect(0));
+        let json = diff("v2..v3 -f sites/hostgw.yaml --json").expect(0).json();
+        assert_eq!(json["old"], "v2:envs/cluster.yaml");
+        let note = serde_json::json!([
+            { "kind": "renamed", "before": "envs/cluster.yaml", "after": "sites/hostgw.yaml" }
+        ]);
+        assert_eq!(json["notes"], note);
+        // By its old name, and from within a folder.
+        diff("v2..v3 -f envs/cluster.yaml").expect(0).says(totals);
+        let script = "cd sites; \"$HOSTGW\" diff v2..v3 -f hostgw.yaml";
+        nobody(&node, privilege, script).expect(0).says(totals);
+        diff("v3..v2 -f envs/cluster.yaml").expect(0).says(totals);
+        snapshots.conclude();
+    });
+}
+
+/// What stands on the nodes goes with the file that describes it.
+#[test]
+fn a_deleted_file_lists_what_every_node_loses() {
+    each(|privilege| {
+        let node = repository(privilege);
+        nobody(
+            &node,
+            privilege,
+            "rm envs/cluster.yaml; git -c user.name=o -c user.email=o commit -qam gone; git tag v3",
+        )
+        .expect(0);
+        let mut snapshots = Snapshots::default();
+        let diff = |arguments: &str| nobody(&node, privilege, &format!("\"$HOSTGW\" diff {arguments}"));
+        snapshots.compare("diff-deleted", &diff("v2..v3 -f envs/cluster.yaml --detailed-exitcode").expect(2));
+        snapshots.compare("diff-deleted-markdown", &diff("v2..v3 -f envs/cluster.yaml --markdown").expect(0));
+        let json = diff("v2..v3 -f envs/cluster.yaml --json").expect(0).json();
+        assert!(json["new"].is_null(), "{json:#}");
+        let removed = diff("v2 -f envs/cluster.yaml").expect(0);
+        removed.says("0 to add, 0 to change, 21 to remove").warns("is not in the working tree");
+        diff("v2..v3 -f nowhere.yaml").expect(3).warns("nowhere.yaml is not in v3");
+        snapshots.conclude();
+    });
+}
+
+/// The mistakes of a base are not those of the change that mends it.
+#[test]
+fn a_change_that_mends_its_base_is_compared_with_nothing() {
+    each(|privilege| {
+        let node = repository(privilege);
+        let commit = |name: &str, text: &str| {
+            node.write("envs/cluster.yaml", text);
+            let script = format!("git -c user.name=o -c user.email=o commit -qam {name}; git tag {name}");
+            nobody(&node, privilege, &script).expect(0);
+        };
+        commit("broken", "clusterPrefix: 10.244.0.0/16\nnodes: []\n");
+        commit("worse", "nodes: 1\n");
+        commit("mended", &cluster("", &[NODE_1, NODE_2]));
+        nobody(
+            &node,
+            privilege,
+            "git rm -q envs/cluster.yaml; git -c user.name=o -c user.email=o commit -qm gone",
+        )
+        .expect(0);
+        let mut snapshots = Snapshots::default();
+        let diff = |arguments: &str| {
+            let script = format!("\"$HOSTGW\" diff {arguments} -f envs/cluster.yaml");
+            nobody(&node, privilege, &script)
+        };
+        snapshots.compare("diff-mended", &diff("broken..mended --detailed-exitcode").expect(2));
+        let markdown = diff("broken..mended --markdown").expect(0);
+        snapshots.compare("diff-mended-markdown", &markdown);
+        assert!(markdown.stdout.starts_with("<!-- hostgw:diff envs/cluster.yaml -->\n"), "{markdown}");
+        // The mistakes of the change alone.
+        let outcome = diff("broken..worse").expect(3);
+        assert!(outcome.stderr.contains("worse:") && !outcome.stderr.contains("broken:"), "{outcome}");
+        diff("mended..broken").expect(3).warns("broken:envs/cluster.yaml");
+        // A broken file that is deleted was never in force.
+        diff("broken..HEAD").expect(0).says("Nothing changes on any node.").warns("1 mistake");
+        snapshots.conclude();
+    });
+}
+
 #[test]
 fn what_git_cannot_do_is_said() {
     each(|privilege| {

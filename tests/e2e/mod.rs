@@ -18,6 +18,7 @@ mod faults;
 mod foreign;
 mod full_disk;
 mod history;
+mod hostile_git;
 mod inputs;
 mod interrupted;
 mod json;

@@ -1,5 +1,6 @@
 //! What every form of a comparison of two files tells.
 
+mod note;
 mod resolve;
 mod short;
 mod text;
@@ -17,6 +18,7 @@ use crate::{
 };
 use resolve::Resolver;
 
+pub use note::Note;
 pub use short::Short;
 pub use text::{Detail, comparison_text};
 pub(super) use text::{entry_line, interfaces, place, renamed_line, short_line, title, totals};
@@ -34,8 +36,11 @@ pub struct ComparisonReport {
     /// The old configuration, as in `cluster.yaml` or `main:cluster.yaml`; none where the new one is compared
     /// with nothing.
     pub old: Option<String>,
-    /// The new configuration.
-    pub new: String,
+    /// The new configuration; none where it was deleted.
+    pub new: Option<String>,
+    /// Why this does not compare the same file in two revisions, if it does not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<Note>,
     /// How many nodes the new configuration has.
     pub nodes: usize,
     /// Nodes that have another name, and are the same otherwise.
@@ -119,6 +124,22 @@ pub struct Files<'a> {
 }
 
 impl ComparisonReport {
+    /// A comparison of nothing with nothing.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self {
+            format: FORMAT,
+            old: None,
+            new: None,
+            notes: Vec::new(),
+            nodes: 0,
+            renamed: Vec::new(),
+            blocks: Vec::new(),
+            totals: ComparisonTotals::default(),
+            kept: Vec::new(),
+        }
+    }
+
     /// Resolves a comparison of `files`. `locate` gives the place of a part of one of them.
     #[must_use]
     pub fn new(
@@ -130,7 +151,8 @@ impl ComparisonReport {
         Self {
             format: FORMAT,
             old: files.old.map(|(name, _)| name.to_owned()),
-            new: files.new.0.to_owned(),
+            new: Some(files.new.0.to_owned()),
+            notes: Vec::new(),
             nodes: files.new.1.nodes.len(),
             renamed: resolver.renamed(comparison),
             blocks: comparison.blocks.iter().map(|block| resolver.block(block)).collect(),

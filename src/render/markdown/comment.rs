@@ -35,6 +35,8 @@ pub(super) struct Comment {
     pub marker: String,
     /// The heading, in Markdown.
     pub title: String,
+    /// What a reader has to know first: sentences in Markdown, without their full stops.
+    pub notes: Vec<String>,
     /// The counts.
     pub counts: String,
     pub removals: Vec<Removals>,
@@ -134,8 +136,11 @@ impl Words {
 impl Comment {
     /// The comment, ending with a newline.
     pub fn render(&self) -> String {
-        let mut text =
-            format!("<!-- hostgw:{} -->\n### {}\n\n**{}**\n", self.marker, self.title, self.counts);
+        let mut text = format!("<!-- hostgw:{} -->\n### {}\n\n", self.marker, self.title);
+        for note in &self.notes {
+            let _ = write!(text, "{note}.\n\n");
+        }
+        let _ = writeln!(text, "**{}**", self.counts);
         let shown: usize = self.sections.iter().map(Section::shown_length).sum();
         let room = LIMIT.saturating_sub(text.len() + FOOT + shown.min(SUMMARY));
         text.push_str(&self.removals_within(room));

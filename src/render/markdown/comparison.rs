@@ -20,22 +20,22 @@ use super::{
 /// The comparison as Markdown. `file` is what the hidden marker names: not a revision, which changes.
 #[must_use]
 pub fn comparison_markdown(report: &ComparisonReport, file: &str) -> String {
-    let new = code(&report.new);
-    let (marker, title) = match &report.old {
-        Some(old) => (format!("diff {}", name(file)), format!("hostgw diff: {} → {new}", code(old))),
-        None => (format!("all-nodes {}", name(file)), format!("hostgw plan for all nodes of {new}")),
+    let side = |name: &Option<String>| name.as_deref().map_or_else(|| "nothing".to_owned(), code);
+    let is_diff = report.old.is_some() || !report.notes.is_empty();
+    let (marker, title) = if is_diff {
+        let title = format!("hostgw diff: {} → {}", side(&report.old), side(&report.new));
+        (format!("diff {}", name(file)), title)
+    } else {
+        (format!("all-nodes {}", name(file)), format!("hostgw plan for all nodes of {}", side(&report.new)))
     };
     let comment = Comment {
         marker,
         title,
+        notes: report.notes.iter().map(|note| note.sentence(code)).collect(),
         counts: totals(report),
         removals: removals(report),
         sections: sections(report),
-        everything: if report.old.is_some() {
-            "hostgw diff --full"
-        } else {
-            "hostgw plan --all-nodes --full"
-        },
+        everything: if is_diff { "hostgw diff --full" } else { "hostgw plan --all-nodes --full" },
     };
     comment.render()
 }

@@ -30,6 +30,7 @@ pub fn plan_markdown(report: &Report) -> String {
         objects: gone.into_iter().map(removal).collect(),
     };
     let comment = Comment {
+        notes: Vec::new(),
         marker: format!("plan {}", name(node)),
         title: format!("hostgw plan for node {}", code(node)),
         counts: totals(report),
