@@ -2,13 +2,14 @@
 
 use std::fmt;
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::text::Untrusted;
 
 /// The kinds of failure. Their numbers are the exit codes of the command: documented, tested, never
 /// reused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[repr(u8)]
 pub enum Kind {
@@ -54,6 +55,9 @@ pub struct Error {
     pub message: Untrusted,
     /// More lines that belong to it.
     pub details: Vec<Untrusted>,
+    /// The commands that would finish what hostgw could not, in this order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commands: Vec<Untrusted>,
     /// What to do next.
     pub hint: Option<Untrusted>,
 }
@@ -62,7 +66,7 @@ impl Error {
     /// A failure of `kind`, described by `message`.
     #[must_use]
     pub fn new(kind: Kind, message: impl Into<Untrusted>) -> Self {
-        Self { kind, message: message.into(), details: Vec::new(), hint: None }
+        Self { kind, message: message.into(), details: Vec::new(), commands: Vec::new(), hint: None }
     }
 
     /// An unexpected failure.
@@ -78,6 +82,13 @@ impl Error {
         self
     }
 
+    /// The lines below the message: the details, then the commands that are left to run.
+    pub fn lines(&self) -> impl Iterator<Item = String> {
+        let head = (!self.commands.is_empty()).then(|| "what is left to do, in this order:".to_owned());
+        let commands = self.commands.iter().map(|command| format!("  {command}"));
+        self.details.iter().map(ToString::to_string).chain(head).chain(commands)
+    }
+
     /// The same, with lines that belong to it.
     #[must_use]
     pub fn with_details(mut self, details: impl IntoIterator<Item = impl Into<Untrusted>>) -> Self {
@@ -89,7 +100,7 @@ impl Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.message)?;
-        for line in &self.details {
+        for line in self.lines() {
             write!(f, "\n  {line}")?;
         }
         self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "\nhint: {hint}"))

@@ -1,39 +1,12 @@
 //! What `--json` prints is what the schemas say, and the schemas say all of it.
 
-use std::{fs, path::Path};
-
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-use crate::{diff_cases, plan_cases};
-
-/// A schema of the repository, with everything forbidden that it does not describe.
-fn strict(name: &str) -> Validator {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("schemas/{name}.schema.json"));
-    let mut schema: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
-    close(&mut schema);
-    jsonschema::validator_for(&schema).unwrap()
-}
-
-fn close(schema: &mut Value) {
-    match schema {
-        Value::Object(map) => {
-            if map.get("type") == Some(&json!("object")) && map.contains_key("properties") {
-                map.insert("additionalProperties".to_owned(), json!(false));
-            }
-            map.values_mut().for_each(close);
-        }
-        Value::Array(items) => items.iter_mut().for_each(close),
-        _ => {}
-    }
-}
-
-#[track_caller]
-fn accept(validator: &Validator, what: &str, value: &Value) {
-    let errors: Vec<_> =
-        validator.iter_errors(value).map(|error| format!("{}: {error}", error.instance_path())).collect();
-    assert!(errors.is_empty(), "{what}: {errors:#?}");
-}
+use crate::{
+    diff_cases, plan_cases,
+    support::schema::{accept, strict},
+};
 
 /// Every value without which, or with another type of which, the schema must refuse the whole.
 #[track_caller]

@@ -10,6 +10,7 @@ use std::{
 };
 
 use rustix::time::{ClockId, clock_gettime};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Failure, Interrupt, Node, Occasion, Record, StateDir, restore};
@@ -57,7 +58,7 @@ fn since_boot() -> Duration {
 }
 
 /// What becomes of an apply that waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Decision {
     /// It stays: `hostgw confirm`.

@@ -30,7 +30,7 @@ pub struct Record {
 }
 
 /// What a transaction was made for, by whom and when: what the history tells of it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Occasion {
     /// The command.
@@ -63,7 +63,7 @@ impl Occasion {
 }
 
 /// The state of a git work tree, as far as one file goes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Commit {
     /// The commit that is checked out, in hexadecimal.
@@ -85,7 +85,7 @@ pub struct Entry {
 }
 
 /// A command that changes a node.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Command {
     /// `hostgw apply`

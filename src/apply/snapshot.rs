@@ -14,7 +14,7 @@ const FORMAT: u32 = 1;
 
 /// A node at a moment: whatever the configuration, a plan from this is the one that the node itself would
 /// have made.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Snapshot {
     format: u32,

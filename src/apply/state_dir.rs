@@ -59,7 +59,7 @@ pub struct Identity {
 }
 
 /// What the last apply put in force.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LastApplied {
     /// The number of its transaction.

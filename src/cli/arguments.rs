@@ -4,6 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
+use super::transaction_json::Operation;
 use crate::text::duration;
 
 const EXIT_CODES: &str = "\
@@ -56,9 +57,9 @@ pub(super) enum Verb {
     /// Remove all that hostgw owns on this node and restore its sysctls.
     Destroy(DestroyOptions),
     /// Keep the apply that waits for it (apply --confirm); works from any shell of the node.
-    Confirm(Patience),
+    Confirm(ConfirmOptions),
     /// Roll the apply that waits for its confirmation back at once.
-    Cancel(Patience),
+    Cancel(CancelOptions),
     /// Undo the last apply, or finish undoing an interrupted one.
     Rollback(RollbackOptions),
     /// Show what hostgw owns on this node, the last apply, and drift.
@@ -83,7 +84,7 @@ pub(super) enum Verb {
     Validate(ValidateOptions),
     /// Build the cluster in network namespaces, apply it there, and prove that traffic flows.
     Simulate(SimulateOptions),
-    /// Print the JSON Schema of the configuration, for editors, or of what --json prints.
+    /// Print the JSON Schema of the configuration, or of a document that hostgw writes.
     Schema(SchemaOptions),
     /// Roll back what nobody confirms; for apply --confirm to start.
     #[command(hide = true)]
@@ -91,26 +92,39 @@ pub(super) enum Verb {
 }
 
 impl Verb {
-    /// Whether the result, and failures too, are to be JSON.
-    pub(super) const fn json(&self) -> bool {
-        match self {
-            Self::Plan(options) => options.json,
-            Self::Status(options) => options.json,
-            Self::Diff(options) => options.json,
-            Self::CheckCni(options) => options.json,
-            Self::Validate(options) => options.json,
-            Self::Simulate(options) => options.json,
-            Self::Apply(_)
-            | Self::Destroy(_)
-            | Self::Confirm(_)
-            | Self::Cancel(_)
-            | Self::Rollback(_)
-            | Self::Snapshot
-            | Self::Render(_)
-            | Self::Schema(_)
-            | Self::Supervise => false,
+    /// The form of the result, and of failures.
+    pub(super) const fn form(&self) -> Form {
+        let (json, operation) = match self {
+            Self::Plan(options) => (options.json, None),
+            Self::Apply(options) => (options.json, Some(Operation::Apply)),
+            Self::Destroy(options) => (options.json, Some(Operation::Destroy)),
+            Self::Confirm(options) => (options.json, Some(Operation::Confirm)),
+            Self::Cancel(options) => (options.json, Some(Operation::Cancel)),
+            Self::Rollback(options) => (options.json, Some(Operation::Rollback)),
+            Self::Status(options) => (options.json, None),
+            Self::Diff(options) => (options.json, None),
+            Self::CheckCni(options) => (options.json, None),
+            Self::Validate(options) => (options.json, None),
+            Self::Simulate(options) => (options.json, None),
+            Self::Snapshot | Self::Render(_) | Self::Schema(_) | Self::Supervise => (false, None),
+        };
+        match (json, operation) {
+            (false, _) => Form::Text,
+            (true, None) => Form::Json,
+            (true, Some(operation)) => Form::Transaction(operation),
         }
     }
+}
+
+/// The form of what a verb prints on standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Text for people.
+    Text,
+    /// One JSON document: the result, or the error.
+    Json,
+    /// One JSON document about a transaction, however it ends.
+    Transaction(Operation),
 }
 
 /// Which configuration, and which of its nodes.
@@ -178,6 +192,27 @@ pub(super) struct ApplyOptions {
     pub confirm: Option<Duration>,
     #[command(flatten)]
     pub consent: Consent,
+    /// Print the result as one JSON document when the command ends; asks nothing, so pass --yes.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ConfirmOptions {
+    #[command(flatten)]
+    pub patience: Patience,
+    /// Print the result as one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CancelOptions {
+    #[command(flatten)]
+    pub patience: Patience,
+    /// Print the result as one JSON document.
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// How a command that changes the node gets leave to do so.
@@ -202,6 +237,9 @@ pub(super) struct Patience {
 pub(super) struct DestroyOptions {
     #[command(flatten)]
     pub consent: Consent,
+    /// Print the result as one JSON document when the command ends; asks nothing, so pass --yes.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -214,6 +252,9 @@ pub(super) struct RollbackOptions {
     pub abandon: bool,
     #[command(flatten)]
     pub consent: Consent,
+    /// Print the result as one JSON document when the command ends; asks nothing, so pass --yes.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -314,16 +355,38 @@ pub(super) struct ValidateOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct SchemaOptions {
-    /// Of what: the configuration, what plan --json prints, or what diff --json prints.
-    #[arg(value_enum, default_value_t = Subject::Config, value_name = "WHAT")]
+    /// The document that the schema describes.
+    #[arg(value_enum, default_value_t = Subject::Config, value_name = "NAME")]
     pub subject: Subject,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Subject {
+    /// The configuration.
     Config,
+    /// `hostgw plan --json`.
     Plan,
+    /// The file that `hostgw plan --out` writes.
+    SavedPlan,
+    /// `apply`, `destroy`, `rollback`, `confirm` and `cancel` with `--json`.
+    #[value(aliases = ["apply", "destroy", "rollback", "confirm", "cancel"])]
+    Transaction,
+    /// `hostgw status --json`.
+    Status,
+    /// `hostgw status --history --json`.
+    History,
+    /// `hostgw snapshot`.
+    Snapshot,
+    /// `hostgw diff --json` and `hostgw plan --all-nodes --json`.
     Diff,
+    /// `hostgw check-cni --json`.
+    CheckCni,
+    /// `hostgw validate --json`.
+    Validate,
+    /// `hostgw simulate --json`.
+    Simulate,
+    /// Any command with `--json` that fails before it has a result.
+    Error,
 }
 
 #[derive(Debug, Args)]

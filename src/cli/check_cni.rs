@@ -1,5 +1,6 @@
 //! `hostgw check-cni`
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
@@ -20,25 +21,39 @@ use crate::{
 /// Version of the JSON form.
 const FORMAT: u32 = 1;
 
-#[derive(Serialize)]
+/// The result of `hostgw check-cni --json`.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Told {
+#[schemars(title = "hostgw check-cni")]
+pub(super) struct CniJson {
+    /// Version of this form.
     format: u32,
+    /// The CNI configuration, as named on the command line.
     file: String,
+    /// Whether it leaves traffic inside the cluster alone.
     holds: bool,
+    /// The exceptions that it needs.
     wanted: Vec<String>,
+    /// The OutBoundNAT policies in it.
     policies: Vec<PolicyJson>,
 }
 
-#[derive(Serialize)]
+/// One OutBoundNAT policy.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct PolicyJson {
+    /// The policy, as in `plugins[0].policies[1]`.
     path: String,
+    /// The line of the policy, from 1, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<usize>,
+    /// The exceptions in it.
     exceptions: Vec<String>,
+    /// Those of the exceptions that are neither a prefix nor an address.
     invalid: Vec<String>,
+    /// The exceptions that it lacks.
     missing: Vec<String>,
+    /// A spelling in it that a plugin of this apiVersion does not read.
     #[serde(skip_serializing_if = "Option::is_none")]
     unread: Option<&'static str>,
 }
@@ -77,7 +92,7 @@ fn line(positions: &Positions, paths: [&ConfigPath; 2]) -> Option<usize> {
     paths.into_iter().find_map(|path| positions.of(path)).map(|position| position.line)
 }
 
-fn told(name: &str, finding: &Finding, positions: &Positions) -> Told {
+fn told(name: &str, finding: &Finding, positions: &Positions) -> CniJson {
     let policy = |policy: &Policy| PolicyJson {
         path: policy.path.to_string(),
         line: line(positions, [&policy.path, &policy.at]),
@@ -86,7 +101,7 @@ fn told(name: &str, finding: &Finding, positions: &Positions) -> Told {
         missing: texts(&policy.missing),
         unread: policy.unread,
     };
-    Told {
+    CniJson {
         format: FORMAT,
         file: name.to_owned(),
         holds: finding.holds(),

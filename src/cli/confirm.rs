@@ -7,12 +7,13 @@ use std::{
 
 use super::{
     Failure, Verdict,
-    arguments::Patience,
+    arguments::{CancelOptions, ConfirmOptions},
     output::Output,
     session::state_dir,
     signals,
     supervisor::{Supervisor, waiting},
     transaction::{described, rolled_back, time, what_is_left},
+    transaction_json::Confirmation,
 };
 use crate::{
     apply::{self, Decision, Occasion, Outcome, Pending, Record, StateDir},
@@ -69,6 +70,7 @@ impl Held {
             Some(outcome) => outcome,
             None => stand_in(&dir, &pending, &occasion, output)?,
         };
+        note_outcome(&outcome, output);
         if outcome.decision == Decision::Cancelled && interrupt.is_raised() && outcome.failure.is_none() {
             let interrupted = Error::new(Kind::Interrupted, "interrupted");
             return Err(rolled_back(&interrupted, output));
@@ -124,6 +126,28 @@ pub(super) fn finish(dir: &StateDir, record: &Record, pending: Pending, decision
     outcome
 }
 
+/// Notes for programs which apply is pending.
+fn note_pending(pending: &Pending, output: &Output) {
+    output.record(|transaction| {
+        transaction.transaction = Some(pending.id);
+        transaction.confirmation = Some(Confirmation::of(pending, None));
+    });
+}
+
+/// Notes for programs how a wait ended.
+fn note_outcome(outcome: &Outcome, output: &Output) {
+    output.record(|transaction| {
+        let is_undone = outcome.decision != Decision::Confirmed;
+        transaction.transaction = Some(outcome.pending.id);
+        transaction.confirmation = Some(Confirmation::of(&outcome.pending, Some(outcome.decision)));
+        transaction.rolled_back = is_undone && outcome.failure.is_none();
+        if is_undone {
+            transaction.done = None;
+            transaction.verified = outcome.failure.is_none();
+        }
+    });
+}
+
 /// What the outcome is to the command that made the apply.
 fn told(outcome: Outcome, output: &Output) -> Result<(), Failure> {
     let cause = not_kept(&outcome);
@@ -155,17 +179,18 @@ fn not_kept(outcome: &Outcome) -> Error {
 }
 
 /// `hostgw confirm`
-pub(super) fn confirm(options: &Patience, output: &Output) -> Verdict {
+pub(super) fn confirm(options: &ConfirmOptions, output: &Output) -> Verdict {
     let dir = state_dir()?;
     let Some((record, pending)) = dir.pending()? else {
-        wait_for_others(&dir, options.lock_timeout)?;
+        wait_for_others(&dir, options.patience.lock_timeout)?;
         return nothing_to_confirm(&dir, output);
     };
+    note_pending(&pending, output);
     let is_over = dir.decision(&pending)?.is_none() && pending.remaining().is_zero();
     if !is_over {
         dir.decide(&pending, Decision::Confirmed)?;
     }
-    let outcome = settle(&dir, &record, pending, options.lock_timeout)?.ok_or_else(|| {
+    let outcome = settle(&dir, &record, pending, options.patience.lock_timeout)?.ok_or_else(|| {
         Error::new(
             Kind::Declined,
             format!(
@@ -176,6 +201,7 @@ pub(super) fn confirm(options: &Patience, output: &Output) -> Verdict {
         )
         .with_hint("hostgw rollback undoes it")
     })?;
+    note_outcome(&outcome, output);
     match (&outcome.failure, outcome.decision) {
         (Some(failure), _) => Err(failure.clone().into()),
         (None, Decision::Confirmed) => {
@@ -187,13 +213,13 @@ pub(super) fn confirm(options: &Patience, output: &Output) -> Verdict {
 }
 
 /// `hostgw cancel`
-pub(super) fn cancel(options: &Patience, output: &Output) -> Verdict {
+pub(super) fn cancel(options: &CancelOptions, output: &Output) -> Verdict {
     let dir = state_dir()?;
     let Some((record, pending)) = dir.pending()? else {
-        wait_for_others(&dir, options.lock_timeout)?;
+        wait_for_others(&dir, options.patience.lock_timeout)?;
         return nothing_to_cancel(&dir, output);
     };
-    cancel_pending(&dir, &record, pending, options.lock_timeout, output)
+    cancel_pending(&dir, &record, pending, options.patience.lock_timeout, output)
 }
 
 /// Rolls back an apply that waits, by its supervisor or, if that was killed, here.
@@ -204,9 +230,11 @@ pub(super) fn cancel_pending(
     lock_timeout: Duration,
     output: &Output,
 ) -> Verdict {
+    note_pending(&pending, output);
     dir.decide(&pending, Decision::Cancelled)?;
     let outcome = settle(dir, record, pending, lock_timeout)?
         .map_or_else(|| ended(dir, &pending, &record.occasion), Ok)?;
+    note_outcome(&outcome, output);
     let described = described(&outcome.occasion);
     match (&outcome.failure, outcome.decision) {
         (Some(failure), _) => Err(failure.clone().into()),

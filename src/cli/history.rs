@@ -1,9 +1,10 @@
 //! `hostgw status --history`: what can be undone, and who wanted it.
 
 use console::measure_text_width;
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Failure, output::Output, session::state_dir, transaction::time};
+use super::{Failure, output::Output, session::state_dir, transaction::time, transaction_json::Counts};
 use crate::{
     apply::{Command, Commit, Entry, Occasion, Record},
     plan::Totals,
@@ -17,20 +18,27 @@ const FORMAT: u32 = 1;
 const DIGITS: usize = 12;
 
 /// An [`Occasion`] as it is told.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Told {
+    /// The command.
     pub command: Command,
+    /// The node; none for a `destroy`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<Untrusted>,
+    /// The configuration file, as named on the command line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<Untrusted>,
+    /// SHA-256 of the configuration, as `sha256sum` prints it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_hash: Option<Untrusted>,
+    /// The git commit of the configuration, if it is in a repository.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit: Option<Commit>,
+    /// The user who ran the command.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub by: Option<Untrusted>,
+    /// When the command was run, as in RFC 3339.
     pub at: String,
 }
 
@@ -41,35 +49,34 @@ impl Told {
     }
 }
 
-#[derive(Serialize)]
+/// The result of `hostgw status --history --json`.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct History {
+#[schemars(title = "hostgw status --history")]
+pub(super) struct History {
+    /// Version of this form.
     format: u32,
+    /// The transactions that `hostgw rollback` can undo, newest first.
     transactions: Vec<Transaction>,
 }
 
-#[derive(Serialize)]
+/// A transaction in the history.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Transaction {
+    /// Its number.
     id: u64,
-    /// Not committed, or not yet: a rollback undoes it first.
+    /// Whether it is not committed, or not yet: a rollback undoes it first.
     open: bool,
     #[serde(flatten)]
     told: Told,
-    changes: Changes,
-}
-
-#[derive(Serialize)]
-struct Changes {
-    add: usize,
-    change: usize,
-    remove: usize,
+    /// How many objects it changed.
+    changes: Counts,
 }
 
 impl Transaction {
     fn new(id: u64, open: bool, occasion: &Occasion, totals: &Totals) -> Self {
-        let Totals { add, change, remove, .. } = *totals;
-        Self { id, open, told: Told::of(occasion), changes: Changes { add, change, remove } }
+        Self { id, open, told: Told::of(occasion), changes: Counts::from(*totals) }
     }
 }
 

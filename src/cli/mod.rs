@@ -5,6 +5,7 @@ mod arguments;
 mod check_cni;
 mod confirm;
 mod diff;
+mod error_json;
 mod git;
 mod history;
 mod occasion;
@@ -25,6 +26,8 @@ mod ssh;
 mod status;
 mod supervisor;
 mod transaction;
+mod transaction_json;
+mod usage;
 mod validate;
 mod windows;
 
@@ -67,11 +70,12 @@ type Verdict = Result<u8, Failure>;
 
 /// Runs the command line `arguments`, whose first is the program's name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let arguments = match Arguments::try_parse_from(arguments) {
+    let words: Vec<OsString> = arguments.into_iter().collect();
+    let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
-        Err(error) => return usage(&error),
+        Err(error) => return usage::tell(&error, &words),
     };
-    let output = Output::new(arguments.color, arguments.verb.json(), !arguments.no_pager);
+    let output = Output::new(arguments.color, arguments.verb.form(), !arguments.no_pager);
     let verdict = match &arguments.verb {
         Verb::Plan(options) => plan::run(options, &output),
         Verb::Apply(options) => apply::run(options, &output),
@@ -89,15 +93,5 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Schema(options) => schema::run(options, &output),
         Verb::Supervise => supervisor::run(),
     };
-    ExitCode::from(match verdict {
-        Ok(code) => code,
-        Err(failure) => output.failure(&failure),
-    })
-}
-
-/// Prints help and version to standard output, usage errors to standard error; clap's own exit code 2
-/// means something else here.
-fn usage(error: &clap::Error) -> ExitCode {
-    output::usage(error);
-    if error.use_stderr() { ExitCode::from(Kind::Usage.exit_code()) } else { ExitCode::SUCCESS }
+    ExitCode::from(output.finish(verdict))
 }

@@ -2,23 +2,31 @@
 //! pipe is no error.
 
 use std::{
+    cell::{Cell, RefCell},
     env,
     io::{self, BufRead, IsTerminal, Write},
 };
 
+use clap::builder::StyledStr;
 use serde::Serialize;
 
-use super::{Failure, arguments::Color, pager};
+use super::{
+    Failure, Verdict,
+    arguments::{Color, Form},
+    error_json::{ErrorDocument, ErrorJson},
+    pager,
+    transaction_json::TransactionJson,
+};
 use crate::{
     error::{Error, Kind},
-    render::{LIMIT, Palette},
+    render::{self, LIMIT, Palette, Report},
     text::{Untrusted, for_terminal, printable, to_json},
 };
 
-/// Version of the JSON form of a failure.
-const FORMAT: u32 = 1;
-
 /// The two streams and their colours.
+///
+/// Text goes to standard output as it comes. With `--json` standard output is one document: the verb's own, or the
+/// one that [`Self::finish`] prints when the verb has ended.
 pub(super) struct Output {
     /// Colours of standard output.
     pub palette: Palette,
@@ -27,8 +35,14 @@ pub(super) struct Output {
     coloured_results: bool,
     /// Whether messages are coloured.
     pub coloured_messages: bool,
-    json: bool,
     pages: bool,
+    form: Form,
+    /// Whether the document was printed.
+    has_printed: Cell<bool>,
+    /// The last error, with those that led to it, to be told in the document.
+    error: RefCell<Option<ErrorJson>>,
+    /// What a verb that changes the node did so far, where programs ask for it.
+    transaction: Option<RefCell<TransactionJson>>,
 }
 
 /// What was answered to a question, if it was not a no.
@@ -38,30 +52,10 @@ pub(super) enum Answer {
     Other,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct FailureJson<'a> {
-    format: u32,
-    error: ErrorJson<'a>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ErrorJson<'a> {
-    exit_code: u8,
-    message: &'a Untrusted,
-    #[serde(skip_serializing_if = "<[_]>::is_empty")]
-    details: &'a [Untrusted],
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<&'a Untrusted>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    mistakes: Vec<super::validate::MistakeJson<'a>>,
-}
-
 impl Output {
-    /// Streams coloured as `color` says; failures are JSON where `json` is asked for. What is long goes
-    /// through a pager where `pages` allows it.
-    pub(super) fn new(color: Color, json: bool, pages: bool) -> Self {
+    /// Streams coloured as `color` says, for a result of this form. What is long goes through a pager where `pages`
+    /// allows it.
+    pub(super) fn new(color: Color, form: Form, pages: bool) -> Self {
         let on_stdout = coloured(color, io::stdout().is_terminal());
         let on_stderr = coloured(color, io::stderr().is_terminal());
         Self {
@@ -69,9 +63,34 @@ impl Output {
             messages: Palette::new(on_stderr),
             coloured_results: on_stdout,
             coloured_messages: on_stderr,
-            json,
             pages,
+            form,
+            has_printed: Cell::new(false),
+            error: RefCell::new(None),
+            transaction: match form {
+                Form::Transaction(operation) => Some(RefCell::new(TransactionJson::new(operation))),
+                Form::Text | Form::Json => None,
+            },
         }
+    }
+
+    /// Notes what a verb that changes the node did, for the document that programs get.
+    pub(super) fn record(&self, note: impl FnOnce(&mut TransactionJson)) {
+        if let Some(transaction) = &self.transaction {
+            note(&mut transaction.borrow_mut());
+        }
+    }
+
+    /// Shows the plan of a verb that changes the node.
+    ///
+    /// # Errors
+    /// As [`Self::result`].
+    pub(super) fn plan(&self, report: &Report) -> Result<(), Failure> {
+        self.record(|transaction| transaction.planned = Some(report.clone()));
+        if self.transaction.is_some() {
+            return Ok(());
+        }
+        self.result(&render::text(report, &self.palette))
     }
 
     /// Writes a result that may be long: on a terminal, page by page.
@@ -86,11 +105,19 @@ impl Output {
         }
     }
 
-    /// Writes a result.
+    /// Writes a result; with `--json`, where standard output is for the document, as a message.
     ///
     /// # Errors
     /// When standard output cannot be written, a closed pipe excepted.
     pub(super) fn result(&self, text: &str) -> Result<(), Failure> {
+        if self.form == Form::Text {
+            return self.print(text);
+        }
+        self.say(text.trim_end());
+        Ok(())
+    }
+
+    fn print(&self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
         match stdout
             .write_all(for_terminal(text, self.coloured_results).as_bytes())
@@ -103,14 +130,16 @@ impl Output {
         }
     }
 
-    /// Writes a result as JSON.
+    /// Writes a result as JSON, the one document of this command.
     ///
     /// # Errors
     /// As [`Self::result`].
     pub(super) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
+        debug_assert!(!self.has_printed.get(), "a second document");
         let text =
             to_json(value).map_err(|error| Error::unexpected(format!("cannot write JSON: {error}")))?;
-        self.result(&(text + "\n"))
+        self.has_printed.set(true);
+        self.print(&(text + "\n"))
     }
 
     /// Writes a result as Markdown, and says when it is too long for a comment: then the removals alone are.
@@ -125,6 +154,17 @@ impl Output {
             ));
         }
         self.result(text)
+    }
+
+    /// Prints help.
+    pub(super) fn help(&self, help: &StyledStr) {
+        // A closed pipe is no reason to fail.
+        let _ = self.print(&styled(help, self.coloured_results));
+    }
+
+    /// Says what is wrong with the command line.
+    pub(super) fn wrong_usage(&self, message: &StyledStr) {
+        self.say(styled(message, self.coloured_messages).trim_end());
     }
 
     /// Says something on the side.
@@ -144,6 +184,7 @@ impl Output {
 
     /// Says that something is worth looking at.
     pub(super) fn warn(&self, text: &str) {
+        self.record(|transaction| transaction.warnings.push(text.to_owned()));
         self.say(&format!("{} {}", self.messages.change.apply_to("warning:"), printable(text)));
     }
 
@@ -158,30 +199,66 @@ impl Output {
         self.say(&self.messages.add.apply_to(printable(text)).to_string());
     }
 
-    /// Reports a failure and gives its exit code.
-    pub(super) fn failure(&self, failure: &Failure) -> u8 {
+    /// Tells programs how the verb ended, and everybody why it failed, if it did; gives the exit code.
+    pub(super) fn finish(&self, verdict: Verdict) -> u8 {
+        let kind = verdict.as_ref().err().map(|failure| self.failure(failure));
+        let error = self.error.take();
+        let printed = match (&self.transaction, error) {
+            (Some(transaction), error) => {
+                let mut transaction = transaction.borrow_mut();
+                match kind {
+                    Some(kind) => transaction.fail(kind, error),
+                    None => transaction.succeed(verdict.as_ref().copied().unwrap_or(0)),
+                }
+                self.json(&*transaction)
+            }
+            (None, Some(error)) => self.json(&ErrorDocument::new(error)),
+            (None, None) => Ok(()),
+        };
+        if let Err(Failure::Error(error)) = printed {
+            self.error_text(&error);
+            return kind.unwrap_or(error.kind).exit_code();
+        }
+        kind.map_or_else(|| verdict.unwrap_or(0), Kind::exit_code)
+    }
+
+    /// Tells a failure, unless that was done, and gives its kind.
+    pub(super) fn failure(&self, failure: &Failure) -> Kind {
         match failure {
             Failure::Error(error) => {
                 self.error(error);
-                error.kind.exit_code()
+                error.kind
             }
             Failure::Invalid(invalid) => {
                 self.invalid(invalid);
-                Kind::Invalid.exit_code()
+                Kind::Invalid
             }
-            Failure::Said(kind) => kind.exit_code(),
+            Failure::Said(kind) => *kind,
         }
     }
 
-    /// Prints an error: what, what belongs to it, what to do next.
+    /// Tells an error: what, what belongs to it, what to do next. In the document, it is because of the errors that
+    /// were told before it.
     pub(super) fn error(&self, error: &Error) {
-        if self.json {
-            self.error_json(error, Vec::new());
-            return;
+        if self.form == Form::Text || self.has_printed.get() {
+            self.error_text(error);
+        } else {
+            self.keep(error.into());
+            if !error.commands.is_empty() {
+                self.record(|transaction| transaction.left.clone_from(&error.commands));
+            }
         }
+    }
+
+    fn keep(&self, error: ErrorJson) {
+        let cause = self.error.take();
+        self.error.replace(Some(error.because_of(cause)));
+    }
+
+    fn error_text(&self, error: &Error) {
         let mut text = format!("{} {}", self.messages.conflict.apply_to("error:"), error.message);
-        for line in &error.details {
-            text.push_str(&format!("\n  {}", line));
+        for line in error.lines() {
+            text.push_str(&format!("\n  {line}"));
         }
         if let Some(hint) = &error.hint {
             text.push_str(&format!("\n{} {}", self.messages.head.apply_to("hint:"), hint));
@@ -191,25 +268,13 @@ impl Output {
 
     /// Prints every mistake of configurations.
     pub(super) fn invalid(&self, invalid: &[crate::config::Invalid]) {
-        if self.json {
-            let error = Error::new(Kind::Invalid, "the configuration is not valid");
-            self.error_json(&error, invalid.iter().flat_map(super::validate::mistakes).collect());
-        } else {
+        if self.form == Form::Text || self.has_printed.get() {
             let texts: Vec<String> =
                 invalid.iter().map(|invalid| invalid.render(self.coloured_messages)).collect();
             self.say(texts.join("\n").trim_end());
+        } else {
+            self.keep(ErrorJson::invalid(invalid));
         }
-    }
-
-    fn error_json(&self, error: &Error, mistakes: Vec<super::validate::MistakeJson>) {
-        let error = ErrorJson {
-            exit_code: error.kind.exit_code(),
-            message: &error.message,
-            details: &error.details,
-            hint: error.hint.as_ref(),
-            mistakes,
-        };
-        let _ = self.json(&FailureJson { format: FORMAT, error });
     }
 
     /// Asks a question on the terminal; only `y` and `yes` are a yes.
@@ -229,6 +294,10 @@ impl Output {
     }
 
     fn answer(&self, question: &str, other: Option<char>) -> Result<Answer, Error> {
+        if self.form != Form::Text {
+            return Err(Error::new(Kind::Declined, "with --json nothing is asked; nothing was changed")
+                .with_hint("pass --yes to go on without a question"));
+        }
         if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
             return Err(Error::new(Kind::Declined, "there is no terminal to ask on; nothing was changed")
                 .with_hint("say --yes to go on without being asked"));
@@ -254,18 +323,9 @@ impl Output {
     }
 }
 
-/// Prints help and version to standard output, and usage errors to standard error. A closed pipe is no reason to
-/// fail.
-pub(super) fn usage(error: &clap::Error) {
-    let print = |stream: &mut dyn Write, styled: bool| {
-        let text = if styled { error.render().ansi().to_string() } else { error.render().to_string() };
-        let _ = stream.write_all(for_terminal(&text, styled).as_bytes());
-    };
-    if error.use_stderr() {
-        print(&mut io::stderr().lock(), coloured(Color::Auto, io::stderr().is_terminal()));
-    } else {
-        print(&mut io::stdout().lock(), coloured(Color::Auto, io::stdout().is_terminal()));
-    }
+/// A text of clap's, coloured or not.
+fn styled(text: &StyledStr, coloured: bool) -> String {
+    if coloured { text.ansi().to_string() } else { text.to_string() }
 }
 
 /// The columns of the terminal that standard output is; without one, no end of them.

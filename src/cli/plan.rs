@@ -5,7 +5,7 @@ use super::{
     arguments::PlanOptions,
     diff,
     output::Output,
-    saved_plan,
+    saved_plan::SavedPlan,
     session::{Place, Session, text_of},
     transaction::time,
     windows,
@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Kind},
     plan::{Policy, windows::WindowsObserved},
     render::{self, Report},
-    text::count,
+    text::{count, printable},
 };
 
 /// Shows what would change on this node, or on the one that a snapshot is of.
@@ -45,13 +45,19 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     }
     session.check()?;
     let report = session.report();
+    let is_whole = session.prepared.plan.conflicts.is_empty() && session.prepared.plan.unknown.is_empty();
+    let saved = options.out.as_deref().filter(|_| is_whole);
+    if let Some(path) = saved {
+        SavedPlan::of(&session, &report)?.write(path)?;
+    }
     show(&report, options, output)?;
     if let Some(unknown) = session.prepared.plan.unknown.first() {
         output.incomplete("the plan", unknown.hint.as_ref());
         return Err(Failure::Said(Kind::Incomplete));
     }
-    if let Some(path) = options.out.as_ref().filter(|_| session.prepared.plan.conflicts.is_empty()) {
-        saved_plan::save(&session, &report, path, output)?;
+    if let Some(path) = saved {
+        let name = printable(&path.display().to_string());
+        output.say(&format!("Saved to {name}: hostgw apply {name} applies just that."));
     }
     if !session.prepared.plan.conflicts.is_empty() {
         let count = count(session.prepared.plan.conflicts.len(), "conflict");

@@ -14,7 +14,7 @@ use crate::{
     error::{Error, Kind},
     kernel::LiveNode,
     plan::{Action, Plan, Policy, Reason},
-    render::{self, Report},
+    render::Report,
     state::NatTable,
 };
 
@@ -39,7 +39,8 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
     }
     let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
     let back = plan_back(&record, is_open, options, policy)?;
-    output.result(&render::text(&told(&back), &output.palette))?;
+    output.record(|transaction| transaction.transaction = Some(record.id));
+    output.plan(&told(&back))?;
     if !options.consent.yes {
         output.ask(&format!("Undo {}?", described(&record.occasion)))?;
     }
@@ -68,6 +69,11 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
     }
     match apply::restore(&mut LiveNode, &dir, &record, policy) {
         Ok(()) => {
+            output.record(|transaction| {
+                transaction.done = Some(now.totals().into());
+                transaction.verified = true;
+                transaction.rolled_back = true;
+            });
             output.done(&format!(
                 "Undid {}, and verified: the node is as it was before.",
                 described(&record.occasion)
@@ -75,6 +81,7 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
         }
         Err(failure) if options.abandon => {
             let left = apply::abandon(&mut LiveNode, &dir, &record)?;
+            output.record(|transaction| transaction.rolled_back = true);
             output.done(&format!("Undid {}, as far as it could be undone.", described(&record.occasion)));
             left.iter().for_each(|left| output.warn(left));
             drop(failure);

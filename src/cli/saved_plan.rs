@@ -5,12 +5,11 @@
 
 use std::{fs, io::Write, path::Path};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use super::{
     Failure, occasion,
-    output::Output,
     session::{Loaded, Session, text_of},
     transaction::{now, time},
 };
@@ -18,9 +17,9 @@ use crate::{
     apply::{Command, Commit, Occasion},
     config::{self, Kept},
     error::{Error, Kind},
-    plan::{Facts, Policy},
-    render::Report,
-    text::{printable, to_json},
+    plan::{Action, Facts, Policy},
+    render::{Entry, Group, Object, Report},
+    text::to_json,
 };
 
 /// The version of the file.
@@ -33,24 +32,34 @@ const WHAT: &str = "hostgw plan";
 const TOLD: usize = 20;
 
 /// A plan that was made for a node, to be applied as it is or not at all.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(title = "hostgw saved plan")]
 pub(super) struct SavedPlan {
+    /// Version of this form.
     format: u32,
+    /// `hostgw plan`.
     what: String,
+    /// The node.
     node: String,
+    /// The configuration file, as named on the command line.
     file: String,
+    /// SHA-256 of the configuration, as `sha256sum` prints it.
     config_hash: String,
+    /// The git commit of the configuration, if it is in a repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     commit: Option<Commit>,
+    /// When the plan was made, as in RFC 3339.
     made_at: String,
-    /// Whether what is not hostgw's is taken over.
+    /// Whether the plan adopts foreign objects.
     adopt: bool,
     /// SHA-256 of the facts in canonical JSON: no white space, keys in the order in which they stand here.
     fingerprint: String,
     /// The changes, as `plan --json` has them.
-    changes: Value,
+    changes: Vec<Entry>,
+    /// The live state that the plan depends on.
     facts: Facts,
+    /// The configuration itself.
     configuration: Kept,
 }
 
@@ -72,11 +81,6 @@ fn fingerprint(facts: &Facts) -> Result<String, Error> {
     Ok(occasion::hash(&canonical))
 }
 
-fn changes_of(report: &Report) -> Result<Value, Error> {
-    serde_json::to_value(&report.changes)
-        .map_err(|error| Error::unexpected(format!("cannot write JSON: {error}")))
-}
-
 impl SavedPlan {
     /// The plan of `session`, which is `report`.
     ///
@@ -96,7 +100,7 @@ impl SavedPlan {
             made_at: time(now()),
             adopt: session.policy == Policy::Adopt,
             fingerprint: fingerprint(&facts)?,
-            changes: changes_of(report)?,
+            changes: report.changes.clone(),
             facts,
             configuration: Kept::from(document),
         })
@@ -203,7 +207,8 @@ impl SavedPlan {
                 .with_details(details)
                 .with_hint("make it anew with hostgw plan --out, and have it reviewed again"));
         }
-        if without_reasons(&changes_of(&session.report())?) != without_reasons(&self.changes) {
+        let (now, then) = (session.report(), &self.changes);
+        if !now.changes.iter().map(without_reason).eq(then.iter().map(without_reason)) {
             return Err(stale("its changes are not those that this version of hostgw would make")
                 .with_hint("make it anew with hostgw plan --out"));
         }
@@ -211,28 +216,7 @@ impl SavedPlan {
     }
 }
 
-/// The changes alone: a reason may be another one by now, such as drift.
-fn without_reasons(changes: &Value) -> Vec<Value> {
-    let entries = changes.as_array().into_iter().flatten().cloned();
-    entries
-        .map(|mut entry| {
-            if let Some(entry) = entry.as_object_mut() {
-                for why in ["reason", "drift", "source"] {
-                    entry.remove(why);
-                }
-            }
-            entry
-        })
-        .collect()
-}
-
-/// Saves the plan of `session`, and says how to apply it.
-///
-/// # Errors
-/// When the file cannot be written.
-pub(super) fn save(session: &Session, report: &Report, path: &Path, output: &Output) -> Result<(), Failure> {
-    SavedPlan::of(session, report)?.write(path)?;
-    let name = path.display().to_string();
-    output.say(&format!("Saved to {0}: hostgw apply {0} applies just that.", printable(&name)));
-    Ok(())
+/// The change alone: its reason may be another one by now, such as drift.
+fn without_reason(entry: &Entry) -> (Action, Group, Option<&Object>, Option<&Object>) {
+    (entry.action, entry.kind, entry.before.as_ref(), entry.after.as_ref())
 }

@@ -11,6 +11,7 @@ use std::{
 };
 
 use console::measure_text_width;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
@@ -36,20 +37,31 @@ const DEFAULT_SAMPLE: u32 = 30;
 /// The matrix is drawn for so many nodes at most.
 const WIDEST_MATRIX: usize = 40;
 
-/// The result, for programs.
-#[derive(Serialize)]
+/// The result of `hostgw simulate --json`.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct SimulationJson<'a> {
+#[schemars(title = "hostgw simulate")]
+pub(super) struct SimulationJson<'a> {
+    /// Version of this form.
     format: u32,
+    /// The configuration, as named on the command line.
     file: &'a str,
+    /// The nodes that were built.
     nodes: &'a [NodeResult],
+    /// The number of nodes in the configuration.
     of: usize,
+    /// The seed that draws these nodes again, where they are a sample.
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
+    /// The connections that were tried.
     connections: &'a [Connection],
+    /// The sysctls that a network namespace does not have, or may not write.
     sysctls_left_out: &'a [SysctlKey],
+    /// The families whose way to the outside was not tried: they are not masqueraded.
     outside_untried: Vec<Family>,
+    /// What hostgw promises, and whether it held.
     promises: &'a [Promise],
+    /// Whether every connection works and every promise held.
     works: bool,
 }
 

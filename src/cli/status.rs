@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
@@ -23,29 +24,40 @@ use crate::{
     text::{Untrusted, count, printable},
 };
 
-/// What is known of hostgw on this node. What could not be read is null, and told under `unknown`.
-#[derive(Serialize)]
+/// The result of `hostgw status --json`. What could not be read is null, and listed under `unknown`.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Status {
+#[schemars(title = "hostgw status")]
+pub(super) struct Status {
+    /// Version of this form.
     format: u32,
+    /// The network namespace, by the name of its folder in the state directory.
     namespace: String,
+    /// What hostgw manages on this node.
     owned: Owned,
+    /// The number of sysctls whose original values hostgw keeps.
     saved_sysctls: Option<usize>,
     /// The last transaction that is in force.
     last: Option<Told>,
+    /// The transaction that is under way or was interrupted, in words.
     open: Option<String>,
     /// The apply that is in force and waits to be confirmed.
     pending: Option<Wait>,
     /// The last apply, when nobody confirmed it and it was rolled back.
     unconfirmed: Option<Unconfirmed>,
+    /// The changes that would undo the drift since the last apply; none where no apply is in force.
     drift: Option<Report>,
+    /// What could not be read.
     unknown: Vec<Unknown>,
 }
 
-#[derive(Serialize)]
+/// What hostgw manages on a node.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Owned {
+    /// Routes, as `ip route` prints them.
     routes: Vec<String>,
+    /// NAT objects, as `nft add` takes them.
     nat: Option<Vec<String>>,
 }
 
@@ -65,7 +77,8 @@ pub(super) fn run(options: &StatusOptions, output: &Output) -> Verdict {
     Err(Failure::Said(Kind::Incomplete))
 }
 
-#[derive(Serialize)]
+/// A pending apply.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Wait {
     #[serde(flatten)]
@@ -81,11 +94,13 @@ struct Wait {
     decision: Option<Decision>,
 }
 
-#[derive(Serialize)]
+/// An apply that nobody confirmed.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Unconfirmed {
     #[serde(flatten)]
     told: Told,
+    /// How the wait ended.
     decision: Decision,
     /// Until when it could have been confirmed.
     until: String,

@@ -9,6 +9,7 @@ use super::{
     output::{Answer, Output},
     signals, ssh,
     supervisor::Supervisor,
+    transaction_json::Confirmation,
 };
 use crate::{
     apply::{self, Command, Counted, Decision, Lock, Occasion, Pending, Prepared, Request, StateDir},
@@ -65,7 +66,7 @@ pub(super) fn carry_out(
     recover(aim.dir(), consent, output)?;
     aim.look()?;
     aim.check()?;
-    let show = |aim: &dyn Aim| output.result(&render::text(&aim.report(), &output.palette));
+    let show = |aim: &dyn Aim| output.plan(&aim.report());
     show(aim)?;
     let has_work = !aim.prepared().plan.is_empty();
     if !has_work && aim.prepared().desired.released.is_empty() {
@@ -87,8 +88,19 @@ pub(super) fn carry_out(
             return Ok(None);
         }
         shown.clone_from(&aim.prepared().plan);
-        match commit(aim, &occasion, &counted, hold, &lock) {
+        let id = aim.dir().next_id()?;
+        let result = commit(aim, &occasion, &counted, hold, &lock);
+        if !matches!(result, Err(apply::Failure::Untouched(_))) {
+            output.record(|transaction| transaction.transaction = Some(id));
+        }
+        match result {
             Ok(Committed { totals, supervisor, pending }) => {
+                output.record(|transaction| {
+                    transaction.done = Some(totals.into());
+                    transaction.verified = true;
+                    transaction.confirmation =
+                        pending.as_ref().map(|pending| Confirmation::of(pending, None));
+                });
                 if !counted.is_empty() {
                     let checks = count(counted.len(), "check");
                     output.done(&format!("{checks} passed, before the change and after it."));
@@ -117,7 +129,7 @@ const MAX_ATTEMPTS: usize = 5;
 /// # Errors
 /// What forbids the plan now, and that it is no longer the one that was agreed to.
 fn look_again(aim: &mut dyn Aim, shown: &Plan, consent: &Consent, output: &Output) -> Result<bool, Failure> {
-    let show = |aim: &dyn Aim| output.result(&render::text(&aim.report(), &output.palette));
+    let show = |aim: &dyn Aim| output.plan(&aim.report());
     aim.look()?;
     aim.check()?;
     if aim.prepared().plan.is_empty() {
@@ -256,18 +268,18 @@ pub(super) fn report(failure: apply::Failure, output: &Output) -> Failure {
 /// What is said of an apply that was undone because of `cause`, whose kind decides the exit code.
 pub(super) fn rolled_back(cause: &Error, output: &Output) -> Failure {
     output.error(cause);
+    output.record(|transaction| {
+        transaction.done = None;
+        transaction.verified = true;
+        transaction.rolled_back = true;
+    });
     output.say("Rolled back, and verified: the node is as it was before.");
     Failure::Said(cause.kind)
 }
 
 /// A rollback that could not be finished: what is left, and the commands that would finish it.
 pub(super) fn what_is_left(apply::Incomplete { why, left, .. }: &apply::Incomplete) -> Error {
-    let mut details = vec![why.message.clone()];
-    details.extend(why.details.iter().cloned());
-    if !left.is_empty() {
-        details.push("what is left to do, in this order:".into());
-        details.extend(left.iter().flat_map(render::commands).map(|command| format!("  {command}").into()));
-    }
+    let details = std::iter::once(why.message.clone()).chain(why.details.iter().cloned());
     let error = Error::new(Kind::RollbackIncomplete, "the rollback could not be finished");
     let hint = if left.is_empty() {
         "run hostgw rollback once the cause is gone: it goes on from here"
@@ -275,7 +287,8 @@ pub(super) fn what_is_left(apply::Incomplete { why, left, .. }: &apply::Incomple
         "run these commands, or hostgw rollback once the cause is gone: it goes on from here; \
          hostgw rollback --abandon gives up what is left"
     };
-    error.with_details(details).with_hint(hint)
+    let commands = left.iter().flat_map(render::commands).map(Into::into).collect();
+    Error { commands, ..error.with_details(details).with_hint(hint) }
 }
 
 /// Undoes what an interrupted command left half done, if one did. One that is still at work is waited for.
@@ -315,6 +328,7 @@ fn recover(dir: &StateDir, consent: &Consent, output: &Output) -> Result<(), Fai
     signals::interrupt()?;
     match apply::recover(&mut LiveNode, dir) {
         Ok(_) => {
+            output.record(|transaction| transaction.recovered = Some(record.id));
             output.done(&format!("Undid {}, and verified.", described(&record.occasion)));
             Ok(())
         }
@@ -325,6 +339,7 @@ fn recover(dir: &StateDir, consent: &Consent, output: &Output) -> Result<(), Fai
                 return Err(report(failure, output));
             }
             let left = apply::abandon(&mut LiveNode, dir, &record)?;
+            output.record(|transaction| transaction.recovered = Some(record.id));
             output.done(&format!("Undid {}, as far as it is hostgw's.", described(&record.occasion)));
             left.iter().for_each(|left| output.warn(left));
             Ok(())

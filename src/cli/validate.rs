@@ -2,47 +2,47 @@
 
 use std::path::Path;
 
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Failure, Verdict, arguments::ValidateOptions, output::Output, session};
-use crate::{config, error::Kind, text::count};
+use super::{Failure, Verdict, arguments::ValidateOptions, error_json::ErrorJson, output::Output, session};
+use crate::{
+    error::{Error, Kind},
+    text::count,
+};
 
-/// A mistake, for programs.
-#[derive(Serialize)]
+/// Version of the JSON form.
+const FORMAT: u32 = 1;
+
+/// The result of `hostgw validate --json`: one document, however many files there are.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct MistakeJson<'a> {
-    file: &'a str,
-    path: String,
+#[schemars(title = "hostgw validate")]
+pub(super) struct ValidateJson {
+    /// Version of this form.
+    format: u32,
+    /// Whether every file is valid.
+    valid: bool,
+    /// Every file, in the order of the command line.
+    files: Vec<FileJson>,
+    /// Why the command failed; none when every file is valid.
     #[serde(skip_serializing_if = "Option::is_none")]
-    line: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    column: Option<usize>,
-    message: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    hint: Option<&'a str>,
+    error: Option<ErrorJson>,
 }
 
-/// Every mistake of a configuration, for programs.
-pub(super) fn mistakes(invalid: &config::Invalid) -> Vec<MistakeJson<'_>> {
-    invalid
-        .mistakes()
-        .iter()
-        .map(|mistake| MistakeJson {
-            file: invalid.name(),
-            path: mistake.path.to_string(),
-            line: mistake.position.map(|position| position.line),
-            column: mistake.position.map(|position| position.column),
-            message: &mistake.message,
-            hint: mistake.hint.as_deref(),
-        })
-        .collect()
-}
-
-#[derive(Serialize)]
+/// One file.
+#[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct FileJson {
+    /// The file, as named on the command line.
     file: String,
-    nodes: usize,
+    /// Whether it is valid.
+    valid: bool,
+    /// The number of its nodes; none for a file that is not valid.
+    nodes: Option<usize>,
+    /// What is wrong with it; none for a valid file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorJson>,
 }
 
 /// Checks every file and says what each one holds, or all that is wrong with it.
@@ -52,28 +52,45 @@ pub(super) fn run(options: &ValidateOptions, output: &Output) -> Verdict {
     if files.is_empty() {
         files.push(None);
     }
-    let mut valid = Vec::new();
-    let mut failed = None;
-    for file in files {
-        match session::load(file) {
-            Ok(loaded) => {
-                let file = loaded.document.name().to_owned();
-                valid.push(FileJson { file, nodes: loaded.cluster.nodes.len() });
-            }
-            Err(failure) => failed = Some(output.failure(&failure)),
-        }
-    }
+    let checked: Vec<FileJson> = files.iter().map(|file| check(*file, options.json, output)).collect();
+    let invalid = checked.iter().filter(|file| !file.valid).count();
+    let error = (invalid > 0).then(|| {
+        let of = count(checked.len(), "file");
+        Error::new(Kind::Invalid, format!("{invalid} of {of} cannot be used"))
+    });
     if options.json {
-        if failed.is_none() {
-            output.json(&serde_json::json!({ "format": 1, "valid": valid }))?;
-        }
+        let error = error.as_ref().map(ErrorJson::from);
+        output.json(&ValidateJson { format: FORMAT, valid: invalid == 0, files: checked, error })?;
     } else {
-        for FileJson { file, nodes } in &valid {
-            output.result(&format!("{file} is valid: {}\n", count(*nodes, "node")))?;
+        for FileJson { file, nodes, .. } in &checked {
+            if let Some(nodes) = nodes {
+                output.result(&format!("{file} is valid: {}\n", count(*nodes, "node")))?;
+            }
         }
     }
-    match failed {
-        Some(_) => Err(Failure::Said(Kind::Invalid)),
-        None => Ok(0),
+    if invalid > 0 { Err(Failure::Said(Kind::Invalid)) } else { Ok(0) }
+}
+
+/// Checks one file; what is wrong with it is printed at once, unless it goes into the document.
+fn check(file: Option<&Path>, json: bool, output: &Output) -> FileJson {
+    let failure = match session::load(file) {
+        Ok(loaded) => {
+            let nodes = Some(loaded.cluster.nodes.len());
+            return FileJson { file: loaded.document.name().to_owned(), valid: true, nodes, error: None };
+        }
+        Err(failure) => failure,
+    };
+    let named = file.map(|file| file.display().to_string()).unwrap_or_default();
+    let (name, error) = match &failure {
+        Failure::Invalid(invalid) => {
+            let name = invalid.first().map(|invalid| invalid.name().to_owned());
+            (name.unwrap_or(named), Some(ErrorJson::invalid(invalid)))
+        }
+        Failure::Error(error) => (named, Some(ErrorJson::from(error))),
+        Failure::Said(_) => (named, None),
+    };
+    if !json {
+        output.failure(&failure);
     }
+    FileJson { file: name, valid: false, nodes: None, error }
 }

@@ -23,7 +23,7 @@ use crate::{
 pub const FILE_NAMES: [&str; 3] = ["hostgw.yaml", "hostgw.yml", "hostgw.toml"];
 
 /// The languages a configuration can be written in. Both carry the same keys.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
     /// YAML.
@@ -79,7 +79,7 @@ pub struct Document {
 }
 
 /// The text of a configuration as it is kept in files of hostgw's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Kept {
     /// The language.

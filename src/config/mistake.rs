@@ -3,7 +3,6 @@
 use std::fmt;
 
 use console::Style;
-use serde::{Serialize, Serializer};
 
 use super::{
     source::{Position, Source},
@@ -89,43 +88,31 @@ impl From<SyntaxError> for Finding {
 }
 
 /// One mistake in a configuration.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Mistake {
     /// What is wrong, as one sentence without a full stop.
     pub message: String,
     /// Which value is wrong, or where one is missing.
-    #[serde(serialize_with = "as_text")]
     pub path: ConfigPath,
     /// Where it stands, as far as that is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<Position>,
     /// What to do about it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
     /// The other place of a mistake that needs two.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub related: Option<Related>,
-    #[serde(skip)]
     span: Option<Span>,
 }
 
 /// A place that a mistake has to do with.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone)]
 pub struct Related {
     /// What is there, as in "first used here".
     pub message: String,
     /// Which value.
-    #[serde(serialize_with = "as_text")]
     pub path: ConfigPath,
     /// Where it stands.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub position: Option<Position>,
-    #[serde(skip)]
     span: Option<Span>,
-}
-
-fn as_text<S: Serializer>(path: &ConfigPath, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(path)
 }
 
 /// A configuration that cannot be used, with everything that is wrong with it.

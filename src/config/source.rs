@@ -7,7 +7,7 @@ use std::{ops::Range, sync::Arc};
 const BLOCK: usize = 256;
 
 /// A place in a text. Both numbers count from 1; the column counts characters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
     /// The line.
     pub line: usize,

@@ -306,27 +306,6 @@ fn colour_is_given_only_on_demand() {
     assert_eq!(plain, invalid.render(false));
 }
 
-#[test]
-fn mistakes_become_json() {
-    let text = "clusterPrefix: 10.0.0.0/8\negressInterface: e\nnodes:\n- {name: a, os: linux, podCIDR: 10.1.0.0/16}\n\
-                - {name: a, os: linux, podCIDR: 10.2.0.0/16}\n";
-    let invalid = load(&yaml(text)).expect_err("an invalid configuration");
-    assert_eq!(
-        serde_json::to_value(invalid.mistakes()).expect("JSON"),
-        serde_json::json!([{
-            "message": "two nodes are called a",
-            "path": "nodes[1].name",
-            "position": { "line": 5, "column": 10 },
-            "hint": "Kubernetes has every node name once, in lower case",
-            "related": {
-                "message": "first used here",
-                "path": "nodes[0].name",
-                "position": { "line": 4, "column": 10 },
-            },
-        }])
-    );
-}
-
 /// libyaml, behind serde_yaml, takes flow style that is not indented; saphyr-parser, by the letter of
 /// YAML 1.2, does not.
 #[test]

@@ -63,7 +63,7 @@ impl From<IpNet> for Family {
 }
 
 /// At most one value per address family.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 pub struct PerFamily<T> {
     /// The IPv4 value.
     #[serde(skip_serializing_if = "Option::is_none")]

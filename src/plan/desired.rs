@@ -62,12 +62,12 @@ impl Origin {
 pub struct NotLinux;
 
 /// The values that sysctls had before hostgw first wrote them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
 pub struct Saved(pub BTreeMap<SysctlKey, SavedValue>);
 
 /// One of [`Saved`].
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SavedValue {
     /// The value.

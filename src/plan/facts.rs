@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// The part of a node that a plan was made from.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Facts {
     /// The node's addresses that the machine has: a plan for one node fits no other.

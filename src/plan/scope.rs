@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// A node as it was read: its state, and the surroundings a plan depends on.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Observed {
     /// Routes, NAT and sysctls.

@@ -21,8 +21,8 @@ pub use comparison::{
 };
 pub use markdown::{LIMIT, comparison_markdown, plan_markdown};
 pub use powershell::{windows_collector, windows_script};
-pub use report::{Entry, Group, Report, Source};
-pub use schema::{comparison_schema, plan_schema};
+pub use report::{Entry, Group, Object, Report, Source};
+pub use schema::schema_text;
 pub use shell::{Persist, linux_script, persisted};
 pub use text::{Palette, text};
 

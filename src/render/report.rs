@@ -1,7 +1,7 @@
 //! What every form of a plan tells.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::{
     model::ConfigPath,
@@ -38,7 +38,7 @@ pub struct Report {
 }
 
 /// One object that comes, changes or goes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
     /// `add`, `change` or `remove`.
@@ -58,7 +58,7 @@ pub struct Entry {
 }
 
 /// On which nodes of a block something happens.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Reach {
     /// How many they are.
@@ -71,7 +71,7 @@ pub struct Reach {
 }
 
 /// Part of a plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Group {
     /// Routes.
@@ -85,7 +85,7 @@ pub enum Group {
 }
 
 /// An object, in the words of the kernel's tools and, for programs, field by field.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Object {
     /// As `ip route`, `nft` or `sysctl` print it; on Windows as New-NetRoute and Set-NetIPInterface take it.
@@ -107,7 +107,7 @@ pub struct Object {
 }
 
 /// Why a change is planned.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReasonEntry {
     /// In words.
@@ -121,7 +121,7 @@ pub struct ReasonEntry {
 }
 
 /// A place in the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Source {
     /// As in `nodes[3].podCIDR`.

@@ -44,7 +44,7 @@ pub struct Simulation {
 }
 
 /// What was applied to a node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeResult {
     /// Its name.
@@ -56,7 +56,7 @@ pub struct NodeResult {
 }
 
 /// Whether one end reached the other.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Connection {
     /// What was tried.
@@ -76,7 +76,7 @@ pub struct Connection {
 }
 
 /// Who asks whom.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ConnectionKind {
     /// A pod asks a pod, which shall see the pod's own address.

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// A promise, and whether it was kept on every node.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Promise {
     /// What is promised.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Route;
 
 /// What is there besides hostgw's own objects, as far as a plan depends on it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Host {
     /// Every interface of the network namespace.
@@ -21,7 +21,7 @@ pub struct Host {
 }
 
 /// A network interface.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Link {
     /// Its name in this namespace.
@@ -33,7 +33,7 @@ pub struct Link {
 }
 
 /// An address of an interface.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Address {
     /// The interface's name.
@@ -41,6 +41,7 @@ pub struct Address {
     /// The local address.
     pub address: IpAddr,
     /// The prefix that the address makes reachable on the interface.
+    #[schemars(with = "String")]
     pub prefix: IpNet,
 }
 

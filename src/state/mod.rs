@@ -26,7 +26,7 @@ pub use sysctl::{InvalidSysctlKey, SysctlKey, normalise_value};
 pub use windows::{Forwarding, Role, WindowsRoute, WindowsState};
 
 /// Routes, NAT and sysctls of one node, desired or observed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct State {
     /// Sorted by key. Several routes of one key stand in the kernel's order: the first is in force.

@@ -17,7 +17,7 @@ const DORMANT: u32 = 1;
 pub type Tables = PerFamily<NatTable>;
 
 /// The nftables table `hostgw` of one family.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NatTable {
     /// `ip` or `ip6`.
@@ -172,7 +172,7 @@ impl fmt::Display for NatObject {
 }
 
 /// A chain of the NAT table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NatChain {
     /// The chain's name.
@@ -185,7 +185,7 @@ pub struct NatChain {
 }
 
 /// Where a base chain hangs in the packet path.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BaseChain {
     /// `nat`, `filter` or `route`.
@@ -219,7 +219,7 @@ impl fmt::Display for BaseChain {
 macro_rules! words {
     ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$meta])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
         #[serde(rename_all = "lowercase")]
         pub enum $name { $($(#[$variant_meta])* $variant,)* }
 
@@ -270,7 +270,7 @@ words! {
 }
 
 /// A rule. Two rules are equal when they mean the same: the comment does not count.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NatRule {
     /// What it does.
@@ -317,7 +317,7 @@ impl fmt::Display for NatRule {
 }
 
 /// What a rule does.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum RuleBody {
     /// Expressions that hostgw writes itself.
@@ -332,7 +332,7 @@ pub enum RuleBody {
 }
 
 /// One part of a rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Expression {
     /// Compares an address of the packet with a prefix.
@@ -343,6 +343,7 @@ pub enum Expression {
         /// Whether the rule goes on when the address is *outside* the prefix.
         negated: bool,
         /// The prefix.
+        #[schemars(with = "String")]
         prefix: IpNet,
     },
     /// `fib daddr type != local`: the destination is none of this node's addresses.
@@ -365,7 +366,7 @@ impl Expression {
 }
 
 /// An address of the packet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Field {
     /// The source address.

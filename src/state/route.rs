@@ -56,12 +56,13 @@ pub mod protocol {
 
 /// What makes two routes the same place in the routing tables: IPv4's own key (`fib_table_insert`,
 /// net/ipv4/fib_trie.c); IPv6 has no TOS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteKey {
     /// Routing table number.
     pub table: u32,
     /// Destination prefix.
+    #[schemars(with = "String")]
     pub destination: IpNet,
     /// Type of service, 0 but for hand-made routes.
     #[serde(default)]

@@ -11,7 +11,7 @@ use crate::support::namespace::{Namespace, Outcome, Peer, Privilege, Snapshots, 
 /// A node whose router 172.30.0.1 listens on port 8080. In what the file says are the pods of node linux-2, the
 /// router has 10.244.1.9, by the node's default route, and 10.244.1.7, by an on-link route of somebody else's
 /// that routes as long as /16 in the main table win over.
-fn node_with_router(privilege: Privilege) -> (Namespace, Peer) {
+pub(super) fn node_with_router(privilege: Privilege) -> (Namespace, Peer) {
     let node = node(privilege);
     let router = Peer::behind(&node, "lan0", &[8080]);
     router.sh(
@@ -29,7 +29,7 @@ fn node_with_router(privilege: Privilege) -> (Namespace, Peer) {
 }
 
 /// The two nodes with these checks, each a line of YAML.
-fn checked(checks: &[&str]) -> String {
+pub(super) fn checked(checks: &[&str]) -> String {
     let checks: String = checks.iter().map(|check| format!("  - {check}\n")).collect();
     format!("{}checks:\n{checks}", cluster("", &[NODE_1, NODE_2]))
 }

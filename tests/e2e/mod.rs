@@ -11,6 +11,7 @@ mod colour;
 mod confirm;
 mod conflict;
 mod diff;
+mod documents;
 mod drift;
 mod dual_stack;
 #[cfg(feature = "fault-injection")]

@@ -8,4 +8,5 @@ pub mod model;
 pub mod namespace;
 pub mod powershell;
 pub mod random;
+pub mod schema;
 pub mod sequence;

@@ -1,0 +1,94 @@
+//! Help, version, and what is wrong with a command line.
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::builder::PossibleValue;
+
+use super::{
+    arguments::{Color, Form},
+    output::Output,
+};
+use crate::error::{Error, Kind};
+
+/// Prints what clap has to say about the command line `words`, whose first is the program's name: help and version
+/// to standard output; an error to standard error or, with `--json`, as the document on standard output.
+///
+/// Gives the exit code; clap's own exit code 2 means something else here.
+pub(super) fn tell(error: &clap::Error, words: &[OsString]) -> ExitCode {
+    let flags = Flags::of(words);
+    let output = Output::new(flags.color, if flags.json { Form::Json } else { Form::Text }, false);
+    if !error.use_stderr() {
+        output.help(&error.render());
+        return ExitCode::SUCCESS;
+    }
+    if flags.json {
+        return ExitCode::from(output.finish(Err(as_error(error).into())));
+    }
+    output.wrong_usage(&error.render());
+    ExitCode::from(Kind::Usage.exit_code())
+}
+
+/// The flags that decide how a wrong command line is told, as far as they can be read from it.
+struct Flags {
+    color: Color,
+    json: bool,
+}
+
+impl Flags {
+    fn of(words: &[OsString]) -> Self {
+        let mut flags = Self { color: Color::Auto, json: false };
+        let words: Vec<&str> = words.iter().skip(1).map(|word| word.to_str().unwrap_or_default()).collect();
+        let options = words.iter().take_while(|word| **word != "--");
+        for (at, word) in options.enumerate() {
+            let value = match word.strip_prefix("--color") {
+                Some("") => words.get(at + 1).copied(),
+                Some(rest) => rest.strip_prefix('='),
+                None => None,
+            };
+            flags.color = value.and_then(Color::of).unwrap_or(flags.color);
+            flags.json |= *word == "--json";
+        }
+        flags
+    }
+}
+
+impl Color {
+    fn of(word: &str) -> Option<Self> {
+        let is = |color: &&Self| {
+            clap::ValueEnum::to_possible_value(*color)
+                .is_some_and(|value: PossibleValue| value.get_name() == word)
+        };
+        <Self as clap::ValueEnum>::value_variants().iter().find(is).copied()
+    }
+}
+
+/// The error for programs: clap's first paragraph is the message, the others belong to it.
+fn as_error(error: &clap::Error) -> Error {
+    let text = error.render().to_string();
+    let mut paragraphs = text.trim().split("\n\n").map(str::trim);
+    let message = paragraphs.next().unwrap_or_default();
+    let message = message.strip_prefix("error: ").unwrap_or(message);
+    let details = paragraphs.filter(|paragraph| !paragraph.starts_with("For more information"));
+    Error::new(Kind::Usage, message.split_whitespace().collect::<Vec<_>>().join(" "))
+        .with_details(details.map(|detail| detail.split_whitespace().collect::<Vec<_>>().join(" ")))
+        .with_hint("run the command with --help for its usage")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn flags_are_read_from_a_wrong_command_line() {
+        let flags = |line: &str| {
+            let flags = Flags::of(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
+            (flags.color, flags.json)
+        };
+        assert_eq!(flags("hostgw plan --wrong"), (Color::Auto, false));
+        assert_eq!(flags("hostgw plan --wrong --json --color never"), (Color::Never, true));
+        assert_eq!(flags("hostgw --color=always plan --wrong"), (Color::Always, false));
+        assert_eq!(flags("hostgw --color=always plan --color never --wrong"), (Color::Never, false));
+        assert_eq!(flags("hostgw plan --wrong -- --json --color never"), (Color::Auto, false));
+        assert_eq!(flags("hostgw plan --color sometimes"), (Color::Auto, false));
+    }
+}
