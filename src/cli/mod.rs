@@ -8,6 +8,7 @@ mod diff;
 mod error_json;
 mod git;
 mod history;
+mod invoker;
 mod occasion;
 mod output;
 mod pager;

@@ -22,6 +22,7 @@ mod history;
 mod hostile_git;
 mod inputs;
 mod interrupted;
+mod invoker;
 mod json;
 mod kills;
 mod lengths;

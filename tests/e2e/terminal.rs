@@ -4,7 +4,7 @@ use super::node;
 use crate::support::namespace::{Namespace, Outcome, each};
 
 /// Runs a script on a terminal of this size.
-fn on_terminal(node: &Namespace, rows: usize, columns: usize, script: &str) -> Outcome {
+pub fn on_terminal(node: &Namespace, rows: usize, columns: usize, script: &str) -> Outcome {
     let sized = format!("stty rows {rows} cols {columns}; {script}");
     let mut command = node.command("script");
     command.args(["-qec", &sized, "/dev/null"]);

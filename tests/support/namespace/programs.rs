@@ -6,7 +6,7 @@ use std::{fs, path::Path, sync::OnceLock};
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The programs, and the Debian packages they come from.
-const NEEDED: [(&str, &str); 15] = [
+const NEEDED: [(&str, &str); 16] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("iptables-save", "iptables"),
@@ -19,6 +19,7 @@ const NEEDED: [(&str, &str); 15] = [
     ("hostname", "hostname"),
     ("git", "git"),
     ("jq", "jq"),
+    ("less", "less"),
     ("ss", "iproute2"),
     ("perl", "perl-base"),
     ("busybox", "busybox"),
