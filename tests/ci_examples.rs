@@ -83,7 +83,7 @@ fn the_job_of_gitlab_runs_for_merge_requests() {
     }
     assert_eq!(job["variables"].get("HOSTGW_TOKEN"), None, "a secret of the project's settings");
     assert_eq!(at(job, "/artifacts/when"), "always");
-    let review = at(job, "/script/1").as_str().unwrap();
+    let review = at(job, "/script/2").as_str().unwrap();
     assert!(review.contains(at(job, "/artifacts/paths/0").as_str().unwrap()), "{review}");
 }
 

@@ -55,6 +55,19 @@ impl Project {
         self.git("cd origin; git commit -qam 'Change the cluster'");
     }
 
+    /// Commits what a script changes in `topic`.
+    pub fn change(&self, script: &str) {
+        self.git(&format!("cd origin; {script}\ngit add -A; git commit -qm Change"));
+    }
+
+    /// Does the same in `base`, and lets `topic` branch off there.
+    pub fn rebase(&self, script: &str) {
+        self.git(&format!(
+            "cd origin; git checkout -q \"$BASE\"; {script}\ngit add -A; git commit -qm Base
+             git branch -f topic; git checkout -q topic"
+        ));
+    }
+
     fn git(&self, script: &str) {
         let prelude = "export GIT_CONFIG_GLOBAL=/dev/null GIT_AUTHOR_NAME=o GIT_AUTHOR_EMAIL=o
             export GIT_COMMITTER_NAME=o GIT_COMMITTER_EMAIL=o";

@@ -9,7 +9,7 @@ use self::jobs::Project;
 use super::{NODE_1, cluster, simulate::alone};
 use crate::support::{
     ci::{hooks, text},
-    namespace::{Namespace, each},
+    namespace::{Namespace, Outcome, each},
 };
 
 /// A branch that git accepts and a careless script executes.
@@ -196,11 +196,11 @@ fn a_review_runs_nothing_of_a_file() {
         let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
         let mistakes = "  - {name: '```', os: solaris, podCIDR: '</details> @org [x](y) $(touch pwned)'}\n";
         project.push(&format!("{}{}", with("10.244.1.0/24"), mistakes.repeat(60)));
-        project.check_out();
-        let script =
-            "ln -sf \"$HOSTGW\" ../bin/hostgw; mv -- hostgw.yaml \"$FILE\"; ln -s /dev/full comment.md
-            ci/review.sh origin/main \"$FILE\" comment.md";
         let file = "-`touch pwned`$(touch pwned) --><b>.yaml";
+        project.change(&format!("mv -- hostgw.yaml '{file}'"));
+        project.check_out();
+        let script = "ln -sf \"$HOSTGW\" ../bin/hostgw; ln -s /dev/full comment.md
+            ci/review.sh origin/main \"$FILE\" comment.md";
         project.run(&[("FILE".to_owned(), file.to_owned())], script).expect(11);
         let comment = project.file("work/comment.md");
         let mut lines = comment.lines();
@@ -211,6 +211,229 @@ fn a_review_runs_nothing_of_a_file() {
         assert!(comment.contains("solaris") && comment.chars().count() < 4_500, "{comment}");
         assert!(comment.ends_with("\n    … the log of the job tells the rest\n\n"), "{comment}");
         project.assert_nothing_injected();
+    });
+}
+
+/// Reviews these files of `topic`, with a secret in the environment: how it ended, and the comment.
+fn review(project: &Project, files: &[&str], code: i32) -> (Outcome, String) {
+    project.check_out();
+    let environment: Vec<(String, String)> = [
+        ("SECRET", "hunter2"),
+        ("GITHUB_ACTIONS", "true"),
+        ("HOSTGW_FILE", "elsewhere.yaml"),
+        ("HOSTGW_NODE", "nobody"),
+        ("HOSTGW_SIMULATE", "no"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .into();
+    let files: Vec<String> = files.iter().map(|file| format!("'{}'", file.replace('\'', "'\\''"))).collect();
+    let script = format!(
+        "ln -sf \"$HOSTGW\" ../bin/hostgw; ci/review.sh origin/main {} ../comment.md",
+        files.join(" ")
+    );
+    let outcome = project.run(&environment, &script).expect(code);
+    let comment = project.file("comment.md");
+    let folder = project.node.folder().display().to_string();
+    for secret in ["hunter2", "root:x:0:0", "-----BEGIN", &folder] {
+        assert!(!comment.contains(secret), "{secret}:\n{comment}");
+    }
+    for secret in ["hunter2", "root:x:0:0"] {
+        assert!(!outcome.to_string().contains(secret), "{secret}: {outcome}");
+    }
+    project.assert_nothing_injected();
+    (outcome, comment)
+}
+
+/// Whatever a link leads to, the review neither reads it nor tells it.
+#[test]
+fn a_review_follows_no_links() {
+    each(|privilege| {
+        let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
+        for target in
+            ["/proc/self/environ", "/etc/passwd", "/dev/zero", "ci/review.sh", "../../state", "nowhere"]
+        {
+            project.change(&format!("rm -rf hostgw.yaml; ln -s {target} hostgw.yaml"));
+            let (_, comment) = review(&project, &["hostgw.yaml"], 11);
+            let expected = "### hostgw: the configuration is not valid\n\n    hostgw.yaml is a symbolic link: \
+                a configuration has to be a file of the repository\n\n";
+            assert_eq!(comment, format!("{MARKER}{expected}"), "{target}");
+        }
+        // A folder on the way, a submodule, a folder in the place of the file.
+        project.change("rm hostgw.yaml; ln -s /etc envs");
+        let (_, comment) = review(&project, &["envs/passwd"], 12);
+        assert!(comment.contains("HEAD:envs is a symbolic link, not a folder"), "{comment}");
+        project.change("rm envs; git init -q hostgw.yaml; git -C hostgw.yaml commit -q --allow-empty -m s");
+        let (_, comment) = review(&project, &["hostgw.yaml"], 11);
+        assert!(comment.ends_with("    hostgw.yaml is no file\n\n"), "{comment}");
+        project.change(
+            "git rm -qf --cached hostgw.yaml; rm -rf hostgw.yaml; mkdir hostgw.yaml; touch hostgw.yaml/x",
+        );
+        let (_, comment) = review(&project, &["hostgw.yaml"], 11);
+        assert!(comment.ends_with("    hostgw.yaml is no file\n\n"), "{comment}");
+    });
+}
+
+/// What is reviewed is what was committed, whatever a step before has made of the working tree.
+#[test]
+fn a_review_reads_what_was_committed() {
+    each(|privilege| {
+        let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
+        project.push(&with("10.244.7.0/24"));
+        project.check_out();
+        let script = "ln -sf \"$HOSTGW\" ../bin/hostgw; ln -sf /proc/self/environ hostgw.yaml
+            SECRET=hunter2 HOSTGW_SIMULATE=no ci/review.sh origin/main hostgw.yaml ../comment.md";
+        let outcome = project.run(&[], script).expect(0);
+        let comment = project.file("comment.md");
+        assert!(comment.contains("\n+ 10.244.7.0/24"), "{comment}");
+        assert!(!format!("{comment}{}{}", outcome.stdout, outcome.stderr).contains("hunter2"), "{outcome}");
+        let elsewhere =
+            "cd ci; ln -sf \"$HOSTGW\" ../../bin/hostgw; ./review.sh origin/main hostgw.yaml x.md";
+        project.run(&[], elsewhere).expect(64).warns("usage: review.sh");
+        for outside in ["../hostgw.yaml", "/etc/passwd", "a//b", "a/../../b"] {
+            let script = format!("ci/review.sh origin/main {outside} x.md");
+            project.run(&[], &script).expect(64).warns("usage: review.sh");
+        }
+    });
+}
+
+/// By its new name and by its old one.
+#[test]
+fn a_renamed_file_is_reviewed_as_a_rename() {
+    each(|privilege| {
+        let project = Project::new(privilege, "main", "");
+        let name = |at: usize| format!("linux-{at}");
+        let nodes: Vec<(String, String, String)> = (0..10)
+            .map(|at| (name(at), format!("10.244.{at}.0/24"), format!("172.30.0.{}", at + 10)))
+            .collect();
+        let nodes: Vec<(&str, &str, &str)> =
+            nodes.iter().map(|(name, cidr, address)| (&name[..], &cidr[..], &address[..])).collect();
+        project.node.write("old.yaml", &cluster("", &nodes));
+        let mut changed = nodes.clone();
+        changed.swap(8, 9);
+        changed[9].1 = "10.244.77.0/24";
+        project.node.write("new.yaml", &cluster("", &changed[..9]));
+        project.rebase("cp ../old.yaml hostgw.yaml");
+        project
+            .change("mkdir sites; git mv hostgw.yaml \"sites/a b.yaml\"; cp ../new.yaml \"sites/a b.yaml\"");
+        for file in ["sites/a b.yaml", "hostgw.yaml"] {
+            let (_, comment) = review(&project, &[file], 0);
+            assert!(comment.starts_with(&format!("<!-- hostgw:diff {file} -->\n")), "{comment}");
+            assert!(comment.contains("\n`hostgw.yaml` was renamed to `sites/a b.yaml`.\n"), "{comment}");
+            assert!(comment.contains("0 to add") && comment.contains("node linux-8"), "{comment}");
+        }
+    });
+}
+
+#[test]
+fn a_deleted_file_is_reviewed_as_what_every_node_loses() {
+    each(|privilege| {
+        let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
+        project.change("rm hostgw.yaml");
+        let (_, comment) = review(&project, &["hostgw.yaml"], 0);
+        assert!(comment.starts_with(MARKER), "{comment}");
+        assert!(comment.contains("run hostgw destroy on each node"), "{comment}");
+        assert!(comment.contains("\n- node linux-1  # 2 routes, 3 NAT objects, 1 sysctl;"), "{comment}");
+        assert!(comment.contains("\n- node linux-2  #"), "{comment}");
+        let (_, comment) = review(&project, &["nowhere.yaml"], 12);
+        assert!(comment.contains("nowhere.yaml is not in HEAD"), "{comment}");
+    });
+}
+
+#[test]
+fn a_change_that_mends_the_file_is_green() {
+    each(|privilege| {
+        let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
+        project.rebase("printf 'nodes: 1\n' >hostgw.yaml");
+        project.push(&with("10.244.7.0/24"));
+        let (_, comment) = review(&project, &["hostgw.yaml"], 0);
+        assert!(comment.starts_with(MARKER), "{comment}");
+        assert!(
+            comment.contains(":hostgw.yaml` is invalid (") && comment.contains("compared with nothing."),
+            "{comment}"
+        );
+        assert!(comment.contains("\n+ 10.244.7.0/24"), "{comment}");
+        // One that breaks it otherwise is red, with its own mistakes.
+        project.push("nodes: 2\n");
+        let (_, comment) = review(&project, &["hostgw.yaml"], 11);
+        assert!(comment.contains("nodes: 2") && !comment.contains("nodes: 1"), "{comment}");
+    });
+}
+
+/// One comment, in the order of how bad it is, whatever the files are called.
+#[test]
+fn several_files_share_a_comment() {
+    each(|privilege| {
+        let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
+        let names = [
+            "a b.yaml",
+            "-n.yaml",
+            "$(touch pwned1).yaml",
+            "it's `touch pwned2`\".yaml",
+            "x\n::error::@org\n# y.yaml",
+        ];
+        let quoted = |name: &str| format!("'./{}'", name.replace('\'', "'\\''"));
+        let copies: String = names.iter().map(|name| format!("cp hostgw.yaml {}\n", quoted(name))).collect();
+        project.rebase(&copies);
+        let changes: String = names[1..]
+            .iter()
+            .map(|name| format!("sed -i s/10.244.1.0/10.244.7.0/ {}\n", quoted(name)))
+            .collect();
+        project.change(&changes);
+        project.change(&format!("echo 'extra: ::set-output name=x::y' >>{}", quoted(names[4])));
+        let (outcome, comment) = review(&project, &names, 11);
+        let headings: Vec<&str> = comment.lines().filter(|line| line.starts_with("## ")).collect();
+        assert_eq!(
+            headings,
+            [
+                "## `x_::error::_org_# y.yaml`",
+                "## `a b.yaml`",
+                "## `-n.yaml`",
+                "## `$(touch pwned1).yaml`",
+                "## `it_s _touch pwned2__.yaml`",
+            ]
+        );
+        assert!(comment.starts_with("<!-- hostgw:review a b.yaml -n.yaml "), "{comment}");
+        assert!(comment.contains("\n## `a b.yaml`\n\n_Not changed._\n"), "{comment}");
+        assert_eq!(comment.matches("\n+ 10.244.7.0/24").count(), 3, "{comment}");
+        assert!(comment.contains("unknown key"), "{comment}");
+        // Nobody is called from a code block.
+        let mut lines = comment.lines().filter(|line| line.contains('@'));
+        assert!(lines.all(|line| line.starts_with("    ")), "{comment}");
+        // Between the two lines that switch them off, nothing is a command to the runner.
+        let log: Vec<&str> = outcome.stdout.lines().collect();
+        let token = log[0].strip_prefix("::stop-commands::").expect("switched off first");
+        assert!(token.len() == 32, "{token}");
+        assert_eq!(log.last(), Some(&&format!("::{token}::")[..]));
+        assert_eq!(outcome.stdout.matches(token).count(), 2, "{outcome}");
+        assert!(!log[1..].iter().any(|line| line.trim_start().starts_with("::error")), "{outcome}");
+    });
+}
+
+/// However much changes in however many files, it is a comment.
+#[test]
+fn a_comment_about_many_large_files_fits() {
+    each(|privilege| {
+        let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
+        let many = |second: usize| -> String {
+            let nodes: String = (0..600)
+                .map(|at| {
+                    format!(
+                        "  - {{name: node-of-the-{at}, os: linux, podCIDR: 10.{second}.{}.{}/26}}\n",
+                        at / 4,
+                        at % 4 * 64
+                    )
+                })
+                .collect();
+            format!("clusterPrefix: 10.{second}.0.0/16\negressInterface: eth0\nnodes:\n{nodes}")
+        };
+        project.node.write("old", &many(1));
+        project.node.write("new", &many(2));
+        project.rebase("for i in 1 2 3; do cp ../old $i.yaml; done");
+        project.change("for i in 1 2 3; do cp ../new $i.yaml; done");
+        let (_, comment) = review(&project, &["1.yaml", "2.yaml", "3.yaml"], 0);
+        assert!(comment.len() < 65_000, "{} bytes", comment.len());
+        assert_eq!(comment.matches("\n## `").count(), 3);
+        assert_eq!(comment.matches("### hostgw diff").count(), 3);
     });
 }
 
