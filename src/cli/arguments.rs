@@ -5,7 +5,7 @@ use std::{path::PathBuf, time::Duration};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::transaction_json::Operation;
-use crate::text::duration;
+use crate::{render::NetplanId, text::duration};
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -307,22 +307,30 @@ pub(super) struct RenderOptions {
     /// Of a Windows node: a script that changes nothing and prints what stands, for plan --node NAME --state FILE.
     #[arg(long)]
     pub collect: bool,
-    /// Of a Linux node: a file for what sets up the network at boot, instead of a script.
-    #[arg(long, value_enum, value_name = "WHAT", conflicts_with = "collect")]
+    /// Print a file that restores part of a Linux node's state at boot, instead of a script. Its comments say where to
+    /// install it. A file for routes needs one for NAT (nftables) and one for sysctls (sysctl.d) beside it.
+    #[arg(long, value_enum, value_name = "PROGRAM", conflicts_with = "collect")]
     pub persist: Option<Persist>,
+    /// The ID of the egress interface in the netplan configuration, for --persist netplan. Default: the name of the
+    /// interface. `networkctl status INTERFACE` shows it in the name of the Network File: 10-netplan-ID.network.
+    #[arg(long, value_name = "ID", requires = "persist")]
+    pub netplan_id: Option<NetplanId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Persist {
-    /// Routes, as a drop-in for systemd-networkd.
+    /// Routes: a drop-in for systemd-networkd.
     SystemdNetworkd,
-    /// Routes, as a hook for ifup.
-    Ifupdown,
-    /// Routes, for netplan.
+    /// Routes: a drop-in for systemd-networkd as netplan configures it.
     Netplan,
-    /// NAT, for nft -f.
+    /// Routes: a dispatcher script for NetworkManager.
+    #[value(name = "networkmanager")]
+    NetworkManager,
+    /// Routes: a script for ifup.
+    Ifupdown,
+    /// NAT: a file for nft -f.
     Nftables,
-    /// Sysctls, for /etc/sysctl.d.
+    /// Sysctls: a file for /etc/sysctl.d.
     #[value(name = "sysctl.d")]
     SysctlD,
 }

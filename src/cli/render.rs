@@ -11,11 +11,14 @@ use crate::{
     error::{Error, Kind},
     model::OperatingSystem,
     plan::{self, Saved},
-    render::{self, Facts},
+    render::{self, Facts, NetplanId, PersistedNode, UnwritableInterface},
 };
 
 /// Prints a script for a node, or a file that keeps its state over a restart.
 pub(super) fn run(options: &RenderOptions, output: &Output) -> Verdict {
+    if options.netplan_id.is_some() && options.persist != Some(Persist::Netplan) {
+        return Err(Error::new(Kind::Usage, "--netplan-id is only for --persist netplan").into());
+    }
     let Loaded { document, cluster } = load(options.file.as_deref())?;
     let index = plan::node_named(&cluster, &options.node)?;
     let hash = hash(document.bytes());
@@ -34,9 +37,16 @@ pub(super) fn run(options: &RenderOptions, output: &Output) -> Verdict {
             let desired = plan::desired(&cluster, index, &Saved::default()).map_err(|plan::NotLinux| {
                 Error::unexpected(format!("node {} is of no system", options.node))
             })?;
+            let facts = &facts;
             match persist {
-                None => render::linux_script(&cluster, index, &desired, &facts),
-                Some(kind) => render::persisted(&cluster, index, &desired, &facts, kind.into()),
+                None => render::linux_script(&cluster, index, &desired, facts),
+                Some(program) => {
+                    let node = &cluster.nodes[index];
+                    let interface = cluster.egress_interface_of(node).map_or("", |name| name.as_str());
+                    let form = form(program, options.netplan_id.as_ref(), interface)?;
+                    let node = PersistedNode { name: &node.name, interface };
+                    render::persisted(&form, &desired.state, node, facts).map_err(unwritable)?
+                }
             }
         }
     };
@@ -48,14 +58,25 @@ fn wrong(what: &str, node: &str, os: OperatingSystem) -> Error {
     Error::new(Kind::Usage, format!("{what}, and {node} runs {os}"))
 }
 
-impl From<Persist> for render::Persist {
-    fn from(kind: Persist) -> Self {
-        match kind {
-            Persist::SystemdNetworkd => Self::SystemdNetworkd,
-            Persist::Ifupdown => Self::Ifupdown,
-            Persist::Netplan => Self::Netplan,
-            Persist::Nftables => Self::Nftables,
-            Persist::SysctlD => Self::SysctlD,
-        }
-    }
+/// The form of file that was asked for. netplan calls an interface by its name, unless its configuration says otherwise.
+fn form(program: Persist, id: Option<&NetplanId>, interface: &str) -> Result<render::Persist, Error> {
+    Ok(match program {
+        Persist::SystemdNetworkd => render::Persist::SystemdNetworkd,
+        Persist::Netplan => render::Persist::Netplan(match id {
+            Some(id) => id.clone(),
+            None => interface.parse().map_err(|why| {
+                Error::new(Kind::Usage, format!("the interface name {interface} is not a netplan ID: {why}"))
+                    .with_hint("pass its ID in the netplan configuration with --netplan-id ID")
+            })?,
+        }),
+        Persist::NetworkManager => render::Persist::NetworkManager,
+        Persist::Ifupdown => render::Persist::Ifupdown,
+        Persist::Nftables => render::Persist::Nftables,
+        Persist::SysctlD => render::Persist::SysctlD,
+    })
+}
+
+fn unwritable(why: UnwritableInterface) -> Error {
+    Error::new(Kind::Invalid, why.to_string())
+        .with_hint("rename the interface, or use --persist systemd-networkd, which does not name it")
 }

@@ -23,7 +23,10 @@ pub use markdown::{LIMIT, comparison_markdown, plan_markdown};
 pub use powershell::{windows_collector, windows_script};
 pub use report::{Entry, Group, Object, Report, Source};
 pub use schema::schema_text;
-pub use shell::{Persist, linux_script, persisted};
+pub use shell::{
+    Freshness, InvalidNetplanId, NetplanId, Persist, PersistHeader, PersistedNode, UnrecognizedHeader,
+    UnwritableInterface, freshness, linux_script, persisted,
+};
 pub use text::{Palette, text};
 
 /// Where a script comes from, for its header.

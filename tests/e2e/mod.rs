@@ -29,6 +29,7 @@ mod lengths;
 #[cfg(feature = "fault-injection")]
 mod midway;
 mod packets;
+mod persist;
 mod privileges;
 mod prompt;
 mod read_only;

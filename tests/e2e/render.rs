@@ -272,8 +272,9 @@ fn hostile_names_are_inert() {
         render(&node, own);
         script(&node, "").expect(0);
         node.hostgw(&["plan", "--detailed-exitcode"]).expect(0).says("Nothing to do");
-        for kind in ["systemd-networkd", "ifupdown", "netplan", "nftables", "sysctl.d"] {
-            let file = node.hostgw_ok(&["render", "--node", own, "--persist", kind]);
+        for kind in super::persist::PROGRAMS {
+            let id: &[&str] = if kind == "netplan" { &["--netplan-id", "uplink"] } else { &[] };
+            let file = node.hostgw_ok(&[&["render", "--node", own, "--persist", kind], id].concat());
             assert!(
                 file.stdout.lines().all(|line| line.starts_with('#') || !line.contains("owned")),
                 "{file}"
@@ -319,70 +320,12 @@ fn a_large_cluster_is_one_batch() {
     });
 }
 
-/// The files that keep the state over a restart, judged by those who load them.
-#[test]
-fn files_for_the_boot_give_what_apply_gives() {
-    each(|privilege| {
-        let node = node(privilege);
-        node.write("hostgw.yaml", &configuration());
-        for (kind, file) in [("ifupdown", "hook"), ("nftables", "nat.nft"), ("sysctl.d", "90-hostgw.conf")] {
-            let text = node.hostgw_ok(&["render", "--node", "linux-1", "--persist", kind]).stdout;
-            node.write(file, &text);
-        }
-        node.sh("IFACE=lo sh hook; nft -f nat.nft; nft -f nat.nft; sysctl -q -p 90-hostgw.conf");
-        assert_eq!(node.own_routes(), Vec::<String>::new(), "another interface is none of its business");
-        node.sh("IFACE=eth0 sh hook");
-        let routes = node.own_routes();
-        node.hostgw(&["plan", "--detailed-exitcode"]).expect(0).says("Nothing to do");
-        node.try_sh("IFACE=eth0 sh hook").expect(0);
-        assert_eq!(node.own_routes(), routes);
-    });
-}
-
-/// netplan makes such files for systemd-networkd: both say the same, but for the protocol, which netplan does not know.
-#[test]
-fn netplan_and_networkd_are_given_the_same_routes() {
-    each(|privilege| {
-        let node = node(privilege);
-        node.write(
-            "hostgw.yaml",
-            &cluster("routes: {table: 100, metric: 7, mtu: 1400}", &[NODE_1, NODE_2, NODE_3]),
-        );
-        let of = |kind: &str| node.hostgw_ok(&["render", "--node", "linux-1", "--persist", kind]).stdout;
-        let sections = |text: &str, mark: &str| -> Vec<Vec<String>> {
-            let parts = text.split(mark).skip(1);
-            let keys = |part: &str| {
-                let lines = part.lines().map(|line| line.trim().trim_start_matches("- ").replace('"', ""));
-                let mut lines: Vec<String> = lines.filter(|line| !line.is_empty()).collect();
-                lines.sort();
-                lines
-            };
-            parts.map(keys).collect()
-        };
-        let networkd = of("systemd-networkd");
-        assert_eq!(networkd.matches("\nProtocol=87\n").count(), 3, "{networkd}");
-        let words = [
-            ("Destination=", "to: "),
-            ("Gateway=", "via: "),
-            ("Scope=", "scope: "),
-            ("Table=", "table: "),
-            ("Metric=", "metric: "),
-            ("MTUBytes=", "mtu: "),
-            ("Protocol=87\n", ""),
-        ];
-        let netplan = words.iter().fold(networkd.clone(), |text, (ours, theirs)| text.replace(ours, theirs));
-        assert!(!netplan.contains('='), "keys that systemd.network(5) does not have: {networkd}");
-        let given = of("netplan").replace("        - to: ", "[Route]\nto: ");
-        assert_eq!(sections(&netplan, "[Route]"), sections(&given, "[Route]"), "{given}");
-    });
-}
-
 #[test]
 fn what_is_printed() {
     each(|privilege| {
         let node = node(privilege);
         let mut snapshots = Snapshots::default();
-        for kind in ["systemd-networkd", "ifupdown", "netplan", "nftables", "sysctl.d"] {
+        for kind in super::persist::PROGRAMS {
             let outcome = node.hostgw(&["render", "--node", "linux-1", "--persist", kind]);
             snapshots.compare(&format!("render-{kind}"), &outcome);
         }

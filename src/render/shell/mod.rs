@@ -13,11 +13,14 @@ use super::Facts;
 use crate::{
     model::{Cluster, Family},
     plan::{Desired, in_order_of_writing},
-    state::{NatTable, Route},
+    state::{NatTable, Route, State},
     text::{padded, printable},
 };
 
-pub use persist::{Persist, persisted};
+pub use persist::{
+    Freshness, InvalidNetplanId, NetplanId, Persist, PersistHeader, PersistedNode, UnrecognizedHeader,
+    UnwritableInterface, freshness, persisted,
+};
 
 /// All but the desired state.
 const BODY: &str = include_str!("body.sh");
@@ -84,7 +87,7 @@ fn quoted(text: &str) -> String {
 
 /// The routes, each with what it is for.
 fn routes(cluster: &Cluster, desired: &Desired) -> String {
-    let lines: Vec<(String, String)> = in_order(desired)
+    let lines: Vec<(String, String)> = in_order(&desired.state)
         .map(|route| {
             let purpose = desired
                 .node_of(&route.key())
@@ -99,10 +102,10 @@ fn routes(cluster: &Cluster, desired: &Desired) -> String {
     lines.iter().map(|(route, purpose)| format!("{}  # {purpose}\n", padded(route, width))).collect()
 }
 
-/// On-link routes first: the others rest on them.
-fn in_order(desired: &Desired) -> impl Iterator<Item = &Route> {
+/// On-link routes first: the gateways of the others are reached through them.
+fn in_order(state: &State) -> impl Iterator<Item = &Route> {
     let (on_link, others): (Vec<_>, Vec<_>) =
-        desired.state.routes.iter().partition(|route| route.next.gateway.is_none());
+        state.routes.iter().partition(|route| route.next.gateway.is_none());
     on_link.into_iter().chain(others)
 }
 

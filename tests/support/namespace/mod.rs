@@ -5,6 +5,7 @@
 //! and the kernel takes the namespace away: no names, no mounts, nothing left behind.
 
 mod kept;
+mod machine;
 mod outcome;
 mod peer;
 mod programs;
@@ -25,6 +26,7 @@ use std::{
 };
 
 pub use kept::Kept;
+pub use machine::Machine;
 pub use outcome::{Outcome, Snapshots};
 pub use peer::Peer;
 pub use witness::without_counters;

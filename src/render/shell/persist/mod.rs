@@ -1,0 +1,302 @@
+//! The desired state of a Linux node as files for the programs that set up its network at boot.
+//!
+//! Each file is additive: it can only add hostgw's own routes, replace hostgw's own NAT table, or set the sysctls of the
+//! configuration. None of them describes an interface, so none of them can take a node off the network.
+
+mod header;
+mod hook;
+mod networkd;
+
+use std::{collections::HashSet, fmt, str::FromStr};
+
+use super::{in_order, table};
+use crate::{
+    model::Family,
+    plan::in_order_of_writing,
+    render::Facts,
+    state::{NatTable, State},
+    text::printable,
+};
+
+pub use header::{PersistHeader, UnrecognizedHeader};
+
+/// The program that a file is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Persist {
+    /// Routes: a drop-in for the .network file of the egress interface, systemd.network(5).
+    SystemdNetworkd,
+    /// Routes: the same drop-in for the .network file that netplan generates for an ID, netplan(5).
+    Netplan(NetplanId),
+    /// Routes: a script for NetworkManager-dispatcher(8).
+    NetworkManager,
+    /// Routes: a script that ifup runs, interfaces(5).
+    Ifupdown,
+    /// NAT: a file for `nft -f`, nft(8).
+    Nftables,
+    /// Sysctls: sysctl.d(5).
+    SysctlD,
+}
+
+/// The ID of an interface in a netplan configuration: a key under `ethernets`, `bonds`, `bridges`, `vlans` or `wifis`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetplanId(String);
+
+/// The text is not an ID that netplan would accept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InvalidNetplanId;
+
+impl fmt::Display for InvalidNetplanId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("expected letters, digits, '.', '_', ':' and '-' only")
+    }
+}
+
+impl std::error::Error for InvalidNetplanId {}
+
+impl FromStr for NetplanId {
+    type Err = InvalidNetplanId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        /// The name of a file has at most 255 bytes, and netplan adds `10-netplan-` and `.network`.
+        const LONGEST: usize = 200;
+        let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-');
+        let is_valid = !text.is_empty() && text.len() <= LONGEST && text.chars().all(is_allowed);
+        if is_valid { Ok(Self(text.to_owned())) } else { Err(InvalidNetplanId) }
+    }
+}
+
+impl NetplanId {
+    /// The ID itself.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// The egress interface has a name that cannot be written in a script for `ip -batch`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnwritableInterface(String);
+
+impl fmt::Display for UnwritableInterface {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a script for ip -batch cannot name the interface {}", self.0)
+    }
+}
+
+impl std::error::Error for UnwritableInterface {}
+
+/// The node that a file is for.
+#[derive(Debug, Clone, Copy)]
+pub struct PersistedNode<'a> {
+    /// Its name in the configuration.
+    pub name: &'a str,
+    /// Its egress interface.
+    pub interface: &'a str,
+}
+
+/// The file that restores its part of `state` on `node` after a restart.
+///
+/// # Errors
+/// When the form has no way to name the egress interface.
+pub fn persisted(
+    kind: &Persist,
+    state: &State,
+    node: PersistedNode,
+    facts: &Facts,
+) -> Result<String, UnwritableInterface> {
+    let content = kind.content(state, node.interface)?;
+    let shebang = if kind.is_script() { "#!/bin/sh\n" } else { "" };
+    let mut text = format!(
+        "{shebang}# {} of node {}, from {}, written by hostgw {}.\n",
+        kind.subject(),
+        printable(node.name),
+        printable(facts.file),
+        env!("CARGO_PKG_VERSION"),
+    );
+    text.push_str(&PersistHeader::new(kind, node, facts).line());
+    text.push_str("#\n");
+    for line in kind.instructions(node.interface).lines() {
+        text.push_str(format!("# {line}").trim_end());
+        text.push('\n');
+    }
+    Ok(text + &content)
+}
+
+/// The content of a file without its comments, which do not change what it does.
+fn without_comments(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'))
+}
+
+/// How a persisted file compares with the state that it should restore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Freshness {
+    /// It restores exactly its part of the state.
+    Current,
+    /// It restores something else.
+    Outdated {
+        /// Destinations that it would bring back although the state does not have them.
+        restores: Vec<String>,
+        /// Destinations that it lacks.
+        lacks: Vec<String>,
+    },
+}
+
+/// Compares the text of a persisted file with `state`. What counts is what the file does: a configuration that differs in
+/// a comment, or in another node's part, leaves the file current.
+#[must_use]
+pub fn freshness(header: &PersistHeader, text: &str, state: &State) -> Freshness {
+    let device = state.routes.iter().find_map(|route| route.next.device.as_deref());
+    let expected = header.persist.content(state, device.unwrap_or(&header.interface));
+    // An interface that no script can name has no current script either.
+    let expected = expected.unwrap_or_default();
+    if without_comments(text).eq(without_comments(&expected)) {
+        return Freshness::Current;
+    }
+    let missing_in = |from: &str, other: &str| -> Vec<String> {
+        let has: HashSet<&str> = destinations(other).collect();
+        destinations(from).filter(|name| !has.contains(name)).map(printable).collect()
+    };
+    Freshness::Outdated { restores: missing_in(text, &expected), lacks: missing_in(&expected, text) }
+}
+
+/// The destinations of the routes in a file.
+fn destinations(text: &str) -> impl Iterator<Item = &str> {
+    without_comments(text).filter_map(destination)
+}
+
+fn destination(line: &str) -> Option<&str> {
+    match line.strip_prefix("route add ") {
+        Some(route) => route.split(' ').next(),
+        None => line.strip_prefix("Destination="),
+    }
+}
+
+impl Persist {
+    /// The value of `--persist`.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::SystemdNetworkd => "systemd-networkd",
+            Self::Netplan(_) => "netplan",
+            Self::NetworkManager => "networkmanager",
+            Self::Ifupdown => "ifupdown",
+            Self::Nftables => "nftables",
+            Self::SysctlD => "sysctl.d",
+        }
+    }
+
+    /// The value of `--netplan-id`.
+    #[must_use]
+    pub const fn netplan_id(&self) -> Option<&NetplanId> {
+        match self {
+            Self::Netplan(id) => Some(id),
+            Self::SystemdNetworkd
+            | Self::NetworkManager
+            | Self::Ifupdown
+            | Self::Nftables
+            | Self::SysctlD => None,
+        }
+    }
+
+    /// The form with this [`Self::name`] and [`Self::netplan_id`].
+    fn named(name: &str, netplan_id: Option<&str>) -> Option<Self> {
+        let forms =
+            [Self::SystemdNetworkd, Self::NetworkManager, Self::Ifupdown, Self::Nftables, Self::SysctlD];
+        match netplan_id {
+            Some(id) => id.parse().ok().map(Self::Netplan).filter(|form| form.name() == name),
+            None => forms.into_iter().find(|form| form.name() == name),
+        }
+    }
+
+    /// The part of the state that the file restores.
+    #[must_use]
+    pub const fn subject(&self) -> &'static str {
+        match self {
+            Self::SystemdNetworkd | Self::Netplan(_) | Self::NetworkManager | Self::Ifupdown => "Routes",
+            Self::Nftables => "NAT",
+            Self::SysctlD => "Sysctls",
+        }
+    }
+
+    /// Whether the file is run rather than read.
+    #[must_use]
+    pub const fn is_script(&self) -> bool {
+        matches!(self, Self::NetworkManager | Self::Ifupdown)
+    }
+
+    /// The command that makes a running program read a changed file.
+    #[must_use]
+    pub const fn reload(&self) -> Option<&'static str> {
+        match self {
+            Self::SystemdNetworkd | Self::Netplan(_) => Some("networkctl reload"),
+            Self::NetworkManager | Self::Ifupdown | Self::Nftables | Self::SysctlD => None,
+        }
+    }
+
+    fn content(&self, state: &State, interface: &str) -> Result<String, UnwritableInterface> {
+        match self {
+            Self::SystemdNetworkd | Self::Netplan(_) => Ok(networkd::content(in_order(state))),
+            Self::NetworkManager => hook::content(hook::Caller::NetworkManager, state, interface),
+            Self::Ifupdown => hook::content(hook::Caller::Ifup, state, interface),
+            Self::Nftables => Ok(nftables(state)),
+            Self::SysctlD => Ok(sysctls(state)),
+        }
+    }
+
+    /// Where the file goes, what loads it, and what it does not do.
+    fn instructions(&self, interface: &str) -> String {
+        let interface = printable(interface);
+        match self {
+            Self::SystemdNetworkd => format!(
+                "Install as /etc/systemd/network/FILE.d/hostgw.conf, where FILE is the name of the \"Network File\" that\n\
+                 `networkctl status {interface}` shows, then run `networkctl reload`.\n\
+                 Under netplan, use --persist netplan instead. NAT and sysctls need files of their own."
+            ),
+            Self::Netplan(id) => format!(
+                "Install as /etc/systemd/network/10-netplan-{id}.network.d/hostgw.conf, then run `networkctl reload`.\n\
+                 Check the netplan ID first: `networkctl status {interface}` must show the Network File\n\
+                 /run/systemd/network/10-netplan-{id}.network. If it shows another ID, pass that with --netplan-id.\n\
+                 If netplan uses the renderer NetworkManager, use --persist networkmanager instead.\n\
+                 NAT and sysctls need files of their own.",
+                id = id.as_str()
+            ),
+            Self::NetworkManager => format!(
+                "Install as /etc/NetworkManager/dispatcher.d/90-hostgw, owned by root, with mode 755.\n\
+                 NetworkManager runs it when {interface} comes up or gets another DHCP lease.\n\
+                 It runs no script after `ip link set {interface} down` and `up`, or when it gets the same DHCP lease again\n\
+                 after losing it: run `nmcli connection up` or `hostgw apply` then.\n\
+                 NAT and sysctls need files of their own."
+            ),
+            Self::Ifupdown => format!(
+                "Install as /etc/network/if-up.d/hostgw with mode 755. ifup runs it when it has brought up {interface}.\n\
+                 With ifupdown2, set addon_scripts_support=1 in /etc/network/ifupdown2/ifupdown2.conf.\n\
+                 NAT and sysctls need files of their own."
+            ),
+            Self::Nftables => {
+                "Install as /etc/nftables.d/hostgw.nft, and add this line at the end of /etc/nftables.conf:\n\
+                 \x20   include \"/etc/nftables.d/*.nft\"\n\
+                 Each load replaces hostgw's own table and nothing else. Routes and sysctls need files of their own."
+                    .to_owned()
+            }
+            Self::SysctlD => {
+                "Install as /etc/sysctl.d/90-hostgw.conf. If several files set a key, the last file by name wins.\n\
+                 Routes and NAT need files of their own."
+                    .to_owned()
+            }
+        }
+    }
+}
+
+/// Each table replaces the one that is loaded: declared first, so that it can be deleted.
+fn nftables(state: &State) -> String {
+    let tables = Family::ALL.into_iter().filter_map(|family| state.nat.get(family));
+    tables.fold(String::new(), |text, own| {
+        let name = format!("{} {}", own.family.nft(), NatTable::NAME);
+        format!("{text}\nadd table {name}\ndelete table {name}\n{}", table(own))
+    })
+}
+
+fn sysctls(state: &State) -> String {
+    let lines = in_order_of_writing(&state.sysctls);
+    lines.into_iter().fold("\n".to_owned(), |text, (key, value)| format!("{text}{key} = {value}\n"))
+}

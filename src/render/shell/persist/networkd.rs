@@ -1,0 +1,51 @@
+//! Routes as sections of a systemd.network(5) file.
+
+use std::fmt::Write as _;
+
+use crate::{
+    model::MAIN_TABLE,
+    state::{Next, Route, RouteType, Scope},
+};
+
+/// A `[Route]` section for each route.
+pub(super) fn content<'a>(routes: impl Iterator<Item = &'a Route>) -> String {
+    routes.map(section).collect()
+}
+
+fn section(route: &Route) -> String {
+    // Every field is named here, so that a new one is not forgotten. The drop-in belongs to the file of the interface,
+    // and hostgw's own routes have neither a type of service nor anything beyond these fields.
+    let Route { destination, table, tos: _, metric, protocol, scope, kind, next, source, mtu, more: _ } =
+        route;
+    let Next { gateway, device: _, onlink } = next;
+    let mut text = format!("\n[Route]\nDestination={destination}\n");
+    let mut line = |key: &str, value: &dyn std::fmt::Display| {
+        let _ = writeln!(text, "{key}={value}");
+    };
+    if *kind != RouteType::Unicast {
+        line("Type", kind);
+    }
+    if let Some(gateway) = gateway {
+        line("Gateway", gateway);
+    }
+    if *onlink {
+        line("GatewayOnLink", &"yes");
+    }
+    if *scope != Scope::Global {
+        line("Scope", scope);
+    }
+    line("Protocol", protocol);
+    if *table != MAIN_TABLE {
+        line("Table", table);
+    }
+    if *metric != 0 {
+        line("Metric", metric);
+    }
+    if let Some(source) = source {
+        line("PreferredSource", source);
+    }
+    if let Some(mtu) = mtu {
+        line("MTUBytes", mtu);
+    }
+    text
+}

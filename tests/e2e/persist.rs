@@ -1,0 +1,324 @@
+//! The files of `hostgw render --persist`, loaded by the programs that they are for.
+
+use super::{NODE_1, NODE_2, NODE_3, cluster, node};
+use crate::support::namespace::{Machine, each};
+
+/// The values of `--persist`.
+pub(super) const PROGRAMS: [&str; 6] =
+    ["systemd-networkd", "netplan", "networkmanager", "ifupdown", "nftables", "sysctl.d"];
+
+fn configuration() -> String {
+    cluster(
+        "sysctls: {net.ipv4.conf.eth0.rp_filter: 2, net.ipv4.conf.all.accept_redirects: 1}",
+        &[NODE_1, NODE_2, NODE_3],
+    )
+}
+
+/// A machine with an unconfigured eth0 and these programs, and a configuration for it.
+fn machine(name: &str, programs: &[&str]) -> Option<Machine> {
+    let machine = Machine::new(name, programs)?;
+    machine.node().sh("ip link add eth0 type veth peer name lan0; ip link set lan0 up");
+    machine.node().write("hostgw.yaml", &configuration());
+    Some(machine)
+}
+
+/// Renders a file of node linux-1 and installs it.
+#[track_caller]
+fn install(machine: &Machine, arguments: &[&str], path: &str, mode: &str) {
+    let render = [&["render", "--node", "linux-1", "--persist"], arguments].concat();
+    machine.write(path, &machine.hostgw(&render).expect(0).stdout);
+    machine.sh(&format!("chmod {mode} '{path}'"));
+}
+
+/// NAT and sysctls, by the programs that load them at boot.
+#[track_caller]
+fn load_nat_and_sysctls(machine: &Machine) {
+    install(machine, &["nftables"], "/etc/nftables.d/hostgw.nft", "644");
+    machine.write("/etc/nftables.conf", "flush ruleset\ninclude \"/etc/nftables.d/*.nft\"\n");
+    install(machine, &["sysctl.d"], "/etc/sysctl.d/90-hostgw.conf", "644");
+    machine.sh("nft -c -f /etc/nftables.conf; nft -f /etc/nftables.conf; nft -f /etc/nftables.d/hostgw.nft");
+    machine.sh("sysctl -q -p /etc/sysctl.d/90-hostgw.conf");
+}
+
+/// Waits until the plan is empty: routes come some time after the event that brings them.
+#[track_caller]
+fn wait_for_the_plan_to_be_empty(machine: &Machine) {
+    let plan = || machine.hostgw(&["plan", "--node", "linux-1", "--detailed-exitcode"]);
+    machine.node().wait_until(&plan().to_string(), || plan().code == 0);
+    plan().expect(0).says("Nothing to do");
+}
+
+/// Starts systemd-networkd, and waits until `interface` has its address.
+#[track_caller]
+fn start_networkd(machine: &Machine, interface: &str) {
+    machine.sh("dbus-daemon --system --fork --nopidfile
+                /lib/systemd/systemd-networkd >/run/networkd.log 2>&1 &");
+    machine.wait_for(&format!("ip address show dev {interface} | grep -q 172.30.0.11/24"));
+}
+
+/// Has systemd-networkd configure the interface anew: the routes that are there afterwards are of its making.
+#[track_caller]
+fn reconfigure(machine: &Machine, interface: &str) {
+    machine.sh(&format!("ip route flush proto 87; networkctl reconfigure {interface}"));
+    wait_for_the_plan_to_be_empty(machine);
+}
+
+const NETWORKD: [&str; 3] = ["dbus-daemon", "networkctl", "/lib/systemd/systemd-networkd"];
+
+const STATIC_NETWORK: &str =
+    "[Match]\nName=eth0\n[Network]\nLinkLocalAddressing=no\nAddress=172.30.0.11/24\n";
+
+#[test]
+fn systemd_networkd_restores_and_keeps_routes() {
+    let Some(machine) = machine("network", &NETWORKD) else { return };
+    machine.write("/etc/systemd/network/20-wired.network", STATIC_NETWORK);
+    // Without the drop-in, the routes of an apply are foreign to systemd-networkd, and a reconfiguration loses them.
+    start_networkd(&machine, "eth0");
+    machine.hostgw(&["apply", "--yes"]).expect(0);
+    machine.sh("networkctl reconfigure eth0");
+    machine.node().wait_until("what the drop-in is for", || machine.node().own_routes().is_empty());
+
+    install(&machine, &["systemd-networkd"], "/etc/systemd/network/20-wired.network.d/hostgw.conf", "644");
+    load_nat_and_sysctls(&machine);
+    machine.sh("networkctl reload");
+    wait_for_the_plan_to_be_empty(&machine);
+    reconfigure(&machine, "eth0");
+    machine.sh("ip link set eth0 down");
+    assert_eq!(machine.node().own_routes(), Vec::<String>::new());
+    machine.sh("ip link set eth0 up");
+    wait_for_the_plan_to_be_empty(&machine);
+    machine.sh("! grep -i 'unknown\\|failed to parse\\|ignoring' /run/networkd.log");
+}
+
+#[test]
+fn systemd_networkd_understands_every_option_of_a_route() {
+    let Some(machine) = machine("network", &NETWORKD) else { return };
+    let network = format!("{STATIC_NETWORK}Address=fd00:30::11/64\n");
+    machine.write("/etc/systemd/network/20-wired.network", &network);
+    let options = "routes: {table: 100, metric: 7, mtu: 1400}";
+    let drop_in = "/etc/systemd/network/20-wired.network.d/hostgw.conf";
+    machine.node().write("hostgw.yaml", &cluster(options, &[NODE_1, NODE_2, NODE_3]));
+    install(&machine, &["systemd-networkd"], drop_in, "644");
+    load_nat_and_sysctls(&machine);
+    start_networkd(&machine, "eth0");
+    wait_for_the_plan_to_be_empty(&machine);
+    machine.node().write("hostgw.yaml", super::dual_stack::CLUSTER);
+    install(&machine, &["systemd-networkd"], drop_in, "644");
+    load_nat_and_sysctls(&machine);
+    machine.sh("networkctl reload");
+    wait_for_the_plan_to_be_empty(&machine);
+    machine.sh("! grep -i 'unknown\\|failed to parse\\|ignoring' /run/networkd.log");
+}
+
+/// A configuration of netplan.
+struct Netplan {
+    network: &'static str,
+    /// Of the egress interface.
+    id: &'static str,
+    interface: &'static str,
+    /// Whether it can be loaded here: some need hardware, or a module that not every kernel has.
+    runs: bool,
+}
+
+/// Without IPv6, for whose routers systemd-networkd would wait.
+const NETPLANS: [Netplan; 7] = [
+    Netplan {
+        network: "ethernets: {eth0: {link-local: [], addresses: [172.30.0.11/24]}}",
+        id: "eth0",
+        interface: "eth0",
+        runs: true,
+    },
+    Netplan {
+        network: "ethernets: {uplink: {match: {name: eth*}, link-local: [], addresses: [172.30.0.11/24]}}",
+        id: "uplink",
+        interface: "eth0",
+        runs: true,
+    },
+    Netplan {
+        network: "ethernets: {eth0: {}}\n  bridges: {br0: {interfaces: [eth0], link-local: [], addresses: [172.30.0.11/24], \
+                  parameters: {stp: false, forward-delay: 0}}}",
+        id: "br0",
+        interface: "br0",
+        runs: true,
+    },
+    Netplan {
+        network: "ethernets: {up: {match: {macaddress: '52:54:00:00:00:01'}, set-name: eth0, dhcp4: true}}",
+        id: "up",
+        interface: "eth0",
+        runs: false,
+    },
+    Netplan {
+        network: "ethernets: {eth0: {}, eth1: {}}\n  bonds: {bond0: {interfaces: [eth0, eth1], dhcp4: true}}",
+        id: "bond0",
+        interface: "bond0",
+        runs: false,
+    },
+    Netplan {
+        network: "ethernets: {eth0: {}}\n  vlans: {eth0.5: {id: 5, link: eth0, dhcp4: true}}",
+        id: "eth0.5",
+        interface: "eth0.5",
+        runs: false,
+    },
+    Netplan {
+        network: "wifis: {wlan0: {dhcp4: true, access-points: {lab: {password: '12345678'}}}}",
+        id: "wlan0",
+        interface: "wlan0",
+        runs: false,
+    },
+];
+
+#[test]
+fn netplan_restores_routes_whatever_kind_of_interface_carries_them() {
+    for Netplan { network, id, interface, runs } in NETPLANS {
+        let Some(machine) = machine("network", &[&NETWORKD[..], &["netplan"]].concat()) else { return };
+        machine.sh("rm -f /etc/netplan/*");
+        machine.write("/etc/netplan/50-node.yaml", &format!("network:\n  version: 2\n  {network}\n"));
+        machine.sh("chmod 600 /etc/netplan/*");
+        let of_interface = format!("egressInterface: {interface}");
+        let configuration = configuration().replace("egressInterface: eth0", &of_interface);
+        machine.node().write("hostgw.yaml", &configuration.replace("conf.eth0.", "conf.lo."));
+        let drop_in = format!("/etc/systemd/network/10-netplan-{id}.network.d/hostgw.conf");
+        let arguments = if id == interface { vec!["netplan"] } else { vec!["netplan", "--netplan-id", id] };
+        install(&machine, &arguments, &drop_in, "644");
+        machine.sh(&format!("grep -q '^# Install as {drop_in},' {drop_in}"));
+        machine.sh("netplan generate");
+        machine.sh(&format!("[ -f /run/systemd/network/10-netplan-{id}.network ]"));
+        if runs {
+            load_nat_and_sysctls(&machine);
+            start_networkd(&machine, interface);
+            wait_for_the_plan_to_be_empty(&machine);
+            reconfigure(&machine, interface);
+        }
+    }
+}
+
+const NETWORK_MANAGER: [&str; 4] =
+    ["dbus-daemon", "NetworkManager", "nmcli", "/usr/lib/NetworkManager/nm-dispatcher"];
+
+#[test]
+fn network_manager_restores_routes() {
+    let Some(machine) = machine("network", &NETWORK_MANAGER) else { return };
+    let script = "/etc/NetworkManager/dispatcher.d/90-hostgw";
+    let connection = "/etc/NetworkManager/system-connections/wired.nmconnection";
+    machine.write(
+        connection,
+        "[connection]\nid=wired\ntype=ethernet\ninterface-name=eth0\n\
+         [ipv4]\nmethod=manual\naddress1=172.30.0.11/24\n[ipv6]\nmethod=ignore\n",
+    );
+    machine.write(
+        "/etc/NetworkManager/NetworkManager.conf",
+        "[main]\nplugins=keyfile\n[device-wired]\nmatch-device=interface-name:eth0\nmanaged=true\n\
+         [keyfile]\nunmanaged-devices=interface-name:lan0\n",
+    );
+    install(&machine, &["networkmanager"], script, "755");
+    load_nat_and_sysctls(&machine);
+    machine.sh(&format!("chmod 600 {connection}; dbus-daemon --system --fork --nopidfile"));
+    let start = "NetworkManager --no-daemon >>/run/nm.log 2>&1 & echo $!";
+    let first = machine.sh(start);
+    wait_for_the_plan_to_be_empty(&machine);
+    machine.sh("nmcli --wait 20 connection up wired");
+    wait_for_the_plan_to_be_empty(&machine);
+    machine.sh("ip route flush proto 87; nmcli --wait 20 device reapply eth0");
+    wait_for_the_plan_to_be_empty(&machine);
+    let first = first.trim();
+    // Nobody there waits for it to end: what is left of it has no program any more.
+    machine.sh(&format!("kill {first}"));
+    machine.wait_for(&format!("! readlink /proc/{first}/exe"));
+    machine.sh("ip route flush proto 87");
+    machine.sh(start);
+    wait_for_the_plan_to_be_empty(&machine);
+    machine.sh("nmcli --wait 20 connection down wired");
+    assert_eq!(machine.node().own_routes(), Vec::<String>::new());
+    machine.sh("nmcli --wait 20 connection up wired");
+    wait_for_the_plan_to_be_empty(&machine);
+}
+
+const INTERFACES: &str = "auto lo\niface lo inet loopback\n\
+                          auto eth0\niface eth0 inet static\n    address 172.30.0.11/24\n";
+
+#[test]
+fn ifup_restores_routes() {
+    for (name, settings) in [("network", ""), ("ifupdown2", "/etc/network/ifupdown2/ifupdown2.conf")] {
+        let Some(machine) = machine(name, &["ifup", "ifdown"]) else { continue };
+        if !settings.is_empty() {
+            machine.sh(&format!("sed -i 's/^addon_scripts_support=.*/addon_scripts_support=1/' {settings}"));
+        }
+        machine.write("/etc/network/interfaces", INTERFACES);
+        machine.sh("mkdir -p /run/network; rm -rf /etc/network/interfaces.d");
+        install(&machine, &["ifupdown"], "/etc/network/if-up.d/hostgw", "755");
+        load_nat_and_sysctls(&machine);
+        machine.sh("ifup -a");
+        wait_for_the_plan_to_be_empty(&machine);
+        machine.sh("ifdown eth0");
+        assert_eq!(machine.node().own_routes(), Vec::<String>::new());
+        machine.sh("ifup eth0");
+        wait_for_the_plan_to_be_empty(&machine);
+    }
+}
+
+/// The scripts as they are called, without the programs that call them.
+#[test]
+fn scripts_add_what_is_missing_and_nothing_else() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.write("hostgw.yaml", &configuration());
+        for (program, name, other, own) in [
+            ("ifupdown", "hook", "IFACE=lo sh hook", "IFACE=eth0 sh hook"),
+            ("networkmanager", "90-hostgw", "sh 90-hostgw lo up", "sh 90-hostgw eth0 up"),
+            ("networkmanager", "90-hostgw", "sh 90-hostgw eth0 down", "sh 90-hostgw eth0 dhcp4-change"),
+        ] {
+            node.sh("ip route flush proto 87");
+            node.write(name, &node.hostgw_ok(&["render", "--node", "linux-1", "--persist", program]).stdout);
+            assert_eq!(node.try_sh(other).expect(0).stderr, "");
+            assert_eq!(node.own_routes(), Vec::<String>::new(), "{other}");
+            assert_eq!(node.try_sh(own).expect(0).stderr, "");
+            let routes = node.own_routes();
+            assert_eq!(routes.len(), 3, "{routes:?}");
+            assert_eq!(node.try_sh(own).expect(0).stderr, "", "a second run has nothing to say");
+            assert_eq!(node.own_routes(), routes);
+            // A foreign route in the place of one of them stays, whatever it says.
+            node.sh("ip route del 10.244.1.0/24; ip route add 10.244.1.0/24 via 172.30.0.1 proto static");
+            let foreign = node.sh("ip route show 10.244.1.0/24");
+            assert_eq!(node.try_sh(own).expect(0).stderr, "");
+            assert_eq!(node.sh("ip route show 10.244.1.0/24"), foreign);
+            node.sh("ip route del 10.244.1.0/24");
+            // A route that the kernel refuses is reported, and does not make the interface fail.
+            node.sh("ip route flush proto 87; ip address flush dev eth0; ip link set eth0 down");
+            assert_eq!(node.try_sh(own).expect(0).stderr, "", "an interface that is down gets no routes");
+            node.sh("ip link set eth0 up");
+            node.write("broken", &node.sh(&format!("sed 's/via 10.244.1.1/via 192.0.2.1/' {name}")));
+            node.try_sh(&own.replace(name, "broken"))
+                .expect(0)
+                .warns("hostgw: Error: Nexthop has invalid gateway.");
+            node.sh("ip address add 172.30.0.11/24 dev eth0");
+        }
+    });
+}
+
+#[test]
+fn what_cannot_be_persisted_is_refused() {
+    each(|privilege| {
+        let node = node(privilege);
+        let render = |name: &str, arguments: &[&str]| {
+            let interface = serde_json::Value::from(name).to_string();
+            let text =
+                configuration().replace("egressInterface: eth0", &format!("egressInterface: {interface}"));
+            node.write("hostgw.yaml", &text);
+            node.hostgw(&[&["render", "--node", "linux-1", "--persist"], arguments].concat())
+        };
+        for name in ["a#b", "a'b", "a\"b", "a\\b"] {
+            for program in ["ifupdown", "networkmanager"] {
+                render(name, &[program]).expect(3).warns("cannot name the interface a");
+            }
+            render(name, &["systemd-networkd"]).expect(0);
+            render(name, &["netplan"]).expect(64).warns("--netplan-id ID");
+            render(name, &["netplan", "--netplan-id", "uplink"])
+                .expect(0)
+                .says("10-netplan-uplink.network.d");
+        }
+        for id in ["", "../x", "a b", "a\nb", "é"] {
+            render("eth0", &["netplan", "--netplan-id", id]).expect(64).warns("expected letters, digits");
+        }
+        render("eth0", &["ifupdown", "--netplan-id", "eth0"]).expect(64).warns("--persist netplan");
+    });
+}

@@ -1,0 +1,156 @@
+//! A node with the programs that set up networks at boot: systemd-networkd, netplan, NetworkManager, ifupdown.
+//!
+//! They are not installed where the tests run, where they would set to work. `tests/run` unpacks them into a folder, and a
+//! machine is a private view of the file system with that folder laid over it, where nothing that is written lasts: its
+//! own `/etc`, `/run` and `/sys`, its own processes, and the network namespace of the node.
+
+use std::{
+    env, fs,
+    io::{self, BufRead, BufReader, Write},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use super::{Namespace, Outcome, Privilege, has_nobody};
+
+/// Builds the view in the folder `$1`, with what lies in `$2` laid over it and the folder
+/// `$3` as it is, and stays until its standard input ends.
+/// systemd-networkd waits for udev unless /sys is read-only. A minimal system lacks the users of what is not installed.
+const BUILD: &str = r#"
+mount --make-rprivate /
+mount -t tmpfs none "$1"
+mkdir "$1/upper" "$1/work" "$1/root"
+[ ! -d "$2" ] || cp -a "$2/." "$1/upper"
+chown root: "$1/upper"
+chmod 755 "$1/upper"
+root=$1/root
+mount -t overlay -o lowerdir=/,upperdir="$1/upper",workdir="$1/work" none "$root"
+mount --rbind /dev "$root/dev"
+mount --rbind "$3" "$root$3"
+mount -t proc none "$root/proc"
+mount -t sysfs -o ro none "$root/sys"
+mount -t tmpfs none "$root/run"
+exec chroot "$root" sh -ec '
+    ldconfig
+    for user in messagebus systemd-network; do
+        getent passwd $user >/dev/null || useradd --system --no-create-home $user
+    done
+    rm -rf /etc/NetworkManager/system-connections/* /usr/lib/NetworkManager/conf.d/* /etc/systemd/network/*
+    mkdir -p /run/dbus /run/systemd/network /run/NetworkManager /etc/network/if-up.d
+    echo ready
+    trap "" INT HUP
+    read -r _ || true
+'
+"#;
+
+/// A node with such programs.
+pub struct Machine {
+    node: Namespace,
+    child: Child,
+    /// The first process inside, by its number outside.
+    inside: String,
+}
+
+impl Machine {
+    /// A machine with the programs that `tests/run` unpacked as `name`. `None`, with a sentence that says why, where that
+    /// is not possible: they need a real root, and each of `programs`.
+    pub fn new(name: &str, programs: &[&str]) -> Option<Self> {
+        if !has_nobody() {
+            left_out(&format!("without the rights of a real root: {}", programs.join(", ")));
+            return None;
+        }
+        let machine = Self::start(name);
+        let missing = machine.sh(&format!(
+            "for program in {}; do command -v $program >/dev/null || echo $program; done",
+            programs.join(" ")
+        ));
+        if missing.is_empty() {
+            return Some(machine);
+        }
+        left_out(&format!("without these programs: {}", missing.trim().replace('\n', ", ")));
+        None
+    }
+
+    fn start(name: &str) -> Self {
+        let node = Namespace::new(Privilege::Root);
+        let view = node.folder().join("view");
+        fs::create_dir(&view).expect("our folder");
+        let mut command = node.command("unshare");
+        command.args(["-m", "-p", "--fork", "--kill-child", "sh", "-ec", BUILD, "build"]);
+        command.arg(&view).arg(unpacked(name)).arg(env::temp_dir());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("unshare");
+        let mut ready = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut ready).expect("text");
+        assert_eq!(ready, "ready\n", "no machine");
+        let inside = first_child(child.id());
+        Self { node, child, inside }
+    }
+
+    /// The node itself.
+    pub const fn node(&self) -> &Namespace {
+        &self.node
+    }
+
+    fn command(&self, program: &str) -> Command {
+        let mut command = self.node.command("nsenter");
+        command.args(["-t", &self.inside, "-m", "-p", "-r", "sh", "-c", "cd \"$0\" && exec \"$@\""]);
+        command.arg(self.node.folder()).arg(program);
+        command
+    }
+
+    /// Runs a script up to its first failure, which fails the test; its standard output.
+    #[track_caller]
+    pub fn sh(&self, script: &str) -> String {
+        let mut command = self.command("sh");
+        Outcome::of(&self.node, script, command.args(["-ec", script])).expect(0).stdout
+    }
+
+    /// How a script ends, whatever its exit code.
+    pub fn try_sh(&self, script: &str) -> Outcome {
+        Outcome::of(&self.node, script, self.command("sh").args(["-c", script]))
+    }
+
+    /// Runs hostgw.
+    pub fn hostgw(&self, arguments: &[&str]) -> Outcome {
+        let name = format!("hostgw {}", arguments.join(" "));
+        let mut command = self.command("sh");
+        command.args(["-c", "exec \"$HOSTGW\" \"$@\"", "hostgw"]).args(arguments);
+        Outcome::of(&self.node, &name, &mut command)
+    }
+
+    /// Writes a file, and the folders that it needs.
+    pub fn write(&self, path: &str, text: &str) {
+        self.node.write("written", text);
+        self.sh(&format!("mkdir -p \"$(dirname '{path}')\"; cat written >'{path}'"));
+    }
+
+    /// Waits until a script succeeds.
+    #[track_caller]
+    pub fn wait_for(&self, script: &str) {
+        self.node.wait_until(script, || self.try_sh(script).code == 0);
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        // The first process takes the others with it, and its view.
+        self.child.stdin.take();
+        let _ = self.child.wait();
+    }
+}
+
+/// Says which tests are left out, past the harness, which hides what a test that passes prints.
+fn left_out(why: &str) {
+    let _ = writeln!(io::stderr(), "Left out {why}");
+}
+
+/// The folder of the programs called `name`.
+fn unpacked(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_TARGET_TMPDIR")).join("programs").join(name).join("root")
+}
+
+/// The number of the one child of a process.
+fn first_child(parent: u32) -> String {
+    let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("a child");
+    children.split_whitespace().next().expect("a child").to_owned()
+}
