@@ -47,7 +47,7 @@
 //! | [`state`] | the state of a node; prints as `ip`, `nft` and `sysctl` do |
 //! | [`plan`] | desired state, diff, checks against the node, reasons, the comparison of two files: pure |
 //! | [`render`] | a plan or a comparison as text, JSON and Markdown; a plan as commands; a node's plan as a script |
-//! | [`cni`] | whether the CNI of a Windows node leaves traffic inside the cluster alone: pure |
+//! | [`cni`] | whether the CNI configuration of a node fits the cluster: pure |
 //! | [`kernel`] | Linux: observe, commit, try checks, and make what simulate needs. Netlink stays in here; `unsafe` stands in one file of it |
 //! | [`apply`] | the transaction: lock, journal, commit, verify, check, roll back |
 //! | [`simulate`] | the cluster of a file in network namespaces: applied, and proved with packets |

@@ -1,5 +1,5 @@
-//! Folders of cases: `tests/cases/cni/NAME/` holds `hostgw.yaml`, `cni.conf`, and what `hostgw check-cni cni.conf` prints,
-//! as text and as JSON. A new folder is a new test.
+//! Folders of cases: `tests/cases/cni/NAME/` holds `hostgw.yaml`, `cni.conf` or `cni.conflist`, further arguments in
+//! `arguments` where there are any, and what `hostgw check-cni` prints, as text and as JSON. A new folder is a new test.
 
 use std::{fs, path::Path, process::Command};
 
@@ -29,8 +29,11 @@ fn every_case_is_told_in_these_words() {
     folders.sort();
     let mut failures = Vec::new();
     for folder in &folders {
-        let text = hostgw(folder, &["check-cni", "cni.conf"]);
-        let json = hostgw(folder, &["check-cni", "cni.conf", "--json"]);
+        let more = fs::read_to_string(folder.join("arguments")).unwrap_or_default();
+        let file = if folder.join("cni.conflist").exists() { "cni.conflist" } else { "cni.conf" };
+        let arguments: Vec<&str> = ["check-cni", file].into_iter().chain(more.split_whitespace()).collect();
+        let text = hostgw(folder, &arguments);
+        let json = hostgw(folder, &[&arguments[..], &["--json"]].concat());
         assert!(!text.contains(['\u{1b}', '\u{202e}', '\u{7}']), "{text:?}");
         cases::compare(&folder.join("expected.txt"), &format!("{text}\n{json}"), &mut failures);
     }

@@ -75,10 +75,12 @@ pub(super) enum Verb {
     /// from the documentation of the cmdlets, and has not been run on Windows by the authors of hostgw:
     /// examples/windows has a self-test.
     Render(RenderOptions),
-    /// Check whether the CNI configuration of a Windows node leaves traffic inside the cluster alone.
+    /// Check whether a node's CNI configuration fits the cluster.
     ///
-    /// On Windows the CNI masquerades, by an OutBoundNAT policy: its exceptions have to hold the cluster prefix, in the
-    /// spelling of HNS (ExceptionList) or of HCN (Settings.Exceptions). Shows what to add.
+    /// Checks that it hands out the node's pod CIDR, that its pod gateway is the one that hostgw routes to, that its MTU
+    /// is not larger than routes.mtu and, on Linux, that ipMasq is off. On Windows the CNI masquerades, by an OutBoundNAT
+    /// policy: its exceptions must hold the cluster prefix, in the spelling of HNS (ExceptionList) or of HCN
+    /// (Settings.Exceptions). Shows what to change.
     CheckCni(CheckCniOptions),
     /// Check configuration files; needs no node.
     Validate(ValidateOptions),
@@ -343,6 +345,9 @@ pub(super) struct CheckCniOptions {
     /// The configuration of hostgw. Default: hostgw.yaml, hostgw.yml or hostgw.toml here.
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
+    /// The node that the file is for. Default: the node whose pod CIDR the file hands out.
+    #[arg(long, value_name = "NAME")]
+    pub node: Option<String>,
     /// Print what was found as JSON.
     #[arg(long)]
     pub json: bool,

@@ -10,10 +10,11 @@ use super::{
     session::{load, text_of},
 };
 use crate::{
-    cni::{self, Finding, Policy},
+    cni::{self, CniReport, Code, Finding, Masquerade, Policy, Severity},
     config::{Document, Format, Positions},
     error::{Error, Kind},
-    model::ConfigPath,
+    model::{Cluster, ConfigPath},
+    plan::node_named,
     render::Palette,
     text::{count, printable},
 };
@@ -30,12 +31,40 @@ pub(super) struct CniJson {
     format: u32,
     /// The CNI configuration, as named on the command line.
     file: String,
-    /// Whether it leaves traffic inside the cluster alone.
+    /// Whether nothing in it has to be changed.
     holds: bool,
-    /// The exceptions that it needs.
+    /// The node that it was checked for: the one asked for, else the one whose pod CIDR it hands out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node: Option<String>,
+    /// What does not fit that node or the cluster, masquerade of Windows nodes excepted.
+    findings: Vec<FindingJson>,
+    /// The exceptions that its OutBoundNAT policies need.
     wanted: Vec<String>,
     /// The OutBoundNAT policies in it.
     policies: Vec<PolicyJson>,
+}
+
+/// One thing that does not fit.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct FindingJson {
+    /// The rule.
+    code: Code,
+    /// An error has to be corrected; a warning works, though not as intended.
+    severity: Severity,
+    /// The value, or where it has to be, as in `plugins[0].ipam.subnet`.
+    path: String,
+    /// Its line, from 1, where it is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<usize>,
+    /// The value as JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    found: Option<String>,
+    /// The value as it should be, as JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wanted: Option<String>,
+    /// What is wrong.
+    message: String,
 }
 
 /// One OutBoundNAT policy.
@@ -58,29 +87,45 @@ struct PolicyJson {
     unread: Option<&'static str>,
 }
 
-/// Says whether a Windows CNI configuration leaves traffic inside the cluster alone.
+/// A CNI configuration is a few hundred bytes; what is larger is something else.
+const MAX_BYTES: usize = 1 << 20;
+
+/// How many findings text shows; JSON has all of them.
+const MAX_SHOWN: usize = 50;
+
+/// Checks whether a CNI configuration fits a node and the cluster.
 pub(super) fn run(options: &CheckCniOptions, output: &Output) -> Verdict {
     let (name, text) = text_of(&options.cni)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
-    let configuration: serde_json::Value = serde_json::from_str(&text).map_err(|error| {
-        Error::new(Kind::Invalid, format!("{name} is not JSON: {error}"))
-            .with_hint("a CNI configuration is a JSON file, on Windows most often below C:\\k\\cni\\config or C:\\etc\\cni\\net.d")
-    })?;
+    let configuration = parse(&name, &text)?;
     let cluster = load(options.file.as_deref())?.cluster;
-    let finding = cni::check(&configuration, &cluster);
+    let node = options.node.as_deref().map(|node| node_named(&cluster, node)).transpose()?;
+    let report = cni::check(&configuration, &cluster, node);
     let positions = Document::new(name.clone(), text, Format::Yaml).positions();
+    let view = View { name: &name, report: &report, cluster: &cluster, positions: &positions };
     if options.json {
-        output.json(&told(&name, &finding, &positions))?;
+        output.json(&view.json())?;
     } else {
-        output.result(&picture(&name, &finding, &positions, &output.palette))?;
+        output.result(&view.picture(&output.palette))?;
     }
-    if finding.holds() {
+    if report.holds() {
         return Ok(0);
     }
     if !options.json {
-        output.error(&wrong(&name, &finding));
+        view.errors().iter().for_each(|error| output.error(error));
     }
     Err(Failure::Said(Kind::Invalid))
+}
+
+fn parse(name: &str, text: &str) -> Result<serde_json::Value, Error> {
+    let invalid = |why: String| {
+        Error::new(Kind::Invalid, format!("{name} {why}"))
+            .with_hint("a CNI configuration is a JSON file, on Windows most often below C:\\k\\cni\\config or C:\\etc\\cni\\net.d")
+    };
+    if text.len() > MAX_BYTES {
+        return Err(invalid(format!("is larger than {} MiB", MAX_BYTES >> 20)));
+    }
+    serde_json::from_str(text).map_err(|error| invalid(format!("is not JSON: {error}")))
 }
 
 fn texts<T: ToString>(items: &[T]) -> Vec<String> {
@@ -92,26 +137,119 @@ fn line(positions: &Positions, paths: [&ConfigPath; 2]) -> Option<usize> {
     paths.into_iter().find_map(|path| positions.of(path)).map(|position| position.line)
 }
 
-fn told(name: &str, finding: &Finding, positions: &Positions) -> CniJson {
-    let policy = |policy: &Policy| PolicyJson {
-        path: policy.path.to_string(),
-        line: line(positions, [&policy.path, &policy.at]),
-        exceptions: policy.exceptions.clone(),
-        invalid: policy.invalid.clone(),
-        missing: texts(&policy.missing),
-        unread: policy.unread,
-    };
-    CniJson {
-        format: FORMAT,
-        file: name.to_owned(),
-        holds: finding.holds(),
-        wanted: texts(&finding.wanted),
-        policies: finding.policies.iter().map(policy).collect(),
+/// What is shown of a report.
+struct View<'a> {
+    name: &'a str,
+    report: &'a CniReport,
+    cluster: &'a Cluster,
+    positions: &'a Positions,
+}
+
+impl View<'_> {
+    fn node(&self) -> Option<&str> {
+        let index = self.report.node?;
+        self.cluster.nodes.get(index).map(|node| node.name.as_str())
+    }
+
+    fn line(&self, finding: &Finding) -> Option<usize> {
+        line(self.positions, [&finding.path, &finding.at])
+    }
+
+    fn json(&self) -> CniJson {
+        let policy = |policy: &Policy| PolicyJson {
+            path: policy.path.to_string(),
+            line: line(self.positions, [&policy.path, &policy.at]),
+            exceptions: policy.exceptions.clone(),
+            invalid: policy.invalid.clone(),
+            missing: texts(&policy.missing),
+            unread: policy.unread,
+        };
+        let finding = |finding: &Finding| FindingJson {
+            code: finding.code,
+            severity: finding.severity,
+            path: finding.path.to_string(),
+            line: self.line(finding),
+            found: finding.found.clone(),
+            wanted: finding.wanted.clone(),
+            message: finding.message.clone(),
+        };
+        let masquerade = self.report.masquerade.as_ref();
+        let policies = masquerade.map_or(&[][..], |masquerade| &masquerade.policies);
+        CniJson {
+            format: FORMAT,
+            file: self.name.to_owned(),
+            holds: self.report.holds(),
+            node: self.node().map(ToOwned::to_owned),
+            findings: self.report.findings.iter().map(finding).collect(),
+            wanted: masquerade.map_or_else(Vec::new, |masquerade| texts(&masquerade.wanted)),
+            policies: policies.iter().map(policy).collect(),
+        }
+    }
+
+    /// Everything with what is to be added or removed.
+    fn picture(&self, palette: &Palette) -> String {
+        let masquerade = self.report.masquerade.as_ref();
+        let mut text = masquerade
+            .map_or_else(String::new, |masquerade| picture(self.name, masquerade, self.positions, palette));
+        for finding in self.report.findings.iter().take(MAX_SHOWN) {
+            self.show(finding, palette, &mut text);
+        }
+        let rest = self.report.findings.len().saturating_sub(MAX_SHOWN);
+        if rest > 0 {
+            text.push_str(&format!("… and {} more; --json shows all of them\n", count(rest, "finding")));
+        }
+        if let Some(node) = self.node().filter(|_| self.errors().is_empty()) {
+            text.push_str(&printable(&format!("{} fits node {node}.", self.name)));
+            text.push('\n');
+        }
+        text
+    }
+
+    fn show(&self, finding: &Finding, palette: &Palette, text: &mut String) {
+        let mut add = |line: String| text.extend([line.as_str(), "\n"]);
+        let place = self.line(finding).map_or_else(String::new, |line| format!(", {}:{line}", self.name));
+        let path =
+            if finding.path == ConfigPath::root() { "the file".to_owned() } else { finding.path.to_string() };
+        let severity = match finding.severity {
+            Severity::Error => "",
+            Severity::Warning => "warning: ",
+        };
+        add(palette
+            .head
+            .apply_to(printable(&format!("{path}{place}: {severity}{}", finding.message)))
+            .to_string());
+        if let Some(found) = &finding.found {
+            add(palette.remove.apply_to(printable(&format!("- {found}"))).to_string());
+        }
+        if let Some(wanted) = &finding.wanted {
+            add(palette.add.apply_to(printable(&format!("+ {wanted}"))).to_string());
+        }
+    }
+
+    /// What has to be changed, by what it is about.
+    fn errors(&self) -> Vec<Error> {
+        let masquerade = self.report.masquerade.as_ref().filter(|masquerade| !masquerade.holds());
+        let mut errors: Vec<_> =
+            masquerade.map(|masquerade| wrong(self.name, masquerade)).into_iter().collect();
+        let is_error = |finding: &&Finding| finding.severity == Severity::Error;
+        let number = self.report.findings.iter().filter(is_error).count();
+        if number > 0 {
+            let whom = self.node().map_or_else(|| "the cluster".to_owned(), |node| format!("node {node}"));
+            let message = format!("{} does not fit {whom}: {}", self.name, count(number, "error"));
+            let hint = match self.node() {
+                Some(_) => {
+                    "change the lines with + and -, then restart the pods of the node: they keep what they were started with"
+                }
+                None => "name the node that it is for with --node",
+            };
+            errors.push(Error::new(Kind::Invalid, message).with_hint(hint));
+        }
+        errors
     }
 }
 
 /// Every policy with its exceptions, and with what is to be added or removed.
-fn picture(name: &str, finding: &Finding, positions: &Positions, palette: &Palette) -> String {
+fn picture(name: &str, finding: &Masquerade, positions: &Positions, palette: &Palette) -> String {
     let mut text = String::new();
     let mut add = |line: String| text.extend([line.as_str(), "\n"]);
     for policy in &finding.policies {
@@ -165,7 +303,7 @@ fn policies(number: usize) -> String {
     if number == 1 { "1 OutBoundNAT policy".to_owned() } else { format!("{number} OutBoundNAT policies") }
 }
 
-fn wrong(name: &str, finding: &Finding) -> Error {
+fn wrong(name: &str, finding: &Masquerade) -> Error {
     if !finding.masquerade {
         let what = policies(finding.policies.len());
         return Error::new(

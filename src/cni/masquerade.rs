@@ -1,4 +1,4 @@
-//! Whether the CNI of a Windows node keeps the source address of traffic inside the cluster.
+//! Whether `OutBoundNAT` policies of a Windows node keep the source address of traffic inside the cluster.
 //!
 //! On Linux hostgw masquerades what leaves the cluster; on Windows the CNI does, by an `OutBoundNAT` policy. What its
 //! exceptions do not hold gets the node's address as its source, other pods included. A configuration spells them in
@@ -9,14 +9,14 @@
 //! | HNS, version 1 | 1 | `Value.ExceptionList` |
 //! | HCN, version 2 | 2 | `Value.Settings.Exceptions` |
 //!
-//! Where no `apiVersion` is said, either will do. Keys are compared without regard to case, as the plugins' decoder
-//! does (encoding/json of Go).
+//! Where no `apiVersion` is said, either will do.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
+use super::plugin::get;
 use crate::model::{Cluster, ConfigPath, Family};
 
 /// One policy that masquerades, and its exceptions.
@@ -38,7 +38,7 @@ pub struct Policy {
 
 /// What a CNI configuration says about masquerade.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Finding {
+pub struct Masquerade {
     /// The `OutBoundNAT` policies, in the order of the file.
     pub policies: Vec<Policy>,
     /// What their exceptions are to hold; nothing where nothing is to be masqueraded.
@@ -47,7 +47,7 @@ pub struct Finding {
     pub masquerade: bool,
 }
 
-impl Finding {
+impl Masquerade {
     /// Whether the CNI does what the cluster asks for.
     #[must_use]
     pub fn holds(&self) -> bool {
@@ -65,14 +65,14 @@ const EXCEPTIONS: &str = "Exceptions";
 /// Looks for `OutBoundNAT` policies in a CNI configuration, wherever they stand in it, and compares their exceptions
 /// with what `cluster` asks for: its prefixes, and what `nat.exclude` names.
 #[must_use]
-pub fn check(configuration: &Value, cluster: &Cluster) -> Finding {
+pub fn masquerade(configuration: &Value, cluster: &Cluster) -> Masquerade {
     let masquerade = cluster.nat.masquerade;
     let prefixes = cluster.prefixes.iter().map(|(_, prefix)| *prefix);
     let wanted: Vec<IpNet> =
         if masquerade { prefixes.chain(cluster.nat.exclude.iter().copied()).collect() } else { Vec::new() };
     let mut search = Search { wanted: &wanted, policies: Vec::new() };
     search.walk(configuration, &ConfigPath::root(), None);
-    Finding { policies: search.policies, wanted, masquerade }
+    Masquerade { policies: search.policies, wanted, masquerade }
 }
 
 struct Search<'a> {
@@ -145,11 +145,6 @@ impl Search<'_> {
     }
 }
 
-/// An entry by its key, in whatever case.
-fn get<'a>(object: &'a Map<String, Value>, key: &str) -> Option<(&'a String, &'a Value)> {
-    object.iter().find(|(name, _)| name.eq_ignore_ascii_case(key))
-}
-
 /// A prefix, or an address alone.
 fn prefix(text: &str) -> Option<IpNet> {
     let text = text.trim();
@@ -191,7 +186,7 @@ mod tests {
 
     /// What is missing in the only policy.
     fn missing(configuration: &Value) -> Vec<String> {
-        let finding = check(configuration, &cluster(""));
+        let finding = masquerade(configuration, &cluster(""));
         assert_eq!(finding.policies.len(), 1, "{configuration}");
         finding.policies[0].missing.iter().map(ToString::to_string).collect()
     }
@@ -221,12 +216,12 @@ mod tests {
     fn the_other_spelling_is_not_read_by_a_plugin_that_says_its_version() {
         let mut configuration = hns(&["10.244.0.0/16", "fd00:244::/48"]);
         configuration["delegate"]["apiVersion"] = json!(2);
-        let finding = check(&configuration, &cluster(""));
+        let finding = masquerade(&configuration, &cluster(""));
         assert_eq!(finding.policies[0].unread, Some("ExceptionList"));
         assert_eq!(finding.policies[0].missing.len(), 2);
         assert_eq!(finding.policies[0].path.to_string(), "delegate.policies[1].Value.Settings.Exceptions");
         configuration["delegate"]["apiVersion"] = json!(1);
-        assert!(check(&configuration, &cluster("")).holds());
+        assert!(masquerade(&configuration, &cluster("")).holds());
     }
 
     #[test]
@@ -234,7 +229,7 @@ mod tests {
         let halves = ["10.244.0.0/17", "10.244.128.0/17", "fd00:244::/48"];
         assert!(missing(&hns(&halves)).is_empty());
         assert_eq!(missing(&hns(&halves[1..])), ["10.244.0.0/16"]);
-        let finding = check(&hns(&["10.244.0.0", "10.244.0.0/33", "x"]), &cluster(""));
+        let finding = masquerade(&hns(&["10.244.0.0", "10.244.0.0/33", "x"]), &cluster(""));
         assert_eq!(finding.policies[0].invalid, ["10.244.0.0/33", "x"]);
     }
 
@@ -242,11 +237,14 @@ mod tests {
     fn exclusions_are_wanted_and_without_masquerade_no_policy_is() {
         let all = ["10.244.0.0/16", "fd00:244::/48"];
         let excluded = cluster("nat: {exclude: [192.168.0.0/16]}");
-        assert_eq!(check(&hns(&all), &excluded).policies[0].missing, ["192.168.0.0/16".parse().unwrap()]);
+        assert_eq!(
+            masquerade(&hns(&all), &excluded).policies[0].missing,
+            ["192.168.0.0/16".parse().unwrap()]
+        );
         let off = cluster("nat: {masquerade: false}");
-        assert!(!check(&hns(&all), &off).holds());
-        assert!(check(&json!({}), &off).holds());
-        assert!(!check(&json!({ "policies": [] }), &cluster("")).holds());
+        assert!(!masquerade(&hns(&all), &off).holds());
+        assert!(masquerade(&json!({}), &off).holds());
+        assert!(!masquerade(&json!({ "policies": [] }), &cluster("")).holds());
     }
 
     proptest! {
@@ -276,7 +274,7 @@ mod tests {
             let held: Vec<&str> = held.iter().map(String::as_str).collect();
             let missing = missing(&hns(&held));
             let all: Vec<&str> = held.into_iter().chain(missing.iter().map(String::as_str)).collect();
-            prop_assert!(check(&hns(&all), &cluster("")).holds());
+            prop_assert!(masquerade(&hns(&all), &cluster("")).holds());
         }
     }
 }

@@ -1,0 +1,21 @@
+//! On Linux the plugin does not masquerade what hostgw leaves alone.
+//!
+//! The chain that `ipMasq` makes accepts traffic to the node's own pod CIDR and masquerades all other traffic of its
+//! pods, so that pods of other nodes see the node's address.
+
+use super::{Code, Finding, Severity, plugin::Plugin};
+
+pub(super) fn check(plugin: &Plugin) -> Option<Finding> {
+    let entry = plugin.entry("ipMasq").filter(|_| plugin.is_true("ipMasq"))?;
+    Some(Finding {
+        code: Code::IpMasq,
+        severity: Severity::Error,
+        found: Some(entry.text()),
+        wanted: Some("false".to_owned()),
+        path: entry.path,
+        at: plugin.path.clone(),
+        message: "pods of other nodes see this node's address instead of the pod's; \
+                  hostgw masquerades only what leaves the cluster"
+            .to_owned(),
+    })
+}

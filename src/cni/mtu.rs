@@ -1,0 +1,41 @@
+//! Pods send no larger packets than `routes.mtu` allows.
+
+use super::{Code, Finding, Severity, plugin::Plugin};
+use crate::model::Cluster;
+
+/// The MTU of Ethernet (RFC 894), which a veth has by default.
+const ETHERNET: u64 = 1500;
+
+pub(super) fn check(plugin: &Plugin, cluster: &Cluster) -> Option<Finding> {
+    let wanted = u64::from(cluster.routes.mtu?);
+    let entry = plugin.entry("mtu");
+    let makes_interfaces = ["bridge", "ptp"].contains(&plugin.kind()?.as_str()) && !plugin.is_delegate;
+    // 0 leaves it to the kernel.
+    let given = entry.as_ref().map(|entry| entry.value.as_u64()).filter(|mtu| *mtu != Some(0));
+    let (severity, message) = match given {
+        Some(None) => (Severity::Error, "not a number of bytes".to_owned()),
+        Some(Some(mtu)) if mtu > wanted => {
+            (Severity::Error, format!("larger than routes.mtu {wanted}: pods send packets that do not fit"))
+        }
+        Some(Some(mtu)) if mtu < wanted => (
+            Severity::Warning,
+            format!("smaller than routes.mtu {wanted}: pods send smaller packets than fit"),
+        ),
+        None if makes_interfaces && wanted < ETHERNET => (
+            Severity::Error,
+            format!(
+                "pods get {ETHERNET} by default, larger than routes.mtu {wanted}: they send packets that do not fit"
+            ),
+        ),
+        _ => return None,
+    };
+    Some(Finding {
+        code: Code::Mtu,
+        severity,
+        path: entry.as_ref().map_or_else(|| plugin.path.key("mtu"), |entry| entry.path.clone()),
+        at: plugin.path.clone(),
+        found: entry.map(|entry| entry.text()),
+        wanted: Some(wanted.to_string()),
+        message,
+    })
+}

@@ -1,0 +1,158 @@
+//! The plugins of a CNI configuration, and the addresses that each of them hands out.
+
+use ipnet::IpNet;
+use serde_json::{Map, Value};
+
+use crate::model::{ConfigPath, OperatingSystem};
+
+/// An entry by its key, in whatever case.
+pub(super) fn get<'a>(object: &'a Map<String, Value>, key: &str) -> Option<(&'a String, &'a Value)> {
+    object.iter().find(|(name, _)| name.eq_ignore_ascii_case(key))
+}
+
+/// A value and where it is.
+#[derive(Debug, Clone)]
+pub(super) struct Placed<'a> {
+    pub path: ConfigPath,
+    pub value: &'a Value,
+}
+
+impl Placed<'_> {
+    /// The value as JSON.
+    pub fn text(&self) -> String {
+        self.value.to_string()
+    }
+}
+
+/// One plugin: a configuration is one of them, or a list (`plugins`); flannel and multus delegate to others.
+#[derive(Debug, Clone)]
+pub(super) struct Plugin<'a> {
+    pub path: ConfigPath,
+    object: &'a Map<String, Value>,
+    /// Completed by the plugin that delegates to it.
+    pub is_delegate: bool,
+}
+
+impl<'a> Plugin<'a> {
+    /// Every plugin of a configuration, in its order.
+    pub fn all_of(configuration: &'a Value) -> Vec<Self> {
+        let mut plugins = Vec::new();
+        Self::collect(configuration, &ConfigPath::root(), false, &mut plugins);
+        plugins
+    }
+
+    fn collect(value: &'a Value, path: &ConfigPath, is_delegate: bool, plugins: &mut Vec<Self>) {
+        let Some(object) = value.as_object() else { return };
+        let plugin = Self { path: path.clone(), object, is_delegate };
+        // serde_json bounds how deep these can be.
+        for list in ["plugins", "delegates"] {
+            let Some(Placed { path, value }) = plugin.entry(list) else { continue };
+            for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+                Self::collect(item, &path.index(index), false, plugins);
+            }
+        }
+        if let Some(Placed { path, value }) = plugin.entry("delegate") {
+            Self::collect(value, &path, true, plugins);
+        }
+        plugins.push(plugin);
+    }
+
+    /// The entry of that key.
+    pub fn entry(&self, key: &str) -> Option<Placed<'a>> {
+        entry(self.object, &self.path, key)
+    }
+
+    /// Whether the entry of that key is `true`.
+    pub fn is_true(&self, key: &str) -> bool {
+        self.entry(key).is_some_and(|entry| entry.value == &Value::Bool(true))
+    }
+
+    /// The name of its program, in lower case and without `.exe`. What flannel delegates to is a bridge by default.
+    pub fn kind(&self) -> Option<String> {
+        let kind = self.entry("type").and_then(|entry| entry.value.as_str());
+        let kind = kind.or(self.is_delegate.then_some("bridge"))?.to_ascii_lowercase();
+        Some(kind.strip_suffix(".exe").unwrap_or(&kind).to_owned())
+    }
+
+    /// The operating system that its program is for, if it is for one alone.
+    pub fn os(&self) -> Option<OperatingSystem> {
+        // Those of github.com/containernetworking/plugins, of microsoft/windows-container-networking, and Azure's.
+        match self.kind()?.as_str() {
+            "win-bridge" | "win-overlay" | "sdnbridge" | "sdnoverlay" | "l2bridge" | "nat" => {
+                Some(OperatingSystem::Windows)
+            }
+            "ptp" | "macvlan" | "ipvlan" | "vlan" | "host-device" | "dummy" | "tap" => {
+                Some(OperatingSystem::Linux)
+            }
+            "bridge" if !self.is_delegate || self.entry("type").is_some() => Some(OperatingSystem::Linux),
+            _ => None,
+        }
+    }
+
+    /// What its `ipam` hands addresses out of.
+    pub fn ranges(&self) -> Vec<Range<'a>> {
+        let Some(ipam) = self.entry("ipam") else { return Vec::new() };
+        let Some(object) = ipam.value.as_object() else { return Vec::new() };
+        let mut ranges: Vec<_> = Range::of(object, &ipam.path).into_iter().collect();
+        let sets = entry(object, &ipam.path, "ranges");
+        for set in sets.iter().flat_map(elements) {
+            for range in elements(&set) {
+                ranges.extend(range.value.as_object().and_then(|object| Range::of(object, &range.path)));
+            }
+        }
+        ranges
+    }
+
+    /// The gateways of its routes to everywhere.
+    pub fn default_gateways(&self) -> Vec<Placed<'a>> {
+        let Some(ipam) = self.entry("ipam") else { return Vec::new() };
+        let Some(object) = ipam.value.as_object() else { return Vec::new() };
+        let routes = entry(object, &ipam.path, "routes");
+        let routes = routes.iter().flat_map(elements);
+        let gateway = |route: Placed<'a>| {
+            let object = route.value.as_object()?;
+            let destination = entry(object, &route.path, "dst").and_then(|dst| prefix(dst.value));
+            let is_default = destination.is_none_or(|destination| destination.prefix_len() == 0);
+            entry(object, &route.path, "gw").filter(|_| is_default)
+        };
+        routes.filter_map(gateway).collect()
+    }
+}
+
+/// Addresses that `ipam` hands out.
+#[derive(Debug, Clone)]
+pub(super) struct Range<'a> {
+    /// What holds it.
+    pub at: ConfigPath,
+    pub subnet: Placed<'a>,
+    pub gateway: Option<Placed<'a>>,
+}
+
+impl<'a> Range<'a> {
+    fn of(object: &'a Map<String, Value>, path: &ConfigPath) -> Option<Self> {
+        Some(Self {
+            at: path.clone(),
+            subnet: entry(object, path, "subnet")?,
+            gateway: entry(object, path, "gateway"),
+        })
+    }
+
+    /// The subnet, if it is a prefix.
+    pub fn net(&self) -> Option<IpNet> {
+        prefix(self.subnet.value)
+    }
+}
+
+fn entry<'a>(object: &'a Map<String, Value>, path: &ConfigPath, key: &str) -> Option<Placed<'a>> {
+    get(object, key).map(|(key, value)| Placed { path: path.key(key), value })
+}
+
+/// The elements of a list; none of anything else.
+fn elements<'a>(list: &Placed<'a>) -> Vec<Placed<'a>> {
+    let items = list.value.as_array().map_or(&[][..], Vec::as_slice).iter().enumerate();
+    items.map(|(index, value)| Placed { path: list.path.index(index), value }).collect()
+}
+
+fn prefix(value: &Value) -> Option<IpNet> {
+    value.as_str()?.trim().parse().ok()
+}

@@ -1,0 +1,119 @@
+//! `ipam` hands out the node's pod CIDR.
+
+use std::collections::{BTreeSet, HashMap};
+
+use ipnet::IpNet;
+
+use super::{
+    Code, Finding, Severity, named,
+    plugin::{Plugin, Range},
+    pod_cidrs,
+};
+use crate::model::{Cluster, Family, Node};
+
+/// The nodes by their pod CIDRs.
+pub(super) struct Owners<'a> {
+    cluster: &'a Cluster,
+    by_cidr: HashMap<IpNet, usize>,
+}
+
+impl<'a> Owners<'a> {
+    pub fn new(cluster: &'a Cluster) -> Self {
+        let nodes = cluster.nodes.iter().enumerate();
+        let by_cidr = nodes
+            .flat_map(|(index, node)| node.pod_cidrs.iter().map(move |(_, cidr)| (cidr.prefix(), index)));
+        Self { cluster, by_cidr: by_cidr.collect() }
+    }
+
+    /// The index of the one node whose pod CIDRs the plugins hand out.
+    pub fn only_owner(&self, plugins: &[Plugin]) -> Option<usize> {
+        let nets = plugins.iter().flat_map(Plugin::ranges).filter_map(|range| range.net());
+        let owners: BTreeSet<usize> = nets.filter_map(|net| self.by_cidr.get(&net).copied()).collect();
+        owners.first().copied().filter(|_| owners.len() == 1)
+    }
+
+    fn owner(&self, net: IpNet) -> Option<&'a Node> {
+        self.cluster.nodes.get(*self.by_cidr.get(&net)?)
+    }
+}
+
+fn is_pod_cidr(net: IpNet, node: &Node) -> bool {
+    node.pod_cidrs.get(Family::from(net)).is_some_and(|cidr| cidr.prefix() == net)
+}
+
+pub(super) fn check(plugin: &Plugin, node: Option<&Node>, owners: &Owners) -> Vec<Finding> {
+    let ranges = plugin.ranges();
+    let mut findings: Vec<_> = ranges.iter().filter_map(|range| of_range(range, node, owners)).collect();
+    if let (Some(node), Some(first)) = (node, ranges.first()) {
+        let nets: Vec<_> = ranges.iter().filter_map(Range::net).collect();
+        findings.extend(of_missing_families(first, &nets, node));
+    }
+    findings
+}
+
+fn of_range(range: &Range, node: Option<&Node>, owners: &Owners) -> Option<Finding> {
+    let net = range.net();
+    let (severity, message) = match (net, node) {
+        (None, _) => (Severity::Error, "not a prefix".to_owned()),
+        (Some(net), _) if net != net.trunc() => {
+            (Severity::Error, format!("host bits set; did you mean {}?", net.trunc()))
+        }
+        (Some(net), Some(node)) if is_pod_cidr(net, node) => return None,
+        (Some(net), None) if owners.owner(net).is_some() => {
+            (Severity::Error, "the ranges are pod CIDRs of several nodes".to_owned())
+        }
+        (Some(net), Some(node)) => of_other(net, node, owners),
+        (Some(_), None) => (Severity::Error, "no node has this pod CIDR: no route leads there".to_owned()),
+    };
+    let cidr = |node: &Node| match net {
+        Some(net) => node.pod_cidrs.get(Family::from(net)).map(ToString::to_string),
+        None => node.pod_cidrs.iter().next().map(|(_, cidr)| cidr.to_string()),
+    };
+    Some(Finding {
+        code: Code::Subnet,
+        severity,
+        path: range.subnet.path.clone(),
+        at: range.at.clone(),
+        found: Some(range.subnet.text()),
+        wanted: node.and_then(cidr).map(|cidr| format!("\"{cidr}\"")),
+        message,
+    })
+}
+
+/// A range that is not the node's pod CIDR.
+fn of_other(net: IpNet, node: &Node, owners: &Owners) -> (Severity, String) {
+    let cidr = node.pod_cidrs.get(Family::from(net));
+    if let Some(owner) = owners.owner(net) {
+        let message = format!("the pod CIDR of {}, not of {}", named(owner), named(node));
+        (Severity::Error, message)
+    } else if cidr.is_some_and(|cidr| cidr.prefix().contains(&net)) {
+        (Severity::Warning, format!("only a part of the pod CIDR of {}", named(node)))
+    } else {
+        (Severity::Error, format!("not the pod CIDR of {}: no route leads there", named(node)))
+    }
+}
+
+/// Families in which the node has a pod CIDR and pods get no address.
+fn of_missing_families(first: &Range, nets: &[IpNet], node: &Node) -> Vec<Finding> {
+    let is_missing = |family: &Family| !nets.iter().any(|net| Family::from(*net) == *family);
+    let missing = node.pod_cidrs.iter().filter(|(family, _)| is_missing(family) && !nets.is_empty());
+    missing
+        .map(|(family, cidr)| Finding {
+            code: Code::Subnet,
+            severity: Severity::Warning,
+            path: first.subnet.path.clone(),
+            at: first.at.clone(),
+            found: None,
+            wanted: Some(format!("\"{cidr}\"")),
+            message: format!(
+                "no {} range: {} has the pod CIDRs {}",
+                match family {
+                    Family::V4 => "IPv4",
+                    Family::V6 => "IPv6",
+                },
+                named(node),
+                pod_cidrs(node)
+            ),
+        })
+        .collect()
+}
