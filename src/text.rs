@@ -2,10 +2,12 @@
 
 mod escape;
 mod json;
+mod sh;
 mod untrusted;
 
 pub use escape::{for_terminal, printable, push_printable};
 pub use json::to_json;
+pub use sh::{ShellCommand, ShellWord};
 pub use untrusted::{Untrusted, path};
 
 use std::{borrow::Cow, time::Duration};

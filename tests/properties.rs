@@ -7,7 +7,7 @@ use hostgw::{
     config::{self, Document, Format},
     error::{Error, Kind},
     model::{Check, CheckTarget, Cluster},
-    plan::{self, Desired, Policy, Saved, Scope, plan},
+    plan::{self, Desired, Policy, Progress, Saved, Scope, plan},
     state::{Route, State, SysctlKey},
 };
 use proptest::prelude::*;
@@ -195,7 +195,7 @@ proptest! {
         run(&mut node, &directory, &desired, Command::Apply).unwrap();
         if let Some(record) = directory.0.last_committed().unwrap() {
             directory.0.reopen(&record).unwrap();
-            apply::restore(&mut node, &directory.0, &record, Policy::Respect).unwrap();
+            apply::restore(&mut node, &directory.0, &record, Policy::Respect, Progress::Verified).unwrap();
         }
         prop_assert_eq!(before, node.state);
         prop_assert!(directory.0.saved().unwrap().0.is_empty());

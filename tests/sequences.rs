@@ -4,7 +4,7 @@ use hostgw::{
     apply::{self, Failure, Interrupt, Occasion, Prepared, Record, StateDir},
     config::{self, Document, Format},
     error::Error,
-    plan::{Policy, Saved},
+    plan::{OnForeign, Policy, Progress, Saved},
     state::{Expression, Field, NatRule, Route, RuleBody, State},
 };
 use proptest::prelude::*;
@@ -61,16 +61,18 @@ impl Memory {
 
     fn recover(&mut self, dir: &StateDir, record: &Record) -> Result<(), Failure> {
         let Err(failure) = apply::recover(&mut self.node, dir) else { return Ok(()) };
-        match apply::undo_plan(&mut self.node, record, Policy::Respect) {
-            Ok(left) if left.changes.is_empty() => {
-                apply::abandon(&mut self.node, dir, record).map(drop).map_err(Failure::Untouched)
+        match &failure {
+            Failure::Incomplete(incomplete) if incomplete.is_foreign => {
+                apply::abandon(&mut self.node, dir, record).map(drop)
             }
             _ => Err(failure),
         }
     }
 
     fn prepare(&mut self, command: &Command, saved: &Saved) -> Result<Prepared, Error> {
-        let Command::Apply(cluster) = command else { return apply::prepare_removal(&mut self.node, saved) };
+        let Command::Apply(cluster) = command else {
+            return apply::prepare_removal(&mut self.node, saved, OnForeign::Refuse);
+        };
         let this = format!("n{}", cluster.this());
         let document = Document::new("generated.yaml", cluster.file(), Format::Yaml);
         let cluster = config::load(&document).unwrap_or_else(|invalid| panic!("{}", invalid.render(false)));
@@ -88,14 +90,16 @@ impl Memory {
             return Ok(End::NothingToDo);
         };
         if !is_open {
-            let back =
-                apply::undo_plan(&mut self.node, &record, Policy::Respect).map_err(Failure::Untouched)?;
+            let progress = Progress::Verified;
+            let back = apply::undo_plan(&mut self.node, &dir, &record, Policy::Respect, progress)
+                .map_err(Failure::Untouched)?;
             if !back.conflicts.is_empty() {
                 return Ok(End::Refused);
             }
             dir.reopen(&record).map_err(Failure::Untouched)?;
         }
-        apply::restore(&mut self.node, &dir, &record, Policy::Respect).map(|_| End::Done)
+        let progress = if is_open { Progress::Partial } else { Progress::Verified };
+        apply::restore(&mut self.node, &dir, &record, Policy::Respect, progress).map(|_| End::Done)
     }
 }
 

@@ -14,7 +14,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Failure, Interrupt, Node, Occasion, Record, StateDir, restore};
-use crate::{error::Error, plan::Policy};
+use crate::{
+    error::Error,
+    plan::{Policy, Progress},
+};
 
 /// How often it is looked whether somebody decided.
 const LOOK: Duration = Duration::from_millis(100);
@@ -136,6 +139,8 @@ pub fn conclude(
 ) -> Result<(), Failure> {
     match decision {
         Decision::Confirmed => dir.commit(record).map_err(Failure::Untouched),
-        Decision::Cancelled | Decision::Expired => restore(node, dir, record, Policy::Respect),
+        Decision::Cancelled | Decision::Expired => {
+            restore(node, dir, record, Policy::Respect, Progress::Verified)
+        }
     }
 }

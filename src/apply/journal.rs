@@ -3,13 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    plan::{Saved, Totals, Touched},
+    plan::{self, Saved, SysctlChange, Totals, Touched, Values},
     state::State,
     text::Untrusted,
 };
 
 /// The version of every file in the state directory. A file of another version is never guessed at.
-pub(super) const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 2;
 
 /// One transaction: written before the first kernel write, kept in the history when it is committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,8 +25,26 @@ pub struct Record {
     pub touched: Touched,
     /// What stood in those places.
     pub before: State,
+    /// The sysctl values that it leaves there, what the kernel rewrites with a switch included.
+    pub written: Values,
     /// The saved sysctl values as they were.
     pub saved_before: Saved,
+}
+
+impl Record {
+    /// The same transaction as if it had made no other sysctl changes than `changes`.
+    pub(super) fn with_sysctls_of(&self, changes: &[&SysctlChange]) -> Self {
+        let mut record = self.clone();
+        let is_touched = |key: &_| {
+            changes.iter().any(|change| {
+                change.key == *key || plan::side_effects(&change.key, std::iter::once(key)).next().is_some()
+            })
+        };
+        record.touched.sysctls.retain(is_touched);
+        record.before.sysctls.retain(|key, _| is_touched(key));
+        record.written.retain(|key, _| is_touched(key));
+        record
+    }
 }
 
 /// What a transaction was made for, by whom and when: what the history tells of it.

@@ -37,6 +37,9 @@
 //! | somebody else changes what the plan rests on | refused as stale (5) | `prompt.rs` |
 //! | the node moved since a plan was saved | refused as stale (5), with what moved; unrelated changes do not matter | `saved_plan.rs` |
 //! | somebody else stands where the way back leads | refused before anything is undone (10) | `conflict.rs` |
+//! | somebody else writes a sysctl after hostgw did | theirs stays: a rollback or destroy is refused (10), an undo without anybody to ask leaves it and says so (7) | `foreign_sysctls.rs`, `tests/sequences.rs` |
+//! | somebody else writes a sysctl half way | theirs stays, and all the rest is put back (6, 7). The kernel has no compare-and-swap for sysctls: there is a moment between the last look, just before the write, and the write | `midway.rs`: at each point |
+//! | records are damaged while a transaction is open | undone from the journal, which knows what was in the saved values | `truth.rs` |
 //! | two applies at once | one of them does it, the other has nothing left to do; or waits, and gives up (4) | `together.rs`, `refusals.rs` |
 //! | the state directory cannot be written | nothing is changed (1) | `refusals.rs` |
 //! | its file system is full, from the start or from some point on, or read-only | nothing is changed (1), or rolled back (6); what the rollback could not write is told (7), and done by a later one | `full_disk.rs`: a real one, filled so that each write in turn does not fit; and filled up at each point |
@@ -64,12 +67,15 @@ pub use lock::{Lock, LockHeld};
 pub use prepare::{Prepared, prepare, prepare_removal};
 pub use snapshot::Snapshot;
 pub use state_dir::{Identity, LastApplied, OVERRIDE, StateDir, held_by};
-pub use transaction::{Failure, Incomplete, Request, abandon, recover, restore, run, settle, undo_plan};
+pub use transaction::{
+    Failure, Incomplete, Request, abandon, progress, recover, restore, run, settle, undo_plan,
+};
 
 use crate::{
     error::Error,
     model::Check,
-    plan::{Change, Observed, Scope},
+    plan::{Change, Observed, Scope, Values},
+    state::SysctlKey,
 };
 
 /// A node that can be read.
@@ -84,9 +90,13 @@ pub trait Observe {
 
 /// A node that can be changed, too.
 pub trait Node: Observe {
+    /// Reads these sysctls; a key that is gone or cannot be read is absent.
+    fn sysctls(&mut self, keys: &[SysctlKey]) -> Values;
+
     /// Makes `changes`, in the order given or, to undo, the groups in reverse. Stops at the first change
     /// that fails, or when `interrupt` is raised; what was done until then stays. A NAT table is replaced only
-    /// while it is what its change says that it was before.
+    /// while it is what its change says that it was before. A sysctl
+    /// whose value is not the one before its change is not written: somebody else has written it meanwhile.
     ///
     /// # Errors
     /// Which change failed and why, or that it was interrupted.
@@ -155,6 +165,13 @@ pub enum CommitError {
         why: String,
         /// What to do next.
         hint: Option<String>,
+    },
+    /// A sysctl was not written, since somebody else has written it meanwhile.
+    Moved {
+        /// The key.
+        key: SysctlKey,
+        /// The value that they gave it.
+        now: String,
     },
     /// A signal came.
     Interrupted,

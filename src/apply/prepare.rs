@@ -4,7 +4,10 @@ use super::{Observe, Occasion, Request};
 use crate::{
     error::Error,
     model::Cluster,
-    plan::{self, Desired, NotLinux, Observed, Plan, Policy, Saved, Scope},
+    plan::{
+        self, Conflict, Desired, ForeignSysctl, NotLinux, Observed, OnForeign, Plan, Policy, Saved, Scope,
+        foreign,
+    },
 };
 
 /// A plan with everything it rests on.
@@ -20,6 +23,8 @@ pub struct Prepared {
     pub plan: Plan,
     /// How the plan treats what is not hostgw's.
     pub policy: Policy,
+    /// The sysctls that are not restored, since somebody else has written them: they are theirs from now on.
+    pub left: Vec<ForeignSysctl>,
 }
 
 impl Prepared {
@@ -32,14 +37,33 @@ impl Prepared {
             observed: Observed::default(),
             plan: Plan::default(),
             policy: Policy::default(),
+            left: Vec::new(),
         }
     }
 
-    fn new(node: &mut dyn Observe, desired: Desired, policy: Policy) -> Result<Self, Error> {
+    fn new(
+        node: &mut dyn Observe,
+        mut desired: Desired,
+        saved: &Saved,
+        policy: Policy,
+        on_foreign: OnForeign,
+    ) -> Result<Self, Error> {
         let scope = Scope::of(&desired.state, desired.prefixes.clone());
         let observed = node.observe(&scope)?;
-        let plan = plan::plan(&desired.state, &observed.state, policy);
-        Ok(Self { desired, scope, observed, plan, policy })
+        let live = &observed.state.sysctls;
+        let found = match on_foreign {
+            OnForeign::Overwrite => Vec::new(),
+            OnForeign::Refuse | OnForeign::Leave => desired.foreign_sysctls(saved, live),
+        };
+        foreign::leave(&mut desired.state.sysctls, &found);
+        foreign::leave_deviating(&mut desired.state.sysctls, &desired.released, live);
+        let mut plan = plan::plan(&desired.state, &observed.state, policy);
+        let mut left = Vec::new();
+        match on_foreign {
+            OnForeign::Refuse => plan.conflicts.extend(found.into_iter().map(Conflict::Sysctl)),
+            OnForeign::Leave | OnForeign::Overwrite => left = found,
+        }
+        Ok(Self { desired, scope, observed, plan, policy, left })
     }
 
     /// The transaction that commits the plan at once, without checks.
@@ -60,7 +84,8 @@ impl Prepared {
     }
 }
 
-/// Plans node number `index` of `cluster` on the node as it is now.
+/// Plans node number `index` of `cluster` on the node as it is now. A sysctl that the configuration asks for no
+/// longer, and that somebody else has written since, is left to them, but for [`Policy::Adopt`].
 ///
 /// # Errors
 /// The outer error when the node cannot be read; [`NotLinux`] for a Windows node.
@@ -72,16 +97,26 @@ pub fn prepare(
     policy: Policy,
 ) -> Result<Result<Prepared, NotLinux>, Error> {
     match plan::desired(cluster, index, saved) {
-        Ok(desired) => Prepared::new(node, desired, policy).map(Ok),
+        Ok(desired) => {
+            let on_foreign = match policy {
+                Policy::Respect => OnForeign::Leave,
+                Policy::Adopt => OnForeign::Overwrite,
+            };
+            Prepared::new(node, desired, saved, policy, on_foreign).map(Ok)
+        }
         Err(not_linux) => Ok(Err(not_linux)),
     }
 }
 
 /// Plans the removal of all that hostgw owns on the node as it is now. Everything in hostgw's own table goes,
-/// whoever put it there.
+/// whoever put it there; what becomes of sysctls that somebody else has written since, `on_foreign` says.
 ///
 /// # Errors
 /// When the node cannot be read.
-pub fn prepare_removal(node: &mut dyn Observe, saved: &Saved) -> Result<Prepared, Error> {
-    Prepared::new(node, Desired::nothing(saved), Policy::Adopt)
+pub fn prepare_removal(
+    node: &mut dyn Observe,
+    saved: &Saved,
+    on_foreign: OnForeign,
+) -> Result<Prepared, Error> {
+    Prepared::new(node, Desired::nothing(saved), saved, Policy::Adopt, on_foreign)
 }

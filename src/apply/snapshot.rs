@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// The version of the file. One of another version is never guessed at.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// A node at a moment: whatever the configuration, a plan from this is the one that the node itself would
 /// have made.

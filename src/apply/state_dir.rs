@@ -18,7 +18,7 @@ use super::{Decision, Entry, Lock, Occasion, Outcome, Pending, Record, disk, jou
 use crate::{
     config::Kept,
     error::{Error, Kind},
-    plan::Saved,
+    plan::{Saved, Values},
     state::State,
 };
 
@@ -31,6 +31,7 @@ const WAIT: &str = "wait";
 const PENDING: &str = "wait/pending.json";
 const OUTCOME: &str = "outcome.json";
 const SAVED: &str = "saved-sysctls.json";
+const FOREIGN: &str = "foreign-sysctls.json";
 const APPLIED: &str = "applied";
 const HISTORY: &str = "history";
 const LOCK: &str = "lock";
@@ -191,6 +192,7 @@ impl StateDir {
     /// When it cannot be written; nothing may be changed then.
     pub fn begin(&self, record: &Record) -> Result<(), Error> {
         self.end_wait()?;
+        self.remove(FOREIGN)?;
         self.write(JOURNAL, record).inspect_err(|_| {
             // It may be there all the same, and would speak of a transaction that never began.
             let _ = fs::remove_file(self.path.join(JOURNAL));
@@ -290,7 +292,24 @@ impl StateDir {
     pub fn reopen(&self, record: &Record) -> Result<(), Error> {
         self.end_wait()?;
         self.remove(OUTCOME)?;
+        self.remove(FOREIGN)?;
         Self::rename(&self.history_file(record.id), &self.path.join(JOURNAL))
+    }
+
+    /// The foreign sysctl values that an undo of the open transaction found, and leaves.
+    ///
+    /// # Errors
+    /// When the file is there and cannot be read or understood.
+    pub fn foreign(&self) -> Result<Values, Error> {
+        Ok(self.read(FOREIGN)?.unwrap_or_default())
+    }
+
+    /// Keeps in mind which sysctl values an undo leaves, before it makes them look like its own.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn write_foreign(&self, foreign: &Values) -> Result<(), Error> {
+        self.write(FOREIGN, foreign)
     }
 
     /// Ends the open transaction as undone.
@@ -300,6 +319,7 @@ impl StateDir {
     pub fn forget(&self) -> Result<(), Error> {
         self.remove(JOURNAL)?;
         self.clear_wait();
+        let _ = fs::remove_file(self.path.join(FOREIGN));
         Ok(())
     }
 
@@ -547,6 +567,7 @@ mod tests {
             totals: Totals::default(),
             touched: Touched::default(),
             before: State::default(),
+            written: Values::new(),
             saved_before: Saved::default(),
         }
     }
@@ -604,7 +625,8 @@ mod tests {
         for (text, why) in [
             ("", "EOF while parsing"),
             (&whole[..whole.len() / 2], "EOF while parsing"),
-            (&whole.replace("\"format\":1", "\"format\":2"), "its format is 2, this hostgw knows 1"),
+            (&whole.replace("\"format\":2", "\"format\":3"), "its format is 3, this hostgw knows 2"),
+            (&whole.replace("\"format\":2", "\"format\":1"), "its format is 1, this hostgw knows 2"),
             (&whole.replace("\"id\":1", "\"id\":1,\"more\":2"), "unknown field `more`"),
         ] {
             fs::write(&path, text).expect("writable");

@@ -6,8 +6,8 @@ use crate::{
     config::{Document, Kept},
     error::{Error, Kind},
     plan::{
-        self, Action, Change, Desired, Plan, Policy, RouteChange, Saved, SavedValue, Scope, SysctlChange,
-        Touched, plan,
+        self, Action, Change, Conflict, Desired, ForeignSysctl, Plan, Policy, Progress, Restoration,
+        RouteChange, Saved, SavedValue, Scope, SysctlChange, Touched, Values, foreign, plan,
     },
     state::{NatObject, State, SysctlKey, Unknown},
 };
@@ -65,11 +65,21 @@ pub struct Incomplete {
     pub why: Error,
     /// What is left to do to get back to the state before.
     pub left: Vec<Change>,
+    /// The node is as it was before; only the records are not.
+    pub is_restored: bool,
+    /// Nothing but what somebody else put in the way is left.
+    pub is_foreign: bool,
+}
+
+impl Incomplete {
+    const fn new(why: Error, left: Vec<Change>) -> Self {
+        Self { cause: None, why, left, is_restored: false, is_foreign: false }
+    }
 }
 
 impl Failure {
     fn incomplete(cause: Option<Error>, why: Error, left: Vec<Change>) -> Self {
-        Self::Incomplete(Box::new(Incomplete { cause, why, left }))
+        Self::Incomplete(Box::new(Incomplete { cause, ..Incomplete::new(why, left) }))
     }
 }
 
@@ -89,7 +99,8 @@ pub fn run(
     let saved_before = dir.saved().map_err(Failure::Untouched)?;
     let record = record(dir, request, saved_before).map_err(Failure::Untouched)?;
     dir.begin(&record).map_err(Failure::Untouched)?;
-    let cause = match commit_and_verify(node, dir, request, &record, interrupt) {
+    let mut written = Vec::new();
+    let cause = match commit_and_verify(node, dir, request, &record, interrupt, &mut written) {
         Ok(pending) => return Ok(pending),
         Err(Stopped::BeforeAnyChange(cause)) => {
             return Err(match end_undone(dir, &record, &record.saved_before) {
@@ -99,7 +110,9 @@ pub fn run(
         }
         Err(Stopped::Midway(cause)) => cause,
     };
-    match restore(node, dir, &record, Policy::Respect) {
+    // A sysctl that was not written yet is not to be restored, whatever it is by now.
+    let record = record.with_sysctls_of(&written);
+    match restore(node, dir, &record, Policy::Respect, Progress::Partial) {
         Ok(()) => Err(Failure::RolledBack { cause }),
         Err(Failure::Incomplete(mut incomplete)) => {
             incomplete.cause = Some(cause);
@@ -124,12 +137,15 @@ fn ensure_none_is_open(dir: &StateDir) -> Result<(), Error> {
 
 fn record(dir: &StateDir, request: &Request, saved_before: Saved) -> Result<Record, Error> {
     let touched = Touched::by(request.plan, request.observed);
+    let mut written = plan::after(&request.observed.sysctls, sysctl_changes(request.plan));
+    written.retain(|key, _| touched.sysctls.binary_search(key).is_ok());
     Ok(Record {
         id: dir.next_id()?,
         occasion: request.occasion.clone(),
         totals: request.plan.totals(),
         before: touched.part_of(request.observed),
         touched,
+        written,
         saved_before,
     })
 }
@@ -146,18 +162,32 @@ impl From<Error> for Stopped {
     }
 }
 
-fn commit_and_verify(
+/// Makes the changes of a transaction and verifies them. `written` are the sysctl changes that were begun.
+fn commit_and_verify<'a>(
     node: &mut dyn Node,
     dir: &StateDir,
-    request: &Request,
+    request: &Request<'a>,
     record: &Record,
     interrupt: &Interrupt,
+    written: &mut Vec<&'a SysctlChange>,
 ) -> Result<Option<Pending>, Stopped> {
     dir.write_saved(&saved_during(request, record))?;
-    node.commit(&request.plan.changes, Order::Forward, interrupt).map_err(|error| match error {
-        CommitError::Stale { .. } => Stopped::BeforeAnyChange(commit_error(error)),
-        _ => Stopped::Midway(commit_error(error)),
-    })?;
+    let (sysctls, others): (Vec<&Change>, Vec<&Change>) =
+        request.plan.changes.iter().partition(|change| matches!(change, Change::Sysctl(_)));
+    let others: Vec<Change> = others.into_iter().cloned().collect();
+    let is_first = others.is_empty();
+    node.commit(&others, Order::Forward, interrupt).map_err(|error| stopped(error, true))?;
+    look_again(node, record).map_err(|error| stopped(error, is_first))?;
+    for change in sysctls {
+        let Change::Sysctl(sysctl) = change else { continue };
+        written.push(sysctl);
+        node.commit(std::slice::from_ref(change), Order::Forward, interrupt).map_err(|error| {
+            if matches!(error, CommitError::Interrupted | CommitError::Moved { .. }) {
+                written.pop();
+            }
+            stopped(error, is_first && written.is_empty())
+        })?;
+    }
     let observed = node.observe(request.scope)?;
     verify(&plan(request.desired, &observed.state, request.policy))?;
     check_after(node, request.checks, interrupt)?;
@@ -175,16 +205,46 @@ fn commit_and_verify(
     Ok(Some(pending))
 }
 
+/// That nobody has written a sysctl since the plan was made: a switch would rewrite it unseen.
+fn look_again(node: &mut dyn Node, record: &Record) -> Result<(), CommitError> {
+    if record.touched.sysctls.is_empty() {
+        return Ok(());
+    }
+    let live = node.sysctls(&record.touched.sysctls);
+    let moved = record.before.sysctls.iter().find_map(|(key, before)| {
+        let now = live.get(key).filter(|now| *now != before)?;
+        Some(CommitError::Moved { key: key.clone(), now: now.clone() })
+    });
+    moved.map_or(Ok(()), Err)
+}
+
 fn last_applied(request: &Request, record: &Record) -> LastApplied {
     LastApplied {
         id: record.id,
         occasion: record.occasion.clone(),
         state: match record.occasion.command {
-            Command::Apply => request.desired.clone(),
             // What was given back is not hostgw's any more.
+            Command::Apply => {
+                let mut state = request.desired.clone();
+                state.sysctls.retain(|key, _| !request.released.contains(key));
+                state
+            }
             Command::Destroy => State::default(),
         },
         configuration: request.configuration.map(Kept::from),
+    }
+}
+
+/// What `error` makes of a transaction that has changed nothing before, if `is_first`.
+fn stopped(error: CommitError, is_first: bool) -> Stopped {
+    match error {
+        CommitError::Stale { .. } => Stopped::BeforeAnyChange(commit_error(error)),
+        CommitError::Moved { .. } if is_first => {
+            let error = commit_error(error);
+            let message = format!("{}; nothing was changed", error.message);
+            Stopped::BeforeAnyChange(Error { kind: Kind::Stale, message: message.into(), ..error })
+        }
+        _ => Stopped::Midway(commit_error(error)),
     }
 }
 
@@ -198,6 +258,10 @@ fn commit_error(error: CommitError) -> Error {
             hint: hint.map(Into::into),
             ..Error::new(Kind::RolledBack, format!("{object} failed: {why}"))
         },
+        CommitError::Moved { key, now } => {
+            Error::new(Kind::RolledBack, format!("somebody else has changed {key} to {now} meanwhile"))
+                .with_hint("run the command again to plan from the new value")
+        }
     }
 }
 
@@ -241,9 +305,12 @@ fn saved_during(request: &Request, record: &Record) -> Saved {
     let mut saved = record.saved_before.clone();
     for change in sysctl_changes(request.plan) {
         let mut save = |key: &SysctlKey, with: Option<&SysctlKey>| {
-            if let Some(value) = request.observed.sysctls.get(key) {
-                let new = SavedValue { value: value.clone(), with: with.cloned(), written: false };
+            let found = request.observed.sysctls.get(key).zip(record.written.get(key));
+            if let Some((value, last)) = found {
+                let (value, last) = (value.clone(), last.clone());
+                let new = SavedValue { value, last: last.clone(), with: with.cloned(), written: false };
                 let entry = saved.0.entry(key.clone()).or_insert(new);
+                entry.last = last;
                 entry.written |= with.is_none();
             }
         };
@@ -284,6 +351,15 @@ fn sysctl_changes(plan: &Plan) -> impl Iterator<Item = &SysctlChange> {
     })
 }
 
+/// How far the open transaction `record` came.
+///
+/// # Errors
+/// When the records cannot be read.
+pub fn progress(dir: &StateDir, record: &Record) -> Result<Progress, Error> {
+    let is_pending = dir.pending()?.is_some_and(|(pending, _)| pending.id == record.id);
+    Ok(if is_pending { Progress::Verified } else { Progress::Partial })
+}
+
 /// Finishes the transaction that a crash left open, by putting back what it had changed. Returns it, or
 /// `None` when none is open. The caller holds the lock.
 ///
@@ -292,7 +368,8 @@ fn sysctl_changes(plan: &Plan) -> impl Iterator<Item = &SysctlChange> {
 /// could be put back.
 pub fn recover(node: &mut dyn Node, dir: &StateDir) -> Result<Option<Record>, Failure> {
     let Some(record) = dir.open_journal().map_err(Failure::Untouched)? else { return Ok(None) };
-    restore(node, dir, &record, Policy::Respect)?;
+    let progress = progress(dir, &record).map_err(Failure::Untouched)?;
+    restore(node, dir, &record, Policy::Respect, progress)?;
     Ok(Some(record))
 }
 
@@ -300,15 +377,23 @@ pub fn recover(node: &mut dyn Node, dir: &StateDir) -> Result<Option<Record>, Fa
 /// the same things without pause.
 const MAX_ROUNDS: usize = 20;
 
-/// Puts back what stood before the open transaction `record`, verifies that, and ends the transaction.
-/// `policy` says what becomes of what somebody else put in the way since. The caller holds the lock.
+/// Puts back what stood before the open transaction `record`, which came as far as `progress` says, verifies
+/// that, and ends the transaction. `policy` says what becomes of what somebody else put in the way since. The
+/// caller holds the lock.
 ///
 /// # Errors
 /// [`Failure::Incomplete`]; the journal stays, so that a later rollback goes on from there.
-pub fn restore(node: &mut dyn Node, dir: &StateDir, record: &Record, policy: Policy) -> Result<(), Failure> {
-    let incomplete = |why, left| Failure::incomplete(None, why, left);
+pub fn restore(
+    node: &mut dyn Node,
+    dir: &StateDir,
+    record: &Record,
+    policy: Policy,
+    progress: Progress,
+) -> Result<(), Failure> {
+    let mut undo = Undo::new(dir, record, policy, progress);
     let mut refused = None;
-    let mut left = undo_plan(node, record, policy).map_err(|why| incomplete(why, Vec::new()))?;
+    let mut left = undo.plan(node).map_err(|why| Failure::incomplete(None, why, Vec::new()))?;
+    undo.note(dir, &left);
     // Again as long as it helps: what one change needs, another may have put back.
     for _ in 0..MAX_ROUNDS {
         if left.changes.is_empty() {
@@ -318,24 +403,90 @@ pub fn restore(node: &mut dyn Node, dir: &StateDir, record: &Record, policy: Pol
         let committed = node.commit(&left.changes, Order::Undo, &Interrupt::new());
         refused = committed.map_err(commit_error).err();
         let before = std::mem::take(&mut left);
-        left = undo_plan(node, record, policy).map_err(|why| incomplete(why, before.changes.clone()))?;
+        left = undo.plan(node).map_err(|why| Failure::incomplete(None, why, before.changes.clone()))?;
+        undo.note(dir, &left);
         if left == before {
             break;
         }
     }
     if let Err(why) = verify(&left) {
         // What somebody else put in the way meanwhile is theirs to clear; told is the whole way back.
-        let whole = undo_plan(node, record, Policy::Adopt).map_or(left.changes, |plan| plan.changes);
-        return Err(incomplete(refused.unwrap_or(why), in_undo_order(whole)));
+        undo.policy = Policy::Adopt;
+        let whole = undo.plan(node).map_or(left.changes.clone(), |plan| plan.changes);
+        let is_foreign = left.changes.is_empty() && left.unknown.is_empty();
+        return Err(Failure::Incomplete(Box::new(Incomplete {
+            is_foreign,
+            ..Incomplete::new(refused.unwrap_or(why), in_undo_order(whole))
+        })));
     }
-    end_undone(dir, record, &record.saved_before).map_err(|why| incomplete(why, Vec::new()))
+    end_undone(dir, record, &record.saved_before).map_err(|why| {
+        let incomplete = Incomplete { is_restored: true, ..Incomplete::new(why, Vec::new()) };
+        Failure::Incomplete(Box::new(incomplete))
+    })
+}
+
+/// The way back from a transaction.
+struct Undo<'a> {
+    record: &'a Record,
+    policy: Policy,
+    progress: Progress,
+    /// Sysctl values that are known to be foreign.
+    foreign: Values,
+}
+
+impl<'a> Undo<'a> {
+    fn new(dir: &StateDir, record: &'a Record, policy: Policy, progress: Progress) -> Self {
+        // Where they cannot be read, what is known from the values alone has to do.
+        let foreign = dir.foreign().unwrap_or_default();
+        Self { record, policy, progress, foreign }
+    }
+
+    /// What must change to get back to what stood before.
+    fn plan(&self, node: &mut dyn Node) -> Result<Plan, Error> {
+        let Self { record, policy, progress, foreign } = self;
+        let observed = node.observe(&Scope::of_touched(&record.touched))?.state;
+        let (mut target, mut conflicts) = (record.before.clone(), Vec::new());
+        if *policy == Policy::Respect {
+            let restoration = Restoration {
+                original: &record.before.sysctls,
+                written: &record.written,
+                foreign,
+                progress: *progress,
+            };
+            conflicts = restoration.foreign(&observed.sysctls);
+            foreign::leave(&mut target.sysctls, &conflicts);
+        }
+        let restored = record.touched.sysctls.iter().cloned().collect();
+        foreign::leave_deviating(&mut target.sysctls, &restored, &observed.sysctls);
+        let part = State { sysctls: observed.sysctls.clone(), ..record.touched.part_of(&observed) };
+        let mut back = plan(&target, &part, *policy);
+        back.conflicts.extend(conflicts.into_iter().map(Conflict::Sysctl));
+        Ok(back)
+    }
+
+    /// Keeps in mind which sysctls are foreign, before a switch that goes back makes them look otherwise.
+    fn note(&mut self, dir: &StateDir, left: &Plan) {
+        self.progress = Progress::Partial;
+        let found = left.conflicts.iter().filter_map(|conflict| match conflict {
+            Conflict::Sysctl(ForeignSysctl { key, live, .. }) => Some((key.clone(), live.clone())),
+            Conflict::Route { .. } | Conflict::Nat { .. } => None,
+        });
+        let mut foreign = self.foreign.clone();
+        foreign.extend(found);
+        if foreign != self.foreign {
+            self.foreign = foreign;
+            // A disk that fails does not keep a node from being rolled back.
+            let _ = dir.write_foreign(&self.foreign);
+        }
+    }
 }
 
 /// Ends the open transaction `record`, whose changes are undone; `saved` are the saved values from now on.
 fn end_undone(dir: &StateDir, record: &Record, saved: &Saved) -> Result<(), Error> {
     // First what goes: on a full disk that makes room for what is written, if anything has to be.
     dir.forget_applied(record)?;
-    if dir.saved()? != *saved {
+    // A file that is damaged is written anew: the journal knows what was in it.
+    if dir.saved().ok().as_ref() != Some(saved) {
         dir.write_saved(saved)?;
     }
     dir.forget()
@@ -345,31 +496,40 @@ fn end_undone(dir: &StateDir, record: &Record, saved: &Saved) -> Result<(), Erro
 /// its place goes all the same. Returns what is left, in words. The caller holds the lock.
 ///
 /// # Errors
-/// When the node or the state directory cannot be read or written.
-pub fn abandon(node: &mut dyn Node, dir: &StateDir, record: &Record) -> Result<Vec<String>, Error> {
-    let left = undo_plan(node, record, Policy::Respect)?;
+/// [`Failure::Incomplete`]: whatever was undone stays undone, and the transaction stays open.
+pub fn abandon(node: &mut dyn Node, dir: &StateDir, record: &Record) -> Result<Vec<String>, Failure> {
+    let incomplete = |why| Failure::incomplete(None, why, Vec::new());
+    let undo = Undo::new(dir, record, Policy::Respect, Progress::Partial);
+    let left = undo.plan(node).map_err(incomplete)?;
+    let incomplete = |why| Failure::incomplete(None, why, left.changes.clone());
+    let saved = still_owed(dir, record, &left).map_err(incomplete)?;
     let own: Vec<Change> = left.changes.iter().filter_map(without_own).collect();
-    node.commit(&own, Order::Undo, &Interrupt::new()).map_err(commit_error)?;
-    let saved = still_owed(dir.saved()?, record, &left);
-    end_undone(dir, record, &saved)?;
+    node.commit(&own, Order::Undo, &Interrupt::new()).map_err(|error| incomplete(commit_error(error)))?;
+    end_undone(dir, record, &saved).map_err(incomplete)?;
     let changes = left.changes.iter().map(|change| format!("not put back: {change}"));
     Ok(changes.chain(left.conflicts.iter().map(ToString::to_string)).collect())
 }
 
 /// The saved values from before the transaction, and those of sysctls that it changed and that could not be
-/// put back: a later destroy still owes them.
-fn still_owed(now: Saved, record: &Record, left: &Plan) -> Saved {
+/// put back: a later destroy still owes them. What somebody else has written since is theirs from now on.
+fn still_owed(dir: &StateDir, record: &Record, left: &Plan) -> Result<Saved, Error> {
     let mut saved = record.saved_before.clone();
     for change in sysctl_changes(left) {
         let belongs = |key: &SysctlKey, value: &SavedValue| {
             *key == change.key || value.with.as_ref() == Some(&change.key)
         };
+        let now = dir.saved()?;
         let owed = now.0.iter().filter(|(key, value)| belongs(key, value));
         for (key, value) in owed {
             saved.0.entry(key.clone()).or_insert_with(|| value.clone());
         }
     }
-    saved
+    for conflict in &left.conflicts {
+        if let Conflict::Sysctl(foreign) = conflict {
+            saved.0.remove(&foreign.key);
+        }
+    }
+    Ok(saved)
 }
 
 /// The removal of hostgw's own from a place where something else cannot be put back.
@@ -401,12 +561,16 @@ fn in_undo_order(mut changes: Vec<Change>) -> Vec<Change> {
     changes
 }
 
-/// What must change to get back to what stood before `record`.
+/// What must change to get back to what stood before `record`, which came as far as `progress` says.
 ///
 /// # Errors
 /// When the node cannot be read.
-pub fn undo_plan(node: &mut dyn Node, record: &Record, policy: Policy) -> Result<Plan, Error> {
-    let observed = node.observe(&Scope::of_touched(&record.touched))?;
-    let part = record.touched.part_of(&observed.state);
-    Ok(plan(&record.before, &part, policy))
+pub fn undo_plan(
+    node: &mut dyn Node,
+    dir: &StateDir,
+    record: &Record,
+    policy: Policy,
+    progress: Progress,
+) -> Result<Plan, Error> {
+    Undo::new(dir, record, policy, progress).plan(node)
 }

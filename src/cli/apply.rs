@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Kind},
     kernel::LiveNode,
     model::Check,
-    plan::{self, Policy, Saved},
+    plan::{self, OnForeign, Policy, Saved},
     render::Report,
     text::count,
 };
@@ -139,7 +139,12 @@ impl Application {
 
 /// Removes all that hostgw owns here.
 pub(super) fn destroy(options: &DestroyOptions, output: &Output) -> Verdict {
-    let mut removal = Removal::new()?;
+    let on_foreign = match (options.adopt, options.abandon) {
+        (true, _) => OnForeign::Overwrite,
+        (false, true) => OnForeign::Leave,
+        (false, false) => OnForeign::Refuse,
+    };
+    let mut removal = Removal::new(on_foreign)?;
     if let Some(Done { totals, .. }) = carry_out(&mut removal, &options.consent, None, output)? {
         output.done(&format!("Removed and verified: {} removed, {} restored.", totals.remove, totals.change));
     }
@@ -152,11 +157,13 @@ struct Removal {
     saved: Saved,
     prepared: Prepared,
     has_record: bool,
+    on_foreign: OnForeign,
 }
 
 impl Removal {
-    fn new() -> Result<Self, Error> {
+    fn new(on_foreign: OnForeign) -> Result<Self, Error> {
         Ok(Self {
+            on_foreign,
             dir: state_dir()?,
             saved: Saved::default(),
             prepared: Prepared::nothing(),
@@ -169,12 +176,16 @@ impl Aim for Removal {
     fn look(&mut self) -> Result<(), Failure> {
         self.saved = self.dir.saved()?;
         self.has_record = self.dir.next_id()? > 1;
-        self.prepared = apply::prepare_removal(&mut LiveNode, &self.saved)?;
+        self.prepared = apply::prepare_removal(&mut LiveNode, &self.saved, self.on_foreign)?;
         Ok(())
     }
 
     fn check(&self) -> Result<(), Error> {
-        check_complete(&self.prepared.plan)
+        check_complete(&self.prepared.plan)?;
+        check_conflicts(
+            &self.prepared.plan,
+            "change it back yourself, overwrite it with --adopt, or keep it with --abandon",
+        )
     }
 
     fn dir(&self) -> &StateDir {
@@ -196,6 +207,7 @@ impl Aim for Removal {
             );
         }
         report.warnings.extend(plan::check::irrevocable(plan));
+        report.warnings.extend(plan::foreign::left(&self.prepared.left));
         report
     }
 

@@ -237,6 +237,12 @@ pub(super) struct Patience {
 
 #[derive(Debug, Args)]
 pub(super) struct DestroyOptions {
+    /// Restore the original value of a sysctl even if somebody else has changed it since.
+    #[arg(long)]
+    pub adopt: bool,
+    /// Keep the value of a sysctl that somebody else has changed since, and do not restore it later either.
+    #[arg(long, conflicts_with = "adopt")]
+    pub abandon: bool,
     #[command(flatten)]
     pub consent: Consent,
     /// Print the result as one JSON document when the command ends; asks nothing, so pass --yes.
@@ -246,10 +252,10 @@ pub(super) struct DestroyOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct RollbackOptions {
-    /// Put back what was there before even where somebody else has put something since.
+    /// Restore the previous routes and sysctls even where somebody else has changed them since.
     #[arg(long)]
     pub adopt: bool,
-    /// Leave what cannot be put back, say what it is, and end the transaction.
+    /// Keep what cannot be restored or what somebody else has changed since, list it, and end the transaction.
     #[arg(long, conflicts_with = "adopt")]
     pub abandon: bool,
     #[command(flatten)]

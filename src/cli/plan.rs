@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Kind},
     plan::{Policy, windows::WindowsObserved},
     render::{self, Report},
-    text::{count, printable},
+    text::{ShellCommand, count, printable},
 };
 
 /// Shows what would change on this node, or on the one that a snapshot is of.
@@ -57,7 +57,8 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     }
     if let Some(path) = saved {
         let name = printable(&path.display().to_string());
-        output.say(&format!("Saved to {name}: hostgw apply {name} applies just that."));
+        let apply = ShellCommand::new(["hostgw", "apply", &path.to_string_lossy()]);
+        output.say(&format!("Saved to {name}: {apply} applies just that."));
     }
     if !session.prepared.plan.conflicts.is_empty() {
         let count = count(session.prepared.plan.conflicts.len(), "conflict");

@@ -13,7 +13,7 @@ use crate::{
     apply::{self, Record, StateDir},
     error::{Error, Kind},
     kernel::LiveNode,
-    plan::{Action, Plan, Policy, Reason},
+    plan::{Action, Plan, Policy, Progress, Reason},
     render::Report,
     state::NatTable,
 };
@@ -38,7 +38,7 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
             .warn(&format!("{} is still under way ({holder}): waiting for it", described(&record.occasion)));
     }
     let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
-    let back = plan_back(&record, is_open, options, policy)?;
+    let back = plan_back(&dir, &record, is_open, options, policy)?;
     output.record(|transaction| transaction.transaction = Some(record.id));
     output.plan(&told(&back))?;
     if !options.consent.yes {
@@ -55,7 +55,8 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
         .into());
     };
     // Only now, when nothing forbids it, is a committed transaction opened again.
-    let now = plan_back(&record, is_open, options, policy)?;
+    let progress = progress(&dir, &record, is_open)?;
+    let now = plan_back(&dir, &record, is_open, options, policy)?;
     if now != back && !options.consent.yes {
         return Err(Error::new(
             Kind::Stale,
@@ -67,7 +68,7 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
     if !is_open {
         dir.reopen(&record)?;
     }
-    match apply::restore(&mut LiveNode, &dir, &record, policy) {
+    match apply::restore(&mut LiveNode, &dir, &record, policy, progress) {
         Ok(()) => {
             output.record(|transaction| {
                 transaction.done = Some(now.totals().into());
@@ -79,12 +80,12 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
                 described(&record.occasion)
             ));
         }
-        Err(failure) if options.abandon => {
-            let left = apply::abandon(&mut LiveNode, &dir, &record)?;
+        Err(_) if options.abandon => {
+            let left =
+                apply::abandon(&mut LiveNode, &dir, &record).map_err(|failure| report(failure, output))?;
             output.record(|transaction| transaction.rolled_back = true);
             output.done(&format!("Undid {}, as far as it could be undone.", described(&record.occasion)));
             left.iter().for_each(|left| output.warn(left));
-            drop(failure);
         }
         Err(failure) => return Err(report(failure, output)),
     }
@@ -94,21 +95,27 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
 /// The plan back. A committed transaction is only undone when all of it can be, as far as can be seen; of an
 /// interrupted one, as much as can be.
 fn plan_back(
+    dir: &StateDir,
     record: &Record,
     is_open: bool,
     options: &RollbackOptions,
     policy: Policy,
 ) -> Result<Plan, Error> {
-    let back = apply::undo_plan(&mut LiveNode, record, policy)?;
+    let back = apply::undo_plan(&mut LiveNode, dir, record, policy, progress(dir, record, is_open)?)?;
     check_complete(&back)?;
     if !is_open && !options.abandon {
         check_restorable(record)?;
         check_conflicts(
             &back,
-            "remove what stands there, put back what was there before with --adopt, or leave it with --abandon",
+            "remove it or change it back yourself, overwrite it with --adopt, or keep it with --abandon",
         )?;
     }
     Ok(back)
+}
+
+/// How far a transaction came.
+fn progress(dir: &StateDir, record: &Record, is_open: bool) -> Result<Progress, Error> {
+    if is_open { apply::progress(dir, record) } else { Ok(Progress::Verified) }
 }
 
 /// That what stood before can be written again.

@@ -13,7 +13,7 @@ use crate::{
     plan::{self, Plan, Policy, Problem, Saved, compare::Side},
     render::{Report, Source},
     state::{Host, Subject, Unknown},
-    text::Untrusted,
+    text::{ShellCommand, Untrusted},
 };
 
 /// A configuration that was read and found valid.
@@ -191,6 +191,7 @@ impl Session {
         report.file = Some(self.loaded.document.name().to_owned());
         report.warnings = plan::check::warnings(cluster, self.index, desired, observed);
         report.warnings.extend(plan::check::irrevocable(plan));
+        report.warnings.extend(plan::foreign::left(&self.prepared.left));
         report
     }
 
@@ -286,8 +287,10 @@ pub(super) fn last_applied(dir: &StateDir) -> Result<Option<LastApplied>, Error>
 }
 
 fn not_linux(name: &str) -> Error {
-    Error::new(Kind::Invalid, format!("node {name} is a Windows node, and this is Linux"))
-        .with_hint(format!("hostgw render --node {name} writes its plan as a script for Windows"))
+    Error::new(Kind::Invalid, format!("node {name} is a Windows node, and this is Linux")).with_hint(format!(
+        "{} writes its plan as a script for Windows",
+        ShellCommand::new(["hostgw", "render", "--node", name])
+    ))
 }
 
 /// Finds places in a document, reading it again only when one is asked for.

@@ -17,7 +17,7 @@ use crate::{
     error::{Error, Kind},
     kernel::LiveNode,
     model::Check,
-    plan::{self, Plan, Policy, Totals},
+    plan::{self, Plan, Totals},
     render::{self, Report},
     text::count,
 };
@@ -278,17 +278,25 @@ pub(super) fn rolled_back(cause: &Error, output: &Output) -> Failure {
 }
 
 /// A rollback that could not be finished: what is left, and the commands that would finish it.
-pub(super) fn what_is_left(apply::Incomplete { why, left, .. }: &apply::Incomplete) -> Error {
+pub(super) fn what_is_left(incomplete: &apply::Incomplete) -> Error {
+    let apply::Incomplete { why, left, is_restored, is_foreign, .. } = incomplete;
     let details = std::iter::once(why.message.clone()).chain(why.details.iter().cloned());
-    let error = Error::new(Kind::RollbackIncomplete, "the rollback could not be finished");
-    let hint = if left.is_empty() {
-        "run hostgw rollback once the cause is gone: it goes on from here"
+    let message = if *is_restored {
+        "the node is as it was before, but hostgw's records could not be updated"
     } else {
-        "run these commands, or hostgw rollback once the cause is gone: it goes on from here; \
-         hostgw rollback --abandon gives up what is left"
+        "the rollback could not be finished"
     };
-    let commands = left.iter().flat_map(render::commands).map(Into::into).collect();
-    Error { commands, ..error.with_details(details).with_hint(hint) }
+    let hint = if *is_foreign {
+        "run these commands, overwrite it with `hostgw rollback --adopt`, or keep it with `hostgw rollback --abandon`"
+    } else if left.is_empty() {
+        "fix the cause, then run `hostgw rollback` to resume"
+    } else {
+        "run these commands, or fix the cause and run `hostgw rollback` to resume; `hostgw rollback --abandon` gives \
+         up what is left"
+    };
+    let error = Error::new(Kind::RollbackIncomplete, message).with_details(details).with_hint(hint);
+    let commands = left.iter().flat_map(render::commands).map(|command| command.to_string().into());
+    Error { commands: commands.collect(), ..error }
 }
 
 /// Undoes what an interrupted command left half done, if one did. One that is still at work is waited for.
@@ -334,11 +342,11 @@ fn recover(dir: &StateDir, consent: &Consent, output: &Output) -> Result<(), Fai
         }
         Err(failure) => {
             // What somebody else put in the way since is theirs; nothing of hostgw's is left then.
-            let left = apply::undo_plan(&mut LiveNode, &record, Policy::Respect)?;
-            if !left.changes.is_empty() || !left.unknown.is_empty() {
+            if !matches!(&failure, apply::Failure::Incomplete(incomplete) if incomplete.is_foreign) {
                 return Err(report(failure, output));
             }
-            let left = apply::abandon(&mut LiveNode, dir, &record)?;
+            let left =
+                apply::abandon(&mut LiveNode, dir, &record).map_err(|failure| report(failure, output))?;
             output.record(|transaction| transaction.recovered = Some(record.id));
             output.done(&format!("Undid {}, as far as it is hostgw's.", described(&record.occasion)));
             left.iter().for_each(|left| output.warn(left));

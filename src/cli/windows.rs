@@ -15,6 +15,7 @@ use crate::{
         windows::{WindowsObserved, windows_plan},
     },
     render::Report,
+    text::ShellCommand,
 };
 
 /// Shows what would change on a Windows node, from what its collector printed, which stands in the file `name`.
@@ -25,7 +26,8 @@ pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Outpu
     let index = plan::node_named(&cluster, node)?;
     if options.out.is_some() {
         let message = format!("{node} is a Windows node: its plan cannot be saved for hostgw apply");
-        let hint = format!("hostgw render --node {node} writes a script that plans and applies there");
+        let render = ShellCommand::new(["hostgw", "render", "--node", node]);
+        let hint = format!("{render} writes a script that plans and applies there");
         return Err(Error::new(Kind::Usage, message).with_hint(hint).into());
     }
     let Some(desired) = plan::windows_desired(&cluster, index) else {

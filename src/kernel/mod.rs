@@ -28,11 +28,12 @@ use crate::{
     apply::{Answer, CommitError, Effort, Identity, Interrupt, Node, Observe, Order},
     error::Error,
     model::{Check, Family},
-    plan::{Change, NatChange, Observed, RouteChange, Scope, SysctlChange},
-    state::{Host, State},
+    plan::{Change, NatChange, Observed, RouteChange, Scope, SysctlChange, Values},
+    state::{Host, State, SysctlKey},
 };
 use link::Links;
 use netlink::{KernelError, Message, Refused, Socket};
+use sysctl::{Already, NotReplaced};
 
 pub use fingerprint::{Fingerprint, fingerprint};
 pub use lookup::Lookup;
@@ -83,13 +84,17 @@ fn read(
 }
 
 impl Node for LiveNode {
+    fn sysctls(&mut self, keys: &[SysctlKey]) -> Values {
+        sysctl::read(keys.iter().cloned()).values
+    }
+
     fn commit(&mut self, changes: &[Change], order: Order, interrupt: &Interrupt) -> Result<(), CommitError> {
         let groups = Groups::of(changes);
         match order {
             Order::Forward => {
                 commit_nat(&groups.nat, interrupt)?;
                 commit_routes(&groups.routes, interrupt)?;
-                commit_sysctls(&groups.sysctls, interrupt)
+                commit_sysctls(&groups.sysctls, Already::Nothing, interrupt)
             }
             Order::Undo => undo(&groups, interrupt),
         }
@@ -108,7 +113,7 @@ impl Node for LiveNode {
 /// Undoes as much as can be: what fails does not keep the rest from being put back. Gives the first
 /// failure.
 fn undo(groups: &Groups, interrupt: &Interrupt) -> Result<(), CommitError> {
-    let sysctls = groups.sysctls.iter().map(|change| commit_sysctls(&[change], interrupt));
+    let sysctls = groups.sysctls.iter().map(|change| commit_sysctls(&[change], Already::Replaced, interrupt));
     let mut first = sysctls.fold(Ok(()), Result::and);
     if let Err(error) = commit_routes(&groups.routes, interrupt) {
         first = first.and(Err(error));
@@ -204,13 +209,27 @@ fn commit_routes(changes: &[&RouteChange], interrupt: &Interrupt) -> Result<(), 
     Ok(())
 }
 
-fn commit_sysctls(changes: &[&SysctlChange], interrupt: &Interrupt) -> Result<(), CommitError> {
+fn commit_sysctls(
+    changes: &[&SysctlChange],
+    already: Already,
+    interrupt: &Interrupt,
+) -> Result<(), CommitError> {
     for change in changes {
         check(interrupt)?;
-        sysctl::write(&change.key, &change.after).map_err(|error| CommitError::Refused {
+        let refused = |why, hint| CommitError::Refused {
             object: Change::Sysctl((*change).clone()).to_string(),
-            why: error.to_string(),
-            hint: sysctl::hint(&error),
+            why,
+            hint,
+        };
+        // A switch of this transaction has written it by now.
+        let already = if change.rewritten_by.is_some() { Already::Replaced } else { already };
+        sysctl::replace(change, already).map_err(|error| match error {
+            NotReplaced::Refused(error) => refused(error.to_string(), sysctl::hint(&error)),
+            NotReplaced::Normalized(now) => refused(
+                format!("the kernel reads it back as {now}"),
+                Some(format!("write {now} in the configuration")),
+            ),
+            NotReplaced::Moved(now) => CommitError::Moved { key: change.key.clone(), now },
         })?;
     }
     Ok(())

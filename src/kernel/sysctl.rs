@@ -3,14 +3,14 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io::{self, Write},
+    io,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
 use crate::{
     fault,
-    plan::Scope,
+    plan::{Scope, SysctlChange},
     state::{Subject, SysctlKey, Unknown, normalise_value},
 };
 
@@ -53,12 +53,13 @@ fn collect(directory: &Path, keys: &mut Vec<SysctlKey>) {
     }
 }
 
-fn read(keys: impl IntoIterator<Item = SysctlKey>) -> Found {
+/// Reads these sysctls.
+pub fn read(keys: impl IntoIterator<Item = SysctlKey>) -> Found {
     let mut found = Found::default();
     for key in keys {
-        match read_value(&key) {
+        match File::open(file(&key)).and_then(|file| value(&file)) {
             Ok(value) => {
-                found.values.insert(key, normalise_value(&value));
+                found.values.insert(key, value);
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => found.unknown.push(Unknown {
@@ -73,19 +74,19 @@ fn read(keys: impl IntoIterator<Item = SysctlKey>) -> Found {
 
 /// Reads a value in one system call: some sysctls, such as lists of ports, give what fits in the first read and
 /// nothing after it.
-fn read_value(key: &SysctlKey) -> io::Result<String> {
+fn value(file: &File) -> io::Result<String> {
     /// Enough for all but lists.
     const FIRST: usize = 4096;
     /// The kernel refuses to fill more (`KMALLOC_MAX_SIZE`, include/linux/slab.h).
     const LAST: usize = 2 << 20;
-    let file = File::open(file(key))?;
     let mut buffer = vec![0; FIRST];
     loop {
         let length = file.read_at(&mut buffer, 0)?;
         if length < buffer.len() {
             buffer.truncate(length);
-            return String::from_utf8(buffer)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error));
+            let text = String::from_utf8(buffer)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            return Ok(normalise_value(&text));
         }
         if buffer.len() >= LAST {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {LAST} bytes")));
@@ -101,14 +102,66 @@ fn interfaces(family: &str) -> Vec<String> {
     entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
 }
 
-/// Writes one value.
+/// Why a value was not replaced.
+#[derive(Debug)]
+pub enum NotReplaced {
+    /// The system call's error: `EINVAL` for a value that the kernel refuses, `EROFS` for a read-only `/proc/sys`.
+    Refused(io::Error),
+    /// The kernel took the value and made another one of it, so the one before was written again.
+    Normalized(String),
+    /// Somebody else has written this value meanwhile.
+    Moved(String),
+}
+
+impl From<io::Error> for NotReplaced {
+    fn from(error: io::Error) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// What a value may be, besides the one before the change, when it is replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Already {
+    /// It may be the new one: there is nothing to write then.
+    Replaced,
+    /// Nothing else: who wrote the new value meanwhile is somebody else.
+    Nothing,
+}
+
+/// Replaces one value by another, unless somebody else has written it meanwhile. The kernel cannot do that in one
+/// step: the value is read again just before it is written, and just after.
 ///
 /// # Errors
-/// The system call's, `EINVAL` for a value that the kernel refuses, `EROFS` for a read-only `/proc/sys`.
-pub fn write(key: &SysctlKey, value: &str) -> io::Result<()> {
-    fault::point()?;
-    let mut file = OpenOptions::new().write(true).open(file(key))?;
-    file.write_all(format!("{value}\n").as_bytes())
+/// As [`NotReplaced`] says; the value is as it was.
+pub fn replace(
+    SysctlChange { key, before, after, .. }: &SysctlChange,
+    already: Already,
+) -> Result<(), NotReplaced> {
+    fault::point().map_err(io::Error::from)?;
+    let file = OpenOptions::new().read(true).write(true).open(file(key))?;
+    let live = value(&file)?;
+    if live == *after && already == Already::Replaced {
+        return Ok(());
+    }
+    if live != *before {
+        return Err(NotReplaced::Moved(live));
+    }
+    // Of several numbers, the kernel takes those before the one that it refuses.
+    let restore = || if value(&file).is_ok_and(|now| now != live) { write(&file, &live) } else { Ok(()) };
+    if let Err(error) = write(&file, after) {
+        restore()?;
+        return Err(error.into());
+    }
+    let now = value(&file)?;
+    if now != *after {
+        restore()?;
+        return Err(NotReplaced::Normalized(now));
+    }
+    Ok(())
+}
+
+fn write(file: &File, value: &str) -> io::Result<()> {
+    file.write_all_at(format!("{value}\n").as_bytes(), 0)
 }
 
 /// Whether there is such a key that this process may write in its network namespace.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::{
     model::{Cluster, ConfigPath, Family, NextHop},
     state::{NatTable, Route, State, SysctlKey, protocol},
-    text::{count, list, nearest},
+    text::{ShellCommand, count, list, nearest},
 };
 
 use super::{Change, Desired, Observed, Plan};
@@ -130,7 +130,10 @@ fn egress_interface<'a>(subject: &Subject<'a>, problems: &mut Vec<Problem>) -> O
         }
         Some(link) if !link.up => {
             let message = format!("egress interface {name} is down, the kernel takes no route over it");
-            problem(message, Some(format!("bring it up first: ip link set {name} up")));
+            problem(
+                message,
+                Some(format!("bring it up first: {}", ShellCommand::new(["ip", "link", "set", name, "up"]))),
+            );
             None
         }
         Some(_) => Some(name),

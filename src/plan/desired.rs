@@ -75,6 +75,8 @@ pub struct SavedValue {
     /// The forwarding switch whose flip made the kernel rewrite this key; none when hostgw wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub with: Option<SysctlKey>,
+    /// The value that hostgw, or the kernel with it, last left there: another one is somebody else's.
+    pub last: String,
     /// Whether hostgw wrote it itself, too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub written: bool,

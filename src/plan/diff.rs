@@ -7,7 +7,7 @@ use crate::{
     state::{NatObject, NatTable, Route, RouteKey, State, SysctlKey, Unknown, protocol},
 };
 
-use super::switch;
+use super::{ForeignSysctl, switch};
 
 /// What must change, in the order in which it is committed, and what stands in the way.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -126,6 +126,8 @@ pub enum Conflict {
         /// The objects, each as `set blocked`.
         objects: Vec<String>,
     },
+    /// A sysctl that hostgw would restore, and that somebody else has written since.
+    Sysctl(ForeignSysctl),
 }
 
 impl fmt::Display for Conflict {
@@ -142,6 +144,7 @@ impl fmt::Display for Conflict {
                 NatTable::NAME,
                 objects.join(", ")
             ),
+            Self::Sysctl(foreign) => foreign.fmt(f),
         }
     }
 }

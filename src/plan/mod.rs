@@ -10,6 +10,7 @@ pub mod desired;
 pub mod diff;
 pub mod explain;
 mod facts;
+pub mod foreign;
 mod identify;
 mod scope;
 mod switch;
@@ -25,9 +26,10 @@ pub use diff::{
 };
 pub use explain::{Last, Reason, explain};
 pub use facts::Facts;
+pub use foreign::{ForeignSysctl, OnForeign, Progress, Restoration, Values};
 pub use identify::{identify, node_named};
 pub use scope::{Observed, Scope};
-pub use switch::side_effects;
+pub use switch::{after, side_effects};
 pub use way::{WayChange, way_change};
 pub use windows::{WindowsDesired, WindowsOrigin, windows_desired};
 

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::state::SysctlKey;
+use crate::{plan::SysctlChange, state::SysctlKey};
 
 /// The keys of `net.ipv6.conf.all` that set every interface's.
 const IPV6_LEAVES: [&str; 5] =
@@ -86,6 +86,20 @@ pub(super) fn value_with(key: &SysctlKey, value: &str) -> String {
         ("forwarding", other) if other != "0" && key.as_str().starts_with("net.ipv4.") => "1".to_owned(),
         (_, other) => other.to_owned(),
     }
+}
+
+/// The values of all sysctls once `changes` are made, in this order, where `values` stand.
+#[must_use]
+pub fn after<'a>(
+    values: &BTreeMap<SysctlKey, String>,
+    changes: impl IntoIterator<Item = &'a SysctlChange>,
+) -> BTreeMap<SysctlKey, String> {
+    let mut values = values.clone();
+    for SysctlChange { key, after, .. } in changes {
+        values.insert(key.clone(), after.clone());
+        flip(&mut values, key, after);
+    }
+    values
 }
 
 /// Sets in `values` what the kernel will have set once `switch` holds `value`.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::ConfigPath,
-    plan::{Action, Change, Conflict, Plan, Reason, Totals, compare::Side},
+    plan::{Action, Change, Conflict, ForeignSysctl, Plan, Reason, Totals, compare::Side},
     state::{Forwarding, NatObject, Route, Unknown, WindowsRoute},
 };
 
@@ -149,7 +149,7 @@ impl Source {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConflictEntry {
-    /// `route` or `nat`.
+    /// `route`, `nat` or `sysctl`.
     pub kind: Group,
     /// What stands there and is not hostgw's.
     pub foreign: Vec<Object>,
@@ -250,6 +250,12 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
             kind: Group::Nat,
             foreign: objects.iter().map(|object| Object::text(object.clone(), object.clone())).collect(),
             wanted: None,
+            text,
+        },
+        Conflict::Sysctl(ForeignSysctl { key, live, original, .. }) => ConflictEntry {
+            kind: Group::Sysctl,
+            foreign: vec![Object::sysctl(key.as_str(), live)],
+            wanted: Some(Object::sysctl(key.as_str(), original)),
             text,
         },
     }

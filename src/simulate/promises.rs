@@ -8,7 +8,7 @@ use crate::{
     error::Error,
     kernel::{self, Fingerprint, Interfaces, LiveNode},
     model::Cluster,
-    plan::{self, Change, Policy, Totals},
+    plan::{self, Change, OnForeign, Policy, Totals},
     state::Route,
 };
 
@@ -103,7 +103,7 @@ fn sees_drift(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option<
 }
 
 fn destroys(dir: &StateDir, built: &Fingerprint) -> Result<Vec<String>, Error> {
-    let prepared = apply::prepare_removal(&mut LiveNode, &dir.saved()?)?;
+    let prepared = apply::prepare_removal(&mut LiveNode, &dir.saved()?, OnForeign::Refuse)?;
     let _lock = dir.lock(std::time::Duration::ZERO, "simulate")?;
     let occasion = Occasion::new(Command::Destroy, 0);
     apply::run(&mut LiveNode, dir, &prepared.request(&occasion), &Interrupt::new())

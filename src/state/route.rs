@@ -339,6 +339,18 @@ impl Route {
     }
 }
 
+impl Route {
+    /// The route as the arguments of `ip route`, one by one: a name of an interface is one, whatever is in it.
+    #[must_use]
+    pub fn arguments(&self) -> Vec<String> {
+        let split = |word: String| match word.strip_prefix("dev ") {
+            Some(device) => vec!["dev".to_owned(), device.to_owned()],
+            None => word.split(' ').map(ToOwned::to_owned).collect(),
+        };
+        self.words().into_iter().flat_map(split).collect()
+    }
+}
+
 /// A destination as `ip route` prints it: the whole family is `default`, one address has no length.
 fn destination(prefix: IpNet) -> String {
     if prefix.prefix_len() == 0 {

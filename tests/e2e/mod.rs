@@ -17,6 +17,7 @@ mod dual_stack;
 #[cfg(feature = "fault-injection")]
 mod faults;
 mod foreign;
+mod foreign_sysctls;
 mod full_disk;
 mod history;
 mod hostile_git;

@@ -14,7 +14,9 @@ fn what_cannot_be_put_back_does_not_keep_the_rest() {
         node.hostgw_ok(&["apply", "--yes", "--adopt"]);
         node.sh("ip link del eth1");
         let outcome = node.hostgw(&["rollback", "--yes"]).expect(7);
-        outcome.warns("there is no interface eth1").warns("ip route replace 10.244.1.0/24 dev eth1");
+        outcome
+            .warns("there is no interface eth1")
+            .warns("ip route append 10.244.1.0/24 dev eth1 proto static scope link");
         assert_eq!(node.own_routes(), ["10.244.1.0/24 via 10.244.1.1 dev eth0"]);
         assert_eq!(node.sh("nft list tables"), "");
         assert_eq!(node.sysctl("net.ipv4.ip_forward"), "0");

@@ -101,7 +101,8 @@ fn what_is_no_snapshot_is_refused() {
             ("", "EOF while parsing"),
             ("{}", "missing field `format`"),
             (&snapshot[..snapshot.len() / 2], "EOF while parsing"),
-            (&snapshot.replacen("\"format\": 1", "\"format\": 2", 1), "its format is 2, this hostgw knows 1"),
+            (&snapshot.replacen("\"format\": 2", "\"format\": 3", 1), "its format is 3, this hostgw knows 2"),
+            (&snapshot.replacen("\"format\": 2", "\"format\": 1", 1), "its format is 1, this hostgw knows 2"),
         ] {
             node.write("snapshot.json", text);
             let refused = node.hostgw(&["plan", "--state", "snapshot.json"]).expect(3);

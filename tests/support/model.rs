@@ -6,7 +6,7 @@ use hostgw::{
     apply::{Answer, CommitError, Effort, Interrupt, Node, Observe, Order},
     error::{Error, Kind},
     model::Check,
-    plan::{Change, Observed, Scope},
+    plan::{Change, Observed, Scope, Values},
     state::{Route, State, SysctlKey},
 };
 
@@ -108,6 +108,13 @@ impl Observe for ModelNode {
 }
 
 impl Node for ModelNode {
+    fn sysctls(&mut self, keys: &[SysctlKey]) -> Values {
+        keys.iter()
+            .filter_map(|key| self.state.sysctls.get_key_value(key))
+            .map(|(key, value)| (key.clone(), value.clone()))
+            .collect()
+    }
+
     fn commit(&mut self, changes: &[Change], order: Order, interrupt: &Interrupt) -> Result<(), CommitError> {
         let rank = |change: &Change| match change {
             Change::Nat(_) => 0,

@@ -266,29 +266,68 @@ impl Seen {
     }
 }
 
+/// What the kernel makes of a switched place when forwarding takes `position`.
+fn switched_to(place: &str, position: &str) -> &'static str {
+    if (position == "0") == place.ends_with(".accept_redirects") { "1" } else { "0" }
+}
+
+/// The value that a sysctl had before hostgw, and the one that hostgw left.
+#[derive(Debug, Clone)]
+struct Owed {
+    original: String,
+    last: String,
+}
+
 /// A transaction, as far as it can be undone.
 #[derive(Debug)]
 struct Transaction {
     before: World,
+    after: World,
     touched: BTreeSet<String>,
     /// What hostgw owed before it.
-    owed: World,
+    owed: BTreeMap<String, Owed>,
+    /// Whether it came to its end, and its undo has not begun.
+    is_whole: bool,
+    /// The sysctls that its undo found to be somebody else's.
+    foreign: World,
 }
 
 impl Transaction {
     /// What stands in the places of a transaction that leads from `before` to `after`.
-    fn new(before: &World, after: &World, owed: &World) -> Self {
+    fn new(before: &World, after: &World, owed: &BTreeMap<String, Owed>, is_whole: bool) -> Self {
         let is_switched_on = before.get(FORWARD) != after.get(FORWARD);
         let touched = before.keys().chain(after.keys()).filter(|place| {
             before.get(*place) != after.get(*place) || (is_switched_on && is_switched(place))
         });
-        Self { touched: touched.cloned().collect(), before: before.clone(), owed: owed.clone() }
+        Self {
+            touched: touched.cloned().collect(),
+            before: before.clone(),
+            after: after.clone(),
+            owed: owed.clone(),
+            is_whole,
+            foreign: World::new(),
+        }
     }
 
-    /// Whether somebody else's route stands where one has to be put back.
+    /// Whether somebody else's route or value stands where one has to be put back.
     fn is_in_the_way(&self, place: &str, now: &World) -> bool {
-        let is_route = place != TABLE && !place.starts_with("net.");
-        is_route && now.get(place).is_some_and(|line| !is_own(line) && self.before.get(place) != Some(line))
+        let (before, after) = (self.before.get(place), self.after.get(place));
+        let Some(line) = now.get(place).filter(|line| before != Some(line) && place != TABLE) else {
+            return false;
+        };
+        if !place.starts_with("net.") {
+            return !is_own(line);
+        }
+        self.foreign.get(place) == Some(line) || (after != Some(line) && !self.is_between(place, line, now))
+    }
+
+    /// Whether the kernel made `value` with the switch, and the step after that is missing.
+    fn is_between(&self, place: &str, value: &str, now: &World) -> bool {
+        let position = &now[FORWARD];
+        let is_back = *position == self.before[FORWARD];
+        let may_be = if self.is_whole { is_back } else { is_back || *position == self.after[FORWARD] };
+        let is_flipped = self.before[FORWARD] != self.after[FORWARD];
+        may_be && is_flipped && is_switched(place) && switched_to(place, position) == value
     }
 
     fn is_blocked(&self, now: &World) -> bool {
@@ -306,6 +345,18 @@ impl Transaction {
         }
         undone
     }
+
+    /// Takes note that its undo was begun where `now` stood.
+    fn begin_undo(&mut self, now: &World) {
+        let foreign: World = now
+            .iter()
+            .filter(|(place, _)| place.starts_with("net.") && self.touched.contains(*place))
+            .filter(|(place, _)| self.is_in_the_way(place, now))
+            .map(|(place, value)| (place.clone(), value.clone()))
+            .collect();
+        self.foreign.extend(foreign);
+        self.is_whole = false;
+    }
 }
 
 /// What is known of the past.
@@ -313,8 +364,8 @@ impl Transaction {
 struct Judge {
     committed: Vec<Transaction>,
     open: Option<Transaction>,
-    /// The sysctl values from before hostgw, of those that it changed.
-    owed: World,
+    /// What hostgw owes of the sysctls that it changed.
+    owed: BTreeMap<String, Owed>,
 }
 
 impl Judge {
@@ -325,10 +376,18 @@ impl Judge {
         if self.open.is_some() && seen.journal.is_some() && seen.journal == seen.journal_was {
             assert!(fault.is_some(), "{end:?}: {context}");
             assert!([End::Untouched, End::Incomplete, End::Killed].contains(end), "{end:?}: {context}");
+            if let Some(open) = &mut self.open {
+                open.begin_undo(was);
+            }
             return assert_between(now, was, &base, context);
         }
-        if let Some(undone) = self.open.take() {
+        if let Some(mut undone) = self.open.take() {
+            undone.begin_undo(was);
             self.owed = undone.owed;
+            // What somebody else has changed is theirs.
+            self.owed.retain(|place, _| {
+                !undone.foreign.contains_key(place) || base[place] != undone.foreign[place]
+            });
         }
         let wanted = self.wanted(command, &base);
         let is_committed = seen.committed > self.committed.len();
@@ -344,7 +403,7 @@ impl Judge {
             End::Incomplete | End::Killed if seen.journal.is_some() => {
                 let wanted = wanted.unwrap_or_else(|| panic!("a conflict was written: {context}"));
                 assert_between(now, &base, &wanted, context);
-                self.open = Some(Transaction::new(&base, &wanted, &self.owed));
+                self.open = Some(Transaction::new(&base, &wanted, &self.owed, false));
             }
             End::Refused => {
                 assert_eq!(wanted, None, "{context}");
@@ -358,13 +417,27 @@ impl Judge {
         }
     }
 
-    /// What shall stand; none when somebody else's route is in the way.
+    /// The owed sysctls that somebody else has written since.
+    fn foreign<'a>(&'a self, base: &'a World) -> impl Iterator<Item = &'a String> {
+        // Forwarding by hand goes back by the kernel's own doing.
+        let is_back = |owed: &BTreeMap<String, Owed>| {
+            owed.get(FORWARD).is_some_and(|owed| owed.last != owed.original && base[FORWARD] == owed.original)
+        };
+        let is_back = is_back(&self.owed);
+        self.owed.iter().filter_map(move |(place, owed)| {
+            let value = &base[place];
+            let is_between = is_back && is_switched(place) && switched_to(place, &base[FORWARD]) == value;
+            (*value != owed.original && *value != owed.last && !is_between).then_some(place)
+        })
+    }
+
+    /// What shall stand; none when somebody else's route or value is in the way.
     fn wanted(&self, command: &Command, base: &World) -> Option<World> {
         let mut wanted: World = base.clone();
         wanted.retain(|place, line| place != TABLE && !is_own(line));
         let Command::Apply(cluster) = command else {
-            wanted.extend(self.owed.clone());
-            return Some(wanted);
+            wanted.extend(self.owed.iter().map(|(place, owed)| (place.clone(), owed.original.clone())));
+            return self.foreign(base).next().is_none().then_some(wanted);
         };
         for (destination, route) in cluster.routes() {
             if wanted.insert(destination, route).is_some() {
@@ -382,16 +455,20 @@ impl Judge {
             }
         }
         let filter = cluster.rp_filter.map(|value| value.to_string());
-        let filter = filter.or_else(|| self.owed.get(RP_FILTER).cloned());
+        let is_left = self.foreign(base).any(|place| place == RP_FILTER);
+        let owed = self.owed.get(RP_FILTER).filter(|_| !is_left).map(|owed| owed.original.clone());
+        let filter = filter.or(owed);
         wanted.extend(filter.map(|value| (RP_FILTER.to_owned(), value)));
         Some(wanted)
     }
 
     /// Takes note of a command that came to its end.
     fn settle(&mut self, command: &Command, base: &World, now: &World, is_on_record: bool) {
-        let transaction = Transaction::new(base, now, &self.owed);
+        let transaction = Transaction::new(base, now, &self.owed, true);
         for place in transaction.touched.iter().filter(|place| place.starts_with("net.")) {
-            self.owed.entry(place.clone()).or_insert_with(|| base[place].clone());
+            let (original, last) = (base[place].clone(), now[place].clone());
+            let owed = self.owed.entry(place.clone()).or_insert(Owed { original, last: String::new() });
+            owed.last = last;
         }
         match command {
             Command::Apply(Cluster { rp_filter: None, .. }) => drop(self.owed.remove(RP_FILTER)),
@@ -407,7 +484,7 @@ impl Judge {
         let Seen { was, end, now, .. } = seen;
         let was_open = self.open.is_some();
         let committed = self.committed.len();
-        let Some(transaction) = self.open.take().or_else(|| self.committed.pop()) else {
+        let Some(mut transaction) = self.open.take().or_else(|| self.committed.pop()) else {
             assert!(*end == End::NothingToDo || fault.is_some(), "{end:?}: {context}");
             return assert_eq!(now, was, "{context}");
         };
@@ -429,6 +506,7 @@ impl Judge {
                 None => assert_eq!(*now, undone, "as far as it can be: {context}"),
                 Some(_) => assert_between(now, was, &undone, context),
             }
+            transaction.begin_undo(was);
             self.open = Some(transaction);
         } else {
             assert_eq!(now, was, "{end:?}: {context}");

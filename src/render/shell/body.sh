@@ -65,11 +65,12 @@ path_of() {
 
 # ---- The plan
 
-# plan_routes FAMILY WANTED STANDING: what takes the routes from what stands to what is wanted, as `ip -batch` takes it.
+# plan_routes FAMILY WANTED STANDING [exact]: what takes the routes from what stands to what is wanted, as `ip -batch` takes it.
 # Lines that begin with ! are conflicts: routes of others where one is wanted. In IPv4 the new route comes behind the
-# old one and the old one goes; in IPv6 it takes its place, for the kernel would make one of the two.
+# old one and the old one goes; in IPv6 it takes its place, for the kernel would make one of the two. With exact, for
+# people who run it later, no route takes the place of another: the old one goes first.
 plan_routes() {
-    awk -v family="$1" '
+    awk -v family="$1" -v exact="${4-}" '
     function key(line,    words, count, at, destination, rest) {
         count = split(line, words, " ")
         at = words[1] ~ /^[a-z]+$/ && words[1] != "default" ? 2 : 1
@@ -100,7 +101,7 @@ plan_routes() {
         }
         return 1
     }
-    function change(where,    i, foreign, own, gone, order, wanted) {
+    function change(where,    i, foreign, own, gone, order, wanted, kept) {
         for (i = 1; i <= has[where]; i++) {
             if (is_wanted(where, held[where, i])) order = order "\n" held[where, i]
             else if (owned(held[where, i])) own++
@@ -110,6 +111,16 @@ plan_routes() {
             }
         }
         if (foreign) return
+        if (family == 6 && exact) {
+            for (i = 1; i <= has[where]; i++) {
+                if (is_wanted(where, held[where, i])) kept++
+                else print "route del " held[where, i]
+            }
+            for (i = 1; i <= wants[where]; i++) {
+                if (!stands(where, want[where, i])) print "route " (kept++ ? "append " : "add ") want[where, i]
+            }
+            return
+        }
         for (i = 1; i <= wants[where]; i++) {
             wanted = wanted "\n" want[where, i]
             if (stands(where, want[where, i])) continue
@@ -296,14 +307,41 @@ put_back() {
     left=$(
         for family in 6 4; do
             standing_routes "$family" >"$work/standing.$family"
-            plan_routes "$family" "$1/routes.$family" "$work/standing.$family" | sed "s/^/ip -$family /"
+            plan_routes "$family" "$1/routes.$family" "$work/standing.$family" exact | as_commands "ip -$family "
         done
         for family in ip ip6; do
             [ -z "$(restore_table "$family" "$1")" ] || say "# the table $family hostgw, as in $1/table.$family"
         done
-        different_sysctls "$1"
+        different_sysctls "$1" | as_sysctl_commands
     )
     [ -z "$left" ]
+}
+
+# Lines of `ip -batch` as commands for a shell, each word quoted that a shell would read otherwise.
+as_commands() {
+    awk -v command="$1" '
+    function quoted(word,    parts, count, at, text) {
+        if (word ~ /^[A-Za-z0-9_@%+=:,.\/-]+$/) return word
+        count = split(word, parts, "\047")
+        text = parts[1]
+        for (at = 2; at <= count; at++) text = text "\047\\\047\047" parts[at]
+        return "\047" text "\047"
+    }
+    /^#/ { next }
+    /^!/ { print "#" substr($0, 2); next }
+    {
+        line = command
+        for (at = 1; at <= NF; at++) line = line (at == 1 ? "" : " ") quoted($at)
+        print line
+    }'
+}
+
+# Lines as PATH:VALUE as commands for a shell.
+as_sysctl_commands() {
+    while IFS= read -r line; do
+        line=$(printf '%s' "$line" | sed "s/'/'\\\\''/g")
+        say "echo '${line#*:}' >'${line%%:*}'"
+    done
 }
 
 # What makes a table what it was, with the counters that it had; nothing where it is.
@@ -317,7 +355,7 @@ restore_table() {
     fi
 }
 
-# The sysctls that have another value than they had, as commands: the switches first, which rewrite others.
+# The sysctls that have another value than they had, as PATH:VALUE: the switches first, which rewrite others.
 different_sysctls() {
     standing_sysctls "$1/keys" >"$work/sysctls.now"
     awk '
@@ -325,18 +363,15 @@ different_sysctls() {
     !($0 in now) {
         at = index($0, ":")
         path = substr($0, 1, at - 1)
-        command = "echo \047" substr($0, at + 1) "\047 >" path
-        if (path ~ /\/(ip_forward|all\/[^\/]*)$/) print command; else rest[++count] = command
+        if (path ~ /\/(ip_forward|all\/[^\/]*)$/) print; else rest[++count] = $0
     }
     END { for (at = 1; at <= count; at++) print rest[at] }' "$work/sysctls.now" "$1/sysctls"
 }
 
 restore_sysctls() {
     different_sysctls "$1" >"$work/undo.sysctls"
-    while read -r command value to; do
-        [ "$command" = echo ] || continue
-        value=${value#\'}
-        printf '%s\n' "${value%\'}" 2>/dev/null >"${to#>}"
+    while IFS= read -r line; do
+        printf '%s\n' "${line#*:}" 2>/dev/null >"${line%%:*}"
     done <"$work/undo.sysctls"
 }
 
