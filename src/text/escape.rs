@@ -57,8 +57,9 @@ pub fn push_printable(text: &mut String, character: char) {
     }
 }
 
-/// Finished output as it goes to a terminal, a pipe, or a file: of all hidden characters only newlines and,
-/// if `styled`, the escape sequences that set colors (SGR, ECMA-48 8.3.117) pass.
+/// Finished output as it goes to a terminal, a pipe, or a file: of all hidden characters only line ends (that of
+/// Windows too, for scripts that run there) and, if `styled`, the escape sequences that set colors (SGR, ECMA-48
+/// 8.3.117) pass.
 #[must_use]
 pub fn for_terminal(text: &str, styled: bool) -> Cow<'_, str> {
     let passes = |character| character == '\n' || !is_hidden(character);
@@ -75,7 +76,7 @@ pub fn for_terminal(text: &str, styled: bool) -> Cow<'_, str> {
             rest = after;
             continue;
         }
-        if passes(character) {
+        if passes(character) || rest.starts_with("\r\n") {
             safe.push(character);
         } else {
             push_printable(&mut safe, character);
@@ -126,6 +127,7 @@ mod tests {
         let text = "\x1b[31mred\x1b[0m\n\x1b]0;title\x07\x1b[2J\x1b[";
         assert_eq!(for_terminal(text, true), "\x1b[31mred\x1b[0m\n\\u{1b}]0;title\\u{7}\\u{1b}[2J\\u{1b}[");
         assert_eq!(for_terminal("\x1b[31mred", false), "\\u{1b}[31mred");
+        assert_eq!(for_terminal("exit 0\r\nover\rwritten\r\r\n", false), "exit 0\r\nover\\rwritten\\r\r\n");
         assert!(matches!(for_terminal("plain\ntext\n", true), Cow::Borrowed(_)));
     }
 }
