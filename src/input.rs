@@ -66,7 +66,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, Why> {
     let metadata = file.metadata()?;
     refuse_special(&metadata)?;
     if metadata.file_type().is_fifo() {
-        if i64::try_from(fstatfs(&file).map_err(io::Error::from)?.f_type).ok() != Some(PIPE_FILE_SYSTEM) {
+        if fstatfs(&file).map_err(io::Error::from)?.f_type != PIPE_FILE_SYSTEM {
             return Err(Why::Special("a named pipe"));
         }
         let flags = fcntl_getfl(&file).map_err(io::Error::from)?;

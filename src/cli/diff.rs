@@ -166,7 +166,7 @@ impl Sides {
         let (old, new) = match (old, new) {
             (Ok(old), Ok(new)) => (old, new),
             (Err(invalid), Ok(new)) if are_revisions => {
-                let mistakes = invalid.mistakes().len();
+                let mistakes = invalid.count();
                 notes.push(Note::InvalidBase { old: invalid.name().to_owned(), mistakes });
                 (None, new)
             }

@@ -48,6 +48,9 @@ pub(super) struct ErrorJson {
     /// What is wrong with the configuration, mistake by mistake.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     mistakes: Vec<MistakeJson>,
+    /// How many more mistakes there are than those in the list; absent if there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    more_mistakes: Option<usize>,
     /// The error that led to this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     cause: Option<Box<Self>>,
@@ -57,7 +60,9 @@ impl ErrorJson {
     /// Configurations that are not valid, with every mistake in them.
     pub(super) fn invalid(invalid: &[config::Invalid]) -> Self {
         let error = Self::from(&Error::new(Kind::Invalid, "the configuration is not valid"));
-        Self { mistakes: invalid.iter().flat_map(mistakes).collect(), ..error }
+        let more: usize = invalid.iter().map(config::Invalid::more).sum();
+        let more_mistakes = (more > 0).then_some(more);
+        Self { mistakes: invalid.iter().flat_map(mistakes).collect(), more_mistakes, ..error }
     }
 
     /// The same error, because of `cause`.
@@ -75,6 +80,7 @@ impl From<&Error> for ErrorJson {
             details: error.details.clone(),
             hint: error.hint.clone(),
             mistakes: Vec::new(),
+            more_mistakes: None,
             cause: None,
         }
     }

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     model::{Check, CheckTarget, ConfigPath},
-    text::duration,
+    text::{duration, shortened},
 };
 
 impl Validator<'_> {
@@ -65,7 +65,7 @@ impl Validator<'_> {
 
     fn timeout(&mut self, raw: &RawCheck, path: &ConfigPath) -> Duration {
         let Some(text) = &raw.timeout else { return Check::DEFAULT_TIMEOUT };
-        let text = &text.0;
+        let text = &*shortened(&text.0);
         let (message, hint) = match duration(text) {
             Ok(time) if time.is_zero() => {
                 (format!("a timeout of {text} leaves no time to answer"), "5s is the usual one".to_owned())

@@ -5,6 +5,7 @@ use std::fmt;
 use console::Style;
 
 use super::{
+    capped::Capped,
     source::{Position, Source},
     tree::{Node, Span, SyntaxError, Value},
 };
@@ -122,13 +123,12 @@ pub struct Related {
 pub struct Invalid {
     name: String,
     source: Source,
-    mistakes: Vec<Mistake>,
+    mistakes: Capped<Mistake>,
 }
 
 impl Invalid {
-    pub(super) fn new(name: &str, source: Source, root: Option<&Node>, findings: Vec<Finding>) -> Self {
-        let mut mistakes: Vec<_> =
-            findings.into_iter().map(|finding| locate(finding, &source, root)).collect();
+    pub(super) fn new(name: &str, source: Source, root: Option<&Node>, findings: Capped<Finding>) -> Self {
+        let mut mistakes = findings.map(|finding| locate(finding, &source, root));
         mistakes.sort_by_key(|mistake| mistake.span.as_ref().map(|span| span.start));
         Self { name: name.to_owned(), source, mistakes }
     }
@@ -139,10 +139,22 @@ impl Invalid {
         &self.name
     }
 
-    /// All mistakes, in the order of the file; never none.
+    /// The mistakes in the order of the file, 100 at most; never none.
     #[must_use]
     pub fn mistakes(&self) -> &[Mistake] {
-        &self.mistakes
+        self.mistakes.items()
+    }
+
+    /// How many mistakes there are in all.
+    #[must_use]
+    pub const fn count(&self) -> usize {
+        self.mistakes.items().len() + self.mistakes.more()
+    }
+
+    /// How many more mistakes there are than [`Self::mistakes`] has.
+    #[must_use]
+    pub const fn more(&self) -> usize {
+        self.mistakes.more()
     }
 
     /// The mistakes as text: each with its line and a mark under what is wrong, their number at the end.
@@ -157,11 +169,14 @@ impl Invalid {
     }
 
     fn write(&self, out: &mut impl fmt::Write, paint: &Paint) -> fmt::Result {
-        for mistake in &self.mistakes {
+        for mistake in self.mistakes() {
             self.write_mistake(out, mistake, paint)?;
             out.write_char('\n')?;
         }
-        let count = self.mistakes.len();
+        if self.more() > 0 {
+            writeln!(out, "and {} more\n", self.more())?;
+        }
+        let count = self.count();
         let noun = if count == 1 { "mistake" } else { "mistakes" };
         let total = format!("{} is invalid: {count} {noun}", printable(&self.name));
         writeln!(out, "{}: {}", paint.error.apply_to("error"), paint.bold.apply_to(total))

@@ -3,11 +3,14 @@
 //! A valid file is read once, by serde into the raw types, and checked. Only when that fails is it read
 //! again, into a tree of values with positions; the tree is walked along the schema, which finds all
 //! structural mistakes, and what is good in it is checked once more against the rules. So one run tells
-//! all mistakes, each with its place, and a file without mistakes does not pay for that.
+//! all mistakes, each with its place, and a file without mistakes does not pay for that. YAML that serde might take
+//! very long for, or very much memory, is read into a tree at once: there depth and size are bounded while reading.
 //!
 //! Nothing here prints or exits: errors are values.
 
+mod capped;
 mod checks;
+mod deserialize;
 mod document;
 mod mistake;
 mod node;
@@ -16,6 +19,7 @@ mod parse;
 mod raw;
 mod schema;
 mod source;
+mod special;
 mod structure;
 #[cfg(test)]
 mod tests;
@@ -26,6 +30,8 @@ mod yaml;
 
 use std::collections::HashSet;
 
+use serde::Deserialize;
+
 pub use document::{Document, FILE_NAMES, Format, Kept, ReadError, find_in};
 pub use mistake::{Invalid, Mistake, Related};
 pub use schema::{schema, schema_text};
@@ -33,6 +39,7 @@ pub use source::Position;
 pub use tree::Positions;
 
 use crate::model::{Cluster, ConfigPath};
+use capped::Capped;
 use mistake::{Finding, Place};
 use raw::RawConfig;
 use source::Source;
@@ -46,38 +53,49 @@ use yaml::Refused;
 /// All mistakes in it.
 pub fn load(document: &Document) -> Result<Cluster, Invalid> {
     let first = match deserialize(document) {
-        Ok(raw) => match validate(raw, &HashSet::new()) {
+        Some(Ok(raw)) => match validate(raw, &HashSet::new()) {
             Ok(cluster) => return Ok(cluster),
             Err(findings) => FirstPass::Findings(findings),
         },
-        Err(refused) => FirstPass::Refused(refused),
+        Some(Err(refused)) => FirstPass::Refused(refused),
+        None => FirstPass::LeftOut,
     };
-    Err(diagnose(document, first))
+    diagnose(document, first)
 }
 
 /// How the fast reading failed.
 enum FirstPass {
+    /// It was not tried.
+    LeftOut,
     /// serde could not make the raw types of it.
     Refused(Refused),
     /// It breaks these rules; none when something is missing.
-    Findings(Vec<Finding>),
+    Findings(Capped<Finding>),
 }
 
-fn deserialize(document: &Document) -> Result<RawConfig, Refused> {
+/// Reads a text the fast way, where that is bounded.
+fn deserialize(document: &Document) -> Option<Result<RawConfig, Refused>> {
     match document.format() {
-        Format::Yaml => {
-            yaml::deserialize(document.text()).map_err(|error| yaml::refused(&error, &document.source()))
-        }
-        Format::Toml => toml::deserialize(document.text()).map_err(|error| toml::refused(&error)),
+        Format::Yaml if yaml::is_plain(document.text()) => Some(
+            yaml::deserialize(document.text()).map_err(|error| yaml::refused(&error, &document.source())),
+        ),
+        Format::Yaml => None,
+        Format::Toml => Some(toml::deserialize(document.text()).map_err(|error| toml::refused(&error))),
     }
 }
 
-fn diagnose(document: &Document, first: FirstPass) -> Invalid {
+fn diagnose(document: &Document, first: FirstPass) -> Result<Cluster, Invalid> {
     let source = document.source();
     let (root, findings) = match document.parse(&source) {
-        Ok(parsed) => {
-            let mut findings: Vec<Finding> = parsed.mistakes.into_iter().map(Finding::from).collect();
-            findings.extend(mistakes_of(&parsed.root, &source, document.format()));
+        Ok(mut parsed) => {
+            let mut findings = parsed.mistakes.map(Finding::from);
+            match check(&mut parsed.root, &source, document.format()) {
+                Ok(cluster) if findings.is_empty() && matches!(first, FirstPass::LeftOut) => {
+                    return Ok(cluster);
+                }
+                Ok(_) => {}
+                Err(more) => findings.extend(more),
+            }
             if findings.is_empty() {
                 findings = first.findings();
             }
@@ -86,31 +104,37 @@ fn diagnose(document: &Document, first: FirstPass) -> Invalid {
         Err(error) => match first {
             // serde could read it: its syntax is not what is wrong.
             FirstPass::Findings(findings) if !findings.is_empty() => (None, findings),
-            _ => (None, vec![Finding::from(error)]),
+            _ => (None, Finding::from(error).into()),
         },
     };
-    Invalid::new(document.name(), source, root.as_ref(), findings)
+    Err(Invalid::new(document.name(), source, root.as_ref(), findings))
 }
 
-/// Every mistake in a tree; none in the tree of a valid configuration.
-fn mistakes_of(root: &Node, source: &Source, format: Format) -> Vec<Finding> {
-    let checked = structure::check(root, source, format);
-    let mut findings = checked.findings;
-    // What is left after pruning is what the raw types take; a root that is no mapping leaves nothing.
-    if let Ok(raw) = serde_json::from_value::<RawConfig>(checked.pruned)
-        && let Err(more) = validate(raw, &checked.wrong)
-    {
-        findings.extend(more);
+/// The cluster of a tree, or every mistake in it.
+fn check(root: &mut Node, source: &Source, format: Format) -> Result<Cluster, Capped<Finding>> {
+    let structure::Checked { mut findings, wrong } = structure::check(root, source, format);
+    // With more than can be shown the rules can wait; and not every wrong place is known then.
+    if findings.is_cut() {
+        return Err(findings);
     }
-    findings
+    // What is left after the walk is what the raw types take; a root that is no mapping leaves nothing.
+    let Ok(raw) = RawConfig::deserialize(&*root) else { return Err(findings) };
+    match validate(raw, &wrong) {
+        Ok(cluster) if findings.is_empty() => Ok(cluster),
+        Ok(_) => Err(findings),
+        Err(more) => {
+            findings.extend(more);
+            Err(findings)
+        }
+    }
 }
 
 impl FirstPass {
     /// What to say when the thorough pass found nothing: there is always something to say.
-    fn findings(self) -> Vec<Finding> {
+    fn findings(self) -> Capped<Finding> {
         let refused = match self {
             Self::Findings(findings) if !findings.is_empty() => return findings,
-            Self::Findings(_) => {
+            Self::Findings(_) | Self::LeftOut => {
                 Refused { message: "this configuration is incomplete".to_owned(), offset: None }
             }
             Self::Refused(refused) => refused,
@@ -119,6 +143,6 @@ impl FirstPass {
             Some(offset) => Place::span(ConfigPath::root(), offset..offset),
             None => Place::value(ConfigPath::root()),
         };
-        vec![Finding::new(refused.message, place)]
+        Finding::new(refused.message, place).into()
     }
 }

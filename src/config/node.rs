@@ -103,7 +103,7 @@ impl Validator<'_> {
             _ if name.len() > Node::LONGEST_NAME => {
                 format!("the node name {:?} is longer than {} bytes", shortened(&name), Node::LONGEST_NAME)
             }
-            Some(c) => format!("{name:?} is not a node name: {c:?} is not allowed in it"),
+            Some(c) => format!("{:?} is not a node name: {c:?} is not allowed in it", shortened(&name)),
             None => return Some(name),
         };
         let hint = "use the name that `kubectl get nodes` shows";
@@ -224,7 +224,7 @@ impl Validator<'_> {
             self.report(Finding::new(message, place).hint("remove it"));
             return None;
         }
-        let gateway = match parse::address(text) {
+        let gateway = match parse::router(text) {
             Ok(gateway) => gateway,
             Err(wrong) => {
                 self.refuse(wrong, place);

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-use crate::model::Family;
+use super::special::Special;
+use crate::{model::Family, text::shortened};
 
 /// Why a text is not what it should be: a sentence, and what to do.
 #[derive(Debug)]
@@ -26,10 +27,8 @@ pub(super) fn prefix(text: &str) -> Result<IpNet, Wrong> {
             let hint = format!("the network is {}", prefix.trunc());
             return Err(Wrong::new(format!("{text} has host bits set"), hint));
         }
-        return match prefix.addr() {
-            IpAddr::V6(address) => not_mapped(address).map(|()| prefix),
-            IpAddr::V4(_) => Ok(prefix),
-        };
+        not_mapped(prefix.addr())?;
+        return Ok(prefix);
     }
     if let Ok(address) = text.parse::<IpAddr>() {
         let hint = format!("add the prefix length, as in {text}/{}", Family::from(address).bits());
@@ -39,7 +38,7 @@ pub(super) fn prefix(text: &str) -> Result<IpNet, Wrong> {
     match parts {
         Some((Ok(address), length)) => Err(wrong_length(text, address, length)),
         _ => Err(Wrong::new(
-            format!("{text:?} is not a prefix"),
+            format!("{:?} is not a prefix", shortened(text)),
             "a prefix is an address and a length, such as 10.244.0.0/16 or fd00:244::/48",
         )),
     }
@@ -54,34 +53,31 @@ fn wrong_length(text: &str, address: IpAddr, length: &str) -> Wrong {
         );
     }
     let hint = format!("the length of an {family} prefix is a number from 0 to {}", family.bits());
-    Wrong::new(format!("{text:?} is not a prefix"), hint)
+    Wrong::new(format!("{:?} is not a prefix", shortened(text)), hint)
 }
 
-/// An address that one machine can have.
+/// An address that one machine has, and no other.
 pub(super) fn address(text: &str) -> Result<IpAddr, Wrong> {
+    one_machine(text, false)
+}
+
+/// The address of a router on a link that is known: there a link-local one will do.
+pub(super) fn router(text: &str) -> Result<IpAddr, Wrong> {
+    one_machine(text, true)
+}
+
+fn one_machine(text: &str, on_known_link: bool) -> Result<IpAddr, Wrong> {
     let Ok(address) = text.parse::<IpAddr>() else {
         return Err(no_address(text));
     };
-    if let Some(kind) = nobodys(address).or(address.is_loopback().then_some("a loopback address")) {
-        return Err(Wrong::new(
-            format!("{text} is {kind}"),
+    not_mapped(address)?;
+    match Special::of(address) {
+        Some(Special::LinkLocal) if on_known_link => Ok(address),
+        Some(special) => Err(Wrong::new(
+            format!("{text} is {}", special.name()),
             "give an address by which other machines reach this one",
-        ));
-    }
-    if let IpAddr::V6(address) = address {
-        not_mapped(address)?;
-    }
-    Ok(address)
-}
-
-/// What an address is that no machine has.
-const fn nobodys(address: IpAddr) -> Option<&'static str> {
-    match address {
-        IpAddr::V4(v4) if v4.octets()[0] == 0 => Some("an unspecified address"),
-        IpAddr::V4(v4) if v4.is_broadcast() => Some("the broadcast address"),
-        _ if address.is_unspecified() => Some("the unspecified address"),
-        _ if address.is_multicast() => Some("a multicast address"),
-        _ => None,
+        )),
+        None => Ok(address),
     }
 }
 
@@ -108,7 +104,7 @@ pub(super) fn endpoint(text: &str) -> Result<SocketAddr, Wrong> {
     match port.parse() {
         Ok(port) if port != 0 => Ok(SocketAddr::new(address, port)),
         _ => Err(Wrong::new(
-            format!("{port:?} is not a port"),
+            format!("{:?} is not a port", shortened(port)),
             format!("a port is a number from 1 to {}", u16::MAX),
         )),
     }
@@ -117,10 +113,12 @@ pub(super) fn endpoint(text: &str) -> Result<SocketAddr, Wrong> {
 /// An address that another machine has on a link of the node.
 pub(super) fn neighbour(text: &str) -> Result<IpAddr, Wrong> {
     let address = target(text)?;
-    if address.is_loopback() {
-        return Err(Wrong::new(format!("{text} is a loopback address"), "a neighbour is another machine"));
+    match Special::of(address) {
+        Some(special @ Special::Loopback) => {
+            Err(Wrong::new(format!("{text} is {}", special.name()), "a neighbour is another machine"))
+        }
+        _ => Ok(address),
     }
-    Ok(address)
 }
 
 /// An address to send packets to, in words that fit one of another machine.
@@ -130,24 +128,26 @@ fn target(text: &str) -> Result<IpAddr, Wrong> {
     let Ok(address) = text.parse::<IpAddr>() else {
         let is_zoned = text.split_once('%').is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok());
         return Err(if is_zoned {
-            Wrong::new(format!("{text:?} has a zone"), NOT_LINK_LOCAL)
+            Wrong::new(format!("{:?} has a zone", shortened(text)), NOT_LINK_LOCAL)
         } else if is_host_name(text) {
             let hint = "give its address: whether a name is found is nothing that a check should depend on";
-            Wrong::new(format!("{text:?} is a host name, not an address"), hint)
+            Wrong::new(format!("{:?} is a host name, not an address", shortened(text)), hint)
         } else {
             no_address(text)
         });
     };
-    if let Some(kind) = nobodys(address) {
-        return Err(Wrong::new(format!("{text} is {kind}"), "give the address of a machine"));
-    }
-    if let IpAddr::V6(address) = address {
-        not_mapped(address)?;
-        if address.is_unicast_link_local() {
-            return Err(Wrong::new(format!("{text} is a link-local address"), NOT_LINK_LOCAL));
+    not_mapped(address)?;
+    match Special::of(address) {
+        // What listens on loopback may lead elsewhere. An IPv4 address is looked for where a route leads.
+        None | Some(Special::Loopback) => Ok(address),
+        Some(Special::LinkLocal) if address.is_ipv4() => Ok(address),
+        Some(special @ Special::LinkLocal) => {
+            Err(Wrong::new(format!("{text} is {}", special.name()), NOT_LINK_LOCAL))
+        }
+        Some(special) => {
+            Err(Wrong::new(format!("{text} is {}", special.name()), "give the address of a machine"))
         }
     }
-    Ok(address)
 }
 
 fn is_host_name(text: &str) -> bool {
@@ -163,16 +163,21 @@ fn no_address(text: &str) -> Wrong {
     if let Some((address, zone)) = text.split_once('%')
         && address.parse::<Ipv6Addr>().is_ok()
     {
-        let hint = format!("leave out the zone %{zone}: the interface is known from egressInterface");
-        return Wrong::new(format!("{text:?} has a zone"), hint);
+        let hint =
+            format!("leave out the zone %{}: the interface is known from egressInterface", shortened(zone));
+        return Wrong::new(format!("{:?} has a zone", shortened(text)), hint);
     }
-    Wrong::new(format!("{text:?} is not an address"), "an address is such as 172.30.0.11 or fd00::11")
+    Wrong::new(
+        format!("{:?} is not an address", shortened(text)),
+        "an address is such as 172.30.0.11 or fd00::11",
+    )
 }
 
-fn not_mapped(address: Ipv6Addr) -> Result<(), Wrong> {
-    match address.to_ipv4_mapped() {
+fn not_mapped(address: IpAddr) -> Result<(), Wrong> {
+    let IpAddr::V6(v6) = address else { return Ok(()) };
+    match v6.to_ipv4_mapped() {
         Some(v4) => {
-            Err(Wrong::new(format!("{address} is an IPv4 address in IPv6 form"), format!("write {v4}")))
+            Err(Wrong::new(format!("{address} is {}", Special::Mapped.name()), format!("write {v4}")))
         }
         None => Ok(()),
     }

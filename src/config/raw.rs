@@ -117,7 +117,7 @@ pub(super) struct RawNat {
     pub masquerade: Option<Flag>,
 
     /// Further destinations, outside the cluster prefix, where pods keep their own source address.
-    #[schemars(with = "Option<Vec<Prefix>>", example = ["10.96.0.0/12"])]
+    #[schemars(with = "Option<Vec<Prefix>>", length(max = 1000), example = ["10.96.0.0/12"])]
     pub exclude: Option<Vec<Option<Prefix>>>,
 
     /// Whose traffic is masqueraded.
@@ -522,6 +522,7 @@ impl JsonSchema for Sysctls {
         json_schema!({
             "type": "object",
             "propertyNames": { "pattern": "^net[./]" },
+            "maxProperties": 1000,
             "additionalProperties": {
                 "description": "The value, as `sysctl` prints it.",
                 "type": ["integer", "string"],

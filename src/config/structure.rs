@@ -1,5 +1,5 @@
-//! Finds every structural mistake of a tree by walking it along the JSON Schema, and makes of the rest a
-//! value that the raw types take.
+//! Finds every structural mistake of a tree by walking it along the JSON Schema, and leaves in it what the raw types
+//! take.
 //!
 //! serde stops at the first mistake and does not know where a value stands; this pass goes on. The
 //! schema comes from the same types, so both accept the same files.
@@ -10,6 +10,7 @@ use serde_json::Value as Json;
 
 use super::{
     Format,
+    capped::Capped,
     mistake::{Finding, Place},
     source::Source,
     tree::{Entry, Mapping, Node, Repeated, Span, Value},
@@ -19,21 +20,26 @@ use crate::{
     text::{distance, shortened},
 };
 
+/// Lists and mappings that the schema bounds are not looked into when they are longer than this: each of their items
+/// would be a mistake of its own.
+const LONGEST: usize = 1000;
+
 /// What the walk found out.
 pub(super) struct Checked {
-    pub findings: Vec<Finding>,
-    /// The tree with `null` for every value that is wrong.
-    pub pruned: Json,
-    /// The places of those values, and of keys that seem to be there under a wrong name.
+    pub findings: Capped<Finding>,
+    /// The places of wrong values, and of keys that seem to be there under a wrong name; all of them, unless some
+    /// findings were left out.
     pub wrong: HashSet<ConfigPath>,
 }
 
-pub(super) fn check(root: &Node, source: &Source, format: Format) -> Checked {
+/// Checks a tree, and puts [`Value::Wrong`] in the place of every value that is wrong.
+pub(super) fn check(root: &mut Node, source: &Source, format: Format) -> Checked {
     let schema = super::schema();
     let shape = compile(&schema, &schema);
-    let mut walk = Walk { source, format, findings: Vec::new(), wrong: HashSet::new() };
-    let pruned = walk.node(root, &shape, &Trail::Root, &root.span);
-    Checked { findings: walk.findings, pruned, wrong: walk.wrong }
+    let mut walk = Walk { source, format, findings: Capped::new(), wrong: HashSet::new() };
+    let span = root.span.clone();
+    walk.node(root, &shape, &Trail::Root, &span);
+    Checked { findings: walk.findings, wrong: walk.wrong }
 }
 
 /// What may stand at a place: any of these.
@@ -52,7 +58,11 @@ enum Alternative {
         min: i128,
         max: i128,
     },
-    List(Shape),
+    List {
+        items: Shape,
+        /// Whether the schema says how many there may be.
+        bounded: bool,
+    },
     Map(MapShape),
 }
 
@@ -61,6 +71,8 @@ struct MapShape {
     required: Vec<String>,
     /// What all other keys hold, where they are allowed.
     others: Option<Shape>,
+    /// Whether the schema says how many keys there may be.
+    bounded: bool,
 }
 
 struct Property {
@@ -103,7 +115,10 @@ fn compile_type(kind: &str, schema: &Json, root: &Json) -> Option<Alternative> {
             min: schema["minimum"].as_i64().unwrap_or(i64::MIN).into(),
             max: schema["maximum"].as_i64().unwrap_or(i64::MAX).into(),
         },
-        "array" => Alternative::List(compile(&schema["items"], root)),
+        "array" => Alternative::List {
+            items: compile(&schema["items"], root),
+            bounded: !schema["maxItems"].is_null(),
+        },
         "object" => Alternative::Map(compile_map(schema, root)),
         _ => return None,
     })
@@ -122,6 +137,7 @@ fn compile_map(schema: &Json, root: &Json) -> MapShape {
         others: schema["additionalProperties"]
             .is_object()
             .then(|| compile(&schema["additionalProperties"], root)),
+        bounded: !schema["maxProperties"].is_null(),
     }
 }
 
@@ -145,95 +161,130 @@ impl Trail<'_> {
 struct Walk<'a> {
     source: &'a Source,
     format: Format,
-    findings: Vec<Finding>,
+    findings: Capped<Finding>,
     wrong: HashSet<ConfigPath>,
 }
 
 impl Walk<'_> {
-    /// Checks a value, which `place` is to be marked for; returns what is good in it.
-    fn node(&mut self, node: &Node, shape: &Shape, trail: &Trail<'_>, place: &Span) -> Json {
+    /// Checks a value, which `place` is to be marked for.
+    fn node(&mut self, node: &mut Node, shape: &Shape, trail: &Trail<'_>, place: &Span) {
         for alternative in shape {
-            match (&node.value, alternative) {
-                (Value::Null, Alternative::Null) => return Json::Null,
-                (Value::Flag(flag), Alternative::Flag) => return Json::Bool(*flag),
-                (Value::Text(text), Alternative::Text { .. }) => return Json::from(&**text),
-                (Value::Text(text), Alternative::Word(word)) if **text == *word => {
-                    return Json::from(&**text);
-                }
+            match (&mut node.value, alternative) {
+                (Value::Null, Alternative::Null)
+                | (Value::Flag(_), Alternative::Flag)
+                | (Value::Text(_), Alternative::Text { .. }) => return,
+                (Value::Text(text), Alternative::Word(word)) if **text == *word => return,
                 (Value::Integer(number), Alternative::Integer { min, max })
-                    if (min..=max).contains(&number) =>
+                    if (*min..=*max).contains(&i128::from(*number)) =>
                 {
-                    return i64::try_from(*number).map(Json::from).unwrap_or_default();
+                    return;
                 }
-                (Value::List(items), Alternative::List(shape)) => {
-                    let item = |(at, item): (usize, &Node)| {
-                        self.node(item, shape, &Trail::Index(trail, at), &item.span)
-                    };
-                    return items.iter().enumerate().map(item).collect();
+                (Value::List(items), Alternative::List { items: shape, bounded }) => {
+                    if *bounded && items.len() > LONGEST {
+                        return self.too_long(node, trail, place);
+                    }
+                    for (at, item) in items.iter_mut().enumerate() {
+                        let span = item.span.clone();
+                        self.node(item, shape, &Trail::Index(trail, at), &span);
+                    }
+                    return;
                 }
                 (Value::Map(mapping), Alternative::Map(shape)) => {
+                    if shape.bounded && mapping.entries.len() > LONGEST {
+                        return self.too_long(node, trail, place);
+                    }
                     return self.mapping(mapping, shape, trail, place);
                 }
                 _ => {}
             }
         }
         let finding = self.wrong_value(node, shape, trail, place);
-        self.wrong.insert(finding.place.path.clone());
-        self.findings.push(finding);
-        Json::Null
+        self.refuse(node, finding);
     }
 
-    fn mapping(&mut self, mapping: &Mapping, shape: &MapShape, trail: &Trail<'_>, place: &Span) -> Json {
-        let mut good = serde_json::Map::new();
-        for entry in &mapping.entries {
-            let known = shape.keys.get(&*entry.key).map(|property| &property.shape);
-            match known.or(shape.others.as_ref()) {
-                Some(shape) => {
-                    let value = self.node(&entry.node, shape, &Trail::Key(trail, &entry.key), &entry.place());
-                    good.insert(entry.key.to_string(), value);
-                }
-                None => self.unknown_key(entry, mapping, shape, trail),
-            }
+    /// Reports a value, and takes it out of the tree.
+    fn refuse(&mut self, node: &mut Node, finding: Finding) {
+        node.value = Value::Wrong;
+        self.remember(&finding.place.path);
+        self.findings.push(finding);
+    }
+
+    /// Notes that something is said of a place. Where not all is said, nobody asks.
+    fn remember(&mut self, path: &ConfigPath) {
+        if !self.findings.is_cut() {
+            self.wrong.insert(path.clone());
         }
-        for repeated in &mapping.repeated {
+    }
+
+    fn too_long(&mut self, node: &mut Node, trail: &Trail<'_>, place: &Span) {
+        let (count, what) = match &node.value {
+            Value::List(items) => (items.len(), "items"),
+            Value::Map(mapping) => (mapping.entries.len(), "keys"),
+            _ => return,
+        };
+        let path = trail.path();
+        let message = format!("{path} has {count} {what}, more than {LONGEST}");
+        self.refuse(node, Finding::new(message, Place::span(path, self.marked(place))));
+    }
+
+    fn mapping(&mut self, mapping: &mut Mapping, shape: &MapShape, trail: &Trail<'_>, place: &Span) {
+        let mut misspelt: Vec<&str> = Vec::new();
+        for at in 0..mapping.entries.len() {
+            let entry = &mut mapping.entries[at];
+            let known = shape.keys.get(&*entry.key).map(|property| &property.shape);
+            if let Some(shape) = known.or(shape.others.as_ref()) {
+                let place = entry.place();
+                self.node(&mut entry.node, shape, &Trail::Key(trail, &entry.key), &place);
+                continue;
+            }
+            entry.ignored = true;
+            let meant = self.unknown_key(&mapping.entries[at], shape, trail);
+            // It would be an echo to say that a misspelt key is missing.
+            misspelt.extend(meant.filter(|meant| mapping.get(meant).is_none()));
+        }
+        for repeated in mapping.repeated.items() {
             self.repeated_key(repeated, trail);
         }
+        self.findings.leave_out(mapping.repeated.more());
+        for key in misspelt.iter().copied() {
+            self.remember(&trail.path().key(key));
+        }
         for key in &shape.required {
-            if mapping.get(key).is_none() && !self.wrong.contains(&trail.path().key(key)) {
+            if mapping.get(key).is_none() && !misspelt.contains(&key.as_str()) {
                 self.missing_key(key, shape, trail, place);
             }
         }
-        Json::Object(good)
     }
 
-    fn unknown_key(&mut self, entry: &Entry, mapping: &Mapping, shape: &MapShape, trail: &Trail<'_>) {
+    /// Reports a key, and says which one it is most likely meant for.
+    fn unknown_key<'s>(&mut self, entry: &Entry, shape: &'s MapShape, trail: &Trail<'_>) -> Option<&'s str> {
         let path = trail.path();
+        let key = shortened(&entry.key);
         let mut finding = Finding::new(
-            format!("unknown key {:?}{}", entry.key, within(&path)),
-            Place::span(path.key(&*entry.key), entry.key_span.clone()),
+            format!("unknown key {key:?}{}", within(&path)),
+            Place::span(path.key(&*key), entry.key_span.clone()),
         );
         let known = || shape.keys.keys().map(String::as_str);
+        let meant = closest(&entry.key, known());
         if &*entry.key == "<<" {
             finding = finding.hint("YAML merge keys are not supported: write the keys out");
-        } else if let Some(meant) = closest(&entry.key, known()) {
+        } else if let Some(meant) = meant {
             finding = finding.hint(format!("did you mean {meant}?"));
-            // It would be an echo to say that a misspelt key is missing.
-            if mapping.get(meant).is_none() {
-                self.wrong.insert(path.key(meant));
-            }
         } else {
             finding = finding.hint(format!("the keys here are {}", known().collect::<Vec<_>>().join(", ")));
         }
         self.findings.push(finding);
+        meant
     }
 
     fn repeated_key(&mut self, repeated: &Repeated, trail: &Trail<'_>) {
         // Where TOML repeats a key in a table further down, the path is not known.
+        let key = shortened(&repeated.key);
         let path = match (self.format, trail) {
             (Format::Toml, _) => ConfigPath::root(),
-            (Format::Yaml, trail) => trail.path().key(&*repeated.key),
+            (Format::Yaml, trail) => trail.path().key(&*key),
         };
-        let message = format!("the key {:?} stands here a second time", repeated.key);
+        let message = format!("the key {key:?} stands here a second time");
         let mut finding = Finding::new(message, Place::span(path.clone(), repeated.span.clone()));
         if let Some(first) = &repeated.first {
             finding = finding.related("first used here", Place::span(path, first.clone()));
@@ -244,11 +295,11 @@ impl Walk<'_> {
     fn missing_key(&mut self, key: &str, shape: &MapShape, trail: &Trail<'_>, place: &Span) {
         let parent = trail.path();
         let path = parent.key(key);
-        self.wrong.insert(path.clone());
+        self.remember(&path);
         let whose =
             if parent.segments().is_empty() { "the configuration".to_owned() } else { parent.to_string() };
-        let span = if place.is_empty() { self.source.rest_of_line(place.start) } else { place.clone() };
-        let mut finding = Finding::new(format!("{whose} has no {key}"), Place::span(path, span));
+        let place = Place::span(path, self.marked(place));
+        let mut finding = Finding::new(format!("{whose} has no {key}"), place);
         let property = shape.keys.get(key);
         let example = property.and_then(|property| property.example.as_ref()).and_then(Json::as_str);
         match (example, property.map(|property| &property.shape)) {
@@ -285,8 +336,12 @@ impl Walk<'_> {
             }
             _ => None,
         };
-        let span = if place.is_empty() { self.source.rest_of_line(place.start) } else { place.clone() };
-        Finding { message, place: Place::span(path, span), hint, related: None }
+        Finding { message, place: Place::span(path, self.marked(place)), hint, related: None }
+    }
+
+    /// What to mark for a value that begins at a place and has no extent of its own.
+    fn marked(&self, place: &Span) -> Span {
+        if place.is_empty() { self.source.rest_of_line(place.start) } else { place.clone() }
     }
 
     /// A sysctl written as nested mappings, which is also what TOML makes of a key without quotes.
@@ -300,6 +355,7 @@ impl Walk<'_> {
                 _ => break,
             }
         }
+        let key = shortened(&key);
         Some(match self.format {
             Format::Yaml => format!("write the key in one piece: {key}"),
             Format::Toml => format!("write the key in quotes: {key:?}"),
@@ -310,9 +366,11 @@ impl Walk<'_> {
         match &node.value {
             Value::Null => "empty".to_owned(),
             Value::Flag(flag) => flag.to_string(),
-            Value::Integer(_) => format!("the number {}", self.source.slice(&node.span)),
+            Value::Wrong => "wrong".to_owned(),
             Value::Text(text) => format!("the string {:?}", shortened(text)),
-            Value::Other("a number") => format!("the number {}", shortened(self.source.slice(&node.span))),
+            Value::Integer(_) | Value::Other("a number") => {
+                format!("the number {}", shortened(self.source.slice(&node.span)))
+            }
             Value::Other(what) => (*what).to_owned(),
             Value::List(_) => "a list".to_owned(),
             Value::Map(_) => self.map_word().to_owned(),
@@ -329,7 +387,7 @@ impl Walk<'_> {
                     Alternative::Text { .. } => "a string".to_owned(),
                     Alternative::Word(word) => word.clone(),
                     Alternative::Integer { .. } => "a whole number".to_owned(),
-                    Alternative::List(items) => match items.first() {
+                    Alternative::List { items, .. } => match items.first() {
                         Some(Alternative::Map(_)) => format!("a list of {}s", &self.map_word()[2..]),
                         _ => "a list of strings".to_owned(),
                     },
@@ -443,7 +501,7 @@ mod tests {
         fn empty_shapes(shape: &Shape) -> bool {
             shape.is_empty()
                 || shape.iter().any(|alternative| match alternative {
-                    Alternative::List(items) => empty_shapes(items),
+                    Alternative::List { items, .. } => empty_shapes(items),
                     Alternative::Map(map) => {
                         map.keys.values().any(|property| empty_shapes(&property.shape))
                             || map.others.as_ref().is_some_and(empty_shapes)

@@ -154,9 +154,11 @@ impl Sample {
 
 fn no_mistakes_when_read_thoroughly(document: &Document) {
     let source = document.source();
-    let parsed = document.parse(&source).expect("a tree");
-    let findings = mistakes_of(&parsed.root, &source, document.format());
-    assert!(parsed.mistakes.is_empty() && findings.is_empty(), "{findings:?}\n{}", document.text());
+    let mut parsed = document.parse(&source).expect("a tree");
+    let cluster = check(&mut parsed.root, &source, document.format());
+    assert!(parsed.mistakes.is_empty(), "{:?}\n{}", parsed.mistakes, document.text());
+    let cluster = cluster.unwrap_or_else(|findings| panic!("{findings:?}\n{}", document.text()));
+    assert_eq!(cluster, load(document).expect("a valid configuration"));
 }
 
 /// Loads, and holds both ways of reading against each other.
@@ -385,4 +387,124 @@ fn a_file_of_any_name_is_read_as_its_text_is() {
     assert_eq!(format("cluster.conf", b"version = 1"), Format::Toml);
     assert_eq!(format("cluster", b"\xef\xbb\xbfversion: 1"), Format::Yaml);
     assert_eq!(format("b.yaml", b"version = 1"), Format::Yaml);
+}
+
+/// The first words of what is wrong with a text, and how much is said in all.
+fn refusal(document: &Document) -> (String, usize) {
+    let invalid = load(document).expect_err("a mistake");
+    let text = invalid.render(false);
+    (text.lines().next().unwrap_or_default().to_owned(), text.len())
+}
+
+#[test]
+fn deep_nesting_is_refused_while_it_is_read() {
+    let begun = std::time::Instant::now();
+    let deep = |part: &str| part.repeat(40_000);
+    let headers: String = (1..400).map(|depth| format!("[{}]\n", vec!["a"; depth].join("."))).collect();
+    let indented: String = (0..1000).map(|depth| format!("{}a:\n", " ".repeat(depth))).collect();
+    let documents = [
+        yaml(&deep("{a: ")),
+        yaml(&deep("[")),
+        yaml(&deep("- ")),
+        yaml(&deep("? ")),
+        yaml(&deep("&a [")),
+        yaml(&deep("{\"a\":")),
+        yaml(&indented),
+        toml(&format!("a = {}", deep("["))),
+        toml(&format!("a = {}", deep("{a = "))),
+        toml(&format!("{}a = 1", deep("a."))),
+        toml(&format!("[{}a]", deep("a."))),
+        toml(&headers),
+    ];
+    for document in documents {
+        let (first, length) = refusal(&document);
+        let is_meant =
+            ["nested more than 64 levels deep", "recursion"].iter().any(|word| first.contains(word));
+        assert!(is_meant && length < 2000, "{first} ({length} bytes)");
+    }
+    // Looking at every open bracket again for each token took half a minute for the first one alone.
+    assert!(begun.elapsed().as_secs() < 10, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn nesting_that_is_not_deep_is_read_whatever_its_style() {
+    // More brackets than serde_yaml is trusted with, closed again: read into a tree, to the same cluster.
+    let node = |at: usize| format!("{{name: n{at}, os: linux, podCIDR: 10.{}.{}.0/24}}", at / 256, at % 256);
+    let nodes: Vec<String> = (0..2000).map(node).collect();
+    let text = format!("clusterPrefix: 10.0.0.0/8\negressInterface: eth0\nnodes: [{}]\n", nodes.join(", "));
+    assert!(!yaml::is_plain(&text));
+    let block = text.replace(['[', ']'], "").replace("nodes: {", "nodes:\n- {").replace("}, {", "}\n- {");
+    let block = block
+        .replace("- {name", "- name")
+        .replace(", os", "\n  os")
+        .replace(", pod", "\n  pod")
+        .replace('}', "");
+    assert!(yaml::is_plain(&block));
+    assert_eq!(load(&yaml(&text)).expect("a cluster"), load(&yaml(&block)).expect("a cluster"));
+}
+
+#[test]
+fn aliases_that_expand_without_end_are_refused() {
+    let list = vec!["x"; 1000].join(",");
+    let aliases = vec!["*a"; 1000].join(",");
+    let documents = [
+        format!("a: &a [{list}]\nb: &b [{aliases}]\nc: [{}]\n", aliases.replace('a', "b")),
+        // Each level is kept for its own anchor.
+        format!("x: {}{}{}\n", "&a [".repeat(60), vec!["1"; 100_000].join(","), "]".repeat(60)),
+        // A value of one key, in many nodes.
+        format!("nodes:\n- podCIDR: &a [{list}]\n{}", "- podCIDR: *a\n".repeat(1000)),
+    ];
+    for text in documents {
+        let (first, length) = refusal(&yaml(&text));
+        assert!(first.contains("expand") || first.contains("more keys and values"), "{first}");
+        assert!(length < 2000, "{length}");
+    }
+}
+
+#[test]
+fn so_many_mistakes_are_shown_and_the_rest_is_counted() {
+    let documents = [
+        yaml(&format!("nodes:\n{}", "- 1\n".repeat(5000))),
+        yaml(&format!("nodes:\n{}", "- {a: 1}\n".repeat(1250))),
+        yaml(&"a: 1\n".repeat(5000)),
+        yaml(&format!("nodes:\n{}", "- [a]\n".repeat(5000))),
+        yaml(&format!("? [a]\n: 1\n{}", "? [a]\n: 1\n".repeat(4999))),
+        toml(&"a = 1\n".repeat(5000)),
+        toml(&"[[nodes]]\na = 1\n".repeat(1250)),
+        toml(&format!("nodes = [{}]\n", "1,".repeat(5000))),
+    ];
+    for document in documents {
+        let invalid = load(&document).expect_err("mistakes");
+        assert_eq!(invalid.mistakes().len(), 100, "{}", &document.text()[..40]);
+        assert!((4899..=4910).contains(&invalid.more()), "{} more", invalid.more());
+        let text = invalid.render(false);
+        assert!(text.contains(&format!("and {} more\n", invalid.more())), "{text}");
+        assert!(text.len() < 50_000, "{} bytes", text.len());
+    }
+}
+
+#[test]
+fn long_values_are_shown_in_part() {
+    let long = "x".repeat(50_000);
+    for value in [format!("\"{long}\""), format!("[\"{long}\", \"{long}\"]"), format!("{{\"{long}\": 1}}")] {
+        for key in [
+            "version",
+            "clusterPrefix",
+            "egressInterface",
+            "nextHop",
+            "masterAddress",
+            "nat",
+            "sysctls",
+            &long,
+        ] {
+            let (first, length) = refusal(&yaml(&format!("{{\"{key}\": {value}}}\n")));
+            assert!(length < 5000, "{length} bytes of {}: {}", &key[..3], &first[..200.min(first.len())]);
+        }
+        let node = |key: &str| format!("nodes: [{{\"{key}\": {value}}}]\n");
+        for key in ["name", "os", "podCIDR", "address", "gateway", "egressInterface", "defaultGateway", &long]
+        {
+            let (_, length) = refusal(&yaml(&node(key)));
+            assert!(length < 5000, "{length} bytes of {}", &key[..2]);
+        }
+    }
 }

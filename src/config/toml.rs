@@ -5,6 +5,7 @@ use std::{collections::HashMap, ops::Range};
 use toml::de::{DeTable, DeValue};
 
 use super::{
+    capped::Capped,
     raw::RawConfig,
     source::Source,
     tree::{Entry, Mapping, Node, Parsed, Repeated, Span, SyntaxError, Value},
@@ -46,7 +47,7 @@ pub(super) fn parse(source: &Source) -> Result<Parsed, SyntaxError> {
     // Comments may come before the first key.
     let first = root.entries.iter().map(|entry| entry.key_span.start).min().unwrap_or_default();
     let start = first - source.offset_in_line(first);
-    Ok(Parsed { root: Node { span: start..start, value: Value::Map(root) }, mistakes: Vec::new() })
+    Ok(Parsed { root: Node { span: start..start, value: Value::Map(root.into()) }, mistakes: Capped::new() })
 }
 
 fn mapping(table: DeTable<'_>) -> Mapping {
@@ -66,7 +67,7 @@ fn mapping(table: DeTable<'_>) -> Mapping {
 fn value(value: DeValue<'_>, span: &Range<usize>) -> Value {
     match value {
         DeValue::String(text) => Value::Text(text.into()),
-        DeValue::Integer(number) => match i128::from_str_radix(number.as_str(), number.radix()) {
+        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
             Ok(number) => Value::Integer(number),
             Err(_) => Value::Other("a number"),
         },
@@ -83,15 +84,16 @@ fn value(value: DeValue<'_>, span: &Range<usize>) -> Value {
                 })
                 .collect(),
         ),
-        DeValue::Table(table) => Value::Map(mapping(table)),
+        DeValue::Table(table) => Value::Map(mapping(table).into()),
     }
 }
 
 /// The parser tells where a key stands for the second time, not where for the first: that is the
 /// nearest place before it where the same key stands.
-fn find_first(root: &Mapping, repeated: &[Span], source: &Source) -> Vec<Repeated> {
+fn find_first(root: &Mapping, repeated: &[Span], source: &Source) -> Capped<Repeated> {
+    let mut found = Capped::new();
     if repeated.is_empty() {
-        return Vec::new();
+        return found;
     }
     let mut places: HashMap<&str, Vec<Span>> = HashMap::new();
     collect_keys(root, &mut places);
@@ -108,25 +110,23 @@ fn find_first(root: &Mapping, repeated: &[Span], source: &Source) -> Vec<Repeate
     for spans in places.values_mut() {
         spans.sort_by_key(|span| span.start);
     }
-    repeated
-        .iter()
-        .map(|span| {
-            let key = source.slice(span).trim_matches(['"', '\'']);
-            let line = span.start - source.offset_in_line(span.start);
-            let header = source.slice(&source.rest_of_line(line)).trim_start();
-            let nearest = |text: &str, before: usize| {
-                let spans = places.get(text)?;
-                spans.get(spans.partition_point(|other| other.start < before).checked_sub(1)?).cloned()
-            };
-            let first = if header.starts_with('[') { nearest(header, line) } else { None };
-            let first = first.or_else(|| nearest(key, span.start));
-            Repeated { key: key.into(), span: span.clone(), first }
-        })
-        .collect()
+    for span in repeated {
+        let key = source.slice(span).trim_matches(['"', '\'']);
+        let line = span.start - source.offset_in_line(span.start);
+        let header = source.slice(&source.rest_of_line(line)).trim_start();
+        let nearest = |text: &str, before: usize| {
+            let spans = places.get(text)?;
+            spans.get(spans.partition_point(|other| other.start < before).checked_sub(1)?).cloned()
+        };
+        let first = if header.starts_with('[') { nearest(header, line) } else { None };
+        let first = first.or_else(|| nearest(key, span.start));
+        found.push(Repeated { key: key.into(), span: span.clone(), first });
+    }
+    found
 }
 
 fn collect_keys<'a>(mapping: &'a Mapping, places: &mut HashMap<&'a str, Vec<Span>>) {
-    for Entry { key, key_span, node } in &mapping.entries {
+    for Entry { key, key_span, node, .. } in &mapping.entries {
         places.entry(key).or_default().push(key_span.clone());
         collect_keys_of(node, places);
     }

@@ -2,9 +2,12 @@
 //!
 //! Only a file with mistakes, or a caller that wants line numbers, pays for it.
 
-use std::{collections::HashMap, ops::Range};
+use std::{collections::HashMap, hash::BuildHasher, ops::Range};
 
-use super::source::{Position, Source};
+use super::{
+    capped::Capped,
+    source::{Position, Source},
+};
 use crate::model::{ConfigPath, Segment};
 
 /// Mappings with more keys than this are looked up through an index, so that a file with very many
@@ -24,21 +27,24 @@ pub(super) struct Node {
 #[derive(Debug, Clone)]
 pub(super) enum Value {
     Null,
+    /// What was there was reported as a mistake.
+    Wrong,
     Flag(bool),
-    Integer(i128),
+    Integer(i64),
     Text(Box<str>),
     /// What no key of the configuration takes; holds its name with an article.
     Other(&'static str),
     List(Vec<Node>),
-    Map(Mapping),
+    Map(Box<Mapping>),
 }
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Mapping {
     /// In the order of the file. The first of several equal keys is the one that counts.
     pub entries: Vec<Entry>,
-    pub repeated: Vec<Repeated>,
-    index: HashMap<Box<str>, usize>,
+    pub repeated: Capped<Repeated>,
+    /// The entry by the hash of its key, where there are many. Of two keys with one hash it has the first.
+    index: HashMap<u64, usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -46,6 +52,8 @@ pub(super) struct Entry {
     pub key: Box<str>,
     pub key_span: Span,
     pub node: Node,
+    /// Whether it was reported as a key that has no meaning here.
+    pub ignored: bool,
 }
 
 /// A key that stands in its mapping a second time.
@@ -58,10 +66,12 @@ pub(super) struct Repeated {
 
 impl Mapping {
     pub fn get(&self, key: &str) -> Option<&Entry> {
+        let is_meant = |entry: &&Entry| *entry.key == *key;
         if self.entries.len() <= INDEXED_FROM {
-            return self.entries.iter().find(|entry| &*entry.key == key);
+            return self.entries.iter().find(is_meant);
         }
-        self.index.get(key).and_then(|at| self.entries.get(*at))
+        let first = self.entries.get(*self.index.get(&self.index.hasher().hash_one(key))?)?;
+        if is_meant(&first) { Some(first) } else { self.entries.iter().find(is_meant) }
     }
 
     /// Adds an entry, or notes that its key is there already.
@@ -70,19 +80,16 @@ impl Mapping {
             self.repeated.push(Repeated { key, span: key_span, first: Some(first) });
             return;
         }
-        self.entries.push(Entry { key, key_span, node });
-        match self.entries.len() {
-            0..=INDEXED_FROM => {}
-            // The first time the index is needed it takes in everything before.
-            len if self.index.is_empty() => {
-                let keys = self.entries.iter().map(|entry| entry.key.clone());
-                self.index = keys.zip(0..len).collect();
-            }
-            len => {
-                if let Some(last) = self.entries.last() {
-                    self.index.insert(last.key.clone(), len - 1);
-                }
-            }
+        self.entries.push(Entry { key, key_span, node, ignored: false });
+        // The first time the index is needed it takes in everything before.
+        let unindexed = match self.entries.len() {
+            0..=INDEXED_FROM => return,
+            len if self.index.is_empty() => 0..len,
+            len => len - 1..len,
+        };
+        for at in unindexed {
+            let hash = self.index.hasher().hash_one(&*self.entries[at].key);
+            self.index.entry(hash).or_insert(at);
         }
     }
 }
@@ -99,7 +106,7 @@ pub(super) struct SyntaxError {
 #[derive(Debug)]
 pub(super) struct Parsed {
     pub root: Node,
-    pub mistakes: Vec<SyntaxError>,
+    pub mistakes: Capped<SyntaxError>,
 }
 
 impl Node {

@@ -12,11 +12,13 @@ use std::{
 use ipnet::IpNet;
 
 use super::{
+    capped::Capped,
     mistake::{Finding, Place},
     node::{Draft, Located, name_of},
     overlap::{Overlap, overlaps},
     parse::{self, Wrong},
     raw::{OneOrMany, Prefix, RawConfig, RawNat, RawRoutes, Sysctls, Table},
+    special::Special,
 };
 use crate::{
     model::{
@@ -24,6 +26,7 @@ use crate::{
         PerFamily, PodCidr, RouteOptions,
     },
     state::{SysctlKey, WindowsRoute, normalise_value},
+    text::shortened,
 };
 
 /// The version of the file format that this hostgw knows.
@@ -39,11 +42,11 @@ const LOCAL_TABLE: u32 = 255;
 ///
 /// # Errors
 /// Everything that breaks a rule. Nothing, when the only mistakes are structural.
-pub(super) fn validate(raw: RawConfig, wrong: &HashSet<ConfigPath>) -> Result<Cluster, Vec<Finding>> {
-    let mut validator = Validator { findings: Vec::new(), wrong, incomplete: false };
+pub(super) fn validate(raw: RawConfig, wrong: &HashSet<ConfigPath>) -> Result<Cluster, Capped<Finding>> {
+    let mut validator = Validator { findings: Capped::new(), wrong, incomplete: false };
     let cluster = validator.cluster(raw);
     if validator.findings.is_empty() && !validator.incomplete {
-        return cluster.ok_or_else(Vec::new);
+        return cluster.ok_or_else(Capped::new);
     }
     Err(validator.findings)
 }
@@ -70,7 +73,7 @@ pub(super) struct Context {
 }
 
 pub(super) struct Validator<'a> {
-    findings: Vec<Finding>,
+    findings: Capped<Finding>,
     wrong: &'a HashSet<ConfigPath>,
     incomplete: bool,
 }
@@ -169,10 +172,9 @@ impl Validator<'_> {
         let (found, complete) =
             self.per_family(raw, || path.clone(), "cluster prefix", parse::prefix, |prefix| (*prefix).into());
         for (_, Located { value: prefix, item }) in found.iter() {
-            let first = prefix.network();
-            if first.is_loopback() || first.is_multicast() || first.is_unspecified() {
+            if let Some((block, special)) = Special::in_prefix(*prefix).next() {
                 let message =
-                    format!("{prefix} cannot be a cluster prefix: pods need addresses of their own");
+                    format!("{prefix} cannot be a cluster prefix: it holds {} ({block})", special.block());
                 let hint = "use a private prefix, such as 10.244.0.0/16 or fd00:244::/48";
                 self.report(Finding::new(message, Place::value(item_path(&path, *item))).hint(hint));
             }
@@ -235,7 +237,7 @@ impl Validator<'_> {
         match check(name) {
             Ok(name) => Some(name),
             Err(why) => {
-                let message = format!("{name:?} is not an interface name: {why}");
+                let message = format!("{:?} is not an interface name: {why}", shortened(name));
                 self.report(Finding::new(message, Place::value(path.clone())));
                 None
             }
@@ -355,7 +357,9 @@ impl Validator<'_> {
         let path = ConfigPath::root().key("nat").key("exclude");
         let mut seen: HashMap<IpNet, usize> = HashMap::new();
         let mut exclude = Vec::new();
-        for (index, text) in raw.exclude.unwrap_or_default().into_iter().enumerate() {
+        let raw_exclude = raw.exclude.unwrap_or_default();
+        self.at_most(raw_exclude.len(), NatPolicy::MOST_EXCLUDED, "exclusions", &path);
+        for (index, text) in raw_exclude.into_iter().enumerate() {
             let Some(text) = self.require(text) else { continue };
             let place = Place::value(path.index(index));
             let prefix = match parse::prefix(&text.0) {
@@ -382,8 +386,25 @@ impl Validator<'_> {
         }
     }
 
+    /// Refuses a list that is longer than a file needs.
+    fn at_most(&mut self, number: usize, most: usize, what: &str, path: &ConfigPath) {
+        if number > most {
+            let message = format!("there are {number} {what}, and {most} are the most");
+            self.report(Finding::new(message, Place::value(path.clone())));
+        }
+    }
+
     fn exclusion(&mut self, prefix: IpNet, place: Place, prefixes: &Prefixes) {
         let family = Family::from(prefix);
+        let stays =
+            |special| matches!(special, Special::Unspecified | Special::ThisNetwork | Special::Loopback);
+        let block =
+            Special::in_prefix(prefix).find(|(block, special)| block.contains(&prefix) && stays(*special));
+        if let Some((block, special)) = block {
+            let message = format!("excluding {prefix} does nothing: it holds {} ({block})", special.block());
+            self.report(Finding::new(message, place).hint("remove it: no such packet leaves a node"));
+            return;
+        }
         match prefixes.of.get(family) {
             Some(cluster) if cluster.contains(&prefix) => {
                 let message =
@@ -405,6 +426,7 @@ impl Validator<'_> {
         let path = ConfigPath::root().key("sysctls");
         let mut seen: HashMap<SysctlKey, String> = HashMap::new();
         let mut sysctls = Vec::new();
+        self.at_most(raw.0.len(), Cluster::MOST_SYSCTLS, "sysctls", &path);
         for (text, value) in raw.0 {
             let place = Place::key(path.key(text.as_str()));
             let key: SysctlKey = match text.parse() {
@@ -412,12 +434,16 @@ impl Validator<'_> {
                 // A key whose value is a mapping is only the beginning of a key.
                 Err(_) if self.is_wrong(&path.key(text.as_str())) => continue,
                 Err(why) => {
-                    self.report(Finding::new(format!("{text:?} cannot be set by hostgw: {why}"), place));
+                    self.report(Finding::new(
+                        format!("{:?} cannot be set by hostgw: {why}", shortened(&text)),
+                        place,
+                    ));
                     continue;
                 }
             };
             if let Some(first) = seen.get(&key) {
-                let finding = Finding::new(format!("{text} names the same sysctl as {first}"), place)
+                let message = format!("{} names the same sysctl as {}", shortened(&text), shortened(first));
+                let finding = Finding::new(message, place)
                     .related("first used here", Place::key(path.key(first.as_str())));
                 self.report(finding.hint("remove one of the two"));
                 continue;
@@ -441,7 +467,7 @@ impl Validator<'_> {
     ) -> Option<String> {
         let value = normalise_value(text);
         if value.is_empty() || value.chars().any(char::is_control) {
-            let message = format!("{text:?} is not a value for {key}");
+            let message = format!("{:?} is not a value for {}", shortened(text), shortened(key.as_str()));
             self.report(
                 Finding::new(message, place.clone()).hint("a value is one line, as `sysctl` prints it"),
             );

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 
 use super::{
+    capped::Capped,
     raw::RawConfig,
     source::Source,
     tree::{Mapping, Node, Parsed, Span, SyntaxError, Value},
@@ -13,8 +14,29 @@ use super::{
 /// Deeper nesting is refused: no configuration needs it, and the tree is dropped recursively.
 const MAX_DEPTH: usize = 64;
 
-/// How many times larger than the file the tree may get by aliases.
-const MAX_EXPANSION: usize = 10;
+/// So many keys and values a text may hold, aliases written out: these, and one more for each [`BYTES_PER_VALUE`]
+/// bytes. With fewer bytes each it is no configuration, and takes many times its size in memory.
+const MAX_VALUES: usize = 1 << 16;
+const BYTES_PER_VALUE: usize = 5;
+
+/// So many brackets may be open for [`deserialize`], which looks at all of them again for every token.
+const MAX_BRACKETS: usize = 512;
+
+/// Whether [`deserialize`] reads the text in linear time, and in memory that grows with it within bounds, as far as a
+/// look at its bytes can tell. It does of all configurations in block style without aliases.
+pub(super) fn is_plain(text: &str) -> bool {
+    let (mut brackets, mut scalars) = (0, 0);
+    for pair in text.as_bytes().windows(2) {
+        match pair {
+            [b'&' | b'*', _] => return false,
+            [b'[' | b'{', _] => (brackets, scalars) = (brackets + 1, scalars + 2),
+            [b',', _] => scalars += 2,
+            [b'\n', _] | [b':' | b'-' | b'?', b' ' | b'\t' | b'\n' | b'\r'] => scalars += 1,
+            _ => {}
+        }
+    }
+    brackets <= MAX_BRACKETS && scalars <= MAX_BRACKETS + text.len() / 6
+}
 
 /// An error of the fast path: its words, and its offset where it has one.
 pub(super) struct Refused {
@@ -76,7 +98,7 @@ struct Open {
 
 enum Content {
     List(Vec<Node>),
-    Map(Mapping, Option<Key>),
+    Map(Box<Mapping>, Option<Key>),
 }
 
 /// A key whose value has not come yet; without text when it is no scalar.
@@ -91,11 +113,11 @@ struct Builder<'a> {
     root: Option<Node>,
     /// Anchored values, each with the number of nodes in it.
     anchors: HashMap<usize, (Node, usize)>,
-    /// Nodes of the tree so far, and of those the ones that aliases added.
+    /// Keys and values so far, those that aliases added among them.
     size: usize,
-    expanded: usize,
+    max_size: usize,
     documents: usize,
-    mistakes: Vec<SyntaxError>,
+    mistakes: Capped<SyntaxError>,
 }
 
 impl<'a> Builder<'a> {
@@ -106,9 +128,9 @@ impl<'a> Builder<'a> {
             root: None,
             anchors: HashMap::new(),
             size: 0,
-            expanded: 0,
+            max_size: MAX_VALUES.saturating_add(source.text().len() / BYTES_PER_VALUE),
             documents: 0,
-            mistakes: Vec::new(),
+            mistakes: Capped::new(),
         }
     }
 
@@ -124,18 +146,12 @@ impl<'a> Builder<'a> {
                 // The extent of a block scalar runs into the next line.
                 let span = span.start..span.start + self.source.slice(&span).trim_end().len();
                 let value = scalar(&text, style, tag.as_deref());
-                self.size += 1;
-                self.complete(Node { span, value }, Some(&*text), anchor, 1);
-                Ok(())
+                self.count(1, &span)?;
+                self.complete(Node { span, value }, Some(&*text), anchor, 1)
             }
             Event::SequenceStart(anchor, _) => self.begin(span, anchor, Content::List(Vec::new())),
-            Event::MappingStart(anchor, _) => {
-                self.begin(span, anchor, Content::Map(Mapping::default(), None))
-            }
-            Event::SequenceEnd | Event::MappingEnd => {
-                self.end();
-                Ok(())
-            }
+            Event::MappingStart(anchor, _) => self.begin(span, anchor, Content::Map(Box::default(), None)),
+            Event::SequenceEnd | Event::MappingEnd => self.end(),
             Event::Alias(anchor) => self.alias(anchor, span),
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
         }
@@ -158,50 +174,66 @@ impl<'a> Builder<'a> {
             let message = format!("this is nested more than {MAX_DEPTH} levels deep");
             return Err(SyntaxError { message, span, hint: None });
         }
-        self.open.push(Open { span, anchor, content, size_before: self.size });
-        self.size += 1;
+        self.count(1, &span)?;
+        self.open.push(Open { span, anchor, content, size_before: self.size - 1 });
         Ok(())
     }
 
-    fn end(&mut self) {
-        let Some(open) = self.open.pop() else { return };
+    /// Counts values before they are made.
+    fn count(&mut self, values: usize, span: &Span) -> Result<(), SyntaxError> {
+        self.size = self.size.saturating_add(values);
+        if self.size <= self.max_size {
+            return Ok(());
+        }
+        let message = if values == 1 {
+            "the text up to here holds more keys and values than a configuration of its size"
+        } else {
+            "the aliases up to here expand to far more than the file holds"
+        };
+        Err(SyntaxError { message: message.to_owned(), span: span.clone(), hint: None })
+    }
+
+    fn end(&mut self) -> Result<(), SyntaxError> {
+        let Some(open) = self.open.pop() else { return Ok(()) };
         let value = match open.content {
             Content::List(items) => Value::List(items),
             Content::Map(mapping, _) => Value::Map(mapping),
         };
         let size = self.size - open.size_before;
-        self.complete(Node { span: open.span, value }, None, open.anchor, size);
+        self.complete(Node { span: open.span, value }, None, open.anchor, size)
     }
 
     fn alias(&mut self, anchor: usize, span: Span) -> Result<(), SyntaxError> {
-        let Some((node, size)) = self.anchors.get(&anchor) else {
+        let Some(size) = self.anchors.get(&anchor).map(|(_, size)| *size) else {
             let message = "this alias stands inside the value that it names".to_owned();
             return Err(SyntaxError { message, span, hint: None });
         };
-        self.size += size;
-        self.expanded += size;
-        // A text of n bytes has at most n nodes of its own.
-        if self.expanded > self.source.text().len().saturating_mul(MAX_EXPANSION) {
-            let message = "the aliases up to here expand to far more than the file holds".to_owned();
-            return Err(SyntaxError { message, span, hint: None });
-        }
-        let (node, size) = (Node { span, value: node.value.clone() }, *size);
+        self.count(size, &span)?;
+        let Some((node, _)) = self.anchors.get(&anchor) else { return Ok(()) };
+        let node = Node { span, value: node.value.clone() };
         let text = match &node.value {
             Value::Text(text) => Some(text.clone()),
             _ => None,
         };
-        self.complete(node, text.as_deref(), 0, size);
-        Ok(())
+        self.complete(node, text.as_deref(), 0, size)
     }
 
     /// Puts a whole value where it belongs: a key, a value, an item, or the root.
-    fn complete(&mut self, node: Node, text: Option<&str>, anchor: usize, size: usize) {
+    fn complete(
+        &mut self,
+        node: Node,
+        text: Option<&str>,
+        anchor: usize,
+        size: usize,
+    ) -> Result<(), SyntaxError> {
         if anchor != 0 {
+            // Kept twice from here on.
+            self.count(size, &node.span)?;
             self.anchors.insert(anchor, (node.clone(), size));
         }
         let Some(open) = self.open.last_mut() else {
             self.root = Some(node);
-            return;
+            return Ok(());
         };
         match &mut open.content {
             Content::List(items) => items.push(node),
@@ -226,6 +258,7 @@ impl<'a> Builder<'a> {
                 }
             }
         }
+        Ok(())
     }
 }
 
@@ -268,7 +301,7 @@ fn resolve(text: &str) -> Value {
             continue;
         };
         if let Ok(number) = i128::from_str_radix(&format!("{sign}{digits}"), radix) {
-            return Value::Integer(number);
+            return integer(number);
         }
     }
     // 007 is a string in YAML 1.2.
@@ -276,10 +309,15 @@ fn resolve(text: &str) -> Value {
         return Value::Text(text.into());
     }
     if let Ok(number) = format!("{sign}{digits}").parse() {
-        return Value::Integer(number);
+        return integer(number);
     }
     match digits.parse::<f64>() {
         Ok(number) if number.is_finite() => Value::Other("a number"),
         _ => Value::Text(text.into()),
     }
+}
+
+/// One that no key takes is only a number.
+fn integer(number: i128) -> Value {
+    i64::try_from(number).map_or(Value::Other("a number"), Value::Integer)
 }

@@ -47,6 +47,9 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// So many sysctls a file may have.
+    pub const MOST_SYSCTLS: usize = 1000;
+
     /// The egress interface of `node`: its own, else the cluster's. A Windows node never takes the
     /// cluster's, which names an interface of Linux nodes.
     #[must_use]
@@ -140,6 +143,11 @@ pub struct NatPolicy {
     pub source: NatSource,
     /// `nat.randomFully`: map source ports at random (nft `fully-random`).
     pub random_fully: bool,
+}
+
+impl NatPolicy {
+    /// So many exclusions a file may have: each is a rule that every new connection passes.
+    pub const MOST_EXCLUDED: usize = 1000;
 }
 
 /// Whose traffic is masqueraded.

@@ -12,12 +12,15 @@ use serde::{Deserialize, Serialize};
 #[schemars(with = "String")]
 pub struct SysctlKey(String);
 
+/// The longest name of a file (`NAME_MAX`, linux/limits.h).
+const LONGEST_PART: usize = 255;
+
 /// Why a string is no sysctl of hostgw's; a fragment that follows "… cannot be set by hostgw: ".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidSysctlKey {
     /// It does not begin with `net.`.
     OutsideNet,
-    /// An empty part, `.` or `..` as a part, white space or a control character.
+    /// A part that is empty, longer than a file name may be, `.` or `..`, or holds white space or a control character.
     Malformed,
 }
 
@@ -95,6 +98,7 @@ impl FromStr for SysctlKey {
         };
         let bad_part = |part: &str| {
             part.is_empty()
+                || part.len() > LONGEST_PART
                 || part.chars().all(|c| c == '/')
                 || part.chars().any(|c| c.is_whitespace() || c.is_control())
         };
