@@ -80,7 +80,7 @@ fn every_case_is_told_in_these_words() {
         cases::compare(&folder.join("expected.txt"), &text, &mut failures);
         let json = serde_json::to_string_pretty(&report).unwrap() + "\n";
         cases::compare(&folder.join("expected.json"), &json, &mut failures);
-        let markdown = comparison_markdown(&report, "new.yaml");
+        let markdown = comparison_markdown(&report, &"new.yaml".into());
         cases::compare(&folder.join("expected.md"), &markdown, &mut failures);
     }
     cases::conclude(folders.len(), &failures);

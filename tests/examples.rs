@@ -57,7 +57,7 @@ fn every_example_gives_its_plan() {
         let positions = document(name).positions();
         let locate = |_, path: &ConfigPath| {
             let position = positions.of(path)?;
-            Some(Source::new(path, name, position.line, position.column))
+            Some(Source::new(path, &name.as_str().into(), position.line, position.column))
         };
         let report = Report::new(&plan, explain, locate);
         let text = render::text(&report, &Palette::new(false));

@@ -154,7 +154,7 @@ fn hostile_text() -> impl Strategy<Value = String> {
 fn rename(cluster: &mut Cluster, names: &[String], value: &str) {
     let many = names.len();
     for (at, node) in cluster.nodes.iter_mut().enumerate() {
-        node.name = format!("{}{}", names[at % many], node.name);
+        node.name = format!("{}{}", names[at % many], node.name.as_raw()).into();
         if node.egress_interface.is_some() {
             node.egress_interface = InterfaceName::windows(&format!("{} x", names[(at + 1) % many])).ok();
         }
@@ -167,14 +167,19 @@ fn rename(cluster: &mut Cluster, names: &[String], value: &str) {
 
 fn report(old: Option<(&str, &Cluster)>, new: (&str, &Cluster)) -> ComparisonReport {
     let comparison = compare(old.map(|(_, cluster)| cluster), new.1);
-    ComparisonReport::new(&comparison, Files { old, new }, |side, path| {
+    let names = (old.map(|(name, _)| name.into()), new.0.into());
+    let files = Files {
+        old: old.zip(names.0.as_ref()).map(|((_, cluster), name)| (name, cluster)),
+        new: (&names.1, new.1),
+    };
+    ComparisonReport::new(&comparison, files, |side, path| {
         let file = if side == compare::Side::Old { old?.0 } else { new.0 };
         Some(source(file, path))
     })
 }
 
 fn source(file: &str, path: &ConfigPath) -> Source {
-    Source::new(path, file, 7, 1)
+    Source::new(path, &file.into(), 7, 1)
 }
 
 /// The three numbers of a line such as `1 to add, 2 to change, 3 to remove`, and the one before them.
@@ -240,7 +245,7 @@ proptest! {
         rename(&mut new, &names, &value);
         let [old_file, new_file, file] = &files;
         let report = report(with_old.then_some((old_file.as_str(), &old)), (new_file, &new));
-        let markdown = comparison_markdown(&report, file);
+        let markdown = comparison_markdown(&report, &file.as_str().into());
         let seen = check(&markdown);
         prop_assert!(markdown.len() <= LIMIT);
         prop_assert!(seen.spans.contains(&plain(new_file)), "{:?} not in {:?}", new_file, seen.spans);
@@ -251,7 +256,7 @@ proptest! {
                 prop_assert!(has_line(&seen, &format!("- {}", plain(text))), "{text:?} not in\n{markdown}");
             }
             for node in block.nodes.iter().filter(|_| block.standing == compare::Standing::Removed) {
-                prop_assert!(seen.fenced.contains(&format!("- node {}", plain(&node.name))), "{markdown}");
+                prop_assert!(seen.fenced.contains(&format!("- node {}", plain(node.name.as_raw()))), "{markdown}");
             }
         }
     }
@@ -278,7 +283,7 @@ proptest! {
         report.warnings = vec![value.clone()];
         let markdown = plan_markdown(&report);
         let seen = check(&markdown);
-        prop_assert!(seen.spans.contains(&plain(&cluster.nodes[index].name)));
+        prop_assert!(seen.spans.contains(&plain(cluster.nodes[index].name.as_raw())));
         for entry in report.changes.iter().filter(|entry| entry.action == Action::Remove) {
             let text = &entry.before.as_ref().unwrap().text;
             prop_assert!(has_line(&seen, &format!("- {}", plain(text))), "{text:?} not in\n{markdown}");
@@ -299,7 +304,7 @@ proptest! {
         let expected = counted(&json);
         let totals = |key: &str| json["totals"][key].as_u64().unwrap() as usize;
         prop_assert_eq!(expected, [totals("nodes"), totals("add"), totals("change"), totals("remove")]);
-        let markdown = comparison_markdown(&report, "new.yaml");
+        let markdown = comparison_markdown(&report, &"new.yaml".into());
         check(&markdown);
         let mut lines = vec![markdown.lines().find(|line| line.starts_with("**")).unwrap().to_owned()];
         for detail in [Detail::Summary, Detail::Short, Detail::Full] {

@@ -90,8 +90,8 @@ fn planned(folder: &Path) -> Option<(Report, Vec<Problem>)> {
     });
     let explain = |change: &_| plan::explain(Some(&cluster), &desired, &case.saved, last.as_ref(), change);
     let mut report = Report::new(&plan, explain, locate);
-    report.node = Some(case.node);
-    report.file = Some("config.yaml".to_owned());
+    report.node = Some(case.node.into());
+    report.file = Some("config.yaml".into());
     report.warnings = plan::check::warnings(&cluster, index, &desired, &observed);
     Some((report, plan::check(&cluster, index, &desired, &observed)))
 }

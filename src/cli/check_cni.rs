@@ -148,7 +148,7 @@ struct View<'a> {
 impl View<'_> {
     fn node(&self) -> Option<&str> {
         let index = self.report.node?;
-        self.cluster.nodes.get(index).map(|node| node.name.as_str())
+        self.cluster.nodes.get(index).map(|node| node.name.as_raw())
     }
 
     fn line(&self, finding: &Finding) -> Option<usize> {

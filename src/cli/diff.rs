@@ -19,6 +19,7 @@ use crate::{
     plan::{self, compare::Side},
     render::{self, ComparisonReport, Detail, Files, Note},
     text,
+    text::Untrusted,
 };
 
 /// How the comparison is told.
@@ -55,7 +56,7 @@ pub(super) fn run(options: &DiffOptions, output: &Output) -> Verdict {
     let form = Form { shape, detailed_exitcode: options.detailed_exitcode };
     let compared = sides.check()?;
     for note in &compared.notes {
-        output.warn(&note.sentence(ToOwned::to_owned));
+        output.warn(&note.sentence(ToString::to_string));
     }
     show(&compared, &form, output)
 }
@@ -89,7 +90,7 @@ struct Compared {
     new: Option<Loaded>,
     notes: Vec<Note>,
     /// The name of the file, without a revision.
-    file: String,
+    file: Untrusted,
 }
 
 impl Compared {
@@ -126,7 +127,7 @@ struct Sides {
     /// None where it was deleted.
     new: Option<Document>,
     notes: Vec<Note>,
-    file: String,
+    file: Untrusted,
     /// Whether these are revisions of one file: an invalid one is mended by the next.
     are_revisions: bool,
 }
@@ -134,7 +135,7 @@ struct Sides {
 impl Sides {
     /// The same with the other name of a file that one of the sides does not have.
     fn follow_renames(mut self, tracked: &Tracked, old: &Revision, new: &Point) -> Result<Self, Error> {
-        let file = tracked.name().to_owned();
+        let file = Untrusted::from(tracked.name());
         let note = match (&self.old, &self.new) {
             (Some(_), Some(_)) => return Ok(self),
             (None, None) => {
@@ -144,16 +145,16 @@ impl Sides {
             (None, Some(_)) => match tracked.before_rename(old, new)? {
                 Some((name, document)) => {
                     self.old = Some(document);
-                    Note::Renamed { before: name, after: file }
+                    Note::Renamed { before: name.into(), after: file }
                 }
-                None => Note::Added { file, revision: old.name().to_owned() },
+                None => Note::Added { file, revision: old.name().into() },
             },
             (Some(_), None) => match tracked.after_rename(old, new)? {
                 Some((name, document)) => {
                     self.new = Some(document);
-                    Note::Renamed { before: file, after: name }
+                    Note::Renamed { before: file, after: name.into() }
                 }
-                None => Note::Deleted { file, revision: new.name().unwrap_or("the working tree").to_owned() },
+                None => Note::Deleted { file, revision: new.name().unwrap_or("the working tree").into() },
             },
         };
         self.notes.push(note);
@@ -189,14 +190,17 @@ fn documents(options: &DiffOptions) -> Result<Sides, Failure> {
     let DiffOptions { old, new, file, .. } = options;
     let revision = |path: &Path| {
         path.to_str().map(ToOwned::to_owned).ok_or_else(|| {
-            Error::new(Kind::Invalid, format!("{:?} is not a git revision: it is not UTF-8", path.display()))
+            Error::new(
+                Kind::Invalid,
+                format!("{:?} is not a git revision: it is not UTF-8", text::path(path)),
+            )
         })
     };
     let range = match (new, file) {
         (Some(new), None) => return files(old, new),
         (Some(new), Some(_)) => Range::Two(revision(old)?, revision(new)?),
         (None, None) if old.is_file() => {
-            let message = format!("{} is a file: name the one to compare it with, too", old.display());
+            let message = format!("{} is a file: name the one to compare it with, too", text::path(old));
             return Err(Error::new(Kind::Usage, message).into());
         }
         (None, _) => Range::parse(&revision(old)?),
@@ -233,13 +237,8 @@ fn revisions(range: &Range, file: Option<&Path>) -> Result<Sides, Failure> {
         Point::Revision(new) => tracked.at(new)?,
     };
     let before = tracked.at(&old)?;
-    let sides = Sides {
-        old: before,
-        new: after,
-        notes: Vec::new(),
-        file: text::path(&path).into_raw(),
-        are_revisions: true,
-    };
+    let sides =
+        Sides { old: before, new: after, notes: Vec::new(), file: text::path(&path), are_revisions: true };
     Ok(sides.follow_renames(&tracked, &old, &new)?)
 }
 

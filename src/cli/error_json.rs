@@ -91,7 +91,7 @@ impl From<&Error> for ErrorJson {
 #[serde(rename_all = "camelCase")]
 pub(super) struct MistakeJson {
     /// The file, as named on the command line.
-    file: String,
+    file: Untrusted,
     /// The value that is wrong or missing, as in `nodes[3].podCIDR`; empty for the file as a whole.
     path: String,
     /// The line, from 1, where it is known.

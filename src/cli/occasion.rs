@@ -9,6 +9,7 @@ use crate::{
     apply::{Command, Commit, Occasion},
     config::Document,
     hex::hex,
+    text::Untrusted,
 };
 
 /// A repository that does not answer in this time is left out of the record.
@@ -25,10 +26,10 @@ pub(super) fn hash(bytes: &[u8]) -> String {
 }
 
 /// An apply of `document` to `node`.
-pub(super) fn of_apply(document: &Document, node: &str) -> Occasion {
+pub(super) fn of_apply(document: &Document, node: &Untrusted) -> Occasion {
     Occasion {
-        node: Some(node.into()),
-        file: Some(document.name().into()),
+        node: Some(node.clone()),
+        file: Some(document.name().clone()),
         config_hash: Some(hash(document.bytes()).into()),
         commit: document.path().and_then(commit),
         ..of_command(Command::Apply)

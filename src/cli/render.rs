@@ -22,7 +22,7 @@ pub(super) fn run(options: &RenderOptions, output: &Output) -> Verdict {
     let Loaded { document, cluster } = load(options.file.as_deref())?;
     let index = plan::node_named(&cluster, &options.node)?;
     let hash = hash(document.bytes());
-    let facts = Facts { file: document.name(), config_hash: &hash };
+    let facts = Facts { file: document.name().as_raw(), config_hash: &hash };
     let os = cluster.nodes[index].os;
     let text = match (plan::windows_desired(&cluster, index), options.persist) {
         (Some(_), Some(_)) => return Err(wrong("--persist is for Linux nodes", &options.node, os).into()),
@@ -44,7 +44,7 @@ pub(super) fn run(options: &RenderOptions, output: &Output) -> Verdict {
                     let node = &cluster.nodes[index];
                     let interface = cluster.egress_interface_of(node).map_or("", |name| name.as_str());
                     let form = form(program, options.netplan_id.as_ref(), interface)?;
-                    let node = PersistedNode { name: &node.name, interface };
+                    let node = PersistedNode { name: node.name.as_raw(), interface };
                     render::persisted(&form, &desired.state, node, facts).map_err(unwritable)?
                 }
             }

@@ -19,7 +19,7 @@ use crate::{
     error::{Error, Kind},
     plan::{Action, Facts, Policy},
     render::{Entry, Group, Object, Report},
-    text::to_json,
+    text::{Untrusted, to_json},
 };
 
 /// The version of the file.
@@ -41,11 +41,11 @@ pub(super) struct SavedPlan {
     /// `hostgw plan`.
     what: String,
     /// The node.
-    node: String,
+    node: Untrusted,
     /// The configuration file, as named on the command line.
-    file: String,
+    file: Untrusted,
     /// SHA-256 of the configuration, as `sha256sum` prints it.
-    config_hash: String,
+    config_hash: Untrusted,
     /// The git commit of the configuration, if it is in a repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     commit: Option<Commit>,
@@ -94,8 +94,8 @@ impl SavedPlan {
             format: FORMAT,
             what: WHAT.to_owned(),
             node: session.node_name().to_owned(),
-            file: document.name().to_owned(),
-            config_hash: config_hash.unwrap_or_default().into_raw(),
+            file: document.name().clone(),
+            config_hash: config_hash.unwrap_or_default(),
             commit,
             made_at: time(now()),
             adopt: session.policy == Policy::Adopt,
@@ -169,15 +169,15 @@ impl SavedPlan {
         let document = self.configuration.document(self.file.clone());
         let cluster = config::load(&document)?;
         let policy = if self.adopt { Policy::Adopt } else { Policy::Respect };
-        Session::live_of(Loaded { document, cluster }, Some(&self.node), policy)
+        Session::live_of(Loaded { document, cluster }, Some(self.node.as_raw()), policy)
     }
 
     /// What the history shall tell of its apply.
     pub(super) fn occasion(&self) -> Occasion {
         Occasion {
-            node: Some(self.node.clone().into()),
-            file: Some(self.file.clone().into()),
-            config_hash: Some(self.config_hash.clone().into()),
+            node: Some(self.node.clone()),
+            file: Some(self.file.clone()),
+            config_hash: Some(self.config_hash.clone()),
             commit: self.commit.clone(),
             ..occasion::of_command(Command::Apply)
         }

@@ -160,17 +160,14 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn node_name(&self) -> &str {
+    pub(super) fn node_name(&self) -> &Untrusted {
         &self.loaded.cluster.nodes[self.index].name
     }
 
     /// The plan with everything that is told about it.
     pub(super) fn report(&self) -> Report {
         let locator = Locator::new(&self.loaded.document);
-        let last = self
-            .last
-            .as_ref()
-            .filter(|last| last.occasion.node.as_ref().is_some_and(|node| *node == self.node_name()));
+        let last = self.last.as_ref().filter(|last| last.occasion.node.as_ref() == Some(self.node_name()));
         let cluster = &self.loaded.cluster;
         let Prepared { desired, observed, plan, .. } = &self.prepared;
         let former = last.filter(|_| !plan.changes.is_empty()).and_then(|last| self.former(last));
@@ -188,7 +185,7 @@ impl Session {
             }
         });
         report.node = Some(self.node_name().to_owned());
-        report.file = Some(self.loaded.document.name().to_owned());
+        report.file = Some(self.loaded.document.name().clone());
         report.warnings = plan::check::warnings(cluster, self.index, desired, observed);
         report.warnings.extend(plan::check::irrevocable(plan));
         report.warnings.extend(plan::foreign::left(&self.prepared.left));
@@ -198,7 +195,7 @@ impl Session {
     /// The configuration that was applied last, where it is another one and this version still takes it.
     fn former(&self, last: &LastApplied) -> Option<Loaded> {
         let kept = last.configuration.as_ref().filter(|kept| **kept != Kept::from(&self.loaded.document))?;
-        let document = kept.document(last.occasion.file.as_ref().map_or("", Untrusted::as_raw));
+        let document = kept.document(last.occasion.file.clone().unwrap_or_default());
         let cluster = config::load(&document).ok()?;
         Some(Loaded { document, cluster })
     }
@@ -286,10 +283,10 @@ pub(super) fn last_applied(dir: &StateDir) -> Result<Option<LastApplied>, Error>
     Ok(dir.last_applied().ok().flatten())
 }
 
-fn not_linux(name: &str) -> Error {
+fn not_linux(name: &Untrusted) -> Error {
     Error::new(Kind::Invalid, format!("node {name} is a Windows node, and this is Linux")).with_hint(format!(
         "{} writes its plan as a script for Windows",
-        ShellCommand::new(["hostgw", "render", "--node", name])
+        ShellCommand::new(["hostgw", "render", "--node", name.as_raw()])
     ))
 }
 

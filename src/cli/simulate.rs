@@ -29,7 +29,7 @@ use crate::{
     render::Palette,
     simulate::{Connection, ConnectionKind, NodeResult, Progress, Promise, Simulation, sample},
     state::SysctlKey,
-    text::{count, padded, printable},
+    text::{Untrusted, count, padded, printable},
 };
 
 /// So many nodes are built when nothing is said about it: every pair of them is probed.
@@ -45,7 +45,7 @@ pub(super) struct SimulationJson<'a> {
     /// Version of this form.
     format: u32,
     /// The configuration, as named on the command line.
-    file: &'a str,
+    file: &'a Untrusted,
     /// The nodes that were built.
     nodes: &'a [NodeResult],
     /// The number of nodes in the configuration.
@@ -200,7 +200,9 @@ impl Scratch {
             lock.lock()?;
             Ok(Self { path: path.clone(), _lock: lock })
         };
-        create().map_err(|error| Error::unexpected(format!("cannot create {}: {error}", path.display())))
+        create().map_err(|error| {
+            Error::unexpected(format!("cannot create {}: {error}", crate::text::path(&path)))
+        })
     }
 
     /// Removes what simulations of this user left that were killed: the lock of one that runs is held.
@@ -234,11 +236,10 @@ fn keep(simulation: &Simulation, scratch: &Path, output: &Output, is_over: impl 
     output.say("The cluster stands, applied, until you press Ctrl-C. To enter it from another shell:");
     for (name, namespace) in simulation.namespaces() {
         let descriptor = namespace.descriptor();
-        let name = printable(&name);
         output.say(&format!("  {name:<24} nsenter {user}--net=/proc/{process}/fd/{descriptor}"));
     }
     output.say("There hostgw finds what it has on record of the node with");
-    output.say(&format!("  HOSTGW_STATE_DIR={}", scratch.display()));
+    output.say(&format!("  HOSTGW_STATE_DIR={}", crate::text::path(scratch)));
     while !is_over() {
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
@@ -291,7 +292,7 @@ fn text(
         let mark = mark(promise.kept, palette);
         let _ = writeln!(text, "{mark} {}", promise.promise);
         for broken in &promise.broken {
-            let _ = writeln!(text, "    {}", printable(broken));
+            let _ = writeln!(text, "    {}", broken);
         }
     }
     conclusion(&mut text, connections, promises, palette);
@@ -299,14 +300,14 @@ fn text(
 }
 
 /// How wide the column of these names is. One very long name does not widen it for all the others.
-fn column<'a>(names: impl Iterator<Item = &'a str>) -> usize {
+fn column<'a>(names: impl Iterator<Item = &'a Untrusted>) -> usize {
     const WIDEST: usize = 64;
-    names.map(|name| measure_text_width(&printable(name)).min(WIDEST)).max().unwrap_or(0)
+    names.map(|name| measure_text_width(&name.to_string()).min(WIDEST)).max().unwrap_or(0)
 }
 
 fn applied(text: &mut String, nodes: &[NodeResult], palette: &Palette) {
     let _ = writeln!(text, "{}", palette.head.apply_to("Applied"));
-    let width = column(nodes.iter().map(|node| node.name.as_str()));
+    let width = column(nodes.iter().map(|node| &node.name));
     for node in nodes {
         let totals = node.totals;
         let played = match node.os {
@@ -316,7 +317,7 @@ fn applied(text: &mut String, nodes: &[NodeResult], palette: &Palette) {
         let _ = writeln!(
             text,
             "  {}  {} added, {} changed, {} removed{}",
-            padded(&printable(&node.name), width),
+            padded(&node.name.to_string(), width),
             totals.add,
             totals.change,
             totals.remove,
@@ -333,14 +334,14 @@ fn mark(works: bool, palette: &Palette) -> String {
 /// One matrix a family: a row for each node that asks, a column for each pod that is asked, and one for the
 /// outside. A cell shows the pod's and the node's own question.
 fn matrices(text: &mut String, simulation: &Simulation, connections: &[Connection], palette: &Palette) {
-    let names: Vec<&str> = simulation.machines().iter().map(|machine| machine.name.as_str()).collect();
+    let names: Vec<&Untrusted> = simulation.machines().iter().map(|machine| &machine.name).collect();
     if names.len() > WIDEST_MATRIX {
         return;
     }
     for family in Family::ALL {
         let of_family = connections.iter().filter(|connection| connection.family == family);
-        let cells: BTreeMap<(&str, Option<&str>, bool), bool> = of_family
-            .map(|it| ((it.from.as_str(), it.to.as_deref(), it.kind == ConnectionKind::NodeToPod), it.works))
+        let cells: BTreeMap<(&Untrusted, Option<&Untrusted>, bool), bool> = of_family
+            .map(|it| ((&it.from, it.to.as_ref(), it.kind == ConnectionKind::NodeToPod), it.works))
             .collect();
         if cells.is_empty() {
             continue;
@@ -352,7 +353,7 @@ fn matrices(text: &mut String, simulation: &Simulation, connections: &[Connectio
         let width = column(names.iter().copied());
         header(text, &names, width);
         for (number, from) in (1..).zip(&names) {
-            let _ = write!(text, "  {number:>2} {} ", padded(&printable(from), width));
+            let _ = write!(text, "  {number:>2} {} ", padded(&from.to_string(), width));
             let cell = |to, node| {
                 cells.get(&(*from, to, node)).map_or_else(|| "·".to_owned(), |works| mark(*works, palette))
             };
@@ -366,7 +367,7 @@ fn matrices(text: &mut String, simulation: &Simulation, connections: &[Connectio
 }
 
 /// Column heads: the number of the node's row, two characters wide.
-fn header(text: &mut String, names: &[&str], width: usize) {
+fn header(text: &mut String, names: &[&Untrusted], width: usize) {
     let _ = write!(text, "     {} ", padded("", width));
     for number in 1..=names.len() {
         let _ = write!(text, " {number:>2}");
@@ -378,7 +379,7 @@ fn header(text: &mut String, names: &[&str], width: usize) {
 fn failures(text: &mut String, connections: &[Connection], palette: &Palette) {
     let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
     for connection in connections.iter().filter(|connection| !connection.works) {
-        let reason = connection.reason.as_deref().unwrap_or("lost");
+        let reason = connection.reason.as_ref().map_or("lost", Untrusted::as_raw);
         let pair = pair(connection);
         match reasons.iter_mut().find(|(known, _)| *known == reason) {
             Some((_, pairs)) => pairs.push(pair),
@@ -395,7 +396,7 @@ fn failures(text: &mut String, connections: &[Connection], palette: &Palette) {
 }
 
 fn pair(connection: &Connection) -> String {
-    let to = connection.to.as_deref().unwrap_or("outside");
+    let to = connection.to.as_ref().map_or_else(|| "outside".to_owned(), ToString::to_string);
     match connection.kind {
         ConnectionKind::PodToPod => format!("pod of {} -> pod of {to}", connection.from),
         ConnectionKind::NodeToPod => format!("node {} -> pod of {to}", connection.from),

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Failure, Verdict, arguments::ValidateOptions, error_json::ErrorJson, output::Output, session};
 use crate::{
     error::{Error, Kind},
-    text::count,
+    text::{Untrusted, count},
 };
 
 /// Version of the JSON form.
@@ -35,7 +35,7 @@ pub(super) struct ValidateJson {
 #[serde(rename_all = "camelCase")]
 struct FileJson {
     /// The file, as named on the command line.
-    file: String,
+    file: Untrusted,
     /// Whether it is valid.
     valid: bool,
     /// The number of its nodes; none for a file that is not valid.
@@ -80,7 +80,7 @@ fn check(file: Option<&Path>, json: bool, output: &Output) -> FileJson {
         }
         Err(failure) => failure,
     };
-    let named = file.map(|file| file.display().to_string()).unwrap_or_default();
+    let named = file.map(crate::text::path).unwrap_or_default();
     let (name, error) = match &failure {
         Failure::Invalid(invalid) => {
             let name = invalid.first().map(|invalid| invalid.name().to_owned());

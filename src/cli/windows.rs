@@ -46,8 +46,8 @@ pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Outpu
         Side::New => locator.source(path),
         Side::Old => None,
     });
-    report.node = Some(node.to_owned());
-    report.file = Some(document.name().to_owned());
+    report.node = Some(node.into());
+    report.file = Some(document.name().clone());
     show(&report, options, output)?;
     if !plan.conflicts.is_empty() {
         let count = crate::text::count(plan.conflicts.len(), "conflict");

@@ -19,6 +19,8 @@ use crate::{
     text,
 };
 
+use crate::text::Untrusted;
+
 /// The names that are looked for in a directory, in this order.
 pub const FILE_NAMES: [&str; 3] = ["hostgw.yaml", "hostgw.yml", "hostgw.toml"];
 
@@ -71,7 +73,7 @@ impl Format {
 /// The text of a configuration, under the name that users know it by.
 #[derive(Debug, Clone)]
 pub struct Document {
-    name: String,
+    name: Untrusted,
     path: Option<PathBuf>,
     /// As it was read, with its byte order mark.
     whole: Arc<str>,
@@ -91,7 +93,7 @@ pub struct Kept {
 impl Kept {
     /// The configuration, under `name`.
     #[must_use]
-    pub fn document(&self, name: impl Into<String>) -> Document {
+    pub fn document(&self, name: impl Into<Untrusted>) -> Document {
         Document::new(name, self.text.clone(), self.format)
     }
 }
@@ -106,7 +108,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 
 impl Document {
     /// A configuration that is in memory.
-    pub fn new(name: impl Into<String>, text: String, format: Format) -> Self {
+    pub fn new(name: impl Into<Untrusted>, text: String, format: Format) -> Self {
         Self { name: name.into(), path: None, whole: text.into(), format }
     }
 
@@ -139,7 +141,7 @@ impl Document {
 
     /// The name, as shown to the user.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &Untrusted {
         &self.name
     }
 

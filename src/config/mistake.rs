@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     model::ConfigPath,
-    text::{self, padded},
+    text::{self, Untrusted, padded},
 };
 
 /// A mistake before it is known where in the text it stands.
@@ -121,21 +121,26 @@ pub struct Related {
 /// `Display` is [`Invalid::render`] without colour.
 #[derive(Debug, Clone)]
 pub struct Invalid {
-    name: String,
+    name: Untrusted,
     source: Source,
     mistakes: Capped<Mistake>,
 }
 
 impl Invalid {
-    pub(super) fn new(name: &str, source: Source, root: Option<&Node>, findings: Capped<Finding>) -> Self {
+    pub(super) fn new(
+        name: &Untrusted,
+        source: Source,
+        root: Option<&Node>,
+        findings: Capped<Finding>,
+    ) -> Self {
         let mut mistakes = findings.map(|finding| locate(finding, &source, root));
         mistakes.sort_by_key(|mistake| mistake.span.as_ref().map(|span| span.start));
-        Self { name: name.to_owned(), source, mistakes }
+        Self { name: name.clone(), source, mistakes }
     }
 
     /// The name of the file, as shown to the user.
     #[must_use]
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &Untrusted {
         &self.name
     }
 
@@ -178,7 +183,7 @@ impl Invalid {
         }
         let count = self.count();
         let noun = if count == 1 { "mistake" } else { "mistakes" };
-        let total = format!("{} is invalid: {count} {noun}", printable(&self.name));
+        let total = format!("{} is invalid: {count} {noun}", self.name);
         writeln!(out, "{}: {}", paint.error.apply_to("error"), paint.bold.apply_to(total))
     }
 
@@ -188,7 +193,7 @@ impl Invalid {
         let related = mistake.related.as_ref();
         let last = mistake.position.max(related.and_then(|related| related.position));
         let gutter = Gutter { width: last.map_or(1, |position| position.line.to_string().len()), paint };
-        let name = printable(&self.name);
+        let name = &self.name;
         match mistake.position.zip(mistake.span.as_ref()) {
             Some((Position { line, column }, span)) => {
                 writeln!(out, "{} {name}:{line}:{column}", gutter.sign("-->"))?;

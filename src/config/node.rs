@@ -60,7 +60,7 @@ impl Draft {
 
     pub fn finish(self) -> Option<Node> {
         Some(Node {
-            name: self.name?,
+            name: self.name?.into(),
             os: self.os?,
             pod_cidrs: map(&self.cidrs, |located| located.value),
             addresses: map(&self.addresses, |located| located.value),

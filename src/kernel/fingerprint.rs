@@ -73,7 +73,7 @@ fn read_values(directory: &Path, values: &mut BTreeMap<String, String>) {
         if path.is_dir() {
             read_values(&path, values);
         } else if let Ok(value) = fs::read_to_string(&path) {
-            let name = path.display().to_string();
+            let name = path.to_string_lossy().into_owned();
             if !is_volatile(&name) {
                 values.insert(name, normalise_value(&value));
             }

@@ -21,7 +21,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::state::SysctlKey;
+use crate::{state::SysctlKey, text::Untrusted};
 
 /// One configuration file: the cluster and what every node of it shall hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl Cluster {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
     /// Unique in the file, never empty, at most [`Self::LONGEST_NAME`] bytes.
-    pub name: String,
+    pub name: Untrusted,
     /// `os`.
     pub os: OperatingSystem,
     /// `podCIDR`: at least one family, each inside the cluster prefix of its family.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::{
     model::{Cluster, ConfigPath, Family, NextHop},
     state::{NatTable, Route, State, SysctlKey, protocol},
-    text::{ShellCommand, count, list, nearest},
+    text::{ShellCommand, Untrusted, count, list, nearest},
 };
 
 use super::{Change, Desired, Observed, Plan};
@@ -149,7 +149,9 @@ fn check_next_hops(subject: &Subject, device: &str, problems: &mut Vec<Problem>)
         observed.host.addresses.iter().map(|own| (own.address, own.device.as_str())).collect();
     for route in &desired.state.routes {
         let Some(gateway) = route.next.gateway else { continue };
-        let name = desired.node_of(&route.key()).map_or("?", |other| cluster.nodes[other].name.as_str());
+        let name = desired
+            .node_of(&route.key())
+            .map_or_else(|| "?".into(), |other| cluster.nodes[other].name.clone());
         let path = desired.route_origin(cluster, &route.key());
         if let Some(holder) = own.get(&gateway) {
             problems.push(Problem {
@@ -158,7 +160,7 @@ fn check_next_hops(subject: &Subject, device: &str, problems: &mut Vec<Problem>)
                      packets would never leave"
                 ),
                 path,
-                hint: Some(own_address_hint(name, &node.name)),
+                hint: Some(own_address_hint(&name, &node.name)),
             });
         } else if !on_link.covers(gateway) {
             problems.push(Problem {
@@ -170,7 +172,7 @@ fn check_next_hops(subject: &Subject, device: &str, problems: &mut Vec<Problem>)
     }
 }
 
-fn own_address_hint(other: &str, this: &str) -> String {
+fn own_address_hint(other: &Untrusted, this: &Untrusted) -> String {
     format!("is this machine node {other} rather than {this}? say so with --node, or correct the file")
 }
 
@@ -248,7 +250,7 @@ fn check_sysctls(subject: &Subject, problems: &mut Vec<Problem>) {
                 path: Some(ConfigPath::root().key("sysctls").key(key.as_str())),
                 hint: Some(format!(
                     "/proc/sys/{} does not exist: check the name, or load the module that brings it",
-                    key.file().display()
+                    crate::text::path(&key.file())
                 )),
             });
         } else if implied {

@@ -3,6 +3,7 @@
 use crate::{
     model::{Cluster, ConfigPath},
     state::{Route, State, SysctlKey},
+    text::Untrusted,
 };
 
 use super::{
@@ -52,7 +53,7 @@ pub(crate) const FORWARDS: &str = "a gateway node forwards";
 pub(super) const SYSCTLS: &str = "sysctls";
 
 /// The purpose of a route to a node.
-pub(super) fn pods_of(node: &str) -> String {
+pub(super) fn pods_of(node: &Untrusted) -> String {
     format!("pods of node {node}")
 }
 

@@ -4,7 +4,7 @@ use crate::{
     error::{Error, Kind},
     model::Cluster,
     state::Host,
-    text::{list, nearest},
+    text::{list, nearest, printable},
 };
 
 /// How many names an error lists at most.
@@ -38,10 +38,10 @@ pub fn node_named(cluster: &Cluster, name: &str) -> Result<usize, Error> {
     if let Some((index, _)) = cluster.node(name) {
         return Ok(index);
     }
-    let names = cluster.nodes.iter().map(|node| node.name.as_str());
+    let names = cluster.nodes.iter().map(|node| node.name.as_raw());
     let error = Error::new(Kind::Invalid, format!("the file has no node {name}"));
     Err(match nearest(name, names) {
-        Some(nearest) => error.with_hint(format!("did you mean {nearest}?")),
+        Some(nearest) => error.with_hint(format!("did you mean {}?", printable(nearest))),
         None => error.with_hint(format!("its nodes are {}", listed(cluster))),
     })
 }
@@ -56,14 +56,15 @@ fn by_address(cluster: &Cluster, host: &Host) -> Result<Option<usize>, Error> {
 fn by_host_name(cluster: &Cluster, host_name: &str) -> Result<Option<usize>, Error> {
     let short = |name: &str| name.split('.').next().unwrap_or(name).to_lowercase();
     let exact: Vec<usize> = (0..cluster.nodes.len())
-        .filter(|index| cluster.nodes[*index].name.eq_ignore_ascii_case(host_name))
+        .filter(|index| cluster.nodes[*index].name.as_raw().eq_ignore_ascii_case(host_name))
         .collect();
     if !exact.is_empty() {
         return only(cluster, exact, "have the name of this machine");
     }
     let wanted = short(host_name);
-    let matching =
-        (0..cluster.nodes.len()).filter(|index| short(&cluster.nodes[*index].name) == wanted).collect();
+    let matching = (0..cluster.nodes.len())
+        .filter(|index| short(cluster.nodes[*index].name.as_raw()) == wanted)
+        .collect();
     only(cluster, matching, "have the name of this machine")
 }
 
@@ -123,7 +124,7 @@ nodes:
         });
         let host = Host { addresses: addresses.collect(), ..Host::default() };
         match identify(&cluster, name, &host, host_name) {
-            Ok(index) => Ok(cluster.nodes[index].name.clone()),
+            Ok(index) => Ok(cluster.nodes[index].name.to_string()),
             Err(error) => Err(error.to_string()),
         }
     }

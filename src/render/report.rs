@@ -7,6 +7,7 @@ use crate::{
     model::ConfigPath,
     plan::{Action, Change, Conflict, ForeignSysctl, Plan, Reason, Totals, compare::Side},
     state::{Forwarding, NatObject, Route, Unknown, WindowsRoute},
+    text::Untrusted,
 };
 
 /// The version of the JSON form.
@@ -21,10 +22,10 @@ pub struct Report {
     pub format: u32,
     /// The node; none for a plan that is not made from a file.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub node: Option<String>,
+    pub node: Option<Untrusted>,
     /// The configuration file, as named on the command line.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub file: Option<String>,
+    pub file: Option<Untrusted>,
     /// Object by object, in the order in which they are committed.
     pub changes: Vec<Entry>,
     /// What stands in the way.
@@ -64,10 +65,10 @@ pub struct Reach {
     /// How many they are.
     pub nodes: usize,
     /// The others: a route never stands on the node it leads to.
-    pub except: Vec<String>,
+    pub except: Vec<Untrusted>,
     /// The node, where it happens on one of them only: the route to a pod CIDR that was its own, or is now.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub only: Option<String>,
+    pub only: Option<Untrusted>,
 }
 
 /// Part of a plan.
@@ -127,7 +128,7 @@ pub struct Source {
     /// As in `nodes[3].podCIDR`.
     pub path: String,
     /// The file, as named on the command line.
-    pub file: String,
+    pub file: Untrusted,
     /// From 1.
     pub line: usize,
     /// From 1, in characters.
@@ -140,8 +141,8 @@ pub struct Source {
 impl Source {
     /// The place of `path` in `file` as it is now.
     #[must_use]
-    pub fn new(path: &ConfigPath, file: &str, line: usize, column: usize) -> Self {
-        Self { path: path.to_string(), file: file.to_owned(), line, column, apply: None }
+    pub fn new(path: &ConfigPath, file: &Untrusted, line: usize, column: usize) -> Self {
+        Self { path: path.to_string(), file: file.clone(), line, column, apply: None }
     }
 }
 

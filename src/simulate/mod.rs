@@ -22,6 +22,7 @@ use crate::{
     model::{Cluster, Family, OperatingSystem},
     plan::{self, Policy, Totals},
     state::SysctlKey,
+    text::Untrusted,
 };
 use build::{Lab, inside};
 use probe::{Endpoint, Probe};
@@ -48,7 +49,7 @@ pub struct Simulation {
 #[serde(rename_all = "camelCase")]
 pub struct NodeResult {
     /// Its name.
-    pub name: String,
+    pub name: Untrusted,
     /// Its operating system in the file; Linux plays Windows here, with the Windows gateway.
     pub os: OperatingSystem,
     /// The totals of its plan.
@@ -62,17 +63,17 @@ pub struct Connection {
     /// What was tried.
     pub kind: ConnectionKind,
     /// The node whose pod, or which itself, asked.
-    pub from: String,
+    pub from: Untrusted,
     /// The node whose pod was asked; none for the host outside.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub to: Option<String>,
+    pub to: Option<Untrusted>,
     /// The address family.
     pub family: Family,
     /// Whether the answer came, and the other end saw the source that it shall see.
     pub works: bool,
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub reason: Option<String>,
+    pub reason: Option<Untrusted>,
 }
 
 /// Who asks whom.
@@ -197,7 +198,7 @@ impl Simulation {
                 to: trial.to.map(|to| machines[to].name.clone()),
                 family,
                 works: reason.is_none(),
-                reason,
+                reason: reason.map(Into::into),
             });
         }
         self.forget_neighbours()
@@ -348,13 +349,13 @@ fn apply_node(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Totals,
         return Ok(totals);
     }
     let _lock = dir.lock(std::time::Duration::ZERO, "simulate")?;
-    let occasion = Occasion { node: Some(name.clone().into()), ..Occasion::new(Command::Apply, 0) };
+    let occasion = Occasion { node: Some(name.clone()), ..Occasion::new(Command::Apply, 0) };
     apply::run(&mut node, dir, &prepared.request(&occasion), &Interrupt::new())
         .map_err(|failure| failed(name, failure))?;
     Ok(totals)
 }
 
-fn failed(name: &str, failure: Failure) -> Error {
+fn failed(name: &Untrusted, failure: Failure) -> Error {
     let error = match failure {
         Failure::Untouched(error) | Failure::RolledBack { cause: error } => error,
         Failure::Incomplete(incomplete) => incomplete.why,

@@ -10,6 +10,7 @@ use crate::{
     model::Cluster,
     plan::{self, Change, OnForeign, Policy, Totals},
     state::Route,
+    text::Untrusted,
 };
 
 /// A promise, and whether it was kept on every node.
@@ -22,12 +23,12 @@ pub struct Promise {
     pub kept: bool,
     /// What was seen where it was not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub broken: Vec<String>,
+    pub broken: Vec<Untrusted>,
 }
 
 impl Promise {
-    const fn new(promise: &'static str, broken: Vec<String>) -> Self {
-        Self { promise, kept: broken.is_empty(), broken }
+    fn new(promise: &'static str, broken: Vec<String>) -> Self {
+        Self { promise, kept: broken.is_empty(), broken: broken.into_iter().map(Into::into).collect() }
     }
 }
 
@@ -107,6 +108,6 @@ fn destroys(dir: &StateDir, built: &Fingerprint) -> Result<Vec<String>, Error> {
     let _lock = dir.lock(std::time::Duration::ZERO, "simulate")?;
     let occasion = Occasion::new(Command::Destroy, 0);
     apply::run(&mut LiveNode, dir, &prepared.request(&occasion), &Interrupt::new())
-        .map_err(|failure| failed("destroy", failure))?;
+        .map_err(|failure| failed(&"destroy".into(), failure))?;
     Ok(built.differences(&kernel::fingerprint()?))
 }

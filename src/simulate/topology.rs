@@ -10,6 +10,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use crate::{
     error::{Error, Kind},
     model::{Cluster, Family, InterfaceName, OperatingSystem, PerFamily},
+    text::Untrusted,
 };
 
 /// The interface of a node that has none of its own in the file, and of a Windows node, which Linux plays.
@@ -34,7 +35,7 @@ pub struct Machine {
     /// Index of the node in the cluster.
     pub index: usize,
     /// Its name.
-    pub name: String,
+    pub name: Untrusted,
     /// What the file says it runs.
     pub os: OperatingSystem,
     /// Its egress interface.

@@ -134,7 +134,7 @@ proptest! {
     ) {
         let mut cluster = cluster(CLUSTER);
         for (node, name) in cluster.nodes.iter_mut().zip(&names) {
-            node.name = format!("{name}{}", node.name);
+            node.name = format!("{name}{}", node.name.as_raw()).into();
         }
         let alias = alias.replace(char::is_control, "x") + "y";
         cluster.nodes[1].egress_interface = Some(InterfaceName::windows(&alias).unwrap());
@@ -156,7 +156,7 @@ proptest! {
         let collector = windows_collector(&cluster, 1, &facts);
         let collected = run(&mut machine, &collector, &[]);
         let observed = WindowsObserved::parse("collected", &collected.stdout).unwrap();
-        prop_assert_eq!(&observed.node, &cluster.nodes[1].name);
+        prop_assert_eq!(observed.node, cluster.nodes[1].name.as_raw());
     }
 }
 

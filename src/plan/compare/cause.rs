@@ -9,6 +9,7 @@ use crate::{
         windows::WindowsOrigin,
     },
     state::SysctlKey,
+    text::Untrusted,
 };
 
 use super::Member;
@@ -207,20 +208,22 @@ struct Names<'a> {
 }
 
 impl Names<'_> {
-    fn on(&self, side: Side, index: usize) -> &str {
+    fn on(&self, side: Side, index: usize) -> Untrusted {
         let cluster = match side {
             Side::Old => self.old,
             Side::New => Some(self.new),
         };
-        cluster.and_then(|cluster| cluster.nodes.get(index)).map_or("", |node| node.name.as_str())
+        cluster
+            .and_then(|cluster| cluster.nodes.get(index))
+            .map_or_else(Untrusted::default, |node| node.name.clone())
     }
 
     /// The name of a node, by the new file where it is in it.
-    fn of(&self, member: Member) -> &str {
+    fn of(&self, member: Member) -> Untrusted {
         match (member.new, member.old) {
             (Some(index), _) => self.on(Side::New, index),
             (None, Some(index)) => self.on(Side::Old, index),
-            (None, None) => "",
+            (None, None) => Untrusted::default(),
         }
     }
 
@@ -266,7 +269,7 @@ impl Names<'_> {
                     || root.key("nodes").index(*index),
                     |(cluster, family)| Origin::Node(*index).path(cluster, family),
                 );
-                (pods_of(self.on(side, *index)), path)
+                (pods_of(&self.on(side, *index)), path)
             }
             Purpose::Own(index) => (
                 WindowsOrigin::Own(*index).words().to_owned(),

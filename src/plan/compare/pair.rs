@@ -21,7 +21,7 @@ pub(super) fn pairs(old: &Cluster, new: &Cluster) -> Vec<Option<usize>> {
         is_taken: vec![false; old.nodes.len()],
     };
     pairing.by(|node| (!node.addresses.is_empty()).then(|| identity(node)));
-    pairing.by(|node| Some(node.name.as_str()));
+    pairing.by(|node| Some(&node.name));
     pairing.by(|node| node.addresses.is_empty().then(|| identity(node)));
     for family in Family::ALL {
         pairing.by(|node| Some((node.os, *node.addresses.get(family)?)));

@@ -15,6 +15,7 @@ use crate::{
         Action, Comparison, ComparisonTotals,
         compare::{Side, Standing},
     },
+    text::Untrusted,
 };
 use resolve::Resolver;
 
@@ -35,9 +36,9 @@ pub struct ComparisonReport {
     pub format: u32,
     /// The old configuration, as in `cluster.yaml` or `main:cluster.yaml`; none where the new one is compared
     /// with nothing.
-    pub old: Option<String>,
+    pub old: Option<Untrusted>,
     /// The new configuration; none where it was deleted.
-    pub new: Option<String>,
+    pub new: Option<Untrusted>,
     /// Why this does not compare the same file in two revisions, if it does not.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<Note>,
@@ -51,7 +52,7 @@ pub struct ComparisonReport {
     pub totals: ComparisonTotals,
     /// The nodes that are in both files, by their old names.
     #[serde(skip)]
-    pub kept: Vec<String>,
+    pub kept: Vec<Untrusted>,
 }
 
 /// A node that has another name.
@@ -59,9 +60,9 @@ pub struct ComparisonReport {
 #[serde(rename_all = "camelCase")]
 pub struct Renamed {
     /// The name in the old file.
-    pub before: String,
+    pub before: Untrusted,
     /// The name in the new file.
-    pub after: String,
+    pub after: Untrusted,
     /// Where the new name stands.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
@@ -92,7 +93,7 @@ pub struct BlockReport {
 #[serde(rename_all = "camelCase")]
 pub struct NodeEntry {
     /// Its name, by the new file where it is in it.
-    pub name: String,
+    pub name: Untrusted,
     /// Its egress interface, where routes of the block name none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress_interface: Option<Values>,
@@ -118,9 +119,9 @@ pub struct Values {
 #[derive(Debug, Clone, Copy)]
 pub struct Files<'a> {
     /// The old one and its name; none when there was none.
-    pub old: Option<(&'a str, &'a Cluster)>,
+    pub old: Option<(&'a Untrusted, &'a Cluster)>,
     /// The new one and its name.
-    pub new: (&'a str, &'a Cluster),
+    pub new: (&'a Untrusted, &'a Cluster),
 }
 
 impl ComparisonReport {

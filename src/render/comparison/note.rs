@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::text::count;
+use crate::{text::Untrusted, text::count};
 
 /// Why a comparison is not one of the same file in two revisions.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -12,28 +12,28 @@ pub enum Note {
     /// The old revision does not have the file: everything is new.
     Added {
         /// The file.
-        file: String,
+        file: Untrusted,
         /// The revision.
-        revision: String,
+        revision: Untrusted,
     },
     /// The new revision does not have the file: every node loses what it describes.
     Deleted {
         /// The file.
-        file: String,
+        file: Untrusted,
         /// The revision.
-        revision: String,
+        revision: Untrusted,
     },
     /// git finds that the file was renamed.
     Renamed {
         /// Its old name.
-        before: String,
+        before: Untrusted,
         /// Its new name.
-        after: String,
+        after: Untrusted,
     },
     /// The old configuration is invalid, so the new one is compared with nothing.
     InvalidBase {
         /// The old configuration.
-        old: String,
+        old: Untrusted,
         /// How many mistakes it has.
         mistakes: usize,
     },
@@ -42,7 +42,7 @@ pub enum Note {
 impl Note {
     /// The note as a sentence without its full stop. `name` writes names of others.
     #[must_use]
-    pub fn sentence(&self, name: impl Fn(&str) -> String) -> String {
+    pub fn sentence(&self, name: impl Fn(&Untrusted) -> String) -> String {
         match self {
             Self::Added { file, revision } => {
                 format!("{} is not in {}: compared with nothing", name(file), name(revision))

@@ -11,6 +11,7 @@ use crate::{
         report::{Object, Reach, ReasonEntry},
     },
     state::{NatObject, WindowsRoute},
+    text::Untrusted,
 };
 
 use super::{BlockReport, Files, NodeEntry, Renamed, Values, short};
@@ -41,9 +42,9 @@ impl Resolver<'_> {
         Some((cluster, cluster.nodes.get(member.new?)?))
     }
 
-    fn name(&self, member: Member) -> String {
+    fn name(&self, member: Member) -> Untrusted {
         let node = self.after(member).or_else(|| self.before(member));
-        node.map_or_else(String::new, |(_, node)| node.name.clone())
+        node.map_or_else(Untrusted::default, |(_, node)| node.name.clone())
     }
 
     pub fn renamed(&self, comparison: &Comparison) -> Vec<Renamed> {
@@ -60,7 +61,7 @@ impl Resolver<'_> {
     }
 
     /// The nodes that are in both files, by their old names.
-    pub fn kept(&self, comparison: &Comparison) -> Vec<String> {
+    pub fn kept(&self, comparison: &Comparison) -> Vec<Untrusted> {
         let name = |member: &Member| Some(self.before(*member)?.1.name.clone());
         comparison.pairs.iter().filter_map(name).collect()
     }

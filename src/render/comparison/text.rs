@@ -11,7 +11,7 @@ use crate::{
         report::Object,
         text::{Line, Section, change_line, removed},
     },
-    text::{count, list, printable},
+    text::{Untrusted, count, list, printable},
 };
 
 /// So many nodes of a block are named, unless everything is told.
@@ -42,7 +42,7 @@ pub fn comparison_text(report: &ComparisonReport, palette: &Palette, detail: Det
     }
     for block in &report.blocks {
         let lines = block_lines(block, palette, detail);
-        sections.push(Section { lines }.print(&title(report, block, detail, &printable), palette));
+        sections.push(Section { lines }.print(&title(report, block, detail, &ToString::to_string), palette));
     }
     sections.push(summary(report, palette));
     sections.join("\n")
@@ -66,13 +66,13 @@ pub(in crate::render) fn title(
     report: &ComparisonReport,
     block: &BlockReport,
     detail: Detail,
-    name: &dyn Fn(&str) -> String,
+    name: &dyn Fn(&Untrusted) -> String,
 ) -> String {
     let shown = if detail == Detail::Full { block.nodes.len() } else { 2 * NAMED };
     let names = block.nodes.iter().take(shown).map(|node| name(&node.name)).collect();
     let listed = first_of(names, block.nodes.len());
     let with_place = |what: &str, node: &NodeEntry| match node.source.as_ref() {
-        Some(source) => format!("{what} {}, {}", name(&node.name), name(&at(source))),
+        Some(source) => format!("{what} {}, {}", name(&node.name), name(&at(source).into())),
         None => format!("{what} {}", name(&node.name)),
     };
     // Without an old file no node is newer than others.
@@ -131,7 +131,7 @@ const fn plain_line(text: String) -> Line {
 pub(in crate::render) fn entry_line(entry: &Entry, palette: &Palette) -> Line {
     let line = change_line(entry, palette);
     match entry.on.as_ref().and_then(|reach| reach.only.as_ref()) {
-        Some(name) => Line { side: format!("on {}: {}", printable(name), line.side), ..line },
+        Some(name) => Line { side: format!("on {}: {}", name, line.side), ..line },
         None => line,
     }
 }
@@ -168,7 +168,7 @@ const FOUND: &str = "(by its address)";
 
 /// The egress interfaces that the lines of a block leave out, with the nodes that have them.
 pub(in crate::render) fn interfaces(block: &BlockReport, detail: Detail) -> Vec<Line> {
-    let mut groups: Vec<(&Values, Vec<&str>)> = Vec::new();
+    let mut groups: Vec<(&Values, Vec<&Untrusted>)> = Vec::new();
     let mut places = std::collections::HashMap::new();
     for node in &block.nodes {
         let Some(values) = &node.egress_interface else { continue };
@@ -181,7 +181,7 @@ pub(in crate::render) fn interfaces(block: &BlockReport, detail: Detail) -> Vec<
     if groups.len() > 2 * NAMED && detail != Detail::Full {
         return vec![plain_line(format!("  dev: {} egress interfaces", groups.len()))];
     }
-    let line = |(values, names): (&Values, Vec<&str>)| {
+    let line = |(values, names): (&Values, Vec<&Untrusted>)| {
         let names = list(&names, if detail == Detail::Full { names.len() } else { 2 * NAMED });
         let (word, unnamed) = if is_windows(block) { ("-InterfaceAlias", FOUND) } else { ("dev", "") };
         let name = |names: &[String]| names.first().map_or(unnamed.to_owned(), Clone::clone);
@@ -253,6 +253,6 @@ fn removed_objects(block: &BlockReport) -> Vec<String> {
 fn removed_nodes(report: &ComparisonReport) -> Vec<String> {
     let blocks = report.blocks.iter().filter(|block| block.standing == Standing::Removed);
     let mut seen = HashSet::new();
-    let names = blocks.flat_map(|block| &block.nodes).map(|node| node.name.as_str());
-    names.filter(|name| seen.insert(*name)).map(printable).collect()
+    let names = blocks.flat_map(|block| &block.nodes).map(|node| &node.name);
+    names.filter(|name| seen.insert(*name)).map(ToString::to_string).collect()
 }

@@ -8,7 +8,7 @@ use crate::{
         compact::compact,
         text::{Line, Section as Lines, in_columns},
     },
-    text::count,
+    text::{Untrusted, count},
 };
 
 use super::escape::fenced;
@@ -61,9 +61,9 @@ pub(super) enum Of {
     /// The cluster: nodes go.
     Cluster {
         /// The old configuration.
-        file: String,
+        file: Untrusted,
         /// The nodes that stay.
-        kept: Vec<String>,
+        kept: Vec<Untrusted>,
     },
 }
 
@@ -297,7 +297,7 @@ impl Removals {
                 if kept.is_empty() {
                     return vec![every];
                 }
-                let names = filled(compact(kept.iter().map(String::as_str)).into_iter());
+                let names = filled(compact(kept.iter().map(Untrusted::as_raw)).into_iter());
                 return std::iter::once(format!("{every} but these, which stay:"))
                     .chain(names.iter().map(|line| line.replacen("- ", "= ", 1)))
                     .collect();

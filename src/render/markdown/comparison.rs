@@ -9,7 +9,7 @@ use crate::{
         comparison::{entry_line, interfaces, place, renamed_line, short_line, title, totals},
         text::Line,
     },
-    text::{count, printable},
+    text::{Untrusted, count, printable},
 };
 
 use super::{
@@ -19,14 +19,17 @@ use super::{
 
 /// The comparison as Markdown. `file` is what the hidden marker names: not a revision, which changes.
 #[must_use]
-pub fn comparison_markdown(report: &ComparisonReport, file: &str) -> String {
-    let side = |name: &Option<String>| name.as_deref().map_or_else(|| "nothing".to_owned(), code);
+pub fn comparison_markdown(report: &ComparisonReport, file: &Untrusted) -> String {
+    let side = |name: &Option<Untrusted>| name.as_ref().map_or_else(|| "nothing".to_owned(), code);
     let is_diff = report.old.is_some() || !report.notes.is_empty();
     let (marker, title) = if is_diff {
         let title = format!("hostgw diff: {} → {}", side(&report.old), side(&report.new));
-        (format!("diff {}", name(file)), title)
+        (format!("diff {}", name(file.as_raw())), title)
     } else {
-        (format!("all-nodes {}", name(file)), format!("hostgw plan for all nodes of {}", side(&report.new)))
+        (
+            format!("all-nodes {}", name(file.as_raw())),
+            format!("hostgw plan for all nodes of {}", side(&report.new)),
+        )
     };
     let comment = Comment {
         marker,
@@ -41,8 +44,8 @@ pub fn comparison_markdown(report: &ComparisonReport, file: &str) -> String {
 }
 
 /// A name as a code span.
-pub(super) fn code(text: &str) -> String {
-    format!("`{}`", name(text))
+pub(super) fn code(text: &Untrusted) -> String {
+    format!("`{}`", name(text.as_raw()))
 }
 
 /// The nodes of a block in a sentence.
@@ -89,9 +92,9 @@ pub(super) fn removal(entry: &Entry) -> Removal {
 /// Every node that is removed, with how much goes with it.
 fn removed_nodes(report: &ComparisonReport) -> Vec<Removal> {
     let mut nodes: Vec<(&NodeEntry, [usize; 4])> = Vec::new();
-    let mut places: HashMap<&str, usize> = HashMap::new();
+    let mut places: HashMap<&Untrusted, usize> = HashMap::new();
     for block in report.blocks.iter().filter(|block| block.standing == Standing::Removed) {
-        let mut spared: HashMap<&str, [usize; 4]> = HashMap::new();
+        let mut spared: HashMap<&Untrusted, [usize; 4]> = HashMap::new();
         let mut all = [0; 4];
         for entry in &block.changes {
             all[entry.kind as usize] += 1;
@@ -104,7 +107,7 @@ fn removed_nodes(report: &ComparisonReport) -> Vec<Removal> {
                 nodes.push((node, [0; 4]));
                 nodes.len() - 1
             });
-            let spared = spared.get(node.name.as_str()).copied().unwrap_or_default();
+            let spared = spared.get(&node.name).copied().unwrap_or_default();
             for kind in 0..4 {
                 nodes[at].1[kind] += all[kind] - spared[kind];
             }
@@ -130,7 +133,7 @@ fn removed_node(node: &NodeEntry, counts: [usize; 4]) -> Removal {
     let side = if place.is_empty() { told.join(", ") } else { format!("{}; {place}", told.join(", ")) };
     Removal {
         line: Line { text: printable(&format!("- node {}", node.name)), side },
-        name: node.name.clone(),
+        name: node.name.as_raw().to_owned(),
         to_removed_node: false,
     }
 }

@@ -22,7 +22,7 @@ const SHOWN: usize = 20;
 /// The plan as Markdown. The hidden marker names the node.
 #[must_use]
 pub fn plan_markdown(report: &Report) -> String {
-    let node = report.node.as_deref().unwrap_or_default();
+    let node = report.node.clone().unwrap_or_default();
     let gone: Vec<&Entry> = report.changes.iter().filter(|entry| entry.action == Action::Remove).collect();
     let removals = Removals {
         of: Of::Node,
@@ -31,8 +31,8 @@ pub fn plan_markdown(report: &Report) -> String {
     };
     let comment = Comment {
         notes: Vec::new(),
-        marker: format!("plan {}", name(node)),
-        title: format!("hostgw plan for node {}", code(node)),
+        marker: format!("plan {}", name(node.as_raw())),
+        title: format!("hostgw plan for node {}", code(&node)),
         counts: totals(report),
         removals: if removals.objects.is_empty() { Vec::new() } else { vec![removals] },
         sections: sections(report),

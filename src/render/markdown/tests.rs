@@ -37,7 +37,7 @@ fn scattered(node: usize) -> (String, String) {
 }
 
 fn report(old: &Cluster, new: &Cluster) -> ComparisonReport {
-    let files = Files { old: Some(("old.yaml", old)), new: ("new.yaml", new) };
+    let files = Files { old: Some((&"old.yaml".into(), old)), new: (&"new.yaml".into(), new) };
     ComparisonReport::new(&compare(Some(old), new), files, |_, _| None)
 }
 
@@ -54,7 +54,7 @@ fn removed(markdown: &str) -> BTreeSet<String> {
 
 /// Checks that it fits and that every removal is in it.
 fn fits(old: &Cluster, new: &Cluster, gone: impl Iterator<Item = String>) -> String {
-    let markdown = comparison_markdown(&report(old, new), "new.yaml");
+    let markdown = comparison_markdown(&report(old, new), &"new.yaml".into());
     assert!(markdown.len() <= LIMIT, "{} bytes", markdown.len());
     let told = removed(&markdown);
     let missing: Vec<String> = gone.filter(|name| !told.contains(name)).collect();
@@ -112,7 +112,7 @@ fn of_5000_routes_with_another_metric_every_removal_is_told() {
 #[test]
 fn what_is_least_dangerous_is_cut_first() {
     let nodes = |mtu: u32| cluster(1_500, &format!("routes: {{mtu: {mtu}}}"), usual);
-    let markdown = comparison_markdown(&report(&nodes(1400), &nodes(1450)), "new.yaml");
+    let markdown = comparison_markdown(&report(&nodes(1400), &nodes(1450)), &"new.yaml".into());
     assert!(markdown.len() <= LIMIT && markdown.len() > LIMIT - 500, "{} bytes", markdown.len());
     assert!(markdown.contains("\n! 1501 routes: mtu 1400 -> 1450"), "{}", &markdown[..500]);
     assert!(markdown.contains("<summary>One by one: 1501 lines</summary>"), "{}", &markdown[..500]);
@@ -167,7 +167,7 @@ fn removals_that_cannot_fit_are_told_nonetheless() {
     let name =
         |node: usize| (endless(node).0, format!("10.{}.{}.{}/28", node % 251, node % 241, node % 16 * 16));
     let (old, new) = (cluster(20_000, "", name), cluster(10_000, "", name));
-    let markdown = comparison_markdown(&report(&old, &new), "new.yaml");
+    let markdown = comparison_markdown(&report(&old, &new), &"new.yaml".into());
     assert!(markdown.len() > LIMIT, "{} bytes", markdown.len());
     let told = removed(&markdown);
     assert!((10_000..20_000).all(|node| told.contains(&name(node).1)));

@@ -100,8 +100,8 @@ $Node = {}
 
 {READ}
 {COLLECT}",
-        comment(&shell_word(&node.name)),
-        literal(&node.name)
+        comment(&shell_word(node.name.as_raw())),
+        literal(node.name.as_raw())
     );
     with_windows_line_ends(&text)
 }
@@ -117,7 +117,7 @@ fn header(node: &Node, facts: &Facts) -> String {
         "# hostgw: routes and forwarding of Windows node {}
 # from {}, SHA-256 {}, by hostgw {}
 ",
-        comment(&node.name),
+        comment(node.name.as_raw()),
         comment(facts.file),
         facts.config_hash,
         env!("CARGO_PKG_VERSION"),
@@ -131,7 +131,7 @@ fn data(text: &mut String, cluster: &Cluster, node: &Node, desired: &WindowsDesi
     let families = cluster.prefixes.iter().map(|(family, _)| family.to_string());
     let pod_aliases = POD_ALIASES.map(ToOwned::to_owned).into_iter();
     let entries = [
-        ("$Node", literal(&node.name), ""),
+        ("$Node", literal(node.name.as_raw()), ""),
         ("$ConfigHash", literal(facts.config_hash), ""),
         ("$InterfaceAlias", literal(alias), "# empty: the interface that holds one of $Addresses"),
         ("$Addresses", list(addresses), ""),

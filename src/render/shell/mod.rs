@@ -50,11 +50,11 @@ set -u
 node={}
 device={}
 ",
-        printable(&node.name),
+        node.name,
         printable(facts.file),
         facts.config_hash,
         env!("CARGO_PKG_VERSION"),
-        quoted(&printable(&node.name)),
+        quoted(&node.name.to_string()),
         quoted(device),
     );
     let _ = write!(text, "\n{}", function("desired_routes", &routes(cluster, desired)));
