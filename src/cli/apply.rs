@@ -5,6 +5,7 @@ use super::{
     arguments::{ApplyOptions, Consent, DestroyOptions},
     occasion,
     output::Output,
+    persisted::{self, Basis},
     saved_plan::SavedPlan,
     session::{Session, check_complete, check_conflicts, state_dir},
     transaction::{Aim, Done, carry_out},
@@ -208,6 +209,7 @@ impl Aim for Removal {
         }
         report.warnings.extend(plan::check::irrevocable(plan));
         report.warnings.extend(plan::foreign::left(&self.prepared.left));
+        report.add_persisted(persisted::judge(&persisted::find(), &Basis::Nothing));
         report
     }
 

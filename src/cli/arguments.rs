@@ -323,6 +323,9 @@ pub(super) struct RenderOptions {
     /// interface. `networkctl status INTERFACE` shows it in the name of the Network File: 10-netplan-ID.network.
     #[arg(long, value_name = "ID", requires = "persist")]
     pub netplan_id: Option<NetplanId>,
+    /// Write to this file instead of standard output: whole or not at all, a script as executable.
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

@@ -12,6 +12,7 @@ mod invoker;
 mod occasion;
 mod output;
 mod pager;
+mod persisted;
 mod plan;
 mod program;
 mod render;

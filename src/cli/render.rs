@@ -1,5 +1,14 @@
 //! `hostgw render`
 
+use std::{
+    ffi::OsString,
+    fmt::Display,
+    fs::{self, OpenOptions, Permissions},
+    io::Write,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+};
+
 use super::{
     Verdict,
     arguments::{Persist, RenderOptions},
@@ -12,6 +21,7 @@ use crate::{
     model::OperatingSystem,
     plan::{self, Saved},
     render::{self, Facts, NetplanId, PersistedNode, UnwritableInterface},
+    text,
 };
 
 /// Prints a script for a node, or a file that keeps its state over a restart.
@@ -50,8 +60,37 @@ pub(super) fn run(options: &RenderOptions, output: &Output) -> Verdict {
             }
         }
     };
-    output.result(&text)?;
+    match &options.out {
+        Some(path) => write(path, &text)?,
+        None => output.result(&text)?,
+    }
     Ok(0)
+}
+
+/// Replaces the file `path`, or makes it. A name beside it is written first, so that a program that reads the folder
+/// meanwhile finds the old file or the new one.
+fn write(path: &Path, text: &str) -> Result<(), Error> {
+    let cannot = |why: &dyn Display| Error::unexpected(format!("cannot write {}: {why}", text::path(path)));
+    match fs::symlink_metadata(path) {
+        Ok(there) if !there.is_file() => return Err(cannot(&"it is there, and not a file")),
+        _ => {}
+    }
+    let name = path.file_name().ok_or_else(|| cannot(&"it does not name a file"))?;
+    let mut temporary = OsString::from(".");
+    temporary.push(name);
+    temporary.push(format!(".{}.new", std::process::id()));
+    let temporary = path.with_file_name(temporary);
+    let mode = if text.starts_with("#!") { 0o755 } else { 0o644 };
+    let written = OpenOptions::new().write(true).create_new(true).open(&temporary).and_then(|mut file| {
+        file.set_permissions(Permissions::from_mode(mode))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    });
+    written.map_err(|error| {
+        let _ = fs::remove_file(&temporary);
+        cannot(&error)
+    })
 }
 
 fn wrong(what: &str, node: &str, os: OperatingSystem) -> Error {

@@ -5,6 +5,7 @@ use super::{
     arguments::RollbackOptions,
     confirm::cancel_pending,
     output::Output,
+    persisted,
     session::{check_complete, check_conflicts, state_dir},
     signals,
     transaction::{described, report, time},
@@ -89,6 +90,7 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
         }
         Err(failure) => return Err(report(failure, output)),
     }
+    persisted::warn_after_rollback(&dir, output);
     Ok(0)
 }
 

@@ -2,7 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Failure, arguments::Target};
+use super::{
+    Failure,
+    arguments::Target,
+    persisted::{self, Basis},
+};
 use crate::{
     apply::{self, LastApplied, Observe, Prepared, Snapshot, StateDir},
     config::{self, Document, Kept, Positions},
@@ -10,8 +14,8 @@ use crate::{
     input,
     kernel::{self, LiveNode},
     model::{Cluster, ConfigPath},
-    plan::{self, Plan, Policy, Problem, Saved, compare::Side},
-    render::{Report, Source},
+    plan::{self, Desired, Plan, Policy, Problem, Saved, compare::Side},
+    render::{PersistedFile, Report, Source},
     state::{Host, Subject, Unknown},
     text::{ShellCommand, Untrusted},
 };
@@ -189,7 +193,30 @@ impl Session {
         report.warnings = plan::check::warnings(cluster, self.index, desired, observed);
         report.warnings.extend(plan::check::irrevocable(plan));
         report.warnings.extend(plan::foreign::left(&self.prepared.left));
+        if let Place::Live(_) = self.place {
+            report.add_persisted(self.persisted());
+        }
         report
+    }
+
+    /// The files on this node that restore part of its state at boot, compared with the configuration. Sysctls that go
+    /// back to their original values are nothing to restore.
+    fn persisted(&self) -> Vec<PersistedFile> {
+        let found = persisted::find();
+        if found.is_empty() {
+            return Vec::new();
+        }
+        let Desired { state, released, .. } = &self.prepared.desired;
+        let mut state = state.clone();
+        state.sysctls.retain(|key, _| !released.contains(key));
+        let document = &self.loaded.document;
+        // As whoever follows the advice may be elsewhere by then.
+        let file = document.path().and_then(|path| path.canonicalize().ok());
+        let file = file.map_or_else(|| "FILE".into(), |path| path.to_string_lossy().into_owned());
+        persisted::judge(
+            &found,
+            &Basis::Wanted { state: &state, node: self.node_name().as_raw(), file: &file },
+        )
     }
 
     /// The configuration that was applied last, where it is another one and this version still takes it.

@@ -10,6 +10,7 @@ use super::{
     arguments::StatusOptions,
     history::{self, Told},
     output::Output,
+    persisted,
     session::{last_applied, readable, state_dir},
     transaction::{described, time},
 };
@@ -19,7 +20,7 @@ use crate::{
     kernel::LiveNode,
     model::Family,
     plan::{self, Policy, Reason, Scope, Totals},
-    render::{self, Report},
+    render::{self, PersistedFile, Report},
     state::{NatTable, Route, State, Subject, Unknown},
     text::{Untrusted, count, printable},
 };
@@ -47,6 +48,9 @@ pub(super) struct Status {
     unconfirmed: Option<Unconfirmed>,
     /// The changes that would undo the drift since the last apply; none where no apply is in force.
     drift: Option<Report>,
+    /// The files on this node that restore part of its state at boot, compared with the last apply.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    persisted: Vec<PersistedFile>,
     /// What could not be read.
     unknown: Vec<Unknown>,
 }
@@ -203,6 +207,7 @@ fn gather() -> Result<Status, Error> {
         pending: pending.as_ref().map(|(record, pending)| Wait::of(&dir, record, pending)),
         unconfirmed: outcome.as_ref().and_then(Unconfirmed::of),
         drift,
+        persisted: persisted::judge_by_last(last.as_ref()),
         unknown,
     })
 }
@@ -253,6 +258,15 @@ fn text(status: &Status, output: &Output) -> String {
             text.push_str(&render::text(drift, &output.palette));
         }
         None => {}
+    }
+    for file in &status.persisted {
+        let program = file.program.as_deref().unwrap_or("an unknown program");
+        let state = match (&file.problem, &file.remedy) {
+            (Some(problem), Some(remedy)) => format!("{problem}: {remedy}"),
+            (Some(problem), None) => problem.to_string(),
+            (None, _) => "is current".to_owned(),
+        };
+        let _ = writeln!(text, "Persisted: {} (for {program}) {state}", file.path);
     }
     for unknown in unknown {
         let _ = writeln!(text, "? {}: unknown, {}", unknown.what, unknown.why);

@@ -8,6 +8,7 @@ mod commands;
 mod compact;
 mod comparison;
 mod markdown;
+mod persisted;
 mod powershell;
 mod report;
 mod schema;
@@ -20,6 +21,7 @@ pub use comparison::{
     BlockReport, ComparisonReport, Detail, Files, NodeEntry, Note, Renamed, Short, Values, comparison_text,
 };
 pub use markdown::{LIMIT, comparison_markdown, plan_markdown};
+pub use persisted::{PersistedFile, PersistedState};
 pub use powershell::{windows_collector, windows_script};
 pub use report::{Entry, Group, Object, Report, Source};
 pub use schema::schema_text;

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::PersistedFile;
 use crate::{
     model::ConfigPath,
     plan::{Action, Change, Conflict, ForeignSysctl, Plan, Reason, Totals, compare::Side},
@@ -34,6 +35,9 @@ pub struct Report {
     pub unknown: Vec<Unknown>,
     /// What is worth knowing though it stands in nobody's way.
     pub warnings: Vec<String>,
+    /// The files on this node that restore part of its state at boot.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub persisted: Vec<PersistedFile>,
     /// The counts.
     pub totals: Totals,
 }
@@ -184,6 +188,12 @@ impl Report {
         }
     }
 
+    /// Adds the files that restore part of the state at boot, with a warning for each that needs attention.
+    pub fn add_persisted(&mut self, files: Vec<PersistedFile>) {
+        self.warnings.extend(files.iter().filter_map(PersistedFile::warning));
+        self.persisted = files;
+    }
+
     pub(super) const fn empty(totals: Totals) -> Self {
         Self {
             format: FORMAT,
@@ -193,6 +203,7 @@ impl Report {
             conflicts: Vec::new(),
             unknown: Vec::new(),
             warnings: Vec::new(),
+            persisted: Vec::new(),
             totals,
         }
     }

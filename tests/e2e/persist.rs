@@ -1,7 +1,10 @@
 //! The files of `hostgw render --persist`, loaded by the programs that they are for.
 
 use super::{NODE_1, NODE_2, NODE_3, cluster, node};
-use crate::support::namespace::{Machine, each};
+use crate::support::{
+    namespace::{Machine, Namespace, Outcome, Privilege, each},
+    schema::{accept, strict},
+};
 
 /// The values of `--persist`.
 pub(super) const PROGRAMS: [&str; 6] =
@@ -321,4 +324,265 @@ fn what_cannot_be_persisted_is_refused() {
         }
         render("eth0", &["ifupdown", "--netplan-id", "eth0"]).expect(64).warns("--persist netplan");
     });
+}
+
+/// Where each file is installed in the tests below.
+const INSTALLED: [(&str, &str); 6] = [
+    ("systemd-networkd", "/etc/systemd/network/20-wired.network.d/hostgw.conf"),
+    ("netplan", "/etc/systemd/network/10-netplan-eth0.network.d/hostgw.conf"),
+    ("networkmanager", "/etc/NetworkManager/dispatcher.d/90-hostgw"),
+    ("ifupdown", "/etc/network/if-up.d/hostgw"),
+    ("nftables", "/etc/nftables.d/hostgw.nft"),
+    ("sysctl.d", "/etc/sysctl.d/90-hostgw.conf"),
+];
+
+/// A node with an /etc of its own: the folder `etc` of its folder, for commands of [`in_etc`].
+fn node_with_etc(privilege: Privilege) -> Namespace {
+    let node = node(privilege);
+    node.write("hostgw.yaml", &configuration());
+    for (_, path) in INSTALLED {
+        node.sh(&format!("mkdir -p \"$(dirname .{path})\""));
+    }
+    node.sh("touch etc/systemd/network/20-wired.network etc/systemd/network/10-netplan-eth0.network");
+    node
+}
+
+/// How a script ends that sees the node's own /etc. systemd-networkd is none of its business.
+fn in_etc(node: &Namespace, script: &str) -> Outcome {
+    node.write("script", &format!("hostgw() {{ \"$HOSTGW\" \"$@\"; }}\nnetworkctl() {{ :; }}\n{script}\n"));
+    let mut command = node.command("unshare");
+    command.args(["-m", "sh", "-c", "mount --bind \"$PWD/etc\" /etc && . ./script"]);
+    Outcome::of(node, script, &mut command)
+}
+
+/// Renders every file to where it belongs.
+#[track_caller]
+fn install_all(node: &Namespace) {
+    for (program, path) in INSTALLED {
+        in_etc(node, &format!("hostgw render --node linux-1 --persist {program} --out {path}")).expect(0);
+    }
+}
+
+/// The files that a command with `--json` names, each with its state and its problem.
+fn told(outcome: &Outcome) -> Vec<(String, String, String)> {
+    let document = outcome.json();
+    let schema = if document["owned"].is_object() { "status" } else { "plan" };
+    accept(&strict(schema), &outcome.command, &document);
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    let files = document["persisted"].as_array().into_iter().flatten();
+    files.map(|file| (text(&file["program"]), text(&file["state"]), text(&file["problem"]))).collect()
+}
+
+/// The programs whose files a plan finds to be out of date.
+fn outdated(node: &Namespace) -> Vec<String> {
+    let files = told(&in_etc(node, "hostgw plan --node linux-1 --json"));
+    assert_eq!(files.len(), INSTALLED.len(), "{files:?}");
+    assert!(files.iter().all(|(_, state, _)| ["current", "outdated"].contains(&state.as_str())), "{files:?}");
+    files.into_iter().filter(|(_, state, _)| state == "outdated").map(|(program, ..)| program).collect()
+}
+
+#[test]
+fn a_file_is_out_of_date_when_it_would_restore_something_else() {
+    const ROUTES: [&str; 4] = ["networkmanager", "ifupdown", "netplan", "systemd-networkd"];
+    let less = cluster("", &[NODE_1, NODE_2]);
+    each(|privilege| {
+        let node = node_with_etc(privilege);
+        install_all(&node);
+        assert_eq!(outdated(&node), Vec::<String>::new());
+        in_etc(&node, "hostgw apply --yes --node linux-1").expect(0);
+        let plan = in_etc(&node, "hostgw plan --node linux-1").expect(0);
+        assert!(!plan.stdout.contains("Warning"), "{plan}");
+        // Not because of a comment, or of what is nothing to this node.
+        let other_address = configuration().replace("172.30.0.13", "172.30.0.14");
+        node.write("hostgw.yaml", &format!("# a comment\n{other_address}"));
+        assert_eq!(outdated(&node), Vec::<String>::new());
+        // Each for its own part.
+        node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2, NODE_3]));
+        assert_eq!(outdated(&node), ["sysctl.d"]);
+        node.write("hostgw.yaml", &format!("nat: {{exclude: [192.168.0.0/16]}}\n{}", configuration()));
+        assert_eq!(outdated(&node), ["nftables"]);
+        node.write("hostgw.yaml", &format!("nat: {{masquerade: false}}\n{}", configuration()));
+        assert_eq!(outdated(&node), ["nftables"]);
+        for option in ["metric: 7", "mtu: 1400", "table: 100"] {
+            node.write("hostgw.yaml", &format!("routes: {{{option}}}\n{}", configuration()));
+            assert_eq!(outdated(&node), ROUTES, "{option}");
+        }
+        node.sh("ip link add eth1 type veth peer name lan1; ip link set eth1 up");
+        node.write("hostgw.yaml", &configuration().replace("egressInterface: eth0", "egressInterface: eth1"));
+        assert_eq!(outdated(&node), ["networkmanager", "ifupdown"], "the others do not name it");
+        node.write("hostgw.yaml", &less);
+        let mut found = outdated(&node);
+        found.retain(|program| program != "sysctl.d");
+        assert_eq!(found, ROUTES);
+        // In words, with the command that cures it.
+        let plan = in_etc(&node, "hostgw plan --node linux-1").expect(0);
+        for (program, path) in INSTALLED.into_iter().take(4) {
+            plan.says(&format!(
+                "Warning: {path} is out of date: it would bring back 10.244.2.0/24; update it: hostgw render -f "
+            ));
+            plan.says(&format!("/hostgw.yaml --node linux-1 --persist {program} "));
+        }
+        let document = in_etc(&node, "hostgw apply --yes --node linux-1 --json").expect(0).json();
+        assert_eq!(
+            document["planned"]["persisted"].as_array().map(Vec::len),
+            Some(INSTALLED.len()),
+            "{document}"
+        );
+        let status = in_etc(&node, "hostgw status").expect(0);
+        status.says("Persisted: /etc/nftables.d/hostgw.nft (for nftables) is current\n");
+        status.says(
+            "Persisted: /etc/network/if-up.d/hostgw (for ifupdown) is out of date: it would bring back",
+        );
+        for file in in_etc(&node, "hostgw status --json").expect(0).json()["persisted"].as_array().unwrap() {
+            if let Some(remedy) = file["remedy"].as_str() {
+                in_etc(&node, remedy).expect(0);
+            }
+        }
+        assert_eq!(outdated(&node), Vec::<String>::new());
+        assert_eq!(
+            told(&in_etc(&node, "hostgw status --json")).iter().filter(|file| file.1 != "current").count(),
+            0
+        );
+        assert_eq!(
+            node.sh("stat -c %a etc/network/if-up.d/hostgw etc/sysctl.d/90-hostgw.conf"),
+            "755\n644\n"
+        );
+    });
+}
+
+/// The other ways in which what is in force changes.
+#[test]
+fn rollback_and_destroy_name_the_files_that_would_bring_back_what_they_removed() {
+    each(|privilege| {
+        let node = node_with_etc(privilege);
+        let status = || told(&in_etc(&node, "hostgw status --json"));
+        in_etc(&node, "hostgw apply --yes --node linux-1").expect(0);
+        assert_eq!(status(), []);
+        node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]));
+        in_etc(&node, "hostgw apply --yes --node linux-1").expect(0);
+        let path = "/etc/network/if-up.d/hostgw";
+        in_etc(&node, &format!("hostgw render --node linux-1 --persist ifupdown --out {path}")).expect(0);
+        assert_eq!(status(), [("ifupdown".to_owned(), "current".to_owned(), String::new())]);
+        let rollback = in_etc(&node, "hostgw rollback --yes").expect(0);
+        rollback.warns(&format!("{path} is out of date: it lacks 10.244.2.0/24; update it: hostgw render"));
+        in_etc(&node, "hostgw rollback --yes")
+            .expect(0)
+            .warns(&format!("{path} would restore what hostgw no longer manages; remove it: rm {path}"));
+        assert!(status()[0].2.contains("no apply of this boot is on record"), "{:?}", status());
+        in_etc(&node, "hostgw apply --yes --node linux-1").expect(0);
+        in_etc(&node, "hostgw destroy --yes").expect(0).says(&format!("remove it: rm {path}"));
+        assert_eq!(status()[0].1, "outdated");
+        in_etc(&node, "hostgw destroy --yes").expect(0).says(&format!("remove it: rm {path}"));
+    });
+}
+
+#[test]
+fn a_file_that_no_program_would_use_is_named() {
+    each(|privilege| {
+        let node = node_with_etc(privilege);
+        install_all(&node);
+        node.sh("rm etc/systemd/network/10-netplan-eth0.network
+                 chmod 644 etc/NetworkManager/dispatcher.d/90-hostgw
+                 mv etc/network/if-up.d/hostgw etc/network/if-up.d/hostgw.sh
+                 mv etc/sysctl.d/90-hostgw.conf etc/sysctl.d/90-hostgw");
+        let plan = in_etc(&node, "hostgw plan --node linux-1").expect(0);
+        plan.says("10-netplan-eth0.network.d/hostgw.conf has no effect: there is no 10-netplan-eth0.network");
+        plan.says("90-hostgw has no effect: it is not executable: chmod 755 /etc/NetworkManager/dispatcher.d/90-hostgw");
+        plan.says("/etc/network/if-up.d/hostgw.sh has no effect: run-parts skips");
+        plan.says("/etc/sysctl.d/90-hostgw has no effect: its name does not end in .conf");
+        node.sh("chmod 777 etc/NetworkManager/dispatcher.d/90-hostgw");
+        in_etc(&node, "hostgw plan --node linux-1").expect(0).says("others than root may change it");
+        // Rendered for another machine, and copied.
+        in_etc(&node, "hostgw render --node linux-2 --persist sysctl.d --out /etc/sysctl.d/90-hostgw.conf")
+            .expect(0);
+        in_etc(&node, "hostgw plan --node linux-1").expect(0).says("it is for node linux-2, not linux-1");
+    });
+}
+
+/// Whatever lies in these folders, a plan neither fails nor waits for it.
+#[test]
+fn files_of_others_and_damaged_ones_do_not_disturb() {
+    each(|privilege| {
+        let node = node_with_etc(privilege);
+        let quiet = in_etc(&node, "hostgw plan --node linux-1").expect(0).stdout;
+        node.sh("cd etc/sysctl.d
+                 mkfifo fifo.conf; ln -s /dev/zero zero.conf; ln -s nowhere gone.conf; mkdir folder.conf
+                 printf '\\377# hostgw-persist: {}\\n' >bytes.conf; : >empty.conf
+                 printf '[Route]\\n' >../systemd/network/20-wired.network.d/own.conf
+                 truncate -s 65M large.conf; touch closed.conf; chmod 000 closed.conf");
+        assert_eq!(in_etc(&node, "hostgw plan --node linux-1").expect(0).stdout, quiet);
+        let path = "/etc/sysctl.d/90-hostgw.conf";
+        in_etc(&node, &format!("hostgw render --node linux-1 --persist sysctl.d --out {path}")).expect(0);
+        for (damage, said) in [
+            ("s/\"format\":1/\"format\":2/", "its format is 2"),
+            ("s/\"node\"/\"name\"/", "its second line is damaged"),
+            ("s/^\\(# hostgw-persist: {\\).*/\\1/", "its second line is damaged"),
+            ("s/sysctl.d\"/\\x1b[31m\"/", "its second line is damaged"),
+        ] {
+            node.sh(&format!("cp .{path} good; sed -i '{damage}' .{path}"));
+            in_etc(&node, "hostgw plan --node linux-1")
+                .expect(0)
+                .says(&format!("{path} is not checked: {said}"));
+            node.sh(&format!("mv good .{path}"));
+        }
+        // A name that would drive a terminal.
+        node.sh(&format!("sed -i 's/linux-1\"/\\\\u001b[31m\\\\u202e\"/' .{path}"));
+        in_etc(&node, "hostgw plan --node linux-1")
+            .expect(0)
+            .says("it is for node \\u{1b}[31m\\u{202e}, not linux-1");
+    });
+}
+
+#[test]
+fn render_writes_a_file_whole_or_not_at_all() {
+    each(|privilege| {
+        let node = node_with_etc(privilege);
+        let render = |path: &str| {
+            node.hostgw(&["render", "--node", "linux-1", "--persist", "ifupdown", "--out", path])
+        };
+        let text = node.hostgw_ok(&["render", "--node", "linux-1", "--persist", "ifupdown"]).stdout;
+        node.sh("echo own >own; ln -s own link; mkfifo fifo; mkdir folder; echo old >old; chmod 600 old");
+        for path in ["link", "fifo", "folder", "missing/file"] {
+            render(path).expect(1).warns("cannot write");
+        }
+        assert_eq!(node.sh("cat own; ls -A | grep new || true"), "own\n");
+        for path in ["new", "old"] {
+            assert_eq!(render(path).expect(0).stdout, "");
+            assert_eq!(node.sh(&format!("cat {path}")), text);
+            assert_eq!(node.sh(&format!("stat -c %a {path}")), "755\n");
+        }
+        node.write("hostgw.yaml", "nodes: [");
+        render("old").expect(3);
+        assert_eq!(node.sh("cat old"), text, "a configuration with a mistake leaves the file as it was");
+    });
+}
+
+/// A node leaves the configuration, and its route comes back at the next occasion, unless the file is updated.
+#[test]
+fn a_stale_drop_in_brings_a_route_back_and_its_remedy_does_not() {
+    let Some(machine) = machine("network", &NETWORKD) else { return };
+    let drop_in = "/etc/systemd/network/20-wired.network.d/hostgw.conf";
+    machine.write("/etc/systemd/network/20-wired.network", STATIC_NETWORK);
+    start_networkd(&machine, "eth0");
+    machine.hostgw(&["apply", "--yes"]).expect(0);
+    install(&machine, &["systemd-networkd"], drop_in, "644");
+    machine.sh("networkctl reload");
+    machine.node().write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]));
+    machine
+        .hostgw(&["apply", "--yes"])
+        .expect(0)
+        .says(&format!("{drop_in} is out of date: it would bring back 10.244.2.0/24"));
+    machine.sh("networkctl reconfigure eth0");
+    machine.wait_for("ip route show 10.244.2.0/24 | grep -q 'proto 87'");
+    let plan = machine.hostgw(&["plan", "--json"]).expect(0).json();
+    assert_eq!(plan["totals"]["remove"], 1, "{plan}");
+    let remedy = plan["persisted"][0]["remedy"].as_str().expect("a remedy").to_owned();
+    machine.hostgw(&["apply", "--yes"]).expect(0);
+    machine.sh(&format!("hostgw() {{ \"$HOSTGW\" \"$@\"; }}\n{remedy}"));
+    reconfigure(&machine, "eth0");
+    assert_eq!(machine.node().own_routes().len(), 2);
+    machine
+        .hostgw(&["status"])
+        .expect(0)
+        .says(&format!("Persisted: {drop_in} (for systemd-networkd) is current"));
 }

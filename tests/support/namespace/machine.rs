@@ -36,6 +36,8 @@ exec chroot "$root" sh -ec '
         getent passwd $user >/dev/null || useradd --system --no-create-home $user
     done
     rm -rf /etc/NetworkManager/system-connections/* /usr/lib/NetworkManager/conf.d/* /etc/systemd/network/*
+    # As its installation does.
+    [ ! -e /usr/share/ifupdown2/__main__.py ] || chmod 755 /usr/share/ifupdown2/__main__.py
     mkdir -p /run/dbus /run/systemd/network /run/NetworkManager /etc/network/if-up.d
     echo ready
     trap "" INT HUP

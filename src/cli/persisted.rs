@@ -1,0 +1,271 @@
+//! Files of `render --persist` that are installed on this node, compared with what they should restore.
+//!
+//! A file that still holds the routes of yesterday's configuration brings them back without a word when the interface is
+//! next configured. So `plan`, `apply`, `status`, `rollback` and `destroy` look for such files. What they find never fails
+//! the command: it is a warning, with the command that cures it.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use super::{output::Output, session::last_applied};
+use crate::{
+    apply::{Command, LastApplied, StateDir},
+    config, input,
+    plan::{self, Saved},
+    render::{
+        Freshness, Persist, PersistHeader, PersistedFile, PersistedState, UnrecognizedHeader, freshness,
+    },
+    state::State,
+    text::{self, ShellCommand, ShellWord, Untrusted},
+};
+
+/// The folders where the comments of the files say to install them, and where distributions keep such files.
+const FOLDERS: [&str; 5] = [
+    "/etc/NetworkManager/dispatcher.d",
+    "/etc/network/if-up.d",
+    "/etc/nftables",
+    "/etc/nftables.d",
+    "/etc/sysctl.d",
+];
+
+/// The folder of systemd-networkd's configuration, which holds a folder of drop-ins for each .network file.
+const NETWORKD: &str = "/etc/systemd/network";
+
+/// Where systemd-networkd finds .network files, systemd.network(5).
+const NETWORK_FILES: [&str; 5] = [
+    "/etc/systemd/network",
+    "/run/systemd/network",
+    "/usr/local/lib/systemd/network",
+    "/usr/lib/systemd/network",
+    "/lib/systemd/network",
+];
+
+/// The most entries of a folder that are looked at.
+const MAX_ENTRIES: usize = 4096;
+
+/// The state that the files on this node should restore.
+pub(super) enum Basis<'a> {
+    /// The state that a configuration asks of a node.
+    Wanted {
+        /// The state.
+        state: &'a State,
+        /// The node.
+        node: &'a str,
+        /// The configuration, as a command names it.
+        file: &'a str,
+    },
+    /// hostgw manages nothing here, or will not.
+    Nothing,
+    /// It is not known, and why.
+    Unknown(&'a str),
+}
+
+/// A file that hostgw rendered.
+pub(super) struct Found {
+    path: PathBuf,
+    text: String,
+    header: Result<PersistHeader, UnrecognizedHeader>,
+}
+
+/// Finds the files of `render --persist` on this node. What cannot be read is not hostgw's, as far as can be told.
+pub(super) fn find() -> Vec<Found> {
+    let drop_ins = entries(Path::new(NETWORKD)).into_iter();
+    let drop_ins = drop_ins.filter(|path| path.to_string_lossy().ends_with(".network.d"));
+    let folders = FOLDERS.iter().map(PathBuf::from).chain(drop_ins);
+    folders.flat_map(|folder| entries(&folder)).filter_map(|path| read(&path)).collect()
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let mut paths: Vec<_> = entries.take(MAX_ENTRIES).filter_map(|entry| Some(entry.ok()?.path())).collect();
+    paths.sort();
+    paths
+}
+
+fn read(path: &Path) -> Option<Found> {
+    // A link could lead out of the folder, to anything.
+    if !fs::symlink_metadata(path).ok()?.is_file() {
+        return None;
+    }
+    let text = String::from_utf8(input::read(path).ok()?).ok()?;
+    let header = PersistHeader::find(&text)?;
+    Some(Found { path: path.to_owned(), text, header })
+}
+
+/// Compares the files with what they should restore.
+pub(super) fn judge(found: &[Found], basis: &Basis) -> Vec<PersistedFile> {
+    found.iter().map(|found| found.judge(basis)).collect()
+}
+
+/// The files on this node, compared with what was last applied.
+pub(super) fn judge_by_last(last: Option<&LastApplied>) -> Vec<PersistedFile> {
+    let found = find();
+    if found.is_empty() {
+        return Vec::new();
+    }
+    let Some(last) = last else {
+        return judge(&found, &Basis::Unknown("no apply of this boot is on record"));
+    };
+    let applied = applied(last);
+    let file = last.occasion.file.as_ref().map_or("FILE", Untrusted::as_raw);
+    let basis = match (&applied, last.occasion.command) {
+        (_, Command::Destroy) => Basis::Nothing,
+        (Some((state, node)), Command::Apply) => Basis::Wanted { state, node, file },
+        (None, Command::Apply) => {
+            Basis::Unknown("this version cannot read the configuration that was applied")
+        }
+    };
+    judge(&found, &basis)
+}
+
+/// Warns of files that do not restore what is in force after a rollback.
+pub(super) fn warn_after_rollback(dir: &StateDir, output: &Output) {
+    let Ok(last) = last_applied(dir) else { return };
+    let files = match last {
+        None if dir.last_committed().is_ok_and(|record| record.is_none()) => judge(&find(), &Basis::Nothing),
+        last => judge_by_last(last.as_ref()),
+    };
+    files.iter().filter_map(PersistedFile::warning).for_each(|warning| output.warn(&warning));
+}
+
+/// What the configuration that was last applied asks of its node. The state that was applied may hold sysctls beside, which
+/// went back to their original values.
+fn applied(last: &LastApplied) -> Option<(State, String)> {
+    let node = last.occasion.node.as_ref()?.as_raw();
+    let document = last.configuration.as_ref()?.document("");
+    let cluster = config::load(&document).ok()?;
+    let (index, _) = cluster.node(node)?;
+    let desired = plan::desired(&cluster, index, &Saved::default()).ok()?;
+    Some((desired.state, node.to_owned()))
+}
+
+impl Found {
+    fn judge(&self, basis: &Basis) -> PersistedFile {
+        let (state, problem, remedy) = self.verdict(basis);
+        let header = self.header.as_ref().ok();
+        PersistedFile {
+            path: text::path(&self.path),
+            program: header.map(|header| header.persist.name().to_owned()),
+            node: header.map(|header| header.node.clone().into()),
+            config_hash: header.map(|header| header.config_hash.clone().into()),
+            state,
+            problem: problem.map(Into::into),
+            remedy: remedy.map(Into::into),
+        }
+    }
+
+    fn verdict(&self, basis: &Basis) -> (PersistedState, Option<String>, Option<String>) {
+        let header = match &self.header {
+            Ok(header) => header,
+            Err(why) => {
+                let problem = format!("is not checked: {why}; render it again, or remove it");
+                return (PersistedState::Unknown, Some(problem), Some(self.removal(None)));
+            }
+        };
+        let (wanted, node, file) = match basis {
+            Basis::Wanted { state, node, file } => (*state, *node, *file),
+            Basis::Nothing => {
+                let problem = "would restore what hostgw no longer manages; remove it".to_owned();
+                let removal = self.removal(header.persist.reload());
+                return (PersistedState::Outdated, Some(problem), Some(removal));
+            }
+            Basis::Unknown(why) => {
+                return (PersistedState::Unknown, Some(format!("is not checked: {why}")), None);
+            }
+        };
+        let renewal = || Some(self.renewal(&header.persist, node, file));
+        let outdated = |why: String| {
+            (PersistedState::Outdated, Some(format!("is out of date: {why}; update it")), renewal())
+        };
+        if header.node != node {
+            return outdated(format!("it is for node {}, not {node}", header.node));
+        }
+        if let Freshness::Outdated { restores, lacks } = freshness(header, &self.text, wanted) {
+            return outdated(difference(&restores, &lacks));
+        }
+        match self.obstacle(header) {
+            Some((why, remedy)) => (PersistedState::Unused, Some(format!("has no effect: {why}")), remedy),
+            None => (PersistedState::Current, None, None),
+        }
+    }
+
+    /// What keeps the program from using the file, and the command that changes that.
+    fn obstacle(&self, header: &PersistHeader) -> Option<(String, Option<String>)> {
+        let path = ShellWord::new(&self.path.to_string_lossy());
+        let name = self.path.file_name()?.to_string_lossy();
+        match header.persist {
+            Persist::SystemdNetworkd | Persist::Netplan(_) => {
+                let folder = self.path.parent()?.file_name()?.to_string_lossy();
+                let network = folder.strip_suffix(".d")?;
+                let is_there = NETWORK_FILES.iter().any(|folder| Path::new(folder).join(network).is_file());
+                if !is_there {
+                    let why = format!(
+                        "there is no {network}; `networkctl status {}` shows the right",
+                        header.interface
+                    );
+                    return Some((format!("{why} Network File"), None));
+                }
+                (!name.ends_with(".conf")).then(|| ("its name does not end in .conf".to_owned(), None))
+            }
+            Persist::NetworkManager | Persist::Ifupdown => {
+                let metadata = fs::metadata(&self.path).ok()?;
+                let is_safe = metadata.mode() & 0o022 == 0 && metadata.uid() == 0;
+                if metadata.mode() & 0o111 == 0 {
+                    return Some(("it is not executable".to_owned(), Some(format!("chmod 755 {path}"))));
+                }
+                if header.persist == Persist::NetworkManager && !is_safe {
+                    let remedy = format!("chown root: {path} && chmod 755 {path}");
+                    return Some(("others than root may change it".to_owned(), Some(remedy)));
+                }
+                // run-parts(8)
+                let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
+                (header.persist == Persist::Ifupdown && !name.chars().all(is_plain))
+                    .then(|| ("run-parts skips a name like this".to_owned(), None))
+            }
+            Persist::SysctlD if !name.ends_with(".conf") => {
+                Some(("its name does not end in .conf".to_owned(), None))
+            }
+            Persist::SysctlD | Persist::Nftables => None,
+        }
+    }
+
+    /// The command that renders the file again.
+    fn renewal(&self, persist: &Persist, node: &str, file: &str) -> String {
+        let path = self.path.to_string_lossy();
+        let mut words = vec!["hostgw", "render", "-f", file, "--node", node, "--persist", persist.name()];
+        if let Some(id) = persist.netplan_id() {
+            words.extend(["--netplan-id", id.as_str()]);
+        }
+        words.extend(["--out", path.as_ref()]);
+        and_reload(&ShellCommand::new(words), persist.reload())
+    }
+
+    fn removal(&self, reload: Option<&str>) -> String {
+        and_reload(&ShellCommand::new(["rm", self.path.to_string_lossy().as_ref()]), reload)
+    }
+}
+
+fn and_reload(command: &ShellCommand, reload: Option<&str>) -> String {
+    reload.map_or_else(|| command.to_string(), |reload| format!("{command} && {reload}"))
+}
+
+/// In which way a file differs from what it should be.
+fn difference(restores: &[String], lacks: &[String]) -> String {
+    /// So many destinations are named.
+    const NAMED: usize = 3;
+    let mut parts = Vec::new();
+    if !restores.is_empty() {
+        parts.push(format!("it would bring back {}", text::list(restores, NAMED)));
+    }
+    if !lacks.is_empty() {
+        parts.push(format!("it lacks {}", text::list(lacks, NAMED)));
+    }
+    if parts.is_empty() {
+        "the configuration asks for something else".to_owned()
+    } else {
+        parts.join(", and ")
+    }
+}
