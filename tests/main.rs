@@ -8,6 +8,7 @@ mod comparison;
 mod config_cases;
 mod diff_cases;
 mod e2e;
+mod editor;
 mod examples;
 mod markdown;
 mod plan_cases;

@@ -35,7 +35,7 @@ pub(super) struct Checked {
 /// Checks a tree, and puts [`Value::Wrong`] in the place of every value that is wrong.
 pub(super) fn check(root: &mut Node, source: &Source, format: Format) -> Checked {
     let schema = super::schema();
-    let shape = compile(&schema, &schema);
+    let shape = compile(&schema);
     let mut walk = Walk { source, format, findings: Capped::new(), wrong: HashSet::new() };
     let span = root.span.clone();
     walk.node(root, &shape, &Trail::Root, &span);
@@ -80,18 +80,14 @@ struct Property {
     example: Option<Json>,
 }
 
-/// Takes out of a JSON Schema what the walk needs, with references resolved. It understands what
-/// schemars makes of the raw types, no more; those types are not recursive.
-fn compile(schema: &Json, root: &Json) -> Shape {
-    if let Some(name) = schema["$ref"].as_str() {
-        let target = name.strip_prefix('#').and_then(|pointer| root.pointer(pointer));
-        return target.map(|target| compile(target, root)).unwrap_or_default();
-    }
-    // Beside a type, they only narrow it: those rules are the validator's.
-    if schema["type"].is_null()
+/// Takes out of a JSON Schema what the walk needs. It understands what [`super::schema`] makes of the raw types, no
+/// more.
+fn compile(schema: &Json) -> Shape {
+    // Beside properties, branches only narrow them: those rules are the validator's.
+    if schema["properties"].is_null()
         && let Some(alternatives) = schema["anyOf"].as_array().or(schema["oneOf"].as_array())
     {
-        return alternatives.iter().flat_map(|alternative| compile(alternative, root)).collect();
+        return alternatives.iter().flat_map(|alternative| compile(alternative)).collect();
     }
     if let Some(word) = schema["const"].as_str() {
         return vec![Alternative::Word(word.to_owned())];
@@ -100,10 +96,10 @@ fn compile(schema: &Json, root: &Json) -> Shape {
         Json::Array(types) => types.iter().collect(),
         one => vec![one],
     };
-    types.into_iter().filter_map(|kind| compile_type(kind.as_str()?, schema, root)).collect()
+    types.into_iter().filter_map(|kind| compile_type(kind.as_str()?, schema)).collect()
 }
 
-fn compile_type(kind: &str, schema: &Json, root: &Json) -> Option<Alternative> {
+fn compile_type(kind: &str, schema: &Json) -> Option<Alternative> {
     Some(match kind {
         "null" => Alternative::Null,
         "boolean" => Alternative::Flag,
@@ -115,18 +111,17 @@ fn compile_type(kind: &str, schema: &Json, root: &Json) -> Option<Alternative> {
             min: schema["minimum"].as_i64().unwrap_or(i64::MIN).into(),
             max: schema["maximum"].as_i64().unwrap_or(i64::MAX).into(),
         },
-        "array" => Alternative::List {
-            items: compile(&schema["items"], root),
-            bounded: !schema["maxItems"].is_null(),
-        },
-        "object" => Alternative::Map(compile_map(schema, root)),
+        "array" => {
+            Alternative::List { items: compile(&schema["items"]), bounded: !schema["maxItems"].is_null() }
+        }
+        "object" => Alternative::Map(compile_map(schema)),
         _ => return None,
     })
 }
 
-fn compile_map(schema: &Json, root: &Json) -> MapShape {
+fn compile_map(schema: &Json) -> MapShape {
     let property = |(key, schema): (&String, &Json)| {
-        let property = Property { shape: compile(schema, root), example: schema["examples"].get(0).cloned() };
+        let property = Property { shape: compile(schema), example: schema["examples"].get(0).cloned() };
         (key.clone(), property)
     };
     let keys = schema["properties"].as_object();
@@ -134,9 +129,7 @@ fn compile_map(schema: &Json, root: &Json) -> MapShape {
     MapShape {
         keys: keys.into_iter().flatten().map(property).collect(),
         required: required.into_iter().flatten().filter_map(|key| Some(key.as_str()?.to_owned())).collect(),
-        others: schema["additionalProperties"]
-            .is_object()
-            .then(|| compile(&schema["additionalProperties"], root)),
+        others: schema["additionalProperties"].is_object().then(|| compile(&schema["additionalProperties"])),
         bounded: !schema["maxProperties"].is_null(),
     }
 }
@@ -510,7 +503,7 @@ mod tests {
                 })
         }
         let schema = crate::config::schema();
-        assert!(!empty_shapes(&compile(&schema, &schema)));
+        assert!(!empty_shapes(&compile(&schema)));
     }
 
     #[test]
