@@ -20,8 +20,8 @@ use crate::{
     model::{Family, PerFamily},
     plan::NatChange,
     state::{
-        BaseChain, ChainType, Expression, Field, Hook, NatChain, NatRule, NatTable, Policy, RuleBody,
-        Subject, Tables,
+        BaseChain, ChainType, Expression, Field, Hook, NatChain, NatObject, NatRule, NatTable, Policy,
+        RuleBody, Subject, Tables,
     },
 };
 
@@ -250,7 +250,10 @@ fn foreign_rules_are_kept_and_put_back() {
         assert_eq!(observed.flags, 1);
         assert_eq!(observed.others, [""; 0]);
         assert!(observed.can_be_restored());
-        let lines: Vec<_> = observed.objects().iter().map(ToString::to_string).collect();
+        // A range is one expression or two, by the version of nft that encoded it.
+        let by_meaning =
+            |object: &NatObject| object.to_string().replace("payload, range,", "payload, cmp, cmp,");
+        let lines: Vec<_> = observed.objects().iter().map(by_meaning).collect();
         assert_eq!(
             lines,
             [
