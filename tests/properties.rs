@@ -195,7 +195,7 @@ proptest! {
         run(&mut node, &directory, &desired, Command::Apply).unwrap();
         if let Some(record) = directory.0.last_committed().unwrap() {
             directory.0.reopen(&record).unwrap();
-            apply::restore(&mut node, &directory.0, &record, Policy::Respect, Progress::Verified).unwrap();
+            apply::restore(&mut node, &directory.0, &record, Policy::Respect, Progress::Verified, None).unwrap();
         }
         prop_assert_eq!(before, node.state);
         prop_assert!(directory.0.saved().unwrap().0.is_empty());

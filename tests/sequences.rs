@@ -99,7 +99,7 @@ impl Memory {
             dir.reopen(&record).map_err(Failure::Untouched)?;
         }
         let progress = if is_open { Progress::Partial } else { Progress::Verified };
-        apply::restore(&mut self.node, &dir, &record, Policy::Respect, progress).map(|_| End::Done)
+        apply::restore(&mut self.node, &dir, &record, Policy::Respect, progress, None).map(|_| End::Done)
     }
 }
 

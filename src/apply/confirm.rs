@@ -140,7 +140,7 @@ pub fn conclude(
     match decision {
         Decision::Confirmed => dir.commit(record).map_err(Failure::Untouched),
         Decision::Cancelled | Decision::Expired => {
-            restore(node, dir, record, Policy::Respect, Progress::Verified)
+            restore(node, dir, record, Policy::Respect, Progress::Verified, None)
         }
     }
 }

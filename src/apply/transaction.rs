@@ -9,7 +9,7 @@ use crate::{
         self, Action, Change, Conflict, Desired, ForeignSysctl, Plan, Policy, Progress, Restoration,
         RouteChange, Saved, SavedValue, Scope, SysctlChange, Touched, Values, foreign, plan,
     },
-    state::{NatObject, State, SysctlKey, Unknown},
+    state::{NatObject, NatTable, State, SysctlKey, Unknown},
 };
 
 use super::{
@@ -112,7 +112,7 @@ pub fn run(
     };
     // A sysctl that was not written yet is not to be restored, whatever it is by now.
     let record = record.with_sysctls_of(&written);
-    match restore(node, dir, &record, Policy::Respect, Progress::Partial) {
+    match restore(node, dir, &record, Policy::Respect, Progress::Partial, Some(request.plan)) {
         Ok(()) => Err(Failure::RolledBack { cause }),
         Err(Failure::Incomplete(mut incomplete)) => {
             incomplete.cause = Some(cause);
@@ -369,7 +369,7 @@ pub fn progress(dir: &StateDir, record: &Record) -> Result<Progress, Error> {
 pub fn recover(node: &mut dyn Node, dir: &StateDir) -> Result<Option<Record>, Failure> {
     let Some(record) = dir.open_journal().map_err(Failure::Untouched)? else { return Ok(None) };
     let progress = progress(dir, &record).map_err(Failure::Untouched)?;
-    restore(node, dir, &record, Policy::Respect, progress)?;
+    restore(node, dir, &record, Policy::Respect, progress, None)?;
     Ok(Some(record))
 }
 
@@ -381,6 +381,9 @@ const MAX_ROUNDS: usize = 20;
 /// that, and ends the transaction. `policy` says what becomes of what somebody else put in the way since. The
 /// caller holds the lock.
 ///
+/// Of NAT tables nothing is removed that `basis`, a plan that was shown or committed, does not name: whoever else put
+/// it there would not be told. Without `basis` the tables become what they were, whatever is in them.
+///
 /// # Errors
 /// [`Failure::Incomplete`]; the journal stays, so that a later rollback goes on from there.
 pub fn restore(
@@ -389,6 +392,7 @@ pub fn restore(
     record: &Record,
     policy: Policy,
     progress: Progress,
+    basis: Option<&Plan>,
 ) -> Result<(), Failure> {
     let mut undo = Undo::new(dir, record, policy, progress);
     let mut refused = None;
@@ -400,8 +404,9 @@ pub fn restore(
             break;
         }
         // An undo is never interrupted.
-        let committed = node.commit(&left.changes, Order::Undo, &Interrupt::new());
-        refused = committed.map_err(commit_error).err();
+        let is_known = |change: &&Change| basis.is_none_or(|basis| is_known(change, basis, record));
+        let known: Vec<Change> = left.changes.iter().filter(is_known).cloned().collect();
+        refused = node.commit(&known, Order::Undo, &Interrupt::new()).map_err(commit_error).err();
         let before = std::mem::take(&mut left);
         left = undo.plan(node).map_err(|why| Failure::incomplete(None, why, before.changes.clone()))?;
         undo.note(dir, &left);
@@ -410,19 +415,39 @@ pub fn restore(
         }
     }
     if let Err(why) = verify(&left) {
+        let why = match refused {
+            // With what is there now, which its message does not name.
+            Some(stale) if stale.kind == Kind::Stale => Error { details: why.details, ..stale },
+            Some(refused) => refused,
+            None => why,
+        };
         // What somebody else put in the way meanwhile is theirs to clear; told is the whole way back.
         undo.policy = Policy::Adopt;
         let whole = undo.plan(node).map_or(left.changes.clone(), |plan| plan.changes);
         let is_foreign = left.changes.is_empty() && left.unknown.is_empty();
         return Err(Failure::Incomplete(Box::new(Incomplete {
             is_foreign,
-            ..Incomplete::new(refused.unwrap_or(why), in_undo_order(whole))
+            ..Incomplete::new(why, in_undo_order(whole))
         })));
     }
     end_undone(dir, record, &record.saved_before).map_err(|why| {
         let incomplete = Incomplete { is_restored: true, ..Incomplete::new(why, Vec::new()) };
         Failure::Incomplete(Box::new(incomplete))
     })
+}
+
+/// Whether everything that `change` finds in a NAT table is in one that `basis` or `record` names.
+fn is_known(change: &Change, basis: &Plan, record: &Record) -> bool {
+    let Change::Nat(change) = change else { return true };
+    let bases = basis.changes.iter().filter_map(|basis| match basis {
+        Change::Nat(basis) if basis.family == change.family => {
+            Some([basis.before.as_ref(), basis.after.as_ref()])
+        }
+        Change::Nat(_) | Change::Route(_) | Change::Sysctl(_) => None,
+    });
+    let tables = bases.flatten().chain([record.before.nat.get(change.family)]).flatten();
+    let known: Vec<NatObject> = tables.flat_map(NatTable::objects).collect();
+    change.before.iter().flat_map(NatTable::objects).all(|object| known.contains(&object))
 }
 
 /// The way back from a transaction.

@@ -58,18 +58,22 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
     // Only now, when nothing forbids it, is a committed transaction opened again.
     let progress = progress(&dir, &record, is_open)?;
     let now = plan_back(&dir, &record, is_open, options, policy)?;
-    if now != back && !options.consent.yes {
-        return Err(Error::new(
-            Kind::Stale,
-            "the live state changed after the plan was shown; nothing was undone",
-        )
-        .with_hint("run hostgw rollback again to be asked about the plan as it is now")
-        .into());
+    if now != back {
+        if !options.consent.yes {
+            return Err(Error::new(
+                Kind::Stale,
+                "the live state changed after the plan was shown; nothing was undone",
+            )
+            .with_hint("run hostgw rollback again to be asked about the plan as it is now")
+            .into());
+        }
+        output.warn("the live state changed meanwhile; the plan is now:");
+        output.plan(&told(&now))?;
     }
     if !is_open {
         dir.reopen(&record)?;
     }
-    match apply::restore(&mut LiveNode, &dir, &record, policy, progress) {
+    match apply::restore(&mut LiveNode, &dir, &record, policy, progress, Some(&now)) {
         Ok(()) => {
             output.record(|transaction| {
                 transaction.done = Some(now.totals().into());

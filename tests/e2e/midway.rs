@@ -15,12 +15,22 @@ fn at_every_point(
     node: &Namespace,
     file: &str,
     disturb: impl Fn(&Namespace),
-    mut judge: impl FnMut(usize, &Outcome),
+    judge: impl FnMut(usize, &Outcome),
 ) {
     node.write("hostgw.yaml", file);
+    at_every_point_of("apply", node, disturb, judge);
+}
+
+/// The same of any verb.
+fn at_every_point_of(
+    verb: &str,
+    node: &Namespace,
+    disturb: impl Fn(&Namespace),
+    mut judge: impl FnMut(usize, &Outcome),
+) {
     for point in 1..MOST {
-        let mut command = node.hostgw_command(&["apply", "--yes"]);
-        match Stopped::at(node, &mut command, "hostgw apply --yes", point) {
+        let mut command = node.hostgw_command(&[verb, "--yes"]);
+        match Stopped::at(node, &mut command, &format!("hostgw {verb} --yes"), point) {
             Ok(stopped) => {
                 disturb(node);
                 judge(point, &stopped.go_on());
@@ -260,11 +270,56 @@ fn a_rule_that_others_add_to_the_table_at_any_point_is_never_lost_unsaid() {
         let stays = node.sh("nft list table ip hostgw").contains(THEIRS);
         let is_told = outcome.stdout.contains(THEIRS) || outcome.stderr.contains(THEIRS);
         assert!(stays || is_told, "{context}");
-        assert!([0, 6].contains(&outcome.code), "{context}");
-        assert!(!is_open(&node), "{context}");
+        assert!([0, 7].contains(&outcome.code), "{context}");
+        assert_eq!(is_open(&node), outcome.code == 7, "{context}");
+        if is_open(&node) {
+            assert!(stays && is_told, "{context}");
+            node.hostgw_ok(&["rollback", "--yes"]).says(THEIRS);
+        }
         node.write("hostgw.yaml", &standing);
         node.hostgw_ok(&["apply", "--yes"]);
         assert_eq!(own(&node), before, "{context}");
         node.write("hostgw.yaml", &changed);
     });
+}
+
+/// The same while a rollback is at work: a set stays, a rule stays or it is told that it goes.
+#[test]
+fn what_others_add_to_the_table_at_any_point_of_a_rollback_is_never_lost_unsaid() {
+    const SET: &str = "add set ip hostgw theirs { type ipv4_addr; }";
+    const RULE: &str = "insert rule ip hostgw postrouting ip daddr 203.0.113.9 return";
+    let node = new_node();
+    let (standing, changed) =
+        (cluster("", &[NODE_1, NODE_2]), cluster("nat: {randomFully: true}", &[NODE_1, NODE_2]));
+    node.write("hostgw.yaml", &standing);
+    node.hostgw_ok(&["apply", "--yes"]);
+    let before = own(&node);
+    let apply = || {
+        node.write("hostgw.yaml", &changed);
+        drop(node.hostgw_ok(&["apply", "--yes"]));
+    };
+    for (theirs, seen) in [(SET, "set theirs"), (RULE, "ip daddr 203.0.113.9 return")] {
+        apply();
+        let mut codes = BTreeSet::new();
+        let disturb = |node: &Namespace| drop(node.sh(&format!("nft '{theirs}'")));
+        at_every_point_of("rollback", &node, disturb, |point, outcome| {
+            let context = format!("{point}: {outcome}");
+            let stays = node.sh("nft list table ip hostgw").contains(seen);
+            let is_told = outcome.stdout.contains(seen) || outcome.stderr.contains(seen);
+            assert!(stays || (is_told && theirs == RULE), "{context}");
+            assert!([0, 7, 10].contains(&outcome.code), "{context}");
+            assert_eq!(is_open(&node), outcome.code == 7, "{context}");
+            codes.insert(outcome.code);
+            node.sh("nft delete set ip hostgw theirs 2>/dev/null || true");
+            if is_open(&node) {
+                outcome.warns(seen);
+                node.hostgw_ok(&["rollback", "--yes"]);
+            }
+            node.write("hostgw.yaml", &standing);
+            node.hostgw_ok(&["apply", "--yes"]);
+            assert_eq!(own(&node), before, "{context}");
+            apply();
+        });
+        assert!(codes.contains(&0) && codes.contains(&7), "{codes:?}");
+    }
 }
