@@ -2,19 +2,24 @@
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::builder::PossibleValue;
+use clap::{Parser, builder::PossibleValue};
 
 use super::{
-    arguments::{Color, Form},
+    arguments::{Arguments, Color, Form},
     output::Output,
 };
-use crate::error::{Error, Kind};
+use crate::{
+    error::{Error, Kind},
+    text::printable,
+};
 
 /// Prints what clap has to say about the command line `words`, whose first is the program's name: help and version
 /// to standard output; an error to standard error or, with `--json`, as the document on standard output.
 ///
 /// Gives the exit code; clap's own exit code 2 means something else here.
 pub(super) fn tell(error: &clap::Error, words: &[OsString]) -> ExitCode {
+    let escaped = about_escaped(words);
+    let error = escaped.as_ref().unwrap_or(error);
     let flags = Flags::of(words);
     let output = Output::new(flags.color, if flags.json { Form::Json } else { Form::Text }, false);
     if !error.use_stderr() {
@@ -26,6 +31,13 @@ pub(super) fn tell(error: &clap::Error, words: &[OsString]) -> ExitCode {
     }
     output.wrong_usage(&error.render());
     ExitCode::from(Kind::Usage.exit_code())
+}
+
+/// The error about the words as they are printed: clap repeats a wrong word with its line ends, which would let it
+/// begin lines of its own.
+fn about_escaped(words: &[OsString]) -> Option<clap::Error> {
+    let escaped = words.iter().map(|word| printable(&word.to_string_lossy()));
+    Arguments::try_parse_from(escaped).err()
 }
 
 /// The flags that decide how a wrong command line is told, as far as they can be read from it.

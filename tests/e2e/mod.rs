@@ -21,6 +21,7 @@ mod foreign_sysctls;
 mod full_disk;
 mod history;
 mod hostile_git;
+mod hostile_text;
 mod inputs;
 mod interrupted;
 mod invoker;
