@@ -82,11 +82,10 @@ impl Error {
         self
     }
 
-    /// The lines below the message: the details, then the commands that are left to run.
+    /// The lines between the message and the commands: the details, and what the commands are.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         let head = (!self.commands.is_empty()).then(|| "what is left to do, in this order:".to_owned());
-        let commands = self.commands.iter().map(|command| format!("  {command}"));
-        self.details.iter().map(ToString::to_string).chain(head).chain(commands)
+        self.details.iter().map(ToString::to_string).chain(head)
     }
 
     /// The same, with lines that belong to it.
@@ -102,6 +101,9 @@ impl fmt::Display for Error {
         write!(f, "{}", self.message)?;
         for line in self.lines() {
             write!(f, "\n  {line}")?;
+        }
+        for command in &self.commands {
+            write!(f, "\n    {command}")?;
         }
         self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "\nhint: {hint}"))
     }

@@ -4,11 +4,13 @@ mod escape;
 mod json;
 mod sh;
 mod untrusted;
+mod wrap;
 
 pub use escape::{for_terminal, printable, push_printable};
 pub use json::to_json;
 pub use sh::{ShellCommand, ShellWord};
 pub use untrusted::{Untrusted, path};
+pub use wrap::wrap;
 
 use std::{borrow::Cow, time::Duration};
 

@@ -2,13 +2,13 @@
 
 use super::{
     Failure, Verdict,
-    arguments::{ApplyOptions, Consent, DestroyOptions},
+    arguments::{ApplyOptions, Consent, DestroyOptions, Preview},
     occasion,
     output::Output,
     persisted::{self, Basis},
     saved_plan::SavedPlan,
     session::{Session, check_complete, check_conflicts, state_dir},
-    transaction::{Aim, Done, carry_out},
+    transaction::{Aim, Done, carry_out, preview},
 };
 use crate::{
     apply::{self, Command, Occasion, Prepared, StateDir},
@@ -33,6 +33,7 @@ pub(super) fn run(options: &ApplyOptions, output: &Output) -> Verdict {
     let mut application = Application { session, dir: state_dir()?, plan, allowed };
     // Who saved a plan has seen it, and agreed to it.
     let consent = Consent { yes: options.consent.yes || application.plan.is_some(), ..options.consent };
+    let mut code = 0;
     if let Some(Done { totals, held }) = carry_out(&mut application, &consent, options.confirm, output)? {
         output.done(&format!(
             "Applied to node {} and verified: {} added, {} changed, {} removed.",
@@ -44,10 +45,16 @@ pub(super) fn run(options: &ApplyOptions, output: &Output) -> Verdict {
         if let Some(held) = held {
             held.wait(output)?;
         }
+        code = changed(options.detailed_exitcode);
     } else if application.plan.is_some() {
         output.done("The saved plan is already in force.");
     }
-    Ok(0)
+    Ok(code)
+}
+
+/// The exit code of a command that changed something.
+pub(super) const fn changed(detailed_exitcode: bool) -> u8 {
+    if detailed_exitcode { 2 } else { 0 }
 }
 
 /// From so many routes on it is worth asking again.
@@ -146,8 +153,13 @@ pub(super) fn destroy(options: &DestroyOptions, output: &Output) -> Verdict {
         (false, false) => OnForeign::Refuse,
     };
     let mut removal = Removal::new(on_foreign)?;
+    let Preview { dry_run, detailed_exitcode } = options.preview;
+    if dry_run {
+        return preview(&mut removal, detailed_exitcode, output);
+    }
     if let Some(Done { totals, .. }) = carry_out(&mut removal, &options.consent, None, output)? {
         output.done(&format!("Removed and verified: {} removed, {} restored.", totals.remove, totals.change));
+        return Ok(changed(detailed_exitcode));
     }
     Ok(0)
 }

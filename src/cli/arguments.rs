@@ -11,7 +11,7 @@ const EXIT_CODES: &str = "\
 Exit codes:
     0  done, or nothing to do
     1  unexpected error; of simulate, something does not work
-    2  changes pending, only with --detailed-exitcode
+    2  changes pending, something was changed, or drift; only with --detailed-exitcode
     3  configuration invalid, or it does not fit this node
     4  another apply holds the lock
     5  the live state changed since the plan was shown or saved
@@ -22,7 +22,13 @@ Exit codes:
     9  plan incomplete: part of the live state could not be read
    10  conflict with something hostgw does not own
    64  usage error
-  130  interrupted; rolled back where something had been changed";
+  130  interrupted; rolled back where something had been changed
+
+Environment:
+  HOSTGW_FILE       the configuration, where no -f names one
+  HOSTGW_NODE       the node, where no --node names one
+  HOSTGW_STATE_DIR  the state directory; default: /run/hostgw
+  PAGER             the program that shows long plans; default: less";
 
 /// Declarative host gateway networking for Kubernetes nodes.
 ///
@@ -64,6 +70,8 @@ pub(super) enum Verb {
     Rollback(RollbackOptions),
     /// Show what hostgw owns on this node, the last apply, and drift.
     Status(StatusOptions),
+    /// Show a plan that hostgw plan --out saved; needs no node and no root.
+    Show(ShowOptions),
     /// Print all that plans of this node can rest on, as JSON, to plan elsewhere (plan --state).
     Snapshot,
     /// Show what a change of the configuration changes on every node; needs no node and no root.
@@ -104,6 +112,7 @@ impl Verb {
             Self::Cancel(options) => (options.json, Some(Operation::Cancel)),
             Self::Rollback(options) => (options.json, Some(Operation::Rollback)),
             Self::Status(options) => (options.json, None),
+            Self::Show(options) => (options.json, None),
             Self::Diff(options) => (options.json, None),
             Self::CheckCni(options) => (options.json, None),
             Self::Validate(options) => (options.json, None),
@@ -132,11 +141,12 @@ pub(super) enum Form {
 /// Which configuration, and which of its nodes.
 #[derive(Debug, Args)]
 pub(super) struct Target {
-    /// The configuration; `-` is standard input. Default: hostgw.yaml, hostgw.yml or hostgw.toml here.
+    /// The configuration; `-` is standard input. Default: HOSTGW_FILE, else hostgw.yaml, hostgw.yml or hostgw.toml
+    /// here, else in /etc/hostgw.
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// The node to plan for. Default: the node that owns an address of this machine, else the one with its
-    /// host name.
+    /// The node to plan for. Default: HOSTGW_NODE, else the node that owns an address of this machine, else the one
+    /// with its host name.
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
 }
@@ -158,6 +168,9 @@ pub(super) struct PlanOptions {
     /// With --all-nodes, show every change and every name.
     #[arg(long, requires = "all_nodes")]
     pub full: bool,
+    /// Show names and counts only.
+    #[arg(long, conflicts_with_all = ["full", "json", "markdown"])]
+    pub summary: bool,
     /// Save the plan to this file: hostgw apply FILE applies just that, or refuses. Nothing is saved of a plan
     /// with conflicts or unknown parts.
     #[arg(long, value_name = "FILE")]
@@ -197,6 +210,9 @@ pub(super) struct ApplyOptions {
     /// Print the result as one JSON document when the command ends; asks nothing, so pass --yes.
     #[arg(long)]
     pub json: bool,
+    /// Exit with 2 when something was changed.
+    #[arg(long)]
+    pub detailed_exitcode: bool,
 }
 
 #[derive(Debug, Args)]
@@ -245,9 +261,22 @@ pub(super) struct DestroyOptions {
     pub abandon: bool,
     #[command(flatten)]
     pub consent: Consent,
+    #[command(flatten)]
+    pub preview: Preview,
     /// Print the result as one JSON document when the command ends; asks nothing, so pass --yes.
     #[arg(long)]
     pub json: bool,
+}
+
+/// How a command that changes the node is tried first, and what it ends with.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct Preview {
+    /// Show what would change; change nothing, take no lock.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Exit with 2 when something was changed; with --dry-run, when something would be.
+    #[arg(long)]
+    pub detailed_exitcode: bool,
 }
 
 #[derive(Debug, Args)]
@@ -260,6 +289,8 @@ pub(super) struct RollbackOptions {
     pub abandon: bool,
     #[command(flatten)]
     pub consent: Consent,
+    #[command(flatten)]
+    pub preview: Preview,
     /// Print the result as one JSON document when the command ends; asks nothing, so pass --yes.
     #[arg(long)]
     pub json: bool,
@@ -273,6 +304,25 @@ pub(super) struct StatusOptions {
     /// Print the status as JSON.
     #[arg(long)]
     pub json: bool,
+    /// Exit with 2 when the live state has drifted.
+    #[arg(long, conflicts_with = "history")]
+    pub detailed_exitcode: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ShowOptions {
+    /// The saved plan; `-` is standard input.
+    #[arg(value_name = "PLAN")]
+    pub plan: PathBuf,
+    /// Show names and counts only.
+    #[arg(long, conflicts_with_all = ["json", "markdown"])]
+    pub summary: bool,
+    /// Print the plan as JSON, as hostgw plan --json does.
+    #[arg(long)]
+    pub json: bool,
+    /// Print the plan as Markdown for a comment of a pull request: removals first, and no more than fits.
+    #[arg(long, conflicts_with = "json")]
+    pub markdown: bool,
 }
 
 #[derive(Debug, Args)]
@@ -284,7 +334,7 @@ pub(super) struct DiffOptions {
     /// The new configuration, a file; with -f, a git revision.
     #[arg(value_name = "NEW")]
     pub new: Option<PathBuf>,
-    /// Compare git revisions of this file. Default, without NEW: hostgw.yaml, hostgw.yml or hostgw.toml here.
+    /// Compare git revisions of this file. Default, without NEW: as for plan.
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Show every change and every name: many changes of one kind are one line otherwise.
@@ -306,12 +356,12 @@ pub(super) struct DiffOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct RenderOptions {
-    /// The configuration; `-` is standard input. Default: hostgw.yaml, hostgw.yml or hostgw.toml here.
+    /// The configuration; `-` is standard input. Default: as for plan.
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// The node whose plan it is.
+    /// The node whose plan it is. Default: HOSTGW_NODE.
     #[arg(long, value_name = "NAME")]
-    pub node: String,
+    pub node: Option<String>,
     /// Of a Windows node: a script that changes nothing and prints what stands, for plan --node NAME --state FILE.
     #[arg(long)]
     pub collect: bool,
@@ -351,10 +401,10 @@ pub(super) struct CheckCniOptions {
     /// The CNI configuration, or a list of them (.conf, .conflist); `-` is standard input.
     #[arg(value_name = "FILE")]
     pub cni: PathBuf,
-    /// The configuration of hostgw. Default: hostgw.yaml, hostgw.yml or hostgw.toml here.
+    /// The configuration of hostgw. Default: as for plan.
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// The node that the file is for. Default: the node whose pod CIDR the file hands out.
+    /// The node that the file is for. Default: HOSTGW_NODE, else the node whose pod CIDR the file hands out.
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
     /// Print what was found as JSON.
@@ -386,7 +436,8 @@ pub(super) struct SchemaOptions {
 pub(super) enum Subject {
     /// The configuration.
     Config,
-    /// `hostgw plan --json`.
+    /// `hostgw plan --json` and `hostgw show --json`.
+    #[value(alias = "show")]
     Plan,
     /// The file that `hostgw plan --out` writes.
     SavedPlan,
@@ -413,7 +464,7 @@ pub(super) enum Subject {
 
 #[derive(Debug, Args)]
 pub(super) struct SimulateOptions {
-    /// The configuration; `-` is standard input. Default: hostgw.yaml, hostgw.yml or hostgw.toml here.
+    /// The configuration; `-` is standard input. Default: as for plan.
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Build these nodes only.
@@ -450,6 +501,20 @@ mod tests {
     use clap::CommandFactory;
 
     use super::*;
+
+    /// The codes at the beginning of the lines of a list.
+    fn codes<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<u8> {
+        lines.filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect()
+    }
+
+    #[test]
+    fn help_and_readme_list_the_same_exit_codes() {
+        let readme = include_str!("../../README.md").split("### Exit codes").nth(1).expect("the table");
+        let rows = readme.lines().map_while(|line| (!line.starts_with("## ")).then_some(line));
+        let listed = codes(rows.filter_map(|row| row.strip_prefix("| ")));
+        assert_eq!(listed, codes(EXIT_CODES.lines()));
+        assert_eq!(listed, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 64, 130]);
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::{
     Failure, Verdict,
     arguments::CheckCniOptions,
+    environment,
     output::Output,
     session::{load, text_of},
 };
@@ -99,7 +100,8 @@ pub(super) fn run(options: &CheckCniOptions, output: &Output) -> Verdict {
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
     let configuration = parse(&name, &text)?;
     let cluster = load(options.file.as_deref())?.cluster;
-    let node = options.node.as_deref().map(|node| node_named(&cluster, node)).transpose()?;
+    let node = environment::node(options.node.as_deref());
+    let node = node.map(|node| node_named(&cluster, &node)).transpose()?;
     let report = cni::check(&configuration, &cluster, node);
     let positions = Document::new(name.clone(), text, Format::Yaml).positions();
     let view = View { name: &name, report: &report, cluster: &cluster, positions: &positions };

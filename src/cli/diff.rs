@@ -64,7 +64,11 @@ pub(super) fn run(options: &DiffOptions, output: &Output) -> Verdict {
 /// Shows what the configuration asks for on every node.
 pub(super) fn all_nodes(options: &PlanOptions, output: &Output) -> Verdict {
     let new = load(options.target.file.as_deref())?;
-    let detail = if options.full { Detail::Full } else { Detail::Short };
+    let detail = match (options.full, options.summary) {
+        (true, _) => Detail::Full,
+        (_, true) => Detail::Summary,
+        _ => Detail::Short,
+    };
     let shape = Shape::new(options.json, options.markdown, detail);
     let form = Form { shape, detailed_exitcode: options.detailed_exitcode };
     let file = new.document.name().to_owned();

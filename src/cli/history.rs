@@ -15,7 +15,7 @@ use crate::{
 const FORMAT: u32 = 1;
 
 /// So many digits of a hash or a commit tell it from others.
-const DIGITS: usize = 12;
+pub(super) const DIGITS: usize = 12;
 
 /// An [`Occasion`] as it is told.
 #[derive(Serialize, JsonSchema)]

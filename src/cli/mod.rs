@@ -5,6 +5,7 @@ mod arguments;
 mod check_cni;
 mod confirm;
 mod diff;
+mod environment;
 mod error_json;
 mod git;
 mod history;
@@ -21,12 +22,14 @@ mod rollback;
 mod saved_plan;
 mod schema;
 mod session;
+mod show;
 mod signals;
 mod simulate;
 mod snapshot;
 mod ssh;
 mod status;
 mod supervisor;
+mod terminal;
 mod transaction;
 mod transaction_json;
 mod usage;
@@ -86,6 +89,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Cancel(options) => confirm::cancel(options, &output),
         Verb::Rollback(options) => rollback::run(options, &output),
         Verb::Status(options) => status::run(options, &output),
+        Verb::Show(options) => show::run(options, &output),
         Verb::Snapshot => snapshot::run(&output),
         Verb::Render(options) => render::run(options, &output),
         Verb::Diff(options) => diff::run(options, &output),

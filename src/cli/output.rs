@@ -3,24 +3,24 @@
 
 use std::{
     cell::{Cell, RefCell},
-    env,
-    io::{self, BufRead, IsTerminal, Write},
+    io::{self, IsTerminal, Write},
 };
 
 use clap::builder::StyledStr;
+use console::Term;
 use serde::Serialize;
 
 use super::{
     Failure, Verdict,
     arguments::{Color, Form},
     error_json::{ErrorDocument, ErrorJson},
-    pager,
+    pager, signals, terminal,
     transaction_json::TransactionJson,
 };
 use crate::{
     error::{Error, Kind},
     render::{self, LIMIT, Palette, Report},
-    text::{Untrusted, for_terminal, printable, to_json},
+    text::{Untrusted, for_terminal, printable, to_json, wrap},
 };
 
 /// The two streams and their colours.
@@ -30,6 +30,7 @@ use crate::{
 pub(super) struct Output {
     /// Colours of standard output.
     pub palette: Palette,
+    /// Colours of standard error, and its width.
     messages: Palette,
     /// Whether results are coloured.
     coloured_results: bool,
@@ -56,11 +57,12 @@ impl Output {
     /// Streams coloured as `color` says, for a result of this form. What is long goes through a pager where `pages`
     /// allows it.
     pub(super) fn new(color: Color, form: Form, pages: bool) -> Self {
-        let on_stdout = coloured(color, io::stdout().is_terminal());
-        let on_stderr = coloured(color, io::stderr().is_terminal());
+        let (results, messages) = (io::stdout().is_terminal(), io::stderr().is_terminal());
+        let on_stdout = terminal::coloured(color, results);
+        let on_stderr = terminal::coloured(color, messages);
         Self {
-            palette: Palette::new(on_stdout).of_width(width()),
-            messages: Palette::new(on_stderr),
+            palette: Palette::new(on_stdout).of_width(terminal::width(&Term::stdout(), results)),
+            messages: Palette::new(on_stderr).of_width(terminal::width(&Term::stderr(), messages)),
             coloured_results: on_stdout,
             coloured_messages: on_stderr,
             pages,
@@ -81,16 +83,18 @@ impl Output {
         }
     }
 
-    /// Shows the plan of a verb that changes the node.
+    /// Shows the plan of a verb that changes the node; page by page where somebody is to read it before the verb
+    /// goes on.
     ///
     /// # Errors
     /// As [`Self::result`].
-    pub(super) fn plan(&self, report: &Report) -> Result<(), Failure> {
+    pub(super) fn plan(&self, report: &Report, is_read: bool) -> Result<(), Failure> {
         self.record(|transaction| transaction.planned = Some(report.clone()));
         if self.transaction.is_some() {
             return Ok(());
         }
-        self.result(&render::text(report, &self.palette))
+        let text = render::text(report, &self.palette);
+        if is_read { self.long(&text) } else { self.result(&text) }
     }
 
     /// Writes a result that may be long: on a terminal, page by page.
@@ -98,26 +102,32 @@ impl Output {
     /// # Errors
     /// As [`Self::result`].
     pub(super) fn long(&self, text: &str) -> Result<(), Failure> {
-        if self.pages && pager::show(&for_terminal(text, self.coloured_results)) {
+        let fitting = wrap(text, self.palette.width);
+        if self.pages && pager::show(&for_terminal(&fitting, self.coloured_results)) {
             Ok(())
         } else {
             self.result(text)
         }
     }
 
-    /// Writes a result; with `--json`, where standard output is for the document, as a message.
+    /// Writes a result, on a terminal with its lines broken between words; with `--json`, where standard output is
+    /// for the document, as a message.
     ///
     /// # Errors
-    /// When standard output cannot be written, a closed pipe excepted.
+    /// As [`Self::verbatim`].
     pub(super) fn result(&self, text: &str) -> Result<(), Failure> {
         if self.form == Form::Text {
-            return self.print(text);
+            return self.verbatim(&wrap(text, self.palette.width));
         }
         self.say(text.trim_end());
         Ok(())
     }
 
-    fn print(&self, text: &str) -> Result<(), Failure> {
+    /// Writes a result line by line as it is: a script, or what is to be copied whole.
+    ///
+    /// # Errors
+    /// When standard output cannot be written, a closed pipe excepted.
+    pub(super) fn verbatim(&self, text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
         match stdout
             .write_all(for_terminal(text, self.coloured_results).as_bytes())
@@ -139,7 +149,7 @@ impl Output {
         let text =
             to_json(value).map_err(|error| Error::unexpected(format!("cannot write JSON: {error}")))?;
         self.has_printed.set(true);
-        self.print(&(text + "\n"))
+        self.verbatim(&(text + "\n"))
     }
 
     /// Writes a result as Markdown, and says when it is too long for a comment: then the removals alone are.
@@ -153,13 +163,13 @@ impl Output {
                 "the removals alone take {length} bytes, which may be too long for a comment"
             ));
         }
-        self.result(text)
+        self.verbatim(text)
     }
 
     /// Prints help.
     pub(super) fn help(&self, help: &StyledStr) {
         // A closed pipe is no reason to fail.
-        let _ = self.print(&styled(help, self.coloured_results));
+        let _ = self.verbatim(&styled(help, self.coloured_results));
     }
 
     /// Says what is wrong with the command line.
@@ -167,16 +177,21 @@ impl Output {
         self.say(styled(message, self.coloured_messages).trim_end());
     }
 
-    /// Says something on the side.
+    /// Says something on the side, on a terminal with its lines broken between words.
     pub(super) fn say(&self, text: &str) {
+        self.say_verbatim(&wrap(text, self.messages.width));
+    }
+
+    /// Says something on the side that is to be copied, or stands in columns.
+    pub(super) fn say_verbatim(&self, text: &str) {
         let _ = writeln!(io::stderr().lock(), "{}", for_terminal(text, self.coloured_messages));
     }
 
     /// Shows how far a long command is, on one line of a terminal that the next call overwrites; an empty
-    /// text takes the line away. Nothing where there is no terminal.
+    /// text takes the line away. Nothing where there is no terminal, or one that knows no escape sequences.
     pub(super) fn progress(&self, text: &str) {
         let mut stderr = io::stderr().lock();
-        if stderr.is_terminal() {
+        if stderr.is_terminal() && !terminal::is_dumb() {
             let _ = write!(stderr, "\r\x1b[K{}", self.messages.dim.apply_to(printable(text)));
             let _ = stderr.flush();
         }
@@ -260,10 +275,15 @@ impl Output {
         for line in error.lines() {
             text.push_str(&format!("\n  {line}"));
         }
-        if let Some(hint) = &error.hint {
-            text.push_str(&format!("\n{} {}", self.messages.head.apply_to("hint:"), hint));
+        let mut text = wrap(&text, self.messages.width).into_owned();
+        for command in &error.commands {
+            text.push_str(&format!("\n    {command}"));
         }
-        self.say(&text);
+        if let Some(hint) = &error.hint {
+            let hint = format!("{} {}", self.messages.head.apply_to("hint:"), hint);
+            text.extend(["\n", &wrap(&hint, self.messages.width)]);
+        }
+        self.say_verbatim(&text);
     }
 
     /// Prints every mistake of configurations.
@@ -271,7 +291,7 @@ impl Output {
         if self.form == Form::Text || self.has_printed.get() {
             let texts: Vec<String> =
                 invalid.iter().map(|invalid| invalid.render(self.coloured_messages)).collect();
-            self.say(texts.join("\n").trim_end());
+            self.say_verbatim(texts.join("\n").trim_end());
         } else {
             self.keep(ErrorJson::invalid(invalid));
         }
@@ -298,26 +318,29 @@ impl Output {
             return Err(Error::new(Kind::Declined, "with --json nothing is asked; nothing was changed")
                 .with_hint("pass --yes to go on without a question"));
         }
-        if !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+        if !terminal::can_answer() {
             return Err(Error::new(Kind::Declined, "there is no terminal to ask on; nothing was changed")
                 .with_hint("say --yes to go on without being asked"));
         }
         let mut stderr = io::stderr().lock();
         let choices = other.map_or_else(|| "[y/N]".to_owned(), |other| format!("[y/{other}/N]"));
         let asked = self.messages.head.apply_to(format!("{question} {choices}")).to_string();
+        let asked = wrap(&asked, self.messages.width);
+        // Before the question is to be seen, and can be interrupted.
+        let interrupt = signals::interrupt()?;
         let _ = write!(stderr, "{} ", for_terminal(&asked, self.coloured_messages));
         let _ = stderr.flush();
-        let mut answer = String::new();
-        let read = io::stdin().lock().read_line(&mut answer);
-        let said = answer.trim().to_lowercase();
-        if read.is_ok() && ["y", "yes"].contains(&said.as_str()) {
+        let answer = terminal::read_line(&interrupt);
+        // What comes next, if only the prompt of a shell, begins a line of its own.
+        if answer.as_ref().map_or(true, |answer| !answer.ends_with('\n')) {
+            let _ = writeln!(stderr);
+        }
+        let said = answer?.trim().to_lowercase();
+        if ["y", "yes"].contains(&said.as_str()) {
             return Ok(Answer::Yes);
         }
-        if read.is_ok() && other.is_some_and(|other| said == other.to_string()) {
+        if other.is_some_and(|other| said == other.to_string()) {
             return Ok(Answer::Other);
-        }
-        if !answer.ends_with('\n') {
-            let _ = writeln!(stderr);
         }
         Err(Error::new(Kind::Declined, "declined; nothing was changed"))
     }
@@ -326,25 +349,4 @@ impl Output {
 /// A text of clap's, coloured or not.
 fn styled(text: &StyledStr, coloured: bool) -> String {
     if coloured { text.ansi().to_string() } else { text.to_string() }
-}
-
-/// The columns of the terminal that standard output is; without one, no end of them.
-fn width() -> usize {
-    let size = console::Term::stdout().size_checked();
-    size.filter(|_| io::stdout().is_terminal()).map_or(usize::MAX, |(_, columns)| columns.into())
-}
-
-/// Whether a stream is coloured: what was asked for, then NO_COLOR, then CLICOLOR_FORCE and FORCE_COLOR,
-/// then whether it is a terminal. An empty variable counts as unset (no-color.org), `0` as off where a
-/// variable forces.
-fn coloured(color: Color, is_terminal: bool) -> bool {
-    let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
-    let is_on = |name: &str| is_set(name) && env::var_os(name).is_some_and(|value| value != "0");
-    match color {
-        Color::Always => true,
-        Color::Never => false,
-        Color::Auto if is_set("NO_COLOR") => false,
-        Color::Auto if is_on("CLICOLOR_FORCE") || is_on("FORCE_COLOR") => true,
-        Color::Auto => is_terminal,
-    }
 }

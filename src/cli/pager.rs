@@ -16,7 +16,7 @@ use std::{
 use console::Term;
 use signal_hook::consts::SIGINT;
 
-use super::{invoker, signals};
+use super::{invoker, signals, terminal};
 
 /// What git(1) sets for less: short texts end it at once, colors pass, and the text stays on the screen.
 const LESS: &str = "FRX";
@@ -26,7 +26,7 @@ const LESS: &str = "FRX";
 /// written.
 pub(super) fn show(text: &str) -> bool {
     let lines = usize::from(Term::stdout().size().0);
-    if !io::stdout().is_terminal() || text.lines().count() < lines {
+    if !io::stdout().is_terminal() || terminal::is_dumb() || text.lines().count() < lines {
         return false;
     }
     let Some(mut pager) = pager() else { return false };

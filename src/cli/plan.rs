@@ -50,7 +50,7 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     if let Some(path) = saved {
         SavedPlan::of(&session, &report)?.write(path)?;
     }
-    show(&report, options, output)?;
+    show(&report, None, PlanShape::of(options), output)?;
     if let Some(unknown) = session.prepared.plan.unknown.first() {
         output.incomplete("the plan", unknown.hint.as_ref());
         return Err(Failure::Said(Kind::Incomplete));
@@ -68,19 +68,48 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     Ok(if options.detailed_exitcode && !session.prepared.plan.changes.is_empty() { 2 } else { 0 })
 }
 
-/// Prints a plan in the form that was asked for.
-pub(super) fn show(report: &Report, options: &PlanOptions, output: &Output) -> Result<(), Failure> {
-    if options.json {
-        output.json(report)
-    } else if options.markdown {
-        output.markdown(&render::plan_markdown(report))
-    } else {
-        output.long(&render::text(report, &output.palette))
+/// The form of a plan on standard output.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum PlanShape {
+    Json,
+    Markdown,
+    Summary,
+    Text,
+}
+
+impl PlanShape {
+    pub(super) const fn new(json: bool, markdown: bool, summary: bool) -> Self {
+        match (json, markdown, summary) {
+            (true, ..) => Self::Json,
+            (_, true, _) => Self::Markdown,
+            (.., true) => Self::Summary,
+            _ => Self::Text,
+        }
+    }
+
+    pub(super) const fn of(options: &PlanOptions) -> Self {
+        Self::new(options.json, options.markdown, options.summary)
+    }
+}
+
+/// Prints a plan in the form that was asked for, for people below its title.
+pub(super) fn show(
+    report: &Report,
+    title: Option<&str>,
+    shape: PlanShape,
+    output: &Output,
+) -> Result<(), Failure> {
+    let title = title.map_or_else(String::new, |title| format!("{title}\n\n"));
+    match shape {
+        PlanShape::Json => output.json(report),
+        PlanShape::Markdown => output.markdown(&render::plan_markdown(report)),
+        PlanShape::Summary => output.long(&(title + &render::plan_summary(report, &output.palette))),
+        PlanShape::Text => output.long(&(title + &render::text(report, &output.palette))),
     }
 }
 
 /// Says that what stands now may not last.
-fn warn_of_open(dir: &StateDir, output: &Output) {
+pub(super) fn warn_of_open(dir: &StateDir, output: &Output) {
     if let Ok(Some((_, pending))) = dir.pending() {
         output.warn(&format!(
             "an apply is in force that waits to be confirmed until {}: what stands now may be rolled back",

@@ -12,6 +12,7 @@ use std::{
 use super::{
     Verdict,
     arguments::{Persist, RenderOptions},
+    environment,
     occasion::hash,
     output::Output,
     session::{Loaded, load},
@@ -30,23 +31,26 @@ pub(super) fn run(options: &RenderOptions, output: &Output) -> Verdict {
         return Err(Error::new(Kind::Usage, "--netplan-id is only for --persist netplan").into());
     }
     let Loaded { document, cluster } = load(options.file.as_deref())?;
-    let index = plan::node_named(&cluster, &options.node)?;
+    let node = environment::node(options.node.as_deref()).ok_or_else(|| {
+        Error::new(Kind::Usage, "no node named: a script is for one node")
+            .with_hint(format!("pass --node NAME, or set {}", environment::NODE))
+    })?;
+    let index = plan::node_named(&cluster, &node)?;
     let hash = hash(document.bytes());
     let facts = Facts { file: document.name().as_raw(), config_hash: &hash };
     let os = cluster.nodes[index].os;
     let text = match (plan::windows_desired(&cluster, index), options.persist) {
-        (Some(_), Some(_)) => return Err(wrong("--persist is for Linux nodes", &options.node, os).into()),
+        (Some(_), Some(_)) => return Err(wrong("--persist is for Linux nodes", &node, os).into()),
         (Some(_), None) if options.collect => render::windows_collector(&cluster, index, &facts),
         (Some(desired), None) => render::windows_script(&cluster, index, &desired, &facts),
         (None, _) if options.collect => {
-            return Err(wrong("--collect is for Windows nodes", &options.node, os)
+            return Err(wrong("--collect is for Windows nodes", &node, os)
                 .with_hint("hostgw snapshot prints what stands on a Linux node")
                 .into());
         }
         (None, persist) => {
-            let desired = plan::desired(&cluster, index, &Saved::default()).map_err(|plan::NotLinux| {
-                Error::unexpected(format!("node {} is of no system", options.node))
-            })?;
+            let desired = plan::desired(&cluster, index, &Saved::default())
+                .map_err(|plan::NotLinux| Error::unexpected(format!("node {node} is of no system")))?;
             let facts = &facts;
             match persist {
                 None => render::linux_script(&cluster, index, &desired, facts),
@@ -62,7 +66,7 @@ pub(super) fn run(options: &RenderOptions, output: &Output) -> Verdict {
     };
     match &options.out {
         Some(path) => write(path, &text)?,
-        None => output.result(&text)?,
+        None => output.verbatim(&text)?,
     }
     Ok(0)
 }

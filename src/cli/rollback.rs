@@ -2,13 +2,14 @@
 
 use super::{
     Verdict,
+    apply::changed,
     arguments::RollbackOptions,
     confirm::cancel_pending,
     output::Output,
     persisted,
     session::{check_complete, check_conflicts, state_dir},
     signals,
-    transaction::{described, report, time},
+    transaction::{described, report, take_lock, time},
 };
 use crate::{
     apply::{self, Record, StateDir},
@@ -22,16 +23,20 @@ use crate::{
 /// Undoes the newest transaction: the interrupted one, else the last that was committed.
 pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
     let dir = state_dir()?;
+    if options.preview.dry_run {
+        return preview(&dir, options, output);
+    }
     if let Some((record, pending)) = dir.pending()?.filter(|_| dir.holder().is_some()) {
         let described = described(&record.occasion);
         output.say(&format!("{described} waits to be confirmed until {}.", time(pending.until)));
         if !options.consent.yes {
             output.ask(&format!("Roll back {described}?"))?;
         }
-        return cancel_pending(&dir, &record, pending, options.consent.patience.lock_timeout, output);
+        return cancel_pending(&dir, &record, pending, options.consent.patience.lock_timeout, output)
+            .map(|_| changed(options.preview.detailed_exitcode));
     }
     let Some((record, is_open)) = newest(&dir)? else {
-        output.result("Nothing to do: no apply of this boot is on record here.\n")?;
+        output.result(NOTHING)?;
         return Ok(0);
     };
     if let Some(holder) = dir.holder().filter(|_| is_open) {
@@ -41,11 +46,11 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
     let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
     let back = plan_back(&dir, &record, is_open, options, policy)?;
     output.record(|transaction| transaction.transaction = Some(record.id));
-    output.plan(&told(&back))?;
+    output.plan(&told(&back), !options.consent.yes)?;
     if !options.consent.yes {
         output.ask(&format!("Undo {}?", described(&record.occasion)))?;
     }
-    let _lock = dir.lock(options.consent.patience.lock_timeout, "rollback")?;
+    let _lock = take_lock(&dir, options.consent.patience.lock_timeout, "rollback")?;
     signals::interrupt()?;
     let Some((record, is_open)) = newest(&dir)?.filter(|now| *now == (record, is_open)) else {
         return Err(Error::new(
@@ -68,7 +73,7 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
             .into());
         }
         output.warn("the live state changed meanwhile; the plan is now:");
-        output.plan(&told(&now))?;
+        output.plan(&told(&now), false)?;
     }
     if !is_open {
         dir.reopen(&record)?;
@@ -95,8 +100,28 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
         Err(failure) => return Err(report(failure, output)),
     }
     persisted::warn_after_rollback(&dir, output);
-    Ok(0)
+    Ok(changed(options.preview.detailed_exitcode))
 }
+
+/// Shows what the rollback would change, without a lock and without a write.
+fn preview(dir: &StateDir, options: &RollbackOptions, output: &Output) -> Verdict {
+    output.record(|transaction| transaction.dry_run = true);
+    let Some((record, is_open)) = newest(dir)? else {
+        output.result(NOTHING)?;
+        return Ok(0);
+    };
+    if let Some(holder) = dir.holder().filter(|_| is_open) {
+        output.warn(&format!("{} is still under way ({holder})", described(&record.occasion)));
+    }
+    let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
+    let back = apply::undo_plan(&mut LiveNode, dir, &record, policy, progress(dir, &record, is_open)?)?;
+    output.record(|transaction| transaction.transaction = Some(record.id));
+    output.plan(&told(&back), true)?;
+    check_back(&back, &record, is_open, options)?;
+    Ok(if back.is_empty() { 0 } else { changed(options.preview.detailed_exitcode) })
+}
+
+const NOTHING: &str = "Nothing to do: no apply of this boot is on record here.\n";
 
 /// The plan back. A committed transaction is only undone when all of it can be, as far as can be seen; of an
 /// interrupted one, as much as can be.
@@ -108,15 +133,21 @@ fn plan_back(
     policy: Policy,
 ) -> Result<Plan, Error> {
     let back = apply::undo_plan(&mut LiveNode, dir, record, policy, progress(dir, record, is_open)?)?;
-    check_complete(&back)?;
+    check_back(&back, record, is_open, options)?;
+    Ok(back)
+}
+
+/// What forbids the plan back.
+fn check_back(back: &Plan, record: &Record, is_open: bool, options: &RollbackOptions) -> Result<(), Error> {
+    check_complete(back)?;
     if !is_open && !options.abandon {
         check_restorable(record)?;
         check_conflicts(
-            &back,
+            back,
             "remove it or change it back yourself, overwrite it with --adopt, or keep it with --abandon",
         )?;
     }
-    Ok(back)
+    Ok(())
 }
 
 /// How far a transaction came.

@@ -9,7 +9,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Failure, occasion,
+    Failure,
+    history::DIGITS,
+    occasion,
     session::{Loaded, Session, text_of},
     transaction::{now, time},
 };
@@ -19,7 +21,7 @@ use crate::{
     error::{Error, Kind},
     plan::{Action, Facts, Policy},
     render::{Entry, Group, Object, Report},
-    text::{Untrusted, to_json},
+    text::{Untrusted, printable, to_json},
 };
 
 /// The version of the file.
@@ -170,6 +172,21 @@ impl SavedPlan {
         let cluster = config::load(&document)?;
         let policy = if self.adopt { Policy::Adopt } else { Policy::Respect };
         Session::live_of(Loaded { document, cluster }, Some(self.node.as_raw()), policy)
+    }
+
+    /// The plan as `hostgw plan` shows it.
+    pub(super) fn report(&self) -> Report {
+        Report::of_changes(Some(self.node.clone()), Some(self.file.clone()), self.changes.clone())
+    }
+
+    /// Which plan it is, in a line.
+    pub(super) fn title(&self) -> String {
+        let Self { node, file, commit, made_at, adopt, .. } = self;
+        let commit = commit.as_ref().map_or_else(String::new, |Commit { id, dirty }| {
+            format!(", commit {}{}", id.start(DIGITS), if *dirty { " (dirty)" } else { "" })
+        });
+        let adopts = if *adopt { ", adopts foreign objects" } else { "" };
+        printable(&format!("Saved plan for node {node}, made at {made_at} from {file}{commit}{adopts}"))
     }
 
     /// What the history shall tell of its apply.

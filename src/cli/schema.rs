@@ -21,7 +21,7 @@ use crate::{
 
 /// Prints a JSON Schema.
 pub(super) fn run(options: &SchemaOptions, output: &Output) -> Verdict {
-    output.result(&(text(options.subject) + "\n"))?;
+    output.verbatim(&(text(options.subject) + "\n"))?;
     Ok(0)
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::{
     Failure,
     arguments::Target,
+    environment,
     persisted::{self, Basis},
 };
 use crate::{
@@ -26,19 +27,29 @@ pub(super) struct Loaded {
     pub cluster: Cluster,
 }
 
-/// Reads the document that `file` names, `-` for standard input, or the one in the working directory.
+/// Where the configuration of a node lies.
+const NODE_FOLDER: &str = "/etc/hostgw";
+
+/// Reads the document that `file` names, `-` for standard input, or the one that [`find`] finds.
 pub(super) fn document(file: Option<&Path>) -> Result<Document, Failure> {
-    let document = match file {
-        Some(file) if file.as_os_str() == "-" => Document::read_standard_input(),
-        Some(file) => Document::read(file),
-        None => Document::read(&find()?),
-    };
-    Ok(document.map_err(|error| invalid_input(&error))?)
+    let found = file.map_or_else(find, |file| Ok(file.to_owned()))?;
+    let document =
+        if found.as_os_str() == "-" { Document::read_standard_input() } else { Document::read(&found) };
+    Ok(document.map_err(|error| {
+        let is_from_environment = file.is_none() && environment::file().is_some();
+        let details = is_from_environment.then(|| format!("{} names it", environment::FILE));
+        invalid_input(&error).with_details(details)
+    })?)
 }
 
-/// The configuration in the working directory.
+/// The configuration that nobody named: the one that the environment names, else the one in the working directory,
+/// else the node's own.
 pub(super) fn find() -> Result<PathBuf, Failure> {
-    Ok(config::find_in(Path::new("")).map_err(|error| invalid_input(&error))?)
+    if let Some(file) = environment::file() {
+        return Ok(file);
+    }
+    let folders = ["", NODE_FOLDER].map(Path::new);
+    Ok(config::find_in(&folders).map_err(|error| invalid_input(&error))?)
 }
 
 fn invalid_input(error: &config::ReadError) -> Error {
@@ -104,7 +115,8 @@ pub(super) struct Session {
 impl Session {
     /// Loads the configuration, and finds out which node this is.
     pub(super) fn live(target: &Target, policy: Policy) -> Result<Self, Failure> {
-        Self::live_of(load(target.file.as_deref())?, target.node.as_deref(), policy)
+        let node = environment::node(target.node.as_deref());
+        Self::live_of(load(target.file.as_deref())?, node.as_deref(), policy)
     }
 
     /// The same for a configuration that is loaded already.
@@ -118,8 +130,8 @@ impl Session {
         let loaded = load(target.file.as_deref())?;
         let snapshot = Box::new(snapshot);
         let (host, host_name) = (snapshot.observed.host.clone(), snapshot.host_name.clone());
-        let node = target.node.as_deref();
-        Self::new(loaded, node, &host, host_name.as_deref(), Place::Snapshot(snapshot), policy)
+        let node = environment::node(target.node.as_deref());
+        Self::new(loaded, node.as_deref(), &host, host_name.as_deref(), Place::Snapshot(snapshot), policy)
     }
 
     fn new(

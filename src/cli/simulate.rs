@@ -236,10 +236,10 @@ fn keep(simulation: &Simulation, scratch: &Path, output: &Output, is_over: impl 
     output.say("The cluster stands, applied, until you press Ctrl-C. To enter it from another shell:");
     for (name, namespace) in simulation.namespaces() {
         let descriptor = namespace.descriptor();
-        output.say(&format!("  {name:<24} nsenter {user}--net=/proc/{process}/fd/{descriptor}"));
+        output.say_verbatim(&format!("  {name:<24} nsenter {user}--net=/proc/{process}/fd/{descriptor}"));
     }
     output.say("There hostgw finds what it has on record of the node with");
-    output.say(&format!("  HOSTGW_STATE_DIR={}", crate::text::path(scratch)));
+    output.say_verbatim(&format!("  HOSTGW_STATE_DIR={}", crate::text::path(scratch)));
     while !is_over() {
         std::thread::sleep(std::time::Duration::from_millis(100));
     }

@@ -76,7 +76,10 @@ pub(super) fn run(options: &StatusOptions, output: &Output) -> Verdict {
     } else {
         output.result(&text(&status, output))?;
     }
-    let Some(unknown) = status.unknown.first() else { return Ok(0) };
+    let has_drifted = status.drift.as_ref().is_some_and(|drift| drift.totals != Totals::default());
+    let Some(unknown) = status.unknown.first() else {
+        return Ok(if options.detailed_exitcode && has_drifted { 2 } else { 0 });
+    };
     output.incomplete("the status", unknown.hint.as_ref());
     Err(Failure::Said(Kind::Incomplete))
 }

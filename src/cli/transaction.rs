@@ -1,12 +1,14 @@
 //! What the verbs that change a node have in common: the transaction, and telling the truth about it.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{
-    Failure,
+    Failure, Verdict,
+    apply::changed,
     arguments::Consent,
     confirm::{Held, finish},
     output::{Answer, Output},
+    plan::warn_of_open,
     signals, ssh,
     supervisor::Supervisor,
     transaction_json::Confirmation,
@@ -55,6 +57,16 @@ pub(super) struct Done {
     pub held: Option<Held>,
 }
 
+/// Looks and shows what would change, without a lock and without a write; the exit codes are those of `plan`.
+pub(super) fn preview(aim: &mut dyn Aim, detailed_exitcode: bool, output: &Output) -> Verdict {
+    output.record(|transaction| transaction.dry_run = true);
+    warn_of_open(aim.dir(), output);
+    aim.look()?;
+    output.plan(&aim.report(), true)?;
+    aim.check()?;
+    Ok(if aim.prepared().plan.is_empty() { 0 } else { changed(detailed_exitcode) })
+}
+
 /// Looks, shows, asks, locks, looks again, commits, verifies. With `hold`, what was done waits for its
 /// confirmation that long. `None` when there was nothing to do.
 pub(super) fn carry_out(
@@ -66,9 +78,8 @@ pub(super) fn carry_out(
     recover(aim.dir(), consent, output)?;
     aim.look()?;
     aim.check()?;
-    let show = |aim: &dyn Aim| output.plan(&aim.report());
-    show(aim)?;
     let has_work = !aim.prepared().plan.is_empty();
+    output.plan(&aim.report(), has_work && !consent.yes)?;
     if !has_work && aim.prepared().desired.released.is_empty() {
         return Ok(None);
     }
@@ -77,7 +88,7 @@ pub(super) fn carry_out(
     }
     let mut shown = aim.prepared().plan.clone();
     let occasion = aim.occasion();
-    let lock = aim.dir().lock(consent.patience.lock_timeout, &description(occasion.command))?;
+    let lock = take_lock(aim.dir(), consent.patience.lock_timeout, &description(occasion.command))?;
     // Before the last look: what is seen there must not grow old while the checks wait for answers.
     let counted = check_before(aim.checks(), output)?;
     for attempt in 1.. {
@@ -121,6 +132,32 @@ pub(super) fn carry_out(
     Ok(None)
 }
 
+/// Takes the lock, which a signal keeps nobody waiting for.
+///
+/// # Errors
+/// As [`StateDir::lock`]; [`Kind::Interrupted`] when a signal comes first.
+pub(super) fn take_lock(dir: &StateDir, timeout: Duration, description: &str) -> Result<Lock, Error> {
+    /// How often it is looked whether a signal came.
+    const LOOK: Duration = Duration::from_millis(100);
+    let interrupt = signals::interrupt()?;
+    let begun = Instant::now();
+    loop {
+        let left = timeout.saturating_sub(begun.elapsed());
+        match dir.lock(left.min(LOOK), description) {
+            Err(error) if error.kind == Kind::Locked && !interrupt.is_raised() => {
+                if begun.elapsed() >= timeout {
+                    let holder = dir.holder();
+                    return Err(holder.map_or(error, |holder| apply::held_by(&holder, timeout)));
+                }
+            }
+            Err(error) if error.kind == Kind::Locked => {
+                return Err(Error::new(Kind::Interrupted, "interrupted; nothing was changed"));
+            }
+            other => return other,
+        }
+    }
+}
+
 /// How often a plan is made and committed while other programs change what it rests on.
 const MAX_ATTEMPTS: usize = 5;
 
@@ -129,7 +166,7 @@ const MAX_ATTEMPTS: usize = 5;
 /// # Errors
 /// What forbids the plan now, and that it is no longer the one that was agreed to.
 fn look_again(aim: &mut dyn Aim, shown: &Plan, consent: &Consent, output: &Output) -> Result<bool, Failure> {
-    let show = |aim: &dyn Aim| output.plan(&aim.report());
+    let show = |aim: &dyn Aim| output.plan(&aim.report(), false);
     aim.look()?;
     aim.check()?;
     if aim.prepared().plan.is_empty() {
@@ -316,7 +353,7 @@ fn recover(dir: &StateDir, consent: &Consent, output: &Output) -> Result<(), Fai
             time(pending.until)
         ));
     }
-    let _lock = dir.lock(consent.patience.lock_timeout, "rollback")?;
+    let _lock = take_lock(dir, consent.patience.lock_timeout, "rollback")?;
     let Some(record) = open()? else { return Ok(()) };
     if let Some((record, pending)) = dir.pending()?
         && dir.decision(&pending)? == Some(Decision::Confirmed)

@@ -24,6 +24,8 @@ pub(super) struct TransactionJson {
     format: u32,
     /// The command.
     command: Operation,
+    /// Whether the command only showed its plan: `--dry-run`.
+    pub dry_run: bool,
     /// The exit code of the command.
     exit_code: u8,
     /// What the exit code means, in one word that never changes.
@@ -112,8 +114,8 @@ impl Confirmation {
 pub(super) enum Meaning {
     /// 0: done, or nothing to do.
     Done,
-    /// 2: something was changed, with `--detailed-exitcode`.
-    Changed,
+    /// 2: something was changed or, with `--dry-run`, would be; only with `--detailed-exitcode`.
+    Changes,
     /// 1: unexpected error.
     Unexpected,
     /// 3: the configuration is invalid, or does not fit this node.
@@ -162,6 +164,7 @@ impl TransactionJson {
         Self {
             format: FORMAT,
             command,
+            dry_run: false,
             exit_code: 0,
             meaning: Meaning::Done,
             transaction: None,
@@ -180,7 +183,7 @@ impl TransactionJson {
     /// The command ended well, with this exit code.
     pub(super) const fn succeed(&mut self, exit_code: u8) {
         self.exit_code = exit_code;
-        self.meaning = if exit_code == 0 { Meaning::Done } else { Meaning::Changed };
+        self.meaning = if exit_code == 0 { Meaning::Done } else { Meaning::Changes };
     }
 
     /// The command failed.

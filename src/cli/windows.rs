@@ -3,8 +3,9 @@
 use super::{
     Failure, Verdict,
     arguments::PlanOptions,
+    environment,
     output::Output,
-    plan::show,
+    plan::{PlanShape, show},
     session::{Loaded, Locator, load},
 };
 use crate::{
@@ -22,7 +23,8 @@ use crate::{
 pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Output) -> Verdict {
     let observed = WindowsObserved::parse(name, text)?;
     let Loaded { document, cluster } = load(options.target.file.as_deref())?;
-    let node = options.target.node.as_deref().unwrap_or(&observed.node);
+    let named = environment::node(options.target.node.as_deref());
+    let node = named.as_deref().unwrap_or(&observed.node);
     let index = plan::node_named(&cluster, node)?;
     if options.out.is_some() {
         let message = format!("{node} is a Windows node: its plan cannot be saved for hostgw apply");
@@ -48,7 +50,7 @@ pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Outpu
     });
     report.node = Some(node.into());
     report.file = Some(document.name().clone());
-    show(&report, options, output)?;
+    show(&report, None, PlanShape::of(options), output)?;
     if !plan.conflicts.is_empty() {
         let count = crate::text::count(plan.conflicts.len(), "conflict");
         output.warn(&format!(

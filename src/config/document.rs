@@ -203,17 +203,22 @@ fn decode(name: &str, bytes: Vec<u8>) -> Result<String, ReadError> {
     })
 }
 
-/// The configuration in `dir`: the one of [`FILE_NAMES`] that is there.
+/// The configuration in the first of `folders` that holds one: the one of [`FILE_NAMES`] that is there.
 ///
 /// # Errors
-/// None of them is there, or more than one.
-pub fn find_in(dir: &Path) -> Result<PathBuf, ReadError> {
-    let mut found = FILE_NAMES.iter().filter(|name| dir.join(name).exists());
-    match (found.next(), found.next()) {
-        (Some(name), None) => Ok(dir.join(name)),
-        (Some(first), Some(second)) => Err(ReadError::Several { dir: dir.to_owned(), first, second }),
-        _ => Err(ReadError::NoneFound { dir: dir.to_owned() }),
+/// None of them is in any of the folders, or more than one in one of them.
+pub fn find_in(folders: &[&Path]) -> Result<PathBuf, ReadError> {
+    for dir in folders {
+        let mut found = FILE_NAMES.iter().filter(|name| dir.join(name).exists());
+        match (found.next(), found.next()) {
+            (Some(name), None) => return Ok(dir.join(name)),
+            (Some(first), Some(second)) => {
+                return Err(ReadError::Several { dir: (*dir).to_owned(), first, second });
+            }
+            _ => {}
+        }
     }
+    Err(ReadError::NoneFound { folders: folders.iter().map(|dir| (*dir).to_owned()).collect() })
 }
 
 /// Why no configuration could be read; prints as one sentence without a full stop.
@@ -228,10 +233,10 @@ pub enum ReadError {
         /// How many bytes before the first wrong one are UTF-8.
         offset: usize,
     },
-    /// There is none in this directory.
+    /// There is none in these directories.
     NoneFound {
-        /// The directory.
-        dir: PathBuf,
+        /// The directories.
+        folders: Vec<PathBuf>,
     },
     /// There are two in this directory.
     Several {
@@ -283,8 +288,10 @@ impl fmt::Display for ReadError {
             Self::NotUtf8 { name, offset } => {
                 write!(f, "{name} is not UTF-8 text: byte {} is wrong", offset + 1)
             }
-            Self::NoneFound { dir } => {
-                write!(f, "no configuration in {}: looked for {}", place(dir), FILE_NAMES.join(", "))
+            Self::NoneFound { folders } => {
+                let folders: Vec<String> = folders.iter().map(|dir| place(dir)).collect();
+                let (folders, names) = (folders.join(" and "), FILE_NAMES.join(", "));
+                write!(f, "no configuration found: looked for {names} in {folders}")
             }
             Self::Several { dir, first, second } => {
                 write!(f, "{} holds both {first} and {second}", place(dir))

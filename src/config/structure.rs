@@ -87,7 +87,7 @@ fn compile(schema: &Json) -> Shape {
     if schema["properties"].is_null()
         && let Some(alternatives) = schema["anyOf"].as_array().or(schema["oneOf"].as_array())
     {
-        return alternatives.iter().flat_map(|alternative| compile(alternative)).collect();
+        return alternatives.iter().flat_map(compile).collect();
     }
     if let Some(word) = schema["const"].as_str() {
         return vec![Alternative::Word(word.to_owned())];

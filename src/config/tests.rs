@@ -348,17 +348,17 @@ impl Drop for Folder {
 #[test]
 fn one_configuration_is_looked_for_in_a_folder() {
     let folder = Folder::new("find");
-    let message = |folder: &Folder| find_in(&folder.0).expect_err("an error").to_string();
+    let message = |folder: &Folder| find_in(&[&folder.0]).expect_err("an error").to_string();
     let path = folder.0.display();
     assert_eq!(
         message(&folder),
-        format!("no configuration in {path}: looked for hostgw.yaml, hostgw.yml, hostgw.toml")
+        format!("no configuration found: looked for hostgw.yaml, hostgw.yml, hostgw.toml in {path}")
     );
     let toml = folder.write("hostgw.toml", b"");
-    assert_eq!(find_in(&folder.0).expect("a file"), toml);
+    assert_eq!(find_in(&[&folder.0]).expect("a file"), toml);
     folder.write("hostgw.yml", b"");
     assert_eq!(message(&folder), format!("{path} holds both hostgw.yml and hostgw.toml"));
-    let error = find_in(&folder.0).expect_err("an error");
+    let error = find_in(&[&folder.0]).expect_err("an error");
     assert!(error.hint().is_some_and(|hint| hint.contains("-f FILE")));
 }
 

@@ -29,7 +29,7 @@ pub use shell::{
     Freshness, InvalidNetplanId, NetplanId, Persist, PersistHeader, PersistedNode, UnrecognizedHeader,
     UnwritableInterface, freshness, linux_script, persisted,
 };
-pub use text::{Palette, text};
+pub use text::{Palette, plan_summary, text};
 
 /// Where a script comes from, for its header.
 #[derive(Debug, Clone, Copy)]

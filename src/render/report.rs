@@ -194,6 +194,19 @@ impl Report {
         self.persisted = files;
     }
 
+    /// A plan that has these changes and nothing in its way.
+    #[must_use]
+    pub fn of_changes(node: Option<Untrusted>, file: Option<Untrusted>, changes: Vec<Entry>) -> Self {
+        let number = |action| changes.iter().filter(|entry| entry.action == action).count();
+        let totals = Totals {
+            add: number(Action::Add),
+            change: number(Action::Change),
+            remove: number(Action::Remove),
+            ..Totals::default()
+        };
+        Self { node, file, changes, ..Self::empty(totals) }
+    }
+
     pub(super) const fn empty(totals: Totals) -> Self {
         Self {
             format: FORMAT,

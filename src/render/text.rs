@@ -91,6 +91,50 @@ pub fn text(report: &Report, palette: &Palette) -> String {
     lines.join("\n")
 }
 
+/// The plan as names and counts, ending with a newline.
+#[must_use]
+pub fn plan_summary(report: &Report, palette: &Palette) -> String {
+    let mut text = String::new();
+    for (group, title) in GROUPS {
+        let entries = || report.changes.iter().filter(|entry| entry.kind == group);
+        let lines = [
+            (Action::Add, "+", &palette.add),
+            (Action::Change, "~", &palette.change),
+            (Action::Remove, "-", &palette.remove),
+        ];
+        let mut lines: Vec<String> = lines
+            .into_iter()
+            .filter_map(|(action, symbol, style)| {
+                let names = names(entries().filter(|entry| entry.action == action));
+                let line = format!("{symbol} {}: {}", names.len(), names.join(", "));
+                (!names.is_empty()).then(|| style.apply_to(line).to_string())
+            })
+            .collect();
+        let conflicts = report.conflicts.iter().filter(|conflict| conflict.kind == group);
+        let foreign: Vec<String> =
+            conflicts.flat_map(|conflict| &conflict.foreign).map(|object| printable(&object.name)).collect();
+        if !foreign.is_empty() {
+            let line = format!("! {}: {}", foreign.len(), foreign.join(", "));
+            lines.push(palette.conflict.apply_to(line).to_string());
+        }
+        let unknown = report.unknown.iter().filter(|unknown| group_of(&unknown.what) == group);
+        lines.extend(unknown.map(|unknown| {
+            palette.conflict.apply_to(format!("? {}", printable(&unknown.what.to_string()))).to_string()
+        }));
+        if !lines.is_empty() {
+            let _ = writeln!(text, "{}\n{}\n", palette.head.apply_to(title), lines.join("\n"));
+        }
+    }
+    let _ = writeln!(text, "{}", palette.head.apply_to(totals(report)));
+    text
+}
+
+/// What the objects of changes are called.
+fn names<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<String> {
+    let objects = entries.filter_map(|entry| entry.after.as_ref().or(entry.before.as_ref()));
+    objects.map(|object| printable(&object.name)).collect()
+}
+
 /// What could not be read, after its symbol, and why.
 pub(super) fn unknown_line(unknown: &Unknown, palette: &Palette) -> Line {
     Line {

@@ -57,7 +57,40 @@ fn a_terminal_gets_colours() {
         let node = node(privilege);
         let on_terminal = |command: &str| node.run(["script", "-qec", command, "/dev/null"]);
         assert!(on_terminal("\"$HOSTGW\" plan").contains("\x1b[32m"));
-        assert!(!on_terminal("NO_COLOR=1 \"$HOSTGW\" plan").contains('\x1b'));
+        for plain in ["NO_COLOR=1", "TERM=dumb", "CLICOLOR=0", "FORCE_COLOR=0"] {
+            let text = on_terminal(&format!("{plain} \"$HOSTGW\" plan"));
+            assert!(!text.contains('\x1b'), "{plain}: {text}");
+            let forced = on_terminal(&format!("{plain} \"$HOSTGW\" plan --color always"));
+            assert!(forced.contains("\x1b[32m"), "{plain}: {forced}");
+        }
+        assert!(on_terminal("TERM=dumb CLICOLOR_FORCE=1 \"$HOSTGW\" plan").contains("\x1b[32m"));
+        assert!(on_terminal("TERM=xterm CLICOLOR=1 \"$HOSTGW\" plan").contains("\x1b[32m"));
+    });
+}
+
+/// Help and usage errors are coloured by the same rules as everything else.
+#[test]
+fn help_and_usage_errors_follow_the_rules_of_colour() {
+    each(|privilege| {
+        let node = node(privilege);
+        let on_terminal = |command: &str| node.run(["script", "-qec", command, "/dev/null"]);
+        for arguments in ["--help", "plan --help", "plan --no-such-flag || true", "no-such-verb || true"] {
+            let shown = |before: &str, after: &str| {
+                on_terminal(&format!("{before} \"$HOSTGW\" {after} {arguments}")).contains('\x1b')
+            };
+            assert!(shown("", ""), "{arguments}");
+            assert!(!shown("", "--color never"), "{arguments}");
+            assert!(!shown("", "--color=never"), "{arguments}");
+            for plain in ["NO_COLOR=1", "TERM=dumb", "CLICOLOR=0", "FORCE_COLOR=0"] {
+                assert!(!shown(plain, ""), "{plain} {arguments}");
+                assert!(shown(plain, "--color always"), "{plain} {arguments}");
+            }
+        }
+        // A pipe gets colours where they are forced.
+        let piped = |command: &str| node.try_sh(&format!("{command} 2>&1 | cat")).stdout.contains('\x1b');
+        assert!(!piped("\"$HOSTGW\" --help"));
+        assert!(piped("FORCE_COLOR=1 \"$HOSTGW\" --help"));
+        assert!(piped("\"$HOSTGW\" --color always plan --no-such-flag"));
     });
 }
 

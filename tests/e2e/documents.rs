@@ -243,6 +243,8 @@ fn every_document_is_as_its_schema_says() {
         node.hostgw_ok(&["plan", "--out", "p.json"]);
         let saved = serde_json::from_str(&node.sh("cat p.json")).unwrap();
         accept(&strict("saved-plan"), "plan --out", &saved);
+        check(&["show", "--json", "p.json"], 0, "plan");
+        check(&["show", "--json", "hostgw.yaml"], 3, "error");
         node.hostgw_ok(&["apply", "--yes"]);
         node.sh("ip route del 10.244.1.0/24; nft add set ip hostgw blocked '{ type ipv4_addr; }'");
         check(&["status", "--json"], 0, "status");
@@ -258,6 +260,8 @@ fn every_document_is_as_its_schema_says() {
         node.write("cni.conf", "no JSON");
         check(&["check-cni", "--json", "cni.conf"], 3, "error");
         node.sh("nft delete set ip hostgw blocked");
+        check(&["destroy", "--dry-run", "--json"], 0, "transaction");
+        check(&["rollback", "--dry-run", "--json"], 0, "transaction");
         // A pending apply, and one that nobody confirmed.
         let child = waiting(&node, "10m");
         check(&["status", "--json"], 0, "status");

@@ -14,6 +14,7 @@ mod diff;
 mod documents;
 mod drift;
 mod dual_stack;
+mod environment;
 #[cfg(feature = "fault-injection")]
 mod faults;
 mod foreign;
@@ -32,6 +33,7 @@ mod lengths;
 mod midway;
 mod packets;
 mod persist;
+mod preview;
 mod privileges;
 mod prompt;
 mod read_only;

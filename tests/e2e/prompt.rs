@@ -54,6 +54,86 @@ fn destroy_and_rollback_ask_too() {
     });
 }
 
+/// A long plan is read page by page, then asked about; without a question there is nobody to turn pages.
+#[test]
+fn a_long_plan_is_paged_before_the_question() {
+    each(|privilege| {
+        let node = node(privilege);
+        let sized = "stty rows 10 cols 300; PAGER='sed s/^/paged:/' \"$HOSTGW\"";
+        let on_terminal = |arguments: &str, answer: &str| {
+            let mut child =
+                node.on_terminal(&format!("{sized} {arguments} --color never")).spawn().expect("script");
+            feed(&mut child, answer);
+            Outcome::from_output(&node, arguments, child.wait_with_output().expect("our child"))
+        };
+        on_terminal("apply", "n\n").expect(8).says("paged:+ 10.244.1.0/24").says("[y/N]");
+        let applied = on_terminal("apply", "y\n").expect(0);
+        applied.says("paged:+ 10.244.1.0/24").says("Applied to node linux-1");
+        for verb in ["rollback", "destroy"] {
+            on_terminal(verb, "n\n").expect(8).says("paged:- 10.244.1.0/24").says("[y/N]");
+        }
+        let unasked = on_terminal("destroy --yes", "").expect(0);
+        assert!(!unasked.stdout.contains("paged:"), "{unasked}");
+    });
+}
+
+/// Ctrl-C at the question, after pages too: nothing is changed, and what comes next begins a line of its own.
+#[test]
+fn an_interrupted_question_ends_its_line() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        for script in
+            ["exec \"$HOSTGW\" apply", "stty rows 10; export PAGER='sed s/^/paged:/'; exec \"$HOSTGW\" apply"]
+        {
+            let mut child = node.on_terminal(&format!("{script} --color never")).spawn().expect("script");
+            let mut shown = String::new();
+            read_until(&mut child, &mut shown, "[y/N]");
+            let mut keys = child.stdin.take().expect("piped");
+            std::io::Write::write_all(&mut keys, b"\x03").expect("a terminal");
+            // It stays open: the end of what is typed would be a no.
+            let output = child.wait_with_output().expect("our child");
+            drop(keys);
+            let outcome = Outcome::from_output(&node, script, output).expect(130);
+            let rest = outcome.stdout.replace('\r', "");
+            assert_eq!(
+                rest.trim_start_matches([' ', '^', 'C']),
+                "\nerror: interrupted; nothing was changed\n"
+            );
+            node.assert_unchanged(&before, "an interrupted question");
+        }
+    });
+}
+
+/// Reads from a child until it has said `text`.
+fn read_until(child: &mut std::process::Child, shown: &mut String, text: &str) {
+    let mut byte = [0];
+    while !shown.contains(text) {
+        std::io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut byte).expect("the question");
+        shown.push(char::from(byte[0]));
+    }
+}
+
+/// A signal ends the wait for the lock at once.
+#[test]
+fn an_interrupted_wait_for_the_lock_changes_nothing() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.sh("ip route del 10.244.1.0/24");
+        let before = node.witness();
+        let lock = super::refusals::HeldLock::take(&node);
+        for verb in ["apply", "destroy", "rollback"] {
+            let script = format!("timeout -s INT 1 \"$HOSTGW\" {verb} --yes --lock-timeout 10m; echo $?");
+            let outcome = node.try_sh(&script);
+            assert!(outcome.stdout.ends_with("124\n"), "{outcome}");
+            outcome.warns("interrupted; nothing was changed");
+            node.assert_unchanged(&before, verb);
+        }
+        drop(lock);
+    });
+}
+
 /// The plan that was agreed to is the plan that is committed, or none.
 #[test]
 fn a_plan_that_changes_while_it_is_asked_about_is_not_committed() {
@@ -61,12 +141,7 @@ fn a_plan_that_changes_while_it_is_asked_about_is_not_committed() {
         let node = node(privilege);
         let mut child = node.on_terminal("\"$HOSTGW\" apply --color never").spawn().expect("script");
         let mut shown = String::new();
-        let mut byte = [0];
-        while !shown.contains("[y/N]") {
-            std::io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut byte)
-                .expect("the question");
-            shown.push(char::from(byte[0]));
-        }
+        read_until(&mut child, &mut shown, "[y/N]");
         node.sh("ip route add 10.244.0.0/16 dev eth0 proto 87 scope link");
         let before = node.witness();
         feed(&mut child, "y\n");

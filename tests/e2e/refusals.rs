@@ -212,11 +212,11 @@ fn a_state_directory_that_cannot_be_written() {
 }
 
 /// A lock that is held as long as this lives.
-struct HeldLock(Child);
+pub(super) struct HeldLock(Child);
 
 impl HeldLock {
     /// Takes the lock of a node that hostgw has changed before.
-    fn take(node: &Namespace) -> Self {
+    pub(super) fn take(node: &Namespace) -> Self {
         let path = node.state_dir().expect("a state directory").join("lock");
         let mut child = node
             .command("flock")

@@ -40,6 +40,37 @@ fn a_saved_plan_is_applied_as_it_is() {
     });
 }
 
+/// Whoever reviews a plan has neither the node nor its rights.
+#[test]
+fn a_saved_plan_is_shown_anywhere_in_every_form() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.sh(
+            "ip route add 10.244.1.0/24 via 172.30.0.9 proto 87; ip route add 10.1.0.0/16 dev eth0 proto 87",
+        );
+        let plan = |form: &[&str]| node.hostgw_ok(&[&["plan", "--out", "p.json"], form].concat()).stdout;
+        let elsewhere = Namespace::new(privilege);
+        for form in [&[][..], &["--summary"], &["--json"], &["--markdown"], &["--color", "always"]] {
+            let planned = plan(form);
+            let saved = std::fs::read_to_string(node.folder().join("p.json")).expect("a plan");
+            elsewhere.write("p.json", &saved);
+            let shown = elsewhere.hostgw_ok(&[&["show", "p.json"], form].concat());
+            assert!(shown.stdout.ends_with(&planned), "{shown}\n{planned}");
+            let title = shown.stdout.len() - planned.len();
+            let is_text = !["--json", "--markdown"].contains(form.first().unwrap_or(&""));
+            assert_eq!(title > 0, is_text, "{shown}");
+        }
+        let mut snapshots = Snapshots::default();
+        snapshots.compare("show", &elsewhere.hostgw_ok(&["show", "p.json"]));
+        let piped = elsewhere.try_sh("\"$HOSTGW\" show - <p.json").expect(0);
+        piped.says("Saved plan for node linux-1");
+        elsewhere.write("no-plan.json", "{}");
+        elsewhere.hostgw(&["show", "no-plan.json"]).expect(3).warns("is not a saved plan");
+        elsewhere.hostgw(&["show", "--json", "no-plan.json"]).expect(3).says("\"meaning\": \"invalid\"");
+        snapshots.conclude();
+    });
+}
+
 /// A plan goes where the name leads: to the end of a link, or into a pipe, and neither is replaced.
 #[test]
 fn a_plan_is_written_where_its_name_leads() {

@@ -47,6 +47,44 @@ fn a_long_plan_is_shown_page_by_page() {
     });
 }
 
+/// Whoever has 40 columns can still read: no line is wider, but for a word that is.
+#[test]
+fn no_word_is_broken_where_the_terminal_is_narrow() {
+    const COLUMNS: usize = 40;
+    each(|privilege| {
+        let node = node(privilege);
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.sh("ip route del 10.244.1.0/24; ip route add 10.244.1.0/24 via 172.30.0.9");
+        for (arguments, code) in [
+            ("plan", 10),
+            ("plan --summary", 10),
+            ("plan --all-nodes", 0),
+            ("apply --yes", 10),
+            ("apply --yes --node linux-9", 3),
+            ("status", 0),
+            ("status --history", 0),
+            ("destroy --dry-run", 0),
+            ("rollback --yes", 0),
+            ("confirm", 8),
+            ("simulate -f hostgw.yaml", 0),
+            ("--help", 0),
+            ("apply --help", 0),
+        ] {
+            let script = format!("\"$HOSTGW\" {arguments} --color never");
+            let text = on_terminal(&node, 200, COLUMNS, &script).expect(code).stdout;
+            // What simulate says on the way overwrites itself.
+            let lines = text.lines().map(|line| line.rsplit('\r').next().unwrap_or_default());
+            for line in lines.map(|line| line.trim_start_matches("\x1b[K")) {
+                let is_one_word = line.split_whitespace().filter(|word| *word != "#").count() <= 1;
+                assert!(line.chars().count() <= COLUMNS || is_one_word, "{arguments}: {line:?}\n{text}");
+            }
+        }
+        // What has to be copied whole stays whole.
+        let script = on_terminal(&node, 200, COLUMNS, "\"$HOSTGW\" render --node linux-1").expect(0).stdout;
+        assert_eq!(script, node.hostgw_ok(&["render", "--node", "linux-1"]).stdout);
+    });
+}
+
 #[test]
 fn reasons_go_below_where_the_terminal_is_narrow() {
     each(|privilege| {

@@ -1,0 +1,17 @@
+//! `hostgw show`
+
+use super::{
+    Verdict,
+    arguments::ShowOptions,
+    output::Output,
+    plan::{PlanShape, show},
+    saved_plan::SavedPlan,
+};
+
+/// Shows a saved plan, in every form that `hostgw plan` has.
+pub(super) fn run(options: &ShowOptions, output: &Output) -> Verdict {
+    let plan = SavedPlan::read(&options.plan)?;
+    let shape = PlanShape::new(options.json, options.markdown, options.summary);
+    show(&plan.report(), Some(&plan.title()), shape, output)?;
+    Ok(0)
+}

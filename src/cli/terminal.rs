@@ -1,0 +1,77 @@
+//! What the terminal is like, and what is typed on it.
+
+use std::{
+    env,
+    io::{self, BufRead, IsTerminal},
+};
+
+use console::Term;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::arguments::Color;
+use crate::{
+    apply::Interrupt,
+    error::{Error, Kind},
+};
+
+/// How often it is looked whether a signal came, in nanoseconds.
+const LOOK: i64 = 100_000_000;
+
+/// Whether a stream is coloured: what was asked for, then NO_COLOR, then CLICOLOR_FORCE and FORCE_COLOR, then
+/// CLICOLOR and TERM, then whether it is a terminal. An empty variable counts as unset (no-color.org).
+pub(super) fn coloured(color: Color, is_terminal: bool) -> bool {
+    let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let is_off = |name: &str| env::var_os(name).is_some_and(|value| value == "0");
+    let is_on = |name: &str| is_set(name) && !is_off(name);
+    match color {
+        Color::Always => true,
+        Color::Never => false,
+        Color::Auto if is_set("NO_COLOR") => false,
+        Color::Auto if is_on("CLICOLOR_FORCE") || is_on("FORCE_COLOR") => true,
+        Color::Auto if is_off("FORCE_COLOR") || is_off("CLICOLOR") || is_dumb() => false,
+        Color::Auto => is_terminal,
+    }
+}
+
+/// Whether the terminal knows no escape sequences.
+pub(super) fn is_dumb() -> bool {
+    env::var_os("TERM").is_some_and(|kind| kind == "dumb")
+}
+
+/// The columns of the terminal that a stream is; without one, no end of them.
+pub(super) fn width(stream: &Term, is_terminal: bool) -> usize {
+    let size = stream.size_checked().filter(|(_, columns)| is_terminal && *columns > 0);
+    size.map_or(usize::MAX, |(_, columns)| columns.into())
+}
+
+/// Reads a line that is typed on the terminal; less than a line at the end of standard input.
+///
+/// # Errors
+/// [`Kind::Interrupted`] when a signal comes first; and when standard input cannot be read.
+pub(super) fn read_line(interrupt: &Interrupt) -> Result<String, Error> {
+    let stdin = io::stdin();
+    let cannot = |error: io::Error| Error::unexpected(format!("cannot read the answer: {error}"));
+    let pause = Timespec { tv_sec: 0, tv_nsec: LOOK };
+    let mut line = String::new();
+    let mut is_over = false;
+    while !is_over && !interrupt.is_raised() {
+        match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&pause)) {
+            // A terminal gives no more than one line at a time: nothing is left in the buffer.
+            Ok(ready) if ready > 0 => {
+                stdin.lock().read_line(&mut line).map_err(cannot)?;
+                is_over = true;
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(cannot(error.into())),
+        }
+    }
+    if interrupt.is_raised() {
+        return Err(Error::new(Kind::Interrupted, "interrupted; nothing was changed"));
+    }
+    Ok(line)
+}
+
+/// Whether somebody is there to answer a question.
+pub(super) fn can_answer() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
