@@ -40,6 +40,7 @@
 //! | somebody else writes a sysctl after hostgw did | theirs stays: a rollback or destroy is refused (10), an undo without anybody to ask leaves it and says so (7) | `foreign_sysctls.rs`, `tests/sequences.rs` |
 //! | somebody else writes a sysctl half way | theirs stays, and all the rest is put back (6, 7). The kernel has no compare-and-swap for sysctls: there is a moment between the last look, just before the write, and the write | `midway.rs`: at each point |
 //! | records are damaged while a transaction is open | undone from the journal, which knows what was in the saved values | `truth.rs` |
+//! | somebody else changes the same routes or sysctls at the same moment | theirs stays | `races.rs`: a few races; `HOSTGW_WHOLE=1 tests/run -- e2e::races`: 1,000 for routes, 200 for sysctls |
 //! | two applies at once | one of them does it, the other has nothing left to do; or waits, and gives up (4) | `together.rs`, `refusals.rs` |
 //! | the state directory cannot be written | nothing is changed (1) | `refusals.rs` |
 //! | its file system is full, from the start or from some point on, or read-only | nothing is changed (1), or rolled back (6); what the rollback could not write is told (7), and done by a later one | `full_disk.rs`: a real one, filled so that each write in turn does not fit; and filled up at each point |

@@ -142,7 +142,8 @@ impl Session {
         place: Place,
         policy: Policy,
     ) -> Result<Self, Failure> {
-        let index = plan::identify(&loaded.cluster, node, host, host_name)?;
+        let index = plan::identify(&loaded.cluster, node, host, host_name)
+            .map_err(|error| with_last_name(error, &loaded, node, &place))?;
         Ok(Self {
             index,
             place,
@@ -173,6 +174,9 @@ impl Session {
         let prepared = apply::prepare(node, &self.loaded.cluster, self.index, &self.saved, self.policy)?;
         self.prepared = prepared.map_err(|plan::NotLinux| not_linux(self.node_name()))?;
         self.prepared.plan.unknown.extend(unknown);
+        if let Some(last) = &self.last {
+            self.prepared.plan.tell_replaced(&last.state);
+        }
         Ok(())
     }
 
@@ -271,6 +275,35 @@ impl Session {
         let hint = problems.iter().find_map(|problem| problem.hint.clone());
         Error { hint: hint.map(Into::into), ..Error::new(Kind::Invalid, message).with_details(details) }
     }
+}
+
+/// The failure to tell which node this is, with what the last apply knows of it: a node that has left the file is
+/// found by neither its address nor its name.
+fn with_last_name(error: Error, loaded: &Loaded, asked: Option<&str>, place: &Place) -> Error {
+    let last = match place {
+        Place::Live(dir) => last_applied(dir).ok().flatten(),
+        Place::Snapshot(snapshot) => snapshot.last_applied.clone(),
+    };
+    let Some(name) = last.and_then(|last| last.occasion.node) else { return error };
+    if asked.is_some_and(|asked| name != asked) {
+        return error;
+    }
+    let file = loaded.document.name();
+    let option = |verb: &str| ShellCommand::new(["hostgw", verb, "--node", name.as_raw()]);
+    let (detail, hint) = if loaded.cluster.node(name.as_raw()).is_some() {
+        (
+            format!("the last apply here was for node {name}, which {file} still has"),
+            format!("if it is that node, correct its address in the file, or run `{}`", option("plan")),
+        )
+    } else {
+        (
+            format!("the last apply here was for node {name}, which is no longer in {file}"),
+            "run `hostgw destroy` to remove what hostgw has on this machine; if the node has another name now, \
+             pass it with --node"
+                .to_owned(),
+        )
+    };
+    error.with_details([detail]).with_hint(hint)
 }
 
 /// That everything a plan rests on could be read.

@@ -1,6 +1,6 @@
 //! `hostgw status`
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, net::IpAddr};
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -15,14 +15,15 @@ use super::{
     transaction::{described, time},
 };
 use crate::{
-    apply::{Decision, Observe, Outcome, Pending, Record, StateDir},
+    apply::{Decision, LastApplied, Observe, Outcome, Pending, Record, StateDir},
+    config,
     error::{Error, Kind},
     kernel::LiveNode,
-    model::Family,
-    plan::{self, Policy, Reason, Scope, Totals},
+    model::{Cluster, Family},
+    plan::{self, Desired, Observed, Policy, Reason, Saved, Scope, Totals},
     render::{self, PersistedFile, Report},
     state::{NatTable, Route, State, Subject, Unknown},
-    text::{Untrusted, count, printable},
+    text::{Untrusted, count, list, printable},
 };
 
 /// The result of `hostgw status --json`. What could not be read is null, and listed under `unknown`.
@@ -51,6 +52,8 @@ pub(super) struct Status {
     /// The files on this node that restore part of its state at boot, compared with the last apply.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     persisted: Vec<PersistedFile>,
+    /// Why the configuration that was applied last no longer fits this machine: a plan from it would fail.
+    problems: Vec<Untrusted>,
     /// What could not be read.
     unknown: Vec<Unknown>,
 }
@@ -189,8 +192,12 @@ fn gather() -> Result<Status, Error> {
         Some(_) => None,
     };
     let outcome = readable(dir.outcome(), &mut Vec::new())?.flatten();
-    let scope = last.as_ref().map_or_else(Scope::default, |last| Scope::of(&last.state, Vec::new()));
-    let observed = LiveNode.observe(&scope)?.state;
+    let applied = last.as_ref().and_then(|last| Applied::of(last, saved.as_ref()));
+    let prefixes = applied.as_ref().map(|applied| applied.desired.prefixes.clone()).unwrap_or_default();
+    let scope = last.as_ref().map_or_else(Scope::default, |last| Scope::of(&last.state, prefixes));
+    let observed = LiveNode.observe(&scope)?;
+    let problems = applied.map(|applied| applied.problems(&observed)).unwrap_or_default();
+    let observed = observed.state;
     unknown.extend(observed.unknown.iter().cloned());
     let drift = last.as_ref().map(|last| drift(&last.state, &observed));
     let namespace = dir.path().file_name().map(|name| name.to_string_lossy().into_owned());
@@ -211,12 +218,49 @@ fn gather() -> Result<Status, Error> {
         unconfirmed: outcome.as_ref().and_then(Unconfirmed::of),
         drift,
         persisted: persisted::judge_by_last(last.as_ref()),
+        problems,
         unknown,
     })
 }
 
+/// The configuration that was applied last, and what it asks of this node.
+struct Applied {
+    cluster: Cluster,
+    index: usize,
+    desired: Desired,
+}
+
+impl Applied {
+    /// None where it was not kept, or this version no longer takes it.
+    fn of(last: &LastApplied, saved: Option<&Saved>) -> Option<Self> {
+        let file = last.occasion.file.as_ref().map_or("", Untrusted::as_raw);
+        let cluster = config::load(&last.configuration.as_ref()?.document(file)).ok()?;
+        let (index, _) = cluster.node(last.occasion.node.as_ref()?.as_raw())?;
+        let desired = plan::desired(&cluster, index, saved.unwrap_or(&Saved::default())).ok()?;
+        Some(Self { cluster, index, desired })
+    }
+
+    /// What in it does not fit the machine as it is.
+    fn problems(&self, observed: &Observed) -> Vec<Untrusted> {
+        let node = &self.cluster.nodes[self.index];
+        let is_missing = |address: &IpAddr| observed.host.owner_of(*address).is_none();
+        let addresses: Vec<IpAddr> = node.addresses.iter().map(|(_, address)| *address).collect();
+        // Without any of them, a plan does not find out that this machine is the node.
+        let is_renumbered = !addresses.is_empty() && addresses.iter().all(is_missing);
+        let moved = is_renumbered.then(|| {
+            let (addresses, name) = (list(&addresses, 2), &node.name);
+            format!(
+                "no local interface has {addresses} (node {name}): correct the address in the configuration"
+            )
+        });
+        let problems = plan::check(&self.cluster, self.index, &self.desired, observed);
+        moved.into_iter().chain(problems.into_iter().map(|problem| problem.message)).map(Into::into).collect()
+    }
+}
+
 fn drift(last: &State, observed: &State) -> Report {
-    let drift = plan::plan(last, observed, Policy::Respect);
+    let mut drift = plan::plan(last, observed, Policy::Respect);
+    drift.tell_replaced(last);
     let changed =
         |_: &_| Reason { text: "changed since the last apply".to_owned(), places: Vec::new(), drift: true };
     Report::new(&drift, changed, |_, _| None)
@@ -255,7 +299,12 @@ fn text(status: &Status, output: &Output) -> String {
         let _ = writeln!(text, "Rolled back: {}", unconfirmed.text());
     }
     match &status.drift {
-        Some(drift) if drift.totals == Totals::default() => text.push_str("Drift: none\n"),
+        Some(drift) if drift.totals == Totals::default() && status.problems.is_empty() => {
+            text.push_str("Drift: none\n");
+        }
+        Some(drift) if drift.totals == Totals::default() => {
+            text.push_str("Drift: none in routes, NAT and sysctls\n");
+        }
         Some(drift) => {
             text.push_str("Drift, with what would undo it:\n\n");
             text.push_str(&render::text(drift, &output.palette));
@@ -270,6 +319,12 @@ fn text(status: &Status, output: &Output) -> String {
             (None, _) => "is current".to_owned(),
         };
         let _ = writeln!(text, "Persisted: {} (for {program}) {state}", file.path);
+    }
+    if !status.problems.is_empty() {
+        text.push_str("Problems: the configuration that was applied last no longer fits this machine\n");
+    }
+    for problem in &status.problems {
+        let _ = writeln!(text, "  {problem}");
     }
     for unknown in unknown {
         let _ = writeln!(text, "? {}: unknown, {}", unknown.what, unknown.why);

@@ -1,6 +1,9 @@
 //! Routes: the dumps, and what to send to get from one to another.
 
-use std::net::IpAddr;
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use rtnetlink::{
@@ -24,7 +27,7 @@ use crate::{
     hex::{hex, unhex},
     model::Family,
     plan::{RouteChange, Scope, Step},
-    state::{More, Next, Route, RouteType, Scope as RouteScope, protocol},
+    state::{More, Next, Route, RouteKey, RouteType, Scope as RouteScope, protocol},
 };
 
 // linux/rtnetlink.h
@@ -82,9 +85,37 @@ pub fn observe(socket: &mut Socket, links: &Links, scope: &Scope) -> Result<Foun
             )?;
         }
     }
+    share_keys(socket, links, scope, &mut found.routes)?;
     // Stable: routes of one key stay in the kernel's order.
     found.routes.sort_by_cached_key(Route::key);
     Ok(found)
+}
+
+/// Adds to hostgw's routes outside the scope, which are to be removed, the foreign ones of the same keys: they stay,
+/// and whoever undoes the removal has to know them.
+fn share_keys(
+    socket: &mut Socket,
+    links: &Links,
+    scope: &Scope,
+    routes: &mut Vec<Route>,
+) -> Result<(), KernelError> {
+    let keys: HashSet<RouteKey> = routes.iter().map(Route::key).filter(|key| !scope.wants(key)).collect();
+    if keys.is_empty() {
+        return Ok(());
+    }
+    routes.retain(|route| scope.wants(&route.key()));
+    let tables: BTreeSet<(bool, u32)> =
+        keys.iter().map(|key| (key.family() == Family::V6, key.table)).collect();
+    for (is_v6, table) in tables {
+        let family = if is_v6 { Family::V6 } else { Family::V4 };
+        let add = |route: Route| {
+            if keys.contains(&route.key()) {
+                routes.push(route);
+            }
+        };
+        dump(socket, family, Which::Table(table), add, links)?;
+    }
+    Ok(())
 }
 
 /// Every route of the namespace, whoever owns it, in the words of `ip route`; without the link-local and
@@ -373,6 +404,7 @@ pub fn messages(change: &RouteChange, links: &Links) -> Result<Vec<Message>, Uns
         match step {
             Step::Add(route) => messages.push(send(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, route)?),
             Step::Append(route) => messages.push(send(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, route)?),
+            Step::Prepend(route) => messages.push(send(RTM_NEWROUTE, NLM_F_CREATE, route)?),
             Step::Delete(route) => messages.push(send(RTM_DELROUTE, 0, route)?),
             // The kernel's own replacement takes whatever stands there, and so what somebody else put there
             // since. A route that is added behind and then moves up, as the old one goes, does not.

@@ -67,6 +67,8 @@ pub enum Step<'a> {
     },
     /// Add a route behind others of its key.
     Append(&'a Route),
+    /// Add a route before others of its key.
+    Prepend(&'a Route),
     /// Remove just this route.
     Delete(&'a Route),
 }
@@ -118,6 +120,8 @@ pub enum Conflict {
         wanted: Route,
         /// What stands there.
         foreign: Vec<Route>,
+        /// Whether hostgw had put its own route there, which somebody has replaced since.
+        replaced: bool,
     },
     /// Objects in the table `hostgw` that could not be put back if they were removed.
     Nat {
@@ -133,9 +137,14 @@ pub enum Conflict {
 impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Route { wanted, foreign } => {
+            Self::Route { wanted, foreign, replaced } => {
                 let foreign: Vec<_> = foreign.iter().map(ToString::to_string).collect();
-                write!(f, "{} stands where hostgw needs {wanted}", foreign.join(" and "))
+                let foreign = foreign.join(" and ");
+                if *replaced {
+                    write!(f, "{foreign} has replaced the route that hostgw had added: {wanted}")
+                } else {
+                    write!(f, "{foreign} stands where hostgw needs {wanted}")
+                }
             }
             Self::Nat { family, objects } => write!(
                 f,
@@ -180,6 +189,16 @@ pub fn removed_routes(plan: &Plan) -> usize {
 }
 
 impl Plan {
+    /// Tells the conflicts where somebody has replaced a route of the state that was `last` put in force.
+    pub fn tell_replaced(&mut self, last: &State) {
+        for conflict in &mut self.conflicts {
+            if let Conflict::Route { wanted, replaced, .. } = conflict {
+                let from = last.routes.partition_point(|route| route.key() < wanted.key());
+                *replaced = last.routes.get(from).is_some_and(|route| route == wanted && route.is_owned());
+            }
+        }
+    }
+
     /// Whether there is nothing to do, as far as could be seen.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
@@ -248,6 +267,10 @@ impl RouteChange {
     /// net/ipv4/fib_trie.c).
     #[must_use]
     pub fn steps(&self) -> Vec<Step<'_>> {
+        // What stands behind, foreign routes above all, is not touched.
+        if let Some(new) = self.prepended() {
+            return new.iter().rev().map(Step::Prepend).collect();
+        }
         let mut steps = Vec::new();
         let mut standing: Vec<&Route> = self.before.iter().collect();
         match (standing.first_mut(), self.after.first()) {
@@ -266,6 +289,14 @@ impl RouteChange {
         let missing = self.after.iter().filter(|route| !standing.contains(route));
         steps.extend(missing.map(Step::Append));
         steps
+    }
+
+    /// The routes that come before all that stand, where nothing else changes. IPv6 has no such order.
+    #[must_use]
+    pub fn prepended(&self) -> Option<&[Route]> {
+        let new = self.after.strip_suffix(self.before.as_slice())?;
+        let is_so = !new.is_empty() && !self.before.is_empty() && self.key.family() == Family::V4;
+        is_so.then_some(new)
     }
 
     /// The key's place in a plan: what is needed first comes first, what only goes comes last and in
@@ -387,7 +418,7 @@ fn plan_routes(plan: &mut Plan, desired: &State, observed: &State, policy: Polic
             if foreign.is_empty() || (policy == Policy::Adopt && can_be_adopted) {
                 changes.push(RouteChange { key, before: found.to_vec(), after: wanted.to_vec() });
             } else {
-                plan.conflicts.push(Conflict::Route { wanted: wanted[0].clone(), foreign });
+                plan.conflicts.push(Conflict::Route { wanted: wanted[0].clone(), foreign, replaced: false });
                 // What is hostgw's there, and not wanted, goes all the same.
                 let stays = |route: &&Route| !route.is_owned() || wanted.contains(route);
                 let after: Vec<_> = found.iter().filter(stays).cloned().collect();

@@ -116,7 +116,7 @@ fn explain_route(
     };
     let drift = last.is_some_and(|last| wanted(last.state));
     let origin = cluster.and_then(|cluster| desired.route_origin(cluster, key));
-    let adopts = change.before.iter().any(|route| !route.is_owned());
+    let adopts = change.before.iter().any(|route| !route.is_owned() && !change.after.contains(route));
     let purpose = match (cluster, desired.node_of(key), &origin) {
         (Some(cluster), Some(node), _) => pods_of(&cluster.nodes[node].name),
         (Some(_), None, Some(_)) => ON_LINK.to_owned(),

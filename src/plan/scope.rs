@@ -1,6 +1,6 @@
 //! What a plan has to see of a node.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -118,6 +118,9 @@ impl Observed {
                 }
             }
         }
+        // The foreign routes of the keys of hostgw's routes that are to be removed.
+        let keys: HashSet<RouteKey> = routes.iter().map(Route::key).filter(|key| !scope.wants(key)).collect();
+        routes.extend(self.host.foreign.iter().filter(|route| keys.contains(&route.key())).cloned());
         // Stable: routes of one key stay in the kernel's order.
         routes.sort_by_cached_key(Route::key);
         let wanted = scope.every_sysctl(|family| self.interfaces(family));

@@ -25,6 +25,9 @@ pub fn commands(change: &Change) -> Vec<ShellCommand> {
 /// The first routes that are to stay do. Where one route takes the place of all others, IPv4 has it stand behind
 /// them first, so that there is no moment without; IPv6 would make one route of the two.
 fn route_commands(change: &RouteChange) -> Vec<ShellCommand> {
+    if let Some(new) = change.prepended() {
+        return new.iter().rev().map(|route| route_command("prepend", route)).collect();
+    }
     let RouteChange { before, after, .. } = change;
     let kept = before.iter().zip(after).take_while(|(before, after)| before == after).count();
     let gone = before[kept..].iter().map(|route| route_command("del", route));
@@ -116,6 +119,7 @@ mod tests {
             ]
         );
         assert_eq!(lines(&[&other], &[&other, &own]), [format!("ip route append {own_words}")]);
+        assert_eq!(lines(&[&other], &[&own, &other]), [format!("ip route prepend {own_words}")]);
         let (own, other) = (route("fd00:244::1", "eth0", 87), route("fd00:1::9", "eth0", 4));
         assert_eq!(
             lines(&[&own], &[&other]),

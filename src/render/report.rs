@@ -161,6 +161,9 @@ pub struct ConflictEntry {
     /// What hostgw needs there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wanted: Option<Object>,
+    /// hostgw had put its own route there, which somebody has replaced since.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replaced: bool,
     /// In words.
     pub text: String,
 }
@@ -265,19 +268,22 @@ fn entries(change: &Change, reason: &ReasonEntry) -> Vec<Entry> {
 fn conflict(conflict: &Conflict) -> ConflictEntry {
     let text = conflict.to_string();
     match conflict {
-        Conflict::Route { wanted, foreign } => ConflictEntry {
+        Conflict::Route { wanted, foreign, replaced } => ConflictEntry {
+            replaced: *replaced,
             kind: Group::Route,
             foreign: foreign.iter().map(Object::route).collect(),
             wanted: Some(Object::route(wanted)),
             text,
         },
         Conflict::Nat { objects, .. } => ConflictEntry {
+            replaced: false,
             kind: Group::Nat,
             foreign: objects.iter().map(|object| Object::text(object.clone(), object.clone())).collect(),
             wanted: None,
             text,
         },
         Conflict::Sysctl(ForeignSysctl { key, live, original, .. }) => ConflictEntry {
+            replaced: false,
             kind: Group::Sysctl,
             foreign: vec![Object::sysctl(key.as_str(), live)],
             wanted: Some(Object::sysctl(key.as_str(), original)),

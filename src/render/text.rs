@@ -359,6 +359,7 @@ fn replaced_word(old: &str, new: &str, palette: &Palette) -> String {
 pub(super) fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec<Line> {
     let side = match &conflict.wanted {
         Some(Object { value: Some(original), .. }) => format!("foreign value; the original is {original}"),
+        Some(wanted) if conflict.replaced => format!("has replaced hostgw's route {}", wanted.text),
         Some(wanted) => format!("not hostgw's; it needs {}", wanted.text),
         None => "not hostgw's, and it could not be put back".to_owned(),
     };

@@ -141,3 +141,43 @@ fn a_rollback_does_not_overwrite_a_route_of_others() {
         snapshots.conclude();
     });
 }
+
+/// What the route of hostgw's that somebody replaced was is known from the last apply.
+#[test]
+fn a_conflict_says_that_the_route_was_hostgw_s() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.sh("ip route replace 10.244.1.0/24 via 172.30.0.9 dev eth0 proto static");
+        let words = "10.244.1.0/24 via 172.30.0.9 dev eth0 proto static has replaced the route that hostgw had added: \
+                     10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87";
+        node.hostgw(&["apply", "--yes"]).expect(10).warns(words);
+        let side = "has replaced hostgw's route 10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87";
+        node.hostgw(&["plan"]).expect(10).says(side);
+        node.hostgw(&["status"]).expect(0).says(side);
+        node.hostgw_ok(&["apply", "--yes", "--adopt"]);
+        node.hostgw_ok(&["rollback", "--yes"]);
+        let route = node.run(["ip", "route", "show", "10.244.1.0/24"]);
+        assert_eq!(route.trim_end(), "10.244.1.0/24 via 172.30.0.9 dev eth0 proto static");
+    });
+}
+
+/// Foreign routes on the keys of hostgw's, before them and behind them, that were there all the time.
+#[test]
+fn a_rollback_of_a_removal_leaves_the_foreign_routes_that_were_there() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.sh("ip route append 10.244.1.0/24 via 172.30.0.9 dev eth0 proto static
+                 ip route add 10.244.7.0/24 via 172.30.0.9 dev eth0 proto static
+                 ip route append 10.244.7.0/24 via 172.30.0.8 dev eth0 proto 87");
+        let before = node.witness();
+        for removal in [&["destroy", "--yes"][..], &["apply", "--yes"]] {
+            node.hostgw_ok(removal);
+            let routes = node.sh("ip route show 10.244.7.0/24");
+            assert_eq!(routes.trim_end(), "10.244.7.0/24 via 172.30.0.9 dev eth0 proto static");
+            node.hostgw_ok(&["rollback", "--yes"]);
+            node.assert_unchanged(&before, "a removal and its rollback");
+        }
+    });
+}

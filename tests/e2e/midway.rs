@@ -323,3 +323,44 @@ fn what_others_add_to_the_table_at_any_point_of_a_rollback_is_never_lost_unsaid(
         assert!(codes.contains(&0) && codes.contains(&7), "{codes:?}");
     }
 }
+
+/// Somebody writes a sysctl that is wanted, and one that the kernel rewrites with forwarding: what they wrote is
+/// there in the end, at whatever point they did.
+#[test]
+fn a_sysctl_that_others_write_at_any_point_is_theirs() {
+    const FILTER: &str = "net.ipv4.conf.all.rp_filter";
+    const LAN: &str = "net.ipv4.conf.lan0.forwarding";
+    let node = new_node();
+    let reset = |node: &Namespace| {
+        drop(node.sh("cd /proc/sys/net/ipv4/conf; echo 0 >all/rp_filter; echo 0 >lan0/forwarding"));
+    };
+    reset(&node);
+    let mut codes = BTreeSet::new();
+    let was_off = std::cell::Cell::new(false);
+    let mut missed = 0;
+    let disturb = |node: &Namespace| {
+        was_off.set(node.sysctl("net.ipv4.ip_forward") == "0");
+        drop(node.sh("cd /proc/sys/net/ipv4/conf; echo 1 >all/rp_filter; echo 1 >lan0/forwarding"));
+    };
+    at_every_point(&node, &format!("sysctls: {{{FILTER}: 2}}\n{RECIPE}"), disturb, |point, outcome| {
+        let context = format!("{point}: {outcome}");
+        assert!([0, 5, 6, 7].contains(&outcome.code), "{context}");
+        assert_eq!(is_open(&node), outcome.code == 7, "{context}");
+        codes.insert(outcome.code);
+        if outcome.code == 0 && node.sysctl(FILTER) == "2" {
+            node.hostgw_ok(&["rollback", "--yes"]);
+        } else if outcome.code == 0 || outcome.code == 7 {
+            assert_eq!(node.sysctl(FILTER), "1", "{context}");
+            node.hostgw(&["rollback", "--yes"]).expect(if outcome.code == 0 { 10 } else { 7 });
+            node.hostgw_ok(&["rollback", "--yes", "--abandon"]);
+        }
+        assert_eq!(node.sysctl(FILTER), "1", "{context}");
+        // Once forwarding is on, theirs is what the kernel has made of it anyway. Just before, there is one moment
+        // between the last look at what the switch rewrites and its write.
+        missed += usize::from(was_off.get() && node.sysctl(LAN) == "0");
+        assert!(missed <= 1, "{context}");
+        assert!(node.own_routes().is_empty(), "{context}");
+        reset(&node);
+    });
+    assert!(codes.contains(&0) && codes.contains(&7), "{codes:?}");
+}

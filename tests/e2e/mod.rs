@@ -36,6 +36,7 @@ mod persist;
 mod preview;
 mod privileges;
 mod prompt;
+mod races;
 mod read_only;
 mod recipe;
 mod refusals;
@@ -50,6 +51,7 @@ mod stopped;
 mod storm;
 mod terminal;
 mod together;
+mod truth;
 
 use crate::support::namespace::{Namespace, Privilege};
 

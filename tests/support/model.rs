@@ -1,6 +1,6 @@
 //! A node in memory, to give the failures that a kernel cannot be made to give on demand.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hostgw::{
     apply::{Answer, CommitError, Effort, Interrupt, Node, Observe, Order},
@@ -102,7 +102,8 @@ impl Observe for ModelNode {
             return Err(Error::unexpected("killed"));
         }
         let mut state = self.state.clone();
-        state.routes.retain(|route| route.is_owned() || scope.wants(&route.key()));
+        let own: BTreeSet<_> = state.routes.iter().filter(|route| route.is_owned()).map(Route::key).collect();
+        state.routes.retain(|route| own.contains(&route.key()) || scope.wants(&route.key()));
         Ok(Observed { state, ..Observed::default() })
     }
 }
