@@ -6,10 +6,18 @@
 # addresses until the machine restarts or the test ends, and touches no route but those of the documentation prefixes
 # 192.0.2.0/24, 198.51.100.0/24 and 203.0.113.0/24 (RFC 5737), which lead nowhere. It ends with 0 when all held.
 #
-# Not run by the authors of hostgw, who have no Windows: please report what it prints.
+#   -PowerShell PATH       runs the script in that PowerShell; without it, in the one that runs the test
+#   -PodInterface INDEX    gives the address of the pod interface to that interface; without it, to the loopback interface
+#                          too, which is then management and pod interface in one
+#
+# Not run on Windows by the authors of hostgw, who have none, but on a stand-in for the cmdlets: please report what it
+# prints.
 param(
-    [string] $Script
+    [string] $Script,
+    [string] $PowerShell,
+    [int] $PodInterface = 1
 )
+$Extra = @($args)
 Set-StrictMode -Version 2.0
 $ErrorActionPreference = 'Stop'
 
@@ -22,6 +30,14 @@ $Wanted = @(
     @{ Destination = '203.0.113.0/26'; NextHop = '0.0.0.0'; Metric = 300 }
     @{ Destination = '198.51.100.1/32'; NextHop = '192.0.2.1'; Metric = 256 }
 )
+# Routes of somebody else: on the same destination, on the pod interface, for a part of the pods of another node. The
+# last one leads to own pods on the pod interface, where it belongs.
+$Foreign = @(
+    @{ Index = $Loopback; Destination = '203.0.113.128/25'; NextHop = '192.0.2.77' }
+    @{ Index = $PodInterface; Destination = '203.0.113.128/25'; NextHop = '0.0.0.0' }
+    @{ Index = $PodInterface; Destination = '203.0.113.192/26'; NextHop = '0.0.0.0' }
+)
+$OwnPods = @{ Index = $PodInterface; Destination = '203.0.113.32/27'; NextHop = '0.0.0.0' }
 $Failed = New-Object System.Collections.ArrayList
 
 function Assert-That([bool] $holds, [string] $what) {
@@ -33,16 +49,17 @@ function Assert-That([bool] $holds, [string] $what) {
     }
 }
 
-# Runs the script in a PowerShell of its own, of the same edition. Gives its exit code.
+# Runs the script in a PowerShell of its own. Gives its exit code.
 function Invoke-Script([string[]] $switches) {
-    $program = (Get-Process -Id $PID).Path
+    $program = $PowerShell
+    if ([string]::IsNullOrEmpty($program)) { $program = (Get-Process -Id $PID).Path }
     & $program -NoProfile -ExecutionPolicy Bypass -File $Script @switches | Out-Host
     return $LASTEXITCODE
 }
 
 # The metric of a route in a store; -1 where it is not there.
-function Get-Metric($route, [string] $store) {
-    $found = @(Get-NetRoute -InterfaceIndex $Loopback -DestinationPrefix $route.Destination -NextHop $route.NextHop -PolicyStore $store -ErrorAction SilentlyContinue |
+function Get-Metric($route, [string] $store, [int] $index) {
+    $found = @(Get-NetRoute -InterfaceIndex $index -DestinationPrefix $route.Destination -NextHop $route.NextHop -PolicyStore $store -ErrorAction SilentlyContinue |
         Where-Object { [string] $_.Protocol -ne 'Local' })
     if ($found.Count -eq 0) { return -1 }
     return [int] $found[0].RouteMetric
@@ -65,13 +82,39 @@ function Get-Picture {
 function Test-AllInForce([string] $when) {
     foreach ($route in $Wanted) {
         foreach ($store in @('ActiveStore', 'PersistentStore')) {
-            Assert-That ((Get-Metric $route $store) -eq $route.Metric) ($when + ': ' + $route.Destination + ' in the ' + $store)
+            Assert-That ((Get-Metric $route $store $Loopback) -eq $route.Metric) ($when + ': ' + $route.Destination + ' in the ' + $store)
         }
     }
 }
 
+function Add-Route($route) {
+    [void] (New-NetRoute -InterfaceIndex $route.Index -DestinationPrefix $route.Destination -NextHop $route.NextHop -RouteMetric 1 -Confirm:$false -ErrorAction Stop)
+}
+
+function Remove-Route($route) {
+    foreach ($store in @('ActiveStore', 'PersistentStore')) {
+        Remove-NetRoute -InterfaceIndex $route.Index -DestinationPrefix $route.Destination -NextHop $route.NextHop -PolicyStore $store -Confirm:$false -ErrorAction SilentlyContinue
+    }
+}
+
+# A route of somebody else is refused with 10, taken over, and given back.
+function Test-Foreign($route) {
+    $what = $route.Destination + ' on interface ' + $route.Index + ', of somebody else'
+    Add-Route $route
+    $standing = Get-Picture
+    Assert-That ((Invoke-Script @()) -eq 10) ($what + ', is refused with 10')
+    Assert-That ((Get-Picture) -eq $standing) 'and nothing is changed'
+    Assert-That ((Invoke-Script @('-Adopt')) -eq 0) '-Adopt takes it over'
+    Assert-That ((Get-Metric $route 'ActiveStore' $route.Index) -eq -1) 'and it is gone'
+    Assert-That ((Invoke-Script @('-Rollback')) -eq 0) '-Rollback gives it back'
+    Assert-That ((Get-Picture) -eq $standing) 'as it was'
+    Remove-Route $route
+}
+
 function Test-Script {
     $before = Get-Picture
+    Assert-That ((Invoke-Script @('-Destory')) -eq 64) 'a mistyped switch ends with 64'
+    Assert-That ((Get-Picture) -eq $before) 'and nothing is changed'
     Assert-That ((Invoke-Script @('-WhatIf')) -eq 0) '-WhatIf ends with 0'
     Assert-That ((Get-Picture) -eq $before) '-WhatIf changes nothing'
 
@@ -92,41 +135,35 @@ function Test-Script {
     Assert-That ((Invoke-Script @()) -eq 0) 'a route has another metric'
     Test-AllInForce 'repaired'
 
-    $foreign = @{ InterfaceIndex = $Loopback; DestinationPrefix = $Wanted[1].Destination; NextHop = '192.0.2.77'; Confirm = $false; ErrorAction = 'Stop' }
-    [void] (New-NetRoute @foreign -RouteMetric 256)
-    $standing = Get-Picture
-    Assert-That ((Invoke-Script @()) -eq 10) 'a route of somebody else is refused with 10'
-    Assert-That ((Get-Picture) -eq $standing) 'and nothing is changed'
-    Assert-That ((Invoke-Script @('-Adopt')) -eq 0) '-Adopt takes it over'
-    Assert-That ((Get-Metric @{ Destination = $Wanted[1].Destination; NextHop = '192.0.2.77' } 'ActiveStore') -eq -1) 'and it is gone'
-    Assert-That ((Invoke-Script @('-Rollback')) -eq 0) '-Rollback gives it back'
-    Assert-That ((Get-Picture) -eq $standing) 'as it was'
-    Remove-NetRoute @foreign -PolicyStore ActiveStore
-    Remove-NetRoute @foreign -PolicyStore PersistentStore
+    foreach ($route in $Foreign) { Test-Foreign $route }
+    Add-Route $OwnPods
+    Assert-That ((Invoke-Script @()) -eq 0) 'own pods belong on the pod interface'
+    Remove-Route $OwnPods
 
     Assert-That ((Invoke-Script @('-Destroy')) -eq 0) '-Destroy ends with 0'
     Assert-That ((Get-Picture) -eq $before) '-Destroy leaves the machine as it was before the first run'
 }
 
 if ([string]::IsNullOrEmpty($Script)) {
-    [Console]::Error.WriteLine('Error: say with -Script which script is tested')
+    [Console]::Error.WriteLine('Error: pass -Script with the script to test')
     exit 64
 }
-$held = @{ InterfaceIndex = $Loopback; AddressFamily = 'IPv4'; PolicyStore = 'ActiveStore'; SkipAsSource = $true; ErrorAction = 'Stop' }
+if ($Extra.Count -gt 0) {
+    [Console]::Error.WriteLine('Error: unknown argument: ' + $Extra[0])
+    exit 64
+}
+$held = @{ AddressFamily = 'IPv4'; PolicyStore = 'ActiveStore'; SkipAsSource = $true; PrefixLength = 32; ErrorAction = 'Stop' }
 try {
-    [void] (New-NetIPAddress @held -IPAddress $Address -PrefixLength 32)
-    [void] (New-NetIPAddress @held -IPAddress $PodGateway -PrefixLength 32)
+    [void] (New-NetIPAddress @held -IPAddress $Address -InterfaceIndex $Loopback)
+    [void] (New-NetIPAddress @held -IPAddress $PodGateway -InterfaceIndex $PodInterface)
     Start-Sleep -Seconds 3
     Test-Script
 } finally {
     foreach ($one in @($Address, $PodGateway)) {
-        Remove-NetIPAddress -IPAddress $one -InterfaceIndex $Loopback -Confirm:$false -ErrorAction SilentlyContinue
+        Remove-NetIPAddress -IPAddress $one -Confirm:$false -ErrorAction SilentlyContinue
     }
-    foreach ($route in $Wanted) {
-        foreach ($store in @('ActiveStore', 'PersistentStore')) {
-            Remove-NetRoute -InterfaceIndex $Loopback -DestinationPrefix $route.Destination -NextHop $route.NextHop -PolicyStore $store -Confirm:$false -ErrorAction SilentlyContinue
-        }
-    }
+    foreach ($route in $Wanted) { Remove-Route @{ Index = $Loopback; Destination = $route.Destination; NextHop = $route.NextHop } }
+    foreach ($route in ($Foreign + @($OwnPods))) { Remove-Route $route }
 }
 if ($Failed.Count -gt 0) {
     Write-Host ([string] $Failed.Count + ' failed')

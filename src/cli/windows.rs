@@ -51,6 +51,9 @@ pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Outpu
     report.node = Some(node.into());
     report.file = Some(document.name().clone());
     show(&report, None, PlanShape::of(options), output)?;
+    for leftover in &plan.leftovers {
+        output.warn(leftover);
+    }
     if !plan.conflicts.is_empty() {
         let count = crate::text::count(plan.conflicts.len(), "conflict");
         output.warn(&format!(

@@ -52,7 +52,8 @@ fn route_entry(
         let route = |metric| WindowsRoute {
             destination_prefix: change.destination,
             next_hop: Some(change.next_hop),
-            interface_alias: Some(change.interface.alias.clone()),
+            // An interface that no longer exists has no name.
+            interface_alias: Some(change.interface.alias.clone()).filter(|alias| !alias.is_empty()),
             route_metric: metric,
             policy_store: None,
         };
@@ -64,6 +65,7 @@ fn route_entry(
         }
         WindowsCause::Owned => ("owned by hostgw, not in the file".to_owned(), None),
         WindowsCause::Foreign => ("takes over a foreign route".to_owned(), None),
+        WindowsCause::Orphaned => ("its interface no longer exists".to_owned(), None),
     };
     let (before, after) = (object(change.before), object(change.after));
     Entry {
@@ -124,13 +126,13 @@ fn conflict_entry(conflict: &WindowsConflict) -> ConflictEntry {
         policy_store: None,
     };
     let foreign = route_in(conflict.stands, |metric| route(conflict.next_hop, metric));
-    let needed = format!("-DestinationPrefix {} -NextHop {}", conflict.destination, conflict.needed);
+    let needed = format!("-DestinationPrefix {} -NextHop {}", conflict.wanted, conflict.needed);
     let words = foreign.as_ref().map_or_else(String::new, |object| object.text.clone());
     ConflictEntry {
         replaced: false,
         kind: Group::Route,
         foreign: foreign.into_iter().collect(),
         text: format!("{words} stands where hostgw needs {needed}"),
-        wanted: Some(Object::text(conflict.destination.to_string(), needed)),
+        wanted: Some(Object::text(conflict.wanted.to_string(), needed)),
     }
 }

@@ -8,7 +8,7 @@ use hostgw::{
     render::{windows_collector, windows_script},
 };
 
-use super::{CLUSTER, FACTS, cluster, machine, starts};
+use super::{CLUSTER, FACTS, cluster, machine, starts, traffic::with_a_new_switch};
 use crate::support::{cases, directory::Directory, powershell::run};
 
 /// What the script plans on a machine is what `plan --state` makes of what the collector prints there.
@@ -21,7 +21,15 @@ fn a_plan_from_what_was_collected_is_the_one_of_the_script() {
     let mut foreign = machine();
     foreign.route(12, "10.244.2.0/25", "172.30.0.99", 256, "AP");
     let conflict = ("foreign", foreign.clone(), foreign);
-    for (what, mut machine, _) in starts().into_iter().chain([conflict]) {
+    let mut part = machine();
+    part.route(7, "10.244.8.0/24", "0.0.0.0", 1, "A");
+    part.route(1, "10.244.1.128/25", "0.0.0.0", 1, "P");
+    part.route(7, "10.244.1.5/32", "0.0.0.0", 1, "A");
+    let part = ("a part of the pods", part.clone(), part);
+    let mut switch = with_a_new_switch(&script);
+    switch.route(0, "10.244.2.0/25", "172.30.0.99", 1, "P");
+    let switch = ("a new switch", switch.clone(), switch);
+    for (what, mut machine, _) in starts().into_iter().chain([conflict, part, switch]) {
         let collected = run(&mut machine, &collector, &[]);
         let observed = WindowsObserved::parse("collected", &collected.stdout).unwrap();
         let plan = plan::windows::windows_plan(&cluster, 1, &desired, &observed, Policy::Respect).unwrap();
@@ -39,6 +47,15 @@ fn a_plan_from_what_was_collected_is_the_one_of_the_script() {
             format!("Plan: {add} to add, {change} to change, {remove} to remove. Nothing was changed.\n");
         let conflicts = outcome.stdout.lines().filter(|line| line.starts_with("! ")).count();
         assert_eq!(conflicts, plan.conflicts.len(), "{what}: {}", outcome.stdout);
+        for leftover in &plan.leftovers {
+            let told = leftover.replace("the script", "this script");
+            assert!(
+                outcome.stdout.contains(&format!("WARNING: {told}\n")),
+                "{what}: {told}{}",
+                outcome.stdout
+            );
+        }
+        assert_eq!(plan.leftovers.len(), usize::from(what == "a new switch"));
         if plan.changes.is_empty() {
             assert_eq!(outcome.stdout, "Nothing to do: the node is as the file says.\n", "{what}");
         } else if conflicts == 0 {

@@ -1,12 +1,18 @@
 //! The scripts for Windows nodes: their text, and what they do on a model of a Windows machine.
 //!
 //! There is no Windows here. So the scripts are read by a parser and a lint, and run, as they are, by a small
-//! PowerShell on a model of the two stores of routes, with a fault at every step.
+//! PowerShell on a model of the two stores of routes, with a fault at every step. Where there is a `pwsh`, the same cases
+//! run in that real PowerShell too, on a stand-in for the module NetTCPIP, and both must print, return and leave the
+//! same. `HOSTGW_WHOLE=1` runs every fault at every call; otherwise a part of them runs, evenly chosen.
 
+mod arguments;
 mod collected;
 mod faults;
+mod real;
+mod records;
 mod runs;
 mod text;
+mod traffic;
 
 use hostgw::{
     config::{self, Document, Format},

@@ -1,7 +1,7 @@
 //! What the script does on a machine where nothing goes wrong.
 
 use super::{CLUSTER, applied, ends_with, machine, routes, script_of, starts};
-use crate::support::powershell::{RouteKey, Store, run};
+use crate::support::powershell::{RouteKey, Store, run_both as run};
 
 #[test]
 fn a_fresh_machine_gets_all_its_routes_and_a_second_run_changes_nothing() {

@@ -8,6 +8,7 @@
 mod desired;
 mod observed;
 mod plan;
+mod traffic;
 
 pub use desired::{WindowsDesired, WindowsOrigin, windows_desired};
 pub(super) use desired::{own, to_master, to_node};

@@ -27,6 +27,9 @@ pub struct WindowsObserved {
     pub addresses: Vec<Address>,
     /// Every route that Windows did not make of an address.
     pub routes: Vec<StandingRoute>,
+    /// The routes in the active store that Windows made of addresses. Snapshots of earlier versions have none.
+    #[serde(default)]
+    pub made: Vec<StandingRoute>,
     /// The routes that hostgw owns, by the record on the node.
     pub owned: Vec<OwnedRoute>,
     /// What forwarded before hostgw, by the record on the node.

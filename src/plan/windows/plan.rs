@@ -13,7 +13,10 @@ use crate::{
     state::{Role, WindowsRoute},
 };
 
-use super::{WindowsDesired, WindowsObserved, WindowsOrigin};
+use super::{
+    StandingRoute, WindowsDesired, WindowsObserved, WindowsOrigin,
+    traffic::{Needs, Wanted, route_delete},
+};
 
 /// The names of the pod interface where nothing holds the pod gateway: HNS names the endpoint of the network `cbr0`
 /// so, and flannel's `cbr0_ep`.
@@ -24,8 +27,10 @@ pub const POD_ALIASES: [&str; 2] = ["vEthernet (cbr0)", "vEthernet (cbr0_ep)"];
 pub struct WindowsPlan {
     /// Routes that come or change, those that go, forwarding.
     pub changes: Vec<WindowsChange>,
-    /// Routes of others where hostgw needs the place.
+    /// Routes of others that take traffic of hostgw's.
     pub conflicts: Vec<WindowsConflict>,
+    /// Persistent routes of interfaces that no longer exist and that the script leaves alone, in sentences.
+    pub leftovers: Vec<String>,
 }
 
 /// One object that must change.
@@ -81,6 +86,8 @@ pub enum WindowsCause {
     Owned,
     /// It is somebody else's, and is taken over.
     Foreign,
+    /// Its interface no longer exists.
+    Orphaned,
 }
 
 /// Whether an interface forwards.
@@ -107,6 +114,8 @@ pub struct WindowsConflict {
     pub next_hop: IpAddr,
     /// Its metrics.
     pub stands: Stores,
+    /// The destination whose traffic it takes.
+    pub wanted: IpNet,
     /// The next hop that hostgw needs there.
     pub needed: IpAddr,
 }
@@ -141,12 +150,12 @@ pub fn windows_plan(
         .map(|route| (route.alias.as_str(), route.destination, route.next_hop))
         .collect();
     let mut plan = WindowsPlan::default();
+    let needs = Needs::new(&wanted);
+    refuse_misplaced(cluster, observed, &needs, &pod)?;
     let mut keys = HashSet::new();
-    let mut needs = HashMap::new();
     for Wanted { destination, next_hop, metric, origin } in wanted {
         let key = Key { index: management.index, destination, next_hop };
         keys.insert(key);
-        needs.insert(destination, next_hop);
         let (before, after) = (standing.get(&key).copied().unwrap_or_default(), Stores::both(metric));
         if before != after {
             let (interface, cause) = (management.clone(), WindowsCause::Asked(origin));
@@ -166,16 +175,30 @@ pub fn windows_plan(
                 cause,
             })
         };
+        let taken = needs.taken_by(route.destination, route.index, pod.index);
+        if machine.is_orphan(route) {
+            let is_owned = observed
+                .owned
+                .iter()
+                .any(|one| (one.destination, one.next_hop) == (route.destination, route.next_hop));
+            let is_ours = is_owned || policy == Policy::Adopt;
+            match taken {
+                None if !is_owned => {}
+                _ if is_ours && route.index > 0 => plan.changes.push(go(WindowsCause::Orphaned)),
+                _ => plan.leftovers.push(leftover(route)),
+            }
+            continue;
+        }
         let is_owned = owned.contains(&(route.alias.as_str(), route.destination, route.next_hop));
-        match needs.get(&route.destination) {
+        match taken {
             _ if is_owned => plan.changes.push(go(WindowsCause::Owned)),
-            Some(_) if route.index == pod.index => {}
             Some(_) if policy == Policy::Adopt => plan.changes.push(go(WindowsCause::Foreign)),
-            Some(needed) => plan.conflicts.push(WindowsConflict {
+            Some(taken) => plan.conflicts.push(WindowsConflict {
                 destination: route.destination,
                 next_hop: route.next_hop,
                 stands: stores(route),
-                needed: *needed,
+                wanted: taken.destination,
+                needed: taken.next_hop,
                 interface: interface.clone(),
             }),
             None => {}
@@ -185,7 +208,44 @@ pub fn windows_plan(
     Ok(plan)
 }
 
-fn stores(route: &super::StandingRoute) -> Stores {
+/// Refuses addresses among the pods of another node: Windows keeps packets to them, whatever the routes are.
+fn refuse_misplaced(
+    cluster: &Cluster,
+    observed: &WindowsObserved,
+    needs: &Needs,
+    pod: &Place,
+) -> Result<(), Vec<String>> {
+    let mut problems = Vec::new();
+    for route in &observed.made {
+        let Some(taken) = needs.taken_by(route.destination, route.index, pod.index) else { continue };
+        if !matches!(taken.origin, WindowsOrigin::Node(_)) {
+            continue;
+        }
+        let problem = format!(
+            "{} has an address in {} ({}): Windows keeps packets to it on this machine. Remove that address, or \
+             correct the configuration",
+            route.alias,
+            taken.destination,
+            taken.origin.purpose(cluster)
+        );
+        if !problems.contains(&problem) {
+            problems.push(problem);
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+fn leftover(route: &StandingRoute) -> String {
+    format!(
+        "-DestinationPrefix {} -NextHop {} is left of an interface that no longer exists; it carries nothing. To remove \
+         it: {}, then run the script again",
+        route.destination,
+        route.next_hop,
+        route_delete(route.destination, route.next_hop)
+    )
+}
+
+fn stores(route: &StandingRoute) -> Stores {
     Stores { active: route.active, persistent: route.persistent }
 }
 
@@ -198,17 +258,9 @@ struct Key {
 }
 
 impl Key {
-    const fn of(route: &super::StandingRoute) -> Self {
+    const fn of(route: &StandingRoute) -> Self {
         Self { index: route.index, destination: route.destination, next_hop: route.next_hop }
     }
-}
-
-/// A route of the desired state, with the next hop that this node has for it.
-struct Wanted {
-    destination: IpNet,
-    next_hop: IpAddr,
-    metric: u32,
-    origin: WindowsOrigin,
 }
 
 fn wanted(
@@ -234,7 +286,7 @@ fn wanted(
 
 /// The gateway of the best default route of the management interface.
 fn default_gateway(observed: &WindowsObserved, management: &Place, family: Family) -> Option<IpAddr> {
-    let is_default = |route: &&super::StandingRoute| {
+    let is_default = |route: &&StandingRoute| {
         route.index == management.index
             && route.destination.prefix_len() == 0
             && Family::from(route.destination) == family
@@ -281,6 +333,11 @@ impl<'a> Machine<'a> {
     fn new(observed: &'a WindowsObserved) -> Self {
         let aliases = observed.interfaces.iter().map(|one| (one.index, one.alias.as_str())).collect();
         Self { aliases, observed }
+    }
+
+    /// Whether a route is only in the persistent store, and its interface no longer exists: it carries nothing.
+    fn is_orphan(&self, route: &StandingRoute) -> bool {
+        route.active.is_none() && !self.aliases.contains_key(&route.index)
     }
 
     /// The interfaces that hold one of `addresses`.

@@ -3,6 +3,9 @@ $LastFile = Join-Path $Folder 'last.json'
 $LockFile = Join-Path $Folder 'lock'
 $TranscriptFile = Join-Path $Folder 'transcript.log'
 
+# The exit code if Control-C arrives now.
+$Run = @{ Interrupted = 130 }
+
 # ---- What is said
 
 function Write-Line([string] $text) {
@@ -13,6 +16,10 @@ function Write-Failure([string] $text) {
     [Console]::Error.WriteLine('Error: ' + $text)
 }
 
+function Write-Help([string] $text) {
+    [Console]::Error.WriteLine('Help: ' + $text)
+}
+
 # A line for people and for the transcript. What undoes a change must not fail for want of a transcript: the journal
 # is what counts.
 function Write-Record([string] $text) {
@@ -20,11 +27,31 @@ function Write-Record([string] $text) {
     try {
         [System.IO.File]::AppendAllText($TranscriptFile, [DateTime]::UtcNow.ToString('o') + ' ' + $text + "`r`n")
     } catch {
-        Write-Warning ('not in the transcript: ' + $_.Exception.Message)
+        Write-Warning ('not in the transcript: ' + (Get-Reason $_))
+    }
+}
+
+# Starts a new transcript when the old one has reached 1 MiB. One older transcript is kept.
+function Limit-Transcript {
+    try {
+        if ((Read-Text $TranscriptFile).Length -lt 1048576) { return }
+        Remove-File ($TranscriptFile + '.old')
+        [System.IO.File]::Move($TranscriptFile, $TranscriptFile + '.old')
+    } catch {
+        Write-Warning ('the transcript keeps growing: ' + (Get-Reason $_))
     }
 }
 
 # ---- What this node is
+
+# Whether an alias is one of those, as Windows compares them. -eq and -contains go by the culture, and overlook characters
+# without width.
+function Test-Alias([string] $alias, $names) {
+    foreach ($name in $names) {
+        if ([string]::Equals($alias, $name, 'OrdinalIgnoreCase')) { return $true }
+    }
+    return $false
+}
 
 # The management interface, the pod interface, and what of them is missing.
 function Get-Place {
@@ -38,10 +65,10 @@ function Get-Place {
         if (($PodGateways -contains $address.IPAddress) -and ($podHolders -notcontains $index)) { $podHolders += $index }
     }
     if ($InterfaceAlias -ne '') {
-        $holders = @($aliases.Keys | Where-Object { $aliases[$_] -eq $InterfaceAlias })
+        $holders = @($aliases.Keys | Where-Object { Test-Alias $aliases[$_] @($InterfaceAlias) })
     }
     if ($podHolders.Count -eq 0) {
-        $podHolders = @($aliases.Keys | Where-Object { $PodAliases -contains $aliases[$_] })
+        $podHolders = @($aliases.Keys | Where-Object { Test-Alias $aliases[$_] $PodAliases })
     }
     $names = @($aliases.Values | Sort-Object -Unique) -join ', '
     if ($holders.Count -eq 1) {
@@ -130,56 +157,160 @@ function Get-Wanted($plan, $place, $standing) {
                 Destination = $route.Destination; NextHop = $nextHop; Active = $Absent; Persistent = $Absent
             }
         }
-        [void] $wanted.Add(@{ Now = $now; Metric = $route.Metric; Why = $route.Why })
+        [void] $wanted.Add(@{ Now = $now; Metric = $route.Metric; Why = $route.Why; Role = $route.Role })
     }
     return ,$wanted
 }
 
+# ---- Traffic: whose it is, by destination
+
+# The bits of a byte that the first 0 to 7 bits of a prefix keep.
+$Masks = @(0, 128, 192, 224, 240, 248, 252, 254)
+
+# The prefix of that length around an address, as a name.
+function Get-Enclosing($bytes, [int] $length) {
+    $parts = @()
+    for ($at = 0; $at -lt $bytes.Count; $at++) {
+        $bits = $length - 8 * $at
+        if ($bits -ge 8) {
+            $parts += [int] $bytes[$at]
+        } elseif ($bits -le 0) {
+            $parts += 0
+        } else {
+            $parts += $bytes[$at] -band $Masks[$bits]
+        }
+    }
+    return ($parts -join '.') + '/' + $length
+}
+
+# What is wanted by destination, and the pods of every node by the prefix that holds them.
+function Get-Needs($wanted) {
+    $needs = @{ Exact = @{}; Pods = @{}; Lengths = @() }
+    $lengths = @{}
+    foreach ($entry in $wanted) {
+        $needs.Exact[$entry.Now.Destination] = $entry
+        if ($entry.Role -eq 'master') { continue }
+        $parts = $entry.Now.Destination.Split('/')
+        $length = [int] $parts[1]
+        $needs.Pods[(Get-Enclosing ([System.Net.IPAddress]::Parse($parts[0]).GetAddressBytes()) $length)] = $entry
+        $lengths[$length] = $true
+    }
+    $needs.Lengths = @($lengths.Keys)
+    return $needs
+}
+
+# What is wanted of the traffic that a route takes: the same destination, or the pods of a node around it. Null if it
+# takes none. The node's own pods belong on its pod interface.
+function Get-Taken($needs, $place, $route) {
+    $entry = $needs.Exact[$route.Destination]
+    if ($null -eq $entry) {
+        $parts = $route.Destination.Split('/')
+        $bytes = [System.Net.IPAddress]::Parse($parts[0]).GetAddressBytes()
+        foreach ($length in $needs.Lengths) {
+            if ($length -gt [int] $parts[1]) { continue }
+            $around = $needs.Pods[(Get-Enclosing $bytes $length)]
+            if ($null -ne $around) { $entry = $around }
+        }
+    }
+    if ($null -eq $entry -or ($entry.Role -eq 'own' -and $route.Index -eq $place.Pod.Index)) { return $null }
+    return $entry
+}
+
+# What is said of a route of somebody else that takes traffic.
+function Format-Conflict($route, $entry) {
+    $text = (Format-Route $route) + ' on ' + $route.Alias + ' is not hostgw''s: it '
+    $need = ' -NextHop ' + $entry.Now.NextHop + ' on ' + $entry.Now.Alias
+    if ($route.Destination -eq $entry.Now.Destination) { return $text + 'needs' + $need }
+    return $text + 'takes packets from -DestinationPrefix ' + $entry.Now.Destination + $need
+}
+
+# Addresses of this machine among the pods of another node: Windows keeps their packets, and no route can change that.
+function Get-Misplaced($needs, $place, $made) {
+    $problems = @()
+    $seen = @{}
+    foreach ($route in $made) {
+        $entry = Get-Taken $needs $place $route
+        if ($null -eq $entry -or $entry.Role -ne 'node') { continue }
+        $problem = $route.Alias + ' has an address in ' + $entry.Now.Destination + ' (' + $entry.Why +
+            '): Windows keeps packets to it on this machine. Remove that address, or correct the configuration'
+        if (-not $seen.ContainsKey($problem)) { $problems += $problem }
+        $seen[$problem] = $true
+    }
+    return ,$problems
+}
+
+# ---- Orphans: persistent routes of interfaces that no longer exist. They carry nothing, and never stand in the way.
+
+function Test-Orphan($route) {
+    return $route.Alias -eq '' -and $route.Active -lt 0
+}
+
+# hostgw removes the orphans that it owns, or takes over, where Windows still knows the index of their interface.
+function New-Orphan($route, [bool] $isOwned) {
+    return @{ Route = $route; IsRemovable = ($isOwned -or [bool] $Adopt) -and $route.Index -gt 0 }
+}
+
+function Get-OrphanStep {
+    return @{ Verb = 'remove'; Store = 'PersistentStore'; Metric = $Absent }
+}
+
+# The line that removes an orphan by hand.
+function Format-RouteDelete($route) {
+    $parts = $route.Destination.Split('/')
+    $bytes = [System.Net.IPAddress]::Parse($parts[0]).GetAddressBytes()
+    if ($bytes.Count -eq 16) { return 'route -6 delete ' + $route.Destination + ' ' + $route.NextHop }
+    $mask = (Get-Enclosing @(255, 255, 255, 255) ([int] $parts[1])).Split('/')[0]
+    return 'route delete ' + $parts[0] + ' mask ' + $mask + ' ' + $route.NextHop
+}
+
+function Format-Orphan($orphan) {
+    if ($orphan.IsRemovable) { return (Format-Step $orphan.Route (Get-OrphanStep)) + '  # its interface no longer exists' }
+    return (Format-Route $orphan.Route) + ' is left of an interface that no longer exists; it carries nothing. To remove it: ' +
+        (Format-RouteDelete $orphan.Route) + ', then run this script again'
+}
+
+# Removes orphans. Nothing depends on it, so a failure is a warning.
+function Remove-Orphans($orphans) {
+    foreach ($orphan in $orphans) {
+        if ($orphan.IsRemovable) {
+            Write-Record (Format-Orphan $orphan)
+            try {
+                Invoke-Step $orphan.Route (Get-OrphanStep)
+                continue
+            } catch {
+                Write-Warning (Get-Reason $_)
+                $orphan.IsRemovable = $false
+            }
+        }
+        Write-Warning (Format-Orphan $orphan)
+    }
+}
+
+# ---- The plan as a whole
+
 # What must change, what stands in the way, and what is owned afterwards. $nothing: all that is owned goes.
 function Get-Plan($place, $state, [bool] $nothing) {
     $plan = @{
-        Changes = @(); Conflicts = @(); Problems = @(); Forwarding = @(); Removed = 0; Standing = 0
+        Changes = @(); Conflicts = @(); Problems = @(); Forwarding = @(); Removed = 0; Standing = 0; Orphans = @()
         Owned = (New-Object System.Collections.ArrayList)
     }
-    $standing = Get-Standing
-    $owned = @{}
-    foreach ($route in @($state.Owned)) { $owned[(Get-OwnedKey $route.Alias $route.Destination $route.NextHop)] = $true }
+    $made = New-Object System.Collections.ArrayList
+    $standing = Get-Standing $made
     $come = New-Object System.Collections.ArrayList
-    $go = New-Object System.Collections.ArrayList
     $keys = @{}
-    $needs = @{}
-    $had = @{}
-    $lost = @{}
-    if (-not $nothing) {
-        foreach ($entry in (Get-Wanted $plan $place $standing)) {
-            $now = $entry.Now
-            $keys[(Get-Key $now.Index $now.Destination $now.NextHop)] = $true
-            $needs[$now.Destination] = $now.NextHop
-            [void] $plan.Owned.Add(@{ Alias = $now.Alias; Destination = $now.Destination; NextHop = $now.NextHop })
-            if ($now.Active -ne $entry.Metric -or $now.Persistent -ne $entry.Metric) {
-                [void] $come.Add((New-RouteChange $now $entry.Metric $entry.Metric $entry.Why))
-            }
+    $wanted = @()
+    if (-not $nothing) { $wanted = Get-Wanted $plan $place $standing }
+    foreach ($entry in $wanted) {
+        $now = $entry.Now
+        $keys[(Get-Key $now.Index $now.Destination $now.NextHop)] = $true
+        [void] $plan.Owned.Add(@{ Alias = $now.Alias; Destination = $now.Destination; NextHop = $now.NextHop })
+        if ($now.Active -ne $entry.Metric -or $now.Persistent -ne $entry.Metric) {
+            [void] $come.Add((New-RouteChange $now $entry.Metric $entry.Metric $entry.Why))
         }
     }
-    foreach ($key in @($standing.Keys | Sort-Object)) {
-        $now = $standing[$key]
-        $isOwned = $owned.ContainsKey((Get-OwnedKey $now.Alias $now.Destination $now.NextHop))
-        if ($isOwned) { $had[$now.Destination] = $true }
-        if ($isOwned -and -not $needs.ContainsKey($now.Destination)) { $lost[$now.Destination] = $true }
-        if ($keys.ContainsKey($key)) { continue }
-        if ($isOwned) {
-            [void] $go.Add((New-RouteChange $now $Absent $Absent 'owned by hostgw, not in the file'))
-        } elseif ($needs.ContainsKey($now.Destination) -and $now.Index -ne $place.Pod.Index) {
-            if ($Adopt) {
-                [void] $go.Add((New-RouteChange $now $Absent $Absent 'takes over a foreign route'))
-            } else {
-                $plan.Conflicts += (Format-Route $now) + ' on ' + $now.Alias + ' is not hostgw''s: it needs -NextHop ' +
-                    $needs[$now.Destination] + ' on ' + $place.Management.Alias
-            }
-        }
-    }
-    $plan.Standing = $had.Count
-    $plan.Removed = $lost.Count
+    $needs = Get-Needs $wanted
+    $plan.Problems += Get-Misplaced $needs $place $made
+    $go = Get-Departures $plan $place $state $standing $needs $keys
     # As on Linux: a node forwards when everything else stands, and stops before it goes.
     $forwarding = Get-ForwardingChanges $plan $place $state $nothing
     if ($nothing) {
@@ -188,6 +319,44 @@ function Get-Plan($place, $state, [bool] $nothing) {
         $plan.Changes = $come.ToArray() + $go.ToArray() + @($forwarding)
     }
     return $plan
+}
+
+# The routes that go, of those that are not wanted; conflicts, orphans and counts of destinations go to $plan.
+function Get-Departures($plan, $place, $state, $standing, $needs, $keys) {
+    $owned = @{}
+    # An orphan has lost the name of its interface.
+    $orphaned = @{}
+    foreach ($route in @($state.Owned)) {
+        $owned[(Get-OwnedKey $route.Alias $route.Destination $route.NextHop)] = $true
+        $orphaned[(Get-OwnedKey '' $route.Destination $route.NextHop)] = $true
+    }
+    $go = New-Object System.Collections.ArrayList
+    $had = @{}
+    $lost = @{}
+    foreach ($key in (Get-Sorted $standing.Keys)) {
+        $now = $standing[$key]
+        $isOwned = $owned.ContainsKey((Get-OwnedKey $now.Alias $now.Destination $now.NextHop))
+        $taken = $null
+        if (-not $keys.ContainsKey($key)) { $taken = Get-Taken $needs $place $now }
+        if (Test-Orphan $now) {
+            $isOwned = $orphaned.ContainsKey((Get-OwnedKey '' $now.Destination $now.NextHop))
+            if ($isOwned -or $null -ne $taken) { $plan.Orphans += New-Orphan $now $isOwned }
+            continue
+        }
+        if ($isOwned) { $had[$now.Destination] = $true }
+        if ($isOwned -and -not $needs.Exact.ContainsKey($now.Destination)) { $lost[$now.Destination] = $true }
+        if ($keys.ContainsKey($key)) { continue }
+        if ($isOwned) {
+            [void] $go.Add((New-RouteChange $now $Absent $Absent 'owned by hostgw, not in the file'))
+        } elseif ($null -ne $taken -and $Adopt) {
+            [void] $go.Add((New-RouteChange $now $Absent $Absent 'takes over a foreign route'))
+        } elseif ($null -ne $taken) {
+            $plan.Conflicts += Format-Conflict $now $taken
+        }
+    }
+    $plan.Standing = $had.Count
+    $plan.Removed = $lost.Count
+    return ,$go
 }
 
 # The changes of forwarding. What stood before hostgw is kept in $plan.Forwarding.
@@ -270,7 +439,7 @@ function Invoke-Step($route, $step) {
     }
     $one = @{
         InterfaceIndex = $route.Index; DestinationPrefix = $route.Destination; NextHop = $route.NextHop
-        Confirm = $false; ErrorAction = 'Stop'
+        Confirm = $false; WhatIf = $false; ErrorAction = 'Stop'
     }
     if ($step.Verb -eq 'remove') {
         Remove-NetRoute @one -PolicyStore $step.Store
@@ -287,7 +456,10 @@ function Invoke-Forwarding($change, [string] $value) {
     if ([int] $change.Index -le 0 -or [string]::IsNullOrEmpty($change.Family) -or [string]::IsNullOrEmpty($value)) {
         throw 'an interface without index or family would mean every interface'
     }
-    $one = @{ InterfaceIndex = $change.Index; AddressFamily = $change.Family; Confirm = $false; ErrorAction = 'Stop' }
+    $one = @{
+        InterfaceIndex = $change.Index; AddressFamily = $change.Family
+        Confirm = $false; WhatIf = $false; ErrorAction = 'Stop'
+    }
     Set-NetIPInterface @one -Forwarding $value
 }
 
@@ -322,11 +494,16 @@ function Format-Change($change) {
     return ,$lines
 }
 
-function Format-Totals($changes) {
+# Whether a plan changes nothing.
+function Test-Empty($plan) {
+    return $plan.Changes.Count -eq 0 -and @($plan.Orphans | Where-Object { $_.IsRemovable }).Count -eq 0
+}
+
+function Format-Totals($plan) {
     $add = 0
     $change = 0
-    $remove = 0
-    foreach ($one in $changes) {
+    $remove = @($plan.Orphans | Where-Object { $_.IsRemovable }).Count
+    foreach ($one in $plan.Changes) {
         if ($one.Kind -eq 'forwarding') { $change += 1 }
         elseif ($one.BeforeActive -lt 0 -and $one.BeforePersistent -lt 0) { $add += 1 }
         elseif ($one.AfterActive -lt 0 -and $one.AfterPersistent -lt 0) { $remove += 1 }
@@ -337,16 +514,43 @@ function Format-Totals($changes) {
 
 # ---- The transaction
 
-# Replaces a file, so that there is always the old one or the new one; what counts is what can be read afterwards.
+# Replaces a file, so that there is always the old one or the new one; what counts is what can be read afterwards. The
+# content is on the disk before the name refers to it, and the second flush takes the new name there as well: NTFS writes
+# its log up to the last change of a file when that file is flushed.
 function Write-File([string] $path, [string] $text) {
     $new = $path + '.new'
-    [System.IO.File]::WriteAllText($new, $text)
+    $wrong = $path + ' was written, and holds something else'
+    $stream = [System.IO.File]::Open($new, 'Create', 'Write', 'Read')
+    try {
+        $bytes = [System.Text.Encoding]::UTF8.GetBytes($text)
+        $stream.Write($bytes, 0, $bytes.Length)
+        $stream.Flush($true)
+    } finally {
+        $stream.Dispose()
+    }
+    if (-not (Test-Text $new $text)) { throw $wrong }
     if ([System.IO.File]::Exists($path)) {
         [System.IO.File]::Replace($new, $path, $path + '.old')
     } else {
         [System.IO.File]::Move($new, $path)
     }
-    if ((Read-Text $path) -cne $text) { throw ($path + ' was written, and holds something else') }
+    Sync-File $path
+    if (-not (Test-Text $path $text)) { throw $wrong }
+}
+
+# Whether a file holds exactly that.
+function Test-Text([string] $path, [string] $text) {
+    return [string]::Equals((Read-Text $path), $text, 'Ordinal')
+}
+
+# Takes a file to the disk, with the name that it has now.
+function Sync-File([string] $path) {
+    $stream = [System.IO.File]::Open($path, 'Open', 'ReadWrite', 'ReadWrite')
+    try {
+        $stream.Flush($true)
+    } finally {
+        $stream.Dispose()
+    }
 }
 
 function Remove-File([string] $path) {
@@ -363,6 +567,43 @@ function Close-Journal {
         if ([System.IO.File]::Exists($JournalFile)) { throw }
     }
     if ([System.IO.File]::Exists($JournalFile)) { throw ($JournalFile + ' was moved, and is there') }
+    try {
+        Sync-File $LastFile
+    } catch {
+        Write-Warning ('not flushed to the disk yet: ' + (Get-Reason $_))
+    }
+}
+
+# Checks every field of a journal before any of it is used.
+function ConvertFrom-Journal([string] $text) {
+    $journal = ConvertFrom-Record $text
+    foreach ($change in @(Get-Field $journal 'Changes' 'list')) {
+        Assert-Texts $change @('Kind', 'Alias')
+        [void] (Get-Field $change 'Index' 'number')
+        if ($change.Kind -eq 'forwarding') {
+            Assert-Texts $change @('Family', 'Before', 'After')
+            continue
+        }
+        if ($change.Kind -ne 'route') { throw ('"' + $change.Kind + '" is not a kind of change') }
+        Assert-Texts $change @('Destination', 'NextHop')
+        foreach ($name in @('BeforeActive', 'BeforePersistent', 'AfterActive', 'AfterPersistent')) {
+            [void] (Get-Field $change $name 'number')
+        }
+    }
+    $before = Get-Field $journal 'StateBefore' 'any text'
+    if ($before.Length -gt 0) { [void] (ConvertFrom-State $before) }
+    return $journal
+}
+
+# Reads a journal. Throws if there is none, or if it is damaged.
+function Read-Journal([string] $path) {
+    try {
+        $text = Read-RecordText $path
+        if ($null -eq $text) { throw 'it is missing' }
+        return (ConvertFrom-Journal $text)
+    } catch {
+        throw ('cannot use ' + $path + ': ' + (Get-Reason $_))
+    }
 }
 
 # Without white space: some versions of Windows PowerShell read no more than 2 MiB of JSON.
@@ -404,12 +645,12 @@ function Undo-Changes($changes) {
         if ($change.Kind -eq 'forwarding') {
             if ($forwarding[[string] $change.Index + ' ' + $change.Family] -eq $change.Before) { continue }
             Write-Record (Format-Forwarding $change $change.Before)
-            try { Invoke-Forwarding $change $change.Before } catch { Write-Failure $_.Exception.Message }
+            try { Invoke-Forwarding $change $change.Before } catch { Write-Failure (Get-Reason $_) }
             continue
         }
         foreach ($step in (Get-StepsBack $standing $change)) {
             Write-Record (Format-Step $change $step)
-            try { Invoke-Step $change $step } catch { Write-Failure $_.Exception.Message; break }
+            try { Invoke-Step $change $step } catch { Write-Failure (Get-Reason $_); break }
         }
     }
 }
@@ -432,12 +673,19 @@ function Get-Left($changes) {
     return ,$left
 }
 
-# Undoes the transaction of the journal, and ends it. Gives the exit code that this is: 6, or 7 where it is not done.
+# Undoes the transaction of the journal, and ends it. Returns the exit code that this is: 6, or 7 where it is not done.
 function Undo-Journal {
+    $Run.Interrupted = 7
     try {
-        $left = Undo-Record (ConvertFrom-Json (Read-Text $JournalFile))
+        $journal = Read-Journal $JournalFile
     } catch {
-        Write-Failure ('the rollback could not be finished: ' + $_.Exception.Message)
+        Write-DamagedJournal (Get-Reason $_)
+        return 7
+    }
+    try {
+        $left = Undo-Record $journal
+    } catch {
+        Write-Failure ('the rollback could not be finished: ' + (Get-Reason $_))
         [Console]::Error.WriteLine('Run this script with -Rollback once the cause is gone: it goes on from here.')
         return 7
     }
@@ -448,18 +696,13 @@ function Undo-Journal {
         return 7
     }
     Write-Record 'Rolled back, and verified: the node is as it was before.'
+    $Run.Interrupted = 130
     return 6
 }
 
-# Puts back what stood before a journal, and when all of it stands, the records too. Gives what is left.
+# Restores what stood before a journal, and when all of it stands, the records too. Returns what is left.
 function Undo-Record($journal) {
-    if ($journal.Format -ne 1) { throw ($JournalFile + ' is of another version of hostgw: format ' + $journal.Format) }
-    $changes = @($journal.Changes)
-    $indexes = Get-Indexes
-    foreach ($change in $changes) {
-        $index = $indexes[[string] $change.Alias]
-        if ($null -ne $index) { $change.Index = $index }
-    }
+    $changes = Get-Undoable $journal
     Undo-Changes $changes
     $left = Get-Left $changes
     if ($left.Count -eq 0) {
@@ -467,6 +710,62 @@ function Undo-Record($journal) {
         Remove-File $JournalFile
     }
     return ,$left
+}
+
+# The changes of a journal that can be undone, with the indexes that their interfaces have now. A route of an interface
+# that no longer exists carries nothing, and Windows cannot restore it.
+function Get-Undoable($journal) {
+    $undoable = New-Object System.Collections.ArrayList
+    $indexes = Get-Indexes
+    $aliases = Get-Aliases
+    foreach ($change in @($journal.Changes)) {
+        $index = $indexes[[string] $change.Alias]
+        if ($null -ne $index) { $change.Index = $index }
+        if ($aliases.ContainsKey([string] $change.Index)) {
+            [void] $undoable.Add($change)
+        } else {
+            Write-Record ('Skipped: ' + $change.Alias + ' no longer exists, so this cannot be undone: ' + ((Format-Change $change) -join '; '))
+        }
+    }
+    return ,$undoable.ToArray()
+}
+
+# ---- Damaged records: which file, what is known, what to do next
+
+function Format-Path([string] $path) {
+    return '''' + $path.Replace('''', '''''') + ''''
+}
+
+function Format-MoveAside([string] $path) {
+    return 'Move-Item -LiteralPath ' + (Format-Path $path) + ' -Destination ' + (Format-Path ($path + '.damaged'))
+}
+
+function Write-DamagedState([string] $why) {
+    Write-Failure ($why + '. It lists the routes that hostgw owns on this node; nothing was changed.')
+    $old = $StateFile + '.old'
+    try {
+        $state = ConvertFrom-State (Read-RecordText $old)
+        [Console]::Error.WriteLine('The version before it is intact, and lists ' + @($state.Owned).Count + ' routes.')
+        Write-Help ('go back to that version, then run this script again: Copy-Item -LiteralPath ' + (Format-Path $old) +
+            ' -Destination ' + (Format-Path $StateFile))
+    } catch {
+        [Console]::Error.WriteLine('There is no intact version before it. ' + $TranscriptFile + ' has a line for every change.')
+        Write-Help ('set it aside, then run this script again: ' + (Format-MoveAside $StateFile))
+        Write-Help ('hostgw then owns again what the configuration asks for. It no longer knows routes of nodes that left the ' +
+            'configuration, nor forwarding as it was before hostgw: check those by hand.')
+    }
+}
+
+function Write-DamagedJournal([string] $why) {
+    Write-Failure ($why + '. A run was interrupted, and this file lists its changes; they were not undone.')
+    [Console]::Error.WriteLine($TranscriptFile + ' has a line for every change.')
+    Write-Help 'run this script with -WhatIf to see what differs from the configuration now.'
+    Write-Help ('set the file aside, then run this script again: ' + (Format-MoveAside $JournalFile))
+}
+
+function Write-DamagedLast([string] $why) {
+    Write-Failure ($why + '. It lists the changes of the last run; nothing was changed.')
+    Write-Help 'the last run cannot be undone from it. Run the script of the previous configuration, or this one with -Destroy.'
 }
 
 # That Windows did what it says it did.
@@ -493,11 +792,21 @@ function Invoke-Plan($plan, $place, [bool] $nothing) {
         return 0
     } catch {
         $ended = $true
-        Write-Failure $_.Exception.Message
+        Write-Failure (Get-Reason $_)
         return (Undo-Journal)
     } finally {
         # Control-C runs no catch.
-        if (-not $ended -and [System.IO.File]::Exists($JournalFile)) { [void] (Undo-Journal) }
+        if (-not $ended) { Stop-Plan }
+    }
+}
+
+# Control-C: undoes what is not committed. Sets the exit code of the script.
+function Stop-Plan {
+    if ([System.IO.File]::Exists($JournalFile)) {
+        [void] (Undo-Journal)
+    } else {
+        $Run.Interrupted = 0
+        Write-Record 'Interrupted when everything was committed and verified.'
     }
 }
 
@@ -506,12 +815,12 @@ function Invoke-Plan($plan, $place, [bool] $nothing) {
 function Get-MassRemoval($plan) {
     $others = 0
     foreach ($route in $Routes) {
-        if ($route.NextHop -ne '' -and $route.NextHop -ne '0.0.0.0' -and $route.NextHop -ne '::') { $others += 1 }
+        if ($route.Role -eq 'node') { $others += 1 }
     }
     $isMass = $plan.Removed -ge 10 -and $plan.Removed * 2 -gt $plan.Standing
-    if ($plan.Removed -eq 0 -or -not ($isMass -or $others -eq 0) -or $AllowRemovals -eq [string] $plan.Removed) { return '' }
+    if ($plan.Removed -eq 0 -or -not ($isMass -or $others -eq 0) -or $Allowed -eq $plan.Removed) { return '' }
     return 'this plan removes ' + $plan.Removed + ' of the ' + $plan.Standing + ' destinations that hostgw has here; nothing was changed. ' +
-        'If the file is right, say -AllowRemovals ' + $plan.Removed
+        'If the file is right, pass -AllowRemovals ' + $plan.Removed
 }
 
 # What stands already is hostgw's from now on, and what left the file is not any more.
@@ -520,9 +829,9 @@ function Save-Ownership($plan, $state, [bool] $nothing) {
         Remove-File $StateFile
         return
     }
-    $before = @($state.Owned | ForEach-Object { Get-OwnedKey $_.Alias $_.Destination $_.NextHop } | Sort-Object) -join ', '
-    $after = @($plan.Owned | ForEach-Object { Get-OwnedKey $_.Alias $_.Destination $_.NextHop } | Sort-Object) -join ', '
-    if ($before -ne $after) { Write-File $StateFile (Format-State $plan) }
+    $before = (Get-Sorted @($state.Owned | ForEach-Object { Get-OwnedKey $_.Alias $_.Destination $_.NextHop })) -join ', '
+    $after = (Get-Sorted @($plan.Owned | ForEach-Object { Get-OwnedKey $_.Alias $_.Destination $_.NextHop })) -join ', '
+    if (-not [string]::Equals($before, $after, 'Ordinal')) { Write-File $StateFile (Format-State $plan) }
 }
 
 # ---- The command
@@ -530,10 +839,15 @@ function Save-Ownership($plan, $state, [bool] $nothing) {
 # Plans, shows, and unless that was all that was asked for, commits. Gives the exit code.
 function Invoke-Work([bool] $commit) {
     $nothing = [bool] $Destroy
+    try {
+        $state = Read-State
+    } catch {
+        Write-DamagedState (Get-Reason $_)
+        return 1
+    }
     $place = Get-Place
     $problems = @($place.Problems)
     $plan = $null
-    $state = Read-State
     if ($nothing -or $problems.Count -eq 0) {
         $plan = Get-Plan $place $state $nothing
         $problems = @($plan.Problems)
@@ -542,36 +856,52 @@ function Invoke-Work([bool] $commit) {
         foreach ($problem in $problems) { Write-Failure $problem }
         return 3
     }
+    $code = Test-Plan $plan $commit
+    if ($null -ne $code) { return $code }
+    if ($plan.Changes.Count -eq 0) {
+        if ($commit) { Save-Ownership $plan $state $nothing }
+    } else {
+        $code = Invoke-Plan $plan $place $nothing
+        if ($code -ne 0) { return $code }
+        $Run.Interrupted = 0
+    }
+    Remove-Orphans $plan.Orphans
+    if (Test-Empty $plan) {
+        Write-Line 'Nothing to do: the node is as the file says.'
+    } else {
+        Write-Record ('Done on node ' + $Node + ', and verified: ' + (Format-Totals $plan) + ' before, nothing now.')
+    }
+    return 0
+}
+
+# Shows a plan that is not committed, or cannot be. Returns the exit code, or null for one to go on with.
+function Test-Plan($plan, [bool] $commit) {
     if (-not $commit -or $plan.Conflicts.Count -gt 0) {
         foreach ($conflict in $plan.Conflicts) { Write-Line ('! ' + $conflict) }
         foreach ($change in $plan.Changes) {
             foreach ($line in (Format-Change $change)) { Write-Line $line }
+        }
+        foreach ($orphan in $plan.Orphans) {
+            if ($orphan.IsRemovable) { Write-Line (Format-Orphan $orphan) } else { Write-Warning (Format-Orphan $orphan) }
         }
     }
     if ($plan.Conflicts.Count -gt 0) {
         Write-Failure ([string] $plan.Conflicts.Count + ' in conflict with what hostgw does not own; nothing was changed. -Adopt takes it over, and -Rollback gives it back.')
         return 10
     }
-    if ($plan.Changes.Count -eq 0) {
-        if ($commit) { Save-Ownership $plan $state $nothing }
-        Write-Line 'Nothing to do: the node is as the file says.'
-        return 0
-    }
     if (-not $commit) {
-        Write-Line ('Plan: ' + (Format-Totals $plan.Changes) + '. Nothing was changed.')
+        if (Test-Empty $plan) {
+            Write-Line 'Nothing to do: the node is as the file says.'
+        } else {
+            Write-Line ('Plan: ' + (Format-Totals $plan) + '. Nothing was changed.')
+        }
         return 0
     }
-    $removal = ''
-    if (-not $nothing) { $removal = Get-MassRemoval $plan }
-    if ($removal -ne '') {
-        Write-Failure $removal
-        return 8
-    }
-    $code = Invoke-Plan $plan $place $nothing
-    if ($code -eq 0) {
-        Write-Record ('Done on node ' + $Node + ', and verified: ' + (Format-Totals $plan.Changes) + ' before, nothing now.')
-    }
-    return $code
+    if ($Destroy -or $plan.Changes.Count -eq 0) { return $null }
+    $removal = Get-MassRemoval $plan
+    if ($removal -eq '') { return $null }
+    Write-Failure $removal
+    return 8
 }
 
 # Finishes what was interrupted, then does what was asked for.
@@ -586,6 +916,12 @@ function Invoke-Locked {
             Write-Line 'Nothing to undo: no apply is on record here.'
             return 0
         }
+        try {
+            [void] (Read-Journal $LastFile)
+        } catch {
+            Write-DamagedLast (Get-Reason $_)
+            return 1
+        }
         [System.IO.File]::Move($LastFile, $JournalFile)
         $code = Undo-Journal
         if ($code -eq 6) { return 0 }
@@ -599,9 +935,20 @@ function Test-Administrator {
     return $principal.IsInRole([Security.Principal.WindowsBuiltInRole]::Administrator)
 }
 
+# What is wrong with the arguments, or '' if nothing is.
+function Get-Misuse {
+    if ($AllowRemovals -and $Allowed -lt 1) { return '-AllowRemovals takes the number of removals' }
+    if (-not $AllowRemovals -and $Arguments.Count -gt 0) { return 'unknown argument: ' + $Arguments[0] }
+    if ($Rollback -and ($Destroy -or $WhatIf -or $Adopt -or $AllowRemovals)) { return '-Rollback goes with no other switch' }
+    if ($Destroy -and ($Adopt -or $AllowRemovals)) { return '-Destroy goes with no other switch than -WhatIf' }
+    return ''
+}
+
 function Invoke-Main {
-    if ($Rollback -and ($Destroy -or $WhatIf -or $Adopt -or $AllowRemovals -ne '')) {
-        Write-Failure '-Rollback goes with no other switch.'
+    $misuse = Get-Misuse
+    if ($misuse -ne '') {
+        Write-Failure ($misuse + '; nothing was changed.')
+        Write-Help 'the switches are -WhatIf, -Adopt, -AllowRemovals N, -Rollback and -Destroy.'
         return 64
     }
     if ($WhatIf) {
@@ -619,10 +966,11 @@ function Invoke-Main {
     try {
         $lock = [System.IO.File]::Open($LockFile, 'OpenOrCreate', 'ReadWrite', 'None')
     } catch {
-        Write-Failure ('another run holds ' + $LockFile + ': ' + $_.Exception.Message)
+        Write-Failure ('another run holds ' + $LockFile + ': ' + (Get-Reason $_))
         return 4
     }
     try {
+        Limit-Transcript
         return (Invoke-Locked)
     } finally {
         $lock.Dispose()
@@ -630,9 +978,15 @@ function Invoke-Main {
 }
 
 $code = 1
+$ended = $false
 try {
     $code = Invoke-Main
+    $ended = $true
 } catch {
-    Write-Failure $_.Exception.Message
+    $ended = $true
+    Write-Failure (Get-Reason $_)
+} finally {
+    # Control-C runs nothing but this. Without its own exit, PowerShell would end with 0.
+    if (-not $ended) { exit $Run.Interrupted }
 }
 exit $code

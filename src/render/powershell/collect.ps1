@@ -1,24 +1,38 @@
 # ---- Prints what stands, as JSON; changes nothing
 
-$interfaces = @()
-foreach ($interface in (Get-Found 'interfaces' '')) {
-    $interfaces += @{
-        Index = [int] $interface.InterfaceIndex; Alias = [string] $interface.InterfaceAlias
-        Family = [string] $interface.AddressFamily; Forwarding = [string] $interface.Forwarding
+function Get-Collected {
+    $interfaces = @()
+    foreach ($interface in (Get-Found 'interfaces' '')) {
+        $interfaces += @{
+            Index = [int] $interface.InterfaceIndex; Alias = [string] $interface.InterfaceAlias
+            Family = [string] $interface.AddressFamily; Forwarding = [string] $interface.Forwarding
+        }
+    }
+    $addresses = @()
+    foreach ($address in (Get-Found 'addresses' '')) {
+        $addresses += @{ Index = [int] $address.InterfaceIndex; Address = [string] $address.IPAddress }
+    }
+    $made = New-Object System.Collections.ArrayList
+    $standing = Get-Standing $made
+    $routes = @()
+    foreach ($key in (Get-Sorted $standing.Keys)) { $routes += $standing[$key] }
+    $state = Read-State
+    return @{
+        Format = 1; System = 'windows'; Node = $Node; At = [DateTime]::UtcNow.ToString('o')
+        Interfaces = @($interfaces); Addresses = @($addresses); Routes = @($routes); Made = @($made.ToArray())
+        Owned = @($state.Owned); Forwarding = @($state.Forwarding)
     }
 }
-$addresses = @()
-foreach ($address in (Get-Found 'addresses' '')) {
-    $addresses += @{ Index = [int] $address.InterfaceIndex; Address = [string] $address.IPAddress }
+
+if ($Arguments.Count -gt 0) {
+    [Console]::Error.WriteLine('Error: unknown argument: ' + $Arguments[0])
+    [Console]::Error.WriteLine('Help: this script takes no arguments.')
+    exit 64
 }
-$standing = Get-Standing
-$routes = @()
-foreach ($key in @($standing.Keys | Sort-Object)) { $routes += $standing[$key] }
-$state = Read-State
-$collected = @{
-    Format = 1; System = 'windows'; Node = $Node; At = [DateTime]::UtcNow.ToString('o')
-    Interfaces = @($interfaces); Addresses = @($addresses); Routes = @($routes)
-    Owned = @($state.Owned); Forwarding = @($state.Forwarding)
+try {
+    Write-Output (ConvertTo-Json (Get-Collected) -Depth 5)
+} catch {
+    [Console]::Error.WriteLine('Error: ' + (Get-Reason $_))
+    exit 1
 }
-Write-Output (ConvertTo-Json $collected -Depth 5)
 exit 0

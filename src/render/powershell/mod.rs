@@ -11,6 +11,9 @@
 //! | `state.json`: what hostgw owns, for Windows has no mark for it | when all was read back and found right |
 //! | `last.json`: the journal of the last run, for `-Rollback` | with that the run is committed |
 //!
+//! A power loss can leave a file empty, cut short or full of zeros. So records are flushed before they count, and read as
+//! a whole and checked before anything of them is used: a damaged record is never taken for an empty one.
+//!
 //! A journal that is there when a run begins is one that was not committed: it is undone first. Undoing goes from
 //! whatever stands to what stood before, key by key, by the same steps as going forward.
 
@@ -41,6 +44,31 @@ const UNTESTED: &str = "\
 # a self-test.
 ";
 
+/// In a constrained language nothing below would run, the functions that report an error included. What is not
+/// PowerShell's core is left out here.
+const FULL_LANGUAGE: &str = "
+if ($ExecutionContext.SessionState.LanguageMode -ne 'FullLanguage') {
+    Write-Host 'Error: this PowerShell runs in a restricted language mode (AppLocker or App Control); nothing was changed.'
+    Write-Host 'Help: allow this script in that policy, or sign it as the policy asks.'
+    exit 1
+}
+";
+
+/// Every parameter is a switch, so that all else is left in `$args`: PowerShell would drop it without a word. The
+/// number of `-AllowRemovals` is there too.
+const ARGUMENTS: &str = "
+$Arguments = @($args)
+$Allowed = 0
+if ($AllowRemovals -and $Arguments.Count -eq 1) {
+    try { $Allowed = [int] $Arguments[0] } catch { $Allowed = 0 }
+    if ([string] $Allowed -cne [string] $Arguments[0]) { $Allowed = 0 }
+}
+
+# $WhatIfPreference of the caller means -WhatIf.
+if ($WhatIfPreference -and -not $PSBoundParameters.ContainsKey('WhatIf')) { $WhatIf = $true }
+$WhatIfPreference = $false
+";
+
 /// The script that brings node number `index` of `cluster` to its desired state. It ends lines as Windows does, and is
 /// ASCII.
 #[must_use]
@@ -56,9 +84,11 @@ pub fn windows_script(cluster: &Cluster, index: usize, desired: &WindowsDesired,
 #   -Destroy    removes what hostgw owns here, and restores forwarding
 #   -AllowRemovals N   lets a plan remove more than half of its destinations (at least 10), or all of other nodes: just N
 #
-# Exit codes: 0 done, or nothing to do; 1 unexpected error, or no administrator; 3 does not fit this machine; 4 another
-# run holds the lock; 6 failed and rolled back, verified; 7 rollback incomplete: what is left is listed; 8 too many
-# removals; 10 conflict with what hostgw does not own; 64 wrong switches.
+# Run it as a file: powershell -ExecutionPolicy Bypass -File SCRIPT. PowerShell ignores a script on standard input.
+#
+# Exit codes: 0 done, or nothing to do; 1 unexpected error, damaged record, or no administrator; 3 does not fit this
+# machine; 4 another run holds the lock; 6 failed and rolled back, verified; 7 rollback incomplete: what is left is listed;
+# 8 too many removals; 10 conflict with what hostgw does not own; 64 wrong arguments; 130 interrupted and rolled back.
 #
 ",
     );
@@ -69,13 +99,13 @@ pub fn windows_script(cluster: &Cluster, index: usize, desired: &WindowsDesired,
     [switch] $Adopt,
     [switch] $Rollback,
     [switch] $Destroy,
-    [string] $AllowRemovals
+    [switch] $AllowRemovals
 )
-
-# ---- Data: all that differs from node to node
-
 ",
     );
+    text.push_str(FULL_LANGUAGE);
+    text.push_str(ARGUMENTS);
+    text.push_str("\n# ---- Data: all that differs from node to node\n\n");
     data(&mut text, cluster, node, desired, facts);
     let _ = write!(text, "\n# ---- Body: the same in every script of this version\n\n{READ}\n{APPLY}");
     with_windows_line_ends(&text)
@@ -95,7 +125,8 @@ pub fn windows_collector(cluster: &Cluster, index: usize, facts: &Facts) -> Stri
 #
 # and plan with it: hostgw plan --node {} --state node.json
 #
-{UNTESTED}
+{UNTESTED}{FULL_LANGUAGE}
+$Arguments = @($args)
 $Node = {}
 
 {READ}
@@ -148,7 +179,8 @@ fn data(text: &mut String, cluster: &Cluster, node: &Node, desired: &WindowsDesi
         let _ = writeln!(text, "{}", if side.is_empty() { line } else { format!("{line}  {side}") });
     }
     text.push_str(
-        "# NextHop: 0.0.0.0 and :: are on-link; empty: the default gateway of the interface\n$Routes = @(\n",
+        "# Role: pods of another node, own pods, or masterAddress. NextHop: 0.0.0.0 and :: are on-link; empty: the default\n\
+         # gateway of the interface\n$Routes = @(\n",
     );
     for (route, origin) in desired.state.routes.iter().zip(&desired.origins) {
         let _ = writeln!(text, "    {}", entry(cluster, route, *origin));
@@ -159,13 +191,18 @@ fn data(text: &mut String, cluster: &Cluster, node: &Node, desired: &WindowsDesi
 /// A route in the data block.
 fn entry(cluster: &Cluster, route: &WindowsRoute, origin: WindowsOrigin) -> String {
     let next_hop = route.next_hop.map(|address| address.to_string()).unwrap_or_default();
+    let role = match origin {
+        WindowsOrigin::Node(_) => "node",
+        WindowsOrigin::Own(_) => "own",
+        WindowsOrigin::Master => "master",
+    };
     let everything = match (route.next_hop, route.family()) {
         (Some(_), _) => "",
         (None, Family::V4) => "; Everything = '0.0.0.0/0'",
         (None, Family::V6) => "; Everything = '::/0'",
     };
     format!(
-        "@{{ Destination = '{}'; NextHop = '{next_hop}'; Metric = {}; Why = {}{everything} }}",
+        "@{{ Role = '{role}'; Destination = '{}'; NextHop = '{next_hop}'; Metric = {}; Why = {}{everything} }}",
         route.destination_prefix,
         route.route_metric,
         literal(&origin.purpose(cluster))

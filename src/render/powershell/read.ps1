@@ -1,5 +1,13 @@
 Set-StrictMode -Version 2.0
+
+# A script inherits the preferences of its caller; this one must not depend on them.
 $ErrorActionPreference = 'Stop'
+$WarningPreference = 'Continue'
+$InformationPreference = 'Continue'
+$ProgressPreference = 'SilentlyContinue'
+$DebugPreference = 'SilentlyContinue'
+$VerbosePreference = 'SilentlyContinue'
+$PSDefaultParameterValues = @{}
 
 # What hostgw owns here, the journal of what is under way, and the last run. Only administrators can write below
 # Program Files: nobody else can make this script undo what it never did. A PowerShell of 32 bits sees another one.
@@ -29,6 +37,19 @@ function Get-Key($index, [string] $destination, [string] $nextHop) {
     return [string] $index + ' ' + $destination + ' ' + $nextHop
 }
 
+# Texts in an order that is the same in every culture.
+function Get-Sorted($texts) {
+    $sorted = New-Object System.Collections.ArrayList
+    foreach ($text in $texts) { [void] $sorted.Add($text) }
+    $sorted.Sort([System.StringComparer]::Ordinal)
+    return ,$sorted.ToArray()
+}
+
+# What went wrong, without the words in which PowerShell wraps an error of .NET.
+function Get-Reason($failure) {
+    return $failure.Exception.GetBaseException().Message
+}
+
 # The name of each interface by its index.
 function Get-Aliases {
     $aliases = @{}
@@ -38,9 +59,18 @@ function Get-Aliases {
     return $aliases
 }
 
+# A route of a cmdlet, in neither store yet.
+function New-Standing($route, $aliases) {
+    return @{
+        Index = [int] $route.InterfaceIndex; Alias = [string] $aliases[[string] $route.InterfaceIndex]
+        Destination = [string] $route.DestinationPrefix; NextHop = [string] $route.NextHop
+        Active = $Absent; Persistent = $Absent
+    }
+}
+
 # The routes of both stores by interface, destination and next hop, but for those that Windows makes of addresses: where
-# one of these stands, nothing could be put back.
-function Get-Standing {
+# one of these stands, nothing could be put back. $made, a list, gets those in the active store.
+function Get-Standing($made) {
     $standing = @{}
     $local = @{}
     $aliases = Get-Aliases
@@ -49,15 +79,10 @@ function Get-Standing {
             $key = Get-Key $route.InterfaceIndex $route.DestinationPrefix $route.NextHop
             if ([string] $route.Protocol -eq 'Local') {
                 $local[$key] = $true
+                if ($null -ne $made -and $store -eq 'ActiveStore') { [void] $made.Add((New-Standing $route $aliases)) }
                 continue
             }
-            if (-not $standing.ContainsKey($key)) {
-                $standing[$key] = @{
-                    Index = [int] $route.InterfaceIndex; Alias = [string] $aliases[[string] $route.InterfaceIndex]
-                    Destination = [string] $route.DestinationPrefix; NextHop = [string] $route.NextHop
-                    Active = $Absent; Persistent = $Absent
-                }
-            }
+            if (-not $standing.ContainsKey($key)) { $standing[$key] = New-Standing $route $aliases }
             if ($store -eq 'ActiveStore') {
                 $standing[$key].Active = [int] $route.RouteMetric
             } else {
@@ -74,11 +99,64 @@ function Read-Text([string] $path) {
     return ''
 }
 
-# What hostgw owns here, and what forwarded before it.
-function Read-State {
-    $text = Read-Text $StateFile
-    if ($text -eq '') { return @{ Owned = @(); Forwarding = @() } }
-    $state = ConvertFrom-Json $text
-    if ($state.Format -ne 1) { throw ($StateFile + ' is of another version of hostgw: format ' + $state.Format) }
+# ---- Records: every file is checked as a whole before anything of it is used
+
+# Returns a property of a record. Throws if it is missing or of the wrong type: 'text' (not empty), 'any text', 'number'
+# or 'list'.
+function Get-Field($record, [string] $name, [string] $type) {
+    try {
+        $value = $record.$name
+    } catch {
+        throw ('"' + $name + '" is missing')
+    }
+    $isRight = $false
+    if ($type -eq 'text') { $isRight = $value -is [string] -and $value.Length -gt 0 }
+    if ($type -eq 'any text') { $isRight = $value -is [string] }
+    if ($type -eq 'number') { $isRight = $value -is [int] -or $value -is [long] }
+    if ($type -eq 'list') { $isRight = $value -is [array] }
+    if (-not $isRight) { throw ('"' + $name + '" is not a ' + $type) }
+    return $value
+}
+
+# Parses the text of a record. A power loss can leave a file empty, cut short, or full of zeros.
+function ConvertFrom-Record([string] $text) {
+    if ($text.Length -eq 0) { throw 'it is empty' }
+    if ($text.IndexOf([char] 0) -ge 0) { throw 'it contains zeros' }
+    try {
+        $record = ConvertFrom-Json $text
+    } catch {
+        throw 'it is not valid JSON, or cut short'
+    }
+    $format = Get-Field $record 'Format' 'number'
+    if ($format -ne 1) { throw ('format ' + $format + ' is of another version of hostgw; this script reads format 1') }
+    return $record
+}
+
+function Assert-Texts($record, $names) {
+    foreach ($name in $names) { [void] (Get-Field $record $name 'text') }
+}
+
+function ConvertFrom-State([string] $text) {
+    $state = ConvertFrom-Record $text
+    foreach ($route in @(Get-Field $state 'Owned' 'list')) { Assert-Texts $route @('Alias', 'Destination', 'NextHop') }
+    foreach ($entry in @(Get-Field $state 'Forwarding' 'list')) { Assert-Texts $entry @('Alias', 'Family', 'Value') }
     return $state
+}
+
+# Reads the text of a record. Returns null if there is no such file.
+function Read-RecordText([string] $path) {
+    if ([System.IO.Directory]::Exists($path)) { throw 'it is a folder' }
+    if (-not [System.IO.File]::Exists($path)) { return $null }
+    return [System.IO.File]::ReadAllText($path)
+}
+
+# The routes that hostgw owns here, and the forwarding settings from before it.
+function Read-State {
+    try {
+        $text = Read-RecordText $StateFile
+        if ($null -ne $text) { return (ConvertFrom-State $text) }
+    } catch {
+        throw ('cannot use ' + $StateFile + ': ' + (Get-Reason $_))
+    }
+    return @{ Owned = @(); Forwarding = @() }
 }

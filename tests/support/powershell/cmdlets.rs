@@ -110,6 +110,14 @@ impl Interpreter<'_> {
         assert_eq!(action.as_deref(), Some("Stop"), "errors would be overlooked");
     }
 
+    /// Functions of a module see the global preferences of the caller: without both, a call of it may ask, or do nothing.
+    fn goes_unasked(arguments: &mut Arguments, what: &str) {
+        for name in ["confirm", "whatif"] {
+            let value = arguments.named.remove(name).flatten();
+            assert!(matches!(value, Some(Value::Bool(false))), "{what} without -{name}:$false");
+        }
+    }
+
     fn look(&self) -> Step<()> {
         if self.machine.blind { thrown("The WMI repository is corrupted.") } else { Ok(()) }
     }
@@ -161,8 +169,7 @@ impl Interpreter<'_> {
     /// The route that is meant, and what is said of it; without all of the selectors it would be every route.
     fn meant(arguments: &mut Arguments, what: &str) -> (RouteKey, Option<i64>, Option<String>, String) {
         Self::stops(arguments);
-        let confirm = arguments.named.remove("confirm").flatten();
-        assert!(matches!(confirm, Some(Value::Bool(false))), "{what} would ask");
+        Self::goes_unasked(arguments, what);
         let mut text = |name: &str| arguments.named.remove(name).flatten().and_then(|value| value.text());
         let destination: IpNet = text("destinationprefix").expect("a destination").parse().expect("a prefix");
         let next_hop: IpAddr = text("nexthop").expect("a next hop").parse().expect("an address");
@@ -199,6 +206,10 @@ impl Interpreter<'_> {
                 Err(Flow::Killed)
             }
             Course::Stopped => Err(Flow::Stopped),
+            Course::PowerLost => {
+                self.machine.lose_power();
+                Err(Flow::Killed)
+            }
         }
     }
 
@@ -265,8 +276,7 @@ impl Interpreter<'_> {
 
     fn set_interface(&mut self, arguments: &mut Arguments) -> Step<()> {
         Self::stops(arguments);
-        let confirm = arguments.named.remove("confirm").flatten();
-        assert!(matches!(confirm, Some(Value::Bool(false))), "Set-NetIPInterface would ask");
+        Self::goes_unasked(arguments, "Set-NetIPInterface");
         let mut text = |name: &str| arguments.named.remove(name).flatten().and_then(|value| value.text());
         let index: i64 = text("interfaceindex").expect("an interface").parse().expect("a number");
         let family = text("addressfamily").expect("a family");
@@ -325,7 +335,7 @@ fn to_json(value: &Value, depth: i64) -> serde_json::Value {
     }
 }
 
-fn from_json(json: &serde_json::Value) -> Value {
+pub fn from_json(json: &serde_json::Value) -> Value {
     match json {
         serde_json::Value::Null => Value::Null,
         serde_json::Value::Bool(value) => Value::Bool(*value),

@@ -81,7 +81,8 @@ impl<'t> Interpreter<'t> {
             | "comparison_argument_expression"
             | "additive_expression"
             | "additive_argument_expression"
-            | "multiplicative_expression" => self.binary(node),
+            | "multiplicative_expression"
+            | "bitwise_expression" => self.binary(node),
             _ => self.unknown("expression", node),
         }
     }
@@ -89,6 +90,13 @@ impl<'t> Interpreter<'t> {
     fn variable(&mut self, node: Node<'t>) -> Step<Value> {
         let name = self.of(node).trim_start_matches('$');
         match name.to_lowercase().as_str() {
+            // Of a caller that set none of its preferences.
+            "whatifpreference" => Ok(self.find(name).unwrap_or(Value::Bool(false))),
+            "executioncontext" => {
+                let mode = self.machine.language_mode.unwrap_or("FullLanguage");
+                let session = Value::object([("LanguageMode", Value::str(mode))]);
+                Ok(Value::object([("SessionState", session)]))
+            }
             "true" => Ok(Value::Bool(true)),
             "false" => Ok(Value::Bool(false)),
             "null" => Ok(Value::Null),
@@ -149,7 +157,11 @@ impl<'t> Interpreter<'t> {
     fn member(&mut self, node: Node<'t>) -> Step<Value> {
         let children = named_children(node);
         let owner = self.value(children[0])?;
-        let name = self.of(inner(children[1])).to_owned();
+        let member = inner(children[1]);
+        let name = match member.kind() {
+            "variable" => self.value(member)?.text().expect("a name"),
+            _ => self.of(member).to_owned(),
+        };
         self.property(&owner, &name)
     }
 
@@ -171,6 +183,7 @@ impl<'t> Interpreter<'t> {
             Value::Array(items) => (lower == "count").then(|| Value::Int(items.len() as i64)),
             Value::List(items) => (lower == "count").then(|| Value::Int(items.borrow().len() as i64)),
             Value::Type(kind) => self.static_property(kind, &lower),
+            Value::Str(text) if lower == "length" => Some(Value::Int(text.encode_utf16().count() as i64)),
             _ => None,
         };
         match found {
@@ -221,8 +234,8 @@ impl<'t> Interpreter<'t> {
             ("int", Value::Int(_)) => value,
             ("int", Value::Null) => Value::Int(0),
             ("int", Value::Bool(value)) => Value::Int(i64::from(*value)),
-            ("int", Value::Str(text)) => match text.trim().parse() {
-                Ok(number) => Value::Int(number),
+            ("int", Value::Str(text)) => match text.trim().parse::<i32>() {
+                Ok(number) => Value::Int(number.into()),
                 Err(_) => return self.throw(format!("Cannot convert value \"{text}\" to type \"Int32\".")),
             },
             _ => panic!("not known: [{kind}] of {value:?}"),
@@ -270,6 +283,19 @@ impl<'t> Interpreter<'t> {
                 (Value::Int(left), Value::Int(right)) => Ok(Value::Int(left - right)),
                 _ => self.unknown("difference", node),
             },
+            "-band" => match (left, right) {
+                (Value::Int(left), Value::Int(right)) => Ok(Value::Int(left & right)),
+                _ => self.unknown("bits", node),
+            },
+            "-is" => {
+                let Value::Type(kind) = &right else { self.unknown("type", node) };
+                Ok(Value::Bool(match kind.as_str() {
+                    "string" => matches!(left, Value::Str(_)),
+                    "array" => matches!(left, Value::Array(_)),
+                    "int" | "long" => matches!(left, Value::Int(_)),
+                    _ => self.unknown("type", node),
+                }))
+            }
             "-join" => {
                 let items = left.enumerated();
                 let texts = items.iter().map(|item| item.text().expect("texts"));
@@ -388,6 +414,12 @@ impl<'t> Interpreter<'t> {
     }
 }
 
+/// What counts of a text where it is compared by culture: not its case, and not what has no weight in any language.
+fn weighed(text: &str) -> String {
+    let has_weight = |c: &char| !matches!(c, '\0' | '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{feff}');
+    text.to_lowercase().chars().filter(has_weight).collect()
+}
+
 /// Whether `-eq` takes them for the same: the right side becomes what the left side is.
 pub fn equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
@@ -395,7 +427,7 @@ pub fn equal(left: &Value, right: &Value) -> bool {
         (Value::Null, _) | (_, Value::Null) => false,
         (Value::Str(left), right) => {
             let right = right.text().unwrap_or_else(|| panic!("{left:?} -eq {right:?}"));
-            left.to_lowercase() == right.to_lowercase()
+            weighed(left) == weighed(&right)
         }
         (Value::Int(left), Value::Int(right)) => left == right,
         (Value::Int(left), Value::Str(right)) => right.trim().parse() == Ok(*left),

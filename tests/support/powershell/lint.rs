@@ -92,6 +92,9 @@ impl<'a> Lint<'a> {
         if value("confirm").as_deref() != Some("$false") {
             self.report(node, "would ask");
         }
+        if value("whatif").as_deref() != Some("$false") {
+            self.report(node, "does nothing where the caller prefers -WhatIf");
+        }
     }
 
     /// The parameters of a call with their values, those of a splatted table too.

@@ -51,6 +51,8 @@ pub enum Fault {
     KillAfter,
     /// Control-C: what `finally` says still runs.
     Stop,
+    /// Power is lost: nothing runs any more, and files that were not flushed hold zeros.
+    PowerCut,
 }
 
 /// The machine, and what happened on it.
@@ -61,14 +63,24 @@ pub struct Machine {
     pub persistent: Store,
     pub files: BTreeMap<String, String>,
     pub is_administrator: bool,
+    /// Folders that stand where a file is expected.
+    pub folders: BTreeSet<String>,
+    /// The files whose content is not on the disk yet.
+    pub unflushed: BTreeSet<String>,
     /// Somebody else holds this file open.
     pub locked: BTreeSet<String>,
     /// How the steps go wrong, by their number from 0.
     pub faults: BTreeMap<usize, Fault>,
+    /// How the calls of cmdlets go wrong, by their number from 0.
+    pub call_faults: BTreeMap<usize, Fault>,
+    /// From this call on every one is refused.
+    pub calls_denied_from: Option<usize>,
     /// From this step on every call of a cmdlet is refused.
     pub denied_from: Option<usize>,
     /// Reading fails.
     pub blind: bool,
+    /// The language mode of the PowerShell, where it is not the full one.
+    pub language_mode: Option<&'static str>,
     /// The steps that were made.
     pub steps: Vec<String>,
     /// The calls among them that changed the network.
@@ -82,29 +94,52 @@ pub enum Course {
     Late(Failure),
     Ignored,
     Killed { after: bool },
+    PowerLost,
     Stopped,
 }
 
 impl Machine {
     /// Counts a step, and says how it goes.
     pub fn step(&mut self, what: String, is_call: bool) -> Course {
-        let number = self.steps.len();
+        let (number, call) = (self.steps.len(), self.calls.len());
         self.steps.push(what.clone());
         if is_call {
-            self.calls.push(what.clone());
+            self.calls.push(what);
         }
-        let denied = Failure { message: format!("Access is denied: {what}"), category: "PermissionDenied" };
-        if is_call && self.denied_from.is_some_and(|from| number >= from) {
+        let denied = Failure { message: "Access is denied.".to_owned(), category: "PermissionDenied" };
+        let is_denied = self.denied_from.is_some_and(|from| number >= from)
+            || self.calls_denied_from.is_some_and(|from| call >= from);
+        if is_call && is_denied {
             return Course::Refused(denied);
         }
-        match self.faults.get(&number) {
+        let fault = self.faults.get(&number).or_else(|| self.call_faults.get(&call).filter(|_| is_call));
+        match fault {
             None => Course::Well,
             Some(Fault::Refuse) => Course::Refused(denied),
-            Some(Fault::Late) => Course::Late(Failure::new(format!("A general error occurred: {what}"))),
+            Some(Fault::Late) => Course::Late(Failure::new("A general error occurred.")),
             Some(Fault::Ignore) => Course::Ignored,
             Some(Fault::Kill) => Course::Killed { after: false },
             Some(Fault::KillAfter) => Course::Killed { after: true },
             Some(Fault::Stop) => Course::Stopped,
+            Some(Fault::PowerCut) => Course::PowerLost,
+        }
+    }
+
+    /// Takes along whether the content of a file is on the disk.
+    pub fn renamed(&mut self, from: &str, to: &str) {
+        if self.unflushed.remove(from) {
+            self.unflushed.insert(to.to_owned());
+        } else {
+            self.unflushed.remove(to);
+        }
+    }
+
+    /// Loses what is not on the disk. NTFS keeps the length of a file, and its content is zeros.
+    pub fn lose_power(&mut self) {
+        for path in std::mem::take(&mut self.unflushed) {
+            if let Some(text) = self.files.get_mut(&path) {
+                *text = "\0".repeat(text.len());
+            }
         }
     }
 

@@ -3,6 +3,8 @@
 //! It knows what the scripts use, and fails at all else. Where PowerShell surprises, it does as PowerShell does: what a
 //! function leaves is taken apart, a variable is of the function that set it, strict mode refuses what is not there,
 //! `ArrayList.Add` leaves a number, functions of modules do not see the script's preferences.
+//!
+//! [`run_both`] holds it to a real PowerShell, where there is one.
 
 mod cmdlets;
 mod command;
@@ -10,6 +12,7 @@ mod expression;
 mod interpreter;
 mod lint;
 mod machine;
+pub mod real;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -19,6 +22,7 @@ use tree_sitter::{Parser, Tree};
 
 pub use lint::{lint, routes_of};
 pub use machine::{Fault, Interface, Machine, RouteKey, Store};
+pub use real::Setting;
 
 use command::Arguments;
 use interpreter::{Flow, Interpreter, named_children};
@@ -52,17 +56,23 @@ pub fn parse(text: &str) -> (Tree, Vec<String>) {
     (tree, wrong)
 }
 
+/// The parameters of the scripts; all of them are switches.
+const PARAMETERS: [&str; 5] = ["WhatIf", "Adopt", "Rollback", "Destroy", "AllowRemovals"];
+
 /// Runs a script on a machine.
 pub fn run(machine: &mut Machine, text: &str, switches: &[&str]) -> Outcome {
-    let (tree, wrong) = parse(text);
+    run_in(machine, text, switches, &Setting::default())
+}
+
+/// Runs a script on a machine, as a caller with these preferences does.
+pub fn run_in(machine: &mut Machine, text: &str, switches: &[&str], setting: &Setting) -> Outcome {
+    let (tree, wrong) = parsed(text);
     assert!(wrong.is_empty(), "{wrong:#?}");
     let mut interpreter = Interpreter::new(text, machine);
-    let mut arguments = Arguments::default();
-    for switch in switches {
-        let (name, value) =
-            switch.split_once(' ').map_or((*switch, None), |(name, value)| (name, Some(Value::str(value))));
-        arguments.named.insert(name.trim_start_matches('-').to_lowercase(), value);
+    for (name, value) in &setting.preferences {
+        interpreter.set(name, cmdlets::from_json(value));
     }
+    let mut arguments = bind(&mut interpreter, switches);
     let mut output = Vec::new();
     let mut result = Ok(());
     for child in named_children(tree.root_node()) {
@@ -91,4 +101,88 @@ pub fn run(machine: &mut Machine, text: &str, switches: &[&str]) -> Outcome {
     // The system closes what a dead process had open.
     machine.locked.clear();
     Outcome { code, stdout, stderr }
+}
+
+/// Gives the words of a command line to the parameters; what none of them takes is `$args`, without a word.
+fn bind(interpreter: &mut Interpreter<'_>, switches: &[&str]) -> Arguments {
+    let mut arguments = Arguments::default();
+    let mut bound = value::Table::default();
+    let mut rest = Vec::new();
+    for word in switches.iter().flat_map(|switch| switch.split(' ')) {
+        match word.strip_prefix('-').filter(|name| PARAMETERS.contains(name)) {
+            Some(name) => {
+                arguments.named.insert(name.to_lowercase(), None);
+                bound.set(Value::str(name), Value::Bool(true));
+            }
+            None => rest.push(Value::str(word)),
+        }
+    }
+    interpreter.set("args", Value::array(rest));
+    interpreter.set("PSBoundParameters", Value::Table(std::rc::Rc::new(std::cell::RefCell::new(bound))));
+    arguments
+}
+
+/// The tree of a script. Tests run the same one many times, and reading takes longer than running.
+fn parsed(text: &str) -> (Tree, Vec<String>) {
+    thread_local! {
+        static LAST: std::cell::RefCell<Option<(String, Tree)>> = const { std::cell::RefCell::new(None) };
+    }
+    LAST.with_borrow_mut(|last| match last {
+        Some((of, tree)) if of == text => (tree.clone(), Vec::new()),
+        _ => {
+            let (tree, wrong) = parse(text);
+            *last = wrong.is_empty().then(|| (text.to_owned(), tree.clone()));
+            (tree, wrong)
+        }
+    })
+}
+
+/// Runs a script on the model and, where there is one, in a real PowerShell: both must do the same.
+pub fn run_both(machine: &mut Machine, text: &str, switches: &[&str]) -> Outcome {
+    run_both_in(machine, text, switches, &Setting::default())
+}
+
+/// As [`run_both`], called with these preferences.
+pub fn run_both_in(machine: &mut Machine, text: &str, switches: &[&str], setting: &Setting) -> Outcome {
+    let mut real = machine.clone();
+    let outcome = run_in(machine, text, switches, setting);
+    if real::pwsh().is_some() {
+        let judged = real::run(&mut real, text, switches, setting);
+        same(machine, &outcome, &real, &judged, switches);
+        // What only a real PowerShell writes goes on.
+        machine.files = real.files;
+    }
+    outcome
+}
+
+/// That two runs told and left the same.
+fn same(model: &Machine, told: &Outcome, real: &Machine, judged: &Outcome, switches: &[&str]) {
+    let both = format!("{switches:?}\nmodel: {told:#?}\nreal: {judged:#?}");
+    assert_eq!(told.code, judged.code, "{both}");
+    assert_eq!(model.network(), real.network(), "{both}");
+    assert_eq!(model.calls, real.calls, "{both}");
+    if told.code.is_some() {
+        assert_eq!(told.stdout, judged.stdout, "{both}");
+        assert_eq!(told.stderr, judged.stderr, "{both}");
+    }
+    let records = |machine: &Machine| {
+        machine.files.iter().map(|(path, text)| (path.clone(), record(text))).collect::<Vec<_>>()
+    };
+    assert_eq!(records(model), records(real), "{both}");
+}
+
+/// A record without its times, and without an order that means nothing.
+fn record(text: &str) -> serde_json::Value {
+    match serde_json::from_str(text) {
+        Ok(serde_json::Value::Object(mut fields)) => {
+            fields.remove("At");
+            if let Some(serde_json::Value::String(before)) = fields.get("StateBefore") {
+                let before = record(before);
+                fields.insert("StateBefore".to_owned(), before);
+            }
+            serde_json::Value::Object(fields)
+        }
+        // A transcript: each line begins with its time.
+        _ => text.lines().map(|line| line.split_once(' ').map_or(line, |(_, words)| words)).collect(),
+    }
 }

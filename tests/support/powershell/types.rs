@@ -1,6 +1,6 @@
 //! Methods and static members of .NET types.
 
-use std::{cell::RefCell, rc::Rc};
+use std::{cell::RefCell, net::IpAddr, rc::Rc};
 
 use tree_sitter::Node;
 
@@ -46,7 +46,51 @@ impl<'t> Interpreter<'t> {
                 items.borrow_mut().push(item.clone());
                 Some(Value::Int(items.borrow().len() as i64 - 1))
             }
+            (Value::List(items), "sort", [Value::Native("Ordinal")]) => {
+                items.borrow_mut().sort_by_key(|item| item.text().expect("texts"));
+                None
+            }
+            // Only what .NET throws is wrapped, and the model does not wrap it.
+            (Value::Object(_), "getbaseexception", []) => Some(owner.clone()),
             (Value::List(items), "toarray", []) => Some(Value::array(items.borrow().clone())),
+            (Value::Str(text), "indexof", [Value::Str(part)]) => {
+                Some(Value::Int(text.find(part.as_str()).map_or(-1, |at| at as i64)))
+            }
+            (Value::Str(text), "replace", [Value::Str(from), Value::Str(to)]) => {
+                Some(Value::Str(text.replace(from.as_str(), to)))
+            }
+            (Value::Str(text), "split", [Value::Str(separator)]) => {
+                Some(Value::array(text.split(separator.as_str()).map(Value::str).collect()))
+            }
+            (Value::Native("Utf8"), "getbytes", [Value::Str(text)]) => Some(Value::str(text)),
+            (Value::Address(address), "getaddressbytes", []) => {
+                let bytes = match address {
+                    IpAddr::V4(address) => address.octets().to_vec(),
+                    IpAddr::V6(address) => address.octets().to_vec(),
+                };
+                Some(Value::array(bytes.into_iter().map(|byte| Value::Int(byte.into())).collect()))
+            }
+            (Value::File(path), "write", [Value::Str(bytes), Value::Int(0), Value::Int(_)]) => {
+                let (path, bytes) = (path.to_string(), bytes.clone());
+                self.go(format!("write {path}"), false, |this| {
+                    this.machine.unflushed.insert(path.clone());
+                    this.machine.files.entry(path).or_default().push_str(&bytes);
+                    Ok(())
+                })?;
+                None
+            }
+            (Value::File(path), "flush", [Value::Bool(true)]) => {
+                let path = path.to_string();
+                self.go(format!("flush {path}"), false, |this| {
+                    this.machine.unflushed.remove(&path);
+                    Ok(())
+                })?;
+                None
+            }
+            (Value::File(path), "dispose", []) => {
+                self.machine.locked.remove(path.as_ref());
+                None
+            }
             (Value::Str(text), "substring", [Value::Int(start)]) => {
                 Some(Value::Str(text.chars().skip(usize::try_from(*start).unwrap()).collect()))
             }
@@ -58,10 +102,6 @@ impl<'t> Interpreter<'t> {
                 self.stderr.push_str(&(text.text().expect("a text") + "\n"));
                 None
             }
-            (Value::Native("Stream"), "dispose", []) => {
-                self.machine.locked.clear();
-                None
-            }
             (Value::Null, ..) => return thrown("You cannot call a method on a null-valued expression."),
             _ => panic!("not known: .{name} of {} with {arguments:?}", owner.kind()),
         })
@@ -71,6 +111,8 @@ impl<'t> Interpreter<'t> {
         Some(match (kind, name) {
             ("datetime", "utcnow") => Value::Native("DateTime"),
             ("console", "error") => Value::Native("Stderr"),
+            ("stringcomparer", "ordinal") => Value::Native("Ordinal"),
+            ("text.encoding", "utf8") => Value::Native("Utf8"),
             ("security.principal.windowsbuiltinrole", "administrator") => Value::Native("Administrator"),
             _ => panic!("not known: [{kind}]::{name}"),
         })
@@ -91,20 +133,53 @@ impl<'t> Interpreter<'t> {
                 self.go(format!("create {path}"), false, |_| Ok(()))?;
                 Ok(Some(Value::Native("Directory")))
             }
+            ("string", "equals") => {
+                let [Some(left), Some(right), Some(rule)] =
+                    [0, 1, 2].map(|at| arguments.get(at).and_then(Value::text))
+                else {
+                    panic!("[string]::Equals with {arguments:?}")
+                };
+                Ok(Some(Value::Bool(match rule.as_str() {
+                    "Ordinal" => left == right,
+                    "OrdinalIgnoreCase" => left.to_uppercase() == right.to_uppercase(),
+                    _ => panic!("not known: the rule {rule}"),
+                })))
+            }
+            ("net.ipaddress", "parse") => match text(0).split('%').next().unwrap_or_default().parse() {
+                Ok(address) => Ok(Some(Value::Address(address))),
+                Err(_) => thrown("An invalid IP address was specified."),
+            },
+            ("io.directory", "exists") => Ok(Some(Value::Bool(self.machine.folders.contains(&text(0))))),
             ("io.file", "exists") => Ok(Some(Value::Bool(self.machine.files.contains_key(&text(0))))),
             ("io.file", "readalltext") => match self.machine.files.get(&text(0)) {
                 Some(text) => Ok(Some(Value::str(text))),
                 None => thrown(format!("Could not find file '{}'.", text(0))),
             },
             ("io.file", "open") => {
-                let path = text(0);
+                let (path, mode, share) = (text(0), text(1), text(3));
                 if self.machine.locked.contains(&path) {
-                    return thrown(
-                        "The process cannot access the file because it is being used by another process.",
-                    );
+                    return thrown(format!(
+                        "The process cannot access the file '{path}' because it is being used by another process."
+                    ));
                 }
-                self.machine.locked.insert(path);
-                Ok(Some(Value::Native("Stream")))
+                match mode.as_str() {
+                    "OpenOrCreate" => {}
+                    "Open" if self.machine.files.contains_key(&path) => {}
+                    "Open" => return thrown(format!("Could not find file '{path}'.")),
+                    "Create" => {
+                        let path = path.clone();
+                        self.go(format!("create {path}"), false, |this| {
+                            this.machine.unflushed.insert(path.clone());
+                            this.machine.files.insert(path, String::new());
+                            Ok(())
+                        })?;
+                    }
+                    _ => panic!("not known: the mode {mode}"),
+                }
+                if share == "None" {
+                    self.machine.locked.insert(path.clone());
+                }
+                Ok(Some(Value::File(path.into())))
             }
             ("io.file", method) => self.file(method, &text, arguments).map(|()| None),
             _ => panic!("not known: [{kind}]::{name}"),
@@ -120,6 +195,7 @@ impl<'t> Interpreter<'t> {
             "writealltext" | "appendalltext" => {
                 let text = arguments[1].text().expect("a text");
                 self.go(words, false, |this| {
+                    this.machine.unflushed.insert(first.clone());
                     let file = this.machine.files.entry(first).or_default();
                     if method == "writealltext" {
                         file.clear();
@@ -140,7 +216,8 @@ impl<'t> Interpreter<'t> {
                         return Err(Failure::new("Cannot create a file when that file already exists."));
                     }
                     let text = files.remove(&first).ok_or_else(|| missing(&first))?;
-                    files.insert(to, text);
+                    files.insert(to.clone(), text);
+                    this.machine.renamed(&first, &to);
                     Ok(())
                 })
             }
@@ -151,7 +228,9 @@ impl<'t> Interpreter<'t> {
                     let files = &mut this.machine.files;
                     let text = files.remove(&first).ok_or_else(|| missing(&first))?;
                     let old = files.insert(to.clone(), text).ok_or_else(|| missing(&to))?;
-                    files.insert(backup, old);
+                    files.insert(backup.clone(), old);
+                    this.machine.renamed(&to, &backup);
+                    this.machine.renamed(&first, &to);
                     Ok(())
                 })
             }

@@ -1,6 +1,6 @@
 //! Values of PowerShell, as far as the scripts of hostgw use them.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc};
+use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, rc::Rc};
 
 /// What can stand in a variable.
 #[derive(Debug, Clone)]
@@ -19,6 +19,10 @@ pub enum Value {
     Object(Rc<RefCell<BTreeMap<String, (String, Value)>>>),
     /// A type, as in `[Console]`.
     Type(String),
+    /// An open file, by its path.
+    File(Rc<str>),
+    /// An `IPAddress`.
+    Address(IpAddr),
     /// A .NET object of which only the name counts.
     Native(&'static str),
     /// A script block, by its place in the script.
@@ -150,6 +154,8 @@ impl Value {
             Self::Object(_) => "object",
             Self::Type(_) => "type",
             Self::Native(name) => name,
+            Self::File(_) => "FileStream",
+            Self::Address(_) => "IPAddress",
             Self::Block(_) => "script block",
         }
     }

@@ -1,0 +1,214 @@
+//! Damaged records: what is owned is never lost without a word, and no record locks the node.
+
+use serde_json::{Value, json};
+
+use super::{CLUSTER, applied, ends_with, faults::is_sampled, machine, routes, script_of};
+use crate::support::powershell::{Machine, run, run_both};
+
+fn path(name: &str) -> String {
+    format!("C:\\Program Files\\hostgw\\{name}")
+}
+
+/// A machine after two applies, and its script.
+fn standing() -> (Machine, String) {
+    let script = script_of(CLUSTER, "win-1");
+    let mut machine = machine();
+    ends_with(&run(&mut machine, &script, &[]), 0);
+    machine.route(12, "10.244.0.0/24", "10.244.0.1", 5, "A");
+    ends_with(&run(&mut machine, &script, &[]), 0);
+    (machine, script)
+}
+
+/// What a power loss, an editor or another version can leave of a record.
+fn damaged(text: &str) -> Vec<(&'static str, String)> {
+    let format = |other: &str| {
+        let replaced = text.replace("\"Format\":1", other);
+        assert_ne!(replaced, text);
+        replaced
+    };
+    vec![
+        ("empty", String::new()),
+        ("zeros", "\0".repeat(text.len())),
+        ("a zero at its end", format!("{text}\0")),
+        ("cut short", text[..text.len() / 2].to_owned()),
+        ("another document", "{}".to_owned()),
+        ("null", "null".to_owned()),
+        ("another version", format("\"Format\":2")),
+        ("a version that is none", format("\"Format\":\"1\"")),
+    ]
+}
+
+/// Does what the error says: moves the record away.
+fn set_aside(machine: &mut Machine, stderr: &str, name: &str) {
+    let (from, to) = (path(name), path(&format!("{name}.damaged")));
+    let told = format!("Move-Item -LiteralPath '{from}' -Destination '{to}'");
+    assert!(stderr.contains(&told), "{told:?} not in {stderr}");
+    let text = machine.files.remove(&from).unwrap();
+    machine.files.insert(to, text);
+}
+
+#[test]
+fn a_damaged_state_is_reported_and_never_taken_for_nothing() {
+    let (standing, script) = standing();
+    for (what, text) in damaged(&standing.files[&path("state.json")]) {
+        for switches in [&[][..], &["-Destroy"], &["-WhatIf", "-Destroy"]] {
+            let mut machine = standing.clone();
+            machine.files.remove(&path("state.json.old"));
+            machine.files.insert(path("state.json"), text.clone());
+            let before = (machine.network(), machine.files.clone());
+            let outcome = run_both(&mut machine, &script, switches);
+            assert_eq!(outcome.code, Some(1), "{what} {switches:?}: {outcome:#?}");
+            let words = format!("Error: cannot use {}: ", path("state.json"));
+            assert!(outcome.stderr.starts_with(&words), "{outcome:#?}");
+            assert_eq!((machine.network(), machine.files.clone()), before, "{what} {switches:?}");
+            set_aside(&mut machine, &outcome.stderr, "state.json");
+            ends_with(&run(&mut machine, &script, &[]), 0);
+            ends_with(&run(&mut machine, &script, &["-Destroy"]), 0);
+            assert!(routes(&machine).iter().all(|line| !line.contains("10.244.")), "{what}");
+        }
+    }
+}
+
+#[test]
+fn the_version_before_a_damaged_state_is_a_way_back() {
+    let (mut machine, script) = standing();
+    machine.files.insert(path("state.json"), String::new());
+    let outcome = run_both(&mut machine, &script, &[]);
+    ends_with(&outcome, 1);
+    let (old, new) = (path("state.json.old"), path("state.json"));
+    let told = format!("Copy-Item -LiteralPath '{old}' -Destination '{new}'");
+    assert!(outcome.stderr.contains(&told) && outcome.stderr.contains("lists 5 routes"), "{outcome:#?}");
+    let text = machine.files[&old].clone();
+    machine.files.insert(new, text);
+    ends_with(&run(&mut machine, &script, &["-Destroy"]), 0);
+    assert_eq!(machine.network(), super::machine().network(), "forwarding too");
+}
+
+#[test]
+fn a_damaged_record_of_the_last_run_locks_nothing() {
+    let (standing, script) = standing();
+    for (what, text) in damaged(&standing.files[&path("last.json")]) {
+        let mut machine = standing.clone();
+        machine.files.insert(path("last.json"), text);
+        for _ in 0..2 {
+            let before = (machine.network(), machine.files.clone());
+            let outcome = run_both(&mut machine, &script, &["-Rollback"]);
+            assert_eq!(outcome.code, Some(1), "{what}: {outcome:#?}");
+            let words = format!("Error: cannot use {}: ", path("last.json"));
+            assert!(outcome.stderr.starts_with(&words), "{outcome:#?}");
+            assert_eq!((machine.network(), machine.files.clone()), before, "{what}");
+        }
+        machine.route(12, "10.244.0.0/24", "10.244.0.1", 5, "A");
+        let before = machine.network();
+        ends_with(&run(&mut machine, &script, &[]), 0);
+        assert_eq!(machine.network(), standing.network(), "{what}: the next run");
+        ends_with(&run(&mut machine, &script, &["-Rollback"]), 0);
+        assert_eq!(machine.network(), before, "{what}: a new record");
+    }
+}
+
+#[test]
+fn a_damaged_journal_is_reported_with_a_way_out() {
+    let (standing, script) = standing();
+    for (what, text) in damaged(&standing.files[&path("last.json")]) {
+        for switches in [&[][..], &["-Rollback"], &["-Destroy"]] {
+            let mut machine = standing.clone();
+            machine.files.insert(path("journal.json"), text.clone());
+            ends_with(&run(&mut machine, &script, &["-WhatIf"]), 0);
+            let before = machine.network();
+            let outcome = run_both(&mut machine, &script, switches);
+            assert_eq!(outcome.code, Some(7), "{what} {switches:?}: {outcome:#?}");
+            let words = format!("Error: cannot use {}: ", path("journal.json"));
+            assert!(outcome.stderr.starts_with(&words), "{outcome:#?}");
+            assert_eq!(machine.network(), before, "{what}");
+            set_aside(&mut machine, &outcome.stderr, "journal.json");
+            ends_with(&run(&mut machine, &script, switches), 0);
+        }
+    }
+}
+
+/// Every field of every record, gone or of another type: an error that names the file, and no change.
+#[test]
+fn every_field_of_every_record_is_checked_before_any_is_used() {
+    let (standing, script) = standing();
+    let wrong = [None, Some(json!(null)), Some(json!([1])), Some(json!({})), Some(json!(true))];
+    let mut checked = 0;
+    for (name, source, switches, code) in [
+        ("state.json", "state.json", &[][..], 1),
+        ("last.json", "last.json", &["-Rollback"], 1),
+        ("journal.json", "last.json", &[], 7),
+    ] {
+        let record: Value = serde_json::from_str(&standing.files[&path(source)]).unwrap();
+        for pointer in fields_of(&record) {
+            for wrong in &wrong {
+                checked += 1;
+                if !is_sampled(checked) {
+                    continue;
+                }
+                let mut record = record.clone();
+                replace(&mut record, &pointer, wrong.clone());
+                let mut machine = standing.clone();
+                machine.files.insert(path(name), record.to_string());
+                let before = machine.network();
+                let outcome = run(&mut machine, &script, switches);
+                let told = format!("{name} {pointer} {wrong:?}: {outcome:#?}");
+                assert_eq!(outcome.code, Some(code), "{told}");
+                assert!(outcome.stderr.starts_with(&format!("Error: cannot use {}: ", path(name))), "{told}");
+                assert_eq!(machine.network(), before, "{told}");
+            }
+        }
+    }
+    assert!(checked > 150, "{checked}");
+}
+
+/// The fields that a script uses.
+fn fields_of(record: &Value) -> Vec<String> {
+    let mut found = vec!["/Format".to_owned()];
+    for list in ["Owned", "Forwarding", "Changes"] {
+        let Some(items) = record.get(list).and_then(Value::as_array) else { continue };
+        found.push(format!("/{list}"));
+        for (at, item) in items.iter().enumerate() {
+            let names = item.as_object().unwrap().keys().filter(|name| *name != "Why");
+            found.extend(names.map(|name| format!("/{list}/{at}/{name}")));
+        }
+    }
+    if record.get("StateBefore").is_some() {
+        found.push("/StateBefore".to_owned());
+    }
+    found
+}
+
+fn replace(record: &mut Value, pointer: &str, value: Option<Value>) {
+    let (parent, name) = pointer.rsplit_once('/').unwrap();
+    let parent = record.pointer_mut(parent).unwrap();
+    match value {
+        Some(value) if value == json!([1]) && parent[name].is_array() => parent[name] = value,
+        Some(value) => parent[name] = value,
+        None => drop(parent.as_object_mut().unwrap().remove(name)),
+    }
+}
+
+/// A folder where a record belongs is not a missing record.
+#[test]
+fn a_folder_in_the_place_of_the_state_is_reported() {
+    let (mut machine, script) = standing();
+    machine.files.remove(&path("state.json"));
+    machine.folders.insert(path("state.json"));
+    let before = machine.network();
+    let outcome = run(&mut machine, &script, &["-Destroy"]);
+    ends_with(&outcome, 1);
+    assert!(outcome.stderr.contains("state.json: it is a folder"), "{outcome:#?}");
+    assert_eq!(machine.network(), before);
+}
+
+#[test]
+fn the_transcript_does_not_grow_without_bound() {
+    let (mut machine, script) = standing();
+    let line = "2026-01-31T12:00:00.0000000Z - Remove-NetRoute\r\n";
+    machine.files.insert(path("transcript.log"), line.repeat((1 << 20) / line.len() + 1));
+    machine.route(12, "10.244.0.0/24", "10.244.0.1", 5, "A");
+    ends_with(&run_both(&mut machine, &script, &[]), 0);
+    assert!(machine.files[&path("transcript.log")].len() < 1000);
+    assert!(machine.files[&path("transcript.log.old")].len() > 1 << 20);
+    assert_eq!(machine.network(), applied(super::machine()).network());
+}

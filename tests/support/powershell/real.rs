@@ -1,0 +1,312 @@
+//! A real PowerShell, where there is one: the same scripts on the same machines, by a stand-in for the module NetTCPIP.
+//!
+//! The stand-in keeps the machine in a JSON file and stops at the same faults as the model. One process serves many runs.
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    io::{BufRead as _, BufReader, Write as _},
+    path::{Path, PathBuf},
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{LazyLock, Mutex},
+};
+
+use serde_json::{Value, json};
+
+use super::{Fault, Machine, Outcome, RouteKey, machine::RouteValue};
+use crate::support::directory::Directory;
+
+/// The folder of what the model calls `C:\Program Files\hostgw\`.
+const MODELLED: &str = "C:\\Program Files\\hostgw\\";
+
+/// The PowerShell on the PATH; a sentence on stderr where there is none.
+pub fn pwsh() -> Option<&'static Path> {
+    static FOUND: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
+        let path = env::var_os("PATH")?;
+        let found = env::split_paths(&path).map(|folder| folder.join("pwsh")).find(|file| file.is_file());
+        if found.is_none() {
+            eprintln!("skipped: no pwsh on the PATH, so no real PowerShell judges the Windows scripts");
+        }
+        found
+    });
+    FOUND.as_deref()
+}
+
+/// The support files of this module.
+pub fn support() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/powershell")
+}
+
+/// A PowerShell that finds the stand-in, and leaves nothing at home.
+pub fn command(folder: &Path) -> Command {
+    let mut command = Command::new(pwsh().expect("a pwsh"));
+    let modules = pwsh().and_then(|path| path.canonicalize().ok()).expect("a place");
+    let modules = modules.parent().expect("a folder").join("Modules");
+    command
+        .env("PSModulePath", env::join_paths([support(), modules]).expect("a path"))
+        .env("PSModuleAnalysisCachePath", folder.join("modules.cache"))
+        .env("POWERSHELL_TELEMETRY_OPTOUT", "1")
+        .env("POWERSHELL_UPDATECHECK", "Off")
+        .env("NO_COLOR", "1")
+        .env("HGW_MACHINE", folder.join("machine.json"))
+        .env("HGW_CALLS", folder.join("calls"))
+        .env("ProgramFiles", folder.join("Program Files"))
+        .env_remove("ProgramW6432")
+        .env("XDG_CONFIG_HOME", folder);
+    // What a script cannot ask outside Windows, for a process that reads its profile.
+    let profile = folder.join("powershell");
+    fs::create_dir_all(&profile).expect("a folder");
+    let answer = "Import-Module NetTCPIP\nfunction Test-Answered { return $true }\nSet-Alias -Name Test-Administrator -Value Test-Answered\n";
+    fs::write(profile.join("profile.ps1"), answer).expect("a profile");
+    command
+}
+
+/// What of a run is not the machine.
+#[derive(Debug, Clone, Default)]
+pub struct Setting {
+    /// The culture that the script runs in, `tr-TR`.
+    pub culture: Option<&'static str>,
+    /// Preference variables of the caller.
+    pub preferences: Vec<(&'static str, Value)>,
+}
+
+struct Driver {
+    child: Child,
+    stdin: ChildStdin,
+    stdout: BufReader<ChildStdout>,
+    /// For the cache of modules.
+    _folder: Directory,
+}
+
+impl Driver {
+    fn start() -> Self {
+        let folder = Directory::new();
+        let mut child = command(folder.path())
+            .args(["-NoProfile", "-File"])
+            .arg(support().join("driver.ps1"))
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("a pwsh");
+        let (stdin, stdout) = (child.stdin.take().expect("a pipe"), child.stdout.take().expect("a pipe"));
+        Self { child, stdin, stdout: BufReader::new(stdout), _folder: folder }
+    }
+
+    /// The answer to a request; none where the process ended before it had one.
+    fn ask(&mut self, request: &Value) -> Option<Value> {
+        writeln!(self.stdin, "{request}").ok()?;
+        let mut line = String::new();
+        loop {
+            line.clear();
+            if self.stdout.read_line(&mut line).ok()? == 0 {
+                let _ = self.child.wait();
+                return None;
+            }
+            match line.strip_prefix("@@") {
+                Some(answer) => return Some(serde_json::from_str(answer).expect("an answer")),
+                None => eprint!("pwsh: {line}"),
+            }
+        }
+    }
+}
+
+/// Drivers that nobody uses just now.
+static IDLE: Mutex<Vec<Driver>> = Mutex::new(Vec::new());
+
+/// Runs a script as [`super::run`] does, in a real PowerShell.
+pub fn run(machine: &mut Machine, text: &str, switches: &[&str], setting: &Setting) -> Outcome {
+    let folder = Directory::new();
+    let place = Place(folder.path());
+    place.write(machine, text);
+    let request = place.request(machine, switches, setting);
+    let idle = IDLE.lock().expect("no panic").pop();
+    let mut driver = idle.unwrap_or_else(Driver::start);
+    let answer = driver.ask(&request);
+    place.read(machine);
+    let Some(answer) = answer else {
+        return Outcome { code: None, stdout: String::new(), stderr: String::new() };
+    };
+    IDLE.lock().expect("no panic").push(driver);
+    let lines = answer["stdout"].as_array().expect("lines");
+    let stdout: String = lines.iter().map(|line| format!("{}\n", line.as_str().expect("a line"))).collect();
+    Outcome {
+        code: answer["code"].as_i64(),
+        stdout: place.modelled(&stdout),
+        stderr: place.modelled(answer["stderr"].as_str().expect("a text")),
+    }
+}
+
+/// Runs a script as an operator does, in a process of its own: `-File SCRIPT ARGUMENTS`.
+pub fn run_file(machine: &mut Machine, text: &str, arguments: &[&str]) -> Outcome {
+    run_process(machine, text, |command, script| {
+        command.arg("-File").arg(script).args(arguments);
+    })
+}
+
+/// Runs a script in a process of its own, called as `call` says. Its faults count from its own first call.
+pub fn run_process(machine: &mut Machine, text: &str, call: impl FnOnce(&mut Command, &Path)) -> Outcome {
+    let folder = Directory::new();
+    let place = Place(folder.path());
+    place.write(machine, text);
+    let mut command = command(folder.path());
+    call(command.env("HGW_FAULTS", faults(machine)), &place.script());
+    let output = command.stdin(Stdio::null()).output().expect("a pwsh");
+    place.read(machine);
+    Outcome {
+        code: output.status.code().map(i64::from),
+        stdout: place.modelled(&String::from_utf8_lossy(&output.stdout)),
+        stderr: place.modelled(&String::from_utf8_lossy(&output.stderr)),
+    }
+}
+
+/// The faults by the number of the call, as the stand-in reads them.
+fn faults(machine: &Machine) -> String {
+    let word = |fault: &Fault| match fault {
+        Fault::Refuse => "refuse",
+        Fault::Late => "late",
+        Fault::Ignore => "ignore",
+        Fault::Kill => "kill",
+        Fault::KillAfter => "killafter",
+        Fault::Stop => "stop",
+        other => panic!("the stand-in has no {other:?}"),
+    };
+    let words = machine.call_faults.iter().map(|(number, fault)| format!("{number}:{}", word(fault)));
+    words.collect::<Vec<_>>().join(",")
+}
+
+/// The folder of one run.
+struct Place<'a>(&'a Path);
+
+impl Place<'_> {
+    fn script(&self) -> PathBuf {
+        self.0.join("script.ps1")
+    }
+
+    fn files(&self) -> PathBuf {
+        self.0.join("Program Files/hostgw")
+    }
+
+    fn write(&self, machine: &Machine, text: &str) {
+        fs::write(self.script(), text).expect("a script");
+        fs::write(self.0.join("machine.json"), to_json(machine).to_string()).expect("a machine");
+        fs::write(self.0.join("calls"), "").expect("a file");
+        if !machine.files.is_empty() || !machine.locked.is_empty() {
+            fs::create_dir_all(self.files()).expect("a folder");
+        }
+        for (path, text) in &machine.files {
+            fs::write(self.files().join(path.strip_prefix(MODELLED).expect("a record")), text)
+                .expect("a record");
+        }
+    }
+
+    fn request(&self, machine: &Machine, switches: &[&str], setting: &Setting) -> Value {
+        assert!(
+            machine.faults.is_empty() && machine.denied_from.is_none(),
+            "faults by steps are of the model"
+        );
+        let mut names = Vec::new();
+        let mut rest = Vec::new();
+        for switch in switches {
+            for word in switch.split(' ') {
+                match word.strip_prefix('-').filter(|name| super::PARAMETERS.contains(name)) {
+                    Some(name) => names.push(name),
+                    None => rest.push(word),
+                }
+            }
+        }
+        let locked: Vec<PathBuf> = machine
+            .locked
+            .iter()
+            .map(|path| self.files().join(path.strip_prefix(MODELLED).expect("a record")))
+            .collect();
+        let preferences: serde_json::Map<String, Value> =
+            setting.preferences.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
+        json!({
+            "script": self.script(), "folder": self.0, "switches": names, "rest": rest,
+            "calls": machine.calls.len(), "faults": faults(machine),
+            "refusedFrom": machine.calls_denied_from.map(|from| from.to_string()).unwrap_or_default(),
+            "blind": if machine.blind { "1" } else { "" }, "administrator": machine.is_administrator,
+            "locked": locked, "culture": setting.culture, "preferences": preferences,
+        })
+    }
+
+    /// Takes over what the run left.
+    fn read(&self, machine: &mut Machine) {
+        let text = fs::read_to_string(self.0.join("machine.json")).expect("a machine");
+        from_json(machine, &serde_json::from_str(&text).expect("JSON"));
+        let calls = fs::read_to_string(self.0.join("calls")).expect("calls");
+        machine.calls.extend(calls.lines().map(ToOwned::to_owned));
+        let mut files = BTreeMap::new();
+        for entry in fs::read_dir(self.files()).into_iter().flatten() {
+            let path = entry.expect("an entry").path();
+            let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
+            // The model keeps nothing of a lock that is free.
+            if name != "lock" {
+                let text = fs::read(&path).expect("a record");
+                files.insert(format!("{MODELLED}{name}"), String::from_utf8(text).expect("UTF-8"));
+            }
+        }
+        machine.files = files;
+        machine.locked.clear();
+    }
+
+    /// Text with the paths of the model.
+    fn modelled(&self, text: &str) -> String {
+        let folder = format!("{}/", self.files().display());
+        text.replace(&folder, MODELLED).replace("\r\n", "\n")
+    }
+}
+
+fn to_json(machine: &Machine) -> Value {
+    let mut interfaces = Vec::new();
+    let mut addresses = Vec::new();
+    for interface in &machine.interfaces {
+        for (family, forwards) in &interface.forwarding {
+            let forwarding = if *forwards { "Enabled" } else { "Disabled" };
+            interfaces.push(json!({
+                "index": interface.index, "alias": interface.alias, "family": family, "forwarding": forwarding
+            }));
+        }
+        for address in &interface.addresses {
+            addresses.push(json!({
+                "index": interface.index, "address": address.addr().to_string(), "length": address.prefix_len()
+            }));
+        }
+    }
+    let mut routes = Vec::new();
+    for (name, store) in [("ActiveStore", &machine.active), ("PersistentStore", &machine.persistent)] {
+        for (key, value) in store {
+            routes.push(json!({
+                "store": name, "index": key.index, "prefix": key.destination.to_string(),
+                "nexthop": key.next_hop.to_string(), "metric": value.metric, "protocol": value.protocol
+            }));
+        }
+    }
+    json!({ "interfaces": interfaces, "addresses": addresses, "routes": routes })
+}
+
+/// Takes routes and forwarding from what the stand-in wrote.
+fn from_json(machine: &mut Machine, json: &Value) {
+    let text = |value: &Value, name: &str| value[name].as_str().expect("a text").to_owned();
+    machine.active.clear();
+    machine.persistent.clear();
+    for route in json["routes"].as_array().expect("routes") {
+        let key = RouteKey {
+            index: route["index"].as_i64().expect("a number"),
+            destination: text(route, "prefix").parse().expect("a prefix"),
+            next_hop: text(route, "nexthop").parse().expect("an address"),
+        };
+        let protocol = if route["protocol"] == "Local" { "Local" } else { "NetMgmt" };
+        let value = RouteValue { metric: route["metric"].as_i64().expect("a number"), protocol };
+        let store =
+            if route["store"] == "ActiveStore" { &mut machine.active } else { &mut machine.persistent };
+        assert!(store.insert(key, value).is_none(), "a route twice");
+    }
+    for entry in json["interfaces"].as_array().expect("interfaces") {
+        let (index, family) = (entry["index"].as_i64(), text(entry, "family"));
+        let interface =
+            machine.interfaces.iter_mut().find(|one| Some(one.index) == index).expect("an interface");
+        let forwarding = interface.forwarding.get_mut(family.as_str()).expect("a family");
+        *forwarding = entry["forwarding"] == "Enabled";
+    }
+}
