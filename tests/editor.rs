@@ -4,6 +4,7 @@
 //! The server is the npm package yaml-language-server: on the PATH, or where `HOSTGW_YAML_LANGUAGE_SERVER` says. Where
 //! it is not there, a sentence says so; the rules that it showed are checked on the schema itself in any case
 //! (`src/config/schema.rs`).
+#![allow(clippy::print_stderr, reason = "a test that is not tried says so")]
 
 use std::{
     env,

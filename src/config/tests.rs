@@ -508,3 +508,115 @@ fn long_values_are_shown_in_part() {
         }
     }
 }
+
+/// Values that no field, or only some, can have.
+fn hostile() -> Vec<serde_json::Value> {
+    let deep = (0..60).fold(serde_json::json!(1), |inner, _| serde_json::json!([inner]));
+    vec![
+        serde_json::json!(null),
+        serde_json::json!(true),
+        serde_json::json!(-1),
+        serde_json::json!(0),
+        serde_json::json!(i64::MIN),
+        serde_json::json!(u64::MAX),
+        serde_json::json!(1e308),
+        serde_json::json!(""),
+        serde_json::json!("\u{202e}\u{0}\u{1b}[31m"),
+        serde_json::json!("255.255.255.255/32"),
+        serde_json::json!("::/0"),
+        serde_json::json!("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        serde_json::json!("99999999999999999999h"),
+        serde_json::json!("9".repeat(70_000)),
+        serde_json::json!("日".repeat(70_000)),
+        serde_json::json!([]),
+        serde_json::json!({}),
+        serde_json::json!([[], {}, null, 1, "a"]),
+        serde_json::json!({ "a": { "a": null } }),
+        deep,
+    ]
+}
+
+/// Every value in a document with its place.
+fn places(value: &serde_json::Value, at: &str, found: &mut Vec<String>) {
+    found.push(at.to_owned());
+    match value {
+        serde_json::Value::Object(map) => {
+            map.iter()
+                .for_each(|(key, value)| places(value, &format!("{at}/{}", key.replace('/', "~1")), found));
+        }
+        serde_json::Value::Array(items) => {
+            items
+                .iter()
+                .enumerate()
+                .for_each(|(index, value)| places(value, &format!("{at}/{index}"), found));
+        }
+        _ => {}
+    }
+}
+
+/// A file with every key there is.
+const EVERY_KEY: &str = "{\"version\": 1, \"clusterPrefix\": [\"10.244.0.0/16\", \"fd00:244::/48\"], \"egressInterface\": \"eth0\",
+\"nextHop\": \"pod-gateway\", \"masterAddress\": \"172.30.0.1\", \"nodes\": [{\"name\": \"a\", \"os\": \"windows\",
+\"podCIDR\": \"10.244.0.0/24\", \"address\": [\"172.30.0.2\"], \"gateway\": \"10.244.0.2\", \"egressInterface\": \"e\",
+\"defaultGateway\": \"172.30.0.1\"}], \"nat\": {\"masquerade\": true, \"exclude\": [\"192.168.0.0/16\"], \"source\": \"any\",
+\"randomFully\": false}, \"sysctls\": {\"net.core.somaxconn\": 1}, \"routes\": {\"table\": 100, \"metric\": 1, \"mtu\": 1400},
+\"checks\": [{\"tcp\": \"172.30.0.1:1\", \"timeout\": \"1s\"}, {\"neighbour\": \"172.30.0.1\"}]}";
+
+/// Reads a file that may be anything: a cluster, or mistakes in bounded text.
+fn is_read(document: &Document) {
+    if let Err(invalid) = load(document) {
+        let text = invalid.render(false);
+        assert!(!invalid.mistakes().is_empty() && !text.contains("incomplete"), "{text}");
+        assert!(
+            text.len() < 60_000,
+            "{} bytes: {}…",
+            text.len(),
+            text.chars().take(2000).collect::<String>()
+        );
+    }
+}
+
+#[test]
+fn every_field_takes_any_value_without_a_panic() {
+    let good: serde_json::Value = serde_json::from_str(EVERY_KEY).expect("JSON");
+    let (mut found, mut keys) = (Vec::new(), Vec::new());
+    places(&good, "", &mut found);
+    assert!(load(&yaml(EVERY_KEY)).is_ok(), "{}", load(&yaml(EVERY_KEY)).expect_err("mistakes"));
+    // No key of the format is left out of the sweep.
+    let schema = schema();
+    let nodes = &schema["properties"]["nodes"]["items"];
+    let check = &schema["properties"]["checks"]["items"];
+    for part in [&schema, nodes, check, &schema["properties"]["nat"], &schema["properties"]["routes"]] {
+        keys.extend(part["properties"].as_object().expect("properties").keys().cloned());
+    }
+    for key in &keys {
+        assert!(found.iter().any(|place| place.ends_with(&format!("/{key}"))), "{key} is not swept");
+    }
+    for place in &found {
+        for value in hostile() {
+            let mut changed = good.clone();
+            *changed.pointer_mut(place).expect("a place") = value;
+            is_read(&yaml(&changed.to_string()));
+            is_read(&yaml(&serde_yaml::to_string(&changed).expect("YAML")));
+            if let Ok(text) = ::toml::to_string(&changed) {
+                is_read(&toml(&text));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_file_that_was_cut_anywhere_is_read_without_a_panic() {
+    let whole = [
+        yaml(EVERY_KEY),
+        yaml(include_str!("../../examples/recipe.yaml")),
+        yaml(include_str!("../../examples/checks.yaml")),
+        toml(include_str!("../../examples/recipe.toml")),
+    ];
+    for document in whole {
+        let text = document.text();
+        for at in (0..text.len()).filter(|at| text.is_char_boundary(*at)) {
+            is_read(&Document::new("cut", text[..at].to_owned(), document.format()));
+        }
+    }
+}

@@ -49,6 +49,7 @@ mod snapshot;
 #[cfg(feature = "fault-injection")]
 mod stopped;
 mod storm;
+mod sweep;
 mod terminal;
 mod together;
 mod truth;
