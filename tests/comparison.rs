@@ -42,7 +42,7 @@ fn on_node(item: &Item, old: &Cluster, new: &Cluster, member: Member) -> (Option
             let by_device = |route: &Option<Route>, side: Option<(&Cluster, &hostgw::model::Node)>| {
                 let mut route = route.clone()?;
                 let (cluster, node) = side.expect("the node is in that file");
-                let device = cluster.egress_interface_of(node).map(|name| name.as_str().to_owned());
+                let device = cluster.egress_interface_of(node).map(|name| name.as_str().into());
                 assert!(route.next.device.is_none() || route.next.device == device, "{route}");
                 route.next.device = device;
                 Some(route.to_string())
@@ -55,7 +55,7 @@ fn on_node(item: &Item, old: &Cluster, new: &Cluster, member: Member) -> (Option
                               side: Option<(&Cluster, &hostgw::model::Node)>| {
                 let mut route = route.clone()?;
                 let (cluster, node) = side.expect("the node is in that file");
-                let alias = cluster.egress_interface_of(node).map(|name| name.as_str().to_owned());
+                let alias = cluster.egress_interface_of(node).map(|name| name.as_str().into());
                 assert!(route.interface_alias.is_none() || route.interface_alias == alias, "{route}");
                 route.interface_alias = alias;
                 if let Some(own) = own {

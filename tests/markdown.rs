@@ -326,7 +326,7 @@ proptest! {
 fn hostile_state(mut state: State, names: &[String]) -> State {
     for (at, route) in state.routes.iter_mut().enumerate() {
         route.protocol = if at % 3 == 0 { 4 } else { 87 };
-        route.next.device = Some(names[at % names.len()].clone());
+        route.next.device = Some(names[at % names.len()].clone().into());
     }
     let gateway: IpAddr = "10.244.77.1".parse().unwrap();
     if let Some(mut route) = state.routes.first().cloned() {

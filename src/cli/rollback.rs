@@ -18,6 +18,7 @@ use crate::{
     plan::{Action, Plan, Policy, Progress, Reason},
     render::Report,
     state::NatTable,
+    text::{Untrusted, list},
 };
 
 /// Undoes the newest transaction: the interrupted one, else the last that was committed.
@@ -158,11 +159,11 @@ fn progress(dir: &StateDir, record: &Record, is_open: bool) -> Result<Progress, 
 /// That what stood before can be written again.
 fn check_restorable(record: &Record) -> Result<(), Error> {
     let tables = record.before.nat.iter().map(|(_, table)| table);
-    let lost: Vec<String> = tables.flat_map(NatTable::unrestorable).collect();
+    let lost: Vec<Untrusted> = tables.flat_map(NatTable::unrestorable).collect();
     if lost.is_empty() {
         return Ok(());
     }
-    let message = format!("{} cannot be put back; nothing was changed", lost.join(", "));
+    let message = format!("{} cannot be put back; nothing was changed", list(&lost, usize::MAX));
     Err(Error::new(Kind::Conflict, message)
         .with_hint("hostgw rollback --abandon undoes all the rest, and leaves that to you"))
 }

@@ -45,7 +45,11 @@ impl Links {
             let (Some(name), index) = (name, message.header.index) else { continue };
             links.names.insert(index, name.clone());
             links.indexes.insert(name.clone(), index);
-            links.all.push(Link { name, index, up: message.header.flags.contains(LinkFlags::Up) });
+            links.all.push(Link {
+                name: name.into(),
+                index,
+                up: message.header.flags.contains(LinkFlags::Up),
+            });
         }
         Ok(links)
     }
@@ -86,7 +90,7 @@ fn address(message: &AddressMessage, links: &Links) -> Option<Address> {
     // IPv6 leaves out the local address where it equals the other (rtnetlink(7), IFA_LOCAL).
     let address: IpAddr = local.or(peer)?;
     let prefix = IpNet::new(peer.unwrap_or(address), message.header.prefix_len).ok()?.trunc();
-    Some(Address { device: links.name(message.header.index)?.to_owned(), address, prefix })
+    Some(Address { device: links.name(message.header.index)?.into(), address, prefix })
 }
 
 /// The bytes of a message, without the netlink header.

@@ -247,7 +247,10 @@ fn decode(payload: &[u8], links: &Links) -> Option<Route> {
         }
     }
     if !about.is_empty() {
-        route.more = Some(More { about, raw: hex(&message(&canonical(parsed))) });
+        route.more = Some(More {
+            about: about.into_iter().map(Into::into).collect(),
+            raw: hex(&message(&canonical(parsed))),
+        });
     }
     Some(route)
 }
@@ -268,7 +271,7 @@ fn read_attribute(route: &mut Route, attribute: &RouteAttribute, length: u8, lin
             true
         }
         RouteAttribute::Oif(index) => {
-            route.next.device = links.name(*index).map(ToOwned::to_owned);
+            route.next.device = links.name(*index).map(Into::into);
             route.next.device.is_some()
         }
         RouteAttribute::Priority(metric) => {
@@ -341,7 +344,7 @@ fn encode(route: &Route, links: &Links) -> Result<RouteMessage, Unsendable> {
         builder = builder.gateway(gateway).map_err(invalid)?;
     }
     if let Some(device) = &route.next.device {
-        let index = links.index(device).ok_or_else(|| format!("there is no interface {device}"))?;
+        let index = links.index(device.as_raw()).ok_or_else(|| format!("there is no interface {device}"))?;
         builder = builder.output_interface(index);
     }
     if let Some(source) = route.source {

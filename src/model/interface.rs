@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::text::is_hidden;
+
 /// The longest name of a Linux interface in bytes: `IFNAMSIZ` is 16 with the final NUL (linux/if.h).
 const LINUX_NAME_MAX: usize = 15;
 
@@ -40,7 +42,8 @@ impl fmt::Display for InvalidInterfaceName {
 }
 
 impl InterfaceName {
-    /// A Linux interface name, by the kernel's own rule (`dev_valid_name`, net/core/dev.c).
+    /// A Linux interface name, by the kernel's own rule (`dev_valid_name`, net/core/dev.c), without characters
+    /// that nobody can see.
     ///
     /// # Errors
     /// Says which part of the rule `name` breaks.
@@ -51,8 +54,7 @@ impl InterfaceName {
         if name == "." || name == ".." {
             return Err(InvalidInterfaceName::Dots);
         }
-        if let Some(c) = name.chars().find(|c| matches!(c, '/' | ':') || c.is_whitespace() || c.is_control())
-        {
+        if let Some(c) = name.chars().find(|c| matches!(c, '/' | ':') || c.is_whitespace() || is_hidden(*c)) {
             return Err(InvalidInterfaceName::Character(c));
         }
         if name.len() > LINUX_NAME_MAX {
@@ -64,12 +66,12 @@ impl InterfaceName {
     /// A Windows interface alias, such as `vEthernet (Ethernet)`.
     ///
     /// # Errors
-    /// An alias that is empty, too long or holds a control character is refused.
+    /// An alias that is empty, too long or holds a character that nobody can see is refused.
     pub fn windows(alias: &str) -> Result<Self, InvalidInterfaceName> {
         if alias.trim().is_empty() {
             return Err(InvalidInterfaceName::Empty);
         }
-        if let Some(c) = alias.chars().find(|c| c.is_control()) {
+        if let Some(c) = alias.chars().find(|c| is_hidden(*c)) {
             return Err(InvalidInterfaceName::Character(c));
         }
         if alias.chars().count() > WINDOWS_ALIAS_MAX {

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::{
     model::{Cluster, ConfigPath, Family, NextHop},
     state::{NatTable, Route, State, SysctlKey, protocol},
-    text::{ShellCommand, Untrusted, count, list, nearest},
+    text::{ShellCommand, Untrusted, count, list, nearest, printable},
 };
 
 use super::{Change, Desired, Observed, Plan};
@@ -93,7 +93,9 @@ fn check_router_advertisements(subject: &Subject, problems: &mut Vec<Problem>) {
     };
     for route in observed.host.foreign.iter().filter(by_advertisement) {
         let Some(device) = &route.next.device else { continue };
-        let Ok(key) = SysctlKey::from_parts(["net", "ipv6", "conf", device, "accept_ra"]) else { continue };
+        let Ok(key) = SysctlKey::from_parts(["net", "ipv6", "conf", device.as_raw(), "accept_ra"]) else {
+            continue;
+        };
         let value = desired.state.sysctls.get(&key).or_else(|| observed.state.sysctls.get(&key));
         if value.is_none_or(|value| value != "2") {
             problems.push(Problem {
@@ -121,11 +123,14 @@ fn egress_interface<'a>(subject: &Subject<'a>, problems: &mut Vec<Problem>) -> O
     let mut problem = |message, hint| problems.push(Problem { message, path: Some(path.clone()), hint });
     match observed.host.link(name) {
         None => {
-            let names: Vec<&str> = observed.host.links.iter().map(|link| link.name.as_str()).collect();
+            let names: Vec<&str> = observed.host.links.iter().map(|link| link.name.as_raw()).collect();
             let nearest = nearest(name, names.iter().copied())
-                .map_or_else(String::new, |nearest| format!("did you mean {nearest}? "));
+                .map_or_else(String::new, |nearest| format!("did you mean {}? ", printable(nearest)));
             let message = format!("egress interface {name} does not exist on this node");
-            problem(message, Some(format!("{nearest}the interfaces here are {}", list(&names, 12))));
+            problem(
+                message,
+                Some(format!("{nearest}the interfaces here are {}", printable(&list(&names, 12)))),
+            );
             None
         }
         Some(link) if !link.up => {
@@ -146,7 +151,7 @@ fn check_next_hops(subject: &Subject, device: &str, problems: &mut Vec<Problem>)
     let node = &cluster.nodes[index];
     let on_link = OnLink::of(device, desired, observed);
     let own: std::collections::HashMap<_, _> =
-        observed.host.addresses.iter().map(|own| (own.address, own.device.as_str())).collect();
+        observed.host.addresses.iter().map(|own| (own.address, &own.device)).collect();
     for route in &desired.state.routes {
         let Some(gateway) = route.next.gateway else { continue };
         let name = desired
@@ -330,8 +335,8 @@ fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Opti
                 })
             });
     }
-    let device = foreign.next.device.as_deref().unwrap_or_default();
-    let is_network = foreign.protocol == protocol::KERNEL && foreign.is_on_link(device);
+    let device = foreign.next.device.clone().unwrap_or_default();
+    let is_network = foreign.protocol == protocol::KERNEL && foreign.is_on_link(device.as_raw());
     let mut routes = desired.state.routes.iter();
     if let Some(inside) = routes.find(|route| is_network && foreign.destination.contains(&route.destination))
     {

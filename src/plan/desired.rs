@@ -216,7 +216,7 @@ fn route(
         protocol: protocol::HOSTGW,
         scope: if gateway.is_some() || is_v6 { Scope::Global } else { Scope::Link },
         kind: RouteType::Unicast,
-        next: Next { gateway, device: device.map(|name| name.as_str().to_owned()), onlink: false },
+        next: Next { gateway, device: device.map(|name| name.as_str().into()), onlink: false },
         source: None,
         mtu: options.mtu,
         more: None,
@@ -252,7 +252,7 @@ pub(super) fn nat_table(cluster: &Cluster, node: &Node, family: Family) -> Optio
     Some(NatTable {
         family,
         flags: 0,
-        chains: vec![NatChain { name: "postrouting".to_owned(), base: Some(postrouting()), rules }],
+        chains: vec![NatChain { name: "postrouting".into(), base: Some(postrouting()), rules }],
         others: Vec::new(),
     })
 }
@@ -267,5 +267,5 @@ const fn postrouting() -> BaseChain {
 }
 
 fn rule(expressions: Vec<Expression>, comment: &str) -> NatRule {
-    NatRule { body: RuleBody::Known(expressions), comment: Some(comment.to_owned()) }
+    NatRule { body: RuleBody::Known(expressions), comment: Some(comment.into()) }
 }

@@ -5,6 +5,7 @@ use std::{cmp::Ordering, collections::BTreeMap, fmt};
 use crate::{
     model::Family,
     state::{NatObject, NatTable, Route, RouteKey, State, SysctlKey, Unknown, protocol},
+    text::{Untrusted, list},
 };
 
 use super::{ForeignSysctl, switch};
@@ -128,7 +129,7 @@ pub enum Conflict {
         /// The table's family.
         family: Family,
         /// The objects, each as `set blocked`.
-        objects: Vec<String>,
+        objects: Vec<Untrusted>,
     },
     /// A sysctl that hostgw would restore, and that somebody else has written since.
     Sysctl(ForeignSysctl),
@@ -151,7 +152,7 @@ impl fmt::Display for Conflict {
                 "table {} {} holds {}, which hostgw could not put back",
                 family.nft(),
                 NatTable::NAME,
-                objects.join(", ")
+                list(objects, usize::MAX)
             ),
             Self::Sysctl(foreign) => foreign.fmt(f),
         }

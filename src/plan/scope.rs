@@ -75,7 +75,7 @@ impl Scope {
     /// traffic of the cluster.
     #[must_use]
     pub fn depends_on(&self, route: &Route) -> bool {
-        let is_on_link = route.next.device.as_deref().is_some_and(|device| route.is_on_link(device));
+        let is_on_link = route.next.device.as_ref().is_some_and(|device| route.is_on_link(device.as_raw()));
         let is_default = route.destination.prefix_len() == 0;
         is_default || is_on_link || self.prefixes.iter().any(|prefix| prefix.contains(&route.destination))
     }

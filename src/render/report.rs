@@ -278,7 +278,10 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
         Conflict::Nat { objects, .. } => ConflictEntry {
             replaced: false,
             kind: Group::Nat,
-            foreign: objects.iter().map(|object| Object::text(object.clone(), object.clone())).collect(),
+            foreign: objects
+                .iter()
+                .map(|object| Object::text(object.to_string(), object.to_string()))
+                .collect(),
             wanted: None,
             text,
         },

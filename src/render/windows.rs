@@ -15,6 +15,7 @@ use crate::{
         },
     },
     state::{Forwarding, WindowsRoute},
+    text::Untrusted,
 };
 
 impl Report {
@@ -53,7 +54,8 @@ fn route_entry(
             destination_prefix: change.destination,
             next_hop: Some(change.next_hop),
             // An interface that no longer exists has no name.
-            interface_alias: Some(change.interface.alias.clone()).filter(|alias| !alias.is_empty()),
+            interface_alias: Some(Untrusted::from(change.interface.alias.clone()))
+                .filter(|alias| !alias.is_empty()),
             route_metric: metric,
             policy_store: None,
         };
@@ -121,7 +123,7 @@ fn conflict_entry(conflict: &WindowsConflict) -> ConflictEntry {
     let route = |next_hop, metric| WindowsRoute {
         destination_prefix: conflict.destination,
         next_hop: Some(next_hop),
-        interface_alias: Some(conflict.interface.alias.clone()),
+        interface_alias: Some(conflict.interface.alias.clone().into()),
         route_metric: metric,
         policy_store: None,
     };

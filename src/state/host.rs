@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Route;
 
+use crate::text::Untrusted;
+
 /// What is there besides hostgw's own objects, as far as a plan depends on it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -25,7 +27,7 @@ pub struct Host {
 #[serde(deny_unknown_fields)]
 pub struct Link {
     /// Its name in this namespace.
-    pub name: String,
+    pub name: Untrusted,
     /// Its index in this namespace.
     pub index: u32,
     /// Whether it is administratively up (`IFF_UP`).
@@ -37,7 +39,7 @@ pub struct Link {
 #[serde(deny_unknown_fields)]
 pub struct Address {
     /// The interface's name.
-    pub device: String,
+    pub device: Untrusted,
     /// The local address.
     pub address: IpAddr,
     /// The prefix that the address makes reachable on the interface.

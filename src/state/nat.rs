@@ -5,7 +5,10 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Family, PerFamily};
+use crate::{
+    model::{Family, PerFamily},
+    text::Untrusted,
+};
 
 /// The name of hostgw's table in every family; the name is what makes it hostgw's.
 pub(super) const TABLE_NAME: &str = "hostgw";
@@ -29,7 +32,7 @@ pub struct NatTable {
     pub chains: Vec<NatChain>,
     /// Objects in the table that hostgw can name but not write: sets, maps, flow tables, named counters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub others: Vec<String>,
+    pub others: Vec<Untrusted>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "the form serde asks for")]
@@ -76,9 +79,9 @@ impl NatTable {
 
     /// What of the table hostgw could not write again, each as `set blocked`.
     #[must_use]
-    pub fn unrestorable(&self) -> Vec<String> {
+    pub fn unrestorable(&self) -> Vec<Untrusted> {
         let flags = self.flags & !DORMANT;
-        let flags = (flags != 0).then(|| format!("flags {flags:#x}"));
+        let flags = (flags != 0).then(|| format!("flags {flags:#x}").into());
         self.others.iter().cloned().chain(flags).collect()
     }
 }
@@ -98,7 +101,7 @@ pub enum NatObject {
         /// The table's family.
         family: Family,
         /// The chain's name.
-        name: String,
+        name: Untrusted,
         /// Its hook, when it has one.
         base: Option<BaseChain>,
     },
@@ -107,7 +110,7 @@ pub enum NatObject {
         /// The table's family.
         family: Family,
         /// The name of the chain it stands in.
-        chain: String,
+        chain: Untrusted,
         /// The rule.
         rule: NatRule,
     },
@@ -116,7 +119,7 @@ pub enum NatObject {
         /// The table's family.
         family: Family,
         /// Type and name, as in `set blocked`.
-        description: String,
+        description: Untrusted,
     },
 }
 
@@ -164,7 +167,8 @@ impl fmt::Display for NatObject {
                 write!(f, "rule {} {TABLE_NAME} {chain} {rule}", family.nft())
             }
             Self::Other { family, description } => {
-                let (kind, name) = description.split_once(' ').unwrap_or((description, ""));
+                let description = description.to_string();
+                let (kind, name) = description.split_once(' ').unwrap_or((&description, ""));
                 write!(f, "{kind} {} {TABLE_NAME} {name}", family.nft())
             }
         }
@@ -176,7 +180,7 @@ impl fmt::Display for NatObject {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NatChain {
     /// The chain's name.
-    pub name: String,
+    pub name: Untrusted,
     /// Its hook; a chain without one is only reached by a jump.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<BaseChain>,
@@ -277,7 +281,7 @@ pub struct NatRule {
     pub body: RuleBody,
     /// The comment that `nft list` shows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub comment: Option<String>,
+    pub comment: Option<Untrusted>,
 }
 
 impl NatRule {
@@ -422,13 +426,13 @@ mod tests {
                 Expression::Counter,
                 Expression::Masquerade { flags: Expression::FULLY_RANDOM },
             ]),
-            comment: Some("a \"quoted\" word".to_owned()),
+            comment: Some("a \"quoted\" word".into()),
         };
         let table = NatTable {
             family: Family::V4,
             flags: 1,
             chains: vec![NatChain {
-                name: "postrouting".to_owned(),
+                name: "postrouting".into(),
                 base: Some(BaseChain {
                     kind: ChainType::Nat,
                     hook: Hook::Postrouting,
@@ -437,7 +441,7 @@ mod tests {
                 }),
                 rules: vec![rule],
             }],
-            others: vec!["set blocked".to_owned()],
+            others: vec!["set blocked".into()],
         };
         let lines: Vec<_> = table.objects().iter().map(ToString::to_string).collect();
         assert_eq!(

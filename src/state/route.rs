@@ -6,7 +6,11 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Family, MAIN_TABLE};
+use crate::{
+    model::{Family, MAIN_TABLE},
+    text::Untrusted,
+    text::list,
+};
 
 /// Route protocol numbers: who wrote a route.
 pub mod protocol {
@@ -119,7 +123,7 @@ pub struct Route {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct More {
     /// What it is about, as in `multipath`.
-    pub about: Vec<String>,
+    pub about: Vec<Untrusted>,
     /// The whole route as the kernel dumped it, in hexadecimal.
     pub raw: String,
 }
@@ -133,7 +137,7 @@ pub struct Next {
     pub gateway: Option<IpAddr>,
     /// The outgoing interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub device: Option<String>,
+    pub device: Option<Untrusted>,
     /// The gateway is taken to be on-link whatever the addresses say.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub onlink: bool,
@@ -282,7 +286,7 @@ impl Route {
     pub fn is_on_link(&self, device: &str) -> bool {
         self.kind == RouteType::Unicast
             && self.next.gateway.is_none()
-            && self.next.device.as_deref() == Some(device)
+            && self.next.device.as_ref().is_some_and(|own| own == device)
             && matches!((self.family(), self.scope), (Family::V6, _) | (_, Scope::Link | Scope::Host))
     }
 
@@ -333,7 +337,7 @@ impl Route {
             words.push(format!("mtu {mtu}"));
         }
         if let Some(more) = &self.more {
-            words.push(format!("(with {})", more.about.join(", ")));
+            words.push(format!("(with {})", list(&more.about, usize::MAX)));
         }
         words
     }
@@ -344,7 +348,10 @@ impl Route {
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {
         let split = |word: String| match word.strip_prefix("dev ") {
-            Some(device) => vec!["dev".to_owned(), device.to_owned()],
+            Some(_) => {
+                let device = self.next.device.as_ref().map_or("", Untrusted::as_raw);
+                vec!["dev".to_owned(), device.to_owned()]
+            }
             None => word.split(' ').map(ToOwned::to_owned).collect(),
         };
         self.words().into_iter().flat_map(split).collect()
@@ -399,7 +406,7 @@ mod tests {
             kind: RouteType::Unicast,
             next: Next {
                 gateway: gateway.map(|text| text.parse().expect("an address")),
-                device: Some("eth0".to_owned()),
+                device: Some("eth0".into()),
                 onlink: false,
             },
             source: None,

@@ -5,6 +5,8 @@ use std::{fmt, path::PathBuf, str::FromStr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::text::printable;
+
 /// The name of a kernel parameter under `net`, as sysctl(8) writes it: `net.ipv4.ip_forward`, and
 /// `net.ipv4.conf.eth0/100.rp_filter` for the interface `eth0.100`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
@@ -128,7 +130,7 @@ impl From<SysctlKey> for String {
 
 impl fmt::Display for SysctlKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&printable(&self.0))
     }
 }
 

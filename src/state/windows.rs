@@ -12,7 +12,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::model::Family;
+use crate::{model::Family, text::Untrusted};
 
 /// Routes and forwarding of a Windows node, as they shall stand.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct WindowsRoute {
     pub next_hop: Option<IpAddr>,
     /// `-InterfaceAlias`. None: the interface that holds the node's address, which the node knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interface_alias: Option<String>,
+    pub interface_alias: Option<Untrusted>,
     /// `-RouteMetric`.
     pub route_metric: u32,
     /// In which store it is, where the two are not alike: `ActiveStore`, `PersistentStore`, or `ActiveStore

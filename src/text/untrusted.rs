@@ -9,7 +9,7 @@ use std::{
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
-use super::printable;
+use super::{escape::is_hidden, printable};
 
 /// Text that comes from a file, the kernel, git, or a record.
 ///
@@ -48,7 +48,8 @@ impl Untrusted {
 
 impl fmt::Display for Untrusted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&printable(&self.0))
+        // The usual text has nothing to escape, and is not copied.
+        if self.0.contains(is_hidden) { f.pad(&printable(&self.0)) } else { f.pad(&self.0) }
     }
 }
 

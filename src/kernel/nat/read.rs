@@ -134,7 +134,12 @@ impl Reader<'_> {
         self.others(message::GETSET, "sets", set_kind, &mut others)?;
         self.others(message::GETOBJ, "named objects", object_kind, &mut others)?;
         self.others(message::GETFLOWTABLE, "flow tables", |_| "flowtable", &mut others)?;
-        Ok(Some(NatTable { family: self.family, flags, chains, others }))
+        Ok(Some(NatTable {
+            family: self.family,
+            flags,
+            chains,
+            others: others.into_iter().map(Into::into).collect(),
+        }))
     }
 
     /// The chains that hostgw can write, and descriptions of the others.
@@ -159,7 +164,7 @@ impl Reader<'_> {
             let Some(name) = item.get(abi::rule::CHAIN).filter(|_| item.is(abi::rule::TABLE)) else {
                 continue;
             };
-            let is_it = |chain: &NatChain| name.strip_suffix(&[0]) == Some(chain.name.as_bytes());
+            let is_it = |chain: &NatChain| name.strip_suffix(&[0]) == Some(chain.name.as_raw().as_bytes());
             if !chains.get(at).is_some_and(is_it) {
                 let Some(found) = chains.iter().position(is_it) else { continue };
                 at = found;
@@ -250,7 +255,7 @@ fn chain(item: &Item) -> Result<NatChain, String> {
     let exact = bytes.strip_suffix(&[0]) == Some(name.as_bytes());
     let plain = number(item.get(abi::chain::FLAGS)).unwrap_or(0) & !abi::chain::FLAG_BASE == 0;
     match base {
-        Some(base) if exact && plain => Ok(NatChain { name, base, rules: Vec::new() }),
+        Some(base) if exact && plain => Ok(NatChain { name: name.into(), base, rules: Vec::new() }),
         _ => Err(name),
     }
 }
@@ -295,7 +300,7 @@ fn rule(family: Family, item: &Item) -> NatRule {
         body: item
             .get(abi::rule::EXPRESSIONS)
             .map_or(RuleBody::Known(Vec::new()), |expressions| decode::rule(family, expressions)),
-        comment: item.get(abi::rule::USERDATA).and_then(decode::comment),
+        comment: item.get(abi::rule::USERDATA).and_then(decode::comment).map(Into::into),
     }
 }
 

@@ -55,7 +55,7 @@ fn base() -> BaseChain {
 }
 
 fn table(family: Family, rules: Vec<NatRule>) -> NatTable {
-    let chain = NatChain { name: "postrouting".to_owned(), base: Some(base()), rules };
+    let chain = NatChain { name: "postrouting".into(), base: Some(base()), rules };
     NatTable { family, flags: 0, chains: vec![chain], others: Vec::new() }
 }
 
@@ -80,7 +80,7 @@ const MASQUERADE: Expression = Expression::Masquerade { flags: 0 };
 fn recipe(prefix: &str) -> NatRule {
     NatRule {
         body: RuleBody::Known(vec![not_to(prefix), Expression::NotLocal, Expression::Counter, MASQUERADE]),
-        comment: Some("pods to the outside, by hostgw".to_owned()),
+        comment: Some("pods to the outside, by hostgw".into()),
     }
 }
 
@@ -154,7 +154,7 @@ fn samples(family: Family) -> Vec<(NatRule, String)> {
         samples.push((rule(&[Expression::Masquerade { flags }]), format!("masquerade{words}")));
     }
     let mut commented = rule(&[Expression::NotLocal, Expression::Counter, MASQUERADE]);
-    commented.comment = Some("a comment".to_owned());
+    commented.comment = Some("a comment".into());
     samples.push((commented, "fib daddr type != local counter masquerade comment \"a comment\"".to_owned()));
     samples.push((rule(&[Expression::Counter]), "counter".to_owned()));
     samples
@@ -400,7 +400,7 @@ fn a_refused_object_is_named_and_nothing_changes() {
         // Masquerade outside a NAT chain.
         let mut bad = good.clone();
         bad.chains[0].base = None;
-        let jump = NatChain { name: "f".to_owned(), base: None, rules: Vec::new() };
+        let jump = NatChain { name: "f".into(), base: None, rules: Vec::new() };
         bad.chains.push(jump);
         bad.chains[1].base = Some(BaseChain {
             kind: ChainType::Filter,
@@ -428,9 +428,9 @@ fn what_cannot_be_written_is_an_error_before_anything_is_sent() {
             assert!(matches!(error, Error::Unwritable { .. }), "{error:?}");
             error.to_string()
         };
-        let nul = complain(&|table| table.chains[0].name = "a\0b".to_owned());
+        let nul = complain(&|table| table.chains[0].name = "a\0b".into());
         assert!(nul.ends_with("its name has a NUL byte"), "{nul}");
-        let comment = complain(&|table| table.chains[0].rules[0].comment = Some("a\0b".to_owned()));
+        let comment = complain(&|table| table.chains[0].rules[0].comment = Some("a\0b".into()));
         assert!(comment.ends_with("its comment has a NUL byte"), "{comment}");
         let other = |raw: String| RuleBody::Other { summary: "x".to_owned(), raw };
         let hex = complain(&|table| table.chains[0].rules[0].body = other("zz".to_owned()));
@@ -450,22 +450,22 @@ fn long_comments_and_names() {
     in_namespace(|| {
         let mut wanted = table(Family::V4, vec![recipe("10.244.0.0/16"); 3]);
         for (rule, length) in wanted.chains[0].rules.iter_mut().zip([125, 126, 4000]) {
-            rule.comment = Some("ä".repeat(length / 2) + if length % 2 == 1 { "b" } else { "" });
+            rule.comment = Some(("ä".repeat(length / 2) + if length % 2 == 1 { "b" } else { "" }).into());
         }
         write(&wanted);
         let observed = seen(Family::V4).expect("there");
         let lengths: Vec<_> = observed.chains[0]
             .rules
             .iter()
-            .map(|rule| rule.comment.as_ref().map_or(0, String::len))
+            .map(|rule| rule.comment.as_ref().map_or(0, |comment| comment.as_raw().len()))
             .collect();
         assert_eq!(lengths, [125, 124, 124]);
 
         // The kernel refuses a chain name that is too long (NFT_CHAIN_MAXNAMELEN); so do we, by its word.
-        wanted.chains[0].name = "c".repeat(500);
+        wanted.chains[0].name = "c".repeat(500).into();
         let error = replace(&[(Family::V4, Some(&wanted))]).expect_err("too long");
         assert!(error.to_string().contains("refused chain ip hostgw ccc"), "{error}");
-        wanted.chains[0].name = "c".repeat(70_000);
+        wanted.chains[0].name = "c".repeat(70_000).into();
         replace(&[(Family::V4, Some(&wanted))]).expect_err("far too long");
     });
 }
@@ -479,12 +479,12 @@ fn a_large_table_goes_out_whole() {
                 .expect("24 <= 32");
             let address = Expression::Address { field: Field::Daddr, negated: false, prefix };
             let mut rule = rule(&[address, Expression::Counter, Expression::Return]);
-            rule.comment = Some(format!("rule {number}"));
+            rule.comment = Some(format!("rule {number}").into());
             large.chains[0].rules.push(rule);
         }
         for number in 0..200 {
             let rules = vec![rule(&[MASQUERADE])];
-            large.chains.push(NatChain { name: format!("chain-{number}"), base: Some(base()), rules });
+            large.chains.push(NatChain { name: format!("chain-{number}").into(), base: Some(base()), rules });
         }
         // More than two pages of nftnl's batch (128 KiB each); it fits where SO_SNDBUFFORCE is refused.
         write(&large);
@@ -523,7 +523,7 @@ fn tables(family: Family) -> impl Strategy<Value = NatTable> {
             .into_iter()
             .enumerate()
             .map(|(at, (rules, priority, hooked))| NatChain {
-                name: format!("chain{at}"),
+                name: format!("chain{at}").into(),
                 // NAT hooks refuse priorities before connection tracking (-200).
                 base: hooked.then(|| BaseChain { priority: priority.max(-199), ..base() }),
                 rules: rules.iter().map(|expressions| rule(expressions)).collect(),

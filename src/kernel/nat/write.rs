@@ -38,6 +38,7 @@ use crate::{
         BaseChain, ChainType, Expression, Field, Hook, NatChain, NatObject, NatRule, NatTable, Policy,
         RuleBody,
     },
+    text::Untrusted,
 };
 
 /// `NLM_F_EXCL | NLM_F_CREATE | NLM_F_APPEND` (linux/netlink.h): a new rule at the end of its chain.
@@ -188,13 +189,15 @@ impl Script {
         let object = NatObject::Rule { family, chain: chain.name.clone(), rule: rule.clone() }.to_string();
         match &rule.body {
             RuleBody::Known(expressions) => {
-                let message = known_rule(family, parent, expressions, rule.comment.as_deref())
-                    .map_err(|why| unwritable(&object, why))?;
+                let message =
+                    known_rule(family, parent, expressions, rule.comment.as_ref().map(Untrusted::as_raw))
+                        .map_err(|why| unwritable(&object, why))?;
                 self.add(object, &message);
             }
             RuleBody::Other { raw, .. } => {
-                let message = raw_rule(family, &chain.name, raw, rule.comment.as_deref())
-                    .map_err(|why| unwritable(&object, why))?;
+                let message =
+                    raw_rule(family, chain.name.as_raw(), raw, rule.comment.as_ref().map(Untrusted::as_raw))
+                        .map_err(|why| unwritable(&object, why))?;
                 self.add(object, &message);
             }
         }
@@ -238,7 +241,7 @@ fn table_message(family: Family, flags: Option<u32>) -> Result<Message, Error> {
 const TOO_LONG: &str = "it is longer than a netlink message";
 
 fn chain_message<'a>(table: &'a Table, chain: &NatChain) -> Result<Chain<'a>, &'static str> {
-    let mut message = Chain::new(CString::new(chain.name.as_str()).map_err(|_| NUL)?, table);
+    let mut message = Chain::new(CString::new(chain.name.as_raw()).map_err(|_| NUL)?, table);
     if let Some(BaseChain { kind, hook, priority, policy }) = chain.base {
         message.set_type(match kind {
             ChainType::Nat => nftnl::ChainType::Nat,

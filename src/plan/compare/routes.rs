@@ -153,7 +153,7 @@ pub(super) fn own_key(members: &[Member], key: &'static str) -> Option<Key> {
 
 fn by(route: &Route, device: Option<&str>) -> Route {
     let mut route = route.clone();
-    route.next.device = device.map(ToOwned::to_owned);
+    route.next.device = device.map(Into::into);
     route
 }
 

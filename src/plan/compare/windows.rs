@@ -121,7 +121,7 @@ pub(super) fn of_owners(view: &View<'_>, slots: &[Slot], members: &[Member]) -> 
 }
 
 fn by(route: &WindowsRoute, device: Option<&str>) -> WindowsRoute {
-    WindowsRoute { interface_alias: device.map(ToOwned::to_owned), ..route.clone() }
+    WindowsRoute { interface_alias: device.map(Into::into), ..route.clone() }
 }
 
 fn moved(slot: &Slot, view: &View<'_>) -> Cause {

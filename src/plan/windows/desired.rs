@@ -8,6 +8,7 @@ use crate::{
     model::{Cluster, ConfigPath, Family, Node, OperatingSystem},
     plan::desired::{Origin, next_hop},
     state::{Forwarding, Role, WindowsRoute, WindowsState},
+    text::Untrusted,
 };
 
 /// What a Windows node shall hold, and which part of the configuration asks for each route.
@@ -64,7 +65,7 @@ impl WindowsOrigin {
 #[must_use]
 pub fn windows_desired(cluster: &Cluster, index: usize) -> Option<WindowsDesired> {
     let node = cluster.nodes.get(index).filter(|node| node.os == OperatingSystem::Windows)?;
-    let alias = cluster.egress_interface_of(node).map(|name| name.as_str().to_owned());
+    let alias = cluster.egress_interface_of(node).map(|name| Untrusted::from(name.as_str()));
     let mut state = WindowsState::default();
     let mut origins = Vec::new();
     for (family, _) in cluster.prefixes.iter() {

@@ -15,7 +15,7 @@ use crate::{
     plan::in_order_of_writing,
     render::Facts,
     state::{NatTable, State},
-    text::printable,
+    text::{Untrusted, printable},
 };
 
 pub use header::{PersistHeader, UnrecognizedHeader};
@@ -145,7 +145,7 @@ pub enum Freshness {
 /// a comment, or in another node's part, leaves the file current.
 #[must_use]
 pub fn freshness(header: &PersistHeader, text: &str, state: &State) -> Freshness {
-    let device = state.routes.iter().find_map(|route| route.next.device.as_deref());
+    let device = state.routes.iter().find_map(|route| route.next.device.as_ref().map(Untrusted::as_raw));
     let expected = header.persist.content(state, device.unwrap_or(&header.interface));
     // An interface that no script can name has no current script either.
     let expected = expected.unwrap_or_default();
