@@ -108,7 +108,7 @@ fn what_is_no_snapshot_is_refused() {
             let refused = node.hostgw(&["plan", "--state", "snapshot.json"]).expect(3);
             refused.warns("snapshot.json is not a snapshot").warns(why).warns("hostgw snapshot prints one");
         }
-        node.hostgw(&["plan", "--state", "nowhere.json"]).expect(3).warns("cannot read nowhere.json");
+        node.hostgw(&["plan", "--state", "nowhere.json"]).expect(3).warns("there is no file nowhere.json");
     });
 }
 
