@@ -58,6 +58,12 @@ fn peer() -> Namespace {
                   ip address add 172.30.0.1/24 dev far
                   ip address add fd00::1/64 dev far nodad",
     );
+    // The kernel's own work queue makes the address a local one (addrconf_dad_work, net/ipv6/addrconf.c).
+    let wait_for = |address| {
+        format!("timeout 30 sh -c 'until ip -6 route show table local | grep -q {address}; do :; done'")
+    };
+    sh(&wait_for("fd00::11"));
+    there(&peer, &wait_for("fd00::1 "));
     peer
 }
 
