@@ -63,3 +63,18 @@ pub fn no_namespaces(why: &str) -> String {
     );
     format!("the end-to-end tests cannot make network namespaces here ({}): {remedy}", why.trim())
 }
+
+/// On a fresh machine the suite's own script brings every one of them.
+#[test]
+fn the_script_of_the_suite_installs_every_program() {
+    /// Part of every Debian, however small.
+    const ESSENTIAL: [&str; 4] = ["bash", "coreutils", "hostname", "perl-base"];
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
+    let read = |name: &str| fs::read_to_string(folder.join(name)).expect("a script");
+    let (script, packages) = (read("run"), read("packages"));
+    let installed = script.lines().find_map(|line| line.strip_prefix("install_packages ")).expect("a list");
+    for package in NEEDED.map(|(_, package)| package).iter().filter(|package| !ESSENTIAL.contains(package)) {
+        assert!(installed.split(' ').any(|name| name == *package), "tests/run does not install {package}");
+        assert!(packages.contains(&format!("[{package}]=")), "tests/packages does not know {package}");
+    }
+}
