@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{CLUSTER, applied, ends_with, faults::is_sampled, machine, routes, script_of};
-use crate::support::powershell::{Machine, run, run_both};
+use crate::support::powershell::{Machine, real, run, run_both};
 
 fn path(name: &str) -> String {
     format!("C:\\Program Files\\hostgw\\{name}")
@@ -211,4 +211,32 @@ fn the_transcript_does_not_grow_without_bound() {
     assert!(machine.files[&path("transcript.log")].len() < 1000);
     assert!(machine.files[&path("transcript.log.old")].len() > 1 << 20);
     assert_eq!(machine.network(), applied(super::machine()).network());
+}
+
+/// Cmdlets that find nothing at all, or that are not there, are no empty machine: what is owned stays on record.
+#[test]
+fn a_machine_that_cannot_be_read_is_never_taken_for_an_empty_one() {
+    let (standing, script) = standing();
+    for switches in [&[][..], &["-Destroy"], &["-WhatIf"], &["-Rollback"]] {
+        let mut machine = standing.clone();
+        machine.is_silent = true;
+        let before = (machine.network(), machine.files[&path("state.json")].clone());
+        let outcome = run_both(&mut machine, &script, switches);
+        assert!(matches!(outcome.code, Some(1 | 7)), "{switches:?}: {outcome:#?}");
+        assert!(outcome.stderr.contains("Windows lists no "), "{outcome:#?}");
+        assert_eq!((machine.network(), machine.files[&path("state.json")].clone()), before, "{switches:?}");
+        machine.is_silent = false;
+        ends_with(&run(&mut machine, &script, &["-Rollback"]), 0);
+    }
+    if real::pwsh().is_some() {
+        let mut machine = standing.clone();
+        let outcome = real::run_process(&mut machine, &script, |command, script| {
+            let setup = "Remove-Module NetTCPIP; $env:PSModulePath = Join-Path $PSHOME 'Modules'";
+            let call = format!("{setup}; & '{}' -Destroy; exit $LASTEXITCODE", script.display());
+            command.args(["-Command", &call]);
+        });
+        ends_with(&outcome, 1);
+        assert!(outcome.stderr.contains("Get-NetIPInterface"), "{outcome:#?}");
+        assert_eq!(machine.files[&path("state.json")], standing.files[&path("state.json")]);
+    }
 }

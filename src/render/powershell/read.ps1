@@ -28,8 +28,12 @@ function Get-Found([string] $what, [string] $store) {
         if ($what -eq 'addresses') { $found = @(Get-NetIPAddress -ErrorAction Stop) }
         if ($what -eq 'interfaces') { $found = @(Get-NetIPInterface -ErrorAction Stop) }
     } catch {
-        if ([string] $_.CategoryInfo.Category -ne 'ObjectNotFound') { throw }
+        # That a cmdlet is missing is of the same category.
+        $isMissing = $_.Exception -is [System.Management.Automation.CommandNotFoundException]
+        if ($isMissing -or [string] $_.CategoryInfo.Category -ne 'ObjectNotFound') { throw }
     }
+    # Every machine has a loopback interface with addresses and active routes.
+    if ($found.Count -eq 0 -and $store -ne 'PersistentStore') { throw ('Windows lists no ' + $what) }
     return ,$found
 }
 

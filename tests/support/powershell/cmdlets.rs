@@ -119,6 +119,9 @@ impl Interpreter<'_> {
     }
 
     fn look(&self) -> Step<()> {
+        if self.machine.is_silent {
+            return Err(Flow::Throw(not_found("MSFT objects")));
+        }
         if self.machine.blind { thrown("The WMI repository is corrupted.") } else { Ok(()) }
     }
 

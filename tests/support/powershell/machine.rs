@@ -79,6 +79,8 @@ pub struct Machine {
     pub denied_from: Option<usize>,
     /// Reading fails.
     pub blind: bool,
+    /// Reading finds nothing, as if there were not even a loopback interface.
+    pub is_silent: bool,
     /// The language mode of the PowerShell, where it is not the full one.
     pub language_mode: Option<&'static str>,
     /// The steps that were made.
