@@ -13,7 +13,7 @@ use std::{
     path::Path,
 };
 
-use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl, fstatfs};
+use rustix::fs::{FsWord, OFlags, fcntl_getfl, fcntl_setfl, fstatfs};
 
 use crate::text;
 
@@ -21,7 +21,7 @@ use crate::text;
 pub const LIMIT: u64 = 64 << 20;
 
 /// `PIPEFS_MAGIC` (linux/magic.h): where the pipes without a name are.
-const PIPE_FILE_SYSTEM: i64 = 0x5049_5045;
+const PIPE_FILE_SYSTEM: FsWord = 0x5049_5045;
 
 /// Why nothing could be read; prints as one sentence without a full stop.
 #[derive(Debug)]
