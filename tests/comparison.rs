@@ -14,6 +14,7 @@ use hostgw::{
 use proptest::prelude::*;
 
 use crate::support::clusters::two;
+use hostgw::text::Untrusted;
 
 /// One object: whether it comes, changes or goes, before, after.
 type Line = (Action, Option<String>, Option<String>);
@@ -82,7 +83,7 @@ fn on_node(item: &Item, old: &Cluster, new: &Cluster, member: Member) -> (Option
             (with_own(gone, *old_own, before), with_own(come, *new_own, after))
         }
         Item::Sysctl { key, before, after } => {
-            let text = |value: &Option<String>| value.as_ref().map(|value| format!("{key} = {value}"));
+            let text = |value: &Option<Untrusted>| value.as_ref().map(|value| format!("{key} = {value}"));
             (text(before), text(after))
         }
     }

@@ -39,7 +39,7 @@ fn names() -> Vec<String> {
 /// The plan of a node that has nothing yet, but every sysctl it needs.
 fn fresh_plan(cluster: &Cluster, index: usize) -> (Desired, Plan) {
     let desired = plan::desired(cluster, index, &Saved::default()).expect("a Linux node");
-    let sysctls = desired.state.sysctls.keys().map(|key| (key.clone(), "0".to_owned())).collect();
+    let sysctls = desired.state.sysctls.keys().map(|key| (key.clone(), "0".into())).collect();
     let observed = State { sysctls, ..State::default() };
     let plan = plan::plan(&desired.state, &observed, Policy::Respect);
     (desired, plan)

@@ -161,7 +161,7 @@ fn rename(cluster: &mut Cluster, names: &[String], value: &str) {
     }
     cluster.egress_interface = InterfaceName::windows(&names[0]).ok();
     for (_, standing) in &mut cluster.sysctls {
-        standing.push_str(&value.replace(char::is_control, " "));
+        *standing = format!("{}{}", standing.as_raw(), value.replace(char::is_control, " ")).into();
     }
 }
 

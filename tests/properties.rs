@@ -13,6 +13,7 @@ use hostgw::{
 use proptest::prelude::*;
 
 use crate::support::{directory::Directory, model::ModelNode};
+use hostgw::text::Untrusted;
 
 /// A cluster of a few nodes, as a file would describe it.
 fn cluster() -> impl Strategy<Value = Cluster> {
@@ -49,7 +50,7 @@ fn key(text: &str) -> SysctlKey {
 }
 
 /// The sysctls of a node with one interface.
-fn sysctls(values: &[u8; 5]) -> std::collections::BTreeMap<SysctlKey, String> {
+fn sysctls(values: &[u8; 5]) -> std::collections::BTreeMap<SysctlKey, Untrusted> {
     let names = [
         "net.ipv4.conf.all.accept_redirects",
         "net.ipv4.conf.all.rp_filter",
@@ -57,7 +58,7 @@ fn sysctls(values: &[u8; 5]) -> std::collections::BTreeMap<SysctlKey, String> {
         "net.ipv4.conf.eth0.forwarding",
         "net.ipv4.ip_forward",
     ];
-    names.iter().zip(values).map(|(name, value)| (key(name), value.to_string())).collect()
+    names.iter().zip(values).map(|(name, value)| (key(name), value.to_string().into())).collect()
 }
 
 /// A node as some earlier cluster, drift and other people left it.

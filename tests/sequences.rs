@@ -25,7 +25,7 @@ struct Memory {
 
 impl Memory {
     fn new() -> Self {
-        let sysctls = SYSCTLS.iter().map(|key| (key.parse().unwrap(), "0".to_owned())).collect();
+        let sysctls = SYSCTLS.iter().map(|key| (key.parse().unwrap(), "0".into())).collect();
         let node = ModelNode::new(State { sysctls, ..State::default() });
         Self { node, directory: Directory::new(), clock: 0 }
     }
@@ -115,7 +115,7 @@ impl Place for Memory {
     fn look(&mut self) -> World {
         let State { routes, nat, sysctls, .. } = &self.node.state;
         let routes = routes.iter().map(|route| (route.destination.to_string(), route.to_string()));
-        let sysctls = sysctls.iter().map(|(key, value)| (key.to_string(), value.clone()));
+        let sysctls = sysctls.iter().map(|(key, value)| (key.to_string(), value.to_string()));
         let rules = nat.v4.iter().map(|table| {
             let rules: Vec<_> =
                 table.chains.iter().flat_map(|chain| &chain.rules).map(ToString::to_string).collect();

@@ -77,6 +77,7 @@ use crate::{
     model::Check,
     plan::{Change, Observed, Scope, Values},
     state::SysctlKey,
+    text::Untrusted,
 };
 
 /// A node that can be read.
@@ -172,7 +173,7 @@ pub enum CommitError {
         /// The key.
         key: SysctlKey,
         /// The value that they gave it.
-        now: String,
+        now: Untrusted,
     },
     /// A signal came.
     Interrupted,

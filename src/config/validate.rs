@@ -26,7 +26,7 @@ use crate::{
         PerFamily, PodCidr, RouteOptions,
     },
     state::{SysctlKey, WindowsRoute, normalise_value},
-    text::shortened,
+    text::{Untrusted, shortened},
 };
 
 /// The version of the file format that this hostgw knows.
@@ -422,7 +422,7 @@ impl Validator<'_> {
         }
     }
 
-    fn sysctls(&mut self, raw: Sysctls, prefixes: &Prefixes) -> Vec<(SysctlKey, String)> {
+    fn sysctls(&mut self, raw: Sysctls, prefixes: &Prefixes) -> Vec<(SysctlKey, Untrusted)> {
         let path = ConfigPath::root().key("sysctls");
         let mut seen: HashMap<SysctlKey, String> = HashMap::new();
         let mut sysctls = Vec::new();
@@ -452,7 +452,7 @@ impl Validator<'_> {
             let Some(value) = self.require(value) else { continue };
             let place = Place::value(path.key(text.as_str()));
             if let Some(value) = self.sysctl_value(&key, &value.0, &place, prefixes) {
-                sysctls.push((key, value));
+                sysctls.push((key, value.into()));
             }
         }
         sysctls

@@ -12,6 +12,7 @@ use crate::{
     fault,
     plan::{Scope, SysctlChange},
     state::{Subject, SysctlKey, Unknown, normalise_value},
+    text::Untrusted,
 };
 
 const ROOT: &str = "/proc/sys";
@@ -20,7 +21,7 @@ const ROOT: &str = "/proc/sys";
 #[derive(Debug, Default)]
 pub struct Found {
     /// Value by key; a key that the kernel does not have is absent.
-    pub values: BTreeMap<SysctlKey, String>,
+    pub values: BTreeMap<SysctlKey, Untrusted>,
     /// Keys that exist and could not be read.
     pub unknown: Vec<Unknown>,
 }
@@ -59,7 +60,7 @@ pub fn read(keys: impl IntoIterator<Item = SysctlKey>) -> Found {
     for key in keys {
         match File::open(file(&key)).and_then(|file| value(&file)) {
             Ok(value) => {
-                found.values.insert(key, value);
+                found.values.insert(key, value.into());
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => found.unknown.push(Unknown {
@@ -108,9 +109,9 @@ pub enum NotReplaced {
     /// The system call's error: `EINVAL` for a value that the kernel refuses, `EROFS` for a read-only `/proc/sys`.
     Refused(io::Error),
     /// The kernel took the value and made another one of it, so the one before was written again.
-    Normalized(String),
+    Normalized(Untrusted),
     /// Somebody else has written this value meanwhile.
-    Moved(String),
+    Moved(Untrusted),
 }
 
 impl From<io::Error> for NotReplaced {
@@ -139,7 +140,7 @@ pub fn replace(
 ) -> Result<(), NotReplaced> {
     fault::point().map_err(io::Error::from)?;
     let file = OpenOptions::new().read(true).write(true).open(file(key))?;
-    let live = value(&file)?;
+    let live = Untrusted::from(value(&file)?);
     if live == *after && already == Already::Replaced {
         return Ok(());
     }
@@ -147,12 +148,13 @@ pub fn replace(
         return Err(NotReplaced::Moved(live));
     }
     // Of several numbers, the kernel takes those before the one that it refuses.
-    let restore = || if value(&file).is_ok_and(|now| now != live) { write(&file, &live) } else { Ok(()) };
-    if let Err(error) = write(&file, after) {
+    let restore =
+        || if value(&file).is_ok_and(|now| live != now) { write(&file, live.as_raw()) } else { Ok(()) };
+    if let Err(error) = write(&file, after.as_raw()) {
         restore()?;
         return Err(error.into());
     }
-    let now = value(&file)?;
+    let now = Untrusted::from(value(&file)?);
     if now != *after {
         restore()?;
         return Err(NotReplaced::Normalized(now));

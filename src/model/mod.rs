@@ -39,7 +39,7 @@ pub struct Cluster {
     /// `nat`.
     pub nat: NatPolicy,
     /// `sysctls`, in the order of the file, keys unique.
-    pub sysctls: Vec<(SysctlKey, String)>,
+    pub sysctls: Vec<(SysctlKey, Untrusted)>,
     /// `routes`.
     pub routes: RouteOptions,
     /// `checks`, in the order of the file, targets unique. The plan does not depend on them.

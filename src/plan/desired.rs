@@ -14,6 +14,7 @@ use crate::{
         BaseChain, ChainType, Expression, Field, Hook, NatChain, NatRule, NatTable, Next, Policy, Route,
         RouteKey, RouteType, RuleBody, Scope, State, SysctlKey, protocol,
     },
+    text::Untrusted,
 };
 
 use super::switch;
@@ -71,12 +72,12 @@ pub struct Saved(pub BTreeMap<SysctlKey, SavedValue>);
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SavedValue {
     /// The value.
-    pub value: String,
+    pub value: Untrusted,
     /// The forwarding switch whose flip made the kernel rewrite this key; none when hostgw wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub with: Option<SysctlKey>,
     /// The value that hostgw, or the kernel with it, last left there: another one is somebody else's.
-    pub last: String,
+    pub last: Untrusted,
     /// Whether hostgw wrote it itself, too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub written: bool,
@@ -88,13 +89,13 @@ impl Saved {
     /// switch that is still wanted goes to what the switch makes of it.
     pub fn to_restore<'a>(
         &'a self,
-        wanted: &'a BTreeMap<SysctlKey, String>,
-    ) -> impl Iterator<Item = (SysctlKey, String)> + 'a {
+        wanted: &'a BTreeMap<SysctlKey, Untrusted>,
+    ) -> impl Iterator<Item = (SysctlKey, Untrusted)> + 'a {
         self.0.iter().filter(|(key, _)| !wanted.contains_key(key)).filter_map(|(key, saved)| {
             let switched = saved.with.as_ref().and_then(|switch| wanted.get(switch));
             let value = match switched {
                 None => saved.value.clone(),
-                Some(value) if saved.written => switch::value_with(key, value),
+                Some(value) if saved.written => switch::value_with(key, value.as_raw()).into(),
                 Some(_) => return None,
             };
             Some((key.clone(), value))
@@ -128,7 +129,7 @@ pub fn desired(cluster: &Cluster, index: usize, saved: &Saved) -> Result<Desired
 }
 
 /// Adds the saved values to go back to, and gives their keys.
-fn release(sysctls: &mut BTreeMap<SysctlKey, String>, saved: &Saved) -> BTreeSet<SysctlKey> {
+fn release(sysctls: &mut BTreeMap<SysctlKey, Untrusted>, saved: &Saved) -> BTreeSet<SysctlKey> {
     let restored: BTreeMap<_, _> = saved.to_restore(sysctls).collect();
     let keys = restored.keys().cloned().collect();
     sysctls.extend(restored);
@@ -179,8 +180,8 @@ pub(super) fn routes<'a>(
 }
 
 /// The sysctls that the configuration asks for: the forwarding switches that it implies, and its own.
-pub(super) fn sysctls(cluster: &Cluster) -> BTreeMap<SysctlKey, String> {
-    let switches = cluster.prefixes.iter().map(|(family, _)| (forwarding_switch(family), "1".to_owned()));
+pub(super) fn sysctls(cluster: &Cluster) -> BTreeMap<SysctlKey, Untrusted> {
+    let switches = cluster.prefixes.iter().map(|(family, _)| (forwarding_switch(family), "1".into()));
     switches.chain(cluster.sysctls.iter().cloned()).collect()
 }
 

@@ -91,9 +91,9 @@ pub struct SysctlChange {
     /// The key.
     pub key: SysctlKey,
     /// The value that stands, or that will stand once the plan's forwarding switch is flipped.
-    pub before: String,
+    pub before: Untrusted,
     /// The value that shall stand.
-    pub after: String,
+    pub after: Untrusted,
     /// The forwarding switch of this plan that rewrites this key, so that it must be written again.
     pub rewritten_by: Option<SysctlKey>,
 }
@@ -458,7 +458,7 @@ fn take_key<'a>(routes: &mut &'a [Route], key: &RouteKey) -> &'a [Route] {
     taken
 }
 
-fn plan_sysctls(plan: &mut Plan, desired: &BTreeMap<SysctlKey, String>, observed: &State) {
+fn plan_sysctls(plan: &mut Plan, desired: &BTreeMap<SysctlKey, Untrusted>, observed: &State) {
     let mut standing = observed.sysctls.clone();
     let mut flipped: Vec<&SysctlKey> = Vec::new();
     for (key, after) in in_order_of_writing(desired) {
@@ -473,7 +473,7 @@ fn plan_sysctls(plan: &mut Plan, desired: &BTreeMap<SysctlKey, String>, observed
             .find(|switch| switch::side_effects(switch, std::iter::once(key)).next().is_some())
             .map(|switch| (*switch).clone());
         if switch::is_switch(key) {
-            switch::flip(&mut standing, key, after);
+            switch::flip(&mut standing, key, after.as_raw());
             flipped.push(key);
         }
         let after = after.clone();
@@ -483,7 +483,7 @@ fn plan_sysctls(plan: &mut Plan, desired: &BTreeMap<SysctlKey, String>, observed
 
 /// Sysctls in the order in which they are to be written, by name where it does not matter.
 #[must_use]
-pub fn in_order_of_writing(sysctls: &BTreeMap<SysctlKey, String>) -> Vec<(&SysctlKey, &String)> {
+pub fn in_order_of_writing(sysctls: &BTreeMap<SysctlKey, Untrusted>) -> Vec<(&SysctlKey, &Untrusted)> {
     let mut ordered: Vec<_> = sysctls.iter().collect();
     // Stable.
     ordered.sort_by_key(|(key, _)| rank(key));

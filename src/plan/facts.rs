@@ -12,6 +12,7 @@ use super::{Desired, Observed};
 use crate::{
     model::{Family, Node},
     state::{NatTable, Route, SysctlKey, Tables},
+    text::Untrusted,
 };
 
 /// The part of a node that a plan was made from.
@@ -25,9 +26,9 @@ pub struct Facts {
     /// hostgw's NAT tables.
     pub nat: Tables,
     /// The sysctls that are to have a value; those that the kernel does not have are absent.
-    pub sysctls: BTreeMap<SysctlKey, String>,
+    pub sysctls: BTreeMap<SysctlKey, Untrusted>,
     /// The values that sysctls go back to, by what hostgw keeps of the time before it.
-    pub released: BTreeMap<SysctlKey, String>,
+    pub released: BTreeMap<SysctlKey, Untrusted>,
 }
 
 impl Facts {
@@ -36,7 +37,7 @@ impl Facts {
     pub fn of(node: &Node, desired: &Desired, observed: &Observed) -> Self {
         let addresses = node.addresses.iter().map(|(_, address)| *address);
         let wanted = &desired.state.sysctls;
-        let with = |keep: &dyn Fn(&SysctlKey) -> bool, values: &BTreeMap<SysctlKey, String>| {
+        let with = |keep: &dyn Fn(&SysctlKey) -> bool, values: &BTreeMap<SysctlKey, Untrusted>| {
             let kept = values.iter().filter(|(key, _)| keep(key));
             kept.map(|(key, value)| (key.clone(), value.clone())).collect()
         };

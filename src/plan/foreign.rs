@@ -9,10 +9,10 @@ use std::{
 };
 
 use super::{Desired, Saved, switch};
-use crate::state::SysctlKey;
+use crate::{state::SysctlKey, text::Untrusted};
 
 /// Sysctl values by key.
-pub type Values = BTreeMap<SysctlKey, String>;
+pub type Values = BTreeMap<SysctlKey, Untrusted>;
 
 /// A sysctl that hostgw would restore, and that somebody else has written since.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,11 +20,11 @@ pub struct ForeignSysctl {
     /// The key.
     pub key: SysctlKey,
     /// The live value.
-    pub live: String,
+    pub live: Untrusted,
     /// The value that hostgw left.
-    pub written: Option<String>,
+    pub written: Option<Untrusted>,
     /// The value that hostgw would restore.
-    pub original: String,
+    pub original: Untrusted,
 }
 
 impl fmt::Display for ForeignSysctl {
@@ -97,7 +97,7 @@ impl Restoration<'_> {
 
     /// Whether `value` is what the kernel made of `key` when `switch` took the value that it has now: the step
     /// after that, which writes `key` itself, may be missing still.
-    fn is_rewritten(&self, switch: &SysctlKey, key: &SysctlKey, value: &str, live: &Values) -> bool {
+    fn is_rewritten(&self, switch: &SysctlKey, key: &SysctlKey, value: &Untrusted, live: &Values) -> bool {
         let Some(position) = live.get(switch) else { return false };
         let is_back = self.original.get(switch) == Some(position);
         let is_written = self.written.get(switch) == Some(position);
@@ -108,7 +108,7 @@ impl Restoration<'_> {
         };
         may_be_between
             && switch::side_effects(switch, std::iter::once(key)).next().is_some()
-            && switch::value_with(key, position) == value
+            && *value == switch::value_with(key, position.as_raw())
     }
 }
 
@@ -136,8 +136,9 @@ pub fn leave_deviating(wanted: &mut Values, restored: &BTreeSet<SysctlKey>, live
     let deviating: Values = switches
         .filter_map(|(switch, _)| Some((switch, live.get(switch)?)))
         .flat_map(|(switch, position)| {
-            switch::side_effects(switch, live.keys())
-                .filter(|key| !wanted.contains_key(*key) && live[*key] != switch::value_with(key, position))
+            switch::side_effects(switch, live.keys()).filter(|key| {
+                !wanted.contains_key(*key) && live[*key] != switch::value_with(key, position.as_raw())
+            })
         })
         .map(|key| (key.clone(), live[key].clone()))
         .collect();
@@ -172,7 +173,7 @@ mod tests {
     const FILTER: &str = "net.ipv4.conf.all.rp_filter";
 
     fn values(values: &[(&str, &str)]) -> Values {
-        values.iter().map(|(key, value)| (key.parse().expect("a key"), (*value).to_owned())).collect()
+        values.iter().map(|(key, value)| (key.parse().expect("a key"), (*value).into())).collect()
     }
 
     /// The keys that are foreign where `live` is what there is, of a transaction that switched forwarding on.

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{plan::SysctlChange, state::SysctlKey};
+use crate::{plan::SysctlChange, state::SysctlKey, text::Untrusted};
 
 /// The keys of `net.ipv6.conf.all` that set every interface's.
 const IPV6_LEAVES: [&str; 5] =
@@ -91,27 +91,27 @@ pub(super) fn value_with(key: &SysctlKey, value: &str) -> String {
 /// The values of all sysctls once `changes` are made, in this order, where `values` stand.
 #[must_use]
 pub fn after<'a>(
-    values: &BTreeMap<SysctlKey, String>,
+    values: &BTreeMap<SysctlKey, Untrusted>,
     changes: impl IntoIterator<Item = &'a SysctlChange>,
-) -> BTreeMap<SysctlKey, String> {
+) -> BTreeMap<SysctlKey, Untrusted> {
     let mut values = values.clone();
     for SysctlChange { key, after, .. } in changes {
         values.insert(key.clone(), after.clone());
-        flip(&mut values, key, after);
+        flip(&mut values, key, after.as_raw());
     }
     values
 }
 
 /// Sets in `values` what the kernel will have set once `switch` holds `value`.
-pub(super) fn flip(values: &mut BTreeMap<SysctlKey, String>, switch: &SysctlKey, value: &str) {
+pub(super) fn flip(values: &mut BTreeMap<SysctlKey, Untrusted>, switch: &SysctlKey, value: &str) {
     let rewritten: Vec<SysctlKey> = side_effects(switch, values.keys()).cloned().collect();
     for key in rewritten {
         let rewritten = value_with(&key, value);
-        values.insert(key, rewritten);
+        values.insert(key, rewritten.into());
     }
     for (key, standing) in values.iter_mut() {
         if fan_out(key).is_some_and(|own| Some(own) == fan_out(switch)) {
-            value.clone_into(standing);
+            *standing = value.into();
         }
     }
 }

@@ -108,7 +108,7 @@ pub struct Object {
     pub key: Option<String>,
     /// The sysctl's value.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub value: Option<String>,
+    pub value: Option<Untrusted>,
 }
 
 /// Why a change is planned.
@@ -317,8 +317,8 @@ impl Object {
         Self::text(object.name(), object.to_string())
     }
 
-    pub(super) fn sysctl(key: &str, value: &str) -> Self {
+    pub(super) fn sysctl(key: &str, value: &Untrusted) -> Self {
         let text = format!("{key} = {value}");
-        Self { key: Some(key.to_owned()), value: Some(value.to_owned()), ..Self::text(key.to_owned(), text) }
+        Self { key: Some(key.to_owned()), value: Some(value.clone()), ..Self::text(key.to_owned(), text) }
     }
 }

@@ -275,7 +275,7 @@ pub(super) fn change_line(entry: &Entry, palette: &Palette) -> Line {
                 }
                 (.., Some(old), Some(new)) => {
                     let key = after.key.as_deref().unwrap_or_default();
-                    format!("{key}\t= {}", replaced(old, new, palette))
+                    format!("{key}\t= {}", replaced(old.as_raw(), new.as_raw(), palette))
                 }
                 _ => {
                     let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();

@@ -35,7 +35,7 @@ pub struct State {
     pub nat: Tables,
     /// Value by key. Desired: what shall stand. Observed: what stands; a key that the kernel does not
     /// have is absent.
-    pub sysctls: BTreeMap<SysctlKey, String>,
+    pub sysctls: BTreeMap<SysctlKey, Untrusted>,
     /// What could not be read. Nothing may be concluded about it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<Unknown>,

@@ -10,6 +10,8 @@ use hostgw::{
     state::{Route, State, SysctlKey},
 };
 
+use hostgw::text::Untrusted;
+
 /// Routes, NAT and sysctls with the kernel's own rules for them, as far as a plan rests on them.
 #[derive(Debug, Clone, Default)]
 pub struct ModelNode {
@@ -65,19 +67,19 @@ impl ModelNode {
                 return Err(CommitError::Stale { why: format!("{change} changed"), hint: None });
             }
             Change::Nat(nat) => *self.state.nat.slot(nat.family) = nat.after.clone(),
-            Change::Sysctl(sysctl) => self.write(&sysctl.key, &sysctl.after),
+            Change::Sysctl(sysctl) => self.write(&sysctl.key, sysctl.after.as_raw()),
         }
         Ok(())
     }
 }
 
 /// What the kernel does when a sysctl is written, with what it does to others.
-fn write(sysctls: &mut BTreeMap<SysctlKey, String>, key: &SysctlKey, value: &str) {
+fn write(sysctls: &mut BTreeMap<SysctlKey, Untrusted>, key: &SysctlKey, value: &str) {
     let Some(standing) = sysctls.get_mut(key) else { return };
-    if standing == value {
+    if *standing == value {
         return;
     }
-    value.clone_into(standing);
+    *standing = value.into();
     let (on, off) = if value == "0" { ("0", "1") } else { ("1", "0") };
     let others: &[(&str, &str, &str)] = match key.as_str() {
         "net.ipv4.ip_forward" => {
@@ -91,7 +93,7 @@ fn write(sysctls: &mut BTreeMap<SysctlKey, String>, key: &SysctlKey, value: &str
             .iter_mut()
             .filter(|(key, _)| key.as_str().starts_with(prefix) && key.as_str().ends_with(suffix));
         for (_, standing) in rewritten {
-            (*value).clone_into(standing);
+            *standing = (*value).into();
         }
     }
 }

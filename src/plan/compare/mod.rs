@@ -33,6 +33,7 @@ pub use former::Former;
 use crate::{
     model::{Cluster, OperatingSystem},
     state::{Forwarding, NatObject, Route, SysctlKey, WindowsRoute},
+    text::Untrusted,
 };
 
 use super::Action;
@@ -137,9 +138,9 @@ pub enum Item {
         /// Its key.
         key: SysctlKey,
         /// By the old file.
-        before: Option<String>,
+        before: Option<Untrusted>,
         /// By the new file.
-        after: Option<String>,
+        after: Option<Untrusted>,
     },
 }
 

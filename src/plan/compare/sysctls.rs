@@ -6,6 +6,7 @@ use crate::{
     model::{Cluster, ConfigPath},
     plan::{Change, Policy, desired, plan},
     state::{State, SysctlKey},
+    text::Untrusted,
 };
 
 use super::{Cause, Delta, Item, Key, Purpose, Side, Standing, view::View};
@@ -14,7 +15,7 @@ use super::{Cause, Delta, Item, Key, Purpose, Side, Standing, view::View};
 pub(super) fn deltas(view: &View<'_>, standing: Standing) -> Vec<Delta> {
     let before = view.old.filter(|_| standing != Standing::New).map(desired::sysctls).unwrap_or_default();
     let after = if standing == Standing::Removed { BTreeMap::new() } else { desired::sysctls(view.new) };
-    let delta = |key: &SysctlKey, before: Option<&String>, after: Option<&String>, cause| Delta {
+    let delta = |key: &SysctlKey, before: Option<&Untrusted>, after: Option<&Untrusted>, cause| Delta {
         item: Item::Sysctl { key: key.clone(), before: before.cloned(), after: after.cloned() },
         except: Vec::new(),
         only: None,
@@ -45,7 +46,7 @@ pub(super) fn deltas(view: &View<'_>, standing: Standing) -> Vec<Delta> {
     deltas
 }
 
-fn state(sysctls: &BTreeMap<SysctlKey, String>) -> State {
+fn state(sysctls: &BTreeMap<SysctlKey, Untrusted>) -> State {
     State { sysctls: sysctls.clone(), ..State::default() }
 }
 

@@ -164,8 +164,9 @@ impl Resolver<'_> {
                 (Group::Nat, object(before, own.before, old), object(after, own.after, new))
             }
             Item::Sysctl { key, before, after } => {
-                let object =
-                    |value: &Option<String>| value.as_ref().map(|value| Object::sysctl(key.as_str(), value));
+                let object = |value: &Option<Untrusted>| {
+                    value.as_ref().map(|value| Object::sysctl(key.as_str(), value))
+                };
                 (Group::Sysctl, object(before), object(after))
             }
         };

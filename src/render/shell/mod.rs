@@ -64,7 +64,7 @@ device={}
     }
     let sysctls: String = in_order_of_writing(&desired.state.sysctls)
         .iter()
-        .map(|(key, value)| format!("{key} {}\n", printable(value)))
+        .map(|(key, value)| format!("{key} {}\n", value))
         .collect();
     let _ = write!(text, "\n{}", function("desired_sysctls", &sysctls));
     let _ = write!(text, "\n# ---- Body: the same in every script of this version\n\n{BODY}");
