@@ -47,6 +47,12 @@ impl Pending {
         }
     }
 
+    /// How long ago the time was over; zero before.
+    #[must_use]
+    pub fn overdue(&self) -> Duration {
+        since_boot().saturating_sub(Duration::from_millis(self.deadline))
+    }
+
     /// How long it can still be confirmed; zero when the time is over.
     #[must_use]
     pub fn remaining(&self) -> Duration {
@@ -122,7 +128,8 @@ pub fn wait(dir: &StateDir, pending: &Pending, interrupt: &Interrupt) -> Decisio
             continue;
         };
         // A disk that fails does not keep a node from being rolled back.
-        return dir.decide(pending, own).ok().flatten().unwrap_or(own);
+        let _ = dir.decide(pending, own);
+        return dir.decision(pending).ok().flatten().unwrap_or(own);
     }
 }
 

@@ -19,7 +19,7 @@
 //! | somebody else takes a place that is wanted, and changes other things, half way | all of theirs stays; rolled back (6), or told where theirs is in the way (7). On IPv6 the kernel only knows to replace whatever stands there: a changed route has a moment between the last look and its write | `midway.rs`: at each point |
 //! | another program changes the table `hostgw` between the last look and the commit | the kernel refuses the batch, which names the generation of nftables it was made from; hostgw plans again: shown with `--yes`, else refused (5), a conflict (10) for a set | `midway.rs`: at each point; `kernel::nat::tests`: in a race |
 //! | other programs change their own tables all the time | the batch is sent again, for 10 s; then nothing was changed (5) | `kernel::nat::tests` |
-//! | SIGINT, SIGTERM, SIGHUP | rolled back and verified (130); an undo is never interrupted | `interrupted.rs` |
+//! | any signal that can be caught | rolled back and verified (130), or ignored: the table is in README.md; an undo is never interrupted | `signals.rs`: each signal, to the command in the middle, to one that waits, and to the supervisor |
 //! | nobody confirms an `apply --confirm` | rolled back and verified (8), within 2 seconds of the deadline | `confirm.rs` |
 //! | `kill -9` or hang-up of an `apply --confirm` that waits | the same: its supervisor is a process and a session of its own | `confirm.rs` |
 //! | `kill -9` of an `apply --confirm` in the middle | the supervisor puts the state back at once | `confirm.rs`: killed at each exchange |
@@ -27,7 +27,9 @@
 //! | the command is stopped before it can say that the apply is in force | the time goes on all the same | `confirm.rs`: stopped just there |
 //! | the disk fills up while an apply waits | it is decided on all the same: the ballots are there beforehand | `full_disk.rs` |
 //! | the supervisor's undo fails | told (7); a later rollback finishes | `confirm.rs`: everything failing from each point on |
-//! | others may write the state directory | nothing is changed (1) | `confirm.rs` |
+//! | the supervisor is stopped | its command takes its place when there is something to do; without the command, the next one has it go on | `supervisor.rs` |
+//! | others own or can write the state directory, or swap folders meanwhile | nothing of theirs is read or written (1) | `state_directory.rs` |
+//! | any field of any record is damaged | an error that names the file (1), or the way back; never a panic | `damaged_records.rs` |
 //! | confirmed and cancelled at once, or in the last moment | who decides first wins, everybody is told the same | `confirm.rs` |
 //! | a check answers before the change and not after it | rolled back (6); one that does not answer before is told, and does not count | `checks.rs`, `tests/properties.rs` |
 //! | a check cannot even be tried | before the change nothing is changed (1), after it rolled back (6) | `faults.rs` |
@@ -51,7 +53,7 @@
 
 mod checks;
 mod confirm;
-mod disk;
+mod folder;
 mod journal;
 mod lock;
 mod prepare;
@@ -59,12 +61,15 @@ mod snapshot;
 mod state_dir;
 mod transaction;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 
 pub use checks::{Answer, Before, Counted, Effort, check_before};
 pub use confirm::{Decision, Outcome, Pending, conclude, wait};
 pub use journal::{Command, Commit, Entry, Occasion, Record};
-pub use lock::{Lock, LockHeld};
+pub use lock::{Holder, Lock, is_stopped};
 pub use prepare::{Prepared, prepare, prepare_removal};
 pub use snapshot::Snapshot;
 pub use state_dir::{Identity, LastApplied, OVERRIDE, StateDir, held_by};
@@ -128,13 +133,19 @@ pub enum Order {
 
 /// Raised by a signal that asks the command to stop.
 #[derive(Debug, Default)]
-pub struct Interrupt(AtomicBool);
+pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
     /// An interrupt that is not raised.
     #[must_use]
-    pub const fn new() -> Self {
-        Self(AtomicBool::new(false))
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// What a signal handler sets to raise it.
+    #[must_use]
+    pub fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.0)
     }
 
     /// Asks the commit under way to stop at the next change.

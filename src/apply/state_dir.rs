@@ -4,17 +4,29 @@
 //! before. Every file carries a format version and the boot and namespace it speaks of; what speaks of
 //! another boot or namespace is set aside, since the kernel state it describes is gone.
 
+//!
+//! The directory is opened once, by the first call that needs it, and used through its descriptor from then on.
+//! [`HOSTGW_STATE_DIR`](OVERRIDE) itself and everything in it must belong to root or to the caller, be writable by
+//! nobody else, and be no symbolic link: see [`Folder`]. As with sudo's own directories, the folders above it are the
+//! choice of whoever names it: whoever can rename it can hide the records from hostgw, but not forge them. A sticky
+//! folder such as `/tmp` prevents even that.
+
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::File,
     io,
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Decision, Entry, Lock, Occasion, Outcome, Pending, Record, disk, journal::FORMAT};
+use super::{
+    Decision, Entry, Holder, Lock, Occasion, Outcome, Pending, Record,
+    folder::{Folder, Remedy, Suspect},
+    journal::FORMAT,
+};
 use crate::{
     config::Kept,
     error::{Error, Kind},
@@ -34,7 +46,8 @@ const SAVED: &str = "saved-sysctls.json";
 const FOREIGN: &str = "foreign-sysctls.json";
 const APPLIED: &str = "applied";
 const HISTORY: &str = "history";
-const LOCK: &str = "lock";
+/// The number of the newest transaction, which none has again: a late `hostgw confirm ID` confirms no other.
+const LAST_ID: &str = "last-id";
 
 /// How many committed transactions are kept.
 const KEPT: usize = 20;
@@ -47,6 +60,8 @@ const APPLIED_KEPT: usize = 3;
 pub struct StateDir {
     path: PathBuf,
     identity: Identity,
+    /// Shared by all clones, so that a command never opens it twice.
+    folder: Arc<OnceLock<Folder>>,
 }
 
 /// The boot and the namespace that a file speaks of.
@@ -105,7 +120,19 @@ impl StateDir {
     /// The same below `base`.
     #[must_use]
     pub fn below(base: &Path, identity: Identity) -> Self {
-        Self { path: base.join(&identity.namespace), identity }
+        Self { path: base.join(&identity.namespace), identity, folder: Arc::default() }
+    }
+
+    /// The directory as another process opened it, and handed its descriptor to this one.
+    ///
+    /// # Errors
+    /// When it is not a directory, or not to be trusted.
+    pub fn handed_over(descriptor: OwnedFd, identity: Identity) -> Result<Self, Error> {
+        let dir = Self::of(identity);
+        let folder = Folder::handed_over(descriptor, dir.path.clone());
+        let folder = folder.map_err(|error| cannot_read(&dir.path, &error))?;
+        dir.folder.get_or_init(|| folder);
+        Ok(dir)
     }
 
     /// The directory itself.
@@ -120,12 +147,60 @@ impl StateDir {
         self.path.parent().unwrap_or(&self.path)
     }
 
+    /// The directory, if it is there.
+    fn folder(&self) -> Result<Option<&Folder>, Error> {
+        if let Some(folder) = self.folder.get() {
+            return Ok(Some(folder));
+        }
+        let opened = Folder::open(self.base()).and_then(|base| base.subfolder(&self.identity.namespace));
+        match opened {
+            Ok(folder) => Ok(Some(self.folder.get_or_init(|| folder))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(cannot_read(&self.path, &error)),
+        }
+    }
+
+    /// The directory, which is created where it is not there.
+    fn create(&self) -> Result<&Folder, Error> {
+        let cannot = |error: io::Error| {
+            let hint = format!("run as root, or point {OVERRIDE} to a writable folder");
+            let error = cannot("create the state directory", &self.path, &error);
+            Error { hint: error.hint.or(Some(hint.into())), ..error }
+        };
+        let folder = match self.folder()? {
+            Some(folder) => folder,
+            None => {
+                let base = Folder::create(self.base()).map_err(cannot)?;
+                let folder = base.create_subfolder(&self.identity.namespace).map_err(cannot)?;
+                self.folder.get_or_init(|| folder)
+            }
+        };
+        for name in [HISTORY, APPLIED] {
+            folder.create_subfolder(name).map_err(cannot)?;
+        }
+        Ok(folder)
+    }
+
+    /// The directory for a write: whoever writes holds the lock, and so it is there.
+    fn existing(&self, name: &str) -> Result<&Folder, Error> {
+        let absent = io::Error::from(io::ErrorKind::NotFound);
+        self.folder()?.ok_or_else(|| cannot("write", &self.path.join(name), &absent))
+    }
+
+    /// Another descriptor of the directory, to be handed to another process. It is there once the lock was taken.
+    ///
+    /// # Errors
+    /// When it is not there, or there are too many open files.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        self.folder.get().ok_or(io::ErrorKind::NotFound)?.share()
+    }
+
     /// The lock that another process took, and handed to this one as an open file.
     ///
     /// # Errors
     /// When `file` is not this directory's lock, or nobody holds it.
     pub fn take_over(&self, file: File, description: &str) -> io::Result<Lock> {
-        Lock::handed_over(&self.path.join(LOCK), file, description)
+        Lock::handed_over(self.folder.get().ok_or(io::ErrorKind::NotFound)?, file, description)
     }
 
     /// Creates the directory, for its owner alone, and takes the lock.
@@ -133,49 +208,17 @@ impl StateDir {
     /// # Errors
     /// When the directory cannot be written, or [`Kind::Locked`] when `timeout` passes.
     pub fn lock(&self, timeout: Duration, description: &str) -> Result<Lock, Error> {
-        self.create()?;
-        self.check_owner()?;
-        let path = self.path.join(LOCK);
-        match Lock::acquire(&path, timeout, description) {
+        match Lock::acquire(self.create()?, timeout, description) {
             Ok(Ok(lock)) => Ok(lock),
-            Ok(Err(held)) => Err(held_by(held.holder.as_deref().unwrap_or("another process"), timeout)),
-            Err(error) => Err(cannot("take the lock", &path, &error)),
+            Ok(Err(holder)) => Err(held_by(Some(&holder), timeout)),
+            Err(error) => Err(cannot("take the lock in", &self.path, &error)),
         }
     }
 
     /// Who holds the lock now, as far as can be told; `None` when nobody does.
     #[must_use]
-    pub fn holder(&self) -> Option<String> {
-        Lock::holder(&self.path.join(LOCK))
-    }
-
-    /// That nobody else can put a journal or a decision here, for root to carry out.
-    fn check_owner(&self) -> Result<(), Error> {
-        let found = fs::metadata(&self.path).map_err(|error| cannot_read(&self.path, &error))?;
-        let own = [0, rustix::process::geteuid().as_raw()];
-        let why = if !own.contains(&found.uid()) {
-            format!("it belongs to user {}", found.uid())
-        } else if found.mode() & 0o022 != 0 {
-            "others may write it".to_owned()
-        } else {
-            return Ok(());
-        };
-        let path = self.path.display();
-        Err(Error::unexpected(format!(
-            "the state directory {path} is not to be trusted: {why}; nothing was changed"
-        ))
-        .with_hint(format!("remove it, or name another place in {OVERRIDE}")))
-    }
-
-    fn create(&self) -> Result<(), Error> {
-        let mut builder = DirBuilder::new();
-        builder.recursive(true).mode(0o700);
-        let folders = [HISTORY, APPLIED].map(|folder| self.path.join(folder));
-        folders.iter().try_for_each(|folder| builder.create(folder)).map_err(|error| {
-            let hint = format!("run as root, or name a writable place in {OVERRIDE}");
-            let error = cannot("create the state directory", &self.path, &error);
-            Error { hint: error.hint.or(Some(hint.into())), ..error }
-        })
+    pub fn holder(&self) -> Option<Holder> {
+        Lock::holder(self.folder().ok()??)
     }
 
     /// The transaction that was begun and not ended, if any.
@@ -193,9 +236,10 @@ impl StateDir {
     pub fn begin(&self, record: &Record) -> Result<(), Error> {
         self.end_wait()?;
         self.remove(FOREIGN)?;
+        self.write(LAST_ID, &record.id)?;
         self.write(JOURNAL, record).inspect_err(|_| {
             // It may be there all the same, and would speak of a transaction that never began.
-            let _ = fs::remove_file(self.path.join(JOURNAL));
+            self.discard(JOURNAL);
         })
     }
 
@@ -205,9 +249,8 @@ impl StateDir {
     /// When it cannot be written; the transaction is an interrupted one then.
     pub fn hold(&self, pending: &Pending) -> Result<(), Error> {
         self.remove(OUTCOME)?;
-        let folder = self.path.join(WAIT);
-        let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-        made.map_err(|error| cannot("create", &folder, &error))?;
+        let made = self.existing(WAIT)?.create_subfolder(WAIT);
+        made.map_err(|error| cannot("create", &self.path.join(WAIT), &error))?;
         for decision in Decision::ALL {
             self.write(&ballot(pending, decision), &decision)?;
         }
@@ -219,21 +262,22 @@ impl StateDir {
     /// # Errors
     /// As [`Self::open_journal`].
     pub fn pending(&self) -> Result<Option<(Record, Pending)>, Error> {
-        let Some(record) = self.open_journal()? else { return Ok(None) };
-        let pending = self.read::<Pending>(PENDING)?;
-        Ok(pending.filter(|pending| pending.id == record.id).map(|pending| (record, pending)))
+        // First what is small: this is asked for many times a second.
+        let Some(pending) = self.read::<Pending>(PENDING)? else { return Ok(None) };
+        let record = self.open_journal()?.filter(|record| record.id == pending.id);
+        Ok(record.map(|record| (record, pending)))
     }
 
-    /// Decides on `pending`, unless somebody has. Returns what is decided; none when that is over already.
+    /// Decides on `pending`, unless somebody has, or that is over already. Returns whether this call did.
     /// The ballot is there since [`Self::hold`] and only gets another name: that takes no room on a disk that
     /// has filled up meanwhile, and the first one to do it wins.
     ///
     /// # Errors
     /// When it cannot be moved.
-    pub fn decide(&self, pending: &Pending, decision: Decision) -> Result<Option<Decision>, Error> {
-        let [from, to] = [ballot(pending, decision), decided(pending)].map(|name| self.path.join(name));
-        disk::rename_new(&from, &to).map_err(|error| cannot("decide by", &to, &error))?;
-        self.decision(pending)
+    pub fn decide(&self, pending: &Pending, decision: Decision) -> Result<bool, Error> {
+        let [from, to] = [ballot(pending, decision), decided(pending)];
+        let renamed = self.existing(&to)?.rename_new(&from, &to);
+        renamed.map_err(|error| cannot("decide by", &self.path.join(&to), &error))
     }
 
     /// What is decided on `pending`.
@@ -275,10 +319,9 @@ impl StateDir {
     /// # Errors
     /// When the files cannot be moved.
     pub fn commit(&self, record: &Record) -> Result<(), Error> {
-        let target = self.history_file(record.id);
-        Self::rename(&self.path.join(JOURNAL), &target)?;
+        self.rename(JOURNAL, &file_name(HISTORY, record.id))?;
         self.clear_wait();
-        let _ = fs::remove_file(self.path.join(OUTCOME));
+        self.discard(OUTCOME);
         // Only now: what a transaction that fails would have pushed out is still there.
         self.prune(HISTORY, KEPT);
         self.prune(APPLIED, APPLIED_KEPT);
@@ -293,7 +336,7 @@ impl StateDir {
         self.end_wait()?;
         self.remove(OUTCOME)?;
         self.remove(FOREIGN)?;
-        Self::rename(&self.history_file(record.id), &self.path.join(JOURNAL))
+        self.rename(&file_name(HISTORY, record.id), JOURNAL)
     }
 
     /// The foreign sysctl values that an undo of the open transaction found, and leaves.
@@ -319,7 +362,7 @@ impl StateDir {
     pub fn forget(&self) -> Result<(), Error> {
         self.remove(JOURNAL)?;
         self.clear_wait();
-        let _ = fs::remove_file(self.path.join(FOREIGN));
+        self.discard(FOREIGN);
         Ok(())
     }
 
@@ -345,7 +388,7 @@ impl StateDir {
     /// As [`Self::open_journal`].
     pub fn entries(&self) -> Result<Vec<Entry>, Error> {
         let ids = self.history()?;
-        let entries = ids.iter().rev().map(|id| self.read(&file_name(HISTORY, *id)));
+        let entries = ids.iter().rev().map(|id| self.numbered(HISTORY, *id, |entry: &Entry| entry.id));
         entries.filter_map(Result::transpose).collect()
     }
 
@@ -355,17 +398,23 @@ impl StateDir {
     /// As [`Self::open_journal`].
     pub fn last_committed(&self) -> Result<Option<Record>, Error> {
         match self.history()?.last() {
-            Some(id) => self.read(&file_name(HISTORY, *id)),
+            Some(id) => self.numbered(HISTORY, *id, |record: &Record| record.id),
             None => Ok(None),
         }
     }
 
-    /// The number of the next transaction.
+    /// The number of the next transaction: one that no transaction of this boot had, not even one that was undone.
     ///
     /// # Errors
-    /// As [`Self::history`].
+    /// As [`Self::history`]; and when there is no greater number.
     pub fn next_id(&self) -> Result<u64, Error> {
-        Ok(self.history()?.last().map_or(1, |last| last + 1))
+        let newest = self.history()?.last().copied().unwrap_or(0).max(self.read(LAST_ID)?.unwrap_or(0));
+        newest.checked_add(1).ok_or_else(|| {
+            Error::unexpected(format!("{} holds no transaction number below 2^64", self.path.display()))
+                .with_hint(format!(
+                    "check the files {LAST_ID} and {HISTORY}/{newest}.json there, then move them aside"
+                ))
+        })
     }
 
     /// The sysctl values that stood before hostgw first wrote them; empty when it wrote none.
@@ -390,7 +439,7 @@ impl StateDir {
     /// When the file is there and cannot be read or understood.
     pub fn last_applied(&self) -> Result<Option<LastApplied>, Error> {
         match self.numbers(APPLIED)?.last() {
-            Some(id) => self.read(&file_name(APPLIED, *id)),
+            Some(id) => self.numbered(APPLIED, *id, |last: &LastApplied| last.id),
             None => Ok(None),
         }
     }
@@ -403,29 +452,37 @@ impl StateDir {
         self.write(&file_name(APPLIED, last.id), last)
     }
 
-    fn history_file(&self, id: u64) -> PathBuf {
-        self.path.join(file_name(HISTORY, id))
-    }
-
     /// The numbers of the files in a folder, in order.
     fn numbers(&self, folder: &str) -> Result<Vec<u64>, Error> {
-        let path = self.path.join(folder);
-        let entries = match fs::read_dir(&path) {
-            Ok(entries) => entries,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-            Err(error) => return Err(cannot_read(&path, &error)),
-        };
-        let mut ids: Vec<u64> = entries
-            .filter_map(|entry| entry.ok()?.file_name().to_str()?.strip_suffix(".json")?.parse().ok())
-            .collect();
+        let Some(dir) = self.folder()? else { return Ok(Vec::new()) };
+        let names = dir.names(folder).map_err(|error| cannot_read(&self.path.join(folder), &error))?;
+        let number = |name: &String| name.strip_suffix(".json")?.parse().ok();
+        let mut ids: Vec<u64> = names.iter().filter_map(number).collect();
         ids.sort_unstable();
         Ok(ids)
     }
 
+    /// Reads a file of a folder, which must hold the number it is named by.
+    fn numbered<T: DeserializeOwned>(
+        &self,
+        folder: &str,
+        id: u64,
+        number: impl Fn(&T) -> u64,
+    ) -> Result<Option<T>, Error> {
+        let name = file_name(folder, id);
+        match self.read(&name)? {
+            Some(content) if number(&content) != id => {
+                Err(self.broken(&name, &format!("it is of transaction {}", number(&content))))
+            }
+            content => Ok(content),
+        }
+    }
+
     /// Removes what says nothing without its journal, and does no harm where it stays.
     fn clear_wait(&self) {
-        for entry in fs::read_dir(self.path.join(WAIT)).into_iter().flatten().flatten() {
-            let _ = fs::remove_file(entry.path());
+        let Ok(Some(folder)) = self.folder() else { return };
+        for name in folder.names(WAIT).unwrap_or_default() {
+            folder.discard(&format!("{WAIT}/{name}"));
         }
     }
 
@@ -433,37 +490,38 @@ impl StateDir {
     /// force.
     fn prune(&self, folder: &str, kept: usize) {
         for id in self.numbers(folder).unwrap_or_default().iter().rev().skip(kept) {
-            let _ = fs::remove_file(self.path.join(file_name(folder, *id)));
+            self.discard(&file_name(folder, *id));
         }
     }
 
     /// Reads a file of the directory; one of another boot or namespace is as good as absent.
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
-        let path = self.path.join(name);
-        let Some(bytes) = disk::read(&path).map_err(|error| cannot_read(&path, &error))? else {
-            return Ok(None);
-        };
-        let broken = |why: String| {
-            Error::unexpected(format!("{} cannot be understood: {why}", path.display())).with_hint(
-                "it was not written by this version of hostgw, or not to its end; move it away once you \
-                 have seen to what it says",
-            )
-        };
-        let head: Head = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
+        let Some(folder) = self.folder()? else { return Ok(None) };
+        let bytes = folder.read(name).map_err(|error| cannot_read(&self.path.join(name), &error))?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        let broken = |error: serde_json::Error| self.broken(name, &error.to_string());
+        let head: Head = serde_json::from_slice(&bytes).map_err(broken)?;
         if head.boot_id != self.identity.boot_id || head.namespace != self.identity.namespace {
             return Ok(None);
         }
         if head.format != FORMAT {
-            return Err(broken(format!("its format is {}, this hostgw knows {FORMAT}", head.format)));
+            let why = format!("its format is {}, this hostgw knows {FORMAT}", head.format);
+            return Err(self.broken(name, &why));
         }
-        let envelope: Envelope<T> =
-            serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
+        let envelope: Envelope<T> = serde_json::from_slice(&bytes).map_err(broken)?;
         Ok(Some(envelope.content))
     }
 
-    fn write<T: Serialize>(&self, name: &str, content: &T) -> Result<(), Error> {
+    fn broken(&self, name: &str, why: &str) -> Error {
         let path = self.path.join(name);
-        disk::replace(&path, &self.wrapped(content)?).map_err(|error| cannot("write", &path, &error))
+        Error::unexpected(format!("cannot read {}: {why}", path.display())).with_hint(
+            "truncated, or written by another version of hostgw; check its contents, then move it aside",
+        )
+    }
+
+    fn write<T: Serialize>(&self, name: &str, content: &T) -> Result<(), Error> {
+        let replaced = self.existing(name)?.replace(name, &self.wrapped(content)?);
+        replaced.map_err(|error| cannot("write", &self.path.join(name), &error))
     }
 
     fn wrapped<T: Serialize>(&self, content: &T) -> Result<Vec<u8>, Error> {
@@ -472,13 +530,21 @@ impl StateDir {
             .map_err(|error| Error::unexpected(format!("cannot write JSON: {error}")))
     }
 
-    fn rename(from: &Path, to: &Path) -> Result<(), Error> {
-        disk::rename(from, to).map_err(|error| cannot("move the journal to", to, &error))
+    fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
+        let renamed = self.existing(to)?.rename(from, to);
+        renamed.map_err(|error| cannot("move the journal to", &self.path.join(to), &error))
     }
 
     fn remove(&self, name: &str) -> Result<(), Error> {
-        let path = self.path.join(name);
-        disk::remove(&path).map_err(|error| cannot("remove", &path, &error))
+        let Some(folder) = self.folder()? else { return Ok(()) };
+        folder.remove(name).map_err(|error| cannot("remove", &self.path.join(name), &error))
+    }
+
+    /// Removes what does no harm where it stays.
+    fn discard(&self, name: &str) {
+        if let Ok(Some(folder)) = self.folder() {
+            folder.discard(name);
+        }
     }
 }
 
@@ -494,10 +560,14 @@ fn decided(Pending { deadline, .. }: &Pending) -> String {
 }
 
 /// That `holder` did not let go of the lock in time.
-pub fn held_by(holder: &str, timeout: Duration) -> Error {
+pub fn held_by(holder: Option<&Holder>, timeout: Duration) -> Error {
     let waited = humantime::format_duration(timeout);
-    Error::new(Kind::Locked, format!("{holder} holds the lock of this node; waited {waited}"))
-        .with_hint("wait for it to end, or give more time with --lock-timeout")
+    let who = holder.map_or_else(|| "another process".to_owned(), ToString::to_string);
+    let error = Error::new(Kind::Locked, format!("{who} holds the lock of this node; waited {waited}"));
+    error.with_hint(match holder.and_then(Holder::stopped) {
+        Some(process) => format!("it is stopped: `kill -CONT {}` lets it go on", process.as_raw_nonzero()),
+        None => "wait for it to end, or give more time with --lock-timeout".to_owned(),
+    })
 }
 
 /// A file of a folder, by the number of its transaction.
@@ -511,10 +581,15 @@ fn cannot_read(path: &Path, error: &io::Error) -> Error {
     if error.kind() == io::ErrorKind::PermissionDenied {
         return Error { kind: Kind::Incomplete, ..cannot.with_hint("run as root") };
     }
-    cannot.with_hint(format!("see to it, or name another place in {OVERRIDE}"))
+    let hint = cannot.hint.clone().unwrap_or_else(|| format!("fix it, or point {OVERRIDE} elsewhere").into());
+    cannot.with_hint(hint)
 }
 
 fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
+    if let Some(suspect) = Suspect::of(error) {
+        return Error::unexpected(format!("cannot trust the records of this node: {suspect}"))
+            .with_hint(remedy(suspect.remedy));
+    }
     let hint = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Some("make room on that file system, and run the command again")
@@ -528,9 +603,18 @@ fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
     Error { hint: hint.map(Into::into), ..error }
 }
 
+fn remedy(remedy: Remedy) -> String {
+    match remedy {
+        Remedy::FixOwner => format!("fix its ownership, or point {OVERRIDE} elsewhere"),
+        Remedy::FixMode => format!("run `chmod go-w` on it, or point {OVERRIDE} elsewhere"),
+        Remedy::Replace => format!("replace it with a folder, or point {OVERRIDE} at the folder itself"),
+        Remedy::MoveAside => "check what it is, then move it aside".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
+    use std::{fs, time::Instant};
 
     use super::*;
     use crate::{

@@ -188,7 +188,7 @@ impl Removal {
 impl Aim for Removal {
     fn look(&mut self) -> Result<(), Failure> {
         self.saved = self.dir.saved()?;
-        self.has_record = self.dir.next_id()? > 1;
+        self.has_record = !self.dir.history()?.is_empty();
         self.prepared = apply::prepare_removal(&mut LiveNode, &self.saved, self.on_foreign)?;
         Ok(())
     }

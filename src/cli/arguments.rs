@@ -18,7 +18,7 @@ Exit codes:
     6  apply failed; rolled back, and the rollback verified
     7  rollback incomplete: what is left is listed, with the commands that would finish it
     8  declined, too many removals, no terminal to ask on, or not confirmed in time;
-       state restored
+       state restored. Of confirm: this call confirmed nothing
     9  plan incomplete: part of the live state could not be read
    10  conflict with something hostgw does not own
    64  usage error
@@ -62,9 +62,11 @@ pub(super) enum Verb {
     Apply(ApplyOptions),
     /// Remove all that hostgw owns on this node and restore its sysctls.
     Destroy(DestroyOptions),
-    /// Keep the apply that waits for it (apply --confirm); works from any shell of the node.
+    /// Keep the pending apply (apply --confirm); works from any shell on this node.
+    ///
+    /// Exits with 8 unless this very call confirmed an apply.
     Confirm(ConfirmOptions),
-    /// Roll the apply that waits for its confirmation back at once.
+    /// Roll back the pending apply now.
     Cancel(CancelOptions),
     /// Undo the last apply, or finish undoing an interrupted one.
     Rollback(RollbackOptions),
@@ -201,8 +203,7 @@ pub(super) struct ApplyOptions {
     /// Take over what is not hostgw's where hostgw needs the place; rollback gives it back.
     #[arg(long)]
     pub adopt: bool,
-    /// Roll back after this time, as in 90s or 5m, unless hostgw confirm comes, from any shell; whatever
-    /// becomes of this command and its terminal.
+    /// Roll back after TIME (as in 90s or 5m) unless `hostgw confirm` is run, even if this terminal is gone.
     #[arg(long, value_name = "TIME", value_parser = confirmation)]
     pub confirm: Option<Duration>,
     #[command(flatten)]
@@ -213,24 +214,6 @@ pub(super) struct ApplyOptions {
     /// Exit with 2 when something was changed.
     #[arg(long)]
     pub detailed_exitcode: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct ConfirmOptions {
-    #[command(flatten)]
-    pub patience: Patience,
-    /// Print the result as one JSON document.
-    #[arg(long)]
-    pub json: bool,
-}
-
-#[derive(Debug, Args)]
-pub(super) struct CancelOptions {
-    #[command(flatten)]
-    pub patience: Patience,
-    /// Print the result as one JSON document.
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// How a command that changes the node gets leave to do so.
@@ -249,6 +232,33 @@ pub(super) struct Patience {
     /// How long to wait for another hostgw to end, as in 500ms, 30s or 2m.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
     pub lock_timeout: Duration,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ConfirmOptions {
+    /// Confirm this apply and no other, by the id that `hostgw apply --confirm` and `hostgw status` print.
+    #[arg(value_name = "ID")]
+    pub id: Option<u64>,
+    /// Wait up to this long for an apply (with ID, for that one) to become pending, as in 30s or 2m.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub wait: Option<Duration>,
+    #[command(flatten)]
+    pub patience: Patience,
+    /// Print the result as one JSON document.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct CancelOptions {
+    /// Cancel this apply and no other, by the id that `hostgw apply --confirm` and `hostgw status` print.
+    #[arg(value_name = "ID")]
+    pub id: Option<u64>,
+    #[command(flatten)]
+    pub patience: Patience,
+    /// Print the result as one JSON document.
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -1,4 +1,4 @@
-//! `hostgw confirm`, `hostgw cancel`, and the wait of `apply --confirm` for them.
+//! `hostgw confirm` and `hostgw cancel`: the end of the wait of `apply --confirm`.
 
 use std::{
     thread,
@@ -6,220 +6,94 @@ use std::{
 };
 
 use super::{
-    Failure, Verdict,
+    Verdict,
     arguments::{CancelOptions, ConfirmOptions},
     output::Output,
+    pending::{ended, finish, named, named_by, not_kept, note_outcome, note_pending, resume},
     session::state_dir,
-    signals,
-    supervisor::{Supervisor, waiting},
-    transaction::{described, rolled_back, time, what_is_left},
-    transaction_json::Confirmation,
+    transaction::{described, rolled_back, time},
 };
 use crate::{
-    apply::{self, Decision, Occasion, Outcome, Pending, Record, StateDir},
+    apply::{self, Decision, Outcome, Pending, Record, StateDir},
     error::{Error, Kind},
-    kernel::LiveNode,
 };
 
-/// An apply that is in force and waits, as the command that made it sees it.
-pub(super) struct Held {
-    pub dir: StateDir,
-    pub pending: Pending,
-    pub occasion: Occasion,
-    pub supervisor: Supervisor,
-}
-
-/// Until whoever decided is done, and how often that is looked at.
+/// How often it is looked whether something has come to its end, or begun to wait.
 const LOOK: Duration = Duration::from_millis(50);
 
-impl Held {
-    /// Waits until it is decided, with a countdown on a terminal.
-    ///
-    /// # Errors
-    /// When it was rolled back, or should have been.
-    pub(super) fn wait(self, output: &Output) -> Result<(), Failure> {
-        let Self { dir, pending, occasion, supervisor } = self;
-        let interrupt = signals::interrupt()?;
-        output.say(&format!(
-            "It is rolled back at {} unless hostgw confirm says that it shall stay; hostgw cancel rolls it back at \
-             once.",
-            time(pending.until)
-        ));
-        let mut cancelled = false;
-        let mut tick = || {
-            if interrupt.is_raised() && !cancelled {
-                if signals::hung_up() {
-                    signals::end_by_hang_up();
-                }
-                // The supervisor may have decided otherwise in this moment: its word counts.
-                cancelled = true;
-                if let Err(error) = dir.decide(&pending, Decision::Cancelled) {
-                    output.error(&error);
-                    output.say(&format!(
-                        "It cannot be cancelled, and is rolled back at {}.",
-                        time(pending.until)
-                    ));
-                }
-            }
-            let seconds = pending.remaining().as_millis().div_ceil(1000);
-            output.progress(&format!("{seconds} s left for hostgw confirm"));
-        };
-        let outcome = supervisor.outcome(&mut tick);
-        output.progress("");
-        let outcome = match outcome {
-            Some(outcome) => outcome,
-            None => stand_in(&dir, &pending, &occasion, output)?,
-        };
-        note_outcome(&outcome, output);
-        if outcome.decision == Decision::Cancelled && interrupt.is_raised() && outcome.failure.is_none() {
-            let interrupted = Error::new(Kind::Interrupted, "interrupted");
-            return Err(rolled_back(&interrupted, output));
-        }
-        told(outcome, output)
-    }
-}
-
-/// What the supervisor of `pending` would do, if it was killed.
-fn stand_in(
-    dir: &StateDir,
-    pending: &Pending,
-    occasion: &Occasion,
-    output: &Output,
-) -> Result<Outcome, Failure> {
-    const PATIENCE: Duration = Duration::from_secs(30);
-    let _lock = dir.lock(PATIENCE, &waiting(pending))?;
-    let Some((record, _)) = dir.pending()?.filter(|(_, waiting)| waiting == pending) else {
-        return Ok(ended(dir, pending, occasion)?);
-    };
-    output.warn("the supervisor was killed: this command waits in its place");
-    let decision = apply::wait(dir, pending, &*signals::interrupt()?);
-    Ok(finish(dir, &record, *pending, decision))
-}
-
-/// How a wait ended that is over.
-fn ended(dir: &StateDir, pending: &Pending, occasion: &Occasion) -> Result<Outcome, Error> {
-    if let Some(outcome) = dir.outcome()?.filter(|outcome| outcome.pending == *pending) {
-        return Ok(outcome);
-    }
-    // No more is known when the disk was full, or another apply has come since.
-    let stands = dir.entries()?.iter().any(|entry| entry.id == pending.id && entry.occasion == *occasion);
-    let decision = match stands {
-        true => Decision::Confirmed,
-        false if pending.remaining().is_zero() => Decision::Expired,
-        false => Decision::Cancelled,
-    };
-    Ok(Outcome { pending: *pending, occasion: occasion.clone(), decision, failure: None })
-}
-
-/// Carries out what was decided, and leaves word of it. The caller holds the lock.
-pub(super) fn finish(dir: &StateDir, record: &Record, pending: Pending, decision: Decision) -> Outcome {
-    let failure = apply::conclude(&mut LiveNode, dir, record, decision).err().map(|failure| match failure {
-        apply::Failure::Untouched(error) | apply::Failure::RolledBack { cause: error } => error,
-        apply::Failure::Incomplete(incomplete) => what_is_left(&incomplete),
-    });
-    let outcome = Outcome { pending, occasion: record.occasion.clone(), decision, failure };
-    // Who waits finds out without it.
-    let _ = dir.tell(&outcome);
-    if decision != Decision::Confirmed {
-        let _ = dir.end_wait();
-    }
-    outcome
-}
-
-/// Notes for programs which apply is pending.
-fn note_pending(pending: &Pending, output: &Output) {
-    output.record(|transaction| {
-        transaction.transaction = Some(pending.id);
-        transaction.confirmation = Some(Confirmation::of(pending, None));
-    });
-}
-
-/// Notes for programs how a wait ended.
-fn note_outcome(outcome: &Outcome, output: &Output) {
-    output.record(|transaction| {
-        let is_undone = outcome.decision != Decision::Confirmed;
-        transaction.transaction = Some(outcome.pending.id);
-        transaction.confirmation = Some(Confirmation::of(&outcome.pending, Some(outcome.decision)));
-        transaction.rolled_back = is_undone && outcome.failure.is_none();
-        if is_undone {
-            transaction.done = None;
-            transaction.verified = outcome.failure.is_none();
-        }
-    });
-}
-
-/// What the outcome is to the command that made the apply.
-fn told(outcome: Outcome, output: &Output) -> Result<(), Failure> {
-    let cause = not_kept(&outcome);
-    let Outcome { decision, failure, .. } = outcome;
-    match (failure, decision) {
-        (Some(failure), Decision::Confirmed) => Err(failure.into()),
-        (Some(failure), _) => {
-            output.error(&cause);
-            Err(failure.into())
-        }
-        (None, Decision::Confirmed) => {
-            output.done("Confirmed: it stays.");
-            Ok(())
-        }
-        (None, _) => Err(rolled_back(&cause, output)),
-    }
-}
-
-/// Why an apply was not kept.
-fn not_kept(outcome: &Outcome) -> Error {
-    let described = described(&outcome.occasion);
-    Error::new(
-        Kind::Declined,
-        match outcome.decision {
-            Decision::Expired => format!("{described} was not confirmed by {}", time(outcome.pending.until)),
-            Decision::Cancelled | Decision::Confirmed => format!("{described} was cancelled"),
-        },
-    )
-}
-
-/// `hostgw confirm`
+/// `hostgw confirm`: succeeds only when this very call confirmed an apply.
 pub(super) fn confirm(options: &ConfirmOptions, output: &Output) -> Verdict {
-    let dir = state_dir()?;
-    let Some((record, pending)) = dir.pending()? else {
-        wait_for_others(&dir, options.patience.lock_timeout)?;
-        return nothing_to_confirm(&dir, output);
+    let (dir, lock_timeout) = (state_dir()?, options.patience.lock_timeout);
+    let Some((record, pending)) = find(&dir, options)? else {
+        return Err(nothing_to_confirm(&dir, options)?.into());
     };
     note_pending(&pending, output);
     let is_over = dir.decision(&pending)?.is_none() && pending.remaining().is_zero();
-    if !is_over {
-        dir.decide(&pending, Decision::Confirmed)?;
-    }
-    let outcome = settle(&dir, &record, pending, options.patience.lock_timeout)?.ok_or_else(|| {
+    let is_ours = !is_over && dir.decide(&pending, Decision::Confirmed)?;
+    let named = named_by(pending.id, &record.occasion);
+    let settled = settle(&dir, &record, pending, lock_timeout, output)?.ok_or_else(|| {
         Error::new(
             Kind::Declined,
             format!(
-                "the time to confirm {} was over at {}; it is still in force, for its supervisor was killed",
-                described(&record.occasion),
+                "{named} could be confirmed until {}; it is still in force, for its supervisor was killed",
                 time(pending.until)
             ),
         )
-        .with_hint("hostgw rollback undoes it")
+        .with_hint("`hostgw rollback` undoes it")
     })?;
+    let Settled { outcome, is_carried_out_here } = settled;
     note_outcome(&outcome, output);
     match (&outcome.failure, outcome.decision) {
         (Some(failure), _) => Err(failure.clone().into()),
-        (None, Decision::Confirmed) => {
-            output.done(&format!("Confirmed {}: it stays.", described(&outcome.occasion)));
+        (None, Decision::Confirmed) if is_ours || is_carried_out_here => {
+            output.done(&format!("Confirmed {named}: it stays in force."));
             Ok(0)
         }
+        (None, Decision::Confirmed) => Err(confirmed_already(&named).into()),
         (None, _) => Err(rolled_back(&not_kept(&outcome), output)),
     }
+}
+
+/// The apply to confirm, which `--wait` waits for; none when there is none.
+fn find(dir: &StateDir, options: &ConfirmOptions) -> Result<Option<(Record, Pending)>, Error> {
+    let begun = Instant::now();
+    let is_asked_for = |pending: &Pending| options.id.is_none_or(|id| id == pending.id);
+    loop {
+        if let Some(found) = dir.pending()?.filter(|(_, pending)| is_asked_for(pending)) {
+            return Ok(Some(found));
+        }
+        let Some(_) = options.wait.filter(|wait| begun.elapsed() < *wait) else { break };
+        if let Some(id) = options.id
+            && is_over(dir, id)?
+        {
+            return Ok(None);
+        }
+        thread::sleep(LOOK);
+    }
+    if dir.pending()?.is_none() {
+        wait_for_others(dir, options.patience.lock_timeout)?;
+    }
+    Ok(None)
+}
+
+/// Whether the transaction `id` is one that will not wait any more.
+fn is_over(dir: &StateDir, id: u64) -> Result<bool, Error> {
+    let is_open = dir.open_journal()?.is_some_and(|open| open.id == id);
+    Ok(!is_open && id < dir.next_id()?)
 }
 
 /// `hostgw cancel`
 pub(super) fn cancel(options: &CancelOptions, output: &Output) -> Verdict {
     let dir = state_dir()?;
+    let lock_timeout = options.patience.lock_timeout;
     let Some((record, pending)) = dir.pending()? else {
-        wait_for_others(&dir, options.patience.lock_timeout)?;
-        return nothing_to_cancel(&dir, output);
+        wait_for_others(&dir, lock_timeout)?;
+        return nothing_to_cancel(&dir, options.id, output);
     };
-    cancel_pending(&dir, &record, pending, options.patience.lock_timeout, output)
+    match options.id {
+        Some(id) if id != pending.id => Err(another_is_pending(id, &record, "cancel").into()),
+        _ => cancel_pending(&dir, &record, pending, lock_timeout, output),
+    }
 }
 
 /// Rolls back an apply that waits, by its supervisor or, if that was killed, here.
@@ -232,20 +106,29 @@ pub(super) fn cancel_pending(
 ) -> Verdict {
     note_pending(&pending, output);
     dir.decide(&pending, Decision::Cancelled)?;
-    let outcome = settle(dir, record, pending, lock_timeout)?
-        .map_or_else(|| ended(dir, &pending, &record.occasion), Ok)?;
+    let outcome = match settle(dir, record, pending, lock_timeout, output)? {
+        Some(settled) => settled.outcome,
+        None => ended(dir, &pending, &record.occasion)?,
+    };
     note_outcome(&outcome, output);
-    let described = described(&outcome.occasion);
+    let named = named(&outcome);
     match (&outcome.failure, outcome.decision) {
         (Some(failure), _) => Err(failure.clone().into()),
-        (None, Decision::Confirmed) => Err(Error::unexpected(format!("{described} was confirmed before"))
-            .with_hint("hostgw rollback undoes it")
+        (None, Decision::Confirmed) => Err(Error::unexpected(format!("{named} was confirmed before"))
+            .with_hint("`hostgw rollback` undoes it")
             .into()),
         (None, _) => {
-            output.done(&format!("Rolled back {described}, and verified: the node is as it was before."));
+            output.done(&format!("Rolled back {named}, and verified: the node is as it was before."));
             Ok(0)
         }
     }
+}
+
+/// The end of a wait, as a command sees it that did not make the apply.
+struct Settled {
+    outcome: Outcome,
+    /// By this command, not by the supervisor.
+    is_carried_out_here: bool,
 }
 
 /// Waits until the supervisor has carried out what was decided, or does so in its place. None when nothing
@@ -255,9 +138,11 @@ fn settle(
     record: &Record,
     pending: Pending,
     lock_timeout: Duration,
-) -> Result<Option<Outcome>, Error> {
+    output: &Output,
+) -> Result<Option<Settled>, Error> {
     let begun = Instant::now();
     let is_this = |(_, waiting): &(Record, Pending)| *waiting == pending;
+    let by_others = |outcome| Ok(Some(Settled { outcome, is_carried_out_here: false }));
     loop {
         // What could not be kept waits on: it is tried again.
         let is_told = |outcome: &Outcome| {
@@ -265,62 +150,106 @@ fn settle(
                 && !(outcome.decision == Decision::Confirmed && outcome.failure.is_some())
         };
         if let Some(outcome) = dir.outcome()?.filter(is_told) {
-            return Ok(Some(outcome));
+            return by_others(outcome);
         }
         if dir.pending()?.is_none_or(|waiting| !is_this(&waiting)) {
-            return ended(dir, &pending, &record.occasion).map(Some);
+            return by_others(ended(dir, &pending, &record.occasion)?);
         }
         match dir.lock(Duration::ZERO, "confirm") {
             Ok(_lock) => {
                 // It may have ended since, and with it the lock.
                 if dir.pending()?.is_none_or(|waiting| !is_this(&waiting))
-                    || dir.outcome()?.is_some_and(|o| is_told(&o))
+                    || dir.outcome()?.is_some_and(|outcome| is_told(&outcome))
                 {
                     continue;
                 }
-                return Ok(dir.decision(&pending)?.map(|decision| finish(dir, record, pending, decision)));
+                return Ok(dir.decision(&pending)?.map(|decision| Settled {
+                    outcome: finish(dir, record, pending, decision),
+                    is_carried_out_here: true,
+                }));
             }
-            Err(error) if error.kind == Kind::Locked && begun.elapsed() < lock_timeout => thread::sleep(LOOK),
             Err(error) if error.kind == Kind::Locked => {
-                let holder = dir.holder().unwrap_or_else(|| "another process".to_owned());
-                let decided = dir.decision(&pending)?.map_or("undecided", Decision::name);
-                return Err(apply::held_by(&holder, lock_timeout).with_details([format!(
-                    "the apply is {decided}: that is on record, and whoever holds the lock carries it out"
-                )]));
+                let holder = dir.holder();
+                if begun.elapsed() >= lock_timeout {
+                    let decided = dir.decision(&pending)?.map_or("undecided", Decision::name);
+                    return Err(apply::held_by(holder.as_ref(), lock_timeout).with_details([format!(
+                        "the apply is {decided}: that is on record, and whoever holds the lock carries it out"
+                    )]));
+                }
+                if let Some(holder) = holder {
+                    resume(&holder, output);
+                }
+                thread::sleep(LOOK);
             }
             Err(error) => return Err(error),
         }
     }
 }
 
-fn nothing_to_confirm(dir: &StateDir, output: &Output) -> Verdict {
-    match dir.outcome()? {
-        Some(outcome) if outcome.decision != Decision::Confirmed => {
-            let cause = not_kept(&outcome);
-            let message = format!("{}, and was rolled back", cause.message);
-            Err(Error { message: message.into(), ..cause }.into())
-        }
-        Some(outcome) => {
-            let described = described(&outcome.occasion);
-            output.result(&format!("Nothing to do: {described} is confirmed already.\n"))?;
-            Ok(0)
-        }
-        // Who thinks that an apply is kept, and is wrong, shall hear of it.
-        None => Err(Error::new(Kind::Declined, "no apply waits to be confirmed here")
-            .with_details([format!("looked for in {}", dir.path().display())])
-            .with_hint("is this the node, the network namespace and the HOSTGW_STATE_DIR of the apply?")
-            .into()),
+/// Why there is nothing to confirm.
+fn nothing_to_confirm(dir: &StateDir, options: &ConfirmOptions) -> Result<Error, Error> {
+    if let (Some(id), Some((record, _))) = (options.id, dir.pending()?) {
+        return Ok(another_is_pending(id, &record, "confirm"));
     }
+    let is_meant = |outcome: &Outcome| options.id.is_none_or(|id| id == outcome.pending.id);
+    if let Some(outcome) = dir.outcome()?.filter(is_meant) {
+        if outcome.decision == Decision::Confirmed {
+            return Ok(confirmed_already(&named(&outcome)));
+        }
+        let cause = not_kept(&outcome);
+        let message = format!("{}, and was rolled back", cause.message);
+        return Ok(Error { message: message.into(), ..cause });
+    }
+    let what = match options.id {
+        None => "no apply".to_owned(),
+        Some(id) => {
+            if let Some(entry) = dir.entries()?.into_iter().find(|entry| entry.id == id) {
+                return Ok(confirmed_already(&named_by(id, &entry.occasion)));
+            }
+            if is_over(dir, id)? {
+                return Ok(Error::new(Kind::Declined, format!("apply {id} was rolled back")));
+            }
+            format!("no apply {id}")
+        }
+    };
+    // Who thinks that an apply is kept, and is wrong, shall hear of it.
+    let message = match options.wait {
+        Some(wait) => format!("{what} became pending within {}", humantime::format_duration(wait)),
+        None => format!("{what} is pending here"),
+    };
+    Ok(Error::new(Kind::Declined, message)
+        .with_details([format!("looked for in {}", dir.path().display())])
+        .with_hint(
+            "is this the node, the network namespace and the HOSTGW_STATE_DIR of the apply? --wait 30s waits for one to \
+             become pending",
+        ))
 }
 
-fn nothing_to_cancel(dir: &StateDir, output: &Output) -> Verdict {
-    let undone = dir.outcome()?.filter(|outcome| outcome.decision != Decision::Confirmed);
-    output.result(&match undone {
-        Some(outcome) => format!("Nothing to do: {} is rolled back already.\n", described(&outcome.occasion)),
-        None => {
-            "Nothing to do: no apply waits to be confirmed. hostgw rollback undoes the last one.\n".to_owned()
-        }
-    })?;
+fn confirmed_already(named: &str) -> Error {
+    Error::new(Kind::Declined, format!("nothing to confirm: {named} is confirmed already, and in force"))
+        .with_hint("`hostgw confirm --wait 30s` waits for the next apply to become pending")
+}
+
+fn another_is_pending(id: u64, record: &Record, verb: &str) -> Error {
+    let named = named_by(record.id, &record.occasion);
+    Error::new(Kind::Declined, format!("apply {id} is not pending: {named} is"))
+        .with_hint(format!("`hostgw {verb} {}` is for that one", record.id))
+}
+
+fn nothing_to_cancel(dir: &StateDir, id: Option<u64>, output: &Output) -> Verdict {
+    let is_meant = |outcome: &Outcome| id.is_none_or(|id| id == outcome.pending.id);
+    let undone =
+        dir.outcome()?.filter(|outcome| outcome.decision != Decision::Confirmed && is_meant(outcome));
+    if let Some(outcome) = undone {
+        output.result(&format!("Nothing to do: {} is rolled back already.\n", named(&outcome)))?;
+        return Ok(0);
+    }
+    if let Some(id) = id {
+        return Err(Error::new(Kind::Declined, format!("apply {id} is not pending here"))
+            .with_hint("`hostgw status --history` lists what is in force, and `hostgw rollback` undoes the last of it")
+            .into());
+    }
+    output.result("Nothing to do: no apply is pending. `hostgw rollback` undoes the last one.\n")?;
     Ok(0)
 }
 
@@ -331,16 +260,23 @@ fn wait_for_others(dir: &StateDir, lock_timeout: Duration) -> Result<(), Error> 
     while dir.open_journal()?.is_none() {
         match dir.holder() {
             Some(_) if begun.elapsed() < lock_timeout => thread::sleep(LOOK),
-            Some(holder) => return Err(apply::held_by(&holder, lock_timeout)),
+            Some(holder) => return Err(apply::held_by(Some(&holder), lock_timeout)),
             None => return Ok(()),
         }
     }
     let Some(open) = dir.open_journal()? else { return Ok(()) };
-    let described = described(&open.occasion);
     Err(match dir.holder() {
-        Some(holder) => Error::new(Kind::Locked, format!("{described} is still under way ({holder})"))
-            .with_hint("it can be confirmed once it is in force and verified"),
-        None => Error::unexpected(format!("{described} was interrupted, or not undone to its end"))
-            .with_hint("hostgw rollback finishes undoing it"),
+        Some(holder) => {
+            let named = named_by(open.id, &open.occasion);
+            Error::new(Kind::Declined, format!("{named} is not in force yet ({holder})")).with_hint(format!(
+                "`hostgw confirm --wait 30s {}` waits until it is, and confirms it",
+                open.id
+            ))
+        }
+        None => Error::unexpected(format!(
+            "{} was interrupted, or not undone to its end",
+            described(&open.occasion)
+        ))
+        .with_hint("`hostgw rollback` finishes undoing it"),
     })
 }

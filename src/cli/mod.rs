@@ -13,6 +13,7 @@ mod invoker;
 mod occasion;
 mod output;
 mod pager;
+mod pending;
 mod persisted;
 mod plan;
 mod program;
@@ -35,6 +36,7 @@ mod transaction_json;
 mod usage;
 mod validate;
 mod windows;
+mod write;
 
 use std::{ffi::OsString, process::ExitCode};
 

@@ -6,19 +6,20 @@ use super::{
     arguments::RollbackOptions,
     confirm::cancel_pending,
     output::Output,
+    pending::named_by,
     persisted,
     session::{check_complete, check_conflicts, state_dir},
     signals,
     transaction::{described, report, take_lock, time},
 };
 use crate::{
-    apply::{self, Record, StateDir},
+    apply::{self, Observe, Record, StateDir},
     error::{Error, Kind},
     kernel::LiveNode,
-    plan::{Action, Plan, Policy, Progress, Reason},
+    plan::{Action, Plan, Policy, Progress, Reason, Scope},
     render::Report,
     state::NatTable,
-    text::{Untrusted, list},
+    text::{Untrusted, count, list},
 };
 
 /// Undoes the newest transaction: the interrupted one, else the last that was committed.
@@ -28,18 +29,15 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
         return preview(&dir, options, output);
     }
     if let Some((record, pending)) = dir.pending()?.filter(|_| dir.holder().is_some()) {
-        let described = described(&record.occasion);
-        output.say(&format!("{described} waits to be confirmed until {}.", time(pending.until)));
+        let (id, until) = (pending.id, time(pending.until));
+        output.say(&format!("Pending: apply {id} can be confirmed until {until}."));
         if !options.consent.yes {
-            output.ask(&format!("Roll back {described}?"))?;
+            output.ask(&format!("Roll back {}?", named_by(id, &record.occasion)))?;
         }
         return cancel_pending(&dir, &record, pending, options.consent.patience.lock_timeout, output)
             .map(|_| changed(options.preview.detailed_exitcode));
     }
-    let Some((record, is_open)) = newest(&dir)? else {
-        output.result(NOTHING)?;
-        return Ok(0);
-    };
+    let Some((record, is_open)) = newest(&dir)? else { return nothing_on_record(&dir, output) };
     if let Some(holder) = dir.holder().filter(|_| is_open) {
         output
             .warn(&format!("{} is still under way ({holder}): waiting for it", described(&record.occasion)));
@@ -107,10 +105,7 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
 /// Shows what the rollback would change, without a lock and without a write.
 fn preview(dir: &StateDir, options: &RollbackOptions, output: &Output) -> Verdict {
     output.record(|transaction| transaction.dry_run = true);
-    let Some((record, is_open)) = newest(dir)? else {
-        output.result(NOTHING)?;
-        return Ok(0);
-    };
+    let Some((record, is_open)) = newest(dir)? else { return nothing_on_record(dir, output) };
     if let Some(holder) = dir.holder().filter(|_| is_open) {
         output.warn(&format!("{} is still under way ({holder})", described(&record.occasion)));
     }
@@ -122,7 +117,23 @@ fn preview(dir: &StateDir, options: &RollbackOptions, output: &Output) -> Verdic
     Ok(if back.is_empty() { 0 } else { changed(options.preview.detailed_exitcode) })
 }
 
-const NOTHING: &str = "Nothing to do: no apply of this boot is on record here.\n";
+/// Nothing to undo, unless what hostgw manages here tells of an apply that the state directory never heard of.
+fn nothing_on_record(dir: &StateDir, output: &Output) -> Verdict {
+    let observed = LiveNode.observe(&Scope::default())?.state;
+    let routes = observed.routes.iter().filter(|route| route.is_owned()).count();
+    let tables = observed.nat.iter().count();
+    if routes + tables == 0 || dir.next_id()? > 1 {
+        output.result("Nothing to do: no apply of this boot is on record here.\n")?;
+        return Ok(0);
+    }
+    let managed = format!("{} and {}", count(routes, "route"), count(tables, "NAT table"));
+    Err(Error::unexpected(format!(
+        "cannot roll back: hostgw manages {managed} here, but no apply of this boot is on record; nothing was changed"
+    ))
+    .with_details([format!("looked for in {}", crate::text::path(dir.path()))])
+    .with_hint("is this the HOSTGW_STATE_DIR of the apply? `hostgw destroy` removes everything that hostgw manages")
+    .into())
+}
 
 /// The plan back. A committed transaction is only undone when all of it can be, as far as can be seen; of an
 /// interrupted one, as much as can be.

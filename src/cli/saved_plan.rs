@@ -3,7 +3,7 @@
 //! The file holds the configuration itself and the facts that the plan rests on. To apply it is to plan anew
 //! and to find the very same changes; a plan that would be another one now is stale.
 
-use std::{fs, io::Write, path::Path};
+use std::path::Path;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use super::{
     occasion,
     session::{Loaded, Session, text_of},
     transaction::{now, time},
+    write,
 };
 use crate::{
     apply::{Command, Commit, Occasion},
@@ -108,8 +109,7 @@ impl SavedPlan {
         })
     }
 
-    /// Writes the file whole, or not at all; into what is there already and is no file, such as a pipe, it is
-    /// written straight.
+    /// Writes the file, as [`write::write`] does: it holds the configuration, and is its owner's alone.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -119,25 +119,7 @@ impl SavedPlan {
         };
         let mut text = to_json(self).map_err(|error| cannot(&error))?;
         text.push('\n');
-        // A link stays one: replaced is what it leads to.
-        let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        if fs::metadata(&target).is_ok_and(|there| !there.is_file()) {
-            let opened = fs::OpenOptions::new().write(true).open(path);
-            let written = opened.and_then(|mut there| there.write_all(text.as_bytes()));
-            return written.map_err(|error| cannot(&error));
-        }
-        let path = target.as_path();
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let name = path.file_name().ok_or_else(|| cannot(&"it is no file"))?.to_string_lossy();
-        let temporary = folder.join(format!(".{name}.{}.new", std::process::id()));
-        // Never through a link that somebody else put there.
-        let written = fs::File::create_new(&temporary)
-            .and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&temporary, path));
-        written.map_err(|error| {
-            let _ = fs::remove_file(&temporary);
-            cannot(&error)
-        })
+        write::write(path, text.as_bytes()).map_err(|error| cannot(&error).with_hint("write it elsewhere"))
     }
 
     /// Reads a file that [`Self::write`] wrote; `-` is standard input.

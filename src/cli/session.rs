@@ -1,6 +1,9 @@
 //! From the command line's target to a plan for this node.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::OnceLock,
+};
 
 use super::{
     Failure,
@@ -9,7 +12,7 @@ use super::{
     persisted::{self, Basis},
 };
 use crate::{
-    apply::{self, LastApplied, Observe, Prepared, Snapshot, StateDir},
+    apply::{self, Identity, LastApplied, Observe, Prepared, Snapshot, StateDir},
     config::{self, Document, Kept, Positions},
     error::{Error, Kind},
     input,
@@ -326,10 +329,18 @@ pub(super) fn check_conflicts(plan: &Plan, hint: &str) -> Result<(), Error> {
         .with_hint(hint))
 }
 
-/// The state directory of this namespace.
+/// The state directory of this namespace. It is the same one for the whole command, which opens it once.
 pub(super) fn state_dir() -> Result<StateDir, Error> {
+    static DIR: OnceLock<StateDir> = OnceLock::new();
+    match DIR.get() {
+        Some(dir) => Ok(dir.clone()),
+        None => identity().map(|identity| DIR.get_or_init(|| StateDir::of(identity)).clone()),
+    }
+}
+
+/// This boot and this namespace.
+pub(super) fn identity() -> Result<Identity, Error> {
     kernel::identity()
-        .map(StateDir::of)
         .map_err(|error| Error::unexpected(format!("cannot tell which network namespace this is: {error}")))
 }
 

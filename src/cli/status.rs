@@ -91,6 +91,8 @@ pub(super) fn run(options: &StatusOptions, output: &Output) -> Verdict {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Wait {
+    /// The id that `hostgw confirm` and `hostgw cancel` take.
+    id: u64,
     #[serde(flatten)]
     told: Told,
     /// Until when it can be confirmed.
@@ -99,6 +101,9 @@ struct Wait {
     remaining_seconds: u64,
     /// The process that rolls it back; none when it was killed.
     supervisor: Option<String>,
+    /// It is stopped, as by SIGSTOP: it cannot roll back in time.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    supervisor_stopped: bool,
     /// What is decided, and not carried out yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     decision: Option<Decision>,
@@ -121,18 +126,21 @@ struct Unconfirmed {
 
 impl Wait {
     fn of(dir: &StateDir, record: &Record, pending: &Pending) -> Self {
+        let holder = dir.holder();
         Self {
             told: Told::of(&record.occasion),
             until: time(pending.until),
             remaining_seconds: pending.remaining().as_secs(),
-            supervisor: dir.holder(),
+            id: pending.id,
+            supervisor: holder.as_ref().map(ToString::to_string),
+            supervisor_stopped: holder.is_some_and(|holder| holder.stopped().is_some()),
             decision: dir.decision(pending).ok().flatten(),
         }
     }
 
     fn text(&self) -> String {
-        let Self { told, until, remaining_seconds, supervisor, decision } = self;
-        let (command, at) = (told.command, &told.at);
+        let Self { id, told, until, remaining_seconds, supervisor, supervisor_stopped, decision } = self;
+        let named = format!("{} {id} of {}", told.command, told.at);
         if let Some(decision) = decision {
             let who = match supervisor {
                 Some(supervisor) => format!("that is being carried out ({supervisor})"),
@@ -144,16 +152,19 @@ impl Wait {
                     }
                 ),
             };
-            return format!("the {command} of {at} is {}, and {who}", decision.name());
+            return format!("{named} is {}, and {who}", decision.name());
         }
         match supervisor {
+            Some(supervisor) if *supervisor_stopped => format!(
+                "{named} cannot roll back at {until}: its supervisor is stopped ({supervisor}); run \
+                 `hostgw confirm {id}` or `hostgw cancel {id}`"
+            ),
             Some(supervisor) => format!(
-                "the {command} of {at} is rolled back at {until}, in {remaining_seconds} s, unless hostgw confirm comes \
+                "{named} rolls back at {until}, in {remaining_seconds} s, unless you run `hostgw confirm {id}` \
                  ({supervisor})"
             ),
             None => format!(
-                "the {command} of {at} could be confirmed until {until}; its supervisor was killed, and hostgw rollback \
-                 undoes it"
+                "{named} could be confirmed until {until}; its supervisor was killed, and `hostgw rollback` undoes it"
             ),
         }
     }

@@ -15,16 +15,18 @@ use std::{
         unix::{net::UnixStream, process::CommandExt},
     },
     path,
-    process::{Child, Command as Program, Stdio},
+    process::{Child, Command as Program},
     time::Duration,
 };
 
-use super::{Failure, Verdict, confirm::finish, session::state_dir, signals, transaction::time};
+use rustix::process::Pid;
+
+use super::{Failure, Verdict, pending::finish, session::identity, signals, transaction::time};
 use crate::{
     apply::{self, Lock, OVERRIDE, Outcome, Pending, StateDir},
     error::Error,
     fault,
-    kernel::LiveNode,
+    kernel::{self, LiveNode},
 };
 
 /// The verb that runs it; hidden, since nobody needs to type it.
@@ -67,6 +69,8 @@ impl Supervisor {
     }
 
     fn spawn(dir: &StateDir, lock: &Lock) -> io::Result<Self> {
+        // Whatever this command inherited is not the supervisor's to keep open.
+        kernel::keep_descriptors()?;
         let (socket, other) = UnixStream::pair()?;
         // The program that runs now, even when its file has been replaced meanwhile.
         let mut program = Program::new("/proc/self/exe");
@@ -78,7 +82,7 @@ impl Supervisor {
             .env(OVERRIDE, path::absolute(dir.base())?)
             .stdin(OwnedFd::from(other))
             .stdout(lock.share()?)
-            .stderr(Stdio::null())
+            .stderr(dir.share()?)
             .spawn()?;
         Ok(Self { child, socket })
     }
@@ -101,16 +105,26 @@ impl Supervisor {
         let _ = self.child.wait();
     }
 
-    /// Waits for the end of the wait, and calls `tick` several times a second meanwhile. None when the
-    /// supervisor was killed.
-    pub(super) fn outcome(mut self, mut tick: impl FnMut()) -> Option<Outcome> {
+    /// Waits for the end of the wait, and calls `tick` several times a second meanwhile. `is_stuck` is asked as
+    /// often, and told whether the supervisor is stopped: one that is stuck is killed. None when the supervisor
+    /// was killed.
+    pub(super) fn outcome(
+        mut self,
+        mut tick: impl FnMut(),
+        is_stuck: impl Fn(bool) -> bool,
+    ) -> Option<Outcome> {
         self.socket.set_read_timeout(Some(LOOK)).ok()?;
         let (mut told, mut buffer) = (Vec::new(), [0; 4096]);
         loop {
             match self.socket.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(length) => told.extend_from_slice(&buffer[..length]),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => tick(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    tick();
+                    if is_stuck(apply::is_stopped(Pid::from_child(&self.child))) {
+                        let _ = self.child.kill();
+                    }
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(_) => break,
             }
@@ -125,7 +139,8 @@ pub(super) fn waiting(pending: &Pending) -> String {
     format!("apply --confirm, waits for hostgw confirm until {}", time(pending.until))
 }
 
-/// `hostgw supervise`: standard input is the socket to the command, standard output is the lock.
+/// `hostgw supervise`: standard input is the socket to the command, standard output the lock, standard error the
+/// state directory.
 pub(super) fn run() -> Verdict {
     let _ = rustix::process::setsid();
     let _ = rustix::thread::set_name(c"hostgw");
@@ -134,7 +149,8 @@ pub(super) fn run() -> Verdict {
     };
     let mut socket = UnixStream::from(open(io::stdin().as_fd().try_clone_to_owned())?);
     let lock = File::from(open(io::stdout().as_fd().try_clone_to_owned())?);
-    let result = supervise(&mut socket, lock);
+    let folder = open(io::stderr().as_fd().try_clone_to_owned())?;
+    let result = supervise(&mut socket, lock, folder);
     if let Err(Failure::Error(error)) = &result {
         let _ = writeln!(socket, "{}", error.message);
     }
@@ -164,11 +180,11 @@ fn order(socket: &mut UnixStream, dir: &StateDir) -> Result<String, Error> {
     Ok(order)
 }
 
-fn supervise(socket: &mut UnixStream, lock: File) -> Result<(), Failure> {
-    let dir = state_dir()?;
-    let mut lock = dir.take_over(lock, "apply --confirm").map_err(|error| {
-        Error::unexpected(format!("{error}: this verb is for hostgw apply --confirm alone"))
-    })?;
+fn supervise(socket: &mut UnixStream, lock: File, folder: OwnedFd) -> Result<(), Failure> {
+    let only =
+        |why: String| Error::unexpected(format!("{why}: this verb is for hostgw apply --confirm alone"));
+    let dir = StateDir::handed_over(folder, identity()?).map_err(|error| only(error.message.to_string()))?;
+    let mut lock = dir.take_over(lock, "apply --confirm").map_err(|error| only(error.to_string()))?;
     let interrupt = signals::interrupt()?;
     let _ = writeln!(socket, "{READY}");
     if order(socket, &dir)?.trim_end() == DISMISS {

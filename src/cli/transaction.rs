@@ -6,8 +6,8 @@ use super::{
     Failure, Verdict,
     apply::changed,
     arguments::Consent,
-    confirm::{Held, finish},
     output::{Answer, Output},
+    pending::{Held, finish, resume},
     plan::warn_of_open,
     signals, ssh,
     supervisor::Supervisor,
@@ -147,7 +147,7 @@ pub(super) fn take_lock(dir: &StateDir, timeout: Duration, description: &str) ->
             Err(error) if error.kind == Kind::Locked && !interrupt.is_raised() => {
                 if begun.elapsed() >= timeout {
                     let holder = dir.holder();
-                    return Err(holder.map_or(error, |holder| apply::held_by(&holder, timeout)));
+                    return Err(holder.map_or(error, |holder| apply::held_by(Some(&holder), timeout)));
                 }
             }
             Err(error) if error.kind == Kind::Locked => {
@@ -346,11 +346,14 @@ fn recover(dir: &StateDir, consent: &Consent, output: &Output) -> Result<(), Fai
     if open()?.is_none() {
         return Ok(());
     }
-    if let Some((record, pending)) = dir.pending()?.filter(|_| dir.holder().is_some()) {
+    if let Some((_, pending)) = dir.pending()?
+        && let Some(holder) = dir.holder()
+    {
+        resume(&holder, output);
+        let (id, until) = (pending.id, time(pending.until));
         output.warn(&format!(
-            "{} waits to be confirmed until {}: waiting for that; hostgw confirm keeps it, hostgw cancel rolls it back",
-            described(&record.occasion),
-            time(pending.until)
+            "apply {id} is pending until {until}: waiting for that; `hostgw confirm {id}` keeps it, `hostgw cancel {id}` \
+             rolls it back"
         ));
     }
     let _lock = take_lock(dir, consent.patience.lock_timeout, "rollback")?;
@@ -397,9 +400,15 @@ pub(super) fn described(Occasion { command, at, .. }: &Occasion) -> String {
     format!("the {command} of {}", time(*at))
 }
 
-/// A time in seconds since 1970-01-01 00:00 UTC, as RFC 3339 has it.
+/// A time in seconds since 1970-01-01 00:00 UTC, as RFC 3339 has it. A number from a damaged record can be one
+/// that RFC 3339 has no time for.
 pub(super) fn time(seconds: u64) -> String {
-    humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(seconds)).to_string()
+    /// 9999-12-31T23:59:59Z: a year has four digits.
+    const LAST: u64 = 253_402_300_799;
+    match UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).filter(|_| seconds <= LAST) {
+        Some(time) => humantime::format_rfc3339_seconds(time).to_string(),
+        None => format!("an impossible time ({seconds} s since 1970)"),
+    }
 }
 
 /// What the lock says of its holder.

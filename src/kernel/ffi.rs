@@ -2,13 +2,13 @@
 //!
 //! What the crate nftnl lacks: the expression `fib`, flags of `masq`, and messages made of ready bytes
 //! (table flags, foreign rules). And the system calls that no safe crate has: the cookie of a network
-//! namespace, and leaving one for a new one.
+//! namespace, leaving one for a new one, ignoring a signal, and keeping descriptors from other programs.
 #![allow(unsafe_code, reason = "the one file that may; each place says why")]
 
 use std::{
     ffi::{CStr, c_void},
     io,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsRawFd, BorrowedFd, RawFd},
     ptr::{self, NonNull},
 };
 
@@ -152,4 +152,45 @@ pub(super) fn unshare_network() -> io::Result<()> {
 pub(super) fn unshare_user() -> io::Result<()> {
     // SAFETY: as above.
     unsafe { unshare_unsafe(UnshareFlags::NEWUSER) }.map_err(io::Error::from)
+}
+
+/// The kernel's `struct sigaction` (asm-generic/signal.h). On architectures where it has no restorer it is shorter,
+/// and the rest is not read.
+#[repr(C)]
+struct KernelSigaction {
+    handler: usize,
+    flags: libc::c_ulong,
+    restorer: usize,
+    mask: u64,
+}
+
+/// Has this process ignore `signal`. The system call itself, since the C library keeps its own signals from
+/// sigaction(2).
+///
+/// # Errors
+/// `EINVAL` for SIGKILL, SIGSTOP, and what is no signal.
+pub(super) fn ignore_signal(signal: i32) -> io::Result<()> {
+    let action = KernelSigaction { handler: libc::SIG_IGN, flags: 0, restorer: 0, mask: 0 };
+    // SAFETY: the kernel reads a struct sigaction, which lives here, and writes to no old one. Ignoring a signal
+    // runs no code.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigaction,
+            signal,
+            &raw const action,
+            ptr::null::<c_void>(),
+            size_of::<u64>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Has no program that this process starts inherit the descriptor.
+///
+/// # Errors
+/// `EBADF` when it is not open.
+pub(super) fn close_on_exec(descriptor: RawFd) -> io::Result<()> {
+    // SAFETY: setting a flag closes nothing, and a number that is not open is an error.
+    let result = unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
+    if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

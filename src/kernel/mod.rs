@@ -277,6 +277,30 @@ pub fn host() -> Result<Host, Error> {
     Ok(Host { links: links.all, addresses, foreign: Vec::new() })
 }
 
+/// Has this process ignore `signal`, from now on and in every program that it starts.
+///
+/// # Errors
+/// When that is no signal that can be ignored.
+pub fn ignore_signal(signal: i32) -> io::Result<()> {
+    ffi::ignore_signal(signal)
+}
+
+/// Has programs that this process starts inherit no descriptor but the three standard ones, whatever this process
+/// inherited itself.
+///
+/// # Errors
+/// When `/proc` is not there to tell which are open.
+pub fn keep_descriptors() -> io::Result<()> {
+    for entry in fs::read_dir("/proc/self/fd")? {
+        let number = entry?.file_name().to_str().and_then(|name| name.parse().ok());
+        if let Some(descriptor) = number.filter(|number| *number > 2) {
+            // One that another thread closes meanwhile is none.
+            let _ = ffi::close_on_exec(descriptor);
+        }
+    }
+    Ok(())
+}
+
 /// The name of this machine, as the kernel has it.
 ///
 /// # Errors

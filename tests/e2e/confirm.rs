@@ -142,22 +142,23 @@ fn what_is_confirmed_stays() {
         let mut snapshots = Snapshots::default();
         let child = waiting(&node, LONG);
         let status = node.hostgw_ok(&["status"]);
-        status.says("Pending: the apply of").says("unless hostgw confirm comes").says("Drift: none");
+        status.says("Pending: apply 1 of").says("unless you run `hostgw confirm 1`").says("Drift: none");
         let json = node.hostgw_ok(&["status", "--json"]).json();
         let left = json["pending"]["remainingSeconds"].as_u64().expect("a number");
         assert!((1..=600).contains(&left), "{json:#}");
         assert_eq!(json["pending"]["node"], "linux-1");
+        assert_eq!(json["pending"]["id"], 1);
         node.hostgw_ok(&["plan"]).says("Nothing to do").warns("may be rolled back");
         node.hostgw_ok(&["status", "--history"]).says("1 (open)");
         snapshots.compare("confirm", &node.hostgw_ok(&["confirm"]));
         snapshots.compare("confirm-apply", &end(&node, child).expect(0));
-        node.hostgw_ok(&["confirm"]).says("is confirmed already");
-        node.hostgw_ok(&["cancel"]).says("no apply waits to be confirmed");
+        snapshots.compare("confirm-already", &node.hostgw(&["confirm"]).expect(8));
+        node.hostgw_ok(&["cancel"]).says("no apply is pending");
         settled(&node);
         assert_eq!(node.own_routes().len(), 3);
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "confirm and rollback");
-        node.hostgw(&["confirm"]).expect(8).warns("no apply waits to be confirmed here");
+        node.hostgw(&["confirm"]).expect(8).warns("no apply is pending here");
         snapshots.conclude();
     });
 }
@@ -173,7 +174,7 @@ fn what_is_cancelled_is_rolled_back() {
         snapshots.compare("cancel", &node.hostgw_ok(&["cancel"]));
         node.assert_unchanged(&before, "cancel");
         snapshots.compare("cancel-apply", &end(&node, child).expect(8));
-        node.hostgw(&["confirm"]).expect(8).warns("was cancelled, and was rolled back");
+        node.hostgw(&["confirm"]).expect(8).warns("was canceled, and was rolled back");
 
         let child = waiting(&node, LONG);
         snapshots.compare("cancel-by-rollback", &node.hostgw_ok(&["rollback", "--yes"]));
@@ -205,7 +206,7 @@ fn a_killed_command_changes_nothing_about_it() {
         child.kill().expect("our child");
         child.wait().expect("our child");
         assert_eq!(node.own_routes().len(), 3, "it is in force until then");
-        node.hostgw_ok(&["status"]).says("Pending: the apply of");
+        node.hostgw_ok(&["status"]).says("Pending: apply 1 of");
         assert_reverts(&node, &before, "kill -9 of the command");
         node.hostgw_ok(&["status"]).says("since nobody confirmed it by");
 
@@ -293,7 +294,7 @@ fn what_has_nobody_left_is_told_and_undone_by_the_next() {
         thread::sleep(Duration::from_secs(1));
         let mut snapshots = Snapshots::default();
         snapshots.compare("confirm-nobody-left", &node.hostgw(&["confirm"]).expect(8));
-        node.hostgw_ok(&["status"]).says("its supervisor was killed, and hostgw rollback undoes it");
+        node.hostgw_ok(&["status"]).says("its supervisor was killed, and `hostgw rollback` undoes it");
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "rollback");
         node.hostgw_ok(&["status"]).says("no apply of this boot");
@@ -354,7 +355,7 @@ fn one_decision_is_in_force() {
             match apply.code {
                 0 => {
                     confirm.expect(0);
-                    assert!(cancel.code != 0 || cancel.stdout.contains("no apply waits"), "{cancel}");
+                    assert!(cancel.code != 0 || cancel.stdout.contains("no apply is pending"), "{cancel}");
                     settled(&node);
                     node.hostgw_ok(&["rollback", "--yes"]);
                 }
@@ -406,7 +407,7 @@ fn a_rollback_that_cannot_be_whole_is_told() {
         snapshots.compare("cancel-incomplete", &node.hostgw(&["cancel"]).expect(7));
         end(&node, child).expect(7);
         snapshots.compare("cancel-incomplete-status", &node.hostgw_ok(&["status"]));
-        node.hostgw(&["confirm"]).expect(1).warns("hostgw rollback finishes undoing it");
+        node.hostgw(&["confirm"]).expect(1).warns("`hostgw rollback` finishes undoing it");
         node.sh("ip route del 10.244.1.0/24");
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "a rollback that was finished");
@@ -455,10 +456,11 @@ fn what_was_confirmed_is_not_undone_by_the_next() {
         let node = node(privilege);
         let mut child = waiting(&node, LONG);
         let (supervisor, _) = holder(&node);
-        kill(supervisor, Signal::STOP);
-        node.hostgw(&["confirm", "--lock-timeout", "10ms"]).expect(4);
         child.kill().expect("our child");
         child.wait().expect("our child");
+        kill(supervisor, Signal::STOP);
+        node.sh("cd state/net-*/wait; confirmed=$(echo *-confirmed.json)
+                 mv \"$confirmed\" \"${confirmed%-confirmed.json}.json\"");
         kill(supervisor, Signal::KILL);
         node.hostgw_ok(&["apply", "--yes"]).says("Nothing to do").warns("was confirmed: it stays");
         settled(&node);
@@ -477,7 +479,7 @@ fn a_confirmation_that_failed_can_be_repeated() {
         node.hostgw(&["confirm"]).expect(1);
         end(&node, child).expect(1);
         node.sh(&format!("rmdir {dir}/history/000001.json"));
-        node.hostgw_ok(&["confirm"]).warns("it stays");
+        node.hostgw_ok(&["confirm"]).warns("it stays in force");
         settled(&node);
     });
 }
@@ -488,11 +490,9 @@ fn a_supervisor_without_the_lock_does_nothing() {
     each(|privilege| {
         let node = node(privilege);
         let child = waiting(&node, LONG);
-        let lock = node.state_dir().expect("a state directory").join("lock");
-        node.sh(&format!(
-            "! timeout 5 \"$HOSTGW\" supervise </dev/null >>{} 2>said; grep -q 'not a lock' said",
-            lock.display()
-        ));
+        node.sh("cd state/net-*
+                 status=0; timeout 5 \"$HOSTGW\" supervise </dev/null >>lock 2<. || status=$?; test $status = 1");
+        assert!(is_waiting(&node));
         node.hostgw_ok(&["confirm"]);
         end(&node, child).expect(0);
     });
@@ -579,7 +579,7 @@ fn a_supervisor_that_cannot_undo_says_so() {
             match outcome.code {
                 7 => {
                     incomplete += 1;
-                    outcome.warns("was cancelled");
+                    outcome.warns("was canceled");
                     let words = ["the rollback could not be finished", "records could not be updated"];
                     assert!(words.iter().any(|words| outcome.stderr.contains(words)), "{outcome}");
                     node.hostgw_ok(&["rollback", "--yes"]);
@@ -663,13 +663,87 @@ fn a_state_directory_of_others_is_refused() {
         let before = node.witness();
         node.sh("chmod 777 state/net-*");
         let refused = node.hostgw(&["apply", "--yes", "--confirm", LONG]).expect(1);
-        refused.warns("is not to be trusted: others may write it").warns("remove it");
+        refused.warns("is writable by group or others (mode 0777)").warns("HOSTGW_STATE_DIR elsewhere");
         node.assert_unchanged(&before, "a state directory that others may write");
         node.sh("chmod 700 state/net-*");
         if privilege == Privilege::Root && has_nobody() {
             node.sh("chown 65534 state/net-*");
-            node.hostgw(&["apply", "--yes"]).expect(1).warns("it belongs to user 65534");
+            node.hostgw(&["apply", "--yes"]).expect(1).warns("belongs to uid 65534, expected root");
             node.assert_unchanged(&before, "a state directory of somebody else");
         }
+    });
+}
+
+/// The previous apply is confirmed, and `confirm` comes just before the next one waits: it confirms nothing, and does
+/// not say otherwise.
+#[test]
+fn a_confirmation_that_confirms_nothing_is_no_success() {
+    each(|privilege| {
+        let node = node(privilege);
+        let child = waiting(&node, LONG);
+        node.hostgw_ok(&["confirm"]).warns("Confirmed apply 1 of");
+        end(&node, child).expect(0);
+        node.hostgw(&["confirm"]).expect(8).warns("apply 1 of").warns("confirmed already");
+        node.sh("ip route del 10.244.1.0/24");
+        let child = waiting(&node, LONG);
+        // A late one that means the first apply.
+        node.hostgw(&["confirm", "1"]).expect(8).warns("apply 1 is not pending: apply 2 of");
+        node.hostgw(&["cancel", "1"]).expect(8).warns("apply 1 is not pending: apply 2 of");
+        assert!(is_pending(&node));
+        node.hostgw_ok(&["confirm", "2"]).warns("Confirmed apply 2 of");
+        end(&node, child).expect(0).warns("`hostgw confirm 2`");
+        for id in ["1", "2"] {
+            node.hostgw(&["confirm", id]).expect(8).warns("confirmed already");
+        }
+        node.hostgw(&["confirm", "99"]).expect(8).warns("no apply 99 is pending here");
+        settled(&node);
+    });
+}
+
+/// An id is never used twice: a late confirmation of what was rolled back confirms nothing else.
+#[test]
+fn an_id_is_never_used_twice() {
+    each(|privilege| {
+        let node = node(privilege);
+        for id in 1..4 {
+            let child = waiting(&node, LONG);
+            let json = node.hostgw_ok(&["status", "--json"]).json();
+            assert_eq!(json["pending"]["id"], id);
+            if id > 1 {
+                node.hostgw(&["confirm", &(id - 1).to_string()]).expect(8);
+            }
+            node.hostgw_ok(&["cancel", &id.to_string()]).warns(&format!("Rolled back apply {id} of"));
+            end(&node, child).expect(8);
+            node.hostgw(&["confirm", &id.to_string()]).expect(8).warns("was canceled, and was rolled back");
+        }
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.hostgw_ok(&["rollback", "--yes"]);
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.hostgw_ok(&["status", "--history"]).says("\n5 ");
+    });
+}
+
+/// `--wait` is there before the apply is.
+#[test]
+fn a_confirmation_can_wait_for_its_apply() {
+    each(|privilege| {
+        let node = node(privilege);
+        for arguments in [&["confirm", "--wait", "2m"][..], &["confirm", "2", "--wait", "2m"]] {
+            let mut command = node.hostgw_command(arguments);
+            let confirm = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw");
+            let child = start(&node, LONG);
+            let confirmed = confirm.wait_with_output().expect("our child");
+            Outcome::from_output(&node, "hostgw confirm --wait", confirmed)
+                .expect(0)
+                .warns("Confirmed apply");
+            end(&node, child).expect(0);
+            node.sh("ip route del 10.244.1.0/24");
+        }
+        node.hostgw(&["confirm", "--wait", "100ms"]).expect(8).warns("confirmed already");
+        // One that is over already is not waited for.
+        node.hostgw(&["confirm", "1", "--wait", "10m"]).expect(8).warns("confirmed already");
+        node.hostgw(&["confirm", "9", "--wait", "100ms"])
+            .expect(8)
+            .warns("no apply 9 became pending within 100ms");
     });
 }

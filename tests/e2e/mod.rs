@@ -10,6 +10,7 @@ mod ci;
 mod colour;
 mod confirm;
 mod conflict;
+mod damaged_records;
 mod diff;
 mod documents;
 mod drift;
@@ -44,11 +45,15 @@ mod regressions;
 mod render;
 mod saved_plan;
 mod sequences;
+#[cfg(feature = "fault-injection")]
+mod signals;
 mod simulate;
 mod snapshot;
+mod state_directory;
 #[cfg(feature = "fault-injection")]
 mod stopped;
 mod storm;
+mod supervisor;
 mod sweep;
 mod terminal;
 mod together;

@@ -1,7 +1,7 @@
 //! `plan --out` and `apply PLAN`: just that plan, or none.
 
 use super::{NODE_1, NODE_2, cluster, node, settled};
-use crate::support::namespace::{Namespace, Snapshots, each};
+use crate::support::namespace::{Namespace, Privilege, Snapshots, each, has_nobody};
 
 fn save(node: &Namespace) {
     node.hostgw_ok(&["plan", "--out", "p.json"])
@@ -251,4 +251,50 @@ fn a_mass_removal_needs_its_number() {
         node.hostgw_ok(&["destroy", "--yes"]);
         snapshots.conclude();
     });
+}
+
+/// A plan holds the configuration: it is its owner's alone, and a file that it replaces keeps its mode.
+#[test]
+fn a_plan_is_its_owners_alone() {
+    each(|privilege| {
+        let node = node(privilege);
+        for umask in ["000", "022"] {
+            node.sh(&format!("umask {umask}; rm -f p.json; \"$HOSTGW\" plan --out p.json"));
+            assert_eq!(node.sh("stat -c %a p.json"), "600\n", "umask {umask}");
+        }
+        for mode in ["600", "640", "664"] {
+            node.sh(&format!("chmod {mode} p.json; \"$HOSTGW\" plan --out p.json"));
+            assert_eq!(node.sh("stat -c %a p.json"), format!("{mode}\n"));
+        }
+        assert_eq!(node.sh("ls -A | grep new || true"), "", "no temporary file stays");
+        for place in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+            node.sh(&format!("\"$HOSTGW\" plan --out {place} | grep -q '\"what\": \"hostgw plan\"'"));
+        }
+        node.sh("\"$HOSTGW\" plan --out /dev/null; test -c /dev/null");
+    });
+}
+
+/// What somebody else laid into a folder like /tmp is not followed, and decides nothing.
+#[test]
+fn a_plan_follows_nothing_of_another_user() {
+    if !has_nobody() {
+        eprintln!("not as root: there is nobody else to lay a link");
+        return;
+    }
+    let node = node(Privilege::Root);
+    node.sh("mkdir -m 1777 shared; echo mine >precious; chmod 600 precious; chown 0:0 precious
+             cd shared; ln -s ../precious link; chown -h 65534 link; ln -s link chain; mkfifo pipe; chown 65534 pipe
+             echo theirs >file; chmod 666 file; chown 65534 file; ln -s ../precious own");
+    for name in ["link", "chain", "pipe"] {
+        let outcome = node.hostgw(&["plan", "--out", &format!("shared/{name}")]).expect(1);
+        outcome.warns("of uid 65534, in a folder that others can write to");
+    }
+    assert_eq!(node.sh("cat precious"), "mine\n");
+    // What is written in the place of their file is not theirs.
+    node.hostgw_ok(&["plan", "--out", "shared/file"]);
+    assert_eq!(node.sh("stat -c '%a %u' shared/file"), "600 0\n");
+    // One's own link is followed, and stays.
+    node.hostgw_ok(&["plan", "--out", "shared/own"]);
+    assert_eq!(node.sh("stat -c '%F %a' shared/own precious"), "symbolic link 777\nregular file 600\n");
+    node.sh("grep -q 'hostgw plan' precious");
 }

@@ -1,0 +1,147 @@
+//! Files that hostgw writes where a user says: whole or not at all, for their owner alone, and never through a link
+//! that somebody else laid there.
+
+use std::{
+    ffi::{OsStr, OsString},
+    fs::File,
+    io::{self, Write},
+    os::{fd::OwnedFd, unix::ffi::OsStrExt},
+    path::{Path, PathBuf},
+};
+
+use rustix::{
+    fs::{
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, fchmod, fchown, fstat, openat, readlinkat, renameat,
+        stat, statat, unlinkat,
+    },
+    io::Errno,
+    process::geteuid,
+};
+
+const PRIVATE: Mode = Mode::from_raw_mode(0o600);
+
+/// Writes `bytes` to `path`. A new file is its owner's alone, and one of the caller's keeps its mode. A symbolic
+/// link stays one, and the file it leads to is replaced. Into what is no file, such as a pipe or a terminal,
+/// the bytes are written straight.
+///
+/// # Errors
+/// When it cannot be written; and when, in a folder that others can write to, it is a link or a pipe of somebody
+/// else.
+pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match resolve(path)? {
+        Target::Stream(stream) => File::from(stream).write_all(bytes),
+        Target::File { folder, name, old } => replace(&folder, &name, old.as_ref(), bytes),
+    }
+}
+
+/// Where a path leads.
+enum Target {
+    /// A pipe, a terminal or another device, opened.
+    Stream(OwnedFd),
+    /// A file that is there, or is to be.
+    File { folder: OwnedFd, name: OsString, old: Option<Stat> },
+}
+
+/// Follows the links that may be followed. Everything is done relative to a folder's descriptor, so that what was
+/// looked at is what is used.
+fn resolve(path: &Path) -> io::Result<Target> {
+    /// As many as the kernel follows (path_resolution(7)).
+    const LINKS: usize = 40;
+    let mut path = path.to_owned();
+    for _ in 0..LINKS {
+        let name = path.file_name().ok_or(Errno::ISDIR)?.to_owned();
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new(".")).to_owned();
+        let folder = openat(CWD, &parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        let found = match statat(&folder, &name, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => found,
+            Err(Errno::NOENT) => return Ok(Target::File { folder, name, old: None }),
+            Err(error) => return Err(error.into()),
+        };
+        match FileType::from_raw_mode(found.st_mode) {
+            FileType::RegularFile => return Ok(Target::File { folder, name, old: Some(found) }),
+            FileType::Directory => return Err(Errno::ISDIR.into()),
+            FileType::Symlink => {
+                check_laid(&folder, &found, "symbolic link")?;
+                let link = readlinkat(&folder, &name, Vec::new())?;
+                path = parent.join(OsStr::from_bytes(link.as_bytes()));
+                if only_the_kernel_follows(&folder, &name, &path) {
+                    return stream(&folder, &name, OFlags::empty());
+                }
+            }
+            _ => {
+                check_laid(&folder, &found, "file that is not a regular one")?;
+                return stream(&folder, &name, OFlags::NOFOLLOW);
+            }
+        }
+    }
+    Err(Errno::LOOP.into())
+}
+
+/// Whether a link does not lead where its text says: /proc has such links to open files, and /dev/stdout is one.
+fn only_the_kernel_follows(folder: &OwnedFd, name: &OsStr, text: &Path) -> bool {
+    let Ok(there) = statat(folder, name, AtFlags::empty()) else { return false };
+    stat(text).map_or(true, |said| (said.st_dev, said.st_ino) != (there.st_dev, there.st_ino))
+}
+
+fn stream(folder: &OwnedFd, name: &OsStr, flags: OFlags) -> io::Result<Target> {
+    let flags = flags | OFlags::WRONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
+    Ok(Target::Stream(openat(folder, name, flags, Mode::empty())?))
+}
+
+fn is_trusted(owner: u32) -> bool {
+    [0, geteuid().as_raw()].contains(&owner)
+}
+
+/// That nobody else laid `found` where others can, for this process to fall for.
+fn check_laid(folder: &OwnedFd, found: &Stat, what: &str) -> io::Result<()> {
+    if is_trusted(found.st_uid) || fstat(folder)?.st_mode & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(io::Error::other(format!(
+        "it is a {what} of uid {}, in a folder that others can write to",
+        found.st_uid
+    )))
+}
+
+fn replace(folder: &OwnedFd, name: &OsStr, old: Option<&Stat>, bytes: &[u8]) -> io::Result<()> {
+    let (temporary, mut file) = create_temporary(folder, name)?;
+    let written = keep_mode(&file, old)
+        .and_then(|()| file.write_all(bytes))
+        .and_then(|()| file.sync_all())
+        // What is there by now is replaced, not followed.
+        .and_then(|()| Ok(renameat(folder, &temporary, folder, name)?));
+    if written.is_err() {
+        let _ = unlinkat(folder, &temporary, AtFlags::empty());
+    }
+    written
+}
+
+fn create_temporary(folder: &OwnedFd, name: &OsStr) -> io::Result<(PathBuf, File)> {
+    /// Somebody who takes so many names has found a way to be in the way.
+    const ATTEMPTS: usize = 100;
+    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    for attempt in 0..ATTEMPTS {
+        let mut temporary = OsString::from(".");
+        temporary.push(name);
+        temporary.push(format!(".{}.{attempt}.new", std::process::id()));
+        match openat(folder, &temporary, flags, PRIVATE) {
+            Ok(file) => return Ok((temporary.into(), file.into())),
+            Err(Errno::EXIST) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(Errno::EXIST.into())
+}
+
+/// Gives `file` the mode and the group of the `old` one, if that is the caller's: a file that somebody else laid
+/// there does not decide who can read or change what replaces it.
+fn keep_mode(file: &File, old: Option<&Stat>) -> io::Result<()> {
+    let Some(old) = old.filter(|old| old.st_uid == geteuid().as_raw()) else {
+        return Ok(fchmod(file, PRIVATE)?);
+    };
+    let has_group =
+        fstat(file)?.st_gid == old.st_gid || fchown(file, None, Some(Gid::from_raw(old.st_gid))).is_ok();
+    let mode = old.st_mode & if has_group { 0o777 } else { 0o707 };
+    Ok(fchmod(file, Mode::from_raw_mode(mode))?)
+}

@@ -1,0 +1,201 @@
+//! Records with every field damaged in turn: every command ends with a sentence, never with a panic or a hang, and
+//! the way back stays open where it does not need the damaged part.
+
+use std::process::{Child, Stdio};
+
+use serde_json::{Value, json};
+
+use super::{NODE_1, NODE_2, cluster, node};
+use crate::support::namespace::{Namespace, Outcome, Privilege, is_root};
+
+/// Every command that reads records.
+const COMMANDS: [&[&str]; 10] = [
+    &["status"],
+    &["status", "--json"],
+    &["status", "--history"],
+    &["plan"],
+    &["confirm", "--lock-timeout", "100ms"],
+    &["cancel", "--lock-timeout", "100ms"],
+    &["confirm", "7", "--lock-timeout", "100ms"],
+    &["apply", "--yes", "--lock-timeout", "100ms"],
+    &["rollback", "--yes", "--lock-timeout", "100ms"],
+    &["destroy", "--yes", "--lock-timeout", "100ms"],
+];
+
+/// What takes the place of each value.
+fn wrong_values() -> Vec<Value> {
+    vec![
+        json!(253_402_300_800_u64),
+        json!(u64::MAX),
+        json!(-1),
+        json!(1e300),
+        json!("x".repeat(70_000)),
+        json!("\u{1b}[31m\u{202e}\0"),
+        json!({}),
+        json!(null),
+    ]
+}
+
+/// The paths of all values in a document, of at most three elements of a list.
+fn paths(value: &Value, here: &str, found: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            fields.iter().for_each(|(name, field)| {
+                paths(field, &format!("{here}/{}", name.replace('~', "~0").replace('/', "~1")), found)
+            });
+        }
+        Value::Array(items) => {
+            items
+                .iter()
+                .take(3)
+                .enumerate()
+                .for_each(|(at, item)| paths(item, &format!("{here}/{at}"), found));
+        }
+        _ => {}
+    }
+    found.push(here.to_owned());
+}
+
+/// A node with records of every kind: two applies on record, a third one that waits and whose processes are gone, or
+/// an outcome.
+struct Damaged {
+    node: Namespace,
+    /// What it is restored from before each damage.
+    whole: String,
+}
+
+fn pending(node: &Namespace) -> Child {
+    let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", "10m"]);
+    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("hostgw");
+    node.wait_until("the apply waits", || {
+        node.try_sh("grep -q 'waits for' state/net-*/lock && test -e state/net-*/wait/pending.json").code == 0
+    });
+    child
+}
+
+impl Damaged {
+    fn new() -> Self {
+        let node = node(if is_root() { Privilege::Root } else { Privilege::User });
+        node.write("hostgw.yaml", &cluster("sysctls: {net.ipv4.conf.all.rp_filter: 2}", &[NODE_1, NODE_2]));
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.write("hostgw.yaml", super::RECIPE);
+        // An outcome, and then a wait that nobody is left to end.
+        let mut child = pending(&node);
+        node.hostgw_ok(&["cancel"]);
+        child.wait().expect("our child");
+        node.sh("cp state/net-*/outcome.json outcome");
+        let mut child = pending(&node);
+        child.kill().expect("our child");
+        child.wait().expect("our child");
+        node.sh("kill -9 $(sed 's/process \\([0-9]*\\).*/\\1/' state/net-*/lock)
+                 cp outcome state/net-*/outcome.json
+                 cp -a state whole");
+        Self { node, whole: "rm -rf state; cp -a whole state".to_owned() }
+    }
+
+    /// Runs every command on a record with `text` in it; each ends by itself.
+    fn run(&self, record: &str, text: &[u8], what: &str) {
+        let folder = self.node.folder();
+        for arguments in COMMANDS {
+            self.node.sh(&self.whole);
+            std::fs::write(folder.join("damaged"), text).expect("our folder");
+            self.node.sh(&format!("cat damaged >state/net-*/{record}"));
+            let mut command = self.node.command("timeout");
+            command.args(["20", "sh", "-c", "exec \"$HOSTGW\" \"$@\"", "hostgw"]).args(arguments);
+            let name = format!("hostgw {} # {record}: {what}", arguments.join(" "));
+            let outcome = Outcome::of(&self.node, &name, &mut command);
+            assert!([0, 1, 3, 4, 5, 6, 7, 8, 9, 10].contains(&outcome.code), "{outcome}");
+            assert!(!outcome.stderr.contains("panicked"), "{outcome}");
+            assert!(
+                !outcome.stdout.contains('\u{202e}') && !outcome.stderr.contains('\u{202e}'),
+                "{outcome}"
+            );
+        }
+    }
+}
+
+/// All records, by their names below the directory of the namespace.
+fn records(node: &Namespace) -> Vec<String> {
+    node.sh("cd state/net-*; find . -type f ! -name lock | sed 's|^./||' | sort")
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+/// How the mutations are spread over the tests: each one has its own node.
+fn sweep(share: usize, of: usize) {
+    let damaged = Damaged::new();
+    let whole_sweep = std::env::var_os("HOSTGW_WHOLE").is_some();
+    let mut number = 0;
+    for record in records(&damaged.node) {
+        let text = damaged.node.sh(&format!("cat state/net-*/{record}"));
+        let value: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{record}: {error}"));
+        let half = &text.as_bytes()[..text.len() / 2];
+        for (what, bytes) in [
+            ("empty", &b""[..]),
+            ("zeros", &[0; 4096]),
+            ("cut", half),
+            ("deep", "[".repeat(100_000).as_bytes()),
+        ] {
+            number += 1;
+            if number % of == share {
+                damaged.run(&record, bytes, what);
+            }
+        }
+        let mut found = Vec::new();
+        paths(&value, "", &mut found);
+        for (at, path) in found.iter().enumerate() {
+            for (kind, wrong) in wrong_values().into_iter().enumerate() {
+                number += 1;
+                // Times and numbers meet every value; all else meets one of them, unless all is asked for.
+                let is_number = value.pointer(path).is_some_and(Value::is_number);
+                let is_tried = whole_sweep || (is_number && kind < 4) || kind == at % 8;
+                if is_tried && number % of == share {
+                    let mut changed = value.clone();
+                    *changed.pointer_mut(path).expect("a path of it") = wrong;
+                    damaged.run(&record, changed.to_string().as_bytes(), &format!("{path}, value {kind}"));
+                }
+            }
+        }
+    }
+    assert!(number > 500, "{number} mutations");
+}
+
+/// A part of all mutations; with `HOSTGW_WHOLE=1`, of every value in every place.
+#[test]
+fn no_damage_to_a_record_ends_in_a_panic_or_a_hang() {
+    std::thread::scope(|scope| {
+        for share in 0..4 {
+            scope
+                .spawn(move || sweep(share, if std::env::var_os("HOSTGW_WHOLE").is_some() { 4 } else { 48 }));
+        }
+    });
+}
+
+/// `at` and `until` are for people: an impossible one keeps nobody from going back.
+#[test]
+fn an_impossible_time_does_not_block_the_way_back() {
+    let node = node(if is_root() { Privilege::Root } else { Privilege::User });
+    let before = node.witness();
+    for time in ["253402300800", "18446744073709551615"] {
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.sh(&format!("sed -i 's/\"at\":[0-9]*/\"at\":{time}/' state/net-*/*/*.json"));
+        for arguments in [&["status"][..], &["status", "--json"], &["status", "--history"], &["plan"]] {
+            let outcome = node.hostgw_ok(arguments);
+            assert!(arguments == ["plan"] || outcome.stdout.contains("an impossible time"), "{outcome}");
+        }
+        node.hostgw_ok(&["rollback", "--yes"]).warns("an impossible time");
+        node.assert_unchanged(&before, "rollback");
+
+        let mut child = pending(&node);
+        node.sh(&format!(
+            "sed -i 's/\"at\":[0-9]*/\"at\":{time}/; s/\"until\":[0-9]*/\"until\":{time}/' state/net-*/*.json state/net-*/wait/*.json"
+        ));
+        node.hostgw_ok(&["status"]).says("an impossible time");
+        child.kill().expect("our child");
+        child.wait().expect("our child");
+        node.sh("kill -9 $(sed 's/process \\([0-9]*\\).*/\\1/' state/net-*/lock)");
+        node.hostgw_ok(&["rollback", "--yes"]);
+        node.assert_unchanged(&before, "rollback of an apply that waited");
+    }
+}

@@ -1,0 +1,215 @@
+//! Every signal that ends a process by default, sent to a hostgw in the middle of its work: what comes of it is what
+//! the table in README.md says.
+
+use std::{
+    collections::BTreeMap,
+    process::{Child, Stdio},
+};
+
+use super::{is_open, live, node, settled, stopped::Stopped};
+use crate::support::namespace::{Namespace, Outcome, each};
+
+/// What the table says of a signal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Response {
+    RollsBack,
+    Ignored,
+    Ends,
+}
+
+/// Every signal of the table by its number, with some of the real-time ones.
+fn table(node: &Namespace) -> BTreeMap<i32, Response> {
+    const README: &str = include_str!("../../README.md");
+    let mut signals = BTreeMap::new();
+    for line in README.lines().filter(|line| line.starts_with("| SIG")) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let response = match cells[2] {
+            what if what.starts_with("rolled back") => Response::RollsBack,
+            "ignored" => Response::Ignored,
+            what if what.starts_with("the process ends") => Response::Ends,
+            what => panic!("{what}"),
+        };
+        for name in cells[1].split(", ") {
+            let numbers: Vec<i32> = match name.strip_prefix("SIG") {
+                // Two that the C library keeps, and those at both ends of its range.
+                None => vec![32, 34, 64],
+                Some(name) => {
+                    // kill(1) knows SIGIO by its other name.
+                    let name = if name == "IO" { "POLL" } else { name };
+                    vec![node.sh(&format!("/bin/kill -l {name}")).trim().parse().expect("a number")]
+                }
+            };
+            signals.extend(numbers.into_iter().map(|number| (number, response)));
+        }
+    }
+    assert_eq!(signals.len(), 23 + 3, "{signals:?}");
+    signals
+}
+
+/// SIGBUS and SIGSEGV: Rust looks whether they are a stack overflow, and lets go of them if not. A real fault comes
+/// again at once; one that was sent has to be sent twice.
+const RUST_HANDLES: [i32; 2] = [7, 11];
+
+fn send(node: &Namespace, signal: i32, process: u32) {
+    node.sh(&format!("/bin/kill -{signal} {process}"));
+}
+
+/// Sends it to a process that is not stopped, as often as it takes.
+fn send_to_sleeper(node: &Namespace, signal: i32, process: u32) {
+    send(node, signal, process);
+    if RUST_HANDLES.contains(&signal) {
+        node.wait_until("the first one is handled", || {
+            let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("a process");
+            status.lines().any(|line| line.starts_with("ShdPnd:") && line.ends_with("0000000000000000"))
+        });
+        send(node, signal, process);
+    }
+}
+
+/// A point of an apply at which it has changed something, and will change more.
+fn middle(node: &Namespace) -> usize {
+    for point in 10..200 {
+        let stopped = Stopped::at(node, &mut node.hostgw_command(&["apply", "--yes"]), "apply", point);
+        stopped.unwrap_or_else(|outcome| panic!("no middle: {outcome}")).kill();
+        let is_middle = is_open(node) && !node.own_routes().is_empty();
+        node.hostgw_ok(&["rollback", "--yes"]);
+        if is_middle {
+            return point;
+        }
+    }
+    panic!("no middle");
+}
+
+#[test]
+fn no_signal_leaves_an_apply_half_done() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = live(&node);
+        let point = middle(&node);
+        for (signal, response) in table(&node) {
+            let name = format!("hostgw apply --yes, and signal {signal} in the middle");
+            let stopped = Stopped::at(&node, &mut node.hostgw_command(&["apply", "--yes"]), &name, point);
+            let stopped = stopped.unwrap_or_else(|outcome| panic!("{outcome}"));
+            send(&node, signal, stopped.id());
+            match response {
+                Response::RollsBack => {
+                    stopped.go_on().expect(130).warns("Rolled back, and verified");
+                }
+                Response::Ignored => {
+                    stopped.go_on().expect(0);
+                    settled(&node);
+                    node.hostgw_ok(&["rollback", "--yes"]);
+                }
+                Response::Ends => {
+                    let outcome = stopped.go_on();
+                    let is_ignored_once = outcome.code == 0 && RUST_HANDLES.contains(&signal);
+                    assert!(is_ignored_once || outcome.code == 128 + signal, "{outcome}");
+                    node.hostgw_ok(&["rollback", "--yes"]);
+                }
+            }
+            assert!(!is_open(&node), "signal {signal}");
+            assert_eq!(live(&node), before, "signal {signal}");
+        }
+    });
+}
+
+fn waiting(node: &Namespace) -> Child {
+    let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", "10m"]);
+    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw");
+    node.wait_until("the apply waits", || supervisor(node).is_some());
+    child
+}
+
+/// The process that waits, once it does.
+fn supervisor(node: &Namespace) -> Option<u32> {
+    let dir = node.state_dir()?;
+    let text = std::fs::read_to_string(dir.join("lock")).ok()?;
+    let is_pending = dir.join("wait/pending.json").exists() && text.contains("waits for");
+    text.split_whitespace().nth(1)?.parse().ok().filter(|_| is_pending)
+}
+
+fn end(node: &Namespace, child: Child, signal: i32) -> Outcome {
+    let name = format!("hostgw apply --confirm, and signal {signal} while it waits");
+    Outcome::from_output(node, &name, child.wait_with_output().expect("our child"))
+}
+
+#[test]
+fn no_signal_to_a_command_that_waits_leaves_its_apply_half_done() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = live(&node);
+        let hang_up = 1;
+        for (signal, response) in table(&node) {
+            let child = waiting(&node);
+            send_to_sleeper(&node, signal, child.id());
+            match response {
+                Response::RollsBack if signal != hang_up => {
+                    end(&node, child, signal).expect(130);
+                }
+                Response::Ignored => {
+                    node.hostgw_ok(&["cancel"]);
+                    end(&node, child, signal).expect(8);
+                }
+                Response::RollsBack | Response::Ends => {
+                    end(&node, child, signal).expect(128 + signal);
+                    node.hostgw_ok(&["status"]).says("Pending: apply");
+                    node.hostgw_ok(&["cancel"]);
+                }
+            }
+            assert!(!is_open(&node), "signal {signal}");
+            assert_eq!(live(&node), before, "signal {signal}");
+        }
+    });
+}
+
+#[test]
+fn no_signal_to_a_supervisor_leaves_its_apply_half_done() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = live(&node);
+        for (signal, response) in table(&node) {
+            let child = waiting(&node);
+            let supervisor = supervisor(&node).expect("it waits");
+            send_to_sleeper(&node, signal, supervisor);
+            match response {
+                Response::RollsBack => {
+                    end(&node, child, signal).expect(8).warns("was canceled");
+                }
+                Response::Ignored => {
+                    node.hostgw_ok(&["confirm"]);
+                    end(&node, child, signal).expect(0);
+                    node.hostgw_ok(&["rollback", "--yes"]);
+                }
+                Response::Ends => {
+                    node.hostgw_ok(&["cancel"]);
+                    end(&node, child, signal).expect(8);
+                }
+            }
+            assert!(!is_open(&node), "signal {signal}");
+            assert_eq!(live(&node), before, "signal {signal}");
+        }
+    });
+}
+
+/// A limit of the file size: SIGXFSZ would come where a record is written. With ever more room, until it fits.
+#[test]
+fn a_file_size_limit_leaves_the_state_before() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.write("hostgw.yaml", &super::large_cluster(300));
+        let before = live(&node);
+        let mut rolled_back = 0;
+        for blocks in (1..).map(|step| step * 8) {
+            let outcome =
+                node.try_sh(&format!("ulimit -f {blocks}; exec \"$HOSTGW\" apply --yes --node linux-0"));
+            if outcome.code == 0 {
+                break;
+            }
+            assert!([1, 6].contains(&outcome.code), "{blocks} blocks: {outcome}");
+            rolled_back += usize::from(outcome.code == 6);
+            assert!(!is_open(&node), "{blocks} blocks: {outcome}");
+            assert_eq!(live(&node), before, "{blocks} blocks: {outcome}");
+        }
+        assert!(rolled_back > 0, "the limit never met a write after the first change");
+    });
+}
