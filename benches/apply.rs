@@ -3,7 +3,12 @@
 //! `cargo bench --bench apply` prints, for each number of nodes, the median of both and the ratio pair by pair. The machine
 //! should do nothing else meanwhile: the kernel takes route changes of all namespaces one after another. As
 //! root, or as a user who may make namespaces.
-#![allow(clippy::print_stdout, missing_docs, reason = "a benchmark prints its figures")]
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "a benchmark prints its figures"
+)]
 
 use std::{
     env, fs,

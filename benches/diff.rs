@@ -2,7 +2,12 @@
 //! a comment becomes.
 //!
 //! `cargo bench --bench diff` prints the median of five runs for each form. Needs git; no root, no kernel.
-#![allow(clippy::print_stdout, missing_docs, reason = "a benchmark prints its figures")]
+#![allow(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    missing_docs,
+    reason = "a benchmark prints its figures"
+)]
 
 use std::{
     env, fs,

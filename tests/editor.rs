@@ -4,7 +4,6 @@
 //! The server is the npm package yaml-language-server: on the PATH, or where `HOSTGW_YAML_LANGUAGE_SERVER` says. Where
 //! it is not there, a sentence says so; the rules that it showed are checked on the schema itself in any case
 //! (`src/config/schema.rs`).
-#![allow(clippy::print_stderr, reason = "a test that is not tried says so")]
 
 use std::{
     env,
@@ -34,7 +33,9 @@ impl Editor {
         command.args(["120", &program, "--stdio"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let is_there = Command::new(&program).arg("--version").stdin(Stdio::null()).output().is_ok();
         if !is_there {
-            eprintln!("not tried: {program} is not on the PATH, and {VARIABLE} names none");
+            crate::support::say(&format!(
+                "not tried: {program} is not on the PATH, and {VARIABLE} names none"
+            ));
             return None;
         }
         let mut server = command.spawn().unwrap();

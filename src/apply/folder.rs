@@ -58,7 +58,7 @@ pub(super) enum Remedy {
 
 impl fmt::Display for Suspect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.path.display(), self.why)
+        write!(f, "{} {}", crate::text::path(&self.path), self.why)
     }
 }
 

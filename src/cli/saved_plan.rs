@@ -115,7 +115,7 @@ impl SavedPlan {
     /// When it cannot be written.
     pub(super) fn write(&self, path: &Path) -> Result<(), Error> {
         let cannot = |error: &dyn std::fmt::Display| {
-            Error::unexpected(format!("cannot write the plan to {}: {error}", path.display()))
+            Error::unexpected(format!("cannot write the plan to {}: {error}", crate::text::path(path)))
         };
         let mut text = to_json(self).map_err(|error| cannot(&error))?;
         text.push('\n');

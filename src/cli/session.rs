@@ -64,7 +64,7 @@ pub(super) fn text_of(file: &Path) -> Result<(String, String), Error> {
     let (name, bytes) = if file.as_os_str() == "-" {
         ("standard input".to_owned(), input::read_standard_input())
     } else {
-        (file.display().to_string(), input::read(file))
+        (crate::text::path(file).to_string(), input::read(file))
     };
     let bytes = bytes.map_err(|error| Error {
         hint: error.hint().map(Into::into),

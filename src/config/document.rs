@@ -121,7 +121,7 @@ impl Document {
         let name = text::path(path).to_string();
         let text = decode(&name, input::read(path)?)?;
         let format = Format::of(path, &text);
-        Ok(Self { path: Some(path.to_owned()), ..Self::new(path.display().to_string(), text, format) })
+        Ok(Self { path: Some(path.to_owned()), ..Self::new(text::path(path), text, format) })
     }
 
     /// A configuration from standard input; its format is that of [`Format::of_text`].

@@ -349,7 +349,7 @@ impl Drop for Folder {
 fn one_configuration_is_looked_for_in_a_folder() {
     let folder = Folder::new("find");
     let message = |folder: &Folder| find_in(&[&folder.0]).expect_err("an error").to_string();
-    let path = folder.0.display();
+    let path = crate::text::path(&folder.0);
     assert_eq!(
         message(&folder),
         format!("no configuration found: looked for hostgw.yaml, hostgw.yml, hostgw.toml in {path}")
@@ -366,7 +366,7 @@ fn one_configuration_is_looked_for_in_a_folder() {
 fn what_cannot_be_read_is_said_in_a_sentence() {
     let folder = Folder::new("read");
     let message = |path: &std::path::Path| Document::read(path).expect_err("an error").to_string();
-    let path = folder.0.display();
+    let path = crate::text::path(&folder.0);
     assert_eq!(
         message(&folder.write("b.yaml", b"a: \xff")),
         format!("{path}/b.yaml is not UTF-8 text: byte 4 is wrong")

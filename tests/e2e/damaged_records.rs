@@ -88,7 +88,7 @@ impl Damaged {
         child.kill().expect("our child");
         child.wait().expect("our child");
         node.sh("kill -9 $(sed 's/process \\([0-9]*\\).*/\\1/' state/net-*/lock)
-                 cp outcome state/net-*/outcome.json
+                 cp outcome \"$(echo state/net-*)/outcome.json\"
                  cp -a state whole");
         Self { node, whole: "rm -rf state; cp -a whole state".to_owned() }
     }
@@ -99,7 +99,7 @@ impl Damaged {
         for arguments in COMMANDS {
             self.node.sh(&self.whole);
             std::fs::write(folder.join("damaged"), text).expect("our folder");
-            self.node.sh(&format!("cat damaged >state/net-*/{record}"));
+            self.node.sh(&format!("cp damaged state/net-*/{record}"));
             let mut command = self.node.command("timeout");
             command.args(["20", "sh", "-c", "exec \"$HOSTGW\" \"$@\"", "hostgw"]).args(arguments);
             let name = format!("hostgw {} # {record}: {what}", arguments.join(" "));
@@ -128,7 +128,7 @@ fn sweep(share: usize, of: usize) {
     let whole_sweep = std::env::var_os("HOSTGW_WHOLE").is_some();
     let mut number = 0;
     for record in records(&damaged.node) {
-        let text = damaged.node.sh(&format!("cat state/net-*/{record}"));
+        let text = damaged.node.sh(&format!("cat whole/net-*/{record}"));
         let value: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{record}: {error}"));
         let half = &text.as_bytes()[..text.len() / 2];
         for (what, bytes) in [

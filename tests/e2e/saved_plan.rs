@@ -278,7 +278,7 @@ fn a_plan_is_its_owners_alone() {
 #[test]
 fn a_plan_follows_nothing_of_another_user() {
     if !has_nobody() {
-        eprintln!("not as root: there is nobody else to lay a link");
+        crate::support::say("not as root: there is nobody else to lay a link");
         return;
     }
     let node = node(Privilege::Root);

@@ -203,7 +203,7 @@ impl Drop for Attacker<'_> {
 #[test]
 fn folders_swapped_in_a_loop_never_make_root_use_another_users_journal() {
     if !has_nobody() {
-        eprintln!("not as root: nobody else could swap folders");
+        crate::support::say("not as root: nobody else could swap folders");
         return;
     }
     let node = node(Privilege::Root);

@@ -25,10 +25,8 @@ pub fn pwsh() -> Option<&'static Path> {
         let path = env::var_os("PATH")?;
         let found = env::split_paths(&path).map(|folder| folder.join("pwsh")).find(|file| file.is_file());
         if found.is_none() {
-            // Not by eprintln, which the harness keeps from whoever runs the tests.
-            let _ = writeln!(
-                io::stderr(),
-                "skipped: no pwsh on the PATH, so no real PowerShell judges the Windows scripts"
+            crate::support::say(
+                "skipped: no pwsh on the PATH, so no real PowerShell judges the Windows scripts",
             );
         }
         found
