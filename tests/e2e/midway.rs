@@ -99,6 +99,7 @@ fn an_interface_that_vanishes_at_any_point_is_told_where_it_is_missed() {
     node.hostgw_ok(&["apply", "--yes"]);
     let before = own(&node);
     let without_routes = (Vec::new(), before.1.clone(), before.2.clone());
+    let mut is_compared = false;
     let mut codes = BTreeSet::new();
     let mut snapshots = Snapshots::default();
     let changed = cluster("nextHop: node-address\nnat: {randomFully: true}", &[NODE_1, NODE_2]);
@@ -111,13 +112,18 @@ fn an_interface_that_vanishes_at_any_point_is_told_where_it_is_missed() {
             // All the rest is put back.
             assert_eq!(own(&node), without_routes, "{point}: {outcome}");
         }
+        // The kernel takes the routes away one by one: what was gone at a second look is drift, not this transaction's.
+        let has_replanned = outcome.stderr.contains("the live state changed meanwhile");
         if outcome.code == 7 {
             outcome.warns("there is no interface eth0");
-            for destination in ["10.244.0.0/16 dev", "10.244.1.0/24 via 10.244.1.1", "10.244.2.0/24 via"] {
-                outcome.warns(&format!("ip route add {destination}"));
-            }
-            if codes.insert(7) {
-                snapshots.compare("interface-vanished-7", outcome);
+            if !has_replanned {
+                for destination in ["10.244.0.0/16 dev", "10.244.1.0/24 via 10.244.1.1", "10.244.2.0/24 via"]
+                {
+                    outcome.warns(&format!("ip route add {destination}"));
+                }
+                if !std::mem::replace(&mut is_compared, true) {
+                    snapshots.compare("interface-vanished-7", outcome);
+                }
             }
             if point % 2 == 0 {
                 node.hostgw_ok(&["rollback", "--yes", "--abandon"]).warns("not put back: 10.244.1.0/24");
@@ -127,10 +133,15 @@ fn an_interface_that_vanishes_at_any_point_is_told_where_it_is_missed() {
         assert!([0, 3, 7].contains(&outcome.code), "{point}: {outcome}");
         codes.insert(outcome.code);
         plug_in(&node);
-        if is_open(&node) {
+        let is_restored = is_open(&node) && !has_replanned;
+        if is_restored {
             node.hostgw_ok(&["rollback", "--yes"]);
         } else {
-            // Given up, or not begun: the routes are drift.
+            if is_open(&node) {
+                // The route that a gateway needs may be among those that were gone before.
+                node.hostgw_ok(&["rollback", "--yes", "--abandon"]);
+            }
+            // Given up, not begun, or gone before it began: the routes are drift.
             node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2, NODE_3]));
             node.hostgw_ok(&["apply", "--yes"]);
             node.write("hostgw.yaml", &changed);

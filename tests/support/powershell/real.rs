@@ -41,7 +41,9 @@ pub fn support() -> PathBuf {
 
 /// A PowerShell that finds the stand-in, and leaves nothing at home.
 pub fn command(folder: &Path) -> Command {
-    let mut command = Command::new(pwsh().expect("a pwsh"));
+    // A suite in the background of a shell has SIGINT ignored, and so would all it starts.
+    let mut command = Command::new("env");
+    command.args(["--default-signal", "--"]).arg(pwsh().expect("a pwsh"));
     let modules = pwsh().and_then(|path| path.canonicalize().ok()).expect("a place");
     let modules = modules.parent().expect("a folder").join("Modules");
     command
