@@ -5,6 +5,8 @@
 //! root, or as a user who may make namespaces.
 #![allow(
     clippy::print_stdout,
+    clippy::expect_used,
+    clippy::panic,
     clippy::disallowed_methods,
     missing_docs,
     reason = "a benchmark prints its figures"

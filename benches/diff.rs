@@ -4,6 +4,8 @@
 //! `cargo bench --bench diff` prints the median of five runs for each form. Needs git; no root, no kernel.
 #![allow(
     clippy::print_stdout,
+    clippy::expect_used,
+    clippy::panic,
     clippy::disallowed_methods,
     missing_docs,
     reason = "a benchmark prints its figures"

@@ -1,6 +1,13 @@
 //! The tests of the whole: pure ones on the library, and end-to-end ones on the built program in network
 //! namespaces. `tests/run` installs what they need.
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs, reason = "a test that fails shall panic")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unreachable,
+    missing_docs,
+    reason = "a test that fails shall panic"
+)]
 #![allow(clippy::disallowed_methods, reason = "what tests print is their own")]
 
 mod ci_examples;
