@@ -51,11 +51,19 @@
 //! | [`kernel`] | Linux: observe, commit, try checks, and make what simulate needs. Netlink stays in here; `unsafe` stands in one file of it |
 //! | [`apply`] | the transaction: lock, journal, commit, verify, check, roll back |
 //! | [`simulate`] | the cluster of a file in network namespaces: applied, and proved with packets |
-//! | [`text`] | small helpers for text that people read |
+//! | [`text`] | text that people read: [`text::Untrusted`] for what others wrote, escaping, shell words, line breaks |
 //! | `fault` | faults on demand, in a build for tests alone |
 //!
 //! Rules that a reader can check with grep: `config`, `model`, `state`, `plan` and `render` never name
-//! `kernel`; nothing outside `cli` prints or exits; `unsafe` stands in `kernel/ffi.rs` alone.
+//! `kernel`; nothing outside `cli` prints or exits, and what `cli` prints passes through its `Output`;
+//! `unsafe` stands in `kernel/ffi.rs` alone. Lints refuse `unwrap`, `expect`, `panic!` and `Path::display`.
+//!
+//! # Text of others
+//!
+//! A name in a file, a record, the kernel or git may hold anything, such as escape sequences or characters that
+//! nobody can see. It is [`text::Untrusted`] from where it is read: it compares raw and prints escaped. `Output`
+//! escapes once more whatever does not come from hostgw's own colors, and writes hidden characters of JSON as
+//! `\uXXXX`. A printed command is a [`text::ShellCommand`], whose words are quoted.
 //!
 //! # Synchronous netlink
 //!
