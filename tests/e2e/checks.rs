@@ -94,7 +94,7 @@ fn what_the_change_takes_away_is_given_back() {
         // It does not come to a wait for the confirmation, and nobody is left who waits.
         node.hostgw(&["apply", "--yes", "--confirm", "10m"]).expect(6);
         node.assert_unchanged(&before, "an apply with checks that would have waited");
-        node.hostgw(&["confirm", "--lock-timeout", "10s"]).expect(8).warns("no apply waits to be confirmed");
+        node.hostgw(&["confirm", "--lock-timeout", "10s"]).expect(8).warns("no apply is pending here");
         // Nothing of the file but the checks kept it from being applied.
         node.write("hostgw.yaml", &checked(&["tcp: 172.30.0.1:8080"]));
         node.hostgw_ok(&["apply", "--yes"]);
