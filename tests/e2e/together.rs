@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use super::{NODE_1, NODE_2, NODE_3, cluster, node, settled};
-use crate::support::namespace::{Outcome, each};
+use crate::support::namespace::{Outcome, Privilege, each, is_root};
 
 /// The second waits for the first, and finds nothing to do: nothing to record either.
 #[test]
@@ -46,4 +46,40 @@ fn applies_of_two_files_at_once_leave_one_of_them() {
         codes.sort_unstable();
         assert_eq!(codes, [0, 2]);
     });
+}
+
+/// Fifty commands of every kind at once: each ends as documented, foreign objects stay, and the node can be put back.
+#[test]
+fn fifty_commands_at_once_are_each_whole_or_nothing() {
+    const COMMANDS: [&[&str]; 8] = [
+        &["apply", "--yes", "-f", "one.yaml", "--lock-timeout", "2m"],
+        &["apply", "--yes", "-f", "other.yaml", "--lock-timeout", "2m"],
+        &["plan", "-f", "one.yaml"],
+        &["status"],
+        &["rollback", "--yes", "--lock-timeout", "2m"],
+        &["destroy", "--yes", "--lock-timeout", "2m"],
+        &["status", "--history"],
+        &["destroy", "--dry-run"],
+    ];
+    let node = node(if is_root() { Privilege::Root } else { Privilege::User });
+    node.write("one.yaml", &cluster("", &[NODE_1, NODE_2]));
+    node.write("other.yaml", &cluster("nextHop: node-address", &[NODE_1, NODE_3]));
+    node.sh("ip route add 10.244.77.0/24 via 172.30.0.77 proto static; nft add table ip theirs");
+    let before = node.witness();
+    let start = |at: usize| {
+        let arguments = COMMANDS[at % COMMANDS.len()];
+        let mut command = node.hostgw_command(arguments);
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw");
+        (arguments, child)
+    };
+    let all: Vec<_> = (0..50).map(start).collect();
+    for (arguments, child) in all {
+        let output = child.wait_with_output().expect("our child");
+        let name = format!("hostgw {}, at once with others", arguments.join(" "));
+        let outcome = Outcome::from_output(&node, &name, output);
+        // 5: another command was faster than this one. 10: it looked in the middle of another one, and changed nothing.
+        assert!([0, 5, 10].contains(&outcome.code), "{outcome}");
+    }
+    node.hostgw_ok(&["destroy", "--yes"]);
+    node.assert_unchanged(&before, "fifty commands at once and a destroy");
 }
