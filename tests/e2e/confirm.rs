@@ -208,7 +208,10 @@ fn a_killed_command_changes_nothing_about_it() {
         assert_eq!(node.own_routes().len(), 3, "it is in force until then");
         node.hostgw_ok(&["status"]).says("Pending: apply 1 of");
         assert_reverts(&node, &before, "kill -9 of the command");
-        node.hostgw_ok(&["status"]).says("since nobody confirmed it by");
+        // The supervisor leaves word of it once all is done.
+        node.wait_until("status tells it", || {
+            node.hostgw_ok(&["status"]).stdout.contains("since nobody confirmed it by")
+        });
 
         // And so can it still be confirmed.
         let mut child = waiting(&node, LONG);
