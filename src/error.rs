@@ -82,6 +82,15 @@ impl Error {
         self
     }
 
+    /// The same, with what to do next where that is known.
+    #[must_use]
+    pub fn with_hint_if(self, hint: Option<impl Into<Untrusted>>) -> Self {
+        match hint {
+            Some(hint) => self.with_hint(hint),
+            None => self,
+        }
+    }
+
     /// The lines between the message and the commands: the details, and what the commands are.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         let head = (!self.commands.is_empty()).then(|| "what is left to do, in this order:".to_owned());

@@ -23,7 +23,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::fault;
+use crate::{fault, text};
 
 /// No record is larger: a configuration has at most 64 MiB, and the state of 100,000 nodes about as much.
 const LARGEST: u64 = 512 << 20;
@@ -58,7 +58,7 @@ pub(super) enum Remedy {
 
 impl fmt::Display for Suspect {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", crate::text::path(&self.path), self.why)
+        write!(f, "{} {}", text::path(&self.path), self.why)
     }
 }
 

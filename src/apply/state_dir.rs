@@ -32,6 +32,7 @@ use crate::{
     error::{Error, Kind},
     plan::{Saved, Values},
     state::State,
+    text,
 };
 
 /// The environment variable that names another place for the state directory.
@@ -410,13 +411,10 @@ impl StateDir {
     pub fn next_id(&self) -> Result<u64, Error> {
         let newest = self.history()?.last().copied().unwrap_or(0).max(self.read(LAST_ID)?.unwrap_or(0));
         newest.checked_add(1).ok_or_else(|| {
-            Error::unexpected(format!(
-                "{} holds no transaction number below 2^64",
-                crate::text::path(&self.path)
-            ))
-            .with_hint(format!(
-                "check the files {LAST_ID} and {HISTORY}/{newest}.json there, then move them aside"
-            ))
+            Error::unexpected(format!("{} holds no transaction number below 2^64", text::path(&self.path)))
+                .with_hint(format!(
+                    "check the files {LAST_ID} and {HISTORY}/{newest}.json there, then move them aside"
+                ))
         })
     }
 
@@ -517,7 +515,7 @@ impl StateDir {
 
     fn broken(&self, name: &str, why: &str) -> Error {
         let path = self.path.join(name);
-        Error::unexpected(format!("cannot read {}: {why}", crate::text::path(&path))).with_hint(
+        Error::unexpected(format!("cannot read {}: {why}", text::path(&path))).with_hint(
             "truncated, or written by another version of hostgw; check its contents, then move it aside",
         )
     }
@@ -602,8 +600,7 @@ fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
         }
         _ => None,
     };
-    let error = Error::unexpected(format!("cannot {what} {}: {error}", crate::text::path(path)));
-    Error { hint: hint.map(Into::into), ..error }
+    Error::unexpected(format!("cannot {what} {}: {error}", text::path(path))).with_hint_if(hint)
 }
 
 fn remedy(remedy: Remedy) -> String {

@@ -172,11 +172,12 @@ fn commit_and_verify<'a>(
     written: &mut Vec<&'a SysctlChange>,
 ) -> Result<Option<Pending>, Stopped> {
     dir.write_saved(&saved_during(request, record))?;
-    let (sysctls, others): (Vec<&Change>, Vec<&Change>) =
-        request.plan.changes.iter().partition(|change| matches!(change, Change::Sysctl(_)));
-    let others: Vec<Change> = others.into_iter().cloned().collect();
+    // A plan has its sysctls last.
+    let changes = &request.plan.changes;
+    let first_sysctl = changes.partition_point(|change| !matches!(change, Change::Sysctl(_)));
+    let (others, sysctls) = changes.split_at(first_sysctl);
     let is_first = others.is_empty();
-    node.commit(&others, Order::Forward, interrupt).map_err(|error| stopped(error, true))?;
+    node.commit(others, Order::Forward, interrupt).map_err(|error| stopped(error, true))?;
     look_again(node, record).map_err(|error| stopped(error, is_first))?;
     for change in sysctls {
         let Change::Sysctl(sysctl) = change else { continue };
@@ -251,13 +252,10 @@ fn stopped(error: CommitError, is_first: bool) -> Stopped {
 fn commit_error(error: CommitError) -> Error {
     match error {
         CommitError::Interrupted => Error::new(Kind::Interrupted, "interrupted"),
-        CommitError::Stale { why, hint } => {
-            Error { hint: hint.map(Into::into), ..Error::new(Kind::Stale, why) }
+        CommitError::Stale { why, hint } => Error::new(Kind::Stale, why).with_hint_if(hint),
+        CommitError::Refused { object, why, hint } => {
+            Error::new(Kind::RolledBack, format!("{object} failed: {why}")).with_hint_if(hint)
         }
-        CommitError::Refused { object, why, hint } => Error {
-            hint: hint.map(Into::into),
-            ..Error::new(Kind::RolledBack, format!("{object} failed: {why}"))
-        },
         CommitError::Moved { key, now } => {
             Error::new(Kind::RolledBack, format!("somebody else has changed {key} to {now} meanwhile"))
                 .with_hint("run the command again to plan from the new value")
@@ -286,8 +284,8 @@ fn verify(plan: &Plan) -> Result<(), Error> {
     } else {
         "what stands now is not what was planned"
     };
-    let error = Error::new(Kind::RolledBack, message);
-    Err(Error { hint, ..error.with_details(differences.chain(conflicts).chain(unknown)) })
+    let details = differences.chain(conflicts).chain(unknown);
+    Err(Error::new(Kind::RolledBack, message).with_details(details).with_hint_if(hint))
 }
 
 /// A line of a NAT change that is left, said so that what somebody else put there is named before it goes.

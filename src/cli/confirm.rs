@@ -16,6 +16,7 @@ use super::{
 use crate::{
     apply::{self, Decision, Outcome, Pending, Record, StateDir},
     error::{Error, Kind},
+    text,
 };
 
 /// How often it is looked whether something has come to its end, or begun to wait.
@@ -218,7 +219,7 @@ fn nothing_to_confirm(dir: &StateDir, options: &ConfirmOptions) -> Result<Error,
         None => format!("{what} is pending here"),
     };
     Ok(Error::new(Kind::Declined, message)
-        .with_details([format!("looked for in {}", crate::text::path(dir.path()))])
+        .with_details([format!("looked for in {}", text::path(dir.path()))])
         .with_hint(
             "is this the node, the network namespace and the HOSTGW_STATE_DIR of the apply? --wait 30s waits for one to \
              become pending",

@@ -18,8 +18,7 @@ use crate::{
     model::Cluster,
     plan::{self, compare::Side},
     render::{self, ComparisonReport, Detail, Files, Note},
-    text,
-    text::Untrusted,
+    text::{self, Untrusted},
 };
 
 /// How the comparison is told.
@@ -44,14 +43,19 @@ impl Shape {
     }
 }
 
-/// Shows what the change from one configuration to another changes on every node.
-pub(super) fn run(options: &DiffOptions, output: &Output) -> Verdict {
-    let sides = documents(options)?;
-    let detail = match (options.full, options.summary) {
+/// How much of each change is told.
+const fn detail(full: bool, summary: bool) -> Detail {
+    match (full, summary) {
         (true, _) => Detail::Full,
         (_, true) => Detail::Summary,
         _ => Detail::Short,
-    };
+    }
+}
+
+/// Shows what the change from one configuration to another changes on every node.
+pub(super) fn run(options: &DiffOptions, output: &Output) -> Verdict {
+    let sides = documents(options)?;
+    let detail = detail(options.full, options.summary);
     let shape = Shape::new(options.json, options.markdown, detail);
     let form = Form { shape, detailed_exitcode: options.detailed_exitcode };
     let compared = sides.check()?;
@@ -64,11 +68,7 @@ pub(super) fn run(options: &DiffOptions, output: &Output) -> Verdict {
 /// Shows what the configuration asks for on every node.
 pub(super) fn all_nodes(options: &PlanOptions, output: &Output) -> Verdict {
     let new = load(options.target.file.as_deref())?;
-    let detail = match (options.full, options.summary) {
-        (true, _) => Detail::Full,
-        (_, true) => Detail::Summary,
-        _ => Detail::Short,
-    };
+    let detail = detail(options.full, options.summary);
     let shape = Shape::new(options.json, options.markdown, detail);
     let form = Form { shape, detailed_exitcode: options.detailed_exitcode };
     let file = new.document.name().to_owned();

@@ -15,7 +15,7 @@ use crate::{
     error::{Error, Kind},
     plan::{Policy, windows::WindowsObserved},
     render::{self, Report},
-    text::{ShellCommand, count},
+    text::{self, ShellCommand, count},
 };
 
 /// Shows what would change on this node, or on the one that a snapshot is of.
@@ -56,7 +56,7 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
         return Err(Failure::Said(Kind::Incomplete));
     }
     if let Some(path) = saved {
-        let name = crate::text::path(path);
+        let name = text::path(path);
         let apply = ShellCommand::new(["hostgw", "apply", &path.to_string_lossy()]);
         output.say(&format!("Saved to {name}: {apply} applies just that."));
     }

@@ -19,7 +19,7 @@ use crate::{
     plan::{Action, Plan, Policy, Progress, Reason, Scope},
     render::Report,
     state::NatTable,
-    text::{Untrusted, count, list},
+    text::{self, Untrusted, count, list},
 };
 
 /// Undoes the newest transaction: the interrupted one, else the last that was committed.
@@ -130,7 +130,7 @@ fn nothing_on_record(dir: &StateDir, output: &Output) -> Verdict {
     Err(Error::unexpected(format!(
         "cannot roll back: hostgw manages {managed} here, but no apply of this boot is on record; nothing was changed"
     ))
-    .with_details([format!("looked for in {}", crate::text::path(dir.path()))])
+    .with_details([format!("looked for in {}", text::path(dir.path()))])
     .with_hint("is this the HOSTGW_STATE_DIR of the apply? `hostgw destroy` removes everything that hostgw manages")
     .into())
 }

@@ -22,7 +22,7 @@ use crate::{
     error::{Error, Kind},
     plan::{Action, Facts, Policy},
     render::{Entry, Group, Object, Report},
-    text::{Untrusted, printable, to_json},
+    text::{self, Untrusted, printable, to_json},
 };
 
 /// The version of the file.
@@ -115,7 +115,7 @@ impl SavedPlan {
     /// When it cannot be written.
     pub(super) fn write(&self, path: &Path) -> Result<(), Error> {
         let cannot = |error: &dyn std::fmt::Display| {
-            Error::unexpected(format!("cannot write the plan to {}: {error}", crate::text::path(path)))
+            Error::unexpected(format!("cannot write the plan to {}: {error}", text::path(path)))
         };
         let mut text = to_json(self).map_err(|error| cannot(&error))?;
         text.push('\n');

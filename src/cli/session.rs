@@ -21,7 +21,7 @@ use crate::{
     plan::{self, Desired, Plan, Policy, Problem, Saved, compare::Side},
     render::{PersistedFile, Report, Source},
     state::{Host, Subject, Unknown},
-    text::{ShellCommand, Untrusted},
+    text::{self, ShellCommand, Untrusted},
 };
 
 /// A configuration that was read and found valid.
@@ -56,7 +56,7 @@ pub(super) fn find() -> Result<PathBuf, Failure> {
 }
 
 fn invalid_input(error: &config::ReadError) -> Error {
-    Error { hint: error.hint().map(Into::into), ..Error::new(Kind::Invalid, error.to_string()) }
+    Error::new(Kind::Invalid, error.to_string()).with_hint_if(error.hint())
 }
 
 /// The name and the text of a file that is no configuration; `-` is standard input.
@@ -64,12 +64,10 @@ pub(super) fn text_of(file: &Path) -> Result<(String, String), Error> {
     let (name, bytes) = if file.as_os_str() == "-" {
         ("standard input".to_owned(), input::read_standard_input())
     } else {
-        (crate::text::path(file).to_string(), input::read(file))
+        (text::path(file).to_string(), input::read(file))
     };
-    let bytes = bytes.map_err(|error| Error {
-        hint: error.hint().map(Into::into),
-        ..Error::new(Kind::Invalid, error.to_string())
-    })?;
+    let bytes =
+        bytes.map_err(|error| Error::new(Kind::Invalid, error.to_string()).with_hint_if(error.hint()))?;
     let text = decoded(bytes).map_err(|why| {
         Error::new(Kind::Invalid, format!("cannot read {name}: {why}")).with_hint("save it as UTF-8")
     })?;
@@ -263,12 +261,9 @@ impl Session {
         };
         let described = |problem: &Problem| format!("{}{}", problem.message, place(problem));
         if let [only] = problems {
-            return Error {
-                hint: only.hint.clone().map(Into::into),
-                ..Error::new(Kind::Invalid, described(only))
-            };
+            return Error::new(Kind::Invalid, described(only)).with_hint_if(only.hint.clone());
         }
-        let count = crate::text::count(problems.len(), "problem");
+        let count = text::count(problems.len(), "problem");
         let mut details: Vec<String> = problems.iter().take(TOLD).map(described).collect();
         if problems.len() > TOLD {
             details.push(format!("and {} more", problems.len() - TOLD));
@@ -276,7 +271,7 @@ impl Session {
         let name = self.node_name();
         let message = format!("the configuration does not fit node {name} as it is: {count}");
         let hint = problems.iter().find_map(|problem| problem.hint.clone());
-        Error { hint: hint.map(Into::into), ..Error::new(Kind::Invalid, message).with_details(details) }
+        Error::new(Kind::Invalid, message).with_details(details).with_hint_if(hint)
     }
 }
 
@@ -314,8 +309,9 @@ pub(super) fn check_complete(plan: &Plan) -> Result<(), Error> {
     let Some(first) = plan.unknown.first() else { return Ok(()) };
     let details = plan.unknown.iter().map(|unknown| format!("{}: {}", unknown.what, unknown.why));
     let error = Error::new(Kind::Incomplete, "part of the live state could not be read; nothing was changed")
-        .with_details(details);
-    Err(Error { hint: first.hint.clone(), ..error })
+        .with_details(details)
+        .with_hint_if(first.hint.clone());
+    Err(error)
 }
 
 /// That nothing of somebody else's stands in the way.
@@ -323,7 +319,7 @@ pub(super) fn check_conflicts(plan: &Plan, hint: &str) -> Result<(), Error> {
     if plan.conflicts.is_empty() {
         return Ok(());
     }
-    let count = crate::text::count(plan.conflicts.len(), "conflict");
+    let count = text::count(plan.conflicts.len(), "conflict");
     Err(Error::new(Kind::Conflict, format!("{count} with what hostgw does not own; nothing was changed"))
         .with_details(plan.conflicts.iter().map(ToString::to_string))
         .with_hint(hint))

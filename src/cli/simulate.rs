@@ -29,7 +29,7 @@ use crate::{
     render::Palette,
     simulate::{Connection, ConnectionKind, NodeResult, Progress, Promise, Simulation, sample},
     state::SysctlKey,
-    text::{Untrusted, count, padded, printable},
+    text::{self, Untrusted, count, padded, printable},
 };
 
 /// So many nodes are built when nothing is said about it: every pair of them is probed.
@@ -200,9 +200,7 @@ impl Scratch {
             lock.lock()?;
             Ok(Self { path: path.clone(), _lock: lock })
         };
-        create().map_err(|error| {
-            Error::unexpected(format!("cannot create {}: {error}", crate::text::path(&path)))
-        })
+        create().map_err(|error| Error::unexpected(format!("cannot create {}: {error}", text::path(&path))))
     }
 
     /// Removes what simulations of this user left that were killed: the lock of one that runs is held.
@@ -239,7 +237,7 @@ fn keep(simulation: &Simulation, scratch: &Path, output: &Output, is_over: impl 
         output.say_verbatim(&format!("  {name:<24} nsenter {user}--net=/proc/{process}/fd/{descriptor}"));
     }
     output.say("There hostgw finds what it has on record of the node with");
-    output.say_verbatim(&format!("  HOSTGW_STATE_DIR={}", crate::text::path(scratch)));
+    output.say_verbatim(&format!("  HOSTGW_STATE_DIR={}", text::path(scratch)));
     while !is_over() {
         std::thread::sleep(std::time::Duration::from_millis(100));
     }
@@ -387,7 +385,7 @@ fn failures(text: &mut String, connections: &[Connection], palette: &Palette) {
         }
     }
     for (reason, pairs) in &reasons {
-        let _ = writeln!(text, "{} {}", mark(false, palette), printable(&crate::text::list(pairs, 6)));
+        let _ = writeln!(text, "{} {}", mark(false, palette), printable(&text::list(pairs, 6)));
         let _ = writeln!(text, "    {}", printable(reason));
     }
     if !reasons.is_empty() {

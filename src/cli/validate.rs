@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{Failure, Verdict, arguments::ValidateOptions, error_json::ErrorJson, output::Output, session};
 use crate::{
     error::{Error, Kind},
-    text::{Untrusted, count},
+    text::{self, Untrusted, count},
 };
 
 /// Version of the JSON form.
@@ -80,7 +80,7 @@ fn check(file: Option<&Path>, json: bool, output: &Output) -> FileJson {
         }
         Err(failure) => failure,
     };
-    let named = file.map(crate::text::path).unwrap_or_default();
+    let named = file.map(text::path).unwrap_or_default();
     let (name, error) = match &failure {
         Failure::Invalid(invalid) => {
             let name = invalid.first().map(|invalid| invalid.name().to_owned());

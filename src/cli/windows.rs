@@ -16,7 +16,7 @@ use crate::{
         windows::{WindowsObserved, windows_plan},
     },
     render::Report,
-    text::ShellCommand,
+    text::{self, ShellCommand},
 };
 
 /// Shows what would change on a Windows node, from what its collector printed, which stands in the file `name`.
@@ -55,7 +55,7 @@ pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Outpu
         output.warn(leftover);
     }
     if !plan.conflicts.is_empty() {
-        let count = crate::text::count(plan.conflicts.len(), "conflict");
+        let count = text::count(plan.conflicts.len(), "conflict");
         output.warn(&format!(
             "{count}: the script refuses this plan; -Adopt takes over what stands in the way"
         ));

@@ -16,10 +16,8 @@ use super::{
 };
 use crate::{
     input::{self, InputError},
-    text,
+    text::{self, Untrusted},
 };
-
-use crate::text::Untrusted;
 
 /// The names that are looked for in a directory, in this order.
 pub const FILE_NAMES: [&str; 3] = ["hostgw.yaml", "hostgw.yml", "hostgw.toml"];

@@ -241,13 +241,11 @@ fn open_route_socket() -> Result<Socket, Error> {
 }
 
 fn unreadable(what: &str, error: &KernelError) -> Error {
-    let hint = error.torn_hint().map(ToOwned::to_owned);
-    Error { hint: hint.map(Into::into), ..Error::unexpected(format!("cannot read {what}: {error}")) }
+    Error::unexpected(format!("cannot read {what}: {error}")).with_hint_if(error.torn_hint())
 }
 
 fn unreadable_nat(error: &nat::Error) -> Error {
-    let hint = error.hint().map(ToOwned::to_owned);
-    Error { hint: hint.map(Into::into), ..Error::unexpected(format!("cannot read NAT: {error}")) }
+    Error::unexpected(format!("cannot read NAT: {error}")).with_hint_if(error.hint())
 }
 
 /// The boot and the network namespace of the calling thread.

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use crate::{
     model::{Cluster, ConfigPath, Family, NextHop},
     state::{NatTable, Route, State, SysctlKey, protocol},
-    text::{ShellCommand, Untrusted, count, list, nearest, printable},
+    text::{self, ShellCommand, Untrusted, count, list, nearest, printable},
 };
 
 use super::{Change, Desired, Observed, Plan};
@@ -123,14 +123,11 @@ fn egress_interface<'a>(subject: &Subject<'a>, problems: &mut Vec<Problem>) -> O
     let mut problem = |message, hint| problems.push(Problem { message, path: Some(path.clone()), hint });
     match observed.host.link(name) {
         None => {
-            let names: Vec<&str> = observed.host.links.iter().map(|link| link.name.as_raw()).collect();
-            let nearest = nearest(name, names.iter().copied())
+            let names: Vec<&Untrusted> = observed.host.links.iter().map(|link| &link.name).collect();
+            let nearest = nearest(name, names.iter().map(|name| name.as_raw()))
                 .map_or_else(String::new, |nearest| format!("did you mean {}? ", printable(nearest)));
             let message = format!("egress interface {name} does not exist on this node");
-            problem(
-                message,
-                Some(format!("{nearest}the interfaces here are {}", printable(&list(&names, 12)))),
-            );
+            problem(message, Some(format!("{nearest}the interfaces here are {}", list(&names, 12))));
             None
         }
         Some(link) if !link.up => {
@@ -255,7 +252,7 @@ fn check_sysctls(subject: &Subject, problems: &mut Vec<Problem>) {
                 path: Some(ConfigPath::root().key("sysctls").key(key.as_str())),
                 hint: Some(format!(
                     "/proc/sys/{} does not exist: check the name, or load the module that brings it",
-                    crate::text::path(&key.file())
+                    text::path(&key.file())
                 )),
             });
         } else if implied {

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     plan::Action,
     state::{Route, Unknown, WindowsRoute},
-    text::{padded, printable},
+    text::{self, padded, printable},
 };
 
 /// Reasons start in one column where the objects are no wider than this.
@@ -398,7 +398,7 @@ pub(super) fn totals(report: &Report) -> String {
     let totals = report.totals;
     let mut line = format!("{} to add, {} to change, {} to remove", totals.add, totals.change, totals.remove);
     if totals.conflicts > 0 {
-        let _ = write!(line, ", {}", crate::text::count(totals.conflicts, "conflict"));
+        let _ = write!(line, ", {}", text::count(totals.conflicts, "conflict"));
     }
     if totals.unknown > 0 {
         let _ = write!(line, ", {} unknown", totals.unknown);

@@ -6,12 +6,13 @@
 
 use std::{
     env, fs,
-    io::{self, BufRead, BufReader, Write},
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
 use super::{Namespace, Outcome, Privilege, has_nobody};
+use crate::support::say;
 
 /// Builds the view in the folder `$1`, with what lies in `$2` laid over it and the folder
 /// `$3` as it is, and stays until its standard input ends.
@@ -58,7 +59,7 @@ impl Machine {
     /// is not possible: they need a real root, and each of `programs`.
     pub fn new(name: &str, programs: &[&str]) -> Option<Self> {
         if !has_nobody() {
-            left_out(&format!("without the rights of a real root: {}", programs.join(", ")));
+            say(&format!("Left out without the rights of a real root: {}", programs.join(", ")));
             return None;
         }
         let machine = Self::start(name);
@@ -69,7 +70,7 @@ impl Machine {
         if missing.is_empty() {
             return Some(machine);
         }
-        left_out(&format!("without these programs: {}", missing.trim().replace('\n', ", ")));
+        say(&format!("Left out without these programs: {}", missing.trim().replace('\n', ", ")));
         None
     }
 
@@ -139,11 +140,6 @@ impl Drop for Machine {
         self.child.stdin.take();
         let _ = self.child.wait();
     }
-}
-
-/// Says which tests are left out, past the harness, which hides what a test that passes prints.
-fn left_out(why: &str) {
-    let _ = writeln!(io::stderr(), "Left out {why}");
 }
 
 /// The folder of the programs called `name`.
