@@ -16,7 +16,17 @@ impl<T> Capped<T> {
     }
 
     pub fn push(&mut self, item: T) {
-        if self.items.len() < MOST { self.items.push(item) } else { self.more += 1 }
+        self.push_with(|| item);
+    }
+
+    /// Makes an item only where it is kept.
+    pub fn push_with(&mut self, item: impl FnOnce() -> T) {
+        if self.is_full() { self.more += 1 } else { self.items.push(item()) }
+    }
+
+    /// Whether the next item will be left out.
+    pub const fn is_full(&self) -> bool {
+        self.items.len() >= MOST
     }
 
     /// Counts items that were left out elsewhere.

@@ -1,4 +1,7 @@
-//! A tree as what serde reads from: the raw types are made of it without a copy in between.
+//! A tree as what serde reads from: the raw types are made of it without a copy in between, and what they have taken
+//! is gone from memory.
+
+use std::sync::Arc;
 
 use serde::{
     Deserializer,
@@ -12,26 +15,28 @@ use serde::{
 use super::tree::{Node, Value};
 
 /// What is wrong, or has no meaning to any key, is nothing at all; so are ignored keys.
-impl<'de> Deserializer<'de> for &'de Node {
+impl<'de> Deserializer<'de> for Node {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        match &self.value {
-            Value::Null | Value::Wrong | Value::Other(_) => visitor.visit_unit(),
-            Value::Flag(flag) => visitor.visit_bool(*flag),
-            Value::Integer(number) => visitor.visit_i64(*number),
-            Value::Text(text) => visitor.visit_borrowed_str(text),
-            Value::List(items) => visitor.visit_seq(SeqDeserializer::new(items.iter())),
+        match self.value {
+            Value::Null | Value::Wrong | Value::Ignored | Value::Other(_) => visitor.visit_unit(),
+            Value::Flag(flag) => visitor.visit_bool(flag),
+            Value::Integer(number) => visitor.visit_i64(number),
+            Value::Text(text) => visitor.visit_string(text.into()),
+            Value::List(items) => visitor.visit_seq(SeqDeserializer::new(items.into_iter())),
             Value::Map(mapping) => {
-                let entries = mapping.entries.iter().filter(|entry| !entry.ignored);
-                visitor.visit_map(MapDeserializer::new(entries.map(|entry| (&*entry.key, &entry.node))))
+                let entries =
+                    mapping.entries.into_iter().filter(|entry| !matches!(entry.node.value, Value::Ignored));
+                let entries = entries.map(|entry| (KeyName(entry.key), entry.node));
+                visitor.visit_map(MapDeserializer::new(entries))
             }
         }
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match &self.value {
-            Value::Null | Value::Wrong | Value::Other(_) => visitor.visit_none(),
+            Value::Null | Value::Wrong | Value::Ignored | Value::Other(_) => visitor.visit_none(),
             _ => visitor.visit_some(self),
         }
     }
@@ -42,7 +47,31 @@ impl<'de> Deserializer<'de> for &'de Node {
     }
 }
 
-impl<'de> IntoDeserializer<'de, Error> for &'de Node {
+impl<'de> IntoDeserializer<'de, Error> for Node {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+/// A key, of which serde takes a copy only where it keeps it.
+struct KeyName(Arc<str>);
+
+impl<'de> Deserializer<'de> for KeyName {
+    type Error = Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        visitor.visit_str(&self.0)
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit unit_struct
+        newtype_struct seq tuple tuple_struct map struct enum identifier ignored_any
+    }
+}
+
+impl<'de> IntoDeserializer<'de, Error> for KeyName {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {

@@ -66,6 +66,12 @@ impl Finding {
         Self { message, place, hint: None, related: None }
     }
 
+    /// Whether its places are known without looking for them.
+    pub fn is_placed(&self) -> bool {
+        let related = self.related.as_ref().map(|(_, place)| place);
+        std::iter::once(&self.place).chain(related).all(|place| place.span.is_some())
+    }
+
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self

@@ -12,6 +12,7 @@ mod capped;
 mod checks;
 mod deserialize;
 mod document;
+mod limits;
 mod mistake;
 mod node;
 mod overlap;
@@ -79,46 +80,49 @@ fn deserialize(document: &Document) -> Option<Result<RawConfig, Refused>> {
         Format::Yaml if yaml::is_plain(document.text()) => Some(
             yaml::deserialize(document.text()).map_err(|error| yaml::refused(&error, &document.source())),
         ),
-        Format::Yaml => None,
-        Format::Toml => Some(toml::deserialize(document.text()).map_err(|error| toml::refused(&error))),
+        // A tree of TOML is made faster than serde reads one.
+        Format::Yaml | Format::Toml => None,
     }
 }
 
 fn diagnose(document: &Document, first: FirstPass) -> Result<Cluster, Invalid> {
     let source = document.source();
-    let (root, findings) = match document.parse(&source) {
-        Ok(mut parsed) => {
+    let findings = match document.parse(&source) {
+        Ok(parsed) => {
             let mut findings = parsed.mistakes.map(Finding::from);
-            match check(&mut parsed.root, &source, document.format()) {
+            match check(parsed.root, &source, document.format()) {
                 Ok(cluster) if findings.is_empty() && matches!(first, FirstPass::LeftOut) => {
                     return Ok(cluster);
                 }
                 Ok(_) => {}
                 Err(more) => findings.extend(more),
             }
-            if findings.is_empty() {
-                findings = first.findings();
-            }
-            (Some(parsed.root), findings)
+            if findings.is_empty() { first.findings() } else { findings }
         }
         Err(error) => match first {
             // serde could read it: its syntax is not what is wrong.
-            FirstPass::Findings(findings) if !findings.is_empty() => (None, findings),
-            _ => (None, Finding::from(error).into()),
+            FirstPass::Findings(findings) if !findings.is_empty() => findings,
+            _ => Finding::from(error).into(),
         },
+    };
+    // The tree went into the rules; most mistakes of a file's form know their places without it.
+    let root = if findings.items().iter().all(Finding::is_placed) {
+        None
+    } else {
+        document.parse(&source).ok().map(|parsed| parsed.root)
     };
     Err(Invalid::new(document.name(), source, root.as_ref(), findings))
 }
 
 /// The cluster of a tree, or every mistake in it.
-fn check(root: &mut Node, source: &Source, format: Format) -> Result<Cluster, Capped<Finding>> {
-    let structure::Checked { mut findings, wrong } = structure::check(root, source, format);
+fn check(mut root: Node, source: &Source, format: Format) -> Result<Cluster, Capped<Finding>> {
+    let structure::Checked { mut findings, wrong } = structure::check(&mut root, source, format);
     // With more than can be shown the rules can wait; and not every wrong place is known then.
     if findings.is_cut() {
         return Err(findings);
     }
     // What is left after the walk is what the raw types take; a root that is no mapping leaves nothing.
-    let Ok(raw) = RawConfig::deserialize(&*root) else { return Err(findings) };
+    let Ok(raw) = RawConfig::deserialize(root) else { return Err(findings) };
     match validate(raw, &wrong) {
         Ok(cluster) if findings.is_empty() => Ok(cluster),
         Ok(_) => Err(findings),

@@ -21,7 +21,7 @@ use crate::{
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Located<T> {
     pub value: T,
-    pub item: Option<usize>,
+    pub item: Option<u16>,
 }
 
 /// A node as far as its description is good.
@@ -32,9 +32,15 @@ pub(super) struct Draft {
     pub os: Option<OperatingSystem>,
     pub cidrs: PerFamily<Located<PodCidr>>,
     pub addresses: PerFamily<Located<IpAddr>>,
-    gateways: PerFamily<Located<IpAddr>>,
     /// Whether one is given, good or not.
     pub has_egress_interface: bool,
+    /// What few nodes have.
+    rare: Option<Box<Rare>>,
+}
+
+#[derive(Debug, Default)]
+struct Rare {
+    gateways: PerFamily<Located<IpAddr>>,
     egress_interface: Option<InterfaceName>,
     default_gateway: Option<IpAddr>,
 }
@@ -59,14 +65,15 @@ impl Draft {
     }
 
     pub fn finish(self) -> Option<Node> {
+        let rare = self.rare.map(|rare| *rare).unwrap_or_default();
         Some(Node {
             name: self.name?.into(),
             os: self.os?,
             pod_cidrs: map(&self.cidrs, |located| located.value),
             addresses: map(&self.addresses, |located| located.value),
-            gateways: map(&self.gateways, |located| located.value),
-            egress_interface: self.egress_interface,
-            default_gateway: self.default_gateway,
+            gateways: map(&rare.gateways, |located| located.value),
+            egress_interface: rare.egress_interface,
+            default_gateway: rare.default_gateway,
         })
     }
 }
@@ -89,11 +96,15 @@ impl Validator<'_> {
         if !addresses_given || addresses_complete {
             self.needed_addresses(&draft, addresses_given, context);
         }
-        self.gateways(raw.gateway.as_ref(), &mut draft, cidrs_complete);
         draft.has_egress_interface = raw.egress_interface.is_some();
-        draft.egress_interface = raw.egress_interface.and_then(|name| self.node_interface(&name.0, &draft));
-        draft.default_gateway =
-            raw.default_gateway.and_then(|gateway| self.default_gateway(&gateway.0, &draft, context));
+        if raw.gateway.is_some() || raw.egress_interface.is_some() || raw.default_gateway.is_some() {
+            let gateways = raw.gateway.map(|gateway| self.gateways(&gateway, &draft, cidrs_complete));
+            let egress_interface = raw.egress_interface.and_then(|name| self.node_interface(&name.0, &draft));
+            let default_gateway =
+                raw.default_gateway.and_then(|gateway| self.default_gateway(&gateway.0, &draft, context));
+            let gateways = gateways.unwrap_or_default();
+            draft.rare = Some(Rare { gateways, egress_interface, default_gateway }.into());
+        }
         draft
     }
 
@@ -183,12 +194,16 @@ impl Validator<'_> {
         }
     }
 
-    fn gateways(&mut self, raw: Option<&OneOrMany<Address>>, draft: &mut Draft, cidrs_complete: bool) {
-        let Some(raw) = raw else { return };
+    fn gateways(
+        &mut self,
+        raw: &OneOrMany<Address>,
+        draft: &Draft,
+        cidrs_complete: bool,
+    ) -> PerFamily<Located<IpAddr>> {
         let path = draft.path().key("gateway");
-        (draft.gateways, _) =
+        let (gateways, _) =
             self.per_family(raw, || path.clone(), "pod gateway", parse::address, |address| (*address).into());
-        for (family, Located { value: gateway, item }) in draft.gateways.iter() {
+        for (family, Located { value: gateway, item }) in gateways.iter() {
             let place = Place::value(item_path(&path, *item));
             let whose = format!("gateway {gateway} of {}", name_of(draft));
             match draft.cidrs.get(family) {
@@ -207,6 +222,7 @@ impl Validator<'_> {
                 None => {}
             }
         }
+        gateways
     }
 
     fn node_interface(&mut self, name: &str, draft: &Draft) -> Option<InterfaceName> {

@@ -41,7 +41,7 @@ pub(super) struct RawConfig {
 
     /// Every node of the cluster, in any order. Each gets a route to the pods of each other.
     #[schemars(required, with = "Vec<RawNode>", length(min = 1))]
-    pub nodes: Option<Vec<Option<RawNode>>>,
+    pub nodes: Option<Nodes>,
 
     /// The address of the Kubernetes API server. Windows nodes get a host route to it by their default
     /// gateway.
@@ -173,6 +173,36 @@ pub(super) struct RawCheck {
     /// 5m. Units are ms, s and m.
     #[schemars(extend("default" = "5s"), example = "3s")]
     pub timeout: Option<Time>,
+}
+
+/// The nodes; `None` stands for one that was wrong and is reported elsewhere.
+#[derive(Debug, Default)]
+pub(super) struct Nodes(pub Vec<Option<RawNode>>);
+
+struct NodesVisitor;
+
+impl<'de> Visitor<'de> for NodesVisitor {
+    type Value = Nodes;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of nodes")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Nodes, A::Error> {
+        // Room for all of them at once, where their number is known: it is never more than the file holds, and a list
+        // that grows while the tree behind it shrinks takes the memory of both.
+        let mut nodes = Vec::with_capacity(list.size_hint().unwrap_or_default());
+        while let Some(node) = list.next_element()? {
+            nodes.push(node);
+        }
+        Ok(Nodes(nodes))
+    }
+}
+
+impl<'de> Deserialize<'de> for Nodes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_seq(NodesVisitor)
+    }
 }
 
 /// A single value as the file has it, with its type.

@@ -37,7 +37,7 @@ pub(super) fn check(root: &mut Node, source: &Source, format: Format) -> Checked
     let schema = super::schema();
     let shape = compile(&schema);
     let mut walk = Walk { source, format, findings: Capped::new(), wrong: HashSet::new() };
-    let span = root.span.clone();
+    let span = root.span();
     walk.node(root, &shape, &Trail::Root, &span);
     Checked { findings: walk.findings, wrong: walk.wrong }
 }
@@ -177,7 +177,7 @@ impl Walk<'_> {
                         return self.too_long(node, trail, place);
                     }
                     for (at, item) in items.iter_mut().enumerate() {
-                        let span = item.span.clone();
+                        let span = item.span();
                         self.node(item, shape, &Trail::Index(trail, at), &span);
                     }
                     return;
@@ -190,6 +190,10 @@ impl Walk<'_> {
                 }
                 _ => {}
             }
+        }
+        if self.findings.is_full() {
+            node.value = Value::Wrong;
+            return self.findings.leave_out(1);
         }
         let finding = self.wrong_value(node, shape, trail, place);
         self.refuse(node, finding);
@@ -222,7 +226,9 @@ impl Walk<'_> {
 
     fn mapping(&mut self, mapping: &mut Mapping, shape: &MapShape, trail: &Trail<'_>, place: &Span) {
         let mut misspelt: Vec<&str> = Vec::new();
-        for at in 0..mapping.entries.len() {
+        let mut unread = 0;
+        let count = mapping.entries.len();
+        for at in 0..count {
             let entry = &mut mapping.entries[at];
             let known = shape.keys.get(&*entry.key).map(|property| &property.shape);
             if let Some(shape) = known.or(shape.others.as_ref()) {
@@ -230,20 +236,35 @@ impl Walk<'_> {
                 self.node(&mut entry.node, shape, &Trail::Key(trail, &entry.key), &place);
                 continue;
             }
-            entry.ignored = true;
-            let meant = self.unknown_key(&mapping.entries[at], shape, trail);
+            if self.findings.is_full() && count > LONGEST {
+                entry.node.value = Value::Ignored;
+                self.findings.leave_out(1);
+                unread += 1;
+                continue;
+            }
+            let meant = self.unknown_key(entry, shape, trail);
+            entry.node.value = Value::Ignored;
             // It would be an echo to say that a misspelt key is missing.
             misspelt.extend(meant.filter(|meant| mapping.get(meant).is_none()));
         }
-        for repeated in mapping.repeated.items() {
-            self.repeated_key(repeated, trail);
+        if let Some(repeated) = mapping.repeated() {
+            repeated.items().iter().for_each(|repeated| self.repeated_key(repeated, trail));
+            self.findings.leave_out(repeated.more());
         }
-        self.findings.leave_out(mapping.repeated.more());
         for key in misspelt.iter().copied() {
             self.remember(&trail.path().key(key));
         }
+        let mut missing = Vec::new();
         for key in &shape.required {
             if mapping.get(key).is_none() && !misspelt.contains(&key.as_str()) {
+                missing.push(key);
+            }
+        }
+        // Any of the keys that nobody looked at may be one of these under a wrong name.
+        for key in missing.iter().skip(unread) {
+            if self.findings.is_full() {
+                self.findings.leave_out(1);
+            } else {
                 self.missing_key(key, shape, trail, place);
             }
         }
@@ -255,7 +276,7 @@ impl Walk<'_> {
         let key = shortened(&entry.key);
         let mut finding = Finding::new(
             format!("unknown key {key:?}{}", within(&path)),
-            Place::span(path.key(&*key), entry.key_span.clone()),
+            Place::span(path.key(&*key), entry.key_span()),
         );
         let known = || shape.keys.keys().map(String::as_str);
         let meant = closest(&entry.key, known());
@@ -313,7 +334,7 @@ impl Walk<'_> {
         let label =
             if path.segments().is_empty() { "the configuration".to_owned() } else { path.to_string() };
         let mut message = format!("{label} is {}, expected {}", self.found(node), self.expected(shape));
-        let written = shortened(self.source.slice(&node.span));
+        let written = shortened(self.source.slice(&node.span()));
         let hint = match &node.value {
             Value::Integer(_) | Value::Other("a number") => match range_of(shape) {
                 Some((min, max)) => {
@@ -359,10 +380,10 @@ impl Walk<'_> {
         match &node.value {
             Value::Null => "empty".to_owned(),
             Value::Flag(flag) => flag.to_string(),
-            Value::Wrong => "wrong".to_owned(),
+            Value::Wrong | Value::Ignored => "wrong".to_owned(),
             Value::Text(text) => format!("the string {:?}", shortened(text)),
             Value::Integer(_) | Value::Other("a number") => {
-                format!("the number {}", shortened(self.source.slice(&node.span)))
+                format!("the number {}", shortened(self.source.slice(&node.span())))
             }
             Value::Other(what) => (*what).to_owned(),
             Value::List(_) => "a list".to_owned(),

@@ -154,8 +154,8 @@ impl Sample {
 
 fn no_mistakes_when_read_thoroughly(document: &Document) {
     let source = document.source();
-    let mut parsed = document.parse(&source).expect("a tree");
-    let cluster = check(&mut parsed.root, &source, document.format());
+    let parsed = document.parse(&source).expect("a tree");
+    let cluster = check(parsed.root, &source, document.format());
     assert!(parsed.mistakes.is_empty(), "{:?}\n{}", parsed.mistakes, document.text());
     let cluster = cluster.unwrap_or_else(|findings| panic!("{findings:?}\n{}", document.text()));
     assert_eq!(cluster, load(document).expect("a valid configuration"));
@@ -429,7 +429,8 @@ fn deep_nesting_is_refused_while_it_is_read() {
 #[test]
 fn nesting_that_is_not_deep_is_read_whatever_its_style() {
     // More brackets than serde_yaml is trusted with, closed again: read into a tree, to the same cluster.
-    let node = |at: usize| format!("{{name: n{at}, os: linux, podCIDR: 10.{}.{}.0/24}}", at / 256, at % 256);
+    let node =
+        |at: usize| format!("{{name: node-{at}, os: linux, podCIDR: 10.{}.{}.0/24}}", at / 256, at % 256);
     let nodes: Vec<String> = (0..2000).map(node).collect();
     let text = format!("clusterPrefix: 10.0.0.0/8\negressInterface: eth0\nnodes: [{}]\n", nodes.join(", "));
     assert!(!yaml::is_plain(&text));

@@ -2,7 +2,12 @@
 //!
 //! Only a file with mistakes, or a caller that wants line numbers, pays for it.
 
-use std::{collections::HashMap, hash::BuildHasher, ops::Range};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::BuildHasher,
+    ops::Range,
+    sync::Arc,
+};
 
 use super::{
     capped::Capped,
@@ -17,10 +22,31 @@ const INDEXED_FROM: usize = 16;
 /// Bytes of the text.
 pub(super) type Span = Range<usize>;
 
+/// A [`Span`] in half the room. What is kept of a tree bounds how large a wrong file may be; a configuration has less
+/// than 4 GiB by far.
+#[derive(Debug, Clone, Copy)]
+struct Extent {
+    start: u32,
+    end: u32,
+}
+
+impl From<Span> for Extent {
+    fn from(span: Span) -> Self {
+        let short = |offset| u32::try_from(offset).unwrap_or(u32::MAX);
+        Self { start: short(span.start), end: short(span.end) }
+    }
+}
+
+impl From<Extent> for Span {
+    fn from(extent: Extent) -> Self {
+        extent.start as usize..extent.end as usize
+    }
+}
+
 /// A value and its place. The extent of a mapping or a list is its beginning only.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
-    pub span: Span,
+    extent: Extent,
     pub value: Value,
 }
 
@@ -29,6 +55,8 @@ pub(super) enum Value {
     Null,
     /// What was there was reported as a mistake.
     Wrong,
+    /// The value of a key that was reported as one without a meaning here.
+    Ignored,
     Flag(bool),
     Integer(i64),
     Text(Box<str>),
@@ -42,56 +70,129 @@ pub(super) enum Value {
 pub(super) struct Mapping {
     /// In the order of the file. The first of several equal keys is the one that counts.
     pub entries: Vec<Entry>,
-    pub repeated: Capped<Repeated>,
+    /// What wrote a table of TOML: it decides what may still add to it.
+    pub written: Written,
+    /// What few mappings have.
+    rare: Option<Box<Rare>>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Rare {
+    repeated: Capped<Repeated>,
     /// The entry by the hash of its key, where there are many. Of two keys with one hash it has the first.
-    index: HashMap<u64, usize>,
+    index: HashMap<u64, u32>,
+}
+
+/// How a table of TOML came to be.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Written {
+    /// As one value: nothing can be added to it.
+    #[default]
+    AsValue,
+    /// By a header of its own.
+    ByHeader,
+    /// By the header of a table below it.
+    ByHeaderBelow,
+    /// By a dotted key.
+    ByDottedKey,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
-    pub key: Box<str>,
-    pub key_span: Span,
+    pub key: Arc<str>,
+    key_extent: Extent,
     pub node: Node,
-    /// Whether it was reported as a key that has no meaning here.
-    pub ignored: bool,
 }
 
 /// A key that stands in its mapping a second time.
 #[derive(Debug, Clone)]
 pub(super) struct Repeated {
-    pub key: Box<str>,
+    pub key: Arc<str>,
     pub span: Span,
     pub first: Option<Span>,
 }
 
 impl Mapping {
+    /// An empty table of TOML.
+    pub fn written(written: Written) -> Self {
+        Self { written, ..Self::default() }
+    }
+
     pub fn get(&self, key: &str) -> Option<&Entry> {
-        let is_meant = |entry: &&Entry| *entry.key == *key;
+        self.entries.get(self.position(key)?)
+    }
+
+    /// Which of the entries has this key.
+    pub fn position(&self, key: &str) -> Option<usize> {
+        let is_meant = |entry: &Entry| *entry.key == *key;
         if self.entries.len() <= INDEXED_FROM {
-            return self.entries.iter().find(is_meant);
+            return self.entries.iter().position(is_meant);
         }
-        let first = self.entries.get(*self.index.get(&self.index.hasher().hash_one(key))?)?;
-        if is_meant(&first) { Some(first) } else { self.entries.iter().find(is_meant) }
+        let index = &self.rare.as_ref()?.index;
+        let first = *index.get(&index.hasher().hash_one(key))? as usize;
+        if self.entries.get(first).is_some_and(is_meant) {
+            Some(first)
+        } else {
+            self.entries.iter().position(is_meant)
+        }
     }
 
     /// Adds an entry, or notes that its key is there already.
-    pub fn insert(&mut self, key: Box<str>, key_span: Span, node: Node) {
-        if let Some(first) = self.get(&key).map(|entry| entry.key_span.clone()) {
-            self.repeated.push(Repeated { key, span: key_span, first: Some(first) });
+    pub fn insert(&mut self, key: Arc<str>, key_span: Span, node: Node) {
+        if let Some(first) = self.position(&key) {
+            self.repeat(key, key_span, first);
             return;
         }
-        self.entries.push(Entry { key, key_span, node, ignored: false });
+        push(&mut self.entries, Entry { key, key_extent: key_span.into(), node });
+        if self.entries.len() <= INDEXED_FROM {
+            return;
+        }
+        let index = &mut self.rare.get_or_insert_default().index;
         // The first time the index is needed it takes in everything before.
-        let unindexed = match self.entries.len() {
-            0..=INDEXED_FROM => return,
-            len if self.index.is_empty() => 0..len,
-            len => len - 1..len,
-        };
-        for at in unindexed {
-            let hash = self.index.hasher().hash_one(&*self.entries[at].key);
-            self.index.entry(hash).or_insert(at);
+        let unindexed = if index.is_empty() { 0 } else { self.entries.len() - 1 };
+        for (at, entry) in self.entries.iter().enumerate().skip(unindexed) {
+            let hash = index.hasher().hash_one(&*entry.key);
+            index.entry(hash).or_insert(u32::try_from(at).unwrap_or(u32::MAX));
         }
     }
+
+    /// Notes that the key of the entry at `first` stands a second time.
+    pub fn repeat(&mut self, key: Arc<str>, span: Span, first: usize) {
+        let first = self.entries.get(first).map(Entry::key_span);
+        self.rare.get_or_insert_default().repeated.push_with(|| Repeated { key, span, first });
+    }
+
+    /// The keys that stand a second time.
+    pub fn repeated(&self) -> Option<&Capped<Repeated>> {
+        self.rare.as_ref().map(|rare| &rare.repeated)
+    }
+}
+
+/// Keys that a text repeats, each kept once: those of every node, of which there are few.
+#[derive(Default)]
+pub(super) struct Keys(HashSet<Arc<str>>);
+
+impl Keys {
+    const MOST: usize = 64;
+
+    pub fn get(&mut self, key: &str) -> Arc<str> {
+        if let Some(known) = self.0.get(key) {
+            return Arc::clone(known);
+        }
+        let new = Arc::from(key);
+        if self.0.len() < Self::MOST {
+            self.0.insert(Arc::clone(&new));
+        }
+        new
+    }
+}
+
+/// Adds to a list that grows from room for one on: a file can have very many lists and mappings of one item each.
+pub(super) fn push<T>(list: &mut Vec<T>, item: T) {
+    if list.len() == list.capacity() {
+        list.reserve_exact(list.len().max(1));
+    }
+    list.push(item);
 }
 
 /// What hinders a text from being a tree.
@@ -110,10 +211,22 @@ pub(super) struct Parsed {
 }
 
 impl Node {
+    pub fn new(span: Span, value: Value) -> Self {
+        Self { extent: span.into(), value }
+    }
+
+    pub fn span(&self) -> Span {
+        self.extent.into()
+    }
+
+    pub fn set_span(&mut self, span: Span) {
+        self.extent = span.into();
+    }
+
     /// The place of the value at `path`, or of the nearest ancestor that exists.
     pub fn find(&self, path: &ConfigPath) -> Found<'_> {
         let mut node = self;
-        let mut span = self.span.clone();
+        let mut span = self.span();
         let mut key_span = span.clone();
         let mut depth = 0;
         for segment in path.segments() {
@@ -122,12 +235,12 @@ impl Node {
                     let Some(entry) = mapping.get(key) else { break };
                     node = &entry.node;
                     span = entry.place();
-                    key_span = entry.key_span.clone();
+                    key_span = entry.key_span();
                 }
                 (Segment::Index(index), Value::List(items)) => {
                     let Some(item) = items.get(*index) else { break };
                     node = item;
-                    span = item.span.clone();
+                    span = item.span();
                     key_span = span.clone();
                 }
                 _ => break,
@@ -149,13 +262,18 @@ pub(super) struct Found<'a> {
 }
 
 impl Entry {
+    pub fn key_span(&self) -> Span {
+        self.key_extent.into()
+    }
+
+    pub fn set_key_span(&mut self, span: Span) {
+        self.key_extent = span.into();
+    }
+
     /// Where to point at: the value, or the key of a value that is not written at all.
     pub fn place(&self) -> Span {
-        if matches!(self.node.value, Value::Null) && self.node.span.is_empty() {
-            self.key_span.clone()
-        } else {
-            self.node.span.clone()
-        }
+        let span = self.node.span();
+        if matches!(self.node.value, Value::Null) && span.is_empty() { self.key_span() } else { span }
     }
 }
 

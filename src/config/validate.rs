@@ -17,7 +17,7 @@ use super::{
     node::{Draft, Located, name_of},
     overlap::{Overlap, overlaps},
     parse::{self, Wrong},
-    raw::{OneOrMany, Prefix, RawConfig, RawNat, RawRoutes, Sysctls, Table},
+    raw::{Nodes, OneOrMany, Prefix, RawConfig, RawNat, RawRoutes, Sysctls, Table},
     special::Special,
 };
 use crate::{
@@ -90,7 +90,7 @@ impl Validator<'_> {
             .and_then(|name| self.interface(&name.0, &egress_path, InterfaceName::linux));
         let cluster_egress_given = raw.egress_interface.is_some() || self.wrong.contains(&egress_path);
         let next_hop_wrong = self.wrong.contains(&root.key("nextHop"));
-        let raw_nodes = self.require(raw.nodes).unwrap_or_default();
+        let Nodes(raw_nodes) = self.require(raw.nodes).unwrap_or_default();
         let context = Context {
             prefixes,
             next_hop: (!next_hop_wrong).then(|| raw.next_hop.map(|word| word.0).unwrap_or_default()),
@@ -104,7 +104,14 @@ impl Validator<'_> {
         }
         let mut drafts = Vec::with_capacity(raw_nodes.len());
         for (index, node) in raw_nodes.into_iter().enumerate() {
-            drafts.push(self.node(index, node.unwrap_or_default(), &context));
+            let draft = self.node(index, node.unwrap_or_default(), &context);
+            // With more mistakes than can be shown nobody asks for the rest.
+            if !self.findings.is_cut() {
+                drafts.push(draft);
+            }
+        }
+        if self.findings.is_cut() {
+            return None;
         }
         self.unique_names(&drafts);
         self.unique_addresses(&drafts);
@@ -195,6 +202,8 @@ impl Validator<'_> {
         let mut values = PerFamily::default();
         let (mut complete, mut count) = (true, 0);
         for (item, text) in raw.iter() {
+            // The schema allows two.
+            let item = item.map(|item| u16::try_from(item).unwrap_or(u16::MAX));
             count += 1;
             let Some(text) = self.require(text) else {
                 complete = false;
@@ -518,8 +527,8 @@ impl Validator<'_> {
 }
 
 /// `path` itself, or its item when the value stands in a list.
-pub(super) fn item_path(path: &ConfigPath, item: Option<usize>) -> ConfigPath {
-    item.map_or_else(|| path.clone(), |index| path.index(index))
+pub(super) fn item_path(path: &ConfigPath, item: Option<u16>) -> ConfigPath {
+    item.map_or_else(|| path.clone(), |index| path.index(index.into()))
 }
 
 pub(super) fn map<T, U>(values: &PerFamily<T>, f: impl Fn(&T) -> U) -> PerFamily<U> {

@@ -1,23 +1,16 @@
 //! YAML, for serde and as a tree with positions.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 
 use super::{
     capped::Capped,
+    limits::{self, Budget, MAX_DEPTH},
     raw::RawConfig,
     source::Source,
-    tree::{Mapping, Node, Parsed, Span, SyntaxError, Value},
+    tree::{Keys, Mapping, Node, Parsed, Span, SyntaxError, Value, push},
 };
-
-/// Deeper nesting is refused: no configuration needs it, and the tree is dropped recursively.
-const MAX_DEPTH: usize = 64;
-
-/// So many keys and values a text may hold, aliases written out: these, and one more for each [`BYTES_PER_VALUE`]
-/// bytes. With fewer bytes each it is no configuration, and takes many times its size in memory.
-const MAX_VALUES: usize = 1 << 16;
-const BYTES_PER_VALUE: usize = 5;
 
 /// So many brackets may be open for [`deserialize`], which looks at all of them again for every token.
 const MAX_BRACKETS: usize = 512;
@@ -35,7 +28,7 @@ pub(super) fn is_plain(text: &str) -> bool {
             _ => {}
         }
     }
-    brackets <= MAX_BRACKETS && scalars <= MAX_BRACKETS + text.len() / 6
+    brackets <= MAX_BRACKETS && scalars <= MAX_BRACKETS + text.len() / 8
 }
 
 /// An error of the fast path: its words, and its offset where it has one.
@@ -74,7 +67,7 @@ pub(super) fn parse(source: &Source) -> Result<Parsed, SyntaxError> {
         let span = builder.span(span.start, span.end);
         builder.take(event, span)?;
     }
-    let root = builder.root.unwrap_or(Node { span: 0..0, value: Value::Null });
+    let root = builder.root.unwrap_or(Node::new(0..0, Value::Null));
     Ok(Parsed { root, mistakes: builder.mistakes })
 }
 
@@ -103,7 +96,7 @@ enum Content {
 
 /// A key whose value has not come yet; without text when it is no scalar.
 struct Key {
-    text: Option<Box<str>>,
+    text: Option<Arc<str>>,
     span: Span,
 }
 
@@ -113,9 +106,9 @@ struct Builder<'a> {
     root: Option<Node>,
     /// Anchored values, each with the number of nodes in it.
     anchors: HashMap<usize, (Node, usize)>,
-    /// Keys and values so far, those that aliases added among them.
-    size: usize,
-    max_size: usize,
+    names: Keys,
+    /// Counts those that aliases add too.
+    budget: Budget,
     documents: usize,
     mistakes: Capped<SyntaxError>,
 }
@@ -127,8 +120,8 @@ impl<'a> Builder<'a> {
             open: Vec::new(),
             root: None,
             anchors: HashMap::new(),
-            size: 0,
-            max_size: MAX_VALUES.saturating_add(source.text().len() / BYTES_PER_VALUE),
+            names: Keys::default(),
+            budget: Budget::new(source.text().len()),
             documents: 0,
             mistakes: Capped::new(),
         }
@@ -146,8 +139,8 @@ impl<'a> Builder<'a> {
                 // The extent of a block scalar runs into the next line.
                 let span = span.start..span.start + self.source.slice(&span).trim_end().len();
                 let value = scalar(&text, style, tag.as_deref());
-                self.count(1, &span)?;
-                self.complete(Node { span, value }, Some(&*text), anchor, 1)
+                self.budget.take(1, &span)?;
+                self.complete(Node::new(span, value), Some(&*text), anchor, 1)
             }
             Event::SequenceStart(anchor, _) => self.begin(span, anchor, Content::List(Vec::new())),
             Event::MappingStart(anchor, _) => self.begin(span, anchor, Content::Map(Box::default(), None)),
@@ -171,26 +164,11 @@ impl<'a> Builder<'a> {
 
     fn begin(&mut self, span: Span, anchor: usize, content: Content) -> Result<(), SyntaxError> {
         if self.open.len() == MAX_DEPTH {
-            let message = format!("this is nested more than {MAX_DEPTH} levels deep");
-            return Err(SyntaxError { message, span, hint: None });
+            return Err(limits::too_deep(span));
         }
-        self.count(1, &span)?;
-        self.open.push(Open { span, anchor, content, size_before: self.size - 1 });
+        self.budget.take(1, &span)?;
+        self.open.push(Open { span, anchor, content, size_before: self.budget.used() - 1 });
         Ok(())
-    }
-
-    /// Counts values before they are made.
-    fn count(&mut self, values: usize, span: &Span) -> Result<(), SyntaxError> {
-        self.size = self.size.saturating_add(values);
-        if self.size <= self.max_size {
-            return Ok(());
-        }
-        let message = if values == 1 {
-            "the text up to here holds more keys and values than a configuration of its size"
-        } else {
-            "the aliases up to here expand to far more than the file holds"
-        };
-        Err(SyntaxError { message: message.to_owned(), span: span.clone(), hint: None })
     }
 
     fn end(&mut self) -> Result<(), SyntaxError> {
@@ -199,8 +177,8 @@ impl<'a> Builder<'a> {
             Content::List(items) => Value::List(items),
             Content::Map(mapping, _) => Value::Map(mapping),
         };
-        let size = self.size - open.size_before;
-        self.complete(Node { span: open.span, value }, None, open.anchor, size)
+        let size = self.budget.used() - open.size_before;
+        self.complete(Node::new(open.span, value), None, open.anchor, size)
     }
 
     fn alias(&mut self, anchor: usize, span: Span) -> Result<(), SyntaxError> {
@@ -208,9 +186,9 @@ impl<'a> Builder<'a> {
             let message = "this alias stands inside the value that it names".to_owned();
             return Err(SyntaxError { message, span, hint: None });
         };
-        self.count(size, &span)?;
+        self.budget.take(size, &span)?;
         let Some((node, _)) = self.anchors.get(&anchor) else { return Ok(()) };
-        let node = Node { span, value: node.value.clone() };
+        let node = Node::new(span, node.value.clone());
         let text = match &node.value {
             Value::Text(text) => Some(text.clone()),
             _ => None,
@@ -228,7 +206,7 @@ impl<'a> Builder<'a> {
     ) -> Result<(), SyntaxError> {
         if anchor != 0 {
             // Kept twice from here on.
-            self.count(size, &node.span)?;
+            self.budget.take(size, &node.span())?;
             self.anchors.insert(anchor, (node.clone(), size));
         }
         let Some(open) = self.open.last_mut() else {
@@ -236,21 +214,21 @@ impl<'a> Builder<'a> {
             return Ok(());
         };
         match &mut open.content {
-            Content::List(items) => items.push(node),
+            Content::List(items) => push(items, node),
             Content::Map(mapping, key @ None) => {
                 // The mapping itself begins where its first key does.
                 if mapping.entries.is_empty() && open.span.is_empty() {
-                    open.span.start = node.span.start;
+                    open.span.start = node.span().start;
                     open.span.end = open.span.start;
                 }
                 if text.is_none() {
                     self.mistakes.push(SyntaxError {
                         message: "this key is a list or a mapping; every key is a word".to_owned(),
-                        span: node.span.clone(),
+                        span: node.span(),
                         hint: None,
                     });
                 }
-                *key = Some(Key { text: text.map(Into::into), span: node.span });
+                *key = Some(Key { text: text.map(|text| self.names.get(text)), span: node.span() });
             }
             Content::Map(mapping, key) => {
                 if let Some(Key { text: Some(text), span }) = key.take() {

@@ -1,7 +1,9 @@
 //! Files that are given to hostgw: how they may be named, what may be one, and how much is read of it.
 
+use std::{process::Stdio, time::Duration};
+
 use super::RECIPE;
-use crate::support::namespace::{Namespace, each};
+use crate::support::namespace::{Namespace, Privilege, each};
 
 #[test]
 fn validate_takes_files_by_name_and_by_flag() {
@@ -121,4 +123,98 @@ fn a_file_may_have_any_name_and_come_from_a_pipe() {
 /// The same configuration in JSON.
 fn as_json(yaml: &str) -> serde_json::Value {
     serde_yaml::from_str(yaml).unwrap()
+}
+
+/// Wrong files: each by what it repeats, of which `N` is another number every time.
+const REPEATED: [(&str, &str, &str, &str); 27] = [
+    ("keys.toml", "", "kN = 1\n", ""),
+    ("the same key.toml", "", "k = 1\n", ""),
+    ("short keys.toml", "", "a=1\n", ""),
+    ("dotted keys.toml", "", "a.bN.c = 1\n", ""),
+    ("tables.toml", "", "[tN]\n", ""),
+    ("deep tables.toml", "", "[aN.b.c]\nd=1\n", ""),
+    ("nodes with unknown keys.toml", "", "[[nodes]]\nxN = 1\n", ""),
+    (
+        "wrong nodes.toml",
+        "clusterPrefix='10.0.0.0/8'\n",
+        "[[nodes]]\nname='nN'\nos='linux'\npodCIDR='x'\n",
+        "",
+    ),
+    (
+        "a node twice.toml",
+        "clusterPrefix='fd00::/8'\negressInterface='e'\n",
+        "[[nodes]]\nname='nN'\nos='linux'\npodCIDR='fd00:0:N::/48'\n",
+        "[[nodes]]\nname='n1'\n",
+    ),
+    ("inline nodes.toml", "nodes = [\n", "{ nameN = 'nN', x = 1 },\n", "]\n"),
+    ("numbers.toml", "x = [", "1,", "]\n"),
+    ("commas.toml", "x = [", ",", "]\n"),
+    ("strings.toml", "nodes = [", "'aN',\n", "]\n"),
+    ("lists.toml", "nodes = [", "[[1]],\n", "]\n"),
+    ("comments.toml", "", "#\n", ""),
+    ("an open list.toml", "x = [", "1111111,\n", ""),
+    ("keys.yaml", "", "kN: 1\n", ""),
+    ("the same key.yaml", "", "k: 1\n", ""),
+    ("numbers.yaml", "x: [", "1,", "]\n"),
+    ("items.yaml", "x:\n", "- 1\n", ""),
+    ("strings.yaml", "nodes:\n", "- 'a'\n", ""),
+    ("nodes with unknown keys.yaml", "nodes:\n", "- xN: 1\n", ""),
+    ("nodes in flow style.yaml", "nodes: [", "{a: N},", "]\n"),
+    (
+        "wrong nodes.yaml",
+        "clusterPrefix: 10.0.0.0/8\nnodes:\n",
+        "- name: nN\n  os: linux\n  podCIDR: x\n",
+        "",
+    ),
+    (
+        "a node twice.yaml",
+        "clusterPrefix: fd00::/8\negressInterface: e\nnodes:\n",
+        "- name: nN\n  os: linux\n  podCIDR: fd00:0:N::/48\n",
+        "- name: n1\n  os: linux\n  podCIDR: x\n",
+    ),
+    ("deep mappings.yaml", "nodes:\n", "- {a: {b: {c: N}}}\n", ""),
+    ("blank lines.yaml", "", "\n", "a: 1\n"),
+];
+
+/// The most memory that hostgw takes to refuse a file, in bytes, as the kernel accounts it. It is asked again and again
+/// while hostgw runs, and what is freed is not forgotten.
+fn peak(machine: &Namespace, file: &str) -> usize {
+    let mut command = machine.hostgw_command(&["validate", file]);
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("hostgw runs");
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    let ended = loop {
+        if let Some(ended) = child.try_wait().expect("a child") {
+            break ended;
+        }
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<usize>().ok());
+        peak = kilobytes.map_or(peak, |kilobytes| peak.max(kilobytes * 1024));
+        std::thread::sleep(Duration::from_millis(1));
+    };
+    assert_eq!(ended.code(), Some(3), "{file}");
+    assert_ne!(peak, 0, "hostgw was never seen while it ran");
+    peak
+}
+
+#[test]
+fn a_wrong_file_takes_less_than_twenty_bytes_of_memory_for_each_of_its_own() {
+    const SIZE: usize = 2 << 20;
+    let machine = Namespace::new(Privilege::User);
+    machine.write("small.toml", "a = 1\n");
+    let least = peak(&machine, "small.toml");
+    for (file, begin, part, end) in REPEATED {
+        let mut text = begin.to_owned();
+        let mut number = 0;
+        while text.len() < SIZE {
+            number += 1;
+            text.push_str(&part.replace('N', &format!("{number:x}")));
+        }
+        text.push_str(end);
+        machine.write(file, &text);
+        let bytes = (peak(&machine, file) - least) / text.len();
+        assert!(bytes < 20, "{file}: {bytes} bytes for each of its {}", text.len());
+        machine.sh(&format!("rm '{file}'"));
+    }
 }
