@@ -40,6 +40,19 @@ pub const fn is_hidden(character: char) -> bool {
     )
 }
 
+/// The hidden characters as ranges of numbers, first and last, in order: see [`is_hidden`].
+#[must_use]
+pub fn hidden_ranges() -> Vec<(u32, u32)> {
+    let mut ranges: Vec<(u32, u32)> = Vec::new();
+    for number in ('\0'..=char::MAX).filter(|character| is_hidden(*character)).map(u32::from) {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    ranges
+}
+
 /// The text with every hidden character escaped: see [`is_hidden`]. Escaping twice changes nothing more.
 #[must_use]
 pub fn printable(text: &str) -> String {

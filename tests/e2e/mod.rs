@@ -43,6 +43,7 @@ mod recipe;
 mod refusals;
 mod regressions;
 mod render;
+mod render_foreign;
 mod saved_plan;
 mod sequences;
 #[cfg(feature = "fault-injection")]

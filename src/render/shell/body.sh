@@ -1,15 +1,78 @@
 LC_ALL=C
 export LC_ALL
 umask 077
+hidden=$(printf '%s' "$hidden" | tr '\n' ' ')
 
 # ---- What is said
 
+# Escapes what could drive a terminal or hide from a reader, as hostgw does: every hidden character, and every byte that
+# is not UTF-8. Line breaks stay; with `joined` they are escaped too, and the text is one line.
+escaped() {
+    awk -v hidden="$hidden" -v joined="${1-}" '
+    BEGIN {
+        bounds = split(hidden, bound, " ")
+        for (i = 1; i < 256; i++) byte[sprintf("%c", i)] = i
+    }
+    function is_hidden(code,    i) {
+        for (i = 1; i < bounds; i += 2) if (code >= bound[i] && code <= bound[i + 1]) return 1
+        return 0
+    }
+    # Sets `size` to the number of bytes of the character at `at`. Returns its code, or -1 if it is not UTF-8.
+    function decoded(line, at,    code, first, i, more) {
+        first = byte[substr(line, at, 1)]
+        size = 1
+        if (first < 128) return first
+        if (first < 194 || first > 244) return -1
+        more = first < 224 ? 1 : first < 240 ? 2 : 3
+        code = first - (more == 1 ? 192 : more == 2 ? 224 : 240)
+        for (i = 1; i <= more; i++) {
+            first = byte[substr(line, at + i, 1)]
+            if (first < 128 || first > 191) return -1
+            code = code * 64 + first - 128
+        }
+        if (more == 2 && (code < 2048 || (code >= 55296 && code <= 57343))) return -1
+        if (more == 3 && (code < 65536 || code > 1114111)) return -1
+        size = more + 1
+        return code
+    }
+    function shown(line,    at, code, text) {
+        if (line !~ /[^ -~]/) return line
+        for (at = 1; at <= length(line); at += size) {
+            code = decoded(line, at)
+            if (code < 0) text = text sprintf("\\x%02x", byte[substr(line, at, 1)])
+            else if (code == 9) text = text "\\t"
+            else if (code == 13) text = text "\\r"
+            else if (is_hidden(code)) text = text sprintf("\\u{%x}", code)
+            else text = text substr(line, at, size)
+        }
+        return text
+    }
+    !joined { print shown($0); next }
+    { text = text (NR > 1 ? "\\n" : "") shown($0) }
+    END { if (joined) print text }'
+}
+
 say() {
-    printf '%s\n' "$*"
+    printf '%s\n' "$*" | escaped joined
 }
 
 fail() {
-    printf 'Error: %s\n' "$*" >&2
+    printf 'Error: %s\n' "$*" | escaped joined >&2
+}
+
+# Runs a command whose own messages may hold names from outside: they are escaped.
+run() {
+    run_into /dev/null "$@"
+}
+
+# run_into FILE COMMAND...: the same, with the standard output of the command in a file.
+run_into() {
+    into=$1
+    shift
+    said=$("$@" 2>&1 >"$into")
+    status=$?
+    [ -z "$said" ] || printf '%s\n' "$said" | escaped >&2
+    return "$status"
 }
 
 refuse() {
@@ -22,11 +85,33 @@ refuse() {
 # ---- What stands
 
 # The routes of a family (4 or 6), one a line, in numbers where names could differ from machine to machine.
+# IPv6 prints routes of one key as one route with several next hops: here each has its own line, as it had when it was
+# added.
 standing_routes() {
-    ip -o -N "-$1" route show table all | sed -e '
+    # Without IPv6, the kernel lists the routes of other families.
+    [ "$1" = 4 ] || [ -d /proc/sys/net/ipv6 ] || return 0
+    run_into "$work/listed.$1" ip -o -N "-$1" route show table all || return 1
+    sed -e '
         s/^2 /local /; s/^3 /broadcast /; s/^4 /anycast /; s/^5 /multicast /
         s/^6 /blackhole /; s/^7 /unreachable /; s/^8 /prohibit /; s/^9 /throw /
-        s/ pref medium//; s/ linkdown//g; s/ dead//g; s/ rt_trap//g; s/\\[[:space:]]*//g; s/ *$//'
+        s/ pref medium//; s/ linkdown//g; s/ dead//g; s/ rt_trap//g' "$work/listed.$1" |
+        awk -v family="$1" '
+        {
+            gsub(/\\\t/, " ")
+            gsub(/  +/, " ")
+            sub(/ +$/, "")
+        }
+        family == 6 && / nexthop via / && !/ weight ([02-9]|1[0-9])/ {
+            count = split($0, part, " nexthop ")
+            rest = part[1]
+            sub(/^[^ ]+/, "", rest)
+            for (i = 2; i <= count; i++) {
+                sub(/ *weight 1 *$/, "", part[i])
+                print $1 " " part[i] rest
+            }
+            next
+        }
+        { print }'
 }
 
 # A table of hostgw's as it is, with its counters; nothing where there is none.
@@ -34,14 +119,36 @@ standing_table() {
     nft list table "$1" hostgw 2>/dev/null
 }
 
-# The same as a file that nft takes, or nothing, in the form in which this nft prints it: made in a network namespace
-# of its own, which goes with the command.
-in_words_of_nft() {
-    # shellcheck disable=SC2016 # expanded by the inner shell
-    unshare -n sh -c 'nft -f "$1" && nft -s list table "$2" hostgw' - "$2" "$1" 2>/dev/null
+# The same without counters, and with the handle of each object; nothing where there is none.
+listed_table() {
+    nft -a -s list table "$1" hostgw 2>/dev/null
 }
 
-# What the sysctls of a plan are, and those that the kernel rewrites with them, as PATH:VALUE.
+# A file of listed_table without the handles.
+without_handles() {
+    sed 's/ # handle [0-9]*$//' "$1"
+}
+
+# Whether a network namespace can be made, to ask nft there.
+can_ask_nft() {
+    [ -n "${namespaces-}" ] || if unshare -n true 2>/dev/null; then namespaces=yes; else namespaces=no; fi
+    [ "$namespaces" = yes ]
+}
+
+# The table of a file, or nothing, in the form in which this nft prints it: made in a network namespace of its own, which
+# goes with the command. Where that cannot be, the file with the white space of nft.
+in_words_of_nft() {
+    [ -s "$2" ] || return 0
+    if can_ask_nft; then
+        # shellcheck disable=SC2016 # expanded by the inner shell
+        unshare -n sh -c 'nft -f "$1" && nft -s list table "$2" hostgw' - "$2" "$1" 2>/dev/null
+    else
+        awk '{ match($0, /^ */); printf "%s%s\n", substr("\t\t\t\t", 1, int(RLENGTH / 4)), substr($0, RLENGTH + 1) }' "$2"
+    fi
+}
+
+# What the sysctls of a plan are, and those that the kernel rewrites with them, as PATH:VALUE. The kernel prints several
+# numbers with tabs between them, and takes them with blanks.
 standing_sysctls() {
     while read -r key _; do
         case $key in
@@ -55,7 +162,12 @@ standing_sysctls() {
             ;;
         *) grep -s -H '' "$(path_of "$key")" ;;
         esac
-    done <"$1"
+    done <"$1" | tr '\t' ' '
+}
+
+# The value of a sysctl by its key, in the same form.
+value_of() {
+    sysctl -n "$1" 2>/dev/null | tr '\t' ' '
 }
 
 # The file of a sysctl: dots part the words, and a slash stands for a dot in the name of an interface.
@@ -66,9 +178,9 @@ path_of() {
 # ---- The plan
 
 # plan_routes FAMILY WANTED STANDING [exact]: what takes the routes from what stands to what is wanted, as `ip -batch` takes it.
-# Lines that begin with ! are conflicts: routes of others where one is wanted. In IPv4 the new route comes behind the
-# old one and the old one goes; in IPv6 it takes its place, for the kernel would make one of the two. With exact, for
-# people who run it later, no route takes the place of another: the old one goes first.
+# Lines that begin with ! are conflicts: routes of others where one is wanted. The new route comes behind the old one, or
+# beside it in IPv6, and the old one goes. No step replaces a route: `ip route replace` takes whatever has the same key at
+# that moment, and so could take a foreign route. With exact, for people who run it later, the old route goes first.
 plan_routes() {
     awk -v family="$1" -v exact="${4-}" '
     function key(line,    words, count, at, destination, rest) {
@@ -93,6 +205,46 @@ plan_routes() {
         for (i = 1; i <= has[where]; i++) if (held[where, i] == line) return 1
         return 0
     }
+    # The word of a route that follows `name`, or nothing.
+    function option(line, name,    words, count, at) {
+        count = split(line, words, " ")
+        for (at = 1; at < count; at++) if (words[at] == name) return words[at + 1]
+        return ""
+    }
+    function next_hop(line) { return option(line, "via") " " option(line, "dev") }
+    # IPv6 looks up the gateway of a new route while the old one still stands. A gateway inside the prefix of the route,
+    # as a pod gateway is, would seem to be behind the old gateway, and would be refused. For that moment a host route
+    # shows the way to it, with a metric that nothing else uses.
+    function append_beside(line,    gateway, way) {
+        gateway = option(line, "via")
+        if (gateway == "") {
+            print "route append " line
+            return
+        }
+        way = gateway " dev " option(line, "dev") " proto 87 metric 4294967294"
+        if (option(line, "table") != "") way = way " table " option(line, "table")
+        print "route add " way
+        print "route append " line
+        print "route del " way
+    }
+    # IPv6 keeps routes of one key as one route with several next hops, each of which comes and goes by itself. Only two
+    # routes of the same next hop cannot stand side by side: where nothing but an option such as the MTU differs, the
+    # old route goes first, and for the moment until the next line there is none.
+    function change_v6(where,    i, j, live, gone) {
+        live = has[where]
+        for (i = 1; i <= wants[where]; i++) {
+            if (stands(where, want[where, i])) continue
+            for (j = 1; j <= has[where]; j++) {
+                if (gone[j] || is_wanted(where, held[where, j]) || next_hop(held[where, j]) != next_hop(want[where, i])) continue
+                print "route del " held[where, j]
+                gone[j] = 1
+                live--
+            }
+            if (live++) append_beside(want[where, i]); else print "route add " want[where, i]
+        }
+        for (j = 1; j <= has[where]; j++)
+            if (!gone[j] && !is_wanted(where, held[where, j])) last[++lasts] = "route del " held[where, j]
+    }
     # Whether what is wanted stands first, and nothing else of hostgw behind it.
     function in_force(where,    i) {
         if (has[where] < wants[where]) return 0
@@ -101,11 +253,10 @@ plan_routes() {
         }
         return 1
     }
-    function change(where,    i, foreign, own, gone, order, wanted, kept) {
+    function change(where,    i, foreign, order, wanted, kept) {
         for (i = 1; i <= has[where]; i++) {
             if (is_wanted(where, held[where, i])) order = order "\n" held[where, i]
-            else if (owned(held[where, i])) own++
-            else {
+            else if (!owned(held[where, i])) {
                 foreign++
                 print "! " held[where, i] " stands where hostgw needs " want[where, 1]
             }
@@ -121,16 +272,18 @@ plan_routes() {
             }
             return
         }
+        if (family == 6) {
+            change_v6(where)
+            return
+        }
         for (i = 1; i <= wants[where]; i++) {
             wanted = wanted "\n" want[where, i]
             if (stands(where, want[where, i])) continue
-            if (i == 1 && has[where] == 0) print "route add " want[where, i]
-            else if (family == 6) { print "route replace " want[where, i]; gone++ }
-            else print "route append " want[where, i]
+            print (i == 1 && has[where] == 0 ? "route add " : "route append ") want[where, i]
             order = order "\n" want[where, i]
         }
         for (i = 1; i <= has[where]; i++) {
-            if (!is_wanted(where, held[where, i]) && gone-- <= 0) last[++lasts] = "route del " held[where, i]
+            if (!is_wanted(where, held[where, i])) last[++lasts] = "route del " held[where, i]
         }
         if (order == wanted) return
         # The first stays while the others go behind it again, in their order.
@@ -166,32 +319,106 @@ plan_routes() {
     }' "$2" "$3"
 }
 
-# table_is FAMILY WANTED: whether the table is what the file WANTED says. Where a namespace cannot be made to ask nft,
-# what it made of the same file before tells.
-table_is() {
-    standing=$(nft -s list table "$1" hostgw 2>/dev/null)
-    [ -n "$standing" ] || return 1
-    [ "$standing" != "$(in_words_of_nft "$1" "$2")" ] || return 0
-    [ "$(cat "$state/made.$1" 2>/dev/null)" = "$(cat "$2"; printf '%s' "$standing")" ]
+# is_table FAMILY WANTED TEXT: whether TEXT is what nft prints of the table in the file WANTED. Where a namespace cannot be
+# made to ask nft, what it made of the same file before tells.
+is_table() {
+    if [ -z "$3" ] || [ ! -s "$2" ]; then
+        [ -z "$3" ] && [ ! -s "$2" ]
+        return
+    fi
+    [ "$3" != "$(in_words_of_nft "$1" "$2")" ] || return 0
+    ! can_ask_nft && [ "$(cat "$state/made.$1" 2>/dev/null)" = "$(cat "$2"; printf '%s' "$3")" ]
 }
 
 # plan_table FAMILY WANTED: a file that makes the table of a family (ip or ip6) what the file WANTED says, as one
 # transaction; nothing where it is so already.
 plan_table() {
-    if [ -s "$2" ]; then
-        ! table_is "$1" "$2" || return 0
-        printf 'add table %s hostgw\ndelete table %s hostgw\n' "$1" "$1"
-        cat "$2"
-    elif standing_table "$1" >/dev/null; then
-        printf 'delete table %s hostgw\n' "$1"
+    listed_table "$1" >"$work/listed.$1"
+    ! is_table "$1" "$2" "$(without_handles "$work/listed.$1")" || return 0
+    in_words_of_nft "$1" "$2" >"$work/words.$1"
+    rewrite_table "$1" "$2" "$work/words.$1"
+}
+
+# rewrite_table FAMILY WANTED WORDS: the transaction that makes the table in $work/listed.FAMILY what the file WANTED
+# says; WORDS is the same as nft prints it. Each object goes by the handle that was seen, so that the kernel refuses the
+# whole transaction when one of them is not there any more. The table stays, and so does a chain of the same type, hook and
+# priority: what another program adds to them before the transaction arrives outlives it, and is found when the table is
+# read back. Only a table that is to go, or that has other flags, goes as a whole.
+rewrite_table() {
+    [ ! -s "$work/listed.$1" ] || awk -v family="$1" -v asks="$([ ! -s "$2" ] || echo 1)" '
+    function definition(line) { return line ~ /^\t\t(type [a-z]+ hook |comment ")/ }
+    function handle(line) {
+        if (!match(line, / # handle [0-9]+$/)) return ""
+        return substr(line, RSTART + 10)
+    }
+    function without_handle(line) {
+        sub(/ # handle [0-9]+$/, "", line)
+        return line
+    }
+    {
+        wanted = FILENAME == ARGV[1]
+        if (!wanted && /^table /) table = handle($0)
+    }
+    # The first line of a block: its type, which may be two words, and its name.
+    /^\t[^\t].* [{]( # handle [0-9]+)?$/ {
+        name = without_handle($0)
+        sub(/^\t/, "", name)
+        sub(/ [{]$/, "", name)
+        kind = name
+        sub(/ [^ ]*$/, "", kind)
+        sub(/^.* /, "", name)
+        if (kind == "chain" && wanted) wants[wanted_chains[++wanted_count] = name] = 1
+        else if (kind == "chain") {
+            chains[++chain_count] = name
+            number[name] = handle($0)
+        } else if (!wanted && (kind == "set" || kind == "map" || kind == "meter"))
+            sets[++set_count] = "delete set " family " hostgw handle " handle($0)
+        else if (!wanted) others[++other_count] = "delete " kind " " family " hostgw " name
+        next
+    }
+    # Flags and the comment of the table.
+    /^\t[^\t}]/ { if (wanted) asked = asked $0; else has = has $0 }
+    /^\t\t/ && kind == "chain" {
+        if (definition($0)) { if (wanted) wanted_as[name] = wanted_as[name] $0; else defined_as[name] = defined_as[name] $0 }
+        else if (!wanted && handle($0) != "") rules[++rule_count] = "delete rule " family " hostgw " name " handle " handle($0)
+    }
+    /^\t}/ { kind = "" }
+    function print_all(lines, count,    i) { for (i = 1; i <= count; i++) print lines[i] }
+    END {
+        if (!asks || asked != has) {
+            print "delete table " family " handle " table
+            exit
+        }
+        print_all(rules, rule_count)
+        print_all(sets, set_count)
+        for (i = 1; i <= chain_count; i++) {
+            name = chains[i]
+            stays[name] = wants[name] && wanted_as[name] == defined_as[name]
+            if (stays[name] && name != wanted_chains[++stay_count]) is_other_order = 1
+        }
+        # New chains come behind those that stay.
+        for (i = 1; i <= chain_count; i++)
+            if (is_other_order || !stays[chains[i]]) print "delete chain " family " hostgw handle " number[chains[i]]
+        print_all(others, other_count)
+    }' "$3" "$work/listed.$1"
+    cat "$2"
+}
+
+# write_table FAMILY: carries out $work/table.FAMILY if the table still is what that was made from. The nft command cannot
+# have the kernel make sure of it: between this look and the transaction some milliseconds pass.
+write_table() {
+    if [ "$(listed_table "$1")" != "$(cat "$work/listed.$1")" ]; then
+        fail "another program changed the table $1 hostgw; run this script again"
+        return 1
     fi
+    run nft -f "$work/table.$1"
 }
 
 # The sysctls that have another value, in the order in which they are to be written: switches rewrite those behind them.
 plan_sysctls() {
     switched=
     desired_sysctls | while read -r key value; do
-        old=$(sysctl -n "$key" | tr '\t' ' ')
+        old=$(value_of "$key")
         case $key in
         net.ipv4.ip_forward | net.ipv4.conf.all.forwarding) rewritten='net.ipv4.conf.*.forwarding net.ipv4.conf.all.accept_redirects' ;;
         net.ipv6.conf.all.*) rewritten="net.ipv6.conf.*.${key##*.}" ;;
@@ -243,12 +470,14 @@ is_empty() {
 }
 
 show() {
-    sed -n -e 's/ scope 253/ scope link/; s/^route add /+ /p; s/^route append /+ /p; s/^route replace /~ /p; s/^route del /- /p; s/^! /! /p' \
-        "$work/routes.4" "$work/routes.6"
-    for family in ip ip6; do
-        [ ! -s "$work/table.$family" ] || say "~ table $family hostgw"
-    done
-    sed -e 's/^\([^ ]*\) /~ \1 = /' "$work/sysctls"
+    {
+        sed -n -e '/ metric 4294967294\( \|$\)/d; s/ scope 253/ scope link/; s/^route add /+ /p; s/^route append /+ /p
+            s/^route del /- /p; s/^! /! /p' "$work/routes.4" "$work/routes.6"
+        for family in ip ip6; do
+            [ ! -s "$work/table.$family" ] || printf '~ table %s hostgw\n' "$family"
+        done
+        sed -e 's/^\([^ ]*\) /~ \1 = /' "$work/sysctls"
+    } | escaped
 }
 
 # ---- The transaction
@@ -256,18 +485,36 @@ show() {
 # Carries out what is planned in $work.
 commit() {
     for family in ip ip6; do
-        [ ! -s "$work/table.$family" ] || nft -f "$work/table.$family" || return 1
-        { cat "$work/wanted.$family"; nft -s list table "$family" hostgw 2>/dev/null; } >"$state/made.$family"
+        if [ -s "$work/table.$family" ]; then
+            : >"$state/open/wrote.$family" || return 1
+            write_table "$family" || {
+                rm -f "$state/open/wrote.$family"
+                return 1
+            }
+            { cat "$work/wanted.$family"; nft -s list table "$family" hostgw 2>/dev/null; } >"$state/made.$family"
+        fi
         still_wanted || return 1
     done
     for family in 4 6; do
-        [ ! -s "$work/routes.$family" ] || ip "-$family" -batch "$work/routes.$family" || return 1
+        [ ! -s "$work/routes.$family" ] || run ip "-$family" -batch "$work/routes.$family" || return 1
         still_wanted || return 1
     done
     while read -r key value; do
-        sysctl -q -w "$key=$value" >/dev/null || return 1
+        write_sysctl "$key" "$value" || return 1
         still_wanted || return 1
     done <"$work/sysctls"
+}
+
+# Writes a sysctl. A value that the kernel takes only in part, or spells otherwise, is nobody's: what was there before
+# comes back at once.
+write_sysctl() {
+    ! run sysctl -q -w "$1=$2" || [ "$(value_of "$1")" != "$2" ] || return 0
+    fail "$1 = $2 failed: the kernel reads it back as $(value_of "$1")"
+    path=$(path_of "$1")
+    while IFS= read -r line; do
+        [ "${line%%:*}" != "$path" ] || { printf '%s\n' "${line#*:}" >"$path"; } 2>/dev/null
+    done <"$state/open/sysctls"
+    return 1
 }
 
 # Stops between two steps when a signal came.
@@ -275,34 +522,156 @@ still_wanted() {
     [ -z "$signal" ]
 }
 
-# Keeps what stands in a folder, so that it can be put back.
+# Records in a folder what stands and what will be written, so that it can be put back, and told from what others write.
 keep() {
+    rm -rf "$1"
     mkdir -p "$1" || return 1
     for family in 4 6; do
         grep ' proto 87\( \|$\)' "$work/standing.$family" >"$1/routes.$family"
     done
     for family in ip ip6; do
         standing_table "$family" >"$1/table.$family"
-        nft -s list table "$family" hostgw >"$1/stateless.$family" 2>/dev/null
+        without_handles "$work/listed.$family" >"$1/stateless.$family"
+        cp "$work/wanted.$family" "$1/wanted.$family" || return 1
     done
-    cp "$work/sysctls" "$1/keys" && standing_sysctls "$1/keys" >"$1/sysctls"
-    [ -f "$1/sysctls" ] && [ -f "$1/routes.4" ] && [ -f "$1/routes.6" ]
+    cp "$work/sysctls" "$1/keys" && standing_sysctls "$1/keys" >"$1/sysctls" && written_sysctls "$1" >"$1/written"
+    [ -f "$1/written" ] && [ -f "$1/routes.4" ] && [ -f "$1/routes.6" ]
 }
 
-# Puts back what a folder holds, from whatever stands now. What is left is said, as the commands that would do it.
+# What the kernel rewrites by itself, for awk: by flipping IPv4 forwarding, the forwarding of every interface and the
+# opposite of it in all/accept_redirects; by some keys of net.ipv6.conf.all, those of every interface. Sets `directory` and
+# `leaf` where a path is such a switch.
+switches='
+    function is_switch(path) {
+        if (path ~ /\/net\/ipv4\/(ip_forward|conf\/all\/forwarding)$/) {
+            directory = "/proc/sys/net/ipv4/conf/"
+            leaf = "forwarding"
+            return 1
+        }
+        if (path !~ /\/net\/ipv6\/conf\/all\/(addr_gen_mode|disable_ipv6|force_forwarding|forwarding|ignore_routes_with_linkdown)$/) return 0
+        directory = "/proc/sys/net/ipv6/conf/"
+        leaf = path
+        sub(/^.*\//, "", leaf)
+        return 1
+    }
+    # Whether two paths are switches of the same thing.
+    function is_same_switch(one, other,    group) {
+        if (!is_switch(one)) return 0
+        group = directory leaf
+        return is_switch(other) && directory leaf == group
+    }
+    function rewrites(switch_path, path,    words, name) {
+        if (!is_switch(switch_path) || index(path, directory) != 1) return 0
+        name = substr(path, length(directory) + 1)
+        if (split(name, words, "/") != 2) return 0
+        return (words[2] == leaf && words[1] != "all") || (directory ~ /ipv4/ && name == "all/accept_redirects")
+    }
+    # What the kernel makes of a path when the switch takes a value.
+    function value_with(path, value) {
+        if (path ~ /\/accept_redirects$/) return value == "0" ? "1" : "0"
+        if (path ~ /\/ipv4\/.*\/forwarding$/ && value != "0") return "1"
+        return value
+    }
+    function path_of(line) { return substr(line, 1, index(line, ":") - 1) }
+    function value_of(line) { return substr(line, index(line, ":") + 1) }
+'
+
+# The values that a run will leave, as PATH:VALUE, of all that are recorded in a folder.
+written_sysctls() {
+    while read -r key value; do
+        printf '%s:%s\n' "$(path_of "$key")" "$value"
+    done <"$1/keys" >"$work/writes"
+    awk "$switches"'
+    {
+        path = path_of($0)
+        value = value_of($0)
+    }
+    FILENAME == ARGV[1] { written[path] = value; next }
+    written[path] != value && is_switch(path) {
+        for (other in written) {
+            if (rewrites(path, other)) written[other] = value_with(other, value)
+            else if (is_same_switch(path, other)) written[other] = value
+        }
+    }
+    { written[path] = value }
+    END { for (path in written) print path ":" written[path] }' "$1/sysctls" "$work/writes"
+}
+
+# What the sysctls of a folder are to be, in $work/targets as PATH:VALUE: what they were before. A value that is neither
+# that nor what the run wrote is foreign, and stays: it is kept in the folder as foreign, for a switch that is flipped back
+# can rewrite it. So does what an interface that came later holds against the switch. $work/foreign gets the conflicts.
+plan_restoration() {
+    standing_sysctls "$1/keys" >"$work/sysctls.now"
+    [ -f "$1/foreign" ] || : >"$1/foreign"
+    awk -v is_verified="$([ ! -e "$1/verified" ] || echo 1)" "$switches"'
+    {
+        path = path_of($0)
+        value = value_of($0)
+    }
+    FILENAME == ARGV[1] { before[path] = value; next }
+    FILENAME == ARGV[2] { written[path] = value; next }
+    FILENAME == ARGV[3] { known[path] = value; next }
+    { now[path] = value }
+    function key_of(path,    key, at, letter) {
+        for (at = length("/proc/sys/") + 1; at <= length(path); at++) {
+            letter = substr(path, at, 1)
+            key = key (letter == "/" ? "." : letter == "." ? "/" : letter)
+        }
+        return key
+    }
+    # Whether the kernel made a value when a switch took the one that it has: the write that follows may be missing still.
+    # Of a run that was verified none is missing, but for that of an undo that was interrupted.
+    function is_rewritten(path,    other, is_back, is_written) {
+        for (other in written) {
+            if (!(other in now) || !rewrites(other, path) || now[path] != value_with(path, now[other])) continue
+            is_back = now[other] == before[other]
+            is_written = now[other] == written[other]
+            if (is_verified ? is_back && !is_written : is_back || is_written) return 1
+        }
+        return 0
+    }
+    END {
+        for (path in before) {
+            # A key that is gone took its value with it.
+            if (!(path in now)) continue
+            target[path] = before[path]
+            if (path in known && (now[path] == known[path] || is_rewritten(path))) target[path] = known[path]
+            else if (now[path] != before[path] && now[path] != written[path] && !is_rewritten(path)) target[path] = now[path]
+            if (target[path] == before[path]) continue
+            print "foreign " path ":" target[path]
+            print "conflict " key_of(path) " = " target[path] " is not hostgw'"\047"'s value: hostgw wrote " written[path] \
+                " and would restore " before[path]
+        }
+        for (path in now) {
+            if (path in before) continue
+            for (other in before)
+                if (rewrites(other, path) && (other in now) && target[other] != now[other] && now[path] != value_with(path, now[other]))
+                    target[path] = now[path]
+        }
+        for (path in target) print "target " path ":" target[path]
+    }' "$1/sysctls" "$1/written" "$1/foreign" "$work/sysctls.now" >"$work/restoration" || return 1
+    sed -n 's/^foreign //p' "$work/restoration" >"$1/foreign.new" && mv "$1/foreign.new" "$1/foreign" || return 1
+    sed -n 's/^conflict /# /p' "$work/restoration" | sort >"$work/foreign"
+    sed -n 's/^target //p' "$work/restoration" >"$work/targets"
+}
+
+# Puts back what a folder holds, from whatever stands now. What is left is listed: in $left as the commands that would do
+# it, in $foreign what others have changed since, which stays.
 put_back() {
     signal=
+    left="# look into the record $1: the values of the sysctls in it cannot be compared with the live ones"
+    plan_restoration "$1" || return 1
     # Twice: a switch that is flipped back rewrites what was right already.
     restore_sysctls "$1"
     restore_sysctls "$1"
     for family in 6 4; do
         standing_routes "$family" >"$work/standing.$family"
         plan_routes "$family" "$1/routes.$family" "$work/standing.$family" >"$work/routes.$family"
-        [ ! -s "$work/routes.$family" ] || ip "-$family" -force -batch "$work/routes.$family"
+        [ ! -s "$work/routes.$family" ] || run ip "-$family" -force -batch "$work/routes.$family"
     done
     for family in ip ip6; do
         restore_table "$family" "$1" >"$work/table.$family"
-        [ ! -s "$work/table.$family" ] || nft -f "$work/table.$family"
+        [ ! -s "$work/table.$family" ] || write_table "$family"
     done
     left=$(
         for family in 6 4; do
@@ -310,25 +679,26 @@ put_back() {
             plan_routes "$family" "$1/routes.$family" "$work/standing.$family" exact | as_commands "ip -$family "
         done
         for family in ip ip6; do
-            [ -z "$(restore_table "$family" "$1")" ] || say "# the table $family hostgw, as in $1/table.$family"
+            if [ -n "$(restore_table "$family" "$1")" ]; then
+                say "# by hand, nft refused it: restore the table $family hostgw from $1/table.$family"
+            elif is_foreign_table "$family" "$1"; then
+                say "#! another program changed the table $family hostgw; before this script it was as in $1/table.$family"
+            fi
         done
         different_sysctls "$1" | as_sysctl_commands
+        sed 's/^#/#!/' "$work/foreign"
     )
-    [ -z "$left" ]
+    foreign=$(printf '%s\n' "$left" | sed -n 's/^#!/#/p')
+    left=$(printf '%s\n' "$left" | sed '/^#!/d')
+    [ -z "$left$foreign" ]
 }
 
 # Lines of `ip -batch` as commands for a shell, each word quoted that a shell would read otherwise.
 as_commands() {
     awk -v command="$1" '
-    function quoted(word,    parts, count, at, text) {
-        if (word ~ /^[A-Za-z0-9_@%+=:,.\/-]+$/) return word
-        count = split(word, parts, "\047")
-        text = parts[1]
-        for (at = 2; at <= count; at++) text = text "\047\\\047\047" parts[at]
-        return "\047" text "\047"
-    }
+    '"$quoting"'
     /^#/ { next }
-    /^!/ { print "#" substr($0, 2); next }
+    /^!/ { print "#" $0; next }
     {
         line = command
         for (at = 1; at <= NF; at++) line = line (at == 1 ? "" : " ") quoted($at)
@@ -336,26 +706,51 @@ as_commands() {
     }'
 }
 
+# A word for a shell, for awk: what a terminal would obey becomes an escape of printf.
+# shellcheck disable=SC2016 # awk's own
+quoting='
+    BEGIN { for (i = 1; i < 256; i++) byte[sprintf("%c", i)] = i }
+    function quoted(word,    parts, count, at, text) {
+        if (word ~ /^[A-Za-z0-9_@%+=:,.\/-]+$/) return word
+        if (word ~ /[^ -~]/) {
+            for (at = 1; at <= length(word); at++) text = text sprintf("\\0%03o", byte[substr(word, at, 1)])
+            return "\"$(printf %b \047" text "\047)\""
+        }
+        count = split(word, parts, "\047")
+        text = parts[1]
+        for (at = 2; at <= count; at++) text = text "\047\\\047\047" parts[at]
+        return "\047" text "\047"
+    }
+'
+
 # Lines as PATH:VALUE as commands for a shell.
 as_sysctl_commands() {
-    while IFS= read -r line; do
-        line=$(printf '%s' "$line" | sed "s/'/'\\\\''/g")
-        say "echo '${line#*:}' >'${line%%:*}'"
-    done
+    awk "$quoting"'
+    {
+        at = index($0, ":")
+        print "echo " quoted(substr($0, at + 1)) " >" quoted(substr($0, 1, at - 1))
+    }'
 }
 
-# What makes a table what it was, with the counters that it had; nothing where it is.
+# restore_table FAMILY FOLDER: what makes a table what it was, with the counters that it had; nothing where it is so, where
+# the run did not write it, or where somebody else has changed it since.
 restore_table() {
-    if [ -s "$2/table.$1" ]; then
-        [ "$(nft -s list table "$1" hostgw 2>/dev/null)" != "$(cat "$2/stateless.$1")" ] || return 0
-        printf 'add table %s hostgw\ndelete table %s hostgw\n' "$1" "$1"
-        cat "$2/table.$1"
-    elif standing_table "$1" >/dev/null; then
-        printf 'delete table %s hostgw\n' "$1"
-    fi
+    listed_table "$1" >"$work/listed.$1"
+    [ -e "$2/wrote.$1" ] || return 0
+    now=$(without_handles "$work/listed.$1")
+    [ "$now" != "$(cat "$2/stateless.$1")" ] || return 0
+    is_table "$1" "$2/wanted.$1" "$now" || return 0
+    rewrite_table "$1" "$2/table.$1" "$2/stateless.$1"
 }
 
-# The sysctls that have another value than they had, as PATH:VALUE: the switches first, which rewrite others.
+# Whether a table that the run wrote is neither what it was before nor what the run made of it.
+is_foreign_table() {
+    [ -e "$2/wrote.$1" ] || return 1
+    now=$(without_handles "$work/listed.$1")
+    [ "$now" != "$(cat "$2/stateless.$1")" ] && ! is_table "$1" "$2/wanted.$1" "$now"
+}
+
+# The sysctls that are not what $work/targets says, as PATH:VALUE: the switches first, which rewrite others.
 different_sysctls() {
     standing_sysctls "$1/keys" >"$work/sysctls.now"
     awk '
@@ -365,26 +760,36 @@ different_sysctls() {
         path = substr($0, 1, at - 1)
         if (path ~ /\/(ip_forward|all\/[^\/]*)$/) print; else rest[++count] = $0
     }
-    END { for (at = 1; at <= count; at++) print rest[at] }' "$work/sysctls.now" "$1/sysctls"
+    END { for (at = 1; at <= count; at++) print rest[at] }' "$work/sysctls.now" "$work/targets"
 }
 
 restore_sysctls() {
     different_sysctls "$1" >"$work/undo.sysctls"
     while IFS= read -r line; do
-        printf '%s\n' "${line#*:}" 2>/dev/null >"${line%%:*}"
+        { printf '%s\n' "${line#*:}" >"${line%%:*}"; } 2>/dev/null
     done <"$work/undo.sysctls"
 }
 
 # undo FOLDER CODE: puts back what stood before, and ends with CODE, or with 7.
 undo() {
+    [ -f "$1/written" ] || refuse 1 "the record $1 is damaged, or of another version of this script; check its contents, then move it aside"
+    left=
+    foreign=
     if put_back "$1"; then
         rm -rf "$1"
         say "Rolled back, and verified: the node is as it was before." >&2
         exit "$2"
     fi
+    if [ -n "$abandon" ] && [ -z "$left" ]; then
+        rm -rf "$1"
+        say "Rolled back, and verified, except for what others have changed since:" >&2
+        printf '%s\n' "$foreign" | sed 's/^#/ /' | escaped >&2
+        exit "$2"
+    fi
     fail "the rollback could not be finished. What is left to do, in this order:"
-    printf '%s\n' "$left" | sed 's/^/  /' >&2
+    printf '%s\n' "$left" "$foreign" | sed -n 's/^./  &/p' | escaped >&2
     say "Run these commands, or this script with --undo once the cause is gone: it goes on from here." >&2
+    [ -z "$foreign" ] || say "To keep what others have changed, run this script with --undo --abandon." >&2
     exit 7
 }
 
@@ -392,16 +797,23 @@ undo() {
 
 mode=apply
 allowed=
+abandon=
 case ${1-} in
 '') ;;
 --dry-run) mode=show ;;
---undo) mode=undo ;;
+--undo)
+    mode=undo
+    if [ "${2-}" = --abandon ]; then
+        abandon=1
+        shift
+    fi
+    ;;
 --allow-removals)
     allowed=${2-}
     [ -n "$allowed" ] || refuse 64 "--allow-removals takes the number of them"
     shift
     ;;
-*) refuse 64 "not known: $1; this script takes --dry-run, --undo, --allow-removals N, or nothing" ;;
+*) refuse 64 "not known: $1; this script takes --dry-run, --undo, --undo --abandon, --allow-removals N, or nothing" ;;
 esac
 [ $# -le 1 ] || refuse 64 "this script takes one option at most"
 
@@ -484,5 +896,6 @@ if ! plan || ! is_empty; then
     show >&2
     undo "$state/open" 6
 fi
+: >"$state/open/verified"
 mv "$state/open" "$state/last" || undo "$state/open" 6
 say "Applied to node $node and verified."

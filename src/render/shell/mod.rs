@@ -14,7 +14,7 @@ use crate::{
     model::{Cluster, Family},
     plan::{Desired, in_order_of_writing},
     state::{NatTable, Route, State},
-    text::{padded, printable},
+    text::{hidden_ranges, padded, printable},
 };
 
 pub use persist::{
@@ -37,7 +37,9 @@ pub fn linux_script(cluster: &Cluster, index: usize, desired: &Desired, facts: &
 #
 #   (nothing)   changes what differs, reads everything back, and puts everything back if any part fails
 #   --dry-run   shows what would be changed; changes nothing
-#   --undo      puts back what stood before the last run, or finishes undoing an interrupted one
+#   --undo      puts back what stood before the last run, or finishes undoing an interrupted one; what others have
+#               changed since stays, and is listed (exit code 7)
+#   --undo --abandon   the same, and forgets the run although others have changed what it wrote
 #   --allow-removals N   lets a plan remove more than half of its routes (at least 10), or all to other nodes: just N
 #
 # Exit codes: 0 done, or nothing to do; 1 unexpected error; 3 does not fit this machine; 4 another run holds the lock;
@@ -49,6 +51,9 @@ set -u
 
 node={}
 device={}
+
+# The characters that are escaped before they are shown, from and to, by their numbers.
+hidden='{}'
 ",
         node.name,
         printable(facts.file),
@@ -56,6 +61,7 @@ device={}
         env!("CARGO_PKG_VERSION"),
         quoted(&node.name.to_string()),
         quoted(device),
+        hidden(),
     );
     let _ = write!(text, "\n{}", function("desired_routes", &routes(cluster, desired)));
     for family in Family::ALL {
@@ -78,6 +84,22 @@ fn function(name: &str, text: &str) -> String {
     } else {
         format!("{name}() {{\n    cat <<'END'\n{text}END\n}}\n")
     }
+}
+
+/// The ranges of hidden characters, a line of them at a time.
+fn hidden() -> String {
+    let mut text = String::new();
+    for (at, (first, last)) in hidden_ranges().into_iter().enumerate() {
+        let separator = if at == 0 {
+            ""
+        } else if at % 10 == 0 {
+            "\n"
+        } else {
+            " "
+        };
+        let _ = write!(text, "{separator}{first} {last}");
+    }
+    text
 }
 
 /// A word of the shell that is exactly this.
