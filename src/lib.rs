@@ -46,6 +46,7 @@
 //! | [`model`] | the cluster, its nodes, pod CIDRs: valid by construction |
 //! | [`state`] | the state of a node; prints as `ip`, `nft` and `sysctl` do |
 //! | [`plan`] | desired state, diff, checks against the node, reasons, the comparison of two files: pure |
+//! | [`record`] | what hostgw stores and prints about a node: transactions, what was last applied, snapshots |
 //! | [`render`] | a plan or a comparison as text, JSON and Markdown; a plan as commands; a node's plan as a script |
 //! | [`cni`] | whether the CNI configuration of a node fits the cluster: pure |
 //! | [`kernel`] | Linux: observe, commit, try checks, and make what simulate needs. Netlink stays in here; `unsafe` stands in one file of it |
@@ -89,6 +90,7 @@ pub mod input;
 pub mod kernel;
 pub mod model;
 pub mod plan;
+pub mod record;
 pub mod render;
 pub mod simulate;
 pub mod state;

@@ -3,11 +3,12 @@
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use hostgw::{
-    apply::{self, Answer, Command, Counted, Effort, Failure, Interrupt, Occasion, Request},
+    apply::{self, Answer, Counted, Effort, Failure, Interrupt, Request},
     config::{self, Document, Format},
     error::{Error, Kind},
     model::{Check, CheckTarget, Cluster},
     plan::{self, Desired, Policy, Progress, Saved, Scope, plan},
+    record::{Command, Occasion},
     state::{Route, State, SysctlKey},
 };
 use proptest::prelude::*;
@@ -116,7 +117,7 @@ fn run_checked(
     command: Command,
     checks: &[Counted],
 ) -> Result<(), Failure> {
-    use hostgw::apply::Observe;
+    use hostgw::plan::Observe;
     let scope = Scope::of(&desired.state, desired.prefixes.clone());
     let observed = node.observe(&scope).unwrap().state;
     let plan = plan(&desired.state, &observed, Policy::Adopt);

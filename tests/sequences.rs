@@ -1,10 +1,12 @@
 //! Random sequences of apply, drift, crash, rollback and destroy on a node in memory.
 
 use hostgw::{
-    apply::{self, Failure, Interrupt, Occasion, Prepared, Record, StateDir},
+    apply::{self, Failure, Interrupt, StateDir},
     config::{self, Document, Format},
     error::Error,
+    plan::Prepared,
     plan::{OnForeign, Policy, Progress, Saved},
+    record::{Occasion, Record},
     state::{Expression, Field, NatRule, Route, RuleBody, State},
 };
 use proptest::prelude::*;
@@ -51,11 +53,11 @@ impl Memory {
             return Ok(End::NothingToDo);
         }
         let verb = match command {
-            Command::Apply(_) => apply::Command::Apply,
-            _ => apply::Command::Destroy,
+            Command::Apply(_) => hostgw::record::Command::Apply,
+            _ => hostgw::record::Command::Destroy,
         };
         let occasion = Occasion::new(verb, self.clock);
-        let request = prepared.request(&occasion);
+        let request = apply::Request::new(&prepared, &occasion);
         apply::run(&mut self.node, &dir, &request, &Interrupt::new()).map(|_| End::Done)
     }
 
@@ -71,13 +73,13 @@ impl Memory {
 
     fn prepare(&mut self, command: &Command, saved: &Saved) -> Result<Prepared, Error> {
         let Command::Apply(cluster) = command else {
-            return apply::prepare_removal(&mut self.node, saved, OnForeign::Refuse);
+            return hostgw::plan::prepare_removal(&mut self.node, saved, OnForeign::Refuse);
         };
         let this = format!("n{}", cluster.this());
         let document = Document::new("generated.yaml", cluster.file(), Format::Yaml);
         let cluster = config::load(&document).unwrap_or_else(|invalid| panic!("{}", invalid.render(false)));
         let index = cluster.nodes.iter().position(|node| node.name == this).unwrap();
-        apply::prepare(&mut self.node, &cluster, index, saved, Policy::Respect).map(Result::unwrap)
+        hostgw::plan::prepare(&mut self.node, &cluster, index, saved, Policy::Respect).map(Result::unwrap)
     }
 
     /// What `hostgw rollback` does.

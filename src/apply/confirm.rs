@@ -13,10 +13,11 @@ use rustix::time::{ClockId, clock_gettime};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, Interrupt, Node, Occasion, Record, StateDir, restore};
+use super::{Failure, Interrupt, Node, StateDir, restore};
 use crate::{
     error::Error,
     plan::{Policy, Progress},
+    record::{Occasion, Record},
 };
 
 /// How often it is looked whether somebody decided.

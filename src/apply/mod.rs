@@ -54,10 +54,7 @@
 mod checks;
 mod confirm;
 mod folder;
-mod journal;
 mod lock;
-mod prepare;
-mod snapshot;
 mod state_dir;
 mod transaction;
 
@@ -68,11 +65,8 @@ use std::sync::{
 
 pub use checks::{Answer, Before, Counted, Effort, check_before};
 pub use confirm::{Decision, Outcome, Pending, conclude, wait};
-pub use journal::{Command, Commit, Entry, Occasion, Record};
 pub use lock::{Holder, Lock, is_stopped};
-pub use prepare::{Prepared, prepare, prepare_removal};
-pub use snapshot::Snapshot;
-pub use state_dir::{Identity, LastApplied, OVERRIDE, StateDir, held_by};
+pub use state_dir::{Identity, OVERRIDE, StateDir, held_by};
 pub use transaction::{
     Failure, Incomplete, Request, abandon, progress, recover, restore, run, settle, undo_plan,
 };
@@ -80,20 +74,10 @@ pub use transaction::{
 use crate::{
     error::Error,
     model::Check,
-    plan::{Change, Observed, Scope, Values},
+    plan::{Change, Observe, Values},
     state::SysctlKey,
     text::Untrusted,
 };
-
-/// A node that can be read.
-pub trait Observe {
-    /// Reads what `scope` asks for, and what is hostgw's. A part that cannot be read is reported as
-    /// unknown, never left out.
-    ///
-    /// # Errors
-    /// When the node cannot be read at all.
-    fn observe(&mut self, scope: &Scope) -> Result<Observed, Error>;
-}
 
 /// A node that can be changed, too.
 pub trait Node: Observe {

@@ -23,15 +23,13 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    Decision, Entry, Holder, Lock, Occasion, Outcome, Pending, Record,
+    Decision, Holder, Lock, Outcome, Pending,
     folder::{Folder, Remedy, Suspect},
-    journal::FORMAT,
 };
 use crate::{
-    config::Kept,
     error::{Error, Kind},
     plan::{Saved, Values},
-    state::State,
+    record::{Entry, LastApplied, Record},
     text,
 };
 
@@ -75,20 +73,8 @@ pub struct Identity {
     pub namespace: String,
 }
 
-/// What the last apply put in force.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct LastApplied {
-    /// The number of its transaction.
-    pub id: u64,
-    /// What it was made for.
-    pub occasion: Occasion,
-    /// The desired state.
-    pub state: State,
-    /// The configuration it was made from: what has left it since has its line in here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub configuration: Option<Kept>,
-}
+/// The version of every file in the state directory. A file of another version is never guessed at.
+const FORMAT: u32 = 2;
 
 /// What every file is wrapped in.
 #[derive(Serialize, Deserialize)]
@@ -618,8 +604,9 @@ mod tests {
 
     use super::*;
     use crate::{
-        apply::Command,
         plan::{Totals, Touched},
+        record::{Command, Occasion},
+        state::State,
     };
 
     /// A directory that goes with the test.

@@ -6,16 +6,14 @@ use crate::{
     config::{Document, Kept},
     error::{Error, Kind},
     plan::{
-        self, Action, Change, Conflict, Desired, ForeignSysctl, Plan, Policy, Progress, Restoration,
-        RouteChange, Saved, SavedValue, Scope, SysctlChange, Touched, Values, foreign, plan,
+        self, Action, Change, Conflict, Desired, ForeignSysctl, Plan, Policy, Prepared, Progress,
+        Restoration, RouteChange, Saved, SavedValue, Scope, SysctlChange, Touched, Values, foreign, plan,
     },
+    record::{Command, LastApplied, Occasion, Record},
     state::{NatObject, NatTable, State, SysctlKey, Unknown},
 };
 
-use super::{
-    Command, CommitError, Counted, Interrupt, LastApplied, Node, Occasion, Order, Pending, Record, StateDir,
-    checks::check_after,
-};
+use super::{CommitError, Counted, Interrupt, Node, Order, Pending, StateDir, checks::check_after};
 
 /// What a transaction is to bring about.
 #[derive(Debug)]
@@ -40,6 +38,25 @@ pub struct Request<'a> {
     pub checks: &'a [Counted],
     /// How long it can be confirmed before it has to be rolled back; none when it is committed at once.
     pub hold: Option<Duration>,
+}
+
+impl<'a> Request<'a> {
+    /// The transaction that commits a plan at once, without checks.
+    #[must_use]
+    pub const fn new(prepared: &'a Prepared, occasion: &'a Occasion) -> Self {
+        Self {
+            occasion,
+            configuration: None,
+            desired: &prepared.desired.state,
+            scope: &prepared.scope,
+            plan: &prepared.plan,
+            observed: &prepared.observed.state,
+            released: &prepared.desired.released,
+            policy: prepared.policy,
+            hold: None,
+            checks: &[],
+        }
+    }
 }
 
 /// A transaction that did not succeed.

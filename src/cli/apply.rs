@@ -11,12 +11,14 @@ use super::{
     transaction::{Aim, Done, carry_out, preview},
 };
 use crate::{
-    apply::{self, Command, Occasion, Prepared, StateDir},
+    apply::StateDir,
     config::Document,
     error::{Error, Kind},
     kernel::LiveNode,
     model::Check,
+    plan::Prepared,
     plan::{self, OnForeign, Policy, Saved},
+    record::{Command, Occasion},
     render::Report,
     text::count,
 };
@@ -189,7 +191,7 @@ impl Aim for Removal {
     fn look(&mut self) -> Result<(), Failure> {
         self.saved = self.dir.saved()?;
         self.has_record = !self.dir.history()?.is_empty();
-        self.prepared = apply::prepare_removal(&mut LiveNode, &self.saved, self.on_foreign)?;
+        self.prepared = plan::prepare_removal(&mut LiveNode, &self.saved, self.on_foreign)?;
         Ok(())
     }
 

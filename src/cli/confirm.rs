@@ -14,8 +14,9 @@ use super::{
     transaction::{described, rolled_back, time},
 };
 use crate::{
-    apply::{self, Decision, Outcome, Pending, Record, StateDir},
+    apply::{self, Decision, Outcome, Pending, StateDir},
     error::{Error, Kind},
+    record::Record,
     text,
 };
 

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::{Failure, output::Output, session::state_dir, transaction::time, transaction_json::Counts};
 use crate::{
-    apply::{Command, Commit, Entry, Occasion, Record},
     plan::Totals,
+    record::{Command, Commit, Entry, Occasion, Record},
     text::{Untrusted, padded},
 };
 

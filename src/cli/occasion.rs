@@ -6,9 +6,9 @@ use sha2::{Digest, Sha256};
 
 use super::{git::Git, invoker, transaction::now};
 use crate::{
-    apply::{Command, Commit, Occasion},
     config::Document,
     hex::hex,
+    record::{Command, Commit, Occasion},
     text::Untrusted,
 };
 

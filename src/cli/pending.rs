@@ -11,9 +11,10 @@ use super::{
     transaction_json::Confirmation,
 };
 use crate::{
-    apply::{self, Decision, Holder, Occasion, Outcome, Pending, Record, StateDir},
+    apply::{self, Decision, Holder, Outcome, Pending, StateDir},
     error::{Error, Kind},
     kernel::LiveNode,
+    record::{Occasion, Record},
 };
 
 /// An apply that is in force and waits, as the command that made it sees it.

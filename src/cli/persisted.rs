@@ -12,9 +12,10 @@ use std::{
 
 use super::{output::Output, session::last_applied};
 use crate::{
-    apply::{Command, LastApplied, StateDir},
+    apply::StateDir,
     config, input,
     plan::{self, Saved},
+    record::{Command, LastApplied},
     render::{
         Freshness, Persist, PersistHeader, PersistedFile, PersistedState, UnrecognizedHeader, freshness,
     },

@@ -11,9 +11,10 @@ use super::{
     windows,
 };
 use crate::{
-    apply::{Snapshot, StateDir},
+    apply::StateDir,
     error::{Error, Kind},
     plan::{Policy, windows::WindowsObserved},
+    record::Snapshot,
     render::{self, Report},
     text::{self, ShellCommand, count},
 };

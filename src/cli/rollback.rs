@@ -13,10 +13,12 @@ use super::{
     transaction::{described, report, take_lock, time},
 };
 use crate::{
-    apply::{self, Observe, Record, StateDir},
+    apply::{self, StateDir},
     error::{Error, Kind},
     kernel::LiveNode,
+    plan::Observe,
     plan::{Action, Plan, Policy, Progress, Reason, Scope},
+    record::Record,
     render::Report,
     state::NatTable,
     text::{self, Untrusted, count, list},

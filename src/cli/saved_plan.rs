@@ -17,10 +17,10 @@ use super::{
     write,
 };
 use crate::{
-    apply::{Command, Commit, Occasion},
     config::{self, Kept},
     error::{Error, Kind},
     plan::{Action, Facts, Policy},
+    record::{Command, Commit, Occasion},
     render::{Entry, Group, Object, Report},
     text::{self, Untrusted, printable, to_json},
 };

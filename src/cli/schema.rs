@@ -14,8 +14,8 @@ use super::{
     validate::ValidateJson,
 };
 use crate::{
-    apply::Snapshot,
     config,
+    record::Snapshot,
     render::{ComparisonReport, Report, schema_text},
 };
 

@@ -12,13 +12,15 @@ use super::{
     persisted::{self, Basis},
 };
 use crate::{
-    apply::{self, Identity, LastApplied, Observe, Prepared, Snapshot, StateDir},
+    apply::{Identity, StateDir},
     config::{self, Document, Kept, Positions},
     error::{Error, Kind},
     input,
     kernel::{self, LiveNode},
     model::{Cluster, ConfigPath},
     plan::{self, Desired, Plan, Policy, Problem, Saved, compare::Side},
+    plan::{Observe, Prepared},
+    record::{LastApplied, Snapshot},
     render::{PersistedFile, Report, Source},
     state::{Host, Subject, Unknown},
     text::{self, ShellCommand, Untrusted},
@@ -172,7 +174,7 @@ impl Session {
                 snapshot.as_mut()
             }
         };
-        let prepared = apply::prepare(node, &self.loaded.cluster, self.index, &self.saved, self.policy)?;
+        let prepared = plan::prepare(node, &self.loaded.cluster, self.index, &self.saved, self.policy)?;
         self.prepared = prepared.map_err(|plan::NotLinux| not_linux(self.node_name()))?;
         self.prepared.plan.unknown.extend(unknown);
         if let Some(last) = &self.last {

@@ -7,9 +7,9 @@ use super::{
     transaction::{now, time},
 };
 use crate::{
-    apply::Snapshot,
     error::Kind,
     kernel::{self, LiveNode},
+    record::Snapshot,
 };
 
 /// Prints all that plans of this node can rest on.

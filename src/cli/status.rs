@@ -15,12 +15,14 @@ use super::{
     transaction::{described, time},
 };
 use crate::{
-    apply::{Decision, LastApplied, Observe, Outcome, Pending, Record, StateDir},
+    apply::{Decision, Outcome, Pending, StateDir},
     config,
     error::{Error, Kind},
     kernel::LiveNode,
     model::{Cluster, Family},
+    plan::Observe,
     plan::{self, Desired, Observed, Policy, Reason, Saved, Scope, Totals},
+    record::{LastApplied, Record},
     render::{self, PersistedFile, Report},
     state::{NatTable, Route, State, Subject, Unknown},
     text::{Untrusted, count, list, printable},

@@ -14,12 +14,14 @@ use super::{
     transaction_json::Confirmation,
 };
 use crate::{
-    apply::{self, Command, Counted, Decision, Lock, Occasion, Pending, Prepared, Request, StateDir},
+    apply::{self, Counted, Decision, Lock, Pending, Request, StateDir},
     config::Document,
     error::{Error, Kind},
     kernel::LiveNode,
     model::Check,
+    plan::Prepared,
     plan::{self, Plan, Totals},
+    record::{Command, Occasion},
     render::{self, Report},
     text::count,
 };
@@ -208,7 +210,7 @@ fn commit(
         hold,
         checks: counted,
         configuration: aim.configuration(),
-        ..aim.prepared().request(occasion)
+        ..Request::new(aim.prepared(), occasion)
     };
     let totals = request.plan.totals();
     let supervisor = hold.map(|_| Supervisor::start(aim.dir(), lock)).transpose();

@@ -25,9 +25,10 @@ use std::{
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
 use crate::{
-    apply::{Answer, CommitError, Effort, Identity, Interrupt, Node, Observe, Order},
+    apply::{Answer, CommitError, Effort, Identity, Interrupt, Node, Order},
     error::Error,
     model::{Check, Family},
+    plan::Observe,
     plan::{Change, NatChange, Observed, RouteChange, Scope, SysctlChange, Values},
     state::{Host, State, SysctlKey},
 };

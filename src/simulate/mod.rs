@@ -16,11 +16,12 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::{
-    apply::{self, Command, Failure, Interrupt, Occasion, StateDir},
+    apply::{self, Failure, Interrupt, StateDir},
     error::{Error, Kind},
     kernel::{self, Interfaces, LiveNode, Namespace},
     model::{Cluster, Family, OperatingSystem},
     plan::{self, Policy, Totals},
+    record::{Command, Occasion},
     state::SysctlKey,
     text::Untrusted,
 };
@@ -330,7 +331,7 @@ fn apply_node(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Totals,
     let not_linux = |plan::NotLinux| Error::unexpected(format!("node {name} is not played by Linux"));
     let mut node = LiveNode;
     let prepared =
-        apply::prepare(&mut node, cluster, index, &dir.saved()?, Policy::Respect)?.map_err(not_linux)?;
+        plan::prepare(&mut node, cluster, index, &dir.saved()?, Policy::Respect)?.map_err(not_linux)?;
     let problems = plan::check(cluster, index, &prepared.desired, &prepared.observed);
     if !problems.is_empty() {
         let details = problems.iter().take(10).map(ToString::to_string);
@@ -350,7 +351,7 @@ fn apply_node(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Totals,
     }
     let _lock = dir.lock(std::time::Duration::ZERO, "simulate")?;
     let occasion = Occasion { node: Some(name.clone()), ..Occasion::new(Command::Apply, 0) };
-    apply::run(&mut node, dir, &prepared.request(&occasion), &Interrupt::new())
+    apply::run(&mut node, dir, &apply::Request::new(&prepared, &occasion), &Interrupt::new())
         .map_err(|failure| failed(name, failure))?;
     Ok(totals)
 }

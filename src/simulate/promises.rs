@@ -4,11 +4,12 @@ use serde::Serialize;
 
 use super::{Progress, Simulation, apply_node, build::inside, failed};
 use crate::{
-    apply::{self, Command, Interrupt, Occasion, StateDir},
+    apply::{self, Interrupt, StateDir},
     error::Error,
     kernel::{self, Fingerprint, Interfaces, LiveNode},
     model::Cluster,
     plan::{self, Change, OnForeign, Policy, Totals},
+    record::{Command, Occasion},
     state::Route,
     text::Untrusted,
 };
@@ -76,7 +77,7 @@ fn applies_again(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Opti
 fn sees_drift(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option<String>, Error> {
     let plan_now = || -> Result<_, Error> {
         let saved = dir.saved()?;
-        let prepared = apply::prepare(&mut LiveNode, cluster, index, &saved, Policy::Respect)?;
+        let prepared = plan::prepare(&mut LiveNode, cluster, index, &saved, Policy::Respect)?;
         prepared.map_err(|plan::NotLinux| Error::unexpected("a node is not played by Linux"))
     };
     let standing = plan_now()?;
@@ -104,10 +105,10 @@ fn sees_drift(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option<
 }
 
 fn destroys(dir: &StateDir, built: &Fingerprint) -> Result<Vec<String>, Error> {
-    let prepared = apply::prepare_removal(&mut LiveNode, &dir.saved()?, OnForeign::Refuse)?;
+    let prepared = plan::prepare_removal(&mut LiveNode, &dir.saved()?, OnForeign::Refuse)?;
     let _lock = dir.lock(std::time::Duration::ZERO, "simulate")?;
     let occasion = Occasion::new(Command::Destroy, 0);
-    apply::run(&mut LiveNode, dir, &prepared.request(&occasion), &Interrupt::new())
+    apply::run(&mut LiveNode, dir, &apply::Request::new(&prepared, &occasion), &Interrupt::new())
         .map_err(|failure| failed(&"destroy".into(), failure))?;
     Ok(built.differences(&kernel::fingerprint()?))
 }

@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hostgw::{
-    apply::{Answer, CommitError, Effort, Interrupt, Node, Observe, Order},
+    apply::{Answer, CommitError, Effort, Interrupt, Node, Order},
     error::{Error, Kind},
     model::Check,
+    plan::Observe,
     plan::{Change, Observed, Scope, Values},
     state::{Route, State, SysctlKey},
 };

@@ -1,14 +1,20 @@
 //! From a node as it is to a plan for it, with everything that the plan rests on.
 
-use super::{Observe, Occasion, Request};
-use crate::{
-    error::Error,
-    model::Cluster,
-    plan::{
-        self, Conflict, Desired, ForeignSysctl, NotLinux, Observed, OnForeign, Plan, Policy, Saved, Scope,
-        foreign,
-    },
+use super::{
+    Conflict, Desired, ForeignSysctl, NotLinux, Observed, OnForeign, Plan, Policy, Saved, Scope, desired,
+    foreign,
 };
+use crate::{error::Error, model::Cluster};
+
+/// A node that can be read.
+pub trait Observe {
+    /// Reads what `scope` asks for, and what is hostgw's. A part that cannot be read is reported as
+    /// unknown, never left out.
+    ///
+    /// # Errors
+    /// When the node cannot be read at all.
+    fn observe(&mut self, scope: &Scope) -> Result<Observed, Error>;
+}
 
 /// A plan with everything it rests on.
 #[derive(Debug, Clone)]
@@ -57,30 +63,13 @@ impl Prepared {
         };
         foreign::leave(&mut desired.state.sysctls, &found);
         foreign::leave_deviating(&mut desired.state.sysctls, &desired.released, live);
-        let mut plan = plan::plan(&desired.state, &observed.state, policy);
+        let mut plan = super::plan(&desired.state, &observed.state, policy);
         let mut left = Vec::new();
         match on_foreign {
             OnForeign::Refuse => plan.conflicts.extend(found.into_iter().map(Conflict::Sysctl)),
             OnForeign::Leave | OnForeign::Overwrite => left = found,
         }
         Ok(Self { desired, scope, observed, plan, policy, left })
-    }
-
-    /// The transaction that commits the plan at once, without checks.
-    #[must_use]
-    pub const fn request<'a>(&'a self, occasion: &'a Occasion) -> Request<'a> {
-        Request {
-            occasion,
-            configuration: None,
-            desired: &self.desired.state,
-            scope: &self.scope,
-            plan: &self.plan,
-            observed: &self.observed.state,
-            released: &self.desired.released,
-            policy: self.policy,
-            hold: None,
-            checks: &[],
-        }
     }
 }
 
@@ -96,7 +85,7 @@ pub fn prepare(
     saved: &Saved,
     policy: Policy,
 ) -> Result<Result<Prepared, NotLinux>, Error> {
-    match plan::desired(cluster, index, saved) {
+    match desired(cluster, index, saved) {
         Ok(desired) => {
             let on_foreign = match policy {
                 Policy::Respect => OnForeign::Leave,

@@ -2,10 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{LastApplied, Observe};
+use super::LastApplied;
 use crate::{
     error::{Error, Kind},
-    plan::{Observed, Saved, Scope},
+    plan::{Observe, Observed, Saved, Scope},
     state::Unknown,
 };
 

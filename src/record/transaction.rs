@@ -1,4 +1,4 @@
-//! What the journal holds: the *before* of every place that a transaction touches.
+//! One transaction, and what it was made for.
 
 use serde::{Deserialize, Serialize};
 
@@ -7,9 +7,6 @@ use crate::{
     state::State,
     text::Untrusted,
 };
-
-/// The version of every file in the state directory. A file of another version is never guessed at.
-pub(super) const FORMAT: u32 = 2;
 
 /// One transaction: written before the first kernel write, kept in the history when it is committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,7 +30,8 @@ pub struct Record {
 
 impl Record {
     /// The same transaction as if it had made no other sysctl changes than `changes`.
-    pub(super) fn with_sysctls_of(&self, changes: &[&SysctlChange]) -> Self {
+    #[must_use]
+    pub fn with_sysctls_of(&self, changes: &[&SysctlChange]) -> Self {
         let mut record = self.clone();
         let is_touched = |key: &_| {
             changes.iter().any(|change| {
