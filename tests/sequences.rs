@@ -4,8 +4,7 @@ use hostgw::{
     apply::{self, Failure, Interrupt, StateDir},
     config::{self, Document, Format},
     error::Error,
-    plan::Prepared,
-    plan::{OnForeign, Policy, Progress, Saved},
+    plan::{OnForeign, Policy, Prepared, Progress, Saved},
     record::{Occasion, Record},
     state::{Expression, Field, NatRule, Route, RuleBody, State},
 };

@@ -28,8 +28,7 @@ use crate::{
     apply::{Answer, CommitError, Effort, Identity, Interrupt, Node, Order},
     error::Error,
     model::{Check, Family},
-    plan::Observe,
-    plan::{Change, NatChange, Observed, RouteChange, Scope, SysctlChange, Values},
+    plan::{Change, NatChange, Observe, Observed, RouteChange, Scope, SysctlChange, Values},
     state::{Host, State, SysctlKey},
 };
 use link::Links;

@@ -8,8 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{Family, MAIN_TABLE},
-    text::Untrusted,
-    text::list,
+    text::{Untrusted, list},
 };
 
 /// Route protocol numbers: who wrote a route.

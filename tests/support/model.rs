@@ -6,8 +6,7 @@ use hostgw::{
     apply::{Answer, CommitError, Effort, Interrupt, Node, Order},
     error::{Error, Kind},
     model::Check,
-    plan::Observe,
-    plan::{Change, Observed, Scope, Values},
+    plan::{Change, Observe, Observed, Scope, Values},
     state::{Route, State, SysctlKey},
 };
 
