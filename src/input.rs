@@ -7,21 +7,14 @@
 
 use std::{
     fmt,
-    fs::{self, Metadata, OpenOptions},
     io::{self, Read},
-    os::unix::fs::{FileTypeExt, OpenOptionsExt},
     path::Path,
 };
-
-use rustix::fs::{FsWord, OFlags, fcntl_getfl, fcntl_setfl, fstatfs};
 
 use crate::text;
 
 /// The most that is read of a file or of standard input: 64 MiB.
 pub const LIMIT: u64 = 64 << 20;
-
-/// `PIPEFS_MAGIC` (linux/magic.h): where the pipes without a name are.
-const PIPE_FILE_SYSTEM: FsWord = 0x5049_5045;
 
 /// Why nothing could be read; prints as one sentence without a full stop.
 #[derive(Debug)]
@@ -57,42 +50,78 @@ pub fn read_standard_input() -> Result<Vec<u8>, InputError> {
     bounded(io::stdin().lock()).map_err(|why| InputError { name: "standard input".to_owned(), why })
 }
 
+/// Elsewhere pipes are left out: only Linux tells one that the caller made from one that lies there.
+#[cfg(not(target_os = "linux"))]
 fn read_file(path: &Path) -> Result<Vec<u8>, Why> {
-    // Looked at first, because opening alone can do something to a device.
-    refuse_special(&fs::metadata(path)?)?;
-    let flags = OFlags::NONBLOCK.union(OFlags::NOCTTY);
-    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
-    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let file = std::fs::File::open(path)?;
     let metadata = file.metadata()?;
-    refuse_special(&metadata)?;
-    if metadata.file_type().is_fifo() {
-        if fstatfs(&file).map_err(io::Error::from)?.f_type != PIPE_FILE_SYSTEM {
-            return Err(Why::Special("a named pipe"));
-        }
-        let flags = fcntl_getfl(&file).map_err(io::Error::from)?;
-        fcntl_setfl(&file, flags.difference(OFlags::NONBLOCK)).map_err(io::Error::from)?;
-        return bounded(&file);
+    if metadata.is_dir() {
+        Err(Why::Directory)
+    } else if !metadata.is_file() {
+        Err(Why::Special("a device or a pipe"))
+    } else if metadata.len() > LIMIT {
+        Err(Why::TooLarge)
+    } else {
+        bounded(&file)
     }
-    if metadata.len() > LIMIT {
-        return Err(Why::TooLarge);
-    }
-    let bytes = bounded(&file)?;
-    if u64::try_from(bytes.len()).ok() != Some(file.metadata()?.len()) {
-        return Err(Why::OtherSize);
-    }
-    Ok(bytes)
 }
 
-fn refuse_special(metadata: &Metadata) -> Result<(), Why> {
-    let kind = metadata.file_type();
-    if kind.is_dir() {
-        Err(Why::Directory)
-    } else if kind.is_char_device() || kind.is_block_device() {
-        Err(Why::Special("a device"))
-    } else if kind.is_socket() {
-        Err(Why::Special("a socket"))
-    } else {
-        Ok(())
+#[cfg(target_os = "linux")]
+use linux::read_file;
+
+#[cfg(target_os = "linux")]
+mod linux {
+    use std::{
+        fs::{self, Metadata, OpenOptions},
+        io,
+        os::unix::fs::{FileTypeExt, OpenOptionsExt},
+        path::Path,
+    };
+
+    use rustix::fs::{FsWord, OFlags, fcntl_getfl, fcntl_setfl, fstatfs};
+
+    use super::{LIMIT, Why, bounded};
+
+    /// `PIPEFS_MAGIC` (linux/magic.h): where the pipes without a name are.
+    const PIPE_FILE_SYSTEM: FsWord = 0x5049_5045;
+
+    pub(super) fn read_file(path: &Path) -> Result<Vec<u8>, Why> {
+        // Looked at first, because opening alone can do something to a device.
+        refuse_special(&fs::metadata(path)?)?;
+        let flags = OFlags::NONBLOCK.union(OFlags::NOCTTY);
+        let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
+        let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+        let metadata = file.metadata()?;
+        refuse_special(&metadata)?;
+        if metadata.file_type().is_fifo() {
+            if fstatfs(&file).map_err(io::Error::from)?.f_type != PIPE_FILE_SYSTEM {
+                return Err(Why::Special("a named pipe"));
+            }
+            let flags = fcntl_getfl(&file).map_err(io::Error::from)?;
+            fcntl_setfl(&file, flags.difference(OFlags::NONBLOCK)).map_err(io::Error::from)?;
+            return bounded(&file);
+        }
+        if metadata.len() > LIMIT {
+            return Err(Why::TooLarge);
+        }
+        let bytes = bounded(&file)?;
+        if u64::try_from(bytes.len()).ok() != Some(file.metadata()?.len()) {
+            return Err(Why::OtherSize);
+        }
+        Ok(bytes)
+    }
+
+    fn refuse_special(metadata: &Metadata) -> Result<(), Why> {
+        let kind = metadata.file_type();
+        if kind.is_dir() {
+            Err(Why::Directory)
+        } else if kind.is_char_device() || kind.is_block_device() {
+            Err(Why::Special("a device"))
+        } else if kind.is_socket() {
+            Err(Why::Special("a socket"))
+        } else {
+            Ok(())
+        }
     }
 }
 

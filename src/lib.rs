@@ -79,19 +79,26 @@
 //! None of it is needed to find what hostgw owns: that carries its mark in the kernel. See
 //! [`apply::StateDir`].
 
+// Elsewhere some parts have nobody who uses them.
+#![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))]
+
+#[cfg(target_os = "linux")]
 pub mod apply;
 pub mod cli;
 pub mod cni;
 pub mod config;
 pub mod error;
+#[cfg(target_os = "linux")]
 mod fault;
 mod hex;
 pub mod input;
+#[cfg(target_os = "linux")]
 pub mod kernel;
 pub mod model;
 pub mod plan;
 pub mod record;
 pub mod render;
+#[cfg(target_os = "linux")]
 pub mod simulate;
 pub mod state;
 pub mod text;

@@ -10,30 +10,17 @@ use std::{
 };
 
 use rustix::time::{ClockId, clock_gettime};
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Failure, Interrupt, Node, StateDir, restore};
 use crate::{
     error::Error,
     plan::{Policy, Progress},
-    record::{Occasion, Record},
+    record::{Decision, Occasion, Pending, Record},
 };
 
 /// How often it is looked whether somebody decided.
 const LOOK: Duration = Duration::from_millis(100);
-
-/// Until when an apply can be confirmed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Pending {
-    /// The number of its transaction.
-    pub id: u64,
-    /// Until when, to tell people: seconds since 1970-01-01 00:00 UTC.
-    pub until: u64,
-    /// The same by the clock that nobody sets: milliseconds since the boot (`CLOCK_BOOTTIME`).
-    pub deadline: u64,
-}
 
 impl Pending {
     /// `time` from now.
@@ -65,33 +52,6 @@ fn since_boot() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
     let part = |value: i64| u64::try_from(value).unwrap_or(0);
     Duration::from_secs(part(now.tv_sec)) + Duration::from_nanos(part(now.tv_nsec))
-}
-
-/// What becomes of an apply that waits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum Decision {
-    /// It stays: `hostgw confirm`.
-    Confirmed,
-    /// It is rolled back: `hostgw cancel`, or a signal.
-    Cancelled,
-    /// It is rolled back, since nobody confirmed it in time.
-    Expired,
-}
-
-impl Decision {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Confirmed, Self::Cancelled, Self::Expired];
-
-    /// In one word.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Confirmed => "confirmed",
-            Self::Cancelled => "cancelled",
-            Self::Expired => "expired",
-        }
-    }
 }
 
 /// How the wait of an apply ended.

@@ -64,7 +64,7 @@ use std::sync::{
 };
 
 pub use checks::{Answer, Before, Counted, Effort, check_before};
-pub use confirm::{Decision, Outcome, Pending, conclude, wait};
+pub use confirm::{Outcome, conclude, wait};
 pub use lock::{Holder, Lock, is_stopped};
 pub use state_dir::{Identity, OVERRIDE, StateDir, held_by};
 pub use transaction::{

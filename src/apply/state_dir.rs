@@ -23,13 +23,13 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    Decision, Holder, Lock, Outcome, Pending,
+    Holder, Lock, Outcome,
     folder::{Folder, Remedy, Suspect},
 };
 use crate::{
     error::{Error, Kind},
     plan::{Saved, Values},
-    record::{Entry, LastApplied, Record},
+    record::{Decision, Entry, LastApplied, Pending, Record},
     text,
 };
 

@@ -9,11 +9,11 @@ use crate::{
         self, Action, Change, Conflict, Desired, ForeignSysctl, Plan, Policy, Prepared, Progress,
         Restoration, RouteChange, Saved, SavedValue, Scope, SysctlChange, Touched, Values, foreign, plan,
     },
-    record::{Command, LastApplied, Occasion, Record},
+    record::{Command, LastApplied, Occasion, Pending, Record},
     state::{NatObject, NatTable, State, SysctlKey, Unknown},
 };
 
-use super::{CommitError, Counted, Interrupt, Node, Order, Pending, StateDir, checks::check_after};
+use super::{CommitError, Counted, Interrupt, Node, Order, StateDir, checks::check_after};
 
 /// What a transaction is to bring about.
 #[derive(Debug)]

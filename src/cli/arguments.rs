@@ -104,6 +104,22 @@ pub(super) enum Verb {
 }
 
 impl Verb {
+    /// What works on a Linux node alone, by its name on the command line.
+    #[cfg(not(target_os = "linux"))]
+    pub(super) const fn name(&self) -> &'static str {
+        match self {
+            Self::Apply(_) => "hostgw apply",
+            Self::Destroy(_) => "hostgw destroy",
+            Self::Confirm(_) => "hostgw confirm",
+            Self::Cancel(_) => "hostgw cancel",
+            Self::Rollback(_) => "hostgw rollback",
+            Self::Status(_) => "hostgw status",
+            Self::Snapshot => "hostgw snapshot",
+            Self::Simulate(_) => "hostgw simulate",
+            _ => "this command",
+        }
+    }
+
     /// The form of the result, and of failures.
     pub(super) const fn form(&self) -> Form {
         let (json, operation) = match self {
@@ -454,8 +470,10 @@ pub(super) enum Subject {
     /// `apply`, `destroy`, `rollback`, `confirm` and `cancel` with `--json`.
     #[value(aliases = ["apply", "destroy", "rollback", "confirm", "cancel"])]
     Transaction,
+    #[cfg(target_os = "linux")]
     /// `hostgw status --json`.
     Status,
+    #[cfg(target_os = "linux")]
     /// `hostgw status --history --json`.
     History,
     /// `hostgw snapshot`.
@@ -466,6 +484,7 @@ pub(super) enum Subject {
     CheckCni,
     /// `hostgw validate --json`.
     Validate,
+    #[cfg(target_os = "linux")]
     /// `hostgw simulate --json`.
     Simulate,
     /// Any command with `--json` that fails before it has a result.

@@ -8,15 +8,16 @@ use std::{
 use super::{
     Verdict,
     arguments::{CancelOptions, ConfirmOptions},
+    clock::time,
     output::Output,
     pending::{ended, finish, named, named_by, not_kept, note_outcome, note_pending, resume},
     session::state_dir,
-    transaction::{described, rolled_back, time},
+    transaction::{described, rolled_back},
 };
 use crate::{
-    apply::{self, Decision, Outcome, Pending, StateDir},
+    apply::{self, Outcome, StateDir},
     error::{Error, Kind},
-    record::Record,
+    record::{Decision, Pending, Record},
     text,
 };
 

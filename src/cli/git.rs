@@ -8,7 +8,6 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     io,
-    os::unix::ffi::OsStrExt,
     path::PathBuf,
     process::Command,
     time::Duration,
@@ -136,7 +135,7 @@ impl Git {
 
 /// Whether git gets a variable of the caller.
 fn is_kept(name: &OsString) -> bool {
-    let name = name.as_bytes();
+    let name = name.as_encoded_bytes();
     !name.starts_with(b"GIT_")
         || KEPT.iter().any(|kept| kept.as_bytes() == name)
         || KEPT_PREFIXES.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
@@ -144,5 +143,8 @@ fn is_kept(name: &OsString) -> bool {
 
 /// A path as bytes of git's output name it.
 pub(super) fn path_of(bytes: &[u8]) -> PathBuf {
-    PathBuf::from(OsStr::from_bytes(bytes))
+    #[cfg(unix)]
+    return PathBuf::from(<OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(bytes));
+    #[cfg(not(unix))]
+    return PathBuf::from(String::from_utf8_lossy(bytes).into_owned());
 }

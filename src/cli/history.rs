@@ -4,7 +4,9 @@ use console::measure_text_width;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Failure, output::Output, session::state_dir, transaction::time, transaction_json::Counts};
+use super::{
+    Failure, clock::time, output::Output, saved_plan::DIGITS, session::state_dir, transaction_json::Counts,
+};
 use crate::{
     plan::Totals,
     record::{Command, Commit, Entry, Occasion, Record},
@@ -13,9 +15,6 @@ use crate::{
 
 /// Version of the JSON form.
 const FORMAT: u32 = 1;
-
-/// So many digits of a hash or a commit tell it from others.
-pub(super) const DIGITS: usize = 12;
 
 /// An [`Occasion`] as it is told.
 #[derive(Serialize, JsonSchema)]

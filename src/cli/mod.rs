@@ -1,41 +1,61 @@
 //! The command line: one file a verb. Only here is anything printed, asked, or an exit code picked.
 
+#[cfg(target_os = "linux")]
 mod apply;
 mod arguments;
 mod check_cni;
+mod clock;
+#[cfg(target_os = "linux")]
 mod confirm;
 mod diff;
 mod environment;
 mod error_json;
 mod git;
+#[cfg(target_os = "linux")]
 mod history;
+#[cfg(target_os = "linux")]
 mod invoker;
 mod occasion;
 mod output;
+#[cfg(target_os = "linux")]
 mod pager;
+#[cfg(target_os = "linux")]
 mod pending;
+#[cfg(target_os = "linux")]
 mod persisted;
 mod plan;
 mod program;
 mod render;
 mod revision;
+#[cfg(target_os = "linux")]
 mod rollback;
 mod saved_plan;
 mod schema;
 mod session;
 mod show;
+#[cfg(target_os = "linux")]
 mod signals;
+#[cfg(target_os = "linux")]
 mod simulate;
+#[cfg(target_os = "linux")]
 mod snapshot;
+#[cfg(target_os = "linux")]
 mod ssh;
+#[cfg(target_os = "linux")]
 mod status;
+#[cfg(target_os = "linux")]
 mod supervisor;
 mod terminal;
+#[cfg(target_os = "linux")]
 mod transaction;
 mod transaction_json;
 mod usage;
 mod validate;
 mod windows;
+#[cfg(target_os = "linux")]
+mod write;
+#[cfg(not(target_os = "linux"))]
+#[path = "write_elsewhere.rs"]
 mod write;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -85,21 +105,41 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let output = Output::new(arguments.color, arguments.verb.form(), !arguments.no_pager);
     let verdict = match &arguments.verb {
         Verb::Plan(options) => plan::run(options, &output),
+        #[cfg(target_os = "linux")]
         Verb::Apply(options) => apply::run(options, &output),
+        #[cfg(target_os = "linux")]
         Verb::Destroy(options) => apply::destroy(options, &output),
+        #[cfg(target_os = "linux")]
         Verb::Confirm(options) => confirm::confirm(options, &output),
+        #[cfg(target_os = "linux")]
         Verb::Cancel(options) => confirm::cancel(options, &output),
+        #[cfg(target_os = "linux")]
         Verb::Rollback(options) => rollback::run(options, &output),
+        #[cfg(target_os = "linux")]
         Verb::Status(options) => status::run(options, &output),
         Verb::Show(options) => show::run(options, &output),
+        #[cfg(target_os = "linux")]
         Verb::Snapshot => snapshot::run(&output),
         Verb::Render(options) => render::run(options, &output),
         Verb::Diff(options) => diff::run(options, &output),
         Verb::CheckCni(options) => check_cni::run(options, &output),
         Verb::Validate(options) => validate::run(options, &output),
+        #[cfg(target_os = "linux")]
         Verb::Simulate(options) => simulate::run(options, &output),
         Verb::Schema(options) => schema::run(options, &output),
+        #[cfg(not(target_os = "linux"))]
+        verb => Err(only_on_linux(verb.name()).into()),
+        #[cfg(target_os = "linux")]
         Verb::Supervise => supervisor::run(),
     };
     ExitCode::from(output.finish(verdict))
+}
+
+/// The error of what works on a Linux node alone.
+#[cfg(not(target_os = "linux"))]
+fn only_on_linux(what: &str) -> Error {
+    Error::new(Kind::Usage, format!("{what} works on Linux only")).with_hint(
+        "on this machine, hostgw validates, compares and renders configurations, and plans from a snapshot: \
+         `hostgw plan --state FILE`",
+    )
 }

@@ -4,7 +4,7 @@ use std::{ffi::OsString, fs, path::Path, time::Duration};
 
 use sha2::{Digest, Sha256};
 
-use super::{git::Git, invoker, transaction::now};
+use super::{clock::now, git::Git};
 use crate::{
     config::Document,
     hex::hex,
@@ -17,7 +17,11 @@ const TIME: Duration = Duration::from_secs(5);
 
 /// `command`, started now by whoever runs this process.
 pub(super) fn of_command(command: Command) -> Occasion {
-    Occasion { by: Some(invoker::user()), ..Occasion::new(command, now()) }
+    #[cfg(target_os = "linux")]
+    let by = Some(super::invoker::user());
+    #[cfg(not(target_os = "linux"))]
+    let by = None;
+    Occasion { by, ..Occasion::new(command, now()) }
 }
 
 /// SHA-256, as `sha256sum` prints it.

@@ -14,9 +14,11 @@ use super::{
     Failure, Verdict,
     arguments::{Color, Form},
     error_json::{ErrorDocument, ErrorJson},
-    pager, signals, terminal,
+    terminal,
     transaction_json::TransactionJson,
 };
+#[cfg(target_os = "linux")]
+use super::{pager, signals};
 use crate::{
     error::{Error, Kind},
     render::{self, LIMIT, Palette, Report},
@@ -102,12 +104,11 @@ impl Output {
     /// # Errors
     /// As [`Self::result`].
     pub(super) fn long(&self, text: &str) -> Result<(), Failure> {
-        let fitting = wrap(text, self.palette.width);
-        if self.pages && pager::show(&for_terminal(&fitting, self.coloured_results)) {
-            Ok(())
-        } else {
-            self.result(text)
+        #[cfg(target_os = "linux")]
+        if self.pages && pager::show(&for_terminal(&wrap(text, self.palette.width), self.coloured_results)) {
+            return Ok(());
         }
+        self.result(text)
     }
 
     /// Writes a result, on a terminal with its lines broken between words; with `--json`, where standard output is
@@ -297,6 +298,7 @@ impl Output {
         }
     }
 
+    #[cfg(target_os = "linux")]
     /// Asks a question on the terminal; only `y` and `yes` are a yes.
     ///
     /// # Errors
@@ -305,6 +307,7 @@ impl Output {
         self.answer(question, None).map(|_| ())
     }
 
+    #[cfg(target_os = "linux")]
     /// The same, with `other` for a yes of another kind.
     ///
     /// # Errors
@@ -313,6 +316,7 @@ impl Output {
         self.answer(question, Some(other))
     }
 
+    #[cfg(target_os = "linux")]
     fn answer(&self, question: &str, other: Option<char>) -> Result<Answer, Error> {
         if self.form != Form::Text {
             return Err(Error::new(Kind::Declined, "with --json nothing is asked; nothing was changed")

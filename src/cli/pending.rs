@@ -4,17 +4,18 @@ use std::time::Duration;
 
 use super::{
     Failure,
+    clock::time,
     output::Output,
     signals,
     supervisor::{Supervisor, waiting},
-    transaction::{rolled_back, time, what_is_left},
+    transaction::{rolled_back, what_is_left},
     transaction_json::Confirmation,
 };
 use crate::{
-    apply::{self, Decision, Holder, Outcome, Pending, StateDir},
+    apply::{self, Holder, Outcome, StateDir},
     error::{Error, Kind},
     kernel::LiveNode,
-    record::{Occasion, Record},
+    record::{Decision, Occasion, Pending, Record},
 };
 
 /// An apply that is in force and waits, as the command that made it sees it.

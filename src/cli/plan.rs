@@ -3,15 +3,14 @@
 use super::{
     Failure, Verdict,
     arguments::PlanOptions,
+    clock::time,
     diff,
     output::Output,
     saved_plan::SavedPlan,
     session::{Place, Session, text_of},
-    transaction::time,
     windows,
 };
 use crate::{
-    apply::StateDir,
     error::{Error, Kind},
     plan::{Policy, windows::WindowsObserved},
     record::Snapshot,
@@ -38,9 +37,13 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
             }
             Session::of_snapshot(&options.target, Snapshot::parse(&name, &text)?, policy)?
         }
+        #[cfg(target_os = "linux")]
         None => Session::live(&options.target, policy)?,
+        #[cfg(not(target_os = "linux"))]
+        None => return Err(super::only_on_linux("a plan of this machine").into()),
     };
     session.look()?;
+    #[cfg(target_os = "linux")]
     if let Place::Live(dir) = &session.place {
         warn_of_open(dir, output);
     }
@@ -109,8 +112,9 @@ pub(super) fn show(
     }
 }
 
+#[cfg(target_os = "linux")]
 /// Says that what stands now may not last.
-pub(super) fn warn_of_open(dir: &StateDir, output: &Output) {
+pub(super) fn warn_of_open(dir: &crate::apply::StateDir, output: &Output) {
     if let Ok(Some((_, pending))) = dir.pending() {
         output.warn(&format!(
             "an apply is in force that waits to be confirmed until {}: what stands now may be rolled back",

@@ -2,13 +2,11 @@
 
 use std::{
     io::{self, Read},
-    os::fd::{AsFd, BorrowedFd},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::mpsc::{self, RecvTimeoutError},
     thread,
     time::{Duration, Instant},
 };
-
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// How long a program may run, and how much it may print.
 #[derive(Debug, Clone, Copy)]
@@ -49,65 +47,63 @@ pub(super) fn collect(command: &mut Command, limits: Limits) -> io::Result<Print
     printed
 }
 
+/// What is read from one of the streams, and which one.
+type Stream = (bool, io::Result<Vec<u8>>);
+
 fn collect_from(child: &mut Child, bytes: usize, deadline: Option<Instant>) -> io::Result<Printed> {
-    let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
+    let (sender, receiver) = mpsc::channel::<Stream>();
+    // Each stream has a reader of its own: a full pipe that nobody reads would hold the program up. A reader ends with
+    // its stream, at the latest when the program is killed.
+    if let Some(out) = child.stdout.take() {
+        let sender = sender.clone();
+        thread::spawn(move || sender.send((true, read_all(out, bytes))));
+    }
+    if let Some(err) = child.stderr.take() {
+        thread::spawn(move || sender.send((false, read_start(err, MAX_STDERR))));
+    }
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    while out.is_some() || err.is_some() {
-        let streams = [out.as_ref().map(AsFd::as_fd), err.as_ref().map(AsFd::as_fd)];
-        let [out_ready, err_ready] = ready(streams, deadline)?;
-        if out_ready && !read_some(&mut out, &mut stdout)? {
-            out = None;
-        }
-        if err_ready && !read_some(&mut err, &mut stderr)? {
-            err = None;
-        }
-        if stdout.len() > bytes {
-            return Err(io::Error::new(
-                io::ErrorKind::FileTooLarge,
-                format!("it prints more than {bytes} bytes"),
-            ));
-        }
-        stderr.truncate(MAX_STDERR);
+    for _ in 0..2 {
+        let (is_stdout, read) = receive(&receiver, deadline)?;
+        *if is_stdout { &mut stdout } else { &mut stderr } = read?;
     }
     Ok(Printed { status: wait(child, deadline)?, stdout, stderr })
 }
 
-/// Waits until there is something to read, and tells from which of the streams.
-fn ready(streams: [Option<BorrowedFd<'_>>; 2], deadline: Option<Instant>) -> io::Result<[bool; 2]> {
-    let mut watched: Vec<PollFd<'_>> =
-        streams.iter().flatten().map(|stream| PollFd::from_borrowed_fd(*stream, PollFlags::IN)).collect();
-    loop {
-        let left = deadline.map(left).transpose()?;
-        match poll(&mut watched, left.as_ref()) {
-            // A new look at the clock.
-            Ok(0) | Err(rustix::io::Errno::INTR) => {}
-            Ok(_) => break,
-            Err(error) => return Err(error.into()),
-        }
+fn receive(receiver: &mpsc::Receiver<Stream>, deadline: Option<Instant>) -> io::Result<Stream> {
+    let gone = || io::Error::other("its output cannot be read");
+    let Some(deadline) = deadline else { return receiver.recv().map_err(|_| gone()) };
+    receiver.recv_timeout(left(deadline)?).map_err(|error| match error {
+        RecvTimeoutError::Timeout => too_long(),
+        RecvTimeoutError::Disconnected => gone(),
+    })
+}
+
+/// Reads to the end.
+fn read_all(stream: impl Read, bytes: usize) -> io::Result<Vec<u8>> {
+    let mut read = Vec::new();
+    stream.take(u64::try_from(bytes).unwrap_or(u64::MAX).saturating_add(1)).read_to_end(&mut read)?;
+    if read.len() > bytes {
+        let message = format!("it prints more than {bytes} bytes");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
-    let mut events = watched.iter().map(|watched| !watched.revents().is_empty());
-    Ok(streams.map(|stream| stream.is_some() && events.next().unwrap_or(false)))
+    Ok(read)
+}
+
+/// Reads to the end, and keeps the start.
+fn read_start(mut stream: impl Read, bytes: usize) -> io::Result<Vec<u8>> {
+    let mut read = Vec::new();
+    stream.by_ref().take(u64::try_from(bytes).unwrap_or(u64::MAX)).read_to_end(&mut read)?;
+    io::copy(&mut stream, &mut io::sink())?;
+    Ok(read)
 }
 
 /// The time until `deadline`.
-fn left(deadline: Instant) -> io::Result<Timespec> {
-    let left = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero());
-    let left = left.ok_or_else(|| io::Error::new(io::ErrorKind::TimedOut, "it takes too long"))?;
-    Timespec::try_from(left).map_err(io::Error::other)
+fn left(deadline: Instant) -> io::Result<Duration> {
+    deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()).ok_or_else(too_long)
 }
 
-/// Reads what is there; returns `false` at the end.
-fn read_some(stream: &mut Option<impl Read>, into: &mut Vec<u8>) -> io::Result<bool> {
-    let mut buffer = [0; 8 << 10];
-    let Some(stream) = stream else { return Ok(false) };
-    match stream.read(&mut buffer) {
-        Ok(read) => {
-            into.extend_from_slice(&buffer[..read]);
-            Ok(read > 0)
-        }
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(true),
-        Err(error) => Err(error),
-    }
+fn too_long() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "it takes too long")
 }
 
 fn wait(child: &mut Child, deadline: Option<Instant>) -> io::Result<ExitStatus> {

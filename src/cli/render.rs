@@ -3,9 +3,8 @@
 use std::{
     ffi::OsString,
     fmt::Display,
-    fs::{self, OpenOptions, Permissions},
+    fs::{self, OpenOptions},
     io::Write,
-    os::unix::fs::PermissionsExt,
     path::Path,
 };
 
@@ -86,7 +85,10 @@ fn write(path: &Path, text: &str) -> Result<(), Error> {
     let temporary = path.with_file_name(temporary);
     let mode = if text.starts_with("#!") { 0o755 } else { 0o644 };
     let written = OpenOptions::new().write(true).create_new(true).open(&temporary).and_then(|mut file| {
-        file.set_permissions(Permissions::from_mode(mode))?;
+        #[cfg(unix)]
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
+        #[cfg(not(unix))]
+        let _ = mode;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&temporary, path)

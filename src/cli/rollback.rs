@@ -4,13 +4,14 @@ use super::{
     Verdict,
     apply::changed,
     arguments::RollbackOptions,
+    clock::time,
     confirm::cancel_pending,
     output::Output,
     pending::named_by,
     persisted,
     session::{check_complete, check_conflicts, state_dir},
     signals,
-    transaction::{described, report, take_lock, time},
+    transaction::{described, report, take_lock},
 };
 use crate::{
     apply::{self, StateDir},

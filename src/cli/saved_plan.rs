@@ -10,10 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Failure,
-    history::DIGITS,
+    clock::{now, time},
     occasion,
     session::{Loaded, Session, text_of},
-    transaction::{now, time},
     write,
 };
 use crate::{
@@ -30,6 +29,9 @@ const FORMAT: u32 = 1;
 
 /// What tells the file from other JSON.
 const WHAT: &str = "hostgw plan";
+
+/// As many digits of a commit as git shows in a large repository.
+pub(super) const DIGITS: usize = 12;
 
 /// So many differences are told one by one.
 const TOLD: usize = 20;
@@ -145,6 +147,7 @@ impl SavedPlan {
         if is_whole { Ok(plan) } else { Err(wrong("it was changed after it was made".to_owned())) }
     }
 
+    #[cfg(target_os = "linux")]
     /// Plans anew, on this node, from the configuration in the file.
     ///
     /// # Errors
@@ -182,6 +185,7 @@ impl SavedPlan {
         }
     }
 
+    #[cfg(target_os = "linux")]
     /// That the plan of `session` is this one still, or nothing any more.
     ///
     /// # Errors

@@ -5,14 +5,13 @@ use super::{
     arguments::{SchemaOptions, Subject},
     check_cni::CniJson,
     error_json::ErrorDocument,
-    history::History,
     output::Output,
     saved_plan::SavedPlan,
-    simulate::SimulationJson,
-    status::Status,
     transaction_json::TransactionJson,
     validate::ValidateJson,
 };
+#[cfg(target_os = "linux")]
+use super::{history::History, simulate::SimulationJson, status::Status};
 use crate::{
     config,
     record::Snapshot,
@@ -32,12 +31,15 @@ fn text(subject: Subject) -> String {
         Subject::Plan => schema_text::<Report>(),
         Subject::SavedPlan => schema_text::<SavedPlan>(),
         Subject::Transaction => schema_text::<TransactionJson>(),
+        #[cfg(target_os = "linux")]
         Subject::Status => schema_text::<Status>(),
+        #[cfg(target_os = "linux")]
         Subject::History => schema_text::<History>(),
         Subject::Snapshot => schema_text::<Snapshot>(),
         Subject::Diff => schema_text::<ComparisonReport>(),
         Subject::CheckCni => schema_text::<CniJson>(),
         Subject::Validate => schema_text::<ValidateJson>(),
+        #[cfg(target_os = "linux")]
         Subject::Simulate => schema_text::<SimulationJson>(),
         Subject::Error => schema_text::<ErrorDocument>(),
     }

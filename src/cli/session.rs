@@ -5,18 +5,18 @@ use std::{
     sync::OnceLock,
 };
 
-use super::{
-    Failure,
-    arguments::Target,
-    environment,
-    persisted::{self, Basis},
-};
+#[cfg(target_os = "linux")]
+use super::persisted::{self, Basis};
+use super::{Failure, arguments::Target, environment};
+#[cfg(target_os = "linux")]
 use crate::{
     apply::{Identity, StateDir},
+    kernel::{self, LiveNode},
+};
+use crate::{
     config::{self, Document, Kept, Positions},
     error::{Error, Kind},
     input,
-    kernel::{self, LiveNode},
     model::{Cluster, ConfigPath},
     plan::{self, Desired, Observe, Plan, Policy, Prepared, Problem, Saved, compare::Side},
     record::{LastApplied, Snapshot},
@@ -98,6 +98,7 @@ pub(super) fn load(file: Option<&Path>) -> Result<Loaded, Failure> {
 /// What is planned for.
 pub(super) enum Place {
     /// This node, with what hostgw keeps about it.
+    #[cfg(target_os = "linux")]
     Live(StateDir),
     /// A node as it was.
     Snapshot(Box<Snapshot>),
@@ -115,12 +116,14 @@ pub(super) struct Session {
 }
 
 impl Session {
+    #[cfg(target_os = "linux")]
     /// Loads the configuration, and finds out which node this is.
     pub(super) fn live(target: &Target, policy: Policy) -> Result<Self, Failure> {
         let node = environment::node(target.node.as_deref());
         Self::live_of(load(target.file.as_deref())?, node.as_deref(), policy)
     }
 
+    #[cfg(target_os = "linux")]
     /// The same for a configuration that is loaded already.
     pub(super) fn live_of(loaded: Loaded, node: Option<&str>, policy: Policy) -> Result<Self, Failure> {
         let (host, host_name) = (kernel::host()?, kernel::host_name().ok());
@@ -161,6 +164,7 @@ impl Session {
     pub(super) fn look(&mut self) -> Result<(), Failure> {
         let mut unknown = Vec::new();
         let node: &mut dyn Observe = match &mut self.place {
+            #[cfg(target_os = "linux")]
             Place::Live(dir) => {
                 self.saved = readable(dir.saved(), &mut unknown)?.unwrap_or_default();
                 self.last = last_applied(dir)?;
@@ -211,12 +215,14 @@ impl Session {
         report.warnings = plan::check::warnings(cluster, self.index, desired, observed);
         report.warnings.extend(plan::check::irrevocable(plan));
         report.warnings.extend(plan::foreign::left(&self.prepared.left));
+        #[cfg(target_os = "linux")]
         if let Place::Live(_) = self.place {
             report.add_persisted(self.persisted());
         }
         report
     }
 
+    #[cfg(target_os = "linux")]
     /// The files on this node that restore part of its state at boot, compared with the configuration. Sysctls that go
     /// back to their original values are nothing to restore.
     fn persisted(&self) -> Vec<PersistedFile> {
@@ -280,6 +286,7 @@ impl Session {
 /// found by neither its address nor its name.
 fn with_last_name(error: Error, loaded: &Loaded, asked: Option<&str>, place: &Place) -> Error {
     let last = match place {
+        #[cfg(target_os = "linux")]
         Place::Live(dir) => last_applied(dir).ok().flatten(),
         Place::Snapshot(snapshot) => snapshot.last_applied.clone(),
     };
@@ -326,6 +333,7 @@ pub(super) fn check_conflicts(plan: &Plan, hint: &str) -> Result<(), Error> {
         .with_hint(hint))
 }
 
+#[cfg(target_os = "linux")]
 /// The state directory of this namespace. It is the same one for the whole command, which opens it once.
 pub(super) fn state_dir() -> Result<StateDir, Error> {
     static DIR: OnceLock<StateDir> = OnceLock::new();
@@ -335,6 +343,7 @@ pub(super) fn state_dir() -> Result<StateDir, Error> {
     }
 }
 
+#[cfg(target_os = "linux")]
 /// This boot and this namespace.
 pub(super) fn identity() -> Result<Identity, Error> {
     kernel::identity()
@@ -353,6 +362,7 @@ pub(super) fn readable<T>(result: Result<T, Error>, unknown: &mut Vec<Unknown>) 
     }
 }
 
+#[cfg(target_os = "linux")]
 /// What was last applied, to tell drift from new wishes. Nothing is drift while a transaction is open that is
 /// not in force, or where it cannot be read: nothing else rests on it.
 pub(super) fn last_applied(dir: &StateDir) -> Result<Option<LastApplied>, Error> {

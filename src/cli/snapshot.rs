@@ -2,9 +2,9 @@
 
 use super::{
     Failure, Verdict,
+    clock::{now, time},
     output::Output,
     session::{last_applied, readable, state_dir},
-    transaction::{now, time},
 };
 use crate::{
     error::Kind,

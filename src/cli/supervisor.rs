@@ -21,12 +21,13 @@ use std::{
 
 use rustix::process::Pid;
 
-use super::{Failure, Verdict, pending::finish, session::identity, signals, transaction::time};
+use super::{Failure, Verdict, clock::time, pending::finish, session::identity, signals};
 use crate::{
-    apply::{self, Lock, OVERRIDE, Outcome, Pending, StateDir},
+    apply::{self, Lock, OVERRIDE, Outcome, StateDir},
     error::Error,
     fault,
     kernel::{self, LiveNode},
+    record::Pending,
 };
 
 /// The verb that runs it; hidden, since nobody needs to type it.

@@ -2,20 +2,14 @@
 
 use std::{
     env,
-    io::{self, BufRead, IsTerminal},
+    io::{self, IsTerminal},
 };
 
 use console::Term;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::arguments::Color;
-use crate::{
-    apply::Interrupt,
-    error::{Error, Kind},
-};
-
-/// How often it is looked whether a signal came, in nanoseconds.
-const LOOK: i64 = 100_000_000;
+#[cfg(target_os = "linux")]
+pub(super) use typed::read_line;
 
 /// Whether a stream is coloured: what was asked for, then NO_COLOR, then CLICOLOR_FORCE and FORCE_COLOR, then
 /// CLICOLOR and TERM, then whether it is a terminal. An empty variable counts as unset (no-color.org).
@@ -44,34 +38,49 @@ pub(super) fn width(stream: &Term, is_terminal: bool) -> usize {
     size.map_or(usize::MAX, |(_, columns)| columns.into())
 }
 
-/// Reads a line that is typed on the terminal; less than a line at the end of standard input.
-///
-/// # Errors
-/// [`Kind::Interrupted`] when a signal comes first; and when standard input cannot be read.
-pub(super) fn read_line(interrupt: &Interrupt) -> Result<String, Error> {
-    let stdin = io::stdin();
-    let cannot = |error: io::Error| Error::unexpected(format!("cannot read the answer: {error}"));
-    let pause = Timespec { tv_sec: 0, tv_nsec: LOOK };
-    let mut line = String::new();
-    let mut is_over = false;
-    while !is_over && !interrupt.is_raised() {
-        match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&pause)) {
-            // A terminal gives no more than one line at a time: nothing is left in the buffer.
-            Ok(ready) if ready > 0 => {
-                stdin.lock().read_line(&mut line).map_err(cannot)?;
-                is_over = true;
-            }
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(cannot(error.into())),
-        }
-    }
-    if interrupt.is_raised() {
-        return Err(Error::new(Kind::Interrupted, "interrupted; nothing was changed"));
-    }
-    Ok(line)
-}
-
 /// Whether somebody is there to answer a question.
 pub(super) fn can_answer() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
+#[cfg(target_os = "linux")]
+mod typed {
+    use std::io::{self, BufRead};
+
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    use crate::{
+        apply::Interrupt,
+        error::{Error, Kind},
+    };
+
+    /// How often it is looked whether a signal came, in nanoseconds.
+    const LOOK: i64 = 100_000_000;
+
+    /// Reads a line that is typed on the terminal; less than a line at the end of standard input.
+    ///
+    /// # Errors
+    /// [`Kind::Interrupted`] when a signal comes first; and when standard input cannot be read.
+    pub(in super::super) fn read_line(interrupt: &Interrupt) -> Result<String, Error> {
+        let stdin = io::stdin();
+        let cannot = |error: io::Error| Error::unexpected(format!("cannot read the answer: {error}"));
+        let pause = Timespec { tv_sec: 0, tv_nsec: LOOK };
+        let mut line = String::new();
+        let mut is_over = false;
+        while !is_over && !interrupt.is_raised() {
+            match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&pause)) {
+                // A terminal gives no more than one line at a time: nothing is left in the buffer.
+                Ok(ready) if ready > 0 => {
+                    stdin.lock().read_line(&mut line).map_err(cannot)?;
+                    is_over = true;
+                }
+                Ok(_) | Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(cannot(error.into())),
+            }
+        }
+        if interrupt.is_raised() {
+            return Err(Error::new(Kind::Interrupted, "interrupted; nothing was changed"));
+        }
+        Ok(line)
+    }
 }

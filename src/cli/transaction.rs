@@ -1,11 +1,12 @@
 //! What the verbs that change a node have in common: the transaction, and telling the truth about it.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::{
     Failure, Verdict,
     apply::changed,
     arguments::Consent,
+    clock::{now, time},
     output::{Answer, Output},
     pending::{Held, finish, resume},
     plan::warn_of_open,
@@ -14,13 +15,13 @@ use super::{
     transaction_json::Confirmation,
 };
 use crate::{
-    apply::{self, Counted, Decision, Lock, Pending, Request, StateDir},
+    apply::{self, Counted, Lock, Request, StateDir},
     config::Document,
     error::{Error, Kind},
     kernel::LiveNode,
     model::Check,
     plan::{self, Plan, Prepared, Totals},
-    record::{Command, Occasion},
+    record::{Command, Decision, Occasion, Pending},
     render::{self, Report},
     text::count,
 };
@@ -401,23 +402,7 @@ pub(super) fn described(Occasion { command, at, .. }: &Occasion) -> String {
     format!("the {command} of {}", time(*at))
 }
 
-/// A time in seconds since 1970-01-01 00:00 UTC, as RFC 3339 has it. A number from a damaged record can be one
-/// that RFC 3339 has no time for.
-pub(super) fn time(seconds: u64) -> String {
-    /// 9999-12-31T23:59:59Z: a year has four digits.
-    const LAST: u64 = 253_402_300_799;
-    match UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).filter(|_| seconds <= LAST) {
-        Some(time) => humantime::format_rfc3339_seconds(time).to_string(),
-        None => format!("an impossible time ({seconds} s since 1970)"),
-    }
-}
-
 /// What the lock says of its holder.
 fn description(command: Command) -> String {
     format!("{command}, since {}", time(now()))
-}
-
-/// Seconds since 1970-01-01 00:00 UTC.
-pub(super) fn now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

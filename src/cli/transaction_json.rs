@@ -3,11 +3,11 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{error_json::ErrorJson, transaction::time};
+use super::{clock::time, error_json::ErrorJson};
 use crate::{
-    apply::{Decision, Pending},
     error::Kind,
     plan::Totals,
+    record::{Decision, Pending},
     render::Report,
     text::Untrusted,
 };
