@@ -55,6 +55,7 @@ mod checks;
 mod confirm;
 mod folder;
 mod lock;
+mod look;
 mod state_dir;
 mod transaction;
 
@@ -66,7 +67,8 @@ use std::sync::{
 pub use checks::{Answer, Before, Counted, Effort, check_before};
 pub use confirm::{Outcome, conclude, wait};
 pub use lock::{Holder, Lock, is_stopped};
-pub use state_dir::{Identity, OVERRIDE, StateDir, held_by};
+pub use look::Look;
+pub use state_dir::{Identity, Mark, OVERRIDE, StateDir, held_by};
 pub use transaction::{
     Failure, Incomplete, Request, abandon, progress, recover, restore, run, settle, undo_plan,
 };

@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
@@ -75,6 +76,16 @@ pub struct Identity {
 
 /// The version of every file in the state directory. A file of another version is never guessed at.
 const FORMAT: u32 = 2;
+
+/// The state of the records at one moment: any transaction that begins or ends changes it for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mark {
+    /// The apply that is pending.
+    pub(super) pending: Option<Pending>,
+    is_open: bool,
+    history: Vec<u64>,
+    last_id: Option<u64>,
+}
 
 /// What every file is wrapped in.
 #[derive(Serialize, Deserialize)]
@@ -253,6 +264,18 @@ impl StateDir {
         let Some(pending) = self.read::<Pending>(PENDING)? else { return Ok(None) };
         let record = self.open_journal()?.filter(|record| record.id == pending.id);
         Ok(record.map(|record| (record, pending)))
+    }
+
+    /// What tells whether another command has begun or ended a transaction since.
+    ///
+    /// # Errors
+    /// When a file is there and cannot be read or understood.
+    pub fn mark(&self) -> Result<Mark, Error> {
+        let journal = self.folder()?.map(|folder| folder.open_file(JOURNAL, OFlags::RDONLY)).transpose();
+        let journal = journal.map_err(|error| cannot_read(&self.path.join(JOURNAL), &error))?;
+        let is_open = journal.flatten().is_some();
+        let pending = self.read::<Pending>(PENDING)?.filter(|_| is_open);
+        Ok(Mark { pending, is_open, history: self.history()?, last_id: self.read(LAST_ID)? })
     }
 
     /// Decides on `pending`, unless somebody has, or that is over already. Returns whether this call did.
@@ -599,7 +622,7 @@ fn remedy(remedy: Remedy) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{fs, time::Instant};
 
     use super::*;
@@ -610,16 +633,16 @@ mod tests {
     };
 
     /// A directory that goes with the test.
-    struct Folder(PathBuf);
+    pub struct Folder(PathBuf);
 
     impl Folder {
-        fn new(name: &str) -> Self {
+        pub fn new(name: &str) -> Self {
             let path = std::env::temp_dir().join(format!("hostgw-state-{name}-{}", std::process::id()));
             let _ = fs::remove_dir_all(&path);
             Self(path)
         }
 
-        fn dir(&self, boot: &str) -> StateDir {
+        pub fn dir(&self, boot: &str) -> StateDir {
             let identity = Identity { boot_id: boot.to_owned(), namespace: "net-1".to_owned() };
             StateDir::below(&self.0, identity)
         }
@@ -631,7 +654,7 @@ mod tests {
         }
     }
 
-    fn record(id: u64) -> Record {
+    pub fn record(id: u64) -> Record {
         Record {
             id,
             occasion: Occasion::new(Command::Apply, 0),

@@ -8,7 +8,7 @@ use super::{
     persisted::{self, Basis},
     saved_plan::SavedPlan,
     session::{Session, check_complete, check_conflicts, state_dir},
-    transaction::{Aim, Done, carry_out, preview},
+    transaction::{Aim, CarriedOut, Done, carry_out, preview},
 };
 use crate::{
     apply::StateDir,
@@ -34,8 +34,9 @@ pub(super) fn run(options: &ApplyOptions, output: &Output) -> Verdict {
     let mut application = Application { session, dir: state_dir()?, plan, allowed };
     // Who saved a plan has seen it, and agreed to it.
     let consent = Consent { yes: options.consent.yes || application.plan.is_some(), ..options.consent };
-    let mut code = 0;
-    if let Some(Done { totals, held }) = carry_out(&mut application, &consent, options.confirm, output)? {
+    let CarriedOut { done, recovered } = carry_out(&mut application, &consent, options.confirm, output)?;
+    let is_changed = done.is_some() || recovered;
+    if let Some(Done { totals, held }) = done {
         output.done(&format!(
             "Applied to node {} and verified: {} added, {} changed, {} removed.",
             application.session.node_name(),
@@ -46,11 +47,10 @@ pub(super) fn run(options: &ApplyOptions, output: &Output) -> Verdict {
         if let Some(held) = held {
             held.wait(output)?;
         }
-        code = changed(options.detailed_exitcode);
     } else if application.plan.is_some() {
         output.done("The saved plan is already in force.");
     }
-    Ok(code)
+    Ok(if is_changed { changed(options.detailed_exitcode) } else { 0 })
 }
 
 /// The exit code of a command that changed something.
@@ -89,6 +89,10 @@ impl Aim for Application {
 
     fn dir(&self) -> &StateDir {
         &self.dir
+    }
+
+    fn command(&self) -> Command {
+        Command::Apply
     }
 
     fn prepared(&self) -> &Prepared {
@@ -156,13 +160,13 @@ pub(super) fn destroy(options: &DestroyOptions, output: &Output) -> Verdict {
     let mut removal = Removal::new(on_foreign)?;
     let Preview { dry_run, detailed_exitcode } = options.preview;
     if dry_run {
-        return preview(&mut removal, detailed_exitcode, output);
+        return preview(&mut removal, detailed_exitcode, options.consent.patience.lock_timeout, output);
     }
-    if let Some(Done { totals, .. }) = carry_out(&mut removal, &options.consent, None, output)? {
+    let CarriedOut { done, recovered } = carry_out(&mut removal, &options.consent, None, output)?;
+    if let Some(Done { totals, .. }) = &done {
         output.done(&format!("Removed and verified: {} removed, {} restored.", totals.remove, totals.change));
-        return Ok(changed(detailed_exitcode));
     }
-    Ok(0)
+    Ok(if done.is_some() || recovered { changed(detailed_exitcode) } else { 0 })
 }
 
 /// The way to a node without hostgw.
@@ -204,6 +208,10 @@ impl Aim for Removal {
 
     fn dir(&self) -> &StateDir {
         &self.dir
+    }
+
+    fn command(&self) -> Command {
+        Command::Destroy
     }
 
     fn prepared(&self) -> &Prepared {

@@ -89,9 +89,16 @@ fn is_over(dir: &StateDir, id: u64) -> Result<bool, Error> {
 pub(super) fn cancel(options: &CancelOptions, output: &Output) -> Verdict {
     let dir = state_dir()?;
     let lock_timeout = options.patience.lock_timeout;
-    let Some((record, pending)) = dir.pending()? else {
-        wait_for_others(&dir, lock_timeout)?;
-        return nothing_to_cancel(&dir, options.id, output);
+    let (record, pending) = loop {
+        if let Some(found) = dir.pending()? {
+            break found;
+        }
+        let waited = wait_for_others(&dir, lock_timeout);
+        // It may have become pending meanwhile.
+        if dir.pending()?.is_none() {
+            waited?;
+            return nothing_to_cancel(&dir, options.id, output);
+        }
     };
     match options.id {
         Some(id) if id != pending.id => Err(another_is_pending(id, &record, "cancel").into()),

@@ -11,10 +11,10 @@ use super::{
     persisted,
     session::{check_complete, check_conflicts, state_dir},
     signals,
-    transaction::{described, report, take_lock},
+    transaction::{described, report, take_lock, warn_of_wait, when_quiet},
 };
 use crate::{
-    apply::{self, StateDir},
+    apply::{self, Look, StateDir},
     error::{Error, Kind},
     kernel::LiveNode,
     plan::{Action, Observe, Plan, Policy, Progress, Reason, Scope},
@@ -39,32 +39,53 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
         return cancel_pending(&dir, &record, pending, options.consent.patience.lock_timeout, output)
             .map(|_| changed(options.preview.detailed_exitcode));
     }
-    let Some((record, is_open)) = newest(&dir)? else { return nothing_on_record(&dir, output) };
-    if let Some(holder) = dir.holder().filter(|_| is_open) {
-        output
-            .warn(&format!("{} is still under way ({holder}): waiting for it", described(&record.occasion)));
+    let timeout = options.consent.patience.lock_timeout;
+    let look = Look::begin(&dir)?;
+    let mut found = Undo::find(&dir, options);
+    let mut lock = None;
+    if !look.was_alone()? {
+        // Another command's half of a transaction is nothing to decide by.
+        warn_of_wait(&dir, output);
+        lock = Some(take_lock(&dir, timeout, "rollback")?);
+        found = Undo::find(&dir, options);
     }
-    let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
-    let back = plan_back(&dir, &record, is_open, options, policy)?;
-    output.record(|transaction| transaction.transaction = Some(record.id));
-    output.plan(&told(&back), !options.consent.yes)?;
+    let Some(shown) = found? else { return nothing_on_record(output) };
+    let named = described(&shown.record.occasion);
+    output.record(|transaction| transaction.transaction = Some(shown.record.id));
+    output.plan(&told(&shown.back), !options.consent.yes)?;
     if !options.consent.yes {
-        output.ask(&format!("Undo {}?", described(&record.occasion)))?;
+        // Nobody has to wait for an answer.
+        lock = None;
+        output.ask(&format!("Undo {named}?"))?;
     }
-    let _lock = take_lock(&dir, options.consent.patience.lock_timeout, "rollback")?;
-    signals::interrupt()?;
-    let Some((record, is_open)) = newest(&dir)?.filter(|now| *now == (record, is_open)) else {
-        return Err(Error::new(
-            Kind::Stale,
-            "another hostgw changed this node meanwhile; nothing was undone",
-        )
-        .with_hint("run hostgw rollback again")
-        .into());
+    let _lock = match lock {
+        Some(lock) => lock,
+        None => take_lock(&dir, timeout, "rollback")?,
     };
+    signals::interrupt()?;
+    match newest(&dir)? {
+        Some((record, _)) if record.id == shown.record.id => {}
+        Some((newer, _)) if newer.id > shown.record.id => {
+            return Err(Error::new(
+                Kind::Stale,
+                format!(
+                    "{} has come since, and would have to be undone first; nothing was undone",
+                    described(&newer.occasion)
+                ),
+            )
+            .with_hint("run `hostgw rollback` again to undo that one")
+            .into());
+        }
+        _ => {
+            output.done(&format!("Nothing is left to do: another command undid {named} meanwhile."));
+            return Ok(0);
+        }
+    }
     // Only now, when nothing forbids it, is a committed transaction opened again.
-    let progress = progress(&dir, &record, is_open)?;
-    let now = plan_back(&dir, &record, is_open, options, policy)?;
-    if now != back {
+    let Some(Undo { record, is_open, back: now }) = Undo::find(&dir, options)? else {
+        return nothing_on_record(output);
+    };
+    if now != shown.back {
         if !options.consent.yes {
             return Err(Error::new(
                 Kind::Stale,
@@ -76,6 +97,7 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
         output.warn("the live state changed meanwhile; the plan is now:");
         output.plan(&told(&now), false)?;
     }
+    let (policy, progress) = (policy(options), progress(&dir, &record, is_open)?);
     if !is_open {
         dir.reopen(&record)?;
     }
@@ -107,48 +129,72 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
 /// Shows what the rollback would change, without a lock and without a write.
 fn preview(dir: &StateDir, options: &RollbackOptions, output: &Output) -> Verdict {
     output.record(|transaction| transaction.dry_run = true);
-    let Some((record, is_open)) = newest(dir)? else { return nothing_on_record(dir, output) };
+    let mut found = None;
+    let checked = when_quiet(dir, options.consent.patience.lock_timeout, || {
+        found = Undo::plan(dir, options)?;
+        Ok(found.as_ref().map_or(Ok(()), |undo| undo.check(options)))
+    })?;
+    let Some(Undo { record, is_open, back }) = found else { return nothing_on_record(output) };
     if let Some(holder) = dir.holder().filter(|_| is_open) {
         output.warn(&format!("{} is still under way ({holder})", described(&record.occasion)));
     }
-    let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
-    let back = apply::undo_plan(&mut LiveNode, dir, &record, policy, progress(dir, &record, is_open)?)?;
     output.record(|transaction| transaction.transaction = Some(record.id));
     output.plan(&told(&back), true)?;
-    check_back(&back, &record, is_open, options)?;
+    checked?;
     Ok(if back.is_empty() { 0 } else { changed(options.preview.detailed_exitcode) })
 }
 
-/// Nothing to undo, unless what hostgw manages here tells of an apply that the state directory never heard of.
-fn nothing_on_record(dir: &StateDir, output: &Output) -> Verdict {
+fn nothing_on_record(output: &Output) -> Verdict {
+    output.result("Nothing to do: no apply of this boot is on record here.\n")?;
+    Ok(0)
+}
+
+/// What hostgw manages here must come from an apply that the state directory knows of.
+fn check_records(dir: &StateDir) -> Result<(), Error> {
     let observed = LiveNode.observe(&Scope::default())?.state;
     let routes = observed.routes.iter().filter(|route| route.is_owned()).count();
     let tables = observed.nat.iter().count();
     if routes + tables == 0 || dir.next_id()? > 1 {
-        output.result("Nothing to do: no apply of this boot is on record here.\n")?;
-        return Ok(0);
+        return Ok(());
     }
     let managed = format!("{} and {}", count(routes, "route"), count(tables, "NAT table"));
     Err(Error::unexpected(format!(
         "cannot roll back: hostgw manages {managed} here, but no apply of this boot is on record; nothing was changed"
     ))
     .with_details([format!("looked for in {}", text::path(dir.path()))])
-    .with_hint("is this the HOSTGW_STATE_DIR of the apply? `hostgw destroy` removes everything that hostgw manages")
-    .into())
+    .with_hint("is this the HOSTGW_STATE_DIR of the apply? `hostgw destroy` removes everything that hostgw manages"))
 }
 
-/// The plan back. A committed transaction is only undone when all of it can be, as far as can be seen; of an
-/// interrupted one, as much as can be.
-fn plan_back(
-    dir: &StateDir,
-    record: &Record,
+/// The newest transaction, with the plan that undoes it.
+struct Undo {
+    record: Record,
     is_open: bool,
-    options: &RollbackOptions,
-    policy: Policy,
-) -> Result<Plan, Error> {
-    let back = apply::undo_plan(&mut LiveNode, dir, record, policy, progress(dir, record, is_open)?)?;
-    check_back(&back, record, is_open, options)?;
-    Ok(back)
+    back: Plan,
+}
+
+impl Undo {
+    /// The plan back, if there is something to undo and nothing forbids it. A committed transaction is only undone when
+    /// all of it can be, as far as can be seen; of an interrupted one, as much as can be.
+    fn find(dir: &StateDir, options: &RollbackOptions) -> Result<Option<Self>, Error> {
+        let found = Self::plan(dir, options)?;
+        found.as_ref().map_or(Ok(()), |undo| undo.check(options))?;
+        Ok(found)
+    }
+
+    fn plan(dir: &StateDir, options: &RollbackOptions) -> Result<Option<Self>, Error> {
+        let Some((record, is_open)) = newest(dir)? else { return check_records(dir).map(|()| None) };
+        let progress = progress(dir, &record, is_open)?;
+        let back = apply::undo_plan(&mut LiveNode, dir, &record, policy(options), progress)?;
+        Ok(Some(Self { record, is_open, back }))
+    }
+
+    fn check(&self, options: &RollbackOptions) -> Result<(), Error> {
+        check_back(&self.back, &self.record, self.is_open, options)
+    }
+}
+
+const fn policy(options: &RollbackOptions) -> Policy {
+    if options.adopt { Policy::Adopt } else { Policy::Respect }
 }
 
 /// What forbids the plan back.

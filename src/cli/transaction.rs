@@ -1,6 +1,9 @@
 //! What the verbs that change a node have in common: the transaction, and telling the truth about it.
 
-use std::time::{Duration, Instant};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use super::{
     Failure, Verdict,
@@ -15,13 +18,13 @@ use super::{
     transaction_json::Confirmation,
 };
 use crate::{
-    apply::{self, Counted, Lock, Request, StateDir},
+    apply::{self, Counted, Lock, Look, Request, StateDir},
     config::Document,
     error::{Error, Kind},
     kernel::LiveNode,
     model::Check,
     plan::{self, Plan, Prepared, Totals},
-    record::{Command, Decision, Occasion, Pending},
+    record::{Command, Decision, Occasion, Pending, Record},
     render::{self, Report},
     text::count,
 };
@@ -33,6 +36,7 @@ pub(super) trait Aim {
     /// Everything that forbids the plan, before the first write.
     fn check(&self) -> Result<(), Error>;
     fn dir(&self) -> &StateDir;
+    fn command(&self) -> Command;
     fn prepared(&self) -> &Prepared;
     /// What must answer before and after the change.
     fn checks(&self) -> &[Check] {
@@ -59,38 +63,125 @@ pub(super) struct Done {
     pub held: Option<Held>,
 }
 
+/// What came of a command that changes the node.
+pub(super) struct CarriedOut {
+    /// None when there was nothing to do.
+    pub done: Option<Done>,
+    /// Before anything else, it undid an interrupted transaction.
+    pub recovered: bool,
+}
+
 /// Looks and shows what would change, without a lock and without a write; the exit codes are those of `plan`.
-pub(super) fn preview(aim: &mut dyn Aim, detailed_exitcode: bool, output: &Output) -> Verdict {
+pub(super) fn preview(
+    aim: &mut dyn Aim,
+    detailed_exitcode: bool,
+    timeout: Duration,
+    output: &Output,
+) -> Verdict {
     output.record(|transaction| transaction.dry_run = true);
-    warn_of_open(aim.dir(), output);
-    aim.look()?;
+    let dir = aim.dir().clone();
+    let checked = when_quiet(&dir, timeout, || {
+        aim.look()?;
+        Ok(aim.check())
+    })?;
+    warn_of_open(&dir, output);
     output.plan(&aim.report(), true)?;
-    aim.check()?;
+    checked?;
     Ok(if aim.prepared().plan.is_empty() { 0 } else { changed(detailed_exitcode) })
 }
 
+/// Looks without the lock. What is refused because of another command's half-done transaction is looked at again when
+/// that command is done.
+///
+/// # Errors
+/// What `look` fails with, and [`Kind::Locked`] when others are at work until `timeout` is over.
+pub(super) fn when_quiet<T>(
+    dir: &StateDir,
+    timeout: Duration,
+    mut look: impl FnMut() -> Result<Result<T, Error>, Failure>,
+) -> Result<Result<T, Error>, Failure> {
+    let begun = Instant::now();
+    loop {
+        let this = Look::begin(dir)?;
+        let seen = look();
+        if matches!(seen, Ok(Ok(_))) || this.was_quiet()? {
+            return seen;
+        }
+        loop {
+            if begun.elapsed() >= timeout {
+                return Err(apply::held_by(dir.holder().as_ref(), timeout).into());
+            }
+            if !Look::is_busy(dir)? {
+                break;
+            }
+            thread::sleep(INTERVAL);
+        }
+    }
+}
+
 /// Looks, shows, asks, locks, looks again, commits, verifies. With `hold`, what was done waits for its
-/// confirmation that long. `None` when there was nothing to do.
+/// confirmation that long.
 pub(super) fn carry_out(
     aim: &mut dyn Aim,
     consent: &Consent,
     mut hold: Option<Duration>,
     output: &Output,
-) -> Result<Option<Done>, Failure> {
-    recover(aim.dir(), consent, output)?;
-    aim.look()?;
-    aim.check()?;
+) -> Result<CarriedOut, Failure> {
+    let dir = aim.dir().clone();
+    let name = description(aim.command());
+    let mut recovered = recover(&dir, consent, output)?;
+    let look = Look::begin(&dir)?;
+    let mut checked = look_and_check(aim);
+    let mut lock = None;
+    if !look.was_alone()? {
+        // Another command's half of a transaction is nothing to decide by.
+        if dir.pending()?.is_none() {
+            warn_of_wait(&dir, output);
+        }
+        let turn = take_turn(&dir, consent, &name, output)?;
+        recovered |= turn.recovered;
+        lock = Some(turn.lock);
+        checked = look_and_check(aim);
+    }
+    checked?;
     let has_work = !aim.prepared().plan.is_empty();
     output.plan(&aim.report(), has_work && !consent.yes)?;
     if !has_work && aim.prepared().desired.released.is_empty() {
-        return Ok(None);
+        return Ok(CarriedOut { done: None, recovered });
     }
     if has_work {
+        // Nobody has to wait for an answer.
+        lock = lock.filter(|_| consent.yes);
         hold = agreed(aim, consent, hold, output)?;
     }
+    let lock = match lock {
+        Some(lock) => lock,
+        None => {
+            let turn = take_turn(&dir, consent, &name, output)?;
+            recovered |= turn.recovered;
+            turn.lock
+        }
+    };
+    let done = carry_out_locked(aim, consent, hold, &lock, output)?;
+    Ok(CarriedOut { done, recovered })
+}
+
+fn look_and_check(aim: &mut dyn Aim) -> Result<(), Failure> {
+    aim.look()?;
+    Ok(aim.check()?)
+}
+
+/// Looks again, commits, verifies: what was shown, or what has become of it since.
+fn carry_out_locked(
+    aim: &mut dyn Aim,
+    consent: &Consent,
+    hold: Option<Duration>,
+    lock: &Lock,
+    output: &Output,
+) -> Result<Option<Done>, Failure> {
+    let has_work = !aim.prepared().plan.is_empty();
     let mut shown = aim.prepared().plan.clone();
     let occasion = aim.occasion();
-    let lock = take_lock(aim.dir(), consent.patience.lock_timeout, &description(occasion.command))?;
     // Before the last look: what is seen there must not grow old while the checks wait for answers.
     let counted = check_before(aim.checks(), output)?;
     for attempt in 1.. {
@@ -102,7 +193,7 @@ pub(super) fn carry_out(
         }
         shown.clone_from(&aim.prepared().plan);
         let id = aim.dir().next_id()?;
-        let result = commit(aim, &occasion, &counted, hold, &lock);
+        let result = commit(aim, &occasion, &counted, hold, lock);
         if !matches!(result, Err(apply::Failure::Untouched(_))) {
             output.record(|transaction| transaction.transaction = Some(id));
         }
@@ -134,18 +225,19 @@ pub(super) fn carry_out(
     Ok(None)
 }
 
+/// How often to check whether a signal came, or whether another command is done.
+const INTERVAL: Duration = Duration::from_millis(100);
+
 /// Takes the lock, which a signal keeps nobody waiting for.
 ///
 /// # Errors
 /// As [`StateDir::lock`]; [`Kind::Interrupted`] when a signal comes first.
 pub(super) fn take_lock(dir: &StateDir, timeout: Duration, description: &str) -> Result<Lock, Error> {
-    /// How often it is looked whether a signal came.
-    const LOOK: Duration = Duration::from_millis(100);
     let interrupt = signals::interrupt()?;
     let begun = Instant::now();
     loop {
         let left = timeout.saturating_sub(begun.elapsed());
-        match dir.lock(left.min(LOOK), description) {
+        match dir.lock(left.min(INTERVAL), description) {
             Err(error) if error.kind == Kind::Locked && !interrupt.is_raised() => {
                 if begun.elapsed() >= timeout {
                     let holder = dir.holder();
@@ -339,15 +431,38 @@ pub(super) fn what_is_left(incomplete: &apply::Incomplete) -> Error {
 }
 
 /// Undoes what an interrupted command left half done, if one did. One that is still at work is waited for.
-fn recover(dir: &StateDir, consent: &Consent, output: &Output) -> Result<(), Failure> {
-    let open = || match dir.open_journal() {
-        // Who may not read the journal may not apply either: the plan will say so.
+/// Returns whether it undid anything.
+fn recover(dir: &StateDir, consent: &Consent, output: &Output) -> Result<bool, Failure> {
+    match open_transaction(dir)? {
+        None => Ok(false),
+        Some(_) => Ok(take_turn(dir, consent, "rollback", output)?.recovered),
+    }
+}
+
+/// Says why nothing happens for a while.
+pub(super) fn warn_of_wait(dir: &StateDir, output: &Output) {
+    if let Some(holder) = dir.holder() {
+        output.warn(&format!("another hostgw command is running ({holder}): waiting for it"));
+    }
+}
+
+/// The open transaction. Who may not read the journal may not apply either: the plan will say so.
+fn open_transaction(dir: &StateDir) -> Result<Option<Record>, Error> {
+    match dir.open_journal() {
         Err(error) if error.kind == Kind::Incomplete => Ok(None),
         other => other,
-    };
-    if open()?.is_none() {
-        return Ok(());
     }
+}
+
+/// The lock, while no transaction is open.
+struct Turn {
+    lock: Lock,
+    /// An interrupted transaction was undone.
+    recovered: bool,
+}
+
+/// Waits for other commands to end, and undoes what one of them left half done.
+fn take_turn(dir: &StateDir, consent: &Consent, name: &str, output: &Output) -> Result<Turn, Failure> {
     if let Some((_, pending)) = dir.pending()?
         && let Some(holder) = dir.holder()
     {
@@ -358,8 +473,15 @@ fn recover(dir: &StateDir, consent: &Consent, output: &Output) -> Result<(), Fai
              rolls it back"
         ));
     }
-    let _lock = take_lock(dir, consent.patience.lock_timeout, "rollback")?;
-    let Some(record) = open()? else { return Ok(()) };
+    let lock = take_lock(dir, consent.patience.lock_timeout, name)?;
+    let recovered = undo_open(dir, consent, output)?;
+    Ok(Turn { lock, recovered })
+}
+
+/// Undoes the open transaction, if there is one; its command is gone. The caller holds the lock. Returns whether it
+/// changed the node.
+fn undo_open(dir: &StateDir, consent: &Consent, output: &Output) -> Result<bool, Failure> {
+    let Some(record) = open_transaction(dir)? else { return Ok(false) };
     if let Some((record, pending)) = dir.pending()?
         && dir.decision(&pending)? == Some(Decision::Confirmed)
     {
@@ -369,7 +491,7 @@ fn recover(dir: &StateDir, consent: &Consent, output: &Output) -> Result<(), Fai
             return Err(failure.into());
         }
         output.done(&format!("{} was confirmed: it stays.", described(&record.occasion)));
-        return Ok(());
+        return Ok(false);
     }
     output.warn(&format!("{} was interrupted, or not undone to its end", described(&record.occasion)));
     if !consent.yes {
@@ -380,7 +502,7 @@ fn recover(dir: &StateDir, consent: &Consent, output: &Output) -> Result<(), Fai
         Ok(_) => {
             output.record(|transaction| transaction.recovered = Some(record.id));
             output.done(&format!("Undid {}, and verified.", described(&record.occasion)));
-            Ok(())
+            Ok(true)
         }
         Err(failure) => {
             // What somebody else put in the way since is theirs; nothing of hostgw's is left then.
@@ -392,7 +514,7 @@ fn recover(dir: &StateDir, consent: &Consent, output: &Output) -> Result<(), Fai
             output.record(|transaction| transaction.recovered = Some(record.id));
             output.done(&format!("Undid {}, as far as it is hostgw's.", described(&record.occasion)));
             left.iter().for_each(|left| output.warn(left));
-            Ok(())
+            Ok(true)
         }
     }
 }

@@ -96,6 +96,37 @@ fn a_kill_is_undone_by_the_next_apply() {
     });
 }
 
+/// Whoever only undoes what was interrupted has changed the node all the same.
+#[cfg(feature = "fault-injection")]
+#[test]
+fn an_apply_that_only_undoes_what_was_interrupted_has_changed_something() {
+    use super::{settled, stopped::Stopped};
+
+    each(|privilege| {
+        let node = node(privilege);
+        node.hostgw_ok(&["apply", "--yes"]);
+        let standing = node.witness();
+        // The routes are gone, the sysctls are not.
+        let mut point = 20;
+        loop {
+            let mut destroy = node.hostgw_command(&["destroy", "--yes"]);
+            let stopped = Stopped::at(&node, &mut destroy, "hostgw destroy", point);
+            stopped.unwrap_or_else(|outcome| panic!("no middle: {outcome}")).kill();
+            if is_open(&node) && node.own_routes().is_empty() {
+                break;
+            }
+            node.hostgw_ok(&["apply", "--yes"]);
+            point += 1;
+        }
+        node.hostgw(&["apply", "--yes", "--detailed-exitcode"])
+            .expect(2)
+            .warns("Undid the destroy of")
+            .says("Nothing to do");
+        node.assert_unchanged(&standing, "an interrupted destroy and an apply");
+        settled(&node);
+    });
+}
+
 /// A second kill -9, in the middle of the rollback of the first.
 #[test]
 fn a_killed_rollback_goes_on() {

@@ -26,7 +26,13 @@ fn supervisor(node: &Namespace) -> Option<Pid> {
 }
 
 fn kill(process: Option<Pid>, signal: Signal) {
-    kill_process(process.expect("a process"), signal).expect("a process of ours");
+    let process = process.expect("a process");
+    kill_process(process, signal).expect("a process of ours");
+    let stat = format!("/proc/{}/stat", process.as_raw_nonzero());
+    // On a busy machine it takes a moment.
+    while signal == Signal::STOP && !std::fs::read_to_string(&stat).expect("a process").contains(") T ") {
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn end(node: &Namespace, child: Child) -> Outcome {
