@@ -55,8 +55,22 @@
 //! | [`text`] | text that people read: [`text::Untrusted`] for what others wrote, escaping, shell words, line breaks |
 //! | `fault` | faults on demand, in a build for tests alone |
 //!
-//! Rules that a reader can check with grep: `config`, `model`, `state`, `plan` and `render` never name
-//! `kernel`; nothing outside `cli` prints or exits, and what `cli` prints passes through its `Output`;
+//! A room uses only rooms on the floors below its own, and no two files of a room use each other, directly or by way
+//! of others. `tests/source_rules.rs` reads the imports and holds them to this list, ground floor first:
+//!
+//! 1. `text`, `hex`, `fault`
+//! 2. `error`, `input`, `model`
+//! 3. `state`
+//! 4. `config`
+//! 5. `plan`, `cni`
+//! 6. `record`, `render`
+//! 7. `apply`
+//! 8. `kernel`
+//! 9. `simulate`
+//! 10. `cli`
+//!
+//! So everything up to `render` is pure: it names neither `kernel` nor `apply`, and builds on any system. Nothing
+//! outside `cli` prints or exits, and what `cli` prints passes through its `Output`;
 //! `unsafe` stands in `kernel/ffi.rs` alone. Lints refuse `unwrap`, `expect`, `panic!` and `Path::display`.
 //!
 //! # Text of others

@@ -6,10 +6,10 @@ use hostgw::{
     apply::{self, Answer, Counted, Effort, Failure, Interrupt, Request},
     config::{self, Document, Format},
     error::{Error, Kind},
-    model::{Check, CheckTarget, Cluster},
+    model::{Check, CheckTarget, Cluster, SysctlKey},
     plan::{self, Desired, Policy, Progress, Saved, Scope, plan},
     record::{Command, Occasion},
-    state::{Route, State, SysctlKey},
+    state::{Route, State},
 };
 use proptest::prelude::*;
 

@@ -10,13 +10,11 @@ use std::{
 };
 
 use rustix::time::{ClockId, clock_gettime};
-use serde::{Deserialize, Serialize};
 
 use super::{Failure, Interrupt, Node, StateDir, restore};
 use crate::{
-    error::Error,
     plan::{Policy, Progress},
-    record::{Decision, Occasion, Pending, Record},
+    record::{Decision, Pending, Record},
 };
 
 /// How often it is looked whether somebody decided.
@@ -52,21 +50,6 @@ fn since_boot() -> Duration {
     let now = clock_gettime(ClockId::Boottime);
     let part = |value: i64| u64::try_from(value).unwrap_or(0);
     Duration::from_secs(part(now.tv_sec)) + Duration::from_nanos(part(now.tv_nsec))
-}
-
-/// How the wait of an apply ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Outcome {
-    /// Which wait.
-    pub pending: Pending,
-    /// What it was applied for.
-    pub occasion: Occasion,
-    /// What was decided.
-    pub decision: Decision,
-    /// Why the decision could not be carried out to its end, if it could not.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<Error>,
 }
 
 /// Waits until somebody decides on `pending`, the time is over, or `interrupt` is raised, which is a

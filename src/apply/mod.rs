@@ -65,7 +65,7 @@ use std::sync::{
 };
 
 pub use checks::{Answer, Before, Counted, Effort, check_before};
-pub use confirm::{Outcome, conclude, wait};
+pub use confirm::{conclude, wait};
 pub use lock::{Holder, Lock, is_stopped};
 pub use look::Look;
 pub use state_dir::{Identity, Mark, OVERRIDE, StateDir, held_by};
@@ -75,9 +75,8 @@ pub use transaction::{
 
 use crate::{
     error::Error,
-    model::Check,
+    model::{Check, SysctlKey},
     plan::{Change, Observe, Values},
-    state::SysctlKey,
     text::Untrusted,
 };
 

@@ -24,13 +24,13 @@ use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    Holder, Lock, Outcome,
+    Holder, Lock,
     folder::{Folder, Remedy, Suspect},
 };
 use crate::{
     error::{Error, Kind},
     plan::{Saved, Values},
-    record::{Decision, Entry, LastApplied, Pending, Record},
+    record::{Decision, Entry, LastApplied, Outcome, Pending, Record},
     text,
 };
 

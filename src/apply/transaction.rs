@@ -5,12 +5,13 @@ use std::{collections::BTreeSet, time::Duration};
 use crate::{
     config::{Document, Kept},
     error::{Error, Kind},
+    model::SysctlKey,
     plan::{
         self, Action, Change, Conflict, Desired, ForeignSysctl, Plan, Policy, Prepared, Progress,
         Restoration, RouteChange, Saved, SavedValue, Scope, SysctlChange, Touched, Values, foreign, plan,
     },
     record::{Command, LastApplied, Occasion, Pending, Record},
-    state::{NatObject, NatTable, State, SysctlKey, Unknown},
+    state::{NatObject, NatTable, State, Unknown},
 };
 
 use super::{CommitError, Counted, Interrupt, Node, Order, StateDir, checks::check_after};

@@ -3,11 +3,13 @@
 use super::{
     Failure, Verdict,
     arguments::{ApplyOptions, Consent, DestroyOptions, Preview},
+    changed,
+    node_records::state_dir,
     occasion,
     output::Output,
     persisted::{self, Basis},
     saved_plan::SavedPlan,
-    session::{Session, check_complete, check_conflicts, state_dir},
+    session::{Session, check_complete, check_conflicts},
     transaction::{Aim, CarriedOut, Done, carry_out, preview},
 };
 use crate::{
@@ -51,11 +53,6 @@ pub(super) fn run(options: &ApplyOptions, output: &Output) -> Verdict {
         output.done("The saved plan is already in force.");
     }
     Ok(if is_changed { changed(options.detailed_exitcode) } else { 0 })
-}
-
-/// The exit code of a command that changed something.
-pub(super) const fn changed(detailed_exitcode: bool) -> u8 {
-    if detailed_exitcode { 2 } else { 0 }
 }
 
 /// From so many routes on it is worth asking again.

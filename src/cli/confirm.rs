@@ -9,15 +9,16 @@ use super::{
     Verdict,
     arguments::{CancelOptions, ConfirmOptions},
     clock::time,
+    decision::finish,
+    node_records::state_dir,
     output::Output,
-    pending::{ended, finish, named, named_by, not_kept, note_outcome, note_pending, resume},
-    session::state_dir,
-    transaction::{described, rolled_back},
+    pending::{ended, named, named_by, not_kept, note_outcome, note_pending, resume},
+    transaction_failure::{described, rolled_back},
 };
 use crate::{
-    apply::{self, Outcome, StateDir},
+    apply::{self, StateDir},
     error::{Error, Kind},
-    record::{Decision, Pending, Record},
+    record::{Decision, Outcome, Pending, Record},
     text,
 };
 

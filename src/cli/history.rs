@@ -5,7 +5,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    Failure, clock::time, output::Output, saved_plan::DIGITS, session::state_dir, transaction_json::Counts,
+    Failure, clock::time, node_records::state_dir, output::Output, saved_plan::DIGITS,
+    transaction_json::Counts,
 };
 use crate::{
     plan::Totals,

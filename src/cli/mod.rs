@@ -7,6 +7,8 @@ mod check_cni;
 mod clock;
 #[cfg(target_os = "linux")]
 mod confirm;
+#[cfg(target_os = "linux")]
+mod decision;
 mod diff;
 mod environment;
 mod error_json;
@@ -15,6 +17,8 @@ mod git;
 mod history;
 #[cfg(target_os = "linux")]
 mod invoker;
+#[cfg(target_os = "linux")]
+mod node_records;
 mod occasion;
 mod output;
 #[cfg(target_os = "linux")]
@@ -24,6 +28,7 @@ mod pending;
 #[cfg(target_os = "linux")]
 mod persisted;
 mod plan;
+mod plan_shape;
 mod program;
 mod render;
 mod revision;
@@ -48,6 +53,8 @@ mod supervisor;
 mod terminal;
 #[cfg(target_os = "linux")]
 mod transaction;
+#[cfg(target_os = "linux")]
+mod transaction_failure;
 mod transaction_json;
 mod usage;
 mod validate;
@@ -94,6 +101,11 @@ impl From<config::Invalid> for Failure {
 
 /// The exit code of a verb that did not fail: 0, or 2 for pending changes with `--detailed-exitcode`.
 type Verdict = Result<u8, Failure>;
+
+/// The exit code of a command that changed something.
+const fn changed(detailed_exitcode: bool) -> u8 {
+    if detailed_exitcode { 2 } else { 0 }
+}
 
 /// Runs the command line `arguments`, whose first is the program's name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {

@@ -5,17 +5,17 @@ use std::time::Duration;
 use super::{
     Failure,
     clock::time,
+    decision::finish,
     output::Output,
     signals,
     supervisor::{Supervisor, waiting},
-    transaction::{rolled_back, what_is_left},
+    transaction_failure::rolled_back,
     transaction_json::Confirmation,
 };
 use crate::{
-    apply::{self, Holder, Outcome, StateDir},
+    apply::{self, Holder, StateDir},
     error::{Error, Kind},
-    kernel::LiveNode,
-    record::{Decision, Occasion, Pending, Record},
+    record::{Decision, Occasion, Outcome, Pending},
 };
 
 /// An apply that is in force and waits, as the command that made it sees it.
@@ -146,21 +146,6 @@ pub(super) fn ended(dir: &StateDir, pending: &Pending, occasion: &Occasion) -> R
         false => Decision::Cancelled,
     };
     Ok(Outcome { pending: *pending, occasion: occasion.clone(), decision, failure: None })
-}
-
-/// Carries out what was decided, and leaves word of it. The caller holds the lock.
-pub(super) fn finish(dir: &StateDir, record: &Record, pending: Pending, decision: Decision) -> Outcome {
-    let failure = apply::conclude(&mut LiveNode, dir, record, decision).err().map(|failure| match failure {
-        apply::Failure::Untouched(error) | apply::Failure::RolledBack { cause: error } => error,
-        apply::Failure::Incomplete(incomplete) => what_is_left(&incomplete),
-    });
-    let outcome = Outcome { pending, occasion: record.occasion.clone(), decision, failure };
-    // Who waits finds out without it.
-    let _ = dir.tell(&outcome);
-    if decision != Decision::Confirmed {
-        let _ = dir.end_wait();
-    }
-    outcome
 }
 
 /// What the outcome is to the command that made the apply.

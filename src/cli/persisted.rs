@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{output::Output, session::last_applied};
+use super::{node_records::last_applied, output::Output};
 use crate::{
     apply::StateDir,
     config, input,

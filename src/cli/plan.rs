@@ -6,6 +6,7 @@ use super::{
     clock::time,
     diff,
     output::Output,
+    plan_shape::{PlanShape, show},
     saved_plan::SavedPlan,
     session::{Place, Session, text_of},
     windows,
@@ -14,7 +15,6 @@ use crate::{
     error::{Error, Kind},
     plan::{Policy, windows::WindowsObserved},
     record::Snapshot,
-    render::{self, Report},
     text::{self, ShellCommand, count},
 };
 
@@ -70,46 +70,6 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
         return Err(Failure::Said(Kind::Conflict));
     }
     Ok(if options.detailed_exitcode && !session.prepared.plan.changes.is_empty() { 2 } else { 0 })
-}
-
-/// The form of a plan on standard output.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum PlanShape {
-    Json,
-    Markdown,
-    Summary,
-    Text,
-}
-
-impl PlanShape {
-    pub(super) const fn new(json: bool, markdown: bool, summary: bool) -> Self {
-        match (json, markdown, summary) {
-            (true, ..) => Self::Json,
-            (_, true, _) => Self::Markdown,
-            (.., true) => Self::Summary,
-            _ => Self::Text,
-        }
-    }
-
-    pub(super) const fn of(options: &PlanOptions) -> Self {
-        Self::new(options.json, options.markdown, options.summary)
-    }
-}
-
-/// Prints a plan in the form that was asked for, for people below its title.
-pub(super) fn show(
-    report: &Report,
-    title: Option<&str>,
-    shape: PlanShape,
-    output: &Output,
-) -> Result<(), Failure> {
-    let title = title.map_or_else(String::new, |title| format!("{title}\n\n"));
-    match shape {
-        PlanShape::Json => output.json(report),
-        PlanShape::Markdown => output.markdown(&render::plan_markdown(report)),
-        PlanShape::Summary => output.long(&(title + &render::plan_summary(report, &output.palette))),
-        PlanShape::Text => output.long(&(title + &render::text(report, &output.palette))),
-    }
 }
 
 #[cfg(target_os = "linux")]

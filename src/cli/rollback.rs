@@ -2,16 +2,18 @@
 
 use super::{
     Verdict,
-    apply::changed,
     arguments::RollbackOptions,
+    changed,
     clock::time,
     confirm::cancel_pending,
+    node_records::state_dir,
     output::Output,
     pending::named_by,
     persisted,
-    session::{check_complete, check_conflicts, state_dir},
+    session::{check_complete, check_conflicts},
     signals,
-    transaction::{described, report, take_lock, warn_of_wait, when_quiet},
+    transaction::{take_lock, warn_of_wait, when_quiet},
+    transaction_failure::{described, report},
 };
 use crate::{
     apply::{self, Look, StateDir},

@@ -1,16 +1,16 @@
 //! From the command line's target to a plan for this node.
 
-use std::{
-    path::{Path, PathBuf},
-    sync::OnceLock,
-};
+use std::path::{Path, PathBuf};
 
-#[cfg(target_os = "linux")]
-use super::persisted::{self, Basis};
 use super::{Failure, arguments::Target, environment};
 #[cfg(target_os = "linux")]
+use super::{
+    node_records::{last_applied, readable, state_dir},
+    persisted::{self, Basis},
+};
+#[cfg(target_os = "linux")]
 use crate::{
-    apply::{Identity, StateDir},
+    apply::StateDir,
     kernel::{self, LiveNode},
 };
 use crate::{
@@ -21,7 +21,7 @@ use crate::{
     plan::{self, Desired, Observe, Plan, Policy, Prepared, Problem, Saved, compare::Side},
     record::{LastApplied, Snapshot},
     render::{PersistedFile, Report, Source},
-    state::{Host, Subject, Unknown},
+    state::Host,
     text::{self, ShellCommand, Untrusted},
 };
 
@@ -331,46 +331,6 @@ pub(super) fn check_conflicts(plan: &Plan, hint: &str) -> Result<(), Error> {
     Err(Error::new(Kind::Conflict, format!("{count} with what hostgw does not own; nothing was changed"))
         .with_details(plan.conflicts.iter().map(ToString::to_string))
         .with_hint(hint))
-}
-
-#[cfg(target_os = "linux")]
-/// The state directory of this namespace. It is the same one for the whole command, which opens it once.
-pub(super) fn state_dir() -> Result<StateDir, Error> {
-    static DIR: OnceLock<StateDir> = OnceLock::new();
-    match DIR.get() {
-        Some(dir) => Ok(dir.clone()),
-        None => identity().map(|identity| DIR.get_or_init(|| StateDir::of(identity)).clone()),
-    }
-}
-
-#[cfg(target_os = "linux")]
-/// This boot and this namespace.
-pub(super) fn identity() -> Result<Identity, Error> {
-    kernel::identity()
-        .map_err(|error| Error::unexpected(format!("cannot tell which network namespace this is: {error}")))
-}
-
-/// A file of the state directory; when it may not be read, that is noted and not fatal.
-pub(super) fn readable<T>(result: Result<T, Error>, unknown: &mut Vec<Unknown>) -> Result<Option<T>, Error> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.kind == Kind::Incomplete => {
-            unknown.push(Unknown { what: Subject::Records, why: error.message, hint: error.hint });
-            Ok(None)
-        }
-        Err(error) => Err(error),
-    }
-}
-
-#[cfg(target_os = "linux")]
-/// What was last applied, to tell drift from new wishes. Nothing is drift while a transaction is open that is
-/// not in force, or where it cannot be read: nothing else rests on it.
-pub(super) fn last_applied(dir: &StateDir) -> Result<Option<LastApplied>, Error> {
-    let is_open = readable(dir.open_journal(), &mut Vec::new())?.flatten().is_some();
-    if is_open && readable(dir.pending(), &mut Vec::new())?.flatten().is_none() {
-        return Ok(None);
-    }
-    Ok(dir.last_applied().ok().flatten())
 }
 
 fn not_linux(name: &Untrusted) -> Error {

@@ -4,7 +4,7 @@ use super::{
     Verdict,
     arguments::ShowOptions,
     output::Output,
-    plan::{PlanShape, show},
+    plan_shape::{PlanShape, show},
     saved_plan::SavedPlan,
 };
 

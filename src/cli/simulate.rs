@@ -24,11 +24,10 @@ use super::{
 use crate::{
     error::{Error, Kind},
     kernel,
-    model::{Cluster, Family, OperatingSystem},
+    model::{Cluster, Family, OperatingSystem, SysctlKey},
     plan::node_named,
     render::Palette,
     simulate::{Connection, ConnectionKind, NodeResult, Progress, Promise, Simulation, sample},
-    state::SysctlKey,
     text::{self, Untrusted, count, padded, printable},
 };
 

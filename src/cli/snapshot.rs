@@ -3,8 +3,8 @@
 use super::{
     Failure, Verdict,
     clock::{now, time},
+    node_records::{last_applied, readable, state_dir},
     output::Output,
-    session::{last_applied, readable, state_dir},
 };
 use crate::{
     error::Kind,

@@ -21,13 +21,13 @@ use std::{
 
 use rustix::process::Pid;
 
-use super::{Failure, Verdict, clock::time, pending::finish, session::identity, signals};
+use super::{Failure, Verdict, clock::time, decision::finish, node_records::identity, signals};
 use crate::{
-    apply::{self, Lock, OVERRIDE, Outcome, StateDir},
+    apply::{self, Lock, OVERRIDE, StateDir},
     error::Error,
     fault,
     kernel::{self, LiveNode},
-    record::Pending,
+    record::{Outcome, Pending},
 };
 
 /// The verb that runs it; hidden, since nobody needs to type it.

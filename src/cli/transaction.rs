@@ -7,14 +7,16 @@ use std::{
 
 use super::{
     Failure, Verdict,
-    apply::changed,
     arguments::Consent,
+    changed,
     clock::{now, time},
+    decision::finish,
     output::{Answer, Output},
-    pending::{Held, finish, resume},
+    pending::{Held, resume},
     plan::warn_of_open,
     signals, ssh,
     supervisor::Supervisor,
+    transaction_failure::{described, report},
     transaction_json::Confirmation,
 };
 use crate::{
@@ -25,7 +27,7 @@ use crate::{
     model::Check,
     plan::{self, Plan, Prepared, Totals},
     record::{Command, Decision, Occasion, Pending, Record},
-    render::{self, Report},
+    render::Report,
     text::count,
 };
 
@@ -379,57 +381,6 @@ fn check_before(checks: &[Check], output: &Output) -> Result<Vec<Counted>, Failu
     Ok(before.counted)
 }
 
-/// What a failed transaction is to whoever started it.
-pub(super) fn report(failure: apply::Failure, output: &Output) -> Failure {
-    match failure {
-        apply::Failure::Untouched(error) => Failure::Error(error),
-        apply::Failure::RolledBack { cause } => {
-            let kind = if cause.kind == Kind::Interrupted { Kind::Interrupted } else { Kind::RolledBack };
-            rolled_back(&Error { kind, ..cause }, output)
-        }
-        apply::Failure::Incomplete(incomplete) => {
-            if let Some(cause) = &incomplete.cause {
-                output.error(cause);
-            }
-            Failure::Error(what_is_left(&incomplete))
-        }
-    }
-}
-
-/// What is said of an apply that was undone because of `cause`, whose kind decides the exit code.
-pub(super) fn rolled_back(cause: &Error, output: &Output) -> Failure {
-    output.error(cause);
-    output.record(|transaction| {
-        transaction.done = None;
-        transaction.verified = true;
-        transaction.rolled_back = true;
-    });
-    output.say("Rolled back, and verified: the node is as it was before.");
-    Failure::Said(cause.kind)
-}
-
-/// A rollback that could not be finished: what is left, and the commands that would finish it.
-pub(super) fn what_is_left(incomplete: &apply::Incomplete) -> Error {
-    let apply::Incomplete { why, left, is_restored, is_foreign, .. } = incomplete;
-    let details = std::iter::once(why.message.clone()).chain(why.details.iter().cloned());
-    let message = if *is_restored {
-        "the node is as it was before, but hostgw's records could not be updated"
-    } else {
-        "the rollback could not be finished"
-    };
-    let hint = if *is_foreign {
-        "run these commands, overwrite it with `hostgw rollback --adopt`, or keep it with `hostgw rollback --abandon`"
-    } else if left.is_empty() {
-        "fix the cause, then run `hostgw rollback` to resume"
-    } else {
-        "run these commands, or fix the cause and run `hostgw rollback` to resume; `hostgw rollback --abandon` gives \
-         up what is left"
-    };
-    let error = Error::new(Kind::RollbackIncomplete, message).with_details(details).with_hint(hint);
-    let commands = left.iter().flat_map(render::commands).map(|command| command.to_string().into());
-    Error { commands: commands.collect(), ..error }
-}
-
 /// Undoes what an interrupted command left half done, if one did. One that is still at work is waited for.
 /// Returns whether it undid anything.
 fn recover(dir: &StateDir, consent: &Consent, output: &Output) -> Result<bool, Failure> {
@@ -517,11 +468,6 @@ fn undo_open(dir: &StateDir, consent: &Consent, output: &Output) -> Result<bool,
             Ok(true)
         }
     }
-}
-
-/// A transaction in words: "the apply of 2026-01-31T12:00:00Z".
-pub(super) fn described(Occasion { command, at, .. }: &Occasion) -> String {
-    format!("the {command} of {}", time(*at))
 }
 
 /// What the lock says of its holder.

@@ -5,7 +5,7 @@ use super::{
     arguments::PlanOptions,
     environment,
     output::Output,
-    plan::{PlanShape, show},
+    plan_shape::{PlanShape, show},
     session::{Loaded, Locator, load},
 };
 use crate::{

@@ -6,7 +6,7 @@ use super::{
     mistake::{Finding, Place},
     parse,
     raw::RawCheck,
-    validate::Validator,
+    validator::Validator,
 };
 use crate::{
     model::{Check, CheckTarget, ConfigPath},

@@ -27,6 +27,7 @@ mod tests;
 mod toml;
 mod tree;
 mod validate;
+mod validator;
 mod yaml;
 
 use std::collections::HashSet;

@@ -8,7 +8,7 @@ use super::{
     mistake::{Finding, Place},
     parse::{self, Wrong},
     raw::{Address, OneOrMany, RawNode},
-    validate::{Context, Validator, item_path, map},
+    validator::{Context, Located, Validator, item_path, map},
 };
 use crate::{
     model::{
@@ -16,13 +16,6 @@ use crate::{
     },
     text::shortened,
 };
-
-/// A value, and its index when it stands in a list.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Located<T> {
-    pub value: T,
-    pub item: Option<u16>,
-}
 
 /// A node as far as its description is good.
 #[derive(Debug, Default)]

@@ -7,8 +7,8 @@ use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use super::{link::Links, nat, netlink::Socket, route};
 use crate::{
     error::Error,
-    model::Family,
-    state::{Tables, normalise_value},
+    model::{Family, normalise_value},
+    state::Tables,
 };
 
 /// Everything in a network namespace that hostgw could change, to tell whether it is as it was.

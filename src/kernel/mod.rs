@@ -27,9 +27,9 @@ use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use crate::{
     apply::{Answer, CommitError, Effort, Identity, Interrupt, Node, Order},
     error::Error,
-    model::{Check, Family},
+    model::{Check, Family, SysctlKey},
     plan::{Change, NatChange, Observe, Observed, RouteChange, Scope, SysctlChange, Values},
-    state::{Host, State, SysctlKey},
+    state::{Host, State},
 };
 use link::Links;
 use netlink::{KernelError, Message, Refused, Socket};

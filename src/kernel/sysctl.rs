@@ -10,8 +10,9 @@ use std::{
 
 use crate::{
     fault,
+    model::{SysctlKey, normalise_value},
     plan::{Scope, SysctlChange},
-    state::{Subject, SysctlKey, Unknown, normalise_value},
+    state::{Subject, Unknown},
     text::Untrusted,
 };
 

@@ -9,19 +9,21 @@ mod family;
 mod interface;
 mod path;
 mod pod_cidr;
+mod sysctl;
 
 pub use check::{Check, CheckTarget};
 pub use family::{Family, PerFamily};
 pub use interface::{InterfaceName, InvalidInterfaceName};
 pub use path::{ConfigPath, Segment};
 pub use pod_cidr::{InvalidPodCidr, PodCidr};
+pub use sysctl::{InvalidSysctlKey, SysctlKey, normalise_value};
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{state::SysctlKey, text::Untrusted};
+use crate::text::Untrusted;
 
 /// One configuration file: the cluster and what every node of it shall hold.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 use ipnet::IpNet;
 
 use crate::{
-    model::{Cluster, ConfigPath, Family, NextHop},
-    state::{NatTable, Route, State, SysctlKey, protocol},
+    model::{Cluster, ConfigPath, Family, NextHop, SysctlKey},
+    state::{NatTable, Route, State, protocol},
     text::{self, ShellCommand, Untrusted, count, list, nearest, printable},
 };
 

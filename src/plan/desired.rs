@@ -9,10 +9,12 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{Cluster, ConfigPath, Family, InterfaceName, NatSource, NextHop, Node, OperatingSystem},
+    model::{
+        Cluster, ConfigPath, Family, InterfaceName, NatSource, NextHop, Node, OperatingSystem, SysctlKey,
+    },
     state::{
         BaseChain, ChainType, Expression, Field, Hook, NatChain, NatRule, NatTable, Next, Policy, Route,
-        RouteKey, RouteType, RuleBody, Scope, State, SysctlKey, protocol,
+        RouteKey, RouteType, RuleBody, Scope, State, protocol,
     },
     text::Untrusted,
 };

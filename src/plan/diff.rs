@@ -3,8 +3,8 @@
 use std::{cmp::Ordering, collections::BTreeMap, fmt};
 
 use crate::{
-    model::Family,
-    state::{NatObject, NatTable, Route, RouteKey, State, SysctlKey, Unknown, protocol},
+    model::{Family, SysctlKey},
+    state::{NatObject, NatTable, Route, RouteKey, State, Unknown, protocol},
     text::{Untrusted, list},
 };
 

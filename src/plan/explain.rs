@@ -1,8 +1,8 @@
 //! Why each change of a plan is there.
 
 use crate::{
-    model::{Cluster, ConfigPath},
-    state::{Route, State, SysctlKey},
+    model::{Cluster, ConfigPath, SysctlKey},
+    state::{Route, State},
     text::Untrusted,
 };
 

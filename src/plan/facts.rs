@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Desired, Observed};
 use crate::{
-    model::{Family, Node},
-    state::{NatTable, Route, SysctlKey, Tables},
+    model::{Family, Node, SysctlKey},
+    state::{NatTable, Route, Tables},
     text::Untrusted,
 };
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{Desired, Saved, switch};
-use crate::{state::SysctlKey, text::Untrusted};
+use crate::{model::SysctlKey, text::Untrusted};
 
 /// Sysctl values by key.
 pub type Values = BTreeMap<SysctlKey, Untrusted>;

@@ -40,8 +40,8 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::Family,
-    state::{RouteKey, State, SysctlKey},
+    model::{Family, SysctlKey},
+    state::{RouteKey, State},
 };
 
 /// The places that a plan changes.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Touched, switch};
 use crate::{
-    model::{Family, MAIN_TABLE},
-    state::{Host, Route, RouteKey, State, Subject, SysctlKey},
+    model::{Family, MAIN_TABLE, SysctlKey},
+    state::{Host, Route, RouteKey, State, Subject},
 };
 
 /// A node as it was read: its state, and the surroundings a plan depends on.

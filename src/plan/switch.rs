@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{plan::SysctlChange, state::SysctlKey, text::Untrusted};
+use crate::{model::SysctlKey, plan::SysctlChange, text::Untrusted};
 
 /// The keys of `net.ipv6.conf.all` that set every interface's.
 const IPV6_LEAVES: [&str; 5] =

@@ -3,6 +3,9 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::Occasion;
+use crate::error::Error;
+
 /// Until when an apply can be confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -40,4 +43,19 @@ impl Decision {
             Self::Expired => "expired",
         }
     }
+}
+
+/// How the wait of an apply ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Outcome {
+    /// Which wait.
+    pub pending: Pending,
+    /// What it was applied for.
+    pub occasion: Occasion,
+    /// What was decided.
+    pub decision: Decision,
+    /// Why the decision could not be carried out to its end, if it could not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<Error>,
 }

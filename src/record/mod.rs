@@ -6,7 +6,7 @@ mod last_applied;
 mod snapshot;
 mod transaction;
 
-pub use confirmation::{Decision, Pending};
+pub use confirmation::{Decision, Outcome, Pending};
 pub use last_applied::LastApplied;
 pub use snapshot::Snapshot;
 pub use transaction::{Command, Commit, Entry, Occasion, Record};

@@ -19,10 +19,9 @@ use crate::{
     apply::{self, Failure, Interrupt, StateDir},
     error::{Error, Kind},
     kernel::{self, Interfaces, LiveNode, Namespace},
-    model::{Cluster, Family, OperatingSystem},
+    model::{Cluster, Family, OperatingSystem, SysctlKey},
     plan::{self, Policy, Totals},
     record::{Command, Occasion},
-    state::SysctlKey,
     text::Untrusted,
 };
 use build::{Lab, inside};

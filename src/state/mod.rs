@@ -6,7 +6,6 @@
 mod host;
 mod nat;
 mod route;
-mod sysctl;
 mod windows;
 
 use std::collections::BTreeMap;
@@ -14,7 +13,10 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{model::Family, text::Untrusted};
+use crate::{
+    model::{Family, SysctlKey},
+    text::Untrusted,
+};
 
 pub use host::{Address, Host, Link};
 pub use nat::{
@@ -22,7 +24,6 @@ pub use nat::{
     Tables,
 };
 pub use route::{More, Next, Route, RouteKey, RouteType, Scope, protocol};
-pub use sysctl::{InvalidSysctlKey, SysctlKey, normalise_value};
 pub use windows::{Forwarding, Role, WindowsRoute, WindowsState};
 
 /// Routes, NAT and sysctls of one node, desired or observed.

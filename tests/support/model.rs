@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use hostgw::{
     apply::{Answer, CommitError, Effort, Interrupt, Node, Order},
     error::{Error, Kind},
-    model::Check,
+    model::{Check, SysctlKey},
     plan::{Change, Observe, Observed, Scope, Values},
-    state::{Route, State, SysctlKey},
+    state::{Route, State},
 };
 
 use hostgw::text::Untrusted;

@@ -1,6 +1,7 @@
 //! Why something changes from one file to the next, and where in which file that stands.
 
 use crate::{
+    model::SysctlKey,
     model::{Cluster, ConfigPath, Family},
     plan::{
         Action,
@@ -8,7 +9,6 @@ use crate::{
         explain::{FORWARDS, MASQUERADE, ON_LINK, SYSCTLS, pods_of, rewritten_after},
         windows::WindowsOrigin,
     },
-    state::SysctlKey,
     text::Untrusted,
 };
 

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use crate::{
-    model::{Cluster, ConfigPath},
+    model::{Cluster, ConfigPath, SysctlKey},
     plan::Action,
-    state::{RouteKey, SysctlKey},
+    state::RouteKey,
 };
 
 use super::{

@@ -31,8 +31,8 @@ pub use cause::{Cause, Class, Key, Purpose, Side, Told};
 pub use former::Former;
 
 use crate::{
-    model::{Cluster, OperatingSystem},
-    state::{Forwarding, NatObject, Route, SysctlKey, WindowsRoute},
+    model::{Cluster, OperatingSystem, SysctlKey},
+    state::{Forwarding, NatObject, Route, WindowsRoute},
     text::Untrusted,
 };
 

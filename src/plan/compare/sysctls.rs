@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    model::{Cluster, ConfigPath},
+    model::{Cluster, ConfigPath, SysctlKey},
     plan::{Change, Policy, desired, plan},
-    state::{State, SysctlKey},
+    state::State,
     text::Untrusted,
 };
 

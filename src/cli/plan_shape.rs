@@ -1,0 +1,44 @@
+//! The forms of a plan on standard output.
+
+use super::{Failure, arguments::PlanOptions, output::Output};
+use crate::render::{self, Report};
+
+/// The form of a plan on standard output.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum PlanShape {
+    Json,
+    Markdown,
+    Summary,
+    Text,
+}
+
+impl PlanShape {
+    pub(super) const fn new(json: bool, markdown: bool, summary: bool) -> Self {
+        match (json, markdown, summary) {
+            (true, ..) => Self::Json,
+            (_, true, _) => Self::Markdown,
+            (.., true) => Self::Summary,
+            _ => Self::Text,
+        }
+    }
+
+    pub(super) const fn of(options: &PlanOptions) -> Self {
+        Self::new(options.json, options.markdown, options.summary)
+    }
+}
+
+/// Prints a plan in the form that was asked for, for people below its title.
+pub(super) fn show(
+    report: &Report,
+    title: Option<&str>,
+    shape: PlanShape,
+    output: &Output,
+) -> Result<(), Failure> {
+    let title = title.map_or_else(String::new, |title| format!("{title}\n\n"));
+    match shape {
+        PlanShape::Json => output.json(report),
+        PlanShape::Markdown => output.markdown(&render::plan_markdown(report)),
+        PlanShape::Summary => output.long(&(title + &render::plan_summary(report, &output.palette))),
+        PlanShape::Text => output.long(&(title + &render::text(report, &output.palette))),
+    }
+}
