@@ -8,6 +8,7 @@
 mod arguments;
 mod collected;
 mod faults;
+mod hostile_text;
 mod real;
 mod records;
 mod runs;

@@ -9,15 +9,11 @@ $Run = @{ Interrupted = 130 }
 # ---- What is said
 
 function Write-Line([string] $text) {
-    Write-Host $text
+    Write-Host (Format-Shown $text)
 }
 
-function Write-Failure([string] $text) {
-    [Console]::Error.WriteLine('Error: ' + $text)
-}
-
-function Write-Help([string] $text) {
-    [Console]::Error.WriteLine('Help: ' + $text)
+function Write-Caution([string] $text) {
+    Write-Warning (Format-Shown $text)
 }
 
 # A line for people and for the transcript. What undoes a change must not fail for want of a transcript: the journal
@@ -25,9 +21,9 @@ function Write-Help([string] $text) {
 function Write-Record([string] $text) {
     Write-Line $text
     try {
-        [System.IO.File]::AppendAllText($TranscriptFile, [DateTime]::UtcNow.ToString('o') + ' ' + $text + "`r`n")
+        [System.IO.File]::AppendAllText($TranscriptFile, [DateTime]::UtcNow.ToString('o') + ' ' + (Format-Shown $text) + "`r`n")
     } catch {
-        Write-Warning ('not in the transcript: ' + (Get-Reason $_))
+        Write-Caution ('not in the transcript: ' + (Get-Reason $_))
     }
 }
 
@@ -38,7 +34,7 @@ function Limit-Transcript {
         Remove-File ($TranscriptFile + '.old')
         [System.IO.File]::Move($TranscriptFile, $TranscriptFile + '.old')
     } catch {
-        Write-Warning ('the transcript keeps growing: ' + (Get-Reason $_))
+        Write-Caution ('the transcript keeps growing: ' + (Get-Reason $_))
     }
 }
 
@@ -278,11 +274,11 @@ function Remove-Orphans($orphans) {
                 Invoke-Step $orphan.Route (Get-OrphanStep)
                 continue
             } catch {
-                Write-Warning (Get-Reason $_)
+                Write-Caution (Get-Reason $_)
                 $orphan.IsRemovable = $false
             }
         }
-        Write-Warning (Format-Orphan $orphan)
+        Write-Caution (Format-Orphan $orphan)
     }
 }
 
@@ -570,7 +566,7 @@ function Close-Journal {
     try {
         Sync-File $LastFile
     } catch {
-        Write-Warning ('not flushed to the disk yet: ' + (Get-Reason $_))
+        Write-Caution ('not flushed to the disk yet: ' + (Get-Reason $_))
     }
 }
 
@@ -686,13 +682,13 @@ function Undo-Journal {
         $left = Undo-Record $journal
     } catch {
         Write-Failure ('the rollback could not be finished: ' + (Get-Reason $_))
-        [Console]::Error.WriteLine('Run this script with -Rollback once the cause is gone: it goes on from here.')
+        Write-Detail 'Run this script with -Rollback once the cause is gone: it goes on from here.'
         return 7
     }
     if ($left.Count -gt 0) {
         Write-Failure 'the rollback could not be finished. What is left to do, in this order:'
-        foreach ($line in $left) { [Console]::Error.WriteLine('  ' + $line + ' -Confirm:$false') }
-        [Console]::Error.WriteLine('Run these commands, or this script with -Rollback once the cause is gone: it goes on from here.')
+        foreach ($line in $left) { Write-Detail ('  ' + $line + ' -Confirm:$false') }
+        Write-Detail 'Run these commands, or this script with -Rollback once the cause is gone: it goes on from here.'
         return 7
     }
     Write-Record 'Rolled back, and verified: the node is as it was before.'
@@ -745,11 +741,11 @@ function Write-DamagedState([string] $why) {
     $old = $StateFile + '.old'
     try {
         $state = ConvertFrom-State (Read-RecordText $old)
-        [Console]::Error.WriteLine('The version before it is intact, and lists ' + @($state.Owned).Count + ' routes.')
+        Write-Detail ('The version before it is intact, and lists ' + @($state.Owned).Count + ' routes.')
         Write-Help ('go back to that version, then run this script again: Copy-Item -LiteralPath ' + (Format-Path $old) +
             ' -Destination ' + (Format-Path $StateFile))
     } catch {
-        [Console]::Error.WriteLine('There is no intact version before it. ' + $TranscriptFile + ' has a line for every change.')
+        Write-Detail ('There is no intact version before it. ' + $TranscriptFile + ' has a line for every change.')
         Write-Help ('set it aside, then run this script again: ' + (Format-MoveAside $StateFile))
         Write-Help ('hostgw then owns again what the configuration asks for. It no longer knows routes of nodes that left the ' +
             'configuration, nor forwarding as it was before hostgw: check those by hand.')
@@ -758,7 +754,7 @@ function Write-DamagedState([string] $why) {
 
 function Write-DamagedJournal([string] $why) {
     Write-Failure ($why + '. A run was interrupted, and this file lists its changes; they were not undone.')
-    [Console]::Error.WriteLine($TranscriptFile + ' has a line for every change.')
+    Write-Detail ($TranscriptFile + ' has a line for every change.')
     Write-Help 'run this script with -WhatIf to see what differs from the configuration now.'
     Write-Help ('set the file aside, then run this script again: ' + (Format-MoveAside $JournalFile))
 }
@@ -882,7 +878,7 @@ function Test-Plan($plan, [bool] $commit) {
             foreach ($line in (Format-Change $change)) { Write-Line $line }
         }
         foreach ($orphan in $plan.Orphans) {
-            if ($orphan.IsRemovable) { Write-Line (Format-Orphan $orphan) } else { Write-Warning (Format-Orphan $orphan) }
+            if ($orphan.IsRemovable) { Write-Line (Format-Orphan $orphan) } else { Write-Caution (Format-Orphan $orphan) }
         }
     }
     if ($plan.Conflicts.Count -gt 0) {
@@ -953,7 +949,7 @@ function Invoke-Main {
     }
     if ($WhatIf) {
         if ([System.IO.File]::Exists($JournalFile)) {
-            Write-Warning 'a run was interrupted here: the next one undoes it first, and what stands now will change'
+            Write-Caution 'a run was interrupted here: the next one undoes it first, and what stands now will change'
         }
         return (Invoke-Work $false)
     }

@@ -25,14 +25,14 @@ function Get-Collected {
 }
 
 if ($Arguments.Count -gt 0) {
-    [Console]::Error.WriteLine('Error: unknown argument: ' + $Arguments[0])
-    [Console]::Error.WriteLine('Help: this script takes no arguments.')
+    Write-Failure ('unknown argument: ' + $Arguments[0])
+    Write-Help 'this script takes no arguments.'
     exit 64
 }
 try {
-    Write-Output (ConvertTo-Json (Get-Collected) -Depth 5)
+    Write-Output (Format-ShownJson (ConvertTo-Json (Get-Collected) -Depth 5))
 } catch {
-    [Console]::Error.WriteLine('Error: ' + (Get-Reason $_))
+    Write-Failure (Get-Reason $_)
     exit 1
 }
 exit 0

@@ -26,6 +26,7 @@ use crate::{
     model::{Cluster, Family, Node},
     plan::{WindowsDesired, WindowsOrigin, windows::POD_ALIASES},
     state::WindowsRoute,
+    text::hidden_ranges,
 };
 use literal::{comment, literal};
 
@@ -107,7 +108,11 @@ pub fn windows_script(cluster: &Cluster, index: usize, desired: &WindowsDesired,
     text.push_str(ARGUMENTS);
     text.push_str("\n# ---- Data: all that differs from node to node\n\n");
     data(&mut text, cluster, node, desired, facts);
-    let _ = write!(text, "\n# ---- Body: the same in every script of this version\n\n{READ}\n{APPLY}");
+    let _ = write!(
+        text,
+        "\n# ---- Body: the same in every script of this version\n\n{}\n{READ}\n{APPLY}",
+        hidden()
+    );
     with_windows_line_ends(&text)
 }
 
@@ -129,12 +134,25 @@ pub fn windows_collector(cluster: &Cluster, index: usize, facts: &Facts) -> Stri
 $Arguments = @($args)
 $Node = {}
 
+{}
 {READ}
 {COLLECT}",
         comment(&shell_word(node.name.as_raw())),
-        literal(node.name.as_raw())
+        literal(node.name.as_raw()),
+        hidden()
     );
     with_windows_line_ends(&text)
+}
+
+/// The characters that are escaped before they are shown.
+fn hidden() -> String {
+    let ranges: Vec<String> =
+        hidden_ranges().into_iter().map(|(first, last)| format!("{first}, {last}")).collect();
+    let lines: Vec<String> = ranges.chunks(8).map(|line| format!("    {}", line.join(", "))).collect();
+    format!(
+        "# The characters that are escaped before they are shown, from and to, by their numbers.\n$Hidden = @(\n{}\n)\n",
+        lines.join(",\n")
+    )
 }
 
 /// A name as an argument of a shell.

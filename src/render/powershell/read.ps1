@@ -16,6 +16,81 @@ if ([string]::IsNullOrEmpty($Programs)) { $Programs = $env:ProgramFiles }
 $Folder = Join-Path $Programs 'hostgw'
 $StateFile = Join-Path $Folder 'state.json'
 
+# ---- What is said
+
+function Test-Hidden([int] $code) {
+    if ($code -lt 127) { return $code -lt 32 }
+    for ($at = 0; $at -lt $Hidden.Count; $at += 2) {
+        if ($code -ge $Hidden[$at] -and $code -le $Hidden[$at + 1]) { return $true }
+    }
+    return $false
+}
+
+# The characters of a text by their numbers.
+function Get-Codes([string] $text) {
+    $codes = New-Object System.Collections.ArrayList
+    $bytes = [System.Text.Encoding]::UTF32.GetBytes($text)
+    for ($at = 0; $at -lt $bytes.Count; $at += 4) {
+        [void] $codes.Add($bytes[$at] + 256 * $bytes[$at + 1] + 65536 * $bytes[$at + 2])
+    }
+    return ,$codes.ToArray()
+}
+
+# Escapes what could drive a terminal or hide from a reader, as hostgw does: every hidden character, line breaks included.
+function Format-Shown([string] $text) {
+    if ($text -cnotmatch '[^ -~]') { return $text }
+    $shown = New-Object System.Collections.ArrayList
+    foreach ($code in (Get-Codes $text)) {
+        if (-not (Test-Hidden $code)) { [void] $shown.Add([char]::ConvertFromUtf32($code)) }
+        elseif ($code -eq 9) { [void] $shown.Add('\t') }
+        elseif ($code -eq 10) { [void] $shown.Add('\n') }
+        elseif ($code -eq 13) { [void] $shown.Add('\r') }
+        else { [void] $shown.Add('\u{' + $code.ToString('x') + '}') }
+    }
+    return $shown.ToArray() -join ''
+}
+
+# JSON that a terminal can show: a hidden character in a string becomes \uXXXX, which reads back as the same. JSON itself
+# holds none but white space.
+function Format-ShownJson([string] $json) {
+    $lines = New-Object System.Collections.ArrayList
+    foreach ($line in $json.Replace([string] [char] 13, '').Split([char] 10)) {
+        if ($line -cnotmatch '[^ -~]') {
+            [void] $lines.Add($line)
+            continue
+        }
+        $shown = New-Object System.Collections.ArrayList
+        foreach ($code in (Get-Codes $line)) {
+            $character = [char]::ConvertFromUtf32($code)
+            if ($code -lt 127 -or -not (Test-Hidden $code)) {
+                [void] $shown.Add($character)
+                continue
+            }
+            $bytes = [System.Text.Encoding]::BigEndianUnicode.GetBytes($character)
+            for ($at = 0; $at -lt $bytes.Count; $at += 2) {
+                [void] $shown.Add('\u' + $bytes[$at].ToString('x2') + $bytes[$at + 1].ToString('x2'))
+            }
+        }
+        [void] $lines.Add($shown.ToArray() -join '')
+    }
+    return $lines.ToArray() -join [string] [char] 10
+}
+
+# All that is printed passes through these, Write-Line and Write-Record.
+function Write-Detail([string] $text) {
+    [Console]::Error.WriteLine((Format-Shown $text))
+}
+
+function Write-Failure([string] $text) {
+    Write-Detail ('Error: ' + $text)
+}
+
+function Write-Help([string] $text) {
+    Write-Detail ('Help: ' + $text)
+}
+
+# ---- What stands
+
 # No such route in a store.
 $Absent = -1
 

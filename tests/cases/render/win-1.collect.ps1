@@ -19,6 +19,14 @@ if ($ExecutionContext.SessionState.LanguageMode -ne 'FullLanguage') {
 $Arguments = @($args)
 $Node = 'win-1'
 
+# The characters that are escaped before they are shown, from and to, by their numbers.
+$Hidden = @(
+    0, 31, 127, 159, 173, 173, 847, 847, 1536, 1541, 1564, 1564, 1757, 1757, 1807, 1807,
+    2192, 2193, 2274, 2274, 4447, 4448, 6068, 6069, 6155, 6159, 8203, 8207, 8232, 8238, 8288, 8303,
+    12644, 12644, 65024, 65039, 65279, 65279, 65440, 65440, 65520, 65531, 69821, 69821, 69837, 69837, 78896, 78911,
+    113824, 113827, 119155, 119162, 917504, 921599
+)
+
 Set-StrictMode -Version 2.0
 
 # A script inherits the preferences of its caller; this one must not depend on them.
@@ -36,6 +44,81 @@ $Programs = $env:ProgramW6432
 if ([string]::IsNullOrEmpty($Programs)) { $Programs = $env:ProgramFiles }
 $Folder = Join-Path $Programs 'hostgw'
 $StateFile = Join-Path $Folder 'state.json'
+
+# ---- What is said
+
+function Test-Hidden([int] $code) {
+    if ($code -lt 127) { return $code -lt 32 }
+    for ($at = 0; $at -lt $Hidden.Count; $at += 2) {
+        if ($code -ge $Hidden[$at] -and $code -le $Hidden[$at + 1]) { return $true }
+    }
+    return $false
+}
+
+# The characters of a text by their numbers.
+function Get-Codes([string] $text) {
+    $codes = New-Object System.Collections.ArrayList
+    $bytes = [System.Text.Encoding]::UTF32.GetBytes($text)
+    for ($at = 0; $at -lt $bytes.Count; $at += 4) {
+        [void] $codes.Add($bytes[$at] + 256 * $bytes[$at + 1] + 65536 * $bytes[$at + 2])
+    }
+    return ,$codes.ToArray()
+}
+
+# Escapes what could drive a terminal or hide from a reader, as hostgw does: every hidden character, line breaks included.
+function Format-Shown([string] $text) {
+    if ($text -cnotmatch '[^ -~]') { return $text }
+    $shown = New-Object System.Collections.ArrayList
+    foreach ($code in (Get-Codes $text)) {
+        if (-not (Test-Hidden $code)) { [void] $shown.Add([char]::ConvertFromUtf32($code)) }
+        elseif ($code -eq 9) { [void] $shown.Add('\t') }
+        elseif ($code -eq 10) { [void] $shown.Add('\n') }
+        elseif ($code -eq 13) { [void] $shown.Add('\r') }
+        else { [void] $shown.Add('\u{' + $code.ToString('x') + '}') }
+    }
+    return $shown.ToArray() -join ''
+}
+
+# JSON that a terminal can show: a hidden character in a string becomes \uXXXX, which reads back as the same. JSON itself
+# holds none but white space.
+function Format-ShownJson([string] $json) {
+    $lines = New-Object System.Collections.ArrayList
+    foreach ($line in $json.Replace([string] [char] 13, '').Split([char] 10)) {
+        if ($line -cnotmatch '[^ -~]') {
+            [void] $lines.Add($line)
+            continue
+        }
+        $shown = New-Object System.Collections.ArrayList
+        foreach ($code in (Get-Codes $line)) {
+            $character = [char]::ConvertFromUtf32($code)
+            if ($code -lt 127 -or -not (Test-Hidden $code)) {
+                [void] $shown.Add($character)
+                continue
+            }
+            $bytes = [System.Text.Encoding]::BigEndianUnicode.GetBytes($character)
+            for ($at = 0; $at -lt $bytes.Count; $at += 2) {
+                [void] $shown.Add('\u' + $bytes[$at].ToString('x2') + $bytes[$at + 1].ToString('x2'))
+            }
+        }
+        [void] $lines.Add($shown.ToArray() -join '')
+    }
+    return $lines.ToArray() -join [string] [char] 10
+}
+
+# All that is printed passes through these, Write-Line and Write-Record.
+function Write-Detail([string] $text) {
+    [Console]::Error.WriteLine((Format-Shown $text))
+}
+
+function Write-Failure([string] $text) {
+    Write-Detail ('Error: ' + $text)
+}
+
+function Write-Help([string] $text) {
+    Write-Detail ('Help: ' + $text)
+}
+
+# ---- What stands
 
 # No such route in a store.
 $Absent = -1
@@ -213,14 +296,14 @@ function Get-Collected {
 }
 
 if ($Arguments.Count -gt 0) {
-    [Console]::Error.WriteLine('Error: unknown argument: ' + $Arguments[0])
-    [Console]::Error.WriteLine('Help: this script takes no arguments.')
+    Write-Failure ('unknown argument: ' + $Arguments[0])
+    Write-Help 'this script takes no arguments.'
     exit 64
 }
 try {
-    Write-Output (ConvertTo-Json (Get-Collected) -Depth 5)
+    Write-Output (Format-ShownJson (ConvertTo-Json (Get-Collected) -Depth 5))
 } catch {
-    [Console]::Error.WriteLine('Error: ' + (Get-Reason $_))
+    Write-Failure (Get-Reason $_)
     exit 1
 }
 exit 0

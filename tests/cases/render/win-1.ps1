@@ -62,6 +62,14 @@ $Routes = @(
 
 # ---- Body: the same in every script of this version
 
+# The characters that are escaped before they are shown, from and to, by their numbers.
+$Hidden = @(
+    0, 31, 127, 159, 173, 173, 847, 847, 1536, 1541, 1564, 1564, 1757, 1757, 1807, 1807,
+    2192, 2193, 2274, 2274, 4447, 4448, 6068, 6069, 6155, 6159, 8203, 8207, 8232, 8238, 8288, 8303,
+    12644, 12644, 65024, 65039, 65279, 65279, 65440, 65440, 65520, 65531, 69821, 69821, 69837, 69837, 78896, 78911,
+    113824, 113827, 119155, 119162, 917504, 921599
+)
+
 Set-StrictMode -Version 2.0
 
 # A script inherits the preferences of its caller; this one must not depend on them.
@@ -79,6 +87,81 @@ $Programs = $env:ProgramW6432
 if ([string]::IsNullOrEmpty($Programs)) { $Programs = $env:ProgramFiles }
 $Folder = Join-Path $Programs 'hostgw'
 $StateFile = Join-Path $Folder 'state.json'
+
+# ---- What is said
+
+function Test-Hidden([int] $code) {
+    if ($code -lt 127) { return $code -lt 32 }
+    for ($at = 0; $at -lt $Hidden.Count; $at += 2) {
+        if ($code -ge $Hidden[$at] -and $code -le $Hidden[$at + 1]) { return $true }
+    }
+    return $false
+}
+
+# The characters of a text by their numbers.
+function Get-Codes([string] $text) {
+    $codes = New-Object System.Collections.ArrayList
+    $bytes = [System.Text.Encoding]::UTF32.GetBytes($text)
+    for ($at = 0; $at -lt $bytes.Count; $at += 4) {
+        [void] $codes.Add($bytes[$at] + 256 * $bytes[$at + 1] + 65536 * $bytes[$at + 2])
+    }
+    return ,$codes.ToArray()
+}
+
+# Escapes what could drive a terminal or hide from a reader, as hostgw does: every hidden character, line breaks included.
+function Format-Shown([string] $text) {
+    if ($text -cnotmatch '[^ -~]') { return $text }
+    $shown = New-Object System.Collections.ArrayList
+    foreach ($code in (Get-Codes $text)) {
+        if (-not (Test-Hidden $code)) { [void] $shown.Add([char]::ConvertFromUtf32($code)) }
+        elseif ($code -eq 9) { [void] $shown.Add('\t') }
+        elseif ($code -eq 10) { [void] $shown.Add('\n') }
+        elseif ($code -eq 13) { [void] $shown.Add('\r') }
+        else { [void] $shown.Add('\u{' + $code.ToString('x') + '}') }
+    }
+    return $shown.ToArray() -join ''
+}
+
+# JSON that a terminal can show: a hidden character in a string becomes \uXXXX, which reads back as the same. JSON itself
+# holds none but white space.
+function Format-ShownJson([string] $json) {
+    $lines = New-Object System.Collections.ArrayList
+    foreach ($line in $json.Replace([string] [char] 13, '').Split([char] 10)) {
+        if ($line -cnotmatch '[^ -~]') {
+            [void] $lines.Add($line)
+            continue
+        }
+        $shown = New-Object System.Collections.ArrayList
+        foreach ($code in (Get-Codes $line)) {
+            $character = [char]::ConvertFromUtf32($code)
+            if ($code -lt 127 -or -not (Test-Hidden $code)) {
+                [void] $shown.Add($character)
+                continue
+            }
+            $bytes = [System.Text.Encoding]::BigEndianUnicode.GetBytes($character)
+            for ($at = 0; $at -lt $bytes.Count; $at += 2) {
+                [void] $shown.Add('\u' + $bytes[$at].ToString('x2') + $bytes[$at + 1].ToString('x2'))
+            }
+        }
+        [void] $lines.Add($shown.ToArray() -join '')
+    }
+    return $lines.ToArray() -join [string] [char] 10
+}
+
+# All that is printed passes through these, Write-Line and Write-Record.
+function Write-Detail([string] $text) {
+    [Console]::Error.WriteLine((Format-Shown $text))
+}
+
+function Write-Failure([string] $text) {
+    Write-Detail ('Error: ' + $text)
+}
+
+function Write-Help([string] $text) {
+    Write-Detail ('Help: ' + $text)
+}
+
+# ---- What stands
 
 # No such route in a store.
 $Absent = -1
@@ -240,15 +323,11 @@ $Run = @{ Interrupted = 130 }
 # ---- What is said
 
 function Write-Line([string] $text) {
-    Write-Host $text
+    Write-Host (Format-Shown $text)
 }
 
-function Write-Failure([string] $text) {
-    [Console]::Error.WriteLine('Error: ' + $text)
-}
-
-function Write-Help([string] $text) {
-    [Console]::Error.WriteLine('Help: ' + $text)
+function Write-Caution([string] $text) {
+    Write-Warning (Format-Shown $text)
 }
 
 # A line for people and for the transcript. What undoes a change must not fail for want of a transcript: the journal
@@ -256,9 +335,9 @@ function Write-Help([string] $text) {
 function Write-Record([string] $text) {
     Write-Line $text
     try {
-        [System.IO.File]::AppendAllText($TranscriptFile, [DateTime]::UtcNow.ToString('o') + ' ' + $text + "`r`n")
+        [System.IO.File]::AppendAllText($TranscriptFile, [DateTime]::UtcNow.ToString('o') + ' ' + (Format-Shown $text) + "`r`n")
     } catch {
-        Write-Warning ('not in the transcript: ' + (Get-Reason $_))
+        Write-Caution ('not in the transcript: ' + (Get-Reason $_))
     }
 }
 
@@ -269,7 +348,7 @@ function Limit-Transcript {
         Remove-File ($TranscriptFile + '.old')
         [System.IO.File]::Move($TranscriptFile, $TranscriptFile + '.old')
     } catch {
-        Write-Warning ('the transcript keeps growing: ' + (Get-Reason $_))
+        Write-Caution ('the transcript keeps growing: ' + (Get-Reason $_))
     }
 }
 
@@ -509,11 +588,11 @@ function Remove-Orphans($orphans) {
                 Invoke-Step $orphan.Route (Get-OrphanStep)
                 continue
             } catch {
-                Write-Warning (Get-Reason $_)
+                Write-Caution (Get-Reason $_)
                 $orphan.IsRemovable = $false
             }
         }
-        Write-Warning (Format-Orphan $orphan)
+        Write-Caution (Format-Orphan $orphan)
     }
 }
 
@@ -801,7 +880,7 @@ function Close-Journal {
     try {
         Sync-File $LastFile
     } catch {
-        Write-Warning ('not flushed to the disk yet: ' + (Get-Reason $_))
+        Write-Caution ('not flushed to the disk yet: ' + (Get-Reason $_))
     }
 }
 
@@ -917,13 +996,13 @@ function Undo-Journal {
         $left = Undo-Record $journal
     } catch {
         Write-Failure ('the rollback could not be finished: ' + (Get-Reason $_))
-        [Console]::Error.WriteLine('Run this script with -Rollback once the cause is gone: it goes on from here.')
+        Write-Detail 'Run this script with -Rollback once the cause is gone: it goes on from here.'
         return 7
     }
     if ($left.Count -gt 0) {
         Write-Failure 'the rollback could not be finished. What is left to do, in this order:'
-        foreach ($line in $left) { [Console]::Error.WriteLine('  ' + $line + ' -Confirm:$false') }
-        [Console]::Error.WriteLine('Run these commands, or this script with -Rollback once the cause is gone: it goes on from here.')
+        foreach ($line in $left) { Write-Detail ('  ' + $line + ' -Confirm:$false') }
+        Write-Detail 'Run these commands, or this script with -Rollback once the cause is gone: it goes on from here.'
         return 7
     }
     Write-Record 'Rolled back, and verified: the node is as it was before.'
@@ -976,11 +1055,11 @@ function Write-DamagedState([string] $why) {
     $old = $StateFile + '.old'
     try {
         $state = ConvertFrom-State (Read-RecordText $old)
-        [Console]::Error.WriteLine('The version before it is intact, and lists ' + @($state.Owned).Count + ' routes.')
+        Write-Detail ('The version before it is intact, and lists ' + @($state.Owned).Count + ' routes.')
         Write-Help ('go back to that version, then run this script again: Copy-Item -LiteralPath ' + (Format-Path $old) +
             ' -Destination ' + (Format-Path $StateFile))
     } catch {
-        [Console]::Error.WriteLine('There is no intact version before it. ' + $TranscriptFile + ' has a line for every change.')
+        Write-Detail ('There is no intact version before it. ' + $TranscriptFile + ' has a line for every change.')
         Write-Help ('set it aside, then run this script again: ' + (Format-MoveAside $StateFile))
         Write-Help ('hostgw then owns again what the configuration asks for. It no longer knows routes of nodes that left the ' +
             'configuration, nor forwarding as it was before hostgw: check those by hand.')
@@ -989,7 +1068,7 @@ function Write-DamagedState([string] $why) {
 
 function Write-DamagedJournal([string] $why) {
     Write-Failure ($why + '. A run was interrupted, and this file lists its changes; they were not undone.')
-    [Console]::Error.WriteLine($TranscriptFile + ' has a line for every change.')
+    Write-Detail ($TranscriptFile + ' has a line for every change.')
     Write-Help 'run this script with -WhatIf to see what differs from the configuration now.'
     Write-Help ('set the file aside, then run this script again: ' + (Format-MoveAside $JournalFile))
 }
@@ -1113,7 +1192,7 @@ function Test-Plan($plan, [bool] $commit) {
             foreach ($line in (Format-Change $change)) { Write-Line $line }
         }
         foreach ($orphan in $plan.Orphans) {
-            if ($orphan.IsRemovable) { Write-Line (Format-Orphan $orphan) } else { Write-Warning (Format-Orphan $orphan) }
+            if ($orphan.IsRemovable) { Write-Line (Format-Orphan $orphan) } else { Write-Caution (Format-Orphan $orphan) }
         }
     }
     if ($plan.Conflicts.Count -gt 0) {
@@ -1184,7 +1263,7 @@ function Invoke-Main {
     }
     if ($WhatIf) {
         if ([System.IO.File]::Exists($JournalFile)) {
-            Write-Warning 'a run was interrupted here: the next one undoes it first, and what stands now will change'
+            Write-Caution 'a run was interrupted here: the next one undoes it first, and what stands now will change'
         }
         return (Invoke-Work $false)
     }

@@ -82,6 +82,7 @@ impl<'t> Interpreter<'t> {
             | "additive_expression"
             | "additive_argument_expression"
             | "multiplicative_expression"
+            | "multiplicative_argument_expression"
             | "bitwise_expression" => self.binary(node),
             _ => self.unknown("expression", node),
         }
@@ -318,6 +319,13 @@ impl<'t> Interpreter<'t> {
                     Ok(Value::Bool((left == right) == (operator == "-ceq")))
                 }
                 _ => self.unknown("a comparison", node),
+            },
+            // The only pattern: a text with a character that is not plain.
+            "-cnotmatch" => match (&left, &right) {
+                (Value::Str(left), Value::Str(right)) if right == "[^ -~]" => {
+                    Ok(Value::Bool(left.chars().all(|c| (' '..='~').contains(&c))))
+                }
+                _ => self.unknown("a match", node),
             },
             "-lt" | "-gt" | "-le" | "-ge" => {
                 let (Value::Int(left), Value::Int(right)) = (&left, &right) else {

@@ -63,6 +63,17 @@ impl<'t> Interpreter<'t> {
                 Some(Value::array(text.split(separator.as_str()).map(Value::str).collect()))
             }
             (Value::Native("Utf8"), "getbytes", [Value::Str(text)]) => Some(Value::str(text)),
+            (Value::Native("Utf32"), "getbytes", [Value::Str(text)]) => {
+                Some(bytes(text.chars().flat_map(|character| u32::from(character).to_le_bytes())))
+            }
+            (Value::Native("Utf16"), "getbytes", [Value::Str(text)]) => {
+                Some(bytes(text.encode_utf16().flat_map(u16::to_be_bytes)))
+            }
+            (Value::Int(number), "tostring", [Value::Str(form)]) => Some(Value::Str(match form.as_str() {
+                "x" => format!("{number:x}"),
+                "x2" => format!("{number:02x}"),
+                _ => panic!("not known: the form {form}"),
+            })),
             (Value::Address(address), "getaddressbytes", []) => {
                 let bytes = match address {
                     IpAddr::V4(address) => address.octets().to_vec(),
@@ -113,6 +124,8 @@ impl<'t> Interpreter<'t> {
             ("console", "error") => Value::Native("Stderr"),
             ("stringcomparer", "ordinal") => Value::Native("Ordinal"),
             ("text.encoding", "utf8") => Value::Native("Utf8"),
+            ("text.encoding", "utf32") => Value::Native("Utf32"),
+            ("text.encoding", "bigendianunicode") => Value::Native("Utf16"),
             ("security.principal.windowsbuiltinrole", "administrator") => Value::Native("Administrator"),
             _ => panic!("not known: [{kind}]::{name}"),
         })
@@ -124,6 +137,11 @@ impl<'t> Interpreter<'t> {
             other => panic!("[{kind}]::{name} with the path {other:?}"),
         };
         match (kind, name) {
+            ("char", "convertfromutf32") => {
+                let [Value::Int(code)] = arguments else { panic!("a character of {arguments:?}") };
+                let character = u32::try_from(*code).ok().and_then(char::from_u32).expect("a character");
+                Ok(Some(Value::Str(character.to_string())))
+            }
             ("string", "isnullorempty") => {
                 Ok(Some(Value::Bool(arguments[0].text().expect("a text").is_empty())))
             }
@@ -245,4 +263,8 @@ impl<'t> Interpreter<'t> {
             _ => panic!("not known: New-Object {kind}"),
         }
     }
+}
+
+fn bytes(bytes: impl Iterator<Item = u8>) -> Value {
+    Value::array(bytes.map(|byte| Value::Int(byte.into())).collect())
 }
