@@ -47,6 +47,10 @@ const RESPONSES: [(Signal, Response); 16] = [
     (Signal::POWER, RollBack),
 ];
 
+/// The faults for which Rust has a handler, to name a stack overflow. It lets the first one pass that another process
+/// sent; by default, that ends this process as any other fault does.
+const HANDLED_BY_RUST: [Signal; 2] = [Signal::BUS, Signal::SEGV];
+
 /// The real-time signals, which are ignored; the C library keeps the first ones for itself and uses none of them
 /// here.
 const REAL_TIME: RangeInclusive<i32> = 32..=64;
@@ -79,9 +83,13 @@ pub(super) fn interrupt() -> Result<Arc<Interrupt>, Error> {
     }
     let interrupt = Arc::new(Interrupt::new());
     let ignored = ignored();
-    for (signal, response) in responses().filter(|(signal, _)| ignored >> (signal - 1) & 1 == 0) {
-        respond(signal, response, &interrupt)
-            .map_err(|error| Error::unexpected(format!("cannot handle signal {signal}: {error}")))?;
+    let is_ignored = |signal: i32| ignored >> (signal - 1) & 1 == 1;
+    let cannot = |signal: i32, error| Error::unexpected(format!("cannot handle signal {signal}: {error}"));
+    for (signal, response) in responses().filter(|(signal, _)| !is_ignored(*signal)) {
+        respond(signal, response, &interrupt).map_err(|error| cannot(signal, error))?;
+    }
+    for signal in HANDLED_BY_RUST.map(Signal::as_raw).into_iter().filter(|signal| !is_ignored(*signal)) {
+        kernel::default_signal(signal).map_err(|error| cannot(signal, error))?;
     }
     Ok(Arc::clone(INTERRUPT.get_or_init(|| interrupt)))
 }

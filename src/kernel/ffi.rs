@@ -164,15 +164,28 @@ struct KernelSigaction {
     mask: u64,
 }
 
-/// Has this process ignore `signal`. The system call itself, since the C library keeps its own signals from
-/// sigaction(2).
+/// Has this process ignore `signal`.
 ///
 /// # Errors
 /// `EINVAL` for SIGKILL, SIGSTOP, and what is no signal.
 pub(super) fn ignore_signal(signal: i32) -> io::Result<()> {
-    let action = KernelSigaction { handler: libc::SIG_IGN, flags: 0, restorer: 0, mask: 0 };
-    // SAFETY: the kernel reads a struct sigaction, which lives here, and writes to no old one. Ignoring a signal
-    // runs no code.
+    set_disposition(signal, libc::SIG_IGN)
+}
+
+/// Has `signal` do to this process what it does by default.
+///
+/// # Errors
+/// `EINVAL` for SIGKILL, SIGSTOP, and what is no signal.
+pub(super) fn default_signal(signal: i32) -> io::Result<()> {
+    set_disposition(signal, libc::SIG_DFL)
+}
+
+/// `disposition` is `SIG_IGN` or `SIG_DFL`. The system call itself, since the C library keeps its own signals from
+/// sigaction(2).
+fn set_disposition(signal: i32, disposition: usize) -> io::Result<()> {
+    let action = KernelSigaction { handler: disposition, flags: 0, restorer: 0, mask: 0 };
+    // SAFETY: the kernel reads a struct sigaction, which lives here, and writes to no old one. Neither disposition runs
+    // code of this process.
     let result = unsafe {
         libc::syscall(
             libc::SYS_rt_sigaction,

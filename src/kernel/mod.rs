@@ -283,6 +283,14 @@ pub fn ignore_signal(signal: i32) -> io::Result<()> {
     ffi::ignore_signal(signal)
 }
 
+/// Has `signal` do to this process what it does by default, whatever handler there is.
+///
+/// # Errors
+/// When that is no signal that can be handled.
+pub fn default_signal(signal: i32) -> io::Result<()> {
+    ffi::default_signal(signal)
+}
+
 /// Has programs that this process starts inherit no descriptor but the three standard ones, whatever this process
 /// inherited itself.
 ///

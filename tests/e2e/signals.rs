@@ -46,24 +46,8 @@ fn table(node: &Namespace) -> BTreeMap<i32, Response> {
     signals
 }
 
-/// SIGBUS and SIGSEGV: Rust looks whether they are a stack overflow, and lets go of them if not. A real fault comes
-/// again at once; one that was sent has to be sent twice.
-const RUST_HANDLES: [i32; 2] = [7, 11];
-
 fn send(node: &Namespace, signal: i32, process: u32) {
     node.sh(&format!("/bin/kill -{signal} {process}"));
-}
-
-/// Sends it to a process that is not stopped, as often as it takes.
-fn send_to_sleeper(node: &Namespace, signal: i32, process: u32) {
-    send(node, signal, process);
-    if RUST_HANDLES.contains(&signal) {
-        node.wait_until("the first one is handled", || {
-            let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("a process");
-            status.lines().any(|line| line.starts_with("ShdPnd:") && line.ends_with("0000000000000000"))
-        });
-        send(node, signal, process);
-    }
 }
 
 /// A point of an apply at which it has changed something, and will change more.
@@ -102,8 +86,7 @@ fn no_signal_leaves_an_apply_half_done() {
                 }
                 Response::Ends => {
                     let outcome = stopped.go_on();
-                    let is_ignored_once = outcome.code == 0 && RUST_HANDLES.contains(&signal);
-                    assert!(is_ignored_once || outcome.code == 128 + signal, "{outcome}");
+                    assert_eq!(outcome.code, 128 + signal, "{outcome}");
                     node.hostgw_ok(&["rollback", "--yes"]);
                 }
             }
@@ -141,7 +124,7 @@ fn no_signal_to_a_command_that_waits_leaves_its_apply_half_done() {
         let hang_up = 1;
         for (signal, response) in table(&node) {
             let child = waiting(&node);
-            send_to_sleeper(&node, signal, child.id());
+            send(&node, signal, child.id());
             match response {
                 Response::RollsBack if signal != hang_up => {
                     end(&node, child, signal).expect(130);
@@ -170,7 +153,7 @@ fn no_signal_to_a_supervisor_leaves_its_apply_half_done() {
         for (signal, response) in table(&node) {
             let child = waiting(&node);
             let supervisor = supervisor(&node).expect("it waits");
-            send_to_sleeper(&node, signal, supervisor);
+            send(&node, signal, supervisor);
             match response {
                 Response::RollsBack => {
                     end(&node, child, signal).expect(8).warns("was canceled");
