@@ -9,6 +9,7 @@
 //! | `fail-from:3` | so do the third and all after it |
 //! | `kill:3` | the process ends there, as by `kill -9` |
 //! | `stop:3` | it stops there, and goes on when it gets a SIGCONT |
+//! | `hang:3` | it does nothing any more, and does not look stopped |
 //! | `cut:3`, `cut-from:3` | the kernel's answer is marked as cut by a concurrent change (`NLM_F_DUMP_INTR`) |
 //! | `lose:3`, `lose-from:3` | part of the answer did not fit the socket (`ENOBUFS`) |
 //!
@@ -82,6 +83,9 @@ mod on_demand {
             "fail" => Err(asked.errno),
             "kill" => kill_process(getpid(), Signal::KILL),
             "stop" => kill_process(getpid(), Signal::STOP),
+            "hang" => loop {
+                std::thread::park();
+            },
             _ => Ok(()),
         }
     }

@@ -11,11 +11,8 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Failure, Interrupt, Node, StateDir, restore};
-use crate::{
-    plan::{Policy, Progress},
-    record::{Decision, Pending, Record},
-};
+use super::{Failure, Interrupt, Node, StateDir, transaction::restore_pending};
+use crate::record::{Decision, Outcome, Pending, Record};
 
 /// How often it is looked whether somebody decided.
 const LOOK: Duration = Duration::from_millis(100);
@@ -77,7 +74,8 @@ pub fn wait(dir: &StateDir, pending: &Pending, interrupt: &Interrupt) -> Decisio
     }
 }
 
-/// Carries out what was decided on the open transaction `record`. The caller holds the lock.
+/// Carries out what was decided on the open transaction `record`, and leaves word of a rollback before its transaction
+/// ends: somebody who looks sees the one or the other. The caller holds the lock.
 ///
 /// # Errors
 /// [`Failure::Untouched`] when it could not be confirmed, and waits on; [`Failure::Incomplete`] when it could
@@ -86,12 +84,15 @@ pub fn conclude(
     node: &mut dyn Node,
     dir: &StateDir,
     record: &Record,
+    pending: Pending,
     decision: Decision,
 ) -> Result<(), Failure> {
     match decision {
         Decision::Confirmed => dir.commit(record).map_err(Failure::Untouched),
-        Decision::Cancelled | Decision::Expired => {
-            restore(node, dir, record, Policy::Respect, Progress::Verified, None)
-        }
+        Decision::Cancelled | Decision::Expired => restore_pending(node, dir, record, || {
+            let occasion = record.occasion.clone();
+            // Who waits finds out without it.
+            let _ = dir.tell(&Outcome { pending, occasion, decision, failure: None });
+        }),
     }
 }

@@ -23,11 +23,13 @@
 //! | nobody confirms an `apply --confirm` | rolled back and verified (8), within 2 seconds of the deadline | `confirm.rs` |
 //! | `kill -9` or hang-up of an `apply --confirm` that waits | the same: its supervisor is a process and a session of its own | `confirm.rs` |
 //! | `kill -9` of an `apply --confirm` in the middle | the supervisor puts the state back at once | `confirm.rs`: killed at each exchange |
-//! | `kill -9` of the supervisor | the command stands in; with both gone it is told, and the next command undoes it | `confirm.rs` |
+//! | `kill -9` of the supervisor | the command stands in; with both gone `status`, `plan` and `confirm` tell it, and the next command that changes the node undoes it | `confirm.rs` |
 //! | the command is stopped before it can say that the apply is in force | the time goes on all the same | `confirm.rs`: stopped just there |
 //! | the disk fills up while an apply waits | it is decided on all the same: the ballots are there beforehand | `full_disk.rs` |
 //! | the supervisor's undo fails | told (7); a later rollback finishes | `confirm.rs`: everything failing from each point on |
 //! | the supervisor is stopped | its command takes its place when there is something to do; without the command, the next one has it go on | `supervisor.rs` |
+//! | the supervisor hangs | its command kills it 10 s after the deadline, and takes its place | `supervisor.rs` |
+//! | somebody looks while a pending apply is rolled back | `status` shows it as pending or as rolled back at every moment | `supervisor.rs`: stopped at each point |
 //! | others own or can write the state directory, or swap folders meanwhile | nothing of theirs is read or written (1) | `state_directory.rs` |
 //! | any field of any record is damaged | an error that names the file (1), or the way back; never a panic | `damaged_records.rs` |
 //! | confirmed and cancelled at once, or in the last moment | who decides first wins, everybody is told the same | `confirm.rs` |
@@ -43,6 +45,7 @@
 //! | somebody else writes a sysctl half way | theirs stays, and all the rest is put back (6, 7). The kernel has no compare-and-swap for sysctls: there is a moment between the last look, just before the write, and the write | `midway.rs`: at each point |
 //! | records are damaged while a transaction is open | undone from the journal, which knows what was in the saved values | `truth.rs` |
 //! | somebody else changes the same routes or sysctls at the same moment | theirs stays | `races.rs`: a few races; `HOSTGW_WHOLE=1 tests/run -- e2e::races`: 1,000 for routes, 200 for sysctls |
+//! | a command looks at the node in the middle of another one's transaction | it decides nothing by that: it waits for the lock, and looks again | `together.rs`: stopped at every sixth point |
 //! | two applies at once | one of them does it, the other has nothing left to do; or waits, and gives up (4) | `together.rs`, `refusals.rs` |
 //! | the state directory cannot be written | nothing is changed (1) | `refusals.rs` |
 //! | its file system is full, from the start or from some point on, or read-only | nothing is changed (1), or rolled back (6); what the rollback could not write is told (7), and done by a later one | `full_disk.rs`: a real one, filled so that each write in turn does not fit; and filled up at each point |

@@ -84,7 +84,8 @@ pub struct Mark {
     pub(super) pending: Option<Pending>,
     is_open: bool,
     history: Vec<u64>,
-    last_id: Option<u64>,
+    /// The file as it is: whether it makes sense does not matter here.
+    last_id: Option<Vec<u8>>,
 }
 
 /// What every file is wrapped in.
@@ -275,7 +276,9 @@ impl StateDir {
         let journal = journal.map_err(|error| cannot_read(&self.path.join(JOURNAL), &error))?;
         let is_open = journal.flatten().is_some();
         let pending = self.read::<Pending>(PENDING)?.filter(|_| is_open);
-        Ok(Mark { pending, is_open, history: self.history()?, last_id: self.read(LAST_ID)? })
+        let last_id = self.folder()?.map(|folder| folder.read(LAST_ID)).transpose();
+        let last_id = last_id.map_err(|error| cannot_read(&self.path.join(LAST_ID), &error))?.flatten();
+        Ok(Mark { pending, is_open, history: self.history()?, last_id })
     }
 
     /// Decides on `pending`, unless somebody has, or that is over already. Returns whether this call did.

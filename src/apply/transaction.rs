@@ -121,7 +121,7 @@ pub fn run(
     let cause = match commit_and_verify(node, dir, request, &record, interrupt, &mut written) {
         Ok(pending) => return Ok(pending),
         Err(Stopped::BeforeAnyChange(cause)) => {
-            return Err(match end_undone(dir, &record, &record.saved_before) {
+            return Err(match end_undone(dir, &record, &record.saved_before, || {}) {
                 Ok(()) => Failure::Untouched(cause),
                 Err(why) => Failure::incomplete(Some(cause), why, Vec::new()),
             });
@@ -410,6 +410,39 @@ pub fn restore(
     progress: Progress,
     basis: Option<&Plan>,
 ) -> Result<(), Failure> {
+    restore_kernel(node, dir, record, policy, progress, basis)?;
+    end_restored(dir, record, || {})
+}
+
+/// The same for a pending apply: `tell` leaves word of it just before its transaction ends, so that there is no moment
+/// without either.
+pub(super) fn restore_pending(
+    node: &mut dyn Node,
+    dir: &StateDir,
+    record: &Record,
+    tell: impl FnOnce(),
+) -> Result<(), Failure> {
+    restore_kernel(node, dir, record, Policy::Respect, Progress::Verified, None)?;
+    end_restored(dir, record, tell)
+}
+
+/// Ends the open transaction of a node that is restored.
+fn end_restored(dir: &StateDir, record: &Record, tell: impl FnOnce()) -> Result<(), Failure> {
+    end_undone(dir, record, &record.saved_before, tell).map_err(|why| {
+        let incomplete = Incomplete { is_restored: true, ..Incomplete::new(why, Vec::new()) };
+        Failure::Incomplete(Box::new(incomplete))
+    })
+}
+
+/// The part of [`restore`] that changes and verifies the node.
+fn restore_kernel(
+    node: &mut dyn Node,
+    dir: &StateDir,
+    record: &Record,
+    policy: Policy,
+    progress: Progress,
+    basis: Option<&Plan>,
+) -> Result<(), Failure> {
     let mut undo = Undo::new(dir, record, policy, progress);
     let mut refused = None;
     let mut left = undo.plan(node).map_err(|why| Failure::incomplete(None, why, Vec::new()))?;
@@ -446,10 +479,7 @@ pub fn restore(
             ..Incomplete::new(why, in_undo_order(whole))
         })));
     }
-    end_undone(dir, record, &record.saved_before).map_err(|why| {
-        let incomplete = Incomplete { is_restored: true, ..Incomplete::new(why, Vec::new()) };
-        Failure::Incomplete(Box::new(incomplete))
-    })
+    Ok(())
 }
 
 /// Whether everything that `change` finds in a NAT table is in one that `basis` or `record` names.
@@ -523,13 +553,15 @@ impl<'a> Undo<'a> {
 }
 
 /// Ends the open transaction `record`, whose changes are undone; `saved` are the saved values from now on.
-fn end_undone(dir: &StateDir, record: &Record, saved: &Saved) -> Result<(), Error> {
+/// `tell` is called just before that.
+fn end_undone(dir: &StateDir, record: &Record, saved: &Saved, tell: impl FnOnce()) -> Result<(), Error> {
     // First what goes: on a full disk that makes room for what is written, if anything has to be.
     dir.forget_applied(record)?;
     // A file that is damaged is written anew: the journal knows what was in it.
     if dir.saved().ok().as_ref() != Some(saved) {
         dir.write_saved(saved)?;
     }
+    tell();
     dir.forget()
 }
 
@@ -546,7 +578,7 @@ pub fn abandon(node: &mut dyn Node, dir: &StateDir, record: &Record) -> Result<V
     let saved = still_owed(dir, record, &left).map_err(incomplete)?;
     let own: Vec<Change> = left.changes.iter().filter_map(without_own).collect();
     node.commit(&own, Order::Undo, &Interrupt::new()).map_err(|error| incomplete(commit_error(error)))?;
-    end_undone(dir, record, &saved).map_err(incomplete)?;
+    end_undone(dir, record, &saved, || {}).map_err(incomplete)?;
     let changes = left.changes.iter().map(|change| format!("not put back: {change}"));
     Ok(changes.chain(left.conflicts.iter().map(ToString::to_string)).collect())
 }

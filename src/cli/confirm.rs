@@ -39,11 +39,11 @@ pub(super) fn confirm(options: &ConfirmOptions, output: &Output) -> Verdict {
         Error::new(
             Kind::Declined,
             format!(
-                "{named} could be confirmed until {}; it is still in force, for its supervisor was killed",
+                "{named} was not confirmed by {} and is not rolled back: its supervisor was killed",
                 time(pending.until)
             ),
         )
-        .with_hint("`hostgw rollback` undoes it")
+        .with_hint("run `hostgw rollback` to undo it")
     })?;
     let Settled { outcome, is_carried_out_here } = settled;
     note_outcome(&outcome, output);
@@ -154,25 +154,24 @@ fn settle(
     let begun = Instant::now();
     let is_this = |(_, waiting): &(Record, Pending)| *waiting == pending;
     let by_others = |outcome| Ok(Some(Settled { outcome, is_carried_out_here: false }));
-    loop {
-        // What could not be kept waits on: it is tried again.
-        let is_told = |outcome: &Outcome| {
-            outcome.pending == pending
-                && !(outcome.decision == Decision::Confirmed && outcome.failure.is_some())
-        };
-        if let Some(outcome) = dir.outcome()?.filter(is_told) {
-            return by_others(outcome);
-        }
+    let over = || -> Result<Option<Outcome>, Error> {
         if dir.pending()?.is_none_or(|waiting| !is_this(&waiting)) {
-            return by_others(ended(dir, &pending, &record.occasion)?);
+            return ended(dir, &pending, &record.occasion).map(Some);
+        }
+        // What could not be kept waits on: it is tried again.
+        let is_final =
+            |outcome: &Outcome| outcome.decision != Decision::Confirmed && outcome.failure.is_some();
+        Ok(dir.outcome()?.filter(|outcome| outcome.pending == pending && is_final(outcome)))
+    };
+    loop {
+        if let Some(outcome) = over()? {
+            return by_others(outcome);
         }
         match dir.lock(Duration::ZERO, "confirm") {
             Ok(_lock) => {
                 // It may have ended since, and with it the lock.
-                if dir.pending()?.is_none_or(|waiting| !is_this(&waiting))
-                    || dir.outcome()?.is_some_and(|outcome| is_told(&outcome))
-                {
-                    continue;
+                if let Some(outcome) = over()? {
+                    return by_others(outcome);
                 }
                 return Ok(dir.decision(&pending)?.map(|decision| Settled {
                     outcome: finish(dir, record, pending, decision),
@@ -284,10 +283,10 @@ fn wait_for_others(dir: &StateDir, lock_timeout: Duration) -> Result<(), Error> 
                 open.id
             ))
         }
-        None => Error::unexpected(format!(
-            "{} was interrupted, or not undone to its end",
-            described(&open.occasion)
-        ))
+        None => Error::new(
+            Kind::Declined,
+            format!("{} was interrupted, or not undone to its end", described(&open.occasion)),
+        )
         .with_hint("`hostgw rollback` finishes undoing it"),
     })
 }

@@ -75,11 +75,16 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
 #[cfg(target_os = "linux")]
 /// Says that what stands now may not last.
 pub(super) fn warn_of_open(dir: &crate::apply::StateDir, output: &Output) {
-    if let Ok(Some((_, pending))) = dir.pending() {
-        output.warn(&format!(
-            "an apply is in force that waits to be confirmed until {}: what stands now may be rolled back",
-            time(pending.until)
-        ));
+    if let Ok(Some((record, pending))) = dir.pending() {
+        let is_watched = dir.holder().is_some_and(|holder| holder.stopped().is_none());
+        output.warn(&if is_watched && !pending.remaining().is_zero() {
+            format!(
+                "an apply is in force that waits to be confirmed until {}: what stands now may be rolled back",
+                time(pending.until)
+            )
+        } else {
+            super::status::describe_pending(dir, &record, &pending)
+        });
     } else if dir.open_journal().is_ok_and(|open| open.is_some()) {
         output.warn(&match dir.holder() {
             Some(holder) => format!("an apply is under way ({holder}): what stands now will change"),

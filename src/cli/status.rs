@@ -106,6 +106,9 @@ struct Wait {
     /// It is stopped, as by SIGSTOP: it cannot roll back in time.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     supervisor_stopped: bool,
+    /// The time to confirm it is over.
+    #[serde(skip)]
+    is_over: bool,
     /// What is decided, and not carried out yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     decision: Option<Decision>,
@@ -126,6 +129,11 @@ struct Unconfirmed {
     failure: Option<Untrusted>,
 }
 
+/// A pending apply in words: when it rolls back, or why it does not, and what to do about it.
+pub(super) fn describe_pending(dir: &StateDir, record: &Record, pending: &Pending) -> String {
+    Wait::of(dir, record, pending).text()
+}
+
 impl Wait {
     fn of(dir: &StateDir, record: &Record, pending: &Pending) -> Self {
         let holder = dir.holder();
@@ -135,13 +143,15 @@ impl Wait {
             remaining_seconds: pending.remaining().as_secs(),
             id: pending.id,
             supervisor: holder.as_ref().map(ToString::to_string),
+            is_over: pending.remaining().is_zero(),
             supervisor_stopped: holder.is_some_and(|holder| holder.stopped().is_some()),
             decision: dir.decision(pending).ok().flatten(),
         }
     }
 
     fn text(&self) -> String {
-        let Self { id, told, until, remaining_seconds, supervisor, supervisor_stopped, decision } = self;
+        let Self { id, told, until, remaining_seconds, supervisor, decision, .. } = self;
+        let Self { supervisor_stopped, is_over, .. } = *self;
         let named = format!("{} {id} of {}", told.command, told.at);
         if let Some(decision) = decision {
             let who = match supervisor {
@@ -157,7 +167,14 @@ impl Wait {
             return format!("{named} is {}, and {who}", decision.name());
         }
         match supervisor {
-            Some(supervisor) if *supervisor_stopped => format!(
+            Some(supervisor) if is_over && supervisor_stopped => format!(
+                "{named} was not confirmed by {until} and is not rolled back: its supervisor is stopped ({supervisor}); \
+                 run `hostgw cancel {id}` to roll it back"
+            ),
+            Some(supervisor) if is_over => {
+                format!("{named} was not confirmed by {until}; it is being rolled back ({supervisor})")
+            }
+            Some(supervisor) if supervisor_stopped => format!(
                 "{named} cannot roll back at {until}: its supervisor is stopped ({supervisor}); run \
                  `hostgw confirm {id}` or `hostgw cancel {id}`"
             ),
@@ -165,8 +182,13 @@ impl Wait {
                 "{named} rolls back at {until}, in {remaining_seconds} s, unless you run `hostgw confirm {id}` \
                  ({supervisor})"
             ),
+            None if is_over => format!(
+                "{named} was not confirmed by {until} and is not rolled back: its supervisor was killed; run \
+                 `hostgw rollback` to undo it"
+            ),
             None => format!(
-                "{named} could be confirmed until {until}; its supervisor was killed, and `hostgw rollback` undoes it"
+                "{named} cannot roll back at {until}: its supervisor was killed; run `hostgw confirm {id}` or \
+                 `hostgw cancel {id}`"
             ),
         }
     }
@@ -194,17 +216,37 @@ impl Unconfirmed {
     }
 }
 
+/// Gathers again what changed while it was read: everything is of one moment.
 fn gather() -> Result<Status, Error> {
+    /// Where the records change all the time, the last one has to do.
+    const MAX_ATTEMPTS: usize = 5;
     let dir = state_dir()?;
+    for _ in 1..MAX_ATTEMPTS {
+        let before = dir.mark();
+        let status = gather_once(&dir)?;
+        if dir.mark() == before {
+            return Ok(status);
+        }
+    }
+    gather_once(&dir)
+}
+
+fn gather_once(dir: &StateDir) -> Result<Status, Error> {
     let mut unknown = Vec::new();
     let saved = readable(dir.saved(), &mut unknown)?;
-    let last = last_applied(&dir)?;
+    let last = last_applied(dir)?;
     let pending = readable(dir.pending(), &mut Vec::new())?.flatten();
     let open = match pending {
         None => readable(dir.open_journal(), &mut Vec::new())?.flatten(),
         Some(_) => None,
     };
     let outcome = readable(dir.outcome(), &mut Vec::new())?.flatten();
+    // Word of a rollback is left a moment before its transaction ends.
+    let ending = pending.as_ref().map(|(record, _)| record).or(open.as_ref());
+    let is_ending = |outcome: &Outcome| {
+        outcome.failure.is_none() && ending.is_some_and(|record| record.id == outcome.pending.id)
+    };
+    let outcome = outcome.filter(|outcome| !is_ending(outcome));
     let applied = last.as_ref().and_then(|last| Applied::of(last, saved.as_ref()));
     let prefixes = applied.as_ref().map(|applied| applied.desired.prefixes.clone()).unwrap_or_default();
     let scope = last.as_ref().map_or_else(Scope::default, |last| Scope::of(&last.state, prefixes));
@@ -227,7 +269,7 @@ fn gather() -> Result<Status, Error> {
                 described(&open.occasion)
             ),
         }),
-        pending: pending.as_ref().map(|(record, pending)| Wait::of(&dir, record, pending)),
+        pending: pending.as_ref().map(|(record, pending)| Wait::of(dir, record, pending)),
         unconfirmed: outcome.as_ref().and_then(Unconfirmed::of),
         drift,
         persisted: persisted::judge_by_last(last.as_ref()),

@@ -292,12 +292,20 @@ fn what_has_nobody_left_is_told_and_undone_by_the_next() {
             child.kill().expect("our child");
             child.wait().expect("our child");
             kill(holder(&node).0, Signal::KILL);
+            let process = holder(&node).0.as_raw_nonzero();
+            let gone = || {
+                let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
+                stat.map_or(true, |stat| stat.contains(") Z "))
+            };
+            node.wait_until("the supervisor is gone", gone);
         };
         alone("1s");
         thread::sleep(Duration::from_secs(1));
         let mut snapshots = Snapshots::default();
+        let late = "is not rolled back: its supervisor was killed; run `hostgw rollback` to undo it";
         snapshots.compare("confirm-nobody-left", &node.hostgw(&["confirm"]).expect(8));
-        node.hostgw_ok(&["status"]).says("its supervisor was killed, and `hostgw rollback` undoes it");
+        snapshots.compare("confirm-nobody-left-plan", &node.hostgw(&["plan"]).expect(0));
+        node.hostgw_ok(&["status"]).says("was not confirmed by").says(late);
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "rollback");
         node.hostgw_ok(&["status"]).says("no apply of this boot");
@@ -311,6 +319,8 @@ fn what_has_nobody_left_is_told_and_undone_by_the_next() {
 
         // In time, it can be decided on without them.
         alone(LONG);
+        node.hostgw_ok(&["status"]).says("cannot roll back at").says("run `hostgw confirm");
+        node.hostgw_ok(&["plan"]).warns("its supervisor was killed; run `hostgw confirm");
         node.hostgw_ok(&["cancel"]);
         node.assert_unchanged(&before, "cancel");
         alone(LONG);
@@ -410,7 +420,7 @@ fn a_rollback_that_cannot_be_whole_is_told() {
         snapshots.compare("cancel-incomplete", &node.hostgw(&["cancel"]).expect(7));
         end(&node, child).expect(7);
         snapshots.compare("cancel-incomplete-status", &node.hostgw_ok(&["status"]));
-        node.hostgw(&["confirm"]).expect(1).warns("`hostgw rollback` finishes undoing it");
+        node.hostgw(&["confirm"]).expect(8).warns("`hostgw rollback` finishes undoing it");
         node.sh("ip route del 10.244.1.0/24");
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "a rollback that was finished");

@@ -65,6 +65,7 @@ fn a_kill_is_undone_by_a_rollback() {
                 half_way |= (2..NODES).contains(&node.own_routes().len());
                 node.hostgw_ok(&["status"]).says("interrupted");
                 node.hostgw_ok(&["plan", "--node", "linux-0"]).warns("interrupted");
+                node.hostgw(&["confirm"]).expect(8).warns("was interrupted").warns("`hostgw rollback`");
                 if kills == 1 {
                     let without = node.hostgw(&["apply", "--node", "linux-0"]).expect(8);
                     snapshots.compare("interrupted-apply", &without);

@@ -3,6 +3,7 @@
 
 use std::{
     process::{Child, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
@@ -10,6 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use super::{is_open, node, settled};
 use crate::support::namespace::{Namespace, Outcome, each};
+#[cfg(feature = "fault-injection")]
+use crate::support::namespace::{Privilege, is_root};
 
 fn waiting(node: &Namespace, time: &str) -> Child {
     let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", time]);
@@ -25,13 +28,34 @@ fn supervisor(node: &Namespace) -> Option<Pid> {
     Pid::from_raw(text.split_whitespace().nth(1)?.parse().ok()?).filter(|_| is_pending)
 }
 
+/// The process that holds the lock or held it last.
+#[cfg(feature = "fault-injection")]
+fn holder(node: &Namespace) -> Option<Pid> {
+    let text = std::fs::read_to_string(node.state_dir()?.join("lock")).ok()?;
+    Pid::from_raw(text.split_whitespace().nth(1)?.parse().ok()?)
+}
+
+/// The state of a process (proc_pid_stat(5)); none when it is gone.
+fn state(process: Pid) -> Option<char> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).ok()?;
+    stat.rsplit_once(") ")?.1.chars().next()
+}
+
+#[cfg(feature = "fault-injection")]
+fn is_running(process: Pid) -> bool {
+    state(process).is_some_and(|state| state != 'Z')
+}
+
+fn is_stopped(process: Pid) -> bool {
+    state(process) == Some('T')
+}
+
 fn kill(process: Option<Pid>, signal: Signal) {
     let process = process.expect("a process");
     kill_process(process, signal).expect("a process of ours");
-    let stat = format!("/proc/{}/stat", process.as_raw_nonzero());
     // On a busy machine it takes a moment.
-    while signal == Signal::STOP && !std::fs::read_to_string(&stat).expect("a process").contains(") T ") {
-        std::thread::sleep(Duration::from_millis(1));
+    while signal == Signal::STOP && !is_stopped(process) {
+        thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -95,11 +119,14 @@ fn a_stopped_supervisor_without_a_command_goes_on_with_the_next_command() {
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "rollback");
         alone("1s");
-        std::thread::sleep(Duration::from_secs(1));
+        thread::sleep(Duration::from_secs(1));
+        let late = "is not rolled back: its supervisor is stopped";
+        node.hostgw_ok(&["status"]).says("was not confirmed by").says(late).says("run `hostgw cancel");
+        node.hostgw_ok(&["plan"]).warns("was not confirmed by").warns(late);
         node.hostgw(&["confirm"]).expect(8).warns("was not confirmed by");
         node.assert_unchanged(&before, "a confirmation that came too late");
         alone("1s");
-        std::thread::sleep(Duration::from_secs(1));
+        thread::sleep(Duration::from_secs(1));
         node.hostgw_ok(&["apply", "--yes"]).warns("resumed process");
         settled(&node);
     });
@@ -146,4 +173,84 @@ fn a_supervisor_keeps_nothing_open_that_the_command_inherited() {
         node.hostgw_ok(&["cancel"]);
         child.wait().expect("our child");
     });
+}
+
+/// A supervisor that hangs without being stopped: 10 seconds after the deadline its command takes its place.
+#[cfg(feature = "fault-injection")]
+#[test]
+fn a_supervisor_that_hangs_is_given_up_after_its_grace() {
+    each(|privilege| {
+        let node = node(privilege);
+        let before = node.witness();
+        let begun = Instant::now();
+        let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", "3s"]);
+        // A point that it passes while it waits.
+        command
+            .env("HOSTGW_FAULT_SUPERVISOR", "hang:24")
+            .env("HOSTGW_FAULT_MARK", node.folder().join("mark"));
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw");
+        node.wait_until("the apply waits", || supervisor(&node).is_some());
+        let process = supervisor(&node).expect("one").as_raw_nonzero();
+        node.wait_until("the supervisor hangs", || node.folder().join("mark").exists());
+        node.hostgw_ok(&["status"]).says("rolls back at");
+        let outcome = end(&node, child).expect(8);
+        outcome.warns("this command waits in its place").warns("was not confirmed by");
+        let elapsed = begun.elapsed();
+        assert!((13..20).contains(&elapsed.as_secs()), "given up after {elapsed:?}");
+        assert!(!std::path::Path::new(&format!("/proc/{process}")).exists(), "the supervisor is still there");
+        node.assert_unchanged(&before, "a supervisor that hangs");
+    });
+}
+
+/// At every point of a rollback without anybody's word, `status` says what the apply is about.
+#[cfg(feature = "fault-injection")]
+#[test]
+fn an_apply_never_vanishes_from_status() {
+    const THREADS: usize = 6;
+    /// The supervisor has the lock by then.
+    const FIRST: usize = 10;
+    let privilege = if is_root() { Privilege::Root } else { Privilege::User };
+    let told: usize = thread::scope(|scope| {
+        let start = |first| scope.spawn(move || points_of_a_rollback(privilege, (first..).step_by(THREADS)));
+        let all: Vec<_> = (FIRST..FIRST + THREADS).map(start).collect();
+        all.into_iter().map(|thread| thread.join().expect("it passes")).sum()
+    });
+    assert!(told > 20, "stopped at {told} points after the deadline");
+}
+
+/// Stops the supervisor at one of `points` after another, with its command gone. Returns at how many it had begun to roll
+/// back.
+#[cfg(feature = "fault-injection")]
+fn points_of_a_rollback(privilege: Privilege, points: impl Iterator<Item = usize>) -> usize {
+    let node = node(privilege);
+    let mut told = 0;
+    for point in points {
+        let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", "1s"]);
+        command.env("HOSTGW_FAULT_SUPERVISOR", format!("stop:{point}"));
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("hostgw");
+        let is_there = |name: &str| node.state_dir().is_some_and(|dir| dir.join(name).exists());
+        node.wait_until("the apply is in force", || is_there("wait/pending.json"));
+        // It has taken over the lock before the first write, whether it is stopped by now or not.
+        let supervisor = holder(&node);
+        child.kill().expect("our child");
+        child.wait().expect("our child");
+        let stopped = || supervisor.is_some_and(is_stopped);
+        let gone = || supervisor.is_none_or(|process| !is_running(process));
+        node.wait_until("the supervisor is stopped, or done", || stopped() || gone());
+        let status = node.hostgw_ok(&["status"]);
+        let is_told = ["Pending: apply", "Rolled back: the apply", "Open: the apply"]
+            .iter()
+            .any(|word| status.stdout.contains(word));
+        assert!(is_told, "stopped at {point}: {status}");
+        if gone() {
+            return told;
+        }
+        let is_undecided =
+            ["rolls back at", "cannot roll back at"].iter().any(|word| status.stdout.contains(word));
+        told += usize::from(!is_undecided);
+        kill(supervisor, Signal::CONT);
+        node.wait_until("the supervisor is done", gone);
+        assert!(node.hostgw_ok(&["status"]).stdout.contains("Rolled back: the apply"), "stopped at {point}");
+    }
+    told
 }
