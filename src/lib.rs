@@ -52,6 +52,7 @@
 //! | [`kernel`] | Linux: observe, commit, try checks, and make what simulate needs. Netlink stays in here; `unsafe` stands in one file of it |
 //! | [`apply`] | the transaction: lock, journal, commit, verify, check, roll back |
 //! | [`simulate`] | the cluster of a file in network namespaces: applied, and proved with packets |
+//! | [`guide`] | the guides: as text for a terminal, as manual pages, and as the modules of their own documentation |
 //! | [`text`] | text that people read: [`text::Untrusted`] for what others wrote, escaping, shell words, line breaks |
 //! | `fault` | faults on demand, in a build for tests alone |
 //!
@@ -64,7 +65,7 @@
 //! 4. `config`
 //! 5. `plan`, `cni`
 //! 6. `record`, `render`
-//! 7. `apply`
+//! 7. `apply`, `guide`
 //! 8. `kernel`
 //! 9. `simulate`
 //! 10. `cli`
@@ -104,6 +105,7 @@ pub mod config;
 pub mod error;
 #[cfg(target_os = "linux")]
 mod fault;
+pub mod guide;
 mod hex;
 pub mod input;
 #[cfg(target_os = "linux")]

@@ -19,7 +19,7 @@
 //! | somebody else takes a place that is wanted, and changes other things, half way | all of theirs stays; rolled back (6), or told where theirs is in the way (7). On IPv6 the kernel only knows to replace whatever stands there: a changed route has a moment between the last look and its write | `midway.rs`: at each point |
 //! | another program changes the table `hostgw` between the last look and the commit | the kernel refuses the batch, which names the generation of nftables it was made from; hostgw plans again: shown with `--yes`, else refused (5), a conflict (10) for a set | `midway.rs`: at each point; `kernel::nat::tests`: in a race |
 //! | other programs change their own tables all the time | the batch is sent again, for 10 s; then nothing was changed (5) | `kernel::nat::tests` |
-//! | any signal that can be caught | rolled back and verified (130), or ignored: the table is in README.md; an undo is never interrupted | `signals.rs`: each signal, to the command in the middle, to one that waits, and to the supervisor |
+//! | any signal that can be caught | rolled back and verified (130), or ignored: the table is in the guide on internals; an undo is never interrupted | `signals.rs`: each signal, to the command in the middle, to one that waits, and to the supervisor |
 //! | nobody confirms an `apply --confirm` | rolled back and verified (8), within 2 seconds of the deadline | `confirm.rs` |
 //! | `kill -9` or hang-up of an `apply --confirm` that waits | the same: its supervisor is a process and a session of its own | `confirm.rs` |
 //! | `kill -9` of an `apply --confirm` in the middle | the supervisor puts the state back at once | `confirm.rs`: killed at each exchange |

@@ -5,9 +5,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
 use super::transaction_json::Operation;
-use crate::{render::NetplanId, text::duration};
+use crate::{guide::GUIDES, render::NetplanId, text::duration};
 
-const EXIT_CODES: &str = "\
+/// The exit codes, as `hostgw help` lists them.
+pub(super) const EXIT_CODES: &str = "\
 Exit codes:
     0  done, or nothing to do
     1  unexpected error; of simulate, something does not work
@@ -22,20 +23,37 @@ Exit codes:
     9  plan incomplete: part of the live state could not be read
    10  conflict with something hostgw does not own
    64  usage error
-  130  interrupted; rolled back where something had been changed
+  130  interrupted; rolled back where something had been changed";
 
+/// The environment variables, as `hostgw help` lists them.
+pub(super) const ENVIRONMENT: &str = "\
 Environment:
   HOSTGW_FILE       the configuration, where no -f names one
   HOSTGW_NODE       the node, where no --node names one
   HOSTGW_STATE_DIR  the state directory; default: /run/hostgw
   PAGER             the program that shows long plans; default: less";
 
+/// The version with the git commit it is built from, where it is built in a repository.
+const VERSION: &str = env!("HOSTGW_VERSION");
+
+/// The date of that commit, or nothing.
+pub(super) const DATE: &str = env!("HOSTGW_DATE");
+
+/// What `hostgw help` says after the options.
+fn after_help() -> String {
+    let mut text = format!("{EXIT_CODES}\n\n{ENVIRONMENT}\n\nGuides (hostgw help GUIDE):\n");
+    for guide in GUIDES {
+        text.push_str(&format!("  {:<20} {}\n", guide.name, guide.summary));
+    }
+    text
+}
+
 /// Declarative host gateway networking for Kubernetes nodes.
 ///
 /// One file describes the cluster. `plan` shows what would change in this node's routes, NAT and sysctls;
 /// `apply` makes it so as one transaction, and puts everything back if any part fails.
 #[derive(Debug, Parser)]
-#[command(name = "hostgw", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "hostgw", version = VERSION, after_help = after_help(), max_term_width = 100, disable_help_subcommand = true)]
 pub(super) struct Arguments {
     /// When to use colour: auto follows NO_COLOR, CLICOLOR_FORCE, FORCE_COLOR, then the terminal.
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
@@ -98,6 +116,15 @@ pub(super) enum Verb {
     Simulate(SimulateOptions),
     /// Print the JSON Schema of the configuration, or of a document that hostgw writes.
     Schema(SchemaOptions),
+    /// Print the completion script of a shell.
+    ///
+    /// It completes commands, options, files, node names of the configuration, and git revisions. Load it in the
+    /// startup file of the shell: `source <(hostgw completions bash)`.
+    Completions(CompletionsOptions),
+    /// Write manual pages: hostgw(1), one for each command and one for each guide.
+    Man(ManOptions),
+    /// Explain a command or show a guide.
+    Help(HelpOptions),
     /// Roll back what nobody confirms; for apply --confirm to start.
     #[command(hide = true)]
     Supervise,
@@ -136,6 +163,7 @@ impl Verb {
             Self::Validate(options) => (options.json, None),
             Self::Simulate(options) => (options.json, None),
             Self::Snapshot | Self::Render(_) | Self::Schema(_) | Self::Supervise => (false, None),
+            Self::Completions(_) | Self::Man(_) | Self::Help(_) => (false, None),
         };
         match (json, operation) {
             (false, _) => Form::Text,
@@ -492,6 +520,37 @@ pub(super) enum Subject {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct CompletionsOptions {
+    /// The shell.
+    #[arg(value_enum, value_name = "SHELL")]
+    pub shell: Shell,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Shell {
+    Bash,
+    Elvish,
+    Fish,
+    #[value(alias = "pwsh")]
+    Powershell,
+    Zsh,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ManOptions {
+    /// The directory to write to; created if missing.
+    #[arg(value_name = "DIR")]
+    pub folder: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct HelpOptions {
+    /// A command, or a guide from the list that `hostgw help` prints.
+    #[arg(value_name = "COMMAND")]
+    pub subject: Option<String>,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct SimulateOptions {
     /// The configuration; `-` is standard input. Default: as for plan.
     #[arg(short, long, value_name = "FILE")]
@@ -537,9 +596,10 @@ mod tests {
     }
 
     #[test]
-    fn help_and_readme_list_the_same_exit_codes() {
-        let readme = include_str!("../../README.md").split("### Exit codes").nth(1).expect("the table");
-        let rows = readme.lines().map_while(|line| (!line.starts_with("## ")).then_some(line));
+    fn help_and_guide_list_the_same_exit_codes() {
+        let guide =
+            include_str!("../guide/exit-codes-and-json.md").split("## Exit codes").nth(1).expect("the table");
+        let rows = guide.lines().map_while(|line| (!line.starts_with("## ")).then_some(line));
         let listed = codes(rows.filter_map(|row| row.strip_prefix("| ")));
         assert_eq!(listed, codes(EXIT_CODES.lines()));
         assert_eq!(listed, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 64, 130]);

@@ -5,6 +5,7 @@ mod apply;
 mod arguments;
 mod check_cni;
 mod clock;
+mod completions;
 #[cfg(target_os = "linux")]
 mod confirm;
 #[cfg(target_os = "linux")]
@@ -13,10 +14,12 @@ mod diff;
 mod environment;
 mod error_json;
 mod git;
+mod help;
 #[cfg(target_os = "linux")]
 mod history;
 #[cfg(target_os = "linux")]
 mod invoker;
+mod man;
 #[cfg(target_os = "linux")]
 mod node_records;
 mod occasion;
@@ -110,6 +113,9 @@ const fn changed(detailed_exitcode: bool) -> u8 {
 /// Runs the command line `arguments`, whose first is the program's name.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let words: Vec<OsString> = arguments.into_iter().collect();
+    if let Some(code) = completions::answer(&words) {
+        return code;
+    }
     let arguments = match Arguments::try_parse_from(&words) {
         Ok(arguments) => arguments,
         Err(error) => return usage::tell(&error, &words),
@@ -139,6 +145,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         #[cfg(target_os = "linux")]
         Verb::Simulate(options) => simulate::run(options, &output),
         Verb::Schema(options) => schema::run(options, &output),
+        Verb::Completions(options) => completions::run(options, &output),
+        Verb::Man(options) => man::run(options, &output),
+        Verb::Help(options) => help::run(options, &output),
         #[cfg(not(target_os = "linux"))]
         verb => Err(only_on_linux(verb.name()).into()),
         #[cfg(target_os = "linux")]

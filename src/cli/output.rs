@@ -104,11 +104,22 @@ impl Output {
     /// # Errors
     /// As [`Self::result`].
     pub(super) fn long(&self, text: &str) -> Result<(), Failure> {
+        if self.form != Form::Text {
+            return self.result(text);
+        }
+        self.page(&wrap(text, self.palette.width))
+    }
+
+    /// The same of a text whose lines are broken already.
+    ///
+    /// # Errors
+    /// As [`Self::verbatim`].
+    pub(super) fn page(&self, text: &str) -> Result<(), Failure> {
         #[cfg(target_os = "linux")]
-        if self.pages && pager::show(&for_terminal(&wrap(text, self.palette.width), self.coloured_results)) {
+        if self.pages && pager::show(&for_terminal(text, self.coloured_results)) {
             return Ok(());
         }
-        self.result(text)
+        self.verbatim(text)
     }
 
     /// Writes a result, on a terminal with its lines broken between words; with `--json`, where standard output is
@@ -129,16 +140,33 @@ impl Output {
     /// # Errors
     /// When standard output cannot be written, a closed pipe excepted.
     pub(super) fn verbatim(&self, text: &str) -> Result<(), Failure> {
+        Self::write(&for_terminal(text, self.coloured_results))
+    }
+
+    /// Writes escaped text to standard output.
+    fn write(text: &str) -> Result<(), Failure> {
         let mut stdout = io::stdout().lock();
-        match stdout
-            .write_all(for_terminal(text, self.coloured_results).as_bytes())
-            .and_then(|()| stdout.flush())
-        {
+        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 Err(Error::unexpected(format!("cannot write to standard output: {error}")).into())
             }
             _ => Ok(()),
         }
+    }
+
+    /// Writes candidates for a shell that completes a command line. A tab and a vertical tab separate them.
+    ///
+    /// # Errors
+    /// As [`Self::verbatim`].
+    pub(super) fn candidates(&self, text: &str) -> Result<(), Failure> {
+        const SEPARATORS: [char; 2] = ['\t', '\u{b}'];
+        let mut escaped = String::with_capacity(text.len());
+        for part in text.split_inclusive(SEPARATORS) {
+            let candidate = part.trim_end_matches(SEPARATORS);
+            escaped.push_str(&for_terminal(candidate, false));
+            escaped.push_str(&part[candidate.len()..]);
+        }
+        Self::write(&escaped)
     }
 
     /// Writes a result as JSON, the one document of this command.

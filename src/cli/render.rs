@@ -72,7 +72,7 @@ pub(super) fn run(options: &RenderOptions, output: &Output) -> Verdict {
 
 /// Replaces the file `path`, or makes it. A name beside it is written first, so that a program that reads the folder
 /// meanwhile finds the old file or the new one.
-fn write(path: &Path, text: &str) -> Result<(), Error> {
+pub(super) fn write(path: &Path, text: &str) -> Result<(), Error> {
     let cannot = |why: &dyn Display| Error::unexpected(format!("cannot write {}: {why}", text::path(path)));
     match fs::symlink_metadata(path) {
         Ok(there) if !there.is_file() => return Err(cannot(&"it is there, and not a file")),

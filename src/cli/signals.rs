@@ -1,5 +1,5 @@
 //! Signals: each one whose default action ends a process is answered with a rollback, ignored, or left to crash
-//! recovery. The table here is the one in README.md; a test holds them to each other.
+//! recovery. The table here is the one in the guide on internals; a test holds them to each other.
 
 use std::{
     ops::RangeInclusive,
@@ -120,10 +120,10 @@ pub(super) fn end_by_hang_up() {
 mod tests {
     use super::*;
 
-    /// The signals of one row of the table in README.md.
+    /// The signals of one row of the table in the guide on internals.
     fn row(what: &str) -> Vec<&'static str> {
-        const README: &str = include_str!("../../README.md");
-        let line = README.lines().find(|line| line.starts_with("| SIG") && line.contains(what));
+        const GUIDE: &str = include_str!("../guide/internals.md");
+        let line = GUIDE.lines().find(|line| line.starts_with("| SIG") && line.contains(what));
         let cell = line.and_then(|line| line.split('|').nth(1)).expect("a row of the table");
         cell.split(',').map(str::trim).collect()
     }

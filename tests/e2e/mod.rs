@@ -56,7 +56,7 @@ mod stopped;
 mod storm;
 mod supervisor;
 mod sweep;
-mod terminal;
+pub mod terminal;
 mod together;
 mod truth;
 
@@ -66,7 +66,7 @@ use crate::support::namespace::{Namespace, Privilege};
 const RECIPE: &str = include_str!("../../examples/recipe.yaml");
 
 /// The machine of node linux-1: eth0 with 172.30.0.11/24, the recipe in its folder, and nothing applied.
-fn node(privilege: Privilege) -> Namespace {
+pub fn node(privilege: Privilege) -> Namespace {
     let node = Namespace::new(privilege);
     plug_in(&node);
     node.wait_until("both ends of eth0 are up", || {

@@ -1,5 +1,5 @@
 //! Every signal that ends a process by default, sent to a hostgw in the middle of its work: what comes of it is what
-//! the table in README.md says.
+//! the table in the guide on internals says.
 
 use std::{
     collections::BTreeMap,
@@ -19,9 +19,9 @@ enum Response {
 
 /// Every signal of the table by its number, with some of the real-time ones.
 fn table(node: &Namespace) -> BTreeMap<i32, Response> {
-    const README: &str = include_str!("../../README.md");
+    const GUIDE: &str = include_str!("../../src/guide/internals.md");
     let mut signals = BTreeMap::new();
-    for line in README.lines().filter(|line| line.starts_with("| SIG")) {
+    for line in GUIDE.lines().filter(|line| line.starts_with("| SIG")) {
         let cells: Vec<&str> = line.split('|').map(str::trim).collect();
         let response = match cells[2] {
             what if what.starts_with("rolled back") => Response::RollsBack,

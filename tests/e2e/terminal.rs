@@ -69,6 +69,7 @@ fn no_word_is_broken_where_the_terminal_is_narrow() {
             ("simulate -f hostgw.yaml", 0),
             ("--help", 0),
             ("apply --help", 0),
+            ("help glossary", 0),
         ] {
             let script = format!("\"$HOSTGW\" {arguments} --color never");
             let text = on_terminal(&node, 200, COLUMNS, &script).expect(code).stdout;

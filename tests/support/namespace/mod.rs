@@ -27,7 +27,7 @@ use std::{
 
 pub use kept::Kept;
 pub use machine::Machine;
-pub use outcome::{Outcome, Snapshots};
+pub use outcome::{Outcome, Snapshots, steady};
 pub use peer::Peer;
 pub use witness::without_counters;
 

@@ -100,7 +100,7 @@ impl Snapshots {
 }
 
 /// Leaves out paths, process ids, namespace numbers and times.
-fn steady(text: &str, folder: &str) -> String {
+pub fn steady(text: &str, folder: &str) -> String {
     let text = text.replace(&format!("{folder}/state"), "<STATE>").replace(folder, "<FOLDER>");
     let text = replace_after(&text, "net-", |c| c.is_ascii_hexdigit(), "<N>");
     let text = replace_after(&text, "process ", |c| c.is_ascii_digit(), "<PID>");

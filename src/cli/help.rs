@@ -1,0 +1,127 @@
+//! `hostgw help`
+
+use clap::{CommandFactory, Parser};
+
+use super::{
+    Verdict,
+    arguments::{Arguments, HelpOptions},
+    output::Output,
+};
+use crate::{
+    error::{Error, Kind},
+    guide::{self, GUIDES, Guide},
+    text::{nearest, printable},
+};
+
+/// Shows what `--help` shows of a command, or a guide.
+pub(super) fn run(options: &HelpOptions, output: &Output) -> Verdict {
+    let Some(subject) = options.subject.as_deref() else { return of_command(None, output) };
+    if let Some(guide) = Guide::find(subject) {
+        output.page(&guide::text(guide, &output.palette))?;
+        return Ok(0);
+    }
+    if commands().iter().any(|command| command == subject) {
+        return of_command(Some(subject), output);
+    }
+    let known = subjects();
+    let hint = nearest(subject, known.iter().map(String::as_str)).map_or_else(
+        || "run `hostgw help` to list the commands and guides".to_owned(),
+        |nearest| format!("did you mean `hostgw help {nearest}`?"),
+    );
+    let message = format!("no command or guide is called {}", printable(subject));
+    Err(Error::new(Kind::Usage, message).with_hint(hint).into())
+}
+
+/// What `--help` shows.
+fn of_command(name: Option<&str>, output: &Output) -> Verdict {
+    let words = ["hostgw"].into_iter().chain(name).chain(["--help"]);
+    if let Err(help) = Arguments::try_parse_from(words) {
+        output.help(&help.render());
+    }
+    Ok(0)
+}
+
+/// The commands that are for users.
+fn commands() -> Vec<String> {
+    let command = Arguments::command();
+    let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+    shown.map(|command| command.get_name().to_owned()).collect()
+}
+
+/// Everything that `hostgw help` explains.
+pub(super) fn subjects() -> Vec<String> {
+    commands().into_iter().chain(GUIDES.iter().map(|guide| guide.name.to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A command line as a reader would complete it.
+    fn completed(line: &str) -> String {
+        let word = |word: &str| match word {
+            "PROGRAM" => "nftables".to_owned(),
+            "N" | "SEED" | "ID" => "4".to_owned(),
+            "TIME" => "90s".to_owned(),
+            "SHELL" => "bash".to_owned(),
+            _ => word.to_owned(),
+        };
+        let line = line.replace("schema NAME", "schema plan");
+        line.split_whitespace().map(word).collect::<Vec<_>>().join(" ")
+    }
+
+    /// What is between backticks.
+    fn spans(text: &str) -> Vec<String> {
+        let outside = text.split("```").step_by(2).collect::<String>();
+        let spans = outside.split('`').skip(1).step_by(2);
+        spans.map(|span| span.split_whitespace().collect::<Vec<_>>().join(" ")).collect()
+    }
+
+    #[test]
+    fn every_command_in_a_guide_is_one() {
+        let readme = ("README", include_str!("../../README.md"));
+        let guides = GUIDES.iter().map(|guide| (guide.name, guide.markdown));
+        let mut found = 0;
+        for (name, text) in guides.chain([readme]) {
+            for span in
+                spans(text).iter().filter(|span| span.starts_with("hostgw ") && !span.contains(['…', '|']))
+            {
+                found += 1;
+                let parsed = Arguments::try_parse_from(completed(span).split(' '));
+                let is_missing =
+                    |error: &clap::Error| error.kind() == clap::error::ErrorKind::MissingRequiredArgument;
+                if let Err(error) = parsed.as_ref() {
+                    assert!(
+                        is_missing(error) && !span.contains(" -") || !error.use_stderr(),
+                        "{name}: {span}\n{error}"
+                    );
+                }
+            }
+        }
+        assert!(found > 50, "{found}");
+    }
+
+    #[test]
+    fn every_option_in_a_guide_is_one() {
+        /// Of scripts that `hostgw render` writes.
+        const OF_SCRIPTS: [&str; 1] = ["--undo"];
+        let command = Arguments::command();
+        let verbs =
+            command.get_subcommands().flat_map(clap::Command::get_arguments).chain(command.get_arguments());
+        let known: Vec<String> =
+            verbs.filter_map(|it| it.get_long()).map(|long| format!("--{long}")).collect();
+        for guide in GUIDES {
+            for span in spans(guide.markdown).iter().filter(|span| span.starts_with("--")) {
+                let option = span.split([' ', '=']).next().unwrap_or_default();
+                let is_known = known.iter().any(|it| it == option) || OF_SCRIPTS.contains(&option);
+                assert!(is_known, "{}: {span}", guide.name);
+            }
+        }
+    }
+
+    #[test]
+    fn no_guide_has_the_name_of_another_subject() {
+        let both: Vec<String> = commands().into_iter().filter(|name| Guide::find(name).is_some()).collect();
+        assert!(both.is_empty(), "{both:?}");
+    }
+}

@@ -1,0 +1,122 @@
+//! `hostgw man`
+
+use std::fs;
+
+use clap::{Command, CommandFactory};
+use clap_mangen::{
+    Man,
+    roff::{Roff, bold, roman},
+};
+
+use super::{
+    Verdict,
+    arguments::{Arguments, DATE, ENVIRONMENT, EXIT_CODES, ManOptions},
+    output::Output,
+    render,
+};
+use crate::{
+    error::Error,
+    guide::{GUIDES, roff},
+    text,
+};
+
+/// Writes the manual pages of hostgw, of each command, and of each guide.
+pub(super) fn run(options: &ManOptions, output: &Output) -> Verdict {
+    let folder = &options.folder;
+    let failed =
+        |error| Error::unexpected(format!("cannot write manual pages to {}: {error}", text::path(folder)));
+    fs::create_dir_all(folder).map_err(failed)?;
+    let pages = pages().map_err(failed)?;
+    for (name, page) in &pages {
+        render::write(&folder.join(name), page)?;
+    }
+    output.done(&format!("Wrote {} to {}.", text::count(pages.len(), "manual page"), text::path(folder)));
+    Ok(0)
+}
+
+/// Every page with the name of its file.
+fn pages() -> std::io::Result<Vec<(String, String)>> {
+    let mut command = Arguments::command().after_help(None::<&str>);
+    command.build();
+    let source = format!("hostgw {}", env!("CARGO_PKG_VERSION"));
+    let mut pages = Vec::new();
+    let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set());
+    for command in [&command].into_iter().chain(verbs) {
+        pages.push(of_command(command, &source)?);
+    }
+    pages.extend(GUIDES.iter().map(|guide| (format!("hostgw-{}.7", guide.name), roff(guide, DATE, &source))));
+    Ok(pages)
+}
+
+fn of_command(command: &Command, source: &str) -> std::io::Result<(String, String)> {
+    let is_whole = command.has_subcommands();
+    let man = Man::new(command.clone().version(None::<&str>));
+    let name = man.get_filename();
+    let title = name.trim_end_matches(".1").to_uppercase();
+    let man = man.title(title).date(DATE).source(source).manual("hostgw manual");
+    let mut page = Vec::new();
+    man.render(&mut page)?;
+    let mut page = without_noise(&String::from_utf8_lossy(&page));
+    let mut rest = Roff::new();
+    if is_whole {
+        section(&mut rest, "EXIT STATUS", EXIT_CODES);
+        section(&mut rest, "ENVIRONMENT", ENVIRONMENT);
+    } else {
+        rest.control("SH", ["EXIT STATUS"]);
+        rest.text([roman("See "), bold("hostgw"), roman("(1).")]);
+    }
+    rest.control("SH", ["SEE ALSO"]);
+    if is_whole {
+        for (number, guide) in GUIDES.iter().enumerate() {
+            let end = if number + 1 < GUIDES.len() { "(7)," } else { "(7)" };
+            rest.text([bold(format!("hostgw-{}", guide.name)), roman(end)]);
+        }
+    } else {
+        rest.text([bold("hostgw"), roman("(1)")]);
+    }
+    page.push_str(&rest.to_roff());
+    Ok((name, page))
+}
+
+/// The page without spaces at the ends of lines, and without line breaks that a paragraph makes anyway: formatters warn
+/// of both.
+fn without_noise(page: &str) -> String {
+    let lines: Vec<&str> = page.lines().map(str::trim_end).collect();
+    let is_space = |at: Option<usize>| at.and_then(|at| lines.get(at)).is_some_and(|line| line.is_empty());
+    let is_noise = |at: usize| lines[at] == ".br" && (is_space(at.checked_sub(1)) || is_space(Some(at + 1)));
+    (0..lines.len()).filter(|at| !is_noise(*at)).map(|at| format!("{}\n", lines[at])).collect()
+}
+
+/// A list in columns as a list of man(7): its first word is the term.
+fn section(page: &mut Roff, title: &str, list: &str) {
+    page.control("SH", [title]);
+    for line in list.lines().skip(1) {
+        match line.trim_start().split_once("  ") {
+            Some((term, text)) => {
+                page.control("TP", []);
+                page.text([bold(term)]);
+                page.text([roman(text.trim_start())]);
+            }
+            None => {
+                page.text([roman(line.trim_start())]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_and_every_guide_has_a_page() {
+        let pages = pages().unwrap();
+        let names: Vec<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
+        for name in ["hostgw.1", "hostgw-plan.1", "hostgw-apply.1", "hostgw-help.1", "hostgw-glossary.7"] {
+            assert!(names.contains(&name), "{name} in {names:?}");
+        }
+        assert!(!names.contains(&"hostgw-supervise.1"));
+        let (_, whole) = pages.iter().find(|(name, _)| name == "hostgw.1").unwrap();
+        assert!(whole.contains(".SH \"EXIT STATUS\"\n.TP\n\\fB0\\fR\n"), "{whole}");
+    }
+}

@@ -1,0 +1,124 @@
+//! The guides of hostgw: `hostgw help NAME` shows one, `hostgw man` writes them as manual pages, and here they are
+//! modules.
+
+mod document;
+mod roff;
+mod terminal;
+
+pub use roff::roff;
+pub use terminal::text;
+
+/// A guide.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Guide {
+    /// The name that `hostgw help` takes.
+    pub name: &'static str,
+    /// The subject, as a sentence fragment.
+    pub summary: &'static str,
+    /// The text in Markdown.
+    pub markdown: &'static str,
+}
+
+impl Guide {
+    /// The guide called `name`.
+    #[must_use]
+    pub fn find(name: &str) -> Option<&'static Self> {
+        GUIDES.iter().find(|guide| guide.name == name)
+    }
+}
+
+/// Declares the guides, each as a module and as an item of [`GUIDES`].
+///
+/// Links between guides name files, as a reader of the repository needs them. `links.md` gives the same names the
+/// paths that rustdoc needs; where a name is defined twice, Markdown takes the first definition.
+macro_rules! guides {
+    ($($module:ident $name:literal $summary:literal)*) => {
+        $(
+            #[doc = include_str!("links.md")]
+            #[doc = include_str!(concat!($name, ".md"))]
+            pub mod $module {}
+        )*
+
+        /// Every guide, in the order in which a newcomer reads them.
+        pub const GUIDES: &[Guide] = &[
+            $(Guide { name: $name, summary: $summary, markdown: include_str!(concat!($name, ".md")) },)*
+        ];
+    };
+}
+
+guides! {
+    configuration "configuration" "every key of the configuration, and where hostgw looks for it"
+    plan_and_apply "plan-and-apply" "how to read a plan, apply it safely, and undo it"
+    pull_requests "pull-requests" "review a change as the routes it will add and remove"
+    windows "windows" "Windows nodes, and Linux nodes without hostgw"
+    simulation "simulation" "try a configuration in network namespaces"
+    ownership "ownership" "what hostgw manages, and what it never touches"
+    boot "boot" "what happens at boot, and how to restore routes, NAT and sysctls"
+    exit_codes_and_json "exit-codes-and-json" "exit codes, JSON documents and environment variables"
+    troubleshooting "troubleshooting" "common errors and their remedies"
+    migrating "migrating" "move from manual routes or flannel without losing packets"
+    internals "internals" "what an apply does, step by step, and how hostgw survives failures"
+    glossary "glossary" "the words that hostgw uses"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        document::{Block, Document, Piece},
+        *,
+    };
+
+    /// Every piece of text in `blocks`.
+    fn pieces<'a>(blocks: &'a [Block], found: &mut Vec<&'a Piece>) {
+        for block in blocks {
+            match block {
+                Block::Heading(_, text) | Block::Paragraph(text) => found.extend(text),
+                Block::Code(_) => {}
+                Block::List(_, items) => items.iter().for_each(|item| pieces(item, found)),
+                Block::Table(rows) => found.extend(rows.iter().flatten().flatten()),
+            }
+        }
+    }
+
+    #[test]
+    fn every_guide_begins_with_its_title() {
+        for guide in GUIDES {
+            let document = Document::parse(guide.markdown);
+            assert!(matches!(document.blocks.first(), Some(Block::Heading(1, _))), "{}", guide.name);
+            let others = document.blocks.iter().skip(1);
+            let is_title = |block: &Block| matches!(block, Block::Heading(1, _));
+            assert!(!others.into_iter().any(is_title), "{} has two titles", guide.name);
+        }
+    }
+
+    #[test]
+    fn every_link_leads_somewhere() {
+        for guide in GUIDES {
+            let document = Document::parse(guide.markdown);
+            let mut found = Vec::new();
+            pieces(&document.blocks, &mut found);
+            for piece in found {
+                match piece {
+                    Piece::Guide(name) => assert!(Guide::find(name).is_some(), "{}: {name}", guide.name),
+                    Piece::Plain(text) => assert!(!text.contains("]["), "{}: {text}", guide.name),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn rustdoc_has_a_path_for_every_link_between_guides() {
+        let defined = |text: &str| -> Vec<String> {
+            let names = text.lines().filter_map(|line| line.strip_prefix('[')?.split_once("]: "));
+            names.map(|(name, _)| name.to_owned()).collect()
+        };
+        let paths = defined(include_str!("links.md"));
+        for guide in GUIDES {
+            for name in defined(guide.markdown) {
+                assert!(paths.contains(&name), "links.md does not define [{name}] of {}", guide.name);
+            }
+            assert!(!guide.markdown.contains(".md)"), "{}: name links between guides", guide.name);
+        }
+    }
+}

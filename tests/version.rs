@@ -1,0 +1,74 @@
+//! The version: with the commit it was built from in a repository of hostgw's own, and without one elsewhere.
+
+use std::{env, fs, path::Path, process::Command};
+
+use crate::support::directory::Directory;
+
+#[test]
+fn the_version_names_the_commit() {
+    let output = Command::new(env!("CARGO_BIN_EXE_hostgw")).arg("--version").output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("hostgw {}\n", env!("HOSTGW_VERSION")));
+}
+
+/// What the build script tells cargo in `folder`.
+fn told(script: &Path, folder: &Path) -> String {
+    let output = Command::new(script).env("CARGO_MANIFEST_DIR", folder).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn git(folder: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new("git");
+    command
+        .args(["-c", "user.name=hostgw", "-c", "user.email=hostgw@example.net", "-C"])
+        .arg(folder)
+        .args(arguments);
+    let output = command.env_remove("GIT_DIR").env_remove("GIT_INDEX_FILE").output().unwrap();
+    assert!(output.status.success(), "git {arguments:?}: {output:?}");
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn the_build_script_finds_the_commit_of_its_own_repository() {
+    let place = Directory::new();
+    let root = place.path();
+    let script = root.join("build-script");
+    let rustc = env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
+    let source = concat!(env!("CARGO_MANIFEST_DIR"), "/build.rs");
+    let mut command = Command::new(rustc);
+    command.args(["--edition=2024", source, "-o"]).arg(&script).env("CARGO_PKG_VERSION", "1.2.3");
+    assert!(command.status().unwrap().success());
+
+    let repository = root.join("repository");
+    let crate_inside = repository.join("vendor/hostgw");
+    fs::create_dir_all(&crate_inside).unwrap();
+    let bare = "cargo::rustc-env=HOSTGW_VERSION=1.2.3\n";
+    // A crate archive.
+    assert!(told(&script, root).contains(bare));
+
+    git(&repository, &["init", "--quiet", "--initial-branch=main"]);
+    // A repository without a commit.
+    assert!(told(&script, &repository).contains(bare));
+
+    git(&repository, &["commit", "--quiet", "--allow-empty", "--message", "one"]);
+    let commit = git(&repository, &["rev-parse", "--short=12", "HEAD"]);
+    let date = git(&repository, &["show", "--no-patch", "--format=%cs"]);
+    let expected = format!("cargo::rustc-env=HOSTGW_VERSION=1.2.3 ({commit} {date})\n");
+    let told_there = told(&script, &repository);
+    assert!(told_there.contains(&expected), "{told_there}");
+    // A crate archive that was unpacked inside another repository.
+    assert!(told(&script, &crate_inside).contains(bare));
+
+    // A working tree of its own, on no branch.
+    let tree = root.join("tree");
+    git(&repository, &["worktree", "add", "--quiet", "--detach", tree.to_str().unwrap()]);
+    assert!(told(&script, &tree).contains(&expected));
+
+    // cargo runs the script again after a commit, and only then: what it watches exists.
+    for told in [told_there, told(&script, &tree)] {
+        let watched: Vec<&str> =
+            told.lines().filter_map(|line| line.strip_prefix("cargo::rerun-if-changed=")).collect();
+        let [_, log] = watched[..] else { panic!("{watched:?}") };
+        assert!(log.ends_with("logs/HEAD") && Path::new(log).exists(), "{log}");
+    }
+}
