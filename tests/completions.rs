@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::{
     e2e,
     support::{
-        namespace::{Namespace, Outcome, Privilege, is_root},
+        namespace::{Namespace, Outcome, Privilege, feed, is_root},
         say,
     },
 };
@@ -48,40 +48,44 @@ fn loading(shell: &str) -> String {
     let guide = include_str!("../src/guide/plan-and-apply.md");
     let row = guide.lines().find(|line| line.starts_with(&format!("| {shell} |"))).expect("a row");
     let code = row.rsplit('`').nth(1).expect("code");
-    code.replace("\\|", "|")
+    let before = if shell == "zsh" { "autoload -U compinit; compinit -D -u\n" } else { "" };
+    before.to_owned() + &code.replace("\\|", "|")
 }
 
-fn is_there(program: &str) -> bool {
+/// Where a shell is, if it is here.
+fn path_of(program: &str) -> Option<String> {
     let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().expect("a shell");
     if !found.status.success() {
         say(&format!("not tried: {program} is not on the PATH, so it completes nothing"));
+        return None;
     }
-    found.status.success()
+    Some(String::from_utf8(found.stdout).expect("UTF-8").trim().to_owned())
 }
 
-/// Asks a shell for the candidates of every case; `script` is a program of the shell for the words of a case.
-fn ask(shell: &str, program: &[&str], script: impl Fn(&[&str]) -> String) {
-    if !is_there(program[0]) {
-        return;
-    }
+/// Asks a shell for the candidates of every case: `prepare` runs once, and `script` for the words of each case.
+fn ask(shell: &str, program: &[&str], prepare: &str, script: impl Fn(&[&str]) -> String) {
+    const SEPARATOR: &str = "-----";
+    let Some(path) = path_of(program[0]) else { return };
     let node = repository();
-    for (words, expected) in CASES {
-        let setting = "export HOME=$PWD PATH=$PWD/bin:$PATH TERM=dumb; exec \"$@\"";
-        let mut command = node.command("sh");
-        let path =
-            Command::new("sh").args(["-c", &format!("command -v {}", program[0])]).output().expect("a shell");
-        let path = String::from_utf8(path.stdout).expect("UTF-8").trim().to_owned();
-        command.args(["-c", setting, "sh", &path]).args(&program[1..]).arg(script(words));
-        let outcome = Outcome::of(&node, &words.join(" "), &mut command);
-        let candidates: Vec<&str> = outcome.stdout.lines().map(str::trim_end).collect();
-        for value in expected {
-            let (value, is_expected) = value.strip_prefix('!').map_or((*value, true), |value| (value, false));
-            assert_eq!(
-                candidates.contains(&value),
-                is_expected,
-                "{shell}: {value} for {words:?}:\n{outcome}"
-            );
-        }
+    let scripts = CASES.map(|(words, _)| format!("{}\necho '{SEPARATOR}'", script(words)));
+    let whole = format!("{}\n{prepare}\n{}", loading(shell), scripts.join("\n"));
+    let setting = "export HOME=$PWD PATH=$PWD/bin:$PATH TERM=dumb; exec \"$@\"";
+    let mut command = node.command("sh");
+    command.args(["-c", setting, "sh", &path]).args(&program[1..]).arg(whole);
+    let outcome = Outcome::of(&node, shell, &mut command);
+    let answers: Vec<&str> = outcome.stdout.split(SEPARATOR).collect();
+    assert_eq!(answers.len(), CASES.len() + 1, "{outcome}");
+    for ((words, expected), answer) in CASES.into_iter().zip(answers) {
+        check(&format!("{shell} for {words:?}"), answer, expected);
+    }
+}
+
+/// Compares the candidates in `answer`, one a line, with what is expected of them.
+fn check(what: &str, answer: &str, expected: &[&str]) {
+    for value in expected {
+        let (value, is_expected) = value.strip_prefix('!').map_or((*value, true), |value| (value, false));
+        let is_there = answer.lines().any(|line| line.trim_end() == value);
+        assert_eq!(is_there, is_expected, "{value}: {what}:\n{answer}");
     }
 }
 
@@ -92,12 +96,11 @@ fn quoted(words: &[&str]) -> String {
 
 #[test]
 fn bash_completes() {
-    ask("bash", &["bash", "--norc", "-c"], |words| {
+    ask("bash", &["bash", "--norc", "-c"], "complete -p hostgw >/dev/null || exit", |words| {
         let last = words.len() - 1;
         format!(
-            "{}\ncomplete -p hostgw >/dev/null || exit\nCOMP_WORDS=({}) COMP_CWORD={last} COMP_TYPE=9\n\
-             _clap_complete_hostgw hostgw '{}' '{}'\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"",
-            loading("bash"),
+            "COMP_WORDS=({}) COMP_CWORD={last} COMP_TYPE=9\n_clap_complete_hostgw hostgw '{}' '{}'\n\
+             printf '%s\\n' \"${{COMPREPLY[@]}}\"",
             quoted(words),
             words[last],
             words[last - 1]
@@ -105,36 +108,56 @@ fn bash_completes() {
     });
 }
 
+/// What readline does: an interactive bash splits words at `=` and puts the one candidate on the line.
+#[test]
+fn bash_completes_what_is_typed() {
+    let node = repository();
+    let typed = [
+        ("hostgw plan --node=w\t --summary", "hostgw plan --node=win-1  --summary"),
+        ("hostgw render -f oth\t --node=\t", "hostgw render -f other.yaml  --node=other-1 "),
+        ("hostgw diff main..fea\t", "hostgw diff main..feature "),
+    ];
+    // Instead of running a line, bash writes down what became of it.
+    let start = format!(
+        "{}\nset -o emacs\nbind 'set enable-bracketed-paste off'\n\
+         shown() {{ printf 'line:%s:\\n' \"$READLINE_LINE\" >>lines; READLINE_LINE=; }}\nbind -x '\"\\C-g\": shown'\n",
+        loading("bash")
+    );
+    node.write("rc", &start);
+    let script = "export HOME=$PWD PATH=$PWD/bin:$PATH TERM=dumb; bash --noprofile --rcfile rc -i";
+    let mut child = node.on_terminal(script).spawn().expect("bash");
+    let input: String = typed.iter().map(|(line, _)| format!("{line}\u{7}")).collect();
+    feed(&mut child, &format!("{input}exit\n"));
+    child.wait_with_output().expect("bash ends");
+    let lines = node.sh("cat lines");
+    let expected: String = typed.iter().map(|(_, line)| format!("line:{line}:\n")).collect();
+    assert_eq!(lines, expected);
+}
+
 #[test]
 fn fish_completes() {
-    ask("fish", &["fish", "--no-config", "-c"], |words| {
-        format!("{}\ncomplete -C '{}' | string replace -r '\\t.*' ''", loading("fish"), words.join(" "))
+    ask("fish", &["fish", "--no-config", "-c"], "", |words| {
+        format!("complete -C '{}' | string replace -r '\\t.*' ''", words.join(" "))
     });
 }
 
 #[test]
 fn zsh_completes() {
     // Outside of its editor zsh has no list of candidates: the function that would fill it prints them.
-    ask("zsh", &["zsh", "-f", "-c"], |words| {
-        format!(
-            "autoload -U compinit; compinit -D -u\n{}\n_describe() {{ local name=$4; [[ $3 == values ]] || name=$3\n\
-             for each in ${{(P)name}}; do print -r -- ${{${{each%%:*}}//\\\\/}}; done }}\n\
-             (( $+_comps[hostgw] )) || exit\nwords=({}) CURRENT={}\n_clap_dynamic_completer_hostgw",
-            loading("zsh"),
-            quoted(words),
-            words.len()
-        )
+    let shown = "_describe() { local name=$4; [[ $3 == values ]] || name=$3\n\
+                 for each in ${(P)name}; do print -r -- ${${each%%:*}//\\\\/}; done }\n(( $+_comps[hostgw] )) || exit";
+    ask("zsh", &["zsh", "-f", "-c"], shown, |words| {
+        format!("words=({}) CURRENT={}\n_clap_dynamic_completer_hostgw", quoted(words), words.len())
     });
 }
 
 #[test]
 fn powershell_completes() {
-    ask("PowerShell", &["pwsh", "-NoProfile", "-NonInteractive", "-Command"], |words| {
+    ask("PowerShell", &["pwsh", "-NoProfile", "-NonInteractive", "-Command"], "", |words| {
         let line = words.join(" ");
         format!(
-            "{}; [System.Management.Automation.CommandCompletion]::CompleteInput('{line}', {}, $null)\
+            "[System.Management.Automation.CommandCompletion]::CompleteInput('{line}', {}, $null)\
              .CompletionMatches.CompletionText",
-            loading("PowerShell"),
             line.len()
         )
     });
@@ -151,10 +174,6 @@ fn elvish_is_answered() {
         command.args(words).env("HOSTGW_COMPLETE", "elvish").env("_CLAP_IFS", "\n");
         command.env("_CLAP_COMPLETE_INDEX", (words.len() - 1).to_string()).env("HOME", node.folder());
         let outcome = Outcome::of(&node, &words.join(" "), &mut command).expect(0);
-        for value in expected {
-            let (value, is_expected) = value.strip_prefix('!').map_or((*value, true), |value| (value, false));
-            let is_there = outcome.stdout.lines().any(|line| line == value);
-            assert_eq!(is_there, is_expected, "{value} for {words:?}:\n{outcome}");
-        }
+        check(&format!("elvish for {words:?}"), &outcome.stdout, expected);
     }
 }

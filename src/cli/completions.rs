@@ -5,6 +5,7 @@
 use std::{
     env,
     ffi::{OsStr, OsString},
+    io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -73,10 +74,38 @@ pub(super) fn answer(words: &[OsString]) -> Option<ExitCode> {
     }
     let mut command = command(file_of(&line));
     let mut candidates = Vec::new();
+    let folder = env::current_dir().ok();
     // A line that cannot be completed has no candidates, which is no error.
-    let _ = shell.write_complete(&mut command, line, env::current_dir().ok().as_deref(), &mut candidates);
+    let _ = if shell.is("bash") {
+        in_bash(&mut command, line, folder.as_deref(), &mut candidates)
+    } else {
+        shell.write_complete(&mut command, line, folder.as_deref(), &mut candidates)
+    };
     let code = output.finish(output.candidates(&String::from_utf8_lossy(&candidates)).map(|()| 0));
     Some(ExitCode::from(code))
+}
+
+/// Completes the line of a bash, which splits words at `=`: `--node=l` comes as three words, and only the last one is
+/// replaced.
+fn in_bash(
+    command: &mut Command,
+    mut line: Vec<OsString>,
+    folder: Option<&Path>,
+    candidates: &mut Vec<u8>,
+) -> io::Result<()> {
+    let variable = |name: &str| env::var(name).unwrap_or_default();
+    let mut index: usize = variable("_CLAP_COMPLETE_INDEX").parse().unwrap_or(line.len().saturating_sub(1));
+    let is_sign = |line: &[OsString], at: usize| {
+        let before = at.checked_sub(1).and_then(|at| line.get(at)).and_then(|word| word.to_str());
+        line.get(at).is_some_and(|word| word == "=") && before.is_some_and(|word| word.starts_with("--"))
+    };
+    while let Some(at) = (1..index).find(|at| is_sign(&line, *at)) {
+        line.remove(at);
+        index -= 1;
+    }
+    let found = clap_complete::engine::complete(command, line, index, folder)?;
+    let values: Vec<_> = found.iter().map(|candidate| candidate.get_value().to_string_lossy()).collect();
+    candidates.write_all(values.join(variable("_CLAP_IFS").as_str()).as_bytes())
 }
 
 /// The configuration that the command line names.
