@@ -16,7 +16,7 @@ use super::{
     transaction_failure::{described, rolled_back},
 };
 use crate::{
-    apply::{self, StateDir},
+    apply::{self, Look, StateDir},
     error::{Error, Kind},
     record::{Decision, Outcome, Pending, Record},
     text,
@@ -80,10 +80,14 @@ fn find(dir: &StateDir, options: &ConfirmOptions) -> Result<Option<(Record, Pend
     Ok(None)
 }
 
-/// Whether the transaction `id` is one that will not wait any more.
+/// Whether the transaction `id` is one that will not wait any more. The newest may be about to begin: its number is on
+/// record before its journal.
 fn is_over(dir: &StateDir, id: u64) -> Result<bool, Error> {
+    let look = Look::begin(dir)?;
     let is_open = dir.open_journal()?.is_some_and(|open| open.id == id);
-    Ok(!is_open && id < dir.next_id()?)
+    let next = dir.next_id()?;
+    let is_newest = id.checked_add(1) == Some(next);
+    Ok(!is_open && id < next && (!is_newest || look.was_alone()?))
 }
 
 /// `hostgw cancel`

@@ -739,6 +739,27 @@ fn an_id_is_never_used_twice() {
     });
 }
 
+/// The number of an apply is on record before its journal is.
+#[cfg(feature = "fault-injection")]
+#[test]
+fn an_apply_that_is_about_to_begin_is_not_over() {
+    let privilege = if crate::support::namespace::is_root() { Privilege::Root } else { Privilege::User };
+    for point in 5.. {
+        let node = node(privilege);
+        let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", LONG]);
+        let stopped = Stopped::at(&node, &mut command, "hostgw apply", point);
+        let stopped = stopped.unwrap_or_else(|outcome| panic!("no journal: {outcome}"));
+        let confirm = node.hostgw(&["confirm", "1", "--wait", "10ms", "--lock-timeout", "0s"]);
+        assert!([4, 8].contains(&confirm.code), "{confirm}");
+        assert!(!confirm.stderr.contains("was rolled back"), "stopped at {point}: {confirm}");
+        let is_open = is_open(&node);
+        stopped.kill();
+        if is_open {
+            return;
+        }
+    }
+}
+
 /// `--wait` is there before the apply is.
 #[test]
 fn a_confirmation_can_wait_for_its_apply() {

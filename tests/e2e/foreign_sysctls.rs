@@ -3,7 +3,9 @@
 
 use std::process::Stdio;
 
-use super::{NODE_1, NODE_2, RECIPE, apply, assert_no_record, cluster, is_open, node, settled};
+#[cfg(feature = "fault-injection")]
+use super::{NODE_1, NODE_2, cluster};
+use super::{RECIPE, apply, assert_no_record, is_open, node, settled};
 use crate::support::namespace::{Namespace, Outcome, Snapshots, each};
 
 const FILTER: &str = "net.ipv4.conf.all.rp_filter";

@@ -2,7 +2,9 @@
 
 #[cfg(feature = "fault-injection")]
 use super::is_open;
-use super::{NODE_2, NODE_3, apply, cluster, node, settled};
+#[cfg(feature = "fault-injection")]
+use super::settled;
+use super::{NODE_2, NODE_3, apply, cluster, node};
 use crate::support::namespace::{Namespace, each};
 
 fn damage(node: &Namespace, name: &str) -> std::path::PathBuf {
