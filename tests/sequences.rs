@@ -90,17 +90,17 @@ impl Memory {
         let Some(record) = open.or(dir.last_committed().map_err(Failure::Untouched)?) else {
             return Ok(End::NothingToDo);
         };
+        let progress = if is_open { Progress::Partial } else { Progress::Verified };
+        let back = apply::undo_plan(&mut self.node, &dir, &record, Policy::Respect, progress)
+            .map_err(Failure::Untouched)?;
         if !is_open {
-            let progress = Progress::Verified;
-            let back = apply::undo_plan(&mut self.node, &dir, &record, Policy::Respect, progress)
-                .map_err(Failure::Untouched)?;
             if !back.conflicts.is_empty() {
                 return Ok(End::Refused);
             }
             dir.reopen(&record).map_err(Failure::Untouched)?;
         }
-        let progress = if is_open { Progress::Partial } else { Progress::Verified };
-        apply::restore(&mut self.node, &dir, &record, Policy::Respect, progress, None).map(|_| End::Done)
+        apply::restore(&mut self.node, &dir, &record, Policy::Respect, progress, Some(&back))
+            .map(|()| End::Done)
     }
 }
 

@@ -18,6 +18,7 @@
 //! | the egress interface vanishes half way | its routes go with it, the rest is put back (6); what stood on it before is told (7), and put back when it is there again, or given up with `--abandon` | `midway.rs`: at each point; `interrupted.rs`: in a large apply |
 //! | somebody else takes a place that is wanted, and changes other things, half way | all of theirs stays; rolled back (6), or told where theirs is in the way (7). On IPv6 the kernel only knows to replace whatever stands there: a changed route has a moment between the last look and its write | `midway.rs`: at each point |
 //! | another program changes the table `hostgw` between the last look and the commit | the kernel refuses the batch, which names the generation of nftables it was made from; hostgw plans again: shown with `--yes`, else refused (5), a conflict (10) for a set | `midway.rs`: at each point; `kernel::nat::tests`: in a race |
+//! | another program adds a rule to the table `hostgw` of an apply that is undone later | an undo that asks nobody keeps the table, undoes all the rest, and names the rule (7); `rollback` shows it first | `foreign_nat.rs` |
 //! | other programs change their own tables all the time | the batch is sent again, for 10 s; then nothing was changed (5) | `kernel::nat::tests` |
 //! | any signal that can be caught | rolled back and verified (130), or ignored: the table is in the guide on internals; an undo is never interrupted | `signals.rs`: each signal, to the command in the middle, to one that waits, and to the supervisor |
 //! | nobody confirms an `apply --confirm` | rolled back and verified (8), within 2 seconds of the deadline | `confirm.rs` |
@@ -73,7 +74,8 @@ pub use lock::{Holder, Lock, is_stopped};
 pub use look::Look;
 pub use state_dir::{Identity, Mark, OVERRIDE, StateDir, held_by};
 pub use transaction::{
-    Failure, Incomplete, Request, abandon, progress, recover, restore, run, settle, undo_plan,
+    Failure, Incomplete, Request, abandon, progress, recover, refuse_foreign_nat, restore, run, settle,
+    undo_plan,
 };
 
 use crate::{

@@ -665,6 +665,7 @@ pub(super) mod tests {
             touched: Touched::default(),
             before: State::default(),
             written: Values::new(),
+            written_nat: crate::state::Tables::default(),
             saved_before: Saved::default(),
         }
     }

@@ -7,11 +7,11 @@ use crate::{
     error::{Error, Kind},
     model::SysctlKey,
     plan::{
-        self, Action, Change, Conflict, Desired, ForeignSysctl, Plan, Policy, Prepared, Progress,
+        self, Action, Change, Conflict, Desired, ForeignSysctl, NatChange, Plan, Policy, Prepared, Progress,
         Restoration, RouteChange, Saved, SavedValue, Scope, SysctlChange, Touched, Values, foreign, plan,
     },
     record::{Command, LastApplied, Occasion, Pending, Record},
-    state::{NatObject, NatTable, State, Unknown},
+    state::{NatObject, NatTable, State, Tables, Unknown},
 };
 
 use super::{CommitError, Counted, Interrupt, Node, Order, StateDir, checks::check_after};
@@ -130,7 +130,7 @@ pub fn run(
     };
     // A sysctl that was not written yet is not to be restored, whatever it is by now.
     let record = record.with_sysctls_of(&written);
-    match restore(node, dir, &record, Policy::Respect, Progress::Partial, Some(request.plan)) {
+    match restore(node, dir, &record, Policy::Respect, Progress::Partial, None) {
         Ok(()) => Err(Failure::RolledBack { cause }),
         Err(Failure::Incomplete(mut incomplete)) => {
             incomplete.cause = Some(cause);
@@ -164,8 +164,20 @@ fn record(dir: &StateDir, request: &Request, saved_before: Saved) -> Result<Reco
         before: touched.part_of(request.observed),
         touched,
         written,
+        written_nat: nat_tables(request.plan),
         saved_before,
     })
+}
+
+/// The tables that `plan` leaves.
+fn nat_tables(plan: &Plan) -> Tables {
+    let mut tables = Tables::default();
+    for change in &plan.changes {
+        if let Change::Nat(nat) = change {
+            tables.slot(nat.family).clone_from(&nat.after);
+        }
+    }
+    tables
 }
 
 /// Where a transaction stopped.
@@ -397,8 +409,8 @@ const MAX_ROUNDS: usize = 20;
 /// that, and ends the transaction. `policy` says what becomes of what somebody else put in the way since. The
 /// caller holds the lock.
 ///
-/// Of NAT tables nothing is removed that `basis`, a plan that was shown or committed, does not name: whoever else put
-/// it there would not be told. Without `basis` the tables become what they were, whatever is in them.
+/// Of NAT tables nothing is removed that neither the transaction nor `basis`, a plan that was shown, has put there or names:
+/// it is a conflict, since whoever put it there would not be told.
 ///
 /// # Errors
 /// [`Failure::Incomplete`]; the journal stays, so that a later rollback goes on from there.
@@ -445,7 +457,12 @@ fn restore_kernel(
 ) -> Result<(), Failure> {
     let mut undo = Undo::new(dir, record, policy, progress);
     let mut refused = None;
-    let mut left = undo.plan(node).map_err(|why| Failure::incomplete(None, why, Vec::new()))?;
+    let plan_back = |undo: &Undo, node: &mut dyn Node| -> Result<Plan, Error> {
+        let mut left = undo.plan(node)?;
+        refuse_foreign_nat(&mut left, basis, record);
+        Ok(left)
+    };
+    let mut left = plan_back(&undo, node).map_err(|why| Failure::incomplete(None, why, Vec::new()))?;
     undo.note(dir, &left);
     // Again as long as it helps: what one change needs, another may have put back.
     for _ in 0..MAX_ROUNDS {
@@ -453,11 +470,10 @@ fn restore_kernel(
             break;
         }
         // An undo is never interrupted.
-        let is_known = |change: &&Change| basis.is_none_or(|basis| is_known(change, basis, record));
-        let known: Vec<Change> = left.changes.iter().filter(is_known).cloned().collect();
-        refused = node.commit(&known, Order::Undo, &Interrupt::new()).map_err(commit_error).err();
+        refused = node.commit(&left.changes, Order::Undo, &Interrupt::new()).map_err(commit_error).err();
         let before = std::mem::take(&mut left);
-        left = undo.plan(node).map_err(|why| Failure::incomplete(None, why, before.changes.clone()))?;
+        left =
+            plan_back(&undo, node).map_err(|why| Failure::incomplete(None, why, before.changes.clone()))?;
         undo.note(dir, &left);
         if left == before {
             break;
@@ -482,18 +498,33 @@ fn restore_kernel(
     Ok(())
 }
 
-/// Whether everything that `change` finds in a NAT table is in one that `basis` or `record` names.
-fn is_known(change: &Change, basis: &Plan, record: &Record) -> bool {
-    let Change::Nat(change) = change else { return true };
-    let bases = basis.changes.iter().filter_map(|basis| match basis {
-        Change::Nat(basis) if basis.family == change.family => {
-            Some([basis.before.as_ref(), basis.after.as_ref()])
+/// Makes a conflict of every NAT change of `back` that would remove objects of which neither the transaction nor `basis`
+/// knows: that table stays.
+pub fn refuse_foreign_nat(back: &mut Plan, basis: Option<&Plan>, record: &Record) {
+    let Plan { changes, conflicts, .. } = back;
+    changes.retain(|change| {
+        let Change::Nat(change) = change else { return true };
+        let objects = foreign_objects(change, basis, record);
+        let is_known = objects.is_empty();
+        if !is_known {
+            conflicts.push(Conflict::ForeignNat { family: change.family, objects });
         }
+        is_known
+    });
+}
+
+/// The objects that `change` would remove, and that are in no table of `basis` and `record`.
+fn foreign_objects(change: &NatChange, basis: Option<&Plan>, record: &Record) -> Vec<NatObject> {
+    let changes = basis.iter().flat_map(|basis| &basis.changes);
+    let shown = changes.filter_map(|shown| match shown {
+        Change::Nat(shown) if shown.family == change.family => shown.before.as_ref(),
         Change::Nat(_) | Change::Route(_) | Change::Sysctl(_) => None,
     });
-    let tables = bases.flatten().chain([record.before.nat.get(change.family)]).flatten();
-    let known: Vec<NatObject> = tables.flat_map(NatTable::objects).collect();
-    change.before.iter().flat_map(NatTable::objects).all(|object| known.contains(&object))
+    let tables = [&record.before.nat, &record.written_nat].map(|tables| tables.get(change.family));
+    let known: Vec<NatObject> =
+        shown.chain(tables.into_iter().flatten()).flat_map(NatTable::objects).collect();
+    let found = change.before.iter().flat_map(NatTable::objects);
+    found.filter(|object| !known.contains(object)).collect()
 }
 
 /// The way back from a transaction.
@@ -540,7 +571,7 @@ impl<'a> Undo<'a> {
         self.progress = Progress::Partial;
         let found = left.conflicts.iter().filter_map(|conflict| match conflict {
             Conflict::Sysctl(ForeignSysctl { key, live, .. }) => Some((key.clone(), live.clone())),
-            Conflict::Route { .. } | Conflict::Nat { .. } => None,
+            Conflict::Route { .. } | Conflict::Nat { .. } | Conflict::ForeignNat { .. } => None,
         });
         let mut foreign = self.foreign.clone();
         foreign.extend(found);
@@ -573,7 +604,8 @@ fn end_undone(dir: &StateDir, record: &Record, saved: &Saved, tell: impl FnOnce(
 pub fn abandon(node: &mut dyn Node, dir: &StateDir, record: &Record) -> Result<Vec<String>, Failure> {
     let incomplete = |why| Failure::incomplete(None, why, Vec::new());
     let undo = Undo::new(dir, record, Policy::Respect, Progress::Partial);
-    let left = undo.plan(node).map_err(incomplete)?;
+    let mut left = undo.plan(node).map_err(incomplete)?;
+    refuse_foreign_nat(&mut left, None, record);
     let incomplete = |why| Failure::incomplete(None, why, left.changes.clone());
     let saved = still_owed(dir, record, &left).map_err(incomplete)?;
     let own: Vec<Change> = left.changes.iter().filter_map(without_own).collect();

@@ -186,7 +186,10 @@ impl Undo {
     fn plan(dir: &StateDir, options: &RollbackOptions) -> Result<Option<Self>, Error> {
         let Some((record, is_open)) = newest(dir)? else { return check_records(dir).map(|()| None) };
         let progress = progress(dir, &record, is_open)?;
-        let back = apply::undo_plan(&mut LiveNode, dir, &record, policy(options), progress)?;
+        let mut back = apply::undo_plan(&mut LiveNode, dir, &record, policy(options), progress)?;
+        if options.abandon {
+            apply::refuse_foreign_nat(&mut back, None, &record);
+        }
         Ok(Some(Self { record, is_open, back }))
     }
 

@@ -131,6 +131,13 @@ pub enum Conflict {
         /// The objects, each as `set blocked`.
         objects: Vec<Untrusted>,
     },
+    /// Objects that somebody else has put into a table `hostgw` that would be replaced without anybody seeing them.
+    ForeignNat {
+        /// The table's family.
+        family: Family,
+        /// The objects.
+        objects: Vec<NatObject>,
+    },
     /// A sysctl that hostgw would restore, and that somebody else has written since.
     Sysctl(ForeignSysctl),
 }
@@ -150,6 +157,13 @@ impl fmt::Display for Conflict {
             Self::Nat { family, objects } => write!(
                 f,
                 "table {} {} holds {}, which hostgw could not put back",
+                family.nft(),
+                NatTable::NAME,
+                list(objects, usize::MAX)
+            ),
+            Self::ForeignNat { family, objects } => write!(
+                f,
+                "table {} {} holds what hostgw did not add: {}",
                 family.nft(),
                 NatTable::NAME,
                 list(objects, usize::MAX)

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     plan::{self, Saved, SysctlChange, Totals, Touched, Values},
-    state::State,
+    state::{State, Tables},
     text::Untrusted,
 };
 
@@ -24,6 +24,9 @@ pub struct Record {
     pub before: State,
     /// The sysctl values that it leaves there, what the kernel rewrites with a switch included.
     pub written: Values,
+    /// The NAT tables that it leaves there: what else is in them is foreign.
+    #[serde(default, skip_serializing_if = "Tables::is_empty")]
+    pub written_nat: Tables,
     /// The saved sysctl values as they were.
     pub saved_before: Saved,
 }

@@ -164,6 +164,9 @@ pub struct ConflictEntry {
     /// hostgw had put its own route there, which somebody has replaced since.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,
+    /// hostgw could put it back if it removed it.
+    #[serde(skip)]
+    pub restorable: bool,
     /// In words.
     pub text: String,
 }
@@ -270,6 +273,7 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
     match conflict {
         Conflict::Route { wanted, foreign, replaced } => ConflictEntry {
             replaced: *replaced,
+            restorable: true,
             kind: Group::Route,
             foreign: foreign.iter().map(Object::route).collect(),
             wanted: Some(Object::route(wanted)),
@@ -277,6 +281,7 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
         },
         Conflict::Nat { objects, .. } => ConflictEntry {
             replaced: false,
+            restorable: false,
             kind: Group::Nat,
             foreign: objects
                 .iter()
@@ -285,8 +290,17 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
             wanted: None,
             text,
         },
+        Conflict::ForeignNat { objects, .. } => ConflictEntry {
+            replaced: false,
+            restorable: true,
+            kind: Group::Nat,
+            foreign: objects.iter().map(|object| Object::text(object.name(), object.to_string())).collect(),
+            wanted: None,
+            text,
+        },
         Conflict::Sysctl(ForeignSysctl { key, live, original, .. }) => ConflictEntry {
             replaced: false,
+            restorable: true,
             kind: Group::Sysctl,
             foreign: vec![Object::sysctl(key.as_str(), live)],
             wanted: Some(Object::sysctl(key.as_str(), original)),

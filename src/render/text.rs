@@ -361,6 +361,7 @@ pub(super) fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec
         Some(Object { value: Some(original), .. }) => format!("foreign value; the original is {original}"),
         Some(wanted) if conflict.replaced => format!("has replaced hostgw's route {}", wanted.text),
         Some(wanted) => format!("not hostgw's; it needs {}", wanted.text),
+        None if conflict.restorable => "hostgw did not add it; its table stays".to_owned(),
         None => "not hostgw's, and it could not be put back".to_owned(),
     };
     let line = |object| Line { text: coloured("!", object, &palette.conflict), side: side.clone() };

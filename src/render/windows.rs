@@ -132,6 +132,7 @@ fn conflict_entry(conflict: &WindowsConflict) -> ConflictEntry {
     let words = foreign.as_ref().map_or_else(String::new, |object| object.text.clone());
     ConflictEntry {
         replaced: false,
+        restorable: true,
         kind: Group::Route,
         foreign: foreign.into_iter().collect(),
         text: format!("{words} stands where hostgw needs {needed}"),

@@ -19,6 +19,7 @@ mod environment;
 #[cfg(feature = "fault-injection")]
 mod faults;
 mod foreign;
+mod foreign_nat;
 mod foreign_sysctls;
 mod full_disk;
 mod history;

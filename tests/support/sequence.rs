@@ -346,6 +346,21 @@ impl Transaction {
         undone
     }
 
+    /// What its undo makes of `now` where nobody is shown it first: a table that holds somebody else's rule stays.
+    fn undone_unseen(&self, now: &World) -> World {
+        let mut undone = self.undone(now);
+        let known: Vec<&str> = [&self.before, &self.after]
+            .into_iter()
+            .filter_map(|world| world.get(TABLE))
+            .flat_map(|rules| rules.lines())
+            .collect();
+        let rules = now.get(TABLE).filter(|rules| rules.lines().any(|rule| !known.contains(&rule)));
+        if let Some(rules) = rules.filter(|_| self.touched.contains(TABLE)) {
+            undone.insert(TABLE.to_owned(), rules.clone());
+        }
+        undone
+    }
+
     /// Takes note that its undo was begun where `now` stood.
     fn begin_undo(&mut self, now: &World) {
         let foreign: World = now
@@ -372,7 +387,7 @@ impl Judge {
     fn change(&mut self, command: &Command, seen: &Seen, fault: Option<Fault>, context: &str) {
         let Seen { was, end, now, .. } = seen;
         // What was left open is undone first.
-        let base = self.open.as_ref().map_or_else(|| was.clone(), |open| open.undone(was));
+        let base = self.open.as_ref().map_or_else(|| was.clone(), |open| open.undone_unseen(was));
         if self.open.is_some() && seen.journal.is_some() && seen.journal == seen.journal_was {
             assert!(fault.is_some(), "{end:?}: {context}");
             assert!([End::Untouched, End::Incomplete, End::Killed].contains(end), "{end:?}: {context}");
