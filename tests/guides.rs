@@ -376,6 +376,42 @@ fn the_readme_lists_every_guide_and_what_a_build_needs() {
     assert!(readme.contains(&format!("sudo apt install {}\n", needed.trim_end_matches(')'))), "{needed}");
 }
 
+/// The words in backticks that begin the rows of the first table after a heading.
+fn table_after(guide: &str, heading: &str) -> Vec<String> {
+    let (_, rest) = guide.split_once(&format!("\n## {heading}\n")).expect("a heading");
+    let rows =
+        rest.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
+    let mut keys: Vec<String> =
+        rows.filter_map(|row| Some(row.strip_prefix("| `")?.split('`').next()?.to_owned())).collect();
+    keys.sort();
+    keys
+}
+
+#[test]
+fn the_guide_on_configuration_has_every_key() {
+    let schema: serde_json::Value =
+        serde_json::from_str(include_str!("../schemas/config.schema.json")).unwrap();
+    let keys = |object: &serde_json::Value| -> Vec<String> {
+        let mut keys: Vec<String> = object["properties"].as_object().unwrap().keys().cloned().collect();
+        keys.sort();
+        keys
+    };
+    let guide = include_str!("../src/guide/configuration.md");
+    assert_eq!(table_after(guide, "Top-level keys"), keys(&schema));
+    let node = &schema["properties"]["nodes"]["items"];
+    assert_eq!(table_after(guide, "Nodes"), keys(node));
+}
+
+#[test]
+fn the_guide_on_json_names_every_schema() {
+    let guide = include_str!("../src/guide/exit-codes-and-json.md");
+    for entry in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/schemas")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let name = name.trim_end_matches(".schema.json");
+        assert!(guide.contains(&format!("`{name}`")), "{name}");
+    }
+}
+
 #[test]
 fn left_out_lines_stay_left_out() {
     let printed = "head\none\ntwo\nthree 3\nfour\n";
