@@ -93,7 +93,7 @@ impl Error {
 
     /// The lines between the message and the commands: the details, and what the commands are.
     pub fn lines(&self) -> impl Iterator<Item = String> {
-        let head = (!self.commands.is_empty()).then(|| "what is left to do, in this order:".to_owned());
+        let head = (!self.commands.is_empty()).then(|| "remaining commands, in this order:".to_owned());
         self.details.iter().map(ToString::to_string).chain(head)
     }
 
@@ -114,7 +114,7 @@ impl fmt::Display for Error {
         for command in &self.commands {
             write!(f, "\n    {command}")?;
         }
-        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "\nhint: {hint}"))
+        self.hint.as_ref().map_or(Ok(()), |hint| write!(f, "\nhelp: {hint}"))
     }
 }
 

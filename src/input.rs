@@ -147,10 +147,10 @@ impl InputError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self.why {
             Why::Io(_) => return None,
-            Why::Directory => "name a file in it",
+            Why::Directory => "name a file inside it",
             Why::TooLarge => "a configuration of 100,000 nodes takes about 9 MB; is this the right file?",
             Why::Special(_) | Why::OtherSize => {
-                "save it as a file, or pass its content on standard input: `-`"
+                "copy it to a regular file, or pass it on standard input with `-`"
             }
         };
         Some(hint.to_owned())
@@ -170,18 +170,17 @@ impl fmt::Display for InputError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = &self.name;
         match &self.why {
-            Why::Io(error) if error.kind() == io::ErrorKind::NotFound => write!(f, "there is no file {name}"),
+            Why::Io(error) if error.kind() == io::ErrorKind::NotFound => write!(f, "no such file: {name}"),
             Why::Io(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-                write!(f, "{name} may not be read: permission denied")
+                write!(f, "{name} is not readable: permission denied")
             }
             Why::Io(error) => write!(f, "{name} cannot be read: {error}"),
             Why::Directory => write!(f, "{name} is a directory, not a file"),
             Why::TooLarge => write!(f, "{name} is too large: hostgw reads at most {} MiB", LIMIT >> 20),
             Why::Special(kind) => write!(f, "{name} is {kind}, not a file"),
-            Why::OtherSize => write!(
-                f,
-                "{name} does not have the size it claims: it belongs to the kernel, or is being written"
-            ),
+            Why::OtherSize => {
+                write!(f, "{name} changed size while it was read: it is a kernel file, or is being written")
+            }
         }
     }
 }

@@ -94,16 +94,17 @@ pub fn shortened(text: &str) -> Cow<'_, str> {
 pub fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| "say a whole number with its unit, as in 30s".to_owned())?;
+    let number: u64 =
+        number.parse().map_err(|_| "expected a whole number and a unit, such as 30s".to_owned())?;
     let milliseconds = match unit {
         "ms" => 1,
         "s" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
-        "" => return Err(format!("{number} has no unit: say {number}s for seconds")),
+        "" => return Err(format!("{number} has no unit; did you mean {number}s?")),
         _ => return Err("the units are ms, s, m and h".to_owned()),
     };
-    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(|| "that is too long".to_owned())
+    number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(|| "too long".to_owned())
 }
 
 #[cfg(test)]

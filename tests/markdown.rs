@@ -289,7 +289,7 @@ proptest! {
             prop_assert!(has_line(&seen, &format!("- {}", plain(text))), "{text:?} not in\n{markdown}");
         }
         let line = markdown.lines().find(|line| line.starts_with("**")).unwrap();
-        if !line.contains("Nothing to do") {
+        if !line.contains("No changes") && !line.contains("Nothing to do") {
             let counts = counts(&line.replace("**Plan", "0"));
             let totals = report.totals;
             prop_assert_eq!(counts, [0, totals.add, totals.change, totals.remove]);
@@ -309,12 +309,12 @@ proptest! {
         let mut lines = vec![markdown.lines().find(|line| line.starts_with("**")).unwrap().to_owned()];
         for detail in [Detail::Summary, Detail::Short, Detail::Full] {
             let text = comparison_text(&report, &Palette::new(false), detail);
-            let is_totals = |line: &&str| line.ends_with('.') && (line.contains(" to add") || line.starts_with("Nothing"));
+            let is_totals = |line: &&str| line.ends_with('.') && (line.contains(" to add") || line.starts_with("No changes"));
             lines.push(text.lines().rfind(is_totals).unwrap().to_owned());
         }
         for line in lines {
             if expected[0] == 0 {
-                prop_assert!(line.contains("Nothing changes"), "{}", line);
+                prop_assert!(line.contains("No changes"), "{}", line);
             } else {
                 prop_assert_eq!(counts(&line), expected, "{}", line);
             }

@@ -108,7 +108,7 @@ fn outcome(folder: &Path) -> String {
     for problem in problems {
         let place = problem.path.as_ref().map_or_else(String::new, ToString::to_string);
         let hint = problem.hint.as_deref().unwrap_or("none");
-        text.push_str(&format!("\nproblem at {place}: {problem}\n  hint: {hint}\n"));
+        text.push_str(&format!("\nproblem at {place}: {problem}\n  help: {hint}\n"));
     }
     text
 }

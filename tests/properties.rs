@@ -325,7 +325,7 @@ fn fresh() -> (Directory, ModelNode, Desired) {
 }
 
 fn cannot() -> Error {
-    Error::unexpected("the checks cannot be tried: told to fail")
+    Error::unexpected("cannot run the checks: told to fail")
 }
 
 /// A change that was to be checked is not made unchecked.

@@ -172,9 +172,9 @@ review() {
     elif ((${#files[@]} > 1)) && [[ $old == "$mode $id" ]]; then
         printf '_Not changed._\n' >"$scratch/changes"
     elif ! extract >"$scratch/err"; then
-        fail 11 "hostgw: the configuration is not valid" <"$scratch/err"
+        fail 11 "hostgw: the configuration is invalid" <"$scratch/err"
     elif ! logged "$tree" validate --file="$now"; then
-        fail 11 "hostgw: the configuration is not valid" <"$scratch/err"
+        fail 11 "hostgw: the configuration is invalid" <"$scratch/err"
     else
         compare
         simulate

@@ -80,7 +80,7 @@ impl Lock {
             || Self::holder(folder).is_none()
             || file.try_lock().is_err()
         {
-            return Err(io::Error::other("that is not a lock that is held"));
+            return Err(io::Error::other("not a held lock"));
         }
         Self::described(file, description)
     }

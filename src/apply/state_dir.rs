@@ -423,10 +423,8 @@ impl StateDir {
     pub fn next_id(&self) -> Result<u64, Error> {
         let newest = self.history()?.last().copied().unwrap_or(0).max(self.read(LAST_ID)?.unwrap_or(0));
         newest.checked_add(1).ok_or_else(|| {
-            Error::unexpected(format!("{} holds no transaction number below 2^64", text::path(&self.path)))
-                .with_hint(format!(
-                    "check the files {LAST_ID} and {HISTORY}/{newest}.json there, then move them aside"
-                ))
+            Error::unexpected(format!("{} has no transaction number below 2^64", text::path(&self.path)))
+                .with_hint(format!("check {LAST_ID} and {HISTORY}/{newest}.json there, then move them aside"))
         })
     }
 
@@ -518,7 +516,7 @@ impl StateDir {
             return Ok(None);
         }
         if head.format != FORMAT {
-            let why = format!("its format is {}, this hostgw knows {FORMAT}", head.format);
+            let why = format!("its format is {}, this version of hostgw reads {FORMAT}", head.format);
             return Err(self.broken(name, &why));
         }
         let envelope: Envelope<T> = serde_json::from_slice(&bytes).map_err(broken)?;
@@ -578,8 +576,8 @@ pub fn held_by(holder: Option<&Holder>, timeout: Duration) -> Error {
     let who = holder.map_or_else(|| "another process".to_owned(), ToString::to_string);
     let error = Error::new(Kind::Locked, format!("{who} holds the lock of this node; waited {waited}"));
     error.with_hint(match holder.and_then(Holder::stopped) {
-        Some(process) => format!("it is stopped: `kill -CONT {}` lets it go on", process.as_raw_nonzero()),
-        None => "wait for it to end, or give more time with --lock-timeout".to_owned(),
+        Some(process) => format!("it is stopped; run `kill -CONT {}` to resume it", process.as_raw_nonzero()),
+        None => "wait for it to finish, or wait longer with --lock-timeout".to_owned(),
     })
 }
 
@@ -605,10 +603,10 @@ fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
     }
     let hint = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-            Some("make room on that file system, and run the command again")
+            Some("free some space on that file system, then run the command again")
         }
         io::ErrorKind::ReadOnlyFilesystem => {
-            Some("make that file system writable, and run the command again")
+            Some("make that file system writable, then run the command again")
         }
         _ => None,
     };
@@ -620,7 +618,7 @@ fn remedy(remedy: Remedy) -> String {
         Remedy::FixOwner => format!("fix its ownership, or point {OVERRIDE} elsewhere"),
         Remedy::FixMode => format!("run `chmod go-w` on it, or point {OVERRIDE} elsewhere"),
         Remedy::Replace => format!("replace it with a folder, or point {OVERRIDE} at the folder itself"),
-        Remedy::MoveAside => "check what it is, then move it aside".to_owned(),
+        Remedy::MoveAside => "check its contents, then move it aside".to_owned(),
     }
 }
 
@@ -723,8 +721,14 @@ pub(super) mod tests {
         for (text, why) in [
             ("", "EOF while parsing"),
             (&whole[..whole.len() / 2], "EOF while parsing"),
-            (&whole.replace("\"format\":2", "\"format\":3"), "its format is 3, this hostgw knows 2"),
-            (&whole.replace("\"format\":2", "\"format\":1"), "its format is 1, this hostgw knows 2"),
+            (
+                &whole.replace("\"format\":2", "\"format\":3"),
+                "its format is 3, this version of hostgw reads 2",
+            ),
+            (
+                &whole.replace("\"format\":2", "\"format\":1"),
+                "its format is 1, this version of hostgw reads 2",
+            ),
             (&whole.replace("\"id\":1", "\"id\":1,\"more\":2"), "unknown field `more`"),
         ] {
             fs::write(&path, text).expect("writable");

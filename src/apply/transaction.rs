@@ -79,7 +79,7 @@ pub enum Failure {
 pub struct Incomplete {
     /// Why the transaction failed; absent for a rollback that was asked for.
     pub cause: Option<Error>,
-    /// Why the rollback could not be finished.
+    /// Why the rollback is incomplete.
     pub why: Error,
     /// What is left to do to get back to the state before.
     pub left: Vec<Change>,
@@ -146,10 +146,11 @@ pub fn run(
 fn ensure_none_is_open(dir: &StateDir) -> Result<(), Error> {
     match dir.open_journal()? {
         None => Ok(()),
-        Some(_) => {
-            Err(Error::new(Kind::Stale, "another transaction was left open meanwhile; nothing was changed")
-                .with_hint("run the command again: it undoes that one first"))
-        }
+        Some(_) => Err(Error::new(
+            Kind::Stale,
+            "another transaction was left open concurrently; nothing was changed",
+        )
+        .with_hint("run the command again; it rolls that one back first")),
     }
 }
 
@@ -303,16 +304,16 @@ fn verify(plan: &Plan) -> Result<(), Error> {
             vec![format!("{} is {}, not {}", sysctl.key, sysctl.before, sysctl.after)]
         }
         Change::Nat(nat) => nat.lines().iter().map(nat_difference).collect(),
-        Change::Route(_) => vec![format!("not in force: {change}")],
+        Change::Route(_) => vec![format!("not applied: {change}")],
     });
     let conflicts = plan.conflicts.iter().map(|conflict| conflict.to_string());
     let unknown =
-        plan.unknown.iter().map(|Unknown { what, why, .. }| format!("{what} cannot be read any more: {why}"));
+        plan.unknown.iter().map(|Unknown { what, why, .. }| format!("{what} is no longer readable: {why}"));
     let hint = plan.unknown.first().and_then(|unknown| unknown.hint.clone());
     let message = if plan.changes.is_empty() && !plan.conflicts.is_empty() {
-        "something that is not hostgw's stands in the way"
+        "conflicts with objects that hostgw does not manage"
     } else {
-        "what stands now is not what was planned"
+        "the live state does not match the plan"
     };
     let details = differences.chain(conflicts).chain(unknown);
     Err(Error::new(Kind::RolledBack, message).with_details(details).with_hint_if(hint))
@@ -321,9 +322,9 @@ fn verify(plan: &Plan) -> Result<(), Error> {
 /// A line of a NAT change that is left, said so that what somebody else put there is named before it goes.
 fn nat_difference((_, before, after): &(Action, Option<NatObject>, Option<NatObject>)) -> String {
     match (before, after) {
-        (Some(before), Some(after)) => format!("not in force: {after}; there is {before}"),
-        (Some(before), None) => format!("not planned, and there: {before}"),
-        (None, Some(after)) => format!("not in force: {after}"),
+        (Some(before), Some(after)) => format!("not applied: {after}; there is {before}"),
+        (Some(before), None) => format!("present but not planned: {before}"),
+        (None, Some(after)) => format!("not applied: {after}"),
         (None, None) => String::new(),
     }
 }
@@ -611,7 +612,7 @@ pub fn abandon(node: &mut dyn Node, dir: &StateDir, record: &Record) -> Result<V
     let own: Vec<Change> = left.changes.iter().filter_map(without_own).collect();
     node.commit(&own, Order::Undo, &Interrupt::new()).map_err(|error| incomplete(commit_error(error)))?;
     end_undone(dir, record, &saved, || {}).map_err(incomplete)?;
-    let changes = left.changes.iter().map(|change| format!("not put back: {change}"));
+    let changes = left.changes.iter().map(|change| format!("not restored: {change}"));
     Ok(changes.chain(left.conflicts.iter().map(ToString::to_string)).collect())
 }
 

@@ -78,7 +78,7 @@ impl Aim for Application {
         check_complete(&self.session.prepared.plan)?;
         check_conflicts(
             &self.session.prepared.plan,
-            "remove what stands there, or take it over with --adopt",
+            "remove the foreign object, or take it over with --adopt",
         )?;
         self.plan.as_ref().map_or(Ok(()), |plan| plan.check(&self.session))?;
         self.check_removals()
@@ -136,13 +136,13 @@ impl Application {
             return Ok(());
         }
         let said = self.allowed.map_or_else(String::new, |said| format!(", not {said}"));
-        let left = if leaves_none { "; no other node is left in the file" } else { "" };
+        let left = if leaves_none { "; no other node is left in the configuration" } else { "" };
         let message = format!(
-            "this plan removes {removed} of the {} that hostgw has here{said}{left}; nothing was changed",
+            "this plan removes {removed} of the {} managed here{said}{left}; nothing was changed",
             count(standing, "route")
         );
         Err(Error::new(Kind::Declined, message).with_hint(format!(
-            "hostgw plan shows them; if the file is right, say --allow-removals {removed}"
+            "review them with `hostgw plan`; if they are intended, pass --allow-removals {removed}"
         )))
     }
 }
@@ -199,7 +199,7 @@ impl Aim for Removal {
         check_complete(&self.prepared.plan)?;
         check_conflicts(
             &self.prepared.plan,
-            "change it back yourself, overwrite it with --adopt, or keep it with --abandon",
+            "change it back, overwrite it with --adopt, or keep it with --abandon",
         )
     }
 
@@ -221,7 +221,7 @@ impl Aim for Removal {
         let mut report = Report::new(plan, explain, |_, _| None);
         if !self.has_record && !plan.is_empty() {
             report.warnings.push(
-                "no apply is on record here: what the sysctls were before hostgw is not known, and they stay"
+                "no apply is recorded here, so the original sysctl values are unknown; the sysctls keep their current values"
                     .to_owned(),
             );
         }
@@ -236,7 +236,7 @@ impl Aim for Removal {
     }
 
     fn question(&self) -> String {
-        "Remove all that hostgw owns on this node?".to_owned()
+        "Remove everything hostgw manages on this node?".to_owned()
     }
 
     fn occasion(&self) -> Occasion {

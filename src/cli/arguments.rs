@@ -1,4 +1,4 @@
-//! What can be said on the command line.
+//! The command line: verbs, options, and their help texts.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -10,28 +10,28 @@ use crate::{guide::GUIDES, render::NetplanId, text::duration};
 /// The exit codes, as `hostgw help` lists them.
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
-    0  done, or nothing to do
-    1  unexpected error; of simulate, something does not work
-    2  changes pending, something was changed, or drift; only with --detailed-exitcode
-    3  configuration invalid, or it does not fit this node
-    4  another apply holds the lock
-    5  the live state changed since the plan was shown or saved
-    6  apply failed; rolled back, and the rollback verified
-    7  rollback incomplete: what is left is listed, with the commands that would finish it
-    8  declined, too many removals, no terminal to ask on, or not confirmed in time;
-       state restored. Of confirm: this call confirmed nothing
+    0  success, or nothing to do
+    1  unexpected error; simulate: a check failed
+    2  changes pending, changes made, or drift found; only with --detailed-exitcode
+    3  the configuration is invalid or does not fit this node
+    4  another hostgw command holds the lock
+    5  the live state changed after the plan was shown or saved
+    6  apply failed, and was rolled back and verified
+    7  rollback incomplete; the output lists the remaining commands
+    8  declined, mass removal refused, no terminal to ask on, or not confirmed in
+       time (rolled back); confirm: this call confirmed nothing
     9  plan incomplete: part of the live state could not be read
-   10  conflict with something hostgw does not own
+   10  conflict with an object that hostgw does not manage
    64  usage error
   130  interrupted; rolled back where something had been changed";
 
 /// The environment variables, as `hostgw help` lists them.
 pub(super) const ENVIRONMENT: &str = "\
 Environment:
-  HOSTGW_FILE       the configuration, where no -f names one
-  HOSTGW_NODE       the node, where no --node names one
-  HOSTGW_STATE_DIR  the state directory; default: /run/hostgw
-  PAGER             the program that shows long plans; default: less";
+  HOSTGW_FILE       configuration to use without -f
+  HOSTGW_NODE       node to use without --node
+  HOSTGW_STATE_DIR  state directory [default: /run/hostgw]
+  PAGER             program that shows long plans [default: less]";
 
 /// The version with the git commit it is built from, where it is built in a repository.
 const VERSION: &str = env!("HOSTGW_VERSION");
@@ -50,15 +50,15 @@ fn after_help() -> String {
 
 /// Declarative host gateway networking for Kubernetes nodes.
 ///
-/// One file describes the cluster. `plan` shows what would change in this node's routes, NAT and sysctls;
-/// `apply` makes it so as one transaction, and puts everything back if any part fails.
+/// One file describes the cluster. `plan` shows what would change in this node's routes, NAT and sysctls. `apply` makes
+/// the changes as one transaction, and rolls back if any part fails.
 #[derive(Debug, Parser)]
 #[command(name = "hostgw", version = VERSION, after_help = after_help(), max_term_width = 100, disable_help_subcommand = true)]
 pub(super) struct Arguments {
-    /// When to use colour: auto follows NO_COLOR, CLICOLOR_FORCE, FORCE_COLOR, then the terminal.
+    /// When to use color. `auto` follows NO_COLOR, CLICOLOR_FORCE and FORCE_COLOR, then checks for a terminal.
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     pub color: Color,
-    /// Do not show a long plan on a terminal by the program that PAGER names (default: less).
+    /// Do not pipe long plans into a pager.
     #[arg(long, global = true)]
     pub no_pager: bool,
     #[command(subcommand)]
@@ -74,47 +74,46 @@ pub(super) enum Color {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Verb {
-    /// Show what would change on this node; changes nothing.
+    /// Show what would change on this node.
     Plan(PlanOptions),
-    /// Plan, ask, change, verify; put everything back on failure.
+    /// Plan, ask, commit and verify; roll back on failure.
     Apply(ApplyOptions),
-    /// Remove all that hostgw owns on this node and restore its sysctls.
+    /// Remove everything hostgw manages on this node, and restore its sysctls.
     Destroy(DestroyOptions),
-    /// Keep the pending apply (apply --confirm); works from any shell on this node.
+    /// Keep the pending apply; works from any shell on this node.
     ///
-    /// Exits with 8 unless this very call confirmed an apply.
+    /// Exits with 8 unless this call confirmed an apply.
     Confirm(ConfirmOptions),
     /// Roll back the pending apply now.
     Cancel(CancelOptions),
-    /// Undo the last apply, or finish undoing an interrupted one.
+    /// Undo the last apply, or finish rolling back an interrupted one.
     Rollback(RollbackOptions),
-    /// Show what hostgw owns on this node, the last apply, and drift.
+    /// Show what hostgw manages on this node, the last apply, and drift.
     Status(StatusOptions),
-    /// Show a plan that hostgw plan --out saved; needs no node and no root.
+    /// Show a saved plan; needs no node and no root.
     Show(ShowOptions),
-    /// Print all that plans of this node can rest on, as JSON, to plan elsewhere (plan --state).
+    /// Save this node's live state as JSON, to plan against on another machine.
     Snapshot,
-    /// Show what a change of the configuration changes on every node; needs no node and no root.
+    /// Show what an edit of the configuration changes on every node; needs no node and no root.
     Diff(DiffOptions),
-    /// Write a node's plan as a script to read, or to run where hostgw is not: PowerShell for a Windows node, sh for
-    /// a Linux node.
+    /// Write a script that applies a node's plan without hostgw: PowerShell for Windows, sh for Linux.
     ///
-    /// The script plans on the node, commits as one transaction and undoes it on failure. The one for Windows is made
-    /// from the documentation of the cmdlets, and has not been run on Windows by the authors of hostgw:
-    /// examples/windows has a self-test.
+    /// The script plans on the node, commits as one transaction, and rolls back on failure. The Windows script follows
+    /// the documentation of its cmdlets. The authors have not run it on Windows: run the self-test in examples/windows
+    /// first.
     Render(RenderOptions),
-    /// Check whether a node's CNI configuration fits the cluster.
+    /// Check that a node's CNI configuration fits the cluster.
     ///
-    /// Checks that it hands out the node's pod CIDR, that its pod gateway is the one that hostgw routes to, that its MTU
-    /// is not larger than routes.mtu and, on Linux, that ipMasq is off. On Windows the CNI masquerades, by an OutBoundNAT
-    /// policy: its exceptions must hold the cluster prefix, in the spelling of HNS (ExceptionList) or of HCN
-    /// (Settings.Exceptions). Shows what to change.
+    /// Checks the subnet (the node's pod CIDR), the pod gateway (the one hostgw routes to), the MTU (no larger than
+    /// routes.mtu) and, on Linux, that ipMasq is off. On Windows, where the CNI masquerades with an OutBoundNAT policy,
+    /// checks that its exceptions (HNS: ExceptionList, HCN: Settings.Exceptions) cover the cluster prefix. Prints what
+    /// to change.
     CheckCni(CheckCniOptions),
-    /// Check configuration files; needs no node.
+    /// Check configuration files; needs no node and no root.
     Validate(ValidateOptions),
-    /// Build the cluster in network namespaces, apply it there, and prove that traffic flows.
+    /// Build the cluster in network namespaces, apply the plans there, and send packets between all pods.
     Simulate(SimulateOptions),
-    /// Print the JSON Schema of the configuration, or of a document that hostgw writes.
+    /// Print the JSON Schema of the configuration, or of a document hostgw writes.
     Schema(SchemaOptions),
     /// Print the completion script of a shell.
     ///
@@ -131,7 +130,7 @@ pub(super) enum Verb {
 }
 
 impl Verb {
-    /// What works on a Linux node alone, by its name on the command line.
+    /// The name of a verb that needs a Linux node.
     #[cfg(not(target_os = "linux"))]
     pub(super) const fn name(&self) -> &'static str {
         match self {
@@ -147,7 +146,7 @@ impl Verb {
         }
     }
 
-    /// The form of the result, and of failures.
+    /// The form of results and errors.
     pub(super) const fn form(&self) -> Form {
         let (json, operation) = match self {
             Self::Plan(options) => (options.json, None),
@@ -173,26 +172,26 @@ impl Verb {
     }
 }
 
-/// The form of what a verb prints on standard output.
+/// What a verb prints on standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     /// Text for people.
     Text,
-    /// One JSON document: the result, or the error.
+    /// One JSON document: the result or the error.
     Json,
-    /// One JSON document about a transaction, however it ends.
+    /// One JSON document that describes the transaction, whether it succeeds or not.
     Transaction(Operation),
 }
 
-/// Which configuration, and which of its nodes.
+/// The configuration, and the node in it.
 #[derive(Debug, Args)]
 pub(super) struct Target {
-    /// The configuration; `-` is standard input. Default: HOSTGW_FILE, else hostgw.yaml, hostgw.yml or hostgw.toml
-    /// here, else in /etc/hostgw.
+    /// Configuration file, or `-` for standard input. Without it: HOSTGW_FILE, then hostgw.yaml, hostgw.yml or
+    /// hostgw.toml in the working directory, then in /etc/hostgw.
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// The node to plan for. Default: HOSTGW_NODE, else the node that owns an address of this machine, else the one
-    /// with its host name.
+    /// Node to plan for. Without it: HOSTGW_NODE, then the node with an address of this machine, then the node with
+    /// its host name.
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
 }
@@ -201,66 +200,65 @@ pub(super) struct Target {
 pub(super) struct PlanOptions {
     #[command(flatten)]
     pub target: Target,
-    /// Plan to take over what is not hostgw's where hostgw needs the place.
+    /// Plan to take over foreign objects that conflict with the plan.
     #[arg(long)]
     pub adopt: bool,
-    /// Plan for the node as it was when hostgw snapshot printed this file, wherever this runs; of a Windows
-    /// node, what the script of hostgw render --collect printed. `-` is standard input.
+    /// Plan against a saved live state instead of this machine: the output of `hostgw snapshot` or, for a Windows node,
+    /// of the script from `hostgw render --collect`. `-` is standard input.
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
-    /// Show what the file asks for on every node, without looking at this one.
+    /// Show the desired state of every node, without reading any live state.
     #[arg(long, conflicts_with_all = ["node", "adopt", "state", "out"])]
     pub all_nodes: bool,
-    /// With --all-nodes, show every change and every name.
+    /// With --all-nodes, list every change and every node by name.
     #[arg(long, requires = "all_nodes")]
     pub full: bool,
-    /// Show names and counts only.
+    /// Show only names and counts.
     #[arg(long, conflicts_with_all = ["full", "json", "markdown"])]
     pub summary: bool,
-    /// Save the plan to this file: hostgw apply FILE applies just that, or refuses. Nothing is saved of a plan
-    /// with conflicts or unknown parts.
+    /// Save the plan to FILE, for `hostgw apply FILE`. A plan with conflicts or unreadable parts is not saved.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
     /// Print the plan as JSON.
     #[arg(long)]
     pub json: bool,
-    /// Print the plan as Markdown for a comment of a pull request: removals first, and no more than fits.
+    /// Print the plan as Markdown for a pull request comment: removals first, cut to the size limit.
     #[arg(long, conflicts_with_all = ["json", "full"])]
     pub markdown: bool,
-    /// Exit with 2 when changes are pending.
+    /// Exit with 2 if changes are pending.
     #[arg(long)]
     pub detailed_exitcode: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ApplyOptions {
-    /// A plan that hostgw plan --out saved: just that is applied, without a question, or it is refused as
-    /// stale; `-` is standard input.
+    /// Saved plan to apply exactly as it is, without asking; refused if the node has changed since. `-` is standard
+    /// input.
     #[arg(value_name = "PLAN", conflicts_with_all = ["file", "node", "adopt"])]
     pub plan: Option<PathBuf>,
-    /// Apply a plan that removes more than half of hostgw's routes (at least 10), or leaves no other node:
-    /// just so many.
+    /// Allow a mass removal: the exact number of routes the plan removes. Needed for more than half of hostgw's routes
+    /// (at least 10), or if no other node is left.
     #[arg(long, value_name = "N")]
     pub allow_removals: Option<usize>,
     #[command(flatten)]
     pub target: Target,
-    /// Take over what is not hostgw's where hostgw needs the place; rollback gives it back.
+    /// Take over foreign objects that conflict with the plan; rollback restores them.
     #[arg(long)]
     pub adopt: bool,
-    /// Roll back after TIME (as in 90s or 5m) unless `hostgw confirm` is run, even if this terminal is gone.
+    /// Roll back after TIME (90s, 5m) unless `hostgw confirm` is run, even if this terminal is gone.
     #[arg(long, value_name = "TIME", value_parser = confirmation)]
     pub confirm: Option<Duration>,
     #[command(flatten)]
     pub consent: Consent,
-    /// Print the result as one JSON document when the command ends; asks nothing, so pass --yes.
+    /// Print the result as one JSON document when the command ends. Never asks: pass --yes.
     #[arg(long)]
     pub json: bool,
-    /// Exit with 2 when something was changed.
+    /// Exit with 2 if anything was changed.
     #[arg(long)]
     pub detailed_exitcode: bool,
 }
 
-/// How a command that changes the node gets leave to do so.
+/// How a command that changes the node asks, and how long it waits for the lock.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct Consent {
     /// Do not ask.
@@ -270,20 +268,20 @@ pub(super) struct Consent {
     pub patience: Patience,
 }
 
-/// How long a command waits for others.
+/// How long a command waits for other hostgw commands.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct Patience {
-    /// How long to wait for another hostgw to end, as in 500ms, 30s or 2m.
+    /// How long to wait for another hostgw command to finish (500ms, 30s, 2m).
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
     pub lock_timeout: Duration,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ConfirmOptions {
-    /// Confirm this apply and no other, by the id that `hostgw apply --confirm` and `hostgw status` print.
+    /// Confirm only the apply with this ID, as printed by `hostgw apply --confirm` and `hostgw status`.
     #[arg(value_name = "ID")]
     pub id: Option<u64>,
-    /// Wait up to this long for an apply (with ID, for that one) to become pending, as in 30s or 2m.
+    /// Wait up to TIME (30s, 2m) for an apply, or for the one with ID, to become pending.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub wait: Option<Duration>,
     #[command(flatten)]
@@ -295,7 +293,7 @@ pub(super) struct ConfirmOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct CancelOptions {
-    /// Cancel this apply and no other, by the id that `hostgw apply --confirm` and `hostgw status` print.
+    /// Cancel only the apply with this ID, as printed by `hostgw apply --confirm` and `hostgw status`.
     #[arg(value_name = "ID")]
     pub id: Option<u64>,
     #[command(flatten)]
@@ -307,127 +305,127 @@ pub(super) struct CancelOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct DestroyOptions {
-    /// Restore the original value of a sysctl even if somebody else has changed it since.
+    /// Restore the original value of a sysctl even if another program has changed it since.
     #[arg(long)]
     pub adopt: bool,
-    /// Keep the value of a sysctl that somebody else has changed since, and do not restore it later either.
+    /// Keep a sysctl value that another program has set since, and stop managing it.
     #[arg(long, conflicts_with = "adopt")]
     pub abandon: bool,
     #[command(flatten)]
     pub consent: Consent,
     #[command(flatten)]
     pub preview: Preview,
-    /// Print the result as one JSON document when the command ends; asks nothing, so pass --yes.
+    /// Print the result as one JSON document when the command ends. Never asks: pass --yes.
     #[arg(long)]
     pub json: bool,
 }
 
-/// How a command that changes the node is tried first, and what it ends with.
+/// Options to preview a change, and to tell scripts about it.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct Preview {
-    /// Show what would change; change nothing, take no lock.
+    /// Show what would change, without changing anything or taking the lock.
     #[arg(long)]
     pub dry_run: bool,
-    /// Exit with 2 when something was changed; with --dry-run, when something would be.
+    /// Exit with 2 if anything was changed or, with --dry-run, would be.
     #[arg(long)]
     pub detailed_exitcode: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct RollbackOptions {
-    /// Restore the previous routes and sysctls even where somebody else has changed them since.
+    /// Restore the previous routes and sysctls even if another program has changed them since.
     #[arg(long)]
     pub adopt: bool,
-    /// Keep what cannot be restored or what somebody else has changed since, list it, and end the transaction.
+    /// Keep what cannot be restored or was changed by another program, list it, and close the transaction.
     #[arg(long, conflicts_with = "adopt")]
     pub abandon: bool,
     #[command(flatten)]
     pub consent: Consent,
     #[command(flatten)]
     pub preview: Preview,
-    /// Print the result as one JSON document when the command ends; asks nothing, so pass --yes.
+    /// Print the result as one JSON document when the command ends. Never asks: pass --yes.
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct StatusOptions {
-    /// Show the transactions that rollback can undo, newest first, instead.
+    /// List the transactions that rollback can undo, newest first.
     #[arg(long)]
     pub history: bool,
     /// Print the status as JSON.
     #[arg(long)]
     pub json: bool,
-    /// Exit with 2 when the live state has drifted.
+    /// Exit with 2 if the live state has drifted.
     #[arg(long, conflicts_with = "history")]
     pub detailed_exitcode: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ShowOptions {
-    /// The saved plan; `-` is standard input.
+    /// Saved plan, or `-` for standard input.
     #[arg(value_name = "PLAN")]
     pub plan: PathBuf,
-    /// Show names and counts only.
+    /// Show only names and counts.
     #[arg(long, conflicts_with_all = ["json", "markdown"])]
     pub summary: bool,
-    /// Print the plan as JSON, as hostgw plan --json does.
+    /// Print the plan as JSON, in the form of `hostgw plan --json`.
     #[arg(long)]
     pub json: bool,
-    /// Print the plan as Markdown for a comment of a pull request: removals first, and no more than fits.
+    /// Print the plan as Markdown for a pull request comment: removals first, cut to the size limit.
     #[arg(long, conflicts_with = "json")]
     pub markdown: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct DiffOptions {
-    /// The old configuration, a file; `-` is standard input. Without NEW, or with -f: a git revision (which
-    /// is compared with the working tree), OLD..NEW, or OLD...NEW (since both branched off).
+    /// Old configuration file, or `-` for standard input. Without NEW, or with -f: a git revision to compare with the
+    /// working tree, OLD..NEW, or OLD...NEW (since their merge base).
     #[arg(value_name = "OLD")]
     pub old: PathBuf,
-    /// The new configuration, a file; with -f, a git revision.
+    /// New configuration file; with -f, a git revision.
     #[arg(value_name = "NEW")]
     pub new: Option<PathBuf>,
-    /// Compare git revisions of this file. Default, without NEW: as for plan.
+    /// Configuration to compare across git revisions. Without it and NEW: as for plan.
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// Show every change and every name: many changes of one kind are one line otherwise.
+    /// List every change and every node by name, instead of one line for many changes of a kind.
     #[arg(long, conflicts_with = "summary")]
     pub full: bool,
-    /// Show names and counts only.
+    /// Show only names and counts.
     #[arg(long)]
     pub summary: bool,
     /// Print the changes as JSON.
     #[arg(long)]
     pub json: bool,
-    /// Print the changes as Markdown for a comment of a pull request: removals first, and no more than fits.
+    /// Print the changes as Markdown for a pull request comment: removals first, cut to the size limit.
     #[arg(long, conflicts_with_all = ["json", "full", "summary"])]
     pub markdown: bool,
-    /// Exit with 2 when something changes.
+    /// Exit with 2 if anything changes.
     #[arg(long)]
     pub detailed_exitcode: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct RenderOptions {
-    /// The configuration; `-` is standard input. Default: as for plan.
+    /// Configuration file, or `-` for standard input. Without it: as for plan.
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// The node whose plan it is. Default: HOSTGW_NODE.
+    /// Node to write the script for. Without it: HOSTGW_NODE.
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
-    /// Of a Windows node: a script that changes nothing and prints what stands, for plan --node NAME --state FILE.
+    /// Print a script that saves a Windows node's live state as JSON, for `hostgw plan --state FILE`.
     #[arg(long)]
     pub collect: bool,
-    /// Print a file that restores part of a Linux node's state at boot, instead of a script. Its comments say where to
-    /// install it. A file for routes needs one for NAT (nftables) and one for sysctls (sysctl.d) beside it.
+    /// Print a file that restores part of a Linux node's state at boot. Its comments say where to install it. Combine a
+    /// file for routes with one for NAT (nftables) and one for sysctls (sysctl.d).
     #[arg(long, value_enum, value_name = "PROGRAM", conflicts_with = "collect")]
     pub persist: Option<Persist>,
-    /// The ID of the egress interface in the netplan configuration, for --persist netplan. Default: the name of the
-    /// interface. `networkctl status INTERFACE` shows it in the name of the Network File: 10-netplan-ID.network.
+    /// ID of the egress interface in the netplan configuration, if it differs from the interface's name. `networkctl
+    /// status INTERFACE` shows it as part of the Network File: 10-netplan-ID.network.
     #[arg(long, value_name = "ID", requires = "persist")]
     pub netplan_id: Option<NetplanId>,
-    /// Write to this file instead of standard output: whole or not at all, a script as executable.
+    /// Write to FILE, atomically, instead of standard output; scripts are made executable.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }
@@ -452,26 +450,26 @@ pub(super) enum Persist {
 
 #[derive(Debug, Args)]
 pub(super) struct CheckCniOptions {
-    /// The CNI configuration, or a list of them (.conf, .conflist); `-` is standard input.
+    /// CNI configuration (.conf) or list (.conflist), or `-` for standard input.
     #[arg(value_name = "FILE")]
     pub cni: PathBuf,
-    /// The configuration of hostgw. Default: as for plan.
+    /// Configuration file of hostgw. Without it: as for plan.
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// The node that the file is for. Default: HOSTGW_NODE, else the node whose pod CIDR the file hands out.
+    /// Node the CNI configuration belongs to. Without it: HOSTGW_NODE, then the node whose pod CIDR it hands out.
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
-    /// Print what was found as JSON.
+    /// Print the findings as JSON.
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Debug, Args)]
 pub(super) struct ValidateOptions {
-    /// The files to check; `-` is standard input. Default: as for plan.
+    /// Files to check, or `-` for standard input. Without any: as for plan.
     #[arg(value_name = "FILE", action = ArgAction::Append)]
     pub files: Vec<PathBuf>,
-    /// A file to check, named as for the other commands; may be repeated.
+    /// File to check, as for the other commands; repeatable.
     #[arg(short = 'f', long = "file", value_name = "FILE", action = ArgAction::Append)]
     pub more: Vec<PathBuf>,
     /// Print the mistakes as JSON.
@@ -481,7 +479,7 @@ pub(super) struct ValidateOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct SchemaOptions {
-    /// The document that the schema describes.
+    /// Document to describe.
     #[arg(value_enum, default_value_t = Subject::Config, value_name = "NAME")]
     pub subject: Subject,
 }
@@ -515,7 +513,7 @@ pub(super) enum Subject {
     #[cfg(target_os = "linux")]
     /// `hostgw simulate --json`.
     Simulate,
-    /// Any command with `--json` that fails before it has a result.
+    /// The error of any command with `--json` that fails before it has a result.
     Error,
 }
 
@@ -552,20 +550,20 @@ pub(super) struct HelpOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct SimulateOptions {
-    /// The configuration; `-` is standard input. Default: as for plan.
+    /// Configuration file, or `-` for standard input. Without it: as for plan.
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// Build these nodes only.
+    /// Build only these nodes, separated by commas.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "sample")]
     pub nodes: Vec<String>,
-    /// Build so many nodes: the first of each operating system, the first and the last of the file, the
-    /// rest at random. Default: all, or 30 where there are more.
+    /// Build a sample of N nodes: the first of each operating system, the first and last in the file, the rest at
+    /// random. Without it: all nodes, or 30 of a larger cluster.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub sample: Option<u32>,
-    /// Draw the sample of this size that an earlier run printed this seed for.
+    /// Repeat an earlier sample of the same size, from the seed it printed.
     #[arg(long, value_name = "SEED", conflicts_with = "nodes")]
     pub seed: Option<u64>,
-    /// Leave the cluster standing until Ctrl-C, and say how to enter each namespace.
+    /// Keep the cluster running until Ctrl-C, and print how to enter each namespace.
     #[arg(long, conflicts_with = "json")]
     pub keep: bool,
     /// Print the result as JSON.
@@ -573,13 +571,13 @@ pub(super) struct SimulateOptions {
     pub json: bool,
 }
 
-/// How long an apply waits for its confirmation.
+/// Parses the time limit of a pending apply.
 fn confirmation(text: &str) -> Result<Duration, String> {
-    /// Who needs longer has gone home.
+    /// Longer than a day is a forgotten terminal, not a pending confirmation.
     const MOST: Duration = Duration::from_secs(24 * 60 * 60);
     let time = duration(text)?;
     if time < Duration::from_secs(1) || time > MOST {
-        return Err("say at least 1s, and at most 24h".to_owned());
+        return Err("must be between 1s and 24h".to_owned());
     }
     Ok(time)
 }
@@ -612,7 +610,7 @@ mod tests {
 
     #[test]
     fn short_flags_mean_the_same_everywhere() {
-        // clap makes one of a field's name: each is listed here, so that none comes to be by a rename.
+        // clap derives a short flag from a field's name; listing them keeps a rename from adding one.
         let known = [('f', "file"), ('y', "yes"), ('h', "help"), ('V', "version")];
         let mut command = Arguments::command();
         command.build();

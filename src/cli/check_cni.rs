@@ -240,9 +240,9 @@ impl View<'_> {
             let message = format!("{} does not fit {whom}: {}", self.name, count(number, "error"));
             let hint = match self.node() {
                 Some(_) => {
-                    "change the lines with + and -, then restart the pods of the node: they keep what they were started with"
+                    "make the changes marked + and -, then restart the node's pods: running pods keep their old configuration"
                 }
-                None => "name the node that it is for with --node",
+                None => "pass the node it belongs to with --node",
             };
             errors.push(Error::new(Kind::Invalid, message).with_hint(hint));
         }
@@ -293,7 +293,7 @@ fn picture(name: &str, finding: &Masquerade, positions: &Positions, palette: &Pa
         let what = if finding.masquerade {
             format!("holds {} in {}", texts(&finding.wanted).join(", "), policies(finding.policies.len()))
         } else {
-            "masquerades nothing, as the file asks".to_owned()
+            "masquerades nothing, as configured".to_owned()
         };
         add(printable(&format!("{name} {what}.")));
     }
@@ -312,14 +312,14 @@ fn wrong(name: &str, finding: &Masquerade) -> Error {
             Kind::Invalid,
             format!("{name} masquerades ({what}), and nat.masquerade is false"),
         )
-        .with_hint("remove the policy: without it every packet keeps the pod's address");
+        .with_hint("remove the policy: without it, packets keep the pod's address");
     }
     if finding.policies.is_empty() {
         return Error::new(
             Kind::Invalid,
-            format!("{name} has no OutBoundNAT policy: nothing is masqueraded"),
+            format!("{name} has no OutBoundNAT policy, so nothing is masqueraded"),
         )
-        .with_hint("add one of those above, or set nat.masquerade: false");
+        .with_hint("add one of the policies above, or set nat.masquerade: false");
     }
     let missing: usize = finding.policies.iter().map(|policy| policy.missing.len()).sum();
     let invalid: usize = finding.policies.iter().map(|policy| policy.invalid.len()).sum();
@@ -331,7 +331,7 @@ fn wrong(name: &str, finding: &Masquerade) -> Error {
         parts.push(format!("{} neither a prefix nor an address", count(invalid, "exception")));
     }
     let unread = finding.policies.iter().find_map(|policy| policy.unread);
-    let unread = unread.map(|spelling| format!("{spelling} is not read by a plugin of that apiVersion"));
+    let unread = unread.map(|spelling| format!("{spelling} is ignored by plugins of that apiVersion"));
     Error::new(
         Kind::Invalid,
         format!(
@@ -340,5 +340,7 @@ fn wrong(name: &str, finding: &Masquerade) -> Error {
         ),
     )
     .with_details(unread)
-    .with_hint("change the lines with + and -; pods that run already keep the policy they were started with")
+    .with_hint(
+        "make the changes marked + and -, then restart the node's pods: running pods keep their old policy",
+    )
 }

@@ -129,11 +129,11 @@ pub(super) fn cancel_pending(
     let named = named(&outcome);
     match (&outcome.failure, outcome.decision) {
         (Some(failure), _) => Err(failure.clone().into()),
-        (None, Decision::Confirmed) => Err(Error::unexpected(format!("{named} was confirmed before"))
-            .with_hint("`hostgw rollback` undoes it")
+        (None, Decision::Confirmed) => Err(Error::unexpected(format!("{named} was already confirmed"))
+            .with_hint("run `hostgw rollback` to undo it")
             .into()),
         (None, _) => {
-            output.done(&format!("Rolled back {named}, and verified: the node is as it was before."));
+            output.done(&format!("Rolled back {named} and verified: the node is in its previous state."));
             Ok(0)
         }
     }
@@ -187,7 +187,7 @@ fn settle(
                 if begun.elapsed() >= lock_timeout {
                     let decided = dir.decision(&pending)?.map_or("undecided", Decision::name);
                     return Err(apply::held_by(holder.as_ref(), lock_timeout).with_details([format!(
-                        "the apply is {decided}: that is on record, and whoever holds the lock carries it out"
+                        "the apply is {decided}: the decision is recorded, and the holder of the lock carries it out"
                     )]));
                 }
                 if let Some(holder) = holder {
@@ -234,20 +234,19 @@ fn nothing_to_confirm(dir: &StateDir, options: &ConfirmOptions) -> Result<Error,
     Ok(Error::new(Kind::Declined, message)
         .with_details([format!("looked for in {}", text::path(dir.path()))])
         .with_hint(
-            "is this the node, the network namespace and the HOSTGW_STATE_DIR of the apply? --wait 30s waits for one to \
-             become pending",
+            "check that this is the right node, network namespace and HOSTGW_STATE_DIR, or wait for an apply with --wait 30s",
         ))
 }
 
 fn confirmed_already(named: &str) -> Error {
-    Error::new(Kind::Declined, format!("nothing to confirm: {named} is confirmed already, and in force"))
-        .with_hint("`hostgw confirm --wait 30s` waits for the next apply to become pending")
+    Error::new(Kind::Declined, format!("nothing to confirm: {named} is already confirmed and in force"))
+        .with_hint("run `hostgw confirm --wait 30s` to wait for the next apply")
 }
 
 fn another_is_pending(id: u64, record: &Record, verb: &str) -> Error {
     let named = named_by(record.id, &record.occasion);
     Error::new(Kind::Declined, format!("apply {id} is not pending: {named} is"))
-        .with_hint(format!("`hostgw {verb} {}` is for that one", record.id))
+        .with_hint(format!("`hostgw {verb} {}` to act on that one", record.id))
 }
 
 fn nothing_to_cancel(dir: &StateDir, id: Option<u64>, output: &Output) -> Verdict {
@@ -255,15 +254,15 @@ fn nothing_to_cancel(dir: &StateDir, id: Option<u64>, output: &Output) -> Verdic
     let undone =
         dir.outcome()?.filter(|outcome| outcome.decision != Decision::Confirmed && is_meant(outcome));
     if let Some(outcome) = undone {
-        output.result(&format!("Nothing to do: {} is rolled back already.\n", named(&outcome)))?;
+        output.result(&format!("Nothing to do: {} is already rolled back.\n", named(&outcome)))?;
         return Ok(0);
     }
     if let Some(id) = id {
         return Err(Error::new(Kind::Declined, format!("apply {id} is not pending here"))
-            .with_hint("`hostgw status --history` lists what is in force, and `hostgw rollback` undoes the last of it")
+            .with_hint("run `hostgw status --history` to list the applies in force, or `hostgw rollback` to undo the last one")
             .into());
     }
-    output.result("Nothing to do: no apply is pending. `hostgw rollback` undoes the last one.\n")?;
+    output.result("Nothing to do: no apply is pending. Run `hostgw rollback` to undo the last one.\n")?;
     Ok(0)
 }
 
@@ -283,14 +282,14 @@ fn wait_for_others(dir: &StateDir, lock_timeout: Duration) -> Result<(), Error> 
         Some(holder) => {
             let named = named_by(open.id, &open.occasion);
             Error::new(Kind::Declined, format!("{named} is not in force yet ({holder})")).with_hint(format!(
-                "`hostgw confirm --wait 30s {}` waits until it is, and confirms it",
+                "`hostgw confirm --wait 30s {}` to wait until it is, and confirm it",
                 open.id
             ))
         }
         None => Error::new(
             Kind::Declined,
-            format!("{} was interrupted, or not undone to its end", described(&open.occasion)),
+            format!("{} was interrupted or only partly rolled back", described(&open.occasion)),
         )
-        .with_hint("`hostgw rollback` finishes undoing it"),
+        .with_hint("run `hostgw rollback` to finish"),
     })
 }

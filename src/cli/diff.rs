@@ -204,7 +204,7 @@ fn documents(options: &DiffOptions) -> Result<Sides, Failure> {
         (Some(new), None) => return files(old, new),
         (Some(new), Some(_)) => Range::Two(revision(old)?, revision(new)?),
         (None, None) if old.is_file() => {
-            let message = format!("{} is a file: name the one to compare it with, too", text::path(old));
+            let message = format!("{} is a file: name a second file to compare it with", text::path(old));
             return Err(Error::new(Kind::Usage, message).into());
         }
         (None, _) => Range::parse(&revision(old)?),
@@ -214,7 +214,7 @@ fn documents(options: &DiffOptions) -> Result<Sides, Failure> {
 
 fn files(old: &Path, new: &Path) -> Result<Sides, Failure> {
     if old.as_os_str() == "-" && new.as_os_str() == "-" {
-        return Err(Error::new(Kind::Usage, "standard input can be one of the files, not both").into());
+        return Err(Error::new(Kind::Usage, "standard input can only be one of the two files").into());
     }
     let (old, new) = (document(Some(old))?, document(Some(new))?);
     let file = new.name().to_owned();
@@ -223,7 +223,7 @@ fn files(old: &Path, new: &Path) -> Result<Sides, Failure> {
 
 fn revisions(range: &Range, file: Option<&Path>) -> Result<Sides, Failure> {
     if file.is_some_and(|file| file.as_os_str() == "-") {
-        let message = "git revisions are of a file: standard input has none";
+        let message = "standard input has no git revisions: name a file";
         return Err(Error::new(Kind::Usage, message).into());
     }
     let path: PathBuf = file.map_or_else(find, |file| Ok(file.to_owned()))?;

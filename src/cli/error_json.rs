@@ -59,7 +59,7 @@ pub(super) struct ErrorJson {
 impl ErrorJson {
     /// Configurations that are not valid, with every mistake in them.
     pub(super) fn invalid(invalid: &[config::Invalid]) -> Self {
-        let error = Self::from(&Error::new(Kind::Invalid, "the configuration is not valid"));
+        let error = Self::from(&Error::new(Kind::Invalid, "the configuration is invalid"));
         let more: usize = invalid.iter().map(config::Invalid::more).sum();
         let more_mistakes = (more > 0).then_some(more);
         Self { mistakes: invalid.iter().flat_map(mistakes).collect(), more_mistakes, ..error }

@@ -93,7 +93,7 @@ pub(super) fn show(json: bool, output: &Output) -> Result<(), Failure> {
     if json {
         output.json(&History { format: FORMAT, transactions })
     } else if transactions.is_empty() {
-        output.result("No apply of this boot is on record here.\n")
+        output.result("No apply recorded since boot.\n")
     } else {
         output.result(&table(&transactions))
     }

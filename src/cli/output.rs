@@ -189,7 +189,7 @@ impl Output {
         if text.len() > LIMIT {
             let length = text.len();
             self.warn(&format!(
-                "the removals alone take {length} bytes, which may be too long for a comment"
+                "the removals alone take {length} bytes, which may exceed the size limit of a comment"
             ));
         }
         self.verbatim(text)
@@ -309,7 +309,7 @@ impl Output {
             text.push_str(&format!("\n    {command}"));
         }
         if let Some(hint) = &error.hint {
-            let hint = format!("{} {}", self.messages.head.apply_to("hint:"), hint);
+            let hint = format!("{} {}", self.messages.head.apply_to("help:"), hint);
             text.extend(["\n", &wrap(&hint, self.messages.width)]);
         }
         self.say_verbatim(&text);
@@ -347,12 +347,18 @@ impl Output {
     #[cfg(target_os = "linux")]
     fn answer(&self, question: &str, other: Option<char>) -> Result<Answer, Error> {
         if self.form != Form::Text {
-            return Err(Error::new(Kind::Declined, "with --json nothing is asked; nothing was changed")
-                .with_hint("pass --yes to go on without a question"));
+            return Err(Error::new(
+                Kind::Declined,
+                "cannot ask for confirmation with --json; nothing was changed",
+            )
+            .with_hint("pass --yes to proceed without asking"));
         }
         if !terminal::can_answer() {
-            return Err(Error::new(Kind::Declined, "there is no terminal to ask on; nothing was changed")
-                .with_hint("say --yes to go on without being asked"));
+            return Err(Error::new(
+                Kind::Declined,
+                "cannot ask for confirmation without a terminal; nothing was changed",
+            )
+            .with_hint("pass --yes to proceed without asking"));
         }
         let mut stderr = io::stderr().lock();
         let choices = other.map_or_else(|| "[y/N]".to_owned(), |other| format!("[y/{other}/N]"));

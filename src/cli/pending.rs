@@ -56,7 +56,7 @@ impl Held {
                 }
             }
             let seconds = pending.remaining().as_millis().div_ceil(1000);
-            output.progress(&format!("{seconds} s left for hostgw confirm {id}"));
+            output.progress(&format!("{seconds} s left to run hostgw confirm {id}"));
         };
         let outcome = supervisor.outcome(tick, |is_stopped| is_stuck(&dir, &pending, is_stopped));
         output.progress("");
@@ -99,7 +99,7 @@ fn stand_in(
     let Some((record, _)) = dir.pending()?.filter(|(_, waiting)| waiting == pending) else {
         return Ok(ended(dir, pending, occasion)?);
     };
-    output.warn("the supervisor was killed or stopped: this command waits in its place");
+    output.warn("the supervisor was killed or stopped; this command takes over the wait");
     let decision = apply::wait(dir, pending, &*signals::interrupt()?);
     Ok(finish(dir, &record, *pending, decision))
 }

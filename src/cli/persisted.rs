@@ -108,7 +108,7 @@ pub(super) fn judge_by_last(last: Option<&LastApplied>) -> Vec<PersistedFile> {
         return Vec::new();
     }
     let Some(last) = last else {
-        return judge(&found, &Basis::Unknown("no apply of this boot is on record"));
+        return judge(&found, &Basis::Unknown("no apply is recorded since boot"));
     };
     let applied = applied(last);
     let file = last.occasion.file.as_ref().map_or("FILE", Untrusted::as_raw);
@@ -116,7 +116,7 @@ pub(super) fn judge_by_last(last: Option<&LastApplied>) -> Vec<PersistedFile> {
         (_, Command::Destroy) => Basis::Nothing,
         (Some((state, node)), Command::Apply) => Basis::Wanted { state, node, file },
         (None, Command::Apply) => {
-            Basis::Unknown("this version cannot read the configuration that was applied")
+            Basis::Unknown("this version of hostgw cannot read the applied configuration")
         }
     };
     judge(&found, &basis)
@@ -162,19 +162,19 @@ impl Found {
         let header = match &self.header {
             Ok(header) => header,
             Err(why) => {
-                let problem = format!("is not checked: {why}; render it again, or remove it");
+                let problem = format!("could not be checked: {why}; render it again or remove it");
                 return (PersistedState::Unknown, Some(problem), Some(self.removal(None)));
             }
         };
         let (wanted, node, file) = match basis {
             Basis::Wanted { state, node, file } => (*state, *node, *file),
             Basis::Nothing => {
-                let problem = "would restore what hostgw no longer manages; remove it".to_owned();
+                let problem = "would restore objects that hostgw no longer manages; remove it".to_owned();
                 let removal = self.removal(header.persist.reload());
                 return (PersistedState::Outdated, Some(problem), Some(removal));
             }
             Basis::Unknown(why) => {
-                return (PersistedState::Unknown, Some(format!("is not checked: {why}")), None);
+                return (PersistedState::Unknown, Some(format!("could not be checked: {why}")), None);
             }
         };
         let renewal = || Some(self.renewal(&header.persist, node, file));
@@ -204,7 +204,7 @@ impl Found {
                 let is_there = NETWORK_FILES.iter().any(|folder| Path::new(folder).join(network).is_file());
                 if !is_there {
                     let why = format!(
-                        "there is no {network}; `networkctl status {}` shows the right",
+                        "{network} does not exist; run `networkctl status {}` to find the right",
                         header.interface
                     );
                     return Some((format!("{why} Network File"), None));
@@ -219,12 +219,12 @@ impl Found {
                 }
                 if header.persist == Persist::NetworkManager && !is_safe {
                     let remedy = format!("chown root: {path} && chmod 755 {path}");
-                    return Some(("others than root may change it".to_owned(), Some(remedy)));
+                    return Some(("users other than root can modify it".to_owned(), Some(remedy)));
                 }
                 // run-parts(8)
                 let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
                 (header.persist == Persist::Ifupdown && !name.chars().all(is_plain))
-                    .then(|| ("run-parts skips a name like this".to_owned(), None))
+                    .then(|| ("run-parts skips this file name".to_owned(), None))
             }
             Persist::SysctlD if !name.ends_with(".conf") => {
                 Some(("its name does not end in .conf".to_owned(), None))
@@ -264,9 +264,5 @@ fn difference(restores: &[String], lacks: &[String]) -> String {
     if !lacks.is_empty() {
         parts.push(format!("it lacks {}", text::list(lacks, NAMED)));
     }
-    if parts.is_empty() {
-        "the configuration asks for something else".to_owned()
-    } else {
-        parts.join(", and ")
-    }
+    if parts.is_empty() { "the configuration has changed".to_owned() } else { parts.join(", and ") }
 }

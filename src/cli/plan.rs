@@ -25,7 +25,7 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     }
     if options.out.as_ref().is_some_and(|path| path.as_os_str() == "-") {
         return Err(
-            Error::new(Kind::Usage, "a plan is saved to a file: standard output shows it already").into()
+            Error::new(Kind::Usage, "a plan is saved to a file; standard output already shows it").into()
         );
     }
     let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
@@ -62,11 +62,13 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     if let Some(path) = saved {
         let name = text::path(path);
         let apply = ShellCommand::new(["hostgw", "apply", &path.to_string_lossy()]);
-        output.say(&format!("Saved to {name}: {apply} applies just that."));
+        output.say(&format!("Saved to {name}: {apply} applies exactly this plan."));
     }
     if !session.prepared.plan.conflicts.is_empty() {
         let count = count(session.prepared.plan.conflicts.len(), "conflict");
-        output.warn(&format!("{count}: apply refuses this plan; --adopt takes over what stands in the way"));
+        output.warn(&format!(
+            "{count}: apply refuses this plan; pass --adopt to take over the foreign objects"
+        ));
         return Err(Failure::Said(Kind::Conflict));
     }
     Ok(if options.detailed_exitcode && !session.prepared.plan.changes.is_empty() { 2 } else { 0 })
@@ -79,7 +81,7 @@ pub(super) fn warn_of_open(dir: &crate::apply::StateDir, output: &Output) {
         let is_watched = dir.holder().is_some_and(|holder| holder.stopped().is_none());
         output.warn(&if is_watched && !pending.remaining().is_zero() {
             format!(
-                "an apply is in force that waits to be confirmed until {}: what stands now may be rolled back",
+                "an apply is pending until {} and may be rolled back; this output may be out of date",
                 time(pending.until)
             )
         } else {
@@ -87,10 +89,9 @@ pub(super) fn warn_of_open(dir: &crate::apply::StateDir, output: &Output) {
         });
     } else if dir.open_journal().is_ok_and(|open| open.is_some()) {
         output.warn(&match dir.holder() {
-            Some(holder) => format!("an apply is under way ({holder}): what stands now will change"),
+            Some(holder) => format!("another apply is running ({holder}); this output may be out of date"),
             None => {
-                "an apply was interrupted here, or not undone to its end: hostgw rollback finishes undoing \
-                     it, and so does the next apply before its own work"
+                "an apply was interrupted or only partly rolled back: run `hostgw rollback` to finish, or let the next apply do so first"
                     .to_owned()
             }
         });

@@ -70,7 +70,7 @@ fn collect_from(child: &mut Child, bytes: usize, deadline: Option<Instant>) -> i
 }
 
 fn receive(receiver: &mpsc::Receiver<Stream>, deadline: Option<Instant>) -> io::Result<Stream> {
-    let gone = || io::Error::other("its output cannot be read");
+    let gone = || io::Error::other("its output could not be read");
     let Some(deadline) = deadline else { return receiver.recv().map_err(|_| gone()) };
     receiver.recv_timeout(left(deadline)?).map_err(|error| match error {
         RecvTimeoutError::Timeout => too_long(),
@@ -83,7 +83,7 @@ fn read_all(stream: impl Read, bytes: usize) -> io::Result<Vec<u8>> {
     let mut read = Vec::new();
     stream.take(u64::try_from(bytes).unwrap_or(u64::MAX).saturating_add(1)).read_to_end(&mut read)?;
     if read.len() > bytes {
-        let message = format!("it prints more than {bytes} bytes");
+        let message = format!("it printed more than {bytes} bytes");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, message));
     }
     Ok(read)
@@ -103,7 +103,7 @@ fn left(deadline: Instant) -> io::Result<Duration> {
 }
 
 fn too_long() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "it takes too long")
+    io::Error::new(io::ErrorKind::TimedOut, "it timed out")
 }
 
 fn wait(child: &mut Child, deadline: Option<Instant>) -> io::Result<ExitStatus> {

@@ -27,11 +27,11 @@ use crate::{
 /// Prints a script for a node, or a file that keeps its state over a restart.
 pub(super) fn run(options: &RenderOptions, output: &Output) -> Verdict {
     if options.netplan_id.is_some() && options.persist != Some(Persist::Netplan) {
-        return Err(Error::new(Kind::Usage, "--netplan-id is only for --persist netplan").into());
+        return Err(Error::new(Kind::Usage, "--netplan-id needs --persist netplan").into());
     }
     let Loaded { document, cluster } = load(options.file.as_deref())?;
     let node = environment::node(options.node.as_deref()).ok_or_else(|| {
-        Error::new(Kind::Usage, "no node named: a script is for one node")
+        Error::new(Kind::Usage, "no node given: a script is for one node")
             .with_hint(format!("pass --node NAME, or set {}", environment::NODE))
     })?;
     let index = plan::node_named(&cluster, &node)?;
@@ -39,12 +39,12 @@ pub(super) fn run(options: &RenderOptions, output: &Output) -> Verdict {
     let facts = Facts { file: document.name().as_raw(), config_hash: &hash };
     let os = cluster.nodes[index].os;
     let text = match (plan::windows_desired(&cluster, index), options.persist) {
-        (Some(_), Some(_)) => return Err(wrong("--persist is for Linux nodes", &node, os).into()),
+        (Some(_), Some(_)) => return Err(wrong("--persist works for Linux nodes only", &node, os).into()),
         (Some(_), None) if options.collect => render::windows_collector(&cluster, index, &facts),
         (Some(desired), None) => render::windows_script(&cluster, index, &desired, &facts),
         (None, _) if options.collect => {
-            return Err(wrong("--collect is for Windows nodes", &node, os)
-                .with_hint("hostgw snapshot prints what stands on a Linux node")
+            return Err(wrong("--collect works for Windows nodes only", &node, os)
+                .with_hint("run `hostgw snapshot` on a Linux node")
                 .into());
         }
         (None, persist) => {
@@ -75,10 +75,10 @@ pub(super) fn run(options: &RenderOptions, output: &Output) -> Verdict {
 pub(super) fn write(path: &Path, text: &str) -> Result<(), Error> {
     let cannot = |why: &dyn Display| Error::unexpected(format!("cannot write {}: {why}", text::path(path)));
     match fs::symlink_metadata(path) {
-        Ok(there) if !there.is_file() => return Err(cannot(&"it is there, and not a file")),
+        Ok(there) if !there.is_file() => return Err(cannot(&"it exists and is not a file")),
         _ => {}
     }
-    let name = path.file_name().ok_or_else(|| cannot(&"it does not name a file"))?;
+    let name = path.file_name().ok_or_else(|| cannot(&"it is not a file name"))?;
     let mut temporary = OsString::from(".");
     temporary.push(name);
     temporary.push(format!(".{}.new", std::process::id()));
@@ -123,5 +123,5 @@ fn form(program: Persist, id: Option<&NetplanId>, interface: &str) -> Result<ren
 
 fn unwritable(why: UnwritableInterface) -> Error {
     Error::new(Kind::Invalid, why.to_string())
-        .with_hint("rename the interface, or use --persist systemd-networkd, which does not name it")
+        .with_hint("rename the interface, or use --persist systemd-networkd, which does not need its name")
 }

@@ -110,8 +110,7 @@ impl Tracked {
             Ok(id) => Ok(Revision { name: name.to_owned(), id }),
             Err(GitError::Failed(why)) if why.is_empty() => {
                 Err(Error::new(Kind::Invalid, format!("{name:?} is not a git revision here")).with_hint(
-                    "a shallow clone lacks older commits (git fetch --unshallow brings them); two files \
-                     are compared by naming both",
+                    "fetch older commits of a shallow clone with `git fetch --unshallow`, or compare two files by naming both",
                 ))
             }
             Err(error) => Err(self.failed(error)),
@@ -123,9 +122,9 @@ impl Tracked {
         match self.git.ask_line(["merge-base", &one.id, &other.id]) {
             Ok(id) => Ok(Revision { name: id.chars().take(12).collect(), id }),
             Err(GitError::Failed(why)) if why.is_empty() => {
-                let message = format!("{} and {} have no commit in common", one.name, other.name);
+                let message = format!("{} and {} have no common commit", one.name, other.name);
                 Err(Error::new(Kind::Invalid, message)
-                    .with_hint("a shallow clone may lack it: git fetch --unshallow brings it"))
+                    .with_hint("if this is a shallow clone, run `git fetch --unshallow`"))
             }
             Err(error) => Err(self.failed(error)),
         }
@@ -220,7 +219,7 @@ impl Tracked {
             LINK => return Err(refuse("a symbolic link").with_hint(NO_LINKS)),
             "160000" => return Err(refuse("a submodule")),
             "040000" => return Err(refuse("a folder")),
-            _ => return Err(refuse("something that git calls neither file nor folder")),
+            _ => return Err(refuse("neither a file nor a folder")),
         }
         let Ok(size) = entry.size.parse() else { return Err(self.missing_object(&entry.id, name)) };
         if size > Git::MAX_BYTES {
@@ -241,7 +240,7 @@ impl Tracked {
         }
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to() + 1;
-            Error::new(Kind::Invalid, format!("{name} is not UTF-8 text: byte {at} is wrong"))
+            Error::new(Kind::Invalid, format!("{name} is not UTF-8 text: invalid byte at {at} is wrong"))
         })?;
         let format = Format::of(path, &text);
         Ok(Document::new(name, text, format))
@@ -285,7 +284,7 @@ impl Tracked {
         if !self.is_link {
             return Ok(());
         }
-        let message = format!("{} is a symbolic link that git tracks", self.name);
+        let message = format!("{} is a symbolic link tracked by git", self.name);
         Err(Error::new(Kind::Invalid, message).with_hint(NO_LINKS))
     }
 
@@ -293,11 +292,10 @@ impl Tracked {
         let error = Error::new(Kind::Invalid, format!("cannot read {name}: its object is not in this clone"));
         if self.is_partial() {
             error.with_hint(format!(
-                "hostgw fetches nothing for a partial clone: if you trust the repository, run git cat-file -e {id}, \
-                 which fetches it"
+                "hostgw never fetches; if you trust the repository, fetch the object with `git cat-file -e {id}`"
             ))
         } else {
-            error.with_hint("the repository is damaged: git fsck tells what it lacks")
+            error.with_hint("the repository is damaged: run `git fsck`")
         }
     }
 
@@ -318,8 +316,7 @@ impl Tracked {
         let error = Error::new(Kind::Invalid, "git cannot read the revision").with_details(lines);
         if self.is_partial() {
             error.with_hint(
-                "hostgw fetches nothing for a partial clone: if you trust the repository, fetch what it lacks with \
-                 git fetch --refetch --no-filter",
+                "hostgw never fetches; if you trust the repository, complete the partial clone with `git fetch --refetch --no-filter`",
             )
         } else {
             error
@@ -330,7 +327,7 @@ impl Tracked {
 /// The mode of a symbolic link in git's trees and index.
 const LINK: &str = "120000";
 
-const NO_LINKS: &str = "hostgw does not follow links that are part of a repository: name the file itself";
+const NO_LINKS: &str = "hostgw does not follow symbolic links in a repository: name the file itself";
 
 /// An entry of a tree: `MODE TYPE ID SIZE<TAB>PATH<NUL>`, the size of an object that is not there `BAD`.
 struct Entry {
@@ -384,7 +381,7 @@ impl Way {
             if is_link && !is_tracked(&folder, &part) {
                 links += 1;
                 if links > MAX_LINKS {
-                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many links"));
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "too many symbolic links"));
                 }
                 let mut target: VecDeque<OsString> = parts(&fs::read_link(&whole)?);
                 target.append(&mut rest);

@@ -71,7 +71,7 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
             return Err(Error::new(
                 Kind::Stale,
                 format!(
-                    "{} has come since, and would have to be undone first; nothing was undone",
+                    "{} is more recent and must be undone first; nothing was changed",
                     described(&newer.occasion)
                 ),
             )
@@ -79,7 +79,7 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
             .into());
         }
         _ => {
-            output.done(&format!("Nothing is left to do: another command undid {named} meanwhile."));
+            output.done(&format!("Nothing to do: another command already undid {named} meanwhile."));
             return Ok(0);
         }
     }
@@ -91,12 +91,12 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
         if !options.consent.yes {
             return Err(Error::new(
                 Kind::Stale,
-                "the live state changed after the plan was shown; nothing was undone",
+                "the live state changed after the plan was shown; nothing was changed",
             )
-            .with_hint("run hostgw rollback again to be asked about the plan as it is now")
+            .with_hint("run `hostgw rollback` again to review the new plan")
             .into());
         }
-        output.warn("the live state changed meanwhile; the plan is now:");
+        output.warn("the live state changed; the new plan is:");
         output.plan(&told(&now), false)?;
     }
     let (policy, progress) = (policy(options), progress(&dir, &record, is_open)?);
@@ -111,7 +111,7 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
                 transaction.rolled_back = true;
             });
             output.done(&format!(
-                "Undid {}, and verified: the node is as it was before.",
+                "Undid {} and verified: the node is in its previous state.",
                 described(&record.occasion)
             ));
         }
@@ -119,7 +119,7 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
             let left =
                 apply::abandon(&mut LiveNode, &dir, &record).map_err(|failure| report(failure, output))?;
             output.record(|transaction| transaction.rolled_back = true);
-            output.done(&format!("Undid {}, as far as it could be undone.", described(&record.occasion)));
+            output.done(&format!("Undid {}, except for what is listed above.", described(&record.occasion)));
             left.iter().for_each(|left| output.warn(left));
         }
         Err(failure) => return Err(report(failure, output)),
@@ -138,7 +138,7 @@ fn preview(dir: &StateDir, options: &RollbackOptions, output: &Output) -> Verdic
     })?;
     let Some(Undo { record, is_open, back }) = found else { return nothing_on_record(output) };
     if let Some(holder) = dir.holder().filter(|_| is_open) {
-        output.warn(&format!("{} is still under way ({holder})", described(&record.occasion)));
+        output.warn(&format!("{} is still running ({holder})", described(&record.occasion)));
     }
     output.record(|transaction| transaction.transaction = Some(record.id));
     output.plan(&told(&back), true)?;
@@ -147,7 +147,7 @@ fn preview(dir: &StateDir, options: &RollbackOptions, output: &Output) -> Verdic
 }
 
 fn nothing_on_record(output: &Output) -> Verdict {
-    output.result("Nothing to do: no apply of this boot is on record here.\n")?;
+    output.result("Nothing to do: no apply recorded since boot.\n")?;
     Ok(0)
 }
 
@@ -161,10 +161,10 @@ fn check_records(dir: &StateDir) -> Result<(), Error> {
     }
     let managed = format!("{} and {}", count(routes, "route"), count(tables, "NAT table"));
     Err(Error::unexpected(format!(
-        "cannot roll back: hostgw manages {managed} here, but no apply of this boot is on record; nothing was changed"
+        "cannot roll back: hostgw manages {managed} here, but no apply is recorded since boot; nothing was changed"
     ))
     .with_details([format!("looked for in {}", text::path(dir.path()))])
-    .with_hint("is this the HOSTGW_STATE_DIR of the apply? `hostgw destroy` removes everything that hostgw manages"))
+    .with_hint("check HOSTGW_STATE_DIR, or remove everything hostgw manages with `hostgw destroy`"))
 }
 
 /// The newest transaction, with the plan that undoes it.
@@ -209,7 +209,7 @@ fn check_back(back: &Plan, record: &Record, is_open: bool, options: &RollbackOpt
         check_restorable(record)?;
         check_conflicts(
             back,
-            "remove it or change it back yourself, overwrite it with --adopt, or keep it with --abandon",
+            "remove it or change it back, overwrite it with --adopt, or keep it with --abandon",
         )?;
     }
     Ok(())
@@ -227,9 +227,9 @@ fn check_restorable(record: &Record) -> Result<(), Error> {
     if lost.is_empty() {
         return Ok(());
     }
-    let message = format!("{} cannot be put back; nothing was changed", list(&lost, usize::MAX));
+    let message = format!("{} cannot be restored; nothing was changed", list(&lost, usize::MAX));
     Err(Error::new(Kind::Conflict, message)
-        .with_hint("hostgw rollback --abandon undoes all the rest, and leaves that to you"))
+        .with_hint("run `hostgw rollback --abandon` to undo everything else"))
 }
 
 /// The newest transaction, and whether it is still open.
@@ -245,9 +245,9 @@ fn told(back: &Plan) -> Report {
     let mut report = Report::new(back, before, |_, _| None);
     for change in &mut report.changes {
         match change.action {
-            Action::Add => "it was there before",
+            Action::Add => "existed before",
             Action::Change => "as it was before",
-            Action::Remove => "it was not there before",
+            Action::Remove => "did not exist before",
         }
         .clone_into(&mut change.reason.text);
     }

@@ -132,26 +132,29 @@ impl SavedPlan {
         let (name, text) = text_of(path)?;
         let wrong = |why: String| {
             Error::new(Kind::Invalid, format!("{name} is not a saved plan: {why}"))
-                .with_hint("hostgw plan --out FILE writes one; a configuration is named with -f")
+                .with_hint("create one with `hostgw plan --out FILE`; pass a configuration with -f")
         };
         let head: Head = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         if head.what != WHAT {
             return Err(wrong(format!("it says that it is {:?}", head.what)));
         }
         if head.format != FORMAT {
-            return Err(wrong(format!("its format is {}, this hostgw knows {FORMAT}", head.format)));
+            return Err(wrong(format!(
+                "its format is {}, this version of hostgw reads {FORMAT}",
+                head.format
+            )));
         }
         let plan: Self = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         let is_whole = plan.config_hash == occasion::hash(plan.configuration.text.as_bytes())
             && plan.fingerprint == fingerprint(&plan.facts)?;
-        if is_whole { Ok(plan) } else { Err(wrong("it was changed after it was made".to_owned())) }
+        if is_whole { Ok(plan) } else { Err(wrong("it was modified after it was saved".to_owned())) }
     }
 
     #[cfg(target_os = "linux")]
     /// Plans anew, on this node, from the configuration in the file.
     ///
     /// # Errors
-    /// When the configuration is not valid for this version, or the node is not in it.
+    /// When the configuration is invalid for this version, or the node is not in it.
     pub(super) fn session(&self) -> Result<Session, Failure> {
         let document = self.configuration.document(self.file.clone());
         let cluster = config::load(&document)?;
@@ -206,14 +209,14 @@ impl SavedPlan {
             if more > 0 {
                 details.push(format!("  and {more} more"));
             }
-            return Err(stale("what it rests on has changed")
+            return Err(stale("the state it depends on has changed")
                 .with_details(details)
-                .with_hint("make it anew with hostgw plan --out, and have it reviewed again"));
+                .with_hint("create a new plan with `hostgw plan --out` and have it reviewed"));
         }
         let (now, then) = (session.report(), &self.changes);
         if !now.changes.iter().map(without_reason).eq(then.iter().map(without_reason)) {
-            return Err(stale("its changes are not those that this version of hostgw would make")
-                .with_hint("make it anew with hostgw plan --out"));
+            return Err(stale("this version of hostgw would make different changes")
+                .with_hint("create a new plan with `hostgw plan --out`"));
         }
         Ok(())
     }

@@ -276,7 +276,7 @@ impl Session {
             details.push(format!("and {} more", problems.len() - TOLD));
         }
         let name = self.node_name();
-        let message = format!("the configuration does not fit node {name} as it is: {count}");
+        let message = format!("the configuration does not fit node {name}: {count}");
         let hint = problems.iter().find_map(|problem| problem.hint.clone());
         Error::new(Kind::Invalid, message).with_details(details).with_hint_if(hint)
     }
@@ -298,14 +298,16 @@ fn with_last_name(error: Error, loaded: &Loaded, asked: Option<&str>, place: &Pl
     let option = |verb: &str| ShellCommand::new(["hostgw", verb, "--node", name.as_raw()]);
     let (detail, hint) = if loaded.cluster.node(name.as_raw()).is_some() {
         (
-            format!("the last apply here was for node {name}, which {file} still has"),
-            format!("if it is that node, correct its address in the file, or run `{}`", option("plan")),
+            format!("the last apply here was for node {name}, which is still in {file}"),
+            format!(
+                "if this is that node, fix its address in the configuration, or run `{}`",
+                option("plan")
+            ),
         )
     } else {
         (
             format!("the last apply here was for node {name}, which is no longer in {file}"),
-            "run `hostgw destroy` to remove what hostgw has on this machine; if the node has another name now, \
-             pass it with --node"
+            "run `hostgw destroy` to remove everything hostgw manages on this machine; if the node was renamed, pass its new name with --node"
                 .to_owned(),
         )
     };
@@ -328,14 +330,17 @@ pub(super) fn check_conflicts(plan: &Plan, hint: &str) -> Result<(), Error> {
         return Ok(());
     }
     let count = text::count(plan.conflicts.len(), "conflict");
-    Err(Error::new(Kind::Conflict, format!("{count} with what hostgw does not own; nothing was changed"))
-        .with_details(plan.conflicts.iter().map(ToString::to_string))
-        .with_hint(hint))
+    Err(Error::new(
+        Kind::Conflict,
+        format!("{count} with objects that hostgw does not manage; nothing was changed"),
+    )
+    .with_details(plan.conflicts.iter().map(ToString::to_string))
+    .with_hint(hint))
 }
 
 fn not_linux(name: &Untrusted) -> Error {
-    Error::new(Kind::Invalid, format!("node {name} is a Windows node, and this is Linux")).with_hint(format!(
-        "{} writes its plan as a script for Windows",
+    Error::new(Kind::Invalid, format!("node {name} is a Windows node, but this is Linux")).with_hint(format!(
+        "{} writes its plan as a PowerShell script",
         ShellCommand::new(["hostgw", "render", "--node", name.as_raw()])
     ))
 }

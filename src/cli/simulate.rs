@@ -150,12 +150,12 @@ fn works(connections: &[Connection], promises: &[Promise]) -> bool {
 }
 
 fn interrupted() -> Error {
-    Error::new(Kind::Interrupted, "interrupted; nothing is left behind")
+    Error::new(Kind::Interrupted, "interrupted; everything was cleaned up")
 }
 
 fn forbidden(error: &io::Error) -> Error {
-    Error::unexpected(format!("this system does not let an ordinary user make network namespaces: {error}")).with_hint(
-        "run as root; or allow it with sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu), \
+    Error::unexpected(format!("this system does not let ordinary users create network namespaces: {error}")).with_hint(
+        "run as root, or allow it with sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu), \
          kernel.unprivileged_userns_clone=1 (older Debian) or user.max_user_namespaces=10000",
     )
 }
@@ -230,12 +230,12 @@ fn keep(simulation: &Simulation, scratch: &Path, output: &Output, is_over: impl 
     } else {
         format!("--preserve-credentials --user=/proc/{process}/ns/user ")
     };
-    output.say("The cluster stands, applied, until you press Ctrl-C. To enter it from another shell:");
+    output.say("The cluster keeps running until you press Ctrl-C. To enter a node from another shell:");
     for (name, namespace) in simulation.namespaces() {
         let descriptor = namespace.descriptor();
         output.say_verbatim(&format!("  {name:<24} nsenter {user}--net=/proc/{process}/fd/{descriptor}"));
     }
-    output.say("There hostgw finds what it has on record of the node with");
+    output.say("For hostgw to find the node's records there, set");
     output.say_verbatim(&format!("  HOSTGW_STATE_DIR={}", text::path(scratch)));
     while !is_over() {
         std::thread::sleep(std::time::Duration::from_millis(100));
@@ -274,16 +274,17 @@ fn text(
     if full && connections.iter().any(|connection| !connection.works) {
         let _ = writeln!(
             text,
-            "· the machine's neighbour table was full meanwhile, which loses packets: try again with nothing else \
-             under way, or with a smaller --sample"
+            "· the machine's neighbor table overflowed, which loses packets: try again on an idle machine or with a smaller --sample"
         );
     }
     for key in simulation.sysctls_left_out() {
-        let _ =
-            writeln!(text, "· {key} was left out: a network namespace does not have it, or may not write it");
+        let _ = writeln!(
+            text,
+            "· {key} was skipped: it does not exist or is not writable in a network namespace"
+        );
     }
     for family in simulation.outside_untried() {
-        let _ = writeln!(text, "· {family} to the outside was not tried: the file does not masquerade it");
+        let _ = writeln!(text, "· {family} to the outside was not tested: masquerading is off");
     }
     for promise in promises {
         let mark = mark(promise.kept, palette);
@@ -309,7 +310,7 @@ fn applied(text: &mut String, nodes: &[NodeResult], palette: &Palette) {
         let totals = node.totals;
         let played = match node.os {
             OperatingSystem::Linux => "",
-            OperatingSystem::Windows => "  # Windows, played by Linux with the Windows gateway",
+            OperatingSystem::Windows => "  # Windows, simulated by Linux, with the Windows gateway",
         };
         let _ = writeln!(
             text,
@@ -343,9 +344,7 @@ fn matrices(text: &mut String, simulation: &Simulation, connections: &[Connectio
         if cells.is_empty() {
             continue;
         }
-        let head = format!(
-            "{family}, in each cell: from the pod and from the node of the row, to the pod of the column"
-        );
+        let head = format!("{family}, each cell: from the row's pod and from its node, to the column's pod");
         let _ = writeln!(text, "{}", palette.head.apply_to(head));
         let width = column(names.iter().copied());
         header(text, &names, width);

@@ -155,9 +155,9 @@ impl Wait {
         let named = format!("{} {id} of {}", told.command, told.at);
         if let Some(decision) = decision {
             let who = match supervisor {
-                Some(supervisor) => format!("that is being carried out ({supervisor})"),
+                Some(supervisor) => format!("being carried out ({supervisor})"),
                 None => format!(
-                    "nobody has carried that out: hostgw {} does",
+                    "not carried out yet: run `hostgw {}`",
                     match decision {
                         Decision::Confirmed => "confirm",
                         Decision::Cancelled | Decision::Expired => "rollback",
@@ -208,8 +208,8 @@ impl Unconfirmed {
         let Self { told, decision, until, failure } = self;
         let (command, at) = (told.command, &told.at);
         let why = match decision {
-            Decision::Expired => format!("nobody confirmed it by {until}"),
-            Decision::Cancelled | Decision::Confirmed => "it was cancelled".to_owned(),
+            Decision::Expired => format!("it was not confirmed by {until}"),
+            Decision::Cancelled | Decision::Confirmed => "it was canceled".to_owned(),
         };
         let failure = failure.as_ref().map_or_else(String::new, |failure| format!("; {failure}"));
         printable(&format!("the {command} of {at}, since {why}{failure}"))
@@ -263,9 +263,9 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
         saved_sysctls: saved.map(|saved| saved.0.len()),
         last: last.as_ref().map(|last| Told::of(&last.occasion)),
         open: open.as_ref().map(|open| match dir.holder() {
-            Some(holder) => format!("{} is under way ({holder})", described(&open.occasion)),
+            Some(holder) => format!("{} is running ({holder})", described(&open.occasion)),
             None => format!(
-                "{} was interrupted, or not undone to its end; hostgw rollback finishes undoing it",
+                "{} was interrupted or only partly rolled back; run `hostgw rollback` to finish",
                 described(&open.occasion)
             ),
         }),
@@ -336,7 +336,7 @@ fn text(status: &Status, output: &Output) -> String {
         .nat
         .as_ref()
         .map_or_else(|| "an unknown number of NAT objects".to_owned(), |nat| count(nat.len(), "NAT object"));
-    let _ = writeln!(text, "Owned: {}, {nat}", count(owned.routes.len(), "route"));
+    let _ = writeln!(text, "Managed: {}, {nat}", count(owned.routes.len(), "route"));
     for object in owned.routes.iter().chain(owned.nat.iter().flatten()) {
         let _ = writeln!(text, "  {}", printable(object));
     }
@@ -361,7 +361,7 @@ fn text(status: &Status, output: &Output) -> String {
             text.push_str("Drift: none in routes, NAT and sysctls\n");
         }
         Some(drift) => {
-            text.push_str("Drift, with what would undo it:\n\n");
+            text.push_str("Drift, and the changes that would undo it:\n\n");
             text.push_str(&render::text(drift, &output.palette));
         }
         None => {}
@@ -376,7 +376,7 @@ fn text(status: &Status, output: &Output) -> String {
         let _ = writeln!(text, "Persisted: {} (for {program}) {state}", file.path);
     }
     if !status.problems.is_empty() {
-        text.push_str("Problems: the configuration that was applied last no longer fits this machine\n");
+        text.push_str("Problems: the last applied configuration no longer fits this machine\n");
     }
     for problem in &status.problems {
         let _ = writeln!(text, "  {problem}");
@@ -396,6 +396,6 @@ fn last(status: &Status) -> String {
             printable(&format!("{command} of {at}{node}{file}"))
         }
         None if no_records => "unknown".to_owned(),
-        None => "no apply of this boot is on record and in force".to_owned(),
+        None => "no apply since boot is in force".to_owned(),
     }
 }

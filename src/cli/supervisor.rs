@@ -146,7 +146,7 @@ pub(super) fn run() -> Verdict {
     let _ = rustix::process::setsid();
     let _ = rustix::thread::set_name(c"hostgw");
     let open = |descriptor: io::Result<OwnedFd>| {
-        descriptor.map_err(|error| Error::unexpected(format!("cannot open what was handed over: {error}")))
+        descriptor.map_err(|error| Error::unexpected(format!("cannot open the inherited folder: {error}")))
     };
     let mut socket = UnixStream::from(open(io::stdin().as_fd().try_clone_to_owned())?);
     let lock = File::from(open(io::stdout().as_fd().try_clone_to_owned())?);
@@ -162,7 +162,7 @@ pub(super) fn run() -> Verdict {
 /// What the command says; nothing, when it is gone or when the apply is in force without its word: a command
 /// that was stopped shall not stop the time.
 fn order(socket: &mut UnixStream, dir: &StateDir) -> Result<String, Error> {
-    let cannot = |error: io::Error| Error::unexpected(format!("cannot hear the command: {error}"));
+    let cannot = |error: io::Error| Error::unexpected(format!("cannot read from the command: {error}"));
     socket.set_read_timeout(Some(LOOK)).map_err(cannot)?;
     let (mut order, mut buffer) = (String::new(), [0; 64]);
     while !order.ends_with('\n') {
@@ -182,8 +182,9 @@ fn order(socket: &mut UnixStream, dir: &StateDir) -> Result<String, Error> {
 }
 
 fn supervise(socket: &mut UnixStream, lock: File, folder: OwnedFd) -> Result<(), Failure> {
-    let only =
-        |why: String| Error::unexpected(format!("{why}: this verb is for hostgw apply --confirm alone"));
+    let only = |why: String| {
+        Error::unexpected(format!("{why}: this command is only started by `hostgw apply --confirm`"))
+    };
     let dir = StateDir::handed_over(folder, identity()?).map_err(|error| only(error.message.to_string()))?;
     let mut lock = dir.take_over(lock, "apply --confirm").map_err(|error| only(error.to_string()))?;
     let interrupt = signals::interrupt()?;

@@ -189,7 +189,7 @@ fn carry_out_locked(
     for attempt in 1.. {
         if !look_again(aim, &shown, consent, output)? {
             if has_work {
-                output.done("Nothing is left to do: it was done meanwhile.");
+                output.done("Nothing to do: another program already made the changes.");
             }
             return Ok(None);
         }
@@ -209,7 +209,7 @@ fn carry_out_locked(
                 });
                 if !counted.is_empty() {
                     let checks = count(counted.len(), "check");
-                    output.done(&format!("{checks} passed, before the change and after it."));
+                    output.done(&format!("{checks} passed before and after the change."));
                 }
                 let held = supervisor.zip(pending).map(|(supervisor, pending)| Held {
                     dir: aim.dir().clone(),
@@ -276,10 +276,10 @@ fn look_again(aim: &mut dyn Aim, shown: &Plan, consent: &Consent, output: &Outpu
                 Kind::Stale,
                 "the live state changed after the plan was shown; nothing was changed",
             )
-            .with_hint("the plan as it is now stands above: run the command again to be asked about it")
+            .with_hint("review the new plan above, then run the command again")
             .into());
         }
-        output.warn("the live state changed meanwhile; the plan is now:");
+        output.warn("the live state changed; the new plan is:");
         show(aim)?;
     }
     Ok(true)
@@ -342,23 +342,20 @@ fn agreed(
         Some(_) => None,
     };
     if let Some(client) = cut_off {
-        output.warn(&format!("this plan changes the route to {client}, from where you are logged in"));
+        output.warn(&format!("this plan changes the route to {client}, which your SSH session comes from"));
     }
     if consent.yes {
         if cut_off.is_some() && aim.can_wait() {
-            output.say(&format!("--confirm {offered} would roll it back by itself unless you confirm it"));
+            output.say(&format!("pass --confirm {offered} to roll back automatically unless you confirm"));
         }
         return Ok(hold);
     }
     if let Some(time) = hold {
         let time = humantime::format_duration(time);
-        output.ask(&format!("{} It is rolled back after {time} unless confirmed.", aim.question()))?;
+        output.ask(&format!("{} It rolls back after {time} unless confirmed.", aim.question()))?;
     } else if cut_off.is_some() && aim.can_wait() {
         let answer = output.choose(
-            &format!(
-                "{} Answer c to have it rolled back after {offered} unless you confirm it.",
-                aim.question()
-            ),
+            &format!("{} Answer c to roll back after {offered} unless you confirm.", aim.question()),
             'c',
         )?;
         return Ok((answer == Answer::Other).then_some(OFFERED));
@@ -376,7 +373,7 @@ fn check_before(checks: &[Check], output: &Output) -> Result<Vec<Counted>, Failu
     let interrupt = signals::interrupt()?;
     let before = apply::check_before(&mut LiveNode, checks, &interrupt)?;
     for (check, why) in &before.failed {
-        output.warn(&format!("check {check} fails already before the change ({why}): it does not count"));
+        output.warn(&format!("check {check} was failing before the change ({why}); ignoring it"));
     }
     Ok(before.counted)
 }
@@ -393,7 +390,7 @@ fn recover(dir: &StateDir, consent: &Consent, output: &Output) -> Result<bool, F
 /// Says why nothing happens for a while.
 pub(super) fn warn_of_wait(dir: &StateDir, output: &Output) {
     if let Some(holder) = dir.holder() {
-        output.warn(&format!("another hostgw command is running ({holder}): waiting for it"));
+        output.warn(&format!("another hostgw command is running ({holder}); waiting"));
     }
 }
 
@@ -420,8 +417,7 @@ fn take_turn(dir: &StateDir, consent: &Consent, name: &str, output: &Output) -> 
         resume(&holder, output);
         let (id, until) = (pending.id, time(pending.until));
         output.warn(&format!(
-            "apply {id} is pending until {until}: waiting for that; `hostgw confirm {id}` keeps it, `hostgw cancel {id}` \
-             rolls it back"
+            "apply {id} is pending until {until}; waiting: run `hostgw confirm {id}` to keep it, or `hostgw cancel {id}` to roll it back"
         ));
     }
     let lock = take_lock(dir, consent.patience.lock_timeout, name)?;
@@ -441,10 +437,10 @@ fn undo_open(dir: &StateDir, consent: &Consent, output: &Output) -> Result<bool,
         if let Some(failure) = outcome.failure {
             return Err(failure.into());
         }
-        output.done(&format!("{} was confirmed: it stays.", described(&record.occasion)));
+        output.done(&format!("{} was confirmed and stays in force.", described(&record.occasion)));
         return Ok(false);
     }
-    output.warn(&format!("{} was interrupted, or not undone to its end", described(&record.occasion)));
+    output.warn(&format!("{} was interrupted or only partly rolled back", described(&record.occasion)));
     if !consent.yes {
         output.ask("Undo it first?")?;
     }
@@ -463,7 +459,7 @@ fn undo_open(dir: &StateDir, consent: &Consent, output: &Output) -> Result<bool,
             let left =
                 apply::abandon(&mut LiveNode, dir, &record).map_err(|failure| report(failure, output))?;
             output.record(|transaction| transaction.recovered = Some(record.id));
-            output.done(&format!("Undid {}, as far as it is hostgw's.", described(&record.occasion)));
+            output.done(&format!("Undid {}, except for foreign changes.", described(&record.occasion)));
             left.iter().for_each(|left| output.warn(left));
             Ok(true)
         }

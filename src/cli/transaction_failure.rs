@@ -33,7 +33,7 @@ pub(super) fn rolled_back(cause: &Error, output: &Output) -> Failure {
         transaction.verified = true;
         transaction.rolled_back = true;
     });
-    output.say("Rolled back, and verified: the node is as it was before.");
+    output.say("Rolled back and verified: the node is in its previous state.");
     Failure::Said(cause.kind)
 }
 
@@ -42,17 +42,16 @@ pub(super) fn what_is_left(incomplete: &apply::Incomplete) -> Error {
     let apply::Incomplete { why, left, is_restored, is_foreign, .. } = incomplete;
     let details = std::iter::once(why.message.clone()).chain(why.details.iter().cloned());
     let message = if *is_restored {
-        "the node is as it was before, but hostgw's records could not be updated"
+        "the node is in its previous state, but hostgw's records could not be updated"
     } else {
-        "the rollback could not be finished"
+        "the rollback is incomplete"
     };
     let hint = if *is_foreign {
         "run these commands, overwrite it with `hostgw rollback --adopt`, or keep it with `hostgw rollback --abandon`"
     } else if left.is_empty() {
         "fix the cause, then run `hostgw rollback` to resume"
     } else {
-        "run these commands, or fix the cause and run `hostgw rollback` to resume; `hostgw rollback --abandon` gives \
-         up what is left"
+        "run these commands, or fix the cause and run `hostgw rollback` to resume; to give up on them, run `hostgw rollback --abandon`"
     };
     let error = Error::new(Kind::RollbackIncomplete, message).with_details(details).with_hint(hint);
     let commands = left.iter().flat_map(render::commands).map(|command| command.to_string().into());

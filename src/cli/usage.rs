@@ -83,7 +83,7 @@ fn as_error(error: &clap::Error) -> Error {
     let details = paragraphs.filter(|paragraph| !paragraph.starts_with("For more information"));
     Error::new(Kind::Usage, message.split_whitespace().collect::<Vec<_>>().join(" "))
         .with_details(details.map(|detail| detail.split_whitespace().collect::<Vec<_>>().join(" ")))
-        .with_hint("run the command with --help for its usage")
+        .with_hint("run the command with --help for usage")
 }
 
 #[cfg(test)]

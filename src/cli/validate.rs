@@ -56,7 +56,7 @@ pub(super) fn run(options: &ValidateOptions, output: &Output) -> Verdict {
     let invalid = checked.iter().filter(|file| !file.valid).count();
     let error = (invalid > 0).then(|| {
         let of = count(checked.len(), "file");
-        Error::new(Kind::Invalid, format!("{invalid} of {of} cannot be used"))
+        Error::new(Kind::Invalid, format!("{invalid} of {of} invalid"))
     });
     if options.json {
         let error = error.as_ref().map(ErrorJson::from);

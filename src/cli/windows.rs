@@ -27,20 +27,18 @@ pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Outpu
     let node = named.as_deref().unwrap_or(&observed.node);
     let index = plan::node_named(&cluster, node)?;
     if options.out.is_some() {
-        let message = format!("{node} is a Windows node: its plan cannot be saved for hostgw apply");
+        let message = format!("{node} is a Windows node: its plan cannot be saved for `hostgw apply`");
         let render = ShellCommand::new(["hostgw", "render", "--node", node]);
-        let hint = format!("{render} writes a script that plans and applies there");
+        let hint = format!("{render} writes a script to plan and apply on the node");
         return Err(Error::new(Kind::Usage, message).with_hint(hint).into());
     }
     let Some(desired) = plan::windows_desired(&cluster, index) else {
-        let message = format!("{name} is of a Windows machine, and node {node} runs Linux");
-        return Err(Error::new(Kind::Invalid, message)
-            .with_hint("hostgw snapshot prints what stands on it")
-            .into());
+        let message = format!("{name} is from a Windows machine, but node {node} runs Linux");
+        return Err(Error::new(Kind::Invalid, message).with_hint("run `hostgw snapshot` on the node").into());
     };
     let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
     let plan = windows_plan(&cluster, index, &desired, &observed, policy).map_err(|problems| {
-        Error::new(Kind::Invalid, format!("the configuration does not fit node {node} as it is"))
+        Error::new(Kind::Invalid, format!("the configuration does not fit node {node}"))
             .with_details(problems)
     })?;
     let locator = Locator::new(&document);
@@ -57,7 +55,7 @@ pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Outpu
     if !plan.conflicts.is_empty() {
         let count = text::count(plan.conflicts.len(), "conflict");
         output.warn(&format!(
-            "{count}: the script refuses this plan; -Adopt takes over what stands in the way"
+            "{count}: the script refuses this plan; pass -Adopt to take over the foreign objects"
         ));
         return Err(Failure::Said(Kind::Conflict));
     }

@@ -70,7 +70,7 @@ fn resolve(path: &Path) -> io::Result<Target> {
                 }
             }
             _ => {
-                check_laid(&folder, &found, "file that is not a regular one")?;
+                check_laid(&folder, &found, "special file")?;
                 return stream(&folder, &name, OFlags::NOFOLLOW);
             }
         }

@@ -32,15 +32,9 @@ fn on_windows(plugin: &Plugin, node: &Node) -> Vec<Finding> {
     wrong
         .map(|(gateway, wanted)| {
             let message = if is_computed {
-                format!(
-                    "{} has the pod gateway {wanted}; win-bridge takes that whatever is here",
-                    named(node)
-                )
+                format!("{} has the pod gateway {wanted}; win-bridge always uses it", named(node))
             } else {
-                format!(
-                    "{} has the pod gateway {wanted}: HNS keeps the first address for itself",
-                    named(node)
-                )
+                format!("{} has the pod gateway {wanted}: HNS reserves the first address", named(node))
             };
             finding(severity, &gateway, wanted, message)
         })
@@ -61,7 +55,7 @@ fn on_linux(plugin: &Plugin, node: &Node) -> Vec<Finding> {
 fn of_bridge(range: &Range, node: &Node) -> Option<Finding> {
     if let Some(gateway) = &range.gateway {
         let (gateway, wanted) = wrong(gateway, node)?;
-        let message = format!("other nodes reach the pods of {} by {wanted}", named(node));
+        let message = format!("other nodes route to the pods of {} via {wanted}", named(node));
         return Some(finding(Severity::Error, &gateway, wanted, message));
     }
     let net = range.net()?;
@@ -76,7 +70,7 @@ fn of_bridge(range: &Range, node: &Node) -> Option<Finding> {
         found: None,
         wanted: Some(format!("\"{wanted}\"")),
         message: format!(
-            "the bridge gets {first}, the first address; other nodes reach the pods of {} by {wanted}",
+            "the bridge gets {first}, the first address; other nodes route to the pods of {} via {wanted}",
             named(node)
         ),
     })
@@ -103,7 +97,7 @@ fn without_address(plugin: &Plugin, node: &Node) -> Option<Finding> {
         found: is_gateway.map(|entry| entry.text()),
         wanted: Some("true".to_owned()),
         message: format!(
-            "the bridge gets no address, and nobody answers for the pod gateway {} of {}",
+            "the bridge gets no address, so nothing answers for the pod gateway {} of {}",
             gateways.join(" and "),
             named(node)
         ),

@@ -63,7 +63,7 @@ fn of_range(range: &Range, node: Option<&Node>, owners: &Owners) -> Option<Findi
             (Severity::Error, "the ranges are pod CIDRs of several nodes".to_owned())
         }
         (Some(net), Some(node)) => of_other(net, node, owners),
-        (Some(_), None) => (Severity::Error, "no node has this pod CIDR: no route leads there".to_owned()),
+        (Some(_), None) => (Severity::Error, "no node has this pod CIDR, so no route leads there".to_owned()),
     };
     let cidr = |node: &Node| match net {
         Some(net) => node.pod_cidrs.get(Family::from(net)).map(ToString::to_string),
@@ -89,7 +89,7 @@ fn of_other(net: IpNet, node: &Node, owners: &Owners) -> (Severity, String) {
     } else if cidr.is_some_and(|cidr| cidr.prefix().contains(&net)) {
         (Severity::Warning, format!("only a part of the pod CIDR of {}", named(node)))
     } else {
-        (Severity::Error, format!("not the pod CIDR of {}: no route leads there", named(node)))
+        (Severity::Error, format!("not the pod CIDR of {}, so no route leads there", named(node)))
     }
 }
 

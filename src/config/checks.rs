@@ -17,8 +17,8 @@ impl Validator<'_> {
     pub fn checks(&mut self, raw: Vec<Option<RawCheck>>) -> Vec<Check> {
         let path = ConfigPath::root().key("checks");
         if raw.len() > Check::MOST {
-            let message = format!("there are {} checks, and {} are the most", raw.len(), Check::MOST);
-            let hint = "check what everything else depends on";
+            let message = format!("{} checks, more than the limit of {}", raw.len(), Check::MOST);
+            let hint = "keep the checks that everything else depends on";
             self.report(Finding::new(message, Place::value(path.clone())).hint(hint));
         }
         let mut seen: HashMap<CheckTarget, usize> = HashMap::new();
@@ -47,7 +47,9 @@ impl Validator<'_> {
             (None, Some(text)) => ("neighbour", parse::neighbour(&text.0).map(CheckTarget::Neighbour)),
             (Some(_), Some(_)) => {
                 let message = format!("{path} has both tcp and neighbour");
-                self.report(Finding::new(message, Place::value(path.clone())).hint("make two checks of it"));
+                self.report(
+                    Finding::new(message, Place::value(path.clone())).hint("split it into two checks"),
+                );
                 return None;
             }
             (None, None) => {
@@ -55,7 +57,7 @@ impl Validator<'_> {
                     return self.require(None);
                 }
                 let message = format!("{path} has neither tcp nor neighbour");
-                let hint = "say what is to be tried, as in `tcp: 172.30.0.1:6443` or `neighbour: 172.30.0.1`";
+                let hint = "set one of them, such as `tcp: 172.30.0.1:6443` or `neighbour: 172.30.0.1`";
                 self.report(Finding::new(message, Place::value(path.clone())).hint(hint));
                 return None;
             }
@@ -68,14 +70,13 @@ impl Validator<'_> {
         let text = &*shortened(&text.0);
         let (message, hint) = match duration(text) {
             Ok(time) if time.is_zero() => {
-                (format!("a timeout of {text} leaves no time to answer"), "5s is the usual one".to_owned())
+                (format!("a timeout of {text} leaves no time to answer"), "the default is 5s".to_owned())
             }
-            Ok(time) if time > Check::MAX_TIMEOUT => (
-                format!("a timeout of {text} is too long"),
-                "5m is the longest: an apply waits for it".to_owned(),
-            ),
+            Ok(time) if time > Check::MAX_TIMEOUT => {
+                (format!("a timeout of {text} is too long"), "the maximum is 5m".to_owned())
+            }
             Ok(time) => return time,
-            Err(why) => (format!("{text:?} is not a span of time"), why),
+            Err(why) => (format!("{text:?} is not a duration"), why),
         };
         self.report(Finding::new(message, Place::value(path.key("timeout"))).hint(hint));
         Check::DEFAULT_TIMEOUT

@@ -39,20 +39,19 @@ impl Budget {
         if values == 1 {
             return Err(too_many(span.clone()));
         }
-        let message = "the aliases up to here expand to far more than the file holds".to_owned();
+        let message = "the aliases up to here expand to far more values than the file holds".to_owned();
         Err(SyntaxError { message, span: span.clone(), hint: None })
     }
 }
 
 /// The mistake of a text with more keys and values than its budget.
 pub(super) fn too_many(span: Span) -> SyntaxError {
-    let message =
-        "the text up to here holds more keys and values than a configuration of its size".to_owned();
+    let message = "too many keys and values up to here for a configuration of this size".to_owned();
     SyntaxError { message, span, hint: None }
 }
 
 /// The mistake of what is nested too deeply.
 pub(super) fn too_deep(span: Span) -> SyntaxError {
-    let message = format!("this is nested more than {MAX_DEPTH} levels deep");
+    let message = format!("nested more than {MAX_DEPTH} levels deep");
     SyntaxError { message, span, hint: None }
 }

@@ -103,11 +103,11 @@ impl Validator<'_> {
 
     fn node_name(&mut self, name: String, draft: &Draft) -> Option<String> {
         let fault = match name.chars().find(|c| c.is_whitespace() || c.is_control()) {
-            _ if name.is_empty() => "a node name is empty".to_owned(),
+            _ if name.is_empty() => "empty node name".to_owned(),
             _ if name.len() > Node::LONGEST_NAME => {
                 format!("the node name {:?} is longer than {} bytes", shortened(&name), Node::LONGEST_NAME)
             }
-            Some(c) => format!("{:?} is not a node name: {c:?} is not allowed in it", shortened(&name)),
+            Some(c) => format!("{:?} is not a node name: {c:?} is not allowed", shortened(&name)),
             None => return Some(name),
         };
         let hint = "use the name that `kubectl get nodes` shows";
@@ -125,15 +125,15 @@ impl Validator<'_> {
                 Some(cluster) if !cluster.contains(&cidr.prefix()) => {
                     let message = format!("{} is outside the cluster prefix {cluster}", whose());
                     let prefix = Place::value(ConfigPath::root().key("clusterPrefix"));
-                    Finding::new(message, place()).related("the cluster prefix is here", prefix)
+                    Finding::new(message, place()).related("cluster prefix defined here", prefix)
                 }
                 Some(cluster) if *cluster == cidr.prefix() && context.node_count > 1 => {
                     Finding::new(format!("{} is the whole cluster prefix", whose()), place())
-                        .hint("leave room for the other nodes")
+                        .hint("leave room for the pods of other nodes")
                 }
                 None if context.prefixes.complete => {
-                    Finding::new(format!("{} has no {family} cluster prefix to be in", whose()), place())
-                        .hint(format!("clusterPrefix may be a list: add an {family} prefix to it"))
+                    Finding::new(format!("{} has no {family} cluster prefix to belong to", whose()), place())
+                        .hint(format!("clusterPrefix can be a list: add an {family} prefix"))
                 }
                 _ => continue,
             };
@@ -155,7 +155,7 @@ impl Validator<'_> {
             if let Some(prefix) = context.prefixes.around(*address) {
                 let message =
                     format!("address {address} of {} is inside the cluster prefix {prefix}", name_of(draft));
-                let hint = "give the address of the machine itself; the cluster prefix belongs to pods";
+                let hint = "use the machine's own address; the cluster prefix is for pods";
                 self.report(Finding::new(message, Place::value(item_path(&path(), *item))).hint(hint));
             }
         }
@@ -166,12 +166,8 @@ impl Validator<'_> {
     fn needed_addresses(&mut self, draft: &Draft, given: bool, context: &Context) {
         let path = || draft.path().key("address");
         if !given && draft.os == Some(OperatingSystem::Windows) {
-            let message = format!("{} has no address, which a Windows node needs", name_of(draft));
-            self.report_missing(
-                message,
-                path(),
-                "hostgw finds the interface of a Windows node by its address",
-            );
+            let message = format!("{} has no address; Windows nodes need one", name_of(draft));
+            self.report_missing(message, path(), "hostgw uses it to find the node's interface");
             return;
         }
         if context.next_hop != Some(NextHop::NodeAddress) {
@@ -179,10 +175,10 @@ impl Validator<'_> {
         }
         for (family, _) in draft.cidrs.iter().filter(|(family, _)| draft.addresses.get(*family).is_none()) {
             let message = format!(
-                "{} has {family} pods but no {family} address, which node-address needs",
+                "{} has {family} pods but no {family} address; nextHop: node-address needs one",
                 name_of(draft)
             );
-            let hint = "with nextHop: node-address, other nodes reach these pods by the node's address";
+            let hint = "with nextHop: node-address, other nodes route to these pods via the node's address";
             self.report_missing(message, path(), hint);
         }
     }
@@ -207,9 +203,10 @@ impl Validator<'_> {
                     }
                 }
                 None if cidrs_complete => {
-                    let message = format!("{whose} has no {family} pod CIDR to be in");
+                    let message = format!("{whose} has no {family} pod CIDR to belong to");
                     self.report(
-                        Finding::new(message, place).hint("the pod gateway is an address of the pod CIDR"),
+                        Finding::new(message, place)
+                            .hint("the pod gateway must be an address in the pod CIDR"),
                     );
                 }
                 None => {}
@@ -245,7 +242,7 @@ impl Validator<'_> {
                 "default gateway {gateway} of {} is inside the cluster prefix {prefix}",
                 name_of(draft)
             );
-            let hint = "give the router of the machine's own network";
+            let hint = "use the router of the machine's own network";
             self.report(Finding::new(message, place).hint(hint));
         }
         Some(gateway)
@@ -276,7 +273,7 @@ fn misplaced(
     let prefix: IpNet = cidr.prefix();
     if !prefix.contains(&gateway) {
         let finding = Finding::new(format!("{whose} is outside its pod CIDR {cidr}"), place);
-        return Some(finding.related("the pod CIDR is here", Place::value(cidr_path)));
+        return Some(finding.related("pod CIDR defined here", Place::value(cidr_path)));
     }
     if gateway == prefix.network() {
         return Some(Finding::new(format!("{whose} is the network address of {cidr}"), place));
@@ -290,7 +287,7 @@ fn misplaced(
 
 fn usual_gateway(os: Option<OperatingSystem>, cidr: PodCidr) -> String {
     os.map_or_else(
-        || "the pod gateway is an address of the pod CIDR".to_owned(),
-        |os| format!("without this key the gateway is {}", cidr.gateway(os)),
+        || "the pod gateway must be an address in the pod CIDR".to_owned(),
+        |os| format!("the default gateway address is {}", cidr.gateway(os)),
     )
 }

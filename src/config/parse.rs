@@ -24,7 +24,7 @@ impl Wrong {
 pub(super) fn prefix(text: &str) -> Result<IpNet, Wrong> {
     if let Ok(prefix) = text.parse::<IpNet>() {
         if prefix != prefix.trunc() {
-            let hint = format!("the network is {}", prefix.trunc());
+            let hint = format!("did you mean {}?", prefix.trunc());
             return Err(Wrong::new(format!("{text} has host bits set"), hint));
         }
         not_mapped(prefix.addr())?;
@@ -39,7 +39,7 @@ pub(super) fn prefix(text: &str) -> Result<IpNet, Wrong> {
         Some((Ok(address), length)) => Err(wrong_length(text, address, length)),
         _ => Err(Wrong::new(
             format!("{:?} is not a prefix", shortened(text)),
-            "a prefix is an address and a length, such as 10.244.0.0/16 or fd00:244::/48",
+            "expected an address and a length, such as 10.244.0.0/16 or fd00:244::/48",
         )),
     }
 }
@@ -52,7 +52,7 @@ fn wrong_length(text: &str, address: IpAddr, length: &str) -> Wrong {
             format!("write {address}/{length}"),
         );
     }
-    let hint = format!("the length of an {family} prefix is a number from 0 to {}", family.bits());
+    let hint = format!("an {family} prefix length is a number from 0 to {}", family.bits());
     Wrong::new(format!("{:?} is not a prefix", shortened(text)), hint)
 }
 
@@ -75,7 +75,7 @@ fn one_machine(text: &str, on_known_link: bool) -> Result<IpAddr, Wrong> {
         Some(Special::LinkLocal) if on_known_link => Ok(address),
         Some(special) => Err(Wrong::new(
             format!("{text} is {}", special.name()),
-            "give an address by which other machines reach this one",
+            "use an address at which other machines can reach this one",
         )),
         None => Ok(address),
     }
@@ -85,9 +85,9 @@ fn one_machine(text: &str, on_known_link: bool) -> Result<IpAddr, Wrong> {
 pub(super) fn endpoint(text: &str) -> Result<SocketAddr, Wrong> {
     let no_port = |address: IpAddr| {
         let hint = match address {
-            IpAddr::V4(_) => format!("add it, as in {address}:6443"),
+            IpAddr::V4(_) => format!("add a port, such as {address}:6443"),
             IpAddr::V6(_) => {
-                "with a port an IPv6 address stands in brackets, as in \"[fd00::1]:6443\"".to_owned()
+                "put an IPv6 address with a port in brackets, such as \"[fd00::1]:6443\"".to_owned()
             }
         };
         Wrong::new(format!("{text} has no port"), hint)
@@ -115,7 +115,7 @@ pub(super) fn neighbour(text: &str) -> Result<IpAddr, Wrong> {
     let address = target(text)?;
     match Special::of(address) {
         Some(special @ Special::Loopback) => {
-            Err(Wrong::new(format!("{text} is {}", special.name()), "a neighbour is another machine"))
+            Err(Wrong::new(format!("{text} is {}", special.name()), "a neighbor must be another machine"))
         }
         _ => Ok(address),
     }
@@ -124,13 +124,13 @@ pub(super) fn neighbour(text: &str) -> Result<IpAddr, Wrong> {
 /// An address to send packets to, in words that fit one of another machine.
 fn target(text: &str) -> Result<IpAddr, Wrong> {
     const NOT_LINK_LOCAL: &str =
-        "give another address of that machine: which link is meant cannot be said here";
+        "use another address of that machine: a link-local address does not name its link";
     let Ok(address) = text.parse::<IpAddr>() else {
         let is_zoned = text.split_once('%').is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok());
         return Err(if is_zoned {
             Wrong::new(format!("{:?} has a zone", shortened(text)), NOT_LINK_LOCAL)
         } else if is_host_name(text) {
-            let hint = "give its address: whether a name is found is nothing that a check should depend on";
+            let hint = "use an IP address: checks must not depend on DNS";
             Wrong::new(format!("{:?} is a host name, not an address", shortened(text)), hint)
         } else {
             no_address(text)
@@ -145,7 +145,7 @@ fn target(text: &str) -> Result<IpAddr, Wrong> {
             Err(Wrong::new(format!("{text} is {}", special.name()), NOT_LINK_LOCAL))
         }
         Some(special) => {
-            Err(Wrong::new(format!("{text} is {}", special.name()), "give the address of a machine"))
+            Err(Wrong::new(format!("{text} is {}", special.name()), "use the address of a machine"))
         }
     }
 }
@@ -164,12 +164,12 @@ fn no_address(text: &str) -> Wrong {
         && address.parse::<Ipv6Addr>().is_ok()
     {
         let hint =
-            format!("leave out the zone %{}: the interface is known from egressInterface", shortened(zone));
+            format!("leave out the zone %{}: egressInterface already names the interface", shortened(zone));
         return Wrong::new(format!("{:?} has a zone", shortened(text)), hint);
     }
     Wrong::new(
         format!("{:?} is not an address", shortened(text)),
-        "an address is such as 172.30.0.11 or fd00::11",
+        "expected an address such as 172.30.0.11 or fd00::11",
     )
 }
 

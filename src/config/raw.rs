@@ -525,7 +525,7 @@ impl<'de> Visitor<'de> for SysctlsVisitor {
         let mut entries = Vec::new();
         while let Some((key, value)) = map.next_entry::<String, _>()? {
             if !seen.insert(key.clone()) {
-                return Err(Error::custom(format_args!("the key {key} stands here twice")));
+                return Err(Error::custom(format_args!("duplicate key {key}")));
             }
             entries.push((key, value));
         }

@@ -64,13 +64,13 @@ impl Special {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Unspecified => "the unspecified address",
-            Self::ThisNetwork => "an address of 0.0.0.0/8 (\"this network\"), which no machine has",
+            Self::ThisNetwork => "an address of 0.0.0.0/8 (\"this network\"), which no machine can have",
             Self::Loopback => "a loopback address",
-            Self::LinkLocal => "a link-local address, which is another machine on each link",
+            Self::LinkLocal => "a link-local address, which differs on every link",
             Self::Multicast => "a multicast address",
             Self::Broadcast => "the broadcast address",
             Self::Mapped => "an IPv4 address in IPv6 form",
-            Self::Compatible => "an address of ::/96, which is not used any more",
+            Self::Compatible => "an address of ::/96, which is deprecated",
         }
     }
 
@@ -83,7 +83,7 @@ impl Special {
             Self::Multicast => "multicast addresses",
             Self::Broadcast => "the broadcast address",
             Self::Mapped => "IPv4 addresses in IPv6 form",
-            Self::Compatible => "addresses that are not used any more",
+            Self::Compatible => "deprecated addresses",
         }
     }
 }

@@ -285,7 +285,7 @@ impl Walk<'_> {
         } else if let Some(meant) = meant {
             finding = finding.hint(format!("did you mean {meant}?"));
         } else {
-            finding = finding.hint(format!("the keys here are {}", known().collect::<Vec<_>>().join(", ")));
+            finding = finding.hint(format!("valid keys: {}", known().collect::<Vec<_>>().join(", ")));
         }
         self.findings.push(finding);
         meant
@@ -298,7 +298,7 @@ impl Walk<'_> {
             (Format::Toml, _) => ConfigPath::root(),
             (Format::Yaml, trail) => trail.path().key(&*key),
         };
-        let message = format!("the key {key:?} stands here a second time");
+        let message = format!("duplicate key {key:?}");
         let mut finding = Finding::new(message, Place::span(path.clone(), repeated.span.clone()));
         if let Some(first) = &repeated.first {
             finding = finding.related("first used here", Place::span(path, first.clone()));
@@ -318,9 +318,9 @@ impl Walk<'_> {
         let example = property.and_then(|property| property.example.as_ref()).and_then(Json::as_str);
         match (example, property.map(|property| &property.shape)) {
             (Some(example), _) if self.format == Format::Toml => {
-                finding = finding.hint(format!("add it, as in `{key} = {example:?}`"));
+                finding = finding.hint(format!("add it, for example `{key} = {example:?}`"));
             }
-            (Some(example), _) => finding = finding.hint(format!("add it, as in `{key}: {example}`")),
+            (Some(example), _) => finding = finding.hint(format!("add it, for example `{key}: {example}`")),
             (None, Some(shape)) if matches!(shape.first(), Some(Alternative::Word(_))) => {
                 finding = finding.hint(format!("add it: {}", self.expected(shape)));
             }
@@ -371,7 +371,7 @@ impl Walk<'_> {
         }
         let key = shortened(&key);
         Some(match self.format {
-            Format::Yaml => format!("write the key in one piece: {key}"),
+            Format::Yaml => format!("write the key as one string: {key}"),
             Format::Toml => format!("write the key in quotes: {key:?}"),
         })
     }

@@ -36,7 +36,7 @@ const VERSION: u32 = 1;
 /// The smallest MTU of a link that carries IPv6 (RFC 8200, section 5).
 const IPV6_MIN_MTU: u32 = 1280;
 
-/// `RT_TABLE_LOCAL` (linux/rtnetlink.h), which the kernel keeps itself.
+/// `RT_TABLE_LOCAL` (linux/rtnetlink.h), which the kernel maintains.
 const LOCAL_TABLE: u32 = 255;
 
 /// Checks `raw`; `wrong` are the places of which something is said already.
@@ -71,7 +71,7 @@ impl Validator<'_> {
             node_count: raw_nodes.len(),
         };
         if raw_nodes.is_empty() && !self.incomplete {
-            let hint = "list every node of the cluster: with none, hostgw would remove every route";
+            let hint = "list every node of the cluster; an empty list would remove every route";
             self.report(
                 Finding::new("there are no nodes".to_owned(), Place::value(root.key("nodes"))).hint(hint),
             );
@@ -113,10 +113,11 @@ impl Validator<'_> {
 
     fn version(&mut self, version: Option<u32>) {
         if let Some(version) = version.filter(|version| *version != VERSION) {
-            let message =
-                format!("this hostgw knows version {VERSION} of the file format, not version {version}");
+            let message = format!(
+                "unsupported file format version {version}; this version of hostgw supports {VERSION}"
+            );
             let place = Place::value(ConfigPath::root().key("version"));
-            self.report(Finding::new(message, place).hint("a newer hostgw may know it"));
+            self.report(Finding::new(message, place).hint("a newer version of hostgw may support it"));
         }
     }
 
@@ -128,7 +129,7 @@ impl Validator<'_> {
         for (_, Located { value: prefix, item }) in found.iter() {
             if let Some((block, special)) = Special::in_prefix(*prefix).next() {
                 let message =
-                    format!("{prefix} cannot be a cluster prefix: it holds {} ({block})", special.block());
+                    format!("{prefix} cannot be a cluster prefix: it contains {} ({block})", special.block());
                 let hint = "use a private prefix, such as 10.244.0.0/16 or fd00:244::/48";
                 self.report(Finding::new(message, Place::value(item_path(&path, *item))).hint(hint));
             }
@@ -149,11 +150,11 @@ impl Validator<'_> {
             };
             let message = match &first.name {
                 Some(other) if other != name => format!("nodes {other} and {name} differ only in case"),
-                _ => format!("two nodes are called {name}"),
+                _ => format!("two nodes are named {name}"),
             };
             let finding = Finding::new(message, Place::value(draft.path().key("name")))
                 .related("first used here", Place::value(first.path().key("name")));
-            self.report(finding.hint("Kubernetes has every node name once, in lower case"));
+            self.report(finding.hint("node names are unique and lower case in Kubernetes"));
         }
     }
 
@@ -170,14 +171,14 @@ impl Validator<'_> {
                     Entry::Occupied(first) => *first.get(),
                 };
                 let message =
-                    format!("address {address} of {} is that of {} too", name_of(draft), name_of(first));
+                    format!("address {address} of {} is already used by {}", name_of(draft), name_of(first));
                 let finding =
                     Finding::new(message, Place::value(draft.place_in("address", &draft.addresses, address)))
                         .related(
                             "first used here",
                             Place::value(first.place_in("address", &first.addresses, address)),
                         );
-                self.report(finding.hint("give every node the address that only it has"));
+                self.report(finding.hint("give every node its own address"));
             }
         }
     }
@@ -199,8 +200,11 @@ impl Validator<'_> {
                     cidrs[outer],
                     name_of(owners[outer]),
                 );
-                let related =
-                    if cidrs[inner] == cidrs[outer] { "first used here" } else { "the larger one is here" };
+                let related = if cidrs[inner] == cidrs[outer] {
+                    "first used here"
+                } else {
+                    "the larger one is defined here"
+                };
                 let place = |at: usize| Place::value(owners[at].cidr_path(family));
                 let finding = Finding::new(message, place(inner)).related(related, place(outer));
                 self.report(finding.hint("give every node a pod CIDR of its own"));
@@ -222,8 +226,7 @@ impl Validator<'_> {
             1 => format!("{} and one more Linux node have no egress interface", name_of(first)),
             more => format!("{} and {more} more Linux nodes have no egress interface", name_of(first)),
         };
-        let hint =
-            "name it once for all Linux nodes, at the top of the file, or in the node: egressInterface";
+        let hint = "set egressInterface at the top of the file for all Linux nodes, or in the node";
         self.report(Finding::new(message, Place::value(first.path())).hint(hint));
     }
 
@@ -233,7 +236,7 @@ impl Validator<'_> {
             Ok(address) => {
                 if let Some(prefix) = prefixes.around(address) {
                     let message = format!("master address {address} is inside the cluster prefix {prefix}");
-                    let hint = "give the address of the machine, not that of a pod";
+                    let hint = "use the address of the machine, not of a pod";
                     self.report(Finding::new(message, Place::value(path)).hint(hint));
                 }
                 Some(address)
@@ -281,7 +284,7 @@ impl Validator<'_> {
     /// Refuses a list that is longer than a file needs.
     fn at_most(&mut self, number: usize, most: usize, what: &str, path: &ConfigPath) {
         if number > most {
-            let message = format!("there are {number} {what}, and {most} are the most");
+            let message = format!("{number} {what}, more than the limit of {most}");
             self.report(Finding::new(message, Place::value(path.clone())));
         }
     }
@@ -293,20 +296,21 @@ impl Validator<'_> {
         let block =
             Special::in_prefix(prefix).find(|(block, special)| block.contains(&prefix) && stays(*special));
         if let Some((block, special)) = block {
-            let message = format!("excluding {prefix} does nothing: it holds {} ({block})", special.block());
-            self.report(Finding::new(message, place).hint("remove it: no such packet leaves a node"));
+            let message =
+                format!("excluding {prefix} has no effect: it contains {} ({block})", special.block());
+            self.report(Finding::new(message, place).hint("remove it: such packets never leave a node"));
             return;
         }
         match prefixes.of.get(family) {
             Some(cluster) if cluster.contains(&prefix) => {
                 let message =
-                    format!("excluding {prefix} does nothing: it is inside the cluster prefix {cluster}");
+                    format!("excluding {prefix} has no effect: clusterPrefix {cluster} already covers it");
                 self.report(
-                    Finding::new(message, place).hint("remove it: that traffic is never masqueraded"),
+                    Finding::new(message, place).hint("remove it: this traffic is never masqueraded"),
                 );
             }
             None if prefixes.complete => {
-                let message = format!("excluding {prefix} does nothing: the cluster has no {family} prefix");
+                let message = format!("excluding {prefix} has no effect: the cluster has no {family} prefix");
                 let hint = format!("remove it, or add an {family} prefix to clusterPrefix");
                 self.report(Finding::new(message, place).hint(hint));
             }
@@ -371,8 +375,8 @@ impl Validator<'_> {
             _ => None,
         };
         if let Some(family) = switches.filter(|family| value != "1" && prefixes.of.get(*family).is_some()) {
-            let message = format!("{key} = {value} contradicts the cluster: its nodes forward {family}");
-            let hint = "remove it: hostgw sets the forwarding switches itself";
+            let message = format!("{key} = {value} conflicts with the cluster, whose nodes forward {family}");
+            let hint = "remove it: hostgw manages forwarding itself";
             self.report(Finding::new(message, place.clone()).hint(hint));
         }
         Some(value)
@@ -386,10 +390,8 @@ impl Validator<'_> {
         };
         if table == LOCAL_TABLE {
             let message =
-                format!("routing table {LOCAL_TABLE} is the table \"local\", which the kernel keeps itself");
-            self.report(
-                Finding::new(message, Place::value(path.key("table"))).hint("main is the usual table"),
-            );
+                format!("routing table {LOCAL_TABLE} is the table \"local\", which the kernel maintains");
+            self.report(Finding::new(message, Place::value(path.key("table"))).hint("the default is main"));
         }
         let mtu = raw.mtu.as_ref().map(|mtu| mtu.0);
         if let Some(mtu) = mtu.filter(|mtu| *mtu < IPV6_MIN_MTU && prefixes.of.v6.is_some()) {
@@ -401,7 +403,7 @@ impl Validator<'_> {
         let has_windows = drafts.iter().any(|draft| draft.os == Some(OperatingSystem::Windows));
         if has_windows && metric > WindowsRoute::MOST_METRIC {
             let most = WindowsRoute::MOST_METRIC;
-            let message = format!("a metric of {metric} is too large for the Windows nodes of the file");
+            let message = format!("a metric of {metric} is too large for the Windows nodes in this file");
             let place = Place::value(path.key("metric"));
             self.report(Finding::new(message, place).hint(format!("New-NetRoute takes at most {most}")));
         }

@@ -111,7 +111,7 @@ impl Validator<'_> {
                 let finding = Finding::new(message, Place::value(item_path(&path(), item)));
                 let first = Place::value(item_path(&path(), *first));
                 self.report(
-                    finding.related("the first is here", first).hint("there is one per address family"),
+                    finding.related("first one here", first).hint("only one per address family is allowed"),
                 );
                 continue;
             }

@@ -156,7 +156,7 @@ impl<'a> Builder<'a> {
             return Ok(());
         }
         Err(SyntaxError {
-            message: "a second YAML document begins here; a configuration is one document".to_owned(),
+            message: "unexpected second YAML document: a configuration is a single document".to_owned(),
             span,
             hint: Some("keep one cluster per file".to_owned()),
         })
@@ -183,7 +183,7 @@ impl<'a> Builder<'a> {
 
     fn alias(&mut self, anchor: usize, span: Span) -> Result<(), SyntaxError> {
         let Some(size) = self.anchors.get(&anchor).map(|(_, size)| *size) else {
-            let message = "this alias stands inside the value that it names".to_owned();
+            let message = "this alias is inside the value it refers to".to_owned();
             return Err(SyntaxError { message, span, hint: None });
         };
         self.budget.take(size, &span)?;
@@ -223,7 +223,7 @@ impl<'a> Builder<'a> {
                 }
                 if text.is_none() {
                     self.mistakes.push(SyntaxError {
-                        message: "this key is a list or a mapping; every key is a word".to_owned(),
+                        message: "this key is a list or a mapping; keys must be strings".to_owned(),
                         span: node.span(),
                         hint: None,
                     });

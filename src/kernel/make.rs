@@ -159,7 +159,7 @@ impl Interfaces {
 
     fn index(&mut self, name: &str) -> Result<u32, Error> {
         let links = self.links()?;
-        links.index(name).ok_or_else(|| Error::unexpected(format!("there is no interface {name}")))
+        links.index(name).ok_or_else(|| Error::unexpected(format!("no interface {name}")))
     }
 
     /// Where a packet to `destination` goes from here.
@@ -198,7 +198,7 @@ impl Interfaces {
 
     fn neighbours(&mut self) -> Result<Vec<Neighbour>, Error> {
         neighbour::all(&mut self.socket)
-            .map_err(|error| Error::unexpected(format!("cannot read the neighbours: {error}")))
+            .map_err(|error| Error::unexpected(format!("cannot read the neighbors: {error}")))
     }
 }
 

@@ -82,7 +82,7 @@ impl KernelError {
             errno,
             match errno {
                 Errno::NOBUFS => "the kernel's answer did not fit the socket",
-                _ => "the objects changed each time while they were read",
+                _ => "the objects kept changing while they were read",
             },
         )
     }
@@ -91,7 +91,7 @@ impl KernelError {
     #[must_use]
     pub const fn torn_hint(&self) -> Option<&'static str> {
         match self.errno {
-            Errno::INTR => Some("another program changes them all the time: try again when they are at rest"),
+            Errno::INTR => Some("another program keeps changing them: try again when they have settled"),
             Errno::NOBUFS => Some("raise net.core.rmem_default, or run as root"),
             _ => None,
         }

@@ -161,7 +161,7 @@ fn wait(trials: &[Trial]) -> Result<(), Errno> {
 }
 
 fn untried(error: &std::io::Error) -> Error {
-    Error::unexpected(format!("the checks cannot be tried: {error}"))
+    Error::unexpected(format!("cannot run the checks: {error}"))
 }
 
 #[cfg(test)]

@@ -344,7 +344,7 @@ fn encode(route: &Route, links: &Links) -> Result<RouteMessage, Unsendable> {
         builder = builder.gateway(gateway).map_err(invalid)?;
     }
     if let Some(device) = &route.next.device {
-        let index = links.index(device.as_raw()).ok_or_else(|| format!("there is no interface {device}"))?;
+        let index = links.index(device.as_raw()).ok_or_else(|| format!("no interface {device}"))?;
         builder = builder.output_interface(index);
     }
     if let Some(source) = route.source {
@@ -389,7 +389,7 @@ fn canonical(mut route: RouteMessage) -> RouteMessage {
 
 /// A route by its saved form.
 fn encode_raw(raw: &str) -> Result<RouteMessage, Unsendable> {
-    let unreadable = || "its saved form cannot be read".to_owned();
+    let unreadable = || "its saved form cannot be decoded".to_owned();
     let bytes = unhex(raw).ok_or_else(unreadable)?;
     RouteMessage::parse(&bytes[..]).map_err(|_| unreadable())
 }
@@ -450,9 +450,9 @@ fn way_to_gateway(route: &Route) -> Option<Route> {
 #[must_use]
 pub fn hint(error: &KernelError) -> Option<&'static str> {
     Some(match error.errno {
-        Errno::EXIST => "somebody added a route on that key meanwhile: run hostgw plan again",
-        Errno::SRCH => "somebody removed that route meanwhile: run hostgw plan again",
-        Errno::NETUNREACH => "the next hop is not on-link: see ip route get for it",
+        Errno::EXIST => "a route with the same key was added concurrently: run `hostgw plan` again",
+        Errno::SRCH => "the route was removed concurrently: run `hostgw plan` again",
+        Errno::NETUNREACH => "the next hop is not on-link: check it with `ip route get`",
         Errno::NETDOWN => "the egress interface went down",
         Errno::NODEV => "the egress interface is gone",
         Errno::PERM => "run as root, or with CAP_NET_ADMIN",

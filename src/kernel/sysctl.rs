@@ -67,7 +67,7 @@ pub fn read(keys: impl IntoIterator<Item = SysctlKey>) -> Found {
             Err(error) => found.unknown.push(Unknown {
                 why: format!("it cannot be read: {error}").into(),
                 what: Subject::Sysctl { key },
-                hint: Some("run as root; what root cannot read either, hostgw cannot manage".into()),
+                hint: Some("run as root; hostgw cannot manage what root cannot read".into()),
             }),
         }
     }
@@ -178,13 +178,10 @@ pub fn can_write(key: &SysctlKey) -> bool {
 pub fn hint(error: &io::Error) -> Option<String> {
     let text = match rustix::io::Errno::from_io_error(error)? {
         rustix::io::Errno::ROFS => {
-            "/proc/sys is read-only here, as in an unprivileged container: set it on the host, or mount \
-             /proc/sys writable"
+            "/proc/sys is read-only here, as in an unprivileged container: set the value on the host, or mount /proc/sys read-write"
         }
         rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => "run as root",
-        rustix::io::Errno::INVAL | rustix::io::Errno::RANGE => {
-            "the kernel does not take that value: see its documentation"
-        }
+        rustix::io::Errno::INVAL | rustix::io::Errno::RANGE => "the kernel rejected the value",
         _ => return None,
     };
     Some(text.to_owned())

@@ -36,7 +36,7 @@ impl fmt::Display for InvalidInterfaceName {
             Self::TooLong => write!(f, "Linux allows at most {LINUX_NAME_MAX} bytes"),
             Self::AliasTooLong => write!(f, "Windows allows at most {WINDOWS_ALIAS_MAX} characters"),
             Self::Dots => f.write_str("\".\" and \"..\" are reserved"),
-            Self::Character(c) => write!(f, "{c:?} is not allowed in it"),
+            Self::Character(c) => write!(f, "{c:?} is not allowed"),
         }
     }
 }

@@ -25,8 +25,8 @@ pub enum InvalidPodCidr {
 impl fmt::Display for InvalidPodCidr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::HostBits(network) => write!(f, "it has host bits set, the network is {network}"),
-            Self::TooSmall => f.write_str("it is too small to hold a pod gateway and a pod"),
+            Self::HostBits(network) => write!(f, "host bits set; did you mean {network}?"),
+            Self::TooSmall => f.write_str("too small for a pod gateway and a pod"),
         }
     }
 }

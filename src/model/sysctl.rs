@@ -29,8 +29,8 @@ pub enum InvalidSysctlKey {
 impl fmt::Display for InvalidSysctlKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::OutsideNet => "only keys below net. are its business",
-            Self::Malformed => "it is not a key such as net.ipv4.ip_forward",
+            Self::OutsideNet => "hostgw only manages sysctls under net.",
+            Self::Malformed => "not a sysctl name such as net.ipv4.ip_forward",
         })
     }
 }

@@ -67,11 +67,11 @@ fn check_router(subject: &Subject, device: &str, problems: &mut Vec<Problem>) {
         for route in desired.state.routes.iter().filter(takes) {
             problems.push(Problem {
                 message: format!(
-                    "the route to {} would cut the node off: it holds {router}, this node's router",
+                    "the route to {} would cut the node off: it contains {router}, this node's router",
                     route.destination
                 ),
                 path: desired.route_origin(cluster, &route.key()),
-                hint: Some("pods need prefixes of their own, apart from the nodes' network".to_owned()),
+                hint: Some("use a pod CIDR outside the nodes' network".to_owned()),
             });
         }
     }
@@ -100,8 +100,7 @@ fn check_router_advertisements(subject: &Subject, problems: &mut Vec<Problem>) {
         if value.is_none_or(|value| value != "2") {
             problems.push(Problem {
                 message: format!(
-                    "{switch} = 1 would cut the node off: the kernel drops {route}, learnt from router \
-                     advertisements, unless {key} is 2"
+                    "{switch} = 1 would cut the node off: the kernel drops {route}, learned from router advertisements, unless {key} is 2"
                 ),
                 path: Some(ConfigPath::root().key("sysctls")),
                 hint: Some(format!("add {key}: 2 under sysctls")),
@@ -127,11 +126,11 @@ fn egress_interface<'a>(subject: &Subject<'a>, problems: &mut Vec<Problem>) -> O
             let nearest = nearest(name, names.iter().map(|name| name.as_raw()))
                 .map_or_else(String::new, |nearest| format!("did you mean {}? ", printable(nearest)));
             let message = format!("egress interface {name} does not exist on this node");
-            problem(message, Some(format!("{nearest}the interfaces here are {}", list(&names, 12))));
+            problem(message, Some(format!("{nearest}interfaces: {}", list(&names, 12))));
             None
         }
         Some(link) if !link.up => {
-            let message = format!("egress interface {name} is down, the kernel takes no route over it");
+            let message = format!("egress interface {name} is down; the kernel rejects routes through it");
             problem(
                 message,
                 Some(format!("bring it up first: {}", ShellCommand::new(["ip", "link", "set", name, "up"]))),
@@ -175,16 +174,17 @@ fn check_next_hops(subject: &Subject, device: &str, problems: &mut Vec<Problem>)
 }
 
 fn own_address_hint(other: &Untrusted, this: &Untrusted) -> String {
-    format!("is this machine node {other} rather than {this}? say so with --node, or correct the file")
+    format!(
+        "this machine looks like node {other}, not {this}; pass --node {other}, or fix the address in the file"
+    )
 }
 
 fn not_on_link_hint(next_hop: NextHop, device: &str, on_link: &OnLink) -> String {
     let prefixes = &on_link.all;
     match (prefixes.is_empty(), next_hop) {
-        (true, _) => format!("{device} has no address: give it one in the nodes' network"),
+        (true, _) => format!("{device} has no address: assign one in the nodes' network"),
         (false, NextHop::NodeAddress) => format!(
-            "on {device} only {} can be reached without a router; host gateway mode needs all nodes on \
-             one link",
+            "on {device} only {} can be reached without a router; host-gateway routing needs all nodes on one link",
             list(prefixes, 4)
         ),
         (false, NextHop::PodGateway) => format!("on {device}: {}", list(prefixes, 4)),
@@ -234,10 +234,10 @@ fn check_sysctls(subject: &Subject, problems: &mut Vec<Problem>) {
     for key in configured.iter().filter(|key| key.as_str().ends_with(".disable_ipv6")) {
         problems.push(Problem {
             message: format!(
-                "{key} is not for hostgw to set: it takes addresses away, and no rollback brings them back"
+                "{key} cannot be managed by hostgw: it removes addresses, which no rollback can restore"
             ),
             path: Some(ConfigPath::root().key("sysctls").key(key.as_str())),
-            hint: Some("set it where the node's addresses are configured".to_owned()),
+            hint: Some("set it where you configure the node's addresses".to_owned()),
         });
     }
     for key in desired.state.sysctls.keys() {
@@ -251,7 +251,7 @@ fn check_sysctls(subject: &Subject, problems: &mut Vec<Problem>) {
                 message: format!("this kernel has no sysctl {key}"),
                 path: Some(ConfigPath::root().key("sysctls").key(key.as_str())),
                 hint: Some(format!(
-                    "/proc/sys/{} does not exist: check the name, or load the module that brings it",
+                    "/proc/sys/{} does not exist: check the name, or load the kernel module that provides it",
                     text::path(&key.file())
                 )),
             });
@@ -259,7 +259,7 @@ fn check_sysctls(subject: &Subject, problems: &mut Vec<Problem>) {
             problems.push(Problem {
                 message: format!("this kernel has no sysctl {key}, so it cannot forward"),
                 path: Some(ConfigPath::root().key("clusterPrefix")),
-                hint: Some("is the address family of the cluster prefix disabled here?".to_owned()),
+                hint: Some("check whether the address family of the cluster prefix is disabled".to_owned()),
             });
         }
     }
@@ -278,16 +278,13 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
     let addresses: Vec<_> = node.addresses.iter().map(|(_, address)| *address).collect();
     if !addresses.is_empty() && !addresses.iter().any(|address| here(*address)) {
         let (addresses, name) = (list(&addresses, 2), &node.name);
-        warnings.push(format!(
-            "no interface here has {addresses}, the address of node {name}: is this the right machine?"
-        ));
+        warnings
+            .push(format!("no local interface has {addresses} (node {name}); is this the right machine?"));
     }
     let has_v6_gateway = |route: &Route| route.family() == Family::V6 && route.next.gateway.is_some();
     if cluster.next_hop == NextHop::PodGateway && desired.state.routes.iter().any(has_v6_gateway) {
         warnings.push(
-            "IPv6 routes by pod gateways carry nothing between Linux nodes, which do not answer neighbour \
-             solicitations for an address of another interface, unless something proxies for them; nextHop: \
-             node-address works"
+            "IPv6 routes via pod gateways do not work between Linux nodes without a neighbor proxy, because Linux does not answer neighbor solicitations for an address on another interface; use nextHop: node-address"
                 .to_owned(),
         );
     }
@@ -311,7 +308,7 @@ pub fn irrevocable(plan: &Plan) -> Vec<String> {
         .filter(|table| !table.can_be_restored())
         .map(|table| {
             let (family, lost) = (table.family.nft(), table.unrestorable().join(", "));
-            format!("no rollback can put back {lost} of table {family} {}", NatTable::NAME)
+            format!("no rollback can restore {lost} of table {family} {}", NatTable::NAME)
         })
         .collect()
 }
@@ -325,10 +322,14 @@ fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Opti
     }
     if let Some(route) = planned(desired, foreign.destination, table) {
         return (foreign.metric < route.metric)
-            .then(|| format!("the foreign route {foreign} has a smaller metric and wins over {route}"))
+            .then(|| {
+                format!("the foreign route {foreign} has a lower metric and takes precedence over {route}")
+            })
             .or_else(|| {
                 (foreign.metric > route.metric).then(|| {
-                    format!("{route} has a smaller metric and wins over the foreign route {foreign}")
+                    format!(
+                        "{route} has a lower metric and takes precedence over the foreign route {foreign}"
+                    )
                 })
             });
     }
@@ -338,14 +339,14 @@ fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Opti
     if let Some(inside) = routes.find(|route| is_network && foreign.destination.contains(&route.destination))
     {
         return Some(format!(
-            "{} is part of {}, the network of {device}: its addresses there will go to pods instead",
+            "{} is part of {}, the network of {device}: traffic to its addresses there will go to pods instead",
             inside.destination, foreign.destination
         ));
     }
     let wider = std::iter::successors(foreign.destination.supernet(), IpNet::supernet)
         .any(|prefix| planned(desired, prefix, table).is_some());
     wider.then(|| {
-        format!("the foreign route {foreign} is more specific than hostgw's and wins for its addresses")
+        format!("the foreign route {foreign} is more specific than hostgw's route and takes precedence for its addresses")
     })
 }
 

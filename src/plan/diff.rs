@@ -149,14 +149,14 @@ impl fmt::Display for Conflict {
                 let foreign: Vec<_> = foreign.iter().map(ToString::to_string).collect();
                 let foreign = foreign.join(" and ");
                 if *replaced {
-                    write!(f, "{foreign} has replaced the route that hostgw had added: {wanted}")
+                    write!(f, "{foreign} replaced the route added by hostgw: {wanted}")
                 } else {
-                    write!(f, "{foreign} stands where hostgw needs {wanted}")
+                    write!(f, "{foreign} conflicts with {wanted}")
                 }
             }
             Self::Nat { family, objects } => write!(
                 f,
-                "table {} {} holds {}, which hostgw could not put back",
+                "table {} {} holds {}, which hostgw could not restore",
                 family.nft(),
                 NatTable::NAME,
                 list(objects, usize::MAX)

@@ -47,7 +47,7 @@ pub(super) const ON_LINK: &str = "on-link route of the cluster prefix";
 pub(super) const MASQUERADE: &str = "masquerade";
 
 /// The purpose of the forwarding switches.
-pub(crate) const FORWARDS: &str = "a gateway node forwards";
+pub(crate) const FORWARDS: &str = "forwarding: required on every node";
 
 /// The purpose of a sysctl that the file sets.
 pub(super) const SYSCTLS: &str = "sysctls";
@@ -59,7 +59,7 @@ pub(super) fn pods_of(node: &Untrusted) -> String {
 
 /// Why a sysctl is written that has its value already.
 pub(super) fn rewritten_after(switch: &SysctlKey) -> String {
-    format!("written again after {switch}, which rewrites it")
+    format!("rewritten because {switch} resets it")
 }
 
 /// Says why `change` is part of the plan for `desired`.
@@ -76,7 +76,7 @@ pub fn explain(
         Change::Nat(nat) => Reason {
             text: match (&nat.after, cluster) {
                 (Some(_), _) => MASQUERADE.to_owned(),
-                (None, Some(_)) => "nothing is masqueraded in this family".to_owned(),
+                (None, Some(_)) => "masquerading disabled".to_owned(),
                 (None, None) => "owned by hostgw".to_owned(),
             },
             places: cluster.map(|cluster| nat_path(cluster, nat)).into_iter().map(now).collect(),
@@ -120,7 +120,7 @@ fn explain_route(
     let purpose = match (cluster, desired.node_of(key), &origin) {
         (Some(cluster), Some(node), _) => pods_of(&cluster.nodes[node].name),
         (Some(_), None, Some(_)) => ON_LINK.to_owned(),
-        (Some(_), None, None) => "owned by hostgw, not in the file".to_owned(),
+        (Some(_), None, None) => "not in the configuration".to_owned(),
         (None, ..) => "owned by hostgw".to_owned(),
     };
     let former = last.and_then(|last| last.former.as_ref()).filter(|_| !drift);
@@ -128,7 +128,7 @@ fn explain_route(
     let told = former.and_then(|former| former.route(key, action));
     let Told { text, places } =
         told.unwrap_or_else(|| Told { text: purpose, places: origin.into_iter().map(now).collect() });
-    let text = if adopts { format!("takes over a foreign route: {text}") } else { text };
+    let text = if adopts { format!("adopt foreign route: {text}") } else { text };
     Reason { text, places, drift }
 }
 
@@ -159,7 +159,7 @@ fn explain_sysctl(
         return Reason { text: FORWARDS.to_owned(), places: vec![now(origin)], drift };
     }
     let text = match saved.0.get(&change.key) {
-        Some(SavedValue { value, .. }) if *value == change.after => "as it was before hostgw".to_owned(),
+        Some(SavedValue { value, .. }) if *value == change.after => "restore original value".to_owned(),
         Some(SavedValue { with: Some(switch), .. }) => format!("as {switch} makes it"),
         _ => "as it was".to_owned(),
     };

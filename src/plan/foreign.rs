@@ -30,7 +30,7 @@ pub struct ForeignSysctl {
 impl fmt::Display for ForeignSysctl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key, live, written, original } = self;
-        write!(f, "{key} = {live} is not hostgw's value: hostgw ")?;
+        write!(f, "{key} = {live} was not set by hostgw: hostgw ")?;
         match written {
             Some(written) => write!(f, "wrote {written} and would restore {original}"),
             None => write!(f, "would restore {original}"),
@@ -115,7 +115,7 @@ impl Restoration<'_> {
 /// What to say of `foreign` values that are not restored.
 pub fn left(foreign: &[ForeignSysctl]) -> impl Iterator<Item = String> + '_ {
     foreign.iter().map(|ForeignSysctl { key, live, .. }| {
-        format!("{key} keeps the value {live} that somebody else gave it; hostgw no longer manages it")
+        format!("{key} keeps its value {live}, set by another program; hostgw no longer manages it")
     })
 }
 

@@ -39,10 +39,10 @@ pub fn node_named(cluster: &Cluster, name: &str) -> Result<usize, Error> {
         return Ok(index);
     }
     let names = cluster.nodes.iter().map(|node| node.name.as_raw());
-    let error = Error::new(Kind::Invalid, format!("the file has no node {name}"));
+    let error = Error::new(Kind::Invalid, format!("no node {name}"));
     Err(match nearest(name, names) {
         Some(nearest) => error.with_hint(format!("did you mean {}?", printable(nearest))),
-        None => error.with_hint(format!("its nodes are {}", listed(cluster))),
+        None => error.with_hint(format!("the configuration has {}", listed(cluster))),
     })
 }
 
@@ -50,7 +50,7 @@ fn by_address(cluster: &Cluster, host: &Host) -> Result<Option<usize>, Error> {
     let local: std::collections::HashSet<_> = host.addresses.iter().map(|own| own.address).collect();
     let has_local =
         |index: &usize| cluster.nodes[*index].addresses.iter().any(|(_, address)| local.contains(address));
-    only(cluster, (0..cluster.nodes.len()).filter(has_local).collect(), "own an address of this machine")
+    only(cluster, (0..cluster.nodes.len()).filter(has_local).collect(), "have an address of this machine")
 }
 
 fn by_host_name(cluster: &Cluster, host_name: &str) -> Result<Option<usize>, Error> {
@@ -59,13 +59,13 @@ fn by_host_name(cluster: &Cluster, host_name: &str) -> Result<Option<usize>, Err
         .filter(|index| cluster.nodes[*index].name.as_raw().eq_ignore_ascii_case(host_name))
         .collect();
     if !exact.is_empty() {
-        return only(cluster, exact, "have the name of this machine");
+        return only(cluster, exact, "have this machine's host name");
     }
     let wanted = short(host_name);
     let matching = (0..cluster.nodes.len())
         .filter(|index| short(cluster.nodes[*index].name.as_raw()) == wanted)
         .collect();
-    only(cluster, matching, "have the name of this machine")
+    only(cluster, matching, "have this machine's host name")
 }
 
 /// The one match; none is no error yet, two are.
@@ -79,18 +79,18 @@ fn only(cluster: &Cluster, matches: Vec<usize>, what: &str) -> Result<Option<usi
                 Kind::Invalid,
                 format!("{} nodes {what}: {}", matches.len(), list(&names, LISTED)),
             )
-            .with_hint("say which one this is with --node"))
+            .with_hint("pass the right one with --node"))
         }
     }
 }
 
 fn unidentified(cluster: &Cluster, host_name: Option<&str>) -> Error {
-    let host_name = host_name.map_or_else(String::new, |name| format!(", and none is called {name}"));
+    let host_name = host_name.map_or_else(String::new, |name| format!(", and none is named {name}"));
     Error::new(
         Kind::Invalid,
         format!("cannot tell which node this machine is: no node has an address of it{host_name}"),
     )
-    .with_hint(format!("name it with --node; the file's nodes are {}", listed(cluster)))
+    .with_hint(format!("pass its name with --node; the configuration has {}", listed(cluster)))
 }
 
 fn listed(cluster: &Cluster) -> String {
@@ -142,26 +142,28 @@ nodes:
     fn none_and_two_are_refused() {
         assert_eq!(
             who(None, &["172.30.0.11", "172.30.0.13"], None),
-            Err("2 nodes own an address of this machine: a.example.org, a.example.com\n\
-                 hint: say which one this is with --node"
+            Err("2 nodes have an address of this machine: a.example.org, a.example.com\n\
+                 help: pass the right one with --node"
                 .to_owned())
         );
         assert_eq!(
             who(None, &[], Some("a")),
-            Err("2 nodes have the name of this machine: a.example.org, a.example.com\n\
-                 hint: say which one this is with --node"
+            Err("2 nodes have this machine's host name: a.example.org, a.example.com\n\
+                 help: pass the right one with --node"
                 .to_owned())
         );
         assert_eq!(
             who(None, &[], Some("x")),
-            Err("cannot tell which node this machine is: no node has an address of it, and none is called x\n\
-                 hint: name it with --node; the file's nodes are a.example.org, b, a.example.com, \
+            Err(
+                "cannot tell which node this machine is: no node has an address of it, and none is named x\n\
+                 help: pass its name with --node; the configuration has a.example.org, b, a.example.com, \
                  only.example.com"
-                .to_owned())
+                    .to_owned()
+            )
         );
         assert_eq!(
             who(Some("only.exmple.com"), &[], None),
-            Err("the file has no node only.exmple.com\nhint: did you mean only.example.com?".to_owned())
+            Err("no node only.exmple.com\nhelp: did you mean only.example.com?".to_owned())
         );
     }
 }

@@ -61,11 +61,14 @@ impl Snapshot {
     pub fn parse(name: &str, text: &str) -> Result<Self, Error> {
         let wrong = |why: String| {
             Error::new(Kind::Invalid, format!("{name} is not a snapshot: {why}"))
-                .with_hint("hostgw snapshot prints one, on the node")
+                .with_hint("create one with `hostgw snapshot` on the node")
         };
         let head: Head = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
         if head.format != FORMAT {
-            return Err(wrong(format!("its format is {}, this hostgw knows {FORMAT}", head.format)));
+            return Err(wrong(format!(
+                "its format is {}, this version of hostgw reads {FORMAT}",
+                head.format
+            )));
         }
         serde_json::from_str(text).map_err(|error| wrong(error.to_string()))
     }

@@ -54,7 +54,7 @@ fn route_command(verb: &'static str, route: &Route) -> ShellCommand {
     let arguments = route.arguments();
     words.extend(arguments.iter().map(String::as_str));
     if route.more.is_some() || matches!(route.kind, RouteType::Other(_)) {
-        return ShellCommand::by_hand("it says more than hostgw has words for", words);
+        return ShellCommand::by_hand("hostgw cannot decode it", words);
     }
     ShellCommand::new(words)
 }
@@ -71,7 +71,7 @@ fn nat_commands(change: &NatChange) -> Vec<ShellCommand> {
         if object.is_in_nft_s_words() {
             ShellCommand::new(["nft", &format!("add {text}")])
         } else {
-            ShellCommand::by_hand("it is not in hostgw's words", [text.as_str()])
+            ShellCommand::by_hand("hostgw cannot decode it", [text.as_str()])
         }
     }));
     commands

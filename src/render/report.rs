@@ -255,7 +255,7 @@ fn entries(change: &Change, reason: &ReasonEntry) -> Vec<Entry> {
                 let object = |object: Option<NatObject>| object.as_ref().map(Object::nat);
                 let mut entry = entry(action, Group::Nat, object(before), object(after));
                 if action == Action::Remove && change.after.is_some() {
-                    "not in the file, in hostgw's own table".clone_into(&mut entry.reason.text);
+                    "not in the configuration".clone_into(&mut entry.reason.text);
                 }
                 entry
             })

@@ -359,10 +359,10 @@ fn replaced_word(old: &str, new: &str, palette: &Palette) -> String {
 pub(super) fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec<Line> {
     let side = match &conflict.wanted {
         Some(Object { value: Some(original), .. }) => format!("foreign value; the original is {original}"),
-        Some(wanted) if conflict.replaced => format!("has replaced hostgw's route {}", wanted.text),
-        Some(wanted) => format!("not hostgw's; it needs {}", wanted.text),
+        Some(wanted) if conflict.replaced => format!("replaced hostgw's route {}", wanted.text),
+        Some(wanted) => format!("foreign; conflicts with {}", wanted.text),
         None if conflict.restorable => "hostgw did not add it; its table stays".to_owned(),
-        None => "not hostgw's, and it could not be put back".to_owned(),
+        None => "foreign, and cannot be restored".to_owned(),
     };
     let line = |object| Line { text: coloured("!", object, &palette.conflict), side: side.clone() };
     conflict.foreign.iter().map(line).collect()
@@ -406,7 +406,7 @@ pub(super) fn totals(report: &Report) -> String {
     }
     let nothing = totals == crate::plan::Totals::default();
     match (nothing, &report.node) {
-        (true, Some(_)) => "Nothing to do: the node is as the file says.".to_owned(),
+        (true, Some(_)) => "No changes. This node matches the configuration.".to_owned(),
         (true, None) => "Nothing to do.".to_owned(),
         (false, _) => format!("Plan: {line}."),
     }

@@ -65,8 +65,8 @@ fn route_entry(
         WindowsCause::Asked(origin) => {
             (origin.purpose(cluster), Some(origin.path(cluster, change.destination.into())))
         }
-        WindowsCause::Owned => ("owned by hostgw, not in the file".to_owned(), None),
-        WindowsCause::Foreign => ("takes over a foreign route".to_owned(), None),
+        WindowsCause::Owned => ("not in the configuration".to_owned(), None),
+        WindowsCause::Foreign => ("adopt foreign route".to_owned(), None),
         WindowsCause::Orphaned => ("its interface no longer exists".to_owned(), None),
     };
     let (before, after) = (object(change.before), object(change.after));
@@ -135,7 +135,7 @@ fn conflict_entry(conflict: &WindowsConflict) -> ConflictEntry {
         restorable: true,
         kind: Group::Route,
         foreign: foreign.into_iter().collect(),
-        text: format!("{words} stands where hostgw needs {needed}"),
+        text: format!("{words} conflicts with {needed}"),
         wanted: Some(Object::text(conflict.wanted.to_string(), needed)),
     }
 }

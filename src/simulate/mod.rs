@@ -327,7 +327,7 @@ fn leave_out_sysctls(cluster: &mut Cluster, lab: &Lab) -> Result<Vec<SysctlKey>,
 /// Applies node number `index`, as `hostgw apply --yes` does, in the namespace of the calling thread.
 fn apply_node(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Totals, Error> {
     let name = &cluster.nodes[index].name;
-    let not_linux = |plan::NotLinux| Error::unexpected(format!("node {name} is not played by Linux"));
+    let not_linux = |plan::NotLinux| Error::unexpected(format!("node {name} is not a Linux node"));
     let mut node = LiveNode;
     let prepared =
         plan::prepare(&mut node, cluster, index, &dir.saved()?, Policy::Respect)?.map_err(not_linux)?;

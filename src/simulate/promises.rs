@@ -43,7 +43,7 @@ impl Simulation {
         let (mut again, mut drift, mut left) = (Vec::new(), Vec::new(), Vec::new());
         let count = self.topology.machines.len();
         for (number, machine) in self.topology.machines.iter().enumerate() {
-            progress("holding to its promises", number, count)?;
+            progress("checking promises", number, count)?;
             let (cluster, dir) = (&self.topology.cluster, &self.directories[number]);
             let fingerprint = &self.fingerprints[number];
             inside(&self.lab.nodes[number].0, || {
@@ -57,9 +57,9 @@ impl Simulation {
             })?;
         }
         Ok(vec![
-            Promise::new("a second apply writes nothing", again),
-            Promise::new("a route deleted by hand is drift, and an apply repairs it", drift),
-            Promise::new("destroy leaves each node as it was built", left),
+            Promise::new("a second apply changes nothing", again),
+            Promise::new("a deleted route is drift, and an apply repairs it", drift),
+            Promise::new("destroy restores each node", left),
         ])
     }
 }
@@ -78,7 +78,7 @@ fn sees_drift(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option<
     let plan_now = || -> Result<_, Error> {
         let saved = dir.saved()?;
         let prepared = plan::prepare(&mut LiveNode, cluster, index, &saved, Policy::Respect)?;
-        prepared.map_err(|plan::NotLinux| Error::unexpected("a node is not played by Linux"))
+        prepared.map_err(|plan::NotLinux| Error::unexpected("a node is not a Linux node"))
     };
     let standing = plan_now()?;
     let Some(route) = standing.desired.state.routes.last() else {
@@ -101,7 +101,7 @@ fn sees_drift(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option<
     if !called_drift || drifted.plan.changes.len() != 1 {
         return Ok(Some(format!("the plan did not show that {route} was gone")));
     }
-    Ok((!plan_now()?.plan.is_empty()).then(|| format!("{route} was not put back")))
+    Ok((!plan_now()?.plan.is_empty()).then(|| format!("{route} was not restored")))
 }
 
 fn destroys(dir: &StateDir, built: &Fingerprint) -> Result<Vec<String>, Error> {

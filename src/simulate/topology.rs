@@ -183,9 +183,9 @@ impl Network {
         let free = self.prefix.hosts().take(100_000).find(is_free).ok_or_else(|| {
             Error::new(
                 Kind::Invalid,
-                format!("the nodes' network {} has no address left to play a machine", self.prefix),
+                format!("the nodes' network {} has no free address for a simulated machine", self.prefix),
             )
-            .with_hint("build fewer nodes with --sample, or give the nodes' addresses in the file")
+            .with_hint("build fewer nodes with --sample, or set the nodes' addresses in the file")
         })?;
         self.taken.insert(free);
         Ok(self.with_length(free))
@@ -224,10 +224,7 @@ fn outside_addresses(cluster: &Cluster, nodes: IpNet, family: Family) -> Result<
             && !cluster.prefixes.iter().any(|(_, prefix)| overlaps(candidate, prefix))
     };
     let prefix = candidates.into_iter().find(is_free).ok_or_else(|| {
-        Error::new(
-            Kind::Invalid,
-            "the cluster uses every documentation prefix: none is left to play the outside",
-        )
+        Error::new(Kind::Invalid, "the cluster uses every documentation prefix: none is left for the outside")
     })?;
     let net = |offset| IpNet::new(add(prefix.network(), offset), prefix.prefix_len()).unwrap_or(prefix);
     Ok((net(10), net(1)))

@@ -32,7 +32,7 @@ pub fn between(
         }
     }
     let (from, to) = (&topology.machines[from].name, &topology.machines[to].name);
-    Ok(format!("lost between {from} and {to}: both have a route, and both next hops answer"))
+    Ok(format!("lost between {from} and {to}: both have a route and both next hops answer"))
 }
 
 /// Why no answer came from the host outside to the pod of `from`, as far as its node can tell.
@@ -41,17 +41,16 @@ pub fn between(
 /// When the node cannot be asked.
 pub fn to_outside(lab: &Lab, topology: &Topology, from: usize, family: Family) -> Result<String, Error> {
     let name = &topology.machines[from].name;
-    let Some((host, _)) = topology.outside.get(family) else { return Ok("there is no outside".to_owned()) };
+    let Some((host, _)) = topology.outside.get(family) else { return Ok("no outside".to_owned()) };
     let (lookup, answers) = next_hop(lab, from, host.addr())?;
     Ok(match lookup.gateway {
-        None if lookup.found => format!("wrong route: {name} looks for {} on its own link", host.addr()),
-        None => format!("no route: {name} knows no way to {}", host.addr()),
+        None if lookup.found => format!("wrong route: {name} sends to {} on its own link", host.addr()),
+        None => format!("no route: {name} has no route to {}", host.addr()),
         Some(gateway) if answers == Some(false) => {
-            format!("no neighbour: nobody on the link of {name} answers for {gateway}")
+            format!("no neighbor: {gateway} does not answer on {name}'s link")
         }
         Some(gateway) => format!(
-            "no way back: {name} sends to {gateway}, and no answer comes; a source that is not masqueraded is \
-             not known outside"
+            "no way back: {name} sends to {gateway} and gets no answer; the outside has no route to sources that are not masqueraded"
         ),
     })
 }
@@ -79,30 +78,29 @@ fn one_way(
     let name = &source.name;
     let (lookup, answers) = next_hop(lab, here, pod)?;
     let Some(gateway) = lookup.gateway.filter(|_| lookup.found) else {
-        return Ok(Some(format!("no route: {name} knows no next hop for {pod}")));
+        return Ok(Some(format!("no route: {name} has no next hop for {pod}")));
     };
     if topology.router.get(family).is_some_and(|router| router.addr() == gateway) {
         return Ok(Some(format!(
-            "no route: on {name} only the default route matches {pod}; is the table of the file's routes looked at?"
+            "no route: on {name} only the default route matches {pod}; check that a rule looks up the table in routes.table"
         )));
     }
     if Some(gateway) != expected(topology, target, family) {
         let at =
             expected(topology, target, family).map_or_else(String::new, |at| format!(", which is at {at}"));
         return Ok(Some(format!(
-            "wrong next hop: {name} sends to {gateway}, and that is not {}{at}",
+            "wrong next hop: {name} sends to {gateway}, which is not {}{at}",
             target.name
         )));
     }
     if answers == Some(false) {
         let why = match (family, topology.cluster.next_hop) {
             (Family::V6, NextHop::PodGateway) => {
-                ": with IPv6, Linux answers only for addresses of the interface that is asked, and the pod \
-                 gateway is on another; nextHop: node-address works"
+                ": with IPv6, Linux only answers for addresses of the receiving interface, and the pod gateway is on another; use nextHop: node-address"
             }
             _ => "",
         };
-        return Ok(Some(format!("no neighbour: nobody on the link of {name} answers for {gateway}{why}")));
+        return Ok(Some(format!("no neighbor: {gateway} does not answer on {name}'s link{why}")));
     }
     Ok(None)
 }

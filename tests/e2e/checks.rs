@@ -112,7 +112,7 @@ fn what_was_given_back_can_be_applied_when_the_way_is_free() {
         node.hostgw(&["apply", "--yes"]).expect(6);
         // Now the address is where the file says that it is: behind 10.244.1.1.
         router.sh(&node, "ip address add 10.244.1.1/32 dev far");
-        node.hostgw_ok(&["apply", "--yes"]).warns("1 check passed, before the change and after it.");
+        node.hostgw_ok(&["apply", "--yes"]).warns("1 check passed before and after the change.");
         settled(&node);
     });
 }

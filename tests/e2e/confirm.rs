@@ -125,8 +125,8 @@ fn what_nobody_confirms_is_rolled_back() {
         snapshots.compare("confirm-expired", &end(&node, child).expect(8));
         snapshots.compare("confirm-expired-status", &node.hostgw_ok(&["status"]));
         snapshots.compare("confirm-too-late", &node.hostgw(&["confirm"]).expect(8));
-        node.hostgw_ok(&["cancel"]).says("is rolled back already");
-        node.hostgw_ok(&["status", "--history"]).says("No apply of this boot");
+        node.hostgw_ok(&["cancel"]).says("is already rolled back");
+        node.hostgw_ok(&["status", "--history"]).says("No apply recorded");
         // What comes next is an apply as any other, and its status tells of the present.
         node.hostgw_ok(&["apply", "--yes"]);
         assert!(!node.hostgw_ok(&["status"]).stdout.contains("Rolled back"));
@@ -148,7 +148,7 @@ fn what_is_confirmed_stays() {
         assert!((1..=600).contains(&left), "{json:#}");
         assert_eq!(json["pending"]["node"], "linux-1");
         assert_eq!(json["pending"]["id"], 1);
-        node.hostgw_ok(&["plan"]).says("Nothing to do").warns("may be rolled back");
+        node.hostgw_ok(&["plan"]).says("No changes").warns("may be rolled back");
         node.hostgw_ok(&["status", "--history"]).says("1 (open)");
         snapshots.compare("confirm", &node.hostgw_ok(&["confirm"]));
         snapshots.compare("confirm-apply", &end(&node, child).expect(0));
@@ -185,7 +185,7 @@ fn what_is_cancelled_is_rolled_back() {
             let child = waiting(&node, LONG);
             kill(process(&child), signal);
             let outcome = end(&node, child).expect(130);
-            outcome.warns("Rolled back, and verified");
+            outcome.warns("Rolled back and verified");
             node.assert_unchanged(&before, "a signal to the command");
 
             let child = waiting(&node, LONG);
@@ -210,7 +210,7 @@ fn a_killed_command_changes_nothing_about_it() {
         assert_reverts(&node, &before, "kill -9 of the command");
         // The supervisor leaves word of it once all is done.
         node.wait_until("status tells it", || {
-            node.hostgw_ok(&["status"]).stdout.contains("since nobody confirmed it by")
+            node.hostgw_ok(&["status"]).stdout.contains("since it was not confirmed by")
         });
 
         // And so can it still be confirmed.
@@ -254,7 +254,9 @@ fn a_terminal_sees_the_time_go_by() {
         terminal.stdout.take().expect("piped").read_to_string(&mut shown).expect("text");
         let code = terminal.wait().expect("our child").code();
         assert_eq!(code, Some(8), "{shown}");
-        for text in ["2 s left for hostgw confirm", "1 s left for hostgw confirm", "was not confirmed by"] {
+        for text in
+            ["2 s left to run hostgw confirm", "1 s left to run hostgw confirm", "was not confirmed by"]
+        {
             assert!(shown.contains(text), "{shown}");
         }
     });
@@ -271,7 +273,7 @@ fn a_killed_supervisor_is_stood_in_for() {
         assert_ne!(supervisor, process(&child));
         kill(supervisor, Signal::KILL);
         assert_reverts(&node, &before, "kill -9 of the supervisor");
-        end(&node, child).expect(8).warns("this command waits in its place");
+        end(&node, child).expect(8).warns("this command takes over the wait");
 
         let child = waiting(&node, LONG);
         kill(holder(&node).0, Signal::KILL);
@@ -308,7 +310,7 @@ fn what_has_nobody_left_is_told_and_undone_by_the_next() {
         node.hostgw_ok(&["status"]).says("was not confirmed by").says(late);
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "rollback");
-        node.hostgw_ok(&["status"]).says("no apply of this boot");
+        node.hostgw_ok(&["status"]).says("no apply");
 
         alone("1s");
         thread::sleep(Duration::from_secs(1));
@@ -343,7 +345,7 @@ fn another_apply_waits_for_the_decision() {
         let third = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw");
         node.hostgw_ok(&["confirm"]);
         end(&node, child).expect(0);
-        end(&node, third).expect(0).says("Nothing to do");
+        end(&node, third).expect(0).says("No changes");
         snapshots.conclude();
     });
 }
@@ -420,7 +422,7 @@ fn a_rollback_that_cannot_be_whole_is_told() {
         snapshots.compare("cancel-incomplete", &node.hostgw(&["cancel"]).expect(7));
         end(&node, child).expect(7);
         snapshots.compare("cancel-incomplete-status", &node.hostgw_ok(&["status"]));
-        node.hostgw(&["confirm"]).expect(8).warns("`hostgw rollback` finishes undoing it");
+        node.hostgw(&["confirm"]).expect(8).warns("run `hostgw rollback` to finish");
         node.sh("ip route del 10.244.1.0/24");
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "a rollback that was finished");
@@ -475,7 +477,7 @@ fn what_was_confirmed_is_not_undone_by_the_next() {
         node.sh("cd state/net-*/wait; confirmed=$(echo *-confirmed.json)
                  mv \"$confirmed\" \"${confirmed%-confirmed.json}.json\"");
         kill(supervisor, Signal::KILL);
-        node.hostgw_ok(&["apply", "--yes"]).says("Nothing to do").warns("was confirmed: it stays");
+        node.hostgw_ok(&["apply", "--yes"]).says("No changes").warns("was confirmed and stays");
         settled(&node);
     });
 }
@@ -596,7 +598,7 @@ fn a_supervisor_that_cannot_undo_says_so() {
                 7 => {
                     incomplete += 1;
                     outcome.warns("was canceled");
-                    let words = ["the rollback could not be finished", "records could not be updated"];
+                    let words = ["the rollback is incomplete", "records could not be updated"];
                     assert!(words.iter().any(|words| outcome.stderr.contains(words)), "{outcome}");
                     node.hostgw_ok(&["rollback", "--yes"]);
                 }
@@ -640,11 +642,11 @@ fn who_may_be_cut_off_is_offered_a_way_back() {
             // A client whose way the plan leaves alone.
             let outcome = over_ssh(&node, "172.30.0.99", inside, "n\n").expect(8);
             outcome.says("Apply this plan to node linux-1? [y/N]");
-            assert!(!outcome.stdout.contains("logged in"), "{outcome}");
+            assert!(!outcome.stdout.contains("SSH session"), "{outcome}");
             // One in the pods of another node.
             let outcome = over_ssh(&node, "10.244.1.7", inside, "n\n").expect(8);
-            outcome.says("this plan changes the route to 10.244.1.7, from where you are logged in");
-            outcome.says("Answer c to have it rolled back after 1m 30s unless you confirm it. [y/c/N]");
+            outcome.says("this plan changes the route to 10.244.1.7, which your SSH session comes from");
+            outcome.says("Answer c to roll back after 1m 30s unless you confirm. [y/c/N]");
             node.assert_unchanged(&before, "a declined apply");
         }
         over_ssh(&node, "10.244.1.7", APPLY, "y\n").expect(0);
@@ -652,7 +654,7 @@ fn who_may_be_cut_off_is_offered_a_way_back() {
         node.hostgw_ok(&["rollback", "--yes"]);
         // Without a question there is a hint.
         let outcome = over_ssh(&node, "10.244.1.7", "\"$HOSTGW\" apply --yes", "").expect(0);
-        outcome.says("--confirm 1m 30s would roll it back");
+        outcome.says("pass --confirm 1m 30s to roll back automatically");
         node.hostgw_ok(&["rollback", "--yes"]);
         // The other answer.
         let mut child = node
@@ -699,7 +701,7 @@ fn a_confirmation_that_confirms_nothing_is_no_success() {
         let child = waiting(&node, LONG);
         node.hostgw_ok(&["confirm"]).warns("Confirmed apply 1 of");
         end(&node, child).expect(0);
-        node.hostgw(&["confirm"]).expect(8).warns("apply 1 of").warns("confirmed already");
+        node.hostgw(&["confirm"]).expect(8).warns("apply 1 of").warns("already confirmed");
         node.sh("ip route del 10.244.1.0/24");
         let child = waiting(&node, LONG);
         // A late one that means the first apply.
@@ -709,7 +711,7 @@ fn a_confirmation_that_confirms_nothing_is_no_success() {
         node.hostgw_ok(&["confirm", "2"]).warns("Confirmed apply 2 of");
         end(&node, child).expect(0).warns("`hostgw confirm 2`");
         for id in ["1", "2"] {
-            node.hostgw(&["confirm", id]).expect(8).warns("confirmed already");
+            node.hostgw(&["confirm", id]).expect(8).warns("already confirmed");
         }
         node.hostgw(&["confirm", "99"]).expect(8).warns("no apply 99 is pending here");
         settled(&node);
@@ -776,9 +778,9 @@ fn a_confirmation_can_wait_for_its_apply() {
             end(&node, child).expect(0);
             node.sh("ip route del 10.244.1.0/24");
         }
-        node.hostgw(&["confirm", "--wait", "100ms"]).expect(8).warns("confirmed already");
+        node.hostgw(&["confirm", "--wait", "100ms"]).expect(8).warns("already confirmed");
         // One that is over already is not waited for.
-        node.hostgw(&["confirm", "1", "--wait", "10m"]).expect(8).warns("confirmed already");
+        node.hostgw(&["confirm", "1", "--wait", "10m"]).expect(8).warns("already confirmed");
         node.hostgw(&["confirm", "9", "--wait", "100ms"])
             .expect(8)
             .warns("no apply 9 became pending within 100ms");

@@ -149,10 +149,10 @@ fn a_conflict_says_that_the_route_was_hostgw_s() {
         let node = node(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
         node.sh("ip route replace 10.244.1.0/24 via 172.30.0.9 dev eth0 proto static");
-        let words = "10.244.1.0/24 via 172.30.0.9 dev eth0 proto static has replaced the route that hostgw had added: \
+        let words = "10.244.1.0/24 via 172.30.0.9 dev eth0 proto static replaced the route added by hostgw: \
                      10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87";
         node.hostgw(&["apply", "--yes"]).expect(10).warns(words);
-        let side = "has replaced hostgw's route 10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87";
+        let side = "replaced hostgw's route 10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87";
         node.hostgw(&["plan"]).expect(10).says(side);
         node.hostgw(&["status"]).expect(0).says(side);
         node.hostgw_ok(&["apply", "--yes", "--adopt"]);

@@ -198,7 +198,7 @@ fn a_change_that_mends_its_base_is_compared_with_nothing() {
         assert!(outcome.stderr.contains("worse:") && !outcome.stderr.contains("broken:"), "{outcome}");
         diff("mended..broken").expect(3).warns("broken:envs/cluster.yaml");
         // A broken file that is deleted was never in force.
-        diff("broken..HEAD").expect(0).says("Nothing changes on any node.").warns("1 mistake");
+        diff("broken..HEAD").expect(0).says("No changes on any node.").warns("1 mistake");
         snapshots.conclude();
     });
 }

@@ -45,7 +45,7 @@ fn a_changed_node_is_told_in_one_document() {
         let nothing = Value::Null;
 
         let asked = transaction(&node.hostgw(&["apply", "--json"]), 8, "declined");
-        assert_eq!(asked["error"]["hint"], "pass --yes to go on without a question");
+        assert_eq!(asked["error"]["hint"], "pass --yes to proceed without asking");
         assert_eq!((&asked["done"], &asked["transaction"]), (&nothing, &nothing));
         assert_eq!(asked["planned"]["totals"]["add"], 6, "{asked:#}");
         super::assert_no_record(&node);

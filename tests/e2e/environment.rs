@@ -40,7 +40,7 @@ fn the_environment_names_the_configuration_and_the_node() {
         let piped = node.try_sh("HOSTGW_FILE=- \"$HOSTGW\" validate <other.yaml").expect(0);
         piped.says("<stdin> is valid");
         let missing = hostgw(&node, &[("HOSTGW_FILE", "no.yaml")], &["plan"]).expect(3);
-        missing.warns("there is no file no.yaml").warns("HOSTGW_FILE names it");
+        missing.warns("no such file: no.yaml").warns("HOSTGW_FILE names it");
         // A saved plan has its own configuration and node.
         let variables = [file, ("HOSTGW_NODE", "linux-2")];
         hostgw(&node, &variables, &["plan", "--out", "p.json"]).expect(0);

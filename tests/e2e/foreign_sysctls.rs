@@ -106,7 +106,7 @@ fn a_rollback_of_a_rollback_knows_the_values_of_its_own_transaction() {
         node.hostgw_ok(&["apply", "--yes"]).says("1 -> 2");
         node.hostgw_ok(&["rollback", "--yes"]);
         assert_eq!(node.sysctl(FILTER), "1");
-        node.hostgw(&["rollback", "--yes"]).expect(10).warns("rp_filter = 1 is not hostgw's value");
+        node.hostgw(&["rollback", "--yes"]).expect(10).warns("rp_filter = 1 was not set by hostgw");
         write(&node, FILTER, "2");
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "two applies and two rollbacks");
@@ -120,7 +120,7 @@ fn an_apply_does_not_restore_a_sysctl_of_others() {
         let node = node(privilege);
         changed_by_others(&node);
         node.write("hostgw.yaml", RECIPE);
-        node.hostgw_ok(&["plan"]).says("rp_filter keeps the value 1 that somebody else gave it");
+        node.hostgw_ok(&["plan"]).says("rp_filter keeps its value 1, set by another program");
         node.hostgw_ok(&["apply", "--yes"]);
         settled(&node);
         assert_eq!(node.sysctl(FILTER), "1");
@@ -210,7 +210,7 @@ fn several_numbers_are_one_value() {
         }
         apply(&node, &format!("sysctls: {{{key}: 4096 5000 6000000}}\n{RECIPE}"));
         write(&node, key, "4096 5000 6000001");
-        node.hostgw(&["rollback", "--yes"]).expect(10).warns("= 4096 5000 6000001 is not hostgw's value");
+        node.hostgw(&["rollback", "--yes"]).expect(10).warns("= 4096 5000 6000001 was not set by hostgw");
     });
 }
 
@@ -255,7 +255,7 @@ fn an_apply_that_nobody_confirms_leaves_a_sysctl_of_others() {
         write(&node, FILTER, "1");
         let output = child.wait_with_output().expect("our child");
         let outcome = Outcome::from_output(&node, "hostgw apply --yes --confirm 3s", output).expect(7);
-        outcome.warns("rp_filter = 1 is not hostgw's value").warns("sysctl -w net.ipv4.conf.all.rp_filter=0");
+        outcome.warns("rp_filter = 1 was not set by hostgw").warns("sysctl -w net.ipv4.conf.all.rp_filter=0");
         assert_eq!(node.sysctl(FILTER), "1");
         assert_eq!(node.sysctl("net.ipv4.ip_forward"), "0", "all the rest is restored");
         node.hostgw(&["rollback", "--yes"]).expect(7);
@@ -286,14 +286,14 @@ fn crash_recovery_leaves_a_sysctl_of_others() {
                 if point % 2 == 0 {
                     node.hostgw(&["rollback", "--yes"])
                         .expect(7)
-                        .warns("rp_filter = 1 is not hostgw's value");
+                        .warns("rp_filter = 1 was not set by hostgw");
                     node.hostgw(&["rollback", "--yes"])
                         .expect(7)
-                        .warns("lan0.forwarding = 0 is not hostgw's");
+                        .warns("lan0.forwarding = 0 was not set by hostgw");
                     node.hostgw_ok(&["rollback", "--yes", "--abandon"]);
                 } else {
                     node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]));
-                    node.hostgw_ok(&["apply", "--yes"]).warns("rp_filter = 1 is not hostgw's value");
+                    node.hostgw_ok(&["apply", "--yes"]).warns("rp_filter = 1 was not set by hostgw");
                     assert_eq!(node.sysctl(FILTER), "1", "{point}: {killed}");
                     node.hostgw_ok(&["rollback", "--yes"]);
                 }

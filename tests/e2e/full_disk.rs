@@ -119,7 +119,7 @@ fn with_ever_more_room(disk: &Disk, verb: &str, room: impl Fn(usize) -> Room) ->
         if last.code == 0 {
             return outcomes;
         }
-        last.warns("No space left on device").warns("make room on that file system");
+        last.warns("No space left on device").warns("free some space on that file system");
         disk.node.assert_unchanged(&before, &format!("{:?} and {last}", room(more)));
     }
     panic!("{verb} never had enough");

@@ -142,7 +142,7 @@ fn nothing_that_a_repository_names_is_run() {
                 let outcome = node.hostgw(&["diff", range, "-f", "hostgw.yaml"]).expect(code);
                 if code != 0 {
                     outcome.warns("hostgw.yaml: its object is not in this clone");
-                    outcome.warns("hint: hostgw fetches nothing for a partial clone: if you trust");
+                    outcome.warns("help: hostgw never fetches; if you trust");
                 }
             }
             node.hostgw(&["plan", "--out", "saved"]).expect(0);
@@ -276,12 +276,12 @@ fn links_of_a_repository_are_not_followed() {
             assert!(!outcome.to_string().contains("hunter2"), "{outcome}");
         }
         let outcome = node.hostgw(&["diff", "v3", "-f", "link.yaml"]).expect(3);
-        outcome.warns("link.yaml is a symbolic link that git tracks");
+        outcome.warns("link.yaml is a symbolic link tracked by git");
         assert!(!outcome.to_string().contains("hunter2"), "{outcome}");
         // One that is the user's own is followed.
         node.sh("ln -s envs/hostgw.yaml own.yaml; ln -s own.yaml twice.yaml");
         node.hostgw(&["diff", "v3..v3", "-f", "twice.yaml"]).expect(0);
         node.sh("ln -s loop.yaml loop.yaml");
-        node.hostgw(&["diff", "v3..v3", "-f", "loop.yaml"]).expect(3).warns("too many links");
+        node.hostgw(&["diff", "v3..v3", "-f", "loop.yaml"]).expect(3).warns("too many symbolic links");
     });
 }

@@ -146,7 +146,7 @@ fn poisoned(document: &Value, poisonings: &[Poisoning]) -> Vec<Value> {
     for place in places(document) {
         for poisoning in poisonings {
             let mut copy = document.clone();
-            match copy.pointer_mut(&place).expect("it was there") {
+            match copy.pointer_mut(&place).expect("existed") {
                 Value::Object(object) => {
                     let first = object.iter().next().map(|(key, value)| (key.clone(), value.clone()));
                     let (key, value) = first.unwrap_or_else(|| ("k".to_owned(), Value::Null));

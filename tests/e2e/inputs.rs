@@ -58,9 +58,9 @@ fn a_device_a_named_pipe_and_a_file_of_the_kernel_are_no_input() {
             ("way.yaml", "is a named pipe, not a file"),
             ("zero.yaml", "is a device, not a file"),
             ("/dev/null", "is a device, not a file"),
-            ("environ.yaml", "does not have the size it claims"),
-            ("/proc/self/environ", "does not have the size it claims"),
-            ("dangling.yaml", "there is no file dangling.yaml"),
+            ("environ.yaml", "changed size while it was read"),
+            ("/proc/self/environ", "changed size while it was read"),
+            ("dangling.yaml", "no such file: dangling.yaml"),
         ] {
             refuses(&machine, file, why);
         }

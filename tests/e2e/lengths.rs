@@ -41,11 +41,11 @@ fn a_sysctl_value_of_any_length_is_planned_applied_and_undone() {
                 node.hostgw_ok(arguments);
             }
             assert_eq!(node.sysctl("net.ipv4.ip_local_reserved_ports"), value);
-            node.hostgw_ok(&["plan"]).says("Nothing to do");
+            node.hostgw_ok(&["plan"]).says("No changes");
             node.hostgw_ok(&["status"]).says("Drift: none");
             let snapshot = node.hostgw_ok(&["snapshot"]);
             node.write("snapshot.json", &snapshot.stdout);
-            node.hostgw_ok(&["plan", "--state", "snapshot.json"]).says("Nothing to do");
+            node.hostgw_ok(&["plan", "--state", "snapshot.json"]).says("No changes");
             node.write("before.yaml", &with_ports("1"));
             node.hostgw_ok(&["diff", "before.yaml", "hostgw.yaml"]);
             node.hostgw_ok(&["rollback", "--yes"]);

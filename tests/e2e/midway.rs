@@ -73,7 +73,7 @@ fn an_interface_that_vanishes_at_any_point_leaves_nothing_of_a_first_apply() {
             // It was found out before the first write.
             3 => {}
             6 => {
-                outcome.warns("Rolled back, and verified");
+                outcome.warns("Rolled back and verified");
                 if outcome.stderr.contains("ENODEV") {
                     snapshots.compare("interface-vanished", outcome);
                 }
@@ -90,7 +90,7 @@ fn an_interface_that_vanishes_at_any_point_leaves_nothing_of_a_first_apply() {
     snapshots.conclude();
 }
 
-/// What stood on the interface before cannot be put back without it: that is said (7), with what is left, and
+/// What stood on the interface before cannot be restored without it: that is said (7), with what is left, and
 /// either the interface comes back, or it is given up.
 #[test]
 fn an_interface_that_vanishes_at_any_point_is_told_where_it_is_missed() {
@@ -113,7 +113,7 @@ fn an_interface_that_vanishes_at_any_point_is_told_where_it_is_missed() {
             assert_eq!(own(&node), without_routes, "{point}: {outcome}");
         }
         // The kernel takes the routes away one by one: what was gone at a second look is drift, not this transaction's.
-        let has_replanned = outcome.stderr.contains("the live state changed meanwhile");
+        let has_replanned = outcome.stderr.contains("the live state changed");
         if outcome.code == 7 {
             outcome.warns("there is no interface eth0");
             if !has_replanned {
@@ -126,7 +126,7 @@ fn an_interface_that_vanishes_at_any_point_is_told_where_it_is_missed() {
                 }
             }
             if point % 2 == 0 {
-                node.hostgw_ok(&["rollback", "--yes", "--abandon"]).warns("not put back: 10.244.1.0/24");
+                node.hostgw_ok(&["rollback", "--yes", "--abandon"]).warns("not restored: 10.244.1.0/24");
                 assert_eq!(own(&node), without_routes, "{point}: {outcome}");
             }
         }

@@ -126,8 +126,8 @@ fn apply(node: &Namespace, configuration: &str) {
 /// Sees that nothing is left to do.
 #[track_caller]
 fn settled(node: &Namespace) {
-    node.hostgw(&["plan", "--detailed-exitcode"]).expect(0).says("Nothing to do");
-    node.hostgw_ok(&["apply", "--yes"]).says("Nothing to do");
+    node.hostgw(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
+    node.hostgw_ok(&["apply", "--yes"]).says("No changes");
 }
 
 /// Whether a transaction is open, by the file that says so.

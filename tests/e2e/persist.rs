@@ -48,7 +48,7 @@ fn load_nat_and_sysctls(machine: &Machine) {
 fn wait_for_the_plan_to_be_empty(machine: &Machine) {
     let plan = || machine.hostgw(&["plan", "--node", "linux-1", "--detailed-exitcode"]);
     machine.node().wait_until(&plan().to_string(), || plan().code == 0);
-    plan().expect(0).says("Nothing to do");
+    plan().expect(0).says("No changes");
 }
 
 /// Starts systemd-networkd, and waits until `interface` has its address.
@@ -465,10 +465,10 @@ fn rollback_and_destroy_name_the_files_that_would_bring_back_what_they_removed()
         assert_eq!(status(), [("ifupdown".to_owned(), "current".to_owned(), String::new())]);
         let rollback = in_etc(&node, "hostgw rollback --yes").expect(0);
         rollback.warns(&format!("{path} is out of date: it lacks 10.244.2.0/24; update it: hostgw render"));
-        in_etc(&node, "hostgw rollback --yes")
-            .expect(0)
-            .warns(&format!("{path} would restore what hostgw no longer manages; remove it: rm {path}"));
-        assert!(status()[0].2.contains("no apply of this boot is on record"), "{:?}", status());
+        in_etc(&node, "hostgw rollback --yes").expect(0).warns(&format!(
+            "{path} would restore objects that hostgw no longer manages; remove it: rm {path}"
+        ));
+        assert!(status()[0].2.contains("no apply is recorded since boot"), "{:?}", status());
         in_etc(&node, "hostgw apply --yes --node linux-1").expect(0);
         in_etc(&node, "hostgw destroy --yes").expect(0).says(&format!("remove it: rm {path}"));
         assert_eq!(status()[0].1, "outdated");
@@ -486,12 +486,14 @@ fn a_file_that_no_program_would_use_is_named() {
                  mv etc/network/if-up.d/hostgw etc/network/if-up.d/hostgw.sh
                  mv etc/sysctl.d/90-hostgw.conf etc/sysctl.d/90-hostgw");
         let plan = in_etc(&node, "hostgw plan --node linux-1").expect(0);
-        plan.says("10-netplan-eth0.network.d/hostgw.conf has no effect: there is no 10-netplan-eth0.network");
+        plan.says(
+            "10-netplan-eth0.network.d/hostgw.conf has no effect: 10-netplan-eth0.network does not exist",
+        );
         plan.says("90-hostgw has no effect: it is not executable: chmod 755 /etc/NetworkManager/dispatcher.d/90-hostgw");
         plan.says("/etc/network/if-up.d/hostgw.sh has no effect: run-parts skips");
         plan.says("/etc/sysctl.d/90-hostgw has no effect: its name does not end in .conf");
         node.sh("chmod 777 etc/NetworkManager/dispatcher.d/90-hostgw");
-        in_etc(&node, "hostgw plan --node linux-1").expect(0).says("others than root may change it");
+        in_etc(&node, "hostgw plan --node linux-1").expect(0).says("users other than root can modify it");
         // Rendered for another machine, and copied.
         in_etc(&node, "hostgw render --node linux-2 --persist sysctl.d --out /etc/sysctl.d/90-hostgw.conf")
             .expect(0);
@@ -522,7 +524,7 @@ fn files_of_others_and_damaged_ones_do_not_disturb() {
             node.sh(&format!("cp .{path} good; sed -i '{damage}' .{path}"));
             in_etc(&node, "hostgw plan --node linux-1")
                 .expect(0)
-                .says(&format!("{path} is not checked: {said}"));
+                .says(&format!("{path} could not be checked: {said}"));
             node.sh(&format!("mv good .{path}"));
         }
         // A name that would drive a terminal.

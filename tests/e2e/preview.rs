@@ -56,9 +56,7 @@ fn a_dry_run_leaves_a_pending_apply_alone() {
             node.state_dir().is_some_and(|dir| dir.join("wait/pending.json").exists())
         });
         node.hostgw(&["rollback", "--dry-run", "--detailed-exitcode"]).expect(2).says("- 10.244.1.0/24");
-        node.hostgw(&["destroy", "--dry-run", "--detailed-exitcode"])
-            .expect(2)
-            .warns("waits to be confirmed");
+        node.hostgw(&["destroy", "--dry-run", "--detailed-exitcode"]).expect(2).warns("is pending until");
         assert!(child.try_wait().expect("our child").is_none(), "it is still pending");
         node.hostgw_ok(&["confirm"]);
         assert!(child.wait().expect("our child").success());

@@ -15,13 +15,13 @@ fn what_cannot_be_put_back_does_not_keep_the_rest() {
         node.sh("ip link del eth1");
         let outcome = node.hostgw(&["rollback", "--yes"]).expect(7);
         outcome
-            .warns("there is no interface eth1")
+            .warns("no interface eth1")
             .warns("ip route append 10.244.1.0/24 dev eth1 proto static scope link");
         assert_eq!(node.own_routes(), ["10.244.1.0/24 via 10.244.1.1 dev eth0"]);
         assert_eq!(node.sh("nft list tables"), "");
         assert_eq!(node.sysctl("net.ipv4.ip_forward"), "0");
         node.hostgw(&["rollback", "--yes"]).expect(7);
-        node.hostgw_ok(&["rollback", "--yes", "--abandon"]).warns("not put back");
+        node.hostgw_ok(&["rollback", "--yes", "--abandon"]).warns("not restored");
         assert!(node.own_routes().is_empty(), "{:?}", node.own_routes());
         apply(&node, RECIPE);
     });
@@ -63,7 +63,7 @@ nodes:
 ",
         );
         let outcome = node.hostgw(&["apply", "--yes", "--node", "a"]).expect(3);
-        outcome.warns("172.30.0.128/25 would cut the node off: it holds 172.30.0.254, this node's router");
+        outcome.warns("172.30.0.128/25 would cut the node off: it contains 172.30.0.254, this node's router");
         node.assert_unchanged(&before, "a refused apply");
         node.sh("ip route replace default via 10.2.0.9 dev eth0 onlink");
         let before = node.witness();
@@ -75,7 +75,7 @@ nodes:
 ";
         node.write("hostgw.yaml", elsewhere);
         let outcome = node.hostgw(&["apply", "--yes", "--node", "a"]).expect(3);
-        outcome.warns("10.2.0.0/24 would cut the node off: it holds 10.2.0.9, this node's router");
+        outcome.warns("10.2.0.0/24 would cut the node off: it contains 10.2.0.9, this node's router");
         node.assert_unchanged(&before, "a refused apply");
         assert_no_record(&node);
     });
@@ -147,7 +147,7 @@ fn ipv6_switches_are_put_back_on_every_interface() {
         node.hostgw_ok(&["destroy", "--yes"]);
         node.assert_unchanged(&before, "two applies and destroy");
         node.write("hostgw.yaml", &format!("sysctls: {{net.ipv6.conf.all.disable_ipv6: 1}}\n{RECIPE}"));
-        node.hostgw(&["apply", "--yes"]).expect(3).warns("it takes addresses away");
+        node.hostgw(&["apply", "--yes"]).expect(3).warns("it removes addresses");
     });
 }
 
@@ -197,7 +197,7 @@ fn an_abandoned_sysctl_is_still_owed() {
                  mount -o remount,ro,bind,nosuid,nodev,noexec /proc/sys
                  exec \"$HOSTGW\" rollback --yes --abandon'",
         );
-        read_only.expect(0).warns("not put back: net.ipv4.ip_forward = 0");
+        read_only.expect(0).warns("not restored: net.ipv4.ip_forward = 0");
         node.hostgw_ok(&["destroy", "--yes"]);
         node.assert_unchanged(&before, "an abandoned rollback and destroy");
     });
@@ -233,11 +233,11 @@ fn a_rollback_that_cannot_be_whole_is_refused_before_it_begins() {
     each(|privilege| {
         let node = node(privilege);
         node.sh("nft add table ip hostgw; nft add set ip hostgw foo '{ type ipv4_addr; }'");
-        node.hostgw_ok(&["apply", "--yes", "--adopt"]).says("no rollback can put back set foo");
+        node.hostgw_ok(&["apply", "--yes", "--adopt"]).says("no rollback can restore set foo");
         let standing = node.witness();
-        node.hostgw(&["rollback", "--yes"]).expect(10).warns("set foo cannot be put back");
+        node.hostgw(&["rollback", "--yes"]).expect(10).warns("set foo cannot be restored");
         node.assert_unchanged(&standing, "a refused rollback");
-        node.hostgw_ok(&["rollback", "--yes", "--abandon"]).warns("not put back");
+        node.hostgw_ok(&["rollback", "--yes", "--abandon"]).warns("not restored");
         assert!(node.own_routes().is_empty());
         apply(&node, RECIPE);
     });

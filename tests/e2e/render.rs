@@ -75,9 +75,9 @@ fn the_script_leaves_what_apply_leaves_and_its_undo_what_stood_before() {
             script(&node, "--dry-run").expect(0);
             node.assert_unchanged(&before, &format!("--dry-run: {what}"));
             script(&node, "").expect(0);
-            node.hostgw(&["plan", "--detailed-exitcode"]).expect(0).says("Nothing to do");
+            node.hostgw(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
             let after = node.witness();
-            script(&node, "").expect(0).says("Nothing to do");
+            script(&node, "").expect(0).says("No changes");
             node.assert_unchanged(&after, &format!("a second run: {what}"));
             if after != before {
                 script(&node, "--undo").expect(0);
@@ -107,9 +107,9 @@ fn options_of_routes_both_families_and_other_next_hops() {
             node.write("hostgw.yaml", &configuration);
             render(&node, "linux-1");
             script(&node, "").expect(0);
-            node.hostgw(&["plan", "--detailed-exitcode"]).expect(0).says("Nothing to do");
+            node.hostgw(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
             let after = node.witness();
-            script(&node, "").expect(0).says("Nothing to do");
+            script(&node, "").expect(0).says("No changes");
             script(&node, "--undo").expect(0);
             node.assert_unchanged(&before, &configuration);
             node.hostgw_ok(&["apply", "--yes"]);
@@ -156,7 +156,7 @@ fn a_failure_half_way_is_undone() {
         );
         render(&node, "linux-1");
         let before = node.witness();
-        script(&node, "").expect(6).warns("Rolled back, and verified: the node is as it was before.");
+        script(&node, "").expect(6).warns("Rolled back and verified: the node is in its previous state.");
         node.assert_unchanged(&before, "a sysctl that is refused");
         // The next hop is not to be reached any more.
         node.write(
@@ -271,7 +271,7 @@ fn hostile_names_are_inert() {
         );
         render(&node, own);
         script(&node, "").expect(0);
-        node.hostgw(&["plan", "--detailed-exitcode"]).expect(0).says("Nothing to do");
+        node.hostgw(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
         for kind in super::persist::PROGRAMS {
             let id: &[&str] = if kind == "netplan" { &["--netplan-id", "uplink"] } else { &[] };
             let file = node.hostgw_ok(&[&["render", "--node", own, "--persist", kind], id].concat());
@@ -314,7 +314,7 @@ fn a_large_cluster_is_one_batch() {
         render(&node, "linux-0");
         script(&node, "").expect(0);
         node.hostgw(&["plan", "--node", "linux-0", "--detailed-exitcode"]).expect(0);
-        script(&node, "").expect(0).says("Nothing to do");
+        script(&node, "").expect(0).says("No changes");
         script(&node, "--undo").expect(0);
         assert_eq!(node.own_routes(), Vec::<String>::new());
     });

@@ -61,7 +61,7 @@ fn an_undo_does_not_overwrite_a_sysctl_of_others() {
             write(&node, FILTER, "1");
             let outcome = script(shell, &node, "--undo").expect(7);
             outcome
-                .warns("# net.ipv4.conf.all.rp_filter = 1 is not hostgw's value: hostgw wrote 2 and would restore 0")
+                .warns("# net.ipv4.conf.all.rp_filter = 1 was not set by hostgw: hostgw wrote 2 and would restore 0")
                 .warns("--undo --abandon");
             assert_eq!(
                 (node.sysctl(FILTER).as_str(), node.sysctl("net.ipv4.ip_forward").as_str()),
@@ -69,8 +69,8 @@ fn an_undo_does_not_overwrite_a_sysctl_of_others() {
             );
             assert!(node.own_routes().is_empty(), "all the rest is restored");
             // Whoever it is that runs it, and how often.
-            script(shell, &node, "").expect(7).warns("rp_filter = 1 is not hostgw's value");
-            script(shell, &node, "--undo --abandon").expect(0).warns("rp_filter = 1 is not hostgw's value");
+            script(shell, &node, "").expect(7).warns("rp_filter = 1 was not set by hostgw");
+            script(shell, &node, "--undo --abandon").expect(0).warns("rp_filter = 1 was not set by hostgw");
             assert_eq!(node.sysctl(FILTER), "1");
             assert_no_open_record(&node, shell);
             write(&node, FILTER, "0");
@@ -147,7 +147,7 @@ fn several_numbers_are_one_value() {
                 &configuration(&format!("sysctls: {{{ports}: 20000 60000, {memory}: 4096   5000 6000000}}")),
             );
             script(shell, &node, "").expect(0).says("~ net.ipv4.ip_local_port_range = 20000 60000");
-            script(shell, &node, "").expect(0).says("Nothing to do");
+            script(shell, &node, "").expect(0).says("No changes");
             script(shell, &node, "--undo").expect(0);
             node.assert_unchanged(&before, "apply and undo");
             script(shell, &node, "").expect(0);
@@ -192,8 +192,8 @@ fn an_interrupted_run_leaves_a_sysctl_of_others() {
         write(&node, LAN, "0");
         let undone = script("sh", &node, "--undo").expect(7);
         undone
-            .warns("rp_filter = 1 is not hostgw's value")
-            .warns("lan0.forwarding = 0 is not hostgw's value");
+            .warns("rp_filter = 1 was not set by hostgw")
+            .warns("lan0.forwarding = 0 was not set by hostgw");
         script("sh", &node, "--undo --abandon").expect(0);
         assert_eq!([FILTER, LAN, "net.ipv4.ip_forward"].map(|key| node.sysctl(key)), ["1", "0", "0"]);
     });
@@ -287,7 +287,7 @@ fn a_table_with_everything_in_it_is_replaced_and_restored() {
             let before = node.witness();
             script(shell, &node, "").expect(0);
             node.hostgw(&["plan", "--detailed-exitcode"]).expect(0);
-            script(shell, &node, "").expect(0).says("Nothing to do");
+            script(shell, &node, "").expect(0).says("No changes");
             script(shell, &node, "--undo").expect(0);
             node.assert_unchanged(&before, start);
         }

@@ -5,7 +5,7 @@ use crate::support::namespace::{Namespace, Privilege, Snapshots, each, has_nobod
 
 fn save(node: &Namespace) {
     node.hostgw_ok(&["plan", "--out", "p.json"])
-        .warns("Saved to p.json: hostgw apply p.json applies just that.");
+        .warns("Saved to p.json: hostgw apply p.json applies exactly this plan.");
 }
 
 #[test]
@@ -185,21 +185,24 @@ fn what_is_no_saved_plan_is_refused() {
             (String::new(), "EOF while parsing"),
             (plan[..plan.len() / 2].to_owned(), "EOF while parsing"),
             ("{}".to_owned(), "missing field `format`"),
-            (plan.replacen("\"format\": 1", "\"format\": 2", 1), "its format is 2, this hostgw knows 1"),
-            (plan.replace("172.30.0.12", "172.30.0.66"), "it was changed after it was made"),
+            (
+                plan.replacen("\"format\": 1", "\"format\": 2", 1),
+                "its format is 2, this version of hostgw reads 1",
+            ),
+            (plan.replace("172.30.0.12", "172.30.0.66"), "it was modified after it was saved"),
             (
                 plan.replacen("\"net.ipv4.ip_forward\": \"0\"", "\"net.ipv4.ip_forward\": \"1\"", 1),
-                "it was changed after",
+                "it was modified after",
             ),
         ] {
             assert_ne!(text, plan);
             node.write("broken.json", &text);
             node.hostgw(&["apply", "broken.json"]).expect(3).warns("is not a saved plan").warns(why);
         }
-        node.hostgw(&["apply", "hostgw.yaml"]).expect(3).warns("a configuration is named with -f");
+        node.hostgw(&["apply", "hostgw.yaml"]).expect(3).warns("pass a configuration with -f");
         // The changes that were reviewed are not those of the configuration.
         node.write("broken.json", &plan.replacen("via 10.244.1.1", "via 10.244.1.77", 1));
-        node.hostgw(&["apply", "broken.json"]).expect(5).warns("its changes are not those");
+        node.hostgw(&["apply", "broken.json"]).expect(5).warns("would make different changes");
         node.hostgw(&["apply", "p.json", "-f", "hostgw.yaml"]).expect(64);
         node.assert_unchanged(&before, "refused plans");
     });
@@ -227,7 +230,7 @@ fn a_mass_removal_needs_its_number() {
         snapshots.compare("mass-removal", &node.hostgw(&["apply", "--yes"]).expect(8));
         node.hostgw(&["apply", "--yes", "--allow-removals", "12"])
             .expect(8)
-            .warns("removes 11 of the 21 routes that hostgw has here, not 12");
+            .warns("removes 11 of the 21 routes managed here, not 12");
         node.assert_unchanged(&before, "refused removals");
         node.hostgw_ok(&["plan", "--out", "p.json"]);
         node.hostgw(&["apply", "p.json"]).expect(8);
@@ -243,7 +246,7 @@ fn a_mass_removal_needs_its_number() {
         node.write("hostgw.yaml", &file(2));
         node.hostgw_ok(&["apply", "--yes"]);
         node.write("hostgw.yaml", &cluster("", &[NODE_1]));
-        node.hostgw(&["apply", "--yes"]).expect(8).warns("no other node is left in the file");
+        node.hostgw(&["apply", "--yes"]).expect(8).warns("no other node is left in the configuration");
         node.hostgw_ok(&["apply", "--yes", "--allow-removals", "2"]);
         // destroy says what it does by its name.
         node.write("hostgw.yaml", &file(20));

@@ -91,7 +91,7 @@ impl Place for Real {
         // A rollback of what was undone by others has nothing to change, and still undoes it.
         let nothing = match command {
             Command::Rollback => "Nothing to do: no apply",
-            _ => "Nothing to do",
+            _ => "No changes",
         };
         match outcome.code {
             0 if outcome.stdout.contains(nothing) => End::NothingToDo,

@@ -77,7 +77,7 @@ fn no_signal_leaves_an_apply_half_done() {
             send(&node, signal, stopped.id());
             match response {
                 Response::RollsBack => {
-                    stopped.go_on().expect(130).warns("Rolled back, and verified");
+                    stopped.go_on().expect(130).warns("Rolled back and verified");
                 }
                 Response::Ignored => {
                     stopped.go_on().expect(0);

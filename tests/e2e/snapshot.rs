@@ -101,14 +101,23 @@ fn what_is_no_snapshot_is_refused() {
             ("", "EOF while parsing"),
             ("{}", "missing field `format`"),
             (&snapshot[..snapshot.len() / 2], "EOF while parsing"),
-            (&snapshot.replacen("\"format\": 2", "\"format\": 3", 1), "its format is 3, this hostgw knows 2"),
-            (&snapshot.replacen("\"format\": 2", "\"format\": 1", 1), "its format is 1, this hostgw knows 2"),
+            (
+                &snapshot.replacen("\"format\": 2", "\"format\": 3", 1),
+                "its format is 3, this version of hostgw reads 2",
+            ),
+            (
+                &snapshot.replacen("\"format\": 2", "\"format\": 1", 1),
+                "its format is 1, this version of hostgw reads 2",
+            ),
         ] {
             node.write("snapshot.json", text);
             let refused = node.hostgw(&["plan", "--state", "snapshot.json"]).expect(3);
-            refused.warns("snapshot.json is not a snapshot").warns(why).warns("hostgw snapshot prints one");
+            refused
+                .warns("snapshot.json is not a snapshot")
+                .warns(why)
+                .warns("create one with `hostgw snapshot`");
         }
-        node.hostgw(&["plan", "--state", "nowhere.json"]).expect(3).warns("there is no file nowhere.json");
+        node.hostgw(&["plan", "--state", "nowhere.json"]).expect(3).warns("no such file: nowhere.json");
     });
 }
 

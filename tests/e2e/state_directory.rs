@@ -171,7 +171,7 @@ fn a_rollback_without_records_says_so() {
         let before = live(&node);
         node.sh("mv state away");
         let outcome = node.hostgw(&["rollback", "--yes"]).expect(1);
-        outcome.warns("hostgw manages 3 routes and 1 NAT table here").warns("HOSTGW_STATE_DIR of the apply");
+        outcome.warns("hostgw manages 3 routes and 1 NAT table here").warns("HOSTGW_STATE_DIR");
         assert_eq!(live(&node), before);
         node.sh("mv away state");
         node.hostgw_ok(&["rollback", "--yes"]);

@@ -52,7 +52,7 @@ fn a_plan_in_a_storm_is_whole() {
         let end = Instant::now() + Duration::from_secs(4);
         let mut plans = 0;
         while plans < 10 || Instant::now() < end {
-            node.hostgw(&["plan", "--detailed-exitcode"]).expect(0).says("Nothing to do");
+            node.hostgw(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
             plans += 1;
         }
         node.sh("ip route del 10.64.77.0/24");

@@ -78,7 +78,7 @@ fn a_stopped_supervisor_does_not_let_the_deadline_pass() {
             "rolled back {:?} after 3 s began",
             begun.elapsed()
         );
-        end(&node, child).expect(8).warns("this command waits in its place").warns("was not confirmed by");
+        end(&node, child).expect(8).warns("this command takes over the wait").warns("was not confirmed by");
         node.assert_unchanged(&before, "a stopped supervisor");
     });
 }
@@ -194,7 +194,7 @@ fn a_supervisor_that_hangs_is_given_up_after_its_grace() {
         node.wait_until("the supervisor hangs", || node.folder().join("mark").exists());
         node.hostgw_ok(&["status"]).says("rolls back at");
         let outcome = end(&node, child).expect(8);
-        outcome.warns("this command waits in its place").warns("was not confirmed by");
+        outcome.warns("this command takes over the wait").warns("was not confirmed by");
         let elapsed = begun.elapsed();
         assert!((13..20).contains(&elapsed.as_secs()), "given up after {elapsed:?}");
         assert!(!std::path::Path::new(&format!("/proc/{process}")).exists(), "the supervisor is still there");

@@ -85,7 +85,7 @@ fn fifty_commands_at_once_are_each_whole_or_nothing() {
 
 /// A rollback does not undo a transaction that took the lock after the rollback looked.
 fn is_overtaken(outcome: &Outcome) -> bool {
-    outcome.code == 5 && outcome.stderr.contains("has come since")
+    outcome.code == 5 && outcome.stderr.contains("is more recent")
 }
 
 /// A command that looks at the node in the middle of another one's transaction, wherever that is: it waits, and decides by

@@ -88,9 +88,9 @@ fn the_status_of_a_renumbered_node_tells_what_a_plan_would_fail_for() {
         // The kernel keeps the routes as long as the interface has an address of another network.
         node.sh("ip address add 172.30.0.77/16 dev eth0; ip address del 172.30.0.11/24 dev eth0");
         let plan = node.hostgw(&["plan"]).expect(3);
-        plan.warns("the last apply here was for node linux-1, which hostgw.yaml still has");
+        plan.warns("the last apply here was for node linux-1, which is still in hostgw.yaml");
         let status = node.hostgw_ok(&["status"]);
-        status.says("Problems: the configuration that was applied last no longer fits this machine");
+        status.says("Problems: the last applied configuration no longer fits this machine");
         status.says("no local interface has 172.30.0.11 (node linux-1)");
         assert!(!status.stdout.contains("Drift: none\n"), "{status}");
     });

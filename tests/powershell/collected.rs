@@ -57,7 +57,7 @@ fn a_plan_from_what_was_collected_is_the_one_of_the_script() {
         }
         assert_eq!(plan.leftovers.len(), usize::from(what == "a new switch"));
         if plan.changes.is_empty() {
-            assert_eq!(outcome.stdout, "Nothing to do: the node is as the file says.\n", "{what}");
+            assert_eq!(outcome.stdout, "No changes. This node matches the configuration.\n", "{what}");
         } else if conflicts == 0 {
             assert!(outcome.stdout.ends_with(&totals), "{what}: {totals}{}", outcome.stdout);
         }
@@ -125,7 +125,7 @@ fn a_windows_node_is_planned_from_what_was_collected() {
     }
     let (code, _, stderr) = hostgw(&["plan", "--state", "node.json", "--node", "linux-1"]);
     assert_eq!(code, 3);
-    assert!(stderr.contains("node.json is of a Windows machine, and node linux-1 runs Linux"), "{stderr}");
+    assert!(stderr.contains("node.json is from a Windows machine, but node linux-1 runs Linux"), "{stderr}");
     let (code, _, stderr) = hostgw(&["plan", "--state", "node.json", "--out", "p.json"]);
     assert_eq!(code, 64, "{stderr}");
     cases::conclude(4, &failures);

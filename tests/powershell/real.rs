@@ -27,7 +27,7 @@ fn an_interrupted_run_is_rolled_back_and_ends_with_130() {
         machine.call_faults.insert(call, Fault::Stop);
         let outcome = real::run_file(&mut machine, &script, &[]);
         ends_with(&outcome, 130);
-        assert!(outcome.stdout.contains("Rolled back, and verified"), "{outcome:#?}");
+        assert!(outcome.stdout.contains("Rolled back and verified"), "{outcome:#?}");
         assert_eq!(machine.network(), super::machine().network());
         machine.call_faults.clear();
         ends_with(&run_both(&mut machine, &script, &[]), 0);

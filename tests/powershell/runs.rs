@@ -16,7 +16,7 @@ fn a_fresh_machine_gets_all_its_routes_and_a_second_run_changes_nothing() {
     let calls = machine.calls.len();
     let again = run(&mut machine, &script, &[]);
     ends_with(&again, 0);
-    assert_eq!(again.stdout, "Nothing to do: the node is as the file says.\n");
+    assert_eq!(again.stdout, "No changes. This node matches the configuration.\n");
     assert_eq!(machine.calls.len(), calls, "{:?}", machine.calls);
 }
 
@@ -195,7 +195,7 @@ fn a_file_that_lost_its_nodes_is_refused_without_the_number() {
         let script = script_of(&nodes(left), "win-1");
         let outcome = run(&mut machine, &script, &[]);
         ends_with(&outcome, 8);
-        let words = format!("removes {removed} of the 21 destinations that hostgw has here");
+        let words = format!("removes {removed} of the 21 destinations managed here");
         assert!(outcome.stderr.contains(&words), "{}", outcome.stderr);
         ends_with(&run(&mut machine, &script, &["-AllowRemovals 7"]), 8);
         ends_with(&run(&mut machine, &script, &["-WhatIf"]), 0);

@@ -131,7 +131,7 @@ fn persistent_routes_of_an_interface_that_is_gone_never_block() {
     ends_with(&run_both(&mut machine, &script, &[]), 0);
     assert_eq!(machine.network(), applied(super::machine()).network());
     let outcome = run_both(&mut machine, &script, &[]);
-    assert_eq!(outcome.stdout, "Nothing to do: the node is as the file says.\n");
+    assert_eq!(outcome.stdout, "No changes. This node matches the configuration.\n");
     // Windows refuses to remove them: a warning with the line that does.
     let mut machine = start.clone();
     machine.calls_denied_from = Some(machine.calls.len() + 5);

@@ -461,7 +461,7 @@ fn long_comments_and_names() {
             .collect();
         assert_eq!(lengths, [125, 124, 124]);
 
-        // The kernel refuses a chain name that is too long (NFT_CHAIN_MAXNAMELEN); so do we, by its word.
+        // The kernel refuses a chain name too long (NFT_CHAIN_MAXNAMELEN); so do we, by its word.
         wanted.chains[0].name = "c".repeat(500).into();
         let error = replace(&[(Family::V4, Some(&wanted))]).expect_err("too long");
         assert!(error.to_string().contains("refused chain ip hostgw ccc"), "{error}");

@@ -33,8 +33,8 @@ impl Asking {
         let progress = match way.gateway {
             // The file is one for all nodes: what one asks for, another is.
             _ if way.is_own => Progress::Passed,
-            Some(gateway) => Progress::Failed(format!("not on a link of this node, but behind {gateway}")),
-            None if way.interface.is_none() => Progress::Failed("no route leads to it".to_owned()),
+            Some(gateway) => Progress::Failed(format!("not on a link of this node but behind {gateway}")),
+            None if way.interface.is_none() => Progress::Failed("no route to it".to_owned()),
             None => {
                 let entry = asking.entry(socket)?;
                 asking.ask(&entry, socket)?
@@ -53,7 +53,7 @@ impl Asking {
             _ if !entry.is_asked_for() => Ok(not_asked_for()),
             NeighbourState::Reachable => Ok(Progress::Passed),
             NeighbourState::Failed if self.everybody => {
-                Ok(Progress::Failed("nobody on its link answers".to_owned()))
+                Ok(Progress::Failed("it does not answer on its link".to_owned()))
             }
             NeighbourState::Incomplete | NeighbourState::Probe => Ok(Progress::Waiting),
             // Who answered last time is silent: somebody else may have the address now. Or something else has
@@ -95,9 +95,9 @@ fn send(socket: &mut Socket, message: &Message) -> Result<Progress, Error> {
 }
 
 fn not_asked_for() -> Progress {
-    Progress::Failed("the kernel does not ask for it: its entry in the neighbour table is fixed".to_owned())
+    Progress::Failed("the kernel does not query it: its neighbor entry is permanent".to_owned())
 }
 
 fn cannot_ask(error: &KernelError) -> Error {
-    Error::unexpected(format!("cannot ask for neighbours: {error}"))
+    Error::unexpected(format!("cannot query neighbors: {error}"))
 }

@@ -192,7 +192,7 @@ fn a_neighbour_is_asked_afresh() {
             for effort in [Effort::Once, Effort::UntilItAnswers] {
                 let timeout = if effort == Effort::Once { LONG } else { Duration::from_secs(2) };
                 let answer = answer(neighbour(address, timeout), effort);
-                assert_eq!(answer, no("nobody on its link answers"), "{effort:?}");
+                assert_eq!(answer, no("it does not answer on its link"), "{effort:?}");
             }
         }
         there(&peer, "ip address add 172.30.0.1/24 dev far; ip address add fd00::1/64 dev far nodad");
@@ -235,16 +235,16 @@ fn what_cannot_be_asked_says_why() {
         // The file is one for all nodes, and this is the node itself.
         assert_eq!(once(neighbour("172.30.0.11", LONG)), Ok(()));
         assert_eq!(once(neighbour("fd00::11", LONG)), Ok(()));
-        let behind = |gateway: &str| no(&format!("not on a link of this node, but behind {gateway}"));
+        let behind = |gateway: &str| no(&format!("not on a link of this node but behind {gateway}"));
         assert_eq!(once(neighbour("10.9.0.1", LONG)), behind("172.30.0.1"));
         assert_eq!(once(neighbour("10.8.0.1", LONG)), behind("fd00::1"));
         for address in ["10.7.0.1", "192.0.2.1", "fd01::1", "fd02::1"] {
-            assert_eq!(once(neighbour(address, LONG)), no("no route leads to it"), "{address}");
+            assert_eq!(once(neighbour(address, LONG)), no("no route to it"), "{address}");
         }
-        let fixed = no("the kernel does not ask for it: its entry in the neighbour table is fixed");
+        let fixed = no("the kernel does not query it: its neighbor entry is permanent");
         assert_eq!(once(neighbour("172.30.0.255", LONG)), fixed);
         sh("ip link set eth0 down");
-        assert_eq!(once(neighbour("172.30.0.1", LONG)), no("no route leads to it"));
+        assert_eq!(once(neighbour("172.30.0.1", LONG)), no("no route to it"));
     });
 }
 
@@ -269,7 +269,7 @@ fn entries_of_others_are_left_as_they_are() {
             let check = neighbour(&format!("172.30.0.{last}"), LONG);
             assert_eq!(
                 once(check),
-                no("the kernel does not ask for it: its entry in the neighbour table is fixed"),
+                no("the kernel does not query it: its neighbor entry is permanent"),
                 "{last}"
             );
         }

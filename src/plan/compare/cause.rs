@@ -160,11 +160,11 @@ impl Cause {
         let (text, places) = match self {
             Self::NodeAdded(index) => {
                 let name = names.on(Side::New, *index);
-                (format!("node {name} is new"), at(Side::New, nodes().index(*index)))
+                (format!("node {name} added"), at(Side::New, nodes().index(*index)))
             }
             Self::NodeRemoved(index) => {
                 let name = names.on(Side::Old, *index);
-                (format!("node {name} is removed"), at(Side::Old, nodes().index(*index)))
+                (format!("node {name} removed"), at(Side::Old, nodes().index(*index)))
             }
             Self::PodCidrMoved { from, to } => {
                 let text = format!("moved from node {} to node {}", names.of(*from), names.of(*to));
@@ -176,7 +176,7 @@ impl Cause {
             }
             Self::Changed(keys) => names.changed(keys, action),
             Self::Released(key) => {
-                let text = "no longer asked for: as it was before hostgw".to_owned();
+                let text = "no longer configured: restore original value".to_owned();
                 (text, names.places(key, Action::Remove))
             }
             Self::Rewritten { key, switch } => {

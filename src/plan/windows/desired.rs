@@ -46,7 +46,7 @@ impl WindowsOrigin {
         match self {
             Self::Node(_) => "pods of another node",
             Self::Own(_) => "own pods are on-link",
-            Self::Master => "masterAddress by the default gateway",
+            Self::Master => "masterAddress via the default gateway",
         }
     }
 

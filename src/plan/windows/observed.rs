@@ -127,13 +127,16 @@ impl WindowsObserved {
     /// When it is something else, or of another version.
     pub fn parse(name: &str, text: &str) -> Result<Self, Error> {
         let wrong = |why: String| {
-            Error::new(Kind::Invalid, format!("{name} is not what stands on a Windows node: {why}"))
-                .with_hint("hostgw render --node NODE --collect prints the script that collects it")
+            Error::new(Kind::Invalid, format!("{name} is not a Windows snapshot: {why}"))
+                .with_hint("create one with the script from `hostgw render --node NODE --collect`")
         };
         let text = without_mark(text);
         let head: Head = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
         if head.format != FORMAT {
-            return Err(wrong(format!("its format is {}, this hostgw knows {FORMAT}", head.format)));
+            return Err(wrong(format!(
+                "its format is {}, this version of hostgw reads {FORMAT}",
+                head.format
+            )));
         }
         serde_json::from_str(text).map_err(|error| wrong(error.to_string()))
     }

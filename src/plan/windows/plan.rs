@@ -222,8 +222,7 @@ fn refuse_misplaced(
             continue;
         }
         let problem = format!(
-            "{} has an address in {} ({}): Windows keeps packets to it on this machine. Remove that address, or \
-             correct the configuration",
+            "{} has an address in {} ({}): Windows keeps packets to it on this machine. Remove that address, or fix the configuration",
             route.alias,
             taken.destination,
             taken.origin.purpose(cluster)
@@ -386,11 +385,7 @@ impl<'a> Machine<'a> {
         }
         let names: BTreeSet<&str> = self.aliases.values().copied().collect();
         let names: Vec<&str> = names.into_iter().collect();
-        Err(format!(
-            "there is to be one {what}; the machine has {} of them among: {}",
-            found.len(),
-            names.join(", ")
-        ))
+        Err(format!("expected exactly one {what}, found {}; interfaces: {}", found.len(), names.join(", ")))
     }
 }
 

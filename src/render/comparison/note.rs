@@ -45,18 +45,22 @@ impl Note {
     pub fn sentence(&self, name: impl Fn(&Untrusted) -> String) -> String {
         match self {
             Self::Added { file, revision } => {
-                format!("{} is not in {}: compared with nothing", name(file), name(revision))
+                format!("{} is not in {}: compared with an empty configuration", name(file), name(revision))
             }
             Self::Deleted { file, revision } => {
                 format!(
-                    "{} is not in {}: run hostgw destroy on each node to remove what it describes",
+                    "{} is not in {}: run `hostgw destroy` on each node to remove what it describes",
                     name(file),
                     name(revision)
                 )
             }
             Self::Renamed { before, after } => format!("{} was renamed to {}", name(before), name(after)),
             Self::InvalidBase { old, mistakes } => {
-                format!("{} is invalid ({}): compared with nothing", name(old), count(*mistakes, "mistake"))
+                format!(
+                    "{} is invalid ({}): compared with an empty configuration",
+                    name(old),
+                    count(*mistakes, "mistake")
+                )
             }
         }
     }

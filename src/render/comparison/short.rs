@@ -118,7 +118,7 @@ fn common_difference(entries: &[&Entry]) -> Option<String> {
     }
     match (same, first.kind.as_str()) {
         (true, _) => Some(first.text),
-        (false, "via") => Some("by other next hops".to_owned()),
+        (false, "via") => Some("via other next hops".to_owned()),
         (false, _) => None,
     }
 }

@@ -38,7 +38,7 @@ pub fn comparison_text(report: &ComparisonReport, palette: &Palette, detail: Det
     let mut sections = Vec::new();
     if !report.renamed.is_empty() {
         let lines = report.renamed.iter().map(renamed_line).collect();
-        sections.push(Section { lines }.print("Renamed, the same otherwise", palette));
+        sections.push(Section { lines }.print("Renamed without other changes", palette));
     }
     for block in &report.blocks {
         let lines = block_lines(block, palette, detail);
@@ -91,11 +91,10 @@ pub(in crate::render) fn title(
     let spared = |entry: &Entry| entry.on.as_ref().is_some_and(|reach| !reach.except.is_empty());
     let but = if block.changes.iter().any(spared) { " (no route on the node it leads to)" } else { "" };
     let is_own = |entry: &Entry| entry.on.as_ref().is_some_and(|reach| reach.only.is_some());
-    let own =
-        if block.changes.iter().all(is_own) { " (each its own pod CIDR, of before or of now)" } else { "" };
+    let own = if block.changes.iter().all(is_own) { " (each its own pod CIDR, old or new)" } else { "" };
     let removed = match (block.standing, is_windows(block)) {
-        (Standing::Removed, false) => " (for hostgw destroy to remove)",
-        (Standing::Removed, true) => " (for -Destroy of its script to remove)",
+        (Standing::Removed, false) => " (removed by hostgw destroy)",
+        (Standing::Removed, true) => " (removed by -Destroy of its script)",
         _ => "",
     };
     format!("{which}{removed}{but}{own}")
@@ -205,7 +204,7 @@ pub(in crate::render) fn counts(totals: ComparisonTotals) -> String {
 /// The totals in a sentence.
 pub(in crate::render) fn totals(report: &ComparisonReport) -> String {
     match report.totals {
-        ComparisonTotals { nodes: 0, .. } => "Nothing changes on any node.".to_owned(),
+        ComparisonTotals { nodes: 0, .. } => "No changes on any node.".to_owned(),
         totals => {
             let verb = if totals.nodes == 1 { "changes" } else { "change" };
             format!("{} {verb}: {}.", count(totals.nodes, "node"), counts(totals))

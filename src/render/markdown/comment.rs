@@ -230,7 +230,7 @@ impl Comment {
             let lines = count(lines.len(), "line");
             let _ = write!(
                 text,
-                "\n_{cut} of {lines} were cut to fit a comment, removals never: `{}` tells them._\n",
+                "\n_{cut} of {lines} were cut to fit a comment (removals never are): `{}` shows them._\n",
                 self.everything
             );
         }
@@ -327,7 +327,7 @@ impl Removals {
         let mut lines = filled(compact(others.iter().map(|object| object.name.as_str())).into_iter());
         if !routes.is_empty() {
             lines.push(format!(
-                "- {} to the removed nodes, which are told below",
+                "- {} to the removed nodes, which are listed below",
                 count(routes.len(), "route")
             ));
         }

@@ -67,7 +67,7 @@ fn removals(report: &ComparisonReport) -> Vec<Removals> {
     let nodes = removed_nodes(report);
     if !nodes.is_empty() {
         let title = format!(
-            "All that hostgw put on {} (for `hostgw destroy` to remove, on Windows for `-Destroy` of the script)",
+            "Everything hostgw manages on {} (removed by `hostgw destroy`, on Windows by `-Destroy` of the script)",
             count(nodes.len(), "node")
         );
         let file = report.old.clone().unwrap_or_default();
@@ -143,7 +143,7 @@ fn sections(report: &ComparisonReport) -> Vec<Section> {
     if !report.renamed.is_empty() {
         let line = |renamed: &Renamed| Ranked { danger: Danger::Add, line: renamed_line(renamed) };
         sections.push(Section {
-            title: "#### Renamed, the same otherwise".to_owned(),
+            title: "#### Renamed without other changes".to_owned(),
             shown: report.renamed.iter().map(line).collect(),
             folded: Vec::new(),
         });

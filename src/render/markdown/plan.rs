@@ -54,7 +54,7 @@ fn conflicts(report: &Report) -> Section {
         report.conflicts.iter().flat_map(|conflict: &ConflictEntry| conflict_lines(conflict, &palette));
     let unknown = report.unknown.iter().map(|unknown| unknown_line(unknown, &palette));
     let shown = conflicts.chain(unknown).map(|line| Ranked { danger: Danger::Conflict, line }).collect();
-    Section { title: "#### Not hostgw's, or unknown".to_owned(), shown, folded: Vec::new() }
+    Section { title: "#### Foreign or unknown".to_owned(), shown, folded: Vec::new() }
 }
 
 fn warnings(report: &Report) -> Section {

@@ -76,7 +76,7 @@ fn of_5000_renumbered_nodes_every_removal_is_told() {
             more => (before(node).0, usual(node + more).1),
         });
         let markdown = fits(&old, &new, (0..5_000).map(|node| cidr(before(node))));
-        assert!(markdown.contains("were cut to fit a comment, removals never"), "{}", &markdown[..500]);
+        assert!(markdown.contains("were cut to fit a comment (removals never are)"), "{}", &markdown[..500]);
         assert!(markdown.contains("\n+ 5000 routes: "), "what comes is told in short");
     }
 }
@@ -127,7 +127,7 @@ fn removals_without_any_order_are_told_too() {
     let old = cluster(5_000, "", scattered);
     let markdown = fits(&old, &cluster(1, "", scattered), (1..5_000).map(|node| scattered(node).0));
     assert!(
-        markdown.contains("\n- 4999 routes to the removed nodes, which are told below\n"),
+        markdown.contains("\n- 4999 routes to the removed nodes, which are listed below\n"),
         "{}",
         &markdown[..500]
     );
@@ -155,7 +155,7 @@ fn where_few_nodes_stay_these_are_told() {
     let stay = format!("\n- every node of old.yaml but these, which stay:\n= {}, {}\n", name(0).0, name(1).0);
     assert!(markdown.contains(&stay), "{}", &markdown[..800]);
     assert!(
-        markdown.contains("\n- 9998 routes to the removed nodes, which are told below\n"),
+        markdown.contains("\n- 9998 routes to the removed nodes, which are listed below\n"),
         "{}",
         &markdown[..800]
     );

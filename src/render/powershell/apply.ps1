@@ -228,7 +228,7 @@ function Get-Misplaced($needs, $place, $made) {
         $entry = Get-Taken $needs $place $route
         if ($null -eq $entry -or $entry.Role -ne 'node') { continue }
         $problem = $route.Alias + ' has an address in ' + $entry.Now.Destination + ' (' + $entry.Why +
-            '): Windows keeps packets to it on this machine. Remove that address, or correct the configuration'
+            '): Windows keeps packets to it on this machine. Remove that address, or fix the configuration'
         if (-not $seen.ContainsKey($problem)) { $problems += $problem }
         $seen[$problem] = $true
     }
@@ -343,9 +343,9 @@ function Get-Departures($plan, $place, $state, $standing, $needs, $keys) {
         if ($isOwned -and -not $needs.Exact.ContainsKey($now.Destination)) { $lost[$now.Destination] = $true }
         if ($keys.ContainsKey($key)) { continue }
         if ($isOwned) {
-            [void] $go.Add((New-RouteChange $now $Absent $Absent 'owned by hostgw, not in the file'))
+            [void] $go.Add((New-RouteChange $now $Absent $Absent 'not in the configuration'))
         } elseif ($null -ne $taken -and $Adopt) {
-            [void] $go.Add((New-RouteChange $now $Absent $Absent 'takes over a foreign route'))
+            [void] $go.Add((New-RouteChange $now $Absent $Absent 'adopt foreign route'))
         } elseif ($null -ne $taken) {
             $plan.Conflicts += Format-Conflict $now $taken
         }
@@ -366,7 +366,7 @@ function Get-ForwardingChanges($plan, $place, $state, [bool] $nothing) {
             if ($null -eq $index) { continue }
             $now = $standing[[string] $index + ' ' + $entry.Family]
             if ($null -ne $now -and $now -ne $entry.Value) {
-                $changes += New-ForwardingChange $index $entry.Alias $entry.Family $now $entry.Value 'as it was before hostgw'
+                $changes += New-ForwardingChange $index $entry.Alias $entry.Family $now $entry.Value 'restore original value'
             }
         }
         return ,$changes
@@ -384,7 +384,7 @@ function Get-ForwardingChanges($plan, $place, $state, [bool] $nothing) {
                 continue
             }
             if ($now -eq 'Enabled') { continue }
-            $changes += New-ForwardingChange $interface.Index $interface.Alias $family $now 'Enabled' 'a gateway node forwards'
+            $changes += New-ForwardingChange $interface.Index $interface.Alias $family $now 'Enabled' 'forwarding: required on every node'
             if (-not $saved.ContainsKey([string] $interface.Alias + ' ' + $family)) {
                 $plan.Forwarding += @{ Alias = $interface.Alias; Family = $family; Value = $now }
             }
@@ -681,17 +681,17 @@ function Undo-Journal {
     try {
         $left = Undo-Record $journal
     } catch {
-        Write-Failure ('the rollback could not be finished: ' + (Get-Reason $_))
+        Write-Failure ('the rollback is incomplete: ' + (Get-Reason $_))
         Write-Detail 'Run this script with -Rollback once the cause is gone: it goes on from here.'
         return 7
     }
     if ($left.Count -gt 0) {
-        Write-Failure 'the rollback could not be finished. What is left to do, in this order:'
+        Write-Failure 'the rollback is incomplete. What is left to do, in this order:'
         foreach ($line in $left) { Write-Detail ('  ' + $line + ' -Confirm:$false') }
         Write-Detail 'Run these commands, or this script with -Rollback once the cause is gone: it goes on from here.'
         return 7
     }
-    Write-Record 'Rolled back, and verified: the node is as it was before.'
+    Write-Record 'Rolled back and verified: the node is in its previous state.'
     $Run.Interrupted = 130
     return 6
 }
@@ -748,7 +748,7 @@ function Write-DamagedState([string] $why) {
         Write-Detail ('There is no intact version before it. ' + $TranscriptFile + ' has a line for every change.')
         Write-Help ('set it aside, then run this script again: ' + (Format-MoveAside $StateFile))
         Write-Help ('hostgw then owns again what the configuration asks for. It no longer knows routes of nodes that left the ' +
-            'configuration, nor forwarding as it was before hostgw: check those by hand.')
+            'configuration, nor forwarding restore original value: check those by hand.')
     }
 }
 
@@ -769,7 +769,7 @@ function Assert-InForce($place, [bool] $nothing) {
     $again = Get-Plan $place (Read-State) $nothing
     $lines = @($again.Conflicts) + @($again.Problems)
     foreach ($change in $again.Changes) { $lines += Format-Change $change }
-    if ($lines.Count -gt 0) { throw ('Windows reported success, and this is not in force: ' + ($lines -join '; ')) }
+    if ($lines.Count -gt 0) { throw ('Windows reported success, and this is not applied: ' + ($lines -join '; ')) }
 }
 
 # Commits a plan: journal, changes, verification, state. Gives the exit code.
@@ -815,8 +815,8 @@ function Get-MassRemoval($plan) {
     }
     $isMass = $plan.Removed -ge 10 -and $plan.Removed * 2 -gt $plan.Standing
     if ($plan.Removed -eq 0 -or -not ($isMass -or $others -eq 0) -or $Allowed -eq $plan.Removed) { return '' }
-    return 'this plan removes ' + $plan.Removed + ' of the ' + $plan.Standing + ' destinations that hostgw has here; nothing was changed. ' +
-        'If the file is right, pass -AllowRemovals ' + $plan.Removed
+    return 'this plan removes ' + $plan.Removed + ' of the ' + $plan.Standing + ' destinations managed here; nothing was changed. ' +
+        'If they are intended, pass -AllowRemovals ' + $plan.Removed
 }
 
 # What stands already is hostgw's from now on, and what left the file is not any more.
@@ -863,7 +863,7 @@ function Invoke-Work([bool] $commit) {
     }
     Remove-Orphans $plan.Orphans
     if (Test-Empty $plan) {
-        Write-Line 'Nothing to do: the node is as the file says.'
+        Write-Line 'No changes. This node matches the configuration.'
     } else {
         Write-Record ('Done on node ' + $Node + ', and verified: ' + (Format-Totals $plan) + ' before, nothing now.')
     }
@@ -882,12 +882,12 @@ function Test-Plan($plan, [bool] $commit) {
         }
     }
     if ($plan.Conflicts.Count -gt 0) {
-        Write-Failure ([string] $plan.Conflicts.Count + ' in conflict with what hostgw does not own; nothing was changed. -Adopt takes it over, and -Rollback gives it back.')
+        Write-Failure ([string] $plan.Conflicts.Count + ' in conflict with objects that hostgw does not manage; nothing was changed. -Adopt takes it over, and -Rollback gives it back.')
         return 10
     }
     if (-not $commit) {
         if (Test-Empty $plan) {
-            Write-Line 'Nothing to do: the node is as the file says.'
+            Write-Line 'No changes. This node matches the configuration.'
         } else {
             Write-Line ('Plan: ' + (Format-Totals $plan) + '. Nothing was changed.')
         }

@@ -639,7 +639,7 @@ plan_restoration() {
             else if (now[path] != before[path] && now[path] != written[path] && !is_rewritten(path)) target[path] = now[path]
             if (target[path] == before[path]) continue
             print "foreign " path ":" target[path]
-            print "conflict " key_of(path) " = " target[path] " is not hostgw'"\047"'s value: hostgw wrote " written[path] \
+            print "conflict " key_of(path) " = " target[path] " was not set by hostgw: hostgw wrote " written[path] \
                 " and would restore " before[path]
         }
         for (path in now) {
@@ -777,7 +777,7 @@ undo() {
     foreign=
     if put_back "$1"; then
         rm -rf "$1"
-        say "Rolled back, and verified: the node is as it was before." >&2
+        say "Rolled back and verified: the node is in its previous state." >&2
         exit "$2"
     fi
     if [ -n "$abandon" ] && [ -z "$left" ]; then
@@ -786,7 +786,7 @@ undo() {
         printf '%s\n' "$foreign" | sed 's/^#/ /' | escaped >&2
         exit "$2"
     fi
-    fail "the rollback could not be finished. What is left to do, in this order:"
+    fail "the rollback is incomplete. What is left to do, in this order:"
     printf '%s\n' "$left" "$foreign" | sed -n 's/^./  &/p' | escaped >&2
     say "Run these commands, or this script with --undo once the cause is gone: it goes on from here." >&2
     [ -z "$foreign" ] || say "To keep what others have changed, run this script with --undo --abandon." >&2
@@ -866,11 +866,11 @@ done || exit 3
 plan || refuse 1 "the live state could not be read"
 if [ -n "$(conflicts)" ]; then
     show
-    fail "$(conflicts | wc -l | tr -d ' ') in conflict with what hostgw does not own; nothing was changed. Remove it first."
+    fail "$(conflicts | wc -l | tr -d ' ') in conflict with objects that hostgw does not manage; nothing was changed. Remove it first."
     exit 10
 fi
 if is_empty; then
-    say "Nothing to do: the node is as the file says."
+    say "No changes. This node matches the configuration."
     exit 0
 fi
 show
@@ -879,7 +879,7 @@ removed=$(cat "$work/routes.4" "$work/routes.6" | grep -c '^# gone')
 if [ "$removed" -gt 0 ] && [ "$allowed" != "$removed" ]; then
     has=$(cat "$work/standing.4" "$work/standing.6" | grep -c ' proto 87\( \|$\)')
     if { [ "$removed" -ge 10 ] && [ $((removed * 2)) -gt "$has" ]; } || ! grep -q ' via ' "$work/wanted"; then
-        refuse 8 "this plan removes $removed of the $has routes that hostgw has here; nothing was changed. If the file is right, say --allow-removals $removed"
+        refuse 8 "this plan removes $removed of the $has routes managed here; nothing was changed. If they are intended, pass --allow-removals $removed"
     fi
 fi
 

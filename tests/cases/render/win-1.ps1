@@ -57,7 +57,7 @@ $Routes = @(
     @{ Role = 'node'; Destination = '10.244.2.0/25'; NextHop = '10.244.2.1'; Metric = 256; Why = 'pods of node linux-2' }
     @{ Role = 'node'; Destination = '10.244.8.0/21'; NextHop = '10.244.8.2'; Metric = 256; Why = 'pods of node win-2' }
     @{ Role = 'own'; Destination = '10.244.1.0/24'; NextHop = '0.0.0.0'; Metric = 300; Why = 'own pods are on-link' }
-    @{ Role = 'master'; Destination = '172.30.0.11/32'; NextHop = ''; Metric = 256; Why = 'masterAddress by the default gateway'; Everything = '0.0.0.0/0' }
+    @{ Role = 'master'; Destination = '172.30.0.11/32'; NextHop = ''; Metric = 256; Why = 'masterAddress via the default gateway'; Everything = '0.0.0.0/0' }
 )
 
 # ---- Body: the same in every script of this version
@@ -542,7 +542,7 @@ function Get-Misplaced($needs, $place, $made) {
         $entry = Get-Taken $needs $place $route
         if ($null -eq $entry -or $entry.Role -ne 'node') { continue }
         $problem = $route.Alias + ' has an address in ' + $entry.Now.Destination + ' (' + $entry.Why +
-            '): Windows keeps packets to it on this machine. Remove that address, or correct the configuration'
+            '): Windows keeps packets to it on this machine. Remove that address, or fix the configuration'
         if (-not $seen.ContainsKey($problem)) { $problems += $problem }
         $seen[$problem] = $true
     }
@@ -657,9 +657,9 @@ function Get-Departures($plan, $place, $state, $standing, $needs, $keys) {
         if ($isOwned -and -not $needs.Exact.ContainsKey($now.Destination)) { $lost[$now.Destination] = $true }
         if ($keys.ContainsKey($key)) { continue }
         if ($isOwned) {
-            [void] $go.Add((New-RouteChange $now $Absent $Absent 'owned by hostgw, not in the file'))
+            [void] $go.Add((New-RouteChange $now $Absent $Absent 'not in the configuration'))
         } elseif ($null -ne $taken -and $Adopt) {
-            [void] $go.Add((New-RouteChange $now $Absent $Absent 'takes over a foreign route'))
+            [void] $go.Add((New-RouteChange $now $Absent $Absent 'adopt foreign route'))
         } elseif ($null -ne $taken) {
             $plan.Conflicts += Format-Conflict $now $taken
         }
@@ -680,7 +680,7 @@ function Get-ForwardingChanges($plan, $place, $state, [bool] $nothing) {
             if ($null -eq $index) { continue }
             $now = $standing[[string] $index + ' ' + $entry.Family]
             if ($null -ne $now -and $now -ne $entry.Value) {
-                $changes += New-ForwardingChange $index $entry.Alias $entry.Family $now $entry.Value 'as it was before hostgw'
+                $changes += New-ForwardingChange $index $entry.Alias $entry.Family $now $entry.Value 'restore original value'
             }
         }
         return ,$changes
@@ -698,7 +698,7 @@ function Get-ForwardingChanges($plan, $place, $state, [bool] $nothing) {
                 continue
             }
             if ($now -eq 'Enabled') { continue }
-            $changes += New-ForwardingChange $interface.Index $interface.Alias $family $now 'Enabled' 'a gateway node forwards'
+            $changes += New-ForwardingChange $interface.Index $interface.Alias $family $now 'Enabled' 'forwarding: required on every node'
             if (-not $saved.ContainsKey([string] $interface.Alias + ' ' + $family)) {
                 $plan.Forwarding += @{ Alias = $interface.Alias; Family = $family; Value = $now }
             }
@@ -1005,7 +1005,7 @@ function Undo-Journal {
         Write-Detail 'Run these commands, or this script with -Rollback once the cause is gone: it goes on from here.'
         return 7
     }
-    Write-Record 'Rolled back, and verified: the node is as it was before.'
+    Write-Record 'Rolled back and verified: the node is in its previous state.'
     $Run.Interrupted = 130
     return 6
 }
@@ -1062,7 +1062,7 @@ function Write-DamagedState([string] $why) {
         Write-Detail ('There is no intact version before it. ' + $TranscriptFile + ' has a line for every change.')
         Write-Help ('set it aside, then run this script again: ' + (Format-MoveAside $StateFile))
         Write-Help ('hostgw then owns again what the configuration asks for. It no longer knows routes of nodes that left the ' +
-            'configuration, nor forwarding as it was before hostgw: check those by hand.')
+            'configuration, nor forwarding restore original value: check those by hand.')
     }
 }
 
@@ -1177,7 +1177,7 @@ function Invoke-Work([bool] $commit) {
     }
     Remove-Orphans $plan.Orphans
     if (Test-Empty $plan) {
-        Write-Line 'Nothing to do: the node is as the file says.'
+        Write-Line 'No changes. This node matches the configuration.'
     } else {
         Write-Record ('Done on node ' + $Node + ', and verified: ' + (Format-Totals $plan) + ' before, nothing now.')
     }
@@ -1201,7 +1201,7 @@ function Test-Plan($plan, [bool] $commit) {
     }
     if (-not $commit) {
         if (Test-Empty $plan) {
-            Write-Line 'Nothing to do: the node is as the file says.'
+            Write-Line 'No changes. This node matches the configuration.'
         } else {
             Write-Line ('Plan: ' + (Format-Totals $plan) + '. Nothing was changed.')
         }

@@ -57,6 +57,6 @@ $Routes = @(
     @{ Role = 'node'; Destination = '10.244.1.0/24'; NextHop = '10.244.1.2'; Metric = 256; Why = 'pods of node win-1' }
     @{ Role = 'node'; Destination = '10.244.2.0/25'; NextHop = '10.244.2.1'; Metric = 256; Why = 'pods of node linux-2' }
     @{ Role = 'own'; Destination = '10.244.8.0/21'; NextHop = '0.0.0.0'; Metric = 300; Why = 'own pods are on-link' }
-    @{ Role = 'master'; Destination = '172.30.0.11/32'; NextHop = ''; Metric = 256; Why = 'masterAddress by the default gateway'; Everything = '0.0.0.0/0' }
+    @{ Role = 'master'; Destination = '172.30.0.11/32'; NextHop = ''; Metric = 256; Why = 'masterAddress via the default gateway'; Everything = '0.0.0.0/0' }
 )
 

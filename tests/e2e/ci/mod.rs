@@ -62,7 +62,7 @@ fn github_has_one_comment_which_is_edited() {
         let comments = project.comments();
         assert_eq!(comments.len(), 2, "{comments:?}");
         let last = body(&comments[1]);
-        assert!(last.starts_with(&format!("{MARKER}### hostgw: the configuration is not valid\n")), "{last}");
+        assert!(last.starts_with(&format!("{MARKER}### hostgw: the configuration is invalid\n")), "{last}");
         assert!(last.contains("\n      --> hostgw.yaml:") && !last.contains("10.244.8.0/24"), "{last}");
         assert_eq!(project.file("summary"), last);
 
@@ -206,7 +206,7 @@ fn a_review_runs_nothing_of_a_file() {
         let mut lines = comment.lines();
         let marker = "<!-- hostgw:diff -_touch pwned_$(touch pwned) --__b_.yaml -->";
         assert_eq!(lines.next(), Some(marker));
-        assert_eq!(lines.next(), Some("### hostgw: the configuration is not valid"));
+        assert_eq!(lines.next(), Some("### hostgw: the configuration is invalid"));
         assert!(lines.clone().all(|line| line.is_empty() || line.starts_with("    ")), "{comment}");
         assert!(comment.contains("solaris") && comment.chars().count() < 4_500, "{comment}");
         assert!(comment.ends_with("\n    … the log of the job tells the rest\n\n"), "{comment}");
@@ -254,7 +254,7 @@ fn a_review_follows_no_links() {
         {
             project.change(&format!("rm -rf hostgw.yaml; ln -s {target} hostgw.yaml"));
             let (_, comment) = review(&project, &["hostgw.yaml"], 11);
-            let expected = "### hostgw: the configuration is not valid\n\n    hostgw.yaml is a symbolic link: \
+            let expected = "### hostgw: the configuration is invalid\n\n    hostgw.yaml is a symbolic link: \
                 a configuration has to be a file of the repository\n\n";
             assert_eq!(comment, format!("{MARKER}{expected}"), "{target}");
         }
@@ -331,7 +331,7 @@ fn a_deleted_file_is_reviewed_as_what_every_node_loses() {
         project.change("rm hostgw.yaml");
         let (_, comment) = review(&project, &["hostgw.yaml"], 0);
         assert!(comment.starts_with(MARKER), "{comment}");
-        assert!(comment.contains("run hostgw destroy on each node"), "{comment}");
+        assert!(comment.contains("run `hostgw destroy` on each node"), "{comment}");
         assert!(comment.contains("\n- node linux-1  # 2 routes, 3 NAT objects, 1 sysctl;"), "{comment}");
         assert!(comment.contains("\n- node linux-2  #"), "{comment}");
         let (_, comment) = review(&project, &["nowhere.yaml"], 12);
@@ -348,7 +348,8 @@ fn a_change_that_mends_the_file_is_green() {
         let (_, comment) = review(&project, &["hostgw.yaml"], 0);
         assert!(comment.starts_with(MARKER), "{comment}");
         assert!(
-            comment.contains(":hostgw.yaml` is invalid (") && comment.contains("compared with nothing."),
+            comment.contains(":hostgw.yaml` is invalid (")
+                && comment.contains("compared with an empty configuration."),
             "{comment}"
         );
         assert!(comment.contains("\n+ 10.244.7.0/24"), "{comment}");
