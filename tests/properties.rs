@@ -3,12 +3,12 @@
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use hostgw::{
-    apply::{self, Answer, Counted, Effort, Failure, Interrupt, Request},
+    apply::{self, Answer, BaselineCheck, Effort, Failure, Interrupt, Request},
     config::{self, Document, Format},
     error::{Error, Kind},
     model::{Check, CheckTarget, Cluster, SysctlKey},
     plan::{self, Desired, Policy, Progress, Saved, Scope, plan},
-    record::{Command, Occasion},
+    record::{Command, TransactionMeta},
     state::{Route, State},
 };
 use proptest::prelude::*;
@@ -115,14 +115,14 @@ fn run_checked(
     directory: &Directory,
     desired: &Desired,
     command: Command,
-    checks: &[Counted],
+    checks: &[BaselineCheck],
 ) -> Result<(), Failure> {
     use hostgw::plan::Observe;
     let scope = Scope::of(&desired.state, desired.prefixes.clone());
     let observed = node.observe(&scope).unwrap().state;
     let plan = plan(&desired.state, &observed, Policy::Adopt);
     let _lock = directory.lock().unwrap();
-    let occasion = Occasion::new(command, 0);
+    let occasion = TransactionMeta::new(command, 0);
     let request = Request {
         occasion: &occasion,
         configuration: None,
@@ -183,7 +183,7 @@ proptest! {
         let Some(desired) = wanted(&cluster, &Saved::default()) else { return Ok(()) };
         let plan = plan(&desired.state, &before, Policy::Respect);
         let mut node = ModelNode::new(before.clone());
-        use hostgw::apply::{Node, Order};
+        use hostgw::apply::{Backend, Order};
         node.commit(&plan.changes, Order::Forward, &Interrupt::new()).unwrap();
         prop_assert_eq!(foreign(&before, &BTreeSet::new()), foreign(&node.state, &BTreeSet::new()));
     }

@@ -5,7 +5,7 @@ use hostgw::{
     config::{self, Document, Format},
     error::Error,
     plan::{OnForeign, Policy, Prepared, Progress, Saved},
-    record::{Occasion, Record},
+    record::{Record, TransactionMeta},
     state::{Expression, Field, NatRule, Route, RuleBody, State},
 };
 use proptest::prelude::*;
@@ -55,7 +55,7 @@ impl Memory {
             Command::Apply(_) => hostgw::record::Command::Apply,
             _ => hostgw::record::Command::Destroy,
         };
-        let occasion = Occasion::new(verb, self.clock);
+        let occasion = TransactionMeta::new(verb, self.clock);
         let request = apply::Request::new(&prepared, &occasion);
         apply::run(&mut self.node, &dir, &request, &Interrupt::new()).map(|_| End::Done)
     }

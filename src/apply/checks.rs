@@ -1,6 +1,6 @@
 //! Checks: what answered before the change must answer after it.
 
-use super::{Interrupt, Node};
+use super::{Backend, Interrupt};
 use crate::{
     error::{Error, Kind},
     model::Check,
@@ -21,13 +21,13 @@ pub enum Effort {
 
 /// A check that answered before the change. Only such a one counts after it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Counted(Check);
+pub struct BaselineCheck(Check);
 
 /// What the checks said before the change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Before {
     /// The checks that answered.
-    pub counted: Vec<Counted>,
+    pub counted: Vec<BaselineCheck>,
     /// The checks that did not, and why.
     pub failed: Vec<(Check, String)>,
 }
@@ -37,7 +37,11 @@ pub struct Before {
 /// # Errors
 /// [`Kind::Interrupted`] after a signal. [`Kind::Unexpected`] when a check could not even be tried: that says
 /// nothing about what it checks, and a change that was to be checked is not made unchecked.
-pub fn check_before(node: &mut dyn Node, checks: &[Check], interrupt: &Interrupt) -> Result<Before, Error> {
+pub fn check_before(
+    node: &mut dyn Backend,
+    checks: &[Check],
+    interrupt: &Interrupt,
+) -> Result<Before, Error> {
     let mut before = Before::default();
     if checks.is_empty() {
         return Ok(before);
@@ -48,7 +52,7 @@ pub fn check_before(node: &mut dyn Node, checks: &[Check], interrupt: &Interrupt
     })?;
     for (check, answer) in checks.iter().zip(answers) {
         match answer {
-            Ok(()) => before.counted.push(Counted(*check)),
+            Ok(()) => before.counted.push(BaselineCheck(*check)),
             Err(why) => before.failed.push((*check, why)),
         }
     }
@@ -60,14 +64,14 @@ pub fn check_before(node: &mut dyn Node, checks: &[Check], interrupt: &Interrupt
 /// # Errors
 /// [`Kind::RolledBack`] with every check that does not answer any more, [`Kind::Interrupted`] after a signal.
 pub(super) fn check_after(
-    node: &mut dyn Node,
-    counted: &[Counted],
+    node: &mut dyn Backend,
+    counted: &[BaselineCheck],
     interrupt: &Interrupt,
 ) -> Result<(), Error> {
     if counted.is_empty() {
         return Ok(());
     }
-    let checks: Vec<Check> = counted.iter().map(|Counted(check)| *check).collect();
+    let checks: Vec<Check> = counted.iter().map(|BaselineCheck(check)| *check).collect();
     let answers =
         node.probe(&checks, Effort::UntilItAnswers, interrupt).map_err(|error| match error.kind {
             Kind::Interrupted => error,

@@ -11,10 +11,10 @@ use std::{
 
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Failure, Interrupt, Node, StateDir, transaction::restore_pending};
+use super::{Backend, Failure, Interrupt, StateDir, transaction::restore_pending};
 use crate::record::{Decision, Outcome, Pending, Record};
 
-/// How often it is looked whether somebody decided.
+/// How often to check for a decision.
 const LOOK: Duration = Duration::from_millis(100);
 
 impl Pending {
@@ -81,7 +81,7 @@ pub fn wait(dir: &StateDir, pending: &Pending, interrupt: &Interrupt) -> Decisio
 /// [`Failure::Untouched`] when it could not be confirmed, and waits on; [`Failure::Incomplete`] when it could
 /// not be rolled back whole.
 pub fn conclude(
-    node: &mut dyn Node,
+    node: &mut dyn Backend,
     dir: &StateDir,
     record: &Record,
     pending: Pending,

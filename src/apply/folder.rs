@@ -31,7 +31,7 @@ const LARGEST: u64 = 512 << 20;
 const PRIVATE_FILE: Mode = Mode::from_raw_mode(0o600);
 const PRIVATE_FOLDER: Mode = Mode::from_raw_mode(0o700);
 
-/// A folder that nobody but root and the caller can change.
+/// A folder that only root and the caller can change.
 #[derive(Debug)]
 pub(super) struct Folder {
     descriptor: OwnedFd,

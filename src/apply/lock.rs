@@ -27,7 +27,7 @@ pub struct Lock {
     file: File,
 }
 
-/// Whoever holds the lock, as far as can be told.
+/// The holder of the lock, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
     /// What it wrote about itself: process id and start, as in `process 4711 (apply, since 12:00:00)`.
@@ -103,7 +103,7 @@ impl Lock {
         Ok(())
     }
 
-    /// Who holds the lock of `folder` now; `None` when nobody does, or when it cannot be told.
+    /// The current holder of the lock of `folder`; `None` if it is free or the holder is unknown.
     pub(super) fn holder(folder: &Folder) -> Option<Holder> {
         let file = folder.open_file(LOCK, OFlags::RDONLY).ok()??;
         match file.try_lock_shared() {
@@ -149,7 +149,7 @@ impl fmt::Display for Holder {
 #[must_use]
 pub fn is_stopped(process: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero()));
-    // The name of the program stands in brackets, and can hold anything.
+    // The program's name is in parentheses and can contain anything.
     stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't'])))
 }
 

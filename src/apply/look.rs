@@ -64,7 +64,7 @@ impl<'a> Look<'a> {
         Ok(is_fine(&before.activity) && Moment::of(self.dir)?.as_ref() == Some(before))
     }
 
-    /// Whether somebody is changing the node right now.
+    /// Whether another command is changing the node right now.
     ///
     /// # Errors
     /// When the records are there and cannot be read.

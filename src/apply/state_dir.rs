@@ -180,7 +180,7 @@ impl StateDir {
         Ok(folder)
     }
 
-    /// The directory for a write: whoever writes holds the lock, and so it is there.
+    /// The directory for a write. The caller holds the lock, so it exists.
     fn existing(&self, name: &str) -> Result<&Folder, Error> {
         let absent = io::Error::from(io::ErrorKind::NotFound);
         self.folder()?.ok_or_else(|| cannot("write", &self.path.join(name), &absent))
@@ -197,7 +197,7 @@ impl StateDir {
     /// The lock that another process took, and handed to this one as an open file.
     ///
     /// # Errors
-    /// When `file` is not this directory's lock, or nobody holds it.
+    /// `file` is not this directory's lock, or the lock is free.
     pub fn take_over(&self, file: File, description: &str) -> io::Result<Lock> {
         Lock::handed_over(self.folder.get().ok_or(io::ErrorKind::NotFound)?, file, description)
     }
@@ -214,7 +214,7 @@ impl StateDir {
         }
     }
 
-    /// Who holds the lock now, as far as can be told; `None` when nobody does.
+    /// The current holder of the lock, as far as it is known; `None` if it is free.
     #[must_use]
     pub fn holder(&self) -> Option<Holder> {
         Lock::holder(self.folder().ok()??)
@@ -267,7 +267,7 @@ impl StateDir {
         Ok(record.map(|record| (record, pending)))
     }
 
-    /// What tells whether another command has begun or ended a transaction since.
+    /// A value that changes whenever a command begins or ends a transaction.
     ///
     /// # Errors
     /// When a file is there and cannot be read or understood.
@@ -301,7 +301,7 @@ impl StateDir {
         self.read(&decided(pending))
     }
 
-    /// Tells those who wait how it ended; until the next apply, `hostgw status` does.
+    /// Records the outcome for waiting commands and, until the next apply, for `hostgw status`.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -395,7 +395,7 @@ impl StateDir {
         self.numbers(HISTORY)
     }
 
-    /// What the history tells of the committed transactions of this boot, newest first.
+    /// The committed transactions of this boot, newest first.
     ///
     /// # Errors
     /// As [`Self::open_journal`].
@@ -428,7 +428,7 @@ impl StateDir {
         })
     }
 
-    /// The sysctl values that stood before hostgw first wrote them; empty when it wrote none.
+    /// The original values of the sysctls hostgw has written; empty if it has written none.
     ///
     /// # Errors
     /// When the file is there and cannot be read or understood.
@@ -586,7 +586,7 @@ fn file_name(folder: &str, id: u64) -> String {
     format!("{folder}/{id:06}.json")
 }
 
-/// A file that is there and cannot be read; for somebody who may not, it is unknown rather than wrong.
+/// A file that exists but cannot be read. Without permission it counts as unknown, not as damaged.
 fn cannot_read(path: &Path, error: &io::Error) -> Error {
     let cannot = cannot("read", path, error);
     if error.kind() == io::ErrorKind::PermissionDenied {
@@ -629,11 +629,11 @@ pub(super) mod tests {
     use super::*;
     use crate::{
         plan::{Totals, Touched},
-        record::{Command, Occasion},
+        record::{Command, TransactionMeta},
         state::State,
     };
 
-    /// A directory that goes with the test.
+    /// A directory that is removed with the test.
     pub struct Folder(PathBuf);
 
     impl Folder {
@@ -658,7 +658,7 @@ pub(super) mod tests {
     pub fn record(id: u64) -> Record {
         Record {
             id,
-            occasion: Occasion::new(Command::Apply, 0),
+            occasion: TransactionMeta::new(Command::Apply, 0),
             totals: Totals::default(),
             touched: Touched::default(),
             before: State::default(),

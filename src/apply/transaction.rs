@@ -10,17 +10,17 @@ use crate::{
         self, Action, Change, Conflict, Desired, ForeignSysctl, NatChange, Plan, Policy, Prepared, Progress,
         Restoration, RouteChange, Saved, SavedValue, Scope, SysctlChange, Touched, Values, foreign, plan,
     },
-    record::{Command, LastApplied, Occasion, Pending, Record},
+    record::{Command, LastApplied, Pending, Record, TransactionMeta},
     state::{NatObject, NatTable, State, Tables, Unknown},
 };
 
-use super::{CommitError, Counted, Interrupt, Node, Order, StateDir, checks::check_after};
+use super::{Backend, BaselineCheck, CommitError, Interrupt, Order, StateDir, checks::check_after};
 
 /// What a transaction is to bring about.
 #[derive(Debug)]
 pub struct Request<'a> {
     /// What it is made for.
-    pub occasion: &'a Occasion,
+    pub occasion: &'a TransactionMeta,
     /// The configuration it is made from, to be kept with what is applied.
     pub configuration: Option<&'a Document>,
     /// The state to bring about; verified when the plan is committed.
@@ -31,12 +31,12 @@ pub struct Request<'a> {
     pub plan: &'a Plan,
     /// The observed state that the plan was made from.
     pub observed: &'a State,
-    /// The sysctls that the plan gives back as they were before hostgw.
+    /// The sysctls that the plan restores to their original values.
     pub released: &'a BTreeSet<SysctlKey>,
     /// How the plan treats what is not hostgw's.
     pub policy: Policy,
     /// The checks that must still answer when the plan is committed: see [`check_before`](super::check_before).
-    pub checks: &'a [Counted],
+    pub checks: &'a [BaselineCheck],
     /// How long it can be confirmed before it has to be rolled back; none when it is committed at once.
     pub hold: Option<Duration>,
 }
@@ -44,7 +44,7 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// The transaction that commits a plan at once, without checks.
     #[must_use]
-    pub const fn new(prepared: &'a Prepared, occasion: &'a Occasion) -> Self {
+    pub const fn new(prepared: &'a Prepared, occasion: &'a TransactionMeta) -> Self {
         Self {
             occasion,
             configuration: None,
@@ -65,12 +65,12 @@ impl<'a> Request<'a> {
 pub enum Failure {
     /// Nothing was changed.
     Untouched(Error),
-    /// What had been changed was put back, and that was verified.
+    /// Every change was rolled back, and the rollback was verified.
     RolledBack {
         /// Why the transaction failed.
         cause: Error,
     },
-    /// Not everything could be put back.
+    /// Not everything could be restored.
     Incomplete(Box<Incomplete>),
 }
 
@@ -85,7 +85,7 @@ pub struct Incomplete {
     pub left: Vec<Change>,
     /// The node is as it was before; only the records are not.
     pub is_restored: bool,
-    /// Nothing but what somebody else put in the way is left.
+    /// Only conflicts with foreign objects are left.
     pub is_foreign: bool,
 }
 
@@ -108,7 +108,7 @@ impl Failure {
 /// # Errors
 /// As [`Failure`] says.
 pub fn run(
-    node: &mut dyn Node,
+    node: &mut dyn Backend,
     dir: &StateDir,
     request: &Request,
     interrupt: &Interrupt,
@@ -195,7 +195,7 @@ impl From<Error> for Stopped {
 
 /// Makes the changes of a transaction and verifies them. `written` are the sysctl changes that were begun.
 fn commit_and_verify<'a>(
-    node: &mut dyn Node,
+    node: &mut dyn Backend,
     dir: &StateDir,
     request: &Request<'a>,
     record: &Record,
@@ -238,7 +238,7 @@ fn commit_and_verify<'a>(
 }
 
 /// That nobody has written a sysctl since the plan was made: a switch would rewrite it unseen.
-fn look_again(node: &mut dyn Node, record: &Record) -> Result<(), CommitError> {
+fn look_again(node: &mut dyn Backend, record: &Record) -> Result<(), CommitError> {
     if record.touched.sysctls.is_empty() {
         return Ok(());
     }
@@ -395,14 +395,14 @@ pub fn progress(dir: &StateDir, record: &Record) -> Result<Progress, Error> {
 /// # Errors
 /// [`Failure::Untouched`] when the journal cannot be read, [`Failure::Incomplete`] when not everything
 /// could be put back.
-pub fn recover(node: &mut dyn Node, dir: &StateDir) -> Result<Option<Record>, Failure> {
+pub fn recover(node: &mut dyn Backend, dir: &StateDir) -> Result<Option<Record>, Failure> {
     let Some(record) = dir.open_journal().map_err(Failure::Untouched)? else { return Ok(None) };
     let progress = progress(dir, &record).map_err(Failure::Untouched)?;
     restore(node, dir, &record, Policy::Respect, progress, None)?;
     Ok(Some(record))
 }
 
-/// How often an undo goes on: far more than one change can depend on another, and an end where other programs change
+/// How often an undo is repeated: far more than one change can depend on another, and an end where other programs change
 /// the same things without pause.
 const MAX_ROUNDS: usize = 20;
 
@@ -416,7 +416,7 @@ const MAX_ROUNDS: usize = 20;
 /// # Errors
 /// [`Failure::Incomplete`]; the journal stays, so that a later rollback goes on from there.
 pub fn restore(
-    node: &mut dyn Node,
+    node: &mut dyn Backend,
     dir: &StateDir,
     record: &Record,
     policy: Policy,
@@ -430,7 +430,7 @@ pub fn restore(
 /// The same for a pending apply: `tell` leaves word of it just before its transaction ends, so that there is no moment
 /// without either.
 pub(super) fn restore_pending(
-    node: &mut dyn Node,
+    node: &mut dyn Backend,
     dir: &StateDir,
     record: &Record,
     tell: impl FnOnce(),
@@ -449,7 +449,7 @@ fn end_restored(dir: &StateDir, record: &Record, tell: impl FnOnce()) -> Result<
 
 /// The part of [`restore`] that changes and verifies the node.
 fn restore_kernel(
-    node: &mut dyn Node,
+    node: &mut dyn Backend,
     dir: &StateDir,
     record: &Record,
     policy: Policy,
@@ -458,14 +458,14 @@ fn restore_kernel(
 ) -> Result<(), Failure> {
     let mut undo = Undo::new(dir, record, policy, progress);
     let mut refused = None;
-    let plan_back = |undo: &Undo, node: &mut dyn Node| -> Result<Plan, Error> {
+    let plan_back = |undo: &Undo, node: &mut dyn Backend| -> Result<Plan, Error> {
         let mut left = undo.plan(node)?;
         refuse_foreign_nat(&mut left, basis, record);
         Ok(left)
     };
     let mut left = plan_back(&undo, node).map_err(|why| Failure::incomplete(None, why, Vec::new()))?;
     undo.note(dir, &left);
-    // Again as long as it helps: what one change needs, another may have put back.
+    // Repeat as long as it helps: one change may have restored what another needs.
     for _ in 0..MAX_ROUNDS {
         if left.changes.is_empty() {
             break;
@@ -544,8 +544,8 @@ impl<'a> Undo<'a> {
         Self { record, policy, progress, foreign }
     }
 
-    /// What must change to get back to what stood before.
-    fn plan(&self, node: &mut dyn Node) -> Result<Plan, Error> {
+    /// Computes the changes that restore the previous state.
+    fn plan(&self, node: &mut dyn Backend) -> Result<Plan, Error> {
         let Self { record, policy, progress, foreign } = self;
         let observed = node.observe(&Scope::of_touched(&record.touched))?.state;
         let (mut target, mut conflicts) = (record.before.clone(), Vec::new());
@@ -602,7 +602,7 @@ fn end_undone(dir: &StateDir, record: &Record, saved: &Saved, tell: impl FnOnce(
 ///
 /// # Errors
 /// [`Failure::Incomplete`]: whatever was undone stays undone, and the transaction stays open.
-pub fn abandon(node: &mut dyn Node, dir: &StateDir, record: &Record) -> Result<Vec<String>, Failure> {
+pub fn abandon(node: &mut dyn Backend, dir: &StateDir, record: &Record) -> Result<Vec<String>, Failure> {
     let incomplete = |why| Failure::incomplete(None, why, Vec::new());
     let undo = Undo::new(dir, record, Policy::Respect, Progress::Partial);
     let mut left = undo.plan(node).map_err(incomplete)?;
@@ -657,7 +657,7 @@ pub fn settle(dir: &StateDir, desired: &Desired) -> Result<(), Error> {
     if settled == saved { Ok(()) } else { dir.write_saved(&settled) }
 }
 
-/// The order in which an undo goes about it.
+/// The order of the changes in an undo.
 fn in_undo_order(mut changes: Vec<Change>) -> Vec<Change> {
     changes.sort_by_key(|change| match change {
         Change::Sysctl(_) => 0,
@@ -672,7 +672,7 @@ fn in_undo_order(mut changes: Vec<Change>) -> Vec<Change> {
 /// # Errors
 /// When the node cannot be read.
 pub fn undo_plan(
-    node: &mut dyn Node,
+    node: &mut dyn Backend,
     dir: &StateDir,
     record: &Record,
     policy: Policy,

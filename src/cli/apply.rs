@@ -5,12 +5,12 @@ use super::{
     arguments::{ApplyOptions, Consent, DestroyOptions, Preview},
     changed,
     node_records::state_dir,
-    occasion,
     output::Output,
     persisted::{self, Basis},
     saved_plan::SavedPlan,
     session::{Session, check_complete, check_conflicts},
-    transaction::{Aim, CarriedOut, Done, carry_out, preview},
+    transaction::{CarriedOut, Done, Operation, carry_out, preview},
+    transaction_meta,
 };
 use crate::{
     apply::StateDir,
@@ -19,12 +19,12 @@ use crate::{
     kernel::LiveNode,
     model::Check,
     plan::{self, OnForeign, Policy, Prepared, Saved},
-    record::{Command, Occasion},
+    record::{Command, TransactionMeta},
     render::Report,
     text::count,
 };
 
-/// Brings this node to what the file says.
+/// Applies the configuration, or a saved plan, to this node.
 pub(super) fn run(options: &ApplyOptions, output: &Output) -> Verdict {
     let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
     let plan = options.plan.as_deref().map(SavedPlan::read).transpose()?;
@@ -34,7 +34,7 @@ pub(super) fn run(options: &ApplyOptions, output: &Output) -> Verdict {
     };
     let allowed = options.allow_removals;
     let mut application = Application { session, dir: state_dir()?, plan, allowed };
-    // Who saved a plan has seen it, and agreed to it.
+    // A saved plan was reviewed before it was applied.
     let consent = Consent { yes: options.consent.yes || application.plan.is_some(), ..options.consent };
     let CarriedOut { done, recovered } = carry_out(&mut application, &consent, options.confirm, output)?;
     let is_changed = done.is_some() || recovered;
@@ -55,10 +55,10 @@ pub(super) fn run(options: &ApplyOptions, output: &Output) -> Verdict {
     Ok(if is_changed { changed(options.detailed_exitcode) } else { 0 })
 }
 
-/// From so many routes on it is worth asking again.
+/// The number of removed routes from which an apply needs `--allow-removals`.
 const MASS: usize = 10;
 
-/// The way to what a configuration wants.
+/// Brings the node to the desired state of a configuration.
 struct Application {
     session: Session,
     dir: StateDir,
@@ -68,7 +68,7 @@ struct Application {
     allowed: Option<usize>,
 }
 
-impl Aim for Application {
+impl Operation for Application {
     fn look(&mut self) -> Result<(), Failure> {
         self.session.look()
     }
@@ -112,10 +112,10 @@ impl Aim for Application {
         format!("Apply this plan to node {}?", self.session.node_name())
     }
 
-    fn occasion(&self) -> Occasion {
+    fn occasion(&self) -> TransactionMeta {
         match &self.plan {
             Some(plan) => plan.occasion(),
-            None => occasion::of_apply(&self.session.loaded.document, self.session.node_name()),
+            None => transaction_meta::of_apply(&self.session.loaded.document, self.session.node_name()),
         }
     }
 
@@ -125,7 +125,7 @@ impl Aim for Application {
 }
 
 impl Application {
-    /// That a file which lost its nodes does not take the routes with it unseen.
+    /// Checks that a configuration that lost its nodes does not silently remove their routes.
     fn check_removals(&self) -> Result<(), Error> {
         let Prepared { plan, observed, desired, .. } = &self.session.prepared;
         let removed = plan::removed_routes(plan);
@@ -147,7 +147,7 @@ impl Application {
     }
 }
 
-/// Removes all that hostgw owns here.
+/// Removes everything hostgw manages on this node.
 pub(super) fn destroy(options: &DestroyOptions, output: &Output) -> Verdict {
     let on_foreign = match (options.adopt, options.abandon) {
         (true, _) => OnForeign::Overwrite,
@@ -157,7 +157,7 @@ pub(super) fn destroy(options: &DestroyOptions, output: &Output) -> Verdict {
     let mut removal = Removal::new(on_foreign)?;
     let Preview { dry_run, detailed_exitcode } = options.preview;
     if dry_run {
-        return preview(&mut removal, detailed_exitcode, options.consent.patience.lock_timeout, output);
+        return preview(&mut removal, detailed_exitcode, options.consent.lock.lock_timeout, output);
     }
     let CarriedOut { done, recovered } = carry_out(&mut removal, &options.consent, None, output)?;
     if let Some(Done { totals, .. }) = &done {
@@ -166,7 +166,7 @@ pub(super) fn destroy(options: &DestroyOptions, output: &Output) -> Verdict {
     Ok(if done.is_some() || recovered { changed(detailed_exitcode) } else { 0 })
 }
 
-/// The way to a node without hostgw.
+/// Removes everything hostgw manages.
 struct Removal {
     dir: StateDir,
     saved: Saved,
@@ -187,7 +187,7 @@ impl Removal {
     }
 }
 
-impl Aim for Removal {
+impl Operation for Removal {
     fn look(&mut self) -> Result<(), Failure> {
         self.saved = self.dir.saved()?;
         self.has_record = !self.dir.history()?.is_empty();
@@ -239,7 +239,7 @@ impl Aim for Removal {
         "Remove everything hostgw manages on this node?".to_owned()
     }
 
-    fn occasion(&self) -> Occasion {
-        occasion::of_command(Command::Destroy)
+    fn occasion(&self) -> TransactionMeta {
+        transaction_meta::of_command(Command::Destroy)
     }
 }

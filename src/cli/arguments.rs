@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
-use super::transaction_json::Operation;
+use super::transaction_json::TransactionCommand;
 use crate::{guide::GUIDES, render::NetplanId, text::duration};
 
 /// The exit codes, as `hostgw help` lists them.
@@ -150,11 +150,11 @@ impl Verb {
     pub(super) const fn form(&self) -> Form {
         let (json, operation) = match self {
             Self::Plan(options) => (options.json, None),
-            Self::Apply(options) => (options.json, Some(Operation::Apply)),
-            Self::Destroy(options) => (options.json, Some(Operation::Destroy)),
-            Self::Confirm(options) => (options.json, Some(Operation::Confirm)),
-            Self::Cancel(options) => (options.json, Some(Operation::Cancel)),
-            Self::Rollback(options) => (options.json, Some(Operation::Rollback)),
+            Self::Apply(options) => (options.json, Some(TransactionCommand::Apply)),
+            Self::Destroy(options) => (options.json, Some(TransactionCommand::Destroy)),
+            Self::Confirm(options) => (options.json, Some(TransactionCommand::Confirm)),
+            Self::Cancel(options) => (options.json, Some(TransactionCommand::Cancel)),
+            Self::Rollback(options) => (options.json, Some(TransactionCommand::Rollback)),
             Self::Status(options) => (options.json, None),
             Self::Show(options) => (options.json, None),
             Self::Diff(options) => (options.json, None),
@@ -180,7 +180,7 @@ pub(super) enum Form {
     /// One JSON document: the result or the error.
     Json,
     /// One JSON document that describes the transaction, whether it succeeds or not.
-    Transaction(Operation),
+    Transaction(TransactionCommand),
 }
 
 /// The configuration, and the node in it.
@@ -265,12 +265,12 @@ pub(super) struct Consent {
     #[arg(short, long)]
     pub yes: bool,
     #[command(flatten)]
-    pub patience: Patience,
+    pub lock: LockOptions,
 }
 
 /// How long a command waits for other hostgw commands.
 #[derive(Debug, Clone, Copy, Args)]
-pub(super) struct Patience {
+pub(super) struct LockOptions {
     /// How long to wait for another hostgw command to finish (500ms, 30s, 2m).
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "30s")]
     pub lock_timeout: Duration,
@@ -285,7 +285,7 @@ pub(super) struct ConfirmOptions {
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub wait: Option<Duration>,
     #[command(flatten)]
-    pub patience: Patience,
+    pub lock: LockOptions,
     /// Print the result as one JSON document.
     #[arg(long)]
     pub json: bool,
@@ -297,7 +297,7 @@ pub(super) struct CancelOptions {
     #[arg(value_name = "ID")]
     pub id: Option<u64>,
     #[command(flatten)]
-    pub patience: Patience,
+    pub lock: LockOptions,
     /// Print the result as one JSON document.
     #[arg(long)]
     pub json: bool,

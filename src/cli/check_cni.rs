@@ -116,7 +116,7 @@ pub(super) fn run(options: &CheckCniOptions, output: &Output) -> Verdict {
     if !options.json {
         view.errors().iter().for_each(|error| output.error(error));
     }
-    Err(Failure::Said(Kind::Invalid))
+    Err(Failure::AlreadyReported(Kind::Invalid))
 }
 
 fn parse(name: &str, text: &str) -> Result<serde_json::Value, Error> {

@@ -27,7 +27,7 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// `hostgw confirm`: succeeds only when this very call confirmed an apply.
 pub(super) fn confirm(options: &ConfirmOptions, output: &Output) -> Verdict {
-    let (dir, lock_timeout) = (state_dir()?, options.patience.lock_timeout);
+    let (dir, lock_timeout) = (state_dir()?, options.lock.lock_timeout);
     let Some((record, pending)) = find(&dir, options)? else {
         return Err(nothing_to_confirm(&dir, options)?.into());
     };
@@ -58,7 +58,7 @@ pub(super) fn confirm(options: &ConfirmOptions, output: &Output) -> Verdict {
     }
 }
 
-/// The apply to confirm, which `--wait` waits for; none when there is none.
+/// The apply to confirm, or to wait for with `--wait`.
 fn find(dir: &StateDir, options: &ConfirmOptions) -> Result<Option<(Record, Pending)>, Error> {
     let begun = Instant::now();
     let is_asked_for = |pending: &Pending| options.id.is_none_or(|id| id == pending.id);
@@ -75,7 +75,7 @@ fn find(dir: &StateDir, options: &ConfirmOptions) -> Result<Option<(Record, Pend
         thread::sleep(LOOK);
     }
     if dir.pending()?.is_none() {
-        wait_for_others(dir, options.patience.lock_timeout)?;
+        wait_for_others(dir, options.lock.lock_timeout)?;
     }
     Ok(None)
 }
@@ -93,13 +93,13 @@ fn is_over(dir: &StateDir, id: u64) -> Result<bool, Error> {
 /// `hostgw cancel`
 pub(super) fn cancel(options: &CancelOptions, output: &Output) -> Verdict {
     let dir = state_dir()?;
-    let lock_timeout = options.patience.lock_timeout;
+    let lock_timeout = options.lock.lock_timeout;
     let (record, pending) = loop {
         if let Some(found) = dir.pending()? {
             break found;
         }
         let waited = wait_for_others(&dir, lock_timeout);
-        // It may have become pending meanwhile.
+        // It may have become pending in the meantime.
         if dir.pending()?.is_none() {
             waited?;
             return nothing_to_cancel(&dir, options.id, output);
@@ -226,7 +226,7 @@ fn nothing_to_confirm(dir: &StateDir, options: &ConfirmOptions) -> Result<Error,
             format!("no apply {id}")
         }
     };
-    // Who thinks that an apply is kept, and is wrong, shall hear of it.
+    // A user who wrongly believes that an apply is kept must be told.
     let message = match options.wait {
         Some(wait) => format!("{what} became pending within {}", humantime::format_duration(wait)),
         None => format!("{what} is pending here"),

@@ -21,7 +21,7 @@ use crate::{
     text::{self, Untrusted},
 };
 
-/// How the comparison is told.
+/// The form of the comparison.
 struct Form {
     shape: Shape,
     detailed_exitcode: bool,
@@ -43,7 +43,7 @@ impl Shape {
     }
 }
 
-/// How much of each change is told.
+/// How much detail to show for each change.
 const fn detail(full: bool, summary: bool) -> Detail {
     match (full, summary) {
         (true, _) => Detail::Full,

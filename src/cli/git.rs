@@ -1,4 +1,4 @@
-//! Asks git, the program, about a repository that nobody has to trust: the one place that builds its command line.
+//! Runs git on repositories that need not be trusted. This is the only place that builds its command line.
 //!
 //! A repository can name programs for git to run: to fetch what a partial clone lacks, to watch files, as hooks,
 //! filters, textconv, diff drivers, pagers, credential helpers. Whoever wrote the repository may not be whoever runs

@@ -1,4 +1,4 @@
-//! `hostgw status --history`: what can be undone, and who wanted it.
+//! `hostgw status --history`: the applies that can be undone, and who ran them.
 
 use console::measure_text_width;
 use schemars::JsonSchema;
@@ -10,14 +10,14 @@ use super::{
 };
 use crate::{
     plan::Totals,
-    record::{Command, Commit, Entry, Occasion, Record},
+    record::{Command, Commit, Entry, Record, TransactionMeta},
     text::{Untrusted, padded},
 };
 
 /// Version of the JSON form.
 const FORMAT: u32 = 1;
 
-/// An [`Occasion`] as it is told.
+/// An [`TransactionMeta`] as it is printed.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Told {
@@ -43,8 +43,8 @@ pub(super) struct Told {
 }
 
 impl Told {
-    pub(super) fn of(occasion: &Occasion) -> Self {
-        let Occasion { command, node, file, config_hash, commit, by, at } = occasion.clone();
+    pub(super) fn of(occasion: &TransactionMeta) -> Self {
+        let TransactionMeta { command, node, file, config_hash, commit, by, at } = occasion.clone();
         Self { command, node, file, config_hash, commit, by, at: time(at) }
     }
 }
@@ -75,7 +75,7 @@ struct Transaction {
 }
 
 impl Transaction {
-    fn new(id: u64, open: bool, occasion: &Occasion, totals: &Totals) -> Self {
+    fn new(id: u64, open: bool, occasion: &TransactionMeta, totals: &Totals) -> Self {
         Self { id, open, told: Told::of(occasion), changes: Counts::from(*totals) }
     }
 }

@@ -1,4 +1,4 @@
-//! Who runs hostgw, and whether with more rights than are theirs.
+//! The user who runs hostgw, and whether with elevated privileges.
 
 use std::{env, fs, process::Command, time::Duration};
 
@@ -14,7 +14,7 @@ const TIME: Duration = Duration::from_secs(2);
 /// No name is longer, wherever it comes from.
 const MAX_NAME: usize = 256;
 
-/// Whether this process has rights that the user who started it has not: by sudo, su, pkexec, doas, or a setuid bit.
+/// Whether this process has privileges that the user who started it lacks: through sudo, su, pkexec, doas or setuid.
 pub(super) fn is_elevated() -> bool {
     let own = geteuid().as_raw();
     let has_other_ids = getuid() != geteuid() || getgid() != getegid();
@@ -23,7 +23,7 @@ pub(super) fn is_elevated() -> bool {
     has_other_ids || is_by_doas || started_by.into_iter().flatten().any(|id| id != own)
 }
 
-/// The user who logged in, whatever sudo and su made of them since; `uid N` where no name is known.
+/// The user who logged in, even after sudo or su; `uid N` if the name is unknown.
 pub(super) fn user() -> Untrusted {
     let id = login_id().or_else(|| id_in("SUDO_UID")).unwrap_or_else(|| getuid().as_raw());
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
@@ -37,7 +37,7 @@ pub(super) fn user() -> Untrusted {
 /// The user id of the login, if there was one.
 fn login_id() -> Option<u32> {
     let login = fs::read_to_string("/proc/self/loginuid").ok()?;
-    // 4294967295: nobody logged in, as for a daemon (loginuid is -1).
+    // 4294967295 (-1): no login, as in a daemon.
     login.trim().parse().ok().filter(|id| *id != u32::MAX)
 }
 

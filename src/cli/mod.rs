@@ -1,4 +1,4 @@
-//! The command line: one file a verb. Only here is anything printed, asked, or an exit code picked.
+//! The command line, one file per verb. Only this room prints, prompts and picks exit codes.
 
 #[cfg(target_os = "linux")]
 mod apply;
@@ -22,7 +22,6 @@ mod invoker;
 mod man;
 #[cfg(target_os = "linux")]
 mod node_records;
-mod occasion;
 mod output;
 #[cfg(target_os = "linux")]
 mod pager;
@@ -59,6 +58,7 @@ mod transaction;
 #[cfg(target_os = "linux")]
 mod transaction_failure;
 mod transaction_json;
+mod transaction_meta;
 mod usage;
 mod validate;
 mod windows;
@@ -79,15 +79,15 @@ use crate::{
 use arguments::{Arguments, Verb};
 use output::Output;
 
-/// What a verb ends with when it does not succeed.
+/// Why a verb did not succeed.
 #[derive(Debug)]
 enum Failure {
     /// An error with its message.
     Error(Error),
     /// Configurations that are not valid, each with every mistake in it.
     Invalid(Vec<config::Invalid>),
-    /// Everything has been said.
-    Said(Kind),
+    /// The error has already been reported.
+    AlreadyReported(Kind),
 }
 
 impl From<Error> for Failure {

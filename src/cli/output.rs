@@ -42,7 +42,7 @@ pub(super) struct Output {
     form: Form,
     /// Whether the document was printed.
     has_printed: Cell<bool>,
-    /// The last error, with those that led to it, to be told in the document.
+    /// The last error and its causes, for the JSON document.
     error: RefCell<Option<ErrorJson>>,
     /// What a verb that changes the node did so far, where programs ask for it.
     transaction: Option<RefCell<TransactionJson>>,
@@ -211,7 +211,7 @@ impl Output {
         self.say_verbatim(&wrap(text, self.messages.width));
     }
 
-    /// Says something on the side that is to be copied, or stands in columns.
+    /// Writes a message that must not be wrapped: it will be copied, or is aligned in columns.
     pub(super) fn say_verbatim(&self, text: &str) {
         let _ = writeln!(io::stderr().lock(), "{}", for_terminal(text, self.coloured_messages));
     }
@@ -277,7 +277,7 @@ impl Output {
                 self.invalid(invalid);
                 Kind::Invalid
             }
-            Failure::Said(kind) => *kind,
+            Failure::AlreadyReported(kind) => *kind,
         }
     }
 

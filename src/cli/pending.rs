@@ -15,21 +15,21 @@ use super::{
 use crate::{
     apply::{self, Holder, StateDir},
     error::{Error, Kind},
-    record::{Decision, Occasion, Outcome, Pending},
+    record::{Decision, Outcome, Pending, TransactionMeta},
 };
 
 /// An apply that is in force and waits, as the command that made it sees it.
-pub(super) struct Held {
+pub(super) struct PendingApply {
     pub dir: StateDir,
     pub pending: Pending,
-    pub occasion: Occasion,
+    pub occasion: TransactionMeta,
     pub supervisor: Supervisor,
 }
 
 /// How long after the deadline a supervisor that has not decided is given up. One that is stopped is at once.
 const GRACE: Duration = Duration::from_secs(10);
 
-impl Held {
+impl PendingApply {
     /// Waits until it is decided, with a countdown on a terminal.
     ///
     /// # Errors
@@ -91,7 +91,7 @@ fn is_stuck(dir: &StateDir, pending: &Pending, is_stopped: bool) -> bool {
 fn stand_in(
     dir: &StateDir,
     pending: &Pending,
-    occasion: &Occasion,
+    occasion: &TransactionMeta,
     output: &Output,
 ) -> Result<Outcome, Failure> {
     const PATIENCE: Duration = Duration::from_secs(30);
@@ -134,7 +134,7 @@ pub(super) fn note_outcome(outcome: &Outcome, output: &Output) {
 }
 
 /// How a wait ended that is over.
-pub(super) fn ended(dir: &StateDir, pending: &Pending, occasion: &Occasion) -> Result<Outcome, Error> {
+pub(super) fn ended(dir: &StateDir, pending: &Pending, occasion: &TransactionMeta) -> Result<Outcome, Error> {
     if let Some(outcome) = dir.outcome()?.filter(|outcome| outcome.pending == *pending) {
         return Ok(outcome);
     }
@@ -184,6 +184,6 @@ pub(super) fn named(outcome: &Outcome) -> String {
 }
 
 /// The same of its parts.
-pub(super) fn named_by(id: u64, Occasion { command, at, .. }: &Occasion) -> String {
+pub(super) fn named_by(id: u64, TransactionMeta { command, at, .. }: &TransactionMeta) -> String {
     format!("{command} {id} of {}", time(*at))
 }

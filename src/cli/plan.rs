@@ -57,7 +57,7 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     show(&report, None, PlanShape::of(options), output)?;
     if let Some(unknown) = session.prepared.plan.unknown.first() {
         output.incomplete("the plan", unknown.hint.as_ref());
-        return Err(Failure::Said(Kind::Incomplete));
+        return Err(Failure::AlreadyReported(Kind::Incomplete));
     }
     if let Some(path) = saved {
         let name = text::path(path);
@@ -69,13 +69,13 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
         output.warn(&format!(
             "{count}: apply refuses this plan; pass --adopt to take over the foreign objects"
         ));
-        return Err(Failure::Said(Kind::Conflict));
+        return Err(Failure::AlreadyReported(Kind::Conflict));
     }
     Ok(if options.detailed_exitcode && !session.prepared.plan.changes.is_empty() { 2 } else { 0 })
 }
 
 #[cfg(target_os = "linux")]
-/// Says that what stands now may not last.
+/// Warns that the live state may be about to change.
 pub(super) fn warn_of_open(dir: &crate::apply::StateDir, output: &Output) {
     if let Ok(Some((record, pending))) = dir.pending() {
         let is_watched = dir.holder().is_some_and(|holder| holder.stopped().is_none());

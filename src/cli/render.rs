@@ -12,9 +12,9 @@ use super::{
     Verdict,
     arguments::{Persist, RenderOptions},
     environment,
-    occasion::hash,
     output::Output,
     session::{Loaded, load},
+    transaction_meta::hash,
 };
 use crate::{
     error::{Error, Kind},

@@ -38,10 +38,10 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
         if !options.consent.yes {
             output.ask(&format!("Roll back {}?", named_by(id, &record.occasion)))?;
         }
-        return cancel_pending(&dir, &record, pending, options.consent.patience.lock_timeout, output)
+        return cancel_pending(&dir, &record, pending, options.consent.lock.lock_timeout, output)
             .map(|_| changed(options.preview.detailed_exitcode));
     }
-    let timeout = options.consent.patience.lock_timeout;
+    let timeout = options.consent.lock.lock_timeout;
     let look = Look::begin(&dir)?;
     let mut found = Undo::find(&dir, options);
     let mut lock = None;
@@ -132,7 +132,7 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
 fn preview(dir: &StateDir, options: &RollbackOptions, output: &Output) -> Verdict {
     output.record(|transaction| transaction.dry_run = true);
     let mut found = None;
-    let checked = when_quiet(dir, options.consent.patience.lock_timeout, || {
+    let checked = when_quiet(dir, options.consent.lock.lock_timeout, || {
         found = Undo::plan(dir, options)?;
         Ok(found.as_ref().map_or(Ok(()), |undo| undo.check(options)))
     })?;
@@ -220,7 +220,7 @@ fn progress(dir: &StateDir, record: &Record, is_open: bool) -> Result<Progress, 
     if is_open { apply::progress(dir, record) } else { Ok(Progress::Verified) }
 }
 
-/// That what stood before can be written again.
+/// Checks that the previous state can be restored.
 fn check_restorable(record: &Record) -> Result<(), Error> {
     let tables = record.before.nat.iter().map(|(_, table)| table);
     let lost: Vec<Untrusted> = tables.flat_map(NatTable::unrestorable).collect();

@@ -11,15 +11,14 @@ use serde::{Deserialize, Serialize};
 use super::{
     Failure,
     clock::{now, time},
-    occasion,
     session::{Loaded, Session, text_of},
-    write,
+    transaction_meta, write,
 };
 use crate::{
     config::{self, Kept},
     error::{Error, Kind},
     plan::{Action, Facts, Policy},
-    record::{Command, Commit, Occasion},
+    record::{Command, Commit, TransactionMeta},
     render::{Entry, Group, Object, Report},
     text::{self, Untrusted, printable, to_json},
 };
@@ -27,13 +26,13 @@ use crate::{
 /// The version of the file.
 const FORMAT: u32 = 1;
 
-/// What tells the file from other JSON.
+/// Identifies the file among other JSON files.
 const WHAT: &str = "hostgw plan";
 
 /// As many digits of a commit as git shows in a large repository.
 pub(super) const DIGITS: usize = 12;
 
-/// So many differences are told one by one.
+/// The number of differences listed one by one.
 const TOLD: usize = 20;
 
 /// A plan that was made for a node, to be applied as it is or not at all.
@@ -83,7 +82,7 @@ fn facts(session: &Session) -> Facts {
 fn fingerprint(facts: &Facts) -> Result<String, Error> {
     let canonical = serde_json::to_vec(facts);
     let canonical = canonical.map_err(|error| Error::unexpected(format!("cannot write JSON: {error}")))?;
-    Ok(occasion::hash(&canonical))
+    Ok(transaction_meta::hash(&canonical))
 }
 
 impl SavedPlan {
@@ -93,7 +92,8 @@ impl SavedPlan {
     /// When it cannot be written as JSON.
     pub(super) fn of(session: &Session, report: &Report) -> Result<Self, Error> {
         let document = &session.loaded.document;
-        let Occasion { config_hash, commit, .. } = occasion::of_apply(document, session.node_name());
+        let TransactionMeta { config_hash, commit, .. } =
+            transaction_meta::of_apply(document, session.node_name());
         let facts = facts(session);
         Ok(Self {
             format: FORMAT,
@@ -145,7 +145,7 @@ impl SavedPlan {
             )));
         }
         let plan: Self = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
-        let is_whole = plan.config_hash == occasion::hash(plan.configuration.text.as_bytes())
+        let is_whole = plan.config_hash == transaction_meta::hash(plan.configuration.text.as_bytes())
             && plan.fingerprint == fingerprint(&plan.facts)?;
         if is_whole { Ok(plan) } else { Err(wrong("it was modified after it was saved".to_owned())) }
     }
@@ -177,14 +177,14 @@ impl SavedPlan {
         printable(&format!("Saved plan for node {node}, made at {made_at} from {file}{commit}{adopts}"))
     }
 
-    /// What the history shall tell of its apply.
-    pub(super) fn occasion(&self) -> Occasion {
-        Occasion {
+    /// The metadata that the history records for its apply.
+    pub(super) fn occasion(&self) -> TransactionMeta {
+        TransactionMeta {
             node: Some(self.node.clone()),
             file: Some(self.file.clone()),
             config_hash: Some(self.config_hash.clone()),
             commit: self.commit.clone(),
-            ..occasion::of_command(Command::Apply)
+            ..transaction_meta::of_command(Command::Apply)
         }
     }
 

@@ -95,16 +95,16 @@ pub(super) fn load(file: Option<&Path>) -> Result<Loaded, Failure> {
     Ok(Loaded { document, cluster })
 }
 
-/// What is planned for.
+/// The node to plan for.
 pub(super) enum Place {
     /// This node, with what hostgw keeps about it.
     #[cfg(target_os = "linux")]
     Live(StateDir),
-    /// A node as it was.
+    /// A node's saved state.
     Snapshot(Box<Snapshot>),
 }
 
-/// Everything that is known of a node before anything is changed.
+/// A configuration, a node, and everything known about the node before any change.
 pub(super) struct Session {
     pub loaded: Loaded,
     pub index: usize,
@@ -190,7 +190,7 @@ impl Session {
         &self.loaded.cluster.nodes[self.index].name
     }
 
-    /// The plan with everything that is told about it.
+    /// The plan with its reasons, warnings and source lines.
     pub(super) fn report(&self) -> Report {
         let locator = Locator::new(&self.loaded.document);
         let last = self.last.as_ref().filter(|last| last.occasion.node.as_ref() == Some(self.node_name()));
@@ -259,7 +259,7 @@ impl Session {
     }
 
     fn problems(&self, problems: &[Problem]) -> Error {
-        /// So many problems are told whole; with more, it is one cause that shows on every node.
+        /// The number of problems listed in full. More usually have one cause that shows on every node.
         const TOLD: usize = 10;
         let locator = Locator::new(&self.loaded.document);
         let place = |problem: &Problem| {
@@ -314,7 +314,7 @@ fn with_last_name(error: Error, loaded: &Loaded, asked: Option<&str>, place: &Pl
     error.with_details([detail]).with_hint(hint)
 }
 
-/// That everything a plan rests on could be read.
+/// Checks that all the live state a plan depends on could be read.
 pub(super) fn check_complete(plan: &Plan) -> Result<(), Error> {
     let Some(first) = plan.unknown.first() else { return Ok(()) };
     let details = plan.unknown.iter().map(|unknown| format!("{}: {}", unknown.what, unknown.why));
@@ -324,7 +324,7 @@ pub(super) fn check_complete(plan: &Plan) -> Result<(), Error> {
     Err(error)
 }
 
-/// That nothing of somebody else's stands in the way.
+/// Checks that no foreign object conflicts with the plan.
 pub(super) fn check_conflicts(plan: &Plan, hint: &str) -> Result<(), Error> {
     if plan.conflicts.is_empty() {
         return Ok(());

@@ -111,7 +111,7 @@ pub(super) fn hung_up() -> bool {
     Signal::from_named_raw(i32::try_from(LAST.load(Ordering::SeqCst)).unwrap_or(0)) == Some(Signal::HUP)
 }
 
-/// Ends this process as SIGHUP does when nobody listens for it.
+/// Ends this process as an unhandled SIGHUP would.
 pub(super) fn end_by_hang_up() {
     let _ = emulate_default_handler(Signal::HUP.as_raw());
 }

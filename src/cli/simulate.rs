@@ -110,7 +110,7 @@ pub(super) fn run(options: &SimulateOptions, output: &Output) -> Verdict {
     } else {
         show()?;
     }
-    if works(&connections, &promises) { Ok(0) } else { Err(Failure::Said(Kind::Unexpected)) }
+    if works(&connections, &promises) { Ok(0) } else { Err(Failure::AlreadyReported(Kind::Unexpected)) }
 }
 
 /// How often the machine's neighbour table, one for all namespaces, had no place left.
@@ -177,7 +177,7 @@ fn choose(cluster: &Cluster, options: &SimulateOptions) -> Result<Choice, Error>
     Ok(Choice { indexes: sample(cluster, size, seed), seed: Some(seed) })
 }
 
-/// A folder for the journals of the nodes, which goes with the simulation.
+/// A folder for the nodes' journals, removed with the simulation.
 struct Scratch {
     path: PathBuf,
     _lock: File,
@@ -222,7 +222,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Waits for a signal, and says meanwhile how to enter each namespace.
+/// Prints how to enter each namespace, then waits for a signal.
 fn keep(simulation: &Simulation, scratch: &Path, output: &Output, is_over: impl Fn() -> bool) {
     let process = std::process::id();
     let user = if is_in_first_user_namespace() {

@@ -27,7 +27,7 @@ pub(super) fn run(output: &Output) -> Verdict {
         None => Ok(0),
         Some(hint) => {
             output.incomplete("the snapshot", hint.as_ref());
-            Err(Failure::Said(Kind::Incomplete))
+            Err(Failure::AlreadyReported(Kind::Incomplete))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! From where the operator is logged in.
+//! The SSH client that the operator is logged in from.
 
 use std::{env, fs, net::IpAddr};
 

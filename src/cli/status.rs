@@ -47,7 +47,7 @@ pub(super) struct Status {
     open: Option<String>,
     /// The apply that is in force and waits to be confirmed.
     pending: Option<Wait>,
-    /// The last apply, when nobody confirmed it and it was rolled back.
+    /// The last apply, if it was not confirmed and was rolled back.
     unconfirmed: Option<Unconfirmed>,
     /// The changes that would undo the drift since the last apply; none where no apply is in force.
     drift: Option<Report>,
@@ -86,7 +86,7 @@ pub(super) fn run(options: &StatusOptions, output: &Output) -> Verdict {
         return Ok(if options.detailed_exitcode && has_drifted { 2 } else { 0 });
     };
     output.incomplete("the status", unknown.hint.as_ref());
-    Err(Failure::Said(Kind::Incomplete))
+    Err(Failure::AlreadyReported(Kind::Incomplete))
 }
 
 /// A pending apply.
@@ -114,7 +114,7 @@ struct Wait {
     decision: Option<Decision>,
 }
 
-/// An apply that nobody confirmed.
+/// An apply that was not confirmed.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Unconfirmed {

@@ -1,4 +1,4 @@
-//! The process that rolls an apply back which nobody confirms.
+//! The process that rolls back an apply that is not confirmed in time.
 //!
 //! It is started before the first write and shares the lock with the command that starts it, over a pair of
 //! sockets: the command says when the apply is in force. When the command is gone without a word, the
@@ -30,7 +30,7 @@ use crate::{
     record::{Outcome, Pending},
 };
 
-/// The verb that runs it; hidden, since nobody needs to type it.
+/// The hidden verb that runs the supervisor.
 const VERB: &str = "supervise";
 
 const READY: &str = "ready";
@@ -73,7 +73,7 @@ impl Supervisor {
         // Whatever this command inherited is not the supervisor's to keep open.
         kernel::keep_descriptors()?;
         let (socket, other) = UnixStream::pair()?;
-        // The program that runs now, even when its file has been replaced meanwhile.
+        // The running program, even if its file has been replaced.
         let mut program = Program::new("/proc/self/exe");
         fault::hand_on(&mut program);
         let child = program

@@ -1,4 +1,4 @@
-//! What the terminal is like, and what is typed on it.
+//! The terminal: its colors, its width, and what is typed on it.
 
 use std::{
     env,
@@ -38,7 +38,7 @@ pub(super) fn width(stream: &Term, is_terminal: bool) -> usize {
     size.map_or(usize::MAX, |(_, columns)| columns.into())
 }
 
-/// Whether somebody is there to answer a question.
+/// Whether a user is there to answer a question.
 pub(super) fn can_answer() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }

@@ -1,4 +1,4 @@
-//! What the verbs that change a node have in common: the transaction, and telling the truth about it.
+//! The transaction that all verbs that change a node share.
 
 use std::{
     thread,
@@ -12,7 +12,7 @@ use super::{
     clock::{now, time},
     decision::finish,
     output::{Answer, Output},
-    pending::{Held, resume},
+    pending::{PendingApply, resume},
     plan::warn_of_open,
     signals, ssh,
     supervisor::Supervisor,
@@ -20,39 +20,39 @@ use super::{
     transaction_json::Confirmation,
 };
 use crate::{
-    apply::{self, Counted, Lock, Look, Request, StateDir},
+    apply::{self, BaselineCheck, Lock, Look, Request, StateDir},
     config::Document,
     error::{Error, Kind},
     kernel::LiveNode,
     model::Check,
     plan::{self, Plan, Prepared, Totals},
-    record::{Command, Decision, Occasion, Pending, Record},
+    record::{Command, Decision, Pending, Record, TransactionMeta},
     render::Report,
     text::count,
 };
 
-/// What a verb that changes the node wants.
-pub(super) trait Aim {
+/// The goal of a verb that changes the node.
+pub(super) trait Operation {
     /// Observes the node and plans.
     fn look(&mut self) -> Result<(), Failure>;
-    /// Everything that forbids the plan, before the first write.
+    /// Checks everything that must hold before the first write.
     fn check(&self) -> Result<(), Error>;
     fn dir(&self) -> &StateDir;
     fn command(&self) -> Command;
     fn prepared(&self) -> &Prepared;
-    /// What must answer before and after the change.
+    /// The checks to run before and after the change.
     fn checks(&self) -> &[Check] {
         &[]
     }
-    /// The plan with everything that is told about it.
+    /// The plan with its reasons, warnings and source lines.
     fn report(&self) -> Report;
-    /// Whether it can be made to wait for a confirmation.
+    /// Whether it can stay pending until it is confirmed.
     fn can_wait(&self) -> bool;
-    /// What is asked before it is committed.
+    /// The question to ask before the commit.
     fn question(&self) -> String;
-    /// What the history shall tell.
-    fn occasion(&self) -> Occasion;
-    /// What is applied, to be kept.
+    /// The metadata that the history records.
+    fn occasion(&self) -> TransactionMeta;
+    /// The configuration to keep with the record.
     fn configuration(&self) -> Option<&Document> {
         None
     }
@@ -61,35 +61,35 @@ pub(super) trait Aim {
 /// A plan that was committed.
 pub(super) struct Done {
     pub totals: Totals,
-    /// It waits for its confirmation.
-    pub held: Option<Held>,
+    /// The pending apply, if it must be confirmed.
+    pub held: Option<PendingApply>,
 }
 
-/// What came of a command that changes the node.
+/// The result of a command that changes the node.
 pub(super) struct CarriedOut {
-    /// None when there was nothing to do.
+    /// `None` if there was nothing to do.
     pub done: Option<Done>,
-    /// Before anything else, it undid an interrupted transaction.
+    /// Whether it first rolled back an interrupted transaction.
     pub recovered: bool,
 }
 
 /// Looks and shows what would change, without a lock and without a write; the exit codes are those of `plan`.
 pub(super) fn preview(
-    aim: &mut dyn Aim,
+    operation: &mut dyn Operation,
     detailed_exitcode: bool,
     timeout: Duration,
     output: &Output,
 ) -> Verdict {
     output.record(|transaction| transaction.dry_run = true);
-    let dir = aim.dir().clone();
+    let dir = operation.dir().clone();
     let checked = when_quiet(&dir, timeout, || {
-        aim.look()?;
-        Ok(aim.check())
+        operation.look()?;
+        Ok(operation.check())
     })?;
     warn_of_open(&dir, output);
-    output.plan(&aim.report(), true)?;
+    output.plan(&operation.report(), true)?;
     checked?;
-    Ok(if aim.prepared().plan.is_empty() { 0 } else { changed(detailed_exitcode) })
+    Ok(if operation.prepared().plan.is_empty() { 0 } else { changed(detailed_exitcode) })
 }
 
 /// Looks without the lock. What is refused because of another command's half-done transaction is looked at again when
@@ -124,16 +124,16 @@ pub(super) fn when_quiet<T>(
 /// Looks, shows, asks, locks, looks again, commits, verifies. With `hold`, what was done waits for its
 /// confirmation that long.
 pub(super) fn carry_out(
-    aim: &mut dyn Aim,
+    operation: &mut dyn Operation,
     consent: &Consent,
     mut hold: Option<Duration>,
     output: &Output,
 ) -> Result<CarriedOut, Failure> {
-    let dir = aim.dir().clone();
-    let name = description(aim.command());
+    let dir = operation.dir().clone();
+    let name = description(operation.command());
     let mut recovered = recover(&dir, consent, output)?;
     let look = Look::begin(&dir)?;
-    let mut checked = look_and_check(aim);
+    let mut checked = look_and_check(operation);
     let mut lock = None;
     if !look.was_alone()? {
         // Another command's half of a transaction is nothing to decide by.
@@ -143,18 +143,18 @@ pub(super) fn carry_out(
         let turn = take_turn(&dir, consent, &name, output)?;
         recovered |= turn.recovered;
         lock = Some(turn.lock);
-        checked = look_and_check(aim);
+        checked = look_and_check(operation);
     }
     checked?;
-    let has_work = !aim.prepared().plan.is_empty();
-    output.plan(&aim.report(), has_work && !consent.yes)?;
-    if !has_work && aim.prepared().desired.released.is_empty() {
+    let has_work = !operation.prepared().plan.is_empty();
+    output.plan(&operation.report(), has_work && !consent.yes)?;
+    if !has_work && operation.prepared().desired.released.is_empty() {
         return Ok(CarriedOut { done: None, recovered });
     }
     if has_work {
         // Nobody has to wait for an answer.
         lock = lock.filter(|_| consent.yes);
-        hold = agreed(aim, consent, hold, output)?;
+        hold = agreed(operation, consent, hold, output)?;
     }
     let lock = match lock {
         Some(lock) => lock,
@@ -164,38 +164,38 @@ pub(super) fn carry_out(
             turn.lock
         }
     };
-    let done = carry_out_locked(aim, consent, hold, &lock, output)?;
+    let done = carry_out_locked(operation, consent, hold, &lock, output)?;
     Ok(CarriedOut { done, recovered })
 }
 
-fn look_and_check(aim: &mut dyn Aim) -> Result<(), Failure> {
-    aim.look()?;
-    Ok(aim.check()?)
+fn look_and_check(operation: &mut dyn Operation) -> Result<(), Failure> {
+    operation.look()?;
+    Ok(operation.check()?)
 }
 
 /// Looks again, commits, verifies: what was shown, or what has become of it since.
 fn carry_out_locked(
-    aim: &mut dyn Aim,
+    operation: &mut dyn Operation,
     consent: &Consent,
     hold: Option<Duration>,
     lock: &Lock,
     output: &Output,
 ) -> Result<Option<Done>, Failure> {
-    let has_work = !aim.prepared().plan.is_empty();
-    let mut shown = aim.prepared().plan.clone();
-    let occasion = aim.occasion();
+    let has_work = !operation.prepared().plan.is_empty();
+    let mut shown = operation.prepared().plan.clone();
+    let occasion = operation.occasion();
     // Before the last look: what is seen there must not grow old while the checks wait for answers.
-    let counted = check_before(aim.checks(), output)?;
+    let counted = check_before(operation.checks(), output)?;
     for attempt in 1.. {
-        if !look_again(aim, &shown, consent, output)? {
+        if !look_again(operation, &shown, consent, output)? {
             if has_work {
                 output.done("Nothing to do: another program already made the changes.");
             }
             return Ok(None);
         }
-        shown.clone_from(&aim.prepared().plan);
-        let id = aim.dir().next_id()?;
-        let result = commit(aim, &occasion, &counted, hold, lock);
+        shown.clone_from(&operation.prepared().plan);
+        let id = operation.dir().next_id()?;
+        let result = commit(operation, &occasion, &counted, hold, lock);
         if !matches!(result, Err(apply::Failure::Untouched(_))) {
             output.record(|transaction| transaction.transaction = Some(id));
         }
@@ -211,8 +211,8 @@ fn carry_out_locked(
                     let checks = count(counted.len(), "check");
                     output.done(&format!("{checks} passed before and after the change."));
                 }
-                let held = supervisor.zip(pending).map(|(supervisor, pending)| Held {
-                    dir: aim.dir().clone(),
+                let held = supervisor.zip(pending).map(|(supervisor, pending)| PendingApply {
+                    dir: operation.dir().clone(),
                     pending,
                     occasion,
                     supervisor,
@@ -230,7 +230,7 @@ fn carry_out_locked(
 /// How often to check whether a signal came, or whether another command is done.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Takes the lock, which a signal keeps nobody waiting for.
+/// Takes the lock; a signal ends the wait.
 ///
 /// # Errors
 /// As [`StateDir::lock`]; [`Kind::Interrupted`] when a signal comes first.
@@ -261,17 +261,22 @@ const MAX_ATTEMPTS: usize = 5;
 ///
 /// # Errors
 /// What forbids the plan now, and that it is no longer the one that was agreed to.
-fn look_again(aim: &mut dyn Aim, shown: &Plan, consent: &Consent, output: &Output) -> Result<bool, Failure> {
-    let show = |aim: &dyn Aim| output.plan(&aim.report(), false);
-    aim.look()?;
-    aim.check()?;
-    if aim.prepared().plan.is_empty() {
-        apply::settle(aim.dir(), &aim.prepared().desired)?;
+fn look_again(
+    operation: &mut dyn Operation,
+    shown: &Plan,
+    consent: &Consent,
+    output: &Output,
+) -> Result<bool, Failure> {
+    let show = |operation: &dyn Operation| output.plan(&operation.report(), false);
+    operation.look()?;
+    operation.check()?;
+    if operation.prepared().plan.is_empty() {
+        apply::settle(operation.dir(), &operation.prepared().desired)?;
         return Ok(false);
     }
-    if aim.prepared().plan != *shown {
+    if operation.prepared().plan != *shown {
         if !consent.yes {
-            show(aim)?;
+            show(operation)?;
             return Err(Error::new(
                 Kind::Stale,
                 "the live state changed after the plan was shown; nothing was changed",
@@ -280,7 +285,7 @@ fn look_again(aim: &mut dyn Aim, shown: &Plan, consent: &Consent, output: &Outpu
             .into());
         }
         output.warn("the live state changed; the new plan is:");
-        show(aim)?;
+        show(operation)?;
     }
     Ok(true)
 }
@@ -293,9 +298,9 @@ struct Committed {
 }
 
 fn commit(
-    aim: &dyn Aim,
-    occasion: &Occasion,
-    counted: &[Counted],
+    operation: &dyn Operation,
+    occasion: &TransactionMeta,
+    counted: &[BaselineCheck],
     hold: Option<Duration>,
     lock: &Lock,
 ) -> Result<Committed, apply::Failure> {
@@ -303,13 +308,13 @@ fn commit(
     let request = Request {
         hold,
         checks: counted,
-        configuration: aim.configuration(),
-        ..Request::new(aim.prepared(), occasion)
+        configuration: operation.configuration(),
+        ..Request::new(operation.prepared(), occasion)
     };
     let totals = request.plan.totals();
-    let supervisor = hold.map(|_| Supervisor::start(aim.dir(), lock)).transpose();
+    let supervisor = hold.map(|_| Supervisor::start(operation.dir(), lock)).transpose();
     let mut supervisor = supervisor.map_err(apply::Failure::Untouched)?;
-    match apply::run(&mut LiveNode, aim.dir(), &request, &interrupt) {
+    match apply::run(&mut LiveNode, operation.dir(), &request, &interrupt) {
         Ok(pending) => {
             if let Some(supervisor) = &mut supervisor {
                 supervisor.watch();
@@ -328,7 +333,7 @@ fn commit(
 /// How long what is done waits for its confirmation, after whoever is there agreed to the plan. Where it
 /// changes the way to them, they are offered to have it rolled back by itself.
 fn agreed(
-    aim: &dyn Aim,
+    operation: &dyn Operation,
     consent: &Consent,
     hold: Option<Duration>,
     output: &Output,
@@ -336,7 +341,7 @@ fn agreed(
     /// What the prompt offers, as in product.md.
     const OFFERED: Duration = Duration::from_secs(90);
     let offered = humantime::format_duration(OFFERED);
-    let Prepared { plan, observed, .. } = aim.prepared();
+    let Prepared { plan, observed, .. } = operation.prepared();
     let cut_off = match hold {
         None => ssh::client().filter(|client| plan::way_change(plan, observed, *client).is_some()),
         Some(_) => None,
@@ -345,28 +350,28 @@ fn agreed(
         output.warn(&format!("this plan changes the route to {client}, which your SSH session comes from"));
     }
     if consent.yes {
-        if cut_off.is_some() && aim.can_wait() {
+        if cut_off.is_some() && operation.can_wait() {
             output.say(&format!("pass --confirm {offered} to roll back automatically unless you confirm"));
         }
         return Ok(hold);
     }
     if let Some(time) = hold {
         let time = humantime::format_duration(time);
-        output.ask(&format!("{} It rolls back after {time} unless confirmed.", aim.question()))?;
-    } else if cut_off.is_some() && aim.can_wait() {
+        output.ask(&format!("{} It rolls back after {time} unless confirmed.", operation.question()))?;
+    } else if cut_off.is_some() && operation.can_wait() {
         let answer = output.choose(
-            &format!("{} Answer c to roll back after {offered} unless you confirm.", aim.question()),
+            &format!("{} Answer c to roll back after {offered} unless you confirm.", operation.question()),
             'c',
         )?;
         return Ok((answer == Answer::Other).then_some(OFFERED));
     } else {
-        output.ask(&aim.question())?;
+        output.ask(&operation.question())?;
     }
     Ok(hold)
 }
 
 /// Tries the checks before the change, and warns of those that do not count.
-fn check_before(checks: &[Check], output: &Output) -> Result<Vec<Counted>, Failure> {
+fn check_before(checks: &[Check], output: &Output) -> Result<Vec<BaselineCheck>, Failure> {
     if checks.is_empty() {
         return Ok(Vec::new());
     }
@@ -387,7 +392,7 @@ fn recover(dir: &StateDir, consent: &Consent, output: &Output) -> Result<bool, F
     }
 }
 
-/// Says why nothing happens for a while.
+/// Says which command this one is waiting for.
 pub(super) fn warn_of_wait(dir: &StateDir, output: &Output) {
     if let Some(holder) = dir.holder() {
         output.warn(&format!("another hostgw command is running ({holder}); waiting"));
@@ -420,7 +425,7 @@ fn take_turn(dir: &StateDir, consent: &Consent, name: &str, output: &Output) -> 
             "apply {id} is pending until {until}; waiting: run `hostgw confirm {id}` to keep it, or `hostgw cancel {id}` to roll it back"
         ));
     }
-    let lock = take_lock(dir, consent.patience.lock_timeout, name)?;
+    let lock = take_lock(dir, consent.lock.lock_timeout, name)?;
     let recovered = undo_open(dir, consent, output)?;
     Ok(Turn { lock, recovered })
 }
@@ -452,7 +457,7 @@ fn undo_open(dir: &StateDir, consent: &Consent, output: &Output) -> Result<bool,
             Ok(true)
         }
         Err(failure) => {
-            // What somebody else put in the way since is theirs; nothing of hostgw's is left then.
+            // Conflicting foreign objects stay; nothing managed is left then.
             if !matches!(&failure, apply::Failure::Incomplete(incomplete) if incomplete.is_foreign) {
                 return Err(report(failure, output));
             }

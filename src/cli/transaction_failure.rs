@@ -4,11 +4,11 @@ use super::{Failure, clock::time, output::Output};
 use crate::{
     apply,
     error::{Error, Kind},
-    record::Occasion,
+    record::TransactionMeta,
     render,
 };
 
-/// What a failed transaction is to whoever started it.
+/// The result of a failed transaction, for the command that started it.
 pub(super) fn report(failure: apply::Failure, output: &Output) -> Failure {
     match failure {
         apply::Failure::Untouched(error) => Failure::Error(error),
@@ -34,7 +34,7 @@ pub(super) fn rolled_back(cause: &Error, output: &Output) -> Failure {
         transaction.rolled_back = true;
     });
     output.say("Rolled back and verified: the node is in its previous state.");
-    Failure::Said(cause.kind)
+    Failure::AlreadyReported(cause.kind)
 }
 
 /// A rollback that could not be finished: what is left, and the commands that would finish it.
@@ -59,6 +59,6 @@ pub(super) fn what_is_left(incomplete: &apply::Incomplete) -> Error {
 }
 
 /// A transaction in words: "the apply of 2026-01-31T12:00:00Z".
-pub(super) fn described(Occasion { command, at, .. }: &Occasion) -> String {
+pub(super) fn described(TransactionMeta { command, at, .. }: &TransactionMeta) -> String {
     format!("the {command} of {}", time(*at))
 }

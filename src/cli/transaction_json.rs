@@ -1,4 +1,4 @@
-//! What a verb that changes the node tells programs when it ends, however it ends.
+//! The JSON document that every verb that changes the node prints when it ends.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -23,7 +23,7 @@ pub(super) struct TransactionJson {
     /// Version of this form.
     format: u32,
     /// The command.
-    command: Operation,
+    command: TransactionCommand,
     /// Whether the command only showed its plan: `--dry-run`.
     pub dry_run: bool,
     /// The exit code of the command.
@@ -58,7 +58,7 @@ pub(super) struct TransactionJson {
 /// A command that works on a transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) enum Operation {
+pub(super) enum TransactionCommand {
     /// `hostgw apply`
     Apply,
     /// `hostgw destroy`
@@ -159,8 +159,8 @@ impl From<Kind> for Meaning {
 }
 
 impl TransactionJson {
-    /// What `command` tells before it has done anything.
-    pub(super) const fn new(command: Operation) -> Self {
+    /// The document of `command` before it has done anything.
+    pub(super) const fn new(command: TransactionCommand) -> Self {
         Self {
             format: FORMAT,
             command,

@@ -40,7 +40,7 @@ fn about_escaped(words: &[OsString]) -> Option<clap::Error> {
     Arguments::try_parse_from(escaped).err()
 }
 
-/// The flags that decide how a wrong command line is told, as far as they can be read from it.
+/// The flags that decide the form of a usage error, as far as they can be parsed.
 struct Flags {
     color: Color,
     json: bool,

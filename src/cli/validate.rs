@@ -68,7 +68,7 @@ pub(super) fn run(options: &ValidateOptions, output: &Output) -> Verdict {
             }
         }
     }
-    if invalid > 0 { Err(Failure::Said(Kind::Invalid)) } else { Ok(0) }
+    if invalid > 0 { Err(Failure::AlreadyReported(Kind::Invalid)) } else { Ok(0) }
 }
 
 /// Checks one file; what is wrong with it is printed at once, unless it goes into the document.
@@ -87,7 +87,7 @@ fn check(file: Option<&Path>, json: bool, output: &Output) -> FileJson {
             (name.unwrap_or(named), Some(ErrorJson::invalid(invalid)))
         }
         Failure::Error(error) => (named, Some(ErrorJson::from(error))),
-        Failure::Said(_) => (named, None),
+        Failure::AlreadyReported(_) => (named, None),
     };
     if !json {
         output.failure(&failure);

@@ -1,4 +1,4 @@
-//! `hostgw plan --state` of what stands on a Windows node.
+//! `hostgw plan --state` for a Windows node.
 
 use super::{
     Failure, Verdict,
@@ -57,7 +57,7 @@ pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Outpu
         output.warn(&format!(
             "{count}: the script refuses this plan; pass -Adopt to take over the foreign objects"
         ));
-        return Err(Failure::Said(Kind::Conflict));
+        return Err(Failure::AlreadyReported(Kind::Conflict));
     }
     Ok(if options.detailed_exitcode && !plan.changes.is_empty() { 2 } else { 0 })
 }

@@ -93,7 +93,7 @@ fn is_trusted(owner: u32) -> bool {
     [0, geteuid().as_raw()].contains(&owner)
 }
 
-/// That nobody else laid `found` where others can, for this process to fall for.
+/// Checks that `found` is not a trap laid by another user in a shared folder.
 fn check_laid(folder: &OwnedFd, found: &Stat, what: &str) -> io::Result<()> {
     if is_trusted(found.st_uid) || fstat(folder)?.st_mode & 0o022 == 0 {
         return Ok(());

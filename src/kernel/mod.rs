@@ -25,7 +25,7 @@ use std::{
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
 use crate::{
-    apply::{Answer, CommitError, Effort, Identity, Interrupt, Node, Order},
+    apply::{Answer, Backend, CommitError, Effort, Identity, Interrupt, Order},
     error::Error,
     model::{Check, Family, SysctlKey},
     plan::{Change, NatChange, Observe, Observed, RouteChange, Scope, SysctlChange, Values},
@@ -83,7 +83,7 @@ fn read(
     })
 }
 
-impl Node for LiveNode {
+impl Backend for LiveNode {
     fn sysctls(&mut self, keys: &[SysctlKey]) -> Values {
         sysctl::read(keys.iter().cloned()).values
     }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::Occasion;
+use super::TransactionMeta;
 use crate::error::Error;
 
 /// Until when an apply can be confirmed.
@@ -52,7 +52,7 @@ pub struct Outcome {
     /// Which wait.
     pub pending: Pending,
     /// What it was applied for.
-    pub occasion: Occasion,
+    pub occasion: TransactionMeta,
     /// What was decided.
     pub decision: Decision,
     /// Why the decision could not be carried out to its end, if it could not.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Occasion;
+use super::TransactionMeta;
 use crate::{config::Kept, state::State};
 
 /// What the last apply put in force.
@@ -12,7 +12,7 @@ pub struct LastApplied {
     /// The number of its transaction.
     pub id: u64,
     /// What it was made for.
-    pub occasion: Occasion,
+    pub occasion: TransactionMeta,
     /// The desired state.
     pub state: State,
     /// The configuration it was made from: what has left it since has its line in here.

@@ -15,7 +15,7 @@ pub struct Record {
     /// Number of the transaction in this namespace, from 1.
     pub id: u64,
     /// What it was made for.
-    pub occasion: Occasion,
+    pub occasion: TransactionMeta,
     /// How much its plan changed.
     pub totals: Totals,
     /// The places it touches.
@@ -51,7 +51,7 @@ impl Record {
 /// What a transaction was made for, by whom and when: what the history tells of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Occasion {
+pub struct TransactionMeta {
     /// The command.
     pub command: Command,
     /// The node; a `destroy` has none.
@@ -73,7 +73,7 @@ pub struct Occasion {
     pub at: u64,
 }
 
-impl Occasion {
+impl TransactionMeta {
     /// A command at a time; all else is not known.
     #[must_use]
     pub const fn new(command: Command, at: u64) -> Self {
@@ -98,7 +98,7 @@ pub struct Entry {
     /// Number of the transaction in this namespace, from 1.
     pub id: u64,
     /// What it was made for.
-    pub occasion: Occasion,
+    pub occasion: TransactionMeta,
     /// How much its plan changed.
     pub totals: Totals,
 }

@@ -21,7 +21,7 @@ use crate::{
     kernel::{self, Interfaces, LiveNode, Namespace},
     model::{Cluster, Family, OperatingSystem, SysctlKey},
     plan::{self, Policy, Totals},
-    record::{Command, Occasion},
+    record::{Command, TransactionMeta},
     text::Untrusted,
 };
 use build::{Lab, inside};
@@ -349,7 +349,7 @@ fn apply_node(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Totals,
         return Ok(totals);
     }
     let _lock = dir.lock(std::time::Duration::ZERO, "simulate")?;
-    let occasion = Occasion { node: Some(name.clone()), ..Occasion::new(Command::Apply, 0) };
+    let occasion = TransactionMeta { node: Some(name.clone()), ..TransactionMeta::new(Command::Apply, 0) };
     apply::run(&mut node, dir, &apply::Request::new(&prepared, &occasion), &Interrupt::new())
         .map_err(|failure| failed(name, failure))?;
     Ok(totals)

@@ -9,7 +9,7 @@ use crate::{
     kernel::{self, Fingerprint, Interfaces, LiveNode},
     model::Cluster,
     plan::{self, Change, OnForeign, Policy, Totals},
-    record::{Command, Occasion},
+    record::{Command, TransactionMeta},
     state::Route,
     text::Untrusted,
 };
@@ -107,7 +107,7 @@ fn sees_drift(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option<
 fn destroys(dir: &StateDir, built: &Fingerprint) -> Result<Vec<String>, Error> {
     let prepared = plan::prepare_removal(&mut LiveNode, &dir.saved()?, OnForeign::Refuse)?;
     let _lock = dir.lock(std::time::Duration::ZERO, "simulate")?;
-    let occasion = Occasion::new(Command::Destroy, 0);
+    let occasion = TransactionMeta::new(Command::Destroy, 0);
     apply::run(&mut LiveNode, dir, &apply::Request::new(&prepared, &occasion), &Interrupt::new())
         .map_err(|failure| failed(&"destroy".into(), failure))?;
     Ok(built.differences(&kernel::fingerprint()?))

@@ -91,7 +91,8 @@ impl Place for Real {
         // A rollback of what was undone by others has nothing to change, and still undoes it.
         let nothing = match command {
             Command::Rollback => "Nothing to do: no apply",
-            _ => "No changes",
+            Command::Apply(_) => "No changes",
+            _ => "Nothing to do",
         };
         match outcome.code {
             0 if outcome.stdout.contains(nothing) => End::NothingToDo,

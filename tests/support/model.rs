@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hostgw::{
-    apply::{Answer, CommitError, Effort, Interrupt, Node, Order},
+    apply::{Answer, Backend, CommitError, Effort, Interrupt, Order},
     error::{Error, Kind},
     model::{Check, SysctlKey},
     plan::{Change, Observe, Observed, Scope, Values},
@@ -110,7 +110,7 @@ impl Observe for ModelNode {
     }
 }
 
-impl Node for ModelNode {
+impl Backend for ModelNode {
     fn sysctls(&mut self, keys: &[SysctlKey]) -> Values {
         keys.iter()
             .filter_map(|key| self.state.sysctls.get_key_value(key))

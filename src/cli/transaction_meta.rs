@@ -8,7 +8,7 @@ use super::{clock::now, git::Git};
 use crate::{
     config::Document,
     hex::hex,
-    record::{Command, Commit, Occasion},
+    record::{Command, Commit, TransactionMeta},
     text::Untrusted,
 };
 
@@ -16,12 +16,12 @@ use crate::{
 const TIME: Duration = Duration::from_secs(5);
 
 /// `command`, started now by whoever runs this process.
-pub(super) fn of_command(command: Command) -> Occasion {
+pub(super) fn of_command(command: Command) -> TransactionMeta {
     #[cfg(target_os = "linux")]
     let by = Some(super::invoker::user());
     #[cfg(not(target_os = "linux"))]
     let by = None;
-    Occasion { by, ..Occasion::new(command, now()) }
+    TransactionMeta { by, ..TransactionMeta::new(command, now()) }
 }
 
 /// SHA-256, as `sha256sum` prints it.
@@ -30,8 +30,8 @@ pub(super) fn hash(bytes: &[u8]) -> String {
 }
 
 /// An apply of `document` to `node`.
-pub(super) fn of_apply(document: &Document, node: &Untrusted) -> Occasion {
-    Occasion {
+pub(super) fn of_apply(document: &Document, node: &Untrusted) -> TransactionMeta {
+    TransactionMeta {
         node: Some(node.clone()),
         file: Some(document.name().clone()),
         config_hash: Some(hash(document.bytes()).into()),
