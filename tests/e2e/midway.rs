@@ -115,7 +115,7 @@ fn an_interface_that_vanishes_at_any_point_is_told_where_it_is_missed() {
         // The kernel takes the routes away one by one: what was gone at a second look is drift, not this transaction's.
         let has_replanned = outcome.stderr.contains("the live state changed");
         if outcome.code == 7 {
-            outcome.warns("there is no interface eth0");
+            outcome.warns("no interface eth0");
             if !has_replanned {
                 for destination in ["10.244.0.0/16 dev", "10.244.1.0/24 via 10.244.1.1", "10.244.2.0/24 via"]
                 {
@@ -208,7 +208,7 @@ fn a_route_that_others_take_at_any_point_is_theirs() {
         assert_eq!(is_open(&node), outcome.code == 7, "{context}");
         assert_theirs(&context);
         if outcome.code == 7 {
-            outcome.warns(&format!("{THEIRS} stands where hostgw needs 10.244.1.0/24 via 10.244.1.1"));
+            outcome.warns(&format!("{THEIRS} conflicts with 10.244.1.0/24 via 10.244.1.1"));
             node.hostgw(&["rollback", "--yes"]).expect(7);
             node.hostgw_ok(&["rollback", "--yes", "--abandon"]);
             assert_theirs(&context);

@@ -154,7 +154,7 @@ fn several_numbers_are_one_value() {
             write(&node, memory, "4096 5000 6000001");
             script(shell, &node, "--undo")
                 .expect(7)
-                .warns("net.ipv4.tcp_rmem = 4096 5000 6000001 is not hostgw's");
+                .warns("net.ipv4.tcp_rmem = 4096 5000 6000001 was not set by hostgw");
             assert_eq!(node.sysctl(ports), "32768\t60999");
         }
     });
