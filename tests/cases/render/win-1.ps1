@@ -995,12 +995,12 @@ function Undo-Journal {
     try {
         $left = Undo-Record $journal
     } catch {
-        Write-Failure ('the rollback could not be finished: ' + (Get-Reason $_))
+        Write-Failure ('the rollback is incomplete: ' + (Get-Reason $_))
         Write-Detail 'Run this script with -Rollback once the cause is gone: it goes on from here.'
         return 7
     }
     if ($left.Count -gt 0) {
-        Write-Failure 'the rollback could not be finished. What is left to do, in this order:'
+        Write-Failure 'the rollback is incomplete. What is left to do, in this order:'
         foreach ($line in $left) { Write-Detail ('  ' + $line + ' -Confirm:$false') }
         Write-Detail 'Run these commands, or this script with -Rollback once the cause is gone: it goes on from here.'
         return 7
@@ -1083,7 +1083,7 @@ function Assert-InForce($place, [bool] $nothing) {
     $again = Get-Plan $place (Read-State) $nothing
     $lines = @($again.Conflicts) + @($again.Problems)
     foreach ($change in $again.Changes) { $lines += Format-Change $change }
-    if ($lines.Count -gt 0) { throw ('Windows reported success, and this is not in force: ' + ($lines -join '; ')) }
+    if ($lines.Count -gt 0) { throw ('Windows reported success, and this is not applied: ' + ($lines -join '; ')) }
 }
 
 # Commits a plan: journal, changes, verification, state. Gives the exit code.
@@ -1129,8 +1129,8 @@ function Get-MassRemoval($plan) {
     }
     $isMass = $plan.Removed -ge 10 -and $plan.Removed * 2 -gt $plan.Standing
     if ($plan.Removed -eq 0 -or -not ($isMass -or $others -eq 0) -or $Allowed -eq $plan.Removed) { return '' }
-    return 'this plan removes ' + $plan.Removed + ' of the ' + $plan.Standing + ' destinations that hostgw has here; nothing was changed. ' +
-        'If the file is right, pass -AllowRemovals ' + $plan.Removed
+    return 'this plan removes ' + $plan.Removed + ' of the ' + $plan.Standing + ' destinations managed here; nothing was changed. ' +
+        'If they are intended, pass -AllowRemovals ' + $plan.Removed
 }
 
 # What stands already is hostgw's from now on, and what left the file is not any more.
@@ -1196,7 +1196,7 @@ function Test-Plan($plan, [bool] $commit) {
         }
     }
     if ($plan.Conflicts.Count -gt 0) {
-        Write-Failure ([string] $plan.Conflicts.Count + ' in conflict with what hostgw does not own; nothing was changed. -Adopt takes it over, and -Rollback gives it back.')
+        Write-Failure ([string] $plan.Conflicts.Count + ' in conflict with objects that hostgw does not manage; nothing was changed. -Adopt takes it over, and -Rollback gives it back.')
         return 10
     }
     if (-not $commit) {
