@@ -1,7 +1,7 @@
-//! Configurations of `tests/cases/config`, each a file; a case needs no code.
+//! Tests the configurations in `tests/cases/config`. A new case is a new file and needs no code.
 //!
-//! Everything in `valid` loads. For everything in `invalid` the whole message stands in the file of the
-//! same name with `.out`; `HOSTGW_BLESS=1 cargo test` writes those.
+//! Every file in `valid` must load. For every file in `invalid`, the `.out` file of the same name contains the
+//! expected report; `HOSTGW_BLESS=1 cargo test` updates these files.
 
 use std::{
     fs,
@@ -18,11 +18,11 @@ fn configurations(folder: &str) -> Vec<PathBuf> {
     let paths = entries.map(|entry| entry.expect("an entry of the folder").path());
     let mut paths: Vec<_> = paths.filter(|path| Format::of_path(path).is_some()).collect();
     paths.sort();
-    assert!(!paths.is_empty(), "{} holds no case", folder.display());
+    assert!(!paths.is_empty(), "{} contains no cases", folder.display());
     paths
 }
 
-/// Read under its bare name, so that messages are the same wherever the sources are.
+/// Loads a file under its base name, so that messages do not depend on the location of the sources.
 fn document(path: &Path) -> Document {
     let name = path.file_name().expect("a file name").to_string_lossy();
     let text = fs::read_to_string(path).expect("a text");
@@ -39,7 +39,7 @@ fn valid_configurations_and_examples_load() {
 }
 
 #[test]
-fn invalid_configurations_are_refused_in_these_words() {
+fn invalid_configurations_are_rejected_with_the_expected_report() {
     let paths = configurations("tests/cases/config/invalid");
     let mut failures = Vec::new();
     for path in &paths {

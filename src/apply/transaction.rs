@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use crate::{
-    config::{Document, Kept},
+    config::{Document, StoredConfig},
     error::{Error, Kind},
     model::SysctlKey,
     plan::{
@@ -263,7 +263,7 @@ fn last_applied(request: &Request, record: &Record) -> LastApplied {
             }
             Command::Destroy => State::default(),
         },
-        configuration: request.configuration.map(Kept::from),
+        configuration: request.configuration.map(StoredConfig::from),
     }
 }
 

@@ -186,7 +186,7 @@ impl Sides {
     }
 }
 
-fn check(document: Document) -> Result<Loaded, config::Invalid> {
+fn check(document: Document) -> Result<Loaded, config::InvalidConfig> {
     config::load(&document).map(|cluster| Loaded { document, cluster })
 }
 

@@ -58,9 +58,9 @@ pub(super) struct ErrorJson {
 
 impl ErrorJson {
     /// Configurations that are not valid, with every mistake in them.
-    pub(super) fn invalid(invalid: &[config::Invalid]) -> Self {
+    pub(super) fn invalid(invalid: &[config::InvalidConfig]) -> Self {
         let error = Self::from(&Error::new(Kind::Invalid, "the configuration is invalid"));
-        let more: usize = invalid.iter().map(config::Invalid::more).sum();
+        let more: usize = invalid.iter().map(config::InvalidConfig::omitted).sum();
         let more_mistakes = (more > 0).then_some(more);
         Self { mistakes: invalid.iter().flat_map(mistakes).collect(), more_mistakes, ..error }
     }
@@ -126,14 +126,14 @@ struct RelatedJson {
     column: Option<usize>,
 }
 
-fn mistakes(invalid: &config::Invalid) -> impl Iterator<Item = MistakeJson> {
+fn mistakes(invalid: &config::InvalidConfig) -> impl Iterator<Item = MistakeJson> {
     let related = |related: &config::Related| RelatedJson {
         message: related.message.clone(),
         path: related.path.to_string(),
         line: related.position.map(|position| position.line),
         column: related.position.map(|position| position.column),
     };
-    invalid.mistakes().iter().map(move |mistake| MistakeJson {
+    invalid.errors().iter().map(move |mistake| MistakeJson {
         file: invalid.name().to_owned(),
         path: mistake.path.to_string(),
         line: mistake.position.map(|position| position.line),

@@ -85,7 +85,7 @@ enum Failure {
     /// An error with its message.
     Error(Error),
     /// Configurations that are not valid, each with every mistake in it.
-    Invalid(Vec<config::Invalid>),
+    Invalid(Vec<config::InvalidConfig>),
     /// The error has already been reported.
     AlreadyReported(Kind),
 }
@@ -96,8 +96,8 @@ impl From<Error> for Failure {
     }
 }
 
-impl From<config::Invalid> for Failure {
-    fn from(invalid: config::Invalid) -> Self {
+impl From<config::InvalidConfig> for Failure {
+    fn from(invalid: config::InvalidConfig) -> Self {
         Self::Invalid(vec![invalid])
     }
 }

@@ -316,7 +316,7 @@ impl Output {
     }
 
     /// Prints every mistake of configurations.
-    pub(super) fn invalid(&self, invalid: &[crate::config::Invalid]) {
+    pub(super) fn invalid(&self, invalid: &[crate::config::InvalidConfig]) {
         if self.form == Form::Text || self.has_printed.get() {
             let texts: Vec<String> =
                 invalid.iter().map(|invalid| invalid.render(self.coloured_messages)).collect();

@@ -240,7 +240,7 @@ impl Tracked {
         }
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to() + 1;
-            Error::new(Kind::Invalid, format!("{name} is not UTF-8 text: invalid byte at {at} is wrong"))
+            Error::new(Kind::Invalid, format!("{name} is not valid UTF-8: invalid byte {at}"))
         })?;
         let format = Format::of(path, &text);
         Ok(Document::new(name, text, format))

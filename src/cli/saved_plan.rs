@@ -15,7 +15,7 @@ use super::{
     transaction_meta, write,
 };
 use crate::{
-    config::{self, Kept},
+    config::{self, StoredConfig},
     error::{Error, Kind},
     plan::{Action, Facts, Policy},
     record::{Command, Commit, TransactionMeta},
@@ -64,7 +64,7 @@ pub(super) struct SavedPlan {
     /// The live state that the plan depends on.
     facts: Facts,
     /// The configuration itself.
-    configuration: Kept,
+    configuration: StoredConfig,
 }
 
 /// The head of a file, to tell a newer format from something else.
@@ -107,7 +107,7 @@ impl SavedPlan {
             fingerprint: fingerprint(&facts)?,
             changes: report.changes.clone(),
             facts,
-            configuration: Kept::from(document),
+            configuration: StoredConfig::from(document),
         })
     }
 

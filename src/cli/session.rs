@@ -14,7 +14,7 @@ use crate::{
     kernel::{self, LiveNode},
 };
 use crate::{
-    config::{self, Document, Kept, Positions},
+    config::{self, Document, Positions, StoredConfig},
     error::{Error, Kind},
     input,
     model::{Cluster, ConfigPath},
@@ -245,7 +245,8 @@ impl Session {
 
     /// The configuration that was applied last, where it is another one and this version still takes it.
     fn former(&self, last: &LastApplied) -> Option<Loaded> {
-        let kept = last.configuration.as_ref().filter(|kept| **kept != Kept::from(&self.loaded.document))?;
+        let kept =
+            last.configuration.as_ref().filter(|kept| **kept != StoredConfig::from(&self.loaded.document))?;
         let document = kept.document(last.occasion.file.clone().unwrap_or_default());
         let cluster = config::load(&document).ok()?;
         Some(Loaded { document, cluster })

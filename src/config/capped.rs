@@ -1,50 +1,50 @@
-//! A list that keeps its first items and counts the rest: what is wrong in a file has no bound, what is told of it has.
+//! A list that keeps its first items and counts the rest. It bounds the report on a file with any number of errors.
 
-/// So many mistakes are shown of one file.
-pub(super) const MOST: usize = 100;
+/// The maximum number of errors reported for one file.
+pub(super) const MAX_REPORTED: usize = 100;
 
-/// The first [`MOST`] items, and how many more there were.
+/// The first [`MAX_REPORTED`] items, and the number of omitted ones.
 #[derive(Debug, Clone)]
 pub(super) struct Capped<T> {
     items: Vec<T>,
-    more: usize,
+    omitted: usize,
 }
 
 impl<T> Capped<T> {
     pub const fn new() -> Self {
-        Self { items: Vec::new(), more: 0 }
+        Self { items: Vec::new(), omitted: 0 }
     }
 
     pub fn push(&mut self, item: T) {
         self.push_with(|| item);
     }
 
-    /// Makes an item only where it is kept.
+    /// Adds an item, but only creates it if there is room.
     pub fn push_with(&mut self, item: impl FnOnce() -> T) {
-        if self.is_full() { self.more += 1 } else { self.items.push(item()) }
+        if self.is_full() { self.omitted += 1 } else { self.items.push(item()) }
     }
 
-    /// Whether the next item will be left out.
+    /// Returns `true` if the next item will be omitted.
     pub const fn is_full(&self) -> bool {
-        self.items.len() >= MOST
+        self.items.len() >= MAX_REPORTED
     }
 
-    /// Counts items that were left out elsewhere.
-    pub const fn leave_out(&mut self, number: usize) {
-        self.more = self.more.saturating_add(number);
+    /// Adds to the number of omitted items.
+    pub const fn omit(&mut self, number: usize) {
+        self.omitted = self.omitted.saturating_add(number);
     }
 
     pub const fn is_empty(&self) -> bool {
-        self.items.is_empty() && self.more == 0
+        self.items.is_empty() && self.omitted == 0
     }
 
-    /// Whether something was left out.
-    pub const fn is_cut(&self) -> bool {
-        self.more > 0
+    /// Returns `true` if any item was omitted.
+    pub const fn is_truncated(&self) -> bool {
+        self.omitted > 0
     }
 
-    pub const fn more(&self) -> usize {
-        self.more
+    pub const fn omitted(&self) -> usize {
+        self.omitted
     }
 
     pub const fn items(&self) -> &[T] {
@@ -53,12 +53,12 @@ impl<T> Capped<T> {
 
     pub fn extend(&mut self, other: Self) {
         other.items.into_iter().for_each(|item| self.push(item));
-        self.leave_out(other.more);
+        self.omit(other.omitted);
     }
 
-    /// The same number of other items.
+    /// Converts every item, and keeps the number of omitted ones.
     pub fn map<U>(self, f: impl FnMut(T) -> U) -> Capped<U> {
-        Capped { items: self.items.into_iter().map(f).collect(), more: self.more }
+        Capped { items: self.items.into_iter().map(f).collect(), omitted: self.omitted }
     }
 
     pub fn sort_by_key<K: Ord>(&mut self, key: impl FnMut(&T) -> K) {
@@ -74,6 +74,6 @@ impl<T> Default for Capped<T> {
 
 impl<T> From<T> for Capped<T> {
     fn from(item: T) -> Self {
-        Self { items: vec![item], more: 0 }
+        Self { items: vec![item], omitted: 0 }
     }
 }

@@ -1,10 +1,10 @@
-//! The rules for checks.
+//! Validates `checks`.
 
 use std::{collections::HashMap, time::Duration};
 
 use super::{
-    mistake::{Finding, Place},
     parse,
+    problem::{Location, Problem},
     raw::RawCheck,
     validator::Validator,
 };
@@ -16,11 +16,7 @@ use crate::{
 impl Validator<'_> {
     pub fn checks(&mut self, raw: Vec<Option<RawCheck>>) -> Vec<Check> {
         let path = ConfigPath::root().key("checks");
-        if raw.len() > Check::MOST {
-            let message = format!("{} checks, more than the limit of {}", raw.len(), Check::MOST);
-            let hint = "keep the checks that everything else depends on";
-            self.report(Finding::new(message, Place::value(path.clone())).hint(hint));
-        }
+        self.at_most(raw.len(), Check::MAX_COUNT, &path);
         let mut seen: HashMap<CheckTarget, usize> = HashMap::new();
         let mut checks = Vec::with_capacity(raw.len());
         for (index, raw) in raw.into_iter().enumerate() {
@@ -29,10 +25,10 @@ impl Validator<'_> {
             let timeout = self.timeout(&raw, &path_of(index));
             let Some(target) = self.target(&raw, &path_of(index)) else { continue };
             if let Some(first) = seen.get(&target) {
-                let finding =
-                    Finding::new(format!("{target} is checked twice"), Place::value(path_of(index)))
-                        .related("first here", Place::value(path_of(*first)));
-                self.report(finding.hint("remove one of the two"));
+                let problem =
+                    Problem::new(format!("duplicate check: {target}"), Location::value(path_of(index)))
+                        .related("first used here", Location::value(path_of(*first)));
+                self.report(problem.hint("remove one of them"));
                 continue;
             }
             seen.insert(target, index);
@@ -44,25 +40,25 @@ impl Validator<'_> {
     fn target(&mut self, raw: &RawCheck, path: &ConfigPath) -> Option<CheckTarget> {
         let (key, parsed) = match (&raw.tcp, &raw.neighbour) {
             (Some(text), None) => ("tcp", parse::endpoint(&text.0).map(CheckTarget::Tcp)),
-            (None, Some(text)) => ("neighbour", parse::neighbour(&text.0).map(CheckTarget::Neighbour)),
+            (None, Some(text)) => ("neighbour", parse::neighbor(&text.0).map(CheckTarget::Neighbour)),
             (Some(_), Some(_)) => {
                 let message = format!("{path} has both tcp and neighbour");
                 self.report(
-                    Finding::new(message, Place::value(path.clone())).hint("split it into two checks"),
+                    Problem::new(message, Location::value(path.clone())).hint("split it into two checks"),
                 );
                 return None;
             }
             (None, None) => {
-                if self.is_wrong(&path.key("tcp")) || self.is_wrong(&path.key("neighbour")) {
+                if self.is_reported(&path.key("tcp")) || self.is_reported(&path.key("neighbour")) {
                     return self.require(None);
                 }
                 let message = format!("{path} has neither tcp nor neighbour");
-                let hint = "set one of them, such as `tcp: 172.30.0.1:6443` or `neighbour: 172.30.0.1`";
-                self.report(Finding::new(message, Place::value(path.clone())).hint(hint));
+                let hint = "add a target, such as `tcp: 172.30.0.1:6443` or `neighbour: 172.30.0.1`";
+                self.report(Problem::new(message, Location::value(path.clone())).hint(hint));
                 return None;
             }
         };
-        parsed.map_err(|wrong| self.refuse(wrong, Place::value(path.key(key)))).ok()
+        parsed.map_err(|error| self.reject(error, Location::value(path.key(key)))).ok()
     }
 
     fn timeout(&mut self, raw: &RawCheck, path: &ConfigPath) -> Duration {
@@ -70,15 +66,16 @@ impl Validator<'_> {
         let text = &*shortened(&text.0);
         let (message, hint) = match duration(text) {
             Ok(time) if time.is_zero() => {
-                (format!("a timeout of {text} leaves no time to answer"), "the default is 5s".to_owned())
+                (format!("timeout {text} is too short"), "the default is 5s".to_owned())
             }
-            Ok(time) if time > Check::MAX_TIMEOUT => {
-                (format!("a timeout of {text} is too long"), "the maximum is 5m".to_owned())
-            }
+            Ok(time) if time > Check::MAX_TIMEOUT => (
+                format!("timeout {text} is too long"),
+                "the maximum is 5m, because an apply waits for it".to_owned(),
+            ),
             Ok(time) => return time,
-            Err(why) => (format!("{text:?} is not a duration"), why),
+            Err(hint) => (format!("{text:?} is not a valid duration"), hint),
         };
-        self.report(Finding::new(message, Place::value(path.key("timeout"))).hint(hint));
+        self.report(Problem::new(message, Location::value(path.key("timeout"))).hint(hint));
         Check::DEFAULT_TIMEOUT
     }
 }

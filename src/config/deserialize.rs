@@ -1,5 +1,4 @@
-//! A tree as what serde reads from: the raw types are made of it without a copy in between, and what they have taken
-//! is gone from memory.
+//! Deserializes the raw types from a tree. Values move out of the tree without a copy, so memory is freed on the way.
 
 use std::sync::Arc;
 
@@ -12,15 +11,15 @@ use serde::{
     forward_to_deserialize_any,
 };
 
-use super::tree::{Node, Value};
+use super::tree::{TreeNode, Value};
 
-/// What is wrong, or has no meaning to any key, is nothing at all; so are ignored keys.
-impl<'de> Deserializer<'de> for Node {
+/// InvalidConfig values deserialize as nothing, and ignored keys are skipped.
+impl<'de> Deserializer<'de> for TreeNode {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.value {
-            Value::Null | Value::Wrong | Value::Ignored | Value::Other(_) => visitor.visit_unit(),
+            Value::Null | Value::Invalid | Value::Ignored | Value::Other(_) => visitor.visit_unit(),
             Value::Flag(flag) => visitor.visit_bool(flag),
             Value::Integer(number) => visitor.visit_i64(number),
             Value::Text(text) => visitor.visit_string(text.into()),
@@ -36,7 +35,7 @@ impl<'de> Deserializer<'de> for Node {
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match &self.value {
-            Value::Null | Value::Wrong | Value::Ignored | Value::Other(_) => visitor.visit_none(),
+            Value::Null | Value::Invalid | Value::Ignored | Value::Other(_) => visitor.visit_none(),
             _ => visitor.visit_some(self),
         }
     }
@@ -47,7 +46,7 @@ impl<'de> Deserializer<'de> for Node {
     }
 }
 
-impl<'de> IntoDeserializer<'de, Error> for Node {
+impl<'de> IntoDeserializer<'de, Error> for TreeNode {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
@@ -55,7 +54,7 @@ impl<'de> IntoDeserializer<'de, Error> for Node {
     }
 }
 
-/// A key, of which serde takes a copy only where it keeps it.
+/// A key that serde copies only if it stores it.
 struct KeyName(Arc<str>);
 
 impl<'de> Deserializer<'de> for KeyName {

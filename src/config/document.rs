@@ -1,4 +1,4 @@
-//! Where a configuration comes from, and in which format it is written.
+//! The text of a configuration, its origin, and its format.
 
 use std::{
     fmt, io,
@@ -19,10 +19,10 @@ use crate::{
     text::{self, Untrusted},
 };
 
-/// The names that are looked for in a directory, in this order.
+/// The file names searched for in a directory.
 pub const FILE_NAMES: [&str; 3] = ["hostgw.yaml", "hostgw.yml", "hostgw.toml"];
 
-/// The languages a configuration can be written in. Both carry the same keys.
+/// The languages a configuration can be written in. Both have the same keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
@@ -33,28 +33,28 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format that the extension of `path` stands for.
+    /// Returns the format for the extension of `path`.
     #[must_use]
     pub fn of_path(path: &Path) -> Option<Self> {
         match path.extension()?.to_str()? {
-            // Every JSON text is YAML.
+            // JSON is a subset of YAML.
             "yaml" | "yml" | "json" => Some(Self::Yaml),
             "toml" => Some(Self::Toml),
             _ => None,
         }
     }
 
-    /// The format of the file `path` that holds `text`: by its name, else by the text.
+    /// Returns the format of a file: by its extension, or else by its text.
     #[must_use]
     pub fn of(path: &Path, text: &str) -> Self {
         Self::of_path(path).unwrap_or_else(|| Self::of_text(text))
     }
 
-    /// The format of a text that has no name.
+    /// Detects the format of a text.
     ///
-    /// The first line that is neither blank nor a comment decides: a `[table]` header, or a key
-    /// followed by `=`, is TOML; all else is YAML. Neither can begin a configuration in the other
-    /// language, and a mistake further down does not change the answer.
+    /// The first line that is neither blank nor a comment decides. A `[table]` header, or a key followed by `=`, is
+    /// TOML; anything else is YAML. Neither can begin a configuration in the other language, and an error further down
+    /// does not change the result.
     #[must_use]
     pub fn of_text(text: &str) -> Self {
         let mut lines = without_mark(text)
@@ -68,35 +68,35 @@ impl Format {
     }
 }
 
-/// The text of a configuration, under the name that users know it by.
+/// The text of a configuration, with the name shown to the user.
 #[derive(Debug, Clone)]
 pub struct Document {
     name: Untrusted,
     path: Option<PathBuf>,
-    /// As it was read, with its byte order mark.
+    /// The text including any byte order mark.
     whole: Arc<str>,
     format: Format,
 }
 
-/// The text of a configuration as it is kept in files of hostgw's.
+/// The text of a configuration as hostgw embeds it in its own files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Kept {
-    /// The language.
+pub struct StoredConfig {
+    /// The language of the text.
     pub format: Format,
-    /// As it was read, with its byte order mark.
+    /// The text including any byte order mark.
     pub text: String,
 }
 
-impl Kept {
-    /// The configuration, under `name`.
+impl StoredConfig {
+    /// Returns the configuration as a document called `name`.
     #[must_use]
     pub fn document(&self, name: impl Into<Untrusted>) -> Document {
         Document::new(name, self.text.clone(), self.format)
     }
 }
 
-impl From<&Document> for Kept {
+impl From<&Document> for StoredConfig {
     fn from(document: &Document) -> Self {
         Self { format: document.format, text: document.whole.to_string() }
     }
@@ -105,16 +105,15 @@ impl From<&Document> for Kept {
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 impl Document {
-    /// A configuration that is in memory.
+    /// Creates a document from a text in memory.
     pub fn new(name: impl Into<Untrusted>, text: String, format: Format) -> Self {
         Self { name: name.into(), path: None, whole: text.into(), format }
     }
 
-    /// Reads a file; the format is the one of its name ([`Format::of_path`]), else that of its text
-    /// ([`Format::of_text`]).
+    /// Reads a file; see [`Format::of`] for how its format is detected.
     ///
     /// # Errors
-    /// See [`input::read`]; or it is not text.
+    /// Fails as [`input::read`] does, or if the file is not UTF-8.
     pub fn read(path: &Path) -> Result<Self, ReadError> {
         let name = text::path(path).to_string();
         let text = decode(&name, input::read(path)?)?;
@@ -122,28 +121,28 @@ impl Document {
         Ok(Self { path: Some(path.to_owned()), ..Self::new(text::path(path), text, format) })
     }
 
-    /// A configuration from standard input; its format is that of [`Format::of_text`].
+    /// Reads a configuration from standard input; see [`Format::of_text`] for how its format is detected.
     ///
     /// # Errors
-    /// See [`input::read_standard_input`]; or it is not text.
+    /// Fails as [`input::read_standard_input`] does, or if the input is not UTF-8.
     pub fn read_standard_input() -> Result<Self, ReadError> {
         Ok(Self::from_stdin(decode("standard input", input::read_standard_input()?)?))
     }
 
-    /// The same, from a text that was read already.
+    /// Creates a document from text that was read from standard input.
     #[must_use]
     pub fn from_stdin(text: String) -> Self {
         let format = Format::of_text(&text);
         Self::new("<stdin>", text, format)
     }
 
-    /// The name, as shown to the user.
+    /// The name shown to the user.
     #[must_use]
     pub fn name(&self) -> &Untrusted {
         &self.name
     }
 
-    /// The file it was read from, if it was.
+    /// The file that the document was read from, if any.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         self.path.as_deref()
@@ -155,20 +154,20 @@ impl Document {
         without_mark(&self.whole)
     }
 
-    /// The bytes as they were read.
+    /// The bytes of the text, including any byte order mark.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         self.whole.as_bytes()
     }
 
-    /// The language it is written in.
+    /// The language that the configuration is written in.
     #[must_use]
     pub const fn format(&self) -> Format {
         self.format
     }
 
-    /// Reads the whole text once more to learn where everything stands. Costs several times what
-    /// [`super::load`] does: for those who will show lines.
+    /// Parses the text again to find the position of every value. This costs several times as much as
+    /// [`super::load`], so call it only to show line numbers.
     #[must_use]
     pub fn positions(&self) -> Positions {
         let source = self.source();
@@ -178,7 +177,7 @@ impl Document {
 
     pub(super) fn source(&self) -> Source {
         let text = self.text();
-        // A byte order mark is seldom; without one, nothing is copied.
+        // Byte order marks are rare; without one, nothing is copied.
         Source::new(if text.len() == self.whole.len() { Arc::clone(&self.whole) } else { text.into() })
     }
 
@@ -201,10 +200,10 @@ fn decode(name: &str, bytes: Vec<u8>) -> Result<String, ReadError> {
     })
 }
 
-/// The configuration in the first of `folders` that holds one: the one of [`FILE_NAMES`] that is there.
+/// Finds the configuration in the first of `folders` that contains one of [`FILE_NAMES`].
 ///
 /// # Errors
-/// None of them is in any of the folders, or more than one in one of them.
+/// Fails if no folder contains a configuration, or if the first one that does contains several.
 pub fn find_in(folders: &[&Path]) -> Result<PathBuf, ReadError> {
     for dir in folders {
         let mut found = FILE_NAMES.iter().filter(|name| dir.join(name).exists());
@@ -219,47 +218,47 @@ pub fn find_in(folders: &[&Path]) -> Result<PathBuf, ReadError> {
     Err(ReadError::NoneFound { folders: folders.iter().map(|dir| (*dir).to_owned()).collect() })
 }
 
-/// Why no configuration could be read; prints as one sentence without a full stop.
+/// The reason why no configuration could be read. Prints as one sentence without a period.
 #[derive(Debug)]
 pub enum ReadError {
-    /// The file, or standard input.
+    /// The file or standard input could not be read.
     Input(InputError),
-    /// It is not text.
+    /// The text is not UTF-8.
     NotUtf8 {
-        /// The name, escaped.
+        /// The escaped name of the file.
         name: String,
-        /// How many bytes before the first wrong one are UTF-8.
+        /// The offset of the first invalid byte.
         offset: usize,
     },
-    /// There is none in these directories.
+    /// No folder contains a configuration.
     NoneFound {
-        /// The directories.
+        /// The folders that were searched.
         folders: Vec<PathBuf>,
     },
-    /// There are two in this directory.
+    /// A folder contains more than one configuration.
     Several {
-        /// The directory.
+        /// The folder.
         dir: PathBuf,
-        /// The one.
+        /// The first file name found.
         first: &'static str,
-        /// The other.
+        /// The second file name found.
         second: &'static str,
     },
 }
 
 impl ReadError {
-    /// What to do about it.
+    /// A suggested fix.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::Input(error) => error.hint(),
-            Self::NotUtf8 { .. } => Some("save it as UTF-8".to_owned()),
-            Self::NoneFound { .. } => Some("name the configuration with -f FILE".to_owned()),
-            Self::Several { .. } => Some("remove all but one, or name one with -f FILE".to_owned()),
+            Self::NotUtf8 { .. } => Some("save the file as UTF-8".to_owned()),
+            Self::NoneFound { .. } => Some("pass the configuration with -f FILE".to_owned()),
+            Self::Several { .. } => Some("remove one, or select one with -f FILE".to_owned()),
         }
     }
 
-    /// The error of the operating system, if there was one.
+    /// The underlying operating system error, if any.
     #[must_use]
     pub const fn io_error(&self) -> Option<&io::Error> {
         match self {
@@ -284,15 +283,15 @@ impl fmt::Display for ReadError {
         match self {
             Self::Input(error) => error.fmt(f),
             Self::NotUtf8 { name, offset } => {
-                write!(f, "{name} is not UTF-8 text: byte {} is wrong", offset + 1)
+                write!(f, "{name} is not valid UTF-8: invalid byte {}", offset + 1)
             }
             Self::NoneFound { folders } => {
                 let folders: Vec<String> = folders.iter().map(|dir| place(dir)).collect();
                 let (folders, names) = (folders.join(" and "), FILE_NAMES.join(", "));
-                write!(f, "no configuration found: looked for {names} in {folders}")
+                write!(f, "no configuration found: searched for {names} in {folders}")
             }
             Self::Several { dir, first, second } => {
-                write!(f, "{} holds both {first} and {second}", place(dir))
+                write!(f, "{} contains both {first} and {second}", place(dir))
             }
         }
     }

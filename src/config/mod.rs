@@ -1,10 +1,10 @@
-//! From a file to a cluster that keeps every rule, or to everything that is wrong with the file.
+//! Parses and validates a configuration file, and reports every error in it.
 //!
-//! A valid file is read once, by serde into the raw types, and checked. Only when that fails is it read
-//! again, into a tree of values with positions; the tree is walked along the schema, which finds all
-//! structural mistakes, and what is good in it is checked once more against the rules. So one run tells
-//! all mistakes, each with its place, and a file without mistakes does not pay for that. YAML that serde might take
-//! very long for, or very much memory, is read into a tree at once: there depth and size are bounded while reading.
+//! serde deserializes a file into the raw types, which are then validated. Only if that fails is the file parsed
+//! again, into a tree of values with positions. Walking the tree along the schema finds all structural errors, and
+//! whatever is intact is validated once more. So a single run reports every error with its position, and a valid file
+//! does not pay for it. YAML on which serde might spend excessive time or memory is parsed into a tree right away: the
+//! tree parser limits depth and size.
 //!
 //! Nothing here prints or exits: errors are values.
 
@@ -13,10 +13,10 @@ mod checks;
 mod deserialize;
 mod document;
 mod limits;
-mod mistake;
 mod node;
 mod overlap;
 mod parse;
+mod problem;
 mod raw;
 mod schema;
 mod source;
@@ -34,120 +34,120 @@ use std::collections::HashSet;
 
 use serde::Deserialize;
 
-pub use document::{Document, FILE_NAMES, Format, Kept, ReadError, find_in};
-pub use mistake::{Invalid, Mistake, Related};
+pub use document::{Document, FILE_NAMES, Format, ReadError, StoredConfig, find_in};
+pub use problem::{ConfigError, InvalidConfig, Related};
 pub use schema::{schema, schema_text};
 pub use source::Position;
 pub use tree::Positions;
 
 use crate::model::{Cluster, ConfigPath};
 use capped::Capped;
-use mistake::{Finding, Place};
+use problem::{Location, Problem};
 use raw::RawConfig;
 use source::Source;
-use tree::Node;
+use tree::TreeNode;
 use validate::validate;
-use yaml::Refused;
+use yaml::SerdeRejection;
 
-/// Reads and checks a configuration.
+/// Parses and validates a configuration.
 ///
 /// # Errors
-/// All mistakes in it.
-pub fn load(document: &Document) -> Result<Cluster, Invalid> {
+/// Returns every error in the configuration.
+pub fn load(document: &Document) -> Result<Cluster, InvalidConfig> {
     let first = match deserialize(document) {
         Some(Ok(raw)) => match validate(raw, &HashSet::new()) {
             Ok(cluster) => return Ok(cluster),
-            Err(findings) => FirstPass::Findings(findings),
+            Err(problems) => FirstPass::Problems(problems),
         },
-        Some(Err(refused)) => FirstPass::Refused(refused),
-        None => FirstPass::LeftOut,
+        Some(Err(rejection)) => FirstPass::Rejected(rejection),
+        None => FirstPass::Skipped,
     };
     diagnose(document, first)
 }
 
-/// How the fast reading failed.
+/// Why the fast path did not produce a cluster.
 enum FirstPass {
-    /// It was not tried.
-    LeftOut,
-    /// serde could not make the raw types of it.
-    Refused(Refused),
-    /// It breaks these rules; none when something is missing.
-    Findings(Capped<Finding>),
+    /// The fast path was not tried.
+    Skipped,
+    /// serde rejected the text.
+    Rejected(SerdeRejection),
+    /// Validation failed. Empty if a required value is missing, which only the tree walk reports.
+    Problems(Capped<Problem>),
 }
 
-/// Reads a text the fast way, where that is bounded.
-fn deserialize(document: &Document) -> Option<Result<RawConfig, Refused>> {
+/// Deserializes a document on the fast path, if its cost is bounded.
+fn deserialize(document: &Document) -> Option<Result<RawConfig, SerdeRejection>> {
     match document.format() {
         Format::Yaml if yaml::is_plain(document.text()) => Some(
-            yaml::deserialize(document.text()).map_err(|error| yaml::refused(&error, &document.source())),
+            yaml::deserialize(document.text()).map_err(|error| yaml::rejection(&error, &document.source())),
         ),
-        // A tree of TOML is made faster than serde reads one.
+        // Building a tree from TOML is faster than deserializing it.
         Format::Yaml | Format::Toml => None,
     }
 }
 
-fn diagnose(document: &Document, first: FirstPass) -> Result<Cluster, Invalid> {
+fn diagnose(document: &Document, first: FirstPass) -> Result<Cluster, InvalidConfig> {
     let source = document.source();
-    let findings = match document.parse(&source) {
+    let problems = match document.parse(&source) {
         Ok(parsed) => {
-            let mut findings = parsed.mistakes.map(Finding::from);
+            let mut problems = parsed.errors.map(Problem::from);
             match check(parsed.root, &source, document.format()) {
-                Ok(cluster) if findings.is_empty() && matches!(first, FirstPass::LeftOut) => {
+                Ok(cluster) if problems.is_empty() && matches!(first, FirstPass::Skipped) => {
                     return Ok(cluster);
                 }
                 Ok(_) => {}
-                Err(more) => findings.extend(more),
+                Err(more) => problems.extend(more),
             }
-            if findings.is_empty() { first.findings() } else { findings }
+            if problems.is_empty() { first.problems() } else { problems }
         }
         Err(error) => match first {
-            // serde could read it: its syntax is not what is wrong.
-            FirstPass::Findings(findings) if !findings.is_empty() => findings,
-            _ => Finding::from(error).into(),
+            // serde accepted the syntax, so the syntax is not the problem.
+            FirstPass::Problems(problems) if !problems.is_empty() => problems,
+            _ => Problem::from(error).into(),
         },
     };
-    // The tree went into the rules; most mistakes of a file's form know their places without it.
-    let root = if findings.items().iter().all(Finding::is_placed) {
+    // Validation consumed the tree. Most structural errors already carry their position.
+    let root = if problems.items().iter().all(Problem::is_located) {
         None
     } else {
         document.parse(&source).ok().map(|parsed| parsed.root)
     };
-    Err(Invalid::new(document.name(), source, root.as_ref(), findings))
+    Err(InvalidConfig::new(document.name(), source, root.as_ref(), problems))
 }
 
-/// The cluster of a tree, or every mistake in it.
-fn check(mut root: Node, source: &Source, format: Format) -> Result<Cluster, Capped<Finding>> {
-    let structure::Checked { mut findings, wrong } = structure::check(&mut root, source, format);
-    // With more than can be shown the rules can wait; and not every wrong place is known then.
-    if findings.is_cut() {
-        return Err(findings);
+/// Checks the structure of a tree, then validates what is left of it.
+fn check(mut root: TreeNode, source: &Source, format: Format) -> Result<Cluster, Capped<Problem>> {
+    let structure::StructureReport { mut problems, reported } = structure::check(&mut root, source, format);
+    // The report is full, and not every invalid path is known: validation could report them twice.
+    if problems.is_truncated() {
+        return Err(problems);
     }
-    // What is left after the walk is what the raw types take; a root that is no mapping leaves nothing.
-    let Ok(raw) = RawConfig::deserialize(root) else { return Err(findings) };
-    match validate(raw, &wrong) {
-        Ok(cluster) if findings.is_empty() => Ok(cluster),
-        Ok(_) => Err(findings),
+    // Whatever the walk leaves fits the raw types, unless the root is not a mapping.
+    let Ok(raw) = RawConfig::deserialize(root) else { return Err(problems) };
+    match validate(raw, &reported) {
+        Ok(cluster) if problems.is_empty() => Ok(cluster),
+        Ok(_) => Err(problems),
         Err(more) => {
-            findings.extend(more);
-            Err(findings)
+            problems.extend(more);
+            Err(problems)
         }
     }
 }
 
 impl FirstPass {
-    /// What to say when the thorough pass found nothing: there is always something to say.
-    fn findings(self) -> Capped<Finding> {
-        let refused = match self {
-            Self::Findings(findings) if !findings.is_empty() => return findings,
-            Self::Findings(_) | Self::LeftOut => {
-                Refused { message: "this configuration is incomplete".to_owned(), offset: None }
+    /// The errors to report if the tree walk found none. Never empty.
+    fn problems(self) -> Capped<Problem> {
+        let rejection = match self {
+            Self::Problems(problems) if !problems.is_empty() => return problems,
+            Self::Problems(_) | Self::Skipped => {
+                SerdeRejection { message: "the configuration is incomplete".to_owned(), offset: None }
             }
-            Self::Refused(refused) => refused,
+            Self::Rejected(rejection) => rejection,
         };
-        let place = match refused.offset {
-            Some(offset) => Place::span(ConfigPath::root(), offset..offset),
-            None => Place::value(ConfigPath::root()),
+        let place = match rejection.offset {
+            Some(offset) => Location::span(ConfigPath::root(), offset..offset),
+            None => Location::value(ConfigPath::root()),
         };
-        Finding::new(refused.message, place).into()
+        Problem::new(rejection.message, place).into()
     }
 }

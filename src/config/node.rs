@@ -1,12 +1,12 @@
-//! The rules for one node.
+//! Validates a single node.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 
 use super::{
-    mistake::{Finding, Place},
-    parse::{self, Wrong},
+    parse::{self, ParseError},
+    problem::{Location, Problem},
     raw::{Address, OneOrMany, RawNode},
     validator::{Context, Located, Validator, item_path, map},
 };
@@ -17,33 +17,33 @@ use crate::{
     text::shortened,
 };
 
-/// A node as far as its description is good.
+/// The valid parts of a node.
 #[derive(Debug, Default)]
-pub(super) struct Draft {
+pub(super) struct NodeDraft {
     index: usize,
     pub name: Option<String>,
     pub os: Option<OperatingSystem>,
     pub cidrs: PerFamily<Located<PodCidr>>,
     pub addresses: PerFamily<Located<IpAddr>>,
-    /// Whether one is given, good or not.
+    /// Whether the node has an egress interface, valid or not.
     pub has_egress_interface: bool,
-    /// What few nodes have.
-    rare: Option<Box<Rare>>,
+    overrides: Option<Box<NodeOverrides>>,
 }
 
+/// Settings that few nodes have.
 #[derive(Debug, Default)]
-struct Rare {
+struct NodeOverrides {
     gateways: PerFamily<Located<IpAddr>>,
     egress_interface: Option<InterfaceName>,
     default_gateway: Option<IpAddr>,
 }
 
-/// The node in a sentence.
-pub(super) fn name_of(draft: &Draft) -> String {
+/// The node as messages name it.
+pub(super) fn name_of(draft: &NodeDraft) -> String {
     draft.name.as_ref().map_or_else(|| draft.path().to_string(), |name| format!("node {name}"))
 }
 
-impl Draft {
+impl NodeDraft {
     pub fn path(&self) -> ConfigPath {
         ConfigPath::root().key("nodes").index(self.index)
     }
@@ -52,28 +52,28 @@ impl Draft {
         item_path(&self.path().key("podCIDR"), self.cidrs.get(family).and_then(|cidr| cidr.item))
     }
 
-    /// Where `address` stands under `key`, whose values are `all`.
-    pub fn place_in(&self, key: &str, all: &PerFamily<Located<IpAddr>>, address: IpAddr) -> ConfigPath {
+    /// The path of `address` under `key`, whose values are `all`.
+    pub fn address_path(&self, key: &str, all: &PerFamily<Located<IpAddr>>, address: IpAddr) -> ConfigPath {
         item_path(&self.path().key(key), all.get(address.into()).and_then(|located| located.item))
     }
 
     pub fn finish(self) -> Option<Node> {
-        let rare = self.rare.map(|rare| *rare).unwrap_or_default();
+        let overrides = self.overrides.map(|overrides| *overrides).unwrap_or_default();
         Some(Node {
             name: self.name?.into(),
             os: self.os?,
             pod_cidrs: map(&self.cidrs, |located| located.value),
             addresses: map(&self.addresses, |located| located.value),
-            gateways: map(&rare.gateways, |located| located.value),
-            egress_interface: rare.egress_interface,
-            default_gateway: rare.default_gateway,
+            gateways: map(&overrides.gateways, |located| located.value),
+            egress_interface: overrides.egress_interface,
+            default_gateway: overrides.default_gateway,
         })
     }
 }
 
 impl Validator<'_> {
-    pub fn node(&mut self, index: usize, raw: RawNode, context: &Context) -> Draft {
-        let mut draft = Draft { index, ..Draft::default() };
+    pub fn node(&mut self, index: usize, raw: RawNode, context: &Context) -> NodeDraft {
+        let mut draft = NodeDraft { index, ..NodeDraft::default() };
         draft.name = self.require(raw.name).and_then(|name| self.node_name(name.0, &draft));
         draft.os = self.require(raw.os).map(|word| word.0);
         let mut cidrs_complete = false;
@@ -83,11 +83,11 @@ impl Validator<'_> {
                 self.per_family(&cidrs, path, "pod CIDR", pod_cidr, |cidr| cidr.prefix().into());
         }
         self.cidrs_in_cluster(&draft, context);
-        let addresses_given = raw.address.is_some() || self.is_wrong(&draft.path().key("address"));
+        let addresses_given = raw.address.is_some() || self.is_reported(&draft.path().key("address"));
         let addresses_complete;
         (draft.addresses, addresses_complete) = self.addresses(raw.address.as_ref(), &draft, context);
         if !addresses_given || addresses_complete {
-            self.needed_addresses(&draft, addresses_given, context);
+            self.required_addresses(&draft, addresses_given, context);
         }
         draft.has_egress_interface = raw.egress_interface.is_some();
         if raw.gateway.is_some() || raw.egress_interface.is_some() || raw.default_gateway.is_some() {
@@ -96,55 +96,56 @@ impl Validator<'_> {
             let default_gateway =
                 raw.default_gateway.and_then(|gateway| self.default_gateway(&gateway.0, &draft, context));
             let gateways = gateways.unwrap_or_default();
-            draft.rare = Some(Rare { gateways, egress_interface, default_gateway }.into());
+            draft.overrides = Some(NodeOverrides { gateways, egress_interface, default_gateway }.into());
         }
         draft
     }
 
-    fn node_name(&mut self, name: String, draft: &Draft) -> Option<String> {
-        let fault = match name.chars().find(|c| c.is_whitespace() || c.is_control()) {
-            _ if name.is_empty() => "empty node name".to_owned(),
-            _ if name.len() > Node::LONGEST_NAME => {
-                format!("the node name {:?} is longer than {} bytes", shortened(&name), Node::LONGEST_NAME)
+    fn node_name(&mut self, name: String, draft: &NodeDraft) -> Option<String> {
+        let message = match name.chars().find(|c| c.is_whitespace() || c.is_control()) {
+            _ if name.is_empty() => "the node name is empty".to_owned(),
+            _ if name.len() > Node::MAX_NAME_LEN => {
+                format!("node name {:?} is longer than {} bytes", shortened(&name), Node::MAX_NAME_LEN)
             }
-            Some(c) => format!("{:?} is not a node name: {c:?} is not allowed", shortened(&name)),
+            Some(c) => format!("{:?} is not a valid node name: {c:?} is not allowed", shortened(&name)),
             None => return Some(name),
         };
         let hint = "use the name that `kubectl get nodes` shows";
-        self.report(Finding::new(fault, Place::value(draft.path().key("name"))).hint(hint));
+        self.report(Problem::new(message, Location::value(draft.path().key("name"))).hint(hint));
         None
     }
 
-    fn cidrs_in_cluster(&mut self, draft: &Draft, context: &Context) {
+    fn cidrs_in_cluster(&mut self, draft: &NodeDraft, context: &Context) {
         for (family, located) in draft.cidrs.iter() {
             let cidr = located.value;
-            // Only spelled out for a mistake.
-            let whose = || format!("pod CIDR {cidr} of {}", name_of(draft));
-            let place = || Place::value(draft.cidr_path(family));
-            let finding = match context.prefixes.of.get(family) {
+            // Formatted only if there is an error.
+            let subject = || format!("pod CIDR {cidr} of {}", name_of(draft));
+            let location = || Location::value(draft.cidr_path(family));
+            let problem = match context.prefixes.of.get(family) {
                 Some(cluster) if !cluster.contains(&cidr.prefix()) => {
-                    let message = format!("{} is outside the cluster prefix {cluster}", whose());
-                    let prefix = Place::value(ConfigPath::root().key("clusterPrefix"));
-                    Finding::new(message, place()).related("cluster prefix defined here", prefix)
+                    let message = format!("{} is outside the cluster prefix {cluster}", subject());
+                    let prefix = Location::value(ConfigPath::root().key("clusterPrefix"));
+                    Problem::new(message, location()).related("the cluster prefix is defined here", prefix)
                 }
                 Some(cluster) if *cluster == cidr.prefix() && context.node_count > 1 => {
-                    Finding::new(format!("{} is the whole cluster prefix", whose()), place())
-                        .hint("leave room for the pods of other nodes")
+                    Problem::new(format!("{} covers the whole cluster prefix", subject()), location())
+                        .hint("leave room for the other nodes")
                 }
-                None if context.prefixes.complete => {
-                    Finding::new(format!("{} has no {family} cluster prefix to belong to", whose()), place())
-                        .hint(format!("clusterPrefix can be a list: add an {family} prefix"))
-                }
+                None if context.prefixes.complete => Problem::new(
+                    format!("{} does not fit clusterPrefix, which has no {family} prefix", subject()),
+                    location(),
+                )
+                .hint(format!("clusterPrefix can be a list: add an {family} prefix")),
                 _ => continue,
             };
-            self.report(finding);
+            self.report(problem);
         }
     }
 
     fn addresses(
         &mut self,
         raw: Option<&OneOrMany<Address>>,
-        draft: &Draft,
+        draft: &NodeDraft,
         context: &Context,
     ) -> (PerFamily<Located<IpAddr>>, bool) {
         let Some(raw) = raw else { return (PerFamily::default(), false) };
@@ -152,22 +153,27 @@ impl Validator<'_> {
         let (addresses, complete) =
             self.per_family(raw, path, "address", parse::address, |address| (*address).into());
         for (_, Located { value: address, item }) in addresses.iter() {
-            if let Some(prefix) = context.prefixes.around(*address) {
+            if let Some(prefix) = context.prefixes.containing(*address) {
                 let message =
                     format!("address {address} of {} is inside the cluster prefix {prefix}", name_of(draft));
                 let hint = "use the machine's own address; the cluster prefix is for pods";
-                self.report(Finding::new(message, Place::value(item_path(&path(), *item))).hint(hint));
+                self.report(Problem::new(message, Location::value(item_path(&path(), *item))).hint(hint));
             }
         }
         (addresses, complete)
     }
 
-    /// Windows nodes need an address, and so does `nextHop: node-address`, for every family of pods.
-    fn needed_addresses(&mut self, draft: &Draft, given: bool, context: &Context) {
+    /// Reports missing addresses. Windows nodes require one; `nextHop: node-address` requires one for every address
+    /// family of the pods.
+    fn required_addresses(&mut self, draft: &NodeDraft, given: bool, context: &Context) {
         let path = || draft.path().key("address");
         if !given && draft.os == Some(OperatingSystem::Windows) {
-            let message = format!("{} has no address; Windows nodes need one", name_of(draft));
-            self.report_missing(message, path(), "hostgw uses it to find the node's interface");
+            let message = format!("{} has no address, but Windows nodes require one", name_of(draft));
+            self.report_missing(
+                message,
+                path(),
+                "hostgw uses the address to find the interface of a Windows node",
+            );
             return;
         }
         if context.next_hop != Some(NextHop::NodeAddress) {
@@ -175,10 +181,11 @@ impl Validator<'_> {
         }
         for (family, _) in draft.cidrs.iter().filter(|(family, _)| draft.addresses.get(*family).is_none()) {
             let message = format!(
-                "{} has {family} pods but no {family} address; nextHop: node-address needs one",
+                "{} has {family} pods but no {family} address, which nextHop: node-address requires",
                 name_of(draft)
             );
-            let hint = "with nextHop: node-address, other nodes route to these pods via the node's address";
+            let hint =
+                "with nextHop: node-address, other nodes route to these pods through the node's address";
             self.report_missing(message, path(), hint);
         }
     }
@@ -186,28 +193,25 @@ impl Validator<'_> {
     fn gateways(
         &mut self,
         raw: &OneOrMany<Address>,
-        draft: &Draft,
+        draft: &NodeDraft,
         cidrs_complete: bool,
     ) -> PerFamily<Located<IpAddr>> {
         let path = draft.path().key("gateway");
         let (gateways, _) =
             self.per_family(raw, || path.clone(), "pod gateway", parse::address, |address| (*address).into());
         for (family, Located { value: gateway, item }) in gateways.iter() {
-            let place = Place::value(item_path(&path, *item));
-            let whose = format!("gateway {gateway} of {}", name_of(draft));
+            let location = Location::value(item_path(&path, *item));
+            let subject = format!("gateway {gateway} of {}", name_of(draft));
             match draft.cidrs.get(family) {
                 Some(cidr) => {
                     let cidr_path = draft.cidr_path(family);
-                    if let Some(finding) = misplaced(&whose, *gateway, cidr.value, place, cidr_path) {
-                        self.report(finding.hint(usual_gateway(draft.os, cidr.value)));
+                    if let Some(problem) = misplaced(&subject, *gateway, cidr.value, location, cidr_path) {
+                        self.report(problem.hint(default_gateway_hint(draft.os, cidr.value)));
                     }
                 }
                 None if cidrs_complete => {
-                    let message = format!("{whose} has no {family} pod CIDR to belong to");
-                    self.report(
-                        Finding::new(message, place)
-                            .hint("the pod gateway must be an address in the pod CIDR"),
-                    );
+                    let message = format!("{subject} does not fit podCIDR, which has no {family} prefix");
+                    self.report(Problem::new(message, location).hint(GATEWAY_HINT));
                 }
                 None => {}
             }
@@ -215,7 +219,7 @@ impl Validator<'_> {
         gateways
     }
 
-    fn node_interface(&mut self, name: &str, draft: &Draft) -> Option<InterfaceName> {
+    fn node_interface(&mut self, name: &str, draft: &NodeDraft) -> Option<InterfaceName> {
         let path = draft.path().key("egressInterface");
         match draft.os? {
             OperatingSystem::Linux => self.interface(name, &path, InterfaceName::linux),
@@ -223,71 +227,74 @@ impl Validator<'_> {
         }
     }
 
-    fn default_gateway(&mut self, text: &str, draft: &Draft, context: &Context) -> Option<IpAddr> {
-        let place = Place::value(draft.path().key("defaultGateway"));
+    fn default_gateway(&mut self, text: &str, draft: &NodeDraft, context: &Context) -> Option<IpAddr> {
+        let location = Location::value(draft.path().key("defaultGateway"));
         if draft.os == Some(OperatingSystem::Linux) {
-            let message = format!("{} runs Linux: defaultGateway is for Windows nodes", name_of(draft));
-            self.report(Finding::new(message, place).hint("remove it"));
+            let message =
+                format!("{} runs Linux, but defaultGateway is only for Windows nodes", name_of(draft));
+            self.report(Problem::new(message, location).hint("remove it"));
             return None;
         }
         let gateway = match parse::router(text) {
             Ok(gateway) => gateway,
-            Err(wrong) => {
-                self.refuse(wrong, place);
+            Err(error) => {
+                self.reject(error, location);
                 return None;
             }
         };
-        if let Some(prefix) = context.prefixes.around(gateway) {
+        if let Some(prefix) = context.prefixes.containing(gateway) {
             let message = format!(
                 "default gateway {gateway} of {} is inside the cluster prefix {prefix}",
                 name_of(draft)
             );
             let hint = "use the router of the machine's own network";
-            self.report(Finding::new(message, place).hint(hint));
+            self.report(Problem::new(message, location).hint(hint));
         }
         Some(gateway)
     }
 }
 
-fn pod_cidr(text: &str) -> Result<PodCidr, Wrong> {
+const GATEWAY_HINT: &str = "use an address in the pod CIDR";
+
+fn pod_cidr(text: &str) -> Result<PodCidr, ParseError> {
     let prefix = parse::prefix(text)?;
     PodCidr::new(prefix).map_err(|why| {
         let hint = match why {
             InvalidPodCidr::TooSmall => {
-                Some(format!("the smallest pod CIDR is a /{}", Family::from(prefix).bits() - 2))
+                Some(format!("the smallest allowed prefix is a /{}", Family::from(prefix).bits() - 2))
             }
             InvalidPodCidr::HostBits(_) => None,
         };
-        Wrong { message: format!("{text} is not a pod CIDR: {why}"), hint }
+        ParseError { message: format!("{text} is not a valid pod CIDR: {why}"), hint }
     })
 }
 
-/// A gateway that is no usable address of its pod CIDR.
+/// Reports a gateway that is not a usable address in its pod CIDR.
 fn misplaced(
-    whose: &str,
+    subject: &str,
     gateway: IpAddr,
     cidr: PodCidr,
-    place: Place,
+    location: Location,
     cidr_path: ConfigPath,
-) -> Option<Finding> {
+) -> Option<Problem> {
     let prefix: IpNet = cidr.prefix();
     if !prefix.contains(&gateway) {
-        let finding = Finding::new(format!("{whose} is outside its pod CIDR {cidr}"), place);
-        return Some(finding.related("pod CIDR defined here", Place::value(cidr_path)));
+        let problem = Problem::new(format!("{subject} is outside its pod CIDR {cidr}"), location);
+        return Some(problem.related("the pod CIDR is defined here", Location::value(cidr_path)));
     }
     if gateway == prefix.network() {
-        return Some(Finding::new(format!("{whose} is the network address of {cidr}"), place));
+        return Some(Problem::new(format!("{subject} is the network address of {cidr}"), location));
     }
     // IPv6 has no broadcast address.
     if gateway.is_ipv4() && gateway == prefix.broadcast() {
-        return Some(Finding::new(format!("{whose} is the broadcast address of {cidr}"), place));
+        return Some(Problem::new(format!("{subject} is the broadcast address of {cidr}"), location));
     }
     None
 }
 
-fn usual_gateway(os: Option<OperatingSystem>, cidr: PodCidr) -> String {
+fn default_gateway_hint(os: Option<OperatingSystem>, cidr: PodCidr) -> String {
     os.map_or_else(
-        || "the pod gateway must be an address in the pod CIDR".to_owned(),
-        |os| format!("the default gateway address is {}", cidr.gateway(os)),
+        || GATEWAY_HINT.to_owned(),
+        |os| format!("remove this key to use the default, {}", cidr.gateway(os)),
     )
 }

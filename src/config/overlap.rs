@@ -1,4 +1,4 @@
-//! Finds overlapping prefixes among many, in n log n.
+//! Finds overlapping prefixes in O(n log n).
 
 use std::net::IpAddr;
 
@@ -7,16 +7,16 @@ use ipnet::IpNet;
 /// A prefix that overlaps another.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Overlap {
-    /// The prefix inside; of two equal ones, the later.
+    /// The index of the contained prefix; of two equal ones, the later.
     pub inner: usize,
-    /// The smallest prefix around it; of several equal ones, the first.
+    /// The index of the smallest prefix that contains it; of several equal ones, the first.
     pub outer: usize,
 }
 
-/// Every prefix of one family that lies in another one of them, named by their indices.
+/// Finds every prefix that is contained in another one. All prefixes must be of one address family.
 ///
-/// Two prefixes overlap only when one holds the other, so it is enough to walk them by their first
-/// address, the larger first, with a stack of those that are still open.
+/// Two prefixes overlap only if one contains the other. So it is enough to visit them by their first address, larger
+/// ones first, with a stack of those that are still open.
 pub(super) fn overlaps(prefixes: &[IpNet]) -> Vec<Overlap> {
     let mut order: Vec<usize> = (0..prefixes.len()).collect();
     let key = |index: usize| (bits(prefixes[index].network()), prefixes[index].prefix_len(), index);
@@ -31,7 +31,7 @@ pub(super) fn overlaps(prefixes: &[IpNet]) -> Vec<Overlap> {
         if let Some(outer) = open.last() {
             found.push(Overlap { inner, outer: *outer });
         }
-        // An equal one stays behind the first, so that all later ones name the same.
+        // Of equal prefixes, only the first is pushed, so that all later ones refer to it.
         if open.last().is_none_or(|outer| prefixes[*outer] != prefixes[inner]) {
             open.push(inner);
         }
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn nested_and_equal_prefixes_are_found_and_neighbours_are_not() {
+    fn nested_and_equal_prefixes_are_found_and_adjacent_ones_are_not() {
         assert_eq!(pairs(&["10.0.0.0/24", "10.0.1.0/24", "10.0.2.0/23"]), []);
         assert_eq!(pairs(&["10.0.1.0/24", "10.0.0.0/16", "10.0.1.0/24"]), [(0, 1), (2, 0)]);
         assert_eq!(pairs(&["10.0.0.0/24", "10.0.0.0/24", "10.0.0.0/24"]), [(1, 0), (2, 0)]);

@@ -1,9 +1,9 @@
-//! The file format as serde types: what a file may look like, before anything is checked.
+//! The file format as serde types, before validation.
 //!
-//! Descriptions here become those of the JSON Schema, which editors show: they are written for the
-//! people who write the files. Every field is an `Option`, so that a file can be read on after a mistake
-//! in one of them; which keys must be there, the schema says. Values are taken by [`Scalar`], because
-//! serde_yaml on its own would take `name: 1234` for a string and TOML would not.
+//! The doc comments become descriptions in the JSON Schema, which editors display, so they address the authors of
+//! configurations. Every field is an `Option`, so that an error in one does not hide errors in the others; the schema
+//! states which keys are required. Values go through [`Scalar`], because serde_yaml by itself would accept
+//! `name: 1234` as a string, and TOML would not.
 
 use std::{borrow::Cow, collections::HashSet, fmt};
 
@@ -15,141 +15,137 @@ use serde::{
 
 use crate::model::{NatSource, NextHop, OperatingSystem};
 
-/// The cluster of one hostgw file (hostgw.yaml, hostgw.yml or hostgw.toml): every node of it, and
-/// what hostgw puts on them. The same file serves every node.
+/// A hostgw configuration (hostgw.yaml, hostgw.yml, or hostgw.toml). It describes every node of the cluster, and what
+/// hostgw configures on them. All nodes use the same file.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(title = "hostgw configuration")]
 pub(super) struct RawConfig {
-    /// Version of the file format. This hostgw knows version 1.
+    /// The version of the file format. This version of hostgw supports version 1.
     #[schemars(extend("enum" = [1, null], "default" = 1))]
     pub version: Option<Bounded<0, { u32::MAX }>>,
 
-    /// The prefix that holds the pod CIDRs of all nodes: one, or a list with one per address family.
-    /// Traffic inside it keeps its source address; traffic that leaves it is masqueraded.
+    /// The prefix that contains the pod CIDRs of all nodes: one, or a list with one per address family. Traffic within
+    /// it keeps its source address. Traffic that leaves it is masqueraded.
     #[schemars(required, example = "10.244.0.0/16", example = ["10.244.0.0/16", "fd00:244::/48"])]
     pub cluster_prefix: Option<OneOrMany<Prefix>>,
 
-    /// The network interface by which Linux nodes reach each other. A node may override it. Windows nodes
-    /// do not take it: theirs is their own key, or is found on the node from its address.
+    /// The network interface that Linux nodes use to reach each other. A node can override it. It does not apply to
+    /// Windows nodes: hostgw uses the interface set on the node, or finds it by the node's address.
     #[schemars(example = &"eth0")]
     pub egress_interface: Option<Text>,
 
-    /// What the routes to another node's pods go by.
+    /// The next hop of the routes to another node's pods.
     #[schemars(extend("default" = "pod-gateway"))]
-    pub next_hop: Option<Word<NextHop>>,
+    pub next_hop: Option<Keyword<NextHop>>,
 
-    /// Every node of the cluster, in any order. Each gets a route to the pods of each other.
+    /// All nodes of the cluster, in any order. Every node gets a route to the pods of every other node.
     #[schemars(required, with = "Vec<RawNode>", length(min = 1))]
     pub nodes: Option<Nodes>,
 
-    /// The address of the Kubernetes API server. Windows nodes get a host route to it by their default
-    /// gateway.
+    /// The address of the Kubernetes API server. Windows nodes get a host route to it through their default gateway.
     #[schemars(example = "172.30.0.11")]
     pub master_address: Option<Address>,
 
-    /// Which traffic of pods gets the node's address as its source (masquerading).
+    /// Source NAT (masquerading) of pod traffic that leaves the cluster.
     pub nat: Option<RawNat>,
 
-    /// Kernel parameters below `net.` to set on every Linux node, in addition to the forwarding switches
-    /// that hostgw sets anyway (net.ipv4.ip_forward, and net.ipv6.conf.all.forwarding for IPv6).
+    /// Kernel parameters under `net.` to set on every Linux node. hostgw always enables forwarding
+    /// (net.ipv4.ip_forward, and net.ipv6.conf.all.forwarding for IPv6), so leave those out.
     pub sysctls: Option<Sysctls>,
 
-    /// Knobs of the routes that hostgw writes.
+    /// Options for the routes that hostgw creates.
     pub routes: Option<RawRoutes>,
 
-    /// What must answer before and after a change, of every Linux node: `hostgw apply` tries all of them
-    /// at once, just before the change and after it. One that answered before and does not answer after
-    /// is a reason to put everything back. One that does not answer before is warned of, and does not
-    /// count.
+    /// Connectivity checks that `hostgw apply` runs on every Linux node, all at once, right before and after a change.
+    /// If a check passes before the change and fails after it, hostgw rolls the change back. If a check already fails
+    /// before the change, hostgw prints a warning and ignores it.
     #[schemars(with = "Option<Vec<RawCheck>>", length(max = 100))]
     pub checks: Option<Vec<Option<RawCheck>>>,
 }
 
-/// A machine of the cluster.
+/// A node of the cluster.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "Node")]
 pub(super) struct RawNode {
-    /// The node's name, as `kubectl get nodes` shows it: at most 253 bytes. No two nodes share one.
+    /// The name of the node, as `kubectl get nodes` shows it. Must be unique, and at most 253 bytes long.
     #[schemars(required, length(min = 1, max = 253), example = "linux-1")]
     pub name: Option<Text>,
 
-    /// The node's operating system. The pod gateway depends on it: the first address of the pod CIDR on
+    /// The operating system of the node. It determines the default pod gateway: the first address of the pod CIDR on
     /// Linux, the second on Windows.
     #[schemars(required)]
-    pub os: Option<Word<OperatingSystem>>,
+    pub os: Option<Keyword<OperatingSystem>>,
 
-    /// The subnet of this node's pods, inside the cluster prefix: one, or a list with one per address
-    /// family. No two nodes may overlap.
+    /// The subnet of this node's pods, inside the cluster prefix: one, or a list with one per address family. Pod CIDRs
+    /// of different nodes must not overlap.
     #[serde(rename = "podCIDR")]
     #[schemars(required, example = "10.244.1.0/24", example = ["10.244.1.0/24", "fd00:244:0:1::/64"])]
     pub pod_cidr: Option<OneOrMany<Prefix>>,
 
-    /// The node's own address, outside the cluster prefix: one, or a list with one per address family.
-    /// Windows nodes and `nextHop: node-address` need it, and hostgw recognises by it which node it runs
-    /// on.
+    /// The address of the node itself, outside the cluster prefix: one, or a list with one per address family. Required
+    /// for Windows nodes and for `nextHop: node-address`. hostgw also uses it to detect which node it runs on.
     #[schemars(example = "172.30.0.11")]
     pub address: Option<OneOrMany<Address>>,
 
-    /// The pod gateway, if it is not the one that follows from the pod CIDR (the first address on Linux,
-    /// the second on Windows): one, or a list with one per address family.
+    /// The pod gateway, if it is not the default (the first address of the pod CIDR on Linux, the second on Windows):
+    /// one, or a list with one per address family.
     #[schemars(example = "10.244.1.1")]
     pub gateway: Option<OneOrMany<Address>>,
 
-    /// The network interface of this node alone. On Windows, the interface's alias.
+    /// The egress interface of this node. On Windows, the alias of the interface.
     #[schemars(example = &"eth1", example = "vEthernet (Ethernet)")]
     pub egress_interface: Option<Text>,
 
-    /// On Windows: the real gateway of the node's external adapter, by which it reaches `masterAddress`.
+    /// Windows only: the gateway of the node's external adapter, used to reach `masterAddress`.
     #[schemars(example = "172.30.0.1")]
     pub default_gateway: Option<Address>,
 }
 
-/// Which traffic gets the node's address as its source.
+/// Source NAT (masquerading) of pod traffic that leaves the cluster.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "Nat")]
 pub(super) struct RawNat {
-    /// Whether traffic that leaves the cluster prefix is masqueraded at all. `false` keeps hostgw out of
-    /// nftables.
+    /// Whether to masquerade traffic that leaves the cluster prefix. If `false`, hostgw does not use nftables.
     #[schemars(extend("default" = true))]
     pub masquerade: Option<Flag>,
 
-    /// Further destinations, outside the cluster prefix, where pods keep their own source address.
+    /// More destinations, outside the cluster prefix, that see the pod's own source address.
     #[schemars(with = "Option<Vec<Prefix>>", length(max = 1000), example = ["10.96.0.0/12"])]
     pub exclude: Option<Vec<Option<Prefix>>>,
 
-    /// Whose traffic is masqueraded.
+    /// The sources whose traffic is masqueraded.
     #[schemars(extend("default" = "any"))]
-    pub source: Option<Word<NatSource>>,
+    pub source: Option<Keyword<NatSource>>,
 
-    /// Map source ports at random (nft `fully-random`), which avoids lost packets when very many
-    /// connections to one destination begin at once.
+    /// Randomize source ports (nft `fully-random`). This avoids dropped packets when very many connections to one
+    /// destination start at the same time.
     #[schemars(extend("default" = false))]
     pub random_fully: Option<Flag>,
 }
 
-/// Knobs of the routes that hostgw writes.
+/// Options for the routes that hostgw creates.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "Routes")]
 pub(super) struct RawRoutes {
-    /// The routing table: `main`, or the number of another. 255 is the kernel's own.
+    /// The routing table: `main` or a number. RoutingTable 255 is reserved for the kernel.
     #[schemars(extend("default" = "main"), example = &"main", example = 100)]
-    pub table: Option<Table>,
+    pub table: Option<RoutingTable>,
 
-    /// The metric of the routes: of two routes to one destination the smaller wins. 0 leaves it to the
-    /// kernel.
+    /// The metric of the routes. Of two routes to the same destination, the kernel prefers the lower metric. 0 means
+    /// the kernel's default.
     #[schemars(extend("default" = 0))]
     pub metric: Option<Bounded<0, { u32::MAX }>>,
 
-    /// The MTU of the routes in bytes; without it, that of the interface. IPv6 needs at least 1280.
+    /// The MTU of the routes in bytes. Defaults to the MTU of the interface. IPv6 requires at least 1280.
     #[schemars(example = 1450)]
     pub mtu: Option<Bounded<68, 65535>>,
 }
 
-/// Something that must answer before and after a change: `tcp` or `neighbour`, one of the two.
+/// A connectivity check: either `tcp` or `neighbour`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(
@@ -160,22 +156,22 @@ pub(super) struct RawRoutes {
     ])
 )]
 pub(super) struct RawCheck {
-    /// An address and a port that accept a TCP connection from the node. An IPv6 address stands in
-    /// brackets, and in YAML the whole in quotes. Host names are not looked up.
+    /// An address and port that must accept a TCP connection from the node. Put IPv6 addresses in brackets, and in
+    /// YAML, quote the whole value. Hostnames are not supported.
     #[schemars(example = "172.30.0.1:6443", example = "[fd00::1]:6443")]
     pub tcp: Option<Endpoint>,
 
-    /// An address that answers on its link, asked afresh by ARP or neighbour discovery.
+    /// An address that must answer ARP or IPv6 neighbor discovery on its link. Cached entries do not count.
     #[schemars(example = "172.30.0.1")]
     pub neighbour: Option<Address>,
 
-    /// How long the one try before the change may take, and how long it is tried again after it: at most
-    /// 5m. Units are ms, s and m.
+    /// The time limit of the single attempt before the change, and of the duplicate attempts after it. At most 5m. The
+    /// units are ms, s, and m.
     #[schemars(extend("default" = "5s"), example = "3s")]
     pub timeout: Option<Time>,
 }
 
-/// The nodes; `None` stands for one that was wrong and is reported elsewhere.
+/// The nodes; `None` is an invalid node that was already reported.
 #[derive(Debug, Default)]
 pub(super) struct Nodes(pub Vec<Option<RawNode>>);
 
@@ -189,8 +185,8 @@ impl<'de> Visitor<'de> for NodesVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Nodes, A::Error> {
-        // Room for all of them at once, where their number is known: it is never more than the file holds, and a list
-        // that grows while the tree behind it shrinks takes the memory of both.
+        // Allocate once if the number is known; it never exceeds what the file contains. A list that grows while the
+        // tree behind it shrinks would need memory for both.
         let mut nodes = Vec::with_capacity(list.size_hint().unwrap_or_default());
         while let Some(node) = list.next_element()? {
             nodes.push(node);
@@ -205,7 +201,7 @@ impl<'de> Deserialize<'de> for Nodes {
     }
 }
 
-/// A single value as the file has it, with its type.
+/// A single value with its type in the file.
 #[derive(Debug)]
 pub(super) enum Scalar {
     Text(String),
@@ -222,7 +218,7 @@ impl Scalar {
         }
     }
 
-    fn refuse<E: Error>(&self, expected: &str) -> E {
+    fn reject<E: Error>(&self, expected: &str) -> E {
         E::invalid_type(self.unexpected(), &expected)
     }
 }
@@ -233,7 +229,7 @@ impl Visitor<'_> for ScalarVisitor {
     type Value = Scalar;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a string, a whole number, true or false")
+        f.write_str("a string, an integer, true, or false")
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Scalar, E> {
@@ -266,8 +262,7 @@ impl<'de> Deserialize<'de> for Scalar {
     }
 }
 
-/// Defines a string with a schema of its own. What it means is parsed later, so that all mistakes can
-/// be told at once.
+/// Defines a string type with its own schema. Its content is parsed later, so that all errors are reported at once.
 macro_rules! strings {
     ($($(#[$meta:meta])* $name:ident: $schema:tt,)*) => {$(
         $(#[$meta])*
@@ -278,7 +273,7 @@ macro_rules! strings {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 match Scalar::deserialize(deserializer)? {
                     Scalar::Text(text) => Ok(Self(text)),
-                    other => Err(other.refuse("a string")),
+                    other => Err(other.reject("a string")),
                 }
             }
         }
@@ -308,13 +303,13 @@ macro_rules! strings {
 strings! {
     /// Any string.
     Text: { "type": "string" },
-    /// An address with a prefix length.
+    /// An address and a prefix length.
     Prefix: { "type": "string", "pattern": "^[0-9A-Fa-f:.]+/[0-9]{1,3}$" },
-    /// An address.
+    /// An IP address.
     Address: { "type": "string", "pattern": "^[0-9A-Fa-f:.]+$" },
     /// An address and a port.
     Endpoint: { "type": "string", "pattern": "^([0-9.]+|\\[[0-9A-Fa-f:.]+\\]):[0-9]{1,5}$" },
-    /// A span of time with its unit.
+    /// A number with a unit of time.
     Time: { "type": "string", "pattern": "^[0-9]+(ms|s|m)$" },
 }
 
@@ -327,12 +322,12 @@ impl<'de> Deserialize<'de> for Flag {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Scalar::deserialize(deserializer)? {
             Scalar::Flag(flag) => Ok(Self(flag)),
-            other => Err(other.refuse("true or false")),
+            other => Err(other.reject("true or false")),
         }
     }
 }
 
-/// A whole number from `MIN` to `MAX`.
+/// An integer from `MIN` to `MAX`.
 #[derive(Debug)]
 pub(super) struct Bounded<const MIN: u32, const MAX: u32>(pub u32);
 
@@ -346,7 +341,7 @@ impl<'de, const MIN: u32, const MAX: u32> Deserialize<'de> for Bounded<MIN, MAX>
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let scalar = Scalar::deserialize(deserializer)?;
         let number = if let Scalar::Integer(number) = scalar { Self::new(number) } else { None };
-        number.ok_or_else(|| scalar.refuse(&format!("a whole number from {MIN} to {MAX}")))
+        number.ok_or_else(|| scalar.reject(&format!("an integer from {MIN} to {MAX}")))
     }
 }
 
@@ -364,20 +359,20 @@ impl<const MIN: u32, const MAX: u32> JsonSchema for Bounded<MIN, MAX> {
     }
 }
 
-/// One of the words of an enumeration.
+/// A value of an enumeration.
 #[derive(Debug)]
-pub(super) struct Word<T>(pub T);
+pub(super) struct Keyword<T>(pub T);
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Word<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Keyword<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         match Scalar::deserialize(deserializer)? {
             Scalar::Text(text) => T::deserialize(text.into_deserializer()).map(Self),
-            other => Err(other.refuse("a word")),
+            other => Err(other.reject("a word")),
         }
     }
 }
 
-impl<T: JsonSchema> JsonSchema for Word<T> {
+impl<T: JsonSchema> JsonSchema for Keyword<T> {
     fn inline_schema() -> bool {
         T::inline_schema()
     }
@@ -391,14 +386,14 @@ impl<T: JsonSchema> JsonSchema for Word<T> {
     }
 }
 
-/// `main`, or the number of a routing table.
+/// `main` or the number of a routing table.
 #[derive(Debug)]
-pub(super) enum Table {
+pub(super) enum RoutingTable {
     Main,
     Number(u32),
 }
 
-impl<'de> Deserialize<'de> for Table {
+impl<'de> Deserialize<'de> for RoutingTable {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let scalar = Scalar::deserialize(deserializer)?;
         let table = match &scalar {
@@ -408,17 +403,17 @@ impl<'de> Deserialize<'de> for Table {
             }
             _ => None,
         };
-        table.ok_or_else(|| scalar.refuse("main or the number of a routing table"))
+        table.ok_or_else(|| scalar.reject("main or the number of a routing table"))
     }
 }
 
-impl JsonSchema for Table {
+impl JsonSchema for RoutingTable {
     fn inline_schema() -> bool {
         true
     }
 
     fn schema_name() -> Cow<'static, str> {
-        "Table".into()
+        "RoutingTable".into()
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
@@ -435,12 +430,12 @@ impl JsonSchema for Table {
 #[derive(Debug)]
 pub(super) enum OneOrMany<T> {
     One(T),
-    /// `None` stands for a value that was wrong and is reported elsewhere.
+    /// `None` is an invalid value that was already reported.
     Many(Vec<Option<T>>),
 }
 
 impl<T> OneOrMany<T> {
-    /// The values, each with its index when they stand in a list.
+    /// The values, each with its index if they are in a list.
     pub fn iter(&self) -> impl Iterator<Item = (Option<usize>, Option<&T>)> {
         let (one, many) = match self {
             Self::One(value) => (Some((None, Some(value))), &[][..]),
@@ -493,11 +488,11 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
     }
 }
 
-/// Keys and values in the order of the file, no key twice.
+/// Keys and values in the order of the file, without duplicates.
 #[derive(Debug, Default)]
 pub(super) struct Sysctls(pub Vec<(String, Option<SysctlValue>)>);
 
-/// What a sysctl is set to, as text.
+/// The value of a sysctl as text.
 #[derive(Debug)]
 pub(super) struct SysctlValue(pub String);
 
@@ -506,7 +501,7 @@ impl<'de> Deserialize<'de> for SysctlValue {
         match Scalar::deserialize(deserializer)? {
             Scalar::Text(text) => Ok(Self(text)),
             Scalar::Integer(number) => Ok(Self(number.to_string())),
-            other @ Scalar::Flag(_) => Err(other.refuse("a whole number or a string")),
+            other @ Scalar::Flag(_) => Err(other.reject("an integer or a string")),
         }
     }
 }
@@ -525,7 +520,7 @@ impl<'de> Visitor<'de> for SysctlsVisitor {
         let mut entries = Vec::new();
         while let Some((key, value)) = map.next_entry::<String, _>()? {
             if !seen.insert(key.clone()) {
-                return Err(Error::custom(format_args!("duplicate key {key}")));
+                return Err(Error::custom(format_args!("duplicate key {key:?}")));
             }
             entries.push((key, value));
         }

@@ -1,15 +1,14 @@
-//! The JSON Schema of the file format, generated from the types that read it, in the form that editors need.
+//! The JSON Schema of the file format, generated from the types that parse it and adapted for editors.
 //!
-//! Editors take what stands beside a property and look no further: a type that only the branches name makes
-//! yaml-language-server complete a key without its colon, a branch without a title shows as nothing, and a line break
-//! in a description is shown as one. So references are written out, and every property, item and branch gets a type
-//! and a title.
+//! Editors only look at the property itself. If just the branches state a type, yaml-language-server completes a key
+//! without its colon; a branch without a title has no label; and line breaks in descriptions are displayed as they
+//! are. So references are inlined, and every property, item, and branch gets a type and a title.
 
 use serde_json::{Map, Value as Json, json};
 
 use super::raw::RawConfig;
 
-/// What the schema is called by others. A name, not a place: hostgw prints it wherever it runs.
+/// The identifier of the schema. It is a name rather than a URL because `hostgw schema` prints it offline.
 const ID: &str = "urn:hostgw:schema:config:1";
 
 /// The JSON Schema of a configuration.
@@ -17,19 +16,19 @@ const ID: &str = "urn:hostgw:schema:config:1";
 pub fn schema() -> Json {
     let mut generated = schemars::schema_for!(RawConfig).to_value();
     let definitions = generated.as_object_mut().and_then(|root| root.remove("$defs")).unwrap_or_default();
-    let mut schema = dressed(&generated, &definitions, "");
+    let mut schema = annotated(&generated, &definitions, "");
     schema["$id"] = ID.into();
     schema
 }
 
-/// The JSON Schema as `schemas/config.schema.json` holds it, without the final newline.
+/// The JSON Schema as in `schemas/config.schema.json`, without the trailing newline.
 #[must_use]
 pub fn schema_text() -> String {
     format!("{:#}", schema())
 }
 
-/// A schema with everything that editors need; `title` is the one of what holds it. The types are not recursive.
-fn dressed(schema: &Json, definitions: &Json, title: &str) -> Json {
+/// Adds everything that editors need to a schema. `title` is the default title. The types are not recursive.
+fn annotated(schema: &Json, definitions: &Json, title: &str) -> Json {
     let mut all = resolved(schema, definitions);
     if let Some(Json::String(text)) = all.get_mut("description") {
         *text = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -37,19 +36,19 @@ fn dressed(schema: &Json, definitions: &Json, title: &str) -> Json {
     let title = all.get("title").and_then(Json::as_str).unwrap_or(title).to_owned();
     if let Some(Json::Object(properties)) = all.get_mut("properties") {
         for (key, property) in properties {
-            *property = dressed(property, definitions, &title_of(key));
+            *property = annotated(property, definitions, &title_of(key));
         }
     }
     for key in ["items", "additionalProperties"] {
         if let Some(inner) = all.get_mut(key).filter(|inner| inner.is_object()) {
-            *inner = dressed(inner, definitions, singular(&title));
+            *inner = annotated(inner, definitions, singular(&title));
         }
     }
     if let Some((key, branches)) = branches(&all, definitions) {
         let is_narrowing = all.contains_key("properties");
         let branches = branches.into_iter().map(|branch| {
             let name = branch_title(&branch).unwrap_or_else(|| title.clone());
-            let mut branch = dressed(&branch, definitions, &name);
+            let mut branch = annotated(&branch, definitions, &name);
             if is_narrowing {
                 branch["type"] = "object".into();
             }
@@ -63,7 +62,7 @@ fn dressed(schema: &Json, definitions: &Json, title: &str) -> Json {
     all.into()
 }
 
-/// A schema with what it refers to in the place of the reference; what stands beside that counts.
+/// Replaces the reference in a schema with its target. Keys next to the reference take precedence.
 fn resolved(schema: &Json, definitions: &Json) -> Map<String, Json> {
     let mut all = schema.as_object().cloned().unwrap_or_default();
     let target = all.remove("$ref");
@@ -71,7 +70,7 @@ fn resolved(schema: &Json, definitions: &Json) -> Map<String, Json> {
     for (key, value) in name.and_then(|name| definitions[name].as_object()).into_iter().flatten() {
         all.entry(key.clone()).or_insert_with(|| value.clone());
     }
-    // Something or null: the something, which may be null too.
+    // Flatten "something or null" into a nullable something.
     if let Some(Json::Array(branches)) = all.get("anyOf")
         && let [inner, null] = &branches[..]
         && *null == json!({ "type": "null" })
@@ -79,7 +78,7 @@ fn resolved(schema: &Json, definitions: &Json) -> Map<String, Json> {
         let mut inner = resolved(inner, definitions);
         all.remove("anyOf");
         let nothing =
-            json!({ "type": "null", "title": "Nothing", "description": "As if the key were not there." });
+            json!({ "type": "null", "title": "Nothing", "description": "The same as leaving the key out." });
         match ["oneOf", "anyOf"]
             .into_iter()
             .find(|key| inner.contains_key(*key) && !inner.contains_key("properties"))
@@ -101,14 +100,14 @@ fn resolved(schema: &Json, definitions: &Json) -> Map<String, Json> {
     all
 }
 
-/// The branches of a schema, and the key that they stand under.
+/// The branches of a schema, and their key.
 fn branches(schema: &Map<String, Json>, definitions: &Json) -> Option<(&'static str, Vec<Json>)> {
     let key = ["oneOf", "anyOf"].into_iter().find(|key| schema.contains_key(*key))?;
     let branches = schema[key].as_array()?;
     Some((key, branches.iter().map(|branch| resolved(branch, definitions).into()).collect()))
 }
 
-/// The type of a schema, or those of its branches.
+/// The type of a schema, or the types of its branches.
 fn types(schema: &Map<String, Json>) -> Json {
     if let Some(kind) = schema.get("type") {
         return kind.clone();
@@ -139,7 +138,7 @@ fn of_values(values: &[Json]) -> Json {
     one_or_many(kinds.iter().collect())
 }
 
-/// The kinds without repetition; one alone stands without a list.
+/// The distinct types: a list, or the type itself if there is only one.
 fn one_or_many(kinds: Vec<&Json>) -> Json {
     let mut unique: Vec<&Json> = Vec::new();
     for kind in kinds {
@@ -150,7 +149,7 @@ fn one_or_many(kinds: Vec<&Json>) -> Json {
     if let [only] = unique[..] { only.clone() } else { unique.into_iter().cloned().collect() }
 }
 
-/// What a branch is called in a list of them.
+/// The title of a branch.
 fn branch_title(branch: &Json) -> Option<String> {
     if let Some(title) = branch["title"].as_str().or_else(|| branch["const"].as_str()) {
         return Some(title.to_owned());
@@ -167,7 +166,7 @@ fn branch_title(branch: &Json) -> Option<String> {
     Some(title.to_owned())
 }
 
-/// `clusterPrefix` as people write it: `Cluster prefix`.
+/// Turns a key into a title: `clusterPrefix` becomes `Cluster prefix`.
 fn title_of(key: &str) -> String {
     match key {
         "os" => return "Operating system".to_owned(),
@@ -189,7 +188,7 @@ fn title_of(key: &str) -> String {
     title
 }
 
-/// One of the things that a title names.
+/// The title of one item in a list with this title.
 fn singular(title: &str) -> &str {
     match title {
         "Exclude" => "Excluded prefix",
@@ -202,7 +201,7 @@ fn singular(title: &str) -> &str {
 mod tests {
     use super::*;
 
-    /// Calls `see` with every schema below this one that an editor shows, and its place.
+    /// Calls `see` with the path of every subschema that an editor displays, and the subschema.
     fn walk(schema: &Json, place: &str, see: &mut impl FnMut(&str, &Json)) {
         see(place, schema);
         for (key, property) in schema["properties"].as_object().into_iter().flatten() {
@@ -222,7 +221,7 @@ mod tests {
 
     #[test]
     fn every_property_item_and_branch_has_a_type_and_a_title() {
-        let (mut seen, mut faults) = (0, Vec::new());
+        let (mut seen, mut errors) = (0, Vec::new());
         walk(&schema(), "", &mut |place, schema| {
             seen += 1;
             let known = ["string", "integer", "boolean", "array", "object", "null"];
@@ -231,25 +230,25 @@ mod tests {
             if !is_type(kind)
                 && !kind.as_array().is_some_and(|kinds| kinds.len() > 1 && kinds.iter().all(is_type))
             {
-                faults.push(format!("{place} has the type {kind}"));
+                errors.push(format!("{place} has the type {kind}"));
             }
             if schema["title"].as_str().is_none_or(str::is_empty) {
-                faults.push(format!("{place} has no title"));
+                errors.push(format!("{place} has no title"));
             }
             if schema["description"].as_str().is_some_and(|text| text.contains('\n')) {
-                faults.push(format!("the description of {place} holds a line break"));
+                errors.push(format!("the description of {place} contains a line break"));
             }
             if !schema["$ref"].is_null() {
-                faults.push(format!("{place} is a reference"));
+                errors.push(format!("{place} is a reference"));
             }
             if kind == "object" && schema["properties"].is_object() && schema["oneOf"].is_null() {
                 let closed = schema["additionalProperties"] == json!(false);
                 if !closed && !place.contains("oneOf") {
-                    faults.push(format!("{place} takes any key"));
+                    errors.push(format!("{place} accepts any key"));
                 }
             }
         });
-        assert!(faults.is_empty(), "{faults:#?}");
+        assert!(errors.is_empty(), "{errors:#?}");
         assert!(seen > 50, "{seen}");
     }
 

@@ -1,27 +1,27 @@
-//! The text of a configuration and the way from offsets in it to lines and columns.
+//! Maps offsets in the text of a configuration to lines and columns.
 
 use std::{ops::Range, sync::Arc};
 
-/// Bytes between two entries of [`Source::characters`]: small enough that counting through one is
-/// cheap, so that a file of one very long line costs no more than any other.
+/// The number of bytes per entry of [`Source::characters`]. Counting through one block is cheap, so a file with one
+/// very long line costs no more than any other.
 const BLOCK: usize = 256;
 
-/// A place in a text. Both numbers count from 1; the column counts characters.
+/// A position in a text. Lines and columns are numbered from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Position {
-    /// The line.
+    /// The line number.
     pub line: usize,
-    /// The column, in characters.
+    /// The column in characters.
     pub column: usize,
 }
 
-/// A text with an index of its lines and characters.
+/// A text with an index of its lines and character offsets.
 #[derive(Debug, Clone)]
 pub(super) struct Source {
     text: Arc<str>,
     /// The offset of the first byte of each line.
     lines: Vec<usize>,
-    /// How many characters begin before each multiple of [`BLOCK`] bytes.
+    /// The number of characters that begin before each multiple of [`BLOCK`] bytes.
     characters: Vec<usize>,
 }
 
@@ -44,7 +44,7 @@ impl Source {
         &self.text
     }
 
-    /// What stands at `span`; empty when the span is none of this text.
+    /// The text at `span`, or an empty string if the span is out of bounds.
     pub fn slice(&self, span: &Range<usize>) -> &str {
         self.text.get(span.clone()).unwrap_or_default()
     }
@@ -58,25 +58,25 @@ impl Source {
         }
     }
 
-    /// The line, from 1, without its end.
+    /// A line by its number (from 1), without its line ending.
     pub fn line(&self, number: usize) -> &str {
         let Some(start) = number.checked_sub(1).and_then(|index| self.lines.get(index)) else { return "" };
         let end = self.lines.get(number).map_or(self.text.len(), |next| next - 1);
         self.text.get(*start..end).unwrap_or_default().trim_end_matches('\r')
     }
 
-    /// What stands from `offset` to the end of its line, without white space at the end.
+    /// The span from `offset` to the end of its line, without trailing whitespace.
     pub fn rest_of_line(&self, offset: usize) -> Range<usize> {
         let end = self.lines.get(self.line_of(offset) + 1).map_or(self.text.len(), |next| next - 1);
         offset..offset + self.slice(&(offset..end)).trim_end().len()
     }
 
-    /// How many bytes of its line stand before `offset`.
+    /// The number of bytes between the start of the line and `offset`.
     pub fn offset_in_line(&self, offset: usize) -> usize {
         offset - self.lines[self.line_of(offset)]
     }
 
-    /// The offset of the character that has `index` others before it.
+    /// The byte offset of the character at `index`.
     pub fn offset_of_character(&self, index: usize) -> usize {
         let block = self.characters.partition_point(|before| *before <= index).saturating_sub(1);
         let start = block * BLOCK;
@@ -93,7 +93,7 @@ impl Source {
         self.text.len()
     }
 
-    /// The offset of a place given as serde's and libyaml's errors give it.
+    /// The byte offset of a line and column as serde and libyaml report them.
     pub fn offset_of(&self, line: usize, column: usize) -> usize {
         let Some(start) = line.checked_sub(1).and_then(|index| self.lines.get(index)) else {
             return self.text.len();
@@ -112,7 +112,7 @@ impl Source {
     }
 }
 
-/// Every byte of UTF-8 that does not continue a character begins one.
+/// Counts characters: every UTF-8 byte that is not a continuation byte starts one.
 fn count(bytes: &[u8]) -> usize {
     bytes.iter().filter(|byte| !is_continuation(**byte)).count()
 }

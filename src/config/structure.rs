@@ -1,8 +1,8 @@
-//! Finds every structural mistake of a tree by walking it along the JSON Schema, and leaves in it what the raw types
-//! take.
+//! Finds every structural error in a tree by walking it along the JSON Schema, and leaves only what the raw types
+//! accept.
 //!
-//! serde stops at the first mistake and does not know where a value stands; this pass goes on. The
-//! schema comes from the same types, so both accept the same files.
+//! serde stops at the first error and does not know positions; this pass continues. The schema is generated from the
+//! same types, so both accept the same files.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -11,56 +11,56 @@ use serde_json::Value as Json;
 use super::{
     Format,
     capped::Capped,
-    mistake::{Finding, Place},
+    problem::{Location, Problem},
     source::Source,
-    tree::{Entry, Mapping, Node, Repeated, Span, Value},
+    tree::{DuplicateKey, Entry, Mapping, Span, TreeNode, Value},
 };
 use crate::{
     model::{ConfigPath, Segment},
     text::{distance, shortened},
 };
 
-/// Lists and mappings that the schema bounds are not looked into when they are longer than this: each of their items
-/// would be a mistake of its own.
-const LONGEST: usize = 1000;
+/// The walk skips lists and mappings that are longer than this, if the schema limits their length: every excess item
+/// would be reported on its own.
+const MAX_WALKED: usize = 1000;
 
-/// What the walk found out.
-pub(super) struct Checked {
-    pub findings: Capped<Finding>,
-    /// The places of wrong values, and of keys that seem to be there under a wrong name; all of them, unless some
-    /// findings were left out.
-    pub wrong: HashSet<ConfigPath>,
+/// The result of a walk.
+pub(super) struct StructureReport {
+    pub problems: Capped<Problem>,
+    /// The paths of invalid values, and of keys that are probably present under a misspelled name. Complete unless
+    /// some problems were omitted.
+    pub reported: HashSet<ConfigPath>,
 }
 
-/// Checks a tree, and puts [`Value::Wrong`] in the place of every value that is wrong.
-pub(super) fn check(root: &mut Node, source: &Source, format: Format) -> Checked {
+/// Checks a tree, and replaces every invalid value with [`Value::Invalid`].
+pub(super) fn check(root: &mut TreeNode, source: &Source, format: Format) -> StructureReport {
     let schema = super::schema();
     let shape = compile(&schema);
-    let mut walk = Walk { source, format, findings: Capped::new(), wrong: HashSet::new() };
+    let mut walk = Walk { source, format, problems: Capped::new(), reported: HashSet::new() };
     let span = root.span();
-    walk.node(root, &shape, &Trail::Root, &span);
-    Checked { findings: walk.findings, wrong: walk.wrong }
+    walk.node(root, &shape, &PathChain::Root, &span);
+    StructureReport { problems: walk.problems, reported: walk.reported }
 }
 
-/// What may stand at a place: any of these.
+/// The alternatives that the schema allows for a value.
 type Shape = Vec<Alternative>;
 
 enum Alternative {
     Null,
     Flag,
     Text {
-        /// Any text will do, not only an address or a prefix.
+        /// Whether any text is allowed, rather than only an address or a prefix.
         free: bool,
         example: Option<String>,
     },
-    Word(String),
+    Keyword(String),
     Integer {
         min: i128,
         max: i128,
     },
     List {
         items: Shape,
-        /// Whether the schema says how many there may be.
+        /// Whether the schema limits the number of items.
         bounded: bool,
     },
     Map(MapShape),
@@ -69,9 +69,9 @@ enum Alternative {
 struct MapShape {
     keys: BTreeMap<String, Property>,
     required: Vec<String>,
-    /// What all other keys hold, where they are allowed.
+    /// The values of all other keys, if other keys are allowed.
     others: Option<Shape>,
-    /// Whether the schema says how many keys there may be.
+    /// Whether the schema limits the number of keys.
     bounded: bool,
 }
 
@@ -80,17 +80,16 @@ struct Property {
     example: Option<Json>,
 }
 
-/// Takes out of a JSON Schema what the walk needs. It understands what [`super::schema`] makes of the raw types, no
-/// more.
+/// Extracts what the walk needs from a JSON Schema. Supports only the schemas that [`super::schema`] generates.
 fn compile(schema: &Json) -> Shape {
-    // Beside properties, branches only narrow them: those rules are the validator's.
+    // Branches next to properties only narrow them, and the validator checks those rules.
     if schema["properties"].is_null()
         && let Some(alternatives) = schema["anyOf"].as_array().or(schema["oneOf"].as_array())
     {
         return alternatives.iter().flat_map(compile).collect();
     }
     if let Some(word) = schema["const"].as_str() {
-        return vec![Alternative::Word(word.to_owned())];
+        return vec![Alternative::Keyword(word.to_owned())];
     }
     let types = match &schema["type"] {
         Json::Array(types) => types.iter().collect(),
@@ -134,14 +133,14 @@ fn compile_map(schema: &Json) -> MapShape {
     }
 }
 
-/// A path that is only spelled out when something is wrong at its end.
-enum Trail<'a> {
+/// A path as a chain of borrowed segments. Only an error allocates the [`ConfigPath`].
+enum PathChain<'a> {
     Root,
-    Key(&'a Trail<'a>, &'a str),
-    Index(&'a Trail<'a>, usize),
+    Key(&'a PathChain<'a>, &'a str),
+    Index(&'a PathChain<'a>, usize),
 }
 
-impl Trail<'_> {
+impl PathChain<'_> {
     fn path(&self) -> ConfigPath {
         match self {
             Self::Root => ConfigPath::root(),
@@ -154,36 +153,36 @@ impl Trail<'_> {
 struct Walk<'a> {
     source: &'a Source,
     format: Format,
-    findings: Capped<Finding>,
-    wrong: HashSet<ConfigPath>,
+    problems: Capped<Problem>,
+    reported: HashSet<ConfigPath>,
 }
 
 impl Walk<'_> {
-    /// Checks a value, which `place` is to be marked for.
-    fn node(&mut self, node: &mut Node, shape: &Shape, trail: &Trail<'_>, place: &Span) {
+    /// Checks a value; an error underlines `place`.
+    fn node(&mut self, node: &mut TreeNode, shape: &Shape, trail: &PathChain<'_>, place: &Span) {
         for alternative in shape {
             match (&mut node.value, alternative) {
                 (Value::Null, Alternative::Null)
                 | (Value::Flag(_), Alternative::Flag)
                 | (Value::Text(_), Alternative::Text { .. }) => return,
-                (Value::Text(text), Alternative::Word(word)) if **text == *word => return,
+                (Value::Text(text), Alternative::Keyword(word)) if **text == *word => return,
                 (Value::Integer(number), Alternative::Integer { min, max })
                     if (*min..=*max).contains(&i128::from(*number)) =>
                 {
                     return;
                 }
                 (Value::List(items), Alternative::List { items: shape, bounded }) => {
-                    if *bounded && items.len() > LONGEST {
+                    if *bounded && items.len() > MAX_WALKED {
                         return self.too_long(node, trail, place);
                     }
                     for (at, item) in items.iter_mut().enumerate() {
                         let span = item.span();
-                        self.node(item, shape, &Trail::Index(trail, at), &span);
+                        self.node(item, shape, &PathChain::Index(trail, at), &span);
                     }
                     return;
                 }
                 (Value::Map(mapping), Alternative::Map(shape)) => {
-                    if shape.bounded && mapping.entries.len() > LONGEST {
+                    if shape.bounded && mapping.entries.len() > MAX_WALKED {
                         return self.too_long(node, trail, place);
                     }
                     return self.mapping(mapping, shape, trail, place);
@@ -191,41 +190,41 @@ impl Walk<'_> {
                 _ => {}
             }
         }
-        if self.findings.is_full() {
-            node.value = Value::Wrong;
-            return self.findings.leave_out(1);
+        if self.problems.is_full() {
+            node.value = Value::Invalid;
+            return self.problems.omit(1);
         }
-        let finding = self.wrong_value(node, shape, trail, place);
-        self.refuse(node, finding);
+        let problem = self.wrong_value(node, shape, trail, place);
+        self.reject(node, problem);
     }
 
-    /// Reports a value, and takes it out of the tree.
-    fn refuse(&mut self, node: &mut Node, finding: Finding) {
-        node.value = Value::Wrong;
-        self.remember(&finding.place.path);
-        self.findings.push(finding);
+    /// Reports a value, and removes it from the tree.
+    fn reject(&mut self, node: &mut TreeNode, problem: Problem) {
+        node.value = Value::Invalid;
+        self.remember(&problem.location.path);
+        self.problems.push(problem);
     }
 
-    /// Notes that something is said of a place. Where not all is said, nobody asks.
+    /// Records that an error at `path` was reported. Once errors are omitted, nothing reads these paths.
     fn remember(&mut self, path: &ConfigPath) {
-        if !self.findings.is_cut() {
-            self.wrong.insert(path.clone());
+        if !self.problems.is_truncated() {
+            self.reported.insert(path.clone());
         }
     }
 
-    fn too_long(&mut self, node: &mut Node, trail: &Trail<'_>, place: &Span) {
+    fn too_long(&mut self, node: &mut TreeNode, trail: &PathChain<'_>, place: &Span) {
         let (count, what) = match &node.value {
             Value::List(items) => (items.len(), "items"),
             Value::Map(mapping) => (mapping.entries.len(), "keys"),
             _ => return,
         };
         let path = trail.path();
-        let message = format!("{path} has {count} {what}, more than {LONGEST}");
-        self.refuse(node, Finding::new(message, Place::span(path, self.marked(place))));
+        let message = format!("{path} has too many {what}: {count} (maximum {MAX_WALKED})");
+        self.reject(node, Problem::new(message, Location::span(path, self.marked(place))));
     }
 
-    fn mapping(&mut self, mapping: &mut Mapping, shape: &MapShape, trail: &Trail<'_>, place: &Span) {
-        let mut misspelt: Vec<&str> = Vec::new();
+    fn mapping(&mut self, mapping: &mut Mapping, shape: &MapShape, trail: &PathChain<'_>, place: &Span) {
+        let mut misspelled: Vec<&str> = Vec::new();
         let mut unread = 0;
         let count = mapping.entries.len();
         for at in 0..count {
@@ -233,103 +232,106 @@ impl Walk<'_> {
             let known = shape.keys.get(&*entry.key).map(|property| &property.shape);
             if let Some(shape) = known.or(shape.others.as_ref()) {
                 let place = entry.place();
-                self.node(&mut entry.node, shape, &Trail::Key(trail, &entry.key), &place);
+                self.node(&mut entry.node, shape, &PathChain::Key(trail, &entry.key), &place);
                 continue;
             }
-            if self.findings.is_full() && count > LONGEST {
+            if self.problems.is_full() && count > MAX_WALKED {
                 entry.node.value = Value::Ignored;
-                self.findings.leave_out(1);
+                self.problems.omit(1);
                 unread += 1;
                 continue;
             }
             let meant = self.unknown_key(entry, shape, trail);
             entry.node.value = Value::Ignored;
-            // It would be an echo to say that a misspelt key is missing.
-            misspelt.extend(meant.filter(|meant| mapping.get(meant).is_none()));
+            // Reporting a misspelled key as missing too would be redundant.
+            misspelled.extend(meant.filter(|meant| mapping.get(meant).is_none()));
         }
-        if let Some(repeated) = mapping.repeated() {
-            repeated.items().iter().for_each(|repeated| self.repeated_key(repeated, trail));
-            self.findings.leave_out(repeated.more());
+        if let Some(duplicate) = mapping.duplicates() {
+            duplicate.items().iter().for_each(|duplicate| self.duplicate_key(duplicate, trail));
+            self.problems.omit(duplicate.omitted());
         }
-        for key in misspelt.iter().copied() {
+        for key in misspelled.iter().copied() {
             self.remember(&trail.path().key(key));
         }
         let mut missing = Vec::new();
         for key in &shape.required {
-            if mapping.get(key).is_none() && !misspelt.contains(&key.as_str()) {
+            if mapping.get(key).is_none() && !misspelled.contains(&key.as_str()) {
                 missing.push(key);
             }
         }
-        // Any of the keys that nobody looked at may be one of these under a wrong name.
+        // Any of the unchecked keys may be one of these under a misspelled name.
         for key in missing.iter().skip(unread) {
-            if self.findings.is_full() {
-                self.findings.leave_out(1);
+            if self.problems.is_full() {
+                self.problems.omit(1);
             } else {
                 self.missing_key(key, shape, trail, place);
             }
         }
     }
 
-    /// Reports a key, and says which one it is most likely meant for.
-    fn unknown_key<'s>(&mut self, entry: &Entry, shape: &'s MapShape, trail: &Trail<'_>) -> Option<&'s str> {
+    /// Reports a key, and returns the key that was most likely meant.
+    fn unknown_key<'s>(
+        &mut self,
+        entry: &Entry,
+        shape: &'s MapShape,
+        trail: &PathChain<'_>,
+    ) -> Option<&'s str> {
         let path = trail.path();
         let key = shortened(&entry.key);
-        let mut finding = Finding::new(
+        let mut problem = Problem::new(
             format!("unknown key {key:?}{}", within(&path)),
-            Place::span(path.key(&*key), entry.key_span()),
+            Location::span(path.key(&*key), entry.key_span()),
         );
         let known = || shape.keys.keys().map(String::as_str);
         let meant = closest(&entry.key, known());
         if &*entry.key == "<<" {
-            finding = finding.hint("YAML merge keys are not supported: write the keys out");
+            problem = problem.hint("YAML merge keys are not supported; write the keys out");
         } else if let Some(meant) = meant {
-            finding = finding.hint(format!("did you mean {meant}?"));
+            problem = problem.hint(format!("did you mean {meant}?"));
         } else {
-            finding = finding.hint(format!("valid keys: {}", known().collect::<Vec<_>>().join(", ")));
+            problem = problem.hint(format!("expected one of {}", known().collect::<Vec<_>>().join(", ")));
         }
-        self.findings.push(finding);
+        self.problems.push(problem);
         meant
     }
 
-    fn repeated_key(&mut self, repeated: &Repeated, trail: &Trail<'_>) {
-        // Where TOML repeats a key in a table further down, the path is not known.
-        let key = shortened(&repeated.key);
+    fn duplicate_key(&mut self, duplicate: &DuplicateKey, trail: &PathChain<'_>) {
+        // In TOML, the duplicate may be in a table further down, so its path is unknown.
+        let key = shortened(&duplicate.key);
         let path = match (self.format, trail) {
             (Format::Toml, _) => ConfigPath::root(),
             (Format::Yaml, trail) => trail.path().key(&*key),
         };
         let message = format!("duplicate key {key:?}");
-        let mut finding = Finding::new(message, Place::span(path.clone(), repeated.span.clone()));
-        if let Some(first) = &repeated.first {
-            finding = finding.related("first used here", Place::span(path, first.clone()));
+        let mut problem = Problem::new(message, Location::span(path.clone(), duplicate.span.clone()));
+        if let Some(first) = &duplicate.first {
+            problem = problem.related("first used here", Location::span(path, first.clone()));
         }
-        self.findings.push(finding.hint("remove one of the two"));
+        self.problems.push(problem.hint("remove one of them"));
     }
 
-    fn missing_key(&mut self, key: &str, shape: &MapShape, trail: &Trail<'_>, place: &Span) {
+    fn missing_key(&mut self, key: &str, shape: &MapShape, trail: &PathChain<'_>, place: &Span) {
         let parent = trail.path();
         let path = parent.key(key);
         self.remember(&path);
-        let whose =
-            if parent.segments().is_empty() { "the configuration".to_owned() } else { parent.to_string() };
-        let place = Place::span(path, self.marked(place));
-        let mut finding = Finding::new(format!("{whose} has no {key}"), place);
+        let place = Location::span(path, self.marked(place));
+        let mut problem = Problem::new(format!("missing key {key:?}{}", within(&parent)), place);
         let property = shape.keys.get(key);
         let example = property.and_then(|property| property.example.as_ref()).and_then(Json::as_str);
         match (example, property.map(|property| &property.shape)) {
             (Some(example), _) if self.format == Format::Toml => {
-                finding = finding.hint(format!("add it, for example `{key} = {example:?}`"));
+                problem = problem.hint(format!("add it, for example `{key} = {example:?}`"));
             }
-            (Some(example), _) => finding = finding.hint(format!("add it, for example `{key}: {example}`")),
-            (None, Some(shape)) if matches!(shape.first(), Some(Alternative::Word(_))) => {
-                finding = finding.hint(format!("add it: {}", self.expected(shape)));
+            (Some(example), _) => problem = problem.hint(format!("add it, for example `{key}: {example}`")),
+            (None, Some(shape)) if matches!(shape.first(), Some(Alternative::Keyword(_))) => {
+                problem = problem.hint(format!("set it to {}", self.expected(shape)));
             }
             _ => {}
         }
-        self.findings.push(finding);
+        self.problems.push(problem);
     }
 
-    fn wrong_value(&self, node: &Node, shape: &Shape, trail: &Trail<'_>, place: &Span) -> Finding {
+    fn wrong_value(&self, node: &TreeNode, shape: &Shape, trail: &PathChain<'_>, place: &Span) -> Problem {
         let path = trail.path();
         let label =
             if path.segments().is_empty() { "the configuration".to_owned() } else { path.to_string() };
@@ -338,7 +340,7 @@ impl Walk<'_> {
         let hint = match &node.value {
             Value::Integer(_) | Value::Other("a number") => match range_of(shape) {
                 Some((min, max)) => {
-                    message = format!("{label} is {written}, expected a whole number from {min} to {max}");
+                    message = format!("{label} is {written}, expected an integer from {min} to {max}");
                     None
                 }
                 None => quotes(shape, &written).or_else(|| example(shape)),
@@ -350,15 +352,15 @@ impl Walk<'_> {
             }
             _ => None,
         };
-        Finding { message, place: Place::span(path, self.marked(place)), hint, related: None }
+        Problem { message, location: Location::span(path, self.marked(place)), hint, related: None }
     }
 
-    /// What to mark for a value that begins at a place and has no extent of its own.
+    /// The span to underline for a value at `place`: the rest of the line if the span is empty.
     fn marked(&self, place: &Span) -> Span {
         if place.is_empty() { self.source.rest_of_line(place.start) } else { place.clone() }
     }
 
-    /// A sysctl written as nested mappings, which is also what TOML makes of a key without quotes.
+    /// The hint for a sysctl that is written as nested mappings. In TOML, an unquoted key has the same effect.
     fn hint_for_nested(&self, path: &ConfigPath, mut mapping: &Mapping) -> Option<String> {
         let Some(Segment::Key(first)) = path.segments().last() else { return None };
         let mut key = first.clone();
@@ -371,16 +373,16 @@ impl Walk<'_> {
         }
         let key = shortened(&key);
         Some(match self.format {
-            Format::Yaml => format!("write the key as one string: {key}"),
-            Format::Toml => format!("write the key in quotes: {key:?}"),
+            Format::Yaml => format!("write it as a single key: {key}"),
+            Format::Toml => format!("quote the key: {key:?}"),
         })
     }
 
-    fn found(&self, node: &Node) -> String {
+    fn found(&self, node: &TreeNode) -> String {
         match &node.value {
             Value::Null => "empty".to_owned(),
             Value::Flag(flag) => flag.to_string(),
-            Value::Wrong | Value::Ignored => "wrong".to_owned(),
+            Value::Invalid | Value::Ignored => "invalid".to_owned(),
             Value::Text(text) => format!("the string {:?}", shortened(text)),
             Value::Integer(_) | Value::Other("a number") => {
                 format!("the number {}", shortened(self.source.slice(&node.span())))
@@ -399,8 +401,8 @@ impl Walk<'_> {
                     Alternative::Null => return None,
                     Alternative::Flag => "true or false".to_owned(),
                     Alternative::Text { .. } => "a string".to_owned(),
-                    Alternative::Word(word) => word.clone(),
-                    Alternative::Integer { .. } => "a whole number".to_owned(),
+                    Alternative::Keyword(word) => word.clone(),
+                    Alternative::Integer { .. } => "an integer".to_owned(),
                     Alternative::List { items, .. } => match items.first() {
                         Some(Alternative::Map(_)) => format!("a list of {}s", &self.map_word()[2..]),
                         _ => "a list of strings".to_owned(),
@@ -428,7 +430,7 @@ fn within(path: &ConfigPath) -> String {
     if path.segments().is_empty() { String::new() } else { format!(" in {path}") }
 }
 
-/// The numbers that may stand there, where nothing but numbers may.
+/// The range of allowed numbers, if a shape allows numbers but not any text.
 fn range_of(shape: &Shape) -> Option<(i128, i128)> {
     if takes_any_text(shape) {
         return None;
@@ -444,14 +446,14 @@ fn takes_any_text(shape: &Shape) -> bool {
 }
 
 fn quotes(shape: &Shape, text: &str) -> Option<String> {
-    takes_any_text(shape).then(|| format!("put it in quotes: \"{text}\""))
+    takes_any_text(shape).then(|| format!("quote it: \"{text}\""))
 }
 
-/// How text of a certain form looks, where a number stands in its place.
+/// The hint for a number where text of a certain form belongs.
 fn example(shape: &Shape) -> Option<String> {
     shape.iter().find_map(|alternative| match alternative {
         Alternative::Text { free: false, example: Some(example) } => {
-            Some(format!("write it as in {example}"))
+            Some(format!("write it as a string, such as {example}"))
         }
         _ => None,
     })
@@ -459,7 +461,7 @@ fn example(shape: &Shape) -> Option<String> {
 
 fn hint_for_text(text: &str, shape: &Shape) -> Option<String> {
     let words = shape.iter().filter_map(|alternative| match alternative {
-        Alternative::Word(word) => Some(word.as_str()),
+        Alternative::Keyword(word) => Some(word.as_str()),
         _ => None,
     });
     if let Some(word) = closest(text, words) {
@@ -467,18 +469,18 @@ fn hint_for_text(text: &str, shape: &Shape) -> Option<String> {
     }
     if shape.iter().any(|alternative| matches!(alternative, Alternative::Flag)) {
         return match text.to_ascii_lowercase().as_str() {
-            "yes" | "on" | "true" => Some("write true".to_owned()),
-            "no" | "off" | "false" => Some("write false".to_owned()),
+            "yes" | "on" | "true" => Some("use true".to_owned()),
+            "no" | "off" | "false" => Some("use false".to_owned()),
             _ => None,
         };
     }
     let is_number = text.parse::<i64>().is_ok();
-    (is_number && range_of(shape).is_some()).then(|| "write it without quotes".to_owned())
+    (is_number && range_of(shape).is_some()).then(|| "remove the quotes".to_owned())
 }
 
 /// The candidate that `word` is most likely a misspelling of.
 fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    // Longer words are no misspellings of anything here, and the distance costs time.
+    // No candidate is anywhere near this long, and the distance takes quadratic time.
     if word.len() > 40 {
         return None;
     }
@@ -488,7 +490,7 @@ fn closest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<
     (distance <= word.len().max(candidate.len()) / 3).then_some(candidate)
 }
 
-/// `pod_cidr`, `pod-cidr` and `PodCidr` are all meant as podCIDR.
+/// Drops case and separators: `pod_cidr`, `pod-cidr`, and `PodCidr` all mean podCIDR.
 fn simplified(word: &str) -> Vec<char> {
     word.chars().filter(|c| !matches!(c, '_' | '-')).flat_map(char::to_lowercase).collect()
 }
@@ -498,7 +500,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn suggests_what_was_probably_meant() {
+    fn misspelled_keys_get_a_suggestion() {
         let keys = ["name", "os", "podCIDR", "address", "gateway", "egressInterface", "defaultGateway"];
         let meant = |word| closest(word, keys.into_iter());
         assert_eq!(meant("podCidr"), Some("podCIDR"));
@@ -511,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_of_the_schema_is_understood() {
+    fn every_part_of_the_schema_compiles() {
         fn empty_shapes(shape: &Shape) -> bool {
             shape.is_empty()
                 || shape.iter().any(|alternative| match alternative {
@@ -528,10 +530,10 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_spelled_out_from_its_root() {
-        let nodes = Trail::Key(&Trail::Root, "nodes");
-        let node = Trail::Index(&nodes, 3);
-        let path = Trail::Key(&node, "os").path();
+    fn a_path_chain_prints_from_the_root() {
+        let nodes = PathChain::Key(&PathChain::Root, "nodes");
+        let node = PathChain::Index(&nodes, 3);
+        let path = PathChain::Key(&node, "os").path();
         assert_eq!(path.segments()[1], Segment::Index(3));
         assert_eq!(path.to_string(), "nodes[3].os");
     }

@@ -1,8 +1,8 @@
-//! TOML as a tree with positions, made from the events of its parser.
+//! Builds a tree with positions from TOML parser events.
 //!
-//! The text goes to the parser in pieces of whole expressions, so that its tokens never take more memory than the
-//! tree. Which tables a text may define twice, and how, is the rule of the format and is kept here; a key that
-//! stands twice is noted in its mapping, like one of YAML, and reading goes on.
+//! The parser gets the text in chunks of whole expressions, so that the tokens never take more memory than the tree.
+//! This module enforces TOML's rules on redefining tables. Like in YAML, a duplicate key is recorded in its mapping,
+//! and parsing continues.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -18,20 +18,20 @@ use super::{
     capped::Capped,
     limits::{self, Budget, MAX_DEPTH},
     source::Source,
-    tree::{Entry, Keys, Mapping, Node, Parsed, Span, SyntaxError, Value, Written, push},
+    tree::{Entry, KeyInterner, Mapping, Parsed, Span, SyntaxError, TableOrigin, TreeNode, Value, push},
 };
 
-/// A piece ends at the end of the first line on which it has so many tokens, and no bracket is open.
-const PIECE: usize = 4096;
+/// The minimum number of tokens in a chunk. A chunk ends at the end of a line where no bracket is open.
+const CHUNK: usize = 4096;
 
-/// Reads a TOML text into a tree.
+/// Parses a TOML text into a tree.
 ///
 /// # Errors
-/// The first place where the text is not TOML, or is TOML that a configuration cannot be. A key that stands twice is
-/// no such place: it is noted in its mapping.
+/// Returns the first syntax error or exceeded limit. Duplicate keys are not errors here: they are recorded in their
+/// mapping.
 pub(super) fn parse(source: &Source) -> Result<Parsed, SyntaxError> {
     let text = Text::new(source.text());
-    let mut builder = Builder::new(text);
+    let mut builder = TomlBuilder::new(text);
     let mut tokens = Vec::new();
     let mut brackets = 0_usize;
     for token in text.lex() {
@@ -42,34 +42,34 @@ pub(super) fn parse(source: &Source) -> Result<Parsed, SyntaxError> {
             }
             _ => {}
         }
-        let is_whole = token.kind() == TokenKind::Newline && brackets == 0 && tokens.len() >= PIECE;
-        // Space between two tokens of a value means nothing unless both are parts of one scalar, such as a date.
+        let is_whole = token.kind() == TokenKind::Newline && brackets == 0 && tokens.len() >= CHUNK;
+        // Whitespace inside brackets is insignificant unless it is part of a scalar, such as a date.
         let is_last_a_word = tokens.last().is_some_and(|last: &Token| is_word(last.kind()));
         if brackets > 0 && token.kind() == TokenKind::Whitespace && !is_last_a_word {
             continue;
         }
         tokens.push(token);
         if is_whole {
-            builder.take(&tokens)?;
+            builder.feed(&tokens)?;
             tokens.clear();
         } else if tokens.len() / 2 > builder.budget.limit() {
-            // One expression alone, of more tokens than its keys and values could need.
-            return match builder.take(&tokens) {
+            // A single expression has more tokens than the budget of the whole file allows.
+            return match builder.feed(&tokens) {
                 Err(error) if error.span.start < token.span().start() => Err(error),
                 _ => Err(limits::too_many(span_of(token.span()))),
             };
         }
     }
-    builder.take(&tokens)?;
+    builder.feed(&tokens)?;
     let mut root = builder.root;
-    root.written = Written::AsValue;
+    root.origin = TableOrigin::Inline;
     // Comments may come before the first key.
     let first = root.entries.iter().map(|entry| entry.key_span().start).min().unwrap_or_default();
     let start = first - source.offset_in_line(first);
-    Ok(Parsed { root: Node::new(start..start, Value::Map(root.into())), mistakes: Capped::new() })
+    Ok(Parsed { root: TreeNode::new(start..start, Value::Map(root.into())), errors: Capped::new() })
 }
 
-/// Whether a token can be a part of a key or a scalar that has several.
+/// Returns `true` if a token can be part of a key or scalar that consists of several tokens.
 const fn is_word(kind: TokenKind) -> bool {
     matches!(kind, TokenKind::Atom | TokenKind::Dot)
 }
@@ -78,7 +78,7 @@ fn span_of(span: TomlSpan) -> Span {
     span.start()..span.end()
 }
 
-/// What the parser reports, in words for the one who wrote the text.
+/// Converts an error of the parser.
 fn syntax_error(error: &ParseError) -> SyntaxError {
     let description = error.description();
     let expected: Vec<Cow<'_, str>> = error
@@ -95,18 +95,18 @@ fn syntax_error(error: &ParseError) -> SyntaxError {
     let is_bare = ["invalid float", "invalid integer", "invalid date", "must be quoted"];
     SyntaxError {
         message: match expected.as_slice() {
-            [] => format!("this is not TOML: {description}"),
-            expected => format!("this is not TOML: {description}, expected {}", expected.join(", ")),
+            [] => format!("invalid TOML: {description}"),
+            expected => format!("invalid TOML: {description}, expected {}", expected.join(", ")),
         },
         span: error.unexpected().map(span_of).unwrap_or_default(),
         hint: is_bare
             .iter()
             .any(|part| description.contains(part))
-            .then(|| "put strings in quotes".to_owned()),
+            .then(|| "strings in TOML must be quoted".to_owned()),
     }
 }
 
-/// The first of the errors.
+/// Collects the first error only.
 #[derive(Default)]
 struct FirstError(Option<SyntaxError>);
 
@@ -117,57 +117,57 @@ impl ErrorSink for FirstError {
 }
 
 /// One part of a dotted key.
-struct Key {
+struct KeyPart {
     text: Arc<str>,
     span: Span,
 }
 
-/// A list or an inline table whose end has not come yet.
-enum Open {
+/// A list or an inline table that is still being parsed.
+enum OpenValue {
     List {
         start: usize,
-        items: Vec<Node>,
+        items: Vec<TreeNode>,
     },
-    /// With the key whose value it will be.
+    /// An inline table, with the key it belongs to.
     Table {
         start: usize,
         mapping: Mapping,
-        keys: Vec<Key>,
+        keys: Vec<KeyPart>,
     },
 }
 
-struct Builder<'a> {
+struct TomlBuilder<'a> {
     text: Text<'a>,
     root: Mapping,
-    /// The entries that lead from the root to the table of the last header; none when the header was refused.
+    /// The entries that lead from the root to the table of the last header; `None` if the header was rejected.
     table: Option<Vec<usize>>,
     header_start: usize,
-    /// The key that is being read, or whose value is.
-    keys: Vec<Key>,
-    open: Vec<Open>,
-    names: Keys,
+    /// The parts of the current key.
+    keys: Vec<KeyPart>,
+    open: Vec<OpenValue>,
+    names: KeyInterner,
     budget: Budget,
-    /// What the parser does not find.
+    /// The first error that the parser does not detect by itself.
     error: Option<SyntaxError>,
 }
 
-impl<'a> Builder<'a> {
+impl<'a> TomlBuilder<'a> {
     fn new(text: Text<'a>) -> Self {
         Self {
             text,
-            root: Mapping::written(Written::ByHeader),
+            root: Mapping::with_origin(TableOrigin::Header),
             table: Some(Vec::new()),
             header_start: 0,
             keys: Vec::new(),
             open: Vec::new(),
-            names: Keys::default(),
+            names: KeyInterner::default(),
             budget: Budget::new(text.input().len()),
             error: None,
         }
     }
 
-    /// Takes some whole expressions.
-    fn take(&mut self, tokens: &[Token]) -> Result<(), SyntaxError> {
+    /// Parses a chunk of whole expressions.
+    fn feed(&mut self, tokens: &[Token]) -> Result<(), SyntaxError> {
         let mut first = FirstError::default();
         let text = self.text;
         parse_document(tokens, &mut ValidateWhitespace::new(self, text), &mut first);
@@ -178,12 +178,12 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn refuse(&mut self, error: SyntaxError) {
+    fn reject(&mut self, error: SyntaxError) {
         self.error.get_or_insert(error);
     }
 
-    /// Counts one more key or value; after a mistake nothing more is taken.
-    fn counts(&mut self, span: &Span) -> bool {
+    /// Counts one more key or value. Returns `false` after an error: the rest is ignored.
+    fn count_value(&mut self, span: &Span) -> bool {
         if self.error.is_none()
             && let Err(error) = self.budget.take(1, span)
         {
@@ -192,23 +192,23 @@ impl<'a> Builder<'a> {
         self.error.is_none()
     }
 
-    /// How deep what comes next is nested.
+    /// The nesting depth of the next value.
     fn depth(&self) -> usize {
         let open = self.open.iter().map(|open| match open {
-            Open::List { .. } => 1,
-            Open::Table { keys, .. } => keys.len().max(1),
+            OpenValue::List { .. } => 1,
+            OpenValue::Table { keys, .. } => keys.len().max(1),
         });
         self.table.as_ref().map_or(0, Vec::len) + open.sum::<usize>() + self.keys.len()
     }
 
-    /// Whether one more list or table may be open.
+    /// Returns `true` if another list or table may be opened.
     fn may_open(&mut self, span: TomlSpan) -> bool {
         let span = span_of(span);
         if self.depth() >= MAX_DEPTH {
-            self.refuse(limits::too_deep(span));
+            self.reject(limits::too_deep(span));
             return false;
         }
-        self.counts(&span)
+        self.count_value(&span)
     }
 
     fn begin_header(&mut self, span: TomlSpan) {
@@ -217,15 +217,15 @@ impl<'a> Builder<'a> {
         self.header_start = span.start();
     }
 
-    /// Makes the table that a header names the one that takes the keys below it.
+    /// Makes the table named by a header the current one.
     fn end_header(&mut self, span: TomlSpan, is_list: bool) {
         let mut keys = std::mem::take(&mut self.keys);
         let span = self.header_start..span.end();
         let Some(last) = keys.pop() else { return };
-        if !self.counts(&span) {
+        if !self.count_value(&span) {
             return;
         }
-        match table_below(&mut self.root, keys, Written::ByHeaderBelow) {
+        match table_below(&mut self.root, keys, TableOrigin::HeaderBelow) {
             Ok((mut trail, parent)) => {
                 if let Some(at) = header(parent, last, span, is_list) {
                     trail.push(at);
@@ -238,15 +238,15 @@ impl<'a> Builder<'a> {
 
     fn report(&mut self, error: Option<SyntaxError>) {
         if let Some(error) = error {
-            self.refuse(error);
+            self.reject(error);
         }
     }
 
-    /// Puts a whole value where it belongs.
-    fn complete(&mut self, node: Node) {
+    /// Adds a complete value to the table or list that it belongs to.
+    fn complete(&mut self, node: TreeNode) {
         let (mapping, keys) = match self.open.last_mut() {
-            Some(Open::List { items, .. }) => return push(items, node),
-            Some(Open::Table { mapping, .. }) => (mapping, std::mem::take(&mut self.keys)),
+            Some(OpenValue::List { items, .. }) => return push(items, node),
+            Some(OpenValue::Table { mapping, .. }) => (mapping, std::mem::take(&mut self.keys)),
             None => {
                 let keys = std::mem::take(&mut self.keys);
                 let Some(table) = self.table.as_deref().and_then(|trail| follow(&mut self.root, trail))
@@ -258,14 +258,14 @@ impl<'a> Builder<'a> {
         };
         let mut keys = keys;
         let Some(last) = keys.pop() else { return };
-        match table_below(mapping, keys, Written::ByDottedKey) {
+        match table_below(mapping, keys, TableOrigin::DottedKey) {
             Ok((_, table)) => table.insert(last.text, last.span, node),
             Err(error) => self.report(error),
         }
     }
 }
 
-/// The table to which `trail` leads.
+/// Follows `trail` to its table.
 fn follow<'a>(mut table: &'a mut Mapping, trail: &[usize]) -> Option<&'a mut Mapping> {
     for at in trail {
         table = table_of(&mut table.entries.get_mut(*at)?.node)?;
@@ -273,20 +273,20 @@ fn follow<'a>(mut table: &'a mut Mapping, trail: &[usize]) -> Option<&'a mut Map
     Some(table)
 }
 
-/// The table that a value is, or the last one of a list of tables.
-fn table_of(node: &mut Node) -> Option<&mut Mapping> {
+/// The value as a table: the value itself, or the last item of a list of tables.
+fn table_of(node: &mut TreeNode) -> Option<&mut Mapping> {
     match &mut node.value {
         Value::Map(mapping) => Some(mapping),
         Value::List(items) => match &mut items.last_mut()?.value {
-            Value::Map(mapping) if mapping.written != Written::AsValue => Some(mapping),
+            Value::Map(mapping) if mapping.origin != TableOrigin::Inline => Some(mapping),
             _ => None,
         },
         _ => None,
     }
 }
 
-/// How the table that a value is came to be; none when nothing can be added to the value.
-fn written(node: &Node) -> Option<Written> {
+/// The origin of a table; `None` if the value cannot be extended.
+fn origin(node: &TreeNode) -> Option<TableOrigin> {
     let mapping = match &node.value {
         Value::Map(mapping) => mapping,
         Value::List(items) => match &items.last()?.value {
@@ -295,41 +295,41 @@ fn written(node: &Node) -> Option<Written> {
         },
         _ => return None,
     };
-    (mapping.written != Written::AsValue).then_some(mapping.written)
+    (mapping.origin != TableOrigin::Inline).then_some(mapping.origin)
 }
 
-/// The table that `keys` name below `table`, and the way to it. What is missing on the way is made.
+/// Finds the table that `keys` name below `table`, and the trail to it. Creates missing tables.
 ///
 /// # Errors
-/// Something else is there; without an error where it is noted as a key that stands twice.
+/// Fails if a key already has another kind of value. The error is `None` if that was recorded as a duplicate key.
 fn table_below(
     mut table: &mut Mapping,
-    keys: Vec<Key>,
-    by: Written,
+    keys: Vec<KeyPart>,
+    by: TableOrigin,
 ) -> Result<(Vec<usize>, &mut Mapping), Option<SyntaxError>> {
     let mut trail = Vec::with_capacity(keys.len() + 1);
     for key in keys {
         let at = match table.position(&key.text) {
             Some(at) => {
                 let entry = &mut table.entries[at];
-                match written(&entry.node) {
+                match origin(&entry.node) {
                     None => return Err(Some(cannot_be_extended(entry, key.span))),
-                    Some(Written::ByHeader) if by == Written::ByDottedKey => {
-                        table.repeat(key.text, key.span, at);
+                    Some(TableOrigin::Header) if by == TableOrigin::DottedKey => {
+                        table.add_duplicate(key.text, key.span, at);
                         return Err(None);
                     }
                     Some(_) => {}
                 }
-                if by == Written::ByDottedKey
+                if by == TableOrigin::DottedKey
                     && let Some(below) = table_of(&mut entry.node)
                 {
-                    below.written = by;
+                    below.origin = by;
                 }
                 at
             }
             None => {
-                let below = Mapping::written(by);
-                let node = Node::new(key.span.clone(), Value::Map(below.into()));
+                let below = Mapping::with_origin(by);
+                let node = TreeNode::new(key.span.clone(), Value::Map(below.into()));
                 table.insert(key.text, key.span, node);
                 table.entries.len() - 1
             }
@@ -347,31 +347,31 @@ fn cannot_be_extended(entry: &Entry, span: Span) -> SyntaxError {
         _ => "a value",
     };
     SyntaxError {
-        message: format!("this is not TOML: {kind} cannot be extended; this key already holds one"),
+        message: format!("invalid TOML: this key already has {kind} as its value, which cannot be extended"),
         span,
         hint: None,
     }
 }
 
-/// Makes the table of a header, or notes that its key is there already. Gives the entry of the table to which the
-/// keys below the header belong.
-fn header(parent: &mut Mapping, key: Key, span: Span, is_list: bool) -> Option<usize> {
-    let table = Mapping::written(Written::ByHeader);
-    let node = Node::new(span.clone(), Value::Map(table.into()));
+/// Creates the table of a header, or records that its key is a duplicate. Returns the index of the entry whose table
+/// gets the keys below the header.
+fn header(parent: &mut Mapping, key: KeyPart, span: Span, is_list: bool) -> Option<usize> {
+    let table = Mapping::with_origin(TableOrigin::Header);
+    let node = TreeNode::new(span.clone(), Value::Map(table.into()));
     let Some(at) = parent.position(&key.text) else {
-        let node = if is_list { Node::new(span, Value::List(vec![node])) } else { node };
+        let node = if is_list { TreeNode::new(span, Value::List(vec![node])) } else { node };
         parent.insert(key.text, key.span, node);
         return Some(parent.entries.len() - 1);
     };
     let entry = &mut parent.entries[at];
-    let by = written(&entry.node);
+    let by = origin(&entry.node);
     match &mut entry.node.value {
         Value::List(items) if is_list && by.is_some() => {
             push(items, node);
             return Some(at);
         }
-        Value::Map(mapping) if !is_list && by == Some(Written::ByHeaderBelow) => {
-            mapping.written = Written::ByHeader;
+        Value::Map(mapping) if !is_list && by == Some(TableOrigin::HeaderBelow) => {
+            mapping.origin = TableOrigin::Header;
             entry.node.set_span(span);
             entry.set_key_span(key.span);
             return Some(at);
@@ -379,12 +379,12 @@ fn header(parent: &mut Mapping, key: Key, span: Span, is_list: bool) -> Option<u
         _ => {}
     }
     let is_table = matches!(entry.node.value, Value::Map(_));
-    parent.repeat(key.text, key.span, at);
-    // What is wrong in the second of two tables is told too.
+    parent.add_duplicate(key.text, key.span, at);
+    // The keys of the second table are checked too.
     (is_table && !is_list).then_some(at)
 }
 
-impl EventReceiver for Builder<'_> {
+impl EventReceiver for TomlBuilder<'_> {
     fn std_table_open(&mut self, span: TomlSpan, _: &mut dyn ErrorSink) {
         self.begin_header(span);
     }
@@ -404,52 +404,52 @@ impl EventReceiver for Builder<'_> {
     fn inline_table_open(&mut self, span: TomlSpan, _: &mut dyn ErrorSink) -> bool {
         let may_open = self.may_open(span);
         let keys = std::mem::take(&mut self.keys);
-        self.open.push(Open::Table { start: span.start(), mapping: Mapping::default(), keys });
+        self.open.push(OpenValue::Table { start: span.start(), mapping: Mapping::default(), keys });
         may_open
     }
 
     fn inline_table_close(&mut self, span: TomlSpan, _: &mut dyn ErrorSink) {
-        if let Some(Open::Table { start, mapping, keys }) = self.open.pop() {
+        if let Some(OpenValue::Table { start, mapping, keys }) = self.open.pop() {
             self.keys = keys;
-            self.complete(Node::new(start..span.end(), Value::Map(mapping.into())));
+            self.complete(TreeNode::new(start..span.end(), Value::Map(mapping.into())));
         }
     }
 
     fn array_open(&mut self, span: TomlSpan, _: &mut dyn ErrorSink) -> bool {
         let may_open = self.may_open(span);
-        self.open.push(Open::List { start: span.start(), items: Vec::new() });
+        self.open.push(OpenValue::List { start: span.start(), items: Vec::new() });
         may_open
     }
 
     fn array_close(&mut self, span: TomlSpan, _: &mut dyn ErrorSink) {
-        if let Some(Open::List { start, items }) = self.open.pop() {
-            self.complete(Node::new(start..span.end(), Value::List(items)));
+        if let Some(OpenValue::List { start, items }) = self.open.pop() {
+            self.complete(TreeNode::new(start..span.end(), Value::List(items)));
         }
     }
 
     fn simple_key(&mut self, span: TomlSpan, encoding: Option<Encoding>, error: &mut dyn ErrorSink) {
         let place = span_of(span);
         if self.depth() >= MAX_DEPTH {
-            return self.refuse(limits::too_deep(place));
+            return self.reject(limits::too_deep(place));
         }
-        if !self.counts(&place) {
+        if !self.count_value(&place) {
             return;
         }
         let mut text = Cow::Borrowed("");
         if let Some(raw) = self.text.get(Event::new_unchecked(EventKind::SimpleKey, encoding, span)) {
             raw.decode_key(&mut text, error);
         }
-        self.keys.push(Key { text: self.names.get(&text), span: place });
+        self.keys.push(KeyPart { text: self.names.get(&text), span: place });
     }
 
-    /// A key of several parts makes a table for each but the last.
+    /// A dotted key creates a table for each part but the last.
     fn key_sep(&mut self, span: TomlSpan, _: &mut dyn ErrorSink) {
-        self.counts(&span_of(span));
+        self.count_value(&span_of(span));
     }
 
     fn scalar(&mut self, span: TomlSpan, encoding: Option<Encoding>, error: &mut dyn ErrorSink) {
         let place = span_of(span);
-        if !self.counts(&place) {
+        if !self.count_value(&place) {
             return;
         }
         let mut text = Cow::Borrowed("");
@@ -465,14 +465,14 @@ impl EventReceiver for Builder<'_> {
             },
             ScalarKind::Float => Value::Other("a number"),
             ScalarKind::DateTime => {
-                if let Err(wrong) = text.parse::<Datetime>() {
-                    let message = format!("this is not TOML: {wrong}");
-                    self.refuse(SyntaxError { message, span: place.clone(), hint: None });
+                if let Err(error) = text.parse::<Datetime>() {
+                    let message = format!("invalid TOML: {error}");
+                    self.reject(SyntaxError { message, span: place.clone(), hint: None });
                 }
                 Value::Other("a date or time")
             }
         };
-        self.complete(Node::new(place, value));
+        self.complete(TreeNode::new(place, value));
     }
 }
 
@@ -483,16 +483,16 @@ mod tests {
 
     use super::*;
 
-    /// What a tree holds, as JSON; `None` when a key stands twice somewhere.
-    fn json(node: &Node) -> Option<Json> {
+    /// Converts a tree to JSON; `None` if it contains a duplicate key.
+    fn json(node: &TreeNode) -> Option<Json> {
         Some(match &node.value {
-            Value::Null | Value::Wrong | Value::Ignored => Json::Null,
+            Value::Null | Value::Invalid | Value::Ignored => Json::Null,
             Value::Flag(flag) => json!(flag),
             Value::Integer(number) => json!(number),
             Value::Text(text) => json!(text),
             Value::Other(kind) => json!({ "other": kind }),
             Value::List(items) => items.iter().map(json).collect::<Option<Vec<_>>>()?.into(),
-            Value::Map(mapping) if mapping.repeated().is_some_and(|keys| !keys.is_empty()) => return None,
+            Value::Map(mapping) if mapping.duplicates().is_some_and(|keys| !keys.is_empty()) => return None,
             Value::Map(mapping) => {
                 let entries = mapping.entries.iter();
                 Json::Object(
@@ -578,19 +578,19 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn a_text_is_read_as_the_toml_crate_reads_it(
+        fn agrees_with_the_toml_crate(
             lines in prop::collection::vec(line(), 0..8),
             newline in select(vec!["\n", "\r\n"]),
         ) {
             let text = lines.join(newline);
-            // Only the toml crate bounds a number while it reads.
+            // Only the toml crate limits the size of numbers while parsing.
             prop_assume!(!text.contains("9223372036854775808"));
             prop_assert_eq!(ours(&text), theirs(&text), "{}", text);
         }
     }
 
     #[test]
-    fn pieces_of_a_text_are_read_like_the_whole() {
+    fn a_text_of_several_chunks_is_parsed_like_the_whole() {
         let text: String = (0..5000)
             .map(|at| format!("[[nodes]] # {at}\nname = 'n{at}'\nlist = [\n 1,\n 2\n]\n\"t.{at}\" = \"\"\"\n[x\n\"\"\"\n"))
             .collect();
@@ -599,10 +599,10 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_is_found_where_it_stands_in_whatever_piece() {
+    fn an_error_in_a_later_chunk_has_the_right_position() {
         let good = "a = [ 1, 2 ]\n[[t]]\n".replace('a', "[[u]]\na");
         let text = format!("{}x = nonsense\n{}", good.repeat(3000), good.repeat(3000));
-        let error = parse(&Source::new(text.as_str().into())).map(|_| ()).expect_err("a mistake");
+        let error = parse(&Source::new(text.as_str().into())).map(|_| ()).expect_err("an error");
         assert_eq!(error.span.start, text.find("nonsense").unwrap_or_default(), "{error:?}");
     }
 }

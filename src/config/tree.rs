@@ -1,6 +1,6 @@
-//! A configuration as a tree of values that know where they stand, made from YAML or TOML.
+//! A configuration as a tree of values with positions, built from YAML or TOML.
 //!
-//! Only a file with mistakes, or a caller that wants line numbers, pays for it.
+//! Only a file with errors, or a caller that needs line numbers, pays for it.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,15 +15,13 @@ use super::{
 };
 use crate::model::{ConfigPath, Segment};
 
-/// Mappings with more keys than this are looked up through an index, so that a file with very many
-/// keys in one mapping still costs linear time.
+/// Mappings with more keys than this get an index, so that a mapping with very many keys still takes linear time.
 const INDEXED_FROM: usize = 16;
 
-/// Bytes of the text.
+/// A range of bytes in the text.
 pub(super) type Span = Range<usize>;
 
-/// A [`Span`] in half the room. What is kept of a tree bounds how large a wrong file may be; a configuration has less
-/// than 4 GiB by far.
+/// A [`Span`] in half the space, to keep the tree small. A configuration is far smaller than 4 GiB.
 #[derive(Debug, Clone, Copy)]
 struct Extent {
     start: u32,
@@ -43,9 +41,9 @@ impl From<Extent> for Span {
     }
 }
 
-/// A value and its place. The extent of a mapping or a list is its beginning only.
+/// A value and its position. The extent of a mapping or a list covers only its start.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
+pub(super) struct TreeNode {
     extent: Extent,
     pub value: Value,
 }
@@ -53,82 +51,83 @@ pub(super) struct Node {
 #[derive(Debug, Clone)]
 pub(super) enum Value {
     Null,
-    /// What was there was reported as a mistake.
-    Wrong,
-    /// The value of a key that was reported as one without a meaning here.
+    /// A value that was reported as an error.
+    Invalid,
+    /// The value of an unknown key.
     Ignored,
     Flag(bool),
     Integer(i64),
     Text(Box<str>),
-    /// What no key of the configuration takes; holds its name with an article.
+    /// A type that no key accepts: its name, with an article.
     Other(&'static str),
-    List(Vec<Node>),
+    List(Vec<TreeNode>),
     Map(Box<Mapping>),
 }
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Mapping {
-    /// In the order of the file. The first of several equal keys is the one that counts.
+    /// The entries in the order of the file. Of several equal keys, only the first is here.
     pub entries: Vec<Entry>,
-    /// What wrote a table of TOML: it decides what may still add to it.
-    pub written: Written,
-    /// What few mappings have.
-    rare: Option<Box<Rare>>,
+    /// How a TOML table was defined, which determines how it can be extended.
+    pub origin: TableOrigin,
+    extras: Option<Box<MappingExtras>>,
 }
 
+/// Data that few mappings have.
 #[derive(Debug, Clone, Default)]
-struct Rare {
-    repeated: Capped<Repeated>,
-    /// The entry by the hash of its key, where there are many. Of two keys with one hash it has the first.
+struct MappingExtras {
+    duplicates: Capped<DuplicateKey>,
+    /// Entry indices by the hash of the key, for mappings with many keys. Of two keys with one hash, only the first
+    /// is here.
     index: HashMap<u64, u32>,
 }
 
-/// How a table of TOML came to be.
+/// How a TOML table was defined.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Written {
-    /// As one value: nothing can be added to it.
+pub(super) enum TableOrigin {
+    /// As an inline table, which cannot be extended.
     #[default]
-    AsValue,
-    /// By a header of its own.
-    ByHeader,
+    Inline,
+    /// By its own header.
+    Header,
     /// By the header of a table below it.
-    ByHeaderBelow,
+    HeaderBelow,
     /// By a dotted key.
-    ByDottedKey,
+    DottedKey,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub key: Arc<str>,
     key_extent: Extent,
-    pub node: Node,
+    pub node: TreeNode,
 }
 
-/// A key that stands in its mapping a second time.
+/// A key that its mapping already contains.
 #[derive(Debug, Clone)]
-pub(super) struct Repeated {
+pub(super) struct DuplicateKey {
     pub key: Arc<str>,
     pub span: Span,
     pub first: Option<Span>,
 }
 
 impl Mapping {
-    /// An empty table of TOML.
-    pub fn written(written: Written) -> Self {
-        Self { written, ..Self::default() }
+    /// Creates an empty TOML table.
+    pub fn with_origin(origin: TableOrigin) -> Self {
+        Self { origin, ..Self::default() }
     }
 
     pub fn get(&self, key: &str) -> Option<&Entry> {
         self.entries.get(self.position(key)?)
     }
 
-    /// Which of the entries has this key.
+    /// The index of the entry with this key.
     pub fn position(&self, key: &str) -> Option<usize> {
         let is_meant = |entry: &Entry| *entry.key == *key;
         if self.entries.len() <= INDEXED_FROM {
             return self.entries.iter().position(is_meant);
         }
-        let index = &self.rare.as_ref()?.index;
+        let index = &self.extras.as_ref()?.index;
         let first = *index.get(&index.hasher().hash_one(key))? as usize;
         if self.entries.get(first).is_some_and(is_meant) {
             Some(first)
@@ -137,18 +136,18 @@ impl Mapping {
         }
     }
 
-    /// Adds an entry, or notes that its key is there already.
-    pub fn insert(&mut self, key: Arc<str>, key_span: Span, node: Node) {
+    /// Adds an entry, or records that its key is a duplicate.
+    pub fn insert(&mut self, key: Arc<str>, key_span: Span, node: TreeNode) {
         if let Some(first) = self.position(&key) {
-            self.repeat(key, key_span, first);
+            self.add_duplicate(key, key_span, first);
             return;
         }
         push(&mut self.entries, Entry { key, key_extent: key_span.into(), node });
         if self.entries.len() <= INDEXED_FROM {
             return;
         }
-        let index = &mut self.rare.get_or_insert_default().index;
-        // The first time the index is needed it takes in everything before.
+        let index = &mut self.extras.get_or_insert_default().index;
+        // A new index starts with all previous entries.
         let unindexed = if index.is_empty() { 0 } else { self.entries.len() - 1 };
         for (at, entry) in self.entries.iter().enumerate().skip(unindexed) {
             let hash = index.hasher().hash_one(&*entry.key);
@@ -156,38 +155,37 @@ impl Mapping {
         }
     }
 
-    /// Notes that the key of the entry at `first` stands a second time.
-    pub fn repeat(&mut self, key: Arc<str>, span: Span, first: usize) {
+    /// Records a duplicate of the key of the entry at `first`.
+    pub fn add_duplicate(&mut self, key: Arc<str>, span: Span, first: usize) {
         let first = self.entries.get(first).map(Entry::key_span);
-        self.rare.get_or_insert_default().repeated.push_with(|| Repeated { key, span, first });
+        self.extras.get_or_insert_default().duplicates.push_with(|| DuplicateKey { key, span, first });
     }
 
-    /// The keys that stand a second time.
-    pub fn repeated(&self) -> Option<&Capped<Repeated>> {
-        self.rare.as_ref().map(|rare| &rare.repeated)
+    pub fn duplicates(&self) -> Option<&Capped<DuplicateKey>> {
+        self.extras.as_ref().map(|extras| &extras.duplicates)
     }
 }
 
-/// Keys that a text repeats, each kept once: those of every node, of which there are few.
+/// Interns keys, because every node has the same few keys.
 #[derive(Default)]
-pub(super) struct Keys(HashSet<Arc<str>>);
+pub(super) struct KeyInterner(HashSet<Arc<str>>);
 
-impl Keys {
-    const MOST: usize = 64;
+impl KeyInterner {
+    const CAPACITY: usize = 64;
 
     pub fn get(&mut self, key: &str) -> Arc<str> {
         if let Some(known) = self.0.get(key) {
             return Arc::clone(known);
         }
         let new = Arc::from(key);
-        if self.0.len() < Self::MOST {
+        if self.0.len() < Self::CAPACITY {
             self.0.insert(Arc::clone(&new));
         }
         new
     }
 }
 
-/// Adds to a list that grows from room for one on: a file can have very many lists and mappings of one item each.
+/// Adds to a list whose capacity starts at one, because a file may have very many lists and mappings of one item.
 pub(super) fn push<T>(list: &mut Vec<T>, item: T) {
     if list.len() == list.capacity() {
         list.reserve_exact(list.len().max(1));
@@ -195,7 +193,7 @@ pub(super) fn push<T>(list: &mut Vec<T>, item: T) {
     list.push(item);
 }
 
-/// What hinders a text from being a tree.
+/// The reason why a text cannot be parsed into a tree.
 #[derive(Debug, Clone)]
 pub(super) struct SyntaxError {
     pub message: String,
@@ -203,14 +201,14 @@ pub(super) struct SyntaxError {
     pub hint: Option<String>,
 }
 
-/// A tree, and what was wrong with it that a tree cannot hold.
+/// A tree, and the errors in values that the tree cannot represent.
 #[derive(Debug)]
 pub(super) struct Parsed {
-    pub root: Node,
-    pub mistakes: Capped<SyntaxError>,
+    pub root: TreeNode,
+    pub errors: Capped<SyntaxError>,
 }
 
-impl Node {
+impl TreeNode {
     pub fn new(span: Span, value: Value) -> Self {
         Self { extent: span.into(), value }
     }
@@ -223,8 +221,8 @@ impl Node {
         self.extent = span.into();
     }
 
-    /// The place of the value at `path`, or of the nearest ancestor that exists.
-    pub fn find(&self, path: &ConfigPath) -> Found<'_> {
+    /// Finds the value at `path`, or its nearest ancestor that exists.
+    pub fn find(&self, path: &ConfigPath) -> FoundNode<'_> {
         let mut node = self;
         let mut span = self.span();
         let mut key_span = span.clone();
@@ -247,17 +245,17 @@ impl Node {
             }
             depth += 1;
         }
-        Found { node, span, key_span, depth }
+        FoundNode { node, span, key_span, depth }
     }
 }
 
-/// Where something stands.
-pub(super) struct Found<'a> {
-    pub node: &'a Node,
+/// The result of looking up a path.
+pub(super) struct FoundNode<'a> {
+    pub node: &'a TreeNode,
     pub span: Span,
-    /// The key in front of it; for what has none, the value itself.
+    /// The span of the key, or of the value itself if it has no key.
     pub key_span: Span,
-    /// How many steps of the path led to it.
+    /// The number of path segments that were found.
     pub depth: usize,
 }
 
@@ -270,28 +268,28 @@ impl Entry {
         self.key_extent = span.into();
     }
 
-    /// Where to point at: the value, or the key of a value that is not written at all.
+    /// The span to underline: the value, or the key if the value is left empty.
     pub fn place(&self) -> Span {
         let span = self.node.span();
         if matches!(self.node.value, Value::Null) && span.is_empty() { self.key_span() } else { span }
     }
 }
 
-/// Lines and columns of everything in a configuration.
+/// The line and column of every value in a configuration.
 #[derive(Debug, Clone)]
 pub struct Positions {
     source: Source,
-    root: Option<Node>,
+    root: Option<TreeNode>,
 }
 
 impl Positions {
-    pub(super) const fn new(source: Source, root: Option<Node>) -> Self {
+    pub(super) const fn new(source: Source, root: Option<TreeNode>) -> Self {
         Self { source, root }
     }
 
-    /// Where the value at `path` begins, or the nearest ancestor of it that the file has.
+    /// The start of the value at `path`, or of its nearest ancestor in the file.
     ///
-    /// `None` when the file has nothing of it, and when the text could not be read with positions.
+    /// Returns `None` if the file contains neither, or if its positions are not known.
     #[must_use]
     pub fn of(&self, path: &ConfigPath) -> Option<Position> {
         let found = self.root.as_ref()?.find(path);

@@ -1,8 +1,8 @@
-//! The rules that a configuration keeps: raw types in, a cluster or every broken rule out.
+//! Validates a configuration: turns the raw types into a cluster, or reports every violation.
 //!
-//! A `None` where a value must be means that the value is missing or wrong in a way that
-//! [`super::structure`] puts into words; here it only makes the result incomplete. Rules that would need
-//! such a value are left out, so that no mistake is told twice.
+//! A `None` in place of a required value means that the value is missing or malformed, which [`super::structure`]
+//! reports. Here it only makes the result incomplete. Rules that need such a value are skipped, so that no error is
+//! reported twice.
 
 use std::{
     collections::{HashMap, HashSet, hash_map::Entry},
@@ -13,12 +13,12 @@ use ipnet::IpNet;
 
 use super::{
     capped::Capped,
-    mistake::{Finding, Place},
-    node::{Draft, name_of},
+    node::{NodeDraft, name_of},
     overlap::{Overlap, overlaps},
     parse::{self},
-    raw::{Nodes, OneOrMany, Prefix, RawConfig, RawNat, RawRoutes, Sysctls, Table},
-    special::Special,
+    problem::{Location, Problem},
+    raw::{Nodes, OneOrMany, Prefix, RawConfig, RawNat, RawRoutes, RoutingTable, Sysctls},
+    special::SpecialAddress,
     validator::{Context, Located, Prefixes, Validator, item_path, map},
 };
 use crate::{
@@ -30,26 +30,26 @@ use crate::{
     text::{Untrusted, shortened},
 };
 
-/// The version of the file format that this hostgw knows.
+/// The supported version of the file format.
 const VERSION: u32 = 1;
 
-/// The smallest MTU of a link that carries IPv6 (RFC 8200, section 5).
+/// The minimum MTU of a link that carries IPv6 (RFC 8200, section 5).
 const IPV6_MIN_MTU: u32 = 1280;
 
-/// `RT_TABLE_LOCAL` (linux/rtnetlink.h), which the kernel maintains.
+/// `RT_TABLE_LOCAL` (linux/rtnetlink.h), which the kernel manages.
 const LOCAL_TABLE: u32 = 255;
 
-/// Checks `raw`; `wrong` are the places of which something is said already.
+/// Validates `raw`. `reported` contains the paths whose errors were already reported.
 ///
 /// # Errors
-/// Everything that breaks a rule. Nothing, when the only mistakes are structural.
-pub(super) fn validate(raw: RawConfig, wrong: &HashSet<ConfigPath>) -> Result<Cluster, Capped<Finding>> {
-    let mut validator = Validator { findings: Capped::new(), wrong, incomplete: false };
+/// Returns every violation. The list is empty if all errors are structural.
+pub(super) fn validate(raw: RawConfig, reported: &HashSet<ConfigPath>) -> Result<Cluster, Capped<Problem>> {
+    let mut validator = Validator { problems: Capped::new(), reported, incomplete: false };
     let cluster = validator.cluster(raw);
-    if validator.findings.is_empty() && !validator.incomplete {
+    if validator.problems.is_empty() && !validator.incomplete {
         return cluster.ok_or_else(Capped::new);
     }
-    Err(validator.findings)
+    Err(validator.problems)
 }
 
 impl Validator<'_> {
@@ -62,29 +62,28 @@ impl Validator<'_> {
             .egress_interface
             .as_ref()
             .and_then(|name| self.interface(&name.0, &egress_path, InterfaceName::linux));
-        let cluster_egress_given = raw.egress_interface.is_some() || self.wrong.contains(&egress_path);
-        let next_hop_wrong = self.wrong.contains(&root.key("nextHop"));
+        let cluster_egress_given = raw.egress_interface.is_some() || self.reported.contains(&egress_path);
+        let next_hop_reported = self.reported.contains(&root.key("nextHop"));
         let Nodes(raw_nodes) = self.require(raw.nodes).unwrap_or_default();
         let context = Context {
             prefixes,
-            next_hop: (!next_hop_wrong).then(|| raw.next_hop.map(|word| word.0).unwrap_or_default()),
+            next_hop: (!next_hop_reported).then(|| raw.next_hop.map(|word| word.0).unwrap_or_default()),
             node_count: raw_nodes.len(),
         };
         if raw_nodes.is_empty() && !self.incomplete {
-            let hint = "list every node of the cluster; an empty list would remove every route";
-            self.report(
-                Finding::new("there are no nodes".to_owned(), Place::value(root.key("nodes"))).hint(hint),
-            );
+            let hint = "list every node of the cluster; with an empty list, hostgw would remove every route";
+            let message = "the list of nodes is empty".to_owned();
+            self.report(Problem::new(message, Location::value(root.key("nodes"))).hint(hint));
         }
         let mut drafts = Vec::with_capacity(raw_nodes.len());
         for (index, node) in raw_nodes.into_iter().enumerate() {
             let draft = self.node(index, node.unwrap_or_default(), &context);
-            // With more mistakes than can be shown nobody asks for the rest.
-            if !self.findings.is_cut() {
+            // The report is full, so no further rule will look at this node.
+            if !self.problems.is_truncated() {
                 drafts.push(draft);
             }
         }
-        if self.findings.is_cut() {
+        if self.problems.is_truncated() {
             return None;
         }
         self.unique_names(&drafts);
@@ -102,7 +101,7 @@ impl Validator<'_> {
             prefixes: prefixes.of,
             egress_interface,
             next_hop: context.next_hop?,
-            nodes: drafts.into_iter().map(Draft::finish).collect::<Option<_>>()?,
+            nodes: drafts.into_iter().map(NodeDraft::finish).collect::<Option<_>>()?,
             master_address,
             nat,
             sysctls,
@@ -113,11 +112,10 @@ impl Validator<'_> {
 
     fn version(&mut self, version: Option<u32>) {
         if let Some(version) = version.filter(|version| *version != VERSION) {
-            let message = format!(
-                "unsupported file format version {version}; this version of hostgw supports {VERSION}"
-            );
-            let place = Place::value(ConfigPath::root().key("version"));
-            self.report(Finding::new(message, place).hint("a newer version of hostgw may support it"));
+            let message =
+                format!("unsupported file format version {version} (this hostgw supports version {VERSION})");
+            let location = Location::value(ConfigPath::root().key("version"));
+            self.report(Problem::new(message, location).hint("a newer hostgw may support it"));
         }
     }
 
@@ -127,68 +125,70 @@ impl Validator<'_> {
         let (found, complete) =
             self.per_family(raw, || path.clone(), "cluster prefix", parse::prefix, |prefix| (*prefix).into());
         for (_, Located { value: prefix, item }) in found.iter() {
-            if let Some((block, special)) = Special::in_prefix(*prefix).next() {
+            if let Some((block, special)) = SpecialAddress::in_prefix(*prefix).next() {
                 let message =
                     format!("{prefix} cannot be a cluster prefix: it contains {} ({block})", special.block());
                 let hint = "use a private prefix, such as 10.244.0.0/16 or fd00:244::/48";
-                self.report(Finding::new(message, Place::value(item_path(&path, *item))).hint(hint));
+                self.report(Problem::new(message, Location::value(item_path(&path, *item))).hint(hint));
             }
         }
         Prefixes { of: map(&found, |located| located.value), complete }
     }
 
-    fn unique_names(&mut self, drafts: &[Draft]) {
-        let mut seen: HashMap<String, &Draft> = HashMap::with_capacity(drafts.len());
+    fn unique_names(&mut self, drafts: &[NodeDraft]) {
+        let mut seen: HashMap<String, &NodeDraft> = HashMap::with_capacity(drafts.len());
         for draft in drafts {
             let Some(name) = &draft.name else { continue };
             let first = match seen.entry(name.to_lowercase()) {
-                Entry::Vacant(place) => {
-                    place.insert(draft);
+                Entry::Vacant(entry) => {
+                    entry.insert(draft);
                     continue;
                 }
                 Entry::Occupied(first) => *first.get(),
             };
             let message = match &first.name {
-                Some(other) if other != name => format!("nodes {other} and {name} differ only in case"),
-                _ => format!("two nodes are named {name}"),
+                Some(other) if other != name => format!("node names {other} and {name} differ only in case"),
+                _ => format!("duplicate node name {name}"),
             };
-            let finding = Finding::new(message, Place::value(draft.path().key("name")))
-                .related("first used here", Place::value(first.path().key("name")));
-            self.report(finding.hint("node names are unique and lower case in Kubernetes"));
+            let problem = Problem::new(message, Location::value(draft.path().key("name")))
+                .related("first used here", Location::value(first.path().key("name")));
+            self.report(problem.hint("Kubernetes node names are unique and lowercase"));
         }
     }
 
-    fn unique_addresses(&mut self, drafts: &[Draft]) {
-        let mut seen: HashMap<IpAddr, &Draft> = HashMap::with_capacity(drafts.len());
+    fn unique_addresses(&mut self, drafts: &[NodeDraft]) {
+        let mut seen: HashMap<IpAddr, &NodeDraft> = HashMap::with_capacity(drafts.len());
         for draft in drafts {
             for (_, located) in draft.addresses.iter() {
                 let address = located.value;
                 let first = match seen.entry(address) {
-                    Entry::Vacant(place) => {
-                        place.insert(draft);
+                    Entry::Vacant(entry) => {
+                        entry.insert(draft);
                         continue;
                     }
                     Entry::Occupied(first) => *first.get(),
                 };
                 let message =
                     format!("address {address} of {} is already used by {}", name_of(draft), name_of(first));
-                let finding =
-                    Finding::new(message, Place::value(draft.place_in("address", &draft.addresses, address)))
-                        .related(
-                            "first used here",
-                            Place::value(first.place_in("address", &first.addresses, address)),
-                        );
-                self.report(finding.hint("give every node its own address"));
+                let problem = Problem::new(
+                    message,
+                    Location::value(draft.address_path("address", &draft.addresses, address)),
+                )
+                .related(
+                    "first used here",
+                    Location::value(first.address_path("address", &first.addresses, address)),
+                );
+                self.report(problem.hint("give every node its own address"));
             }
         }
     }
 
-    fn disjoint_cidrs(&mut self, drafts: &[Draft], prefixes: &Prefixes) {
+    fn disjoint_cidrs(&mut self, drafts: &[NodeDraft], prefixes: &Prefixes) {
         for family in Family::ALL {
-            let (owners, cidrs): (Vec<&Draft>, Vec<PodCidr>) = drafts
+            let (owners, cidrs): (Vec<&NodeDraft>, Vec<PodCidr>) = drafts
                 .iter()
                 .filter_map(|draft| Some((draft, draft.cidrs.get(family)?.value)))
-                // One that holds the whole cluster prefix is reported by itself, not for every node in it.
+                // A CIDR that covers the whole cluster prefix is reported on its own, not once per node inside it.
                 .filter(|(_, cidr)| prefixes.of.get(family).is_none_or(|all| !cidr.prefix().contains(all)))
                 .unzip();
             let networks: Vec<IpNet> = cidrs.iter().map(PodCidr::prefix).collect();
@@ -203,46 +203,46 @@ impl Validator<'_> {
                 let related = if cidrs[inner] == cidrs[outer] {
                     "first used here"
                 } else {
-                    "the larger one is defined here"
+                    "the larger pod CIDR is defined here"
                 };
-                let place = |at: usize| Place::value(owners[at].cidr_path(family));
-                let finding = Finding::new(message, place(inner)).related(related, place(outer));
-                self.report(finding.hint("give every node a pod CIDR of its own"));
+                let location = |at: usize| Location::value(owners[at].cidr_path(family));
+                let problem = Problem::new(message, location(inner)).related(related, location(outer));
+                self.report(problem.hint("give every node its own pod CIDR"));
             }
         }
     }
 
-    /// One mistake for all nodes that lack an egress interface: the remedy is one line.
-    fn egress_interfaces(&mut self, drafts: &[Draft]) {
-        let lacking = |draft: &&Draft| {
+    /// Reports a single error for all nodes that lack an egress interface, because one line fixes them all.
+    fn egress_interfaces(&mut self, drafts: &[NodeDraft]) {
+        let lacking = |draft: &&NodeDraft| {
             draft.os == Some(OperatingSystem::Linux)
                 && !draft.has_egress_interface
-                && !self.is_wrong(&draft.path().key("egressInterface"))
+                && !self.is_reported(&draft.path().key("egressInterface"))
         };
         let mut lacking = drafts.iter().filter(lacking);
         let Some(first) = lacking.next() else { return };
         let message = match lacking.count() {
             0 => format!("{} has no egress interface", name_of(first)),
-            1 => format!("{} and one more Linux node have no egress interface", name_of(first)),
-            more => format!("{} and {more} more Linux nodes have no egress interface", name_of(first)),
+            1 => format!("{} and 1 other Linux node have no egress interface", name_of(first)),
+            others => format!("{} and {others} other Linux nodes have no egress interface", name_of(first)),
         };
-        let hint = "set egressInterface at the top of the file for all Linux nodes, or in the node";
-        self.report(Finding::new(message, Place::value(first.path())).hint(hint));
+        let hint = "set egressInterface at the top level for all Linux nodes, or on each node";
+        self.report(Problem::new(message, Location::value(first.path())).hint(hint));
     }
 
     fn master_address(&mut self, text: Option<&str>, prefixes: &Prefixes) -> Option<IpAddr> {
         let path = ConfigPath::root().key("masterAddress");
         match parse::address(text?) {
             Ok(address) => {
-                if let Some(prefix) = prefixes.around(address) {
+                if let Some(prefix) = prefixes.containing(address) {
                     let message = format!("master address {address} is inside the cluster prefix {prefix}");
                     let hint = "use the address of the machine, not of a pod";
-                    self.report(Finding::new(message, Place::value(path)).hint(hint));
+                    self.report(Problem::new(message, Location::value(path)).hint(hint));
                 }
                 Some(address)
             }
-            Err(wrong) => {
-                self.refuse(wrong, Place::value(path));
+            Err(error) => {
+                self.reject(error, Location::value(path));
                 None
             }
         }
@@ -253,24 +253,25 @@ impl Validator<'_> {
         let mut seen: HashMap<IpNet, usize> = HashMap::new();
         let mut exclude = Vec::new();
         let raw_exclude = raw.exclude.unwrap_or_default();
-        self.at_most(raw_exclude.len(), NatPolicy::MOST_EXCLUDED, "exclusions", &path);
+        self.at_most(raw_exclude.len(), NatPolicy::MAX_EXCLUDED, &path);
         for (index, text) in raw_exclude.into_iter().enumerate() {
             let Some(text) = self.require(text) else { continue };
-            let place = Place::value(path.index(index));
+            let location = Location::value(path.index(index));
             let prefix = match parse::prefix(&text.0) {
                 Ok(prefix) => prefix,
-                Err(wrong) => {
-                    self.refuse(wrong, place);
+                Err(error) => {
+                    self.reject(error, location);
                     continue;
                 }
             };
             if let Some(first) = seen.get(&prefix) {
-                let finding = Finding::new(format!("{prefix} is excluded twice"), place);
-                self.report(finding.related("first used here", Place::value(path.index(*first))));
+                let problem = Problem::new(format!("duplicate prefix {prefix} in nat.exclude"), location);
+                let problem = problem.related("first used here", Location::value(path.index(*first)));
+                self.report(problem.hint("remove one of them"));
                 continue;
             }
             seen.insert(prefix, index);
-            self.exclusion(prefix, place, prefixes);
+            self.exclusion(prefix, location, prefixes);
             exclude.push(prefix);
         }
         NatPolicy {
@@ -281,38 +282,35 @@ impl Validator<'_> {
         }
     }
 
-    /// Refuses a list that is longer than a file needs.
-    fn at_most(&mut self, number: usize, most: usize, what: &str, path: &ConfigPath) {
-        if number > most {
-            let message = format!("{number} {what}, more than the limit of {most}");
-            self.report(Finding::new(message, Place::value(path.clone())));
-        }
-    }
-
-    fn exclusion(&mut self, prefix: IpNet, place: Place, prefixes: &Prefixes) {
+    fn exclusion(&mut self, prefix: IpNet, location: Location, prefixes: &Prefixes) {
         let family = Family::from(prefix);
-        let stays =
-            |special| matches!(special, Special::Unspecified | Special::ThisNetwork | Special::Loopback);
-        let block =
-            Special::in_prefix(prefix).find(|(block, special)| block.contains(&prefix) && stays(*special));
+        let never_leaves = |special| {
+            matches!(
+                special,
+                SpecialAddress::Unspecified | SpecialAddress::ThisNetwork | SpecialAddress::Loopback
+            )
+        };
+        let block = SpecialAddress::in_prefix(prefix)
+            .find(|(block, special)| block.contains(&prefix) && never_leaves(*special));
         if let Some((block, special)) = block {
             let message =
-                format!("excluding {prefix} has no effect: it contains {} ({block})", special.block());
-            self.report(Finding::new(message, place).hint("remove it: such packets never leave a node"));
+                format!("nat.exclude {prefix} has no effect: it contains only {} ({block})", special.block());
+            self.report(Problem::new(message, location).hint("remove it: such packets never leave a node"));
             return;
         }
         match prefixes.of.get(family) {
             Some(cluster) if cluster.contains(&prefix) => {
                 let message =
-                    format!("excluding {prefix} has no effect: clusterPrefix {cluster} already covers it");
+                    format!("nat.exclude {prefix} has no effect: clusterPrefix {cluster} already covers it");
                 self.report(
-                    Finding::new(message, place).hint("remove it: this traffic is never masqueraded"),
+                    Problem::new(message, location).hint("remove it: that traffic is never masqueraded"),
                 );
             }
             None if prefixes.complete => {
-                let message = format!("excluding {prefix} has no effect: the cluster has no {family} prefix");
+                let message =
+                    format!("nat.exclude {prefix} has no effect: clusterPrefix has no {family} prefix");
                 let hint = format!("remove it, or add an {family} prefix to clusterPrefix");
-                self.report(Finding::new(message, place).hint(hint));
+                self.report(Problem::new(message, location).hint(hint));
             }
             _ => {}
         }
@@ -322,32 +320,32 @@ impl Validator<'_> {
         let path = ConfigPath::root().key("sysctls");
         let mut seen: HashMap<SysctlKey, String> = HashMap::new();
         let mut sysctls = Vec::new();
-        self.at_most(raw.0.len(), Cluster::MOST_SYSCTLS, "sysctls", &path);
+        self.at_most(raw.0.len(), Cluster::MAX_SYSCTLS, &path);
         for (text, value) in raw.0 {
-            let place = Place::key(path.key(text.as_str()));
+            let location = Location::key(path.key(text.as_str()));
             let key: SysctlKey = match text.parse() {
                 Ok(key) => key,
-                // A key whose value is a mapping is only the beginning of a key.
-                Err(_) if self.is_wrong(&path.key(text.as_str())) => continue,
+                // A key whose value is a mapping is only the first part of a key, and was already reported.
+                Err(_) if self.is_reported(&path.key(text.as_str())) => continue,
                 Err(why) => {
-                    self.report(Finding::new(
-                        format!("{:?} cannot be set by hostgw: {why}", shortened(&text)),
-                        place,
+                    self.report(Problem::new(
+                        format!("cannot set sysctl {:?}: {why}", shortened(&text)),
+                        location,
                     ));
                     continue;
                 }
             };
             if let Some(first) = seen.get(&key) {
-                let message = format!("{} names the same sysctl as {}", shortened(&text), shortened(first));
-                let finding = Finding::new(message, place)
-                    .related("first used here", Place::key(path.key(first.as_str())));
-                self.report(finding.hint("remove one of the two"));
+                let message = format!("{} is the same sysctl as {}", shortened(&text), shortened(first));
+                let problem = Problem::new(message, location)
+                    .related("first used here", Location::key(path.key(first.as_str())));
+                self.report(problem.hint("remove one of them"));
                 continue;
             }
             seen.insert(key.clone(), text.clone());
             let Some(value) = self.require(value) else { continue };
-            let place = Place::value(path.key(text.as_str()));
-            if let Some(value) = self.sysctl_value(&key, &value.0, &place, prefixes) {
+            let location = Location::value(path.key(text.as_str()));
+            if let Some(value) = self.sysctl_value(&key, &value.0, &location, prefixes) {
                 sysctls.push((key, value.into()));
             }
         }
@@ -358,15 +356,15 @@ impl Validator<'_> {
         &mut self,
         key: &SysctlKey,
         text: &str,
-        place: &Place,
+        location: &Location,
         prefixes: &Prefixes,
     ) -> Option<String> {
         let value = normalise_value(text);
         if value.is_empty() || value.chars().any(char::is_control) {
-            let message = format!("{:?} is not a value for {}", shortened(text), shortened(key.as_str()));
-            self.report(
-                Finding::new(message, place.clone()).hint("a value is one line, as `sysctl` prints it"),
-            );
+            let message =
+                format!("{:?} is not a valid value for {}", shortened(text), shortened(key.as_str()));
+            let hint = "use a single line, as `sysctl` prints it";
+            self.report(Problem::new(message, location.clone()).hint(hint));
             return None;
         }
         let switches = match key.as_str() {
@@ -375,37 +373,38 @@ impl Validator<'_> {
             _ => None,
         };
         if let Some(family) = switches.filter(|family| value != "1" && prefixes.of.get(*family).is_some()) {
-            let message = format!("{key} = {value} conflicts with the cluster, whose nodes forward {family}");
-            let hint = "remove it: hostgw manages forwarding itself";
-            self.report(Finding::new(message, place.clone()).hint(hint));
+            let message = format!("cannot set {key} = {value}: every node must forward {family}");
+            let hint = "remove it: hostgw enables forwarding by itself";
+            self.report(Problem::new(message, location.clone()).hint(hint));
         }
         Some(value)
     }
 
-    fn routes(&mut self, raw: &RawRoutes, prefixes: &Prefixes, drafts: &[Draft]) -> RouteOptions {
+    fn routes(&mut self, raw: &RawRoutes, prefixes: &Prefixes, drafts: &[NodeDraft]) -> RouteOptions {
         let path = ConfigPath::root().key("routes");
         let table = match raw.table {
-            None | Some(Table::Main) => MAIN_TABLE,
-            Some(Table::Number(number)) => number,
+            None | Some(RoutingTable::Main) => MAIN_TABLE,
+            Some(RoutingTable::Number(number)) => number,
         };
         if table == LOCAL_TABLE {
             let message =
-                format!("routing table {LOCAL_TABLE} is the table \"local\", which the kernel maintains");
-            self.report(Finding::new(message, Place::value(path.key("table"))).hint("the default is main"));
+                format!("cannot use routing table {LOCAL_TABLE}: the kernel manages it (table local)");
+            self.report(
+                Problem::new(message, Location::value(path.key("table"))).hint("the default is main"),
+            );
         }
         let mtu = raw.mtu.as_ref().map(|mtu| mtu.0);
         if let Some(mtu) = mtu.filter(|mtu| *mtu < IPV6_MIN_MTU && prefixes.of.v6.is_some()) {
-            let message =
-                format!("an MTU of {mtu} is too small for IPv6, which needs at least {IPV6_MIN_MTU}");
-            self.report(Finding::new(message, Place::value(path.key("mtu"))));
+            let message = format!("MTU {mtu} is too small for IPv6, which requires at least {IPV6_MIN_MTU}");
+            self.report(Problem::new(message, Location::value(path.key("mtu"))));
         }
         let metric = raw.metric.as_ref().map_or(0, |metric| metric.0);
         let has_windows = drafts.iter().any(|draft| draft.os == Some(OperatingSystem::Windows));
-        if has_windows && metric > WindowsRoute::MOST_METRIC {
-            let most = WindowsRoute::MOST_METRIC;
-            let message = format!("a metric of {metric} is too large for the Windows nodes in this file");
-            let place = Place::value(path.key("metric"));
-            self.report(Finding::new(message, place).hint(format!("New-NetRoute takes at most {most}")));
+        if has_windows && metric > WindowsRoute::MAX_METRIC {
+            let max = WindowsRoute::MAX_METRIC;
+            let message = format!("metric {metric} is too large for the Windows nodes of this cluster");
+            let location = Location::value(path.key("metric"));
+            self.report(Problem::new(message, location).hint(format!("New-NetRoute accepts at most {max}")));
         }
         RouteOptions { table, metric, mtu }
     }

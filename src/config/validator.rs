@@ -1,4 +1,4 @@
-//! What every rule needs: the place to report a mistake, and what is known of the cluster.
+//! What every rule needs: a way to report errors, and the context of the cluster.
 
 use std::{collections::HashSet, net::IpAddr};
 
@@ -6,8 +6,8 @@ use ipnet::IpNet;
 
 use super::{
     capped::Capped,
-    mistake::{Finding, Place},
-    parse::Wrong,
+    parse::ParseError,
+    problem::{Location, Problem},
     raw::OneOrMany,
 };
 use crate::{
@@ -15,28 +15,29 @@ use crate::{
     text::shortened,
 };
 
-/// A value, and its index when it stands in a list.
+/// A value, and its index if it is in a list.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Located<T> {
     pub value: T,
     pub item: Option<u16>,
 }
 
-/// The cluster prefixes, and whether all that the file has are known.
+/// The valid cluster prefixes.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Prefixes {
     pub of: PerFamily<IpNet>,
+    /// Whether every cluster prefix of the file is valid.
     pub complete: bool,
 }
 
 impl Prefixes {
-    /// The cluster prefix that holds `address`.
-    pub fn around(&self, address: IpAddr) -> Option<IpNet> {
+    /// The cluster prefix that contains `address`.
+    pub fn containing(&self, address: IpAddr) -> Option<IpNet> {
         self.of.get(address.into()).copied().filter(|prefix| prefix.contains(&address))
     }
 }
 
-/// What of the cluster the rules for one node need.
+/// The cluster settings that the rules for a node depend on.
 pub(super) struct Context {
     pub prefixes: Prefixes,
     pub next_hop: Option<NextHop>,
@@ -44,28 +45,30 @@ pub(super) struct Context {
 }
 
 pub(super) struct Validator<'a> {
-    pub findings: Capped<Finding>,
-    pub wrong: &'a HashSet<ConfigPath>,
+    pub problems: Capped<Problem>,
+    /// The paths whose errors were already reported.
+    pub reported: &'a HashSet<ConfigPath>,
+    /// Whether a required value is missing.
     pub incomplete: bool,
 }
 
 impl Validator<'_> {
-    pub fn report(&mut self, finding: Finding) {
-        self.findings.push(finding);
+    pub fn report(&mut self, problem: Problem) {
+        self.problems.push(problem);
     }
 
-    pub fn refuse(&mut self, wrong: Wrong, place: Place) {
-        self.findings.push(Finding { message: wrong.message, place, hint: wrong.hint, related: None });
+    pub fn reject(&mut self, error: ParseError, location: Location) {
+        self.problems.push(Problem { message: error.message, location, hint: error.hint, related: None });
     }
 
-    /// Reports that something is missing, unless it is there and wrong.
+    /// Reports a missing value, unless it is present and an error was already reported for it.
     pub fn report_missing(&mut self, message: String, path: ConfigPath, hint: &str) {
-        if !self.wrong.contains(&path) {
-            self.report(Finding::new(message, Place::value(path)).hint(hint));
+        if !self.reported.contains(&path) {
+            self.report(Problem::new(message, Location::value(path)).hint(hint));
         }
     }
 
-    /// Passes `value` on; without it the result is incomplete.
+    /// Returns `value`. If there is none, the result is incomplete.
     pub const fn require<T>(&mut self, value: Option<T>) -> Option<T> {
         if value.is_none() {
             self.incomplete = true;
@@ -73,18 +76,27 @@ impl Validator<'_> {
         value
     }
 
-    pub fn is_wrong(&self, path: &ConfigPath) -> bool {
-        self.wrong.contains(path)
+    /// Reports a list or mapping with too many entries.
+    pub fn at_most(&mut self, count: usize, max: usize, path: &ConfigPath) {
+        if count > max {
+            let message = format!("{path} has too many entries: {count} (maximum {max})");
+            self.report(Problem::new(message, Location::value(path.clone())));
+        }
     }
 
-    /// Parses one value or a list of them, at most one per family. Also returns whether all were good.
-    /// `path` is asked for only when one is not: a file without mistakes does not pay for it.
+    pub fn is_reported(&self, path: &ConfigPath) -> bool {
+        self.reported.contains(path)
+    }
+
+    /// Parses one value or a list of values, at most one per address family. Also returns whether all were valid.
+    ///
+    /// `path` is only called on an error, so that a valid file does not pay for it.
     pub fn per_family<S: AsRef<str>, T: Copy>(
         &mut self,
         raw: &OneOrMany<S>,
         path: impl Fn() -> ConfigPath,
         what: &str,
-        parse: impl Fn(&str) -> Result<T, Wrong>,
+        parse: impl Fn(&str) -> Result<T, ParseError>,
         family: impl Fn(&T) -> Family,
     ) -> (PerFamily<Located<T>>, bool) {
         let mut values = PerFamily::default();
@@ -99,27 +111,26 @@ impl Validator<'_> {
             };
             let value = match parse(text.as_ref()) {
                 Ok(value) => value,
-                Err(wrong) => {
-                    self.refuse(wrong, Place::value(item_path(&path(), item)));
+                Err(error) => {
+                    self.reject(error, Location::value(item_path(&path(), item)));
                     complete = false;
                     continue;
                 }
             };
             let family = family(&value);
             if let Some(Located { item: first, .. }) = values.get(family) {
-                let message = format!("{} is a second {family} {what}", text.as_ref());
-                let finding = Finding::new(message, Place::value(item_path(&path(), item)));
-                let first = Place::value(item_path(&path(), *first));
-                self.report(
-                    finding.related("first one here", first).hint("only one per address family is allowed"),
-                );
+                let message = format!("{} is the second {family} {what}", text.as_ref());
+                let problem = Problem::new(message, Location::value(item_path(&path(), item)));
+                let first = Location::value(item_path(&path(), *first));
+                let hint = format!("only one {what} per address family is supported");
+                self.report(problem.related("the first is defined here", first).hint(hint));
                 continue;
             }
             *values.slot(family) = Some(Located { value, item });
         }
         if count == 0 {
-            let message = format!("this list holds no {what}");
-            self.report(Finding::new(message, Place::value(path())));
+            let message = format!("expected at least one {what}");
+            self.report(Problem::new(message, Location::value(path())));
             complete = false;
         }
         (values, complete)
@@ -134,15 +145,15 @@ impl Validator<'_> {
         match check(name) {
             Ok(name) => Some(name),
             Err(why) => {
-                let message = format!("{:?} is not an interface name: {why}", shortened(name));
-                self.report(Finding::new(message, Place::value(path.clone())));
+                let message = format!("{:?} is not a valid interface name: {why}", shortened(name));
+                self.report(Problem::new(message, Location::value(path.clone())));
                 None
             }
         }
     }
 }
 
-/// `path` itself, or its item when the value stands in a list.
+/// The path of a value: `path` itself, or one of its items.
 pub(super) fn item_path(path: &ConfigPath, item: Option<u16>) -> ConfigPath {
     item.map_or_else(|| path.clone(), |index| path.index(index.into()))
 }

@@ -1,4 +1,4 @@
-//! YAML, for serde and as a tree with positions.
+//! Parses YAML, either with serde or into a tree with positions.
 
 use std::{collections::HashMap, sync::Arc};
 
@@ -9,14 +9,14 @@ use super::{
     limits::{self, Budget, MAX_DEPTH},
     raw::RawConfig,
     source::Source,
-    tree::{Keys, Mapping, Node, Parsed, Span, SyntaxError, Value, push},
+    tree::{KeyInterner, Mapping, Parsed, Span, SyntaxError, TreeNode, Value, push},
 };
 
-/// So many brackets may be open for [`deserialize`], which looks at all of them again for every token.
+/// The maximum number of brackets for [`deserialize`], which scans all open brackets for every token.
 const MAX_BRACKETS: usize = 512;
 
-/// Whether [`deserialize`] reads the text in linear time, and in memory that grows with it within bounds, as far as a
-/// look at its bytes can tell. It does of all configurations in block style without aliases.
+/// Returns `true` if [`deserialize`] takes linear time and bounded memory for this text, judging by its bytes. This
+/// holds for every configuration in block style without aliases.
 pub(super) fn is_plain(text: &str) -> bool {
     let (mut brackets, mut scalars) = (0, 0);
     for pair in text.as_bytes().windows(2) {
@@ -31,8 +31,8 @@ pub(super) fn is_plain(text: &str) -> bool {
     brackets <= MAX_BRACKETS && scalars <= MAX_BRACKETS + text.len() / 8
 }
 
-/// An error of the fast path: its words, and its offset where it has one.
-pub(super) struct Refused {
+/// An error of serde, with its offset if known.
+pub(super) struct SerdeRejection {
     pub message: String,
     pub offset: Option<usize>,
 }
@@ -41,48 +41,48 @@ pub(super) fn deserialize(source: &str) -> Result<RawConfig, serde_yaml::Error> 
     serde_yaml::from_str(source)
 }
 
-pub(super) fn refused(error: &serde_yaml::Error, source: &Source) -> Refused {
+pub(super) fn rejection(error: &serde_yaml::Error, source: &Source) -> SerdeRejection {
     let message = error.to_string();
-    let Some(location) = error.location() else { return Refused { message, offset: None } };
-    // The place is shown beside the message, not in it.
+    let Some(location) = error.location() else { return SerdeRejection { message, offset: None } };
+    // The position is displayed separately from the message.
     let tail = format!(" at line {} column {}", location.line(), location.column());
-    Refused {
+    SerdeRejection {
         message: message.replacen(&tail, "", 1),
         offset: Some(source.offset_of(location.line(), location.column())),
     }
 }
 
-/// Reads a YAML text into a tree.
+/// Parses a YAML text into a tree.
 ///
 /// # Errors
-/// The first place where the text is not YAML, or is YAML that a configuration cannot be.
+/// Returns the first syntax error, exceeded limit, or unsupported feature.
 pub(super) fn parse(source: &Source) -> Result<Parsed, SyntaxError> {
-    let mut builder = Builder::new(source);
+    let mut builder = YamlBuilder::new(source);
     for event in Parser::new_from_str(source.text()) {
         let (event, span) = event.map_err(|error| SyntaxError {
-            message: format!("this is not YAML: {}", error.info()),
+            message: format!("invalid YAML: {}", error.info()),
             span: builder.span(*error.marker(), *error.marker()),
             hint: hint_for(error.info()),
         })?;
         let span = builder.span(span.start, span.end);
         builder.take(event, span)?;
     }
-    let root = builder.root.unwrap_or(Node::new(0..0, Value::Null));
-    Ok(Parsed { root, mistakes: builder.mistakes })
+    let root = builder.root.unwrap_or(TreeNode::new(0..0, Value::Null));
+    Ok(Parsed { root, errors: builder.errors })
 }
 
 fn hint_for(info: &str) -> Option<String> {
     if info.contains("tabs disallowed") {
-        return Some("indent with spaces: YAML does not allow tabs there".to_owned());
+        return Some("indent with spaces; YAML does not allow tabs".to_owned());
     }
     if info.contains("mapping values are not allowed") {
-        return Some("a value that holds `: ` or ends with `:` needs quotes".to_owned());
+        return Some("quote values that contain `: ` or end with `:`".to_owned());
     }
     None
 }
 
-/// A mapping or a list whose end has not come yet.
-struct Open {
+/// A mapping or a list that is still being parsed.
+struct OpenCollection {
     span: Span,
     anchor: usize,
     content: Content,
@@ -90,40 +90,40 @@ struct Open {
 }
 
 enum Content {
-    List(Vec<Node>),
-    Map(Box<Mapping>, Option<Key>),
+    List(Vec<TreeNode>),
+    Map(Box<Mapping>, Option<PendingKey>),
 }
 
-/// A key whose value has not come yet; without text when it is no scalar.
-struct Key {
+/// A key whose value is still to come. Has no text if it is not a scalar.
+struct PendingKey {
     text: Option<Arc<str>>,
     span: Span,
 }
 
-struct Builder<'a> {
+struct YamlBuilder<'a> {
     source: &'a Source,
-    open: Vec<Open>,
-    root: Option<Node>,
-    /// Anchored values, each with the number of nodes in it.
-    anchors: HashMap<usize, (Node, usize)>,
-    names: Keys,
-    /// Counts those that aliases add too.
+    open: Vec<OpenCollection>,
+    root: Option<TreeNode>,
+    /// Anchored values, each with the number of nodes it contains.
+    anchors: HashMap<usize, (TreeNode, usize)>,
+    names: KeyInterner,
+    /// Includes values that aliases add.
     budget: Budget,
     documents: usize,
-    mistakes: Capped<SyntaxError>,
+    errors: Capped<SyntaxError>,
 }
 
-impl<'a> Builder<'a> {
+impl<'a> YamlBuilder<'a> {
     fn new(source: &'a Source) -> Self {
         Self {
             source,
             open: Vec::new(),
             root: None,
             anchors: HashMap::new(),
-            names: Keys::default(),
+            names: KeyInterner::default(),
             budget: Budget::new(source.text().len()),
             documents: 0,
-            mistakes: Capped::new(),
+            errors: Capped::new(),
         }
     }
 
@@ -136,11 +136,11 @@ impl<'a> Builder<'a> {
         match event {
             Event::DocumentStart(_) => self.document(span),
             Event::Scalar(text, style, anchor, tag) => {
-                // The extent of a block scalar runs into the next line.
+                // The span of a block scalar extends into the next line.
                 let span = span.start..span.start + self.source.slice(&span).trim_end().len();
                 let value = scalar(&text, style, tag.as_deref());
                 self.budget.take(1, &span)?;
-                self.complete(Node::new(span, value), Some(&*text), anchor, 1)
+                self.complete(TreeNode::new(span, value), Some(&*text), anchor, 1)
             }
             Event::SequenceStart(anchor, _) => self.begin(span, anchor, Content::List(Vec::new())),
             Event::MappingStart(anchor, _) => self.begin(span, anchor, Content::Map(Box::default(), None)),
@@ -158,7 +158,7 @@ impl<'a> Builder<'a> {
         Err(SyntaxError {
             message: "unexpected second YAML document: a configuration is a single document".to_owned(),
             span,
-            hint: Some("keep one cluster per file".to_owned()),
+            hint: Some("use one file per cluster".to_owned()),
         })
     }
 
@@ -167,7 +167,7 @@ impl<'a> Builder<'a> {
             return Err(limits::too_deep(span));
         }
         self.budget.take(1, &span)?;
-        self.open.push(Open { span, anchor, content, size_before: self.budget.used() - 1 });
+        self.open.push(OpenCollection { span, anchor, content, size_before: self.budget.used() - 1 });
         Ok(())
     }
 
@@ -178,17 +178,17 @@ impl<'a> Builder<'a> {
             Content::Map(mapping, _) => Value::Map(mapping),
         };
         let size = self.budget.used() - open.size_before;
-        self.complete(Node::new(open.span, value), None, open.anchor, size)
+        self.complete(TreeNode::new(open.span, value), None, open.anchor, size)
     }
 
     fn alias(&mut self, anchor: usize, span: Span) -> Result<(), SyntaxError> {
         let Some(size) = self.anchors.get(&anchor).map(|(_, size)| *size) else {
-            let message = "this alias is inside the value it refers to".to_owned();
+            let message = "this alias refers to a value that contains it".to_owned();
             return Err(SyntaxError { message, span, hint: None });
         };
         self.budget.take(size, &span)?;
         let Some((node, _)) = self.anchors.get(&anchor) else { return Ok(()) };
-        let node = Node::new(span, node.value.clone());
+        let node = TreeNode::new(span, node.value.clone());
         let text = match &node.value {
             Value::Text(text) => Some(text.clone()),
             _ => None,
@@ -196,16 +196,16 @@ impl<'a> Builder<'a> {
         self.complete(node, text.as_deref(), 0, size)
     }
 
-    /// Puts a whole value where it belongs: a key, a value, an item, or the root.
+    /// Adds a complete value to the tree: as a key, a value, an item, or the root.
     fn complete(
         &mut self,
-        node: Node,
+        node: TreeNode,
         text: Option<&str>,
         anchor: usize,
         size: usize,
     ) -> Result<(), SyntaxError> {
         if anchor != 0 {
-            // Kept twice from here on.
+            // The value is stored twice from here on.
             self.budget.take(size, &node.span())?;
             self.anchors.insert(anchor, (node.clone(), size));
         }
@@ -216,22 +216,22 @@ impl<'a> Builder<'a> {
         match &mut open.content {
             Content::List(items) => push(items, node),
             Content::Map(mapping, key @ None) => {
-                // The mapping itself begins where its first key does.
+                // A mapping starts at its first key.
                 if mapping.entries.is_empty() && open.span.is_empty() {
                     open.span.start = node.span().start;
                     open.span.end = open.span.start;
                 }
                 if text.is_none() {
-                    self.mistakes.push(SyntaxError {
-                        message: "this key is a list or a mapping; keys must be strings".to_owned(),
+                    self.errors.push(SyntaxError {
+                        message: "invalid key: expected a string, found a list or a mapping".to_owned(),
                         span: node.span(),
                         hint: None,
                     });
                 }
-                *key = Some(Key { text: text.map(|text| self.names.get(text)), span: node.span() });
+                *key = Some(PendingKey { text: text.map(|text| self.names.get(text)), span: node.span() });
             }
             Content::Map(mapping, key) => {
-                if let Some(Key { text: Some(text), span }) = key.take() {
+                if let Some(PendingKey { text: Some(text), span }) = key.take() {
                     mapping.insert(text, span, node);
                 }
             }
@@ -247,16 +247,15 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Value {
             ("null", value @ Value::Null)
             | ("bool", value @ Value::Flag(_))
             | ("int", value @ Value::Integer(_)) => value,
-            _ => Value::Other("a value with a tag"),
+            _ => Value::Other("a tagged value"),
         },
-        Some(_) => Value::Other("a value with a tag"),
+        Some(_) => Value::Other("a tagged value"),
         None if style == ScalarStyle::Plain => resolve(text),
         None => Value::Text(text.into()),
     }
 }
 
-/// What a scalar without quotes is, by the rules of serde_yaml (the core schema of YAML 1.2, and
-/// binary numbers).
+/// Resolves a plain scalar as serde_yaml does: by the core schema of YAML 1.2, plus binary numbers.
 fn resolve(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
@@ -295,7 +294,7 @@ fn resolve(text: &str) -> Value {
     }
 }
 
-/// One that no key takes is only a number.
+/// A number outside the range of `i64` is just "a number", which no key accepts.
 fn integer(number: i128) -> Value {
     i64::try_from(number).map_or(Value::Other("a number"), Value::Integer)
 }

@@ -31,7 +31,7 @@ impl Check {
     /// The longest timeout: an apply holds the lock, and whoever ran it waits.
     pub const MAX_TIMEOUT: Duration = Duration::from_secs(300);
     /// So many checks a file may have.
-    pub const MOST: usize = 100;
+    pub const MAX_COUNT: usize = 100;
 }
 
 impl fmt::Display for Check {

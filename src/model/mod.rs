@@ -50,7 +50,7 @@ pub struct Cluster {
 
 impl Cluster {
     /// So many sysctls a file may have.
-    pub const MOST_SYSCTLS: usize = 1000;
+    pub const MAX_SYSCTLS: usize = 1000;
 
     /// The egress interface of `node`: its own, else the cluster's. A Windows node never takes the
     /// cluster's, which names an interface of Linux nodes.
@@ -73,7 +73,7 @@ impl Cluster {
 /// A machine of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// Unique in the file, never empty, at most [`Self::LONGEST_NAME`] bytes.
+    /// Unique in the file, never empty, at most [`Self::MAX_NAME_LEN`] bytes.
     pub name: Untrusted,
     /// `os`.
     pub os: OperatingSystem,
@@ -91,7 +91,7 @@ pub struct Node {
 
 impl Node {
     /// The longest name of a node in bytes, as Kubernetes has it: a DNS subdomain (RFC 1123).
-    pub const LONGEST_NAME: usize = 253;
+    pub const MAX_NAME_LEN: usize = 253;
 
     /// The pod gateway in `family`: the override, else computed from the pod CIDR.
     ///
@@ -149,7 +149,7 @@ pub struct NatPolicy {
 
 impl NatPolicy {
     /// So many exclusions a file may have: each is a rule that every new connection passes.
-    pub const MOST_EXCLUDED: usize = 1000;
+    pub const MAX_EXCLUDED: usize = 1000;
 }
 
 /// Whose traffic is masqueraded.

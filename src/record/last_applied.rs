@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::TransactionMeta;
-use crate::{config::Kept, state::State};
+use crate::{config::StoredConfig, state::State};
 
 /// What the last apply put in force.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -17,5 +17,5 @@ pub struct LastApplied {
     pub state: State,
     /// The configuration it was made from: what has left it since has its line in here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub configuration: Option<Kept>,
+    pub configuration: Option<StoredConfig>,
 }

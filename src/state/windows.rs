@@ -70,7 +70,7 @@ impl WindowsRoute {
     pub const DEFAULT_METRIC: u32 = 256;
 
     /// The largest metric: `-RouteMetric` is a UInt16 (documentation of `New-NetRoute`).
-    pub const MOST_METRIC: u32 = u16::MAX as u32;
+    pub const MAX_METRIC: u32 = u16::MAX as u32;
 
     /// The metric of the own pod CIDR on the management interface: worse than that of the route Windows makes of
     /// the address on the pod interface (256), which stays in force. `AddRoutes.ps1` of the Windows SDN scripts

@@ -64,7 +64,7 @@ fn a_node_has_its_configuration_in_etc() {
         let plan = "\"$HOSTGW\" plan --json";
         let mut snapshots = Snapshots::default();
         let none = in_etc("\"$HOSTGW\" plan").expect(3);
-        none.warns("no configuration found: looked for hostgw.yaml, hostgw.yml, hostgw.toml in the working directory and /etc/hostgw");
+        none.warns("no configuration found: searched for hostgw.yaml, hostgw.yml, hostgw.toml in the working directory and /etc/hostgw");
         for name in ["hostgw.yaml", "hostgw.yml"] {
             node.write(name, RECIPE);
             node.sh(&format!("mv {name} etc/hostgw/"));
@@ -74,7 +74,7 @@ fn a_node_has_its_configuration_in_etc() {
             node.sh(&format!("mv etc/hostgw/{name} etc/{name}"));
         }
         node.sh("mv etc/hostgw.y* etc/hostgw/");
-        in_etc(plan).expect(3).says("/etc/hostgw holds both hostgw.yaml and hostgw.yml");
+        in_etc(plan).expect(3).says("/etc/hostgw contains both hostgw.yaml and hostgw.yml");
         node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]));
         assert_eq!(in_etc(plan).expect(0).json()["file"], "hostgw.yaml");
         snapshots.compare("refused-two-configurations", &in_etc("cd empty && \"$HOSTGW\" plan").expect(3));

@@ -135,7 +135,7 @@ fn all_are_tried_at_once_and_answered_in_order() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a listener");
         let open = tcp(&listener.local_addr().expect("an address").to_string(), LONG);
         let second = Duration::from_secs(1);
-        let mut checks = vec![tcp("172.30.0.9:80", second); Check::MOST];
+        let mut checks = vec![tcp("172.30.0.9:80", second); Check::MAX_COUNT];
         checks[7] = open;
         checks[8] = neighbour("172.30.0.11", second);
         let begun = Instant::now();

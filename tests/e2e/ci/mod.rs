@@ -455,7 +455,7 @@ fn the_hook_of_pre_commit_validates_what_is_committed() {
         };
         run("ls *.yaml").expect(0).says("hostgw.yaml is valid: 2 nodes");
         let outcome = run("printf '%s\\n' hostgw.yaml envs/hostgw.yml not-hostgw.yaml hostgw.yaml.md");
-        outcome.expect(123).warns("--> envs/hostgw.yml:").warns("is invalid: 1 mistake");
+        outcome.expect(123).warns("--> envs/hostgw.yml:").warns("is invalid: 1 error");
         assert_eq!(text("pre-commit-config.yaml").matches("hostgw-validate").count(), 1);
     });
 }

@@ -1,4 +1,4 @@
-//! What is wrong with a configuration, as a value and as text in the manner of compilers.
+//! The errors in a configuration, as values and as text in the style of a compiler.
 
 use std::fmt;
 
@@ -7,32 +7,32 @@ use console::Style;
 use super::{
     capped::Capped,
     source::{Position, Source},
-    tree::{Node, Span, SyntaxError, Value},
+    tree::{Span, SyntaxError, TreeNode, Value},
 };
 use crate::{
     model::ConfigPath,
     text::{self, Untrusted, padded},
 };
 
-/// A mistake before it is known where in the text it stands.
+/// An error whose position in the text may still be unknown.
 #[derive(Debug)]
-pub(super) struct Finding {
+pub(super) struct Problem {
     pub message: String,
-    pub place: Place,
+    pub location: Location,
     pub hint: Option<String>,
-    pub related: Option<(String, Place)>,
+    pub related: Option<(String, Location)>,
 }
 
-/// A place by its path, and by its extent in the text where that is known better.
+/// The location of an error: a path, and a span if it is more precise.
 #[derive(Debug, Clone)]
-pub(super) struct Place {
+pub(super) struct Location {
     pub path: ConfigPath,
     pub span: Option<Span>,
-    /// Point at the key, not at its value.
+    /// Whether to underline the key instead of its value.
     pub at_key: bool,
 }
 
-impl Place {
+impl Location {
     pub const fn value(path: ConfigPath) -> Self {
         Self { path, span: None, at_key: false }
     }
@@ -45,7 +45,7 @@ impl Place {
         Self { path, span: Some(span), at_key: false }
     }
 
-    fn locate(&self, source: &Source, root: Option<&Node>) -> Option<Span> {
+    fn locate(&self, source: &Source, root: Option<&TreeNode>) -> Option<Span> {
         if self.span.is_some() {
             return self.span.clone();
         }
@@ -61,15 +61,15 @@ impl Place {
     }
 }
 
-impl Finding {
-    pub const fn new(message: String, place: Place) -> Self {
-        Self { message, place, hint: None, related: None }
+impl Problem {
+    pub const fn new(message: String, location: Location) -> Self {
+        Self { message, location, hint: None, related: None }
     }
 
-    /// Whether its places are known without looking for them.
-    pub fn is_placed(&self) -> bool {
-        let related = self.related.as_ref().map(|(_, place)| place);
-        std::iter::once(&self.place).chain(related).all(|place| place.span.is_some())
+    /// Returns `true` if every location already has a span.
+    pub fn is_located(&self) -> bool {
+        let related = self.related.as_ref().map(|(_, location)| location);
+        std::iter::once(&self.location).chain(related).all(|location| location.span.is_some())
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -77,130 +77,131 @@ impl Finding {
         self
     }
 
-    pub fn related(mut self, message: &str, place: Place) -> Self {
-        self.related = Some((message.to_owned(), place));
+    pub fn related(mut self, message: &str, location: Location) -> Self {
+        self.related = Some((message.to_owned(), location));
         self
     }
 }
 
-impl From<SyntaxError> for Finding {
+impl From<SyntaxError> for Problem {
     fn from(error: SyntaxError) -> Self {
         Self {
             message: error.message,
-            place: Place::span(ConfigPath::root(), error.span),
+            location: Location::span(ConfigPath::root(), error.span),
             hint: error.hint,
             related: None,
         }
     }
 }
 
-/// One mistake in a configuration.
+/// An error in a configuration.
 #[derive(Debug, Clone)]
-pub struct Mistake {
-    /// What is wrong, as one sentence without a full stop.
+pub struct ConfigError {
+    /// The error as one sentence without a period.
     pub message: String,
-    /// Which value is wrong, or where one is missing.
+    /// The path of the invalid or missing value.
     pub path: ConfigPath,
-    /// Where it stands, as far as that is known.
+    /// The position of the value, if known.
     pub position: Option<Position>,
-    /// What to do about it.
+    /// A suggested fix.
     pub hint: Option<String>,
-    /// The other place of a mistake that needs two.
+    /// The second location of an error that involves two.
     pub related: Option<Related>,
     span: Option<Span>,
 }
 
-/// A place that a mistake has to do with.
+/// A location that is related to an error.
 #[derive(Debug, Clone)]
 pub struct Related {
-    /// What is there, as in "first used here".
+    /// A label for the location, such as "first used here".
     pub message: String,
-    /// Which value.
+    /// The path of the value.
     pub path: ConfigPath,
-    /// Where it stands.
+    /// The position of the value, if known.
     pub position: Option<Position>,
     span: Option<Span>,
 }
 
-/// A configuration that cannot be used, with everything that is wrong with it.
+/// Every error in an invalid configuration.
 ///
-/// `Display` is [`Invalid::render`] without colour.
+/// `Display` prints the same as [`InvalidConfig::render`] without color.
 #[derive(Debug, Clone)]
-pub struct Invalid {
+pub struct InvalidConfig {
     name: Untrusted,
     source: Source,
-    mistakes: Capped<Mistake>,
+    errors: Capped<ConfigError>,
 }
 
-impl Invalid {
+impl InvalidConfig {
     pub(super) fn new(
         name: &Untrusted,
         source: Source,
-        root: Option<&Node>,
-        findings: Capped<Finding>,
+        root: Option<&TreeNode>,
+        problems: Capped<Problem>,
     ) -> Self {
-        let mut mistakes = findings.map(|finding| locate(finding, &source, root));
-        mistakes.sort_by_key(|mistake| mistake.span.as_ref().map(|span| span.start));
-        Self { name: name.clone(), source, mistakes }
+        let mut errors = problems.map(|problem| locate(problem, &source, root));
+        errors.sort_by_key(|error| error.span.as_ref().map(|span| span.start));
+        Self { name: name.clone(), source, errors }
     }
 
-    /// The name of the file, as shown to the user.
+    /// The file name shown to the user.
     #[must_use]
     pub fn name(&self) -> &Untrusted {
         &self.name
     }
 
-    /// The mistakes in the order of the file, 100 at most; never none.
+    /// The errors in the order of the file: at least 1, at most 100.
     #[must_use]
-    pub fn mistakes(&self) -> &[Mistake] {
-        self.mistakes.items()
+    pub fn errors(&self) -> &[ConfigError] {
+        self.errors.items()
     }
 
-    /// How many mistakes there are in all.
+    /// The total number of errors.
     #[must_use]
     pub const fn count(&self) -> usize {
-        self.mistakes.items().len() + self.mistakes.more()
+        self.errors.items().len() + self.errors.omitted()
     }
 
-    /// How many more mistakes there are than [`Self::mistakes`] has.
+    /// The number of errors that [`Self::errors`] omits.
     #[must_use]
-    pub const fn more(&self) -> usize {
-        self.mistakes.more()
+    pub const fn omitted(&self) -> usize {
+        self.errors.omitted()
     }
 
-    /// The mistakes as text: each with its line and a mark under what is wrong, their number at the end.
-    /// Ends with a newline. Escape sequences for colour are in it only when `colour` says so; what could
-    /// drive a terminal in the file itself is escaped.
+    /// Renders the errors as text: each with the source line underlined, and a total at the end.
+    ///
+    /// The text ends with a newline. It contains color escape sequences only if `color` is set. Control characters
+    /// from the file are escaped.
     #[must_use]
-    pub fn render(&self, colour: bool) -> String {
+    pub fn render(&self, color: bool) -> String {
         let mut text = String::new();
-        // Writing to a string does not fail.
-        let _ = self.write(&mut text, &Paint::new(colour));
+        // Writing to a string cannot fail.
+        let _ = self.write(&mut text, &Palette::new(color));
         text
     }
 
-    fn write(&self, out: &mut impl fmt::Write, paint: &Paint) -> fmt::Result {
-        for mistake in self.mistakes() {
-            self.write_mistake(out, mistake, paint)?;
+    fn write(&self, out: &mut impl fmt::Write, palette: &Palette) -> fmt::Result {
+        for error in self.errors() {
+            self.write_error(out, error, palette)?;
             out.write_char('\n')?;
         }
-        if self.more() > 0 {
-            writeln!(out, "and {} more\n", self.more())?;
+        if self.omitted() > 0 {
+            writeln!(out, "and {} more\n", self.omitted())?;
         }
         let count = self.count();
-        let noun = if count == 1 { "mistake" } else { "mistakes" };
+        let noun = if count == 1 { "error" } else { "errors" };
         let total = format!("{} is invalid: {count} {noun}", self.name);
-        writeln!(out, "{}: {}", paint.error.apply_to("error"), paint.bold.apply_to(total))
+        writeln!(out, "{}: {}", palette.error.apply_to("error"), palette.bold.apply_to(total))
     }
 
-    fn write_mistake(&self, out: &mut impl fmt::Write, mistake: &Mistake, paint: &Paint) -> fmt::Result {
-        let message = printable(&mistake.message);
-        writeln!(out, "{}: {}", paint.error.apply_to("error"), paint.bold.apply_to(message))?;
-        let related = mistake.related.as_ref();
-        let last = mistake.position.max(related.and_then(|related| related.position));
-        let gutter = Gutter { width: last.map_or(1, |position| position.line.to_string().len()), paint };
+    fn write_error(&self, out: &mut impl fmt::Write, error: &ConfigError, palette: &Palette) -> fmt::Result {
+        let message = printable(&error.message);
+        writeln!(out, "{}: {}", palette.error.apply_to("error"), palette.bold.apply_to(message))?;
+        let related = error.related.as_ref();
+        let last = error.position.max(related.and_then(|related| related.position));
+        let gutter = Gutter { width: last.map_or(1, |position| position.line.to_string().len()), palette };
         let name = &self.name;
-        match mistake.position.zip(mistake.span.as_ref()) {
+        match error.position.zip(error.span.as_ref()) {
             Some((Position { line, column }, span)) => {
                 writeln!(out, "{} {name}:{line}:{column}", gutter.sign("-->"))?;
                 gutter.bare(out)?;
@@ -208,9 +209,9 @@ impl Invalid {
                 gutter.line(out, line, &excerpt.text)?;
                 gutter.mark(out, &excerpt)?;
             }
-            None if mistake.path.segments().is_empty() => writeln!(out, "{} {name}", gutter.sign("-->"))?,
+            None if error.path.segments().is_empty() => writeln!(out, "{} {name}", gutter.sign("-->"))?,
             None => {
-                let path = mistake.path.to_string();
+                let path = error.path.to_string();
                 writeln!(out, "{} {name}: {}", gutter.sign("-->"), printable(&path))?;
             }
         }
@@ -219,60 +220,60 @@ impl Invalid {
             writeln!(out, "{} {}: {name}:{line}:{column}", gutter.sign(":::"), related.message)?;
             let excerpt = Excerpt::new(&self.source, line, related.span.as_ref().unwrap_or(&(0..0)));
             gutter.line(out, line, &excerpt.text)?;
-        } else if mistake.hint.is_some() {
+        } else if error.hint.is_some() {
             gutter.bare(out)?;
         }
-        mistake.hint.as_ref().map_or(Ok(()), |hint| gutter.help(out, hint))
+        error.hint.as_ref().map_or(Ok(()), |hint| gutter.help(out, hint))
     }
 }
 
-impl fmt::Display for Invalid {
+impl fmt::Display for InvalidConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(f, &Paint::new(false))
+        self.write(f, &Palette::new(false))
     }
 }
 
-impl std::error::Error for Invalid {}
+impl std::error::Error for InvalidConfig {}
 
-fn locate(finding: Finding, source: &Source, root: Option<&Node>) -> Mistake {
-    let span = finding.place.locate(source, root);
+fn locate(problem: Problem, source: &Source, root: Option<&TreeNode>) -> ConfigError {
+    let span = problem.location.locate(source, root);
     let position_of = |span: &Option<Span>| span.as_ref().map(|span| source.position(span.start));
-    let related = finding.related.map(|(message, place)| {
-        let span = place.locate(source, root);
-        Related { message, path: place.path, position: position_of(&span), span }
+    let related = problem.related.map(|(message, location)| {
+        let span = location.locate(source, root);
+        Related { message, path: location.path, position: position_of(&span), span }
     });
-    Mistake {
-        message: finding.message,
-        path: finding.place.path,
+    ConfigError {
+        message: problem.message,
+        path: problem.location.path,
         position: position_of(&span),
-        hint: finding.hint,
+        hint: problem.hint,
         related,
         span,
     }
 }
 
-struct Paint {
+struct Palette {
     error: Style,
     gutter: Style,
     bold: Style,
 }
 
-impl Paint {
-    fn new(colour: bool) -> Self {
-        let style = || Style::new().force_styling(colour).bold();
+impl Palette {
+    fn new(color: bool) -> Self {
+        let style = || Style::new().force_styling(color).bold();
         Self { error: style().red(), gutter: style().blue(), bold: style() }
     }
 }
 
-/// The column of line numbers.
+/// The column with the line numbers.
 struct Gutter<'a> {
     width: usize,
-    paint: &'a Paint,
+    palette: &'a Palette,
 }
 
 impl Gutter<'_> {
     fn sign(&self, sign: &str) -> String {
-        format!("{}{}", padded("", self.width), self.paint.gutter.apply_to(sign))
+        format!("{}{}", padded("", self.width), self.palette.gutter.apply_to(sign))
     }
 
     fn bare(&self, out: &mut impl fmt::Write) -> fmt::Result {
@@ -283,21 +284,21 @@ impl Gutter<'_> {
         let number = number.to_string();
         let number = format!("{}{number} |", padded("", self.width.saturating_sub(number.len())));
         let space = if text.is_empty() { "" } else { " " };
-        writeln!(out, "{}{space}{text}", self.paint.gutter.apply_to(number))
+        writeln!(out, "{}{space}{text}", self.palette.gutter.apply_to(number))
     }
 
     fn mark(&self, out: &mut impl fmt::Write, excerpt: &Excerpt) -> fmt::Result {
         let carets = "^".repeat(excerpt.width);
         let indent = " ".repeat(excerpt.indent);
-        writeln!(out, "{} {indent}{}", self.sign(" |"), self.paint.error.apply_to(carets))
+        writeln!(out, "{} {indent}{}", self.sign(" |"), self.palette.error.apply_to(carets))
     }
 
     fn help(&self, out: &mut impl fmt::Write, hint: &str) -> fmt::Result {
-        writeln!(out, "{} {}: {}", self.sign(" ="), self.paint.bold.apply_to("help"), printable(hint))
+        writeln!(out, "{} {}: {}", self.sign(" ="), self.palette.bold.apply_to("help"), printable(hint))
     }
 }
 
-/// A line as it is shown, and the part of it to mark, in columns of a terminal.
+/// A source line as displayed, and the part to underline, in terminal columns.
 struct Excerpt {
     text: String,
     indent: usize,
@@ -305,7 +306,7 @@ struct Excerpt {
 }
 
 impl Excerpt {
-    /// What is shown of a line before and after the beginning of the mark.
+    /// The maximum number of columns shown before and after the start of the underlined part.
     const BEFORE: usize = 100;
     const AFTER: usize = 80;
     const ELLIPSIS: &str = "…";
@@ -328,7 +329,7 @@ impl Excerpt {
     }
 }
 
-/// How many bytes of these characters fit in `columns` when they are shown.
+/// The number of bytes of `characters` that fit in `columns` when displayed.
 fn fit(characters: impl Iterator<Item = char>, columns: usize) -> usize {
     let (mut used, mut bytes) = (0, 0);
     for character in characters {
@@ -350,7 +351,7 @@ fn printable(text: &str) -> String {
     printable
 }
 
-/// Tabs become spaces, so that marks align; the rest as everywhere.
+/// Expands tabs so that underlines align, and escapes everything else as usual.
 fn push_printable(text: &mut String, character: char) {
     match character {
         '\t' => text.push_str("    "),
