@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use hostgw::{
     model::Cluster,
     plan::{
-        self, Action, Change, Comparison, Policy, Saved, compare,
-        compare::{Block, Delta, Item, Member, Own},
+        self, Action, Change, Comparison, ForeignPolicy, OriginalSysctls, compare,
+        compare::{Delta, Member, NodeGroup, ObjectChange, PerNodeCidr},
         windows::WindowsOrigin,
     },
     state::{Expression, Field, NatObject, NatRule, Route, RuleBody, State, WindowsRoute},
@@ -21,8 +21,8 @@ type Line = (Action, Option<String>, Option<String>);
 
 /// What the comparison tells of one node.
 fn told(comparison: &Comparison, old: &Cluster, new: &Cluster, member: Member) -> Vec<Line> {
-    let concerns = |block: &&Block| block.members.contains(&member);
-    let deltas = comparison.blocks.iter().filter(concerns).flat_map(|block| &block.deltas);
+    let concerns = |block: &&NodeGroup| block.members.contains(&member);
+    let deltas = comparison.groups.iter().filter(concerns).flat_map(|block| &block.deltas);
     sorted(
         deltas
             .filter(|delta| !delta.except.contains(&member) && delta.only.is_none_or(|only| only == member))
@@ -35,11 +35,16 @@ fn told(comparison: &Comparison, old: &Cluster, new: &Cluster, member: Member) -
 }
 
 /// The item as it stands on one node.
-fn on_node(item: &Item, old: &Cluster, new: &Cluster, member: Member) -> (Option<String>, Option<String>) {
+fn on_node(
+    item: &ObjectChange,
+    old: &Cluster,
+    new: &Cluster,
+    member: Member,
+) -> (Option<String>, Option<String>) {
     let before = member.old.map(|index| (old, &old.nodes[index]));
     let after = member.new.map(|index| (new, &new.nodes[index]));
     match item {
-        Item::Route { before: gone, after: come } => {
+        ObjectChange::Route { before: gone, after: come } => {
             let by_device = |route: &Option<Route>, side: Option<(&Cluster, &hostgw::model::Node)>| {
                 let mut route = route.clone()?;
                 let (cluster, node) = side.expect("the node is in that file");
@@ -50,7 +55,11 @@ fn on_node(item: &Item, old: &Cluster, new: &Cluster, member: Member) -> (Option
             };
             (by_device(gone, before), by_device(come, after))
         }
-        Item::WindowsRoute { before: gone, after: come, own: Own { before: old_own, after: new_own } } => {
+        ObjectChange::WindowsRoute {
+            before: gone,
+            after: come,
+            own: PerNodeCidr { before: old_own, after: new_own },
+        } => {
             let as_on_node = |route: &Option<WindowsRoute>,
                               own: Option<_>,
                               side: Option<(&Cluster, &hostgw::model::Node)>| {
@@ -68,11 +77,15 @@ fn on_node(item: &Item, old: &Cluster, new: &Cluster, member: Member) -> (Option
             };
             (as_on_node(gone, *old_own, before), as_on_node(come, *new_own, after))
         }
-        Item::Forwarding { forwarding, before, after } => {
+        ObjectChange::Forwarding { forwarding, before, after } => {
             let text = |asks: bool| asks.then(|| forwarding.text(true));
             (text(*before), text(*after))
         }
-        Item::Nat { before: gone, after: come, own: Own { before: old_own, after: new_own } } => {
+        ObjectChange::Nat {
+            before: gone,
+            after: come,
+            own: PerNodeCidr { before: old_own, after: new_own },
+        } => {
             let with_own =
                 |object: &Option<NatObject>, own, side: Option<(&Cluster, &hostgw::model::Node)>| {
                     let object = object.as_ref()?;
@@ -82,7 +95,7 @@ fn on_node(item: &Item, old: &Cluster, new: &Cluster, member: Member) -> (Option
                 };
             (with_own(gone, *old_own, before), with_own(come, *new_own, after))
         }
-        Item::Sysctl { key, before, after } => {
+        ObjectChange::Sysctl { key, before, after } => {
             let text = |value: &Option<Untrusted>| value.as_ref().map(|value| format!("{key} = {value}"));
             (text(before), text(after))
         }
@@ -109,7 +122,7 @@ fn replace_own(object: &NatObject, own: ipnet::IpNet, node: &hostgw::model::Node
 
 /// What one node holds by a file, if this version plans that.
 fn held(side: Option<(&Cluster, usize)>) -> Option<State> {
-    side.and_then(|(cluster, index)| plan::desired(cluster, index, &Saved::default()).ok())
+    side.and_then(|(cluster, index)| plan::desired(cluster, index, &OriginalSysctls::default()).ok())
         .map(|desired| desired.state)
 }
 
@@ -122,7 +135,7 @@ fn planned(old: &Cluster, new: &Cluster, member: Member) -> Vec<Line> {
     let before = before.filter(|_| os(after).is_none() || os(before) == os(after));
     let mut lines = windows_lines(before, after);
     let (before, after) = (held(before).unwrap_or_default(), held(after).unwrap_or_default());
-    for change in plan::plan(&after, &before, Policy::Respect).changes {
+    for change in plan::plan(&after, &before, ForeignPolicy::Respect).changes {
         let text = |object: &dyn std::fmt::Display| object.to_string();
         match &change {
             Change::Route(change) => {
@@ -155,7 +168,7 @@ fn windows_held(side: Option<(&Cluster, usize)>) -> BTreeMap<(bool, String), Str
         return BTreeMap::new();
     };
     let routes = desired.state.routes.iter().zip(&desired.origins).map(|(route, origin)| {
-        let is_own = matches!(origin, WindowsOrigin::Own(_));
+        let is_own = matches!(origin, WindowsOrigin::OwnPods(_));
         ((is_own, route.destination_prefix.to_string()), route.to_string())
     });
     let forwarding = desired.state.forwarding.iter().map(|one| ((false, one.name()), one.text(true)));
@@ -229,7 +242,7 @@ proptest! {
     #[test]
     fn no_block_and_no_change_is_empty((old, new) in two()) {
         let comparison = compare(Some(&old), &new);
-        for block in &comparison.blocks {
+        for block in &comparison.groups {
             prop_assert!(!block.deltas.is_empty());
             for delta in &block.deltas {
                 let mut named = delta.except.iter().chain(&delta.only);

@@ -6,7 +6,7 @@ use std::{fs, path::Path};
 use hostgw::{
     config::{self, Document, Format},
     model::{Cluster, ConfigPath, OperatingSystem},
-    plan::{self, Desired, Plan, Policy, Saved},
+    plan::{self, Desired, ForeignPolicy, OriginalSysctls, Plan},
     render::{self, Palette, Report, Source},
     state::State,
 };
@@ -38,10 +38,10 @@ fn names() -> Vec<String> {
 
 /// The plan of a node that has nothing yet, but every sysctl it needs.
 fn fresh_plan(cluster: &Cluster, index: usize) -> (Desired, Plan) {
-    let desired = plan::desired(cluster, index, &Saved::default()).expect("a Linux node");
+    let desired = plan::desired(cluster, index, &OriginalSysctls::default()).expect("a Linux node");
     let sysctls = desired.state.sysctls.keys().map(|key| (key.clone(), "0".into())).collect();
     let observed = State { sysctls, ..State::default() };
-    let plan = plan::plan(&desired.state, &observed, Policy::Respect);
+    let plan = plan::plan(&desired.state, &observed, ForeignPolicy::Respect);
     (desired, plan)
 }
 
@@ -53,7 +53,8 @@ fn every_example_gives_its_plan() {
         let cluster = load(name);
         let index = cluster.nodes.iter().position(|node| node.os == OperatingSystem::Linux).unwrap();
         let (desired, plan) = fresh_plan(&cluster, index);
-        let explain = |change: &_| plan::explain(Some(&cluster), &desired, &Saved::default(), None, change);
+        let explain =
+            |change: &_| plan::reason(Some(&cluster), &desired, &OriginalSysctls::default(), None, change);
         let positions = document(name).positions();
         let locate = |_, path: &ConfigPath| {
             let position = positions.of(path)?;

@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use hostgw::{
     config::{self, Document, Format},
     model::{Cluster, ConfigPath, InterfaceName},
-    plan::{self, Action, Policy, Saved, compare},
+    plan::{self, Action, ForeignPolicy, OriginalSysctls, compare},
     render::{
         ComparisonReport, Detail, Files, LIMIT, Palette, Report, Source, comparison_markdown,
         comparison_text, plan_markdown,
     },
-    state::{Route, State, Subject, Unknown},
+    state::{Route, State, StatePart, Unknown},
 };
 use proptest::prelude::*;
 use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
@@ -251,11 +251,11 @@ proptest! {
         prop_assert!(seen.spans.contains(&plain(new_file)), "{:?} not in {:?}", new_file, seen.spans);
         for block in &report.blocks {
             let gone = block.changes.iter().filter(|entry| entry.action == Action::Remove);
-            for entry in gone.filter(|_| block.standing != compare::Standing::Removed) {
+            for entry in gone.filter(|_| block.standing != compare::NodeStatus::Removed) {
                 let text = &entry.before.as_ref().unwrap().text;
                 prop_assert!(has_line(&seen, &format!("- {}", plain(text))), "{text:?} not in\n{markdown}");
             }
-            for node in block.nodes.iter().filter(|_| block.standing == compare::Standing::Removed) {
+            for node in block.nodes.iter().filter(|_| block.standing == compare::NodeStatus::Removed) {
                 prop_assert!(seen.fenced.contains(&format!("- node {}", plain(node.name.as_raw()))), "{markdown}");
             }
         }
@@ -271,13 +271,13 @@ proptest! {
         rename(&mut cluster, &names, &value);
         rename(&mut before, &names, &value);
         let linux = |cluster: &Cluster| (0..cluster.nodes.len()).find_map(|index| {
-            plan::desired(cluster, index, &Saved::default()).ok().map(|desired| (index, desired))
+            plan::desired(cluster, index, &OriginalSysctls::default()).ok().map(|desired| (index, desired))
         });
         let Some((index, desired)) = linux(&cluster) else { return Ok(()) };
         let standing = linux(&before).map(|(_, desired)| desired.state).unwrap_or_default();
         let observed = hostile_state(standing, &names);
-        let plan = plan::plan(&desired.state, &observed, Policy::Respect);
-        let explain = |change: &_| plan::explain(Some(&cluster), &desired, &Saved::default(), None, change);
+        let plan = plan::plan(&desired.state, &observed, ForeignPolicy::Respect);
+        let explain = |change: &_| plan::reason(Some(&cluster), &desired, &OriginalSysctls::default(), None, change);
         let mut report = Report::new(&plan, explain, |_, path| Some(source(&file, path)));
         report.node = Some(cluster.nodes[index].name.clone());
         report.warnings = vec![value.clone()];
@@ -336,7 +336,7 @@ fn hostile_state(mut state: State, names: &[String]) -> State {
         state.routes.push(route);
     }
     state.routes.sort_by_key(Route::key);
-    state.unknown.push(Unknown { what: Subject::Records, why: names[0].clone().into(), hint: None });
+    state.unknown.push(Unknown { what: StatePart::Records, why: names[0].clone().into(), hint: None });
     state
 }
 

@@ -9,7 +9,7 @@ use std::{
 use hostgw::{
     config::{self, Document},
     model::Cluster,
-    plan::{self, Observed, Policy, Problem, Saved, Scope, compare::Side},
+    plan::{self, ForeignPolicy, Observed, OriginalSysctls, PlanProblem, Scope, compare::Side},
     render::{self, Palette, Report, Source},
     state::State,
 };
@@ -25,7 +25,7 @@ struct Case {
     #[serde(default)]
     adopt: bool,
     #[serde(default)]
-    saved: Saved,
+    saved: OriginalSysctls,
     #[serde(default)]
     last_applied: Option<State>,
     observed: Observed,
@@ -61,7 +61,7 @@ fn loaded(name: &str, text: String) -> (Document, Cluster) {
 }
 
 /// A plan, and what would make it fail.
-fn planned(folder: &Path) -> Option<(Report, Vec<Problem>)> {
+fn planned(folder: &Path) -> Option<(Report, Vec<PlanProblem>)> {
     let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
     let (document, cluster) = loaded("config.yaml", read("config.yaml"));
     let applied = fs::read_to_string(folder.join("applied.yaml")).ok();
@@ -74,7 +74,7 @@ fn planned(folder: &Path) -> Option<(Report, Vec<Problem>)> {
     // What an observation of that scope would have seen of the routes in the case.
     let scope = Scope::of(&desired.state, desired.prefixes.clone());
     observed.state.routes.retain(|route| route.is_owned() || scope.wants(&route.key()));
-    let policy = if case.adopt { Policy::Adopt } else { Policy::Respect };
+    let policy = if case.adopt { ForeignPolicy::Adopt } else { ForeignPolicy::Respect };
     let plan = plan::plan(&desired.state, &observed.state, policy);
     let locate = |side, path: &hostgw::model::ConfigPath| {
         let (document, apply) = match side {
@@ -84,11 +84,11 @@ fn planned(folder: &Path) -> Option<(Report, Vec<Problem>)> {
         let position = document.positions().of(path)?;
         Some(Source { apply, ..Source::new(path, document.name(), position.line, position.column) })
     };
-    let last = case.last_applied.as_ref().map(|state| plan::Last {
+    let last = case.last_applied.as_ref().map(|state| plan::PreviousApply {
         state,
-        former: applied.as_ref().map(|(_, former)| plan::Former::new(former, &cluster)),
+        previous: applied.as_ref().map(|(_, former)| plan::PreviousConfig::new(former, &cluster)),
     });
-    let explain = |change: &_| plan::explain(Some(&cluster), &desired, &case.saved, last.as_ref(), change);
+    let explain = |change: &_| plan::reason(Some(&cluster), &desired, &case.saved, last.as_ref(), change);
     let mut report = Report::new(&plan, explain, locate);
     report.node = Some(case.node.into());
     report.file = Some("config.yaml".into());

@@ -7,7 +7,7 @@ use hostgw::{
     config::{self, Document, Format},
     error::{Error, Kind},
     model::{Check, CheckTarget, Cluster, SysctlKey},
-    plan::{self, Desired, Policy, Progress, Saved, Scope, plan},
+    plan::{self, Desired, ForeignPolicy, OriginalSysctls, Scope, TransactionProgress, plan},
     record::{Command, TransactionMeta},
     state::{Route, State},
 };
@@ -69,7 +69,7 @@ fn node() -> impl Strategy<Value = State> {
         let linux = cluster.nodes.iter().position(|node| node.os == hostgw::model::OperatingSystem::Linux);
         let mut state = linux
             .filter(|_| !fresh)
-            .and_then(|index| plan::desired(&cluster, index, &Saved::default()).ok())
+            .and_then(|index| plan::desired(&cluster, index, &OriginalSysctls::default()).ok())
             .map(|desired| desired.state)
             .unwrap_or_default();
         state.sysctls = sysctls(&values.map(u8::from));
@@ -120,7 +120,7 @@ fn run_checked(
     use hostgw::plan::Observe;
     let scope = Scope::of(&desired.state, desired.prefixes.clone());
     let observed = node.observe(&scope).unwrap().state;
-    let plan = plan(&desired.state, &observed, Policy::Adopt);
+    let plan = plan(&desired.state, &observed, ForeignPolicy::Adopt);
     let _lock = directory.lock().unwrap();
     let occasion = TransactionMeta::new(command, 0);
     let request = Request {
@@ -131,7 +131,7 @@ fn run_checked(
         plan: &plan,
         observed: &observed,
         released: &desired.released,
-        policy: Policy::Adopt,
+        policy: ForeignPolicy::Adopt,
         hold: None,
         checks,
     };
@@ -153,7 +153,7 @@ fn answers(which: impl IntoIterator<Item = bool>) -> Vec<Answer> {
 }
 
 /// The desired state of the first Linux node, or nothing to test.
-fn wanted(cluster: &Cluster, saved: &Saved) -> Option<Desired> {
+fn wanted(cluster: &Cluster, saved: &OriginalSysctls) -> Option<Desired> {
     (0..cluster.nodes.len()).find_map(|index| plan::desired(cluster, index, saved).ok())
 }
 
@@ -167,11 +167,11 @@ proptest! {
     /// After an apply the plan is empty, and nothing foreign was touched but what was in the way.
     #[test]
     fn plan_after_apply_is_empty(cluster in cluster(), before in node()) {
-        let Some(desired) = wanted(&cluster, &Saved::default()) else { return Ok(()) };
+        let Some(desired) = wanted(&cluster, &OriginalSysctls::default()) else { return Ok(()) };
         let directory = Directory::new();
         let mut node = ModelNode::new(before.clone());
         run(&mut node, &directory, &desired, Command::Apply).unwrap();
-        let after = plan(&desired.state, &node.state, Policy::Respect);
+        let after = plan(&desired.state, &node.state, ForeignPolicy::Respect);
         prop_assert!(after.is_empty(), "{after:?}");
         let needed: BTreeSet<_> = desired.state.routes.iter().map(Route::key).collect();
         prop_assert_eq!(foreign(&before, &needed), foreign(&node.state, &needed));
@@ -180,8 +180,8 @@ proptest! {
     /// Without `--adopt` no foreign route is ever part of a change.
     #[test]
     fn foreign_routes_are_never_changed(cluster in cluster(), before in node()) {
-        let Some(desired) = wanted(&cluster, &Saved::default()) else { return Ok(()) };
-        let plan = plan(&desired.state, &before, Policy::Respect);
+        let Some(desired) = wanted(&cluster, &OriginalSysctls::default()) else { return Ok(()) };
+        let plan = plan(&desired.state, &before, ForeignPolicy::Respect);
         let mut node = ModelNode::new(before.clone());
         use hostgw::apply::{Backend, Order};
         node.commit(&plan.changes, Order::Forward, &Interrupt::new()).unwrap();
@@ -191,13 +191,13 @@ proptest! {
     /// Undoing a committed apply gives the state before, adopted routes and all.
     #[test]
     fn rollback_restores(cluster in cluster(), before in node()) {
-        let Some(desired) = wanted(&cluster, &Saved::default()) else { return Ok(()) };
+        let Some(desired) = wanted(&cluster, &OriginalSysctls::default()) else { return Ok(()) };
         let directory = Directory::new();
         let mut node = ModelNode::new(before.clone());
         run(&mut node, &directory, &desired, Command::Apply).unwrap();
         if let Some(record) = directory.0.last_committed().unwrap() {
             directory.0.reopen(&record).unwrap();
-            apply::restore(&mut node, &directory.0, &record, Policy::Respect, Progress::Verified, None).unwrap();
+            apply::restore(&mut node, &directory.0, &record, ForeignPolicy::Respect, TransactionProgress::Verified, None).unwrap();
         }
         prop_assert_eq!(before, node.state);
         prop_assert!(directory.0.saved().unwrap().0.is_empty());
@@ -206,7 +206,7 @@ proptest! {
     /// Whichever exchange fails, the state is as before and the failure says so.
     #[test]
     fn a_failure_at_any_exchange_restores(cluster in cluster(), before in node(), at in 0_usize..20) {
-        let Some(desired) = wanted(&cluster, &Saved::default()) else { return Ok(()) };
+        let Some(desired) = wanted(&cluster, &OriginalSysctls::default()) else { return Ok(()) };
         let directory = Directory::new();
         let mut node = ModelNode { fail_at: Some(at), ..ModelNode::new(before.clone()) };
         match run(&mut node, &directory, &desired, Command::Apply) {
@@ -228,7 +228,7 @@ proptest! {
         before in node(),
         pattern in prop::collection::vec(any::<(bool, bool)>(), 0..8),
     ) {
-        let Some(desired) = wanted(&cluster, &Saved::default()) else { return Ok(()) };
+        let Some(desired) = wanted(&cluster, &OriginalSysctls::default()) else { return Ok(()) };
         let directory = Directory::new();
         let mut node = ModelNode::new(before.clone());
         let checks = checks(pattern.len());
@@ -242,7 +242,7 @@ proptest! {
         match run_checked(&mut node, &directory, &desired, Command::Apply, &said.counted) {
             Ok(()) => {
                 prop_assert!(lost.is_empty());
-                prop_assert!(plan(&desired.state, &node.state, Policy::Adopt).is_empty());
+                prop_assert!(plan(&desired.state, &node.state, ForeignPolicy::Adopt).is_empty());
                 prop_assert!(directory.0.last_committed().unwrap().is_some());
             }
             Err(Failure::RolledBack { cause }) => {
@@ -276,7 +276,7 @@ proptest! {
     /// When the undo fails too, that is said, the journal stays, and a later rollback finishes.
     #[test]
     fn a_failed_undo_is_finished_later(cluster in cluster(), before in node(), from in 1_usize..20) {
-        let Some(desired) = wanted(&cluster, &Saved::default()) else { return Ok(()) };
+        let Some(desired) = wanted(&cluster, &OriginalSysctls::default()) else { return Ok(()) };
         let directory = Directory::new();
         let mut node = ModelNode { fail_from: Some(from), ..ModelNode::new(before.clone()) };
         match run(&mut node, &directory, &desired, Command::Apply) {
@@ -321,7 +321,7 @@ fn fresh() -> (Directory, ModelNode, Desired) {
         Document::new("recipe.yaml", include_str!("../examples/recipe.yaml").to_owned(), Format::Yaml);
     let cluster = config::load(&document).unwrap();
     let state = State { sysctls: sysctls(&[0; 5]), ..State::default() };
-    (Directory::new(), ModelNode::new(state), wanted(&cluster, &Saved::default()).unwrap())
+    (Directory::new(), ModelNode::new(state), wanted(&cluster, &OriginalSysctls::default()).unwrap())
 }
 
 fn cannot() -> Error {

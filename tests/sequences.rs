@@ -4,7 +4,7 @@ use hostgw::{
     apply::{self, Failure, Interrupt, StateDir},
     config::{self, Document, Format},
     error::Error,
-    plan::{OnForeign, Policy, Prepared, Progress, Saved},
+    plan::{ForeignPolicy, ForeignSysctlPolicy, OriginalSysctls, Prepared, TransactionProgress},
     record::{Record, TransactionMeta},
     state::{Expression, Field, NatRule, Route, RuleBody, State},
 };
@@ -70,15 +70,16 @@ impl Memory {
         }
     }
 
-    fn prepare(&mut self, command: &Command, saved: &Saved) -> Result<Prepared, Error> {
+    fn prepare(&mut self, command: &Command, saved: &OriginalSysctls) -> Result<Prepared, Error> {
         let Command::Apply(cluster) = command else {
-            return hostgw::plan::prepare_removal(&mut self.node, saved, OnForeign::Refuse);
+            return hostgw::plan::prepare_removal(&mut self.node, saved, ForeignSysctlPolicy::Refuse);
         };
         let this = format!("n{}", cluster.this());
         let document = Document::new("generated.yaml", cluster.file(), Format::Yaml);
         let cluster = config::load(&document).unwrap_or_else(|invalid| panic!("{}", invalid.render(false)));
         let index = cluster.nodes.iter().position(|node| node.name == this).unwrap();
-        hostgw::plan::prepare(&mut self.node, &cluster, index, saved, Policy::Respect).map(Result::unwrap)
+        hostgw::plan::prepare(&mut self.node, &cluster, index, saved, ForeignPolicy::Respect)
+            .map(Result::unwrap)
     }
 
     /// What `hostgw rollback` does.
@@ -90,8 +91,8 @@ impl Memory {
         let Some(record) = open.or(dir.last_committed().map_err(Failure::Untouched)?) else {
             return Ok(End::NothingToDo);
         };
-        let progress = if is_open { Progress::Partial } else { Progress::Verified };
-        let back = apply::undo_plan(&mut self.node, &dir, &record, Policy::Respect, progress)
+        let progress = if is_open { TransactionProgress::Partial } else { TransactionProgress::Verified };
+        let back = apply::undo_plan(&mut self.node, &dir, &record, ForeignPolicy::Respect, progress)
             .map_err(Failure::Untouched)?;
         if !is_open {
             if !back.conflicts.is_empty() {
@@ -99,7 +100,7 @@ impl Memory {
             }
             dir.reopen(&record).map_err(Failure::Untouched)?;
         }
-        apply::restore(&mut self.node, &dir, &record, Policy::Respect, progress, Some(&back))
+        apply::restore(&mut self.node, &dir, &record, ForeignPolicy::Respect, progress, Some(&back))
             .map(|()| End::Done)
     }
 }

@@ -82,14 +82,14 @@ pub use transaction::{
 use crate::{
     error::Error,
     model::{Check, SysctlKey},
-    plan::{Change, Observe, Values},
+    plan::{Change, Observe, SysctlValues},
     text::Untrusted,
 };
 
 /// A node that can be changed, too.
 pub trait Backend: Observe {
     /// Reads these sysctls; a key that is gone or cannot be read is absent.
-    fn sysctls(&mut self, keys: &[SysctlKey]) -> Values;
+    fn sysctls(&mut self, keys: &[SysctlKey]) -> SysctlValues;
 
     /// Makes `changes`, in the order given or, to undo, the groups in reverse. Stops at the first change
     /// that fails, or when `interrupt` is raised; what was done until then stays. A NAT table is replaced only

@@ -29,7 +29,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind},
-    plan::{Saved, Values},
+    plan::{OriginalSysctls, SysctlValues},
     record::{Decision, Entry, LastApplied, Outcome, Pending, Record},
     text,
 };
@@ -356,7 +356,7 @@ impl StateDir {
     ///
     /// # Errors
     /// When the file is there and cannot be read or understood.
-    pub fn foreign(&self) -> Result<Values, Error> {
+    pub fn foreign(&self) -> Result<SysctlValues, Error> {
         Ok(self.read(FOREIGN)?.unwrap_or_default())
     }
 
@@ -364,7 +364,7 @@ impl StateDir {
     ///
     /// # Errors
     /// When they cannot be written.
-    pub fn write_foreign(&self, foreign: &Values) -> Result<(), Error> {
+    pub fn write_foreign(&self, foreign: &SysctlValues) -> Result<(), Error> {
         self.write(FOREIGN, foreign)
     }
 
@@ -432,7 +432,7 @@ impl StateDir {
     ///
     /// # Errors
     /// When the file is there and cannot be read or understood.
-    pub fn saved(&self) -> Result<Saved, Error> {
+    pub fn saved(&self) -> Result<OriginalSysctls, Error> {
         Ok(self.read(SAVED)?.unwrap_or_default())
     }
 
@@ -440,7 +440,7 @@ impl StateDir {
     ///
     /// # Errors
     /// When they cannot be written.
-    pub fn write_saved(&self, saved: &Saved) -> Result<(), Error> {
+    pub fn write_saved(&self, saved: &OriginalSysctls) -> Result<(), Error> {
         if saved.0.is_empty() { self.remove(SAVED) } else { self.write(SAVED, saved) }
     }
 
@@ -662,9 +662,9 @@ pub(super) mod tests {
             totals: Totals::default(),
             touched: Touched::default(),
             before: State::default(),
-            written: Values::new(),
+            written: SysctlValues::new(),
             written_nat: crate::state::Tables::default(),
-            saved_before: Saved::default(),
+            saved_before: OriginalSysctls::default(),
         }
     }
 
@@ -674,7 +674,7 @@ pub(super) mod tests {
         let dir = folder.dir("boot");
         assert_eq!(dir.open_journal(), Ok(None));
         assert_eq!(dir.last_committed(), Ok(None));
-        assert_eq!(dir.saved(), Ok(Saved::default()));
+        assert_eq!(dir.saved(), Ok(OriginalSysctls::default()));
         assert!(!folder.0.exists(), "reading creates nothing");
     }
 

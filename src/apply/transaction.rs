@@ -7,8 +7,9 @@ use crate::{
     error::{Error, Kind},
     model::SysctlKey,
     plan::{
-        self, Action, Change, Conflict, Desired, ForeignSysctl, NatChange, Plan, Policy, Prepared, Progress,
-        Restoration, RouteChange, Saved, SavedValue, Scope, SysctlChange, Touched, Values, foreign, plan,
+        self, Action, Change, Conflict, Desired, ForeignPolicy, ForeignSysctl, NatChange, OriginalSysctls,
+        OriginalValue, Plan, Prepared, Restoration, RouteChange, Scope, SysctlChange, SysctlValues, Touched,
+        TransactionProgress, foreign, plan,
     },
     record::{Command, LastApplied, Pending, Record, TransactionMeta},
     state::{NatObject, NatTable, State, Tables, Unknown},
@@ -34,7 +35,7 @@ pub struct Request<'a> {
     /// The sysctls that the plan restores to their original values.
     pub released: &'a BTreeSet<SysctlKey>,
     /// How the plan treats what is not hostgw's.
-    pub policy: Policy,
+    pub policy: ForeignPolicy,
     /// The checks that must still answer when the plan is committed: see [`check_before`](super::check_before).
     pub checks: &'a [BaselineCheck],
     /// How long it can be confirmed before it has to be rolled back; none when it is committed at once.
@@ -130,7 +131,7 @@ pub fn run(
     };
     // A sysctl that was not written yet is not to be restored, whatever it is by now.
     let record = record.with_sysctls_of(&written);
-    match restore(node, dir, &record, Policy::Respect, Progress::Partial, None) {
+    match restore(node, dir, &record, ForeignPolicy::Respect, TransactionProgress::Partial, None) {
         Ok(()) => Err(Failure::RolledBack { cause }),
         Err(Failure::Incomplete(mut incomplete)) => {
             incomplete.cause = Some(cause);
@@ -154,7 +155,7 @@ fn ensure_none_is_open(dir: &StateDir) -> Result<(), Error> {
     }
 }
 
-fn record(dir: &StateDir, request: &Request, saved_before: Saved) -> Result<Record, Error> {
+fn record(dir: &StateDir, request: &Request, saved_before: OriginalSysctls) -> Result<Record, Error> {
     let touched = Touched::by(request.plan, request.observed);
     let mut written = plan::after(&request.observed.sysctls, sysctl_changes(request.plan));
     written.retain(|key, _| touched.sysctls.binary_search(key).is_ok());
@@ -175,7 +176,7 @@ fn nat_tables(plan: &Plan) -> Tables {
     let mut tables = Tables::default();
     for change in &plan.changes {
         if let Change::Nat(nat) = change {
-            tables.slot(nat.family).clone_from(&nat.after);
+            tables.get_mut(nat.family).clone_from(&nat.after);
         }
     }
     tables
@@ -330,14 +331,14 @@ fn nat_difference((_, before, after): &(Action, Option<NatObject>, Option<NatObj
 }
 
 /// The saved values while the commit runs: what it writes for the first time is added.
-fn saved_during(request: &Request, record: &Record) -> Saved {
+fn saved_during(request: &Request, record: &Record) -> OriginalSysctls {
     let mut saved = record.saved_before.clone();
     for change in sysctl_changes(request.plan) {
         let mut save = |key: &SysctlKey, with: Option<&SysctlKey>| {
             let found = request.observed.sysctls.get(key).zip(record.written.get(key));
             if let Some((value, last)) = found {
                 let (value, last) = (value.clone(), last.clone());
-                let new = SavedValue { value, last: last.clone(), with: with.cloned(), written: false };
+                let new = OriginalValue { value, last: last.clone(), with: with.cloned(), written: false };
                 let entry = saved.0.entry(key.clone()).or_insert(new);
                 entry.last = last;
                 entry.written |= with.is_none();
@@ -352,14 +353,18 @@ fn saved_during(request: &Request, record: &Record) -> Saved {
 }
 
 /// The saved values after the commit: what was given back is forgotten.
-fn saved_after(request: &Request, record: &Record) -> Saved {
+fn saved_after(request: &Request, record: &Record) -> OriginalSysctls {
     without_released(saved_during(request, record), request.desired, request.released)
 }
 
 /// The saved values without those of `released` keys. A key that a wanted switch still rewrites stays, for
 /// the day when the switch goes.
-fn without_released(mut saved: Saved, desired: &State, released: &BTreeSet<SysctlKey>) -> Saved {
-    let is_rewritten = |saved: &SavedValue| {
+fn without_released(
+    mut saved: OriginalSysctls,
+    desired: &State,
+    released: &BTreeSet<SysctlKey>,
+) -> OriginalSysctls {
+    let is_rewritten = |saved: &OriginalValue| {
         saved
             .with
             .as_ref()
@@ -384,9 +389,9 @@ fn sysctl_changes(plan: &Plan) -> impl Iterator<Item = &SysctlChange> {
 ///
 /// # Errors
 /// When the records cannot be read.
-pub fn progress(dir: &StateDir, record: &Record) -> Result<Progress, Error> {
+pub fn progress(dir: &StateDir, record: &Record) -> Result<TransactionProgress, Error> {
     let is_pending = dir.pending()?.is_some_and(|(pending, _)| pending.id == record.id);
-    Ok(if is_pending { Progress::Verified } else { Progress::Partial })
+    Ok(if is_pending { TransactionProgress::Verified } else { TransactionProgress::Partial })
 }
 
 /// Finishes the transaction that a crash left open, by putting back what it had changed. Returns it, or
@@ -398,7 +403,7 @@ pub fn progress(dir: &StateDir, record: &Record) -> Result<Progress, Error> {
 pub fn recover(node: &mut dyn Backend, dir: &StateDir) -> Result<Option<Record>, Failure> {
     let Some(record) = dir.open_journal().map_err(Failure::Untouched)? else { return Ok(None) };
     let progress = progress(dir, &record).map_err(Failure::Untouched)?;
-    restore(node, dir, &record, Policy::Respect, progress, None)?;
+    restore(node, dir, &record, ForeignPolicy::Respect, progress, None)?;
     Ok(Some(record))
 }
 
@@ -419,8 +424,8 @@ pub fn restore(
     node: &mut dyn Backend,
     dir: &StateDir,
     record: &Record,
-    policy: Policy,
-    progress: Progress,
+    policy: ForeignPolicy,
+    progress: TransactionProgress,
     basis: Option<&Plan>,
 ) -> Result<(), Failure> {
     restore_kernel(node, dir, record, policy, progress, basis)?;
@@ -435,7 +440,7 @@ pub(super) fn restore_pending(
     record: &Record,
     tell: impl FnOnce(),
 ) -> Result<(), Failure> {
-    restore_kernel(node, dir, record, Policy::Respect, Progress::Verified, None)?;
+    restore_kernel(node, dir, record, ForeignPolicy::Respect, TransactionProgress::Verified, None)?;
     end_restored(dir, record, tell)
 }
 
@@ -452,8 +457,8 @@ fn restore_kernel(
     node: &mut dyn Backend,
     dir: &StateDir,
     record: &Record,
-    policy: Policy,
-    progress: Progress,
+    policy: ForeignPolicy,
+    progress: TransactionProgress,
     basis: Option<&Plan>,
 ) -> Result<(), Failure> {
     let mut undo = Undo::new(dir, record, policy, progress);
@@ -488,7 +493,7 @@ fn restore_kernel(
             None => why,
         };
         // What somebody else put in the way meanwhile is theirs to clear; told is the whole way back.
-        undo.policy = Policy::Adopt;
+        undo.policy = ForeignPolicy::Adopt;
         let whole = undo.plan(node).map_or(left.changes.clone(), |plan| plan.changes);
         let is_foreign = left.changes.is_empty() && left.unknown.is_empty();
         return Err(Failure::Incomplete(Box::new(Incomplete {
@@ -531,14 +536,14 @@ fn foreign_objects(change: &NatChange, basis: Option<&Plan>, record: &Record) ->
 /// The way back from a transaction.
 struct Undo<'a> {
     record: &'a Record,
-    policy: Policy,
-    progress: Progress,
+    policy: ForeignPolicy,
+    progress: TransactionProgress,
     /// Sysctl values that are known to be foreign.
-    foreign: Values,
+    foreign: SysctlValues,
 }
 
 impl<'a> Undo<'a> {
-    fn new(dir: &StateDir, record: &'a Record, policy: Policy, progress: Progress) -> Self {
+    fn new(dir: &StateDir, record: &'a Record, policy: ForeignPolicy, progress: TransactionProgress) -> Self {
         // Where they cannot be read, what is known from the values alone has to do.
         let foreign = dir.foreign().unwrap_or_default();
         Self { record, policy, progress, foreign }
@@ -549,7 +554,7 @@ impl<'a> Undo<'a> {
         let Self { record, policy, progress, foreign } = self;
         let observed = node.observe(&Scope::of_touched(&record.touched))?.state;
         let (mut target, mut conflicts) = (record.before.clone(), Vec::new());
-        if *policy == Policy::Respect {
+        if *policy == ForeignPolicy::Respect {
             let restoration = Restoration {
                 original: &record.before.sysctls,
                 written: &record.written,
@@ -569,7 +574,7 @@ impl<'a> Undo<'a> {
 
     /// Keeps in mind which sysctls are foreign, before a switch that goes back makes them look otherwise.
     fn note(&mut self, dir: &StateDir, left: &Plan) {
-        self.progress = Progress::Partial;
+        self.progress = TransactionProgress::Partial;
         let found = left.conflicts.iter().filter_map(|conflict| match conflict {
             Conflict::Sysctl(ForeignSysctl { key, live, .. }) => Some((key.clone(), live.clone())),
             Conflict::Route { .. } | Conflict::Nat { .. } | Conflict::ForeignNat { .. } => None,
@@ -586,7 +591,12 @@ impl<'a> Undo<'a> {
 
 /// Ends the open transaction `record`, whose changes are undone; `saved` are the saved values from now on.
 /// `tell` is called just before that.
-fn end_undone(dir: &StateDir, record: &Record, saved: &Saved, tell: impl FnOnce()) -> Result<(), Error> {
+fn end_undone(
+    dir: &StateDir,
+    record: &Record,
+    saved: &OriginalSysctls,
+    tell: impl FnOnce(),
+) -> Result<(), Error> {
     // First what goes: on a full disk that makes room for what is written, if anything has to be.
     dir.forget_applied(record)?;
     // A file that is damaged is written anew: the journal knows what was in it.
@@ -604,7 +614,7 @@ fn end_undone(dir: &StateDir, record: &Record, saved: &Saved, tell: impl FnOnce(
 /// [`Failure::Incomplete`]: whatever was undone stays undone, and the transaction stays open.
 pub fn abandon(node: &mut dyn Backend, dir: &StateDir, record: &Record) -> Result<Vec<String>, Failure> {
     let incomplete = |why| Failure::incomplete(None, why, Vec::new());
-    let undo = Undo::new(dir, record, Policy::Respect, Progress::Partial);
+    let undo = Undo::new(dir, record, ForeignPolicy::Respect, TransactionProgress::Partial);
     let mut left = undo.plan(node).map_err(incomplete)?;
     refuse_foreign_nat(&mut left, None, record);
     let incomplete = |why| Failure::incomplete(None, why, left.changes.clone());
@@ -618,10 +628,10 @@ pub fn abandon(node: &mut dyn Backend, dir: &StateDir, record: &Record) -> Resul
 
 /// The saved values from before the transaction, and those of sysctls that it changed and that could not be
 /// put back: a later destroy still owes them. What somebody else has written since is theirs from now on.
-fn still_owed(dir: &StateDir, record: &Record, left: &Plan) -> Result<Saved, Error> {
+fn still_owed(dir: &StateDir, record: &Record, left: &Plan) -> Result<OriginalSysctls, Error> {
     let mut saved = record.saved_before.clone();
     for change in sysctl_changes(left) {
-        let belongs = |key: &SysctlKey, value: &SavedValue| {
+        let belongs = |key: &SysctlKey, value: &OriginalValue| {
             *key == change.key || value.with.as_ref() == Some(&change.key)
         };
         let now = dir.saved()?;
@@ -675,8 +685,8 @@ pub fn undo_plan(
     node: &mut dyn Backend,
     dir: &StateDir,
     record: &Record,
-    policy: Policy,
-    progress: Progress,
+    policy: ForeignPolicy,
+    progress: TransactionProgress,
 ) -> Result<Plan, Error> {
     Undo::new(dir, record, policy, progress).plan(node)
 }

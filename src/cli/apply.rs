@@ -18,7 +18,7 @@ use crate::{
     error::{Error, Kind},
     kernel::LiveNode,
     model::Check,
-    plan::{self, OnForeign, Policy, Prepared, Saved},
+    plan::{self, ForeignPolicy, ForeignSysctlPolicy, OriginalSysctls, Prepared},
     record::{Command, TransactionMeta},
     render::Report,
     text::count,
@@ -26,7 +26,7 @@ use crate::{
 
 /// Applies the configuration, or a saved plan, to this node.
 pub(super) fn run(options: &ApplyOptions, output: &Output) -> Verdict {
-    let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
+    let policy = if options.adopt { ForeignPolicy::Adopt } else { ForeignPolicy::Respect };
     let plan = options.plan.as_deref().map(SavedPlan::read).transpose()?;
     let session = match &plan {
         Some(plan) => plan.session()?,
@@ -150,9 +150,9 @@ impl Application {
 /// Removes everything hostgw manages on this node.
 pub(super) fn destroy(options: &DestroyOptions, output: &Output) -> Verdict {
     let on_foreign = match (options.adopt, options.abandon) {
-        (true, _) => OnForeign::Overwrite,
-        (false, true) => OnForeign::Leave,
-        (false, false) => OnForeign::Refuse,
+        (true, _) => ForeignSysctlPolicy::Overwrite,
+        (false, true) => ForeignSysctlPolicy::Leave,
+        (false, false) => ForeignSysctlPolicy::Refuse,
     };
     let mut removal = Removal::new(on_foreign)?;
     let Preview { dry_run, detailed_exitcode } = options.preview;
@@ -169,18 +169,18 @@ pub(super) fn destroy(options: &DestroyOptions, output: &Output) -> Verdict {
 /// Removes everything hostgw manages.
 struct Removal {
     dir: StateDir,
-    saved: Saved,
+    saved: OriginalSysctls,
     prepared: Prepared,
     has_record: bool,
-    on_foreign: OnForeign,
+    on_foreign: ForeignSysctlPolicy,
 }
 
 impl Removal {
-    fn new(on_foreign: OnForeign) -> Result<Self, Error> {
+    fn new(on_foreign: ForeignSysctlPolicy) -> Result<Self, Error> {
         Ok(Self {
             on_foreign,
             dir: state_dir()?,
-            saved: Saved::default(),
+            saved: OriginalSysctls::default(),
             prepared: Prepared::nothing(),
             has_record: false,
         })
@@ -217,7 +217,7 @@ impl Operation for Removal {
 
     fn report(&self) -> Report {
         let Prepared { desired, plan, .. } = &self.prepared;
-        let explain = |change: &_| plan::explain(None, desired, &self.saved, None, change);
+        let explain = |change: &_| plan::reason(None, desired, &self.saved, None, change);
         let mut report = Report::new(plan, explain, |_, _| None);
         if !self.has_record && !plan.is_empty() {
             report.warnings.push(

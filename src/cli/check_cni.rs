@@ -11,7 +11,7 @@ use super::{
     session::{load, text_of},
 };
 use crate::{
-    cni::{self, CniReport, Code, Finding, Masquerade, Policy, Severity},
+    cni::{self, CniReport, Code, Finding, MasqueradeReport, OutboundNatPolicy, Severity},
     config::{Document, Format, Positions},
     error::{Error, Kind},
     model::{Cluster, ConfigPath},
@@ -158,7 +158,7 @@ impl View<'_> {
     }
 
     fn json(&self) -> CniJson {
-        let policy = |policy: &Policy| PolicyJson {
+        let policy = |policy: &OutboundNatPolicy| PolicyJson {
             path: policy.path.to_string(),
             line: line(self.positions, [&policy.path, &policy.at]),
             exceptions: policy.exceptions.clone(),
@@ -251,7 +251,7 @@ impl View<'_> {
 }
 
 /// Every policy with its exceptions, and with what is to be added or removed.
-fn picture(name: &str, finding: &Masquerade, positions: &Positions, palette: &Palette) -> String {
+fn picture(name: &str, finding: &MasqueradeReport, positions: &Positions, palette: &Palette) -> String {
     let mut text = String::new();
     let mut add = |line: String| text.extend([line.as_str(), "\n"]);
     for policy in &finding.policies {
@@ -305,7 +305,7 @@ fn policies(number: usize) -> String {
     if number == 1 { "1 OutBoundNAT policy".to_owned() } else { format!("{number} OutBoundNAT policies") }
 }
 
-fn wrong(name: &str, finding: &Masquerade) -> Error {
+fn wrong(name: &str, finding: &MasqueradeReport) -> Error {
     if !finding.masquerade {
         let what = policies(finding.policies.len());
         return Error::new(

@@ -7,7 +7,7 @@ use crate::{
     error::{Error, Kind},
     kernel,
     record::LastApplied,
-    state::{Subject, Unknown},
+    state::{StatePart, Unknown},
 };
 
 /// The state directory of this namespace. It is the same one for the whole command, which opens it once.
@@ -30,7 +30,7 @@ pub(super) fn readable<T>(result: Result<T, Error>, unknown: &mut Vec<Unknown>) 
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind == Kind::Incomplete => {
-            unknown.push(Unknown { what: Subject::Records, why: error.message, hint: error.hint });
+            unknown.push(Unknown { what: StatePart::Records, why: error.message, hint: error.hint });
             Ok(None)
         }
         Err(error) => Err(error),

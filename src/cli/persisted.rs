@@ -14,7 +14,7 @@ use super::{node_records::last_applied, output::Output};
 use crate::{
     apply::StateDir,
     config, input,
-    plan::{self, Saved},
+    plan::{self, OriginalSysctls},
     record::{Command, LastApplied},
     render::{
         Freshness, Persist, PersistHeader, PersistedFile, PersistedState, UnrecognizedHeader, freshness,
@@ -139,7 +139,7 @@ fn applied(last: &LastApplied) -> Option<(State, String)> {
     let document = last.configuration.as_ref()?.document("");
     let cluster = config::load(&document).ok()?;
     let (index, _) = cluster.node(node)?;
-    let desired = plan::desired(&cluster, index, &Saved::default()).ok()?;
+    let desired = plan::desired(&cluster, index, &OriginalSysctls::default()).ok()?;
     Some((desired.state, node.to_owned()))
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     error::{Error, Kind},
-    plan::{Policy, windows::WindowsObserved},
+    plan::{ForeignPolicy, windows::WindowsObserved},
     record::Snapshot,
     text::{self, ShellCommand, count},
 };
@@ -28,7 +28,7 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
             Error::new(Kind::Usage, "a plan is saved to a file; standard output already shows it").into()
         );
     }
-    let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
+    let policy = if options.adopt { ForeignPolicy::Adopt } else { ForeignPolicy::Respect };
     let mut session = match &options.state {
         Some(file) => {
             let (name, text) = text_of(file)?;

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     error::{Error, Kind},
     model::OperatingSystem,
-    plan::{self, Saved},
+    plan::{self, OriginalSysctls},
     render::{self, Facts, NetplanId, PersistedNode, UnwritableInterface},
     text,
 };
@@ -48,7 +48,7 @@ pub(super) fn run(options: &RenderOptions, output: &Output) -> Verdict {
                 .into());
         }
         (None, persist) => {
-            let desired = plan::desired(&cluster, index, &Saved::default())
+            let desired = plan::desired(&cluster, index, &OriginalSysctls::default())
                 .map_err(|plan::NotLinux| Error::unexpected(format!("node {node} is of no system")))?;
             let facts = &facts;
             match persist {

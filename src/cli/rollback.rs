@@ -19,7 +19,7 @@ use crate::{
     apply::{self, Look, StateDir},
     error::{Error, Kind},
     kernel::LiveNode,
-    plan::{Action, Observe, Plan, Policy, Progress, Reason, Scope},
+    plan::{Action, ForeignPolicy, Observe, Plan, Reason, Scope, TransactionProgress},
     record::Record,
     render::Report,
     state::NatTable,
@@ -198,8 +198,8 @@ impl Undo {
     }
 }
 
-const fn policy(options: &RollbackOptions) -> Policy {
-    if options.adopt { Policy::Adopt } else { Policy::Respect }
+const fn policy(options: &RollbackOptions) -> ForeignPolicy {
+    if options.adopt { ForeignPolicy::Adopt } else { ForeignPolicy::Respect }
 }
 
 /// What forbids the plan back.
@@ -216,8 +216,8 @@ fn check_back(back: &Plan, record: &Record, is_open: bool, options: &RollbackOpt
 }
 
 /// How far a transaction came.
-fn progress(dir: &StateDir, record: &Record, is_open: bool) -> Result<Progress, Error> {
-    if is_open { apply::progress(dir, record) } else { Ok(Progress::Verified) }
+fn progress(dir: &StateDir, record: &Record, is_open: bool) -> Result<TransactionProgress, Error> {
+    if is_open { apply::progress(dir, record) } else { Ok(TransactionProgress::Verified) }
 }
 
 /// Checks that the previous state can be restored.

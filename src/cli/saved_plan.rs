@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config::{self, StoredConfig},
     error::{Error, Kind},
-    plan::{Action, Facts, Policy},
+    plan::{Action, Facts, ForeignPolicy},
     record::{Command, Commit, TransactionMeta},
     render::{Entry, Group, Object, Report},
     text::{self, Untrusted, printable, to_json},
@@ -103,7 +103,7 @@ impl SavedPlan {
             config_hash: config_hash.unwrap_or_default(),
             commit,
             made_at: time(now()),
-            adopt: session.policy == Policy::Adopt,
+            adopt: session.policy == ForeignPolicy::Adopt,
             fingerprint: fingerprint(&facts)?,
             changes: report.changes.clone(),
             facts,
@@ -158,7 +158,7 @@ impl SavedPlan {
     pub(super) fn session(&self) -> Result<Session, Failure> {
         let document = self.configuration.document(self.file.clone());
         let cluster = config::load(&document)?;
-        let policy = if self.adopt { Policy::Adopt } else { Policy::Respect };
+        let policy = if self.adopt { ForeignPolicy::Adopt } else { ForeignPolicy::Respect };
         Session::live_of(Loaded { document, cluster }, Some(self.node.as_raw()), policy)
     }
 

@@ -18,7 +18,9 @@ use crate::{
     error::{Error, Kind},
     input,
     model::{Cluster, ConfigPath},
-    plan::{self, Desired, Observe, Plan, Policy, Prepared, Problem, Saved, compare::Side},
+    plan::{
+        self, Desired, ForeignPolicy, Observe, OriginalSysctls, Plan, PlanProblem, Prepared, compare::Side,
+    },
     record::{LastApplied, Snapshot},
     render::{PersistedFile, Report, Source},
     state::Host,
@@ -109,29 +111,37 @@ pub(super) struct Session {
     pub loaded: Loaded,
     pub index: usize,
     pub place: Place,
-    pub saved: Saved,
+    pub saved: OriginalSysctls,
     pub last: Option<LastApplied>,
-    pub policy: Policy,
+    pub policy: ForeignPolicy,
     pub prepared: Prepared,
 }
 
 impl Session {
     #[cfg(target_os = "linux")]
     /// Loads the configuration, and finds out which node this is.
-    pub(super) fn live(target: &Target, policy: Policy) -> Result<Self, Failure> {
+    pub(super) fn live(target: &Target, policy: ForeignPolicy) -> Result<Self, Failure> {
         let node = environment::node(target.node.as_deref());
         Self::live_of(load(target.file.as_deref())?, node.as_deref(), policy)
     }
 
     #[cfg(target_os = "linux")]
     /// The same for a configuration that is loaded already.
-    pub(super) fn live_of(loaded: Loaded, node: Option<&str>, policy: Policy) -> Result<Self, Failure> {
+    pub(super) fn live_of(
+        loaded: Loaded,
+        node: Option<&str>,
+        policy: ForeignPolicy,
+    ) -> Result<Self, Failure> {
         let (host, host_name) = (kernel::host()?, kernel::host_name().ok());
         Self::new(loaded, node, &host, host_name.as_deref(), Place::Live(state_dir()?), policy)
     }
 
     /// Loads the configuration, and finds out of which node the snapshot is.
-    pub(super) fn of_snapshot(target: &Target, snapshot: Snapshot, policy: Policy) -> Result<Self, Failure> {
+    pub(super) fn of_snapshot(
+        target: &Target,
+        snapshot: Snapshot,
+        policy: ForeignPolicy,
+    ) -> Result<Self, Failure> {
         let loaded = load(target.file.as_deref())?;
         let snapshot = Box::new(snapshot);
         let (host, host_name) = (snapshot.observed.host.clone(), snapshot.host_name.clone());
@@ -145,14 +155,14 @@ impl Session {
         host: &Host,
         host_name: Option<&str>,
         place: Place,
-        policy: Policy,
+        policy: ForeignPolicy,
     ) -> Result<Self, Failure> {
         let index = plan::identify(&loaded.cluster, node, host, host_name)
             .map_err(|error| with_last_name(error, &loaded, node, &place))?;
         Ok(Self {
             index,
             place,
-            saved: Saved::default(),
+            saved: OriginalSysctls::default(),
             last: None,
             policy,
             prepared: Prepared::nothing(),
@@ -197,12 +207,12 @@ impl Session {
         let cluster = &self.loaded.cluster;
         let Prepared { desired, observed, plan, .. } = &self.prepared;
         let former = last.filter(|_| !plan.changes.is_empty()).and_then(|last| self.former(last));
-        let known = last.map(|last| plan::Last {
+        let known = last.map(|last| plan::PreviousApply {
             state: &last.state,
-            former: former.as_ref().map(|former| plan::Former::new(&former.cluster, cluster)),
+            previous: former.as_ref().map(|former| plan::PreviousConfig::new(&former.cluster, cluster)),
         });
         let former_places = former.as_ref().map(|former| Locator::new(&former.document));
-        let explain = |change: &_| plan::explain(Some(cluster), desired, &self.saved, known.as_ref(), change);
+        let explain = |change: &_| plan::reason(Some(cluster), desired, &self.saved, known.as_ref(), change);
         let mut report = Report::new(plan, explain, |side, path| match side {
             Side::New => locator.source(path),
             Side::Old => {
@@ -259,15 +269,15 @@ impl Session {
         if problems.is_empty() { Ok(()) } else { Err(self.problems(&problems)) }
     }
 
-    fn problems(&self, problems: &[Problem]) -> Error {
+    fn problems(&self, problems: &[PlanProblem]) -> Error {
         /// The number of problems listed in full. More usually have one cause that shows on every node.
         const TOLD: usize = 10;
         let locator = Locator::new(&self.loaded.document);
-        let place = |problem: &Problem| {
+        let place = |problem: &PlanProblem| {
             let source = problem.path.as_ref().and_then(|path| locator.source(path));
             source.map_or_else(String::new, |source| format!(" ({}:{})", source.file, source.line))
         };
-        let described = |problem: &Problem| format!("{}{}", problem.message, place(problem));
+        let described = |problem: &PlanProblem| format!("{}{}", problem.message, place(problem));
         if let [only] = problems {
             return Error::new(Kind::Invalid, described(only)).with_hint_if(only.hint.clone());
         }

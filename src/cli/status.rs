@@ -21,10 +21,10 @@ use crate::{
     error::{Error, Kind},
     kernel::LiveNode,
     model::{Cluster, Family},
-    plan::{self, Desired, Observe, Observed, Policy, Reason, Saved, Scope, Totals},
+    plan::{self, Desired, ForeignPolicy, Observe, Observed, OriginalSysctls, Reason, Scope, Totals},
     record::{Decision, LastApplied, Outcome, Pending, Record},
     render::{self, PersistedFile, Report},
-    state::{NatTable, Route, State, Subject, Unknown},
+    state::{NatTable, Route, State, StatePart, Unknown},
     text::{Untrusted, count, list, printable},
 };
 
@@ -287,11 +287,11 @@ struct Applied {
 
 impl Applied {
     /// None where it was not kept, or this version no longer takes it.
-    fn of(last: &LastApplied, saved: Option<&Saved>) -> Option<Self> {
+    fn of(last: &LastApplied, saved: Option<&OriginalSysctls>) -> Option<Self> {
         let file = last.occasion.file.as_ref().map_or("", Untrusted::as_raw);
         let cluster = config::load(&last.configuration.as_ref()?.document(file)).ok()?;
         let (index, _) = cluster.node(last.occasion.node.as_ref()?.as_raw())?;
-        let desired = plan::desired(&cluster, index, saved.unwrap_or(&Saved::default())).ok()?;
+        let desired = plan::desired(&cluster, index, saved.unwrap_or(&OriginalSysctls::default())).ok()?;
         Some(Self { cluster, index, desired })
     }
 
@@ -314,7 +314,7 @@ impl Applied {
 }
 
 fn drift(last: &State, observed: &State) -> Report {
-    let mut drift = plan::plan(last, observed, Policy::Respect);
+    let mut drift = plan::plan(last, observed, ForeignPolicy::Respect);
     drift.tell_replaced(last);
     let changed =
         |_: &_| Reason { text: "changed since the last apply".to_owned(), places: Vec::new(), drift: true };
@@ -388,7 +388,7 @@ fn text(status: &Status, output: &Output) -> String {
 }
 
 fn last(status: &Status) -> String {
-    let no_records = status.unknown.iter().any(|unknown| unknown.what == Subject::Records);
+    let no_records = status.unknown.iter().any(|unknown| unknown.what == StatePart::Records);
     match &status.last {
         Some(Told { command, node, file, at, .. }) => {
             let node = node.as_ref().map_or_else(String::new, |node| format!(", node {node}"));

@@ -343,7 +343,7 @@ fn agreed(
     let offered = humantime::format_duration(OFFERED);
     let Prepared { plan, observed, .. } = operation.prepared();
     let cut_off = match hold {
-        None => ssh::client().filter(|client| plan::way_change(plan, observed, *client).is_some()),
+        None => ssh::client().filter(|client| plan::lookup_change(plan, observed, *client).is_some()),
         Some(_) => None,
     };
     if let Some(client) = cut_off {

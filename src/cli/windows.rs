@@ -11,7 +11,7 @@ use super::{
 use crate::{
     error::{Error, Kind},
     plan::{
-        self, Policy,
+        self, ForeignPolicy,
         compare::Side,
         windows::{WindowsObserved, windows_plan},
     },
@@ -36,7 +36,7 @@ pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Outpu
         let message = format!("{name} is from a Windows machine, but node {node} runs Linux");
         return Err(Error::new(Kind::Invalid, message).with_hint("run `hostgw snapshot` on the node").into());
     };
-    let policy = if options.adopt { Policy::Adopt } else { Policy::Respect };
+    let policy = if options.adopt { ForeignPolicy::Adopt } else { ForeignPolicy::Respect };
     let plan = windows_plan(&cluster, index, &desired, &observed, policy).map_err(|problems| {
         Error::new(Kind::Invalid, format!("the configuration does not fit node {node}"))
             .with_details(problems)

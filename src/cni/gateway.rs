@@ -12,12 +12,12 @@ use super::{
     Code, Finding, Severity, named,
     plugin::{Placed, Plugin, Range},
 };
-use crate::model::{Cluster, Family, NextHop, Node, OperatingSystem, PodCidr};
+use crate::model::{Cluster, Family, NextHopMode, Node, OperatingSystem, PodCidr};
 
 pub(super) fn check(plugin: &Plugin, node: &Node, cluster: &Cluster) -> Vec<Finding> {
     match node.os {
         OperatingSystem::Windows => on_windows(plugin, node),
-        OperatingSystem::Linux if cluster.next_hop == NextHop::PodGateway => on_linux(plugin, node),
+        OperatingSystem::Linux if cluster.next_hop == NextHopMode::PodGateway => on_linux(plugin, node),
         OperatingSystem::Linux => Vec::new(),
     }
 }

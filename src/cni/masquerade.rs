@@ -21,7 +21,7 @@ use crate::model::{Cluster, ConfigPath, Family};
 
 /// One policy that masquerades, and its exceptions.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Policy {
+pub struct OutboundNatPolicy {
     /// Where its exceptions stand, or are to stand.
     pub path: ConfigPath,
     /// Where the policy itself stands.
@@ -38,20 +38,20 @@ pub struct Policy {
 
 /// What a CNI configuration says about masquerade.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Masquerade {
+pub struct MasqueradeReport {
     /// The `OutBoundNAT` policies, in the order of the file.
-    pub policies: Vec<Policy>,
+    pub policies: Vec<OutboundNatPolicy>,
     /// What their exceptions are to hold; nothing where nothing is to be masqueraded.
     pub wanted: Vec<IpNet>,
     /// Whether something is to be masqueraded at all.
     pub masquerade: bool,
 }
 
-impl Masquerade {
+impl MasqueradeReport {
     /// Whether the CNI does what the cluster asks for.
     #[must_use]
     pub fn holds(&self) -> bool {
-        let is_right = |policy: &Policy| policy.missing.is_empty() && policy.invalid.is_empty();
+        let is_right = |policy: &OutboundNatPolicy| policy.missing.is_empty() && policy.invalid.is_empty();
         self.policies.is_empty() != self.masquerade && self.policies.iter().all(is_right)
     }
 }
@@ -65,19 +65,19 @@ const EXCEPTIONS: &str = "Exceptions";
 /// Looks for `OutBoundNAT` policies in a CNI configuration, wherever they stand in it, and compares their exceptions
 /// with what `cluster` asks for: its prefixes, and what `nat.exclude` names.
 #[must_use]
-pub fn masquerade(configuration: &Value, cluster: &Cluster) -> Masquerade {
+pub fn masquerade(configuration: &Value, cluster: &Cluster) -> MasqueradeReport {
     let masquerade = cluster.nat.masquerade;
     let prefixes = cluster.prefixes.iter().map(|(_, prefix)| *prefix);
     let wanted: Vec<IpNet> =
         if masquerade { prefixes.chain(cluster.nat.exclude.iter().copied()).collect() } else { Vec::new() };
     let mut search = Search { wanted: &wanted, policies: Vec::new() };
     search.walk(configuration, &ConfigPath::root(), None);
-    Masquerade { policies: search.policies, wanted, masquerade }
+    MasqueradeReport { policies: search.policies, wanted, masquerade }
 }
 
 struct Search<'a> {
     wanted: &'a [IpNet],
-    policies: Vec<Policy>,
+    policies: Vec<OutboundNatPolicy>,
 }
 
 impl Search<'_> {
@@ -105,7 +105,12 @@ impl Search<'_> {
         }
     }
 
-    fn policy(&self, object: &Map<String, Value>, path: &ConfigPath, version: Option<u64>) -> Policy {
+    fn policy(
+        &self,
+        object: &Map<String, Value>,
+        path: &ConfigPath,
+        version: Option<u64>,
+    ) -> OutboundNatPolicy {
         let list = get(object, LIST).map(|(key, value)| (path.key(key), value));
         let settings =
             get(object, "Settings").and_then(|(key, value)| Some((path.key(key), value.as_object()?)));
@@ -134,7 +139,7 @@ impl Search<'_> {
             .collect();
         let (valid, invalid): (Vec<_>, Vec<_>) = exceptions.iter().partition(|text| prefix(text).is_some());
         let held: Vec<IpNet> = valid.into_iter().filter_map(|text| prefix(text)).collect();
-        Policy {
+        OutboundNatPolicy {
             path: path_of_list,
             at: path.clone(),
             missing: self.wanted.iter().copied().filter(|wanted| !covers(&held, *wanted)).collect(),

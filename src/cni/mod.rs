@@ -34,7 +34,7 @@ use crate::{
 use plugin::Plugin;
 use subnet::Owners;
 
-pub use masquerade::{Masquerade, Policy};
+pub use masquerade::{MasqueradeReport, OutboundNatPolicy};
 
 /// What is wrong in a CNI configuration, or may be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +87,7 @@ pub struct CniReport {
     /// The index of the node that it is checked for.
     pub node: Option<usize>,
     /// The masquerade of a Windows node; `None` for a Linux node, where hostgw masquerades.
-    pub masquerade: Option<Masquerade>,
+    pub masquerade: Option<MasqueradeReport>,
     /// In the order of the rules.
     pub findings: Vec<Finding>,
 }
@@ -96,7 +96,7 @@ impl CniReport {
     /// Whether nothing has to be changed.
     #[must_use]
     pub fn holds(&self) -> bool {
-        self.masquerade.as_ref().is_none_or(Masquerade::holds)
+        self.masquerade.as_ref().is_none_or(MasqueradeReport::holds)
             && self.findings.iter().all(|finding| finding.severity == Severity::Warning)
     }
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     config::{self, Document, Format},
-    model::NextHop,
+    model::NextHopMode,
 };
 
 fn cluster(more: &str) -> Cluster {
@@ -54,7 +54,7 @@ fn the_gateway_of_a_bridge_counts_where_other_nodes_go_by_it() {
     let wrong = [(Code::Gateway, Severity::Error, "plugins[0].ipam.gateway".to_owned())];
     assert_eq!(bridge(&cluster(""), None, &other), wrong);
     let mut by_address = cluster("");
-    by_address.next_hop = NextHop::NodeAddress;
+    by_address.next_hop = NextHopMode::NodeAddress;
     assert_eq!(bridge(&by_address, None, &other), []);
 }
 

@@ -40,7 +40,7 @@ impl Validator<'_> {
     fn target(&mut self, raw: &RawCheck, path: &ConfigPath) -> Option<CheckTarget> {
         let (key, parsed) = match (&raw.tcp, &raw.neighbour) {
             (Some(text), None) => ("tcp", parse::endpoint(&text.0).map(CheckTarget::Tcp)),
-            (None, Some(text)) => ("neighbour", parse::neighbor(&text.0).map(CheckTarget::Neighbour)),
+            (None, Some(text)) => ("neighbour", parse::neighbor(&text.0).map(CheckTarget::Neighbor)),
             (Some(_), Some(_)) => {
                 let message = format!("{path} has both tcp and neighbour");
                 self.report(

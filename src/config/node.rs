@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     model::{
-        ConfigPath, Family, InterfaceName, InvalidPodCidr, NextHop, Node, OperatingSystem, PerFamily, PodCidr,
+        ConfigPath, Family, InterfaceName, InvalidPodCidr, NextHopMode, Node, OperatingSystem, PerFamily,
+        PodCidr,
     },
     text::shortened,
 };
@@ -176,7 +177,7 @@ impl Validator<'_> {
             );
             return;
         }
-        if context.next_hop != Some(NextHop::NodeAddress) {
+        if context.next_hop != Some(NextHopMode::NodeAddress) {
             return;
         }
         for (family, _) in draft.cidrs.iter().filter(|(family, _)| draft.addresses.get(*family).is_none()) {

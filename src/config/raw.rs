@@ -13,7 +13,7 @@ use serde::{
     de::{Error, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor},
 };
 
-use crate::model::{NatSource, NextHop, OperatingSystem};
+use crate::model::{NatSource, NextHopMode, OperatingSystem};
 
 /// A hostgw configuration (hostgw.yaml, hostgw.yml, or hostgw.toml). It describes every node of the cluster, and what
 /// hostgw configures on them. All nodes use the same file.
@@ -37,7 +37,7 @@ pub(super) struct RawConfig {
 
     /// The next hop of the routes to another node's pods.
     #[schemars(extend("default" = "pod-gateway"))]
-    pub next_hop: Option<Keyword<NextHop>>,
+    pub next_hop: Option<Keyword<NextHopMode>>,
 
     /// All nodes of the cluster, in any order. Every node gets a route to the pods of every other node.
     #[schemars(required, with = "Vec<RawNode>", length(min = 1))]

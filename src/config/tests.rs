@@ -6,7 +6,7 @@ use std::{fmt::Write as _, fs, net::Ipv4Addr, net::Ipv6Addr};
 use proptest::{prelude::*, sample::select};
 
 use super::*;
-use crate::model::{Family, NextHop, OperatingSystem};
+use crate::model::{Family, NextHopMode, OperatingSystem};
 
 fn yaml(text: &str) -> Document {
     Document::new("hostgw.yaml", text.to_owned(), Format::Yaml)
@@ -250,7 +250,7 @@ fn the_recipe_is_the_same_cluster_in_both_languages() {
         .map(|ip| ip.to_string())
         .collect();
     assert_eq!(gateways, ["10.244.0.1", "10.244.1.1", "10.244.2.2"]);
-    assert_eq!(cluster.next_hop, NextHop::PodGateway);
+    assert_eq!(cluster.next_hop, NextHopMode::PodGateway);
     assert_eq!(cluster.nodes[2].os, OperatingSystem::Windows);
 }
 

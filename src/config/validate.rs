@@ -24,7 +24,7 @@ use super::{
 use crate::{
     model::{
         Cluster, ConfigPath, Family, InterfaceName, MAIN_TABLE, NatPolicy, OperatingSystem, PodCidr,
-        RouteOptions, SysctlKey, normalise_value,
+        RouteOptions, SysctlKey, normalize_value,
     },
     state::WindowsRoute,
     text::{Untrusted, shortened},
@@ -359,7 +359,7 @@ impl Validator<'_> {
         location: &Location,
         prefixes: &Prefixes,
     ) -> Option<String> {
-        let value = normalise_value(text);
+        let value = normalize_value(text);
         if value.is_empty() || value.chars().any(char::is_control) {
             let message =
                 format!("{:?} is not a valid value for {}", shortened(text), shortened(key.as_str()));

@@ -11,7 +11,7 @@ use super::{
     raw::OneOrMany,
 };
 use crate::{
-    model::{ConfigPath, Family, InterfaceName, InvalidInterfaceName, NextHop, PerFamily},
+    model::{ConfigPath, Family, InterfaceName, InvalidInterfaceName, NextHopMode, PerFamily},
     text::shortened,
 };
 
@@ -40,7 +40,7 @@ impl Prefixes {
 /// The cluster settings that the rules for a node depend on.
 pub(super) struct Context {
     pub prefixes: Prefixes,
-    pub next_hop: Option<NextHop>,
+    pub next_hop: Option<NextHopMode>,
     pub node_count: usize,
 }
 
@@ -126,7 +126,7 @@ impl Validator<'_> {
                 self.report(problem.related("the first is defined here", first).hint(hint));
                 continue;
             }
-            *values.slot(family) = Some(Located { value, item });
+            *values.get_mut(family) = Some(Located { value, item });
         }
         if count == 0 {
             let message = format!("expected at least one {what}");

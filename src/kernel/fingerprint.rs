@@ -7,7 +7,7 @@ use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use super::{link::Links, nat, netlink::Socket, route};
 use crate::{
     error::Error,
-    model::{Family, normalise_value},
+    model::{Family, normalize_value},
     state::Tables,
 };
 
@@ -75,7 +75,7 @@ fn read_values(directory: &Path, values: &mut BTreeMap<String, String>) {
         } else if let Ok(value) = fs::read_to_string(&path) {
             let name = path.to_string_lossy().into_owned();
             if !is_volatile(&name) {
-                values.insert(name, normalise_value(&value));
+                values.insert(name, normalize_value(&value));
             }
         }
     }

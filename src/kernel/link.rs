@@ -13,7 +13,7 @@ use rtnetlink::{
 };
 
 use super::netlink::{KernelError, Socket};
-use crate::state::{Address, Link};
+use crate::state::{InterfaceAddress, Link};
 
 // linux/rtnetlink.h
 const RTM_GETLINK: u16 = 18;
@@ -71,14 +71,14 @@ impl Links {
 ///
 /// # Errors
 /// The kernel's.
-pub fn addresses(socket: &mut Socket, links: &Links) -> Result<Vec<Address>, KernelError> {
+pub fn addresses(socket: &mut Socket, links: &Links) -> Result<Vec<InterfaceAddress>, KernelError> {
     let mut request = AddressMessage::default();
     request.header.family = AddressFamily::Unspec;
     let dump = socket.dump(RTM_GETADDR, 0, &message(&request))?;
     Ok(dump.iter().filter_map(|(_, payload)| address(&AddressMessage::parse(payload).ok()?, links)).collect())
 }
 
-fn address(message: &AddressMessage, links: &Links) -> Option<Address> {
+fn address(message: &AddressMessage, links: &Links) -> Option<InterfaceAddress> {
     let (mut local, mut peer) = (None, None);
     for attribute in &message.attributes {
         match attribute {
@@ -90,7 +90,7 @@ fn address(message: &AddressMessage, links: &Links) -> Option<Address> {
     // IPv6 leaves out the local address where it equals the other (rtnetlink(7), IFA_LOCAL).
     let address: IpAddr = local.or(peer)?;
     let prefix = IpNet::new(peer.unwrap_or(address), message.header.prefix_len).ok()?.trunc();
-    Some(Address { device: links.name(message.header.index)?.into(), address, prefix })
+    Some(InterfaceAddress { device: links.name(message.header.index)?.into(), address, prefix })
 }
 
 /// The bytes of a message, without the netlink header.

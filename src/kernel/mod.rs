@@ -28,7 +28,7 @@ use crate::{
     apply::{Answer, Backend, CommitError, Effort, Identity, Interrupt, Order},
     error::Error,
     model::{Check, Family, SysctlKey},
-    plan::{Change, NatChange, Observe, Observed, RouteChange, Scope, SysctlChange, Values},
+    plan::{Change, NatChange, Observe, Observed, RouteChange, Scope, SysctlChange, SysctlValues},
     state::{Host, State},
 };
 use link::Links;
@@ -84,7 +84,7 @@ fn read(
 }
 
 impl Backend for LiveNode {
-    fn sysctls(&mut self, keys: &[SysctlKey]) -> Values {
+    fn sysctls(&mut self, keys: &[SysctlKey]) -> SysctlValues {
         sysctl::read(keys.iter().cloned()).values
     }
 

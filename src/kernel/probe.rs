@@ -56,7 +56,7 @@ impl Try {
                 let (connecting, progress) = Connecting::begin(address)?;
                 (Self::Tcp(connecting), progress)
             }
-            CheckTarget::Neighbour(address) => {
+            CheckTarget::Neighbor(address) => {
                 let (asking, progress) = Asking::begin(address, socket)?;
                 (Self::Neighbour(asking), progress)
             }

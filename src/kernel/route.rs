@@ -27,7 +27,7 @@ use crate::{
     hex::{hex, unhex},
     model::Family,
     plan::{RouteChange, Scope, Step},
-    state::{More, Next, Route, RouteKey, RouteType, Scope as RouteScope, protocol},
+    state::{NextHop, OpaqueRoute, Route, RouteKey, RouteScope, RouteType, protocol},
 };
 
 // linux/rtnetlink.h
@@ -232,7 +232,7 @@ fn decode(payload: &[u8], links: &Links) -> Option<Route> {
         protocol: header.protocol.into(),
         scope: RouteScope::from_number(header.scope.into()),
         kind: RouteType::from_number(header.kind.into()),
-        next: Next { gateway: None, device: None, onlink: header.flags.contains(RouteFlags::Onlink) },
+        next: NextHop { gateway: None, device: None, onlink: header.flags.contains(RouteFlags::Onlink) },
         source: None,
         mtu: None,
         more: None,
@@ -247,7 +247,7 @@ fn decode(payload: &[u8], links: &Links) -> Option<Route> {
         }
     }
     if !about.is_empty() {
-        route.more = Some(More {
+        route.more = Some(OpaqueRoute {
             about: about.into_iter().map(Into::into).collect(),
             raw: hex(&message(&canonical(parsed))),
         });
@@ -439,7 +439,7 @@ fn way_to_gateway(route: &Route) -> Option<Route> {
         // A key that nobody else uses, the least preferred but one.
         metric: u32::MAX - 1,
         protocol: protocol::HOSTGW,
-        next: Next { gateway: None, ..route.next.clone() },
+        next: NextHop { gateway: None, ..route.next.clone() },
         source: None,
         mtu: None,
         ..route.clone()

@@ -10,9 +10,9 @@ use std::{
 
 use crate::{
     fault,
-    model::{SysctlKey, normalise_value},
+    model::{SysctlKey, normalize_value},
     plan::{Scope, SysctlChange},
-    state::{Subject, Unknown},
+    state::{StatePart, Unknown},
     text::Untrusted,
 };
 
@@ -66,7 +66,7 @@ pub fn read(keys: impl IntoIterator<Item = SysctlKey>) -> Found {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => found.unknown.push(Unknown {
                 why: format!("it cannot be read: {error}").into(),
-                what: Subject::Sysctl { key },
+                what: StatePart::Sysctl { key },
                 hint: Some("run as root; hostgw cannot manage what root cannot read".into()),
             }),
         }
@@ -88,7 +88,7 @@ fn value(file: &File) -> io::Result<String> {
             buffer.truncate(length);
             let text = String::from_utf8(buffer)
                 .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
-            return Ok(normalise_value(&text));
+            return Ok(normalize_value(&text));
         }
         if buffer.len() >= LAST {
             return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {LAST} bytes")));

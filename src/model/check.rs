@@ -22,7 +22,7 @@ pub enum CheckTarget {
     /// `tcp`: a TCP connection to this address and port is accepted.
     Tcp(SocketAddr),
     /// `neighbour`: this address answers on its link (ARP, or neighbour discovery).
-    Neighbour(IpAddr),
+    Neighbor(IpAddr),
 }
 
 impl Check {
@@ -44,7 +44,7 @@ impl fmt::Display for CheckTarget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp(address) => write!(f, "tcp {address}"),
-            Self::Neighbour(address) => write!(f, "neighbour {address}"),
+            Self::Neighbor(address) => write!(f, "neighbour {address}"),
         }
     }
 }

@@ -89,7 +89,7 @@ impl<T> PerFamily<T> {
     }
 
     /// The place of `family`, to be filled.
-    pub const fn slot(&mut self, family: Family) -> &mut Option<T> {
+    pub const fn get_mut(&mut self, family: Family) -> &mut Option<T> {
         match family {
             Family::V4 => &mut self.v4,
             Family::V6 => &mut self.v6,

@@ -16,7 +16,7 @@ pub use family::{Family, PerFamily};
 pub use interface::{InterfaceName, InvalidInterfaceName};
 pub use path::{ConfigPath, Segment};
 pub use pod_cidr::{InvalidPodCidr, PodCidr};
-pub use sysctl::{InvalidSysctlKey, SysctlKey, normalise_value};
+pub use sysctl::{InvalidSysctlKey, SysctlKey, normalize_value};
 
 use std::net::IpAddr;
 
@@ -33,7 +33,7 @@ pub struct Cluster {
     /// `egressInterface` of Linux nodes that name none of their own.
     pub egress_interface: Option<InterfaceName>,
     /// `nextHop`: what node routes go by.
-    pub next_hop: NextHop,
+    pub next_hop: NextHopMode,
     /// In the order of the file, names unique.
     pub nodes: Vec<Node>,
     /// `masterAddress`: Windows nodes get a host route to it.
@@ -126,7 +126,7 @@ impl std::fmt::Display for OperatingSystem {
 /// What a route to another node's pod CIDR goes by.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
-pub enum NextHop {
+pub enum NextHopMode {
     /// The other node's pod gateway, reached over the on-link route for the cluster prefix.
     #[default]
     PodGateway,

@@ -136,7 +136,7 @@ impl fmt::Display for SysctlKey {
 
 /// A value as compared: the kernel reads vectors back with tabs and ends every value with a newline.
 #[must_use]
-pub fn normalise_value(value: &str) -> String {
+pub fn normalize_value(value: &str) -> String {
     value.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -167,6 +167,6 @@ mod tests {
 
     #[test]
     fn values_compare_without_the_kernel_s_white_space() {
-        assert_eq!(normalise_value("4096\t131072\t6291456\n"), "4096 131072 6291456");
+        assert_eq!(normalize_value("4096\t131072\t6291456\n"), "4096 131072 6291456");
     }
 }

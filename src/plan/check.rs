@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt, net::IpAddr};
 use ipnet::IpNet;
 
 use crate::{
-    model::{Cluster, ConfigPath, Family, NextHop, SysctlKey},
+    model::{Cluster, ConfigPath, Family, NextHopMode, SysctlKey},
     state::{NatTable, Route, State, protocol},
     text::{self, ShellCommand, Untrusted, count, list, nearest, printable},
 };
@@ -14,7 +14,7 @@ use super::{Change, Desired, Observed, Plan};
 
 /// Something in the configuration that does not fit this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
+pub struct PlanProblem {
     /// What is wrong, a sentence without its full stop.
     pub message: String,
     /// The place in the configuration it comes from.
@@ -23,7 +23,7 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
-impl fmt::Display for Problem {
+impl fmt::Display for PlanProblem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)
     }
@@ -32,21 +32,21 @@ impl fmt::Display for Problem {
 /// Checks the desired state of node number `index` of `cluster` against the node as it was observed.
 /// Returns every problem; none means that nothing known stands against the plan.
 #[must_use]
-pub fn check(cluster: &Cluster, index: usize, desired: &Desired, observed: &Observed) -> Vec<Problem> {
-    let subject = Subject { cluster, index, desired, observed };
+pub fn check(cluster: &Cluster, index: usize, desired: &Desired, observed: &Observed) -> Vec<PlanProblem> {
+    let context = CheckContext { cluster, index, desired, observed };
     let mut problems = Vec::new();
-    if let Some(device) = egress_interface(&subject, &mut problems) {
-        check_next_hops(&subject, device, &mut problems);
-        check_router(&subject, device, &mut problems);
+    if let Some(device) = egress_interface(&context, &mut problems) {
+        check_next_hops(&context, device, &mut problems);
+        check_router(&context, device, &mut problems);
     }
-    check_sysctls(&subject, &mut problems);
-    check_router_advertisements(&subject, &mut problems);
+    check_sysctls(&context, &mut problems);
+    check_router_advertisements(&context, &mut problems);
     problems
 }
 
 /// What is checked: the desired state of a node of a cluster, against the node as it was observed.
 #[derive(Clone, Copy)]
-struct Subject<'a> {
+struct CheckContext<'a> {
     cluster: &'a Cluster,
     index: usize,
     desired: &'a Desired,
@@ -55,8 +55,8 @@ struct Subject<'a> {
 
 /// A route that would take the way to the node's router away from it: it holds the router's address, and is
 /// more specific than the network by which the router is reached now.
-fn check_router(subject: &Subject, device: &str, problems: &mut Vec<Problem>) {
-    let Subject { cluster, desired, observed, .. } = *subject;
+fn check_router(context: &CheckContext, device: &str, problems: &mut Vec<PlanProblem>) {
+    let CheckContext { cluster, desired, observed, .. } = *context;
     let foreign = &observed.host.foreign;
     let defaults = foreign.iter().filter(|route| route.destination.prefix_len() == 0);
     for router in defaults.filter_map(|route| route.next.gateway) {
@@ -65,7 +65,7 @@ fn check_router(subject: &Subject, device: &str, problems: &mut Vec<Problem>) {
         let takes =
             |route: &&Route| route.destination.contains(&router) && route.destination.prefix_len() > now;
         for route in desired.state.routes.iter().filter(takes) {
-            problems.push(Problem {
+            problems.push(PlanProblem {
                 message: format!(
                     "the route to {} would cut the node off: it contains {router}, this node's router",
                     route.destination
@@ -79,8 +79,8 @@ fn check_router(subject: &Subject, device: &str, problems: &mut Vec<Problem>) {
 
 /// With IPv6 forwarding on, an interface takes router advertisements only where `accept_ra` is 2, and the
 /// kernel drops the default routes it has from them at once, for good: no rollback brings them back.
-fn check_router_advertisements(subject: &Subject, problems: &mut Vec<Problem>) {
-    let Subject { desired, observed, .. } = *subject;
+fn check_router_advertisements(context: &CheckContext, problems: &mut Vec<PlanProblem>) {
+    let CheckContext { desired, observed, .. } = *context;
     let switch = SysctlKey::ipv6_forwarding();
     let goes_on = |state: &State| state.sysctls.get(&switch).is_some_and(|value| value != "0");
     if !goes_on(&desired.state) || goes_on(&observed.state) {
@@ -98,7 +98,7 @@ fn check_router_advertisements(subject: &Subject, problems: &mut Vec<Problem>) {
         };
         let value = desired.state.sysctls.get(&key).or_else(|| observed.state.sysctls.get(&key));
         if value.is_none_or(|value| value != "2") {
-            problems.push(Problem {
+            problems.push(PlanProblem {
                 message: format!(
                     "{switch} = 1 would cut the node off: the kernel drops {route}, learned from router advertisements, unless {key} is 2"
                 ),
@@ -110,8 +110,8 @@ fn check_router_advertisements(subject: &Subject, problems: &mut Vec<Problem>) {
 }
 
 /// The egress interface, if it can carry routes at all.
-fn egress_interface<'a>(subject: &Subject<'a>, problems: &mut Vec<Problem>) -> Option<&'a str> {
-    let Subject { cluster, index, observed, .. } = *subject;
+fn egress_interface<'a>(context: &CheckContext<'a>, problems: &mut Vec<PlanProblem>) -> Option<&'a str> {
+    let CheckContext { cluster, index, observed, .. } = *context;
     let node = &cluster.nodes[index];
     let name = cluster.egress_interface_of(node)?.as_str();
     let path = if node.egress_interface.is_some() {
@@ -119,7 +119,7 @@ fn egress_interface<'a>(subject: &Subject<'a>, problems: &mut Vec<Problem>) -> O
     } else {
         ConfigPath::root().key("egressInterface")
     };
-    let mut problem = |message, hint| problems.push(Problem { message, path: Some(path.clone()), hint });
+    let mut problem = |message, hint| problems.push(PlanProblem { message, path: Some(path.clone()), hint });
     match observed.host.link(name) {
         None => {
             let names: Vec<&Untrusted> = observed.host.links.iter().map(|link| &link.name).collect();
@@ -142,8 +142,8 @@ fn egress_interface<'a>(subject: &Subject<'a>, problems: &mut Vec<Problem>) -> O
 }
 
 /// A route whose gateway the kernel would refuse, or that would lead back to this node.
-fn check_next_hops(subject: &Subject, device: &str, problems: &mut Vec<Problem>) {
-    let Subject { cluster, index, desired, observed } = *subject;
+fn check_next_hops(context: &CheckContext, device: &str, problems: &mut Vec<PlanProblem>) {
+    let CheckContext { cluster, index, desired, observed } = *context;
     let node = &cluster.nodes[index];
     let on_link = OnLink::of(device, desired, observed);
     let own: std::collections::HashMap<_, _> =
@@ -155,7 +155,7 @@ fn check_next_hops(subject: &Subject, device: &str, problems: &mut Vec<Problem>)
             .map_or_else(|| "?".into(), |other| cluster.nodes[other].name.clone());
         let path = desired.route_origin(cluster, &route.key());
         if let Some(holder) = own.get(&gateway) {
-            problems.push(Problem {
+            problems.push(PlanProblem {
                 message: format!(
                     "next hop {gateway} of node {name} is this node's own address, on {holder}: \
                      packets would never leave"
@@ -164,7 +164,7 @@ fn check_next_hops(subject: &Subject, device: &str, problems: &mut Vec<Problem>)
                 hint: Some(own_address_hint(&name, &node.name)),
             });
         } else if !on_link.covers(gateway) {
-            problems.push(Problem {
+            problems.push(PlanProblem {
                 message: format!("next hop {gateway} of node {name} is not on-link on {device}"),
                 path,
                 hint: Some(not_on_link_hint(cluster.next_hop, device, &on_link)),
@@ -179,15 +179,15 @@ fn own_address_hint(other: &Untrusted, this: &Untrusted) -> String {
     )
 }
 
-fn not_on_link_hint(next_hop: NextHop, device: &str, on_link: &OnLink) -> String {
+fn not_on_link_hint(next_hop: NextHopMode, device: &str, on_link: &OnLink) -> String {
     let prefixes = &on_link.all;
     match (prefixes.is_empty(), next_hop) {
         (true, _) => format!("{device} has no address: assign one in the nodes' network"),
-        (false, NextHop::NodeAddress) => format!(
+        (false, NextHopMode::NodeAddress) => format!(
             "on {device} only {} can be reached without a router; host-gateway routing needs all nodes on one link",
             list(prefixes, 4)
         ),
-        (false, NextHop::PodGateway) => format!("on {device}: {}", list(prefixes, 4)),
+        (false, NextHopMode::PodGateway) => format!("on {device}: {}", list(prefixes, 4)),
     }
 }
 
@@ -225,14 +225,14 @@ impl OnLink {
 }
 
 /// Keys that this kernel does not have.
-fn check_sysctls(subject: &Subject, problems: &mut Vec<Problem>) {
-    let Subject { cluster, desired, observed, .. } = *subject;
+fn check_sysctls(context: &CheckContext, problems: &mut Vec<PlanProblem>) {
+    let CheckContext { cluster, desired, observed, .. } = *context;
     let unread = |key: &SysctlKey| {
-        observed.state.unknown.iter().any(|u| u.what == crate::state::Subject::Sysctl { key: key.clone() })
+        observed.state.unknown.iter().any(|u| u.what == crate::state::StatePart::Sysctl { key: key.clone() })
     };
     let configured: std::collections::HashSet<_> = cluster.sysctls.iter().map(|(key, _)| key).collect();
     for key in configured.iter().filter(|key| key.as_str().ends_with(".disable_ipv6")) {
-        problems.push(Problem {
+        problems.push(PlanProblem {
             message: format!(
                 "{key} cannot be managed by hostgw: it removes addresses, which no rollback can restore"
             ),
@@ -247,7 +247,7 @@ fn check_sysctls(subject: &Subject, problems: &mut Vec<Problem>) {
         // A saved value whose interface is gone has nothing to go back to.
         let implied = [SysctlKey::ipv4_forwarding(), SysctlKey::ipv6_forwarding()].contains(key);
         if configured.contains(key) {
-            problems.push(Problem {
+            problems.push(PlanProblem {
                 message: format!("this kernel has no sysctl {key}"),
                 path: Some(ConfigPath::root().key("sysctls").key(key.as_str())),
                 hint: Some(format!(
@@ -256,7 +256,7 @@ fn check_sysctls(subject: &Subject, problems: &mut Vec<Problem>) {
                 )),
             });
         } else if implied {
-            problems.push(Problem {
+            problems.push(PlanProblem {
                 message: format!("this kernel has no sysctl {key}, so it cannot forward"),
                 path: Some(ConfigPath::root().key("clusterPrefix")),
                 hint: Some("check whether the address family of the cluster prefix is disabled".to_owned()),
@@ -282,7 +282,7 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
             .push(format!("no local interface has {addresses} (node {name}); is this the right machine?"));
     }
     let has_v6_gateway = |route: &Route| route.family() == Family::V6 && route.next.gateway.is_some();
-    if cluster.next_hop == NextHop::PodGateway && desired.state.routes.iter().any(has_v6_gateway) {
+    if cluster.next_hop == NextHopMode::PodGateway && desired.state.routes.iter().any(has_v6_gateway) {
         warnings.push(
             "IPv6 routes via pod gateways do not work between Linux nodes without a neighbor proxy, because Linux does not answer neighbor solicitations for an address on another interface; use nextHop: node-address"
                 .to_owned(),

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{
-        Cluster, ConfigPath, Family, InterfaceName, NatSource, NextHop, Node, OperatingSystem, SysctlKey,
+        Cluster, ConfigPath, Family, InterfaceName, NatSource, NextHopMode, Node, OperatingSystem, SysctlKey,
     },
     state::{
-        BaseChain, ChainType, Expression, Field, Hook, NatChain, NatRule, NatTable, Next, Policy, Route,
-        RouteKey, RouteType, RuleBody, Scope, State, protocol,
+        BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatRule, NatTable, NextHop,
+        Route, RouteKey, RouteScope, RouteType, RuleBody, State, protocol,
     },
     text::Untrusted,
 };
@@ -53,9 +53,9 @@ impl Origin {
         let node = ConfigPath::root().key("nodes").index(index);
         let has_override = cluster.nodes[index].gateways.get(family).is_some();
         match cluster.next_hop {
-            NextHop::NodeAddress => node.key("address"),
-            NextHop::PodGateway if has_override => node.key("gateway"),
-            NextHop::PodGateway => node.key("podCIDR"),
+            NextHopMode::NodeAddress => node.key("address"),
+            NextHopMode::PodGateway if has_override => node.key("gateway"),
+            NextHopMode::PodGateway => node.key("podCIDR"),
         }
     }
 }
@@ -67,12 +67,12 @@ pub struct NotLinux;
 /// The values that sysctls had before hostgw first wrote them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(transparent)]
-pub struct Saved(pub BTreeMap<SysctlKey, SavedValue>);
+pub struct OriginalSysctls(pub BTreeMap<SysctlKey, OriginalValue>);
 
-/// One of [`Saved`].
+/// One of [`OriginalSysctls`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct SavedValue {
+pub struct OriginalValue {
     /// The value.
     pub value: Untrusted,
     /// The forwarding switch whose flip made the kernel rewrite this key; none when hostgw wrote it.
@@ -85,7 +85,7 @@ pub struct SavedValue {
     pub written: bool,
 }
 
-impl Saved {
+impl OriginalSysctls {
     /// The values to put back when `wanted` is what the configuration asks for: of the keys that it asks
     /// for no longer, with what the kernel rewrote along with them. A key that the kernel rewrites with a
     /// switch that is still wanted goes to what the switch makes of it.
@@ -109,7 +109,7 @@ impl Saved {
 ///
 /// # Errors
 /// [`NotLinux`] for a Windows node.
-pub fn desired(cluster: &Cluster, index: usize, saved: &Saved) -> Result<Desired, NotLinux> {
+pub fn desired(cluster: &Cluster, index: usize, saved: &OriginalSysctls) -> Result<Desired, NotLinux> {
     let node = &cluster.nodes[index];
     if node.os != OperatingSystem::Linux {
         return Err(NotLinux);
@@ -119,7 +119,7 @@ pub fn desired(cluster: &Cluster, index: usize, saved: &Saved) -> Result<Desired
     let mut routes: Vec<_> = others.collect();
     let mut state = State { sysctls: sysctls(cluster), ..State::default() };
     for (family, _) in cluster.prefixes.iter() {
-        *state.nat.slot(family) = nat_table(cluster, node, family);
+        *state.nat.get_mut(family) = nat_table(cluster, node, family);
     }
     let released = release(&mut state.sysctls, saved);
 
@@ -131,7 +131,7 @@ pub fn desired(cluster: &Cluster, index: usize, saved: &Saved) -> Result<Desired
 }
 
 /// Adds the saved values to go back to, and gives their keys.
-fn release(sysctls: &mut BTreeMap<SysctlKey, Untrusted>, saved: &Saved) -> BTreeSet<SysctlKey> {
+fn release(sysctls: &mut BTreeMap<SysctlKey, Untrusted>, saved: &OriginalSysctls) -> BTreeSet<SysctlKey> {
     let restored: BTreeMap<_, _> = saved.to_restore(sysctls).collect();
     let keys = restored.keys().cloned().collect();
     sysctls.extend(restored);
@@ -141,7 +141,7 @@ fn release(sysctls: &mut BTreeMap<SysctlKey, Untrusted>, saved: &Saved) -> BTree
 impl Desired {
     /// Nothing of hostgw's, and every sysctl as it was before.
     #[must_use]
-    pub fn nothing(saved: &Saved) -> Self {
+    pub fn nothing(saved: &OriginalSysctls) -> Self {
         let mut state = State::default();
         let released = release(&mut state.sysctls, saved);
         Self { state, prefixes: Vec::new(), released, origins: HashMap::new() }
@@ -170,7 +170,7 @@ pub(super) fn routes<'a>(
     device: Option<&'a InterfaceName>,
 ) -> impl Iterator<Item = (Route, Origin)> + 'a {
     cluster.prefixes.iter().flat_map(move |(family, prefix)| {
-        let on_link = (cluster.next_hop == NextHop::PodGateway)
+        let on_link = (cluster.next_hop == NextHopMode::PodGateway)
             .then(|| (route(cluster, device, *prefix, None), Origin::ClusterPrefix));
         let nodes = cluster.nodes.iter().enumerate().filter_map(move |(number, node)| {
             let cidr = node.pod_cidrs.get(family)?;
@@ -197,8 +197,8 @@ pub(super) fn forwarding_switch(family: Family) -> SysctlKey {
 
 pub(super) fn next_hop(cluster: &Cluster, other: &Node, family: Family) -> Option<IpAddr> {
     match cluster.next_hop {
-        NextHop::PodGateway => other.pod_gateway(family),
-        NextHop::NodeAddress => other.addresses.get(family).copied(),
+        NextHopMode::PodGateway => other.pod_gateway(family),
+        NextHopMode::NodeAddress => other.addresses.get(family).copied(),
     }
 }
 
@@ -217,9 +217,9 @@ fn route(
         tos: None,
         metric: if is_v6 && options.metric == 0 { IPV6_DEFAULT_METRIC } else { options.metric },
         protocol: protocol::HOSTGW,
-        scope: if gateway.is_some() || is_v6 { Scope::Global } else { Scope::Link },
+        scope: if gateway.is_some() || is_v6 { RouteScope::Global } else { RouteScope::Link },
         kind: RouteType::Unicast,
-        next: Next { gateway, device: device.map(|name| name.as_str().into()), onlink: false },
+        next: NextHop { gateway, device: device.map(|name| name.as_str().into()), onlink: false },
         source: None,
         mtu: options.mtu,
         more: None,
@@ -265,7 +265,7 @@ const fn postrouting() -> BaseChain {
         kind: ChainType::Nat,
         hook: Hook::Postrouting,
         priority: BaseChain::SRCNAT,
-        policy: Policy::Accept,
+        policy: ChainPolicy::Accept,
     }
 }
 

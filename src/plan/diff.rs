@@ -23,7 +23,7 @@ pub struct Plan {
 
 /// How a plan treats what is not hostgw's.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Policy {
+pub enum ForeignPolicy {
     /// It is a conflict.
     #[default]
     Respect,
@@ -387,10 +387,10 @@ fn meaning(object: &NatObject) -> String {
 /// What must change on a node where `observed` stands, so that `desired` stands.
 ///
 /// Routes and tables that carry hostgw's mark and are not desired go; what does not carry it is never
-/// changed, but for a key that hostgw needs under [`Policy::Adopt`]. Both route lists must be sorted by
+/// changed, but for a key that hostgw needs under [`ForeignPolicy::Adopt`]. Both route lists must be sorted by
 /// key. The cost grows in a straight line with their length.
 #[must_use]
-pub fn plan(desired: &State, observed: &State, policy: Policy) -> Plan {
+pub fn plan(desired: &State, observed: &State, policy: ForeignPolicy) -> Plan {
     let mut plan = Plan { unknown: observed.unknown.clone(), ..Plan::default() };
     plan_nat(&mut plan, desired, observed, policy);
     plan_routes(&mut plan, desired, observed, policy);
@@ -398,14 +398,14 @@ pub fn plan(desired: &State, observed: &State, policy: Policy) -> Plan {
     plan
 }
 
-fn plan_nat(plan: &mut Plan, desired: &State, observed: &State, policy: Policy) {
+fn plan_nat(plan: &mut Plan, desired: &State, observed: &State, policy: ForeignPolicy) {
     for family in Family::ALL {
         let (before, after) = (observed.nat.get(family), desired.nat.get(family));
         if before == after || observed.nat_unknown(family) {
             continue;
         }
         match before {
-            Some(table) if !table.can_be_restored() && policy == Policy::Respect => {
+            Some(table) if !table.can_be_restored() && policy == ForeignPolicy::Respect => {
                 plan.conflicts.push(Conflict::Nat { family, objects: table.unrestorable() });
             }
             _ => plan.changes.push(Change::Nat(NatChange {
@@ -417,7 +417,7 @@ fn plan_nat(plan: &mut Plan, desired: &State, observed: &State, policy: Policy) 
     }
 }
 
-fn plan_routes(plan: &mut Plan, desired: &State, observed: &State, policy: Policy) {
+fn plan_routes(plan: &mut Plan, desired: &State, observed: &State, policy: ForeignPolicy) {
     let mut changes = Vec::new();
     for (key, wanted, found) in by_key(&desired.routes, &observed.routes) {
         let is_foreign = |route: &&Route| !route.is_owned() && !wanted.contains(route);
@@ -430,7 +430,7 @@ fn plan_routes(plan: &mut Plan, desired: &State, observed: &State, policy: Polic
             let foreign: Vec<_> = found.iter().filter(is_foreign).cloned().collect();
             // What an address of the node made is not to be had: the kernel would not give it back.
             let can_be_adopted = foreign.iter().all(|route| route.protocol != protocol::KERNEL);
-            if foreign.is_empty() || (policy == Policy::Adopt && can_be_adopted) {
+            if foreign.is_empty() || (policy == ForeignPolicy::Adopt && can_be_adopted) {
                 changes.push(RouteChange { key, before: found.to_vec(), after: wanted.to_vec() });
             } else {
                 plan.conflicts.push(Conflict::Route { wanted: wanted[0].clone(), foreign, replaced: false });

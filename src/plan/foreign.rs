@@ -8,11 +8,11 @@ use std::{
     fmt,
 };
 
-use super::{Desired, Saved, switch};
+use super::{Desired, OriginalSysctls, switch};
 use crate::{model::SysctlKey, text::Untrusted};
 
 /// Sysctl values by key.
-pub type Values = BTreeMap<SysctlKey, Untrusted>;
+pub type SysctlValues = BTreeMap<SysctlKey, Untrusted>;
 
 /// A sysctl that hostgw would restore, and that somebody else has written since.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl fmt::Display for ForeignSysctl {
 
 /// What to do about foreign values where others are to be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnForeign {
+pub enum ForeignSysctlPolicy {
     /// Report them as conflicts.
     Refuse,
     /// Restore the original values all the same (`--adopt`).
@@ -51,7 +51,7 @@ pub enum OnForeign {
 
 /// How far the transaction came whose sysctls are restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Progress {
+pub enum TransactionProgress {
     /// It was verified: every sysctl had the value that it leaves.
     Verified,
     /// It or its undo may have stopped anywhere.
@@ -62,19 +62,19 @@ pub enum Progress {
 #[derive(Debug, Clone, Copy)]
 pub struct Restoration<'a> {
     /// The values to restore.
-    pub original: &'a Values,
+    pub original: &'a SysctlValues,
     /// The values that hostgw left.
-    pub written: &'a Values,
+    pub written: &'a SysctlValues,
     /// Values that are known to be foreign, whatever they look like by now.
-    pub foreign: &'a Values,
+    pub foreign: &'a SysctlValues,
     /// How far hostgw came.
-    pub progress: Progress,
+    pub progress: TransactionProgress,
 }
 
 impl Restoration<'_> {
     /// The sysctls among the `live` ones that somebody else has written since.
     #[must_use]
-    pub fn foreign(&self, live: &Values) -> Vec<ForeignSysctl> {
+    pub fn foreign(&self, live: &SysctlValues) -> Vec<ForeignSysctl> {
         let switches: Vec<&SysctlKey> = self.written.keys().filter(|key| switch::is_switch(key)).collect();
         let mut foreign = Vec::new();
         for (key, original) in self.original {
@@ -97,14 +97,20 @@ impl Restoration<'_> {
 
     /// Whether `value` is what the kernel made of `key` when `switch` took the value that it has now: the step
     /// after that, which writes `key` itself, may be missing still.
-    fn is_rewritten(&self, switch: &SysctlKey, key: &SysctlKey, value: &Untrusted, live: &Values) -> bool {
+    fn is_rewritten(
+        &self,
+        switch: &SysctlKey,
+        key: &SysctlKey,
+        value: &Untrusted,
+        live: &SysctlValues,
+    ) -> bool {
         let Some(position) = live.get(switch) else { return false };
         let is_back = self.original.get(switch) == Some(position);
         let is_written = self.written.get(switch) == Some(position);
         let may_be_between = match self.progress {
             // Only an undo that began with the switch leads there.
-            Progress::Verified => is_back && !is_written,
-            Progress::Partial => is_back || is_written,
+            TransactionProgress::Verified => is_back && !is_written,
+            TransactionProgress::Partial => is_back || is_written,
         };
         may_be_between
             && switch::side_effects(switch, std::iter::once(key)).next().is_some()
@@ -121,7 +127,7 @@ pub fn left(foreign: &[ForeignSysctl]) -> impl Iterator<Item = String> + '_ {
 
 /// Takes `foreign` values out of those that `wanted` would change: they stay, even where the kernel rewrites them
 /// with a switch.
-pub fn leave(wanted: &mut Values, foreign: &[ForeignSysctl]) {
+pub fn leave(wanted: &mut SysctlValues, foreign: &[ForeignSysctl]) {
     for ForeignSysctl { key, live, .. } in foreign {
         wanted.insert(key.clone(), live.clone());
     }
@@ -129,11 +135,11 @@ pub fn leave(wanted: &mut Values, foreign: &[ForeignSysctl]) {
 
 /// Adds to `wanted` what a switch among the `restored` keys would rewrite though hostgw never touched it: the values
 /// of interfaces that came later, where they are not what the switch made of them.
-pub fn leave_deviating(wanted: &mut Values, restored: &BTreeSet<SysctlKey>, live: &Values) {
+pub fn leave_deviating(wanted: &mut SysctlValues, restored: &BTreeSet<SysctlKey>, live: &SysctlValues) {
     let switches = wanted.iter().filter(|(key, value)| {
         restored.contains(*key) && switch::is_switch(key) && live.get(*key) != Some(value)
     });
-    let deviating: Values = switches
+    let deviating: SysctlValues = switches
         .filter_map(|(switch, _)| Some((switch, live.get(switch)?)))
         .flat_map(|(switch, position)| {
             switch::side_effects(switch, live.keys()).filter(|key| {
@@ -149,15 +155,15 @@ impl Desired {
     /// The sysctls among the `live` ones that are to be restored by what is `saved`, and that somebody else has
     /// written since.
     #[must_use]
-    pub fn foreign_sysctls(&self, saved: &Saved, live: &Values) -> Vec<ForeignSysctl> {
+    pub fn foreign_sysctls(&self, saved: &OriginalSysctls, live: &SysctlValues) -> Vec<ForeignSysctl> {
         let released = self.released.iter().filter_map(|key| self.state.sysctls.get_key_value(key));
-        let original: Values = released.map(|(key, value)| (key.clone(), value.clone())).collect();
+        let original: SysctlValues = released.map(|(key, value)| (key.clone(), value.clone())).collect();
         let written = saved.0.iter().map(|(key, saved)| (key.clone(), saved.last.clone())).collect();
         let restoration = Restoration {
             original: &original,
             written: &written,
-            foreign: &Values::new(),
-            progress: Progress::Verified,
+            foreign: &SysctlValues::new(),
+            progress: TransactionProgress::Verified,
         };
         restoration.foreign(live)
     }
@@ -172,12 +178,12 @@ mod tests {
     const LAN: &str = "net.ipv4.conf.lan0.forwarding";
     const FILTER: &str = "net.ipv4.conf.all.rp_filter";
 
-    fn values(values: &[(&str, &str)]) -> Values {
+    fn values(values: &[(&str, &str)]) -> SysctlValues {
         values.iter().map(|(key, value)| (key.parse().expect("a key"), (*value).into())).collect()
     }
 
     /// The keys that are foreign where `live` is what there is, of a transaction that switched forwarding on.
-    fn foreign(live: &[(&str, &str)], known: &[(&str, &str)], progress: Progress) -> Vec<String> {
+    fn foreign(live: &[(&str, &str)], known: &[(&str, &str)], progress: TransactionProgress) -> Vec<String> {
         let restoration = Restoration {
             original: &values(&[(SWITCH, "0"), (REDIRECTS, "0"), (LAN, "1"), (FILTER, "0")]),
             written: &values(&[(SWITCH, "1"), (REDIRECTS, "0"), (LAN, "1"), (FILTER, "2")]),
@@ -189,7 +195,7 @@ mod tests {
 
     #[test]
     fn a_value_that_is_neither_the_one_before_nor_the_one_written_is_foreign() {
-        for progress in [Progress::Verified, Progress::Partial] {
+        for progress in [TransactionProgress::Verified, TransactionProgress::Partial] {
             for value in ["0", "2"] {
                 assert!(foreign(&[(FILTER, value)], &[], progress).is_empty());
             }
@@ -199,14 +205,14 @@ mod tests {
 
     #[test]
     fn a_key_that_is_gone_is_not_foreign() {
-        assert!(foreign(&[], &[], Progress::Verified).is_empty());
+        assert!(foreign(&[], &[], TransactionProgress::Verified).is_empty());
     }
 
     /// Forwarding goes off first, and the kernel rewrites the others with it.
     #[test]
     fn an_undo_that_stopped_between_two_steps_goes_on() {
         let between = [(SWITCH, "0"), (REDIRECTS, "1"), (LAN, "0")];
-        for progress in [Progress::Verified, Progress::Partial] {
+        for progress in [TransactionProgress::Verified, TransactionProgress::Partial] {
             assert!(foreign(&between, &[], progress).is_empty());
         }
     }
@@ -214,7 +220,7 @@ mod tests {
     #[test]
     fn a_side_effect_that_somebody_changed_later_is_foreign() {
         let live = [(SWITCH, "1"), (REDIRECTS, "1"), (LAN, "0")];
-        for progress in [Progress::Verified, Progress::Partial] {
+        for progress in [TransactionProgress::Verified, TransactionProgress::Partial] {
             assert_eq!(foreign(&live, &[], progress), [REDIRECTS, LAN]);
         }
     }
@@ -223,7 +229,7 @@ mod tests {
     #[test]
     fn what_is_known_to_be_foreign_stays_so() {
         let live = [(SWITCH, "0"), (REDIRECTS, "1"), (LAN, "0")];
-        assert_eq!(foreign(&live, &[(REDIRECTS, "1")], Progress::Partial), [REDIRECTS]);
+        assert_eq!(foreign(&live, &[(REDIRECTS, "1")], TransactionProgress::Partial), [REDIRECTS]);
     }
 
     #[test]

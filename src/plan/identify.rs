@@ -102,7 +102,7 @@ mod tests {
     use super::*;
     use crate::{
         config::{self, Document, Format},
-        state::Address,
+        state::InterfaceAddress,
     };
 
     const FILE: &str = "clusterPrefix: 10.244.0.0/16
@@ -120,7 +120,7 @@ nodes:
         let cluster = config::load(&document).expect("a valid file");
         let addresses = addresses.iter().map(|address| {
             let address = address.parse().expect("an address");
-            Address { device: "eth0".into(), address, prefix: address.into() }
+            InterfaceAddress { device: "eth0".into(), address, prefix: address.into() }
         });
         let host = Host { addresses: addresses.collect(), ..Host::default() };
         match identify(&cluster, name, &host, host_name) {

@@ -1,38 +1,38 @@
 //! The one idea: `plan(desired, observed) -> Plan`, pure.
 //!
 //! [`desired()`] makes the desired state of a node from the configuration, [`plan()`] compares it with an
-//! observed state, [`check()`] finds what would make the plan fail on this node, [`explain()`] says why each
+//! observed state, [`check()`] finds what would make the plan fail on this node, [`reason()`] says why each
 //! change is there. [`compare()`] does it for all nodes of two files at once.
 
 pub mod check;
 pub mod compare;
 pub mod desired;
 pub mod diff;
-pub mod explain;
 mod facts;
 pub mod foreign;
 mod identify;
+mod lookup;
 mod prepare;
+pub mod reason;
 mod scope;
 mod switch;
-mod way;
 pub mod windows;
 
-pub use check::{Problem, check};
-pub use compare::{Comparison, ComparisonTotals, Former, compare};
-pub use desired::{Desired, NotLinux, Saved, SavedValue, desired};
+pub use check::{PlanProblem, check};
+pub use compare::{Comparison, ComparisonTotals, PreviousConfig, compare};
+pub use desired::{Desired, NotLinux, OriginalSysctls, OriginalValue, desired};
 pub use diff::{
-    Action, Change, Conflict, NatChange, Plan, Policy, RouteChange, Step, SysctlChange, Totals,
+    Action, Change, Conflict, ForeignPolicy, NatChange, Plan, RouteChange, Step, SysctlChange, Totals,
     in_order_of_writing, plan, removed_routes,
 };
-pub use explain::{Last, Reason, explain};
 pub use facts::Facts;
-pub use foreign::{ForeignSysctl, OnForeign, Progress, Restoration, Values};
+pub use foreign::{ForeignSysctl, ForeignSysctlPolicy, Restoration, SysctlValues, TransactionProgress};
 pub use identify::{identify, node_named};
+pub use lookup::{LookupChange, lookup_change};
 pub use prepare::{Observe, Prepared, prepare, prepare_removal};
+pub use reason::{PreviousApply, Reason, reason};
 pub use scope::{Observed, Scope};
 pub use switch::{after, side_effects};
-pub use way::{WayChange, way_change};
 pub use windows::{WindowsDesired, WindowsOrigin, windows_desired};
 
 use std::collections::BTreeSet;
@@ -91,7 +91,7 @@ impl Touched {
             ..State::default()
         };
         for &family in &self.nat {
-            *part.nat.slot(family) = state.nat.get(family).cloned();
+            *part.nat.get_mut(family) = state.nat.get(family).cloned();
         }
         for key in &self.sysctls {
             if let Some(value) = state.sysctls.get(key) {

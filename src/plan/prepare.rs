@@ -1,8 +1,8 @@
 //! From a node as it is to a plan for it, with everything that the plan rests on.
 
 use super::{
-    Conflict, Desired, ForeignSysctl, NotLinux, Observed, OnForeign, Plan, Policy, Saved, Scope, desired,
-    foreign,
+    Conflict, Desired, ForeignPolicy, ForeignSysctl, ForeignSysctlPolicy, NotLinux, Observed,
+    OriginalSysctls, Plan, Scope, desired, foreign,
 };
 use crate::{error::Error, model::Cluster};
 
@@ -28,7 +28,7 @@ pub struct Prepared {
     /// What must change.
     pub plan: Plan,
     /// How the plan treats what is not hostgw's.
-    pub policy: Policy,
+    pub policy: ForeignPolicy,
     /// The sysctls that are not restored, since somebody else has written them: they are theirs from now on.
     pub left: Vec<ForeignSysctl>,
 }
@@ -38,11 +38,11 @@ impl Prepared {
     #[must_use]
     pub fn nothing() -> Self {
         Self {
-            desired: Desired::nothing(&Saved::default()),
+            desired: Desired::nothing(&OriginalSysctls::default()),
             scope: Scope::default(),
             observed: Observed::default(),
             plan: Plan::default(),
-            policy: Policy::default(),
+            policy: ForeignPolicy::default(),
             left: Vec::new(),
         }
     }
@@ -50,31 +50,31 @@ impl Prepared {
     fn new(
         node: &mut dyn Observe,
         mut desired: Desired,
-        saved: &Saved,
-        policy: Policy,
-        on_foreign: OnForeign,
+        saved: &OriginalSysctls,
+        policy: ForeignPolicy,
+        on_foreign: ForeignSysctlPolicy,
     ) -> Result<Self, Error> {
         let scope = Scope::of(&desired.state, desired.prefixes.clone());
         let observed = node.observe(&scope)?;
         let live = &observed.state.sysctls;
         let found = match on_foreign {
-            OnForeign::Overwrite => Vec::new(),
-            OnForeign::Refuse | OnForeign::Leave => desired.foreign_sysctls(saved, live),
+            ForeignSysctlPolicy::Overwrite => Vec::new(),
+            ForeignSysctlPolicy::Refuse | ForeignSysctlPolicy::Leave => desired.foreign_sysctls(saved, live),
         };
         foreign::leave(&mut desired.state.sysctls, &found);
         foreign::leave_deviating(&mut desired.state.sysctls, &desired.released, live);
         let mut plan = super::plan(&desired.state, &observed.state, policy);
         let mut left = Vec::new();
         match on_foreign {
-            OnForeign::Refuse => plan.conflicts.extend(found.into_iter().map(Conflict::Sysctl)),
-            OnForeign::Leave | OnForeign::Overwrite => left = found,
+            ForeignSysctlPolicy::Refuse => plan.conflicts.extend(found.into_iter().map(Conflict::Sysctl)),
+            ForeignSysctlPolicy::Leave | ForeignSysctlPolicy::Overwrite => left = found,
         }
         Ok(Self { desired, scope, observed, plan, policy, left })
     }
 }
 
 /// Plans node number `index` of `cluster` on the node as it is now. A sysctl that the configuration asks for no
-/// longer, and that somebody else has written since, is left to them, but for [`Policy::Adopt`].
+/// longer, and that somebody else has written since, is left to them, but for [`ForeignPolicy::Adopt`].
 ///
 /// # Errors
 /// The outer error when the node cannot be read; [`NotLinux`] for a Windows node.
@@ -82,14 +82,14 @@ pub fn prepare(
     node: &mut dyn Observe,
     cluster: &Cluster,
     index: usize,
-    saved: &Saved,
-    policy: Policy,
+    saved: &OriginalSysctls,
+    policy: ForeignPolicy,
 ) -> Result<Result<Prepared, NotLinux>, Error> {
     match desired(cluster, index, saved) {
         Ok(desired) => {
             let on_foreign = match policy {
-                Policy::Respect => OnForeign::Leave,
-                Policy::Adopt => OnForeign::Overwrite,
+                ForeignPolicy::Respect => ForeignSysctlPolicy::Leave,
+                ForeignPolicy::Adopt => ForeignSysctlPolicy::Overwrite,
             };
             Prepared::new(node, desired, saved, policy, on_foreign).map(Ok)
         }
@@ -104,8 +104,8 @@ pub fn prepare(
 /// When the node cannot be read.
 pub fn prepare_removal(
     node: &mut dyn Observe,
-    saved: &Saved,
-    on_foreign: OnForeign,
+    saved: &OriginalSysctls,
+    on_foreign: ForeignSysctlPolicy,
 ) -> Result<Prepared, Error> {
-    Prepared::new(node, Desired::nothing(saved), saved, Policy::Adopt, on_foreign)
+    Prepared::new(node, Desired::nothing(saved), saved, ForeignPolicy::Adopt, on_foreign)
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{Touched, switch};
 use crate::{
     model::{Family, MAIN_TABLE, SysctlKey},
-    state::{Host, Route, RouteKey, State, Subject},
+    state::{Host, Route, RouteKey, State, StatePart},
 };
 
 /// A node as it was read: its state, and the surroundings a plan depends on.
@@ -125,9 +125,9 @@ impl Observed {
         routes.sort_by_cached_key(Route::key);
         let wanted = scope.every_sysctl(|family| self.interfaces(family));
         let seen = self.state.sysctls.iter().filter(|(key, _)| wanted.contains(key));
-        let is_asked = |subject: &Subject| match subject {
-            Subject::Sysctl { key } => wanted.contains(key),
-            Subject::Nat { .. } | Subject::Records => true,
+        let is_asked = |subject: &StatePart| match subject {
+            StatePart::Sysctl { key } => wanted.contains(key),
+            StatePart::Nat { .. } | StatePart::Records => true,
         };
         Self {
             state: State {
@@ -149,8 +149,8 @@ impl Observed {
     /// The interfaces that have sysctls in `net.FAMILY.conf`.
     fn interfaces(&self, family: &str) -> Vec<String> {
         let unknown = self.state.unknown.iter().filter_map(|unknown| match &unknown.what {
-            Subject::Sysctl { key } => Some(key),
-            Subject::Nat { .. } | Subject::Records => None,
+            StatePart::Sysctl { key } => Some(key),
+            StatePart::Nat { .. } | StatePart::Records => None,
         });
         let keys = self.state.sysctls.keys().chain(unknown);
         let names = keys.filter_map(|key| {

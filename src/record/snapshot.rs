@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::LastApplied;
 use crate::{
     error::{Error, Kind},
-    plan::{Observe, Observed, Saved, Scope},
+    plan::{Observe, Observed, OriginalSysctls, Scope},
     state::Unknown,
 };
 
@@ -26,7 +26,7 @@ pub struct Snapshot {
     /// Every route, every table of hostgw's, every sysctl below `net`; interfaces and addresses.
     pub observed: Observed,
     /// The values that sysctls had before hostgw first wrote them.
-    pub saved: Saved,
+    pub saved: OriginalSysctls,
     /// What the last apply put in force, to tell drift.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_applied: Option<LastApplied>,
@@ -47,7 +47,7 @@ impl Snapshot {
         taken_at: String,
         host_name: Option<String>,
         observed: Observed,
-        saved: Saved,
+        saved: OriginalSysctls,
         last_applied: Option<LastApplied>,
         unknown: Vec<Unknown>,
     ) -> Self {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    plan::{self, Saved, SysctlChange, Totals, Touched, Values},
+    plan::{self, OriginalSysctls, SysctlChange, SysctlValues, Totals, Touched},
     state::{State, Tables},
     text::Untrusted,
 };
@@ -23,12 +23,12 @@ pub struct Record {
     /// What stood in those places.
     pub before: State,
     /// The sysctl values that it leaves there, what the kernel rewrites with a switch included.
-    pub written: Values,
+    pub written: SysctlValues,
     /// The NAT tables that it leaves there: what else is in them is foreign.
     #[serde(default, skip_serializing_if = "Tables::is_empty")]
     pub written_nat: Tables,
     /// The saved sysctl values as they were.
-    pub saved_before: Saved,
+    pub saved_before: OriginalSysctls,
 }
 
 impl Record {

@@ -143,10 +143,10 @@ pub(super) fn unknown_line(unknown: &Unknown, palette: &Palette) -> Line {
     }
 }
 
-const fn group_of(subject: &crate::state::Subject) -> Group {
+const fn group_of(subject: &crate::state::StatePart) -> Group {
     match subject {
-        crate::state::Subject::Nat { .. } => Group::Nat,
-        crate::state::Subject::Sysctl { .. } | crate::state::Subject::Records => Group::Sysctl,
+        crate::state::StatePart::Nat { .. } => Group::Nat,
+        crate::state::StatePart::Sysctl { .. } | crate::state::StatePart::Records => Group::Sysctl,
     }
 }
 

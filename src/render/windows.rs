@@ -9,7 +9,7 @@ use crate::{
     plan::{
         Action, Totals,
         compare::Side,
-        explain::FORWARDS,
+        reason::FORWARDS,
         windows::{
             ForwardingChange, StoreChange, Stores, WindowsCause, WindowsChange, WindowsConflict, WindowsPlan,
         },
@@ -62,7 +62,7 @@ fn route_entry(
         route_in(stores, route)
     };
     let (text, path) = match change.cause {
-        WindowsCause::Asked(origin) => {
+        WindowsCause::Configured(origin) => {
             (origin.purpose(cluster), Some(origin.path(cluster, change.destination.into())))
         }
         WindowsCause::Owned => ("not in the configuration".to_owned(), None),
@@ -127,7 +127,7 @@ fn conflict_entry(conflict: &WindowsConflict) -> ConflictEntry {
         route_metric: metric,
         policy_store: None,
     };
-    let foreign = route_in(conflict.stands, |metric| route(conflict.next_hop, metric));
+    let foreign = route_in(conflict.live, |metric| route(conflict.next_hop, metric));
     let needed = format!("-DestinationPrefix {} -NextHop {}", conflict.wanted, conflict.needed);
     let words = foreign.as_ref().map_or_else(String::new, |object| object.text.clone());
     ConflictEntry {

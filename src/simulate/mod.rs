@@ -20,7 +20,7 @@ use crate::{
     error::{Error, Kind},
     kernel::{self, Interfaces, LiveNode, Namespace},
     model::{Cluster, Family, OperatingSystem, SysctlKey},
-    plan::{self, Policy, Totals},
+    plan::{self, ForeignPolicy, Totals},
     record::{Command, TransactionMeta},
     text::Untrusted,
 };
@@ -329,8 +329,8 @@ fn apply_node(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Totals,
     let name = &cluster.nodes[index].name;
     let not_linux = |plan::NotLinux| Error::unexpected(format!("node {name} is not a Linux node"));
     let mut node = LiveNode;
-    let prepared =
-        plan::prepare(&mut node, cluster, index, &dir.saved()?, Policy::Respect)?.map_err(not_linux)?;
+    let prepared = plan::prepare(&mut node, cluster, index, &dir.saved()?, ForeignPolicy::Respect)?
+        .map_err(not_linux)?;
     let problems = plan::check(cluster, index, &prepared.desired, &prepared.observed);
     if !problems.is_empty() {
         let details = problems.iter().take(10).map(ToString::to_string);

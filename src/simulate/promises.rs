@@ -8,7 +8,7 @@ use crate::{
     error::Error,
     kernel::{self, Fingerprint, Interfaces, LiveNode},
     model::Cluster,
-    plan::{self, Change, OnForeign, Policy, Totals},
+    plan::{self, Change, ForeignPolicy, ForeignSysctlPolicy, Totals},
     record::{Command, TransactionMeta},
     state::Route,
     text::Untrusted,
@@ -77,7 +77,7 @@ fn applies_again(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Opti
 fn sees_drift(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option<String>, Error> {
     let plan_now = || -> Result<_, Error> {
         let saved = dir.saved()?;
-        let prepared = plan::prepare(&mut LiveNode, cluster, index, &saved, Policy::Respect)?;
+        let prepared = plan::prepare(&mut LiveNode, cluster, index, &saved, ForeignPolicy::Respect)?;
         prepared.map_err(|plan::NotLinux| Error::unexpected("a node is not a Linux node"))
     };
     let standing = plan_now()?;
@@ -93,9 +93,9 @@ fn sees_drift(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option<
     };
     let found = drifted.plan.changes.iter().find(|change| is_missed(change));
     let called_drift = found.is_some_and(|change| {
-        let saved = plan::Saved::default();
-        let last = last.as_ref().map(plan::Last::of_state);
-        plan::explain(Some(cluster), &drifted.desired, &saved, last.as_ref(), change).drift
+        let saved = plan::OriginalSysctls::default();
+        let last = last.as_ref().map(plan::PreviousApply::of_state);
+        plan::reason(Some(cluster), &drifted.desired, &saved, last.as_ref(), change).drift
     });
     apply_node(cluster, index, dir)?;
     if !called_drift || drifted.plan.changes.len() != 1 {
@@ -105,7 +105,7 @@ fn sees_drift(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option<
 }
 
 fn destroys(dir: &StateDir, built: &Fingerprint) -> Result<Vec<String>, Error> {
-    let prepared = plan::prepare_removal(&mut LiveNode, &dir.saved()?, OnForeign::Refuse)?;
+    let prepared = plan::prepare_removal(&mut LiveNode, &dir.saved()?, ForeignSysctlPolicy::Refuse)?;
     let _lock = dir.lock(std::time::Duration::ZERO, "simulate")?;
     let occasion = TransactionMeta::new(Command::Destroy, 0);
     apply::run(&mut LiveNode, dir, &apply::Request::new(&prepared, &occasion), &Interrupt::new())

@@ -56,7 +56,7 @@ impl Topology {
     pub fn new(cluster: &Cluster, indexes: &[usize]) -> Result<Self, Error> {
         let mut networks = PerFamily::<Network>::default();
         for (family, prefix) in cluster.prefixes.iter() {
-            *networks.slot(family) = Some(Network::of(cluster, family, *prefix));
+            *networks.get_mut(family) = Some(Network::of(cluster, family, *prefix));
         }
         let mut played = cluster.clone();
         let mut machines = Vec::with_capacity(indexes.len());
@@ -65,9 +65,9 @@ impl Topology {
         }
         let (mut router, mut outside) = (PerFamily::default(), PerFamily::default());
         for (family, _) in cluster.prefixes.iter() {
-            if let Some(network) = networks.slot(family) {
-                *router.slot(family) = Some(network.invent()?);
-                *outside.slot(family) = Some(outside_addresses(cluster, network.prefix, family)?);
+            if let Some(network) = networks.get_mut(family) {
+                *router.get_mut(family) = Some(network.invent()?);
+                *outside.get_mut(family) = Some(outside_addresses(cluster, network.prefix, family)?);
             }
         }
         Ok(Self { cluster: played, machines, router, outside })
@@ -96,23 +96,23 @@ fn machine(played: &mut Cluster, index: usize, networks: &mut PerFamily<Network>
     let (mut addresses, mut bridge, mut pod) =
         (PerFamily::default(), PerFamily::default(), PerFamily::default());
     for family in Family::ALL {
-        let Some(network) = networks.slot(family) else { continue };
+        let Some(network) = networks.get_mut(family) else { continue };
         let address = match node.addresses.get(family) {
             Some(address) => network.with_length(*address),
             None => network.invent()?,
         };
-        *addresses.slot(family) = Some(address);
+        *addresses.get_mut(family) = Some(address);
         // A node-address route must find the invented address too.
-        *node.addresses.slot(family) = Some(address.addr());
+        *node.addresses.get_mut(family) = Some(address.addr());
         let Some(cidr) = node.pod_cidrs.get(family) else { continue };
         let gateway = cidr.gateway(os);
         let length = cidr.prefix().prefix_len();
         let net = |address| IpNet::new(address, length).unwrap_or(cidr.prefix());
-        *bridge.slot(family) = Some(net(gateway));
-        *pod.slot(family) = Some(net(pod_address(cidr.prefix(), gateway)));
+        *bridge.get_mut(family) = Some(net(gateway));
+        *pod.get_mut(family) = Some(net(pod_address(cidr.prefix(), gateway)));
         // The others reach a Windows node by the Windows gateway, whoever plays it.
         let used = node.gateways.get(family).copied().unwrap_or(gateway);
-        *node.gateways.slot(family) = Some(used);
+        *node.gateways.get_mut(family) = Some(used);
     }
     node.os = OperatingSystem::Linux;
     if os == OperatingSystem::Windows {

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     error::Error,
     kernel::{Interfaces, Lookup},
-    model::{Family, NextHop},
+    model::{Family, NextHopMode},
 };
 
 /// Why no answer came between the node of `from` and the pod of `to`, as far as the two nodes can tell.
@@ -95,7 +95,7 @@ fn one_way(
     }
     if answers == Some(false) {
         let why = match (family, topology.cluster.next_hop) {
-            (Family::V6, NextHop::PodGateway) => {
+            (Family::V6, NextHopMode::PodGateway) => {
                 ": with IPv6, Linux only answers for addresses of the receiving interface, and the pod gateway is on another; use nextHop: node-address"
             }
             _ => "",
@@ -108,8 +108,8 @@ fn one_way(
 /// Where the other node really is.
 fn expected(topology: &Topology, target: &Machine, family: Family) -> Option<IpAddr> {
     let at = match topology.cluster.next_hop {
-        NextHop::PodGateway => &target.bridge,
-        NextHop::NodeAddress => &target.addresses,
+        NextHopMode::PodGateway => &target.bridge,
+        NextHopMode::NodeAddress => &target.addresses,
     };
     at.get(family).map(ipnet::IpNet::addr)
 }

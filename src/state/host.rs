@@ -16,7 +16,7 @@ pub struct Host {
     /// Every interface of the network namespace.
     pub links: Vec<Link>,
     /// Every address of the network namespace.
-    pub addresses: Vec<Address>,
+    pub addresses: Vec<InterfaceAddress>,
     /// Foreign routes without a gateway that make addresses on an interface reachable, and foreign
     /// routes that cover, or lie inside, a cluster prefix.
     pub foreign: Vec<Route>,
@@ -37,7 +37,7 @@ pub struct Link {
 /// An address of an interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Address {
+pub struct InterfaceAddress {
     /// The interface's name.
     pub device: Untrusted,
     /// The local address.
@@ -56,7 +56,7 @@ impl Host {
 
     /// The interface that holds `address`, if this node has it.
     #[must_use]
-    pub fn owner_of(&self, address: IpAddr) -> Option<&Address> {
+    pub fn owner_of(&self, address: IpAddr) -> Option<&InterfaceAddress> {
         self.addresses.iter().find(|own| own.address == address)
     }
 

@@ -18,12 +18,12 @@ use crate::{
     text::Untrusted,
 };
 
-pub use host::{Address, Host, Link};
+pub use host::{Host, InterfaceAddress, Link};
 pub use nat::{
-    BaseChain, ChainType, Expression, Field, Hook, NatChain, NatObject, NatRule, NatTable, Policy, RuleBody,
-    Tables,
+    BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatObject, NatRule, NatTable,
+    RuleBody, Tables,
 };
-pub use route::{More, Next, Route, RouteKey, RouteType, Scope, protocol};
+pub use route::{NextHop, OpaqueRoute, Route, RouteKey, RouteScope, RouteType, protocol};
 pub use windows::{Forwarding, Role, WindowsRoute, WindowsState};
 
 /// Routes, NAT and sysctls of one node, desired or observed.
@@ -46,12 +46,12 @@ impl State {
     /// Whether the NAT table of `family` could not be read.
     #[must_use]
     pub fn nat_unknown(&self, family: Family) -> bool {
-        self.nat_unknowns().any(|unknown| unknown.what == Subject::Nat { family })
+        self.nat_unknowns().any(|unknown| unknown.what == StatePart::Nat { family })
     }
 
     /// The NAT tables that could not be read.
     pub fn nat_unknowns(&self) -> impl Iterator<Item = &Unknown> {
-        self.unknown.iter().filter(|unknown| matches!(unknown.what, Subject::Nat { .. }))
+        self.unknown.iter().filter(|unknown| matches!(unknown.what, StatePart::Nat { .. }))
     }
 }
 
@@ -60,7 +60,7 @@ impl State {
 #[serde(deny_unknown_fields)]
 pub struct Unknown {
     /// Which part.
-    pub what: Subject,
+    pub what: StatePart,
     /// Why, as a sentence fragment ("reading nf_tables needs CAP_NET_ADMIN").
     pub why: Untrusted,
     /// What to do about it.
@@ -71,7 +71,7 @@ pub struct Unknown {
 /// A part of the state that can be unknown on its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", tag = "kind", deny_unknown_fields)]
-pub enum Subject {
+pub enum StatePart {
     /// The NAT table of one family.
     Nat {
         /// Which family's.
@@ -86,7 +86,7 @@ pub enum Subject {
     Records,
 }
 
-impl std::fmt::Display for Subject {
+impl std::fmt::Display for StatePart {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Nat { family } => write!(f, "table {} {}", family.nft(), nat::TABLE_NAME),

@@ -200,7 +200,7 @@ pub struct BaseChain {
     /// Lower runs first; `srcnat` is 100 (`NF_IP_PRI_NAT_SRC`, linux/netfilter_ipv4.h).
     pub priority: i32,
     /// What happens to packets that no rule decides on.
-    pub policy: Policy,
+    pub policy: ChainPolicy,
 }
 
 impl BaseChain {
@@ -265,7 +265,7 @@ words! {
 
 words! {
     /// A chain's policy.
-    Policy {
+    ChainPolicy {
         /// Accept.
         Accept = "accept",
         /// Drop.
@@ -437,7 +437,7 @@ mod tests {
                     kind: ChainType::Nat,
                     hook: Hook::Postrouting,
                     priority: 100,
-                    policy: Policy::Accept,
+                    policy: ChainPolicy::Accept,
                 }),
                 rules: vec![rule],
             }],

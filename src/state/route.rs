@@ -99,12 +99,12 @@ pub struct Route {
     /// Who wrote it ([`protocol`]).
     pub protocol: u8,
     /// How far the destination is.
-    pub scope: Scope,
+    pub scope: RouteScope,
     /// What happens to a packet.
     #[serde(rename = "type")]
     pub kind: RouteType,
     /// Where a packet goes next.
-    pub next: Next,
+    pub next: NextHop,
     /// The source address of locally made packets.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<IpAddr>,
@@ -113,14 +113,14 @@ pub struct Route {
     pub mtu: Option<u32>,
     /// What the route says beyond the fields above; hostgw's own say nothing more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub more: Option<More>,
+    pub more: Option<OpaqueRoute>,
 }
 
 /// What a route says beyond the fields of [`Route`], kept so that a route that hostgw did not write can be
 /// put back as it was.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct More {
+pub struct OpaqueRoute {
     /// What it is about, as in `multipath`.
     pub about: Vec<Untrusted>,
     /// The whole route as the kernel dumped it, in hexadecimal.
@@ -130,7 +130,7 @@ pub struct More {
 /// Where a packet goes next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Next {
+pub struct NextHop {
     /// The next hop's address; none when the destination is on-link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
@@ -145,7 +145,7 @@ pub struct Next {
 /// Scope of a route (`rt_scope_t`, linux/rtnetlink.h). IPv6 routes have none and read as global.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Scope {
+pub enum RouteScope {
     /// Behind a gateway (`RT_SCOPE_UNIVERSE`).
     Global,
     /// On-link.
@@ -156,7 +156,7 @@ pub enum Scope {
     Other(u8),
 }
 
-impl Scope {
+impl RouteScope {
     /// The scope of a number.
     #[must_use]
     pub const fn from_number(number: u8) -> Self {
@@ -180,7 +180,7 @@ impl Scope {
     }
 }
 
-impl fmt::Display for Scope {
+impl fmt::Display for RouteScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Global => f.write_str("global"),
@@ -286,7 +286,10 @@ impl Route {
         self.kind == RouteType::Unicast
             && self.next.gateway.is_none()
             && self.next.device.as_ref().is_some_and(|own| own == device)
-            && matches!((self.family(), self.scope), (Family::V6, _) | (_, Scope::Link | Scope::Host))
+            && matches!(
+                (self.family(), self.scope),
+                (Family::V6, _) | (_, RouteScope::Link | RouteScope::Host)
+            )
     }
 
     /// The order of a plan: by family, table, then on-link routes before those that go by a gateway,
@@ -320,7 +323,7 @@ impl Route {
             words.push(format!("table {}", self.table));
         }
         words.push(format!("proto {}", protocol::name(self.protocol)));
-        if self.scope != Scope::Global {
+        if self.scope != RouteScope::Global {
             words.push(format!("scope {}", self.scope));
         }
         if let Some(source) = self.source {
@@ -401,9 +404,9 @@ mod tests {
             tos: None,
             metric: 0,
             protocol: protocol::HOSTGW,
-            scope: if gateway.is_some() { Scope::Global } else { Scope::Link },
+            scope: if gateway.is_some() { RouteScope::Global } else { RouteScope::Link },
             kind: RouteType::Unicast,
-            next: Next {
+            next: NextHop {
                 gateway: gateway.map(|text| text.parse().expect("an address")),
                 device: Some("eth0".into()),
                 onlink: false,
@@ -427,7 +430,7 @@ mod tests {
             protocol: 4,
             mtu: Some(1400),
             source: Some("172.30.0.11".parse().expect("an address")),
-            next: Next { onlink: true, ..route("::/0", Some("10.0.0.1")).next },
+            next: NextHop { onlink: true, ..route("::/0", Some("10.0.0.1")).next },
             ..route("10.9.9.9/32", Some("10.0.0.1"))
         };
         assert_eq!(

@@ -2,7 +2,7 @@
 
 use hostgw::{
     plan::{
-        self, Policy,
+        self, ForeignPolicy,
         windows::{WindowsChange, WindowsObserved},
     },
     render::{windows_collector, windows_script},
@@ -32,7 +32,8 @@ fn a_plan_from_what_was_collected_is_the_one_of_the_script() {
     for (what, mut machine, _) in starts().into_iter().chain([conflict, part, switch]) {
         let collected = run(&mut machine, &collector, &[]);
         let observed = WindowsObserved::parse("collected", &collected.stdout).unwrap();
-        let plan = plan::windows::windows_plan(&cluster, 1, &desired, &observed, Policy::Respect).unwrap();
+        let plan =
+            plan::windows::windows_plan(&cluster, 1, &desired, &observed, ForeignPolicy::Respect).unwrap();
         let outcome = run(&mut machine, &script, &["-WhatIf"]);
         let mut counts = [0; 3];
         for change in &plan.changes {

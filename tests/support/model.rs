@@ -6,7 +6,7 @@ use hostgw::{
     apply::{Answer, Backend, CommitError, Effort, Interrupt, Order},
     error::{Error, Kind},
     model::{Check, SysctlKey},
-    plan::{Change, Observe, Observed, Scope, Values},
+    plan::{Change, Observe, Observed, Scope, SysctlValues},
     state::{Route, State},
 };
 
@@ -66,7 +66,7 @@ impl ModelNode {
             Change::Nat(nat) if self.state.nat.get(nat.family) != nat.before.as_ref() => {
                 return Err(CommitError::Stale { why: format!("{change} changed"), hint: None });
             }
-            Change::Nat(nat) => *self.state.nat.slot(nat.family) = nat.after.clone(),
+            Change::Nat(nat) => *self.state.nat.get_mut(nat.family) = nat.after.clone(),
             Change::Sysctl(sysctl) => self.write(&sysctl.key, sysctl.after.as_raw()),
         }
         Ok(())
@@ -111,7 +111,7 @@ impl Observe for ModelNode {
 }
 
 impl Backend for ModelNode {
-    fn sysctls(&mut self, keys: &[SysctlKey]) -> Values {
+    fn sysctls(&mut self, keys: &[SysctlKey]) -> SysctlValues {
         keys.iter()
             .filter_map(|key| self.state.sysctls.get_key_value(key))
             .map(|(key, value)| (key.clone(), value.clone()))

@@ -12,7 +12,8 @@ use crate::{
     kernel::netlink::{Attributes, Dump, KernelError, Malformed, Socket, put_attribute, text},
     model::Family,
     state::{
-        BaseChain, ChainType, Hook, NatChain, NatRule, NatTable, Policy, RuleBody, Subject, Tables, Unknown,
+        BaseChain, ChainPolicy, ChainType, Hook, NatChain, NatRule, NatTable, RuleBody, StatePart, Tables,
+        Unknown,
     },
 };
 
@@ -92,7 +93,7 @@ pub(super) fn remedy(errno: Errno) -> Option<&'static str> {
 
 fn unknown(families: &[Family], Reason(why, hint): Reason) -> Vec<Unknown> {
     let unknown = |family: &Family| Unknown {
-        what: Subject::Nat { family: *family },
+        what: StatePart::Nat { family: *family },
         why: why.into(),
         hint: Some(hint.into()),
     };
@@ -113,7 +114,7 @@ fn read_generation(socket: &mut Socket) -> Result<u32, KernelError> {
 fn read(socket: &mut Socket, families: &[Family]) -> Result<Tables, Error> {
     let mut tables = Tables::default();
     for &family in families {
-        *tables.slot(family) = Reader { socket, family }.table()?;
+        *tables.get_mut(family) = Reader { socket, family }.table()?;
     }
     Ok(tables)
 }
@@ -288,8 +289,8 @@ fn base_chain(item: &Item) -> Option<Option<BaseChain>> {
     };
     // NF_DROP and NF_ACCEPT (linux/netfilter.h).
     let policy = match number(item.get(abi::chain::POLICY))? {
-        0 => Policy::Drop,
-        1 => Policy::Accept,
+        0 => ChainPolicy::Drop,
+        1 => ChainPolicy::Accept,
         _ => return None,
     };
     Some(Some(BaseChain { kind, hook, priority: priority?, policy }))
@@ -333,7 +334,7 @@ mod tests {
         for errno in [Errno::INVAL, Errno::PROTONOSUPPORT, Errno::OPNOTSUPP] {
             let Some(reason) = unreadable(errno) else { panic!("{errno}") };
             let unknown = unknown(&[Family::V6], reason);
-            assert_eq!(unknown[0].what, Subject::Nat { family: Family::V6 });
+            assert_eq!(unknown[0].what, StatePart::Nat { family: Family::V6 });
             assert_eq!(unknown[0].why, "this kernel has no nf_tables");
             assert_eq!(
                 unknown[0].hint.as_ref().map(crate::text::Untrusted::as_raw),

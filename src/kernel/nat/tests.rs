@@ -20,8 +20,8 @@ use crate::{
     model::{Family, PerFamily},
     plan::NatChange,
     state::{
-        BaseChain, ChainType, Expression, Field, Hook, NatChain, NatObject, NatRule, NatTable, Policy,
-        RuleBody, Subject, Tables,
+        BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatObject, NatRule, NatTable,
+        RuleBody, StatePart, Tables,
     },
 };
 
@@ -50,7 +50,7 @@ fn base() -> BaseChain {
         kind: ChainType::Nat,
         hook: Hook::Postrouting,
         priority: BaseChain::SRCNAT,
-        policy: Policy::Accept,
+        policy: ChainPolicy::Accept,
     }
 }
 
@@ -87,7 +87,7 @@ fn recipe(prefix: &str) -> NatRule {
 /// A change from what stands.
 fn change((family, after): &(Family, Option<&NatTable>)) -> NatChange {
     let (mut standing, _) = observe(&[*family]).expect("readable");
-    NatChange { family: *family, before: standing.slot(*family).take(), after: after.cloned() }
+    NatChange { family: *family, before: standing.get_mut(*family).take(), after: after.cloned() }
 }
 
 /// Replaces whatever stands.
@@ -103,7 +103,7 @@ fn write(table: &NatTable) {
 fn seen(family: Family) -> Option<NatTable> {
     let (mut tables, unknown) = observe(&[family]).expect("readable");
     assert_eq!(unknown, []);
-    tables.slot(family).take()
+    tables.get_mut(family).take()
 }
 
 /// Rules of every prefix length that is written in another way, and their text in nft.
@@ -359,7 +359,7 @@ fn without_the_capability_nat_is_unknown() {
         let (tables, unknown) = observe(&Family::ALL).expect("no error");
         assert_eq!(tables, Tables::default());
         let what: Vec<_> = unknown.iter().map(|unknown| unknown.what.clone()).collect();
-        assert_eq!(what, Family::ALL.map(|family| Subject::Nat { family }));
+        assert_eq!(what, Family::ALL.map(|family| StatePart::Nat { family }));
         assert_eq!(unknown[0].why, "reading nf_tables needs CAP_NET_ADMIN");
         assert_eq!(
             unknown[0].hint.as_ref().map(crate::text::Untrusted::as_raw),
@@ -406,7 +406,7 @@ fn a_refused_object_is_named_and_nothing_changes() {
             kind: ChainType::Filter,
             hook: Hook::Forward,
             priority: 0,
-            policy: Policy::Accept,
+            policy: ChainPolicy::Accept,
         });
         bad.chains[1].rules.push(rule(&[MASQUERADE]));
         let error = replace(&[(Family::V4, Some(&bad))]).expect_err("refused");

@@ -35,7 +35,7 @@ use crate::{
     model::Family,
     plan::NatChange,
     state::{
-        BaseChain, ChainType, Expression, Field, Hook, NatChain, NatObject, NatRule, NatTable, Policy,
+        BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatObject, NatRule, NatTable,
         RuleBody,
     },
     text::Untrusted,
@@ -257,8 +257,8 @@ fn chain_message<'a>(table: &'a Table, chain: &NatChain) -> Result<Chain<'a>, &'
         };
         message.set_hook(hook, priority);
         message.set_policy(match policy {
-            Policy::Accept => nftnl::Policy::Accept,
-            Policy::Drop => nftnl::Policy::Drop,
+            ChainPolicy::Accept => nftnl::Policy::Accept,
+            ChainPolicy::Drop => nftnl::Policy::Drop,
         });
     }
     Ok(message)

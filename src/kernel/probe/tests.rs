@@ -14,7 +14,7 @@ fn tcp(address: &str, timeout: Duration) -> Check {
 }
 
 fn neighbour(address: &str, timeout: Duration) -> Check {
-    Check { target: CheckTarget::Neighbour(address.parse().expect("an address")), timeout }
+    Check { target: CheckTarget::Neighbor(address.parse().expect("an address")), timeout }
 }
 
 /// Long enough for a machine that does other things too.

@@ -6,7 +6,7 @@ use crate::{
     plan::{
         Action,
         desired::Origin,
-        explain::{FORWARDS, MASQUERADE, ON_LINK, SYSCTLS, pods_of, rewritten_after},
+        reason::{FORWARDS, MASQUERADE, ON_LINK, SYSCTLS, pods_of, rewritten_after},
         windows::WindowsOrigin,
     },
     text::Untrusted,
@@ -38,9 +38,9 @@ pub enum Cause {
         to: Member,
     },
     /// Parts of the configuration have other values.
-    Changed(Vec<Key>),
+    Changed(Vec<ConfigKey>),
     /// A sysctl that is asked for no longer.
-    Released(Key),
+    Released(ConfigKey),
     /// A sysctl that must be written again after a switch that rewrites it.
     Rewritten {
         /// The sysctl.
@@ -49,12 +49,12 @@ pub enum Cause {
         switch: SysctlKey,
     },
     /// That file asks for it, on nodes that are new or removed.
-    Asked(Side, Purpose),
+    Configured(Side, Purpose),
 }
 
 /// A part of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub enum Key {
+pub enum ConfigKey {
     /// One for all nodes.
     Global(ConfigPath),
     /// One of a node.
@@ -65,7 +65,7 @@ pub enum Key {
         key: &'static str,
     },
     /// One of each of several nodes.
-    Own {
+    PerNode {
         /// The first of them.
         first: Member,
         /// How many others there are.
@@ -83,7 +83,7 @@ pub enum Purpose {
     /// The pods of that node, by its index in the file that asks for it.
     Pods(usize),
     /// The own pods of that Windows node, by its index, are on-link.
-    Own(usize),
+    OwnPods(usize),
     /// Windows nodes reach the master by their default gateway.
     Master,
     /// Traffic that leaves the cluster is masqueraded.
@@ -106,7 +106,7 @@ impl Purpose {
 
 /// A cause in words, and where it stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Told {
+pub struct Explanation {
     /// A fragment: "node linux-9 is new".
     pub text: String,
     /// Where it may stand, the best place first: a value that a file does not mention stands nowhere in it.
@@ -131,7 +131,7 @@ pub enum Class {
     /// Pods of other nodes.
     Pods,
     /// Whatever else a node is to have.
-    Asked,
+    Other,
 }
 
 impl Cause {
@@ -142,18 +142,24 @@ impl Cause {
             Self::NodeAdded(_) => Class::NodesAdded,
             Self::NodeRemoved(_) => Class::NodesRemoved,
             Self::PodCidrMoved { .. } => Class::PodCidrsMoved,
-            Self::Changed(keys) => Class::Changed(keys.iter().map(Key::kind).collect()),
+            Self::Changed(keys) => Class::Changed(keys.iter().map(ConfigKey::kind).collect()),
             Self::Released(_) | Self::Rewritten { .. } => Class::Sysctls,
-            Self::Asked(_, Purpose::OnLink) => Class::OnLink,
-            Self::Asked(_, Purpose::Pods(_)) => Class::Pods,
-            Self::Asked(..) => Class::Asked,
+            Self::Configured(_, Purpose::OnLink) => Class::OnLink,
+            Self::Configured(_, Purpose::Pods(_)) => Class::Pods,
+            Self::Configured(..) => Class::Other,
         }
     }
 
     /// The cause in words, of a change that is this `action`, of `family` where it is one of a route. What
     /// is removed stands in the old file, all else in the new one where that mentions it.
     #[must_use]
-    pub fn told(&self, old: Option<&Cluster>, new: &Cluster, action: Action, family: Option<Family>) -> Told {
+    pub fn explain(
+        &self,
+        old: Option<&Cluster>,
+        new: &Cluster,
+        action: Action,
+        family: Option<Family>,
+    ) -> Explanation {
         let names = Names { old, new };
         let nodes = || ConfigPath::root().key("nodes");
         let at = |side, path| vec![(side, path)];
@@ -183,20 +189,20 @@ impl Cause {
                 let path = ConfigPath::root().key("sysctls").key(key.as_str());
                 (rewritten_after(switch), at(Side::New, path))
             }
-            Self::Asked(side, purpose) => {
-                let (text, path) = names.asked(*side, purpose, family);
+            Self::Configured(side, purpose) => {
+                let (text, path) = names.configured(*side, purpose, family);
                 (text, at(*side, path))
             }
         };
-        Told { text, places }
+        Explanation { text, places }
     }
 }
 
-impl Key {
+impl ConfigKey {
     fn kind(&self) -> String {
         match self {
             Self::Global(path) => path.to_string(),
-            Self::Node { key, .. } | Self::Own { key, .. } => format!("nodes[].{key}"),
+            Self::Node { key, .. } | Self::PerNode { key, .. } => format!("nodes[].{key}"),
         }
     }
 }
@@ -228,17 +234,17 @@ impl Names<'_> {
     }
 
     /// `nodes[3].address changed`, after the name of the node, if it is one.
-    fn changed(&self, keys: &[Key], action: Action) -> (String, Vec<(Side, ConfigPath)>) {
+    fn changed(&self, keys: &[ConfigKey], action: Action) -> (String, Vec<(Side, ConfigPath)>) {
         let words: Vec<String> = keys
             .iter()
             .map(|key| match (key, self.places(key, action).first()) {
-                (Key::Own { others, .. }, Some((_, path))) => format!("{path} and {others} more"),
+                (ConfigKey::PerNode { others, .. }, Some((_, path))) => format!("{path} and {others} more"),
                 (_, Some((_, path))) => path.to_string(),
                 (_, None) => "the file".to_owned(),
             })
             .collect();
         let node = keys.iter().find_map(|key| match key {
-            Key::Node { member, .. } => Some(format!("node {}: ", self.of(*member))),
+            ConfigKey::Node { member, .. } => Some(format!("node {}: ", self.of(*member))),
             _ => None,
         });
         let what = if words.is_empty() { "the file".to_owned() } else { words.join(", ") };
@@ -246,11 +252,11 @@ impl Names<'_> {
         (text, keys.iter().flat_map(|key| self.places(key, action)).collect())
     }
 
-    fn places(&self, key: &Key, action: Action) -> Vec<(Side, ConfigPath)> {
+    fn places(&self, key: &ConfigKey, action: Action) -> Vec<(Side, ConfigPath)> {
         let node = |index: usize, key: &str| ConfigPath::root().key("nodes").index(index).key(key);
         let (old, new) = match key {
-            Key::Global(path) => (Some(path.clone()), Some(path.clone())),
-            Key::Node { member, key } | Key::Own { first: member, key, .. } => {
+            ConfigKey::Global(path) => (Some(path.clone()), Some(path.clone())),
+            ConfigKey::Node { member, key } | ConfigKey::PerNode { first: member, key, .. } => {
                 (member.old.map(|index| node(index, key)), member.new.map(|index| node(index, key)))
             }
         };
@@ -259,7 +265,7 @@ impl Names<'_> {
         places.into_iter().flatten().collect()
     }
 
-    fn asked(&self, side: Side, purpose: &Purpose, family: Option<Family>) -> (String, ConfigPath) {
+    fn configured(&self, side: Side, purpose: &Purpose, family: Option<Family>) -> (String, ConfigPath) {
         let root = ConfigPath::root();
         match purpose {
             Purpose::OnLink => (ON_LINK.to_owned(), root.key("clusterPrefix")),
@@ -271,8 +277,8 @@ impl Names<'_> {
                 );
                 (pods_of(&self.on(side, *index)), path)
             }
-            Purpose::Own(index) => (
-                WindowsOrigin::Own(*index).words().to_owned(),
+            Purpose::OwnPods(index) => (
+                WindowsOrigin::OwnPods(*index).words().to_owned(),
                 root.key("nodes").index(*index).key("podCIDR"),
             ),
             Purpose::Master => (WindowsOrigin::Master.words().to_owned(), root.key("masterAddress")),

@@ -13,22 +13,22 @@
 //!
 //! Windows nodes have routes and forwarding of their own kind, and blocks of their own.
 
-mod blocks;
 mod cause;
-mod former;
+mod groups;
+mod matching;
 mod nat;
-mod pair;
+mod pairing;
+mod previous;
 mod routes;
 mod sysctls;
-mod view;
 mod windows;
 
 use std::collections::{HashMap, HashSet};
 
 use ipnet::IpNet;
 
-pub use cause::{Cause, Class, Key, Purpose, Side, Told};
-pub use former::Former;
+pub use cause::{Cause, Class, ConfigKey, Explanation, Purpose, Side};
+pub use previous::PreviousConfig;
 
 use crate::{
     model::{Cluster, OperatingSystem, SysctlKey},
@@ -37,8 +37,8 @@ use crate::{
 };
 
 use super::Action;
-use blocks::Blocks;
-use view::View;
+use groups::NodeGroups;
+use pairing::NodePairing;
 
 /// What changes from one file to another, by blocks of nodes with the same changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -46,14 +46,14 @@ pub struct Comparison {
     /// The nodes that are in both files, by their indices.
     pub pairs: Vec<Member>,
     /// What changes, and where. Several blocks can speak of one node.
-    pub blocks: Vec<Block>,
+    pub groups: Vec<NodeGroup>,
 }
 
 /// Changes that stand on the same nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Block {
+pub struct NodeGroup {
     /// What becomes of the nodes.
-    pub standing: Standing,
+    pub status: NodeStatus,
     /// The nodes, in the order of the new file, then of the old one.
     pub members: Vec<Member>,
     /// Routes, NAT, sysctls.
@@ -72,7 +72,7 @@ pub struct Member {
 /// What becomes of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Standing {
+pub enum NodeStatus {
     /// It is in both files.
     Stays,
     /// It is in the new file only, or has another operating system there.
@@ -85,7 +85,7 @@ pub enum Standing {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delta {
     /// The object.
-    pub item: Item,
+    pub item: ObjectChange,
     /// Those of the block's nodes where this does not happen: a route never stands on the node it leads to.
     pub except: Vec<Member>,
     /// The only one of the block's nodes where this happens: the route to a pod CIDR that was its own, or is now.
@@ -96,7 +96,7 @@ pub struct Delta {
 
 /// An object, before and after. One of the two is always there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Item {
+pub enum ObjectChange {
     /// A route. It has no device where the nodes of the block have different ones: on each node it is the
     /// egress interface of that node.
     Route {
@@ -113,7 +113,7 @@ pub enum Item {
         /// By the new file.
         after: Option<WindowsRoute>,
         /// Its destinations, where they stand for the pod CIDRs of each node of the block.
-        own: Own,
+        own: PerNodeCidr,
     },
     /// Whether packets are forwarded on Windows nodes.
     Forwarding {
@@ -131,7 +131,7 @@ pub enum Item {
         /// By the new file.
         after: Option<NatObject>,
         /// The pod CIDRs in it that stand for those of each node of the block.
-        own: Own,
+        own: PerNodeCidr,
     },
     /// A sysctl; where a value is missing, that file does not ask for it.
     Sysctl {
@@ -146,7 +146,7 @@ pub enum Item {
 
 /// Pod CIDRs of one node that stand for those of each node of a block.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Own {
+pub struct PerNodeCidr {
     /// The one by the old file.
     pub before: Option<IpNet>,
     /// The one by the new file.
@@ -166,7 +166,7 @@ pub struct ComparisonTotals {
     pub remove: usize,
 }
 
-impl Item {
+impl ObjectChange {
     /// Whether it comes, changes or goes.
     #[must_use]
     pub const fn action(&self) -> Action {
@@ -185,7 +185,7 @@ impl Item {
     }
 }
 
-impl Block {
+impl NodeGroup {
     /// On how many of its nodes `delta` happens.
     #[must_use]
     pub fn reach(&self, delta: &Delta) -> usize {
@@ -210,21 +210,21 @@ impl Comparison {
     /// Whether nothing changes on any node, as far as can be told.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.blocks.is_empty()
+        self.groups.is_empty()
     }
 
     /// The counts.
     #[must_use]
     pub fn totals(&self) -> ComparisonTotals {
-        let changing: HashSet<Member> = self.blocks.iter().flat_map(Block::changing).collect();
+        let changing: HashSet<Member> = self.groups.iter().flat_map(NodeGroup::changing).collect();
         let mut totals = ComparisonTotals { nodes: changing.len(), ..ComparisonTotals::default() };
-        for block in &self.blocks {
-            for delta in &block.deltas {
+        for group in &self.groups {
+            for delta in &group.deltas {
                 *match delta.item.action() {
                     Action::Add => &mut totals.add,
                     Action::Change => &mut totals.change,
                     Action::Remove => &mut totals.remove,
-                } += block.reach(delta);
+                } += group.reach(delta);
             }
         }
         totals
@@ -236,33 +236,33 @@ impl Comparison {
 /// A node is the same in both files when its machine is: by its address, else by its name.
 #[must_use]
 pub fn compare(old: Option<&Cluster>, new: &Cluster) -> Comparison {
-    let view = View::new(old, new);
+    let pairing = NodePairing::new(old, new);
     let slots = routes::slots(old, new);
-    let mut blocks = Blocks::default();
+    let mut groups = NodeGroups::default();
     let windows_slots = windows::slots(old, new);
-    for (os, standing, members) in view.groups() {
+    for (os, status, members) in pairing.groups() {
         if os == OperatingSystem::Windows {
-            for (standing, part, device) in view.by_device(standing, &members) {
-                for (part, deltas) in windows::deltas(&view, &windows_slots, standing, &part, device) {
-                    blocks.add(standing, &part, deltas);
+            for (status, part, device) in pairing.by_device(status, &members) {
+                for (part, deltas) in windows::deltas(&pairing, &windows_slots, status, &part, device) {
+                    groups.add(status, &part, deltas);
                 }
             }
-            if standing == Standing::Stays {
-                blocks.add_of_owners(&members, windows::of_owners(&view, &windows_slots, &members));
+            if status == NodeStatus::Stays {
+                groups.add_of_owners(&members, windows::of_owners(&pairing, &windows_slots, &members));
             }
             continue;
         }
-        blocks.add(standing, &members, sysctls::deltas(&view, standing));
-        for (standing, part, device) in view.by_device(standing, &members) {
-            blocks.add(standing, &part, routes::deltas(&view, &slots, standing, &part, device));
+        groups.add(status, &members, sysctls::deltas(&pairing, status));
+        for (status, part, device) in pairing.by_device(status, &members) {
+            groups.add(status, &part, routes::deltas(&pairing, &slots, status, &part, device));
         }
-        for (part, deltas) in nat::deltas(&view, standing, &members) {
-            blocks.add(standing, &part, deltas);
+        for (part, deltas) in nat::deltas(&pairing, status, &members) {
+            groups.add(status, &part, deltas);
         }
-        if standing == Standing::Stays {
-            blocks.add_of_owners(&members, routes::of_owners(&view, &slots));
+        if status == NodeStatus::Stays {
+            groups.add_of_owners(&members, routes::of_owners(&pairing, &slots));
         }
     }
-    let pairs = view.members().filter(|member| member.old.is_some() && member.new.is_some()).collect();
-    Comparison { pairs, blocks: blocks.finish() }
+    let pairs = pairing.members().filter(|member| member.old.is_some() && member.new.is_some()).collect();
+    Comparison { pairs, groups: groups.finish() }
 }

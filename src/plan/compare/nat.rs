@@ -8,12 +8,15 @@ use crate::{
     state::{Expression, NatObject, RuleBody},
 };
 
-use super::{Cause, Delta, Item, Key, Member, Own, Purpose, Side, Standing, routes::own_key, view::View};
+use super::{
+    Cause, ConfigKey, Delta, Member, NodeStatus, ObjectChange, PerNodeCidr, Purpose, Side,
+    pairing::NodePairing, routes::own_key,
+};
 
 /// What the tables of a node depend on, beyond the files: whether it has a pod CIDR of its own that stands
 /// in them, and whether that changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Kind {
+struct TableVariant {
     had_own: bool,
     has_own: bool,
     changed: bool,
@@ -21,24 +24,24 @@ struct Kind {
 
 /// What changes in the tables of these nodes, all of one standing, by nodes with the same changes.
 pub(super) fn deltas(
-    view: &View<'_>,
-    standing: Standing,
+    pairing: &NodePairing<'_>,
+    status: NodeStatus,
     members: &[Member],
 ) -> Vec<(Vec<Member>, Vec<Delta>)> {
     let mut deltas = Vec::new();
     for family in Family::ALL {
-        for part in by_kind(view, family, members) {
-            let found = deltas_of_kind(view, standing, family, &part);
+        for part in by_kind(pairing, family, members) {
+            let found = deltas_of_kind(pairing, status, family, &part);
             deltas.push((part, found));
         }
     }
     deltas
 }
 
-fn by_kind(view: &View<'_>, family: Family, members: &[Member]) -> Vec<Vec<Member>> {
+fn by_kind(pairing: &NodePairing<'_>, family: Family, members: &[Member]) -> Vec<Vec<Member>> {
     parts(members, |member| {
-        let Own { before, after } = own(view, family, *member);
-        Kind { had_own: before.is_some(), has_own: after.is_some(), changed: before != after }
+        let PerNodeCidr { before, after } = own(pairing, family, *member);
+        TableVariant { had_own: before.is_some(), has_own: after.is_some(), changed: before != after }
     })
 }
 
@@ -56,31 +59,36 @@ pub(super) fn parts<K: PartialEq>(members: &[Member], key: impl Fn(&Member) -> K
 }
 
 /// The pod CIDRs of a node that stand in its tables.
-fn own(view: &View<'_>, family: Family, member: Member) -> Own {
+fn own(pairing: &NodePairing<'_>, family: Family, member: Member) -> PerNodeCidr {
     let stands = |side: Option<(&Cluster, &Node)>| -> Option<IpNet> {
         let (cluster, node) = side.filter(|(cluster, _)| cluster.nat.source == NatSource::Pods)?;
         let is_masqueraded = cluster.nat.masquerade && cluster.prefixes.get(family).is_some();
         is_masqueraded.then(|| Some(node.pod_cidrs.get(family)?.prefix())).flatten()
     };
-    Own { before: stands(view.before(member)), after: stands(view.after(member)) }
+    PerNodeCidr { before: stands(pairing.before(member)), after: stands(pairing.after(member)) }
 }
 
 /// The changes of nodes whose tables differ in their own pod CIDRs alone: those of the first stand for all.
-fn deltas_of_kind(view: &View<'_>, standing: Standing, family: Family, members: &[Member]) -> Vec<Delta> {
+fn deltas_of_kind(
+    pairing: &NodePairing<'_>,
+    status: NodeStatus,
+    family: Family,
+    members: &[Member],
+) -> Vec<Delta> {
     let Some(&first) = members.first() else { return Vec::new() };
     let table = |side: Option<(&Cluster, &Node)>| {
         side.and_then(|(cluster, node)| desired::nat_table(cluster, node, family))
     };
-    let before = table(view.before(first)).filter(|_| standing != Standing::New);
-    let after = table(view.after(first)).filter(|_| standing != Standing::Removed);
+    let before = table(pairing.before(first)).filter(|_| status != NodeStatus::New);
+    let after = table(pairing.after(first)).filter(|_| status != NodeStatus::Removed);
     if before == after {
         return Vec::new();
     }
-    let own = if members.len() > 1 { own(view, family, first) } else { Own::default() };
-    let cause = match standing {
-        Standing::New => Cause::Asked(Side::New, Purpose::Masquerade),
-        Standing::Removed => Cause::Asked(Side::Old, Purpose::Masquerade),
-        Standing::Stays => Cause::Changed(changed_keys(view, family, members)),
+    let own = if members.len() > 1 { own(pairing, family, first) } else { PerNodeCidr::default() };
+    let cause = match status {
+        NodeStatus::New => Cause::Configured(Side::New, Purpose::Masquerade),
+        NodeStatus::Removed => Cause::Configured(Side::Old, Purpose::Masquerade),
+        NodeStatus::Stays => Cause::Changed(changed_keys(pairing, family, members)),
     };
     let lines = NatChange { family, before, after }.lines();
     lines
@@ -88,7 +96,7 @@ fn deltas_of_kind(view: &View<'_>, standing: Standing, family: Family, members: 
         .map(|(_, before, after)| {
             let is_exclusion = before.iter().chain(&after).any(is_exclusion);
             let cause = cause_of_line(&cause, is_exclusion);
-            Delta { item: Item::Nat { before, after, own }, except: Vec::new(), only: None, cause }
+            Delta { item: ObjectChange::Nat { before, after, own }, except: Vec::new(), only: None, cause }
         })
         .collect()
 }
@@ -102,8 +110,8 @@ fn is_exclusion(object: &NatObject) -> bool {
 /// Those keys that have to do with the line, where some have: exclusions are rules of their own.
 fn cause_of_line(cause: &Cause, is_exclusion: bool) -> Cause {
     let Cause::Changed(keys) = cause else { return cause.clone() };
-    let exclude = Key::Global(exclude_path());
-    let (own, others): (Vec<Key>, Vec<Key>) =
+    let exclude = ConfigKey::Global(exclude_path());
+    let (own, others): (Vec<ConfigKey>, Vec<ConfigKey>) =
         keys.iter().cloned().partition(|key| (*key == exclude) == is_exclusion);
     Cause::Changed(if own.is_empty() { others } else { own })
 }
@@ -113,14 +121,14 @@ fn exclude_path() -> ConfigPath {
 }
 
 /// What in the files gives nodes that stay other tables.
-fn changed_keys(view: &View<'_>, family: Family, members: &[Member]) -> Vec<Key> {
-    let Some(old) = view.old else { return Vec::new() };
-    let new = view.new;
+fn changed_keys(pairing: &NodePairing<'_>, family: Family, members: &[Member]) -> Vec<ConfigKey> {
+    let Some(old) = pairing.old else { return Vec::new() };
+    let new = pairing.new;
     let root = ConfigPath::root();
     let excluded = |cluster: &Cluster| -> Vec<IpNet> {
         cluster.nat.exclude.iter().copied().filter(|prefix| Family::from(*prefix) == family).collect()
     };
-    let mut keys: Vec<Key> = [
+    let mut keys: Vec<ConfigKey> = [
         (old.prefixes.get(family) != new.prefixes.get(family), root.key("clusterPrefix")),
         (old.nat.masquerade != new.nat.masquerade, root.key("nat").key("masquerade")),
         (excluded(old) != excluded(new), exclude_path()),
@@ -129,12 +137,14 @@ fn changed_keys(view: &View<'_>, family: Family, members: &[Member]) -> Vec<Key>
     ]
     .into_iter()
     .filter(|(differs, _)| *differs)
-    .map(|(_, path)| Key::Global(path))
+    .map(|(_, path)| ConfigKey::Global(path))
     .collect();
     let cidr =
         |side: Option<(&Cluster, &Node)>| side.and_then(|(_, node)| node.pod_cidrs.get(family).copied());
     let pods_matter = [old, new].iter().all(|cluster| cluster.nat.source == NatSource::Pods);
-    if pods_matter && members.iter().any(|member| cidr(view.before(*member)) != cidr(view.after(*member))) {
+    if pods_matter
+        && members.iter().any(|member| cidr(pairing.before(*member)) != cidr(pairing.after(*member)))
+    {
         keys.extend(own_key(members, "podCIDR"));
     }
     keys

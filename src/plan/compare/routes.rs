@@ -3,23 +3,23 @@
 use std::collections::HashMap;
 
 use crate::{
-    model::{Cluster, ConfigPath, Family, NextHop, Node, OperatingSystem},
+    model::{Cluster, ConfigPath, Family, NextHopMode, Node, OperatingSystem},
     plan::desired::{self, Origin},
     state::{Route, RouteKey},
 };
 
 use super::{
-    Cause, Delta, Item, Key, Member, Purpose, Side, Standing,
-    view::{Device, View},
+    Cause, ConfigKey, Delta, Member, NodeStatus, ObjectChange, Purpose, Side,
+    pairing::{EgressChange, NodePairing},
 };
 
 /// One key of the routing tables, with the route that each file has there, by no device, and what asks for it.
-pub(super) struct Slot {
+pub(super) struct RouteSlot {
     before: Option<(Route, Origin)>,
     after: Option<(Route, Origin)>,
 }
 
-impl Slot {
+impl RouteSlot {
     /// Its key.
     pub(super) fn key(&self) -> Option<RouteKey> {
         let (route, _) = self.after.as_ref().or(self.before.as_ref())?;
@@ -32,30 +32,30 @@ impl Slot {
     }
 
     /// The machines that do not hold the route, by the old file and by the new one: those it leads to.
-    fn owners(&self, view: &View<'_>) -> [Option<Member>; 2] {
+    fn owners(&self, pairing: &NodePairing<'_>) -> [Option<Member>; 2] {
         let index = |side: &Option<(Route, Origin)>| match side {
             Some((_, Origin::Node(index))) => Some(*index),
             _ => None,
         };
         [
-            index(&self.before).map(|index| view.old_member(index)),
-            index(&self.after).map(|index| view.new_member(index)),
+            index(&self.before).map(|index| pairing.old_member(index)),
+            index(&self.after).map(|index| pairing.new_member(index)),
         ]
     }
 }
 
 /// Every key of either file: in the order of the new file, then what only the old one has.
-pub(super) fn slots(old: Option<&Cluster>, new: &Cluster) -> Vec<Slot> {
+pub(super) fn slots(old: Option<&Cluster>, new: &Cluster) -> Vec<RouteSlot> {
     let mut before: Vec<Option<(Route, Origin)>> = old.into_iter().flat_map(held).map(Some).collect();
     let keys = before.iter().enumerate().filter_map(|(at, held)| Some((held.as_ref()?.0.key(), at)));
     let places: HashMap<RouteKey, usize> = keys.collect();
-    let mut slots: Vec<Slot> = held(new)
+    let mut slots: Vec<RouteSlot> = held(new)
         .map(|after| {
             let before = places.get(&after.0.key()).and_then(|at| before[*at].take());
-            Slot { before, after: Some(after) }
+            RouteSlot { before, after: Some(after) }
         })
         .collect();
-    slots.extend(before.into_iter().flatten().map(|before| Slot { before: Some(before), after: None }));
+    slots.extend(before.into_iter().flatten().map(|before| RouteSlot { before: Some(before), after: None }));
     slots
 }
 
@@ -68,35 +68,39 @@ fn held(cluster: &Cluster) -> impl Iterator<Item = (Route, Origin)> + '_ {
 
 /// The routes that change on these nodes, all of one standing and with the same or other egress interfaces.
 pub(super) fn deltas(
-    view: &View<'_>,
-    slots: &[Slot],
-    standing: Standing,
+    pairing: &NodePairing<'_>,
+    slots: &[RouteSlot],
+    status: NodeStatus,
     members: &[Member],
-    device: Device,
+    device: EgressChange,
 ) -> Vec<Delta> {
-    let device_before = common(members.iter().map(|member| view.device_before(*member)));
-    let device_after = common(members.iter().map(|member| view.device_after(*member)));
+    let device_before = common(members.iter().map(|member| pairing.device_before(*member)));
+    let device_after = common(members.iter().map(|member| pairing.device_after(*member)));
     let is_member = |member: &Member| {
-        let same_device = || standing != Standing::Stays || view.device(*member) == device;
-        view.os(*member) == OperatingSystem::Linux && view.standing(*member) == standing && same_device()
+        let same_device = || status != NodeStatus::Stays || pairing.device(*member) == device;
+        pairing.os(*member) == OperatingSystem::Linux && pairing.status(*member) == status && same_device()
     };
-    let delta = |slot: &Slot| {
-        let before = slot.before.as_ref().filter(|_| standing != Standing::New);
-        let after = slot.after.as_ref().filter(|_| standing != Standing::Removed);
-        let cause = match (standing, before, after) {
+    let delta = |slot: &RouteSlot| {
+        let before = slot.before.as_ref().filter(|_| status != NodeStatus::New);
+        let after = slot.after.as_ref().filter(|_| status != NodeStatus::Removed);
+        let cause = match (status, before, after) {
             (_, None, None) => return None,
-            (Standing::New, _, Some((_, origin))) => Cause::Asked(Side::New, Purpose::of_route(*origin)),
-            (Standing::Removed, Some((_, origin)), _) => Cause::Asked(Side::Old, Purpose::of_route(*origin)),
-            _ if slot.differs() => slot_cause(view, slot),
-            _ if device == Device::Other => egress_cause(view, members),
+            (NodeStatus::New, _, Some((_, origin))) => {
+                Cause::Configured(Side::New, Purpose::of_route(*origin))
+            }
+            (NodeStatus::Removed, Some((_, origin)), _) => {
+                Cause::Configured(Side::Old, Purpose::of_route(*origin))
+            }
+            _ if slot.differs() => slot_cause(pairing, slot),
+            _ if device == EgressChange::Changed => egress_cause(pairing, members),
             _ => return None,
         };
-        let [old, new] = slot.owners(view);
+        let [old, new] = slot.owners(pairing);
         let owners = [old.filter(|_| before.is_some()), new.filter(|_| after.is_some())];
         let mut except: Vec<Member> = owners.into_iter().flatten().filter(is_member).collect();
         except.dedup();
         (except.len() < members.len()).then(|| Delta {
-            item: Item::Route {
+            item: ObjectChange::Route {
                 before: before.map(|(route, _)| by(route, device_before)),
                 after: after.map(|(route, _)| by(route, device_after)),
             },
@@ -110,27 +114,27 @@ pub(super) fn deltas(
 
 /// What changes only on the nodes that stay and that a route leads to: one whose pod CIDR went to another
 /// machine gets a route to it, and the other one loses it.
-pub(super) fn of_owners(view: &View<'_>, slots: &[Slot]) -> Vec<Delta> {
+pub(super) fn of_owners(pairing: &NodePairing<'_>, slots: &[RouteSlot]) -> Vec<Delta> {
     let mut deltas = Vec::new();
     let stays = |member: &Member| {
-        view.os(*member) == OperatingSystem::Linux && view.standing(*member) == Standing::Stays
+        pairing.os(*member) == OperatingSystem::Linux && pairing.status(*member) == NodeStatus::Stays
     };
     for slot in slots {
         let (Some((before, _)), Some((after, _))) = (&slot.before, &slot.after) else { continue };
-        let [old, new] = slot.owners(view);
+        let [old, new] = slot.owners(pairing);
         if old == new {
             continue;
         }
         let mut add = |member, before, after| {
-            let cause = moved_cause(slot.owners(view));
-            let item = Item::Route { before, after };
+            let cause = moved_cause(slot.owners(pairing));
+            let item = ObjectChange::Route { before, after };
             deltas.push(Delta { item, except: Vec::new(), only: Some(member), cause });
         };
         if let Some(member) = old.filter(stays) {
-            add(member, None, Some(by(after, view.device_after(member))));
+            add(member, None, Some(by(after, pairing.device_after(member))));
         }
         if let Some(member) = new.filter(stays) {
-            add(member, Some(by(before, view.device_before(member))), None);
+            add(member, Some(by(before, pairing.device_before(member))), None);
         }
     }
     deltas
@@ -143,11 +147,11 @@ pub(super) fn common<'a>(mut names: impl Iterator<Item = Option<&'a str>>) -> Op
 }
 
 /// A key of these nodes; none when there are none.
-pub(super) fn own_key(members: &[Member], key: &'static str) -> Option<Key> {
+pub(super) fn own_key(members: &[Member], key: &'static str) -> Option<ConfigKey> {
     let (first, others) = members.split_first()?;
     Some(match others.len() {
-        0 => Key::Node { member: *first, key },
-        others => Key::Own { first: *first, others, key },
+        0 => ConfigKey::Node { member: *first, key },
+        others => ConfigKey::PerNode { first: *first, others, key },
     })
 }
 
@@ -158,68 +162,74 @@ fn by(route: &Route, device: Option<&str>) -> Route {
 }
 
 /// Why the files differ in `slot`.
-pub(super) fn slot_cause(view: &View<'_>, slot: &Slot) -> Cause {
+pub(super) fn slot_cause(pairing: &NodePairing<'_>, slot: &RouteSlot) -> Cause {
     let family = |route: &Route| route.family();
     match (&slot.before, &slot.after) {
-        (None, Some((route, Origin::Node(index)))) => match view.to_old[*index] {
+        (None, Some((route, Origin::Node(index)))) => match pairing.to_old[*index] {
             None => Cause::NodeAdded(*index),
-            Some(_) => other_key(view, view.new_member(*index), family(route)),
+            Some(_) => other_key(pairing, pairing.new_member(*index), family(route)),
         },
-        (Some((route, Origin::Node(index))), None) => match view.to_new[*index] {
+        (Some((route, Origin::Node(index))), None) => match pairing.to_new[*index] {
             None => Cause::NodeRemoved(*index),
-            Some(_) => other_key(view, view.old_member(*index), family(route)),
+            Some(_) => other_key(pairing, pairing.old_member(*index), family(route)),
         },
         (Some((before, _)), Some((after, _))) => {
-            let [old, new] = slot.owners(view);
-            if old == new { other_value(view, old, before, after) } else { moved_cause(slot.owners(view)) }
+            let [old, new] = slot.owners(pairing);
+            if old == new {
+                other_value(pairing, old, before, after)
+            } else {
+                moved_cause(slot.owners(pairing))
+            }
         }
         (None, Some((route, _))) | (Some((route, _)), None) => {
             let prefix = |cluster: &Cluster| cluster.prefixes.get(family(route)).copied();
             let mut keys = Vec::new();
-            if view.old.map(|old| old.next_hop) != Some(view.new.next_hop) {
+            if pairing.old.map(|old| old.next_hop) != Some(pairing.new.next_hop) {
                 keys.push(global(&["nextHop"]));
-            } else if view.old.and_then(prefix) != prefix(view.new) {
+            } else if pairing.old.and_then(prefix) != prefix(pairing.new) {
                 keys.push(global(&["clusterPrefix"]));
             }
-            keys.extend(place_keys(view));
+            keys.extend(place_keys(pairing));
             Cause::Changed(keys)
         }
         (None, None) => Cause::Changed(Vec::new()),
     }
 }
 
-pub(super) fn global(path: &[&str]) -> Key {
-    Key::Global(path.iter().fold(ConfigPath::root(), |path, key| path.key(*key)))
+pub(super) fn global(path: &[&str]) -> ConfigKey {
+    ConfigKey::Global(path.iter().fold(ConfigPath::root(), |path, key| path.key(*key)))
 }
 
 /// Those of the options that say where in the routing tables a route stands and that differ.
-fn place_keys(view: &View<'_>) -> Vec<Key> {
-    let Some(old) = view.old else { return Vec::new() };
-    let (old, new) = (old.routes, view.new.routes);
+fn place_keys(pairing: &NodePairing<'_>) -> Vec<ConfigKey> {
+    let Some(old) = pairing.old else { return Vec::new() };
+    let (old, new) = (old.routes, pairing.new.routes);
     let table = (old.table != new.table).then(|| global(&["routes", "table"]));
     let metric = (old.metric != new.metric).then(|| global(&["routes", "metric"]));
     table.into_iter().chain(metric).collect()
 }
 
 /// Why the route to a node that is in both files stands elsewhere in the routing tables.
-fn other_key(view: &View<'_>, member: Member, family: Family) -> Cause {
+fn other_key(pairing: &NodePairing<'_>, member: Member, family: Family) -> Cause {
     let cidr = |node: &Node| node.pod_cidrs.get(family).copied();
-    let before = view.before(member).and_then(|(_, node)| cidr(node));
-    let after = view.after(member).and_then(|(_, node)| cidr(node));
+    let before = pairing.before(member).and_then(|(_, node)| cidr(node));
+    let after = pairing.after(member).and_then(|(_, node)| cidr(node));
     if before == after {
-        Cause::Changed(place_keys(view))
+        Cause::Changed(place_keys(pairing))
     } else {
-        Cause::Changed(vec![Key::Node { member, key: "podCIDR" }])
+        Cause::Changed(vec![ConfigKey::Node { member, key: "podCIDR" }])
     }
 }
 
 /// Why a route is another one though it leads to the same node, or is on-link in both files.
-fn other_value(view: &View<'_>, owner: Option<Member>, before: &Route, after: &Route) -> Cause {
+fn other_value(pairing: &NodePairing<'_>, owner: Option<Member>, before: &Route, after: &Route) -> Cause {
     let mut keys = Vec::new();
     if before.next.gateway != after.next.gateway {
-        keys.push(match (owner, view.old) {
-            (Some(_), Some(old)) if old.next_hop != view.new.next_hop => global(&["nextHop"]),
-            (Some(member), _) => Key::Node { member, key: gateway_key(view, member, after.family()) },
+        keys.push(match (owner, pairing.old) {
+            (Some(_), Some(old)) if old.next_hop != pairing.new.next_hop => global(&["nextHop"]),
+            (Some(member), _) => {
+                ConfigKey::Node { member, key: gateway_key(pairing, member, after.family()) }
+            }
             (None, _) => global(&["clusterPrefix"]),
         });
     }
@@ -230,14 +240,14 @@ fn other_value(view: &View<'_>, owner: Option<Member>, before: &Route, after: &R
 }
 
 /// The key of a node that gave its route another gateway.
-pub(super) fn gateway_key(view: &View<'_>, member: Member, family: Family) -> &'static str {
+pub(super) fn gateway_key(pairing: &NodePairing<'_>, member: Member, family: Family) -> &'static str {
     let override_of = |node: &Node| node.gateways.get(family).copied();
-    let before = view.before(member).and_then(|(_, node)| override_of(node));
-    let after = view.after(member).and_then(|(_, node)| override_of(node));
-    match view.new.next_hop {
-        NextHop::NodeAddress => "address",
-        NextHop::PodGateway if before != after => "gateway",
-        NextHop::PodGateway => "os",
+    let before = pairing.before(member).and_then(|(_, node)| override_of(node));
+    let after = pairing.after(member).and_then(|(_, node)| override_of(node));
+    match pairing.new.next_hop {
+        NextHopMode::NodeAddress => "address",
+        NextHopMode::PodGateway if before != after => "gateway",
+        NextHopMode::PodGateway => "os",
     }
 }
 
@@ -250,11 +260,11 @@ pub(super) fn moved_cause(owners: [Option<Member>; 2]) -> Cause {
 }
 
 /// Why these nodes have another egress interface: the file's, their own, or some this and some that.
-pub(super) fn egress_cause(view: &View<'_>, members: &[Member]) -> Cause {
+pub(super) fn egress_cause(pairing: &NodePairing<'_>, members: &[Member]) -> Cause {
     let key = "egressInterface";
     let has_own =
         |node: Option<(&Cluster, &Node)>| node.is_some_and(|(_, node)| node.egress_interface.is_some());
-    let by_itself = |member: &Member| has_own(view.before(*member)) || has_own(view.after(*member));
+    let by_itself = |member: &Member| has_own(pairing.before(*member)) || has_own(pairing.after(*member));
     let key = if members.iter().any(by_itself) { own_key(members, key) } else { Some(global(&[key])) };
     Cause::Changed(key.into_iter().collect())
 }

@@ -4,43 +4,43 @@ use std::collections::BTreeMap;
 
 use crate::{
     model::{Cluster, ConfigPath, SysctlKey},
-    plan::{Change, Policy, desired, plan},
+    plan::{Change, ForeignPolicy, desired, plan},
     state::State,
     text::Untrusted,
 };
 
-use super::{Cause, Delta, Item, Key, Purpose, Side, Standing, view::View};
+use super::{Cause, ConfigKey, Delta, NodeStatus, ObjectChange, Purpose, Side, pairing::NodePairing};
 
 /// The sysctls that change on nodes of this standing.
-pub(super) fn deltas(view: &View<'_>, standing: Standing) -> Vec<Delta> {
-    let before = view.old.filter(|_| standing != Standing::New).map(desired::sysctls).unwrap_or_default();
-    let after = if standing == Standing::Removed { BTreeMap::new() } else { desired::sysctls(view.new) };
+pub(super) fn deltas(pairing: &NodePairing<'_>, status: NodeStatus) -> Vec<Delta> {
+    let before = pairing.old.filter(|_| status != NodeStatus::New).map(desired::sysctls).unwrap_or_default();
+    let after = if status == NodeStatus::Removed { BTreeMap::new() } else { desired::sysctls(pairing.new) };
     let delta = |key: &SysctlKey, before: Option<&Untrusted>, after: Option<&Untrusted>, cause| Delta {
-        item: Item::Sysctl { key: key.clone(), before: before.cloned(), after: after.cloned() },
+        item: ObjectChange::Sysctl { key: key.clone(), before: before.cloned(), after: after.cloned() },
         except: Vec::new(),
         only: None,
         cause,
     };
     let mut deltas = Vec::new();
     let (wanted, standing_values) = (state(&after), state(&before));
-    for change in plan(&wanted, &standing_values, Policy::Respect).changes {
+    for change in plan(&wanted, &standing_values, ForeignPolicy::Respect).changes {
         if let Change::Sysctl(change) = change {
             let cause = match change.rewritten_by {
                 Some(switch) => Cause::Rewritten { key: change.key.clone(), switch },
-                None => Cause::Changed(vec![key_of(&change.key, Some(view.new))]),
+                None => Cause::Changed(vec![key_of(&change.key, Some(pairing.new))]),
             };
             deltas.push(delta(&change.key, Some(&change.before), Some(&change.after), cause));
         }
     }
     for (key, value) in after.iter().filter(|(key, _)| !before.contains_key(key)) {
-        let cause = match standing {
-            Standing::New => Cause::Asked(Side::New, purpose(key, view.new)),
-            _ => Cause::Changed(vec![key_of(key, Some(view.new))]),
+        let cause = match status {
+            NodeStatus::New => Cause::Configured(Side::New, purpose(key, pairing.new)),
+            _ => Cause::Changed(vec![key_of(key, Some(pairing.new))]),
         };
         deltas.push(delta(key, None, Some(value), cause));
     }
     for (key, value) in before.iter().filter(|(key, _)| !after.contains_key(key)) {
-        let released = key_of(key, view.old);
+        let released = key_of(key, pairing.old);
         deltas.push(delta(key, Some(value), None, Cause::Released(released)));
     }
     deltas
@@ -55,8 +55,8 @@ fn is_configured(key: &SysctlKey, cluster: &Cluster) -> bool {
 }
 
 /// What in the configuration asks for a sysctl: an entry of its own, or a family of the cluster prefix.
-fn key_of(key: &SysctlKey, cluster: Option<&Cluster>) -> Key {
-    Key::Global(path_of(key, cluster))
+fn key_of(key: &SysctlKey, cluster: Option<&Cluster>) -> ConfigKey {
+    ConfigKey::Global(path_of(key, cluster))
 }
 
 pub(super) fn path_of(key: &SysctlKey, cluster: Option<&Cluster>) -> ConfigPath {

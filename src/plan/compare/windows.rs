@@ -12,27 +12,27 @@ use crate::{
 };
 
 use super::{
-    Cause, Delta, Item, Key, Member, Own, Purpose, Side, Standing,
+    Cause, ConfigKey, Delta, Member, NodeStatus, ObjectChange, PerNodeCidr, Purpose, Side,
+    pairing::{EgressChange, NodePairing},
     routes::{common, egress_cause, gateway_key, global, moved_cause, own_key},
-    view::{Device, View},
 };
 
 /// One destination, with the route that each file has there on all Windows nodes but the one it leads to, and the
 /// node, by its index, whose pods these are.
-pub(super) struct Slot {
+pub(super) struct WindowsRouteSlot {
     before: Option<(WindowsRoute, usize)>,
     after: Option<(WindowsRoute, usize)>,
 }
 
-impl Slot {
+impl WindowsRouteSlot {
     fn differs(&self) -> bool {
         self.before.as_ref().map(|(route, _)| route) != self.after.as_ref().map(|(route, _)| route)
     }
 
-    fn owners(&self, view: &View<'_>) -> [Option<Member>; 2] {
+    fn owners(&self, pairing: &NodePairing<'_>) -> [Option<Member>; 2] {
         [
-            self.before.as_ref().map(|(_, index)| view.old_member(*index)),
-            self.after.as_ref().map(|(_, index)| view.new_member(*index)),
+            self.before.as_ref().map(|(_, index)| pairing.old_member(*index)),
+            self.after.as_ref().map(|(_, index)| pairing.new_member(*index)),
         ]
     }
 
@@ -42,7 +42,7 @@ impl Slot {
 }
 
 /// Every destination of either file: in the order of the new file, then what only the old one has.
-pub(super) fn slots(old: Option<&Cluster>, new: &Cluster) -> Vec<Slot> {
+pub(super) fn slots(old: Option<&Cluster>, new: &Cluster) -> Vec<WindowsRouteSlot> {
     let mut before: Vec<Option<(WindowsRoute, usize)>> =
         old.into_iter().flat_map(routes_to_nodes).map(Some).collect();
     let places: HashMap<IpNet, usize> = before
@@ -50,13 +50,15 @@ pub(super) fn slots(old: Option<&Cluster>, new: &Cluster) -> Vec<Slot> {
         .enumerate()
         .filter_map(|(at, held)| Some((held.as_ref()?.0.destination_prefix, at)))
         .collect();
-    let mut slots: Vec<Slot> = routes_to_nodes(new)
-        .map(|after| Slot {
+    let mut slots: Vec<WindowsRouteSlot> = routes_to_nodes(new)
+        .map(|after| WindowsRouteSlot {
             before: places.get(&after.0.destination_prefix).and_then(|at| before[*at].take()),
             after: Some(after),
         })
         .collect();
-    slots.extend(before.into_iter().flatten().map(|before| Slot { before: Some(before), after: None }));
+    slots.extend(
+        before.into_iter().flatten().map(|before| WindowsRouteSlot { before: Some(before), after: None }),
+    );
     slots
 }
 
@@ -69,25 +71,25 @@ fn routes_to_nodes(cluster: &Cluster) -> impl Iterator<Item = (WindowsRoute, usi
 
 /// Windows nodes of one standing, and how a route of theirs looks in each file.
 struct Part<'a> {
-    view: &'a View<'a>,
-    standing: Standing,
+    pairing: &'a NodePairing<'a>,
+    status: NodeStatus,
     members: &'a [Member],
-    device: Device,
+    device: EgressChange,
 }
 
 /// What changes on these Windows nodes, all of one standing and with the same or other interfaces, by nodes with the
 /// same changes.
 pub(super) fn deltas(
-    view: &View<'_>,
-    slots: &[Slot],
-    standing: Standing,
+    pairing: &NodePairing<'_>,
+    slots: &[WindowsRouteSlot],
+    status: NodeStatus,
     members: &[Member],
-    device: Device,
+    device: EgressChange,
 ) -> Vec<(Vec<Member>, Vec<Delta>)> {
     if members.is_empty() {
         return Vec::new();
     }
-    let part = Part { view, standing, members, device };
+    let part = Part { pairing, status, members, device };
     let mut found = vec![(members.to_vec(), slots.iter().filter_map(|slot| part.to_node(slot)).collect())];
     for family in Family::ALL {
         found.extend(part.own(family));
@@ -98,21 +100,25 @@ pub(super) fn deltas(
 }
 
 /// What changes only on the Windows nodes that a route leads to, before or now.
-pub(super) fn of_owners(view: &View<'_>, slots: &[Slot], members: &[Member]) -> Vec<Delta> {
+pub(super) fn of_owners(
+    pairing: &NodePairing<'_>,
+    slots: &[WindowsRouteSlot],
+    members: &[Member],
+) -> Vec<Delta> {
     let mut deltas = Vec::new();
     for slot in slots {
         let (Some((before, _)), Some((after, _))) = (&slot.before, &slot.after) else { continue };
-        let [old, new] = slot.owners(view);
+        let [old, new] = slot.owners(pairing);
         if old == new {
             continue;
         }
         let mut add = |member: Option<Member>, route: &WindowsRoute, comes: bool| {
             let Some(member) = member.filter(|member| members.contains(member)) else { return };
-            let device = if comes { view.device_after(member) } else { view.device_before(member) };
+            let device = if comes { pairing.device_after(member) } else { pairing.device_before(member) };
             let route = Some(by(route, device));
             let (before, after) = if comes { (None, route) } else { (route, None) };
-            let item = Item::WindowsRoute { before, after, own: Own::default() };
-            deltas.push(Delta { item, except: Vec::new(), only: Some(member), cause: moved(slot, view) });
+            let item = ObjectChange::WindowsRoute { before, after, own: PerNodeCidr::default() };
+            deltas.push(Delta { item, except: Vec::new(), only: Some(member), cause: moved(slot, pairing) });
         };
         add(old, after, true);
         add(new, before, false);
@@ -124,8 +130,8 @@ fn by(route: &WindowsRoute, device: Option<&str>) -> WindowsRoute {
     WindowsRoute { interface_alias: device.map(Into::into), ..route.clone() }
 }
 
-fn moved(slot: &Slot, view: &View<'_>) -> Cause {
-    moved_cause(slot.owners(view))
+fn moved(slot: &WindowsRouteSlot, pairing: &NodePairing<'_>) -> Cause {
+    moved_cause(slot.owners(pairing))
 }
 
 /// What changes of a route that leads to the same pods, or to the master: another destination is another route.
@@ -133,8 +139,8 @@ fn moved(slot: &Slot, view: &View<'_>) -> Cause {
 fn steps(
     before: Option<WindowsRoute>,
     after: Option<WindowsRoute>,
-    own: Own,
-    device: Device,
+    own: PerNodeCidr,
+    device: EgressChange,
     cause: &Cause,
 ) -> Vec<Delta> {
     let destination = |route: &Option<WindowsRoute>| route.as_ref().map(|route| route.destination_prefix);
@@ -144,13 +150,13 @@ fn steps(
         vec![(before, after)]
     };
     let delta = |(before, after)| Delta {
-        item: Item::WindowsRoute { before, after, own },
+        item: ObjectChange::WindowsRoute { before, after, own },
         except: Vec::new(),
         only: None,
         cause: cause.clone(),
     };
     let changes = |(before, after): &(Option<WindowsRoute>, Option<WindowsRoute>)| {
-        before != after || (device == Device::Other && before.is_some())
+        before != after || (device == EgressChange::Changed && before.is_some())
     };
     steps.into_iter().filter(changes).map(delta).collect()
 }
@@ -163,24 +169,24 @@ impl Part<'_> {
         before: Option<&WindowsRoute>,
         after: Option<&WindowsRoute>,
     ) -> (Option<WindowsRoute>, Option<WindowsRoute>) {
-        let device_before = common(members.iter().map(|member| self.view.device_before(*member)));
-        let device_after = common(members.iter().map(|member| self.view.device_after(*member)));
-        let before = before.filter(|_| self.standing != Standing::New);
-        let after = after.filter(|_| self.standing != Standing::Removed);
+        let device_before = common(members.iter().map(|member| self.pairing.device_before(*member)));
+        let device_after = common(members.iter().map(|member| self.pairing.device_after(*member)));
+        let before = before.filter(|_| self.status != NodeStatus::New);
+        let after = after.filter(|_| self.status != NodeStatus::Removed);
         (before.map(|route| by(route, device_before)), after.map(|route| by(route, device_after)))
     }
 
     /// Why something that a file asks for comes or goes on nodes that are in one file only.
     fn asked(&self, purpose: impl Fn(Side) -> Option<Purpose>) -> Option<Cause> {
-        let side = match self.standing {
-            Standing::Stays => return None,
-            Standing::New => Side::New,
-            Standing::Removed => Side::Old,
+        let side = match self.status {
+            NodeStatus::Stays => return None,
+            NodeStatus::New => Side::New,
+            NodeStatus::Removed => Side::Old,
         };
-        purpose(side).map(|purpose| Cause::Asked(side, purpose))
+        purpose(side).map(|purpose| Cause::Configured(side, purpose))
     }
 
-    fn to_node(&self, slot: &Slot) -> Option<Delta> {
+    fn to_node(&self, slot: &WindowsRouteSlot) -> Option<Delta> {
         let (before, after) = self.placed(
             self.members,
             slot.before.as_ref().map(|(route, _)| route),
@@ -196,24 +202,24 @@ impl Part<'_> {
         let cause = match self.asked(pods) {
             Some(cause) => cause,
             None if slot.differs() => self.cause(slot),
-            None if self.device == Device::Other => egress_cause(self.view, self.members),
+            None if self.device == EgressChange::Changed => egress_cause(self.pairing, self.members),
             None => return None,
         };
-        let [old, new] = slot.owners(self.view);
+        let [old, new] = slot.owners(self.pairing);
         let owners = [old.filter(|_| before.is_some()), new.filter(|_| after.is_some())];
         let is_here = |member: &Member| self.members.contains(member);
         let mut except: Vec<Member> = owners.into_iter().flatten().filter(is_here).collect();
         except.dedup();
-        let item = Item::WindowsRoute { before, after, own: Own::default() };
+        let item = ObjectChange::WindowsRoute { before, after, own: PerNodeCidr::default() };
         (except.len() < self.members.len()).then_some(Delta { item, except, only: None, cause })
     }
 
     /// Why the files differ in a destination.
-    fn cause(&self, slot: &Slot) -> Cause {
-        let view = self.view;
-        match (&slot.before, &slot.after, slot.owners(view)) {
-            (None, Some((_, index)), _) if view.to_old[*index].is_none() => Cause::NodeAdded(*index),
-            (Some((_, index)), None, _) if view.to_new[*index].is_none() => Cause::NodeRemoved(*index),
+    fn cause(&self, slot: &WindowsRouteSlot) -> Cause {
+        let pairing = self.pairing;
+        match (&slot.before, &slot.after, slot.owners(pairing)) {
+            (None, Some((_, index)), _) if pairing.to_old[*index].is_none() => Cause::NodeAdded(*index),
+            (Some((_, index)), None, _) if pairing.to_new[*index].is_none() => Cause::NodeRemoved(*index),
             (Some((before, _)), Some((after, _)), [Some(old), Some(new)]) if old == new => {
                 let mut keys = Vec::new();
                 if before.next_hop != after.next_hop {
@@ -224,44 +230,44 @@ impl Part<'_> {
                 }
                 Cause::Changed(keys)
             }
-            (Some(_), Some(_), _) => moved(slot, view),
+            (Some(_), Some(_), _) => moved(slot, pairing),
             (.., [old, new]) => Cause::Changed(
                 old.or(new).map(|owner| self.cidr_key(owner, slot.family())).into_iter().collect(),
             ),
         }
     }
 
-    fn next_hop_key(&self, owner: Member, family: Family) -> Key {
-        if self.view.old.is_some_and(|old| old.next_hop != self.view.new.next_hop) {
+    fn next_hop_key(&self, owner: Member, family: Family) -> ConfigKey {
+        if self.pairing.old.is_some_and(|old| old.next_hop != self.pairing.new.next_hop) {
             global(&["nextHop"])
         } else {
-            Key::Node { member: owner, key: gateway_key(self.view, owner, family) }
+            ConfigKey::Node { member: owner, key: gateway_key(self.pairing, owner, family) }
         }
     }
 
     /// What gave a node another pod CIDR in a family, or none.
-    fn cidr_key(&self, owner: Member, family: Family) -> Key {
+    fn cidr_key(&self, owner: Member, family: Family) -> ConfigKey {
         let cidr =
             |side: Option<(&Cluster, &Node)>| side.and_then(|(_, node)| node.pod_cidrs.get(family).copied());
-        let view = self.view;
-        if cidr(view.before(owner)) != cidr(view.after(owner)) {
-            Key::Node { member: owner, key: "podCIDR" }
-        } else if view.old.is_some_and(|old| old.next_hop != view.new.next_hop) {
+        let pairing = self.pairing;
+        if cidr(pairing.before(owner)) != cidr(pairing.after(owner)) {
+            ConfigKey::Node { member: owner, key: "podCIDR" }
+        } else if pairing.old.is_some_and(|old| old.next_hop != pairing.new.next_hop) {
             global(&["nextHop"])
         } else {
-            Key::Node { member: owner, key: gateway_key(view, owner, family) }
+            ConfigKey::Node { member: owner, key: gateway_key(pairing, owner, family) }
         }
     }
 
     /// The own pods of each node, on-link: told once for nodes with the same kind of change.
     fn own(&self, family: Family) -> Vec<(Vec<Member>, Vec<Delta>)> {
-        let view = self.view;
+        let pairing = self.pairing;
         let routes = |member: &Member| {
             let route = |side: Option<(&Cluster, &Node)>| {
                 side.filter(|(cluster, _)| cluster.prefixes.get(family).is_some())
                     .and_then(|(_, node)| own(node, family))
             };
-            (route(view.before(*member)), route(view.after(*member)))
+            (route(pairing.before(*member)), route(pairing.after(*member)))
         };
         let kind = |member: &Member| {
             let (before, after) = routes(member);
@@ -271,22 +277,22 @@ impl Part<'_> {
         let deltas = parts.into_iter().filter_map(|members| {
             let (first_before, first_after) = routes(members.first()?);
             let (before, after) = self.placed(&members, first_before.as_ref(), first_after.as_ref());
-            if before == after && self.device == Device::Same {
+            if before == after && self.device == EgressChange::Unchanged {
                 return None;
             }
             let is_one = members.len() == 1;
             let prefix = |route: &Option<WindowsRoute>| {
                 route.as_ref().filter(|_| !is_one).map(|route| route.destination_prefix)
             };
-            let own = Own { before: prefix(&before), after: prefix(&after) };
+            let own = PerNodeCidr { before: prefix(&before), after: prefix(&after) };
             let first = *members.first()?;
             let purpose = |side| match side {
-                Side::Old => first.old.map(Purpose::Own),
-                Side::New => first.new.map(Purpose::Own),
+                Side::Old => first.old.map(Purpose::OwnPods),
+                Side::New => first.new.map(Purpose::OwnPods),
             };
             let cause = match self.asked(purpose) {
                 Some(cause) => cause,
-                None if first_before == first_after => egress_cause(view, &members),
+                None if first_before == first_after => egress_cause(pairing, &members),
                 None => Cause::Changed(own_key(&members, "podCIDR").into_iter().collect()),
             };
             let deltas = steps(before, after, own, self.device, &cause);
@@ -297,13 +303,13 @@ impl Part<'_> {
 
     /// The master by the default gateway, which nodes can have in common or not.
     fn to_master(&self, family: Family) -> Vec<(Vec<Member>, Vec<Delta>)> {
-        let view = self.view;
+        let pairing = self.pairing;
         let routes = |member: &Member| {
             let route = |side: Option<(&Cluster, &Node)>| {
                 side.filter(|(cluster, _)| cluster.prefixes.get(family).is_some())
                     .and_then(|(cluster, node)| to_master(cluster, node, family))
             };
-            (route(view.before(*member)), route(view.after(*member)))
+            (route(pairing.before(*member)), route(pairing.after(*member)))
         };
         let parts = self.parts(routes);
         let mut found = Vec::new();
@@ -315,46 +321,50 @@ impl Part<'_> {
                 Some(cause) => cause,
                 None => Cause::Changed(self.master_keys(&members, first_before == first_after)),
             };
-            let deltas = steps(before, after, Own::default(), self.device, &cause);
+            let deltas = steps(before, after, PerNodeCidr::default(), self.device, &cause);
             found.push((members, deltas));
         }
         found
     }
 
-    fn master_keys(&self, members: &[Member], same_route: bool) -> Vec<Key> {
-        let view = self.view;
+    fn master_keys(&self, members: &[Member], same_route: bool) -> Vec<ConfigKey> {
+        let pairing = self.pairing;
         if same_route {
-            return match egress_cause(view, members) {
+            return match egress_cause(pairing, members) {
                 Cause::Changed(keys) => keys,
                 _ => Vec::new(),
             };
         }
-        if view.old.map(|old| old.master_address) != Some(view.new.master_address) {
+        if pairing.old.map(|old| old.master_address) != Some(pairing.new.master_address) {
             return vec![global(&["masterAddress"])];
         }
         let gateway = |side: Option<(&Cluster, &Node)>| -> Option<IpAddr> {
             side.and_then(|(_, node)| node.default_gateway)
         };
         let other =
-            members.iter().any(|member| gateway(view.before(*member)) != gateway(view.after(*member)));
+            members.iter().any(|member| gateway(pairing.before(*member)) != gateway(pairing.after(*member)));
         own_key(members, if other { "defaultGateway" } else { "address" }).into_iter().collect()
     }
 
     /// Forwarding of both interfaces, in each family that only one of the files has.
     fn forwarding(&self) -> Vec<Delta> {
-        let view = self.view;
+        let pairing = self.pairing;
         let mut deltas = Vec::new();
         for family in Family::ALL {
             let has = |cluster: &Cluster| cluster.prefixes.get(family).is_some();
-            let before = self.standing != Standing::New && view.old.is_some_and(has);
-            let after = self.standing != Standing::Removed && has(view.new);
+            let before = self.status != NodeStatus::New && pairing.old.is_some_and(has);
+            let after = self.status != NodeStatus::Removed && has(pairing.new);
             if before == after {
                 continue;
             }
             let cause = self.asked(|_| Some(Purpose::Forwarding));
             let cause = cause.unwrap_or_else(|| Cause::Changed(vec![global(&["clusterPrefix"])]));
             deltas.extend([Role::Management, Role::Pod].map(|interface| Delta {
-                item: Item::Forwarding { forwarding: Forwarding { interface, family }, before, after },
+                item: ObjectChange::Forwarding {
+                    forwarding: Forwarding { interface, family },
+                    before,
+                    after,
+                },
                 except: Vec::new(),
                 only: None,
                 cause: cause.clone(),

@@ -26,7 +26,7 @@ pub enum WindowsOrigin {
     /// The node, by its index, whose pods the route leads to.
     Node(usize),
     /// The node itself, by its index: its pods are on-link.
-    Own(usize),
+    OwnPods(usize),
     /// `masterAddress`.
     Master,
 }
@@ -36,8 +36,8 @@ impl WindowsOrigin {
     #[must_use]
     pub fn purpose(self, cluster: &Cluster) -> String {
         match self {
-            Self::Node(index) => crate::plan::explain::pods_of(&cluster.nodes[index].name),
-            Self::Own(_) | Self::Master => self.words().to_owned(),
+            Self::Node(index) => crate::plan::reason::pods_of(&cluster.nodes[index].name),
+            Self::OwnPods(_) | Self::Master => self.words().to_owned(),
         }
     }
 
@@ -45,7 +45,7 @@ impl WindowsOrigin {
     pub(in crate::plan) const fn words(self) -> &'static str {
         match self {
             Self::Node(_) => "pods of another node",
-            Self::Own(_) => "own pods are on-link",
+            Self::OwnPods(_) => "own pods are on-link",
             Self::Master => "masterAddress via the default gateway",
         }
     }
@@ -55,7 +55,7 @@ impl WindowsOrigin {
     pub fn path(self, cluster: &Cluster, family: Family) -> ConfigPath {
         match self {
             Self::Node(index) => Origin::Node(index).path(cluster, family),
-            Self::Own(index) => ConfigPath::root().key("nodes").index(index).key("podCIDR"),
+            Self::OwnPods(index) => ConfigPath::root().key("nodes").index(index).key("podCIDR"),
             Self::Master => ConfigPath::root().key("masterAddress"),
         }
     }
@@ -90,7 +90,7 @@ fn routes<'a>(
     let others = cluster.nodes.iter().enumerate().filter(move |(other, _)| *other != index);
     let others = others
         .filter_map(move |(other, node)| Some((to_node(cluster, node, family)?, WindowsOrigin::Node(other))));
-    let own = own(node, family).map(|route| (route, WindowsOrigin::Own(index)));
+    let own = own(node, family).map(|route| (route, WindowsOrigin::OwnPods(index)));
     let master = to_master(cluster, node, family).map(|route| (route, WindowsOrigin::Master));
     others.chain(own).chain(master)
 }

@@ -12,8 +12,8 @@ mod traffic;
 
 pub use desired::{WindowsDesired, WindowsOrigin, windows_desired};
 pub(super) use desired::{own, to_master, to_node};
-pub use observed::{Address, Interface, OwnedRoute, SavedForwarding, StandingRoute, WindowsObserved};
+pub use observed::{Interface, ObservedRoute, OwnedRoute, SavedForwarding, WindowsAddress, WindowsObserved};
 pub use plan::{
-    ForwardingChange, POD_ALIASES, Place, StoreChange, Stores, WindowsCause, WindowsChange, WindowsConflict,
-    WindowsPlan, windows_plan,
+    ForwardingChange, InterfaceRef, POD_ALIASES, StoreChange, Stores, WindowsCause, WindowsChange,
+    WindowsConflict, WindowsPlan, windows_plan,
 };

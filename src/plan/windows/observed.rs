@@ -24,12 +24,12 @@ pub struct WindowsObserved {
     /// Every interface, once for each family it has.
     pub interfaces: Vec<Interface>,
     /// Every address.
-    pub addresses: Vec<Address>,
+    pub addresses: Vec<WindowsAddress>,
     /// Every route that Windows did not make of an address.
-    pub routes: Vec<StandingRoute>,
+    pub routes: Vec<ObservedRoute>,
     /// The routes in the active store that Windows made of addresses. Snapshots of earlier versions have none.
     #[serde(default)]
-    pub made: Vec<StandingRoute>,
+    pub made: Vec<ObservedRoute>,
     /// The routes that hostgw owns, by the record on the node.
     pub owned: Vec<OwnedRoute>,
     /// What forwarded before hostgw, by the record on the node.
@@ -53,7 +53,7 @@ pub struct Interface {
 /// An address on an interface.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Address {
+pub struct WindowsAddress {
     /// The interface's number.
     pub index: u32,
     /// The address, of IPv6 without its zone.
@@ -64,7 +64,7 @@ pub struct Address {
 /// A route in one of the two stores, or in both.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct StandingRoute {
+pub struct ObservedRoute {
     /// The interface's number.
     pub index: u32,
     /// The interface's name.
@@ -109,7 +109,7 @@ pub struct SavedForwarding {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Head {
+struct SnapshotHeader {
     format: u32,
     system: String,
 }
@@ -118,7 +118,7 @@ impl WindowsObserved {
     /// Whether `text` is such a file, of whatever version.
     #[must_use]
     pub fn is_one(text: &str) -> bool {
-        serde_json::from_str::<Head>(without_mark(text)).is_ok_and(|head| head.system == "windows")
+        serde_json::from_str::<SnapshotHeader>(without_mark(text)).is_ok_and(|head| head.system == "windows")
     }
 
     /// Reads what the script printed, which stands in the file called `name`.
@@ -131,7 +131,7 @@ impl WindowsObserved {
                 .with_hint("create one with the script from `hostgw render --node NODE --collect`")
         };
         let text = without_mark(text);
-        let head: Head = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        let head: SnapshotHeader = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
         if head.format != FORMAT {
             return Err(wrong(format!(
                 "its format is {}, this version of hostgw reads {FORMAT}",

@@ -9,13 +9,13 @@ use ipnet::IpNet;
 
 use crate::{
     model::{Cluster, Family, InterfaceName, Node},
-    plan::Policy,
+    plan::ForeignPolicy,
     state::{Role, WindowsRoute},
 };
 
 use super::{
-    StandingRoute, WindowsDesired, WindowsObserved, WindowsOrigin,
-    traffic::{Needs, Wanted, route_delete},
+    ObservedRoute, WindowsDesired, WindowsObserved, WindowsOrigin,
+    traffic::{ResolvedRoute, TrafficIndex, route_delete},
 };
 
 /// The names of the pod interface where nothing holds the pod gateway: HNS names the endpoint of the network `cbr0`
@@ -46,7 +46,7 @@ pub enum WindowsChange {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreChange {
     /// The interface.
-    pub interface: Place,
+    pub interface: InterfaceRef,
     /// `-DestinationPrefix`.
     pub destination: IpNet,
     /// `-NextHop`.
@@ -70,7 +70,7 @@ pub struct Stores {
 
 /// An interface of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Place {
+pub struct InterfaceRef {
     /// Its number, which changes.
     pub index: u32,
     /// Its name.
@@ -81,7 +81,7 @@ pub struct Place {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowsCause {
     /// The configuration asks for it.
-    Asked(WindowsOrigin),
+    Configured(WindowsOrigin),
     /// hostgw owns it, and the configuration does not ask for it.
     Owned,
     /// It is somebody else's, and is taken over.
@@ -94,7 +94,7 @@ pub enum WindowsCause {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForwardingChange {
     /// The interface.
-    pub interface: Place,
+    pub interface: InterfaceRef,
     /// What it is there for.
     pub role: Role,
     /// Of which family.
@@ -107,13 +107,13 @@ pub struct ForwardingChange {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowsConflict {
     /// Its interface.
-    pub interface: Place,
+    pub interface: InterfaceRef,
     /// Its destination.
     pub destination: IpNet,
     /// Its next hop.
     pub next_hop: IpAddr,
     /// Its metrics.
-    pub stands: Stores,
+    pub live: Stores,
     /// The destination whose traffic it takes.
     pub wanted: IpNet,
     /// The next hop that hostgw needs there.
@@ -136,35 +136,35 @@ pub fn windows_plan(
     index: usize,
     desired: &WindowsDesired,
     observed: &WindowsObserved,
-    policy: Policy,
+    policy: ForeignPolicy,
 ) -> Result<WindowsPlan, Vec<String>> {
     let node = &cluster.nodes[index];
-    let machine = Machine::new(observed);
+    let machine = NodeInterfaces::new(observed);
     let (management, pod) = machine.places(cluster, node)?;
     let wanted = wanted(desired, observed, &management)?;
-    let standing: HashMap<Key, Stores> =
-        observed.routes.iter().map(|route| (Key::of(route), stores(route))).collect();
+    let live: HashMap<WindowsRouteKey, Stores> =
+        observed.routes.iter().map(|route| (WindowsRouteKey::of(route), stores(route))).collect();
     let owned: HashSet<(&str, IpNet, IpAddr)> = observed
         .owned
         .iter()
         .map(|route| (route.alias.as_str(), route.destination, route.next_hop))
         .collect();
     let mut plan = WindowsPlan::default();
-    let needs = Needs::new(&wanted);
+    let needs = TrafficIndex::new(&wanted);
     refuse_misplaced(cluster, observed, &needs, &pod)?;
     let mut keys = HashSet::new();
-    for Wanted { destination, next_hop, metric, origin } in wanted {
-        let key = Key { index: management.index, destination, next_hop };
+    for ResolvedRoute { destination, next_hop, metric, origin } in wanted {
+        let key = WindowsRouteKey { index: management.index, destination, next_hop };
         keys.insert(key);
-        let (before, after) = (standing.get(&key).copied().unwrap_or_default(), Stores::both(metric));
+        let (before, after) = (live.get(&key).copied().unwrap_or_default(), Stores::both(metric));
         if before != after {
-            let (interface, cause) = (management.clone(), WindowsCause::Asked(origin));
+            let (interface, cause) = (management.clone(), WindowsCause::Configured(origin));
             let change = StoreChange { interface, destination, next_hop, before, after, cause };
             plan.changes.push(WindowsChange::Route(change));
         }
     }
-    for route in observed.routes.iter().filter(|route| !keys.contains(&Key::of(route))) {
-        let interface = Place { index: route.index, alias: route.alias.clone() };
+    for route in observed.routes.iter().filter(|route| !keys.contains(&WindowsRouteKey::of(route))) {
+        let interface = InterfaceRef { index: route.index, alias: route.alias.clone() };
         let go = |cause| {
             WindowsChange::Route(StoreChange {
                 interface: interface.clone(),
@@ -181,7 +181,7 @@ pub fn windows_plan(
                 .owned
                 .iter()
                 .any(|one| (one.destination, one.next_hop) == (route.destination, route.next_hop));
-            let is_ours = is_owned || policy == Policy::Adopt;
+            let is_ours = is_owned || policy == ForeignPolicy::Adopt;
             match taken {
                 None if !is_owned => {}
                 _ if is_ours && route.index > 0 => plan.changes.push(go(WindowsCause::Orphaned)),
@@ -192,11 +192,11 @@ pub fn windows_plan(
         let is_owned = owned.contains(&(route.alias.as_str(), route.destination, route.next_hop));
         match taken {
             _ if is_owned => plan.changes.push(go(WindowsCause::Owned)),
-            Some(_) if policy == Policy::Adopt => plan.changes.push(go(WindowsCause::Foreign)),
+            Some(_) if policy == ForeignPolicy::Adopt => plan.changes.push(go(WindowsCause::Foreign)),
             Some(taken) => plan.conflicts.push(WindowsConflict {
                 destination: route.destination,
                 next_hop: route.next_hop,
-                stands: stores(route),
+                live: stores(route),
                 wanted: taken.destination,
                 needed: taken.next_hop,
                 interface: interface.clone(),
@@ -212,8 +212,8 @@ pub fn windows_plan(
 fn refuse_misplaced(
     cluster: &Cluster,
     observed: &WindowsObserved,
-    needs: &Needs,
-    pod: &Place,
+    needs: &TrafficIndex,
+    pod: &InterfaceRef,
 ) -> Result<(), Vec<String>> {
     let mut problems = Vec::new();
     for route in &observed.made {
@@ -234,7 +234,7 @@ fn refuse_misplaced(
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
-fn leftover(route: &StandingRoute) -> String {
+fn leftover(route: &ObservedRoute) -> String {
     format!(
         "-DestinationPrefix {} -NextHop {} is left of an interface that no longer exists; it carries nothing. To remove \
          it: {}, then run the script again",
@@ -244,20 +244,20 @@ fn leftover(route: &StandingRoute) -> String {
     )
 }
 
-fn stores(route: &StandingRoute) -> Stores {
+fn stores(route: &ObservedRoute) -> Stores {
     Stores { active: route.active, persistent: route.persistent }
 }
 
 /// Where a route stands in a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-struct Key {
+struct WindowsRouteKey {
     index: u32,
     destination: IpNet,
     next_hop: IpAddr,
 }
 
-impl Key {
-    const fn of(route: &StandingRoute) -> Self {
+impl WindowsRouteKey {
+    const fn of(route: &ObservedRoute) -> Self {
         Self { index: route.index, destination: route.destination, next_hop: route.next_hop }
     }
 }
@@ -265,14 +265,14 @@ impl Key {
 fn wanted(
     desired: &WindowsDesired,
     observed: &WindowsObserved,
-    management: &Place,
-) -> Result<Vec<Wanted>, Vec<String>> {
+    management: &InterfaceRef,
+) -> Result<Vec<ResolvedRoute>, Vec<String>> {
     let mut problems = Vec::new();
     let mut wanted = Vec::with_capacity(desired.state.routes.len());
     for (route, origin) in desired.state.routes.iter().zip(&desired.origins) {
         let WindowsRoute { destination_prefix: destination, route_metric: metric, .. } = *route;
         match route.next_hop.or_else(|| default_gateway(observed, management, route.family())) {
-            Some(next_hop) => wanted.push(Wanted { destination, next_hop, metric, origin: *origin }),
+            Some(next_hop) => wanted.push(ResolvedRoute { destination, next_hop, metric, origin: *origin }),
             None => problems.push(format!(
                 "no default route of {} shows the gateway for {destination}: set defaultGateway of the node in the \
                  configuration",
@@ -284,8 +284,8 @@ fn wanted(
 }
 
 /// The gateway of the best default route of the management interface.
-fn default_gateway(observed: &WindowsObserved, management: &Place, family: Family) -> Option<IpAddr> {
-    let is_default = |route: &&StandingRoute| {
+fn default_gateway(observed: &WindowsObserved, management: &InterfaceRef, family: Family) -> Option<IpAddr> {
+    let is_default = |route: &&ObservedRoute| {
         route.index == management.index
             && route.destination.prefix_len() == 0
             && Family::from(route.destination) == family
@@ -298,22 +298,22 @@ fn default_gateway(observed: &WindowsObserved, management: &Place, family: Famil
 fn forwarding(
     cluster: &Cluster,
     observed: &WindowsObserved,
-    management: &Place,
-    pod: &Place,
+    management: &InterfaceRef,
+    pod: &InterfaceRef,
 ) -> Result<Vec<WindowsChange>, Vec<String>> {
     let (mut changes, mut problems) = (Vec::new(), Vec::new());
     for (role, interface) in [(Role::Management, management), (Role::Pod, pod)] {
         for (family, _) in cluster.prefixes.iter() {
             let name = family.to_string();
-            let standing =
+            let live =
                 observed.interfaces.iter().find(|one| one.index == interface.index && one.family == name);
-            match standing {
-                Some(standing) if standing.forwarding == "Enabled" => {}
-                Some(standing) => changes.push(WindowsChange::Forwarding(ForwardingChange {
+            match live {
+                Some(live) if live.forwarding == "Enabled" => {}
+                Some(live) => changes.push(WindowsChange::Forwarding(ForwardingChange {
                     interface: interface.clone(),
                     role,
                     family,
-                    before: standing.forwarding.clone(),
+                    before: live.forwarding.clone(),
                 })),
                 None => problems.push(format!("{} has no {family}: it cannot forward it", interface.alias)),
             }
@@ -323,19 +323,19 @@ fn forwarding(
 }
 
 /// The interfaces of a node.
-struct Machine<'a> {
+struct NodeInterfaces<'a> {
     aliases: BTreeMap<u32, &'a str>,
     observed: &'a WindowsObserved,
 }
 
-impl<'a> Machine<'a> {
+impl<'a> NodeInterfaces<'a> {
     fn new(observed: &'a WindowsObserved) -> Self {
         let aliases = observed.interfaces.iter().map(|one| (one.index, one.alias.as_str())).collect();
         Self { aliases, observed }
     }
 
     /// Whether a route is only in the persistent store, and its interface no longer exists: it carries nothing.
-    fn is_orphan(&self, route: &StandingRoute) -> bool {
+    fn is_orphan(&self, route: &ObservedRoute) -> bool {
         route.active.is_none() && !self.aliases.contains_key(&route.index)
     }
 
@@ -352,7 +352,7 @@ impl<'a> Machine<'a> {
     }
 
     /// The management interface and the pod interface.
-    fn places(&self, cluster: &Cluster, node: &Node) -> Result<(Place, Place), Vec<String>> {
+    fn places(&self, cluster: &Cluster, node: &Node) -> Result<(InterfaceRef, InterfaceRef), Vec<String>> {
         let addresses: Vec<IpAddr> = node.addresses.iter().map(|(_, address)| *address).collect();
         let gateways: Vec<IpAddr> =
             Family::ALL.into_iter().filter_map(|family| node.pod_gateway(family)).collect();
@@ -376,9 +376,9 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn only(&self, found: &BTreeSet<u32>, what: &str) -> Result<Place, String> {
+    fn only(&self, found: &BTreeSet<u32>, what: &str) -> Result<InterfaceRef, String> {
         if let (Some(index), 1) = (found.first(), found.len()) {
-            return Ok(Place {
+            return Ok(InterfaceRef {
                 index: *index,
                 alias: self.aliases.get(index).copied().unwrap_or_default().to_owned(),
             });

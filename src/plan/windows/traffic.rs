@@ -11,7 +11,7 @@ use super::WindowsOrigin;
 
 /// A route of the desired state, with the next hop that this node has for it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Wanted {
+pub(super) struct ResolvedRoute {
     pub destination: IpNet,
     pub next_hop: IpAddr,
     pub metric: u32,
@@ -20,15 +20,15 @@ pub(super) struct Wanted {
 
 /// The desired routes by destination, and the pods of every node by their prefix.
 #[derive(Debug, Default)]
-pub(super) struct Needs {
-    exact: HashMap<IpNet, Wanted>,
-    pods: HashMap<IpNet, Wanted>,
+pub(super) struct TrafficIndex {
+    exact: HashMap<IpNet, ResolvedRoute>,
+    pods: HashMap<IpNet, ResolvedRoute>,
     /// The lengths of the prefixes of pods.
     lengths: BTreeSet<u8>,
 }
 
-impl Needs {
-    pub fn new(wanted: &[Wanted]) -> Self {
+impl TrafficIndex {
+    pub fn new(wanted: &[ResolvedRoute]) -> Self {
         let mut needs = Self::default();
         for entry in wanted {
             needs.exact.insert(entry.destination, *entry);
@@ -42,14 +42,14 @@ impl Needs {
 
     /// The desired route whose traffic a route to `destination` on interface `index` takes: that to the same
     /// destination, or to the pods of a node around it. The node's own pods belong on its pod interface.
-    pub fn taken_by(&self, destination: IpNet, index: u32, pod: u32) -> Option<&Wanted> {
+    pub fn taken_by(&self, destination: IpNet, index: u32, pod: u32) -> Option<&ResolvedRoute> {
         let around = || {
             let shorter = self.lengths.iter().filter(|length| **length <= destination.prefix_len());
             let prefixes = shorter.filter_map(|length| IpNet::new(destination.addr(), *length).ok());
             prefixes.filter_map(|prefix| self.pods.get(&prefix.trunc())).next_back()
         };
         let taken = self.exact.get(&destination).or_else(around)?;
-        let is_at_home = matches!(taken.origin, WindowsOrigin::Own(_)) && index == pod;
+        let is_at_home = matches!(taken.origin, WindowsOrigin::OwnPods(_)) && index == pod;
         (!is_at_home).then_some(taken)
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     model::{Cluster, ConfigPath},
     plan::{
         Action, Comparison, ComparisonTotals,
-        compare::{Side, Standing},
+        compare::{NodeStatus, Side},
     },
     text::Untrusted,
 };
@@ -73,7 +73,7 @@ pub struct Renamed {
 #[serde(rename_all = "camelCase")]
 pub struct BlockReport {
     /// What becomes of the nodes.
-    pub standing: Standing,
+    pub standing: NodeStatus,
     /// The nodes, in the order of the file.
     pub nodes: Vec<NodeEntry>,
     /// Object by object: routes, NAT, sysctls, forwarding. A route without a device goes by the egress interface of
@@ -156,7 +156,7 @@ impl ComparisonReport {
             notes: Vec::new(),
             nodes: files.new.1.nodes.len(),
             renamed: resolver.renamed(comparison),
-            blocks: comparison.blocks.iter().map(|block| resolver.block(block)).collect(),
+            blocks: comparison.groups.iter().map(|block| resolver.block(block)).collect(),
             totals: comparison.totals(),
             kept: resolver.kept(comparison),
         }

@@ -4,7 +4,7 @@ use crate::{
     model::{Cluster, ConfigPath, Family, Node},
     plan::{
         Comparison,
-        compare::{Block, Cause, Delta, Item, Member, Own, Purpose, Side, Standing},
+        compare::{Cause, Delta, Member, NodeGroup, NodeStatus, ObjectChange, PerNodeCidr, Purpose, Side},
     },
     render::{
         Entry, Group, Source,
@@ -66,27 +66,27 @@ impl Resolver<'_> {
         comparison.pairs.iter().filter_map(name).collect()
     }
 
-    pub fn block(&self, block: &Block) -> BlockReport {
-        let has_no_device = |item: &Item| match item {
-            Item::Route { before, after } => {
+    pub fn block(&self, block: &NodeGroup) -> BlockReport {
+        let has_no_device = |item: &ObjectChange| match item {
+            ObjectChange::Route { before, after } => {
                 before.iter().chain(after).any(|route| route.next.device.is_none())
             }
-            Item::WindowsRoute { before, after, .. } => {
+            ObjectChange::WindowsRoute { before, after, .. } => {
                 before.iter().chain(after).any(|route| route.interface_alias.is_none())
             }
             _ => false,
         };
-        let has_own = |item: &Item| matches!(item, Item::Nat { own, .. } | Item::WindowsRoute { own, .. } if *own != Own::default());
+        let has_own = |item: &ObjectChange| matches!(item, ObjectChange::Nat { own, .. } | ObjectChange::WindowsRoute { own, .. } if *own != PerNodeCidr::default());
         let no_device = block.deltas.iter().any(|delta| has_no_device(&delta.item));
         let own = block.deltas.iter().any(|delta| has_own(&delta.item));
         let node = |member: &Member| NodeEntry {
             egress_interface: no_device.then(|| self.egress_interface(*member)),
             pod_cidr: own.then(|| self.pod_cidr(*member)),
-            ..self.node_of(block.standing, *member)
+            ..self.node_of(block.status, *member)
         };
         let changes: Vec<Entry> = block.deltas.iter().map(|delta| self.entry(block, delta)).collect();
         BlockReport {
-            standing: block.standing,
+            standing: block.status,
             nodes: block.members.iter().map(node).collect(),
             short: short::short(block, &changes),
             to_removed_nodes: block.deltas.iter().map(leads_to_removed).collect(),
@@ -111,11 +111,11 @@ impl Resolver<'_> {
     }
 
     /// The same for a node of a block: one that is new as a Linux node stands where it became one.
-    fn node_of(&self, standing: Standing, member: Member) -> NodeEntry {
+    fn node_of(&self, standing: NodeStatus, member: Member) -> NodeEntry {
         let os = || ConfigPath::root().key("nodes").index(member.new.unwrap_or(0)).key("os");
         let node = self.node(member);
         match (standing, member.old) {
-            (Standing::New, Some(_)) => NodeEntry { source: (self.locate)(Side::New, &os()), ..node },
+            (NodeStatus::New, Some(_)) => NodeEntry { source: (self.locate)(Side::New, &os()), ..node },
             _ => node,
         }
     }
@@ -139,31 +139,31 @@ impl Resolver<'_> {
         Values { before: cidrs(self.before(member)), after: cidrs(self.after(member)) }
     }
 
-    fn entry(&self, block: &Block, delta: &Delta) -> Entry {
+    fn entry(&self, block: &NodeGroup, delta: &Delta) -> Entry {
         let (kind, before, after) = match &delta.item {
-            Item::Route { before, after } => {
+            ObjectChange::Route { before, after } => {
                 let object = |route: &Option<_>| route.as_ref().map(Object::route);
                 (Group::Route, object(before), object(after))
             }
-            Item::WindowsRoute { before, after, own } => {
+            ObjectChange::WindowsRoute { before, after, own } => {
                 let (old, new) = own_words(own);
                 let object = |route: &Option<_>, own: Option<_>, word| {
                     route.as_ref().map(|route| windows_route(route, own.map(|_| word)))
                 };
                 (Group::Route, object(before, own.before, old), object(after, own.after, new))
             }
-            Item::Forwarding { forwarding, before, after } => {
+            ObjectChange::Forwarding { forwarding, before, after } => {
                 let object = |asks: bool| asks.then(|| Object::forwarding(*forwarding, true));
                 (Group::Forwarding, object(*before), object(*after))
             }
-            Item::Nat { before, after, own } => {
+            ObjectChange::Nat { before, after, own } => {
                 let (old, new) = own_words(own);
                 let object = |object: &Option<NatObject>, own, word| {
                     object.as_ref().map(|object| nat_object(object, own, word))
                 };
                 (Group::Nat, object(before, own.before, old), object(after, own.after, new))
             }
-            Item::Sysctl { key, before, after } => {
+            ObjectChange::Sysctl { key, before, after } => {
                 let object = |value: &Option<Untrusted>| {
                     value.as_ref().map(|value| Object::sysctl(key.as_str(), value))
                 };
@@ -187,27 +187,29 @@ impl Resolver<'_> {
 
     fn reason(&self, delta: &Delta) -> ReasonEntry {
         let family = match &delta.item {
-            Item::Route { before, after } => after.as_ref().or(before.as_ref()).map(|route| route.family()),
-            Item::WindowsRoute { before, after, .. } => {
+            ObjectChange::Route { before, after } => {
                 after.as_ref().or(before.as_ref()).map(|route| route.family())
             }
-            Item::Nat { .. } | Item::Sysctl { .. } | Item::Forwarding { .. } => None,
+            ObjectChange::WindowsRoute { before, after, .. } => {
+                after.as_ref().or(before.as_ref()).map(|route| route.family())
+            }
+            ObjectChange::Nat { .. } | ObjectChange::Sysctl { .. } | ObjectChange::Forwarding { .. } => None,
         };
         let old = self.files.old.map(|(_, cluster)| cluster);
-        let told = delta.cause.told(old, self.files.new.1, delta.item.action(), family);
+        let told = delta.cause.explain(old, self.files.new.1, delta.item.action(), family);
         let source = told.places.iter().find_map(|(side, path)| (self.locate)(*side, path));
-        let is_nat = matches!(delta.cause, Cause::Asked(_, Purpose::Masquerade));
+        let is_nat = matches!(delta.cause, Cause::Configured(_, Purpose::Masquerade));
         ReasonEntry::new(told.text, source, is_nat)
     }
 }
 
 fn leads_to_removed(delta: &Delta) -> bool {
-    matches!(delta.item, Item::Route { .. } | Item::WindowsRoute { .. })
+    matches!(delta.item, ObjectChange::Route { .. } | ObjectChange::WindowsRoute { .. })
         && matches!(delta.cause, Cause::NodeRemoved(_))
 }
 
 /// What stands for the pod CIDR of each node, by the old file and by the new one.
-fn own_words(own: &Own) -> (&'static str, &'static str) {
+fn own_words(own: &PerNodeCidr) -> (&'static str, &'static str) {
     let same = own.before == own.after || own.before.is_none() || own.after.is_none();
     if same { (POD_CIDR, POD_CIDR) } else { (OLD_POD_CIDR, NEW_POD_CIDR) }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::{
     plan::{
         Action,
-        compare::{Block, Class},
+        compare::{Class, NodeGroup},
     },
     render::{Entry, Group, text::reason},
     state::Route,
@@ -35,7 +35,7 @@ pub enum Short {
 }
 
 /// The changes of a block in short, in their order: those of one kind together where they are many.
-pub(super) fn short(block: &Block, changes: &[Entry]) -> Vec<Short> {
+pub(super) fn short(block: &NodeGroup, changes: &[Entry]) -> Vec<Short> {
     let mut kinds: HashMap<(Action, Group, Class), usize> = HashMap::new();
     let mut groups: Vec<(Class, Vec<usize>)> = Vec::new();
     let mut group_of = Vec::with_capacity(changes.len());

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use super::{BlockReport, ComparisonReport, NodeEntry, Renamed, Short, Values};
 use crate::{
-    plan::{Action, ComparisonTotals, compare::Standing},
+    plan::{Action, ComparisonTotals, compare::NodeStatus},
     render::{
         Entry, Group, Palette, Source,
         compact::compact,
@@ -76,12 +76,12 @@ pub(in crate::render) fn title(
         None => format!("{what} {}", name(&node.name)),
     };
     // Without an old file no node is newer than others.
-    let is_new = block.standing == Standing::New && report.old.is_some();
+    let is_new = block.standing == NodeStatus::New && report.old.is_some();
     let which = match (block.standing, &block.nodes[..]) {
-        (Standing::New, [node]) if is_new => with_place("New node", node),
-        (Standing::New, nodes) if is_new => format!("{}: {listed}", count(nodes.len(), "new node")),
-        (Standing::Removed, [node]) => with_place("Removed node", node),
-        (Standing::Removed, nodes) => format!("{}: {listed}", count(nodes.len(), "removed node")),
+        (NodeStatus::New, [node]) if is_new => with_place("New node", node),
+        (NodeStatus::New, nodes) if is_new => format!("{}: {listed}", count(nodes.len(), "new node")),
+        (NodeStatus::Removed, [node]) => with_place("Removed node", node),
+        (NodeStatus::Removed, nodes) => format!("{}: {listed}", count(nodes.len(), "removed node")),
         (_, nodes) => {
             let is_named = nodes.len() <= NAMED || detail == Detail::Full;
             let named = if is_named { format!(": {listed}") } else { String::new() };
@@ -93,8 +93,8 @@ pub(in crate::render) fn title(
     let is_own = |entry: &Entry| entry.on.as_ref().is_some_and(|reach| reach.only.is_some());
     let own = if block.changes.iter().all(is_own) { " (each its own pod CIDR, old or new)" } else { "" };
     let removed = match (block.standing, is_windows(block)) {
-        (Standing::Removed, false) => " (removed by hostgw destroy)",
-        (Standing::Removed, true) => " (removed by -Destroy of its script)",
+        (NodeStatus::Removed, false) => " (removed by hostgw destroy)",
+        (NodeStatus::Removed, true) => " (removed by -Destroy of its script)",
         _ => "",
     };
     format!("{which}{removed}{but}{own}")
@@ -186,10 +186,10 @@ pub(in crate::render) fn interfaces(block: &BlockReport, detail: Detail) -> Vec<
         let name = |names: &[String]| names.first().map_or(unnamed.to_owned(), Clone::clone);
         let (old, new) = (name(&values.before), name(&values.after));
         let interface = match block.standing {
-            Standing::New => new,
-            Standing::Removed => old,
-            Standing::Stays if old == new => new,
-            Standing::Stays => format!("{old} -> {new}"),
+            NodeStatus::New => new,
+            NodeStatus::Removed => old,
+            NodeStatus::Stays if old == new => new,
+            NodeStatus::Stays => format!("{old} -> {new}"),
         };
         plain_line(printable(&format!("  {word} {interface} on {names}")))
     };
@@ -220,7 +220,7 @@ fn summary(report: &ComparisonReport, palette: &Palette) -> String {
             text.push_str(&format!("{}\n", palette.remove.apply_to(line)));
         }
     };
-    let stays = report.blocks.iter().filter(|block| block.standing == Standing::Stays);
+    let stays = report.blocks.iter().filter(|block| block.standing == NodeStatus::Stays);
     let mut seen = HashSet::new();
     add("Removed", few(stays.flat_map(removed_objects).filter(|name| seen.insert(name.clone())).collect()));
     add("Removed nodes", few(removed_nodes(report)));
@@ -250,7 +250,7 @@ fn removed_objects(block: &BlockReport) -> Vec<String> {
 
 /// The names of the nodes that are removed, each once.
 fn removed_nodes(report: &ComparisonReport) -> Vec<String> {
-    let blocks = report.blocks.iter().filter(|block| block.standing == Standing::Removed);
+    let blocks = report.blocks.iter().filter(|block| block.standing == NodeStatus::Removed);
     let mut seen = HashSet::new();
     let names = blocks.flat_map(|block| &block.nodes).map(|node| &node.name);
     names.filter(|name| seen.insert(*name)).map(ToString::to_string).collect()

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    plan::{Action, compare::Standing},
+    plan::{Action, compare::NodeStatus},
     render::{
         BlockReport, ComparisonReport, Detail, Entry, Group, NodeEntry, Palette, Renamed, Short,
         comparison::{entry_line, interfaces, place, renamed_line, short_line, title, totals},
@@ -55,7 +55,7 @@ fn where_(report: &ComparisonReport, block: &BlockReport) -> String {
 
 fn removals(report: &ComparisonReport) -> Vec<Removals> {
     let mut removals = Vec::new();
-    for block in report.blocks.iter().filter(|block| block.standing == Standing::Stays) {
+    for block in report.blocks.iter().filter(|block| block.standing == NodeStatus::Stays) {
         let changes = block.changes.iter().zip(&block.to_removed_nodes);
         let gone = changes.filter(|(entry, _)| entry.action == Action::Remove);
         let objects: Vec<Removal> =
@@ -93,7 +93,7 @@ pub(super) fn removal(entry: &Entry) -> Removal {
 fn removed_nodes(report: &ComparisonReport) -> Vec<Removal> {
     let mut nodes: Vec<(&NodeEntry, [usize; 4])> = Vec::new();
     let mut places: HashMap<&Untrusted, usize> = HashMap::new();
-    for block in report.blocks.iter().filter(|block| block.standing == Standing::Removed) {
+    for block in report.blocks.iter().filter(|block| block.standing == NodeStatus::Removed) {
         let mut spared: HashMap<&Untrusted, [usize; 4]> = HashMap::new();
         let mut all = [0; 4];
         for entry in &block.changes {
@@ -156,7 +156,7 @@ fn sections(report: &ComparisonReport) -> Vec<Section> {
 fn section(report: &ComparisonReport, block: &BlockReport) -> Option<Section> {
     let palette = Palette::new(false);
     let danger = |action| match (action, block.standing) {
-        (Action::Add, Standing::New) => Danger::New,
+        (Action::Add, NodeStatus::New) => Danger::New,
         (Action::Add, _) => Danger::Add,
         _ => Danger::Change,
     };

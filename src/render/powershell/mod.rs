@@ -211,7 +211,7 @@ fn entry(cluster: &Cluster, route: &WindowsRoute, origin: WindowsOrigin) -> Stri
     let next_hop = route.next_hop.map(|address| address.to_string()).unwrap_or_default();
     let role = match origin {
         WindowsOrigin::Node(_) => "node",
-        WindowsOrigin::Own(_) => "own",
+        WindowsOrigin::OwnPods(_) => "own",
         WindowsOrigin::Master => "master",
     };
     let everything = match (route.next_hop, route.family()) {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::{
     model::MAIN_TABLE,
-    state::{Next, Route, RouteType, Scope},
+    state::{NextHop, Route, RouteScope, RouteType},
 };
 
 /// A `[Route]` section for each route.
@@ -17,7 +17,7 @@ fn section(route: &Route) -> String {
     // and hostgw's own routes have neither a type of service nor anything beyond these fields.
     let Route { destination, table, tos: _, metric, protocol, scope, kind, next, source, mtu, more: _ } =
         route;
-    let Next { gateway, device: _, onlink } = next;
+    let NextHop { gateway, device: _, onlink } = next;
     let mut text = format!("\n[Route]\nDestination={destination}\n");
     let mut line = |key: &str, value: &dyn std::fmt::Display| {
         let _ = writeln!(text, "{key}={value}");
@@ -31,7 +31,7 @@ fn section(route: &Route) -> String {
     if *onlink {
         line("GatewayOnLink", &"yes");
     }
-    if *scope != Scope::Global {
+    if *scope != RouteScope::Global {
         line("Scope", scope);
     }
     line("Protocol", protocol);

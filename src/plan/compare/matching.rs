@@ -5,7 +5,7 @@ use std::{collections::HashMap, hash::Hash, net::IpAddr};
 use crate::model::{Cluster, Family, Node, OperatingSystem, PodCidr};
 
 /// All of a node that others see of it, but for its name.
-type Identity = (OperatingSystem, [Option<PodCidr>; 2], [Option<IpAddr>; 2]);
+type NodeIdentity = (OperatingSystem, [Option<PodCidr>; 2], [Option<IpAddr>; 2]);
 
 /// For every node of `new`, the index of the same node in `old`.
 ///
@@ -14,7 +14,7 @@ type Identity = (OperatingSystem, [Option<PodCidr>; 2], [Option<IpAddr>; 2]);
 /// of the rest, one of the same name; of the rest, one with the same operating system and pod CIDRs where
 /// neither has an address, and one with the same operating system and address.
 pub(super) fn pairs(old: &Cluster, new: &Cluster) -> Vec<Option<usize>> {
-    let mut pairing = Pairing {
+    let mut pairing = NodeMatcher {
         old: &old.nodes,
         new: &new.nodes,
         to_old: vec![None; new.nodes.len()],
@@ -29,19 +29,19 @@ pub(super) fn pairs(old: &Cluster, new: &Cluster) -> Vec<Option<usize>> {
     pairing.to_old
 }
 
-fn identity(node: &Node) -> Identity {
+fn identity(node: &Node) -> NodeIdentity {
     let cidrs = Family::ALL.map(|family| node.pod_cidrs.get(family).copied());
     (node.os, cidrs, Family::ALL.map(|family| node.addresses.get(family).copied()))
 }
 
-struct Pairing<'a> {
+struct NodeMatcher<'a> {
     old: &'a [Node],
     new: &'a [Node],
     to_old: Vec<Option<usize>>,
     is_taken: Vec<bool>,
 }
 
-impl<'a> Pairing<'a> {
+impl<'a> NodeMatcher<'a> {
     /// Pairs the nodes that have none yet and are equal in `mark`, which no two nodes of a file share.
     fn by<K: Hash + Eq>(&mut self, mark: impl Fn(&'a Node) -> Option<K>) {
         let free = self.old.iter().enumerate().filter(|(index, _)| !self.is_taken[*index]);

@@ -1,10 +1,10 @@
 //! Two files side by side.
 
-use super::{Member, Standing, pair};
+use super::{Member, NodeStatus, matching};
 use crate::model::{Cluster, Node, OperatingSystem};
 
 /// Both files, and which nodes are the same.
-pub(super) struct View<'a> {
+pub(super) struct NodePairing<'a> {
     pub old: Option<&'a Cluster>,
     pub new: &'a Cluster,
     /// By index in the new file, the index in the old one.
@@ -15,14 +15,14 @@ pub(super) struct View<'a> {
 
 /// Whether the egress interface of nodes that stay is the same in both files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Device {
-    Same,
-    Other,
+pub(super) enum EgressChange {
+    Unchanged,
+    Changed,
 }
 
-impl<'a> View<'a> {
+impl<'a> NodePairing<'a> {
     pub fn new(old: Option<&'a Cluster>, new: &'a Cluster) -> Self {
-        let to_old = old.map_or_else(|| vec![None; new.nodes.len()], |old| pair::pairs(old, new));
+        let to_old = old.map_or_else(|| vec![None; new.nodes.len()], |old| matching::pairs(old, new));
         let mut to_new = vec![None; old.map_or(0, |old| old.nodes.len())];
         for (index, pair) in to_old.iter().enumerate() {
             if let Some(pair) = pair {
@@ -61,12 +61,12 @@ impl<'a> View<'a> {
 
     /// What becomes of a node. What was on a node that changed its operating system went with the system: it is
     /// new.
-    pub fn standing(&self, member: Member) -> Standing {
+    pub fn status(&self, member: Member) -> NodeStatus {
         let os = |node: Option<(&Cluster, &Node)>| node.map(|(_, node)| node.os);
         match (os(self.before(member)), os(self.after(member))) {
-            (Some(_), None) => Standing::Removed,
-            (before, after) if before == after => Standing::Stays,
-            _ => Standing::New,
+            (Some(_), None) => NodeStatus::Removed,
+            (before, after) if before == after => NodeStatus::Stays,
+            _ => NodeStatus::New,
         }
     }
 
@@ -77,15 +77,14 @@ impl<'a> View<'a> {
     }
 
     /// The nodes by their operating systems and by what becomes of them.
-    pub fn groups(&self) -> Vec<(OperatingSystem, Standing, Vec<Member>)> {
+    pub fn groups(&self) -> Vec<(OperatingSystem, NodeStatus, Vec<Member>)> {
         let systems = [OperatingSystem::Linux, OperatingSystem::Windows];
-        let standings = [Standing::Stays, Standing::New, Standing::Removed];
-        let mut groups: Vec<(OperatingSystem, Standing, Vec<Member>)> =
-            systems.into_iter().flat_map(|os| standings.map(|standing| (os, standing, Vec::new()))).collect();
+        let standings = [NodeStatus::Stays, NodeStatus::New, NodeStatus::Removed];
+        let mut groups: Vec<(OperatingSystem, NodeStatus, Vec<Member>)> =
+            systems.into_iter().flat_map(|os| standings.map(|status| (os, status, Vec::new()))).collect();
         for member in self.members() {
-            let (os, standing) = (self.os(member), self.standing(member));
-            if let Some((.., members)) = groups.iter_mut().find(|group| (group.0, group.1) == (os, standing))
-            {
+            let (os, status) = (self.os(member), self.status(member));
+            if let Some((.., members)) = groups.iter_mut().find(|group| (group.0, group.1) == (os, status)) {
                 members.push(member);
             }
         }
@@ -100,15 +99,23 @@ impl<'a> View<'a> {
         self.after(member).and_then(|(cluster, node)| Some(cluster.egress_interface_of(node)?.as_str()))
     }
 
-    pub fn device(&self, member: Member) -> Device {
-        if self.device_before(member) == self.device_after(member) { Device::Same } else { Device::Other }
+    pub fn device(&self, member: Member) -> EgressChange {
+        if self.device_before(member) == self.device_after(member) {
+            EgressChange::Unchanged
+        } else {
+            EgressChange::Changed
+        }
     }
 
     /// The nodes, with those apart that stay and whose egress interface does not.
-    pub fn by_device(&self, standing: Standing, members: &[Member]) -> Vec<(Standing, Vec<Member>, Device)> {
-        let (same, other): (Vec<_>, Vec<_>) = members
-            .iter()
-            .partition(|member| standing != Standing::Stays || self.device(**member) == Device::Same);
-        vec![(standing, same, Device::Same), (standing, other, Device::Other)]
+    pub fn by_device(
+        &self,
+        status: NodeStatus,
+        members: &[Member],
+    ) -> Vec<(NodeStatus, Vec<Member>, EgressChange)> {
+        let (same, other): (Vec<_>, Vec<_>) = members.iter().partition(|member| {
+            status != NodeStatus::Stays || self.device(**member) == EgressChange::Unchanged
+        });
+        vec![(status, same, EgressChange::Unchanged), (status, other, EgressChange::Changed)]
     }
 }

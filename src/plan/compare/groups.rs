@@ -5,17 +5,17 @@ use std::{
     collections::{HashMap, HashSet},
 };
 
-use super::{Block, Delta, Item, Member, Standing};
+use super::{Delta, Member, NodeGroup, NodeStatus, ObjectChange};
 
 /// Blocks as they come, those of the same nodes made one.
 #[derive(Default)]
-pub(super) struct Blocks {
-    blocks: Vec<Block>,
-    places: HashMap<(Standing, Vec<Member>), usize>,
+pub(super) struct NodeGroups {
+    groups: Vec<NodeGroup>,
+    places: HashMap<(NodeStatus, Vec<Member>), usize>,
 }
 
-impl Blocks {
-    pub fn add(&mut self, standing: Standing, members: &[Member], mut deltas: Vec<Delta>) {
+impl NodeGroups {
+    pub fn add(&mut self, status: NodeStatus, members: &[Member], mut deltas: Vec<Delta>) {
         let Some(first) = deltas.first().filter(|_| !members.is_empty()) else { return };
         // Nodes that all of the changes leave out are not part of it.
         let spared = first.except.clone();
@@ -24,14 +24,14 @@ impl Blocks {
             let members: Vec<Member> =
                 members.iter().copied().filter(|member| !spared.contains(member)).collect();
             deltas.iter_mut().for_each(|delta| delta.except.clear());
-            return self.add(standing, &members, deltas);
+            return self.add(status, &members, deltas);
         }
-        let next = self.blocks.len();
-        let place = *self.places.entry((standing, members.to_vec())).or_insert(next);
+        let next = self.groups.len();
+        let place = *self.places.entry((status, members.to_vec())).or_insert(next);
         if place == next {
-            self.blocks.push(Block { standing, members: members.to_vec(), deltas: Vec::new() });
+            self.groups.push(NodeGroup { status, members: members.to_vec(), deltas: Vec::new() });
         }
-        self.blocks[place].deltas.extend(deltas);
+        self.groups[place].deltas.extend(deltas);
     }
 
     /// Adds changes that stand on one of these nodes each: a block of its own, which no other changes join,
@@ -41,26 +41,26 @@ impl Blocks {
         let part: Vec<Member> = members.iter().copied().filter(|member| owners.contains(member)).collect();
         if part.len() == 1 {
             deltas.iter_mut().for_each(|delta| delta.only = None);
-            self.add(Standing::Stays, &part, deltas);
+            self.add(NodeStatus::Stays, &part, deltas);
         } else if !deltas.is_empty() {
-            self.blocks.push(Block { standing: Standing::Stays, members: part, deltas });
+            self.groups.push(NodeGroup { status: NodeStatus::Stays, members: part, deltas });
         }
     }
 
     /// In the order of standing, the larger before the smaller, then in the order of the nodes.
-    pub fn finish(mut self) -> Vec<Block> {
-        for block in &mut self.blocks {
-            block.deltas.sort_by_key(|delta| match delta.item {
-                Item::Route { .. } | Item::WindowsRoute { .. } => 0,
-                Item::Nat { .. } => 1,
-                Item::Sysctl { .. } | Item::Forwarding { .. } => 2,
+    pub fn finish(mut self) -> Vec<NodeGroup> {
+        for group in &mut self.groups {
+            group.deltas.sort_by_key(|delta| match delta.item {
+                ObjectChange::Route { .. } | ObjectChange::WindowsRoute { .. } => 0,
+                ObjectChange::Nat { .. } => 1,
+                ObjectChange::Sysctl { .. } | ObjectChange::Forwarding { .. } => 2,
             });
         }
         let place = |member: &Member| (member.new.is_none(), member.new, member.old);
-        self.blocks.sort_by_key(|block| {
-            let size = Reverse(block.members.len());
-            (block.standing as u8, size, block.members.first().map(place))
+        self.groups.sort_by_key(|group| {
+            let size = Reverse(group.members.len());
+            (group.status as u8, size, group.members.first().map(place))
         });
-        self.blocks
+        self.groups
     }
 }

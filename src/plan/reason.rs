@@ -7,24 +7,25 @@ use crate::{
 };
 
 use super::{
-    Action, Change, Desired, Former, NatChange, RouteChange, Saved, SavedValue, SysctlChange,
-    compare::{Side, Told},
+    Action, Change, Desired, NatChange, OriginalSysctls, OriginalValue, PreviousConfig, RouteChange,
+    SysctlChange,
+    compare::{Explanation, Side},
 };
 
 /// What the last apply put in force, as far as it is known.
-pub struct Last<'a> {
+pub struct PreviousApply<'a> {
     /// The desired state it was made of.
     pub state: &'a State,
     /// The configuration it was made from, beside the one that is planned now; none where they are the same, or
     /// where it is not known.
-    pub former: Option<Former<'a>>,
+    pub previous: Option<PreviousConfig<'a>>,
 }
 
-impl<'a> Last<'a> {
+impl<'a> PreviousApply<'a> {
     /// What is known where the configuration is not.
     #[must_use]
     pub const fn of_state(state: &'a State) -> Self {
-        Self { state, former: None }
+        Self { state, previous: None }
     }
 }
 
@@ -64,15 +65,15 @@ pub(super) fn rewritten_after(switch: &SysctlKey) -> String {
 
 /// Says why `change` is part of the plan for `desired`.
 #[must_use]
-pub fn explain(
+pub fn reason(
     cluster: Option<&Cluster>,
     desired: &Desired,
-    saved: &Saved,
-    last: Option<&Last<'_>>,
+    saved: &OriginalSysctls,
+    last: Option<&PreviousApply<'_>>,
     change: &Change,
 ) -> Reason {
     match change {
-        Change::Route(route) => explain_route(cluster, desired, last, route),
+        Change::Route(route) => route_reason(cluster, desired, last, route),
         Change::Nat(nat) => Reason {
             text: match (&nat.after, cluster) {
                 (Some(_), _) => MASQUERADE.to_owned(),
@@ -82,7 +83,7 @@ pub fn explain(
             places: cluster.map(|cluster| nat_path(cluster, nat)).into_iter().map(now).collect(),
             drift: last.is_some_and(|last| last.state.nat.get(nat.family) == nat.after.as_ref()),
         },
-        Change::Sysctl(sysctl) => explain_sysctl(cluster, saved, last, sysctl),
+        Change::Sysctl(sysctl) => sysctl_reason(cluster, saved, last, sysctl),
     }
 }
 
@@ -101,10 +102,10 @@ fn nat_path(cluster: &Cluster, change: &NatChange) -> ConfigPath {
     }
 }
 
-fn explain_route(
+fn route_reason(
     cluster: Option<&Cluster>,
     desired: &Desired,
-    last: Option<&Last<'_>>,
+    last: Option<&PreviousApply<'_>>,
     change: &RouteChange,
 ) -> Reason {
     let key = &change.key;
@@ -123,19 +124,19 @@ fn explain_route(
         (Some(_), None, None) => "not in the configuration".to_owned(),
         (None, ..) => "owned by hostgw".to_owned(),
     };
-    let former = last.and_then(|last| last.former.as_ref()).filter(|_| !drift);
+    let previous = last.and_then(|last| last.previous.as_ref()).filter(|_| !drift);
     let action = if change.after.is_empty() { Action::Remove } else { Action::Change };
-    let told = former.and_then(|former| former.route(key, action));
-    let Told { text, places } =
-        told.unwrap_or_else(|| Told { text: purpose, places: origin.into_iter().map(now).collect() });
+    let explained = previous.and_then(|previous| previous.route(key, action));
+    let Explanation { text, places } = explained
+        .unwrap_or_else(|| Explanation { text: purpose, places: origin.into_iter().map(now).collect() });
     let text = if adopts { format!("adopt foreign route: {text}") } else { text };
     Reason { text, places, drift }
 }
 
-fn explain_sysctl(
+fn sysctl_reason(
     cluster: Option<&Cluster>,
-    saved: &Saved,
-    last: Option<&Last<'_>>,
+    saved: &OriginalSysctls,
+    last: Option<&PreviousApply<'_>>,
     change: &SysctlChange,
 ) -> Reason {
     let configured = |cluster: &&Cluster| cluster.sysctls.iter().any(|(key, _)| *key == change.key);
@@ -159,11 +160,11 @@ fn explain_sysctl(
         return Reason { text: FORWARDS.to_owned(), places: vec![now(origin)], drift };
     }
     let text = match saved.0.get(&change.key) {
-        Some(SavedValue { value, .. }) if *value == change.after => "restore original value".to_owned(),
-        Some(SavedValue { with: Some(switch), .. }) => format!("as {switch} makes it"),
+        Some(OriginalValue { value, .. }) if *value == change.after => "restore original value".to_owned(),
+        Some(OriginalValue { with: Some(switch), .. }) => format!("as {switch} makes it"),
         _ => "as it was".to_owned(),
     };
-    let former = last.and_then(|last| last.former.as_ref()).filter(|_| cluster.is_some());
-    let places = former.map(|former| former.sysctl(&change.key)).into_iter().collect();
+    let previous = last.and_then(|last| last.previous.as_ref()).filter(|_| cluster.is_some());
+    let places = previous.map(|previous| previous.sysctl(&change.key)).into_iter().collect();
     Reason { text, places, drift: false }
 }

@@ -7,7 +7,7 @@ use crate::state::Route;
 
 /// What carries packets to an address before and after a plan that changes it; none where there is no route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WayChange<'a> {
+pub struct LookupChange<'a> {
     /// The route before.
     pub before: Option<&'a Route>,
     /// The route after.
@@ -18,7 +18,11 @@ pub struct WayChange<'a> {
 /// longest prefix carries, then the smallest metric; routes of other tables than those of the plan are not
 /// looked at.
 #[must_use]
-pub fn way_change<'a>(plan: &'a Plan, observed: &'a Observed, address: IpAddr) -> Option<WayChange<'a>> {
+pub fn lookup_change<'a>(
+    plan: &'a Plan,
+    observed: &'a Observed,
+    address: IpAddr,
+) -> Option<LookupChange<'a>> {
     let changes: Vec<&RouteChange> = plan
         .changes
         .iter()
@@ -36,7 +40,7 @@ pub fn way_change<'a>(plan: &'a Plan, observed: &'a Observed, address: IpAddr) -
         let before = best(standing().filter(here));
         let kept = standing().filter(|route| changes.iter().all(|change| change.key != route.key()));
         let after = best(kept.chain(changes.iter().flat_map(|change| change.after.first())).filter(here));
-        (before != after).then_some(WayChange { before, after })
+        (before != after).then_some(LookupChange { before, after })
     })
 }
 
@@ -51,7 +55,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        plan::{Policy, plan},
+        plan::{ForeignPolicy, plan},
         state::State,
     };
 
@@ -76,13 +80,13 @@ mod tests {
     ) -> Option<(String, String)> {
         let mut observed = Observed { state: state(observed), ..Observed::default() };
         observed.host.foreign = foreign.to_vec();
-        let plan = plan(&state(desired), &observed.state, Policy::Respect);
+        let plan = plan(&state(desired), &observed.state, ForeignPolicy::Respect);
         let told = |route: Option<&Route>| {
             route
                 .and_then(|route| route.next.gateway)
                 .map_or_else(|| "none".to_owned(), |gateway| gateway.to_string())
         };
-        let way = way_change(&plan, &observed, address.parse().expect("an address"))?;
+        let way = lookup_change(&plan, &observed, address.parse().expect("an address"))?;
         Some((told(way.before), told(way.after)))
     }
 
