@@ -1,9 +1,9 @@
-//! Where a system call or a C library leaves no way round `unsafe`.
+//! The only file with `unsafe` code: system calls and C library calls that no safe crate wraps.
 //!
-//! What the crate nftnl lacks: the expression `fib`, flags of `masq`, and messages made of ready bytes
-//! (table flags, foreign rules). And the system calls that no safe crate has: the cookie of a network
-//! namespace, leaving one for a new one, ignoring a signal, and keeping descriptors from other programs.
-#![allow(unsafe_code, reason = "the one file that may; each place says why")]
+//! - nftables, where the nftnl crate falls short: the `fib` expression, flags of `masq`, and messages from
+//!   preassembled bytes (table flags, foreign rules).
+//! - System calls: the cookie of a network namespace, unsharing namespaces, signal dispositions, close-on-exec.
+#![allow(unsafe_code, reason = "the only file allowed to use unsafe; every block has a SAFETY comment")]
 
 use std::{
     ffi::{CStr, c_void},
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::model::Family;
 
-/// `fib daddr type`, into register 1.
+/// The expression `fib daddr type`, loaded into register 1.
 pub(super) struct FibDaddrType;
 
 impl Expression for FibDaddrType {
@@ -42,7 +42,7 @@ impl Expression for FibDaddrType {
     }
 }
 
-/// `masquerade` with `NF_NAT_RANGE_*` flags (linux/netfilter/nf_nat.h).
+/// The expression `masquerade` with `NF_NAT_RANGE_*` flags (linux/netfilter/nf_nat.h).
 pub(super) struct Masquerade {
     pub(super) flags: u32,
 }
@@ -53,23 +53,23 @@ impl Expression for Masquerade {
     }
 }
 
-/// An expression with numbers for attributes.
+/// Allocates an nftnl expression and sets its 32-bit attributes.
 fn expression(name: &CStr, attributes: &[(u32, u32)]) -> NonNull<sys::nftnl_expr> {
     // SAFETY: the name is a C string; the result is checked, and the caller of `to_expr` frees it.
     let Some(expression) = NonNull::new(unsafe { sys::nftnl_expr_alloc(name.as_ptr()) }) else {
-        // Out of memory, or a libnftnl without this expression (they are of 2016 and 2014): nftnl
-        // aborts here as well, for the trait leaves no other way.
+        // Out of memory, or a libnftnl too old for this expression (fib: 2016, masq: 2014). `Expression::to_expr`
+        // cannot return an error; nftnl's own expressions abort, too.
         std::process::abort();
     };
     for (attribute, value) in attributes {
         let Ok(attribute) = u16::try_from(*attribute) else { continue };
-        // SAFETY: the expression has just been allocated, and the attributes are 32-bit ones of it.
+        // SAFETY: the expression has just been allocated, and these attributes of it are 32 bits wide.
         unsafe { sys::nftnl_expr_set_u32(expression.as_ptr(), attribute, *value) };
     }
     expression
 }
 
-/// A message of a batch as ready bytes.
+/// A message of an nftables batch, assembled by hostgw rather than by nftnl.
 pub(super) struct Message {
     header: libc::nlmsghdr,
     generic: [u8; abi::GENERIC_HEADER],
@@ -77,7 +77,7 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// A message with these attributes; `None` when it is longer than nftnl's buffer takes for sure.
+    /// Creates a message. Returns `None` if it could overflow nftnl's buffer.
     pub(super) fn new(message_type: u16, flags: u16, family: Family, attributes: Vec<u8>) -> Option<Self> {
         let length = u16::try_from(HEADER + abi::GENERIC_HEADER + attributes.len()).ok()?;
         let header = libc::nlmsghdr {
@@ -91,14 +91,14 @@ impl Message {
     }
 }
 
-// SAFETY: `new` refuses what is longer than 65,535 bytes, and `nft_nlmsg_maxsize` is more than that.
+// SAFETY: `new` rejects messages longer than 65,535 bytes, and `nft_nlmsg_maxsize` is larger than that.
 unsafe impl NlMsg for Message {
     unsafe fn write(&self, buf: *mut c_void, seq: u32, _msg_type: MsgType) {
         let start = buf.cast::<u8>();
         let header = libc::nlmsghdr { nlmsg_seq: seq, ..self.header };
-        // SAFETY: the caller promises `nft_nlmsg_maxsize` bytes, which hold header, family header and
-        // attributes (see `new`); the sources are other memory, of just these lengths. The header is
-        // written unaligned because nothing is promised about the buffer's alignment.
+        // SAFETY: the caller guarantees `nft_nlmsg_maxsize` bytes, enough for the header, the family header
+        // and the attributes (see `new`). The sources do not overlap the buffer and have exactly these
+        // lengths. The header is written unaligned because the buffer's alignment is not guaranteed.
         unsafe {
             start.cast::<libc::nlmsghdr>().write_unaligned(header);
             ptr::copy_nonoverlapping(self.generic.as_ptr(), start.add(HEADER), abi::GENERIC_HEADER);
@@ -114,16 +114,16 @@ unsafe impl NlMsg for Message {
 /// `SO_NETNS_COOKIE` (asm-generic/socket.h), Linux 5.14.
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
-/// The number of the network namespace that `socket` lives in; never used again in one boot, as the
-/// inode of a namespace is.
+/// Returns the cookie of the network namespace of `socket`. Unlike an inode number, a cookie is never reused
+/// within one boot.
 ///
 /// # Errors
-/// `ENOPROTOOPT` before Linux 5.14.
+/// Returns `ENOPROTOOPT` before Linux 5.14.
 pub(super) fn namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     let mut cookie = 0_u64;
     let mut length = libc::socklen_t::try_from(size_of::<u64>()).unwrap_or(0);
-    // SAFETY: the descriptor is open while it is borrowed, and the kernel writes at most `length` bytes to
-    // the cookie and the length itself, both of which live here.
+    // SAFETY: the descriptor stays open while it is borrowed. The kernel writes at most `length` bytes to
+    // `cookie`, and `length` itself; both are locals.
     let result = unsafe {
         libc::getsockopt(
             socket.as_raw_fd(),
@@ -139,23 +139,23 @@ pub(super) fn namespace_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
 /// Moves this thread into a new network namespace.
 ///
 /// # Errors
-/// The system call's.
+/// Returns the error of unshare(2).
 pub(super) fn unshare_network() -> io::Result<()> {
-    // SAFETY: only unsharing file descriptors is unsafe, and they are not unshared.
+    // SAFETY: only unsharing the file descriptor table is unsafe, and this call does not unshare it.
     unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.map_err(io::Error::from)
 }
 
-/// Moves this process, which must have one thread only, into a new user namespace.
+/// Moves this process, which must be single-threaded, into a new user namespace.
 ///
 /// # Errors
-/// The system call's.
+/// Returns the error of unshare(2).
 pub(super) fn unshare_user() -> io::Result<()> {
     // SAFETY: as above.
     unsafe { unshare_unsafe(UnshareFlags::NEWUSER) }.map_err(io::Error::from)
 }
 
-/// The kernel's `struct sigaction` (asm-generic/signal.h). On architectures where it has no restorer it is shorter,
-/// and the rest is not read.
+/// The kernel's `struct sigaction` (asm-generic/signal.h). Architectures without a restorer use a shorter struct and
+/// ignore the rest.
 #[repr(C)]
 struct KernelSigaction {
     handler: usize,
@@ -164,28 +164,28 @@ struct KernelSigaction {
     mask: u64,
 }
 
-/// Has this process ignore `signal`.
+/// Ignores `signal` in this process.
 ///
 /// # Errors
-/// `EINVAL` for SIGKILL, SIGSTOP, and what is no signal.
+/// Returns `EINVAL` for SIGKILL, SIGSTOP and invalid signal numbers.
 pub(super) fn ignore_signal(signal: i32) -> io::Result<()> {
     set_disposition(signal, libc::SIG_IGN)
 }
 
-/// Has `signal` do to this process what it does by default.
+/// Resets `signal` to its default action.
 ///
 /// # Errors
-/// `EINVAL` for SIGKILL, SIGSTOP, and what is no signal.
+/// Returns `EINVAL` for SIGKILL, SIGSTOP and invalid signal numbers.
 pub(super) fn default_signal(signal: i32) -> io::Result<()> {
     set_disposition(signal, libc::SIG_DFL)
 }
 
-/// `disposition` is `SIG_IGN` or `SIG_DFL`. The system call itself, since the C library keeps its own signals from
-/// sigaction(2).
+/// Sets a signal to `SIG_IGN` or `SIG_DFL`. Uses the raw system call, since the C library's sigaction(2) refuses the
+/// signals that it reserves for itself.
 fn set_disposition(signal: i32, disposition: usize) -> io::Result<()> {
     let action = KernelSigaction { handler: disposition, flags: 0, restorer: 0, mask: 0 };
-    // SAFETY: the kernel reads a struct sigaction, which lives here, and writes to no old one. Neither disposition runs
-    // code of this process.
+    // SAFETY: the kernel reads `action`, a local, and has no old action to write. Neither disposition runs code of
+    // this process.
     let result = unsafe {
         libc::syscall(
             libc::SYS_rt_sigaction,
@@ -198,12 +198,12 @@ fn set_disposition(signal: i32, disposition: usize) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Has no program that this process starts inherit the descriptor.
+/// Marks a descriptor close-on-exec.
 ///
 /// # Errors
-/// `EBADF` when it is not open.
+/// Returns `EBADF` if it is not open.
 pub(super) fn close_on_exec(descriptor: RawFd) -> io::Result<()> {
-    // SAFETY: setting a flag closes nothing, and a number that is not open is an error.
+    // SAFETY: setting the flag closes nothing, and a descriptor that is not open is an error.
     let result = unsafe { libc::fcntl(descriptor, libc::F_SETFD, libc::FD_CLOEXEC) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -1,4 +1,4 @@
-//! Everything that hostgw could change, to tell whether a namespace is as it was.
+//! Captures everything in a namespace that hostgw could change, to compare the states before and after a run.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -11,33 +11,33 @@ use crate::{
     state::Tables,
 };
 
-/// Everything in a network namespace that hostgw could change, to tell whether it is as it was.
+/// The state of a network namespace, as far as hostgw could change it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fingerprint {
-    /// All routes of both families, in the kernel's words.
+    /// All routes of both families, as `ip route` prints them.
     routes: Vec<String>,
-    /// The tables named hostgw.
+    /// The nftables tables named `hostgw`.
     nat: Tables,
-    /// Every value below /proc/sys/net.
+    /// Value by path, for every readable file below `/proc/sys/net`.
     sysctls: BTreeMap<String, String>,
 }
 
 impl Fingerprint {
-    /// What differs between two, in words; empty when nothing does.
+    /// Describes each difference from this fingerprint to a `later` one. Empty if they are equal.
     #[must_use]
     pub fn differences(&self, later: &Self) -> Vec<String> {
         let mut differences = Vec::new();
-        let gone = self.routes.iter().filter(|route| !later.routes.contains(route));
-        differences.extend(gone.map(|route| format!("gone: {route}")));
-        let come = later.routes.iter().filter(|route| !self.routes.contains(route));
-        differences.extend(come.map(|route| format!("left: {route}")));
+        let removed = self.routes.iter().filter(|route| !later.routes.contains(route));
+        differences.extend(removed.map(|route| format!("missing: {route}")));
+        let added = later.routes.iter().filter(|route| !self.routes.contains(route));
+        differences.extend(added.map(|route| format!("left behind: {route}")));
         if self.nat != later.nat {
-            differences.push("the table hostgw is left".to_owned());
+            differences.push("the nftables table hostgw differs".to_owned());
         }
         for (key, value) in &self.sysctls {
             let now = later.sysctls.get(key);
             if now != Some(value) {
-                differences.push(format!("{key} = {} instead of {value}", now.map_or("nothing", |now| now)));
+                differences.push(format!("{key} = {}, was {value}", now.map_or("(missing)", |now| now)));
             }
         }
         differences
@@ -47,7 +47,7 @@ impl Fingerprint {
 /// Takes the fingerprint of the network namespace of the calling thread.
 ///
 /// # Errors
-/// When it cannot be read.
+/// Returns an error if the interfaces, routes or NAT cannot be read.
 pub fn fingerprint() -> Result<Fingerprint, Error> {
     let cannot = |what: &str, why: String| Error::unexpected(format!("cannot read {what}: {why}"));
     let mut socket = Socket::open(NETLINK_ROUTE).map_err(|error| cannot("the routes", error.to_string()))?;
@@ -62,7 +62,7 @@ pub fn fingerprint() -> Result<Fingerprint, Error> {
     Ok(Fingerprint { routes, nat, sysctls })
 }
 
-/// Values that count or age on their own.
+/// Returns `true` for files whose contents change on their own or cannot be compared.
 fn is_volatile(name: &str) -> bool {
     name.contains("nf_conntrack_count") || name.ends_with("/flush") || name.contains("stable_secret")
 }

@@ -1,4 +1,4 @@
-//! Interfaces and addresses of the network namespace.
+//! Reads the interfaces and addresses of the network namespace.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -19,20 +19,20 @@ use crate::state::{InterfaceAddress, Link};
 const RTM_GETLINK: u16 = 18;
 const RTM_GETADDR: u16 = 22;
 
-/// The interfaces of the namespace, by name and by index.
+/// The interfaces of a namespace, indexed by name and by number.
 #[derive(Debug, Default)]
 pub struct Links {
-    /// All of them, in the kernel's order.
+    /// All interfaces, in the kernel's order.
     pub all: Vec<Link>,
     names: HashMap<u32, String>,
     indexes: HashMap<String, u32>,
 }
 
 impl Links {
-    /// Reads them.
+    /// Dumps the interfaces.
     ///
     /// # Errors
-    /// The kernel's.
+    /// Returns the kernel's error.
     pub fn read(socket: &mut Socket) -> Result<Self, KernelError> {
         let request = message(&LinkMessage::default());
         let mut links = Self::default();
@@ -54,23 +54,23 @@ impl Links {
         Ok(links)
     }
 
-    /// The name of interface number `index`.
+    /// Returns the name of interface number `index`.
     #[must_use]
     pub fn name(&self, index: u32) -> Option<&str> {
         self.names.get(&index).map(String::as_str)
     }
 
-    /// The number of the interface called `name`.
+    /// Returns the number of the interface called `name`.
     #[must_use]
     pub fn index(&self, name: &str) -> Option<u32> {
         self.indexes.get(name).copied()
     }
 }
 
-/// The addresses of the namespace.
+/// Dumps the addresses of all interfaces.
 ///
 /// # Errors
-/// The kernel's.
+/// Returns the kernel's error.
 pub fn addresses(socket: &mut Socket, links: &Links) -> Result<Vec<InterfaceAddress>, KernelError> {
     let mut request = AddressMessage::default();
     request.header.family = AddressFamily::Unspec;
@@ -87,13 +87,13 @@ fn address(message: &AddressMessage, links: &Links) -> Option<InterfaceAddress> 
             _ => {}
         }
     }
-    // IPv6 leaves out the local address where it equals the other (rtnetlink(7), IFA_LOCAL).
+    // IPv6 omits IFA_LOCAL if it equals IFA_ADDRESS (rtnetlink(7)).
     let address: IpAddr = local.or(peer)?;
     let prefix = IpNet::new(peer.unwrap_or(address), message.header.prefix_len).ok()?.trunc();
     Some(InterfaceAddress { device: links.name(message.header.index)?.into(), address, prefix })
 }
 
-/// The bytes of a message, without the netlink header.
+/// Serializes a message, without the netlink header.
 pub(super) fn message(message: &impl Emitable) -> Vec<u8> {
     let mut bytes = vec![0; message.buffer_len()];
     message.emit(&mut bytes);

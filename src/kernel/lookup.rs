@@ -1,4 +1,4 @@
-//! Where the kernel sends a packet next.
+//! Asks the kernel how it would route a packet.
 
 use std::net::IpAddr;
 
@@ -16,23 +16,23 @@ use super::{
 };
 use crate::{error::Error, model::Family};
 
-/// Where a packet goes next.
+/// The kernel's answer to a route lookup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lookup {
-    /// Whether there is a route at all.
-    pub found: bool,
+    /// Whether a route was found that does not discard the packet.
+    pub has_route: bool,
     /// Whether the destination is an address of this node.
-    pub is_own: bool,
-    /// The next hop; none when the destination is on-link.
+    pub is_local: bool,
+    /// The next hop, or `None` if the destination is on-link.
     pub gateway: Option<IpAddr>,
-    /// The number of the interface by which it leaves.
+    /// The number of the outgoing interface.
     pub interface: Option<u32>,
 }
 
-/// Asks the kernel where a packet to `destination` goes from here.
+/// Looks up the route of a packet from this namespace to `destination`.
 ///
 /// # Errors
-/// The kernel's, other than that there is no route.
+/// Returns the kernel's error; a missing route is not an error.
 pub(super) fn lookup(socket: &mut Socket, destination: IpAddr) -> Result<Lookup, Error> {
     let mut request = RouteMessageBuilder::<IpAddr>::new()
         .destination_prefix(destination, Family::from(destination).bits())
@@ -54,13 +54,13 @@ pub(super) fn lookup(socket: &mut Socket, destination: IpAddr) -> Result<Lookup,
 }
 
 fn read(route: &RouteMessage) -> Lookup {
-    // IPv6 answers with the route that discards the packet, IPv4 with an error.
+    // For a route that discards packets, IPv6 returns the route itself and IPv4 an error.
     let discards = [RouteType::BlackHole, RouteType::Unreachable, RouteType::Prohibit, RouteType::Throw];
     if discards.contains(&route.header.kind) {
         return Lookup::default();
     }
-    let is_own = route.header.kind == RouteType::Local;
-    let mut lookup = Lookup { found: true, is_own, ..Lookup::default() };
+    let is_local = route.header.kind == RouteType::Local;
+    let mut lookup = Lookup { has_route: true, is_local, ..Lookup::default() };
     for attribute in &route.attributes {
         match attribute {
             RouteAttribute::Gateway(gateway) => lookup.gateway = ip(gateway),

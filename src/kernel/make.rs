@@ -1,5 +1,4 @@
-//! Interfaces, addresses and default routes made, and routes looked up: what `simulate` builds and
-//! explains a cluster with.
+//! Builds and inspects the networks of `simulate`: creates interfaces, addresses and routes, and looks routes up.
 
 use std::net::IpAddr;
 
@@ -23,19 +22,19 @@ use crate::{error::Error, state::Route};
 // linux/rtnetlink.h
 const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
-/// `IFA_F_NODAD` (linux/if_addr.h): the address is usable at once.
+/// `IFA_F_NODAD` (linux/if_addr.h): skip duplicate address detection, so the address is usable immediately.
 const IFA_F_NODAD: u32 = 0x02;
 
-/// The interfaces of the network namespace of the calling thread, to be made and changed.
+/// A handle to the network stack of one namespace, through which interfaces, addresses and routes are configured.
 pub struct Interfaces {
     socket: Socket,
 }
 
 impl Interfaces {
-    /// Opens the namespace of the calling thread.
+    /// Opens the network stack of the calling thread's namespace.
     ///
     /// # Errors
-    /// When there is no socket to be had.
+    /// Returns an error if no netlink socket can be opened.
     pub fn open() -> Result<Self, Error> {
         let socket = Socket::open(NETLINK_ROUTE)
             .map_err(|error| Error::unexpected(format!("cannot open a route netlink socket: {error}")))?;
@@ -50,32 +49,32 @@ impl Interfaces {
         })
     }
 
-    /// A pair of interfaces that are a cable: `name` here, `peer` in the namespace `other`. Both are up.
+    /// Creates a veth pair, `name` here and `peer` in the namespace `other`, and brings both ends up.
     ///
     /// # Errors
-    /// The kernel's.
+    /// Returns the kernel's error.
     pub fn cable(&mut self, name: &str, peer: &str, other: &Namespace) -> Result<(), Error> {
         let far = LinkMessageBuilder::<LinkUnspec>::default().name(peer).setns_by_fd(other.descriptor());
         let near = with_peer(LinkVeth::new(name, peer).build(), far.build());
-        self.send(&format!("make the interface {name}"), &[new_link(&near)])?;
-        // An end can only come up once the other is there (veth_open, drivers/net/veth.c).
+        self.send(&format!("create the interface {name}"), &[new_link(&near)])?;
+        // An end can come up only after its peer exists (veth_open, drivers/net/veth.c).
         self.up(name)?;
         let far_up = other.enter(|| Ok(Self::open().and_then(|mut far| far.up(peer))));
         far_up.map_err(|error| Error::unexpected(format!("cannot bring up {peer}: {error}")))?
     }
 
-    /// A bridge, up.
+    /// Creates a bridge and brings it up.
     ///
     /// # Errors
-    /// The kernel's.
+    /// Returns the kernel's error.
     pub fn bridge(&mut self, name: &str) -> Result<(), Error> {
-        self.send(&format!("make the bridge {name}"), &[new_link(&LinkBridge::new(name).up().build())])
+        self.send(&format!("create the bridge {name}"), &[new_link(&LinkBridge::new(name).up().build())])
     }
 
-    /// Makes `port` a port of `bridge`.
+    /// Attaches the interface `port` to `bridge`.
     ///
     /// # Errors
-    /// The kernel's.
+    /// Returns the kernel's error.
     pub fn attach(&mut self, port: &str, bridge: &str) -> Result<(), Error> {
         let (port_index, bridge_index) = (self.index(port)?, self.index(bridge)?);
         let change = LinkUnspec::new_with_index(port_index).controller(bridge_index).build();
@@ -86,17 +85,17 @@ impl Interfaces {
     /// Brings an interface up.
     ///
     /// # Errors
-    /// The kernel's.
+    /// Returns the kernel's error.
     pub fn up(&mut self, name: &str) -> Result<(), Error> {
         let change = LinkUnspec::new_with_index(self.index(name)?).up().build();
         let change = Message { message_type: RTM_NEWLINK, flags: 0, payload: message(&change) };
         self.send(&format!("bring up {name}"), &[change])
     }
 
-    /// Gives an interface an address with the prefix that it makes reachable.
+    /// Assigns an address, with the length of its on-link prefix, to an interface.
     ///
     /// # Errors
-    /// The kernel's.
+    /// Returns the kernel's error.
     pub fn address(&mut self, name: &str, address: IpNet) -> Result<(), Error> {
         let index = self.index(name)?;
         let mut change = match address {
@@ -118,31 +117,31 @@ impl Interfaces {
             flags: NLM_F_CREATE | NLM_F_EXCL,
             payload: message(&change),
         };
-        self.send(&format!("give {name} the address {address}"), &[change])
+        self.send(&format!("assign {address} to {name}"), &[change])
     }
 
-    /// A route that is not hostgw's.
+    /// Adds a foreign route.
     ///
     /// # Errors
-    /// The kernel's.
+    /// Returns the kernel's error.
     pub fn route(&mut self, destination: IpNet, gateway: IpAddr) -> Result<(), Error> {
         let route = RouteMessageBuilder::<IpAddr>::new()
             .destination_prefix(destination.addr(), destination.prefix_len())
             .and_then(|builder| builder.gateway(gateway))
-            .map_err(|error| Error::unexpected(format!("cannot make a route to {destination}: {error}")))?
+            .map_err(|error| Error::unexpected(format!("cannot add a route to {destination}: {error}")))?
             .build();
         let change = Message {
             message_type: RTM_NEWROUTE,
             flags: NLM_F_CREATE | NLM_F_EXCL,
             payload: message(&route),
         };
-        self.send(&format!("route {destination} by {gateway}"), &[change])
+        self.send(&format!("add a route to {destination} via {gateway}"), &[change])
     }
 
     /// Removes a route.
     ///
     /// # Errors
-    /// The kernel's.
+    /// Returns the kernel's error, or that the route names an unknown interface.
     pub fn remove_route(&mut self, route: &Route) -> Result<(), Error> {
         let links = self.links()?;
         let change =
@@ -162,32 +161,32 @@ impl Interfaces {
         links.index(name).ok_or_else(|| Error::unexpected(format!("no interface {name}")))
     }
 
-    /// Where a packet to `destination` goes from here.
+    /// Looks up the route of a packet to `destination`.
     ///
     /// # Errors
-    /// The kernel's, other than that there is no route.
+    /// Returns the kernel's error; a missing route is not an error.
     pub fn lookup(&mut self, destination: IpAddr) -> Result<Lookup, Error> {
         lookup::lookup(&mut self.socket, destination)
     }
 
-    /// Forgets every neighbour that was found by asking. The neighbour table is one for all namespaces of
-    /// the machine, and holds 1,024 by default (`gc_thresh3`).
+    /// Removes every dynamic neighbor entry. All namespaces of the machine share one table, limited to 1,024
+    /// entries by default (`gc_thresh3`).
     ///
     /// # Errors
-    /// The kernel's.
+    /// Returns the kernel's error if the entries cannot be read.
     pub fn forget_neighbours(&mut self) -> Result<(), Error> {
         let neighbours = self.neighbours()?;
         let messages: Vec<Message> =
             neighbours.iter().filter(|found| found.is_passing()).map(Neighbour::removal).collect();
-        // One that went by itself meanwhile is as good as forgotten.
+        // An entry that expired in the meantime is an error that does not matter.
         let _ = self.socket.transact(&messages);
         Ok(())
     }
 
-    /// Whether the neighbour `address` answered when it was last asked for; `None` when it was not asked.
+    /// Returns whether `address` answered the last neighbor resolution, or `None` if it has no neighbor entry.
     ///
     /// # Errors
-    /// The kernel's.
+    /// Returns the kernel's error.
     pub fn neighbour_answers(&mut self, address: IpAddr) -> Result<Option<bool>, Error> {
         let neighbours = self.neighbours()?;
         let found = neighbours.iter().find(|neighbour| neighbour.address() == Some(address));
@@ -206,7 +205,7 @@ fn new_link(link: &LinkMessage) -> Message {
     Message { message_type: RTM_NEWLINK, flags: NLM_F_CREATE | NLM_F_EXCL, payload: message(link) }
 }
 
-/// Puts what is said of the far end of a cable where the kernel looks for it.
+/// Embeds the attributes of the peer in the request for a veth pair.
 fn with_peer(mut near: LinkMessage, far: LinkMessage) -> LinkMessage {
     use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute, LinkInfo};
     for attribute in &mut near.attributes {

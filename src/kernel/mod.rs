@@ -1,6 +1,6 @@
-//! Linux: observe and commit. Netlink stays in here.
+//! The Linux backend: reads the live state and commits changes. Netlink is used nowhere else.
 //!
-//! Every read and write goes to the network namespace of the thread that makes it.
+//! Every read and write acts on the network namespace of the calling thread.
 
 mod ffi;
 mod fingerprint;
@@ -41,7 +41,7 @@ pub use make::Interfaces;
 pub use namespace::{Namespace, become_root_of_own_user_namespace};
 pub use sysctl::can_write;
 
-/// How many route messages go out before a signal is looked for.
+/// The number of route messages to send between two checks for a signal.
 const MESSAGES_PER_STEP: usize = 1024;
 
 /// The live kernel, in the network namespace of the calling thread.
@@ -49,10 +49,10 @@ const MESSAGES_PER_STEP: usize = 1024;
 pub struct LiveNode;
 
 impl LiveNode {
-    /// Reads everything that any plan could ask for; routes that are not hostgw's are with the host.
+    /// Reads everything that a plan could depend on. Foreign routes are listed in [`Host::foreign`].
     ///
     /// # Errors
-    /// When the node cannot be read at all.
+    /// Returns an error if the interfaces, addresses, routes or NAT cannot be read.
     pub fn everything(self) -> Result<Observed, Error> {
         read(route::everything, sysctl::everything)
     }
@@ -64,7 +64,7 @@ impl Observe for LiveNode {
     }
 }
 
-/// Reads the interfaces, NAT, and of routes and sysctls what these read.
+/// Reads the interfaces, addresses and NAT; `routes` and `sysctls` select what else to read.
 fn read(
     routes: impl FnOnce(&mut Socket, &Links) -> Result<route::Found, KernelError>,
     sysctls: impl FnOnce() -> sysctl::Found,
@@ -110,14 +110,14 @@ impl Backend for LiveNode {
     }
 }
 
-/// Undoes as much as can be: what fails does not keep the rest from being put back. Gives the first
-/// failure.
+/// Undoes as much as possible: a failure does not stop the rest. Returns the first failure.
 fn undo(groups: &Groups, interrupt: &Interrupt) -> Result<(), CommitError> {
     let sysctls = groups.sysctls.iter().map(|change| commit_sysctls(&[change], Already::Replaced, interrupt));
     let mut first = sysctls.fold(Ok(()), Result::and);
     if let Err(error) = commit_routes(&groups.routes, interrupt) {
         first = first.and(Err(error));
-        // One by one, so that each is tried; what was done already is refused again, which does no harm.
+        // Retry one by one, so that every change is attempted. Changes that took effect are rejected now,
+        // which does no harm.
         for change in &groups.routes {
             let _ = commit_routes(&[change], interrupt);
         }
@@ -125,7 +125,7 @@ fn undo(groups: &Groups, interrupt: &Interrupt) -> Result<(), CommitError> {
     first.and(commit_nat(&groups.nat, interrupt))
 }
 
-/// The changes of a plan by what carries them out.
+/// The changes of a plan, grouped by the subsystem that commits them.
 #[derive(Default)]
 struct Groups<'a> {
     nat: Vec<&'a NatChange>,
@@ -221,7 +221,7 @@ fn commit_sysctls(
             why,
             hint,
         };
-        // A switch of this transaction has written it by now.
+        // The kernel has already written it, as a side effect of another sysctl of this transaction.
         let already = if change.rewritten_by.is_some() { Already::Replaced } else { already };
         sysctl::replace(change, already).map_err(|error| match error {
             NotReplaced::Refused(error) => refused(error.to_string(), sysctl::hint(&error)),
@@ -248,10 +248,10 @@ fn unreadable_nat(error: &nat::Error) -> Error {
     Error::unexpected(format!("cannot read NAT: {error}")).with_hint_if(error.hint())
 }
 
-/// The boot and the network namespace of the calling thread.
+/// Identifies the current boot and the network namespace of the calling thread.
 ///
 /// # Errors
-/// When `/proc` is not there to tell.
+/// Returns an error if `/proc` cannot be read.
 pub fn identity() -> io::Result<Identity> {
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
     let socket = rtnetlink::sys::Socket::new(NETLINK_ROUTE)?;
@@ -263,10 +263,10 @@ pub fn identity() -> io::Result<Identity> {
     Ok(Identity { boot_id, namespace })
 }
 
-/// The interfaces and addresses of this network namespace, to tell which node it is.
+/// Reads the interfaces and addresses of this network namespace, which identify the node.
 ///
 /// # Errors
-/// When the kernel cannot be asked.
+/// Returns an error if the kernel cannot be queried.
 pub fn host() -> Result<Host, Error> {
     let mut socket = open_route_socket()?;
     let links = Links::read(&mut socket).map_err(|error| unreadable("the interfaces", &error))?;
@@ -275,42 +275,41 @@ pub fn host() -> Result<Host, Error> {
     Ok(Host { links: links.all, addresses, foreign: Vec::new() })
 }
 
-/// Has this process ignore `signal`, from now on and in every program that it starts.
+/// Ignores `signal` in this process and in every program it starts.
 ///
 /// # Errors
-/// When that is no signal that can be ignored.
+/// Returns `EINVAL` if the signal does not exist or cannot be ignored.
 pub fn ignore_signal(signal: i32) -> io::Result<()> {
     ffi::ignore_signal(signal)
 }
 
-/// Has `signal` do to this process what it does by default, whatever handler there is.
+/// Resets `signal` to its default action.
 ///
 /// # Errors
-/// When that is no signal that can be handled.
+/// Returns `EINVAL` if the signal does not exist or cannot be handled.
 pub fn default_signal(signal: i32) -> io::Result<()> {
     ffi::default_signal(signal)
 }
 
-/// Has programs that this process starts inherit no descriptor but the three standard ones, whatever this process
-/// inherited itself.
+/// Marks every open file descriptor above 2 close-on-exec, so that child processes inherit only the standard ones.
 ///
 /// # Errors
-/// When `/proc` is not there to tell which are open.
+/// Returns an error if `/proc` cannot be read.
 pub fn keep_descriptors() -> io::Result<()> {
     for entry in fs::read_dir("/proc/self/fd")? {
         let number = entry?.file_name().to_str().and_then(|name| name.parse().ok());
         if let Some(descriptor) = number.filter(|number| *number > 2) {
-            // One that another thread closes meanwhile is none.
+            // Another thread may have closed it since.
             let _ = ffi::close_on_exec(descriptor);
         }
     }
     Ok(())
 }
 
-/// The name of this machine, as the kernel has it.
+/// Returns the kernel's host name of this machine.
 ///
 /// # Errors
-/// When `/proc` is not there to tell.
+/// Returns an error if `/proc` cannot be read.
 pub fn host_name() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned())
 }

@@ -1,7 +1,7 @@
-//! Network namespaces that go with the process: made on a thread, held by a file descriptor.
+//! Network namespaces that end with the process: created on a thread and held by a file descriptor.
 //!
-//! The kernel drops a namespace with the last descriptor and the last process in it, so whatever ends this
-//! process, nothing is left behind.
+//! The kernel destroys a namespace when its last descriptor is closed and its last process has exited. However this
+//! process ends, it leaves nothing behind.
 
 use std::{
     fs::{self, File},
@@ -14,17 +14,17 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::ffi;
 
-/// A network namespace of this process's own.
+/// An anonymous network namespace, held open by a file descriptor.
 #[derive(Debug)]
 pub struct Namespace {
     file: File,
 }
 
 impl Namespace {
-    /// A new, empty network namespace.
+    /// Creates an empty network namespace.
     ///
     /// # Errors
-    /// `EPERM` without CAP_SYS_ADMIN in the user namespace of the process.
+    /// Returns `EPERM` without CAP_SYS_ADMIN in the process's user namespace.
     pub fn new() -> io::Result<Self> {
         on_a_thread(|| {
             ffi::unshare_network()?;
@@ -32,10 +32,10 @@ impl Namespace {
         })
     }
 
-    /// Runs `work` on a thread inside the namespace: sockets it opens belong to the namespace for good.
+    /// Runs `work` on a thread inside the namespace. Sockets that it opens stay in the namespace.
     ///
     /// # Errors
-    /// When the namespace cannot be entered, and those of `work`.
+    /// Returns an error if the namespace cannot be entered, or the error of `work`.
     pub fn enter<T: Send>(&self, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
         on_a_thread(|| {
             move_into_link_name_space(self.file.as_fd(), Some(LinkNameSpaceType::Network))?;
@@ -43,36 +43,36 @@ impl Namespace {
         })
     }
 
-    /// The descriptor that holds it.
+    /// Returns the descriptor that keeps the namespace alive.
     #[must_use]
     pub fn descriptor(&self) -> RawFd {
         self.file.as_raw_fd()
     }
 }
 
-/// A thread's namespace ends with the thread, so whatever moves a thread moves one that nobody else uses.
+/// Runs `work` on a thread of its own, so that a change of namespace does not affect the caller.
 fn on_a_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     thread::scope(|scope| {
         let thread = thread::Builder::new().name("namespace".to_owned()).spawn_scoped(scope, work)?;
-        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace ended early")))
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("the thread in the namespace panicked")))
     })
 }
 
-/// Gives an ordinary user leave to make network namespaces: moves the process, which must have one thread
-/// only, into a user namespace of its own in which it is root. Does nothing for who has leave already.
+/// Lets an unprivileged user create network namespaces: moves the process, which must be single-threaded, into a new
+/// user namespace in which it is root. Does nothing if the process can create them already.
 ///
 /// # Errors
-/// Where the system forbids ordinary users to make user namespaces.
+/// Returns an error if the system forbids unprivileged user namespaces.
 pub fn become_root_of_own_user_namespace() -> io::Result<()> {
     if Namespace::new().is_ok() {
         return Ok(());
     }
     let (user, group) = (rustix::process::getuid(), rustix::process::getgid());
     ffi::unshare_user()?;
-    // An ordinary user may map groups only where setgroups is given up (user_namespaces(7)).
+    // An unprivileged process may map groups only after disabling setgroups (user_namespaces(7)).
     fs::write("/proc/self/setgroups", "deny")?;
     fs::write("/proc/self/uid_map", format!("0 {} 1", user.as_raw()))?;
     fs::write("/proc/self/gid_map", format!("0 {} 1", group.as_raw()))?;
-    // Ubuntu lets anybody make a user namespace, and gives no rights in it.
+    // Ubuntu allows creating a user namespace, but withholds capabilities inside it.
     Namespace::new().map(drop)
 }

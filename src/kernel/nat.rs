@@ -1,6 +1,6 @@
-//! The nftables tables named `hostgw`: read by meaning, replaced as a whole.
+//! Reads and replaces the nftables tables named `hostgw`.
 //!
-//! Nothing else of nftables is ever written, and of other tables no rule is even read.
+//! hostgw writes no other nftables object and reads no rule of another table.
 
 pub(super) mod abi;
 mod decode;
@@ -22,71 +22,71 @@ use crate::{apply::Interrupt, model::Family, state::NatTable};
 pub use read::observe;
 pub use write::replace;
 
-/// NAT could not be read or written.
+/// The reason that NAT could not be read or written.
 #[derive(Debug)]
 pub enum Error {
-    /// There is no netlink socket to be had.
+    /// A netlink socket could not be opened.
     Open(io::Error),
-    /// The kernel refused to tell something.
+    /// A dump failed.
     Read {
-        /// What was asked for, in the words of nft ("chains of ip").
+        /// The requested objects, in nft terms ("chains of ip").
         what: String,
         /// The kernel's answer.
         error: KernelError,
     },
-    /// The kernel does not tell the generation of the ruleset, the first thing that is asked of it.
+    /// The generation of the ruleset, the first object hostgw requests, could not be read.
     Generation(KernelError),
-    /// Other programs change nftables faster than it can be read, or replaced as it was read. Nothing was changed.
+    /// Other programs change nftables too fast to read it consistently, or to replace the table. Nothing was changed.
     Unsteady,
-    /// Another program changed the table of this family after the plan was made. Nothing was changed.
+    /// Another program changed this family's table after the plan was created. Nothing was changed.
     Overtaken(Family),
-    /// A signal came before anything was changed.
+    /// A signal arrived before anything was changed.
     Interrupted,
-    /// A table cannot be put into words that the kernel understands; nothing was sent.
+    /// An object cannot be encoded. Nothing was sent.
     Unwritable {
-        /// The object, in the words of `nft add`.
+        /// The object, in `nft add` syntax.
         object: String,
-        /// Why, as a sentence fragment.
+        /// The reason, as a sentence fragment.
         why: String,
     },
-    /// The kernel refused the batch; nothing of it is in force.
+    /// The kernel rejected the batch. None of it took effect.
     Refused {
-        /// The object that it refused, in the words of `nft add`; `None`: the batch as a whole.
+        /// The rejected object, in `nft add` syntax, or `None` for the batch as a whole.
         object: Option<String>,
         /// The kernel's answer.
         error: KernelError,
     },
-    /// The batch could not be sent, or the kernel's answer not be read: look before concluding anything.
+    /// The batch could not be sent, or the kernel's reply not be read: whether it took effect is unknown.
     Unheard(KernelError),
 }
 
 impl Error {
-    /// What to do about it.
+    /// Returns the remedy, if there is one.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Read { error, .. } => error.torn_hint(),
             Self::Generation(error) => error.torn_hint().or_else(|| read::remedy(error.errno)),
             Self::Unsteady => {
-                Some("find out what rewrites nftables without pause (nft monitor), then try again")
+                Some("find the program that keeps changing nftables with `nft monitor`, then try again")
             }
-            Self::Overtaken(_) => Some("run the command again to plan against the table as it is now"),
+            Self::Overtaken(_) => Some("run the command again to plan against the current table"),
             Self::Open(error) if error.raw_os_error() == Some(Errno::PROTONOSUPPORT.raw_os_error()) => {
                 Some(LOAD_NF_TABLES)
             }
             Self::Refused { object: None, error } | Self::Unheard(error) => match error.errno {
                 Errno::MSGSIZE => Some("the rules do not fit one netlink message: raise net.core.wmem_max"),
-                Errno::PERM => Some(BECOME_ROOT),
-                // nfnetlink's answer for a subsystem that it does not have.
+                Errno::PERM => Some(NEEDS_ROOT),
+                // nfnetlink returns this for a subsystem that it lacks.
                 Errno::OPNOTSUPP => Some(LOAD_NF_TABLES),
                 _ => None,
             },
             Self::Refused { object: Some(_), error } => match error.errno {
-                // `nft_table_lookup` (nf_tables_api.c): the only EPERM of a single object.
-                Errno::PERM => Some("another program owns this table (flags owner): stop it first"),
+                // The only EPERM for a single object is of `nft_table_lookup` (nf_tables_api.c).
+                Errno::PERM => Some("another program owns this table (flags owner): stop that program first"),
                 Errno::NOENT => Some(
-                    "what it refers to is missing, or a kernel module: \
-                     nft_chain_nat, nft_masq, nft_fib_ipv4 or nft_fib_ipv6",
+                    "an object it refers to is missing, or one of the kernel modules nft_chain_nat, nft_masq, \
+                     nft_fib_ipv4 and nft_fib_ipv6",
                 ),
                 _ => None,
             },
@@ -95,10 +95,10 @@ impl Error {
     }
 }
 
-/// The hint where CAP_NET_ADMIN is missing.
-const BECOME_ROOT: &str = "run as root, or with CAP_NET_ADMIN";
-/// The hint where the kernel does not know nftables.
-const LOAD_NF_TABLES: &str = "modprobe nf_tables";
+/// The hint for a missing CAP_NET_ADMIN.
+const NEEDS_ROOT: &str = "run as root, or with CAP_NET_ADMIN";
+/// The hint for a kernel without nf_tables.
+const LOAD_NF_TABLES: &str = "run `modprobe nf_tables`";
 
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
@@ -116,33 +116,33 @@ impl std::error::Error for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Open(error) => write!(f, "failed to open a netlink socket for nftables: {error}"),
-            Self::Read { what, error } => write!(f, "failed to read the {what}: {error}"),
-            Self::Generation(error) => write!(f, "failed to read the generation of nftables: {error}"),
+            Self::Open(error) => write!(f, "cannot open an nftables netlink socket: {error}"),
+            Self::Read { what, error } => write!(f, "cannot dump {what}: {error}"),
+            Self::Generation(error) => write!(f, "cannot read the nftables generation: {error}"),
             Self::Unsteady => {
                 let time = Patience::LIMIT.as_secs();
-                write!(f, "no consistent view of nftables: the ruleset kept changing for {time} s")
+                write!(f, "no consistent nftables dump: the ruleset kept changing for {time} s")
             }
             Self::Overtaken(family) => write!(
                 f,
-                "another program changed table {} {} after the plan was made",
+                "another program changed table {} {} after the plan was created",
                 family.nft(),
                 NatTable::NAME
             ),
             Self::Interrupted => f.write_str("interrupted"),
             Self::Unwritable { object, why } => write!(f, "cannot write {object}: {why}"),
             Self::Refused { object: Some(object), error } => {
-                write!(f, "the kernel refused {object}: {error}")
+                write!(f, "the kernel rejected {object}: {error}")
             }
-            Self::Refused { object: None, error } => write!(f, "the kernel refused the NAT batch: {error}"),
-            Self::Unheard(error) => write!(f, "failed to hand the NAT batch to the kernel: {error}"),
+            Self::Refused { object: None, error } => write!(f, "the kernel rejected the NAT batch: {error}"),
+            Self::Unheard(error) => write!(f, "cannot send the NAT batch: {error}"),
         }
     }
 }
 
-/// How long to try again while other programs change nftables. Every change of any table counts, so a firewall or
-/// kube-proxy at work makes a few attempts fail, never all of them for so long.
-struct Patience<'a> {
+/// Limits the retries while other programs change nftables. A change of any table makes an attempt fail, so a firewall or
+/// kube-proxy causes a few retries, but never fails all attempts for that long.
+struct Retries<'a> {
     since: Instant,
     attempts: u32,
     interrupt: Option<&'a Interrupt>,
@@ -150,25 +150,25 @@ struct Patience<'a> {
 
 impl<'a> Patience<'a> {
     const LIMIT: Duration = Duration::from_secs(10);
-    /// However slow the machine is.
+    /// The minimum on a slow machine, even after [`Self::LIMIT`].
     const MIN_ATTEMPTS: u32 = 50;
-    /// Steps out of the rhythm of whatever changes nftables.
+    /// The delay between attempts, to get out of step with the other program.
     const PAUSE: Duration = Duration::from_millis(1);
 
     fn new() -> Self {
         Self { since: Instant::now(), attempts: 0, interrupt: None }
     }
 
-    fn until(interrupt: &'a Interrupt) -> Self {
+    fn interruptible(interrupt: &'a Interrupt) -> Self {
         Self { interrupt: Some(interrupt), ..Self::new() }
     }
 
-    /// Counts an attempt that failed, and waits for a moment before the next.
+    /// Counts a failed attempt and waits briefly before the next.
     ///
     /// # Errors
     ///
-    /// [`Error::Unsteady`] at the end of its patience, [`Error::Interrupted`] when a signal came.
-    fn again(&mut self) -> Result<(), Error> {
+    /// Returns [`Error::Unsteady`] once the limits are exceeded, [`Error::Interrupted`] after a signal.
+    fn wait(&mut self) -> Result<(), Error> {
         self.attempts += 1;
         if self.interrupt.is_some_and(Interrupt::is_raised) {
             return Err(Error::Interrupted);

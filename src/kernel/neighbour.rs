@@ -1,6 +1,6 @@
-//! Neighbours: the addresses of the links, and which of them answer.
+//! The kernel's neighbor table (ARP and NDP).
 //!
-//! The states of an entry are those of `NUD_*` (linux/neighbour.h); `ip neigh` shows them.
+//! The states of an entry are `NUD_*` (linux/neighbour.h), as `ip neigh` shows them.
 
 use std::net::IpAddr;
 
@@ -24,23 +24,23 @@ const RTM_NEWNEIGH: u16 = 28;
 const RTM_DELNEIGH: u16 = 29;
 const RTM_GETNEIGH: u16 = 30;
 
-/// An entry of the neighbour table.
+/// An entry of the neighbor table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Neighbour(NeighbourMessage);
 
-/// Every entry of the namespace.
+/// Dumps the entries of the namespace.
 ///
 /// # Errors
-/// The kernel's.
+/// Returns the kernel's error.
 pub(super) fn all(socket: &mut Socket) -> Result<Vec<Neighbour>, KernelError> {
     let dump = socket.dump(RTM_GETNEIGH, 0, &message(&NeighbourMessage::default()))?;
     Ok(dump.iter().filter_map(|(_, payload)| NeighbourMessage::parse(payload).ok()).map(Neighbour).collect())
 }
 
-/// The entry of `address` on interface number `interface`.
+/// Returns the entry of `address` on interface number `interface`, if any.
 ///
 /// # Errors
-/// The kernel's, other than that there is none.
+/// Returns the kernel's error; a missing entry is not an error.
 pub(super) fn find(
     socket: &mut Socket,
     address: IpAddr,
@@ -50,14 +50,14 @@ pub(super) fn find(
         Ok(answer) => {
             Ok(answer.iter().find_map(|(_, payload)| NeighbourMessage::parse(payload).ok()).map(Neighbour))
         }
-        // No entry, or no interface any more.
+        // The entry does not exist, or the interface was removed.
         Err(error) if matches!(error.errno, Errno::NOENT | Errno::NODEV) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
 impl Neighbour {
-    /// One of which nothing is known yet.
+    /// Creates an entry with an unknown link-layer address.
     pub(super) fn unknown(address: IpAddr, interface: u32) -> Self {
         let mut message = NeighbourMessage::default();
         let (family, address) = match address {
@@ -82,37 +82,37 @@ impl Neighbour {
         self.0.header.state
     }
 
-    /// Whether the kernel found it by asking, and forgets it by itself.
+    /// Returns `true` if the kernel resolved the entry and may expire it.
     pub(super) fn is_passing(&self) -> bool {
         !matches!(self.state(), NeighbourState::Permanent | NeighbourState::Noarp)
     }
 
-    /// Whether the kernel asks for it at all: not for one that was put there by hand or by another program, and
-    /// not on a link without addresses of its own.
+    /// Returns `true` if the kernel resolves this address itself. It does not for permanent entries, entries
+    /// managed by another program (`extern_learn`), or links without ARP.
     pub(super) fn is_asked_for(&self) -> bool {
         self.is_passing() && !self.0.header.flags.contains(NeighbourFlags::ExtLearned)
     }
 
-    /// What makes the kernel forget it.
+    /// The request that deletes the entry.
     pub(super) fn removal(&self) -> Message {
         let mut removal = self.0.clone();
         removal.attributes.retain(|attribute| matches!(attribute, NeighbourAttribute::Destination(_)));
         Message { message_type: RTM_DELNEIGH, flags: 0, payload: message(&removal) }
     }
 
-    /// What makes the kernel ask this neighbour, whose link-layer address is known, whether it is still there;
-    /// until it answers the entry is not `REACHABLE`, and serves packets all the same.
+    /// The request that makes the kernel probe the known link-layer address by unicast. Until the neighbor answers,
+    /// the entry is not `REACHABLE`, but it still carries packets.
     pub(super) fn question(&self) -> Message {
         self.request(NeighbourState::Probe, NeighbourFlags::empty(), 0)
     }
 
-    /// What makes the kernel ask everybody on the link for an address whose link-layer address is not known.
+    /// The request that makes the kernel resolve the address by broadcast or multicast.
     pub(super) fn call(&self) -> Message {
         self.request(NeighbourState::None, NeighbourFlags::Use, NLM_F_CREATE)
     }
 
-    /// With the flags that the entry has, such as `router` or `managed`: `neigh_add` (net/core/neighbour.c) takes
-    /// what is not said for what is not wanted.
+    /// Keeps the flags of the entry, such as `router` or `managed`: `neigh_add` (net/core/neighbour.c) clears the
+    /// flags that a request omits.
     fn request(&self, state: NeighbourState, flags: NeighbourFlags, netlink_flags: u16) -> Message {
         let mut request = self.0.clone();
         request.header.state = state;

@@ -1,8 +1,8 @@
-//! One synchronous netlink socket for all of the kernel room: dumps, single requests, packed changes and
-//! nftables batches, with the kernel's own error texts.
+//! The netlink client of this module: dumps, single requests, packed changes and nftables batches, with the kernel's
+//! own error texts.
 //!
-//! Synchronous because the kernel handles a request inside `send`: when the call returns, every reply
-//! (for a dump: its first part) is queued on the socket, and there is nothing to overlap.
+//! It is synchronous because the kernel handles a request inside `send`. When the call returns, every reply (of a dump,
+//! the first part) is queued on the socket, so there is nothing to wait for.
 
 use std::{fmt, io, ops::Range, os::fd::AsFd, time::Duration};
 
@@ -21,21 +21,21 @@ const NLMSG_DONE: u16 = 3;
 const NLMSG_MIN_TYPE: u16 = 16;
 /// The message is a request.
 pub const NLM_F_REQUEST: u16 = 0x1;
-/// The sender wants an answer even when there is no error.
+/// Requests an acknowledgment even if there is no error.
 pub const NLM_F_ACK: u16 = 0x4;
-/// The dump was cut by a concurrent change.
+/// A concurrent change made the dump inconsistent.
 const NLM_F_DUMP_INTR: u16 = 0x10;
-/// The request asks for all objects (`NLM_F_ROOT | NLM_F_MATCH`).
+/// Requests all objects (`NLM_F_ROOT | NLM_F_MATCH`).
 pub const NLM_F_DUMP: u16 = 0x300;
-/// An error message repeats only the header of what it answers.
+/// The error message repeats only the header of the request.
 const NLM_F_CAPPED: u16 = 0x100;
-/// An error or done message ends with attributes of the extended acknowledgement.
+/// The error or done message ends with the attributes of an extended acknowledgment.
 const NLM_F_ACK_TLVS: u16 = 0x200;
-// Attributes of the extended acknowledgement: enum nlmsgerr_attrs, linux/netlink.h.
+// Attributes of the extended acknowledgment: enum nlmsgerr_attrs, linux/netlink.h.
 const NLMSGERR_ATTR_MSG: u16 = 1;
 const NLMSGERR_ATTR_OFFS: u16 = 2;
 const NLMSGERR_ATTR_MISS_TYPE: u16 = 5;
-/// `NLA_F_NESTED | NLA_F_NET_BYTEORDER` (linux/netlink.h): not part of an attribute's type.
+/// `NLA_F_NESTED | NLA_F_NET_BYTEORDER` (linux/netlink.h): flags in the type field of an attribute.
 const NLA_FLAGS: u16 = 0xc000;
 
 /// `sizeof(struct nlmsghdr)` (linux/netlink.h).
@@ -43,53 +43,53 @@ pub const HEADER: usize = 16;
 /// `sizeof(struct nlattr)` (linux/netlink.h).
 const ATTRIBUTE_HEADER: usize = 4;
 
-/// Room for 10,000 error replies; the usual 208 KiB lose half of them.
+/// Fits 10,000 error replies; the default of 208 KiB loses half of them.
 const RECEIVE_BUFFER: usize = 8 << 20;
-/// The kernel's dumps come in datagrams of at most 32 KiB (`netlink_dump`, af_netlink.c), links with
-/// many virtual functions excepted: the buffer grows for those.
+/// The initial size of the receive buffer. The kernel's dumps use datagrams of up to 32 KiB (`netlink_dump`,
+/// af_netlink.c), except for links with many virtual functions: for those the buffer grows.
 const DATAGRAM: usize = 64 << 10;
-/// No answer is ever late by design: this only keeps a kernel that ran out of memory from hanging us.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How often something is asked before it is said to change too fast to be read.
-const ATTEMPTS: usize = 10;
-/// More messages a send lose error replies where the receive buffer could not be raised.
+/// The kernel replies immediately; this only prevents a hang when it is out of memory.
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often an inconsistent dump is requested before hostgw gives up.
+const MAX_ATTEMPTS: usize = 10;
+/// More messages per send would lose error replies where the receive buffer could not be raised.
 const MESSAGES_PER_SEND: usize = 128;
 /// Well below the default send buffer (208 KiB), which bounds one send.
 const BYTES_PER_SEND: usize = 64 << 10;
 
-/// What the kernel said no to, and why.
+/// An error that the kernel returned for a request, or one that occurred while hostgw talked to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KernelError {
-    /// The error's number.
+    /// The error number.
     pub errno: Errno,
-    /// The text of the kernel's extended acknowledgement, when it has one.
+    /// The text of the kernel's extended acknowledgment, if any.
     pub text: Option<String>,
-    /// Where the attribute that the kernel objects to starts, in bytes from the message's header.
+    /// The offset of the rejected attribute, in bytes from the start of the message.
     pub offset: Option<u32>,
-    /// The type of the attribute that the kernel misses.
+    /// The type of the missing attribute.
     pub missing: Option<u32>,
 }
 
 impl KernelError {
-    /// An error that comes from here and not from the kernel, with its own words.
-    fn own(errno: Errno, text: &str) -> Self {
+    /// An error that hostgw detected, with a text of its own.
+    fn with_text(errno: Errno, text: &str) -> Self {
         Self { text: Some(text.to_owned()), ..Self::from(errno) }
     }
 
-    /// An answer that was torn each time.
-    fn torn(errno: Errno) -> Self {
-        Self::own(
+    /// Every attempt to read a reply failed: parts were lost, or the objects kept changing.
+    fn inconsistent(errno: Errno) -> Self {
+        Self::with_text(
             errno,
             match errno {
-                Errno::NOBUFS => "the kernel's answer did not fit the socket",
+                Errno::NOBUFS => "the kernel's reply did not fit the socket buffer",
                 _ => "the objects kept changing while they were read",
             },
         )
     }
 
-    /// What to do about an answer that was torn each time.
+    /// Returns the remedy for a reply that could not be read consistently.
     #[must_use]
-    pub const fn torn_hint(&self) -> Option<&'static str> {
+    pub const fn inconsistent_hint(&self) -> Option<&'static str> {
         match self.errno {
             Errno::INTR => Some("another program keeps changing them: try again when they have settled"),
             Errno::NOBUFS => Some("raise net.core.rmem_default, or run as root"),
@@ -98,7 +98,7 @@ impl KernelError {
     }
 
     fn malformed() -> Self {
-        Self::own(Errno::BADMSG, "the kernel's answer is malformed")
+        Self::with_text(Errno::BADMSG, "the kernel's reply is malformed")
     }
 }
 
@@ -126,22 +126,22 @@ impl fmt::Display for KernelError {
     }
 }
 
-/// An error number as `ENODEV: No such device`.
+/// Prints an error number as `ENODEV: No such device`.
 struct Named(Errno);
 
 impl fmt::Display for Named {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some((_, name)) = NAMES.iter().find(|(errno, _)| *errno == self.0) {
+        if let Some((_, name)) = ERRNO_NAMES.iter().find(|(errno, _)| *errno == self.0) {
             write!(f, "{name}: ")?;
         }
         let text = io::Error::from(self.0).to_string();
-        // The number says nothing that the name does not.
+        // Drop the number: the name says the same.
         f.write_str(text.split_once(" (os error").map_or(text.as_str(), |(words, _)| words))
     }
 }
 
-/// Names of the errors that netlink answers with.
-const NAMES: [(Errno, &str); 32] = [
+/// The names of the errors that netlink returns.
+const ERRNO_NAMES: [(Errno, &str); 32] = [
     (Errno::PERM, "EPERM"),
     (Errno::NOENT, "ENOENT"),
     (Errno::SRCH, "ESRCH"),
@@ -176,34 +176,34 @@ const NAMES: [(Errno, &str); 32] = [
     (Errno::TIMEDOUT, "ETIMEDOUT"),
 ];
 
-/// Bytes that do not follow the netlink format.
+/// Bytes that are not in netlink format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Malformed;
 
-/// A change, ready to be sent except for its header.
+/// A request that changes an object, complete except for its header.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
-    /// `nlmsg_type`, say `RTM_NEWROUTE`.
+    /// `nlmsg_type`, such as `RTM_NEWROUTE`.
     pub message_type: u16,
-    /// `nlmsg_flags` besides `NLM_F_REQUEST` and `NLM_F_ACK`, say `NLM_F_CREATE | NLM_F_EXCL`.
+    /// `nlmsg_flags` besides `NLM_F_REQUEST` and `NLM_F_ACK`, such as `NLM_F_CREATE | NLM_F_EXCL`.
     pub flags: u16,
-    /// Family header and attributes.
+    /// The family header and the attributes.
     pub payload: Vec<u8>,
 }
 
-/// Changes that did not all go through.
+/// The failure of a sequence of requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Refused {
-    /// Index and error of every message that the kernel refused, in order.
-    pub refusals: Vec<(usize, KernelError)>,
-    /// How many messages were handed to the kernel. Those that are not among the refusals took effect,
-    /// unless there is a `failure`. (Of an nftables batch: none took effect.)
+    /// Index and error of every request that the kernel rejected, in order.
+    pub rejections: Vec<(usize, KernelError)>,
+    /// The number of requests that reached the kernel. Unless there is a `failure`, those that it did not reject took
+    /// effect; of an nftables batch, none did.
     pub sent: usize,
-    /// Why messages could not be sent, or their answers not be read: the fate of the last send is unknown.
+    /// Set if requests could not be sent or replies not be read: the outcome of the last send is then unknown.
     pub failure: Option<KernelError>,
 }
 
-/// The messages of a dump.
+/// The messages of a reply.
 #[derive(Debug, Default)]
 pub struct Dump {
     bytes: Vec<u8>,
@@ -211,7 +211,7 @@ pub struct Dump {
 }
 
 impl Dump {
-    /// Type and payload (family header and attributes) of every message, in the kernel's order.
+    /// Iterates over the type and payload (family header and attributes) of each message, in the kernel's order.
     pub fn iter(&self) -> impl Iterator<Item = (u16, &[u8])> {
         self.messages.iter().filter_map(|(kind, range)| Some((*kind, self.bytes.get(range.clone())?)))
     }
@@ -231,53 +231,52 @@ pub struct Socket {
 }
 
 impl Socket {
-    /// A socket of `protocol` (`NETLINK_*`, linux/netlink.h) in the network namespace of this thread.
+    /// Opens a socket of `protocol` (`NETLINK_*`, linux/netlink.h) in the network namespace of this thread.
     ///
     /// # Errors
     ///
-    /// The system call's; `EPROTONOSUPPORT` when the kernel does not have the protocol.
+    /// Returns the system call's error: `EPROTONOSUPPORT` if the kernel lacks the protocol.
     pub fn open(protocol: isize) -> io::Result<Self> {
         let inner = sys::Socket::new(protocol)?;
         inner.set_cap_ack(true)?;
         inner.set_ext_ack(true)?;
         if protocol == NETLINK_ROUTE {
-            // Without it the kernel ignores the filters of a dump.
+            // The kernel ignores dump filters without this option.
             inner.set_netlink_get_strict_chk(true)?;
         }
-        // Refused without CAP_NET_ADMIN; few messages a send fit the default buffer too.
+        // Fails without CAP_NET_ADMIN, but the replies to one send fit the default buffer, too.
         let _ = sockopt::set_socket_recv_buffer_size_force(inner.as_fd(), RECEIVE_BUFFER);
-        sockopt::set_socket_timeout(inner.as_fd(), sockopt::Timeout::Recv, Some(PATIENCE))?;
+        sockopt::set_socket_timeout(inner.as_fd(), sockopt::Timeout::Recv, Some(RECEIVE_TIMEOUT))?;
         Ok(Self { inner, sequence: 0, buffer: Vec::with_capacity(DATAGRAM) })
     }
 
-    /// All messages that answer a request with `NLM_F_DUMP`; `flags` go with it, `payload` is its family
-    /// header and attributes.
+    /// Requests a dump, with `flags` besides `NLM_F_DUMP`; `payload` is the family header and the attributes.
     ///
     /// # Errors
     ///
-    /// The kernel's; `EINTR` or `ENOBUFS` with its own words when the answer was torn every time.
+    /// Returns the kernel's error; `EINTR` or `ENOBUFS` if no attempt gave a consistent reply.
     pub fn dump(&mut self, message_type: u16, flags: u16, payload: &[u8]) -> Result<Dump, KernelError> {
-        self.ask(message_type, flags | NLM_F_DUMP, payload)
+        self.query(message_type, flags | NLM_F_DUMP, payload)
     }
 
-    /// All messages that answer a request for one object.
+    /// Requests one object.
     ///
     /// # Errors
     ///
-    /// As [`Self::dump`], often `ENOENT` for an absent object.
+    /// As [`Self::dump`]; usually `ENOENT` for an object that does not exist.
     pub fn get(&mut self, message_type: u16, payload: &[u8]) -> Result<Dump, KernelError> {
-        self.ask(message_type, NLM_F_ACK, payload)
+        self.query(message_type, NLM_F_ACK, payload)
     }
 
-    /// Asks, and asks again when the answer is torn.
-    fn ask(&mut self, message_type: u16, flags: u16, payload: &[u8]) -> Result<Dump, KernelError> {
+    /// Sends a request, and retries if the reply is inconsistent.
+    fn query(&mut self, message_type: u16, flags: u16, payload: &[u8]) -> Result<Dump, KernelError> {
         let mut attempts = 0;
         loop {
             let sequence = self.request(message_type, flags, payload)?;
             attempts += 1;
             match self.collect(sequence)? {
                 Ok(dump) => return Ok(dump),
-                Err(errno) if attempts == ATTEMPTS => return Err(KernelError::torn(errno)),
+                Err(errno) if attempts == MAX_ATTEMPTS => return Err(KernelError::inconsistent(errno)),
                 Err(_) => {}
             }
         }
@@ -291,20 +290,20 @@ impl Socket {
         Ok(self.sequence)
     }
 
-    /// Reads to the end of the answer. The inner error tells what tore it: `ENOBUFS` when a part of it is
-    /// missing, `EINTR` when it is out of date.
+    /// Reads the whole reply. The inner error says why the reply is inconsistent: `ENOBUFS` if parts of it were lost,
+    /// `EINTR` if the objects changed while they were read.
     fn collect(&mut self, sequence: u32) -> Result<Result<Dump, Errno>, KernelError> {
         let mut dump = Dump::default();
-        let mut torn = None;
+        let mut inconsistency = None;
         loop {
             match self.receive(RecvFlags::empty()) {
                 Ok(()) => {}
                 Err(Errno::NOBUFS | Errno::MSGSIZE) => {
-                    torn = Some(Errno::NOBUFS);
+                    inconsistency = Some(Errno::NOBUFS);
                     continue;
                 }
                 Err(Errno::AGAIN) => {
-                    return Err(KernelError::own(Errno::TIMEDOUT, "the kernel did not answer"));
+                    return Err(KernelError::with_text(Errno::TIMEDOUT, "the kernel did not reply"));
                 }
                 Err(errno) => return Err(errno.into()),
             }
@@ -314,11 +313,11 @@ impl Socket {
                     continue;
                 }
                 if message.flags & NLM_F_DUMP_INTR != 0 {
-                    torn = Some(Errno::INTR);
+                    inconsistency = Some(Errno::INTR);
                 }
-                match message.verdict()? {
+                match message.outcome()? {
                     None => dump.push(&message),
-                    Some(Ok(())) => return Ok(torn.map_or(Ok(dump), Err)),
+                    Some(Ok(())) => return Ok(inconsistency.map_or(Ok(dump), Err)),
                     Some(Err(error)) if error.errno == Errno::INTR => return Ok(Err(Errno::INTR)),
                     Some(Err(error)) => return Err(error),
                 }
@@ -326,12 +325,11 @@ impl Socket {
         }
     }
 
-    /// Sends changes, as many a system call as is safe, and stops after the first send in which the
-    /// kernel refused one.
+    /// Sends requests, as many per system call as is safe. Stops after the first send in which the kernel rejects one.
     ///
     /// # Errors
     ///
-    /// Which messages the kernel refused, and how many it was handed.
+    /// Returns which requests the kernel rejected, and how many reached it.
     pub fn transact(&mut self, messages: &[Message]) -> Result<(), Refused> {
         let mut sent = 0;
         while sent < messages.len() {
@@ -354,30 +352,30 @@ impl Socket {
         Ok(())
     }
 
-    /// Sends one nftables batch, from `NFNL_MSG_BATCH_BEGIN` to `NFNL_MSG_BATCH_END`, in one system call.
-    /// Its sequence numbers and `NLM_F_ACK` flags are set here: thousands of acknowledgements would not
-    /// fit the socket, and errors come without asking.
+    /// Sends one nftables batch, from `NFNL_MSG_BATCH_BEGIN` to `NFNL_MSG_BATCH_END`, in one system call. Sets its
+    /// sequence numbers and `NLM_F_ACK` flags: thousands of acknowledgments would not fit the socket buffer, and the
+    /// kernel reports errors without that flag.
     ///
     /// # Errors
     ///
-    /// Which messages the kernel refused, by their place in the batch; 0 stands for the batch as a whole.
-    /// Nothing of the batch is then in force.
+    /// Returns which messages the kernel rejected, by their index in the batch; index 0 is the batch as a whole. None
+    /// of the batch has then taken effect.
     pub fn batch(&mut self, bytes: &mut [u8]) -> Result<(), Refused> {
         let failed = |failure| Refused::failed(0, failure);
         let count = Messages(bytes).filter(Result::is_ok).count();
         if count < 3 {
-            return Err(failed(KernelError::own(Errno::INVAL, "the batch has no messages")));
+            return Err(failed(KernelError::with_text(Errno::INVAL, "the batch has no messages")));
         }
         let first = self.sequence.wrapping_add(1);
-        // Kernels before 6.10 do not acknowledge the end of a batch: ask for the message before it.
+        // Kernels before 6.10 do not acknowledge the end of a batch, so request it for the message before.
         number(bytes, first, count - 2).map_err(failed)?;
         self.sequence = u32::try_from(count).map_or(0, |count| self.sequence.wrapping_add(count));
-        self.make_room(bytes.len());
+        self.reserve_send_buffer(bytes.len());
         self.exchange(bytes, first, count)
     }
 
-    /// Raises the send buffer, which bounds a datagram, if it is too small. A failure shows as EMSGSIZE.
-    fn make_room(&self, bytes: usize) {
+    /// Raises the send buffer, which limits the size of a datagram. If that fails, the send fails with EMSGSIZE.
+    fn reserve_send_buffer(&self, bytes: usize) {
         let fd = self.inner.as_fd();
         let wanted = bytes + DATAGRAM;
         if sockopt::socket_send_buffer_size(fd).is_ok_and(|size| size >= wanted) {
@@ -388,8 +386,8 @@ impl Socket {
         }
     }
 
-    /// Sends `count` numbered messages and reads what there is of answers, which must include the
-    /// acknowledgement of the one message that asks for it, or an error.
+    /// Sends `count` numbered messages and reads the replies, which must contain an error or the acknowledgment of the
+    /// one message that requests it.
     fn exchange(&mut self, bytes: &[u8], first: u32, count: usize) -> Result<(), Refused> {
         self.send(bytes).map_err(|errno| Refused::failed(0, errno.into()))?;
         let mut refused = Refused { sent: count, ..Refused::default() };
@@ -400,7 +398,7 @@ impl Socket {
                 Err(Errno::AGAIN) => break,
                 Err(Errno::NOBUFS) => {
                     refused.failure =
-                        Some(KernelError::own(Errno::NOBUFS, "the kernel's answers did not fit the socket"));
+                        Some(KernelError::with_text(Errno::NOBUFS, "the kernel's replies did not fit the socket buffer"));
                     continue;
                 }
                 Err(errno) => {
@@ -409,13 +407,13 @@ impl Socket {
                 }
             }
             for message in Messages(&self.buffer) {
-                match message.and_then(|message| Ok((message.sequence, message.verdict()?))) {
-                    Ok((sequence, Some(verdict))) => {
+                match message.and_then(|message| Ok((message.sequence, message.outcome()?))) {
+                    Ok((sequence, Some(outcome))) => {
                         let index = sequence.wrapping_sub(first) as usize;
-                        match verdict {
+                        match outcome {
                             _ if index >= count => {}
                             Ok(()) => acknowledged = true,
-                            Err(error) => refused.refusals.push((index, error)),
+                            Err(error) => refused.rejections.push((index, error)),
                         }
                     }
                     Ok((_, None)) => {}
@@ -423,23 +421,23 @@ impl Socket {
                 }
             }
         }
-        if refused.failure.is_none() && refused.refusals.is_empty() {
+        if refused.failure.is_none() && refused.rejections.is_empty() {
             if acknowledged {
                 return Ok(());
             }
-            refused.failure = Some(KernelError::own(Errno::TIMEDOUT, "the kernel did not answer"));
+            refused.failure = Some(KernelError::with_text(Errno::TIMEDOUT, "the kernel did not reply"));
         }
-        refused.refusals.sort_by_key(|(index, _)| *index);
+        refused.rejections.sort_by_key(|(index, _)| *index);
         Err(refused)
     }
 
     fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
         fault::point()?;
-        // A netlink send is one datagram: it goes out whole or not at all.
+        // A netlink send is one datagram: the kernel accepts all of it or nothing.
         retry_on_intr(|| send(self.inner.as_fd(), bytes, SendFlags::empty())).map(drop)
     }
 
-    /// Reads one datagram into the buffer. One that does not fit is `EMSGSIZE`, and the next will.
+    /// Reads one datagram into the buffer. Returns `EMSGSIZE` if it does not fit, and grows the buffer for the next.
     fn receive(&mut self, flags: RecvFlags) -> Result<(), Errno> {
         fault::lose()?;
         self.buffer.clear();
@@ -458,20 +456,20 @@ impl Socket {
 
 impl Refused {
     fn failed(sent: usize, failure: KernelError) -> Self {
-        Self { sent, failure: Some(failure), refusals: Vec::new() }
+        Self { sent, failure: Some(failure), rejections: Vec::new() }
     }
 
-    /// The same, when `before` messages had been sent before.
+    /// Adjusts the counts and indexes for `before` requests sent earlier.
     fn after(mut self, before: usize) -> Self {
         self.sent += before;
-        for (index, _) in &mut self.refusals {
+        for (index, _) in &mut self.rejections {
             *index += before;
         }
         self
     }
 }
 
-/// A message as it was received.
+/// A message received from the kernel.
 struct Received<'a> {
     kind: u16,
     flags: u16,
@@ -480,8 +478,8 @@ struct Received<'a> {
 }
 
 impl Received<'_> {
-    /// What the message says about its request as a whole: nothing (`None`), done, or refused.
-    fn verdict(&self) -> Result<Option<Result<(), KernelError>>, Malformed> {
+    /// The outcome of the request: done, rejected, or `None` if this message does not end the reply.
+    fn outcome(&self) -> Result<Option<Result<(), KernelError>>, Malformed> {
         match self.kind {
             NLMSG_ERROR | NLMSG_DONE => {}
             // Control messages (NLMSG_NOOP) are never part of a dump.
@@ -490,7 +488,7 @@ impl Received<'_> {
         }
         let code = match self.payload.first_chunk::<4>() {
             Some(code) => i32::from_ne_bytes(*code),
-            // Some old dumps end with an empty NLMSG_DONE.
+            // Some older dumps end with an empty NLMSG_DONE.
             None if self.kind == NLMSG_DONE => 0,
             None => return Err(Malformed),
         };
@@ -503,14 +501,14 @@ impl Received<'_> {
         }
         let mut error = KernelError::from(Errno::from_raw_os_error(-code));
         if self.flags & NLM_F_ACK_TLVS != 0 {
-            self.read_extended(&mut error);
+            self.read_extended_ack(&mut error);
         }
         Ok(Some(Err(error)))
     }
 
-    /// Fills in the extended acknowledgement; what of it cannot be read is left out, the error stands anyway.
-    fn read_extended(&self, error: &mut KernelError) {
-        let Some(start) = self.extended_start() else { return };
+    /// Adds the extended acknowledgment to `error`, ignoring malformed parts.
+    fn read_extended_ack(&self, error: &mut KernelError) {
+        let Some(start) = self.extended_ack_start() else { return };
         for (kind, payload) in Attributes::new(self.payload.get(start..).unwrap_or_default()).flatten() {
             let number = payload.first_chunk::<4>().map(|bytes| u32::from_ne_bytes(*bytes));
             match kind {
@@ -522,8 +520,8 @@ impl Received<'_> {
         }
     }
 
-    /// Where the attributes of the extended acknowledgement start in the payload.
-    fn extended_start(&self) -> Option<usize> {
+    /// The offset of the extended acknowledgment in the payload.
+    fn extended_ack_start(&self) -> Option<usize> {
         if self.kind == NLMSG_DONE {
             return Some(4);
         }
@@ -535,7 +533,7 @@ impl Received<'_> {
     }
 }
 
-/// The messages of a datagram.
+/// Iterates over the messages of a datagram; ends after a malformed one.
 struct Messages<'a>(&'a [u8]);
 
 impl<'a> Iterator for Messages<'a> {
@@ -551,7 +549,7 @@ impl<'a> Iterator for Messages<'a> {
     }
 }
 
-/// The first message of `bytes` and what follows it.
+/// Splits off the first message of `bytes`.
 fn split_message(bytes: &[u8]) -> Option<(Received<'_>, &[u8])> {
     let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
     let half = |at: usize| Some(u16::from_ne_bytes(*bytes.get(at..)?.first_chunk()?));
@@ -564,14 +562,14 @@ fn split_message(bytes: &[u8]) -> Option<(Received<'_>, &[u8])> {
     Some((message, bytes.get(aligned(length)?..).unwrap_or_default()))
 }
 
-/// Netlink pads messages and attributes to 4 bytes (`NLMSG_ALIGNTO`, `NLA_ALIGNTO`).
+/// Rounds up to a multiple of 4, as netlink pads messages and attributes (`NLMSG_ALIGNTO`, `NLA_ALIGNTO`).
 fn aligned(length: usize) -> Option<usize> {
     length.checked_next_multiple_of(4)
 }
 
-/// Appends a message, padded.
+/// Appends a message and its padding.
 pub fn put_message(bytes: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, payload: &[u8]) {
-    // A length past u32 cannot be sent: the kernel refuses the datagram long before.
+    // The kernel rejects datagrams long before their length exceeds u32.
     let length = u32::try_from(HEADER + payload.len()).unwrap_or(u32::MAX);
     bytes.extend_from_slice(&length.to_ne_bytes());
     bytes.extend_from_slice(&kind.to_ne_bytes());
@@ -582,9 +580,9 @@ pub fn put_message(bytes: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, pa
     bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
 
-/// Numbers the messages from `first` on and asks for the acknowledgement of one of them only.
+/// Numbers the messages from `first` on, and requests the acknowledgment of only one of them.
 fn number(bytes: &mut [u8], first: u32, acknowledge: usize) -> Result<(), KernelError> {
-    let invalid = || KernelError::own(Errno::INVAL, "the messages to send are malformed");
+    let invalid = || KernelError::with_text(Errno::INVAL, "the messages to send are malformed");
     let (mut at, mut index, mut sequence) = (0, 0, first);
     while at < bytes.len() {
         let header = bytes.get_mut(at..at + HEADER).ok_or_else(invalid)?;
@@ -605,22 +603,22 @@ fn number(bytes: &mut [u8], first: u32, acknowledge: usize) -> Result<(), Kernel
     Ok(())
 }
 
-/// A netlink attribute inside a slice.
+/// The position of a netlink attribute in a slice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AttributeAt {
-    /// Its type, without flags.
+    /// The attribute type, without flags.
     pub kind: u16,
-    /// Where its payload is.
+    /// The range of the payload.
     pub payload: Range<usize>,
-    /// Where the next attribute starts.
+    /// The offset of the next attribute.
     pub next: usize,
 }
 
-/// The attribute that starts at `at`, `None` at the end of `bytes`.
+/// Locates the attribute at offset `at`. Returns `None` at the end of `bytes`.
 ///
 /// # Errors
 ///
-/// When there are bytes that are no attribute.
+/// Returns [`Malformed`] if the remaining bytes are not an attribute.
 pub fn attribute_at(bytes: &[u8], at: usize) -> Option<Result<AttributeAt, Malformed>> {
     let rest = bytes.get(at..).filter(|rest| !rest.is_empty())?;
     let parse = || {
@@ -638,7 +636,7 @@ pub fn attribute_at(bytes: &[u8], at: usize) -> Option<Result<AttributeAt, Malfo
     Some(parse().ok_or(Malformed))
 }
 
-/// Type (without flags) and payload of each netlink attribute of a slice; ends after a malformed one.
+/// Iterates over the type (without flags) and payload of each attribute in a slice; ends after a malformed one.
 #[derive(Debug, Clone)]
 pub struct Attributes<'a> {
     bytes: &'a [u8],
@@ -646,7 +644,7 @@ pub struct Attributes<'a> {
 }
 
 impl<'a> Attributes<'a> {
-    /// The attributes in `bytes`.
+    /// Iterates over the attributes in `bytes`.
     #[must_use]
     pub const fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
@@ -665,11 +663,11 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
-/// Appends an attribute, padded.
+/// Appends an attribute and its padding.
 ///
 /// # Errors
 ///
-/// When the payload is longer than an attribute can be (65,531 bytes); nothing is then appended.
+/// Returns [`Malformed`], and appends nothing, if the payload exceeds 65,531 bytes.
 pub fn put_attribute(bytes: &mut Vec<u8>, kind: u16, payload: &[u8]) -> Result<(), Malformed> {
     let length = u16::try_from(ATTRIBUTE_HEADER + payload.len()).map_err(|_| Malformed)?;
     bytes.extend_from_slice(&length.to_ne_bytes());
@@ -679,7 +677,7 @@ pub fn put_attribute(bytes: &mut Vec<u8>, kind: u16, payload: &[u8]) -> Result<(
     Ok(())
 }
 
-/// The text of a string attribute, up to its first NUL.
+/// Decodes a string attribute, up to its first NUL.
 #[must_use]
 pub fn text(payload: &[u8]) -> String {
     String::from_utf8_lossy(payload.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
@@ -704,21 +702,21 @@ mod tests {
         payload
     }
 
-    fn verdict(bytes: &[u8]) -> Result<Option<Result<(), KernelError>>, Malformed> {
-        Messages(bytes).next().expect("a message")?.verdict()
+    fn outcome(bytes: &[u8]) -> Result<Option<Result<(), KernelError>>, Malformed> {
+        Messages(bytes).next().expect("a message")?.outcome()
     }
 
-    fn refusal(bytes: &[u8]) -> KernelError {
-        verdict(bytes).expect("well-formed").expect("a verdict").expect_err("a refusal")
+    fn rejection(bytes: &[u8]) -> KernelError {
+        outcome(bytes).expect("well-formed").expect("an outcome").expect_err("a rejection")
     }
 
     #[test]
-    fn reads_the_extended_acknowledgement_of_errors() {
+    fn reads_the_extended_acknowledgment_of_errors() {
         for (flags, echoed) in [(NLM_F_CAPPED, HEADER), (0, HEADER + 13)] {
             let mut payload = error(Errno::NETUNREACH, echoed);
             put_attribute(&mut payload, NLMSGERR_ATTR_MSG, b"Nexthop has invalid gateway\0").expect("short");
             put_attribute(&mut payload, NLMSGERR_ATTR_OFFS, &36u32.to_ne_bytes()).expect("short");
-            let error = refusal(&message(NLMSG_ERROR, flags | NLM_F_ACK_TLVS, 7, &payload));
+            let error = rejection(&message(NLMSG_ERROR, flags | NLM_F_ACK_TLVS, 7, &payload));
             assert_eq!(
                 error.to_string(),
                 "Nexthop has invalid gateway (ENETUNREACH: Network is unreachable)"
@@ -728,15 +726,15 @@ mod tests {
     }
 
     #[test]
-    fn reads_plain_errors_acknowledgements_and_ends() {
-        let plain = refusal(&message(NLMSG_ERROR, NLM_F_CAPPED, 1, &error(Errno::NODEV, HEADER)));
+    fn reads_plain_errors_acknowledgments_and_ends() {
+        let plain = rejection(&message(NLMSG_ERROR, NLM_F_CAPPED, 1, &error(Errno::NODEV, HEADER)));
         assert_eq!(plain.to_string(), "ENODEV: No such device");
-        let mut acknowledgement = vec![0; 4];
-        acknowledgement.resize(4 + HEADER, 0);
-        assert_eq!(verdict(&message(NLMSG_ERROR, 0, 1, &acknowledgement)), Ok(Some(Ok(()))));
-        assert_eq!(verdict(&message(NLMSG_DONE, 0, 1, &[0; 4])), Ok(Some(Ok(()))));
-        assert_eq!(verdict(&message(NLMSG_DONE, 0, 1, &[])), Ok(Some(Ok(()))));
-        assert_eq!(verdict(&message(24, 0, 1, &[])), Ok(None));
+        let mut acknowledgment = vec![0; 4];
+        acknowledgment.resize(4 + HEADER, 0);
+        assert_eq!(outcome(&message(NLMSG_ERROR, 0, 1, &acknowledgment)), Ok(Some(Ok(()))));
+        assert_eq!(outcome(&message(NLMSG_DONE, 0, 1, &[0; 4])), Ok(Some(Ok(()))));
+        assert_eq!(outcome(&message(NLMSG_DONE, 0, 1, &[])), Ok(Some(Ok(()))));
+        assert_eq!(outcome(&message(24, 0, 1, &[])), Ok(None));
     }
 
     #[test]
@@ -744,24 +742,24 @@ mod tests {
         let mut payload = (-Errno::INVAL.raw_os_error()).to_ne_bytes().to_vec();
         put_attribute(&mut payload, NLMSGERR_ATTR_MSG, b"bad filter\0").expect("short");
         put_attribute(&mut payload, NLMSGERR_ATTR_MISS_TYPE, &4u32.to_ne_bytes()).expect("short");
-        let error = refusal(&message(NLMSG_DONE, NLM_F_ACK_TLVS, 1, &payload));
+        let error = rejection(&message(NLMSG_DONE, NLM_F_ACK_TLVS, 1, &payload));
         assert_eq!(error.to_string(), "bad filter (EINVAL: Invalid argument)");
         assert_eq!(error.missing, Some(4));
     }
 
     #[test]
-    fn says_what_is_malformed() {
-        assert_eq!(verdict(&message(NLMSG_ERROR, 0, 1, &[1])), Err(Malformed));
-        assert_eq!(verdict(&message(NLMSG_ERROR, 0, 1, &i32::MIN.to_ne_bytes())), Err(Malformed));
-        assert_eq!(verdict(&message(1, 0, 1, &[])), Err(Malformed));
-        assert_eq!(verdict(&[1, 2, 3]), Err(Malformed));
+    fn rejects_malformed_messages() {
+        assert_eq!(outcome(&message(NLMSG_ERROR, 0, 1, &[1])), Err(Malformed));
+        assert_eq!(outcome(&message(NLMSG_ERROR, 0, 1, &i32::MIN.to_ne_bytes())), Err(Malformed));
+        assert_eq!(outcome(&message(1, 0, 1, &[])), Err(Malformed));
+        assert_eq!(outcome(&[1, 2, 3]), Err(Malformed));
         let mut short = message(24, 0, 1, &[0; 8]);
         short.truncate(20);
-        assert_eq!(verdict(&short), Err(Malformed));
-        // An error whose extended acknowledgement is garbage is still the error.
+        assert_eq!(outcome(&short), Err(Malformed));
+        // A malformed extended acknowledgment does not hide the error.
         let mut payload = error(Errno::EXIST, HEADER);
         payload.extend([0xff; 7]);
-        let error = refusal(&message(NLMSG_ERROR, NLM_F_CAPPED | NLM_F_ACK_TLVS, 1, &payload));
+        let error = rejection(&message(NLMSG_ERROR, NLM_F_CAPPED | NLM_F_ACK_TLVS, 1, &payload));
         assert_eq!(error, Errno::EXIST.into());
     }
 
@@ -801,14 +799,14 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_the_kernel_is_an_error_of_the_dump() {
+    fn a_dump_returns_the_kernel_s_error() {
         let mut socket = Socket::open(NETLINK_ROUTE).expect("a socket");
-        // A header that is too short for RTM_GETLINK.
-        let error = socket.dump(18, 0, &[0; 1]).expect_err("refused");
+        // This header is too short for RTM_GETLINK.
+        let error = socket.dump(18, 0, &[0; 1]).expect_err("rejected");
         assert_eq!(error.errno, Errno::INVAL, "{error}");
     }
 
-    /// `RTM_NEWROUTE` of a blackhole for one address, refused when it is there already.
+    /// A request that adds a blackhole route for one address, and fails if it exists.
     fn blackhole(address: [u8; 4]) -> Message {
         // struct rtmsg (linux/rtnetlink.h): a /32 in table main, protocol 87, RTN_BLACKHOLE.
         let mut payload = vec![2, 32, 0, 0, 254, 87, 0, 6, 0, 0, 0, 0];
@@ -818,7 +816,7 @@ mod tests {
     }
 
     #[test]
-    fn a_transaction_tells_every_refusal_of_the_send_that_had_one() {
+    fn transact_reports_every_rejection_of_the_first_failing_send() {
         in_namespace(|| {
             let mut socket = Socket::open(NETLINK_ROUTE).expect("a socket");
             let route = |number: u16| {
@@ -826,7 +824,7 @@ mod tests {
                 blackhole([10, 0, high, low])
             };
             let mut routes: Vec<_> = (0..1000).map(route).collect();
-            socket.transact(&routes).expect("all new");
+            socket.transact(&routes).expect("new routes");
             socket.transact(&[]).expect("nothing to do");
 
             // Send by send: 0..128, 128..256, 256..384.
@@ -838,12 +836,12 @@ mod tests {
             let refused = socket.transact(&routes).expect_err("known routes");
             assert_eq!(refused.failure, None);
             assert_eq!(refused.sent, 256);
-            let seen: Vec<_> = refused.refusals.iter().map(|(at, error)| (*at, error.errno)).collect();
+            let seen: Vec<_> = refused.rejections.iter().map(|(at, error)| (*at, error.errno)).collect();
             assert_eq!(seen, [(129, Errno::EXIST), (130, Errno::EXIST), (255, Errno::INVAL)]);
 
-            // A whole send of refusals fits the receive buffer.
+            // The receive buffer fits the replies to a send whose requests are all rejected.
             let again: Vec<_> = (0..128).map(route).collect();
-            assert_eq!(socket.transact(&again).expect_err("known routes").refusals.len(), 128);
+            assert_eq!(socket.transact(&again).expect_err("known routes").rejections.len(), 128);
             assert_eq!(
                 socket.dump(26, 0, &[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).expect("routes").iter().count(),
                 1253
@@ -852,16 +850,16 @@ mod tests {
     }
 
     #[test]
-    fn an_off_link_gateway_is_refused_in_the_kernel_s_words() {
+    fn an_off_link_gateway_is_rejected_with_the_kernel_s_text() {
         in_namespace(|| {
             let mut socket = Socket::open(NETLINK_ROUTE).expect("a socket");
             // RTN_UNICAST with RTA_GATEWAY.
             let mut route = blackhole([10, 0, 0, 1]);
             route.payload[7] = 1;
             put_attribute(&mut route.payload, 5, &[192, 0, 2, 1]).expect("short");
-            let refused = socket.transact(&[route]).expect_err("no way to the gateway");
+            let refused = socket.transact(&[route]).expect_err("an unreachable gateway");
             assert_eq!(
-                refused.refusals[0].1.to_string(),
+                refused.rejections[0].1.to_string(),
                 "Nexthop has invalid gateway (ENETUNREACH: Network is unreachable)"
             );
         });
@@ -882,9 +880,9 @@ mod tests {
             flags in any::<u16>(),
         ) {
             let received = Received { kind, flags, sequence: 0, payload: &bytes };
-            let _ = received.verdict();
+            let _ = received.outcome();
             for message in Messages(&bytes).flatten() {
-                let _ = message.verdict();
+                let _ = message.outcome();
             }
             Attributes::new(&bytes).for_each(drop);
             let mut bytes = bytes;

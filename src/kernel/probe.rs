@@ -1,7 +1,7 @@
-//! The checks of a configuration, tried against the live kernel: all at once, on one thread, so that a signal
-//! is answered at once and nothing is left to wait for.
+//! Runs the checks of a configuration against the live kernel. All run concurrently on one thread, so a signal stops them
+//! immediately and there is no thread to join.
 //!
-//! Not to be confused with what `simulate` sends: there it has both ends of every connection.
+//! `simulate` has probes of its own, since it controls both ends of every connection.
 
 mod ask;
 mod connect;
@@ -26,118 +26,118 @@ use crate::{
 use ask::Asking;
 use connect::Connecting;
 
-/// How often a signal is looked for, and neighbours are looked at.
+/// How often to check for signals and poll neighbor entries.
 const TICK: Duration = Duration::from_millis(20);
-/// How long after a failure the next try begins.
-const AGAIN: Duration = Duration::from_millis(100);
+/// The delay between a failed attempt and the next one.
+const RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// How far a try is.
+/// The status of an attempt.
 enum Progress {
-    /// The answer is still to come.
+    /// No answer yet.
     Waiting,
-    /// It answered.
+    /// The target answered.
     Passed,
-    /// It does not; why, a fragment.
+    /// The target did not answer, for this reason (a sentence fragment).
     Failed(String),
-    /// Something came in between that says nothing about the target: even a single try begins once more.
-    Disturbed(String),
+    /// Something unrelated to the target interfered, so the attempt is repeated even with [`Effort::Once`].
+    Interfered(String),
 }
 
-/// A try under way.
-enum Try {
+/// An attempt in progress.
+enum Attempt {
     Tcp(Connecting),
     Neighbour(Asking),
 }
 
-impl Try {
-    fn begin(target: CheckTarget, socket: &mut Socket) -> Result<(Self, Progress), Error> {
+impl Attempt {
+    fn start(target: CheckTarget, socket: &mut Socket) -> Result<(Self, Progress), Error> {
         Ok(match target {
             CheckTarget::Tcp(address) => {
-                let (connecting, progress) = Connecting::begin(address)?;
+                let (connecting, progress) = Connecting::start(address)?;
                 (Self::Tcp(connecting), progress)
             }
             CheckTarget::Neighbor(address) => {
-                let (asking, progress) = Asking::begin(address, socket)?;
+                let (asking, progress) = Asking::start(address, socket)?;
                 (Self::Neighbour(asking), progress)
             }
         })
     }
 
-    fn go_on(&mut self, socket: &mut Socket) -> Result<Progress, Error> {
+    fn advance(&mut self, socket: &mut Socket) -> Result<Progress, Error> {
         match self {
-            Self::Tcp(connecting) => connecting.go_on(),
-            Self::Neighbour(asking) => asking.go_on(socket),
+            Self::Tcp(connecting) => connecting.advance(),
+            Self::Neighbour(asking) => asking.advance(socket),
         }
     }
 }
 
-/// A check until its answer is there.
+/// A check and the state of its attempts.
 struct Trial<'a> {
     check: &'a Check,
-    under_way: Option<Try>,
-    /// When the next try begins, counted from the beginning.
-    next: Duration,
-    last: Option<String>,
+    attempt: Option<Attempt>,
+    /// When to start the next attempt, as the time since the checks started.
+    next_attempt: Duration,
+    last_failure: Option<String>,
     answer: Option<Answer>,
 }
 
 impl<'a> Trial<'a> {
     const fn new(check: &'a Check) -> Self {
-        Self { check, under_way: None, next: Duration::ZERO, last: None, answer: None }
+        Self { check, attempt: None, next_attempt: Duration::ZERO, last_failure: None, answer: None }
     }
 
-    /// Goes as far as it can without waiting; `elapsed` is the time since the beginning.
+    /// Advances as far as possible without waiting; `elapsed` is the time since the checks started.
     fn step(&mut self, socket: &mut Socket, effort: Effort, elapsed: Duration) -> Result<(), Error> {
-        let progress = match &mut self.under_way {
-            Some(under_way) => under_way.go_on(socket)?,
-            None if elapsed < self.next => Progress::Waiting,
+        let progress = match &mut self.attempt {
+            Some(attempt) => attempt.advance(socket)?,
+            None if elapsed < self.next_attempt => Progress::Waiting,
             None => {
-                let (begun, progress) = Try::begin(self.check.target, socket)?;
-                self.under_way = Some(begun);
+                let (attempt, progress) = Attempt::start(self.check.target, socket)?;
+                self.attempt = Some(attempt);
                 progress
             }
         };
         match progress {
             Progress::Passed => self.answer = Some(Ok(())),
             Progress::Failed(why) if effort == Effort::Once => self.answer = Some(Err(why)),
-            Progress::Failed(why) | Progress::Disturbed(why) => {
-                self.under_way = None;
-                self.next = elapsed + AGAIN;
-                self.last = Some(why);
+            Progress::Failed(why) | Progress::Interfered(why) => {
+                self.attempt = None;
+                self.next_attempt = elapsed + RETRY_DELAY;
+                self.last_failure = Some(why);
             }
             Progress::Waiting => {}
         }
         if self.answer.is_none() && elapsed >= self.check.timeout {
             let timeout = humantime::format_duration(self.check.timeout);
             self.answer =
-                Some(Err(self.last.take().unwrap_or_else(|| format!("no answer within {timeout}"))));
+                Some(Err(self.last_failure.take().unwrap_or_else(|| format!("no answer within {timeout}"))));
         }
         if self.answer.is_some() {
-            self.under_way = None;
+            self.attempt = None;
         }
         Ok(())
     }
 
-    /// What becomes ready when there is something to see.
+    /// The descriptor that becomes writable when the attempt can advance.
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
-        match &self.under_way {
-            Some(Try::Tcp(connecting)) => Some(connecting.descriptor()),
+        match &self.attempt {
+            Some(Attempt::Tcp(connecting)) => Some(connecting.descriptor()),
             _ => None,
         }
     }
 }
 
-/// Tries all `checks` at once, in the network namespace of the calling thread.
+/// Runs all `checks` concurrently, in the network namespace of the calling thread.
 ///
 /// # Errors
-/// [`Kind::Interrupted`], or that a check could not even be tried.
+/// Returns [`Kind::Interrupted`] after a signal, or an error if a check could not be run.
 pub(super) fn probe(checks: &[Check], effort: Effort, interrupt: &Interrupt) -> Result<Vec<Answer>, Error> {
-    let mut socket = Socket::open(NETLINK_ROUTE).map_err(|error| untried(&error))?;
-    let begun = Instant::now();
+    let mut socket = Socket::open(NETLINK_ROUTE).map_err(|error| cannot_run(&error))?;
+    let start = Instant::now();
     let mut trials: Vec<Trial> = checks.iter().map(Trial::new).collect();
     loop {
         for trial in trials.iter_mut().filter(|trial| trial.answer.is_none()) {
-            trial.step(&mut socket, effort, begun.elapsed())?;
+            trial.step(&mut socket, effort, start.elapsed())?;
         }
         if trials.iter().all(|trial| trial.answer.is_some()) {
             return Ok(trials.into_iter().filter_map(|trial| trial.answer).collect());
@@ -145,11 +145,11 @@ pub(super) fn probe(checks: &[Check], effort: Effort, interrupt: &Interrupt) -> 
         if interrupt.is_raised() {
             return Err(Error::new(Kind::Interrupted, "interrupted"));
         }
-        wait(&trials).map_err(|errno| untried(&errno.into()))?;
+        wait(&trials).map_err(|errno| cannot_run(&errno.into()))?;
     }
 }
 
-/// Waits until there is something to see, one tick at most.
+/// Waits until an attempt can advance, at most one tick.
 fn wait(trials: &[Trial]) -> Result<(), Errno> {
     let descriptors = trials.iter().filter_map(Trial::descriptor);
     let mut watched: Vec<_> = descriptors.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::OUT)).collect();
@@ -160,7 +160,7 @@ fn wait(trials: &[Trial]) -> Result<(), Errno> {
     }
 }
 
-fn untried(error: &std::io::Error) -> Error {
+fn cannot_run(error: &std::io::Error) -> Error {
     Error::unexpected(format!("cannot run the checks: {error}"))
 }
 

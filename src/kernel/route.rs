@@ -1,4 +1,4 @@
-//! Routes: the dumps, and what to send to get from one to another.
+//! Reads routes, and encodes route changes as netlink requests.
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -40,20 +40,20 @@ pub(super) const NLM_F_EXCL: u16 = 0x200;
 pub(super) const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_APPEND: u16 = 0x800;
 
-/// What was found in the routing tables.
+/// The routes that were read.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// hostgw's routes, and whatever stands on a key of the scope; sorted by key.
+    /// Managed routes, and every route at a key in scope; sorted by key.
     pub routes: Vec<Route>,
-    /// Foreign routes that a plan depends on.
+    /// The other foreign routes that a plan depends on.
     pub foreign: Vec<Route>,
 }
 
-/// Reads the routes that `scope` asks for: hostgw's in every table; whatever stands in the tables of its
-/// keys, and in the main table, where the kernel looks a gateway up.
+/// Reads the routes in `scope`: managed ones from every table, and all relevant ones from the tables of its keys and
+/// from the main table, where the kernel looks gateways up.
 ///
 /// # Errors
-/// The kernel's.
+/// Returns the kernel's error.
 pub fn observe(socket: &mut Socket, links: &Links, scope: &Scope) -> Result<Found, KernelError> {
     let mut found = Found::default();
     for family in Family::ALL {
@@ -86,13 +86,13 @@ pub fn observe(socket: &mut Socket, links: &Links, scope: &Scope) -> Result<Foun
         }
     }
     share_keys(socket, links, scope, &mut found.routes)?;
-    // Stable: routes of one key stay in the kernel's order.
+    // The sort is stable, so routes with the same key stay in the kernel's order.
     found.routes.sort_by_cached_key(Route::key);
     Ok(found)
 }
 
-/// Adds to hostgw's routes outside the scope, which are to be removed, the foreign ones of the same keys: they stay,
-/// and whoever undoes the removal has to know them.
+/// Adds the foreign routes that share a key with a managed route outside the scope. The managed route will be removed;
+/// restoring it requires its position among the routes of its key.
 fn share_keys(
     socket: &mut Socket,
     links: &Links,
@@ -118,11 +118,11 @@ fn share_keys(
     Ok(())
 }
 
-/// Every route of the namespace, whoever owns it, in the words of `ip route`; without the link-local and
-/// multicast routes of IPv6, which the kernel makes by itself a while after an interface came up.
+/// Lists every route of the namespace as `ip route` prints it, except IPv6 link-local and multicast routes: the kernel
+/// adds those itself some time after an interface comes up.
 ///
 /// # Errors
-/// The kernel's.
+/// Returns the kernel's error.
 pub fn all(socket: &mut Socket, links: &Links) -> Result<Vec<String>, KernelError> {
     let is_lasting = |route: &Route| match route.destination.addr() {
         IpAddr::V4(_) => true,
@@ -139,10 +139,10 @@ pub fn all(socket: &mut Socket, links: &Links) -> Result<Vec<String>, KernelErro
     Ok(routes)
 }
 
-/// Every route of every table, hostgw's apart from the others; each in the kernel's order.
+/// Reads every route of every table, in the kernel's order.
 ///
 /// # Errors
-/// The kernel's.
+/// Returns the kernel's error.
 pub fn everything(socket: &mut Socket, links: &Links) -> Result<Found, KernelError> {
     let mut found = Found::default();
     for family in Family::ALL {
@@ -157,17 +157,17 @@ pub fn everything(socket: &mut Socket, links: &Links) -> Result<Found, KernelErr
     Ok(found)
 }
 
-/// Which routes of a family are asked for.
+/// The routes of a family to dump.
 #[derive(Debug, Clone, Copy)]
 enum Which {
     All,
-    /// hostgw's, of all tables.
+    /// Managed routes, in all tables.
     Owned,
-    /// All of one table.
+    /// All routes of one table.
     Table(u32),
 }
 
-/// Calls `each` for these routes of `family`.
+/// Calls `each` for every route of `family` that matches the filter.
 fn dump(
     socket: &mut Socket,
     family: Family,
@@ -184,14 +184,14 @@ fn dump(
     }
     let dump = match socket.dump(RTM_GETROUTE, 0, &message(&request)) {
         Ok(dump) => dump,
-        // The table does not exist, or the kernel does not have the family.
+        // The table does not exist, or the kernel does not support the family.
         Err(error) if matches!(error.errno, Errno::NOENT | Errno::AFNOSUPPORT | Errno::OPNOTSUPP) => {
             return Ok(());
         }
         Err(error) => return Err(error),
     };
     let routes = dump.iter().filter_map(|(_, payload)| decode(payload, links));
-    // A kernel without IPv6 answers with the routes of other families (rtnetlink falls back to PF_UNSPEC).
+    // A kernel without IPv6 returns the routes of other families (rtnetlink falls back to PF_UNSPEC).
     routes.filter(|route| route.family() == family).for_each(&mut each);
     Ok(())
 }
@@ -203,7 +203,7 @@ const fn address_family(family: Family) -> AddressFamily {
     }
 }
 
-/// Tables above 255 go in an attribute (`RTA_TABLE`), smaller ones in the header.
+/// Sets the table: in the header up to 255, in an attribute (`RTA_TABLE`) above.
 fn set_table(message: &mut RouteMessage, table: u32) {
     if let Ok(table) = u8::try_from(table) {
         message.header.table = table;
@@ -212,7 +212,7 @@ fn set_table(message: &mut RouteMessage, table: u32) {
     }
 }
 
-/// A route as the kernel dumped it. Entries of the route cache are not routes.
+/// Decodes a dumped route. Returns `None` for entries of the route cache.
 fn decode(payload: &[u8], links: &Links) -> Option<Route> {
     let parsed = RouteMessage::parse(payload).ok()?;
     let header = parsed.header.clone();
@@ -237,25 +237,25 @@ fn decode(payload: &[u8], links: &Links) -> Option<Route> {
         mtu: None,
         more: None,
     };
-    let mut about: Vec<String> = Vec::new();
+    let mut unsupported: Vec<String> = Vec::new();
     if header.source_prefix_length != 0 {
-        about.push("from".to_owned());
+        unsupported.push("from".to_owned());
     }
     for attribute in &parsed.attributes {
         if !read_attribute(&mut route, attribute, header.destination_prefix_length, links) {
-            about.push(attribute_name(attribute));
+            unsupported.push(attribute_name(attribute));
         }
     }
-    if !about.is_empty() {
+    if !unsupported.is_empty() {
         route.more = Some(OpaqueRoute {
-            about: about.into_iter().map(Into::into).collect(),
+            about: unsupported.into_iter().map(Into::into).collect(),
             raw: hex(&message(&canonical(parsed))),
         });
     }
     Some(route)
 }
 
-/// Takes an attribute into `route`; false when `route` has no place for it.
+/// Stores an attribute in `route`. Returns `false` if [`Route`] cannot represent it.
 fn read_attribute(route: &mut Route, attribute: &RouteAttribute, length: u8, links: &Links) -> bool {
     match attribute {
         RouteAttribute::Destination(address) => {
@@ -293,14 +293,14 @@ fn read_attribute(route: &mut Route, attribute: &RouteAttribute, length: u8, lin
             }
             _ => false,
         }),
-        // What the kernel has counted, not what somebody set.
+        // Counters of the kernel, not settings.
         RouteAttribute::CacheInfo(_) => true,
         RouteAttribute::Preference(preference) => *preference == RoutePreference::Medium,
         _ => false,
     }
 }
 
-/// What an attribute without a place of its own is called in `ip route`.
+/// The name that `ip route` gives an attribute that [`Route`] cannot represent.
 fn attribute_name(attribute: &RouteAttribute) -> String {
     match attribute {
         RouteAttribute::MultiPath(hops) => format!("{} nexthops", hops.len()),
@@ -324,10 +324,10 @@ pub(super) const fn ip(address: &RouteAddress) -> Option<IpAddr> {
     }
 }
 
-/// Why a route cannot be sent.
+/// The reason that a route cannot be encoded.
 type Unsendable = String;
 
-/// The message that stands for `route`.
+/// Encodes `route` as a netlink message.
 fn encode(route: &Route, links: &Links) -> Result<RouteMessage, Unsendable> {
     if let Some(more) = &route.more {
         return encode_raw(&more.raw);
@@ -366,8 +366,8 @@ fn invalid(error: impl std::fmt::Display) -> Unsendable {
     error.to_string()
 }
 
-/// A route without what only the kernel sets: states of its links, counters, and what a nexthop object
-/// stands for, which the kernel tells beside the object's number and takes back as the number alone.
+/// Removes what only the kernel sets: link states, counters, and the next hops of a nexthop object. The kernel dumps the
+/// latter next to the object's ID, but accepts the ID alone.
 fn canonical(mut route: RouteMessage) -> RouteMessage {
     route.header.flags &= RouteFlags::Onlink;
     let by_object = route.attributes.iter().any(|attribute| matches!(attribute, RouteAttribute::NhId(_)));
@@ -387,17 +387,17 @@ fn canonical(mut route: RouteMessage) -> RouteMessage {
     route
 }
 
-/// A route by its saved form.
+/// Decodes the stored bytes of a route that [`Route`] cannot represent.
 fn encode_raw(raw: &str) -> Result<RouteMessage, Unsendable> {
     let unreadable = || "its saved form cannot be decoded".to_owned();
     let bytes = unhex(raw).ok_or_else(unreadable)?;
     RouteMessage::parse(&bytes[..]).map_err(|_| unreadable())
 }
 
-/// The messages that make a change, in order.
+/// Encodes a change as the requests that make it, in order.
 ///
 /// # Errors
-/// When a route names an interface that does not exist.
+/// Returns an error if a route names an interface that does not exist.
 pub fn messages(change: &RouteChange, links: &Links) -> Result<Vec<Message>, Unsendable> {
     let send = |message_type, flags, route: &Route| -> Result<Message, Unsendable> {
         Ok(Message { message_type, flags, payload: message(&encode(route, links)?) })
@@ -409,34 +409,35 @@ pub fn messages(change: &RouteChange, links: &Links) -> Result<Vec<Message>, Uns
             Step::Append(route) => messages.push(send(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, route)?),
             Step::Prepend(route) => messages.push(send(RTM_NEWROUTE, NLM_F_CREATE, route)?),
             Step::Delete(route) => messages.push(send(RTM_DELROUTE, 0, route)?),
-            // The kernel's own replacement takes whatever stands there, and so what somebody else put there
-            // since. A route that is added behind and then moves up, as the old one goes, does not.
+            // NLM_F_REPLACE replaces whatever route is at the key now, even one that another program has added since.
+            // Appending the new route and then deleting the old one does not.
             Step::Replace { old, new } if change.before.len() == 1 && new.family() == Family::V4 => {
                 messages.push(send(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, new)?);
                 messages.push(send(RTM_DELROUTE, 0, old)?);
             }
             Step::Replace { new, .. } => {
-                let way = way_to_gateway(new);
-                messages.extend(way.as_ref().map(|way| send(RTM_NEWROUTE, NLM_F_CREATE, way)).transpose()?);
+                let helper = temporary_gateway_route(new);
+                let create = |route| send(RTM_NEWROUTE, NLM_F_CREATE, route);
+                messages.extend(helper.as_ref().map(create).transpose()?);
                 messages.push(send(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, new)?);
-                messages.extend(way.as_ref().map(|way| send(RTM_DELROUTE, 0, way)).transpose()?);
+                messages.extend(helper.as_ref().map(|route| send(RTM_DELROUTE, 0, route)).transpose()?);
             }
         }
     }
     Ok(messages)
 }
 
-/// IPv6 looks the new gateway of a route up while the old route still stands. A gateway inside the
-/// route's own prefix, as a pod gateway is, then seems to be behind the old gateway, and is refused
-/// (`EHOSTUNREACH`). A host route to it shows the way for as long as the change takes.
-fn way_to_gateway(route: &Route) -> Option<Route> {
+/// Returns the host route that replacing an IPv6 route needs for as long as the change takes. IPv6 looks up the new
+/// gateway while the old route is still in place. A gateway inside the route's own prefix, such as a pod gateway, then
+/// seems to be behind the old gateway, and the kernel rejects it (`EHOSTUNREACH`).
+fn temporary_gateway_route(route: &Route) -> Option<Route> {
     let gateway = route.next.gateway.filter(|gateway| gateway.is_ipv6())?;
     if !route.destination.contains(&gateway) || route.more.is_some() {
         return None;
     }
     Some(Route {
         destination: gateway.into(),
-        // A key that nobody else uses, the least preferred but one.
+        // A metric that no other program is likely to use: the second-lowest preference.
         metric: u32::MAX - 1,
         protocol: protocol::HOSTGW,
         next: NextHop { gateway: None, ..route.next.clone() },
@@ -446,7 +447,7 @@ fn way_to_gateway(route: &Route) -> Option<Route> {
     })
 }
 
-/// What a refusal of the kernel means for a route, where its own words do not say.
+/// Returns the remedy for an error on a route, where the kernel's text does not imply it.
 #[must_use]
 pub fn hint(error: &KernelError) -> Option<&'static str> {
     Some(match error.errno {
@@ -454,7 +455,7 @@ pub fn hint(error: &KernelError) -> Option<&'static str> {
         Errno::SRCH => "the route was removed concurrently: run `hostgw plan` again",
         Errno::NETUNREACH => "the next hop is not on-link: check it with `ip route get`",
         Errno::NETDOWN => "the egress interface went down",
-        Errno::NODEV => "the egress interface is gone",
+        Errno::NODEV => "the egress interface was removed",
         Errno::PERM => "run as root, or with CAP_NET_ADMIN",
         _ => return None,
     })
@@ -470,7 +471,7 @@ mod tests {
     const LINK: &str = "ip link set lo up; ip link add eth0 type veth peer name peer; \
                         ip addr add 172.30.0.11/24 dev eth0; ip link set eth0 up; ip link set peer up;";
 
-    /// Routes that nobody but the test adds.
+    /// Routes that hostgw does not manage, and one that it does.
     const FOREIGN: &[&str] = &[
         "10.1.0.0/16 dev eth0 proto static scope link",
         "10.1.2.0/24 via 172.30.0.9 dev eth0 proto 87",
@@ -484,7 +485,7 @@ mod tests {
         "10.9.0.0/16 via inet6 fe80::1 dev eth0 proto static",
     ];
 
-    /// Routes that say more than hostgw has words for.
+    /// Routes with attributes that `Route` cannot represent.
     const MORE: &[&str] = &[
         "10.20.0.0/16 proto static nexthop via 172.30.0.8 dev eth0 weight 3 nexthop via 172.30.0.9 dev eth0 weight 1",
         "10.21.0.0/16 via 172.30.0.9 dev eth0 proto static advmss 1200 mtu lock 1300",
@@ -521,18 +522,18 @@ mod tests {
                 assert!(!routes.is_empty());
                 for route in routes.iter() {
                     let line = route.to_string();
-                    let stands = witness.lines().any(|other| {
+                    let is_listed = witness.lines().any(|other| {
                         let other = other.trim().replace(" pref medium", "");
                         other == line
                     });
-                    assert!(stands, "{line}\nis not in\n{witness}");
+                    assert!(is_listed, "{line}\nis not in\n{witness}");
                 }
             }
         });
     }
 
     #[test]
-    fn foreign_routes_are_put_back_as_they_were() {
+    fn foreign_routes_are_restored_exactly() {
         in_namespace(|| {
             sh(LINK);
             for route in FOREIGN.iter().chain(MORE) {
@@ -550,15 +551,15 @@ mod tests {
                 }
                 assert!(!by_key.is_empty());
                 for (key, routes) in by_key {
-                    let gone = RouteChange { key, before: routes.clone(), after: Vec::new() };
-                    let back = RouteChange { key, before: Vec::new(), after: routes };
-                    for change in [gone, back] {
+                    let remove = RouteChange { key, before: routes.clone(), after: Vec::new() };
+                    let restore = RouteChange { key, before: Vec::new(), after: routes };
+                    for change in [remove, restore] {
                         let messages = messages(&change, &links).expect("sendable");
                         socket.transact(&messages).unwrap_or_else(|refused| panic!("{key}: {refused:?}"));
                     }
                 }
             }
-            // What the kernel itself made was left alone; the order of equal prefixes is its own.
+            // The kernel's own routes are unchanged, and it chooses the order of equal prefixes: compare sorted lines.
             let sorted = |text: &str| {
                 let mut lines: Vec<_> = text.replace("\n\t", " ").lines().map(str::to_owned).collect();
                 lines.sort();
@@ -583,11 +584,11 @@ mod tests {
             let key = before[0].key();
             let mut wanted = before[1].clone();
             wanted.next.gateway = Some("172.30.0.8".parse().expect("an address"));
-            let take = RouteChange { key, before: before.clone(), after: vec![wanted.clone()] };
-            socket.transact(&messages(&take, &links).expect("sendable")).expect("taken");
+            let replace = RouteChange { key, before: before.clone(), after: vec![wanted.clone()] };
+            socket.transact(&messages(&replace, &links).expect("sendable")).expect("replaced");
             assert_eq!(sh("ip route show 10.1.0.0/16"), "10.1.0.0/16 via 172.30.0.8 dev eth0 proto 87 \n");
-            let back = RouteChange { key, before: vec![wanted], after: before };
-            socket.transact(&messages(&back, &links).expect("sendable")).expect("given back");
+            let restore = RouteChange { key, before: vec![wanted], after: before };
+            socket.transact(&messages(&restore, &links).expect("sendable")).expect("restored");
             assert_eq!(
                 sh("ip route show 10.1.0.0/16"),
                 "10.1.0.0/16 via 172.30.0.5 dev eth0 proto static \n\
@@ -598,7 +599,7 @@ mod tests {
     }
 
     #[test]
-    fn own_routes_are_found_in_every_table_and_foreign_ones_only_where_they_matter() {
+    fn managed_routes_are_found_in_every_table_and_foreign_ones_only_in_scope() {
         in_namespace(|| {
             sh(LINK);
             sh("ip route add 10.1.0.0/16 dev eth0 proto 87 table 100 scope link; \

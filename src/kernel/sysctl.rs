@@ -1,4 +1,4 @@
-//! Sysctls, by plain files: `/proc/sys/net` shows the network namespace of the thread that opens it.
+//! Reads and writes sysctls as files: `/proc/sys/net` shows the network namespace of the thread that opens it.
 
 use std::{
     collections::BTreeMap,
@@ -18,12 +18,12 @@ use crate::{
 
 const ROOT: &str = "/proc/sys";
 
-/// What was read.
+/// The sysctls that were read.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Value by key; a key that the kernel does not have is absent.
+    /// Value by key. Keys that the kernel does not have are absent.
     pub values: BTreeMap<SysctlKey, Untrusted>,
-    /// Keys that exist and could not be read.
+    /// Keys that exist but could not be read.
     pub unknown: Vec<Unknown>,
 }
 
@@ -41,7 +41,7 @@ pub fn everything() -> Found {
     read(keys)
 }
 
-/// The keys of all files below a directory. What is not a key of hostgw's is no key of its plans either.
+/// Collects the keys of all files below a directory, except names that are not valid keys: no plan can contain them.
 fn collect(directory: &Path, keys: &mut Vec<SysctlKey>) {
     for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
         let path = entry.path();
@@ -55,7 +55,7 @@ fn collect(directory: &Path, keys: &mut Vec<SysctlKey>) {
     }
 }
 
-/// Reads these sysctls.
+/// Reads the given sysctls.
 pub fn read(keys: impl IntoIterator<Item = SysctlKey>) -> Found {
     let mut found = Found::default();
     for key in keys {
@@ -65,7 +65,7 @@ pub fn read(keys: impl IntoIterator<Item = SysctlKey>) -> Found {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => found.unknown.push(Unknown {
-                why: format!("it cannot be read: {error}").into(),
+                why: format!("cannot read it: {error}").into(),
                 what: StatePart::Sysctl { key },
                 hint: Some("run as root; hostgw cannot manage what root cannot read".into()),
             }),
@@ -74,12 +74,12 @@ pub fn read(keys: impl IntoIterator<Item = SysctlKey>) -> Found {
     found
 }
 
-/// Reads a value in one system call: some sysctls, such as lists of ports, give what fits in the first read and
+/// Reads a value in one system call. Some sysctls, such as lists of ports, return what fits into the first read and
 /// nothing after it.
 fn value(file: &File) -> io::Result<String> {
-    /// Enough for all but lists.
+    /// Enough for every sysctl but lists.
     const FIRST: usize = 4096;
-    /// The kernel refuses to fill more (`KMALLOC_MAX_SIZE`, include/linux/slab.h).
+    /// The kernel rejects larger reads (`KMALLOC_MAX_SIZE`, include/linux/slab.h).
     const LAST: usize = 2 << 20;
     let mut buffer = vec![0; FIRST];
     loop {
@@ -97,21 +97,21 @@ fn value(file: &File) -> io::Result<String> {
     }
 }
 
-/// The interfaces that have a directory in `net/FAMILY/conf`, `all` and `default` among them.
+/// Lists the directories in `net/FAMILY/conf`: the interfaces, plus `all` and `default`.
 fn interfaces(family: &str) -> Vec<String> {
     let directory = Path::new(ROOT).join("net").join(family).join("conf");
     let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
     entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect()
 }
 
-/// Why a value was not replaced.
+/// The reason that [`replace`] did not replace a value.
 #[derive(Debug)]
 pub enum NotReplaced {
-    /// The system call's error: `EINVAL` for a value that the kernel refuses, `EROFS` for a read-only `/proc/sys`.
+    /// The system call failed: `EINVAL` for a value that the kernel rejects, `EROFS` for a read-only `/proc/sys`.
     Refused(io::Error),
-    /// The kernel took the value and made another one of it, so the one before was written again.
+    /// The kernel accepted the value but stored this one instead, so the previous value was restored.
     Normalized(Untrusted),
-    /// Somebody else has written this value meanwhile.
+    /// Another program wrote this value concurrently.
     Moved(Untrusted),
 }
 
@@ -121,20 +121,20 @@ impl From<io::Error> for NotReplaced {
     }
 }
 
-/// What a value may be, besides the one before the change, when it is replaced.
+/// The live values that [`replace`] accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Already {
-    /// It may be the new one: there is nothing to write then.
-    Replaced,
-    /// Nothing else: who wrote the new value meanwhile is somebody else.
-    Nothing,
+    /// The old or the new value; if it is the new one, there is nothing to write.
+    OldOrNew,
+    /// Only the old value: if it is the new one, another program wrote it.
+    OldOnly,
 }
 
-/// Replaces one value by another, unless somebody else has written it meanwhile. The kernel cannot do that in one
-/// step: the value is read again just before it is written, and just after.
+/// Replaces a value unless another program changed it concurrently. The kernel has no compare-and-swap for sysctls, so
+/// the value is read just before and just after the write.
 ///
 /// # Errors
-/// As [`NotReplaced`] says; the value is as it was.
+/// See [`ReplaceError`]. On an error, the value is unchanged.
 pub fn replace(
     SysctlChange { key, before, after, .. }: &SysctlChange,
     already: Already,
@@ -148,7 +148,7 @@ pub fn replace(
     if live != *before {
         return Err(NotReplaced::Moved(live));
     }
-    // Of several numbers, the kernel takes those before the one that it refuses.
+    // In a list of numbers, the kernel stores those before the one that it rejects.
     let restore =
         || if value(&file).is_ok_and(|now| live != now) { write(&file, live.as_raw()) } else { Ok(()) };
     if let Err(error) = write(&file, after.as_raw()) {
@@ -167,13 +167,13 @@ fn write(file: &File, value: &str) -> io::Result<()> {
     file.write_all_at(format!("{value}\n").as_bytes(), 0)
 }
 
-/// Whether there is such a key that this process may write in its network namespace.
+/// Returns `true` if the key exists and this process may write it in its network namespace.
 #[must_use]
 pub fn can_write(key: &SysctlKey) -> bool {
     OpenOptions::new().write(true).open(file(key)).is_ok()
 }
 
-/// What a refusal means for a sysctl.
+/// Returns the remedy for an error of a write, if there is one.
 #[must_use]
 pub fn hint(error: &io::Error) -> Option<String> {
     let text = match rustix::io::Errno::from_io_error(error)? {

@@ -1,4 +1,4 @@
-//! Network namespaces for the tests of this room.
+//! Network namespaces for the tests of this module.
 
 use std::{
     fs::File,
@@ -9,9 +9,10 @@ use std::{
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-/// Runs `test` on a thread that lives in a network namespace of its own; what it spawns does too.
+/// Runs `test` on a thread inside a new network namespace, which its threads and child processes inherit.
 ///
-/// The namespace is made by a child (`unshare -n`) and joined: unsharing a thread in place is unsafe code.
+/// A child process (`unshare -n`) creates the namespace and the thread joins it: unsharing a thread in place would need
+/// `unsafe`.
 pub(super) fn in_namespace(test: impl FnOnce() + Send + 'static) {
     let mut holder = Command::new("unshare")
         .args(["-n", "sh", "-c", "echo ready; read -r _"])
@@ -23,7 +24,7 @@ pub(super) fn in_namespace(test: impl FnOnce() + Send + 'static) {
     BufReader::new(holder.stdout.take().expect("piped")).read_line(&mut ready).expect("readable");
     assert_eq!(
         ready, "ready\n",
-        "these tests need to make network namespaces: run them as root, or under `unshare -rn`"
+        "these tests create network namespaces: run them as root, or under `unshare -rn`"
     );
     let namespace = File::open(format!("/proc/{}/ns/net", holder.id())).expect("a live child");
     drop(holder.stdin.take());
@@ -38,7 +39,7 @@ pub(super) fn in_namespace(test: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Runs a script, which must succeed, in the namespace of the calling thread; its standard output.
+/// Runs a shell script, which must succeed, in the namespace of the calling thread, and returns its standard output.
 pub(super) fn sh(script: &str) -> String {
     let output = Command::new("sh").args(["-ec", script]).output().expect("a shell");
     assert!(output.status.success(), "{script}\n{}", String::from_utf8_lossy(&output.stderr));

@@ -1,4 +1,4 @@
-//! Numbers of the nftables netlink interface: linux/netfilter/nf_tables.h, unless another header is named.
+//! Constants of the nftables netlink interface, from linux/netfilter/nf_tables.h unless another header is named.
 
 use crate::model::Family;
 
@@ -20,7 +20,7 @@ pub(in crate::kernel) mod message {
     pub(in crate::kernel) const GETFLOWTABLE: u16 = SUBSYSTEM + 23;
 }
 
-/// `sizeof(struct nfgenmsg)` (linux/netfilter/nfnetlink.h), before the attributes of every message.
+/// `sizeof(struct nfgenmsg)` (linux/netfilter/nfnetlink.h), the header before the attributes of every message.
 pub(in crate::kernel) const GENERIC_HEADER: usize = 4;
 
 /// `NFPROTO_IPV4`, `NFPROTO_IPV6` (linux/netfilter.h).
@@ -37,7 +37,7 @@ pub(in crate::kernel) const BATCH_BEGIN: u16 = 16;
 /// `NFNL_BATCH_GENID` (linux/netfilter/nfnetlink.h).
 pub(in crate::kernel) const BATCH_GENID: u16 = 1;
 
-/// `NFNL_SUBSYS_NFTABLES` (linux/netfilter/nfnetlink.h), in the header of a batch's begin.
+/// `NFNL_SUBSYS_NFTABLES` (linux/netfilter/nfnetlink.h), in the header of the message that begins a batch.
 pub(in crate::kernel) const BATCH_SUBSYSTEM: u16 = SUBSYSTEM >> 8;
 
 /// `NFTA_GEN_ID`.
@@ -59,7 +59,7 @@ pub(in crate::kernel) mod chain {
     pub(in crate::kernel) const POLICY: u16 = 5;
     pub(in crate::kernel) const TYPE: u16 = 7;
     pub(in crate::kernel) const FLAGS: u16 = 10;
-    /// `NFT_CHAIN_BASE`: the one flag that says nothing new.
+    /// `NFT_CHAIN_BASE`, which is redundant: a base chain has a hook.
     pub(in crate::kernel) const FLAG_BASE: u32 = 1;
     pub(in crate::kernel) const HOOK_NUMBER: u16 = 1;
     pub(in crate::kernel) const HOOK_PRIORITY: u16 = 2;
@@ -71,11 +71,12 @@ pub(in crate::kernel) mod rule {
     pub(in crate::kernel) const CHAIN: u16 = 2;
     pub(in crate::kernel) const EXPRESSIONS: u16 = 4;
     pub(in crate::kernel) const USERDATA: u16 = 7;
-    /// `NFTNL_UDATA_RULE_COMMENT` (libnftnl/udata.h), a type inside the user data.
+    /// `NFTNL_UDATA_RULE_COMMENT` (libnftnl/udata.h), a type within the user data.
     pub(in crate::kernel) const COMMENT: u8 = 0;
 }
 
-/// Names of sets, objects and flow tables: enum nft_set_attributes, nft_object_attributes, nft_flowtable_attributes.
+/// Attributes that sets, named objects and flow tables share: enum nft_set_attributes, nft_object_attributes,
+/// nft_flowtable_attributes.
 pub(in crate::kernel) mod other {
     pub(in crate::kernel) const TABLE: u16 = 1;
     pub(in crate::kernel) const NAME: u16 = 2;
@@ -88,7 +89,7 @@ pub(in crate::kernel) mod other {
 /// `NFTA_LIST_ELEM`.
 pub(in crate::kernel) const LIST_ELEMENT: u16 = 1;
 
-/// Attributes of expressions: enum nft_expr_attributes and one enum per expression.
+/// Attributes of expressions: enum nft_expr_attributes, and one enum per expression.
 pub(in crate::kernel) mod expr {
     pub(in crate::kernel) const NAME: u16 = 1;
     pub(in crate::kernel) const DATA: u16 = 2;
@@ -106,7 +107,7 @@ pub(in crate::kernel) mod expr {
     pub(in crate::kernel) const BITWISE_MASK: u16 = 4;
     pub(in crate::kernel) const BITWISE_XOR: u16 = 5;
     pub(in crate::kernel) const BITWISE_OP: u16 = 6;
-    /// `NFT_BITWISE_MASK_XOR`, called `NFT_BITWISE_BOOL` before.
+    /// `NFT_BITWISE_MASK_XOR`, formerly `NFT_BITWISE_BOOL`.
     pub(in crate::kernel) const MASK_XOR: u32 = 0;
 
     pub(in crate::kernel) const CMP_SREG: u16 = 1;
@@ -122,7 +123,7 @@ pub(in crate::kernel) mod expr {
     pub(in crate::kernel) const FIB_ADDRTYPE: u32 = 3;
     /// `NFTA_FIB_F_DADDR`.
     pub(in crate::kernel) const FIB_DADDR: u32 = 2;
-    /// `RTN_LOCAL` (linux/rtnetlink.h); an address type stands in the host's byte order.
+    /// `RTN_LOCAL` (linux/rtnetlink.h). Address types are in host byte order.
     pub(in crate::kernel) const LOCAL: u32 = 2;
 
     pub(in crate::kernel) const COUNTER_BYTES: u16 = 1;

@@ -1,8 +1,9 @@
-//! Rules by meaning: what nft, nftnl or anyone else wrote becomes hostgw's expressions, or is kept raw.
+//! Decodes rules by their meaning, whether nft, nftnl or another program wrote them. Rules that hostgw does not understand
+//! are kept as raw bytes.
 //!
-//! Strict on purpose. A rule taken for ours that is not ours leaves a node without NAT, while one of
-//! ours taken for foreign is merely written again: an attribute, a register or a flag that hostgw would
-//! not write makes the whole rule foreign.
+//! Decoding is strict on purpose. Mistaking a foreign rule for a managed one can leave a node without NAT; mistaking a
+//! managed rule for a foreign one only rewrites it. Any attribute, register or flag that hostgw would not write makes the
+//! whole rule foreign.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
@@ -20,12 +21,12 @@ use crate::{
 };
 
 /// An expression as the kernel dumps it.
-struct Raw<'a> {
+struct RawExpression<'a> {
     name: &'a [u8],
     data: &'a [u8],
 }
 
-/// What the rule with this `NFTA_RULE_EXPRESSIONS` does in a table of `family`.
+/// Decodes the `NFTA_RULE_EXPRESSIONS` of a rule in a table of `family`.
 pub(super) fn rule(family: Family, expressions: &[u8]) -> RuleBody {
     let list = list(expressions);
     if let Some(known) = list.as_ref().and_then(|list| known(family, list)) {
@@ -34,7 +35,7 @@ pub(super) fn rule(family: Family, expressions: &[u8]) -> RuleBody {
     let mut raw = expressions.to_vec();
     let summary = match list {
         Some(list) => {
-            let _ = forget_counts(&mut raw);
+            let _ = clear_counters(&mut raw);
             list.iter().map(|expression| text(expression.name)).collect::<Vec<_>>().join(", ")
         }
         None => "malformed".to_owned(),
@@ -42,37 +43,37 @@ pub(super) fn rule(family: Family, expressions: &[u8]) -> RuleBody {
     RuleBody::Other { summary, raw: hex(&raw) }
 }
 
-fn list(expressions: &[u8]) -> Option<Vec<Raw<'_>>> {
+fn list(expressions: &[u8]) -> Option<Vec<RawExpression<'_>>> {
     Attributes::new(expressions)
         .map(|element| match element {
             Ok((abi::LIST_ELEMENT, element)) => {
                 let [name, data] = fields(element, [expr::NAME, expr::DATA])?;
-                Some(Raw { name: name?.strip_suffix(&[0])?, data: data.unwrap_or_default() })
+                Some(RawExpression { name: name?.strip_suffix(&[0])?, data: data.unwrap_or_default() })
             }
             _ => None,
         })
         .collect()
 }
 
-/// The payloads of the attributes `kinds`; nothing when there are others, or one twice.
+/// Returns the payloads of the attributes `kinds`, or `None` if there are others or duplicates.
 fn fields<const N: usize>(data: &[u8], kinds: [u16; N]) -> Option<[Option<&[u8]>; N]> {
     let mut found = [None; N];
     for attribute in Attributes::new(data) {
         let (kind, payload) = attribute.ok()?;
-        let place = found.get_mut(kinds.iter().position(|wanted| *wanted == kind)?)?;
-        if place.replace(payload).is_some() {
+        let slot = found.get_mut(kinds.iter().position(|wanted| *wanted == kind)?)?;
+        if slot.replace(payload).is_some() {
             return None;
         }
     }
     Some(found)
 }
 
-/// A number as nftables has them, in network byte order.
+/// Decodes a number of nftables, which is in network byte order.
 pub(super) fn number(payload: Option<&[u8]>) -> Option<u32> {
     Some(u32::from_be_bytes(payload?.try_into().ok()?))
 }
 
-fn known(family: Family, list: &[Raw<'_>]) -> Option<Vec<Expression>> {
+fn known(family: Family, list: &[RawExpression<'_>]) -> Option<Vec<Expression>> {
     let mut rest = list;
     let mut known = Vec::new();
     while let Some(first) = rest.first() {
@@ -90,9 +91,9 @@ fn known(family: Family, list: &[Raw<'_>]) -> Option<Vec<Expression>> {
     Some(known)
 }
 
-/// An address comparison, and how many expressions it takes: load, mask unless the load itself is as
-/// long as the prefix, compare.
-fn address(family: Family, list: &[Raw<'_>]) -> Option<(Expression, usize)> {
+/// Decodes an address comparison, and returns how many expressions it takes: load, mask unless the load itself is as long
+/// as the prefix, compare.
+fn address(family: Family, list: &[RawExpression<'_>]) -> Option<(Expression, usize)> {
     let load = Load::read(family, list.first()?)?;
     let (mask, used) = match list.get(1)? {
         bitwise if bitwise.name == b"bitwise" => (load.mask(bitwise)?, 3),
@@ -114,7 +115,7 @@ struct Load {
 }
 
 impl Load {
-    fn read(family: Family, payload: &Raw<'_>) -> Option<Self> {
+    fn read(family: Family, payload: &RawExpression<'_>) -> Option<Self> {
         let [register, base, offset, length] = fields(
             payload.data,
             [expr::PAYLOAD_DREG, expr::PAYLOAD_BASE, expr::PAYLOAD_OFFSET, expr::PAYLOAD_LEN],
@@ -134,8 +135,8 @@ impl Load {
         (fits && register != expr::REG_VERDICT).then_some(Self { field, length, register })
     }
 
-    /// The mask, when the expression masks what this load loaded and does nothing else.
-    fn mask(&self, bitwise: &Raw<'_>) -> Option<Vec<u8>> {
+    /// Returns the mask if the expression masks the loaded value and does nothing else.
+    fn mask(&self, bitwise: &RawExpression<'_>) -> Option<Vec<u8>> {
         let [source, target, length, mask, xor, operation] = fields(
             bitwise.data,
             [
@@ -156,8 +157,8 @@ impl Load {
     }
 }
 
-/// Whether the comparison is negated, and the value compared with.
-fn compare<'a>(cmp: &Raw<'a>, register: u32) -> Option<(bool, &'a [u8])> {
+/// Decodes a comparison: whether it is negated, and the value to compare with.
+fn compare<'a>(cmp: &RawExpression<'a>, register: u32) -> Option<(bool, &'a [u8])> {
     if cmp.name != b"cmp" {
         return None;
     }
@@ -170,13 +171,13 @@ fn compare<'a>(cmp: &Raw<'a>, register: u32) -> Option<(bool, &'a [u8])> {
     (number(source)? == register).then_some((negated, value(data?)?))
 }
 
-/// The value in a data attribute.
+/// Returns the value in a data attribute.
 fn value(data: &[u8]) -> Option<&[u8]> {
     let [value] = fields(data, [expr::DATA_VALUE])?;
     value
 }
 
-/// How many one bits a mask has, when no zero bit comes before one.
+/// Returns the length of a contiguous mask.
 fn prefix_length(mask: &[u8]) -> Option<u8> {
     let ones = mask.iter().map(|byte| byte.leading_ones()).sum::<u32>();
     let all = mask.iter().map(|byte| byte.count_ones()).sum::<u32>();
@@ -185,7 +186,7 @@ fn prefix_length(mask: &[u8]) -> Option<u8> {
     if ones == all && rest_is_zero { u8::try_from(ones).ok() } else { None }
 }
 
-/// The prefix of `length` bits that starts with `bytes`.
+/// Builds the prefix of `length` bits whose address starts with `bytes`.
 fn prefix(family: Family, bytes: &[u8], length: u8) -> Option<IpNet> {
     let mut octets = [0; 16];
     octets.get_mut(..bytes.len())?.copy_from_slice(bytes);
@@ -196,7 +197,7 @@ fn prefix(family: Family, bytes: &[u8], length: u8) -> Option<IpNet> {
     IpNet::new(address, length).ok()
 }
 
-fn not_local(list: &[Raw<'_>]) -> Option<Expression> {
+fn not_local(list: &[RawExpression<'_>]) -> Option<Expression> {
     let fib = list.first()?;
     let [register, result, flags] = fields(fib.data, [expr::FIB_DREG, expr::FIB_RESULT, expr::FIB_FLAGS])?;
     let register = number(register)?;
@@ -206,19 +207,19 @@ fn not_local(list: &[Raw<'_>]) -> Option<Expression> {
     (usable && negated && value == expr::LOCAL.to_ne_bytes()).then_some(Expression::NotLocal)
 }
 
-fn counter(counter: &Raw<'_>) -> Option<Expression> {
+fn counter(counter: &RawExpression<'_>) -> Option<Expression> {
     fields(counter.data, [expr::COUNTER_BYTES, expr::COUNTER_PACKETS, expr::COUNTER_PAD])?;
     Some(Expression::Counter)
 }
 
-fn masquerade(masq: &Raw<'_>) -> Option<Expression> {
+fn masquerade(masq: &RawExpression<'_>) -> Option<Expression> {
     let [flags] = fields(masq.data, [expr::MASQ_FLAGS])?;
-    // The kernel leaves out flags that are zero.
+    // The kernel omits flags that are zero.
     let flags = if flags.is_some() { number(flags)? } else { 0 };
     Some(Expression::Masquerade { flags })
 }
 
-fn verdict(immediate: &Raw<'_>) -> Option<Expression> {
+fn verdict(immediate: &RawExpression<'_>) -> Option<Expression> {
     let [register, data] = fields(immediate.data, [expr::IMMEDIATE_DREG, expr::IMMEDIATE_DATA])?;
     let [verdict] = fields(data?, [expr::DATA_VERDICT])?;
     let [code] = fields(verdict?, [expr::VERDICT_CODE])?;
@@ -226,9 +227,9 @@ fn verdict(immediate: &Raw<'_>) -> Option<Expression> {
     returns.then_some(Expression::Return)
 }
 
-/// Sets to zero what the traffic changes in a foreign rule: such a rule would differ from itself a
-/// moment later, and nobody could tell whether it has been put back.
-fn forget_counts(expressions: &mut [u8]) -> Option<()> {
+/// Zeroes the counters in a foreign rule. Traffic changes them, so the rule would otherwise differ from itself a moment
+/// later, and a restored rule could not be recognized.
+fn clear_counters(expressions: &mut [u8]) -> Option<()> {
     let mut at = 0;
     while let Some(element) = attribute_at(expressions, at) {
         let element = element.ok()?;
@@ -245,7 +246,7 @@ fn forget_counts(expressions: &mut [u8]) -> Option<()> {
         let Some(data) = range_of(element, expr::DATA) else { continue };
         let data = element.get_mut(data)?;
         zero(data, live)?;
-        // The kernel tells that a quota is used up by a flag that it does not take back.
+        // The kernel reports an exhausted quota by a flag that it does not accept.
         if quota && let Some(flags) = range_of(data, expr::QUOTA_FLAGS) {
             *data.get_mut(flags)?.last_mut()? &= !expr::QUOTA_DEPLETED;
         }
@@ -253,7 +254,7 @@ fn forget_counts(expressions: &mut [u8]) -> Option<()> {
     Some(())
 }
 
-/// Where the payload of the first attribute `kind` is.
+/// Locates the payload of the first attribute `kind`.
 fn range_of(bytes: &[u8], kind: u16) -> Option<Range<usize>> {
     let mut at = 0;
     loop {
@@ -278,7 +279,7 @@ fn zero(data: &mut [u8], kinds: &[u16]) -> Option<()> {
     Some(())
 }
 
-/// The comment in a rule's user data, a list of type (1 byte), length (1 byte), value.
+/// Extracts the comment from a rule's user data, a list of type (1 byte), length (1 byte), value.
 pub(super) fn comment(userdata: &[u8]) -> Option<String> {
     let mut rest = userdata;
     while let [kind, length, tail @ ..] = rest {
@@ -305,7 +306,7 @@ mod tests {
         bytes
     }
 
-    /// An expression as it stands in the list: its name, and attributes with numbers or data.
+    /// Encodes an expression as a list element.
     fn element(name: &str, list: &[(u16, &[u8])]) -> Vec<u8> {
         let name = format!("{name}\0");
         let data = attributes(list);
@@ -354,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_meaning_in_other_bytes() {
+    fn equivalent_encodings_decode_to_the_same_rule() {
         let wanted = RuleBody::Known(vec![Expression::Address {
             field: Field::Daddr,
             negated: true,
@@ -374,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn what_means_something_else_is_foreign() {
+    fn rules_with_another_meaning_are_foreign() {
         let mask = [255, 255, 0, 0];
         let value = [10, 244, 0, 0];
         let local = expr::LOCAL.to_ne_bytes();
@@ -449,7 +450,7 @@ mod tests {
     }
 
     #[test]
-    fn what_traffic_changes_is_forgotten() {
+    fn counters_are_cleared() {
         let quota = |flags: u8, consumed: u8| {
             decoded(&[
                 element("quota", &[(1, &[0; 8]), (2, &[0, 0, 0, flags]), (4, &[consumed; 8])]),
@@ -485,7 +486,7 @@ mod tests {
         fn no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = rule(Family::V4, &bytes);
             let _ = comment(&bytes);
-            let _ = forget_counts(&mut bytes.clone());
+            let _ = clear_counters(&mut bytes.clone());
         }
     }
 }

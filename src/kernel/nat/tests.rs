@@ -1,4 +1,4 @@
-//! NAT against the kernel, with `nft` as the independent witness. Each test has its own network namespace.
+//! Tests NAT against the kernel, with `nft` as an independent reference. Each test has its own network namespace.
 
 use std::{
     io::Write,
@@ -32,7 +32,7 @@ fn run(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("text")
 }
 
-/// Feeds lines to `nft -f -`.
+/// Runs an `nft` script.
 fn nft(script: &str) {
     let mut child =
         Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().expect("nft is installed");
@@ -40,7 +40,7 @@ fn nft(script: &str) {
     assert!(child.wait().expect("our child").success(), "{script}");
 }
 
-/// What `nft list table` says, without counts.
+/// Lists the table with `nft`, without counters.
 fn listing(family: Family) -> String {
     run("nft", &["--stateless", "list", "table", family.nft(), "hostgw"])
 }
@@ -84,13 +84,13 @@ fn recipe(prefix: &str) -> NatRule {
     }
 }
 
-/// A change from what stands.
+/// A change from the live table.
 fn change((family, after): &(Family, Option<&NatTable>)) -> NatChange {
-    let (mut standing, _) = observe(&[*family]).expect("readable");
-    NatChange { family: *family, before: standing.get_mut(*family).take(), after: after.cloned() }
+    let (mut live, _) = observe(&[*family]).expect("readable");
+    NatChange { family: *family, before: live.get_mut(*family).take(), after: after.cloned() }
 }
 
-/// Replaces whatever stands.
+/// Replaces the live tables.
 fn replace(tables: &[(Family, Option<&NatTable>)]) -> Result<(), Error> {
     let changes: Vec<_> = tables.iter().map(change).collect();
     compare_and_replace(&changes.iter().collect::<Vec<_>>(), &Interrupt::new())
@@ -100,13 +100,13 @@ fn write(table: &NatTable) {
     replace(&[(table.family, Some(table))]).expect("accepted");
 }
 
-fn seen(family: Family) -> Option<NatTable> {
+fn observed(family: Family) -> Option<NatTable> {
     let (mut tables, unknown) = observe(&[family]).expect("readable");
     assert_eq!(unknown, []);
     tables.get_mut(family).take()
 }
 
-/// Rules of every prefix length that is written in another way, and their text in nft.
+/// Rules for every encoding of a prefix, and their nft syntax.
 fn samples(family: Family) -> Vec<(NatRule, String)> {
     let prefixes: &[&str] = match family {
         Family::V4 => &[
@@ -163,7 +163,7 @@ fn samples(family: Family) -> Vec<(NatRule, String)> {
 #[test]
 fn writes_the_recipe_as_nft_lists_it() {
     in_namespace(|| {
-        assert_eq!(seen(Family::V4), None);
+        assert_eq!(observed(Family::V4), None);
         let wanted = table(
             Family::V4,
             vec![
@@ -181,7 +181,7 @@ fn writes_the_recipe_as_nft_lists_it() {
              \t\tip daddr != 10.244.0.0/16 fib daddr type != local counter masquerade comment \"pods to the outside, by hostgw\"\n\
              \t}\n}\n"
         );
-        let observed = seen(Family::V4).expect("there");
+        let observed = observed(Family::V4).expect("there");
         assert_eq!(observed, wanted);
         assert_eq!(observed.chains[0].rules[1].comment, wanted.chains[0].rules[1].comment);
         let before = listing(Family::V4);
@@ -191,7 +191,7 @@ fn writes_the_recipe_as_nft_lists_it() {
 }
 
 #[test]
-fn both_families_in_one_batch_and_away_again() {
+fn both_families_are_written_and_removed_in_one_batch() {
     in_namespace(|| {
         let v4 = table(Family::V4, vec![recipe("10.244.0.0/16")]);
         let v6 = table(Family::V6, vec![recipe("fd00:244::/48")]);
@@ -207,7 +207,7 @@ fn both_families_in_one_batch_and_away_again() {
 }
 
 #[test]
-fn every_prefix_length_reads_as_it_was_written_by_us_and_by_nft() {
+fn every_prefix_length_is_read_back_whether_hostgw_or_nft_wrote_it() {
     for family in Family::ALL {
         in_namespace(move || {
             let (rules, lines): (Vec<_>, Vec<_>) = samples(family).into_iter().unzip();
@@ -216,18 +216,18 @@ fn every_prefix_length_reads_as_it_was_written_by_us_and_by_nft() {
             let listed = listing(family);
             let body: Vec<_> = listed.lines().skip(3).take(lines.len()).map(str::trim).collect();
             assert_eq!(body, lines);
-            assert_eq!(seen(family).as_ref(), Some(&wanted));
+            assert_eq!(observed(family).as_ref(), Some(&wanted));
 
-            // The same text by nft itself: other bytes, the same meaning.
+            // nft encodes the same rules with other bytes.
             run("nft", &["delete", "table", family.nft(), "hostgw"]);
             nft(&listed);
-            assert_eq!(seen(family), Some(wanted));
+            assert_eq!(observed(family), Some(wanted));
         });
     }
 }
 
 #[test]
-fn foreign_rules_are_kept_and_put_back() {
+fn foreign_rules_are_kept_and_restored() {
     in_namespace(|| {
         nft("table ip hostgw {\n\
              flags dormant\n\
@@ -246,11 +246,11 @@ fn foreign_rules_are_kept_and_put_back() {
              chain guard { type filter hook forward priority -5; policy drop; ip saddr 10.0.0.0/8 return\n }\n\
              }\n");
         let before = listing(Family::V4);
-        let observed = seen(Family::V4).expect("there");
+        let observed = observed(Family::V4).expect("there");
         assert_eq!(observed.flags, 1);
         assert_eq!(observed.others, [""; 0]);
         assert!(observed.can_be_restored());
-        // A range is one expression or two, by the version of nft that encoded it.
+        // Depending on its version, nft encodes a range as one expression or two.
         let by_meaning =
             |object: &NatObject| object.to_string().replace("payload, range,", "payload, cmp, cmp,");
         let lines: Vec<_> = observed.objects().iter().map(by_meaning).collect();
@@ -281,24 +281,24 @@ fn foreign_rules_are_kept_and_put_back() {
         assert_ne!(listing(Family::V4), before);
         write(&observed);
         assert_eq!(listing(Family::V4), before);
-        assert_eq!(seen(Family::V4), Some(observed));
+        assert_eq!(observed(Family::V4), Some(observed));
     });
 }
 
 #[test]
-fn counts_of_foreign_rules_do_not_count() {
+fn counters_of_foreign_rules_are_ignored() {
     in_namespace(|| {
         run("ip", &["link", "set", "lo", "up"]);
         nft("table ip hostgw {\n chain out { type filter hook output priority 0; policy accept;\n\
              meta l4proto icmp counter accept; meta l4proto != tcp quota 1 bytes\n }\n }\n");
-        let before = seen(Family::V4).expect("there");
+        let before = observed(Family::V4).expect("there");
         run("ping", &["-c", "1", "-W", "1", "127.0.0.1"]);
         let counted = run("nft", &["list", "table", "ip", "hostgw"]);
         assert!(!counted.contains("packets 0 "), "{counted}");
-        let after = seen(Family::V4).expect("there");
+        let after = observed(Family::V4).expect("there");
         assert_eq!(after, before);
         write(&after);
-        assert_eq!(seen(Family::V4), Some(before));
+        assert_eq!(observed(Family::V4), Some(before));
     });
 }
 
@@ -316,15 +316,15 @@ fn objects_that_cannot_be_written_are_named() {
         nft(
             "table ip elsewhere { set foreign { type ipv4_addr; }\n chain c { ip saddr 1.1.1.1 drop\n }\n }\n",
         );
-        let mut others = seen(Family::V4).expect("there").others;
+        let mut others = observed(Family::V4).expect("there").others;
         others.sort();
         assert_eq!(others, ["counter hits", "map marks", "quota much", "set __set0", "set blocked"]);
-        assert_eq!(seen(Family::V6), None);
+        assert_eq!(observed(Family::V6), None);
     });
 }
 
 #[test]
-fn what_is_not_ours_stays_byte_for_byte() {
+fn foreign_objects_stay_unchanged() {
     in_namespace(|| {
         run("iptables", &["-t", "nat", "-A", "POSTROUTING", "-s", "10.9.0.0/16", "-j", "MASQUERADE"]);
         nft("table ip other { chain c { type nat hook postrouting priority 50; policy accept;\n\
@@ -352,7 +352,7 @@ fn what_is_not_ours_stays_byte_for_byte() {
 fn without_the_capability_nat_is_unknown() {
     in_namespace(|| {
         write(&table(Family::V4, vec![recipe("10.244.0.0/16")]));
-        // Of this thread only, which ends with the test.
+        // Capabilities are per thread, and this thread ends with the test.
         let mut sets = capabilities(None).expect("our own");
         sets.effective.remove(CapabilitySet::NET_ADMIN);
         set_capabilities(None, sets).expect("fewer");
@@ -360,7 +360,7 @@ fn without_the_capability_nat_is_unknown() {
         assert_eq!(tables, Tables::default());
         let what: Vec<_> = unknown.iter().map(|unknown| unknown.what.clone()).collect();
         assert_eq!(what, Family::ALL.map(|family| StatePart::Nat { family }));
-        assert_eq!(unknown[0].why, "reading nf_tables needs CAP_NET_ADMIN");
+        assert_eq!(unknown[0].why, "reading nf_tables requires CAP_NET_ADMIN");
         assert_eq!(
             unknown[0].hint.as_ref().map(crate::text::Untrusted::as_raw),
             Some("run as root, or with CAP_NET_ADMIN")
@@ -369,20 +369,20 @@ fn without_the_capability_nat_is_unknown() {
         let error = replace(&[(Family::V4, None)]).expect_err("refused");
         assert_eq!(
             error.to_string(),
-            "failed to read the generation of nftables: EPERM: Operation not permitted"
+            "cannot read the nftables generation: EPERM: Operation not permitted"
         );
         assert_eq!(error.hint(), Some("run as root, or with CAP_NET_ADMIN"));
     });
 }
 
 #[test]
-fn a_refused_object_is_named_and_nothing_changes() {
+fn a_rejected_object_is_named_and_nothing_changes() {
     in_namespace(|| {
         let good = table(Family::V4, vec![recipe("10.244.0.0/16")]);
         write(&good);
         let before = run("nft", &["-a", "list", "table", "ip", "hostgw"]);
         let mut bad = table(Family::V4, vec![recipe("10.0.0.0/8"); 300]);
-        // One list element with an expression of that name and no data.
+        // A list with one expression that has this name and no data.
         let mut element = Vec::new();
         put_attribute(&mut element, abi::expr::NAME, b"nonsense\0").expect("short");
         let mut list = Vec::new();
@@ -393,7 +393,7 @@ fn a_refused_object_is_named_and_nothing_changes() {
         let error = replace(&[(Family::V4, Some(&bad)), (Family::V6, None)]).expect_err("refused");
         assert_eq!(
             error.to_string(),
-            "the kernel refused rule ip hostgw postrouting (nonsense): ENOENT: No such file or directory"
+            "the kernel rejected rule ip hostgw postrouting (nonsense): ENOENT: No such file or directory"
         );
         assert_eq!(run("nft", &["-a", "list", "table", "ip", "hostgw"]), before);
 
@@ -412,14 +412,14 @@ fn a_refused_object_is_named_and_nothing_changes() {
         let error = replace(&[(Family::V4, Some(&bad))]).expect_err("refused");
         assert_eq!(
             error.to_string(),
-            "the kernel refused rule ip hostgw f masquerade: EOPNOTSUPP: Operation not supported"
+            "the kernel rejected rule ip hostgw f masquerade: EOPNOTSUPP: Operation not supported"
         );
         assert_eq!(run("nft", &["-a", "list", "table", "ip", "hostgw"]), before);
     });
 }
 
 #[test]
-fn what_cannot_be_written_is_an_error_before_anything_is_sent() {
+fn an_object_that_cannot_be_encoded_fails_before_anything_is_sent() {
     in_namespace(|| {
         let complain = |change: &dyn Fn(&mut NatTable)| {
             let mut table = table(Family::V4, vec![recipe("10.244.0.0/16")]);
@@ -441,7 +441,7 @@ fn what_cannot_be_written_is_an_error_before_anything_is_sent() {
         assert!(family.ends_with("it compares an address of another family"), "{family}");
         complain(&|table| table.flags = 2);
         complain(&|table| table.family = Family::V6);
-        assert_eq!(seen(Family::V4), None);
+        assert_eq!(observed(Family::V4), None);
     });
 }
 
@@ -453,7 +453,7 @@ fn long_comments_and_names() {
             rule.comment = Some(("ä".repeat(length / 2) + if length % 2 == 1 { "b" } else { "" }).into());
         }
         write(&wanted);
-        let observed = seen(Family::V4).expect("there");
+        let observed = observed(Family::V4).expect("there");
         let lengths: Vec<_> = observed.chains[0]
             .rules
             .iter()
@@ -461,17 +461,17 @@ fn long_comments_and_names() {
             .collect();
         assert_eq!(lengths, [125, 124, 124]);
 
-        // The kernel refuses a chain name too long (NFT_CHAIN_MAXNAMELEN); so do we, by its word.
+        // The kernel rejects a chain name that is too long (NFT_CHAIN_MAXNAMELEN).
         wanted.chains[0].name = "c".repeat(500).into();
         let error = replace(&[(Family::V4, Some(&wanted))]).expect_err("too long");
-        assert!(error.to_string().contains("refused chain ip hostgw ccc"), "{error}");
+        assert!(error.to_string().contains("rejected chain ip hostgw ccc"), "{error}");
         wanted.chains[0].name = "c".repeat(70_000).into();
         replace(&[(Family::V4, Some(&wanted))]).expect_err("far too long");
     });
 }
 
 #[test]
-fn a_large_table_goes_out_whole() {
+fn a_large_table_is_written_in_one_batch() {
     in_namespace(|| {
         let mut large = table(Family::V4, Vec::new());
         for number in 0..1000_u32 {
@@ -486,9 +486,9 @@ fn a_large_table_goes_out_whole() {
             let rules = vec![rule(&[MASQUERADE])];
             large.chains.push(NatChain { name: format!("chain-{number}").into(), base: Some(base()), rules });
         }
-        // More than two pages of nftnl's batch (128 KiB each); it fits where SO_SNDBUFFORCE is refused.
+        // This exceeds two pages of nftnl's batch (128 KiB each), yet fits where SO_SNDBUFFORCE fails.
         write(&large);
-        assert_eq!(seen(Family::V4), Some(large));
+        assert_eq!(observed(Family::V4), Some(large));
     });
 }
 
@@ -524,7 +524,7 @@ fn tables(family: Family) -> impl Strategy<Value = NatTable> {
             .enumerate()
             .map(|(at, (rules, priority, hooked))| NatChain {
                 name: format!("chain{at}").into(),
-                // NAT hooks refuse priorities before connection tracking (-200).
+                // The kernel rejects NAT hooks with priorities before connection tracking (-200).
                 base: hooked.then(|| BaseChain { priority: priority.max(-199), ..base() }),
                 rules: rules.iter().map(|expressions| rule(expressions)).collect(),
             })
@@ -552,7 +552,7 @@ fn a_reader_sees_one_generation() {
         let many = table(Family::V4, vec![recipe("10.0.0.0/8"); 200]);
         write(&few);
         let done = std::sync::atomic::AtomicBool::new(false);
-        // A thread is born into the namespace of the one that spawns it.
+        // A thread inherits the namespace of its parent.
         thread::scope(|scope| {
             scope.spawn(|| {
                 while !done.load(std::sync::atomic::Ordering::Relaxed) {
@@ -566,7 +566,7 @@ fn a_reader_sees_one_generation() {
                 match observe(&[Family::V4]) {
                     Ok((tables, unknown)) => {
                         assert_eq!(unknown, []);
-                        let table = tables.v4.expect("it is never away");
+                        let table = tables.v4.expect("never absent");
                         assert!(table == few || table == many, "{} rules", table.chains[0].rules.len());
                         read += 1;
                     }
@@ -580,9 +580,9 @@ fn a_reader_sees_one_generation() {
     });
 }
 
-/// What the plan was made from is what is replaced, and nothing else.
+/// A table is replaced only if it still equals the one that the plan was created from.
 #[test]
-fn a_table_that_changed_after_the_plan_stays() {
+fn a_table_that_changed_after_the_plan_is_not_replaced() {
     const THEIRS: [&str; 6] = [
         "add set ip hostgw theirs { type ipv4_addr; }",
         "add chain ip hostgw theirs",
@@ -602,7 +602,7 @@ fn a_table_that_changed_after_the_plan_stays() {
                 let error = compare_and_replace(&[&ours], &Interrupt::new()).expect_err(theirs);
                 assert_eq!(
                     error.to_string(),
-                    "another program changed table ip hostgw after the plan was made"
+                    "another program changed table ip hostgw after the plan was created"
                 );
                 assert_eq!(run("nft", &["-a", "list", "ruleset"]), before);
             });
@@ -610,9 +610,9 @@ fn a_table_that_changed_after_the_plan_stays() {
     }
 }
 
-/// A set comes at any moment while the table is replaced again and again, each time as it was planned just before.
+/// Another program adds a set at an arbitrary moment, while the table is replaced repeatedly.
 #[test]
-fn a_set_that_comes_in_a_race_is_never_lost() {
+fn a_concurrently_added_set_is_never_lost() {
     const ROUNDS: usize = 60;
     in_namespace(|| {
         let tables =
@@ -637,15 +637,15 @@ fn a_set_that_comes_in_a_race_is_never_lost() {
                 }
                 theirs.join().expect("nft adds it");
             });
-            assert_eq!(seen(Family::V4).expect("there").others, ["set theirs"], "round {round}");
+            assert_eq!(observed(Family::V4).expect("there").others, ["set theirs"], "round {round}");
         }
         assert!(replaced > ROUNDS, "{replaced} replaced, {overtaken} overtaken");
     });
 }
 
-/// Tables of others change without pause, as where kube-proxy or a firewall is at work.
+/// Other programs, such as kube-proxy or a firewall, keep changing their tables.
 #[test]
-fn changes_of_other_tables_keep_nothing_from_being_replaced() {
+fn changes_of_other_tables_do_not_prevent_a_replacement() {
     in_namespace(|| {
         let (few, many) = (
             table(Family::V4, vec![recipe("10.244.0.0/16")]),
@@ -667,29 +667,29 @@ fn changes_of_other_tables_keep_nothing_from_being_replaced() {
             }
             done.store(true, std::sync::atomic::Ordering::Relaxed);
         });
-        assert_eq!(seen(Family::V4), Some(many));
+        assert_eq!(observed(Family::V4), Some(many));
     });
 }
 
-/// Where nftables never comes to rest, that is said, and nothing was changed.
+/// If nftables never stops changing, hostgw gives up without a change.
 #[test]
-fn patience_has_an_end() {
+fn retries_are_limited() {
     let interrupt = Interrupt::new();
-    let mut patience = Patience::until(&interrupt);
-    for _ in 0..Patience::MIN_ATTEMPTS * 2 {
-        patience.again().expect("not so long yet");
+    let mut retries = Retries::until(&interrupt);
+    for _ in 0..Retries::MIN_ATTEMPTS * 2 {
+        retries.wait().expect("not so long yet");
     }
-    patience.since = patience.since.checked_sub(Patience::LIMIT).expect("the machine runs longer");
-    let error = patience.again().expect_err("long enough");
-    assert_eq!(error.to_string(), "no consistent view of nftables: the ruleset kept changing for 10 s");
-    patience.attempts = 0;
-    patience.again().expect("a slow machine has its attempts too");
+    retries.since = retries.since.checked_sub(Retries::LIMIT).expect("the machine runs longer");
+    let error = retries.wait().expect_err("long enough");
+    assert_eq!(error.to_string(), "no consistent nftables dump: the ruleset kept changing for 10 s");
+    retries.attempts = 0;
+    retries.wait().expect("the minimum number of attempts");
     interrupt.raise();
-    assert!(matches!(patience.again(), Err(Error::Interrupted)));
+    assert!(matches!(retries.wait(), Err(Error::Interrupted)));
 }
 
 #[test]
-fn comments_of_foreign_rules_may_be_as_long_as_nft_makes_them() {
+fn comments_of_foreign_rules_may_be_as_long_as_nft_allows() {
     in_namespace(|| {
         let comment = "c".repeat(128);
         nft(&format!(
@@ -697,13 +697,13 @@ fn comments_of_foreign_rules_may_be_as_long_as_nft_makes_them() {
         ));
         let before = listing(Family::V4);
         assert!(before.contains(&comment));
-        write(&seen(Family::V4).expect("there"));
+        write(&observed(Family::V4).expect("there"));
         assert_eq!(listing(Family::V4), before);
     });
 }
 
 #[test]
-fn the_kernel_leaves_out_the_rules_of_other_tables() {
+fn the_kernel_filters_out_the_rules_of_other_tables() {
     in_namespace(|| {
         nft("table ip elsewhere {\n chain c {\n ip saddr 1.1.1.1 drop\n ip saddr 1.1.1.2 drop\n }\n }\n");
         write(&table(Family::V4, vec![recipe("10.244.0.0/16")]));
@@ -716,23 +716,23 @@ fn the_kernel_leaves_out_the_rules_of_other_tables() {
 }
 
 #[test]
-fn what_only_the_whole_rule_set_forbids_is_named_too() {
+fn a_rule_that_only_the_whole_ruleset_forbids_is_named() {
     in_namespace(|| {
         nft("table ip hostgw {\n chain a {\n jump b\n }\n chain b {\n }\n }\n");
         let before = listing(Family::V4);
-        let observed = seen(Family::V4).expect("there");
+        let observed = observed(Family::V4).expect("there");
 
-        // Back from b to a: a loop that starts at a hook.
+        // A jump from b back to a is a loop.
         let mut table = observed.clone();
         let RuleBody::Other { raw, .. } = &observed.chains[0].rules[0].body else { panic!("{observed:?}") };
-        // The name in the verdict, `b` and its NUL.
+        // The chain name in the verdict is `b` and its NUL.
         let raw = raw.replace("6200", "6100");
         let body = RuleBody::Other { summary: "immediate".to_owned(), raw };
         table.chains[1].rules.push(NatRule { body, comment: None });
         table.chains[0].base = Some(base());
         let error = replace(&[(Family::V4, Some(&table))]).expect_err("a loop");
         assert!(
-            error.to_string().starts_with("the kernel refused rule ip hostgw b (immediate): "),
+            error.to_string().starts_with("the kernel rejected rule ip hostgw b (immediate): "),
             "{error}"
         );
 
@@ -740,7 +740,7 @@ fn what_only_the_whole_rule_set_forbids_is_named_too() {
         table.chains[1].rules = vec![rule(&[MASQUERADE])];
         table.chains[0].base = Some(BaseChain { kind: ChainType::Filter, ..base() });
         let error = replace(&[(Family::V4, Some(&table))]).expect_err("masquerade in a filter");
-        assert!(error.to_string().starts_with("the kernel refused rule ip hostgw b masquerade: "), "{error}");
+        assert!(error.to_string().starts_with("the kernel rejected rule ip hostgw b masquerade: "), "{error}");
         assert_eq!(listing(Family::V4), before);
     });
 }
@@ -752,15 +752,15 @@ fn a_table_that_another_program_owns_is_left_alone() {
             Command::new("nft").arg("-i").stdin(Stdio::piped()).spawn().expect("nft is installed");
         let mut input = owner.stdin.take().expect("piped");
         input.write_all(b"add table ip hostgw { flags owner; }\n").expect("writable");
-        let owned = || seen(Family::V4).is_some_and(|table| table.flags == 2);
+        let owned = || observed(Family::V4).is_some_and(|table| table.flags == 2);
         let patience = (0..200).any(|_| {
             thread::sleep(Duration::from_millis(10));
             owned()
         });
         assert!(patience, "nft makes the table");
         let error = replace(&[(Family::V4, None)]).expect_err("owned");
-        assert_eq!(error.to_string(), "the kernel refused table ip hostgw: EPERM: Operation not permitted");
-        assert_eq!(error.hint(), Some("another program owns this table (flags owner): stop it first"));
+        assert_eq!(error.to_string(), "the kernel rejected table ip hostgw: EPERM: Operation not permitted");
+        assert_eq!(error.hint(), Some("another program owns this table (flags owner): stop that program first"));
         assert!(owned());
         drop(input);
         owner.wait().expect("our child");

@@ -1,9 +1,9 @@
-//! Replaces the tables named `hostgw`, each as a whole, all in one atomic batch.
+//! Replaces the tables named `hostgw`, each as a whole, in one atomic batch.
 //!
-//! A table is replaced only while it is what the plan was made from: it is read again, and the batch names the
-//! generation of that look (`NFNL_BATCH_GENID`), so that the kernel refuses it whole (`ERESTART`) when anything changed
-//! in between. Any change of any table moves that number, and the kernel has no such guard for one table: where
-//! hostgw's is still the same, the change was somebody else's business, and the batch goes out again.
+//! A table is replaced only if it still equals the one that the plan was created from. hostgw reads it again, and the
+//! batch names the generation of that read (`NFNL_BATCH_GENID`), so the kernel rejects the batch (`ERESTART`) if anything
+//! has changed since. The generation counts the changes of all tables, and the kernel offers no such guard for a single
+//! one. If hostgw's table is unchanged, the batch is sent again with the new generation.
 
 use std::{
     ffi::CString,
@@ -21,9 +21,9 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rustix::io::Errno;
 
 use super::{
-    Error, Patience,
+    Error, Retries,
     abi::{self, expr, message},
-    read::{AtRest, read_at_rest},
+    read::{ConsistentTables, read_consistent},
 };
 use crate::{
     apply::Interrupt,
@@ -44,58 +44,54 @@ use crate::{
 /// `NLM_F_EXCL | NLM_F_CREATE | NLM_F_APPEND` (linux/netlink.h): a new rule at the end of its chain.
 const APPEND: u16 = 0x200 | 0x400 | 0x800;
 
-/// The longest comment that nftnl writes: `NFTNL_UDATA_COMMENT_MAXLEN` (libnftnl/udata.h) less type,
-/// length and NUL.
+/// The longest comment that nftnl writes, in bytes: `NFTNL_UDATA_COMMENT_MAXLEN` (libnftnl/udata.h) minus type, length
+/// and NUL.
 const COMMENT_MAX: usize = 125;
 
-/// The longest comment that the kernel takes: `NFT_USERDATA_MAXLEN` (linux/netfilter/nf_tables.h), 256,
-/// less the same. nft itself writes up to 128.
+/// The longest comment that the kernel accepts, in bytes: `NFT_USERDATA_MAXLEN` (256, linux/netfilter/nf_tables.h) minus
+/// type, length and NUL. nft itself writes up to 128.
 const FOREIGN_COMMENT_MAX: usize = 253;
 
-/// Makes the table of each family what its change says, in one transaction, if each is still what it was before.
+/// Carries out the changes in one transaction, provided that each table still equals its `before`.
 ///
-/// A table's `others` are not written: what refers to them is refused by the kernel. Comments of tables
-/// and chains are not part of the state, and the comment of a rule that hostgw
-/// knows is cut at 125 bytes. Counts start at zero.
+/// The `others` of a table are not written; the kernel rejects rules that refer to them. Comments of tables and chains are
+/// not part of the state. The comments of rules that hostgw understands are cut at 125 bytes. Counters start at zero.
 ///
 /// # Errors
 ///
-/// [`Error::Unwritable`] before anything is sent; [`Error::Unheard`] when it is not known whether anything changed.
-/// With every other error nothing has: [`Error::Overtaken`] when a table is not what the plan was made from,
-/// [`Error::Unsteady`] when nftables changed too fast, [`Error::Interrupted`], [`Error::Refused`], or that a table
-/// could not be read.
+/// Returns [`Error::Unheard`] if it is unknown whether anything changed. After any other error, nothing has changed.
 pub fn replace(changes: &[&NatChange], interrupt: &Interrupt) -> Result<(), Error> {
     if changes.is_empty() {
         return Ok(());
     }
-    let mut script = Script { batch: Batch::new(), objects: Vec::new() };
+    let mut builder = BatchBuilder { batch: Batch::new(), objects: Vec::new() };
     for change in changes {
-        script.remove(change.family)?;
+        builder.remove(change.family)?;
         if let Some(table) = &change.after {
-            script.table(change.family, table)?;
+            builder.table(change.family, table)?;
         }
     }
-    let objects = script.objects;
-    let batch: Vec<u8> = script.batch.finalize().iter().flatten().copied().collect();
+    let objects = builder.objects;
+    let batch: Vec<u8> = builder.batch.finalize().iter().flatten().copied().collect();
     let families: Vec<Family> = changes.iter().map(|change| change.family).collect();
     let mut socket = Socket::open(NETLINK_NETFILTER).map_err(Error::Open)?;
-    let mut patience = Patience::until(interrupt);
+    let mut retries = Retries::interruptible(interrupt);
     loop {
-        let AtRest { tables, generation } = read_at_rest(&mut socket, &families, &mut patience)?;
-        let is_other = |change: &&&NatChange| tables.get(change.family) != change.before.as_ref();
-        if let Some(change) = changes.iter().find(is_other) {
+        let ConsistentTables { tables, generation } = read_consistent(&mut socket, &families, &mut retries)?;
+        let is_stale = |change: &&&NatChange| tables.get(change.family) != change.before.as_ref();
+        if let Some(change) = changes.iter().find(is_stale) {
             return Err(Error::Overtaken(change.family));
         }
-        match socket.batch(&mut guarded(&batch, generation)?) {
-            Err(refused) if is_of_another_generation(&refused) => patience.again()?,
-            result => return result.map_err(|refused| explain(refused, objects)),
+        match socket.batch(&mut with_generation(&batch, generation)?) {
+            Err(error) if is_generation_mismatch(&error) => retries.wait()?,
+            result => return result.map_err(|error| rejection(error, objects)),
         }
     }
 }
 
-/// The batch with a begin that names `generation`.
-fn guarded(batch: &[u8], generation: u32) -> Result<Vec<u8>, Error> {
-    /// The begin that nftnl writes: no attributes.
+/// Makes the batch conditional on `generation`.
+fn with_generation(batch: &[u8], generation: u32) -> Result<Vec<u8>, Error> {
+    /// The length of the begin message that nftnl writes, without attributes.
     const BEGIN: usize = HEADER + abi::GENERIC_HEADER;
     let [high, low] = abi::BATCH_SUBSYSTEM.to_be_bytes();
     let mut begin = vec![0, 0, high, low];
@@ -107,16 +103,16 @@ fn guarded(batch: &[u8], generation: u32) -> Result<Vec<u8>, Error> {
     Ok(bytes)
 }
 
-/// Whether the kernel refused a batch for the generation that it names.
-fn is_of_another_generation(refused: &Refused) -> bool {
-    refused.refusals.first().is_some_and(|(at, error)| *at == 0 && error.errno == Errno::RESTART)
+/// Returns `true` if the kernel rejected the batch because its generation is out of date.
+fn is_generation_mismatch(error: &Refused) -> bool {
+    error.rejections.first().is_some_and(|(at, error)| *at == 0 && error.errno == Errno::RESTART)
 }
 
-/// Names the object that was refused. The first refusal counts: the others often only follow from it.
-fn explain(refused: Refused, mut objects: Vec<String>) -> Error {
-    match (refused.refusals.into_iter().next(), refused.failure) {
+/// Names the object that the kernel rejected. Only the first rejection counts: the others often follow from it.
+fn rejection(error: Refused, mut objects: Vec<String>) -> Error {
+    match (error.rejections.into_iter().next(), error.failure) {
         (Some((index, error)), _) => {
-            // Message 0 is the begin of the batch.
+            // Message 0 begins the batch.
             let object = index.checked_sub(1).filter(|index| *index < objects.len());
             Error::Refused { object: object.map(|index| objects.swap_remove(index)), error }
         }
@@ -125,13 +121,13 @@ fn explain(refused: Refused, mut objects: Vec<String>) -> Error {
     }
 }
 
-/// A batch under construction, with what each of its messages is about.
-struct Script {
+/// A batch under construction, and the object of each of its messages.
+struct BatchBuilder {
     batch: Batch,
     objects: Vec<String>,
 }
 
-impl Script {
+impl BatchBuilder {
     fn add(&mut self, object: String, message: &impl NlMsg) {
         self.put(object, message, MsgType::Add);
     }
@@ -141,8 +137,8 @@ impl Script {
         self.objects.push(object);
     }
 
-    /// Removes the table whether it is there or not. The first message names no flags: with flags, it
-    /// would awaken a dormant table, hooks and all, only for it to be removed.
+    /// Removes the table whether or not it exists. The message that first creates it sets no flags: flags would activate
+    /// the hooks of a dormant table just before its removal.
     fn remove(&mut self, family: Family) -> Result<(), Error> {
         let object = NatObject::Table { family, flags: 0 }.to_string();
         self.add(object.clone(), &table_message(family, None)?);
@@ -151,14 +147,14 @@ impl Script {
         Ok(())
     }
 
-    /// All chains come before any rule: rules jump to chains.
+    /// Adds the table, its chains, and then all rules, since rules may jump to any chain.
     fn table(&mut self, family: Family, table: &NatTable) -> Result<(), Error> {
         let object = NatObject::Table { family, flags: table.flags }.to_string();
         if table.family != family {
             return Err(unwritable(&object, format!("it is a table of {}", table.family.nft())));
         }
         if table.flags & !abi::table::DORMANT != 0 {
-            // An owned table would go with this process.
+            // The kernel would remove an owned table when this process exits.
             return Err(unwritable(&object, "only a dormant table's flags can be written"));
         }
         self.add(object, &table_message(family, Some(table.flags))?);
@@ -222,7 +218,7 @@ fn table_name(family: Family) -> Result<CString, Error> {
 
 const NUL: &str = "its name has a NUL byte";
 
-/// `add table`, which nftnl writes without flags only.
+/// The message for `add table`, which nftnl cannot write with flags.
 fn table_message(family: Family, flags: Option<u32>) -> Result<Message, Error> {
     let attributes = || {
         let mut attributes = Vec::new();
@@ -292,14 +288,14 @@ fn known_rule<'a>(
     Ok(rule)
 }
 
-/// The comment as a C string of at most `most` bytes without its NUL.
-fn comment_text(comment: &str, most: usize) -> Result<CString, &'static str> {
+/// Converts a comment to a C string, cut at `max_length` bytes plus the NUL.
+fn comment_text(comment: &str, max_length: usize) -> Result<CString, &'static str> {
     // str::floor_char_boundary needs Rust 1.91.
-    let end = (0..=most.min(comment.len())).rev().find(|end| comment.is_char_boundary(*end)).unwrap_or(0);
+    let end = (0..=max_length.min(comment.len())).rev().find(|end| comment.is_char_boundary(*end)).unwrap_or(0);
     CString::new(&comment.as_bytes()[..end]).map_err(|_| "its comment has a NUL byte")
 }
 
-/// Load, mask unless the prefix is a whole address, compare.
+/// Adds the comparison of an address field with a prefix: load, mask unless the prefix is a single address, compare.
 fn address(
     rule: &mut Rule<'_>,
     family: Family,
@@ -318,18 +314,18 @@ fn address(
     };
     rule.add_expr(&Payload::Network(header));
     if prefix.prefix_len() < prefix.max_prefix_len() {
-        let nothing = match family {
+        let zero = match family {
             Family::V4 => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
             Family::V6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         };
-        rule.add_expr(&Bitwise::new(prefix.netmask(), nothing));
+        rule.add_expr(&Bitwise::new(prefix.netmask(), zero));
     }
     let operation = if negated { CmpOp::Neq } else { CmpOp::Eq };
     rule.add_expr(&Cmp::new(operation, prefix.network()));
     Ok(())
 }
 
-/// A foreign rule, with the expressions that were read.
+/// The message for a foreign rule, with its expressions exactly as they were read.
 fn raw_rule(family: Family, chain: &str, raw: &str, comment: Option<&str>) -> Result<Message, &'static str> {
     let expressions = unhex(raw).ok_or("its expressions are not hexadecimal")?;
     let chain = CString::new(chain).map_err(|_| NUL)?;
@@ -350,7 +346,7 @@ fn raw_rule(family: Family, chain: &str, raw: &str, comment: Option<&str>) -> Re
         .ok_or(TOO_LONG)
 }
 
-/// The user data that holds a rule's comment: type, length, value with its NUL.
+/// Encodes a rule's comment as user data: type, length, value with NUL.
 fn userdata(comment: &str) -> Result<Vec<u8>, &'static str> {
     let text = comment_text(comment, FOREIGN_COMMENT_MAX)?;
     let value = text.as_bytes_with_nul();

@@ -1,4 +1,4 @@
-//! A neighbour, asked for afresh: that it answered some time ago is no proof after a change.
+//! Checks whether a neighbor answers now: an earlier answer proves nothing after a change.
 
 use std::net::IpAddr;
 
@@ -14,27 +14,27 @@ use crate::{
     },
 };
 
-/// A neighbour that was asked for.
+/// A neighbor resolution in progress.
 pub(super) struct Asking {
     address: IpAddr,
     interface: u32,
-    /// Whether everybody on the link was asked, not only who answered last time.
-    everybody: bool,
+    /// Whether the whole link was queried, not only the last known link-layer address.
+    is_broadcast: bool,
 }
 
 impl Asking {
-    /// Has the kernel ask for `address`.
+    /// Makes the kernel resolve `address`.
     ///
     /// # Errors
-    /// When the kernel cannot be spoken to.
-    pub(super) fn begin(address: IpAddr, socket: &mut Socket) -> Result<(Self, Progress), Error> {
-        let way = lookup(socket, address)?;
-        let mut asking = Self { address, interface: way.interface.unwrap_or(0), everybody: false };
-        let progress = match way.gateway {
-            // The file is one for all nodes: what one asks for, another is.
-            _ if way.is_own => Progress::Passed,
+    /// Returns an error if the kernel cannot be queried.
+    pub(super) fn start(address: IpAddr, socket: &mut Socket) -> Result<(Self, Progress), Error> {
+        let route = lookup(socket, address)?;
+        let mut asking = Self { address, interface: route.interface.unwrap_or(0), is_broadcast: false };
+        let progress = match route.gateway {
+            // All nodes share the configuration, so a check may target the node itself.
+            _ if route.is_local => Progress::Passed,
             Some(gateway) => Progress::Failed(format!("not on a link of this node but behind {gateway}")),
-            None if way.interface.is_none() => Progress::Failed("no route to it".to_owned()),
+            None if route.interface.is_none() => Progress::Failed("no route to it".to_owned()),
             None => {
                 let entry = asking.entry(socket)?;
                 asking.ask(&entry, socket)?
@@ -43,26 +43,26 @@ impl Asking {
         Ok((asking, progress))
     }
 
-    /// How far it is now.
+    /// Checks the entry again.
     ///
     /// # Errors
-    /// When the kernel cannot be spoken to.
-    pub(super) fn go_on(&mut self, socket: &mut Socket) -> Result<Progress, Error> {
+    /// Returns an error if the kernel cannot be queried.
+    pub(super) fn advance(&mut self, socket: &mut Socket) -> Result<Progress, Error> {
         let entry = self.entry(socket)?;
         match entry.state() {
             _ if !entry.is_asked_for() => Ok(not_asked_for()),
             NeighbourState::Reachable => Ok(Progress::Passed),
-            NeighbourState::Failed if self.everybody => {
+            NeighbourState::Failed if self.is_broadcast => {
                 Ok(Progress::Failed("it does not answer on its link".to_owned()))
             }
             NeighbourState::Incomplete | NeighbourState::Probe => Ok(Progress::Waiting),
-            // Who answered last time is silent: somebody else may have the address now. Or something else has
-            // touched the entry meanwhile.
+            // The last known link-layer address is silent, so another machine may have the address now. Or another
+            // program changed the entry.
             _ => self.ask(&entry, socket),
         }
     }
 
-    /// Asks who answered last time, or everybody.
+    /// Queries the last known link-layer address if there is one, else the whole link.
     fn ask(&mut self, entry: &Neighbour, socket: &mut Socket) -> Result<Progress, Error> {
         match entry.state() {
             _ if !entry.is_asked_for() => Ok(not_asked_for()),
@@ -71,7 +71,7 @@ impl Asking {
             | NeighbourState::Delay
             | NeighbourState::Probe => send(socket, &entry.question()),
             _ => {
-                self.everybody = true;
+                self.is_broadcast = true;
                 send(socket, &entry.call())
             }
         }
@@ -84,12 +84,12 @@ impl Asking {
     }
 }
 
-/// A refusal says that the entry has changed, or the interface: that is looked at again.
+/// Sends a request. A rejection means that the entry or the interface has changed, so the attempt is repeated.
 fn send(socket: &mut Socket, message: &Message) -> Result<Progress, Error> {
     let Err(refused) = socket.transact(std::slice::from_ref(message)) else { return Ok(Progress::Waiting) };
     match (refused.failure, refused.refusals.first()) {
         (Some(failure), _) => Err(cannot_ask(&failure)),
-        (None, Some((_, error))) => Ok(Progress::Disturbed(error.to_string())),
+        (None, Some((_, error))) => Ok(Progress::Interfered(error.to_string())),
         (None, None) => Ok(Progress::Waiting),
     }
 }

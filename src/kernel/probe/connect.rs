@@ -1,4 +1,4 @@
-//! A TCP connection, tried.
+//! Checks whether a TCP port accepts connections.
 
 use std::{
     io,
@@ -12,21 +12,21 @@ use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, connect, getpeername, getsockname, socket_with, sockopt},
 };
 
-use super::{Progress, untried};
+use super::{Progress, cannot_run};
 use crate::{error::Error, fault};
 
-/// A connection under way.
+/// A connection attempt in progress.
 pub(super) struct Connecting {
     socket: OwnedFd,
 }
 
 impl Connecting {
-    /// Begins to connect to `address`.
+    /// Starts connecting to `address`.
     ///
     /// # Errors
-    /// When there is no socket to be had.
-    pub(super) fn begin(address: SocketAddr) -> Result<(Self, Progress), Error> {
-        let failed = |errno: Errno| untried(&errno.into());
+    /// Returns an error if no socket can be created.
+    pub(super) fn start(address: SocketAddr) -> Result<(Self, Progress), Error> {
+        let failed = |errno: Errno| cannot_run(&errno.into());
         fault::point().map_err(failed)?;
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
@@ -34,17 +34,17 @@ impl Connecting {
         let progress = match connect(&socket, &address) {
             Ok(()) => connected(&socket),
             Err(Errno::INPROGRESS | Errno::INTR) => Progress::Waiting,
-            Err(errno) => Progress::Failed(words(errno)),
+            Err(errno) => Progress::Failed(describe(errno)),
         };
         Ok((Self { socket }, progress))
     }
 
-    /// How far it is now.
+    /// Checks the connection again.
     ///
     /// # Errors
-    /// When that cannot be told.
-    pub(super) fn go_on(&self) -> Result<Progress, Error> {
-        let failed = |errno: Errno| untried(&errno.into());
+    /// Returns an error if the socket cannot be queried.
+    pub(super) fn advance(&self) -> Result<Progress, Error> {
+        let failed = |errno: Errno| cannot_run(&errno.into());
         let mut watched = [PollFd::new(&self.socket, PollFlags::OUT)];
         match poll(&mut watched, Some(&Timespec::default())) {
             Ok(0) | Err(Errno::INTR) => return Ok(Progress::Waiting),
@@ -53,28 +53,28 @@ impl Connecting {
         }
         Ok(match sockopt::socket_error(&self.socket).map_err(failed)? {
             Ok(()) => connected(&self.socket),
-            Err(errno) => Progress::Failed(words(errno)),
+            Err(errno) => Progress::Failed(describe(errno)),
         })
     }
 
-    /// What becomes writable when there is something to see.
+    /// The descriptor that becomes writable when the attempt ends.
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-/// A socket that asks a port of its own machine where nobody listens may meet itself, when the kernel happens
-/// to give it that very port (simultaneous open, RFC 9293, section 3.5).
+/// The result of an established connection. A socket that connects to a local port without a listener may connect to
+/// itself, if the kernel happens to assign it that very port (simultaneous open, RFC 9293, section 3.5).
 fn connected(socket: &OwnedFd) -> Progress {
-    let met_itself = getsockname(socket).ok().is_some_and(|own| getpeername(socket) == Ok(Some(own)));
-    if met_itself { Progress::Failed(words(Errno::CONNREFUSED)) } else { Progress::Passed }
+    let is_self_connected = getsockname(socket).ok().is_some_and(|own| getpeername(socket) == Ok(Some(own)));
+    if is_self_connected { Progress::Failed(describe(Errno::CONNREFUSED)) } else { Progress::Passed }
 }
 
-/// Why there is no connection, as a fragment: "connection refused".
-fn words(errno: Errno) -> String {
+/// Describes an error as a sentence fragment, such as "connection refused".
+fn describe(errno: Errno) -> String {
     let error = io::Error::from(errno);
     match error.kind() {
-        // What the standard library has no word for.
+        // Errors that the standard library does not name.
         io::ErrorKind::Other => error.to_string(),
         kind => {
             let kind = kind.to_string();

@@ -17,7 +17,7 @@ fn neighbour(address: &str, timeout: Duration) -> Check {
     Check { target: CheckTarget::Neighbor(address.parse().expect("an address")), timeout }
 }
 
-/// Long enough for a machine that does other things too.
+/// Long enough for a busy machine.
 const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(300);
 
@@ -41,38 +41,38 @@ fn no(why: &str) -> Answer {
     Err(why.to_owned())
 }
 
-/// A machine on the other end of eth0, which has the addresses .1 and ::1.
+/// Connects eth0 to another namespace, which has the addresses .1 and ::1.
 fn peer() -> Namespace {
     let peer = Namespace::new().expect("a namespace");
     let mut own = Interfaces::open().expect("a socket");
     own.cable("eth0", "far", &peer).expect("a cable");
-    // A link of its own is ready for IPv6 only when its addresses are.
+    // Disable duplicate address detection, so IPv6 addresses are usable immediately, and shorten ARP and NDP timeouts.
     sh("ip link set lo up
         for i in eth0 default; do echo 0 >/proc/sys/net/ipv6/conf/$i/accept_dad; done
         for table in arp_cache ndisc_cache; do ip ntable change name $table dev eth0 retrans 60; done
         ip address add 172.30.0.11/24 dev eth0
         ip address add fd00::11/64 dev eth0 nodad");
-    there(
+    in_peer(
         &peer,
         "ip link set lo up
                   ip address add 172.30.0.1/24 dev far
                   ip address add fd00::1/64 dev far nodad",
     );
-    // The kernel's own work queue makes the address a local one (addrconf_dad_work, net/ipv6/addrconf.c).
+    // The kernel makes the address a local one asynchronously (addrconf_dad_work, net/ipv6/addrconf.c).
     let wait_for = |address| {
         format!("timeout 30 sh -c 'until ip -6 route show table local | grep -q {address}; do :; done'")
     };
     sh(&wait_for("fd00::11"));
-    there(&peer, &wait_for("fd00::1 "));
+    in_peer(&peer, &wait_for("fd00::1 "));
     peer
 }
 
-fn there(peer: &Namespace, script: &str) -> String {
+fn in_peer(peer: &Namespace, script: &str) -> String {
     peer.enter(|| Ok(sh(script))).expect("the other machine")
 }
 
 #[test]
-fn a_connection_is_accepted_refused_or_unheard() {
+fn a_connection_is_accepted_refused_or_unanswered() {
     in_namespace(|| {
         sh("ip link set lo up
             ip link add eth0 type veth peer name far; ip link set eth0 up; ip link set far up
@@ -97,9 +97,9 @@ fn a_connection_is_accepted_refused_or_unheard() {
     });
 }
 
-/// The kernel gives a connection the very port that it goes to, where that is the only one there is.
+/// If the destination port is the only local port, the kernel assigns it to the connection.
 #[test]
-fn a_connection_to_itself_is_none() {
+fn a_self_connection_is_refused() {
     in_namespace(|| {
         sh("ip link set lo up; echo 40000 40000 >/proc/sys/net/ipv4/ip_local_port_range");
         let own: SocketAddr = "127.0.0.1:40000".parse().expect("an address");
@@ -111,7 +111,7 @@ fn a_connection_to_itself_is_none() {
 }
 
 #[test]
-fn what_answers_in_time_is_waited_for_only_after_a_change() {
+fn a_late_answer_counts_only_with_retries() {
     in_namespace(|| {
         sh("ip link set lo up");
         let check = tcp("127.0.0.1:4000", LONG);
@@ -126,7 +126,7 @@ fn what_answers_in_time_is_waited_for_only_after_a_change() {
 }
 
 #[test]
-fn all_are_tried_at_once_and_answered_in_order() {
+fn checks_run_concurrently_and_are_answered_in_order() {
     in_namespace(|| {
         sh("ip link set lo up
             ip link add eth0 type veth peer name far; ip link set eth0 up; ip link set far up
@@ -138,10 +138,10 @@ fn all_are_tried_at_once_and_answered_in_order() {
         let mut checks = vec![tcp("172.30.0.9:80", second); Check::MAX_COUNT];
         checks[7] = open;
         checks[8] = neighbour("172.30.0.11", second);
-        let begun = Instant::now();
+        let start = Instant::now();
         let answers = answers(&checks, Effort::UntilItAnswers);
-        // One after another, they take a hundred seconds.
-        assert!(begun.elapsed() < Duration::from_secs(50), "{:?}", begun.elapsed());
+        // Sequentially, they would take 100 seconds.
+        assert!(start.elapsed() < Duration::from_secs(50), "{:?}", start.elapsed());
         for (at, answer) in answers.iter().enumerate() {
             assert_eq!(answer.is_ok(), [7, 8].contains(&at), "{at}: {answer:?}");
         }
@@ -149,7 +149,7 @@ fn all_are_tried_at_once_and_answered_in_order() {
 }
 
 #[test]
-fn a_signal_ends_the_waiting() {
+fn a_signal_stops_the_checks() {
     in_namespace(|| {
         sh("ip link set lo up
             ip link add eth0 type veth peer name far; ip link set eth0 up; ip link set far up
@@ -158,7 +158,7 @@ fn a_signal_ends_the_waiting() {
         let checks = [tcp("172.30.0.9:80", Duration::from_secs(300)), neighbour("172.30.0.8", LONG)];
         for effort in [Effort::Once, Effort::UntilItAnswers] {
             let interrupt = Interrupt::new();
-            let begun = Instant::now();
+            let start = Instant::now();
             let result = thread::scope(|scope| {
                 scope.spawn(|| {
                     thread::sleep(SHORT);
@@ -167,27 +167,27 @@ fn a_signal_ends_the_waiting() {
                 probe(&checks, effort, &interrupt)
             });
             assert_eq!(result.map_err(|error| error.kind), Err(Kind::Interrupted));
-            assert!(begun.elapsed() < Duration::from_secs(100), "{:?}", begun.elapsed());
+            assert!(start.elapsed() < Duration::from_secs(100), "{:?}", start.elapsed());
         }
     });
 }
 
 #[test]
-fn a_neighbour_is_asked_afresh() {
+fn an_earlier_answer_does_not_count() {
     in_namespace(|| {
         let peer = peer();
         for address in ["172.30.0.1", "fd00::1"] {
             let entry = || sh(&format!("ip neigh show {address} dev eth0"));
             assert_eq!(entry(), "");
-            // A new link takes a second until it does IPv6.
+            // IPv6 needs a second on a new link.
             assert_eq!(answer(neighbour(address, LONG), Effort::UntilItAnswers), Ok(()));
             assert!(entry().contains("REACHABLE"), "{}", entry());
             assert_eq!(once(neighbour(address, LONG)), Ok(()));
         }
-        there(&peer, "ip address flush dev far scope global");
+        in_peer(&peer, "ip address flush dev far scope global");
         for address in ["172.30.0.1", "fd00::1"] {
             let entry = || sh(&format!("ip neigh show {address} dev eth0"));
-            // That it answered a moment ago is no proof.
+            // The entry still says that it answered a moment ago.
             assert!(entry().contains("REACHABLE"), "{}", entry());
             for effort in [Effort::Once, Effort::UntilItAnswers] {
                 let timeout = if effort == Effort::Once { LONG } else { Duration::from_secs(2) };
@@ -195,7 +195,7 @@ fn a_neighbour_is_asked_afresh() {
                 assert_eq!(answer, no("it does not answer on its link"), "{effort:?}");
             }
         }
-        there(&peer, "ip address add 172.30.0.1/24 dev far; ip address add fd00::1/64 dev far nodad");
+        in_peer(&peer, "ip address add 172.30.0.1/24 dev far; ip address add fd00::1/64 dev far nodad");
         for address in ["172.30.0.1", "fd00::1"] {
             assert_eq!(answer(neighbour(address, LONG), Effort::UntilItAnswers), Ok(()));
         }
@@ -203,15 +203,15 @@ fn a_neighbour_is_asked_afresh() {
     });
 }
 
-/// Who answered last time is silent, and another machine has the address now.
+/// The last known link-layer address is silent: another machine has the IP address now.
 #[test]
-fn a_neighbour_that_moved_is_found() {
+fn a_neighbor_that_moved_is_found() {
     in_namespace(|| {
         let peer = peer();
         for address in ["172.30.0.1", "fd00::1"] {
             assert_eq!(answer(neighbour(address, LONG), Effort::UntilItAnswers), Ok(()));
         }
-        there(
+        in_peer(
             &peer,
             "echo 0 >/proc/sys/net/ipv4/conf/far/arp_notify
                       ip link set far address 02:00:00:00:00:99",
@@ -225,14 +225,14 @@ fn a_neighbour_that_moved_is_found() {
 }
 
 #[test]
-fn what_cannot_be_asked_says_why() {
+fn unanswerable_checks_give_a_reason() {
     in_namespace(|| {
         let _peer = peer();
         sh("ip route add 10.9.0.0/16 via 172.30.0.1
             ip route add 10.8.0.0/16 via inet6 fd00::1 dev eth0
             ip route add prohibit 10.7.0.0/16
             ip route add unreachable fd01::/64");
-        // The file is one for all nodes, and this is the node itself.
+        // All nodes share the configuration, so a check may target the node itself.
         assert_eq!(once(neighbour("172.30.0.11", LONG)), Ok(()));
         assert_eq!(once(neighbour("fd00::11", LONG)), Ok(()));
         let behind = |gateway: &str| no(&format!("not on a link of this node but behind {gateway}"));
@@ -248,14 +248,14 @@ fn what_cannot_be_asked_says_why() {
     });
 }
 
-/// What others put into the table stays as it is, flags and all.
+/// Entries that other programs added stay unchanged, including their flags.
 #[test]
-fn entries_of_others_are_left_as_they_are() {
+fn foreign_entries_stay_unchanged() {
     in_namespace(|| {
         let peer = peer();
-        let far = there(&peer, "ip -o link show far");
+        let far = in_peer(&peer, "ip -o link show far");
         let far = far.split("ether ").nth(1).and_then(|rest| rest.split(' ').next()).expect("an address");
-        there(&peer, "for i in 2 3 4 5 6; do ip address add 172.30.0.$i/24 dev far; done");
+        in_peer(&peer, "for i in 2 3 4 5 6; do ip address add 172.30.0.$i/24 dev far; done");
         sh(&format!(
             "ip neigh add 172.30.0.2 lladdr {far} dev eth0 nud permanent
              ip neigh add 172.30.0.3 lladdr {far} dev eth0 nud noarp
