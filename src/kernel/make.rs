@@ -43,7 +43,7 @@ impl Interfaces {
 
     fn send(&mut self, what: &str, messages: &[Message]) -> Result<(), Error> {
         self.socket.transact(messages).map_err(|refused| {
-            let error = refused.refusals.into_iter().next().map(|(_, error)| error).or(refused.failure);
+            let error = refused.rejections.into_iter().next().map(|(_, error)| error).or(refused.failure);
             let why = error.map_or_else(String::new, |error| error.to_string());
             Error::unexpected(format!("cannot {what}: {why}"))
         })

@@ -33,7 +33,7 @@ use crate::{
 };
 use link::Links;
 use netlink::{KernelError, Message, Refused, Socket};
-use sysctl::{Already, NotReplaced};
+use sysctl::{Accepts, ReplaceError};
 
 pub use fingerprint::{Fingerprint, fingerprint};
 pub use lookup::Lookup;
@@ -94,7 +94,7 @@ impl Backend for LiveNode {
             Order::Forward => {
                 commit_nat(&groups.nat, interrupt)?;
                 commit_routes(&groups.routes, interrupt)?;
-                commit_sysctls(&groups.sysctls, Already::Nothing, interrupt)
+                commit_sysctls(&groups.sysctls, Accepts::OldOnly, interrupt)
             }
             Order::Undo => undo(&groups, interrupt),
         }
@@ -112,7 +112,7 @@ impl Backend for LiveNode {
 
 /// Undoes as much as possible: a failure does not stop the rest. Returns the first failure.
 fn undo(groups: &Groups, interrupt: &Interrupt) -> Result<(), CommitError> {
-    let sysctls = groups.sysctls.iter().map(|change| commit_sysctls(&[change], Already::Replaced, interrupt));
+    let sysctls = groups.sysctls.iter().map(|change| commit_sysctls(&[change], Accepts::OldOrNew, interrupt));
     let mut first = sysctls.fold(Ok(()), Result::and);
     if let Err(error) = commit_routes(&groups.routes, interrupt) {
         first = first.and(Err(error));
@@ -193,8 +193,8 @@ fn commit_routes(changes: &[&RouteChange], interrupt: &Interrupt) -> Result<(), 
             continue;
         }
         check(interrupt)?;
-        if let Err(Refused { refusals, failure, .. }) = socket.transact(&messages) {
-            let first = refusals.into_iter().next();
+        if let Err(Refused { rejections, failure, .. }) = socket.transact(&messages) {
+            let first = rejections.into_iter().next();
             let (at, error) = first.map_or((None, failure), |(at, error)| (Some(at), Some(error)));
             let why = error.as_ref().map_or_else(String::new, ToString::to_string);
             let hint = error.as_ref().and_then(route::hint);
@@ -211,7 +211,7 @@ fn commit_routes(changes: &[&RouteChange], interrupt: &Interrupt) -> Result<(), 
 
 fn commit_sysctls(
     changes: &[&SysctlChange],
-    already: Already,
+    accepts: Accepts,
     interrupt: &Interrupt,
 ) -> Result<(), CommitError> {
     for change in changes {
@@ -222,14 +222,14 @@ fn commit_sysctls(
             hint,
         };
         // The kernel has already written it, as a side effect of another sysctl of this transaction.
-        let already = if change.rewritten_by.is_some() { Already::Replaced } else { already };
-        sysctl::replace(change, already).map_err(|error| match error {
-            NotReplaced::Refused(error) => refused(error.to_string(), sysctl::hint(&error)),
-            NotReplaced::Normalized(now) => refused(
+        let accepts = if change.rewritten_by.is_some() { Accepts::OldOrNew } else { accepts };
+        sysctl::replace(change, accepts).map_err(|error| match error {
+            ReplaceError::Refused(error) => refused(error.to_string(), sysctl::hint(&error)),
+            ReplaceError::Normalized(now) => refused(
                 format!("the kernel reads it back as {now}"),
                 Some(format!("write {now} in the configuration")),
             ),
-            NotReplaced::Moved(now) => CommitError::Moved { key: change.key.clone(), now },
+            ReplaceError::Moved(now) => CommitError::Moved { key: change.key.clone(), now },
         })?;
     }
     Ok(())
@@ -241,7 +241,7 @@ fn open_route_socket() -> Result<Socket, Error> {
 }
 
 fn unreadable(what: &str, error: &KernelError) -> Error {
-    Error::unexpected(format!("cannot read {what}: {error}")).with_hint_if(error.torn_hint())
+    Error::unexpected(format!("cannot read {what}: {error}")).with_hint_if(error.inconsistent_hint())
 }
 
 fn unreadable_nat(error: &nat::Error) -> Error {

@@ -65,8 +65,10 @@ impl Error {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Read { error, .. } => error.torn_hint(),
-            Self::Generation(error) => error.torn_hint().or_else(|| read::remedy(error.errno)),
+            Self::Read { error, .. } => error.inconsistent_hint(),
+            Self::Generation(error) => {
+                error.inconsistent_hint().or_else(|| read::unavailable_hint(error.errno))
+            }
             Self::Unsteady => {
                 Some("find the program that keeps changing nftables with `nft monitor`, then try again")
             }
@@ -120,7 +122,7 @@ impl fmt::Display for Error {
             Self::Read { what, error } => write!(f, "cannot dump {what}: {error}"),
             Self::Generation(error) => write!(f, "cannot read the nftables generation: {error}"),
             Self::Unsteady => {
-                let time = Patience::LIMIT.as_secs();
+                let time = Retries::LIMIT.as_secs();
                 write!(f, "no consistent nftables dump: the ruleset kept changing for {time} s")
             }
             Self::Overtaken(family) => write!(
@@ -148,7 +150,7 @@ struct Retries<'a> {
     interrupt: Option<&'a Interrupt>,
 }
 
-impl<'a> Patience<'a> {
+impl<'a> Retries<'a> {
     const LIMIT: Duration = Duration::from_secs(10);
     /// The minimum on a slow machine, even after [`Self::LIMIT`].
     const MIN_ATTEMPTS: u32 = 50;

@@ -397,8 +397,10 @@ impl Socket {
                 Ok(()) => {}
                 Err(Errno::AGAIN) => break,
                 Err(Errno::NOBUFS) => {
-                    refused.failure =
-                        Some(KernelError::with_text(Errno::NOBUFS, "the kernel's replies did not fit the socket buffer"));
+                    refused.failure = Some(KernelError::with_text(
+                        Errno::NOBUFS,
+                        "the kernel's replies did not fit the socket buffer",
+                    ));
                     continue;
                 }
                 Err(errno) => {

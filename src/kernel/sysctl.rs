@@ -106,7 +106,7 @@ fn interfaces(family: &str) -> Vec<String> {
 
 /// The reason that [`replace`] did not replace a value.
 #[derive(Debug)]
-pub enum NotReplaced {
+pub enum ReplaceError {
     /// The system call failed: `EINVAL` for a value that the kernel rejects, `EROFS` for a read-only `/proc/sys`.
     Refused(io::Error),
     /// The kernel accepted the value but stored this one instead, so the previous value was restored.
@@ -115,7 +115,7 @@ pub enum NotReplaced {
     Moved(Untrusted),
 }
 
-impl From<io::Error> for NotReplaced {
+impl From<io::Error> for ReplaceError {
     fn from(error: io::Error) -> Self {
         Self::Refused(error)
     }
@@ -123,7 +123,7 @@ impl From<io::Error> for NotReplaced {
 
 /// The live values that [`replace`] accepts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Already {
+pub enum Accepts {
     /// The old or the new value; if it is the new one, there is nothing to write.
     OldOrNew,
     /// Only the old value: if it is the new one, another program wrote it.
@@ -137,16 +137,16 @@ pub enum Already {
 /// See [`ReplaceError`]. On an error, the value is unchanged.
 pub fn replace(
     SysctlChange { key, before, after, .. }: &SysctlChange,
-    already: Already,
-) -> Result<(), NotReplaced> {
+    accepts: Accepts,
+) -> Result<(), ReplaceError> {
     fault::point().map_err(io::Error::from)?;
     let file = OpenOptions::new().read(true).write(true).open(file(key))?;
     let live = Untrusted::from(value(&file)?);
-    if live == *after && already == Already::Replaced {
+    if live == *after && accepts == Accepts::OldOrNew {
         return Ok(());
     }
     if live != *before {
-        return Err(NotReplaced::Moved(live));
+        return Err(ReplaceError::Moved(live));
     }
     // In a list of numbers, the kernel stores those before the one that it rejects.
     let restore =
@@ -158,7 +158,7 @@ pub fn replace(
     let now = Untrusted::from(value(&file)?);
     if now != *after {
         restore()?;
-        return Err(NotReplaced::Normalized(now));
+        return Err(ReplaceError::Normalized(now));
     }
     Ok(())
 }

@@ -44,7 +44,7 @@ pub fn to_outside(lab: &Lab, topology: &Topology, from: usize, family: Family) -
     let Some((host, _)) = topology.outside.get(family) else { return Ok("no outside".to_owned()) };
     let (lookup, answers) = next_hop(lab, from, host.addr())?;
     Ok(match lookup.gateway {
-        None if lookup.found => format!("wrong route: {name} sends to {} on its own link", host.addr()),
+        None if lookup.has_route => format!("wrong route: {name} sends to {} on its own link", host.addr()),
         None => format!("no route: {name} has no route to {}", host.addr()),
         Some(gateway) if answers == Some(false) => {
             format!("no neighbor: {gateway} does not answer on {name}'s link")
@@ -77,7 +77,7 @@ fn one_way(
     let Some(pod) = target.pod.get(family).map(ipnet::IpNet::addr) else { return Ok(None) };
     let name = &source.name;
     let (lookup, answers) = next_hop(lab, here, pod)?;
-    let Some(gateway) = lookup.gateway.filter(|_| lookup.found) else {
+    let Some(gateway) = lookup.gateway.filter(|_| lookup.has_route) else {
         return Ok(Some(format!("no route: {name} has no next hop for {pod}")));
     };
     if topology.router.get(family).is_some_and(|router| router.addr() == gateway) {

@@ -80,7 +80,7 @@ fn the_longest_names_are_simulated_and_longer_ones_are_mistakes() {
             machine.write("hostgw.yaml", &with_names(length));
             for verb in [&["simulate"][..], &["plan", "--all-nodes"], &["validate"]] {
                 let outcome = machine.hostgw(verb).expect(3);
-                outcome.warns("is longer than 253 bytes").warns("2 mistakes");
+                outcome.warns("is longer than 253 bytes").warns("2 errors");
                 assert!(outcome.stderr.len() < 4000, "{} bytes", outcome.stderr.len());
             }
         }

@@ -4,7 +4,7 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rustix::io::Errno;
 
 use super::{
-    NEEDS_ROOT, Error, LOAD_NF_TABLES, Retries,
+    Error, LOAD_NF_TABLES, NEEDS_ROOT, Retries,
     abi::{self, message},
     decode::{self, number},
 };
@@ -81,7 +81,7 @@ fn unavailable(errno: Errno) -> Option<Unavailable> {
     match errno {
         Errno::PERM | Errno::ACCESS => {
             Some(Unavailable { why: "reading nf_tables requires CAP_NET_ADMIN", hint: NEEDS_ROOT })
-        },
+        }
         // nfnetlink returns EINVAL for a subsystem that it lacks. Without nfnetlink itself, the protocol does not
         // exist.
         Errno::INVAL | Errno::NOENT | Errno::OPNOTSUPP | Errno::PROTONOSUPPORT | Errno::AFNOSUPPORT => {
@@ -133,7 +133,9 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn table(&mut self) -> Result<Option<NatTable>, Error> {
         let tables = self.dump(message::GETTABLE, "tables", None)?;
-        let Some(table) = tables.iter().find(|table| table.belongs_to_hostgw(abi::table::NAME)) else { return Ok(None) };
+        let Some(table) = tables.iter().find(|table| table.belongs_to_hostgw(abi::table::NAME)) else {
+            return Ok(None);
+        };
         let flags = number(table.get(abi::table::FLAGS)).unwrap_or(0);
         let (mut chains, mut others) = self.chains()?;
         self.rules(&mut chains)?;
@@ -168,7 +170,9 @@ impl Reader<'_> {
         // The kernel dumps rules chain by chain, in the order of the chains.
         let mut at = 0;
         for object in self.dump(message::GETRULE, "rules", Some(abi::rule::TABLE))? {
-            let Some(name) = object.get(abi::rule::CHAIN).filter(|_| object.belongs_to_hostgw(abi::rule::TABLE)) else {
+            let Some(name) =
+                object.get(abi::rule::CHAIN).filter(|_| object.belongs_to_hostgw(abi::rule::TABLE))
+            else {
                 continue;
             };
             let is_named = |chain: &NatChain| name.strip_suffix(&[0]) == Some(chain.name.as_raw().as_bytes());

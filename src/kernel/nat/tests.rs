@@ -246,14 +246,14 @@ fn foreign_rules_are_kept_and_restored() {
              chain guard { type filter hook forward priority -5; policy drop; ip saddr 10.0.0.0/8 return\n }\n\
              }\n");
         let before = listing(Family::V4);
-        let observed = observed(Family::V4).expect("there");
-        assert_eq!(observed.flags, 1);
-        assert_eq!(observed.others, [""; 0]);
-        assert!(observed.can_be_restored());
+        let live = observed(Family::V4).expect("there");
+        assert_eq!(live.flags, 1);
+        assert_eq!(live.others, [""; 0]);
+        assert!(live.can_be_restored());
         // Depending on its version, nft encodes a range as one expression or two.
         let by_meaning =
             |object: &NatObject| object.to_string().replace("payload, range,", "payload, cmp, cmp,");
-        let lines: Vec<_> = observed.objects().iter().map(by_meaning).collect();
+        let lines: Vec<_> = live.objects().iter().map(by_meaning).collect();
         assert_eq!(
             lines,
             [
@@ -279,9 +279,9 @@ fn foreign_rules_are_kept_and_restored() {
         );
         write(&table(Family::V4, vec![recipe("10.244.0.0/16")]));
         assert_ne!(listing(Family::V4), before);
-        write(&observed);
+        write(&live);
         assert_eq!(listing(Family::V4), before);
-        assert_eq!(observed(Family::V4), Some(observed));
+        assert_eq!(observed(Family::V4), Some(live));
     });
 }
 
@@ -367,10 +367,7 @@ fn without_the_capability_nat_is_unknown() {
         );
 
         let error = replace(&[(Family::V4, None)]).expect_err("refused");
-        assert_eq!(
-            error.to_string(),
-            "cannot read the nftables generation: EPERM: Operation not permitted"
-        );
+        assert_eq!(error.to_string(), "cannot read the nftables generation: EPERM: Operation not permitted");
         assert_eq!(error.hint(), Some("run as root, or with CAP_NET_ADMIN"));
     });
 }
@@ -675,7 +672,7 @@ fn changes_of_other_tables_do_not_prevent_a_replacement() {
 #[test]
 fn retries_are_limited() {
     let interrupt = Interrupt::new();
-    let mut retries = Retries::until(&interrupt);
+    let mut retries = Retries::interruptible(&interrupt);
     for _ in 0..Retries::MIN_ATTEMPTS * 2 {
         retries.wait().expect("not so long yet");
     }
@@ -740,7 +737,10 @@ fn a_rule_that_only_the_whole_ruleset_forbids_is_named() {
         table.chains[1].rules = vec![rule(&[MASQUERADE])];
         table.chains[0].base = Some(BaseChain { kind: ChainType::Filter, ..base() });
         let error = replace(&[(Family::V4, Some(&table))]).expect_err("masquerade in a filter");
-        assert!(error.to_string().starts_with("the kernel rejected rule ip hostgw b masquerade: "), "{error}");
+        assert!(
+            error.to_string().starts_with("the kernel rejected rule ip hostgw b masquerade: "),
+            "{error}"
+        );
         assert_eq!(listing(Family::V4), before);
     });
 }
@@ -760,7 +760,10 @@ fn a_table_that_another_program_owns_is_left_alone() {
         assert!(patience, "nft makes the table");
         let error = replace(&[(Family::V4, None)]).expect_err("owned");
         assert_eq!(error.to_string(), "the kernel rejected table ip hostgw: EPERM: Operation not permitted");
-        assert_eq!(error.hint(), Some("another program owns this table (flags owner): stop that program first"));
+        assert_eq!(
+            error.hint(),
+            Some("another program owns this table (flags owner): stop that program first")
+        );
         assert!(owned());
         drop(input);
         owner.wait().expect("our child");

@@ -291,7 +291,8 @@ fn known_rule<'a>(
 /// Converts a comment to a C string, cut at `max_length` bytes plus the NUL.
 fn comment_text(comment: &str, max_length: usize) -> Result<CString, &'static str> {
     // str::floor_char_boundary needs Rust 1.91.
-    let end = (0..=max_length.min(comment.len())).rev().find(|end| comment.is_char_boundary(*end)).unwrap_or(0);
+    let end =
+        (0..=max_length.min(comment.len())).rev().find(|end| comment.is_char_boundary(*end)).unwrap_or(0);
     CString::new(&comment.as_bytes()[..end]).map_err(|_| "its comment has a NUL byte")
 }
 

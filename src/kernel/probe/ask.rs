@@ -87,7 +87,7 @@ impl Asking {
 /// Sends a request. A rejection means that the entry or the interface has changed, so the attempt is repeated.
 fn send(socket: &mut Socket, message: &Message) -> Result<Progress, Error> {
     let Err(refused) = socket.transact(std::slice::from_ref(message)) else { return Ok(Progress::Waiting) };
-    match (refused.failure, refused.refusals.first()) {
+    match (refused.failure, refused.rejections.first()) {
         (Some(failure), _) => Err(cannot_ask(&failure)),
         (None, Some((_, error))) => Ok(Progress::Interfered(error.to_string())),
         (None, None) => Ok(Progress::Waiting),
