@@ -61,7 +61,7 @@ impl State {
 pub struct Unknown {
     /// Which part.
     pub what: StatePart,
-    /// Why, as a sentence fragment ("reading nf_tables needs CAP_NET_ADMIN").
+    /// Why, as a sentence fragment ("reading nf_tables requires CAP_NET_ADMIN").
     pub why: Untrusted,
     /// What to do about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
