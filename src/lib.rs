@@ -51,15 +51,17 @@
 //! | [`cni`] | whether the CNI configuration of a node fits the cluster: pure |
 //! | [`kernel`] | Linux: observe, commit, try checks, and make what simulate needs. Netlink stays in here; `unsafe` stands in one file of it |
 //! | [`apply`] | the transaction: lock, journal, commit, verify, check, roll back |
+//! | [`reconcile`] | brings a node to a desired state, or back: observe, plan, approve, commit, verify, wait, undo; prints nothing and prompts nobody |
 //! | [`simulate`] | the cluster of a file in network namespaces: applied, and proved with packets |
 //! | [`guide`] | the guides: as text for a terminal, as manual pages, and as the modules of their own documentation |
 //! | [`text`] | text that people read: [`text::Untrusted`] for what others wrote, escaping, shell words, line breaks |
+//! | `clock` | the wall clock |
 //! | `fault` | faults on demand, in a build for tests alone |
 //!
 //! A room uses only rooms on the floors below its own, and no two files of a room use each other, directly or by way
 //! of others. `tests/source_rules.rs` reads the imports and holds them to this list, ground floor first:
 //!
-//! 1. `text`, `hex`, `fault`
+//! 1. `text`, `hex`, `fault`, `clock`
 //! 2. `error`, `input`, `model`
 //! 3. `state`
 //! 4. `config`
@@ -67,8 +69,9 @@
 //! 6. `record`, `render`
 //! 7. `apply`, `guide`
 //! 8. `kernel`
-//! 9. `simulate`
-//! 10. `cli`
+//! 9. `reconcile`
+//! 10. `simulate`
+//! 11. `cli`
 //!
 //! So everything up to `render` is pure: it names neither `kernel` nor `apply`, and builds on any system. Nothing
 //! outside `cli` prints or exits, and what `cli` prints passes through its `Output`;
@@ -100,6 +103,7 @@
 #[cfg(target_os = "linux")]
 pub mod apply;
 pub mod cli;
+mod clock;
 pub mod cni;
 pub mod config;
 pub mod error;
@@ -112,6 +116,7 @@ pub mod input;
 pub mod kernel;
 pub mod model;
 pub mod plan;
+pub mod reconcile;
 pub mod record;
 pub mod render;
 #[cfg(target_os = "linux")]

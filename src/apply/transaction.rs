@@ -96,6 +96,13 @@ impl Incomplete {
     }
 }
 
+/// An error before anything was changed.
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Untouched(error)
+    }
+}
+
 impl Failure {
     fn incomplete(cause: Option<Error>, why: Error, left: Vec<Change>) -> Self {
         Self::Incomplete(Box::new(Incomplete { cause, ..Incomplete::new(why, left) }))

@@ -6,9 +6,9 @@ use serde::Serialize;
 use super::{
     Failure, Verdict,
     arguments::CheckCniOptions,
+    configuration::{load, text_of},
     environment,
     output::Output,
-    session::{load, text_of},
 };
 use crate::{
     cni::{self, CniReport, Code, Finding, MasqueradeReport, OutboundNatPolicy, Severity},

@@ -21,10 +21,10 @@ use clap_complete::{
 use super::{
     Verdict,
     arguments::{Arguments, Color, CompletionsOptions, Form, Shell},
+    configuration,
     git::Git,
     help,
     output::Output,
-    session,
 };
 use crate::{
     error::Error,
@@ -81,7 +81,8 @@ pub(super) fn answer(words: &[OsString]) -> Option<ExitCode> {
     } else {
         shell.write_complete(&mut command, line, folder.as_deref(), &mut candidates)
     };
-    let code = output.finish(output.candidates(&String::from_utf8_lossy(&candidates)).map(|()| 0));
+    let code = output
+        .finish(output.candidates(&String::from_utf8_lossy(&candidates)).map(|()| 0).map_err(Into::into));
     Some(ExitCode::from(code))
 }
 
@@ -175,7 +176,7 @@ fn nodes(file: Option<&Path>) -> Vec<CompletionCandidate> {
     if file.is_some_and(|file| file.as_os_str() == "-") {
         return Vec::new();
     }
-    let Ok(loaded) = session::load(file) else { return Vec::new() };
+    let Ok(loaded) = configuration::load(file) else { return Vec::new() };
     let candidate = |node: &Node| {
         let os = match node.os {
             OperatingSystem::Linux => "Linux node",

@@ -8,15 +8,17 @@ use std::{
 use super::{
     Failure, Verdict,
     arguments::{DiffOptions, PlanOptions},
+    configuration::{document, find, load},
     output::Output,
     revision::{Point, Range, Revision, Tracked},
-    session::{Loaded, Locator, document, find, load},
 };
 use crate::{
+    config::Loaded,
     config::{self, Document},
     error::{Error, Kind},
     model::Cluster,
     plan::{self, compare::Side},
+    render::Locator,
     render::{self, ComparisonReport, Detail, Files, Note},
     text::{self, Untrusted},
 };
@@ -187,7 +189,7 @@ impl Sides {
 }
 
 fn check(document: Document) -> Result<Loaded, config::InvalidConfig> {
-    config::load(&document).map(|cluster| Loaded { document, cluster })
+    Loaded::new(document)
 }
 
 fn documents(options: &DiffOptions) -> Result<Sides, Failure> {

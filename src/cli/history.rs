@@ -4,12 +4,12 @@ use console::measure_text_width;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{
-    Failure, clock::time, node_records::state_dir, output::Output, saved_plan::DIGITS,
-    transaction_json::Counts,
-};
+use super::{output::Output, saved_plan::DIGITS, transaction_json::Counts};
 use crate::{
+    clock::time,
+    error::Error,
     plan::Totals,
+    reconcile::state_dir,
     record::{Command, Commit, Entry, Record, TransactionMeta},
     text::{Untrusted, padded},
 };
@@ -81,7 +81,7 @@ impl Transaction {
 }
 
 /// Shows the open transaction, if there is one, and the committed ones, newest first.
-pub(super) fn show(json: bool, output: &Output) -> Result<(), Failure> {
+pub(super) fn show(json: bool, output: &Output) -> Result<(), Error> {
     let dir = state_dir()?;
     let open = dir.open_journal()?;
     let open =

@@ -3,13 +3,17 @@
 #[cfg(target_os = "linux")]
 mod apply;
 mod arguments;
+#[cfg(target_os = "linux")]
+mod cancel;
 mod check_cni;
-mod clock;
+#[cfg(target_os = "linux")]
+mod command_line;
 mod completions;
+mod configuration;
 #[cfg(target_os = "linux")]
 mod confirm;
 #[cfg(target_os = "linux")]
-mod decision;
+mod destroy;
 mod diff;
 mod environment;
 mod error_json;
@@ -20,25 +24,23 @@ mod history;
 #[cfg(target_os = "linux")]
 mod invoker;
 mod man;
-#[cfg(target_os = "linux")]
-mod node_records;
 mod output;
 #[cfg(target_os = "linux")]
 mod pager;
-#[cfg(target_os = "linux")]
-mod pending;
 #[cfg(target_os = "linux")]
 mod persisted;
 mod plan;
 mod plan_shape;
 mod program;
 mod render;
+#[cfg(target_os = "linux")]
+mod reporter;
 mod revision;
 #[cfg(target_os = "linux")]
 mod rollback;
 mod saved_plan;
 mod schema;
-mod session;
+mod session_report;
 mod show;
 #[cfg(target_os = "linux")]
 mod signals;
@@ -51,12 +53,8 @@ mod ssh;
 #[cfg(target_os = "linux")]
 mod status;
 #[cfg(target_os = "linux")]
-mod supervisor;
+mod supervise;
 mod terminal;
-#[cfg(target_os = "linux")]
-mod transaction;
-#[cfg(target_os = "linux")]
-mod transaction_failure;
 mod transaction_json;
 mod transaction_meta;
 mod usage;
@@ -126,11 +124,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         #[cfg(target_os = "linux")]
         Verb::Apply(options) => apply::run(options, &output),
         #[cfg(target_os = "linux")]
-        Verb::Destroy(options) => apply::destroy(options, &output),
+        Verb::Destroy(options) => destroy::run(options, &output),
         #[cfg(target_os = "linux")]
-        Verb::Confirm(options) => confirm::confirm(options, &output),
+        Verb::Confirm(options) => confirm::run(options, &output),
         #[cfg(target_os = "linux")]
-        Verb::Cancel(options) => confirm::cancel(options, &output),
+        Verb::Cancel(options) => cancel::run(options, &output),
         #[cfg(target_os = "linux")]
         Verb::Rollback(options) => rollback::run(options, &output),
         #[cfg(target_os = "linux")]
@@ -151,7 +149,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         #[cfg(not(target_os = "linux"))]
         verb => Err(only_on_linux(verb.name()).into()),
         #[cfg(target_os = "linux")]
-        Verb::Supervise => supervisor::run(),
+        Verb::Supervise => supervise::run(),
     };
     ExitCode::from(output.finish(verdict))
 }

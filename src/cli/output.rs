@@ -90,7 +90,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`Self::result`].
-    pub(super) fn plan(&self, report: &Report, is_read: bool) -> Result<(), Failure> {
+    pub(super) fn plan(&self, report: &Report, is_read: bool) -> Result<(), Error> {
         self.record(|transaction| transaction.planned = Some(report.clone()));
         if self.transaction.is_some() {
             return Ok(());
@@ -103,7 +103,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`Self::result`].
-    pub(super) fn long(&self, text: &str) -> Result<(), Failure> {
+    pub(super) fn long(&self, text: &str) -> Result<(), Error> {
         if self.form != Form::Text {
             return self.result(text);
         }
@@ -114,7 +114,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`Self::verbatim`].
-    pub(super) fn page(&self, text: &str) -> Result<(), Failure> {
+    pub(super) fn page(&self, text: &str) -> Result<(), Error> {
         #[cfg(target_os = "linux")]
         if self.pages && pager::show(&for_terminal(text, self.coloured_results)) {
             return Ok(());
@@ -127,7 +127,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`Self::verbatim`].
-    pub(super) fn result(&self, text: &str) -> Result<(), Failure> {
+    pub(super) fn result(&self, text: &str) -> Result<(), Error> {
         if self.form == Form::Text {
             return self.verbatim(&wrap(text, self.palette.width));
         }
@@ -139,16 +139,16 @@ impl Output {
     ///
     /// # Errors
     /// When standard output cannot be written, a closed pipe excepted.
-    pub(super) fn verbatim(&self, text: &str) -> Result<(), Failure> {
+    pub(super) fn verbatim(&self, text: &str) -> Result<(), Error> {
         Self::write(&for_terminal(text, self.coloured_results))
     }
 
     /// Writes escaped text to standard output.
-    fn write(text: &str) -> Result<(), Failure> {
+    fn write(text: &str) -> Result<(), Error> {
         let mut stdout = io::stdout().lock();
         match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(Error::unexpected(format!("cannot write to standard output: {error}")).into())
+                Err(Error::unexpected(format!("cannot write to standard output: {error}")))
             }
             _ => Ok(()),
         }
@@ -158,7 +158,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`Self::verbatim`].
-    pub(super) fn candidates(&self, text: &str) -> Result<(), Failure> {
+    pub(super) fn candidates(&self, text: &str) -> Result<(), Error> {
         const SEPARATORS: [char; 2] = ['\t', '\u{b}'];
         let mut escaped = String::with_capacity(text.len());
         for part in text.split_inclusive(SEPARATORS) {
@@ -173,7 +173,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`Self::result`].
-    pub(super) fn json(&self, value: &impl Serialize) -> Result<(), Failure> {
+    pub(super) fn json(&self, value: &impl Serialize) -> Result<(), Error> {
         debug_assert!(!self.has_printed.get(), "a second document");
         let text =
             to_json(value).map_err(|error| Error::unexpected(format!("cannot write JSON: {error}")))?;
@@ -185,7 +185,7 @@ impl Output {
     ///
     /// # Errors
     /// As [`Self::result`].
-    pub(super) fn markdown(&self, text: &str) -> Result<(), Failure> {
+    pub(super) fn markdown(&self, text: &str) -> Result<(), Error> {
         if text.len() > LIMIT {
             let length = text.len();
             self.warn(&format!(
@@ -259,7 +259,7 @@ impl Output {
             (None, Some(error)) => self.json(&ErrorDocument::new(error)),
             (None, None) => Ok(()),
         };
-        if let Err(Failure::Error(error)) = printed {
+        if let Err(error) = printed {
             self.error_text(&error);
             return kind.unwrap_or(error.kind).exit_code();
         }

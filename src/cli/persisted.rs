@@ -10,11 +10,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{node_records::last_applied, output::Output};
+use super::output::Output;
 use crate::{
     apply::StateDir,
     config, input,
     plan::{self, OriginalSysctls},
+    reconcile::last_applied,
     record::{Command, LastApplied},
     render::{
         Freshness, Persist, PersistHeader, PersistedFile, PersistedState, UnrecognizedHeader, freshness,

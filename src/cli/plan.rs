@@ -3,17 +3,18 @@
 use super::{
     Failure, Verdict,
     arguments::PlanOptions,
-    clock::time,
-    diff,
+    configuration::{load, text_of},
+    diff, environment,
     output::Output,
     plan_shape::{PlanShape, show},
     saved_plan::SavedPlan,
-    session::{Place, Session, text_of},
-    windows,
+    session_report, windows,
 };
 use crate::{
+    clock::time,
     error::{Error, Kind},
     plan::{ForeignPolicy, windows::WindowsObserved},
+    reconcile::{Place, Session},
     record::Snapshot,
     text::{self, ShellCommand, count},
 };
@@ -29,16 +30,19 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
         );
     }
     let policy = if options.adopt { ForeignPolicy::Adopt } else { ForeignPolicy::Respect };
+    let (file, node) = (options.target.file.as_deref(), environment::node(options.target.node.as_deref()));
+    let node = node.as_deref();
     let mut session = match &options.state {
-        Some(file) => {
-            let (name, text) = text_of(file)?;
+        Some(snapshot) => {
+            let (name, text) = text_of(snapshot)?;
             if WindowsObserved::is_one(&text) {
                 return windows::plan(options, &name, &text, output);
             }
-            Session::of_snapshot(&options.target, Snapshot::parse(&name, &text)?, policy)?
+            let snapshot = Snapshot::parse(&name, &text)?;
+            Session::of_snapshot(load(file)?, node, snapshot, policy)?
         }
         #[cfg(target_os = "linux")]
-        None => Session::live(&options.target, policy)?,
+        None => Session::live(load(file)?, node, policy)?,
         #[cfg(not(target_os = "linux"))]
         None => return Err(super::only_on_linux("a plan of this machine").into()),
     };
@@ -48,7 +52,7 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
         warn_of_open(dir, output);
     }
     session.check()?;
-    let report = session.report();
+    let report = session_report::report(&session);
     let is_whole = session.prepared.plan.conflicts.is_empty() && session.prepared.plan.unknown.is_empty();
     let saved = options.out.as_deref().filter(|_| is_whole);
     if let Some(path) = saved {

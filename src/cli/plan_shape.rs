@@ -1,7 +1,10 @@
 //! The forms of a plan on standard output.
 
-use super::{Failure, arguments::PlanOptions, output::Output};
-use crate::render::{self, Report};
+use super::{arguments::PlanOptions, output::Output};
+use crate::{
+    error::Error,
+    render::{self, Report},
+};
 
 /// The form of a plan on standard output.
 #[derive(Debug, Clone, Copy)]
@@ -33,7 +36,7 @@ pub(super) fn show(
     title: Option<&str>,
     shape: PlanShape,
     output: &Output,
-) -> Result<(), Failure> {
+) -> Result<(), Error> {
     let title = title.map_or_else(String::new, |title| format!("{title}\n\n"));
     match shape {
         PlanShape::Json => output.json(report),

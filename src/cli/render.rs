@@ -11,12 +11,13 @@ use std::{
 use super::{
     Verdict,
     arguments::{Persist, RenderOptions},
+    configuration::load,
     environment,
     output::Output,
-    session::{Loaded, load},
     transaction_meta::hash,
 };
 use crate::{
+    config::Loaded,
     error::{Error, Kind},
     model::OperatingSystem,
     plan::{self, OriginalSysctls},

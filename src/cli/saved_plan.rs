@@ -8,16 +8,13 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Failure,
-    clock::{now, time},
-    session::{Loaded, Session, text_of},
-    transaction_meta, write,
-};
+use super::{Failure, configuration::text_of, session_report::report, transaction_meta, write};
 use crate::{
-    config::{self, StoredConfig},
+    clock::{now, time},
+    config::{Loaded, StoredConfig},
     error::{Error, Kind},
     plan::{Action, Facts, ForeignPolicy},
+    reconcile::Session,
     record::{Command, Commit, TransactionMeta},
     render::{Entry, Group, Object, Report},
     text::{self, Untrusted, printable, to_json},
@@ -157,9 +154,8 @@ impl SavedPlan {
     /// When the configuration is invalid for this version, or the node is not in it.
     pub(super) fn session(&self) -> Result<Session, Failure> {
         let document = self.configuration.document(self.file.clone());
-        let cluster = config::load(&document)?;
         let policy = if self.adopt { ForeignPolicy::Adopt } else { ForeignPolicy::Respect };
-        Session::live_of(Loaded { document, cluster }, Some(self.node.as_raw()), policy)
+        Ok(Session::live(Loaded::new(document)?, Some(self.node.as_raw()), policy)?)
     }
 
     /// The plan as `hostgw plan` shows it.
@@ -178,7 +174,7 @@ impl SavedPlan {
     }
 
     /// The metadata that the history records for its apply.
-    pub(super) fn occasion(&self) -> TransactionMeta {
+    pub(super) fn meta(&self) -> TransactionMeta {
         TransactionMeta {
             node: Some(self.node.clone()),
             file: Some(self.file.clone()),
@@ -213,7 +209,7 @@ impl SavedPlan {
                 .with_details(details)
                 .with_hint("create a new plan with `hostgw plan --out` and have it reviewed"));
         }
-        let (now, then) = (session.report(), &self.changes);
+        let (now, then) = (report(session), &self.changes);
         if !now.changes.iter().map(without_reason).eq(then.iter().map(without_reason)) {
             return Err(stale("this version of hostgw would make different changes")
                 .with_hint("create a new plan with `hostgw plan --out`"));

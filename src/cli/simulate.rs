@@ -14,14 +14,9 @@ use console::measure_text_width;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{
-    Failure, Verdict,
-    arguments::SimulateOptions,
-    output::Output,
-    session::{self, Loaded},
-    signals,
-};
+use super::{Failure, Verdict, arguments::SimulateOptions, configuration, output::Output, signals};
 use crate::{
+    config::Loaded,
     error::{Error, Kind},
     kernel,
     model::{Cluster, Family, OperatingSystem, SysctlKey},
@@ -72,7 +67,7 @@ struct Choice {
 
 /// Builds the cluster of the file in network namespaces, applies every node's plan, proves that it works.
 pub(super) fn run(options: &SimulateOptions, output: &Output) -> Verdict {
-    let loaded = session::load(options.file.as_deref())?;
+    let loaded = configuration::load(options.file.as_deref())?;
     let choice = choose(&loaded.cluster, options)?;
     kernel::become_root_of_own_user_namespace().map_err(|error| forbidden(&error))?;
     raise_file_limit();

@@ -1,14 +1,11 @@
 //! `hostgw snapshot`
 
-use super::{
-    Failure, Verdict,
-    clock::{now, time},
-    node_records::{last_applied, readable, state_dir},
-    output::Output,
-};
+use super::{Failure, Verdict, output::Output};
 use crate::{
+    clock::{now, time},
     error::Kind,
     kernel::{self, LiveNode},
+    reconcile::{last_applied, readable, state_dir},
     record::Snapshot,
 };
 

@@ -8,20 +8,19 @@ use serde::Serialize;
 use super::{
     Failure, Verdict,
     arguments::StatusOptions,
-    clock::time,
     history::{self, Told},
-    node_records::{last_applied, readable, state_dir},
     output::Output,
     persisted,
-    transaction_failure::described,
 };
 use crate::{
     apply::StateDir,
+    clock::time,
     config,
     error::{Error, Kind},
     kernel::LiveNode,
     model::{Cluster, Family},
     plan::{self, Desired, ForeignPolicy, Observe, Observed, OriginalSysctls, Reason, Scope, Totals},
+    reconcile::{described, last_applied, readable, state_dir},
     record::{Decision, LastApplied, Outcome, Pending, Record},
     render::{self, PersistedFile, Report},
     state::{NatTable, Route, State, StatePart, Unknown},
@@ -73,7 +72,8 @@ struct Owned {
 /// Shows what hostgw owns here, the last apply, and what has drifted since.
 pub(super) fn run(options: &StatusOptions, output: &Output) -> Verdict {
     if options.history {
-        return history::show(options.json, output).map(|()| 0);
+        history::show(options.json, output)?;
+        return Ok(0);
     }
     let status = gather()?;
     if options.json {

@@ -3,8 +3,9 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{clock::time, error_json::ErrorJson};
+use super::error_json::ErrorJson;
 use crate::{
+    clock::time,
     error::Kind,
     plan::Totals,
     record::{Decision, Pending},

@@ -4,8 +4,9 @@ use std::{ffi::OsString, fs, path::Path, time::Duration};
 
 use sha2::{Digest, Sha256};
 
-use super::{clock::now, git::Git};
+use super::git::Git;
 use crate::{
+    clock::now,
     config::Document,
     hex::hex,
     record::{Command, Commit, TransactionMeta},

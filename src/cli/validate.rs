@@ -5,7 +5,9 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Failure, Verdict, arguments::ValidateOptions, error_json::ErrorJson, output::Output, session};
+use super::{
+    Failure, Verdict, arguments::ValidateOptions, configuration, error_json::ErrorJson, output::Output,
+};
 use crate::{
     error::{Error, Kind},
     text::{self, Untrusted, count},
@@ -73,7 +75,7 @@ pub(super) fn run(options: &ValidateOptions, output: &Output) -> Verdict {
 
 /// Checks one file; what is wrong with it is printed at once, unless it goes into the document.
 fn check(file: Option<&Path>, json: bool, output: &Output) -> FileJson {
-    let failure = match session::load(file) {
+    let failure = match configuration::load(file) {
         Ok(loaded) => {
             let nodes = Some(loaded.cluster.nodes.len());
             return FileJson { file: loaded.document.name().to_owned(), valid: true, nodes, error: None };

@@ -3,19 +3,20 @@
 use super::{
     Failure, Verdict,
     arguments::PlanOptions,
+    configuration::load,
     environment,
     output::Output,
     plan_shape::{PlanShape, show},
-    session::{Loaded, Locator, load},
 };
 use crate::{
+    config::Loaded,
     error::{Error, Kind},
     plan::{
         self, ForeignPolicy,
         compare::Side,
         windows::{WindowsObserved, windows_plan},
     },
-    render::Report,
+    render::{Locator, Report},
     text::{self, ShellCommand},
 };
 

@@ -49,6 +49,25 @@ use tree::TreeNode;
 use validate::validate;
 use yaml::SerdeRejection;
 
+/// A configuration that was read and found valid.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The file.
+    pub document: Document,
+    /// The cluster that it describes.
+    pub cluster: Cluster,
+}
+
+impl Loaded {
+    /// Parses and validates `document`.
+    ///
+    /// # Errors
+    /// Returns every error in the configuration.
+    pub fn new(document: Document) -> Result<Self, InvalidConfig> {
+        load(&document).map(|cluster| Self { document, cluster })
+    }
+}
+
 /// Parses and validates a configuration.
 ///
 /// # Errors

@@ -7,6 +7,7 @@
 mod commands;
 mod compact;
 mod comparison;
+mod locator;
 mod markdown;
 mod persisted;
 mod powershell;
@@ -20,6 +21,7 @@ pub use commands::commands;
 pub use comparison::{
     BlockReport, ComparisonReport, Detail, Files, NodeEntry, Note, Renamed, Short, Values, comparison_text,
 };
+pub use locator::Locator;
 pub use markdown::{LIMIT, comparison_markdown, plan_markdown};
 pub use persisted::{PersistedFile, PersistedState};
 pub use powershell::{windows_collector, windows_script};

@@ -1,4 +1,4 @@
-//! The records of this node, as the commands read them.
+//! Finds and reads the records of this node.
 
 use std::sync::OnceLock;
 
@@ -10,8 +10,11 @@ use crate::{
     state::{StatePart, Unknown},
 };
 
-/// The state directory of this namespace. It is the same one for the whole command, which opens it once.
-pub(super) fn state_dir() -> Result<StateDir, Error> {
+/// Returns the state directory of this network namespace, which a process opens only once.
+///
+/// # Errors
+/// Returns an error if the namespace cannot be identified.
+pub fn state_dir() -> Result<StateDir, Error> {
     static DIR: OnceLock<StateDir> = OnceLock::new();
     match DIR.get() {
         Some(dir) => Ok(dir.clone()),
@@ -19,14 +22,17 @@ pub(super) fn state_dir() -> Result<StateDir, Error> {
     }
 }
 
-/// This boot and this namespace.
+/// Identifies the current boot and network namespace.
 pub(super) fn identity() -> Result<Identity, Error> {
     kernel::identity()
         .map_err(|error| Error::unexpected(format!("cannot tell which network namespace this is: {error}")))
 }
 
-/// A file of the state directory; when it may not be read, that is noted and not fatal.
-pub(super) fn readable<T>(result: Result<T, Error>, unknown: &mut Vec<Unknown>) -> Result<Option<T>, Error> {
+/// Returns the contents of a record, or `None` if it must not be read: that is not fatal, and is added to `unknown`.
+///
+/// # Errors
+/// Returns any other error.
+pub fn readable<T>(result: Result<T, Error>, unknown: &mut Vec<Unknown>) -> Result<Option<T>, Error> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind == Kind::Incomplete => {
@@ -37,9 +43,12 @@ pub(super) fn readable<T>(result: Result<T, Error>, unknown: &mut Vec<Unknown>) 
     }
 }
 
-/// What was last applied, to tell drift from new wishes. Nothing is drift while a transaction is open that is
-/// not in force, or where it cannot be read: nothing else rests on it.
-pub(super) fn last_applied(dir: &StateDir) -> Result<Option<LastApplied>, Error> {
+/// Returns the last apply, which tells drift from changes of the configuration. Returns `None` while an open transaction
+/// is not in force, or if the record cannot be read: only the word "drift" depends on it.
+///
+/// # Errors
+/// Returns an error if the state of the transaction cannot be read.
+pub fn last_applied(dir: &StateDir) -> Result<Option<LastApplied>, Error> {
     let is_open = readable(dir.open_journal(), &mut Vec::new())?.flatten().is_some();
     if is_open && readable(dir.pending(), &mut Vec::new())?.flatten().is_none() {
         return Ok(None);

@@ -1,10 +1,11 @@
-//! The time of day, and how it is written.
+//! The wall clock, and how hostgw prints a time.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// A time in seconds since 1970-01-01 00:00 UTC, as RFC 3339 has it. A number from a damaged record can be one
-/// that RFC 3339 has no time for.
-pub(super) fn time(seconds: u64) -> String {
+/// Formats a time, in seconds since 1970-01-01 00:00 UTC, as in RFC 3339. A damaged record can contain a number that
+/// RFC 3339 cannot express.
+#[must_use]
+pub fn time(seconds: u64) -> String {
     /// 9999-12-31T23:59:59Z: a year has four digits.
     const LAST: u64 = 253_402_300_799;
     match UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).filter(|_| seconds <= LAST) {
@@ -13,7 +14,8 @@ pub(super) fn time(seconds: u64) -> String {
     }
 }
 
-/// Seconds since 1970-01-01 00:00 UTC.
-pub(super) fn now() -> u64 {
+/// Returns the current time in seconds since 1970-01-01 00:00 UTC.
+#[must_use]
+pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -1,10 +1,9 @@
 //! The process that rolls back an apply that is not confirmed in time.
 //!
-//! It is started before the first write and shares the lock with the command that starts it, over a pair of
-//! sockets: the command says when the apply is in force. When the command is gone without a word, the
-//! supervisor puts things in order at once: it waits for the confirmation, if the apply was in force already,
-//! and rolls back otherwise. It is in a session of its own, so that neither a hang-up of the terminal nor a
-//! signal to the command's process group reaches it.
+//! The command starts it before the first write and shares its lock with it. Over a pair of sockets, the command tells it
+//! when the apply is in force. If the command dies first, the supervisor takes over at once: it waits for the
+//! confirmation if the apply is in force already, and rolls back otherwise. It runs in a session of its own, so that
+//! neither a hangup of the terminal nor a signal to the command's process group reaches it.
 
 use std::{
     fs::File,
@@ -16,14 +15,16 @@ use std::{
     },
     path,
     process::{Child, Command as Program},
+    sync::Arc,
     time::Duration,
 };
 
 use rustix::process::Pid;
 
-use super::{Failure, Verdict, clock::time, decision::finish, node_records::identity, signals};
+use super::{decision::finish, records::identity};
 use crate::{
-    apply::{self, Lock, OVERRIDE, StateDir},
+    apply::{self, Interrupt, Lock, OVERRIDE, StateDir},
+    clock::time,
     error::Error,
     fault,
     kernel::{self, LiveNode},
@@ -34,28 +35,29 @@ use crate::{
 const VERB: &str = "supervise";
 
 const READY: &str = "ready";
-/// The apply is in force: wait for its confirmation.
+/// The order to wait for the confirmation: the apply is in force.
 const WATCH: &str = "watch";
-/// The apply has ended, well or not: there is nothing to do.
+/// The order to exit: the apply was committed without --confirm, or it failed and was undone.
 const DISMISS: &str = "dismiss";
 
-/// How often it is looked whether something happened without a word.
-const LOOK: Duration = Duration::from_millis(100);
+/// How often to check for changes that nobody announces.
+const INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a supervisor may take to start.
-const START: Duration = Duration::from_secs(10);
+const START_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A supervisor, as the command that started it sees it.
+/// A running supervisor, in the command that started it.
+#[derive(Debug)]
 pub(super) struct Supervisor {
     child: Child,
     socket: UnixStream,
 }
 
 impl Supervisor {
-    /// Starts one that shares `lock`.
+    /// Starts a supervisor that shares `lock`.
     ///
     /// # Errors
-    /// When it does not come up; nothing may be changed then.
+    /// Returns an error if it does not start; then nothing may be changed.
     pub(super) fn start(dir: &StateDir, lock: &Lock) -> Result<Self, Error> {
         let cannot = |error: io::Error| {
             Error::unexpected(format!(
@@ -70,10 +72,10 @@ impl Supervisor {
     }
 
     fn spawn(dir: &StateDir, lock: &Lock) -> io::Result<Self> {
-        // Whatever this command inherited is not the supervisor's to keep open.
+        // The supervisor must not keep open what this command inherited.
         kernel::keep_descriptors()?;
         let (socket, other) = UnixStream::pair()?;
-        // The running program, even if its file has been replaced.
+        // The running program, even if its file was replaced.
         let mut program = Program::new("/proc/self/exe");
         fault::hand_on(&mut program);
         let child = program
@@ -89,37 +91,37 @@ impl Supervisor {
     }
 
     fn answer(&mut self) -> io::Result<String> {
-        self.socket.set_read_timeout(Some(START))?;
+        self.socket.set_read_timeout(Some(START_TIMEOUT))?;
         let mut answer = String::new();
         BufReader::new(&self.socket).read_line(&mut answer)?;
         if answer.is_empty() { Err(io::Error::other("it ended")) } else { Ok(answer) }
     }
 
-    /// Tells it that the apply is in force. One that is gone is found out by [`Self::outcome`].
+    /// Tells it that the apply is in force. [`Self::outcome`] detects a supervisor that is gone.
     pub(super) fn watch(&mut self) {
         let _ = writeln!(self.socket, "{WATCH}");
     }
 
-    /// Tells it that there is nothing to do, and waits for its end.
+    /// Tells it to exit, and waits until it has.
     pub(super) fn dismiss(mut self) {
         let _ = writeln!(self.socket, "{DISMISS}");
         let _ = self.child.wait();
     }
 
-    /// Waits for the end of the wait, and calls `tick` several times a second meanwhile. `is_stuck` is asked as
-    /// often, and told whether the supervisor is stopped: one that is stuck is killed. None when the supervisor
-    /// was killed.
+    /// Waits until the apply is confirmed or rolled back, and calls `tick` several times a second meanwhile. Just as often
+    /// calls `is_stuck`, with whether the supervisor is stopped, and kills it if that returns `true`. Returns `None` if
+    /// the supervisor was killed.
     pub(super) fn outcome(
         mut self,
         mut tick: impl FnMut(),
         is_stuck: impl Fn(bool) -> bool,
     ) -> Option<Outcome> {
-        self.socket.set_read_timeout(Some(LOOK)).ok()?;
-        let (mut told, mut buffer) = (Vec::new(), [0; 4096]);
+        self.socket.set_read_timeout(Some(INTERVAL)).ok()?;
+        let (mut received, mut buffer) = (Vec::new(), [0; 4096]);
         loop {
             match self.socket.read(&mut buffer) {
                 Ok(0) => break,
-                Ok(length) => told.extend_from_slice(&buffer[..length]),
+                Ok(length) => received.extend_from_slice(&buffer[..length]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     tick();
                     if is_stuck(apply::is_stopped(Pid::from_child(&self.child))) {
@@ -131,18 +133,21 @@ impl Supervisor {
             }
         }
         let _ = self.child.wait();
-        serde_json::from_slice(&told).ok()
+        serde_json::from_slice(&received).ok()
     }
 }
 
-/// What a lock says whose holder waits for `pending`.
+/// Returns what the lock says about a holder that waits for the confirmation of `pending`.
 pub(super) fn waiting(pending: &Pending) -> String {
     format!("apply --confirm, waits for hostgw confirm until {}", time(pending.until))
 }
 
-/// `hostgw supervise`: standard input is the socket to the command, standard output the lock, standard error the
-/// state directory.
-pub(super) fn run() -> Verdict {
+/// Runs the supervisor. Standard input is the socket to the command, standard output the lock, and standard error the
+/// state directory. `interrupt` is called once signals must no longer end the process.
+///
+/// # Errors
+/// Returns an error if this process was not started by `hostgw apply --confirm`.
+pub fn supervise(interrupt: impl FnOnce() -> Result<Arc<Interrupt>, Error>) -> Result<(), Error> {
     let _ = rustix::process::setsid();
     let _ = rustix::thread::set_name(c"hostgw");
     let open = |descriptor: io::Result<OwnedFd>| {
@@ -151,19 +156,19 @@ pub(super) fn run() -> Verdict {
     let mut socket = UnixStream::from(open(io::stdin().as_fd().try_clone_to_owned())?);
     let lock = File::from(open(io::stdout().as_fd().try_clone_to_owned())?);
     let folder = open(io::stderr().as_fd().try_clone_to_owned())?;
-    let result = supervise(&mut socket, lock, folder);
-    if let Err(Failure::Error(error)) = &result {
+    let result = watch(&mut socket, lock, folder, interrupt);
+    if let Err(error) = &result {
         let _ = writeln!(socket, "{}", error.message);
     }
     let _ = socket.shutdown(Shutdown::Both);
-    result.map(|()| 0)
+    result
 }
 
-/// What the command says; nothing, when it is gone or when the apply is in force without its word: a command
-/// that was stopped shall not stop the time.
+/// Reads the order of the command. Returns an empty string if the command is gone, or if the apply is in force although
+/// the command did not say so: a stopped command must not delay the deadline.
 fn order(socket: &mut UnixStream, dir: &StateDir) -> Result<String, Error> {
     let cannot = |error: io::Error| Error::unexpected(format!("cannot read from the command: {error}"));
-    socket.set_read_timeout(Some(LOOK)).map_err(cannot)?;
+    socket.set_read_timeout(Some(INTERVAL)).map_err(cannot)?;
     let (mut order, mut buffer) = (String::new(), [0; 64]);
     while !order.ends_with('\n') {
         match socket.read(&mut buffer) {
@@ -181,19 +186,24 @@ fn order(socket: &mut UnixStream, dir: &StateDir) -> Result<String, Error> {
     Ok(order)
 }
 
-fn supervise(socket: &mut UnixStream, lock: File, folder: OwnedFd) -> Result<(), Failure> {
+fn watch(
+    socket: &mut UnixStream,
+    lock: File,
+    folder: OwnedFd,
+    interrupt: impl FnOnce() -> Result<Arc<Interrupt>, Error>,
+) -> Result<(), Error> {
     let only = |why: String| {
         Error::unexpected(format!("{why}: this command is only started by `hostgw apply --confirm`"))
     };
     let dir = StateDir::handed_over(folder, identity()?).map_err(|error| only(error.message.to_string()))?;
     let mut lock = dir.take_over(lock, "apply --confirm").map_err(|error| only(error.to_string()))?;
-    let interrupt = signals::interrupt()?;
+    let interrupt = interrupt()?;
     let _ = writeln!(socket, "{READY}");
     if order(socket, &dir)?.trim_end() == DISMISS {
         return Ok(());
     }
     let Some((record, pending)) = dir.pending()? else {
-        // The command ended in the middle. What cannot be undone is for hostgw rollback to tell.
+        // The command died midway. If something cannot be undone, `hostgw rollback` reports it.
         let _ = apply::recover(&mut LiveNode, &dir);
         return Ok(());
     };

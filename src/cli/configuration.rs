@@ -1,0 +1,72 @@
+//! Finds, reads and loads the configuration that a command line names.
+
+use std::path::{Path, PathBuf};
+
+use super::{Failure, environment};
+use crate::{
+    config::{self, Document, Loaded},
+    error::{Error, Kind},
+    input, text,
+};
+
+/// The folder of a node's own configuration.
+const NODE_FOLDER: &str = "/etc/hostgw";
+
+/// Reads the configuration `file`, or `-` for standard input, or the one that [`find`] finds.
+pub(super) fn document(file: Option<&Path>) -> Result<Document, Failure> {
+    let found = file.map_or_else(find, |file| Ok(file.to_owned()))?;
+    let document =
+        if found.as_os_str() == "-" { Document::read_standard_input() } else { Document::read(&found) };
+    Ok(document.map_err(|error| {
+        let is_from_environment = file.is_none() && environment::file().is_some();
+        let details = is_from_environment.then(|| format!("{} names it", environment::FILE));
+        invalid_input(&error).with_details(details)
+    })?)
+}
+
+/// Finds the configuration if the command line names none: the one that the environment names, or else the one in the
+/// working directory, or else the node's own.
+pub(super) fn find() -> Result<PathBuf, Failure> {
+    if let Some(file) = environment::file() {
+        return Ok(file);
+    }
+    let folders = ["", NODE_FOLDER].map(Path::new);
+    Ok(config::find_in(&folders).map_err(|error| invalid_input(&error))?)
+}
+
+fn invalid_input(error: &config::ReadError) -> Error {
+    Error::new(Kind::Invalid, error.to_string()).with_hint_if(error.hint())
+}
+
+/// Reads a text file other than a configuration, or `-` for standard input. Returns its name and its text.
+pub(super) fn text_of(file: &Path) -> Result<(String, String), Error> {
+    let (name, bytes) = if file.as_os_str() == "-" {
+        ("standard input".to_owned(), input::read_standard_input())
+    } else {
+        (text::path(file).to_string(), input::read(file))
+    };
+    let bytes =
+        bytes.map_err(|error| Error::new(Kind::Invalid, error.to_string()).with_hint_if(error.hint()))?;
+    let text = decoded(bytes).map_err(|why| {
+        Error::new(Kind::Invalid, format!("cannot read {name}: {why}")).with_hint("save it as UTF-8")
+    })?;
+    Ok((name, text))
+}
+
+/// Decodes UTF-8, or UTF-16 with a byte order mark, as `>` in Windows PowerShell 5.1 writes it.
+fn decoded(bytes: Vec<u8>) -> Result<String, String> {
+    let units = |bytes: &[u8], unit: fn([u8; 2]) -> u16| -> Vec<u16> {
+        bytes.chunks_exact(2).map(|pair| unit([pair[0], pair[1]])).collect()
+    };
+    let units = match bytes.get(..2) {
+        Some([0xff, 0xfe]) => units(&bytes[2..], u16::from_le_bytes),
+        Some([0xfe, 0xff]) => units(&bytes[2..], u16::from_be_bytes),
+        _ => return String::from_utf8(bytes).map_err(|_| "it is not UTF-8 text".to_owned()),
+    };
+    String::from_utf16(&units).map_err(|_| "it is not UTF-16 text".to_owned())
+}
+
+/// Reads and validates a configuration.
+pub(super) fn load(file: Option<&Path>) -> Result<Loaded, Failure> {
+    Ok(Loaded::new(document(file)?)?)
+}

@@ -1,0 +1,85 @@
+//! `hostgw destroy`
+
+use super::{
+    Verdict,
+    arguments::{DestroyOptions, Preview},
+    changed,
+    command_line::{CommandLine, Presentation},
+    output::Output,
+    persisted::{self, Basis},
+    plan::warn_of_open,
+    transaction_meta,
+};
+use crate::{
+    plan::{self, ForeignSysctlPolicy, Prepared},
+    reconcile::{self, Committed, Destroy, Operation, RunResult},
+    record::{Command, TransactionMeta},
+    render::Report,
+};
+
+/// Removes everything hostgw manages on this node.
+pub(super) fn run(options: &DestroyOptions, output: &Output) -> Verdict {
+    let on_foreign = match (options.adopt, options.abandon) {
+        (true, _) => ForeignSysctlPolicy::Overwrite,
+        (false, true) => ForeignSysctlPolicy::Leave,
+        (false, false) => ForeignSysctlPolicy::Refuse,
+    };
+    let mut destroy = Destroy::new(on_foreign)?;
+    let Preview { dry_run, detailed_exitcode } = options.preview;
+    if dry_run {
+        return preview(&mut destroy, options, output);
+    }
+    let caller = CommandLine { presentation: Destroying, consent: options.consent, output };
+    let result = reconcile::run(&mut destroy, None, &caller);
+    let RunResult { committed, recovered } = result.map_err(|failure| caller.reporter().failure(failure))?;
+    if let Some(Committed { totals, .. }) = &committed {
+        output.done(&format!("Removed and verified: {} removed, {} restored.", totals.remove, totals.change));
+    }
+    Ok(if committed.is_some() || recovered { changed(detailed_exitcode) } else { 0 })
+}
+
+/// Shows what would be removed. The exit codes are those of `plan`.
+fn preview(destroy: &mut Destroy, options: &DestroyOptions, output: &Output) -> Verdict {
+    output.record(|transaction| transaction.dry_run = true);
+    let dir = destroy.dir().clone();
+    let checked = reconcile::preview(&dir, options.consent.lock.lock_timeout, || {
+        destroy.look()?;
+        Ok(destroy.check())
+    })?;
+    warn_of_open(&dir, output);
+    output.plan(&Destroying.report(destroy), true)?;
+    checked?;
+    Ok(if destroy.prepared.plan.is_empty() { 0 } else { changed(options.preview.detailed_exitcode) })
+}
+
+struct Destroying;
+
+impl Presentation<Destroy> for Destroying {
+    fn report(&self, destroy: &Destroy) -> Report {
+        let Prepared { desired, plan, left, .. } = &destroy.prepared;
+        let explain = |change: &_| plan::reason(None, desired, &destroy.saved, None, change);
+        let mut report = Report::new(plan, explain, |_, _| None);
+        if !destroy.has_record && !plan.is_empty() {
+            report.warnings.push(
+                "no apply is recorded here, so the original sysctl values are unknown; the sysctls keep their current values"
+                    .to_owned(),
+            );
+        }
+        report.warnings.extend(plan::check::irrevocable(plan));
+        report.warnings.extend(plan::foreign::left(left));
+        report.add_persisted(persisted::judge(&persisted::find(), &Basis::Nothing));
+        report
+    }
+
+    fn question(&self, _: &Destroy) -> String {
+        "Remove everything hostgw manages on this node?".to_owned()
+    }
+
+    fn can_be_pending(&self) -> bool {
+        false
+    }
+
+    fn meta(&self, _: &Destroy) -> TransactionMeta {
+        transaction_meta::of_command(Command::Destroy)
+    }
+}

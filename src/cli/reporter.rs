@@ -1,0 +1,143 @@
+//! Prints what happens while a command changes the node, and records it for `--json`.
+
+use std::sync::Arc;
+
+use super::{Failure, output::Output, signals, transaction_json::Confirmation};
+use crate::{
+    apply::{self, Interrupt},
+    clock::time,
+    error::{Error, Kind},
+    reconcile::{Event, Observer, described, incomplete_error},
+    record::{Decision, Outcome},
+    text::count,
+};
+
+/// An observer that prints.
+pub(super) struct Reporter<'a> {
+    pub output: &'a Output,
+}
+
+impl Observer for Reporter<'_> {
+    fn event(&self, event: Event<'_>) {
+        let output = self.output;
+        match event {
+            Event::WaitingForLock(holder) => {
+                output.warn(&format!("another hostgw command is running ({holder}); waiting"));
+            }
+            Event::WaitingForDecision(pending) => {
+                let (id, until) = (pending.id, time(pending.until));
+                output.warn(&format!(
+                    "apply {id} is pending until {until}; waiting: run `hostgw confirm {id}` to keep it, or `hostgw cancel {id}` to roll it back"
+                ));
+            }
+            Event::SupervisorResumed(holder) => output.warn(&format!("resumed {holder}")),
+            Event::InterruptedFound(meta) => {
+                output.warn(&format!("{} was interrupted or only partly rolled back", described(meta)));
+            }
+            Event::ConfirmationCompleted(meta) => {
+                output.done(&format!("{} was confirmed and stays in force.", described(meta)));
+            }
+            Event::Recovered { record, left } => {
+                output.record(|transaction| transaction.recovered = Some(record.id));
+                let named = described(&record.occasion);
+                match left {
+                    None => output.done(&format!("Undid {named}, and verified.")),
+                    Some(left) => {
+                        output.done(&format!("Undid {named}, except for foreign changes."));
+                        left.iter().for_each(|left| output.warn(left));
+                    }
+                }
+            }
+            Event::CheckIgnored { check, why } => {
+                output.warn(&format!("check {check} was failing before the change ({why}); ignoring it"));
+            }
+            Event::PlanChanged => output.warn("the live state changed; the new plan is:"),
+            Event::AlreadyMade => {
+                output.done("Nothing to do: another program already made the changes.");
+            }
+            Event::Begun(id) => output.record(|transaction| transaction.transaction = Some(id)),
+            Event::Committed { totals, pending, checks } => {
+                output.record(|transaction| {
+                    transaction.done = Some(totals.into());
+                    transaction.verified = true;
+                    transaction.confirmation = pending.map(|pending| Confirmation::of(pending, None));
+                });
+                if checks > 0 {
+                    let checks = count(checks, "check");
+                    output.done(&format!("{checks} passed before and after the change."));
+                }
+            }
+            Event::Pending(pending) => output.record(|transaction| {
+                transaction.transaction = Some(pending.id);
+                transaction.confirmation = Some(Confirmation::of(pending, None));
+            }),
+            Event::StillPending(pending) => {
+                let seconds = pending.remaining().as_millis().div_ceil(1000);
+                output.progress(&format!("{seconds} s left to run hostgw confirm {}", pending.id));
+            }
+            Event::SignalWhilePending => {
+                if signals::hung_up() {
+                    signals::end_by_hang_up();
+                }
+            }
+            Event::CannotCancel(pending, error) => {
+                output.error(error);
+                let until = time(pending.until);
+                output.say(&format!("It cannot be canceled, and rolls back at {until}."));
+            }
+            Event::NoLongerPending => output.progress(""),
+            Event::SupervisorLost => {
+                output.warn("the supervisor was killed or stopped; this command takes over the wait");
+            }
+        }
+    }
+
+    fn interrupt(&self) -> Result<Arc<Interrupt>, Error> {
+        signals::interrupt()
+    }
+}
+
+impl Reporter<'_> {
+    /// Reports a failed transaction.
+    pub(super) fn failure(&self, failure: apply::Failure) -> Failure {
+        match failure {
+            apply::Failure::Untouched(error) => Failure::Error(error),
+            apply::Failure::RolledBack { cause } => {
+                let kind = if cause.kind == Kind::Interrupted { Kind::Interrupted } else { Kind::RolledBack };
+                self.rolled_back(&Error { kind, ..cause })
+            }
+            apply::Failure::Incomplete(incomplete) => {
+                if let Some(cause) = &incomplete.cause {
+                    self.output.error(cause);
+                }
+                Failure::Error(incomplete_error(&incomplete))
+            }
+        }
+    }
+
+    /// Reports that the node was rolled back because of `cause`, whose kind determines the exit code.
+    pub(super) fn rolled_back(&self, cause: &Error) -> Failure {
+        self.output.error(cause);
+        self.output.record(|transaction| {
+            transaction.done = None;
+            transaction.verified = true;
+            transaction.rolled_back = true;
+        });
+        self.output.say("Rolled back and verified: the node is in its previous state.");
+        Failure::AlreadyReported(cause.kind)
+    }
+
+    /// Records the end of a pending apply.
+    pub(super) fn outcome(&self, outcome: &Outcome) {
+        self.output.record(|transaction| {
+            let is_undone = outcome.decision != Decision::Confirmed;
+            transaction.transaction = Some(outcome.pending.id);
+            transaction.confirmation = Some(Confirmation::of(&outcome.pending, Some(outcome.decision)));
+            transaction.rolled_back = is_undone && outcome.failure.is_none();
+            if is_undone {
+                transaction.done = None;
+                transaction.verified = outcome.failure.is_none();
+            }
+        });
+    }
+}

@@ -1,0 +1,74 @@
+//! The report on a session: its plan with reasons, warnings and source lines.
+
+#[cfg(target_os = "linux")]
+use super::persisted::{self, Basis};
+use crate::{
+    config::{Loaded, StoredConfig},
+    plan::{self, Prepared, compare::Side},
+    reconcile::Session,
+    record::LastApplied,
+    render::{Locator, Report, Source},
+};
+#[cfg(target_os = "linux")]
+use crate::{plan::Desired, reconcile::Place, render::PersistedFile};
+
+/// Returns the plan with its reasons, warnings and source lines.
+pub(super) fn report(session: &Session) -> Report {
+    let locator = Locator::new(&session.loaded.document);
+    let last = session.last.as_ref().filter(|last| last.occasion.node.as_ref() == Some(session.node_name()));
+    let cluster = &session.loaded.cluster;
+    let Prepared { desired, observed, plan, .. } = &session.prepared;
+    let previous = last.filter(|_| !plan.changes.is_empty()).and_then(|last| previous(session, last));
+    let known = last.map(|last| plan::PreviousApply {
+        state: &last.state,
+        previous: previous.as_ref().map(|previous| plan::PreviousConfig::new(&previous.cluster, cluster)),
+    });
+    let previous_locator = previous.as_ref().map(|previous| Locator::new(&previous.document));
+    let explain = |change: &_| plan::reason(Some(cluster), desired, &session.saved, known.as_ref(), change);
+    let mut report = Report::new(plan, explain, |side, path| match side {
+        Side::New => locator.source(path),
+        Side::Old => {
+            let source = previous_locator.as_ref()?.source(path)?;
+            Some(Source { apply: last.map(|last| last.id), ..source })
+        }
+    });
+    report.node = Some(session.node_name().to_owned());
+    report.file = Some(session.loaded.document.name().clone());
+    report.warnings = plan::check::warnings(cluster, session.index, desired, observed);
+    report.warnings.extend(plan::check::irrevocable(plan));
+    report.warnings.extend(plan::foreign::left(&session.prepared.left));
+    #[cfg(target_os = "linux")]
+    if let Place::Live(_) = session.place {
+        report.add_persisted(persisted(session));
+    }
+    report
+}
+
+#[cfg(target_os = "linux")]
+/// Compares the files on this node that restore part of its state at boot with the configuration. Sysctls that get
+/// their original values back are not restored at boot.
+fn persisted(session: &Session) -> Vec<PersistedFile> {
+    let found = persisted::find();
+    if found.is_empty() {
+        return Vec::new();
+    }
+    let Desired { state, released, .. } = &session.prepared.desired;
+    let mut state = state.clone();
+    state.sysctls.retain(|key, _| !released.contains(key));
+    let document = &session.loaded.document;
+    // Absolute: the remedy may be run from another directory.
+    let file = document.path().and_then(|path| path.canonicalize().ok());
+    let file = file.map_or_else(|| "FILE".into(), |path| path.to_string_lossy().into_owned());
+    persisted::judge(
+        &found,
+        &Basis::Wanted { state: &state, node: session.node_name().as_raw(), file: &file },
+    )
+}
+
+/// Returns the configuration of the last apply, if it differs from the current one and this version still accepts it.
+fn previous(session: &Session, last: &LastApplied) -> Option<Loaded> {
+    let is_other = |stored: &&StoredConfig| **stored != StoredConfig::from(&session.loaded.document);
+    let stored = last.configuration.as_ref().filter(is_other)?;
+    let document = stored.document(last.occasion.file.clone().unwrap_or_default());
+    Loaded::new(document).ok()
+}

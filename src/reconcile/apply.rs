@@ -1,0 +1,102 @@
+//! Brings this node to the desired state of a configuration.
+
+use super::{
+    operation::Operation,
+    records,
+    refusal::{check_complete, check_conflicts},
+    session::Session,
+};
+use crate::{
+    apply::StateDir,
+    config::Document,
+    error::{Error, Kind},
+    model::Check,
+    plan::{self, Prepared},
+    record::Command,
+    text::count,
+};
+
+/// The number of removed routes from which a plan can be a mass removal.
+const MASS: usize = 10;
+
+/// An apply of a configuration to this node.
+pub struct Apply<'a> {
+    /// The configuration and the node.
+    pub session: Session,
+    dir: StateDir,
+    /// The exact number of routes that a mass removal may remove.
+    allowed_removals: Option<usize>,
+    guard: &'a dyn Fn(&Session) -> Result<(), Error>,
+}
+
+impl<'a> Apply<'a> {
+    /// Prepares an apply. `guard` checks what else must hold before the plan is committed.
+    ///
+    /// # Errors
+    /// Returns an error if the state directory cannot be determined.
+    pub fn new(
+        session: Session,
+        allowed_removals: Option<usize>,
+        guard: &'a dyn Fn(&Session) -> Result<(), Error>,
+    ) -> Result<Self, Error> {
+        Ok(Self { session, dir: records::state_dir()?, allowed_removals, guard })
+    }
+
+    /// Checks that a configuration that lost its nodes does not silently remove their routes.
+    fn check_removals(&self) -> Result<(), Error> {
+        let Prepared { plan, observed, desired, .. } = &self.session.prepared;
+        let removed = plan::removed_routes(plan);
+        let managed = observed.state.routes.iter().filter(|route| route.is_owned()).count();
+        let leaves_none = desired.state.routes.iter().all(|route| route.next.gateway.is_none());
+        let is_mass = removed >= MASS && removed * 2 > managed;
+        if removed == 0 || !(is_mass || leaves_none) || self.allowed_removals == Some(removed) {
+            return Ok(());
+        }
+        let allowed = self.allowed_removals.map_or_else(String::new, |allowed| format!(", not {allowed}"));
+        let left = if leaves_none { "; no other node is left in the configuration" } else { "" };
+        let message = format!(
+            "this plan removes {removed} of the {} managed here{allowed}{left}; nothing was changed",
+            count(managed, "route")
+        );
+        Err(Error::new(Kind::Declined, message).with_hint(format!(
+            "review them with `hostgw plan`; if they are intended, pass --allow-removals {removed}"
+        )))
+    }
+}
+
+impl Operation for Apply<'_> {
+    fn look(&mut self) -> Result<(), Error> {
+        self.session.look()
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        self.session.check()?;
+        check_complete(&self.session.prepared.plan)?;
+        check_conflicts(
+            &self.session.prepared.plan,
+            "remove the foreign object, or take it over with --adopt",
+        )?;
+        (self.guard)(&self.session)?;
+        self.check_removals()
+    }
+
+    fn dir(&self) -> &StateDir {
+        &self.dir
+    }
+
+    fn command(&self) -> Command {
+        Command::Apply
+    }
+
+    fn prepared(&self) -> &Prepared {
+        &self.session.prepared
+    }
+
+    fn checks(&self) -> &[Check] {
+        &self.session.loaded.cluster.checks
+    }
+
+    fn configuration(&self) -> Option<&Document> {
+        Some(&self.session.loaded.document)
+    }
+}

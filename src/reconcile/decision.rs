@@ -1,0 +1,49 @@
+//! Carries out the decision about a pending apply.
+
+use crate::{
+    apply::{self, StateDir},
+    error::{Error, Kind},
+    kernel::LiveNode,
+    record::{Decision, Outcome, Pending, Record},
+    render,
+};
+
+/// Carries out `decision` and records the outcome. The caller holds the lock.
+pub(super) fn finish(dir: &StateDir, record: &Record, pending: Pending, decision: Decision) -> Outcome {
+    let concluded = apply::conclude(&mut LiveNode, dir, record, pending, decision);
+    let failure = concluded.err().map(|failure| match failure {
+        apply::Failure::Untouched(error) | apply::Failure::RolledBack { cause: error } => error,
+        apply::Failure::Incomplete(incomplete) => incomplete_error(&incomplete),
+    });
+    let outcome = Outcome { pending, occasion: record.occasion.clone(), decision, failure };
+    if dir.outcome().ok().flatten().as_ref() != Some(&outcome) {
+        // The record is a convenience: a waiting command can tell the outcome without it.
+        let _ = dir.tell(&outcome);
+    }
+    if decision != Decision::Confirmed {
+        let _ = dir.end_wait();
+    }
+    outcome
+}
+
+/// Returns the error for a rollback that could not be completed: what is left, and the commands that would complete it.
+#[must_use]
+pub fn incomplete_error(incomplete: &apply::Incomplete) -> Error {
+    let apply::Incomplete { why, left, is_restored, is_foreign, .. } = incomplete;
+    let details = std::iter::once(why.message.clone()).chain(why.details.iter().cloned());
+    let message = if *is_restored {
+        "the node is in its previous state, but hostgw's records could not be updated"
+    } else {
+        "the rollback is incomplete"
+    };
+    let hint = if *is_foreign {
+        "run these commands, overwrite it with `hostgw rollback --adopt`, or keep it with `hostgw rollback --abandon`"
+    } else if left.is_empty() {
+        "fix the cause, then run `hostgw rollback` to resume"
+    } else {
+        "run these commands, or fix the cause and run `hostgw rollback` to resume; to give up on them, run `hostgw rollback --abandon`"
+    };
+    let error = Error::new(Kind::RollbackIncomplete, message).with_details(details).with_hint(hint);
+    let commands = left.iter().flat_map(render::commands).map(|command| command.to_string().into());
+    Error { commands: commands.collect(), ..error }
+}

@@ -1,0 +1,61 @@
+//! Brings a node to a desired state, or back: observes, plans, checks, commits, verifies, waits, and undoes.
+//!
+//! This room prints nothing, prompts nobody, and knows no exit codes. Whoever uses it implements [`Caller`]: the command
+//! line asks its user and prints what happens; a program that runs unattended answers by itself.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `session` | from a configuration and a node, live or saved in a snapshot, to a plan |
+//! | `operation` | the trait of everything that can be committed: an apply, a destroy |
+//! | `run` | observe, show, approve, lock, observe again, commit, verify; and the preview of all that |
+//! | `turn` | waits for other commands, and undoes what an interrupted one left half done |
+//! | `pending` | waits for the confirmation of an apply, and takes over from a lost supervisor |
+//! | `supervisor` | the process that rolls back a pending apply |
+//! | `decide` | confirms or cancels a pending apply from another process |
+//! | `rollback` | undoes the newest transaction |
+//! | `records` | the records of this node |
+
+#[cfg(target_os = "linux")]
+mod apply;
+mod caller;
+#[cfg(target_os = "linux")]
+mod decide;
+#[cfg(target_os = "linux")]
+mod decision;
+#[cfg(target_os = "linux")]
+mod destroy;
+#[cfg(target_os = "linux")]
+mod operation;
+#[cfg(target_os = "linux")]
+mod pending;
+#[cfg(target_os = "linux")]
+mod records;
+mod refusal;
+#[cfg(target_os = "linux")]
+mod rollback;
+#[cfg(target_os = "linux")]
+mod run;
+mod session;
+#[cfg(target_os = "linux")]
+mod supervisor;
+#[cfg(target_os = "linux")]
+mod turn;
+mod wording;
+
+#[cfg(target_os = "linux")]
+pub use self::{
+    apply::Apply,
+    caller::{Caller, Event, Observer},
+    decide::{Cancellation, Settled, already_confirmed, cancel, cancel_pending, confirm},
+    decision::incomplete_error,
+    destroy::Destroy,
+    operation::Operation,
+    pending::{PendingApply, WaitResult},
+    records::{last_applied, readable, state_dir},
+    rollback::{Rollback, RollbackResult, Undo},
+    run::{Committed, RunResult, preview, run},
+    supervisor::supervise,
+};
+pub use session::{Place, Session};
+#[cfg(target_os = "linux")]
+pub use wording::{described, named, named_by, not_kept};

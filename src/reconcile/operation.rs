@@ -1,0 +1,37 @@
+//! What can be committed as one transaction.
+
+use crate::{apply::StateDir, config::Document, error::Error, model::Check, plan::Prepared, record::Command};
+
+/// A change of the node: where to find its plan, and what must hold before it is committed.
+pub trait Operation {
+    /// Observes the node and plans.
+    ///
+    /// # Errors
+    /// Returns an error if the node or its records cannot be read.
+    fn look(&mut self) -> Result<(), Error>;
+
+    /// Checks everything that must hold before the first write.
+    ///
+    /// # Errors
+    /// Returns the reason that the plan must not be committed.
+    fn check(&self) -> Result<(), Error>;
+
+    /// The state directory of the node.
+    fn dir(&self) -> &StateDir;
+
+    /// The command that the lock and the records name.
+    fn command(&self) -> Command;
+
+    /// The plan, and what it was made from.
+    fn prepared(&self) -> &Prepared;
+
+    /// The checks to run before and after the change.
+    fn checks(&self) -> &[Check] {
+        &[]
+    }
+
+    /// The configuration to keep with the record.
+    fn configuration(&self) -> Option<&Document> {
+        None
+    }
+}

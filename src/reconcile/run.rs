@@ -1,0 +1,234 @@
+//! The course of every operation: observe, show, approve, lock, observe again, commit, verify.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use super::{
+    caller::{Caller, Event},
+    operation::Operation,
+    pending::PendingApply,
+    supervisor::Supervisor,
+    turn::{INTERVAL, lock_description, recover, take_turn, waiting_for_lock},
+};
+use crate::{
+    apply::{self, BaselineCheck, Failure, Lock, Look, Request, StateDir},
+    error::{Error, Kind},
+    kernel::LiveNode,
+    model::Check,
+    plan::{Plan, Totals},
+    record::{Pending, TransactionMeta},
+};
+
+/// A plan that was committed and verified.
+#[derive(Debug)]
+pub struct Committed {
+    /// The number of changes.
+    pub totals: Totals,
+    /// The pending apply, if it must be confirmed.
+    pub pending: Option<PendingApply>,
+}
+
+/// The result of an operation.
+#[derive(Debug)]
+pub struct RunResult {
+    /// `None` if there was nothing to change.
+    pub committed: Option<Committed>,
+    /// Whether an interrupted transaction was undone first.
+    pub recovered: bool,
+}
+
+/// Observes and plans without the lock and without writing anything. The inner result is that of the operation's check.
+///
+/// # Errors
+/// Returns an error if the node cannot be read, or [`Kind::Locked`] if other commands keep changing it until `timeout`.
+pub fn preview(
+    dir: &StateDir,
+    timeout: Duration,
+    mut look: impl FnMut() -> Result<Result<(), Error>, Error>,
+) -> Result<Result<(), Error>, Error> {
+    let begun = Instant::now();
+    loop {
+        let this = Look::begin(dir)?;
+        let seen = look();
+        // A refusal may be due to another command's half-done transaction: look again when that command is done.
+        if matches!(seen, Ok(Ok(()))) || this.was_quiet()? {
+            return seen;
+        }
+        loop {
+            if begun.elapsed() >= timeout {
+                return Err(apply::held_by(dir.holder().as_ref(), timeout));
+            }
+            if !Look::is_busy(dir)? {
+                break;
+            }
+            thread::sleep(INTERVAL);
+        }
+    }
+}
+
+/// Carries out `operation`. With `hold`, the apply remains pending that long unless it is confirmed.
+///
+/// # Errors
+/// Returns what failed, and what became of the node.
+pub fn run<O: Operation>(
+    operation: &mut O,
+    mut hold: Option<Duration>,
+    caller: &dyn Caller<O>,
+) -> Result<RunResult, Failure> {
+    let dir = operation.dir().clone();
+    let description = lock_description(operation.command());
+    let mut recovered = recover(&dir, caller)?;
+    let look = Look::begin(&dir)?;
+    let mut checked = look_and_check(operation);
+    let mut lock = None;
+    if !look.was_alone()? {
+        // Decide nothing by the half-done transaction of another command.
+        if dir.pending()?.is_none() {
+            waiting_for_lock(&dir, caller);
+        }
+        let turn = take_turn(&dir, caller, &description)?;
+        recovered |= turn.recovered;
+        lock = Some(turn.lock);
+        checked = look_and_check(operation);
+    }
+    checked?;
+    let has_work = !operation.prepared().plan.is_empty();
+    let is_unattended = caller.is_unattended();
+    caller.show(operation, has_work && !is_unattended)?;
+    if !has_work && operation.prepared().desired.released.is_empty() {
+        return Ok(RunResult { committed: None, recovered });
+    }
+    if has_work {
+        // Other commands need not wait for an answer.
+        lock = lock.filter(|_| is_unattended);
+        hold = caller.approve(operation, hold)?;
+    }
+    let lock = match lock {
+        Some(lock) => lock,
+        None => {
+            let turn = take_turn(&dir, caller, &description)?;
+            recovered |= turn.recovered;
+            turn.lock
+        }
+    };
+    let committed = run_locked(operation, hold, &lock, caller)?;
+    Ok(RunResult { committed, recovered })
+}
+
+fn look_and_check(operation: &mut impl Operation) -> Result<(), Error> {
+    operation.look()?;
+    operation.check()
+}
+
+/// How often a plan is made and committed while other programs change the state it depends on.
+const MAX_ATTEMPTS: usize = 5;
+
+/// Observes again and commits. The caller holds the lock.
+fn run_locked<O: Operation>(
+    operation: &mut O,
+    hold: Option<Duration>,
+    lock: &Lock,
+    caller: &dyn Caller<O>,
+) -> Result<Option<Committed>, Failure> {
+    let has_work = !operation.prepared().plan.is_empty();
+    let mut shown = operation.prepared().plan.clone();
+    let meta = caller.meta(operation);
+    // Before the last look, whose result must not become outdated while the checks wait for answers.
+    let baseline = check_before(operation.checks(), caller)?;
+    for attempt in 1.. {
+        if !look_again(operation, &shown, caller)? {
+            if has_work {
+                caller.event(Event::AlreadyMade);
+            }
+            return Ok(None);
+        }
+        shown.clone_from(&operation.prepared().plan);
+        let id = operation.dir().next_id()?;
+        let result = commit(operation, &meta, &baseline, hold, lock, caller);
+        if !matches!(result, Err(Failure::Untouched(_))) {
+            caller.event(Event::Begun(id));
+        }
+        match result {
+            Ok((totals, watch)) => {
+                let pending = watch.as_ref().map(|(_, pending)| pending);
+                caller.event(Event::Committed { totals, pending, checks: baseline.len() });
+                let dir = operation.dir().clone();
+                let pending =
+                    watch.map(|(supervisor, pending)| PendingApply { dir, pending, meta, supervisor });
+                return Ok(Some(Committed { totals, pending }));
+            }
+            // Another program was faster than the commit.
+            Err(Failure::Untouched(error)) if error.kind == Kind::Stale && attempt < MAX_ATTEMPTS => {}
+            Err(failure) => return Err(failure),
+        }
+    }
+    Ok(None)
+}
+
+/// Observes and plans once more, under the lock. Returns `false` if nothing is left to do.
+fn look_again<O: Operation>(operation: &mut O, shown: &Plan, caller: &dyn Caller<O>) -> Result<bool, Error> {
+    look_and_check(operation)?;
+    if operation.prepared().plan.is_empty() {
+        apply::settle(operation.dir(), &operation.prepared().desired)?;
+        return Ok(false);
+    }
+    if operation.prepared().plan != *shown {
+        if !caller.is_unattended() {
+            caller.show(operation, false)?;
+            return Err(super::refusal::plan_changed(
+                "review the new plan above, then run the command again",
+            ));
+        }
+        caller.event(Event::PlanChanged);
+        caller.show(operation, false)?;
+    }
+    Ok(true)
+}
+
+fn commit<O: Operation>(
+    operation: &O,
+    meta: &TransactionMeta,
+    checks: &[BaselineCheck],
+    hold: Option<Duration>,
+    lock: &Lock,
+    caller: &dyn Caller<O>,
+) -> Result<(Totals, Option<(Supervisor, Pending)>), Failure> {
+    let interrupt = caller.interrupt()?;
+    let request = Request {
+        hold,
+        checks,
+        configuration: operation.configuration(),
+        ..Request::new(operation.prepared(), meta)
+    };
+    let totals = request.plan.totals();
+    let mut supervisor = hold.map(|_| Supervisor::start(operation.dir(), lock)).transpose()?;
+    match apply::run(&mut LiveNode, operation.dir(), &request, &interrupt) {
+        Ok(pending) => {
+            if let Some(supervisor) = &mut supervisor {
+                supervisor.watch();
+            }
+            Ok((totals, supervisor.zip(pending)))
+        }
+        Err(failure) => {
+            if let Some(supervisor) = supervisor {
+                supervisor.dismiss();
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// Runs the checks before the change, and reports those that do not count.
+fn check_before<O>(checks: &[Check], caller: &dyn Caller<O>) -> Result<Vec<BaselineCheck>, Error> {
+    if checks.is_empty() {
+        return Ok(Vec::new());
+    }
+    let interrupt = caller.interrupt()?;
+    let before = apply::check_before(&mut LiveNode, checks, &interrupt)?;
+    for (check, why) in &before.failed {
+        caller.event(Event::CheckIgnored { check, why });
+    }
+    Ok(before.counted)
+}

@@ -1,0 +1,204 @@
+//! A configuration and a node, live or saved in a snapshot, and the plan that brings the one to the other.
+
+#[cfg(target_os = "linux")]
+use super::records::{last_applied, readable};
+#[cfg(target_os = "linux")]
+use crate::{
+    apply::StateDir,
+    kernel::{self, LiveNode},
+};
+use crate::{
+    config::Loaded,
+    error::{Error, Kind},
+    plan::{self, ForeignPolicy, Observe, OriginalSysctls, PlanProblem, Prepared},
+    record::{LastApplied, Snapshot},
+    render::Locator,
+    state::Host,
+    text::{self, ShellCommand, Untrusted},
+};
+
+/// The node to plan for.
+#[derive(Debug)]
+pub enum Place {
+    /// This node, with its state directory.
+    #[cfg(target_os = "linux")]
+    Live(StateDir),
+    /// A snapshot of a node.
+    Snapshot(Box<Snapshot>),
+}
+
+/// A configuration, a node, and everything known about the node before any change.
+#[derive(Debug)]
+pub struct Session {
+    /// The configuration.
+    pub loaded: Loaded,
+    /// The index of the node in the configuration.
+    pub index: usize,
+    /// The node.
+    pub place: Place,
+    /// The original values of the sysctls that hostgw changed.
+    pub saved: OriginalSysctls,
+    /// The last apply, which tells drift from changes of the configuration.
+    pub last: Option<LastApplied>,
+    /// How to treat foreign objects in the place of managed ones.
+    pub policy: ForeignPolicy,
+    /// The plan, and what it was made from. Empty until [`Self::look`].
+    pub prepared: Prepared,
+}
+
+impl Session {
+    /// Determines which node of the configuration this machine is: the one that is `named`, or else the one with an
+    /// address of this machine.
+    ///
+    /// # Errors
+    /// Returns an error if no node of the configuration, or more than one, is this machine.
+    #[cfg(target_os = "linux")]
+    pub fn live(loaded: Loaded, named: Option<&str>, policy: ForeignPolicy) -> Result<Self, Error> {
+        let (host, host_name) = (kernel::host()?, kernel::host_name().ok());
+        let place = Place::Live(super::records::state_dir()?);
+        Self::new(loaded, named, &host, host_name.as_deref(), place, policy)
+    }
+
+    /// Determines which node of the configuration the snapshot was taken on.
+    ///
+    /// # Errors
+    /// As [`Self::live`].
+    pub fn of_snapshot(
+        loaded: Loaded,
+        named: Option<&str>,
+        snapshot: Snapshot,
+        policy: ForeignPolicy,
+    ) -> Result<Self, Error> {
+        let snapshot = Box::new(snapshot);
+        let (host, host_name) = (snapshot.observed.host.clone(), snapshot.host_name.clone());
+        Self::new(loaded, named, &host, host_name.as_deref(), Place::Snapshot(snapshot), policy)
+    }
+
+    fn new(
+        loaded: Loaded,
+        node: Option<&str>,
+        host: &Host,
+        host_name: Option<&str>,
+        place: Place,
+        policy: ForeignPolicy,
+    ) -> Result<Self, Error> {
+        let index = plan::identify(&loaded.cluster, node, host, host_name)
+            .map_err(|error| with_last_name(error, &loaded, node, &place))?;
+        Ok(Self {
+            index,
+            place,
+            saved: OriginalSysctls::default(),
+            last: None,
+            policy,
+            prepared: Prepared::nothing(),
+            loaded,
+        })
+    }
+
+    /// Observes the node and plans.
+    ///
+    /// # Errors
+    /// Returns an error if the node or its records cannot be read.
+    pub fn look(&mut self) -> Result<(), Error> {
+        let mut unknown = Vec::new();
+        let node: &mut dyn Observe = match &mut self.place {
+            #[cfg(target_os = "linux")]
+            Place::Live(dir) => {
+                self.saved = readable(dir.saved(), &mut unknown)?.unwrap_or_default();
+                self.last = last_applied(dir)?;
+                &mut LiveNode
+            }
+            Place::Snapshot(snapshot) => {
+                self.saved = snapshot.saved.clone();
+                self.last = snapshot.last_applied.clone();
+                unknown.clone_from(&snapshot.unknown);
+                snapshot.as_mut()
+            }
+        };
+        let prepared = plan::prepare(node, &self.loaded.cluster, self.index, &self.saved, self.policy)?;
+        self.prepared = prepared.map_err(|plan::NotLinux| not_linux(self.node_name()))?;
+        self.prepared.plan.unknown.extend(unknown);
+        if let Some(last) = &self.last {
+            self.prepared.plan.tell_replaced(&last.state);
+        }
+        Ok(())
+    }
+
+    /// The name of the node.
+    #[must_use]
+    pub fn node_name(&self) -> &Untrusted {
+        &self.loaded.cluster.nodes[self.index].name
+    }
+
+    /// Checks that the configuration fits the node.
+    ///
+    /// # Errors
+    /// Returns everything that does not fit, as one error.
+    pub fn check(&self) -> Result<(), Error> {
+        let problems =
+            plan::check(&self.loaded.cluster, self.index, &self.prepared.desired, &self.prepared.observed);
+        if problems.is_empty() { Ok(()) } else { Err(self.problems(&problems)) }
+    }
+
+    fn problems(&self, problems: &[PlanProblem]) -> Error {
+        /// The number of problems listed in full. More usually have one cause that shows on every node.
+        const MAX_LISTED: usize = 10;
+        let locator = Locator::new(&self.loaded.document);
+        let place = |problem: &PlanProblem| {
+            let source = problem.path.as_ref().and_then(|path| locator.source(path));
+            source.map_or_else(String::new, |source| format!(" ({}:{})", source.file, source.line))
+        };
+        let described = |problem: &PlanProblem| format!("{}{}", problem.message, place(problem));
+        if let [only] = problems {
+            return Error::new(Kind::Invalid, described(only)).with_hint_if(only.hint.clone());
+        }
+        let count = text::count(problems.len(), "problem");
+        let mut details: Vec<String> = problems.iter().take(MAX_LISTED).map(described).collect();
+        if problems.len() > MAX_LISTED {
+            details.push(format!("and {} more", problems.len() - MAX_LISTED));
+        }
+        let name = self.node_name();
+        let message = format!("the configuration does not fit node {name}: {count}");
+        let hint = problems.iter().find_map(|problem| problem.hint.clone());
+        Error::new(Kind::Invalid, message).with_details(details).with_hint_if(hint)
+    }
+}
+
+/// Adds what the last apply knows to the error that no node of the configuration is this machine: a node that was removed
+/// from the file is found neither by its address nor by its name.
+fn with_last_name(error: Error, loaded: &Loaded, asked: Option<&str>, place: &Place) -> Error {
+    let last = match place {
+        #[cfg(target_os = "linux")]
+        Place::Live(dir) => last_applied(dir).ok().flatten(),
+        Place::Snapshot(snapshot) => snapshot.last_applied.clone(),
+    };
+    let Some(name) = last.and_then(|last| last.occasion.node) else { return error };
+    if asked.is_some_and(|asked| name != asked) {
+        return error;
+    }
+    let file = loaded.document.name();
+    let option = |verb: &str| ShellCommand::new(["hostgw", verb, "--node", name.as_raw()]);
+    let (detail, hint) = if loaded.cluster.node(name.as_raw()).is_some() {
+        (
+            format!("the last apply here was for node {name}, which is still in {file}"),
+            format!(
+                "if this is that node, fix its address in the configuration, or run `{}`",
+                option("plan")
+            ),
+        )
+    } else {
+        (
+            format!("the last apply here was for node {name}, which is no longer in {file}"),
+            "run `hostgw destroy` to remove everything hostgw manages on this machine; if the node was renamed, pass its new name with --node"
+                .to_owned(),
+        )
+    };
+    error.with_details([detail]).with_hint(hint)
+}
+
+fn not_linux(name: &Untrusted) -> Error {
+    Error::new(Kind::Invalid, format!("node {name} is a Windows node, but this is Linux")).with_hint(format!(
+        "{} writes its plan as a PowerShell script",
+        ShellCommand::new(["hostgw", "render", "--node", name.as_raw()])
+    ))
+}

@@ -1,0 +1,38 @@
+//! Names of transactions, and of the ways in which a pending apply ends, in messages.
+
+use crate::{
+    clock::time,
+    error::{Error, Kind},
+    record::{Decision, Outcome, TransactionMeta},
+};
+
+/// Returns a noun for a transaction: "the apply of 2026-01-31T12:00:00Z".
+#[must_use]
+pub fn described(TransactionMeta { command, at, .. }: &TransactionMeta) -> String {
+    format!("the {command} of {}", time(*at))
+}
+
+/// Returns a noun for a transaction and its ID: "apply 4 of 2026-01-31T12:00:00Z".
+#[must_use]
+pub fn named_by(id: u64, TransactionMeta { command, at, .. }: &TransactionMeta) -> String {
+    format!("{command} {id} of {}", time(*at))
+}
+
+/// Returns a noun for the apply of `outcome` and its ID.
+#[must_use]
+pub fn named(outcome: &Outcome) -> String {
+    named_by(outcome.pending.id, &outcome.occasion)
+}
+
+/// Returns the reason that an apply was rolled back, as an error.
+#[must_use]
+pub fn not_kept(outcome: &Outcome) -> Error {
+    let named = named(outcome);
+    Error::new(
+        Kind::Declined,
+        match outcome.decision {
+            Decision::Expired => format!("{named} was not confirmed by {}", time(outcome.pending.until)),
+            Decision::Cancelled | Decision::Confirmed => format!("{named} was canceled"),
+        },
+    )
+}
