@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     plan::{self, ForeignSysctlPolicy, Prepared},
-    reconcile::{self, Committed, Destroy, Operation, RunResult},
+    reconcile::{self, Committed, Destroy, Operation, RunResult, state_dir},
     record::{Command, TransactionMeta},
     render::Report,
 };
@@ -24,7 +24,7 @@ pub(super) fn run(options: &DestroyOptions, output: &Output) -> Verdict {
         (false, true) => ForeignSysctlPolicy::Leave,
         (false, false) => ForeignSysctlPolicy::Refuse,
     };
-    let mut destroy = Destroy::new(on_foreign)?;
+    let mut destroy = Destroy::new(state_dir()?, on_foreign);
     let Preview { dry_run, detailed_exitcode } = options.preview;
     if dry_run {
         return preview(&mut destroy, options, output);

@@ -1,17 +1,18 @@
-//! Brings this node to the desired state of a configuration.
+//! Brings a node to the desired state of a configuration.
 
 use super::{
     operation::Operation,
     records,
-    refusal::{check_complete, check_conflicts},
+    refusal::{check_complete, check_conflicts, check_fit},
     session::Session,
 };
 use crate::{
     apply::StateDir,
     config::Document,
     error::{Error, Kind},
-    model::Check,
-    plan::{self, Prepared},
+    kernel::LiveNode,
+    model::{Check, Cluster},
+    plan::{self, ForeignPolicy, Prepared},
     record::Command,
     text::count,
 };
@@ -98,5 +99,55 @@ impl Operation for Apply<'_> {
 
     fn configuration(&self) -> Option<&Document> {
         Some(&self.session.loaded.document)
+    }
+}
+
+/// An apply of a cluster without its file, as in a simulation.
+#[derive(Debug)]
+pub struct ApplyCluster<'a> {
+    cluster: &'a Cluster,
+    index: usize,
+    dir: &'a StateDir,
+    prepared: Prepared,
+}
+
+impl<'a> ApplyCluster<'a> {
+    /// Prepares to apply the node number `index`.
+    #[must_use]
+    pub fn new(cluster: &'a Cluster, index: usize, dir: &'a StateDir) -> Self {
+        Self { cluster, index, dir, prepared: Prepared::nothing() }
+    }
+}
+
+impl Operation for ApplyCluster<'_> {
+    fn look(&mut self) -> Result<(), Error> {
+        let saved = self.dir.saved()?;
+        let prepared =
+            plan::prepare(&mut LiveNode, self.cluster, self.index, &saved, ForeignPolicy::Respect)?;
+        self.prepared = prepared.map_err(|plan::NotLinux| {
+            let name = &self.cluster.nodes[self.index].name;
+            Error::unexpected(format!("node {name} is not a Linux node"))
+        })?;
+        Ok(())
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        let Prepared { desired, observed, plan, .. } = &self.prepared;
+        let problems = plan::check(self.cluster, self.index, desired, observed);
+        check_fit(&self.cluster.nodes[self.index].name, &problems, |_| None)?;
+        check_complete(plan)?;
+        check_conflicts(plan, "remove the foreign object")
+    }
+
+    fn dir(&self) -> &StateDir {
+        self.dir
+    }
+
+    fn command(&self) -> Command {
+        Command::Apply
+    }
+
+    fn prepared(&self) -> &Prepared {
+        &self.prepared
     }
 }

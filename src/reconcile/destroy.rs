@@ -2,7 +2,6 @@
 
 use super::{
     operation::Operation,
-    records,
     refusal::{check_complete, check_conflicts},
 };
 use crate::{
@@ -28,17 +27,15 @@ pub struct Destroy {
 
 impl Destroy {
     /// Prepares the removal; `on_foreign` says what to do about sysctls that another program has changed since.
-    ///
-    /// # Errors
-    /// Returns an error if the state directory cannot be determined.
-    pub fn new(on_foreign: ForeignSysctlPolicy) -> Result<Self, Error> {
-        Ok(Self {
+    #[must_use]
+    pub fn new(dir: StateDir, on_foreign: ForeignSysctlPolicy) -> Self {
+        Self {
             on_foreign,
-            dir: records::state_dir()?,
+            dir,
             saved: OriginalSysctls::default(),
             prepared: Prepared::nothing(),
             has_record: false,
-        })
+        }
     }
 }
 

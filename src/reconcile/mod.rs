@@ -13,6 +13,8 @@
 //! | `supervisor` | the process that rolls back a pending apply |
 //! | `decide` | confirms or cancels a pending apply from another process |
 //! | `rollback` | undoes the newest transaction |
+//! | `apply`, `destroy` | the operations |
+//! | `unattended` | a caller that approves everything, for `simulate` |
 //! | `records` | the records of this node |
 
 #[cfg(target_os = "linux")]
@@ -40,11 +42,13 @@ mod session;
 mod supervisor;
 #[cfg(target_os = "linux")]
 mod turn;
+#[cfg(target_os = "linux")]
+mod unattended;
 mod wording;
 
 #[cfg(target_os = "linux")]
 pub use self::{
-    apply::Apply,
+    apply::{Apply, ApplyCluster},
     caller::{Caller, Event, Observer},
     decide::{Cancellation, Settled, already_confirmed, cancel, cancel_pending, confirm},
     decision::incomplete_error,
@@ -55,6 +59,7 @@ pub use self::{
     rollback::{Rollback, RollbackResult, Undo},
     run::{Committed, RunResult, preview, run},
     supervisor::supervise,
+    unattended::Unattended,
 };
 pub use session::{Place, Session};
 #[cfg(target_os = "linux")]

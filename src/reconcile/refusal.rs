@@ -2,9 +2,40 @@
 
 use crate::{
     error::{Error, Kind},
-    plan::Plan,
-    text,
+    model::ConfigPath,
+    plan::{Plan, PlanProblem},
+    render::Source,
+    text::{self, Untrusted},
 };
+
+/// Checks that nothing in the configuration keeps it from being applied to the node `name`. `source` finds the line of a
+/// path.
+pub(super) fn check_fit(
+    name: &Untrusted,
+    problems: &[PlanProblem],
+    source: impl Fn(&ConfigPath) -> Option<Source>,
+) -> Result<(), Error> {
+    /// The number of problems listed in full. More usually have one cause, which shows on every node.
+    const MAX_LISTED: usize = 10;
+    let described = |problem: &PlanProblem| match problem.path.as_ref().and_then(&source) {
+        Some(source) => format!("{} ({}:{})", problem.message, source.file, source.line),
+        None => problem.message.clone(),
+    };
+    match problems {
+        [] => Ok(()),
+        [only] => Err(Error::new(Kind::Invalid, described(only)).with_hint_if(only.hint.clone())),
+        _ => {
+            let count = text::count(problems.len(), "problem");
+            let mut details: Vec<String> = problems.iter().take(MAX_LISTED).map(described).collect();
+            if problems.len() > MAX_LISTED {
+                details.push(format!("and {} more", problems.len() - MAX_LISTED));
+            }
+            let message = format!("the configuration does not fit node {name}: {count}");
+            let hint = problems.iter().find_map(|problem| problem.hint.clone());
+            Err(Error::new(Kind::Invalid, message).with_details(details).with_hint_if(hint))
+        }
+    }
+}
 
 /// Checks that all the live state that a plan depends on could be read.
 pub(super) fn check_complete(plan: &Plan) -> Result<(), Error> {

@@ -2,6 +2,7 @@
 
 #[cfg(target_os = "linux")]
 use super::records::{last_applied, readable};
+use super::refusal::check_fit;
 #[cfg(target_os = "linux")]
 use crate::{
     apply::StateDir,
@@ -10,11 +11,11 @@ use crate::{
 use crate::{
     config::Loaded,
     error::{Error, Kind},
-    plan::{self, ForeignPolicy, Observe, OriginalSysctls, PlanProblem, Prepared},
+    plan::{self, ForeignPolicy, Observe, OriginalSysctls, Prepared},
     record::{LastApplied, Snapshot},
     render::Locator,
     state::Host,
-    text::{self, ShellCommand, Untrusted},
+    text::{ShellCommand, Untrusted},
 };
 
 /// The node to plan for.
@@ -137,30 +138,8 @@ impl Session {
     pub fn check(&self) -> Result<(), Error> {
         let problems =
             plan::check(&self.loaded.cluster, self.index, &self.prepared.desired, &self.prepared.observed);
-        if problems.is_empty() { Ok(()) } else { Err(self.problems(&problems)) }
-    }
-
-    fn problems(&self, problems: &[PlanProblem]) -> Error {
-        /// The number of problems listed in full. More usually have one cause that shows on every node.
-        const MAX_LISTED: usize = 10;
         let locator = Locator::new(&self.loaded.document);
-        let place = |problem: &PlanProblem| {
-            let source = problem.path.as_ref().and_then(|path| locator.source(path));
-            source.map_or_else(String::new, |source| format!(" ({}:{})", source.file, source.line))
-        };
-        let described = |problem: &PlanProblem| format!("{}{}", problem.message, place(problem));
-        if let [only] = problems {
-            return Error::new(Kind::Invalid, described(only)).with_hint_if(only.hint.clone());
-        }
-        let count = text::count(problems.len(), "problem");
-        let mut details: Vec<String> = problems.iter().take(MAX_LISTED).map(described).collect();
-        if problems.len() > MAX_LISTED {
-            details.push(format!("and {} more", problems.len() - MAX_LISTED));
-        }
-        let name = self.node_name();
-        let message = format!("the configuration does not fit node {name}: {count}");
-        let hint = problems.iter().find_map(|problem| problem.hint.clone());
-        Error::new(Kind::Invalid, message).with_details(details).with_hint_if(hint)
+        check_fit(self.node_name(), &problems, |path| locator.source(path))
     }
 }
 

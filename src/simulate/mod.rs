@@ -16,12 +16,13 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use crate::{
-    apply::{self, Failure, Interrupt, StateDir},
+    apply::{Failure, StateDir},
     error::{Error, Kind},
-    kernel::{self, Interfaces, LiveNode, Namespace},
+    kernel::{self, Interfaces, Namespace},
     model::{Cluster, Family, OperatingSystem, SysctlKey},
-    plan::{self, ForeignPolicy, Totals},
-    record::{Command, TransactionMeta},
+    plan::Totals,
+    reconcile::{self, ApplyCluster, Operation, Unattended},
+    record::TransactionMeta,
     text::Untrusted,
 };
 use build::{Lab, inside};
@@ -326,33 +327,15 @@ fn leave_out_sysctls(cluster: &mut Cluster, lab: &Lab) -> Result<Vec<SysctlKey>,
 
 /// Applies node number `index`, as `hostgw apply --yes` does, in the namespace of the calling thread.
 fn apply_node(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Totals, Error> {
-    let name = &cluster.nodes[index].name;
-    let not_linux = |plan::NotLinux| Error::unexpected(format!("node {name} is not a Linux node"));
-    let mut node = LiveNode;
-    let prepared = plan::prepare(&mut node, cluster, index, &dir.saved()?, ForeignPolicy::Respect)?
-        .map_err(not_linux)?;
-    let problems = plan::check(cluster, index, &prepared.desired, &prepared.observed);
-    if !problems.is_empty() {
-        let details = problems.iter().take(10).map(ToString::to_string);
-        return Err(Error::new(Kind::Invalid, format!("the configuration does not fit node {name}"))
-            .with_details(details));
-    }
-    if !prepared.plan.unknown.is_empty() || !prepared.plan.conflicts.is_empty() {
-        let unknown =
-            prepared.plan.unknown.iter().map(|unknown| format!("{}: {}", unknown.what, unknown.why));
-        let conflicts = prepared.plan.conflicts.iter().map(ToString::to_string);
-        return Err(Error::unexpected(format!("node {name} cannot be applied"))
-            .with_details(unknown.chain(conflicts)));
-    }
-    let totals = prepared.plan.totals();
-    if prepared.plan.is_empty() {
-        return Ok(totals);
-    }
-    let _lock = dir.lock(std::time::Duration::ZERO, "simulate")?;
-    let occasion = TransactionMeta { node: Some(name.clone()), ..TransactionMeta::new(Command::Apply, 0) };
-    apply::run(&mut node, dir, &apply::Request::new(&prepared, &occasion), &Interrupt::new())
-        .map_err(|failure| failed(name, failure))?;
-    Ok(totals)
+    reconcile(&cluster.nodes[index].name, &mut ApplyCluster::new(cluster, index, dir))
+}
+
+/// Commits an operation on the node `name`, in the namespace of the calling thread.
+fn reconcile(name: &Untrusted, operation: &mut impl Operation) -> Result<Totals, Error> {
+    let meta = TransactionMeta { node: Some(name.clone()), ..TransactionMeta::new(operation.command(), 0) };
+    let result =
+        reconcile::run(operation, None, &Unattended { meta }).map_err(|failure| failed(name, failure))?;
+    Ok(result.committed.map_or_else(Totals::default, |committed| committed.totals))
 }
 
 fn failed(name: &Untrusted, failure: Failure) -> Error {

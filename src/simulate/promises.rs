@@ -2,14 +2,14 @@
 
 use serde::Serialize;
 
-use super::{Progress, Simulation, apply_node, build::inside, failed};
+use super::{Progress, Simulation, apply_node, build::inside, reconcile};
 use crate::{
-    apply::{self, Interrupt, StateDir},
+    apply::StateDir,
     error::Error,
     kernel::{self, Fingerprint, Interfaces, LiveNode},
     model::Cluster,
     plan::{self, Change, ForeignPolicy, ForeignSysctlPolicy, Totals},
-    record::{Command, TransactionMeta},
+    reconcile::Destroy,
     state::Route,
     text::Untrusted,
 };
@@ -105,10 +105,6 @@ fn sees_drift(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option<
 }
 
 fn destroys(dir: &StateDir, built: &Fingerprint) -> Result<Vec<String>, Error> {
-    let prepared = plan::prepare_removal(&mut LiveNode, &dir.saved()?, ForeignSysctlPolicy::Refuse)?;
-    let _lock = dir.lock(std::time::Duration::ZERO, "simulate")?;
-    let occasion = TransactionMeta::new(Command::Destroy, 0);
-    apply::run(&mut LiveNode, dir, &apply::Request::new(&prepared, &occasion), &Interrupt::new())
-        .map_err(|failure| failed(&"destroy".into(), failure))?;
+    reconcile(&"destroy".into(), &mut Destroy::new(dir.clone(), ForeignSysctlPolicy::Refuse))?;
     Ok(built.differences(&kernel::fingerprint()?))
 }
