@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use hostgw::{
-    apply::{self, Answer, BaselineCheck, Effort, Failure, Interrupt, Request},
+    apply::{self, BaselineCheck, CheckResult, Failure, Interrupt, ProbeMode, Request},
     config::{self, Document, Format},
     error::{Error, Kind},
     model::{Check, CheckTarget, Cluster, SysctlKey},
@@ -122,9 +122,9 @@ fn run_checked(
     let observed = node.observe(&scope).unwrap().state;
     let plan = plan(&desired.state, &observed, ForeignPolicy::Adopt);
     let _lock = directory.lock().unwrap();
-    let occasion = TransactionMeta::new(command, 0);
+    let meta = TransactionMeta::new(command, 0);
     let request = Request {
-        occasion: &occasion,
+        meta: &meta,
         configuration: None,
         desired: &desired.state,
         scope: &scope,
@@ -132,7 +132,7 @@ fn run_checked(
         observed: &observed,
         released: &desired.released,
         policy: ForeignPolicy::Adopt,
-        hold: None,
+        confirm_within: None,
         checks,
     };
     apply::run(node, &directory.0, &request, &Interrupt::new()).map(|_| ())
@@ -148,7 +148,7 @@ fn checks(count: usize) -> Vec<Check> {
 }
 
 /// What answers, or does not and why.
-fn answers(which: impl IntoIterator<Item = bool>) -> Vec<Answer> {
+fn answers(which: impl IntoIterator<Item = bool>) -> Vec<CheckResult> {
     which.into_iter().map(|answers| if answers { Ok(()) } else { Err("told to".to_owned()) }).collect()
 }
 
@@ -235,11 +235,11 @@ proptest! {
         let (counting, rest): (Vec<usize>, Vec<usize>) = (0..pattern.len()).partition(|at| pattern[*at].0);
         node.answers.push_back(Ok(answers(pattern.iter().map(|(before, _)| *before))));
         node.answers.push_back(Ok(answers(counting.iter().map(|at| pattern[*at].1))));
-        let said = apply::check_before(&mut node, &checks, &Interrupt::new()).unwrap();
+        let baseline = apply::run_baseline(&mut node, &checks, &Interrupt::new()).unwrap();
         let failed: Vec<_> = rest.iter().map(|at| (checks[*at], "told to".to_owned())).collect();
-        prop_assert_eq!(&said.failed, &failed);
+        prop_assert_eq!(&baseline.failed, &failed);
         let lost: Vec<Check> = counting.iter().filter(|at| !pattern[**at].1).map(|at| checks[*at]).collect();
-        match run_checked(&mut node, &directory, &desired, Command::Apply, &said.counted) {
+        match run_checked(&mut node, &directory, &desired, Command::Apply, &baseline.passed) {
             Ok(()) => {
                 prop_assert!(lost.is_empty());
                 prop_assert!(plan(&desired.state, &node.state, ForeignPolicy::Adopt).is_empty());
@@ -265,10 +265,10 @@ proptest! {
         prop_assert!(directory.0.open_journal().unwrap().is_none());
         let mut probed = Vec::new();
         if !checks.is_empty() {
-            probed.push((checks.clone(), Effort::Once));
+            probed.push((checks.clone(), ProbeMode::Once));
         }
         if !counting.is_empty() {
-            probed.push((counting.iter().map(|at| checks[*at]).collect(), Effort::UntilItAnswers));
+            probed.push((counting.iter().map(|at| checks[*at]).collect(), ProbeMode::Retry));
         }
         prop_assert_eq!(node.probed, probed);
     }
@@ -333,7 +333,7 @@ fn cannot() -> Error {
 fn checks_that_cannot_be_tried_before_forbid_the_change() {
     let (_, mut node, _) = fresh();
     node.answers.push_back(Err(cannot()));
-    let error = apply::check_before(&mut node, &checks(2), &Interrupt::new()).unwrap_err();
+    let error = apply::run_baseline(&mut node, &checks(2), &Interrupt::new()).unwrap_err();
     assert_eq!(error, cannot());
 }
 
@@ -342,8 +342,8 @@ fn checks_that_cannot_be_tried_after_cost_the_change() {
     let (directory, mut node, desired) = fresh();
     let before = node.state.clone();
     node.answers.extend([Ok(answers([true])), Err(cannot())]);
-    let said = apply::check_before(&mut node, &checks(1), &Interrupt::new()).unwrap();
-    let failure = run_checked(&mut node, &directory, &desired, Command::Apply, &said.counted).unwrap_err();
+    let baseline = apply::run_baseline(&mut node, &checks(1), &Interrupt::new()).unwrap();
+    let failure = run_checked(&mut node, &directory, &desired, Command::Apply, &baseline.passed).unwrap_err();
     let Failure::RolledBack { cause } = failure else { panic!("{failure:?}") };
     assert_eq!(cause, Error { kind: Kind::RolledBack, ..cannot() });
     assert_eq!(before, node.state);
@@ -356,11 +356,11 @@ fn a_signal_while_checks_are_tried_is_told_from_a_failure() {
     let before = node.state.clone();
     let raised = Interrupt::new();
     raised.raise();
-    let error = apply::check_before(&mut node, &checks(1), &raised).unwrap_err();
+    let error = apply::run_baseline(&mut node, &checks(1), &raised).unwrap_err();
     assert_eq!(error, Error::new(Kind::Interrupted, "interrupted; nothing was changed"));
     node.answers.extend([Ok(answers([true])), Err(Error::new(Kind::Interrupted, "interrupted"))]);
-    let said = apply::check_before(&mut node, &checks(1), &Interrupt::new()).unwrap();
-    let failure = run_checked(&mut node, &directory, &desired, Command::Apply, &said.counted).unwrap_err();
+    let baseline = apply::run_baseline(&mut node, &checks(1), &Interrupt::new()).unwrap();
+    let failure = run_checked(&mut node, &directory, &desired, Command::Apply, &baseline.passed).unwrap_err();
     let Failure::RolledBack { cause } = failure else { panic!("{failure:?}") };
     assert_eq!(cause.kind, Kind::Interrupted);
     assert_eq!(before, node.state);

@@ -48,7 +48,7 @@ impl Memory {
             return Ok(End::Refused);
         }
         if prepared.plan.is_empty() {
-            apply::settle(&dir, &prepared.desired).map_err(Failure::Untouched)?;
+            apply::drop_restored_sysctls(&dir, &prepared.desired).map_err(Failure::Untouched)?;
             return Ok(End::NothingToDo);
         }
         let verb = match command {
@@ -63,7 +63,7 @@ impl Memory {
     fn recover(&mut self, dir: &StateDir, record: &Record) -> Result<(), Failure> {
         let Err(failure) = apply::recover(&mut self.node, dir) else { return Ok(()) };
         match &failure {
-            Failure::Incomplete(incomplete) if incomplete.is_foreign => {
+            Failure::Incomplete(incomplete) if incomplete.only_conflicts => {
                 apply::abandon(&mut self.node, dir, record).map(drop)
             }
             _ => Err(failure),
@@ -92,7 +92,7 @@ impl Memory {
             return Ok(End::NothingToDo);
         };
         let progress = if is_open { TransactionProgress::Partial } else { TransactionProgress::Verified };
-        let back = apply::undo_plan(&mut self.node, &dir, &record, ForeignPolicy::Respect, progress)
+        let back = apply::plan_rollback(&mut self.node, &dir, &record, ForeignPolicy::Respect, progress)
             .map_err(Failure::Untouched)?;
         if !is_open {
             if !back.conflicts.is_empty() {

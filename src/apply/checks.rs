@@ -1,4 +1,4 @@
-//! Checks: what answered before the change must answer after it.
+//! Checks: a check that passes before a change must pass after it.
 
 use super::{Backend, Interrupt};
 use crate::{
@@ -6,82 +6,81 @@ use crate::{
     model::Check,
 };
 
-/// Whether a check answered; if not, why: a fragment such as "connection refused".
-pub type Answer = Result<(), String>;
+/// The result of a check: if it failed, the reason as a fragment such as "connection refused".
+pub type CheckResult = Result<(), String>;
 
-/// How long a check is tried.
+/// How often a check is tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Effort {
-    /// Once; that may take until the timeout.
+pub enum ProbeMode {
+    /// One attempt, which can take as long as the check's timeout.
     Once,
-    /// Again and again until it answers, or the timeout is over: just after a change, a neighbour may have to
-    /// be found anew, and that must not cost the change.
-    UntilItAnswers,
+    /// Retry until it passes or its timeout expires. Right after a change, neighbors may have to be resolved again;
+    /// that must not fail the change.
+    Retry,
 }
 
-/// A check that answered before the change. Only such a one counts after it.
+/// A check that passed before the change. Only these checks can fail the change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BaselineCheck(Check);
 
-/// What the checks said before the change.
+/// The results of the checks before the change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Before {
-    /// The checks that answered.
-    pub counted: Vec<BaselineCheck>,
-    /// The checks that did not, and why.
+pub struct Baseline {
+    /// The checks that passed.
+    pub passed: Vec<BaselineCheck>,
+    /// The checks that failed, each with the reason.
     pub failed: Vec<(Check, String)>,
 }
 
-/// Tries every check once, before the change.
+/// Runs each check once, before the change.
 ///
 /// # Errors
-/// [`Kind::Interrupted`] after a signal. [`Kind::Unexpected`] when a check could not even be tried: that says
-/// nothing about what it checks, and a change that was to be checked is not made unchecked.
-pub fn check_before(
+/// Returns [`Kind::Interrupted`] after a signal, and [`Kind::Unexpected`] if a check cannot be run at all. Such a
+/// check says nothing about the network, and a change is never made without its checks.
+pub fn run_baseline(
     node: &mut dyn Backend,
     checks: &[Check],
     interrupt: &Interrupt,
-) -> Result<Before, Error> {
-    let mut before = Before::default();
+) -> Result<Baseline, Error> {
+    let mut baseline = Baseline::default();
     if checks.is_empty() {
-        return Ok(before);
+        return Ok(baseline);
     }
-    let answers = node.probe(checks, Effort::Once, interrupt).map_err(|error| match error.kind {
+    let results = node.probe(checks, ProbeMode::Once, interrupt).map_err(|error| match error.kind {
         Kind::Interrupted => Error { message: "interrupted; nothing was changed".into(), ..error },
         _ => error,
     })?;
-    for (check, answer) in checks.iter().zip(answers) {
-        match answer {
-            Ok(()) => before.counted.push(BaselineCheck(*check)),
-            Err(why) => before.failed.push((*check, why)),
+    for (check, result) in checks.iter().zip(results) {
+        match result {
+            Ok(()) => baseline.passed.push(BaselineCheck(*check)),
+            Err(why) => baseline.failed.push((*check, why)),
         }
     }
-    Ok(before)
+    Ok(baseline)
 }
 
-/// Tries after the change what answered before it, until it answers again.
+/// Repeats the baseline checks after the change until they pass again.
 ///
 /// # Errors
-/// [`Kind::RolledBack`] with every check that does not answer any more, [`Kind::Interrupted`] after a signal.
-pub(super) fn check_after(
+/// Returns [`Kind::RolledBack`] with every check that no longer passes, or [`Kind::Interrupted`] after a signal.
+pub(super) fn repeat_baseline(
     node: &mut dyn Backend,
-    counted: &[BaselineCheck],
+    passed: &[BaselineCheck],
     interrupt: &Interrupt,
 ) -> Result<(), Error> {
-    if counted.is_empty() {
+    if passed.is_empty() {
         return Ok(());
     }
-    let checks: Vec<Check> = counted.iter().map(|BaselineCheck(check)| *check).collect();
-    let answers =
-        node.probe(&checks, Effort::UntilItAnswers, interrupt).map_err(|error| match error.kind {
-            Kind::Interrupted => error,
-            _ => Error { kind: Kind::RolledBack, ..error },
-        })?;
-    let failed = checks.iter().zip(answers).filter_map(|(check, answer)| Some((check, answer.err()?)));
-    verdict(&failed.collect::<Vec<_>>())
+    let checks: Vec<Check> = passed.iter().map(|BaselineCheck(check)| *check).collect();
+    let results = node.probe(&checks, ProbeMode::Retry, interrupt).map_err(|error| match error.kind {
+        Kind::Interrupted => error,
+        _ => Error { kind: Kind::RolledBack, ..error },
+    })?;
+    let failed = checks.iter().zip(results).filter_map(|(check, result)| Some((check, result.err()?)));
+    failed_checks(&failed.collect::<Vec<_>>())
 }
 
-fn verdict(failed: &[(&Check, String)]) -> Result<(), Error> {
+fn failed_checks(failed: &[(&Check, String)]) -> Result<(), Error> {
     match failed {
         [] => Ok(()),
         [(check, why)] => {

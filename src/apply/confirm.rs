@@ -1,8 +1,8 @@
-//! An apply that is in force and waits for its confirmation.
+//! An apply that is in force and pending confirmation.
 //!
-//! The journal stays open meanwhile, so that whatever happens the way back is there. Who decides first wins:
-//! [`StateDir::decide`] is one atomic step, and whoever holds the lock carries out what was decided. That is
-//! the supervisor; when it is gone, it is whoever comes next.
+//! Its journal stays open, so a rollback remains possible whatever happens. The first decision wins:
+//! [`StateDir::decide`] is one atomic step, and the holder of the lock carries out the decision. That is the
+//! supervisor or, if it is gone, the next command that takes the lock.
 
 use std::{
     thread,
@@ -15,10 +15,10 @@ use super::{Backend, Failure, Interrupt, StateDir, transaction::restore_pending}
 use crate::record::{Decision, Outcome, Pending, Record};
 
 /// How often to check for a decision.
-const LOOK: Duration = Duration::from_millis(100);
+const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Pending {
-    /// `time` from now.
+    /// Creates a pending apply that expires after `time`.
     #[must_use]
     pub fn from_now(id: u64, time: Duration) -> Self {
         let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
@@ -30,13 +30,13 @@ impl Pending {
         }
     }
 
-    /// How long ago the time was over; zero before.
+    /// The time since the deadline, or zero before it.
     #[must_use]
     pub fn overdue(&self) -> Duration {
         since_boot().saturating_sub(Duration::from_millis(self.deadline))
     }
 
-    /// How long it can still be confirmed; zero when the time is over.
+    /// The time left to confirm, or zero after the deadline.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         Duration::from_millis(self.deadline).saturating_sub(since_boot())
@@ -49,38 +49,37 @@ fn since_boot() -> Duration {
     Duration::from_secs(part(now.tv_sec)) + Duration::from_nanos(part(now.tv_nsec))
 }
 
-/// Waits until somebody decides on `pending`, the time is over, or `interrupt` is raised, which is a
-/// cancellation.
+/// Waits until the apply is confirmed or canceled, the deadline passes, or `interrupt` is raised, which cancels it.
 pub fn wait(dir: &StateDir, pending: &Pending, interrupt: &Interrupt) -> Decision {
     loop {
         match dir.decision(pending) {
             Ok(None) => {}
             Ok(Some(decision)) => return decision,
-            // Who cannot tell whether it was confirmed takes the safe side.
+            // Whether it was confirmed is unknown: rolling back is the safe choice.
             Err(_) => return Decision::Cancelled,
         }
         let remaining = pending.remaining();
-        let own = if interrupt.is_raised() {
+        let decision = if interrupt.is_raised() {
             Decision::Cancelled
         } else if remaining.is_zero() {
             Decision::Expired
         } else {
-            thread::sleep(remaining.min(LOOK));
+            thread::sleep(remaining.min(POLL_INTERVAL));
             continue;
         };
-        // A disk that fails does not keep a node from being rolled back.
-        let _ = dir.decide(pending, own);
-        return dir.decision(pending).ok().flatten().unwrap_or(own);
+        // A failing disk must not prevent the rollback.
+        let _ = dir.decide(pending, decision);
+        return dir.decision(pending).ok().flatten().unwrap_or(decision);
     }
 }
 
-/// Carries out what was decided on the open transaction `record`, and leaves word of a rollback before its transaction
-/// ends: somebody who looks sees the one or the other. The caller holds the lock.
+/// Carries out the decision on the open transaction `record`. A rollback records its outcome before the transaction
+/// ends, so a reader always sees one or the other. The caller holds the lock.
 ///
 /// # Errors
-/// [`Failure::Untouched`] when it could not be confirmed, and waits on; [`Failure::Incomplete`] when it could
-/// not be rolled back whole.
-pub fn conclude(
+/// Returns [`Failure::Untouched`] if it could not be confirmed and remains pending, and [`Failure::Incomplete`] if it
+/// could not be rolled back completely.
+pub fn carry_out(
     node: &mut dyn Backend,
     dir: &StateDir,
     record: &Record,
@@ -91,8 +90,8 @@ pub fn conclude(
         Decision::Confirmed => dir.commit(record).map_err(Failure::Untouched),
         Decision::Cancelled | Decision::Expired => restore_pending(node, dir, record, || {
             let occasion = record.occasion.clone();
-            // Who waits finds out without it.
-            let _ = dir.tell(&Outcome { pending, occasion, decision, failure: None });
+            // Waiting commands learn of the rollback without this file, too.
+            let _ = dir.write_outcome(&Outcome { pending, occasion, decision, failure: None });
         }),
     }
 }

@@ -1,10 +1,10 @@
-//! A trusted folder, opened once and used through its descriptor, and the steps of writing a file in it.
+//! A trusted folder that is opened once and used through its descriptor, and the steps of writing a file in it.
 //!
-//! Whoever can replace a folder or a file here can make root carry out a journal of their own. So every folder is
-//! opened without following symbolic links and checked through its descriptor: it belongs to root or to the
-//! caller, and nobody else can write to it. What happens to its name afterwards does not matter.
+//! Whoever can replace a folder or a file here could make root execute a forged journal. Therefore every folder is
+//! opened without following symbolic links and is checked through its descriptor: it must belong to root or the
+//! caller, and nobody else may write to it. Renaming the folder afterwards has no effect.
 //!
-//! Each step of a write can fail, and the process can be killed before it: each passes a point of `fault`.
+//! Every step of a write can fail, or the process can be killed before it. Each step passes a `fault` point.
 
 use std::{
     fmt,
@@ -25,8 +25,8 @@ use rustix::{
 
 use crate::{fault, text};
 
-/// No record is larger: a configuration has at most 64 MiB, and the state of 100,000 nodes about as much.
-const LARGEST: u64 = 512 << 20;
+/// The size limit of a record. A configuration has at most 64 MiB, and the state of 100,000 nodes about as much.
+const MAX_FILE_SIZE: u64 = 512 << 20;
 
 const PRIVATE_FILE: Mode = Mode::from_raw_mode(0o600);
 const PRIVATE_FOLDER: Mode = Mode::from_raw_mode(0o700);
@@ -35,19 +35,19 @@ const PRIVATE_FOLDER: Mode = Mode::from_raw_mode(0o700);
 #[derive(Debug)]
 pub(super) struct Folder {
     descriptor: OwnedFd,
-    /// The name it was opened by, for messages.
+    /// The name it was opened by, for error messages.
     path: PathBuf,
 }
 
-/// A file or folder that is not used, and why.
+/// A file or folder that hostgw refuses to use.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Suspect {
+pub(super) struct UntrustedPath {
     path: PathBuf,
     why: String,
     pub(super) remedy: Remedy,
 }
 
-/// What to do about an [`Suspect`] file or folder.
+/// How to fix an [`UntrustedPath`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Remedy {
     FixOwner,
@@ -56,32 +56,32 @@ pub(super) enum Remedy {
     MoveAside,
 }
 
-impl fmt::Display for Suspect {
+impl fmt::Display for UntrustedPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", text::path(&self.path), self.why)
     }
 }
 
-impl std::error::Error for Suspect {}
+impl std::error::Error for UntrustedPath {}
 
-impl Suspect {
+impl UntrustedPath {
     fn error(path: &Path, why: String, remedy: Remedy) -> io::Error {
         io::Error::other(Self { path: path.to_owned(), why, remedy })
     }
 
-    /// The reason behind `error`, if it is one of these.
+    /// Returns the cause of `error` if it is an untrusted path.
     pub(super) fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
 }
 
 impl Folder {
-    /// Opens `path`; only its last component is checked, and what leads there is the caller's choice.
+    /// Opens `path`. Only the last component is checked; its parent folders are the caller's choice.
     ///
     /// # Errors
-    /// When it is not there, or is [`Suspect`].
+    /// Returns an error if the folder does not exist or is [`UntrustedPath`].
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        // A slash at the end would have the kernel follow a symbolic link after all.
+        // With a trailing slash, the kernel would follow a symbolic link.
         let path: PathBuf = path.components().collect();
         Self::open_at(CWD, &path, path.clone())
     }
@@ -89,8 +89,8 @@ impl Folder {
     /// Takes over the descriptor of a folder that another process opened as `path`.
     ///
     /// # Errors
-    /// When it is not a folder, or is [`Suspect`].
-    pub(super) fn handed_over(descriptor: OwnedFd, path: PathBuf) -> io::Result<Self> {
+    /// Returns an error if it is not a folder or is [`UntrustedPath`].
+    pub(super) fn from_descriptor(descriptor: OwnedFd, path: PathBuf) -> io::Result<Self> {
         let found = fstat(&descriptor)?;
         if FileType::from_raw_mode(found.st_mode) != FileType::Directory {
             return Err(Errno::NOTDIR.into());
@@ -102,37 +102,36 @@ impl Folder {
     fn open_at(at: BorrowedFd<'_>, name: &Path, path: PathBuf) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         match openat(at, name, flags, Mode::empty()) {
-            Ok(descriptor) => Self::handed_over(descriptor, path),
+            Ok(descriptor) => Self::from_descriptor(descriptor, path),
             Err(error) => {
                 let found = statat(at, name, AtFlags::SYMLINK_NOFOLLOW);
                 let is_link =
                     found.is_ok_and(|found| FileType::from_raw_mode(found.st_mode) == FileType::Symlink);
                 if is_link {
                     let why = "is a symbolic link".to_owned();
-                    return Err(Suspect::error(&path, why, Remedy::Replace));
+                    return Err(UntrustedPath::error(&path, why, Remedy::Replace));
                 }
                 Err(error.into())
             }
         }
     }
 
-    /// Another descriptor of the same folder, to be handed to another process.
-    pub(super) fn share(&self) -> io::Result<OwnedFd> {
+    /// Duplicates the descriptor, to pass it to another process.
+    pub(super) fn duplicate(&self) -> io::Result<OwnedFd> {
         self.descriptor.try_clone()
     }
 
-    /// Opens a folder in this one.
+    /// Opens a subfolder.
     pub(super) fn subfolder(&self, name: &str) -> io::Result<Self> {
         Self::open_at(self.descriptor.as_fd(), Path::new(name), self.path.join(name))
     }
 
-    /// Opens a folder in this one, which is created for its owner alone if it is not there.
+    /// Opens a subfolder. Creates it with mode 0700 if it does not exist.
     pub(super) fn create_subfolder(&self, name: &str) -> io::Result<Self> {
         Self::create_at(self.descriptor.as_fd(), Path::new(name), self.path.join(name))
     }
 
-    /// Opens `path` as [`Self::open`] does. It is created for its owner alone if it is not there, and so are the
-    /// folders above it.
+    /// Opens `path` as [`Self::open`] does. Creates it and its missing parent folders with mode 0700.
     pub(super) fn create(path: &Path) -> io::Result<Self> {
         let path: PathBuf = path.components().collect();
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -149,23 +148,23 @@ impl Folder {
         };
         let folder = Self::open_at(at, name, path)?;
         if is_new {
-            // Whatever the umask took away.
+            // The umask may have cleared bits.
             fchmod(&folder.descriptor, PRIVATE_FOLDER)?;
         }
         Ok(folder)
     }
 
-    /// Calls `work` with the folder and the last component of `name`, which can name a file of a subfolder.
-    fn at<T>(&self, name: &str, work: impl FnOnce(&Self, &str) -> io::Result<T>) -> io::Result<T> {
+    /// Calls `work` with the folder and the last component of `name`, which may contain one subfolder.
+    fn in_parent<T>(&self, name: &str, work: impl FnOnce(&Self, &str) -> io::Result<T>) -> io::Result<T> {
         match name.rsplit_once('/') {
             None => work(self, name),
             Some((folder, name)) => work(&self.subfolder(folder)?, name),
         }
     }
 
-    /// Replaces the file `name` so that, whatever happens, either the old or the new one is there whole.
+    /// Replaces the file `name` atomically: after a crash, it has either the old or the new content.
     pub(super) fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.at(name, |folder, name| {
+        self.in_parent(name, |folder, name| {
             let temporary = format!("{}.new", name.trim_end_matches(".json"));
             folder.write(&temporary, bytes).and_then(|()| folder.rename(&temporary, name)).inspect_err(
                 |_| {
@@ -178,7 +177,7 @@ impl Folder {
 
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         fault::point()?;
-        // What a killed hostgw left behind.
+        // A killed process may have left it.
         self.discard(name);
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let mut file = File::from(openat(&self.descriptor, name, flags, PRIVATE_FILE)?);
@@ -189,74 +188,77 @@ impl Folder {
         file.sync_all()
     }
 
-    /// Makes a new name in this folder last.
+    /// Flushes the names of this folder to disk.
     fn sync(&self) -> io::Result<()> {
         fault::point()?;
         Ok(fsync(&self.descriptor)?)
     }
 
-    /// Moves a file. It is not waited for the disk: a process that ends loses nothing of it, and what a machine
-    /// that ends leaves is set aside.
+    /// Moves a file, without flushing to disk. If only the process ends, nothing is lost; after a reboot, the records
+    /// are set aside anyway.
     pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fault::point()?;
-        self.at(from, |from_folder, from| {
-            self.at(to, |to_folder, to| {
+        self.in_parent(from, |from_folder, from| {
+            self.in_parent(to, |to_folder, to| {
                 Ok(renameat(&from_folder.descriptor, from, &to_folder.descriptor, to)?)
             })
         })
     }
 
-    /// Moves a file, unless it is gone or there is one of the new name already. Returns whether it did.
+    /// Moves a file, unless it does not exist or the new name is taken. Returns `true` if the file was moved.
     pub(super) fn rename_new(&self, from: &str, to: &str) -> io::Result<bool> {
         fault::point()?;
-        let moved = self.at(from, |from_folder, from| {
-            self.at(to, |to_folder, to| {
+        let moved = self.in_parent(from, |from_folder, from| {
+            self.in_parent(to, |to_folder, to| {
                 let (from_folder, to_folder) = (&from_folder.descriptor, &to_folder.descriptor);
                 Ok(renameat_with(from_folder, from, to_folder, to, RenameFlags::NOREPLACE)?)
             })
         });
         match moved {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
-            other => unless_absent(other).map(|moved| moved.is_some()),
+            other => none_if_missing(other).map(|moved| moved.is_some()),
         }
     }
 
-    /// Removes a file, if it is there. It is not waited for the disk, as in [`Self::rename`].
+    /// Removes a file if it exists, without flushing to disk, as in [`Self::rename`].
     pub(super) fn remove(&self, name: &str) -> io::Result<()> {
         fault::point()?;
-        let removed = self.at(name, |folder, name| Ok(unlinkat(&folder.descriptor, name, AtFlags::empty())?));
-        unless_absent(removed).map(|_| ())
+        let removed =
+            self.in_parent(name, |folder, name| Ok(unlinkat(&folder.descriptor, name, AtFlags::empty())?));
+        none_if_missing(removed).map(|_| ())
     }
 
-    /// Removes a file that does no harm where it stays.
+    /// Removes a file on a best-effort basis; leaving it does no harm.
     pub(super) fn discard(&self, name: &str) {
-        let _ = self.at(name, |folder, name| Ok(unlinkat(&folder.descriptor, name, AtFlags::empty())?));
+        let _ =
+            self.in_parent(name, |folder, name| Ok(unlinkat(&folder.descriptor, name, AtFlags::empty())?));
     }
 
-    /// Reads a file; `None` when it is not there.
+    /// Reads a file. Returns `None` if it does not exist.
     pub(super) fn read(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         fault::point()?;
         let Some(file) = self.open_file(name, OFlags::RDONLY)? else { return Ok(None) };
         let too_large = || {
-            let why = format!("is larger than {} MiB", LARGEST >> 20);
-            Suspect::error(&self.path.join(name), why, Remedy::MoveAside)
+            let why = format!("is larger than {} MiB", MAX_FILE_SIZE >> 20);
+            UntrustedPath::error(&self.path.join(name), why, Remedy::MoveAside)
         };
         let length = file.metadata()?.len();
-        if length > LARGEST {
+        if length > MAX_FILE_SIZE {
             return Err(too_large());
         }
         let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
-        file.take(LARGEST + 1).read_to_end(&mut bytes)?;
-        if bytes.len() as u64 > LARGEST { Err(too_large()) } else { Ok(Some(bytes)) }
+        file.take(MAX_FILE_SIZE + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > MAX_FILE_SIZE { Err(too_large()) } else { Ok(Some(bytes)) }
     }
 
-    /// Opens a regular file that root or the caller owns; `None` when it is not there, unless `flags` create it.
+    /// Opens a regular file that belongs to root or the caller. Returns `None` if it does not exist and `flags` do not
+    /// create it.
     pub(super) fn open_file(&self, name: &str, flags: OFlags) -> io::Result<Option<File>> {
-        // Without O_NONBLOCK a FIFO would keep the caller waiting.
+        // Without O_NONBLOCK, opening a FIFO would block.
         let flags = flags | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let opened = self.at(name, |folder, name| {
+        let opened = self.in_parent(name, |folder, name| {
             let file = match openat(&folder.descriptor, name, flags, PRIVATE_FILE) {
-                // A symbolic link, a socket or a device without a driver.
+                // A symbolic link, a socket, or a device without a driver.
                 Err(Errno::LOOP | Errno::NXIO) => return Err(not_regular(&folder.path.join(name))),
                 other => File::from(other?),
             };
@@ -266,20 +268,20 @@ impl Folder {
             }
             check_owner(&found, &folder.path.join(name))?;
             if flags.contains(OFlags::CREATE) {
-                // Whatever the umask took away; root's files keep their mode.
+                // The umask may have cleared bits. An unprivileged caller cannot change the mode of root's file.
                 let _ = fchmod(&file, PRIVATE_FILE);
             }
             Ok(file)
         });
-        unless_absent(opened)
+        none_if_missing(opened)
     }
 
-    /// The names of the files in a subfolder; none when it is not there.
+    /// Returns the names of the files in a subfolder; none if it does not exist.
     pub(super) fn names(&self, folder: &str) -> io::Result<Vec<String>> {
-        let Some(folder) = unless_absent(self.subfolder(folder))? else { return Ok(Vec::new()) };
+        let Some(folder) = none_if_missing(self.subfolder(folder))? else { return Ok(Vec::new()) };
         let mut names = Vec::new();
         for entry in Dir::read_from(&folder.descriptor)? {
-            // A name that is not UTF-8 is not one of hostgw's.
+            // hostgw only creates UTF-8 names.
             if let Ok(name) = entry?.file_name().to_str() {
                 names.push(name.to_owned());
             }
@@ -288,7 +290,7 @@ impl Folder {
     }
 }
 
-fn unless_absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+fn none_if_missing<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -297,17 +299,17 @@ fn unless_absent<T>(result: io::Result<T>) -> io::Result<Option<T>> {
 }
 
 fn not_regular(path: &Path) -> io::Error {
-    Suspect::error(path, "is not a regular file".to_owned(), Remedy::MoveAside)
+    UntrustedPath::error(path, "is not a regular file".to_owned(), Remedy::MoveAside)
 }
 
 fn check_owner(found: &Stat, path: &Path) -> io::Result<()> {
-    let own = rustix::process::geteuid().as_raw();
-    if [0, own].contains(&found.st_uid) {
+    let caller = rustix::process::geteuid().as_raw();
+    if [0, caller].contains(&found.st_uid) {
         return Ok(());
     }
-    let expected = if own == 0 { "root".to_owned() } else { format!("root or uid {own}") };
+    let expected = if caller == 0 { "root".to_owned() } else { format!("root or uid {caller}") };
     let why = format!("belongs to uid {}, expected {expected}", found.st_uid);
-    Err(Suspect::error(path, why, Remedy::FixOwner))
+    Err(UntrustedPath::error(path, why, Remedy::FixOwner))
 }
 
 fn check_folder(found: &Stat, path: &Path) -> io::Result<()> {
@@ -317,5 +319,5 @@ fn check_folder(found: &Stat, path: &Path) -> io::Result<()> {
         return Ok(());
     }
     let why = format!("is writable by group or others (mode {mode:04o})");
-    Err(Suspect::error(path, why, Remedy::FixMode))
+    Err(UntrustedPath::error(path, why, Remedy::FixMode))
 }

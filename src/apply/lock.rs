@@ -1,4 +1,4 @@
-//! One change of a namespace at a time: an advisory lock that the kernel drops with its holder.
+//! The lock of a network namespace. It is advisory, and the kernel releases it when its holder exits.
 
 use std::{
     fmt,
@@ -15,13 +15,13 @@ use rustix::{
 
 use super::folder::Folder;
 
-/// The name of its file.
-const LOCK: &str = "lock";
+/// The name of the lock file.
+const LOCK_FILE: &str = "lock";
 
-/// How often a held lock is tried again.
-const RETRY: Duration = Duration::from_millis(50);
+/// How often to retry while the lock is held.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// The lock, held until it is dropped or the process ends.
+/// The lock, held until it is dropped or the process exits.
 #[derive(Debug)]
 pub struct Lock {
     file: File,
@@ -30,63 +30,66 @@ pub struct Lock {
 /// The holder of the lock, as far as it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Holder {
-    /// What it wrote about itself: process id and start, as in `process 4711 (apply, since 12:00:00)`.
+    /// The description that the holder wrote to the file, such as `process 4711 (apply, since 12:00:00)`.
     description: String,
-    /// The process, when it is one that has the lock open.
+    /// The holder's process, if it is still the one that has the lock file open.
     process: Option<Pid>,
     is_stopped: bool,
 }
 
 impl Lock {
-    /// Takes the lock of `folder`, waiting for at most `timeout`. `description` is what others are told who
-    /// wait for it.
+    /// Takes the lock of `folder`, waiting at most `timeout`. Other commands show `description` while they wait for
+    /// it.
     ///
     /// # Errors
-    /// The outer error when the file cannot be opened or written; the holder when the time is over.
+    /// Returns the outer error if the file cannot be opened or written, and the holder if the timeout expires.
     pub(super) fn acquire(
         folder: &Folder,
         timeout: Duration,
         description: &str,
     ) -> io::Result<Result<Self, Holder>> {
-        let file = folder.open_file(LOCK, OFlags::RDWR | OFlags::CREATE)?.ok_or(io::ErrorKind::NotFound)?;
+        let file =
+            folder.open_file(LOCK_FILE, OFlags::RDWR | OFlags::CREATE)?.ok_or(io::ErrorKind::NotFound)?;
         let begun = Instant::now();
         loop {
             match file.try_lock() {
                 Ok(()) => break,
-                Err(TryLockError::WouldBlock) if begun.elapsed() < timeout => std::thread::sleep(RETRY),
+                Err(TryLockError::WouldBlock) if begun.elapsed() < timeout => {
+                    std::thread::sleep(RETRY_INTERVAL)
+                }
                 Err(TryLockError::WouldBlock) => return Ok(Err(Holder::of(&file))),
                 Err(TryLockError::Error(error)) => return Err(error),
             }
         }
-        Self::described(file, description).map(Ok)
+        Self::write_description(file, description).map(Ok)
     }
 
-    /// The same lock once more, to be handed to another process. The lock is free when both are dropped.
+    /// Duplicates the lock's descriptor, to pass it to another process. The lock is released once both are closed.
     ///
     /// # Errors
-    /// When there are too many open files.
-    pub fn share(&self) -> io::Result<File> {
+    /// Returns an error if too many files are open.
+    pub fn duplicate(&self) -> io::Result<File> {
         self.file.try_clone()
     }
 
-    /// The lock of `folder` that another process took and handed over as `file`.
+    /// Takes over the lock of `folder` from another process, which passed its descriptor as `file`.
     ///
     /// # Errors
-    /// When `file` is not that lock, or does not hold it.
-    pub(super) fn handed_over(folder: &Folder, file: File, description: &str) -> io::Result<Self> {
-        let there = folder.open_file(LOCK, OFlags::RDONLY)?.ok_or(io::ErrorKind::NotFound)?;
-        // Locking again what is locked by the same open file succeeds, and by another one does not.
-        if !is_same(&there.metadata()?, &file.metadata()?)
+    /// Returns an error if `file` is not the lock file or does not hold the lock.
+    pub(super) fn inherit(folder: &Folder, file: File, description: &str) -> io::Result<Self> {
+        let lock_file = folder.open_file(LOCK_FILE, OFlags::RDONLY)?.ok_or(io::ErrorKind::NotFound)?;
+        // Locking succeeds again only through the open file description that holds the lock.
+        if !is_same(&lock_file.metadata()?, &file.metadata()?)
             || Self::holder(folder).is_none()
             || file.try_lock().is_err()
         {
             return Err(io::Error::other("not a held lock"));
         }
-        Self::described(file, description)
+        Self::write_description(file, description)
     }
 
-    /// Writes who holds it, in one go: whoever reads the first line meanwhile sees the old one or the new.
-    fn described(mut file: File, description: &str) -> io::Result<Self> {
+    /// Writes the holder's description in one write, so a concurrent reader sees either the old or the new line.
+    fn write_description(mut file: File, description: &str) -> io::Result<Self> {
         let line = format!("process {} ({description})\n", std::process::id());
         file.rewind()?;
         file.write_all(line.as_bytes())?;
@@ -94,18 +97,18 @@ impl Lock {
         Ok(Self { file })
     }
 
-    /// Writes what its holder does now.
+    /// Updates the holder's description.
     ///
     /// # Errors
-    /// When the file cannot be written.
+    /// Returns an error if the file cannot be written.
     pub fn describe(&mut self, description: &str) -> io::Result<()> {
-        *self = Self::described(self.share()?, description)?;
+        *self = Self::write_description(self.duplicate()?, description)?;
         Ok(())
     }
 
-    /// The current holder of the lock of `folder`; `None` if it is free or the holder is unknown.
+    /// Returns the holder of the lock of `folder`, or `None` if the lock is free or the holder is unknown.
     pub(super) fn holder(folder: &Folder) -> Option<Holder> {
-        let file = folder.open_file(LOCK, OFlags::RDONLY).ok()??;
+        let file = folder.open_file(LOCK_FILE, OFlags::RDONLY).ok()??;
         match file.try_lock_shared() {
             Err(TryLockError::WouldBlock) => Some(Holder::of(&file)),
             _ => None,
@@ -116,19 +119,19 @@ impl Lock {
 impl Holder {
     fn of(file: &File) -> Self {
         let description = first_line(file).unwrap_or_else(|| "another process".to_owned());
-        let number = description.strip_prefix("process ").and_then(|rest| rest.split_once(' '));
-        let process = number.and_then(|(number, _)| Pid::from_raw(number.parse().ok()?));
+        let pid = description.strip_prefix("process ").and_then(|rest| rest.split_once(' '));
+        let process = pid.and_then(|(pid, _)| Pid::from_raw(pid.parse().ok()?));
         let process = process.filter(|process| has_open(*process, file));
         Self { description, process, is_stopped: process.is_some_and(is_stopped) }
     }
 
-    /// The process, when it is stopped, as by Ctrl-Z: it neither works nor lets go of the lock.
+    /// The process, if it is stopped (Ctrl-Z): it holds the lock without making progress.
     #[must_use]
     pub fn stopped(&self) -> Option<Pid> {
         self.process.filter(|_| self.is_stopped)
     }
 
-    /// Lets a stopped process go on. Returns whether that was tried.
+    /// Resumes a stopped process. Returns `true` if the signal was sent.
     #[must_use]
     pub fn resume(&self) -> bool {
         let Some(process) = self.stopped() else { return false };
@@ -145,7 +148,7 @@ impl fmt::Display for Holder {
     }
 }
 
-/// Whether `process` is stopped, as by Ctrl-Z or a debugger (`T`, `t` in proc_pid_stat(5)).
+/// Returns `true` if `process` is stopped by a signal or a debugger (`T` or `t` in proc_pid_stat(5)).
 #[must_use]
 pub fn is_stopped(process: Pid) -> bool {
     let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero()));
@@ -153,16 +156,16 @@ pub fn is_stopped(process: Pid) -> bool {
     stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['T', 't'])))
 }
 
-/// Whether `process` has `file` open: the number in the lock can be one of another process by now, or one of
-/// another process namespace.
+/// Returns `true` if `process` has `file` open. The process ID in the lock file may have been reused, or may belong to
+/// another PID namespace.
 fn has_open(process: Pid, file: &File) -> bool {
-    let Ok(own) = file.metadata() else { return false };
+    let Ok(metadata) = file.metadata() else { return false };
     let descriptors = fs::read_dir(format!("/proc/{}/fd", process.as_raw_nonzero()));
     descriptors
         .into_iter()
         .flatten()
         .flatten()
-        .any(|entry| fs::metadata(entry.path()).is_ok_and(|other| is_same(&own, &other)))
+        .any(|entry| fs::metadata(entry.path()).is_ok_and(|other| is_same(&metadata, &other)))
 }
 
 fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
@@ -170,11 +173,11 @@ fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
 }
 
 fn first_line(mut file: &File) -> Option<String> {
-    /// More than any description has.
-    const LONGEST: u64 = 4096;
+    /// Longer than any description.
+    const MAX_LENGTH: u64 = 4096;
     let mut text = Vec::new();
     file.rewind().ok()?;
-    file.take(LONGEST).read_to_end(&mut text).ok()?;
+    file.take(MAX_LENGTH).read_to_end(&mut text).ok()?;
     let text = String::from_utf8_lossy(&text);
     let line = text.lines().next()?.trim();
     (!line.is_empty()).then(|| line.to_owned())

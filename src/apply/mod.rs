@@ -1,4 +1,4 @@
-//! The transaction: lock, journal, commit, verify, confirm, roll back.
+//! The transaction: prepare, commit, verify, confirm, roll back.
 //!
 //! It changes a node through the trait [`Backend`], which the kernel room implements for the live kernel, and plans with
 //! the same function as everything else: a rollback is a plan from the live state to the state that the journal saved.
@@ -17,19 +17,19 @@
 //! | a privilege is lost midway | like any failure; the error names the privilege and the remedy | `faults.rs`: `EPERM` at each exchange, once and from there on; `privileges.rs`: missing from the start |
 //! | a concurrent change interrupts a dump, or an answer overflows the socket | retried ten times; then an error (1), or rolled back (6, 7) as above | `faults.rs`: every answer, once and from there on; `storm.rs`: with real concurrent changes |
 //! | the egress interface disappears midway | its routes are gone with it, and everything else is restored (6); objects that were on it are reported (7), and restored once it is back or given up with `--abandon` | `midway.rs`: at each point; `interrupted.rs`: in a large apply |
-//! | another program takes a place that the plan needs, or changes other objects, midway | all of its objects stay; rolled back (6), or reported where they conflict (7). For IPv6 the kernel can only replace whatever is at a key, which leaves a moment between the last look and the write of a changed route | `midway.rs`: at each point |
-//! | another program changes the table `hostgw` between the last look and the commit | the kernel refuses the batch, which names the nftables generation it was made from; hostgw plans again and shows the plan with `--yes`, else refuses (5); a set is a conflict (10) | `midway.rs`: at each point; `kernel::nat::tests`: in a race |
-//! | another program adds a rule to the table `hostgw` of an apply that is undone later | an undo that cannot ask keeps the table, undoes everything else, and names the rule (7); `rollback` shows it first | `foreign_nat.rs` |
+//! | another program creates an object where the plan needs to write, or changes other objects, midway | all of its objects stay; rolled back (6), or reported where they conflict (7). For IPv6 the kernel can only replace whatever is at a key, which leaves a gap between the last read and the write of a changed route | `midway.rs`: at each point |
+//! | another program changes the table `hostgw` between the last read and the commit | the kernel refuses the batch, because it names an outdated nftables generation; hostgw makes and shows a new plan with `--yes`, or else refuses (5); a set is a conflict (10) | `midway.rs`: at each point; `kernel::nat::tests`: in a race |
+//! | another program adds a rule to the table `hostgw` of an apply that is rolled back later | an automatic rollback keeps the table, restores everything else, and names the rule (7); `rollback` shows the rule first | `foreign_nat.rs` |
 //! | other programs keep changing their own tables | the batch is retried for 10 s; then nothing is changed (5) | `kernel::nat::tests` |
 //! | any signal that can be caught | rolled back and verified (130), or ignored, as the internals guide lists; a rollback is never interrupted | `signals.rs`: each signal, to a running command, a pending one, and the supervisor |
 //! | `apply --confirm` is not confirmed | rolled back and verified (8), within 2 seconds of the deadline | `confirm.rs` |
-//! | `kill -9` or hangup of a pending `apply --confirm` | the same: its supervisor is a process in a session of its own | `confirm.rs` |
+//! | `kill -9` or hangup of a pending `apply --confirm` | the same: its supervisor runs in a session of its own | `confirm.rs` |
 //! | `kill -9` of an `apply --confirm` midway | the supervisor restores the state at once | `confirm.rs`: killed at each exchange |
-//! | `kill -9` of the supervisor | the command takes over; if both are gone, `status`, `plan` and `confirm` say so, and the next command that changes the node rolls back | `confirm.rs` |
+//! | `kill -9` of the supervisor | the command takes over; if both are gone, `status`, `plan` and `confirm` report it, and the next command that changes the node rolls back | `confirm.rs` |
 //! | the command is stopped before it can report that the apply is in force | the deadline still holds | `confirm.rs`: stopped at that point |
-//! | the disk fills up while an apply is pending | it can still be decided: the files for the decision already exist | `full_disk.rs` |
+//! | the disk fills up while an apply is pending | it can still be confirmed or canceled: the files for the decision already exist | `full_disk.rs` |
 //! | the supervisor's rollback fails | reported (7); a later rollback finishes | `confirm.rs`: everything fails from each point on |
-//! | the supervisor is stopped | its command takes over when there is something to do; without the command, the next command resumes it | `supervisor.rs` |
+//! | the supervisor is stopped | its command takes over when a decision is due; without the command, the next command resumes it | `supervisor.rs` |
 //! | the supervisor hangs | its command kills it 10 s after the deadline and takes over | `supervisor.rs` |
 //! | `status` runs while a pending apply is rolled back | it shows the apply as pending or as rolled back at every moment | `supervisor.rs`: stopped at each point |
 //! | other users own or can write the state directory, or swap folders | nothing of theirs is read or written (1) | `state_directory.rs` |
@@ -43,41 +43,41 @@
 //! | another program changes the state the plan depends on | refused as stale (5) | `prompt.rs` |
 //! | the node changed since a plan was saved | refused as stale (5) with the differences; unrelated changes do not matter | `saved_plan.rs` |
 //! | a foreign object is where the rollback must write | refused before anything is undone (10) | `conflict.rs` |
-//! | another program writes a sysctl after hostgw did | its value stays: a rollback or destroy is refused (10); an undo that cannot ask leaves it and says so (7) | `foreign_sysctls.rs`, `tests/sequences.rs` |
-//! | another program writes a sysctl midway | its value stays, and everything else is restored (6, 7). The kernel has no compare-and-swap for sysctls, which leaves a moment between the last look and the write | `midway.rs`: at each point |
+//! | another program writes a sysctl after hostgw did | its value stays: a rollback or destroy is refused (10); an automatic rollback keeps it and reports it (7) | `foreign_sysctls.rs`, `tests/sequences.rs` |
+//! | another program writes a sysctl midway | its value stays, and everything else is restored (6, 7). The kernel has no compare-and-swap for sysctls, which leaves a gap between the last read and the write | `midway.rs`: at each point |
 //! | records are damaged while a transaction is open | rolled back from the journal, which holds the original values | `truth.rs` |
 //! | another program changes the same routes or sysctls at the same moment | its changes stay | `races.rs`: a few races; `HOSTGW_WHOLE=1 tests/run -- e2e::races`: 1,000 for routes, 200 for sysctls |
-//! | a command looks at the node in the middle of another command's transaction | it decides nothing by that look: it waits for the lock and looks again | `together.rs`: stopped at every sixth point |
+//! | a command reads the node in the middle of another command's transaction | the result is discarded: the command waits for the lock and reads again | `together.rs`: stopped at every sixth point |
 //! | two applies at once | one makes the changes, and the other finds nothing to do, or times out (4) | `together.rs`, `refusals.rs` |
 //! | the state directory is not writable | nothing is changed (1) | `refusals.rs` |
-//! | its file system is full from some point on, or read-only | nothing changed (1), or rolled back (6); what the rollback could not write is reported (7) and done by a later one | `full_disk.rs`: a real file system, filled so that each write in turn fails |
+//! | its file system is full from some point on, or read-only | nothing changed (1), or rolled back (6); what the rollback could not write is reported (7) and written by a later one | `full_disk.rs`: a real file system, filled so that each write in turn fails |
 //! | the journal is truncated, empty, or from a newer version | nothing is changed, and the journal is kept (1) | `state_dir.rs`, `regressions.rs` |
 //! | the journal is from an earlier boot or another namespace | set aside: its objects are gone | `state_dir.rs` |
-//! | all of these in a row, with drift in between, in any order | each command makes all changes, none, or lists what is left, which a later command finishes; objects outside the transaction and foreign routes are unchanged | `tests/sequences.rs`: 2,000 random sequences in memory; `sequences.rs`: the same kind on real nodes |
-//! | any one of these on any state of a node | the previous or the planned state, never anything else | `tests/properties.rs`, in memory |
+//! | all of these in a row, with drift in between, in any order | each command makes all changes or none, or lists the remaining ones, which a later command finishes; objects outside the transaction and foreign routes are unchanged | `tests/sequences.rs`: 2,000 random sequences in memory; `sequences.rs`: the same kind on real nodes |
+//! | any one of these on any state of a node | the node has the previous or the planned state, never anything else | `tests/properties.rs`, in memory |
 
 mod checks;
 mod confirm;
 mod folder;
 mod lock;
-mod look;
 mod state_dir;
 mod transaction;
+mod watch;
 
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},
 };
 
-pub use checks::{Answer, BaselineCheck, Before, Effort, check_before};
-pub use confirm::{conclude, wait};
+pub use checks::{Baseline, BaselineCheck, CheckResult, ProbeMode, run_baseline};
+pub use confirm::{carry_out, wait};
 pub use lock::{Holder, Lock, is_stopped};
-pub use look::Look;
-pub use state_dir::{Identity, Mark, OVERRIDE, StateDir, held_by};
+pub use state_dir::{Generation, Identity, OVERRIDE, StateDir, lock_timeout};
 pub use transaction::{
-    Failure, Incomplete, Request, abandon, progress, recover, refuse_foreign_nat, restore, run, settle,
-    undo_plan,
+    Failure, Incomplete, Request, abandon, drop_restored_sysctls, plan_rollback, progress, recover,
+    refuse_foreign_nat, restore, run,
 };
+pub use watch::ActivityWatch;
 
 use crate::{
     error::Error,
@@ -86,31 +86,31 @@ use crate::{
     text::Untrusted,
 };
 
-/// A node that can be changed, too.
+/// A node that can also be changed.
 pub trait Backend: Observe {
-    /// Reads these sysctls; a key that is gone or cannot be read is absent.
+    /// Reads these sysctls. The result omits keys that do not exist or cannot be read.
     fn sysctls(&mut self, keys: &[SysctlKey]) -> SysctlValues;
 
-    /// Makes `changes`, in the order given or, to undo, the groups in reverse. Stops at the first change
-    /// that fails, or when `interrupt` is raised; what was done until then stays. A NAT table is replaced only
-    /// while it is what its change says that it was before. A sysctl
-    /// whose value is not the one before its change is not written: another program has written it.
+    /// Makes `changes` in the given order or, for an undo, in the reverse order of their groups. Stops at the first
+    /// change that fails, or when `interrupt` is raised; the changes made so far stay. A NAT table is replaced only
+    /// while it matches the change's `before`. A sysctl whose value differs from its change's `before` is not written,
+    /// because another program has written it.
     ///
     /// # Errors
-    /// Which change failed and why, or that it was interrupted.
+    /// Returns the change that failed and why, or that the commit was interrupted.
     fn commit(&mut self, changes: &[Change], order: Order, interrupt: &Interrupt) -> Result<(), CommitError>;
 
-    /// Tries all `checks` at once, each for at most its timeout, and gives an answer for each. Stops as soon as
-    /// `interrupt` is raised.
+    /// Runs all `checks` concurrently, each for at most its timeout, and returns one result per check. Stops as soon
+    /// as `interrupt` is raised.
     ///
     /// # Errors
-    /// [`Kind::Interrupted`](crate::error::Kind::Interrupted), or that a check could not even be tried.
+    /// Returns [`Kind::Interrupted`](crate::error::Kind::Interrupted), or an error if a check cannot be run at all.
     fn probe(
         &mut self,
         checks: &[Check],
-        effort: Effort,
+        mode: ProbeMode,
         interrupt: &Interrupt,
-    ) -> Result<Vec<Answer>, Error>;
+    ) -> Result<Vec<CheckResult>, Error>;
 }
 
 /// The order of the groups in a commit.
@@ -122,61 +122,61 @@ pub enum Order {
     Undo,
 }
 
-/// Raised by a signal that asks the command to stop.
+/// A flag that a signal raises to ask the command to stop.
 #[derive(Debug, Default)]
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// An interrupt that is not raised.
+    /// Creates an interrupt that is not raised.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// What a signal handler sets to raise it.
+    /// The flag for a signal handler to set.
     #[must_use]
     pub fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.0)
     }
 
-    /// Asks the commit under way to stop at the next change.
+    /// Asks a running commit to stop before the next change.
     pub fn raise(&self) {
         self.0.store(true, Ordering::SeqCst);
     }
 
-    /// Whether a stop was asked for.
+    /// Returns `true` if a stop was requested.
     #[must_use]
     pub fn is_raised(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
 }
 
-/// Why a commit stopped.
+/// The reason why a commit stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommitError {
-    /// A change could not be made.
+    /// A change failed.
     Refused {
-        /// The object, in the words of the kernel's tools.
+        /// The object, as `ip`, `nft` or `sysctl` prints it.
         object: String,
-        /// Why, a fragment that follows "… failed: ".
+        /// The reason, a fragment that follows "… failed: ".
         why: String,
-        /// What to do next.
+        /// The suggested next step.
         hint: Option<String>,
     },
-    /// The live state is no longer the one the changes were planned from. In plan order, nothing was changed.
+    /// The live state is no longer the one that the changes were planned from. In forward order, nothing was changed.
     Stale {
-        /// What became of it: a sentence in lower case without its full stop.
+        /// What happened: a sentence in lower case, without a period.
         why: String,
-        /// What to do next.
+        /// The suggested next step.
         hint: Option<String>,
     },
-    /// A sysctl was not written because another program has written it.
-    Moved {
-        /// The key.
+    /// A sysctl was not written, because another program has written it since the plan was made.
+    SysctlChanged {
+        /// The sysctl.
         key: SysctlKey,
-        /// The value that they gave it.
+        /// The value that it has now.
         now: Untrusted,
     },
-    /// A signal came.
+    /// A signal interrupted the commit.
     Interrupted,
 }

@@ -1,15 +1,14 @@
-//! The files hostgw keeps about one network namespace: lock, journal, history, saved sysctls, last apply.
+//! The records of one network namespace: lock, journal, history, original sysctl values, and the last apply.
 //!
-//! None of them is needed to find what hostgw owns; they hold what the kernel cannot say: what stood there
-//! before. Every file carries a format version and the boot and namespace it speaks of; what speaks of
-//! another boot or namespace is set aside, since the kernel state it describes is gone.
-
+//! hostgw does not need them to find what it manages. They hold what the kernel cannot tell: the previous state. Every
+//! file names its format version, boot and namespace. A file of another boot or namespace is ignored, because the
+//! kernel state that it describes is gone.
 //!
-//! The directory is opened once, by the first call that needs it, and used through its descriptor from then on.
-//! [`HOSTGW_STATE_DIR`](OVERRIDE) itself and everything in it must belong to root or to the caller, be writable by
-//! nobody else, and be no symbolic link: see [`Folder`]. As with sudo's own directories, the folders above it are the
-//! choice of whoever names it: whoever can rename it can hide the records from hostgw, but not forge them. A sticky
-//! folder such as `/tmp` prevents even that.
+//! The first call that needs the directory opens it; later calls use its descriptor. [`HOSTGW_STATE_DIR`](OVERRIDE)
+//! and everything in it must belong to root or to the caller, must not be writable by anyone else, and must not be
+//! symbolic links: see [`Folder`]. As with sudo's directories, the parent folders are the caller's responsibility:
+//! whoever can rename the directory can hide the records from hostgw, but cannot forge them. A sticky parent such as
+//! `/tmp` prevents that, too.
 
 use std::{
     fs::File,
@@ -25,7 +24,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     Holder, Lock,
-    folder::{Folder, Remedy, Suspect},
+    folder::{Folder, Remedy, UntrustedPath},
 };
 use crate::{
     error::{Error, Kind},
@@ -34,61 +33,61 @@ use crate::{
     text,
 };
 
-/// The environment variable that names another place for the state directory.
+/// The environment variable that overrides the location of the state directory.
 pub const OVERRIDE: &str = "HOSTGW_STATE_DIR";
 const DEFAULT: &str = "/run/hostgw";
 const JOURNAL: &str = "journal.json";
-/// What belongs to an apply that waits.
-const WAIT: &str = "wait";
+/// The folder for the files of a pending apply.
+const PENDING_FOLDER: &str = "wait";
 const PENDING: &str = "wait/pending.json";
 const OUTCOME: &str = "outcome.json";
-const SAVED: &str = "saved-sysctls.json";
-const FOREIGN: &str = "foreign-sysctls.json";
+const ORIGINAL_SYSCTLS: &str = "saved-sysctls.json";
+const FOREIGN_SYSCTLS: &str = "foreign-sysctls.json";
 const APPLIED: &str = "applied";
 const HISTORY: &str = "history";
-/// The number of the newest transaction, which none has again: a late `hostgw confirm ID` confirms no other.
+/// The ID of the newest transaction. IDs are never reused, so a late `hostgw confirm ID` cannot confirm another apply.
 const LAST_ID: &str = "last-id";
 
-/// How many committed transactions are kept.
-const KEPT: usize = 20;
+/// The number of committed transactions to keep.
+const MAX_HISTORY: usize = 20;
 
-/// Of how many the whole desired state is kept, which only tells drift.
-const APPLIED_KEPT: usize = 3;
+/// The number of desired states to keep, for drift detection.
+const MAX_APPLIED: usize = 3;
 
-/// The directory of one network namespace.
+/// The state directory of one network namespace.
 #[derive(Debug, Clone)]
 pub struct StateDir {
     path: PathBuf,
     identity: Identity,
-    /// Shared by all clones, so that a command never opens it twice.
+    /// Shared by all clones, so a command opens it only once.
     folder: Arc<OnceLock<Folder>>,
 }
 
-/// The boot and the namespace that a file speaks of.
+/// The boot and the namespace that a file describes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// `/proc/sys/kernel/random/boot_id`.
+    /// The boot ID, from `/proc/sys/kernel/random/boot_id`.
     pub boot_id: String,
-    /// By the namespace's cookie (`SO_NETNS_COOKIE`, Linux 5.14), else by its inode: `net-1`,
+    /// The namespace by its cookie (`SO_NETNS_COOKIE`, Linux 5.14), such as `net-1`, or else by its inode, such as
     /// `net-i4026531840`.
     pub namespace: String,
 }
 
-/// The version of every file in the state directory. A file of another version is never guessed at.
+/// The format version of every file in the state directory. Files of other versions are rejected.
 const FORMAT: u32 = 2;
 
-/// The state of the records at one moment: any transaction that begins or ends changes it for good.
+/// A value that identifies the state of the records: any transaction that begins or ends changes it permanently.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mark {
-    /// The apply that is pending.
+pub struct Generation {
+    /// The pending apply.
     pub(super) pending: Option<Pending>,
     is_open: bool,
     history: Vec<u64>,
-    /// The file as it is: whether it makes sense does not matter here.
+    /// The raw content of the file, which is not validated here.
     last_id: Option<Vec<u8>>,
 }
 
-/// What every file is wrapped in.
+/// The wrapper around the content of every file.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Envelope<T> {
@@ -98,55 +97,54 @@ struct Envelope<T> {
     content: T,
 }
 
-/// The head of an [`Envelope`], to tell a newer format from a broken file.
+/// The header of an [`Envelope`], which tells a newer format from a damaged file.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Head {
+struct EnvelopeHeader {
     format: u32,
     boot_id: String,
     namespace: String,
 }
 
 impl StateDir {
-    /// The directory of the namespace that `identity` names, below `HOSTGW_STATE_DIR` or `/run/hostgw`.
-    /// Nothing is created yet.
+    /// The directory of the namespace `identity`, under `HOSTGW_STATE_DIR` or `/run/hostgw`. Creates nothing.
     #[must_use]
-    pub fn of(identity: Identity) -> Self {
+    pub fn new(identity: Identity) -> Self {
         let base = std::env::var_os(OVERRIDE).filter(|base| !base.is_empty());
-        Self::below(&base.map_or_else(|| PathBuf::from(DEFAULT), PathBuf::from), identity)
+        Self::new_in(&base.map_or_else(|| PathBuf::from(DEFAULT), PathBuf::from), identity)
     }
 
-    /// The same below `base`.
+    /// The directory of the namespace `identity`, under `base`.
     #[must_use]
-    pub fn below(base: &Path, identity: Identity) -> Self {
+    pub fn new_in(base: &Path, identity: Identity) -> Self {
         Self { path: base.join(&identity.namespace), identity, folder: Arc::default() }
     }
 
-    /// The directory as another process opened it, and handed its descriptor to this one.
+    /// Takes over the descriptor of a directory that another process opened.
     ///
     /// # Errors
-    /// When it is not a directory, or not to be trusted.
-    pub fn handed_over(descriptor: OwnedFd, identity: Identity) -> Result<Self, Error> {
-        let dir = Self::of(identity);
-        let folder = Folder::handed_over(descriptor, dir.path.clone());
+    /// Returns an error if it is not a directory, or is not trusted.
+    pub fn from_descriptor(descriptor: OwnedFd, identity: Identity) -> Result<Self, Error> {
+        let dir = Self::new(identity);
+        let folder = Folder::from_descriptor(descriptor, dir.path.clone());
         let folder = folder.map_err(|error| cannot_read(&dir.path, &error))?;
         dir.folder.get_or_init(|| folder);
         Ok(dir)
     }
 
-    /// The directory itself.
+    /// The path of the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The folder below which every namespace has its directory.
+    /// The parent folder of all namespaces' directories.
     #[must_use]
     pub fn base(&self) -> &Path {
         self.path.parent().unwrap_or(&self.path)
     }
 
-    /// The directory, if it is there.
+    /// Opens the directory if it exists.
     fn folder(&self) -> Result<Option<&Folder>, Error> {
         if let Some(folder) = self.folder.get() {
             return Ok(Some(folder));
@@ -159,7 +157,7 @@ impl StateDir {
         }
     }
 
-    /// The directory, which is created where it is not there.
+    /// Opens the directory, creating it if it does not exist.
     fn create(&self) -> Result<&Folder, Error> {
         let cannot = |error: io::Error| {
             let hint = format!("run as root, or point {OVERRIDE} to a writable folder");
@@ -180,291 +178,294 @@ impl StateDir {
         Ok(folder)
     }
 
-    /// The directory for a write. The caller holds the lock, so it exists.
+    /// The directory, for writing. It exists, because the caller holds the lock.
     fn existing(&self, name: &str) -> Result<&Folder, Error> {
         let absent = io::Error::from(io::ErrorKind::NotFound);
         self.folder()?.ok_or_else(|| cannot("write", &self.path.join(name), &absent))
     }
 
-    /// Another descriptor of the directory, to be handed to another process. It is there once the lock was taken.
+    /// Duplicates the directory's descriptor, to pass it to another process. Requires that the lock was taken.
     ///
     /// # Errors
-    /// When it is not there, or there are too many open files.
-    pub fn share(&self) -> io::Result<OwnedFd> {
-        self.folder.get().ok_or(io::ErrorKind::NotFound)?.share()
+    /// Returns an error if the directory is not open, or if too many files are open.
+    pub fn duplicate(&self) -> io::Result<OwnedFd> {
+        self.folder.get().ok_or(io::ErrorKind::NotFound)?.duplicate()
     }
 
-    /// The lock that another process took, and handed to this one as an open file.
+    /// Takes over the lock from another process, which passed its descriptor as `file`.
     ///
     /// # Errors
-    /// `file` is not this directory's lock, or the lock is free.
-    pub fn take_over(&self, file: File, description: &str) -> io::Result<Lock> {
-        Lock::handed_over(self.folder.get().ok_or(io::ErrorKind::NotFound)?, file, description)
+    /// Returns an error if `file` is not this directory's lock, or if the lock is free.
+    pub fn inherit_lock(&self, file: File, description: &str) -> io::Result<Lock> {
+        Lock::inherit(self.folder.get().ok_or(io::ErrorKind::NotFound)?, file, description)
     }
 
-    /// Creates the directory, for its owner alone, and takes the lock.
+    /// Creates the directory with mode 0700, and takes the lock.
     ///
     /// # Errors
-    /// When the directory cannot be written, or [`Kind::Locked`] when `timeout` passes.
+    /// Returns an error if the directory cannot be written, or [`Kind::Locked`] after `timeout`.
     pub fn lock(&self, timeout: Duration, description: &str) -> Result<Lock, Error> {
         match Lock::acquire(self.create()?, timeout, description) {
             Ok(Ok(lock)) => Ok(lock),
-            Ok(Err(holder)) => Err(held_by(Some(&holder), timeout)),
+            Ok(Err(holder)) => Err(lock_timeout(Some(&holder), timeout)),
             Err(error) => Err(cannot("take the lock in", &self.path, &error)),
         }
     }
 
-    /// The current holder of the lock, as far as it is known; `None` if it is free.
+    /// The current holder of the lock, as far as it is known; `None` if the lock is free.
     #[must_use]
     pub fn holder(&self) -> Option<Holder> {
         Lock::holder(self.folder().ok()??)
     }
 
-    /// The transaction that was begun and not ended, if any.
+    /// Returns the open transaction, which was begun and has not ended.
     ///
     /// # Errors
-    /// When the journal is there and cannot be read or understood.
+    /// Returns an error if the journal exists but cannot be read or parsed.
     pub fn open_journal(&self) -> Result<Option<Record>, Error> {
         self.read(JOURNAL)
     }
 
-    /// Writes the journal and everything it needs to disk, before the first kernel write.
+    /// Writes the journal to disk, before the first write to the kernel.
     ///
     /// # Errors
-    /// When it cannot be written; nothing may be changed then.
+    /// Returns an error if it cannot be written. In that case, nothing may be changed.
     pub fn begin(&self, record: &Record) -> Result<(), Error> {
-        self.end_wait()?;
-        self.remove(FOREIGN)?;
+        self.end_pending()?;
+        self.remove(FOREIGN_SYSCTLS)?;
         self.write(LAST_ID, &record.id)?;
         self.write(JOURNAL, record).inspect_err(|_| {
-            // It may be there all the same, and would speak of a transaction that never began.
+            // It may exist nevertheless, and would describe a transaction that never began.
             self.discard(JOURNAL);
         })
     }
 
-    /// Leaves the open transaction open, in force, until it is decided on.
+    /// Keeps the open transaction in force and marks it as pending.
     ///
     /// # Errors
-    /// When it cannot be written; the transaction is an interrupted one then.
-    pub fn hold(&self, pending: &Pending) -> Result<(), Error> {
+    /// Returns an error if it cannot be written. In that case, the transaction counts as interrupted.
+    pub fn mark_pending(&self, pending: &Pending) -> Result<(), Error> {
         self.remove(OUTCOME)?;
-        let made = self.existing(WAIT)?.create_subfolder(WAIT);
-        made.map_err(|error| cannot("create", &self.path.join(WAIT), &error))?;
+        let made = self.existing(PENDING_FOLDER)?.create_subfolder(PENDING_FOLDER);
+        made.map_err(|error| cannot("create", &self.path.join(PENDING_FOLDER), &error))?;
         for decision in Decision::ALL {
-            self.write(&ballot(pending, decision), &decision)?;
+            self.write(&prepared_decision_file(pending, decision), &decision)?;
         }
         self.write(PENDING, pending)
     }
 
-    /// The open transaction, when it is in force and waits for its confirmation.
+    /// Returns the open transaction if it is in force and pending.
     ///
     /// # Errors
-    /// As [`Self::open_journal`].
+    /// Same as [`Self::open_journal`].
     pub fn pending(&self) -> Result<Option<(Record, Pending)>, Error> {
-        // First what is small: this is asked for many times a second.
+        // Read the small file first: this runs many times a second.
         let Some(pending) = self.read::<Pending>(PENDING)? else { return Ok(None) };
         let record = self.open_journal()?.filter(|record| record.id == pending.id);
         Ok(record.map(|record| (record, pending)))
     }
 
-    /// A value that changes whenever a command begins or ends a transaction.
+    /// Returns a value that changes whenever a command begins or ends a transaction.
     ///
     /// # Errors
-    /// When a file is there and cannot be read or understood.
-    pub fn mark(&self) -> Result<Mark, Error> {
+    /// Returns an error if a file exists but cannot be read or parsed.
+    pub fn generation(&self) -> Result<Generation, Error> {
         let journal = self.folder()?.map(|folder| folder.open_file(JOURNAL, OFlags::RDONLY)).transpose();
         let journal = journal.map_err(|error| cannot_read(&self.path.join(JOURNAL), &error))?;
         let is_open = journal.flatten().is_some();
         let pending = self.read::<Pending>(PENDING)?.filter(|_| is_open);
         let last_id = self.folder()?.map(|folder| folder.read(LAST_ID)).transpose();
         let last_id = last_id.map_err(|error| cannot_read(&self.path.join(LAST_ID), &error))?.flatten();
-        Ok(Mark { pending, is_open, history: self.history()?, last_id })
+        Ok(Generation { pending, is_open, history: self.history()?, last_id })
     }
 
-    /// Decides on `pending`, unless somebody has, or that is over already. Returns whether this call did.
-    /// The ballot is there since [`Self::hold`] and only gets another name: that takes no room on a disk that
-    /// has filled up meanwhile, and the first one to do it wins.
+    /// Decides the pending apply. Returns `false` if it is already decided or over. [`Self::mark_pending`] wrote a
+    /// file for each decision, and deciding only renames one of them: this needs no disk space, and the first rename
+    /// wins.
     ///
     /// # Errors
-    /// When it cannot be moved.
+    /// Returns an error if the file cannot be renamed.
     pub fn decide(&self, pending: &Pending, decision: Decision) -> Result<bool, Error> {
-        let [from, to] = [ballot(pending, decision), decided(pending)];
+        let [from, to] = [prepared_decision_file(pending, decision), decision_file(pending)];
         let renamed = self.existing(&to)?.rename_new(&from, &to);
         renamed.map_err(|error| cannot("decide by", &self.path.join(&to), &error))
     }
 
-    /// What is decided on `pending`.
+    /// Returns the decision on `pending`, if there is one.
     ///
     /// # Errors
-    /// When the file is there and cannot be read or understood.
+    /// Returns an error if the file exists but cannot be read or parsed.
     pub fn decision(&self, pending: &Pending) -> Result<Option<Decision>, Error> {
-        self.read(&decided(pending))
+        self.read(&decision_file(pending))
     }
 
     /// Records the outcome for waiting commands and, until the next apply, for `hostgw status`.
     ///
     /// # Errors
-    /// When it cannot be written.
-    pub fn tell(&self, outcome: &Outcome) -> Result<(), Error> {
+    /// Returns an error if it cannot be written.
+    pub fn write_outcome(&self, outcome: &Outcome) -> Result<(), Error> {
         self.write(OUTCOME, outcome)
     }
 
-    /// How the last wait ended.
+    /// Returns the outcome of the last pending apply.
     ///
     /// # Errors
-    /// When the file is there and cannot be read or understood.
+    /// Returns an error if the file exists but cannot be read or parsed.
     pub fn outcome(&self) -> Result<Option<Outcome>, Error> {
         self.read(OUTCOME)
     }
 
-    /// Nothing waits any more; a transaction that is still open is an interrupted one now.
+    /// Ends the pending state. A transaction that is still open counts as interrupted from now on.
     ///
     /// # Errors
-    /// When the files cannot be removed.
-    pub fn end_wait(&self) -> Result<(), Error> {
+    /// Returns an error if the files cannot be removed.
+    pub fn end_pending(&self) -> Result<(), Error> {
         self.remove(PENDING)?;
-        self.clear_wait();
+        self.clear_pending();
         Ok(())
     }
 
-    /// Ends the open transaction as committed: the journal becomes the newest of the history.
+    /// Ends the open transaction as committed: its journal becomes the newest record of the history.
     ///
     /// # Errors
-    /// When the files cannot be moved.
+    /// Returns an error if the files cannot be moved.
     pub fn commit(&self, record: &Record) -> Result<(), Error> {
         self.rename(JOURNAL, &file_name(HISTORY, record.id))?;
-        self.clear_wait();
+        self.clear_pending();
         self.discard(OUTCOME);
-        // Only now: what a transaction that fails would have pushed out is still there.
-        self.prune(HISTORY, KEPT);
-        self.prune(APPLIED, APPLIED_KEPT);
+        // Prune last: a transaction that fails must not have removed old records.
+        self.prune(HISTORY, MAX_HISTORY);
+        self.prune(APPLIED, MAX_APPLIED);
         Ok(())
     }
 
     /// Opens a committed transaction again, to undo it.
     ///
     /// # Errors
-    /// When the files cannot be moved.
+    /// Returns an error if the files cannot be moved.
     pub fn reopen(&self, record: &Record) -> Result<(), Error> {
-        self.end_wait()?;
+        self.end_pending()?;
         self.remove(OUTCOME)?;
-        self.remove(FOREIGN)?;
+        self.remove(FOREIGN_SYSCTLS)?;
         self.rename(&file_name(HISTORY, record.id), JOURNAL)
     }
 
-    /// The foreign sysctl values that an undo of the open transaction found, and leaves.
+    /// Returns the foreign sysctl values that the undo of the open transaction found and keeps.
     ///
     /// # Errors
-    /// When the file is there and cannot be read or understood.
+    /// Returns an error if the file exists but cannot be read or parsed.
     pub fn foreign(&self) -> Result<SysctlValues, Error> {
-        Ok(self.read(FOREIGN)?.unwrap_or_default())
+        Ok(self.read(FOREIGN_SYSCTLS)?.unwrap_or_default())
     }
 
-    /// Keeps in mind which sysctl values an undo leaves, before it makes them look like its own.
+    /// Records the foreign sysctl values that an undo keeps, before the undo makes them indistinguishable from its
+    /// own.
     ///
     /// # Errors
-    /// When they cannot be written.
+    /// Returns an error if they cannot be written.
     pub fn write_foreign(&self, foreign: &SysctlValues) -> Result<(), Error> {
-        self.write(FOREIGN, foreign)
+        self.write(FOREIGN_SYSCTLS, foreign)
     }
 
-    /// Ends the open transaction as undone.
+    /// Ends the open transaction as rolled back.
     ///
     /// # Errors
-    /// When the journal cannot be removed.
-    pub fn forget(&self) -> Result<(), Error> {
+    /// Returns an error if the journal cannot be removed.
+    pub fn end_rolled_back(&self) -> Result<(), Error> {
         self.remove(JOURNAL)?;
-        self.clear_wait();
-        self.discard(FOREIGN);
+        self.clear_pending();
+        self.discard(FOREIGN_SYSCTLS);
         Ok(())
     }
 
-    /// Forgets what the transaction `record` put in force; what an earlier one did is the last apply again.
+    /// Removes the desired state that the transaction `record` put in force. The one before it is the last apply
+    /// again.
     ///
     /// # Errors
-    /// When it cannot be removed.
-    pub fn forget_applied(&self, record: &Record) -> Result<(), Error> {
+    /// Returns an error if it cannot be removed.
+    pub fn remove_applied(&self, record: &Record) -> Result<(), Error> {
         self.remove(&file_name(APPLIED, record.id))
     }
 
-    /// The numbers of the committed transactions, oldest first.
+    /// Returns the IDs of the committed transactions, oldest first.
     ///
     /// # Errors
-    /// When the directory is there and cannot be read.
+    /// Returns an error if the directory exists but cannot be read.
     pub fn history(&self) -> Result<Vec<u64>, Error> {
-        self.numbers(HISTORY)
+        self.ids(HISTORY)
     }
 
-    /// The committed transactions of this boot, newest first.
+    /// Returns the committed transactions of this boot, newest first.
     ///
     /// # Errors
-    /// As [`Self::open_journal`].
+    /// Same as [`Self::open_journal`].
     pub fn entries(&self) -> Result<Vec<Entry>, Error> {
         let ids = self.history()?;
-        let entries = ids.iter().rev().map(|id| self.numbered(HISTORY, *id, |entry: &Entry| entry.id));
+        let entries = ids.iter().rev().map(|id| self.read_by_id(HISTORY, *id, |entry: &Entry| entry.id));
         entries.filter_map(Result::transpose).collect()
     }
 
-    /// The newest committed transaction of this boot.
+    /// Returns the newest committed transaction of this boot.
     ///
     /// # Errors
-    /// As [`Self::open_journal`].
+    /// Same as [`Self::open_journal`].
     pub fn last_committed(&self) -> Result<Option<Record>, Error> {
         match self.history()?.last() {
-            Some(id) => self.numbered(HISTORY, *id, |record: &Record| record.id),
+            Some(id) => self.read_by_id(HISTORY, *id, |record: &Record| record.id),
             None => Ok(None),
         }
     }
 
-    /// The number of the next transaction: one that no transaction of this boot had, not even one that was undone.
+    /// Returns the ID of the next transaction: one that no transaction of this boot has had, not even one that was
+    /// rolled back.
     ///
     /// # Errors
-    /// As [`Self::history`]; and when there is no greater number.
+    /// Same as [`Self::history`], and an error if no greater ID exists.
     pub fn next_id(&self) -> Result<u64, Error> {
         let newest = self.history()?.last().copied().unwrap_or(0).max(self.read(LAST_ID)?.unwrap_or(0));
         newest.checked_add(1).ok_or_else(|| {
-            Error::unexpected(format!("{} has no transaction number below 2^64", text::path(&self.path)))
+            Error::unexpected(format!("{} has no free transaction ID below 2^64", text::path(&self.path)))
                 .with_hint(format!("check {LAST_ID} and {HISTORY}/{newest}.json there, then move them aside"))
         })
     }
 
-    /// The original values of the sysctls hostgw has written; empty if it has written none.
+    /// Returns the original values of the sysctls that hostgw has written.
     ///
     /// # Errors
-    /// When the file is there and cannot be read or understood.
+    /// Returns an error if the file exists but cannot be read or parsed.
     pub fn saved(&self) -> Result<OriginalSysctls, Error> {
-        Ok(self.read(SAVED)?.unwrap_or_default())
+        Ok(self.read(ORIGINAL_SYSCTLS)?.unwrap_or_default())
     }
 
     /// Replaces the saved sysctl values.
     ///
     /// # Errors
-    /// When they cannot be written.
+    /// Returns an error if they cannot be written.
     pub fn write_saved(&self, saved: &OriginalSysctls) -> Result<(), Error> {
-        if saved.0.is_empty() { self.remove(SAVED) } else { self.write(SAVED, saved) }
+        if saved.0.is_empty() { self.remove(ORIGINAL_SYSCTLS) } else { self.write(ORIGINAL_SYSCTLS, saved) }
     }
 
-    /// What the last apply put in force.
+    /// Returns what the last apply put in force.
     ///
     /// # Errors
-    /// When the file is there and cannot be read or understood.
+    /// Returns an error if the file exists but cannot be read or parsed.
     pub fn last_applied(&self) -> Result<Option<LastApplied>, Error> {
-        match self.numbers(APPLIED)?.last() {
-            Some(id) => self.numbered(APPLIED, *id, |last: &LastApplied| last.id),
+        match self.ids(APPLIED)?.last() {
+            Some(id) => self.read_by_id(APPLIED, *id, |last: &LastApplied| last.id),
             None => Ok(None),
         }
     }
 
-    /// Adds what an apply put in force.
+    /// Records what an apply put in force.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// Returns an error if it cannot be written.
     pub fn write_last_applied(&self, last: &LastApplied) -> Result<(), Error> {
         self.write(&file_name(APPLIED, last.id), last)
     }
 
-    /// The numbers of the files in a folder, in order.
-    fn numbers(&self, folder: &str) -> Result<Vec<u64>, Error> {
+    /// Returns the IDs that the files of a folder are named by, in ascending order.
+    fn ids(&self, folder: &str) -> Result<Vec<u64>, Error> {
         let Some(dir) = self.folder()? else { return Ok(Vec::new()) };
         let names = dir.names(folder).map_err(|error| cannot_read(&self.path.join(folder), &error))?;
         let number = |name: &String| name.strip_suffix(".json")?.parse().ok();
@@ -473,8 +474,8 @@ impl StateDir {
         Ok(ids)
     }
 
-    /// Reads a file of a folder, which must hold the number it is named by.
-    fn numbered<T: DeserializeOwned>(
+    /// Reads the file of transaction `id`, and verifies that its content has the same ID.
+    fn read_by_id<T: DeserializeOwned>(
         &self,
         folder: &str,
         id: u64,
@@ -483,47 +484,47 @@ impl StateDir {
         let name = file_name(folder, id);
         match self.read(&name)? {
             Some(content) if number(&content) != id => {
-                Err(self.broken(&name, &format!("it is of transaction {}", number(&content))))
+                Err(self.damaged(&name, &format!("it belongs to transaction {}", number(&content))))
             }
             content => Ok(content),
         }
     }
 
-    /// Removes what says nothing without its journal, and does no harm where it stays.
-    fn clear_wait(&self) {
+    /// Removes the files of the pending apply on a best-effort basis: they mean nothing without a journal.
+    fn clear_pending(&self) {
         let Ok(Some(folder)) = self.folder() else { return };
-        for name in folder.names(WAIT).unwrap_or_default() {
-            folder.discard(&format!("{WAIT}/{name}"));
+        for name in folder.names(PENDING_FOLDER).unwrap_or_default() {
+            folder.discard(&format!("{PENDING_FOLDER}/{name}"));
         }
     }
 
-    /// Removes all but the newest `kept` files of a folder. One too many is no reason to fail what is in
-    /// force.
+    /// Removes all but the newest `kept` files of a folder. Errors are ignored: an extra file must not fail a
+    /// transaction that is in force.
     fn prune(&self, folder: &str, kept: usize) {
-        for id in self.numbers(folder).unwrap_or_default().iter().rev().skip(kept) {
+        for id in self.ids(folder).unwrap_or_default().iter().rev().skip(kept) {
             self.discard(&file_name(folder, *id));
         }
     }
 
-    /// Reads a file of the directory; one of another boot or namespace is as good as absent.
+    /// Reads a file of the directory. A file of another boot or namespace counts as missing.
     fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
         let Some(folder) = self.folder()? else { return Ok(None) };
         let bytes = folder.read(name).map_err(|error| cannot_read(&self.path.join(name), &error))?;
         let Some(bytes) = bytes else { return Ok(None) };
-        let broken = |error: serde_json::Error| self.broken(name, &error.to_string());
-        let head: Head = serde_json::from_slice(&bytes).map_err(broken)?;
-        if head.boot_id != self.identity.boot_id || head.namespace != self.identity.namespace {
+        let damaged = |error: serde_json::Error| self.damaged(name, &error.to_string());
+        let header: EnvelopeHeader = serde_json::from_slice(&bytes).map_err(damaged)?;
+        if header.boot_id != self.identity.boot_id || header.namespace != self.identity.namespace {
             return Ok(None);
         }
-        if head.format != FORMAT {
-            let why = format!("its format is {}, this version of hostgw reads {FORMAT}", head.format);
-            return Err(self.broken(name, &why));
+        if header.format != FORMAT {
+            let why = format!("its format is {}, this version of hostgw reads {FORMAT}", header.format);
+            return Err(self.damaged(name, &why));
         }
-        let envelope: Envelope<T> = serde_json::from_slice(&bytes).map_err(broken)?;
+        let envelope: Envelope<T> = serde_json::from_slice(&bytes).map_err(damaged)?;
         Ok(Some(envelope.content))
     }
 
-    fn broken(&self, name: &str, why: &str) -> Error {
+    fn damaged(&self, name: &str, why: &str) -> Error {
         let path = self.path.join(name);
         Error::unexpected(format!("cannot read {}: {why}", text::path(&path))).with_hint(
             "truncated, or written by another version of hostgw; check its contents, then move it aside",
@@ -531,11 +532,11 @@ impl StateDir {
     }
 
     fn write<T: Serialize>(&self, name: &str, content: &T) -> Result<(), Error> {
-        let replaced = self.existing(name)?.replace(name, &self.wrapped(content)?);
+        let replaced = self.existing(name)?.replace(name, &self.envelope(content)?);
         replaced.map_err(|error| cannot("write", &self.path.join(name), &error))
     }
 
-    fn wrapped<T: Serialize>(&self, content: &T) -> Result<Vec<u8>, Error> {
+    fn envelope<T: Serialize>(&self, content: &T) -> Result<Vec<u8>, Error> {
         let Identity { boot_id, namespace } = self.identity.clone();
         serde_json::to_vec(&Envelope { format: FORMAT, boot_id, namespace, content })
             .map_err(|error| Error::unexpected(format!("cannot write JSON: {error}")))
@@ -551,7 +552,7 @@ impl StateDir {
         folder.remove(name).map_err(|error| cannot("remove", &self.path.join(name), &error))
     }
 
-    /// Removes what does no harm where it stays.
+    /// Removes a file on a best-effort basis; leaving it does no harm.
     fn discard(&self, name: &str) {
         if let Ok(Some(folder)) = self.folder() {
             folder.discard(name);
@@ -559,19 +560,19 @@ impl StateDir {
     }
 }
 
-/// The file that becomes [`decided`] when this is decided. A later wait has others, which a late decision on
-/// this one does not reach.
-fn ballot(Pending { deadline, .. }: &Pending, decision: Decision) -> String {
-    format!("{WAIT}/{deadline}-{}.json", decision.name())
+/// The file that is renamed to [`decision_file`] to make this decision. Each pending apply has files of its own, so a
+/// late decision cannot affect another one.
+fn prepared_decision_file(Pending { deadline, .. }: &Pending, decision: Decision) -> String {
+    format!("{PENDING_FOLDER}/{deadline}-{}.json", decision.name())
 }
 
-/// The file that holds what is decided.
-fn decided(Pending { deadline, .. }: &Pending) -> String {
-    format!("{WAIT}/{deadline}.json")
+/// The file that holds the decision.
+fn decision_file(Pending { deadline, .. }: &Pending) -> String {
+    format!("{PENDING_FOLDER}/{deadline}.json")
 }
 
-/// That `holder` did not let go of the lock in time.
-pub fn held_by(holder: Option<&Holder>, timeout: Duration) -> Error {
+/// The error for a lock that `holder` did not release in time.
+pub fn lock_timeout(holder: Option<&Holder>, timeout: Duration) -> Error {
     let waited = humantime::format_duration(timeout);
     let who = holder.map_or_else(|| "another process".to_owned(), ToString::to_string);
     let error = Error::new(Kind::Locked, format!("{who} holds the lock of this node; waited {waited}"));
@@ -581,12 +582,13 @@ pub fn held_by(holder: Option<&Holder>, timeout: Duration) -> Error {
     })
 }
 
-/// A file of a folder, by the number of its transaction.
+/// The name of a transaction's file in `folder`.
 fn file_name(folder: &str, id: u64) -> String {
     format!("{folder}/{id:06}.json")
 }
 
-/// A file that exists but cannot be read. Without permission it counts as unknown, not as damaged.
+/// The error for a file that exists but cannot be read. If permission is missing, its content counts as unknown, not
+/// as damaged.
 fn cannot_read(path: &Path, error: &io::Error) -> Error {
     let cannot = cannot("read", path, error);
     if error.kind() == io::ErrorKind::PermissionDenied {
@@ -597,9 +599,9 @@ fn cannot_read(path: &Path, error: &io::Error) -> Error {
 }
 
 fn cannot(what: &str, path: &Path, error: &io::Error) -> Error {
-    if let Some(suspect) = Suspect::of(error) {
-        return Error::unexpected(format!("cannot trust the records of this node: {suspect}"))
-            .with_hint(remedy(suspect.remedy));
+    if let Some(untrusted) = UntrustedPath::of(error) {
+        return Error::unexpected(format!("cannot trust the records of this node: {untrusted}"))
+            .with_hint(remedy(untrusted.remedy));
     }
     let hint = match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -633,7 +635,7 @@ pub(super) mod tests {
         state::State,
     };
 
-    /// A directory that is removed with the test.
+    /// A state directory that is removed at the end of the test.
     pub struct Folder(PathBuf);
 
     impl Folder {
@@ -645,7 +647,7 @@ pub(super) mod tests {
 
         pub fn dir(&self, boot: &str) -> StateDir {
             let identity = Identity { boot_id: boot.to_owned(), namespace: "net-1".to_owned() };
-            StateDir::below(&self.0, identity)
+            StateDir::new_in(&self.0, identity)
         }
     }
 
@@ -669,7 +671,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn nothing_there_is_nothing_on_record() {
+    fn a_missing_directory_has_no_records_and_is_not_created_by_reading() {
         let folder = Folder::new("nothing");
         let dir = folder.dir("boot");
         assert_eq!(dir.open_journal(), Ok(None));
@@ -679,7 +681,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_committed_transaction_moves_to_the_history_and_twenty_are_kept() {
+    fn the_history_keeps_the_last_twenty_committed_transactions() {
         let folder = Folder::new("history");
         let dir = folder.dir("boot");
         let _lock = dir.lock(Duration::ZERO, "test").expect("the lock");
@@ -700,7 +702,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_speaks_of_another_boot_is_set_aside() {
+    fn records_of_another_boot_are_ignored() {
         let folder = Folder::new("boot");
         let before = folder.dir("before");
         let _lock = before.lock(Duration::ZERO, "test").expect("the lock");
@@ -711,7 +713,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_cut_empty_or_newer_journal_is_an_error_that_says_so() {
+    fn a_truncated_empty_or_newer_journal_is_a_specific_error() {
         let folder = Folder::new("broken");
         let dir = folder.dir("boot");
         let _lock = dir.lock(Duration::ZERO, "test").expect("the lock");
@@ -739,7 +741,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_directory_is_its_owner_s_alone() {
+    fn only_the_owner_can_access_the_directory() {
         use std::os::unix::fs::PermissionsExt;
         let folder = Folder::new("mode");
         let dir = folder.dir("boot");
@@ -749,7 +751,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_held_lock_is_waited_for_and_its_holder_named() {
+    fn a_lock_timeout_names_the_holder() {
         let folder = Folder::new("lock");
         let dir = folder.dir("boot");
         let held = dir.lock(Duration::ZERO, "apply, since noon").expect("the lock");

@@ -1,4 +1,4 @@
-//! All of a plan, or the state as it was.
+//! Commits a plan completely, or restores the previous state.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -15,39 +15,39 @@ use crate::{
     state::{NatObject, NatTable, State, Tables, Unknown},
 };
 
-use super::{Backend, BaselineCheck, CommitError, Interrupt, Order, StateDir, checks::check_after};
+use super::{Backend, BaselineCheck, CommitError, Interrupt, Order, StateDir, checks::repeat_baseline};
 
-/// What a transaction is to bring about.
+/// The input of a transaction.
 #[derive(Debug)]
 pub struct Request<'a> {
-    /// What it is made for.
-    pub occasion: &'a TransactionMeta,
-    /// The configuration it is made from, to be kept with what is applied.
+    /// The command that the transaction belongs to.
+    pub meta: &'a TransactionMeta,
+    /// The configuration of the plan, recorded with the applied state.
     pub configuration: Option<&'a Document>,
-    /// The state to bring about; verified when the plan is committed.
+    /// The state that must hold after the commit.
     pub desired: &'a State,
-    /// What has to be seen to verify it.
+    /// The scope to observe for the verification.
     pub scope: &'a Scope,
     /// The plan to commit.
     pub plan: &'a Plan,
-    /// The observed state that the plan was made from.
+    /// The live state that the plan was made from.
     pub observed: &'a State,
     /// The sysctls that the plan restores to their original values.
     pub released: &'a BTreeSet<SysctlKey>,
-    /// How the plan treats what is not hostgw's.
+    /// How the plan treats foreign objects.
     pub policy: ForeignPolicy,
-    /// The checks that must still answer when the plan is committed: see [`check_before`](super::check_before).
+    /// The checks that must still pass after the commit: see [`run_baseline`](super::run_baseline).
     pub checks: &'a [BaselineCheck],
-    /// How long it can be confirmed before it has to be rolled back; none when it is committed at once.
-    pub hold: Option<Duration>,
+    /// How long the apply is pending confirmation; `None` to commit at once.
+    pub confirm_within: Option<Duration>,
 }
 
 impl<'a> Request<'a> {
-    /// The transaction that commits a plan at once, without checks.
+    /// A transaction that commits a plan at once, without checks.
     #[must_use]
-    pub const fn new(prepared: &'a Prepared, occasion: &'a TransactionMeta) -> Self {
+    pub const fn new(prepared: &'a Prepared, meta: &'a TransactionMeta) -> Self {
         Self {
-            occasion,
+            meta,
             configuration: None,
             desired: &prepared.desired.state,
             scope: &prepared.scope,
@@ -55,7 +55,7 @@ impl<'a> Request<'a> {
             observed: &prepared.observed.state,
             released: &prepared.desired.released,
             policy: prepared.policy,
-            hold: None,
+            confirm_within: None,
             checks: &[],
         }
     }
@@ -75,28 +75,28 @@ pub enum Failure {
     Incomplete(Box<Incomplete>),
 }
 
-/// What is known of a rollback that could not be finished.
+/// An incomplete rollback.
 #[derive(Debug)]
 pub struct Incomplete {
-    /// Why the transaction failed; absent for a rollback that was asked for.
+    /// Why the transaction failed; `None` if the rollback was requested.
     pub cause: Option<Error>,
     /// Why the rollback is incomplete.
     pub why: Error,
-    /// What is left to do to get back to the state before.
+    /// The remaining changes that restore the previous state.
     pub left: Vec<Change>,
-    /// The node is as it was before; only the records are not.
+    /// The node is restored; only the records could not be updated.
     pub is_restored: bool,
     /// Only conflicts with foreign objects are left.
-    pub is_foreign: bool,
+    pub only_conflicts: bool,
 }
 
 impl Incomplete {
     const fn new(why: Error, left: Vec<Change>) -> Self {
-        Self { cause: None, why, left, is_restored: false, is_foreign: false }
+        Self { cause: None, why, left, is_restored: false, only_conflicts: false }
     }
 }
 
-/// An error before anything was changed.
+/// An error before the first change.
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
         Self::Untouched(error)
@@ -109,12 +109,12 @@ impl Failure {
     }
 }
 
-/// Commits a plan as one transaction: writes the journal, commits, verifies by observing once more and by the
-/// checks that count; puts everything back on any failure. The caller holds the lock, and no transaction is
-/// open. Returns until when the transaction waits for its confirmation, if it shall.
+/// Commits a plan as one transaction: writes the journal, commits, verifies the live state and the baseline checks,
+/// and rolls everything back on any failure. The caller holds the lock, and no transaction is open. Returns the
+/// pending apply if the request asks for a confirmation.
 ///
 /// # Errors
-/// As [`Failure`] says.
+/// Returns a [`Failure`].
 pub fn run(
     node: &mut dyn Backend,
     dir: &StateDir,
@@ -128,7 +128,7 @@ pub fn run(
     let mut written = Vec::new();
     let cause = match commit_and_verify(node, dir, request, &record, interrupt, &mut written) {
         Ok(pending) => return Ok(pending),
-        Err(Stopped::BeforeAnyChange(cause)) => {
+        Err(Stopped::Untouched(cause)) => {
             return Err(match end_undone(dir, &record, &record.saved_before, || {}) {
                 Ok(()) => Failure::Untouched(cause),
                 Err(why) => Failure::incomplete(Some(cause), why, Vec::new()),
@@ -136,7 +136,7 @@ pub fn run(
         }
         Err(Stopped::Midway(cause)) => cause,
     };
-    // A sysctl that was not written yet is not to be restored, whatever it is by now.
+    // A sysctl that was not written yet must not be restored, whatever its value is by now.
     let record = record.with_sysctls_of(&written);
     match restore(node, dir, &record, ForeignPolicy::Respect, TransactionProgress::Partial, None) {
         Ok(()) => Err(Failure::RolledBack { cause }),
@@ -150,7 +150,7 @@ pub fn run(
     }
 }
 
-/// A journal is never written over: it is the only way back.
+/// Refuses to overwrite a journal, which a rollback would need.
 fn ensure_none_is_open(dir: &StateDir) -> Result<(), Error> {
     match dir.open_journal()? {
         None => Ok(()),
@@ -168,7 +168,7 @@ fn record(dir: &StateDir, request: &Request, saved_before: OriginalSysctls) -> R
     written.retain(|key, _| touched.sysctls.binary_search(key).is_ok());
     Ok(Record {
         id: dir.next_id()?,
-        occasion: request.occasion.clone(),
+        occasion: request.meta.clone(),
         totals: request.plan.totals(),
         before: touched.part_of(request.observed),
         touched,
@@ -178,7 +178,7 @@ fn record(dir: &StateDir, request: &Request, saved_before: OriginalSysctls) -> R
     })
 }
 
-/// The tables that `plan` leaves.
+/// The tables that `plan` creates or updates.
 fn nat_tables(plan: &Plan) -> Tables {
     let mut tables = Tables::default();
     for change in &plan.changes {
@@ -189,9 +189,9 @@ fn nat_tables(plan: &Plan) -> Tables {
     tables
 }
 
-/// Where a transaction stopped.
+/// When a transaction stopped.
 enum Stopped {
-    BeforeAnyChange(Error),
+    Untouched(Error),
     Midway(Error),
 }
 
@@ -201,7 +201,7 @@ impl From<Error> for Stopped {
     }
 }
 
-/// Makes the changes of a transaction and verifies them. `written` are the sysctl changes that were begun.
+/// Makes and verifies the changes of a transaction. Adds each sysctl change to `written` before it is made.
 fn commit_and_verify<'a>(
     node: &mut dyn Backend,
     dir: &StateDir,
@@ -211,51 +211,52 @@ fn commit_and_verify<'a>(
     written: &mut Vec<&'a SysctlChange>,
 ) -> Result<Option<Pending>, Stopped> {
     dir.write_saved(&saved_during(request, record))?;
-    // A plan has its sysctls last.
+    // The sysctls are the last changes of a plan.
     let changes = &request.plan.changes;
     let first_sysctl = changes.partition_point(|change| !matches!(change, Change::Sysctl(_)));
-    let (others, sysctls) = changes.split_at(first_sysctl);
-    let is_first = others.is_empty();
-    node.commit(others, Order::Forward, interrupt).map_err(|error| stopped(error, true))?;
-    look_again(node, record).map_err(|error| stopped(error, is_first))?;
+    let (before_sysctls, sysctls) = changes.split_at(first_sysctl);
+    let is_untouched = before_sysctls.is_empty();
+    node.commit(before_sysctls, Order::Forward, interrupt).map_err(|error| classify(error, true))?;
+    ensure_sysctls_unchanged(node, record).map_err(|error| classify(error, is_untouched))?;
     for change in sysctls {
         let Change::Sysctl(sysctl) = change else { continue };
         written.push(sysctl);
         node.commit(std::slice::from_ref(change), Order::Forward, interrupt).map_err(|error| {
-            if matches!(error, CommitError::Interrupted | CommitError::Moved { .. }) {
+            if matches!(error, CommitError::Interrupted | CommitError::SysctlChanged { .. }) {
                 written.pop();
             }
-            stopped(error, is_first && written.is_empty())
+            classify(error, is_untouched && written.is_empty())
         })?;
     }
     let observed = node.observe(request.scope)?;
     verify(&plan(request.desired, &observed.state, request.policy))?;
-    check_after(node, request.checks, interrupt)?;
+    repeat_baseline(node, request.checks, interrupt)?;
     if interrupt.is_raised() {
         return Err(commit_error(CommitError::Interrupted).into());
     }
     dir.write_saved(&saved_after(request, record))?;
     dir.write_last_applied(&last_applied(request, record))?;
-    let Some(time) = request.hold else {
+    let Some(timeout) = request.confirm_within else {
         dir.commit(record)?;
         return Ok(None);
     };
-    let pending = Pending::from_now(record.id, time);
-    dir.hold(&pending)?;
+    let pending = Pending::from_now(record.id, timeout);
+    dir.mark_pending(&pending)?;
     Ok(Some(pending))
 }
 
-/// That nobody has written a sysctl since the plan was made: a switch would rewrite it unseen.
-fn look_again(node: &mut dyn Backend, record: &Record) -> Result<(), CommitError> {
+/// Verifies that no other program has written the sysctls since the plan was made: a switch sysctl would overwrite
+/// such a value unnoticed.
+fn ensure_sysctls_unchanged(node: &mut dyn Backend, record: &Record) -> Result<(), CommitError> {
     if record.touched.sysctls.is_empty() {
         return Ok(());
     }
     let live = node.sysctls(&record.touched.sysctls);
-    let moved = record.before.sysctls.iter().find_map(|(key, before)| {
+    let foreign = record.before.sysctls.iter().find_map(|(key, before)| {
         let now = live.get(key).filter(|now| *now != before)?;
-        Some(CommitError::Moved { key: key.clone(), now: now.clone() })
+        Some(CommitError::SysctlChanged { key: key.clone(), now: now.clone() })
     });
-    moved.map_or(Ok(()), Err)
+    foreign.map_or(Ok(()), Err)
 }
 
 fn last_applied(request: &Request, record: &Record) -> LastApplied {
@@ -263,7 +264,7 @@ fn last_applied(request: &Request, record: &Record) -> LastApplied {
         id: record.id,
         occasion: record.occasion.clone(),
         state: match record.occasion.command {
-            // What was given back is not hostgw's any more.
+            // Released sysctls are not managed any more.
             Command::Apply => {
                 let mut state = request.desired.clone();
                 state.sysctls.retain(|key, _| !request.released.contains(key));
@@ -275,14 +276,14 @@ fn last_applied(request: &Request, record: &Record) -> LastApplied {
     }
 }
 
-/// What `error` makes of a transaction that has changed nothing before, if `is_first`.
-fn stopped(error: CommitError, is_first: bool) -> Stopped {
+/// Classifies the error of a commit. `is_untouched` tells that nothing was changed before.
+fn classify(error: CommitError, is_untouched: bool) -> Stopped {
     match error {
-        CommitError::Stale { .. } => Stopped::BeforeAnyChange(commit_error(error)),
-        CommitError::Moved { .. } if is_first => {
+        CommitError::Stale { .. } => Stopped::Untouched(commit_error(error)),
+        CommitError::SysctlChanged { .. } if is_untouched => {
             let error = commit_error(error);
             let message = format!("{}; nothing was changed", error.message);
-            Stopped::BeforeAnyChange(Error { kind: Kind::Stale, message: message.into(), ..error })
+            Stopped::Untouched(Error { kind: Kind::Stale, message: message.into(), ..error })
         }
         _ => Stopped::Midway(commit_error(error)),
     }
@@ -295,14 +296,14 @@ fn commit_error(error: CommitError) -> Error {
         CommitError::Refused { object, why, hint } => {
             Error::new(Kind::RolledBack, format!("{object} failed: {why}")).with_hint_if(hint)
         }
-        CommitError::Moved { key, now } => {
-            Error::new(Kind::RolledBack, format!("somebody else has changed {key} to {now} meanwhile"))
+        CommitError::SysctlChanged { key, now } => {
+            Error::new(Kind::RolledBack, format!("another program changed {key} to {now}"))
                 .with_hint("run the command again to plan from the new value")
         }
     }
 }
 
-/// A commit that reported success and left a difference is a failure all the same.
+/// Verifies the live state. A commit that reported success but left a difference is a failure, too.
 fn verify(plan: &Plan) -> Result<(), Error> {
     if plan.is_empty() && plan.unknown.is_empty() {
         return Ok(());
@@ -327,7 +328,7 @@ fn verify(plan: &Plan) -> Result<(), Error> {
     Err(Error::new(Kind::RolledBack, message).with_details(details).with_hint_if(hint))
 }
 
-/// A line of a NAT change that is left, said so that what somebody else put there is named before it goes.
+/// Describes a NAT difference after a commit, including the foreign object that causes it.
 fn nat_difference((_, before, after): &(Action, Option<NatObject>, Option<NatObject>)) -> String {
     match (before, after) {
         (Some(before), Some(after)) => format!("not applied: {after}; there is {before}"),
@@ -337,7 +338,7 @@ fn nat_difference((_, before, after): &(Action, Option<NatObject>, Option<NatObj
     }
 }
 
-/// The saved values while the commit runs: what it writes for the first time is added.
+/// The saved sysctl values during the commit: adds those that it writes for the first time.
 fn saved_during(request: &Request, record: &Record) -> OriginalSysctls {
     let mut saved = record.saved_before.clone();
     for change in sysctl_changes(request.plan) {
@@ -359,13 +360,13 @@ fn saved_during(request: &Request, record: &Record) -> OriginalSysctls {
     saved
 }
 
-/// The saved values after the commit: what was given back is forgotten.
+/// The saved sysctl values after the commit: drops the released ones.
 fn saved_after(request: &Request, record: &Record) -> OriginalSysctls {
     without_released(saved_during(request, record), request.desired, request.released)
 }
 
-/// The saved values without those of `released` keys. A key that a wanted switch still rewrites stays, for
-/// the day when the switch goes.
+/// Removes the `released` keys from the saved values. A key that a desired switch still rewrites is kept until the
+/// switch is released.
 fn without_released(
     mut saved: OriginalSysctls,
     desired: &State,
@@ -392,21 +393,21 @@ fn sysctl_changes(plan: &Plan) -> impl Iterator<Item = &SysctlChange> {
     })
 }
 
-/// How far the open transaction `record` came.
+/// Returns how far the open transaction `record` got.
 ///
 /// # Errors
-/// When the records cannot be read.
+/// Returns an error if the records cannot be read.
 pub fn progress(dir: &StateDir, record: &Record) -> Result<TransactionProgress, Error> {
     let is_pending = dir.pending()?.is_some_and(|(pending, _)| pending.id == record.id);
     Ok(if is_pending { TransactionProgress::Verified } else { TransactionProgress::Partial })
 }
 
-/// Finishes the transaction that a crash left open, by putting back what it had changed. Returns it, or
-/// `None` when none is open. The caller holds the lock.
+/// Rolls back the transaction that a crash left open, and returns it; `None` if no transaction is open. The caller
+/// holds the lock.
 ///
 /// # Errors
-/// [`Failure::Untouched`] when the journal cannot be read, [`Failure::Incomplete`] when not everything
-/// could be put back.
+/// Returns [`Failure::Untouched`] if the journal cannot be read, and [`Failure::Incomplete`] if something could not be
+/// restored.
 pub fn recover(node: &mut dyn Backend, dir: &StateDir) -> Result<Option<Record>, Failure> {
     let Some(record) = dir.open_journal().map_err(Failure::Untouched)? else { return Ok(None) };
     let progress = progress(dir, &record).map_err(Failure::Untouched)?;
@@ -414,19 +415,18 @@ pub fn recover(node: &mut dyn Backend, dir: &StateDir) -> Result<Option<Record>,
     Ok(Some(record))
 }
 
-/// How often an undo is repeated: far more than one change can depend on another, and an end where other programs change
-/// the same things without pause.
+/// The maximum number of undo rounds: far more than the longest chain of dependent changes, and a limit in case other
+/// programs keep changing the same objects.
 const MAX_ROUNDS: usize = 20;
 
-/// Puts back what stood before the open transaction `record`, which came as far as `progress` says, verifies
-/// that, and ends the transaction. `policy` says what becomes of what somebody else put in the way since. The
-/// caller holds the lock.
+/// Restores the state from before the open transaction `record`, which got as far as `progress`; verifies the result,
+/// and ends the transaction. `policy` tells how to treat foreign objects in the way. The caller holds the lock.
 ///
-/// Of NAT tables nothing is removed that neither the transaction nor `basis`, a plan that was shown, has put there or names:
-/// it is a conflict, since whoever put it there would not be told.
+/// Objects in NAT tables that are neither in the transaction nor in `basis`, a plan that the user has seen, are not
+/// removed but reported as a conflict.
 ///
 /// # Errors
-/// [`Failure::Incomplete`]; the journal stays, so that a later rollback goes on from there.
+/// Returns [`Failure::Incomplete`]. The journal stays, so a later rollback can resume.
 pub fn restore(
     node: &mut dyn Backend,
     dir: &StateDir,
@@ -439,21 +439,21 @@ pub fn restore(
     end_restored(dir, record, || {})
 }
 
-/// The same for a pending apply: `tell` leaves word of it just before its transaction ends, so that there is no moment
-/// without either.
+/// Same as [`restore`], for a pending apply. Calls `report` just before the transaction ends, so that a reader always
+/// sees either the pending apply or its outcome.
 pub(super) fn restore_pending(
     node: &mut dyn Backend,
     dir: &StateDir,
     record: &Record,
-    tell: impl FnOnce(),
+    report: impl FnOnce(),
 ) -> Result<(), Failure> {
     restore_kernel(node, dir, record, ForeignPolicy::Respect, TransactionProgress::Verified, None)?;
-    end_restored(dir, record, tell)
+    end_restored(dir, record, report)
 }
 
-/// Ends the open transaction of a node that is restored.
-fn end_restored(dir: &StateDir, record: &Record, tell: impl FnOnce()) -> Result<(), Failure> {
-    end_undone(dir, record, &record.saved_before, tell).map_err(|why| {
+/// Ends the open transaction of a restored node.
+fn end_restored(dir: &StateDir, record: &Record, report: impl FnOnce()) -> Result<(), Failure> {
+    end_undone(dir, record, &record.saved_before, report).map_err(|why| {
         let incomplete = Incomplete { is_restored: true, ..Incomplete::new(why, Vec::new()) };
         Failure::Incomplete(Box::new(incomplete))
     })
@@ -470,49 +470,49 @@ fn restore_kernel(
 ) -> Result<(), Failure> {
     let mut undo = Undo::new(dir, record, policy, progress);
     let mut refused = None;
-    let plan_back = |undo: &Undo, node: &mut dyn Backend| -> Result<Plan, Error> {
+    let plan_undo = |undo: &Undo, node: &mut dyn Backend| -> Result<Plan, Error> {
         let mut left = undo.plan(node)?;
         refuse_foreign_nat(&mut left, basis, record);
         Ok(left)
     };
-    let mut left = plan_back(&undo, node).map_err(|why| Failure::incomplete(None, why, Vec::new()))?;
-    undo.note(dir, &left);
-    // Repeat as long as it helps: one change may have restored what another needs.
+    let mut left = plan_undo(&undo, node).map_err(|why| Failure::incomplete(None, why, Vec::new()))?;
+    undo.remember_foreign(dir, &left);
+    // Repeat while it makes progress: one change may restore what another depends on.
     for _ in 0..MAX_ROUNDS {
         if left.changes.is_empty() {
             break;
         }
-        // An undo is never interrupted.
+        // An undo cannot be interrupted.
         refused = node.commit(&left.changes, Order::Undo, &Interrupt::new()).map_err(commit_error).err();
         let before = std::mem::take(&mut left);
         left =
-            plan_back(&undo, node).map_err(|why| Failure::incomplete(None, why, before.changes.clone()))?;
-        undo.note(dir, &left);
+            plan_undo(&undo, node).map_err(|why| Failure::incomplete(None, why, before.changes.clone()))?;
+        undo.remember_foreign(dir, &left);
         if left == before {
             break;
         }
     }
     if let Err(why) = verify(&left) {
         let why = match refused {
-            // With what is there now, which its message does not name.
+            // Its message does not name the live objects; the verification does.
             Some(stale) if stale.kind == Kind::Stale => Error { details: why.details, ..stale },
             Some(refused) => refused,
             None => why,
         };
-        // What somebody else put in the way meanwhile is theirs to clear; told is the whole way back.
+        // Report the complete way back, including the conflicts that the user has to resolve.
         undo.policy = ForeignPolicy::Adopt;
-        let whole = undo.plan(node).map_or(left.changes.clone(), |plan| plan.changes);
-        let is_foreign = left.changes.is_empty() && left.unknown.is_empty();
+        let remaining = undo.plan(node).map_or(left.changes.clone(), |plan| plan.changes);
+        let only_conflicts = left.changes.is_empty() && left.unknown.is_empty();
         return Err(Failure::Incomplete(Box::new(Incomplete {
-            is_foreign,
-            ..Incomplete::new(why, in_undo_order(whole))
+            only_conflicts,
+            ..Incomplete::new(why, sort_for_undo(remaining))
         })));
     }
     Ok(())
 }
 
-/// Makes a conflict of every NAT change of `back` that would remove objects of which neither the transaction nor `basis`
-/// knows: that table stays.
+/// Turns every NAT change of `back` into a conflict if it would remove objects that neither the transaction nor
+/// `basis` contains.
 pub fn refuse_foreign_nat(back: &mut Plan, basis: Option<&Plan>, record: &Record) {
     let Plan { changes, conflicts, .. } = back;
     changes.retain(|change| {
@@ -526,7 +526,7 @@ pub fn refuse_foreign_nat(back: &mut Plan, basis: Option<&Plan>, record: &Record
     });
 }
 
-/// The objects that `change` would remove, and that are in no table of `basis` and `record`.
+/// Returns the objects that `change` would remove and that are in no table of `basis` or `record`.
 fn foreign_objects(change: &NatChange, basis: Option<&Plan>, record: &Record) -> Vec<NatObject> {
     let changes = basis.iter().flat_map(|basis| &basis.changes);
     let shown = changes.filter_map(|shown| match shown {
@@ -540,18 +540,18 @@ fn foreign_objects(change: &NatChange, basis: Option<&Plan>, record: &Record) ->
     found.filter(|object| !known.contains(object)).collect()
 }
 
-/// The way back from a transaction.
+/// The undo of a transaction.
 struct Undo<'a> {
     record: &'a Record,
     policy: ForeignPolicy,
     progress: TransactionProgress,
-    /// Sysctl values that are known to be foreign.
+    /// Sysctl values known to be foreign.
     foreign: SysctlValues,
 }
 
 impl<'a> Undo<'a> {
     fn new(dir: &StateDir, record: &'a Record, policy: ForeignPolicy, progress: TransactionProgress) -> Self {
-        // Where they cannot be read, what is known from the values alone has to do.
+        // If the file is unreadable, foreign values are still recognized by comparison.
         let foreign = dir.foreign().unwrap_or_default();
         Self { record, policy, progress, foreign }
     }
@@ -579,8 +579,8 @@ impl<'a> Undo<'a> {
         Ok(back)
     }
 
-    /// Keeps in mind which sysctls are foreign, before a switch that goes back makes them look otherwise.
-    fn note(&mut self, dir: &StateDir, left: &Plan) {
+    /// Remembers which sysctls are foreign, before restoring a switch makes them indistinguishable.
+    fn remember_foreign(&mut self, dir: &StateDir, left: &Plan) {
         self.progress = TransactionProgress::Partial;
         let found = left.conflicts.iter().filter_map(|conflict| match conflict {
             Conflict::Sysctl(ForeignSysctl { key, live, .. }) => Some((key.clone(), live.clone())),
@@ -590,60 +590,61 @@ impl<'a> Undo<'a> {
         foreign.extend(found);
         if foreign != self.foreign {
             self.foreign = foreign;
-            // A disk that fails does not keep a node from being rolled back.
+            // A failing disk must not prevent the rollback.
             let _ = dir.write_foreign(&self.foreign);
         }
     }
 }
 
-/// Ends the open transaction `record`, whose changes are undone; `saved` are the saved values from now on.
-/// `tell` is called just before that.
+/// Ends the open transaction `record`, whose changes are undone, with `saved` as the saved sysctl values. Calls
+/// `report` just before.
 fn end_undone(
     dir: &StateDir,
     record: &Record,
     saved: &OriginalSysctls,
-    tell: impl FnOnce(),
+    report: impl FnOnce(),
 ) -> Result<(), Error> {
-    // First what goes: on a full disk that makes room for what is written, if anything has to be.
-    dir.forget_applied(record)?;
-    // A file that is damaged is written anew: the journal knows what was in it.
+    // Remove first: on a full disk, this makes room for the write below.
+    dir.remove_applied(record)?;
+    // Replace a damaged file, too: the journal holds its content.
     if dir.saved().ok().as_ref() != Some(saved) {
         dir.write_saved(saved)?;
     }
-    tell();
-    dir.forget()
+    report();
+    dir.end_rolled_back()
 }
 
-/// Gives up what a rollback could not put back, and ends its transaction; a route of hostgw's that stands in
-/// its place goes all the same. Returns what is left, in words. The caller holds the lock.
+/// Gives up what a rollback could not restore, and ends the transaction. Managed routes in the place of an unrestored
+/// object are removed nevertheless. Returns a line for each object that is left. The caller holds the lock.
 ///
 /// # Errors
-/// [`Failure::Incomplete`]: whatever was undone stays undone, and the transaction stays open.
+/// Returns [`Failure::Incomplete`]. The changes undone so far stay undone, and the transaction stays open.
 pub fn abandon(node: &mut dyn Backend, dir: &StateDir, record: &Record) -> Result<Vec<String>, Failure> {
     let incomplete = |why| Failure::incomplete(None, why, Vec::new());
     let undo = Undo::new(dir, record, ForeignPolicy::Respect, TransactionProgress::Partial);
     let mut left = undo.plan(node).map_err(incomplete)?;
     refuse_foreign_nat(&mut left, None, record);
     let incomplete = |why| Failure::incomplete(None, why, left.changes.clone());
-    let saved = still_owed(dir, record, &left).map_err(incomplete)?;
-    let own: Vec<Change> = left.changes.iter().filter_map(without_own).collect();
-    node.commit(&own, Order::Undo, &Interrupt::new()).map_err(|error| incomplete(commit_error(error)))?;
+    let saved = unrestored_sysctls(dir, record, &left).map_err(incomplete)?;
+    let removals: Vec<Change> = left.changes.iter().filter_map(remove_managed).collect();
+    node.commit(&removals, Order::Undo, &Interrupt::new())
+        .map_err(|error| incomplete(commit_error(error)))?;
     end_undone(dir, record, &saved, || {}).map_err(incomplete)?;
     let changes = left.changes.iter().map(|change| format!("not restored: {change}"));
     Ok(changes.chain(left.conflicts.iter().map(ToString::to_string)).collect())
 }
 
-/// The saved values from before the transaction, and those of sysctls that it changed and that could not be
-/// put back: a later destroy still owes them. What somebody else has written since is theirs from now on.
-fn still_owed(dir: &StateDir, record: &Record, left: &Plan) -> Result<OriginalSysctls, Error> {
+/// The saved values from before the transaction, plus those of sysctls that could not be restored, which a later
+/// destroy must restore. Sysctls that another program has written are no longer included.
+fn unrestored_sysctls(dir: &StateDir, record: &Record, left: &Plan) -> Result<OriginalSysctls, Error> {
     let mut saved = record.saved_before.clone();
     for change in sysctl_changes(left) {
-        let belongs = |key: &SysctlKey, value: &OriginalValue| {
+        let is_affected = |key: &SysctlKey, value: &OriginalValue| {
             *key == change.key || value.with.as_ref() == Some(&change.key)
         };
         let now = dir.saved()?;
-        let owed = now.0.iter().filter(|(key, value)| belongs(key, value));
-        for (key, value) in owed {
+        let affected = now.0.iter().filter(|(key, value)| is_affected(key, value));
+        for (key, value) in affected {
             saved.0.entry(key.clone()).or_insert_with(|| value.clone());
         }
     }
@@ -655,27 +656,27 @@ fn still_owed(dir: &StateDir, record: &Record, left: &Plan) -> Result<OriginalSy
     Ok(saved)
 }
 
-/// The removal of hostgw's own from a place where something else cannot be put back.
-fn without_own(change: &Change) -> Option<Change> {
+/// Removes the managed routes from the key of a route that cannot be restored.
+fn remove_managed(change: &Change) -> Option<Change> {
     let Change::Route(change) = change else { return None };
     let after: Vec<_> = change.before.iter().filter(|route| !route.is_owned()).cloned().collect();
     (after != change.before).then(|| Change::Route(RouteChange { after, ..change.clone() }))
 }
 
-/// Gives back the saved sysctl values that stand again already, though nothing has to be written for it:
-/// kept, they would one day overwrite somebody else's. The caller holds the lock.
+/// Drops the saved values of released sysctls that need no write because they already have their original value.
+/// Otherwise they would overwrite a foreign value some day. The caller holds the lock.
 ///
 /// # Errors
-/// When they cannot be read or written.
-pub fn settle(dir: &StateDir, desired: &Desired) -> Result<(), Error> {
+/// Returns an error if the records cannot be read or written.
+pub fn drop_restored_sysctls(dir: &StateDir, desired: &Desired) -> Result<(), Error> {
     ensure_none_is_open(dir)?;
     let saved = dir.saved()?;
-    let settled = without_released(saved.clone(), &desired.state, &desired.released);
-    if settled == saved { Ok(()) } else { dir.write_saved(&settled) }
+    let remaining = without_released(saved.clone(), &desired.state, &desired.released);
+    if remaining == saved { Ok(()) } else { dir.write_saved(&remaining) }
 }
 
-/// The order of the changes in an undo.
-fn in_undo_order(mut changes: Vec<Change>) -> Vec<Change> {
+/// Sorts changes in the order of an undo.
+fn sort_for_undo(mut changes: Vec<Change>) -> Vec<Change> {
     changes.sort_by_key(|change| match change {
         Change::Sysctl(_) => 0,
         Change::Route(_) => 1,
@@ -684,11 +685,11 @@ fn in_undo_order(mut changes: Vec<Change>) -> Vec<Change> {
     changes
 }
 
-/// What must change to get back to what stood before `record`, which came as far as `progress` says.
+/// Computes the plan that restores the state from before `record`, which got as far as `progress`.
 ///
 /// # Errors
-/// When the node cannot be read.
-pub fn undo_plan(
+/// Returns an error if the node cannot be read.
+pub fn plan_rollback(
     node: &mut dyn Backend,
     dir: &StateDir,
     record: &Record,

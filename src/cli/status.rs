@@ -222,9 +222,9 @@ fn gather() -> Result<Status, Error> {
     const MAX_ATTEMPTS: usize = 5;
     let dir = state_dir()?;
     for _ in 1..MAX_ATTEMPTS {
-        let before = dir.mark();
+        let before = dir.generation();
         let status = gather_once(&dir)?;
-        if dir.mark() == before {
+        if dir.generation() == before {
             return Ok(status);
         }
     }

@@ -25,7 +25,7 @@ use std::{
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
 use crate::{
-    apply::{Answer, Backend, CommitError, Effort, Identity, Interrupt, Order},
+    apply::{Backend, CheckResult, CommitError, Identity, Interrupt, Order, ProbeMode},
     error::Error,
     model::{Check, Family, SysctlKey},
     plan::{Change, NatChange, Observe, Observed, RouteChange, Scope, SysctlChange, SysctlValues},
@@ -103,10 +103,10 @@ impl Backend for LiveNode {
     fn probe(
         &mut self,
         checks: &[Check],
-        effort: Effort,
+        mode: ProbeMode,
         interrupt: &Interrupt,
-    ) -> Result<Vec<Answer>, Error> {
-        probe::probe(checks, effort, interrupt)
+    ) -> Result<Vec<CheckResult>, Error> {
+        probe::probe(checks, mode, interrupt)
     }
 }
 
@@ -229,7 +229,7 @@ fn commit_sysctls(
                 format!("the kernel reads it back as {now}"),
                 Some(format!("write {now} in the configuration")),
             ),
-            ReplaceError::Moved(now) => CommitError::Moved { key: change.key.clone(), now },
+            ReplaceError::Moved(now) => CommitError::SysctlChanged { key: change.key.clone(), now },
         })?;
     }
     Ok(())

@@ -19,7 +19,7 @@ use rustix::{
 
 use super::netlink::Socket;
 use crate::{
-    apply::{Answer, Effort, Interrupt},
+    apply::{CheckResult, Interrupt, ProbeMode},
     error::{Error, Kind},
     model::{Check, CheckTarget},
 };
@@ -39,7 +39,7 @@ enum Progress {
     Passed,
     /// The target did not answer, for this reason (a sentence fragment).
     Failed(String),
-    /// Something unrelated to the target interfered, so the attempt is repeated even with [`Effort::Once`].
+    /// Something unrelated to the target interfered, so the attempt is repeated even with [`ProbeMode::Once`].
     Interfered(String),
 }
 
@@ -78,7 +78,7 @@ struct Trial<'a> {
     /// When to start the next attempt, as the time since the checks started.
     next_attempt: Duration,
     last_failure: Option<String>,
-    answer: Option<Answer>,
+    answer: Option<CheckResult>,
 }
 
 impl<'a> Trial<'a> {
@@ -87,7 +87,7 @@ impl<'a> Trial<'a> {
     }
 
     /// Advances as far as possible without waiting; `elapsed` is the time since the checks started.
-    fn step(&mut self, socket: &mut Socket, effort: Effort, elapsed: Duration) -> Result<(), Error> {
+    fn step(&mut self, socket: &mut Socket, mode: ProbeMode, elapsed: Duration) -> Result<(), Error> {
         let progress = match &mut self.attempt {
             Some(attempt) => attempt.advance(socket)?,
             None if elapsed < self.next_attempt => Progress::Waiting,
@@ -99,7 +99,7 @@ impl<'a> Trial<'a> {
         };
         match progress {
             Progress::Passed => self.answer = Some(Ok(())),
-            Progress::Failed(why) if effort == Effort::Once => self.answer = Some(Err(why)),
+            Progress::Failed(why) if mode == ProbeMode::Once => self.answer = Some(Err(why)),
             Progress::Failed(why) | Progress::Interfered(why) => {
                 self.attempt = None;
                 self.next_attempt = elapsed + RETRY_DELAY;
@@ -131,13 +131,17 @@ impl<'a> Trial<'a> {
 ///
 /// # Errors
 /// Returns [`Kind::Interrupted`] after a signal, or an error if a check could not be run.
-pub(super) fn probe(checks: &[Check], effort: Effort, interrupt: &Interrupt) -> Result<Vec<Answer>, Error> {
+pub(super) fn probe(
+    checks: &[Check],
+    mode: ProbeMode,
+    interrupt: &Interrupt,
+) -> Result<Vec<CheckResult>, Error> {
     let mut socket = Socket::open(NETLINK_ROUTE).map_err(|error| cannot_run(&error))?;
     let start = Instant::now();
     let mut trials: Vec<Trial> = checks.iter().map(Trial::new).collect();
     loop {
         for trial in trials.iter_mut().filter(|trial| trial.answer.is_none()) {
-            trial.step(&mut socket, effort, start.elapsed())?;
+            trial.step(&mut socket, mode, start.elapsed())?;
         }
         if trials.iter().all(|trial| trial.answer.is_some()) {
             return Ok(trials.into_iter().filter_map(|trial| trial.answer).collect());

@@ -13,7 +13,7 @@ use super::{
     wording::{described, named, named_by, not_kept},
 };
 use crate::{
-    apply::{self, Look, StateDir},
+    apply::{self, ActivityWatch, StateDir},
     clock::time,
     error::{Error, Kind},
     record::{Decision, Outcome, Pending, Record},
@@ -104,11 +104,11 @@ fn find(
 /// Returns `true` if the transaction `id` cannot become pending any more. The newest one still can: its number is
 /// recorded before its journal.
 fn is_over(dir: &StateDir, id: u64) -> Result<bool, Error> {
-    let look = Look::begin(dir)?;
+    let look = ActivityWatch::begin(dir)?;
     let is_open = dir.open_journal()?.is_some_and(|open| open.id == id);
     let next = dir.next_id()?;
     let is_newest = id.checked_add(1) == Some(next);
-    Ok(!is_open && id < next && (!is_newest || look.was_alone()?))
+    Ok(!is_open && id < next && (!is_newest || look.was_exclusive()?))
 }
 
 /// Cancels the pending apply, or the one with this `id`.
@@ -197,7 +197,7 @@ fn settle(
                 let holder = dir.holder();
                 if begun.elapsed() >= lock_timeout {
                     let decided = dir.decision(&pending)?.map_or("undecided", Decision::name);
-                    return Err(apply::held_by(holder.as_ref(), lock_timeout).with_details([format!(
+                    return Err(apply::lock_timeout(holder.as_ref(), lock_timeout).with_details([format!(
                         "the apply is {decided}: the decision is recorded, and the holder of the lock carries it out"
                     )]));
                 }
@@ -283,7 +283,7 @@ fn wait_for_others(dir: &StateDir, lock_timeout: Duration) -> Result<(), Error> 
     while dir.open_journal()?.is_none() {
         match dir.holder() {
             Some(_) if begun.elapsed() < lock_timeout => thread::sleep(INTERVAL),
-            Some(holder) => return Err(apply::held_by(Some(&holder), lock_timeout)),
+            Some(holder) => return Err(apply::lock_timeout(Some(&holder), lock_timeout)),
             None => return Ok(()),
         }
     }

@@ -10,7 +10,7 @@ use crate::{
 
 /// Carries out `decision` and records the outcome. The caller holds the lock.
 pub(super) fn finish(dir: &StateDir, record: &Record, pending: Pending, decision: Decision) -> Outcome {
-    let concluded = apply::conclude(&mut LiveNode, dir, record, pending, decision);
+    let concluded = apply::carry_out(&mut LiveNode, dir, record, pending, decision);
     let failure = concluded.err().map(|failure| match failure {
         apply::Failure::Untouched(error) | apply::Failure::RolledBack { cause: error } => error,
         apply::Failure::Incomplete(incomplete) => incomplete_error(&incomplete),
@@ -18,10 +18,10 @@ pub(super) fn finish(dir: &StateDir, record: &Record, pending: Pending, decision
     let outcome = Outcome { pending, occasion: record.occasion.clone(), decision, failure };
     if dir.outcome().ok().flatten().as_ref() != Some(&outcome) {
         // The record is a convenience: a waiting command can tell the outcome without it.
-        let _ = dir.tell(&outcome);
+        let _ = dir.write_outcome(&outcome);
     }
     if decision != Decision::Confirmed {
-        let _ = dir.end_wait();
+        let _ = dir.end_pending();
     }
     outcome
 }
@@ -29,14 +29,14 @@ pub(super) fn finish(dir: &StateDir, record: &Record, pending: Pending, decision
 /// Returns the error for a rollback that could not be completed: what is left, and the commands that would complete it.
 #[must_use]
 pub fn incomplete_error(incomplete: &apply::Incomplete) -> Error {
-    let apply::Incomplete { why, left, is_restored, is_foreign, .. } = incomplete;
+    let apply::Incomplete { why, left, is_restored, only_conflicts, .. } = incomplete;
     let details = std::iter::once(why.message.clone()).chain(why.details.iter().cloned());
     let message = if *is_restored {
         "the node is in its previous state, but hostgw's records could not be updated"
     } else {
         "the rollback is incomplete"
     };
-    let hint = if *is_foreign {
+    let hint = if *only_conflicts {
         "run these commands, overwrite it with `hostgw rollback --adopt`, or keep it with `hostgw rollback --abandon`"
     } else if left.is_empty() {
         "fix the cause, then run `hostgw rollback` to resume"

@@ -18,7 +18,7 @@ pub fn state_dir() -> Result<StateDir, Error> {
     static DIR: OnceLock<StateDir> = OnceLock::new();
     match DIR.get() {
         Some(dir) => Ok(dir.clone()),
-        None => identity().map(|identity| DIR.get_or_init(|| StateDir::of(identity)).clone()),
+        None => identity().map(|identity| DIR.get_or_init(|| StateDir::new(identity)).clone()),
     }
 }
 

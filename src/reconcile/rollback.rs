@@ -9,7 +9,7 @@ use super::{
     wording::described,
 };
 use crate::{
-    apply::{self, Failure, Look, StateDir},
+    apply::{self, ActivityWatch, Failure, StateDir},
     error::{Error, Kind},
     kernel::LiveNode,
     plan::{ForeignPolicy, Observe, Plan, Scope, Totals, TransactionProgress},
@@ -58,10 +58,10 @@ impl Rollback {
     /// Returns what failed, and what became of the node.
     pub fn run(self, caller: &dyn Caller<Undo>) -> Result<RollbackResult, Failure> {
         let (dir, timeout) = (records::state_dir()?, caller.lock_timeout());
-        let look = Look::begin(&dir)?;
+        let look = ActivityWatch::begin(&dir)?;
         let mut found = self.find(&dir);
         let mut lock = None;
-        if !look.was_alone()? {
+        if !look.was_exclusive()? {
             // Decide nothing by the half-done transaction of another command.
             waiting_for_lock(&dir, caller);
             lock = Some(take_lock(&dir, timeout, "rollback", caller)?);
@@ -135,7 +135,7 @@ impl Rollback {
     fn plan(self, dir: &StateDir) -> Result<Option<Undo>, Error> {
         let Some((record, is_open)) = newest(dir)? else { return check_records(dir).map(|()| None) };
         let progress = progress(dir, &record, is_open)?;
-        let mut plan = apply::undo_plan(&mut LiveNode, dir, &record, self.policy(), progress)?;
+        let mut plan = apply::plan_rollback(&mut LiveNode, dir, &record, self.policy(), progress)?;
         if self.abandon {
             apply::refuse_foreign_nat(&mut plan, None, &record);
         }

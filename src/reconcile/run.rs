@@ -13,7 +13,7 @@ use super::{
     turn::{INTERVAL, lock_description, recover, take_turn, waiting_for_lock},
 };
 use crate::{
-    apply::{self, BaselineCheck, Failure, Lock, Look, Request, StateDir},
+    apply::{self, ActivityWatch, BaselineCheck, Failure, Lock, Request, StateDir},
     error::{Error, Kind},
     kernel::LiveNode,
     model::Check,
@@ -50,17 +50,17 @@ pub fn preview(
 ) -> Result<Result<(), Error>, Error> {
     let begun = Instant::now();
     loop {
-        let this = Look::begin(dir)?;
+        let this = ActivityWatch::begin(dir)?;
         let seen = look();
         // A refusal may be due to another command's half-done transaction: look again when that command is done.
-        if matches!(seen, Ok(Ok(()))) || this.was_quiet()? {
+        if matches!(seen, Ok(Ok(()))) || this.was_stable()? {
             return seen;
         }
         loop {
             if begun.elapsed() >= timeout {
-                return Err(apply::held_by(dir.holder().as_ref(), timeout));
+                return Err(apply::lock_timeout(dir.holder().as_ref(), timeout));
             }
-            if !Look::is_busy(dir)? {
+            if !ActivityWatch::is_busy(dir)? {
                 break;
             }
             thread::sleep(INTERVAL);
@@ -80,10 +80,10 @@ pub fn run<O: Operation>(
     let dir = operation.dir().clone();
     let description = lock_description(operation.command());
     let mut recovered = recover(&dir, caller)?;
-    let look = Look::begin(&dir)?;
+    let look = ActivityWatch::begin(&dir)?;
     let mut checked = look_and_check(operation);
     let mut lock = None;
-    if !look.was_alone()? {
+    if !look.was_exclusive()? {
         // Decide nothing by the half-done transaction of another command.
         if dir.pending()?.is_none() {
             waiting_for_lock(&dir, caller);
@@ -136,7 +136,7 @@ fn run_locked<O: Operation>(
     let mut shown = operation.prepared().plan.clone();
     let meta = caller.meta(operation);
     // Before the last look, whose result must not become outdated while the checks wait for answers.
-    let baseline = check_before(operation.checks(), caller)?;
+    let baseline = run_baseline(operation.checks(), caller)?;
     for attempt in 1.. {
         if !look_again(operation, &shown, caller)? {
             if has_work {
@@ -171,7 +171,7 @@ fn run_locked<O: Operation>(
 fn look_again<O: Operation>(operation: &mut O, shown: &Plan, caller: &dyn Caller<O>) -> Result<bool, Error> {
     look_and_check(operation)?;
     if operation.prepared().plan.is_empty() {
-        apply::settle(operation.dir(), &operation.prepared().desired)?;
+        apply::drop_restored_sysctls(operation.dir(), &operation.prepared().desired)?;
         return Ok(false);
     }
     if operation.prepared().plan != *shown {
@@ -197,7 +197,7 @@ fn commit<O: Operation>(
 ) -> Result<(Totals, Option<(Supervisor, Pending)>), Failure> {
     let interrupt = caller.interrupt()?;
     let request = Request {
-        hold,
+        confirm_within: hold,
         checks,
         configuration: operation.configuration(),
         ..Request::new(operation.prepared(), meta)
@@ -221,14 +221,14 @@ fn commit<O: Operation>(
 }
 
 /// Runs the checks before the change, and reports those that do not count.
-fn check_before<O>(checks: &[Check], caller: &dyn Caller<O>) -> Result<Vec<BaselineCheck>, Error> {
+fn run_baseline<O>(checks: &[Check], caller: &dyn Caller<O>) -> Result<Vec<BaselineCheck>, Error> {
     if checks.is_empty() {
         return Ok(Vec::new());
     }
     let interrupt = caller.interrupt()?;
-    let before = apply::check_before(&mut LiveNode, checks, &interrupt)?;
-    for (check, why) in &before.failed {
+    let baseline = apply::run_baseline(&mut LiveNode, checks, &interrupt)?;
+    for (check, why) in &baseline.failed {
         caller.event(Event::CheckIgnored { check, why });
     }
-    Ok(before.counted)
+    Ok(baseline.passed)
 }

@@ -84,8 +84,8 @@ impl Supervisor {
             .current_dir("/")
             .env(OVERRIDE, path::absolute(dir.base())?)
             .stdin(OwnedFd::from(other))
-            .stdout(lock.share()?)
-            .stderr(dir.share()?)
+            .stdout(lock.duplicate()?)
+            .stderr(dir.duplicate()?)
             .spawn()?;
         Ok(Self { child, socket })
     }
@@ -195,8 +195,9 @@ fn watch(
     let only = |why: String| {
         Error::unexpected(format!("{why}: this command is only started by `hostgw apply --confirm`"))
     };
-    let dir = StateDir::handed_over(folder, identity()?).map_err(|error| only(error.message.to_string()))?;
-    let mut lock = dir.take_over(lock, "apply --confirm").map_err(|error| only(error.to_string()))?;
+    let dir =
+        StateDir::from_descriptor(folder, identity()?).map_err(|error| only(error.message.to_string()))?;
+    let mut lock = dir.inherit_lock(lock, "apply --confirm").map_err(|error| only(error.to_string()))?;
     let interrupt = interrupt()?;
     let _ = writeln!(socket, "{READY}");
     if order(socket, &dir)?.trim_end() == DISMISS {

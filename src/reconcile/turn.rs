@@ -47,7 +47,7 @@ pub(super) fn take_lock(
             Err(error) if error.kind == Kind::Locked && !interrupt.is_raised() => {
                 if begun.elapsed() >= timeout {
                     let holder = dir.holder();
-                    return Err(holder.map_or(error, |holder| apply::held_by(Some(&holder), timeout)));
+                    return Err(holder.map_or(error, |holder| apply::lock_timeout(Some(&holder), timeout)));
                 }
             }
             Err(error) if error.kind == Kind::Locked => {
@@ -130,7 +130,7 @@ fn undo_open<O>(dir: &StateDir, caller: &dyn Caller<O>) -> Result<bool, Failure>
             Ok(true)
         }
         // Conflicting foreign objects stay; no managed object is left then.
-        Err(Failure::Incomplete(incomplete)) if incomplete.is_foreign => {
+        Err(Failure::Incomplete(incomplete)) if incomplete.only_conflicts => {
             let left = apply::abandon(&mut LiveNode, dir, &record)?;
             caller.event(Event::Recovered { record: &record, left: Some(&left) });
             Ok(true)

@@ -120,7 +120,7 @@ impl Simulation {
         let (dir, fingerprint, totals) = inside(&self.lab.nodes[number].0, || {
             let identity = kernel::identity()
                 .map_err(|error| Error::unexpected(format!("cannot tell the namespace: {error}")))?;
-            let dir = StateDir::below(scratch, identity);
+            let dir = StateDir::new_in(scratch, identity);
             let fingerprint = kernel::fingerprint()?;
             let totals = apply_node(cluster, index, &dir)?;
             Ok((dir, fingerprint, totals))

@@ -24,7 +24,7 @@ impl Directory {
         let place = if memory.is_dir() { memory } else { env::temp_dir() };
         let path = place.join(format!("hostgw-properties-{}-{number}", std::process::id()));
         let identity = Identity { boot_id: "boot".to_owned(), namespace: "net-1".to_owned() };
-        Self(StateDir::below(&path, identity), path)
+        Self(StateDir::new_in(&path, identity), path)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hostgw::{
-    apply::{Answer, Backend, CommitError, Effort, Interrupt, Order},
+    apply::{Backend, CheckResult, CommitError, Interrupt, Order, ProbeMode},
     error::{Error, Kind},
     model::{Check, SysctlKey},
     plan::{Change, Observe, Observed, Scope, SysctlValues},
@@ -25,9 +25,9 @@ pub struct ModelNode {
     /// Exchanges so far.
     pub exchanges: usize,
     /// What the checks will answer, each time they are tried; an error when they cannot be tried.
-    pub answers: VecDeque<Result<Vec<Answer>, Error>>,
+    pub answers: VecDeque<Result<Vec<CheckResult>, Error>>,
     /// The checks that were tried so far, and how.
-    pub probed: Vec<(Vec<Check>, Effort)>,
+    pub probed: Vec<(Vec<Check>, ProbeMode)>,
 }
 
 impl ModelNode {
@@ -142,10 +142,10 @@ impl Backend for ModelNode {
     fn probe(
         &mut self,
         checks: &[Check],
-        effort: Effort,
+        mode: ProbeMode,
         interrupt: &Interrupt,
-    ) -> Result<Vec<Answer>, Error> {
-        self.probed.push((checks.to_vec(), effort));
+    ) -> Result<Vec<CheckResult>, Error> {
+        self.probed.push((checks.to_vec(), mode));
         if interrupt.is_raised() {
             return Err(Error::new(Kind::Interrupted, "interrupted"));
         }

@@ -22,22 +22,22 @@ const LONG: Duration = Duration::from_secs(60);
 const SHORT: Duration = Duration::from_millis(300);
 
 #[track_caller]
-fn answer(check: Check, effort: Effort) -> Answer {
-    let [answer] = answers(&[check], effort).try_into().expect("one answer");
+fn answer(check: Check, mode: ProbeMode) -> CheckResult {
+    let [answer] = answers(&[check], mode).try_into().expect("one answer");
     answer
 }
 
 #[track_caller]
-fn answers(checks: &[Check], effort: Effort) -> Vec<Answer> {
-    probe(checks, effort, &Interrupt::new()).expect("answers")
+fn answers(checks: &[Check], mode: ProbeMode) -> Vec<CheckResult> {
+    probe(checks, mode, &Interrupt::new()).expect("answers")
 }
 
 #[track_caller]
-fn once(check: Check) -> Answer {
-    answer(check, Effort::Once)
+fn once(check: Check) -> CheckResult {
+    answer(check, ProbeMode::Once)
 }
 
-fn no(why: &str) -> Answer {
+fn no(why: &str) -> CheckResult {
     Err(why.to_owned())
 }
 
@@ -85,10 +85,10 @@ fn a_connection_is_accepted_refused_or_unanswered() {
             let address = listener.local_addr().expect("an address").to_string();
             assert_eq!(once(tcp(&address, LONG)), Ok(()));
             assert_eq!(once(tcp(nobody, LONG)), no("connection refused"));
-            assert_eq!(answer(tcp(nobody, SHORT), Effort::UntilItAnswers), no("connection refused"));
+            assert_eq!(answer(tcp(nobody, SHORT), ProbeMode::Retry), no("connection refused"));
         }
-        for effort in [Effort::Once, Effort::UntilItAnswers] {
-            assert_eq!(answer(tcp("172.30.0.9:80", SHORT), effort), no("no answer within 300ms"));
+        for mode in [ProbeMode::Once, ProbeMode::Retry] {
+            assert_eq!(answer(tcp("172.30.0.9:80", SHORT), mode), no("no answer within 300ms"));
         }
         assert_eq!(once(tcp("192.0.2.1:80", LONG)), no("network unreachable"));
         assert_eq!(once(tcp("10.1.0.1:80", LONG)), no("permission denied"));
@@ -120,7 +120,7 @@ fn a_late_answer_counts_only_with_retries() {
             thread::sleep(SHORT);
             TcpListener::bind("127.0.0.1:4000").expect("a listener")
         });
-        assert_eq!(answer(check, Effort::UntilItAnswers), Ok(()));
+        assert_eq!(answer(check, ProbeMode::Retry), Ok(()));
         listener.join().expect("no panic");
     });
 }
@@ -139,7 +139,7 @@ fn checks_run_concurrently_and_are_answered_in_order() {
         checks[7] = open;
         checks[8] = neighbour("172.30.0.11", second);
         let start = Instant::now();
-        let answers = answers(&checks, Effort::UntilItAnswers);
+        let answers = answers(&checks, ProbeMode::Retry);
         // Sequentially, they would take 100 seconds.
         assert!(start.elapsed() < Duration::from_secs(50), "{:?}", start.elapsed());
         for (at, answer) in answers.iter().enumerate() {
@@ -156,7 +156,7 @@ fn a_signal_stops_the_checks() {
             ip address add 172.30.0.11/24 dev eth0
             ip neigh add 172.30.0.9 lladdr 02:00:00:00:00:09 dev eth0 nud permanent");
         let checks = [tcp("172.30.0.9:80", Duration::from_secs(300)), neighbour("172.30.0.8", LONG)];
-        for effort in [Effort::Once, Effort::UntilItAnswers] {
+        for mode in [ProbeMode::Once, ProbeMode::Retry] {
             let interrupt = Interrupt::new();
             let start = Instant::now();
             let result = thread::scope(|scope| {
@@ -164,7 +164,7 @@ fn a_signal_stops_the_checks() {
                     thread::sleep(SHORT);
                     interrupt.raise();
                 });
-                probe(&checks, effort, &interrupt)
+                probe(&checks, mode, &interrupt)
             });
             assert_eq!(result.map_err(|error| error.kind), Err(Kind::Interrupted));
             assert!(start.elapsed() < Duration::from_secs(100), "{:?}", start.elapsed());
@@ -180,7 +180,7 @@ fn an_earlier_answer_does_not_count() {
             let entry = || sh(&format!("ip neigh show {address} dev eth0"));
             assert_eq!(entry(), "");
             // IPv6 needs a second on a new link.
-            assert_eq!(answer(neighbour(address, LONG), Effort::UntilItAnswers), Ok(()));
+            assert_eq!(answer(neighbour(address, LONG), ProbeMode::Retry), Ok(()));
             assert!(entry().contains("REACHABLE"), "{}", entry());
             assert_eq!(once(neighbour(address, LONG)), Ok(()));
         }
@@ -189,15 +189,15 @@ fn an_earlier_answer_does_not_count() {
             let entry = || sh(&format!("ip neigh show {address} dev eth0"));
             // The entry still says that it answered a moment ago.
             assert!(entry().contains("REACHABLE"), "{}", entry());
-            for effort in [Effort::Once, Effort::UntilItAnswers] {
-                let timeout = if effort == Effort::Once { LONG } else { Duration::from_secs(2) };
-                let answer = answer(neighbour(address, timeout), effort);
-                assert_eq!(answer, no("it does not answer on its link"), "{effort:?}");
+            for mode in [ProbeMode::Once, ProbeMode::Retry] {
+                let timeout = if mode == ProbeMode::Once { LONG } else { Duration::from_secs(2) };
+                let answer = answer(neighbour(address, timeout), mode);
+                assert_eq!(answer, no("it does not answer on its link"), "{mode:?}");
             }
         }
         in_peer(&peer, "ip address add 172.30.0.1/24 dev far; ip address add fd00::1/64 dev far nodad");
         for address in ["172.30.0.1", "fd00::1"] {
-            assert_eq!(answer(neighbour(address, LONG), Effort::UntilItAnswers), Ok(()));
+            assert_eq!(answer(neighbour(address, LONG), ProbeMode::Retry), Ok(()));
         }
         assert_eq!(sh("ip neigh show nud permanent nud noarp dev eth0 | grep -v '^ff0' || true"), "");
     });
@@ -209,7 +209,7 @@ fn a_neighbor_that_moved_is_found() {
     in_namespace(|| {
         let peer = peer();
         for address in ["172.30.0.1", "fd00::1"] {
-            assert_eq!(answer(neighbour(address, LONG), Effort::UntilItAnswers), Ok(()));
+            assert_eq!(answer(neighbour(address, LONG), ProbeMode::Retry), Ok(()));
         }
         in_peer(
             &peer,
@@ -217,7 +217,7 @@ fn a_neighbor_that_moved_is_found() {
                       ip link set far address 02:00:00:00:00:99",
         );
         for address in ["172.30.0.1", "fd00::1"] {
-            assert_eq!(answer(neighbour(address, LONG), Effort::Once), Ok(()));
+            assert_eq!(answer(neighbour(address, LONG), ProbeMode::Once), Ok(()));
             let entry = sh(&format!("ip neigh show {address} dev eth0"));
             assert!(entry.contains("02:00:00:00:00:99"), "{entry}");
         }
