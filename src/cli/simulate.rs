@@ -97,8 +97,8 @@ pub(super) fn run(options: &SimulateOptions, output: &Output) -> Verdict {
             of: loaded.cluster.nodes.len(),
             seed: choice.seed,
             connections: &connections,
-            sysctls_left_out: simulation.sysctls_left_out(),
-            outside_untried: simulation.outside_untried(),
+            sysctls_left_out: simulation.unsupported_sysctls(),
+            outside_untried: simulation.untested_outside(),
             promises: &promises,
             works: works(&connections, &promises),
         })?;
@@ -272,13 +272,13 @@ fn text(
             "· the machine's neighbor table overflowed, which loses packets: try again on an idle machine or with a smaller --sample"
         );
     }
-    for key in simulation.sysctls_left_out() {
+    for key in simulation.unsupported_sysctls() {
         let _ = writeln!(
             text,
             "· {key} was skipped: it does not exist or is not writable in a network namespace"
         );
     }
-    for family in simulation.outside_untried() {
+    for family in simulation.untested_outside() {
         let _ = writeln!(text, "· {family} to the outside was not tested: masquerading is off");
     }
     for promise in promises {

@@ -13,7 +13,7 @@ use super::{
     Namespace,
     link::{Links, message},
     lookup::{self, Lookup},
-    neighbour::{self, Neighbour},
+    neighbor::{self, Neighbor},
     netlink::{Message, Socket},
     route::{self, NLM_F_CREATE, NLM_F_EXCL, RTM_NEWROUTE},
 };
@@ -174,10 +174,10 @@ impl Interfaces {
     ///
     /// # Errors
     /// Returns the kernel's error if the entries cannot be read.
-    pub fn forget_neighbours(&mut self) -> Result<(), Error> {
-        let neighbours = self.neighbours()?;
+    pub fn forget_neighbors(&mut self) -> Result<(), Error> {
+        let neighbors = self.neighbors()?;
         let messages: Vec<Message> =
-            neighbours.iter().filter(|found| found.is_passing()).map(Neighbour::removal).collect();
+            neighbors.iter().filter(|found| found.is_passing()).map(Neighbor::removal).collect();
         // An entry that expired in the meantime is an error that does not matter.
         let _ = self.socket.transact(&messages);
         Ok(())
@@ -187,16 +187,15 @@ impl Interfaces {
     ///
     /// # Errors
     /// Returns the kernel's error.
-    pub fn neighbour_answers(&mut self, address: IpAddr) -> Result<Option<bool>, Error> {
-        let neighbours = self.neighbours()?;
-        let found = neighbours.iter().find(|neighbour| neighbour.address() == Some(address));
-        Ok(found.map(|neighbour| {
-            !matches!(neighbour.state(), NeighbourState::Failed | NeighbourState::Incomplete)
-        }))
+    pub fn neighbor_answers(&mut self, address: IpAddr) -> Result<Option<bool>, Error> {
+        let neighbors = self.neighbors()?;
+        let found = neighbors.iter().find(|neighbor| neighbor.address() == Some(address));
+        Ok(found
+            .map(|neighbor| !matches!(neighbor.state(), NeighbourState::Failed | NeighbourState::Incomplete)))
     }
 
-    fn neighbours(&mut self) -> Result<Vec<Neighbour>, Error> {
-        neighbour::all(&mut self.socket)
+    fn neighbors(&mut self) -> Result<Vec<Neighbor>, Error> {
+        neighbor::all(&mut self.socket)
             .map_err(|error| Error::unexpected(format!("cannot read the neighbors: {error}")))
     }
 }

@@ -9,7 +9,7 @@ mod lookup;
 mod make;
 mod namespace;
 mod nat;
-mod neighbour;
+mod neighbor;
 mod netlink;
 mod probe;
 mod route;

@@ -46,7 +46,7 @@ enum Progress {
 /// An attempt in progress.
 enum Attempt {
     Tcp(Connecting),
-    Neighbour(Asking),
+    Neighbor(Asking),
 }
 
 impl Attempt {
@@ -58,7 +58,7 @@ impl Attempt {
             }
             CheckTarget::Neighbor(address) => {
                 let (asking, progress) = Asking::start(address, socket)?;
-                (Self::Neighbour(asking), progress)
+                (Self::Neighbor(asking), progress)
             }
         })
     }
@@ -66,7 +66,7 @@ impl Attempt {
     fn advance(&mut self, socket: &mut Socket) -> Result<Progress, Error> {
         match self {
             Self::Tcp(connecting) => connecting.advance(),
-            Self::Neighbour(asking) => asking.advance(socket),
+            Self::Neighbor(asking) => asking.advance(socket),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The machines of a topology, as network namespaces.
+//! Builds the machines of a topology as network namespaces.
 
 use std::{fs, io};
 
@@ -14,21 +14,21 @@ use crate::{
     model::{Family, PerFamily},
 };
 
-/// The interface of pods, the router and the outside host.
+/// The interface of pods, of the router and of the outside host.
 const ETH: &str = "eth0";
 const SWITCH: &str = "switch";
 const TO_OUTSIDE: &str = "eth1";
 
-/// A built cluster. It goes when it is dropped, or with the process.
+/// The namespaces of a simulated cluster. They disappear when this is dropped or the process exits.
 #[derive(Debug)]
 pub struct Lab {
     /// The namespaces of the nodes and their pods, in the order of the topology.
     pub nodes: Vec<(Namespace, Namespace)>,
-    /// The host outside.
+    /// The outside host.
     pub outside: Namespace,
     /// The router between the nodes' link and the outside.
     pub router: Namespace,
-    /// The link itself.
+    /// The nodes' link.
     pub switch: Namespace,
 }
 
@@ -36,7 +36,7 @@ impl Lab {
     /// Builds `topology`.
     ///
     /// # Errors
-    /// When the kernel refuses a part of it; and those of `progress`.
+    /// Returns an error if the kernel refuses a part of it, or if `progress` returns one.
     pub fn build(topology: &Topology, progress: &Progress) -> Result<Self, Error> {
         let switch = namespace()?;
         inside(&switch, || Interfaces::open()?.bridge(SWITCH))?;
@@ -50,8 +50,8 @@ impl Lab {
     }
 }
 
-/// What a new namespace takes over from the machine and would tell of the machine instead of the cluster:
-/// the kernel's own defaults.
+/// Sysctls that a new namespace inherits from the machine. They are reset to the kernel's defaults, because the
+/// machine's settings say nothing about the cluster.
 const DEFAULTS: [(&str, &str); 4] =
     [("arp_ignore", "0"), ("arp_filter", "0"), ("proxy_arp", "0"), ("rp_filter", "0")];
 
@@ -61,8 +61,8 @@ fn namespace() -> Result<Namespace, Error> {
     namespace
         .enter(|| {
             fs::write("/proc/sys/net/ipv4/ip_forward", "0")?;
-            let both = ["all", "default"].into_iter();
-            both.flat_map(|interface| DEFAULTS.map(|(key, value)| (interface, key, value))).try_for_each(
+            let scopes = ["all", "default"].into_iter();
+            scopes.flat_map(|interface| DEFAULTS.map(|(key, value)| (interface, key, value))).try_for_each(
                 |(interface, key, value)| {
                     fs::write(format!("/proc/sys/net/ipv4/conf/{interface}/{key}"), value)
                 },
@@ -72,10 +72,10 @@ fn namespace() -> Result<Namespace, Error> {
     Ok(namespace)
 }
 
-/// Runs `work` inside a namespace.
+/// Runs `work` in a namespace.
 ///
 /// # Errors
-/// When the namespace cannot be entered, and those of `work`.
+/// Returns an error if the namespace cannot be entered, or if `work` returns one.
 pub fn inside<T: Send>(
     namespace: &Namespace,
     work: impl FnOnce() -> Result<T, Error> + Send,
@@ -85,7 +85,7 @@ pub fn inside<T: Send>(
         .map_err(|error| Error::unexpected(format!("cannot enter a network namespace: {error}")))?
 }
 
-/// Everything, in the words of `ip route`: `default`.
+/// The destination that `ip route` prints as `default`.
 fn default_route(family: Family) -> IpNet {
     match family {
         Family::V4 => Ipv4Net::default().into(),
@@ -93,7 +93,7 @@ fn default_route(family: Family) -> IpNet {
     }
 }
 
-fn plug_in(switch: &Namespace, port: &str, peer: &str, other: &Namespace) -> Result<(), Error> {
+fn connect_to_switch(switch: &Namespace, port: &str, peer: &str, other: &Namespace) -> Result<(), Error> {
     inside(switch, || {
         let mut interfaces = Interfaces::open()?;
         interfaces.cable(port, peer, other)?;
@@ -101,21 +101,21 @@ fn plug_in(switch: &Namespace, port: &str, peer: &str, other: &Namespace) -> Res
     })
 }
 
-fn give(interfaces: &mut Interfaces, name: &str, addresses: &PerFamily<IpNet>) -> Result<(), Error> {
+fn add_addresses(interfaces: &mut Interfaces, name: &str, addresses: &PerFamily<IpNet>) -> Result<(), Error> {
     addresses.iter().try_for_each(|(_, address)| interfaces.address(name, *address))
 }
 
 fn build_outside(topology: &Topology, switch: &Namespace) -> Result<(Namespace, Namespace), Error> {
     let (router, outside) = (namespace()?, namespace()?);
-    plug_in(switch, "router", ETH, &router)?;
+    connect_to_switch(switch, "router", ETH, &router)?;
     inside(&router, || {
         let mut interfaces = Interfaces::open()?;
         interfaces.up("lo")?;
-        give(&mut interfaces, ETH, &topology.router)?;
+        add_addresses(&mut interfaces, ETH, &topology.router)?;
         interfaces.cable(TO_OUTSIDE, ETH, &outside)?;
-        for (family, (_, own)) in topology.outside.iter() {
-            interfaces.address(TO_OUTSIDE, *own)?;
-            forward(family)?;
+        for (family, (_, router)) in topology.outside.iter() {
+            interfaces.address(TO_OUTSIDE, *router)?;
+            enable_forwarding(family)?;
         }
         Ok(())
     })?;
@@ -131,8 +131,8 @@ fn build_outside(topology: &Topology, switch: &Namespace) -> Result<(Namespace, 
     Ok((router, outside))
 }
 
-/// Lets the router, which is no node of the cluster, forward.
-fn forward(family: Family) -> Result<(), Error> {
+/// Enables forwarding on the router, which is not a node of the cluster.
+fn enable_forwarding(family: Family) -> Result<(), Error> {
     let file = match family {
         Family::V4 => "/proc/sys/net/ipv4/ip_forward",
         Family::V6 => "/proc/sys/net/ipv6/conf/all/forwarding",
@@ -148,18 +148,18 @@ fn build_node(
     switch: &Namespace,
 ) -> Result<(Namespace, Namespace), Error> {
     let (node, pod) = (namespace()?, namespace()?);
-    plug_in(switch, &format!("port{number}"), &machine.interface, &node)?;
-    // Names that the egress interface does not have.
-    let unlike = |name: &'static str, other| if machine.interface == name { other } else { name };
-    let (bridge, to_pod) = (unlike("cni0", "cni1"), unlike("pod0", "pod1"));
+    connect_to_switch(switch, &format!("port{number}"), &machine.interface, &node)?;
+    // The names must differ from the egress interface's.
+    let distinct_name = |name: &'static str, other| if machine.interface == name { other } else { name };
+    let (bridge, to_pod) = (distinct_name("cni0", "cni1"), distinct_name("pod0", "pod1"));
     inside(&node, || {
         let mut interfaces = Interfaces::open()?;
         interfaces.up("lo")?;
-        give(&mut interfaces, &machine.interface, &machine.addresses)?;
+        add_addresses(&mut interfaces, &machine.interface, &machine.addresses)?;
         interfaces.bridge(bridge)?;
         interfaces.cable(to_pod, ETH, &pod)?;
         interfaces.attach(to_pod, bridge)?;
-        give(&mut interfaces, bridge, &machine.bridge)?;
+        add_addresses(&mut interfaces, bridge, &machine.bridge)?;
         topology
             .router
             .iter()
@@ -168,7 +168,7 @@ fn build_node(
     inside(&pod, || {
         let mut interfaces = Interfaces::open()?;
         interfaces.up("lo")?;
-        give(&mut interfaces, ETH, &machine.pod)?;
+        add_addresses(&mut interfaces, ETH, &machine.pod)?;
         machine
             .bridge
             .iter()

@@ -1,9 +1,9 @@
-//! The cluster of a configuration in network namespaces, on the real kernel, with real packets.
+//! Runs the cluster of a configuration in network namespaces, on the real kernel and with real packets.
 //!
-//! `topology` says which machines there are, `build` makes them, each node then gets the plan and the apply
-//! that `hostgw apply` would give it, `probe` sends packets, `trace` says which hop lost one, and `promises`
-//! holds hostgw to what it promises. Namespaces are held by file descriptors alone: they go with the process,
-//! whatever ends it.
+//! `topology` derives the machines from the configuration, and `build` creates them. Each node is then applied as by
+//! `hostgw apply`. `probe` sends packets, `trace` finds the hop that dropped one, and `promises` verifies the
+//! guarantees of hostgw. Only file descriptors refer to the namespaces, so they disappear when the process ends for
+//! any reason.
 
 mod build;
 mod probe;
@@ -30,71 +30,70 @@ use probe::{Endpoint, Probe};
 pub use promises::Promise;
 pub use topology::{Machine, Topology, sample};
 
-/// Is told what is done now, how far it is, and how much there is; an error ends the simulation.
+/// A callback that receives the current activity, the steps done, and their total. An error ends the simulation.
 pub type Progress<'a> = dyn Fn(&str, usize, usize) -> Result<(), Error> + 'a;
 
-/// A cluster that stands in namespaces, with every node applied.
+/// A running simulated cluster with every node's plan applied.
 #[derive(Debug)]
 pub struct Simulation {
     topology: Topology,
     lab: Lab,
     directories: Vec<StateDir>,
     fingerprints: Vec<kernel::Fingerprint>,
-    left_out: Vec<SysctlKey>,
-    /// What was applied to each node.
+    unsupported_sysctls: Vec<SysctlKey>,
+    /// The result of each node's apply.
     pub nodes: Vec<NodeResult>,
 }
 
-/// What was applied to a node.
+/// The result of a node's apply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeResult {
-    /// Its name.
+    /// The node's name.
     pub name: Untrusted,
-    /// Its operating system in the file; Linux plays Windows here, with the Windows gateway.
+    /// The node's operating system in the configuration. Linux simulates Windows nodes, with the Windows gateway.
     pub os: OperatingSystem,
-    /// The totals of its plan.
+    /// The totals of the node's plan.
     pub totals: Totals,
 }
 
-/// Whether one end reached the other.
+/// The result of a connection test.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Connection {
-    /// What was tried.
+    /// What was tested.
     pub kind: ConnectionKind,
-    /// The node whose pod, or which itself, asked.
+    /// The node that sent the packet, itself or from its pod.
     pub from: Untrusted,
-    /// The node whose pod was asked; none for the host outside.
+    /// The node whose pod was the target; absent if the target was the outside host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<Untrusted>,
     /// The address family.
     pub family: Family,
-    /// Whether the answer came, and the other end saw the source that it shall see.
+    /// Whether the target answered and saw the expected source address.
     pub works: bool,
-    /// Why not.
+    /// Why the connection failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Untrusted>,
 }
 
-/// Who asks whom.
+/// The two ends of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum ConnectionKind {
-    /// A pod asks a pod, which shall see the pod's own address.
+    /// From a pod to a pod, which must see the source pod's own address.
     PodToPod,
-    /// A node asks a pod.
+    /// From a node to a pod.
     NodeToPod,
-    /// A pod asks the host outside, which shall see the node's address.
+    /// From a pod to the outside host, which must see the node's address.
     PodToOutside,
 }
 
 impl Simulation {
-    /// Builds the nodes at `indexes` of `cluster`, and applies to each its own plan. Journals go below
-    /// `scratch`. `progress` is told what is done and how much there is, and can end it.
+    /// Builds the nodes at `indexes` of `cluster`, and applies each one's plan. Journals are stored under `scratch`.
     ///
     /// # Errors
-    /// When the namespaces cannot be built, or an apply fails; and those of `progress`.
+    /// Returns an error if the namespaces cannot be built, if an apply fails, or if `progress` returns one.
     pub fn build(
         cluster: &Cluster,
         indexes: &[usize],
@@ -104,9 +103,9 @@ impl Simulation {
         let mut topology = Topology::new(cluster, indexes)?;
         let count = topology.machines.len();
         let lab = Lab::build(&topology, progress)?;
-        let left_out = leave_out_sysctls(&mut topology.cluster, &lab)?;
+        let unsupported_sysctls = remove_unsupported_sysctls(&mut topology.cluster, &lab)?;
         let (directories, fingerprints, nodes) = (Vec::new(), Vec::new(), Vec::new());
-        let mut simulation = Self { topology, lab, directories, fingerprints, left_out, nodes };
+        let mut simulation = Self { topology, lab, directories, fingerprints, unsupported_sysctls, nodes };
         for number in 0..count {
             progress("applying", number, count)?;
             simulation.prepare_node(number, scratch)?;
@@ -131,42 +130,42 @@ impl Simulation {
         Ok(())
     }
 
-    /// The nodes that were built.
+    /// The simulated nodes.
     #[must_use]
     pub fn machines(&self) -> &[Machine] {
         &self.topology.machines
     }
 
-    /// The families in which the way to the outside was not tried: the file keeps the pod's source there, and
-    /// no way leads back.
+    /// The families whose outside connections were not tested: the configuration does not masquerade there, so the
+    /// outside host has no route back.
     #[must_use]
-    pub fn outside_untried(&self) -> Vec<Family> {
+    pub fn untested_outside(&self) -> Vec<Family> {
         let families = self.topology.cluster.prefixes.iter().map(|(family, _)| family);
         families.filter(|family| !self.topology.masquerades(*family)).collect()
     }
 
-    /// The sysctls of the file that a network namespace does not have, or may not write.
+    /// The sysctls of the configuration that do not exist or are read-only in a network namespace.
     #[must_use]
-    pub fn sysctls_left_out(&self) -> &[SysctlKey] {
-        &self.left_out
+    pub fn unsupported_sysctls(&self) -> &[SysctlKey] {
+        &self.unsupported_sysctls
     }
 
-    /// Name and namespace of everything that was built.
+    /// All namespaces, each with its name.
     pub fn namespaces(&self) -> impl Iterator<Item = (String, &Namespace)> {
         let nodes = self.topology.machines.iter().zip(&self.lab.nodes);
-        let of_nodes = nodes.flat_map(|(machine, (node, pod))| {
+        let node_namespaces = nodes.flat_map(|(machine, (node, pod))| {
             [(format!("node {}", machine.name), node), (format!("pod of {}", machine.name), pod)]
         });
         let others =
             [("router", &self.lab.router), ("outside", &self.lab.outside), ("switch", &self.lab.switch)];
-        of_nodes.chain(others.map(|(name, namespace)| (name.to_owned(), namespace)))
+        node_namespaces.chain(others.map(|(name, namespace)| (name.to_owned(), namespace)))
     }
 
-    /// Sends packets from every pod to every pod, from every node to every pod, and from every pod to the
-    /// outside, in every family of the cluster.
+    /// Sends packets from every pod to every pod, from every node to every pod, and from every pod to the outside
+    /// host, in every address family of the cluster.
     ///
     /// # Errors
-    /// When no packet can be sent at all; and those of `progress`.
+    /// Returns an error if packets cannot be sent at all, or if `progress` returns one.
     pub fn probe(&self, progress: &Progress) -> Result<Vec<Connection>, Error> {
         let mut connections = Vec::new();
         let families: Vec<Family> = self.topology.cluster.prefixes.iter().map(|(family, _)| family).collect();
@@ -190,9 +189,9 @@ impl Simulation {
         }
         endpoints.push(Endpoint::open(&self.lab.outside, family)?);
         let trials = self.trials(family);
-        let answers = self.ask(&endpoints, &trials, progress)?;
+        let answers = self.run_trials(&endpoints, &trials, progress)?;
         for (trial, answer) in trials.iter().zip(answers) {
-            let reason = self.judge(trial, answer, family)?;
+            let reason = self.diagnose(trial, answer, family)?;
             connections.push(Connection {
                 kind: trial.kind,
                 from: machines[trial.from].name.clone(),
@@ -202,12 +201,12 @@ impl Simulation {
                 reason: reason.map(Into::into),
             });
         }
-        self.forget_neighbours()
+        self.forget_neighbors()
     }
 
-    /// Tries everything, in rounds that fit the machine's neighbour table. What gets no answer is tried once
-    /// more at the end: that table may have been full of what else the machine does.
-    fn ask(
+    /// Runs all trials, in rounds that fit the neighbor table. Failed trials are repeated once, because other programs
+    /// may have filled that table.
+    fn run_trials(
         &self,
         endpoints: &[Endpoint],
         trials: &[Trial],
@@ -215,41 +214,41 @@ impl Simulation {
     ) -> Result<Vec<Option<IpAddr>>, Error> {
         let mut answers = vec![None; trials.len()];
         let all: Vec<usize> = (0..trials.len()).collect();
-        self.ask_these(endpoints, trials, &all, &mut answers, progress)?;
-        let lost: Vec<usize> = all.into_iter().filter(|at| answers[*at].is_none()).collect();
-        self.ask_these(endpoints, trials, &lost, &mut answers, progress)?;
+        self.run_subset(endpoints, trials, &all, &mut answers, progress)?;
+        let lost: Vec<usize> = all.into_iter().filter(|trial| answers[*trial].is_none()).collect();
+        self.run_subset(endpoints, trials, &lost, &mut answers, progress)?;
         Ok(answers)
     }
 
-    fn ask_these(
+    fn run_subset(
         &self,
         endpoints: &[Endpoint],
         trials: &[Trial],
-        these: &[usize],
+        subset: &[usize],
         answers: &mut [Option<IpAddr>],
         progress: &Progress,
     ) -> Result<(), Error> {
-        let rounds: Vec<&[usize]> = these.chunks(TRIALS_A_ROUND).collect();
+        let rounds: Vec<&[usize]> = subset.chunks(TRIALS_PER_ROUND).collect();
         for (number, round) in rounds.iter().enumerate() {
             progress("probing", number, rounds.len())?;
-            self.forget_neighbours()?;
-            let probes: Vec<Probe> = round.iter().map(|at| trials[*at].probe).collect();
-            let patience = if number == 0 { probe::FIRST_PATIENCE } else { probe::PATIENCE };
-            for (at, answer) in round.iter().zip(probe::ask(endpoints, &probes, patience)?) {
-                answers[*at] = answer;
+            self.forget_neighbors()?;
+            let probes: Vec<Probe> = round.iter().map(|trial| trials[*trial].probe).collect();
+            let timeout = if number == 0 { probe::FIRST_TIMEOUT } else { probe::TIMEOUT };
+            for (trial, answer) in round.iter().zip(probe::ask(endpoints, &probes, timeout)?) {
+                answers[*trial] = answer;
             }
         }
         Ok(())
     }
 
-    fn forget_neighbours(&self) -> Result<(), Error> {
+    fn forget_neighbors(&self) -> Result<(), Error> {
         let namespaces = self.lab.nodes.iter().flat_map(|(node, pod)| [node, pod]);
         namespaces
             .chain([&self.lab.router, &self.lab.outside])
-            .try_for_each(|namespace| inside(namespace, || Interfaces::open()?.forget_neighbours()))
+            .try_for_each(|namespace| inside(namespace, || Interfaces::open()?.forget_neighbors()))
     }
 
-    /// Everything to try in `family`. Endpoint 2n is node n, endpoint 2n + 1 its pod.
+    /// Returns all trials of `family`. Endpoint 2n is node n, and endpoint 2n + 1 is its pod.
     fn trials(&self, family: Family) -> Vec<Trial> {
         let machines = &self.topology.machines;
         let address = |net: Option<&ipnet::IpNet>| net.map(ipnet::IpNet::addr);
@@ -277,8 +276,13 @@ impl Simulation {
         trials
     }
 
-    /// What is wrong with an answer, or with its absence; `None` when it is as it shall be.
-    fn judge(&self, trial: &Trial, answer: Option<IpAddr>, family: Family) -> Result<Option<String>, Error> {
+    /// Returns what is wrong with an answer, or why there is none; `None` if it is as expected.
+    fn diagnose(
+        &self,
+        trial: &Trial,
+        answer: Option<IpAddr>,
+        family: Family,
+    ) -> Result<Option<String>, Error> {
         let Some(seen) = answer else {
             return Ok(Some(match trial.to {
                 Some(to) => trace::between(&self.lab, &self.topology, trial.from, to, family)?,
@@ -297,35 +301,36 @@ impl Simulation {
     }
 }
 
-/// So many trials go at once. The machine's neighbour table is one for all namespaces and for the machine
-/// itself, begins to throw out at 512 entries (`gc_thresh2`), and a trial takes six at most: each node has the
-/// other's next hop and the address that asked for its own, and each pod and its node have each other.
-const TRIALS_A_ROUND: usize = 60;
+/// The number of concurrent trials. All namespaces share the machine's neighbor table, which the kernel begins to
+/// shrink at 512 entries (`gc_thresh2`). A trial needs at most six: each node has the other's next hop and the address
+/// that resolves its own, and each pod and its node have each other.
+const TRIALS_PER_ROUND: usize = 60;
 
-/// Something to try.
+/// A connection to test.
 #[derive(Debug, Clone, Copy)]
 struct Trial {
     kind: ConnectionKind,
     from: usize,
     to: Option<usize>,
     probe: Probe,
-    /// The source that the other end shall see; none where any will do.
+    /// The source address that the target must see; `None` if any will do.
     source: Option<IpAddr>,
 }
 
-/// Takes the sysctls out of the cluster that the namespaces do not have, or may not write: the kernel keeps
-/// some for the machine as a whole.
-fn leave_out_sysctls(cluster: &mut Cluster, lab: &Lab) -> Result<Vec<SysctlKey>, Error> {
-    let mut left_out = Vec::new();
+/// Removes the sysctls from the cluster that the namespaces do not have or cannot write, because the kernel keeps them
+/// for the whole machine.
+fn remove_unsupported_sysctls(cluster: &mut Cluster, lab: &Lab) -> Result<Vec<SysctlKey>, Error> {
+    let mut unsupported_sysctls = Vec::new();
     if let Some((node, _)) = lab.nodes.first() {
         let keys: Vec<SysctlKey> = cluster.sysctls.iter().map(|(key, _)| key.clone()).collect();
-        left_out = inside(node, || Ok(keys.into_iter().filter(|key| !kernel::can_write(key)).collect()))?;
-        cluster.sysctls.retain(|(key, _)| !left_out.contains(key));
+        unsupported_sysctls =
+            inside(node, || Ok(keys.into_iter().filter(|key| !kernel::can_write(key)).collect()))?;
+        cluster.sysctls.retain(|(key, _)| !unsupported_sysctls.contains(key));
     }
-    Ok(left_out)
+    Ok(unsupported_sysctls)
 }
 
-/// Applies node number `index`, as `hostgw apply --yes` does, in the namespace of the calling thread.
+/// Applies the node at `index` as `hostgw apply --yes` does, in the namespace of the calling thread.
 fn apply_node(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Totals, Error> {
     reconcile(&cluster.nodes[index].name, &mut ApplyCluster::new(cluster, index, dir))
 }
@@ -334,15 +339,15 @@ fn apply_node(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Totals,
 fn reconcile(name: &Untrusted, operation: &mut impl Operation) -> Result<Totals, Error> {
     let meta = TransactionMeta { node: Some(name.clone()), ..TransactionMeta::new(operation.command(), 0) };
     let result =
-        reconcile::run(operation, None, &Unattended { meta }).map_err(|failure| failed(name, failure))?;
+        reconcile::run(operation, None, &Unattended { meta }).map_err(|failure| node_error(name, failure))?;
     Ok(result.committed.map_or_else(Totals::default, |committed| committed.totals))
 }
 
-fn failed(name: &Untrusted, failure: Failure) -> Error {
+fn node_error(name: &Untrusted, failure: Failure) -> Error {
     let error = match failure {
         Failure::Untouched(error) | Failure::RolledBack { cause: error } => error,
         Failure::Incomplete(incomplete) => incomplete.why,
     };
-    // What became of a namespace that is thrown away is no exit code of its own.
+    // The exit code of a failed apply is meaningless for a namespace that is discarded.
     Error { kind: Kind::Unexpected, message: format!("node {name}: {}", error.message).into(), ..error }
 }

@@ -1,5 +1,5 @@
-//! Real packets between the namespaces: a question goes out by UDP, and the answer says from which source
-//! the other end saw it come.
+//! Sends real packets between the namespaces. A question is a UDP packet, and its answer contains the source address
+//! that the other end saw.
 
 use std::{
     io::{self, ErrorKind},
@@ -13,32 +13,31 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::build::inside;
 use crate::{error::Error, kernel::Namespace, model::Family};
 
-/// The discard port's neighbour in the dynamic range; nothing else listens in these namespaces.
+/// The first dynamic port. Nothing else listens in these namespaces.
 const PORT: u16 = 49_152;
-/// Unanswered questions are asked again this often: the first ones may wait for neighbours to be found.
-const AGAIN: Duration = Duration::from_millis(150);
-/// The number of the next question.
+/// How often to repeat unanswered questions: the first packets may wait for neighbor resolution.
+const RETRY_INTERVAL: Duration = Duration::from_millis(150);
+/// The ID of the next question.
 static NEXT_ID: AtomicU32 = AtomicU32::new(0);
 
-/// What is not answered in this time is lost: for the first questions, and for later ones. IPv6 takes a second
-/// until a new interface is ready.
-pub const FIRST_PATIENCE: Duration = Duration::from_millis(1_500);
-/// See [`FIRST_PATIENCE`].
-pub const PATIENCE: Duration = Duration::from_millis(400);
-/// As long as answers come, there is more patience than that.
-const QUIET: Duration = Duration::from_millis(300);
+/// How long to wait for answers in the first round: IPv6 needs a second until a new interface is ready.
+pub const FIRST_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// How long to wait for answers in later rounds.
+pub const TIMEOUT: Duration = Duration::from_millis(400);
+/// How long to keep waiting after each answer.
+const QUIET_PERIOD: Duration = Duration::from_millis(300);
 
-/// A socket at one end.
+/// A socket in a namespace.
 #[derive(Debug)]
 pub struct Endpoint {
     socket: UdpSocket,
 }
 
 impl Endpoint {
-    /// A socket of `family` in `namespace` that asks and answers.
+    /// Opens a socket of `family` in `namespace`, to ask and to answer.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// Returns an error if it cannot be opened.
     pub fn open(namespace: &Namespace, family: Family) -> Result<Self, Error> {
         let any: IpAddr = match family {
             Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
@@ -60,49 +59,49 @@ impl Endpoint {
 /// A question: can `from` reach `to`?
 #[derive(Debug, Clone, Copy)]
 pub struct Probe {
-    /// Index of the endpoint that asks.
+    /// The index of the endpoint that asks.
     pub from: usize,
-    /// The address that is asked.
+    /// The target address.
     pub to: IpAddr,
 }
 
-/// Asks all questions at once, and waits for answers for `patience`. Gives, question by question, the source that the other end saw; `None` for
-/// what got no answer.
+/// Asks all questions concurrently and waits `timeout` for answers. Returns for each question the source address that
+/// the target saw, or `None` without an answer.
 ///
 /// # Errors
-/// When the sockets fail.
+/// Returns an error if a socket fails.
 pub fn ask(
     endpoints: &[Endpoint],
     probes: &[Probe],
-    patience: Duration,
+    timeout: Duration,
 ) -> Result<Vec<Option<IpAddr>>, Error> {
-    // Late answers to earlier questions must not be taken for answers to these.
+    // Late answers to earlier questions must not be mistaken for answers to these.
     let count = u32::try_from(probes.len()).unwrap_or(u32::MAX);
     let first = NEXT_ID.fetch_add(count, Ordering::Relaxed);
     let mut answers = vec![None; probes.len()];
     let failed = |error: io::Error| Error::unexpected(format!("cannot probe: {error}"));
-    let begun = Instant::now();
-    let mut next = begun;
-    let (mut open, mut last) = (answers.len(), begun);
-    while open > 0 && (begun.elapsed() < patience || last.elapsed() < QUIET) {
+    let start = Instant::now();
+    let mut next = start;
+    let (mut unanswered, mut last_answer) = (answers.len(), start);
+    while unanswered > 0 && (start.elapsed() < timeout || last_answer.elapsed() < QUIET_PERIOD) {
         if Instant::now() >= next {
-            send_open(endpoints, probes, &answers, first);
-            next += AGAIN;
+            send_unanswered(endpoints, probes, &answers, first);
+            next += RETRY_INTERVAL;
         }
         wait(endpoints, next.saturating_duration_since(Instant::now())).map_err(failed)?;
         for endpoint in endpoints {
             receive(endpoint, &mut answers, first).map_err(failed)?;
         }
-        let now = answers.iter().filter(|answer| answer.is_none()).count();
-        if now < open {
-            (open, last) = (now, Instant::now());
+        let remaining = answers.iter().filter(|answer| answer.is_none()).count();
+        if remaining < unanswered {
+            (unanswered, last_answer) = (remaining, Instant::now());
         }
     }
     Ok(answers)
 }
 
-/// A question that cannot even be sent is a question without an answer.
-fn send_open(endpoints: &[Endpoint], probes: &[Probe], answers: &[Option<IpAddr>], first: u32) {
+/// Sends the unanswered questions. A send error counts as no answer.
+fn send_unanswered(endpoints: &[Endpoint], probes: &[Probe], answers: &[Option<IpAddr>], first: u32) {
     for ((id, probe), _) in (first..).zip(probes).zip(answers).filter(|(_, answer)| answer.is_none()) {
         let _ = endpoints[probe.from].socket.send_to(&question(id), SocketAddr::new(probe.to, PORT));
     }
@@ -118,7 +117,7 @@ fn wait(endpoints: &[Endpoint], time: Duration) -> io::Result<()> {
     }
 }
 
-/// Takes everything that has come: answers questions, notes answers.
+/// Reads all received packets: answers questions and records answers.
 fn receive(endpoint: &Endpoint, answers: &mut [Option<IpAddr>], first: u32) -> io::Result<()> {
     let mut buffer = [0_u8; 64];
     loop {
@@ -128,9 +127,9 @@ fn receive(endpoint: &Endpoint, answers: &mut [Option<IpAddr>], first: u32) -> i
                     let _ = endpoint.socket.send_to(&answer(id, from.ip()), from);
                 }
                 Some(Message::Answer(id, seen)) => {
-                    let place = id.checked_sub(first).and_then(|place| usize::try_from(place).ok());
-                    if let Some(place) = place.and_then(|place| answers.get_mut(place)) {
-                        *place = Some(seen);
+                    let index = id.checked_sub(first).and_then(|index| usize::try_from(index).ok());
+                    if let Some(answer) = index.and_then(|index| answers.get_mut(index)) {
+                        *answer = Some(seen);
                     }
                 }
                 None => {}

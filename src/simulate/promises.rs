@@ -1,4 +1,4 @@
-//! hostgw held to its promises on the nodes of a simulation.
+//! Verifies the promises of hostgw on the nodes of a simulation.
 
 use serde::Serialize;
 
@@ -14,15 +14,15 @@ use crate::{
     text::Untrusted,
 };
 
-/// A promise, and whether it was kept on every node.
+/// A promise of hostgw, and whether it was kept on every node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Promise {
-    /// What is promised.
+    /// The promise.
     pub promise: &'static str,
-    /// Whether every node kept it.
+    /// Whether it was kept on every node.
     pub kept: bool,
-    /// What was seen where it was not.
+    /// The violations: one line for each.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub broken: Vec<Untrusted>,
 }
@@ -34,37 +34,37 @@ impl Promise {
 }
 
 impl Simulation {
-    /// Applies again, removes a route by hand, destroys: and says what came of it. The nodes are then as
-    /// they were built.
+    /// Applies each node again, removes a route manually, and destroys. Returns the results. The nodes are left in
+    /// their initial state.
     ///
     /// # Errors
-    /// When a node cannot be read or changed at all; and those of `progress`.
+    /// Returns an error if a node cannot be read or changed at all, or if `progress` returns one.
     pub fn promises(&self, progress: &Progress) -> Result<Vec<Promise>, Error> {
-        let (mut again, mut drift, mut left) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut repeated, mut drift, mut leftovers) = (Vec::new(), Vec::new(), Vec::new());
         let count = self.topology.machines.len();
         for (number, machine) in self.topology.machines.iter().enumerate() {
             progress("checking promises", number, count)?;
             let (cluster, dir) = (&self.topology.cluster, &self.directories[number]);
             let fingerprint = &self.fingerprints[number];
             inside(&self.lab.nodes[number].0, || {
-                let say = |text: String| format!("{}: {text}", machine.name);
-                again.extend(applies_again(cluster, machine.index, dir)?.map(say));
+                let describe = |text: String| format!("{}: {text}", machine.name);
+                repeated.extend(check_repeated_apply(cluster, machine.index, dir)?.map(describe));
                 if number == 0 {
-                    drift.extend(sees_drift(cluster, machine.index, dir)?.map(say));
+                    drift.extend(check_drift(cluster, machine.index, dir)?.map(describe));
                 }
-                left.extend(destroys(dir, fingerprint)?.into_iter().map(say));
+                leftovers.extend(check_destroy(dir, fingerprint)?.into_iter().map(describe));
                 Ok(())
             })?;
         }
         Ok(vec![
-            Promise::new("a second apply changes nothing", again),
+            Promise::new("a second apply changes nothing", repeated),
             Promise::new("a deleted route is drift, and an apply repairs it", drift),
-            Promise::new("destroy restores each node", left),
+            Promise::new("destroy restores each node", leftovers),
         ])
     }
 }
 
-fn applies_again(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option<String>, Error> {
+fn check_repeated_apply(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option<String>, Error> {
     let before = kernel::fingerprint()?;
     let totals = apply_node(cluster, index, dir)?;
     let differences = before.differences(&kernel::fingerprint()?);
@@ -74,37 +74,37 @@ fn applies_again(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Opti
     Ok(differences.first().cloned())
 }
 
-fn sees_drift(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option<String>, Error> {
+fn check_drift(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option<String>, Error> {
     let plan_now = || -> Result<_, Error> {
         let saved = dir.saved()?;
         let prepared = plan::prepare(&mut LiveNode, cluster, index, &saved, ForeignPolicy::Respect)?;
         prepared.map_err(|plan::NotLinux| Error::unexpected("a node is not a Linux node"))
     };
-    let standing = plan_now()?;
-    let Some(route) = standing.desired.state.routes.last() else {
+    let before = plan_now()?;
+    let Some(route) = before.desired.state.routes.last() else {
         return Ok(None);
     };
     Interfaces::open()?.remove_route(route)?;
-    let drifted = plan_now()?;
+    let after = plan_now()?;
     let last = dir.last_applied()?.map(|last| last.state);
-    let is_missed = |change: &Change| match change {
+    let restores_route = |change: &Change| match change {
         Change::Route(change) => change.after.iter().any(|after: &Route| after == route),
         Change::Nat(_) | Change::Sysctl(_) => false,
     };
-    let found = drifted.plan.changes.iter().find(|change| is_missed(change));
-    let called_drift = found.is_some_and(|change| {
+    let change = after.plan.changes.iter().find(|change| restores_route(change));
+    let is_reported_as_drift = change.is_some_and(|change| {
         let saved = plan::OriginalSysctls::default();
         let last = last.as_ref().map(plan::PreviousApply::of_state);
-        plan::reason(Some(cluster), &drifted.desired, &saved, last.as_ref(), change).drift
+        plan::reason(Some(cluster), &after.desired, &saved, last.as_ref(), change).drift
     });
     apply_node(cluster, index, dir)?;
-    if !called_drift || drifted.plan.changes.len() != 1 {
+    if !is_reported_as_drift || after.plan.changes.len() != 1 {
         return Ok(Some(format!("the plan did not show that {route} was gone")));
     }
     Ok((!plan_now()?.plan.is_empty()).then(|| format!("{route} was not restored")))
 }
 
-fn destroys(dir: &StateDir, built: &Fingerprint) -> Result<Vec<String>, Error> {
+fn check_destroy(dir: &StateDir, initial: &Fingerprint) -> Result<Vec<String>, Error> {
     reconcile(&"destroy".into(), &mut Destroy::new(dir.clone(), ForeignSysctlPolicy::Refuse))?;
-    Ok(built.differences(&kernel::fingerprint()?))
+    Ok(initial.differences(&kernel::fingerprint()?))
 }

@@ -1,4 +1,4 @@
-//! Which machines and addresses the cluster in namespaces has: pure, from the configuration alone.
+//! The machines and addresses of a simulated cluster, derived from the configuration alone.
 
 use std::{
     collections::BTreeSet,
@@ -13,68 +13,68 @@ use crate::{
     text::Untrusted,
 };
 
-/// The interface of a node that has none of its own in the file, and of a Windows node, which Linux plays.
+/// The interface of a node without an egress interface, and of a simulated Windows node.
 const DEFAULT_INTERFACE: &str = "eth0";
 
 /// A cluster to build.
 #[derive(Debug, Clone)]
 pub struct Topology {
-    /// The cluster as it is played: Windows nodes are Linux nodes with the Windows gateway.
+    /// The simulated cluster: its Windows nodes are Linux nodes with the Windows gateway.
     pub cluster: Cluster,
-    /// The nodes that are built, in the order of the file.
+    /// The simulated nodes, in the order of the configuration.
     pub machines: Vec<Machine>,
     /// The address of the router on the nodes' link.
     pub router: PerFamily<IpNet>,
-    /// The address of the host outside the cluster, and that of the router on its side.
+    /// The addresses of the outside host and of the router on its link.
     pub outside: PerFamily<(IpNet, IpNet)>,
 }
 
 /// A node with its pod.
 #[derive(Debug, Clone)]
 pub struct Machine {
-    /// Index of the node in the cluster.
+    /// The index of the node in the cluster.
     pub index: usize,
-    /// Its name.
+    /// The node's name.
     pub name: Untrusted,
-    /// What the file says it runs.
+    /// The node's operating system in the configuration.
     pub os: OperatingSystem,
-    /// Its egress interface.
+    /// The node's egress interface.
     pub interface: String,
-    /// Its addresses on the link.
+    /// The node's addresses on the shared link.
     pub addresses: PerFamily<IpNet>,
-    /// The addresses of its bridge: where the operating system has the pod gateway.
+    /// The addresses of the pod bridge: the pod gateways of the node's operating system.
     pub bridge: PerFamily<IpNet>,
-    /// The addresses of its pod.
+    /// The addresses of the node's pod.
     pub pod: PerFamily<IpNet>,
 }
 
 impl Topology {
-    /// The topology of the nodes at `indexes`. Addresses that the file does not have are invented.
+    /// Creates the topology of the nodes at `indexes`. Allocates the addresses that the configuration omits.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] when there is no room for an address that must be invented.
+    /// Returns [`Kind::Invalid`] if no address is free to allocate.
     pub fn new(cluster: &Cluster, indexes: &[usize]) -> Result<Self, Error> {
         let mut networks = PerFamily::<Network>::default();
         for (family, prefix) in cluster.prefixes.iter() {
             *networks.get_mut(family) = Some(Network::of(cluster, family, *prefix));
         }
-        let mut played = cluster.clone();
+        let mut simulated = cluster.clone();
         let mut machines = Vec::with_capacity(indexes.len());
         for &index in indexes {
-            machines.push(machine(&mut played, index, &mut networks)?);
+            machines.push(machine(&mut simulated, index, &mut networks)?);
         }
         let (mut router, mut outside) = (PerFamily::default(), PerFamily::default());
         for (family, _) in cluster.prefixes.iter() {
             if let Some(network) = networks.get_mut(family) {
-                *router.get_mut(family) = Some(network.invent()?);
+                *router.get_mut(family) = Some(network.allocate()?);
                 *outside.get_mut(family) = Some(outside_addresses(cluster, network.prefix, family)?);
             }
         }
-        Ok(Self { cluster: played, machines, router, outside })
+        Ok(Self { cluster: simulated, machines, router, outside })
     }
 
-    /// Whether a pod's traffic to the outside host is masqueraded. Where the file keeps the pod's source,
-    /// no way leads back, and nothing can be proved.
+    /// Returns `true` if traffic from pods to the outside host is masqueraded. Otherwise the outside host has no route
+    /// back, so nothing can be tested.
     #[must_use]
     pub fn masquerades(&self, family: Family) -> bool {
         let nat = &self.cluster.nat;
@@ -84,9 +84,13 @@ impl Topology {
     }
 }
 
-fn machine(played: &mut Cluster, index: usize, networks: &mut PerFamily<Network>) -> Result<Machine, Error> {
-    let egress = played.egress_interface.clone();
-    let node = &mut played.nodes[index];
+fn machine(
+    simulated: &mut Cluster,
+    index: usize,
+    networks: &mut PerFamily<Network>,
+) -> Result<Machine, Error> {
+    let egress = simulated.egress_interface.clone();
+    let node = &mut simulated.nodes[index];
     let interface = match node.os {
         OperatingSystem::Linux => node.egress_interface.clone().or(egress),
         OperatingSystem::Windows => None,
@@ -99,10 +103,10 @@ fn machine(played: &mut Cluster, index: usize, networks: &mut PerFamily<Network>
         let Some(network) = networks.get_mut(family) else { continue };
         let address = match node.addresses.get(family) {
             Some(address) => network.with_length(*address),
-            None => network.invent()?,
+            None => network.allocate()?,
         };
         *addresses.get_mut(family) = Some(address);
-        // A node-address route must find the invented address too.
+        // Routes with `nextHop: node-address` need the allocated address, too.
         *node.addresses.get_mut(family) = Some(address.addr());
         let Some(cidr) = node.pod_cidrs.get(family) else { continue };
         let gateway = cidr.gateway(os);
@@ -110,9 +114,9 @@ fn machine(played: &mut Cluster, index: usize, networks: &mut PerFamily<Network>
         let net = |address| IpNet::new(address, length).unwrap_or(cidr.prefix());
         *bridge.get_mut(family) = Some(net(gateway));
         *pod.get_mut(family) = Some(net(pod_address(cidr.prefix(), gateway)));
-        // The others reach a Windows node by the Windows gateway, whoever plays it.
-        let used = node.gateways.get(family).copied().unwrap_or(gateway);
-        *node.gateways.get_mut(family) = Some(used);
+        // Other nodes reach a Windows node through the Windows gateway, although Linux simulates it.
+        let gateway_in_use = node.gateways.get(family).copied().unwrap_or(gateway);
+        *node.gateways.get_mut(family) = Some(gateway_in_use);
     }
     node.os = OperatingSystem::Linux;
     if os == OperatingSystem::Windows {
@@ -121,27 +125,27 @@ fn machine(played: &mut Cluster, index: usize, networks: &mut PerFamily<Network>
     Ok(Machine { index, name: node.name.clone(), os, interface, addresses, bridge, pod })
 }
 
-/// An address for the pod: network + 10 where that fits, else the first that is not the gateway.
+/// The address of the pod: network + 10 if it is in range, or else the first one that is not the gateway.
 fn pod_address(cidr: IpNet, gateway: IpAddr) -> IpAddr {
-    let tenth = add(cidr.network(), 10);
+    let tenth = offset_by(cidr.network(), 10);
     if cidr.contains(&tenth) && tenth != cidr.broadcast() && tenth != gateway {
         return tenth;
     }
-    let candidates = (1..4).map(|offset| add(cidr.network(), offset));
+    let candidates = (1..4).map(|offset| offset_by(cidr.network(), offset));
     let fits = |address: &IpAddr| {
         cidr.contains(address) && *address != gateway && (address.is_ipv6() || *address != cidr.broadcast())
     };
     candidates.into_iter().find(fits).unwrap_or(gateway)
 }
 
-fn add(address: IpAddr, offset: u32) -> IpAddr {
+fn offset_by(address: IpAddr, offset: u32) -> IpAddr {
     match address {
         IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits().wrapping_add(offset)).into(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits().wrapping_add(offset.into())).into(),
     }
 }
 
-/// The link that all nodes are on.
+/// The nodes' link.
 #[derive(Debug)]
 struct Network {
     prefix: IpNet,
@@ -150,31 +154,31 @@ struct Network {
 }
 
 impl Network {
-    /// The smallest prefix, of at most a /24 or /64, around the addresses that the file gives; a
-    /// documentation prefix (RFC 5737, RFC 3849) when it gives none.
+    /// The smallest prefix around the configured node addresses, with at most a /24 or /64; without any, a
+    /// documentation prefix (RFC 5737, RFC 3849).
     fn of(cluster: &Cluster, family: Family, cluster_prefix: IpNet) -> Self {
-        let given: BTreeSet<IpAddr> =
+        let configured: BTreeSet<IpAddr> =
             cluster.nodes.iter().filter_map(|node| node.addresses.get(family).copied()).collect();
-        // Of all nodes: their routes are written on those that are built.
-        let prefix = given
+        // Include all nodes: the simulated ones have routes to the others.
+        let prefix = configured
             .iter()
             .copied()
-            .map(|address| around(address, if address.is_ipv4() { 24 } else { 64 }))
-            .reduce(common)
+            .map(|address| enclosing_net(address, if address.is_ipv4() { 24 } else { 64 }))
+            .reduce(common_prefix)
             .unwrap_or_else(|| match family {
                 Family::V4 => Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 2, 0), 24).into(),
                 Family::V6 => Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 0), 64).into(),
             });
-        Self { prefix, taken: given, cluster: cluster_prefix }
+        Self { prefix, taken: configured, cluster: cluster_prefix }
     }
 
     fn with_length(&self, address: IpAddr) -> IpNet {
         IpNet::new(address, self.prefix.prefix_len()).unwrap_or(self.prefix)
     }
 
-    /// An address that nobody has.
-    fn invent(&mut self) -> Result<IpNet, Error> {
-        // The first address of an IPv6 subnet is every router's (RFC 4291, 2.6.1).
+    /// Allocates an unused address.
+    fn allocate(&mut self) -> Result<IpNet, Error> {
+        // The first address of an IPv6 subnet is the subnet-router anycast address (RFC 4291, 2.6.1).
         let is_free = |address: &IpAddr| {
             *address != self.prefix.network()
                 && !self.taken.contains(address)
@@ -192,12 +196,12 @@ impl Network {
     }
 }
 
-fn around(address: IpAddr, length: u8) -> IpNet {
+fn enclosing_net(address: IpAddr, length: u8) -> IpNet {
     IpNet::new(address, length).map_or_else(|_| address.into(), |net| net.trunc())
 }
 
-/// The longest prefix that holds both.
-fn common(a: IpNet, b: IpNet) -> IpNet {
+/// The longest prefix that contains both.
+fn common_prefix(a: IpNet, b: IpNet) -> IpNet {
     let mut net = a;
     while !net.contains(&b) {
         match net.supernet() {
@@ -208,7 +212,7 @@ fn common(a: IpNet, b: IpNet) -> IpNet {
     net
 }
 
-/// The outside host and the router beside it, in a documentation prefix that nothing else uses.
+/// The outside host and its router, in a documentation prefix that nothing else uses.
 fn outside_addresses(cluster: &Cluster, nodes: IpNet, family: Family) -> Result<(IpNet, IpNet), Error> {
     let candidates: Vec<IpNet> = match family {
         Family::V4 => [[203, 0, 113], [198, 51, 100], [192, 0, 2]]
@@ -226,12 +230,12 @@ fn outside_addresses(cluster: &Cluster, nodes: IpNet, family: Family) -> Result<
     let prefix = candidates.into_iter().find(is_free).ok_or_else(|| {
         Error::new(Kind::Invalid, "the cluster uses every documentation prefix: none is left for the outside")
     })?;
-    let net = |offset| IpNet::new(add(prefix.network(), offset), prefix.prefix_len()).unwrap_or(prefix);
+    let net = |offset| IpNet::new(offset_by(prefix.network(), offset), prefix.prefix_len()).unwrap_or(prefix);
     Ok((net(10), net(1)))
 }
 
-/// Which nodes to build when not all can be: the first of each operating system, the first and the last of
-/// the file, and a random rest drawn with `seed`. In the order of the file.
+/// Selects the nodes to simulate: the first one of each operating system, the first and the last of the configuration,
+/// and others at random, drawn with `seed`. Returns indexes in ascending order.
 #[must_use]
 pub fn sample(cluster: &Cluster, size: usize, seed: u64) -> Vec<usize> {
     let nodes = &cluster.nodes;
@@ -255,8 +259,8 @@ pub fn sample(cluster: &Cluster, size: usize, seed: u64) -> Vec<usize> {
     chosen.into_iter().collect()
 }
 
-/// The generator `SplitMix64` (Steele, Lea, Flood 2014): small, and the same sample for the same seed on
-/// every machine and in every version.
+/// The generator `SplitMix64` (Steele, Lea, Flood 2014). It is small, and the same seed gives the same sample on every
+/// machine and in every version.
 struct SplitMix(u64);
 
 impl SplitMix {
@@ -285,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_is_played_with_its_own_gateway() {
+    fn a_windows_node_is_simulated_with_the_windows_gateway() {
         let cluster = cluster(
             "  - {name: a, os: linux, podCIDR: 10.244.0.0/24, address: 172.30.0.11}
   - {name: w, os: windows, podCIDR: 10.244.1.128/25, address: 172.30.0.12, egressInterface: vEthernet (Ethernet)}\n",
@@ -302,7 +306,7 @@ mod tests {
     }
 
     #[test]
-    fn addresses_are_invented_only_where_the_file_has_none() {
+    fn only_missing_addresses_are_allocated() {
         let cluster = cluster(
             "  - {name: a, os: linux, podCIDR: 10.244.0.0/24}
   - {name: b, os: linux, podCIDR: 10.244.1.0/30, address: 172.30.0.2}
@@ -312,16 +316,16 @@ mod tests {
         let addresses: Vec<_> = topology.machines.iter().map(|machine| v4(&machine.addresses)).collect();
         assert_eq!(addresses, ["172.30.0.1/20", "172.30.0.2/20", "172.30.9.1/20"]);
         assert_eq!(v4(&topology.machines[1].pod), "10.244.1.2/30");
-        let of_no_addresses =
+        let without_addresses =
             Topology::new(&self::cluster("  - {name: a, os: linux, podCIDR: 10.244.0.0/24}\n"), &[0]);
-        let alone = of_no_addresses.expect("a topology");
+        let alone = without_addresses.expect("a topology");
         assert_eq!(v4(&alone.machines[0].addresses), "192.0.2.1/24");
         let outside = alone.outside.v4.map(|(host, _)| host.to_string());
         assert_eq!(outside.as_deref(), Some("203.0.113.10/24"));
     }
 
     #[test]
-    fn a_sample_holds_the_first_of_each_system_and_both_ends() {
+    fn a_sample_includes_the_first_node_of_each_os_and_both_ends() {
         let nodes: String = (0..100)
             .map(|n| {
                 let os = if n == 57 { "windows" } else { "linux" };

@@ -1,4 +1,4 @@
-//! Which hop lost a packet.
+//! Finds the hop that dropped a packet.
 
 use std::net::IpAddr;
 
@@ -12,10 +12,10 @@ use crate::{
     model::{Family, NextHopMode},
 };
 
-/// Why no answer came between the node of `from` and the pod of `to`, as far as the two nodes can tell.
+/// Returns why the node of `from` got no answer from the pod of `to`, as far as the two nodes can tell.
 ///
 /// # Errors
-/// When a node cannot be asked.
+/// Returns an error if a node cannot be queried.
 pub fn between(
     lab: &Lab,
     topology: &Topology,
@@ -27,7 +27,7 @@ pub fn between(
         return Ok(format!("lost on node {}: its own pod does not answer", topology.machines[from].name));
     }
     for (here, there) in [(from, to), (to, from)] {
-        if let Some(reason) = one_way(lab, topology, here, there, family)? {
+        if let Some(reason) = trace_one_way(lab, topology, here, there, family)? {
             return Ok(reason);
         }
     }
@@ -35,10 +35,10 @@ pub fn between(
     Ok(format!("lost between {from} and {to}: both have a route and both next hops answer"))
 }
 
-/// Why no answer came from the host outside to the pod of `from`, as far as its node can tell.
+/// Returns why the pod of `from` got no answer from the outside host, as far as its node can tell.
 ///
 /// # Errors
-/// When the node cannot be asked.
+/// Returns an error if the node cannot be queried.
 pub fn to_outside(lab: &Lab, topology: &Topology, from: usize, family: Family) -> Result<String, Error> {
     let name = &topology.machines[from].name;
     let Some((host, _)) = topology.outside.get(family) else { return Ok("no outside".to_owned()) };
@@ -55,18 +55,18 @@ pub fn to_outside(lab: &Lab, topology: &Topology, from: usize, family: Family) -
     })
 }
 
-/// Where node `here` sends what goes to `destination`, and whether that next hop answers.
+/// Returns the next hop from node `here` to `destination`, and whether it answers.
 fn next_hop(lab: &Lab, here: usize, destination: IpAddr) -> Result<(Lookup, Option<bool>), Error> {
     inside(&lab.nodes[here].0, || {
         let mut interfaces = Interfaces::open()?;
         let lookup = interfaces.lookup(destination)?;
-        let answers = lookup.gateway.map(|gateway| interfaces.neighbour_answers(gateway)).transpose()?;
+        let answers = lookup.gateway.map(|gateway| interfaces.neighbor_answers(gateway)).transpose()?;
         Ok((lookup, answers.flatten()))
     })
 }
 
-/// What is wrong with the way from node `here` to the pod of node `there`.
-fn one_way(
+/// Returns what is wrong with the path from node `here` to the pod of node `there`.
+fn trace_one_way(
     lab: &Lab,
     topology: &Topology,
     here: usize,
@@ -85,9 +85,9 @@ fn one_way(
             "no route: on {name} only the default route matches {pod}; check that a rule looks up the table in routes.table"
         )));
     }
-    if Some(gateway) != expected(topology, target, family) {
-        let at =
-            expected(topology, target, family).map_or_else(String::new, |at| format!(", which is at {at}"));
+    if Some(gateway) != correct_next_hop(topology, target, family) {
+        let at = correct_next_hop(topology, target, family)
+            .map_or_else(String::new, |at| format!(", which is at {at}"));
         return Ok(Some(format!(
             "wrong next hop: {name} sends to {gateway}, which is not {}{at}",
             target.name
@@ -105,8 +105,8 @@ fn one_way(
     Ok(None)
 }
 
-/// Where the other node really is.
-fn expected(topology: &Topology, target: &Machine, family: Family) -> Option<IpAddr> {
+/// The correct next hop to `target`.
+fn correct_next_hop(topology: &Topology, target: &Machine, family: Family) -> Option<IpAddr> {
     let at = match topology.cluster.next_hop {
         NextHopMode::PodGateway => &target.bridge,
         NextHopMode::NodeAddress => &target.addresses,

@@ -9,7 +9,7 @@ use crate::{
     error::Error,
     kernel::{
         lookup::lookup,
-        neighbour::{self, Neighbour},
+        neighbor::{self, Neighbor},
         netlink::{KernelError, Message, Socket},
     },
 };
@@ -63,7 +63,7 @@ impl Asking {
     }
 
     /// Queries the last known link-layer address if there is one, else the whole link.
-    fn ask(&mut self, entry: &Neighbour, socket: &mut Socket) -> Result<Progress, Error> {
+    fn ask(&mut self, entry: &Neighbor, socket: &mut Socket) -> Result<Progress, Error> {
         match entry.state() {
             _ if !entry.is_asked_for() => Ok(not_asked_for()),
             NeighbourState::Reachable
@@ -77,10 +77,10 @@ impl Asking {
         }
     }
 
-    fn entry(&self, socket: &mut Socket) -> Result<Neighbour, Error> {
-        let found = neighbour::find(socket, self.address, self.interface);
+    fn entry(&self, socket: &mut Socket) -> Result<Neighbor, Error> {
+        let found = neighbor::find(socket, self.address, self.interface);
         let entry = found.map_err(|error| cannot_ask(&error))?;
-        Ok(entry.unwrap_or_else(|| Neighbour::unknown(self.address, self.interface)))
+        Ok(entry.unwrap_or_else(|| Neighbor::unknown(self.address, self.interface)))
     }
 }
 

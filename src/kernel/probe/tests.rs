@@ -13,7 +13,7 @@ fn tcp(address: &str, timeout: Duration) -> Check {
     Check { target: CheckTarget::Tcp(address.parse().expect("an address and a port")), timeout }
 }
 
-fn neighbour(address: &str, timeout: Duration) -> Check {
+fn neighbor(address: &str, timeout: Duration) -> Check {
     Check { target: CheckTarget::Neighbor(address.parse().expect("an address")), timeout }
 }
 
@@ -137,7 +137,7 @@ fn checks_run_concurrently_and_are_answered_in_order() {
         let second = Duration::from_secs(1);
         let mut checks = vec![tcp("172.30.0.9:80", second); Check::MAX_COUNT];
         checks[7] = open;
-        checks[8] = neighbour("172.30.0.11", second);
+        checks[8] = neighbor("172.30.0.11", second);
         let start = Instant::now();
         let answers = answers(&checks, ProbeMode::Retry);
         // Sequentially, they would take 100 seconds.
@@ -155,7 +155,7 @@ fn a_signal_stops_the_checks() {
             ip link add eth0 type veth peer name far; ip link set eth0 up; ip link set far up
             ip address add 172.30.0.11/24 dev eth0
             ip neigh add 172.30.0.9 lladdr 02:00:00:00:00:09 dev eth0 nud permanent");
-        let checks = [tcp("172.30.0.9:80", Duration::from_secs(300)), neighbour("172.30.0.8", LONG)];
+        let checks = [tcp("172.30.0.9:80", Duration::from_secs(300)), neighbor("172.30.0.8", LONG)];
         for mode in [ProbeMode::Once, ProbeMode::Retry] {
             let interrupt = Interrupt::new();
             let start = Instant::now();
@@ -180,9 +180,9 @@ fn an_earlier_answer_does_not_count() {
             let entry = || sh(&format!("ip neigh show {address} dev eth0"));
             assert_eq!(entry(), "");
             // IPv6 needs a second on a new link.
-            assert_eq!(answer(neighbour(address, LONG), ProbeMode::Retry), Ok(()));
+            assert_eq!(answer(neighbor(address, LONG), ProbeMode::Retry), Ok(()));
             assert!(entry().contains("REACHABLE"), "{}", entry());
-            assert_eq!(once(neighbour(address, LONG)), Ok(()));
+            assert_eq!(once(neighbor(address, LONG)), Ok(()));
         }
         in_peer(&peer, "ip address flush dev far scope global");
         for address in ["172.30.0.1", "fd00::1"] {
@@ -191,13 +191,13 @@ fn an_earlier_answer_does_not_count() {
             assert!(entry().contains("REACHABLE"), "{}", entry());
             for mode in [ProbeMode::Once, ProbeMode::Retry] {
                 let timeout = if mode == ProbeMode::Once { LONG } else { Duration::from_secs(2) };
-                let answer = answer(neighbour(address, timeout), mode);
+                let answer = answer(neighbor(address, timeout), mode);
                 assert_eq!(answer, no("it does not answer on its link"), "{mode:?}");
             }
         }
         in_peer(&peer, "ip address add 172.30.0.1/24 dev far; ip address add fd00::1/64 dev far nodad");
         for address in ["172.30.0.1", "fd00::1"] {
-            assert_eq!(answer(neighbour(address, LONG), ProbeMode::Retry), Ok(()));
+            assert_eq!(answer(neighbor(address, LONG), ProbeMode::Retry), Ok(()));
         }
         assert_eq!(sh("ip neigh show nud permanent nud noarp dev eth0 | grep -v '^ff0' || true"), "");
     });
@@ -209,7 +209,7 @@ fn a_neighbor_that_moved_is_found() {
     in_namespace(|| {
         let peer = peer();
         for address in ["172.30.0.1", "fd00::1"] {
-            assert_eq!(answer(neighbour(address, LONG), ProbeMode::Retry), Ok(()));
+            assert_eq!(answer(neighbor(address, LONG), ProbeMode::Retry), Ok(()));
         }
         in_peer(
             &peer,
@@ -217,7 +217,7 @@ fn a_neighbor_that_moved_is_found() {
                       ip link set far address 02:00:00:00:00:99",
         );
         for address in ["172.30.0.1", "fd00::1"] {
-            assert_eq!(answer(neighbour(address, LONG), ProbeMode::Once), Ok(()));
+            assert_eq!(answer(neighbor(address, LONG), ProbeMode::Once), Ok(()));
             let entry = sh(&format!("ip neigh show {address} dev eth0"));
             assert!(entry.contains("02:00:00:00:00:99"), "{entry}");
         }
@@ -233,18 +233,18 @@ fn unanswerable_checks_give_a_reason() {
             ip route add prohibit 10.7.0.0/16
             ip route add unreachable fd01::/64");
         // All nodes share the configuration, so a check may target the node itself.
-        assert_eq!(once(neighbour("172.30.0.11", LONG)), Ok(()));
-        assert_eq!(once(neighbour("fd00::11", LONG)), Ok(()));
+        assert_eq!(once(neighbor("172.30.0.11", LONG)), Ok(()));
+        assert_eq!(once(neighbor("fd00::11", LONG)), Ok(()));
         let behind = |gateway: &str| no(&format!("not on a link of this node but behind {gateway}"));
-        assert_eq!(once(neighbour("10.9.0.1", LONG)), behind("172.30.0.1"));
-        assert_eq!(once(neighbour("10.8.0.1", LONG)), behind("fd00::1"));
+        assert_eq!(once(neighbor("10.9.0.1", LONG)), behind("172.30.0.1"));
+        assert_eq!(once(neighbor("10.8.0.1", LONG)), behind("fd00::1"));
         for address in ["10.7.0.1", "192.0.2.1", "fd01::1", "fd02::1"] {
-            assert_eq!(once(neighbour(address, LONG)), no("no route to it"), "{address}");
+            assert_eq!(once(neighbor(address, LONG)), no("no route to it"), "{address}");
         }
         let fixed = no("the kernel does not query it: its neighbor entry is permanent");
-        assert_eq!(once(neighbour("172.30.0.255", LONG)), fixed);
+        assert_eq!(once(neighbor("172.30.0.255", LONG)), fixed);
         sh("ip link set eth0 down");
-        assert_eq!(once(neighbour("172.30.0.1", LONG)), no("no route to it"));
+        assert_eq!(once(neighbor("172.30.0.1", LONG)), no("no route to it"));
     });
 }
 
@@ -266,7 +266,7 @@ fn foreign_entries_stay_unchanged() {
         let table = || sh("ip neigh show nud all dev eth0 | grep ^172 | sort");
         let before = table();
         for last in [2, 3, 4] {
-            let check = neighbour(&format!("172.30.0.{last}"), LONG);
+            let check = neighbor(&format!("172.30.0.{last}"), LONG);
             assert_eq!(
                 once(check),
                 no("the kernel does not query it: its neighbor entry is permanent"),
@@ -275,7 +275,7 @@ fn foreign_entries_stay_unchanged() {
         }
         assert_eq!(table(), before);
         for last in [5, 6] {
-            assert_eq!(once(neighbour(&format!("172.30.0.{last}"), LONG)), Ok(()), "{last}");
+            assert_eq!(once(neighbor(&format!("172.30.0.{last}"), LONG)), Ok(()), "{last}");
         }
         let after = table();
         assert!(after.contains(&format!("172.30.0.5 lladdr {far} router REACHABLE")), "{after}");

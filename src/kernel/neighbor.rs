@@ -26,15 +26,15 @@ const RTM_GETNEIGH: u16 = 30;
 
 /// An entry of the neighbor table.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Neighbour(NeighbourMessage);
+pub(super) struct Neighbor(NeighbourMessage);
 
 /// Dumps the entries of the namespace.
 ///
 /// # Errors
 /// Returns the kernel's error.
-pub(super) fn all(socket: &mut Socket) -> Result<Vec<Neighbour>, KernelError> {
+pub(super) fn all(socket: &mut Socket) -> Result<Vec<Neighbor>, KernelError> {
     let dump = socket.dump(RTM_GETNEIGH, 0, &message(&NeighbourMessage::default()))?;
-    Ok(dump.iter().filter_map(|(_, payload)| NeighbourMessage::parse(payload).ok()).map(Neighbour).collect())
+    Ok(dump.iter().filter_map(|(_, payload)| NeighbourMessage::parse(payload).ok()).map(Neighbor).collect())
 }
 
 /// Returns the entry of `address` on interface number `interface`, if any.
@@ -45,10 +45,10 @@ pub(super) fn find(
     socket: &mut Socket,
     address: IpAddr,
     interface: u32,
-) -> Result<Option<Neighbour>, KernelError> {
-    match socket.get(RTM_GETNEIGH, &message(&Neighbour::unknown(address, interface).0)) {
+) -> Result<Option<Neighbor>, KernelError> {
+    match socket.get(RTM_GETNEIGH, &message(&Neighbor::unknown(address, interface).0)) {
         Ok(answer) => {
-            Ok(answer.iter().find_map(|(_, payload)| NeighbourMessage::parse(payload).ok()).map(Neighbour))
+            Ok(answer.iter().find_map(|(_, payload)| NeighbourMessage::parse(payload).ok()).map(Neighbor))
         }
         // The entry does not exist, or the interface was removed.
         Err(error) if matches!(error.errno, Errno::NOENT | Errno::NODEV) => Ok(None),
@@ -56,7 +56,7 @@ pub(super) fn find(
     }
 }
 
-impl Neighbour {
+impl Neighbor {
     /// Creates an entry with an unknown link-layer address.
     pub(super) fn unknown(address: IpAddr, interface: u32) -> Self {
         let mut message = NeighbourMessage::default();
