@@ -10,7 +10,10 @@ use hostgw::{
     config::{self, Document, Format, Positions},
     model::{Cluster, ConfigPath},
     plan::{compare, compare::Side},
-    render::{ComparisonReport, Detail, Files, Palette, Source, comparison_markdown, comparison_text},
+    render::{
+        ComparedFiles, ComparisonReport, Detail, Palette, SourceLocation, comparison_markdown,
+        comparison_text,
+    },
 };
 
 use crate::support::cases;
@@ -33,9 +36,9 @@ impl File {
         Self { positions: document.positions(), document, cluster }
     }
 
-    fn source(&self, path: &ConfigPath) -> Option<Source> {
+    fn source(&self, path: &ConfigPath) -> Option<SourceLocation> {
         let position = self.positions.of(path)?;
-        Some(Source::new(path, self.document.name(), position.line, position.column))
+        Some(SourceLocation::new(path, self.document.name(), position.line, position.column))
     }
 }
 
@@ -54,7 +57,7 @@ pub fn report(folder: &Path) -> ComparisonReport {
 
 fn told(old: Option<&File>, new: &File) -> ComparisonReport {
     let comparison = compare(old.map(|old| &old.cluster), &new.cluster);
-    let files = Files {
+    let files = ComparedFiles {
         old: old.map(|old| (old.document.name(), &old.cluster)),
         new: (new.document.name(), &new.cluster),
     };
@@ -73,7 +76,7 @@ fn every_case_is_told_in_these_words() {
         let told = |detail| comparison_text(&report, &Palette::new(false), detail);
         let text = format!(
             "$ hostgw diff old.yaml new.yaml\n{}\n$ hostgw diff --full\n{}\n$ hostgw diff --summary\n{}",
-            told(Detail::Short),
+            told(Detail::Collapsed),
             told(Detail::Full),
             told(Detail::Summary)
         );
@@ -103,7 +106,11 @@ fn one_new_node_among_many_is_told_in_few_lines() {
     };
     let report = told(Some(&file("old.yaml", 499)), &file("new.yaml", 500));
     let lines = |detail| comparison_text(&report, &Palette::new(false), detail).lines().count();
-    assert!(lines(Detail::Short) <= 25, "{}", comparison_text(&report, &Palette::new(false), Detail::Short));
-    assert!(lines(Detail::Summary) <= lines(Detail::Short));
+    assert!(
+        lines(Detail::Collapsed) <= 25,
+        "{}",
+        comparison_text(&report, &Palette::new(false), Detail::Collapsed)
+    );
+    assert!(lines(Detail::Summary) <= lines(Detail::Collapsed));
     assert!(lines(Detail::Full) > 1_000);
 }

@@ -7,7 +7,7 @@ use hostgw::{
     config::{self, Document, Format},
     model::{Cluster, ConfigPath, OperatingSystem},
     plan::{self, Desired, ForeignPolicy, OriginalSysctls, Plan},
-    render::{self, Palette, Report, Source},
+    render::{self, Palette, Report, SourceLocation},
     state::State,
 };
 
@@ -58,7 +58,7 @@ fn every_example_gives_its_plan() {
         let positions = document(name).positions();
         let locate = |_, path: &ConfigPath| {
             let position = positions.of(path)?;
-            Some(Source::new(path, &name.as_str().into(), position.line, position.column))
+            Some(SourceLocation::new(path, &name.as_str().into(), position.line, position.column))
         };
         let report = Report::new(&plan, explain, locate);
         let text = render::text(&report, &Palette::new(false));

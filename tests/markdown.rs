@@ -8,8 +8,8 @@ use hostgw::{
     model::{Cluster, ConfigPath, InterfaceName},
     plan::{self, Action, ForeignPolicy, OriginalSysctls, compare},
     render::{
-        ComparisonReport, Detail, Files, LIMIT, Palette, Report, Source, comparison_markdown,
-        comparison_text, plan_markdown,
+        COMMENT_LIMIT, ComparedFiles, ComparisonReport, Detail, Palette, Report, SourceLocation,
+        comparison_markdown, comparison_text, plan_markdown,
     },
     state::{Route, State, StatePart, Unknown},
 };
@@ -168,7 +168,7 @@ fn rename(cluster: &mut Cluster, names: &[String], value: &str) {
 fn report(old: Option<(&str, &Cluster)>, new: (&str, &Cluster)) -> ComparisonReport {
     let comparison = compare(old.map(|(_, cluster)| cluster), new.1);
     let names = (old.map(|(name, _)| name.into()), new.0.into());
-    let files = Files {
+    let files = ComparedFiles {
         old: old.zip(names.0.as_ref()).map(|((_, cluster), name)| (name, cluster)),
         new: (&names.1, new.1),
     };
@@ -178,8 +178,8 @@ fn report(old: Option<(&str, &Cluster)>, new: (&str, &Cluster)) -> ComparisonRep
     })
 }
 
-fn source(file: &str, path: &ConfigPath) -> Source {
-    Source::new(path, &file.into(), 7, 1)
+fn source(file: &str, path: &ConfigPath) -> SourceLocation {
+    SourceLocation::new(path, &file.into(), 7, 1)
 }
 
 /// The three numbers of a line such as `1 to add, 2 to change, 3 to remove`, and the one before them.
@@ -247,15 +247,15 @@ proptest! {
         let report = report(with_old.then_some((old_file.as_str(), &old)), (new_file, &new));
         let markdown = comparison_markdown(&report, &file.as_str().into());
         let seen = check(&markdown);
-        prop_assert!(markdown.len() <= LIMIT);
+        prop_assert!(markdown.len() <= COMMENT_LIMIT);
         prop_assert!(seen.spans.contains(&plain(new_file)), "{:?} not in {:?}", new_file, seen.spans);
         for block in &report.blocks {
             let gone = block.changes.iter().filter(|entry| entry.action == Action::Remove);
-            for entry in gone.filter(|_| block.standing != compare::NodeStatus::Removed) {
+            for entry in gone.filter(|_| block.status != compare::NodeStatus::Removed) {
                 let text = &entry.before.as_ref().unwrap().text;
                 prop_assert!(has_line(&seen, &format!("- {}", plain(text))), "{text:?} not in\n{markdown}");
             }
-            for node in block.nodes.iter().filter(|_| block.standing == compare::NodeStatus::Removed) {
+            for node in block.nodes.iter().filter(|_| block.status == compare::NodeStatus::Removed) {
                 prop_assert!(seen.fenced.contains(&format!("- node {}", plain(node.name.as_raw()))), "{markdown}");
             }
         }
@@ -307,7 +307,7 @@ proptest! {
         let markdown = comparison_markdown(&report, &"new.yaml".into());
         check(&markdown);
         let mut lines = vec![markdown.lines().find(|line| line.starts_with("**")).unwrap().to_owned()];
-        for detail in [Detail::Summary, Detail::Short, Detail::Full] {
+        for detail in [Detail::Summary, Detail::Collapsed, Detail::Full] {
             let text = comparison_text(&report, &Palette::new(false), detail);
             let is_totals = |line: &&str| line.ends_with('.') && (line.contains(" to add") || line.starts_with("No changes"));
             lines.push(text.lines().rfind(is_totals).unwrap().to_owned());

@@ -10,7 +10,7 @@ use hostgw::{
     config::{self, Document},
     model::Cluster,
     plan::{self, ForeignPolicy, Observed, OriginalSysctls, PlanProblem, Scope, compare::Side},
-    render::{self, Palette, Report, Source},
+    render::{self, Palette, Report, SourceLocation},
     state::State,
 };
 use serde::Deserialize;
@@ -82,7 +82,10 @@ fn planned(folder: &Path) -> Option<(Report, Vec<PlanProblem>)> {
             Side::Old => (&applied.as_ref()?.0, Some(3)),
         };
         let position = document.positions().of(path)?;
-        Some(Source { apply, ..Source::new(path, document.name(), position.line, position.column) })
+        Some(SourceLocation {
+            apply,
+            ..SourceLocation::new(path, document.name(), position.line, position.column)
+        })
     };
     let last = case.last_applied.as_ref().map(|state| plan::PreviousApply {
         state,

@@ -19,7 +19,7 @@ use crate::{
     model::Cluster,
     plan::{self, compare::Side},
     render::Locator,
-    render::{self, ComparisonReport, Detail, Files, Note},
+    render::{self, ComparedFiles, ComparisonReport, Detail, RevisionNote},
     text::{self, Untrusted},
 };
 
@@ -50,7 +50,7 @@ const fn detail(full: bool, summary: bool) -> Detail {
     match (full, summary) {
         (true, _) => Detail::Full,
         (_, true) => Detail::Summary,
-        _ => Detail::Short,
+        _ => Detail::Collapsed,
     }
 }
 
@@ -94,7 +94,7 @@ struct Compared {
     old: Option<Loaded>,
     /// None where it was deleted.
     new: Option<Loaded>,
-    notes: Vec<Note>,
+    notes: Vec<RevisionNote>,
     /// The name of the file, without a revision.
     file: Untrusted,
 }
@@ -118,8 +118,10 @@ fn told(old: Option<&Loaded>, document: &Document, new: &Cluster) -> ComparisonR
     let comparison = plan::compare(old.map(|old| &old.cluster), new);
     let old_places = old.map(|old| Locator::new(&old.document));
     let new_places = Locator::new(document);
-    let files =
-        Files { old: old.map(|old| (old.document.name(), &old.cluster)), new: (document.name(), new) };
+    let files = ComparedFiles {
+        old: old.map(|old| (old.document.name(), &old.cluster)),
+        new: (document.name(), new),
+    };
     ComparisonReport::new(&comparison, files, |side, path| match side {
         Side::Old => old_places.as_ref()?.source(path),
         Side::New => new_places.source(path),
@@ -132,7 +134,7 @@ struct Sides {
     old: Option<Document>,
     /// None where it was deleted.
     new: Option<Document>,
-    notes: Vec<Note>,
+    notes: Vec<RevisionNote>,
     file: Untrusted,
     /// Whether these are revisions of one file: an invalid one is mended by the next.
     are_revisions: bool,
@@ -151,16 +153,18 @@ impl Sides {
             (None, Some(_)) => match tracked.before_rename(old, new)? {
                 Some((name, document)) => {
                     self.old = Some(document);
-                    Note::Renamed { before: name.into(), after: file }
+                    RevisionNote::Renamed { before: name.into(), after: file }
                 }
-                None => Note::Added { file, revision: old.name().into() },
+                None => RevisionNote::Added { file, revision: old.name().into() },
             },
             (Some(_), None) => match tracked.after_rename(old, new)? {
                 Some((name, document)) => {
                     self.new = Some(document);
-                    Note::Renamed { before: file, after: name.into() }
+                    RevisionNote::Renamed { before: file, after: name.into() }
                 }
-                None => Note::Deleted { file, revision: new.name().unwrap_or("the working tree").into() },
+                None => {
+                    RevisionNote::Deleted { file, revision: new.name().unwrap_or("the working tree").into() }
+                }
             },
         };
         self.notes.push(note);
@@ -174,7 +178,7 @@ impl Sides {
             (Ok(old), Ok(new)) => (old, new),
             (Err(invalid), Ok(new)) if are_revisions => {
                 let mistakes = invalid.count();
-                notes.push(Note::InvalidBase { old: invalid.name().to_owned(), mistakes });
+                notes.push(RevisionNote::InvalidBase { old: invalid.name().to_owned(), mistakes });
                 (None, new)
             }
             // The mistakes of a base are not those of the change.

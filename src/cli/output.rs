@@ -21,7 +21,7 @@ use super::{
 use super::{pager, signals};
 use crate::{
     error::{Error, Kind},
-    render::{self, LIMIT, Palette, Report},
+    render::{self, COMMENT_LIMIT, Palette, Report},
     text::{Untrusted, for_terminal, printable, to_json, wrap},
 };
 
@@ -63,8 +63,8 @@ impl Output {
         let on_stdout = terminal::coloured(color, results);
         let on_stderr = terminal::coloured(color, messages);
         Self {
-            palette: Palette::new(on_stdout).of_width(terminal::width(&Term::stdout(), results)),
-            messages: Palette::new(on_stderr).of_width(terminal::width(&Term::stderr(), messages)),
+            palette: Palette::new(on_stdout).with_width(terminal::width(&Term::stdout(), results)),
+            messages: Palette::new(on_stderr).with_width(terminal::width(&Term::stderr(), messages)),
             coloured_results: on_stdout,
             coloured_messages: on_stderr,
             pages,
@@ -186,7 +186,7 @@ impl Output {
     /// # Errors
     /// As [`Self::result`].
     pub(super) fn markdown(&self, text: &str) -> Result<(), Error> {
-        if text.len() > LIMIT {
+        if text.len() > COMMENT_LIMIT {
             let length = text.len();
             self.warn(&format!(
                 "the removals alone take {length} bytes, which may exceed the size limit of a comment"

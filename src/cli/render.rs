@@ -21,7 +21,7 @@ use crate::{
     error::{Error, Kind},
     model::OperatingSystem,
     plan::{self, OriginalSysctls},
-    render::{self, Facts, NetplanId, PersistedNode, UnwritableInterface},
+    render::{self, NetplanId, PersistedNode, Provenance, UnwritableInterface},
     text,
 };
 
@@ -37,12 +37,12 @@ pub(super) fn run(options: &RenderOptions, output: &Output) -> Verdict {
     })?;
     let index = plan::node_named(&cluster, &node)?;
     let hash = hash(document.bytes());
-    let facts = Facts { file: document.name().as_raw(), config_hash: &hash };
+    let provenance = Provenance { file: document.name().as_raw(), config_hash: &hash };
     let os = cluster.nodes[index].os;
     let text = match (plan::windows_desired(&cluster, index), options.persist) {
         (Some(_), Some(_)) => return Err(wrong("--persist works for Linux nodes only", &node, os).into()),
-        (Some(_), None) if options.collect => render::windows_collector(&cluster, index, &facts),
-        (Some(desired), None) => render::windows_script(&cluster, index, &desired, &facts),
+        (Some(_), None) if options.collect => render::windows_collector(&cluster, index, &provenance),
+        (Some(desired), None) => render::windows_script(&cluster, index, &desired, &provenance),
         (None, _) if options.collect => {
             return Err(wrong("--collect works for Windows nodes only", &node, os)
                 .with_hint("run `hostgw snapshot` on a Linux node")
@@ -51,15 +51,15 @@ pub(super) fn run(options: &RenderOptions, output: &Output) -> Verdict {
         (None, persist) => {
             let desired = plan::desired(&cluster, index, &OriginalSysctls::default())
                 .map_err(|plan::NotLinux| Error::unexpected(format!("node {node} is of no system")))?;
-            let facts = &facts;
+            let provenance = &provenance;
             match persist {
-                None => render::linux_script(&cluster, index, &desired, facts),
+                None => render::linux_script(&cluster, index, &desired, provenance),
                 Some(program) => {
                     let node = &cluster.nodes[index];
                     let interface = cluster.egress_interface_of(node).map_or("", |name| name.as_str());
                     let form = form(program, options.netplan_id.as_ref(), interface)?;
                     let node = PersistedNode { name: node.name.as_raw(), interface };
-                    render::persisted(&form, &desired.state, node, facts).map_err(unwritable)?
+                    render::persisted(&form, &desired.state, node, provenance).map_err(unwritable)?
                 }
             }
         }

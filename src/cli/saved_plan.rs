@@ -16,7 +16,7 @@ use crate::{
     plan::{Action, Facts, ForeignPolicy},
     reconcile::Session,
     record::{Command, Commit, TransactionMeta},
-    render::{Entry, Group, Object, Report},
+    render::{ChangeEntry, Object, ObjectKind, Report},
     text::{self, Untrusted, printable, to_json},
 };
 
@@ -57,7 +57,7 @@ pub(super) struct SavedPlan {
     /// SHA-256 of the facts in canonical JSON: no white space, keys in the order in which they stand here.
     fingerprint: String,
     /// The changes, as `plan --json` has them.
-    changes: Vec<Entry>,
+    changes: Vec<ChangeEntry>,
     /// The live state that the plan depends on.
     facts: Facts,
     /// The configuration itself.
@@ -219,6 +219,6 @@ impl SavedPlan {
 }
 
 /// The change alone: its reason may be another one by now, such as drift.
-fn without_reason(entry: &Entry) -> (Action, Group, Option<&Object>, Option<&Object>) {
+fn without_reason(entry: &ChangeEntry) -> (Action, ObjectKind, Option<&Object>, Option<&Object>) {
     (entry.action, entry.kind, entry.before.as_ref(), entry.after.as_ref())
 }

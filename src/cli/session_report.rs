@@ -7,7 +7,7 @@ use crate::{
     plan::{self, Prepared, compare::Side},
     reconcile::Session,
     record::LastApplied,
-    render::{Locator, Report, Source},
+    render::{Locator, Report, SourceLocation},
 };
 #[cfg(target_os = "linux")]
 use crate::{plan::Desired, reconcile::Place, render::PersistedFile};
@@ -29,7 +29,7 @@ pub(super) fn report(session: &Session) -> Report {
         Side::New => locator.source(path),
         Side::Old => {
             let source = previous_locator.as_ref()?.source(path)?;
-            Some(Source { apply: last.map(|last| last.id), ..source })
+            Some(SourceLocation { apply: last.map(|last| last.id), ..source })
         }
     });
     report.node = Some(session.node_name().to_owned());

@@ -205,7 +205,7 @@ mod tests {
 
     fn shown(markdown: &'static str, width: usize) -> String {
         let guide = Guide { name: "test", summary: "a test", markdown };
-        text(&guide, &Palette::new(false).of_width(width))
+        text(&guide, &Palette::new(false).with_width(width))
     }
 
     #[test]
@@ -253,7 +253,7 @@ key  meaning
                     });
                     within(&document.blocks) || lists.flatten().any(|item| within(item))
                 };
-                let text = text(guide, &Palette::new(false).of_width(width));
+                let text = text(guide, &Palette::new(false).with_width(width));
                 for line in text.lines().filter(|line| line.chars().count() > width) {
                     let is_word = !line.trim_start_matches(['-', ' ', '#']).contains(' ');
                     assert!(is_word || is_code(line), "{}: {line:?} in {width} columns", guide.name);

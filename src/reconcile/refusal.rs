@@ -4,7 +4,7 @@ use crate::{
     error::{Error, Kind},
     model::ConfigPath,
     plan::{Plan, PlanProblem},
-    render::Source,
+    render::SourceLocation,
     text::{self, Untrusted},
 };
 
@@ -13,7 +13,7 @@ use crate::{
 pub(super) fn check_fit(
     name: &Untrusted,
     problems: &[PlanProblem],
-    source: impl Fn(&ConfigPath) -> Option<Source>,
+    source: impl Fn(&ConfigPath) -> Option<SourceLocation>,
 ) -> Result<(), Error> {
     /// The number of problems listed in full. More usually have one cause, which shows on every node.
     const MAX_LISTED: usize = 10;

@@ -1,4 +1,4 @@
-//! A change as the commands that would make it by hand.
+//! Renders a change as the commands that would make it manually.
 
 use crate::{
     model::Family,
@@ -7,10 +7,10 @@ use crate::{
     text::ShellCommand,
 };
 
-/// The `ip`, `nft` and `sysctl` commands that make `change`, for somebody to run.
+/// Returns the `ip`, `nft` and `sysctl` commands that make `change`.
 ///
-/// Each of them takes just the objects that it names, and none takes the place of another: what somebody else has
-/// put there meanwhile makes a command fail, and stays.
+/// Each command affects only the objects that it names, and none replaces an object. If another program has created an
+/// object in its place, a command fails and that object stays.
 #[must_use]
 pub fn commands(change: &Change) -> Vec<ShellCommand> {
     match change {
@@ -22,26 +22,26 @@ pub fn commands(change: &Change) -> Vec<ShellCommand> {
     }
 }
 
-/// The first routes that are to stay do. Where one route takes the place of all others, IPv4 has it stand behind
-/// them first, so that there is no moment without; IPv6 would make one route of the two.
+/// Keeps the leading routes that do not change. If a new route replaces all others, it is appended first, so that IPv4
+/// is never without a route; IPv6 would merge the two into one multipath route.
 fn route_commands(change: &RouteChange) -> Vec<ShellCommand> {
     if let Some(new) = change.prepended() {
         return new.iter().rev().map(|route| route_command("prepend", route)).collect();
     }
     let RouteChange { before, after, .. } = change;
     let kept = before.iter().zip(after).take_while(|(before, after)| before == after).count();
-    let gone = before[kept..].iter().map(|route| route_command("del", route));
-    let come = |is_empty: bool| {
+    let deletions = before[kept..].iter().map(|route| route_command("del", route));
+    let additions = |is_empty: bool| {
         after[kept..]
             .iter()
             .enumerate()
             .map(move |(at, route)| route_command(if is_empty && at == 0 { "add" } else { "append" }, route))
     };
-    let stands_behind = kept == 0 && !before.is_empty() && after.iter().all(|route| !before.contains(route));
-    if stands_behind && change.key.family() == Family::V4 {
-        come(false).chain(gone).collect()
+    let is_replacement = kept == 0 && !before.is_empty() && after.iter().all(|route| !before.contains(route));
+    if is_replacement && change.key.family() == Family::V4 {
+        additions(false).chain(deletions).collect()
     } else {
-        gone.chain(come(kept == 0)).collect()
+        deletions.chain(additions(kept == 0)).collect()
     }
 }
 
@@ -100,29 +100,29 @@ mod tests {
     }
 
     #[test]
-    fn no_command_takes_the_place_of_a_route_that_it_does_not_name() {
-        let (own, other) = (route("10.244.1.1", "eth0", 87), route("172.30.0.9", "x$(id)", 4));
-        let own_words = "10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87";
-        let other_words = "10.244.1.0/24 via 172.30.0.9 dev 'x$(id)' proto static";
-        assert_eq!(lines(&[], &[&own]), [format!("ip route add {own_words}")]);
+    fn a_command_never_replaces_a_route_that_it_does_not_name() {
+        let (managed, foreign) = (route("10.244.1.1", "eth0", 87), route("172.30.0.9", "x$(id)", 4));
+        let managed_text = "10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87";
+        let foreign_text = "10.244.1.0/24 via 172.30.0.9 dev 'x$(id)' proto static";
+        assert_eq!(lines(&[], &[&managed]), [format!("ip route add {managed_text}")]);
         assert_eq!(
-            lines(&[&own], &[&other]),
-            [format!("ip route append {other_words}"), format!("ip route del {own_words}")]
+            lines(&[&managed], &[&foreign]),
+            [format!("ip route append {foreign_text}"), format!("ip route del {managed_text}")]
         );
         assert_eq!(
-            lines(&[&own, &other], &[&other, &own]),
+            lines(&[&managed, &foreign], &[&foreign, &managed]),
             [
-                format!("ip route del {own_words}"),
-                format!("ip route del {other_words}"),
-                format!("ip route add {other_words}"),
-                format!("ip route append {own_words}")
+                format!("ip route del {managed_text}"),
+                format!("ip route del {foreign_text}"),
+                format!("ip route add {foreign_text}"),
+                format!("ip route append {managed_text}")
             ]
         );
-        assert_eq!(lines(&[&other], &[&other, &own]), [format!("ip route append {own_words}")]);
-        assert_eq!(lines(&[&other], &[&own, &other]), [format!("ip route prepend {own_words}")]);
-        let (own, other) = (route("fd00:244::1", "eth0", 87), route("fd00:1::9", "eth0", 4));
+        assert_eq!(lines(&[&foreign], &[&foreign, &managed]), [format!("ip route append {managed_text}")]);
+        assert_eq!(lines(&[&foreign], &[&managed, &foreign]), [format!("ip route prepend {managed_text}")]);
+        let (managed, foreign) = (route("fd00:244::1", "eth0", 87), route("fd00:1::9", "eth0", 4));
         assert_eq!(
-            lines(&[&own], &[&other]),
+            lines(&[&managed], &[&foreign]),
             [
                 "ip -6 route del fd00:244::/64 via fd00:244::1 dev eth0 proto 87",
                 "ip -6 route add fd00:244::/64 via fd00:1::9 dev eth0 proto static"

@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 
-use super::Source;
+use super::SourceLocation;
 use crate::{
     config::{Document, Positions},
     model::ConfigPath,
@@ -24,8 +24,8 @@ impl<'a> Locator<'a> {
 
     /// Returns the position of `path`, if it is in the document.
     #[must_use]
-    pub fn source(&self, path: &ConfigPath) -> Option<Source> {
+    pub fn source(&self, path: &ConfigPath) -> Option<SourceLocation> {
         let position = self.positions.get_or_init(|| self.document.positions()).of(path)?;
-        Some(Source::new(path, self.document.name(), position.line, position.column))
+        Some(SourceLocation::new(path, self.document.name(), position.line, position.column))
     }
 }

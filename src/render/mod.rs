@@ -1,12 +1,12 @@
-//! A plan for people, for programs, and for nodes without hostgw.
+//! Renders plans for people, for programs, and as scripts for nodes without hostgw.
 //!
-//! A [`Report`] holds what every form of a plan tells, resolved once: object by object, with reasons and
-//! their places in the configuration. [`text()`] prints it for people, [`plan_markdown`] for pull requests; it
-//! serialises as the JSON form. A [`ComparisonReport`] is the same for the comparison of two files.
+//! A [`Report`] contains everything that the forms of a plan show, resolved once: each object with its reason and its
+//! location in the configuration. [`text()`] renders it for a terminal, [`plan_markdown`] for a pull request, and
+//! serde as JSON. A [`ComparisonReport`] does the same for the comparison of two configurations.
 
 mod commands;
-mod compact;
 mod comparison;
+mod fold_names;
 mod locator;
 mod markdown;
 mod persisted;
@@ -19,13 +19,14 @@ mod windows;
 
 pub use commands::commands;
 pub use comparison::{
-    BlockReport, ComparisonReport, Detail, Files, NodeEntry, Note, Renamed, Short, Values, comparison_text,
+    BeforeAfter, BlockReport, CollapsedLine, ComparedFiles, ComparisonReport, Detail, NodeEntry, Renamed,
+    RevisionNote, comparison_text,
 };
 pub use locator::Locator;
-pub use markdown::{LIMIT, comparison_markdown, plan_markdown};
+pub use markdown::{COMMENT_LIMIT, comparison_markdown, plan_markdown};
 pub use persisted::{PersistedFile, PersistedState};
 pub use powershell::{windows_collector, windows_script};
-pub use report::{Entry, Group, Object, Report, Source};
+pub use report::{ChangeEntry, Object, ObjectKind, Report, SourceLocation};
 pub use schema::schema_text;
 pub use shell::{
     Freshness, InvalidNetplanId, NetplanId, Persist, PersistHeader, PersistedNode, UnrecognizedHeader,
@@ -33,11 +34,11 @@ pub use shell::{
 };
 pub use text::{Palette, plan_summary, text};
 
-/// Where a script comes from, for its header.
+/// The origin of a script, for its header.
 #[derive(Debug, Clone, Copy)]
-pub struct Facts<'a> {
+pub struct Provenance<'a> {
     /// The configuration, as named on the command line.
     pub file: &'a str,
-    /// SHA-256 of the configuration, as `sha256sum` prints it.
+    /// The SHA-256 of the configuration, as `sha256sum` prints it.
     pub config_hash: &'a str,
 }

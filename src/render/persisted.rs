@@ -1,4 +1,4 @@
-//! What plans and the status say of the files of `render --persist` on a node.
+//! Describes the files of `render --persist` on a node, in plans and in the status.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,23 +9,24 @@ use crate::text::Untrusted;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PersistedFile {
-    /// Where it is.
+    /// The path of the file.
     pub path: Untrusted,
-    /// The program it is for, as `render --persist` names it. This and the next two are null if its header is damaged.
+    /// The program that reads it, as in `render --persist`. Null, like `node` and `configHash`, if the file's header
+    /// is damaged.
     pub program: Option<String>,
     /// The node it was rendered for.
     pub node: Option<Untrusted>,
-    /// SHA-256 of the configuration it was rendered from, as `sha256sum` prints it.
+    /// The SHA-256 of the configuration it was rendered from, as `sha256sum` prints it.
     pub config_hash: Option<Untrusted>,
-    /// Whether it restores what it should.
+    /// Whether it restores the state that it should.
     pub state: PersistedState,
-    /// Why not: a sentence without its subject, which is the file.
+    /// What is wrong: a predicate whose subject is the file.
     pub problem: Option<Untrusted>,
-    /// The command that cures it.
+    /// The command that fixes it.
     pub remedy: Option<Untrusted>,
 }
 
-/// Whether a file restores what it should.
+/// Whether a file restores the state that it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum PersistedState {
@@ -33,14 +34,14 @@ pub enum PersistedState {
     Current,
     /// It restores something else.
     Outdated,
-    /// It would restore its part of the state, and no program uses it.
+    /// It would restore its part of the state, but no program reads it.
     Unused,
     /// It could not be compared.
     Unknown,
 }
 
 impl PersistedFile {
-    /// A sentence about a file that needs attention. `None` if it is current, or if there is nothing to compare it with.
+    /// Returns a sentence if the file needs attention; `None` if it is current or cannot be compared.
     #[must_use]
     pub fn warning(&self) -> Option<String> {
         let problem = self.problem.as_ref()?;

@@ -1,4 +1,4 @@
-//! What every form of a plan tells.
+//! The content of a plan that all forms share.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -11,102 +11,102 @@ use crate::{
     text::Untrusted,
 };
 
-/// The version of the JSON form.
+/// The version of the JSON format.
 const FORMAT: u32 = 1;
 
-/// What would change on one node: `hostgw plan --json`.
+/// The planned changes of one node: `hostgw plan --json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(title = "hostgw plan")]
 pub struct Report {
-    /// Version of this form.
+    /// The version of this format.
     pub format: u32,
-    /// The node; none for a plan that is not made from a file.
+    /// The node; absent for a plan that is not made from a configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<Untrusted>,
     /// The configuration file, as named on the command line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file: Option<Untrusted>,
-    /// Object by object, in the order in which they are committed.
-    pub changes: Vec<Entry>,
-    /// What stands in the way.
+    /// The changes, one per object, in the order of the commit.
+    pub changes: Vec<ChangeEntry>,
+    /// The foreign objects that conflict with the plan.
     pub conflicts: Vec<ConflictEntry>,
-    /// What could not be read.
+    /// The parts of the live state that could not be read.
     pub unknown: Vec<Unknown>,
-    /// What is worth knowing though it stands in nobody's way.
+    /// Warnings, which do not prevent an apply.
     pub warnings: Vec<String>,
-    /// The files on this node that restore part of its state at boot.
+    /// The files on this node that restore a part of its state at boot.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub persisted: Vec<PersistedFile>,
-    /// The counts.
+    /// The number of changes of each kind.
     pub totals: Totals,
 }
 
-/// One object that comes, changes or goes.
+/// An object that is added, changed or removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Entry {
-    /// `add`, `change` or `remove`.
+pub struct ChangeEntry {
+    /// The action: `add`, `change` or `remove`.
     pub action: Action,
-    /// `route`, `nat`, `sysctl` or `forwarding`.
-    pub kind: Group,
-    /// What stands.
+    /// The kind of the object: `route`, `nat`, `sysctl` or `forwarding`.
+    pub kind: ObjectKind,
+    /// The live object.
     pub before: Option<Object>,
-    /// What shall stand.
+    /// The desired object.
     pub after: Option<Object>,
-    /// Why, and where it is asked for.
+    /// The reason for the change.
     #[serde(flatten)]
     pub reason: ReasonEntry,
-    /// Where it happens, in a comparison of two files.
+    /// The nodes that change, in a comparison of two configurations.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub on: Option<Reach>,
+    pub on: Option<AffectedNodes>,
 }
 
-/// On which nodes of a block something happens.
+/// The nodes of a block that a change affects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Reach {
-    /// How many they are.
+pub struct AffectedNodes {
+    /// The number of nodes.
     pub nodes: usize,
-    /// The others: a route never stands on the node it leads to.
+    /// The nodes of the block that are not affected: a node has no route to itself.
     pub except: Vec<Untrusted>,
-    /// The node, where it happens on one of them only: the route to a pod CIDR that was its own, or is now.
+    /// The node, if only one is affected: the route to a pod CIDR that was or becomes its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub only: Option<Untrusted>,
 }
 
-/// Part of a plan.
+/// A kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
-pub enum Group {
+pub enum ObjectKind {
     /// Routes.
     Route,
-    /// The NAT tables.
+    /// NAT tables.
     Nat,
     /// Sysctls.
     Sysctl,
-    /// Forwarding of the interfaces of Windows nodes.
+    /// Forwarding on an interface of a Windows node.
     Forwarding,
 }
 
-/// An object, in the words of the kernel's tools and, for programs, field by field.
+/// An object as text and, for programs, as fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Object {
-    /// As `ip route`, `nft` or `sysctl` print it; on Windows as New-NetRoute and Set-NetIPInterface take it.
+    /// The object as `ip route`, `nft` or `sysctl` print it, or as New-NetRoute and Set-NetIPInterface accept it.
     pub text: String,
-    /// What it is called: a route by its destination, a sysctl by its key.
+    /// A short name: the destination of a route, or the key of a sysctl.
     pub name: String,
-    /// The route's fields.
+    /// The fields of a route.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub route: Option<Route>,
-    /// The fields of a route of a Windows node.
+    /// The fields of a route on a Windows node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub windows_route: Option<WindowsRoute>,
-    /// The sysctl's key.
+    /// The key of a sysctl.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
-    /// The sysctl's value.
+    /// The value of a sysctl.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Untrusted>,
 }
@@ -115,70 +115,71 @@ pub struct Object {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReasonEntry {
-    /// In words.
+    /// The reason as text.
     #[serde(rename = "reason")]
     pub text: String,
-    /// The configuration did not change since the last apply: the kernel did.
+    /// Whether the live state changed although the configuration did not, since the last apply.
     pub drift: bool,
-    /// The place in the configuration that asks for it; for what is removed, in the one that asked for it last.
+    /// The location in the configuration that requires it. For a removal, the location in the last applied
+    /// configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub source: Option<Source>,
+    pub source: Option<SourceLocation>,
 }
 
-/// A place in the configuration.
+/// A location in a configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Source {
-    /// As in `nodes[3].podCIDR`.
+pub struct SourceLocation {
+    /// The path of the value, such as `nodes[3].podCIDR`.
     pub path: String,
     /// The file, as named on the command line.
     pub file: Untrusted,
-    /// From 1.
+    /// The line, starting with 1.
     pub line: usize,
-    /// From 1, in characters.
+    /// The column in characters, starting with 1.
     pub column: usize,
-    /// The apply whose configuration it is, by its number in the history; none for the file as it is now.
+    /// The ID of the apply that recorded the configuration; absent for the current file.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub apply: Option<u64>,
 }
 
-impl Source {
-    /// The place of `path` in `file` as it is now.
+impl SourceLocation {
+    /// Creates the location of `path` in the current `file`.
     #[must_use]
     pub fn new(path: &ConfigPath, file: &Untrusted, line: usize, column: usize) -> Self {
         Self { path: path.to_string(), file: file.clone(), line, column, apply: None }
     }
 }
 
-/// Something that stands in the way.
+/// A conflict with foreign objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ConflictEntry {
-    /// `route`, `nat` or `sysctl`.
-    pub kind: Group,
-    /// What stands there and is not hostgw's.
+    /// The kind of the object: `route`, `nat` or `sysctl`.
+    pub kind: ObjectKind,
+    /// The foreign objects.
     pub foreign: Vec<Object>,
-    /// What hostgw needs there.
+    /// The object that hostgw needs in their place.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wanted: Option<Object>,
-    /// hostgw had put its own route there, which somebody has replaced since.
+    /// Whether the foreign object replaced a managed route.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replaced: bool,
-    /// hostgw could put it back if it removed it.
+    /// Whether hostgw could restore the foreign object after removing it.
     #[serde(skip)]
     pub restorable: bool,
-    /// In words.
+    /// The conflict as text.
     pub text: String,
 }
 
 impl Report {
-    /// Resolves `plan`. `explain` gives the reason of a change, `locate` the place of a part of the
-    /// configuration, or of the one that was applied last.
+    /// Resolves `plan`. `explain` returns the reason for a change. `locate` finds a part of the configuration, or of
+    /// the last applied one.
     #[must_use]
     pub fn new(
         plan: &Plan,
         explain: impl Fn(&Change) -> Reason,
-        locate: impl Fn(Side, &ConfigPath) -> Option<Source>,
+        locate: impl Fn(Side, &ConfigPath) -> Option<SourceLocation>,
     ) -> Self {
         let entries = plan.changes.iter().flat_map(|change| {
             let Reason { text, places, drift } = explain(change);
@@ -194,20 +195,20 @@ impl Report {
         }
     }
 
-    /// Adds the files that restore part of the state at boot, with a warning for each that needs attention.
+    /// Adds the files that restore a part of the state at boot, and a warning for each one that needs attention.
     pub fn add_persisted(&mut self, files: Vec<PersistedFile>) {
         self.warnings.extend(files.iter().filter_map(PersistedFile::warning));
         self.persisted = files;
     }
 
-    /// A plan that has these changes and nothing in its way.
+    /// Creates a report with these changes and without conflicts.
     #[must_use]
-    pub fn of_changes(node: Option<Untrusted>, file: Option<Untrusted>, changes: Vec<Entry>) -> Self {
-        let number = |action| changes.iter().filter(|entry| entry.action == action).count();
+    pub fn of_changes(node: Option<Untrusted>, file: Option<Untrusted>, changes: Vec<ChangeEntry>) -> Self {
+        let count = |action| changes.iter().filter(|entry| entry.action == action).count();
         let totals = Totals {
-            add: number(Action::Add),
-            change: number(Action::Change),
-            remove: number(Action::Remove),
+            add: count(Action::Add),
+            change: count(Action::Change),
+            remove: count(Action::Remove),
             ..Totals::default()
         };
         Self { node, file, changes, ..Self::empty(totals) }
@@ -229,23 +230,29 @@ impl Report {
 }
 
 impl ReasonEntry {
-    /// A reason that stands at `source`. NAT is there though the file does not mention it.
-    pub(super) fn new(text: String, source: Option<Source>, is_nat: bool) -> Self {
+    /// Creates a reason at `source`. NAT is planned even if the configuration does not mention it.
+    pub(super) fn new(text: String, source: Option<SourceLocation>, is_nat: bool) -> Self {
         let text = if is_nat && source.is_none() { format!("{text} (default)") } else { text };
         Self { text, drift: false, source }
     }
 }
 
-/// The objects of a change, each with its reason.
-fn entries(change: &Change, reason: &ReasonEntry) -> Vec<Entry> {
-    let entry =
-        |action, kind, before, after| Entry { action, kind, before, after, reason: reason.clone(), on: None };
+/// Returns the objects of a change, each with its reason.
+fn entries(change: &Change, reason: &ReasonEntry) -> Vec<ChangeEntry> {
+    let entry = |action, kind, before, after| ChangeEntry {
+        action,
+        kind,
+        before,
+        after,
+        reason: reason.clone(),
+        on: None,
+    };
     match change {
         Change::Route(change) => change
             .lines()
             .into_iter()
             .map(|(action, before, after)| {
-                entry(action, Group::Route, before.map(Object::route), after.map(Object::route))
+                entry(action, ObjectKind::Route, before.map(Object::route), after.map(Object::route))
             })
             .collect(),
         Change::Nat(change) => change
@@ -253,7 +260,7 @@ fn entries(change: &Change, reason: &ReasonEntry) -> Vec<Entry> {
             .into_iter()
             .map(|(action, before, after)| {
                 let object = |object: Option<NatObject>| object.as_ref().map(Object::nat);
-                let mut entry = entry(action, Group::Nat, object(before), object(after));
+                let mut entry = entry(action, ObjectKind::Nat, object(before), object(after));
                 if action == Action::Remove && change.after.is_some() {
                     "not in the configuration".clone_into(&mut entry.reason.text);
                 }
@@ -263,7 +270,7 @@ fn entries(change: &Change, reason: &ReasonEntry) -> Vec<Entry> {
         Change::Sysctl(change) => {
             let key = change.key.as_str();
             let (before, after) = (Object::sysctl(key, &change.before), Object::sysctl(key, &change.after));
-            vec![entry(Action::Change, Group::Sysctl, Some(before), Some(after))]
+            vec![entry(Action::Change, ObjectKind::Sysctl, Some(before), Some(after))]
         }
     }
 }
@@ -274,7 +281,7 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
         Conflict::Route { wanted, foreign, replaced } => ConflictEntry {
             replaced: *replaced,
             restorable: true,
-            kind: Group::Route,
+            kind: ObjectKind::Route,
             foreign: foreign.iter().map(Object::route).collect(),
             wanted: Some(Object::route(wanted)),
             text,
@@ -282,7 +289,7 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
         Conflict::Nat { objects, .. } => ConflictEntry {
             replaced: false,
             restorable: false,
-            kind: Group::Nat,
+            kind: ObjectKind::Nat,
             foreign: objects
                 .iter()
                 .map(|object| Object::text(object.to_string(), object.to_string()))
@@ -293,7 +300,7 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
         Conflict::ForeignNat { objects, .. } => ConflictEntry {
             replaced: false,
             restorable: true,
-            kind: Group::Nat,
+            kind: ObjectKind::Nat,
             foreign: objects.iter().map(|object| Object::text(object.name(), object.to_string())).collect(),
             wanted: None,
             text,
@@ -301,7 +308,7 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
         Conflict::Sysctl(ForeignSysctl { key, live, original, .. }) => ConflictEntry {
             replaced: false,
             restorable: true,
-            kind: Group::Sysctl,
+            kind: ObjectKind::Sysctl,
             foreign: vec![Object::sysctl(key.as_str(), live)],
             wanted: Some(Object::sysctl(key.as_str(), original)),
             text,

@@ -1,10 +1,10 @@
-//! The JSON Schemas of what `--json` prints, generated from the types that are printed.
+//! Generates the JSON Schemas of the `--json` output from its types.
 
 use schemars::{JsonSchema, generate::SchemaSettings};
 
-/// The JSON Schema of what a `T` prints, without the final newline.
+/// Returns the JSON Schema of the output type `T`, without a final newline.
 ///
-/// It is for those who read the document: fields that are left out where they are empty are optional.
+/// It describes documents as hostgw prints them: fields that are omitted when empty are optional.
 #[must_use]
 pub fn schema_text<T: JsonSchema>() -> String {
     let schema = SchemaSettings::draft2020_12().for_serialize().into_generator().into_root_schema_for::<T>();

@@ -1,4 +1,4 @@
-//! A plan for people: a diff with its symbols in column 0, totals and names last.
+//! Renders a plan for a terminal: a diff with its symbols in column 0, followed by the totals and the removed names.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use console::{Style, measure_text_width};
 use similar::{Algorithm, DiffTag, capture_diff_slices};
 
 use super::{
-    Entry, Group, Report, Source,
+    ChangeEntry, ObjectKind, Report, SourceLocation,
     report::{ConflictEntry, Object, ReasonEntry},
 };
 use crate::{
@@ -15,35 +15,35 @@ use crate::{
     text::{self, padded, printable},
 };
 
-/// Reasons start in one column where the objects are no wider than this.
-const WIDEST_ALIGNED: usize = 76;
+/// The maximum width of an object whose reason is aligned with the others.
+const MAX_ALIGNED_WIDTH: usize = 76;
 
-/// The colours, or none, and the width there is.
+/// The colors, and the available width.
 #[derive(Debug, Clone)]
 pub struct Palette {
-    /// Columns of the terminal; lines are as long as they are where it is no terminal.
+    /// The columns of the terminal. Lines are unlimited if the output is not a terminal.
     pub width: usize,
-    /// What is as it was.
+    /// Unchanged text.
     pub plain: Style,
-    /// Section heads.
+    /// Section headings.
     pub head: Style,
-    /// What comes.
+    /// Added objects.
     pub add: Style,
-    /// What changes.
+    /// Changed objects.
     pub change: Style,
-    /// What goes.
+    /// Removed objects.
     pub remove: Style,
-    /// What stands in the way.
+    /// Conflicts.
     pub conflict: Style,
-    /// What is said on the side.
+    /// Secondary text.
     pub dim: Style,
 }
 
 impl Palette {
-    /// The colours of hostgw, or none when not `coloured`.
+    /// Creates the palette of hostgw, without colors unless `colored` is set.
     #[must_use]
-    pub fn new(coloured: bool) -> Self {
-        let style = || Style::new().force_styling(coloured);
+    pub fn new(colored: bool) -> Self {
+        let style = || Style::new().force_styling(colored);
         Self {
             width: usize::MAX,
             plain: style(),
@@ -56,32 +56,32 @@ impl Palette {
         }
     }
 
-    /// The same on a terminal of so many columns.
+    /// Sets the number of columns of the terminal.
     #[must_use]
-    pub fn of_width(self, width: usize) -> Self {
+    pub fn with_width(self, width: usize) -> Self {
         Self { width, ..self }
     }
 }
 
-/// The parts of a plan, and what they are called.
-pub(super) const GROUPS: [(Group, &str); 4] = [
-    (Group::Route, "Routes"),
-    (Group::Nat, "NAT"),
-    (Group::Sysctl, "Sysctls"),
-    (Group::Forwarding, "Forwarding"),
+/// The kinds of objects in the order of a plan, with their headings.
+pub(super) const OBJECT_KINDS: [(ObjectKind, &str); 4] = [
+    (ObjectKind::Route, "Routes"),
+    (ObjectKind::Nat, "NAT"),
+    (ObjectKind::Sysctl, "Sysctls"),
+    (ObjectKind::Forwarding, "Forwarding"),
 ];
 
-/// The plan as text, ending with a newline.
+/// Renders the plan as text that ends with a newline.
 #[must_use]
 pub fn text(report: &Report, palette: &Palette) -> String {
     let mut lines = Vec::new();
-    for (group, title) in GROUPS {
+    for (kind, title) in OBJECT_KINDS {
         let mut section = Section::default();
-        let entries = report.changes.iter().filter(|entry| entry.kind == group);
+        let entries = report.changes.iter().filter(|entry| entry.kind == kind);
         section.lines.extend(entries.map(|entry| change_line(entry, palette)));
-        let conflicts = report.conflicts.iter().filter(|conflict| conflict.kind == group);
+        let conflicts = report.conflicts.iter().filter(|conflict| conflict.kind == kind);
         section.lines.extend(conflicts.flat_map(|conflict| conflict_lines(conflict, palette)));
-        let unknown = report.unknown.iter().filter(|unknown| group_of(&unknown.what) == group);
+        let unknown = report.unknown.iter().filter(|unknown| kind_of(&unknown.what) == kind);
         section.lines.extend(unknown.map(|unknown| unknown_line(unknown, palette)));
         if !section.lines.is_empty() {
             lines.push(section.print(title, palette));
@@ -91,12 +91,12 @@ pub fn text(report: &Report, palette: &Palette) -> String {
     lines.join("\n")
 }
 
-/// The plan as names and counts, ending with a newline.
+/// Renders the plan as names and counts. The text ends with a newline.
 #[must_use]
 pub fn plan_summary(report: &Report, palette: &Palette) -> String {
     let mut text = String::new();
-    for (group, title) in GROUPS {
-        let entries = || report.changes.iter().filter(|entry| entry.kind == group);
+    for (kind, title) in OBJECT_KINDS {
+        let entries = || report.changes.iter().filter(|entry| entry.kind == kind);
         let lines = [
             (Action::Add, "+", &palette.add),
             (Action::Change, "~", &palette.change),
@@ -110,14 +110,14 @@ pub fn plan_summary(report: &Report, palette: &Palette) -> String {
                 (!names.is_empty()).then(|| style.apply_to(line).to_string())
             })
             .collect();
-        let conflicts = report.conflicts.iter().filter(|conflict| conflict.kind == group);
+        let conflicts = report.conflicts.iter().filter(|conflict| conflict.kind == kind);
         let foreign: Vec<String> =
             conflicts.flat_map(|conflict| &conflict.foreign).map(|object| printable(&object.name)).collect();
         if !foreign.is_empty() {
             let line = format!("! {}: {}", foreign.len(), foreign.join(", "));
             lines.push(palette.conflict.apply_to(line).to_string());
         }
-        let unknown = report.unknown.iter().filter(|unknown| group_of(&unknown.what) == group);
+        let unknown = report.unknown.iter().filter(|unknown| kind_of(&unknown.what) == kind);
         lines.extend(unknown.map(|unknown| {
             palette.conflict.apply_to(format!("? {}", printable(&unknown.what.to_string()))).to_string()
         }));
@@ -129,37 +129,37 @@ pub fn plan_summary(report: &Report, palette: &Palette) -> String {
     text
 }
 
-/// What the objects of changes are called.
-fn names<'a>(entries: impl Iterator<Item = &'a Entry>) -> Vec<String> {
+/// The names of the changed objects.
+fn names<'a>(entries: impl Iterator<Item = &'a ChangeEntry>) -> Vec<String> {
     let objects = entries.filter_map(|entry| entry.after.as_ref().or(entry.before.as_ref()));
     objects.map(|object| printable(&object.name)).collect()
 }
 
-/// What could not be read, after its symbol, and why.
+/// A part of the live state that could not be read, and the reason.
 pub(super) fn unknown_line(unknown: &Unknown, palette: &Palette) -> Line {
     Line {
         text: palette.conflict.apply_to(format!("? {}", unknown.what)).to_string(),
-        side: format!("unknown: {}", unknown.why),
+        annotation: format!("unknown: {}", unknown.why),
     }
 }
 
-const fn group_of(subject: &crate::state::StatePart) -> Group {
+const fn kind_of(subject: &crate::state::StatePart) -> ObjectKind {
     match subject {
-        crate::state::StatePart::Nat { .. } => Group::Nat,
-        crate::state::StatePart::Sysctl { .. } | crate::state::StatePart::Records => Group::Sysctl,
+        crate::state::StatePart::Nat { .. } => ObjectKind::Nat,
+        crate::state::StatePart::Sysctl { .. } | crate::state::StatePart::Records => ObjectKind::Sysctl,
     }
 }
 
-/// Lines below a title.
+/// The lines under a heading.
 #[derive(Default)]
 pub(super) struct Section {
     pub lines: Vec<Line>,
 }
 
-/// An object, and what is said on the side. Columns are parted by tabs, which no printable text holds.
+/// An object and its annotation. Tabs, which printable text never contains, separate the columns.
 pub(super) struct Line {
     pub text: String,
-    pub side: String,
+    pub annotation: String,
 }
 
 impl Section {
@@ -169,37 +169,41 @@ impl Section {
         text
     }
 
-    /// The lines in columns, with what is said on the side in one of them; below the object, where the
-    /// terminal is too narrow.
+    /// Returns the lines with aligned columns and annotations. An annotation that does not fit moves to a line of its
+    /// own.
     pub(super) fn aligned(&self, palette: &Palette) -> Vec<String> {
-        let texts = in_columns(self.lines.iter().map(|line| line.text.as_str()));
+        let texts = align_columns(self.lines.iter().map(|line| line.text.as_str()));
         let widths = texts.iter().map(|text| measure_text_width(text));
-        let column = widths.filter(|width| *width <= WIDEST_ALIGNED).max().unwrap_or(0);
+        let column = widths.filter(|width| *width <= MAX_ALIGNED_WIDTH).max().unwrap_or(0);
         let aligned = |(text, line): (String, &Line)| {
-            if line.side.is_empty() {
+            if line.annotation.is_empty() {
                 return text;
             }
             let width = measure_text_width(&text);
             let column = column.max(width) + 2;
-            let side = format!("# {}", line.side);
-            let fits = column + measure_text_width(&side) <= palette.width;
-            let side = palette.dim.apply_to(side);
-            if fits { format!("{}{side}", padded(&text, column)) } else { format!("{text}\n    {side}") }
+            let annotation = format!("# {}", line.annotation);
+            let fits = column + measure_text_width(&annotation) <= palette.width;
+            let annotation = palette.dim.apply_to(annotation);
+            if fits {
+                format!("{}{annotation}", padded(&text, column))
+            } else {
+                format!("{text}\n    {annotation}")
+            }
         };
         texts.into_iter().zip(&self.lines).map(aligned).collect()
     }
 }
 
-/// Lines whose cells are parted by tabs, one below the other; a column that is empty everywhere is none. One very
-/// wide cell does not widen its column for all the others.
-pub(super) fn in_columns<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
+/// Aligns tab-separated cells and drops columns that are empty in every line. A very wide cell does not widen its
+/// column for all other lines.
+pub(super) fn align_columns<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
     let rows: Vec<Vec<&str>> = lines.map(|line| line.split('\t').collect()).collect();
     let mut widths: Vec<usize> = Vec::new();
     for row in rows.iter().filter(|row| row.len() > 1) {
         widths.resize(widths.len().max(row.len()), 0);
         row.iter()
             .zip(&mut widths)
-            .for_each(|(cell, width)| *width = measure_text_width(cell).min(WIDEST_ALIGNED).max(*width));
+            .for_each(|(cell, width)| *width = measure_text_width(cell).min(MAX_ALIGNED_WIDTH).max(*width));
     }
     let line = |row: Vec<&str>| {
         if let [only] = row[..] {
@@ -211,15 +215,15 @@ pub(super) fn in_columns<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String
     rows.into_iter().map(line).collect()
 }
 
-/// The words of a route by columns: the destination, the next hop, the interface, the rest.
+/// The words of a route in four columns: destination, next hop, interface, and the rest.
 fn columns(route: &Route) -> [Vec<String>; 4] {
     let mut columns = [const { Vec::new() }; 4];
     let mut at = 0;
     for word in route.words() {
-        at = match kind(&word) {
+        at = match keyword(&word) {
             "via" => 1,
             "dev" => 2,
-            // Type and type of service are part of which route it is.
+            // The type and the type of service belong to the route's identity.
             "proto" | "table" => 3,
             _ => {
                 if at == 0 {
@@ -234,7 +238,7 @@ fn columns(route: &Route) -> [Vec<String>; 4] {
     columns
 }
 
-/// The words of an object by columns, if it has columns.
+/// The words of an object in columns, if it has columns.
 fn cells(object: &Object) -> Option<[Vec<String>; 4]> {
     match (&object.route, &object.windows_route) {
         (Some(route), _) => Some(columns(route)),
@@ -243,11 +247,11 @@ fn cells(object: &Object) -> Option<[Vec<String>; 4]> {
     }
 }
 
-/// The parameters of a route of Windows: the destination, the next hop, the interface, the metric.
+/// The parameters of a Windows route in four columns: destination, next hop, interface, and metric.
 fn windows_columns(route: &WindowsRoute) -> [Vec<String>; 4] {
     let mut columns = [const { Vec::new() }; 4];
     for word in route.words() {
-        let at = match kind(&word) {
+        let at = match keyword(&word) {
             "-DestinationPrefix" => 0,
             "-NextHop" => 1,
             "-InterfaceAlias" => 2,
@@ -258,41 +262,41 @@ fn windows_columns(route: &WindowsRoute) -> [Vec<String>; 4] {
     columns
 }
 
-/// A change after its symbol, and its reason.
-pub(super) fn change_line(entry: &Entry, palette: &Palette) -> Line {
-    let side = reason(&entry.reason);
+/// A change with its symbol and reason.
+pub(super) fn change_line(entry: &ChangeEntry, palette: &Palette) -> Line {
+    let annotation = reason(&entry.reason);
     let text = match (entry.action, &entry.before, &entry.after) {
         (Action::Change, Some(before), Some(after)) => {
-            let marked = match (cells(before), cells(after), &before.value, &after.value) {
+            let inline_diff = match (cells(before), cells(after), &before.value, &after.value) {
                 (Some(before), Some(after), ..) => {
                     let columns = before.into_iter().zip(after).enumerate();
                     let cells = columns.map(|(at, (before, after))| {
-                        // The destination tells which route it is.
+                        // The destination identifies the route.
                         let same = if at == 0 { &palette.plain } else { &palette.dim };
-                        marked(&before, &after, same, palette)
+                        inline_diff(&before, &after, same, palette)
                     });
                     cells.collect::<Vec<_>>().join("\t")
                 }
                 (.., Some(old), Some(new)) => {
                     let key = after.key.as_deref().unwrap_or_default();
-                    format!("{key}\t= {}", replaced(old.as_raw(), new.as_raw(), palette))
+                    format!("{key}\t= {}", arrow(old.as_raw(), new.as_raw(), palette))
                 }
                 _ => {
                     let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
-                    marked(&words(&before.text), &words(&after.text), &palette.dim, palette)
+                    inline_diff(&words(&before.text), &words(&after.text), &palette.dim, palette)
                 }
             };
-            format!("{} {marked}", palette.change.apply_to("~"))
+            format!("{} {inline_diff}", palette.change.apply_to("~"))
         }
-        (Action::Remove, Some(object), _) => coloured("-", object, &palette.remove),
-        (_, _, Some(object)) | (_, Some(object), None) => coloured("+", object, &palette.add),
+        (Action::Remove, Some(object), _) => colored("-", object, &palette.remove),
+        (_, _, Some(object)) | (_, Some(object), None) => colored("+", object, &palette.add),
         (_, None, None) => String::new(),
     };
-    Line { text, side }
+    Line { text, annotation }
 }
 
-/// An object after its symbol, cell by cell in one colour.
-fn coloured(symbol: &str, object: &Object, style: &Style) -> String {
+/// An object with its symbol, in one color.
+fn colored(symbol: &str, object: &Object, style: &Style) -> String {
     let cells = match cells(object) {
         Some(columns) => columns.map(|words| printable(&words.join(" "))).to_vec(),
         None => vec![printable(&object.text)],
@@ -305,82 +309,87 @@ fn coloured(symbol: &str, object: &Object, style: &Style) -> String {
     cells.collect::<Vec<_>>().join("\t")
 }
 
-fn replaced(old: &str, new: &str, palette: &Palette) -> String {
+fn arrow(old: &str, new: &str, palette: &Palette) -> String {
     let (old, new) = (printable(old), printable(new));
     format!("{} -> {}", palette.remove.apply_to(old), palette.add.apply_to(new))
 }
 
-/// The words of an object that changes; only those that differ are marked, as `old -> new` where a word
-/// takes the place of one of its kind, else as git does. The others look like `same`.
-fn marked(before: &[String], after: &[String], same: &Style, palette: &Palette) -> String {
+/// The words of a changed object. Marks only the differing words: as `old -> new` if a word replaces one with the same
+/// keyword, or else as in `git diff --word-diff`. The other words have the style `same`.
+fn inline_diff(before: &[String], after: &[String], same: &Style, palette: &Palette) -> String {
     let mut words: Vec<String> = Vec::new();
     for operation in capture_diff_slices(Algorithm::Myers, before, after) {
-        let (tag, gone, come) = operation.as_tag_tuple();
-        let (mut gone, come) = (before[gone].to_vec(), &after[come]);
+        let (tag, old_range, new_range) = operation.as_tag_tuple();
+        let (mut removed, added) = (before[old_range].to_vec(), &after[new_range]);
         if tag == DiffTag::Equal {
-            words.extend(come.iter().map(|word| same.apply_to(printable(word)).to_string()));
+            words.extend(added.iter().map(|word| same.apply_to(printable(word)).to_string()));
             continue;
         }
-        let (mut added, mut new_words) = (Vec::new(), Vec::new());
-        for new in come {
-            match gone.iter().position(|old| kind(old) == kind(new)).map(|at| gone.remove(at)) {
-                Some(old) => new_words.push(replaced_word(&old, new, palette)),
-                None => added.push(printable(new)),
+        let (mut inserted, mut replaced) = (Vec::new(), Vec::new());
+        for new in added {
+            match removed
+                .iter()
+                .position(|old| keyword(old) == keyword(new))
+                .map(|index| removed.remove(index))
+            {
+                Some(old) => replaced.push(arrow_word(&old, new, palette)),
+                None => inserted.push(printable(new)),
             }
         }
-        if !gone.is_empty() {
-            let gone = printable(&gone.join(" "));
-            words.push(palette.remove.apply_to(format!("[-{gone}-]")).to_string());
+        if !removed.is_empty() {
+            let removed = printable(&removed.join(" "));
+            words.push(palette.remove.apply_to(format!("[-{removed}-]")).to_string());
         }
-        if !added.is_empty() {
-            words.push(palette.add.apply_to(format!("{{+{}+}}", added.join(" "))).to_string());
+        if !inserted.is_empty() {
+            words.push(palette.add.apply_to(format!("{{+{}+}}", inserted.join(" "))).to_string());
         }
-        words.extend(new_words);
+        words.extend(replaced);
     }
     words.join(" ")
 }
 
-/// What a word of a route is about: `via`, `dev`, `proto`.
-fn kind(word: &str) -> &str {
+/// The keyword of a route's word: `via`, `dev`, `proto`.
+fn keyword(word: &str) -> &str {
     word.split(' ').next().unwrap_or(word)
 }
 
-/// `via A -> B` where both words start alike, else `A -> B`.
-fn replaced_word(old: &str, new: &str, palette: &Palette) -> String {
+/// Renders `via A -> B` if both words have the same keyword, or else `A -> B`.
+fn arrow_word(old: &str, new: &str, palette: &Palette) -> String {
     match (old.split_once(' '), new.split_once(' ')) {
         (Some((name, old)), Some((same, new))) if name == same => {
-            format!("{name} {}", replaced(old, new, palette))
+            format!("{name} {}", arrow(old, new, palette))
         }
-        _ => replaced(old, new, palette),
+        _ => arrow(old, new, palette),
     }
 }
 
-/// What stands in the way, after its symbol, and of what.
+/// The foreign objects of a conflict, each annotated with the object that it conflicts with.
 pub(super) fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec<Line> {
-    let side = match &conflict.wanted {
+    let annotation = match &conflict.wanted {
         Some(Object { value: Some(original), .. }) => format!("foreign value; the original is {original}"),
         Some(wanted) if conflict.replaced => format!("replaced hostgw's route {}", wanted.text),
         Some(wanted) => format!("foreign; conflicts with {}", wanted.text),
         None if conflict.restorable => "hostgw did not add it; its table stays".to_owned(),
         None => "foreign, and cannot be restored".to_owned(),
     };
-    let line = |object| Line { text: coloured("!", object, &palette.conflict), side: side.clone() };
+    let line =
+        |object| Line { text: colored("!", object, &palette.conflict), annotation: annotation.clone() };
     conflict.foreign.iter().map(line).collect()
 }
 
-/// A reason, with the file and the line where it stands.
+/// A reason with the file and line of its source.
 pub(super) fn reason(reason: &ReasonEntry) -> String {
     let text = if reason.drift { format!("drift: {}", reason.text) } else { reason.text.clone() };
     match &reason.source {
-        Some(Source { file, line, apply: None, .. }) => printable(&format!("{text}, {file}:{line}")),
-        Some(Source { file, line, apply: Some(id), .. }) => {
+        Some(SourceLocation { file, line, apply: None, .. }) => printable(&format!("{text}, {file}:{line}")),
+        Some(SourceLocation { file, line, apply: Some(id), .. }) => {
             printable(&format!("{text}, {file}:{line} of apply {id}"))
         }
         None => printable(&text),
     }
 }
 
-/// The totals, and the names of what is removed.
+/// The totals and the names of removed objects.
 fn summary(report: &Report, palette: &Palette) -> String {
     let mut text = String::new();
     for warning in &report.warnings {
@@ -394,7 +403,7 @@ fn summary(report: &Report, palette: &Palette) -> String {
     text
 }
 
-/// The totals in a sentence.
+/// The totals as a sentence.
 pub(super) fn totals(report: &Report) -> String {
     let totals = report.totals;
     let mut line = format!("{} to add, {} to change, {} to remove", totals.add, totals.change, totals.remove);
@@ -412,21 +421,22 @@ pub(super) fn totals(report: &Report) -> String {
     }
 }
 
-/// The names of what is removed. What goes with its table is not named again.
-pub(super) fn removed<'a>(changes: impl Iterator<Item = &'a Entry> + Clone) -> Vec<String> {
-    let gone = || {
+/// The names of the removed objects, without those in a table that is removed as a whole.
+pub(super) fn removed<'a>(changes: impl Iterator<Item = &'a ChangeEntry> + Clone) -> Vec<String> {
+    let removed_objects = || {
         let removals = changes.clone().filter(|entry| entry.action == Action::Remove);
         removals.filter_map(|entry| Some((entry.kind, entry.before.as_ref()?.name.as_str())))
     };
-    let is_table = |(kind, name): &(Group, &str)| *kind == Group::Nat && name.starts_with("table ");
-    let tables: Vec<&str> = gone().filter(is_table).map(|(_, name)| &name["table ".len()..]).collect();
+    let is_table = |(kind, name): &(ObjectKind, &str)| *kind == ObjectKind::Nat && name.starts_with("table ");
+    let tables: Vec<&str> =
+        removed_objects().filter(is_table).map(|(_, name)| &name["table ".len()..]).collect();
     let in_table = |name: &str| {
-        name.split_once(' ').is_some_and(|(kind, rest)| {
-            kind != "table" && tables.iter().any(|table| rest.starts_with(&format!("{table} ")))
+        name.split_once(' ').is_some_and(|(keyword, rest)| {
+            keyword != "table" && tables.iter().any(|table| rest.starts_with(&format!("{table} ")))
         })
     };
-    gone()
-        .filter(|(kind, name)| *kind != Group::Nat || !in_table(name))
+    removed_objects()
+        .filter(|(kind, name)| *kind != ObjectKind::Nat || !in_table(name))
         .map(|(_, name)| printable(name))
         .collect()
 }

@@ -1,7 +1,7 @@
-//! The plan of a Windows node, in the words of the NetTCPIP cmdlets.
+//! Renders the plan of a Windows node in the syntax of the NetTCPIP cmdlets.
 
 use super::{
-    Entry, Group, Report, Source,
+    ChangeEntry, ObjectKind, Report, SourceLocation,
     report::{ConflictEntry, Object, ReasonEntry},
 };
 use crate::{
@@ -19,18 +19,18 @@ use crate::{
 };
 
 impl Report {
-    /// Resolves the plan of a Windows node. `locate` gives the place of a part of the configuration.
+    /// Resolves the plan of a Windows node. `locate` finds a part of the configuration.
     #[must_use]
     pub fn of_windows(
         plan: &WindowsPlan,
         cluster: &Cluster,
-        locate: impl Fn(Side, &ConfigPath) -> Option<Source>,
+        locate: impl Fn(Side, &ConfigPath) -> Option<SourceLocation>,
     ) -> Self {
         let entry = |change: &WindowsChange| match change {
             WindowsChange::Route(change) => route_entry(change, cluster, &locate),
             WindowsChange::Forwarding(change) => forwarding_entry(change, &locate),
         };
-        let changes: Vec<Entry> = plan.changes.iter().map(entry).collect();
+        let changes: Vec<ChangeEntry> = plan.changes.iter().map(entry).collect();
         let count = |action| changes.iter().filter(|entry| entry.action == action).count();
         let totals = Totals {
             add: count(Action::Add),
@@ -47,8 +47,8 @@ impl Report {
 fn route_entry(
     change: &StoreChange,
     cluster: &Cluster,
-    locate: &impl Fn(Side, &ConfigPath) -> Option<Source>,
-) -> Entry {
+    locate: &impl Fn(Side, &ConfigPath) -> Option<SourceLocation>,
+) -> ChangeEntry {
     let object = |stores: Stores| {
         let route = |metric| WindowsRoute {
             destination_prefix: change.destination,
@@ -70,13 +70,13 @@ fn route_entry(
         WindowsCause::Orphaned => ("its interface no longer exists".to_owned(), None),
     };
     let (before, after) = (object(change.before), object(change.after));
-    Entry {
+    ChangeEntry {
         action: match (&before, &after) {
             (None, _) => Action::Add,
             (_, None) => Action::Remove,
             _ => Action::Change,
         },
-        kind: Group::Route,
+        kind: ObjectKind::Route,
         before,
         after,
         reason: ReasonEntry::new(text, path.and_then(|path| locate(Side::New, &path)), false),
@@ -84,7 +84,7 @@ fn route_entry(
     }
 }
 
-/// A route with the store that holds it, unless both do alike; none where neither does.
+/// A route and the store that contains it; without the store if both contain the same, `None` if neither has it.
 fn route_in(stores: Stores, route: impl Fn(u32) -> WindowsRoute) -> Option<Object> {
     let (metric, store) = match (stores.active, stores.persistent) {
         (None, None) => return None,
@@ -100,14 +100,14 @@ fn route_in(stores: Stores, route: impl Fn(u32) -> WindowsRoute) -> Option<Objec
 
 fn forwarding_entry(
     change: &ForwardingChange,
-    locate: &impl Fn(Side, &ConfigPath) -> Option<Source>,
-) -> Entry {
+    locate: &impl Fn(Side, &ConfigPath) -> Option<SourceLocation>,
+) -> ChangeEntry {
     let forwarding = Forwarding { interface: change.role, family: change.family };
     let object = |enabled| Some(Object::forwarding(forwarding, enabled));
     let path = ConfigPath::root().key("clusterPrefix");
-    Entry {
+    ChangeEntry {
         action: Action::Change,
-        kind: Group::Forwarding,
+        kind: ObjectKind::Forwarding,
         before: object(false),
         after: object(true),
         reason: ReasonEntry::new(
@@ -133,7 +133,7 @@ fn conflict_entry(conflict: &WindowsConflict) -> ConflictEntry {
     ConflictEntry {
         replaced: false,
         restorable: true,
-        kind: Group::Route,
+        kind: ObjectKind::Route,
         foreign: foreign.into_iter().collect(),
         text: format!("{words} conflicts with {needed}"),
         wanted: Some(Object::text(conflict.wanted.to_string(), needed)),

@@ -193,12 +193,12 @@ fn a_change_that_mends_its_base_is_compared_with_nothing() {
         let markdown = diff("broken..mended --markdown").expect(0);
         snapshots.compare("diff-mended-markdown", &markdown);
         assert!(markdown.stdout.starts_with("<!-- hostgw:diff envs/cluster.yaml -->\n"), "{markdown}");
-        // The mistakes of the change alone.
+        // Only the errors of the change are reported.
         let outcome = diff("broken..worse").expect(3);
         assert!(outcome.stderr.contains("worse:") && !outcome.stderr.contains("broken:"), "{outcome}");
         diff("mended..broken").expect(3).warns("broken:envs/cluster.yaml");
         // A broken file that is deleted was never in force.
-        diff("broken..HEAD").expect(0).says("No changes on any node.").warns("1 mistake");
+        diff("broken..HEAD").expect(0).says("No changes on any node.").warns("1 error");
         snapshots.conclude();
     });
 }

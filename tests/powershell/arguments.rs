@@ -3,7 +3,7 @@
 use hostgw::render::windows_collector;
 use serde_json::json;
 
-use super::{CLUSTER, FACTS, applied, cluster, ends_with, machine, script_of};
+use super::{CLUSTER, PROVENANCE, applied, cluster, ends_with, machine, script_of};
 use crate::support::powershell::{Setting, real, run, run_both, run_both_in};
 
 /// Arguments that are none, and switches that contradict each other.
@@ -41,7 +41,7 @@ fn a_wrong_argument_ends_with_64_before_anything_is_looked_at() {
         assert!(machine.steps.is_empty() && machine.files.is_empty(), "{arguments:?}: {:?}", machine.steps);
         assert_eq!(machine.network(), before, "{arguments:?}");
     }
-    let collector = windows_collector(&cluster(CLUSTER), 1, &FACTS);
+    let collector = windows_collector(&cluster(CLUSTER), 1, &PROVENANCE);
     ends_with(&run_both(&mut machine, &collector, &["-Destory"]), 64);
     ends_with(&run_both(&mut machine, &collector, &[]), 1);
 }
@@ -136,7 +136,7 @@ fn a_restricted_language_mode_is_reported_and_ends_with_1() {
     if real::pwsh().is_none() {
         return;
     }
-    for text in [script, windows_collector(&cluster(CLUSTER), 1, &FACTS)] {
+    for text in [script, windows_collector(&cluster(CLUSTER), 1, &PROVENANCE)] {
         let outcome = real::run_process(&mut machine, &text, |command, script| {
             let mode = "$ExecutionContext.SessionState.LanguageMode = 'ConstrainedLanguage'";
             let call = format!("{mode}; & '{}'; exit $LASTEXITCODE", script.display());

@@ -8,7 +8,7 @@ use hostgw::{
     render::{windows_collector, windows_script},
 };
 
-use super::{CLUSTER, FACTS, cluster, machine, starts, traffic::with_a_new_switch};
+use super::{CLUSTER, PROVENANCE, cluster, machine, starts, traffic::with_a_new_switch};
 use crate::support::{cases, directory::Directory, powershell::run};
 
 /// What the script plans on a machine is what `plan --state` makes of what the collector prints there.
@@ -16,8 +16,8 @@ use crate::support::{cases, directory::Directory, powershell::run};
 fn a_plan_from_what_was_collected_is_the_one_of_the_script() {
     let cluster = cluster(CLUSTER);
     let desired = plan::windows_desired(&cluster, 1).unwrap();
-    let script = windows_script(&cluster, 1, &desired, &FACTS);
-    let collector = windows_collector(&cluster, 1, &FACTS);
+    let script = windows_script(&cluster, 1, &desired, &PROVENANCE);
+    let collector = windows_collector(&cluster, 1, &PROVENANCE);
     let mut foreign = machine();
     foreign.route(12, "10.244.2.0/25", "172.30.0.99", 256, "AP");
     let conflict = ("foreign", foreign.clone(), foreign);

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use hostgw::{render::windows_collector, text::printable};
 
-use super::{CLUSTER, FACTS, cluster, ends_with, machine, script_of};
+use super::{CLUSTER, PROVENANCE, cluster, ends_with, machine, script_of};
 use crate::support::powershell::{Fault, Machine, Outcome, real, run, run_both};
 
 const HOSTILE: &str = "e\u{1b}]0;t\u{7}\u{9b}5m\u{7f}\u{202e}\u{200b}\u{e0001}\r\n\tFORGED\u{e9}";
@@ -61,7 +61,7 @@ fn no_name_drives_the_terminal() {
 /// A program reads the names as they are, and a terminal that shows the JSON obeys none of them.
 #[test]
 fn collected_json_holds_no_hidden_character() {
-    let collector = windows_collector(&cluster(CLUSTER), 1, &FACTS);
+    let collector = windows_collector(&cluster(CLUSTER), 1, &PROVENANCE);
     let mut collected = vec![run(&mut hostile(), &collector, &[])];
     if real::pwsh().is_some() {
         collected.push(real::run_file(&mut hostile(), &collector, &[]));

@@ -19,7 +19,7 @@ use hostgw::{
     config::{self, Document, Format},
     model::Cluster,
     plan::{self, WindowsDesired},
-    render::{Facts, windows_script},
+    render::{Provenance, windows_script},
 };
 
 use crate::support::powershell::{Interface, Machine, Outcome, RouteKey, run};
@@ -36,7 +36,7 @@ nodes:
   - {name: win-2, os: windows, podCIDR: 10.244.8.0/21, address: 172.30.0.14}
 ";
 
-const FACTS: Facts<'static> = Facts { file: "hostgw.yaml", config_hash: "0123456789abcdef" };
+const PROVENANCE: Provenance<'static> = Provenance { file: "hostgw.yaml", config_hash: "0123456789abcdef" };
 
 fn cluster(text: &str) -> Cluster {
     let document = Document::new("hostgw.yaml", text.to_owned(), Format::Yaml);
@@ -54,7 +54,7 @@ fn script_of(text: &str, name: &str) -> String {
     let cluster = cluster(text);
     let (index, _) = cluster.node(name).unwrap();
     let desired = plan::windows_desired(&cluster, index).unwrap();
-    windows_script(&cluster, index, &desired, &FACTS)
+    windows_script(&cluster, index, &desired, &PROVENANCE)
 }
 
 /// A fresh machine for win-1: an interface with the node's address, one with its pod gateway.

@@ -7,7 +7,7 @@ use hostgw::{
     render::{windows_collector, windows_script},
 };
 
-use super::{CLUSTER, FACTS, ends_with, faults::is_sampled, machine, script_of, starts, windows_nodes};
+use super::{CLUSTER, PROVENANCE, ends_with, faults::is_sampled, machine, script_of, starts, windows_nodes};
 use crate::support::{
     directory::Directory,
     powershell::{Fault, real, run, run_both},
@@ -193,8 +193,8 @@ fn powershells_own_parser_reads_every_script() {
         if let (Some(_), Ok(document)) = (Format::of_path(&path), Document::read(&path)) {
             let cluster = config::load(&document).unwrap();
             for (index, desired) in windows_nodes(&cluster) {
-                write(&windows_script(&cluster, index, &desired, &FACTS));
-                write(&windows_collector(&cluster, index, &FACTS));
+                write(&windows_script(&cluster, index, &desired, &PROVENANCE));
+                write(&windows_collector(&cluster, index, &PROVENANCE));
             }
         }
     }
@@ -226,7 +226,7 @@ fn the_shipped_self_test_holds() {
     let document = Document::read(Path::new("examples/windows/self-test.yaml")).unwrap();
     let cluster = config::load(&document).unwrap();
     let (index, desired) = windows_nodes(&cluster).swap_remove(0);
-    let script = windows_script(&cluster, index, &desired, &FACTS);
+    let script = windows_script(&cluster, index, &desired, &PROVENANCE);
     let test = fs::read_to_string("examples/windows/self-test.ps1").unwrap();
     let variants = [&[][..], &["-PodInterface", "7"]];
     // Each takes 30 processes.

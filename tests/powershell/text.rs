@@ -4,11 +4,11 @@ use hostgw::{
     config::{self, Document, Format},
     model::{Cluster, InterfaceName},
     plan::{self, WindowsDesired, windows::WindowsObserved},
-    render::{Facts, windows_collector, windows_script},
+    render::{Provenance, windows_collector, windows_script},
 };
 use proptest::prelude::*;
 
-use super::{CLUSTER, FACTS, applied, cluster, machine, script_of, windows_nodes};
+use super::{CLUSTER, PROVENANCE, applied, cluster, machine, script_of, windows_nodes};
 use crate::support::{
     cases,
     clusters::two,
@@ -17,8 +17,8 @@ use crate::support::{
 
 /// What a script of node number `index` must hold, by its tree.
 fn check_script(cluster: &Cluster, index: usize, desired: &WindowsDesired) -> String {
-    let script = windows_script(cluster, index, desired, &FACTS);
-    for text in [&script, &windows_collector(cluster, index, &FACTS)] {
+    let script = windows_script(cluster, index, desired, &PROVENANCE);
+    for text in [&script, &windows_collector(cluster, index, &PROVENANCE)] {
         let (tree, wrong) = parse(text);
         assert!(wrong.is_empty(), "{wrong:#?}");
         assert_eq!(lint(text, &tree), Vec::<String>::new());
@@ -63,12 +63,12 @@ fn a_script_reads_like_this() {
     let cluster = cluster(CLUSTER);
     for (index, desired) in windows_nodes(&cluster) {
         let name = &cluster.nodes[index].name;
-        let script = windows_script(&cluster, index, &desired, &FACTS);
+        let script = windows_script(&cluster, index, &desired, &PROVENANCE);
         // The body is the same in all of them.
         let shown = if name == "win-1" { &script } else { script.split("# ---- Body").next().unwrap() };
         cases::compare(&root.join(format!("{name}.ps1")), shown, &mut failures);
     }
-    let collector = windows_collector(&cluster, 1, &FACTS);
+    let collector = windows_collector(&cluster, 1, &PROVENANCE);
     cases::compare(&root.join("win-1.collect.ps1"), &collector, &mut failures);
     cases::conclude(3, &failures);
 }
@@ -140,9 +140,9 @@ proptest! {
         let alias = alias.replace(hostgw::text::is_hidden, "x") + "y";
         cluster.nodes[1].egress_interface = Some(InterfaceName::windows(&alias).unwrap());
         let desired = plan::windows_desired(&cluster, 1).unwrap();
-        let facts = Facts { file: &file, ..FACTS };
+        let provenance = Provenance { file: &file, ..PROVENANCE };
         check_script(&cluster, 1, &desired);
-        let script = windows_script(&cluster, 1, &desired, &facts);
+        let script = windows_script(&cluster, 1, &desired, &provenance);
         let mut machine = machine();
         machine.interfaces[1].alias.clone_from(&alias);
         let outcome = run(&mut machine, &script, &[]);
@@ -154,7 +154,7 @@ proptest! {
             let told = format!("{alias}: pods of node {}\n", cluster.nodes[at].name);
             prop_assert!(outcome.stdout.contains(&told), "{told:?} not in {:?}", outcome.stdout);
         }
-        let collector = windows_collector(&cluster, 1, &facts);
+        let collector = windows_collector(&cluster, 1, &provenance);
         let collected = run(&mut machine, &collector, &[]);
         let observed = WindowsObserved::parse("collected", &collected.stdout).unwrap();
         prop_assert_eq!(observed.node, cluster.nodes[1].name.as_raw());

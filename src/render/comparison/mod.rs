@@ -1,14 +1,14 @@
-//! What every form of a comparison of two files tells.
+//! The content of a comparison of two configurations that all forms share.
 
+mod collapse;
 mod note;
 mod resolve;
-mod short;
 mod text;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Entry, Source};
+use super::{ChangeEntry, SourceLocation};
 use crate::{
     model::{Cluster, ConfigPath},
     plan::{
@@ -19,71 +19,71 @@ use crate::{
 };
 use resolve::Resolver;
 
-pub use note::Note;
-pub use short::Short;
+pub use collapse::CollapsedLine;
+pub use note::RevisionNote;
 pub use text::{Detail, comparison_text};
-pub(super) use text::{entry_line, interfaces, place, renamed_line, short_line, title, totals};
+pub(super) use text::{collapsed_line, entry_line, interfaces, place, renamed_line, title, totals};
 
-/// The version of the JSON form.
+/// The version of the JSON format.
 const FORMAT: u32 = 1;
 
-/// What a change of the configuration changes on every node, by blocks of nodes with the same changes.
+/// The effect of a configuration change on every node, grouped into blocks of nodes with the same changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(title = "hostgw diff")]
 pub struct ComparisonReport {
-    /// Version of this form.
+    /// The version of this format.
     pub format: u32,
-    /// The old configuration, as in `cluster.yaml` or `main:cluster.yaml`; none where the new one is compared
-    /// with nothing.
+    /// The old configuration, such as `cluster.yaml` or `main:cluster.yaml`; null if there is none.
     pub old: Option<Untrusted>,
-    /// The new configuration; none where it was deleted.
+    /// The new configuration; null if it was deleted.
     pub new: Option<Untrusted>,
-    /// Why this does not compare the same file in two revisions, if it does not.
+    /// Notes if this is not a comparison of the same file in two revisions.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub notes: Vec<Note>,
-    /// How many nodes the new configuration has.
+    pub notes: Vec<RevisionNote>,
+    /// The number of nodes in the new configuration.
     pub nodes: usize,
-    /// Nodes that have another name, and are the same otherwise.
+    /// The nodes that were only renamed.
     pub renamed: Vec<Renamed>,
-    /// What changes, and where. Several blocks can speak of one node.
+    /// The changes, grouped by the nodes that they affect. A node may be in several blocks.
     pub blocks: Vec<BlockReport>,
-    /// The counts: every object counted on every node where it changes.
+    /// The number of changes, summed over all nodes.
     pub totals: ComparisonTotals,
-    /// The nodes that are in both files, by their old names.
+    /// The nodes in both configurations, by their old names.
     #[serde(skip)]
     pub kept: Vec<Untrusted>,
 }
 
-/// A node that has another name.
+/// A renamed node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Renamed {
-    /// The name in the old file.
+    /// The name in the old configuration.
     pub before: Untrusted,
-    /// The name in the new file.
+    /// The name in the new configuration.
     pub after: Untrusted,
-    /// Where the new name stands.
+    /// The location of the new name.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub source: Option<Source>,
+    pub source: Option<SourceLocation>,
 }
 
-/// Changes that stand on the same nodes.
+/// Changes that affect the same nodes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BlockReport {
-    /// What becomes of the nodes.
-    pub standing: NodeStatus,
-    /// The nodes, in the order of the file.
+    /// Whether the nodes are new, removed, or in both configurations.
+    #[serde(rename = "standing")]
+    pub status: NodeStatus,
+    /// The nodes, in the order of the configuration.
     pub nodes: Vec<NodeEntry>,
-    /// Object by object: routes, NAT, sysctls, forwarding. A route without a device goes by the egress interface of
-    /// each node; `POD-CIDR` in a rule or a route is the pod CIDR of each node (`OLD-POD-CIDR` and `NEW-POD-CIDR`
-    /// where it changes).
-    pub changes: Vec<Entry>,
-    /// The changes as they are told in short.
+    /// The changes, one per object: routes, NAT, sysctls, forwarding. A route without a device uses the egress
+    /// interface of each node. `POD-CIDR` in a rule or a route is the pod CIDR of each node (`OLD-POD-CIDR` and
+    /// `NEW-POD-CIDR` if it changes).
+    pub changes: Vec<ChangeEntry>,
+    /// The changes as collapsed lines.
     #[serde(skip)]
-    pub short: Vec<Short>,
-    /// For each change, whether it is the removal of a route to a node that is removed.
+    pub collapsed: Vec<CollapsedLine>,
+    /// For each change, whether it removes a route to a removed node.
     #[serde(skip)]
     pub to_removed_nodes: Vec<bool>,
 }
@@ -92,40 +92,40 @@ pub struct BlockReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeEntry {
-    /// Its name, by the new file where it is in it.
+    /// The node's name, from the new configuration if it is there.
     pub name: Untrusted,
-    /// Its egress interface, where routes of the block name none.
+    /// The node's egress interface, if routes of the block have no device.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub egress_interface: Option<Values>,
-    /// Its pod CIDRs, where rules or routes of the block hold them.
+    pub egress_interface: Option<BeforeAfter>,
+    /// The node's pod CIDRs, if rules or routes of the block refer to them.
     #[serde(rename = "podCIDR", skip_serializing_if = "Option::is_none")]
-    pub pod_cidr: Option<Values>,
-    /// Where it stands, when it is in one of the files only.
+    pub pod_cidr: Option<BeforeAfter>,
+    /// The location of the node, if it is in only one of the configurations.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub source: Option<Source>,
+    pub source: Option<SourceLocation>,
 }
 
-/// What a node has by the old file and by the new one: nothing, one value, or one per address family.
+/// The values of a node in the old and in the new configuration: none, one, or one per address family.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Values {
-    /// By the old file.
+pub struct BeforeAfter {
+    /// The values in the old configuration.
     pub before: Vec<String>,
-    /// By the new file.
+    /// The values in the new configuration.
     pub after: Vec<String>,
 }
 
-/// The two files that were compared.
+/// The compared configurations.
 #[derive(Debug, Clone, Copy)]
-pub struct Files<'a> {
-    /// The old one and its name; none when there was none.
+pub struct ComparedFiles<'a> {
+    /// The name and the cluster of the old configuration, if there is one.
     pub old: Option<(&'a Untrusted, &'a Cluster)>,
-    /// The new one and its name.
+    /// The name and the cluster of the new configuration.
     pub new: (&'a Untrusted, &'a Cluster),
 }
 
 impl ComparisonReport {
-    /// A comparison of nothing with nothing.
+    /// Creates a comparison without configurations.
     #[must_use]
     pub fn nothing() -> Self {
         Self {
@@ -141,12 +141,12 @@ impl ComparisonReport {
         }
     }
 
-    /// Resolves a comparison of `files`. `locate` gives the place of a part of one of them.
+    /// Resolves the comparison of `files`. `locate` finds a part of one of them.
     #[must_use]
     pub fn new(
         comparison: &Comparison,
-        files: Files<'_>,
-        locate: impl Fn(Side, &ConfigPath) -> Option<Source>,
+        files: ComparedFiles<'_>,
+        locate: impl Fn(Side, &ConfigPath) -> Option<SourceLocation>,
     ) -> Self {
         let resolver = Resolver { files, locate: &locate };
         Self {
@@ -164,7 +164,7 @@ impl ComparisonReport {
 }
 
 impl BlockReport {
-    /// How much of it comes, changes and goes, on all its nodes.
+    /// The number of changes, summed over the nodes of the block.
     #[must_use]
     pub fn totals(&self) -> ComparisonTotals {
         let mut totals = ComparisonTotals { nodes: self.nodes.len(), ..ComparisonTotals::default() };

@@ -1,46 +1,46 @@
-//! What a comparison of git revisions was made with, where that is not the same file in both.
+//! Notes on comparisons of git revisions that do not compare the same file in both.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::{text::Untrusted, text::count};
 
-/// Why a comparison is not one of the same file in two revisions.
+/// Why a comparison is not between two revisions of the same file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase", rename_all_fields = "camelCase", tag = "kind")]
-pub enum Note {
-    /// The old revision does not have the file: everything is new.
+pub enum RevisionNote {
+    /// The old revision does not contain the file: everything is new.
     Added {
         /// The file.
         file: Untrusted,
         /// The revision.
         revision: Untrusted,
     },
-    /// The new revision does not have the file: every node loses what it describes.
+    /// The new revision does not contain the file: nodes lose everything that it describes.
     Deleted {
         /// The file.
         file: Untrusted,
         /// The revision.
         revision: Untrusted,
     },
-    /// git finds that the file was renamed.
+    /// The file was renamed, according to git.
     Renamed {
-        /// Its old name.
+        /// The old name.
         before: Untrusted,
-        /// Its new name.
+        /// The new name.
         after: Untrusted,
     },
-    /// The old configuration is invalid, so the new one is compared with nothing.
+    /// The old configuration is invalid, so the new one is compared with an empty one.
     InvalidBase {
         /// The old configuration.
         old: Untrusted,
-        /// How many mistakes it has.
+        /// The number of errors.
         mistakes: usize,
     },
 }
 
-impl Note {
-    /// The note as a sentence without its full stop. `name` writes names of others.
+impl RevisionNote {
+    /// The note as a sentence without a period. `name` formats names.
     #[must_use]
     pub fn sentence(&self, name: impl Fn(&Untrusted) -> String) -> String {
         match self {
@@ -59,7 +59,7 @@ impl Note {
                 format!(
                     "{} is invalid ({}): compared with an empty configuration",
                     name(old),
-                    count(*mistakes, "mistake")
+                    count(*mistakes, "error")
                 )
             }
         }

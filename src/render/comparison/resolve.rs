@@ -1,4 +1,4 @@
-//! From what was compared to words and places.
+//! Resolves a comparison into text and locations.
 
 use crate::{
     model::{Cluster, ConfigPath, Family, Node},
@@ -7,28 +7,28 @@ use crate::{
         compare::{Cause, Delta, Member, NodeGroup, NodeStatus, ObjectChange, PerNodeCidr, Purpose, Side},
     },
     render::{
-        Entry, Group, Source,
-        report::{Object, Reach, ReasonEntry},
+        ChangeEntry, ObjectKind, SourceLocation,
+        report::{AffectedNodes, Object, ReasonEntry},
     },
     state::{NatObject, WindowsRoute},
     text::Untrusted,
 };
 
-use super::{BlockReport, Files, NodeEntry, Renamed, Values, short};
+use super::{BeforeAfter, BlockReport, ComparedFiles, NodeEntry, Renamed, collapse};
 
-/// What stands in a rule for the pod CIDR of each node, where it is the same in both files.
+/// The placeholder for the pod CIDR of each node, if it is the same in both configurations.
 const POD_CIDR: &str = "POD-CIDR";
 
-/// The same for the pod CIDR by the old file, where the new one has another.
+/// The placeholder for the old pod CIDR.
 const OLD_POD_CIDR: &str = "OLD-POD-CIDR";
 
-/// The same for the pod CIDR by the new file.
+/// The placeholder for the new pod CIDR.
 const NEW_POD_CIDR: &str = "NEW-POD-CIDR";
 
-/// Makes words and places of what was compared.
+/// Resolves the parts of a comparison into text and locations.
 pub(super) struct Resolver<'a> {
-    pub files: Files<'a>,
-    pub locate: &'a dyn Fn(Side, &ConfigPath) -> Option<Source>,
+    pub files: ComparedFiles<'a>,
+    pub locate: &'a dyn Fn(Side, &ConfigPath) -> Option<SourceLocation>,
 }
 
 impl Resolver<'_> {
@@ -60,7 +60,7 @@ impl Resolver<'_> {
         renamed.collect()
     }
 
-    /// The nodes that are in both files, by their old names.
+    /// The nodes in both configurations, by their old names.
     pub fn kept(&self, comparison: &Comparison) -> Vec<Untrusted> {
         let name = |member: &Member| Some(self.before(*member)?.1.name.clone());
         comparison.pairs.iter().filter_map(name).collect()
@@ -76,20 +76,20 @@ impl Resolver<'_> {
             }
             _ => false,
         };
-        let has_own = |item: &ObjectChange| matches!(item, ObjectChange::Nat { own, .. } | ObjectChange::WindowsRoute { own, .. } if *own != PerNodeCidr::default());
+        let has_placeholder = |item: &ObjectChange| matches!(item, ObjectChange::Nat { own, .. } | ObjectChange::WindowsRoute { own, .. } if *own != PerNodeCidr::default());
         let no_device = block.deltas.iter().any(|delta| has_no_device(&delta.item));
-        let own = block.deltas.iter().any(|delta| has_own(&delta.item));
+        let own = block.deltas.iter().any(|delta| has_placeholder(&delta.item));
         let node = |member: &Member| NodeEntry {
             egress_interface: no_device.then(|| self.egress_interface(*member)),
             pod_cidr: own.then(|| self.pod_cidr(*member)),
             ..self.node_of(block.status, *member)
         };
-        let changes: Vec<Entry> = block.deltas.iter().map(|delta| self.entry(block, delta)).collect();
+        let changes: Vec<ChangeEntry> = block.deltas.iter().map(|delta| self.entry(block, delta)).collect();
         BlockReport {
-            standing: block.status,
+            status: block.status,
             nodes: block.members.iter().map(node).collect(),
-            short: short::short(block, &changes),
-            to_removed_nodes: block.deltas.iter().map(leads_to_removed).collect(),
+            collapsed: collapse::collapse(block, &changes),
+            to_removed_nodes: block.deltas.iter().map(is_route_to_removed_node).collect(),
             changes,
         }
     }
@@ -110,25 +110,25 @@ impl Resolver<'_> {
         }
     }
 
-    /// The same for a node of a block: one that is new as a Linux node stands where it became one.
-    fn node_of(&self, standing: NodeStatus, member: Member) -> NodeEntry {
+    /// Same as [`Self::node`], for a node of a block. A node that became a Linux node is located at its `os`.
+    fn node_of(&self, status: NodeStatus, member: Member) -> NodeEntry {
         let os = || ConfigPath::root().key("nodes").index(member.new.unwrap_or(0)).key("os");
         let node = self.node(member);
-        match (standing, member.old) {
+        match (status, member.old) {
             (NodeStatus::New, Some(_)) => NodeEntry { source: (self.locate)(Side::New, &os()), ..node },
             _ => node,
         }
     }
 
-    fn egress_interface(&self, member: Member) -> Values {
+    fn egress_interface(&self, member: Member) -> BeforeAfter {
         let device = |side: Option<(&Cluster, &Node)>| {
             let name = side.and_then(|(cluster, node)| cluster.egress_interface_of(node));
             name.map(ToString::to_string).into_iter().collect()
         };
-        Values { before: device(self.before(member)), after: device(self.after(member)) }
+        BeforeAfter { before: device(self.before(member)), after: device(self.after(member)) }
     }
 
-    fn pod_cidr(&self, member: Member) -> Values {
+    fn pod_cidr(&self, member: Member) -> BeforeAfter {
         let cidrs = |side: Option<(&Cluster, &Node)>| {
             let node = side.map(|(_, node)| node);
             node.into_iter()
@@ -136,48 +136,48 @@ impl Resolver<'_> {
                 .map(|(_, cidr)| cidr.to_string())
                 .collect()
         };
-        Values { before: cidrs(self.before(member)), after: cidrs(self.after(member)) }
+        BeforeAfter { before: cidrs(self.before(member)), after: cidrs(self.after(member)) }
     }
 
-    fn entry(&self, block: &NodeGroup, delta: &Delta) -> Entry {
+    fn entry(&self, block: &NodeGroup, delta: &Delta) -> ChangeEntry {
         let (kind, before, after) = match &delta.item {
             ObjectChange::Route { before, after } => {
                 let object = |route: &Option<_>| route.as_ref().map(Object::route);
-                (Group::Route, object(before), object(after))
+                (ObjectKind::Route, object(before), object(after))
             }
             ObjectChange::WindowsRoute { before, after, own } => {
-                let (old, new) = own_words(own);
-                let object = |route: &Option<_>, own: Option<_>, word| {
-                    route.as_ref().map(|route| windows_route(route, own.map(|_| word)))
+                let (old, new) = placeholders(own);
+                let object = |route: &Option<_>, own: Option<_>, placeholder| {
+                    route.as_ref().map(|route| windows_route(route, own.map(|_| placeholder)))
                 };
-                (Group::Route, object(before, own.before, old), object(after, own.after, new))
+                (ObjectKind::Route, object(before, own.before, old), object(after, own.after, new))
             }
             ObjectChange::Forwarding { forwarding, before, after } => {
                 let object = |asks: bool| asks.then(|| Object::forwarding(*forwarding, true));
-                (Group::Forwarding, object(*before), object(*after))
+                (ObjectKind::Forwarding, object(*before), object(*after))
             }
             ObjectChange::Nat { before, after, own } => {
-                let (old, new) = own_words(own);
-                let object = |object: &Option<NatObject>, own, word| {
-                    object.as_ref().map(|object| nat_object(object, own, word))
+                let (old, new) = placeholders(own);
+                let object = |object: &Option<NatObject>, own, placeholder| {
+                    object.as_ref().map(|object| nat_object(object, own, placeholder))
                 };
-                (Group::Nat, object(before, own.before, old), object(after, own.after, new))
+                (ObjectKind::Nat, object(before, own.before, old), object(after, own.after, new))
             }
             ObjectChange::Sysctl { key, before, after } => {
                 let object = |value: &Option<Untrusted>| {
                     value.as_ref().map(|value| Object::sysctl(key.as_str(), value))
                 };
-                (Group::Sysctl, object(before), object(after))
+                (ObjectKind::Sysctl, object(before), object(after))
             }
         };
         let except = delta.except.iter().map(|member| self.name(*member)).collect();
-        Entry {
+        ChangeEntry {
             action: delta.item.action(),
             kind,
             before,
             after,
             reason: self.reason(delta),
-            on: Some(Reach {
+            on: Some(AffectedNodes {
                 nodes: block.reach(delta),
                 except,
                 only: delta.only.map(|member| self.name(member)),
@@ -196,36 +196,35 @@ impl Resolver<'_> {
             ObjectChange::Nat { .. } | ObjectChange::Sysctl { .. } | ObjectChange::Forwarding { .. } => None,
         };
         let old = self.files.old.map(|(_, cluster)| cluster);
-        let told = delta.cause.explain(old, self.files.new.1, delta.item.action(), family);
-        let source = told.places.iter().find_map(|(side, path)| (self.locate)(*side, path));
+        let reason = delta.cause.explain(old, self.files.new.1, delta.item.action(), family);
+        let source = reason.places.iter().find_map(|(side, path)| (self.locate)(*side, path));
         let is_nat = matches!(delta.cause, Cause::Configured(_, Purpose::Masquerade));
-        ReasonEntry::new(told.text, source, is_nat)
+        ReasonEntry::new(reason.text, source, is_nat)
     }
 }
 
-fn leads_to_removed(delta: &Delta) -> bool {
+fn is_route_to_removed_node(delta: &Delta) -> bool {
     matches!(delta.item, ObjectChange::Route { .. } | ObjectChange::WindowsRoute { .. })
         && matches!(delta.cause, Cause::NodeRemoved(_))
 }
 
-/// What stands for the pod CIDR of each node, by the old file and by the new one.
-fn own_words(own: &PerNodeCidr) -> (&'static str, &'static str) {
+/// The placeholders for the old and the new pod CIDR.
+fn placeholders(own: &PerNodeCidr) -> (&'static str, &'static str) {
     let same = own.before == own.after || own.before.is_none() || own.after.is_none();
     if same { (POD_CIDR, POD_CIDR) } else { (OLD_POD_CIDR, NEW_POD_CIDR) }
 }
 
-/// A route with `word`, if there is one, in the place of its destination.
-fn windows_route(route: &WindowsRoute, word: Option<&str>) -> Object {
-    let Some(word) = word else { return Object::windows_route(route) };
+/// A route with its destination replaced by `placeholder`, if there is one.
+fn windows_route(route: &WindowsRoute, placeholder: Option<&str>) -> Object {
+    let Some(placeholder) = placeholder else { return Object::windows_route(route) };
     let destination = route.destination_prefix.to_string();
-    Object::text(word.to_owned(), route.to_string().replacen(&destination, word, 1))
+    Object::text(placeholder.to_owned(), route.to_string().replacen(&destination, placeholder, 1))
 }
 
-/// A line of the table with `word` in the place of the pod CIDR that stands for each node's own. A table of
-/// hostgw's compares source addresses with nothing else.
-fn nat_object(object: &NatObject, own: Option<ipnet::IpNet>, word: &str) -> Object {
+/// A NAT object with the node's own pod CIDR replaced by `placeholder`. Managed tables only match source addresses.
+fn nat_object(object: &NatObject, own: Option<ipnet::IpNet>, placeholder: &str) -> Object {
     let Some(own) = own else { return Object::nat(object) };
     let source = |prefix: &str| format!("{} saddr {prefix} ", Family::from(own).nft());
-    let replaced = |text: String| text.replacen(&source(&own.to_string()), &source(word), 1);
+    let replaced = |text: String| text.replacen(&source(&own.to_string()), &source(placeholder), 1);
     Object::text(replaced(object.name()), replaced(object.to_string()))
 }

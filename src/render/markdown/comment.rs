@@ -1,127 +1,127 @@
-//! A comment that fits: what is least dangerous is cut first, removals never.
+//! Renders a comment that fits the size limit: omits the least important lines first, and removals never.
 
 use std::{cmp::Reverse, fmt::Write as _};
 
 use crate::{
     render::{
         Palette,
-        compact::compact,
-        text::{Line, Section as Lines, in_columns},
+        fold_names::fold_names,
+        text::{Line, Section as Lines, align_columns},
     },
     text::{Untrusted, count},
 };
 
 use super::escape::fenced;
 
-/// The most bytes of a comment. GitHub takes 65,536 characters, and a character is a byte at least; the rest is
-/// for what a bot may add.
-pub const LIMIT: usize = 60_000;
+/// The maximum number of bytes in a comment. GitHub allows 65,536 characters; the rest is reserved for what a bot
+/// adds.
+pub const COMMENT_LIMIT: usize = 60_000;
 
-/// For the line that says how much was cut.
-const FOOT: usize = 200;
+/// The bytes reserved for the line that tells how much was omitted.
+const FOOTER_RESERVE: usize = 200;
 
-/// So much at most is kept for what happens beside removals, before these are told at length.
-const SUMMARY: usize = 15_000;
+/// The maximum number of bytes reserved for other changes before removals are rendered in detail.
+const SUMMARY_RESERVE: usize = 15_000;
 
-/// Lines of names are about as long.
-const WIDTH: usize = 100;
+/// The maximum length of a line of names.
+const LINE_WIDTH: usize = 100;
 
-/// More removals than this can be folded away.
-const OPEN: usize = 40;
+/// The maximum number of removals outside a collapsible section.
+const MAX_UNFOLDED: usize = 40;
 
-/// What a comment tells.
+/// The content of a comment.
 pub(super) struct Comment {
-    /// What the hidden marker names.
+    /// The text of the hidden marker.
     pub marker: String,
     /// The heading, in Markdown.
     pub title: String,
-    /// What a reader has to know first: sentences in Markdown, without their full stops.
+    /// Sentences in Markdown for the beginning, without periods.
     pub notes: Vec<String>,
-    /// The counts.
+    /// The totals.
     pub counts: String,
     pub removals: Vec<Removals>,
     pub sections: Vec<Section>,
-    /// The command that tells everything.
+    /// The command that shows everything.
     pub everything: &'static str,
 }
 
-/// What is removed in one place.
+/// The removals in one block.
 pub(super) struct Removals {
-    /// Where, in Markdown.
+    /// The title, in Markdown.
     pub title: String,
     pub objects: Vec<Removal>,
-    /// Of what they are part.
-    pub of: Of,
+    /// What the objects belong to.
+    pub scope: RemovalScope,
 }
 
-/// What loses something.
-pub(super) enum Of {
-    /// A node, or several: its objects go.
+/// What the removed objects belong to.
+pub(super) enum RemovalScope {
+    /// A node or several nodes, which lose objects.
     Node,
-    /// The cluster: nodes go.
+    /// The cluster, which loses nodes.
     Cluster {
         /// The old configuration.
         file: Untrusted,
-        /// The nodes that stay.
+        /// The remaining nodes.
         kept: Vec<Untrusted>,
     },
 }
 
-/// One object that is removed.
+/// A removed object.
 pub(super) struct Removal {
-    /// As told in full, after its symbol.
+    /// The complete line.
     pub line: Line,
     /// What it is called.
     pub name: String,
-    /// Whether it is a route to a node that is removed: who knows the nodes knows these.
+    /// Whether it is a route to a removed node, which is implied by that node's removal.
     pub to_removed_node: bool,
 }
 
-/// What happens in one place, but for removals.
+/// The changes in one block, except removals.
 pub(super) struct Section {
-    /// Where, in Markdown.
+    /// The title, in Markdown.
     pub title: String,
-    /// What is shown.
-    pub shown: Vec<Ranked>,
-    /// What is folded away: the same at length.
-    pub folded: Vec<Ranked>,
+    /// The visible lines.
+    pub shown: Vec<RankedLine>,
+    /// The folded lines: the same changes in detail.
+    pub folded: Vec<RankedLine>,
 }
 
 /// A line of a section.
-pub(super) struct Ranked {
-    pub danger: Danger,
+pub(super) struct RankedLine {
+    pub importance: Importance,
     pub line: Line,
 }
 
-/// How bad it would be not to see a line: what is less is cut first.
+/// The importance of a line. The least important ones are omitted first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Danger {
-    /// Something comes to a node that has nothing yet.
+pub(super) enum Importance {
+    /// An addition on a new node.
     New,
-    /// Something comes.
+    /// An addition.
     Add,
-    /// Something changes.
+    /// A change.
     Change,
-    /// Something stands in the way, or is not known.
+    /// A conflict, or an unknown part of the live state.
     Conflict,
 }
 
-/// How removals are told: each way is shorter than the one before it, most often.
+/// The amount of detail for removals. Each one is usually shorter than the one before it.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Words {
+enum RemovalDetail {
     WithReasons,
     Objects,
     Names,
     SharedNames,
-    /// Names, but the routes to removed nodes by these nodes alone.
+    /// Folded names, with removed nodes instead of the routes to them.
     NodesOnce,
-    /// Names, but removed nodes by the routes to them alone.
+    /// Folded names, with the routes to removed nodes instead of those nodes.
     RoutesOnce,
-    /// As [`NodesOnce`](Self::NodesOnce), the removed nodes as all but those that stay.
+    /// Same as [`NodesOnce`](Self::NodesOnce), with the remaining nodes instead of the removed ones.
     AllBut,
 }
 
-impl Words {
+impl RemovalDetail {
     const ALL: [Self; 7] = [
         Self::WithReasons,
         Self::Objects,
@@ -134,7 +134,7 @@ impl Words {
 }
 
 impl Comment {
-    /// The comment, ending with a newline.
+    /// Renders the comment. It ends with a newline.
     pub fn render(&self) -> String {
         let mut text = format!("<!-- hostgw:{} -->\n### {}\n\n", self.marker, self.title);
         for note in &self.notes {
@@ -142,95 +142,98 @@ impl Comment {
         }
         let _ = writeln!(text, "**{}**", self.counts);
         let shown: usize = self.sections.iter().map(Section::shown_length).sum();
-        let room = LIMIT.saturating_sub(text.len() + FOOT + shown.min(SUMMARY));
-        text.push_str(&self.removals_within(room));
+        let budget = COMMENT_LIMIT.saturating_sub(text.len() + FOOTER_RESERVE + shown.min(SUMMARY_RESERVE));
+        text.push_str(&self.removals_within(budget));
         self.add_sections(&mut text);
         text
     }
 
-    /// The removals in the most words that there is room for, else in the fewest that there are.
-    fn removals_within(&self, room: usize) -> String {
-        let is_told = |removals: &Removals| removals.objects.iter().any(|object| object.to_removed_node);
-        let has_routes = self.removals.iter().any(is_told);
-        let ways = Words::ALL.into_iter().filter(|words| has_routes || *words != Words::RoutesOnce);
+    /// The removals with as much detail as fits in `budget`, or else in the shortest form.
+    fn removals_within(&self, budget: usize) -> String {
+        let leads_to_removed_node =
+            |removals: &Removals| removals.objects.iter().any(|object| object.to_removed_node);
+        let has_routes = self.removals.iter().any(leads_to_removed_node);
+        let details = RemovalDetail::ALL
+            .into_iter()
+            .filter(|detail| has_routes || *detail != RemovalDetail::RoutesOnce);
         let mut shortest = String::new();
-        for told in ways.map(|words| self.removals(words)) {
-            if told.len() <= room {
-                return told;
+        for removals in details.map(|detail| self.removals(detail)) {
+            if removals.len() <= budget {
+                return removals;
             }
-            if shortest.is_empty() || told.len() < shortest.len() {
-                shortest = told;
+            if shortest.is_empty() || removals.len() < shortest.len() {
+                shortest = removals;
             }
         }
         shortest
     }
 
-    fn removals(&self, words: Words) -> String {
+    fn removals(&self, detail: RemovalDetail) -> String {
         let mut text = String::new();
         if self.removals.is_empty() {
             return text;
         }
-        let number: usize = self.removals.iter().map(|removals| removals.objects.len()).sum();
+        let total: usize = self.removals.iter().map(|removals| removals.objects.len()).sum();
         text.push_str("\n#### Removed\n");
-        if number > OPEN {
-            let _ = write!(text, "\n<details open>\n<summary>{}</summary>\n", count(number, "removal"));
+        if total > MAX_UNFOLDED {
+            let _ = write!(text, "\n<details open>\n<summary>{}</summary>\n", count(total, "removal"));
         }
         for removals in &self.removals {
-            let _ = write!(text, "\n{}\n{}", removals.title, fence(&removals.lines(words)));
+            let _ = write!(text, "\n{}\n{}", removals.title, fence(&removals.lines(detail)));
         }
-        if number > OPEN {
+        if total > MAX_UNFOLDED {
             text.push_str("\n</details>\n");
         }
         text
     }
 
-    /// Adds what there is room for, the most dangerous lines first, and says how much there was no room for.
+    /// Adds the lines that fit, the most important ones first, and tells how many were omitted.
     fn add_sections(&self, text: &mut String) {
         let texts: Vec<[Vec<String>; 2]> =
             self.sections.iter().map(|section| [aligned(&section.shown), aligned(&section.folded)]).collect();
         let mut lines = Vec::new();
         for (place, section) in self.sections.iter().enumerate() {
             for (part, ranked) in [&section.shown, &section.folded].into_iter().enumerate() {
-                let danger = |line: &Ranked| (part, Reverse(line.danger));
-                lines.extend(ranked.iter().enumerate().map(|(at, line)| (danger(line), place, part, at)));
+                let importance = |line: &RankedLine| (part, Reverse(line.importance));
+                lines.extend(ranked.iter().enumerate().map(|(at, line)| (importance(line), place, part, at)));
             }
         }
-        // Stable: in order within a rank.
-        lines.sort_by_key(|(danger, ..)| *danger);
-        let mut taken: Vec<[Vec<bool>; 2]> =
+        // The sort is stable, so lines of the same importance keep their order.
+        lines.sort_by_key(|(importance, ..)| *importance);
+        let mut included: Vec<[Vec<bool>; 2]> =
             texts.iter().map(|parts| parts.each_ref().map(|lines| vec![false; lines.len()])).collect();
-        let mut begun = vec![[false; 2]; texts.len()];
-        let mut room = LIMIT.saturating_sub(text.len() + FOOT);
-        let mut cut = 0;
+        let mut started = vec![[false; 2]; texts.len()];
+        let mut budget = COMMENT_LIMIT.saturating_sub(text.len() + FOOTER_RESERVE);
+        let mut omitted = 0;
         for &(_, place, part, at) in &lines {
-            let is_first = !begun[place][part];
-            let head = if is_first { self.sections[place].head(part).len() + TAIL.len() } else { 0 };
-            let cost = texts[place][part][at].len() + 1 + head;
-            if cost <= room {
-                room -= cost;
-                taken[place][part][at] = true;
-                begun[place][part] = true;
+            let is_first = !started[place][part];
+            let opening = if is_first { self.sections[place].opening(part).len() + CLOSING.len() } else { 0 };
+            let cost = texts[place][part][at].len() + 1 + opening;
+            if cost <= budget {
+                budget -= cost;
+                included[place][part][at] = true;
+                started[place][part] = true;
             } else {
-                cut += 1;
+                omitted += 1;
             }
         }
         for (place, section) in self.sections.iter().enumerate() {
-            for part in [SHOWN, FOLDED] {
-                let chosen = taken[place][part].iter().zip(&texts[place][part]);
+            for part in [SHOWN_PART, FOLDED_PART] {
+                let chosen = included[place][part].iter().zip(&texts[place][part]);
                 let chosen: Vec<&String> =
-                    chosen.filter(|(taken, _)| **taken).map(|(_, text)| text).collect();
+                    chosen.filter(|(included, _)| **included).map(|(_, text)| text).collect();
                 if !chosen.is_empty() {
-                    text.push_str(&section.head(part));
+                    text.push_str(&section.opening(part));
                     chosen.iter().for_each(|line| text.extend([line.as_str(), "\n"]));
-                    text.push_str(if part == FOLDED { TAIL } else { "```\n" });
+                    text.push_str(if part == FOLDED_PART { CLOSING } else { "```\n" });
                 }
             }
         }
-        if cut > 0 {
+        if omitted > 0 {
             let lines = count(lines.len(), "line");
             let _ = write!(
                 text,
-                "\n_{cut} of {lines} were cut to fit a comment (removals never are): `{}` shows them._\n",
+                "\n_{omitted} of {lines} were omitted to fit the comment (removals never are): run `{}` to see them._\n",
                 self.everything
             );
         }
@@ -238,43 +241,43 @@ impl Comment {
 }
 
 /// The parts of a section.
-const SHOWN: usize = 0;
-const FOLDED: usize = 1;
+const SHOWN_PART: usize = 0;
+const FOLDED_PART: usize = 1;
 
-/// What stands behind the lines of a folded part; a shown one has less.
-const TAIL: &str = "```\n\n</details>\n";
+/// The text after the lines of a folded part, which is longer than after visible ones.
+const CLOSING: &str = "```\n\n</details>\n";
 
 impl Section {
-    /// How long it is at least with all that is shown.
+    /// The minimum length of the section with all visible lines.
     fn shown_length(&self) -> usize {
-        let lines = self.shown.iter().map(|ranked| ranked.line.text.len() + ranked.line.side.len() + 4);
-        self.head(SHOWN).len() + lines.sum::<usize>()
+        let lines = self.shown.iter().map(|ranked| ranked.line.text.len() + ranked.line.annotation.len() + 4);
+        self.opening(SHOWN_PART).len() + lines.sum::<usize>()
     }
 
-    /// What stands before the lines of a part.
-    fn head(&self, part: usize) -> String {
-        if part == SHOWN {
+    /// The text before the lines of a part.
+    fn opening(&self, part: usize) -> String {
+        if part == SHOWN_PART {
             return format!("\n{}\n\n```diff\n", self.title);
         }
         let title = if self.shown.is_empty() { format!("\n{}\n", self.title) } else { String::new() };
         let all = count(self.folded.len(), "line");
-        format!("{title}\n<details>\n<summary>One by one: {all}</summary>\n\n```diff\n")
+        format!("{title}\n<details>\n<summary>In detail: {all}</summary>\n\n```diff\n")
     }
 }
 
-/// The lines with their reasons in one column, safe in a fence.
-fn aligned(lines: &[Ranked]) -> Vec<String> {
+/// The lines with aligned reasons, escaped for a fenced block.
+fn aligned(lines: &[RankedLine]) -> Vec<String> {
     let symbols = lines.iter().map(|ranked| with_symbol(&ranked.line)).collect();
     Lines { lines: symbols }.aligned(&Palette::new(false)).iter().map(|line| fenced(line)).collect()
 }
 
-/// `!` for what changes and what is unknown: see the module's documentation.
+/// Replaces the symbols of changed and unknown objects by `!`: see the module documentation.
 fn with_symbol(line: &Line) -> Line {
     let text = match line.text.strip_prefix(['~', '?']) {
         Some(rest) => format!("!{rest}"),
         None => line.text.clone(),
     };
-    Line { text, side: line.side.clone() }
+    Line { text, annotation: line.annotation.clone() }
 }
 
 fn fence(lines: &[String]) -> String {
@@ -282,49 +285,52 @@ fn fence(lines: &[String]) -> String {
 }
 
 impl Removals {
-    fn lines(&self, words: Words) -> Vec<String> {
+    fn lines(&self, detail: RemovalDetail) -> Vec<String> {
         let names = || self.objects.iter().map(|object| object.name.as_str());
-        match (words, &self.of) {
-            (Words::NodesOnce | Words::AllBut, Of::Node) => return self.without_routes_to_removed(),
-            (Words::RoutesOnce, Of::Cluster { .. }) => {
+        match (detail, &self.scope) {
+            (RemovalDetail::NodesOnce | RemovalDetail::AllBut, RemovalScope::Node) => {
+                return self.without_routes_to_removed();
+            }
+            (RemovalDetail::RoutesOnce, RemovalScope::Cluster { .. }) => {
                 return vec![format!(
                     "- the {} that the routes above lead to",
                     count(self.objects.len(), "node")
                 )];
             }
-            (Words::AllBut, Of::Cluster { file, kept }) => {
+            (RemovalDetail::AllBut, RemovalScope::Cluster { file, kept }) => {
                 let every = fenced(&format!("- every node of {file}"));
                 if kept.is_empty() {
                     return vec![every];
                 }
-                let names = filled(compact(kept.iter().map(Untrusted::as_raw)).into_iter());
-                return std::iter::once(format!("{every} but these, which stay:"))
+                let names = fill_lines(fold_names(kept.iter().map(Untrusted::as_raw)).into_iter());
+                return std::iter::once(format!("{every} except these:"))
                     .chain(names.iter().map(|line| line.replacen("- ", "= ", 1)))
                     .collect();
             }
             _ => {}
         }
-        match words {
-            Words::WithReasons => {
+        match detail {
+            RemovalDetail::WithReasons => {
                 let lines = self.objects.iter().map(|object| with_symbol(&object.line)).collect();
                 Lines { lines }.aligned(&Palette::new(false)).iter().map(|line| fenced(line)).collect()
             }
-            Words::Objects => {
-                let texts = in_columns(self.objects.iter().map(|object| object.line.text.as_str()));
+            RemovalDetail::Objects => {
+                let texts = align_columns(self.objects.iter().map(|object| object.line.text.as_str()));
                 texts.iter().map(|text| fenced(text)).collect()
             }
-            Words::Names => filled(names().map(ToOwned::to_owned)),
-            Words::SharedNames | Words::NodesOnce | Words::RoutesOnce | Words::AllBut => {
-                filled(compact(names()).into_iter())
-            }
+            RemovalDetail::Names => fill_lines(names().map(ToOwned::to_owned)),
+            RemovalDetail::SharedNames
+            | RemovalDetail::NodesOnce
+            | RemovalDetail::RoutesOnce
+            | RemovalDetail::AllBut => fill_lines(fold_names(names()).into_iter()),
         }
     }
 
-    /// Names, with one line for all routes to nodes that are removed: they are named elsewhere.
+    /// The names, with one line for all routes to removed nodes, which are listed elsewhere.
     fn without_routes_to_removed(&self) -> Vec<String> {
         let (routes, others): (Vec<&Removal>, Vec<&Removal>) =
             self.objects.iter().partition(|object| object.to_removed_node);
-        let mut lines = filled(compact(others.iter().map(|object| object.name.as_str())).into_iter());
+        let mut lines = fill_lines(fold_names(others.iter().map(|object| object.name.as_str())).into_iter());
         if !routes.is_empty() {
             lines.push(format!(
                 "- {} to the removed nodes, which are listed below",
@@ -335,13 +341,13 @@ impl Removals {
     }
 }
 
-/// Words, several in a line.
-fn filled(words: impl Iterator<Item = String>) -> Vec<String> {
+/// Joins words into lines of limited length.
+fn fill_lines(detail: impl Iterator<Item = String>) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for word in words {
+    for word in detail {
         let word = fenced(&word);
         match lines.last_mut() {
-            Some(line) if line.len() + word.len() < WIDTH => line.extend([", ", word.as_str()]),
+            Some(line) if line.len() + word.len() < LINE_WIDTH => line.extend([", ", word.as_str()]),
             _ => lines.push(format!("- {word}")),
         }
     }

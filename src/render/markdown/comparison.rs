@@ -1,34 +1,35 @@
-//! A comparison of two files as a comment.
+//! Renders a comparison of two configurations as a comment.
 
 use std::collections::HashMap;
 
 use crate::{
     plan::{Action, compare::NodeStatus},
     render::{
-        BlockReport, ComparisonReport, Detail, Entry, Group, NodeEntry, Palette, Renamed, Short,
-        comparison::{entry_line, interfaces, place, renamed_line, short_line, title, totals},
+        BlockReport, ChangeEntry, CollapsedLine, ComparisonReport, Detail, NodeEntry, ObjectKind, Palette,
+        Renamed,
+        comparison::{collapsed_line, entry_line, interfaces, place, renamed_line, title, totals},
         text::Line,
     },
     text::{Untrusted, count, printable},
 };
 
 use super::{
-    comment::{Comment, Danger, Of, Ranked, Removal, Removals, Section},
+    comment::{Comment, Importance, RankedLine, Removal, RemovalScope, Removals, Section},
     escape::name,
 };
 
-/// The comparison as Markdown. `file` is what the hidden marker names: not a revision, which changes.
+/// Renders the comparison as Markdown. The hidden marker contains `file` instead of revisions, which would change.
 #[must_use]
 pub fn comparison_markdown(report: &ComparisonReport, file: &Untrusted) -> String {
-    let side = |name: &Option<Untrusted>| name.as_ref().map_or_else(|| "nothing".to_owned(), code);
+    let annotation = |name: &Option<Untrusted>| name.as_ref().map_or_else(|| "nothing".to_owned(), code);
     let is_diff = report.old.is_some() || !report.notes.is_empty();
     let (marker, title) = if is_diff {
-        let title = format!("hostgw diff: {} → {}", side(&report.old), side(&report.new));
+        let title = format!("hostgw diff: {} → {}", annotation(&report.old), annotation(&report.new));
         (format!("diff {}", name(file.as_raw())), title)
     } else {
         (
             format!("all-nodes {}", name(file.as_raw())),
-            format!("hostgw plan for all nodes of {}", side(&report.new)),
+            format!("hostgw plan for all nodes of {}", annotation(&report.new)),
         )
     };
     let comment = Comment {
@@ -48,20 +49,21 @@ pub(super) fn code(text: &Untrusted) -> String {
     format!("`{}`", name(text.as_raw()))
 }
 
-/// The nodes of a block in a sentence.
-fn where_(report: &ComparisonReport, block: &BlockReport) -> String {
-    title(report, block, Detail::Short, &code)
+/// The nodes of a block as a title.
+fn block_title(report: &ComparisonReport, block: &BlockReport) -> String {
+    title(report, block, Detail::Collapsed, &code)
 }
 
 fn removals(report: &ComparisonReport) -> Vec<Removals> {
     let mut removals = Vec::new();
-    for block in report.blocks.iter().filter(|block| block.standing == NodeStatus::Stays) {
+    for block in report.blocks.iter().filter(|block| block.status == NodeStatus::Stays) {
         let changes = block.changes.iter().zip(&block.to_removed_nodes);
-        let gone = changes.filter(|(entry, _)| entry.action == Action::Remove);
-        let objects: Vec<Removal> =
-            gone.map(|(entry, leads_to)| Removal { to_removed_node: *leads_to, ..removal(entry) }).collect();
+        let removed = changes.filter(|(entry, _)| entry.action == Action::Remove);
+        let objects: Vec<Removal> = removed
+            .map(|(entry, leads_to)| Removal { to_removed_node: *leads_to, ..removal(entry) })
+            .collect();
         if !objects.is_empty() {
-            removals.push(Removals { title: where_(report, block), objects, of: Of::Node });
+            removals.push(Removals { title: block_title(report, block), objects, scope: RemovalScope::Node });
         }
     }
     let nodes = removed_nodes(report);
@@ -74,14 +76,14 @@ fn removals(report: &ComparisonReport) -> Vec<Removals> {
         removals.push(Removals {
             title,
             objects: nodes,
-            of: Of::Cluster { file, kept: report.kept.clone() },
+            scope: RemovalScope::Cluster { file, kept: report.kept.clone() },
         });
     }
     removals
 }
 
 /// A removed object of a plan or a block.
-pub(super) fn removal(entry: &Entry) -> Removal {
+pub(super) fn removal(entry: &ChangeEntry) -> Removal {
     Removal {
         line: entry_line(entry, &Palette::new(false)),
         name: entry.before.as_ref().map_or_else(String::new, |object| object.name.clone()),
@@ -89,17 +91,17 @@ pub(super) fn removal(entry: &Entry) -> Removal {
     }
 }
 
-/// Every node that is removed, with how much goes with it.
+/// The removed nodes, each with the number of objects that it loses.
 fn removed_nodes(report: &ComparisonReport) -> Vec<Removal> {
     let mut nodes: Vec<(&NodeEntry, [usize; 4])> = Vec::new();
     let mut places: HashMap<&Untrusted, usize> = HashMap::new();
-    for block in report.blocks.iter().filter(|block| block.standing == NodeStatus::Removed) {
-        let mut spared: HashMap<&Untrusted, [usize; 4]> = HashMap::new();
+    for block in report.blocks.iter().filter(|block| block.status == NodeStatus::Removed) {
+        let mut exceptions: HashMap<&Untrusted, [usize; 4]> = HashMap::new();
         let mut all = [0; 4];
         for entry in &block.changes {
             all[entry.kind as usize] += 1;
             for node in entry.on.iter().flat_map(|reach| &reach.except) {
-                spared.entry(node).or_default()[entry.kind as usize] += 1;
+                exceptions.entry(node).or_default()[entry.kind as usize] += 1;
             }
         }
         for node in &block.nodes {
@@ -107,9 +109,9 @@ fn removed_nodes(report: &ComparisonReport) -> Vec<Removal> {
                 nodes.push((node, [0; 4]));
                 nodes.len() - 1
             });
-            let spared = spared.get(&node.name).copied().unwrap_or_default();
+            let exceptions = exceptions.get(&node.name).copied().unwrap_or_default();
             for kind in 0..4 {
-                nodes[at].1[kind] += all[kind] - spared[kind];
+                nodes[at].1[kind] += all[kind] - exceptions[kind];
             }
         }
     }
@@ -118,21 +120,25 @@ fn removed_nodes(report: &ComparisonReport) -> Vec<Removal> {
 
 fn removed_node(node: &NodeEntry, counts: [usize; 4]) -> Removal {
     let kinds = [
-        (Group::Route, "route"),
-        (Group::Nat, "NAT object"),
-        (Group::Sysctl, "sysctl"),
-        (Group::Forwarding, "forwarding interface"),
+        (ObjectKind::Route, "route"),
+        (ObjectKind::Nat, "NAT object"),
+        (ObjectKind::Sysctl, "sysctl"),
+        (ObjectKind::Forwarding, "forwarding interface"),
     ];
-    let told = kinds.map(|(kind, noun)| (counts[kind as usize], noun));
-    let told: Vec<String> = told
+    let counts_text = kinds.map(|(kind, noun)| (counts[kind as usize], noun));
+    let counts_text: Vec<String> = counts_text
         .into_iter()
         .filter(|(number, _)| *number > 0)
         .map(|(number, noun)| count(number, noun))
         .collect();
     let place = place(node.source.as_ref());
-    let side = if place.is_empty() { told.join(", ") } else { format!("{}; {place}", told.join(", ")) };
+    let annotation = if place.is_empty() {
+        counts_text.join(", ")
+    } else {
+        format!("{}; {place}", counts_text.join(", "))
+    };
     Removal {
-        line: Line { text: printable(&format!("- node {}", node.name)), side },
+        line: Line { text: printable(&format!("- node {}", node.name)), annotation },
         name: node.name.as_raw().to_owned(),
         to_removed_node: false,
     }
@@ -141,7 +147,8 @@ fn removed_node(node: &NodeEntry, counts: [usize; 4]) -> Removal {
 fn sections(report: &ComparisonReport) -> Vec<Section> {
     let mut sections = Vec::new();
     if !report.renamed.is_empty() {
-        let line = |renamed: &Renamed| Ranked { danger: Danger::Add, line: renamed_line(renamed) };
+        let line =
+            |renamed: &Renamed| RankedLine { importance: Importance::Add, line: renamed_line(renamed) };
         sections.push(Section {
             title: "#### Renamed without other changes".to_owned(),
             shown: report.renamed.iter().map(line).collect(),
@@ -152,31 +159,34 @@ fn sections(report: &ComparisonReport) -> Vec<Section> {
     sections
 }
 
-/// What happens on the nodes of a block but for removals, if anything.
+/// The changes of a block except removals, if there are any.
 fn section(report: &ComparisonReport, block: &BlockReport) -> Option<Section> {
     let palette = Palette::new(false);
-    let danger = |action| match (action, block.standing) {
-        (Action::Add, NodeStatus::New) => Danger::New,
-        (Action::Add, _) => Danger::Add,
-        _ => Danger::Change,
+    let importance = |action| match (action, block.status) {
+        (Action::Add, NodeStatus::New) => Importance::New,
+        (Action::Add, _) => Importance::Add,
+        _ => Importance::Change,
     };
-    let action_of = |short: &Short| match short {
-        Short::One(index) => block.changes[*index].action,
-        Short::Many { action, .. } => *action,
+    let action_of = |line: &CollapsedLine| match line {
+        CollapsedLine::Single(index) => block.changes[*index].action,
+        CollapsedLine::Several { action, .. } => *action,
     };
-    let kept = block.short.iter().filter(|short| action_of(short) != Action::Remove);
-    let mut shown: Vec<Ranked> = kept
+    let kept = block.collapsed.iter().filter(|line| action_of(line) != Action::Remove);
+    let mut shown: Vec<RankedLine> = kept
         .clone()
-        .map(|short| Ranked { danger: danger(action_of(short)), line: short_line(block, short, &palette) })
+        .map(|line| RankedLine {
+            importance: importance(action_of(line)),
+            line: collapsed_line(block, line, &palette),
+        })
         .collect();
     if shown.is_empty() {
         return None;
     }
-    let names = interfaces(block, Detail::Short).into_iter();
-    shown.splice(0..0, names.map(|line| Ranked { danger: Danger::Change, line }));
-    let has_more = kept.clone().any(|short| matches!(short, Short::Many { .. }));
+    let names = interfaces(block, Detail::Collapsed).into_iter();
+    shown.splice(0..0, names.map(|line| RankedLine { importance: Importance::Change, line }));
+    let has_more = kept.clone().any(|line| matches!(line, CollapsedLine::Several { .. }));
     let entries = block.changes.iter().filter(|entry| has_more && entry.action != Action::Remove);
-    let folded =
-        entries.map(|entry| Ranked { danger: danger(entry.action), line: entry_line(entry, &palette) });
-    Some(Section { title: format!("#### {}", where_(report, block)), shown, folded: folded.collect() })
+    let folded = entries
+        .map(|entry| RankedLine { importance: importance(entry.action), line: entry_line(entry, &palette) });
+    Some(Section { title: format!("#### {}", block_title(report, block)), shown, folded: folded.collect() })
 }

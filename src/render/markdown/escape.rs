@@ -1,19 +1,19 @@
-//! Names of others in Markdown: whatever they hold, they stay names.
+//! Escapes untrusted names in Markdown.
 
 use crate::text::push_printable;
 
-/// The characters that could end a code span or a fence, open a tag or an entity, close a comment, or call a
-/// user. Escaped as what cannot be seen is, which reads the same everywhere.
+/// Returns `true` for characters that could end a code span or a fence, open a tag or an entity, close a comment, or
+/// mention a user. They are escaped in the same way as hidden characters.
 const fn is_active(character: char) -> bool {
     matches!(character, '`' | '<' | '>' | '&' | '@')
 }
 
-/// Text for anywhere: a code span, HTML, a comment.
+/// Escapes text for any context: a code span, HTML, or a comment.
 pub(super) fn name(text: &str) -> String {
     escaped(text, is_active)
 }
 
-/// Text for a fenced block, where hostgw itself says `->`.
+/// Escapes text for a fenced block, in which hostgw itself prints `->`.
 pub(super) fn fenced(text: &str) -> String {
     escaped(text, |character| is_active(character) && character != '>')
 }
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_active_is_left() {
+    fn active_characters_are_escaped() {
         assert_eq!(name("a`b<c>d&e@f"), "a\\u{60}b\\u{3c}c\\u{3e}d\\u{26}e\\u{40}f");
         assert_eq!(name("-->\n```"), "--\\u{3e}\\n\\u{60}\\u{60}\\u{60}");
         assert_eq!(fenced("via 1 -> 2\u{202e}"), "via 1 -> 2\\u{202e}");

@@ -1,14 +1,13 @@
-//! Plans and comparisons as comments of pull requests.
+//! Renders plans and comparisons as comments on pull requests.
 //!
-//! The first line is a hidden marker that stays the same, so that a bot finds its comment again and edits it.
-//! Then come the counts, and what is removed, before all else. A changed object is a line with `!`: GitHub
-//! shows it in a colour of its own, and nobody takes it for a removal, as a pair of `-` and `+` could be.
+//! The first line is a hidden marker that never changes, so a bot can find its comment and update it. The totals and
+//! the removals follow before all other changes. A changed object is a line with `!`: GitHub shows it in a color of
+//! its own, and it cannot be mistaken for a removal, unlike a pair of `-` and `+`.
 //!
-//! A comment never holds more than [`LIMIT`] bytes, unless the removals alone take more: those are told in
-//! fewer and fewer words, but told they are. First the reasons give way, then the next hops, then names share
-//! words. A removed node and the routes to it are two removals that tell the same: next, one of the two is named
-//! and stands for both. Last, where most nodes go, those that stay are named. With that, 5,000 nodes of IPv4 fit whatever
-//! they are called.
+//! A comment has at most [`COMMENT_LIMIT`] bytes, unless the removals alone need more. Removals are never omitted, but
+//! shown with less and less detail: first without reasons, then without next hops, then with folded names. A removed
+//! node implies the removal of the routes to it, so next only one of the two is listed. Finally, if most nodes are
+//! removed, the remaining ones are listed instead. That way, the removals of 5,000 IPv4 nodes fit with any node names.
 
 mod comment;
 mod comparison;
@@ -17,6 +16,6 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-pub use comment::LIMIT;
+pub use comment::COMMENT_LIMIT;
 pub use comparison::comparison_markdown;
 pub use plan::plan_markdown;

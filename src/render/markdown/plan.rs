@@ -1,33 +1,34 @@
-//! The plan of one node as a comment.
+//! Renders the plan of one node as a comment.
 
 use crate::{
     plan::Action,
     render::{
-        Entry, Group, Palette, Report,
+        ChangeEntry, ObjectKind, Palette, Report,
         report::ConflictEntry,
-        text::{GROUPS, Line, change_line, conflict_lines, totals, unknown_line},
+        text::{Line, OBJECT_KINDS, change_line, conflict_lines, totals, unknown_line},
     },
     text::printable,
 };
 
 use super::{
-    comment::{Comment, Danger, Of, Ranked, Removals, Section},
+    comment::{Comment, Importance, RankedLine, RemovalScope, Removals, Section},
     comparison::{code, removal},
     escape::name,
 };
 
-/// So many lines of a group are shown; more are folded away.
-const SHOWN: usize = 20;
+/// The maximum number of visible lines per kind; more are folded.
+const MAX_SHOWN: usize = 20;
 
-/// The plan as Markdown. The hidden marker names the node.
+/// Renders the plan as Markdown. The hidden marker contains the node's name.
 #[must_use]
 pub fn plan_markdown(report: &Report) -> String {
     let node = report.node.clone().unwrap_or_default();
-    let gone: Vec<&Entry> = report.changes.iter().filter(|entry| entry.action == Action::Remove).collect();
+    let removed: Vec<&ChangeEntry> =
+        report.changes.iter().filter(|entry| entry.action == Action::Remove).collect();
     let removals = Removals {
-        of: Of::Node,
+        scope: RemovalScope::Node,
         title: "From this node".to_owned(),
-        objects: gone.into_iter().map(removal).collect(),
+        objects: removed.into_iter().map(removal).collect(),
     };
     let comment = Comment {
         notes: Vec::new(),
@@ -43,7 +44,7 @@ pub fn plan_markdown(report: &Report) -> String {
 
 fn sections(report: &Report) -> Vec<Section> {
     let mut sections = vec![conflicts(report), warnings(report)];
-    sections.extend(GROUPS.map(|(group, title)| changes(report, group, title)));
+    sections.extend(OBJECT_KINDS.map(|(kind, title)| changes(report, kind, title)));
     sections.retain(|section| !section.shown.is_empty() || !section.folded.is_empty());
     sections
 }
@@ -53,31 +54,34 @@ fn conflicts(report: &Report) -> Section {
     let conflicts =
         report.conflicts.iter().flat_map(|conflict: &ConflictEntry| conflict_lines(conflict, &palette));
     let unknown = report.unknown.iter().map(|unknown| unknown_line(unknown, &palette));
-    let shown = conflicts.chain(unknown).map(|line| Ranked { danger: Danger::Conflict, line }).collect();
+    let shown =
+        conflicts.chain(unknown).map(|line| RankedLine { importance: Importance::Conflict, line }).collect();
     Section { title: "#### Foreign or unknown".to_owned(), shown, folded: Vec::new() }
 }
 
 fn warnings(report: &Report) -> Section {
-    let line = |warning: &String| Line { text: printable(&format!("! {warning}")), side: String::new() };
+    let line =
+        |warning: &String| Line { text: printable(&format!("! {warning}")), annotation: String::new() };
     let shown = report
         .warnings
         .iter()
-        .map(|warning| Ranked { danger: Danger::Conflict, line: line(warning) })
+        .map(|warning| RankedLine { importance: Importance::Conflict, line: line(warning) })
         .collect();
     Section { title: "#### Warnings".to_owned(), shown, folded: Vec::new() }
 }
 
-fn changes(report: &Report, group: Group, title: &str) -> Section {
+fn changes(report: &Report, kind: ObjectKind, title: &str) -> Section {
     let palette = Palette::new(false);
-    let entries = report.changes.iter().filter(|entry| entry.kind == group && entry.action != Action::Remove);
-    let lines: Vec<Ranked> = entries
+    let entries = report.changes.iter().filter(|entry| entry.kind == kind && entry.action != Action::Remove);
+    let lines: Vec<RankedLine> = entries
         .map(|entry| {
-            let danger = if entry.action == Action::Change { Danger::Change } else { Danger::Add };
-            Ranked { danger, line: change_line(entry, &palette) }
+            let importance =
+                if entry.action == Action::Change { Importance::Change } else { Importance::Add };
+            RankedLine { importance, line: change_line(entry, &palette) }
         })
         .collect();
     let title = format!("#### {title}");
-    if lines.len() <= SHOWN {
+    if lines.len() <= MAX_SHOWN {
         Section { title, shown: lines, folded: Vec::new() }
     } else {
         Section { title, shown: Vec::new(), folded: lines }

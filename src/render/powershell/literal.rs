@@ -1,12 +1,12 @@
-//! Text of others in a PowerShell script: it never leaves its literal.
+//! Quotes untrusted text in a PowerShell script.
 //!
-//! Windows PowerShell 5.1 reads a script without a byte order mark in the code page of the machine, and takes
-//! typographic quotes for quotes (about_Quoting_Rules). So a script is ASCII from end to end, and what is not
-//! plain stands by its number.
+//! Windows PowerShell 5.1 reads a script without a byte order mark in the machine's code page, and treats typographic
+//! quotes as quotes (about_Quoting_Rules). Therefore a script is pure ASCII, and other characters are written as
+//! numbers.
 
 use std::fmt::Write as _;
 
-/// `text` as an expression whose value is exactly that: `'eth0'`, `('R' + [char] 0xE9 + 'seau')`.
+/// Returns an expression whose value is `text`: `'eth0'`, `('R' + [char] 0xE9 + 'seau')`.
 pub(super) fn literal(text: &str) -> String {
     let mut parts: Vec<String> = Vec::new();
     let mut plain = String::new();
@@ -15,7 +15,7 @@ pub(super) fn literal(text: &str) -> String {
             Some(b'\'') => plain.push_str("''"),
             Some(byte) => plain.push(char::from(byte)),
             None => {
-                // A number that begins an expression would make it a sum of numbers.
+                // An expression that begins with a number would be a numeric sum.
                 if parts.is_empty() || !plain.is_empty() {
                     parts.push(format!("'{}'", std::mem::take(&mut plain)));
                 }
@@ -32,7 +32,7 @@ pub(super) fn literal(text: &str) -> String {
     format!("({})", parts.join(" + "))
 }
 
-/// `text` for a comment: on one line, in ASCII, as it reads best.
+/// Escapes `text` for a comment: one line of ASCII.
 pub(super) fn comment(text: &str) -> String {
     let mut comment = String::with_capacity(text.len());
     for character in text.chars() {
@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn plain_text_is_a_plain_literal() {
+    fn printable_ascii_is_a_plain_literal() {
         assert_eq!(literal("eth0"), "'eth0'");
         assert_eq!(literal(""), "''");
         assert_eq!(literal("vEthernet (Ethernet) `$x\"#"), "'vEthernet (Ethernet) `$x\"#'");
@@ -58,7 +58,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_plain_stands_by_its_number() {
+    fn other_characters_are_written_as_numbers() {
         assert_eq!(literal("R\u{e9}seau"), "('R' + [char] 0x00E9 + 'seau')");
         assert_eq!(literal("\u{2019}; exit #"), "('' + [char] 0x2019 + '; exit #')");
         assert_eq!(literal("a\nb"), "('a' + [char] 0x000A + 'b')");

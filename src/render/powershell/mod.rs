@@ -1,27 +1,27 @@
-//! A Windows node's plan as a PowerShell script, for 5.1 and 7: one file that needs nothing else.
+//! Renders the plan of a Windows node as a PowerShell script for 5.1 and 7: one file without dependencies.
 //!
-//! A script is a header, a data block and a body. The data block is all that differs from node to node, for people to
-//! review; the body is the same in every script of a version. It plans on the node by the rules of
+//! A script consists of a header, a data block and a body. Only the data block differs from node to node, for review;
+//! the body is the same in every script of a version. The script plans on the node by the rules of
 //! [`plan::windows`](crate::plan::windows), and commits as one transaction:
 //!
-//! | what is kept, below Program Files | when it is written |
+//! | file under Program Files | written |
 //! |---|---|
-//! | `journal.json`: every change with what stood before it | before the first call |
+//! | `journal.json`: every change with the previous state | before the first call |
 //! | `transcript.log`: a line for each call | before the call |
-//! | `state.json`: what hostgw owns, for Windows has no mark for it | when all was read back and found right |
-//! | `last.json`: the journal of the last run, for `-Rollback` | with that the run is committed |
+//! | `state.json`: the managed objects, because Windows has no mark for them | after the verification |
+//! | `last.json`: the journal of the last run, for `-Rollback` | at the end of the commit |
 //!
-//! A power loss can leave a file empty, cut short or full of zeros. So records are flushed before they count, and read as
-//! a whole and checked before anything of them is used: a damaged record is never taken for an empty one.
+//! A power loss can leave a file empty, truncated or full of zeros. Therefore records are flushed before they are
+//! relied on, and are read and validated completely before use: a damaged record never counts as an empty one.
 //!
-//! A journal that is there when a run begins is one that was not committed: it is undone first. Undoing goes from
-//! whatever stands to what stood before, key by key, by the same steps as going forward.
+//! A journal that exists at the start of a run was not committed, and is undone first. An undo restores the previous
+//! state from any live state, key by key, with the same steps as a commit.
 
 mod literal;
 
 use std::{fmt::Write as _, net::IpAddr};
 
-use super::Facts;
+use super::Provenance;
 use crate::{
     model::{Cluster, Family, Node},
     plan::{WindowsDesired, WindowsOrigin, windows::POD_ALIASES},
@@ -30,23 +30,23 @@ use crate::{
 };
 use literal::{comment, literal};
 
-/// What both scripts have in common: how to read what stands.
+/// Reads the live state. Both scripts contain it.
 const READ: &str = include_str!("read.ps1");
 
-/// What commits, and undoes.
+/// Commits and rolls back.
 const APPLY: &str = include_str!("apply.ps1");
 
-/// What prints what stands.
+/// Prints the live state.
 const COLLECT: &str = include_str!("collect.ps1");
 
-/// That nobody should take it for more than it is.
+/// The warning that the script was not tested on Windows.
 const UNTESTED: &str = "\
 # Made from the documentation of the cmdlets, and not run on Windows by the authors of hostgw: its documentation tells of
 # a self-test.
 ";
 
-/// In a constrained language nothing below would run, the functions that report an error included. What is not
-/// PowerShell's core is left out here.
+/// The check of the language mode. In a constrained mode, none of the code below would run, not even the functions
+/// that report an error. Hence this uses only the core of PowerShell.
 const FULL_LANGUAGE: &str = "
 if ($ExecutionContext.SessionState.LanguageMode -ne 'FullLanguage') {
     Write-Host 'Error: this PowerShell runs in a restricted language mode (AppLocker or App Control); nothing was changed.'
@@ -55,8 +55,8 @@ if ($ExecutionContext.SessionState.LanguageMode -ne 'FullLanguage') {
 }
 ";
 
-/// Every parameter is a switch, so that all else is left in `$args`: PowerShell would drop it without a word. The
-/// number of `-AllowRemovals` is there too.
+/// Parses the arguments. All parameters are switches, so `$args` contains everything else, which PowerShell would
+/// otherwise ignore; that includes the number for `-AllowRemovals`.
 const ARGUMENTS: &str = "
 $Arguments = @($args)
 $Allowed = 0
@@ -70,12 +70,17 @@ if ($WhatIfPreference -and -not $PSBoundParameters.ContainsKey('WhatIf')) { $Wha
 $WhatIfPreference = $false
 ";
 
-/// The script that brings node number `index` of `cluster` to its desired state. It ends lines as Windows does, and is
-/// ASCII.
+/// Renders the script that brings the node at `index` of `cluster` to its desired state. It is ASCII with Windows line
+/// endings.
 #[must_use]
-pub fn windows_script(cluster: &Cluster, index: usize, desired: &WindowsDesired, facts: &Facts) -> String {
+pub fn windows_script(
+    cluster: &Cluster,
+    index: usize,
+    desired: &WindowsDesired,
+    provenance: &Provenance,
+) -> String {
     let node = &cluster.nodes[index];
-    let mut text = header(node, facts);
+    let mut text = header(node, provenance);
     text.push_str(
         "#
 #   -WhatIf     shows what would be changed; changes nothing, needs no administrator
@@ -107,20 +112,20 @@ pub fn windows_script(cluster: &Cluster, index: usize, desired: &WindowsDesired,
     text.push_str(FULL_LANGUAGE);
     text.push_str(ARGUMENTS);
     text.push_str("\n# ---- Data: all that differs from node to node\n\n");
-    data(&mut text, cluster, node, desired, facts);
+    data(&mut text, cluster, node, desired, provenance);
     let _ = write!(
         text,
         "\n# ---- Body: the same in every script of this version\n\n{}\n{READ}\n{APPLY}",
-        hidden()
+        hidden_characters()
     );
-    with_windows_line_ends(&text)
+    with_windows_line_endings(&text)
 }
 
-/// The script that prints what stands on the node, as `plan --node NODE --state FILE` takes it.
+/// Renders the script that prints the live state of the node as input for `plan --node NODE --state FILE`.
 #[must_use]
-pub fn windows_collector(cluster: &Cluster, index: usize, facts: &Facts) -> String {
+pub fn windows_collector(cluster: &Cluster, index: usize, provenance: &Provenance) -> String {
     let node = &cluster.nodes[index];
-    let mut text = header(node, facts);
+    let mut text = header(node, provenance);
     let _ = write!(
         text,
         "#
@@ -139,13 +144,13 @@ $Node = {}
 {COLLECT}",
         comment(&shell_word(node.name.as_raw())),
         literal(node.name.as_raw()),
-        hidden()
+        hidden_characters()
     );
-    with_windows_line_ends(&text)
+    with_windows_line_endings(&text)
 }
 
-/// The characters that are escaped before they are shown.
-fn hidden() -> String {
+/// Renders the table of characters that the script escapes before it prints them.
+fn hidden_characters() -> String {
     let ranges: Vec<String> =
         hidden_ranges().into_iter().map(|(first, last)| format!("{first}, {last}")).collect();
     let lines: Vec<String> = ranges.chunks(8).map(|line| format!("    {}", line.join(", "))).collect();
@@ -155,25 +160,31 @@ fn hidden() -> String {
     )
 }
 
-/// A name as an argument of a shell.
+/// Quotes a name as an argument of a POSIX shell.
 fn shell_word(name: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     if name.chars().all(is_plain) { name.to_owned() } else { format!("'{}'", name.replace('\'', "'\\''")) }
 }
 
-fn header(node: &Node, facts: &Facts) -> String {
+fn header(node: &Node, provenance: &Provenance) -> String {
     format!(
         "# hostgw: routes and forwarding of Windows node {}
 # from {}, SHA-256 {}, by hostgw {}
 ",
         comment(node.name.as_raw()),
-        comment(facts.file),
-        facts.config_hash,
+        comment(provenance.file),
+        provenance.config_hash,
         env!("CARGO_PKG_VERSION"),
     )
 }
 
-fn data(text: &mut String, cluster: &Cluster, node: &Node, desired: &WindowsDesired, facts: &Facts) {
+fn data(
+    text: &mut String,
+    cluster: &Cluster,
+    node: &Node,
+    desired: &WindowsDesired,
+    provenance: &Provenance,
+) {
     let alias = cluster.egress_interface_of(node).map_or("", |name| name.as_str());
     let addresses = node.addresses.iter().map(|(_, address)| address.to_string());
     let gateways = Family::ALL.into_iter().filter_map(|family| node.pod_gateway(family));
@@ -181,7 +192,7 @@ fn data(text: &mut String, cluster: &Cluster, node: &Node, desired: &WindowsDesi
     let pod_aliases = POD_ALIASES.map(ToOwned::to_owned).into_iter();
     let entries = [
         ("$Node", literal(node.name.as_raw()), ""),
-        ("$ConfigHash", literal(facts.config_hash), ""),
+        ("$ConfigHash", literal(provenance.config_hash), ""),
         ("$InterfaceAlias", literal(alias), "# empty: the interface that holds one of $Addresses"),
         ("$Addresses", list(addresses), ""),
         (
@@ -192,9 +203,13 @@ fn data(text: &mut String, cluster: &Cluster, node: &Node, desired: &WindowsDesi
         ("$PodAliases", list(pod_aliases), "# its names, where nothing holds them"),
         ("$Families", list(families), ""),
     ];
-    for (name, value, side) in entries {
+    for (name, value, comment_text) in entries {
         let line = format!("{name} = {value}");
-        let _ = writeln!(text, "{}", if side.is_empty() { line } else { format!("{line}  {side}") });
+        let _ = writeln!(
+            text,
+            "{}",
+            if comment_text.is_empty() { line } else { format!("{line}  {comment_text}") }
+        );
     }
     text.push_str(
         "# Role: pods of another node, own pods, or masterAddress. NextHop: 0.0.0.0 and :: are on-link; empty: the default\n\
@@ -206,7 +221,7 @@ fn data(text: &mut String, cluster: &Cluster, node: &Node, desired: &WindowsDesi
     text.push_str(")\n");
 }
 
-/// A route in the data block.
+/// Renders a route for the data block.
 fn entry(cluster: &Cluster, route: &WindowsRoute, origin: WindowsOrigin) -> String {
     let next_hop = route.next_hop.map(|address| address.to_string()).unwrap_or_default();
     let role = match origin {
@@ -231,7 +246,7 @@ fn list(items: impl Iterator<Item = String>) -> String {
     format!("@({})", items.map(|item| literal(&item)).collect::<Vec<_>>().join(", "))
 }
 
-/// Notepad of old Windows shows nothing else as lines.
-fn with_windows_line_ends(text: &str) -> String {
+/// Converts line endings, because Notepad on old Windows versions shows only CR LF as a line break.
+fn with_windows_line_endings(text: &str) -> String {
     text.replace('\n', "\r\n")
 }

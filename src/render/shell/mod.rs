@@ -1,15 +1,15 @@
-//! A Linux node's plan as a shell script: for nodes without hostgw, and for people to read.
+//! Renders the plan of a Linux node as a shell script, for nodes without hostgw and for review.
 //!
-//! A script is a header, the desired state in the words of `ip route`, `nft` and `sysctl`, and a body that is the same in
-//! every script of a version. It needs POSIX sh and awk, iproute2, nft and sysctl. It plans on the node by the rules of
-//! [`plan`](crate::plan::plan()), and what it leaves is what apply leaves: the same marks of ownership, so that hostgw and
-//! the scripts can take turns.
+//! A script consists of a header, the desired state in the syntax of `ip route`, `nft` and `sysctl`, and a body that
+//! is the same in every script of a version. It needs POSIX sh and awk, iproute2, nft and sysctl. It plans on the node
+//! by the rules of [`plan`](crate::plan::plan()), and its result is the same as that of `hostgw apply`, including the
+//! marks of managed objects. hostgw and scripts can therefore be used in turn.
 
 mod persist;
 
 use std::fmt::Write as _;
 
-use super::Facts;
+use super::Provenance;
 use crate::{
     model::{Cluster, Family},
     plan::{Desired, in_order_of_writing},
@@ -22,12 +22,12 @@ pub use persist::{
     UnwritableInterface, freshness, persisted,
 };
 
-/// All but the desired state.
+/// The body of every script.
 const BODY: &str = include_str!("body.sh");
 
-/// The script that brings node number `index` of `cluster` to its desired state.
+/// Renders the script that brings the node at `index` of `cluster` to its desired state.
 #[must_use]
-pub fn linux_script(cluster: &Cluster, index: usize, desired: &Desired, facts: &Facts) -> String {
+pub fn linux_script(cluster: &Cluster, index: usize, desired: &Desired, provenance: &Provenance) -> String {
     let node = &cluster.nodes[index];
     let device = cluster.egress_interface_of(node).map_or("", |name| name.as_str());
     let mut text = format!(
@@ -53,15 +53,15 @@ node={}
 device={}
 
 # The characters that are escaped before they are shown, from and to, by their numbers.
-hidden='{}'
+hidden_characters='{}'
 ",
         node.name,
-        printable(facts.file),
-        facts.config_hash,
+        printable(provenance.file),
+        provenance.config_hash,
         env!("CARGO_PKG_VERSION"),
         quoted(&node.name.to_string()),
         quoted(device),
-        hidden(),
+        hidden_characters(),
     );
     let _ = write!(text, "\n{}", function("desired_routes", &routes(cluster, desired)));
     for family in Family::ALL {
@@ -77,7 +77,7 @@ hidden='{}'
     text
 }
 
-/// A function that prints `text`. The shell expands nothing in it, and no line of it is the last one.
+/// Renders a function that prints `text`. The shell does not expand it, and no line of it may be `END`.
 fn function(name: &str, text: &str) -> String {
     if text.is_empty() {
         format!("{name}() {{ :; }}\n")
@@ -86,8 +86,8 @@ fn function(name: &str, text: &str) -> String {
     }
 }
 
-/// The ranges of hidden characters, a line of them at a time.
-fn hidden() -> String {
+/// The ranges of hidden characters, several per line.
+fn hidden_characters() -> String {
     let mut text = String::new();
     for (at, (first, last)) in hidden_ranges().into_iter().enumerate() {
         let separator = if at == 0 {
@@ -102,14 +102,14 @@ fn hidden() -> String {
     text
 }
 
-/// A word of the shell that is exactly this.
+/// Quotes `text` as one word of a shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
-/// The routes, each with what it is for.
+/// The routes, each with its purpose.
 fn routes(cluster: &Cluster, desired: &Desired) -> String {
-    let lines: Vec<(String, String)> = in_order(&desired.state)
+    let lines: Vec<(String, String)> = on_link_first(&desired.state)
         .map(|route| {
             let purpose = desired
                 .node_of(&route.key())
@@ -124,14 +124,14 @@ fn routes(cluster: &Cluster, desired: &Desired) -> String {
     lines.iter().map(|(route, purpose)| format!("{}  # {purpose}\n", padded(route, width))).collect()
 }
 
-/// On-link routes first: the gateways of the others are reached through them.
-fn in_order(state: &State) -> impl Iterator<Item = &Route> {
+/// Returns on-link routes first, because the gateways of other routes are reached through them.
+fn on_link_first(state: &State) -> impl Iterator<Item = &Route> {
     let (on_link, others): (Vec<_>, Vec<_>) =
         state.routes.iter().partition(|route| route.next.gateway.is_none());
     on_link.into_iter().chain(others)
 }
 
-/// A table as `nft list` shows it.
+/// Renders a table as `nft list` does.
 fn table(table: &NatTable) -> String {
     let mut text = format!("table {} {} {{\n", table.family.nft(), NatTable::NAME);
     for chain in &table.chains {

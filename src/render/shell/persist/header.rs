@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{Persist, PersistedNode};
-use crate::render::Facts;
+use crate::render::Provenance;
 
 /// What the line starts with; the rest is JSON.
 const MARK: &str = "# hostgw-persist: ";
@@ -61,12 +61,12 @@ struct Version {
 }
 
 impl PersistHeader {
-    pub(super) fn new(persist: &Persist, node: PersistedNode, facts: &Facts) -> Self {
+    pub(super) fn new(persist: &Persist, node: PersistedNode, provenance: &Provenance) -> Self {
         Self {
             persist: persist.clone(),
             node: node.name.to_owned(),
             interface: node.interface.to_owned(),
-            config_hash: facts.config_hash.to_owned(),
+            config_hash: provenance.config_hash.to_owned(),
         }
     }
 
@@ -124,9 +124,9 @@ mod tests {
 
     fn header(name: &str) -> String {
         let node = PersistedNode { name, interface: "eth0" };
-        let facts = Facts { file: "hostgw.yaml", config_hash: "abc" };
+        let provenance = Provenance { file: "hostgw.yaml", config_hash: "abc" };
         let id = "uplink".parse().expect("an ID");
-        PersistHeader::new(&Persist::Netplan(id), node, &facts).line()
+        PersistHeader::new(&Persist::Netplan(id), node, &provenance).line()
     }
 
     #[test]

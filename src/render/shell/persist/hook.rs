@@ -3,7 +3,7 @@
 use super::UnwritableInterface;
 use crate::{
     model::Family,
-    render::shell::{in_order, quoted},
+    render::shell::{on_link_first, quoted},
     state::State,
 };
 
@@ -44,7 +44,7 @@ pub(super) fn content(caller: Caller, state: &State, interface: &str) -> Result<
     });
     text.push_str(ADD_ROUTES);
     for family in Family::ALL {
-        let routes: String = in_order(state)
+        let routes: String = on_link_first(state)
             .filter(|route| route.family() == family)
             .map(|route| format!("route add {route}\n"))
             .collect();

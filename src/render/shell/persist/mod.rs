@@ -9,11 +9,11 @@ mod networkd;
 
 use std::{collections::HashSet, fmt, str::FromStr};
 
-use super::{in_order, table};
+use super::{on_link_first, table};
 use crate::{
     model::Family,
     plan::in_order_of_writing,
-    render::Facts,
+    render::Provenance,
     state::{NatTable, State},
     text::{Untrusted, printable},
 };
@@ -102,7 +102,7 @@ pub fn persisted(
     kind: &Persist,
     state: &State,
     node: PersistedNode,
-    facts: &Facts,
+    provenance: &Provenance,
 ) -> Result<String, UnwritableInterface> {
     let content = kind.content(state, node.interface)?;
     let shebang = if kind.is_script() { "#!/bin/sh\n" } else { "" };
@@ -110,10 +110,10 @@ pub fn persisted(
         "{shebang}# {} of node {}, from {}, written by hostgw {}.\n",
         kind.subject(),
         printable(node.name),
-        printable(facts.file),
+        printable(provenance.file),
         env!("CARGO_PKG_VERSION"),
     );
-    text.push_str(&PersistHeader::new(kind, node, facts).line());
+    text.push_str(&PersistHeader::new(kind, node, provenance).line());
     text.push_str("#\n");
     for line in kind.instructions(node.interface).lines() {
         text.push_str(format!("# {line}").trim_end());
@@ -235,7 +235,7 @@ impl Persist {
 
     fn content(&self, state: &State, interface: &str) -> Result<String, UnwritableInterface> {
         match self {
-            Self::SystemdNetworkd | Self::Netplan(_) => Ok(networkd::content(in_order(state))),
+            Self::SystemdNetworkd | Self::Netplan(_) => Ok(networkd::content(on_link_first(state))),
             Self::NetworkManager => hook::content(hook::Caller::NetworkManager, state, interface),
             Self::Ifupdown => hook::content(hook::Caller::Ifup, state, interface),
             Self::Nftables => Ok(nftables(state)),
@@ -250,14 +250,14 @@ impl Persist {
             Self::SystemdNetworkd => format!(
                 "Install as /etc/systemd/network/FILE.d/hostgw.conf, where FILE is the name of the \"Network File\" that\n\
                  `networkctl status {interface}` shows, then run `networkctl reload`.\n\
-                 Under netplan, use --persist netplan instead. NAT and sysctls need files of their own."
+                 Under netplan, use --persist netplan instead. NAT and sysctls need files of their table_state."
             ),
             Self::Netplan(id) => format!(
                 "Install as /etc/systemd/network/10-netplan-{id}.network.d/hostgw.conf, then run `networkctl reload`.\n\
                  Check the netplan ID first: `networkctl status {interface}` must show the Network File\n\
                  /run/systemd/network/10-netplan-{id}.network. If it shows another ID, pass that with --netplan-id.\n\
                  If netplan uses the renderer NetworkManager, use --persist networkmanager instead.\n\
-                 NAT and sysctls need files of their own.",
+                 NAT and sysctls need files of their table_state.",
                 id = id.as_str()
             ),
             Self::NetworkManager => format!(
@@ -265,22 +265,22 @@ impl Persist {
                  NetworkManager runs it when {interface} comes up or gets another DHCP lease.\n\
                  It runs no script after `ip link set {interface} down` and `up`, or when it gets the same DHCP lease again\n\
                  after losing it: run `nmcli connection up` or `hostgw apply` then.\n\
-                 NAT and sysctls need files of their own."
+                 NAT and sysctls need files of their table_state."
             ),
             Self::Ifupdown => format!(
                 "Install as /etc/network/if-up.d/hostgw with mode 755. ifup runs it when it has brought up {interface}.\n\
                  With ifupdown2, set addon_scripts_support=1 in /etc/network/ifupdown2/ifupdown2.conf.\n\
-                 NAT and sysctls need files of their own."
+                 NAT and sysctls need files of their table_state."
             ),
             Self::Nftables => {
                 "Install as /etc/nftables.d/hostgw.nft, and add this line at the end of /etc/nftables.conf:\n\
                  \x20   include \"/etc/nftables.d/*.nft\"\n\
-                 Each load replaces hostgw's own table and nothing else. Routes and sysctls need files of their own."
+                 Each load replaces hostgw's table_state table and nothing else. Routes and sysctls need files of their table_state."
                     .to_owned()
             }
             Self::SysctlD => {
                 "Install as /etc/sysctl.d/90-hostgw.conf. If several files set a key, the last file by name wins.\n\
-                 Routes and NAT need files of their own."
+                 Routes and NAT need files of their table_state."
                     .to_owned()
             }
         }
@@ -290,9 +290,9 @@ impl Persist {
 /// Each table replaces the one that is loaded: declared first, so that it can be deleted.
 fn nftables(state: &State) -> String {
     let tables = Family::ALL.into_iter().filter_map(|family| state.nat.get(family));
-    tables.fold(String::new(), |text, own| {
-        let name = format!("{} {}", own.family.nft(), NatTable::NAME);
-        format!("{text}\nadd table {name}\ndelete table {name}\n{}", table(own))
+    tables.fold(String::new(), |text, table_state| {
+        let name = format!("{} {}", table_state.family.nft(), NatTable::NAME);
+        format!("{text}\nadd table {name}\ndelete table {name}\n{}", table(table_state))
     })
 }
 

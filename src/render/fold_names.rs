@@ -1,9 +1,9 @@
-//! Many names in few characters, without losing one: `10.244.{0..7,9}.0/24`.
+//! Lists many names in few characters, without omitting any: `10.244.{0..7,9}.0/24`.
 
 use std::cmp::Ordering;
 
-/// So many names at most stand for one word, so that lines do not become endless.
-const TOGETHER: usize = 32;
+/// The maximum number of names in one word, which limits the length of a line.
+const MAX_NAMES: usize = 32;
 
 /// A part of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,29 +12,29 @@ enum Token<'a> {
     Text(&'a str),
 }
 
-/// The names in words as a shell would expand them, `{a,b}` for each of several and `{1..9}` for a range: names
-/// that differ in a part share a word. The order of the names is lost; a name that could be taken for such a
-/// word is a word of its own.
+/// Folds names into words with the brace expansion of a shell, `{a,b}` and `{1..9}`: names that differ only in part
+/// share a word. Does not preserve the order. A name that contains special characters is not folded.
 #[must_use]
-pub(super) fn compact<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
-    let (plain, odd): (Vec<&str>, Vec<&str>) = names.into_iter().partition(|name| is_plain(name));
+pub(super) fn fold_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let (plain, special): (Vec<&str>, Vec<&str>) = names.into_iter().partition(|name| is_plain(name));
     let mut plain: Vec<Vec<Token>> = plain.into_iter().map(tokens).collect();
     plain.sort_by(|one, other| compare(one, other));
     plain.dedup();
-    let words = plain.chunks(TOGETHER).map(|chunk| {
+    let words = plain.chunks(MAX_NAMES).map(|chunk| {
         let parts: Vec<&[Token]> = chunk.iter().map(Vec::as_slice).collect();
-        fold(&parts)
+        fold_tokens(&parts)
     });
-    words.chain(odd.into_iter().map(ToOwned::to_owned)).collect()
+    words.chain(special.into_iter().map(ToOwned::to_owned)).collect()
 }
 
-/// Whether nothing in a name means something in a word.
+/// Returns `true` if the name contains no characters that have a meaning in a word.
 fn is_plain(name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '/' | '-' | '_' | ' ');
     !name.is_empty() && name.chars().all(is_plain) && !name.contains("..")
 }
 
-/// A word is one token and so is a number, but for leading zeros; of what is both, as in `x7k2`, each letter is.
+/// Splits a name into tokens: numbers without leading zeros, words of letters, and single characters. In a word that
+/// mixes letters and digits, such as `x7k2`, each letter is a token.
 fn tokens(name: &str) -> Vec<Token<'_>> {
     let mut tokens = Vec::new();
     let mut rest = name;
@@ -43,7 +43,7 @@ fn tokens(name: &str) -> Vec<Token<'_>> {
         let (word, after) = rest.split_at(run.max(1));
         let is_mixed = word.contains(|c: char| c.is_ascii_digit());
         if is_mixed {
-            mixed(word, &mut tokens)
+            push_mixed(word, &mut tokens)
         } else {
             tokens.push(Token::Text(word))
         }
@@ -52,7 +52,7 @@ fn tokens(name: &str) -> Vec<Token<'_>> {
     tokens
 }
 
-fn mixed<'a>(word: &'a str, tokens: &mut Vec<Token<'a>>) {
+fn push_mixed<'a>(word: &'a str, tokens: &mut Vec<Token<'a>>) {
     let mut rest = word;
     while !rest.is_empty() {
         let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
@@ -72,7 +72,7 @@ impl<'a> Token<'a> {
     }
 }
 
-/// Numbers by value, before text.
+/// Orders numbers by value, before text.
 fn compare(one: &[Token], other: &[Token]) -> Ordering {
     fn rank<'a>(token: &Token<'a>) -> (u8, u64, &'a str) {
         match *token {
@@ -83,24 +83,26 @@ fn compare(one: &[Token], other: &[Token]) -> Ordering {
     one.iter().map(rank).cmp(other.iter().map(rank))
 }
 
-/// One word for names that are sorted and differ.
-fn fold(names: &[&[Token]]) -> String {
-    let Some((first, more)) = names.split_first() else { return String::new() };
-    let all = |at: &dyn Fn(&[Token]) -> bool| more.iter().all(|name| at(name));
-    let head = (0..first.len()).take_while(|at| all(&|name| name.get(*at) == first.get(*at))).count();
-    let rest = names.iter().map(|name| name.len() - head).min().unwrap_or(0);
-    let from_end = |name: &[Token], at: usize| name[name.len() - 1 - at].text().to_owned();
-    let tail = (0..rest).take_while(|at| all(&|name| from_end(name, *at) == from_end(first, *at))).count();
+/// Folds distinct, sorted names into one word.
+fn fold_tokens(names: &[&[Token]]) -> String {
+    let Some((first, others)) = names.split_first() else { return String::new() };
+    let all = |holds: &dyn Fn(&[Token]) -> bool| others.iter().all(|name| holds(name));
+    let prefix_length =
+        (0..first.len()).take_while(|index| all(&|name| name.get(*index) == first.get(*index))).count();
+    let rest = names.iter().map(|name| name.len() - prefix_length).min().unwrap_or(0);
+    let from_end = |name: &[Token], index: usize| name[name.len() - 1 - index].text().to_owned();
+    let tail =
+        (0..rest).take_while(|index| all(&|name| from_end(name, *index) == from_end(first, *index))).count();
     let text = |tokens: &[Token]| tokens.iter().map(|token| token.text()).collect::<String>();
-    let prefix = text(&first[..head]);
-    if more.is_empty() {
+    let prefix = text(&first[..prefix_length]);
+    if others.is_empty() {
         return prefix;
     }
-    let middles: Vec<&[Token]> = names.iter().map(|name| &name[head..name.len() - tail]).collect();
+    let middles: Vec<&[Token]> = names.iter().map(|name| &name[prefix_length..name.len() - tail]).collect();
     format!("{prefix}{{{}}}{}", alternatives(&middles).join(","), text(&first[first.len() - tail..]))
 }
 
-/// What differs: ranges of numbers, and for the rest one word for all that begin alike.
+/// The differing parts: ranges for consecutive numbers, and one word for all others that start with the same token.
 fn alternatives(middles: &[&[Token]]) -> Vec<String> {
     let number = |middle: &[Token]| match middle {
         [Token::Number { value, .. }] => Some(*value),
@@ -111,7 +113,7 @@ fn alternatives(middles: &[&[Token]]) -> Vec<String> {
     while let Some(first) = left.first() {
         let run = match number(first) {
             Some(start) => {
-                (0..).zip(left).take_while(|(at, next)| number(next) == start.checked_add(*at)).count()
+                (0..).zip(left).take_while(|(index, next)| number(next) == start.checked_add(*index)).count()
             }
             None => 0,
         };
@@ -120,30 +122,30 @@ fn alternatives(middles: &[&[Token]]) -> Vec<String> {
             left = &left[run..];
             continue;
         }
-        let alike = left.iter().take_while(|middle| middle.first() == first.first()).count();
-        words.push(fold(&left[..alike]));
-        left = &left[alike..];
+        let same_start = left.iter().take_while(|middle| middle.first() == first.first()).count();
+        words.push(fold_tokens(&left[..same_start]));
+        left = &left[same_start..];
     }
     words
 }
 
-/// What a shell makes of a word.
+/// Expands a word as a shell would.
 #[cfg(test)]
-pub(super) fn expand(word: &str) -> std::collections::BTreeSet<String> {
+pub(super) fn expand_braces(word: &str) -> std::collections::BTreeSet<String> {
     let Some(open) = word.find('{') else { return std::collections::BTreeSet::from([word.to_owned()]) };
     let (mut depth, mut parts, mut start, mut close) = (0, Vec::new(), open + 1, word.len());
-    for (at, c) in word.char_indices().skip(open) {
+    for (index, c) in word.char_indices().skip(open) {
         match c {
             '{' => depth += 1,
             '}' => depth -= 1,
             _ => {}
         }
         if (c == ',' && depth == 1) || depth == 0 {
-            parts.push(&word[start..at]);
-            start = at + 1;
+            parts.push(&word[start..index]);
+            start = index + 1;
         }
         if depth == 0 {
-            close = at;
+            close = index;
             break;
         }
     }
@@ -152,9 +154,9 @@ pub(super) fn expand(word: &str) -> std::collections::BTreeSet<String> {
         Some((from.parse::<u64>().ok()?..=to.parse().ok()?).map(|number| number.to_string()).collect())
     };
     let ranges = |part: &&str| -> Vec<String> { numbers(part).unwrap_or_else(|| vec![(*part).to_owned()]) };
-    let rests = expand(&word[close + 1..]);
+    let rests = expand_braces(&word[close + 1..]);
     let middles: std::collections::BTreeSet<String> =
-        parts.iter().flat_map(ranges).flat_map(|part| expand(&part)).collect();
+        parts.iter().flat_map(ranges).flat_map(|part| expand_braces(&part)).collect();
     let both = |middle: &String| {
         rests.iter().map(|rest| format!("{}{middle}{rest}", &word[..open])).collect::<Vec<_>>()
     };
@@ -170,31 +172,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_that_differ_in_a_part_share_a_word() {
-        let told = |names: &[&str]| compact(names.iter().copied()).join(" ");
-        assert_eq!(told(&["10.244.1.0/24"]), "10.244.1.0/24");
-        assert_eq!(told(&["10.244.1.0/24", "10.244.3.0/24"]), "10.244.{1,3}.0/24");
-        let names: Vec<String> = (0..10).map(|at| format!("10.244.{at}.0/24")).collect();
+    fn names_that_differ_in_part_are_folded() {
+        let folded = |names: &[&str]| fold_names(names.iter().copied()).join(" ");
+        assert_eq!(folded(&["10.244.1.0/24"]), "10.244.1.0/24");
+        assert_eq!(folded(&["10.244.1.0/24", "10.244.3.0/24"]), "10.244.{1,3}.0/24");
+        let names: Vec<String> = (0..10).map(|index| format!("10.244.{index}.0/24")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        assert_eq!(told(&names), "10.244.{0..9}.0/24");
-        assert_eq!(told(&["10.1.0.0/26", "10.1.0.64/26", "10.1.1.0/26"]), "10.1.{0.{0,64},1.0}/26");
-        assert_eq!(told(&["pool-a-x7", "pool-a-k2", "pool-b"]), "pool-{a-{k2,x7},b}");
-        assert_eq!(told(&["n01", "n02", "n03"]), "n0{1..3}");
-        assert_eq!(told(&["alpha-1", "alpine-1"]), "{alpha,alpine}-1");
-        assert_eq!(told(&["10.0.1.0/24 metric 7", "10.0.2.0/24 metric 7"]), "10.0.{1,2}.0/24 metric 7");
-        assert_eq!(told(&["a", "{b}", "c,d", "e..f"]), "a {b} c,d e..f");
-        assert_eq!(told(&["a", "a1"]), "a{,1}");
-        assert_eq!(told(&[]), "");
+        assert_eq!(folded(&names), "10.244.{0..9}.0/24");
+        assert_eq!(folded(&["10.1.0.0/26", "10.1.0.64/26", "10.1.1.0/26"]), "10.1.{0.{0,64},1.0}/26");
+        assert_eq!(folded(&["pool-a-x7", "pool-a-k2", "pool-b"]), "pool-{a-{k2,x7},b}");
+        assert_eq!(folded(&["n01", "n02", "n03"]), "n0{1..3}");
+        assert_eq!(folded(&["alpha-1", "alpine-1"]), "{alpha,alpine}-1");
+        assert_eq!(folded(&["10.0.1.0/24 metric 7", "10.0.2.0/24 metric 7"]), "10.0.{1,2}.0/24 metric 7");
+        assert_eq!(folded(&["a", "{b}", "c,d", "e..f"]), "a {b} c,d e..f");
+        assert_eq!(folded(&["a", "a1"]), "a{,1}");
+        assert_eq!(folded(&[]), "");
     }
 
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn no_name_is_lost(names in prop::collection::btree_set("[a-c0-3.: /-]{1,6}", 0..100)) {
+        fn folding_loses_no_name(names in prop::collection::btree_set("[a-c0-3.: /-]{1,6}", 0..100)) {
             let plain: BTreeSet<String> = names.into_iter().filter(|name| is_plain(name)).collect();
-            let words = compact(plain.iter().map(String::as_str));
-            let expanded: BTreeSet<String> = words.iter().flat_map(|word| expand(word)).collect();
+            let words = fold_names(plain.iter().map(String::as_str));
+            let expanded: BTreeSet<String> = words.iter().flat_map(|word| expand_braces(word)).collect();
             prop_assert_eq!(expanded, plain);
         }
     }

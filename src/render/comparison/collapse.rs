@@ -1,0 +1,155 @@
+//! Collapses many changes of one kind into one line.
+
+use std::collections::HashMap;
+
+use crate::{
+    plan::{
+        Action,
+        compare::{Class, NodeGroup},
+    },
+    render::{ChangeEntry, ObjectKind, text::reason},
+    state::Route,
+    text::{count, list},
+};
+
+/// The maximum number of changes of one kind that are listed individually.
+const MAX_LISTED: usize = 10;
+
+/// The number of names in a collapsed line.
+const MAX_NAMED: usize = 3;
+
+/// A line of the collapsed form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CollapsedLine {
+    /// A single change, by its index.
+    Single(usize),
+    /// Many changes of one kind.
+    Several {
+        /// The action of all changes.
+        action: Action,
+        /// The objects and what they have in common.
+        text: String,
+        /// The reason.
+        reason_text: String,
+    },
+}
+
+/// Collapses the changes of a block, in their order. If there are many of one kind, they share a line.
+pub(super) fn collapse(block: &NodeGroup, changes: &[ChangeEntry]) -> Vec<CollapsedLine> {
+    let mut kinds: HashMap<(Action, ObjectKind, Class), usize> = HashMap::new();
+    let mut groups: Vec<(Class, Vec<usize>)> = Vec::new();
+    let mut group_of = Vec::with_capacity(changes.len());
+    for (index, (delta, entry)) in block.deltas.iter().zip(changes).enumerate() {
+        let class = delta.cause.class();
+        let group = *kinds.entry((entry.action, entry.kind, class.clone())).or_insert_with(|| {
+            groups.push((class, Vec::new()));
+            groups.len() - 1
+        });
+        groups[group].1.push(index);
+        group_of.push(group);
+    }
+    let mut lines = Vec::new();
+    for (index, group) in group_of.into_iter().enumerate() {
+        let (class, members) = &groups[group];
+        if members.len() <= MAX_LISTED {
+            lines.push(CollapsedLine::Single(index));
+        } else if members.first() == Some(&index) {
+            let entries: Vec<&ChangeEntry> = members.iter().map(|index| &changes[*index]).collect();
+            lines.push(collapse_group(class, &entries, &changes[index]));
+        }
+    }
+    lines
+}
+
+fn collapse_group(class: &Class, entries: &[&ChangeEntry], first: &ChangeEntry) -> CollapsedLine {
+    let noun = match first.kind {
+        ObjectKind::Route => "route",
+        ObjectKind::Nat => "NAT object",
+        ObjectKind::Sysctl => "sysctl",
+        ObjectKind::Forwarding => "interface",
+    };
+    let what = match class {
+        Class::Pods => " to every other node".to_owned(),
+        _ => common_difference(entries)
+            .map_or_else(|| first_names(entries), |difference| format!(": {difference}")),
+    };
+    let reason_text = if *class == Class::Pods { String::new() } else { reasons(entries) };
+    CollapsedLine::Several {
+        action: first.action,
+        text: format!("{}{what}", count(entries.len(), noun)),
+        reason_text,
+    }
+}
+
+/// `: 10.244.1.0/24, 10.244.2.0/24 and 9 more`.
+fn first_names(entries: &[&ChangeEntry]) -> String {
+    let object = |entry: &ChangeEntry| {
+        entry.after.as_ref().or(entry.before.as_ref()).map(|object| object.name.clone())
+    };
+    let names: Vec<String> = entries.iter().take(MAX_NAMED).filter_map(|entry| object(entry)).collect();
+    let more = entries.len() - names.len();
+    format!(": {} and {more} more", names.join(", "))
+}
+
+/// The common reason, or the first reasons.
+fn reasons(entries: &[&ChangeEntry]) -> String {
+    let mut reasons: Vec<String> = Vec::new();
+    for entry in entries {
+        let reason = reason(&entry.reason);
+        if reasons.last() != Some(&reason) {
+            reasons.push(reason);
+        }
+    }
+    if reasons.len() == 1 { reasons.remove(0) } else { list(&reasons, 1) }
+}
+
+/// The difference that all these routes have in common, such as `mtu 1400 -> 1450`.
+fn common_difference(entries: &[&ChangeEntry]) -> Option<String> {
+    let routes = |entry: &ChangeEntry| -> Option<(Vec<String>, Vec<String>)> {
+        let words = |route: &Option<Route>| Some(route.as_ref()?.words());
+        Some((words(&entry.before.as_ref()?.route)?, words(&entry.after.as_ref()?.route)?))
+    };
+    let mut differences =
+        entries.iter().map(|entry| routes(entry).and_then(|(old, new)| difference(&old, &new)));
+    let first = differences.next()??;
+    let mut same = true;
+    for difference in differences {
+        let difference = difference?;
+        if difference.kind != first.kind {
+            return None;
+        }
+        same &= difference == first;
+    }
+    match (same, first.kind.as_str()) {
+        (true, _) => Some(first.text),
+        (false, "via") => Some("via other next hops".to_owned()),
+        (false, _) => None,
+    }
+}
+
+#[derive(PartialEq)]
+struct Difference {
+    /// The keyword of the differing word.
+    kind: String,
+    text: String,
+}
+
+/// The single word in which two routes differ.
+fn difference(old: &[String], new: &[String]) -> Option<Difference> {
+    let only = |words: &[String], others: &[String]| -> Vec<String> {
+        words.iter().filter(|word| !others.contains(word)).cloned().collect()
+    };
+    let split = |word: &str| {
+        let (kind, value) = word.split_once(' ').unwrap_or(("", word));
+        (kind.to_owned(), value.to_owned())
+    };
+    match (&only(old, new)[..], &only(new, old)[..]) {
+        ([removed], [added]) => {
+            let ((kind, before), (same, after)) = (split(removed), split(added));
+            (kind == same).then(|| Difference { text: format!("{kind} {before} -> {after}"), kind })
+        }
+        ([removed], []) => Some(Difference { kind: split(removed).0, text: format!("without {removed}") }),
+        ([], [added]) => Some(Difference { kind: split(added).0, text: format!("with {added}") }),
+        _ => None,
+    }
+}
