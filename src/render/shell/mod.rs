@@ -53,7 +53,7 @@ node={}
 device={}
 
 # The characters that are escaped before they are shown, from and to, by their numbers.
-hidden_characters='{}'
+hidden='{}'
 ",
         node.name,
         printable(provenance.file),

@@ -250,14 +250,14 @@ impl Persist {
             Self::SystemdNetworkd => format!(
                 "Install as /etc/systemd/network/FILE.d/hostgw.conf, where FILE is the name of the \"Network File\" that\n\
                  `networkctl status {interface}` shows, then run `networkctl reload`.\n\
-                 Under netplan, use --persist netplan instead. NAT and sysctls need files of their table_state."
+                 Under netplan, use --persist netplan instead. NAT and sysctls need files of their own."
             ),
             Self::Netplan(id) => format!(
                 "Install as /etc/systemd/network/10-netplan-{id}.network.d/hostgw.conf, then run `networkctl reload`.\n\
                  Check the netplan ID first: `networkctl status {interface}` must show the Network File\n\
                  /run/systemd/network/10-netplan-{id}.network. If it shows another ID, pass that with --netplan-id.\n\
                  If netplan uses the renderer NetworkManager, use --persist networkmanager instead.\n\
-                 NAT and sysctls need files of their table_state.",
+                 NAT and sysctls need files of their own.",
                 id = id.as_str()
             ),
             Self::NetworkManager => format!(
@@ -265,22 +265,22 @@ impl Persist {
                  NetworkManager runs it when {interface} comes up or gets another DHCP lease.\n\
                  It runs no script after `ip link set {interface} down` and `up`, or when it gets the same DHCP lease again\n\
                  after losing it: run `nmcli connection up` or `hostgw apply` then.\n\
-                 NAT and sysctls need files of their table_state."
+                 NAT and sysctls need files of their own."
             ),
             Self::Ifupdown => format!(
                 "Install as /etc/network/if-up.d/hostgw with mode 755. ifup runs it when it has brought up {interface}.\n\
                  With ifupdown2, set addon_scripts_support=1 in /etc/network/ifupdown2/ifupdown2.conf.\n\
-                 NAT and sysctls need files of their table_state."
+                 NAT and sysctls need files of their own."
             ),
             Self::Nftables => {
                 "Install as /etc/nftables.d/hostgw.nft, and add this line at the end of /etc/nftables.conf:\n\
                  \x20   include \"/etc/nftables.d/*.nft\"\n\
-                 Each load replaces hostgw's table_state table and nothing else. Routes and sysctls need files of their table_state."
+                 Each load replaces hostgw's own table and nothing else. Routes and sysctls need files of their own."
                     .to_owned()
             }
             Self::SysctlD => {
                 "Install as /etc/sysctl.d/90-hostgw.conf. If several files set a key, the last file by name wins.\n\
-                 Routes and NAT need files of their table_state."
+                 Routes and NAT need files of their own."
                     .to_owned()
             }
         }
