@@ -45,12 +45,45 @@ impl Kind {
     }
 }
 
+/// The number of a rule, which prints as in `HG0704`. What each rule says is in [`diagnose`](crate::diagnose).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct RuleCode(pub u16);
+
+impl RuleCode {
+    const PREFIX: &str = "HG";
+}
+
+impl fmt::Display for RuleCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{:04}", Self::PREFIX, self.0)
+    }
+}
+
+impl From<RuleCode> for String {
+    fn from(code: RuleCode) -> Self {
+        code.to_string()
+    }
+}
+
+impl TryFrom<String> for RuleCode {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let number = text.strip_prefix(Self::PREFIX).and_then(|digits| digits.parse().ok());
+        number.map(Self).filter(|code| code.to_string() == text).ok_or("not a code such as HG0704")
+    }
+}
+
 /// A failure of the command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Error {
     /// Decides the exit code.
     pub kind: Kind,
+    /// The code of the rule that the configuration violates, such as `HG0704`, if it is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<RuleCode>,
     /// What failed, on which object and why: a sentence in lower case without its full stop.
     pub message: Untrusted,
     /// More lines that belong to it.
@@ -66,13 +99,27 @@ impl Error {
     /// A failure of `kind`, described by `message`.
     #[must_use]
     pub fn new(kind: Kind, message: impl Into<Untrusted>) -> Self {
-        Self { kind, message: message.into(), details: Vec::new(), commands: Vec::new(), hint: None }
+        Self {
+            kind,
+            code: None,
+            message: message.into(),
+            details: Vec::new(),
+            commands: Vec::new(),
+            hint: None,
+        }
     }
 
     /// An unexpected failure.
     #[must_use]
     pub fn unexpected(message: impl Into<Untrusted>) -> Self {
         Self::new(Kind::Unexpected, message)
+    }
+
+    /// Sets the code of the rule that the configuration violates.
+    #[must_use]
+    pub const fn with_code(mut self, code: RuleCode) -> Self {
+        self.code = Some(code);
+        self
     }
 
     /// The same, with what to do next.

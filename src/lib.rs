@@ -43,6 +43,7 @@
 //! | [`error`] | what failed, on which object, why, what to do next; the exit code per kind |
 //! | [`config`] | file -> raw serde types -> validated model; all mistakes at once, with their places |
 //! | [`input`] | reads what users name: stored files, pipes and standard input, at most 64 MiB |
+//! | [`diagnose`] | the rules: a code, a severity and an explanation for everything that a check or warning says |
 //! | [`model`] | the cluster, its nodes, pod CIDRs: valid by construction |
 //! | [`state`] | the state of a node; prints as `ip`, `nft` and `sysctl` do |
 //! | [`plan`] | desired state, diff, checks against the node, reasons, the comparison of two files: pure |
@@ -63,7 +64,7 @@
 //!
 //! 1. `text`, `hex`, `fault`, `clock`
 //! 2. `error`, `input`, `model`
-//! 3. `state`
+//! 3. `state`, `diagnose`
 //! 4. `config`
 //! 5. `plan`, `cni`
 //! 6. `record`, `render`
@@ -106,6 +107,7 @@ pub mod cli;
 mod clock;
 pub mod cni;
 pub mod config;
+pub mod diagnose;
 pub mod error;
 #[cfg(target_os = "linux")]
 mod fault;

@@ -321,6 +321,7 @@ documents! {
     readme "README.md"
     boot "src/guide/boot.md"
     configuration "src/guide/configuration.md"
+    diagnostics "src/guide/diagnostics.md"
     exit_codes_and_json "src/guide/exit-codes-and-json.md"
     glossary "src/guide/glossary.md"
     internals "src/guide/internals.md"

@@ -15,6 +15,7 @@ mod cni_cases;
 mod comparison;
 mod completions;
 mod config_cases;
+mod diagnostics;
 mod diff_cases;
 mod e2e;
 mod editor;

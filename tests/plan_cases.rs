@@ -8,8 +8,9 @@ use std::{
 
 use hostgw::{
     config::{self, Document},
+    diagnose::Diagnostic,
     model::Cluster,
-    plan::{self, ForeignPolicy, Observed, OriginalSysctls, PlanProblem, Scope, compare::Side},
+    plan::{self, ForeignPolicy, Observed, OriginalSysctls, Scope, compare::Side},
     render::{self, Palette, Report, SourceLocation},
     state::State,
 };
@@ -61,7 +62,7 @@ fn loaded(name: &str, text: String) -> (Document, Cluster) {
 }
 
 /// A plan, and what would make it fail.
-fn planned(folder: &Path) -> Option<(Report, Vec<PlanProblem>)> {
+fn planned(folder: &Path) -> Option<(Report, Vec<Diagnostic>)> {
     let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
     let (document, cluster) = loaded("config.yaml", read("config.yaml"));
     let applied = fs::read_to_string(folder.join("applied.yaml")).ok();
@@ -95,7 +96,7 @@ fn planned(folder: &Path) -> Option<(Report, Vec<PlanProblem>)> {
     let mut report = Report::new(&plan, explain, locate);
     report.node = Some(case.node.into());
     report.file = Some("config.yaml".into());
-    report.warnings = plan::check::warnings(&cluster, index, &desired, &observed);
+    report.warn(plan::check::warnings(&cluster, index, &desired, &observed), |_| None);
     Some((report, plan::check(&cluster, index, &desired, &observed)))
 }
 
@@ -110,7 +111,7 @@ fn outcome(folder: &Path) -> String {
     let mut text = render::text(&report, &Palette::new(false));
     for problem in problems {
         let place = problem.path.as_ref().map_or_else(String::new, ToString::to_string);
-        let hint = problem.hint.as_deref().unwrap_or("none");
+        let hint = problem.remedy.as_deref().unwrap_or("none");
         text.push_str(&format!("\nproblem at {place}: {problem}\n  help: {hint}\n"));
     }
     text

@@ -159,7 +159,9 @@ impl Verb {
             Self::Show(options) => (options.json, None),
             Self::Diff(options) => (options.json, None),
             Self::CheckCni(options) => (options.json, None),
-            Self::Validate(options) => (options.json, None),
+            Self::Validate(options) => {
+                (matches!(options.format(), FindingsFormat::Json | FindingsFormat::Sarif), None)
+            }
             Self::Simulate(options) => (options.json, None),
             Self::Snapshot | Self::Render(_) | Self::Schema(_) | Self::Supervise => (false, None),
             Self::Completions(_) | Self::Man(_) | Self::Help(_) => (false, None),
@@ -472,9 +474,35 @@ pub(super) struct ValidateOptions {
     /// File to check, as for the other commands; repeatable.
     #[arg(short = 'f', long = "file", value_name = "FILE", action = ArgAction::Append)]
     pub more: Vec<PathBuf>,
-    /// Print the mistakes as JSON.
-    #[arg(long)]
+    /// Print the result as JSON: the same as `--format json`.
+    #[arg(long, conflicts_with = "format")]
     pub json: bool,
+    /// How to print the result.
+    #[arg(long, value_enum, default_value_t, value_name = "FORMAT")]
+    pub format: FindingsFormat,
+}
+
+impl ValidateOptions {
+    /// The format of the result.
+    pub(super) const fn format(&self) -> FindingsFormat {
+        if self.json { FindingsFormat::Json } else { self.format }
+    }
+}
+
+/// A format for the findings in a configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub(super) enum FindingsFormat {
+    /// Text for people, with the lines from the file.
+    #[default]
+    Text,
+    /// The JSON document that `hostgw schema validate` describes.
+    Json,
+    /// Markdown for a comment or a job summary.
+    Markdown,
+    /// SARIF 2.1.0 for code scanning.
+    Sarif,
+    /// Workflow commands that annotate lines in GitHub.
+    Github,
 }
 
 #[derive(Debug, Args)]

@@ -11,8 +11,9 @@ use super::{
     output::Output,
 };
 use crate::{
-    cni::{self, CniReport, Code, Finding, MasqueradeReport, OutboundNatPolicy, Severity},
+    cni::{self, CniReport, Code, Finding, MasqueradeReport, OutboundNatPolicy},
     config::{Document, Format, Positions},
+    diagnose::{Rule, Severity},
     error::{Error, Kind},
     model::{Cluster, ConfigPath},
     plan::node_named,
@@ -49,8 +50,10 @@ pub(super) struct CniJson {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct FindingJson {
-    /// The rule.
+    /// The rule, in a word.
     code: Code,
+    /// The code of the rule: `hostgw help CODE` explains it.
+    rule: &'static str,
     /// An error has to be corrected; a warning works, though not as intended.
     severity: Severity,
     /// The value, or where it has to be, as in `plugins[0].ipam.subnet`.
@@ -168,6 +171,7 @@ impl View<'_> {
         };
         let finding = |finding: &Finding| FindingJson {
             code: finding.code,
+            rule: finding.code.rule().code(),
             severity: finding.severity,
             path: finding.path.to_string(),
             line: self.line(finding),
@@ -212,13 +216,10 @@ impl View<'_> {
         let place = self.line(finding).map_or_else(String::new, |line| format!(", {}:{line}", self.name));
         let path =
             if finding.path == ConfigPath::root() { "the file".to_owned() } else { finding.path.to_string() };
-        let severity = match finding.severity {
-            Severity::Error => "",
-            Severity::Warning => "warning: ",
-        };
+        let head = format!("{}[{}]", finding.severity.name(), finding.code.rule());
         add(palette
             .head
-            .apply_to(printable(&format!("{path}{place}: {severity}{}", finding.message)))
+            .apply_to(printable(&format!("{path}{place}: {head}: {}", finding.message)))
             .to_string());
         if let Some(found) = &finding.found {
             add(palette.remove.apply_to(printable(&format!("- {found}"))).to_string());
@@ -312,6 +313,7 @@ fn wrong(name: &str, finding: &MasqueradeReport) -> Error {
             Kind::Invalid,
             format!("{name} masquerades ({what}), and nat.masquerade is false"),
         )
+        .with_code(Rule::CniMasquerade.number())
         .with_hint("remove the policy: without it, packets keep the pod's address");
     }
     if finding.policies.is_empty() {
@@ -319,6 +321,7 @@ fn wrong(name: &str, finding: &MasqueradeReport) -> Error {
             Kind::Invalid,
             format!("{name} has no OutBoundNAT policy, so nothing is masqueraded"),
         )
+        .with_code(Rule::CniMasquerade.number())
         .with_hint("add one of the policies above, or set nat.masquerade: false");
     }
     let missing: usize = finding.policies.iter().map(|policy| policy.missing.len()).sum();
@@ -340,6 +343,7 @@ fn wrong(name: &str, finding: &MasqueradeReport) -> Error {
         ),
     )
     .with_details(unread)
+    .with_code(Rule::CniMasquerade.number())
     .with_hint(
         "make the changes marked + and -, then restart the node's pods: running pods keep their old policy",
     )

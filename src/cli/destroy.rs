@@ -11,6 +11,7 @@ use super::{
     transaction_meta,
 };
 use crate::{
+    diagnose::{Diagnostic, Rule},
     plan::{self, ForeignSysctlPolicy, Prepared},
     reconcile::{self, Committed, Destroy, Operation, RunResult, state_dir},
     record::{Command, TransactionMeta},
@@ -60,13 +61,10 @@ impl Presentation<Destroy> for Destroying {
         let explain = |change: &_| plan::reason(None, desired, &destroy.saved, None, change);
         let mut report = Report::new(plan, explain, |_, _| None);
         if !destroy.has_record && !plan.is_empty() {
-            report.warnings.push(
-                "no apply is recorded here, so the original sysctl values are unknown; the sysctls keep their current values"
-                    .to_owned(),
-            );
+            let message = "no apply is recorded here, so the original sysctl values are unknown; the sysctls keep their current values";
+            report.warn([Diagnostic::new(Rule::NoRecord, message.to_owned())], |_| None);
         }
-        report.warnings.extend(plan::check::irrevocable(plan));
-        report.warnings.extend(plan::foreign::left(left));
+        report.warn(plan::check::irrevocable(plan).into_iter().chain(plan::foreign::left(left)), |_| None);
         report.add_persisted(persisted::judge(&persisted::find(), &Basis::Nothing));
         report
     }

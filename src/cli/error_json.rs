@@ -5,7 +5,8 @@ use serde::Serialize;
 
 use crate::{
     config,
-    error::{Error, Kind},
+    diagnose::Severity,
+    error::{Error, Kind, RuleCode},
     text::Untrusted,
 };
 
@@ -37,6 +38,10 @@ pub(super) struct ErrorJson {
     pub exit_code: u8,
     /// What the exit code means, in one word that never changes.
     pub meaning: Kind,
+    /// The code of the rule that the configuration violates, if it is one: `hostgw help CODE` explains it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    code: Option<RuleCode>,
     /// What failed, and why.
     message: Untrusted,
     /// More lines that belong to the message.
@@ -76,6 +81,7 @@ impl From<&Error> for ErrorJson {
         Self {
             exit_code: error.kind.exit_code(),
             meaning: error.kind,
+            code: error.code,
             message: error.message.clone(),
             details: error.details.clone(),
             hint: error.hint.clone(),
@@ -100,6 +106,10 @@ pub(super) struct MistakeJson {
     /// The column, from 1, in characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     column: Option<usize>,
+    /// The code of the rule that is violated: `hostgw help CODE` explains it.
+    code: &'static str,
+    /// How bad it is.
+    severity: Severity,
     /// What is wrong.
     message: String,
     /// What to do about it.
@@ -138,6 +148,8 @@ fn mistakes(invalid: &config::InvalidConfig) -> impl Iterator<Item = MistakeJson
         path: mistake.path.to_string(),
         line: mistake.position.map(|position| position.line),
         column: mistake.position.map(|position| position.column),
+        code: mistake.rule.code(),
+        severity: mistake.rule.severity(),
         message: mistake.message.clone(),
         hint: mistake.hint.clone(),
         related: mistake.related.as_ref().map(related),

@@ -8,12 +8,13 @@ use super::{
     output::Output,
 };
 use crate::{
+    diagnose::Rule,
     error::{Error, Kind},
     guide::{self, GUIDES, Guide},
     text::{nearest, printable},
 };
 
-/// Shows what `--help` shows of a command, or a guide.
+/// Shows the help of a command, a guide, or the explanation of a rule.
 pub(super) fn run(options: &HelpOptions, output: &Output) -> Verdict {
     let Some(subject) = options.subject.as_deref() else { return of_command(None, output) };
     if let Some(guide) = Guide::find(subject) {
@@ -23,12 +24,16 @@ pub(super) fn run(options: &HelpOptions, output: &Output) -> Verdict {
     if commands().iter().any(|command| command == subject) {
         return of_command(Some(subject), output);
     }
+    if let Some(rule) = Rule::find(subject) {
+        output.page(&guide::explanation(rule, &output.palette))?;
+        return Ok(0);
+    }
     let known = subjects();
     let hint = nearest(subject, known.iter().map(String::as_str)).map_or_else(
-        || "run `hostgw help` to list the commands and guides".to_owned(),
+        || "run `hostgw help` to list the commands and guides, or `hostgw help diagnostics` to list the codes".to_owned(),
         |nearest| format!("did you mean `hostgw help {nearest}`?"),
     );
-    let message = format!("no command or guide is called {}", printable(subject));
+    let message = format!("no command, guide or code is called {}", printable(subject));
     Err(Error::new(Kind::Usage, message).with_hint(hint).into())
 }
 
@@ -50,7 +55,9 @@ fn commands() -> Vec<String> {
 
 /// Everything that `hostgw help` explains.
 pub(super) fn subjects() -> Vec<String> {
-    commands().into_iter().chain(GUIDES.iter().map(|guide| guide.name.to_owned())).collect()
+    let guides = GUIDES.iter().map(|guide| guide.name.to_owned());
+    let codes = Rule::ALL.iter().map(|rule| rule.code().to_owned());
+    commands().into_iter().chain(guides).chain(codes).collect()
 }
 
 #[cfg(test)]
@@ -64,6 +71,7 @@ mod tests {
             "N" | "SEED" | "ID" => "4".to_owned(),
             "TIME" => "90s".to_owned(),
             "SHELL" => "bash".to_owned(),
+            "FORMAT" => "sarif".to_owned(),
             _ => word.to_owned(),
         };
         let line = line.replace("schema NAME", "schema plan");

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    guide::{GUIDES, roff},
+    guide::{GUIDES, NO_DATE, roff, without_date},
     text,
 };
 
@@ -26,7 +26,7 @@ pub(super) fn run(options: &ManOptions, output: &Output) -> Verdict {
     let failed =
         |error| Error::unexpected(format!("cannot write manual pages to {}: {error}", text::path(folder)));
     fs::create_dir_all(folder).map_err(failed)?;
-    let pages = pages().map_err(failed)?;
+    let pages = pages(DATE).map_err(failed)?;
     for (name, page) in &pages {
         render::write(&folder.join(name), page)?;
     }
@@ -35,28 +35,29 @@ pub(super) fn run(options: &ManOptions, output: &Output) -> Verdict {
 }
 
 /// Every page with the name of its file.
-fn pages() -> std::io::Result<Vec<(String, String)>> {
+fn pages(date: &str) -> std::io::Result<Vec<(String, String)>> {
     let mut command = Arguments::command().after_help(None::<&str>);
     command.build();
     let source = format!("hostgw {}", env!("CARGO_PKG_VERSION"));
     let mut pages = Vec::new();
     let verbs = command.get_subcommands().filter(|verb| !verb.is_hide_set());
     for command in [&command].into_iter().chain(verbs) {
-        pages.push(of_command(command, &source)?);
+        pages.push(of_command(command, date, &source)?);
     }
-    pages.extend(GUIDES.iter().map(|guide| (format!("hostgw-{}.7", guide.name), roff(guide, DATE, &source))));
+    pages.extend(GUIDES.iter().map(|guide| (format!("hostgw-{}.7", guide.name), roff(guide, date, &source))));
     Ok(pages)
 }
 
-fn of_command(command: &Command, source: &str) -> std::io::Result<(String, String)> {
+fn of_command(command: &Command, date: &str, source: &str) -> std::io::Result<(String, String)> {
     let is_whole = command.has_subcommands();
     let man = Man::new(command.clone().version(None::<&str>));
     let name = man.get_filename();
     let title = name.trim_end_matches(".1").to_uppercase();
-    let man = man.title(title).date(DATE).source(source).manual("hostgw manual");
+    let date = if date.is_empty() { NO_DATE } else { date };
+    let man = man.title(title).date(date).source(source).manual("hostgw manual");
     let mut page = Vec::new();
     man.render(&mut page)?;
-    let mut page = without_noise(&String::from_utf8_lossy(&page));
+    let mut page = without_date(&without_noise(&String::from_utf8_lossy(&page)));
     let mut rest = Roff::new();
     if is_whole {
         section(&mut rest, "EXIT STATUS", EXIT_CODES);
@@ -110,13 +111,23 @@ mod tests {
 
     #[test]
     fn every_command_and_every_guide_has_a_page() {
-        let pages = pages().unwrap();
+        let pages = pages("2026-11-28").unwrap();
         let names: Vec<&str> = pages.iter().map(|(name, _)| name.as_str()).collect();
         for name in ["hostgw.1", "hostgw-plan.1", "hostgw-apply.1", "hostgw-help.1", "hostgw-glossary.7"] {
             assert!(names.contains(&name), "{name} in {names:?}");
         }
         assert!(!names.contains(&"hostgw-supervise.1"));
         let (_, whole) = pages.iter().find(|(name, _)| name == "hostgw.1").unwrap();
+        assert!(whole.contains(".TH HOSTGW 1 2026-11-28 \"hostgw "), "{whole}");
         assert!(whole.contains(".SH \"EXIT STATUS\"\n.TP\n\\fB0\\fR\n"), "{whole}");
+    }
+
+    /// A crate archive has no commit, and so no date.
+    #[test]
+    fn a_page_without_a_date_keeps_its_source_in_its_place() {
+        for (name, page) in pages("").unwrap() {
+            let title = page.lines().find(|line| line.starts_with(".TH ")).unwrap();
+            assert!(title.contains(" \"\" \"hostgw "), "{name}: {title}");
+        }
     }
 }

@@ -20,6 +20,7 @@ use super::{
 #[cfg(target_os = "linux")]
 use super::{pager, signals};
 use crate::{
+    diagnose::Diagnostic,
     error::{Error, Kind},
     render::{self, COMMENT_LIMIT, Palette, Report},
     text::{Untrusted, for_terminal, printable, to_json, wrap},
@@ -226,6 +227,13 @@ impl Output {
         }
     }
 
+    /// Warns of a finding.
+    pub(super) fn diagnostic(&self, diagnostic: &Diagnostic) {
+        self.record(|transaction| transaction.warnings.push(diagnostic.message.clone()));
+        let head = format!("{}[{}]:", diagnostic.rule.severity().name(), diagnostic.rule);
+        self.say(&format!("{} {}", self.messages.change.apply_to(head), printable(&diagnostic.message)));
+    }
+
     /// Says that something is worth looking at.
     pub(super) fn warn(&self, text: &str) {
         self.record(|transaction| transaction.warnings.push(text.to_owned()));
@@ -300,7 +308,8 @@ impl Output {
     }
 
     fn error_text(&self, error: &Error) {
-        let mut text = format!("{} {}", self.messages.conflict.apply_to("error:"), error.message);
+        let head = error.code.as_ref().map_or_else(|| "error:".to_owned(), |code| format!("error[{code}]:"));
+        let mut text = format!("{} {}", self.messages.conflict.apply_to(head), error.message);
         for line in error.lines() {
             text.push_str(&format!("\n  {line}"));
         }

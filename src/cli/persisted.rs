@@ -130,7 +130,7 @@ pub(super) fn warn_after_rollback(dir: &StateDir, output: &Output) {
         None if dir.last_committed().is_ok_and(|record| record.is_none()) => judge(&find(), &Basis::Nothing),
         last => judge_by_last(last.as_ref()),
     };
-    files.iter().filter_map(PersistedFile::warning).for_each(|warning| output.warn(&warning));
+    files.iter().filter_map(PersistedFile::warning).for_each(|warning| output.diagnostic(&warning));
 }
 
 /// What the configuration that was last applied asks of its node. The state that was applied may hold sysctls beside, which

@@ -34,9 +34,9 @@ pub(super) fn report(session: &Session) -> Report {
     });
     report.node = Some(session.node_name().to_owned());
     report.file = Some(session.loaded.document.name().clone());
-    report.warnings = plan::check::warnings(cluster, session.index, desired, observed);
-    report.warnings.extend(plan::check::irrevocable(plan));
-    report.warnings.extend(plan::foreign::left(&session.prepared.left));
+    let warnings = plan::check::warnings(cluster, session.index, desired, observed);
+    let warnings = warnings.into_iter().chain(plan::check::irrevocable(plan));
+    report.warn(warnings.chain(plan::foreign::left(&session.prepared.left)), |path| locator.source(path));
     #[cfg(target_os = "linux")]
     if let Place::Live(_) = session.place {
         report.add_persisted(persisted(session));

@@ -6,10 +6,15 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    Failure, Verdict, arguments::ValidateOptions, configuration, error_json::ErrorJson, output::Output,
+    Failure, Verdict,
+    arguments::{FindingsFormat, ValidateOptions},
+    configuration,
+    error_json::ErrorJson,
+    output::Output,
 };
 use crate::{
     error::{Error, Kind},
+    render::{self, FileFinding},
     text::{self, Untrusted, count},
 };
 
@@ -47,52 +52,98 @@ struct FileJson {
     error: Option<ErrorJson>,
 }
 
-/// Checks every file and says what each one holds, or all that is wrong with it.
+/// Checks every file, and reports how many nodes it has, or every error in it.
 pub(super) fn run(options: &ValidateOptions, output: &Output) -> Verdict {
     let named = options.files.iter().chain(&options.more);
     let mut files: Vec<Option<&Path>> = named.map(|file| Some(file.as_path())).collect();
     if files.is_empty() {
         files.push(None);
     }
-    let checked: Vec<FileJson> = files.iter().map(|file| check(*file, options.json, output)).collect();
-    let invalid = checked.iter().filter(|file| !file.valid).count();
-    let error = (invalid > 0).then(|| {
-        let of = count(checked.len(), "file");
-        Error::new(Kind::Invalid, format!("{invalid} of {of} invalid"))
-    });
-    if options.json {
-        let error = error.as_ref().map(ErrorJson::from);
-        output.json(&ValidateJson { format: FORMAT, valid: invalid == 0, files: checked, error })?;
-    } else {
-        for FileJson { file, nodes, .. } in &checked {
-            if let Some(nodes) = nodes {
-                output.result(&format!("{file} is valid: {}\n", count(*nodes, "node")))?;
+    let format = options.format();
+    let checked: Vec<Checked> = files
+        .iter()
+        .map(|file| {
+            let checked = Checked::new(*file);
+            // In text, each error is printed at once.
+            if let (FindingsFormat::Text, Err(failure)) = (format, &checked.result) {
+                output.failure(failure);
+            }
+            checked
+        })
+        .collect();
+    let invalid = checked.iter().filter(|file| file.result.is_err()).count();
+    let findings = || checked.iter().flat_map(Checked::findings).collect::<Vec<FileFinding>>();
+    match format {
+        FindingsFormat::Text => {
+            for Checked { name, result } in &checked {
+                if let Ok(nodes) = result {
+                    output.result(&format!("{name} is valid: {}\n", count(*nodes, "node")))?;
+                }
             }
         }
+        FindingsFormat::Json => {
+            let of = count(checked.len(), "file");
+            let error =
+                (invalid > 0).then(|| Error::new(Kind::Invalid, format!("{invalid} of {of} invalid")));
+            output.json(&ValidateJson {
+                format: FORMAT,
+                valid: invalid == 0,
+                files: checked.iter().map(Checked::json).collect(),
+                error: error.as_ref().map(ErrorJson::from),
+            })?;
+        }
+        FindingsFormat::Markdown => {
+            let valid: Vec<(Untrusted, usize)> = checked
+                .iter()
+                .filter_map(|file| Some((file.name.clone(), *file.result.as_ref().ok()?)))
+                .collect();
+            output.verbatim(&render::findings_markdown(&findings(), &valid))?;
+        }
+        FindingsFormat::Sarif => output.json(&render::sarif(&findings(), env!("CARGO_PKG_VERSION")))?,
+        FindingsFormat::Github => output.verbatim(&render::github_annotations(&findings()))?,
     }
     if invalid > 0 { Err(Failure::AlreadyReported(Kind::Invalid)) } else { Ok(0) }
 }
 
-/// Checks one file; what is wrong with it is printed at once, unless it goes into the document.
-fn check(file: Option<&Path>, json: bool, output: &Output) -> FileJson {
-    let failure = match configuration::load(file) {
-        Ok(loaded) => {
-            let nodes = Some(loaded.cluster.nodes.len());
-            return FileJson { file: loaded.document.name().to_owned(), valid: true, nodes, error: None };
+/// A file that was checked.
+struct Checked {
+    name: Untrusted,
+    /// The number of its nodes, or what is wrong with it.
+    result: Result<usize, Failure>,
+}
+
+impl Checked {
+    fn new(file: Option<&Path>) -> Self {
+        let named = file.map(text::path).unwrap_or_default();
+        match configuration::load(file) {
+            Ok(loaded) => {
+                Self { name: loaded.document.name().to_owned(), result: Ok(loaded.cluster.nodes.len()) }
+            }
+            Err(failure) => {
+                let name = match &failure {
+                    Failure::Invalid(invalid) => invalid.first().map(|invalid| invalid.name().to_owned()),
+                    Failure::Error(_) | Failure::AlreadyReported(_) => None,
+                };
+                Self { name: name.unwrap_or(named), result: Err(failure) }
+            }
         }
-        Err(failure) => failure,
-    };
-    let named = file.map(text::path).unwrap_or_default();
-    let (name, error) = match &failure {
-        Failure::Invalid(invalid) => {
-            let name = invalid.first().map(|invalid| invalid.name().to_owned());
-            (name.unwrap_or(named), Some(ErrorJson::invalid(invalid)))
-        }
-        Failure::Error(error) => (named, Some(ErrorJson::from(error))),
-        Failure::AlreadyReported(_) => (named, None),
-    };
-    if !json {
-        output.failure(&failure);
     }
-    FileJson { file: name, valid: false, nodes: None, error }
+
+    fn findings(&self) -> Vec<FileFinding> {
+        match &self.result {
+            Err(Failure::Invalid(invalid)) => invalid.iter().flat_map(FileFinding::of_config).collect(),
+            Err(Failure::Error(error)) => vec![FileFinding::of_error(&self.name, error)],
+            Err(Failure::AlreadyReported(_)) | Ok(_) => Vec::new(),
+        }
+    }
+
+    fn json(&self) -> FileJson {
+        let error = match &self.result {
+            Err(Failure::Invalid(invalid)) => Some(ErrorJson::invalid(invalid)),
+            Err(Failure::Error(error)) => Some(ErrorJson::from(error)),
+            Err(Failure::AlreadyReported(_)) | Ok(_) => None,
+        };
+        let (file, nodes) = (self.name.clone(), self.result.as_ref().ok().copied());
+        FileJson { file, valid: nodes.is_some(), nodes, error }
+    }
 }

@@ -28,6 +28,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
+    diagnose::{Rule, Severity},
     model::{Cluster, ConfigPath, Node, OperatingSystem},
     text::printable,
 };
@@ -71,14 +72,18 @@ pub enum Code {
     Mtu,
 }
 
-/// How bad a finding is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum Severity {
-    /// Pods lose packets, or their addresses.
-    Error,
-    /// It works, though not as intended.
-    Warning,
+impl Code {
+    /// The rule.
+    #[must_use]
+    pub const fn rule(self) -> Rule {
+        match self {
+            Self::Platform => Rule::CniPlatform,
+            Self::Subnet => Rule::CniSubnet,
+            Self::Gateway => Rule::CniGateway,
+            Self::IpMasq => Rule::CniIpMasq,
+            Self::Mtu => Rule::CniMtu,
+        }
+    }
 }
 
 /// Everything that is said about a CNI configuration.

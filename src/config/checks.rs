@@ -9,6 +9,7 @@ use super::{
     validator::Validator,
 };
 use crate::{
+    diagnose::Rule,
     model::{Check, CheckTarget, ConfigPath},
     text::{duration, shortened},
 };
@@ -25,9 +26,12 @@ impl Validator<'_> {
             let timeout = self.timeout(&raw, &path_of(index));
             let Some(target) = self.target(&raw, &path_of(index)) else { continue };
             if let Some(first) = seen.get(&target) {
-                let problem =
-                    Problem::new(format!("duplicate check: {target}"), Location::value(path_of(index)))
-                        .related("first used here", Location::value(path_of(*first)));
+                let problem = Problem::new(
+                    Rule::DuplicateCheck,
+                    format!("duplicate check: {target}"),
+                    Location::value(path_of(index)),
+                )
+                .related("first used here", Location::value(path_of(*first)));
                 self.report(problem.hint("remove one of them"));
                 continue;
             }
@@ -44,7 +48,8 @@ impl Validator<'_> {
             (Some(_), Some(_)) => {
                 let message = format!("{path} has both tcp and neighbour");
                 self.report(
-                    Problem::new(message, Location::value(path.clone())).hint("split it into two checks"),
+                    Problem::new(Rule::CheckTarget, message, Location::value(path.clone()))
+                        .hint("split it into two checks"),
                 );
                 return None;
             }
@@ -54,7 +59,9 @@ impl Validator<'_> {
                 }
                 let message = format!("{path} has neither tcp nor neighbour");
                 let hint = "add a target, such as `tcp: 172.30.0.1:6443` or `neighbour: 172.30.0.1`";
-                self.report(Problem::new(message, Location::value(path.clone())).hint(hint));
+                self.report(
+                    Problem::new(Rule::CheckTarget, message, Location::value(path.clone())).hint(hint),
+                );
                 return None;
             }
         };
@@ -75,7 +82,9 @@ impl Validator<'_> {
             Ok(time) => return time,
             Err(hint) => (format!("{text:?} is not a valid duration"), hint),
         };
-        self.report(Problem::new(message, Location::value(path.key("timeout"))).hint(hint));
+        self.report(
+            Problem::new(Rule::CheckTimeout, message, Location::value(path.key("timeout"))).hint(hint),
+        );
         Check::DEFAULT_TIMEOUT
     }
 }

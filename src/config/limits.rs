@@ -1,6 +1,7 @@
 //! Limits on the depth and size of a configuration tree, in either language.
 
 use super::tree::{Span, SyntaxError};
+use crate::diagnose::Rule;
 
 /// The maximum nesting depth. No configuration needs more, and the tree is dropped recursively.
 pub(super) const MAX_DEPTH: usize = 64;
@@ -40,18 +41,18 @@ impl Budget {
             return Err(too_many(span.clone()));
         }
         let message = "aliases expand to too many values for a file of this size".to_owned();
-        Err(SyntaxError { message, span: span.clone(), hint: None })
+        Err(SyntaxError { rule: Rule::Limit, message, span: span.clone(), hint: None })
     }
 }
 
 /// The error for a text with more keys and values than its budget.
 pub(super) fn too_many(span: Span) -> SyntaxError {
     let message = "too many keys and values for a file of this size".to_owned();
-    SyntaxError { message, span, hint: None }
+    SyntaxError { rule: Rule::Limit, message, span, hint: None }
 }
 
 /// The error for nesting beyond [`MAX_DEPTH`].
 pub(super) fn too_deep(span: Span) -> SyntaxError {
     let message = format!("nested more than {MAX_DEPTH} levels deep");
-    SyntaxError { message, span, hint: None }
+    SyntaxError { rule: Rule::Limit, message, span, hint: None }
 }

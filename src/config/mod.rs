@@ -40,6 +40,7 @@ pub use schema::{schema, schema_text};
 pub use source::Position;
 pub use tree::Positions;
 
+use crate::diagnose::Rule;
 use crate::model::{Cluster, ConfigPath};
 use capped::Capped;
 use problem::{Location, Problem};
@@ -167,6 +168,6 @@ impl FirstPass {
             Some(offset) => Location::span(ConfigPath::root(), offset..offset),
             None => Location::value(ConfigPath::root()),
         };
-        Problem::new(rejection.message, place).into()
+        Problem::new(Rule::Syntax, rejection.message, place).into()
     }
 }

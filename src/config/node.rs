@@ -11,6 +11,7 @@ use super::{
     validator::{Context, Located, Validator, item_path, map},
 };
 use crate::{
+    diagnose::Rule,
     model::{
         ConfigPath, Family, InterfaceName, InvalidPodCidr, NextHopMode, Node, OperatingSystem, PerFamily,
         PodCidr,
@@ -112,7 +113,10 @@ impl Validator<'_> {
             None => return Some(name),
         };
         let hint = "use the name that `kubectl get nodes` shows";
-        self.report(Problem::new(message, Location::value(draft.path().key("name"))).hint(hint));
+        self.report(
+            Problem::new(Rule::InvalidNodeName, message, Location::value(draft.path().key("name")))
+                .hint(hint),
+        );
         None
     }
 
@@ -126,13 +130,17 @@ impl Validator<'_> {
                 Some(cluster) if !cluster.contains(&cidr.prefix()) => {
                     let message = format!("{} is outside the cluster prefix {cluster}", subject());
                     let prefix = Location::value(ConfigPath::root().key("clusterPrefix"));
-                    Problem::new(message, location()).related("the cluster prefix is defined here", prefix)
+                    Problem::new(Rule::CidrOutsideCluster, message, location())
+                        .related("the cluster prefix is defined here", prefix)
                 }
-                Some(cluster) if *cluster == cidr.prefix() && context.node_count > 1 => {
-                    Problem::new(format!("{} covers the whole cluster prefix", subject()), location())
-                        .hint("leave room for the other nodes")
-                }
+                Some(cluster) if *cluster == cidr.prefix() && context.node_count > 1 => Problem::new(
+                    Rule::CidrCoversCluster,
+                    format!("{} covers the whole cluster prefix", subject()),
+                    location(),
+                )
+                .hint("leave room for the other nodes"),
                 None if context.prefixes.complete => Problem::new(
+                    Rule::FamilyMismatch,
                     format!("{} does not fit clusterPrefix, which has no {family} prefix", subject()),
                     location(),
                 )
@@ -158,7 +166,10 @@ impl Validator<'_> {
                 let message =
                     format!("address {address} of {} is inside the cluster prefix {prefix}", name_of(draft));
                 let hint = "use the machine's own address; the cluster prefix is for pods";
-                self.report(Problem::new(message, Location::value(item_path(&path(), *item))).hint(hint));
+                self.report(
+                    Problem::new(Rule::AddressInCluster, message, Location::value(item_path(&path(), *item)))
+                        .hint(hint),
+                );
             }
         }
         (addresses, complete)
@@ -212,7 +223,7 @@ impl Validator<'_> {
                 }
                 None if cidrs_complete => {
                     let message = format!("{subject} does not fit podCIDR, which has no {family} prefix");
-                    self.report(Problem::new(message, location).hint(GATEWAY_HINT));
+                    self.report(Problem::new(Rule::FamilyMismatch, message, location).hint(GATEWAY_HINT));
                 }
                 None => {}
             }
@@ -233,7 +244,7 @@ impl Validator<'_> {
         if draft.os == Some(OperatingSystem::Linux) {
             let message =
                 format!("{} runs Linux, but defaultGateway is only for Windows nodes", name_of(draft));
-            self.report(Problem::new(message, location).hint("remove it"));
+            self.report(Problem::new(Rule::DefaultGatewayOnLinux, message, location).hint("remove it"));
             return None;
         }
         let gateway = match parse::router(text) {
@@ -249,7 +260,7 @@ impl Validator<'_> {
                 name_of(draft)
             );
             let hint = "use the router of the machine's own network";
-            self.report(Problem::new(message, location).hint(hint));
+            self.report(Problem::new(Rule::DefaultGatewayInCluster, message, location).hint(hint));
         }
         Some(gateway)
     }
@@ -266,7 +277,11 @@ fn pod_cidr(text: &str) -> Result<PodCidr, ParseError> {
             }
             InvalidPodCidr::HostBits(_) => None,
         };
-        ParseError { message: format!("{text} is not a valid pod CIDR: {why}"), hint }
+        ParseError {
+            rule: Rule::InvalidPodCidr,
+            message: format!("{text} is not a valid pod CIDR: {why}"),
+            hint,
+        }
     })
 }
 
@@ -280,15 +295,27 @@ fn misplaced(
 ) -> Option<Problem> {
     let prefix: IpNet = cidr.prefix();
     if !prefix.contains(&gateway) {
-        let problem = Problem::new(format!("{subject} is outside its pod CIDR {cidr}"), location);
+        let problem = Problem::new(
+            Rule::MisplacedGateway,
+            format!("{subject} is outside its pod CIDR {cidr}"),
+            location,
+        );
         return Some(problem.related("the pod CIDR is defined here", Location::value(cidr_path)));
     }
     if gateway == prefix.network() {
-        return Some(Problem::new(format!("{subject} is the network address of {cidr}"), location));
+        return Some(Problem::new(
+            Rule::MisplacedGateway,
+            format!("{subject} is the network address of {cidr}"),
+            location,
+        ));
     }
     // IPv6 has no broadcast address.
     if gateway.is_ipv4() && gateway == prefix.broadcast() {
-        return Some(Problem::new(format!("{subject} is the broadcast address of {cidr}"), location));
+        return Some(Problem::new(
+            Rule::MisplacedGateway,
+            format!("{subject} is the broadcast address of {cidr}"),
+            location,
+        ));
     }
     None
 }

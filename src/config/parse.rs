@@ -5,18 +5,19 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use ipnet::IpNet;
 
 use super::special::SpecialAddress;
-use crate::{model::Family, text::shortened};
+use crate::{diagnose::Rule, model::Family, text::shortened};
 
 /// The reason why a value is invalid, and a suggested fix.
 #[derive(Debug)]
 pub(super) struct ParseError {
+    pub rule: Rule,
     pub message: String,
     pub hint: Option<String>,
 }
 
 impl ParseError {
     pub fn new(message: String, hint: impl Into<String>) -> Self {
-        Self { message, hint: Some(hint.into()) }
+        Self { rule: Rule::InvalidAddress, message, hint: Some(hint.into()) }
     }
 }
 

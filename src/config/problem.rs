@@ -10,6 +10,7 @@ use super::{
     tree::{Span, SyntaxError, TreeNode, Value},
 };
 use crate::{
+    diagnose::Rule,
     model::ConfigPath,
     text::{self, Untrusted, padded},
 };
@@ -17,6 +18,7 @@ use crate::{
 /// An error whose position in the text may still be unknown.
 #[derive(Debug)]
 pub(super) struct Problem {
+    pub rule: Rule,
     pub message: String,
     pub location: Location,
     pub hint: Option<String>,
@@ -62,8 +64,8 @@ impl Location {
 }
 
 impl Problem {
-    pub const fn new(message: String, location: Location) -> Self {
-        Self { message, location, hint: None, related: None }
+    pub const fn new(rule: Rule, message: String, location: Location) -> Self {
+        Self { rule, message, location, hint: None, related: None }
     }
 
     /// Returns `true` if every location already has a span.
@@ -86,6 +88,7 @@ impl Problem {
 impl From<SyntaxError> for Problem {
     fn from(error: SyntaxError) -> Self {
         Self {
+            rule: error.rule,
             message: error.message,
             location: Location::span(ConfigPath::root(), error.span),
             hint: error.hint,
@@ -97,6 +100,8 @@ impl From<SyntaxError> for Problem {
 /// An error in a configuration.
 #[derive(Debug, Clone)]
 pub struct ConfigError {
+    /// The rule that the configuration violates.
+    pub rule: Rule,
     /// The error as one sentence without a period.
     pub message: String,
     /// The path of the invalid or missing value.
@@ -196,7 +201,8 @@ impl InvalidConfig {
 
     fn write_error(&self, out: &mut impl fmt::Write, error: &ConfigError, palette: &Palette) -> fmt::Result {
         let message = printable(&error.message);
-        writeln!(out, "{}: {}", palette.error.apply_to("error"), palette.bold.apply_to(message))?;
+        let head = format!("error[{}]", error.rule);
+        writeln!(out, "{}: {}", palette.error.apply_to(head), palette.bold.apply_to(message))?;
         let related = error.related.as_ref();
         let last = error.position.max(related.and_then(|related| related.position));
         let gutter = Gutter { width: last.map_or(1, |position| position.line.to_string().len()), palette };
@@ -243,6 +249,7 @@ fn locate(problem: Problem, source: &Source, root: Option<&TreeNode>) -> ConfigE
         Related { message, path: location.path, position: position_of(&span), span }
     });
     ConfigError {
+        rule: problem.rule,
         message: problem.message,
         path: problem.location.path,
         position: position_of(&span),

@@ -16,6 +16,7 @@ use super::{
     tree::{DuplicateKey, Entry, Mapping, Span, TreeNode, Value},
 };
 use crate::{
+    diagnose::Rule,
     model::{ConfigPath, Segment},
     text::{distance, shortened},
 };
@@ -220,7 +221,7 @@ impl Walk<'_> {
         };
         let path = trail.path();
         let message = format!("{path} has too many {what}: {count} (maximum {MAX_WALKED})");
-        self.reject(node, Problem::new(message, Location::span(path, self.marked(place))));
+        self.reject(node, Problem::new(Rule::TooMany, message, Location::span(path, self.marked(place))));
     }
 
     fn mapping(&mut self, mapping: &mut Mapping, shape: &MapShape, trail: &PathChain<'_>, place: &Span) {
@@ -279,6 +280,7 @@ impl Walk<'_> {
         let path = trail.path();
         let key = shortened(&entry.key);
         let mut problem = Problem::new(
+            Rule::UnknownKey,
             format!("unknown key {key:?}{}", within(&path)),
             Location::span(path.key(&*key), entry.key_span()),
         );
@@ -303,7 +305,8 @@ impl Walk<'_> {
             (Format::Yaml, trail) => trail.path().key(&*key),
         };
         let message = format!("duplicate key {key:?}");
-        let mut problem = Problem::new(message, Location::span(path.clone(), duplicate.span.clone()));
+        let mut problem =
+            Problem::new(Rule::DuplicateKey, message, Location::span(path.clone(), duplicate.span.clone()));
         if let Some(first) = &duplicate.first {
             problem = problem.related("first used here", Location::span(path, first.clone()));
         }
@@ -315,7 +318,8 @@ impl Walk<'_> {
         let path = parent.key(key);
         self.remember(&path);
         let place = Location::span(path, self.marked(place));
-        let mut problem = Problem::new(format!("missing key {key:?}{}", within(&parent)), place);
+        let mut problem =
+            Problem::new(Rule::MissingKey, format!("missing key {key:?}{}", within(&parent)), place);
         let property = shape.keys.get(key);
         let example = property.and_then(|property| property.example.as_ref()).and_then(Json::as_str);
         match (example, property.map(|property| &property.shape)) {
@@ -352,7 +356,13 @@ impl Walk<'_> {
             }
             _ => None,
         };
-        Problem { message, location: Location::span(path, self.marked(place)), hint, related: None }
+        Problem {
+            rule: Rule::WrongValue,
+            message,
+            location: Location::span(path, self.marked(place)),
+            hint,
+            related: None,
+        }
     }
 
     /// The span to underline for a value at `place`: the rest of the line if the span is empty.

@@ -20,6 +20,7 @@ use super::{
     source::Source,
     tree::{Entry, KeyInterner, Mapping, Parsed, Span, SyntaxError, TableOrigin, TreeNode, Value, push},
 };
+use crate::diagnose::Rule;
 
 /// The minimum number of tokens in a chunk. A chunk ends at the end of a line where no bracket is open.
 const CHUNK: usize = 4096;
@@ -94,6 +95,7 @@ fn syntax_error(error: &ParseError) -> SyntaxError {
         .collect();
     let is_bare = ["invalid float", "invalid integer", "invalid date", "must be quoted"];
     SyntaxError {
+        rule: Rule::Syntax,
         message: match expected.as_slice() {
             [] => format!("invalid TOML: {description}"),
             expected => format!("invalid TOML: {description}, expected {}", expected.join(", ")),
@@ -347,6 +349,7 @@ fn cannot_be_extended(entry: &Entry, span: Span) -> SyntaxError {
         _ => "a value",
     };
     SyntaxError {
+        rule: Rule::Syntax,
         message: format!("invalid TOML: this key already has {kind} as its value, which cannot be extended"),
         span,
         hint: None,
@@ -467,7 +470,7 @@ impl EventReceiver for TomlBuilder<'_> {
             ScalarKind::DateTime => {
                 if let Err(error) = text.parse::<Datetime>() {
                     let message = format!("invalid TOML: {error}");
-                    self.reject(SyntaxError { message, span: place.clone(), hint: None });
+                    self.reject(SyntaxError { rule: Rule::Syntax, message, span: place.clone(), hint: None });
                 }
                 Value::Other("a date or time")
             }

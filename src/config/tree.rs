@@ -13,6 +13,7 @@ use super::{
     capped::Capped,
     source::{Position, Source},
 };
+use crate::diagnose::Rule;
 use crate::model::{ConfigPath, Segment};
 
 /// Mappings with more keys than this get an index, so that a mapping with very many keys still takes linear time.
@@ -196,6 +197,7 @@ pub(super) fn push<T>(list: &mut Vec<T>, item: T) {
 /// The reason why a text cannot be parsed into a tree.
 #[derive(Debug, Clone)]
 pub(super) struct SyntaxError {
+    pub rule: Rule,
     pub message: String,
     pub span: Span,
     pub hint: Option<String>,

@@ -22,6 +22,7 @@ use super::{
     validator::{Context, Located, Prefixes, Validator, item_path, map},
 };
 use crate::{
+    diagnose::Rule,
     model::{
         Cluster, ConfigPath, Family, InterfaceName, MAIN_TABLE, NatPolicy, OperatingSystem, PodCidr,
         RouteOptions, SysctlKey, normalize_value,
@@ -73,7 +74,7 @@ impl Validator<'_> {
         if raw_nodes.is_empty() && !self.incomplete {
             let hint = "list every node of the cluster; with an empty list, hostgw would remove every route";
             let message = "the list of nodes is empty".to_owned();
-            self.report(Problem::new(message, Location::value(root.key("nodes"))).hint(hint));
+            self.report(Problem::new(Rule::NoNodes, message, Location::value(root.key("nodes"))).hint(hint));
         }
         let mut drafts = Vec::with_capacity(raw_nodes.len());
         for (index, node) in raw_nodes.into_iter().enumerate() {
@@ -115,7 +116,7 @@ impl Validator<'_> {
             let message =
                 format!("unsupported file format version {version} (this hostgw supports version {VERSION})");
             let location = Location::value(ConfigPath::root().key("version"));
-            self.report(Problem::new(message, location).hint("a newer hostgw may support it"));
+            self.report(Problem::new(Rule::Version, message, location).hint("a newer hostgw may support it"));
         }
     }
 
@@ -129,7 +130,10 @@ impl Validator<'_> {
                 let message =
                     format!("{prefix} cannot be a cluster prefix: it contains {} ({block})", special.block());
                 let hint = "use a private prefix, such as 10.244.0.0/16 or fd00:244::/48";
-                self.report(Problem::new(message, Location::value(item_path(&path, *item))).hint(hint));
+                self.report(
+                    Problem::new(Rule::SpecialPrefix, message, Location::value(item_path(&path, *item)))
+                        .hint(hint),
+                );
             }
         }
         Prefixes { of: map(&found, |located| located.value), complete }
@@ -150,8 +154,9 @@ impl Validator<'_> {
                 Some(other) if other != name => format!("node names {other} and {name} differ only in case"),
                 _ => format!("duplicate node name {name}"),
             };
-            let problem = Problem::new(message, Location::value(draft.path().key("name")))
-                .related("first used here", Location::value(first.path().key("name")));
+            let problem =
+                Problem::new(Rule::DuplicateNodeName, message, Location::value(draft.path().key("name")))
+                    .related("first used here", Location::value(first.path().key("name")));
             self.report(problem.hint("Kubernetes node names are unique and lowercase"));
         }
     }
@@ -171,6 +176,7 @@ impl Validator<'_> {
                 let message =
                     format!("address {address} of {} is already used by {}", name_of(draft), name_of(first));
                 let problem = Problem::new(
+                    Rule::DuplicateAddress,
                     message,
                     Location::value(draft.address_path("address", &draft.addresses, address)),
                 )
@@ -206,7 +212,8 @@ impl Validator<'_> {
                     "the larger pod CIDR is defined here"
                 };
                 let location = |at: usize| Location::value(owners[at].cidr_path(family));
-                let problem = Problem::new(message, location(inner)).related(related, location(outer));
+                let problem = Problem::new(Rule::OverlappingCidrs, message, location(inner))
+                    .related(related, location(outer));
                 self.report(problem.hint("give every node its own pod CIDR"));
             }
         }
@@ -227,7 +234,7 @@ impl Validator<'_> {
             others => format!("{} and {others} other Linux nodes have no egress interface", name_of(first)),
         };
         let hint = "set egressInterface at the top level for all Linux nodes, or on each node";
-        self.report(Problem::new(message, Location::value(first.path())).hint(hint));
+        self.report(Problem::new(Rule::NoEgressInterface, message, Location::value(first.path())).hint(hint));
     }
 
     fn master_address(&mut self, text: Option<&str>, prefixes: &Prefixes) -> Option<IpAddr> {
@@ -237,7 +244,9 @@ impl Validator<'_> {
                 if let Some(prefix) = prefixes.containing(address) {
                     let message = format!("master address {address} is inside the cluster prefix {prefix}");
                     let hint = "use the address of the machine, not of a pod";
-                    self.report(Problem::new(message, Location::value(path)).hint(hint));
+                    self.report(
+                        Problem::new(Rule::MasterInCluster, message, Location::value(path)).hint(hint),
+                    );
                 }
                 Some(address)
             }
@@ -265,7 +274,11 @@ impl Validator<'_> {
                 }
             };
             if let Some(first) = seen.get(&prefix) {
-                let problem = Problem::new(format!("duplicate prefix {prefix} in nat.exclude"), location);
+                let problem = Problem::new(
+                    Rule::DuplicateExclusion,
+                    format!("duplicate prefix {prefix} in nat.exclude"),
+                    location,
+                );
                 let problem = problem.related("first used here", Location::value(path.index(*first)));
                 self.report(problem.hint("remove one of them"));
                 continue;
@@ -295,7 +308,10 @@ impl Validator<'_> {
         if let Some((block, special)) = block {
             let message =
                 format!("nat.exclude {prefix} has no effect: it contains only {} ({block})", special.block());
-            self.report(Problem::new(message, location).hint("remove it: such packets never leave a node"));
+            self.report(
+                Problem::new(Rule::UselessExclusion, message, location)
+                    .hint("remove it: such packets never leave a node"),
+            );
             return;
         }
         match prefixes.of.get(family) {
@@ -303,14 +319,15 @@ impl Validator<'_> {
                 let message =
                     format!("nat.exclude {prefix} has no effect: clusterPrefix {cluster} already covers it");
                 self.report(
-                    Problem::new(message, location).hint("remove it: that traffic is never masqueraded"),
+                    Problem::new(Rule::UselessExclusion, message, location)
+                        .hint("remove it: that traffic is never masqueraded"),
                 );
             }
             None if prefixes.complete => {
                 let message =
                     format!("nat.exclude {prefix} has no effect: clusterPrefix has no {family} prefix");
                 let hint = format!("remove it, or add an {family} prefix to clusterPrefix");
-                self.report(Problem::new(message, location).hint(hint));
+                self.report(Problem::new(Rule::UselessExclusion, message, location).hint(hint));
             }
             _ => {}
         }
@@ -329,6 +346,7 @@ impl Validator<'_> {
                 Err(_) if self.is_reported(&path.key(text.as_str())) => continue,
                 Err(why) => {
                     self.report(Problem::new(
+                        Rule::InvalidSysctl,
                         format!("cannot set sysctl {:?}: {why}", shortened(&text)),
                         location,
                     ));
@@ -337,7 +355,7 @@ impl Validator<'_> {
             };
             if let Some(first) = seen.get(&key) {
                 let message = format!("{} is the same sysctl as {}", shortened(&text), shortened(first));
-                let problem = Problem::new(message, location)
+                let problem = Problem::new(Rule::DuplicateSysctl, message, location)
                     .related("first used here", Location::key(path.key(first.as_str())));
                 self.report(problem.hint("remove one of them"));
                 continue;
@@ -364,7 +382,7 @@ impl Validator<'_> {
             let message =
                 format!("{:?} is not a valid value for {}", shortened(text), shortened(key.as_str()));
             let hint = "use a single line, as `sysctl` prints it";
-            self.report(Problem::new(message, location.clone()).hint(hint));
+            self.report(Problem::new(Rule::InvalidSysctlValue, message, location.clone()).hint(hint));
             return None;
         }
         let switches = match key.as_str() {
@@ -375,7 +393,7 @@ impl Validator<'_> {
         if let Some(family) = switches.filter(|family| value != "1" && prefixes.of.get(*family).is_some()) {
             let message = format!("cannot set {key} = {value}: every node must forward {family}");
             let hint = "remove it: hostgw enables forwarding by itself";
-            self.report(Problem::new(message, location.clone()).hint(hint));
+            self.report(Problem::new(Rule::ForwardingOff, message, location.clone()).hint(hint));
         }
         Some(value)
     }
@@ -390,13 +408,14 @@ impl Validator<'_> {
             let message =
                 format!("cannot use routing table {LOCAL_TABLE}: the kernel manages it (table local)");
             self.report(
-                Problem::new(message, Location::value(path.key("table"))).hint("the default is main"),
+                Problem::new(Rule::TableLocal, message, Location::value(path.key("table")))
+                    .hint("the default is main"),
             );
         }
         let mtu = raw.mtu.as_ref().map(|mtu| mtu.0);
         if let Some(mtu) = mtu.filter(|mtu| *mtu < IPV6_MIN_MTU && prefixes.of.v6.is_some()) {
             let message = format!("MTU {mtu} is too small for IPv6, which requires at least {IPV6_MIN_MTU}");
-            self.report(Problem::new(message, Location::value(path.key("mtu"))));
+            self.report(Problem::new(Rule::MtuTooSmall, message, Location::value(path.key("mtu"))));
         }
         let metric = raw.metric.as_ref().map_or(0, |metric| metric.0);
         let has_windows = drafts.iter().any(|draft| draft.os == Some(OperatingSystem::Windows));
@@ -404,7 +423,10 @@ impl Validator<'_> {
             let max = WindowsRoute::MAX_METRIC;
             let message = format!("metric {metric} is too large for the Windows nodes of this cluster");
             let location = Location::value(path.key("metric"));
-            self.report(Problem::new(message, location).hint(format!("New-NetRoute accepts at most {max}")));
+            self.report(
+                Problem::new(Rule::MetricTooLarge, message, location)
+                    .hint(format!("New-NetRoute accepts at most {max}")),
+            );
         }
         RouteOptions { table, metric, mtu }
     }

@@ -11,6 +11,7 @@ use super::{
     raw::OneOrMany,
 };
 use crate::{
+    diagnose::Rule,
     model::{ConfigPath, Family, InterfaceName, InvalidInterfaceName, NextHopMode, PerFamily},
     text::shortened,
 };
@@ -58,13 +59,14 @@ impl Validator<'_> {
     }
 
     pub fn reject(&mut self, error: ParseError, location: Location) {
-        self.problems.push(Problem { message: error.message, location, hint: error.hint, related: None });
+        let ParseError { rule, message, hint } = error;
+        self.problems.push(Problem { rule, message, location, hint, related: None });
     }
 
     /// Reports a missing value, unless it is present and an error was already reported for it.
     pub fn report_missing(&mut self, message: String, path: ConfigPath, hint: &str) {
         if !self.reported.contains(&path) {
-            self.report(Problem::new(message, Location::value(path)).hint(hint));
+            self.report(Problem::new(Rule::MissingAddress, message, Location::value(path)).hint(hint));
         }
     }
 
@@ -80,7 +82,7 @@ impl Validator<'_> {
     pub fn at_most(&mut self, count: usize, max: usize, path: &ConfigPath) {
         if count > max {
             let message = format!("{path} has too many entries: {count} (maximum {max})");
-            self.report(Problem::new(message, Location::value(path.clone())));
+            self.report(Problem::new(Rule::TooMany, message, Location::value(path.clone())));
         }
     }
 
@@ -120,7 +122,8 @@ impl Validator<'_> {
             let family = family(&value);
             if let Some(Located { item: first, .. }) = values.get(family) {
                 let message = format!("{} is the second {family} {what}", text.as_ref());
-                let problem = Problem::new(message, Location::value(item_path(&path(), item)));
+                let problem =
+                    Problem::new(Rule::OnePerFamily, message, Location::value(item_path(&path(), item)));
                 let first = Location::value(item_path(&path(), *first));
                 let hint = format!("only one {what} per address family is supported");
                 self.report(problem.related("the first is defined here", first).hint(hint));
@@ -130,7 +133,7 @@ impl Validator<'_> {
         }
         if count == 0 {
             let message = format!("expected at least one {what}");
-            self.report(Problem::new(message, Location::value(path())));
+            self.report(Problem::new(Rule::OnePerFamily, message, Location::value(path())));
             complete = false;
         }
         (values, complete)
@@ -146,7 +149,7 @@ impl Validator<'_> {
             Ok(name) => Some(name),
             Err(why) => {
                 let message = format!("{:?} is not a valid interface name: {why}", shortened(name));
-                self.report(Problem::new(message, Location::value(path.clone())));
+                self.report(Problem::new(Rule::InvalidInterface, message, Location::value(path.clone())));
                 None
             }
         }

@@ -11,6 +11,7 @@ use super::{
     source::Source,
     tree::{KeyInterner, Mapping, Parsed, Span, SyntaxError, TreeNode, Value, push},
 };
+use crate::diagnose::Rule;
 
 /// The maximum number of brackets for [`deserialize`], which scans all open brackets for every token.
 const MAX_BRACKETS: usize = 512;
@@ -60,6 +61,7 @@ pub(super) fn parse(source: &Source) -> Result<Parsed, SyntaxError> {
     let mut builder = YamlBuilder::new(source);
     for event in Parser::new_from_str(source.text()) {
         let (event, span) = event.map_err(|error| SyntaxError {
+            rule: Rule::Syntax,
             message: format!("invalid YAML: {}", error.info()),
             span: builder.span(*error.marker(), *error.marker()),
             hint: hint_for(error.info()),
@@ -156,6 +158,7 @@ impl<'a> YamlBuilder<'a> {
             return Ok(());
         }
         Err(SyntaxError {
+            rule: Rule::Syntax,
             message: "unexpected second YAML document: a configuration is a single document".to_owned(),
             span,
             hint: Some("use one file per cluster".to_owned()),
@@ -184,7 +187,7 @@ impl<'a> YamlBuilder<'a> {
     fn alias(&mut self, anchor: usize, span: Span) -> Result<(), SyntaxError> {
         let Some(size) = self.anchors.get(&anchor).map(|(_, size)| *size) else {
             let message = "this alias refers to a value that contains it".to_owned();
-            return Err(SyntaxError { message, span, hint: None });
+            return Err(SyntaxError { rule: Rule::Syntax, message, span, hint: None });
         };
         self.budget.take(size, &span)?;
         let Some((node, _)) = self.anchors.get(&anchor) else { return Ok(()) };
@@ -223,6 +226,7 @@ impl<'a> YamlBuilder<'a> {
                 }
                 if text.is_none() {
                     self.errors.push(SyntaxError {
+                        rule: Rule::Syntax,
                         message: "invalid key: expected a string, found a list or a mapping".to_owned(),
                         span: node.span(),
                         hint: None,

@@ -5,8 +5,8 @@ mod document;
 mod roff;
 mod terminal;
 
-pub use roff::roff;
-pub use terminal::text;
+pub use roff::{NO_DATE, roff, without_date};
+pub use terminal::{explanation, text};
 
 /// A guide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,6 +55,7 @@ guides! {
     ownership "ownership" "what hostgw manages, and what it never touches"
     boot "boot" "what happens at boot, and how to restore routes, NAT and sysctls"
     exit_codes_and_json "exit-codes-and-json" "exit codes, JSON documents and environment variables"
+    diagnostics "diagnostics" "the codes of errors and warnings, and what they mean"
     troubleshooting "troubleshooting" "common errors and their remedies"
     migrating "migrating" "move from manual routes or flannel without losing packets"
     internals "internals" "what an apply does, step by step, and how hostgw survives failures"

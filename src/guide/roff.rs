@@ -7,9 +7,20 @@ use super::{
     document::{Block, Document, Line, Piece},
 };
 
-/// The guide as a page of section 7; `date` as 2026-11-28, and `source` the program with its version.
+/// Stands for an unknown date: the roff crate would omit an empty argument, so that the next one took its place.
+pub const NO_DATE: &str = "UNDATED";
+
+/// Replaces [`NO_DATE`] in the title line of a page by an empty argument.
+#[must_use]
+pub fn without_date(page: &str) -> String {
+    page.replacen(&format!(" {NO_DATE} "), " \"\" ", 1)
+}
+
+/// Returns the guide as a page of section 7; `date` is in ISO 8601, or empty if unknown, and `source` is the program with
+/// its version.
 #[must_use]
 pub fn roff(guide: &Guide, date: &str, source: &str) -> String {
+    let date = if date.is_empty() { NO_DATE } else { date };
     let mut page = Roff::new();
     let title = format!("hostgw-{}", guide.name);
     page.control("TH", [title.to_uppercase().as_str(), "7", date, source, "hostgw guides"]);
@@ -21,7 +32,7 @@ pub fn roff(guide: &Guide, date: &str, source: &str) -> String {
         page.control("SH", ["DESCRIPTION"]);
     }
     blocks(&mut page, document.blocks.get(1..).unwrap_or_default());
-    page.render()
+    without_date(&page.render())
 }
 
 fn blocks(page: &mut Roff, blocks: &[Block]) {
@@ -134,6 +145,8 @@ mod tests {
                         | key | meaning |\n|---|---|\n| `a-b` | one |\n";
         let guide = Guide { name: "test", summary: "a test", markdown };
         let page = roff(&guide, "2026-11-28", "hostgw 1");
+        let undated = roff(&guide, "", "hostgw 1");
+        assert!(undated.contains(".TH HOSTGW-TEST 7 \"\" \"hostgw 1\" \"hostgw guides\"\n"), "{undated}");
         let (_, text) = page.split_once(".TH").unwrap();
         assert_eq!(
             text,

@@ -6,7 +6,7 @@ use super::{
     Guide,
     document::{Block, Document, Line, Piece},
 };
-use crate::{render::Palette, text::padded};
+use crate::{diagnose::Rule, render::Palette, text::padded};
 
 /// Longer lines are hard to read (clap wraps its help at the same width).
 const MAX_WIDTH: usize = 100;
@@ -14,12 +14,23 @@ const MAX_WIDTH: usize = 100;
 /// Between two columns of a table.
 const GAP: usize = 2;
 
-/// The guide as text, in lines that fit the terminal of `palette`.
+/// Returns a guide as text, in lines that fit the terminal of `palette`.
 #[must_use]
 pub fn text(guide: &Guide, palette: &Palette) -> String {
+    page(guide.markdown, palette)
+}
+
+/// Returns the explanation of a rule as text, in lines that fit the terminal of `palette`.
+#[must_use]
+pub fn explanation(rule: Rule, palette: &Palette) -> String {
+    let severity = rule.severity().name();
+    page(&rule.explanation().replacen("# ", &format!("# {rule} ({severity}): "), 1), palette)
+}
+
+fn page(markdown: &str, palette: &Palette) -> String {
     let width = palette.width.min(MAX_WIDTH);
     let mut page = Page { palette, width, text: String::new() };
-    page.blocks(&Document::parse(guide.markdown).blocks, 0);
+    page.blocks(&Document::parse(markdown).blocks, 0);
     page.text
 }
 

@@ -1,10 +1,11 @@
 //! What would make a plan fail, or cut the node off, found before anything is written.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+use std::{cmp::Ordering, collections::BTreeMap, net::IpAddr};
 
 use ipnet::IpNet;
 
 use crate::{
+    diagnose::{Diagnostic, Rule},
     model::{Cluster, ConfigPath, Family, NextHopMode, SysctlKey},
     state::{NatTable, Route, State, protocol},
     text::{self, ShellCommand, Untrusted, count, list, nearest, printable},
@@ -12,27 +13,10 @@ use crate::{
 
 use super::{Change, Desired, Observed, Plan};
 
-/// Something in the configuration that does not fit this node.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PlanProblem {
-    /// What is wrong, a sentence without its full stop.
-    pub message: String,
-    /// The place in the configuration it comes from.
-    pub path: Option<ConfigPath>,
-    /// What to do next.
-    pub hint: Option<String>,
-}
-
-impl fmt::Display for PlanProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
-}
-
 /// Checks the desired state of node number `index` of `cluster` against the node as it was observed.
 /// Returns every problem; none means that nothing known stands against the plan.
 #[must_use]
-pub fn check(cluster: &Cluster, index: usize, desired: &Desired, observed: &Observed) -> Vec<PlanProblem> {
+pub fn check(cluster: &Cluster, index: usize, desired: &Desired, observed: &Observed) -> Vec<Diagnostic> {
     let context = CheckContext { cluster, index, desired, observed };
     let mut problems = Vec::new();
     if let Some(device) = egress_interface(&context, &mut problems) {
@@ -55,7 +39,7 @@ struct CheckContext<'a> {
 
 /// A route that would take the way to the node's router away from it: it holds the router's address, and is
 /// more specific than the network by which the router is reached now.
-fn check_router(context: &CheckContext, device: &str, problems: &mut Vec<PlanProblem>) {
+fn check_router(context: &CheckContext, device: &str, problems: &mut Vec<Diagnostic>) {
     let CheckContext { cluster, desired, observed, .. } = *context;
     let foreign = &observed.host.foreign;
     let defaults = foreign.iter().filter(|route| route.destination.prefix_len() == 0);
@@ -65,13 +49,14 @@ fn check_router(context: &CheckContext, device: &str, problems: &mut Vec<PlanPro
         let takes =
             |route: &&Route| route.destination.contains(&router) && route.destination.prefix_len() > now;
         for route in desired.state.routes.iter().filter(takes) {
-            problems.push(PlanProblem {
+            problems.push(Diagnostic {
+                rule: Rule::CutsOffRouter,
                 message: format!(
                     "the route to {} would cut the node off: it contains {router}, this node's router",
                     route.destination
                 ),
                 path: desired.route_origin(cluster, &route.key()),
-                hint: Some("use a pod CIDR outside the nodes' network".to_owned()),
+                remedy: Some("use a pod CIDR outside the nodes' network".to_owned()),
             });
         }
     }
@@ -79,7 +64,7 @@ fn check_router(context: &CheckContext, device: &str, problems: &mut Vec<PlanPro
 
 /// With IPv6 forwarding on, an interface takes router advertisements only where `accept_ra` is 2, and the
 /// kernel drops the default routes it has from them at once, for good: no rollback brings them back.
-fn check_router_advertisements(context: &CheckContext, problems: &mut Vec<PlanProblem>) {
+fn check_router_advertisements(context: &CheckContext, problems: &mut Vec<Diagnostic>) {
     let CheckContext { desired, observed, .. } = *context;
     let switch = SysctlKey::ipv6_forwarding();
     let goes_on = |state: &State| state.sysctls.get(&switch).is_some_and(|value| value != "0");
@@ -98,19 +83,20 @@ fn check_router_advertisements(context: &CheckContext, problems: &mut Vec<PlanPr
         };
         let value = desired.state.sysctls.get(&key).or_else(|| observed.state.sysctls.get(&key));
         if value.is_none_or(|value| value != "2") {
-            problems.push(PlanProblem {
+            problems.push(Diagnostic {
+                rule: Rule::LosesAdvertisedRoute,
                 message: format!(
                     "{switch} = 1 would cut the node off: the kernel drops {route}, learned from router advertisements, unless {key} is 2"
                 ),
                 path: Some(ConfigPath::root().key("sysctls")),
-                hint: Some(format!("add {key}: 2 under sysctls")),
+                remedy: Some(format!("add {key}: 2 under sysctls")),
             });
         }
     }
 }
 
 /// The egress interface, if it can carry routes at all.
-fn egress_interface<'a>(context: &CheckContext<'a>, problems: &mut Vec<PlanProblem>) -> Option<&'a str> {
+fn egress_interface<'a>(context: &CheckContext<'a>, problems: &mut Vec<Diagnostic>) -> Option<&'a str> {
     let CheckContext { cluster, index, observed, .. } = *context;
     let node = &cluster.nodes[index];
     let name = cluster.egress_interface_of(node)?.as_str();
@@ -119,19 +105,22 @@ fn egress_interface<'a>(context: &CheckContext<'a>, problems: &mut Vec<PlanProbl
     } else {
         ConfigPath::root().key("egressInterface")
     };
-    let mut problem = |message, hint| problems.push(PlanProblem { message, path: Some(path.clone()), hint });
+    let mut problem = |rule, message, remedy| {
+        problems.push(Diagnostic { rule, message, path: Some(path.clone()), remedy });
+    };
     match observed.host.link(name) {
         None => {
             let names: Vec<&Untrusted> = observed.host.links.iter().map(|link| &link.name).collect();
             let nearest = nearest(name, names.iter().map(|name| name.as_raw()))
                 .map_or_else(String::new, |nearest| format!("did you mean {}? ", printable(nearest)));
             let message = format!("egress interface {name} does not exist on this node");
-            problem(message, Some(format!("{nearest}interfaces: {}", list(&names, 12))));
+            problem(Rule::EgressMissing, message, Some(format!("{nearest}interfaces: {}", list(&names, 12))));
             None
         }
         Some(link) if !link.up => {
             let message = format!("egress interface {name} is down; the kernel rejects routes through it");
             problem(
+                Rule::EgressDown,
                 message,
                 Some(format!("bring it up first: {}", ShellCommand::new(["ip", "link", "set", name, "up"]))),
             );
@@ -142,7 +131,7 @@ fn egress_interface<'a>(context: &CheckContext<'a>, problems: &mut Vec<PlanProbl
 }
 
 /// A route whose gateway the kernel would refuse, or that would lead back to this node.
-fn check_next_hops(context: &CheckContext, device: &str, problems: &mut Vec<PlanProblem>) {
+fn check_next_hops(context: &CheckContext, device: &str, problems: &mut Vec<Diagnostic>) {
     let CheckContext { cluster, index, desired, observed } = *context;
     let node = &cluster.nodes[index];
     let on_link = OnLink::of(device, desired, observed);
@@ -155,19 +144,21 @@ fn check_next_hops(context: &CheckContext, device: &str, problems: &mut Vec<Plan
             .map_or_else(|| "?".into(), |other| cluster.nodes[other].name.clone());
         let path = desired.route_origin(cluster, &route.key());
         if let Some(holder) = own.get(&gateway) {
-            problems.push(PlanProblem {
+            problems.push(Diagnostic {
+                rule: Rule::NextHopIsLocal,
                 message: format!(
                     "next hop {gateway} of node {name} is this node's own address, on {holder}: \
                      packets would never leave"
                 ),
                 path,
-                hint: Some(own_address_hint(&name, &node.name)),
+                remedy: Some(own_address_hint(&name, &node.name)),
             });
         } else if !on_link.covers(gateway) {
-            problems.push(PlanProblem {
+            problems.push(Diagnostic {
+                rule: Rule::NextHopNotOnLink,
                 message: format!("next hop {gateway} of node {name} is not on-link on {device}"),
                 path,
-                hint: Some(not_on_link_hint(cluster.next_hop, device, &on_link)),
+                remedy: Some(not_on_link_hint(cluster.next_hop, device, &on_link)),
             });
         }
     }
@@ -225,19 +216,20 @@ impl OnLink {
 }
 
 /// Keys that this kernel does not have.
-fn check_sysctls(context: &CheckContext, problems: &mut Vec<PlanProblem>) {
+fn check_sysctls(context: &CheckContext, problems: &mut Vec<Diagnostic>) {
     let CheckContext { cluster, desired, observed, .. } = *context;
     let unread = |key: &SysctlKey| {
         observed.state.unknown.iter().any(|u| u.what == crate::state::StatePart::Sysctl { key: key.clone() })
     };
     let configured: std::collections::HashSet<_> = cluster.sysctls.iter().map(|(key, _)| key).collect();
     for key in configured.iter().filter(|key| key.as_str().ends_with(".disable_ipv6")) {
-        problems.push(PlanProblem {
+        problems.push(Diagnostic {
+            rule: Rule::DisableIpv6,
             message: format!(
                 "{key} cannot be managed by hostgw: it removes addresses, which no rollback can restore"
             ),
             path: Some(ConfigPath::root().key("sysctls").key(key.as_str())),
-            hint: Some("set it where you configure the node's addresses".to_owned()),
+            remedy: Some("set it where you configure the node's addresses".to_owned()),
         });
     }
     for key in desired.state.sysctls.keys() {
@@ -247,59 +239,63 @@ fn check_sysctls(context: &CheckContext, problems: &mut Vec<PlanProblem>) {
         // A saved value whose interface is gone has nothing to go back to.
         let implied = [SysctlKey::ipv4_forwarding(), SysctlKey::ipv6_forwarding()].contains(key);
         if configured.contains(key) {
-            problems.push(PlanProblem {
+            problems.push(Diagnostic {
+                rule: Rule::SysctlMissing,
                 message: format!("this kernel has no sysctl {key}"),
                 path: Some(ConfigPath::root().key("sysctls").key(key.as_str())),
-                hint: Some(format!(
+                remedy: Some(format!(
                     "/proc/sys/{} does not exist: check the name, or load the kernel module that provides it",
                     text::path(&key.file())
                 )),
             });
         } else if implied {
-            problems.push(PlanProblem {
+            problems.push(Diagnostic {
+                rule: Rule::SysctlMissing,
                 message: format!("this kernel has no sysctl {key}, so it cannot forward"),
                 path: Some(ConfigPath::root().key("clusterPrefix")),
-                hint: Some("check whether the address family of the cluster prefix is disabled".to_owned()),
+                remedy: Some("check whether the address family of the cluster prefix is disabled".to_owned()),
             });
         }
     }
 }
 
-/// So many foreign routes are told one by one.
-const TOLD: usize = 10;
+/// The number of foreign routes that are listed one by one.
+const MAX_LISTED: usize = 10;
 
-/// What is worth saying about a plan though it can be applied: the node's address is not here, a foreign
-/// route wins over a planned one.
+/// Returns what deserves a warning although the plan can be applied.
 #[must_use]
-pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &Observed) -> Vec<String> {
+pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &Observed) -> Vec<Diagnostic> {
     let node = &cluster.nodes[index];
     let mut warnings = Vec::new();
-    let here = |address| observed.host.owner_of(address).is_some();
+    let is_local = |address| observed.host.owner_of(address).is_some();
     let addresses: Vec<_> = node.addresses.iter().map(|(_, address)| *address).collect();
-    if !addresses.is_empty() && !addresses.iter().any(|address| here(*address)) {
+    if !addresses.is_empty() && !addresses.iter().any(|address| is_local(*address)) {
         let (addresses, name) = (list(&addresses, 2), &node.name);
-        warnings
-            .push(format!("no local interface has {addresses} (node {name}); is this the right machine?"));
+        let message = format!("no local interface has {addresses} (node {name}); is this the right machine?");
+        let path = ConfigPath::root().key("nodes").index(index).key("address");
+        warnings.push(Diagnostic::new(Rule::AddressElsewhere, message).at(Some(path)));
     }
     let has_v6_gateway = |route: &Route| route.family() == Family::V6 && route.next.gateway.is_some();
     if cluster.next_hop == NextHopMode::PodGateway && desired.state.routes.iter().any(has_v6_gateway) {
-        warnings.push(
-            "IPv6 routes via pod gateways do not work between Linux nodes without a neighbor proxy, because Linux does not answer neighbor solicitations for an address on another interface; use nextHop: node-address"
-                .to_owned(),
-        );
+        let message = "IPv6 routes via pod gateways do not work between Linux nodes without a neighbor proxy, because Linux does not answer neighbor solicitations for an address on another interface; use nextHop: node-address"
+            .to_owned();
+        warnings.push(Diagnostic::new(Rule::Ipv6PodGateway, message));
     }
     let mut shadows = observed.host.foreign.iter().filter_map(|foreign| shadow(node, desired, foreign));
-    warnings.extend(shadows.by_ref().take(TOLD));
+    warnings.extend(shadows.by_ref().take(MAX_LISTED));
     match shadows.count() {
         0 => {}
-        more => warnings.push(format!("{} like these", count(more, "more foreign route"))),
+        more => warnings.push(Diagnostic::new(
+            Rule::ShadowedByForeign,
+            format!("{} like these", count(more, "more foreign route")),
+        )),
     }
     warnings
 }
 
-/// What a plan removes that no rollback can put back.
+/// Returns what a plan removes that no rollback can restore.
 #[must_use]
-pub fn irrevocable(plan: &Plan) -> Vec<String> {
+pub fn irrevocable(plan: &Plan) -> Vec<Diagnostic> {
     let tables = plan.changes.iter().filter_map(|change| match change {
         Change::Nat(nat) => nat.before.as_ref(),
         Change::Route(_) | Change::Sysctl(_) => None,
@@ -308,45 +304,50 @@ pub fn irrevocable(plan: &Plan) -> Vec<String> {
         .filter(|table| !table.can_be_restored())
         .map(|table| {
             let (family, lost) = (table.family.nft(), table.unrestorable().join(", "));
-            format!("no rollback can restore {lost} of table {family} {}", NatTable::NAME)
+            let message = format!("no rollback can restore {lost} of table {family} {}", NatTable::NAME);
+            Diagnostic::new(Rule::Irrevocable, message)
         })
         .collect()
 }
 
-/// How a foreign route and a planned one get in each other's way without being on one key.
-fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Option<String> {
+/// Returns how a foreign route and a planned one interfere although their keys differ.
+fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Option<Diagnostic> {
     let in_own_pods = node.pod_cidrs.iter().any(|(_, cidr)| cidr.prefix().contains(&foreign.destination));
     let table = desired.state.routes.first()?.table;
     if in_own_pods || foreign.table != table || foreign.destination.prefix_len() == 0 {
         return None;
     }
     if let Some(route) = planned(desired, foreign.destination, table) {
-        return (foreign.metric < route.metric)
-            .then(|| {
-                format!("the foreign route {foreign} has a lower metric and takes precedence over {route}")
-            })
-            .or_else(|| {
-                (foreign.metric > route.metric).then(|| {
-                    format!(
-                        "{route} has a lower metric and takes precedence over the foreign route {foreign}"
-                    )
-                })
-            });
+        return match foreign.metric.cmp(&route.metric) {
+            Ordering::Equal => None,
+            Ordering::Less => Some(Diagnostic::new(
+                Rule::ShadowedByForeign,
+                format!("the foreign route {foreign} has a lower metric and takes precedence over {route}"),
+            )),
+            Ordering::Greater => Some(Diagnostic::new(
+                Rule::ShadowsForeign,
+                format!("{route} has a lower metric and takes precedence over the foreign route {foreign}"),
+            )),
+        };
     }
     let device = foreign.next.device.clone().unwrap_or_default();
     let is_network = foreign.protocol == protocol::KERNEL && foreign.is_on_link(device.as_raw());
     let mut routes = desired.state.routes.iter();
     if let Some(inside) = routes.find(|route| is_network && foreign.destination.contains(&route.destination))
     {
-        return Some(format!(
+        let message = format!(
             "{} is part of {}, the network of {device}: traffic to its addresses there will go to pods instead",
             inside.destination, foreign.destination
-        ));
+        );
+        return Some(Diagnostic::new(Rule::InsideNodeNetwork, message));
     }
     let wider = std::iter::successors(foreign.destination.supernet(), IpNet::supernet)
         .any(|prefix| planned(desired, prefix, table).is_some());
     wider.then(|| {
-        format!("the foreign route {foreign} is more specific than hostgw's route and takes precedence for its addresses")
+        let message = format!(
+            "the foreign route {foreign} is more specific than hostgw's route and takes precedence for its addresses"
+        );
+        Diagnostic::new(Rule::ShadowedByForeign, message)
     })
 }
 

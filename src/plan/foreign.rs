@@ -9,6 +9,7 @@ use std::{
 };
 
 use super::{Desired, OriginalSysctls, switch};
+use crate::diagnose::{Diagnostic, Rule};
 use crate::{model::SysctlKey, text::Untrusted};
 
 /// Sysctl values by key.
@@ -119,9 +120,11 @@ impl Restoration<'_> {
 }
 
 /// What to say of `foreign` values that are not restored.
-pub fn left(foreign: &[ForeignSysctl]) -> impl Iterator<Item = String> + '_ {
+pub fn left(foreign: &[ForeignSysctl]) -> impl Iterator<Item = Diagnostic> + '_ {
     foreign.iter().map(|ForeignSysctl { key, live, .. }| {
-        format!("{key} keeps its value {live}, set by another program; hostgw no longer manages it")
+        let message =
+            format!("{key} keeps its value {live}, set by another program; hostgw no longer manages it");
+        Diagnostic::new(Rule::ForeignSysctl, message)
     })
 }
 

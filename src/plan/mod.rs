@@ -18,7 +18,7 @@ mod scope;
 mod switch;
 pub mod windows;
 
-pub use check::{PlanProblem, check};
+pub use check::check;
 pub use compare::{Comparison, ComparisonTotals, PreviousConfig, compare};
 pub use desired::{Desired, NotLinux, OriginalSysctls, OriginalValue, desired};
 pub use diff::{

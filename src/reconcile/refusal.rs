@@ -1,9 +1,10 @@
 //! Reasons not to commit a plan.
 
 use crate::{
+    diagnose::Diagnostic,
     error::{Error, Kind},
     model::ConfigPath,
-    plan::{Plan, PlanProblem},
+    plan::Plan,
     render::SourceLocation,
     text::{self, Untrusted},
 };
@@ -12,26 +13,31 @@ use crate::{
 /// path.
 pub(super) fn check_fit(
     name: &Untrusted,
-    problems: &[PlanProblem],
+    problems: &[Diagnostic],
     source: impl Fn(&ConfigPath) -> Option<SourceLocation>,
 ) -> Result<(), Error> {
     /// The number of problems listed in full. More usually have one cause, which shows on every node.
     const MAX_LISTED: usize = 10;
-    let described = |problem: &PlanProblem| match problem.path.as_ref().and_then(&source) {
+    let described = |problem: &Diagnostic| match problem.path.as_ref().and_then(&source) {
         Some(source) => format!("{} ({}:{})", problem.message, source.file, source.line),
         None => problem.message.clone(),
     };
     match problems {
         [] => Ok(()),
-        [only] => Err(Error::new(Kind::Invalid, described(only)).with_hint_if(only.hint.clone())),
+        [only] => {
+            let error = Error::new(Kind::Invalid, described(only)).with_hint_if(only.remedy.clone());
+            Err(error.with_code(only.rule.number()))
+        }
         _ => {
             let count = text::count(problems.len(), "problem");
-            let mut details: Vec<String> = problems.iter().take(MAX_LISTED).map(described).collect();
+            let listed = problems.iter().take(MAX_LISTED);
+            let mut details: Vec<String> =
+                listed.map(|problem| format!("{}: {}", problem.rule, described(problem))).collect();
             if problems.len() > MAX_LISTED {
                 details.push(format!("and {} more", problems.len() - MAX_LISTED));
             }
             let message = format!("the configuration does not fit node {name}: {count}");
-            let hint = problems.iter().find_map(|problem| problem.hint.clone());
+            let hint = problems.iter().find_map(|problem| problem.remedy.clone());
             Err(Error::new(Kind::Invalid, message).with_details(details).with_hint_if(hint))
         }
     }

@@ -6,6 +6,7 @@
 
 mod commands;
 mod comparison;
+mod findings;
 mod fold_names;
 mod locator;
 mod markdown;
@@ -22,11 +23,12 @@ pub use comparison::{
     BeforeAfter, BlockReport, CollapsedLine, ComparedFiles, ComparisonReport, Detail, NodeEntry, Renamed,
     RevisionNote, comparison_text,
 };
+pub use findings::{FileFinding, findings_markdown, github_annotations, sarif};
 pub use locator::Locator;
 pub use markdown::{COMMENT_LIMIT, comparison_markdown, plan_markdown};
 pub use persisted::{PersistedFile, PersistedState};
 pub use powershell::{windows_collector, windows_script};
-pub use report::{ChangeEntry, Object, ObjectKind, Report, SourceLocation};
+pub use report::{ChangeEntry, DiagnosticEntry, Object, ObjectKind, Report, SourceLocation};
 pub use schema::schema_text;
 pub use shell::{
     Freshness, InvalidNetplanId, NetplanId, Persist, PersistHeader, PersistedNode, UnrecognizedHeader,

@@ -3,7 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::text::Untrusted;
+use crate::{
+    diagnose::{Diagnostic, Rule},
+    text::Untrusted,
+};
 
 /// A file on this node that restores part of hostgw's state at boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -41,14 +44,24 @@ pub enum PersistedState {
 }
 
 impl PersistedFile {
-    /// Returns a sentence if the file needs attention; `None` if it is current or cannot be compared.
+    /// Returns a warning about a file that needs attention. `None` if it is current, or if there is nothing to compare it
+    /// with.
     #[must_use]
-    pub fn warning(&self) -> Option<String> {
+    pub fn warning(&self) -> Option<Diagnostic> {
         let problem = self.problem.as_ref()?;
-        match (&self.remedy, self.state) {
-            (Some(remedy), _) => Some(format!("{} {problem}: {remedy}", self.path)),
-            (None, PersistedState::Unused) => Some(format!("{} {problem}", self.path)),
-            (None, _) => None,
-        }
+        let message = match (&self.remedy, self.state) {
+            (Some(remedy), _) => format!("{} {problem}: {remedy}", self.path),
+            (None, PersistedState::Unused) => format!("{} {problem}", self.path),
+            (None, _) => return None,
+        };
+        let rule = match self.state {
+            PersistedState::Outdated => Rule::PersistedOutdated,
+            PersistedState::Unused => Rule::PersistedUnused,
+            PersistedState::Current | PersistedState::Unknown => Rule::PersistedUnknown,
+        };
+        Some(Diagnostic {
+            remedy: self.remedy.as_ref().map(ToString::to_string),
+            ..Diagnostic::new(rule, message)
+        })
     }
 }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::PersistedFile;
 use crate::{
+    diagnose::{Diagnostic, Severity},
     model::ConfigPath,
     plan::{Action, Change, Conflict, ForeignSysctl, Plan, Reason, Totals, compare::Side},
     state::{Forwarding, NatObject, Route, Unknown, WindowsRoute},
@@ -35,11 +36,32 @@ pub struct Report {
     pub unknown: Vec<Unknown>,
     /// Warnings, which do not prevent an apply.
     pub warnings: Vec<String>,
+    /// The same warnings, with their codes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub diagnostics: Vec<DiagnosticEntry>,
     /// The files on this node that restore a part of its state at boot.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub persisted: Vec<PersistedFile>,
     /// The number of changes of each kind.
     pub totals: Totals,
+}
+
+/// A finding about the plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DiagnosticEntry {
+    /// The code of the rule: `hostgw help CODE` explains it.
+    pub code: &'static str,
+    /// How bad it is.
+    pub severity: Severity,
+    /// What is wrong with which object.
+    pub message: Untrusted,
+    /// The line of the configuration that it concerns.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<SourceLocation>,
+    /// What to do next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<Untrusted>,
 }
 
 /// An object that is added, changed or removed.
@@ -195,9 +217,27 @@ impl Report {
         }
     }
 
+    /// Adds warnings; `locate` finds the lines that they concern.
+    pub fn warn(
+        &mut self,
+        warnings: impl IntoIterator<Item = Diagnostic>,
+        locate: impl Fn(&ConfigPath) -> Option<SourceLocation>,
+    ) {
+        for Diagnostic { rule, message, path, remedy } in warnings {
+            self.warnings.push(message.clone());
+            self.diagnostics.push(DiagnosticEntry {
+                code: rule.code(),
+                severity: rule.severity(),
+                message: message.into(),
+                source: path.as_ref().and_then(&locate),
+                remedy: remedy.map(Into::into),
+            });
+        }
+    }
+
     /// Adds the files that restore a part of the state at boot, and a warning for each one that needs attention.
     pub fn add_persisted(&mut self, files: Vec<PersistedFile>) {
-        self.warnings.extend(files.iter().filter_map(PersistedFile::warning));
+        self.warn(files.iter().filter_map(PersistedFile::warning), |_| None);
         self.persisted = files;
     }
 
@@ -223,6 +263,7 @@ impl Report {
             conflicts: Vec::new(),
             unknown: Vec::new(),
             warnings: Vec::new(),
+            diagnostics: Vec::new(),
             persisted: Vec::new(),
             totals,
         }

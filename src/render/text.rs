@@ -7,7 +7,7 @@ use similar::{Algorithm, DiffTag, capture_diff_slices};
 
 use super::{
     ChangeEntry, ObjectKind, Report, SourceLocation,
-    report::{ConflictEntry, Object, ReasonEntry},
+    report::{ConflictEntry, DiagnosticEntry, Object, ReasonEntry},
 };
 use crate::{
     plan::Action,
@@ -392,8 +392,9 @@ pub(super) fn reason(reason: &ReasonEntry) -> String {
 /// The totals and the names of removed objects.
 fn summary(report: &Report, palette: &Palette) -> String {
     let mut text = String::new();
-    for warning in &report.warnings {
-        let _ = writeln!(text, "{} {}", palette.change.apply_to("Warning:"), printable(warning));
+    for DiagnosticEntry { code, severity, message, .. } in &report.diagnostics {
+        let head = format!("{}[{code}]:", severity.name());
+        let _ = writeln!(text, "{} {message}", palette.change.apply_to(head));
     }
     let _ = writeln!(text, "{}", palette.head.apply_to(totals(report)));
     let removed = removed(report.changes.iter());

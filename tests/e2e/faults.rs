@@ -199,7 +199,7 @@ fn a_torn_answer_is_asked_for_again() {
     for (fault, code) in [("cut:AT", None), ("lose:AT", Some(6))] {
         let seen = std::cell::Cell::new(None);
         change.at_every_point(fault, |node, before, outcome| {
-            outcome.warns("the kernel's answers did not fit the socket (ENOBUFS");
+            outcome.warns("did not fit the socket buffer (ENOBUFS");
             before.assert_stands(node, &change, outcome);
             seen.set(Some(outcome.code));
         });

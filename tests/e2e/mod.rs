@@ -18,6 +18,7 @@ mod dual_stack;
 mod environment;
 #[cfg(feature = "fault-injection")]
 mod faults;
+mod findings;
 mod foreign;
 mod foreign_nat;
 mod foreign_sysctls;

@@ -9,7 +9,7 @@ const fn is_active(character: char) -> bool {
 }
 
 /// Escapes text for any context: a code span, HTML, or a comment.
-pub(super) fn name(text: &str) -> String {
+pub(in crate::render) fn name(text: &str) -> String {
     escaped(text, is_active)
 }
 

@@ -4,10 +4,9 @@ use crate::{
     plan::Action,
     render::{
         ChangeEntry, ObjectKind, Palette, Report,
-        report::ConflictEntry,
+        report::{ConflictEntry, DiagnosticEntry},
         text::{Line, OBJECT_KINDS, change_line, conflict_lines, totals, unknown_line},
     },
-    text::printable,
 };
 
 use super::{
@@ -60,10 +59,12 @@ fn conflicts(report: &Report) -> Section {
 }
 
 fn warnings(report: &Report) -> Section {
-    let line =
-        |warning: &String| Line { text: printable(&format!("! {warning}")), annotation: String::new() };
+    let line = |DiagnosticEntry { code, message, .. }: &DiagnosticEntry| Line {
+        text: format!("! {code}: {message}"),
+        annotation: String::new(),
+    };
     let shown = report
-        .warnings
+        .diagnostics
         .iter()
         .map(|warning| RankedLine { importance: Importance::Conflict, line: line(warning) })
         .collect();

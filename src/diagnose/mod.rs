@@ -1,0 +1,90 @@
+//! What hostgw says about a configuration, a node, or a CNI configuration: one rule for each kind of finding.
+//!
+//! A rule has a stable code, a severity, and a file in `rules/` that explains it: what is wrong, why it matters, and what
+//! to do. `hostgw help HG0003` prints that file. Codes are never reused.
+//!
+//! | codes | found in |
+//! |---|---|
+//! | HG00xx | the form of a configuration |
+//! | HG01xx | the cluster |
+//! | HG02xx | its nodes |
+//! | HG03xx | `nat` |
+//! | HG04xx | `sysctls` |
+//! | HG05xx | `routes` |
+//! | HG06xx | `checks` |
+//! | HG07xx | a node that the configuration does not fit |
+//! | HG08xx | a plan that can be applied, but deserves a warning |
+//! | HG09xx | a CNI configuration |
+
+mod rules;
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::model::ConfigPath;
+
+pub use rules::Rule;
+
+/// How bad a finding is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Severity {
+    /// The configuration cannot be used, or pods lose packets.
+    Error,
+    /// It works, but perhaps not as intended.
+    Warning,
+}
+
+impl Severity {
+    /// The word before a message.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+        }
+    }
+}
+
+/// A finding of one rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Diagnostic {
+    /// The rule.
+    pub rule: Rule,
+    /// What is wrong with which object: a sentence without a period.
+    pub message: String,
+    /// The line of the configuration that it concerns.
+    pub path: Option<ConfigPath>,
+    /// What to do next.
+    pub remedy: Option<String>,
+}
+
+impl Diagnostic {
+    /// Creates a finding that concerns no line of the configuration.
+    #[must_use]
+    pub const fn new(rule: Rule, message: String) -> Self {
+        Self { rule, message, path: None, remedy: None }
+    }
+
+    /// Sets the line of the configuration.
+    #[must_use]
+    pub fn at(mut self, path: Option<ConfigPath>) -> Self {
+        self.path = path;
+        self
+    }
+
+    /// Sets what to do next.
+    #[must_use]
+    pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
+        self.remedy = Some(remedy.into());
+        self
+    }
+}
+
+impl fmt::Display for Diagnostic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}

@@ -1,0 +1,183 @@
+//! The list of all rules.
+
+use std::fmt;
+
+use super::Severity;
+use crate::error::RuleCode;
+
+macro_rules! rules {
+    ($($code:ident $name:ident $severity:ident $title:literal,)*) => {
+        /// A kind of finding.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Rule {
+            $(
+                #[doc = $title]
+                $name,
+            )*
+        }
+
+        impl Rule {
+            /// All rules, in the order of their codes.
+            pub const ALL: &[Self] = &[$(Self::$name,)*];
+
+            /// The stable code, such as `HG0003`.
+            #[must_use]
+            pub const fn code(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($code),)*
+                }
+            }
+
+            /// How bad a finding of this rule usually is.
+            #[must_use]
+            pub const fn severity(self) -> Severity {
+                match self {
+                    $(Self::$name => Severity::$severity,)*
+                }
+            }
+
+            /// The problem in a few words.
+            #[must_use]
+            pub const fn title(self) -> &'static str {
+                match self {
+                    $(Self::$name => $title,)*
+                }
+            }
+
+            /// The explanation, in Markdown.
+            #[must_use]
+            pub const fn explanation(self) -> &'static str {
+                match self {
+                    $(Self::$name => include_str!(concat!("rules/", stringify!($code), ".md")),)*
+                }
+            }
+        }
+    };
+}
+
+rules! {
+    HG0001 Syntax Error "invalid syntax",
+    HG0002 Limit Error "file too large or too deeply nested",
+    HG0003 UnknownKey Error "unknown key",
+    HG0004 DuplicateKey Error "duplicate key",
+    HG0005 MissingKey Error "missing key",
+    HG0006 WrongValue Error "wrong type or value",
+    HG0007 TooMany Error "too many entries",
+    HG0008 Version Error "unsupported format version",
+    HG0009 InvalidAddress Error "invalid address or prefix",
+    HG0010 OnePerFamily Error "not exactly one value for an address family",
+    HG0101 SpecialPrefix Error "cluster prefix contains special addresses",
+    HG0102 NoNodes Error "no nodes",
+    HG0103 InvalidInterface Error "invalid interface name",
+    HG0104 NoEgressInterface Error "no egress interface",
+    HG0105 MasterInCluster Error "master address inside the cluster prefix",
+    HG0201 InvalidNodeName Error "invalid node name",
+    HG0202 DuplicateNodeName Error "duplicate node name",
+    HG0203 DuplicateAddress Error "address already used by another node",
+    HG0204 AddressInCluster Error "node address inside the cluster prefix",
+    HG0205 MissingAddress Error "node has no address",
+    HG0206 CidrOutsideCluster Error "pod CIDR outside the cluster prefix",
+    HG0207 CidrCoversCluster Error "pod CIDR covers the whole cluster prefix",
+    HG0208 OverlappingCidrs Error "overlapping pod CIDRs",
+    HG0209 FamilyMismatch Error "address family without a prefix",
+    HG0210 MisplacedGateway Error "pod gateway not usable in its pod CIDR",
+    HG0211 DefaultGatewayOnLinux Error "defaultGateway on a Linux node",
+    HG0212 DefaultGatewayInCluster Error "default gateway inside the cluster prefix",
+    HG0213 InvalidPodCidr Error "invalid pod CIDR",
+    HG0301 DuplicateExclusion Error "duplicate prefix in nat.exclude",
+    HG0302 UselessExclusion Error "nat.exclude without effect",
+    HG0401 InvalidSysctl Error "sysctl that hostgw cannot manage",
+    HG0402 DuplicateSysctl Error "duplicate sysctl",
+    HG0403 InvalidSysctlValue Error "invalid sysctl value",
+    HG0404 ForwardingOff Error "forwarding disabled",
+    HG0501 TableLocal Error "routing table local",
+    HG0502 MtuTooSmall Error "MTU too small for IPv6",
+    HG0503 MetricTooLarge Error "metric too large for Windows",
+    HG0601 DuplicateCheck Error "duplicate check",
+    HG0602 CheckTarget Error "check without exactly one target",
+    HG0603 CheckTimeout Error "invalid timeout of a check",
+    HG0701 EgressMissing Error "egress interface does not exist",
+    HG0702 EgressDown Error "egress interface is down",
+    HG0703 NextHopIsLocal Error "next hop is this node's own address",
+    HG0704 NextHopNotOnLink Error "next hop is not on-link",
+    HG0705 CutsOffRouter Error "route covers this node's router",
+    HG0706 LosesAdvertisedRoute Error "forwarding drops a route from router advertisements",
+    HG0707 SysctlMissing Error "sysctl does not exist",
+    HG0708 DisableIpv6 Error "disable_ipv6 cannot be managed",
+    HG0801 AddressElsewhere Warning "no local interface has the node's address",
+    HG0802 Ipv6PodGateway Warning "IPv6 routes through pod gateways",
+    HG0803 ShadowedByForeign Warning "foreign route takes precedence",
+    HG0804 ShadowsForeign Warning "managed route takes precedence over a foreign one",
+    HG0805 InsideNodeNetwork Warning "pod CIDR inside the network of an interface",
+    HG0806 Irrevocable Warning "plan removes what no rollback can restore",
+    HG0807 ForeignSysctl Warning "sysctl changed by another program",
+    HG0808 PersistedOutdated Warning "boot file is out of date",
+    HG0809 PersistedUnused Warning "boot file has no effect",
+    HG0810 PersistedUnknown Warning "boot file could not be checked",
+    HG0811 NoRecord Warning "original sysctl values unknown",
+    HG0901 CniMasquerade Error "CNI masquerades traffic inside the cluster (Windows)",
+    HG0902 CniPlatform Error "CNI plugin for another operating system",
+    HG0903 CniSubnet Error "CNI hands out other addresses",
+    HG0904 CniGateway Error "CNI uses another pod gateway",
+    HG0905 CniIpMasq Error "CNI masquerades on Linux",
+    HG0906 CniMtu Warning "CNI and routes use different MTUs",
+}
+
+impl Rule {
+    /// The number in the code.
+    #[must_use]
+    pub fn number(self) -> RuleCode {
+        RuleCode(self.code().trim_start_matches(|c: char| !c.is_ascii_digit()).parse().unwrap_or(0))
+    }
+
+    /// Finds a rule by its code, in upper or lower case.
+    #[must_use]
+    pub fn find(code: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|rule| rule.code().eq_ignore_ascii_case(code))
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_unique_and_in_order() {
+        let codes: Vec<&str> = Rule::ALL.iter().map(|rule| rule.code()).collect();
+        assert!(codes.is_sorted_by(|a, b| a < b), "{codes:?}");
+    }
+
+    #[test]
+    fn a_rule_is_found_by_its_code() {
+        for rule in Rule::ALL {
+            assert_eq!(Rule::find(&rule.code().to_lowercase()), Some(*rule));
+            assert_eq!(rule.number().to_string(), rule.code());
+            assert_eq!(RuleCode::try_from(rule.code().to_owned()), Ok(rule.number()));
+        }
+        assert_eq!(Rule::find("HG9999"), None);
+    }
+
+    #[test]
+    fn every_explanation_begins_with_the_title_and_says_more() {
+        for rule in Rule::ALL {
+            let text = rule.explanation();
+            let rest = text.strip_prefix(&format!("# {}\n\n", rule.title()));
+            assert!(rest.is_some_and(|rest| rest.len() > 80), "{rule}: {text}");
+        }
+    }
+
+    #[test]
+    fn every_file_is_the_explanation_of_a_rule() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/src/diagnose/rules");
+        for entry in std::fs::read_dir(folder).expect("the folder of the rules") {
+            let name = entry.expect("an entry").file_name().into_string().expect("UTF-8");
+            assert!(name.strip_suffix(".md").and_then(Rule::find).is_some(), "{name}");
+        }
+    }
+}
