@@ -138,7 +138,7 @@ fn what_is_not_hostgw_s_is_refused() {
             &configuration().replace("egressInterface: eth0", "egressInterface: 'a#b'"),
         );
         render(&node, "linux-1");
-        script(&node, "").expect(3).warns("ip -batch has no words for an interface called a#b");
+        script(&node, "").expect(3).warns("ip -batch cannot name the interface a#b");
     });
 }
 
@@ -185,7 +185,7 @@ fn an_interrupted_run_is_undone() {
         script(&node, "--undo").expect(0);
         node.assert_unchanged(&before, "a kill, and --undo");
         node.try_sh("PATH=$PWD/bin:$PATH HOSTGW_STATE_DIR=$PWD/scripts sh node.sh");
-        script(&node, "").expect(0).warns("A run was interrupted here");
+        script(&node, "").expect(0).warns("A previous run was interrupted");
         node.hostgw(&["plan", "--detailed-exitcode"]).expect(0);
         script(&node, "--undo").expect(0);
         node.assert_unchanged(&before, "the next run, and --undo");
@@ -293,7 +293,7 @@ fn a_file_that_lost_its_nodes_is_refused_without_the_number() {
         for (left, removed) in [(6, 15), (1, 20)] {
             node.write("hostgw.yaml", &large_cluster(left));
             render(&node, "linux-0");
-            script(&node, "").expect(8).warns(&format!("removes {removed} of the 21 routes"));
+            script(&node, "").expect(8).warns(&format!("removes {removed} of the 21 managed routes"));
             script(&node, "--allow-removals 3").expect(8);
             node.hostgw(&["apply", "--yes", "--node", "linux-0"]).expect(8);
             node.assert_unchanged(&before, "too many removals");

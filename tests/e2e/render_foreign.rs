@@ -413,7 +413,7 @@ fn no_name_drives_the_terminal() {
 fn the_script_escapes_what_hostgw_escapes() {
     let node = node(if is_root() { Privilege::Root } else { Privilege::User });
     let text = node.hostgw_ok(&["render", "--node", "linux-1"]).stdout;
-    let end = text.find("# ---- What stands").expect("a section");
+    let end = text.find("# ---- Live state").expect("a section");
     let start = text.find("hidden='").expect("the ranges");
     let body = text.find("LC_ALL=C").expect("the body");
     let data = &text[start..text[start..].find("\n\n").map_or(body, |at| start + at)];

@@ -105,7 +105,7 @@ fn a_rollback_that_cannot_be_finished_says_what_is_left() {
             let outcome = run(&mut machine, &script, &[]);
             let told = format!("{what}, from step {step}: {outcome:#?}");
             if outcome.code == Some(7) {
-                assert!(outcome.stderr.contains("What is left to do, in this order:"), "{told}");
+                assert!(outcome.stderr.contains("Remaining commands, in this order:"), "{told}");
                 let left: Vec<&str> = outcome.stderr.lines().filter(|line| line.starts_with("  ")).collect();
                 assert!(!left.is_empty(), "{told}");
                 assert_ne!(machine.network(), start.network(), "{told}");

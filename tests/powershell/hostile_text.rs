@@ -88,12 +88,12 @@ fn the_script_escapes_what_hostgw_escapes() {
         (0..all.len()).filter(|at| at % 7919 == 0 || is_border(*at)).map(|at| all[at]).collect();
     let script = script_of(CLUSTER, "win-1");
     let (mut text, _) =
-        script.split_once("# ---- What stands").map(|(head, _)| (head.to_owned(), ())).unwrap();
+        script.split_once("# ---- Live state").map(|(head, _)| (head.to_owned(), ())).unwrap();
     let mut wanted = String::new();
     for line in some.chunks(20) {
         let units: Vec<String> =
             line.iter().collect::<String>().encode_utf16().map(|unit| format!("[char] {unit}")).collect();
-        let _ = writeln!(text, "Write-Host (Format-Shown ('' + {}))\r", units.join(" + "));
+        let _ = writeln!(text, "Write-Host (Format-Printable ('' + {}))\r", units.join(" + "));
         wanted.push_str(&(printable(&line.iter().collect::<String>()) + "\n"));
     }
     text.push_str("exit 0\r\n");

@@ -102,12 +102,12 @@ fn a_machine_that_does_not_fit_is_refused_before_anything_is_changed() {
     let mut held = machine();
     held.locked.insert("C:\\Program Files\\hostgw\\lock".to_owned());
     for (mut machine, code, words) in [
-        (no_pod, 3, "to have one pod interface, which holds 10.244.1.2 or is called"),
-        (two, 3, "one interface that holds 172.30.0.12; this machine has 2 of them"),
-        (nobody, 3, "one interface that holds 172.30.0.12; this machine has 0 of them"),
+        (no_pod, 3, "expected exactly one pod interface, which holds 10.244.1.2 or is called"),
+        (two, 3, "one interface that holds 172.30.0.12 (node win-1), found 2"),
+        (nobody, 3, "one interface that holds 172.30.0.12 (node win-1), found 0"),
         (no_gateway, 3, "set defaultGateway of node win-1 in the configuration"),
         (blind, 1, "The WMI repository is corrupted."),
-        (ordinary, 1, "only an administrator"),
+        (ordinary, 1, "only administrators"),
         (held, 4, "another run holds"),
     ] {
         let before = machine.network();
@@ -195,7 +195,7 @@ fn a_file_that_lost_its_nodes_is_refused_without_the_number() {
         let script = script_of(&nodes(left), "win-1");
         let outcome = run(&mut machine, &script, &[]);
         ends_with(&outcome, 8);
-        let words = format!("removes {removed} of the 21 destinations managed here");
+        let words = format!("removes {removed} of the 21 managed destinations");
         assert!(outcome.stderr.contains(&words), "{}", outcome.stderr);
         ends_with(&run(&mut machine, &script, &["-AllowRemovals 7"]), 8);
         ends_with(&run(&mut machine, &script, &["-WhatIf"]), 0);

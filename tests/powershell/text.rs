@@ -179,8 +179,11 @@ fn the_gate_can_fail() {
         ("Confirm = $false; WhatIf = $false; ErrorAction", "Confirm = $true; WhatIf = $false; ErrorAction"),
         ("WhatIf = $false; ErrorAction = 'Stop'", "WhatIf = $false; ErrorAction = 'Continue'"),
         ("Get-NetRoute -PolicyStore $store -ErrorAction Stop", "Get-NetRoute -PolicyStore $store"),
-        ("Remove-NetRoute @one -PolicyStore $step.Store", "Remove-NetRoute @one"),
-        ("Remove-NetRoute @one -PolicyStore $step.Store", "Remove-NetRoute @other -PolicyStore $step.Store"),
+        ("Remove-NetRoute @target -PolicyStore $step.Store", "Remove-NetRoute @target"),
+        (
+            "Remove-NetRoute @target -PolicyStore $step.Store",
+            "Remove-NetRoute @other -PolicyStore $step.Store",
+        ),
         ("; AddressFamily = $change.Family\r\n", "\r\n"),
         ("'10.244.0.0/24'", "\"10.244.0.0/24$x\""),
         ("'pods of node linux-1'", "'pods of node linux'1'"),
@@ -189,7 +192,7 @@ fn the_gate_can_fail() {
         ("$code = Invoke-Main", "$code = & $main"),
         ("$code = Invoke-Main", "$code = [scriptblock]::Create('Invoke-Main')"),
         ("exit $code", "exit $code }"),
-        ("    return (Invoke-Work $true)\r\n}", "    return (Invoke-Work $true)\r\n"),
+        ("    return (Invoke-Reconcile $true)\r\n}", "    return (Invoke-Reconcile $true)\r\n"),
     ] {
         assert!(script.contains(from), "{from:?}");
         assert!(refused(&script.replacen(from, to, 1)), "{from:?} -> {to:?}");

@@ -3,45 +3,45 @@ $LastFile = Join-Path $Folder 'last.json'
 $LockFile = Join-Path $Folder 'lock'
 $TranscriptFile = Join-Path $Folder 'transcript.log'
 
-# The exit code if Control-C arrives now.
+# The exit code for Control-C at this point.
 $Run = @{ Interrupted = 130 }
 
-# ---- What is said
+# ---- Output
 
 function Write-Line([string] $text) {
-    Write-Host (Format-Shown $text)
+    Write-Host (Format-Printable $text)
 }
 
-function Write-Caution([string] $text) {
-    Write-Warning (Format-Shown $text)
+function Write-WarningLine([string] $text) {
+    Write-Warning (Format-Printable $text)
 }
 
-# A line for people and for the transcript. What undoes a change must not fail for want of a transcript: the journal
-# is what counts.
+# Prints a line and adds it to the transcript. A failing transcript must not prevent an undo, which only needs the
+# journal.
 function Write-Record([string] $text) {
     Write-Line $text
     try {
-        [System.IO.File]::AppendAllText($TranscriptFile, [DateTime]::UtcNow.ToString('o') + ' ' + (Format-Shown $text) + "`r`n")
+        [System.IO.File]::AppendAllText($TranscriptFile, [DateTime]::UtcNow.ToString('o') + ' ' + (Format-Printable $text) + "`r`n")
     } catch {
-        Write-Caution ('not in the transcript: ' + (Get-Reason $_))
+        Write-WarningLine ('cannot write to the transcript: ' + (Get-Reason $_))
     }
 }
 
-# Starts a new transcript when the old one has reached 1 MiB. One older transcript is kept.
+# Starts a new transcript once the old one has reached 1 MiB. Keeps one older transcript.
 function Limit-Transcript {
     try {
         if ((Read-Text $TranscriptFile).Length -lt 1048576) { return }
         Remove-File ($TranscriptFile + '.old')
         [System.IO.File]::Move($TranscriptFile, $TranscriptFile + '.old')
     } catch {
-        Write-Caution ('the transcript keeps growing: ' + (Get-Reason $_))
+        Write-WarningLine ('cannot rotate the transcript: ' + (Get-Reason $_))
     }
 }
 
-# ---- What this node is
+# ---- The interfaces of this node
 
-# Whether an alias is one of those, as Windows compares them. -eq and -contains go by the culture, and overlook characters
-# without width.
+# Returns whether an alias is in a list, compared as Windows does. -eq and -contains depend on the culture, and ignore
+# zero-width characters.
 function Test-Alias([string] $alias, $names) {
     foreach ($name in $names) {
         if ([string]::Equals($alias, $name, 'OrdinalIgnoreCase')) { return $true }
@@ -49,13 +49,13 @@ function Test-Alias([string] $alias, $names) {
     return $false
 }
 
-# The management interface, the pod interface, and what of them is missing.
-function Get-Place {
-    $place = @{ Management = $null; Pod = $null; Problems = @() }
+# Returns the management interface, the pod interface, and the problems in finding them.
+function Get-NodeInterfaces {
+    $interfaces = @{ Management = $null; Pod = $null; Problems = @() }
     $aliases = Get-Aliases
     $holders = @()
     $podHolders = @()
-    foreach ($address in (Get-Found 'addresses' '')) {
+    foreach ($address in (Get-Existing 'addresses' '')) {
         $index = [string] $address.InterfaceIndex
         if (($Addresses -contains $address.IPAddress) -and ($holders -notcontains $index)) { $holders += $index }
         if (($PodGateways -contains $address.IPAddress) -and ($podHolders -notcontains $index)) { $podHolders += $index }
@@ -68,27 +68,27 @@ function Get-Place {
     }
     $names = @($aliases.Values | Sort-Object -Unique) -join ', '
     if ($holders.Count -eq 1) {
-        $place.Management = @{ Index = [int] $holders[0]; Alias = $aliases[$holders[0]] }
+        $interfaces.Management = @{ Index = [int] $holders[0]; Alias = $aliases[$holders[0]] }
     } else {
-        $sought = 'holds ' + ($Addresses -join ' or ')
-        if ($InterfaceAlias -ne '') { $sought = 'is called ' + $InterfaceAlias }
-        $place.Problems += 'node ' + $Node + ' is to have one interface that ' + $sought + '; this machine has ' +
-            $holders.Count + ' of them among: ' + $names
+        $criterion = 'holds ' + ($Addresses -join ' or ')
+        if ($InterfaceAlias -ne '') { $criterion = 'is called ' + $InterfaceAlias }
+        $interfaces.Problems += 'expected exactly one interface that ' + $criterion + ' (node ' + $Node + '), found ' +
+            $holders.Count + '; interfaces: ' + $names
     }
     if ($podHolders.Count -eq 1) {
-        $place.Pod = @{ Index = [int] $podHolders[0]; Alias = $aliases[$podHolders[0]] }
+        $interfaces.Pod = @{ Index = [int] $podHolders[0]; Alias = $aliases[$podHolders[0]] }
     } else {
-        $place.Problems += 'node ' + $Node + ' is to have one pod interface, which holds ' + ($PodGateways -join ' or ') +
-            ' or is called ' + ($PodAliases -join ' or ') + '; this machine has ' + $podHolders.Count + ' of them among: ' +
-            $names + '. The CNI makes it: let it make the pod network first'
+        $interfaces.Problems += 'expected exactly one pod interface, which holds ' + ($PodGateways -join ' or ') +
+            ' or is called ' + ($PodAliases -join ' or ') + ' (node ' + $Node + '), found ' + $podHolders.Count +
+            '; interfaces: ' + $names + '. The CNI creates it: set up the pod network first'
     }
-    return $place
+    return $interfaces
 }
 
-# The gateway of the best default route of the management interface.
-function Get-DefaultGateway($standing, $management, [string] $everything) {
+# Returns the gateway of the best default route on the management interface.
+function Get-DefaultGateway($live, $management, [string] $everything) {
     $best = $null
-    foreach ($route in $standing.Values) {
+    foreach ($route in $live.Values) {
         if ($route.Destination -ne $everything -or $route.Index -ne $management.Index -or $route.Active -lt 0) { continue }
         if ($null -eq $best -or $route.Active -lt $best.Active) { $best = $route }
     }
@@ -96,19 +96,19 @@ function Get-DefaultGateway($standing, $management, [string] $everything) {
     return $best.NextHop
 }
 
-# Whether each interface forwards, by index and family.
+# Returns the forwarding setting of each interface by index and family.
 function Get-Forwarding {
     $forwarding = @{}
-    foreach ($interface in (Get-Found 'interfaces' '')) {
+    foreach ($interface in (Get-Existing 'interfaces' '')) {
         $forwarding[[string] $interface.InterfaceIndex + ' ' + [string] $interface.AddressFamily] = [string] $interface.Forwarding
     }
     return $forwarding
 }
 
-# The index of each interface by its alias: indexes change when HNS makes its switch.
+# Returns the index of each interface by alias. Indexes change when HNS creates its switch.
 function Get-Indexes {
     $indexes = @{}
-    foreach ($interface in (Get-Found 'interfaces' '')) {
+    foreach ($interface in (Get-Existing 'interfaces' '')) {
         $indexes[[string] $interface.InterfaceAlias] = [int] $interface.InterfaceIndex
     }
     return $indexes
@@ -116,7 +116,7 @@ function Get-Indexes {
 
 # ---- The plan
 
-# What is owned: a route on that interface, not the like of it on another one.
+# Returns the identity of a managed route: a route on another interface is not managed.
 function Get-OwnedKey([string] $alias, [string] $destination, [string] $nextHop) {
     return $destination + ' ' + $nextHop + ' ' + $alias
 }
@@ -135,36 +135,36 @@ function New-ForwardingChange($index, [string] $alias, [string] $family, [string
     }
 }
 
-# What is wanted of each route, with what stands there.
-function Get-Wanted($plan, $place, $standing) {
-    $wanted = New-Object System.Collections.ArrayList
+# Returns the desired routes, each with its live route.
+function Get-DesiredRoutes($plan, $interfaces, $live) {
+    $desired = New-Object System.Collections.ArrayList
     foreach ($route in $Routes) {
         $nextHop = $route.NextHop
-        if ($nextHop -eq '') { $nextHop = Get-DefaultGateway $standing $place.Management $route.Everything }
+        if ($nextHop -eq '') { $nextHop = Get-DefaultGateway $live $interfaces.Management $route.Everything }
         if ($nextHop -eq '') {
-            $plan.Problems += 'no default route of ' + $place.Management.Alias + ' shows the gateway for ' + $route.Destination +
+            $plan.Problems += 'no default route of ' + $interfaces.Management.Alias + ' shows the gateway for ' + $route.Destination +
                 ': set defaultGateway of node ' + $Node + ' in the configuration'
             continue
         }
-        $now = $standing[(Get-Key $place.Management.Index $route.Destination $nextHop)]
+        $now = $live[(Get-Key $interfaces.Management.Index $route.Destination $nextHop)]
         if ($null -eq $now) {
             $now = @{
-                Index = $place.Management.Index; Alias = $place.Management.Alias
+                Index = $interfaces.Management.Index; Alias = $interfaces.Management.Alias
                 Destination = $route.Destination; NextHop = $nextHop; Active = $Absent; Persistent = $Absent
             }
         }
-        [void] $wanted.Add(@{ Now = $now; Metric = $route.Metric; Why = $route.Why; Role = $route.Role })
+        [void] $desired.Add(@{ Now = $now; Metric = $route.Metric; Why = $route.Why; Role = $route.Role })
     }
-    return ,$wanted
+    return ,$desired
 }
 
-# ---- Traffic: whose it is, by destination
+# ---- Traffic: which destination a packet belongs to
 
-# The bits of a byte that the first 0 to 7 bits of a prefix keep.
+# The masks for the first 0 to 7 bits of a byte.
 $Masks = @(0, 128, 192, 224, 240, 248, 252, 254)
 
-# The prefix of that length around an address, as a name.
-function Get-Enclosing($bytes, [int] $length) {
+# Returns the prefix of the given length around an address, as text.
+function Get-Prefix($bytes, [int] $length) {
     $parts = @()
     for ($at = 0; $at -lt $bytes.Count; $at++) {
         $bits = $length - 8 * $at
@@ -179,53 +179,54 @@ function Get-Enclosing($bytes, [int] $length) {
     return ($parts -join '.') + '/' + $length
 }
 
-# What is wanted by destination, and the pods of every node by the prefix that holds them.
-function Get-Needs($wanted) {
-    $needs = @{ Exact = @{}; Pods = @{}; Lengths = @() }
+# Returns the desired routes by destination, and the pod CIDRs of all nodes by prefix.
+function Get-Destinations($desired) {
+    $destinations = @{ Exact = @{}; Pods = @{}; Lengths = @() }
     $lengths = @{}
-    foreach ($entry in $wanted) {
-        $needs.Exact[$entry.Now.Destination] = $entry
+    foreach ($entry in $desired) {
+        $destinations.Exact[$entry.Now.Destination] = $entry
         if ($entry.Role -eq 'master') { continue }
         $parts = $entry.Now.Destination.Split('/')
         $length = [int] $parts[1]
-        $needs.Pods[(Get-Enclosing ([System.Net.IPAddress]::Parse($parts[0]).GetAddressBytes()) $length)] = $entry
+        $destinations.Pods[(Get-Prefix ([System.Net.IPAddress]::Parse($parts[0]).GetAddressBytes()) $length)] = $entry
         $lengths[$length] = $true
     }
-    $needs.Lengths = @($lengths.Keys)
-    return $needs
+    $destinations.Lengths = @($lengths.Keys)
+    return $destinations
 }
 
-# What is wanted of the traffic that a route takes: the same destination, or the pods of a node around it. Null if it
-# takes none. The node's own pods belong on its pod interface.
-function Get-Taken($needs, $place, $route) {
-    $entry = $needs.Exact[$route.Destination]
+# Returns the desired route whose traffic a live route affects: one with the same destination, or with a pod CIDR
+# around it. Returns null if there is none. Traffic to the node's own pods may use the pod interface.
+function Get-AffectedRoute($destinations, $interfaces, $route) {
+    $entry = $destinations.Exact[$route.Destination]
     if ($null -eq $entry) {
         $parts = $route.Destination.Split('/')
         $bytes = [System.Net.IPAddress]::Parse($parts[0]).GetAddressBytes()
-        foreach ($length in $needs.Lengths) {
+        foreach ($length in $destinations.Lengths) {
             if ($length -gt [int] $parts[1]) { continue }
-            $around = $needs.Pods[(Get-Enclosing $bytes $length)]
-            if ($null -ne $around) { $entry = $around }
+            $enclosing = $destinations.Pods[(Get-Prefix $bytes $length)]
+            if ($null -ne $enclosing) { $entry = $enclosing }
         }
     }
-    if ($null -eq $entry -or ($entry.Role -eq 'own' -and $route.Index -eq $place.Pod.Index)) { return $null }
+    if ($null -eq $entry -or ($entry.Role -eq 'own' -and $route.Index -eq $interfaces.Pod.Index)) { return $null }
     return $entry
 }
 
-# What is said of a route of somebody else that takes traffic.
+# Describes a foreign route that affects the traffic of a desired one.
 function Format-Conflict($route, $entry) {
-    $text = (Format-Route $route) + ' on ' + $route.Alias + ' is not hostgw''s: it '
+    $text = (Format-Route $route) + ' on ' + $route.Alias + ' is foreign: it '
     $need = ' -NextHop ' + $entry.Now.NextHop + ' on ' + $entry.Now.Alias
-    if ($route.Destination -eq $entry.Now.Destination) { return $text + 'needs' + $need }
+    if ($route.Destination -eq $entry.Now.Destination) { return $text + 'conflicts with' + $need }
     return $text + 'takes packets from -DestinationPrefix ' + $entry.Now.Destination + $need
 }
 
-# Addresses of this machine among the pods of another node: Windows keeps their packets, and no route can change that.
-function Get-Misplaced($needs, $place, $made) {
+# Returns the addresses of this machine inside the pod CIDR of another node. Windows keeps packets to them, and no
+# route can change that.
+function Get-MisplacedAddresses($destinations, $interfaces, $derived) {
     $problems = @()
     $seen = @{}
-    foreach ($route in $made) {
-        $entry = Get-Taken $needs $place $route
+    foreach ($route in $derived) {
+        $entry = Get-AffectedRoute $destinations $interfaces $route
         if ($null -eq $entry -or $entry.Role -ne 'node') { continue }
         $problem = $route.Alias + ' has an address in ' + $entry.Now.Destination + ' (' + $entry.Why +
             '): Windows keeps packets to it on this machine. Remove that address, or fix the configuration'
@@ -235,13 +236,13 @@ function Get-Misplaced($needs, $place, $made) {
     return ,$problems
 }
 
-# ---- Orphans: persistent routes of interfaces that no longer exist. They carry nothing, and never stand in the way.
+# ---- Orphans: persistent routes of interfaces that no longer exist. They carry no traffic and never conflict.
 
 function Test-Orphan($route) {
     return $route.Alias -eq '' -and $route.Active -lt 0
 }
 
-# hostgw removes the orphans that it owns, or takes over, where Windows still knows the index of their interface.
+# hostgw removes orphans that it manages or adopts, if Windows still knows the index of their interface.
 function New-Orphan($route, [bool] $isOwned) {
     return @{ Route = $route; IsRemovable = ($isOwned -or [bool] $Adopt) -and $route.Index -gt 0 }
 }
@@ -250,12 +251,12 @@ function Get-OrphanStep {
     return @{ Verb = 'remove'; Store = 'PersistentStore'; Metric = $Absent }
 }
 
-# The line that removes an orphan by hand.
+# Returns the command that removes an orphan manually.
 function Format-RouteDelete($route) {
     $parts = $route.Destination.Split('/')
     $bytes = [System.Net.IPAddress]::Parse($parts[0]).GetAddressBytes()
     if ($bytes.Count -eq 16) { return 'route -6 delete ' + $route.Destination + ' ' + $route.NextHop }
-    $mask = (Get-Enclosing @(255, 255, 255, 255) ([int] $parts[1])).Split('/')[0]
+    $mask = (Get-Prefix @(255, 255, 255, 255) ([int] $parts[1])).Split('/')[0]
     return 'route delete ' + $parts[0] + ' mask ' + $mask + ' ' + $route.NextHop
 }
 
@@ -265,7 +266,7 @@ function Format-Orphan($orphan) {
         (Format-RouteDelete $orphan.Route) + ', then run this script again'
 }
 
-# Removes orphans. Nothing depends on it, so a failure is a warning.
+# Removes orphans. A failure is only a warning, because they have no effect.
 function Remove-Orphans($orphans) {
     foreach ($orphan in $orphans) {
         if ($orphan.IsRemovable) {
@@ -274,97 +275,98 @@ function Remove-Orphans($orphans) {
                 Invoke-Step $orphan.Route (Get-OrphanStep)
                 continue
             } catch {
-                Write-Caution (Get-Reason $_)
+                Write-WarningLine (Get-Reason $_)
                 $orphan.IsRemovable = $false
             }
         }
-        Write-Caution (Format-Orphan $orphan)
+        Write-WarningLine (Format-Orphan $orphan)
     }
 }
 
-# ---- The plan as a whole
+# ---- The complete plan
 
-# What must change, what stands in the way, and what is owned afterwards. $nothing: all that is owned goes.
-function Get-Plan($place, $state, [bool] $nothing) {
+# Returns the changes, the conflicts, and the routes that are managed afterwards. $removeAll removes all managed
+# routes.
+function Get-Plan($interfaces, $state, [bool] $removeAll) {
     $plan = @{
-        Changes = @(); Conflicts = @(); Problems = @(); Forwarding = @(); Removed = 0; Standing = 0; Orphans = @()
+        Changes = @(); Conflicts = @(); Problems = @(); Forwarding = @(); Removed = 0; Managed = 0; Orphans = @()
         Owned = (New-Object System.Collections.ArrayList)
     }
-    $made = New-Object System.Collections.ArrayList
-    $standing = Get-Standing $made
-    $come = New-Object System.Collections.ArrayList
+    $derived = New-Object System.Collections.ArrayList
+    $live = Get-LiveRoutes $derived
+    $additions = New-Object System.Collections.ArrayList
     $keys = @{}
-    $wanted = @()
-    if (-not $nothing) { $wanted = Get-Wanted $plan $place $standing }
-    foreach ($entry in $wanted) {
+    $desired = @()
+    if (-not $removeAll) { $desired = Get-DesiredRoutes $plan $interfaces $live }
+    foreach ($entry in $desired) {
         $now = $entry.Now
         $keys[(Get-Key $now.Index $now.Destination $now.NextHop)] = $true
         [void] $plan.Owned.Add(@{ Alias = $now.Alias; Destination = $now.Destination; NextHop = $now.NextHop })
         if ($now.Active -ne $entry.Metric -or $now.Persistent -ne $entry.Metric) {
-            [void] $come.Add((New-RouteChange $now $entry.Metric $entry.Metric $entry.Why))
+            [void] $additions.Add((New-RouteChange $now $entry.Metric $entry.Metric $entry.Why))
         }
     }
-    $needs = Get-Needs $wanted
-    $plan.Problems += Get-Misplaced $needs $place $made
-    $go = Get-Departures $plan $place $state $standing $needs $keys
-    # As on Linux: a node forwards when everything else stands, and stops before it goes.
-    $forwarding = Get-ForwardingChanges $plan $place $state $nothing
-    if ($nothing) {
-        $plan.Changes = @($forwarding) + $go.ToArray()
+    $destinations = Get-Destinations $desired
+    $plan.Problems += Get-MisplacedAddresses $destinations $interfaces $derived
+    $removals = Get-Removals $plan $interfaces $state $live $destinations $keys
+    # As on Linux, forwarding is enabled last and disabled first.
+    $forwarding = Get-ForwardingChanges $plan $interfaces $state $removeAll
+    if ($removeAll) {
+        $plan.Changes = @($forwarding) + $removals.ToArray()
     } else {
-        $plan.Changes = $come.ToArray() + $go.ToArray() + @($forwarding)
+        $plan.Changes = $additions.ToArray() + $removals.ToArray() + @($forwarding)
     }
     return $plan
 }
 
-# The routes that go, of those that are not wanted; conflicts, orphans and counts of destinations go to $plan.
-function Get-Departures($plan, $place, $state, $standing, $needs, $keys) {
+# Returns the changes that remove routes. Adds conflicts, orphans and the number of destinations to $plan.
+function Get-Removals($plan, $interfaces, $state, $live, $destinations, $keys) {
     $owned = @{}
-    # An orphan has lost the name of its interface.
+    # The interface of an orphan no longer has a name.
     $orphaned = @{}
     foreach ($route in @($state.Owned)) {
         $owned[(Get-OwnedKey $route.Alias $route.Destination $route.NextHop)] = $true
         $orphaned[(Get-OwnedKey '' $route.Destination $route.NextHop)] = $true
     }
-    $go = New-Object System.Collections.ArrayList
-    $had = @{}
-    $lost = @{}
-    foreach ($key in (Get-Sorted $standing.Keys)) {
-        $now = $standing[$key]
+    $removals = New-Object System.Collections.ArrayList
+    $managed = @{}
+    $removed = @{}
+    foreach ($key in (Get-Sorted $live.Keys)) {
+        $now = $live[$key]
         $isOwned = $owned.ContainsKey((Get-OwnedKey $now.Alias $now.Destination $now.NextHop))
-        $taken = $null
-        if (-not $keys.ContainsKey($key)) { $taken = Get-Taken $needs $place $now }
+        $affected = $null
+        if (-not $keys.ContainsKey($key)) { $affected = Get-AffectedRoute $destinations $interfaces $now }
         if (Test-Orphan $now) {
             $isOwned = $orphaned.ContainsKey((Get-OwnedKey '' $now.Destination $now.NextHop))
-            if ($isOwned -or $null -ne $taken) { $plan.Orphans += New-Orphan $now $isOwned }
+            if ($isOwned -or $null -ne $affected) { $plan.Orphans += New-Orphan $now $isOwned }
             continue
         }
-        if ($isOwned) { $had[$now.Destination] = $true }
-        if ($isOwned -and -not $needs.Exact.ContainsKey($now.Destination)) { $lost[$now.Destination] = $true }
+        if ($isOwned) { $managed[$now.Destination] = $true }
+        if ($isOwned -and -not $destinations.Exact.ContainsKey($now.Destination)) { $removed[$now.Destination] = $true }
         if ($keys.ContainsKey($key)) { continue }
         if ($isOwned) {
-            [void] $go.Add((New-RouteChange $now $Absent $Absent 'not in the configuration'))
-        } elseif ($null -ne $taken -and $Adopt) {
-            [void] $go.Add((New-RouteChange $now $Absent $Absent 'adopt foreign route'))
-        } elseif ($null -ne $taken) {
-            $plan.Conflicts += Format-Conflict $now $taken
+            [void] $removals.Add((New-RouteChange $now $Absent $Absent 'not in the configuration'))
+        } elseif ($null -ne $affected -and $Adopt) {
+            [void] $removals.Add((New-RouteChange $now $Absent $Absent 'adopt foreign route'))
+        } elseif ($null -ne $affected) {
+            $plan.Conflicts += Format-Conflict $now $affected
         }
     }
-    $plan.Standing = $had.Count
-    $plan.Removed = $lost.Count
-    return ,$go
+    $plan.Managed = $managed.Count
+    $plan.Removed = $removed.Count
+    return ,$removals
 }
 
-# The changes of forwarding. What stood before hostgw is kept in $plan.Forwarding.
-function Get-ForwardingChanges($plan, $place, $state, [bool] $nothing) {
+# Returns the changes of forwarding. Saves the original settings in $plan.Forwarding.
+function Get-ForwardingChanges($plan, $interfaces, $state, [bool] $removeAll) {
     $changes = @()
-    $standing = Get-Forwarding
-    if ($nothing) {
+    $live = Get-Forwarding
+    if ($removeAll) {
         $indexes = Get-Indexes
         foreach ($entry in @($state.Forwarding)) {
             $index = $indexes[[string] $entry.Alias]
             if ($null -eq $index) { continue }
-            $now = $standing[[string] $index + ' ' + $entry.Family]
+            $now = $live[[string] $index + ' ' + $entry.Family]
             if ($null -ne $now -and $now -ne $entry.Value) {
                 $changes += New-ForwardingChange $index $entry.Alias $entry.Family $now $entry.Value 'restore original value'
             }
@@ -376,9 +378,9 @@ function Get-ForwardingChanges($plan, $place, $state, [bool] $nothing) {
         $saved[[string] $entry.Alias + ' ' + $entry.Family] = $true
         $plan.Forwarding += $entry
     }
-    foreach ($interface in @($place.Management, $place.Pod)) {
+    foreach ($interface in @($interfaces.Management, $interfaces.Pod)) {
         foreach ($family in $Families) {
-            $now = $standing[[string] $interface.Index + ' ' + $family]
+            $now = $live[[string] $interface.Index + ' ' + $family]
             if ($null -eq $now) {
                 $plan.Problems += $interface.Alias + ' has no ' + $family + ': it cannot forward it'
                 continue
@@ -393,10 +395,10 @@ function Get-ForwardingChanges($plan, $place, $state, [bool] $nothing) {
     return ,$changes
 }
 
-# ---- Steps: what takes a route from what stands in the two stores to what shall stand
+# ---- Steps: the calls that take a route from its state in the two stores to another one
 
-# New-NetRoute writes both stores or the active one, never the persistent one alone: a route that stands in the active
-# store has to go there first.
+# New-NetRoute writes both stores or only the active one, but never only the persistent one: a route in the active
+# store must be removed first.
 function Get-Steps($active, $persistent, $toActive, $toPersistent) {
     $steps = @()
     if ($persistent -ge 0 -and $toPersistent -lt 0) {
@@ -427,24 +429,24 @@ function Get-Steps($active, $persistent, $toActive, $toPersistent) {
     return ,$steps
 }
 
-# The only calls that change routes. Each names one route: without interface, destination or next hop, a cmdlet means
-# every route there is.
+# The only calls that change routes. Each names a single route: without an interface, destination or next hop, a cmdlet
+# would affect every route.
 function Invoke-Step($route, $step) {
     if ([int] $route.Index -le 0 -or [string]::IsNullOrEmpty($route.Destination) -or [string]::IsNullOrEmpty($route.NextHop)) {
         throw 'a route without interface, destination or next hop would mean every route'
     }
-    $one = @{
+    $target = @{
         InterfaceIndex = $route.Index; DestinationPrefix = $route.Destination; NextHop = $route.NextHop
         Confirm = $false; WhatIf = $false; ErrorAction = 'Stop'
     }
     if ($step.Verb -eq 'remove') {
-        Remove-NetRoute @one -PolicyStore $step.Store
+        Remove-NetRoute @target -PolicyStore $step.Store
     } elseif ($step.Verb -eq 'set') {
-        Set-NetRoute @one -RouteMetric $step.Metric -PolicyStore $step.Store
+        Set-NetRoute @target -RouteMetric $step.Metric -PolicyStore $step.Store
     } elseif ($step.Store -eq 'both') {
-        [void] (New-NetRoute @one -RouteMetric $step.Metric)
+        [void] (New-NetRoute @target -RouteMetric $step.Metric)
     } else {
-        [void] (New-NetRoute @one -RouteMetric $step.Metric -PolicyStore $step.Store)
+        [void] (New-NetRoute @target -RouteMetric $step.Metric -PolicyStore $step.Store)
     }
 }
 
@@ -452,11 +454,11 @@ function Invoke-Forwarding($change, [string] $value) {
     if ([int] $change.Index -le 0 -or [string]::IsNullOrEmpty($change.Family) -or [string]::IsNullOrEmpty($value)) {
         throw 'an interface without index or family would mean every interface'
     }
-    $one = @{
+    $target = @{
         InterfaceIndex = $change.Index; AddressFamily = $change.Family
         Confirm = $false; WhatIf = $false; ErrorAction = 'Stop'
     }
-    Set-NetIPInterface @one -Forwarding $value
+    Set-NetIPInterface @target -Forwarding $value
 }
 
 function Format-Route($route) {
@@ -476,21 +478,21 @@ function Format-Forwarding($change, [string] $value) {
     return '~ Set-NetIPInterface -InterfaceIndex ' + $change.Index + ' -AddressFamily ' + $change.Family + ' -Forwarding ' + $value
 }
 
-# The steps of a change, from what stood when it was planned.
-function Get-StepsOf($change) {
+# Returns the steps of a change, from the state that it was planned from.
+function Get-ChangeSteps($change) {
     return ,(Get-Steps $change.BeforeActive $change.BeforePersistent $change.AfterActive $change.AfterPersistent)
 }
 
-# The lines of a change: each is one call.
+# Returns the lines of a change, one per call.
 function Format-Change($change) {
-    $side = '  # ' + $change.Alias + ': ' + $change.Why
-    if ($change.Kind -eq 'forwarding') { return ,@((Format-Forwarding $change $change.After) + $side) }
+    $comment = '  # ' + $change.Alias + ': ' + $change.Why
+    if ($change.Kind -eq 'forwarding') { return ,@((Format-Forwarding $change $change.After) + $comment) }
     $lines = @()
-    foreach ($step in (Get-StepsOf $change)) { $lines += (Format-Step $change $step) + $side }
+    foreach ($step in (Get-ChangeSteps $change)) { $lines += (Format-Step $change $step) + $comment }
     return ,$lines
 }
 
-# Whether a plan changes nothing.
+# Returns whether a plan changes nothing.
 function Test-Empty($plan) {
     return $plan.Changes.Count -eq 0 -and @($plan.Orphans | Where-Object { $_.IsRemovable }).Count -eq 0
 }
@@ -499,10 +501,10 @@ function Format-Totals($plan) {
     $add = 0
     $change = 0
     $remove = @($plan.Orphans | Where-Object { $_.IsRemovable }).Count
-    foreach ($one in $plan.Changes) {
-        if ($one.Kind -eq 'forwarding') { $change += 1 }
-        elseif ($one.BeforeActive -lt 0 -and $one.BeforePersistent -lt 0) { $add += 1 }
-        elseif ($one.AfterActive -lt 0 -and $one.AfterPersistent -lt 0) { $remove += 1 }
+    foreach ($target in $plan.Changes) {
+        if ($target.Kind -eq 'forwarding') { $change += 1 }
+        elseif ($target.BeforeActive -lt 0 -and $target.BeforePersistent -lt 0) { $add += 1 }
+        elseif ($target.AfterActive -lt 0 -and $target.AfterPersistent -lt 0) { $remove += 1 }
         else { $change += 1 }
     }
     return [string] $add + ' to add, ' + $change + ' to change, ' + $remove + ' to remove'
@@ -510,12 +512,12 @@ function Format-Totals($plan) {
 
 # ---- The transaction
 
-# Replaces a file, so that there is always the old one or the new one; what counts is what can be read afterwards. The
-# content is on the disk before the name refers to it, and the second flush takes the new name there as well: NTFS writes
-# its log up to the last change of a file when that file is flushed.
+# Replaces a file atomically and verifies the result. The content is on disk before the name refers to it. The second
+# flush writes the new name to disk as well: when a file is flushed, NTFS writes its log up to the last change of that
+# file.
 function Write-File([string] $path, [string] $text) {
     $new = $path + '.new'
-    $wrong = $path + ' was written, and holds something else'
+    $mismatch = $path + ' does not contain what was written'
     $stream = [System.IO.File]::Open($new, 'Create', 'Write', 'Read')
     try {
         $bytes = [System.Text.Encoding]::UTF8.GetBytes($text)
@@ -524,22 +526,22 @@ function Write-File([string] $path, [string] $text) {
     } finally {
         $stream.Dispose()
     }
-    if (-not (Test-Text $new $text)) { throw $wrong }
+    if (-not (Test-Text $new $text)) { throw $mismatch }
     if ([System.IO.File]::Exists($path)) {
         [System.IO.File]::Replace($new, $path, $path + '.old')
     } else {
         [System.IO.File]::Move($new, $path)
     }
     Sync-File $path
-    if (-not (Test-Text $path $text)) { throw $wrong }
+    if (-not (Test-Text $path $text)) { throw $mismatch }
 }
 
-# Whether a file holds exactly that.
+# Returns whether a file has exactly this content.
 function Test-Text([string] $path, [string] $text) {
     return [string]::Equals((Read-Text $path), $text, 'Ordinal')
 }
 
-# Takes a file to the disk, with the name that it has now.
+# Flushes a file and its current name to disk.
 function Sync-File([string] $path) {
     $stream = [System.IO.File]::Open($path, 'Open', 'ReadWrite', 'ReadWrite')
     try {
@@ -551,10 +553,10 @@ function Sync-File([string] $path) {
 
 function Remove-File([string] $path) {
     if ([System.IO.File]::Exists($path)) { [System.IO.File]::Delete($path) }
-    if ([System.IO.File]::Exists($path)) { throw ($path + ' was removed, and is there') }
+    if ([System.IO.File]::Exists($path)) { throw ($path + ' was removed, but still exists') }
 }
 
-# With this, what the journal holds is committed: where it is gone, the next run does not undo it.
+# Commits the transaction: without a journal, the next run does not undo it.
 function Close-Journal {
     Remove-File $LastFile
     try {
@@ -562,26 +564,26 @@ function Close-Journal {
     } catch {
         if ([System.IO.File]::Exists($JournalFile)) { throw }
     }
-    if ([System.IO.File]::Exists($JournalFile)) { throw ($JournalFile + ' was moved, and is there') }
+    if ([System.IO.File]::Exists($JournalFile)) { throw ($JournalFile + ' was moved, but still exists') }
     try {
         Sync-File $LastFile
     } catch {
-        Write-Caution ('not flushed to the disk yet: ' + (Get-Reason $_))
+        Write-WarningLine ('not flushed to disk yet: ' + (Get-Reason $_))
     }
 }
 
-# Checks every field of a journal before any of it is used.
+# Parses a journal, and validates every field before it is used.
 function ConvertFrom-Journal([string] $text) {
     $journal = ConvertFrom-Record $text
     foreach ($change in @(Get-Field $journal 'Changes' 'list')) {
-        Assert-Texts $change @('Kind', 'Alias')
+        Assert-TextFields $change @('Kind', 'Alias')
         [void] (Get-Field $change 'Index' 'number')
         if ($change.Kind -eq 'forwarding') {
-            Assert-Texts $change @('Family', 'Before', 'After')
+            Assert-TextFields $change @('Family', 'Before', 'After')
             continue
         }
         if ($change.Kind -ne 'route') { throw ('"' + $change.Kind + '" is not a kind of change') }
-        Assert-Texts $change @('Destination', 'NextHop')
+        Assert-TextFields $change @('Destination', 'NextHop')
         foreach ($name in @('BeforeActive', 'BeforePersistent', 'AfterActive', 'AfterPersistent')) {
             [void] (Get-Field $change $name 'number')
         }
@@ -591,7 +593,7 @@ function ConvertFrom-Journal([string] $text) {
     return $journal
 }
 
-# Reads a journal. Throws if there is none, or if it is damaged.
+# Reads a journal. Throws if it is missing or damaged.
 function Read-Journal([string] $path) {
     try {
         $text = Read-RecordText $path
@@ -602,7 +604,7 @@ function Read-Journal([string] $path) {
     }
 }
 
-# Without white space: some versions of Windows PowerShell read no more than 2 MiB of JSON.
+# Compressed, because some versions of Windows PowerShell cannot parse more than 2 MiB of JSON.
 function Format-State($plan) {
     return ConvertTo-Json @{
         Format = 1; Node = $Node; ConfigHash = $ConfigHash; At = [DateTime]::UtcNow.ToString('o')
@@ -612,29 +614,29 @@ function Format-State($plan) {
 
 function Invoke-Changes($changes) {
     foreach ($change in $changes) {
-        $side = '  # ' + $change.Alias + ': ' + $change.Why
+        $comment = '  # ' + $change.Alias + ': ' + $change.Why
         if ($change.Kind -eq 'forwarding') {
-            Write-Record ((Format-Forwarding $change $change.After) + $side)
+            Write-Record ((Format-Forwarding $change $change.After) + $comment)
             Invoke-Forwarding $change $change.After
             continue
         }
-        foreach ($step in (Get-StepsOf $change)) {
-            Write-Record ((Format-Step $change $step) + $side)
+        foreach ($step in (Get-ChangeSteps $change)) {
+            Write-Record ((Format-Step $change $step) + $comment)
             Invoke-Step $change $step
         }
     }
 }
 
-# What takes a route back to what stood before a change, from whatever stands now.
-function Get-StepsBack($standing, $change) {
-    $now = $standing[(Get-Key $change.Index $change.Destination $change.NextHop)]
+# Returns the steps that restore a route from its live state to the state before a change.
+function Get-UndoSteps($live, $change) {
+    $now = $live[(Get-Key $change.Index $change.Destination $change.NextHop)]
     if ($null -eq $now) { $now = @{ Active = $Absent; Persistent = $Absent } }
     return ,(Get-Steps $now.Active $now.Persistent $change.BeforeActive $change.BeforePersistent)
 }
 
-# Puts back what stood before the changes of a journal, last change first.
+# Restores the state from before the changes of a journal, in reverse order.
 function Undo-Changes($changes) {
-    $standing = Get-Standing
+    $live = Get-LiveRoutes
     $forwarding = Get-Forwarding
     for ($at = $changes.Count - 1; $at -ge 0; $at--) {
         $change = $changes[$at]
@@ -644,32 +646,32 @@ function Undo-Changes($changes) {
             try { Invoke-Forwarding $change $change.Before } catch { Write-Failure (Get-Reason $_) }
             continue
         }
-        foreach ($step in (Get-StepsBack $standing $change)) {
+        foreach ($step in (Get-UndoSteps $live $change)) {
             Write-Record (Format-Step $change $step)
             try { Invoke-Step $change $step } catch { Write-Failure (Get-Reason $_); break }
         }
     }
 }
 
-# What is not as it was before the changes of a journal: the commands that would make it so, without their symbols.
-function Get-Left($changes) {
-    $left = @()
-    $standing = Get-Standing
+# Returns the commands that would undo the changes that are still in effect, without their symbols.
+function Get-RemainingCommands($changes) {
+    $remaining = @()
+    $live = Get-LiveRoutes
     $forwarding = Get-Forwarding
     for ($at = $changes.Count - 1; $at -ge 0; $at--) {
         $change = $changes[$at]
         if ($change.Kind -eq 'forwarding') {
             if ($forwarding[[string] $change.Index + ' ' + $change.Family] -ne $change.Before) {
-                $left += (Format-Forwarding $change $change.Before).Substring(2)
+                $remaining += (Format-Forwarding $change $change.Before).Substring(2)
             }
             continue
         }
-        foreach ($step in (Get-StepsBack $standing $change)) { $left += (Format-Step $change $step).Substring(2) }
+        foreach ($step in (Get-UndoSteps $live $change)) { $remaining += (Format-Step $change $step).Substring(2) }
     }
-    return ,$left
+    return ,$remaining
 }
 
-# Undoes the transaction of the journal, and ends it. Returns the exit code that this is: 6, or 7 where it is not done.
+# Rolls back the transaction of the journal. Returns the exit code: 6, or 7 if the rollback is incomplete.
 function Undo-Journal {
     $Run.Interrupted = 7
     try {
@@ -679,16 +681,16 @@ function Undo-Journal {
         return 7
     }
     try {
-        $left = Undo-Record $journal
+        $remaining = Undo-Record $journal
     } catch {
         Write-Failure ('the rollback is incomplete: ' + (Get-Reason $_))
-        Write-Detail 'Run this script with -Rollback once the cause is gone: it goes on from here.'
+        Write-Detail 'Fix the cause, then run this script with -Rollback to resume.'
         return 7
     }
-    if ($left.Count -gt 0) {
-        Write-Failure 'the rollback is incomplete. What is left to do, in this order:'
-        foreach ($line in $left) { Write-Detail ('  ' + $line + ' -Confirm:$false') }
-        Write-Detail 'Run these commands, or this script with -Rollback once the cause is gone: it goes on from here.'
+    if ($remaining.Count -gt 0) {
+        Write-Failure 'the rollback is incomplete. Remaining commands, in this order:'
+        foreach ($line in $remaining) { Write-Detail ('  ' + $line + ' -Confirm:$false') }
+        Write-Detail 'Run these commands, or fix the cause and run this script with -Rollback to resume.'
         return 7
     }
     Write-Record 'Rolled back and verified: the node is in its previous state.'
@@ -696,21 +698,21 @@ function Undo-Journal {
     return 6
 }
 
-# Restores what stood before a journal, and when all of it stands, the records too. Returns what is left.
+# Restores the state from before a journal and, once that is complete, the records. Returns the remaining commands.
 function Undo-Record($journal) {
-    $changes = Get-Undoable $journal
+    $changes = Get-UndoableChanges $journal
     Undo-Changes $changes
-    $left = Get-Left $changes
-    if ($left.Count -eq 0) {
+    $remaining = Get-RemainingCommands $changes
+    if ($remaining.Count -eq 0) {
         if ($journal.StateBefore -eq '') { Remove-File $StateFile } else { Write-File $StateFile $journal.StateBefore }
         Remove-File $JournalFile
     }
-    return ,$left
+    return ,$remaining
 }
 
-# The changes of a journal that can be undone, with the indexes that their interfaces have now. A route of an interface
-# that no longer exists carries nothing, and Windows cannot restore it.
-function Get-Undoable($journal) {
+# Returns the changes of a journal that can be undone, with the current indexes of their interfaces. Windows cannot
+# restore a route whose interface no longer exists; such a route has no effect.
+function Get-UndoableChanges($journal) {
     $undoable = New-Object System.Collections.ArrayList
     $indexes = Get-Indexes
     $aliases = Get-Aliases
@@ -720,13 +722,13 @@ function Get-Undoable($journal) {
         if ($aliases.ContainsKey([string] $change.Index)) {
             [void] $undoable.Add($change)
         } else {
-            Write-Record ('Skipped: ' + $change.Alias + ' no longer exists, so this cannot be undone: ' + ((Format-Change $change) -join '; '))
+            Write-Record ('Skipped: ' + $change.Alias + ' no longer exists, so these calls cannot be undone: ' + ((Format-Change $change) -join '; '))
         }
     }
     return ,$undoable.ToArray()
 }
 
-# ---- Damaged records: which file, what is known, what to do next
+# ---- Damaged records: which file it is, what is known, and what to do
 
 function Format-Path([string] $path) {
     return '''' + $path.Replace('''', '''''') + ''''
@@ -737,91 +739,91 @@ function Format-MoveAside([string] $path) {
 }
 
 function Write-DamagedState([string] $why) {
-    Write-Failure ($why + '. It lists the routes that hostgw owns on this node; nothing was changed.')
+    Write-Failure ($why + '. It lists the routes that hostgw manages on this node; nothing was changed.')
     $old = $StateFile + '.old'
     try {
         $state = ConvertFrom-State (Read-RecordText $old)
-        Write-Detail ('The version before it is intact, and lists ' + @($state.Owned).Count + ' routes.')
-        Write-Help ('go back to that version, then run this script again: Copy-Item -LiteralPath ' + (Format-Path $old) +
+        Write-Detail ('The previous version is intact and lists ' + @($state.Owned).Count + ' routes.')
+        Write-Help ('restore that version, then run this script again: Copy-Item -LiteralPath ' + (Format-Path $old) +
             ' -Destination ' + (Format-Path $StateFile))
     } catch {
-        Write-Detail ('There is no intact version before it. ' + $TranscriptFile + ' has a line for every change.')
-        Write-Help ('set it aside, then run this script again: ' + (Format-MoveAside $StateFile))
-        Write-Help ('hostgw then owns again what the configuration asks for. It no longer knows routes of nodes that left the ' +
-            'configuration, nor forwarding restore original value: check those by hand.')
+        Write-Detail ('There is no intact previous version. ' + $TranscriptFile + ' contains a line for every change.')
+        Write-Help ('move it aside, then run this script again: ' + (Format-MoveAside $StateFile))
+        Write-Help ('hostgw then manages the routes of the configuration again. It no longer knows the routes of removed nodes, or the ' +
+            'original forwarding settings: check those manually.')
     }
 }
 
 function Write-DamagedJournal([string] $why) {
-    Write-Failure ($why + '. A run was interrupted, and this file lists its changes; they were not undone.')
-    Write-Detail ($TranscriptFile + ' has a line for every change.')
-    Write-Help 'run this script with -WhatIf to see what differs from the configuration now.'
-    Write-Help ('set the file aside, then run this script again: ' + (Format-MoveAside $JournalFile))
+    Write-Failure ($why + '. It lists the changes of an interrupted run; they were not rolled back.')
+    Write-Detail ($TranscriptFile + ' contains a line for every change.')
+    Write-Help 'run this script with -WhatIf to see how this node differs from the configuration.'
+    Write-Help ('move the file aside, then run this script again: ' + (Format-MoveAside $JournalFile))
 }
 
 function Write-DamagedLast([string] $why) {
     Write-Failure ($why + '. It lists the changes of the last run; nothing was changed.')
-    Write-Help 'the last run cannot be undone from it. Run the script of the previous configuration, or this one with -Destroy.'
+    Write-Help 'the last run can no longer be rolled back. Run the script of the previous configuration, or this one with -Destroy.'
 }
 
-# That Windows did what it says it did.
-function Assert-InForce($place, [bool] $nothing) {
-    $again = Get-Plan $place (Read-State) $nothing
-    $lines = @($again.Conflicts) + @($again.Problems)
-    foreach ($change in $again.Changes) { $lines += Format-Change $change }
-    if ($lines.Count -gt 0) { throw ('Windows reported success, and this is not applied: ' + ($lines -join '; ')) }
+# Verifies that the live state matches the plan.
+function Assert-InForce($interfaces, [bool] $removeAll) {
+    $recheck = Get-Plan $interfaces (Read-State) $removeAll
+    $lines = @($recheck.Conflicts) + @($recheck.Problems)
+    foreach ($change in $recheck.Changes) { $lines += Format-Change $change }
+    if ($lines.Count -gt 0) { throw ('Windows reported success, but these changes are not in force: ' + ($lines -join '; ')) }
 }
 
-# Commits a plan: journal, changes, verification, state. Gives the exit code.
-function Invoke-Plan($plan, $place, [bool] $nothing) {
+# Commits a plan: journal, changes, verification, state. Returns the exit code.
+function Invoke-Plan($plan, $interfaces, [bool] $removeAll) {
     Write-File $JournalFile (ConvertTo-Json @{
         Format = 1; Node = $Node; ConfigHash = $ConfigHash; At = [DateTime]::UtcNow.ToString('o')
         Changes = @($plan.Changes); StateBefore = (Read-Text $StateFile)
     } -Depth 5 -Compress)
-    $ended = $false
+    $isDone = $false
     try {
         Invoke-Changes $plan.Changes
-        Assert-InForce $place $nothing
-        if ($nothing) { Remove-File $StateFile } else { Write-File $StateFile (Format-State $plan) }
+        Assert-InForce $interfaces $removeAll
+        if ($removeAll) { Remove-File $StateFile } else { Write-File $StateFile (Format-State $plan) }
         Close-Journal
-        $ended = $true
+        $isDone = $true
         return 0
     } catch {
-        $ended = $true
+        $isDone = $true
         Write-Failure (Get-Reason $_)
         return (Undo-Journal)
     } finally {
-        # Control-C runs no catch.
-        if (-not $ended) { Stop-Plan }
+        # Control-C skips catch blocks.
+        if (-not $isDone) { Stop-Plan }
     }
 }
 
-# Control-C: undoes what is not committed. Sets the exit code of the script.
+# Handles Control-C: rolls back unless the transaction is committed. Sets the exit code of the script.
 function Stop-Plan {
     if ([System.IO.File]::Exists($JournalFile)) {
         [void] (Undo-Journal)
     } else {
         $Run.Interrupted = 0
-        Write-Record 'Interrupted when everything was committed and verified.'
+        Write-Record 'Interrupted after everything was committed and verified.'
     }
 }
 
-# What a file that lost its nodes would take with it unseen; nothing where that was asked for. The rule is that of
-# hostgw apply.
+# Returns an error if a plan removes most routes, for example because the configuration lost its nodes; '' if it does
+# not, or if that is allowed. Same rule as in hostgw apply.
 function Get-MassRemoval($plan) {
     $others = 0
     foreach ($route in $Routes) {
         if ($route.Role -eq 'node') { $others += 1 }
     }
-    $isMass = $plan.Removed -ge 10 -and $plan.Removed * 2 -gt $plan.Standing
-    if ($plan.Removed -eq 0 -or -not ($isMass -or $others -eq 0) -or $Allowed -eq $plan.Removed) { return '' }
-    return 'this plan removes ' + $plan.Removed + ' of the ' + $plan.Standing + ' destinations managed here; nothing was changed. ' +
-        'If they are intended, pass -AllowRemovals ' + $plan.Removed
+    $isMassRemoval = $plan.Removed -ge 10 -and $plan.Removed * 2 -gt $plan.Managed
+    if ($plan.Removed -eq 0 -or -not ($isMassRemoval -or $others -eq 0) -or $Allowed -eq $plan.Removed) { return '' }
+    return 'this plan removes ' + $plan.Removed + ' of the ' + $plan.Managed + ' managed destinations; nothing was changed. ' +
+        'If that is intended, pass -AllowRemovals ' + $plan.Removed
 }
 
-# What stands already is hostgw's from now on, and what left the file is not any more.
-function Save-Ownership($plan, $state, [bool] $nothing) {
-    if ($nothing) {
+# Records that matching live routes are managed from now on, and that routes missing from the configuration are not.
+function Save-Ownership($plan, $state, [bool] $removeAll) {
+    if ($removeAll) {
         Remove-File $StateFile
         return
     }
@@ -832,20 +834,20 @@ function Save-Ownership($plan, $state, [bool] $nothing) {
 
 # ---- The command
 
-# Plans, shows, and unless that was all that was asked for, commits. Gives the exit code.
-function Invoke-Work([bool] $commit) {
-    $nothing = [bool] $Destroy
+# Plans and shows the changes, and commits them if $commit is set. Returns the exit code.
+function Invoke-Reconcile([bool] $commit) {
+    $removeAll = [bool] $Destroy
     try {
         $state = Read-State
     } catch {
         Write-DamagedState (Get-Reason $_)
         return 1
     }
-    $place = Get-Place
-    $problems = @($place.Problems)
+    $interfaces = Get-NodeInterfaces
+    $problems = @($interfaces.Problems)
     $plan = $null
-    if ($nothing -or $problems.Count -eq 0) {
-        $plan = Get-Plan $place $state $nothing
+    if ($removeAll -or $problems.Count -eq 0) {
+        $plan = Get-Plan $interfaces $state $removeAll
         $problems = @($plan.Problems)
     }
     if ($problems.Count -gt 0) {
@@ -855,9 +857,9 @@ function Invoke-Work([bool] $commit) {
     $code = Test-Plan $plan $commit
     if ($null -ne $code) { return $code }
     if ($plan.Changes.Count -eq 0) {
-        if ($commit) { Save-Ownership $plan $state $nothing }
+        if ($commit) { Save-Ownership $plan $state $removeAll }
     } else {
-        $code = Invoke-Plan $plan $place $nothing
+        $code = Invoke-Plan $plan $interfaces $removeAll
         if ($code -ne 0) { return $code }
         $Run.Interrupted = 0
     }
@@ -865,12 +867,12 @@ function Invoke-Work([bool] $commit) {
     if (Test-Empty $plan) {
         Write-Line 'No changes. This node matches the configuration.'
     } else {
-        Write-Record ('Done on node ' + $Node + ', and verified: ' + (Format-Totals $plan) + ' before, nothing now.')
+        Write-Record ('Applied to node ' + $Node + ' and verified (' + (Format-Totals $plan) + ').')
     }
     return 0
 }
 
-# Shows a plan that is not committed, or cannot be. Returns the exit code, or null for one to go on with.
+# Shows a plan that is not or cannot be committed. Returns the exit code, or null to continue.
 function Test-Plan($plan, [bool] $commit) {
     if (-not $commit -or $plan.Conflicts.Count -gt 0) {
         foreach ($conflict in $plan.Conflicts) { Write-Line ('! ' + $conflict) }
@@ -878,11 +880,11 @@ function Test-Plan($plan, [bool] $commit) {
             foreach ($line in (Format-Change $change)) { Write-Line $line }
         }
         foreach ($orphan in $plan.Orphans) {
-            if ($orphan.IsRemovable) { Write-Line (Format-Orphan $orphan) } else { Write-Caution (Format-Orphan $orphan) }
+            if ($orphan.IsRemovable) { Write-Line (Format-Orphan $orphan) } else { Write-WarningLine (Format-Orphan $orphan) }
         }
     }
     if ($plan.Conflicts.Count -gt 0) {
-        Write-Failure ([string] $plan.Conflicts.Count + ' in conflict with objects that hostgw does not manage; nothing was changed. -Adopt takes it over, and -Rollback gives it back.')
+        Write-Failure ('the plan conflicts with foreign objects (' + $plan.Conflicts.Count + '); nothing was changed. Remove them first, or adopt them with -Adopt; -Rollback restores them.')
         return 10
     }
     if (-not $commit) {
@@ -900,16 +902,16 @@ function Test-Plan($plan, [bool] $commit) {
     return 8
 }
 
-# Finishes what was interrupted, then does what was asked for.
+# Rolls back an interrupted run, then does what the arguments request.
 function Invoke-Locked {
     if ([System.IO.File]::Exists($JournalFile)) {
-        Write-Record 'A run was interrupted here, or not undone to its end: undoing it first.'
+        Write-Record 'A previous run was interrupted, or its rollback is incomplete: rolling it back first.'
         $code = Undo-Journal
         if ($code -ne 6) { return $code }
         if ($Rollback) { return 0 }
     } elseif ($Rollback) {
         if (-not [System.IO.File]::Exists($LastFile)) {
-            Write-Line 'Nothing to undo: no apply is on record here.'
+            Write-Line 'Nothing to roll back: no run is recorded on this node.'
             return 0
         }
         try {
@@ -923,7 +925,7 @@ function Invoke-Locked {
         if ($code -eq 6) { return 0 }
         return $code
     }
-    return (Invoke-Work $true)
+    return (Invoke-Reconcile $true)
 }
 
 function Test-Administrator {
@@ -931,30 +933,30 @@ function Test-Administrator {
     return $principal.IsInRole([Security.Principal.WindowsBuiltInRole]::Administrator)
 }
 
-# What is wrong with the arguments, or '' if nothing is.
-function Get-Misuse {
-    if ($AllowRemovals -and $Allowed -lt 1) { return '-AllowRemovals takes the number of removals' }
+# Returns what is wrong with the arguments, or ''.
+function Get-ArgumentError {
+    if ($AllowRemovals -and $Allowed -lt 1) { return '-AllowRemovals requires the number of removals' }
     if (-not $AllowRemovals -and $Arguments.Count -gt 0) { return 'unknown argument: ' + $Arguments[0] }
-    if ($Rollback -and ($Destroy -or $WhatIf -or $Adopt -or $AllowRemovals)) { return '-Rollback goes with no other switch' }
-    if ($Destroy -and ($Adopt -or $AllowRemovals)) { return '-Destroy goes with no other switch than -WhatIf' }
+    if ($Rollback -and ($Destroy -or $WhatIf -or $Adopt -or $AllowRemovals)) { return '-Rollback cannot be combined with other switches' }
+    if ($Destroy -and ($Adopt -or $AllowRemovals)) { return '-Destroy can only be combined with -WhatIf' }
     return ''
 }
 
 function Invoke-Main {
-    $misuse = Get-Misuse
-    if ($misuse -ne '') {
-        Write-Failure ($misuse + '; nothing was changed.')
+    $problem = Get-ArgumentError
+    if ($problem -ne '') {
+        Write-Failure ($problem + '; nothing was changed.')
         Write-Help 'the switches are -WhatIf, -Adopt, -AllowRemovals N, -Rollback and -Destroy.'
         return 64
     }
     if ($WhatIf) {
         if ([System.IO.File]::Exists($JournalFile)) {
-            Write-Caution 'a run was interrupted here: the next one undoes it first, and what stands now will change'
+            Write-WarningLine 'a previous run was interrupted: the next run rolls it back first, so this plan will change'
         }
-        return (Invoke-Work $false)
+        return (Invoke-Reconcile $false)
     }
     if (-not (Test-Administrator)) {
-        Write-Failure 'only an administrator can change routes: start PowerShell as administrator. -WhatIf works for everybody.'
+        Write-Failure 'only administrators can change routes: start PowerShell as administrator. -WhatIf works for all users.'
         return 1
     }
     [void] [System.IO.Directory]::CreateDirectory($Folder)
@@ -974,15 +976,15 @@ function Invoke-Main {
 }
 
 $code = 1
-$ended = $false
+$isDone = $false
 try {
     $code = Invoke-Main
-    $ended = $true
+    $isDone = $true
 } catch {
-    $ended = $true
+    $isDone = $true
     Write-Failure (Get-Reason $_)
 } finally {
-    # Control-C runs nothing but this. Without its own exit, PowerShell would end with 0.
-    if (-not $ended) { exit $Run.Interrupted }
+    # Control-C runs only this block. Without an explicit exit, PowerShell would exit with 0.
+    if (-not $isDone) { exit $Run.Interrupted }
 }
 exit $code

@@ -1,25 +1,25 @@
-# ---- Prints what stands, as JSON; changes nothing
+# ---- Prints the live state as JSON; changes nothing
 
-function Get-Collected {
+function Get-LiveState {
     $interfaces = @()
-    foreach ($interface in (Get-Found 'interfaces' '')) {
+    foreach ($interface in (Get-Existing 'interfaces' '')) {
         $interfaces += @{
             Index = [int] $interface.InterfaceIndex; Alias = [string] $interface.InterfaceAlias
             Family = [string] $interface.AddressFamily; Forwarding = [string] $interface.Forwarding
         }
     }
     $addresses = @()
-    foreach ($address in (Get-Found 'addresses' '')) {
+    foreach ($address in (Get-Existing 'addresses' '')) {
         $addresses += @{ Index = [int] $address.InterfaceIndex; Address = [string] $address.IPAddress }
     }
-    $made = New-Object System.Collections.ArrayList
-    $standing = Get-Standing $made
+    $derived = New-Object System.Collections.ArrayList
+    $live = Get-LiveRoutes $derived
     $routes = @()
-    foreach ($key in (Get-Sorted $standing.Keys)) { $routes += $standing[$key] }
+    foreach ($key in (Get-Sorted $live.Keys)) { $routes += $live[$key] }
     $state = Read-State
     return @{
         Format = 1; System = 'windows'; Node = $Node; At = [DateTime]::UtcNow.ToString('o')
-        Interfaces = @($interfaces); Addresses = @($addresses); Routes = @($routes); Made = @($made.ToArray())
+        Interfaces = @($interfaces); Addresses = @($addresses); Routes = @($routes); Made = @($derived.ToArray())
         Owned = @($state.Owned); Forwarding = @($state.Forwarding)
     }
 }
@@ -30,7 +30,7 @@ if ($Arguments.Count -gt 0) {
     exit 64
 }
 try {
-    Write-Output (Format-ShownJson (ConvertTo-Json (Get-Collected) -Depth 5))
+    Write-Output (Format-PrintableJson (ConvertTo-Json (Get-LiveState) -Depth 5))
 } catch {
     Write-Failure (Get-Reason $_)
     exit 1

@@ -41,8 +41,8 @@ const COLLECT: &str = include_str!("collect.ps1");
 
 /// The warning that the script was not tested on Windows.
 const UNTESTED: &str = "\
-# Made from the documentation of the cmdlets, and not run on Windows by the authors of hostgw: its documentation tells of
-# a self-test.
+# The authors of hostgw wrote this script from the documentation of the cmdlets, and have not run it on Windows. The
+# documentation of hostgw describes a self-test.
 ";
 
 /// The check of the language mode. In a constrained mode, none of the code below would run, not even the functions
@@ -50,7 +50,7 @@ const UNTESTED: &str = "\
 const FULL_LANGUAGE: &str = "
 if ($ExecutionContext.SessionState.LanguageMode -ne 'FullLanguage') {
     Write-Host 'Error: this PowerShell runs in a restricted language mode (AppLocker or App Control); nothing was changed.'
-    Write-Host 'Help: allow this script in that policy, or sign it as the policy asks.'
+    Write-Host 'Help: allow this script in that policy, or sign it as the policy requires.'
     exit 1
 }
 ";
@@ -65,7 +65,7 @@ if ($AllowRemovals -and $Arguments.Count -eq 1) {
     if ([string] $Allowed -cne [string] $Arguments[0]) { $Allowed = 0 }
 }
 
-# $WhatIfPreference of the caller means -WhatIf.
+# The caller's $WhatIfPreference implies -WhatIf.
 if ($WhatIfPreference -and -not $PSBoundParameters.ContainsKey('WhatIf')) { $WhatIf = $true }
 $WhatIfPreference = $false
 ";
@@ -83,18 +83,19 @@ pub fn windows_script(
     let mut text = header(node, provenance);
     text.push_str(
         "#
-#   -WhatIf     shows what would be changed; changes nothing, needs no administrator
-#   (nothing)   changes it, reads everything back, and puts everything back if any part fails
-#   -Adopt      takes over routes of others that stand in the way
-#   -Rollback   undoes the last run, or finishes undoing an interrupted one
-#   -Destroy    removes what hostgw owns here, and restores forwarding
-#   -AllowRemovals N   lets a plan remove more than half of its destinations (at least 10), or all of other nodes: just N
+#   (no switch) applies the changes and verifies them; rolls everything back on failure
+#   -WhatIf     shows the changes without making them; does not require an administrator
+#   -Adopt      adopts conflicting foreign routes
+#   -Rollback   rolls back the last run, or resumes an incomplete rollback
+#   -Destroy    removes everything that hostgw manages on this node, and restores forwarding
+#   -AllowRemovals N   allows a mass removal: the exact number of removed destinations, if they are more than half of them
+#                      (at least 10) or if no other node remains
 #
 # Run it as a file: powershell -ExecutionPolicy Bypass -File SCRIPT. PowerShell ignores a script on standard input.
 #
-# Exit codes: 0 done, or nothing to do; 1 unexpected error, damaged record, or no administrator; 3 does not fit this
-# machine; 4 another run holds the lock; 6 failed and rolled back, verified; 7 rollback incomplete: what is left is listed;
-# 8 too many removals; 10 conflict with what hostgw does not own; 64 wrong arguments; 130 interrupted and rolled back.
+# Exit codes: 0 success, or no changes; 1 unexpected error, damaged record, or not an administrator; 3 wrong machine;
+# 4 another run holds the lock; 6 failed, rolled back and verified; 7 rollback incomplete, remaining commands listed;
+# 8 mass removal; 10 conflict with foreign objects; 64 invalid arguments; 130 interrupted and rolled back.
 #
 ",
     );
@@ -111,7 +112,7 @@ pub fn windows_script(
     );
     text.push_str(FULL_LANGUAGE);
     text.push_str(ARGUMENTS);
-    text.push_str("\n# ---- Data: all that differs from node to node\n\n");
+    text.push_str("\n# ---- Data: everything that differs from node to node\n\n");
     data(&mut text, cluster, node, desired, provenance);
     let _ = write!(
         text,
@@ -129,11 +130,12 @@ pub fn windows_collector(cluster: &Cluster, index: usize, provenance: &Provenanc
     let _ = write!(
         text,
         "#
-# Prints routes, addresses and forwarding as JSON; changes nothing, needs no administrator. Save what it prints as UTF-8:
+# Prints routes, addresses and forwarding as JSON, without changing anything. Does not require an administrator. Save its
+# output as UTF-8:
 #
 #   .\\collect.ps1 | Out-File -Encoding utf8 node.json
 #
-# and plan with it: hostgw plan --node {} --state node.json
+# Then plan with it: hostgw plan --node {} --state node.json
 #
 {UNTESTED}{FULL_LANGUAGE}
 $Arguments = @($args)
@@ -155,7 +157,7 @@ fn hidden_characters() -> String {
         hidden_ranges().into_iter().map(|(first, last)| format!("{first}, {last}")).collect();
     let lines: Vec<String> = ranges.chunks(8).map(|line| format!("    {}", line.join(", "))).collect();
     format!(
-        "# The characters that are escaped before they are shown, from and to, by their numbers.\n$Hidden = @(\n{}\n)\n",
+        "# The ranges of characters that are escaped in the output, as pairs of code points.\n$Hidden = @(\n{}\n)\n",
         lines.join(",\n")
     )
 }
@@ -193,14 +195,14 @@ fn data(
     let entries = [
         ("$Node", literal(node.name.as_raw()), ""),
         ("$ConfigHash", literal(provenance.config_hash), ""),
-        ("$InterfaceAlias", literal(alias), "# empty: the interface that holds one of $Addresses"),
+        ("$InterfaceAlias", literal(alias), "# empty: the interface that has one of $Addresses"),
         ("$Addresses", list(addresses), ""),
         (
             "$PodGateways",
             list(gateways.map(|gateway: IpAddr| gateway.to_string())),
-            "# held by the pod interface",
+            "# addresses of the pod interface",
         ),
-        ("$PodAliases", list(pod_aliases), "# its names, where nothing holds them"),
+        ("$PodAliases", list(pod_aliases), "# its names, if no interface has these addresses"),
         ("$Families", list(families), ""),
     ];
     for (name, value, comment_text) in entries {
@@ -212,7 +214,7 @@ fn data(
         );
     }
     text.push_str(
-        "# Role: pods of another node, own pods, or masterAddress. NextHop: 0.0.0.0 and :: are on-link; empty: the default\n\
+        "# Role: pods of another node, own pods, or masterAddress. NextHop: 0.0.0.0 and :: are on-link; empty is the default\n\
          # gateway of the interface\n$Routes = @(\n",
     );
     for (route, origin) in desired.state.routes.iter().zip(&desired.origins) {

@@ -1,6 +1,6 @@
 Set-StrictMode -Version 2.0
 
-# A script inherits the preferences of its caller; this one must not depend on them.
+# A script inherits the preferences of its caller, but must not depend on them.
 $ErrorActionPreference = 'Stop'
 $WarningPreference = 'Continue'
 $InformationPreference = 'Continue'
@@ -9,14 +9,15 @@ $DebugPreference = 'SilentlyContinue'
 $VerbosePreference = 'SilentlyContinue'
 $PSDefaultParameterValues = @{}
 
-# What hostgw owns here, the journal of what is under way, and the last run. Only administrators can write below
-# Program Files: nobody else can make this script undo what it never did. A PowerShell of 32 bits sees another one.
+# The folder of the records: the managed routes, the journal of a running transaction, and the last run. Only
+# administrators can write below Program Files, so nobody else can make this script undo changes that it never made. A
+# 32-bit PowerShell would see another folder.
 $Programs = $env:ProgramW6432
 if ([string]::IsNullOrEmpty($Programs)) { $Programs = $env:ProgramFiles }
 $Folder = Join-Path $Programs 'hostgw'
 $StateFile = Join-Path $Folder 'state.json'
 
-# ---- What is said
+# ---- Output
 
 function Test-Hidden([int] $code) {
     if ($code -lt 127) { return $code -lt 32 }
@@ -26,7 +27,7 @@ function Test-Hidden([int] $code) {
     return $false
 }
 
-# The characters of a text by their numbers.
+# Returns the code points of a text.
 function Get-Codes([string] $text) {
     $codes = New-Object System.Collections.ArrayList
     $bytes = [System.Text.Encoding]::UTF32.GetBytes($text)
@@ -36,49 +37,49 @@ function Get-Codes([string] $text) {
     return ,$codes.ToArray()
 }
 
-# Escapes what could drive a terminal or hide from a reader, as hostgw does: every hidden character, line breaks included.
-function Format-Shown([string] $text) {
+# Escapes characters that could control a terminal or hide text, as hostgw does: every hidden character and line break.
+function Format-Printable([string] $text) {
     if ($text -cnotmatch '[^ -~]') { return $text }
-    $shown = New-Object System.Collections.ArrayList
+    $printable = New-Object System.Collections.ArrayList
     foreach ($code in (Get-Codes $text)) {
-        if (-not (Test-Hidden $code)) { [void] $shown.Add([char]::ConvertFromUtf32($code)) }
-        elseif ($code -eq 9) { [void] $shown.Add('\t') }
-        elseif ($code -eq 10) { [void] $shown.Add('\n') }
-        elseif ($code -eq 13) { [void] $shown.Add('\r') }
-        else { [void] $shown.Add('\u{' + $code.ToString('x') + '}') }
+        if (-not (Test-Hidden $code)) { [void] $printable.Add([char]::ConvertFromUtf32($code)) }
+        elseif ($code -eq 9) { [void] $printable.Add('\t') }
+        elseif ($code -eq 10) { [void] $printable.Add('\n') }
+        elseif ($code -eq 13) { [void] $printable.Add('\r') }
+        else { [void] $printable.Add('\u{' + $code.ToString('x') + '}') }
     }
-    return $shown.ToArray() -join ''
+    return $printable.ToArray() -join ''
 }
 
-# JSON that a terminal can show: a hidden character in a string becomes \uXXXX, which reads back as the same. JSON itself
-# holds none but white space.
-function Format-ShownJson([string] $json) {
+# Makes JSON printable: a hidden character in a string becomes \uXXXX, which parses to the same character. Outside of
+# strings, JSON contains only white space.
+function Format-PrintableJson([string] $json) {
     $lines = New-Object System.Collections.ArrayList
     foreach ($line in $json.Replace([string] [char] 13, '').Split([char] 10)) {
         if ($line -cnotmatch '[^ -~]') {
             [void] $lines.Add($line)
             continue
         }
-        $shown = New-Object System.Collections.ArrayList
+        $printable = New-Object System.Collections.ArrayList
         foreach ($code in (Get-Codes $line)) {
             $character = [char]::ConvertFromUtf32($code)
             if ($code -lt 127 -or -not (Test-Hidden $code)) {
-                [void] $shown.Add($character)
+                [void] $printable.Add($character)
                 continue
             }
             $bytes = [System.Text.Encoding]::BigEndianUnicode.GetBytes($character)
             for ($at = 0; $at -lt $bytes.Count; $at += 2) {
-                [void] $shown.Add('\u' + $bytes[$at].ToString('x2') + $bytes[$at + 1].ToString('x2'))
+                [void] $printable.Add('\u' + $bytes[$at].ToString('x2') + $bytes[$at + 1].ToString('x2'))
             }
         }
-        [void] $lines.Add($shown.ToArray() -join '')
+        [void] $lines.Add($printable.ToArray() -join '')
     }
     return $lines.ToArray() -join [string] [char] 10
 }
 
-# All that is printed passes through these, Write-Line and Write-Record.
+# All output passes through these functions, Write-Line and Write-Record.
 function Write-Detail([string] $text) {
-    [Console]::Error.WriteLine((Format-Shown $text))
+    [Console]::Error.WriteLine((Format-Printable $text))
 }
 
 function Write-Failure([string] $text) {
@@ -89,21 +90,21 @@ function Write-Help([string] $text) {
     Write-Detail ('Help: ' + $text)
 }
 
-# ---- What stands
+# ---- Live state
 
-# No such route in a store.
+# The metric of a route that a store does not contain.
 $Absent = -1
 
-# What a cmdlet finds; that there is nothing is no error. The cmdlets are functions of a module, which does not see
-# the preference of a script: each call says itself that errors are to stop it.
-function Get-Found([string] $what, [string] $store) {
+# Returns what a cmdlet lists; an empty list is not an error. The cmdlets are functions of a module, which does not see
+# the preferences of a script, so each call needs its own -ErrorAction.
+function Get-Existing([string] $what, [string] $store) {
     $found = @()
     try {
         if ($what -eq 'routes') { $found = @(Get-NetRoute -PolicyStore $store -ErrorAction Stop) }
         if ($what -eq 'addresses') { $found = @(Get-NetIPAddress -ErrorAction Stop) }
         if ($what -eq 'interfaces') { $found = @(Get-NetIPInterface -ErrorAction Stop) }
     } catch {
-        # That a cmdlet is missing is of the same category.
+        # A missing cmdlet has the same category.
         $isMissing = $_.Exception -is [System.Management.Automation.CommandNotFoundException]
         if ($isMissing -or [string] $_.CategoryInfo.Category -ne 'ObjectNotFound') { throw }
     }
@@ -116,7 +117,7 @@ function Get-Key($index, [string] $destination, [string] $nextHop) {
     return [string] $index + ' ' + $destination + ' ' + $nextHop
 }
 
-# Texts in an order that is the same in every culture.
+# Sorts texts in an order that does not depend on the culture.
 function Get-Sorted($texts) {
     $sorted = New-Object System.Collections.ArrayList
     foreach ($text in $texts) { [void] $sorted.Add($text) }
@@ -124,22 +125,22 @@ function Get-Sorted($texts) {
     return ,$sorted.ToArray()
 }
 
-# What went wrong, without the words in which PowerShell wraps an error of .NET.
+# Returns the message of the innermost .NET exception.
 function Get-Reason($failure) {
     return $failure.Exception.GetBaseException().Message
 }
 
-# The name of each interface by its index.
+# Returns the alias of each interface by its index.
 function Get-Aliases {
     $aliases = @{}
-    foreach ($interface in (Get-Found 'interfaces' '')) {
+    foreach ($interface in (Get-Existing 'interfaces' '')) {
         $aliases[[string] $interface.InterfaceIndex] = [string] $interface.InterfaceAlias
     }
     return $aliases
 }
 
-# A route of a cmdlet, in neither store yet.
-function New-Standing($route, $aliases) {
+# Creates an entry for a route that is not yet in either store.
+function New-LiveRoute($route, $aliases) {
     return @{
         Index = [int] $route.InterfaceIndex; Alias = [string] $aliases[[string] $route.InterfaceIndex]
         Destination = [string] $route.DestinationPrefix; NextHop = [string] $route.NextHop
@@ -147,30 +148,30 @@ function New-Standing($route, $aliases) {
     }
 }
 
-# The routes of both stores by interface, destination and next hop, but for those that Windows makes of addresses: where
-# one of these stands, nothing could be put back. $made, a list, gets those in the active store.
-function Get-Standing($made) {
-    $standing = @{}
+# Returns the routes of both stores by interface, destination and next hop, without those that Windows derives from
+# addresses, because these cannot be restored. Adds the derived routes in the active store to the list $derived.
+function Get-LiveRoutes($derived) {
+    $live = @{}
     $local = @{}
     $aliases = Get-Aliases
     foreach ($store in @('ActiveStore', 'PersistentStore')) {
-        foreach ($route in (Get-Found 'routes' $store)) {
+        foreach ($route in (Get-Existing 'routes' $store)) {
             $key = Get-Key $route.InterfaceIndex $route.DestinationPrefix $route.NextHop
             if ([string] $route.Protocol -eq 'Local') {
                 $local[$key] = $true
-                if ($null -ne $made -and $store -eq 'ActiveStore') { [void] $made.Add((New-Standing $route $aliases)) }
+                if ($null -ne $derived -and $store -eq 'ActiveStore') { [void] $derived.Add((New-LiveRoute $route $aliases)) }
                 continue
             }
-            if (-not $standing.ContainsKey($key)) { $standing[$key] = New-Standing $route $aliases }
+            if (-not $live.ContainsKey($key)) { $live[$key] = New-LiveRoute $route $aliases }
             if ($store -eq 'ActiveStore') {
-                $standing[$key].Active = [int] $route.RouteMetric
+                $live[$key].Active = [int] $route.RouteMetric
             } else {
-                $standing[$key].Persistent = [int] $route.RouteMetric
+                $live[$key].Persistent = [int] $route.RouteMetric
             }
         }
     }
-    foreach ($key in @($local.Keys)) { $standing.Remove($key) }
-    return $standing
+    foreach ($key in @($local.Keys)) { $live.Remove($key) }
+    return $live
 }
 
 function Read-Text([string] $path) {
@@ -178,58 +179,58 @@ function Read-Text([string] $path) {
     return ''
 }
 
-# ---- Records: every file is checked as a whole before anything of it is used
+# ---- Records: every file is validated completely before it is used
 
-# Returns a property of a record. Throws if it is missing or of the wrong type: 'text' (not empty), 'any text', 'number'
-# or 'list'.
+# Returns a property of a record. Throws if it is missing or does not have the type 'text' (not empty), 'any text',
+# 'number' or 'list'.
 function Get-Field($record, [string] $name, [string] $type) {
     try {
         $value = $record.$name
     } catch {
         throw ('"' + $name + '" is missing')
     }
-    $isRight = $false
-    if ($type -eq 'text') { $isRight = $value -is [string] -and $value.Length -gt 0 }
-    if ($type -eq 'any text') { $isRight = $value -is [string] }
-    if ($type -eq 'number') { $isRight = $value -is [int] -or $value -is [long] }
-    if ($type -eq 'list') { $isRight = $value -is [array] }
-    if (-not $isRight) { throw ('"' + $name + '" is not a ' + $type) }
+    $isValid = $false
+    if ($type -eq 'text') { $isValid = $value -is [string] -and $value.Length -gt 0 }
+    if ($type -eq 'any text') { $isValid = $value -is [string] }
+    if ($type -eq 'number') { $isValid = $value -is [int] -or $value -is [long] }
+    if ($type -eq 'list') { $isValid = $value -is [array] }
+    if (-not $isValid) { throw ('"' + $name + '" is not a ' + $type) }
     return $value
 }
 
-# Parses the text of a record. A power loss can leave a file empty, cut short, or full of zeros.
+# Parses the text of a record. A power loss can leave a file empty, truncated, or full of zeros.
 function ConvertFrom-Record([string] $text) {
     if ($text.Length -eq 0) { throw 'it is empty' }
     if ($text.IndexOf([char] 0) -ge 0) { throw 'it contains zeros' }
     try {
         $record = ConvertFrom-Json $text
     } catch {
-        throw 'it is not valid JSON, or cut short'
+        throw 'it is not valid JSON, or truncated'
     }
     $format = Get-Field $record 'Format' 'number'
-    if ($format -ne 1) { throw ('format ' + $format + ' is of another version of hostgw; this script reads format 1') }
+    if ($format -ne 1) { throw ('it has format ' + $format + ', but this script reads format 1') }
     return $record
 }
 
-function Assert-Texts($record, $names) {
+function Assert-TextFields($record, $names) {
     foreach ($name in $names) { [void] (Get-Field $record $name 'text') }
 }
 
 function ConvertFrom-State([string] $text) {
     $state = ConvertFrom-Record $text
-    foreach ($route in @(Get-Field $state 'Owned' 'list')) { Assert-Texts $route @('Alias', 'Destination', 'NextHop') }
-    foreach ($entry in @(Get-Field $state 'Forwarding' 'list')) { Assert-Texts $entry @('Alias', 'Family', 'Value') }
+    foreach ($route in @(Get-Field $state 'Owned' 'list')) { Assert-TextFields $route @('Alias', 'Destination', 'NextHop') }
+    foreach ($entry in @(Get-Field $state 'Forwarding' 'list')) { Assert-TextFields $entry @('Alias', 'Family', 'Value') }
     return $state
 }
 
-# Reads the text of a record. Returns null if there is no such file.
+# Reads the text of a record. Returns null if the file does not exist.
 function Read-RecordText([string] $path) {
     if ([System.IO.Directory]::Exists($path)) { throw 'it is a folder' }
     if (-not [System.IO.File]::Exists($path)) { return $null }
     return [System.IO.File]::ReadAllText($path)
 }
 
-# The routes that hostgw owns here, and the forwarding settings from before it.
+# Returns the managed routes, and the forwarding settings from before hostgw.
 function Read-State {
     try {
         $text = Read-RecordText $StateFile

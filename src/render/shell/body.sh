@@ -3,10 +3,10 @@ export LC_ALL
 umask 077
 hidden=$(printf '%s' "$hidden" | tr '\n' ' ')
 
-# ---- What is said
+# ---- Output
 
-# Escapes what could drive a terminal or hide from a reader, as hostgw does: every hidden character, and every byte that
-# is not UTF-8. Line breaks stay; with `joined` they are escaped too, and the text is one line.
+# Escapes characters that could control a terminal or hide text, as hostgw does: every hidden character, and every byte
+# that is not UTF-8. Keeps line breaks; with `joined`, it escapes them too and prints one line.
 escaped() {
     awk -v hidden="$hidden" -v joined="${1-}" '
     BEGIN {
@@ -17,7 +17,7 @@ escaped() {
         for (i = 1; i < bounds; i += 2) if (code >= bound[i] && code <= bound[i + 1]) return 1
         return 0
     }
-    # Sets `size` to the number of bytes of the character at `at`. Returns its code, or -1 if it is not UTF-8.
+    # Sets `size` to the number of bytes of the character at `at`. Returns its code point, or -1 if it is not UTF-8.
     function decoded(line, at,    code, first, i, more) {
         first = byte[substr(line, at, 1)]
         size = 1
@@ -60,18 +60,18 @@ fail() {
     printf 'Error: %s\n' "$*" | escaped joined >&2
 }
 
-# Runs a command whose own messages may hold names from outside: they are escaped.
+# Runs a command and escapes its messages, which may contain untrusted names.
 run() {
     run_into /dev/null "$@"
 }
 
-# run_into FILE COMMAND...: the same, with the standard output of the command in a file.
+# run_into FILE COMMAND...: same, with the standard output of the command written to FILE.
 run_into() {
     into=$1
     shift
-    said=$("$@" 2>&1 >"$into")
+    messages=$("$@" 2>&1 >"$into")
     status=$?
-    [ -z "$said" ] || printf '%s\n' "$said" | escaped >&2
+    [ -z "$messages" ] || printf '%s\n' "$messages" | escaped >&2
     return "$status"
 }
 
@@ -82,12 +82,12 @@ refuse() {
     exit "$code"
 }
 
-# ---- What stands
+# ---- Live state
 
-# The routes of a family (4 or 6), one a line, in numbers where names could differ from machine to machine.
-# IPv6 prints routes of one key as one route with several next hops: here each has its own line, as it had when it was
+# The routes of a family (4 or 6), one per line, with numbers instead of names, which may differ from machine to
+# machine. IPv6 prints the routes of one key as one multipath route; here, each has a line of its own, as when it was
 # added.
-standing_routes() {
+live_routes() {
     # Without IPv6, the kernel lists the routes of other families.
     [ "$1" = 4 ] || [ -d /proc/sys/net/ipv6 ] || return 0
     run_into "$work/listed.$1" ip -o -N "-$1" route show table all || return 1
@@ -114,32 +114,32 @@ standing_routes() {
         { print }'
 }
 
-# A table of hostgw's as it is, with its counters; nothing where there is none.
-standing_table() {
+# The live managed table of a family with its counters, if there is one.
+live_table() {
     nft list table "$1" hostgw 2>/dev/null
 }
 
-# The same without counters, and with the handle of each object; nothing where there is none.
+# Same, without counters but with the handle of each object.
 listed_table() {
     nft -a -s list table "$1" hostgw 2>/dev/null
 }
 
-# A file of listed_table without the handles.
+# A file from listed_table without the handles.
 without_handles() {
     sed 's/ # handle [0-9]*$//' "$1"
 }
 
-# Whether a network namespace can be made, to ask nft there.
-can_ask_nft() {
+# Returns whether a network namespace can be created to run nft in.
+can_run_nft() {
     [ -n "${namespaces-}" ] || if unshare -n true 2>/dev/null; then namespaces=yes; else namespaces=no; fi
     [ "$namespaces" = yes ]
 }
 
-# The table of a file, or nothing, in the form in which this nft prints it: made in a network namespace of its own, which
-# goes with the command. Where that cannot be, the file with the white space of nft.
-in_words_of_nft() {
+# The table of a file in the form that this nft prints, or nothing. Loads it in a temporary network namespace. If that
+# is not possible, reproduces the white space of nft.
+printed_by_nft() {
     [ -s "$2" ] || return 0
-    if can_ask_nft; then
+    if can_run_nft; then
         # shellcheck disable=SC2016 # expanded by the inner shell
         unshare -n sh -c 'nft -f "$1" && nft -s list table "$2" hostgw' - "$2" "$1" 2>/dev/null
     else
@@ -147,9 +147,9 @@ in_words_of_nft() {
     fi
 }
 
-# What the sysctls of a plan are, and those that the kernel rewrites with them, as PATH:VALUE. The kernel prints several
-# numbers with tabs between them, and takes them with blanks.
-standing_sysctls() {
+# The live values of the sysctls of a plan and of those that the kernel rewrites with them, as PATH:VALUE. The kernel
+# prints several numbers separated by tabs, and accepts them separated by spaces.
+live_sysctls() {
     while read -r key _; do
         case $key in
         net.ipv4.ip_forward | net.ipv4.conf.all.forwarding)
@@ -170,17 +170,17 @@ value_of() {
     sysctl -n "$1" 2>/dev/null | tr '\t' ' '
 }
 
-# The file of a sysctl: dots part the words, and a slash stands for a dot in the name of an interface.
+# The file of a sysctl. Dots separate the components, and a slash is_live for a dot in an interface name.
 path_of() {
     printf '/proc/sys/%s\n' "$(printf '%s' "$1" | tr './' '/.')"
 }
 
 # ---- The plan
 
-# plan_routes FAMILY WANTED STANDING [exact]: what takes the routes from what stands to what is wanted, as `ip -batch` takes it.
-# Lines that begin with ! are conflicts: routes of others where one is wanted. The new route comes behind the old one, or
-# beside it in IPv6, and the old one goes. No step replaces a route: `ip route replace` takes whatever has the same key at
-# that moment, and so could take a foreign route. With exact, for people who run it later, the old route goes first.
+# plan_routes FAMILY WANTED LIVE [exact]: the `ip -batch` lines that turn the live routes into the wanted ones. Lines
+# that begin with ! are conflicts with foreign routes. The new route is appended to the old one before the old one is
+# deleted. No line replaces a route: `ip route replace` affects whatever route has the same key at that moment, which
+# may be foreign. With exact, for commands that a person runs later, the old route is deleted first.
 plan_routes() {
     awk -v family="$1" -v exact="${4-}" '
     function key(line,    words, count, at, destination, rest) {
@@ -196,56 +196,56 @@ plan_routes() {
         return destination rest
     }
     function owned(line) { return (line " ") ~ / proto 87 / }
-    # Of the routes of a key that stand: whether it is wanted, too.
+    # Returns whether a live route is wanted, too.
     function is_wanted(where, line,    i) {
         for (i = 1; i <= wants[where]; i++) if (want[where, i] == line) return 1
         return 0
     }
-    function stands(where, line,    i) {
+    function is_live(where, line,    i) {
         for (i = 1; i <= has[where]; i++) if (held[where, i] == line) return 1
         return 0
     }
-    # The word of a route that follows `name`, or nothing.
+    # The word after `name` in a route, or nothing.
     function option(line, name,    words, count, at) {
         count = split(line, words, " ")
         for (at = 1; at < count; at++) if (words[at] == name) return words[at + 1]
         return ""
     }
     function next_hop(line) { return option(line, "via") " " option(line, "dev") }
-    # IPv6 looks up the gateway of a new route while the old one still stands. A gateway inside the prefix of the route,
-    # as a pod gateway is, would seem to be behind the old gateway, and would be refused. For that moment a host route
-    # shows the way to it, with a metric that nothing else uses.
-    function append_beside(line,    gateway, way) {
+    # IPv6 looks up the gateway of a new route while the old route still exists. A gateway inside the prefix of the
+    # route, such as a pod gateway, would be looked up through the old gateway and rejected. A temporary host route to
+    # it avoids that; its metric is not used by anything else.
+    function append_beside(line,    gateway, host_route) {
         gateway = option(line, "via")
         if (gateway == "") {
             print "route append " line
             return
         }
-        way = gateway " dev " option(line, "dev") " proto 87 metric 4294967294"
-        if (option(line, "table") != "") way = way " table " option(line, "table")
-        print "route add " way
+        host_route = gateway " dev " option(line, "dev") " proto 87 metric 4294967294"
+        if (option(line, "table") != "") host_route = host_route " table " option(line, "table")
+        print "route add " host_route
         print "route append " line
-        print "route del " way
+        print "route del " host_route
     }
-    # IPv6 keeps routes of one key as one route with several next hops, each of which comes and goes by itself. Only two
-    # routes of the same next hop cannot stand side by side: where nothing but an option such as the MTU differs, the
-    # old route goes first, and for the moment until the next line there is none.
-    function change_v6(where,    i, j, live, gone) {
-        live = has[where]
+    # IPv6 merges the routes of one key into a multipath route, whose next hops are added and deleted individually.
+    # Only two routes with the same next hop cannot coexist: if only an option such as the MTU differs, the old route
+    # is deleted first, and there is no route until the next line.
+    function change_v6(where,    i, j, remaining, deleted) {
+        remaining = has[where]
         for (i = 1; i <= wants[where]; i++) {
-            if (stands(where, want[where, i])) continue
+            if (is_live(where, want[where, i])) continue
             for (j = 1; j <= has[where]; j++) {
-                if (gone[j] || is_wanted(where, held[where, j]) || next_hop(held[where, j]) != next_hop(want[where, i])) continue
+                if (deleted[j] || is_wanted(where, held[where, j]) || next_hop(held[where, j]) != next_hop(want[where, i])) continue
                 print "route del " held[where, j]
-                gone[j] = 1
-                live--
+                deleted[j] = 1
+                remaining--
             }
-            if (live++) append_beside(want[where, i]); else print "route add " want[where, i]
+            if (remaining++) append_beside(want[where, i]); else print "route add " want[where, i]
         }
         for (j = 1; j <= has[where]; j++)
-            if (!gone[j] && !is_wanted(where, held[where, j])) last[++lasts] = "route del " held[where, j]
+            if (!deleted[j] && !is_wanted(where, held[where, j])) last[++lasts] = "route del " held[where, j]
     }
-    # Whether what is wanted stands first, and nothing else of hostgw behind it.
+    # Returns whether the wanted routes come first, without other managed routes after them.
     function in_force(where,    i) {
         if (has[where] < wants[where]) return 0
         for (i = 1; i <= has[where]; i++) {
@@ -258,7 +258,7 @@ plan_routes() {
             if (is_wanted(where, held[where, i])) order = order "\n" held[where, i]
             else if (!owned(held[where, i])) {
                 foreign++
-                print "! " held[where, i] " stands where hostgw needs " want[where, 1]
+                print "! " held[where, i] " conflicts with " want[where, 1]
             }
         }
         if (foreign) return
@@ -268,7 +268,7 @@ plan_routes() {
                 else print "route del " held[where, i]
             }
             for (i = 1; i <= wants[where]; i++) {
-                if (!stands(where, want[where, i])) print "route " (kept++ ? "append " : "add ") want[where, i]
+                if (!is_live(where, want[where, i])) print "route " (kept++ ? "append " : "add ") want[where, i]
             }
             return
         }
@@ -278,7 +278,7 @@ plan_routes() {
         }
         for (i = 1; i <= wants[where]; i++) {
             wanted = wanted "\n" want[where, i]
-            if (stands(where, want[where, i])) continue
+            if (is_live(where, want[where, i])) continue
             print (i == 1 && has[where] == 0 ? "route add " : "route append ") want[where, i]
             order = order "\n" want[where, i]
         }
@@ -286,11 +286,11 @@ plan_routes() {
             if (!is_wanted(where, held[where, i])) last[++lasts] = "route del " held[where, i]
         }
         if (order == wanted) return
-        # The first stays while the others go behind it again, in their order.
+        # The first route stays in place while the others are appended again, in their order.
         for (i = 2; i <= wants[where]; i++) last[++lasts] = "route del " want[where, i]
         for (i = 2; i <= wants[where]; i++) last[++lasts] = "route append " want[where, i]
     }
-    # What a route is for stands behind two spaces; names of interfaces hold none.
+    # Two spaces separate a route from its purpose; interface names contain no spaces.
     FILENAME == ARGV[1] {
         sub(/  +# .*/, "")
         where = key($0)
@@ -300,53 +300,53 @@ plan_routes() {
     }
     {
         where = key($0)
-        if (!has[where]++) keys[++standing] = where
+        if (!has[where]++) keys[++key_count] = where
         held[where, has[where]] = $0
     }
     END {
         for (at = 1; at <= count; at++) if (!in_force(places[at])) change(places[at])
-        for (at = 1; at <= standing; at++) {
+        for (at = 1; at <= key_count; at++) {
             where = keys[at]
-            gone = 0
+            is_removed = 0
             for (i = 1; i <= has[where]; i++)
-                if (!wants[where] && owned(held[where, i])) { last[++lasts] = "route del " held[where, i]; gone = 1 }
-            # A comment for ip, and what counts the keys that lose all of hostgw.
-            if (gone) print "# gone"
+                if (!wants[where] && owned(held[where, i])) { last[++lasts] = "route del " held[where, i]; is_removed = 1 }
+            # A comment for ip, which also marks the keys that lose their managed routes.
+            if (is_removed) print "# removed"
         }
-        # On-link routes outlive those that rest on them.
+        # On-link routes are deleted after the routes that depend on them.
         for (at = 1; at <= lasts; at++) if (last[at] ~ / via /) print last[at]
         for (at = 1; at <= lasts; at++) if (last[at] !~ / via /) print last[at]
     }' "$2" "$3"
 }
 
-# is_table FAMILY WANTED TEXT: whether TEXT is what nft prints of the table in the file WANTED. Where a namespace cannot be
-# made to ask nft, what it made of the same file before tells.
+# is_table FAMILY WANTED TEXT: whether TEXT is how nft prints the table in the file WANTED. If no namespace can be
+# created to run nft in, compares with what nft printed after an earlier load of the same file.
 is_table() {
     if [ -z "$3" ] || [ ! -s "$2" ]; then
         [ -z "$3" ] && [ ! -s "$2" ]
         return
     fi
-    [ "$3" != "$(in_words_of_nft "$1" "$2")" ] || return 0
-    ! can_ask_nft && [ "$(cat "$state/made.$1" 2>/dev/null)" = "$(cat "$2"; printf '%s' "$3")" ]
+    [ "$3" != "$(printed_by_nft "$1" "$2")" ] || return 0
+    ! can_run_nft && [ "$(cat "$state/made.$1" 2>/dev/null)" = "$(cat "$2"; printf '%s' "$3")" ]
 }
 
-# plan_table FAMILY WANTED: a file that makes the table of a family (ip or ip6) what the file WANTED says, as one
-# transaction; nothing where it is so already.
+# plan_table FAMILY WANTED: a transaction that turns the table of a family (ip or ip6) into the one in the file WANTED;
+# nothing if it matches.
 plan_table() {
     listed_table "$1" >"$work/listed.$1"
     ! is_table "$1" "$2" "$(without_handles "$work/listed.$1")" || return 0
-    in_words_of_nft "$1" "$2" >"$work/words.$1"
-    rewrite_table "$1" "$2" "$work/words.$1"
+    printed_by_nft "$1" "$2" >"$work/printed.$1"
+    rewrite_table "$1" "$2" "$work/printed.$1"
 }
 
-# rewrite_table FAMILY WANTED WORDS: the transaction that makes the table in $work/listed.FAMILY what the file WANTED
-# says; WORDS is the same as nft prints it. Each object goes by the handle that was seen, so that the kernel refuses the
-# whole transaction when one of them is not there any more. The table stays, and so does a chain of the same type, hook and
-# priority: what another program adds to them before the transaction arrives outlives it, and is found when the table is
-# read back. Only a table that is to go, or that has other flags, goes as a whole.
+# rewrite_table FAMILY WANTED PRINTED: the transaction that turns the table in $work/listed.FAMILY into the one in the
+# file WANTED; PRINTED is the same as printed by nft. Deletes each object by its handle, so that the kernel rejects the
+# transaction if one of them no longer exists. Keeps the table, and chains whose type, hook and priority match: objects
+# that another program adds before the transaction survive, and are found by the verification. Deletes the whole table
+# only if it is not wanted any more or has other flags.
 rewrite_table() {
-    [ ! -s "$work/listed.$1" ] || awk -v family="$1" -v asks="$([ ! -s "$2" ] || echo 1)" '
-    function definition(line) { return line ~ /^\t\t(type [a-z]+ hook |comment ")/ }
+    [ ! -s "$work/listed.$1" ] || awk -v family="$1" -v is_wanted="$([ ! -s "$2" ] || echo 1)" '
+    function is_definition(line) { return line ~ /^\t\t(type [a-z]+ hook |comment ")/ }
     function handle(line) {
         if (!match(line, / # handle [0-9]+$/)) return ""
         return substr(line, RSTART + 10)
@@ -359,7 +359,7 @@ rewrite_table() {
         wanted = FILENAME == ARGV[1]
         if (!wanted && /^table /) table = handle($0)
     }
-    # The first line of a block: its type, which may be two words, and its name.
+    # The first line of a block: its type, which may have two words, and its name.
     /^\t[^\t].* [{]( # handle [0-9]+)?$/ {
         name = without_handle($0)
         sub(/^\t/, "", name)
@@ -376,16 +376,16 @@ rewrite_table() {
         else if (!wanted) others[++other_count] = "delete " kind " " family " hostgw " name
         next
     }
-    # Flags and the comment of the table.
-    /^\t[^\t}]/ { if (wanted) asked = asked $0; else has = has $0 }
+    # The flags and the comment of the table.
+    /^\t[^\t}]/ { if (wanted) wanted_options = wanted_options $0; else live_options = live_options $0 }
     /^\t\t/ && kind == "chain" {
-        if (definition($0)) { if (wanted) wanted_as[name] = wanted_as[name] $0; else defined_as[name] = defined_as[name] $0 }
+        if (is_definition($0)) { if (wanted) wanted_as[name] = wanted_as[name] $0; else defined_as[name] = defined_as[name] $0 }
         else if (!wanted && handle($0) != "") rules[++rule_count] = "delete rule " family " hostgw " name " handle " handle($0)
     }
     /^\t}/ { kind = "" }
     function print_all(lines, count,    i) { for (i = 1; i <= count; i++) print lines[i] }
     END {
-        if (!asks || asked != has) {
+        if (!is_wanted || wanted_options != live_options) {
             print "delete table " family " handle " table
             exit
         }
@@ -396,7 +396,7 @@ rewrite_table() {
             stays[name] = wants[name] && wanted_as[name] == defined_as[name]
             if (stays[name] && name != wanted_chains[++stay_count]) is_other_order = 1
         }
-        # New chains come behind those that stay.
+        # New chains come after those that are kept.
         for (i = 1; i <= chain_count; i++)
             if (is_other_order || !stays[chains[i]]) print "delete chain " family " hostgw handle " number[chains[i]]
         print_all(others, other_count)
@@ -404,8 +404,8 @@ rewrite_table() {
     cat "$2"
 }
 
-# write_table FAMILY: carries out $work/table.FAMILY if the table still is what that was made from. The nft command cannot
-# have the kernel make sure of it: between this look and the transaction some milliseconds pass.
+# write_table FAMILY: runs $work/table.FAMILY, unless the table has changed since the plan. nft cannot ask the kernel
+# to verify that, so a gap of some milliseconds remains between this check and the transaction.
 write_table() {
     if [ "$(listed_table "$1")" != "$(cat "$work/listed.$1")" ]; then
         fail "another program changed the table $1 hostgw; run this script again"
@@ -414,7 +414,7 @@ write_table() {
     run nft -f "$work/table.$1"
 }
 
-# The sysctls that have another value, in the order in which they are to be written: switches rewrite those behind them.
+# The sysctls that differ, in the order in which they must be written: a switch rewrites some of those after it.
 plan_sysctls() {
     switched=
     desired_sysctls | while read -r key value; do
@@ -437,14 +437,14 @@ plan_sysctls() {
     done
 }
 
-# Makes a plan in the folder $work: routes.4, routes.6, table.ip, table.ip6, sysctls. Each is empty where nothing is
-# to be done.
+# Writes a plan to the folder $work: routes.4, routes.6, table.ip, table.ip6, sysctls. Each file is empty if nothing
+# has to change.
 plan() {
     desired_routes | sed -e 's/ scope link/ scope 253/' >"$work/wanted"
     for family in 4 6; do
         is_of_family "$family" <"$work/wanted" >"$work/wanted.$family"
-        standing_routes "$family" >"$work/standing.$family" || return 1
-        plan_routes "$family" "$work/wanted.$family" "$work/standing.$family" >"$work/routes.$family" || return 1
+        live_routes "$family" >"$work/live.$family" || return 1
+        plan_routes "$family" "$work/wanted.$family" "$work/live.$family" >"$work/routes.$family" || return 1
     done
     for family in ip ip6; do
         "desired_table_$family" >"$work/wanted.$family"
@@ -453,7 +453,7 @@ plan() {
     plan_sysctls >"$work/sysctls"
 }
 
-# The routes of a family, by their destinations.
+# Selects the routes of a family by their destinations.
 is_of_family() {
     if [ "$1" = 6 ]; then grep '^[^ ]*:'; else grep '^[^ :]* '; fi
     return 0
@@ -482,7 +482,7 @@ show() {
 
 # ---- The transaction
 
-# Carries out what is planned in $work.
+# Carries out the plan in $work.
 commit() {
     for family in ip ip6; do
         if [ -s "$work/table.$family" ]; then
@@ -493,20 +493,20 @@ commit() {
             }
             { cat "$work/wanted.$family"; nft -s list table "$family" hostgw 2>/dev/null; } >"$state/made.$family"
         fi
-        still_wanted || return 1
+        is_uninterrupted || return 1
     done
     for family in 4 6; do
         [ ! -s "$work/routes.$family" ] || run ip "-$family" -batch "$work/routes.$family" || return 1
-        still_wanted || return 1
+        is_uninterrupted || return 1
     done
     while read -r key value; do
         write_sysctl "$key" "$value" || return 1
-        still_wanted || return 1
+        is_uninterrupted || return 1
     done <"$work/sysctls"
 }
 
-# Writes a sysctl. A value that the kernel takes only in part, or spells otherwise, is nobody's: what was there before
-# comes back at once.
+# Writes a sysctl. If the kernel stores another value than requested, restores the previous one immediately, because
+# the stored value would look foreign.
 write_sysctl() {
     ! run sysctl -q -w "$1=$2" || [ "$(value_of "$1")" != "$2" ] || return 0
     fail "$1 = $2 failed: the kernel reads it back as $(value_of "$1")"
@@ -517,30 +517,31 @@ write_sysctl() {
     return 1
 }
 
-# Stops between two steps when a signal came.
-still_wanted() {
+# Fails after a signal, to stop between two steps.
+is_uninterrupted() {
     [ -z "$signal" ]
 }
 
-# Records in a folder what stands and what will be written, so that it can be put back, and told from what others write.
-keep() {
+# Saves to a folder the live state and the values that will be written, to restore the former and to tell foreign
+# values.
+save_state() {
     rm -rf "$1"
     mkdir -p "$1" || return 1
     for family in 4 6; do
-        grep ' proto 87\( \|$\)' "$work/standing.$family" >"$1/routes.$family"
+        grep ' proto 87\( \|$\)' "$work/live.$family" >"$1/routes.$family"
     done
     for family in ip ip6; do
-        standing_table "$family" >"$1/table.$family"
+        live_table "$family" >"$1/table.$family"
         without_handles "$work/listed.$family" >"$1/stateless.$family"
         cp "$work/wanted.$family" "$1/wanted.$family" || return 1
     done
-    cp "$work/sysctls" "$1/keys" && standing_sysctls "$1/keys" >"$1/sysctls" && written_sysctls "$1" >"$1/written"
+    cp "$work/sysctls" "$1/keys" && live_sysctls "$1/keys" >"$1/sysctls" && written_sysctls "$1" >"$1/written"
     [ -f "$1/written" ] && [ -f "$1/routes.4" ] && [ -f "$1/routes.6" ]
 }
 
-# What the kernel rewrites by itself, for awk: by flipping IPv4 forwarding, the forwarding of every interface and the
-# opposite of it in all/accept_redirects; by some keys of net.ipv6.conf.all, those of every interface. Sets `directory` and
-# `leaf` where a path is such a switch.
+# awk functions that know what the kernel rewrites on its own. Changing IPv4 forwarding rewrites the forwarding of
+# every interface, and all/accept_redirects to the opposite; some keys of net.ipv6.conf.all rewrite those of every
+# interface. is_switch sets `directory` and `leaf` if a path is such a switch.
 switches='
     function is_switch(path) {
         if (path ~ /\/net\/ipv4\/(ip_forward|conf\/all\/forwarding)$/) {
@@ -554,7 +555,7 @@ switches='
         sub(/^.*\//, "", leaf)
         return 1
     }
-    # Whether two paths are switches of the same thing.
+    # Returns whether two paths are switches of the same setting.
     function is_same_switch(one, other,    group) {
         if (!is_switch(one)) return 0
         group = directory leaf
@@ -566,7 +567,7 @@ switches='
         if (split(name, words, "/") != 2) return 0
         return (words[2] == leaf && words[1] != "all") || (directory ~ /ipv4/ && name == "all/accept_redirects")
     }
-    # What the kernel makes of a path when the switch takes a value.
+    # The value that the kernel gives a path when its switch gets `value`.
     function value_with(path, value) {
         if (path ~ /\/accept_redirects$/) return value == "0" ? "1" : "0"
         if (path ~ /\/ipv4\/.*\/forwarding$/ && value != "0") return "1"
@@ -576,7 +577,7 @@ switches='
     function value_of(line) { return substr(line, index(line, ":") + 1) }
 '
 
-# The values that a run will leave, as PATH:VALUE, of all that are recorded in a folder.
+# The values that a run will leave for everything recorded in a folder, as PATH:VALUE.
 written_sysctls() {
     while read -r key value; do
         printf '%s:%s\n' "$(path_of "$key")" "$value"
@@ -597,11 +598,12 @@ written_sysctls() {
     END { for (path in written) print path ":" written[path] }' "$1/sysctls" "$work/writes"
 }
 
-# What the sysctls of a folder are to be, in $work/targets as PATH:VALUE: what they were before. A value that is neither
-# that nor what the run wrote is foreign, and stays: it is kept in the folder as foreign, for a switch that is flipped back
-# can rewrite it. So does what an interface that came later holds against the switch. $work/foreign gets the conflicts.
+# Writes the values to restore for the sysctls of a folder to $work/targets, as PATH:VALUE. These are the previous
+# values, except for foreign ones, which are neither the previous value nor the one that the run wrote. Foreign values
+# are kept, and recorded in the folder, because restoring a switch can rewrite them. An interface that was created
+# later also keeps a value that contradicts the switch. Writes the conflicts to $work/foreign.
 plan_restoration() {
-    standing_sysctls "$1/keys" >"$work/sysctls.now"
+    live_sysctls "$1/keys" >"$work/sysctls.now"
     [ -f "$1/foreign" ] || : >"$1/foreign"
     awk -v is_verified="$([ ! -e "$1/verified" ] || echo 1)" "$switches"'
     {
@@ -619,8 +621,8 @@ plan_restoration() {
         }
         return key
     }
-    # Whether the kernel made a value when a switch took the one that it has: the write that follows may be missing still.
-    # Of a run that was verified none is missing, but for that of an undo that was interrupted.
+    # Returns whether the kernel set a value when its switch got the current value; the write that follows may still be
+    # missing. In a verified run, no write is missing, except by an interrupted undo.
     function is_rewritten(path,    other, is_back, is_written) {
         for (other in written) {
             if (!(other in now) || !rewrites(other, path) || now[path] != value_with(path, now[other])) continue
@@ -632,7 +634,7 @@ plan_restoration() {
     }
     END {
         for (path in before) {
-            # A key that is gone took its value with it.
+            # A key that no longer exists has nothing to restore.
             if (!(path in now)) continue
             target[path] = before[path]
             if (path in known && (now[path] == known[path] || is_rewritten(path))) target[path] = known[path]
@@ -655,18 +657,18 @@ plan_restoration() {
     sed -n 's/^target //p' "$work/restoration" >"$work/targets"
 }
 
-# Puts back what a folder holds, from whatever stands now. What is left is listed: in $left as the commands that would do
-# it, in $foreign what others have changed since, which stays.
-put_back() {
+# Restores the state that a folder records, from any live state. Sets $left to the commands that would complete it, and
+# $foreign to the foreign changes, which stay.
+restore_state() {
     signal=
-    left="# look into the record $1: the values of the sysctls in it cannot be compared with the live ones"
+    left="# the sysctl values in the record $1 cannot be compared with the live ones; inspect it"
     plan_restoration "$1" || return 1
-    # Twice: a switch that is flipped back rewrites what was right already.
+    # Twice, because restoring a switch rewrites values that were already right.
     restore_sysctls "$1"
     restore_sysctls "$1"
     for family in 6 4; do
-        standing_routes "$family" >"$work/standing.$family"
-        plan_routes "$family" "$1/routes.$family" "$work/standing.$family" >"$work/routes.$family"
+        live_routes "$family" >"$work/live.$family"
+        plan_routes "$family" "$1/routes.$family" "$work/live.$family" >"$work/routes.$family"
         [ ! -s "$work/routes.$family" ] || run ip "-$family" -force -batch "$work/routes.$family"
     done
     for family in ip ip6; do
@@ -675,14 +677,14 @@ put_back() {
     done
     left=$(
         for family in 6 4; do
-            standing_routes "$family" >"$work/standing.$family"
-            plan_routes "$family" "$1/routes.$family" "$work/standing.$family" exact | as_commands "ip -$family "
+            live_routes "$family" >"$work/live.$family"
+            plan_routes "$family" "$1/routes.$family" "$work/live.$family" exact | as_commands "ip -$family "
         done
         for family in ip ip6; do
             if [ -n "$(restore_table "$family" "$1")" ]; then
-                say "# by hand, nft refused it: restore the table $family hostgw from $1/table.$family"
+                say "# nft refused it; restore the table $family hostgw manually from $1/table.$family"
             elif is_foreign_table "$family" "$1"; then
-                say "#! another program changed the table $family hostgw; before this script it was as in $1/table.$family"
+                say "#! another program changed the table $family hostgw; its state before this script is in $1/table.$family"
             fi
         done
         different_sysctls "$1" | as_sysctl_commands
@@ -693,7 +695,7 @@ put_back() {
     [ -z "$left$foreign" ]
 }
 
-# Lines of `ip -batch` as commands for a shell, each word quoted that a shell would read otherwise.
+# Turns lines of `ip -batch` into shell commands, quoting words where necessary.
 as_commands() {
     awk -v command="$1" '
     '"$quoting"'
@@ -706,8 +708,8 @@ as_commands() {
     }'
 }
 
-# A word for a shell, for awk: what a terminal would obey becomes an escape of printf.
-# shellcheck disable=SC2016 # awk's own
+# awk function that quotes a word for a shell. Control characters become escapes of printf.
+# shellcheck disable=SC2016 # expanded by awk
 quoting='
     BEGIN { for (i = 1; i < 256; i++) byte[sprintf("%c", i)] = i }
     function quoted(word,    parts, count, at, text) {
@@ -723,7 +725,7 @@ quoting='
     }
 '
 
-# Lines as PATH:VALUE as commands for a shell.
+# Turns lines PATH:VALUE into shell commands.
 as_sysctl_commands() {
     awk "$quoting"'
     {
@@ -732,8 +734,8 @@ as_sysctl_commands() {
     }'
 }
 
-# restore_table FAMILY FOLDER: what makes a table what it was, with the counters that it had; nothing where it is so, where
-# the run did not write it, or where somebody else has changed it since.
+# restore_table FAMILY FOLDER: the transaction that restores a table with its counters; nothing if it matches, if the
+# run did not write it, or if another program has changed it since.
 restore_table() {
     listed_table "$1" >"$work/listed.$1"
     [ -e "$2/wrote.$1" ] || return 0
@@ -743,16 +745,16 @@ restore_table() {
     rewrite_table "$1" "$2/table.$1" "$2/stateless.$1"
 }
 
-# Whether a table that the run wrote is neither what it was before nor what the run made of it.
+# Returns whether a table that the run wrote is neither the previous one nor the one that the run created.
 is_foreign_table() {
     [ -e "$2/wrote.$1" ] || return 1
     now=$(without_handles "$work/listed.$1")
     [ "$now" != "$(cat "$2/stateless.$1")" ] && ! is_table "$1" "$2/wanted.$1" "$now"
 }
 
-# The sysctls that are not what $work/targets says, as PATH:VALUE: the switches first, which rewrite others.
+# The sysctls that differ from $work/targets, as PATH:VALUE. Switches come first, because they rewrite others.
 different_sysctls() {
-    standing_sysctls "$1/keys" >"$work/sysctls.now"
+    live_sysctls "$1/keys" >"$work/sysctls.now"
     awk '
     FILENAME == ARGV[1] { now[$0] = 1; next }
     !($0 in now) {
@@ -770,26 +772,26 @@ restore_sysctls() {
     done <"$work/undo.sysctls"
 }
 
-# undo FOLDER CODE: puts back what stood before, and ends with CODE, or with 7.
+# undo FOLDER CODE: restores the previous state and exits with CODE, or with 7.
 undo() {
-    [ -f "$1/written" ] || refuse 1 "the record $1 is damaged, or of another version of this script; check its contents, then move it aside"
+    [ -f "$1/written" ] || refuse 1 "the record $1 is damaged, or was written by another version of this script; check its contents, then move it aside"
     left=
     foreign=
-    if put_back "$1"; then
+    if restore_state "$1"; then
         rm -rf "$1"
         say "Rolled back and verified: the node is in its previous state." >&2
         exit "$2"
     fi
     if [ -n "$abandon" ] && [ -z "$left" ]; then
         rm -rf "$1"
-        say "Rolled back, and verified, except for what others have changed since:" >&2
+        say "Rolled back and verified, except for foreign changes:" >&2
         printf '%s\n' "$foreign" | sed 's/^#/ /' | escaped >&2
         exit "$2"
     fi
-    fail "the rollback is incomplete. What is left to do, in this order:"
+    fail "the rollback is incomplete. Remaining commands, in this order:"
     printf '%s\n' "$left" "$foreign" | sed -n 's/^./  &/p' | escaped >&2
-    say "Run these commands, or this script with --undo once the cause is gone: it goes on from here." >&2
-    [ -z "$foreign" ] || say "To keep what others have changed, run this script with --undo --abandon." >&2
+    say "Run these commands, or fix the cause and run this script with --undo to resume." >&2
+    [ -z "$foreign" ] || say "To keep the foreign changes, run this script with --undo --abandon." >&2
     exit 7
 }
 
@@ -810,18 +812,18 @@ case ${1-} in
     ;;
 --allow-removals)
     allowed=${2-}
-    [ -n "$allowed" ] || refuse 64 "--allow-removals takes the number of them"
+    [ -n "$allowed" ] || refuse 64 "--allow-removals requires the number of removals"
     shift
     ;;
-*) refuse 64 "not known: $1; this script takes --dry-run, --undo, --undo --abandon, --allow-removals N, or nothing" ;;
+*) refuse 64 "unknown option: $1; this script accepts --dry-run, --undo, --undo --abandon, --allow-removals N, or no option" ;;
 esac
-[ $# -le 1 ] || refuse 64 "this script takes one option at most"
+[ $# -le 1 ] || refuse 64 "this script accepts at most one option"
 
 for tool in ip awk sed grep sysctl; do
-    command -v "$tool" >/dev/null || refuse 1 "this machine has no $tool"
+    command -v "$tool" >/dev/null || refuse 1 "$tool is not installed"
 done
 if [ -n "$(desired_table_ip)$(desired_table_ip6)" ]; then
-    command -v nft >/dev/null || refuse 1 "this machine has no nft: install nftables"
+    command -v nft >/dev/null || refuse 1 "nft is not installed; install nftables"
 fi
 
 base=${HOSTGW_STATE_DIR:-/run/hostgw}
@@ -829,7 +831,7 @@ state=$base/script-$(readlink /proc/self/ns/net | tr -cd 0-9)
 mkdir -p "$state" 2>/dev/null
 [ "$mode" = show ] && [ ! -w "$state" ] && state=${TMPDIR:-/tmp}/hostgw-$$ && mkdir "$state"
 if [ ! -d "$state" ] || [ ! -O "$state" ]; then
-    refuse 1 "$state is to be a folder of the user who runs this: it is not"
+    refuse 1 "$state is not a folder that belongs to the user who runs this script"
 fi
 if command -v flock >/dev/null; then
     exec 9>"$state/lock"
@@ -843,21 +845,21 @@ trap 'signal=1' INT TERM HUP
 trap 'rm -rf "$work"; case $state in */hostgw-$$) rm -rf "$state" ;; esac' EXIT
 
 if [ -d "$state/open" ] && [ "$mode" != show ]; then
-    say "A run was interrupted here, or not undone to its end: undoing it first." >&2
+    say "A previous run was interrupted, or its rollback is incomplete: rolling it back first." >&2
     (undo "$state/open" 0) || exit
     [ "$mode" != undo ] || exit 0
 elif [ "$mode" = undo ]; then
-    [ -d "$state/last" ] || { say "Nothing to undo: no run is on record here."; exit 0; }
+    [ -d "$state/last" ] || { say "Nothing to undo: no run is recorded on this node."; exit 0; }
     mv "$state/last" "$state/open" && undo "$state/open" 0
     exit 1
 fi
 
 case $device in
-*[\#\"\'\\]*) refuse 3 "ip -batch has no words for an interface called $device: hostgw apply has" ;;
+*[\#\"\'\\]*) refuse 3 "ip -batch cannot name the interface $device; use hostgw apply instead" ;;
 esac
-ip link show dev "$device" >/dev/null 2>&1 || refuse 3 "this machine has no interface $device: node $node does not fit it"
+ip link show dev "$device" >/dev/null 2>&1 || refuse 3 "this machine has no interface $device; is it node $node?"
 if [ "$mode" != show ] && [ -z "$(ip -o link show dev "$device" up)" ]; then
-    refuse 3 "the interface $device is down: set it up first"
+    refuse 3 "the interface $device is down; set it up first"
 fi
 desired_sysctls | while read -r key _; do
     sysctl -n "$key" >/dev/null 2>&1 || { fail "this kernel has no sysctl $key"; exit 3; }
@@ -866,7 +868,7 @@ done || exit 3
 plan || refuse 1 "the live state could not be read"
 if [ -n "$(conflicts)" ]; then
     show
-    fail "$(conflicts | wc -l | tr -d ' ') in conflict with objects that hostgw does not manage; nothing was changed. Remove it first."
+    fail "the plan conflicts with foreign objects ($(conflicts | wc -l | tr -d ' ')); nothing was changed. Remove them first."
     exit 10
 fi
 if is_empty; then
@@ -875,24 +877,24 @@ if is_empty; then
 fi
 show
 [ "$mode" = apply ] || exit 0
-removed=$(cat "$work/routes.4" "$work/routes.6" | grep -c '^# gone')
+removed=$(cat "$work/routes.4" "$work/routes.6" | grep -c '^# removed')
 if [ "$removed" -gt 0 ] && [ "$allowed" != "$removed" ]; then
-    has=$(cat "$work/standing.4" "$work/standing.6" | grep -c ' proto 87\( \|$\)')
+    has=$(cat "$work/live.4" "$work/live.6" | grep -c ' proto 87\( \|$\)')
     if { [ "$removed" -ge 10 ] && [ $((removed * 2)) -gt "$has" ]; } || ! grep -q ' via ' "$work/wanted"; then
-        refuse 8 "this plan removes $removed of the $has routes managed here; nothing was changed. If they are intended, pass --allow-removals $removed"
+        refuse 8 "this plan removes $removed of the $has managed routes; nothing was changed. If that is intended, pass --allow-removals $removed"
     fi
 fi
 
-keep "$state/new" || refuse 1 "cannot keep what stands in $state: nothing was changed"
+save_state "$state/new" || refuse 1 "cannot save the live state in $state; nothing was changed"
 rm -rf "$state/last"
-mv "$state/new" "$state/open" || refuse 1 "cannot write to $state: nothing was changed"
+mv "$state/new" "$state/open" || refuse 1 "cannot write to $state; nothing was changed"
 if ! commit; then
     [ -z "$signal" ] || undo "$state/open" 130
     fail "a change failed; see above"
     undo "$state/open" 6
 fi
 if ! plan || ! is_empty; then
-    fail "every change was accepted, and this is not in force:"
+    fail "every command succeeded, but these changes are not in force:"
     show >&2
     undo "$state/open" 6
 fi

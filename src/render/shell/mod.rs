@@ -35,24 +35,25 @@ pub fn linux_script(cluster: &Cluster, index: usize, desired: &Desired, provenan
 # hostgw: routes, NAT and sysctls of Linux node {}
 # from {}, SHA-256 {}, by hostgw {}
 #
-#   (nothing)   changes what differs, reads everything back, and puts everything back if any part fails
-#   --dry-run   shows what would be changed; changes nothing
-#   --undo      puts back what stood before the last run, or finishes undoing an interrupted one; what others have
-#               changed since stays, and is listed (exit code 7)
-#   --undo --abandon   the same, and forgets the run although others have changed what it wrote
-#   --allow-removals N   lets a plan remove more than half of its routes (at least 10), or all to other nodes: just N
+#   (no option)  applies the changes and verifies them; rolls everything back on failure
+#   --dry-run    shows the changes without making them
+#   --undo       restores the state from before the last run, or resumes an incomplete rollback; keeps foreign changes
+#                made since, and lists them (exit code 7)
+#   --undo --abandon    same, but ends the run although foreign changes remain
+#   --allow-removals N  allows a mass removal: the exact number of removed routes, if they are more than half of them (at
+#                       least 10) or if no other node remains
 #
-# Exit codes: 0 done, or nothing to do; 1 unexpected error; 3 does not fit this machine; 4 another run holds the lock;
-# 6 failed and rolled back, verified; 7 rollback incomplete: what is left is listed; 8 too many removals; 10 conflict
-# with what hostgw does not own; 64 wrong options; 130 interrupted and rolled back.
+# Exit codes: 0 success, or no changes; 1 unexpected error; 3 wrong machine; 4 another run holds the lock; 6 failed, rolled
+# back and verified; 7 rollback incomplete, remaining commands listed; 8 mass removal; 10 conflict with foreign
+# objects; 64 invalid options; 130 interrupted and rolled back.
 set -u
 
-# ---- Data: all that differs from node to node
+# ---- Data: everything that differs from node to node
 
 node={}
 device={}
 
-# The characters that are escaped before they are shown, from and to, by their numbers.
+# The ranges of characters that are escaped in the output, as pairs of code points.
 hidden='{}'
 ",
         node.name,

@@ -1,21 +1,22 @@
 # hostgw: routes and forwarding of Windows node win-1
 # from hostgw.yaml, SHA-256 0123456789abcdef, by hostgw 0.1.0
 #
-#   -WhatIf     shows what would be changed; changes nothing, needs no administrator
-#   (nothing)   changes it, reads everything back, and puts everything back if any part fails
-#   -Adopt      takes over routes of others that stand in the way
-#   -Rollback   undoes the last run, or finishes undoing an interrupted one
-#   -Destroy    removes what hostgw owns here, and restores forwarding
-#   -AllowRemovals N   lets a plan remove more than half of its destinations (at least 10), or all of other nodes: just N
+#   (no switch) applies the changes and verifies them; rolls everything back on failure
+#   -WhatIf     shows the changes without making them; does not require an administrator
+#   -Adopt      adopts conflicting foreign routes
+#   -Rollback   rolls back the last run, or resumes an incomplete rollback
+#   -Destroy    removes everything that hostgw manages on this node, and restores forwarding
+#   -AllowRemovals N   allows a mass removal: the exact number of removed destinations, if they are more than half of them
+#                      (at least 10) or if no other node remains
 #
 # Run it as a file: powershell -ExecutionPolicy Bypass -File SCRIPT. PowerShell ignores a script on standard input.
 #
-# Exit codes: 0 done, or nothing to do; 1 unexpected error, damaged record, or no administrator; 3 does not fit this
-# machine; 4 another run holds the lock; 6 failed and rolled back, verified; 7 rollback incomplete: what is left is listed;
-# 8 too many removals; 10 conflict with what hostgw does not own; 64 wrong arguments; 130 interrupted and rolled back.
+# Exit codes: 0 success, or no changes; 1 unexpected error, damaged record, or not an administrator; 3 wrong machine;
+# 4 another run holds the lock; 6 failed, rolled back and verified; 7 rollback incomplete, remaining commands listed;
+# 8 mass removal; 10 conflict with foreign objects; 64 invalid arguments; 130 interrupted and rolled back.
 #
-# Made from the documentation of the cmdlets, and not run on Windows by the authors of hostgw: its documentation tells of
-# a self-test.
+# The authors of hostgw wrote this script from the documentation of the cmdlets, and have not run it on Windows. The
+# documentation of hostgw describes a self-test.
 param(
     [switch] $WhatIf,
     [switch] $Adopt,
@@ -26,7 +27,7 @@ param(
 
 if ($ExecutionContext.SessionState.LanguageMode -ne 'FullLanguage') {
     Write-Host 'Error: this PowerShell runs in a restricted language mode (AppLocker or App Control); nothing was changed.'
-    Write-Host 'Help: allow this script in that policy, or sign it as the policy asks.'
+    Write-Host 'Help: allow this script in that policy, or sign it as the policy requires.'
     exit 1
 }
 
@@ -37,20 +38,20 @@ if ($AllowRemovals -and $Arguments.Count -eq 1) {
     if ([string] $Allowed -cne [string] $Arguments[0]) { $Allowed = 0 }
 }
 
-# $WhatIfPreference of the caller means -WhatIf.
+# The caller's $WhatIfPreference implies -WhatIf.
 if ($WhatIfPreference -and -not $PSBoundParameters.ContainsKey('WhatIf')) { $WhatIf = $true }
 $WhatIfPreference = $false
 
-# ---- Data: all that differs from node to node
+# ---- Data: everything that differs from node to node
 
 $Node = 'win-1'
 $ConfigHash = '0123456789abcdef'
-$InterfaceAlias = ''  # empty: the interface that holds one of $Addresses
+$InterfaceAlias = ''  # empty: the interface that has one of $Addresses
 $Addresses = @('172.30.0.12')
-$PodGateways = @('10.244.1.2')  # held by the pod interface
-$PodAliases = @('vEthernet (cbr0)', 'vEthernet (cbr0_ep)')  # its names, where nothing holds them
+$PodGateways = @('10.244.1.2')  # addresses of the pod interface
+$PodAliases = @('vEthernet (cbr0)', 'vEthernet (cbr0_ep)')  # its names, if no interface has these addresses
 $Families = @('IPv4')
-# Role: pods of another node, own pods, or masterAddress. NextHop: 0.0.0.0 and :: are on-link; empty: the default
+# Role: pods of another node, own pods, or masterAddress. NextHop: 0.0.0.0 and :: are on-link; empty is the default
 # gateway of the interface
 $Routes = @(
     @{ Role = 'node'; Destination = '10.244.0.0/24'; NextHop = '10.244.0.1'; Metric = 256; Why = 'pods of node linux-1' }
@@ -62,7 +63,7 @@ $Routes = @(
 
 # ---- Body: the same in every script of this version
 
-# The characters that are escaped before they are shown, from and to, by their numbers.
+# The ranges of characters that are escaped in the output, as pairs of code points.
 $Hidden = @(
     0, 31, 127, 159, 173, 173, 847, 847, 1536, 1541, 1564, 1564, 1757, 1757, 1807, 1807,
     2192, 2193, 2274, 2274, 4447, 4448, 6068, 6069, 6155, 6159, 8203, 8207, 8232, 8238, 8288, 8303,
@@ -72,7 +73,7 @@ $Hidden = @(
 
 Set-StrictMode -Version 2.0
 
-# A script inherits the preferences of its caller; this one must not depend on them.
+# A script inherits the preferences of its caller, but must not depend on them.
 $ErrorActionPreference = 'Stop'
 $WarningPreference = 'Continue'
 $InformationPreference = 'Continue'
@@ -81,14 +82,15 @@ $DebugPreference = 'SilentlyContinue'
 $VerbosePreference = 'SilentlyContinue'
 $PSDefaultParameterValues = @{}
 
-# What hostgw owns here, the journal of what is under way, and the last run. Only administrators can write below
-# Program Files: nobody else can make this script undo what it never did. A PowerShell of 32 bits sees another one.
+# The folder of the records: the managed routes, the journal of a running transaction, and the last run. Only
+# administrators can write below Program Files, so nobody else can make this script undo changes that it never made. A
+# 32-bit PowerShell would see another folder.
 $Programs = $env:ProgramW6432
 if ([string]::IsNullOrEmpty($Programs)) { $Programs = $env:ProgramFiles }
 $Folder = Join-Path $Programs 'hostgw'
 $StateFile = Join-Path $Folder 'state.json'
 
-# ---- What is said
+# ---- Output
 
 function Test-Hidden([int] $code) {
     if ($code -lt 127) { return $code -lt 32 }
@@ -98,7 +100,7 @@ function Test-Hidden([int] $code) {
     return $false
 }
 
-# The characters of a text by their numbers.
+# Returns the code points of a text.
 function Get-Codes([string] $text) {
     $codes = New-Object System.Collections.ArrayList
     $bytes = [System.Text.Encoding]::UTF32.GetBytes($text)
@@ -108,49 +110,49 @@ function Get-Codes([string] $text) {
     return ,$codes.ToArray()
 }
 
-# Escapes what could drive a terminal or hide from a reader, as hostgw does: every hidden character, line breaks included.
-function Format-Shown([string] $text) {
+# Escapes characters that could control a terminal or hide text, as hostgw does: every hidden character and line break.
+function Format-Printable([string] $text) {
     if ($text -cnotmatch '[^ -~]') { return $text }
-    $shown = New-Object System.Collections.ArrayList
+    $printable = New-Object System.Collections.ArrayList
     foreach ($code in (Get-Codes $text)) {
-        if (-not (Test-Hidden $code)) { [void] $shown.Add([char]::ConvertFromUtf32($code)) }
-        elseif ($code -eq 9) { [void] $shown.Add('\t') }
-        elseif ($code -eq 10) { [void] $shown.Add('\n') }
-        elseif ($code -eq 13) { [void] $shown.Add('\r') }
-        else { [void] $shown.Add('\u{' + $code.ToString('x') + '}') }
+        if (-not (Test-Hidden $code)) { [void] $printable.Add([char]::ConvertFromUtf32($code)) }
+        elseif ($code -eq 9) { [void] $printable.Add('\t') }
+        elseif ($code -eq 10) { [void] $printable.Add('\n') }
+        elseif ($code -eq 13) { [void] $printable.Add('\r') }
+        else { [void] $printable.Add('\u{' + $code.ToString('x') + '}') }
     }
-    return $shown.ToArray() -join ''
+    return $printable.ToArray() -join ''
 }
 
-# JSON that a terminal can show: a hidden character in a string becomes \uXXXX, which reads back as the same. JSON itself
-# holds none but white space.
-function Format-ShownJson([string] $json) {
+# Makes JSON printable: a hidden character in a string becomes \uXXXX, which parses to the same character. Outside of
+# strings, JSON contains only white space.
+function Format-PrintableJson([string] $json) {
     $lines = New-Object System.Collections.ArrayList
     foreach ($line in $json.Replace([string] [char] 13, '').Split([char] 10)) {
         if ($line -cnotmatch '[^ -~]') {
             [void] $lines.Add($line)
             continue
         }
-        $shown = New-Object System.Collections.ArrayList
+        $printable = New-Object System.Collections.ArrayList
         foreach ($code in (Get-Codes $line)) {
             $character = [char]::ConvertFromUtf32($code)
             if ($code -lt 127 -or -not (Test-Hidden $code)) {
-                [void] $shown.Add($character)
+                [void] $printable.Add($character)
                 continue
             }
             $bytes = [System.Text.Encoding]::BigEndianUnicode.GetBytes($character)
             for ($at = 0; $at -lt $bytes.Count; $at += 2) {
-                [void] $shown.Add('\u' + $bytes[$at].ToString('x2') + $bytes[$at + 1].ToString('x2'))
+                [void] $printable.Add('\u' + $bytes[$at].ToString('x2') + $bytes[$at + 1].ToString('x2'))
             }
         }
-        [void] $lines.Add($shown.ToArray() -join '')
+        [void] $lines.Add($printable.ToArray() -join '')
     }
     return $lines.ToArray() -join [string] [char] 10
 }
 
-# All that is printed passes through these, Write-Line and Write-Record.
+# All output passes through these functions, Write-Line and Write-Record.
 function Write-Detail([string] $text) {
-    [Console]::Error.WriteLine((Format-Shown $text))
+    [Console]::Error.WriteLine((Format-Printable $text))
 }
 
 function Write-Failure([string] $text) {
@@ -161,21 +163,21 @@ function Write-Help([string] $text) {
     Write-Detail ('Help: ' + $text)
 }
 
-# ---- What stands
+# ---- Live state
 
-# No such route in a store.
+# The metric of a route that a store does not contain.
 $Absent = -1
 
-# What a cmdlet finds; that there is nothing is no error. The cmdlets are functions of a module, which does not see
-# the preference of a script: each call says itself that errors are to stop it.
-function Get-Found([string] $what, [string] $store) {
+# Returns what a cmdlet lists; an empty list is not an error. The cmdlets are functions of a module, which does not see
+# the preferences of a script, so each call needs its own -ErrorAction.
+function Get-Existing([string] $what, [string] $store) {
     $found = @()
     try {
         if ($what -eq 'routes') { $found = @(Get-NetRoute -PolicyStore $store -ErrorAction Stop) }
         if ($what -eq 'addresses') { $found = @(Get-NetIPAddress -ErrorAction Stop) }
         if ($what -eq 'interfaces') { $found = @(Get-NetIPInterface -ErrorAction Stop) }
     } catch {
-        # That a cmdlet is missing is of the same category.
+        # A missing cmdlet has the same category.
         $isMissing = $_.Exception -is [System.Management.Automation.CommandNotFoundException]
         if ($isMissing -or [string] $_.CategoryInfo.Category -ne 'ObjectNotFound') { throw }
     }
@@ -188,7 +190,7 @@ function Get-Key($index, [string] $destination, [string] $nextHop) {
     return [string] $index + ' ' + $destination + ' ' + $nextHop
 }
 
-# Texts in an order that is the same in every culture.
+# Sorts texts in an order that does not depend on the culture.
 function Get-Sorted($texts) {
     $sorted = New-Object System.Collections.ArrayList
     foreach ($text in $texts) { [void] $sorted.Add($text) }
@@ -196,22 +198,22 @@ function Get-Sorted($texts) {
     return ,$sorted.ToArray()
 }
 
-# What went wrong, without the words in which PowerShell wraps an error of .NET.
+# Returns the message of the innermost .NET exception.
 function Get-Reason($failure) {
     return $failure.Exception.GetBaseException().Message
 }
 
-# The name of each interface by its index.
+# Returns the alias of each interface by its index.
 function Get-Aliases {
     $aliases = @{}
-    foreach ($interface in (Get-Found 'interfaces' '')) {
+    foreach ($interface in (Get-Existing 'interfaces' '')) {
         $aliases[[string] $interface.InterfaceIndex] = [string] $interface.InterfaceAlias
     }
     return $aliases
 }
 
-# A route of a cmdlet, in neither store yet.
-function New-Standing($route, $aliases) {
+# Creates an entry for a route that is not yet in either store.
+function New-LiveRoute($route, $aliases) {
     return @{
         Index = [int] $route.InterfaceIndex; Alias = [string] $aliases[[string] $route.InterfaceIndex]
         Destination = [string] $route.DestinationPrefix; NextHop = [string] $route.NextHop
@@ -219,30 +221,30 @@ function New-Standing($route, $aliases) {
     }
 }
 
-# The routes of both stores by interface, destination and next hop, but for those that Windows makes of addresses: where
-# one of these stands, nothing could be put back. $made, a list, gets those in the active store.
-function Get-Standing($made) {
-    $standing = @{}
+# Returns the routes of both stores by interface, destination and next hop, without those that Windows derives from
+# addresses, because these cannot be restored. Adds the derived routes in the active store to the list $derived.
+function Get-LiveRoutes($derived) {
+    $live = @{}
     $local = @{}
     $aliases = Get-Aliases
     foreach ($store in @('ActiveStore', 'PersistentStore')) {
-        foreach ($route in (Get-Found 'routes' $store)) {
+        foreach ($route in (Get-Existing 'routes' $store)) {
             $key = Get-Key $route.InterfaceIndex $route.DestinationPrefix $route.NextHop
             if ([string] $route.Protocol -eq 'Local') {
                 $local[$key] = $true
-                if ($null -ne $made -and $store -eq 'ActiveStore') { [void] $made.Add((New-Standing $route $aliases)) }
+                if ($null -ne $derived -and $store -eq 'ActiveStore') { [void] $derived.Add((New-LiveRoute $route $aliases)) }
                 continue
             }
-            if (-not $standing.ContainsKey($key)) { $standing[$key] = New-Standing $route $aliases }
+            if (-not $live.ContainsKey($key)) { $live[$key] = New-LiveRoute $route $aliases }
             if ($store -eq 'ActiveStore') {
-                $standing[$key].Active = [int] $route.RouteMetric
+                $live[$key].Active = [int] $route.RouteMetric
             } else {
-                $standing[$key].Persistent = [int] $route.RouteMetric
+                $live[$key].Persistent = [int] $route.RouteMetric
             }
         }
     }
-    foreach ($key in @($local.Keys)) { $standing.Remove($key) }
-    return $standing
+    foreach ($key in @($local.Keys)) { $live.Remove($key) }
+    return $live
 }
 
 function Read-Text([string] $path) {
@@ -250,58 +252,58 @@ function Read-Text([string] $path) {
     return ''
 }
 
-# ---- Records: every file is checked as a whole before anything of it is used
+# ---- Records: every file is validated completely before it is used
 
-# Returns a property of a record. Throws if it is missing or of the wrong type: 'text' (not empty), 'any text', 'number'
-# or 'list'.
+# Returns a property of a record. Throws if it is missing or does not have the type 'text' (not empty), 'any text',
+# 'number' or 'list'.
 function Get-Field($record, [string] $name, [string] $type) {
     try {
         $value = $record.$name
     } catch {
         throw ('"' + $name + '" is missing')
     }
-    $isRight = $false
-    if ($type -eq 'text') { $isRight = $value -is [string] -and $value.Length -gt 0 }
-    if ($type -eq 'any text') { $isRight = $value -is [string] }
-    if ($type -eq 'number') { $isRight = $value -is [int] -or $value -is [long] }
-    if ($type -eq 'list') { $isRight = $value -is [array] }
-    if (-not $isRight) { throw ('"' + $name + '" is not a ' + $type) }
+    $isValid = $false
+    if ($type -eq 'text') { $isValid = $value -is [string] -and $value.Length -gt 0 }
+    if ($type -eq 'any text') { $isValid = $value -is [string] }
+    if ($type -eq 'number') { $isValid = $value -is [int] -or $value -is [long] }
+    if ($type -eq 'list') { $isValid = $value -is [array] }
+    if (-not $isValid) { throw ('"' + $name + '" is not a ' + $type) }
     return $value
 }
 
-# Parses the text of a record. A power loss can leave a file empty, cut short, or full of zeros.
+# Parses the text of a record. A power loss can leave a file empty, truncated, or full of zeros.
 function ConvertFrom-Record([string] $text) {
     if ($text.Length -eq 0) { throw 'it is empty' }
     if ($text.IndexOf([char] 0) -ge 0) { throw 'it contains zeros' }
     try {
         $record = ConvertFrom-Json $text
     } catch {
-        throw 'it is not valid JSON, or cut short'
+        throw 'it is not valid JSON, or truncated'
     }
     $format = Get-Field $record 'Format' 'number'
-    if ($format -ne 1) { throw ('format ' + $format + ' is of another version of hostgw; this script reads format 1') }
+    if ($format -ne 1) { throw ('it has format ' + $format + ', but this script reads format 1') }
     return $record
 }
 
-function Assert-Texts($record, $names) {
+function Assert-TextFields($record, $names) {
     foreach ($name in $names) { [void] (Get-Field $record $name 'text') }
 }
 
 function ConvertFrom-State([string] $text) {
     $state = ConvertFrom-Record $text
-    foreach ($route in @(Get-Field $state 'Owned' 'list')) { Assert-Texts $route @('Alias', 'Destination', 'NextHop') }
-    foreach ($entry in @(Get-Field $state 'Forwarding' 'list')) { Assert-Texts $entry @('Alias', 'Family', 'Value') }
+    foreach ($route in @(Get-Field $state 'Owned' 'list')) { Assert-TextFields $route @('Alias', 'Destination', 'NextHop') }
+    foreach ($entry in @(Get-Field $state 'Forwarding' 'list')) { Assert-TextFields $entry @('Alias', 'Family', 'Value') }
     return $state
 }
 
-# Reads the text of a record. Returns null if there is no such file.
+# Reads the text of a record. Returns null if the file does not exist.
 function Read-RecordText([string] $path) {
     if ([System.IO.Directory]::Exists($path)) { throw 'it is a folder' }
     if (-not [System.IO.File]::Exists($path)) { return $null }
     return [System.IO.File]::ReadAllText($path)
 }
 
-# The routes that hostgw owns here, and the forwarding settings from before it.
+# Returns the managed routes, and the forwarding settings from before hostgw.
 function Read-State {
     try {
         $text = Read-RecordText $StateFile
@@ -317,45 +319,45 @@ $LastFile = Join-Path $Folder 'last.json'
 $LockFile = Join-Path $Folder 'lock'
 $TranscriptFile = Join-Path $Folder 'transcript.log'
 
-# The exit code if Control-C arrives now.
+# The exit code for Control-C at this point.
 $Run = @{ Interrupted = 130 }
 
-# ---- What is said
+# ---- Output
 
 function Write-Line([string] $text) {
-    Write-Host (Format-Shown $text)
+    Write-Host (Format-Printable $text)
 }
 
-function Write-Caution([string] $text) {
-    Write-Warning (Format-Shown $text)
+function Write-WarningLine([string] $text) {
+    Write-Warning (Format-Printable $text)
 }
 
-# A line for people and for the transcript. What undoes a change must not fail for want of a transcript: the journal
-# is what counts.
+# Prints a line and adds it to the transcript. A failing transcript must not prevent an undo, which only needs the
+# journal.
 function Write-Record([string] $text) {
     Write-Line $text
     try {
-        [System.IO.File]::AppendAllText($TranscriptFile, [DateTime]::UtcNow.ToString('o') + ' ' + (Format-Shown $text) + "`r`n")
+        [System.IO.File]::AppendAllText($TranscriptFile, [DateTime]::UtcNow.ToString('o') + ' ' + (Format-Printable $text) + "`r`n")
     } catch {
-        Write-Caution ('not in the transcript: ' + (Get-Reason $_))
+        Write-WarningLine ('cannot write to the transcript: ' + (Get-Reason $_))
     }
 }
 
-# Starts a new transcript when the old one has reached 1 MiB. One older transcript is kept.
+# Starts a new transcript once the old one has reached 1 MiB. Keeps one older transcript.
 function Limit-Transcript {
     try {
         if ((Read-Text $TranscriptFile).Length -lt 1048576) { return }
         Remove-File ($TranscriptFile + '.old')
         [System.IO.File]::Move($TranscriptFile, $TranscriptFile + '.old')
     } catch {
-        Write-Caution ('the transcript keeps growing: ' + (Get-Reason $_))
+        Write-WarningLine ('cannot rotate the transcript: ' + (Get-Reason $_))
     }
 }
 
-# ---- What this node is
+# ---- The interfaces of this node
 
-# Whether an alias is one of those, as Windows compares them. -eq and -contains go by the culture, and overlook characters
-# without width.
+# Returns whether an alias is in a list, compared as Windows does. -eq and -contains depend on the culture, and ignore
+# zero-width characters.
 function Test-Alias([string] $alias, $names) {
     foreach ($name in $names) {
         if ([string]::Equals($alias, $name, 'OrdinalIgnoreCase')) { return $true }
@@ -363,13 +365,13 @@ function Test-Alias([string] $alias, $names) {
     return $false
 }
 
-# The management interface, the pod interface, and what of them is missing.
-function Get-Place {
-    $place = @{ Management = $null; Pod = $null; Problems = @() }
+# Returns the management interface, the pod interface, and the problems in finding them.
+function Get-NodeInterfaces {
+    $interfaces = @{ Management = $null; Pod = $null; Problems = @() }
     $aliases = Get-Aliases
     $holders = @()
     $podHolders = @()
-    foreach ($address in (Get-Found 'addresses' '')) {
+    foreach ($address in (Get-Existing 'addresses' '')) {
         $index = [string] $address.InterfaceIndex
         if (($Addresses -contains $address.IPAddress) -and ($holders -notcontains $index)) { $holders += $index }
         if (($PodGateways -contains $address.IPAddress) -and ($podHolders -notcontains $index)) { $podHolders += $index }
@@ -382,27 +384,27 @@ function Get-Place {
     }
     $names = @($aliases.Values | Sort-Object -Unique) -join ', '
     if ($holders.Count -eq 1) {
-        $place.Management = @{ Index = [int] $holders[0]; Alias = $aliases[$holders[0]] }
+        $interfaces.Management = @{ Index = [int] $holders[0]; Alias = $aliases[$holders[0]] }
     } else {
-        $sought = 'holds ' + ($Addresses -join ' or ')
-        if ($InterfaceAlias -ne '') { $sought = 'is called ' + $InterfaceAlias }
-        $place.Problems += 'node ' + $Node + ' is to have one interface that ' + $sought + '; this machine has ' +
-            $holders.Count + ' of them among: ' + $names
+        $criterion = 'holds ' + ($Addresses -join ' or ')
+        if ($InterfaceAlias -ne '') { $criterion = 'is called ' + $InterfaceAlias }
+        $interfaces.Problems += 'expected exactly one interface that ' + $criterion + ' (node ' + $Node + '), found ' +
+            $holders.Count + '; interfaces: ' + $names
     }
     if ($podHolders.Count -eq 1) {
-        $place.Pod = @{ Index = [int] $podHolders[0]; Alias = $aliases[$podHolders[0]] }
+        $interfaces.Pod = @{ Index = [int] $podHolders[0]; Alias = $aliases[$podHolders[0]] }
     } else {
-        $place.Problems += 'node ' + $Node + ' is to have one pod interface, which holds ' + ($PodGateways -join ' or ') +
-            ' or is called ' + ($PodAliases -join ' or ') + '; this machine has ' + $podHolders.Count + ' of them among: ' +
-            $names + '. The CNI makes it: let it make the pod network first'
+        $interfaces.Problems += 'expected exactly one pod interface, which holds ' + ($PodGateways -join ' or ') +
+            ' or is called ' + ($PodAliases -join ' or ') + ' (node ' + $Node + '), found ' + $podHolders.Count +
+            '; interfaces: ' + $names + '. The CNI creates it: set up the pod network first'
     }
-    return $place
+    return $interfaces
 }
 
-# The gateway of the best default route of the management interface.
-function Get-DefaultGateway($standing, $management, [string] $everything) {
+# Returns the gateway of the best default route on the management interface.
+function Get-DefaultGateway($live, $management, [string] $everything) {
     $best = $null
-    foreach ($route in $standing.Values) {
+    foreach ($route in $live.Values) {
         if ($route.Destination -ne $everything -or $route.Index -ne $management.Index -or $route.Active -lt 0) { continue }
         if ($null -eq $best -or $route.Active -lt $best.Active) { $best = $route }
     }
@@ -410,19 +412,19 @@ function Get-DefaultGateway($standing, $management, [string] $everything) {
     return $best.NextHop
 }
 
-# Whether each interface forwards, by index and family.
+# Returns the forwarding setting of each interface by index and family.
 function Get-Forwarding {
     $forwarding = @{}
-    foreach ($interface in (Get-Found 'interfaces' '')) {
+    foreach ($interface in (Get-Existing 'interfaces' '')) {
         $forwarding[[string] $interface.InterfaceIndex + ' ' + [string] $interface.AddressFamily] = [string] $interface.Forwarding
     }
     return $forwarding
 }
 
-# The index of each interface by its alias: indexes change when HNS makes its switch.
+# Returns the index of each interface by alias. Indexes change when HNS creates its switch.
 function Get-Indexes {
     $indexes = @{}
-    foreach ($interface in (Get-Found 'interfaces' '')) {
+    foreach ($interface in (Get-Existing 'interfaces' '')) {
         $indexes[[string] $interface.InterfaceAlias] = [int] $interface.InterfaceIndex
     }
     return $indexes
@@ -430,7 +432,7 @@ function Get-Indexes {
 
 # ---- The plan
 
-# What is owned: a route on that interface, not the like of it on another one.
+# Returns the identity of a managed route: a route on another interface is not managed.
 function Get-OwnedKey([string] $alias, [string] $destination, [string] $nextHop) {
     return $destination + ' ' + $nextHop + ' ' + $alias
 }
@@ -449,36 +451,36 @@ function New-ForwardingChange($index, [string] $alias, [string] $family, [string
     }
 }
 
-# What is wanted of each route, with what stands there.
-function Get-Wanted($plan, $place, $standing) {
-    $wanted = New-Object System.Collections.ArrayList
+# Returns the desired routes, each with its live route.
+function Get-DesiredRoutes($plan, $interfaces, $live) {
+    $desired = New-Object System.Collections.ArrayList
     foreach ($route in $Routes) {
         $nextHop = $route.NextHop
-        if ($nextHop -eq '') { $nextHop = Get-DefaultGateway $standing $place.Management $route.Everything }
+        if ($nextHop -eq '') { $nextHop = Get-DefaultGateway $live $interfaces.Management $route.Everything }
         if ($nextHop -eq '') {
-            $plan.Problems += 'no default route of ' + $place.Management.Alias + ' shows the gateway for ' + $route.Destination +
+            $plan.Problems += 'no default route of ' + $interfaces.Management.Alias + ' shows the gateway for ' + $route.Destination +
                 ': set defaultGateway of node ' + $Node + ' in the configuration'
             continue
         }
-        $now = $standing[(Get-Key $place.Management.Index $route.Destination $nextHop)]
+        $now = $live[(Get-Key $interfaces.Management.Index $route.Destination $nextHop)]
         if ($null -eq $now) {
             $now = @{
-                Index = $place.Management.Index; Alias = $place.Management.Alias
+                Index = $interfaces.Management.Index; Alias = $interfaces.Management.Alias
                 Destination = $route.Destination; NextHop = $nextHop; Active = $Absent; Persistent = $Absent
             }
         }
-        [void] $wanted.Add(@{ Now = $now; Metric = $route.Metric; Why = $route.Why; Role = $route.Role })
+        [void] $desired.Add(@{ Now = $now; Metric = $route.Metric; Why = $route.Why; Role = $route.Role })
     }
-    return ,$wanted
+    return ,$desired
 }
 
-# ---- Traffic: whose it is, by destination
+# ---- Traffic: which destination a packet belongs to
 
-# The bits of a byte that the first 0 to 7 bits of a prefix keep.
+# The masks for the first 0 to 7 bits of a byte.
 $Masks = @(0, 128, 192, 224, 240, 248, 252, 254)
 
-# The prefix of that length around an address, as a name.
-function Get-Enclosing($bytes, [int] $length) {
+# Returns the prefix of the given length around an address, as text.
+function Get-Prefix($bytes, [int] $length) {
     $parts = @()
     for ($at = 0; $at -lt $bytes.Count; $at++) {
         $bits = $length - 8 * $at
@@ -493,53 +495,54 @@ function Get-Enclosing($bytes, [int] $length) {
     return ($parts -join '.') + '/' + $length
 }
 
-# What is wanted by destination, and the pods of every node by the prefix that holds them.
-function Get-Needs($wanted) {
-    $needs = @{ Exact = @{}; Pods = @{}; Lengths = @() }
+# Returns the desired routes by destination, and the pod CIDRs of all nodes by prefix.
+function Get-Destinations($desired) {
+    $destinations = @{ Exact = @{}; Pods = @{}; Lengths = @() }
     $lengths = @{}
-    foreach ($entry in $wanted) {
-        $needs.Exact[$entry.Now.Destination] = $entry
+    foreach ($entry in $desired) {
+        $destinations.Exact[$entry.Now.Destination] = $entry
         if ($entry.Role -eq 'master') { continue }
         $parts = $entry.Now.Destination.Split('/')
         $length = [int] $parts[1]
-        $needs.Pods[(Get-Enclosing ([System.Net.IPAddress]::Parse($parts[0]).GetAddressBytes()) $length)] = $entry
+        $destinations.Pods[(Get-Prefix ([System.Net.IPAddress]::Parse($parts[0]).GetAddressBytes()) $length)] = $entry
         $lengths[$length] = $true
     }
-    $needs.Lengths = @($lengths.Keys)
-    return $needs
+    $destinations.Lengths = @($lengths.Keys)
+    return $destinations
 }
 
-# What is wanted of the traffic that a route takes: the same destination, or the pods of a node around it. Null if it
-# takes none. The node's own pods belong on its pod interface.
-function Get-Taken($needs, $place, $route) {
-    $entry = $needs.Exact[$route.Destination]
+# Returns the desired route whose traffic a live route affects: one with the same destination, or with a pod CIDR
+# around it. Returns null if there is none. Traffic to the node's own pods may use the pod interface.
+function Get-AffectedRoute($destinations, $interfaces, $route) {
+    $entry = $destinations.Exact[$route.Destination]
     if ($null -eq $entry) {
         $parts = $route.Destination.Split('/')
         $bytes = [System.Net.IPAddress]::Parse($parts[0]).GetAddressBytes()
-        foreach ($length in $needs.Lengths) {
+        foreach ($length in $destinations.Lengths) {
             if ($length -gt [int] $parts[1]) { continue }
-            $around = $needs.Pods[(Get-Enclosing $bytes $length)]
-            if ($null -ne $around) { $entry = $around }
+            $enclosing = $destinations.Pods[(Get-Prefix $bytes $length)]
+            if ($null -ne $enclosing) { $entry = $enclosing }
         }
     }
-    if ($null -eq $entry -or ($entry.Role -eq 'own' -and $route.Index -eq $place.Pod.Index)) { return $null }
+    if ($null -eq $entry -or ($entry.Role -eq 'own' -and $route.Index -eq $interfaces.Pod.Index)) { return $null }
     return $entry
 }
 
-# What is said of a route of somebody else that takes traffic.
+# Describes a foreign route that affects the traffic of a desired one.
 function Format-Conflict($route, $entry) {
-    $text = (Format-Route $route) + ' on ' + $route.Alias + ' is not hostgw''s: it '
+    $text = (Format-Route $route) + ' on ' + $route.Alias + ' is foreign: it '
     $need = ' -NextHop ' + $entry.Now.NextHop + ' on ' + $entry.Now.Alias
-    if ($route.Destination -eq $entry.Now.Destination) { return $text + 'needs' + $need }
+    if ($route.Destination -eq $entry.Now.Destination) { return $text + 'conflicts with' + $need }
     return $text + 'takes packets from -DestinationPrefix ' + $entry.Now.Destination + $need
 }
 
-# Addresses of this machine among the pods of another node: Windows keeps their packets, and no route can change that.
-function Get-Misplaced($needs, $place, $made) {
+# Returns the addresses of this machine inside the pod CIDR of another node. Windows keeps packets to them, and no
+# route can change that.
+function Get-MisplacedAddresses($destinations, $interfaces, $derived) {
     $problems = @()
     $seen = @{}
-    foreach ($route in $made) {
-        $entry = Get-Taken $needs $place $route
+    foreach ($route in $derived) {
+        $entry = Get-AffectedRoute $destinations $interfaces $route
         if ($null -eq $entry -or $entry.Role -ne 'node') { continue }
         $problem = $route.Alias + ' has an address in ' + $entry.Now.Destination + ' (' + $entry.Why +
             '): Windows keeps packets to it on this machine. Remove that address, or fix the configuration'
@@ -549,13 +552,13 @@ function Get-Misplaced($needs, $place, $made) {
     return ,$problems
 }
 
-# ---- Orphans: persistent routes of interfaces that no longer exist. They carry nothing, and never stand in the way.
+# ---- Orphans: persistent routes of interfaces that no longer exist. They carry no traffic and never conflict.
 
 function Test-Orphan($route) {
     return $route.Alias -eq '' -and $route.Active -lt 0
 }
 
-# hostgw removes the orphans that it owns, or takes over, where Windows still knows the index of their interface.
+# hostgw removes orphans that it manages or adopts, if Windows still knows the index of their interface.
 function New-Orphan($route, [bool] $isOwned) {
     return @{ Route = $route; IsRemovable = ($isOwned -or [bool] $Adopt) -and $route.Index -gt 0 }
 }
@@ -564,12 +567,12 @@ function Get-OrphanStep {
     return @{ Verb = 'remove'; Store = 'PersistentStore'; Metric = $Absent }
 }
 
-# The line that removes an orphan by hand.
+# Returns the command that removes an orphan manually.
 function Format-RouteDelete($route) {
     $parts = $route.Destination.Split('/')
     $bytes = [System.Net.IPAddress]::Parse($parts[0]).GetAddressBytes()
     if ($bytes.Count -eq 16) { return 'route -6 delete ' + $route.Destination + ' ' + $route.NextHop }
-    $mask = (Get-Enclosing @(255, 255, 255, 255) ([int] $parts[1])).Split('/')[0]
+    $mask = (Get-Prefix @(255, 255, 255, 255) ([int] $parts[1])).Split('/')[0]
     return 'route delete ' + $parts[0] + ' mask ' + $mask + ' ' + $route.NextHop
 }
 
@@ -579,7 +582,7 @@ function Format-Orphan($orphan) {
         (Format-RouteDelete $orphan.Route) + ', then run this script again'
 }
 
-# Removes orphans. Nothing depends on it, so a failure is a warning.
+# Removes orphans. A failure is only a warning, because they have no effect.
 function Remove-Orphans($orphans) {
     foreach ($orphan in $orphans) {
         if ($orphan.IsRemovable) {
@@ -588,97 +591,98 @@ function Remove-Orphans($orphans) {
                 Invoke-Step $orphan.Route (Get-OrphanStep)
                 continue
             } catch {
-                Write-Caution (Get-Reason $_)
+                Write-WarningLine (Get-Reason $_)
                 $orphan.IsRemovable = $false
             }
         }
-        Write-Caution (Format-Orphan $orphan)
+        Write-WarningLine (Format-Orphan $orphan)
     }
 }
 
-# ---- The plan as a whole
+# ---- The complete plan
 
-# What must change, what stands in the way, and what is owned afterwards. $nothing: all that is owned goes.
-function Get-Plan($place, $state, [bool] $nothing) {
+# Returns the changes, the conflicts, and the routes that are managed afterwards. $removeAll removes all managed
+# routes.
+function Get-Plan($interfaces, $state, [bool] $removeAll) {
     $plan = @{
-        Changes = @(); Conflicts = @(); Problems = @(); Forwarding = @(); Removed = 0; Standing = 0; Orphans = @()
+        Changes = @(); Conflicts = @(); Problems = @(); Forwarding = @(); Removed = 0; Managed = 0; Orphans = @()
         Owned = (New-Object System.Collections.ArrayList)
     }
-    $made = New-Object System.Collections.ArrayList
-    $standing = Get-Standing $made
-    $come = New-Object System.Collections.ArrayList
+    $derived = New-Object System.Collections.ArrayList
+    $live = Get-LiveRoutes $derived
+    $additions = New-Object System.Collections.ArrayList
     $keys = @{}
-    $wanted = @()
-    if (-not $nothing) { $wanted = Get-Wanted $plan $place $standing }
-    foreach ($entry in $wanted) {
+    $desired = @()
+    if (-not $removeAll) { $desired = Get-DesiredRoutes $plan $interfaces $live }
+    foreach ($entry in $desired) {
         $now = $entry.Now
         $keys[(Get-Key $now.Index $now.Destination $now.NextHop)] = $true
         [void] $plan.Owned.Add(@{ Alias = $now.Alias; Destination = $now.Destination; NextHop = $now.NextHop })
         if ($now.Active -ne $entry.Metric -or $now.Persistent -ne $entry.Metric) {
-            [void] $come.Add((New-RouteChange $now $entry.Metric $entry.Metric $entry.Why))
+            [void] $additions.Add((New-RouteChange $now $entry.Metric $entry.Metric $entry.Why))
         }
     }
-    $needs = Get-Needs $wanted
-    $plan.Problems += Get-Misplaced $needs $place $made
-    $go = Get-Departures $plan $place $state $standing $needs $keys
-    # As on Linux: a node forwards when everything else stands, and stops before it goes.
-    $forwarding = Get-ForwardingChanges $plan $place $state $nothing
-    if ($nothing) {
-        $plan.Changes = @($forwarding) + $go.ToArray()
+    $destinations = Get-Destinations $desired
+    $plan.Problems += Get-MisplacedAddresses $destinations $interfaces $derived
+    $removals = Get-Removals $plan $interfaces $state $live $destinations $keys
+    # As on Linux, forwarding is enabled last and disabled first.
+    $forwarding = Get-ForwardingChanges $plan $interfaces $state $removeAll
+    if ($removeAll) {
+        $plan.Changes = @($forwarding) + $removals.ToArray()
     } else {
-        $plan.Changes = $come.ToArray() + $go.ToArray() + @($forwarding)
+        $plan.Changes = $additions.ToArray() + $removals.ToArray() + @($forwarding)
     }
     return $plan
 }
 
-# The routes that go, of those that are not wanted; conflicts, orphans and counts of destinations go to $plan.
-function Get-Departures($plan, $place, $state, $standing, $needs, $keys) {
+# Returns the changes that remove routes. Adds conflicts, orphans and the number of destinations to $plan.
+function Get-Removals($plan, $interfaces, $state, $live, $destinations, $keys) {
     $owned = @{}
-    # An orphan has lost the name of its interface.
+    # The interface of an orphan no longer has a name.
     $orphaned = @{}
     foreach ($route in @($state.Owned)) {
         $owned[(Get-OwnedKey $route.Alias $route.Destination $route.NextHop)] = $true
         $orphaned[(Get-OwnedKey '' $route.Destination $route.NextHop)] = $true
     }
-    $go = New-Object System.Collections.ArrayList
-    $had = @{}
-    $lost = @{}
-    foreach ($key in (Get-Sorted $standing.Keys)) {
-        $now = $standing[$key]
+    $removals = New-Object System.Collections.ArrayList
+    $managed = @{}
+    $removed = @{}
+    foreach ($key in (Get-Sorted $live.Keys)) {
+        $now = $live[$key]
         $isOwned = $owned.ContainsKey((Get-OwnedKey $now.Alias $now.Destination $now.NextHop))
-        $taken = $null
-        if (-not $keys.ContainsKey($key)) { $taken = Get-Taken $needs $place $now }
+        $affected = $null
+        if (-not $keys.ContainsKey($key)) { $affected = Get-AffectedRoute $destinations $interfaces $now }
         if (Test-Orphan $now) {
             $isOwned = $orphaned.ContainsKey((Get-OwnedKey '' $now.Destination $now.NextHop))
-            if ($isOwned -or $null -ne $taken) { $plan.Orphans += New-Orphan $now $isOwned }
+            if ($isOwned -or $null -ne $affected) { $plan.Orphans += New-Orphan $now $isOwned }
             continue
         }
-        if ($isOwned) { $had[$now.Destination] = $true }
-        if ($isOwned -and -not $needs.Exact.ContainsKey($now.Destination)) { $lost[$now.Destination] = $true }
+        if ($isOwned) { $managed[$now.Destination] = $true }
+        if ($isOwned -and -not $destinations.Exact.ContainsKey($now.Destination)) { $removed[$now.Destination] = $true }
         if ($keys.ContainsKey($key)) { continue }
         if ($isOwned) {
-            [void] $go.Add((New-RouteChange $now $Absent $Absent 'not in the configuration'))
-        } elseif ($null -ne $taken -and $Adopt) {
-            [void] $go.Add((New-RouteChange $now $Absent $Absent 'adopt foreign route'))
-        } elseif ($null -ne $taken) {
-            $plan.Conflicts += Format-Conflict $now $taken
+            [void] $removals.Add((New-RouteChange $now $Absent $Absent 'not in the configuration'))
+        } elseif ($null -ne $affected -and $Adopt) {
+            [void] $removals.Add((New-RouteChange $now $Absent $Absent 'adopt foreign route'))
+        } elseif ($null -ne $affected) {
+            $plan.Conflicts += Format-Conflict $now $affected
         }
     }
-    $plan.Standing = $had.Count
-    $plan.Removed = $lost.Count
-    return ,$go
+    $plan.Managed = $managed.Count
+    $plan.Removed = $removed.Count
+    return ,$removals
 }
 
-# The changes of forwarding. What stood before hostgw is kept in $plan.Forwarding.
-function Get-ForwardingChanges($plan, $place, $state, [bool] $nothing) {
+# Returns the changes of forwarding. Saves the original settings in $plan.Forwarding.
+function Get-ForwardingChanges($plan, $interfaces, $state, [bool] $removeAll) {
     $changes = @()
-    $standing = Get-Forwarding
-    if ($nothing) {
+    $live = Get-Forwarding
+    if ($removeAll) {
         $indexes = Get-Indexes
         foreach ($entry in @($state.Forwarding)) {
             $index = $indexes[[string] $entry.Alias]
             if ($null -eq $index) { continue }
-            $now = $standing[[string] $index + ' ' + $entry.Family]
+            $now = $live[[string] $index + ' ' + $entry.Family]
             if ($null -ne $now -and $now -ne $entry.Value) {
                 $changes += New-ForwardingChange $index $entry.Alias $entry.Family $now $entry.Value 'restore original value'
             }
@@ -690,9 +694,9 @@ function Get-ForwardingChanges($plan, $place, $state, [bool] $nothing) {
         $saved[[string] $entry.Alias + ' ' + $entry.Family] = $true
         $plan.Forwarding += $entry
     }
-    foreach ($interface in @($place.Management, $place.Pod)) {
+    foreach ($interface in @($interfaces.Management, $interfaces.Pod)) {
         foreach ($family in $Families) {
-            $now = $standing[[string] $interface.Index + ' ' + $family]
+            $now = $live[[string] $interface.Index + ' ' + $family]
             if ($null -eq $now) {
                 $plan.Problems += $interface.Alias + ' has no ' + $family + ': it cannot forward it'
                 continue
@@ -707,10 +711,10 @@ function Get-ForwardingChanges($plan, $place, $state, [bool] $nothing) {
     return ,$changes
 }
 
-# ---- Steps: what takes a route from what stands in the two stores to what shall stand
+# ---- Steps: the calls that take a route from its state in the two stores to another one
 
-# New-NetRoute writes both stores or the active one, never the persistent one alone: a route that stands in the active
-# store has to go there first.
+# New-NetRoute writes both stores or only the active one, but never only the persistent one: a route in the active
+# store must be removed first.
 function Get-Steps($active, $persistent, $toActive, $toPersistent) {
     $steps = @()
     if ($persistent -ge 0 -and $toPersistent -lt 0) {
@@ -741,24 +745,24 @@ function Get-Steps($active, $persistent, $toActive, $toPersistent) {
     return ,$steps
 }
 
-# The only calls that change routes. Each names one route: without interface, destination or next hop, a cmdlet means
-# every route there is.
+# The only calls that change routes. Each names a single route: without an interface, destination or next hop, a cmdlet
+# would affect every route.
 function Invoke-Step($route, $step) {
     if ([int] $route.Index -le 0 -or [string]::IsNullOrEmpty($route.Destination) -or [string]::IsNullOrEmpty($route.NextHop)) {
         throw 'a route without interface, destination or next hop would mean every route'
     }
-    $one = @{
+    $target = @{
         InterfaceIndex = $route.Index; DestinationPrefix = $route.Destination; NextHop = $route.NextHop
         Confirm = $false; WhatIf = $false; ErrorAction = 'Stop'
     }
     if ($step.Verb -eq 'remove') {
-        Remove-NetRoute @one -PolicyStore $step.Store
+        Remove-NetRoute @target -PolicyStore $step.Store
     } elseif ($step.Verb -eq 'set') {
-        Set-NetRoute @one -RouteMetric $step.Metric -PolicyStore $step.Store
+        Set-NetRoute @target -RouteMetric $step.Metric -PolicyStore $step.Store
     } elseif ($step.Store -eq 'both') {
-        [void] (New-NetRoute @one -RouteMetric $step.Metric)
+        [void] (New-NetRoute @target -RouteMetric $step.Metric)
     } else {
-        [void] (New-NetRoute @one -RouteMetric $step.Metric -PolicyStore $step.Store)
+        [void] (New-NetRoute @target -RouteMetric $step.Metric -PolicyStore $step.Store)
     }
 }
 
@@ -766,11 +770,11 @@ function Invoke-Forwarding($change, [string] $value) {
     if ([int] $change.Index -le 0 -or [string]::IsNullOrEmpty($change.Family) -or [string]::IsNullOrEmpty($value)) {
         throw 'an interface without index or family would mean every interface'
     }
-    $one = @{
+    $target = @{
         InterfaceIndex = $change.Index; AddressFamily = $change.Family
         Confirm = $false; WhatIf = $false; ErrorAction = 'Stop'
     }
-    Set-NetIPInterface @one -Forwarding $value
+    Set-NetIPInterface @target -Forwarding $value
 }
 
 function Format-Route($route) {
@@ -790,21 +794,21 @@ function Format-Forwarding($change, [string] $value) {
     return '~ Set-NetIPInterface -InterfaceIndex ' + $change.Index + ' -AddressFamily ' + $change.Family + ' -Forwarding ' + $value
 }
 
-# The steps of a change, from what stood when it was planned.
-function Get-StepsOf($change) {
+# Returns the steps of a change, from the state that it was planned from.
+function Get-ChangeSteps($change) {
     return ,(Get-Steps $change.BeforeActive $change.BeforePersistent $change.AfterActive $change.AfterPersistent)
 }
 
-# The lines of a change: each is one call.
+# Returns the lines of a change, one per call.
 function Format-Change($change) {
-    $side = '  # ' + $change.Alias + ': ' + $change.Why
-    if ($change.Kind -eq 'forwarding') { return ,@((Format-Forwarding $change $change.After) + $side) }
+    $comment = '  # ' + $change.Alias + ': ' + $change.Why
+    if ($change.Kind -eq 'forwarding') { return ,@((Format-Forwarding $change $change.After) + $comment) }
     $lines = @()
-    foreach ($step in (Get-StepsOf $change)) { $lines += (Format-Step $change $step) + $side }
+    foreach ($step in (Get-ChangeSteps $change)) { $lines += (Format-Step $change $step) + $comment }
     return ,$lines
 }
 
-# Whether a plan changes nothing.
+# Returns whether a plan changes nothing.
 function Test-Empty($plan) {
     return $plan.Changes.Count -eq 0 -and @($plan.Orphans | Where-Object { $_.IsRemovable }).Count -eq 0
 }
@@ -813,10 +817,10 @@ function Format-Totals($plan) {
     $add = 0
     $change = 0
     $remove = @($plan.Orphans | Where-Object { $_.IsRemovable }).Count
-    foreach ($one in $plan.Changes) {
-        if ($one.Kind -eq 'forwarding') { $change += 1 }
-        elseif ($one.BeforeActive -lt 0 -and $one.BeforePersistent -lt 0) { $add += 1 }
-        elseif ($one.AfterActive -lt 0 -and $one.AfterPersistent -lt 0) { $remove += 1 }
+    foreach ($target in $plan.Changes) {
+        if ($target.Kind -eq 'forwarding') { $change += 1 }
+        elseif ($target.BeforeActive -lt 0 -and $target.BeforePersistent -lt 0) { $add += 1 }
+        elseif ($target.AfterActive -lt 0 -and $target.AfterPersistent -lt 0) { $remove += 1 }
         else { $change += 1 }
     }
     return [string] $add + ' to add, ' + $change + ' to change, ' + $remove + ' to remove'
@@ -824,12 +828,12 @@ function Format-Totals($plan) {
 
 # ---- The transaction
 
-# Replaces a file, so that there is always the old one or the new one; what counts is what can be read afterwards. The
-# content is on the disk before the name refers to it, and the second flush takes the new name there as well: NTFS writes
-# its log up to the last change of a file when that file is flushed.
+# Replaces a file atomically and verifies the result. The content is on disk before the name refers to it. The second
+# flush writes the new name to disk as well: when a file is flushed, NTFS writes its log up to the last change of that
+# file.
 function Write-File([string] $path, [string] $text) {
     $new = $path + '.new'
-    $wrong = $path + ' was written, and holds something else'
+    $mismatch = $path + ' does not contain what was written'
     $stream = [System.IO.File]::Open($new, 'Create', 'Write', 'Read')
     try {
         $bytes = [System.Text.Encoding]::UTF8.GetBytes($text)
@@ -838,22 +842,22 @@ function Write-File([string] $path, [string] $text) {
     } finally {
         $stream.Dispose()
     }
-    if (-not (Test-Text $new $text)) { throw $wrong }
+    if (-not (Test-Text $new $text)) { throw $mismatch }
     if ([System.IO.File]::Exists($path)) {
         [System.IO.File]::Replace($new, $path, $path + '.old')
     } else {
         [System.IO.File]::Move($new, $path)
     }
     Sync-File $path
-    if (-not (Test-Text $path $text)) { throw $wrong }
+    if (-not (Test-Text $path $text)) { throw $mismatch }
 }
 
-# Whether a file holds exactly that.
+# Returns whether a file has exactly this content.
 function Test-Text([string] $path, [string] $text) {
     return [string]::Equals((Read-Text $path), $text, 'Ordinal')
 }
 
-# Takes a file to the disk, with the name that it has now.
+# Flushes a file and its current name to disk.
 function Sync-File([string] $path) {
     $stream = [System.IO.File]::Open($path, 'Open', 'ReadWrite', 'ReadWrite')
     try {
@@ -865,10 +869,10 @@ function Sync-File([string] $path) {
 
 function Remove-File([string] $path) {
     if ([System.IO.File]::Exists($path)) { [System.IO.File]::Delete($path) }
-    if ([System.IO.File]::Exists($path)) { throw ($path + ' was removed, and is there') }
+    if ([System.IO.File]::Exists($path)) { throw ($path + ' was removed, but still exists') }
 }
 
-# With this, what the journal holds is committed: where it is gone, the next run does not undo it.
+# Commits the transaction: without a journal, the next run does not undo it.
 function Close-Journal {
     Remove-File $LastFile
     try {
@@ -876,26 +880,26 @@ function Close-Journal {
     } catch {
         if ([System.IO.File]::Exists($JournalFile)) { throw }
     }
-    if ([System.IO.File]::Exists($JournalFile)) { throw ($JournalFile + ' was moved, and is there') }
+    if ([System.IO.File]::Exists($JournalFile)) { throw ($JournalFile + ' was moved, but still exists') }
     try {
         Sync-File $LastFile
     } catch {
-        Write-Caution ('not flushed to the disk yet: ' + (Get-Reason $_))
+        Write-WarningLine ('not flushed to disk yet: ' + (Get-Reason $_))
     }
 }
 
-# Checks every field of a journal before any of it is used.
+# Parses a journal, and validates every field before it is used.
 function ConvertFrom-Journal([string] $text) {
     $journal = ConvertFrom-Record $text
     foreach ($change in @(Get-Field $journal 'Changes' 'list')) {
-        Assert-Texts $change @('Kind', 'Alias')
+        Assert-TextFields $change @('Kind', 'Alias')
         [void] (Get-Field $change 'Index' 'number')
         if ($change.Kind -eq 'forwarding') {
-            Assert-Texts $change @('Family', 'Before', 'After')
+            Assert-TextFields $change @('Family', 'Before', 'After')
             continue
         }
         if ($change.Kind -ne 'route') { throw ('"' + $change.Kind + '" is not a kind of change') }
-        Assert-Texts $change @('Destination', 'NextHop')
+        Assert-TextFields $change @('Destination', 'NextHop')
         foreach ($name in @('BeforeActive', 'BeforePersistent', 'AfterActive', 'AfterPersistent')) {
             [void] (Get-Field $change $name 'number')
         }
@@ -905,7 +909,7 @@ function ConvertFrom-Journal([string] $text) {
     return $journal
 }
 
-# Reads a journal. Throws if there is none, or if it is damaged.
+# Reads a journal. Throws if it is missing or damaged.
 function Read-Journal([string] $path) {
     try {
         $text = Read-RecordText $path
@@ -916,7 +920,7 @@ function Read-Journal([string] $path) {
     }
 }
 
-# Without white space: some versions of Windows PowerShell read no more than 2 MiB of JSON.
+# Compressed, because some versions of Windows PowerShell cannot parse more than 2 MiB of JSON.
 function Format-State($plan) {
     return ConvertTo-Json @{
         Format = 1; Node = $Node; ConfigHash = $ConfigHash; At = [DateTime]::UtcNow.ToString('o')
@@ -926,29 +930,29 @@ function Format-State($plan) {
 
 function Invoke-Changes($changes) {
     foreach ($change in $changes) {
-        $side = '  # ' + $change.Alias + ': ' + $change.Why
+        $comment = '  # ' + $change.Alias + ': ' + $change.Why
         if ($change.Kind -eq 'forwarding') {
-            Write-Record ((Format-Forwarding $change $change.After) + $side)
+            Write-Record ((Format-Forwarding $change $change.After) + $comment)
             Invoke-Forwarding $change $change.After
             continue
         }
-        foreach ($step in (Get-StepsOf $change)) {
-            Write-Record ((Format-Step $change $step) + $side)
+        foreach ($step in (Get-ChangeSteps $change)) {
+            Write-Record ((Format-Step $change $step) + $comment)
             Invoke-Step $change $step
         }
     }
 }
 
-# What takes a route back to what stood before a change, from whatever stands now.
-function Get-StepsBack($standing, $change) {
-    $now = $standing[(Get-Key $change.Index $change.Destination $change.NextHop)]
+# Returns the steps that restore a route from its live state to the state before a change.
+function Get-UndoSteps($live, $change) {
+    $now = $live[(Get-Key $change.Index $change.Destination $change.NextHop)]
     if ($null -eq $now) { $now = @{ Active = $Absent; Persistent = $Absent } }
     return ,(Get-Steps $now.Active $now.Persistent $change.BeforeActive $change.BeforePersistent)
 }
 
-# Puts back what stood before the changes of a journal, last change first.
+# Restores the state from before the changes of a journal, in reverse order.
 function Undo-Changes($changes) {
-    $standing = Get-Standing
+    $live = Get-LiveRoutes
     $forwarding = Get-Forwarding
     for ($at = $changes.Count - 1; $at -ge 0; $at--) {
         $change = $changes[$at]
@@ -958,32 +962,32 @@ function Undo-Changes($changes) {
             try { Invoke-Forwarding $change $change.Before } catch { Write-Failure (Get-Reason $_) }
             continue
         }
-        foreach ($step in (Get-StepsBack $standing $change)) {
+        foreach ($step in (Get-UndoSteps $live $change)) {
             Write-Record (Format-Step $change $step)
             try { Invoke-Step $change $step } catch { Write-Failure (Get-Reason $_); break }
         }
     }
 }
 
-# What is not as it was before the changes of a journal: the commands that would make it so, without their symbols.
-function Get-Left($changes) {
-    $left = @()
-    $standing = Get-Standing
+# Returns the commands that would undo the changes that are still in effect, without their symbols.
+function Get-RemainingCommands($changes) {
+    $remaining = @()
+    $live = Get-LiveRoutes
     $forwarding = Get-Forwarding
     for ($at = $changes.Count - 1; $at -ge 0; $at--) {
         $change = $changes[$at]
         if ($change.Kind -eq 'forwarding') {
             if ($forwarding[[string] $change.Index + ' ' + $change.Family] -ne $change.Before) {
-                $left += (Format-Forwarding $change $change.Before).Substring(2)
+                $remaining += (Format-Forwarding $change $change.Before).Substring(2)
             }
             continue
         }
-        foreach ($step in (Get-StepsBack $standing $change)) { $left += (Format-Step $change $step).Substring(2) }
+        foreach ($step in (Get-UndoSteps $live $change)) { $remaining += (Format-Step $change $step).Substring(2) }
     }
-    return ,$left
+    return ,$remaining
 }
 
-# Undoes the transaction of the journal, and ends it. Returns the exit code that this is: 6, or 7 where it is not done.
+# Rolls back the transaction of the journal. Returns the exit code: 6, or 7 if the rollback is incomplete.
 function Undo-Journal {
     $Run.Interrupted = 7
     try {
@@ -993,16 +997,16 @@ function Undo-Journal {
         return 7
     }
     try {
-        $left = Undo-Record $journal
+        $remaining = Undo-Record $journal
     } catch {
         Write-Failure ('the rollback is incomplete: ' + (Get-Reason $_))
-        Write-Detail 'Run this script with -Rollback once the cause is gone: it goes on from here.'
+        Write-Detail 'Fix the cause, then run this script with -Rollback to resume.'
         return 7
     }
-    if ($left.Count -gt 0) {
-        Write-Failure 'the rollback is incomplete. What is left to do, in this order:'
-        foreach ($line in $left) { Write-Detail ('  ' + $line + ' -Confirm:$false') }
-        Write-Detail 'Run these commands, or this script with -Rollback once the cause is gone: it goes on from here.'
+    if ($remaining.Count -gt 0) {
+        Write-Failure 'the rollback is incomplete. Remaining commands, in this order:'
+        foreach ($line in $remaining) { Write-Detail ('  ' + $line + ' -Confirm:$false') }
+        Write-Detail 'Run these commands, or fix the cause and run this script with -Rollback to resume.'
         return 7
     }
     Write-Record 'Rolled back and verified: the node is in its previous state.'
@@ -1010,21 +1014,21 @@ function Undo-Journal {
     return 6
 }
 
-# Restores what stood before a journal, and when all of it stands, the records too. Returns what is left.
+# Restores the state from before a journal and, once that is complete, the records. Returns the remaining commands.
 function Undo-Record($journal) {
-    $changes = Get-Undoable $journal
+    $changes = Get-UndoableChanges $journal
     Undo-Changes $changes
-    $left = Get-Left $changes
-    if ($left.Count -eq 0) {
+    $remaining = Get-RemainingCommands $changes
+    if ($remaining.Count -eq 0) {
         if ($journal.StateBefore -eq '') { Remove-File $StateFile } else { Write-File $StateFile $journal.StateBefore }
         Remove-File $JournalFile
     }
-    return ,$left
+    return ,$remaining
 }
 
-# The changes of a journal that can be undone, with the indexes that their interfaces have now. A route of an interface
-# that no longer exists carries nothing, and Windows cannot restore it.
-function Get-Undoable($journal) {
+# Returns the changes of a journal that can be undone, with the current indexes of their interfaces. Windows cannot
+# restore a route whose interface no longer exists; such a route has no effect.
+function Get-UndoableChanges($journal) {
     $undoable = New-Object System.Collections.ArrayList
     $indexes = Get-Indexes
     $aliases = Get-Aliases
@@ -1034,13 +1038,13 @@ function Get-Undoable($journal) {
         if ($aliases.ContainsKey([string] $change.Index)) {
             [void] $undoable.Add($change)
         } else {
-            Write-Record ('Skipped: ' + $change.Alias + ' no longer exists, so this cannot be undone: ' + ((Format-Change $change) -join '; '))
+            Write-Record ('Skipped: ' + $change.Alias + ' no longer exists, so these calls cannot be undone: ' + ((Format-Change $change) -join '; '))
         }
     }
     return ,$undoable.ToArray()
 }
 
-# ---- Damaged records: which file, what is known, what to do next
+# ---- Damaged records: which file it is, what is known, and what to do
 
 function Format-Path([string] $path) {
     return '''' + $path.Replace('''', '''''') + ''''
@@ -1051,91 +1055,91 @@ function Format-MoveAside([string] $path) {
 }
 
 function Write-DamagedState([string] $why) {
-    Write-Failure ($why + '. It lists the routes that hostgw owns on this node; nothing was changed.')
+    Write-Failure ($why + '. It lists the routes that hostgw manages on this node; nothing was changed.')
     $old = $StateFile + '.old'
     try {
         $state = ConvertFrom-State (Read-RecordText $old)
-        Write-Detail ('The version before it is intact, and lists ' + @($state.Owned).Count + ' routes.')
-        Write-Help ('go back to that version, then run this script again: Copy-Item -LiteralPath ' + (Format-Path $old) +
+        Write-Detail ('The previous version is intact and lists ' + @($state.Owned).Count + ' routes.')
+        Write-Help ('restore that version, then run this script again: Copy-Item -LiteralPath ' + (Format-Path $old) +
             ' -Destination ' + (Format-Path $StateFile))
     } catch {
-        Write-Detail ('There is no intact version before it. ' + $TranscriptFile + ' has a line for every change.')
-        Write-Help ('set it aside, then run this script again: ' + (Format-MoveAside $StateFile))
-        Write-Help ('hostgw then owns again what the configuration asks for. It no longer knows routes of nodes that left the ' +
-            'configuration, nor forwarding restore original value: check those by hand.')
+        Write-Detail ('There is no intact previous version. ' + $TranscriptFile + ' contains a line for every change.')
+        Write-Help ('move it aside, then run this script again: ' + (Format-MoveAside $StateFile))
+        Write-Help ('hostgw then manages the routes of the configuration again. It no longer knows the routes of removed nodes, or the ' +
+            'original forwarding settings: check those manually.')
     }
 }
 
 function Write-DamagedJournal([string] $why) {
-    Write-Failure ($why + '. A run was interrupted, and this file lists its changes; they were not undone.')
-    Write-Detail ($TranscriptFile + ' has a line for every change.')
-    Write-Help 'run this script with -WhatIf to see what differs from the configuration now.'
-    Write-Help ('set the file aside, then run this script again: ' + (Format-MoveAside $JournalFile))
+    Write-Failure ($why + '. It lists the changes of an interrupted run; they were not rolled back.')
+    Write-Detail ($TranscriptFile + ' contains a line for every change.')
+    Write-Help 'run this script with -WhatIf to see how this node differs from the configuration.'
+    Write-Help ('move the file aside, then run this script again: ' + (Format-MoveAside $JournalFile))
 }
 
 function Write-DamagedLast([string] $why) {
     Write-Failure ($why + '. It lists the changes of the last run; nothing was changed.')
-    Write-Help 'the last run cannot be undone from it. Run the script of the previous configuration, or this one with -Destroy.'
+    Write-Help 'the last run can no longer be rolled back. Run the script of the previous configuration, or this one with -Destroy.'
 }
 
-# That Windows did what it says it did.
-function Assert-InForce($place, [bool] $nothing) {
-    $again = Get-Plan $place (Read-State) $nothing
-    $lines = @($again.Conflicts) + @($again.Problems)
-    foreach ($change in $again.Changes) { $lines += Format-Change $change }
-    if ($lines.Count -gt 0) { throw ('Windows reported success, and this is not applied: ' + ($lines -join '; ')) }
+# Verifies that the live state matches the plan.
+function Assert-InForce($interfaces, [bool] $removeAll) {
+    $recheck = Get-Plan $interfaces (Read-State) $removeAll
+    $lines = @($recheck.Conflicts) + @($recheck.Problems)
+    foreach ($change in $recheck.Changes) { $lines += Format-Change $change }
+    if ($lines.Count -gt 0) { throw ('Windows reported success, but these changes are not in force: ' + ($lines -join '; ')) }
 }
 
-# Commits a plan: journal, changes, verification, state. Gives the exit code.
-function Invoke-Plan($plan, $place, [bool] $nothing) {
+# Commits a plan: journal, changes, verification, state. Returns the exit code.
+function Invoke-Plan($plan, $interfaces, [bool] $removeAll) {
     Write-File $JournalFile (ConvertTo-Json @{
         Format = 1; Node = $Node; ConfigHash = $ConfigHash; At = [DateTime]::UtcNow.ToString('o')
         Changes = @($plan.Changes); StateBefore = (Read-Text $StateFile)
     } -Depth 5 -Compress)
-    $ended = $false
+    $isDone = $false
     try {
         Invoke-Changes $plan.Changes
-        Assert-InForce $place $nothing
-        if ($nothing) { Remove-File $StateFile } else { Write-File $StateFile (Format-State $plan) }
+        Assert-InForce $interfaces $removeAll
+        if ($removeAll) { Remove-File $StateFile } else { Write-File $StateFile (Format-State $plan) }
         Close-Journal
-        $ended = $true
+        $isDone = $true
         return 0
     } catch {
-        $ended = $true
+        $isDone = $true
         Write-Failure (Get-Reason $_)
         return (Undo-Journal)
     } finally {
-        # Control-C runs no catch.
-        if (-not $ended) { Stop-Plan }
+        # Control-C skips catch blocks.
+        if (-not $isDone) { Stop-Plan }
     }
 }
 
-# Control-C: undoes what is not committed. Sets the exit code of the script.
+# Handles Control-C: rolls back unless the transaction is committed. Sets the exit code of the script.
 function Stop-Plan {
     if ([System.IO.File]::Exists($JournalFile)) {
         [void] (Undo-Journal)
     } else {
         $Run.Interrupted = 0
-        Write-Record 'Interrupted when everything was committed and verified.'
+        Write-Record 'Interrupted after everything was committed and verified.'
     }
 }
 
-# What a file that lost its nodes would take with it unseen; nothing where that was asked for. The rule is that of
-# hostgw apply.
+# Returns an error if a plan removes most routes, for example because the configuration lost its nodes; '' if it does
+# not, or if that is allowed. Same rule as in hostgw apply.
 function Get-MassRemoval($plan) {
     $others = 0
     foreach ($route in $Routes) {
         if ($route.Role -eq 'node') { $others += 1 }
     }
-    $isMass = $plan.Removed -ge 10 -and $plan.Removed * 2 -gt $plan.Standing
-    if ($plan.Removed -eq 0 -or -not ($isMass -or $others -eq 0) -or $Allowed -eq $plan.Removed) { return '' }
-    return 'this plan removes ' + $plan.Removed + ' of the ' + $plan.Standing + ' destinations managed here; nothing was changed. ' +
-        'If they are intended, pass -AllowRemovals ' + $plan.Removed
+    $isMassRemoval = $plan.Removed -ge 10 -and $plan.Removed * 2 -gt $plan.Managed
+    if ($plan.Removed -eq 0 -or -not ($isMassRemoval -or $others -eq 0) -or $Allowed -eq $plan.Removed) { return '' }
+    return 'this plan removes ' + $plan.Removed + ' of the ' + $plan.Managed + ' managed destinations; nothing was changed. ' +
+        'If that is intended, pass -AllowRemovals ' + $plan.Removed
 }
 
-# What stands already is hostgw's from now on, and what left the file is not any more.
-function Save-Ownership($plan, $state, [bool] $nothing) {
-    if ($nothing) {
+# Records that matching live routes are managed from now on, and that routes missing from the configuration are not.
+function Save-Ownership($plan, $state, [bool] $removeAll) {
+    if ($removeAll) {
         Remove-File $StateFile
         return
     }
@@ -1146,20 +1150,20 @@ function Save-Ownership($plan, $state, [bool] $nothing) {
 
 # ---- The command
 
-# Plans, shows, and unless that was all that was asked for, commits. Gives the exit code.
-function Invoke-Work([bool] $commit) {
-    $nothing = [bool] $Destroy
+# Plans and shows the changes, and commits them if $commit is set. Returns the exit code.
+function Invoke-Reconcile([bool] $commit) {
+    $removeAll = [bool] $Destroy
     try {
         $state = Read-State
     } catch {
         Write-DamagedState (Get-Reason $_)
         return 1
     }
-    $place = Get-Place
-    $problems = @($place.Problems)
+    $interfaces = Get-NodeInterfaces
+    $problems = @($interfaces.Problems)
     $plan = $null
-    if ($nothing -or $problems.Count -eq 0) {
-        $plan = Get-Plan $place $state $nothing
+    if ($removeAll -or $problems.Count -eq 0) {
+        $plan = Get-Plan $interfaces $state $removeAll
         $problems = @($plan.Problems)
     }
     if ($problems.Count -gt 0) {
@@ -1169,9 +1173,9 @@ function Invoke-Work([bool] $commit) {
     $code = Test-Plan $plan $commit
     if ($null -ne $code) { return $code }
     if ($plan.Changes.Count -eq 0) {
-        if ($commit) { Save-Ownership $plan $state $nothing }
+        if ($commit) { Save-Ownership $plan $state $removeAll }
     } else {
-        $code = Invoke-Plan $plan $place $nothing
+        $code = Invoke-Plan $plan $interfaces $removeAll
         if ($code -ne 0) { return $code }
         $Run.Interrupted = 0
     }
@@ -1179,12 +1183,12 @@ function Invoke-Work([bool] $commit) {
     if (Test-Empty $plan) {
         Write-Line 'No changes. This node matches the configuration.'
     } else {
-        Write-Record ('Done on node ' + $Node + ', and verified: ' + (Format-Totals $plan) + ' before, nothing now.')
+        Write-Record ('Applied to node ' + $Node + ' and verified (' + (Format-Totals $plan) + ').')
     }
     return 0
 }
 
-# Shows a plan that is not committed, or cannot be. Returns the exit code, or null for one to go on with.
+# Shows a plan that is not or cannot be committed. Returns the exit code, or null to continue.
 function Test-Plan($plan, [bool] $commit) {
     if (-not $commit -or $plan.Conflicts.Count -gt 0) {
         foreach ($conflict in $plan.Conflicts) { Write-Line ('! ' + $conflict) }
@@ -1192,11 +1196,11 @@ function Test-Plan($plan, [bool] $commit) {
             foreach ($line in (Format-Change $change)) { Write-Line $line }
         }
         foreach ($orphan in $plan.Orphans) {
-            if ($orphan.IsRemovable) { Write-Line (Format-Orphan $orphan) } else { Write-Caution (Format-Orphan $orphan) }
+            if ($orphan.IsRemovable) { Write-Line (Format-Orphan $orphan) } else { Write-WarningLine (Format-Orphan $orphan) }
         }
     }
     if ($plan.Conflicts.Count -gt 0) {
-        Write-Failure ([string] $plan.Conflicts.Count + ' in conflict with objects that hostgw does not manage; nothing was changed. -Adopt takes it over, and -Rollback gives it back.')
+        Write-Failure ('the plan conflicts with foreign objects (' + $plan.Conflicts.Count + '); nothing was changed. Remove them first, or adopt them with -Adopt; -Rollback restores them.')
         return 10
     }
     if (-not $commit) {
@@ -1214,16 +1218,16 @@ function Test-Plan($plan, [bool] $commit) {
     return 8
 }
 
-# Finishes what was interrupted, then does what was asked for.
+# Rolls back an interrupted run, then does what the arguments request.
 function Invoke-Locked {
     if ([System.IO.File]::Exists($JournalFile)) {
-        Write-Record 'A run was interrupted here, or not undone to its end: undoing it first.'
+        Write-Record 'A previous run was interrupted, or its rollback is incomplete: rolling it back first.'
         $code = Undo-Journal
         if ($code -ne 6) { return $code }
         if ($Rollback) { return 0 }
     } elseif ($Rollback) {
         if (-not [System.IO.File]::Exists($LastFile)) {
-            Write-Line 'Nothing to undo: no apply is on record here.'
+            Write-Line 'Nothing to roll back: no run is recorded on this node.'
             return 0
         }
         try {
@@ -1237,7 +1241,7 @@ function Invoke-Locked {
         if ($code -eq 6) { return 0 }
         return $code
     }
-    return (Invoke-Work $true)
+    return (Invoke-Reconcile $true)
 }
 
 function Test-Administrator {
@@ -1245,30 +1249,30 @@ function Test-Administrator {
     return $principal.IsInRole([Security.Principal.WindowsBuiltInRole]::Administrator)
 }
 
-# What is wrong with the arguments, or '' if nothing is.
-function Get-Misuse {
-    if ($AllowRemovals -and $Allowed -lt 1) { return '-AllowRemovals takes the number of removals' }
+# Returns what is wrong with the arguments, or ''.
+function Get-ArgumentError {
+    if ($AllowRemovals -and $Allowed -lt 1) { return '-AllowRemovals requires the number of removals' }
     if (-not $AllowRemovals -and $Arguments.Count -gt 0) { return 'unknown argument: ' + $Arguments[0] }
-    if ($Rollback -and ($Destroy -or $WhatIf -or $Adopt -or $AllowRemovals)) { return '-Rollback goes with no other switch' }
-    if ($Destroy -and ($Adopt -or $AllowRemovals)) { return '-Destroy goes with no other switch than -WhatIf' }
+    if ($Rollback -and ($Destroy -or $WhatIf -or $Adopt -or $AllowRemovals)) { return '-Rollback cannot be combined with other switches' }
+    if ($Destroy -and ($Adopt -or $AllowRemovals)) { return '-Destroy can only be combined with -WhatIf' }
     return ''
 }
 
 function Invoke-Main {
-    $misuse = Get-Misuse
-    if ($misuse -ne '') {
-        Write-Failure ($misuse + '; nothing was changed.')
+    $problem = Get-ArgumentError
+    if ($problem -ne '') {
+        Write-Failure ($problem + '; nothing was changed.')
         Write-Help 'the switches are -WhatIf, -Adopt, -AllowRemovals N, -Rollback and -Destroy.'
         return 64
     }
     if ($WhatIf) {
         if ([System.IO.File]::Exists($JournalFile)) {
-            Write-Caution 'a run was interrupted here: the next one undoes it first, and what stands now will change'
+            Write-WarningLine 'a previous run was interrupted: the next run rolls it back first, so this plan will change'
         }
-        return (Invoke-Work $false)
+        return (Invoke-Reconcile $false)
     }
     if (-not (Test-Administrator)) {
-        Write-Failure 'only an administrator can change routes: start PowerShell as administrator. -WhatIf works for everybody.'
+        Write-Failure 'only administrators can change routes: start PowerShell as administrator. -WhatIf works for all users.'
         return 1
     }
     [void] [System.IO.Directory]::CreateDirectory($Folder)
@@ -1288,15 +1292,15 @@ function Invoke-Main {
 }
 
 $code = 1
-$ended = $false
+$isDone = $false
 try {
     $code = Invoke-Main
-    $ended = $true
+    $isDone = $true
 } catch {
-    $ended = $true
+    $isDone = $true
     Write-Failure (Get-Reason $_)
 } finally {
-    # Control-C runs nothing but this. Without its own exit, PowerShell would end with 0.
-    if (-not $ended) { exit $Run.Interrupted }
+    # Control-C runs only this block. Without an explicit exit, PowerShell would exit with 0.
+    if (-not $isDone) { exit $Run.Interrupted }
 }
 exit $code

@@ -1,21 +1,22 @@
 # hostgw: routes and forwarding of Windows node win-2
 # from hostgw.yaml, SHA-256 0123456789abcdef, by hostgw 0.1.0
 #
-#   -WhatIf     shows what would be changed; changes nothing, needs no administrator
-#   (nothing)   changes it, reads everything back, and puts everything back if any part fails
-#   -Adopt      takes over routes of others that stand in the way
-#   -Rollback   undoes the last run, or finishes undoing an interrupted one
-#   -Destroy    removes what hostgw owns here, and restores forwarding
-#   -AllowRemovals N   lets a plan remove more than half of its destinations (at least 10), or all of other nodes: just N
+#   (no switch) applies the changes and verifies them; rolls everything back on failure
+#   -WhatIf     shows the changes without making them; does not require an administrator
+#   -Adopt      adopts conflicting foreign routes
+#   -Rollback   rolls back the last run, or resumes an incomplete rollback
+#   -Destroy    removes everything that hostgw manages on this node, and restores forwarding
+#   -AllowRemovals N   allows a mass removal: the exact number of removed destinations, if they are more than half of them
+#                      (at least 10) or if no other node remains
 #
 # Run it as a file: powershell -ExecutionPolicy Bypass -File SCRIPT. PowerShell ignores a script on standard input.
 #
-# Exit codes: 0 done, or nothing to do; 1 unexpected error, damaged record, or no administrator; 3 does not fit this
-# machine; 4 another run holds the lock; 6 failed and rolled back, verified; 7 rollback incomplete: what is left is listed;
-# 8 too many removals; 10 conflict with what hostgw does not own; 64 wrong arguments; 130 interrupted and rolled back.
+# Exit codes: 0 success, or no changes; 1 unexpected error, damaged record, or not an administrator; 3 wrong machine;
+# 4 another run holds the lock; 6 failed, rolled back and verified; 7 rollback incomplete, remaining commands listed;
+# 8 mass removal; 10 conflict with foreign objects; 64 invalid arguments; 130 interrupted and rolled back.
 #
-# Made from the documentation of the cmdlets, and not run on Windows by the authors of hostgw: its documentation tells of
-# a self-test.
+# The authors of hostgw wrote this script from the documentation of the cmdlets, and have not run it on Windows. The
+# documentation of hostgw describes a self-test.
 param(
     [switch] $WhatIf,
     [switch] $Adopt,
@@ -26,7 +27,7 @@ param(
 
 if ($ExecutionContext.SessionState.LanguageMode -ne 'FullLanguage') {
     Write-Host 'Error: this PowerShell runs in a restricted language mode (AppLocker or App Control); nothing was changed.'
-    Write-Host 'Help: allow this script in that policy, or sign it as the policy asks.'
+    Write-Host 'Help: allow this script in that policy, or sign it as the policy requires.'
     exit 1
 }
 
@@ -37,20 +38,20 @@ if ($AllowRemovals -and $Arguments.Count -eq 1) {
     if ([string] $Allowed -cne [string] $Arguments[0]) { $Allowed = 0 }
 }
 
-# $WhatIfPreference of the caller means -WhatIf.
+# The caller's $WhatIfPreference implies -WhatIf.
 if ($WhatIfPreference -and -not $PSBoundParameters.ContainsKey('WhatIf')) { $WhatIf = $true }
 $WhatIfPreference = $false
 
-# ---- Data: all that differs from node to node
+# ---- Data: everything that differs from node to node
 
 $Node = 'win-2'
 $ConfigHash = '0123456789abcdef'
-$InterfaceAlias = ''  # empty: the interface that holds one of $Addresses
+$InterfaceAlias = ''  # empty: the interface that has one of $Addresses
 $Addresses = @('172.30.0.14')
-$PodGateways = @('10.244.8.2')  # held by the pod interface
-$PodAliases = @('vEthernet (cbr0)', 'vEthernet (cbr0_ep)')  # its names, where nothing holds them
+$PodGateways = @('10.244.8.2')  # addresses of the pod interface
+$PodAliases = @('vEthernet (cbr0)', 'vEthernet (cbr0_ep)')  # its names, if no interface has these addresses
 $Families = @('IPv4')
-# Role: pods of another node, own pods, or masterAddress. NextHop: 0.0.0.0 and :: are on-link; empty: the default
+# Role: pods of another node, own pods, or masterAddress. NextHop: 0.0.0.0 and :: are on-link; empty is the default
 # gateway of the interface
 $Routes = @(
     @{ Role = 'node'; Destination = '10.244.0.0/24'; NextHop = '10.244.0.1'; Metric = 256; Why = 'pods of node linux-1' }
