@@ -15,7 +15,7 @@
 //! | `kill -9` of the rollback | the next rollback resumes it | `faults.rs` |
 //! | `kill -9`, then the rollback fails | reported (7; 1 if it could not begin); a later rollback finishes | `faults.rs`: each kill with every third failure; with each one under `HOSTGW_WHOLE=1` |
 //! | a privilege is lost midway | like any failure; the error names the privilege and the remedy | `faults.rs`: `EPERM` at each exchange, once and from there on; `privileges.rs`: missing from the start |
-//! | a concurrent change interrupts a dump, or an answer overflows the socket | retried ten times; then an error (1), or rolled back (6, 7) as above | `faults.rs`: every answer, once and from there on; `storm.rs`: with real concurrent changes |
+//! | a concurrent change interrupts a dump, or an answer overflows the socket | retried ten times; then an error (1), or rolled back (6, 7) as above | `faults.rs`: every answer, once and from there on; `churn.rs`: with real concurrent changes |
 //! | the egress interface disappears midway | its routes are gone with it, and everything else is restored (6); objects that were on it are reported (7), and restored once it is back or given up with `--abandon` | `midway.rs`: at each point; `interrupted.rs`: in a large apply |
 //! | another program creates an object where the plan needs to write, or changes other objects, midway | all of its objects stay; rolled back (6), or reported where they conflict (7). For IPv6 the kernel can only replace whatever is at a key, which leaves a gap between the last read and the write of a changed route | `midway.rs`: at each point |
 //! | another program changes the table `hostgw` between the last read and the commit | the kernel refuses the batch, because it names an outdated nftables generation; hostgw makes and shows a new plan with `--yes`, or else refuses (5); a set is a conflict (10) | `midway.rs`: at each point; `kernel::nat::tests`: in a race |
@@ -45,10 +45,10 @@
 //! | a foreign object is where the rollback must write | refused before anything is undone (10) | `conflict.rs` |
 //! | another program writes a sysctl after hostgw did | its value stays: a rollback or destroy is refused (10); an automatic rollback keeps it and reports it (7) | `foreign_sysctls.rs`, `tests/sequences.rs` |
 //! | another program writes a sysctl midway | its value stays, and everything else is restored (6, 7). The kernel has no compare-and-swap for sysctls, which leaves a gap between the last read and the write | `midway.rs`: at each point |
-//! | records are damaged while a transaction is open | rolled back from the journal, which holds the original values | `truth.rs` |
+//! | records are damaged while a transaction is open | rolled back from the journal, which holds the original values | `reporting.rs` |
 //! | another program changes the same routes or sysctls at the same moment | its changes stay | `races.rs`: a few races; `HOSTGW_WHOLE=1 tests/run -- e2e::races`: 1,000 for routes, 200 for sysctls |
-//! | a command reads the node in the middle of another command's transaction | the result is discarded: the command waits for the lock and reads again | `together.rs`: stopped at every sixth point |
-//! | two applies at once | one makes the changes, and the other finds nothing to do, or times out (4) | `together.rs`, `refusals.rs` |
+//! | a command reads the node in the middle of another command's transaction | the result is discarded: the command waits for the lock and reads again | `concurrency.rs`: stopped at every sixth point |
+//! | two applies at once | one makes the changes, and the other finds nothing to do, or times out (4) | `concurrency.rs`, `refusals.rs` |
 //! | the state directory is not writable | nothing is changed (1) | `refusals.rs` |
 //! | its file system is full from some point on, or read-only | nothing changed (1), or rolled back (6); what the rollback could not write is reported (7) and written by a later one | `full_disk.rs`: a real file system, filled so that each write in turn fails |
 //! | the journal is truncated, empty, or from a newer version | nothing is changed, and the journal is kept (1) | `state_dir.rs`, `regressions.rs` |

@@ -1,28 +1,28 @@
-//! Changes of the file: what goes is removed, what moves is replaced without a gap, and the way back leads
-//! to where it began.
+//! Changes of the configuration: removed objects are deleted, moved ones are replaced without a gap, and rollbacks
+//! restore the initial state.
 
 use super::{NODE_1, NODE_2, NODE_3, ON_LINK, TO_NODE_2, apply, cluster, node, settled};
 use crate::support::namespace::{Namespace, Snapshots, each};
 
-/// Removing a route from the file did not remove it: openshift-docs #32255.
+/// See openshift-docs #32255: removing a route from the file did not remove it from the node.
 #[test]
-fn a_node_that_left_the_file_loses_its_route() {
+fn the_route_to_a_removed_node_is_removed() {
     each(|privilege| {
         let node = node(privilege);
         apply(&node, &cluster("", &[NODE_1, NODE_2, NODE_3]));
         node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]));
         let mut snapshots = Snapshots::default();
         snapshots.compare("node-removed", &node.hostgw(&["apply", "--yes"]));
-        assert_eq!(node.own_routes(), [ON_LINK, TO_NODE_2]);
+        assert_eq!(node.managed_routes(), [ON_LINK, TO_NODE_2]);
         settled(&node);
         snapshots.conclude();
     });
 }
 
-/// cilium #28137, antrea #6965: the pods of a dead node come up on another one, and their packets must not
-/// find a time without a route.
+/// See cilium #28137 and antrea #6965: when the pods of a dead node start on another one, their packets must always
+/// find a route.
 #[test]
-fn a_pod_cidr_that_moves_is_replaced_without_a_gap() {
+fn a_moved_pod_cidr_always_has_a_route() {
     each(|privilege| {
         let node = node(privilege);
         let address = "nextHop: node-address";
@@ -32,10 +32,10 @@ fn a_pod_cidr_that_moves_is_replaced_without_a_gap() {
         let announced = node.listen();
         let mut snapshots = Snapshots::default();
         snapshots.compare("pod-cidr-moved", &node.hostgw(&["apply", "--yes"]));
-        let heard = announced.end();
-        assert_no_gap(&heard, "10.244.1.0/24");
+        let events = announced.end();
+        assert_no_gap(&events, "10.244.1.0/24");
         assert_eq!(
-            node.own_routes(),
+            node.managed_routes(),
             ["10.244.1.0/24 via 172.30.0.13 dev eth0", "10.244.7.0/24 via 172.30.0.12 dev eth0"]
         );
         settled(&node);
@@ -43,9 +43,9 @@ fn a_pod_cidr_that_moves_is_replaced_without_a_gap() {
     });
 }
 
-/// The on-link route is what makes pod gateways reachable: it comes first and goes last.
+/// Pod gateways are reachable through the on-link route, so it is added first and removed last.
 #[test]
-fn the_on_link_route_comes_first_and_goes_last() {
+fn the_on_link_route_is_added_first_and_removed_last() {
     each(|privilege| {
         let node = node(privilege);
         let order = |node: &Namespace, head: &str| {
@@ -66,29 +66,29 @@ fn the_on_link_route_comes_first_and_goes_last() {
         assert!(last.contains("Deleted") && last.contains("10.244.0.0/16"), "{addresses:#?}");
         let back = order(&node, "");
         assert!(back.first().is_some_and(|first| first.contains("10.244.0.0/16")), "{back:#?}");
-        for heard in [addresses, back] {
-            assert_no_gap(&heard, "10.244.1.0/24");
-            assert_no_gap(&heard, "10.244.2.0/24");
-            assert_eq!(heard.iter().filter(|line| line.contains("10.244.0.0/16")).count(), 1, "{heard:#?}");
+        for events in [addresses, back] {
+            assert_no_gap(&events, "10.244.1.0/24");
+            assert_no_gap(&events, "10.244.2.0/24");
+            assert_eq!(events.iter().filter(|line| line.contains("10.244.0.0/16")).count(), 1, "{events:#?}");
         }
     });
 }
 
-/// That another route of `destination`, which had one before, came before that went.
+/// Asserts that `destination`, which had a route before, always had one.
 #[track_caller]
-fn assert_no_gap(heard: &[String], destination: &str) {
-    let mut standing = 1;
+fn assert_no_gap(events: &[String], destination: &str) {
+    let mut count = 1;
     let mut changes = 0;
-    for line in heard.iter().filter(|line| line.contains(destination)) {
+    for line in events.iter().filter(|line| line.contains(destination)) {
         changes += 1;
-        standing += if line.contains("Deleted") { -1 } else { 1 };
-        assert!(standing > 0, "no route to {destination} for a moment: {heard:#?}");
+        count += if line.contains("Deleted") { -1 } else { 1 };
+        assert!(count > 0, "no route to {destination} for a moment: {events:#?}");
     }
-    assert!(changes > 0, "{destination} did not change: {heard:#?}");
-    assert_eq!(standing, 1, "{destination}: {heard:#?}");
+    assert!(changes > 0, "{destination} did not change: {events:#?}");
+    assert_eq!(count, 1, "{destination}: {events:#?}");
 }
 
-/// A head of a configuration, and what witnesses find once it is applied.
+/// The head of a configuration, and what a command prints once it is applied.
 const HEADS: [(&str, &str, &str); 9] = [
     ("nat:\n  masquerade: false", "nft list tables", ""),
     ("nat:\n  exclude: [192.168.0.0/16, 172.30.0.0/24]", "nft list table ip hostgw", "192.168.0.0/16"),
@@ -106,7 +106,7 @@ const HEADS: [(&str, &str, &str); 9] = [
 ];
 
 #[test]
-fn every_option_comes_and_goes() {
+fn every_option_is_applied_and_removed() {
     each(|privilege| {
         let node = node(privilege);
         let nodes = [NODE_1, NODE_2];
@@ -127,7 +127,7 @@ fn every_option_comes_and_goes() {
 }
 
 #[test]
-fn every_option_gives_way_to_the_next() {
+fn every_option_is_replaced_by_the_next() {
     each(|privilege| {
         let node = node(privilege);
         let untouched = node.witness();
@@ -144,7 +144,7 @@ fn every_option_gives_way_to_the_next() {
 }
 
 #[test]
-fn a_sysctl_that_left_the_file_goes_back() {
+fn a_removed_sysctl_is_restored() {
     each(|privilege| {
         let node = node(privilege);
         node.sh("echo 1 >/proc/sys/net/ipv4/conf/eth0/rp_filter");
@@ -159,9 +159,9 @@ fn a_sysctl_that_left_the_file_goes_back() {
     });
 }
 
-/// The switch of all interfaces rewrites each one's; the file has the last word on its own keys only.
+/// The switch rewrites the forwarding of all interfaces; the configuration overrides only its own keys.
 #[test]
-fn an_interface_that_shall_not_forward() {
+fn forwarding_can_be_disabled_on_one_interface() {
     each(|privilege| {
         let node = node(privilege);
         let untouched = node.witness();

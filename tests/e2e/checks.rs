@@ -1,5 +1,5 @@
-//! `checks:` with a machine at the other end of the cable: what passes, what fails already before the change,
-//! what the change takes away, and signals while answers are waited for.
+//! `checks:` with a machine at the other end of the cable: checks that pass, that fail before the change, that the
+//! change breaks, and signals while a check is running.
 
 use std::process::{Child, Stdio};
 
@@ -8,9 +8,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{NODE_1, NODE_2, assert_no_record, cluster, node, settled};
 use crate::support::namespace::{Namespace, Outcome, Peer, Privilege, Snapshots, each};
 
-/// A node whose router 172.30.0.1 listens on port 8080. In what the file says are the pods of node linux-2, the
-/// router has 10.244.1.9, by the node's default route, and 10.244.1.7, by an on-link route of somebody else's
-/// that routes as long as /16 in the main table win over.
+/// A node whose router 172.30.0.1 listens on port 8080. According to the configuration, 10.244.1.0/24 are the pods of
+/// node linux-2, but the router has 10.244.1.9, reached by the default route, and 10.244.1.7, reached by a foreign
+/// on-link route. Both routes win as long as the main table has only /16 routes.
 pub(super) fn node_with_router(privilege: Privilege) -> (Namespace, Peer) {
     let node = node(privilege);
     let router = Peer::behind(&node, "lan0", &[8080]);
@@ -28,22 +28,22 @@ pub(super) fn node_with_router(privilege: Privilege) -> (Namespace, Peer) {
     (node, router)
 }
 
-/// The two nodes with these checks, each a line of YAML.
+/// A configuration of two nodes with these checks, each a line of YAML.
 pub(super) fn checked(checks: &[&str]) -> String {
     let checks: String = checks.iter().map(|check| format!("  - {check}\n")).collect();
     format!("{}checks:\n{checks}", cluster("", &[NODE_1, NODE_2]))
 }
 
-/// The kernel gives an address up after 0.2 seconds instead of three.
-fn give_up_soon(node: &Namespace) {
+/// Makes the kernel give up neighbor resolution after 0.2 seconds instead of three.
+fn shorten_neighbor_timeout(node: &Namespace) {
     node.sh("ip ntable change name arp_cache dev eth0 retrans 60");
 }
 
 #[test]
-fn what_passes_counts_and_what_fails_before_does_not() {
+fn only_checks_that_pass_before_the_change_count() {
     each(|privilege| {
         let (node, _router) = node_with_router(privilege);
-        give_up_soon(&node);
+        shorten_neighbor_timeout(&node);
         let mut snapshots = Snapshots::default();
         let passing = ["tcp: 172.30.0.1:8080", "neighbour: 172.30.0.1", "neighbour: 172.30.0.11"];
         node.write("hostgw.yaml", &checked(&passing));
@@ -57,7 +57,7 @@ fn what_passes_counts_and_what_fails_before_does_not() {
         let mixed: Vec<&str> = failing.into_iter().chain(passing).collect();
         node.write("hostgw.yaml", &checked(&mixed));
         snapshots.compare("checks-fail-before", &node.hostgw_ok(&["apply", "--yes"]));
-        // With nothing to do, nothing is tried.
+        // Without changes, no check runs.
         let again = node.hostgw_ok(&["apply", "--yes"]);
         assert_eq!(again.stderr, "", "{again}");
         let destroyed = node.hostgw_ok(&["destroy", "--yes"]);
@@ -70,12 +70,12 @@ fn what_passes_counts_and_what_fails_before_does_not() {
     });
 }
 
-/// The routes to the pods of node linux-2 take the way to two machines that are not pods.
+/// The routes to the pods of node linux-2 redirect traffic from two machines that are not pods.
 #[test]
-fn what_the_change_takes_away_is_given_back() {
+fn a_change_that_breaks_a_check_is_rolled_back() {
     each(|privilege| {
         let (node, _router) = node_with_router(privilege);
-        give_up_soon(&node);
+        shorten_neighbor_timeout(&node);
         let mut snapshots = Snapshots::default();
         let (by_router, on_link) =
             ("{tcp: 10.244.1.9:8080, timeout: 3s}", "{neighbour: 10.244.1.7, timeout: 3s}");
@@ -91,26 +91,26 @@ fn what_the_change_takes_away_is_given_back() {
             node.assert_unchanged(&before, name);
             assert_no_record(&node);
         }
-        // It does not come to a wait for the confirmation, and nobody is left who waits.
+        // The apply never becomes pending, and no process keeps waiting.
         node.hostgw(&["apply", "--yes", "--confirm", "10m"]).expect(6);
-        node.assert_unchanged(&before, "an apply with checks that would have waited");
+        node.assert_unchanged(&before, "an apply with checks that would have become pending");
         node.hostgw(&["confirm", "--lock-timeout", "10s"]).expect(8).warns("no apply is pending here");
-        // Nothing of the file but the checks kept it from being applied.
+        // Only the checks prevented the apply.
         node.write("hostgw.yaml", &checked(&["tcp: 172.30.0.1:8080"]));
         node.hostgw_ok(&["apply", "--yes"]);
         snapshots.conclude();
     });
 }
 
-/// An undo does not wait for checks, and a check that failed once is tried again by the next apply.
+/// An undo does not run checks, and the next apply runs a check again that failed before.
 #[test]
-fn what_was_given_back_can_be_applied_when_the_way_is_free() {
+fn a_rolled_back_change_can_be_applied_once_its_checks_pass() {
     each(|privilege| {
         let (node, router) = node_with_router(privilege);
-        give_up_soon(&node);
+        shorten_neighbor_timeout(&node);
         node.write("hostgw.yaml", &checked(&["{tcp: 10.244.1.9:8080, timeout: 2s}"]));
         node.hostgw(&["apply", "--yes"]).expect(6);
-        // Now the address is where the file says that it is: behind 10.244.1.1.
+        // Now the address is where the configuration says: behind 10.244.1.1.
         router.sh(&node, "ip address add 10.244.1.1/32 dev far");
         node.hostgw_ok(&["apply", "--yes"]).warns("1 check passed before and after the change.");
         settled(&node);
@@ -126,8 +126,8 @@ fn start_apply(node: &Namespace) -> Child {
 }
 
 /// Waits until hostgw waits for an answer, and interrupts it.
-fn interrupt_waiting(node: &Namespace, name: &str, child: Child) -> Outcome {
-    node.wait_until("a connection that nobody answers", || {
+fn interrupt_check(node: &Namespace, name: &str, child: Child) -> Outcome {
+    node.wait_until("an unanswered connection", || {
         !node.run(["ss", "-Htn", "state", "syn-sent"]).trim().is_empty()
     });
     let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a process id");
@@ -136,17 +136,17 @@ fn interrupt_waiting(node: &Namespace, name: &str, child: Child) -> Outcome {
 }
 
 #[test]
-fn a_signal_while_a_check_waits_is_answered_at_once() {
+fn a_signal_interrupts_a_running_check_immediately() {
     each(|privilege| {
         let (node, router) = node_with_router(privilege);
         let mut snapshots = Snapshots::default();
-        // Somebody who takes packets and says nothing.
+        // A machine that receives packets but never answers.
         let far = router.sh(&node, "ip -o link show far | sed 's/.*ether //; s/ .*//'");
         node.sh(&format!("ip neigh add 172.30.0.99 lladdr {} dev eth0 nud permanent", far.trim()));
         let before = node.witness();
 
         node.write("hostgw.yaml", &checked(&["{tcp: 172.30.0.99:80, timeout: 5m}"]));
-        let outcome = interrupt_waiting(&node, "hostgw apply --yes, interrupted before", start_apply(&node));
+        let outcome = interrupt_check(&node, "hostgw apply --yes, interrupted before", start_apply(&node));
         assert_eq!(outcome.code, 130, "{outcome}");
         node.assert_unchanged(&before, "a signal before the change");
         assert_no_record(&node);
@@ -155,7 +155,7 @@ fn a_signal_while_a_check_waits_is_answered_at_once() {
         node.write("hostgw.yaml", &checked(&["{tcp: 10.244.1.9:8080, timeout: 5m}"]));
         let child = start_apply(&node);
         node.wait_until("the change is in force", || node.sysctl("net.ipv4.ip_forward") == "1");
-        let outcome = interrupt_waiting(&node, "hostgw apply --yes, interrupted after", child);
+        let outcome = interrupt_check(&node, "hostgw apply --yes, interrupted after", child);
         assert_eq!(outcome.code, 130, "{outcome}");
         node.assert_unchanged(&before, "a signal after the change");
         assert_no_record(&node);
@@ -164,7 +164,7 @@ fn a_signal_while_a_check_waits_is_answered_at_once() {
     });
 }
 
-/// The plan is the same with checks and without, and asks nobody.
+/// The plan is the same with and without checks, and does not run them.
 #[test]
 fn a_plan_does_not_depend_on_checks() {
     each(|privilege| {

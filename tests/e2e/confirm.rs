@@ -1,4 +1,4 @@
-//! `apply --confirm`: what nobody confirms is rolled back, whatever becomes of those who wait for it.
+//! `apply --confirm`: an apply that is not confirmed is rolled back, whatever happens to the waiting processes.
 
 use std::{
     io::Read,
@@ -14,7 +14,7 @@ use super::stopped::Stopped;
 use super::{node, settled};
 use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, each, feed, has_nobody};
 
-/// Longer than any test takes.
+/// Longer than any test runs.
 const LONG: &str = "10m";
 
 fn start(node: &Namespace, time: &str) -> Child {
@@ -22,17 +22,17 @@ fn start(node: &Namespace, time: &str) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw")
 }
 
-/// An apply that is in force and waits.
+/// An apply that is in force and pending.
 fn waiting(node: &Namespace, time: &str) -> Child {
     let child = start(node, time);
-    node.wait_until("the apply waits", || is_waiting(node));
+    node.wait_until("the apply is pending", || is_waiting(node));
     child
 }
 
-/// Waits until the apply waits or has ended. Returns whether it ended.
-fn ends_before_it_waits(node: &Namespace, child: &mut Child) -> bool {
+/// Waits until the apply is pending or has ended. Returns whether it ended.
+fn ends_before_it_is_pending(node: &Namespace, child: &mut Child) -> bool {
     let mut ended = false;
-    node.wait_until("the end, or the wait", || {
+    node.wait_until("the end, or the pending apply", || {
         ended = child.try_wait().expect("our child").is_some();
         ended || is_waiting(node)
     });
@@ -60,7 +60,7 @@ fn is_open(node: &Namespace) -> bool {
     file(node, "journal.json").is_some()
 }
 
-/// The process that holds the lock or held it last, and what it says of itself.
+/// The process that holds or last held the lock, and its description.
 fn holder(node: &Namespace) -> (Pid, String) {
     let text = file(node, "lock").expect("a lock");
     let text = text.lines().next().unwrap_or_default().to_owned();
@@ -76,10 +76,10 @@ fn process(child: &Child) -> Pid {
     Pid::from_child(child)
 }
 
-/// Until when the apply can be confirmed, in this clock.
+/// The deadline of the pending apply, by the system clock.
 fn deadline(node: &Namespace) -> SystemTime {
     let pending: serde_json::Value =
-        serde_json::from_str(&file(node, "wait/pending.json").expect("it waits")).expect("JSON");
+        serde_json::from_str(&file(node, "wait/pending.json").expect("a pending apply")).expect("JSON");
     let milliseconds = pending["content"]["deadline"].as_u64().expect("a number");
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     let now = Duration::new(
@@ -89,9 +89,9 @@ fn deadline(node: &Namespace) -> SystemTime {
     SystemTime::now() - now + Duration::from_millis(milliseconds)
 }
 
-/// Waits for the end of the time, and sees that it came then: not before, and within the promised 2 seconds.
+/// Waits for the rollback, and asserts that it happens after the deadline, within the promised 2 seconds.
 #[track_caller]
-fn assert_reverts(node: &Namespace, before: &str, after_what: &str) {
+fn assert_rolls_back_on_time(node: &Namespace, before: &str, after_what: &str) {
     let deadline = deadline(node);
     let mut in_force = SystemTime::now();
     node.wait_until("it is rolled back", || {
@@ -114,20 +114,20 @@ fn assert_reverts(node: &Namespace, before: &str, after_what: &str) {
 }
 
 #[test]
-fn what_nobody_confirms_is_rolled_back() {
+fn an_unconfirmed_apply_is_rolled_back() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
         let mut snapshots = Snapshots::default();
         let child = start(&node, "1s");
-        node.wait_until("the apply waits", || is_pending(&node));
-        assert_reverts(&node, &before, "the end of the time");
+        node.wait_until("the apply is pending", || is_pending(&node));
+        assert_rolls_back_on_time(&node, &before, "the end of the time");
         snapshots.compare("confirm-expired", &end(&node, child).expect(8));
         snapshots.compare("confirm-expired-status", &node.hostgw_ok(&["status"]));
         snapshots.compare("confirm-too-late", &node.hostgw(&["confirm"]).expect(8));
         node.hostgw_ok(&["cancel"]).says("is already rolled back");
         node.hostgw_ok(&["status", "--history"]).says("No apply recorded");
-        // What comes next is an apply as any other, and its status tells of the present.
+        // The next apply is independent of it, and the status shows the present.
         node.hostgw_ok(&["apply", "--yes"]);
         assert!(!node.hostgw_ok(&["status"]).stdout.contains("Rolled back"));
         snapshots.conclude();
@@ -135,7 +135,7 @@ fn what_nobody_confirms_is_rolled_back() {
 }
 
 #[test]
-fn what_is_confirmed_stays() {
+fn a_confirmed_apply_stays_in_force() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -155,7 +155,7 @@ fn what_is_confirmed_stays() {
         snapshots.compare("confirm-already", &node.hostgw(&["confirm"]).expect(8));
         node.hostgw_ok(&["cancel"]).says("no apply is pending");
         settled(&node);
-        assert_eq!(node.own_routes().len(), 3);
+        assert_eq!(node.managed_routes().len(), 3);
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "confirm and rollback");
         node.hostgw(&["confirm"]).expect(8).warns("no apply is pending here");
@@ -163,9 +163,9 @@ fn what_is_confirmed_stays() {
     });
 }
 
-/// At once: by `hostgw cancel`, by `hostgw rollback`, by a signal to the command or to its supervisor.
+/// Cancels immediately: by `hostgw cancel`, by `hostgw rollback`, by a signal to the command or to its supervisor.
 #[test]
-fn what_is_cancelled_is_rolled_back() {
+fn a_canceled_apply_is_rolled_back() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -198,22 +198,22 @@ fn what_is_cancelled_is_rolled_back() {
 }
 
 #[test]
-fn a_killed_command_changes_nothing_about_it() {
+fn killing_the_command_does_not_affect_the_deadline() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
         let mut child = waiting(&node, "5s");
         child.kill().expect("our child");
         child.wait().expect("our child");
-        assert_eq!(node.own_routes().len(), 3, "it is in force until then");
+        assert_eq!(node.managed_routes().len(), 3, "it is in force until the deadline");
         node.hostgw_ok(&["status"]).says("Pending: apply 1 of");
-        assert_reverts(&node, &before, "kill -9 of the command");
-        // The supervisor leaves word of it once all is done.
-        node.wait_until("status tells it", || {
+        assert_rolls_back_on_time(&node, &before, "kill -9 of the command");
+        // The supervisor records the outcome once everything is done.
+        node.wait_until("the status reports it", || {
             node.hostgw_ok(&["status"]).stdout.contains("since it was not confirmed by")
         });
 
-        // And so can it still be confirmed.
+        // It can also still be confirmed.
         let mut child = waiting(&node, LONG);
         child.kill().expect("our child");
         child.wait().expect("our child");
@@ -222,9 +222,9 @@ fn a_killed_command_changes_nothing_about_it() {
     });
 }
 
-/// The terminal goes away, and with it all of its session.
+/// The terminal hangs up, which ends its whole session.
 #[test]
-fn a_hang_up_changes_nothing_about_it() {
+fn a_hangup_does_not_affect_the_deadline() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -232,21 +232,19 @@ fn a_hang_up_changes_nothing_about_it() {
             .on_terminal("echo $$ >pid; exec \"$HOSTGW\" apply --yes --confirm 5s")
             .spawn()
             .expect("script");
-        node.wait_until("the apply waits", || is_waiting(&node));
+        node.wait_until("the apply is pending", || is_waiting(&node));
         let command = node.sh("cat pid").trim().to_owned();
         terminal.kill().expect("our child");
         terminal.wait().expect("our child");
-        node.wait_until("the command is gone", || {
-            !std::path::Path::new(&format!("/proc/{command}")).exists()
-        });
-        assert!(is_pending(&node), "it is in force until then");
-        assert_reverts(&node, &before, "a hang-up");
+        node.wait_until("the command ended", || !std::path::Path::new(&format!("/proc/{command}")).exists());
+        assert!(is_pending(&node), "it is in force until the deadline");
+        assert_rolls_back_on_time(&node, &before, "a hang-up");
     });
 }
 
-/// A countdown for those who watch.
+/// A terminal shows a countdown.
 #[test]
-fn a_terminal_sees_the_time_go_by() {
+fn a_terminal_shows_the_remaining_time() {
     each(|privilege| {
         let node = node(privilege);
         let mut terminal = node.on_terminal("\"$HOSTGW\" apply --yes --confirm 5s").spawn().expect("script");
@@ -262,9 +260,9 @@ fn a_terminal_sees_the_time_go_by() {
     });
 }
 
-/// The supervisor is killed: the command waits in its place.
+/// If the supervisor is killed, the command takes over.
 #[test]
-fn a_killed_supervisor_is_stood_in_for() {
+fn the_command_takes_over_from_a_killed_supervisor() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -272,7 +270,7 @@ fn a_killed_supervisor_is_stood_in_for() {
         let (supervisor, _) = holder(&node);
         assert_ne!(supervisor, process(&child));
         kill(supervisor, Signal::KILL);
-        assert_reverts(&node, &before, "kill -9 of the supervisor");
+        assert_rolls_back_on_time(&node, &before, "kill -9 of the supervisor");
         end(&node, child).expect(8).warns("this command takes over the wait");
 
         let child = waiting(&node, LONG);
@@ -283,9 +281,9 @@ fn a_killed_supervisor_is_stood_in_for() {
     });
 }
 
-/// Both are killed: nobody rolls it back by itself, and everybody says so.
+/// If both are killed, nothing rolls back automatically, and every command reports that.
 #[test]
-fn what_has_nobody_left_is_told_and_undone_by_the_next() {
+fn an_apply_without_processes_is_reported_and_undone_by_the_next() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -295,11 +293,11 @@ fn what_has_nobody_left_is_told_and_undone_by_the_next() {
             child.wait().expect("our child");
             kill(holder(&node).0, Signal::KILL);
             let process = holder(&node).0.as_raw_nonzero();
-            let gone = || {
+            let has_ended = || {
                 let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
                 stat.map_or(true, |stat| stat.contains(") Z "))
             };
-            node.wait_until("the supervisor is gone", gone);
+            node.wait_until("the supervisor ended", has_ended);
         };
         alone("1s");
         thread::sleep(Duration::from_secs(1));
@@ -319,7 +317,7 @@ fn what_has_nobody_left_is_told_and_undone_by_the_next() {
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "apply and rollback");
 
-        // In time, it can be decided on without them.
+        // Before the deadline, it can be decided without these processes.
         alone(LONG);
         node.hostgw_ok(&["status"]).says("cannot roll back at").says("run `hostgw confirm");
         node.hostgw_ok(&["plan"]).warns("its supervisor was killed; run `hostgw confirm");
@@ -332,7 +330,7 @@ fn what_has_nobody_left_is_told_and_undone_by_the_next() {
     });
 }
 
-/// While one waits, nobody else gets a turn.
+/// No other apply runs while one is pending.
 #[test]
 fn another_apply_waits_for_the_decision() {
     each(|privilege| {
@@ -350,9 +348,9 @@ fn another_apply_waits_for_the_decision() {
     });
 }
 
-/// Whoever decides first wins, and nobody is told otherwise.
+/// The first decision wins, and every command reports the same one.
 #[test]
-fn one_decision_is_in_force() {
+fn the_first_decision_wins() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -385,9 +383,9 @@ fn one_decision_is_in_force() {
     });
 }
 
-/// A confirmation in the last moment is in time or too late, and says which.
+/// A confirmation at the last moment is in time or too late, and reports which.
 #[test]
-fn the_last_moment_is_in_time_or_not() {
+fn a_confirmation_at_the_last_moment_is_in_time_or_too_late() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -409,9 +407,9 @@ fn the_last_moment_is_in_time_or_not() {
     });
 }
 
-/// Something is in the way of the rollback: that is said, and it is finished later.
+/// A conflict prevents the complete rollback: this is reported, and a later rollback finishes.
 #[test]
-fn a_rollback_that_cannot_be_whole_is_told() {
+fn an_incomplete_rollback_is_reported() {
     each(|privilege| {
         let node = node(privilege);
         node.sh("ip route add 10.244.1.0/24 via 172.30.0.9 proto 87");
@@ -430,7 +428,7 @@ fn a_rollback_that_cannot_be_whole_is_told() {
     });
 }
 
-/// Nothing is changed that could not be rolled back by itself.
+/// Nothing is changed without a supervisor that could roll it back.
 #[test]
 fn without_a_supervisor_nothing_is_changed() {
     each(|privilege| {
@@ -439,14 +437,14 @@ fn without_a_supervisor_nothing_is_changed() {
         for time in ["0s", "500ms", "25h", "90", "soon"] {
             node.hostgw(&["apply", "--yes", "--confirm", time]).expect(64);
         }
-        // With ever more open files, until it can be done.
+        // Raises the limit of open files until the apply succeeds.
         let mut without_supervisor = 0;
         for files in 4.. {
             let mut command = node.command("sh");
             command
                 .args(["-c", &format!("ulimit -n {files}; exec \"$HOSTGW\" apply --yes --confirm {LONG}")]);
             let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("sh");
-            let ended = ends_before_it_waits(&node, &mut child);
+            let ended = ends_before_it_is_pending(&node, &mut child);
             if !ended {
                 node.hostgw_ok(&["cancel"]);
                 end(&node, child).expect(8);
@@ -457,16 +455,16 @@ fn without_a_supervisor_nothing_is_changed() {
             without_supervisor += usize::from(outcome.stderr.contains("cannot start the supervisor"));
             node.assert_unchanged(&before, &format!("an apply with {files} files"));
         }
-        assert!(without_supervisor > 0, "it is not the supervisor that fails");
-        // The verb that it runs is for nobody else.
+        assert!(without_supervisor > 0, "the supervisor never failed to start");
+        // The internal verb of the supervisor is refused to everyone else.
         node.hostgw(&["supervise"]).expect(1);
-        node.assert_unchanged(&before, "a supervisor that nobody started");
+        node.assert_unchanged(&before, "a supervisor that no apply started");
     });
 }
 
-/// What was confirmed stays, though everybody is killed before it is carried out.
+/// A confirmed apply stays in force, even if all processes are killed before the confirmation is carried out.
 #[test]
-fn what_was_confirmed_is_not_undone_by_the_next() {
+fn the_next_apply_does_not_undo_a_confirmed_one() {
     each(|privilege| {
         let node = node(privilege);
         let mut child = waiting(&node, LONG);
@@ -482,13 +480,13 @@ fn what_was_confirmed_is_not_undone_by_the_next() {
     });
 }
 
-/// A confirmation that could not be carried out can be tried again.
+/// A confirmation that could not be carried out can be repeated.
 #[test]
-fn a_confirmation_that_failed_can_be_repeated() {
+fn a_failed_confirmation_can_be_repeated() {
     each(|privilege| {
         let node = node(privilege);
         let child = waiting(&node, LONG);
-        // The place that the journal goes to is taken: whoever carries it out fails.
+        // The history entry of the journal is blocked, so carrying out the confirmation fails.
         let dir = node.state_dir().expect("a state directory").display().to_string();
         node.sh(&format!("mkdir {dir}/history/000001.json"));
         node.hostgw(&["confirm"]).expect(1);
@@ -499,7 +497,7 @@ fn a_confirmation_that_failed_can_be_repeated() {
     });
 }
 
-/// Who opens the lock's file does not hold the lock.
+/// Opening the lock file does not give a process the lock.
 #[test]
 fn a_supervisor_without_the_lock_does_nothing() {
     each(|privilege| {
@@ -513,20 +511,20 @@ fn a_supervisor_without_the_lock_does_nothing() {
     });
 }
 
-/// Killed at every exchange: the supervisor puts back at once what the command had begun.
+/// The command is killed at every exchange: the supervisor immediately undoes its changes.
 #[cfg(feature = "fault-injection")]
 #[test]
-fn a_command_killed_in_the_middle_is_rolled_back_by_its_supervisor() {
+fn the_supervisor_rolls_back_a_command_that_is_killed_midway() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
-        let mut half_way = 0;
+        let mut killed_midway = 0;
         for number in 1.. {
             let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", LONG]);
             command.env("HOSTGW_FAULT", format!("kill:{number}")).stdout(Stdio::null()).stderr(Stdio::null());
             let mut child = command.spawn().expect("hostgw");
-            // One that is in force can still be on its way to the point where it is killed.
-            if !ends_before_it_waits(&node, &mut child) {
+            // An apply in force may not have reached the point where it is killed.
+            if !ends_before_it_is_pending(&node, &mut child) {
                 node.hostgw_ok(&["cancel"]);
                 let outcome = end(&node, child);
                 if outcome.code != 137 {
@@ -534,10 +532,10 @@ fn a_command_killed_in_the_middle_is_rolled_back_by_its_supervisor() {
                     break;
                 }
             }
-            half_way += usize::from(is_open(&node));
+            killed_midway += usize::from(is_open(&node));
             node.wait_until("the supervisor rolled back", || !is_open(&node) || is_waiting(&node));
             if is_waiting(&node) {
-                // It had come to its end, and had not said so.
+                // It was complete, but had not reported so.
                 node.hostgw_ok(&["cancel"]);
             }
             node.wait_until("the supervisor ended", || {
@@ -545,14 +543,14 @@ fn a_command_killed_in_the_middle_is_rolled_back_by_its_supervisor() {
             });
             node.assert_unchanged(&before, &format!("kill:{number}"));
         }
-        assert!(half_way > 0, "no kill came in the middle");
+        assert!(killed_midway > 0, "no kill came midway");
     });
 }
 
-/// The command is stopped, as by Ctrl-Z, when the apply is in force and before it could say so.
+/// The command is stopped, as by Ctrl-Z, when the apply is in force but not yet reported.
 #[cfg(feature = "fault-injection")]
 #[test]
-fn a_stopped_command_does_not_stop_the_time() {
+fn a_stopped_command_does_not_extend_the_deadline() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -562,8 +560,8 @@ fn a_stopped_command_does_not_stop_the_time() {
             let stopped = Stopped::at(&node, &mut command, "hostgw apply --confirm 1s, stopped", point)
                 .unwrap_or_else(|outcome| panic!("it never waited: {outcome}"));
             if is_pending(&node) {
-                assert_reverts(&node, &before, "a command that was stopped");
-                stopped.go_on().expect(8);
+                assert_rolls_back_on_time(&node, &before, "a command that was stopped");
+                stopped.resume().expect(8);
                 return;
             }
             stopped.kill();
@@ -574,10 +572,10 @@ fn a_stopped_command_does_not_stop_the_time() {
     });
 }
 
-/// The supervisor's own undo fails: that is said (7), and a later rollback finishes.
+/// If the rollback of the supervisor fails, this is reported (7), and a later rollback finishes.
 #[cfg(feature = "fault-injection")]
 #[test]
-fn a_supervisor_that_cannot_undo_says_so() {
+fn a_supervisor_reports_a_failed_rollback() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -588,7 +586,7 @@ fn a_supervisor_that_cannot_undo_says_so() {
             command.env("HOSTGW_FAULT_SUPERVISOR", format!("fail-from:{number}"));
             command.env("HOSTGW_FAULT_MARK", &mark).stdout(Stdio::piped()).stderr(Stdio::piped());
             let mut child = command.spawn().expect("hostgw");
-            let ended = ends_before_it_waits(&node, &mut child);
+            let ended = ends_before_it_is_pending(&node, &mut child);
             if !ended {
                 node.hostgw(&["cancel"]);
             }
@@ -602,7 +600,7 @@ fn a_supervisor_that_cannot_undo_says_so() {
                     assert!(words.iter().any(|words| outcome.stderr.contains(words)), "{outcome}");
                     node.hostgw_ok(&["rollback", "--yes"]);
                 }
-                // It could not even begin, and was stood in for; or nothing could be changed without it.
+                // The supervisor could not even begin and the command took over, or nothing was changed without it.
                 1 | 8 => assert!(!is_open(&node), "{outcome}"),
                 _ => panic!("{outcome}"),
             }
@@ -611,11 +609,11 @@ fn a_supervisor_that_cannot_undo_says_so() {
                 break;
             }
         }
-        assert!(incomplete > 0, "no undo failed");
+        assert!(incomplete > 0, "no rollback failed");
     });
 }
 
-/// Runs `hostgw apply` on a terminal of an SSH session from `client`, and types `answer`.
+/// Runs `hostgw apply` on a terminal in an SSH session from `client`, and types `answer`.
 fn over_ssh(node: &Namespace, client: &str, inside: &str, answer: &str) -> Outcome {
     let begun = Instant::now();
     let mut child = node
@@ -630,20 +628,20 @@ fn over_ssh(node: &Namespace, client: &str, inside: &str, answer: &str) -> Outco
 }
 
 const APPLY: &str = "\"$HOSTGW\" apply";
-/// As sudo does it, which takes the variable away.
+/// As with sudo, which removes the variable.
 const SUDO: &str = "env -u SSH_CONNECTION \"$HOSTGW\" apply; exit $?";
 
 #[test]
-fn who_may_be_cut_off_is_offered_a_way_back() {
+fn an_ssh_session_at_risk_is_offered_a_confirmation() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
         for inside in [APPLY, SUDO] {
-            // A client whose way the plan leaves alone.
+            // A client whose route does not change.
             let outcome = over_ssh(&node, "172.30.0.99", inside, "n\n").expect(8);
             outcome.says("Apply this plan to node linux-1? [y/N]");
             assert!(!outcome.stdout.contains("SSH session"), "{outcome}");
-            // One in the pods of another node.
+            // A client among the pods of another node.
             let outcome = over_ssh(&node, "10.244.1.7", inside, "n\n").expect(8);
             outcome.says("this plan changes the route to 10.244.1.7, which your SSH session comes from");
             outcome.says("Answer c to roll back after 1m 30s unless you confirm. [y/c/N]");
@@ -652,7 +650,7 @@ fn who_may_be_cut_off_is_offered_a_way_back() {
         over_ssh(&node, "10.244.1.7", APPLY, "y\n").expect(0);
         settled(&node);
         node.hostgw_ok(&["rollback", "--yes"]);
-        // Without a question there is a hint.
+        // Without a question, there is a hint.
         let outcome = over_ssh(&node, "10.244.1.7", "\"$HOSTGW\" apply --yes", "").expect(0);
         outcome.says("pass --confirm 1m 30s to roll back automatically");
         node.hostgw_ok(&["rollback", "--yes"]);
@@ -663,17 +661,17 @@ fn who_may_be_cut_off_is_offered_a_way_back() {
             .spawn()
             .expect("script");
         feed(&mut child, "c\n");
-        node.wait_until("the apply waits", || is_waiting(&node));
+        node.wait_until("the apply is pending", || is_waiting(&node));
         node.hostgw_ok(&["cancel"]);
         let output = child.wait_with_output().expect("our child");
         Outcome::from_output(&node, "hostgw apply, answered c", output).expect(8);
-        node.assert_unchanged(&before, "an apply that was cancelled");
+        node.assert_unchanged(&before, "a canceled apply");
     });
 }
 
-/// Who may write the state directory may have root put anything into the kernel.
+/// Whoever can write to the state directory could make root change the kernel arbitrarily.
 #[test]
-fn a_state_directory_of_others_is_refused() {
+fn a_state_directory_that_others_can_write_is_refused() {
     each(|privilege| {
         let node = node(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
@@ -682,20 +680,20 @@ fn a_state_directory_of_others_is_refused() {
         node.sh("chmod 777 state/net-*");
         let refused = node.hostgw(&["apply", "--yes", "--confirm", LONG]).expect(1);
         refused.warns("is writable by group or others (mode 0777)").warns("HOSTGW_STATE_DIR elsewhere");
-        node.assert_unchanged(&before, "a state directory that others may write");
+        node.assert_unchanged(&before, "a state directory that others can write");
         node.sh("chmod 700 state/net-*");
         if privilege == Privilege::Root && has_nobody() {
             node.sh("chown 65534 state/net-*");
             node.hostgw(&["apply", "--yes"]).expect(1).warns("belongs to uid 65534, expected root");
-            node.assert_unchanged(&before, "a state directory of somebody else");
+            node.assert_unchanged(&before, "a state directory of another user");
         }
     });
 }
 
-/// The previous apply is confirmed, and `confirm` comes just before the next one waits: it confirms nothing, and does
-/// not say otherwise.
+/// A confirmation just before the next apply becomes pending refers to the previous one, which is already confirmed:
+/// it confirms nothing, and reports that.
 #[test]
-fn a_confirmation_that_confirms_nothing_is_no_success() {
+fn a_confirmation_without_a_pending_apply_fails() {
     each(|privilege| {
         let node = node(privilege);
         let child = waiting(&node, LONG);
@@ -704,7 +702,7 @@ fn a_confirmation_that_confirms_nothing_is_no_success() {
         node.hostgw(&["confirm"]).expect(8).warns("apply 1 of").warns("already confirmed");
         node.sh("ip route del 10.244.1.0/24");
         let child = waiting(&node, LONG);
-        // A late one that means the first apply.
+        // A late confirmation refers to the first apply.
         node.hostgw(&["confirm", "1"]).expect(8).warns("apply 1 is not pending: apply 2 of");
         node.hostgw(&["cancel", "1"]).expect(8).warns("apply 1 is not pending: apply 2 of");
         assert!(is_pending(&node));
@@ -718,9 +716,9 @@ fn a_confirmation_that_confirms_nothing_is_no_success() {
     });
 }
 
-/// An id is never used twice: a late confirmation of what was rolled back confirms nothing else.
+/// IDs are never reused, so a late confirmation of an apply that was rolled back cannot confirm another one.
 #[test]
-fn an_id_is_never_used_twice() {
+fn ids_are_never_reused() {
     each(|privilege| {
         let node = node(privilege);
         for id in 1..4 {
@@ -741,10 +739,10 @@ fn an_id_is_never_used_twice() {
     });
 }
 
-/// The number of an apply is on record before its journal is.
+/// The ID of an apply is recorded before its journal.
 #[cfg(feature = "fault-injection")]
 #[test]
-fn an_apply_that_is_about_to_begin_is_not_over() {
+fn an_apply_that_is_about_to_begin_is_not_reported_as_over() {
     let privilege = if crate::support::namespace::is_root() { Privilege::Root } else { Privilege::User };
     for point in 5.. {
         let node = node(privilege);
@@ -762,7 +760,7 @@ fn an_apply_that_is_about_to_begin_is_not_over() {
     }
 }
 
-/// `--wait` is there before the apply is.
+/// `--wait` may start before the apply.
 #[test]
 fn a_confirmation_can_wait_for_its_apply() {
     each(|privilege| {
@@ -779,7 +777,7 @@ fn a_confirmation_can_wait_for_its_apply() {
             node.sh("ip route del 10.244.1.0/24");
         }
         node.hostgw(&["confirm", "--wait", "100ms"]).expect(8).warns("already confirmed");
-        // One that is over already is not waited for.
+        // An apply that is already over is not waited for.
         node.hostgw(&["confirm", "1", "--wait", "10m"]).expect(8).warns("already confirmed");
         node.hostgw(&["confirm", "9", "--wait", "100ms"])
             .expect(8)

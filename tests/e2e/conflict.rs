@@ -1,10 +1,9 @@
-//! A foreign route where hostgw needs the place: shown, refused, and taken over only when asked.
+//! Foreign routes in the place of managed ones: shown, refused, and adopted only on request.
 
 use super::{ON_LINK, assert_no_record, node, settled};
 use crate::support::namespace::{Snapshots, each};
 
-/// Routes of others on the key of linux-2's pods, with what `ip` calls the attributes that hostgw has no
-/// words for.
+/// Foreign routes to the pods of linux-2, with the attributes, in `ip` syntax, that hostgw cannot decode.
 const FOREIGN: [&str; 9] = [
     "via 172.30.0.1 proto static",
     "via 172.30.0.1 proto bird src 172.30.0.11 mtu 1400",
@@ -34,7 +33,7 @@ fn a_foreign_route_is_shown_and_refused() {
 }
 
 #[test]
-fn what_adopt_takes_over_a_rollback_gives_back() {
+fn a_rollback_restores_adopted_routes() {
     each(|privilege| {
         let node = node(privilege);
         for foreign in FOREIGN {
@@ -43,7 +42,7 @@ fn what_adopt_takes_over_a_rollback_gives_back() {
             node.hostgw(&["apply", "--yes"]).expect(10);
             node.assert_unchanged(&before, foreign);
             node.hostgw_ok(&["apply", "--yes", "--adopt"]);
-            assert_eq!(node.own_routes()[..2], [ON_LINK, super::TO_NODE_2], "{foreign}");
+            assert_eq!(node.managed_routes()[..2], [ON_LINK, super::TO_NODE_2], "{foreign}");
             assert_eq!(node.run(["ip", "route", "show", "10.244.1.0/24"]).lines().count(), 1, "{foreign}");
             settled(&node);
             node.hostgw_ok(&["rollback", "--yes"]);
@@ -53,9 +52,9 @@ fn what_adopt_takes_over_a_rollback_gives_back() {
     });
 }
 
-/// A route by a nexthop object shows its gateway too; only the object's number goes back to the kernel.
+/// A route with a nexthop object also shows its gateway, but only the object's ID is written back to the kernel.
 #[test]
-fn a_route_by_a_nexthop_object_is_given_back() {
+fn a_route_with_a_nexthop_object_is_restored() {
     each(|privilege| {
         let node = node(privilege);
         node.sh("ip nexthop add id 5 via 172.30.0.1 dev eth0
@@ -68,9 +67,9 @@ fn a_route_by_a_nexthop_object_is_given_back() {
     });
 }
 
-/// Routes that lead nowhere are routes too.
+/// Blackhole routes are routes, too.
 #[test]
-fn blackholes_are_taken_over_and_given_back() {
+fn blackhole_routes_are_adopted_and_restored() {
     each(|privilege| {
         let node = node(privilege);
         for kind in ["blackhole", "unreachable", "prohibit", "throw"] {
@@ -86,7 +85,7 @@ fn blackholes_are_taken_over_and_given_back() {
     });
 }
 
-/// Two routes on one key; the first is in force.
+/// With two routes at one key, the first one is in force.
 #[test]
 fn adopt_and_rollback_keep_the_order_of_appended_routes() {
     each(|privilege| {
@@ -101,9 +100,9 @@ fn adopt_and_rollback_keep_the_order_of_appended_routes() {
     });
 }
 
-/// Another metric is another key: no conflict, but a warning when it wins.
+/// A route with another metric has another key: it is not a conflict, but a warning if it wins.
 #[test]
-fn a_foreign_route_on_another_metric_stays() {
+fn a_foreign_route_with_another_metric_stays() {
     each(|privilege| {
         let node = node(privilege);
         node.sh("ip route add 10.244.1.0/24 via 172.30.0.1 metric 5");
@@ -115,18 +114,18 @@ fn a_foreign_route_on_another_metric_stays() {
     });
 }
 
-/// A route that somebody put where an adopted one had stood is not overwritten by the rollback.
+/// The rollback does not overwrite a route that another program created in place of an adopted one.
 #[test]
-fn a_rollback_does_not_overwrite_a_route_of_others() {
+fn a_rollback_does_not_overwrite_a_foreign_route() {
     each(|privilege| {
         let node = node(privilege);
         node.sh("ip route add 10.244.1.0/24 via 172.30.0.1 dev eth0 proto static");
         node.hostgw_ok(&["apply", "--yes", "--adopt"]);
         node.sh("ip route replace 10.244.1.0/24 via 172.30.0.7 dev eth0 proto bird");
-        let standing = node.witness();
+        let live = node.witness();
         let mut snapshots = Snapshots::default();
         snapshots.compare("conflict-rollback", &node.hostgw(&["rollback", "--yes"]).expect(10));
-        node.assert_unchanged(&standing, "a refused rollback");
+        node.assert_unchanged(&live, "a refused rollback");
         node.hostgw_ok(&["apply", "--yes", "--adopt"]);
         node.sh("ip route replace 10.244.1.0/24 via 172.30.0.7 dev eth0 proto bird");
         node.hostgw_ok(&["rollback", "--yes", "--adopt"]);
@@ -137,14 +136,14 @@ fn a_rollback_does_not_overwrite_a_route_of_others() {
         );
         let route = node.run(["ip", "route", "show", "10.244.1.0/24"]);
         assert_eq!(route.trim_end(), "10.244.1.0/24 via 172.30.0.9 dev eth0 proto bird");
-        assert!(node.own_routes().is_empty());
+        assert!(node.managed_routes().is_empty());
         snapshots.conclude();
     });
 }
 
-/// What the route of hostgw's that somebody replaced was is known from the last apply.
+/// The last apply tells that the replaced route was a managed one.
 #[test]
-fn a_conflict_says_that_the_route_was_hostgw_s() {
+fn a_conflict_names_the_managed_route_that_was_replaced() {
     each(|privilege| {
         let node = node(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
@@ -162,9 +161,9 @@ fn a_conflict_says_that_the_route_was_hostgw_s() {
     });
 }
 
-/// Foreign routes on the keys of hostgw's, before them and behind them, that were there all the time.
+/// Foreign routes at the keys of managed ones, before and after them, existed all the time.
 #[test]
-fn a_rollback_of_a_removal_leaves_the_foreign_routes_that_were_there() {
+fn the_rollback_of_a_removal_keeps_existing_foreign_routes() {
     each(|privilege| {
         let node = node(privilege);
         node.hostgw_ok(&["apply", "--yes"]);

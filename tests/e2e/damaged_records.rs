@@ -1,5 +1,5 @@
-//! Records with every field damaged in turn: every command ends with a sentence, never with a panic or a hang, and
-//! the way back stays open where it does not need the damaged part.
+//! Records with every field damaged in turn: every command ends with a message, never with a panic or a hang, and
+//! rollback remains possible unless it needs the damaged part.
 
 use std::process::{Child, Stdio};
 
@@ -22,7 +22,7 @@ const COMMANDS: [&[&str]; 10] = [
     &["destroy", "--yes", "--lock-timeout", "100ms"],
 ];
 
-/// What takes the place of each value.
+/// The replacements for each value.
 fn wrong_values() -> Vec<Value> {
     vec![
         json!(253_402_300_800_u64),
@@ -36,7 +36,7 @@ fn wrong_values() -> Vec<Value> {
     ]
 }
 
-/// The paths of all values in a document, of at most three elements of a list.
+/// Collects the paths of all values in a document, with at most three elements per list.
 fn paths(value: &Value, here: &str, found: &mut Vec<String>) {
     match value {
         Value::Object(fields) => {
@@ -56,18 +56,17 @@ fn paths(value: &Value, here: &str, found: &mut Vec<String>) {
     found.push(here.to_owned());
 }
 
-/// A node with records of every kind: two applies on record, a third one that waits and whose processes are gone, or
-/// an outcome.
+/// A node with records of every kind: two committed applies, and a pending one without processes or an outcome.
 struct Damaged {
     node: Namespace,
-    /// What it is restored from before each damage.
-    whole: String,
+    /// The command that restores the records before each damage.
+    restore: String,
 }
 
 fn pending(node: &Namespace) -> Child {
     let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", "10m"]);
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("hostgw");
-    node.wait_until("the apply waits", || {
+    node.wait_until("the apply is pending", || {
         node.try_sh("grep -q 'waits for' state/net-*/lock && test -e state/net-*/wait/pending.json").code == 0
     });
     child
@@ -79,7 +78,7 @@ impl Damaged {
         node.write("hostgw.yaml", &cluster("sysctls: {net.ipv4.conf.all.rp_filter: 2}", &[NODE_1, NODE_2]));
         node.hostgw_ok(&["apply", "--yes"]);
         node.write("hostgw.yaml", super::RECIPE);
-        // An outcome, and then a wait that nobody is left to end.
+        // An outcome, and then a pending apply whose processes are gone.
         let mut child = pending(&node);
         node.hostgw_ok(&["cancel"]);
         child.wait().expect("our child");
@@ -90,14 +89,14 @@ impl Damaged {
         node.sh("kill -9 $(sed 's/process \\([0-9]*\\).*/\\1/' state/net-*/lock)
                  cp outcome \"$(echo state/net-*)/outcome.json\"
                  cp -a state whole");
-        Self { node, whole: "rm -rf state; cp -a whole state".to_owned() }
+        Self { node, restore: "rm -rf state; cp -a whole state".to_owned() }
     }
 
-    /// Runs every command on a record with `text` in it; each ends by itself.
+    /// Runs every command with a record that contains `text`. Each one must end on its own.
     fn run(&self, record: &str, text: &[u8], what: &str) {
         let folder = self.node.folder();
         for arguments in COMMANDS {
-            self.node.sh(&self.whole);
+            self.node.sh(&self.restore);
             std::fs::write(folder.join("damaged"), text).expect("our folder");
             self.node.sh(&format!("cp damaged state/net-*/{record}"));
             let mut command = self.node.command("timeout");
@@ -114,7 +113,7 @@ impl Damaged {
     }
 }
 
-/// All records, by their names below the directory of the namespace.
+/// The names of all records in the directory of the namespace.
 fn records(node: &Namespace) -> Vec<String> {
     node.sh("cd state/net-*; find . -type f ! -name lock | sed 's|^./||' | sort")
         .lines()
@@ -122,7 +121,7 @@ fn records(node: &Namespace) -> Vec<String> {
         .collect()
 }
 
-/// How the mutations are spread over the tests: each one has its own node.
+/// Distributes the mutations over several tests, each with a node of its own.
 fn sweep(share: usize, of: usize) {
     let damaged = Damaged::new();
     let whole_sweep = std::env::var_os("HOSTGW_WHOLE").is_some();
@@ -147,7 +146,8 @@ fn sweep(share: usize, of: usize) {
         for (at, path) in found.iter().enumerate() {
             for (kind, wrong) in wrong_values().into_iter().enumerate() {
                 number += 1;
-                // Times and numbers meet every value; all else meets one of them, unless all is asked for.
+                // Times and IDs are replaced by every value, all others by one of them unless the whole sweep is
+                // requested.
                 let is_number = value.pointer(path).is_some_and(Value::is_number);
                 let is_tried = whole_sweep || (is_number && kind < 4) || kind == at % 8;
                 if is_tried && number % of == share {
@@ -161,9 +161,9 @@ fn sweep(share: usize, of: usize) {
     assert!(number > 500, "{number} mutations");
 }
 
-/// A part of all mutations; with `HOSTGW_WHOLE=1`, of every value in every place.
+/// Runs a part of the mutations; with `HOSTGW_WHOLE=1`, every value in every place.
 #[test]
-fn no_damage_to_a_record_ends_in_a_panic_or_a_hang() {
+fn damaged_records_cause_neither_a_panic_nor_a_hang() {
     std::thread::scope(|scope| {
         for share in 0..4 {
             scope
@@ -172,9 +172,9 @@ fn no_damage_to_a_record_ends_in_a_panic_or_a_hang() {
     });
 }
 
-/// `at` and `until` are for people: an impossible one keeps nobody from going back.
+/// `at` and `until` are for display: an impossible time does not prevent a rollback.
 #[test]
-fn an_impossible_time_does_not_block_the_way_back() {
+fn an_impossible_time_does_not_prevent_a_rollback() {
     let node = node(if is_root() { Privilege::Root } else { Privilege::User });
     let before = node.witness();
     for time in ["253402300800", "18446744073709551615"] {
@@ -196,6 +196,6 @@ fn an_impossible_time_does_not_block_the_way_back() {
         child.wait().expect("our child");
         node.sh("kill -9 $(sed 's/process \\([0-9]*\\).*/\\1/' state/net-*/lock)");
         node.hostgw_ok(&["rollback", "--yes"]);
-        node.assert_unchanged(&before, "rollback of an apply that waited");
+        node.assert_unchanged(&before, "the rollback of a pending apply");
     }
 }

@@ -1,9 +1,9 @@
-//! `hostgw diff` and `plan --all-nodes`: by anybody, anywhere, of files and of git revisions.
+//! `hostgw diff` and `plan --all-nodes`: without privileges, on any machine, for files and git revisions.
 
 use super::{NODE_1, NODE_2, NODE_3, cluster};
 use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, each, has_nobody};
 
-/// Runs a script with the rights of nobody: no root, no capability.
+/// Runs a script as the user nobody, without capabilities.
 fn nobody(node: &Namespace, privilege: Privilege, script: &str) -> Outcome {
     let user = if privilege == Privilege::Root && has_nobody() {
         "--reuid 65534 --regid 65534 --clear-groups"
@@ -17,8 +17,8 @@ fn nobody(node: &Namespace, privilege: Privilege, script: &str) -> Outcome {
     outcome
 }
 
-/// A repository with the tags v1 (two nodes) and v2 (three), the branch topic from v1 (another address), and a
-/// working tree at v2 that is back to one node.
+/// A repository with the tags v1 (two nodes) and v2 (three), the branch topic from v1 (another next hop), and a
+/// working tree at v2 with only one node.
 fn repository(privilege: Privilege) -> Namespace {
     let node = Namespace::new(privilege);
     nobody(&node, privilege, "git init -q -b main && mkdir envs && touch other.yaml").expect(0);
@@ -40,7 +40,7 @@ fn repository(privilege: Privilege) -> Namespace {
 }
 
 #[test]
-fn revisions_are_compared_as_git_names_them() {
+fn revisions_are_named_as_in_git() {
     each(|privilege| {
         let node = repository(privilege);
         let before = node.witness();
@@ -67,9 +67,9 @@ fn revisions_are_compared_as_git_names_them() {
     });
 }
 
-/// The folder that the command runs in does not matter, nor one that a hook's environment names.
+/// Neither the working directory nor the environment of a git hook matters.
 #[test]
-fn a_repository_is_found_from_the_file() {
+fn the_repository_of_the_file_is_found() {
     each(|privilege| {
         let node = repository(privilege);
         let diff = |script: &str| nobody(&node, privilege, script).expect(0).stdout;
@@ -85,16 +85,16 @@ fn a_repository_is_found_from_the_file() {
             "rm envs/cluster.yaml; rmdir envs; \"$HOSTGW\" diff v1..v2 -f envs/cluster.yaml --summary"
                 .to_owned(),
         ] {
-            let told = diff(&script)
+            let output = diff(&script)
                 .replace(&format!("{folder}/envs/"), "envs/")
                 .replace("link.yaml", "envs/cluster.yaml");
-            assert_eq!(told.replace(":cluster", ":envs/cluster"), expected, "{script}");
+            assert_eq!(output.replace(":cluster", ":envs/cluster"), expected, "{script}");
         }
     });
 }
 
 #[test]
-fn a_file_that_is_new_is_compared_with_nothing() {
+fn a_new_file_is_compared_with_an_empty_configuration() {
     each(|privilege| {
         let node = repository(privilege);
         node.write("other.yaml", &cluster("", &[NODE_1, NODE_2]));
@@ -107,9 +107,9 @@ fn a_file_that_is_new_is_compared_with_nothing() {
     });
 }
 
-/// A new name is no new cluster: git says which file it was before.
+/// A renamed file is not a new cluster: git knows its old name.
 #[test]
-fn a_renamed_file_is_compared_with_what_it_was() {
+fn a_renamed_file_is_compared_with_its_old_version() {
     each(|privilege| {
         let node = repository(privilege);
         node.write("envs/cluster.yaml", &cluster("", &[NODE_1, NODE_2, NODE_3]));
@@ -132,7 +132,7 @@ fn a_renamed_file_is_compared_with_what_it_was() {
             { "kind": "renamed", "before": "envs/cluster.yaml", "after": "sites/hostgw.yaml" }
         ]);
         assert_eq!(json["notes"], note);
-        // By its old name, and from within a folder.
+        // By its old name, and from a subfolder.
         diff("v2..v3 -f envs/cluster.yaml").expect(0).says(totals);
         let script = "cd sites; \"$HOSTGW\" diff v2..v3 -f hostgw.yaml";
         nobody(&node, privilege, script).expect(0).says(totals);
@@ -141,7 +141,7 @@ fn a_renamed_file_is_compared_with_what_it_was() {
     });
 }
 
-/// What stands on the nodes goes with the file that describes it.
+/// Nodes lose everything that the deleted file describes.
 #[test]
 fn a_deleted_file_lists_what_every_node_loses() {
     each(|privilege| {
@@ -165,9 +165,9 @@ fn a_deleted_file_lists_what_every_node_loses() {
     });
 }
 
-/// The mistakes of a base are not those of the change that mends it.
+/// Errors in the base are not reported for the change that fixes it.
 #[test]
-fn a_change_that_mends_its_base_is_compared_with_nothing() {
+fn a_change_that_fixes_an_invalid_base_is_compared_with_an_empty_configuration() {
     each(|privilege| {
         let node = repository(privilege);
         let commit = |name: &str, text: &str| {
@@ -204,7 +204,7 @@ fn a_change_that_mends_its_base_is_compared_with_nothing() {
 }
 
 #[test]
-fn what_git_cannot_do_is_said() {
+fn git_failures_are_reported() {
     each(|privilege| {
         let node = repository(privilege);
         let mut snapshots = Snapshots::default();

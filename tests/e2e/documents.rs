@@ -1,4 +1,4 @@
-//! With `--json`, standard output is exactly one document, as its schema says, however the command ends.
+//! With `--json`, standard output is exactly one document that matches its schema, however the command ends.
 
 use std::process::{Child, Stdio};
 
@@ -14,8 +14,8 @@ use crate::support::{
     schema::{accept, strict},
 };
 
-/// The document of a command that ended with `code`: the only thing on standard output, and as the schema `schema`
-/// says. An error document is for those without a result.
+/// The document of a command that ended with `code`. Asserts that it is the only output and matches the schema
+/// `schema`, and that errors without a result use the error schema.
 #[track_caller]
 fn document(outcome: &Outcome, code: i32, schema: &str) -> Value {
     assert_eq!(outcome.code, code, "{outcome}");
@@ -28,7 +28,7 @@ fn document(outcome: &Outcome, code: i32, schema: &str) -> Value {
     document
 }
 
-/// The document of a verb that changes the node.
+/// The document of a command that changes the node.
 #[track_caller]
 fn transaction(outcome: &Outcome, code: i32, meaning: &str) -> Value {
     let document = document(outcome, code, "transaction");
@@ -38,7 +38,7 @@ fn transaction(outcome: &Outcome, code: i32, meaning: &str) -> Value {
 }
 
 #[test]
-fn a_changed_node_is_told_in_one_document() {
+fn a_change_prints_one_document() {
     each(|privilege| {
         let node = node(privilege);
         let mut snapshots = Snapshots::default();
@@ -81,7 +81,7 @@ fn a_changed_node_is_told_in_one_document() {
 }
 
 #[test]
-fn a_refused_change_is_told_in_one_document() {
+fn a_refused_change_prints_one_document() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -104,11 +104,11 @@ fn a_refused_change_is_told_in_one_document() {
     });
 }
 
-/// `apply --confirm` with `--json`, once it waits.
+/// Starts `apply --confirm --json`, and waits until it is pending.
 fn waiting(node: &Namespace, time: &str) -> Child {
     let mut command = node.hostgw_command(&["apply", "--yes", "--json", "--confirm", time]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw");
-    node.wait_until("the apply waits", || {
+    node.wait_until("the apply is pending", || {
         node.state_dir().is_some_and(|dir| {
             let holder = std::fs::read_to_string(dir.join("lock")).unwrap_or_default();
             dir.join("wait/pending.json").exists() && holder.contains("waits for")
@@ -123,7 +123,7 @@ fn end(node: &Namespace, child: Child) -> Outcome {
 }
 
 #[test]
-fn a_confirmation_is_told_in_one_document() {
+fn a_confirmation_prints_one_document() {
     each(|privilege| {
         let node = node(privilege);
         for (verb, decision, code, meaning) in
@@ -144,7 +144,7 @@ fn a_confirmation_is_told_in_one_document() {
         let expired = transaction(&end(&node, waiting(&node, "1s")), 8, "declined");
         assert_eq!(expired["confirmation"]["decision"], "expired");
         assert_eq!((&expired["done"], &expired["rolledBack"]), (&Value::Null, &json!(true)));
-        // By another command's hand.
+        // Confirmed by another command.
         let child = waiting(&node, "10m");
         let undone = transaction(&node.hostgw(&["rollback", "--yes", "--json"]), 0, "done");
         assert_eq!(undone["rolledBack"], true);
@@ -152,9 +152,9 @@ fn a_confirmation_is_told_in_one_document() {
     });
 }
 
-/// A change that failed and was undone, and an undo that could not be finished, with the commands that are left.
+/// A change that failed and was rolled back, and an incomplete rollback with its remaining commands.
 #[test]
-fn a_failed_change_is_told_in_one_document() {
+fn a_failed_change_prints_one_document() {
     each(|privilege| {
         let (node, _router) = node_with_router(privilege);
         node.sh("echo 1 >/proc/sys/net/ipv4/tcp_syn_retries");
@@ -178,7 +178,7 @@ fn a_failed_change_is_told_in_one_document() {
                 document["left"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
             assert!(left.iter().any(|command| command.starts_with("ip route")), "{document:#}");
         }
-        // The next apply undoes it first, as far as it can be, and says so.
+        // The next apply rolls back first, as far as possible, and reports it.
         node.sh("ip route del 10.244.1.0/24");
         let recovered = transaction(&node.hostgw(&["apply", "--yes", "--json"]), 0, "done");
         assert_eq!(recovered["recovered"], applied["transaction"], "{recovered:#}");
@@ -187,7 +187,7 @@ fn a_failed_change_is_told_in_one_document() {
 }
 
 #[test]
-fn files_are_validated_in_one_document() {
+fn a_validation_prints_one_document() {
     each(|privilege| {
         let node = node(privilege);
         node.write("wrong.yaml", &RECIPE.replace("10.244.1.0/24", "10.244.1.7/24"));
@@ -214,7 +214,7 @@ fn files_are_validated_in_one_document() {
         let valid = document(&node.hostgw(&["validate", "--json"]), 0, "validate");
         assert_eq!(valid["files"][0], json!({ "file": "hostgw.yaml", "valid": true, "nodes": 3 }));
 
-        // The same mistake, in the same form, wherever it is met.
+        // The same error has the same form everywhere.
         let mistakes = &validated["files"][2]["error"]["mistakes"];
         assert_eq!(mistakes[0]["related"]["message"], "first used here", "{mistakes:#}");
         for arguments in [
@@ -229,9 +229,9 @@ fn files_are_validated_in_one_document() {
     });
 }
 
-/// Every other document there is, on a node with something to tell.
+/// All other documents, on a node with various findings.
 #[test]
-fn every_document_is_as_its_schema_says() {
+fn every_document_matches_its_schema() {
     each(|privilege| {
         let node = node(privilege);
         let check = |arguments: &[&str], code: i32, schema: &str| {
@@ -262,7 +262,7 @@ fn every_document_is_as_its_schema_says() {
         node.sh("nft delete set ip hostgw blocked");
         check(&["destroy", "--dry-run", "--json"], 0, "transaction");
         check(&["rollback", "--dry-run", "--json"], 0, "transaction");
-        // A pending apply, and one that nobody confirmed.
+        // A pending apply, and one that was not confirmed.
         let child = waiting(&node, "10m");
         check(&["status", "--json"], 0, "status");
         node.hostgw_ok(&["cancel"]);
@@ -274,7 +274,7 @@ fn every_document_is_as_its_schema_says() {
 const CNI: &str = r#"{"cniVersion": "0.3.0", "name": "l2", "type": "win-bridge", "policies": [
     {"Name": "EndpointPolicy", "Value": {"Type": "OutBoundNAT", "ExceptionList": ["10.9.0.0/16", "x"]}}]}"#;
 
-/// A failure after the document was printed goes to standard error; there is never a second document.
+/// A failure after the document was printed goes to standard error. There is never a second document.
 #[test]
 fn there_is_never_a_second_document() {
     each(|privilege| {

@@ -1,9 +1,9 @@
-//! What somebody changed in the kernel is called drift, repaired by an apply, and then quiet.
+//! Manual changes in the kernel are reported as drift and repaired by an apply, after which the plan is empty.
 
 use super::{node, settled};
 use crate::support::namespace::{Snapshots, each};
 
-/// What is done to a node after an apply.
+/// Changes to a node after an apply.
 const DRIFTS: [(&str, &str); 10] = [
     ("route-deleted", "ip route del 10.244.1.0/24"),
     ("route-gateway", "ip route replace 10.244.1.0/24 via 172.30.0.99 dev eth0 proto 87"),
@@ -18,7 +18,7 @@ const DRIFTS: [(&str, &str); 10] = [
 ];
 
 #[test]
-fn drift_is_named_and_repaired() {
+fn drift_is_reported_and_repaired() {
     each(|privilege| {
         let node = node(privilege);
         let mut snapshots = Snapshots::default();
@@ -39,31 +39,31 @@ fn drift_is_named_and_repaired() {
     });
 }
 
-/// Links that go down take their IPv4 routes with them, without a word (kernel-notes, Routes 4).
+/// When a link goes down, the kernel silently removes its IPv4 routes (kernel-notes, Routes 4).
 #[test]
-fn routes_lost_with_their_link_come_back() {
+fn routes_lost_with_their_link_are_restored() {
     each(|privilege| {
         let node = node(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
         node.sh("ip link set eth0 down; ip link set eth0 up");
-        assert_eq!(node.own_routes(), Vec::<String>::new(), "the kernel keeps the routes");
+        assert_eq!(node.managed_routes(), Vec::<String>::new(), "the kernel keeps the routes");
         node.hostgw(&["plan", "--detailed-exitcode"]).expect(2).says("drift");
         node.hostgw_ok(&["apply", "--yes"]);
-        assert_eq!(node.own_routes().len(), 3);
+        assert_eq!(node.managed_routes().len(), 3);
         settled(&node);
     });
 }
 
-/// What hostgw owns is found by protocol and table, not by its files.
+/// hostgw finds managed objects by protocol and table, not by its records.
 #[test]
-fn what_hostgw_owns_is_found_without_its_files() {
+fn managed_objects_are_found_without_records() {
     each(|privilege| {
         let node = node(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
         node.sh("rm -r state");
         settled(&node);
         node.hostgw_ok(&["destroy", "--yes"]);
-        assert_eq!(node.own_routes(), Vec::<String>::new());
+        assert_eq!(node.managed_routes(), Vec::<String>::new());
         assert_eq!(node.run(["nft", "list", "tables"]), "");
     });
 }

@@ -1,4 +1,4 @@
-//! Both families in one cluster.
+//! Clusters with both address families.
 
 use super::{node, settled};
 use crate::support::namespace::{Namespace, Privilege, Snapshots, each};
@@ -31,7 +31,7 @@ fn dual_stack_node(privilege: Privilege) -> Namespace {
 }
 
 #[test]
-fn both_families_are_applied_and_leave_nothing() {
+fn both_families_are_applied_and_destroyed_without_residue() {
     each(|privilege| {
         let node = dual_stack_node(privilege);
         let before = node.witness();
@@ -49,7 +49,7 @@ fn both_families_are_applied_and_leave_nothing() {
         );
         assert!(node.run(["nft", "list", "table", "ip6", "hostgw"]).contains("ip6 daddr != fd00:244::/48"));
         assert_eq!(node.sysctl("net.ipv6.conf.all.forwarding"), "1");
-        assert_eq!(node.own_routes().len(), 3);
+        assert_eq!(node.managed_routes().len(), 3);
         settled(&node);
         let silence = node.listen();
         settled(&node);
@@ -61,7 +61,7 @@ fn both_families_are_applied_and_leave_nothing() {
 }
 
 #[test]
-fn both_families_follow_the_file_and_are_rolled_back() {
+fn both_families_follow_the_configuration_and_are_rolled_back() {
     each(|privilege| {
         let node = dual_stack_node(privilege);
         let before = node.witness();
@@ -80,9 +80,9 @@ fn both_families_follow_the_file_and_are_rolled_back() {
     });
 }
 
-/// IPv6 has more ways to put a foreign route on a key: a second gateway becomes one multipath route.
+/// Foreign IPv6 routes can share a key in more ways: a second gateway forms a multipath route.
 #[test]
-fn foreign_ipv6_routes_come_back_after_adopt() {
+fn adopted_ipv6_routes_are_restored() {
     each(|privilege| {
         let node = dual_stack_node(privilege);
         for foreign in [

@@ -1,4 +1,4 @@
-//! Where the configuration and the node come from, when the command line does not say.
+//! The configuration and the node if the command line does not name them.
 
 use super::{NODE_1, NODE_2, RECIPE, cluster, node};
 use crate::support::namespace::{Namespace, Outcome, Snapshots, each};
@@ -23,7 +23,7 @@ fn the_environment_names_the_configuration_and_the_node() {
         let is = |file: &str, node: &str| (file.to_owned(), node.to_owned());
         let plan = ["plan", "--json"];
         assert_eq!(named(&[file], &plan), is("other.yaml", "linux-1"));
-        // Flags win, and an empty variable counts as unset.
+        // Flags take precedence, and an empty variable counts as unset.
         assert_eq!(named(&[file], &["plan", "--json", "-f", "hostgw.yaml"]), is("hostgw.yaml", "linux-1"));
         assert_eq!(named(&[("HOSTGW_FILE", ""), ("HOSTGW_NODE", "")], &plan), is("hostgw.yaml", "linux-1"));
         node.sh("ip addr del 172.30.0.11/24 dev eth0; ip addr add 172.30.0.99/24 dev eth0");
@@ -31,7 +31,7 @@ fn the_environment_names_the_configuration_and_the_node() {
         assert_eq!(named(&[("HOSTGW_NODE", "linux-2")], &plan), is("hostgw.yaml", "linux-2"));
         let flag = ["plan", "--json", "--node", "linux-1"];
         assert_eq!(named(&[("HOSTGW_NODE", "linux-2")], &flag), is("hostgw.yaml", "linux-1"));
-        // The other verbs that read a configuration.
+        // Other commands that read a configuration.
         node.sh("rm hostgw.yaml");
         hostgw(&node, &[file], &["validate"]).expect(0).says("other.yaml is valid");
         hostgw(&node, &[file], &["plan", "--all-nodes"]).expect(0).says("other.yaml");
@@ -41,7 +41,7 @@ fn the_environment_names_the_configuration_and_the_node() {
         piped.says("<stdin> is valid");
         let missing = hostgw(&node, &[("HOSTGW_FILE", "no.yaml")], &["plan"]).expect(3);
         missing.warns("no such file: no.yaml").warns("HOSTGW_FILE names it");
-        // A saved plan has its own configuration and node.
+        // A saved plan contains its configuration and node.
         let variables = [file, ("HOSTGW_NODE", "linux-2")];
         hostgw(&node, &variables, &["plan", "--out", "p.json"]).expect(0);
         node.write("third.yaml", RECIPE);
@@ -52,13 +52,13 @@ fn the_environment_names_the_configuration_and_the_node() {
     });
 }
 
-/// A node has its configuration in /etc/hostgw; a file in the working directory is nearer.
+/// A node has its configuration in /etc/hostgw, but a file in the working directory takes precedence.
 #[test]
-fn a_node_has_its_configuration_in_etc() {
+fn the_configuration_is_found_in_etc() {
     each(|privilege| {
         let node = node(privilege);
         node.sh("mkdir -p etc/hostgw empty; rm hostgw.yaml");
-        // A mount namespace in which /etc is a folder of ours.
+        // A mount namespace in which /etc is a folder of this test.
         let in_etc =
             |script: &str| node.try_sh(&format!("exec unshare -m sh -c 'mount --bind etc /etc && {script}'"));
         let plan = "\"$HOSTGW\" plan --json";

@@ -1,16 +1,16 @@
-//! A fault at every exchange with the kernel and at every step in writing the state directory, one after
-//! another: whatever fails, and wherever the process is killed, the node is as before or as planned, and
-//! hostgw says which. Only in a build with the feature `fault-injection`, as `tests/run` makes it.
+//! Faults at every exchange with the kernel and at every step of writing the state directory, one by one. Whatever
+//! fails, and wherever the process is killed, the node has its previous or its planned state, and hostgw reports
+//! which. Requires a build with the feature `fault-injection`, such as that of `tests/run`.
 
 use std::collections::BTreeMap;
 
 use super::{NODE_1, NODE_2, NODE_3, RECIPE, cluster, is_open, live, node};
 use crate::support::namespace::{Namespace, Outcome, Peer, Privilege, Snapshots, is_root};
 
-/// No plan here takes more points; beyond it something does not end.
-const MOST: usize = 400;
+/// An upper bound on the number of points. Beyond it, something does not end.
+const MAX_POINTS: usize = 400;
 
-/// A plan to commit: what was applied before, and the command.
+/// A plan to commit: the previous configuration, and the command.
 struct Scenario {
     name: &'static str,
     before: Vec<String>,
@@ -18,13 +18,13 @@ struct Scenario {
     verb: &'static str,
 }
 
-/// What answers at the other end of the cable.
+/// Checks that the machine at the other end of the cable answers.
 const CHECKS: &str = "\nchecks: [{tcp: '172.30.0.1:8080'}, {neighbour: 172.30.0.1}]\n";
 
 /// Plans that add, change and remove, and one with checks.
 fn scenarios() -> [Scenario; 4] {
     let sysctl = "sysctls: {net.ipv4.conf.all.rp_filter: 2}";
-    // More than the state directory keeps of some kinds: what goes for a new one shall not be missing later.
+    // More records than the state directory keeps: those pruned for a new one must not be missing later.
     let history = [
         cluster("", &[NODE_1]),
         cluster("", &[NODE_1, NODE_2]),
@@ -47,7 +47,7 @@ fn scenarios() -> [Scenario; 4] {
 }
 
 impl Scenario {
-    /// A node where `before` stands, and the machine at the other end where there are checks.
+    /// Creates a node with `before` in force, and the machine at the other end if there are checks.
     fn node(&self) -> (Namespace, Option<Peer>) {
         let node = node(if is_root() { Privilege::Root } else { Privilege::User });
         node.sh("echo 1 >/proc/sys/net/ipv4/conf/lan0/forwarding; echo 0 >/proc/sys/net/ipv4/conf/all/accept_redirects");
@@ -72,12 +72,12 @@ impl Scenario {
         with_fault(node, &[self.verb, "--yes"], fault)
     }
 
-    /// Calls `each` for the fault at every point (`AT`) of the command, until one comes after the last.
+    /// Calls `each` with the fault at every point (`AT`) of the command, until the point is after the last one.
     fn at_every_point(&self, fault: &str, each: impl Fn(&Namespace, &State, &Outcome)) {
         let (node, _peer) = self.node();
         let mut before = State::of(&node);
         for number in 1.. {
-            assert!(number < MOST, "{}: no end of points", self.name);
+            assert!(number < MAX_POINTS, "{}: more than {MAX_POINTS} points", self.name);
             let outcome = self.run(&node, &fault.replace("AT", &number.to_string()));
             if !met_fault(&node) {
                 assert!(number > 10, "{}: no fault was injected", self.name);
@@ -85,9 +85,9 @@ impl Scenario {
                 return;
             }
             if outcome.code == 0 {
-                // It came through: a read that was repeated. The plan is in force, whole.
+                // A read was repeated, and the complete plan is in force.
                 assert_ne!(before.live, State::of(&node).live, "{outcome}");
-                // No fault makes a check count less.
+                // No fault makes a check less binding.
                 assert!(!outcome.stderr.contains("ignoring it"), "{outcome}");
                 node.hostgw_ok(&["rollback", "--yes"]);
                 let after = State::of(&node);
@@ -100,24 +100,24 @@ impl Scenario {
     }
 }
 
-/// hostgw with a fault.
+/// Runs hostgw with a fault.
 fn with_fault(node: &Namespace, arguments: &[&str], fault: &str) -> Outcome {
     let mut command = node.hostgw_command(arguments);
     command.env("HOSTGW_FAULT", fault).env("HOSTGW_FAULT_MARK", node.folder().join("fault"));
     Outcome::of(node, &format!("hostgw {} # {fault}", arguments.join(" ")), &mut command)
 }
 
-/// Whether the last command came to the point of its fault.
+/// Returns whether the last command reached the point of its fault.
 fn met_fault(node: &Namespace) -> bool {
     std::fs::remove_file(node.folder().join("fault")).is_ok()
 }
 
-/// All that hostgw could change.
+/// Everything that hostgw could change.
 #[derive(Debug, PartialEq, Eq)]
 struct State {
-    /// Told by others.
+    /// The live state, as other tools print it.
     live: String,
-    /// What is on record, file by file.
+    /// The records, file by file.
     records: String,
 }
 
@@ -126,9 +126,9 @@ impl State {
         Self { live: live(node), records: records(node) }
     }
 
-    /// Fails when the node is not as it was.
+    /// Asserts that the node is unchanged.
     #[track_caller]
-    fn assert_stands(&self, node: &Namespace, scenario: &Scenario, outcome: &Outcome) {
+    fn assert_unchanged_by(&self, node: &Namespace, scenario: &Scenario, outcome: &Outcome) {
         let now = Self::of(node);
         for (before, now) in [(&self.live, &now.live), (&self.records, &now.records)] {
             if before != now {
@@ -139,83 +139,83 @@ impl State {
     }
 }
 
-/// The files of the state directory that speak of something.
+/// The files of the state directory that have content.
 fn records(node: &Namespace) -> String {
     node.sh("find state -name '*.json' 2>/dev/null | sort | while read -r file; do
                  echo \"$file: $(cat \"$file\")\"
              done")
 }
 
-/// One fault: nothing was changed (1), or it was rolled back (6).
+/// A single fault: nothing was changed (1), or it was rolled back (6).
 #[test]
-fn a_failure_at_every_point_leaves_the_state_before() {
+fn a_failure_at_any_point_leaves_the_previous_state() {
     for scenario in scenarios() {
         let seen = std::cell::Cell::new(false);
         scenario.at_every_point("fail:AT", |node, before, outcome| {
             assert!([1, 6].contains(&outcome.code), "{}: {outcome}", scenario.name);
             seen.set(seen.get() || outcome.code == 6);
-            before.assert_stands(node, &scenario, outcome);
+            before.assert_unchanged_by(node, &scenario, outcome);
             assert!(!is_open(node), "{}: {outcome}", scenario.name);
         });
         assert!(seen.get(), "{}: no fault came after the first write", scenario.name);
     }
 }
 
-/// A right that is lost half way: that is said, with what to do, and all is put back; where the undo has lost
-/// it too, later.
+/// A privilege is lost midway: the error names it and the remedy, and everything is rolled back, or later if the
+/// rollback lacks the privilege, too.
 #[test]
-fn a_right_that_is_lost_at_any_point_is_missed_by_name() {
+fn a_privilege_lost_at_any_point_is_named() {
     let [add, ..] = scenarios();
-    let told = std::cell::RefCell::new(BTreeMap::new());
+    let outcomes = std::cell::RefCell::new(BTreeMap::new());
     for fault in ["fail:AT:EPERM", "fail-from:AT:EPERM"] {
         add.at_every_point(fault, |node, before, outcome| {
             assert!([1, 6, 7, 9].contains(&outcome.code), "{outcome}");
             let names = ["EPERM", "CAP_NET_ADMIN", "Operation not permitted"];
-            let is_named = |said: &str| names.iter().any(|name| said.contains(name));
+            let is_named = |text: &str| names.iter().any(|name| text.contains(name));
             assert!(is_named(&outcome.stdout) || is_named(&outcome.stderr), "{outcome}");
             assert_eq!(outcome.code == 7, is_open(node), "{outcome}");
             if outcome.code == 7 {
                 node.hostgw_ok(&["rollback", "--yes"]);
             }
-            before.assert_stands(node, &add, outcome);
+            before.assert_unchanged_by(node, &add, outcome);
             if outcome.stderr.contains("routes failed") {
-                told.borrow_mut().entry(outcome.code).or_insert_with(|| outcome.clone());
+                outcomes.borrow_mut().entry(outcome.code).or_insert_with(|| outcome.clone());
             }
         });
     }
     let mut snapshots = Snapshots::default();
-    for (code, mut outcome) in told.take() {
-        outcome.command = "hostgw apply --yes # CAP_NET_ADMIN is lost half way".to_owned();
+    for (code, mut outcome) in outcomes.take() {
+        outcome.command = "hostgw apply --yes # CAP_NET_ADMIN is lost midway".to_owned();
         snapshots.compare(&format!("lost-right-{code}"), &outcome);
     }
     snapshots.conclude();
 }
 
-/// An answer of the kernel that was cut by a concurrent change, or of which a part was lost, is asked for
-/// again. A change that was not heard of is put back.
+/// An answer of the kernel that was interrupted by a concurrent change or partly lost is requested again. A change
+/// without an answer is rolled back.
 #[test]
-fn a_torn_answer_is_asked_for_again() {
+fn an_interrupted_dump_is_repeated() {
     let [_, change, ..] = scenarios();
     for (fault, code) in [("cut:AT", None), ("lose:AT", Some(6))] {
         let seen = std::cell::Cell::new(None);
         change.at_every_point(fault, |node, before, outcome| {
             outcome.warns("did not fit the socket buffer (ENOBUFS");
-            before.assert_stands(node, &change, outcome);
+            before.assert_unchanged_by(node, &change, outcome);
             seen.set(Some(outcome.code));
         });
         assert_eq!(seen.get(), code, "{fault}");
     }
 }
 
-/// A plan that came by torn answers is the plan.
+/// A plan made from interrupted answers is correct.
 #[test]
-fn a_plan_from_torn_answers_is_whole() {
+fn a_plan_from_interrupted_dumps_is_complete() {
     let [_, change, ..] = scenarios();
     let (node, _peer) = change.node();
     let plan = node.hostgw_ok(&["plan"]);
     for kind in ["cut", "lose"] {
         for number in 1.. {
-            assert!(number < MOST, "no end of points");
+            assert!(number < MAX_POINTS, "more than {MAX_POINTS} points");
             let torn = with_fault(&node, &["plan"], &format!("{kind}:{number}"));
             assert_eq!((torn.code, &torn.stdout, &torn.stderr), (0, &plan.stdout, &plan.stderr), "{torn}");
             if !met_fault(&node) {
@@ -225,9 +225,9 @@ fn a_plan_from_torn_answers_is_whole() {
     }
 }
 
-/// Answers that are torn each time end in a sentence, and in the state before.
+/// If the answers are interrupted every time, the command fails with a message, and the node is unchanged.
 #[test]
-fn answers_that_are_torn_each_time_are_given_up() {
+fn dumps_that_are_always_interrupted_are_an_error() {
     let [_, change, ..] = scenarios();
     let (node, _peer) = change.node();
     let mut snapshots = Snapshots::default();
@@ -244,16 +244,16 @@ fn answers_that_are_torn_each_time_are_given_up() {
                 node.hostgw_ok(&["rollback", "--yes"]);
                 seen.set(seen.get() + 1);
             }
-            before.assert_stands(node, &change, outcome);
+            before.assert_unchanged_by(node, &change, outcome);
         });
         assert!(seen.get() > 0, "{kind}: every undo was seen to its end");
     }
     snapshots.conclude();
 }
 
-/// Everything fails from some point on, the undo too: that is said (7), and a later rollback finishes.
+/// From some point on, everything fails, including the rollback: that is reported (7), and a later rollback finishes.
 #[test]
-fn a_failing_undo_is_said_and_finished_later() {
+fn a_failed_rollback_is_reported_and_finished_later() {
     for scenario in scenarios() {
         let seen = std::cell::Cell::new(false);
         scenario.at_every_point("fail-from:AT", |node, before, outcome| {
@@ -263,15 +263,15 @@ fn a_failing_undo_is_said_and_finished_later() {
                 seen.set(true);
                 node.hostgw_ok(&["rollback", "--yes"]);
             }
-            before.assert_stands(node, &scenario, outcome);
+            before.assert_unchanged_by(node, &scenario, outcome);
         });
         assert!(seen.get(), "{}: no undo failed", scenario.name);
     }
 }
 
-/// Killed at any point: nothing was changed, or a rollback puts it back.
+/// Killed at any point: nothing was changed, or a rollback restores the previous state.
 #[test]
-fn a_kill_at_every_point_is_put_right() {
+fn a_rollback_recovers_from_a_kill_at_any_point() {
     for scenario in scenarios() {
         let seen = std::cell::Cell::new(false);
         scenario.at_every_point("kill:AT", |node, before, outcome| {
@@ -280,26 +280,26 @@ fn a_kill_at_every_point_is_put_right() {
                 node.hostgw_ok(&["status"]).says("interrupted");
                 node.hostgw_ok(&["rollback", "--yes"]);
             }
-            before.assert_stands(node, &scenario, outcome);
+            before.assert_unchanged_by(node, &scenario, outcome);
         });
         assert!(seen.get(), "{}: no kill came after the first write", scenario.name);
     }
 }
 
-/// The rollback itself is killed at every point, and the next one goes on.
+/// The rollback itself is killed at every point, and the next one resumes it.
 #[test]
-fn a_rollback_killed_at_every_point_goes_on() {
+fn a_rollback_killed_at_any_point_can_be_resumed() {
     let [add, ..] = scenarios();
     let (node, _peer) = add.node();
     let before = State::of(&node);
     for number in 1.. {
-        assert!(number < MOST, "no end of points");
+        assert!(number < MAX_POINTS, "more than {MAX_POINTS} points");
         node.hostgw_ok(&["apply", "--yes"]);
         let outcome = with_fault(&node, &["rollback", "--yes"], &format!("kill:{number}"));
         if outcome.code != 0 {
             node.hostgw_ok(&["rollback", "--yes"]);
         }
-        before.assert_stands(&node, &add, &outcome);
+        before.assert_unchanged_by(&node, &add, &outcome);
         if !met_fault(&node) {
             assert_eq!(outcome.code, 0, "{outcome}");
             return;
@@ -307,23 +307,23 @@ fn a_rollback_killed_at_every_point_goes_on() {
     }
 }
 
-/// Killed at any point, and the rollback fails at any point: that is said (7; 1 where it could not begin),
-/// and a later rollback finishes.
+/// Killed at any point, and the rollback fails at any point: that is reported (7, or 1 if it could not begin), and a
+/// later rollback finishes.
 ///
-/// Every kill meets every third failure here, each time others, and the failing rollbacks of one kill follow
-/// one another. With `HOSTGW_WHOLE=1` every kill meets every failure, each on its own: that takes nine
-/// minutes on two cores.
+/// Here, each kill is combined with every third failure, varying from kill to kill, and the failing rollbacks of one
+/// kill follow one another. With `HOSTGW_WHOLE=1`, each kill is combined with each failure separately, which takes
+/// nine minutes on two cores.
 #[test]
-fn a_kill_and_a_failing_undo_at_every_point_are_finished_later() {
+fn a_rollback_that_fails_after_a_kill_is_finished_later() {
     let is_whole = std::env::var_os("HOSTGW_WHOLE").is_some();
     std::thread::scope(|scope| {
         for scenario in scenarios() {
             scope.spawn(move || {
                 let pairs = if is_whole {
-                    let of = |kind| kills_and_failing_undos(&scenario, &[kind], 1);
+                    let of = |kind| combine_kills_and_failed_rollbacks(&scenario, &[kind], 1);
                     of("fail") + of("fail-from")
                 } else {
-                    kills_and_failing_undos(&scenario, &["fail", "fail-from"], 3)
+                    combine_kills_and_failed_rollbacks(&scenario, &["fail", "fail-from"], 3)
                 };
                 assert!(pairs > 300, "{}: {pairs} pairs", scenario.name);
             });
@@ -331,13 +331,13 @@ fn a_kill_and_a_failing_undo_at_every_point_are_finished_later() {
     });
 }
 
-/// Every kill with every failure, or with one of `step` of them; `kinds` take turns. With all of them, each
-/// failing rollback is the only one after its kill. Gives how many pairs there were.
-fn kills_and_failing_undos(scenario: &Scenario, kinds: &[&str], step: usize) -> usize {
+/// Combines each kill with every `step`th failure; `kinds` alternate. With a step of 1, each failing rollback is the
+/// only one after its kill. Returns the number of combinations.
+fn combine_kills_and_failed_rollbacks(scenario: &Scenario, kinds: &[&str], step: usize) -> usize {
     let (node, _peer) = scenario.node();
     let before = State::of(&node);
     let mut pairs = 0;
-    for kill in 1..MOST {
+    for kill in 1..MAX_POINTS {
         let mut failure = 1 + kill % step;
         loop {
             if !is_open(&node) {
@@ -347,7 +347,7 @@ fn kills_and_failing_undos(scenario: &Scenario, kinds: &[&str], step: usize) -> 
                     return pairs;
                 }
                 if !is_open(&node) {
-                    before.assert_stands(&node, scenario, &killed);
+                    before.assert_unchanged_by(&node, scenario, &killed);
                     break;
                 }
             }
@@ -364,7 +364,7 @@ fn kills_and_failing_undos(scenario: &Scenario, kinds: &[&str], step: usize) -> 
                 }
             }
             if !is_open(&node) {
-                before.assert_stands(&node, scenario, &outcome);
+                before.assert_unchanged_by(&node, scenario, &outcome);
             }
             if is_over {
                 break;
@@ -373,5 +373,5 @@ fn kills_and_failing_undos(scenario: &Scenario, kinds: &[&str], step: usize) -> 
             failure += step;
         }
     }
-    panic!("{}: no end of points", scenario.name);
+    panic!("{}: more than {MAX_POINTS} points", scenario.name);
 }

@@ -1,9 +1,9 @@
-//! What is not hostgw's is never changed: byte for byte as before, whatever hostgw did in between.
+//! Foreign objects never change: they are the same byte for byte, whatever hostgw does.
 
 use super::{NODE_1, NODE_2, NODE_3, cluster, node};
 use crate::support::namespace::{Namespace, Privilege, each};
 
-/// Fifty routes and more, rule sets of others in both tools, sysctls that somebody changed.
+/// More than fifty routes, foreign rule sets of both tools, and changed sysctls.
 const FOREIGN: &str = r#"
     ip address add 172.30.0.111/24 dev eth0
     for i in $(seq 1 40); do ip route add 10.99.$i.0/24 via 172.30.0.$i metric $i proto $((i % 20 + 2)); done
@@ -56,7 +56,7 @@ END
     echo 1 >/proc/sys/net/ipv6/conf/eth0/forwarding
 "#;
 
-/// A node with a lot of things of others on it, and what witnesses see.
+/// A node with many foreign objects, and its state as other tools print it.
 fn crowded(privilege: Privilege) -> (Namespace, String) {
     let node = node(privilege);
     node.sh(FOREIGN);
@@ -65,7 +65,7 @@ fn crowded(privilege: Privilege) -> (Namespace, String) {
     (node, before)
 }
 
-/// Sees that everything of others is as it was, though hostgw's own is there too.
+/// Asserts that all foreign objects are unchanged while managed ones exist, too.
 #[track_caller]
 fn assert_routes_kept(node: &Namespace, before: &str) {
     let now = node.witness();
@@ -76,7 +76,7 @@ fn assert_routes_kept(node: &Namespace, before: &str) {
 }
 
 #[test]
-fn destroy_leaves_all_as_it_was_before_the_first_apply() {
+fn destroy_restores_the_state_from_before_the_first_apply() {
     each(|privilege| {
         let (node, before) = crowded(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
@@ -87,7 +87,7 @@ fn destroy_leaves_all_as_it_was_before_the_first_apply() {
 }
 
 #[test]
-fn rollback_leaves_all_as_it_was_before_the_apply() {
+fn rollback_restores_the_state_from_before_the_apply() {
     each(|privilege| {
         let (node, before) = crowded(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
@@ -97,7 +97,7 @@ fn rollback_leaves_all_as_it_was_before_the_apply() {
 }
 
 #[test]
-fn destroy_after_two_files_leaves_all_as_it_was_before_the_first() {
+fn destroy_after_two_applies_restores_the_state_from_before_the_first() {
     each(|privilege| {
         let (node, before) = crowded(privilege);
         let first = "sysctls:\n  net.ipv4.conf.all.rp_filter: 2\n  net.ipv4.conf.eth0.rp_filter: 0";
@@ -106,15 +106,15 @@ fn destroy_after_two_files_leaves_all_as_it_was_before_the_first() {
         let second = "nextHop: node-address\nsysctls:\n  net.ipv4.conf.eth0.rp_filter: 1";
         node.write("hostgw.yaml", &cluster(second, &[NODE_1, NODE_3]));
         node.hostgw_ok(&["apply", "--yes"]);
-        assert_eq!(node.own_routes(), ["10.244.2.0/24 via 172.30.0.13 dev eth0"]);
+        assert_eq!(node.managed_routes(), ["10.244.2.0/24 via 172.30.0.13 dev eth0"]);
         node.hostgw_ok(&["destroy", "--yes"]);
         node.assert_unchanged(&before, "two applies and destroy");
     });
 }
 
-/// The sysctl is written last; the kernel refuses its value, and everything before it is undone.
+/// The sysctl is written last. The kernel rejects its value, and everything before it is undone.
 #[test]
-fn a_failed_apply_leaves_all_as_it_was() {
+fn a_failed_apply_restores_the_previous_state() {
     each(|privilege| {
         let (node, before) = crowded(privilege);
         node.write("hostgw.yaml", &cluster("sysctls:\n  net.ipv4.ip_default_ttl: 0", &[NODE_1, NODE_2]));
@@ -125,7 +125,7 @@ fn a_failed_apply_leaves_all_as_it_was() {
 }
 
 #[test]
-fn destroy_on_a_node_that_was_never_applied_touches_nothing() {
+fn destroy_without_an_apply_changes_nothing() {
     each(|privilege| {
         let (node, before) = crowded(privilege);
         node.hostgw_ok(&["destroy", "--yes"]).says("Nothing to do");

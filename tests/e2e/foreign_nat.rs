@@ -1,4 +1,4 @@
-//! Rules that somebody else adds to the table `hostgw`: no undo removes them without naming them first.
+//! Foreign rules in the table `hostgw`: no rollback removes them without showing them first.
 
 use std::process::{Child, Stdio};
 
@@ -7,22 +7,22 @@ use super::stopped::Stopped;
 use super::{is_open, node, settled};
 use crate::support::namespace::{Namespace, Outcome, Snapshots, each};
 
-/// One that hostgw has words for, so that no version of nft shows in snapshots.
-const THEIRS: &str = "ip daddr != 10.9.0.0/16 counter masquerade comment \"theirs\"";
+/// A rule that hostgw can decode, so that snapshots do not depend on the version of nft.
+const FOREIGN_RULE: &str = "ip daddr != 10.9.0.0/16 counter masquerade comment \"theirs\"";
 
-fn add_theirs(node: &Namespace) {
-    node.sh(&format!("nft 'insert rule ip hostgw postrouting {THEIRS}'"));
+fn add_foreign_rule(node: &Namespace) {
+    node.sh(&format!("nft 'insert rule ip hostgw postrouting {FOREIGN_RULE}'"));
 }
 
-fn has_theirs(node: &Namespace) -> bool {
+fn has_foreign_rule(node: &Namespace) -> bool {
     node.run(["nft", "list", "ruleset"]).contains("theirs")
 }
 
-/// Everything of the apply is undone but its table, which holds the foreign rule.
+/// Asserts that everything of the apply is undone except its table, which contains the foreign rule.
 #[track_caller]
 fn assert_kept(node: &Namespace) {
-    assert!(has_theirs(node), "their rule is gone");
-    assert_eq!(node.own_routes(), [""; 0]);
+    assert!(has_foreign_rule(node), "the foreign rule was removed");
+    assert_eq!(node.managed_routes(), [""; 0]);
     assert_eq!(node.sysctl("net.ipv4.ip_forward"), "0");
     assert!(is_open(node), "a later rollback can finish");
 }
@@ -41,14 +41,14 @@ fn end(node: &Namespace, child: Child) -> Outcome {
 }
 
 #[test]
-fn an_apply_that_expires_or_is_canceled_keeps_a_foreign_rule_and_says_so() {
+fn an_expired_or_canceled_apply_keeps_and_reports_a_foreign_rule() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
         let mut snapshots = Snapshots::default();
         for (time, is_canceled) in [("2s", false), ("10m", true)] {
             let child = pending(&node, time);
-            add_theirs(&node);
+            add_foreign_rule(&node);
             if is_canceled {
                 snapshots.compare("foreign-rule-cancel", &node.hostgw(&["cancel"]).expect(7));
             }
@@ -66,36 +66,36 @@ fn an_apply_that_expires_or_is_canceled_keeps_a_foreign_rule_and_says_so() {
 }
 
 #[test]
-fn a_foreign_rule_can_be_left_for_good() {
+fn a_foreign_rule_can_be_kept_permanently() {
     each(|privilege| {
         let node = node(privilege);
         let child = pending(&node, "10m");
-        add_theirs(&node);
+        add_foreign_rule(&node);
         node.hostgw(&["cancel"]).expect(7);
         end(&node, child).expect(7);
         let outcome = node.hostgw_ok(&["rollback", "--yes", "--abandon"]);
         outcome.says("hostgw did not add it; its table stays").warns("holds what hostgw did not add");
-        assert!(has_theirs(&node) && !is_open(&node));
-        // The same for an apply that is in force.
+        assert!(has_foreign_rule(&node) && !is_open(&node));
+        // The same for an apply in force.
         node.hostgw_ok(&["apply", "--yes"]);
-        add_theirs(&node);
+        add_foreign_rule(&node);
         node.hostgw_ok(&["rollback", "--yes", "--abandon"]);
-        assert!(has_theirs(&node) && !is_open(&node));
-        assert_eq!(node.own_routes(), [""; 0]);
+        assert!(has_foreign_rule(&node) && !is_open(&node));
+        assert_eq!(node.managed_routes(), [""; 0]);
     });
 }
 
-/// A confirmed apply is in force with whatever was added since; its rollback shows that first.
+/// A confirmed apply is in force with objects added later; its rollback shows these first.
 #[test]
-fn what_was_there_before_is_restored_as_it_was() {
+fn existing_nat_is_restored_exactly() {
     each(|privilege| {
         let node = node(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
-        add_theirs(&node);
+        add_foreign_rule(&node);
         let before = node.witness();
         node.sh("ip route del 10.244.1.0/24");
         let child = pending(&node, "10m");
-        assert!(!has_theirs(&node), "the apply has shown and removed it");
+        assert!(!has_foreign_rule(&node), "the apply showed and removed it");
         node.hostgw_ok(&["cancel"]);
         end(&node, child).expect(8);
         node.sh("ip route add 10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87");
@@ -105,31 +105,31 @@ fn what_was_there_before_is_restored_as_it_was() {
     });
 }
 
-/// An apply that is stopped when it has written its NAT and a route, on a node without history.
+/// An apply on a node without history that is stopped after writing its NAT table and a route.
 #[cfg(feature = "fault-injection")]
-fn middle<'a>(node: &'a Namespace, arguments: &[&str]) -> Stopped<'a> {
+fn stop_midway<'a>(node: &'a Namespace, arguments: &[&str]) -> Stopped<'a> {
     for point in 10..200 {
         let stopped = Stopped::at(node, &mut node.hostgw_command(arguments), "hostgw apply", point);
         let stopped = stopped.unwrap_or_else(|outcome| panic!("no middle: {outcome}"));
-        if is_open(node) && !node.own_routes().is_empty() {
+        if is_open(node) && !node.managed_routes().is_empty() {
             return stopped;
         }
         stopped.kill();
         node.hostgw_ok(&["rollback", "--yes"]);
     }
-    panic!("no middle")
+    panic!("no point midway")
 }
 
 #[cfg(feature = "fault-injection")]
 #[test]
-fn a_command_that_undoes_a_killed_apply_keeps_a_foreign_rule_and_says_so() {
+fn recovery_from_a_kill_keeps_and_reports_a_foreign_rule() {
     each(|privilege| {
         let node = node(privilege);
-        let stopped = middle(&node, &["apply", "--yes"]);
-        add_theirs(&node);
+        let stopped = stop_midway(&node, &["apply", "--yes"]);
+        add_foreign_rule(&node);
         stopped.kill();
         let mut snapshots = Snapshots::default();
-        // The apply itself then shows it before it removes it.
+        // The apply itself shows the rule before it removes it.
         snapshots.compare("foreign-rule-recovery", &node.hostgw_ok(&["apply", "--yes"]));
         settled(&node);
         snapshots.conclude();
@@ -138,16 +138,16 @@ fn a_command_that_undoes_a_killed_apply_keeps_a_foreign_rule_and_says_so() {
 
 #[cfg(feature = "fault-injection")]
 #[test]
-fn a_supervisor_that_undoes_a_killed_apply_keeps_a_foreign_rule() {
+fn a_supervisor_that_rolls_back_keeps_a_foreign_rule() {
     each(|privilege| {
         let node = node(privilege);
-        let stopped = middle(&node, &["apply", "--yes", "--confirm", "10m"]);
-        add_theirs(&node);
+        let stopped = stop_midway(&node, &["apply", "--yes", "--confirm", "10m"]);
+        add_foreign_rule(&node);
         stopped.kill();
-        node.wait_until("the supervisor has undone the rest", || node.own_routes().is_empty());
+        node.wait_until("the supervisor has undone the rest", || node.managed_routes().is_empty());
         assert_kept(&node);
         let rollback = node.hostgw_ok(&["rollback", "--yes"]);
         rollback.says("- rule ip hostgw postrouting ip daddr != 10.9.0.0/16");
-        assert!(!has_theirs(&node) && !is_open(&node));
+        assert!(!has_foreign_rule(&node) && !is_open(&node));
     });
 }

@@ -1,5 +1,5 @@
-//! A sysctl that somebody else has written since is theirs: neither a rollback nor a destroy, neither the end of
-//! a wait nor the recovery from a crash writes over it unasked.
+//! A sysctl that another program has written after hostgw is foreign: neither rollback, destroy, an expired apply nor
+//! crash recovery overwrites it without being asked.
 
 use std::process::Stdio;
 
@@ -16,23 +16,23 @@ fn write(node: &Namespace, key: &str, value: &str) {
     node.sh(&format!("echo '{value}' >/proc/sys/{}", key.replace('.', "/")));
 }
 
-/// The recipe, and rp_filter with this value.
+/// The recipe with this value of rp_filter.
 fn with_filter(value: u8) -> String {
     format!("sysctls: {{{FILTER}: {value}}}\n{RECIPE}")
 }
 
-/// A node where rp_filter was 0, where hostgw set it to 2, and somebody else to 1.
-fn changed_by_others(node: &Namespace) {
+/// Leaves a node whose rp_filter was 0, was set to 2 by hostgw, and then to 1 by another program.
+fn leave_foreign_value(node: &Namespace) {
     write(node, FILTER, "0");
     apply(node, &with_filter(2));
     write(node, FILTER, "1");
 }
 
 #[test]
-fn a_rollback_does_not_overwrite_a_sysctl_of_others() {
+fn a_rollback_does_not_overwrite_a_foreign_sysctl() {
     each(|privilege| {
         let node = node(privilege);
-        changed_by_others(&node);
+        leave_foreign_value(&node);
         let live = node.witness();
         let mut snapshots = Snapshots::default();
         snapshots.compare("foreign-sysctl-rollback", &node.hostgw(&["rollback", "--yes"]).expect(10));
@@ -41,11 +41,11 @@ fn a_rollback_does_not_overwrite_a_sysctl_of_others() {
             .compare("foreign-sysctl-rollback-abandon", &node.hostgw(&["rollback", "--yes", "--abandon"]));
         assert_eq!(node.sysctl(FILTER), "1");
         assert_eq!(node.sysctl("net.ipv4.ip_forward"), "0");
-        assert!(node.own_routes().is_empty());
+        assert!(node.managed_routes().is_empty());
         node.hostgw_ok(&["destroy", "--yes"]).says("Nothing to do");
-        assert_eq!(node.sysctl(FILTER), "1", "nothing of it is owed any more");
+        assert_eq!(node.sysctl(FILTER), "1", "no original value is saved any more");
 
-        changed_by_others(&node);
+        leave_foreign_value(&node);
         node.hostgw_ok(&["rollback", "--yes", "--adopt"]).says("net.ipv4.conf.all.rp_filter = 1 -> 0");
         assert_eq!(node.sysctl(FILTER), "0");
         snapshots.conclude();
@@ -53,10 +53,10 @@ fn a_rollback_does_not_overwrite_a_sysctl_of_others() {
 }
 
 #[test]
-fn a_destroy_does_not_overwrite_a_sysctl_of_others() {
+fn a_destroy_does_not_overwrite_a_foreign_sysctl() {
     each(|privilege| {
         let node = node(privilege);
-        changed_by_others(&node);
+        leave_foreign_value(&node);
         let live = node.witness();
         let mut snapshots = Snapshots::default();
         snapshots.compare("foreign-sysctl-destroy", &node.hostgw(&["destroy", "--yes"]).expect(10));
@@ -66,16 +66,16 @@ fn a_destroy_does_not_overwrite_a_sysctl_of_others() {
         assert_eq!(node.sysctl("net.ipv4.ip_forward"), "0");
         node.hostgw_ok(&["destroy", "--yes"]).says("Nothing to do");
 
-        changed_by_others(&node);
+        leave_foreign_value(&node);
         node.hostgw_ok(&["destroy", "--yes", "--adopt"]);
         assert_eq!(node.sysctl(FILTER), "0");
         snapshots.conclude();
     });
 }
 
-/// Known is what hostgw wrote last, not first; and what somebody wrote between two applies is theirs, too.
+/// The last value that hostgw wrote counts, not the first. A value written between two applies is foreign, too.
 #[test]
-fn a_destroy_after_several_applies_knows_what_was_written_last() {
+fn a_destroy_after_several_applies_knows_the_last_written_value() {
     each(|privilege| {
         let node = node(privilege);
         write(&node, FILTER, "0");
@@ -94,9 +94,9 @@ fn a_destroy_after_several_applies_knows_what_was_written_last() {
     });
 }
 
-/// The undo of an undo: each transaction knows its own values.
+/// Undoing an undo: each transaction uses its own values.
 #[test]
-fn a_rollback_of_a_rollback_knows_the_values_of_its_own_transaction() {
+fn each_rollback_uses_the_values_of_its_transaction() {
     each(|privilege| {
         let node = node(privilege);
         write(&node, FILTER, "0");
@@ -113,12 +113,12 @@ fn a_rollback_of_a_rollback_knows_the_values_of_its_own_transaction() {
     });
 }
 
-/// What the configuration asks for no longer, and somebody else has set since, is left to them.
+/// A sysctl that is no longer in the configuration and was changed since keeps its value.
 #[test]
-fn an_apply_does_not_restore_a_sysctl_of_others() {
+fn an_apply_does_not_restore_a_foreign_sysctl() {
     each(|privilege| {
         let node = node(privilege);
-        changed_by_others(&node);
+        leave_foreign_value(&node);
         node.write("hostgw.yaml", RECIPE);
         node.hostgw_ok(&["plan"]).says("rp_filter keeps its value 1, set by another program");
         node.hostgw_ok(&["apply", "--yes"]);
@@ -127,22 +127,22 @@ fn an_apply_does_not_restore_a_sysctl_of_others() {
         node.hostgw_ok(&["destroy", "--yes"]);
         assert_eq!(node.sysctl(FILTER), "1");
 
-        changed_by_others(&node);
+        leave_foreign_value(&node);
         node.write("hostgw.yaml", RECIPE);
         node.hostgw_ok(&["apply", "--yes", "--adopt"]).says("1 -> 0");
         assert_eq!(node.sysctl(FILTER), "0");
     });
 }
 
-/// The kernel rewrites them when forwarding goes off: they are written again.
+/// Disabling forwarding makes the kernel rewrite these values, so they are written again.
 #[test]
-fn what_others_made_of_a_side_effect_outlives_the_switch() {
+fn a_foreign_value_survives_the_side_effects_of_a_switch() {
     each(|privilege| {
         let node = node(privilege);
         write(&node, LAN, "1");
         write(&node, REDIRECTS, "0");
         apply(&node, RECIPE);
-        // Neither as before nor as the switch makes it, nor what the switch makes of it when it goes off.
+        // Neither the previous values nor those that the switch sets when it is enabled or disabled.
         write(&node, LAN, "0");
         write(&node, REDIRECTS, "1");
         let live = node.witness();
@@ -162,9 +162,9 @@ fn what_others_made_of_a_side_effect_outlives_the_switch() {
     });
 }
 
-/// An interface that came later was never hostgw's: its own value outlives the switch as well.
+/// A new interface was never managed: its value survives the switch as well.
 #[test]
-fn an_interface_that_came_later_keeps_its_value() {
+fn a_new_interface_keeps_its_value() {
     each(|privilege| {
         let node = node(privilege);
         let key = "net.ipv6.conf.new0.ignore_routes_with_linkdown";
@@ -180,9 +180,9 @@ fn an_interface_that_came_later_keeps_its_value() {
     });
 }
 
-/// A key whose interface is gone has nothing to restore.
+/// A key whose interface no longer exists has nothing to restore.
 #[test]
-fn a_sysctl_of_an_interface_that_is_gone_is_no_conflict() {
+fn a_sysctl_of_a_deleted_interface_is_not_a_conflict() {
     each(|privilege| {
         let node = node(privilege);
         for verb in ["rollback", "destroy"] {
@@ -190,14 +190,14 @@ fn a_sysctl_of_an_interface_that_is_gone_is_no_conflict() {
             apply(&node, &format!("sysctls: {{net.ipv4.conf.gone0.rp_filter: 2}}\n{RECIPE}"));
             node.sh("ip link del gone0");
             node.hostgw_ok(&[verb, "--yes"]);
-            assert!(node.own_routes().is_empty(), "{verb}");
+            assert!(node.managed_routes().is_empty(), "{verb}");
         }
     });
 }
 
-/// The kernel prints several numbers with tabs, and takes them with blanks.
+/// The kernel prints several numbers separated by tabs, and accepts them separated by spaces.
 #[test]
-fn several_numbers_are_one_value() {
+fn several_numbers_are_compared_as_one_value() {
     each(|privilege| {
         let node = node(privilege);
         let key = "net.ipv4.tcp_rmem";
@@ -214,9 +214,9 @@ fn several_numbers_are_one_value() {
     });
 }
 
-/// The kernel makes another value of it: that is not somebody else's.
+/// A value that the kernel normalizes is not foreign.
 #[test]
-fn a_value_that_the_kernel_spells_otherwise_is_restored() {
+fn a_normalized_value_is_restored() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -228,9 +228,9 @@ fn a_value_that_the_kernel_spells_otherwise_is_restored() {
     });
 }
 
-/// Of several numbers the kernel takes those before the one that it refuses.
+/// Of several numbers, the kernel stores those before the first invalid one.
 #[test]
-fn a_value_that_the_kernel_takes_by_half_is_restored() {
+fn a_partly_stored_value_is_restored() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -241,9 +241,9 @@ fn a_value_that_the_kernel_takes_by_half_is_restored() {
     });
 }
 
-/// As with routes: told with the commands that would finish it, and left for a rollback to decide on.
+/// As with routes: the remaining commands are listed, and a rollback can decide.
 #[test]
-fn an_apply_that_nobody_confirms_leaves_a_sysctl_of_others() {
+fn an_expired_apply_keeps_a_foreign_sysctl() {
     each(|privilege| {
         let node = node(privilege);
         write(&node, FILTER, "0");
@@ -251,13 +251,13 @@ fn an_apply_that_nobody_confirms_leaves_a_sysctl_of_others() {
         let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", "3s"]);
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw");
         let pending = || node.state_dir().is_some_and(|dir| dir.join("wait/pending.json").exists());
-        node.wait_until("the apply waits", pending);
+        node.wait_until("the apply is pending", pending);
         write(&node, FILTER, "1");
         let output = child.wait_with_output().expect("our child");
         let outcome = Outcome::from_output(&node, "hostgw apply --yes --confirm 3s", output).expect(7);
         outcome.warns("rp_filter = 1 was not set by hostgw").warns("sysctl -w net.ipv4.conf.all.rp_filter=0");
         assert_eq!(node.sysctl(FILTER), "1");
-        assert_eq!(node.sysctl("net.ipv4.ip_forward"), "0", "all the rest is restored");
+        assert_eq!(node.sysctl("net.ipv4.ip_forward"), "0", "everything else is restored");
         node.hostgw(&["rollback", "--yes"]).expect(7);
         node.hostgw_ok(&["rollback", "--yes", "--abandon"]);
         assert_eq!(node.sysctl(FILTER), "1");
@@ -265,15 +265,15 @@ fn an_apply_that_nobody_confirms_leaves_a_sysctl_of_others() {
     });
 }
 
-/// A crash, and somebody else: theirs stays whoever finishes the undo.
+/// A crash and a concurrent change: the foreign value stays, whichever command completes the rollback.
 #[test]
 #[cfg(feature = "fault-injection")]
-fn crash_recovery_leaves_a_sysctl_of_others() {
+fn crash_recovery_keeps_a_foreign_sysctl() {
     each(|privilege| {
         let node = node(privilege);
         write(&node, LAN, "1");
         write(&node, FILTER, "0");
-        let before = node.own_routes();
+        let before = node.managed_routes();
         let mut interrupted = 0;
         for point in 5..90 {
             node.write("hostgw.yaml", &with_filter(2));
@@ -306,7 +306,7 @@ fn crash_recovery_leaves_a_sysctl_of_others() {
             } else {
                 let _ = node.hostgw(&["rollback", "--yes"]).expect(0);
             }
-            assert_eq!(node.own_routes(), before, "{point}: {killed}");
+            assert_eq!(node.managed_routes(), before, "{point}: {killed}");
         }
         assert!(interrupted > 2, "only {interrupted} were interrupted after the sysctl was written");
     });

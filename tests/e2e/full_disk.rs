@@ -1,5 +1,4 @@
-//! A state directory on a file system that is full, or read-only: a real one, filled so that each write is
-//! the one that does not fit any more.
+//! A state directory on a full or read-only file system: a real one, filled so that each write in turn does not fit.
 
 use std::{
     collections::BTreeSet,
@@ -10,26 +9,26 @@ use std::{
 use super::{NODE_1, RECIPE, cluster, node};
 use crate::support::namespace::{Namespace, Outcome, Snapshots, each};
 
-/// A file system of its own for the state directory, seen by the commands that are run here alone.
+/// A separate file system for the state directory, visible only to commands that run through this.
 struct Disk<'a> {
     node: &'a Namespace,
     child: Child,
 }
 
-/// What a disk has room for besides what lies on it.
+/// The remaining room on a disk.
 #[derive(Debug, Clone, Copy)]
 enum Room {
-    /// So many pages of 4 KiB; every file takes one at least.
+    /// This number of 4 KiB pages; every file takes at least one.
     Pages(usize),
-    /// So many more files.
+    /// This number of files.
     Files(usize),
-    /// For everything.
+    /// Unlimited.
     Ample,
 }
 
 impl<'a> Disk<'a> {
     fn new(node: &'a Namespace) -> Self {
-        // The kernel takes a size of nothing for no limit at all.
+        // The kernel treats a size of zero as unlimited.
         const MOUNT: &str =
             "mount -t tmpfs -o mode=0700 hostgw state; echo ballast >state/ballast; echo mounted; read -r _";
         node.sh("mkdir state");
@@ -48,7 +47,7 @@ impl<'a> Disk<'a> {
     fn command(&self, program: &str) -> Command {
         let mut command = self.node.command("nsenter");
         command.args(["-m", "-t", &self.child.id().to_string()]);
-        // The working directory is one of the other mounts until it is found anew.
+        // The working directory belongs to the outer mount namespace until it is opened again.
         command.args(["--", "sh", "-c", "cd \"$0\" && exec \"$@\""]).arg(self.node.folder()).arg(program);
         command
     }
@@ -69,20 +68,20 @@ impl<'a> Disk<'a> {
         Outcome::of(self.node, &name, &mut self.hostgw_command(arguments))
     }
 
-    /// Leaves so much room.
+    /// Limits the remaining room.
     fn leave(&self, room: Room) {
-        let taken = |script: &str| self.sh(script).trim().parse::<usize>().expect("a number");
+        let used = |script: &str| self.sh(script).trim().parse::<usize>().expect("a number");
         self.remount(&match room {
             Room::Pages(pages) => {
-                format!("size={}k", 4 * (pages + taken("df --output=used -B 4096 state | tail -n 1")))
+                format!("size={}k", 4 * (pages + used("df --output=used -B 4096 state | tail -n 1")))
             }
-            Room::Files(files) => format!("nr_inodes={}", files + taken("find state | wc -l")),
+            Room::Files(files) => format!("nr_inodes={}", files + used("find state | wc -l")),
             Room::Ample => "rw,size=10m,nr_inodes=1000".to_owned(),
         });
     }
 
     fn remount(&self, options: &str) {
-        // What mount(8) reads of the options there are is not for a user namespace to say.
+        // A user namespace may not use options that mount(8) reads from the existing mount.
         self.sh(&format!("mount --options-mode ignore -o remount,{options} hostgw state"));
     }
 
@@ -98,12 +97,12 @@ impl Drop for Disk<'_> {
     }
 }
 
-/// So many routes go when the recipe takes the place of many nodes.
+/// The number of routes that are removed when the recipe replaces many nodes.
 const REMOVED: &str = "59";
 
-/// Runs `verb` with ever more room until it is done: each time before, it leaves the node as it was and
-/// nothing open. Gives how each run ended.
-fn with_ever_more_room(disk: &Disk, verb: &str, room: impl Fn(usize) -> Room) -> Vec<Outcome> {
+/// Runs `verb` with increasing room until it succeeds. Asserts that each failure leaves the node unchanged and no
+/// transaction open. Returns the outcomes.
+fn retry_with_more_room(disk: &Disk, verb: &str, room: impl Fn(usize) -> Room) -> Vec<Outcome> {
     let before = disk.node.witness();
     let mut outcomes = Vec::new();
     for more in 0..20 {
@@ -135,10 +134,10 @@ fn many_nodes(head: &str) -> String {
     cluster(head, &all)
 }
 
-/// Whatever does not fit any more, nothing was changed (1) or it was put back (6).
+/// Whatever does not fit, nothing was changed (1) or everything was rolled back (6).
 #[test]
-fn a_write_that_does_not_fit_leaves_all_as_it_was() {
-    /// What an apply writes.
+fn a_write_that_does_not_fit_leaves_the_node_unchanged() {
+    /// The records that an apply writes.
     const PARTS: [&str; 6] = [
         "the state directory ",
         "take the lock in ",
@@ -155,7 +154,7 @@ fn a_write_that_does_not_fit_leaves_all_as_it_was() {
         for room in [Room::Files as fn(usize) -> Room, Room::Pages] {
             let before = node.witness();
             node.write("hostgw.yaml", &many_nodes(""));
-            let first = with_ever_more_room(&disk, "apply", room);
+            let first = retry_with_more_room(&disk, "apply", room);
             let misses = |part: &&&str| first.iter().any(|outcome| outcome.stderr.contains(**part));
             missed.extend(PARTS.iter().filter(misses));
             if let Room::Pages(_) = room(0) {
@@ -164,25 +163,25 @@ fn a_write_that_does_not_fit_leaves_all_as_it_was() {
                     snapshots.compare(&format!("full-disk-{name}"), outcome);
                 }
             }
-            // This one has a value to add to those that are saved, and another to forget when it fails.
+            // This apply adds a saved value and must remove it when it fails.
             let sysctl = "sysctls: {net.ipv4.conf.all.rp_filter: 2}";
             node.write("hostgw.yaml", &format!("{sysctl}\n{RECIPE}"));
-            let standing = node.witness();
-            let second = with_ever_more_room(&disk, "apply", room);
+            let live = node.witness();
+            let second = retry_with_more_room(&disk, "apply", room);
             assert!(second.len() > 2, "{second:?}");
-            // What a rollback forgets makes room for what it writes.
-            assert_eq!(with_ever_more_room(&disk, "rollback", room).len(), 1);
-            node.assert_unchanged(&standing, "apply and rollback");
-            assert!(with_ever_more_room(&disk, "destroy", room).len() > 2);
+            // The records that a rollback removes make room for those it writes.
+            assert_eq!(retry_with_more_room(&disk, "rollback", room).len(), 1);
+            node.assert_unchanged(&live, "apply and rollback");
+            assert!(retry_with_more_room(&disk, "destroy", room).len() > 2);
             node.assert_unchanged(&before, "apply and destroy");
         }
-        assert_eq!(missed, PARTS.into(), "each of them did not fit once");
+        assert_eq!(missed, PARTS.into(), "each of them failed to fit once");
         snapshots.conclude();
     });
 }
 
-/// The disk fills up while an apply is at work, at whichever point: what could not be put on record is said
-/// (7), and a rollback finishes once there is room.
+/// The disk fills up at any point during an apply: what could not be recorded is reported (7), and a rollback finishes
+/// once there is room.
 #[cfg(feature = "fault-injection")]
 #[test]
 fn a_disk_that_fills_up_at_any_point_loses_nothing() {
@@ -197,7 +196,7 @@ fn a_disk_that_fills_up_at_any_point_loses_nothing() {
     let mut codes = BTreeSet::new();
     let mut snapshots = Snapshots::default();
     for point in 1.. {
-        assert!(point < 400, "no end of points");
+        assert!(point < 400, "more than 400 points");
         let name = "hostgw apply --yes # the file system of the state directory fills up";
         let mut command = disk.hostgw_command(&["apply", "--yes"]);
         let stopped = match Stopped::at(&node, &mut command, name, point) {
@@ -208,7 +207,7 @@ fn a_disk_that_fills_up_at_any_point_loses_nothing() {
             }
         };
         disk.leave(Room::Pages(0));
-        let outcome = stopped.go_on();
+        let outcome = stopped.resume();
         assert_eq!(disk.is_open(), outcome.code == 7, "filled at {point}: {outcome}");
         match outcome.code {
             1 | 6 => {}
@@ -221,7 +220,7 @@ fn a_disk_that_fills_up_at_any_point_loses_nothing() {
                 disk.hostgw(&["rollback", "--yes"]).expect(0);
             }
             _ => {
-                // All was written by then.
+                // Everything was already written.
                 disk.leave(Room::Ample);
                 disk.hostgw(&["rollback", "--yes"]).expect(0);
             }
@@ -234,7 +233,7 @@ fn a_disk_that_fills_up_at_any_point_loses_nothing() {
     snapshots.conclude();
 }
 
-/// A read-only file system can be read, and that is all.
+/// A read-only file system can be read, but nothing can be changed.
 #[test]
 fn a_read_only_state_directory_is_refused() {
     each(|privilege| {
@@ -259,9 +258,9 @@ fn a_read_only_state_directory_is_refused() {
     });
 }
 
-/// An apply waits, and the disk fills up meanwhile: it can be decided on all the same, at once.
+/// The disk fills up while an apply is pending: it can still be decided immediately.
 #[test]
-fn an_apply_that_waits_is_decided_on_when_the_disk_is_full() {
+fn a_pending_apply_can_be_decided_on_a_full_disk() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -270,7 +269,7 @@ fn an_apply_that_waits_is_decided_on_when_the_disk_is_full() {
             disk.leave(Room::Ample);
             let mut command = disk.hostgw_command(&["apply", "--yes", "--confirm", "10m"]);
             let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw");
-            node.wait_until("the apply waits", || {
+            node.wait_until("the apply is pending", || {
                 let seen = disk.sh("cat state/net-*/wait/pending.json state/net-*/lock 2>/dev/null || true");
                 seen.contains("deadline") && seen.contains("waits for")
             });
@@ -283,6 +282,6 @@ fn an_apply_that_waits_is_decided_on_when_the_disk_is_full() {
                 node.assert_unchanged(&before, verb);
             }
         }
-        assert_eq!(node.own_routes().len(), 3);
+        assert_eq!(node.managed_routes().len(), 3);
     });
 }

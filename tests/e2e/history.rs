@@ -1,10 +1,10 @@
-//! What was done can be undone, newest first, and `status` tells about it.
+//! Transactions can be undone, newest first, and `status` reports them.
 
 use super::{NODE_1, NODE_2, NODE_3, cluster, node, settled};
 use crate::support::namespace::{Snapshots, each};
 
 #[test]
-fn nothing_to_undo_is_no_error() {
+fn nothing_to_undo_is_not_an_error() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -57,9 +57,9 @@ fn a_destroy_can_be_rolled_back() {
     });
 }
 
-/// When, who, what file at which commit, and how much.
+/// Time, user, file, commit, and the number of changes.
 #[test]
-fn the_history_tells_who_did_what() {
+fn the_history_records_who_did_what() {
     each(|privilege| {
         let node = node(privilege);
         node.hostgw_ok(&["status", "--history"]).says("No apply recorded since boot.");
@@ -73,8 +73,8 @@ fn the_history_tells_who_did_what() {
         node.hostgw_ok(&["apply", "--yes", "-f", "link.yaml"]);
 
         let history = node.hostgw_ok(&["status", "--history", "--json"]).json();
-        let told = history["transactions"].as_array().expect("a list");
-        let get = |at: usize, path: &str| told[at].pointer(path).cloned().unwrap_or_default();
+        let transactions = history["transactions"].as_array().expect("a list");
+        let get = |at: usize, path: &str| transactions[at].pointer(path).cloned().unwrap_or_default();
         let ids: Vec<_> = (0..4).map(|at| get(at, "/id")).collect();
         assert_eq!(ids, [4, 3, 2, 1]);
         let commands: Vec<_> = (0..4).map(|at| get(at, "/command")).collect();
@@ -86,7 +86,7 @@ fn the_history_tells_who_did_what() {
         }
         let head = node.run(["git", "rev-parse", "HEAD"]);
         let older = node.run(["git", "rev-parse", "HEAD~1"]);
-        // Through a link, the file behind it counts.
+        // For a link, the file behind it counts.
         assert_eq!(get(0, "/commit"), serde_json::json!({ "id": head.trim(), "dirty": false }));
         assert_eq!(get(2, "/commit"), serde_json::json!({ "id": older.trim(), "dirty": true }));
         assert!(get(1, "/commit").is_null() && get(3, "/commit").is_null(), "{history}");
@@ -109,10 +109,9 @@ fn the_history_tells_who_did_what() {
     });
 }
 
-/// A file whose content is committed is not dirty, and to find that out runs nothing that the repository
-/// configures.
+/// A committed file is not dirty, and finding that out does not run anything that the repository configures.
 #[test]
-fn a_repository_runs_nothing() {
+fn a_repository_cannot_run_programs() {
     each(|privilege| {
         let node = node(privilege);
         node.sh("chown 0:0 . && git init -q . && git add hostgw.yaml
@@ -126,20 +125,20 @@ fn a_repository_runs_nothing() {
     });
 }
 
-/// A drift that came after the apply is not undone with it, unless it stands where the apply had been.
+/// A rollback does not undo drift after the apply, unless it affects the same objects.
 #[test]
-fn a_rollback_leaves_what_came_later_elsewhere() {
+fn a_rollback_keeps_later_changes_elsewhere() {
     each(|privilege| {
         let node = node(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
         node.sh("ip route add 10.250.0.0/16 via 172.30.0.1 proto 87");
         node.hostgw_ok(&["rollback", "--yes"]);
-        assert_eq!(node.own_routes(), ["10.250.0.0/16 via 172.30.0.1 dev eth0"]);
+        assert_eq!(node.managed_routes(), ["10.250.0.0/16 via 172.30.0.1 dev eth0"]);
     });
 }
 
 #[test]
-fn status_tells_what_is_owned_and_what_drifted() {
+fn status_lists_managed_objects_and_drift() {
     each(|privilege| {
         let node = node(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
@@ -151,7 +150,7 @@ fn status_tells_what_is_owned_and_what_drifted() {
     });
 }
 
-/// Two namespaces that share a state directory, as all do below /run/hostgw, do not share their state.
+/// Two namespaces that share a state directory, as under /run/hostgw, do not share their state.
 #[test]
 fn namespaces_do_not_share_their_history() {
     each(|privilege| {
@@ -161,15 +160,15 @@ fn namespaces_do_not_share_their_history() {
         let mut command = other.hostgw_command(&["rollback", "--yes"]);
         let output = command.env("HOSTGW_STATE_DIR", shared).output().expect("hostgw");
         let stdout = String::from_utf8(output.stdout).expect("UTF-8");
-        // The other user may not look into it; then he has no history either.
+        // Without access to the directory, another user has no history, either.
         assert!(stdout.contains("Nothing to do"), "{stdout}");
         settled(&one);
     });
 }
 
-/// A record of a boot that is over speaks of a kernel state that is gone.
+/// A record of an earlier boot describes kernel state that no longer exists.
 #[test]
-fn a_record_of_another_boot_is_set_aside() {
+fn a_record_of_another_boot_is_ignored() {
     each(|privilege| {
         let node = node(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
@@ -180,9 +179,9 @@ fn a_record_of_another_boot_is_set_aside() {
     });
 }
 
-/// A file of the state directory that is broken is named, and nothing is guessed.
+/// A damaged record is named, and nothing is guessed.
 #[test]
-fn a_broken_journal_is_named() {
+fn a_damaged_journal_is_named() {
     each(|privilege| {
         let node = node(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
@@ -201,9 +200,9 @@ fn a_broken_journal_is_named() {
     });
 }
 
-/// Two applies in a row that differ: what stood before both is what a destroy goes back to.
+/// After two different applies, a destroy restores the state from before both.
 #[test]
-fn a_destroy_goes_back_before_the_first_apply() {
+fn a_destroy_restores_the_state_from_before_the_first_apply() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -217,9 +216,9 @@ fn a_destroy_goes_back_before_the_first_apply() {
     });
 }
 
-/// The interface went away after the apply, and its routes and sysctls with it.
+/// The interface was removed after the apply, and with it its routes and sysctls.
 #[test]
-fn what_went_with_its_interface_does_not_stand_in_the_way() {
+fn objects_lost_with_their_interface_do_not_prevent_a_rollback() {
     each(|privilege| {
         for verb in ["destroy", "rollback"] {
             let node = node(privilege);

@@ -1,15 +1,15 @@
-//! A repository can name programs for git to run. hostgw runs none of them, whatever it asks git for: each trick here
-//! is seen to work on git itself first, by the file that it leaves.
+//! A repository can name programs for git to run. hostgw runs none of them, whatever it asks git for. Each test first
+//! shows that the trick works on git itself, by the file that it leaves.
 
 use super::{NODE_1, NODE_2, NODE_3, cluster, node};
 use crate::support::namespace::{Namespace, Privilege, each, has_nobody};
 
-/// Settings of whoever makes commits here.
+/// The identity for commits in these tests.
 const IDENTITY: &str =
     "export GIT_AUTHOR_NAME=o GIT_AUTHOR_EMAIL=o GIT_COMMITTER_NAME=o GIT_COMMITTER_EMAIL=o
     export GIT_CONFIG_GLOBAL=/dev/null";
 
-/// Takes the file at v1 out of a repository that claims to be a partial clone of `$url`.
+/// Removes the file at v1 from a repository that claims to be a partial clone of `$url`.
 const PARTIAL: &str = "blob=$(git rev-parse v1:hostgw.yaml)
     git config core.repositoryFormatVersion 1
     git config extensions.partialClone origin
@@ -19,9 +19,9 @@ const PARTIAL: &str = "blob=$(git rev-parse v1:hostgw.yaml)
 
 struct Trick {
     name: &'static str,
-    /// Makes the repository hostile. `$canary` is the file to leave, `canary.sh` a program that leaves it.
+    /// Makes the repository hostile. `$canary` is the file to leave, and `canary.sh` a program that creates it.
     arm: &'static str,
-    /// Something that git does with it.
+    /// A git command that triggers the trick.
     provoke: &'static str,
     /// Whether v1 can still be read.
     is_readable: bool,
@@ -105,7 +105,7 @@ const TRICKS: [Trick; 12] = [
     },
 ];
 
-/// A repository with a configuration at v1, another at v2, and in the working tree.
+/// A repository with configurations at v1, at v2, and in the working tree.
 fn repository(privilege: Privilege) -> Namespace {
     let node = node(privilege);
     node.sh("chown 0:0 . && git init -q -b main .
@@ -128,13 +128,18 @@ fn assert_not_run(node: &Namespace, what: &str) {
 }
 
 #[test]
-fn nothing_that_a_repository_names_is_run() {
+fn programs_of_a_repository_are_never_run() {
     each(|privilege| {
         for trick in TRICKS {
             let node = repository(privilege);
             arm(&node, trick.arm);
             node.try_sh(&format!("export GIT_CONFIG_GLOBAL=/dev/null\n{}", trick.provoke));
-            assert_eq!(node.sh("ls pwned 2>&1 || true").trim(), "pwned", "{} is no trick", trick.name);
+            assert_eq!(
+                node.sh("ls pwned 2>&1 || true").trim(),
+                "pwned",
+                "{} does not work on git itself",
+                trick.name
+            );
             node.sh("rm pwned");
 
             let code = if trick.is_readable { 0 } else { 3 };
@@ -155,9 +160,9 @@ fn nothing_that_a_repository_names_is_run() {
     });
 }
 
-/// Also where git finds a rename, or looks for one and lacks what it would compare.
+/// The same when git detects renames, or looks for them without the necessary objects.
 #[test]
-fn renames_are_looked_for_without_running_anything() {
+fn rename_detection_runs_nothing() {
     each(|privilege| {
         let node = repository(privilege);
         node.sh(&format!("{IDENTITY}\ngit mv hostgw.yaml other.yaml; git commit -qm moved; git tag v3"));
@@ -175,9 +180,9 @@ fn renames_are_looked_for_without_running_anything() {
     });
 }
 
-/// A change can bring a folder that is a whole repository, with a configuration of its own.
+/// A change can contain a folder that is a bare repository with a configuration of its own.
 #[test]
-fn a_bare_repository_inside_of_another_is_none() {
+fn a_bare_repository_inside_another_is_ignored() {
     each(|privilege| {
         let node = repository(privilege);
         node.sh("git clone -q --bare . inner; cp hostgw.yaml inner
@@ -187,9 +192,9 @@ fn a_bare_repository_inside_of_another_is_none() {
     });
 }
 
-/// Variables that name programs, repositories and files for git are not handed on.
+/// Variables that name programs, repositories and files for git are not passed on.
 #[test]
-fn the_environment_for_git_is_hostgws_own() {
+fn git_gets_a_clean_environment() {
     each(|privilege| {
         let node = repository(privilege);
         node.sh("git init -q elsewhere; mkdir programs; cp canary.sh programs/git-rev-parse
@@ -214,9 +219,9 @@ fn the_environment_for_git_is_hostgws_own() {
     });
 }
 
-/// What is reviewed is what others get, not what this clone puts in its place.
+/// A review shows what others receive, not objects that this clone replaces.
 #[test]
-fn replaced_objects_are_not_looked_at() {
+fn replaced_objects_are_ignored() {
     each(|privilege| {
         let node = repository(privilege);
         let expected = node.hostgw_ok(&["diff", "v1..v2", "-f", "hostgw.yaml"]).stdout;
@@ -225,11 +230,11 @@ fn replaced_objects_are_not_looked_at() {
     });
 }
 
-/// Whose repository may be read is for the user's own git configuration to say.
+/// The user's own git configuration decides whose repositories may be read.
 #[test]
-fn the_repository_of_another_user_is_not_read() {
+fn repositories_of_other_users_are_not_read() {
     each(|privilege| {
-        // With one user alone there is no other.
+        // Requires a second user.
         if privilege != Privilege::Root || !has_nobody() {
             return;
         }
@@ -243,9 +248,9 @@ fn the_repository_of_another_user_is_not_read() {
     });
 }
 
-/// A repository that lets git wait for ever does not hold up an apply.
+/// A repository in which git hangs does not delay an apply.
 #[test]
-fn a_repository_that_hangs_does_not_hold_up_an_apply() {
+fn a_hanging_repository_does_not_delay_an_apply() {
     each(|privilege| {
         let node = repository(privilege);
         node.sh("git config include.path ../fifo; mkfifo fifo");
@@ -255,9 +260,9 @@ fn a_repository_that_hangs_does_not_hold_up_an_apply() {
     });
 }
 
-/// A link belongs to whoever wrote the revision, and can lead to any file of this machine.
+/// A link is controlled by the author of the revision, and can point to any file on this machine.
 #[test]
-fn links_of_a_repository_are_not_followed() {
+fn links_in_a_repository_are_not_followed() {
     each(|privilege| {
         let node = repository(privilege);
         node.write("secret.yaml", "password: hunter2\n");
@@ -278,7 +283,7 @@ fn links_of_a_repository_are_not_followed() {
         let outcome = node.hostgw(&["diff", "v3", "-f", "link.yaml"]).expect(3);
         outcome.warns("link.yaml is a symbolic link tracked by git");
         assert!(!outcome.to_string().contains("hunter2"), "{outcome}");
-        // One that is the user's own is followed.
+        // The user's own links are followed.
         node.sh("ln -s envs/hostgw.yaml own.yaml; ln -s own.yaml twice.yaml");
         node.hostgw(&["diff", "v3..v3", "-f", "twice.yaml"]).expect(0);
         node.sh("ln -s loop.yaml loop.yaml");

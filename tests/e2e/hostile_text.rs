@@ -1,8 +1,8 @@
-//! Text of others reaches people escaped, wherever it comes from and in whatever form it is printed: no control
-//! character, nothing that cannot be seen or changes the direction of writing, and no line that it begins itself.
+//! Untrusted text is escaped in all output, whatever its source and format: it contains no control characters, no
+//! invisible or direction-changing characters, and cannot start a line of its own.
 //!
-//! Every place where such text can come from is filled with [`POISON`], one after the other; every command that can read
-//! it is run, and both of its streams are read.
+//! Every source of such text is filled with [`POISON`], one at a time. Then every command that can read it runs, and
+//! both of its output streams are checked.
 
 use std::process::Stdio;
 
@@ -11,19 +11,19 @@ use serde_json::{Value, json};
 use super::node;
 use crate::support::namespace::{Namespace, Privilege, is_root};
 
-/// Sequences of a terminal, C0 and C1, characters that hide or turn others, ends of lines of all kinds, and a line of
-/// its own.
+/// Terminal sequences, C0 and C1 controls, characters that hide or reorder others, all kinds of line endings, and a
+/// line of its own.
 const POISON: &str = "\u{1b}[5;45mP\u{1b}]0;t\u{7}\u{9b}5m\r\u{8}\u{7f}\u{202e}\u{2066}\u{200b}\u{feff}\u{2028}\u{85}\u{e0001}\t\nFORGED";
 
-/// The same for names of files and interfaces, in which not every character can be.
+/// The same for names of files and interfaces, which cannot contain every character.
 const NAME: &str = "\u{1b}[5;45m\u{9b}\u{7f}\u{202e}";
 
-/// Fills a value with poison.
+/// Replaces a value by poison.
 type Poisoning = fn(&str) -> String;
 
 const POISONINGS: [Poisoning; 2] = [|text| format!("{text}{POISON}"), |_| POISON.to_owned()];
 
-/// Whether a character may not be in any output.
+/// Returns whether a character must not appear in any output.
 fn is_hostile(c: char) -> bool {
     matches!(c,
         '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{61c}' | '\u{feff}'
@@ -31,14 +31,14 @@ fn is_hostile(c: char) -> bool {
         || (c.is_control() && c != '\n')
 }
 
-/// What is wrong with an output, if anything.
-fn wrong(output: &str) -> Option<String> {
+/// Returns what is wrong with an output, if anything.
+fn find_problem(output: &str) -> Option<String> {
     let hostile = output.lines().find(|line| line.contains(is_hostile));
     let forged = || output.lines().find(|line| line.trim_start().starts_with("FORGED"));
     hostile.or_else(forged).map(|line| line.chars().take(300).flat_map(char::escape_debug).collect())
 }
 
-/// Commands whose output is read.
+/// Commands whose output is checked.
 struct Readings<'a> {
     node: &'a Namespace,
     script: String,
@@ -50,12 +50,12 @@ impl<'a> Readings<'a> {
         Self { node, script: String::new(), count: 0 }
     }
 
-    /// Something to be done in between.
+    /// Adds a script to run in between.
     fn sh(&mut self, script: &str) {
         self.script.push_str(&format!("{{ {script}\n}} >/dev/null 2>&1 </dev/null || true\n"));
     }
 
-    /// A command of hostgw, and the variables before it.
+    /// Adds a hostgw command with environment variables.
     fn read_with(&mut self, variables: &str, arguments: &str) {
         self.count += 1;
         let label = format!("{variables} hostgw {arguments}").replace('\'', "'\\''");
@@ -69,9 +69,9 @@ impl<'a> Readings<'a> {
         self.read_with("", arguments);
     }
 
-    /// Runs all of them, and fails with those whose output is wrong.
+    /// Runs all commands, and fails with those whose output is wrong.
     #[track_caller]
-    fn conclude(self) {
+    fn run_all(self) {
         self.node.write("readings.sh", &self.script);
         let outcome = self.node.try_sh("sh ./readings.sh");
         let mut parts = outcome.stdout.split('\0').skip(1);
@@ -79,35 +79,34 @@ impl<'a> Readings<'a> {
         while let (Some(label), Some(output)) = (parts.next(), parts.next()) {
             seen += 1;
             escaped += usize::from(output.contains("u{202e}") || output.contains("u202e"));
-            if let Some(line) = wrong(output) {
+            if let Some(line) = find_problem(output) {
                 failures.push(format!("{label}\n    {line}"));
             }
             assert!(!output.contains("panicked"), "{label}\n{output}");
         }
         assert_eq!(seen, self.count, "{}", outcome.stderr);
-        // Or nothing has been tested.
-        assert!(escaped > 0, "no output holds the text of others at all");
-        assert!(wrong(&outcome.stderr).is_none(), "{}", outcome.stderr.escape_debug());
+        // Otherwise nothing was tested.
+        assert!(escaped > 0, "no output contains untrusted text at all");
+        assert!(find_problem(&outcome.stderr).is_none(), "{}", outcome.stderr.escape_debug());
         let shown = &failures[..failures.len().min(30)];
         assert!(
             failures.is_empty(),
-            "{} of {seen} outputs hold text of others as it is:\n{}",
+            "{} of {seen} outputs contain unescaped untrusted text:\n{}",
             failures.len(),
             shown.join("\n")
         );
     }
 }
 
-/// Where text is printed does not depend on rights.
+/// A machine for tests in which privileges do not matter.
 fn machine() -> Namespace {
     let node = node(if is_root() { Privilege::Root } else { Privilege::User });
-    // git takes no repository of another user.
+    // git refuses repositories of other users.
     node.sh("chown 0:0 .");
     node
 }
 
-/// Every place with a string or a number, but one alone of those whose last two names are the same: what is called the
-/// same is the same.
+/// The pointers to all strings and numbers, but only one for all places whose last two path components are the same.
 fn places(value: &Value) -> Vec<String> {
     fn collect(value: &Value, pointer: &str, shape: &str, seen: &mut Vec<(String, String)>) {
         let mut add = |pointer: &str, shape: String| {
@@ -139,8 +138,8 @@ fn places(value: &Value) -> Vec<String> {
     seen.into_iter().map(|(pointer, _)| pointer).collect()
 }
 
-/// The document with each of its places poisoned, one after the other: strings and numbers, an unknown key, a known key
-/// with more to it.
+/// Copies of the document with one place poisoned in each: strings and numbers, an unknown key, and a known key with a
+/// suffix.
 fn poisoned(document: &Value, poisonings: &[Poisoning]) -> Vec<Value> {
     let mut all = Vec::new();
     for place in places(document) {
@@ -214,7 +213,7 @@ fn read_configuration(readings: &mut Readings<'_>, file: &str) {
 }
 
 #[test]
-fn of_configurations() {
+fn configurations() {
     let node = machine();
     node.write("cni.conf", "{\"type\": \"sdnbridge\", \"ExceptionList\": [\"10.0.0.0/8\"]}");
     node.write("good.json", &configuration().to_string());
@@ -222,12 +221,12 @@ fn of_configurations() {
     for file in write_all(&node, "config", &poisoned(&configuration(), &POISONINGS)) {
         read_configuration(&mut readings, &file);
     }
-    readings.conclude();
+    readings.run_all();
 }
 
-/// Source lines, as a compiler shows them, and names in them.
+/// Source lines in compiler style, and the names in them.
 #[test]
-fn of_lines_of_configurations() {
+fn source_lines() {
     let node = machine();
     node.write("cni.conf", "{}");
     node.write("good.json", &configuration().to_string());
@@ -264,12 +263,12 @@ fn of_lines_of_configurations() {
         node.write(&file, text);
         read_configuration(&mut readings, &format!("'{file}'"));
     }
-    readings.conclude();
+    readings.run_all();
 }
 
-/// Files that are there, files that are not, folders, and whatever else a path can lead to.
+/// Existing and missing files, folders, and anything else that a path can name.
 #[test]
-fn of_names_of_files() {
+fn file_names() {
     let node = machine();
     node.write("cni.conf", "{}");
     node.write("good.json", &configuration().to_string());
@@ -300,11 +299,11 @@ fn of_names_of_files() {
             readings.read(&format!("diff v1 -f {file}"));
         }
     }
-    readings.conclude();
+    readings.run_all();
 }
 
 #[test]
-fn of_snapshots_plans_and_cni_files() {
+fn snapshots_plans_and_cni_files() {
     let node = machine();
     node.write("good.json", &configuration().to_string());
     node.sh("\"$HOSTGW\" snapshot >snapshot.json; \"$HOSTGW\" plan -f good.json --out plan.json");
@@ -336,12 +335,12 @@ fn of_snapshots_plans_and_cni_files() {
             readings.read(&format!("{command} {index}.txt"));
         }
     }
-    readings.conclude();
+    readings.run_all();
 }
 
-/// Names of nodes in a simulation, where packets get through and where they do not.
+/// Node names in a simulation, with working and with failing connections.
 #[test]
-fn of_simulations() {
+fn simulations() {
     let node = machine();
     let mut document = configuration();
     document["nodes"][0]["name"] = POISON.into();
@@ -358,12 +357,12 @@ fn of_simulations() {
         readings.read(&format!("simulate -f {file}"));
         readings.read(&format!("simulate --json -f {file}"));
     }
-    readings.conclude();
+    readings.run_all();
 }
 
-/// Every record of the state directory, of transactions that ended and of one that waits.
+/// Every record of the state directory: finished transactions and a pending one.
 #[test]
-fn of_records() {
+fn records() {
     let node = machine();
     node.write("good.json", &configuration().to_string());
     node.sh("git init -q .; git add good.json; git -c user.name=o -c user.email=o commit -qm x
@@ -371,13 +370,13 @@ fn of_records() {
     node.write("other.json", &configuration().to_string().replace("10.244.1.9", "10.244.1.7"));
     let mut waiting = node.hostgw_command(&["apply", "--yes", "--confirm", "10m", "-f", "other.json"]);
     let mut waiting = waiting.stderr(Stdio::null()).stdout(Stdio::null()).spawn().expect("hostgw");
-    node.wait_until("an apply waits", || {
+    node.wait_until("an apply is pending", || {
         node.try_sh("\"$HOSTGW\" status --json | grep -q '\"pending\": {'").code == 0
     });
     node.sh("cp -a state waiting; \"$HOSTGW\" cancel");
     waiting.wait().expect("an end");
     let mut readings = Readings::of(&node);
-    // While an apply waits, there is a journal beside what there is anyway.
+    // While an apply is pending, there is a journal in addition to the other records.
     for (pristine, names) in [("ended", "*.json"), ("waiting", "journal*.json")] {
         for path in node.sh(&format!("cd {pristine}; find . -name '{names}'")).lines() {
             let document: Value =
@@ -409,12 +408,13 @@ fn of_records() {
             }
         }
     }
-    readings.conclude();
+    readings.run_all();
 }
 
-/// What the kernel lets others choose: names of interfaces, routes' devices, comments and names of nftables.
+/// Everything in the kernel that other programs can name: interfaces, devices of routes, comments and objects in
+/// nftables.
 #[test]
-fn of_the_kernel() {
+fn kernel_objects() {
     let node = machine();
     node.write("good.json", &configuration().to_string());
     node.sh(&format!(
@@ -458,11 +458,11 @@ fn of_the_kernel() {
         readings.read("destroy --yes");
         readings.sh("nft -f table.nft");
     }
-    readings.conclude();
+    readings.run_all();
 }
 
 #[test]
-fn of_git() {
+fn git_repositories() {
     let node = machine();
     node.write("good.json", &configuration().to_string());
     let name = POISON.replace('/', "");
@@ -490,17 +490,17 @@ fn of_git() {
     readings.read(&format!("diff v1..v2 -f 'd{name}/f.json' --markdown"));
     readings.read(&format!("apply --yes -f 'm{name}.json'"));
     readings.read("status --history");
-    // A repository that git refuses, in words of the repository.
+    // A repository that git rejects, quoting the repository.
     readings.sh(&format!("printf '[extensions]\\n\\t{} = x\\n' >>.git/config", "nonsense"));
     readings.sh("git config core.repositoryFormatVersion 1");
     readings.read("diff v1..v2 -f good.json");
     readings.sh(&format!("printf '[{NAME}' >>.git/config"));
     readings.read("diff v1..v2 -f good.json");
-    readings.conclude();
+    readings.run_all();
 }
 
 #[test]
-fn of_the_command_line_and_the_environment() {
+fn command_line_and_environment() {
     let node = machine();
     node.write("good.json", &configuration().to_string());
     node.write("hostgw.yaml", &configuration().to_string());
@@ -569,5 +569,5 @@ fn of_the_command_line_and_the_environment() {
             readings.read_with(&format!("env {variables}"), arguments);
         }
     }
-    readings.conclude();
+    readings.run_all();
 }

@@ -1,4 +1,4 @@
-//! Files that are given to hostgw: how they may be named, what may be one, and how much is read of it.
+//! Input files: how they can be named, which kinds of files are accepted, and how much is read.
 
 use std::{process::Stdio, time::Duration};
 
@@ -24,7 +24,7 @@ fn validate_takes_files_by_name_and_by_flag() {
     });
 }
 
-/// Every way to name a file; the file comes last.
+/// Every option that takes a file, which is appended.
 const VERBS: [&[&str]; 5] = [
     &["validate", "-f"],
     &["plan", "--all-nodes", "-f"],
@@ -33,8 +33,8 @@ const VERBS: [&[&str]; 5] = [
     &["check-cni", "-f", "good.yaml"],
 ];
 
-/// Runs every verb on `file`, with bounded memory and time.
-fn refuses(machine: &Namespace, file: &str, why: &str) {
+/// Runs every command on `file`, with limited memory and time.
+fn assert_refuses(machine: &Namespace, file: &str, why: &str) {
     for verb in VERBS {
         let words = verb.join(" ");
         let outcome = machine.try_sh(&format!("ulimit -v 1000000; timeout 20 $HOSTGW {words} {file}"));
@@ -46,7 +46,7 @@ fn refuses(machine: &Namespace, file: &str, why: &str) {
 }
 
 #[test]
-fn a_device_a_named_pipe_and_a_file_of_the_kernel_are_no_input() {
+fn devices_named_pipes_and_kernel_files_are_rejected() {
     each(|privilege| {
         let machine = Namespace::new(privilege);
         machine.write("good.yaml", RECIPE);
@@ -62,9 +62,9 @@ fn a_device_a_named_pipe_and_a_file_of_the_kernel_are_no_input() {
             ("/proc/self/environ", "changed size while it was read"),
             ("dangling.yaml", "no such file: dangling.yaml"),
         ] {
-            refuses(&machine, file, why);
+            assert_refuses(&machine, file, why);
         }
-        // Nothing of the environment is in any message, whatever verb reads it.
+        // No message of any command contains the environment.
         for verb in VERBS {
             let words = verb.join(" ");
             let outcome =
@@ -75,12 +75,12 @@ fn a_device_a_named_pipe_and_a_file_of_the_kernel_are_no_input() {
 }
 
 #[test]
-fn more_than_64_mib_is_read_of_nothing() {
+fn at_most_64_mib_of_a_file_are_read() {
     each(|privilege| {
         let machine = Namespace::new(privilege);
         machine.write("good.yaml", RECIPE);
         machine.sh("truncate -s 67108865 large.yaml");
-        refuses(&machine, "large.yaml", "is too large: hostgw reads at most 64 MiB");
+        assert_refuses(&machine, "large.yaml", "is too large: hostgw reads at most 64 MiB");
         for verb in VERBS {
             let words = verb.join(" ");
             let script = format!("ulimit -v 1000000; yes | timeout 60 $HOSTGW {words} -");
@@ -95,7 +95,7 @@ fn more_than_64_mib_is_read_of_nothing() {
 }
 
 #[test]
-fn a_file_may_have_any_name_and_come_from_a_pipe() {
+fn a_file_can_have_any_name_and_be_a_pipe() {
     each(|privilege| {
         let machine = Namespace::new(privilege);
         machine.write("good.yaml", RECIPE);
@@ -112,7 +112,7 @@ fn a_file_may_have_any_name_and_come_from_a_pipe() {
             "bash -c '$HOSTGW plan --all-nodes -f /dev/fd/0' <good.yaml",
             "cat good.json | $HOSTGW plan --all-nodes -f /dev/stdin",
             "cat tabs.json | $HOSTGW plan --all-nodes -f -",
-            // Slower than whoever reads it.
+            // Slower than its reader.
             "bash -c '$HOSTGW plan --all-nodes -f <(head -c 99 good.json; sleep 0.2; tail -c +100 good.json)'",
         ] {
             machine.try_sh(script).expect(0).says(totals);
@@ -120,12 +120,12 @@ fn a_file_may_have_any_name_and_come_from_a_pipe() {
     });
 }
 
-/// The same configuration in JSON.
+/// The same configuration as JSON.
 fn as_json(yaml: &str) -> serde_json::Value {
     serde_yaml::from_str(yaml).unwrap()
 }
 
-/// Wrong files: each by what it repeats, of which `N` is another number every time.
+/// Invalid files: name, beginning, repeated text in which `N` is a different number each time, and end.
 const REPEATED: [(&str, &str, &str, &str); 27] = [
     ("keys.toml", "", "kN = 1\n", ""),
     ("the same key.toml", "", "k = 1\n", ""),
@@ -176,8 +176,8 @@ const REPEATED: [(&str, &str, &str, &str); 27] = [
     ("blank lines.yaml", "", "\n", "a: 1\n"),
 ];
 
-/// The most memory that hostgw takes to refuse a file, in bytes, as the kernel accounts it. It is asked again and again
-/// while hostgw runs, and what is freed is not forgotten.
+/// The peak memory that hostgw uses to reject a file, in bytes, as accounted by the kernel. It is sampled while hostgw
+/// runs; the kernel's peak includes memory that was freed.
 fn peak(machine: &Namespace, file: &str) -> usize {
     let mut command = machine.hostgw_command(&["validate", file]);
     let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("hostgw runs");
@@ -194,12 +194,12 @@ fn peak(machine: &Namespace, file: &str) -> usize {
         std::thread::sleep(Duration::from_millis(1));
     };
     assert_eq!(ended.code(), Some(3), "{file}");
-    assert_ne!(peak, 0, "hostgw was never seen while it ran");
+    assert_ne!(peak, 0, "hostgw was never sampled while it ran");
     peak
 }
 
 #[test]
-fn a_wrong_file_takes_less_than_twenty_bytes_of_memory_for_each_of_its_own() {
+fn an_invalid_file_takes_less_than_twenty_times_its_size_in_memory() {
     const SIZE: usize = 2 << 20;
     let machine = Namespace::new(Privilege::User);
     machine.write("small.toml", "a = 1\n");
@@ -214,7 +214,7 @@ fn a_wrong_file_takes_less_than_twenty_bytes_of_memory_for_each_of_its_own() {
         text.push_str(end);
         machine.write(file, &text);
         let bytes = (peak(&machine, file) - least) / text.len();
-        assert!(bytes < 20, "{file}: {bytes} bytes for each of its {}", text.len());
+        assert!(bytes < 20, "{file}: {bytes} bytes of memory per byte of {}", text.len());
         machine.sh(&format!("rm '{file}'"));
     }
 }

@@ -1,5 +1,4 @@
-//! An apply that is stopped half way: rolled back by itself after a signal, by the next command after a
-//! kill -9.
+//! An apply that is interrupted midway: a signal rolls it back, and after a kill -9 the next command does.
 
 use std::{
     process::{Child, Stdio},
@@ -12,10 +11,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use super::{is_open, large_cluster, node};
 use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, each};
 
-/// So many that an apply takes its time.
+/// Enough nodes for an apply to take a while.
 const NODES: usize = 3000;
 
-/// A node of a large cluster, with a few things in the way that an undo has to bring back.
+/// A node of a large cluster, with drift for an undo to restore.
 fn large(privilege: Privilege) -> (Namespace, String) {
     let node = node(privilege);
     node.sh("ip route add 10.99.0.0/16 via 172.30.0.1
@@ -28,8 +27,8 @@ fn large(privilege: Privilege) -> (Namespace, String) {
     (node, before)
 }
 
-/// An apply that has written its journal, and nothing or a little more.
-fn apply_under_way(node: &Namespace) -> Child {
+/// An apply that has written its journal and possibly a few changes.
+fn start_apply(node: &Namespace) -> Child {
     let mut child = node
         .hostgw_command(&["apply", "--yes", "--node", "linux-0"])
         .stdout(Stdio::null())
@@ -45,24 +44,24 @@ fn send(child: &Child, signal: Signal) {
     kill_process(pid, signal).expect("a child that was not waited for");
 }
 
-/// How long after the journal; the kernel takes some of these routes, or all of them, or none.
+/// Delays after the journal is written. By then, the kernel has none, some or all of the routes.
 const DELAYS: [u64; 6] = [0, 10, 30, 60, 100, 200];
 
 #[test]
-fn a_kill_is_undone_by_a_rollback() {
+fn a_rollback_recovers_from_a_kill() {
     each(|privilege| {
         let (node, before) = large(privilege);
         let mut kills = 0;
-        let mut half_way = false;
+        let mut killed_midway = false;
         let mut snapshots = Snapshots::default();
         for delay in DELAYS {
-            let mut child = apply_under_way(&node);
+            let mut child = start_apply(&node);
             thread::sleep(Duration::from_millis(delay));
             child.kill().expect("our child");
             child.wait().expect("our child");
             if is_open(&node) {
                 kills += 1;
-                half_way |= (2..NODES).contains(&node.own_routes().len());
+                killed_midway |= (2..NODES).contains(&node.managed_routes().len());
                 node.hostgw_ok(&["status"]).says("interrupted");
                 node.hostgw_ok(&["plan", "--node", "linux-0"]).warns("interrupted");
                 node.hostgw(&["confirm"]).expect(8).warns("was interrupted").warns("`hostgw rollback`");
@@ -75,45 +74,45 @@ fn a_kill_is_undone_by_a_rollback() {
             node.assert_unchanged(&before, &format!("kill after {delay} ms, and rollback"));
             node.hostgw_ok(&["status"]).says("no apply");
         }
-        assert!(half_way, "no apply was killed half way");
+        assert!(killed_midway, "no apply was killed midway");
         snapshots.conclude();
     });
 }
 
-/// The next apply puts things in order first.
+/// The next apply recovers first.
 #[test]
-fn a_kill_is_undone_by_the_next_apply() {
+fn the_next_apply_recovers_from_a_kill() {
     each(|privilege| {
         let (node, before) = large(privilege);
-        let mut child = apply_under_way(&node);
+        let mut child = start_apply(&node);
         thread::sleep(Duration::from_millis(30));
         child.kill().expect("our child");
         child.wait().expect("our child");
         node.hostgw_ok(&["apply", "--yes", "--node", "linux-0"]);
         node.hostgw(&["plan", "--node", "linux-0", "--detailed-exitcode"]).expect(0);
-        assert_eq!(node.own_routes().len(), NODES);
+        assert_eq!(node.managed_routes().len(), NODES);
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "kill, apply and rollback");
     });
 }
 
-/// Whoever only undoes what was interrupted has changed the node all the same.
+/// An apply that only rolls back an interrupted one reports that it changed the node.
 #[cfg(feature = "fault-injection")]
 #[test]
-fn an_apply_that_only_undoes_what_was_interrupted_has_changed_something() {
+fn an_apply_that_only_recovers_reports_a_change() {
     use super::{settled, stopped::Stopped};
 
     each(|privilege| {
         let node = node(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
-        let standing = node.witness();
-        // The routes are gone, the sysctls are not.
+        let live = node.witness();
+        // The routes are removed, but the sysctls are not restored.
         let mut point = 20;
         loop {
             let mut destroy = node.hostgw_command(&["destroy", "--yes"]);
             let stopped = Stopped::at(&node, &mut destroy, "hostgw destroy", point);
             stopped.unwrap_or_else(|outcome| panic!("no middle: {outcome}")).kill();
-            if is_open(&node) && node.own_routes().is_empty() {
+            if is_open(&node) && node.managed_routes().is_empty() {
                 break;
             }
             node.hostgw_ok(&["apply", "--yes"]);
@@ -123,14 +122,14 @@ fn an_apply_that_only_undoes_what_was_interrupted_has_changed_something() {
             .expect(2)
             .warns("Undid the destroy of")
             .says("No changes");
-        node.assert_unchanged(&standing, "an interrupted destroy and an apply");
+        node.assert_unchanged(&live, "an interrupted destroy and an apply");
         settled(&node);
     });
 }
 
-/// A second kill -9, in the middle of the rollback of the first.
+/// A second kill -9, during the rollback of the first.
 #[test]
-fn a_killed_rollback_goes_on() {
+fn a_killed_rollback_can_be_resumed() {
     each(|privilege| {
         let (node, before) = large(privilege);
         node.hostgw_ok(&["apply", "--yes", "--node", "linux-0"]);
@@ -151,12 +150,12 @@ fn a_killed_rollback_goes_on() {
 }
 
 #[test]
-fn a_signal_is_answered_with_a_rollback() {
+fn a_signal_rolls_back() {
     each(|privilege| {
         let (node, before) = large(privilege);
         let mut snapshots = Snapshots::default();
         for (name, signal) in [("INT", Signal::INT), ("TERM", Signal::TERM), ("HUP", Signal::HUP)] {
-            let child = apply_under_way(&node);
+            let child = start_apply(&node);
             send(&child, signal);
             let output = child.wait_with_output().expect("our child");
             let outcome = Outcome::from_output(&node, "hostgw apply --yes, interrupted", output);
@@ -169,9 +168,9 @@ fn a_signal_is_answered_with_a_rollback() {
     });
 }
 
-/// A signal before the first write: at the question, for one.
+/// A signal before the first write, for example at the question.
 #[test]
-fn a_signal_at_the_question_leaves_all_as_it_was() {
+fn a_signal_at_the_question_changes_nothing() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -192,37 +191,37 @@ fn a_signal_at_the_question_leaves_all_as_it_was() {
     });
 }
 
-/// The egress interface goes while routes are written: all of them go with it, and all the rest is put back;
-/// what stood on it before is told.
+/// The egress interface disappears while routes are written: all routes on it are gone, everything else is restored,
+/// and objects that were on it are reported.
 #[test]
-fn an_interface_that_vanishes_half_way_is_told() {
+fn an_interface_that_disappears_midway_is_reported() {
     each(|privilege| {
         for _ in 0..5 {
             let (node, _) = large(privilege);
-            let child = apply_under_way(&node);
-            node.wait_until("the first routes", || node.own_routes().len() > 1);
+            let child = start_apply(&node);
+            node.wait_until("the first routes", || node.managed_routes().len() > 1);
             node.sh("ip link del eth0");
             let output = child.wait_with_output().expect("our child");
-            let outcome = Outcome::from_output(&node, "hostgw apply --yes, and eth0 goes", output);
+            let outcome = Outcome::from_output(&node, "hostgw apply --yes, and eth0 disappears", output);
             if outcome.code == 0 {
-                // It was all done before.
+                // Everything was already done.
                 continue;
             }
             assert_eq!(outcome.code, 7, "{outcome}");
             outcome.warns("no interface eth0").warns("ip route add 10.64.5.0/24 via 172.30.0.1 dev eth0");
-            let assert_put_back = || {
-                assert_eq!(node.own_routes(), [""; 0]);
+            let assert_restored = || {
+                assert_eq!(node.managed_routes(), [""; 0]);
                 assert_eq!(node.sh("nft list ruleset"), "table ip hostgw {\n}\n");
                 assert_eq!(node.sysctl("net.ipv4.ip_forward"), "0");
                 assert_eq!(node.sysctl("net.ipv4.conf.all.accept_redirects"), "0");
             };
-            assert_put_back();
+            assert_restored();
             node.hostgw(&["rollback", "--yes"]).expect(7);
             node.hostgw_ok(&["rollback", "--yes", "--abandon"]).warns("not restored: 10.64.5.0/24");
-            assert_put_back();
+            assert_restored();
             node.hostgw_ok(&["status"]).says("no apply");
             return;
         }
-        panic!("every apply was done before its interface went");
+        panic!("every apply finished before its interface disappeared");
     });
 }

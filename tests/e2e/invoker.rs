@@ -1,9 +1,9 @@
-//! Who runs hostgw: by which name that is recorded, and what a pager may do with rights that are not the user's own.
+//! The recorded name of the user, and what a pager may do if hostgw runs with elevated privileges.
 
 use super::{node, terminal::on_terminal};
 use crate::support::namespace::{Namespace, each};
 
-/// Runs a script where `fake` stands in for a program or a file of the machine.
+/// Runs a script in which `fakes` replace programs or files of the machine.
 fn with_fake(fakes: &[(&str, &str)], script: &str) -> String {
     let mounts: String =
         fakes.iter().map(|(path, fake)| format!("mount --bind \"$PWD/{fake}\" {path} && ")).collect();
@@ -22,7 +22,7 @@ const HOSTILE: &str = "PAGER='touch pwned-pager; cat' LESS='+!touch pwned-less' 
     LV=x MORE=x EDITOR=x VISUAL=x SHELL=x TERMINFO=x HOME=x LD_LIBRARY_PATH=x";
 
 #[test]
-fn a_pager_with_the_rights_of_another_is_less_in_its_secure_mode() {
+fn with_elevated_privileges_the_pager_is_less_in_secure_mode() {
     each(|privilege| {
         let node = node(privilege);
         program(&node, "fake-less", "env | sort; echo arguments: $#; sed s/^/paged:/");
@@ -43,12 +43,12 @@ fn a_pager_with_the_rights_of_another_is_less_in_its_secure_mode() {
                 ["LC_ALL=C.UTF-8", "LESS=FRX", "LESSHISTFILE=-", "LESSSECURE=1", "PATH=/usr/bin:/bin"];
             assert_eq!(variables, expected, "{by}");
         }
-        // The real one, whose options of the environment would run a program.
+        // The real less, which would run programs named in the environment.
         let plan =
             format!("TERM=dumb SUDO_UID=4242 {HOSTILE} timeout 3 \"$HOSTGW\" plan --color never </dev/null");
         on_terminal(&node, 10, 300, &plan);
         assert_eq!(node.sh("find . -name 'pwned*'"), "");
-        // No pager is no pager.
+        // An empty pager means none.
         for none in ["cat", "", "' cat '"] {
             let plan = format!("SUDO_UID=4242 PAGER={none} \"$HOSTGW\" plan --color never");
             let plan = with_fake(&[("/usr/bin/less", "fake-less")], &plan);
@@ -57,9 +57,9 @@ fn a_pager_with_the_rights_of_another_is_less_in_its_secure_mode() {
     });
 }
 
-/// What a pager does not show is shown all the same.
+/// Output that a pager does not show is printed nevertheless.
 #[test]
-fn a_pager_that_fails_loses_nothing() {
+fn a_failing_pager_loses_no_output() {
     each(|privilege| {
         let node = node(privilege);
         let plain = node.hostgw_ok(&["plan"]).stdout;
@@ -72,16 +72,16 @@ fn a_pager_that_fails_loses_nothing() {
         }
         let arguments = shown("\"sed -e 's/^/a b:/' -e 's/$/;/'\"");
         assert!(arguments.lines().all(|line| line.starts_with("a b:") && line.ends_with(';')), "{arguments}");
-        // One that is not text is run as it is.
+        // A pager with a path or options runs as it is.
         let plan = "PAGER=$(printf 'cat; : \\377') \"$HOSTGW\" plan --color never";
         assert_eq!(on_terminal(&node, 10, 300, plan).expect(0).stdout, plain);
-        // One that was quit, or interrupted, has shown what was wanted.
+        // If the user quit or interrupted the pager, nothing is printed again.
         assert_eq!(shown("'head -n 1'").lines().count(), 1);
         assert_eq!(shown("'head -n 1; kill -INT $$'").lines().count(), 1);
     });
 }
 
-/// The one who applied, by the newest record.
+/// The user in the newest record.
 fn by(node: &Namespace) -> String {
     let history = node.hostgw_ok(&["status", "--history", "--json"]).json();
     history["transactions"][0]["by"].as_str().expect("a name").to_owned()
@@ -105,13 +105,13 @@ fn users_of_a_directory_are_recorded_by_name() {
             "[ \"$*\" = \"passwd $2\" ] && echo \"ldap-alice:*:$2:4242::/home/alice:/bin/sh\"",
         );
         assert_eq!(apply("SUDO_UID=4242 SUDO_USER=somebody"), "ldap-alice");
-        // Text of others, of any length.
+        // Untrusted text of any length.
         program(&node, "fake-getent", "printf 'a\\033[31m%0999d:*:%s:1::/:/bin/sh\\n' 0 \"$2\"");
         let long = apply("SUDO_UID=4242");
         assert!(long.starts_with("a\u{1b}[31m000") && long.len() < 300, "{long:?}");
         let table = node.hostgw_ok(&["status", "--history", "--color", "never"]).stdout;
         assert!(!table.contains('\u{1b}') && table.contains("a\\u{1b}[31m000"), "{table}");
-        // Another user than the one who was asked for, none, one without end, and one that hangs.
+        // A directory that returns another user, none, or endless output, and one that hangs.
         for script in ["echo mallory:x:1:1::/:/bin/sh", "exit 2", "exec cat /dev/zero", "exec sleep 1000"] {
             program(&node, "fake-getent", script);
             assert_eq!(apply("SUDO_UID=4242 SUDO_USER=alice"), "alice", "{script}");

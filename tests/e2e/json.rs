@@ -1,4 +1,4 @@
-//! What programs read: the JSON of plans, status and failures.
+//! Output for programs: the JSON of plans, status and errors.
 
 use serde_json::{Value, json};
 
@@ -45,9 +45,9 @@ fn a_plan_has_the_agreed_fields() {
     });
 }
 
-/// `ip` itself must take every route as the plan words it, without which a reader could not check it.
+/// `ip` itself accepts every route of a plan as it is printed.
 #[test]
-fn routes_are_in_the_words_of_ip() {
+fn ip_accepts_the_routes_of_a_plan() {
     each(|privilege| {
         let node = node(privilege);
         let plan = node.hostgw_ok(&["plan", "--json"]).json();
@@ -62,9 +62,9 @@ fn routes_are_in_the_words_of_ip() {
     });
 }
 
-/// `nft` and `sysctl` too.
+/// The same for `nft` and `sysctl`.
 #[test]
-fn nat_and_sysctls_are_in_the_words_of_nft_and_sysctl() {
+fn nft_and_sysctl_accept_the_objects_of_a_plan() {
     each(|privilege| {
         let node = node(privilege);
         let plan = node.hostgw_ok(&["plan", "--json"]).json();
@@ -102,7 +102,7 @@ fn yaml_and_toml_give_the_same_plan() {
             plan
         };
         assert_eq!(json("cluster.yaml"), json("cluster.toml"));
-        // One applied, the other has nothing to do.
+        // After one is applied, the other makes no changes.
         node.hostgw_ok(&["apply", "--yes", "-f", "cluster.yaml"]);
         node.hostgw(&["plan", "--detailed-exitcode", "-f", "cluster.toml"]).expect(0);
     });
@@ -113,7 +113,7 @@ fn without_line(line: &str, file: &str) -> String {
 }
 
 #[test]
-fn standard_input_is_a_file_like_others() {
+fn standard_input_is_accepted_as_a_file() {
     each(|privilege| {
         let node = node(privilege);
         for file in ["hostgw.yaml", "cluster.toml"] {
@@ -125,7 +125,7 @@ fn standard_input_is_a_file_like_others() {
 }
 
 #[test]
-fn failures_are_json_where_json_is_asked_for() {
+fn errors_are_json_if_json_is_requested() {
     each(|privilege| {
         let node = node(privilege);
         let failure = |node: &Namespace, arguments: &[&str], code: i32| {

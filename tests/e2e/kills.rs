@@ -1,4 +1,4 @@
-//! A large apply, killed again and again at random: the node is as before or as planned, never else.
+//! A large apply, killed repeatedly at random points: the node always has its previous or its planned state.
 
 use std::{
     os::unix::process::ExitStatusExt,
@@ -15,11 +15,11 @@ use crate::support::{
     random::{asked_seed, new_seed, random},
 };
 
-/// So many that an apply takes its time.
+/// Enough nodes for an apply to take a while.
 const NODES: usize = 5000;
 const KILLS: usize = 200;
 
-/// A node of a large cluster, with a few things in the way that an undo has to bring back.
+/// A node of a large cluster, with drift for an undo to restore.
 fn large() -> Namespace {
     let node = node(if is_root() { Privilege::Root } else { Privilege::User });
     node.sh("ip route add 10.99.0.0/16 via 172.30.0.1
@@ -30,16 +30,16 @@ fn large() -> Namespace {
     node
 }
 
-/// Where an apply is killed.
+/// When to kill an apply.
 #[derive(Debug, Clone, Copy)]
 enum Kill {
-    /// So long after it began to write.
+    /// This long after it began to write.
     After(Duration),
-    /// At one of the points of fault injection.
+    /// At a point of fault injection.
     At(u64),
 }
 
-/// How an apply ends.
+/// Runs an apply and returns its exit code.
 fn apply(node: &Namespace, kill: Option<Kill>) -> i32 {
     let mut command = node.hostgw_command(&["apply", "--yes", "--node", "linux-0"]);
     if let Some(Kill::At(point)) = kill {
@@ -56,12 +56,12 @@ fn apply(node: &Namespace, kill: Option<Kill>) -> i32 {
     status.code().or(status.signal().map(|signal| 128 + signal)).expect("an end")
 }
 
-/// After a kill the node is as before, as planned, or says that it is neither: then a rollback puts it back,
-/// or the next apply does, which is killed too.
+/// After a kill, the node has its previous or its planned state, or reports an interrupted apply. In that case a
+/// rollback restores the node, or the next apply does, which is killed as well.
 ///
-/// `HOSTGW_SEED` names the random numbers, which the message of a failure tells.
+/// `HOSTGW_SEED` sets the random seed, which a failure prints.
 #[test]
-fn random_kills_of_a_large_apply_leave_the_state_before_or_after() {
+fn random_kills_of_a_large_apply_leave_the_previous_or_the_planned_state() {
     let node = large();
     let before = live(&node);
     let begun = Instant::now();
@@ -76,7 +76,7 @@ fn random_kills_of_a_large_apply_leave_the_state_before_or_after() {
     let (mut kills, mut half_way) = (0, 0);
     while kills < KILLS {
         let kill = if cfg!(feature = "fault-injection") && random.next_u32().is_multiple_of(2) {
-            // About where it writes: it has some more than a hundred.
+            // Around the points where it writes, of which there are more than a hundred.
             Kill::At(30 + random.next_u64() % 80)
         } else {
             Kill::After(Duration::from_millis(random.next_u64() % span))
@@ -86,7 +86,7 @@ fn random_kills_of_a_large_apply_leave_the_state_before_or_after() {
         assert!([0, 137].contains(&code), "{context}: exit code {code}");
         kills += usize::from(code == 137);
         if is_open(&node) {
-            half_way += usize::from((2..NODES).contains(&node.own_routes().len()));
+            half_way += usize::from((2..NODES).contains(&node.managed_routes().len()));
             if random.next_u32().is_multiple_of(2) {
                 continue;
             }

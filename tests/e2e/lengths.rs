@@ -1,9 +1,9 @@
-//! Long values and long names: whatever their width, they are planned, applied, shown and undone.
+//! Long values and long names are planned, applied, shown and undone, whatever their length.
 
 use super::{node, simulate::alone};
 use crate::support::namespace::{Namespace, each};
 
-/// A valid value of `net.ipv4.ip_local_reserved_ports` with so many ports, none of which stands beside another.
+/// A valid value of `net.ipv4.ip_local_reserved_ports` with this number of nonadjacent ports.
 fn ports(number: u32) -> String {
     (0..number).map(|at| (20_000 + 2 * at).to_string()).collect::<Vec<_>>().join(",")
 }
@@ -24,7 +24,7 @@ nodes:
 fn a_sysctl_value_of_any_length_is_planned_applied_and_undone() {
     each(|privilege| {
         let node = node(privilege);
-        // Beyond what the first read of a small buffer gives, beyond a page, beyond a width that Rust formats.
+        // Longer than the first read of a small buffer, than a page, and than the widths that Rust can format.
         for number in [7, 900, 13_000] {
             let value = ports(number);
             node.write("hostgw.yaml", &with_ports(&value));
@@ -54,7 +54,7 @@ fn a_sysctl_value_of_any_length_is_planned_applied_and_undone() {
     });
 }
 
-/// A file of two nodes whose names are so many bytes long.
+/// A configuration of two nodes with names of this length in bytes.
 fn with_names(length: usize) -> String {
     let name = |first: &str| format!("{first}{}", "n".repeat(length - 1));
     format!(
@@ -70,7 +70,7 @@ nodes:
 }
 
 #[test]
-fn the_longest_names_are_simulated_and_longer_ones_are_mistakes() {
+fn the_longest_names_are_simulated_and_longer_ones_are_errors() {
     let _alone = alone();
     each(|privilege| {
         let machine = Namespace::new(privilege);

@@ -1,16 +1,16 @@
-//! What others do to the node while an apply is at work, at each of its points. Only in a build with the
-//! feature `fault-injection`.
+//! Concurrent changes by other programs at each point of an apply. Requires a build with the feature
+//! `fault-injection`.
 
 use std::collections::BTreeSet;
 
 use super::{NODE_1, NODE_2, NODE_3, RECIPE, cluster, is_open, node, plug_in, stopped::Stopped};
 use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, is_root};
 
-/// No apply here has more points; beyond it something does not end.
-const MOST: usize = 200;
+/// An upper bound on the number of points. Beyond it, something does not end.
+const MAX_POINTS: usize = 200;
 
-/// Applies `file` again and again: stopped at each point for `disturb`, and judged by `judge`, which leaves
-/// the node ready for the next time.
+/// Applies `file` repeatedly. Stops it at each point and calls `disturb`, then calls `judge`, which must leave the
+/// node ready for the next round.
 fn at_every_point(
     node: &Namespace,
     file: &str,
@@ -21,19 +21,19 @@ fn at_every_point(
     at_every_point_of("apply", node, disturb, judge);
 }
 
-/// The same of any verb.
+/// Same, for any command.
 fn at_every_point_of(
     verb: &str,
     node: &Namespace,
     disturb: impl Fn(&Namespace),
     mut judge: impl FnMut(usize, &Outcome),
 ) {
-    for point in 1..MOST {
+    for point in 1..MAX_POINTS {
         let mut command = node.hostgw_command(&[verb, "--yes"]);
         match Stopped::at(node, &mut command, &format!("hostgw {verb} --yes"), point) {
             Ok(stopped) => {
                 disturb(node);
-                judge(point, &stopped.go_on());
+                judge(point, &stopped.resume());
             }
             Err(ended) => {
                 ended.expect(0);
@@ -42,7 +42,7 @@ fn at_every_point_of(
             }
         }
     }
-    panic!("no end of points");
+    panic!("more than {MAX_POINTS} points");
 }
 
 fn new_node() -> Namespace {
@@ -53,24 +53,24 @@ fn unplug(node: &Namespace) {
     node.sh("ip link del eth0");
 }
 
-/// What stands of hostgw's: routes, table, forwarding.
-fn own(node: &Namespace) -> (Vec<String>, String, String) {
+/// The managed live state: routes, table, forwarding.
+fn managed_state(node: &Namespace) -> (Vec<String>, String, String) {
     let table =
         node.sh("nft list table ip hostgw 2>/dev/null | sed 's/packets [0-9]* bytes [0-9]*//' || true");
-    (node.own_routes(), table, node.sysctl("net.ipv4.ip_forward"))
+    (node.managed_routes(), table, node.sysctl("net.ipv4.ip_forward"))
 }
 
-/// The interface takes its routes with it; where nothing stood before, the rest is put back.
+/// The interface takes its routes with it. On a node without earlier objects, everything else is restored.
 #[test]
-fn an_interface_that_vanishes_at_any_point_leaves_nothing_of_a_first_apply() {
+fn an_interface_that_disappears_leaves_nothing_of_a_first_apply() {
     let node = new_node();
-    let before = own(&node);
+    let before = managed_state(&node);
     let mut codes = BTreeSet::new();
     let mut snapshots = Snapshots::default();
     at_every_point(&node, RECIPE, unplug, |point, outcome| {
         assert!(!is_open(&node), "{point}: {outcome}");
         match outcome.code {
-            // It was found out before the first write.
+            // It was noticed before the first write.
             3 => {}
             6 => {
                 outcome.warns("Rolled back and verified");
@@ -78,11 +78,11 @@ fn an_interface_that_vanishes_at_any_point_leaves_nothing_of_a_first_apply() {
                     snapshots.compare("interface-vanished", outcome);
                 }
             }
-            // It was there until all was verified.
+            // It disappeared after the verification.
             0 => drop(node.hostgw_ok(&["rollback", "--yes"])),
             _ => panic!("{point}: {outcome}"),
         }
-        assert_eq!(own(&node), before, "{point}: {outcome}");
+        assert_eq!(managed_state(&node), before, "{point}: {outcome}");
         codes.insert(outcome.code);
         plug_in(&node);
     });
@@ -90,14 +90,14 @@ fn an_interface_that_vanishes_at_any_point_leaves_nothing_of_a_first_apply() {
     snapshots.conclude();
 }
 
-/// What stood on the interface before cannot be restored without it: that is said (7), with what is left, and
-/// either the interface comes back, or it is given up.
+/// Objects that were on the interface cannot be restored without it: that is reported (7) with the remaining commands,
+/// until the interface returns or they are abandoned.
 #[test]
-fn an_interface_that_vanishes_at_any_point_is_told_where_it_is_missed() {
+fn an_interface_that_disappears_is_reported_if_objects_are_lost() {
     let node = new_node();
     node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2, NODE_3]));
     node.hostgw_ok(&["apply", "--yes"]);
-    let before = own(&node);
+    let before = managed_state(&node);
     let without_routes = (Vec::new(), before.1.clone(), before.2.clone());
     let mut is_compared = false;
     let mut codes = BTreeSet::new();
@@ -109,10 +109,11 @@ fn an_interface_that_vanishes_at_any_point_is_told_where_it_is_missed() {
         }
         if [0, 7].contains(&outcome.code) {
             assert!(is_open(&node), "{point}: {outcome}");
-            // All the rest is put back.
-            assert_eq!(own(&node), without_routes, "{point}: {outcome}");
+            // Everything else is restored.
+            assert_eq!(managed_state(&node), without_routes, "{point}: {outcome}");
         }
-        // The kernel takes the routes away one by one: what was gone at a second look is drift, not this transaction's.
+        // The kernel removes the routes one by one: those missing in a second plan are drift, not part of this
+        // transaction.
         let has_replanned = outcome.stderr.contains("the live state changed");
         if outcome.code == 7 {
             outcome.warns("no interface eth0");
@@ -127,7 +128,7 @@ fn an_interface_that_vanishes_at_any_point_is_told_where_it_is_missed() {
             }
             if point % 2 == 0 {
                 node.hostgw_ok(&["rollback", "--yes", "--abandon"]).warns("not restored: 10.244.1.0/24");
-                assert_eq!(own(&node), without_routes, "{point}: {outcome}");
+                assert_eq!(managed_state(&node), without_routes, "{point}: {outcome}");
             }
         }
         assert!([0, 3, 7].contains(&outcome.code), "{point}: {outcome}");
@@ -138,46 +139,46 @@ fn an_interface_that_vanishes_at_any_point_is_told_where_it_is_missed() {
             node.hostgw_ok(&["rollback", "--yes"]);
         } else {
             if is_open(&node) {
-                // The route that a gateway needs may be among those that were gone before.
+                // The route that a gateway needs may be among those that were missing before.
                 node.hostgw_ok(&["rollback", "--yes", "--abandon"]);
             }
-            // Given up, not begun, or gone before it began: the routes are drift.
+            // Abandoned, not begun, or removed before it began: the routes are drift.
             node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2, NODE_3]));
             node.hostgw_ok(&["apply", "--yes"]);
             node.write("hostgw.yaml", &changed);
         }
-        assert_eq!(own(&node), before, "{point}: {outcome}");
+        assert_eq!(managed_state(&node), before, "{point}: {outcome}");
     });
     assert_eq!(codes, [0, 3, 7].into());
     snapshots.conclude();
 }
 
-/// Somebody takes the place of a route that is wanted, and does other things: all of theirs stays, and the
-/// node is as planned or as before.
+/// Another program creates a route in place of a planned one, and other objects: all of its objects stay, and the node
+/// has its planned or its previous state.
 #[test]
-fn what_others_do_at_any_point_stays() {
-    const THEIRS: &str = "10.244.2.0/24 via 172.30.0.98 dev eth0 proto static";
+fn foreign_objects_added_at_any_point_stay() {
+    const FOREIGN: &str = "10.244.2.0/24 via 172.30.0.98 dev eth0 proto static";
     const MORE: &str = "10.244.9.0/24 via 172.30.0.99 dev eth0 proto bird";
     let node = new_node();
     node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]));
     node.hostgw_ok(&["apply", "--yes"]);
-    let before = own(&node);
+    let before = managed_state(&node);
     let mut codes = BTreeSet::new();
     let disturb = |node: &Namespace| {
-        drop(node.sh(&format!("ip route replace {THEIRS}; ip route add {MORE}; nft add table ip others")));
+        drop(node.sh(&format!("ip route replace {FOREIGN}; ip route add {MORE}; nft add table ip others")));
     };
     at_every_point(&node, &cluster("", &[NODE_1, NODE_2, NODE_3]), disturb, |point, outcome| {
         let routes = node.run(["ip", "route"]);
-        for route in [THEIRS, MORE] {
+        for route in [FOREIGN, MORE] {
             assert!(routes.lines().any(|line| line.trim_end() == route), "{point}: {outcome}\n{routes}");
         }
         assert!(node.sh("nft list tables").contains("table ip others"), "{point}: {outcome}");
-        // Whatever comes of it, it says so, and nothing of hostgw's is left in between.
+        // Whatever the result, it is reported, and the node is never in between.
         assert!([0, 6, 10].contains(&outcome.code), "{point}: {outcome}");
         assert!(!is_open(&node), "{point}: {outcome}");
-        assert_eq!(own(&node), before, "{point}: {outcome}");
+        assert_eq!(managed_state(&node), before, "{point}: {outcome}");
         codes.insert(outcome.code);
-        node.sh(&format!("ip route del {THEIRS}; ip route del {MORE}; nft delete table ip others"));
+        node.sh(&format!("ip route del {FOREIGN}; ip route del {MORE}; nft delete table ip others"));
         if outcome.code == 0 {
             node.hostgw_ok(&["rollback", "--yes"]);
         }
@@ -185,60 +186,60 @@ fn what_others_do_at_any_point_stays() {
     assert_eq!(codes, [0, 6, 10].into());
 }
 
-/// Somebody takes the place of a route that is to be changed, which the kernel's own replacement would take
-/// back: it stays, and no route of hostgw's is left behind it.
+/// Another program creates a route in place of one that is to be changed, which `NLM_F_REPLACE` would overwrite: it
+/// stays, and no managed route is left behind it.
 #[test]
-fn a_route_that_others_take_at_any_point_is_theirs() {
-    const THEIRS: &str = "10.244.1.0/24 via 172.30.0.98 dev eth0 proto static";
+fn a_foreign_route_added_at_any_point_is_not_replaced() {
+    const FOREIGN: &str = "10.244.1.0/24 via 172.30.0.98 dev eth0 proto static";
     let node = new_node();
-    let (standing, changed) =
+    let (initial, changed) =
         (cluster("", &[NODE_1, NODE_2]), cluster("nextHop: node-address", &[NODE_1, NODE_2]));
-    node.write("hostgw.yaml", &standing);
+    node.write("hostgw.yaml", &initial);
     node.hostgw_ok(&["apply", "--yes"]);
-    let before = own(&node);
+    let before = managed_state(&node);
     let mut codes = BTreeSet::new();
-    let disturb = |node: &Namespace| drop(node.sh(&format!("ip route replace {THEIRS}")));
-    let assert_theirs = |context: &str| {
+    let disturb = |node: &Namespace| drop(node.sh(&format!("ip route replace {FOREIGN}")));
+    let assert_foreign_route_kept = |context: &str| {
         let routes = node.run(["ip", "route", "show", "10.244.1.0/24"]);
-        assert_eq!(routes.trim_end(), THEIRS, "{context}");
+        assert_eq!(routes.trim_end(), FOREIGN, "{context}");
     };
     at_every_point(&node, &changed, disturb, |point, outcome| {
         let context = format!("{point}: {outcome}");
         assert!([0, 7, 10].contains(&outcome.code), "{context}");
         assert_eq!(is_open(&node), outcome.code == 7, "{context}");
-        assert_theirs(&context);
+        assert_foreign_route_kept(&context);
         if outcome.code == 7 {
-            outcome.warns(&format!("{THEIRS} conflicts with 10.244.1.0/24 via 10.244.1.1"));
+            outcome.warns(&format!("{FOREIGN} conflicts with 10.244.1.0/24 via 10.244.1.1"));
             node.hostgw(&["rollback", "--yes"]).expect(7);
             node.hostgw_ok(&["rollback", "--yes", "--abandon"]);
-            assert_theirs(&context);
+            assert_foreign_route_kept(&context);
         }
-        node.sh(&format!("ip route del {THEIRS}"));
-        node.write("hostgw.yaml", &standing);
+        node.sh(&format!("ip route del {FOREIGN}"));
+        node.write("hostgw.yaml", &initial);
         node.hostgw_ok(&["apply", "--yes"]);
-        assert_eq!(own(&node), before, "{context}");
+        assert_eq!(managed_state(&node), before, "{context}");
         node.write("hostgw.yaml", &changed);
         codes.insert(outcome.code);
     });
     assert_eq!(codes, [0, 7, 10].into());
 }
 
-/// Somebody puts a set into hostgw's table, which hostgw could not write again: it stays, whenever it comes, the
-/// moment between the last look and the commit included.
+/// Another program adds a set to the managed table, which hostgw could not restore: it stays, even if it is added
+/// between the last read and the commit.
 #[test]
-fn a_set_that_others_add_to_the_table_at_any_point_stays() {
+fn a_foreign_set_added_at_any_point_stays() {
     let node = new_node();
     let disturb = |node: &Namespace| {
         drop(node.sh("nft 'add table ip hostgw; add set ip hostgw theirs { type ipv4_addr; }'"));
     };
-    let standing = cluster("", &[NODE_1, NODE_2]);
+    let initial = cluster("", &[NODE_1, NODE_2]);
     for (file, is_first) in [(RECIPE, true), (&cluster("nat: {randomFully: true}", &[NODE_1, NODE_2]), false)]
     {
         if !is_first {
-            node.write("hostgw.yaml", &standing);
+            node.write("hostgw.yaml", &initial);
             node.hostgw_ok(&["apply", "--yes"]);
         }
-        let before = own(&node);
+        let before = managed_state(&node);
         let mut codes = BTreeSet::new();
         at_every_point(&node, file, disturb, |point, outcome| {
             let context = format!("{point}: {outcome}");
@@ -255,7 +256,7 @@ fn a_set_that_others_add_to_the_table_at_any_point_stays() {
             if is_first {
                 node.sh("nft destroy table ip hostgw 2>/dev/null || nft delete table ip hostgw 2>/dev/null || true");
             }
-            assert_eq!(own(&node), before, "{context}");
+            assert_eq!(managed_state(&node), before, "{context}");
         });
         assert_eq!(codes, [0, 7, 10].into());
         if is_first {
@@ -264,60 +265,60 @@ fn a_set_that_others_add_to_the_table_at_any_point_stays() {
     }
 }
 
-/// Somebody puts a rule into hostgw's table: it stays, or it is told that it goes.
+/// Another program adds a rule to the managed table: it stays, or its removal is shown.
 #[test]
-fn a_rule_that_others_add_to_the_table_at_any_point_is_never_lost_unsaid() {
-    const THEIRS: &str = "ip daddr 203.0.113.9 return";
+fn a_foreign_rule_added_at_any_point_is_never_lost_silently() {
+    const FOREIGN: &str = "ip daddr 203.0.113.9 return";
     let node = new_node();
-    let (standing, changed) =
+    let (initial, changed) =
         (cluster("", &[NODE_1, NODE_2]), cluster("nat: {randomFully: true}", &[NODE_1, NODE_2]));
-    node.write("hostgw.yaml", &standing);
+    node.write("hostgw.yaml", &initial);
     node.hostgw_ok(&["apply", "--yes"]);
-    let before = own(&node);
+    let before = managed_state(&node);
     let disturb =
-        |node: &Namespace| drop(node.sh(&format!("nft insert rule ip hostgw postrouting {THEIRS}")));
+        |node: &Namespace| drop(node.sh(&format!("nft insert rule ip hostgw postrouting {FOREIGN}")));
     at_every_point(&node, &changed, disturb, |point, outcome| {
         let context = format!("{point}: {outcome}");
-        let stays = node.sh("nft list table ip hostgw").contains(THEIRS);
-        let is_told = outcome.stdout.contains(THEIRS) || outcome.stderr.contains(THEIRS);
-        assert!(stays || is_told, "{context}");
+        let is_kept = node.sh("nft list table ip hostgw").contains(FOREIGN);
+        let is_reported = outcome.stdout.contains(FOREIGN) || outcome.stderr.contains(FOREIGN);
+        assert!(is_kept || is_reported, "{context}");
         assert!([0, 7].contains(&outcome.code), "{context}");
         assert_eq!(is_open(&node), outcome.code == 7, "{context}");
         if is_open(&node) {
-            assert!(stays && is_told, "{context}");
-            node.hostgw_ok(&["rollback", "--yes"]).says(THEIRS);
+            assert!(is_kept && is_reported, "{context}");
+            node.hostgw_ok(&["rollback", "--yes"]).says(FOREIGN);
         }
-        node.write("hostgw.yaml", &standing);
+        node.write("hostgw.yaml", &initial);
         node.hostgw_ok(&["apply", "--yes"]);
-        assert_eq!(own(&node), before, "{context}");
+        assert_eq!(managed_state(&node), before, "{context}");
         node.write("hostgw.yaml", &changed);
     });
 }
 
-/// The same while a rollback is at work: a set stays, a rule stays or it is told that it goes.
+/// Same, during a rollback: a set stays; a rule stays, or its removal is shown.
 #[test]
-fn what_others_add_to_the_table_at_any_point_of_a_rollback_is_never_lost_unsaid() {
+fn foreign_objects_added_during_a_rollback_are_never_lost_silently() {
     const SET: &str = "add set ip hostgw theirs { type ipv4_addr; }";
     const RULE: &str = "insert rule ip hostgw postrouting ip daddr 203.0.113.9 return";
     let node = new_node();
-    let (standing, changed) =
+    let (initial, changed) =
         (cluster("", &[NODE_1, NODE_2]), cluster("nat: {randomFully: true}", &[NODE_1, NODE_2]));
-    node.write("hostgw.yaml", &standing);
+    node.write("hostgw.yaml", &initial);
     node.hostgw_ok(&["apply", "--yes"]);
-    let before = own(&node);
+    let before = managed_state(&node);
     let apply = || {
         node.write("hostgw.yaml", &changed);
         drop(node.hostgw_ok(&["apply", "--yes"]));
     };
-    for (theirs, seen) in [(SET, "set theirs"), (RULE, "ip daddr 203.0.113.9 return")] {
+    for (foreign, seen) in [(SET, "set theirs"), (RULE, "ip daddr 203.0.113.9 return")] {
         apply();
         let mut codes = BTreeSet::new();
-        let disturb = |node: &Namespace| drop(node.sh(&format!("nft '{theirs}'")));
+        let disturb = |node: &Namespace| drop(node.sh(&format!("nft '{foreign}'")));
         at_every_point_of("rollback", &node, disturb, |point, outcome| {
             let context = format!("{point}: {outcome}");
-            let stays = node.sh("nft list table ip hostgw").contains(seen);
-            let is_told = outcome.stdout.contains(seen) || outcome.stderr.contains(seen);
-            assert!(stays || (is_told && theirs == RULE), "{context}");
+            let is_kept = node.sh("nft list table ip hostgw").contains(seen);
+            let is_reported = outcome.stdout.contains(seen) || outcome.stderr.contains(seen);
+            assert!(is_kept || (is_reported && foreign == RULE), "{context}");
             assert!([0, 7, 10].contains(&outcome.code), "{context}");
             assert_eq!(is_open(&node), outcome.code == 7, "{context}");
             codes.insert(outcome.code);
@@ -326,19 +327,19 @@ fn what_others_add_to_the_table_at_any_point_of_a_rollback_is_never_lost_unsaid(
                 outcome.warns(seen);
                 node.hostgw_ok(&["rollback", "--yes"]);
             }
-            node.write("hostgw.yaml", &standing);
+            node.write("hostgw.yaml", &initial);
             node.hostgw_ok(&["apply", "--yes"]);
-            assert_eq!(own(&node), before, "{context}");
+            assert_eq!(managed_state(&node), before, "{context}");
             apply();
         });
         assert!(codes.contains(&0) && codes.contains(&7), "{codes:?}");
     }
 }
 
-/// Somebody writes a sysctl that is wanted, and one that the kernel rewrites with forwarding: what they wrote is
-/// there in the end, at whatever point they did.
+/// Another program writes a managed sysctl, and one that the kernel rewrites with forwarding: its values survive, at
+/// whatever point it wrote them.
 #[test]
-fn a_sysctl_that_others_write_at_any_point_is_theirs() {
+fn a_foreign_sysctl_value_written_at_any_point_stays() {
     const FILTER: &str = "net.ipv4.conf.all.rp_filter";
     const LAN: &str = "net.ipv4.conf.lan0.forwarding";
     let node = new_node();
@@ -366,11 +367,11 @@ fn a_sysctl_that_others_write_at_any_point_is_theirs() {
             node.hostgw_ok(&["rollback", "--yes", "--abandon"]);
         }
         assert_eq!(node.sysctl(FILTER), "1", "{context}");
-        // Once forwarding is on, theirs is what the kernel has made of it anyway. Just before, there is one moment
-        // between the last look at what the switch rewrites and its write.
+        // Once forwarding is enabled, the kernel has set the same value itself. Just before, there is a gap between
+        // the last read of the values that the switch rewrites and its write.
         missed += usize::from(was_off.get() && node.sysctl(LAN) == "0");
         assert!(missed <= 1, "{context}");
-        assert!(node.own_routes().is_empty(), "{context}");
+        assert!(node.managed_routes().is_empty(), "{context}");
         reset(&node);
     });
     assert!(codes.contains(&0) && codes.contains(&7), "{codes:?}");

@@ -1,13 +1,15 @@
-//! The built program in network namespaces of the tests' own. What it did is judged by others: `ip`, `nft`,
-//! `sysctl`, `ping`, the kernel's own announcements.
+//! Tests of the built program in network namespaces of their own. Other tools judge the results: `ip`, `nft`,
+//! `sysctl`, `ping`, and the kernel's notifications.
 //!
-//! Every scenario runs as root and as an ordinary user in a user namespace of his own, as far as whoever
-//! runs the suite can be both.
+//! Every scenario runs as root, and as an ordinary user in a user namespace, as far as the user who runs the suite can
+//! do both.
 
 mod changes;
 mod checks;
+mod churn;
 mod ci;
-mod colour;
+mod color;
+mod concurrency;
 mod confirm;
 mod conflict;
 mod damaged_records;
@@ -46,6 +48,7 @@ mod refusals;
 mod regressions;
 mod render;
 mod render_foreign;
+mod reporting;
 mod saved_plan;
 mod sequences;
 #[cfg(feature = "fault-injection")]
@@ -55,16 +58,13 @@ mod snapshot;
 mod state_directory;
 #[cfg(feature = "fault-injection")]
 mod stopped;
-mod storm;
 mod supervisor;
 mod sweep;
 pub mod terminal;
-mod together;
-mod truth;
 
 use crate::support::namespace::{Namespace, Privilege};
 
-/// The cluster of the recipe.
+/// The configuration of the recipe.
 const RECIPE: &str = include_str!("../../examples/recipe.yaml");
 
 /// The machine of node linux-1: eth0 with 172.30.0.11/24, the recipe in its folder, and nothing applied.
@@ -79,7 +79,7 @@ pub fn node(privilege: Privilege) -> Namespace {
     node
 }
 
-/// Gives a node its eth0.
+/// Connects a node's eth0.
 fn plug_in(node: &Namespace) {
     node.sh("ip link add eth0 type veth peer name lan0
              ip link set lan0 up
@@ -87,7 +87,7 @@ fn plug_in(node: &Namespace) {
              ip address add 172.30.0.11/24 dev eth0");
 }
 
-/// A configuration with these Linux nodes, each with its name, pod CIDR and address.
+/// A configuration with these Linux nodes: name, pod CIDR and address.
 fn cluster(head: &str, nodes: &[(&str, &str, &str)]) -> String {
     let mut text = format!("clusterPrefix: 10.244.0.0/16\negressInterface: eth0\n{head}\nnodes:\n");
     for (name, cidr, address) in nodes {
@@ -98,7 +98,7 @@ fn cluster(head: &str, nodes: &[(&str, &str, &str)]) -> String {
     text
 }
 
-/// A configuration of so many Linux nodes, linux-0 and so on.
+/// A configuration with this number of Linux nodes, named linux-0, linux-1, and so on.
 fn large_cluster(nodes: usize) -> String {
     let mut text = String::from("clusterPrefix: 10.64.0.0/10\negressInterface: eth0\nnodes:\n");
     for i in 0..nodes {
@@ -116,7 +116,7 @@ const NODE_3: (&str, &str, &str) = ("linux-3", "10.244.2.0/24", "172.30.0.13");
 const ON_LINK: &str = "10.244.0.0/16 dev eth0 scope link";
 const TO_NODE_2: &str = "10.244.1.0/24 via 10.244.1.1 dev eth0";
 
-/// Applies a configuration, sees that it stands and that a second apply has nothing to do.
+/// Applies a configuration, and asserts that a second apply makes no changes.
 #[track_caller]
 fn apply(node: &Namespace, configuration: &str) {
     node.write("hostgw.yaml", configuration);
@@ -124,30 +124,31 @@ fn apply(node: &Namespace, configuration: &str) {
     settled(node);
 }
 
-/// Sees that nothing is left to do.
+/// Asserts that the plan is empty.
 #[track_caller]
 fn settled(node: &Namespace) {
     node.hostgw(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
     node.hostgw_ok(&["apply", "--yes"]).says("No changes");
 }
 
-/// Whether a transaction is open, by the file that says so.
+/// Returns whether a transaction is open, by its journal.
 fn is_open(node: &Namespace) -> bool {
     node.state_dir().is_some_and(|dir| dir.join("journal.json").exists())
 }
 
-/// All that hostgw could change of IPv4, told by others: less than the witness sees, in a tenth of its time.
+/// The IPv4 state that hostgw could change, as other tools print it. Less complete than the witness, but ten times
+/// faster.
 fn live(node: &Namespace) -> String {
     node.sh("ip route show table all; nft list ruleset | sed 's/packets [0-9]* bytes [0-9]*//'
              grep -rs . /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf | sort")
 }
 
-/// What lies in the state directory, and since when.
+/// The files of the state directory, with their times.
 fn state_files(node: &Namespace) -> String {
     node.sh("find state -printf '%p %y %s %i %T@ %C@\\n' 2>/dev/null | sort || true")
 }
 
-/// Fails when an interrupted or a committed transaction is on record.
+/// Asserts that no transaction is recorded.
 #[track_caller]
 fn assert_no_record(node: &Namespace) {
     let records = node.sh("find state -name '*.json' 2>/dev/null || true");

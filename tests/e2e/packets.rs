@@ -1,21 +1,21 @@
-//! Real packets: what `ping` and the receivers see of a cluster that `hostgw simulate` built and applied.
+//! Real packets: what `ping` and the receivers see in a cluster that `hostgw simulate` has built and applied.
 
 use std::process::Stdio;
 
 use super::RECIPE;
 use crate::support::namespace::{Kept, Privilege, each};
 
-/// The host outside, where simulate puts it.
+/// The outside host of simulate.
 const OUTSIDE: &str = "203.0.113.10";
 
-/// The nodes of the recipe with their addresses and their pods'. The third has the Windows gateway.
+/// The nodes of the recipe, with their addresses and their pods'. The third one has the Windows gateway.
 const NODES: [(&str, &str, &str); 3] = [
     ("linux-1", "172.30.0.11", "10.244.0.10"),
     ("linux-2", "172.30.0.12", "10.244.1.10"),
     ("win-1", "172.30.0.13", "10.244.2.10"),
 ];
 
-/// Collects who sends echo requests to whom, as they arrive.
+/// Records the source and destination of each echo request as it arrives.
 const WITNESS: &str = "nft -f - <<'END'
     table ip witness {
         set seen { type ipv4_addr . ipv4_addr; flags dynamic; }
@@ -35,7 +35,7 @@ fn cluster(privilege: Privilege, next_hop: &str) -> Kept {
     cluster
 }
 
-/// The recipe with that next hop, and more nodes.
+/// The recipe with this next hop and additional nodes.
 fn with(next_hop: &str, more_nodes: &str) -> String {
     let nodes = RECIPE.replacen("nodes:\n", &format!("nodes:\n{more_nodes}"), 1);
     format!("nextHop: {next_hop}\n{nodes}")
@@ -54,7 +54,7 @@ fn ping(cluster: &Kept, from: &str, to: &str) {
     cluster.sh(from, &format!("ping -n -q -c 2 -i 0.05 -W 5 {to}"));
 }
 
-/// Whether the receiver saw an echo request with that source.
+/// Returns whether the receiver saw an echo request with this source.
 fn saw(cluster: &Kept, receiver: &str, source: &str, destination: &str) -> bool {
     let seen = cluster.sh(receiver, "nft list set ip witness seen");
     seen.contains(&format!("{source} . {destination}"))
@@ -70,7 +70,7 @@ fn packets_arrive(privilege: Privilege, next_hop: &str) {
                 assert!(kept, "{next_hop}: {destination} did not see {source}");
             }
             ping(&cluster, &node(sender), destination);
-            // What hostgw adds does not keep pods from nodes, nor nodes from each other.
+            // The managed routes separate neither pods from nodes nor nodes from each other.
             ping(&cluster, &node(sender), other_address);
             ping(&cluster, &pod(sender), other_address);
         }
@@ -81,16 +81,16 @@ fn packets_arrive(privilege: Privilege, next_hop: &str) {
 }
 
 #[test]
-fn packets_arrive_by_pod_gateways() {
+fn packets_arrive_with_pod_gateways() {
     each(|privilege| packets_arrive(privilege, "pod-gateway"));
 }
 
 #[test]
-fn packets_arrive_by_node_addresses() {
+fn packets_arrive_with_node_addresses() {
     each(|privilege| packets_arrive(privilege, "node-address"));
 }
 
-/// Without hostgw none of this works: the pings above prove something.
+/// The control experiment: without hostgw, none of this works.
 #[test]
 fn without_an_apply_no_packet_arrives() {
     each(|privilege| {
@@ -106,9 +106,9 @@ fn without_an_apply_no_packet_arrives() {
     });
 }
 
-/// An apply that moves and adds other nodes, changes the next hop of these, and goes back, loses no packet.
+/// No packet is lost by applies that move and add other nodes, change the next hops, and revert.
 #[test]
-fn no_packet_is_lost_while_the_file_changes() {
+fn no_packet_is_lost_while_the_configuration_changes() {
     each(|privilege| {
         let cluster = cluster(privilege, "pod-gateway");
         let destination = NODES[1].2;

@@ -25,7 +25,7 @@ fn machine(name: &str, programs: &[&str]) -> Option<Machine> {
     Some(machine)
 }
 
-/// Renders a file of node linux-1 and installs it.
+/// Renders a file for node linux-1 and installs it.
 #[track_caller]
 fn install(machine: &Machine, arguments: &[&str], path: &str, mode: &str) {
     let render = [&["render", "--node", "linux-1", "--persist"], arguments].concat();
@@ -33,7 +33,7 @@ fn install(machine: &Machine, arguments: &[&str], path: &str, mode: &str) {
     machine.sh(&format!("chmod {mode} '{path}'"));
 }
 
-/// NAT and sysctls, by the programs that load them at boot.
+/// Installs NAT and sysctls, and loads them as at boot.
 #[track_caller]
 fn load_nat_and_sysctls(machine: &Machine) {
     install(machine, &["nftables"], "/etc/nftables.d/hostgw.nft", "644");
@@ -43,7 +43,7 @@ fn load_nat_and_sysctls(machine: &Machine) {
     machine.sh("sysctl -q -p /etc/sysctl.d/90-hostgw.conf");
 }
 
-/// Waits until the plan is empty: routes come some time after the event that brings them.
+/// Waits until the plan is empty: routes appear some time after the event that restores them.
 #[track_caller]
 fn wait_for_the_plan_to_be_empty(machine: &Machine) {
     let plan = || machine.hostgw(&["plan", "--node", "linux-1", "--detailed-exitcode"]);
@@ -59,7 +59,7 @@ fn start_networkd(machine: &Machine, interface: &str) {
     machine.wait_for(&format!("ip address show dev {interface} | grep -q 172.30.0.11/24"));
 }
 
-/// Has systemd-networkd configure the interface anew: the routes that are there afterwards are of its making.
+/// Makes systemd-networkd reconfigure the interface: all routes that exist afterwards were created by it.
 #[track_caller]
 fn reconfigure(machine: &Machine, interface: &str) {
     machine.sh(&format!("ip route flush proto 87; networkctl reconfigure {interface}"));
@@ -79,7 +79,9 @@ fn systemd_networkd_restores_and_keeps_routes() {
     start_networkd(&machine, "eth0");
     machine.hostgw(&["apply", "--yes"]).expect(0);
     machine.sh("networkctl reconfigure eth0");
-    machine.node().wait_until("what the drop-in is for", || machine.node().own_routes().is_empty());
+    machine
+        .node()
+        .wait_until("the routes are lost without the drop-in", || machine.node().managed_routes().is_empty());
 
     install(&machine, &["systemd-networkd"], "/etc/systemd/network/20-wired.network.d/hostgw.conf", "644");
     load_nat_and_sysctls(&machine);
@@ -87,7 +89,7 @@ fn systemd_networkd_restores_and_keeps_routes() {
     wait_for_the_plan_to_be_empty(&machine);
     reconfigure(&machine, "eth0");
     machine.sh("ip link set eth0 down");
-    assert_eq!(machine.node().own_routes(), Vec::<String>::new());
+    assert_eq!(machine.node().managed_routes(), Vec::<String>::new());
     machine.sh("ip link set eth0 up");
     wait_for_the_plan_to_be_empty(&machine);
     machine.sh("! grep -i 'unknown\\|failed to parse\\|ignoring' /run/networkd.log");
@@ -113,17 +115,17 @@ fn systemd_networkd_understands_every_option_of_a_route() {
     machine.sh("! grep -i 'unknown\\|failed to parse\\|ignoring' /run/networkd.log");
 }
 
-/// A configuration of netplan.
+/// A netplan configuration.
 struct Netplan {
     network: &'static str,
-    /// Of the egress interface.
+    /// The egress interface.
     id: &'static str,
     interface: &'static str,
-    /// Whether it can be loaded here: some need hardware, or a module that not every kernel has.
+    /// Whether it can be loaded here: some interfaces need hardware, or a module that not every kernel has.
     runs: bool,
 }
 
-/// Without IPv6, for whose routers systemd-networkd would wait.
+/// IPv6 is disabled, because systemd-networkd would wait for routers.
 const NETPLANS: [Netplan; 7] = [
     Netplan {
         network: "ethernets: {eth0: {link-local: [], addresses: [172.30.0.11/24]}}",
@@ -224,14 +226,14 @@ fn network_manager_restores_routes() {
     machine.sh("ip route flush proto 87; nmcli --wait 20 device reapply eth0");
     wait_for_the_plan_to_be_empty(&machine);
     let first = first.trim();
-    // Nobody there waits for it to end: what is left of it has no program any more.
+    // Nothing there waits for its child processes.
     machine.sh(&format!("kill {first}"));
     machine.wait_for(&format!("! readlink /proc/{first}/exe"));
     machine.sh("ip route flush proto 87");
     machine.sh(start);
     wait_for_the_plan_to_be_empty(&machine);
     machine.sh("nmcli --wait 20 connection down wired");
-    assert_eq!(machine.node().own_routes(), Vec::<String>::new());
+    assert_eq!(machine.node().managed_routes(), Vec::<String>::new());
     machine.sh("nmcli --wait 20 connection up wired");
     wait_for_the_plan_to_be_empty(&machine);
 }
@@ -253,15 +255,15 @@ fn ifup_restores_routes() {
         machine.sh("ifup -a");
         wait_for_the_plan_to_be_empty(&machine);
         machine.sh("ifdown eth0");
-        assert_eq!(machine.node().own_routes(), Vec::<String>::new());
+        assert_eq!(machine.node().managed_routes(), Vec::<String>::new());
         machine.sh("ifup eth0");
         wait_for_the_plan_to_be_empty(&machine);
     }
 }
 
-/// The scripts as they are called, without the programs that call them.
+/// The scripts, called as by their programs.
 #[test]
-fn scripts_add_what_is_missing_and_nothing_else() {
+fn scripts_only_add_missing_routes() {
     each(|privilege| {
         let node = node(privilege);
         node.write("hostgw.yaml", &configuration());
@@ -273,13 +275,13 @@ fn scripts_add_what_is_missing_and_nothing_else() {
             node.sh("ip route flush proto 87");
             node.write(name, &node.hostgw_ok(&["render", "--node", "linux-1", "--persist", program]).stdout);
             assert_eq!(node.try_sh(other).expect(0).stderr, "");
-            assert_eq!(node.own_routes(), Vec::<String>::new(), "{other}");
+            assert_eq!(node.managed_routes(), Vec::<String>::new(), "{other}");
             assert_eq!(node.try_sh(own).expect(0).stderr, "");
-            let routes = node.own_routes();
+            let routes = node.managed_routes();
             assert_eq!(routes.len(), 3, "{routes:?}");
-            assert_eq!(node.try_sh(own).expect(0).stderr, "", "a second run has nothing to say");
-            assert_eq!(node.own_routes(), routes);
-            // A foreign route in the place of one of them stays, whatever it says.
+            assert_eq!(node.try_sh(own).expect(0).stderr, "", "a second run prints nothing");
+            assert_eq!(node.managed_routes(), routes);
+            // A foreign route in place of one of them stays, whatever its attributes.
             node.sh("ip route del 10.244.1.0/24; ip route add 10.244.1.0/24 via 172.30.0.1 proto static");
             let foreign = node.sh("ip route show 10.244.1.0/24");
             assert_eq!(node.try_sh(own).expect(0).stderr, "");
@@ -299,7 +301,7 @@ fn scripts_add_what_is_missing_and_nothing_else() {
 }
 
 #[test]
-fn what_cannot_be_persisted_is_refused() {
+fn unsupported_names_are_refused() {
     each(|privilege| {
         let node = node(privilege);
         let render = |name: &str, arguments: &[&str]| {
@@ -336,7 +338,7 @@ const INSTALLED: [(&str, &str); 6] = [
     ("sysctl.d", "/etc/sysctl.d/90-hostgw.conf"),
 ];
 
-/// A node with an /etc of its own: the folder `etc` of its folder, for commands of [`in_etc`].
+/// A node whose commands in [`in_etc`] see its folder `etc` as /etc.
 fn node_with_etc(privilege: Privilege) -> Namespace {
     let node = node(privilege);
     node.write("hostgw.yaml", &configuration());
@@ -347,7 +349,7 @@ fn node_with_etc(privilege: Privilege) -> Namespace {
     node
 }
 
-/// How a script ends that sees the node's own /etc. systemd-networkd is none of its business.
+/// Runs a script with the node's own /etc and without systemd-networkd.
 fn in_etc(node: &Namespace, script: &str) -> Outcome {
     node.write("script", &format!("hostgw() {{ \"$HOSTGW\" \"$@\"; }}\nnetworkctl() {{ :; }}\n{script}\n"));
     let mut command = node.command("unshare");
@@ -355,7 +357,7 @@ fn in_etc(node: &Namespace, script: &str) -> Outcome {
     Outcome::of(node, script, &mut command)
 }
 
-/// Renders every file to where it belongs.
+/// Renders every file to its place.
 #[track_caller]
 fn install_all(node: &Namespace) {
     for (program, path) in INSTALLED {
@@ -363,8 +365,8 @@ fn install_all(node: &Namespace) {
     }
 }
 
-/// The files that a command with `--json` names, each with its state and its problem.
-fn told(outcome: &Outcome) -> Vec<(String, String, String)> {
+/// The files in the output of a `--json` command, each with its state and its problem.
+fn persisted_files(outcome: &Outcome) -> Vec<(String, String, String)> {
     let document = outcome.json();
     let schema = if document["owned"].is_object() { "status" } else { "plan" };
     accept(&strict(schema), &outcome.command, &document);
@@ -373,16 +375,16 @@ fn told(outcome: &Outcome) -> Vec<(String, String, String)> {
     files.map(|file| (text(&file["program"]), text(&file["state"]), text(&file["problem"]))).collect()
 }
 
-/// The programs whose files a plan finds to be out of date.
+/// The programs whose files are outdated according to a plan.
 fn outdated(node: &Namespace) -> Vec<String> {
-    let files = told(&in_etc(node, "hostgw plan --node linux-1 --json"));
+    let files = persisted_files(&in_etc(node, "hostgw plan --node linux-1 --json"));
     assert_eq!(files.len(), INSTALLED.len(), "{files:?}");
     assert!(files.iter().all(|(_, state, _)| ["current", "outdated"].contains(&state.as_str())), "{files:?}");
     files.into_iter().filter(|(_, state, _)| state == "outdated").map(|(program, ..)| program).collect()
 }
 
 #[test]
-fn a_file_is_out_of_date_when_it_would_restore_something_else() {
+fn a_file_is_outdated_if_it_would_restore_something_else() {
     const ROUTES: [&str; 4] = ["networkmanager", "ifupdown", "netplan", "systemd-networkd"];
     let less = cluster("", &[NODE_1, NODE_2]);
     each(|privilege| {
@@ -392,11 +394,11 @@ fn a_file_is_out_of_date_when_it_would_restore_something_else() {
         in_etc(&node, "hostgw apply --yes --node linux-1").expect(0);
         let plan = in_etc(&node, "hostgw plan --node linux-1").expect(0);
         assert!(!plan.stdout.contains("Warning"), "{plan}");
-        // Not because of a comment, or of what is nothing to this node.
+        // Comments, and changes that do not concern this node, do not matter.
         let other_address = configuration().replace("172.30.0.13", "172.30.0.14");
         node.write("hostgw.yaml", &format!("# a comment\n{other_address}"));
         assert_eq!(outdated(&node), Vec::<String>::new());
-        // Each for its own part.
+        // Each file depends only on its own part.
         node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2, NODE_3]));
         assert_eq!(outdated(&node), ["sysctl.d"]);
         node.write("hostgw.yaml", &format!("nat: {{exclude: [192.168.0.0/16]}}\n{}", configuration()));
@@ -414,7 +416,7 @@ fn a_file_is_out_of_date_when_it_would_restore_something_else() {
         let mut found = outdated(&node);
         found.retain(|program| program != "sysctl.d");
         assert_eq!(found, ROUTES);
-        // In words, with the command that cures it.
+        // As text, with the command that fixes it.
         let plan = in_etc(&node, "hostgw plan --node linux-1").expect(0);
         for (program, path) in INSTALLED.into_iter().take(4) {
             plan.says(&format!(
@@ -440,7 +442,10 @@ fn a_file_is_out_of_date_when_it_would_restore_something_else() {
         }
         assert_eq!(outdated(&node), Vec::<String>::new());
         assert_eq!(
-            told(&in_etc(&node, "hostgw status --json")).iter().filter(|file| file.1 != "current").count(),
+            persisted_files(&in_etc(&node, "hostgw status --json"))
+                .iter()
+                .filter(|file| file.1 != "current")
+                .count(),
             0
         );
         assert_eq!(
@@ -450,12 +455,12 @@ fn a_file_is_out_of_date_when_it_would_restore_something_else() {
     });
 }
 
-/// The other ways in which what is in force changes.
+/// Other commands that change the state in force.
 #[test]
-fn rollback_and_destroy_name_the_files_that_would_bring_back_what_they_removed() {
+fn rollback_and_destroy_name_files_that_would_restore_removed_objects() {
     each(|privilege| {
         let node = node_with_etc(privilege);
-        let status = || told(&in_etc(&node, "hostgw status --json"));
+        let status = || persisted_files(&in_etc(&node, "hostgw status --json"));
         in_etc(&node, "hostgw apply --yes --node linux-1").expect(0);
         assert_eq!(status(), []);
         node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]));
@@ -477,7 +482,7 @@ fn rollback_and_destroy_name_the_files_that_would_bring_back_what_they_removed()
 }
 
 #[test]
-fn a_file_that_no_program_would_use_is_named() {
+fn an_unused_file_is_named() {
     each(|privilege| {
         let node = node_with_etc(privilege);
         install_all(&node);
@@ -494,16 +499,16 @@ fn a_file_that_no_program_would_use_is_named() {
         plan.says("/etc/sysctl.d/90-hostgw has no effect: its name does not end in .conf");
         node.sh("chmod 777 etc/NetworkManager/dispatcher.d/90-hostgw");
         in_etc(&node, "hostgw plan --node linux-1").expect(0).says("users other than root can modify it");
-        // Rendered for another machine, and copied.
+        // Rendered for another machine and copied.
         in_etc(&node, "hostgw render --node linux-2 --persist sysctl.d --out /etc/sysctl.d/90-hostgw.conf")
             .expect(0);
         in_etc(&node, "hostgw plan --node linux-1").expect(0).says("it is for node linux-2, not linux-1");
     });
 }
 
-/// Whatever lies in these folders, a plan neither fails nor waits for it.
+/// A plan neither fails nor hangs because of any file in these folders.
 #[test]
-fn files_of_others_and_damaged_ones_do_not_disturb() {
+fn foreign_and_damaged_files_are_ignored() {
     each(|privilege| {
         let node = node_with_etc(privilege);
         let quiet = in_etc(&node, "hostgw plan --node linux-1").expect(0).stdout;
@@ -515,7 +520,7 @@ fn files_of_others_and_damaged_ones_do_not_disturb() {
         assert_eq!(in_etc(&node, "hostgw plan --node linux-1").expect(0).stdout, quiet);
         let path = "/etc/sysctl.d/90-hostgw.conf";
         in_etc(&node, &format!("hostgw render --node linux-1 --persist sysctl.d --out {path}")).expect(0);
-        for (damage, said) in [
+        for (damage, problem) in [
             ("s/\"format\":1/\"format\":2/", "its format is 2"),
             ("s/\"node\"/\"name\"/", "its second line is damaged"),
             ("s/^\\(# hostgw-persist: {\\).*/\\1/", "its second line is damaged"),
@@ -524,10 +529,10 @@ fn files_of_others_and_damaged_ones_do_not_disturb() {
             node.sh(&format!("cp .{path} good; sed -i '{damage}' .{path}"));
             in_etc(&node, "hostgw plan --node linux-1")
                 .expect(0)
-                .says(&format!("{path} could not be checked: {said}"));
+                .says(&format!("{path} could not be checked: {problem}"));
             node.sh(&format!("mv good .{path}"));
         }
-        // A name that would drive a terminal.
+        // A name that would control a terminal.
         node.sh(&format!("sed -i 's/linux-1\"/\\\\u001b[31m\\\\u202e\"/' .{path}"));
         in_etc(&node, "hostgw plan --node linux-1")
             .expect(0)
@@ -536,7 +541,7 @@ fn files_of_others_and_damaged_ones_do_not_disturb() {
 }
 
 #[test]
-fn render_writes_a_file_whole_or_not_at_all() {
+fn render_writes_a_file_completely_or_not_at_all() {
     each(|privilege| {
         let node = node_with_etc(privilege);
         let render = |path: &str| {
@@ -559,16 +564,16 @@ fn render_writes_a_file_whole_or_not_at_all() {
     });
 }
 
-/// A node leaves the configuration, and its route comes back at the next occasion, unless the file is updated.
+/// The route of a removed node returns at the next reload, unless the file is updated.
 #[test]
-fn a_stale_drop_in_brings_a_route_back_and_its_remedy_does_not() {
+fn a_stale_drop_in_restores_a_route_until_its_remedy_is_applied() {
     let Some(machine) = machine("network", &NETWORKD) else { return };
     let drop_in = "/etc/systemd/network/20-wired.network.d/hostgw.conf";
     machine.write("/etc/systemd/network/20-wired.network", STATIC_NETWORK);
     start_networkd(&machine, "eth0");
     machine.hostgw(&["apply", "--yes"]).expect(0);
     install(&machine, &["systemd-networkd"], drop_in, "644");
-    // A reload configures the interface anew: when these routes are back, it has its address.
+    // A reload reconfigures the interface: once these routes are back, it has its address.
     machine.sh("ip route flush proto 87; networkctl reload");
     wait_for_the_plan_to_be_empty(&machine);
     machine.node().write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]));

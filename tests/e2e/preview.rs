@@ -29,7 +29,7 @@ fn a_dry_run_changes_nothing_and_takes_no_lock() {
         node.assert_unchanged(&before, "dry runs");
         assert_eq!(state_files(&node), files);
         drop(lock);
-        // What forbids the change forbids its dry run, with the plan to look at.
+        // A dry run is refused for the same reasons as the change, but shows the plan.
         node.hostgw_ok(&["rollback", "--yes"]);
         node.sh("ip route add 10.244.1.0/24 via 172.30.0.9 proto 87");
         node.hostgw_ok(&["apply", "--yes"]);
@@ -41,7 +41,7 @@ fn a_dry_run_changes_nothing_and_takes_no_lock() {
     });
 }
 
-/// A pending apply can be looked at, and stays pending.
+/// A pending apply stays pending during a dry run.
 #[test]
 fn a_dry_run_leaves_a_pending_apply_alone() {
     each(|privilege| {
@@ -52,7 +52,7 @@ fn a_dry_run_leaves_a_pending_apply_alone() {
             .stderr(std::process::Stdio::null())
             .spawn()
             .expect("hostgw");
-        node.wait_until("the apply waits", || {
+        node.wait_until("the apply is pending", || {
             node.state_dir().is_some_and(|dir| dir.join("wait/pending.json").exists())
         });
         node.hostgw(&["rollback", "--dry-run", "--detailed-exitcode"]).expect(2).says("- 10.244.1.0/24");
@@ -64,7 +64,7 @@ fn a_dry_run_leaves_a_pending_apply_alone() {
 }
 
 #[test]
-fn a_detailed_exit_code_says_whether_something_changed() {
+fn the_detailed_exit_code_tells_whether_something_changed() {
     each(|privilege| {
         let node = node(privilege);
         let code = |arguments: &[&str]| node.hostgw(&[arguments, &["--detailed-exitcode"]].concat()).code;
@@ -86,7 +86,7 @@ fn a_detailed_exit_code_says_whether_something_changed() {
 }
 
 #[test]
-fn a_summary_is_names_and_counts() {
+fn a_summary_lists_names_and_counts() {
     each(|privilege| {
         let node = node(privilege);
         let mut snapshots = Snapshots::default();

@@ -1,9 +1,9 @@
-//! Without the rights to see or change everything: said, never papered over.
+//! Without the privileges to read or change everything, this is reported.
 
 use super::{assert_no_record, node, state_files};
 use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, each, has_nobody};
 
-fn without_rights(node: &Namespace, arguments: &str) -> Outcome {
+fn unprivileged(node: &Namespace, arguments: &str) -> Outcome {
     let mut outcome = node.try_sh(&format!(
         "exec setpriv --bounding-set -all --inh-caps -all --no-new-privs \"$HOSTGW\" {arguments}"
     ));
@@ -12,40 +12,40 @@ fn without_rights(node: &Namespace, arguments: &str) -> Outcome {
 }
 
 #[test]
-fn a_plan_without_rights_says_what_it_could_not_see() {
+fn an_unprivileged_plan_lists_what_it_could_not_read() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
         let mut snapshots = Snapshots::default();
-        let plan = without_rights(&node, "plan").expect(9);
+        let plan = unprivileged(&node, "plan").expect(9);
         assert!(!plan.stdout.contains("masquerade"), "an invented NAT rule in:\n{plan}");
         snapshots.compare("unprivileged-plan", &plan);
-        snapshots.compare("unprivileged-apply", &without_rights(&node, "apply --yes"));
-        snapshots.compare("unprivileged-destroy", &without_rights(&node, "destroy --yes"));
-        snapshots.compare("unprivileged-status", &without_rights(&node, "status"));
-        node.assert_unchanged(&before, "commands without rights");
+        snapshots.compare("unprivileged-apply", &unprivileged(&node, "apply --yes"));
+        snapshots.compare("unprivileged-destroy", &unprivileged(&node, "destroy --yes"));
+        snapshots.compare("unprivileged-status", &unprivileged(&node, "status"));
+        node.assert_unchanged(&before, "unprivileged commands");
         assert_no_record(&node);
         snapshots.conclude();
     });
 }
 
-/// NAT that is in force is not planned away because it cannot be seen.
+/// NAT in force is not planned as removed because it is unreadable.
 #[test]
-fn a_plan_without_rights_after_an_apply_has_nothing_to_remove() {
+fn an_unprivileged_plan_after_an_apply_removes_nothing() {
     each(|privilege| {
         let node = node(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
-        let plan = without_rights(&node, "plan").expect(9);
+        let plan = unprivileged(&node, "plan").expect(9);
         plan.says("unknown");
         assert!(!plan.stdout.lines().any(|line| line.starts_with(['+', '-', '~'])), "changes in:\n{plan}");
     });
 }
 
-/// Root's state directory is closed to others: what it holds is unknown to them, not absent.
+/// Root's state directory is closed to other users: its content is unknown to them, not absent.
 #[test]
-fn an_ordinary_user_of_a_node_that_root_applied() {
+fn an_ordinary_user_on_a_node_applied_by_root() {
     each(|privilege| {
-        // In a user namespace of one user there is no other.
+        // A user namespace with a single user has no other one.
         if privilege != Privilege::Root || !has_nobody() {
             return;
         }

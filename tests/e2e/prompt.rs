@@ -1,4 +1,4 @@
-//! The question before an apply, asked on a terminal: only `y` and `yes` are a yes.
+//! The question before an apply on a terminal: only `y` and `yes` approve.
 
 use super::{node, settled};
 use crate::support::namespace::{Namespace, Outcome, Snapshots, each, feed};
@@ -12,7 +12,7 @@ fn answer(node: &Namespace, arguments: &str, answer: &str) -> Outcome {
 }
 
 #[test]
-fn all_but_yes_is_no() {
+fn everything_except_yes_declines() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -25,7 +25,7 @@ fn all_but_yes_is_no() {
 }
 
 #[test]
-fn yes_is_yes() {
+fn yes_approves() {
     each(|privilege| {
         for text in ["y\n", "yes\n", "Y\n"] {
             let node = node(privilege);
@@ -36,7 +36,7 @@ fn yes_is_yes() {
 }
 
 #[test]
-fn destroy_and_rollback_ask_too() {
+fn destroy_and_rollback_ask_as_well() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -54,7 +54,7 @@ fn destroy_and_rollback_ask_too() {
     });
 }
 
-/// A long plan is read page by page, then asked about; without a question there is nobody to turn pages.
+/// A long plan is paged before the question. Without a question, nobody could turn pages, so it is printed.
 #[test]
 fn a_long_plan_is_paged_before_the_question() {
     each(|privilege| {
@@ -77,7 +77,7 @@ fn a_long_plan_is_paged_before_the_question() {
     });
 }
 
-/// Ctrl-C at the question, after pages too: nothing is changed, and what comes next begins a line of its own.
+/// Ctrl-C at the question, also after a pager: nothing is changed, and further output begins on a new line.
 #[test]
 fn an_interrupted_question_ends_its_line() {
     each(|privilege| {
@@ -91,7 +91,7 @@ fn an_interrupted_question_ends_its_line() {
             read_until(&mut child, &mut shown, "[y/N]");
             let mut keys = child.stdin.take().expect("piped");
             std::io::Write::write_all(&mut keys, b"\x03").expect("a terminal");
-            // It stays open: the end of what is typed would be a no.
+            // The terminal stays open, because an end of file would be a no.
             let output = child.wait_with_output().expect("our child");
             drop(keys);
             let outcome = Outcome::from_output(&node, script, output).expect(130);
@@ -105,7 +105,7 @@ fn an_interrupted_question_ends_its_line() {
     });
 }
 
-/// Reads from a child until it has said `text`.
+/// Reads the output of a child until it contains `text`.
 fn read_until(child: &mut std::process::Child, shown: &mut String, text: &str) {
     let mut byte = [0];
     while !shown.contains(text) {
@@ -114,7 +114,7 @@ fn read_until(child: &mut std::process::Child, shown: &mut String, text: &str) {
     }
 }
 
-/// A signal ends the wait for the lock at once.
+/// A signal immediately ends the wait for the lock.
 #[test]
 fn an_interrupted_wait_for_the_lock_changes_nothing() {
     each(|privilege| {
@@ -134,9 +134,9 @@ fn an_interrupted_wait_for_the_lock_changes_nothing() {
     });
 }
 
-/// The plan that was agreed to is the plan that is committed, or none.
+/// The plan that was approved is committed, or none.
 #[test]
-fn a_plan_that_changes_while_it_is_asked_about_is_not_committed() {
+fn a_plan_that_changes_during_the_question_is_not_committed() {
     each(|privilege| {
         let node = node(privilege);
         let mut child = node.on_terminal("\"$HOSTGW\" apply --color never").spawn().expect("script");

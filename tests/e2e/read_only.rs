@@ -3,7 +3,7 @@
 use super::{assert_no_record, node};
 use crate::support::namespace::{Namespace, Outcome, Snapshots, each};
 
-/// Runs `hostgw VERB --yes` where nothing below `/proc/sys` can be written.
+/// Runs `hostgw VERB --yes` with a read-only `/proc/sys`.
 fn read_only(node: &Namespace, verb: &str) -> Outcome {
     let mut outcome = node.try_sh(&format!(
         "unshare -m sh -ec 'mount --rbind /proc/sys /proc/sys
@@ -14,7 +14,7 @@ fn read_only(node: &Namespace, verb: &str) -> Outcome {
     outcome
 }
 
-/// Routes and NAT are in force when the sysctl is refused, and are taken back.
+/// Routes and NAT are in force when the sysctl is refused, and are rolled back.
 #[test]
 fn an_apply_that_cannot_write_sysctls_is_rolled_back() {
     each(|privilege| {
@@ -29,21 +29,20 @@ fn an_apply_that_cannot_write_sysctls_is_rolled_back() {
     });
 }
 
-/// moby/libnetwork #405: failed on a value that was right already.
+/// See moby/libnetwork #405: writing failed although the value was already right.
 #[test]
-fn values_that_stand_are_not_written() {
+fn matching_values_are_not_written() {
     each(|privilege| {
         let node = node(privilege);
         node.sh("echo 1 >/proc/sys/net/ipv4/ip_forward");
         read_only(&node, "apply").expect(0);
-        assert_eq!(node.own_routes().len(), 3);
+        assert_eq!(node.managed_routes().len(), 3);
     });
 }
 
-/// What a rollback could not put back is told with its commands, is not forgotten, and the next rollback
-/// goes on from there.
+/// An incomplete rollback lists the remaining commands, and the next rollback resumes it.
 #[test]
-fn a_rollback_that_cannot_write_sysctls_says_what_is_left() {
+fn a_rollback_that_cannot_write_sysctls_lists_the_remaining_commands() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -58,9 +57,9 @@ fn a_rollback_that_cannot_write_sysctls_says_what_is_left() {
     });
 }
 
-/// The commands that are told for what is left are the right ones.
+/// The listed commands complete the rollback.
 #[test]
-fn the_commands_of_an_unfinished_rollback_finish_it() {
+fn the_listed_commands_complete_the_rollback() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -73,7 +72,7 @@ fn the_commands_of_an_unfinished_rollback_finish_it() {
     });
 }
 
-/// A destroy that fails puts back what it had removed.
+/// A failed destroy restores what it had removed.
 #[test]
 fn a_destroy_that_cannot_write_sysctls_is_rolled_back() {
     each(|privilege| {

@@ -1,4 +1,4 @@
-//! The recipe of product.md: planned, applied, and then left alone.
+//! The recipe of product.md: planned, applied, and then unchanged.
 
 use super::{node, state_files};
 use crate::support::namespace::{Snapshots, each, without_counters};
@@ -12,7 +12,7 @@ const TABLE: &str = r#"table ip hostgw {
 "#;
 
 #[test]
-fn the_recipe_is_applied_and_then_stands() {
+fn the_recipe_is_applied_and_stays_in_force() {
     each(|privilege| {
         let node = node(privilege);
         let mut snapshots = Snapshots::default();
@@ -24,7 +24,7 @@ fn the_recipe_is_applied_and_then_stands() {
 
         snapshots.compare("recipe-apply", &node.hostgw(&["apply", "--yes"]));
         assert_eq!(
-            node.own_routes(),
+            node.managed_routes(),
             [
                 "10.244.0.0/16 dev eth0 scope link",
                 "10.244.1.0/24 via 10.244.1.1 dev eth0",
@@ -54,9 +54,9 @@ fn a_second_apply_writes_nothing() {
     });
 }
 
-/// The listener that hears nothing above must be able to hear.
+/// The control experiment for the silence above: the listener can receive notifications.
 #[test]
-fn the_kernel_announces_what_a_first_apply_writes() {
+fn the_kernel_announces_the_writes_of_a_first_apply() {
     each(|privilege| {
         let node = node(privilege);
         let announced = node.listen();

@@ -1,19 +1,19 @@
-//! What cannot work is refused before the first write: with its exit code, a message that says what to do,
-//! and nothing changed.
+//! Impossible plans are refused before the first write, with an exit code, a message that names the remedy, and no
+//! change.
 
 use std::process::{Child, Stdio};
 
 use super::{NODE_1, NODE_2, RECIPE, assert_no_record, cluster, node};
 use crate::support::namespace::{Namespace, Outcome, Snapshots, each};
 
-/// A refusal: what is done to the node, the configuration, the arguments and the exit code.
+/// A refusal: the setup of the node, the configuration, the arguments and the exit code.
 struct Refusal {
     name: &'static str,
     setup: &'static str,
     configuration: String,
     arguments: &'static [&'static str],
     code: i32,
-    /// Puts the node back for the next one.
+    /// Restores the node for the next one.
     cleanup: &'static str,
 }
 
@@ -30,7 +30,7 @@ impl Default for Refusal {
     }
 }
 
-/// `apply` on the node, and for most the same without a change by `plan`.
+/// Runs `apply` and, for most refusals, `plan`, which gives the same result.
 fn check(refusals: &[Refusal]) {
     each(|privilege| {
         let node = node(privilege);
@@ -70,7 +70,7 @@ fn interfaces_that_cannot_carry_routes() {
 }
 
 #[test]
-fn next_hops_that_cannot_work() {
+fn unusable_next_hops() {
     let far = ("linux-2", "10.244.1.0/24", "172.30.9.12");
     let address = "nextHop: node-address";
     check(&[
@@ -97,9 +97,9 @@ fn next_hops_that_cannot_work() {
     ]);
 }
 
-/// Not one line a node: one cause that shows on all of them is told once.
+/// A cause that affects all nodes is reported once, not once per node.
 #[test]
-fn many_next_hops_that_cannot_work_are_told_shortly() {
+fn many_unusable_next_hops_are_reported_briefly() {
     let nodes: Vec<_> = (2..60)
         .map(|i| (format!("linux-{i}"), format!("10.244.{i}.0/24"), format!("172.31.0.{i}")))
         .collect();
@@ -110,7 +110,7 @@ fn many_next_hops_that_cannot_work_are_told_shortly() {
 }
 
 #[test]
-fn nodes_that_cannot_be_told() {
+fn ambiguous_nodes() {
     let elsewhere = cluster("", &[("linux-8", "10.244.8.0/24", "172.30.0.18"), NODE_2]);
     check(&[
         Refusal {
@@ -134,7 +134,7 @@ fn nodes_that_cannot_be_told() {
 }
 
 #[test]
-fn configurations_that_do_not_fit() {
+fn configurations_of_another_node() {
     let sysctl = "sysctls:\n  net.ipv4.conf.eth9.rp_filter: 2";
     let invalid = RECIPE.replace("10.244.1.0/24", "10.244.1.7/24").replace("os: windows", "os: plan9");
     check(&[
@@ -164,7 +164,7 @@ fn configurations_that_do_not_fit() {
 }
 
 #[test]
-fn command_lines_that_are_wrong() {
+fn invalid_command_lines() {
     check(&[
         Refusal { name: "usage-verb", arguments: &["aply"], code: 64, ..Refusal::default() },
         Refusal { name: "usage-flag", arguments: &["apply", "--force"], code: 64, ..Refusal::default() },
@@ -211,7 +211,7 @@ fn a_state_directory_that_cannot_be_written() {
     });
 }
 
-/// A lock that is held as long as this lives.
+/// A lock that is held until this is dropped.
 pub(super) struct HeldLock(Child);
 
 impl HeldLock {
@@ -240,7 +240,7 @@ impl Drop for HeldLock {
 }
 
 #[test]
-fn a_lock_that_another_holds() {
+fn a_lock_held_by_another_command() {
     each(|privilege| {
         let node = node(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
@@ -252,7 +252,7 @@ fn a_lock_that_another_holds() {
             let outcome = node.hostgw(&[verb, "--yes", "--lock-timeout", "300ms"]).expect(4);
             snapshots.compare(&format!("locked-{verb}"), &outcome);
         }
-        // terraform #28130: a plan that only reads takes no lock.
+        // See terraform #28130: a plan only reads, so it takes no lock.
         node.hostgw(&["plan", "--detailed-exitcode"]).expect(2);
         node.hostgw_ok(&["status"]);
         node.assert_unchanged(&before, "commands that got no lock");
@@ -262,9 +262,9 @@ fn a_lock_that_another_holds() {
     });
 }
 
-/// Waiting for the lock ends when the other one ends.
+/// The wait for the lock ends when the holder releases it.
 #[test]
-fn a_lock_that_is_let_go_in_time() {
+fn a_lock_released_in_time() {
     each(|privilege| {
         let node = node(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
@@ -277,16 +277,16 @@ fn a_lock_that_is_let_go_in_time() {
             .spawn()
             .expect("hostgw");
         std::thread::sleep(std::time::Duration::from_millis(200));
-        assert!(waiting.try_wait().expect("our child").is_none(), "it did not wait");
+        assert!(waiting.try_wait().expect("our child").is_none(), "the command did not wait");
         drop(lock);
         assert!(waiting.wait().expect("our child").success());
         super::settled(&node);
     });
 }
 
-/// A node without addresses is known by the machine's name, whatever its case and domain.
+/// A node without addresses is identified by the machine's name, ignoring case and domain.
 #[test]
-fn a_node_is_known_by_the_name_of_the_machine() {
+fn a_node_is_identified_by_the_machine_name() {
     each(|privilege| {
         let node = node(privilege);
         let named = cluster("", &[NODE_2, ("Machine.example.org", "10.244.3.0/24", "172.30.0.99")]);

@@ -1,12 +1,11 @@
-//! Faults that were found by reading and trying, each with the test that failed before.
+//! Regressions: bugs that were found by review or by experiments, each with a test that failed before the fix.
 
 use super::{NODE_1, NODE_2, RECIPE, apply, assert_no_record, cluster, node, settled};
 use crate::support::namespace::each;
 
-/// One foreign route whose interface is gone kept a rollback from undoing anything else, and every later
-/// apply with it.
+/// One foreign route whose interface no longer existed made a rollback, and every later apply, undo nothing else.
 #[test]
-fn what_cannot_be_put_back_does_not_keep_the_rest() {
+fn an_unrestorable_object_does_not_prevent_the_rest() {
     each(|privilege| {
         let node = node(privilege);
         node.sh("ip link add eth1 type veth peer name lan1; ip link set eth1 up; ip link set lan1 up
@@ -17,20 +16,20 @@ fn what_cannot_be_put_back_does_not_keep_the_rest() {
         outcome
             .warns("no interface eth1")
             .warns("ip route append 10.244.1.0/24 dev eth1 proto static scope link");
-        assert_eq!(node.own_routes(), ["10.244.1.0/24 via 10.244.1.1 dev eth0"]);
+        assert_eq!(node.managed_routes(), ["10.244.1.0/24 via 10.244.1.1 dev eth0"]);
         assert_eq!(node.sh("nft list tables"), "");
         assert_eq!(node.sysctl("net.ipv4.ip_forward"), "0");
         node.hostgw(&["rollback", "--yes"]).expect(7);
         node.hostgw_ok(&["rollback", "--yes", "--abandon"]).warns("not restored");
-        assert!(node.own_routes().is_empty(), "{:?}", node.own_routes());
+        assert!(node.managed_routes().is_empty(), "{:?}", node.managed_routes());
         apply(&node, RECIPE);
     });
 }
 
-/// The kernel refuses the states of links that it tells itself: a multipath route with a dead hop could not
-/// be given back.
+/// The kernel rejects link states that it prints itself, so a multipath route with a dead next hop could not be
+/// restored.
 #[test]
-fn a_multipath_route_with_a_dead_hop_is_given_back() {
+fn a_multipath_route_with_a_dead_next_hop_is_restored() {
     each(|privilege| {
         let node = node(privilege);
         node.sh("ip link add eth1 type veth peer name lan1; ip link set eth1 up; ip link set lan1 up
@@ -46,9 +45,9 @@ fn a_multipath_route_with_a_dead_hop_is_given_back() {
     });
 }
 
-/// A pod CIDR inside the nodes' own network was applied, and took the router away.
+/// A pod CIDR inside the nodes' own network was applied, and made the router unreachable.
 #[test]
-fn a_pod_cidr_may_not_take_the_node_s_own_network() {
+fn a_pod_cidr_must_not_overlap_the_nodes_network() {
     each(|privilege| {
         let node = node(privilege);
         node.sh("ip route add default via 172.30.0.254 dev eth0");
@@ -81,8 +80,8 @@ nodes:
     });
 }
 
-/// With IPv6 forwarding on, the kernel drops the default route it has from router advertisements, and no
-/// rollback brings it back.
+/// When IPv6 forwarding is enabled, the kernel drops the default route from router advertisements, and no rollback
+/// restores it.
 #[test]
 fn a_default_route_from_router_advertisements_is_not_lost() {
     each(|privilege| {
@@ -111,9 +110,9 @@ nodes:
     });
 }
 
-/// A saved value that stood again by itself was kept, and later overwrote somebody else's.
+/// A saved value that was already restored was kept, and later overwrote a foreign value.
 #[test]
-fn a_saved_value_is_not_put_back_twice() {
+fn a_saved_value_is_not_restored_twice() {
     each(|privilege| {
         let node = node(privilege);
         apply(&node, RECIPE);
@@ -134,9 +133,9 @@ fn a_saved_value_is_not_put_back_twice() {
     });
 }
 
-/// Keys of `net.ipv6.conf.all` rewrite those of every interface, which a rollback did not put back.
+/// Keys of `net.ipv6.conf.all` rewrite those of every interface, which a rollback did not restore.
 #[test]
-fn ipv6_switches_are_put_back_on_every_interface() {
+fn ipv6_switches_are_restored_on_every_interface() {
     each(|privilege| {
         let node = node(privilege);
         node.sh("echo 1 >/proc/sys/net/ipv6/conf/lan0/ignore_routes_with_linkdown");
@@ -151,26 +150,26 @@ fn ipv6_switches_are_put_back_on_every_interface() {
     });
 }
 
-/// A rollback that could not begin opened the committed transaction, and the next apply tore it down.
+/// A rollback that could not begin reopened the committed transaction, and the next apply undid it.
 #[test]
 fn a_rollback_that_cannot_begin_leaves_the_apply_in_force() {
     each(|privilege| {
         let node = node(privilege);
         apply(&node, RECIPE);
-        let standing = node.witness();
+        let live = node.witness();
         let refused =
             node.try_sh("setpriv --bounding-set -net_admin --inh-caps -net_admin \"$HOSTGW\" rollback --yes");
         assert_eq!(refused.code, 9, "{}", refused.stderr);
-        node.assert_unchanged(&standing, "a refused rollback");
+        node.assert_unchanged(&live, "a refused rollback");
         settled(&node);
         node.hostgw_ok(&["rollback", "--yes"]);
-        assert!(node.own_routes().is_empty());
+        assert!(node.managed_routes().is_empty());
     });
 }
 
-/// A journal that cannot be read was written over by `destroy`, and with it the only way back.
+/// An unreadable journal was overwritten by `destroy`, which made a rollback impossible.
 #[test]
-fn a_broken_journal_is_never_written_over() {
+fn a_damaged_journal_is_never_overwritten() {
     each(|privilege| {
         let node = node(privilege);
         apply(&node, &cluster("", &[NODE_1, NODE_2]));
@@ -180,14 +179,14 @@ fn a_broken_journal_is_never_written_over() {
             node.hostgw(&[verb, "--yes"]).expect(1).warns("journal.json: EOF while parsing");
             assert_eq!(std::fs::read_to_string(&journal).expect("there"), "{\"format\":1,");
         }
-        assert_eq!(node.own_routes().len(), 2);
+        assert_eq!(node.managed_routes().len(), 2);
     });
 }
 
-/// Giving up a sysctl that could not be put back forgot what it was, so that destroy could not put it back
+/// Abandoning a sysctl that could not be restored also removed its saved value, so destroy could not restore it,
 /// either.
 #[test]
-fn an_abandoned_sysctl_is_still_owed() {
+fn destroy_restores_an_abandoned_sysctl() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -203,8 +202,8 @@ fn an_abandoned_sysctl_is_still_owed() {
     });
 }
 
-/// What an address of the node made was taken over by `--adopt`: the node's own pods went to the egress
-/// interface, and destroy could not give it back.
+/// `--adopt` adopted a route that the kernel derives from an address of the node: the node's own pods were routed to
+/// the egress interface, and destroy could not restore it.
 #[test]
 fn a_network_of_the_node_is_never_adopted() {
     each(|privilege| {
@@ -216,9 +215,9 @@ fn a_network_of_the_node_is_never_adopted() {
     });
 }
 
-/// A pod CIDR that is part of another interface's network took its addresses without a word.
+/// A pod CIDR inside another interface's network silently captured its addresses.
 #[test]
-fn a_plan_that_takes_from_another_network_says_so() {
+fn a_plan_that_captures_addresses_of_another_network_warns() {
     each(|privilege| {
         let node = node(privilege);
         node.sh("ip link add eth1 type veth peer name lan1; ip link set eth1 up; ip link set lan1 up
@@ -227,18 +226,18 @@ fn a_plan_that_takes_from_another_network_says_so() {
     });
 }
 
-/// A rollback promised to put back a set that it cannot write, and could not be finished then.
+/// A rollback offered to restore a set that it cannot write, and then could not be completed.
 #[test]
-fn a_rollback_that_cannot_be_whole_is_refused_before_it_begins() {
+fn a_rollback_that_cannot_complete_is_refused_before_it_begins() {
     each(|privilege| {
         let node = node(privilege);
         node.sh("nft add table ip hostgw; nft add set ip hostgw foo '{ type ipv4_addr; }'");
         node.hostgw_ok(&["apply", "--yes", "--adopt"]).says("no rollback can restore set foo");
-        let standing = node.witness();
+        let live = node.witness();
         node.hostgw(&["rollback", "--yes"]).expect(10).warns("set foo cannot be restored");
-        node.assert_unchanged(&standing, "a refused rollback");
+        node.assert_unchanged(&live, "a refused rollback");
         node.hostgw_ok(&["rollback", "--yes", "--abandon"]).warns("not restored");
-        assert!(node.own_routes().is_empty());
+        assert!(node.managed_routes().is_empty());
         apply(&node, RECIPE);
     });
 }

@@ -1,11 +1,10 @@
-//! The script of `hostgw render` for a Linux node, run by sh: it leaves what apply leaves, and its undo what stood
-//! before.
+//! The script of `hostgw render` for a Linux node, run by sh: its result is the same as that of apply, and its undo
+//! restores the previous state.
 
 use super::{NODE_1, NODE_2, NODE_3, cluster, dual_stack, large_cluster, node};
 use crate::support::namespace::{Namespace, Outcome, Snapshots, each};
 
-/// States of a node before the script runs: what is done to a node where NODE_1 to NODE_3 were applied by hostgw, or
-/// to a fresh one.
+/// Initial states of a node: a name, whether NODE_1 to NODE_3 were applied by hostgw, and further changes.
 const STARTS: [(&str, bool, &str); 9] = [
     ("fresh", false, ""),
     (
@@ -38,7 +37,7 @@ const STARTS: [(&str, bool, &str); 9] = [
     ),
 ];
 
-/// Renders the script of a node into its folder.
+/// Renders the script of a node to its folder.
 fn render(node: &Namespace, name: &str) {
     node.write("node.sh", &node.hostgw_ok(&["render", "--node", name]).stdout);
 }
@@ -59,7 +58,7 @@ fn configuration() -> String {
 }
 
 #[test]
-fn the_script_leaves_what_apply_leaves_and_its_undo_what_stood_before() {
+fn the_script_has_the_result_of_apply_and_its_undo_restores_the_previous_state() {
     each(|privilege| {
         for (at, (what, applied, change)) in STARTS.into_iter().enumerate() {
             let shell = ["sh", "busybox sh", "bash --posix"][at % 3];
@@ -119,7 +118,7 @@ fn options_of_routes_both_families_and_other_next_hops() {
 }
 
 #[test]
-fn what_is_not_hostgw_s_is_refused() {
+fn conflicts_and_wrong_machines_are_refused() {
     each(|privilege| {
         let node = node(privilege);
         node.write("hostgw.yaml", &configuration());
@@ -142,9 +141,9 @@ fn what_is_not_hostgw_s_is_refused() {
     });
 }
 
-/// A change that the kernel refuses when others are made already.
+/// A change that the kernel refuses after others were made.
 #[test]
-fn a_failure_half_way_is_undone() {
+fn a_failure_midway_is_rolled_back() {
     each(|privilege| {
         let node = node(privilege);
         node.write(
@@ -157,31 +156,31 @@ fn a_failure_half_way_is_undone() {
         render(&node, "linux-1");
         let before = node.witness();
         script(&node, "").expect(6).warns("Rolled back and verified: the node is in its previous state.");
-        node.assert_unchanged(&before, "a sysctl that is refused");
-        // The next hop is not to be reached any more.
+        node.assert_unchanged(&before, "a refused sysctl");
+        // The next hop is not reachable any more.
         node.write(
             "hostgw.yaml",
             &cluster("nextHop: node-address", &[NODE_1, NODE_2, ("far", "10.244.2.0/24", "192.0.2.9")]),
         );
         render(&node, "linux-1");
         script(&node, "").expect(6);
-        node.assert_unchanged(&before, "a route that is refused");
+        node.assert_unchanged(&before, "a refused route");
     });
 }
 
-/// What a kill leaves is undone by the next run, or by --undo.
+/// The next run, or --undo, rolls back what a kill left behind.
 #[test]
-fn an_interrupted_run_is_undone() {
+fn an_interrupted_run_is_rolled_back() {
     each(|privilege| {
         let node = node(privilege);
         node.write("hostgw.yaml", &configuration());
         render(&node, "linux-1");
         let before = node.witness();
-        // sysctl is the last that is called: here it kills whoever called it.
+        // sysctl is the last program that is called; here it kills its caller.
         node.sh("mkdir bin; printf '#!/bin/sh\\n[ \"$1\" = -q ] || exec /sbin/sysctl \"$@\"\\nkill -KILL $PPID\\n' >bin/sysctl; chmod 755 bin/sysctl");
         let killed = node.try_sh("PATH=$PWD/bin:$PATH HOSTGW_STATE_DIR=$PWD/scripts sh node.sh");
         assert_ne!(killed.code, 0, "{killed}");
-        assert_ne!(node.witness(), before, "it was half way");
+        assert_ne!(node.witness(), before, "the node is partly changed");
         script(&node, "--undo").expect(0);
         node.assert_unchanged(&before, "a kill, and --undo");
         node.try_sh("PATH=$PWD/bin:$PATH HOSTGW_STATE_DIR=$PWD/scripts sh node.sh");
@@ -192,7 +191,7 @@ fn an_interrupted_run_is_undone() {
     });
 }
 
-/// What stands in the place of a program: it counts, and at a number kills the script before or after its work.
+/// A substitute for a program. It counts its calls, and kills the script before or after the one with a given number.
 const KILLER: &str = r#"#!/bin/sh
 number=$(($(cat "$FOLDER/count") + 1))
 echo "$number" >"$FOLDER/count"
@@ -204,9 +203,9 @@ code=$?
 exit $code
 "#;
 
-/// A kill at every call of what changes anything: --undo puts back what stood before, whatever of it was done.
+/// After a kill at any call that changes something, --undo restores the previous state.
 #[test]
-fn a_kill_at_every_call_is_undone() {
+fn a_kill_at_any_call_is_rolled_back() {
     use crate::support::namespace::{Privilege, is_root};
     let node = node(if is_root() { Privilege::Root } else { Privilege::User });
     node.write("hostgw.yaml", &configuration());
@@ -216,7 +215,7 @@ fn a_kill_at_every_call_is_undone() {
              for program in ip nft sysctl mv rm mkdir cp; do ln -s ../killer bin/$program; done
              ip route add 10.244.9.0/24 via 172.30.0.9 proto 87; nft add table ip hostgw");
     let before = node.witness();
-    let mut half_way = 0;
+    let mut killed_midway = 0;
     for call in 1.. {
         let mut ended = false;
         for when in ["BEFORE", "AFTER"] {
@@ -226,15 +225,15 @@ fn a_kill_at_every_call_is_undone() {
                  sh -c 'SCRIPT=$$; export SCRIPT; exec sh node.sh'"
             ));
             ended = outcome.code == 0;
-            // What it started may still be at work, and holds the lock.
-            node.wait_until("nobody holds the lock", || {
+            // A child process may still be running and hold the lock.
+            node.wait_until("the lock is free", || {
                 node.try_sh(
                     "for lock in scripts/script-*/lock; do [ ! -e $lock ] || flock -n $lock true; done",
                 )
                 .code
                     == 0
             });
-            half_way += usize::from(node.try_sh("ls -d scripts/script-*/open").code == 0);
+            killed_midway += usize::from(node.try_sh("ls -d scripts/script-*/open").code == 0);
             script(&node, "--undo").expect(0);
             node.assert_unchanged(&before, &format!("a kill {when} call {call}"));
         }
@@ -242,12 +241,12 @@ fn a_kill_at_every_call_is_undone() {
             break;
         }
     }
-    assert!(half_way > 10, "{half_way} kills came half way");
+    assert!(killed_midway > 10, "{killed_midway} kills came half way");
 }
 
-/// Names of others stay where they stand.
+/// Untrusted names have no effect.
 #[test]
-fn hostile_names_are_inert() {
+fn hostile_names_have_no_effect() {
     each(|privilege| {
         let node = node(privilege);
         let own = "a'$(id>owned)`id>owned`\"\u{202e}#;id>owned;";
@@ -261,7 +260,7 @@ fn hostile_names_are_inert() {
         node.hostgw(&["plan", "--detailed-exitcode"]).expect(0);
         assert_eq!(node.sh("ls"), node.sh("ls | grep -v owned"));
         node.sh("! grep -P '\\x{202e}' node.sh");
-        // What the shell would take for the names of files, or for a name of its own.
+        // Names that the shell would expand to file names or to a variable.
         node.sh("ip link set eth0 down; ip link set eth0 name '*$x'; ip link set '*$x' up");
         node.write(
             "hostgw.yaml",
@@ -284,7 +283,7 @@ fn hostile_names_are_inert() {
 }
 
 #[test]
-fn a_file_that_lost_its_nodes_is_refused_without_the_number() {
+fn a_mass_removal_is_refused_without_its_number() {
     each(|privilege| {
         let node = node(privilege);
         node.write("hostgw.yaml", &large_cluster(21));
@@ -305,7 +304,7 @@ fn a_file_that_lost_its_nodes_is_refused_without_the_number() {
     });
 }
 
-/// Thousands of routes are a few processes, not thousands.
+/// Thousands of routes need only a few processes.
 #[test]
 fn a_large_cluster_is_one_batch() {
     each(|privilege| {
@@ -316,12 +315,12 @@ fn a_large_cluster_is_one_batch() {
         node.hostgw(&["plan", "--node", "linux-0", "--detailed-exitcode"]).expect(0);
         script(&node, "").expect(0).says("No changes");
         script(&node, "--undo").expect(0);
-        assert_eq!(node.own_routes(), Vec::<String>::new());
+        assert_eq!(node.managed_routes(), Vec::<String>::new());
     });
 }
 
 #[test]
-fn what_is_printed() {
+fn output_of_the_script() {
     each(|privilege| {
         let node = node(privilege);
         let mut snapshots = Snapshots::default();

@@ -1,5 +1,5 @@
-//! What others change around a rendered Linux script stays theirs: sysctls, the NAT table, IPv6 routes. And what others
-//! have named cannot drive the terminal.
+//! A rendered Linux script keeps foreign changes: sysctls, the NAT table, IPv6 routes. Untrusted names cannot control
+//! the terminal.
 
 use super::{NODE_1, NODE_2, NODE_3, cluster, dual_stack, node};
 use crate::support::namespace::{Namespace, Outcome, Privilege, each, is_root};
@@ -18,7 +18,7 @@ fn render(node: &Namespace, configuration: &str) {
     node.write("node.sh", &node.hostgw_ok(&["render", "--node", "linux-1"]).stdout);
 }
 
-/// Under the shell of busybox, awk is that of busybox, too.
+/// With busybox as the shell, awk is busybox's as well.
 fn script(shell: &str, node: &Namespace, options: &str) -> Outcome {
     if shell.starts_with("busybox") {
         node.sh("mkdir -p awk; ln -sf $(command -v busybox) awk/awk");
@@ -28,7 +28,7 @@ fn script(shell: &str, node: &Namespace, options: &str) -> Outcome {
     node.try_sh(&format!("HOSTGW_STATE_DIR=$PWD/scripts {shell} node.sh {options}"))
 }
 
-/// The same with a program in the place of another: a shell script that may call the real one as `$REAL/NAME`.
+/// Same, with a program replaced by a shell script that can call the real one as `$REAL/NAME`.
 fn script_with(shell: &str, node: &Namespace, name: &str, program: &str) -> Outcome {
     node.write(
         "program",
@@ -44,13 +44,13 @@ fn configuration(head: &str) -> String {
     cluster(head, &[NODE_1, NODE_2, NODE_3])
 }
 
-/// Whatever an open record would be told of.
+/// Asserts that no record is open, which the script would report.
 fn assert_no_open_record(node: &Namespace, shell: &str) {
     script(shell, node, "--undo").expect(0).says("Nothing to undo");
 }
 
 #[test]
-fn an_undo_does_not_overwrite_a_sysctl_of_others() {
+fn an_undo_does_not_overwrite_a_foreign_sysctl() {
     each(|privilege| {
         for shell in SHELLS {
             let node = node(privilege);
@@ -67,15 +67,15 @@ fn an_undo_does_not_overwrite_a_sysctl_of_others() {
                 (node.sysctl(FILTER).as_str(), node.sysctl("net.ipv4.ip_forward").as_str()),
                 ("1", "0")
             );
-            assert!(node.own_routes().is_empty(), "all the rest is restored");
-            // Whoever it is that runs it, and how often.
+            assert!(node.managed_routes().is_empty(), "everything else is restored");
+            // Whichever shell runs it, and however often.
             script(shell, &node, "").expect(7).warns("rp_filter = 1 was not set by hostgw");
             script(shell, &node, "--undo --abandon").expect(0).warns("rp_filter = 1 was not set by hostgw");
             assert_eq!(node.sysctl(FILTER), "1");
             assert_no_open_record(&node, shell);
             write(&node, FILTER, "0");
             node.assert_unchanged(&before, "an undo that abandoned a foreign value");
-            // Who takes it back to what it was, or to what hostgw wrote, resolves it.
+            // Setting it to the original or to the written value resolves the conflict.
             for resolved in ["0", "2"] {
                 script(shell, &node, "").expect(0);
                 write(&node, FILTER, "1");
@@ -88,9 +88,9 @@ fn an_undo_does_not_overwrite_a_sysctl_of_others() {
     });
 }
 
-/// The kernel rewrites them when forwarding goes off: they are written again.
+/// Disabling forwarding makes the kernel rewrite these values, so they are written again.
 #[test]
-fn what_others_made_of_a_side_effect_outlives_the_undo() {
+fn a_foreign_value_survives_the_side_effects_of_an_undo() {
     each(|privilege| {
         let node = node(privilege);
         render(&node, &configuration(&format!("sysctls: {{{LAN}: 0}}")));
@@ -98,7 +98,7 @@ fn what_others_made_of_a_side_effect_outlives_the_undo() {
         let before = node.witness();
         script("sh", &node, "").expect(0);
         node.sh("ip link add new0 type bridge");
-        // Neither as before, nor as the script left it, nor what the switch makes of it when it goes off.
+        // Neither the previous values, nor those of the script, nor those that the switch sets when it is disabled.
         write(&node, LAN, "1");
         write(&node, REDIRECTS, "1");
         let outcome = script("sh", &node, "--undo").expect(7);
@@ -116,9 +116,9 @@ fn what_others_made_of_a_side_effect_outlives_the_undo() {
     });
 }
 
-/// An interface that came later was never hostgw's: its own value outlives the switch as well.
+/// A new interface was never managed: its value survives the switch as well.
 #[test]
-fn an_interface_that_came_later_keeps_its_value() {
+fn a_new_interface_keeps_its_value() {
     each(|privilege| {
         let node = node(privilege);
         let key = "net.ipv6.conf.new0.ignore_routes_with_linkdown";
@@ -132,9 +132,9 @@ fn an_interface_that_came_later_keeps_its_value() {
     });
 }
 
-/// The kernel prints several numbers with tabs, and takes them with blanks.
+/// The kernel prints several numbers separated by tabs, and accepts them separated by spaces.
 #[test]
-fn several_numbers_are_one_value() {
+fn several_numbers_are_compared_as_one_value() {
     each(|privilege| {
         for shell in SHELLS {
             let node = node(privilege);
@@ -160,9 +160,9 @@ fn several_numbers_are_one_value() {
     });
 }
 
-/// The kernel makes another value of it, or takes half of it: that is nobody else's.
+/// A value that the kernel normalizes or stores only partly is not foreign.
 #[test]
-fn a_value_that_the_kernel_does_not_take_as_it_is_comes_back() {
+fn a_value_that_the_kernel_changes_is_restored() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -175,9 +175,9 @@ fn a_value_that_the_kernel_does_not_take_as_it_is_comes_back() {
     });
 }
 
-/// A kill after the write, and somebody else.
+/// A kill after the write, and a concurrent change.
 #[test]
-fn an_interrupted_run_leaves_a_sysctl_of_others() {
+fn an_interrupted_run_keeps_a_foreign_sysctl() {
     each(|privilege| {
         let node = node(privilege);
         write(&node, FILTER, "0");
@@ -199,11 +199,11 @@ fn an_interrupted_run_leaves_a_sysctl_of_others() {
     });
 }
 
-/// What somebody adds to the table just before it is written, or in the moment of it, is not lost.
+/// Objects that another program adds to the table just before or during the write are not lost.
 #[test]
-fn what_others_put_into_the_table_meanwhile_is_kept() {
+fn foreign_objects_added_to_the_table_are_kept() {
     each(|privilege| {
-        for (shell, theirs) in SHELLS.into_iter().zip([
+        for (shell, foreign) in SHELLS.into_iter().zip([
             "add set ip hostgw theirs { type ipv4_addr; }",
             "add rule ip hostgw postrouting ip daddr 192.0.2.1 counter",
             "add chain ip hostgw theirs",
@@ -212,26 +212,26 @@ fn what_others_put_into_the_table_meanwhile_is_kept() {
             render(&node, &configuration(""));
             script(shell, &node, "").expect(0);
             render(&node, &configuration("nat: {exclude: [192.168.0.0/16]}"));
-            // Before the script looks again: nothing is written.
+            // Before the script reads the table again: nothing is written.
             let early = format!(
-                "[ \"$1\" != -a ] || {{ touch looked; [ \"$(wc -c <looked)\" != 2 ] || $REAL/nft '{theirs}'; printf x >>looked; }}\nexec $REAL/nft \"$@\""
+                "[ \"$1\" != -a ] || {{ touch looked; [ \"$(wc -c <looked)\" != 2 ] || $REAL/nft '{foreign}'; printf x >>looked; }}\nexec $REAL/nft \"$@\""
             );
             let outcome = script_with(shell, &node, "nft", &early).expect(6);
             outcome.warns("another program changed the table ip hostgw");
             let ruleset = node.run(["nft", "list", "ruleset"]);
             assert!(!ruleset.contains("192.168.0.0"), "{ruleset}");
-            assert!(ruleset.contains("theirs") || ruleset.contains("192.0.2.1"), "{theirs}: {ruleset}");
+            assert!(ruleset.contains("theirs") || ruleset.contains("192.0.2.1"), "{foreign}: {ruleset}");
             assert_no_open_record_of_this_run(&node);
-            // In the moment of it: it outlives the write, and is told.
+            // During the write: the object survives it, and is reported.
             let node = self::node(privilege);
             render(&node, &configuration(""));
             script(shell, &node, "").expect(0);
             render(&node, &configuration("nat: {exclude: [192.168.0.0/16]}"));
-            let late = format!("[ \"$1\" != -f ] || $REAL/nft '{theirs}'\nexec $REAL/nft \"$@\"");
+            let late = format!("[ \"$1\" != -f ] || $REAL/nft '{foreign}'\nexec $REAL/nft \"$@\"");
             let outcome = script_with(shell, &node, "nft", &late).expect(7);
             outcome.warns("another program changed the table ip hostgw");
             let ruleset = node.run(["nft", "list", "ruleset"]);
-            assert!(ruleset.contains("theirs") || ruleset.contains("192.0.2.1"), "{theirs}: {ruleset}");
+            assert!(ruleset.contains("theirs") || ruleset.contains("192.0.2.1"), "{foreign}: {ruleset}");
             script(shell, &node, "--undo --abandon").expect(0);
             assert_eq!(node.run(["nft", "list", "ruleset"]), ruleset);
         }
@@ -242,9 +242,9 @@ fn assert_no_open_record_of_this_run(node: &Namespace) {
     assert_eq!(node.try_sh("ls -d scripts/script-*/open").code, 2);
 }
 
-/// A rule that somebody has put in the place of hostgw's is not removed for it.
+/// A foreign rule in place of a managed one is not removed.
 #[test]
-fn an_undo_leaves_a_table_that_others_have_changed() {
+fn an_undo_keeps_a_table_with_foreign_changes() {
     each(|privilege| {
         let node = node(privilege);
         render(&node, &configuration(""));
@@ -253,16 +253,16 @@ fn an_undo_leaves_a_table_that_others_have_changed() {
         let ruleset = node.run(["nft", "-s", "list", "ruleset"]);
         script("sh", &node, "--undo").expect(7).warns("another program changed the table ip hostgw");
         assert_eq!(node.run(["nft", "-s", "list", "ruleset"]), ruleset);
-        assert!(node.own_routes().is_empty());
+        assert!(node.managed_routes().is_empty());
         node.sh("nft delete set ip hostgw theirs");
         script("sh", &node, "--undo").expect(0);
         assert_eq!(node.run(["nft", "list", "ruleset"]), "");
     });
 }
 
-/// All kinds of objects go and come back, with another type of chain and flags of the table.
+/// All kinds of objects are replaced and restored, including another chain type and table flags.
 #[test]
-fn a_table_with_everything_in_it_is_replaced_and_restored() {
+fn a_table_with_all_kinds_of_objects_is_replaced_and_restored() {
     each(|privilege| {
         for (shell, start) in SHELLS.into_iter().zip([
             "table ip hostgw {
@@ -294,9 +294,9 @@ fn a_table_with_everything_in_it_is_replaced_and_restored() {
     });
 }
 
-/// The script never replaces a route: what comes between its look and its write stays.
+/// The script never replaces a route: a foreign one that is added between its read and its write stays.
 #[test]
-fn a_foreign_ipv6_route_that_comes_meanwhile_is_kept() {
+fn a_foreign_ipv6_route_added_concurrently_is_kept() {
     each(|privilege| {
         for shell in SHELLS {
             let node = node(privilege);
@@ -309,7 +309,7 @@ fn a_foreign_ipv6_route_that_comes_meanwhile_is_kept() {
             node.sh(&format!(
                 "ip -6 route del {destination}; ip -6 route add {destination} via fd00:30::9 dev eth0 proto 87"
             ));
-            // Hostgw's is gone when the batch arrives, and another is there.
+            // The managed route is gone when the batch runs, and another one has its place.
             let swap = format!(
                 "case $* in *-6*-batch*) [ -e swapped ] || {{ touch swapped; $REAL/ip -6 route del {destination}
                  $REAL/ip -6 route add {destination} via fd00:30::8 dev eth0 proto static; }} ;; esac\nexec $REAL/ip \"$@\""
@@ -325,9 +325,9 @@ fn a_foreign_ipv6_route_that_comes_meanwhile_is_kept() {
     });
 }
 
-/// Another gateway, another MTU, several next hops, and back: with and without a route of the same next hop.
+/// Another gateway, another MTU, several next hops, and reverting: with and without a route of the same next hop.
 #[test]
-fn ipv6_routes_change_one_by_one() {
+fn ipv6_routes_are_changed_individually() {
     each(|privilege| {
         for (at, change) in [
             "ip -6 route del $D; ip -6 route add $D via fd00:30::9 dev eth0 proto 87",
@@ -360,7 +360,7 @@ fn ipv6_routes_change_one_by_one() {
     });
 }
 
-/// Sequences of a terminal, and what hides or turns others: an interface may be called so.
+/// Terminal sequences, and characters that hide or reorder others. An interface can have such a name.
 const HOSTILE: &str = "\u{1b}[5m\u{9b}\u{202e}";
 
 fn is_hostile(c: char) -> bool {
@@ -374,9 +374,9 @@ fn assert_harmless(outcome: &Outcome) {
     assert!(!text.contains(is_hostile), "{}", text.escape_debug());
 }
 
-/// Conflicts, plans, messages of ip itself, what is left, options.
+/// Conflicts, plans, messages of ip itself, remaining commands, and options.
 #[test]
-fn no_name_drives_the_terminal() {
+fn no_name_controls_the_terminal() {
     each(|privilege| {
         for shell in SHELLS {
             let node = node(privilege);
@@ -396,7 +396,7 @@ fn no_name_drives_the_terminal() {
             assert_harmless(&shown);
             let applied = script(shell, &node, "").expect(0);
             assert_harmless(&applied);
-            // The name has lost its address, and so the route cannot come back.
+            // The interface has lost its address, so the route cannot be restored.
             node.sh(&format!("ip address del 172.31.0.1/24 dev '{HOSTILE}'"));
             let left = script(shell, &node, "--undo").expect(7);
             assert_harmless(&left);
@@ -408,7 +408,7 @@ fn no_name_drives_the_terminal() {
     });
 }
 
-/// Characters as hostgw itself escapes them.
+/// The script escapes the same characters as hostgw.
 #[test]
 fn the_script_escapes_what_hostgw_escapes() {
     let node = node(if is_root() { Privilege::Root } else { Privilege::User });
@@ -420,7 +420,7 @@ fn the_script_escapes_what_hostgw_escapes() {
     node.write("escape.sh", &format!("{data}\n{}\nescaped\n", &text[body..end]));
     let is_hidden = |c: &char| hostgw::text::printable(&c.to_string()) != c.to_string();
     let all: Vec<char> = ('\u{1}'..=char::MAX).filter(|c| *c != '\n').collect();
-    // Both sides of every border, and some of all others.
+    // Both sides of every boundary, and a sample of all others.
     let every: Vec<char> = (0..all.len())
         .filter(|at| {
             at % 97 == 0
@@ -438,7 +438,7 @@ fn the_script_escapes_what_hostgw_escapes() {
         let different = shown.lines().zip(&wanted).find(|(shown, wanted)| shown != wanted);
         assert_eq!((different, shown.lines().count()), (None, wanted.len()), "{shell}");
     }
-    // By another awk, too.
+    // With another awk as well.
     node.sh("mkdir bin; ln -s $(command -v busybox) bin/awk");
     let shown = node.sh("PATH=$PWD/bin:$PATH sh escape.sh <every");
     assert!(shown.lines().eq(wanted.iter()), "busybox awk");
@@ -447,9 +447,9 @@ fn the_script_escapes_what_hostgw_escapes() {
     assert_eq!(raw, "a\\xffb\\xc0\\x80c\\xed\\xa0\\x80d\\xf4\\x90\\x80\\x80e\\xe2\\x80\n");
 }
 
-/// The kernel allows all but white space, `/` and `:` in the name of an interface.
+/// The kernel allows everything except white space, `/` and `:` in an interface name.
 #[test]
-fn what_is_left_names_an_odd_interface_for_a_shell() {
+fn remaining_commands_quote_unusual_interface_names() {
     each(|privilege| {
         for shell in SHELLS {
             let node = node(privilege);

@@ -1,4 +1,4 @@
-//! `plan --out` and `apply PLAN`: just that plan, or none.
+//! `plan --out` and `apply PLAN`: exactly that plan, or none.
 
 use super::{NODE_1, NODE_2, cluster, node, settled};
 use crate::support::namespace::{Namespace, Privilege, Snapshots, each, has_nobody};
@@ -9,7 +9,7 @@ fn save(node: &Namespace) {
 }
 
 #[test]
-fn a_saved_plan_is_applied_as_it_is() {
+fn a_saved_plan_is_applied_unchanged() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -18,31 +18,31 @@ fn a_saved_plan_is_applied_as_it_is() {
         save(&node);
         node.assert_unchanged(&before, "plan --out");
         super::assert_no_record(&node);
-        // The file goes, and what others do elsewhere does not matter.
+        // The configuration is deleted, and unrelated foreign changes do not matter.
         node.sh("rm hostgw.yaml
                  ip route add 10.99.0.0/16 via 172.30.0.1; ip route add 10.244.128.0/24 via 172.30.0.1
                  nft add table ip other; echo 1 >/proc/sys/net/ipv4/conf/eth0/proxy_arp
                  ip link add docker0 type bridge");
-        let meanwhile = node.witness();
+        let live = node.witness();
         let mut snapshots = Snapshots::default();
         snapshots.compare("saved-plan-apply", &node.hostgw_ok(&["apply", "p.json"]));
-        assert_eq!(node.own_routes().len(), 3);
+        assert_eq!(node.managed_routes().len(), 3);
         let twice = node.hostgw_ok(&["apply", "p.json"]);
         snapshots.compare("saved-plan-apply-twice", &twice);
         let history = node.hostgw_ok(&["status", "--history", "--json"]).json();
         let head = node.run(["git", "rev-parse", "HEAD"]);
-        let told = &history["transactions"][0];
-        assert_eq!(told["commit"], serde_json::json!({ "id": head.trim(), "dirty": false }));
-        assert_eq!(told["file"], "hostgw.yaml");
+        let transaction = &history["transactions"][0];
+        assert_eq!(transaction["commit"], serde_json::json!({ "id": head.trim(), "dirty": false }));
+        assert_eq!(transaction["file"], "hostgw.yaml");
         node.hostgw_ok(&["rollback", "--yes"]);
-        node.assert_unchanged(&meanwhile, "a saved plan and rollback");
+        node.assert_unchanged(&live, "a saved plan and rollback");
         snapshots.conclude();
     });
 }
 
-/// Whoever reviews a plan has neither the node nor its rights.
+/// A reviewer of a plan needs neither the node nor its privileges.
 #[test]
-fn a_saved_plan_is_shown_anywhere_in_every_form() {
+fn a_saved_plan_can_be_shown_on_any_machine_in_every_format() {
     each(|privilege| {
         let node = node(privilege);
         node.sh(
@@ -71,9 +71,9 @@ fn a_saved_plan_is_shown_anywhere_in_every_form() {
     });
 }
 
-/// A plan goes where the name leads: to the end of a link, or into a pipe, and neither is replaced.
+/// A plan is written to the target of a link or into a pipe; neither is replaced.
 #[test]
-fn a_plan_is_written_where_its_name_leads() {
+fn a_plan_is_written_through_links_and_pipes() {
     each(|privilege| {
         let node = node(privilege);
         node.sh("mkfifo pipe; echo old >file; ln -s file link
@@ -86,7 +86,7 @@ fn a_plan_is_written_where_its_name_leads() {
     });
 }
 
-/// Two fresh nodes look alike: the plan for one is not applied to the other.
+/// Two fresh nodes look alike, but the plan for one is not applied to the other.
 #[test]
 fn a_plan_for_another_node_is_refused() {
     each(|privilege| {
@@ -99,9 +99,9 @@ fn a_plan_for_another_node_is_refused() {
     });
 }
 
-/// Whatever the plan rests on: a change of it makes the plan stale, and nothing is changed.
+/// If anything that the plan depends on changes, the plan is stale, and nothing is changed.
 #[test]
-fn a_plan_that_fits_no_longer_is_refused() {
+fn a_stale_plan_is_refused() {
     each(|privilege| {
         let mut snapshots = Snapshots::default();
         for (name, moved) in [
@@ -118,21 +118,21 @@ fn a_plan_that_fits_no_longer_is_refused() {
             node.assert_unchanged(&before, moved);
             super::assert_no_record(&node);
         }
-        // Somebody else's in the way is a conflict, as without a saved plan.
+        // A foreign object in its place is a conflict, as without a saved plan.
         let node = node(privilege);
         save(&node);
         node.sh("ip route add 10.244.1.0/24 via 172.30.0.9");
         node.hostgw(&["apply", "p.json"]).expect(10);
-        // What does not fit the node any more is found, too.
+        // Problems that arose since are found as well.
         node.sh("ip route del 10.244.1.0/24; ip link set eth0 down");
         node.hostgw(&["apply", "p.json"]).expect(3);
         snapshots.conclude();
     });
 }
 
-/// Half of the plan is in force already, by drift that was repaired or by another apply: that is another plan.
+/// Half of the plan is already in force, because drift was repaired or by another apply: that is a different plan.
 #[test]
-fn half_of_a_plan_is_another_plan() {
+fn a_partly_applied_plan_is_stale() {
     each(|privilege| {
         let node = node(privilege);
         save(&node);
@@ -144,9 +144,9 @@ fn half_of_a_plan_is_another_plan() {
     });
 }
 
-/// What is taken over in the plan is taken over by its apply.
+/// Objects adopted in the plan are adopted by its apply.
 #[test]
-fn a_plan_that_adopts_is_applied_so() {
+fn a_saved_plan_with_adopt_adopts() {
     each(|privilege| {
         let node = node(privilege);
         node.sh("ip route add 10.244.1.0/24 via 172.30.0.9");
@@ -173,9 +173,9 @@ fn a_plan_from_a_snapshot_can_be_applied() {
     });
 }
 
-/// A file that was changed after it was made, or is something else, is refused.
+/// A file that was modified, or is not a plan, is refused.
 #[test]
-fn what_is_no_saved_plan_is_refused() {
+fn files_that_are_not_saved_plans_are_refused() {
     each(|privilege| {
         let node = node(privilege);
         save(&node);
@@ -200,7 +200,7 @@ fn what_is_no_saved_plan_is_refused() {
             node.hostgw(&["apply", "broken.json"]).expect(3).warns("is not a saved plan").warns(why);
         }
         node.hostgw(&["apply", "hostgw.yaml"]).expect(3).warns("pass a configuration with -f");
-        // The changes that were reviewed are not those of the configuration.
+        // The reviewed changes differ from those of the configuration.
         node.write("broken.json", &plan.replacen("via 10.244.1.1", "via 10.244.1.77", 1));
         node.hostgw(&["apply", "broken.json"]).expect(5).warns("would make different changes");
         node.hostgw(&["apply", "p.json", "-f", "hostgw.yaml"]).expect(64);
@@ -208,9 +208,9 @@ fn what_is_no_saved_plan_is_refused() {
     });
 }
 
-/// A file that lost its nodes.
+/// A configuration that lost its nodes.
 #[test]
-fn a_mass_removal_needs_its_number() {
+fn a_mass_removal_requires_its_number() {
     each(|privilege| {
         let node = node(privilege);
         let others: Vec<(String, String, String)> = (1..=20)
@@ -224,7 +224,7 @@ fn a_mass_removal_needs_its_number() {
         node.write("hostgw.yaml", &file(20));
         node.hostgw_ok(&["apply", "--yes"]);
         let before = node.witness();
-        // 11 of 21 routes: the on-link route is one.
+        // 11 of 21 routes, including the on-link route.
         node.write("hostgw.yaml", &file(9));
         let mut snapshots = Snapshots::default();
         snapshots.compare("mass-removal", &node.hostgw(&["apply", "--yes"]).expect(8));
@@ -235,20 +235,20 @@ fn a_mass_removal_needs_its_number() {
         node.hostgw_ok(&["plan", "--out", "p.json"]);
         node.hostgw(&["apply", "p.json"]).expect(8);
         node.assert_unchanged(&before, "a refused saved plan");
-        // 10 of 21 are not more than half, and one that is asked for by its number is done.
+        // 10 of 21 are not more than half; with the exact number, a mass removal is allowed.
         node.write("hostgw.yaml", &file(10));
         node.hostgw_ok(&["apply", "--yes"]);
         node.hostgw_ok(&["rollback", "--yes"]);
         node.hostgw_ok(&["apply", "p.json", "--allow-removals", "11"]);
         node.write("hostgw.yaml", &file(9));
         settled(&node);
-        // No other node is left: asked for however few there are.
+        // If no other node remains, the number is always required.
         node.write("hostgw.yaml", &file(2));
         node.hostgw_ok(&["apply", "--yes"]);
         node.write("hostgw.yaml", &cluster("", &[NODE_1]));
         node.hostgw(&["apply", "--yes"]).expect(8).warns("no other node is left in the configuration");
         node.hostgw_ok(&["apply", "--yes", "--allow-removals", "2"]);
-        // destroy says what it does by its name.
+        // The purpose of destroy is to remove everything.
         node.write("hostgw.yaml", &file(20));
         node.hostgw_ok(&["apply", "--yes"]);
         node.hostgw_ok(&["destroy", "--yes"]);
@@ -256,9 +256,9 @@ fn a_mass_removal_needs_its_number() {
     });
 }
 
-/// A plan holds the configuration: it is its owner's alone, and a file that it replaces keeps its mode.
+/// A plan contains the configuration: only its owner can read it, and a file that it replaces keeps its mode.
 #[test]
-fn a_plan_is_its_owners_alone() {
+fn only_the_owner_can_read_a_plan() {
     each(|privilege| {
         let node = node(privilege);
         for umask in ["000", "022"] {
@@ -277,11 +277,11 @@ fn a_plan_is_its_owners_alone() {
     });
 }
 
-/// What somebody else laid into a folder like /tmp is not followed, and decides nothing.
+/// Files of other users in a folder such as /tmp are not followed, and decide nothing.
 #[test]
-fn a_plan_follows_nothing_of_another_user() {
+fn a_plan_follows_no_files_of_other_users() {
     if !has_nobody() {
-        crate::support::say("not as root: there is nobody else to lay a link");
+        crate::support::say("not as root: no other user can create a link");
         return;
     }
     let node = node(Privilege::Root);
@@ -293,10 +293,10 @@ fn a_plan_follows_nothing_of_another_user() {
         outcome.warns("of uid 65534, in a folder that others can write to");
     }
     assert_eq!(node.sh("cat precious"), "mine\n");
-    // What is written in the place of their file is not theirs.
+    // The file that replaces theirs belongs to root.
     node.hostgw_ok(&["plan", "--out", "shared/file"]);
     assert_eq!(node.sh("stat -c '%a %u' shared/file"), "600 0\n");
-    // One's own link is followed, and stays.
+    // The user's own link is followed, and stays.
     node.hostgw_ok(&["plan", "--out", "shared/own"]);
     assert_eq!(node.sh("stat -c '%F %a' shared/own precious"), "symbolic link 777\nregular file 600\n");
     node.sh("grep -q 'hostgw plan' precious");

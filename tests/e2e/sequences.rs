@@ -14,18 +14,18 @@ use crate::support::{
     sequence::{Command, Drift, End, Fault, Place, SYSCTLS, TABLE, World, follow, sequences},
 };
 
-/// A node in a namespace, seen by `ip`, `nft` and the files of `/proc/sys`.
+/// A node in a namespace, observed through `ip`, `nft` and the files of `/proc/sys`.
 struct Real(Namespace);
 
 impl Real {
     fn new(privilege: Privilege) -> Self {
         let node = node(privilege);
-        // No address of a node of the cluster, so that none is this one's own.
+        // The address belongs to no node of the cluster, so no pod CIDR is this node's own.
         node.sh("ip address del 172.30.0.11/24 dev eth0; ip address add 172.30.0.200/24 dev eth0");
         Self(node)
     }
 
-    /// A fault of a sequence as one of the program, at one of the points around its writing.
+    /// Translates a fault of a sequence into one of the program, at a point around its writes.
     fn fault(fault: Fault) -> String {
         let (kind, at) = match fault {
             Fault::Fail(at) => ("fail", at),
@@ -84,11 +84,11 @@ impl Place for Real {
             Outcome::of(&self.0, &arguments.join(" "), &mut program)
         };
         let mut outcome = run(arguments);
-        // Many removals are asked for by their number; that is not what is tried here.
+        // Mass removals are always allowed, because they are not the subject here.
         if let Some((_, number)) = outcome.stderr.clone().trim_end().rsplit_once("--allow-removals ") {
             outcome = run(&[arguments, &["--allow-removals", number]].concat());
         }
-        // A rollback of what was undone by others has nothing to change, and still undoes it.
+        // A rollback of changes that were undone manually changes nothing, but still ends the transaction.
         let nothing = match command {
             Command::Rollback => "Nothing to do: no apply",
             Command::Apply(_) => "No changes",
@@ -134,10 +134,10 @@ impl Place for Real {
     }
 }
 
-/// Twenty sequences of at most fourteen steps, the same each time, in which commands end in every way there is;
-/// `HOSTGW_SEED` names another.
+/// Twenty sequences of at most fourteen steps, in which commands end in every possible way. They are the same each
+/// time unless `HOSTGW_SEED` is set.
 #[test]
-fn every_step_of_a_sequence_on_a_real_node_keeps_the_promises() {
+fn every_step_of_a_random_sequence_keeps_the_promises() {
     each(|privilege| {
         let seeds = asked_seed().map_or_else(|| (1..=20).collect(), |seed| vec![seed]);
         let mut ends = BTreeSet::new();

@@ -1,5 +1,5 @@
-//! Every signal that ends a process by default, sent to a hostgw in the middle of its work: what comes of it is what
-//! the table in the guide on internals says.
+//! Every signal that ends a process by default, sent to hostgw in the middle of its work: the result is the one in the
+//! table of the internals guide.
 
 use std::{
     collections::BTreeMap,
@@ -9,7 +9,7 @@ use std::{
 use super::{is_open, live, node, settled, stopped::Stopped};
 use crate::support::namespace::{Namespace, Outcome, each};
 
-/// What the table says of a signal.
+/// The response to a signal according to the table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Response {
     RollsBack,
@@ -17,7 +17,7 @@ enum Response {
     Ends,
 }
 
-/// Every signal of the table by its number, with some of the real-time ones.
+/// The signals of the table by number, with some of the real-time ones.
 fn table(node: &Namespace) -> BTreeMap<i32, Response> {
     const GUIDE: &str = include_str!("../../src/guide/internals.md");
     let mut signals = BTreeMap::new();
@@ -31,10 +31,10 @@ fn table(node: &Namespace) -> BTreeMap<i32, Response> {
         };
         for name in cells[1].split(", ") {
             let numbers: Vec<i32> = match name.strip_prefix("SIG") {
-                // Two that the C library keeps, and those at both ends of its range.
+                // Two that the C library reserves, and both ends of its range.
                 None => vec![32, 34, 64],
                 Some(name) => {
-                    // kill(1) knows SIGIO by its other name.
+                    // kill(1) knows SIGIO by another name.
                     let name = if name == "IO" { "POLL" } else { name };
                     vec![node.sh(&format!("/bin/kill -l {name}")).trim().parse().expect("a number")]
                 }
@@ -50,42 +50,42 @@ fn send(node: &Namespace, signal: i32, process: u32) {
     node.sh(&format!("/bin/kill -{signal} {process}"));
 }
 
-/// A point of an apply at which it has changed something, and will change more.
-fn middle(node: &Namespace) -> usize {
+/// A point at which an apply has made some of its changes.
+fn point_midway(node: &Namespace) -> usize {
     for point in 10..200 {
         let stopped = Stopped::at(node, &mut node.hostgw_command(&["apply", "--yes"]), "apply", point);
         stopped.unwrap_or_else(|outcome| panic!("no middle: {outcome}")).kill();
-        let is_middle = is_open(node) && !node.own_routes().is_empty();
+        let is_middle = is_open(node) && !node.managed_routes().is_empty();
         node.hostgw_ok(&["rollback", "--yes"]);
         if is_middle {
             return point;
         }
     }
-    panic!("no middle");
+    panic!("no point midway");
 }
 
 #[test]
-fn no_signal_leaves_an_apply_half_done() {
+fn no_signal_leaves_an_apply_incomplete() {
     each(|privilege| {
         let node = node(privilege);
         let before = live(&node);
-        let point = middle(&node);
+        let point = point_midway(&node);
         for (signal, response) in table(&node) {
-            let name = format!("hostgw apply --yes, and signal {signal} in the middle");
+            let name = format!("hostgw apply --yes, and signal {signal} midway");
             let stopped = Stopped::at(&node, &mut node.hostgw_command(&["apply", "--yes"]), &name, point);
             let stopped = stopped.unwrap_or_else(|outcome| panic!("{outcome}"));
             send(&node, signal, stopped.id());
             match response {
                 Response::RollsBack => {
-                    stopped.go_on().expect(130).warns("Rolled back and verified");
+                    stopped.resume().expect(130).warns("Rolled back and verified");
                 }
                 Response::Ignored => {
-                    stopped.go_on().expect(0);
+                    stopped.resume().expect(0);
                     settled(&node);
                     node.hostgw_ok(&["rollback", "--yes"]);
                 }
                 Response::Ends => {
-                    let outcome = stopped.go_on();
+                    let outcome = stopped.resume();
                     assert_eq!(outcome.code, 128 + signal, "{outcome}");
                     node.hostgw_ok(&["rollback", "--yes"]);
                 }
@@ -99,11 +99,11 @@ fn no_signal_leaves_an_apply_half_done() {
 fn waiting(node: &Namespace) -> Child {
     let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", "10m"]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw");
-    node.wait_until("the apply waits", || supervisor(node).is_some());
+    node.wait_until("the apply is pending", || supervisor(node).is_some());
     child
 }
 
-/// The process that waits, once it does.
+/// The supervisor, once the apply is pending.
 fn supervisor(node: &Namespace) -> Option<u32> {
     let dir = node.state_dir()?;
     let text = std::fs::read_to_string(dir.join("lock")).ok()?;
@@ -112,12 +112,12 @@ fn supervisor(node: &Namespace) -> Option<u32> {
 }
 
 fn end(node: &Namespace, child: Child, signal: i32) -> Outcome {
-    let name = format!("hostgw apply --confirm, and signal {signal} while it waits");
+    let name = format!("hostgw apply --confirm, and signal {signal} while it is pending");
     Outcome::from_output(node, &name, child.wait_with_output().expect("our child"))
 }
 
 #[test]
-fn no_signal_to_a_command_that_waits_leaves_its_apply_half_done() {
+fn no_signal_to_a_waiting_command_leaves_its_apply_incomplete() {
     each(|privilege| {
         let node = node(privilege);
         let before = live(&node);
@@ -146,13 +146,13 @@ fn no_signal_to_a_command_that_waits_leaves_its_apply_half_done() {
 }
 
 #[test]
-fn no_signal_to_a_supervisor_leaves_its_apply_half_done() {
+fn no_signal_to_a_supervisor_leaves_its_apply_incomplete() {
     each(|privilege| {
         let node = node(privilege);
         let before = live(&node);
         for (signal, response) in table(&node) {
             let child = waiting(&node);
-            let supervisor = supervisor(&node).expect("it waits");
+            let supervisor = supervisor(&node).expect("a pending apply");
             send(&node, signal, supervisor);
             match response {
                 Response::RollsBack => {
@@ -174,9 +174,9 @@ fn no_signal_to_a_supervisor_leaves_its_apply_half_done() {
     });
 }
 
-/// A limit of the file size: SIGXFSZ would come where a record is written. With ever more room, until it fits.
+/// With a file size limit, writing a record would raise SIGXFSZ. The limit increases until the apply succeeds.
 #[test]
-fn a_file_size_limit_leaves_the_state_before() {
+fn a_file_size_limit_leaves_the_previous_state() {
     each(|privilege| {
         let node = node(privilege);
         node.write("hostgw.yaml", &super::large_cluster(300));
@@ -193,6 +193,6 @@ fn a_file_size_limit_leaves_the_state_before() {
             assert!(!is_open(&node), "{blocks} blocks: {outcome}");
             assert_eq!(live(&node), before, "{blocks} blocks: {outcome}");
         }
-        assert!(rolled_back > 0, "the limit never met a write after the first change");
+        assert!(rolled_back > 0, "the limit was never reached after the first change");
     });
 }

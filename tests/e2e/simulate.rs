@@ -1,5 +1,4 @@
-//! `hostgw simulate`: what it says of clusters that work and of one that does not, and that nothing is left
-//! of it however it ends.
+//! `hostgw simulate`: its output for clusters that work and for one that does not, and its cleanup, however it ends.
 
 use std::{
     fs,
@@ -15,15 +14,14 @@ use serde_json::Value;
 use super::{RECIPE, cluster};
 use crate::support::namespace::{Kept, Namespace, Privilege, Snapshots, each};
 
-/// One simulation at a time: the neighbour table is one for all namespaces of the machine, and a large
-/// cluster fills it.
+/// Serializes simulations: all namespaces share the machine's neighbor table, and a large cluster fills it.
 static ALONE: Mutex<()> = Mutex::new(());
 
 pub(super) fn alone() -> MutexGuard<'static, ()> {
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A machine with nothing but `hostgw.yaml`.
+/// A machine with only a `hostgw.yaml`.
 fn machine(privilege: Privilege, configuration: &str) -> Namespace {
     let machine = Namespace::new(privilege);
     machine.write("hostgw.yaml", configuration);
@@ -31,24 +29,24 @@ fn machine(privilege: Privilege, configuration: &str) -> Namespace {
 }
 
 /// The network namespaces that a process holds by descriptors, as `net:[4026532177]`.
-fn held(process: u32) -> Vec<PathBuf> {
+fn namespaces_of(process: u32) -> Vec<PathBuf> {
     let Ok(descriptors) = fs::read_dir(format!("/proc/{process}/fd")) else { return Vec::new() };
     let links = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
     links.filter(|link| link.to_string_lossy().starts_with("net:")).collect()
 }
 
-/// Those of `namespaces` that any process that can be looked at is in, or holds.
-fn still_there(namespaces: &[PathBuf]) -> Vec<PathBuf> {
+/// Those of `namespaces` that any visible process is in or holds.
+fn still_exist(namespaces: &[PathBuf]) -> Vec<PathBuf> {
     let processes =
         fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let processes: Vec<u32> = processes.filter_map(|name| name.parse().ok()).collect();
     let own = processes.iter().filter_map(|process| fs::read_link(format!("/proc/{process}/ns/net")).ok());
-    let all: Vec<PathBuf> = processes.iter().flat_map(|process| held(*process)).chain(own).collect();
+    let all: Vec<PathBuf> = processes.iter().flat_map(|process| namespaces_of(*process)).chain(own).collect();
     namespaces.iter().filter(|namespace| all.contains(namespace)).cloned().collect()
 }
 
 #[test]
-fn the_recipe_works_and_the_machine_is_untouched() {
+fn the_recipe_works_and_the_machine_is_unchanged() {
     let _alone = alone();
     each(|privilege| {
         let machine = machine(privilege, RECIPE);
@@ -62,7 +60,7 @@ fn the_recipe_works_and_the_machine_is_untouched() {
 }
 
 #[test]
-fn both_families_work_by_node_addresses() {
+fn both_families_work_with_node_addresses() {
     let _alone = alone();
     each(|privilege| {
         let machine = machine(
@@ -81,7 +79,7 @@ nodes:
 
 /// The failing pairs name the node and the hop.
 #[test]
-fn a_wrong_gateway_is_found_and_named() {
+fn a_wrong_gateway_is_named() {
     let _alone = alone();
     each(|privilege| {
         let wrong =
@@ -105,7 +103,7 @@ fn a_wrong_gateway_is_found_and_named() {
 }
 
 #[test]
-fn addresses_are_invented_and_excluded_destinations_left_out() {
+fn missing_addresses_are_allocated_and_excluded_destinations_skipped() {
     let _alone = alone();
     each(|privilege| {
         let machine = machine(
@@ -150,7 +148,7 @@ fn many_nodes_are_sampled() {
     });
 }
 
-/// Thirty nodes talk to each other though the machine's neighbour table holds 1,024.
+/// Thirty nodes reach each other although the machine's neighbor table has only 1,024 entries.
 #[test]
 fn thirty_nodes_work() {
     let _alone = alone();
@@ -165,9 +163,9 @@ fn thirty_nodes_work() {
         .says("1830 of 1830 connections work");
 }
 
-/// Killed in the middle, it leaves no namespace and no process; interrupted, no file either.
+/// When killed midway, it leaves no namespace and no process; when interrupted, no file, either.
 #[test]
-fn nothing_is_left_however_it_ends() {
+fn nothing_is_left_behind() {
     let _alone = alone();
     each(|privilege| {
         let nodes: Vec<_> = (0..12)
@@ -187,13 +185,13 @@ fn nothing_is_left_however_it_ends() {
                 .stderr(Stdio::null())
                 .spawn()
                 .unwrap();
-            machine.wait_until("something is built", || !held(child.id()).is_empty());
+            machine.wait_until("a namespace exists", || !namespaces_of(child.id()).is_empty());
             thread::sleep(Duration::from_millis(delay));
-            let namespaces = held(child.id());
+            let namespaces = namespaces_of(child.id());
             assert!(!namespaces.is_empty(), "SIG{signal} came too late");
             machine.sh(&format!("kill -{signal} {}", child.id()));
             let status = child.wait().unwrap();
-            assert_eq!(still_there(&namespaces), Vec::<PathBuf>::new(), "after SIG{signal}");
+            assert_eq!(still_exist(&namespaces), Vec::<PathBuf>::new(), "after SIG{signal}");
             if signal != "KILL" {
                 assert_eq!(status.code(), Some(130), "after SIG{signal}");
                 assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0, "after SIG{signal}");
@@ -203,7 +201,7 @@ fn nothing_is_left_however_it_ends() {
     });
 }
 
-/// What is kept can be entered and asked, and goes with the command.
+/// A kept cluster can be entered, and disappears with the command.
 #[test]
 fn a_kept_cluster_can_be_entered() {
     let _alone = alone();
@@ -216,9 +214,9 @@ fn a_kept_cluster_can_be_entered() {
     });
 }
 
-/// Where the system gives no leave to make namespaces, that is said, with what to do.
+/// If the system forbids namespaces, the error names the remedy.
 #[test]
-fn a_system_that_forbids_namespaces_is_named() {
+fn a_system_that_forbids_namespaces_is_reported() {
     let _alone = alone();
     each(|privilege| {
         let machine = machine(privilege, RECIPE);

@@ -1,11 +1,11 @@
-//! A plan from a snapshot is the plan that the node itself makes, wherever it is made.
+//! A plan from a snapshot is the same as the plan of the node itself, wherever it is made.
 
 use std::process::{Command, Stdio};
 
 use super::{NODE_1, NODE_2, NODE_3, cluster, dual_stack, node};
 use crate::support::namespace::{Namespace, Outcome, Privilege, each};
 
-/// What two plans printed, the live one and the one from a snapshot.
+/// Asserts that the live plan and the plan from a snapshot are the same.
 #[track_caller]
 fn assert_same_plan(node: &Namespace, what: &str) {
     node.write("snapshot.json", &node.hostgw(&["snapshot"]).stdout);
@@ -18,7 +18,7 @@ fn assert_same_plan(node: &Namespace, what: &str) {
 }
 
 #[test]
-fn a_plan_from_a_snapshot_is_the_live_one() {
+fn a_plan_from_a_snapshot_is_the_live_plan() {
     each(|privilege| {
         let node = node(privilege);
         assert_same_plan(&node, "a fresh node");
@@ -57,9 +57,9 @@ fn a_plan_from_a_snapshot_is_the_live_one() {
     });
 }
 
-/// The reviewer has no root, no namespace, no node.
+/// A reviewer needs no root, no namespace, and no node.
 #[test]
-fn a_reviewer_needs_no_rights() {
+fn a_reviewer_needs_no_privileges() {
     let node = node(if crate::support::namespace::is_root() { Privilege::Root } else { Privilege::User });
     node.sh("ip route add 10.244.1.0/24 via 172.30.0.9 proto 87");
     let live = node.hostgw(&["plan", "--json"]).expect(0);
@@ -93,7 +93,7 @@ fn a_reviewer_needs_no_rights() {
 }
 
 #[test]
-fn what_is_no_snapshot_is_refused() {
+fn files_that_are_not_snapshots_are_refused() {
     each(|privilege| {
         let node = node(privilege);
         let snapshot = node.hostgw_ok(&["snapshot"]).stdout;
@@ -121,9 +121,9 @@ fn what_is_no_snapshot_is_refused() {
     });
 }
 
-/// Part of the node could not be read: the plan from the snapshot says so as the live one does.
+/// If parts of the node could not be read, the plan from the snapshot reports that, too.
 #[test]
-fn what_a_snapshot_could_not_read_stays_unknown() {
+fn unreadable_parts_of_a_snapshot_stay_unknown() {
     each(|privilege| {
         let node = node(privilege);
         let without = "setpriv --bounding-set -all --inh-caps -all --no-new-privs \"$HOSTGW\"";

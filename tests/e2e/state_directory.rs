@@ -1,4 +1,4 @@
-//! The state directory is hostgw's alone: whoever else can change it can have root carry out their journal.
+//! Only hostgw may change the state directory: anyone else who can could make root execute a forged journal.
 
 use std::{
     path::Path,
@@ -22,7 +22,7 @@ const COMMANDS: [&[&str]; 9] = [
     &["cancel"],
 ];
 
-/// hostgw, which fails the test when it does not end.
+/// Runs hostgw, and fails if it does not end in time.
 fn in_time(node: &Namespace, arguments: &[&str]) -> Outcome {
     let mut command = node.command("timeout");
     command.args(["20", "sh", "-c", "exec \"$HOSTGW\" \"$@\"", "hostgw"]).args(arguments);
@@ -32,9 +32,9 @@ fn in_time(node: &Namespace, arguments: &[&str]) -> Outcome {
     outcome
 }
 
-/// Sees that `damage` has every command refuse, and that `repair` has everything work again.
+/// Asserts that every command refuses after `damage`, and works again after `repair`.
 #[track_caller]
-fn refused(node: &Namespace, damage: &str, repair: &str, why: &str) {
+fn assert_refused(node: &Namespace, damage: &str, repair: &str, why: &str) {
     let before = live(node);
     node.sh(&format!("cd state; {damage}"));
     for arguments in COMMANDS {
@@ -47,23 +47,28 @@ fn refused(node: &Namespace, damage: &str, repair: &str, why: &str) {
 }
 
 #[test]
-fn a_folder_that_others_can_change_is_refused_by_every_command() {
+fn every_command_refuses_a_folder_that_others_can_change() {
     each(|privilege| {
         let node = node(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
         let why = "is writable by group or others (mode 0777)";
         for folder in [".", "net-*"] {
-            refused(&node, &format!("chmod 777 {folder}"), &format!("chmod 700 {folder}"), why);
+            assert_refused(&node, &format!("chmod 777 {folder}"), &format!("chmod 700 {folder}"), why);
         }
-        refused(&node, "chmod 720 net-*", "chmod 700 net-*", "(mode 0720)");
+        assert_refused(&node, "chmod 720 net-*", "chmod 700 net-*", "(mode 0720)");
         let link = "is a symbolic link";
-        refused(&node, "set net-*; mv $1 ../away; ln -s ../away $1", "set net-*; rm $1; mv ../away $1", link);
+        assert_refused(
+            &node,
+            "set net-*; mv $1 ../away; ln -s ../away $1",
+            "set net-*; rm $1; mv ../away $1",
+            link,
+        );
         node.sh("mv state real; ln -s real state");
         node.hostgw(&["apply", "--yes"])
             .expect(1)
             .warns(link)
             .warns("point HOSTGW_STATE_DIR at the folder itself");
-        // A slash at the end does not have it followed.
+        // A trailing slash does not make hostgw follow the link.
         let mut command = node.hostgw_command(&["apply", "--yes"]);
         command.env("HOSTGW_STATE_DIR", format!("{}/state/", node.folder().display()));
         Outcome::of(&node, "hostgw apply --yes", &mut command).expect(1).warns(link);
@@ -71,7 +76,7 @@ fn a_folder_that_others_can_change_is_refused_by_every_command() {
         if privilege == Privilege::Root && has_nobody() {
             for folder in [".", "net-*"] {
                 let why = "belongs to uid 65534, expected root";
-                refused(&node, &format!("chown 65534 {folder}"), &format!("chown 0 {folder}"), why);
+                assert_refused(&node, &format!("chown 65534 {folder}"), &format!("chown 0 {folder}"), why);
             }
         }
         node.hostgw_ok(&["rollback", "--yes"]);
@@ -79,7 +84,7 @@ fn a_folder_that_others_can_change_is_refused_by_every_command() {
 }
 
 #[test]
-fn a_folder_below_that_others_can_change_is_refused() {
+fn subfolders_that_others_can_change_are_refused() {
     each(|privilege| {
         let node = node(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
@@ -102,9 +107,9 @@ fn a_folder_below_that_others_can_change_is_refused() {
     });
 }
 
-/// A record is a regular file of a bounded size; whatever else lies in its place neither hangs nor is followed.
+/// A record is a regular file of limited size. Anything else in its place is neither waited for nor followed.
 #[test]
-fn a_record_that_is_no_file_of_hostgw_is_refused() {
+fn records_that_are_not_files_of_hostgw_are_refused() {
     each(|privilege| {
         let node = node(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
@@ -137,7 +142,7 @@ fn a_record_that_is_no_file_of_hostgw_is_refused() {
 }
 
 #[test]
-fn what_hostgw_creates_is_its_owners_alone_under_every_umask() {
+fn only_the_owner_can_access_records_with_any_umask() {
     each(|privilege| {
         for umask in ["000", "077", "277"] {
             let node = node(privilege);
@@ -150,7 +155,7 @@ fn what_hostgw_creates_is_its_owners_alone_under_every_umask() {
                 .stdout(Stdio::null())
                 .spawn()
                 .expect("sh");
-            node.wait_until("it waits", || {
+            node.wait_until("the apply is pending", || {
                 node.state_dir().is_some_and(|dir| dir.join("wait/pending.json").exists())
             });
             let modes = node.sh("find state -type d -printf '%m d\\n' -o -printf '%m %y\\n' | sort -u");
@@ -161,9 +166,9 @@ fn what_hostgw_creates_is_its_owners_alone_under_every_umask() {
     });
 }
 
-/// Records that were moved away are missed: what hostgw manages tells that there was an apply.
+/// Missing records are noticed: the managed objects show that there was an apply.
 #[test]
-fn a_rollback_without_records_says_so() {
+fn a_rollback_without_records_reports_that() {
     each(|privilege| {
         let node = node(privilege);
         node.hostgw_ok(&["rollback", "--yes"]).says("Nothing to do");
@@ -179,7 +184,7 @@ fn a_rollback_without_records_says_so() {
     });
 }
 
-/// Runs a script in the background as the owner of the folder above the state directory, until it is dropped.
+/// A background script that runs as the owner of the state directory's parent until this is dropped.
 struct Attacker<'a>(&'a Path, std::process::Child);
 
 impl<'a> Attacker<'a> {
@@ -198,12 +203,12 @@ impl Drop for Attacker<'_> {
     }
 }
 
-/// Somebody who owns the folder above swaps the state directory for their own, and for a link to it, in a loop: root
-/// never carries out their journal, and never writes to their folder.
+/// The owner of the parent folder swaps the state directory for their own and for a link to it, in a loop: root never
+/// executes their journal, and never writes to their folder.
 #[test]
-fn folders_swapped_in_a_loop_never_make_root_use_another_users_journal() {
+fn root_never_uses_a_journal_of_swapped_folders() {
     if !has_nobody() {
-        crate::support::say("not as root: nobody else could swap folders");
+        crate::support::say("not as root: no other user could swap folders");
         return;
     }
     let node = node(Privilege::Root);
@@ -217,7 +222,7 @@ fn folders_swapped_in_a_loop_never_make_root_use_another_users_journal() {
     let evil = || {
         node.sh("cd $(ls -d evil state/evil junk.*/evil 2>/dev/null | head -n 1); find . -type f -exec sha256sum {} + | sort")
     };
-    let theirs = evil();
+    let initial = evil();
     {
         let _attacker = Attacker::start(
             node.folder(),
@@ -247,5 +252,5 @@ fn folders_swapped_in_a_loop_never_make_root_use_another_users_journal() {
         }
         assert_eq!(codes.len(), 2, "no swap was met, or nothing else: {codes:?}");
     }
-    assert_eq!(evil(), theirs, "root wrote into their folder");
+    assert_eq!(evil(), initial, "root wrote into their folder");
 }

@@ -1,5 +1,4 @@
-//! A hostgw that is stopped at one of the points of fault injection, so that a test can do anything to the
-//! node just then.
+//! A hostgw process that is stopped at a point of fault injection, so that a test can change the node at that moment.
 
 use std::{
     process::{Child, Command, Stdio},
@@ -11,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::namespace::{Namespace, Outcome};
 
-/// Stopped half way, until it is let go.
+/// A process that is stopped midway until it is resumed.
 pub struct Stopped<'a> {
     node: &'a Namespace,
     name: String,
@@ -19,10 +18,10 @@ pub struct Stopped<'a> {
 }
 
 impl<'a> Stopped<'a> {
-    /// Starts `command`, a hostgw that says less than a pipe holds, and waits for it to stop at `point`.
+    /// Starts `command`, whose output must fit into a pipe, and waits for it to stop at `point`.
     ///
     /// # Errors
-    /// How it ended, when it did not come to that point.
+    /// Returns its outcome if it ended before that point.
     pub fn at(node: &'a Namespace, command: &mut Command, name: &str, point: usize) -> Result<Self, Outcome> {
         let child = command
             .env("HOSTGW_FAULT", format!("stop:{point}"))
@@ -32,7 +31,7 @@ impl<'a> Stopped<'a> {
             .expect("hostgw");
         let stat = format!("/proc/{}/stat", child.id());
         loop {
-            // The name of the program stands in brackets, and its state behind them.
+            // The program's name is in parentheses, followed by its state.
             let seen = std::fs::read_to_string(&stat).expect("a child that was not waited for");
             match seen.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next()) {
                 Some('T') => return Ok(Self { node, name: name.to_owned(), child }),
@@ -45,19 +44,19 @@ impl<'a> Stopped<'a> {
         }
     }
 
-    /// Its process id.
+    /// The process ID.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Ends it as `kill -9` does.
+    /// Kills it, as by `kill -9`.
     pub fn kill(mut self) {
         self.child.kill().expect("our child");
         self.child.wait().expect("our child");
     }
 
-    /// Lets it go on, and gives how it ended.
-    pub fn go_on(self) -> Outcome {
+    /// Resumes it, and returns its outcome.
+    pub fn resume(self) -> Outcome {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("a process id");
         kill_process(pid, Signal::CONT).expect("a child that was not waited for");
         let output = self.child.wait_with_output().expect("our child");

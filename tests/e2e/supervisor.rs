@@ -1,5 +1,5 @@
-//! The supervisor of `apply --confirm`: the deadline holds though it is stopped, and it keeps nothing that is not its
-//! own.
+//! The supervisor of `apply --confirm`: the deadline holds even if it is stopped, and it keeps nothing open that it
+//! inherited.
 
 use std::{
     process::{Child, Stdio},
@@ -17,7 +17,7 @@ use crate::support::namespace::{Privilege, is_root};
 fn waiting(node: &Namespace, time: &str) -> Child {
     let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", time]);
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw");
-    node.wait_until("the apply waits", || supervisor(node).is_some());
+    node.wait_until("the apply is pending", || supervisor(node).is_some());
     child
 }
 
@@ -28,14 +28,14 @@ fn supervisor(node: &Namespace) -> Option<Pid> {
     Pid::from_raw(text.split_whitespace().nth(1)?.parse().ok()?).filter(|_| is_pending)
 }
 
-/// The process that holds the lock or held it last.
+/// The process that holds or last held the lock.
 #[cfg(feature = "fault-injection")]
 fn holder(node: &Namespace) -> Option<Pid> {
     let text = std::fs::read_to_string(node.state_dir()?.join("lock")).ok()?;
     Pid::from_raw(text.split_whitespace().nth(1)?.parse().ok()?)
 }
 
-/// The state of a process (proc_pid_stat(5)); none when it is gone.
+/// The state of a process (proc_pid_stat(5)); `None` if it no longer exists.
 fn state(process: Pid) -> Option<char> {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).ok()?;
     stat.rsplit_once(") ")?.1.chars().next()
@@ -53,7 +53,7 @@ fn is_stopped(process: Pid) -> bool {
 fn kill(process: Option<Pid>, signal: Signal) {
     let process = process.expect("a process");
     kill_process(process, signal).expect("a process of ours");
-    // On a busy machine it takes a moment.
+    // On a busy machine, this takes a moment.
     while signal == Signal::STOP && !is_stopped(process) {
         thread::sleep(Duration::from_millis(1));
     }
@@ -64,7 +64,7 @@ fn end(node: &Namespace, child: Child) -> Outcome {
 }
 
 #[test]
-fn a_stopped_supervisor_does_not_let_the_deadline_pass() {
+fn the_deadline_holds_if_the_supervisor_is_stopped() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -84,7 +84,7 @@ fn a_stopped_supervisor_does_not_let_the_deadline_pass() {
 }
 
 #[test]
-fn a_stopped_supervisor_does_not_keep_a_decision_from_being_carried_out() {
+fn a_decision_is_carried_out_if_the_supervisor_is_stopped() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -100,9 +100,9 @@ fn a_stopped_supervisor_does_not_keep_a_decision_from_being_carried_out() {
     });
 }
 
-/// The command is gone, and the supervisor stopped: the next command has it go on.
+/// The command is gone, and the supervisor is stopped: the next command resumes it.
 #[test]
-fn a_stopped_supervisor_without_a_command_goes_on_with_the_next_command() {
+fn the_next_command_resumes_a_stopped_supervisor() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -132,9 +132,9 @@ fn a_stopped_supervisor_without_a_command_goes_on_with_the_next_command() {
     });
 }
 
-/// A command that is stopped with the lock is named, with what lets it go on.
+/// A stopped holder of the lock is named, with the command that resumes it.
 #[test]
-fn a_stopped_holder_of_the_lock_is_told() {
+fn a_stopped_holder_of_the_lock_is_reported() {
     each(|privilege| {
         let node = node(privilege);
         let mut child = waiting(&node, "10m");
@@ -147,12 +147,12 @@ fn a_stopped_holder_of_the_lock_is_told() {
             .warns(", stopped holds the lock")
             .warns(&format!("`kill -CONT {}`", process.expect("one").as_raw_nonzero()));
         kill(process, Signal::CONT);
-        node.wait_until("it is cancelled", || !is_open(&node));
+        node.wait_until("the apply is canceled", || !is_open(&node));
     });
 }
 
 #[test]
-fn a_supervisor_keeps_nothing_open_that_the_command_inherited() {
+fn a_supervisor_keeps_no_inherited_files_open() {
     each(|privilege| {
         let node = node(privilege);
         node.sh("echo secret >inherited; mkfifo pipe");
@@ -163,11 +163,11 @@ fn a_supervisor_keeps_nothing_open_that_the_command_inherited() {
             .stderr(Stdio::null())
             .spawn()
             .expect("sh");
-        node.wait_until("the apply waits", || supervisor(&node).is_some());
+        node.wait_until("the apply is pending", || supervisor(&node).is_some());
         let process = supervisor(&node).expect("one").as_raw_nonzero();
         let open = node.sh(&format!("ls -l /proc/{process}/fd"));
         assert!(!open.contains("inherited") && !open.contains("/pipe"), "{open}");
-        // The command itself has them.
+        // The command itself has these files open.
         let own = node.sh(&format!("ls -l /proc/{}/fd", child.id()));
         assert!(own.contains("inherited"), "{own}");
         node.hostgw_ok(&["cancel"]);
@@ -175,21 +175,21 @@ fn a_supervisor_keeps_nothing_open_that_the_command_inherited() {
     });
 }
 
-/// A supervisor that hangs without being stopped: 10 seconds after the deadline its command takes its place.
+/// If a supervisor hangs without being stopped, its command takes over 10 seconds after the deadline.
 #[cfg(feature = "fault-injection")]
 #[test]
-fn a_supervisor_that_hangs_is_given_up_after_its_grace() {
+fn a_hanging_supervisor_is_replaced_after_its_grace_period() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
         let begun = Instant::now();
         let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", "3s"]);
-        // A point that it passes while it waits.
+        // A point that it passes while the apply is pending.
         command
             .env("HOSTGW_FAULT_SUPERVISOR", "hang:24")
             .env("HOSTGW_FAULT_MARK", node.folder().join("mark"));
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw");
-        node.wait_until("the apply waits", || supervisor(&node).is_some());
+        node.wait_until("the apply is pending", || supervisor(&node).is_some());
         let process = supervisor(&node).expect("one").as_raw_nonzero();
         node.wait_until("the supervisor hangs", || node.folder().join("mark").exists());
         node.hostgw_ok(&["status"]).says("rolls back at");
@@ -197,60 +197,60 @@ fn a_supervisor_that_hangs_is_given_up_after_its_grace() {
         outcome.warns("this command takes over the wait").warns("was not confirmed by");
         let elapsed = begun.elapsed();
         assert!((13..20).contains(&elapsed.as_secs()), "given up after {elapsed:?}");
-        assert!(!std::path::Path::new(&format!("/proc/{process}")).exists(), "the supervisor is still there");
+        assert!(!std::path::Path::new(&format!("/proc/{process}")).exists(), "the supervisor still exists");
         node.assert_unchanged(&before, "a supervisor that hangs");
     });
 }
 
-/// At every point of a rollback without anybody's word, `status` says what the apply is about.
+/// At every point of an automatic rollback, `status` reports the apply.
 #[cfg(feature = "fault-injection")]
 #[test]
-fn an_apply_never_vanishes_from_status() {
+fn an_apply_never_disappears_from_the_status() {
     const THREADS: usize = 6;
-    /// The supervisor has the lock by then.
+    /// From this point on, the supervisor has the lock.
     const FIRST: usize = 10;
     let privilege = if is_root() { Privilege::Root } else { Privilege::User };
-    let told: usize = thread::scope(|scope| {
+    let reported: usize = thread::scope(|scope| {
         let start = |first| scope.spawn(move || points_of_a_rollback(privilege, (first..).step_by(THREADS)));
         let all: Vec<_> = (FIRST..FIRST + THREADS).map(start).collect();
-        all.into_iter().map(|thread| thread.join().expect("it passes")).sum()
+        all.into_iter().map(|thread| thread.join().expect("no panic")).sum()
     });
-    assert!(told > 20, "stopped at {told} points after the deadline");
+    assert!(reported > 20, "stopped at {reported} points after the deadline");
 }
 
-/// Stops the supervisor at one of `points` after another, with its command gone. Returns at how many it had begun to roll
-/// back.
+/// Stops the supervisor at each of `points` while its command is gone. Returns the number of points at which it was
+/// rolling back.
 #[cfg(feature = "fault-injection")]
 fn points_of_a_rollback(privilege: Privilege, points: impl Iterator<Item = usize>) -> usize {
     let node = node(privilege);
-    let mut told = 0;
+    let mut reported = 0;
     for point in points {
         let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", "1s"]);
         command.env("HOSTGW_FAULT_SUPERVISOR", format!("stop:{point}"));
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("hostgw");
         let is_there = |name: &str| node.state_dir().is_some_and(|dir| dir.join(name).exists());
         node.wait_until("the apply is in force", || is_there("wait/pending.json"));
-        // It has taken over the lock before the first write, whether it is stopped by now or not.
+        // The supervisor takes over the lock before the first write, whether it is stopped by now or not.
         let supervisor = holder(&node);
         child.kill().expect("our child");
         child.wait().expect("our child");
         let stopped = || supervisor.is_some_and(is_stopped);
-        let gone = || supervisor.is_none_or(|process| !is_running(process));
-        node.wait_until("the supervisor is stopped, or done", || stopped() || gone());
+        let has_ended = || supervisor.is_none_or(|process| !is_running(process));
+        node.wait_until("the supervisor is stopped or has ended", || stopped() || has_ended());
         let status = node.hostgw_ok(&["status"]);
-        let is_told = ["Pending: apply", "Rolled back: the apply", "Open: the apply"]
+        let is_reported = ["Pending: apply", "Rolled back: the apply", "Open: the apply"]
             .iter()
             .any(|word| status.stdout.contains(word));
-        assert!(is_told, "stopped at {point}: {status}");
-        if gone() {
-            return told;
+        assert!(is_reported, "stopped at {point}: {status}");
+        if has_ended() {
+            return reported;
         }
         let is_undecided =
             ["rolls back at", "cannot roll back at"].iter().any(|word| status.stdout.contains(word));
-        told += usize::from(!is_undecided);
+        reported += usize::from(!is_undecided);
         kill(supervisor, Signal::CONT);
-        node.wait_until("the supervisor is done", gone);
+        node.wait_until("the supervisor has ended", has_ended);
         assert!(node.hostgw_ok(&["status"]).stdout.contains("Rolled back: the apply"), "stopped at {point}");
     }
-    told
+    reported
 }

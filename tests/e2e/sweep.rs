@@ -1,5 +1,5 @@
-//! Files of hostgw's own making that came back changed: whatever stands in any field of a snapshot, of a saved plan or
-//! of a CNI configuration, the answer is a documented exit code and a message that can be read.
+//! Modified files of hostgw: whatever any field of a snapshot, a saved plan or a CNI configuration contains, the
+//! result is a documented exit code and a readable message.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,12 @@ use serde_json::{Value, json};
 use super::{RECIPE, node};
 use crate::support::namespace::{Namespace, each};
 
-/// One place for each path of keys: of many items of a list, the first.
+/// Collects one place for each path of keys: of the items of a list, only the first.
 fn places(value: &Value, at: &str, path: &str, found: &mut BTreeMap<String, String>) {
     found.entry(path.to_owned()).or_insert_with(|| at.to_owned());
     match value {
         Value::Object(map) => {
-            // Of a map whose keys are data, such as sysctls, the first entry is enough.
+            // If the keys of a map are data, such as sysctls, the first entry suffices.
             let is_data = map.len() > 40 || map.keys().any(|key| key.contains(['.', '/']));
             for (key, value) in map.iter().take(if is_data { 1 } else { usize::MAX }) {
                 let key = key.replace('~', "~0").replace('/', "~1");
@@ -35,8 +35,8 @@ fn hostile() -> Vec<Value> {
     vec![json!(null), json!(-1), json!(u64::MAX), json!("9".repeat(70_000)), json!([[], {}, null]), deep]
 }
 
-/// Runs hostgw on a text, and holds its answer to what is documented.
-fn answers(node: &Namespace, arguments: &[&str], file: &str, text: &str, what: &str) {
+/// Runs hostgw on a text, and asserts that the result is documented.
+fn assert_documented(node: &Namespace, arguments: &[&str], file: &str, text: &str, what: &str) {
     node.write(file, text);
     let outcome = node.hostgw(arguments);
     let documented = [0, 3, 5, 9, 10];
@@ -44,7 +44,7 @@ fn answers(node: &Namespace, arguments: &[&str], file: &str, text: &str, what: &
     assert!(!outcome.stderr.contains("panicked"), "{what}: {}", outcome.stderr);
     assert!(outcome.stderr.len() < 100_000, "{what}: {} bytes of messages", outcome.stderr.len());
     if arguments[0] == "apply" && outcome.code == 0 {
-        // What was changed is not part of the plan, such as its date: the node is as the configuration says.
+        // The modified field, such as a date, is not part of the plan: the node matches the configuration.
         node.hostgw_ok(&["plan", "--detailed-exitcode"]);
         node.hostgw_ok(&["status", "--history"]);
         node.hostgw_ok(&["destroy", "--yes"]);
@@ -61,7 +61,7 @@ fn sweep(node: &Namespace, arguments: &[&str], file: &str, good: &str) {
             let mut changed = value.clone();
             *changed.pointer_mut(place).unwrap() = hostile.clone();
             let shown: String = hostile.to_string().chars().take(40).collect();
-            answers(
+            assert_documented(
                 node,
                 arguments,
                 file,
@@ -72,14 +72,14 @@ fn sweep(node: &Namespace, arguments: &[&str], file: &str, good: &str) {
     }
     let compact = value.to_string();
     for cut in (0..24).map(|part| compact.len() * part / 24).filter(|cut| compact.is_char_boundary(*cut)) {
-        answers(node, arguments, file, &compact[..cut], &format!("{file} cut at byte {cut}"));
+        assert_documented(node, arguments, file, &compact[..cut], &format!("{file} cut at byte {cut}"));
     }
     let nested = "[".repeat(100_000);
-    answers(node, arguments, file, &nested, &format!("{file} nested"));
+    assert_documented(node, arguments, file, &nested, &format!("{file} nested"));
 }
 
 #[test]
-fn a_snapshot_may_hold_anything() {
+fn a_snapshot_can_contain_anything() {
     each(|privilege| {
         let node = node(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
@@ -89,19 +89,19 @@ fn a_snapshot_may_hold_anything() {
 }
 
 #[test]
-fn a_saved_plan_may_hold_anything() {
+fn a_saved_plan_can_contain_anything() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
         node.hostgw_ok(&["plan", "--out", "plan.json"]);
         let plan = std::fs::read_to_string(node.folder().join("plan.json")).unwrap();
         sweep(&node, &["apply", "changed.json", "--yes"], "changed.json", &plan);
-        node.assert_unchanged(&before, "plans that were changed");
+        node.assert_unchanged(&before, "modified plans");
     });
 }
 
 #[test]
-fn a_cni_configuration_may_hold_anything() {
+fn a_cni_configuration_can_contain_anything() {
     each(|privilege| {
         let node = Namespace::new(privilege);
         node.write("hostgw.yaml", RECIPE);

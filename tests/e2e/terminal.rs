@@ -1,4 +1,4 @@
-//! What a terminal gets: pages, and lines that fit.
+//! Output on a terminal: pages, and lines that fit.
 
 use super::node;
 use crate::support::namespace::{Namespace, Outcome, each};
@@ -24,13 +24,13 @@ fn a_long_plan_is_shown_page_by_page() {
         let shown = |script: &str, rows| on_terminal(&node, rows, 300, script).expect(0).stdout;
         let plan = |pager: &str| format!("{pager} \"$HOSTGW\" plan --color never");
         assert_eq!(shown(&plan(PAGER), 10), paged);
-        // Not where it fits, is not wanted, or is no terminal.
+        // Not if it fits, is disabled, or the output is not a terminal.
         assert_eq!(shown(&plan(PAGER), 100), plain);
         assert_eq!(shown(&format!("{} --no-pager", plan(PAGER)), 10), plain);
         assert_eq!(shown(&plan("PAGER=cat"), 10), plain);
         assert_eq!(shown(&plan("PAGER="), 10), plain);
         assert_eq!(shown(&format!("{} | cat", plan(PAGER)), 10), plain);
-        // less alone would wait for a key; these are what git sets for it.
+        // less would wait for a key; git sets these options for it.
         let set = shown(
             &plan("PAGER=\"cat >/dev/null; echo $LESS $LV\"")
                 .replace('$', "\\$")
@@ -38,18 +38,18 @@ fn a_long_plan_is_shown_page_by_page() {
             10,
         );
         assert_eq!(set, "FRX -c\n");
-        // One that quits before the end is no failure, and one that is not there is none.
+        // A pager that quits early, or does not exist, is not an error.
         assert_eq!(shown(&plan("PAGER=\"head -n 1\""), 10).lines().count(), 1);
         assert!(shown(&plan("PAGER=no-such-pager"), 10).ends_with(&plain));
-        // The exit code is the plan's.
+        // The exit code is that of the plan.
         let detailed = format!("{} --detailed-exitcode", plan(PAGER));
         on_terminal(&node, 10, 300, &detailed).expect(2);
     });
 }
 
-/// Whoever has 40 columns can still read: no line is wider, but for a word that is.
+/// 40 columns suffice: no line is wider, except for a single long word.
 #[test]
-fn no_word_is_broken_where_the_terminal_is_narrow() {
+fn a_narrow_terminal_does_not_break_words() {
     const COLUMNS: usize = 40;
     each(|privilege| {
         let node = node(privilege);
@@ -73,21 +73,21 @@ fn no_word_is_broken_where_the_terminal_is_narrow() {
         ] {
             let script = format!("\"$HOSTGW\" {arguments} --color never");
             let text = on_terminal(&node, 200, COLUMNS, &script).expect(code).stdout;
-            // What simulate says on the way overwrites itself.
+            // The progress of simulate overwrites itself.
             let lines = text.lines().map(|line| line.rsplit('\r').next().unwrap_or_default());
             for line in lines.map(|line| line.trim_start_matches("\x1b[K")) {
                 let is_one_word = line.split_whitespace().filter(|word| *word != "#").count() <= 1;
                 assert!(line.chars().count() <= COLUMNS || is_one_word, "{arguments}: {line:?}\n{text}");
             }
         }
-        // What has to be copied whole stays whole.
+        // Text to copy is not wrapped.
         let script = on_terminal(&node, 200, COLUMNS, "\"$HOSTGW\" render --node linux-1").expect(0).stdout;
         assert_eq!(script, node.hostgw_ok(&["render", "--node", "linux-1"]).stdout);
     });
 }
 
 #[test]
-fn reasons_go_below_where_the_terminal_is_narrow() {
+fn a_narrow_terminal_moves_reasons_to_lines_of_their_own() {
     each(|privilege| {
         let node = node(privilege);
         let shown =
@@ -97,7 +97,7 @@ fn reasons_go_below_where_the_terminal_is_narrow() {
             "+ 10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87\n    # pods of node linux-2, hostgw.yaml:14\n";
         assert!(shown(wide.trim_end().len()).contains(wide));
         assert!(shown(wide.trim_end().len() - 1).contains(narrow));
-        // Without a terminal nothing is broken.
+        // Without a terminal, nothing is wrapped.
         assert!(node.hostgw_ok(&["plan"]).stdout.contains(wide));
     });
 }

@@ -1,5 +1,5 @@
-//! The jobs of `examples/ci`, run as their services run them, up to what leaves the machine: `programs/` stand in
-//! for cargo, apt-get, sudo, and for the commands that speak to the service.
+//! The jobs of `examples/ci`, run as their services run them. Everything that would leave the machine is replaced:
+//! `programs/` contains substitutes for cargo, apt-get, sudo, and the commands that talk to the service.
 
 use std::fs;
 
@@ -10,10 +10,10 @@ use crate::support::{
     namespace::{Namespace, Outcome, Privilege},
 };
 
-/// Scripts that a user copies to `ci/`.
+/// The scripts that a user copies to `ci/`.
 const SCRIPTS: [&str; 3] = ["review.sh", "github-comment.sh", "gitlab-comment.sh"];
 
-/// What stands in for programs, and for which.
+/// The substitutes, and the programs that they replace.
 const PROGRAMS: [(&str, &str); 5] = [
     ("apt-get", include_str!("programs/note")),
     ("sudo", include_str!("programs/note")),
@@ -29,7 +29,7 @@ pub struct Project {
 }
 
 impl Project {
-    /// A repository with this configuration in `base`. After `topic` branched off, `base` goes on.
+    /// Creates a repository whose `base` has this configuration. `base` advances after `topic` branched off.
     pub fn new(privilege: Privilege, base: &str, configuration: &str) -> Self {
         let project = Self { node: Namespace::new(privilege), base: base.to_owned() };
         project.node.sh("mkdir bin temp; echo [] >comments.json; touch calls");
@@ -49,18 +49,18 @@ impl Project {
         project
     }
 
-    /// Gives `topic` another configuration.
+    /// Commits another configuration to `topic`.
     pub fn push(&self, configuration: &str) {
         self.node.write("origin/hostgw.yaml", configuration);
         self.git("cd origin; git commit -qam 'Change the cluster'");
     }
 
-    /// Commits what a script changes in `topic`.
+    /// Commits the changes of a script to `topic`.
     pub fn change(&self, script: &str) {
         self.git(&format!("cd origin; {script}\ngit add -A; git commit -qm Change"));
     }
 
-    /// Does the same in `base`, and lets `topic` branch off there.
+    /// Same for `base`, from which `topic` then branches off again.
     pub fn rebase(&self, script: &str) {
         self.git(&format!(
             "cd origin; git checkout -q \"$BASE\"; {script}\ngit add -A; git commit -qm Base
@@ -76,7 +76,7 @@ impl Project {
         Outcome::of(&self.node, script, &mut command).expect(0);
     }
 
-    /// Makes a checkout of `topic` in `work`.
+    /// Clones `topic` to `work`.
     pub fn check_out(&self) {
         self.git("rm -rf work; git clone -q -b topic origin work");
     }
@@ -90,7 +90,7 @@ impl Project {
         Outcome::of(&self.node, &script, &mut command)
     }
 
-    /// Runs the workflow of GitHub; the first step that failed, or the last one.
+    /// Runs the GitHub workflow. Returns the outcome of the first step that fails, or else of the last one.
     pub fn github(&self, from_fork: bool) -> Outcome {
         self.git(
             "rm -rf work; git clone -q origin work; cd work; git checkout -q --detach \"origin/$BASE\"
@@ -137,7 +137,7 @@ impl Project {
         first_failure.or(last).unwrap()
     }
 
-    /// Runs the job of GitLab, with these variables of its settings beside its own.
+    /// Runs the GitLab job with additional variables from the project settings.
     pub fn gitlab(&self, settings: &[(&str, &str)]) -> Outcome {
         self.check_out();
         let job = &example("gitlab-ci.yml")["hostgw"];
@@ -155,7 +155,7 @@ impl Project {
         self.run(&environment, &lines.join("\n"))
     }
 
-    /// The variables of a job, with what is to be filled in filled in.
+    /// The variables of a job, with its placeholders filled in.
     fn environment(&self, variables: &Value) -> Vec<(String, String)> {
         let value = |name: &str, text: &str| match (name, text) {
             ("HOSTGW_REPOSITORY", "") => "https://git.example/hostgw".to_owned(),
@@ -172,17 +172,17 @@ impl Project {
         variables.map(|(name, text)| (name.clone(), value(name, text.as_str().unwrap()))).collect()
     }
 
-    /// A file that a job left; empty when there is none.
+    /// The content of a file that a job left; empty if it does not exist.
     pub fn file(&self, name: &str) -> String {
         fs::read_to_string(self.node.folder().join(name)).unwrap_or_default()
     }
 
-    /// The comments of the change.
+    /// The comments on the change.
     pub fn comments(&self) -> Vec<Value> {
         serde_json::from_str(&self.file("comments.json")).unwrap()
     }
 
-    /// Whether a name of the change was taken for a command somewhere.
+    /// Asserts that no name in the change was executed as a command.
     pub fn assert_nothing_injected(&self) {
         assert_eq!(self.node.sh("find . -name 'pwned*'"), "");
     }

@@ -1,5 +1,5 @@
-//! The jobs of `examples/ci` review changes in repositories of the tests' own: what is posted, and that the comment of
-//! an earlier run is edited.
+//! The jobs of `examples/ci` review changes in local repositories: what they post, and that they update the comment of
+//! an earlier run.
 
 mod jobs;
 
@@ -12,13 +12,13 @@ use crate::support::{
     namespace::{Namespace, Outcome, each},
 };
 
-/// A branch that git accepts and a careless script executes.
+/// A branch name that git accepts and a careless script executes.
 const HOSTILE: &str = "x';touch${IFS}pwned1;'\"$(touch${IFS}pwned2)`touch${IFS}pwned3`\"&&{touch,pwned4}|$0";
 
-/// The hidden marker, as `hostgw diff --markdown` writes it.
+/// The hidden marker that `hostgw diff --markdown` prints.
 const MARKER: &str = "<!-- hostgw:diff hostgw.yaml -->\n";
 
-/// The cluster in which node linux-2 has this pod CIDR.
+/// A cluster in which node linux-2 has this pod CIDR.
 fn with(pod_cidr: &str) -> String {
     cluster("", &[NODE_1, ("linux-2", pod_cidr, "172.30.0.12")])
 }
@@ -28,18 +28,18 @@ fn body(comment: &Value) -> &str {
 }
 
 #[test]
-fn github_has_one_comment_which_is_edited() {
+fn the_github_comment_is_updated() {
     let _alone = alone();
     each(|privilege| {
         let project = Project::new(privilege, HOSTILE, &with("10.244.1.0/24"));
-        let others = json!([{ "id": 1, "user": { "login": "somebody" }, "body": MARKER }]);
-        project.node.write("comments.json", &others.to_string());
+        let foreign = json!([{ "id": 1, "user": { "login": "somebody" }, "body": MARKER }]);
+        project.node.write("comments.json", &foreign.to_string());
 
         project.push(&with("10.244.7.0/24"));
         project.github(false).expect(0);
         let comments = project.comments();
         assert_eq!(comments.len(), 2, "{comments:?}");
-        assert_eq!(body(&comments[0]), MARKER, "another's comment");
+        assert_eq!(body(&comments[0]), MARKER, "a foreign comment was edited");
         let first = body(&comments[1]);
         assert!(first.starts_with(MARKER), "{first}");
         assert!(
@@ -76,7 +76,7 @@ fn github_has_one_comment_which_is_edited() {
 }
 
 #[test]
-fn a_fork_has_the_summary_of_the_run() {
+fn a_fork_gets_only_the_run_summary() {
     let _alone = alone();
     each(|privilege| {
         let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
@@ -88,13 +88,13 @@ fn a_fork_has_the_summary_of_the_run() {
 }
 
 #[test]
-fn gitlab_has_one_note_which_is_edited() {
+fn the_gitlab_note_is_updated() {
     let _alone = alone();
     each(|privilege| {
         let project = Project::new(privilege, HOSTILE, &with("10.244.1.0/24"));
-        let others: Vec<Value> =
+        let foreign: Vec<Value> =
             (1..=100).map(|id| json!({ "id": id, "author": { "id": 5 }, "body": MARKER })).collect();
-        project.node.write("comments.json", &Value::from(others).to_string());
+        project.node.write("comments.json", &Value::from(foreign).to_string());
         let token = [("HOSTGW_TOKEN", "the-token")];
 
         project.push(&with("10.244.7.0/24"));
@@ -111,7 +111,7 @@ fn gitlab_has_one_note_which_is_edited() {
         project.gitlab(&token).expect(11);
         let notes = project.comments();
         assert_eq!((notes.len(), &notes[100]["id"]), (101, &json!(101)), "edited");
-        assert!(notes[..100].iter().all(|note| body(note) == MARKER), "another's note was edited");
+        assert!(notes[..100].iter().all(|note| body(note) == MARKER), "a foreign note was edited");
         assert!(body(&notes[100]).contains("pod CIDR 10.244.0.0/24 of node linux-2 overlaps"));
 
         project.push(&with("10.244.7.0/24"));
@@ -125,9 +125,9 @@ fn gitlab_has_one_note_which_is_edited() {
     });
 }
 
-/// What is to be filled in is asked for, not guessed.
+/// Placeholders that must be filled in are reported, not guessed.
 #[test]
-fn jobs_say_what_is_to_be_filled_in() {
+fn jobs_name_missing_settings() {
     each(|privilege| {
         let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
         project.gitlab(&[("HOSTGW_REV", "")]).expect(1).warns("HOSTGW_REV: is to be filled in");
@@ -135,7 +135,7 @@ fn jobs_say_what_is_to_be_filled_in() {
 }
 
 #[test]
-fn a_comment_that_is_too_long_says_where_all_of_it_is() {
+fn a_truncated_comment_links_to_the_full_report() {
     each(|privilege| {
         let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
         project.node.sh("mkdir work; cp -r origin/ci work/ci");
@@ -157,9 +157,9 @@ fn a_comment_that_is_too_long_says_where_all_of_it_is() {
     });
 }
 
-/// What fails is told first, with the exit code of the first failure, and what could be found out all the same.
+/// Reports failures first, with the exit code of the first one, followed by whatever could be determined nevertheless.
 #[test]
-fn a_review_tells_every_step_that_failed() {
+fn a_review_reports_every_failed_step() {
     let _alone = alone();
     each(|privilege| {
         let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
@@ -189,9 +189,9 @@ fn a_review_tells_every_step_that_failed() {
     });
 }
 
-/// Whatever the file holds and is called, the comment says it and does nothing else.
+/// Whatever a file contains and is called, the comment quotes it and nothing is executed.
 #[test]
-fn a_review_runs_nothing_of_a_file() {
+fn a_review_executes_nothing_from_a_file() {
     each(|privilege| {
         let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
         let mistakes = "  - {name: '```', os: solaris, podCIDR: '</details> @org [x](y) $(touch pwned)'}\n";
@@ -214,7 +214,7 @@ fn a_review_runs_nothing_of_a_file() {
     });
 }
 
-/// Reviews these files of `topic`, with a secret in the environment: how it ended, and the comment.
+/// Reviews these files of `topic`, with a secret in the environment. Returns the outcome and the comment.
 fn review(project: &Project, files: &[&str], code: i32) -> (Outcome, String) {
     project.check_out();
     let environment: Vec<(String, String)> = [
@@ -244,7 +244,7 @@ fn review(project: &Project, files: &[&str], code: i32) -> (Outcome, String) {
     (outcome, comment)
 }
 
-/// Whatever a link leads to, the review neither reads it nor tells it.
+/// The review neither reads nor reveals the target of a link.
 #[test]
 fn a_review_follows_no_links() {
     each(|privilege| {
@@ -258,7 +258,7 @@ fn a_review_follows_no_links() {
                 a configuration has to be a file of the repository\n\n";
             assert_eq!(comment, format!("{MARKER}{expected}"), "{target}");
         }
-        // A folder on the way, a submodule, a folder in the place of the file.
+        // A linked folder in the path, a submodule, and a folder in place of the file.
         project.change("rm hostgw.yaml; ln -s /etc envs");
         let (_, comment) = review(&project, &["envs/passwd"], 12);
         assert!(comment.contains("HEAD:envs is a symbolic link, not a folder"), "{comment}");
@@ -273,9 +273,9 @@ fn a_review_follows_no_links() {
     });
 }
 
-/// What is reviewed is what was committed, whatever a step before has made of the working tree.
+/// The review uses the committed files, whatever earlier steps did to the working tree.
 #[test]
-fn a_review_reads_what_was_committed() {
+fn a_review_reads_the_committed_files() {
     each(|privilege| {
         let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
         project.push(&with("10.244.7.0/24"));
@@ -296,7 +296,7 @@ fn a_review_reads_what_was_committed() {
     });
 }
 
-/// By its new name and by its old one.
+/// The file can be named by its new and by its old name.
 #[test]
 fn a_renamed_file_is_reviewed_as_a_rename() {
     each(|privilege| {
@@ -325,7 +325,7 @@ fn a_renamed_file_is_reviewed_as_a_rename() {
 }
 
 #[test]
-fn a_deleted_file_is_reviewed_as_what_every_node_loses() {
+fn the_review_of_a_deleted_file_lists_what_every_node_loses() {
     each(|privilege| {
         let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
         project.change("rm hostgw.yaml");
@@ -340,7 +340,7 @@ fn a_deleted_file_is_reviewed_as_what_every_node_loses() {
 }
 
 #[test]
-fn a_change_that_mends_the_file_is_green() {
+fn a_change_that_fixes_the_file_passes() {
     each(|privilege| {
         let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
         project.rebase("printf 'nodes: 1\n' >hostgw.yaml");
@@ -353,14 +353,14 @@ fn a_change_that_mends_the_file_is_green() {
             "{comment}"
         );
         assert!(comment.contains("\n+ 10.244.7.0/24"), "{comment}");
-        // One that breaks it otherwise is red, with its own mistakes.
+        // A change that breaks the file differently fails, with its own errors.
         project.push("nodes: 2\n");
         let (_, comment) = review(&project, &["hostgw.yaml"], 11);
         assert!(comment.contains("nodes: 2") && !comment.contains("nodes: 1"), "{comment}");
     });
 }
 
-/// One comment, in the order of how bad it is, whatever the files are called.
+/// There is one comment, most severe results first, whatever the files are called.
 #[test]
 fn several_files_share_a_comment() {
     each(|privilege| {
@@ -397,10 +397,10 @@ fn several_files_share_a_comment() {
         assert!(comment.contains("\n## `a b.yaml`\n\n_Not changed._\n"), "{comment}");
         assert_eq!(comment.matches("\n+ 10.244.7.0/24").count(), 3, "{comment}");
         assert!(comment.contains("unknown key"), "{comment}");
-        // Nobody is called from a code block.
+        // Code blocks do not mention users.
         let mut lines = comment.lines().filter(|line| line.contains('@'));
         assert!(lines.all(|line| line.starts_with("    ")), "{comment}");
-        // Between the two lines that switch them off, nothing is a command to the runner.
+        // Between the two lines that disable commands, the runner executes none.
         let log: Vec<&str> = outcome.stdout.lines().collect();
         let token = log[0].strip_prefix("::stop-commands::").expect("switched off first");
         assert!(token.len() == 32, "{token}");
@@ -410,7 +410,7 @@ fn several_files_share_a_comment() {
     });
 }
 
-/// However much changes in however many files, it is a comment.
+/// The comment fits the limit, however many large files change.
 #[test]
 fn a_comment_about_many_large_files_fits() {
     each(|privilege| {
@@ -438,7 +438,7 @@ fn a_comment_about_many_large_files_fits() {
     });
 }
 
-/// The entry of the hook, with the files that its pattern takes, as pre-commit runs it.
+/// Runs the entry of the hook as pre-commit does, with the files that match its pattern.
 #[test]
 fn the_hook_of_pre_commit_validates_what_is_committed() {
     each(|privilege| {

@@ -63,7 +63,7 @@ impl Namespace {
     }
 
     /// The routes of hostgw in the main table, one a line.
-    pub fn own_routes(&self) -> Vec<String> {
+    pub fn managed_routes(&self) -> Vec<String> {
         let routes = self.run(["ip", "route", "show", "proto", "87"]);
         routes.lines().map(|line| line.trim_end().to_owned()).collect()
     }

@@ -1,13 +1,13 @@
-//! Several at once on one node: one after the other, and each whole.
+//! Concurrent commands on one node: each one completes, one after the other.
 
 use std::process::Stdio;
 
 use super::{NODE_1, NODE_2, NODE_3, cluster, node, settled};
 use crate::support::namespace::{Outcome, Privilege, each, is_root};
 
-/// The second waits for the first, and finds nothing to do: nothing to record either.
+/// The second apply waits for the first, makes no changes, and records nothing.
 #[test]
-fn applies_at_once_are_one_apply() {
+fn concurrent_applies_are_one_apply() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -18,17 +18,17 @@ fn applies_at_once_are_one_apply() {
         let all: Vec<_> = (0..6).map(|_| start()).collect();
         for child in all {
             let output = child.wait_with_output().expect("our child");
-            Outcome::from_output(&node, "hostgw apply --yes, at once with others", output).expect(0);
+            Outcome::from_output(&node, "hostgw apply --yes, concurrent with others", output).expect(0);
         }
         settled(&node);
         node.hostgw_ok(&["rollback", "--yes"]);
-        node.assert_unchanged(&before, "many applies at once and one rollback");
+        node.assert_unchanged(&before, "concurrent applies and one rollback");
     });
 }
 
-/// Different files at once: the last one to get the lock is in force, whole.
+/// With different configurations, the last one to get the lock is completely in force.
 #[test]
-fn applies_of_two_files_at_once_leave_one_of_them() {
+fn concurrent_applies_of_two_files_leave_one_of_them() {
     each(|privilege| {
         let node = node(privilege);
         node.write("one.yaml", &cluster("", &[NODE_1, NODE_2]));
@@ -48,9 +48,10 @@ fn applies_of_two_files_at_once_leave_one_of_them() {
     });
 }
 
-/// Fifty commands of every kind at once: each ends as documented, foreign objects stay, and the node can be put back.
+/// Fifty concurrent commands of every kind: each ends as documented, foreign objects stay, and the node can be
+/// restored.
 #[test]
-fn fifty_commands_at_once_are_each_whole_or_nothing() {
+fn fifty_concurrent_commands_each_complete_or_change_nothing() {
     const COMMANDS: [&[&str]; 8] = [
         &["apply", "--yes", "-f", "one.yaml", "--lock-timeout", "2m"],
         &["apply", "--yes", "-f", "other.yaml", "--lock-timeout", "2m"],
@@ -64,7 +65,7 @@ fn fifty_commands_at_once_are_each_whole_or_nothing() {
     let node = node(if is_root() { Privilege::Root } else { Privilege::User });
     node.write("one.yaml", &cluster("", &[NODE_1, NODE_2]));
     node.write("other.yaml", &cluster("nextHop: node-address", &[NODE_1, NODE_3]));
-    node.sh("ip route add 10.244.77.0/24 via 172.30.0.77 proto static; nft add table ip theirs");
+    node.sh("ip route add 10.244.77.0/24 via 172.30.0.77 proto static; nft add table ip foreign");
     let before = node.witness();
     let start = |at: usize| {
         let arguments = COMMANDS[at % COMMANDS.len()];
@@ -75,24 +76,23 @@ fn fifty_commands_at_once_are_each_whole_or_nothing() {
     let all: Vec<_> = (0..50).map(start).collect();
     for (arguments, child) in all {
         let output = child.wait_with_output().expect("our child");
-        let name = format!("hostgw {}, at once with others", arguments.join(" "));
+        let name = format!("hostgw {}, concurrent with others", arguments.join(" "));
         let outcome = Outcome::from_output(&node, &name, output);
         assert!(outcome.code == 0 || is_overtaken(&outcome), "{outcome}");
     }
     node.hostgw_ok(&["destroy", "--yes"]);
-    node.assert_unchanged(&before, "fifty commands at once and a destroy");
+    node.assert_unchanged(&before, "fifty concurrent commands and a destroy");
 }
 
-/// A rollback does not undo a transaction that took the lock after the rollback looked.
+/// A rollback does not undo a transaction that began after its plan.
 fn is_overtaken(outcome: &Outcome) -> bool {
     outcome.code == 5 && outcome.stderr.contains("is more recent")
 }
 
-/// A command that looks at the node in the middle of another one's transaction, wherever that is: it waits, and decides by
-/// what is there then.
+/// A command that reads the node in the middle of another one's transaction waits, and decides by the state after it.
 #[cfg(feature = "fault-injection")]
 #[test]
-fn nothing_is_decided_by_the_middle_of_another_transaction() {
+fn no_decision_rests_on_a_partial_transaction() {
     const COMMANDS: [&[&str]; 5] = [
         &["rollback", "--yes"],
         &["destroy", "--yes"],
@@ -103,21 +103,21 @@ fn nothing_is_decided_by_the_middle_of_another_transaction() {
     std::thread::scope(|scope| {
         for first in ["apply", "destroy", "rollback"] {
             for second in COMMANDS {
-                scope.spawn(move || meets_the_middle(first, second));
+                scope.spawn(move || run_during(first, second));
             }
         }
     });
 }
 
-/// `second` looks while `first` is stopped, at every sixth point.
+/// Runs `second` while `first` is stopped, at every sixth point.
 #[cfg(feature = "fault-injection")]
-fn meets_the_middle(first: &str, second: &[&str]) {
+fn run_during(first: &str, second: &[&str]) {
     use std::{thread, time::Duration};
 
     use super::stopped::Stopped;
 
     let node = node(if is_root() { Privilege::Root } else { Privilege::User });
-    // Switches that have side effects, so that the middle looks like the work of somebody else.
+    // Switches with side effects, so that a partial transaction looks like foreign changes.
     node.sh("echo 0 >/proc/sys/net/ipv4/conf/all/accept_redirects; echo 1 >/proc/sys/net/ipv4/conf/lan0/forwarding");
     node.write("other.yaml", &cluster("nextHop: node-address", &[NODE_1, NODE_3]));
     let before = node.witness();
@@ -133,9 +133,9 @@ fn meets_the_middle(first: &str, second: &[&str]) {
         let mut command = node.hostgw_command(second);
         command.args(["--lock-timeout", "2m"]).stdout(Stdio::piped()).stderr(Stdio::piped());
         let other = command.spawn().expect("hostgw");
-        // Longer than a look takes.
+        // Longer than reading the node takes.
         thread::sleep(Duration::from_millis(100));
-        let stopped = stopped.go_on();
+        let stopped = stopped.resume();
         assert!(stopped.code == 0 || is_overtaken(&stopped), "{stopped}");
         let name = format!("hostgw {}, in the middle of {name}", second.join(" "));
         let outcome = Outcome::from_output(&node, &name, other.wait_with_output().expect("our child"));

@@ -1,4 +1,4 @@
-//! A plan while everything around it changes: dumps are cut, and asked for again.
+//! Plans during constant changes: dumps are interrupted and repeated.
 
 use std::{
     process::{Child, Stdio},
@@ -8,10 +8,10 @@ use std::{
 use super::node;
 use crate::support::namespace::{Namespace, each};
 
-/// Changes interfaces, addresses, routes and rules of others until it is dropped.
-struct Storm(Child);
+/// Changes foreign interfaces, addresses, routes and rules until it is dropped.
+struct Churn(Child);
 
-impl Storm {
+impl Churn {
     fn over(node: &Namespace) -> Self {
         node.write(
             "storm.sh",
@@ -27,17 +27,17 @@ impl Storm {
     }
 }
 
-impl Drop for Storm {
+impl Drop for Churn {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
-/// Routes and interfaces enough for dumps of many parts: what is there is never missed, and what comes and
-/// goes does no harm.
+/// With enough routes and interfaces for dumps of many parts, existing objects are never missed, and transient ones do
+/// no harm.
 #[test]
-fn a_plan_in_a_storm_is_whole() {
+fn a_plan_during_constant_changes_is_complete() {
     each(|privilege| {
         let node = node(privilege);
         node.sh("for i in $(seq 60); do echo link add other$i type bridge; done | ip -batch -");
@@ -48,7 +48,7 @@ fn a_plan_in_a_storm_is_whole() {
         }
         node.write("hostgw.yaml", &text.replacen("{ name: linux-0,", "{ name: machine,", 1));
         node.hostgw_ok(&["apply", "--yes"]);
-        let storm = Storm::over(&node);
+        let churn = Churn::over(&node);
         let end = Instant::now() + Duration::from_secs(4);
         let mut plans = 0;
         while plans < 10 || Instant::now() < end {
@@ -59,7 +59,7 @@ fn a_plan_in_a_storm_is_whole() {
         node.hostgw(&["plan", "--detailed-exitcode"]).expect(2).says("1 to add, 0 to change, 0 to remove");
         node.hostgw_ok(&["apply", "--yes"]);
         node.hostgw_ok(&["rollback", "--yes"]);
-        drop(storm);
+        drop(churn);
         node.hostgw(&["plan", "--detailed-exitcode"]).expect(2).says("1 to add, 0 to change, 0 to remove");
     });
 }

@@ -1,4 +1,4 @@
-//! What a command says that it did is what it did.
+//! Commands report exactly what they did.
 
 #[cfg(feature = "fault-injection")]
 use super::is_open;
@@ -13,10 +13,10 @@ fn damage(node: &Namespace, name: &str) -> std::path::PathBuf {
     path
 }
 
-/// The journal knows what the saved values were: the undo is whole, and the records are in order again.
+/// The journal contains the saved values: the undo completes, and the records are intact again.
 #[test]
 #[cfg(feature = "fault-injection")]
-fn an_undo_with_damaged_records_is_whole() {
+fn an_undo_with_damaged_records_completes() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -43,7 +43,7 @@ fn an_undo_with_damaged_records_is_whole() {
     });
 }
 
-/// Without a journal nobody knows what was in it: nothing is changed, and that is what is said.
+/// Without a journal, the content of damaged records is unknown: nothing is changed, and that is reported.
 #[test]
 fn damaged_records_without_an_open_transaction_change_nothing() {
     each(|privilege| {
@@ -59,9 +59,9 @@ fn damaged_records_without_an_open_transaction_change_nothing() {
     });
 }
 
-/// A node that is in the file no longer, by its name and its address: its last apply knows who it was.
+/// A node whose name and address are no longer in the configuration is recognized by its last apply.
 #[test]
-fn a_node_that_left_the_file_is_told_how_to_go() {
+fn a_removed_node_is_told_how_to_clean_up() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
@@ -77,15 +77,15 @@ fn a_node_that_left_the_file_is_told_how_to_go() {
     });
 }
 
-/// Its routes stand as applied, and a plan fails all the same.
+/// Its routes are as applied, but a plan fails.
 #[test]
-fn the_status_of_a_renumbered_node_tells_what_a_plan_would_fail_for() {
+fn the_status_of_a_renumbered_node_reports_why_a_plan_would_fail() {
     each(|privilege| {
         let node = node(privilege);
         node.write("hostgw.yaml", &cluster("", &[super::NODE_1, NODE_2]));
         apply(&node, &cluster("", &[super::NODE_1, NODE_2]));
         node.hostgw_ok(&["status"]).says("Drift: none\n");
-        // The kernel keeps the routes as long as the interface has an address of another network.
+        // The kernel keeps the routes as long as the interface has an address in another network.
         node.sh("ip address add 172.30.0.77/16 dev eth0; ip address del 172.30.0.11/24 dev eth0");
         let plan = node.hostgw(&["plan"]).expect(3);
         plan.warns("the last apply here was for node linux-1, which is still in hostgw.yaml");

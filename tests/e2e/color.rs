@@ -1,9 +1,9 @@
-//! When output is coloured, and that a closed pipe is no error.
+//! When output is colored, and how commands handle a closed pipe.
 
 use super::node;
 use crate::support::namespace::{Outcome, each};
 
-/// `--color`, if given, the environment, and whether a pipe then gets colours.
+/// `--color`, if given, the environment, and whether output to a pipe is colored.
 type Case = (Option<&'static str>, &'static [(&'static str, &'static str)], bool);
 
 const CASES: [Case; 12] = [
@@ -22,7 +22,7 @@ const CASES: [Case; 12] = [
 ];
 
 #[test]
-fn colours_follow_the_flag_then_the_environment() {
+fn color_follows_the_flag_and_then_the_environment() {
     each(|privilege| {
         let node = node(privilege);
         let plain = node.hostgw_ok(&["plan"]).stdout;
@@ -32,14 +32,14 @@ fn colours_follow_the_flag_then_the_environment() {
             let outcome = Outcome::of(&node, "hostgw plan", &mut command).expect(0);
             let is_coloured = outcome.stdout.contains('\x1b');
             assert_eq!(is_coloured, expected, "{flag:?} {environment:?}\n{outcome}");
-            assert_eq!(without_colours(&outcome.stdout), plain, "{flag:?} {environment:?}");
+            assert_eq!(without_colors(&outcome.stdout), plain, "{flag:?} {environment:?}");
         }
         let json = node.hostgw_ok(&["plan", "--json", "--color", "always"]).stdout;
         assert!(!json.contains('\x1b') && !json.contains("\\u001b"), "colours in JSON:\n{json}");
     });
 }
 
-/// The symbols of a diff and the colours that people expect of them.
+/// The symbols of a diff have the usual colors.
 #[test]
 fn additions_are_green_and_removals_red() {
     each(|privilege| {
@@ -50,9 +50,9 @@ fn additions_are_green_and_removals_red() {
     });
 }
 
-/// Colours are for a terminal, and a terminal gets them unasked.
+/// Output to a terminal is colored by default.
 #[test]
-fn a_terminal_gets_colours() {
+fn output_to_a_terminal_is_colored() {
     each(|privilege| {
         let node = node(privilege);
         let on_terminal = |command: &str| node.run(["script", "-qec", command, "/dev/null"]);
@@ -68,9 +68,9 @@ fn a_terminal_gets_colours() {
     });
 }
 
-/// Help and usage errors are coloured by the same rules as everything else.
+/// Help and usage errors follow the same rules as all other output.
 #[test]
-fn help_and_usage_errors_follow_the_rules_of_colour() {
+fn help_and_usage_errors_follow_the_color_rules() {
     each(|privilege| {
         let node = node(privilege);
         let on_terminal = |command: &str| node.run(["script", "-qec", command, "/dev/null"]);
@@ -86,7 +86,7 @@ fn help_and_usage_errors_follow_the_rules_of_colour() {
                 assert!(shown(plain, "--color always"), "{plain} {arguments}");
             }
         }
-        // A pipe gets colours where they are forced.
+        // Output to a pipe is colored if that is forced.
         let piped = |command: &str| node.try_sh(&format!("{command} 2>&1 | cat")).stdout.contains('\x1b');
         assert!(!piped("\"$HOSTGW\" --help"));
         assert!(piped("FORCE_COLOR=1 \"$HOSTGW\" --help"));
@@ -94,14 +94,14 @@ fn help_and_usage_errors_follow_the_rules_of_colour() {
     });
 }
 
-fn without_colours(text: &str) -> String {
+fn without_colors(text: &str) -> String {
     let mut parts = text.split('\x1b');
     let first = parts.next().unwrap_or_default().to_owned();
     parts.fold(first, |text, part| text + part.split_once('m').map_or(part, |(_, rest)| rest))
 }
 
 #[test]
-fn a_closed_pipe_is_no_error() {
+fn a_closed_pipe_is_not_an_error() {
     each(|privilege| {
         let node = node(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
@@ -116,7 +116,7 @@ fn a_closed_pipe_is_no_error() {
             "validate",
             "--help",
         ] {
-            // The reader is gone before the first byte.
+            // The reader closes the pipe before the first byte.
             let script = format!("{{ sleep 0.1; \"$HOSTGW\" {arguments}; echo $? >code; }} | true; cat code");
             let outcome = node.try_sh(&script);
             assert_eq!(outcome.stdout.trim(), "0", "{outcome}");
@@ -128,9 +128,9 @@ fn a_closed_pipe_is_no_error() {
     });
 }
 
-/// An apply whose reader has gone is applied, and verified, all the same.
+/// An apply whose reader closed the pipe is committed and verified nevertheless.
 #[test]
-fn an_apply_into_a_closed_pipe_is_whole() {
+fn an_apply_into_a_closed_pipe_completes() {
     each(|privilege| {
         let node = node(privilege);
         let outcome =
