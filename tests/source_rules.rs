@@ -1,8 +1,8 @@
-//! Rules that every source file of hostgw keeps, because breaking them once was a fault.
+//! Rules for hostgw's own source files that neither the compiler nor clippy enforces.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
-/// Every Rust file below `folder`, with its text.
+/// Collects every Rust file below `folder` with its text.
 fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();
@@ -14,36 +14,36 @@ fn sources(folder: &Path, found: &mut Vec<(String, String)>) {
     }
 }
 
-/// The placeholders of format strings in `text` whose width or precision is an argument: `{:width$}`, `{name:>1$}`,
+/// Returns the placeholders of format strings whose width or precision is an argument: `{:width$}`, `{name:>1$}` or
 /// `{:.*}`.
 fn dynamic_placeholders(text: &str) -> Vec<&str> {
     let is_argument = |c: char| c.is_alphanumeric() || c == '_';
     let is_dynamic = |placeholder: &&str| {
         let Some((argument, format)) = placeholder.split_once(':') else { return false };
-        let of_argument = |(at, _): (usize, &str)| format[..at].ends_with(is_argument);
+        let follows_argument = |(at, _): (usize, &str)| format[..at].ends_with(is_argument);
         let is_format = !format.contains(['"', ' ', '\n']);
         argument.chars().all(is_argument)
             && is_format
-            && (format.match_indices('$').any(of_argument) || format.contains(".*"))
+            && (format.match_indices('$').any(follows_argument) || format.contains(".*"))
     };
     let openings = text.match_indices('{').map(|(at, _)| &text[at + 1..]);
     openings.filter_map(|rest| rest.split(['{', '}']).next()).filter(is_dynamic).collect()
 }
 
 #[test]
-fn no_width_of_a_format_string_comes_from_data() {
-    // Rust panics on one above 65,535. `text::padded` does not.
+fn format_strings_have_constant_widths() {
+    // The standard library panics if a width exceeds 65,535. `text::padded` does not.
     let mut files = Vec::new();
     sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
     assert!(files.len() > 50, "{}", files.len());
     for (path, text) in files {
         let found = dynamic_placeholders(&text);
-        assert!(found.is_empty(), "{path} formats with a width that is not in the source: {found:?}");
+        assert!(found.is_empty(), "{path} uses a dynamic width (use text::padded): {found:?}");
     }
 }
 
 #[test]
-fn dynamic_placeholders_are_told_from_others() {
+fn dynamic_placeholders_are_recognized() {
     let dynamic = ["{:width$}", "{number:>width$} |", "{cell}{:1$}", "{0:.1$}", "{:.*}", "{x:#0w$b}"];
     for text in dynamic {
         assert_eq!(dynamic_placeholders(text).len(), 1, "{text}");
@@ -53,8 +53,8 @@ fn dynamic_placeholders_are_told_from_others() {
     }
 }
 
-/// The modules that the text of one declares, with its own tests left out.
-fn modules(text: &str) -> Vec<&str> {
+/// Returns the modules that a source file declares, except `tests`.
+fn declared_modules(text: &str) -> Vec<&str> {
     let declared = text.lines().filter_map(|line| {
         let line = line.trim_start_matches("pub ").trim_start_matches("pub(crate) ");
         line.strip_prefix("mod ")?.strip_suffix(';')
@@ -62,8 +62,8 @@ fn modules(text: &str) -> Vec<&str> {
     declared.filter(|name| *name != "tests").collect()
 }
 
-/// The parts between the commas of `text` that are in no braces.
-fn parts(text: &str) -> Vec<&str> {
+/// Splits `text` at the commas outside of braces.
+fn split_list(text: &str) -> Vec<&str> {
     let (mut depth, mut start, mut parts) = (0, 0, Vec::new());
     for (at, c) in text.char_indices() {
         match c {
@@ -80,9 +80,9 @@ fn parts(text: &str) -> Vec<&str> {
     parts.into_iter().map(str::trim).filter(|part| !part.is_empty()).collect()
 }
 
-/// The first name of every path below `module` (such as `crate` or `super`) that a source file mentions, imports and
-/// others.
-fn mentioned<'a>(source: &'a str, module: &str) -> Vec<&'a str> {
+/// Returns the first segment after `module` (such as `crate` or `super`) of every path in a source file, in imports
+/// and elsewhere.
+fn mentioned_names<'a>(source: &'a str, module: &str) -> Vec<&'a str> {
     let first = |path: &'a str| path.split(|c: char| !c.is_alphanumeric() && c != '_').next().unwrap_or("");
     let start = format!("{module}::");
     let places = source.match_indices(&start).filter(|(at, _)| {
@@ -101,71 +101,75 @@ fn mentioned<'a>(source: &'a str, module: &str) -> Vec<&'a str> {
             depth += i32::from(c == '{') - i32::from(c == '}');
             depth == 0
         });
-        names.extend(parts(&group[..end.expect("braces that close")]).into_iter().map(first));
+        names.extend(split_list(&group[..end.expect("braces that close")]).into_iter().map(first));
     }
     names
 }
 
-/// A source file without its comments and its unit tests.
-fn code(text: &str) -> String {
+/// Returns a source file without its comments and unit tests.
+fn without_comments(text: &str) -> String {
     let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
     text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
 }
 
 #[test]
-fn rooms_use_only_floors_below_their_own() {
+fn modules_only_use_lower_layers() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let map = fs::read_to_string(root.join("lib.rs")).unwrap();
-    // "//! 3. `state`, …"
-    let floor = |line: &str| -> Option<Vec<String>> {
+    // Parses "//! 3. `state`, …".
+    let parse_layer = |line: &str| -> Option<Vec<String>> {
         let (number, names) = line.strip_prefix("//! ")?.split_once(". ")?;
         number.parse::<usize>().ok()?;
         Some(names.split(", ").map(|name| name.trim_matches('`').to_owned()).collect())
     };
-    let floors: Vec<Vec<String>> = map.lines().filter_map(floor).collect();
-    let floor_of = |room: &str| floors.iter().position(|rooms| rooms.iter().any(|name| name == room));
-    for room in modules(&map) {
-        assert!(floor_of(room).is_some(), "{room} is on no floor of the list in src/lib.rs");
-        let is_shown =
-            map.contains(&format!("//! | [`{room}`] |")) || map.contains(&format!("//! | `{room}` |"));
-        assert!(is_shown || room == "hex", "{room} is not in the table of rooms in src/lib.rs");
+    let layers: Vec<Vec<String>> = map.lines().filter_map(parse_layer).collect();
+    let layer_of = |module: &str| layers.iter().position(|modules| modules.iter().any(|name| name == module));
+    for module in declared_modules(&map) {
+        assert!(layer_of(module).is_some(), "{module} is missing from the layers in src/lib.rs");
+        let is_listed =
+            map.contains(&format!("//! | [`{module}`] |")) || map.contains(&format!("//! | `{module}` |"));
+        assert!(is_listed || module == "hex", "{module} is missing from the module table in src/lib.rs");
         let mut files = Vec::new();
-        sources(&root.join(room), &mut files);
-        let file = root.join(format!("{room}.rs"));
+        sources(&root.join(module), &mut files);
+        let file = root.join(format!("{module}.rs"));
         files.extend(fs::read_to_string(&file).ok().map(|text| (file.display().to_string(), text)));
         for (path, text) in files {
-            for other in mentioned(&code(&text), "crate").into_iter().filter(|other| *other != room) {
-                let Some(below) = floor_of(other) else { continue };
+            let code = without_comments(&text);
+            for other in mentioned_names(&code, "crate").into_iter().filter(|other| *other != module) {
+                let Some(layer) = layer_of(other) else { continue };
                 assert!(
-                    Some(below) < floor_of(room),
-                    "{path} uses {other}, which is not on a floor below {room}"
+                    Some(layer) < layer_of(module),
+                    "{path} uses {other}, which is not in a layer below {module}"
                 );
             }
         }
     }
 }
 
-/// The name of the child of the module at `folder` that a path leads to: by its own name, or by one that the module
-/// hands on from it.
-fn child<'a>(name: &str, children: &[&'a str], reexports: &[(&'a str, &'a str)]) -> Option<&'a str> {
+/// Resolves a name in a module to the child module that it refers to, either directly or through a re-export.
+fn resolve_child<'a>(name: &str, children: &[&'a str], reexports: &[(&'a str, &'a str)]) -> Option<&'a str> {
     let own = children.iter().copied().find(|child| *child == name);
     own.or_else(|| reexports.iter().find(|(_, reexported)| *reexported == name).map(|(child, _)| *child))
 }
 
-/// Circles among the files of the module at `folder`, each as the files on it.
-fn circles(folder: &Path) -> Vec<Vec<String>> {
+/// Returns the files of the module at `folder` that use themselves through others.
+fn files_in_cycles(folder: &Path) -> Vec<String> {
     let beside = folder.with_extension("rs");
     let Ok(module) = fs::read_to_string(folder.join("mod.rs")).or_else(|_| fs::read_to_string(beside)) else {
         return Vec::new();
     };
-    let module = code(&module);
-    let children = modules(&module);
+    let module = without_comments(&module);
+    let children = declared_modules(&module);
     let reexports: Vec<(&str, &str)> = module
         .split("use ")
         .filter_map(|rest| {
             let (path, names) = rest.split(';').next()?.split_once("::")?;
             let child = children.iter().copied().find(|child| *child == path)?;
-            Some(parts(names.trim_matches(['{', '}', '\n', ' '])).into_iter().map(move |name| (child, name)))
+            Some(
+                split_list(names.trim_matches(['{', '}', '\n', ' ']))
+                    .into_iter()
+                    .map(move |name| (child, name)),
+            )
         })
         .flatten()
         .collect();
@@ -176,8 +180,8 @@ fn circles(folder: &Path) -> Vec<Vec<String>> {
         let mut used = Vec::new();
         for (depth, text) in files {
             let above = vec!["super"; depth].join("::");
-            for name in mentioned(&code(&text), &above) {
-                used.extend(child(name, &children, &reexports).filter(|other| *other != one));
+            for name in mentioned_names(&without_comments(&text), &above) {
+                used.extend(resolve_child(name, &children, &reexports).filter(|other| *other != one));
             }
         }
         used
@@ -199,12 +203,10 @@ fn circles(folder: &Path) -> Vec<Vec<String>> {
         }
         false
     };
-    let on_circle: Vec<String> =
-        children.iter().filter(|child| reaches(child, child)).map(|child| (*child).to_owned()).collect();
-    if on_circle.is_empty() { Vec::new() } else { vec![on_circle] }
+    children.iter().filter(|child| reaches(child, child)).map(|child| (*child).to_owned()).collect()
 }
 
-/// Every Rust file below a module's folder, with its text and how many modules it is below the parent of that module.
+/// Collects every Rust file below a module's folder, with its text and its depth below the parent of that module.
 fn sources_below(folder: &Path, depth: usize, found: &mut Vec<(usize, String)>) {
     for entry in fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();
@@ -218,24 +220,79 @@ fn sources_below(folder: &Path, depth: usize, found: &mut Vec<(usize, String)>) 
 }
 
 #[test]
-fn no_files_of_a_room_use_each_other_in_a_circle() {
-    fn check(folder: &Path, seen: &mut usize) {
-        let found = circles(folder);
-        assert!(found.is_empty(), "{} has a circle among {found:?}", folder.display());
-        *seen += 1;
+fn files_of_a_module_do_not_use_each_other_in_a_cycle() {
+    fn check(folder: &Path, count: &mut usize) {
+        let found = files_in_cycles(folder);
+        assert!(found.is_empty(), "{} contains a cycle: {found:?}", folder.display());
+        *count += 1;
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             if path.is_dir() {
-                check(&path, seen);
+                check(&path, count);
             }
         }
     }
-    let mut seen = 0;
+    let mut count = 0;
     for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            check(&path, &mut seen);
+            check(&path, &mut count);
         }
     }
-    assert!(seen > 15, "{seen} modules");
+    assert!(count > 15, "{count} modules");
+}
+
+/// Type names that may be defined more than once, each with the reason.
+const SHARED_TYPE_NAMES: [(&str, &str); 0] = [];
+
+/// Returns the name of the type that a line defines. Associated types, which are indented, are not counted.
+fn defined_type(line: &str) -> Option<&str> {
+    let item = line.trim_start();
+    let item = match item.strip_prefix("pub") {
+        Some(rest) if rest.starts_with('(') => rest.split_once(") ")?.1,
+        Some(rest) => rest.trim_start(),
+        None => item,
+    };
+    let (keyword, rest) = item.strip_prefix("unsafe ").unwrap_or(item).split_once(' ')?;
+    let defines_type = match keyword {
+        "struct" | "enum" | "trait" | "union" => true,
+        "type" => !line.starts_with(' '),
+        _ => false,
+    };
+    let end = rest.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(rest.len());
+    Some(&rest[..end]).filter(|name| defines_type && name.starts_with(char::is_uppercase))
+}
+
+#[test]
+fn every_type_name_is_defined_once() {
+    let mut files = Vec::new();
+    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
+    let mut definitions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (path, text) in &files {
+        for name in text.lines().filter_map(defined_type) {
+            definitions.entry(name).or_default().push(path);
+        }
+    }
+    assert!(definitions.len() > 200, "{} types", definitions.len());
+    let is_shared = |name: &str| SHARED_TYPE_NAMES.iter().any(|(shared, _)| *shared == name);
+    definitions.retain(|name, paths| paths.len() > 1 && !is_shared(name));
+    assert!(definitions.is_empty(), "one name, one meaning; defined more than once: {definitions:#?}");
+}
+
+#[test]
+fn definitions_of_types_are_recognized() {
+    let definitions = [
+        "struct Route {",
+        "pub struct Route(u32);",
+        "    pub(super) enum Route<'a> {",
+        "pub(in crate::render) type Route = u32;",
+        "pub unsafe trait Route: Copy {}",
+        "union Route {",
+    ];
+    for line in definitions {
+        assert_eq!(defined_type(line), Some("Route"), "{line}");
+    }
+    for line in ["    type Error = Error;", "// struct Route", "let struct_ = Route;", "pub struct $name {"] {
+        assert_eq!(defined_type(line), None, "{line}");
+    }
 }

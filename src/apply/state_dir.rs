@@ -29,7 +29,7 @@ use super::{
 use crate::{
     error::{Error, Kind},
     plan::{OriginalSysctls, SysctlValues},
-    record::{Decision, Entry, LastApplied, Outcome, Pending, Record},
+    record::{Decision, HistoryEntry, LastApplied, Outcome, Pending, Record},
     text,
 };
 
@@ -399,9 +399,10 @@ impl StateDir {
     ///
     /// # Errors
     /// Same as [`Self::open_journal`].
-    pub fn entries(&self) -> Result<Vec<Entry>, Error> {
+    pub fn entries(&self) -> Result<Vec<HistoryEntry>, Error> {
         let ids = self.history()?;
-        let entries = ids.iter().rev().map(|id| self.read_by_id(HISTORY, *id, |entry: &Entry| entry.id));
+        let entries =
+            ids.iter().rev().map(|id| self.read_by_id(HISTORY, *id, |entry: &HistoryEntry| entry.id));
         entries.filter_map(Result::transpose).collect()
     }
 
@@ -636,9 +637,9 @@ pub(super) mod tests {
     };
 
     /// A state directory that is removed at the end of the test.
-    pub struct Folder(PathBuf);
+    pub struct TestFolder(PathBuf);
 
-    impl Folder {
+    impl TestFolder {
         pub fn new(name: &str) -> Self {
             let path = std::env::temp_dir().join(format!("hostgw-state-{name}-{}", std::process::id()));
             let _ = fs::remove_dir_all(&path);
@@ -651,7 +652,7 @@ pub(super) mod tests {
         }
     }
 
-    impl Drop for Folder {
+    impl Drop for TestFolder {
         fn drop(&mut self) {
             let _ = fs::remove_dir_all(&self.0);
         }
@@ -672,7 +673,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_missing_directory_has_no_records_and_is_not_created_by_reading() {
-        let folder = Folder::new("nothing");
+        let folder = TestFolder::new("nothing");
         let dir = folder.dir("boot");
         assert_eq!(dir.open_journal(), Ok(None));
         assert_eq!(dir.last_committed(), Ok(None));
@@ -682,7 +683,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_history_keeps_the_last_twenty_committed_transactions() {
-        let folder = Folder::new("history");
+        let folder = TestFolder::new("history");
         let dir = folder.dir("boot");
         let _lock = dir.lock(Duration::ZERO, "test").expect("the lock");
         for _ in 0..25 {
@@ -703,7 +704,7 @@ pub(super) mod tests {
 
     #[test]
     fn records_of_another_boot_are_ignored() {
-        let folder = Folder::new("boot");
+        let folder = TestFolder::new("boot");
         let before = folder.dir("before");
         let _lock = before.lock(Duration::ZERO, "test").expect("the lock");
         before.begin(&record(1)).expect("begun");
@@ -714,7 +715,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_truncated_empty_or_newer_journal_is_a_specific_error() {
-        let folder = Folder::new("broken");
+        let folder = TestFolder::new("broken");
         let dir = folder.dir("boot");
         let _lock = dir.lock(Duration::ZERO, "test").expect("the lock");
         dir.begin(&record(1)).expect("begun");
@@ -743,7 +744,7 @@ pub(super) mod tests {
     #[test]
     fn only_the_owner_can_access_the_directory() {
         use std::os::unix::fs::PermissionsExt;
-        let folder = Folder::new("mode");
+        let folder = TestFolder::new("mode");
         let dir = folder.dir("boot");
         let _lock = dir.lock(Duration::ZERO, "test").expect("the lock");
         let mode = fs::metadata(dir.path()).expect("there").permissions().mode();
@@ -752,7 +753,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_lock_timeout_names_the_holder() {
-        let folder = Folder::new("lock");
+        let folder = TestFolder::new("lock");
         let dir = folder.dir("boot");
         let held = dir.lock(Duration::ZERO, "apply, since noon").expect("the lock");
         let begun = Instant::now();

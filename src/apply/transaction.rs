@@ -468,9 +468,9 @@ fn restore_kernel(
     progress: TransactionProgress,
     basis: Option<&Plan>,
 ) -> Result<(), Failure> {
-    let mut undo = Undo::new(dir, record, policy, progress);
+    let mut undo = UndoContext::new(dir, record, policy, progress);
     let mut refused = None;
-    let plan_undo = |undo: &Undo, node: &mut dyn Backend| -> Result<Plan, Error> {
+    let plan_undo = |undo: &UndoContext, node: &mut dyn Backend| -> Result<Plan, Error> {
         let mut left = undo.plan(node)?;
         refuse_foreign_nat(&mut left, basis, record);
         Ok(left)
@@ -541,7 +541,7 @@ fn foreign_objects(change: &NatChange, basis: Option<&Plan>, record: &Record) ->
 }
 
 /// The undo of a transaction.
-struct Undo<'a> {
+struct UndoContext<'a> {
     record: &'a Record,
     policy: ForeignPolicy,
     progress: TransactionProgress,
@@ -549,7 +549,7 @@ struct Undo<'a> {
     foreign: SysctlValues,
 }
 
-impl<'a> Undo<'a> {
+impl<'a> UndoContext<'a> {
     fn new(dir: &StateDir, record: &'a Record, policy: ForeignPolicy, progress: TransactionProgress) -> Self {
         // If the file is unreadable, foreign values are still recognized by comparison.
         let foreign = dir.foreign().unwrap_or_default();
@@ -621,7 +621,7 @@ fn end_undone(
 /// Returns [`Failure::Incomplete`]. The changes undone so far stay undone, and the transaction stays open.
 pub fn abandon(node: &mut dyn Backend, dir: &StateDir, record: &Record) -> Result<Vec<String>, Failure> {
     let incomplete = |why| Failure::incomplete(None, why, Vec::new());
-    let undo = Undo::new(dir, record, ForeignPolicy::Respect, TransactionProgress::Partial);
+    let undo = UndoContext::new(dir, record, ForeignPolicy::Respect, TransactionProgress::Partial);
     let mut left = undo.plan(node).map_err(incomplete)?;
     refuse_foreign_nat(&mut left, None, record);
     let incomplete = |why| Failure::incomplete(None, why, left.changes.clone());
@@ -696,5 +696,5 @@ pub fn plan_rollback(
     policy: ForeignPolicy,
     progress: TransactionProgress,
 ) -> Result<Plan, Error> {
-    Undo::new(dir, record, policy, progress).plan(node)
+    UndoContext::new(dir, record, policy, progress).plan(node)
 }

@@ -99,13 +99,13 @@ mod tests {
 
     use super::*;
     use crate::{
-        apply::state_dir::tests::{Folder, record},
+        apply::state_dir::tests::{TestFolder, record},
         record::{Decision, Pending},
     };
 
     #[test]
     fn only_a_read_without_concurrent_commands_is_exclusive() {
-        let folder = Folder::new("watch");
+        let folder = TestFolder::new("watch");
         let dir = folder.dir("boot");
         assert_eq!(
             ActivityWatch::begin(&dir).and_then(|watch| watch.was_exclusive()),
@@ -133,7 +133,7 @@ mod tests {
 
     #[test]
     fn a_pending_apply_is_stable_until_it_is_decided() {
-        let folder = Folder::new("watch-pending");
+        let folder = TestFolder::new("watch-pending");
         let dir = folder.dir("boot");
         let _lock = dir.lock(Duration::ZERO, "test").expect("the lock");
         let pending = Pending::from_now(1, Duration::from_secs(60));

@@ -1,7 +1,7 @@
 //! `hostgw apply`
 
 use super::{
-    Failure, Verdict,
+    VerbFailure, Verdict,
     arguments::{ApplyOptions, Consent},
     changed,
     command_line::{CommandLine, Presentation},
@@ -84,7 +84,7 @@ impl Presentation<Apply<'_>> for Applying<'_> {
 }
 
 /// Waits for the confirmation of an apply, with a countdown on a terminal.
-fn wait(pending: PendingApply, reporter: &Reporter<'_>) -> Result<(), Failure> {
+fn wait(pending: PendingApply, reporter: &Reporter<'_>) -> Result<(), VerbFailure> {
     let output = reporter.output;
     let (id, until) = (pending.pending().id, time(pending.pending().until));
     output.say(&format!(

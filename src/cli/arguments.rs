@@ -147,7 +147,7 @@ impl Verb {
     }
 
     /// The form of results and errors.
-    pub(super) const fn form(&self) -> Form {
+    pub(super) const fn form(&self) -> OutputForm {
         let (json, operation) = match self {
             Self::Plan(options) => (options.json, None),
             Self::Apply(options) => (options.json, Some(TransactionCommand::Apply)),
@@ -167,16 +167,16 @@ impl Verb {
             Self::Completions(_) | Self::Man(_) | Self::Help(_) => (false, None),
         };
         match (json, operation) {
-            (false, _) => Form::Text,
-            (true, None) => Form::Json,
-            (true, Some(operation)) => Form::Transaction(operation),
+            (false, _) => OutputForm::Text,
+            (true, None) => OutputForm::Json,
+            (true, Some(operation)) => OutputForm::Transaction(operation),
         }
     }
 }
 
 /// What a verb prints on standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum OutputForm {
     /// Text for people.
     Text,
     /// One JSON document: the result or the error.
@@ -187,7 +187,7 @@ pub(super) enum Form {
 
 /// The configuration, and the node in it.
 #[derive(Debug, Args)]
-pub(super) struct Target {
+pub(super) struct TargetOptions {
     /// Configuration file, or `-` for standard input. Without it: HOSTGW_FILE, then hostgw.yaml, hostgw.yml or
     /// hostgw.toml in the working directory, then in /etc/hostgw.
     #[arg(short, long, value_name = "FILE")]
@@ -201,7 +201,7 @@ pub(super) struct Target {
 #[derive(Debug, Args)]
 pub(super) struct PlanOptions {
     #[command(flatten)]
-    pub target: Target,
+    pub target: TargetOptions,
     /// Plan to take over foreign objects that conflict with the plan.
     #[arg(long)]
     pub adopt: bool,
@@ -243,7 +243,7 @@ pub(super) struct ApplyOptions {
     #[arg(long, value_name = "N")]
     pub allow_removals: Option<usize>,
     #[command(flatten)]
-    pub target: Target,
+    pub target: TargetOptions,
     /// Take over foreign objects that conflict with the plan; rollback restores them.
     #[arg(long)]
     pub adopt: bool,
@@ -422,7 +422,7 @@ pub(super) struct RenderOptions {
     /// Print a file that restores part of a Linux node's state at boot. Its comments say where to install it. Combine a
     /// file for routes with one for NAT (nftables) and one for sysctls (sysctl.d).
     #[arg(long, value_enum, value_name = "PROGRAM", conflicts_with = "collect")]
-    pub persist: Option<Persist>,
+    pub persist: Option<PersistArgument>,
     /// ID of the egress interface in the netplan configuration, if it differs from the interface's name. `networkctl
     /// status INTERFACE` shows it as part of the Network File: 10-netplan-ID.network.
     #[arg(long, value_name = "ID", requires = "persist")]
@@ -433,7 +433,7 @@ pub(super) struct RenderOptions {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum Persist {
+pub(super) enum PersistArgument {
     /// Routes: a drop-in for systemd-networkd.
     SystemdNetworkd,
     /// Routes: a drop-in for systemd-networkd as netplan configures it.
@@ -602,9 +602,9 @@ pub(super) struct SimulateOptions {
 /// Parses the time limit of a pending apply.
 fn confirmation(text: &str) -> Result<Duration, String> {
     /// Longer than a day is a forgotten terminal, not a pending confirmation.
-    const MOST: Duration = Duration::from_secs(24 * 60 * 60);
+    const MAX: Duration = Duration::from_secs(24 * 60 * 60);
     let time = duration(text)?;
-    if time < Duration::from_secs(1) || time > MOST {
+    if time < Duration::from_secs(1) || time > MAX {
         return Err("must be between 1s and 24h".to_owned());
     }
     Ok(time)

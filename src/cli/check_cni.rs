@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    Failure, Verdict,
+    VerbFailure, Verdict,
     arguments::CheckCniOptions,
     configuration::{load, text_of},
     environment,
@@ -107,7 +107,7 @@ pub(super) fn run(options: &CheckCniOptions, output: &Output) -> Verdict {
     let node = node.map(|node| node_named(&cluster, &node)).transpose()?;
     let report = cni::check(&configuration, &cluster, node);
     let positions = Document::new(name.clone(), text, Format::Yaml).positions();
-    let view = View { name: &name, report: &report, cluster: &cluster, positions: &positions };
+    let view = ReportView { name: &name, report: &report, cluster: &cluster, positions: &positions };
     if options.json {
         output.json(&view.json())?;
     } else {
@@ -119,7 +119,7 @@ pub(super) fn run(options: &CheckCniOptions, output: &Output) -> Verdict {
     if !options.json {
         view.errors().iter().for_each(|error| output.error(error));
     }
-    Err(Failure::AlreadyReported(Kind::Invalid))
+    Err(VerbFailure::AlreadyReported(Kind::Invalid))
 }
 
 fn parse(name: &str, text: &str) -> Result<serde_json::Value, Error> {
@@ -143,14 +143,14 @@ fn line(positions: &Positions, paths: [&ConfigPath; 2]) -> Option<usize> {
 }
 
 /// What is shown of a report.
-struct View<'a> {
+struct ReportView<'a> {
     name: &'a str,
     report: &'a CniReport,
     cluster: &'a Cluster,
     positions: &'a Positions,
 }
 
-impl View<'_> {
+impl ReportView<'_> {
     fn node(&self) -> Option<&str> {
         let index = self.report.node?;
         self.cluster.nodes.get(index).map(|node| node.name.as_raw())

@@ -20,7 +20,7 @@ use clap_complete::{
 
 use super::{
     Verdict,
-    arguments::{Arguments, Color, CompletionsOptions, Form, Shell},
+    arguments::{Arguments, Color, CompletionsOptions, OutputForm, Shell},
     configuration,
     git::Git,
     help,
@@ -65,7 +65,7 @@ pub(super) fn answer(words: &[OsString]) -> Option<ExitCode> {
     let shells: [&dyn EnvCompleter; 5] = [&Bash, &Elvish, &Fish, &Powershell, &Zsh];
     let start = words.iter().position(|word| word == "--")?;
     let line: Vec<OsString> = words.get(start + 1..)?.to_vec();
-    let output = Output::new(Color::Never, Form::Text, false);
+    let output = Output::new(Color::Never, OutputForm::Text, false);
     let Some(shell) = shells.into_iter().find(|shell| shell.is(&name)) else {
         return Some(ExitCode::FAILURE);
     };

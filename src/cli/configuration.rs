@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Failure, environment};
+use super::{VerbFailure, environment};
 use crate::{
     config::{self, Document, Loaded},
     error::{Error, Kind},
@@ -13,7 +13,7 @@ use crate::{
 const NODE_FOLDER: &str = "/etc/hostgw";
 
 /// Reads the configuration `file`, or `-` for standard input, or the one that [`find`] finds.
-pub(super) fn document(file: Option<&Path>) -> Result<Document, Failure> {
+pub(super) fn document(file: Option<&Path>) -> Result<Document, VerbFailure> {
     let found = file.map_or_else(find, |file| Ok(file.to_owned()))?;
     let document =
         if found.as_os_str() == "-" { Document::read_standard_input() } else { Document::read(&found) };
@@ -26,7 +26,7 @@ pub(super) fn document(file: Option<&Path>) -> Result<Document, Failure> {
 
 /// Finds the configuration if the command line names none: the one that the environment names, or else the one in the
 /// working directory, or else the node's own.
-pub(super) fn find() -> Result<PathBuf, Failure> {
+pub(super) fn find() -> Result<PathBuf, VerbFailure> {
     if let Some(file) = environment::file() {
         return Ok(file);
     }
@@ -67,6 +67,6 @@ fn decoded(bytes: Vec<u8>) -> Result<String, String> {
 }
 
 /// Reads and validates a configuration.
-pub(super) fn load(file: Option<&Path>) -> Result<Loaded, Failure> {
+pub(super) fn load(file: Option<&Path>) -> Result<Loaded, VerbFailure> {
     Ok(Loaded::new(document(file)?)?)
 }

@@ -6,11 +6,11 @@ use std::{
 };
 
 use super::{
-    Failure, Verdict,
+    VerbFailure, Verdict,
     arguments::{DiffOptions, PlanOptions},
     configuration::{document, find, load},
     output::Output,
-    revision::{Point, Range, Revision, Tracked},
+    revision::{Point, Revision, RevisionRange, Tracked},
 };
 use crate::{
     config::Loaded,
@@ -24,18 +24,18 @@ use crate::{
 };
 
 /// The form of the comparison.
-struct Form {
-    shape: Shape,
+struct ComparisonForm {
+    shape: ComparisonFormat,
     detailed_exitcode: bool,
 }
 
-enum Shape {
+enum ComparisonFormat {
     Json,
     Markdown,
     Text(Detail),
 }
 
-impl Shape {
+impl ComparisonFormat {
     const fn new(json: bool, markdown: bool, detail: Detail) -> Self {
         match (json, markdown) {
             (true, _) => Self::Json,
@@ -58,8 +58,8 @@ const fn detail(full: bool, summary: bool) -> Detail {
 pub(super) fn run(options: &DiffOptions, output: &Output) -> Verdict {
     let sides = documents(options)?;
     let detail = detail(options.full, options.summary);
-    let shape = Shape::new(options.json, options.markdown, detail);
-    let form = Form { shape, detailed_exitcode: options.detailed_exitcode };
+    let shape = ComparisonFormat::new(options.json, options.markdown, detail);
+    let form = ComparisonForm { shape, detailed_exitcode: options.detailed_exitcode };
     let compared = sides.check()?;
     for note in &compared.notes {
         output.warn(&note.sentence(ToString::to_string));
@@ -71,19 +71,23 @@ pub(super) fn run(options: &DiffOptions, output: &Output) -> Verdict {
 pub(super) fn all_nodes(options: &PlanOptions, output: &Output) -> Verdict {
     let new = load(options.target.file.as_deref())?;
     let detail = detail(options.full, options.summary);
-    let shape = Shape::new(options.json, options.markdown, detail);
-    let form = Form { shape, detailed_exitcode: options.detailed_exitcode };
+    let shape = ComparisonFormat::new(options.json, options.markdown, detail);
+    let form = ComparisonForm { shape, detailed_exitcode: options.detailed_exitcode };
     let file = new.document.name().to_owned();
     show(&Compared { old: None, new: Some(new), notes: Vec::new(), file }, &form, output)
 }
 
 /// Tells what differs.
-fn show(compared: &Compared, form: &Form, output: &Output) -> Verdict {
+fn show(compared: &Compared, form: &ComparisonForm, output: &Output) -> Verdict {
     let report = compared.report();
     match form.shape {
-        Shape::Json => output.json(&report)?,
-        Shape::Markdown => output.markdown(&render::comparison_markdown(&report, &compared.file))?,
-        Shape::Text(detail) => output.long(&render::comparison_text(&report, &output.palette, detail))?,
+        ComparisonFormat::Json => output.json(&report)?,
+        ComparisonFormat::Markdown => {
+            output.markdown(&render::comparison_markdown(&report, &compared.file))?
+        }
+        ComparisonFormat::Text(detail) => {
+            output.long(&render::comparison_text(&report, &output.palette, detail))?
+        }
     }
     Ok(if form.detailed_exitcode && !report.blocks.is_empty() { 2 } else { 0 })
 }
@@ -171,7 +175,7 @@ impl Sides {
         Ok(self)
     }
 
-    fn check(self) -> Result<Compared, Failure> {
+    fn check(self) -> Result<Compared, VerbFailure> {
         let Self { old, new, mut notes, file, are_revisions } = self;
         let (old, new) = (old.map(check).transpose(), new.map(check).transpose());
         let (old, new) = match (old, new) {
@@ -185,7 +189,7 @@ impl Sides {
             (Err(_), Err(invalid)) if are_revisions => return Err(invalid.into()),
             (old, new) => {
                 let invalid = [old.err(), new.err()];
-                return Err(Failure::Invalid(invalid.into_iter().flatten().collect()));
+                return Err(VerbFailure::Invalid(invalid.into_iter().flatten().collect()));
             }
         };
         Ok(Compared { old, new, notes, file })
@@ -196,7 +200,7 @@ fn check(document: Document) -> Result<Loaded, config::InvalidConfig> {
     Loaded::new(document)
 }
 
-fn documents(options: &DiffOptions) -> Result<Sides, Failure> {
+fn documents(options: &DiffOptions) -> Result<Sides, VerbFailure> {
     let DiffOptions { old, new, file, .. } = options;
     let revision = |path: &Path| {
         path.to_str().map(ToOwned::to_owned).ok_or_else(|| {
@@ -208,17 +212,17 @@ fn documents(options: &DiffOptions) -> Result<Sides, Failure> {
     };
     let range = match (new, file) {
         (Some(new), None) => return files(old, new),
-        (Some(new), Some(_)) => Range::Two(revision(old)?, revision(new)?),
+        (Some(new), Some(_)) => RevisionRange::Two(revision(old)?, revision(new)?),
         (None, None) if old.is_file() => {
             let message = format!("{} is a file: name a second file to compare it with", text::path(old));
             return Err(Error::new(Kind::Usage, message).into());
         }
-        (None, _) => Range::parse(&revision(old)?),
+        (None, _) => RevisionRange::parse(&revision(old)?),
     };
     revisions(&range, file.as_deref())
 }
 
-fn files(old: &Path, new: &Path) -> Result<Sides, Failure> {
+fn files(old: &Path, new: &Path) -> Result<Sides, VerbFailure> {
     if old.as_os_str() == "-" && new.as_os_str() == "-" {
         return Err(Error::new(Kind::Usage, "standard input can only be one of the two files").into());
     }
@@ -227,7 +231,7 @@ fn files(old: &Path, new: &Path) -> Result<Sides, Failure> {
     Ok(Sides { old: Some(old), new: Some(new), notes: Vec::new(), file, are_revisions: false })
 }
 
-fn revisions(range: &Range, file: Option<&Path>) -> Result<Sides, Failure> {
+fn revisions(range: &RevisionRange, file: Option<&Path>) -> Result<Sides, VerbFailure> {
     if file.is_some_and(|file| file.as_os_str() == "-") {
         let message = "standard input has no git revisions: name a file";
         return Err(Error::new(Kind::Usage, message).into());
@@ -235,9 +239,9 @@ fn revisions(range: &Range, file: Option<&Path>) -> Result<Sides, Failure> {
     let path: PathBuf = file.map_or_else(find, |file| Ok(file.to_owned()))?;
     let tracked = Tracked::new(&path)?;
     let (old, new) = match range {
-        Range::One(old) => (tracked.revision(old)?, Point::WorkingTree),
-        Range::Two(old, new) => (tracked.revision(old)?, Point::Revision(tracked.revision(new)?)),
-        Range::Since(old, new) => {
+        RevisionRange::One(old) => (tracked.revision(old)?, Point::WorkingTree),
+        RevisionRange::Two(old, new) => (tracked.revision(old)?, Point::Revision(tracked.revision(new)?)),
+        RevisionRange::Since(old, new) => {
             let new = tracked.revision(new)?;
             (tracked.merge_base(&tracked.revision(old)?, &new)?, Point::Revision(new))
         }
@@ -253,7 +257,7 @@ fn revisions(range: &Range, file: Option<&Path>) -> Result<Sides, Failure> {
 }
 
 /// The file that is there now; none when it was deleted.
-fn in_working_tree(tracked: &Tracked, path: &Path) -> Result<Option<Document>, Failure> {
+fn in_working_tree(tracked: &Tracked, path: &Path) -> Result<Option<Document>, VerbFailure> {
     tracked.check_is_no_link()?;
     let is_missing = fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);
     if is_missing { Ok(None) } else { document(Some(path)).map(Some) }

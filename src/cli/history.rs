@@ -10,7 +10,7 @@ use crate::{
     error::Error,
     plan::Totals,
     reconcile::state_dir,
-    record::{Command, Commit, Entry, Record, TransactionMeta},
+    record::{Command, Commit, HistoryEntry, Record, TransactionMeta},
     text::{Untrusted, padded},
 };
 
@@ -20,7 +20,7 @@ const FORMAT: u32 = 1;
 /// An [`TransactionMeta`] as it is printed.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Told {
+pub(super) struct TransactionSummary {
     /// The command.
     pub command: Command,
     /// The node; none for a `destroy`.
@@ -42,7 +42,7 @@ pub(super) struct Told {
     pub at: String,
 }
 
-impl Told {
+impl TransactionSummary {
     pub(super) fn of(occasion: &TransactionMeta) -> Self {
         let TransactionMeta { command, node, file, config_hash, commit, by, at } = occasion.clone();
         Self { command, node, file, config_hash, commit, by, at: time(at) }
@@ -69,14 +69,14 @@ struct Transaction {
     /// Whether it is not committed, or not yet: a rollback undoes it first.
     open: bool,
     #[serde(flatten)]
-    told: Told,
+    told: TransactionSummary,
     /// How many objects it changed.
     changes: Counts,
 }
 
 impl Transaction {
     fn new(id: u64, open: bool, occasion: &TransactionMeta, totals: &Totals) -> Self {
-        Self { id, open, told: Told::of(occasion), changes: Counts::from(*totals) }
+        Self { id, open, told: TransactionSummary::of(occasion), changes: Counts::from(*totals) }
     }
 }
 
@@ -87,8 +87,9 @@ pub(super) fn show(json: bool, output: &Output) -> Result<(), Error> {
     let open =
         open.iter().map(|Record { id, occasion, totals, .. }| Transaction::new(*id, true, occasion, totals));
     let committed = dir.entries()?;
-    let committed =
-        committed.iter().map(|Entry { id, occasion, totals }| Transaction::new(*id, false, occasion, totals));
+    let committed = committed
+        .iter()
+        .map(|HistoryEntry { id, occasion, totals }| Transaction::new(*id, false, occasion, totals));
     let transactions: Vec<Transaction> = open.chain(committed).collect();
     if json {
         output.json(&History { format: FORMAT, transactions })

@@ -79,7 +79,7 @@ use output::Output;
 
 /// Why a verb did not succeed.
 #[derive(Debug)]
-enum Failure {
+enum VerbFailure {
     /// An error with its message.
     Error(Error),
     /// Configurations that are not valid, each with every mistake in it.
@@ -88,20 +88,20 @@ enum Failure {
     AlreadyReported(Kind),
 }
 
-impl From<Error> for Failure {
+impl From<Error> for VerbFailure {
     fn from(error: Error) -> Self {
         Self::Error(error)
     }
 }
 
-impl From<config::InvalidConfig> for Failure {
+impl From<config::InvalidConfig> for VerbFailure {
     fn from(invalid: config::InvalidConfig) -> Self {
         Self::Invalid(vec![invalid])
     }
 }
 
 /// The exit code of a verb that did not fail: 0, or 2 for pending changes with `--detailed-exitcode`.
-type Verdict = Result<u8, Failure>;
+type Verdict = Result<u8, VerbFailure>;
 
 /// The exit code of a command that changed something.
 const fn changed(detailed_exitcode: bool) -> u8 {

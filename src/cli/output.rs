@@ -11,8 +11,8 @@ use console::Term;
 use serde::Serialize;
 
 use super::{
-    Failure, Verdict,
-    arguments::{Color, Form},
+    VerbFailure, Verdict,
+    arguments::{Color, OutputForm},
     error_json::{ErrorDocument, ErrorJson},
     terminal,
     transaction_json::TransactionJson,
@@ -40,7 +40,7 @@ pub(super) struct Output {
     /// Whether messages are coloured.
     pub coloured_messages: bool,
     pages: bool,
-    form: Form,
+    form: OutputForm,
     /// Whether the document was printed.
     has_printed: Cell<bool>,
     /// The last error and its causes, for the JSON document.
@@ -59,7 +59,7 @@ pub(super) enum Answer {
 impl Output {
     /// Streams coloured as `color` says, for a result of this form. What is long goes through a pager where `pages`
     /// allows it.
-    pub(super) fn new(color: Color, form: Form, pages: bool) -> Self {
+    pub(super) fn new(color: Color, form: OutputForm, pages: bool) -> Self {
         let (results, messages) = (io::stdout().is_terminal(), io::stderr().is_terminal());
         let on_stdout = terminal::coloured(color, results);
         let on_stderr = terminal::coloured(color, messages);
@@ -73,8 +73,8 @@ impl Output {
             has_printed: Cell::new(false),
             error: RefCell::new(None),
             transaction: match form {
-                Form::Transaction(operation) => Some(RefCell::new(TransactionJson::new(operation))),
-                Form::Text | Form::Json => None,
+                OutputForm::Transaction(operation) => Some(RefCell::new(TransactionJson::new(operation))),
+                OutputForm::Text | OutputForm::Json => None,
             },
         }
     }
@@ -105,7 +105,7 @@ impl Output {
     /// # Errors
     /// As [`Self::result`].
     pub(super) fn long(&self, text: &str) -> Result<(), Error> {
-        if self.form != Form::Text {
+        if self.form != OutputForm::Text {
             return self.result(text);
         }
         self.page(&wrap(text, self.palette.width))
@@ -129,7 +129,7 @@ impl Output {
     /// # Errors
     /// As [`Self::verbatim`].
     pub(super) fn result(&self, text: &str) -> Result<(), Error> {
-        if self.form == Form::Text {
+        if self.form == OutputForm::Text {
             return self.verbatim(&wrap(text, self.palette.width));
         }
         self.say(text.trim_end());
@@ -275,24 +275,24 @@ impl Output {
     }
 
     /// Tells a failure, unless that was done, and gives its kind.
-    pub(super) fn failure(&self, failure: &Failure) -> Kind {
+    pub(super) fn failure(&self, failure: &VerbFailure) -> Kind {
         match failure {
-            Failure::Error(error) => {
+            VerbFailure::Error(error) => {
                 self.error(error);
                 error.kind
             }
-            Failure::Invalid(invalid) => {
+            VerbFailure::Invalid(invalid) => {
                 self.invalid(invalid);
                 Kind::Invalid
             }
-            Failure::AlreadyReported(kind) => *kind,
+            VerbFailure::AlreadyReported(kind) => *kind,
         }
     }
 
     /// Tells an error: what, what belongs to it, what to do next. In the document, it is because of the errors that
     /// were told before it.
     pub(super) fn error(&self, error: &Error) {
-        if self.form == Form::Text || self.has_printed.get() {
+        if self.form == OutputForm::Text || self.has_printed.get() {
             self.error_text(error);
         } else {
             self.keep(error.into());
@@ -326,7 +326,7 @@ impl Output {
 
     /// Prints every mistake of configurations.
     pub(super) fn invalid(&self, invalid: &[crate::config::InvalidConfig]) {
-        if self.form == Form::Text || self.has_printed.get() {
+        if self.form == OutputForm::Text || self.has_printed.get() {
             let texts: Vec<String> =
                 invalid.iter().map(|invalid| invalid.render(self.coloured_messages)).collect();
             self.say_verbatim(texts.join("\n").trim_end());
@@ -355,7 +355,7 @@ impl Output {
 
     #[cfg(target_os = "linux")]
     fn answer(&self, question: &str, other: Option<char>) -> Result<Answer, Error> {
-        if self.form != Form::Text {
+        if self.form != OutputForm::Text {
             return Err(Error::new(
                 Kind::Declined,
                 "cannot ask for confirmation with --json; nothing was changed",

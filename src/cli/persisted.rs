@@ -66,14 +66,14 @@ pub(super) enum Basis<'a> {
 }
 
 /// A file that hostgw rendered.
-pub(super) struct Found {
+pub(super) struct RenderedFile {
     path: PathBuf,
     text: String,
     header: Result<PersistHeader, UnrecognizedHeader>,
 }
 
 /// Finds the files of `render --persist` on this node. What cannot be read is not hostgw's, as far as can be told.
-pub(super) fn find() -> Vec<Found> {
+pub(super) fn find() -> Vec<RenderedFile> {
     let drop_ins = entries(Path::new(NETWORKD)).into_iter();
     let drop_ins = drop_ins.filter(|path| path.to_string_lossy().ends_with(".network.d"));
     let folders = FOLDERS.iter().map(PathBuf::from).chain(drop_ins);
@@ -87,18 +87,18 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
     paths
 }
 
-fn read(path: &Path) -> Option<Found> {
+fn read(path: &Path) -> Option<RenderedFile> {
     // A link could lead out of the folder, to anything.
     if !fs::symlink_metadata(path).ok()?.is_file() {
         return None;
     }
     let text = String::from_utf8(input::read(path).ok()?).ok()?;
     let header = PersistHeader::find(&text)?;
-    Some(Found { path: path.to_owned(), text, header })
+    Some(RenderedFile { path: path.to_owned(), text, header })
 }
 
 /// Compares the files with what they should restore.
-pub(super) fn judge(found: &[Found], basis: &Basis) -> Vec<PersistedFile> {
+pub(super) fn judge(found: &[RenderedFile], basis: &Basis) -> Vec<PersistedFile> {
     found.iter().map(|found| found.judge(basis)).collect()
 }
 
@@ -144,7 +144,7 @@ fn applied(last: &LastApplied) -> Option<(State, String)> {
     Some((desired.state, node.to_owned()))
 }
 
-impl Found {
+impl RenderedFile {
     fn judge(&self, basis: &Basis) -> PersistedFile {
         let (state, problem, remedy) = self.verdict(basis);
         let header = self.header.as_ref().ok();

@@ -1,7 +1,7 @@
 //! `hostgw plan`
 
 use super::{
-    Failure, Verdict,
+    VerbFailure, Verdict,
     arguments::PlanOptions,
     configuration::{load, text_of},
     diff, environment,
@@ -61,7 +61,7 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     show(&report, None, PlanShape::of(options), output)?;
     if let Some(unknown) = session.prepared.plan.unknown.first() {
         output.incomplete("the plan", unknown.hint.as_ref());
-        return Err(Failure::AlreadyReported(Kind::Incomplete));
+        return Err(VerbFailure::AlreadyReported(Kind::Incomplete));
     }
     if let Some(path) = saved {
         let name = text::path(path);
@@ -73,7 +73,7 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
         output.warn(&format!(
             "{count}: apply refuses this plan; pass --adopt to take over the foreign objects"
         ));
-        return Err(Failure::AlreadyReported(Kind::Conflict));
+        return Err(VerbFailure::AlreadyReported(Kind::Conflict));
     }
     Ok(if options.detailed_exitcode && !session.prepared.plan.changes.is_empty() { 2 } else { 0 })
 }

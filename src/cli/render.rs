@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     Verdict,
-    arguments::{Persist, RenderOptions},
+    arguments::{PersistArgument, RenderOptions},
     configuration::load,
     environment,
     output::Output,
@@ -27,7 +27,7 @@ use crate::{
 
 /// Prints a script for a node, or a file that keeps its state over a restart.
 pub(super) fn run(options: &RenderOptions, output: &Output) -> Verdict {
-    if options.netplan_id.is_some() && options.persist != Some(Persist::Netplan) {
+    if options.netplan_id.is_some() && options.persist != Some(PersistArgument::Netplan) {
         return Err(Error::new(Kind::Usage, "--netplan-id needs --persist netplan").into());
     }
     let Loaded { document, cluster } = load(options.file.as_deref())?;
@@ -105,20 +105,20 @@ fn wrong(what: &str, node: &str, os: OperatingSystem) -> Error {
 }
 
 /// The form of file that was asked for. netplan calls an interface by its name, unless its configuration says otherwise.
-fn form(program: Persist, id: Option<&NetplanId>, interface: &str) -> Result<render::Persist, Error> {
+fn form(program: PersistArgument, id: Option<&NetplanId>, interface: &str) -> Result<render::Persist, Error> {
     Ok(match program {
-        Persist::SystemdNetworkd => render::Persist::SystemdNetworkd,
-        Persist::Netplan => render::Persist::Netplan(match id {
+        PersistArgument::SystemdNetworkd => render::Persist::SystemdNetworkd,
+        PersistArgument::Netplan => render::Persist::Netplan(match id {
             Some(id) => id.clone(),
             None => interface.parse().map_err(|why| {
                 Error::new(Kind::Usage, format!("the interface name {interface} is not a netplan ID: {why}"))
                     .with_hint("pass its ID in the netplan configuration with --netplan-id ID")
             })?,
         }),
-        Persist::NetworkManager => render::Persist::NetworkManager,
-        Persist::Ifupdown => render::Persist::Ifupdown,
-        Persist::Nftables => render::Persist::Nftables,
-        Persist::SysctlD => render::Persist::SysctlD,
+        PersistArgument::NetworkManager => render::Persist::NetworkManager,
+        PersistArgument::Ifupdown => render::Persist::Ifupdown,
+        PersistArgument::Nftables => render::Persist::Nftables,
+        PersistArgument::SysctlD => render::Persist::SysctlD,
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Failure, output::Output, signals, transaction_json::Confirmation};
+use super::{VerbFailure, output::Output, signals, transaction_json::Confirmation};
 use crate::{
     apply::{self, Interrupt},
     clock::time,
@@ -99,9 +99,9 @@ impl Observer for Reporter<'_> {
 
 impl Reporter<'_> {
     /// Reports a failed transaction.
-    pub(super) fn failure(&self, failure: apply::Failure) -> Failure {
+    pub(super) fn failure(&self, failure: apply::Failure) -> VerbFailure {
         match failure {
-            apply::Failure::Untouched(error) => Failure::Error(error),
+            apply::Failure::Untouched(error) => VerbFailure::Error(error),
             apply::Failure::RolledBack { cause } => {
                 let kind = if cause.kind == Kind::Interrupted { Kind::Interrupted } else { Kind::RolledBack };
                 self.rolled_back(&Error { kind, ..cause })
@@ -110,13 +110,13 @@ impl Reporter<'_> {
                 if let Some(cause) = &incomplete.cause {
                     self.output.error(cause);
                 }
-                Failure::Error(incomplete_error(&incomplete))
+                VerbFailure::Error(incomplete_error(&incomplete))
             }
         }
     }
 
     /// Reports that the node was rolled back because of `cause`, whose kind determines the exit code.
-    pub(super) fn rolled_back(&self, cause: &Error) -> Failure {
+    pub(super) fn rolled_back(&self, cause: &Error) -> VerbFailure {
         self.output.error(cause);
         self.output.record(|transaction| {
             transaction.done = None;
@@ -124,7 +124,7 @@ impl Reporter<'_> {
             transaction.rolled_back = true;
         });
         self.output.say("Rolled back and verified: the node is in its previous state.");
-        Failure::AlreadyReported(cause.kind)
+        VerbFailure::AlreadyReported(cause.kind)
     }
 
     /// Records the end of a pending apply.

@@ -17,7 +17,7 @@ use crate::{
 
 /// What of a repository is compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Range {
+pub(super) enum RevisionRange {
     /// A revision and the working tree.
     One(String),
     /// Two revisions.
@@ -26,7 +26,7 @@ pub(super) enum Range {
     Since(String, String),
 }
 
-impl Range {
+impl RevisionRange {
     /// Reads `A`, `A..B` and `A...B`, where a side that is left out is `HEAD`, as git does.
     pub(super) fn parse(text: &str) -> Self {
         let side = |text: &str| if text.is_empty() { "HEAD".to_owned() } else { text.to_owned() };
@@ -261,12 +261,12 @@ impl Tracked {
         Ok(())
     }
 
-    fn entry(&self, revision: &Revision, path: &Path) -> Result<Option<Entry>, Error> {
+    fn entry(&self, revision: &Revision, path: &Path) -> Result<Option<TreeEntry>, Error> {
         let words =
             [OsStr::new("ls-tree"), "-z".as_ref(), "-l".as_ref(), revision.id.as_ref(), "--".as_ref()];
         let listed = self.git.ask(words.into_iter().chain([path.as_os_str()]));
         let listed = listed.map_err(|error| self.failed(error))?;
-        Ok(Entry::parse(&listed))
+        Ok(TreeEntry::parse(&listed))
     }
 
     /// As it was named.
@@ -330,13 +330,13 @@ const LINK: &str = "120000";
 const NO_LINKS: &str = "hostgw does not follow symbolic links in a repository: name the file itself";
 
 /// An entry of a tree: `MODE TYPE ID SIZE<TAB>PATH<NUL>`, the size of an object that is not there `BAD`.
-struct Entry {
+struct TreeEntry {
     mode: String,
     id: String,
     size: String,
 }
 
-impl Entry {
+impl TreeEntry {
     fn parse(listed: &[u8]) -> Option<Self> {
         let facts = String::from_utf8_lossy(listed.split(|byte| *byte == b'\t').next()?);
         let mut facts = facts.split_ascii_whitespace().map(ToOwned::to_owned);
@@ -412,12 +412,12 @@ mod tests {
 
     #[test]
     fn ranges_read_as_git_reads_them() {
-        let two = |old: &str, new: &str| Range::Two(old.to_owned(), new.to_owned());
-        assert_eq!(Range::parse("main"), Range::One("main".to_owned()));
-        assert_eq!(Range::parse("main..HEAD"), two("main", "HEAD"));
-        assert_eq!(Range::parse("main.."), two("main", "HEAD"));
-        assert_eq!(Range::parse("..topic"), two("HEAD", "topic"));
-        assert_eq!(Range::parse("a...b"), Range::Since("a".to_owned(), "b".to_owned()));
-        assert_eq!(Range::parse("v1.2..v1.3"), two("v1.2", "v1.3"));
+        let two = |old: &str, new: &str| RevisionRange::Two(old.to_owned(), new.to_owned());
+        assert_eq!(RevisionRange::parse("main"), RevisionRange::One("main".to_owned()));
+        assert_eq!(RevisionRange::parse("main..HEAD"), two("main", "HEAD"));
+        assert_eq!(RevisionRange::parse("main.."), two("main", "HEAD"));
+        assert_eq!(RevisionRange::parse("..topic"), two("HEAD", "topic"));
+        assert_eq!(RevisionRange::parse("a...b"), RevisionRange::Since("a".to_owned(), "b".to_owned()));
+        assert_eq!(RevisionRange::parse("v1.2..v1.3"), two("v1.2", "v1.3"));
     }
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Failure, configuration::text_of, session_report::report, transaction_meta, write};
+use super::{VerbFailure, configuration::text_of, session_report::report, transaction_meta, write};
 use crate::{
     clock::{now, time},
     config::{Loaded, StoredConfig},
@@ -30,7 +30,7 @@ const WHAT: &str = "hostgw plan";
 pub(super) const DIGITS: usize = 12;
 
 /// The number of differences listed one by one.
-const TOLD: usize = 20;
+const MAX_LISTED: usize = 20;
 
 /// A plan that was made for a node, to be applied as it is or not at all.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
@@ -66,7 +66,7 @@ pub(super) struct SavedPlan {
 
 /// The head of a file, to tell a newer format from something else.
 #[derive(Deserialize)]
-struct Head {
+struct SavedPlanHead {
     format: u32,
     what: String,
 }
@@ -131,7 +131,7 @@ impl SavedPlan {
             Error::new(Kind::Invalid, format!("{name} is not a saved plan: {why}"))
                 .with_hint("create one with `hostgw plan --out FILE`; pass a configuration with -f")
         };
-        let head: Head = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        let head: SavedPlanHead = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
         if head.what != WHAT {
             return Err(wrong(format!("it says that it is {:?}", head.what)));
         }
@@ -152,7 +152,7 @@ impl SavedPlan {
     ///
     /// # Errors
     /// When the configuration is invalid for this version, or the node is not in it.
-    pub(super) fn session(&self) -> Result<Session, Failure> {
+    pub(super) fn session(&self) -> Result<Session, VerbFailure> {
         let document = self.configuration.document(self.file.clone());
         let policy = if self.adopt { ForeignPolicy::Adopt } else { ForeignPolicy::Respect };
         Ok(Session::live(Loaded::new(document)?, Some(self.node.as_raw()), policy)?)
@@ -199,9 +199,9 @@ impl SavedPlan {
         let facts = facts(session);
         if facts != self.facts {
             let differences = self.facts.differences(&facts);
-            let more = differences.len().saturating_sub(TOLD);
+            let more = differences.len().saturating_sub(MAX_LISTED);
             let mut details = vec![format!("since {}:", self.made_at)];
-            details.extend(differences.into_iter().take(TOLD).map(|line| format!("  {line}")));
+            details.extend(differences.into_iter().take(MAX_LISTED).map(|line| format!("  {line}")));
             if more > 0 {
                 details.push(format!("  and {more} more"));
             }

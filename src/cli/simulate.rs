@@ -14,7 +14,7 @@ use console::measure_text_width;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Failure, Verdict, arguments::SimulateOptions, configuration, output::Output, signals};
+use super::{VerbFailure, Verdict, arguments::SimulateOptions, configuration, output::Output, signals};
 use crate::{
     config::Loaded,
     error::{Error, Kind},
@@ -105,7 +105,7 @@ pub(super) fn run(options: &SimulateOptions, output: &Output) -> Verdict {
     } else {
         show()?;
     }
-    if works(&connections, &promises) { Ok(0) } else { Err(Failure::AlreadyReported(Kind::Unexpected)) }
+    if works(&connections, &promises) { Ok(0) } else { Err(VerbFailure::AlreadyReported(Kind::Unexpected)) }
 }
 
 /// How often the machine's neighbour table, one for all namespaces, had no place left.

@@ -1,6 +1,6 @@
 //! `hostgw snapshot`
 
-use super::{Failure, Verdict, output::Output};
+use super::{VerbFailure, Verdict, output::Output};
 use crate::{
     clock::{now, time},
     error::Kind,
@@ -24,7 +24,7 @@ pub(super) fn run(output: &Output) -> Verdict {
         None => Ok(0),
         Some(hint) => {
             output.incomplete("the snapshot", hint.as_ref());
-            Err(Failure::AlreadyReported(Kind::Incomplete))
+            Err(VerbFailure::AlreadyReported(Kind::Incomplete))
         }
     }
 }

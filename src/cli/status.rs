@@ -6,9 +6,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    Failure, Verdict,
+    VerbFailure, Verdict,
     arguments::StatusOptions,
-    history::{self, Told},
+    history::{self, TransactionSummary},
     output::Output,
     persisted,
 };
@@ -41,7 +41,7 @@ pub(super) struct Status {
     /// The number of sysctls whose original values hostgw keeps.
     saved_sysctls: Option<usize>,
     /// The last transaction that is in force.
-    last: Option<Told>,
+    last: Option<TransactionSummary>,
     /// The transaction that is under way or was interrupted, in words.
     open: Option<String>,
     /// The apply that is in force and waits to be confirmed.
@@ -86,7 +86,7 @@ pub(super) fn run(options: &StatusOptions, output: &Output) -> Verdict {
         return Ok(if options.detailed_exitcode && has_drifted { 2 } else { 0 });
     };
     output.incomplete("the status", unknown.hint.as_ref());
-    Err(Failure::AlreadyReported(Kind::Incomplete))
+    Err(VerbFailure::AlreadyReported(Kind::Incomplete))
 }
 
 /// A pending apply.
@@ -96,7 +96,7 @@ struct Wait {
     /// The id that `hostgw confirm` and `hostgw cancel` take.
     id: u64,
     #[serde(flatten)]
-    told: Told,
+    told: TransactionSummary,
     /// Until when it can be confirmed.
     until: String,
     /// How long that is.
@@ -119,7 +119,7 @@ struct Wait {
 #[serde(rename_all = "camelCase")]
 struct Unconfirmed {
     #[serde(flatten)]
-    told: Told,
+    told: TransactionSummary,
     /// How the wait ended.
     decision: Decision,
     /// Until when it could have been confirmed.
@@ -138,7 +138,7 @@ impl Wait {
     fn of(dir: &StateDir, record: &Record, pending: &Pending) -> Self {
         let holder = dir.holder();
         Self {
-            told: Told::of(&record.occasion),
+            told: TransactionSummary::of(&record.occasion),
             until: time(pending.until),
             remaining_seconds: pending.remaining().as_secs(),
             id: pending.id,
@@ -197,7 +197,7 @@ impl Wait {
 impl Unconfirmed {
     fn of(outcome: &Outcome) -> Option<Self> {
         (outcome.decision != Decision::Confirmed).then(|| Self {
-            told: Told::of(&outcome.occasion),
+            told: TransactionSummary::of(&outcome.occasion),
             decision: outcome.decision,
             until: time(outcome.pending.until),
             failure: outcome.failure.as_ref().map(|failure| failure.message.clone()),
@@ -261,7 +261,7 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
         namespace: namespace.unwrap_or_default(),
         owned: owned(&observed),
         saved_sysctls: saved.map(|saved| saved.0.len()),
-        last: last.as_ref().map(|last| Told::of(&last.occasion)),
+        last: last.as_ref().map(|last| TransactionSummary::of(&last.occasion)),
         open: open.as_ref().map(|open| match dir.holder() {
             Some(holder) => format!("{} is running ({holder})", described(&open.occasion)),
             None => format!(
@@ -390,7 +390,7 @@ fn text(status: &Status, output: &Output) -> String {
 fn last(status: &Status) -> String {
     let no_records = status.unknown.iter().any(|unknown| unknown.what == StatePart::Records);
     match &status.last {
-        Some(Told { command, node, file, at, .. }) => {
+        Some(TransactionSummary { command, node, file, at, .. }) => {
             let node = node.as_ref().map_or_else(String::new, |node| format!(", node {node}"));
             let file = file.as_ref().map_or_else(String::new, |file| format!(", {file}"));
             printable(&format!("{command} of {at}{node}{file}"))

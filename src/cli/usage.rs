@@ -5,7 +5,7 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::{Parser, builder::PossibleValue};
 
 use super::{
-    arguments::{Arguments, Color, Form},
+    arguments::{Arguments, Color, OutputForm},
     output::Output,
 };
 use crate::{
@@ -21,7 +21,8 @@ pub(super) fn tell(error: &clap::Error, words: &[OsString]) -> ExitCode {
     let escaped = about_escaped(words);
     let error = escaped.as_ref().unwrap_or(error);
     let flags = Flags::of(words);
-    let output = Output::new(flags.color, if flags.json { Form::Json } else { Form::Text }, false);
+    let output =
+        Output::new(flags.color, if flags.json { OutputForm::Json } else { OutputForm::Text }, false);
     if !error.use_stderr() {
         output.help(&error.render());
         return ExitCode::SUCCESS;

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    Failure, Verdict,
+    VerbFailure, Verdict,
     arguments::{FindingsFormat, ValidateOptions},
     configuration,
     error_json::ErrorJson,
@@ -102,14 +102,14 @@ pub(super) fn run(options: &ValidateOptions, output: &Output) -> Verdict {
         FindingsFormat::Sarif => output.json(&render::sarif(&findings(), env!("CARGO_PKG_VERSION")))?,
         FindingsFormat::Github => output.verbatim(&render::github_annotations(&findings()))?,
     }
-    if invalid > 0 { Err(Failure::AlreadyReported(Kind::Invalid)) } else { Ok(0) }
+    if invalid > 0 { Err(VerbFailure::AlreadyReported(Kind::Invalid)) } else { Ok(0) }
 }
 
 /// A file that was checked.
 struct Checked {
     name: Untrusted,
     /// The number of its nodes, or what is wrong with it.
-    result: Result<usize, Failure>,
+    result: Result<usize, VerbFailure>,
 }
 
 impl Checked {
@@ -121,8 +121,8 @@ impl Checked {
             }
             Err(failure) => {
                 let name = match &failure {
-                    Failure::Invalid(invalid) => invalid.first().map(|invalid| invalid.name().to_owned()),
-                    Failure::Error(_) | Failure::AlreadyReported(_) => None,
+                    VerbFailure::Invalid(invalid) => invalid.first().map(|invalid| invalid.name().to_owned()),
+                    VerbFailure::Error(_) | VerbFailure::AlreadyReported(_) => None,
                 };
                 Self { name: name.unwrap_or(named), result: Err(failure) }
             }
@@ -131,17 +131,17 @@ impl Checked {
 
     fn findings(&self) -> Vec<FileFinding> {
         match &self.result {
-            Err(Failure::Invalid(invalid)) => invalid.iter().flat_map(FileFinding::of_config).collect(),
-            Err(Failure::Error(error)) => vec![FileFinding::of_error(&self.name, error)],
-            Err(Failure::AlreadyReported(_)) | Ok(_) => Vec::new(),
+            Err(VerbFailure::Invalid(invalid)) => invalid.iter().flat_map(FileFinding::of_config).collect(),
+            Err(VerbFailure::Error(error)) => vec![FileFinding::of_error(&self.name, error)],
+            Err(VerbFailure::AlreadyReported(_)) | Ok(_) => Vec::new(),
         }
     }
 
     fn json(&self) -> FileJson {
         let error = match &self.result {
-            Err(Failure::Invalid(invalid)) => Some(ErrorJson::invalid(invalid)),
-            Err(Failure::Error(error)) => Some(ErrorJson::from(error)),
-            Err(Failure::AlreadyReported(_)) | Ok(_) => None,
+            Err(VerbFailure::Invalid(invalid)) => Some(ErrorJson::invalid(invalid)),
+            Err(VerbFailure::Error(error)) => Some(ErrorJson::from(error)),
+            Err(VerbFailure::AlreadyReported(_)) | Ok(_) => None,
         };
         let (file, nodes) = (self.name.clone(), self.result.as_ref().ok().copied());
         FileJson { file, valid: nodes.is_some(), nodes, error }

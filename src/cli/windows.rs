@@ -1,7 +1,7 @@
 //! `hostgw plan --state` for a Windows node.
 
 use super::{
-    Failure, Verdict,
+    VerbFailure, Verdict,
     arguments::PlanOptions,
     configuration::load,
     environment,
@@ -58,7 +58,7 @@ pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Outpu
         output.warn(&format!(
             "{count}: the script refuses this plan; pass -Adopt to take over the foreign objects"
         ));
-        return Err(Failure::AlreadyReported(Kind::Conflict));
+        return Err(VerbFailure::AlreadyReported(Kind::Conflict));
     }
     Ok(if options.detailed_exitcode && !plan.changes.is_empty() { 2 } else { 0 })
 }

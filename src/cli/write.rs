@@ -29,13 +29,13 @@ const PRIVATE: Mode = Mode::from_raw_mode(0o600);
 /// else.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     match resolve(path)? {
-        Target::Stream(stream) => File::from(stream).write_all(bytes),
-        Target::File { folder, name, old } => replace(&folder, &name, old.as_ref(), bytes),
+        WriteTarget::Stream(stream) => File::from(stream).write_all(bytes),
+        WriteTarget::File { folder, name, old } => replace(&folder, &name, old.as_ref(), bytes),
     }
 }
 
 /// Where a path leads.
-enum Target {
+enum WriteTarget {
     /// A pipe, a terminal or another device, opened.
     Stream(OwnedFd),
     /// A file that is there, or is to be.
@@ -44,7 +44,7 @@ enum Target {
 
 /// Follows the links that may be followed. Everything is done relative to a folder's descriptor, so that what was
 /// looked at is what is used.
-fn resolve(path: &Path) -> io::Result<Target> {
+fn resolve(path: &Path) -> io::Result<WriteTarget> {
     /// As many as the kernel follows (path_resolution(7)).
     const LINKS: usize = 40;
     let mut path = path.to_owned();
@@ -55,11 +55,11 @@ fn resolve(path: &Path) -> io::Result<Target> {
         let folder = openat(CWD, &parent, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let found = match statat(&folder, &name, AtFlags::SYMLINK_NOFOLLOW) {
             Ok(found) => found,
-            Err(Errno::NOENT) => return Ok(Target::File { folder, name, old: None }),
+            Err(Errno::NOENT) => return Ok(WriteTarget::File { folder, name, old: None }),
             Err(error) => return Err(error.into()),
         };
         match FileType::from_raw_mode(found.st_mode) {
-            FileType::RegularFile => return Ok(Target::File { folder, name, old: Some(found) }),
+            FileType::RegularFile => return Ok(WriteTarget::File { folder, name, old: Some(found) }),
             FileType::Directory => return Err(Errno::ISDIR.into()),
             FileType::Symlink => {
                 check_laid(&folder, &found, "symbolic link")?;
@@ -84,9 +84,9 @@ fn only_the_kernel_follows(folder: &OwnedFd, name: &OsStr, text: &Path) -> bool 
     stat(text).map_or(true, |said| (said.st_dev, said.st_ino) != (there.st_dev, there.st_ino))
 }
 
-fn stream(folder: &OwnedFd, name: &OsStr, flags: OFlags) -> io::Result<Target> {
+fn stream(folder: &OwnedFd, name: &OsStr, flags: OFlags) -> io::Result<WriteTarget> {
     let flags = flags | OFlags::WRONLY | OFlags::NOCTTY | OFlags::CLOEXEC;
-    Ok(Target::Stream(openat(folder, name, flags, Mode::empty())?))
+    Ok(WriteTarget::Stream(openat(folder, name, flags, Mode::empty())?))
 }
 
 fn is_trusted(owner: u32) -> bool {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{
     Code, Finding, Severity, named,
-    plugin::{Placed, Plugin, Range},
+    plugin::{IpamRange, Placed, Plugin},
 };
 use crate::model::{Cluster, Family, NextHopMode, Node, OperatingSystem, PodCidr};
 
@@ -52,7 +52,7 @@ fn on_linux(plugin: &Plugin, node: &Node) -> Vec<Finding> {
 }
 
 /// The address that the bridge gets from a range.
-fn of_bridge(range: &Range, node: &Node) -> Option<Finding> {
+fn of_bridge(range: &IpamRange, node: &Node) -> Option<Finding> {
     if let Some(gateway) = &range.gateway {
         let (gateway, wanted) = wrong(gateway, node)?;
         let message = format!("other nodes route to the pods of {} via {wanted}", named(node));

@@ -90,14 +90,14 @@ impl<'a> Plugin<'a> {
     }
 
     /// What its `ipam` hands addresses out of.
-    pub fn ranges(&self) -> Vec<Range<'a>> {
+    pub fn ranges(&self) -> Vec<IpamRange<'a>> {
         let Some(ipam) = self.entry("ipam") else { return Vec::new() };
         let Some(object) = ipam.value.as_object() else { return Vec::new() };
-        let mut ranges: Vec<_> = Range::of(object, &ipam.path).into_iter().collect();
+        let mut ranges: Vec<_> = IpamRange::of(object, &ipam.path).into_iter().collect();
         let sets = entry(object, &ipam.path, "ranges");
         for set in sets.iter().flat_map(elements) {
             for range in elements(&set) {
-                ranges.extend(range.value.as_object().and_then(|object| Range::of(object, &range.path)));
+                ranges.extend(range.value.as_object().and_then(|object| IpamRange::of(object, &range.path)));
             }
         }
         ranges
@@ -121,14 +121,14 @@ impl<'a> Plugin<'a> {
 
 /// Addresses that `ipam` hands out.
 #[derive(Debug, Clone)]
-pub(super) struct Range<'a> {
+pub(super) struct IpamRange<'a> {
     /// What holds it.
     pub at: ConfigPath,
     pub subnet: Placed<'a>,
     pub gateway: Option<Placed<'a>>,
 }
 
-impl<'a> Range<'a> {
+impl<'a> IpamRange<'a> {
     fn of(object: &'a Map<String, Value>, path: &ConfigPath) -> Option<Self> {
         Some(Self {
             at: path.clone(),

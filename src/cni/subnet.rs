@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{
     Code, Finding, Severity, named,
-    plugin::{Plugin, Range},
+    plugin::{IpamRange, Plugin},
     pod_cidrs,
 };
 use crate::model::{Cluster, Family, Node};
@@ -45,13 +45,13 @@ pub(super) fn check(plugin: &Plugin, node: Option<&Node>, owners: &Owners) -> Ve
     let ranges = plugin.ranges();
     let mut findings: Vec<_> = ranges.iter().filter_map(|range| of_range(range, node, owners)).collect();
     if let (Some(node), Some(first)) = (node, ranges.first()) {
-        let nets: Vec<_> = ranges.iter().filter_map(Range::net).collect();
+        let nets: Vec<_> = ranges.iter().filter_map(IpamRange::net).collect();
         findings.extend(of_missing_families(first, &nets, node));
     }
     findings
 }
 
-fn of_range(range: &Range, node: Option<&Node>, owners: &Owners) -> Option<Finding> {
+fn of_range(range: &IpamRange, node: Option<&Node>, owners: &Owners) -> Option<Finding> {
     let net = range.net();
     let (severity, message) = match (net, node) {
         (None, _) => (Severity::Error, "not a prefix".to_owned()),
@@ -94,7 +94,7 @@ fn of_other(net: IpNet, node: &Node, owners: &Owners) -> (Severity, String) {
 }
 
 /// Families in which the node has a pod CIDR and pods get no address.
-fn of_missing_families(first: &Range, nets: &[IpNet], node: &Node) -> Vec<Finding> {
+fn of_missing_families(first: &IpamRange, nets: &[IpNet], node: &Node) -> Vec<Finding> {
     let is_missing = |family: &Family| !nets.iter().any(|net| Family::from(*net) == *family);
     let missing = node.pod_cidrs.iter().filter(|(family, _)| is_missing(family) && !nets.is_empty());
     missing

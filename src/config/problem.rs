@@ -181,11 +181,11 @@ impl InvalidConfig {
     pub fn render(&self, color: bool) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
-        let _ = self.write(&mut text, &Palette::new(color));
+        let _ = self.write(&mut text, &ErrorPalette::new(color));
         text
     }
 
-    fn write(&self, out: &mut impl fmt::Write, palette: &Palette) -> fmt::Result {
+    fn write(&self, out: &mut impl fmt::Write, palette: &ErrorPalette) -> fmt::Result {
         for error in self.errors() {
             self.write_error(out, error, palette)?;
             out.write_char('\n')?;
@@ -199,7 +199,12 @@ impl InvalidConfig {
         writeln!(out, "{}: {}", palette.error.apply_to("error"), palette.bold.apply_to(total))
     }
 
-    fn write_error(&self, out: &mut impl fmt::Write, error: &ConfigError, palette: &Palette) -> fmt::Result {
+    fn write_error(
+        &self,
+        out: &mut impl fmt::Write,
+        error: &ConfigError,
+        palette: &ErrorPalette,
+    ) -> fmt::Result {
         let message = printable(&error.message);
         let head = format!("error[{}]", error.rule);
         writeln!(out, "{}: {}", palette.error.apply_to(head), palette.bold.apply_to(message))?;
@@ -235,7 +240,7 @@ impl InvalidConfig {
 
 impl fmt::Display for InvalidConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.write(f, &Palette::new(false))
+        self.write(f, &ErrorPalette::new(false))
     }
 }
 
@@ -259,13 +264,13 @@ fn locate(problem: Problem, source: &Source, root: Option<&TreeNode>) -> ConfigE
     }
 }
 
-struct Palette {
+struct ErrorPalette {
     error: Style,
     gutter: Style,
     bold: Style,
 }
 
-impl Palette {
+impl ErrorPalette {
     fn new(color: bool) -> Self {
         let style = || Style::new().force_styling(color).bold();
         Self { error: style().red(), gutter: style().blue(), bold: style() }
@@ -275,7 +280,7 @@ impl Palette {
 /// The column with the line numbers.
 struct Gutter<'a> {
     width: usize,
-    palette: &'a Palette,
+    palette: &'a ErrorPalette,
 }
 
 impl Gutter<'_> {

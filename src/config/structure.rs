@@ -13,7 +13,7 @@ use super::{
     capped::Capped,
     problem::{Location, Problem},
     source::Source,
-    tree::{DuplicateKey, Entry, Mapping, Span, TreeNode, Value},
+    tree::{DuplicateKey, MapEntry, Mapping, Span, TreeNode, Value},
 };
 use crate::{
     diagnose::Rule,
@@ -273,7 +273,7 @@ impl Walk<'_> {
     /// Reports a key, and returns the key that was most likely meant.
     fn unknown_key<'s>(
         &mut self,
-        entry: &Entry,
+        entry: &MapEntry,
         shape: &'s MapShape,
         trail: &PathChain<'_>,
     ) -> Option<&'s str> {

@@ -18,7 +18,7 @@ use super::{
     capped::Capped,
     limits::{self, Budget, MAX_DEPTH},
     source::Source,
-    tree::{Entry, KeyInterner, Mapping, Parsed, Span, SyntaxError, TableOrigin, TreeNode, Value, push},
+    tree::{KeyInterner, MapEntry, Mapping, Parsed, Span, SyntaxError, TableOrigin, TreeNode, Value, push},
 };
 use crate::diagnose::Rule;
 
@@ -342,7 +342,7 @@ fn table_below(
     Ok((trail, table))
 }
 
-fn cannot_be_extended(entry: &Entry, span: Span) -> SyntaxError {
+fn cannot_be_extended(entry: &MapEntry, span: Span) -> SyntaxError {
     let kind = match &entry.node.value {
         Value::Map(_) => "an inline table",
         Value::List(_) => "a list",

@@ -68,7 +68,7 @@ pub(super) enum Value {
 #[derive(Debug, Clone, Default)]
 pub(super) struct Mapping {
     /// The entries in the order of the file. Of several equal keys, only the first is here.
-    pub entries: Vec<Entry>,
+    pub entries: Vec<MapEntry>,
     /// How a TOML table was defined, which determines how it can be extended.
     pub origin: TableOrigin,
     extras: Option<Box<MappingExtras>>,
@@ -98,7 +98,7 @@ pub(super) enum TableOrigin {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(super) struct MapEntry {
     pub key: Arc<str>,
     key_extent: Extent,
     pub node: TreeNode,
@@ -118,13 +118,13 @@ impl Mapping {
         Self { origin, ..Self::default() }
     }
 
-    pub fn get(&self, key: &str) -> Option<&Entry> {
+    pub fn get(&self, key: &str) -> Option<&MapEntry> {
         self.entries.get(self.position(key)?)
     }
 
     /// The index of the entry with this key.
     pub fn position(&self, key: &str) -> Option<usize> {
-        let is_meant = |entry: &Entry| *entry.key == *key;
+        let is_meant = |entry: &MapEntry| *entry.key == *key;
         if self.entries.len() <= INDEXED_FROM {
             return self.entries.iter().position(is_meant);
         }
@@ -143,7 +143,7 @@ impl Mapping {
             self.add_duplicate(key, key_span, first);
             return;
         }
-        push(&mut self.entries, Entry { key, key_extent: key_span.into(), node });
+        push(&mut self.entries, MapEntry { key, key_extent: key_span.into(), node });
         if self.entries.len() <= INDEXED_FROM {
             return;
         }
@@ -158,7 +158,7 @@ impl Mapping {
 
     /// Records a duplicate of the key of the entry at `first`.
     pub fn add_duplicate(&mut self, key: Arc<str>, span: Span, first: usize) {
-        let first = self.entries.get(first).map(Entry::key_span);
+        let first = self.entries.get(first).map(MapEntry::key_span);
         self.extras.get_or_insert_default().duplicates.push_with(|| DuplicateKey { key, span, first });
     }
 
@@ -261,7 +261,7 @@ pub(super) struct FoundNode<'a> {
     pub depth: usize,
 }
 
-impl Entry {
+impl MapEntry {
     pub fn key_span(&self) -> Span {
         self.key_extent.into()
     }

@@ -6,23 +6,23 @@ use pulldown_cmark::{CodeBlockKind, Event, Options, Parser, Tag, TagEnd};
 
 /// A parsed guide.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Document {
+pub(super) struct GuidePage {
     pub blocks: Vec<Block>,
 }
 
 /// Text in one line, before it is broken.
-pub(super) type Line = Vec<Piece>;
+pub(super) type StyledLine = Vec<Piece>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Block {
-    Heading(u8, Line),
-    Paragraph(Line),
+    Heading(u8, StyledLine),
+    Paragraph(StyledLine),
     /// A code block, with its final newline.
     Code(String),
     /// Items, and the number of the first where they are numbered.
     List(Option<u64>, Vec<Vec<Self>>),
     /// Rows of cells; the first is the head.
-    Table(Vec<Vec<Line>>),
+    Table(Vec<Vec<StyledLine>>),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,7 +37,7 @@ pub(super) enum Piece {
     Address(String),
 }
 
-impl Document {
+impl GuidePage {
     pub(super) fn parse(markdown: &str) -> Self {
         let mut events = Parser::new_ext(markdown, Options::ENABLE_TABLES).peekable();
         Self { blocks: blocks(&mut events) }
@@ -106,8 +106,8 @@ fn items<'a>(events: &mut Peekable<impl Iterator<Item = Event<'a>>>) -> Vec<Vec<
     items
 }
 
-fn rows<'a>(events: &mut Peekable<impl Iterator<Item = Event<'a>>>) -> Vec<Vec<Line>> {
-    let mut rows: Vec<Vec<Line>> = Vec::new();
+fn rows<'a>(events: &mut Peekable<impl Iterator<Item = Event<'a>>>) -> Vec<Vec<StyledLine>> {
+    let mut rows: Vec<Vec<StyledLine>> = Vec::new();
     while let Some(event) = events.next() {
         match event {
             Event::Start(Tag::TableHead | Tag::TableRow) => rows.push(Vec::new()),
@@ -138,15 +138,15 @@ fn plain<'a>(events: &mut impl Iterator<Item = Event<'a>>) -> String {
 }
 
 /// The pieces up to the end of what encloses them, which is read too.
-fn line<'a>(events: &mut Peekable<impl Iterator<Item = Event<'a>>>) -> Line {
+fn line<'a>(events: &mut Peekable<impl Iterator<Item = Event<'a>>>) -> StyledLine {
     let line = loose_line(events);
     events.next();
     line
 }
 
 /// The pieces up to the next block, or the end of what encloses them.
-fn loose_line<'a>(events: &mut Peekable<impl Iterator<Item = Event<'a>>>) -> Line {
-    let (mut line, mut style, mut target) = (Line::new(), Piece::Plain as fn(String) -> Piece, None);
+fn loose_line<'a>(events: &mut Peekable<impl Iterator<Item = Event<'a>>>) -> StyledLine {
+    let (mut line, mut style, mut target) = (StyledLine::new(), Piece::Plain as fn(String) -> Piece, None);
     while let Some(event) = events.peek() {
         match event {
             Event::Text(text) => line.push(style(text.to_string())),
@@ -208,6 +208,6 @@ mod tests {
             Block::Table(vec![vec![cell("a"), cell("b")], vec![cell("1"), cell("2")]]),
             Block::Code("$ hostgw plan\n".to_owned()),
         ];
-        assert_eq!(Document::parse(text).blocks, expected);
+        assert_eq!(GuidePage::parse(text).blocks, expected);
     }
 }

@@ -65,7 +65,7 @@ guides! {
 #[cfg(test)]
 mod tests {
     use super::{
-        document::{Block, Document, Piece},
+        document::{Block, GuidePage, Piece},
         *,
     };
 
@@ -84,7 +84,7 @@ mod tests {
     #[test]
     fn every_guide_begins_with_its_title() {
         for guide in GUIDES {
-            let document = Document::parse(guide.markdown);
+            let document = GuidePage::parse(guide.markdown);
             assert!(matches!(document.blocks.first(), Some(Block::Heading(1, _))), "{}", guide.name);
             let others = document.blocks.iter().skip(1);
             let is_title = |block: &Block| matches!(block, Block::Heading(1, _));
@@ -95,7 +95,7 @@ mod tests {
     #[test]
     fn every_link_leads_somewhere() {
         for guide in GUIDES {
-            let document = Document::parse(guide.markdown);
+            let document = GuidePage::parse(guide.markdown);
             let mut found = Vec::new();
             pieces(&document.blocks, &mut found);
             for piece in found {

@@ -4,7 +4,7 @@ use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
 use super::{
     Guide,
-    document::{Block, Document, Line, Piece},
+    document::{Block, GuidePage, Piece, StyledLine},
 };
 
 /// Stands for an unknown date: the roff crate would omit an empty argument, so that the next one took its place.
@@ -26,7 +26,7 @@ pub fn roff(guide: &Guide, date: &str, source: &str) -> String {
     page.control("TH", [title.to_uppercase().as_str(), "7", date, source, "hostgw guides"]);
     page.control("SH", ["NAME"]);
     page.text([roman(format!("{title} - {}", guide.summary))]);
-    let document = Document::parse(guide.markdown);
+    let document = GuidePage::parse(guide.markdown);
     let first = document.blocks.get(1);
     if !matches!(first, Some(Block::Heading(..)) | None) {
         page.control("SH", ["DESCRIPTION"]);
@@ -91,7 +91,7 @@ fn nested(page: &mut Roff, item: &[Block], indent: &str) {
 }
 
 /// A table as a list of its first cells, the others below each.
-fn table(page: &mut Roff, rows: &[Vec<Line>]) {
+fn table(page: &mut Roff, rows: &[Vec<StyledLine>]) {
     let Some((head, rows)) = rows.split_first() else { return };
     for row in rows {
         let Some((first, others)) = row.split_first() else { continue };
@@ -117,7 +117,7 @@ fn table(page: &mut Roff, rows: &[Vec<Line>]) {
     }
 }
 
-fn inlines(line: &Line) -> Vec<Inline> {
+fn inlines(line: &StyledLine) -> Vec<Inline> {
     let inline = |piece: &Piece| match piece {
         Piece::Plain(text) => roman(text),
         Piece::Code(text) | Piece::Strong(text) => bold(text),

@@ -4,7 +4,7 @@ use console::measure_text_width;
 
 use super::{
     Guide,
-    document::{Block, Document, Line, Piece},
+    document::{Block, GuidePage, Piece, StyledLine},
 };
 use crate::{diagnose::Rule, render::Palette, text::padded};
 
@@ -30,7 +30,7 @@ pub fn explanation(rule: Rule, palette: &Palette) -> String {
 fn page(markdown: &str, palette: &Palette) -> String {
     let width = palette.width.min(MAX_WIDTH);
     let mut page = Page { palette, width, text: String::new() };
-    page.blocks(&Document::parse(markdown).blocks, 0);
+    page.blocks(&GuidePage::parse(markdown).blocks, 0);
     page.text
 }
 
@@ -54,7 +54,7 @@ impl Page<'_> {
         match block {
             Block::Heading(level, line) => {
                 let mark = if *level == 1 { "" } else { "## " };
-                let line: Line =
+                let line: StyledLine =
                     [Piece::Plain(mark.to_owned())].into_iter().chain(line.iter().cloned()).collect();
                 for text in self.fill(&line, self.width.saturating_sub(indent)) {
                     self.push_line(indent, &self.palette.head.apply_to(text).to_string());
@@ -89,9 +89,9 @@ impl Page<'_> {
         }
     }
 
-    fn table(&mut self, rows: &[Vec<Line>], indent: usize) {
+    fn table(&mut self, rows: &[Vec<StyledLine>], indent: usize) {
         let widths = self.widths(rows, self.width.saturating_sub(indent));
-        let is_too_wide = |(cell, width): (&Line, &usize)| {
+        let is_too_wide = |(cell, width): (&StyledLine, &usize)| {
             self.words(cell).iter().any(|word| measure_text_width(word) > *width)
         };
         let total = indent + widths.iter().sum::<usize>() + widths.len().saturating_sub(1) * GAP;
@@ -117,7 +117,7 @@ impl Page<'_> {
     }
 
     /// A table that does not fit, as a list: the first cell of each row, and the others below it.
-    fn entries(&mut self, rows: &[Vec<Line>], indent: usize) {
+    fn entries(&mut self, rows: &[Vec<StyledLine>], indent: usize) {
         const INDENT: usize = 4;
         let Some((head, rows)) = rows.split_first() else { return };
         for row in rows {
@@ -126,7 +126,7 @@ impl Page<'_> {
                 self.push_line(indent, &text);
             }
             for (cell, label) in others.iter().zip(head.iter().skip(1)) {
-                let mut line = Line::new();
+                let mut line = StyledLine::new();
                 if others.len() > 1 {
                     line.extend(label.iter().cloned().chain([Piece::Plain(": ".to_owned())]));
                 }
@@ -139,7 +139,7 @@ impl Page<'_> {
     }
 
     /// The widths of the columns: as wide as their cells, the widest narrowed until all of them fit.
-    fn widths(&self, rows: &[Vec<Line>], width: usize) -> Vec<usize> {
+    fn widths(&self, rows: &[Vec<StyledLine>], width: usize) -> Vec<usize> {
         let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
         let widest = |column: usize| {
             let cells = rows.iter().filter_map(|row| row.get(column));
@@ -155,7 +155,7 @@ impl Page<'_> {
     }
 
     /// The line broken between words.
-    fn fill(&self, line: &Line, width: usize) -> Vec<String> {
+    fn fill(&self, line: &StyledLine, width: usize) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
         let mut column = 0;
         for word in self.words(line) {
@@ -176,7 +176,7 @@ impl Page<'_> {
     }
 
     /// The words of a line, each styled for itself.
-    fn words(&self, line: &Line) -> Vec<String> {
+    fn words(&self, line: &StyledLine) -> Vec<String> {
         let mut words = vec![String::new()];
         let mut push = |text: &str, styled: &dyn Fn(&str) -> String| {
             for (number, part) in text.split(' ').enumerate() {
@@ -253,7 +253,7 @@ key  meaning
     fn every_guide_fits_a_terminal() {
         for guide in GUIDES {
             for width in [40, 80] {
-                let document = Document::parse(guide.markdown);
+                let document = GuidePage::parse(guide.markdown);
                 let is_code = |line: &str| {
                     let has =
                         |block: &Block| matches!(block, Block::Code(code) if code.contains(line.trim()));

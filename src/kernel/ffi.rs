@@ -70,13 +70,13 @@ fn expression(name: &CStr, attributes: &[(u32, u32)]) -> NonNull<sys::nftnl_expr
 }
 
 /// A message of an nftables batch, assembled by hostgw rather than by nftnl.
-pub(super) struct Message {
+pub(super) struct BatchMessage {
     header: libc::nlmsghdr,
     generic: [u8; abi::GENERIC_HEADER],
     attributes: Vec<u8>,
 }
 
-impl Message {
+impl BatchMessage {
     /// Creates a message. Returns `None` if it could overflow nftnl's buffer.
     pub(super) fn new(message_type: u16, flags: u16, family: Family, attributes: Vec<u8>) -> Option<Self> {
         let length = u16::try_from(HEADER + abi::GENERIC_HEADER + attributes.len()).ok()?;
@@ -92,7 +92,7 @@ impl Message {
 }
 
 // SAFETY: `new` rejects messages longer than 65,535 bytes, and `nft_nlmsg_maxsize` is larger than that.
-unsafe impl NlMsg for Message {
+unsafe impl NlMsg for BatchMessage {
     unsafe fn write(&self, buf: *mut c_void, seq: u32, _msg_type: MsgType) {
         let start = buf.cast::<u8>();
         let header = libc::nlmsghdr { nlmsg_seq: seq, ..self.header };

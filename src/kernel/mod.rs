@@ -66,8 +66,8 @@ impl Observe for LiveNode {
 
 /// Reads the interfaces, addresses and NAT; `routes` and `sysctls` select what else to read.
 fn read(
-    routes: impl FnOnce(&mut Socket, &Links) -> Result<route::Found, KernelError>,
-    sysctls: impl FnOnce() -> sysctl::Found,
+    routes: impl FnOnce(&mut Socket, &Links) -> Result<route::ObservedRoutes, KernelError>,
+    sysctls: impl FnOnce() -> sysctl::ObservedSysctls,
 ) -> Result<Observed, Error> {
     let mut socket = open_route_socket()?;
     let links = Links::read(&mut socket).map_err(|error| unreadable("the interfaces", &error))?;
@@ -159,8 +159,8 @@ fn commit_nat(changes: &[&NatChange], interrupt: &Interrupt) -> Result<(), Commi
     nat::replace(changes, interrupt).map_err(|error| {
         let (why, hint) = (error.to_string(), error.hint().map(ToOwned::to_owned));
         match error {
-            nat::Error::Interrupted => CommitError::Interrupted,
-            nat::Error::Overtaken(_) | nat::Error::Unsteady => CommitError::Stale { why, hint },
+            nat::NatError::Interrupted => CommitError::Interrupted,
+            nat::NatError::Overtaken(_) | nat::NatError::Unsteady => CommitError::Stale { why, hint },
             _ => CommitError::Refused { object: "NAT".to_owned(), why, hint },
         }
     })
@@ -244,7 +244,7 @@ fn unreadable(what: &str, error: &KernelError) -> Error {
     Error::unexpected(format!("cannot read {what}: {error}")).with_hint_if(error.inconsistent_hint())
 }
 
-fn unreadable_nat(error: &nat::Error) -> Error {
+fn unreadable_nat(error: &nat::NatError) -> Error {
     Error::unexpected(format!("cannot read NAT: {error}")).with_hint_if(error.hint())
 }
 

@@ -24,7 +24,7 @@ pub use write::replace;
 
 /// The reason that NAT could not be read or written.
 #[derive(Debug)]
-pub enum Error {
+pub enum NatError {
     /// A netlink socket could not be opened.
     Open(io::Error),
     /// A dump failed.
@@ -60,7 +60,7 @@ pub enum Error {
     Unheard(KernelError),
 }
 
-impl Error {
+impl NatError {
     /// Returns the remedy, if there is one.
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
@@ -102,7 +102,7 @@ const NEEDS_ROOT: &str = "run as root, or with CAP_NET_ADMIN";
 /// The hint for a kernel without nf_tables.
 const LOAD_NF_TABLES: &str = "run `modprobe nf_tables`";
 
-impl std::error::Error for Error {
+impl std::error::Error for NatError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Open(error) => Some(error),
@@ -115,7 +115,7 @@ impl std::error::Error for Error {
     }
 }
 
-impl fmt::Display for Error {
+impl fmt::Display for NatError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open(error) => write!(f, "cannot open an nftables netlink socket: {error}"),
@@ -169,14 +169,14 @@ impl<'a> Retries<'a> {
     ///
     /// # Errors
     ///
-    /// Returns [`Error::Unsteady`] once the limits are exceeded, [`Error::Interrupted`] after a signal.
-    fn wait(&mut self) -> Result<(), Error> {
+    /// Returns [`NatError::Unsteady`] once the limits are exceeded, [`NatError::Interrupted`] after a signal.
+    fn wait(&mut self) -> Result<(), NatError> {
         self.attempts += 1;
         if self.interrupt.is_some_and(Interrupt::is_raised) {
-            return Err(Error::Interrupted);
+            return Err(NatError::Interrupted);
         }
         if self.attempts >= Self::MIN_ATTEMPTS && self.since.elapsed() >= Self::LIMIT {
-            return Err(Error::Unsteady);
+            return Err(NatError::Unsteady);
         }
         thread::sleep(Self::PAUSE);
         Ok(())

@@ -32,7 +32,7 @@ const TICK: Duration = Duration::from_millis(20);
 const RETRY_DELAY: Duration = Duration::from_millis(100);
 
 /// The status of an attempt.
-enum Progress {
+enum AttemptStatus {
     /// No answer yet.
     Waiting,
     /// The target answered.
@@ -50,7 +50,7 @@ enum Attempt {
 }
 
 impl Attempt {
-    fn start(target: CheckTarget, socket: &mut Socket) -> Result<(Self, Progress), Error> {
+    fn start(target: CheckTarget, socket: &mut Socket) -> Result<(Self, AttemptStatus), Error> {
         Ok(match target {
             CheckTarget::Tcp(address) => {
                 let (connecting, progress) = Connecting::start(address)?;
@@ -63,7 +63,7 @@ impl Attempt {
         })
     }
 
-    fn advance(&mut self, socket: &mut Socket) -> Result<Progress, Error> {
+    fn advance(&mut self, socket: &mut Socket) -> Result<AttemptStatus, Error> {
         match self {
             Self::Tcp(connecting) => connecting.advance(),
             Self::Neighbor(asking) => asking.advance(socket),
@@ -72,7 +72,7 @@ impl Attempt {
 }
 
 /// A check and the state of its attempts.
-struct Trial<'a> {
+struct CheckRun<'a> {
     check: &'a Check,
     attempt: Option<Attempt>,
     /// When to start the next attempt, as the time since the checks started.
@@ -81,7 +81,7 @@ struct Trial<'a> {
     answer: Option<CheckResult>,
 }
 
-impl<'a> Trial<'a> {
+impl<'a> CheckRun<'a> {
     const fn new(check: &'a Check) -> Self {
         Self { check, attempt: None, next_attempt: Duration::ZERO, last_failure: None, answer: None }
     }
@@ -90,7 +90,7 @@ impl<'a> Trial<'a> {
     fn step(&mut self, socket: &mut Socket, mode: ProbeMode, elapsed: Duration) -> Result<(), Error> {
         let progress = match &mut self.attempt {
             Some(attempt) => attempt.advance(socket)?,
-            None if elapsed < self.next_attempt => Progress::Waiting,
+            None if elapsed < self.next_attempt => AttemptStatus::Waiting,
             None => {
                 let (attempt, progress) = Attempt::start(self.check.target, socket)?;
                 self.attempt = Some(attempt);
@@ -98,14 +98,14 @@ impl<'a> Trial<'a> {
             }
         };
         match progress {
-            Progress::Passed => self.answer = Some(Ok(())),
-            Progress::Failed(why) if mode == ProbeMode::Once => self.answer = Some(Err(why)),
-            Progress::Failed(why) | Progress::Interfered(why) => {
+            AttemptStatus::Passed => self.answer = Some(Ok(())),
+            AttemptStatus::Failed(why) if mode == ProbeMode::Once => self.answer = Some(Err(why)),
+            AttemptStatus::Failed(why) | AttemptStatus::Interfered(why) => {
                 self.attempt = None;
                 self.next_attempt = elapsed + RETRY_DELAY;
                 self.last_failure = Some(why);
             }
-            Progress::Waiting => {}
+            AttemptStatus::Waiting => {}
         }
         if self.answer.is_none() && elapsed >= self.check.timeout {
             let timeout = humantime::format_duration(self.check.timeout);
@@ -138,24 +138,24 @@ pub(super) fn probe(
 ) -> Result<Vec<CheckResult>, Error> {
     let mut socket = Socket::open(NETLINK_ROUTE).map_err(|error| cannot_run(&error))?;
     let start = Instant::now();
-    let mut trials: Vec<Trial> = checks.iter().map(Trial::new).collect();
+    let mut runs: Vec<CheckRun> = checks.iter().map(CheckRun::new).collect();
     loop {
-        for trial in trials.iter_mut().filter(|trial| trial.answer.is_none()) {
-            trial.step(&mut socket, mode, start.elapsed())?;
+        for run in runs.iter_mut().filter(|run| run.answer.is_none()) {
+            run.step(&mut socket, mode, start.elapsed())?;
         }
-        if trials.iter().all(|trial| trial.answer.is_some()) {
-            return Ok(trials.into_iter().filter_map(|trial| trial.answer).collect());
+        if runs.iter().all(|run| run.answer.is_some()) {
+            return Ok(runs.into_iter().filter_map(|run| run.answer).collect());
         }
         if interrupt.is_raised() {
             return Err(Error::new(Kind::Interrupted, "interrupted"));
         }
-        wait(&trials).map_err(|errno| cannot_run(&errno.into()))?;
+        wait(&runs).map_err(|errno| cannot_run(&errno.into()))?;
     }
 }
 
 /// Waits until an attempt can advance, at most one tick.
-fn wait(trials: &[Trial]) -> Result<(), Errno> {
-    let descriptors = trials.iter().filter_map(Trial::descriptor);
+fn wait(runs: &[CheckRun]) -> Result<(), Errno> {
+    let descriptors = runs.iter().filter_map(CheckRun::descriptor);
     let mut watched: Vec<_> = descriptors.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::OUT)).collect();
     let tick = Timespec { tv_sec: 0, tv_nsec: TICK.subsec_nanos().into() };
     match poll(&mut watched, Some(&tick)) {

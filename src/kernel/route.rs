@@ -42,7 +42,7 @@ const NLM_F_APPEND: u16 = 0x800;
 
 /// The routes that were read.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct ObservedRoutes {
     /// Managed routes, and every route at a key in scope; sorted by key.
     pub routes: Vec<Route>,
     /// The other foreign routes that a plan depends on.
@@ -54,8 +54,8 @@ pub struct Found {
 ///
 /// # Errors
 /// Returns the kernel's error.
-pub fn observe(socket: &mut Socket, links: &Links, scope: &Scope) -> Result<Found, KernelError> {
-    let mut found = Found::default();
+pub fn observe(socket: &mut Socket, links: &Links, scope: &Scope) -> Result<ObservedRoutes, KernelError> {
+    let mut found = ObservedRoutes::default();
     for family in Family::ALL {
         let tables = scope.tables(family);
         dump(
@@ -143,8 +143,8 @@ pub fn all(socket: &mut Socket, links: &Links) -> Result<Vec<String>, KernelErro
 ///
 /// # Errors
 /// Returns the kernel's error.
-pub fn everything(socket: &mut Socket, links: &Links) -> Result<Found, KernelError> {
-    let mut found = Found::default();
+pub fn everything(socket: &mut Socket, links: &Links) -> Result<ObservedRoutes, KernelError> {
+    let mut found = ObservedRoutes::default();
     for family in Family::ALL {
         dump(
             socket,
@@ -493,7 +493,7 @@ mod tests {
         "10.23.0.0/16 via 172.30.0.9 dev eth0 proto static initcwnd 20 rto_min 50ms",
     ];
 
-    fn read(prefix: &str, keys: &[&str]) -> (Socket, Links, Found) {
+    fn read(prefix: &str, keys: &[&str]) -> (Socket, Links, ObservedRoutes) {
         let mut socket = Socket::open(NETLINK_ROUTE).expect("a socket");
         let links = Links::read(&mut socket).expect("links");
         let all = Scope { prefixes: vec![prefix.parse().expect("a prefix")], ..Scope::default() };

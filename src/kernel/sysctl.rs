@@ -20,7 +20,7 @@ const ROOT: &str = "/proc/sys";
 
 /// The sysctls that were read.
 #[derive(Debug, Default)]
-pub struct Found {
+pub struct ObservedSysctls {
     /// Value by key. Keys that the kernel does not have are absent.
     pub values: BTreeMap<SysctlKey, Untrusted>,
     /// Keys that exist but could not be read.
@@ -29,13 +29,13 @@ pub struct Found {
 
 /// Reads the sysctls that `scope` asks for.
 #[must_use]
-pub fn observe(scope: &Scope) -> Found {
+pub fn observe(scope: &Scope) -> ObservedSysctls {
     read(scope.every_sysctl(interfaces))
 }
 
 /// Reads every sysctl below `net`.
 #[must_use]
-pub fn everything() -> Found {
+pub fn everything() -> ObservedSysctls {
     let mut keys = Vec::new();
     collect(&Path::new(ROOT).join("net"), &mut keys);
     read(keys)
@@ -56,8 +56,8 @@ fn collect(directory: &Path, keys: &mut Vec<SysctlKey>) {
 }
 
 /// Reads the given sysctls.
-pub fn read(keys: impl IntoIterator<Item = SysctlKey>) -> Found {
-    let mut found = Found::default();
+pub fn read(keys: impl IntoIterator<Item = SysctlKey>) -> ObservedSysctls {
+    let mut found = ObservedSysctls::default();
     for key in keys {
         match File::open(file(&key)).and_then(|file| value(&file)) {
             Ok(value) => {

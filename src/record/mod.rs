@@ -9,4 +9,4 @@ mod transaction;
 pub use confirmation::{Decision, Outcome, Pending};
 pub use last_applied::LastApplied;
 pub use snapshot::Snapshot;
-pub use transaction::{Command, Commit, Entry, Record, TransactionMeta};
+pub use transaction::{Command, Commit, HistoryEntry, Record, TransactionMeta};

@@ -36,7 +36,7 @@ pub struct Snapshot {
 }
 
 #[derive(Deserialize)]
-struct Head {
+struct SnapshotHead {
     format: u32,
 }
 
@@ -63,7 +63,7 @@ impl Snapshot {
             Error::new(Kind::Invalid, format!("{name} is not a snapshot: {why}"))
                 .with_hint("create one with `hostgw snapshot` on the node")
         };
-        let head: Head = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
+        let head: SnapshotHead = serde_json::from_str(text).map_err(|error| wrong(error.to_string()))?;
         if head.format != FORMAT {
             return Err(wrong(format!(
                 "its format is {}, this version of hostgw reads {FORMAT}",

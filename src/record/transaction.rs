@@ -94,7 +94,7 @@ pub struct Commit {
 /// What the history tells of a transaction: a [`Record`] without the state before.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Entry {
+pub struct HistoryEntry {
     /// Number of the transaction in this namespace, from 1.
     pub id: u64,
     /// What it was made for.

@@ -123,10 +123,10 @@ fn receive(endpoint: &Endpoint, answers: &mut [Option<IpAddr>], first: u32) -> i
     loop {
         match endpoint.socket.recv_from(&mut buffer) {
             Ok((length, from)) => match parse(&buffer[..length]) {
-                Some(Message::Question(id)) => {
+                Some(ProbeMessage::Question(id)) => {
                     let _ = endpoint.socket.send_to(&answer(id, from.ip()), from);
                 }
-                Some(Message::Answer(id, seen)) => {
+                Some(ProbeMessage::Answer(id, seen)) => {
                     let index = id.checked_sub(first).and_then(|index| usize::try_from(index).ok());
                     if let Some(answer) = index.and_then(|index| answers.get_mut(index)) {
                         *answer = Some(seen);
@@ -146,7 +146,7 @@ fn receive(endpoint: &Endpoint, answers: &mut [Option<IpAddr>], first: u32) -> i
     }
 }
 
-enum Message {
+enum ProbeMessage {
     Question(u32),
     Answer(u32, IpAddr),
 }
@@ -166,14 +166,14 @@ fn answer(id: u32, seen: IpAddr) -> Vec<u8> {
     bytes
 }
 
-fn parse(bytes: &[u8]) -> Option<Message> {
+fn parse(bytes: &[u8]) -> Option<ProbeMessage> {
     let (kind, rest) = bytes.split_first()?;
     let (id, rest) = rest.split_first_chunk()?;
     let id = u32::from_be_bytes(*id);
     match (kind, rest.len()) {
-        (b'?', 0) => Some(Message::Question(id)),
-        (b'!', 4) => Some(Message::Answer(id, <[u8; 4]>::try_from(rest).ok()?.into())),
-        (b'!', 16) => Some(Message::Answer(id, <[u8; 16]>::try_from(rest).ok()?.into())),
+        (b'?', 0) => Some(ProbeMessage::Question(id)),
+        (b'!', 4) => Some(ProbeMessage::Answer(id, <[u8; 4]>::try_from(rest).ok()?.into())),
+        (b'!', 16) => Some(ProbeMessage::Answer(id, <[u8; 16]>::try_from(rest).ok()?.into())),
         _ => None,
     }
 }

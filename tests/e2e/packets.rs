@@ -3,7 +3,7 @@
 use std::process::Stdio;
 
 use super::RECIPE;
-use crate::support::namespace::{Kept, Privilege, each};
+use crate::support::namespace::{Privilege, SimulatedCluster, each};
 
 /// The outside host of simulate.
 const OUTSIDE: &str = "203.0.113.10";
@@ -26,8 +26,8 @@ const WITNESS: &str = "nft -f - <<'END'
     }
 END";
 
-fn cluster(privilege: Privilege, next_hop: &str) -> Kept {
-    let cluster = Kept::new(privilege, &with(next_hop, ""));
+fn cluster(privilege: Privilege, next_hop: &str) -> SimulatedCluster {
+    let cluster = SimulatedCluster::new(privilege, &with(next_hop, ""));
     cluster.sh("outside", WITNESS);
     for (name, ..) in NODES {
         cluster.sh(&pod(name), WITNESS);
@@ -50,12 +50,12 @@ fn pod(name: &str) -> String {
 }
 
 #[track_caller]
-fn ping(cluster: &Kept, from: &str, to: &str) {
+fn ping(cluster: &SimulatedCluster, from: &str, to: &str) {
     cluster.sh(from, &format!("ping -n -q -c 2 -i 0.05 -W 5 {to}"));
 }
 
 /// Returns whether the receiver saw an echo request with this source.
-fn saw(cluster: &Kept, receiver: &str, source: &str, destination: &str) -> bool {
+fn saw(cluster: &SimulatedCluster, receiver: &str, source: &str, destination: &str) -> bool {
     let seen = cluster.sh(receiver, "nft list set ip witness seen");
     seen.contains(&format!("{source} . {destination}"))
 }

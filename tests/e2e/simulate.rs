@@ -12,7 +12,7 @@ use std::{
 use serde_json::Value;
 
 use super::{RECIPE, cluster};
-use crate::support::namespace::{Kept, Namespace, Privilege, Snapshots, each};
+use crate::support::namespace::{Namespace, Privilege, SimulatedCluster, Snapshots, each};
 
 /// Serializes simulations: all namespaces share the machine's neighbor table, and a large cluster fills it.
 static ALONE: Mutex<()> = Mutex::new(());
@@ -206,7 +206,7 @@ fn nothing_is_left_behind() {
 fn a_kept_cluster_can_be_entered() {
     let _alone = alone();
     each(|privilege| {
-        let kept = Kept::new(privilege, RECIPE);
+        let kept = SimulatedCluster::new(privilege, RECIPE);
         let routes = kept.sh("node linux-2", "ip route show proto 87");
         assert!(routes.contains("10.244.2.0/24 via 10.244.2.2 dev eth0"), "{routes}");
         let status = kept.sh("node linux-2", "\"$HOSTGW\" status");

@@ -77,10 +77,10 @@ fn options() -> impl Strategy<Value = Options> {
 }
 
 fn nodes() -> impl Strategy<Value = Vec<NodeSpec>> {
-    const MOST: usize = 6;
-    let order = || Just((0..MOST).collect::<Vec<usize>>()).prop_shuffle();
+    const MAX_NODES: usize = 6;
+    let order = || Just((0..MAX_NODES).collect::<Vec<usize>>()).prop_shuffle();
     // Most often the n-th name has the n-th pod CIDR and the n-th address.
-    let usual = || prop_oneof![3 => Just((0..MOST).collect::<Vec<usize>>()), 2 => order()];
+    let usual = || prop_oneof![3 => Just((0..MAX_NODES).collect::<Vec<usize>>()), 2 => order()];
     let kinds = (
         prop::bool::weighted(0.7),
         0_u8..4,
@@ -89,8 +89,8 @@ fn nodes() -> impl Strategy<Value = Vec<NodeSpec>> {
         prop::option::weighted(0.2, 0_u8..3),
         prop::option::weighted(0.5, 0_u8..2),
     );
-    let kinds = prop::collection::vec(kinds, MOST);
-    (order(), usual(), usual(), kinds, 1..=MOST).prop_map(|(names, cidrs, addresses, kinds, count)| {
+    let kinds = prop::collection::vec(kinds, MAX_NODES);
+    (order(), usual(), usual(), kinds, 1..=MAX_NODES).prop_map(|(names, cidrs, addresses, kinds, count)| {
         let node = |name: usize| {
             let (has_address, families, windows, other_gateway, egress, default_gateway) = kinds[name];
             NodeSpec {

@@ -4,7 +4,7 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rustix::io::Errno;
 
 use super::{
-    Error, LOAD_NF_TABLES, NEEDS_ROOT, Retries,
+    LOAD_NF_TABLES, NEEDS_ROOT, NatError, Retries,
     abi::{self, message},
     decode::{self, number},
 };
@@ -23,19 +23,19 @@ use crate::{
 /// # Errors
 ///
 /// Returns an error if reading fails for another reason.
-pub fn observe(families: &[Family]) -> Result<(Tables, Vec<Unknown>), Error> {
+pub fn observe(families: &[Family]) -> Result<(Tables, Vec<Unknown>), NatError> {
     let mut socket = match Socket::open(NETLINK_NETFILTER) {
         Ok(socket) => socket,
         Err(error) => {
             let errno = error.raw_os_error().map(Errno::from_raw_os_error);
-            let reason = errno.and_then(unavailable).ok_or(Error::Open(error))?;
+            let reason = errno.and_then(unavailable).ok_or(NatError::Open(error))?;
             return Ok((Tables::default(), unknown(families, reason)));
         }
     };
     match read_consistent(&mut socket, families, &mut Retries::new()) {
         Ok(ConsistentTables { tables, .. }) => Ok((tables, Vec::new())),
-        Err(Error::Generation(error)) => {
-            let reason = unavailable(error.errno).ok_or(Error::Generation(error))?;
+        Err(NatError::Generation(error)) => {
+            let reason = unavailable(error.errno).ok_or(NatError::Generation(error))?;
             Ok((Tables::default(), unknown(families, reason)))
         }
         Err(error) => Err(error),
@@ -52,17 +52,17 @@ pub(super) struct ConsistentTables {
 ///
 /// # Errors
 ///
-/// Returns [`Error::Generation`] if nothing can be read at all, the error of a later read, or that of [`Retries::wait`].
+/// Returns [`NatError::Generation`] if nothing can be read at all, the error of a later read, or that of [`Retries::wait`].
 pub(super) fn read_consistent(
     socket: &mut Socket,
     families: &[Family],
     retries: &mut Retries,
-) -> Result<ConsistentTables, Error> {
+) -> Result<ConsistentTables, NatError> {
     loop {
-        let generation = read_generation(socket).map_err(Error::Generation)?;
+        let generation = read_generation(socket).map_err(NatError::Generation)?;
         let tables = read(socket, families);
         // A concurrent change can also surface as an error, for example if a table was just removed.
-        if read_generation(socket).map_err(Error::Generation)? == generation {
+        if read_generation(socket).map_err(NatError::Generation)? == generation {
             return tables.map(|tables| ConsistentTables { tables, generation });
         }
         retries.wait()?;
@@ -116,7 +116,7 @@ fn read_generation(socket: &mut Socket) -> Result<u32, KernelError> {
     Err(Malformed.into())
 }
 
-fn read(socket: &mut Socket, families: &[Family]) -> Result<Tables, Error> {
+fn read(socket: &mut Socket, families: &[Family]) -> Result<Tables, NatError> {
     let mut tables = Tables::default();
     for &family in families {
         *tables.get_mut(family) = Reader { socket, family }.table()?;
@@ -131,7 +131,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn table(&mut self) -> Result<Option<NatTable>, Error> {
+    fn table(&mut self) -> Result<Option<NatTable>, NatError> {
         let tables = self.dump(message::GETTABLE, "tables", None)?;
         let Some(table) = tables.iter().find(|table| table.belongs_to_hostgw(abi::table::NAME)) else {
             return Ok(None);
@@ -151,7 +151,7 @@ impl Reader<'_> {
     }
 
     /// Reads the chains that hostgw can write, and descriptions of the others.
-    fn chains(&mut self) -> Result<(Vec<NatChain>, Vec<String>), Error> {
+    fn chains(&mut self) -> Result<(Vec<NatChain>, Vec<String>), NatError> {
         let (mut chains, mut others) = (Vec::new(), Vec::new());
         for object in self.dump(message::GETCHAIN, "chains", None)? {
             if object.belongs_to_hostgw(abi::chain::TABLE) {
@@ -166,7 +166,7 @@ impl Reader<'_> {
 
     /// Reads the rules into their chains. Rules of a chain that hostgw cannot write are skipped: the chain is already
     /// among the descriptions.
-    fn rules(&mut self, chains: &mut [NatChain]) -> Result<(), Error> {
+    fn rules(&mut self, chains: &mut [NatChain]) -> Result<(), NatError> {
         // The kernel dumps rules chain by chain, in the order of the chains.
         let mut at = 0;
         for object in self.dump(message::GETRULE, "rules", Some(abi::rule::TABLE))? {
@@ -191,7 +191,7 @@ impl Reader<'_> {
         what: &str,
         kind: fn(u32) -> &'static str,
         others: &mut Vec<String>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), NatError> {
         for object in self.dump(message_type, what, Some(abi::other::TABLE))? {
             if object.belongs_to_hostgw(abi::other::TABLE) {
                 let name = text(object.get(abi::other::NAME).unwrap_or_default());
@@ -204,14 +204,19 @@ impl Reader<'_> {
 
     /// Dumps the objects of one type. With a `filter`, the attribute that names a table, the kernel dumps only those
     /// of hostgw's table; it cannot filter tables and chains.
-    fn dump(&mut self, message_type: u16, what: &str, filter: Option<u16>) -> Result<Vec<Object>, Error> {
+    fn dump(
+        &mut self,
+        message_type: u16,
+        what: &str,
+        filter: Option<u16>,
+    ) -> Result<Vec<NftObject>, NatError> {
         let mut request = header(Some(self.family)).to_vec();
         filter
             .map_or(Ok(()), |attribute| put_attribute(&mut request, attribute, TABLE_NAME))
             .map_err(KernelError::from)
             .and_then(|()| self.socket.dump(message_type, 0, &request))
             .and_then(|dump| Ok(objects(&dump)?))
-            .map_err(|error| Error::Read { what: format!("{what} of {}", self.family.nft()), error })
+            .map_err(|error| NatError::Read { what: format!("{what} of {}", self.family.nft()), error })
     }
 }
 
@@ -219,9 +224,9 @@ impl Reader<'_> {
 const TABLE_NAME: &[u8] = b"hostgw\0";
 
 /// The attributes of one nftables object.
-struct Object(Vec<(u16, Vec<u8>)>);
+struct NftObject(Vec<(u16, Vec<u8>)>);
 
-impl Object {
+impl NftObject {
     fn get(&self, kind: u16) -> Option<&[u8]> {
         self.0.iter().find(|(other, _)| *other == kind).map(|(_, payload)| payload.as_slice())
     }
@@ -232,12 +237,12 @@ impl Object {
     }
 }
 
-fn objects(dump: &Dump) -> Result<Vec<Object>, Malformed> {
+fn objects(dump: &Dump) -> Result<Vec<NftObject>, Malformed> {
     let owned = |(kind, payload): (u16, &[u8])| (kind, payload.to_vec());
     dump.iter()
         .map(|(_, payload)| {
             let attributes = Attributes::new(payload.get(abi::GENERIC_HEADER..).ok_or(Malformed)?);
-            attributes.map(|attribute| attribute.map(owned)).collect::<Result<_, _>>().map(Object)
+            attributes.map(|attribute| attribute.map(owned)).collect::<Result<_, _>>().map(NftObject)
         })
         .collect()
 }
@@ -262,7 +267,7 @@ fn find(payload: &[u8], kind: u16) -> Result<Option<&[u8]>, Malformed> {
 /// # Errors
 ///
 /// Returns the name of a chain that hostgw cannot write.
-fn chain(object: &Object) -> Result<NatChain, String> {
+fn chain(object: &NftObject) -> Result<NatChain, String> {
     let bytes = object.get(abi::chain::NAME).unwrap_or_default();
     let name = text(bytes);
     let base = base_chain(object);
@@ -276,7 +281,7 @@ fn chain(object: &Object) -> Result<NatChain, String> {
 }
 
 /// Decodes the hook, `Some(None)` for a chain without one. Returns `None` for a hook that hostgw cannot write.
-fn base_chain(object: &Object) -> Option<Option<BaseChain>> {
+fn base_chain(object: &NftObject) -> Option<Option<BaseChain>> {
     let Some(hook) = object.get(abi::chain::HOOK) else { return Some(None) };
     let (mut hook_number, mut priority) = (None, None);
     for attribute in Attributes::new(hook) {
@@ -310,7 +315,7 @@ fn base_chain(object: &Object) -> Option<Option<BaseChain>> {
     Some(Some(BaseChain { kind, hook, priority: priority?, policy }))
 }
 
-fn rule(family: Family, object: &Object) -> NatRule {
+fn rule(family: Family, object: &NftObject) -> NatRule {
     NatRule {
         body: object
             .get(abi::rule::EXPRESSIONS)

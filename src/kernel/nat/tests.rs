@@ -91,7 +91,7 @@ fn change((family, after): &(Family, Option<&NatTable>)) -> NatChange {
 }
 
 /// Replaces the live tables.
-fn replace(tables: &[(Family, Option<&NatTable>)]) -> Result<(), Error> {
+fn replace(tables: &[(Family, Option<&NatTable>)]) -> Result<(), NatError> {
     let changes: Vec<_> = tables.iter().map(change).collect();
     compare_and_replace(&changes.iter().collect::<Vec<_>>(), &Interrupt::new())
 }
@@ -422,7 +422,7 @@ fn an_object_that_cannot_be_encoded_fails_before_anything_is_sent() {
             let mut table = table(Family::V4, vec![recipe("10.244.0.0/16")]);
             change(&mut table);
             let error = replace(&[(Family::V4, Some(&table))]).expect_err("unwritable");
-            assert!(matches!(error, Error::Unwritable { .. }), "{error:?}");
+            assert!(matches!(error, NatError::Unwritable { .. }), "{error:?}");
             error.to_string()
         };
         let nul = complain(&|table| table.chains[0].name = "a\0b".into());
@@ -567,7 +567,7 @@ fn a_reader_sees_one_generation() {
                         assert!(table == few || table == many, "{} rules", table.chains[0].rules.len());
                         read += 1;
                     }
-                    Err(Error::Unsteady) => {}
+                    Err(NatError::Unsteady) => {}
                     Err(error) => panic!("{error}"),
                 }
             }
@@ -628,7 +628,7 @@ fn a_concurrently_added_set_is_never_lost() {
                     assert!(!is_in, "round {round}: the set is lost");
                     match compare_and_replace(&[&ours], &Interrupt::new()) {
                         Ok(()) => replaced += 1,
-                        Err(Error::Overtaken(Family::V4)) => overtaken += 1,
+                        Err(NatError::Overtaken(Family::V4)) => overtaken += 1,
                         Err(error) => panic!("{error}"),
                     }
                 }
@@ -682,7 +682,7 @@ fn retries_are_limited() {
     retries.attempts = 0;
     retries.wait().expect("the minimum number of attempts");
     interrupt.raise();
-    assert!(matches!(retries.wait(), Err(Error::Interrupted)));
+    assert!(matches!(retries.wait(), Err(NatError::Interrupted)));
 }
 
 #[test]

@@ -21,7 +21,7 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use rustix::io::Errno;
 
 use super::{
-    Error, Retries,
+    NatError, Retries,
     abi::{self, expr, message},
     read::{ConsistentTables, read_consistent},
 };
@@ -29,7 +29,7 @@ use crate::{
     apply::Interrupt,
     hex::unhex,
     kernel::{
-        ffi::{FibDaddrType, Masquerade, Message},
+        ffi::{BatchMessage, FibDaddrType, Masquerade},
         netlink::{HEADER, NLM_F_REQUEST, Refused, Socket, put_attribute, put_message},
     },
     model::Family,
@@ -59,8 +59,8 @@ const FOREIGN_COMMENT_MAX: usize = 253;
 ///
 /// # Errors
 ///
-/// Returns [`Error::Unheard`] if it is unknown whether anything changed. After any other error, nothing has changed.
-pub fn replace(changes: &[&NatChange], interrupt: &Interrupt) -> Result<(), Error> {
+/// Returns [`NatError::Unheard`] if it is unknown whether anything changed. After any other error, nothing has changed.
+pub fn replace(changes: &[&NatChange], interrupt: &Interrupt) -> Result<(), NatError> {
     if changes.is_empty() {
         return Ok(());
     }
@@ -74,13 +74,13 @@ pub fn replace(changes: &[&NatChange], interrupt: &Interrupt) -> Result<(), Erro
     let objects = builder.objects;
     let batch: Vec<u8> = builder.batch.finalize().iter().flatten().copied().collect();
     let families: Vec<Family> = changes.iter().map(|change| change.family).collect();
-    let mut socket = Socket::open(NETLINK_NETFILTER).map_err(Error::Open)?;
+    let mut socket = Socket::open(NETLINK_NETFILTER).map_err(NatError::Open)?;
     let mut retries = Retries::interruptible(interrupt);
     loop {
         let ConsistentTables { tables, generation } = read_consistent(&mut socket, &families, &mut retries)?;
         let is_stale = |change: &&&NatChange| tables.get(change.family) != change.before.as_ref();
         if let Some(change) = changes.iter().find(is_stale) {
-            return Err(Error::Overtaken(change.family));
+            return Err(NatError::Overtaken(change.family));
         }
         match socket.batch(&mut with_generation(&batch, generation)?) {
             Err(error) if is_generation_mismatch(&error) => retries.wait()?,
@@ -90,13 +90,13 @@ pub fn replace(changes: &[&NatChange], interrupt: &Interrupt) -> Result<(), Erro
 }
 
 /// Makes the batch conditional on `generation`.
-fn with_generation(batch: &[u8], generation: u32) -> Result<Vec<u8>, Error> {
+fn with_generation(batch: &[u8], generation: u32) -> Result<Vec<u8>, NatError> {
     /// The length of the begin message that nftnl writes, without attributes.
     const BEGIN: usize = HEADER + abi::GENERIC_HEADER;
     let [high, low] = abi::BATCH_SUBSYSTEM.to_be_bytes();
     let mut begin = vec![0, 0, high, low];
     put_attribute(&mut begin, abi::BATCH_GENID, &generation.to_be_bytes())
-        .map_err(|malformed| Error::Unheard(malformed.into()))?;
+        .map_err(|malformed| NatError::Unheard(malformed.into()))?;
     let mut bytes = Vec::with_capacity(batch.len() + begin.len());
     put_message(&mut bytes, abi::BATCH_BEGIN, NLM_F_REQUEST, 0, &begin);
     bytes.extend_from_slice(batch.get(BEGIN..).unwrap_or_default());
@@ -109,15 +109,15 @@ fn is_generation_mismatch(error: &Refused) -> bool {
 }
 
 /// Names the object that the kernel rejected. Only the first rejection counts: the others often follow from it.
-fn rejection(error: Refused, mut objects: Vec<String>) -> Error {
+fn rejection(error: Refused, mut objects: Vec<String>) -> NatError {
     match (error.rejections.into_iter().next(), error.failure) {
         (Some((index, error)), _) => {
-            // Message 0 begins the batch.
+            // BatchMessage 0 begins the batch.
             let object = index.checked_sub(1).filter(|index| *index < objects.len());
-            Error::Refused { object: object.map(|index| objects.swap_remove(index)), error }
+            NatError::Refused { object: object.map(|index| objects.swap_remove(index)), error }
         }
-        (None, Some(failure)) => Error::Unheard(failure),
-        (None, None) => Error::Unheard(Errno::IO.into()),
+        (None, Some(failure)) => NatError::Unheard(failure),
+        (None, None) => NatError::Unheard(Errno::IO.into()),
     }
 }
 
@@ -139,7 +139,7 @@ impl BatchBuilder {
 
     /// Removes the table whether or not it exists. The message that first creates it sets no flags: flags would activate
     /// the hooks of a dormant table just before its removal.
-    fn remove(&mut self, family: Family) -> Result<(), Error> {
+    fn remove(&mut self, family: Family) -> Result<(), NatError> {
         let object = NatObject::Table { family, flags: 0 }.to_string();
         self.add(object.clone(), &table_message(family, None)?);
         let table = Table::new(table_name(family)?, proto(family));
@@ -148,7 +148,7 @@ impl BatchBuilder {
     }
 
     /// Adds the table, its chains, and then all rules, since rules may jump to any chain.
-    fn table(&mut self, family: Family, table: &NatTable) -> Result<(), Error> {
+    fn table(&mut self, family: Family, table: &NatTable) -> Result<(), NatError> {
         let object = NatObject::Table { family, flags: table.flags }.to_string();
         if table.family != family {
             return Err(unwritable(&object, format!("it is a table of {}", table.family.nft())));
@@ -181,7 +181,7 @@ impl BatchBuilder {
         parent: &Chain<'_>,
         chain: &NatChain,
         rule: &NatRule,
-    ) -> Result<(), Error> {
+    ) -> Result<(), NatError> {
         let object = NatObject::Rule { family, chain: chain.name.clone(), rule: rule.clone() }.to_string();
         match &rule.body {
             RuleBody::Known(expressions) => {
@@ -201,8 +201,8 @@ impl BatchBuilder {
     }
 }
 
-fn unwritable(object: &str, why: impl Into<String>) -> Error {
-    Error::Unwritable { object: object.to_owned(), why: why.into() }
+fn unwritable(object: &str, why: impl Into<String>) -> NatError {
+    NatError::Unwritable { object: object.to_owned(), why: why.into() }
 }
 
 const fn proto(family: Family) -> ProtoFamily {
@@ -212,14 +212,14 @@ const fn proto(family: Family) -> ProtoFamily {
     }
 }
 
-fn table_name(family: Family) -> Result<CString, Error> {
+fn table_name(family: Family) -> Result<CString, NatError> {
     CString::new(NatTable::NAME).map_err(|_| unwritable(family.nft(), NUL))
 }
 
 const NUL: &str = "its name has a NUL byte";
 
 /// The message for `add table`, which nftnl cannot write with flags.
-fn table_message(family: Family, flags: Option<u32>) -> Result<Message, Error> {
+fn table_message(family: Family, flags: Option<u32>) -> Result<BatchMessage, NatError> {
     let attributes = || {
         let mut attributes = Vec::new();
         put_attribute(&mut attributes, abi::table::NAME, table_name(family).ok()?.as_bytes_with_nul())
@@ -230,7 +230,7 @@ fn table_message(family: Family, flags: Option<u32>) -> Result<Message, Error> {
         Some(attributes)
     };
     attributes()
-        .and_then(|attributes| Message::new(message::NEWTABLE, 0, family, attributes))
+        .and_then(|attributes| BatchMessage::new(message::NEWTABLE, 0, family, attributes))
         .ok_or_else(|| unwritable(family.nft(), TOO_LONG))
 }
 
@@ -327,7 +327,12 @@ fn address(
 }
 
 /// The message for a foreign rule, with its expressions exactly as they were read.
-fn raw_rule(family: Family, chain: &str, raw: &str, comment: Option<&str>) -> Result<Message, &'static str> {
+fn raw_rule(
+    family: Family,
+    chain: &str,
+    raw: &str,
+    comment: Option<&str>,
+) -> Result<BatchMessage, &'static str> {
     let expressions = unhex(raw).ok_or("its expressions are not hexadecimal")?;
     let chain = CString::new(chain).map_err(|_| NUL)?;
     let userdata = comment.map(userdata).transpose()?;
@@ -343,7 +348,7 @@ fn raw_rule(family: Family, chain: &str, raw: &str, comment: Option<&str>) -> Re
         Some(attributes)
     };
     attributes()
-        .and_then(|attributes| Message::new(message::NEWRULE, APPEND, family, attributes))
+        .and_then(|attributes| BatchMessage::new(message::NEWRULE, APPEND, family, attributes))
         .ok_or(TOO_LONG)
 }
 

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use rtnetlink::packet_route::neighbour::NeighbourState;
 
-use super::Progress;
+use super::AttemptStatus;
 use crate::{
     error::Error,
     kernel::{
@@ -27,14 +27,16 @@ impl Asking {
     ///
     /// # Errors
     /// Returns an error if the kernel cannot be queried.
-    pub(super) fn start(address: IpAddr, socket: &mut Socket) -> Result<(Self, Progress), Error> {
+    pub(super) fn start(address: IpAddr, socket: &mut Socket) -> Result<(Self, AttemptStatus), Error> {
         let route = lookup(socket, address)?;
         let mut asking = Self { address, interface: route.interface.unwrap_or(0), is_broadcast: false };
         let progress = match route.gateway {
             // All nodes share the configuration, so a check may target the node itself.
-            _ if route.is_local => Progress::Passed,
-            Some(gateway) => Progress::Failed(format!("not on a link of this node but behind {gateway}")),
-            None if route.interface.is_none() => Progress::Failed("no route to it".to_owned()),
+            _ if route.is_local => AttemptStatus::Passed,
+            Some(gateway) => {
+                AttemptStatus::Failed(format!("not on a link of this node but behind {gateway}"))
+            }
+            None if route.interface.is_none() => AttemptStatus::Failed("no route to it".to_owned()),
             None => {
                 let entry = asking.entry(socket)?;
                 asking.ask(&entry, socket)?
@@ -47,15 +49,15 @@ impl Asking {
     ///
     /// # Errors
     /// Returns an error if the kernel cannot be queried.
-    pub(super) fn advance(&mut self, socket: &mut Socket) -> Result<Progress, Error> {
+    pub(super) fn advance(&mut self, socket: &mut Socket) -> Result<AttemptStatus, Error> {
         let entry = self.entry(socket)?;
         match entry.state() {
             _ if !entry.is_asked_for() => Ok(not_asked_for()),
-            NeighbourState::Reachable => Ok(Progress::Passed),
+            NeighbourState::Reachable => Ok(AttemptStatus::Passed),
             NeighbourState::Failed if self.is_broadcast => {
-                Ok(Progress::Failed("it does not answer on its link".to_owned()))
+                Ok(AttemptStatus::Failed("it does not answer on its link".to_owned()))
             }
-            NeighbourState::Incomplete | NeighbourState::Probe => Ok(Progress::Waiting),
+            NeighbourState::Incomplete | NeighbourState::Probe => Ok(AttemptStatus::Waiting),
             // The last known link-layer address is silent, so another machine may have the address now. Or another
             // program changed the entry.
             _ => self.ask(&entry, socket),
@@ -63,7 +65,7 @@ impl Asking {
     }
 
     /// Queries the last known link-layer address if there is one, else the whole link.
-    fn ask(&mut self, entry: &Neighbor, socket: &mut Socket) -> Result<Progress, Error> {
+    fn ask(&mut self, entry: &Neighbor, socket: &mut Socket) -> Result<AttemptStatus, Error> {
         match entry.state() {
             _ if !entry.is_asked_for() => Ok(not_asked_for()),
             NeighbourState::Reachable
@@ -85,17 +87,19 @@ impl Asking {
 }
 
 /// Sends a request. A rejection means that the entry or the interface has changed, so the attempt is repeated.
-fn send(socket: &mut Socket, message: &Message) -> Result<Progress, Error> {
-    let Err(refused) = socket.transact(std::slice::from_ref(message)) else { return Ok(Progress::Waiting) };
+fn send(socket: &mut Socket, message: &Message) -> Result<AttemptStatus, Error> {
+    let Err(refused) = socket.transact(std::slice::from_ref(message)) else {
+        return Ok(AttemptStatus::Waiting);
+    };
     match (refused.failure, refused.rejections.first()) {
         (Some(failure), _) => Err(cannot_ask(&failure)),
-        (None, Some((_, error))) => Ok(Progress::Interfered(error.to_string())),
-        (None, None) => Ok(Progress::Waiting),
+        (None, Some((_, error))) => Ok(AttemptStatus::Interfered(error.to_string())),
+        (None, None) => Ok(AttemptStatus::Waiting),
     }
 }
 
-fn not_asked_for() -> Progress {
-    Progress::Failed("the kernel does not query it: its neighbor entry is permanent".to_owned())
+fn not_asked_for() -> AttemptStatus {
+    AttemptStatus::Failed("the kernel does not query it: its neighbor entry is permanent".to_owned())
 }
 
 fn cannot_ask(error: &KernelError) -> Error {

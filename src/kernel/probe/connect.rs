@@ -12,7 +12,7 @@ use rustix::{
     net::{AddressFamily, SocketFlags, SocketType, connect, getpeername, getsockname, socket_with, sockopt},
 };
 
-use super::{Progress, cannot_run};
+use super::{AttemptStatus, cannot_run};
 use crate::{error::Error, fault};
 
 /// A connection attempt in progress.
@@ -25,7 +25,7 @@ impl Connecting {
     ///
     /// # Errors
     /// Returns an error if no socket can be created.
-    pub(super) fn start(address: SocketAddr) -> Result<(Self, Progress), Error> {
+    pub(super) fn start(address: SocketAddr) -> Result<(Self, AttemptStatus), Error> {
         let failed = |errno: Errno| cannot_run(&errno.into());
         fault::point().map_err(failed)?;
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
@@ -33,8 +33,8 @@ impl Connecting {
         let socket = socket_with(family, SocketType::STREAM, flags, None).map_err(failed)?;
         let progress = match connect(&socket, &address) {
             Ok(()) => connected(&socket),
-            Err(Errno::INPROGRESS | Errno::INTR) => Progress::Waiting,
-            Err(errno) => Progress::Failed(describe(errno)),
+            Err(Errno::INPROGRESS | Errno::INTR) => AttemptStatus::Waiting,
+            Err(errno) => AttemptStatus::Failed(describe(errno)),
         };
         Ok((Self { socket }, progress))
     }
@@ -43,17 +43,17 @@ impl Connecting {
     ///
     /// # Errors
     /// Returns an error if the socket cannot be queried.
-    pub(super) fn advance(&self) -> Result<Progress, Error> {
+    pub(super) fn advance(&self) -> Result<AttemptStatus, Error> {
         let failed = |errno: Errno| cannot_run(&errno.into());
         let mut watched = [PollFd::new(&self.socket, PollFlags::OUT)];
         match poll(&mut watched, Some(&Timespec::default())) {
-            Ok(0) | Err(Errno::INTR) => return Ok(Progress::Waiting),
+            Ok(0) | Err(Errno::INTR) => return Ok(AttemptStatus::Waiting),
             Ok(_) => {}
             Err(errno) => return Err(failed(errno)),
         }
         Ok(match sockopt::socket_error(&self.socket).map_err(failed)? {
             Ok(()) => connected(&self.socket),
-            Err(errno) => Progress::Failed(describe(errno)),
+            Err(errno) => AttemptStatus::Failed(describe(errno)),
         })
     }
 
@@ -65,9 +65,13 @@ impl Connecting {
 
 /// The result of an established connection. A socket that connects to a local port without a listener may connect to
 /// itself, if the kernel happens to assign it that very port (simultaneous open, RFC 9293, section 3.5).
-fn connected(socket: &OwnedFd) -> Progress {
+fn connected(socket: &OwnedFd) -> AttemptStatus {
     let is_self_connected = getsockname(socket).ok().is_some_and(|own| getpeername(socket) == Ok(Some(own)));
-    if is_self_connected { Progress::Failed(describe(Errno::CONNREFUSED)) } else { Progress::Passed }
+    if is_self_connected {
+        AttemptStatus::Failed(describe(Errno::CONNREFUSED))
+    } else {
+        AttemptStatus::Passed
+    }
 }
 
 /// Describes an error as a sentence fragment, such as "connection refused".

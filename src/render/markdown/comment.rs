@@ -40,7 +40,7 @@ pub(super) struct Comment {
     /// The totals.
     pub counts: String,
     pub removals: Vec<Removals>,
-    pub sections: Vec<Section>,
+    pub sections: Vec<ChangeSection>,
     /// The command that shows everything.
     pub everything: &'static str,
 }
@@ -78,7 +78,7 @@ pub(super) struct Removal {
 }
 
 /// The changes in one block, except removals.
-pub(super) struct Section {
+pub(super) struct ChangeSection {
     /// The title, in Markdown.
     pub title: String,
     /// The visible lines.
@@ -141,7 +141,7 @@ impl Comment {
             let _ = write!(text, "{note}.\n\n");
         }
         let _ = writeln!(text, "**{}**", self.counts);
-        let shown: usize = self.sections.iter().map(Section::shown_length).sum();
+        let shown: usize = self.sections.iter().map(ChangeSection::shown_length).sum();
         let budget = COMMENT_LIMIT.saturating_sub(text.len() + FOOTER_RESERVE + shown.min(SUMMARY_RESERVE));
         text.push_str(&self.removals_within(budget));
         self.add_sections(&mut text);
@@ -247,7 +247,7 @@ const FOLDED_PART: usize = 1;
 /// The text after the lines of a folded part, which is longer than after visible ones.
 const CLOSING: &str = "```\n\n</details>\n";
 
-impl Section {
+impl ChangeSection {
     /// The minimum length of the section with all visible lines.
     fn shown_length(&self) -> usize {
         let lines = self.shown.iter().map(|ranked| ranked.line.text.len() + ranked.line.annotation.len() + 4);

@@ -14,7 +14,7 @@ use crate::{
 };
 
 use super::{
-    comment::{Comment, Importance, RankedLine, Removal, RemovalScope, Removals, Section},
+    comment::{ChangeSection, Comment, Importance, RankedLine, Removal, RemovalScope, Removals},
     escape::name,
 };
 
@@ -144,12 +144,12 @@ fn removed_node(node: &NodeEntry, counts: [usize; 4]) -> Removal {
     }
 }
 
-fn sections(report: &ComparisonReport) -> Vec<Section> {
+fn sections(report: &ComparisonReport) -> Vec<ChangeSection> {
     let mut sections = Vec::new();
     if !report.renamed.is_empty() {
         let line =
             |renamed: &Renamed| RankedLine { importance: Importance::Add, line: renamed_line(renamed) };
-        sections.push(Section {
+        sections.push(ChangeSection {
             title: "#### Renamed without other changes".to_owned(),
             shown: report.renamed.iter().map(line).collect(),
             folded: Vec::new(),
@@ -160,7 +160,7 @@ fn sections(report: &ComparisonReport) -> Vec<Section> {
 }
 
 /// The changes of a block except removals, if there are any.
-fn section(report: &ComparisonReport, block: &BlockReport) -> Option<Section> {
+fn section(report: &ComparisonReport, block: &BlockReport) -> Option<ChangeSection> {
     let palette = Palette::new(false);
     let importance = |action| match (action, block.status) {
         (Action::Add, NodeStatus::New) => Importance::New,
@@ -188,5 +188,9 @@ fn section(report: &ComparisonReport, block: &BlockReport) -> Option<Section> {
     let entries = block.changes.iter().filter(|entry| has_more && entry.action != Action::Remove);
     let folded = entries
         .map(|entry| RankedLine { importance: importance(entry.action), line: entry_line(entry, &palette) });
-    Some(Section { title: format!("#### {}", block_title(report, block)), shown, folded: folded.collect() })
+    Some(ChangeSection {
+        title: format!("#### {}", block_title(report, block)),
+        shown,
+        folded: folded.collect(),
+    })
 }

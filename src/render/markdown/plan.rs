@@ -10,7 +10,7 @@ use crate::{
 };
 
 use super::{
-    comment::{Comment, Importance, RankedLine, RemovalScope, Removals, Section},
+    comment::{ChangeSection, Comment, Importance, RankedLine, RemovalScope, Removals},
     comparison::{code, removal},
     escape::name,
 };
@@ -41,24 +41,24 @@ pub fn plan_markdown(report: &Report) -> String {
     comment.render()
 }
 
-fn sections(report: &Report) -> Vec<Section> {
+fn sections(report: &Report) -> Vec<ChangeSection> {
     let mut sections = vec![conflicts(report), warnings(report)];
     sections.extend(OBJECT_KINDS.map(|(kind, title)| changes(report, kind, title)));
     sections.retain(|section| !section.shown.is_empty() || !section.folded.is_empty());
     sections
 }
 
-fn conflicts(report: &Report) -> Section {
+fn conflicts(report: &Report) -> ChangeSection {
     let palette = Palette::new(false);
     let conflicts =
         report.conflicts.iter().flat_map(|conflict: &ConflictEntry| conflict_lines(conflict, &palette));
     let unknown = report.unknown.iter().map(|unknown| unknown_line(unknown, &palette));
     let shown =
         conflicts.chain(unknown).map(|line| RankedLine { importance: Importance::Conflict, line }).collect();
-    Section { title: "#### Foreign or unknown".to_owned(), shown, folded: Vec::new() }
+    ChangeSection { title: "#### Foreign or unknown".to_owned(), shown, folded: Vec::new() }
 }
 
-fn warnings(report: &Report) -> Section {
+fn warnings(report: &Report) -> ChangeSection {
     let line = |DiagnosticEntry { code, message, .. }: &DiagnosticEntry| Line {
         text: format!("! {code}: {message}"),
         annotation: String::new(),
@@ -68,10 +68,10 @@ fn warnings(report: &Report) -> Section {
         .iter()
         .map(|warning| RankedLine { importance: Importance::Conflict, line: line(warning) })
         .collect();
-    Section { title: "#### Warnings".to_owned(), shown, folded: Vec::new() }
+    ChangeSection { title: "#### Warnings".to_owned(), shown, folded: Vec::new() }
 }
 
-fn changes(report: &Report, kind: ObjectKind, title: &str) -> Section {
+fn changes(report: &Report, kind: ObjectKind, title: &str) -> ChangeSection {
     let palette = Palette::new(false);
     let entries = report.changes.iter().filter(|entry| entry.kind == kind && entry.action != Action::Remove);
     let lines: Vec<RankedLine> = entries
@@ -83,8 +83,8 @@ fn changes(report: &Report, kind: ObjectKind, title: &str) -> Section {
         .collect();
     let title = format!("#### {title}");
     if lines.len() <= MAX_SHOWN {
-        Section { title, shown: lines, folded: Vec::new() }
+        ChangeSection { title, shown: lines, folded: Vec::new() }
     } else {
-        Section { title, shown: Vec::new(), folded: lines }
+        ChangeSection { title, shown: Vec::new(), folded: lines }
     }
 }

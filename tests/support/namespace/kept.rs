@@ -9,7 +9,7 @@ use std::{
 use super::{Namespace, Outcome, Privilege};
 
 /// A cluster in namespaces, which stands until this is dropped.
-pub struct Kept {
+pub struct SimulatedCluster {
     machine: Namespace,
     child: Child,
     /// How to enter each namespace, by its name: `node linux-1`, `pod of linux-1`, `outside`.
@@ -17,7 +17,7 @@ pub struct Kept {
     state: String,
 }
 
-impl Kept {
+impl SimulatedCluster {
     /// Builds the cluster of a configuration.
     pub fn new(privilege: Privilege, configuration: &str) -> Self {
         let machine = Namespace::new(privilege);
@@ -78,7 +78,7 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for SimulatedCluster {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -25,7 +25,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use kept::Kept;
+pub use kept::SimulatedCluster;
 pub use machine::Machine;
 pub use outcome::{Outcome, Snapshots, steady};
 pub use peer::Peer;

@@ -32,7 +32,7 @@ pub struct PersistHeader {
 /// The JSON of the line.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Line {
+struct HeaderJson {
     format: u32,
     program: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -72,7 +72,7 @@ impl PersistHeader {
 
     /// The line, in printable ASCII: names may hold characters that change how a terminal shows the file.
     pub(super) fn line(&self) -> String {
-        let line = Line {
+        let line = HeaderJson {
             format: FORMAT,
             program: self.persist.name().to_owned(),
             netplan_id: self.persist.netplan_id().map(|id| id.as_str().to_owned()),
@@ -109,7 +109,7 @@ impl PersistHeader {
                 "its format is {format}, and this version of hostgw supports {FORMAT}"
             )));
         }
-        let Line { program, netplan_id, node, interface, config_hash, .. } =
+        let HeaderJson { program, netplan_id, node, interface, config_hash, .. } =
             serde_json::from_str(json).map_err(damaged)?;
         let persist = Persist::named(&program, netplan_id.as_deref());
         let persist =

@@ -9,7 +9,7 @@ use crate::{
 
 /// The program that runs the script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Caller {
+pub(super) enum HookRunner {
     /// With the interface in `IFACE`.
     Ifup,
     /// With the interface and the action as arguments.
@@ -28,16 +28,20 @@ add_routes() {
 "#;
 
 /// The script without its shebang and header.
-pub(super) fn content(caller: Caller, state: &State, interface: &str) -> Result<String, UnwritableInterface> {
+pub(super) fn content(
+    caller: HookRunner,
+    state: &State,
+    interface: &str,
+) -> Result<String, UnwritableInterface> {
     // ip -batch takes quotes and a backslash for quoting, and `#` for a comment.
     if interface.contains(['#', '"', '\'', '\\']) {
         return Err(UnwritableInterface(interface.to_owned()));
     }
     let mut text = format!("\nPATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin\ninterface={}\n", quoted(interface));
     text.push_str(match caller {
-        Caller::Ifup => "[ \"$IFACE\" = \"$interface\" ] || exit 0\n",
+        HookRunner::Ifup => "[ \"$IFACE\" = \"$interface\" ] || exit 0\n",
         // Not a change of connectivity: that happens when a connection goes down, too, before its addresses are gone.
-        Caller::NetworkManager => {
+        HookRunner::NetworkManager => {
             "[ \"$1\" = \"$interface\" ] || exit 0\n\
              case $2 in up | reapply | dhcp4-change | dhcp6-change) ;; *) exit 0 ;; esac\n"
         }

@@ -236,8 +236,8 @@ impl Persist {
     fn content(&self, state: &State, interface: &str) -> Result<String, UnwritableInterface> {
         match self {
             Self::SystemdNetworkd | Self::Netplan(_) => Ok(networkd::content(on_link_first(state))),
-            Self::NetworkManager => hook::content(hook::Caller::NetworkManager, state, interface),
-            Self::Ifupdown => hook::content(hook::Caller::Ifup, state, interface),
+            Self::NetworkManager => hook::content(hook::HookRunner::NetworkManager, state, interface),
+            Self::Ifupdown => hook::content(hook::HookRunner::Ifup, state, interface),
             Self::Nftables => Ok(nftables(state)),
             Self::SysctlD => Ok(sysctls(state)),
         }
