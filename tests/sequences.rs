@@ -55,8 +55,8 @@ impl Memory {
             Command::Apply(_) => hostgw::record::Command::Apply,
             _ => hostgw::record::Command::Destroy,
         };
-        let occasion = TransactionMeta::new(verb, self.clock);
-        let request = apply::Request::new(&prepared, &occasion);
+        let meta = TransactionMeta::new(verb, self.clock);
+        let request = apply::Request::new(&prepared, &meta);
         apply::run(&mut self.node, &dir, &request, &Interrupt::new()).map(|_| End::Done)
     }
 

@@ -661,7 +661,7 @@ pub(super) mod tests {
     pub fn record(id: u64) -> Record {
         Record {
             id,
-            occasion: TransactionMeta::new(Command::Apply, 0),
+            meta: TransactionMeta::new(Command::Apply, 0),
             totals: Totals::default(),
             touched: Touched::default(),
             before: State::default(),

@@ -168,7 +168,7 @@ fn record(dir: &StateDir, request: &Request, saved_before: OriginalSysctls) -> R
     written.retain(|key, _| touched.sysctls.binary_search(key).is_ok());
     Ok(Record {
         id: dir.next_id()?,
-        occasion: request.meta.clone(),
+        meta: request.meta.clone(),
         totals: request.plan.totals(),
         before: touched.part_of(request.observed),
         touched,
@@ -262,8 +262,8 @@ fn ensure_sysctls_unchanged(node: &mut dyn Backend, record: &Record) -> Result<(
 fn last_applied(request: &Request, record: &Record) -> LastApplied {
     LastApplied {
         id: record.id,
-        occasion: record.occasion.clone(),
-        state: match record.occasion.command {
+        meta: record.meta.clone(),
+        state: match record.meta.command {
             // Released sysctls are not managed any more.
             Command::Apply => {
                 let mut state = request.desired.clone();

@@ -43,8 +43,8 @@ pub(super) struct TransactionSummary {
 }
 
 impl TransactionSummary {
-    pub(super) fn of(occasion: &TransactionMeta) -> Self {
-        let TransactionMeta { command, node, file, config_hash, commit, by, at } = occasion.clone();
+    pub(super) fn of(meta: &TransactionMeta) -> Self {
+        let TransactionMeta { command, node, file, config_hash, commit, by, at } = meta.clone();
         Self { command, node, file, config_hash, commit, by, at: time(at) }
     }
 }
@@ -75,8 +75,8 @@ struct Transaction {
 }
 
 impl Transaction {
-    fn new(id: u64, open: bool, occasion: &TransactionMeta, totals: &Totals) -> Self {
-        Self { id, open, told: TransactionSummary::of(occasion), changes: Counts::from(*totals) }
+    fn new(id: u64, open: bool, meta: &TransactionMeta, totals: &Totals) -> Self {
+        Self { id, open, told: TransactionSummary::of(meta), changes: Counts::from(*totals) }
     }
 }
 
@@ -84,12 +84,10 @@ impl Transaction {
 pub(super) fn show(json: bool, output: &Output) -> Result<(), Error> {
     let dir = state_dir()?;
     let open = dir.open_journal()?;
-    let open =
-        open.iter().map(|Record { id, occasion, totals, .. }| Transaction::new(*id, true, occasion, totals));
+    let open = open.iter().map(|Record { id, meta, totals, .. }| Transaction::new(*id, true, meta, totals));
     let committed = dir.entries()?;
-    let committed = committed
-        .iter()
-        .map(|HistoryEntry { id, occasion, totals }| Transaction::new(*id, false, occasion, totals));
+    let committed =
+        committed.iter().map(|HistoryEntry { id, meta, totals }| Transaction::new(*id, false, meta, totals));
     let transactions: Vec<Transaction> = open.chain(committed).collect();
     if json {
         output.json(&History { format: FORMAT, transactions })

@@ -112,8 +112,8 @@ pub(super) fn judge_by_last(last: Option<&LastApplied>) -> Vec<PersistedFile> {
         return judge(&found, &Basis::Unknown("no apply is recorded since boot"));
     };
     let applied = applied(last);
-    let file = last.occasion.file.as_ref().map_or("FILE", Untrusted::as_raw);
-    let basis = match (&applied, last.occasion.command) {
+    let file = last.meta.file.as_ref().map_or("FILE", Untrusted::as_raw);
+    let basis = match (&applied, last.meta.command) {
         (_, Command::Destroy) => Basis::Nothing,
         (Some((state, node)), Command::Apply) => Basis::Wanted { state, node, file },
         (None, Command::Apply) => {
@@ -136,7 +136,7 @@ pub(super) fn warn_after_rollback(dir: &StateDir, output: &Output) {
 /// What the configuration that was last applied asks of its node. The state that was applied may hold sysctls beside, which
 /// went back to their original values.
 fn applied(last: &LastApplied) -> Option<(State, String)> {
-    let node = last.occasion.node.as_ref()?.as_raw();
+    let node = last.meta.node.as_ref()?.as_raw();
     let document = last.configuration.as_ref()?.document("");
     let cluster = config::load(&document).ok()?;
     let (index, _) = cluster.node(node)?;

@@ -39,7 +39,7 @@ impl Observer for Reporter<'_> {
             }
             Event::Recovered { record, left } => {
                 output.record(|transaction| transaction.recovered = Some(record.id));
-                let named = described(&record.occasion);
+                let named = described(&record.meta);
                 match left {
                     None => output.done(&format!("Undid {named}, and verified.")),
                     Some(left) => {

@@ -31,7 +31,7 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
         let (id, until) = (pending.id, time(pending.until));
         output.say(&format!("Pending: apply {id} can be confirmed until {until}."));
         if !options.consent.yes {
-            output.ask(&format!("Roll back {}?", named_by(id, &record.occasion)))?;
+            output.ask(&format!("Roll back {}?", named_by(id, &record.meta)))?;
         }
         let outcome = cancel_pending(&dir, &record, pending, options.consent.lock.lock_timeout, &reporter)?;
         return cancel::report(&outcome, &reporter).map(|_| when_changed);
@@ -68,7 +68,7 @@ fn preview(rollback: Rollback, options: &RollbackOptions, output: &Output) -> Ve
     let (found, checked) = rollback.preview(options.consent.lock.lock_timeout)?;
     let Some(Undo { record, is_open, plan }) = found else { return nothing_recorded(output) };
     if let Some(holder) = state_dir()?.holder().filter(|_| is_open) {
-        output.warn(&format!("{} is still running ({holder})", described(&record.occasion)));
+        output.warn(&format!("{} is still running ({holder})", described(&record.meta)));
     }
     output.record(|transaction| transaction.transaction = Some(record.id));
     output.plan(&report(&plan), true)?;
@@ -113,7 +113,7 @@ impl Caller<Undo> for User<'_> {
 
     fn approve(&self, undo: &Undo, hold: Option<Duration>) -> Result<Option<Duration>, Error> {
         if !self.options.consent.yes {
-            self.output.ask(&format!("Undo {}?", described(&undo.record.occasion)))?;
+            self.output.ask(&format!("Undo {}?", described(&undo.record.meta)))?;
         }
         Ok(hold)
     }
@@ -124,7 +124,7 @@ impl Caller<Undo> for User<'_> {
     }
 
     fn meta(&self, undo: &Undo) -> TransactionMeta {
-        undo.record.occasion.clone()
+        undo.record.meta.clone()
     }
 }
 

@@ -15,7 +15,7 @@ use crate::{plan::Desired, reconcile::Place, render::PersistedFile};
 /// Returns the plan with its reasons, warnings and source lines.
 pub(super) fn report(session: &Session) -> Report {
     let locator = Locator::new(&session.loaded.document);
-    let last = session.last.as_ref().filter(|last| last.occasion.node.as_ref() == Some(session.node_name()));
+    let last = session.last.as_ref().filter(|last| last.meta.node.as_ref() == Some(session.node_name()));
     let cluster = &session.loaded.cluster;
     let Prepared { desired, observed, plan, .. } = &session.prepared;
     let previous = last.filter(|_| !plan.changes.is_empty()).and_then(|last| previous(session, last));
@@ -69,6 +69,6 @@ fn persisted(session: &Session) -> Vec<PersistedFile> {
 fn previous(session: &Session, last: &LastApplied) -> Option<Loaded> {
     let is_other = |stored: &&StoredConfig| **stored != StoredConfig::from(&session.loaded.document);
     let stored = last.configuration.as_ref().filter(is_other)?;
-    let document = stored.document(last.occasion.file.clone().unwrap_or_default());
+    let document = stored.document(last.meta.file.clone().unwrap_or_default());
     Loaded::new(document).ok()
 }

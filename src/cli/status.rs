@@ -138,7 +138,7 @@ impl Wait {
     fn of(dir: &StateDir, record: &Record, pending: &Pending) -> Self {
         let holder = dir.holder();
         Self {
-            told: TransactionSummary::of(&record.occasion),
+            told: TransactionSummary::of(&record.meta),
             until: time(pending.until),
             remaining_seconds: pending.remaining().as_secs(),
             id: pending.id,
@@ -197,7 +197,7 @@ impl Wait {
 impl Unconfirmed {
     fn of(outcome: &Outcome) -> Option<Self> {
         (outcome.decision != Decision::Confirmed).then(|| Self {
-            told: TransactionSummary::of(&outcome.occasion),
+            told: TransactionSummary::of(&outcome.meta),
             decision: outcome.decision,
             until: time(outcome.pending.until),
             failure: outcome.failure.as_ref().map(|failure| failure.message.clone()),
@@ -261,12 +261,12 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
         namespace: namespace.unwrap_or_default(),
         owned: owned(&observed),
         saved_sysctls: saved.map(|saved| saved.0.len()),
-        last: last.as_ref().map(|last| TransactionSummary::of(&last.occasion)),
+        last: last.as_ref().map(|last| TransactionSummary::of(&last.meta)),
         open: open.as_ref().map(|open| match dir.holder() {
-            Some(holder) => format!("{} is running ({holder})", described(&open.occasion)),
+            Some(holder) => format!("{} is running ({holder})", described(&open.meta)),
             None => format!(
                 "{} was interrupted or only partly rolled back; run `hostgw rollback` to finish",
-                described(&open.occasion)
+                described(&open.meta)
             ),
         }),
         pending: pending.as_ref().map(|(record, pending)| Wait::of(dir, record, pending)),
@@ -288,9 +288,9 @@ struct Applied {
 impl Applied {
     /// None where it was not kept, or this version no longer takes it.
     fn of(last: &LastApplied, saved: Option<&OriginalSysctls>) -> Option<Self> {
-        let file = last.occasion.file.as_ref().map_or("", Untrusted::as_raw);
+        let file = last.meta.file.as_ref().map_or("", Untrusted::as_raw);
         let cluster = config::load(&last.configuration.as_ref()?.document(file)).ok()?;
-        let (index, _) = cluster.node(last.occasion.node.as_ref()?.as_raw())?;
+        let (index, _) = cluster.node(last.meta.node.as_ref()?.as_raw())?;
         let desired = plan::desired(&cluster, index, saved.unwrap_or(&OriginalSysctls::default())).ok()?;
         Some(Self { cluster, index, desired })
     }

@@ -65,7 +65,7 @@ pub fn confirm(
             Kind::Declined,
             format!(
                 "{} was not confirmed by {} and is not rolled back: its supervisor was killed",
-                named_by(pending.id, &record.occasion),
+                named_by(pending.id, &record.meta),
                 time(pending.until)
             ),
         )
@@ -153,7 +153,7 @@ pub fn cancel_pending(
     dir.decide(&pending, Decision::Cancelled)?;
     match settle(dir, record, pending, lock_timeout, observer)? {
         Some(settled) => Ok(settled.outcome),
-        None => ended(dir, &pending, &record.occasion),
+        None => ended(dir, &pending, &record.meta),
     }
 }
 
@@ -171,7 +171,7 @@ fn settle(
     let by_supervisor = |outcome| Ok(Some(Settled { outcome, is_by_this_call: false }));
     let over = || -> Result<Option<Outcome>, Error> {
         if dir.pending()?.is_none_or(|waiting| !is_this(&waiting)) {
-            return ended(dir, &pending, &record.occasion).map(Some);
+            return ended(dir, &pending, &record.meta).map(Some);
         }
         // An apply that could not be confirmed remains pending, and the confirmation is retried.
         let is_final =
@@ -229,7 +229,7 @@ fn nothing_to_confirm(dir: &StateDir, id: Option<u64>, wait: Option<Duration>) -
         None => "no apply".to_owned(),
         Some(id) => {
             if let Some(entry) = dir.entries()?.into_iter().find(|entry| entry.id == id) {
-                return Ok(already_confirmed(&named_by(id, &entry.occasion)));
+                return Ok(already_confirmed(&named_by(id, &entry.meta)));
             }
             if is_over(dir, id)? {
                 return Ok(Error::new(Kind::Declined, format!("apply {id} was rolled back")));
@@ -257,7 +257,7 @@ pub fn already_confirmed(named: &str) -> Error {
 }
 
 fn another_is_pending(id: u64, record: &Record, verb: &str) -> Error {
-    let named = named_by(record.id, &record.occasion);
+    let named = named_by(record.id, &record.meta);
     Error::new(Kind::Declined, format!("apply {id} is not pending: {named} is"))
         .with_hint(format!("run `hostgw {verb} {}` to act on that one", record.id))
 }
@@ -290,7 +290,7 @@ fn wait_for_others(dir: &StateDir, lock_timeout: Duration) -> Result<(), Error> 
     let Some(open) = dir.open_journal()? else { return Ok(()) };
     Err(match dir.holder() {
         Some(holder) => {
-            let named = named_by(open.id, &open.occasion);
+            let named = named_by(open.id, &open.meta);
             Error::new(Kind::Declined, format!("{named} is not in force yet ({holder})")).with_hint(format!(
                 "run `hostgw confirm --wait 30s {}` to wait until it is, and confirm it",
                 open.id
@@ -298,7 +298,7 @@ fn wait_for_others(dir: &StateDir, lock_timeout: Duration) -> Result<(), Error> 
         }
         None => Error::new(
             Kind::Declined,
-            format!("{} was interrupted or only partly rolled back", described(&open.occasion)),
+            format!("{} was interrupted or only partly rolled back", described(&open.meta)),
         )
         .with_hint("run `hostgw rollback` to finish"),
     })

@@ -108,11 +108,11 @@ pub(super) fn ended(dir: &StateDir, pending: &Pending, meta: &TransactionMeta) -
         return Ok(outcome);
     }
     // The outcome is not recorded if the disk was full, or if another apply followed: infer it from the history.
-    let is_in_force = dir.entries()?.iter().any(|entry| entry.id == pending.id && entry.occasion == *meta);
+    let is_in_force = dir.entries()?.iter().any(|entry| entry.id == pending.id && entry.meta == *meta);
     let decision = match is_in_force {
         true => Decision::Confirmed,
         false if pending.remaining().is_zero() => Decision::Expired,
         false => Decision::Cancelled,
     };
-    Ok(Outcome { pending: *pending, occasion: meta.clone(), decision, failure: None })
+    Ok(Outcome { pending: *pending, meta: meta.clone(), decision, failure: None })
 }

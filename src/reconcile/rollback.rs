@@ -80,7 +80,7 @@ impl Rollback {
         match newest(&dir)? {
             Some((record, _)) if record.id == shown.record.id => {}
             Some((newer, _)) if newer.id > shown.record.id => return Err(more_recent(&newer).into()),
-            _ => return Ok(RollbackResult::AlreadyUndone(shown.record.occasion)),
+            _ => return Ok(RollbackResult::AlreadyUndone(shown.record.meta)),
         }
         let Some(now) = self.find(&dir)? else { return Ok(RollbackResult::NothingRecorded) };
         if now.plan != shown.plan {
@@ -115,10 +115,10 @@ impl Rollback {
         }
         let restored = apply::restore(&mut LiveNode, dir, &record, self.policy(), progress, Some(&plan));
         match restored {
-            Ok(()) => Ok(RollbackResult::Undone(record.occasion, plan.totals())),
+            Ok(()) => Ok(RollbackResult::Undone(record.meta, plan.totals())),
             Err(_) if self.abandon => {
                 let left = apply::abandon(&mut LiveNode, dir, &record)?;
-                Ok(RollbackResult::Abandoned(record.occasion, left))
+                Ok(RollbackResult::Abandoned(record.meta, left))
             }
             Err(failure) => Err(failure),
         }
@@ -162,10 +162,7 @@ impl Rollback {
 fn more_recent(newer: &Record) -> Error {
     Error::new(
         Kind::Stale,
-        format!(
-            "{} is more recent and must be undone first; nothing was changed",
-            described(&newer.occasion)
-        ),
+        format!("{} is more recent and must be undone first; nothing was changed", described(&newer.meta)),
     )
     .with_hint("run `hostgw rollback` again to undo that one")
 }

@@ -151,7 +151,7 @@ fn with_last_name(error: Error, loaded: &Loaded, asked: Option<&str>, place: &Pl
         Place::Live(dir) => last_applied(dir).ok().flatten(),
         Place::Snapshot(snapshot) => snapshot.last_applied.clone(),
     };
-    let Some(name) = last.and_then(|last| last.occasion.node) else { return error };
+    let Some(name) = last.and_then(|last| last.meta.node) else { return error };
     if asked.is_some_and(|asked| name != asked) {
         return error;
     }

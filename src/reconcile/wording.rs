@@ -21,7 +21,7 @@ pub fn named_by(id: u64, TransactionMeta { command, at, .. }: &TransactionMeta) 
 /// Returns a noun for the apply of `outcome` and its ID.
 #[must_use]
 pub fn named(outcome: &Outcome) -> String {
-    named_by(outcome.pending.id, &outcome.occasion)
+    named_by(outcome.pending.id, &outcome.meta)
 }
 
 /// Returns the reason that an apply was rolled back, as an error.

@@ -52,7 +52,8 @@ pub struct Outcome {
     /// Which wait.
     pub pending: Pending,
     /// What it was applied for.
-    pub occasion: TransactionMeta,
+    #[serde(rename = "occasion")]
+    pub meta: TransactionMeta,
     /// What was decided.
     pub decision: Decision,
     /// Why the decision could not be carried out to its end, if it could not.

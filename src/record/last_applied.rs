@@ -12,7 +12,8 @@ pub struct LastApplied {
     /// The number of its transaction.
     pub id: u64,
     /// What it was made for.
-    pub occasion: TransactionMeta,
+    #[serde(rename = "occasion")]
+    pub meta: TransactionMeta,
     /// The desired state.
     pub state: State,
     /// The configuration it was made from: what has left it since has its line in here.

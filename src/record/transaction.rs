@@ -15,7 +15,8 @@ pub struct Record {
     /// Number of the transaction in this namespace, from 1.
     pub id: u64,
     /// What it was made for.
-    pub occasion: TransactionMeta,
+    #[serde(rename = "occasion")]
+    pub meta: TransactionMeta,
     /// How much its plan changed.
     pub totals: Totals,
     /// The places it touches.
@@ -98,7 +99,8 @@ pub struct HistoryEntry {
     /// Number of the transaction in this namespace, from 1.
     pub id: u64,
     /// What it was made for.
-    pub occasion: TransactionMeta,
+    #[serde(rename = "occasion")]
+    pub meta: TransactionMeta,
     /// How much its plan changed.
     pub totals: Totals,
 }
