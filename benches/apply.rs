@@ -1,8 +1,8 @@
-//! `hostgw apply` against `ip -batch` with the same routes, each run in a fresh network namespace, in turn.
+//! Compares `hostgw apply` with `ip -batch` for the same routes. Both run alternately, each in a new network namespace.
 //!
-//! `cargo bench --bench apply` prints, for each number of nodes, the median of both and the ratio pair by pair. The machine
-//! should do nothing else meanwhile: the kernel takes route changes of all namespaces one after another. As
-//! root, or as a user who may make namespaces.
+//! `cargo bench --bench apply` prints the medians and the ratio of pairs for each number of nodes. The machine should be
+//! idle, because the kernel serializes the route changes of all namespaces. Requires root, or a user who may create
+//! namespaces.
 #![allow(
     clippy::print_stdout,
     clippy::expect_used,
@@ -65,7 +65,7 @@ fn report(size: usize, pairs: &[(f64, f64)]) {
     );
 }
 
-/// A cluster of `size` other nodes, as a configuration and as commands for `ip -batch`.
+/// Writes a cluster of `size` other nodes as a configuration and as commands for `ip -batch`.
 fn write_files(folder: &Path, size: usize) -> (PathBuf, PathBuf) {
     let mut text = "clusterPrefix: 10.0.0.0/8\negressInterface: eth0\nnodes:\n".to_owned();
     let mut batch = "route add 10.0.0.0/8 dev eth0 proto 87 scope link\n".to_owned();
@@ -82,9 +82,9 @@ fn write_files(folder: &Path, size: usize) -> (PathBuf, PathBuf) {
     (file, commands)
 }
 
-/// Milliseconds that a command takes in a fresh namespace with an egress interface.
+/// Returns how many milliseconds a command takes in a new namespace with an egress interface.
 fn time(command: &str) -> f64 {
-    let script = format!("{INTERFACE} begun=$(date +%s%N); {command}; echo $(($(date +%s%N) - begun))");
+    let script = format!("{INTERFACE} start=$(date +%s%N); {command}; echo $(($(date +%s%N) - start))");
     let is_root = rustix::process::geteuid().is_root();
     let unshare = if is_root { "-n" } else { "-rn" };
     let output =

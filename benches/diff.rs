@@ -1,7 +1,7 @@
-//! `hostgw diff` of two revisions of a large file: CPU seconds of the command and of the git it runs, and how long
-//! a comment becomes.
+//! Measures `hostgw diff` of two revisions of a large configuration: the CPU time of the command and its git processes,
+//! and the size of the comment.
 //!
-//! `cargo bench --bench diff` prints the median of five runs for each form. Needs git; no root, no kernel.
+//! `cargo bench --bench diff` prints the median of five runs for each format. Requires git, but neither root nor Linux.
 #![allow(
     clippy::print_stdout,
     clippy::expect_used,
@@ -20,7 +20,7 @@ use std::{
 const SIZES: [usize; 3] = [500, 5_000, 20_000];
 const RUNS: usize = 5;
 
-/// What differs from one revision to the other, told by the pod CIDR of node number `node` in the new one.
+/// The differences between the two revisions.
 const CASES: [(&str, Difference); 4] = [
     ("one node more", Difference { skipped: 0, head: "", shift: 0, more: 1 }),
     ("another MTU", Difference { skipped: 0, head: "routes: {mtu: 1400}\n", shift: 0, more: 0 }),
@@ -30,10 +30,10 @@ const CASES: [(&str, Difference); 4] = [
 
 #[derive(Clone, Copy)]
 struct Difference {
-    /// Every so many-th node is left out, unless 0.
+    /// If not 0, every node whose number is a multiple of it is removed.
     skipped: usize,
     head: &'static str,
-    /// Added to the number of each pod CIDR.
+    /// The offset of each pod CIDR.
     shift: usize,
     more: usize,
 }
@@ -68,7 +68,7 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-/// A repository with the two revisions of `cluster.yaml`.
+/// Creates a repository with two revisions of `cluster.yaml`.
 fn repository(folder: &Path, size: usize, difference: Difference) -> PathBuf {
     let path = folder.join("repository");
     let _ = fs::remove_dir_all(&path);
@@ -101,7 +101,7 @@ fn cluster(size: usize, Difference { skipped, head, shift, more }: Difference) -
 
 fn diff(repository: &Path, form: &str) -> Command {
     let mut command = Command::new("sh");
-    // The second line of `times` is that of the children.
+    // The second line of `times` is for child processes.
     let script = "\"$HOSTGW\" diff HEAD~1..HEAD -f cluster.yaml \"$1\" || exit; times >&2";
     command.args(["-c", script, "sh", form]).env("HOSTGW", env!("CARGO_BIN_EXE_hostgw"));
     command.current_dir(repository);
@@ -112,7 +112,7 @@ fn output(repository: &Path, form: &str) -> Vec<u8> {
     diff(repository, form).output().expect("sh").stdout
 }
 
-/// CPU seconds, user and system.
+/// Returns the CPU seconds in user and system mode.
 fn cpu(repository: &Path, form: &str) -> f64 {
     let output = diff(repository, form).output().expect("sh");
     let times = String::from_utf8_lossy(&output.stderr).into_owned();

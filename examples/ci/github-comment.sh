@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Posts a file as a comment of a pull request on GitHub, or edits the comment of an earlier run: the one of the same bot
+# Posts a file as a comment on a GitHub pull request, or updates the comment of an earlier run: the one by the same bot
 # that begins with the file's first line, a hidden marker.
 #
 #   github-comment.sh FILE
@@ -17,10 +17,10 @@ marker=$(head -n 1 -- "$file")
 export marker # for the filter below
 comments=repos/$GITHUB_REPOSITORY/issues
 
-if (($(wc -m <"$file") > 65536)); then # GitHub takes no more
+if (($(wc -m <"$file") > 65536)); then # the limit of GitHub
     file=$(mktemp)
     trap 'rm -f "$file"' EXIT
-    printf '%s\n### hostgw: this is too long for a comment\n\nThe [summary of the run](%s) tells all.\n' \
+    printf '%s\n### hostgw: the review is too long for a comment\n\nSee the [summary of the run](%s).\n' \
         "$marker" "$GITHUB_SERVER_URL/$GITHUB_REPOSITORY/actions/runs/$GITHUB_RUN_ID" >"$file"
 fi
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Posts a file as a note of a merge request on GitLab, or edits the note of an earlier run: the one of the same user that
+# Posts a file as a note on a GitLab merge request, or updates the note of an earlier run: the one by the same user that
 # begins with the file's first line, a hidden marker.
 #
 #   gitlab-comment.sh FILE
@@ -17,13 +17,13 @@ file=$1
 marker=$(head -n 1 -- "$file")
 notes=projects/$CI_MERGE_REQUEST_PROJECT_ID/merge_requests/$CI_MERGE_REQUEST_IID/notes
 
-# api METHOD PATH OPTION...: asks GitLab. The token is not in the command line, where others of the machine could read it.
+# api METHOD PATH OPTION...: sends a request to GitLab. The token is not on the command line, where other users could read it.
 api() {
     curl --silent --show-error --fail-with-body --request "$1" "${@:3}" \
         --header @<(printf 'PRIVATE-TOKEN: %s\n' "$HOSTGW_TOKEN") "$CI_API_V4_URL/$2"
 }
 
-# The number of the note to edit, if there is one.
+# Prints the ID of the note to update, if there is one.
 find_note() {
     local me page=1 found note
     me=$(api GET user | jq .id)

@@ -1,30 +1,30 @@
 #!/usr/bin/env bash
-# Reviews a change of hostgw configurations: validates each file, compares it with where the change branched off,
-# simulates the cluster, and writes what a reviewer should see as Markdown. Needs hostgw and git, no root and no node.
+# Reviews a change of hostgw configurations: validates each file, compares it with the merge base, simulates the cluster,
+# and writes a review as Markdown. Requires hostgw and git, but neither root nor a node.
 #
 #   review.sh TARGET FILE... COMMENT
 #
-# Run it in the root of the repository. TARGET is where HEAD will be merged, a git revision such as origin/main; FILE is a
-# configuration, COMMENT the Markdown to write. Its first line is a hidden marker that is always the same for these FILEs,
-# for one FILE that of `hostgw diff --markdown`: so each comment about a change takes the place of the one before it.
-# HOSTGW_SIMULATE=no leaves the simulation out, for machines that make no network namespaces.
+# Run it in the root of the repository. TARGET is the revision that HEAD will be merged into, such as origin/main; FILE is a
+# configuration, and COMMENT the Markdown file to write. Its first line is a hidden marker that is always the same for the
+# same FILEs (for a single FILE, that of `hostgw diff --markdown`), so a new comment can replace the previous one.
+# HOSTGW_SIMULATE=no skips the simulation, for machines that cannot create network namespaces.
 #
-# The change is not trusted. Configurations are read from the objects of HEAD, never from the working tree: a symbolic
-# link in it could lead to any file of the machine. A renamed file is compared with what it was, a deleted one lists what
-# every node loses, and a file that mends an invalid one is compared with nothing.
+# The change is not trusted. Configurations are read from the objects of HEAD, never from the working tree, in which a
+# symbolic link could point to any file on the machine. A renamed file is compared with its old version, a deleted one lists
+# what every node loses, and a file that fixes an invalid one is compared with an empty configuration.
 #
-# Exit code: 0 all is well; 11 a FILE is not valid, 12 it cannot be compared, 13 the cluster does not work when it is
-# simulated: the first of them, and the comment tells all; 64 usage.
+# Exit codes: 0 success; 11 a FILE is invalid; 12 it cannot be compared; 13 the simulated cluster does not work; 64 usage.
+# The first failure determines the code, and the comment lists all of them.
 set -euo pipefail
 export LC_ALL=C.UTF-8 NO_COLOR=1
-unset HOSTGW_FILE HOSTGW_NODE # hostgw reads these too
+unset HOSTGW_FILE HOSTGW_NODE # hostgw would read these
 
 usage() {
     echo "usage: review.sh TARGET FILE... COMMENT, in the root of the repository" >&2
     exit 64
 }
 
-# git, which runs nothing that a repository configures and fetches nothing.
+# Runs git without fetching, and without running anything that a repository configures.
 git() {
     GIT_NO_LAZY_FETCH=1 GIT_ALLOW_PROTOCOL='' command git --no-pager --no-optional-locks --no-replace-objects \
         --literal-pathspecs -c core.fsmonitor=false -c core.hooksPath=/dev/null -c protocol.allow=never "$@"
@@ -43,7 +43,7 @@ tree=$scratch/tree
 mkdir "$tree"
 touch "$scratch"/{failed,passed}
 failed=0
-# Names and text of the change are in the log: on GitHub, a line of it could be a command to the runner.
+# The log contains names and text from the change; on GitHub, such a line could be a command for the runner.
 resume=
 if [[ ${GITHUB_ACTIONS-} == true ]]; then
     resume=$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')
@@ -51,17 +51,17 @@ if [[ ${GITHUB_ACTIONS-} == true ]]; then
 fi
 trap 'rm -rf "$scratch"; [[ -z $resume ]] || echo "::$resume::"' EXIT
 
-# What a comment of GitHub holds, 65,536 characters, is shared by the files.
+# The files share the size of a GitHub comment, 65,536 characters.
 room=$((60000 / ${#files[@]}))
 room_for_text=$((room / 4 < 4000 ? room / 4 : 4000))
 
-# A name of the change, for a heading or a hidden marker.
+# Makes a name from the change safe for a heading or a hidden marker.
 plain() {
     local active='[^[:alnum:]._/ +=,:#%~^()$-]'
     printf '%s' "${1//$active/_}"
 }
 
-# Runs hostgw in a folder, for the log of the job; $scratch/out and $scratch/err hold what it printed.
+# Runs hostgw in a folder and logs it. Its output is also in $scratch/out and $scratch/err.
 logged() {
     local folder=$1 status=0
     shift
@@ -73,14 +73,14 @@ logged() {
     return "$status"
 }
 
-# fail CODE TITLE: tells what failed, with the text on standard input, and goes on.
+# fail CODE TITLE: records a failure, with the text on standard input, and continues.
 fail() {
     [[ $failed -ne 0 ]] || failed=$1
     printf '### %s\n\n%s\n\n' "$2" "$(quoted)" >>"$scratch/failures"
 }
 
-# Standard input as a code block. Every line is indented, so that no name in it can end the block, call a user or be
-# HTML; folders of the machine are left out; and there is no more of it than a comment can hold beside the changes.
+# Quotes standard input as a code block. Every line is indented, so that no name in it can end the block, mention a user or
+# become HTML. Removes folder names of this machine, and limits the length to leave room for the changes.
 quoted() {
     local line left=$room_for_text
     while IFS= read -r line || [[ -n $line ]]; do
@@ -91,7 +91,7 @@ quoted() {
         [[ ${HOME:-/} == / ]] || line=${line//"$HOME"/\~}
         line=${line//[[:cntrl:]]/ }
         if ((left < ${#line})); then
-            echo "    … the log of the job tells the rest"
+            echo "    … see the log of the job for the rest"
             cat >/dev/null
             return
         fi
@@ -100,7 +100,7 @@ quoted() {
     done
 }
 
-# entry REVISION PATH: sets mode and id to what the revision has there; empty when it has nothing.
+# entry REVISION PATH: sets mode and id of the path in a revision; empty if it does not exist.
 entry() {
     local facts=
     IFS= read -r -d '' facts < <(git ls-tree -z "$1" -- "$2" 2>/dev/null) || true
@@ -108,7 +108,7 @@ entry() {
     read -r mode _ id <<<"$facts" || true
 }
 
-# renamed PATH: sets now to the name that HEAD has for a file of the base, where git finds that it was renamed.
+# renamed PATH: sets now to the name in HEAD of a file of the base, if git detects a rename.
 renamed() {
     local before after
     while IFS= read -r -d '' _ && IFS= read -r -d '' before && IFS= read -r -d '' after; do
@@ -116,13 +116,13 @@ renamed() {
     done < <(git diff-tree -r -z -M -l1000 --raw --diff-filter=R --no-ext-diff --no-textconv "$base" HEAD 2>/dev/null)
 }
 
-# Writes the configuration `now` of HEAD to the tree, or says why not.
+# Writes the configuration `now` of HEAD to the tree, or prints why it cannot.
 extract() {
     local size
     case $mode in
     100644 | 100755) ;;
-    120000) echo "$(plain "$now") is a symbolic link: a configuration has to be a file of the repository" && return 1 ;;
-    *) echo "$(plain "$now") is no file" && return 1 ;;
+    120000) echo "$(plain "$now") is a symbolic link; a configuration must be a file in the repository" && return 1 ;;
+    *) echo "$(plain "$now") is not a file" && return 1 ;;
     esac
     size=$(git cat-file -s "$id" 2>/dev/null) || { echo "$(plain "$now") is not in this clone" && return 1; }
     ((size <= 64 << 20)) || { echo "$(plain "$now") is larger than 64 MiB" && return 1; }
@@ -130,16 +130,16 @@ extract() {
     git cat-file blob "$id" >"$tree/$now"
 }
 
-# Compares a file with what it was, in no more than there is room for.
+# Compares a file with its old version, in a summary if there is not enough room.
 compare() {
     if ! logged . diff --file="$now" --markdown -- "$target...HEAD"; then
-        fail 12 "hostgw: the change cannot be compared with what stands" <"$scratch/err"
+        fail 12 "hostgw: the change cannot be compared" <"$scratch/err"
         return
     fi
-    tail -n +2 "$scratch/out" >"$scratch/changes" # the marker comes before the failures, too
+    tail -n +2 "$scratch/out" >"$scratch/changes" # the marker must come before any failures
     if ((${#files[@]} > 1 && $(wc -c <"$scratch/changes") > room)); then
         logged . diff --file="$now" --summary -- "$target...HEAD" || true
-        printf '### hostgw diff, in short\n\n%s\n' "$(quoted <"$scratch/out")" >"$scratch/changes"
+        printf '### hostgw diff (summary)\n\n%s\n' "$(quoted <"$scratch/out")" >"$scratch/changes"
     fi
 }
 
@@ -149,12 +149,12 @@ simulate() {
     elif logged "$tree" simulate --file="$now"; then
         printf '\n#### Simulated\n\n%s\n' "$(tail -n 1 "$scratch/out" | quoted)" >"$scratch/simulated"
     else
-        fail 13 "hostgw: the cluster does not work when it is simulated" \
+        fail 13 "hostgw: the simulated cluster does not work" \
             < <(sed -n '/^✗/,$p' "$scratch/out" && cat "$scratch/err")
     fi
 }
 
-# Reviews one file into its part of the comment.
+# Reviews one file and adds its part of the comment.
 review() {
     local file=$1 now=$1 mode='' id='' old=
     : >"$scratch/failures" && : >"$scratch/changes" && : >"$scratch/simulated"
@@ -188,7 +188,7 @@ review() {
     } >>"$part"
 }
 
-# None where hostgw diff says why.
+# Empty if there is no merge base; hostgw diff reports why.
 base=$(git rev-parse --verify --quiet --end-of-options "$target^{commit}") || base=
 base=${base:+$(git merge-base "$base" HEAD || true)}
 for file in "${files[@]}"; do
@@ -197,7 +197,7 @@ done
 
 marker="diff $(plain "${files[0]}")"
 ((${#files[@]} == 1)) || marker="review $(plain "${files[*]}")"
-rm -f -- "$comment" # it could be a link of the change's own
+rm -f -- "$comment" # the change could have made it a link
 {
     printf '<!-- hostgw:%s -->\n' "${marker:0:1000}"
     cat "$scratch"/{failed,passed}

@@ -1,17 +1,17 @@
-# Proves on a Windows machine that a script of hostgw does what it says. To be run as administrator.
+# Tests a script of hostgw on a Windows machine. Run it as administrator.
 #
 #   powershell -NoProfile -ExecutionPolicy Bypass -File self-test.ps1 -Script self-test-node.ps1
 #
-# -Script is what hostgw render made for node self-test of self-test.yaml. The test gives the loopback interface two
-# addresses until the machine restarts or the test ends, and touches no route but those of the documentation prefixes
-# 192.0.2.0/24, 198.51.100.0/24 and 203.0.113.0/24 (RFC 5737), which lead nowhere. It ends with 0 when all held.
+# -Script is the output of hostgw render for node self-test of self-test.yaml. The test adds two addresses to the loopback
+# interface until the test ends or the machine restarts. It only touches routes of the documentation prefixes
+# 192.0.2.0/24, 198.51.100.0/24 and 203.0.113.0/24 (RFC 5737), which are not routed anywhere. It exits with 0 if all checks
+# pass.
 #
-#   -PowerShell PATH       runs the script in that PowerShell; without it, in the one that runs the test
-#   -PodInterface INDEX    gives the address of the pod interface to that interface; without it, to the loopback interface
-#                          too, which is then management and pod interface in one
+#   -PowerShell PATH       the PowerShell to run the script in; by default the one that runs the test
+#   -PodInterface INDEX    the interface that gets the address of the pod interface; by default the loopback interface,
+#                          which is then both management and pod interface
 #
-# Not run on Windows by the authors of hostgw, who have none, but on a stand-in for the cmdlets: please report what it
-# prints.
+# The authors of hostgw have run it on a substitute for the cmdlets, but not on Windows: please report its output.
 param(
     [string] $Script,
     [string] $PowerShell,
@@ -24,14 +24,14 @@ $ErrorActionPreference = 'Stop'
 $Loopback = 1
 $Address = '192.0.2.10'
 $PodGateway = '203.0.113.2'
-$Wanted = @(
+$Desired = @(
     @{ Destination = '203.0.113.64/26'; NextHop = '203.0.113.65'; Metric = 256 }
     @{ Destination = '203.0.113.128/25'; NextHop = '203.0.113.130'; Metric = 256 }
     @{ Destination = '203.0.113.0/26'; NextHop = '0.0.0.0'; Metric = 300 }
     @{ Destination = '198.51.100.1/32'; NextHop = '192.0.2.1'; Metric = 256 }
 )
-# Routes of somebody else: on the same destination, on the pod interface, for a part of the pods of another node. The
-# last one leads to own pods on the pod interface, where it belongs.
+# Foreign routes: with the same destination, on the pod interface, and for a part of another node's pods. The last one
+# leads to the node's own pods on the pod interface, and is not a conflict.
 $Foreign = @(
     @{ Index = $Loopback; Destination = '203.0.113.128/25'; NextHop = '192.0.2.77' }
     @{ Index = $PodInterface; Destination = '203.0.113.128/25'; NextHop = '0.0.0.0' }
@@ -49,7 +49,7 @@ function Assert-That([bool] $holds, [string] $what) {
     }
 }
 
-# Runs the script in a PowerShell of its own. Gives its exit code.
+# Runs the script in a new PowerShell. Returns its exit code.
 function Invoke-Script([string[]] $switches) {
     $program = $PowerShell
     if ([string]::IsNullOrEmpty($program)) { $program = (Get-Process -Id $PID).Path }
@@ -57,7 +57,7 @@ function Invoke-Script([string[]] $switches) {
     return $LASTEXITCODE
 }
 
-# The metric of a route in a store; -1 where it is not there.
+# Returns the metric of a route in a store, or -1 if the store does not contain it.
 function Get-Metric($route, [string] $store, [int] $index) {
     $found = @(Get-NetRoute -InterfaceIndex $index -DestinationPrefix $route.Destination -NextHop $route.NextHop -PolicyStore $store -ErrorAction SilentlyContinue |
         Where-Object { [string] $_.Protocol -ne 'Local' })
@@ -65,8 +65,8 @@ function Get-Metric($route, [string] $store, [int] $index) {
     return [int] $found[0].RouteMetric
 }
 
-# All routes of this machine in both stores, in words.
-function Get-Picture {
+# Returns all routes in both stores, and the forwarding settings, as text.
+function Get-Snapshot {
     $lines = @()
     foreach ($store in @('ActiveStore', 'PersistentStore')) {
         foreach ($route in @(Get-NetRoute -PolicyStore $store -ErrorAction SilentlyContinue)) {
@@ -80,7 +80,7 @@ function Get-Picture {
 }
 
 function Test-AllInForce([string] $when) {
-    foreach ($route in $Wanted) {
+    foreach ($route in $Desired) {
         foreach ($store in @('ActiveStore', 'PersistentStore')) {
             Assert-That ((Get-Metric $route $store $Loopback) -eq $route.Metric) ($when + ': ' + $route.Destination + ' in the ' + $store)
         }
@@ -97,34 +97,34 @@ function Remove-Route($route) {
     }
 }
 
-# A route of somebody else is refused with 10, taken over, and given back.
+# A foreign route is refused with 10, adopted, and restored.
 function Test-Foreign($route) {
-    $what = $route.Destination + ' on interface ' + $route.Index + ', of somebody else'
+    $what = $route.Destination + ' on interface ' + $route.Index + ' (foreign)'
     Add-Route $route
-    $standing = Get-Picture
-    Assert-That ((Invoke-Script @()) -eq 10) ($what + ', is refused with 10')
-    Assert-That ((Get-Picture) -eq $standing) 'and nothing is changed'
-    Assert-That ((Invoke-Script @('-Adopt')) -eq 0) '-Adopt takes it over'
-    Assert-That ((Get-Metric $route 'ActiveStore' $route.Index) -eq -1) 'and it is gone'
-    Assert-That ((Invoke-Script @('-Rollback')) -eq 0) '-Rollback gives it back'
-    Assert-That ((Get-Picture) -eq $standing) 'as it was'
+    $live = Get-Snapshot
+    Assert-That ((Invoke-Script @()) -eq 10) ($what + ' is refused with 10')
+    Assert-That ((Get-Snapshot) -eq $live) 'and nothing is changed'
+    Assert-That ((Invoke-Script @('-Adopt')) -eq 0) '-Adopt adopts it'
+    Assert-That ((Get-Metric $route 'ActiveStore' $route.Index) -eq -1) 'and removes it'
+    Assert-That ((Invoke-Script @('-Rollback')) -eq 0) '-Rollback ends with 0'
+    Assert-That ((Get-Snapshot) -eq $live) 'and restores it'
     Remove-Route $route
 }
 
 function Test-Script {
-    $before = Get-Picture
+    $before = Get-Snapshot
     Assert-That ((Invoke-Script @('-Destory')) -eq 64) 'a mistyped switch ends with 64'
-    Assert-That ((Get-Picture) -eq $before) 'and nothing is changed'
+    Assert-That ((Get-Snapshot) -eq $before) 'and nothing is changed'
     Assert-That ((Invoke-Script @('-WhatIf')) -eq 0) '-WhatIf ends with 0'
-    Assert-That ((Get-Picture) -eq $before) '-WhatIf changes nothing'
+    Assert-That ((Get-Snapshot) -eq $before) '-WhatIf changes nothing'
 
     Assert-That ((Invoke-Script @()) -eq 0) 'the first run ends with 0'
     Test-AllInForce 'after the first run'
-    $applied = Get-Picture
+    $applied = Get-Snapshot
     Assert-That ((Invoke-Script @()) -eq 0) 'the second run ends with 0'
-    Assert-That ((Get-Picture) -eq $applied) 'the second run changes nothing'
+    Assert-That ((Get-Snapshot) -eq $applied) 'the second run changes nothing'
 
-    $broken = @{ InterfaceIndex = $Loopback; DestinationPrefix = $Wanted[0].Destination; NextHop = $Wanted[0].NextHop; Confirm = $false; ErrorAction = 'Stop' }
+    $broken = @{ InterfaceIndex = $Loopback; DestinationPrefix = $Desired[0].Destination; NextHop = $Desired[0].NextHop; Confirm = $false; ErrorAction = 'Stop' }
     Remove-NetRoute @broken -PolicyStore ActiveStore
     Assert-That ((Invoke-Script @()) -eq 0) 'a route is missing in the active store'
     Test-AllInForce 'repaired'
@@ -137,11 +137,11 @@ function Test-Script {
 
     foreach ($route in $Foreign) { Test-Foreign $route }
     Add-Route $OwnPods
-    Assert-That ((Invoke-Script @()) -eq 0) 'own pods belong on the pod interface'
+    Assert-That ((Invoke-Script @()) -eq 0) 'own pods may use the pod interface'
     Remove-Route $OwnPods
 
     Assert-That ((Invoke-Script @('-Destroy')) -eq 0) '-Destroy ends with 0'
-    Assert-That ((Get-Picture) -eq $before) '-Destroy leaves the machine as it was before the first run'
+    Assert-That ((Get-Snapshot) -eq $before) '-Destroy restores the state from before the first run'
 }
 
 if ([string]::IsNullOrEmpty($Script)) {
@@ -152,22 +152,22 @@ if ($Extra.Count -gt 0) {
     [Console]::Error.WriteLine('Error: unknown argument: ' + $Extra[0])
     exit 64
 }
-$held = @{ AddressFamily = 'IPv4'; PolicyStore = 'ActiveStore'; SkipAsSource = $true; PrefixLength = 32; ErrorAction = 'Stop' }
+$settings = @{ AddressFamily = 'IPv4'; PolicyStore = 'ActiveStore'; SkipAsSource = $true; PrefixLength = 32; ErrorAction = 'Stop' }
 try {
-    [void] (New-NetIPAddress @held -IPAddress $Address -InterfaceIndex $Loopback)
-    [void] (New-NetIPAddress @held -IPAddress $PodGateway -InterfaceIndex $PodInterface)
+    [void] (New-NetIPAddress @settings -IPAddress $Address -InterfaceIndex $Loopback)
+    [void] (New-NetIPAddress @settings -IPAddress $PodGateway -InterfaceIndex $PodInterface)
     Start-Sleep -Seconds 3
     Test-Script
 } finally {
     foreach ($one in @($Address, $PodGateway)) {
         Remove-NetIPAddress -IPAddress $one -Confirm:$false -ErrorAction SilentlyContinue
     }
-    foreach ($route in $Wanted) { Remove-Route @{ Index = $Loopback; Destination = $route.Destination; NextHop = $route.NextHop } }
+    foreach ($route in $Desired) { Remove-Route @{ Index = $Loopback; Destination = $route.Destination; NextHop = $route.NextHop } }
     foreach ($route in ($Foreign + @($OwnPods))) { Remove-Route $route }
 }
 if ($Failed.Count -gt 0) {
     Write-Host ([string] $Failed.Count + ' failed')
     exit 1
 }
-Write-Host 'All held.'
+Write-Host 'All checks passed.'
 exit 0

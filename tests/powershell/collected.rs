@@ -1,4 +1,4 @@
-//! Plans from what the collector printed on a machine.
+//! Plans from the output of the collector on a machine.
 
 use hostgw::{
     plan::{
@@ -11,9 +11,9 @@ use hostgw::{
 use super::{CLUSTER, PROVENANCE, cluster, machine, starts, traffic::with_a_new_switch};
 use crate::support::{cases, directory::Directory, powershell::run};
 
-/// What the script plans on a machine is what `plan --state` makes of what the collector prints there.
+/// `plan --state` with the output of the collector makes the same plan as the script on that machine.
 #[test]
-fn a_plan_from_what_was_collected_is_the_one_of_the_script() {
+fn a_plan_from_collected_state_matches_the_script() {
     let cluster = cluster(CLUSTER);
     let desired = plan::windows_desired(&cluster, 1).unwrap();
     let script = windows_script(&cluster, 1, &desired, &PROVENANCE);
@@ -49,10 +49,10 @@ fn a_plan_from_what_was_collected_is_the_one_of_the_script() {
         let conflicts = outcome.stdout.lines().filter(|line| line.starts_with("! ")).count();
         assert_eq!(conflicts, plan.conflicts.len(), "{what}: {}", outcome.stdout);
         for leftover in &plan.leftovers {
-            let told = leftover.replace("the script", "this script");
+            let warning = leftover.replace("the script", "this script");
             assert!(
-                outcome.stdout.contains(&format!("WARNING: {told}\n")),
-                "{what}: {told}{}",
+                outcome.stdout.contains(&format!("WARNING: {warning}\n")),
+                "{what}: {warning}{}",
                 outcome.stdout
             );
         }
@@ -78,9 +78,9 @@ fn a_plan_from_what_was_collected_is_the_one_of_the_script() {
     }
 }
 
-/// The whole way of a reviewer: collect there, plan here, with the built program.
+/// A reviewer's workflow with the built program: collect there, plan here.
 #[test]
-fn a_windows_node_is_planned_from_what_was_collected() {
+fn a_windows_node_can_be_planned_from_collected_state() {
     let folder = Directory::new();
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/render");
     std::fs::write(folder.path().join("hostgw.yaml"), CLUSTER).unwrap();
@@ -112,7 +112,7 @@ fn a_windows_node_is_planned_from_what_was_collected() {
         let (code, stdout, stderr) = hostgw(&arguments);
         let text = format!("exit code {code}\n--- stdout\n{stdout}--- stderr\n{stderr}");
         cases::compare(&root.join(format!("plan-{name}.txt")), &text, &mut failures);
-        // As `>` of Windows PowerShell 5.1 writes it.
+        // Encoded as by `>` in Windows PowerShell 5.1.
         let units = std::iter::once(0xfeff).chain(collected.stdout.encode_utf16());
         let bytes: Vec<u8> = units.flat_map(u16::to_le_bytes).collect();
         std::fs::write(folder.path().join("node.json"), bytes).unwrap();

@@ -1,25 +1,25 @@
-//! A fault at every step: before or after, or what is left is told.
+//! A fault at every step leaves the previous or the planned state, or the remaining commands are listed.
 
 use proptest::prelude::*;
 
-use super::{CLUSTER, ends_with, machine, script_of, starts};
+use super::{CLUSTER, assert_exit_code, machine, script_of, starts};
 use crate::support::powershell::{Fault, Machine, run};
 
-/// Whether the case with this number runs: one of three, or every one with `HOSTGW_WHOLE=1`.
+/// Returns whether to run the case with this number: one in three, or all with `HOSTGW_WHOLE=1`.
 pub fn is_sampled(number: usize) -> bool {
     std::env::var_os("HOSTGW_WHOLE").is_some() || number.is_multiple_of(3)
 }
 
-/// How many steps a run has in which nothing goes wrong.
+/// The number of steps in a run without faults.
 fn steps_of(start: &Machine, script: &str) -> usize {
     let mut machine = start.clone();
     run(&mut machine, script, &[]);
     machine.steps.len()
 }
 
-/// What a fault leaves: what stood before, all of the new, or what the script says is left.
+/// A fault leaves the previous state, the planned state, or a list of the remaining commands.
 #[test]
-fn a_fault_at_any_step_ends_in_before_or_after() {
+fn a_fault_at_any_step_leaves_the_previous_or_the_planned_state() {
     let script = script_of(CLUSTER, "win-1");
     for (what, start, after) in starts() {
         let steps = steps_of(&start, &script);
@@ -33,29 +33,29 @@ fn a_fault_at_any_step_ends_in_before_or_after() {
                 let mut machine = start.clone();
                 machine.faults.insert(step, fault);
                 let outcome = run(&mut machine, &script, &[]);
-                let told = format!("{what}, step {step} {fault:?}: {outcome:#?}\n{:#?}", machine.steps);
+                let context = format!("{what}, step {step} {fault:?}: {outcome:#?}\n{:#?}", machine.steps);
                 let (before, now) = (start.network(), machine.network());
                 match outcome.code {
-                    Some(0) => assert_eq!(now, after.network(), "{told}"),
-                    // Stopped when all was committed, and only to be told.
-                    None if step + 1 == steps => assert_eq!(now, after.network(), "{told}"),
-                    Some(6 | 1 | 4 | 130) | None => assert_eq!(now, before, "{told}"),
-                    Some(7) => assert_eq!(now, before, "only records were left: {told}"),
-                    other => panic!("{other:?}: {told}"),
+                    Some(0) => assert_eq!(now, after.network(), "{context}"),
+                    // It stopped after the commit, before the final message.
+                    None if step + 1 == steps => assert_eq!(now, after.network(), "{context}"),
+                    Some(6 | 1 | 4 | 130) | None => assert_eq!(now, before, "{context}"),
+                    Some(7) => assert_eq!(now, before, "only the records are outdated: {context}"),
+                    other => panic!("{other:?}: {context}"),
                 }
-                // Whatever it was, the next run does all of it.
+                // In any case, the next run completes.
                 machine.faults.clear();
                 let outcome = run(&mut machine, &script, &[]);
-                assert_eq!(outcome.code, Some(0), "{outcome:#?} after {told}");
-                assert_eq!(machine.network(), after.network(), "{told}");
+                assert_eq!(outcome.code, Some(0), "{outcome:#?} after {context}");
+                assert_eq!(machine.network(), after.network(), "{context}");
             }
         }
     }
 }
 
-/// A machine that loses power, or a script that is killed: the next run, or -Rollback, puts back what stood before.
+/// After a power loss or a kill, the next run or -Rollback restores the previous state.
 #[test]
-fn after_a_kill_at_any_step_the_next_run_puts_back_what_stood_before() {
+fn the_next_run_recovers_from_a_kill_at_any_step() {
     let script = script_of(CLUSTER, "win-1");
     for (what, start, after) in starts() {
         for step in 0.. {
@@ -73,17 +73,17 @@ fn after_a_kill_at_any_step_the_next_run_puts_back_what_stood_before() {
                 }
                 machine.faults.clear();
                 let is_committed = !machine.files.contains_key("C:\\Program Files\\hostgw\\journal.json");
-                let told = format!("{what}, step {step} {fault:?}: {:#?}", machine.steps);
+                let context = format!("{what}, step {step} {fault:?}: {:#?}", machine.steps);
                 let mut other = machine.clone();
                 let outcome = run(&mut other, &script, &[]);
-                assert_eq!(outcome.code, Some(0), "{outcome:#?} after {told}");
-                assert_eq!(other.network(), after.network(), "{told}");
+                assert_eq!(outcome.code, Some(0), "{outcome:#?} after {context}");
+                assert_eq!(other.network(), after.network(), "{context}");
                 if is_committed {
-                    let stands = machine.network();
-                    assert!(stands == start.network() || stands == after.network(), "{told}");
+                    let state = machine.network();
+                    assert!(state == start.network() || state == after.network(), "{context}");
                 } else {
-                    ends_with(&run(&mut machine, &script, &["-Rollback"]), 0);
-                    assert_eq!(machine.network(), start.network(), "{told}");
+                    assert_exit_code(&run(&mut machine, &script, &["-Rollback"]), 0);
+                    assert_eq!(machine.network(), start.network(), "{context}");
                 }
             }
             if finished {
@@ -93,9 +93,10 @@ fn after_a_kill_at_any_step_the_next_run_puts_back_what_stood_before() {
     }
 }
 
-/// Two faults: one in the change, one in undoing it. What is left is told, and done once the cause is gone.
+/// Two faults: one in the change, and one in its rollback. The remaining commands are listed, and executed once the
+/// cause is fixed.
 #[test]
-fn a_rollback_that_cannot_be_finished_says_what_is_left() {
+fn an_incomplete_rollback_lists_the_remaining_commands() {
     let script = script_of(CLUSTER, "win-1");
     for (what, start, after) in starts() {
         let steps = steps_of(&start, &script);
@@ -103,28 +104,28 @@ fn a_rollback_that_cannot_be_finished_says_what_is_left() {
             let mut machine = start.clone();
             machine.denied_from = Some(step);
             let outcome = run(&mut machine, &script, &[]);
-            let told = format!("{what}, from step {step}: {outcome:#?}");
+            let context = format!("{what}, from step {step}: {outcome:#?}");
             if outcome.code == Some(7) {
-                assert!(outcome.stderr.contains("Remaining commands, in this order:"), "{told}");
+                assert!(outcome.stderr.contains("Remaining commands, in this order:"), "{context}");
                 let left: Vec<&str> = outcome.stderr.lines().filter(|line| line.starts_with("  ")).collect();
-                assert!(!left.is_empty(), "{told}");
-                assert_ne!(machine.network(), start.network(), "{told}");
+                assert!(!left.is_empty(), "{context}");
+                assert_ne!(machine.network(), start.network(), "{context}");
             } else {
-                let stands = if outcome.code == Some(0) { &after } else { &start };
-                assert_eq!(machine.network(), stands.network(), "{told}");
+                let state = if outcome.code == Some(0) { &after } else { &start };
+                assert_eq!(machine.network(), state.network(), "{context}");
             }
             machine.denied_from = None;
-            ends_with(&run(&mut machine, &script, &["-Rollback"]), 0);
+            assert_exit_code(&run(&mut machine, &script, &["-Rollback"]), 0);
             let outcome = run(&mut machine, &script, &["-Rollback"]);
-            ends_with(&outcome, 0);
+            assert_exit_code(&outcome, 0);
             if what == "fresh" {
-                assert_eq!(machine.network(), start.network(), "{told}");
+                assert_eq!(machine.network(), start.network(), "{context}");
             }
         }
     }
 }
 
-/// Routes that may stand on a machine: those that are wanted, and others on the same destinations and on none.
+/// Routes that may exist on a machine: desired ones, and others with the same and with other destinations.
 const ROUTES: [(i64, &str, &str); 9] = [
     (12, "10.244.0.0/24", "10.244.0.1"),
     (12, "10.244.2.0/25", "10.244.2.1"),
@@ -137,20 +138,20 @@ const ROUTES: [(i64, &str, &str); 9] = [
     (7, "10.244.1.0/24", "0.0.0.0"),
 ];
 
-/// In which stores a route stands, with which metrics, and whether hostgw owns it.
-type Stands = (Option<u8>, Option<u8>, bool);
+/// The stores that contain a route, its metrics, and whether hostgw manages it.
+type StoredRoute = (Option<u8>, Option<u8>, bool);
 
 fn random_machine() -> impl Strategy<Value = Machine> {
     let metric = || prop::option::weighted(0.5, prop::sample::select(vec![1_u8, 250]));
-    let stands = prop::collection::vec((metric(), metric(), any::<bool>()), ROUTES.len());
-    (stands, any::<[bool; 2]>()).prop_map(|(stands, forwarding)| {
+    let state = prop::collection::vec((metric(), metric(), any::<bool>()), ROUTES.len());
+    (state, any::<[bool; 2]>()).prop_map(|(state, forwarding)| {
         let mut machine = machine();
         let mut owned = Vec::new();
         for ((index, destination, next_hop), (active, persistent, is_owned)) in
-            ROUTES.into_iter().zip::<Vec<Stands>>(stands)
+            ROUTES.into_iter().zip::<Vec<StoredRoute>>(state)
         {
             for (metric, store) in [(active, "A"), (persistent, "P")] {
-                // The metrics that are wanted, or others.
+                // The desired metrics, or others.
                 let usual = if next_hop == "0.0.0.0" { 300 } else { 256 };
                 if let Some(metric) = metric {
                     machine.route(index, destination, next_hop, if metric == 1 { 7 } else { usual }, store);
@@ -175,9 +176,9 @@ fn random_machine() -> impl Strategy<Value = Machine> {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Any state, any faults, one after the other: never anything in between for good.
+    /// Any faults on any state, one after the other: the result is never permanently in between.
     #[test]
-    fn any_faults_on_any_state_end_in_before_or_after(
+    fn any_faults_on_any_state_leave_the_previous_or_the_planned_state(
         start in random_machine(),
         faults in prop::collection::btree_map(0_usize..40, prop::sample::select(vec![
             Fault::Refuse, Fault::Late, Fault::Ignore, Fault::Kill, Fault::KillAfter, Fault::Stop,

@@ -1,16 +1,16 @@
-//! Names of interfaces cannot drive a terminal, nor hide from a reader, whatever they hold.
+//! Interface names can neither control a terminal nor hide text from a reader.
 
 use std::fmt::Write as _;
 
 use hostgw::{render::windows_collector, text::printable};
 
-use super::{CLUSTER, PROVENANCE, cluster, ends_with, machine, script_of};
+use super::{CLUSTER, PROVENANCE, assert_exit_code, cluster, machine, script_of};
 use crate::support::powershell::{Fault, Machine, Outcome, real, run, run_both};
 
 const HOSTILE: &str = "e\u{1b}]0;t\u{7}\u{9b}5m\u{7f}\u{202e}\u{200b}\u{e0001}\r\n\tFORGED\u{e9}";
 const SHOWN: &str = "e\\u{1b}]0;t\\u{7}\\u{9b}5m\\u{7f}\\u{202e}\\u{200b}\\u{e0001}\\r\\n\\tFORGED\u{e9}";
 
-/// A machine whose interfaces are called so: the management interface, and another one.
+/// A machine with such names for the management interface and another one.
 fn hostile() -> Machine {
     let mut machine = machine();
     machine.interfaces[1].alias = HOSTILE.to_owned();
@@ -32,11 +32,11 @@ fn assert_harmless(machine: &Machine, outcome: &Outcome) {
 }
 
 #[test]
-fn no_name_drives_the_terminal() {
+fn no_name_controls_the_terminal() {
     let script = script_of(CLUSTER, "win-1");
     let run = |machine: &mut Machine, switches: &[&str], code| {
         let outcome = run_both(machine, &script, switches);
-        ends_with(&outcome, code);
+        assert_exit_code(&outcome, code);
         assert_harmless(machine, &outcome);
         outcome
     };
@@ -53,21 +53,21 @@ fn no_name_drives_the_terminal() {
     machine.call_faults.insert(machine.calls.len() + 2, Fault::Refuse);
     run(&mut machine, &[], 6);
     run(&mut machine, &[HOSTILE], 64);
-    // What the message of a missing interface lists.
+    // The message about a missing interface lists the names.
     machine.interfaces.retain(|interface| interface.index != 7);
     assert!(run(&mut machine, &[], 3).stderr.contains(SHOWN));
 }
 
-/// A program reads the names as they are, and a terminal that shows the JSON obeys none of them.
+/// A program reads the exact names, and JSON on a terminal does not control it.
 #[test]
-fn collected_json_holds_no_hidden_character() {
+fn collected_json_contains_no_hidden_characters() {
     let collector = windows_collector(&cluster(CLUSTER), 1, &PROVENANCE);
     let mut collected = vec![run(&mut hostile(), &collector, &[])];
     if real::pwsh().is_some() {
         collected.push(real::run_file(&mut hostile(), &collector, &[]));
     }
     for outcome in collected {
-        ends_with(&outcome, 0);
+        assert_exit_code(&outcome, 0);
         assert_harmless(&hostile(), &outcome);
         let json: serde_json::Value = serde_json::from_str(&outcome.stdout).unwrap();
         let interfaces = json["Interfaces"].as_array().unwrap().iter();
@@ -76,7 +76,7 @@ fn collected_json_holds_no_hidden_character() {
     }
 }
 
-/// Both sides of every border, and some of all others, as hostgw itself escapes them.
+/// Both sides of every boundary, and a sample of all others, are escaped as by hostgw itself.
 #[test]
 fn the_script_escapes_what_hostgw_escapes() {
     let is_hidden = |c: &char| printable(&c.to_string()) != c.to_string();
@@ -98,6 +98,6 @@ fn the_script_escapes_what_hostgw_escapes() {
     }
     text.push_str("exit 0\r\n");
     let outcome = run_both(&mut machine(), &text, &[]);
-    ends_with(&outcome, 0);
+    assert_exit_code(&outcome, 0);
     assert_eq!(outcome.stdout, wanted);
 }

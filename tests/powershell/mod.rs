@@ -1,9 +1,10 @@
-//! The scripts for Windows nodes: their text, and what they do on a model of a Windows machine.
+//! The scripts for Windows nodes: their text, and their effects on a model of a Windows machine.
 //!
-//! There is no Windows here. So the scripts are read by a parser and a lint, and run, as they are, by a small
-//! PowerShell on a model of the two stores of routes, with a fault at every step. Where there is a `pwsh`, the same cases
-//! run in that real PowerShell too, on a stand-in for the module NetTCPIP, and both must print, return and leave the
-//! same. `HOSTGW_WHOLE=1` runs every fault at every call; otherwise a part of them runs, evenly chosen.
+//! Windows is not available here. Therefore the scripts are checked by a parser and a lint, and run unmodified in a
+//! small PowerShell interpreter on a model of the two route stores, with a fault at every step. If `pwsh` is
+//! installed, the same cases also run in that real PowerShell, with a substitute for the module NetTCPIP, and both
+//! must have the same output, exit code and result. `HOSTGW_WHOLE=1` runs every fault at every call; by default, an
+//! evenly chosen part of them runs.
 
 mod arguments;
 mod collected;
@@ -43,7 +44,7 @@ fn cluster(text: &str) -> Cluster {
     config::load(&document).unwrap_or_else(|invalid| panic!("{}", invalid.render(false)))
 }
 
-/// Every Windows node of a cluster.
+/// All Windows nodes of a cluster.
 fn windows_nodes(cluster: &Cluster) -> Vec<(usize, WindowsDesired)> {
     (0..cluster.nodes.len())
         .filter_map(|index| Some((index, plan::windows_desired(cluster, index)?)))
@@ -57,7 +58,7 @@ fn script_of(text: &str, name: &str) -> String {
     windows_script(&cluster, index, &desired, &PROVENANCE)
 }
 
-/// A fresh machine for win-1: an interface with the node's address, one with its pod gateway.
+/// A fresh machine for win-1, with an interface for the node's address and one for its pod gateway.
 fn machine() -> Machine {
     let interface = |index, alias: &str, address: &str| Interface {
         index,
@@ -80,7 +81,7 @@ fn machine() -> Machine {
     machine
 }
 
-/// The routes of a machine that are not Windows' own, in words: store by store.
+/// The routes of a machine by store, except those that Windows itself created.
 fn routes(machine: &Machine) -> Vec<String> {
     let mut lines = Vec::new();
     for (name, store) in [("active", &machine.active), ("persistent", &machine.persistent)] {
@@ -91,17 +92,17 @@ fn routes(machine: &Machine) -> Vec<String> {
     lines
 }
 
-/// What a machine is to hold of hostgw's after an apply, besides what it held of others.
-const WANTED: [(&str, &str, i64); 4] = [
+/// The managed routes that a machine must have after an apply.
+const DESIRED: [(&str, &str, i64); 4] = [
     ("10.244.0.0/24", "10.244.0.1", 256),
     ("10.244.2.0/25", "10.244.2.1", 256),
     ("10.244.8.0/21", "10.244.8.2", 256),
     ("10.244.1.0/24", "0.0.0.0", 300),
 ];
 
-/// The machine as it is after an apply that found nothing of its own.
+/// The machine after an apply that found no managed routes.
 fn applied(mut machine: Machine) -> Machine {
-    for (destination, next_hop, metric) in WANTED {
+    for (destination, next_hop, metric) in DESIRED {
         machine.route(12, destination, next_hop, metric, "AP");
     }
     machine.route(12, "172.30.0.11/32", "172.30.0.1", 256, "AP");
@@ -116,20 +117,20 @@ fn forwarding(machine: &mut Machine) {
 }
 
 #[track_caller]
-fn ends_with(outcome: &Outcome, code: i64) {
+fn assert_exit_code(outcome: &Outcome, code: i64) {
     assert_eq!(outcome.code, Some(code), "{}{}", outcome.stdout, outcome.stderr);
 }
 
-/// States that an apply may find, and what it is to leave of each.
+/// Initial states, each with the state after an apply.
 fn starts() -> Vec<(&'static str, Machine, Machine)> {
     let (fresh, script) = (machine(), script_of(CLUSTER, "win-1"));
     let after = applied(fresh.clone());
-    let mut standing = fresh.clone();
-    ends_with(&run(&mut standing, &script, &[]), 0);
-    standing.steps.clear();
-    standing.calls.clear();
+    let mut applied_machine = fresh.clone();
+    assert_exit_code(&run(&mut applied_machine, &script, &[]), 0);
+    applied_machine.steps.clear();
+    applied_machine.calls.clear();
     let with = |change: &dyn Fn(&mut Machine)| {
-        let mut machine = standing.clone();
+        let mut machine = applied_machine.clone();
         change(&mut machine);
         machine
     };
@@ -146,15 +147,15 @@ fn starts() -> Vec<(&'static str, Machine, Machine)> {
     let other_hops = script_of(&format!("nextHop: node-address\n{CLUSTER}"), "win-1");
     let made_by = |script: &str| {
         let mut machine = fresh.clone();
-        ends_with(&run(&mut machine, script, &[]), 0);
+        assert_exit_code(&run(&mut machine, script, &[]), 0);
         machine.steps.clear();
         machine
     };
     vec![
         ("fresh", fresh.clone(), after.clone()),
-        ("lost at a restart", with(&|machine| without(machine, "10.244.0.0/24", "P")), after.clone()),
+        ("lost in a restart", with(&|machine| without(machine, "10.244.0.0/24", "P")), after.clone()),
         ("not yet active", with(&|machine| without(machine, "10.244.1.0/24", "A")), after.clone()),
-        ("one is gone", with(&|machine| without(machine, "10.244.8.0/21", "AP")), after.clone()),
+        ("one is missing", with(&|machine| without(machine, "10.244.8.0/21", "AP")), after.clone()),
         (
             "other metrics",
             with(&|machine| {
@@ -167,7 +168,7 @@ fn starts() -> Vec<(&'static str, Machine, Machine)> {
         ("another configuration", made_by(&old), after.clone()),
         ("another next hop model", made_by(&other_hops), after.clone()),
         (
-            "by hand, as the old script did",
+            "added manually, as by the old script",
             {
                 let mut machine = fresh.clone();
                 machine.route(12, "10.244.0.0/24", "10.244.0.1", 256, "AP");
@@ -177,7 +178,7 @@ fn starts() -> Vec<(&'static str, Machine, Machine)> {
             after.clone(),
         ),
         (
-            "the like of it on another interface",
+            "a similar route on another interface",
             with(&|machine| machine.route(7, "10.244.1.0/24", "0.0.0.0", 3, "A")),
             {
                 let mut after = after.clone();

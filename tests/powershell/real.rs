@@ -1,4 +1,4 @@
-//! What only a real PowerShell can judge, on a stand-in for the module NetTCPIP.
+//! Tests that need a real PowerShell, with a substitute for the module NetTCPIP.
 
 use std::{fs, os::unix::fs::PermissionsExt as _, path::Path};
 
@@ -7,44 +7,46 @@ use hostgw::{
     render::{windows_collector, windows_script},
 };
 
-use super::{CLUSTER, PROVENANCE, ends_with, faults::is_sampled, machine, script_of, starts, windows_nodes};
+use super::{
+    CLUSTER, PROVENANCE, assert_exit_code, faults::is_sampled, machine, script_of, starts, windows_nodes,
+};
 use crate::support::{
     directory::Directory,
     powershell::{Fault, real, run, run_both},
 };
 
-/// Control-C runs `finally` alone, and PowerShell would end with 0.
+/// Control-C only runs `finally` blocks, after which PowerShell would exit with 0.
 #[test]
-fn an_interrupted_run_is_rolled_back_and_ends_with_130() {
+fn an_interrupted_run_is_rolled_back_with_exit_code_130() {
     if real::pwsh().is_none() {
         return;
     }
     let script = script_of(CLUSTER, "win-1");
     let mut clean = machine();
-    ends_with(&run(&mut clean, &script, &[]), 0);
+    assert_exit_code(&run(&mut clean, &script, &[]), 0);
     for call in [0, clean.calls.len() / 2, clean.calls.len() - 1] {
         let mut machine = machine();
         machine.call_faults.insert(call, Fault::Stop);
         let outcome = real::run_file(&mut machine, &script, &[]);
-        ends_with(&outcome, 130);
+        assert_exit_code(&outcome, 130);
         assert!(outcome.stdout.contains("Rolled back and verified"), "{outcome:#?}");
         assert_eq!(machine.network(), super::machine().network());
         machine.call_faults.clear();
-        ends_with(&run_both(&mut machine, &script, &[]), 0);
+        assert_exit_code(&run_both(&mut machine, &script, &[]), 0);
     }
-    // Control-C while it undoes what failed: not finished, and it says so.
+    // Control-C during a rollback: it is incomplete, and the script says so.
     let mut machine = machine();
     machine.call_faults = [(3, Fault::Refuse), (5, Fault::Stop)].into();
     let outcome = real::run_file(&mut machine, &script, &[]);
-    ends_with(&outcome, 7);
+    assert_exit_code(&outcome, 7);
     machine.call_faults.clear();
-    ends_with(&run_both(&mut machine, &script, &["-Rollback"]), 0);
+    assert_exit_code(&run_both(&mut machine, &script, &["-Rollback"]), 0);
     assert_eq!(machine.network(), super::machine().network());
 }
 
-/// A fault at every call, in the model and in a real PowerShell: the same outputs, exit codes and machines.
+/// A fault at every call has the same output, exit code and result in the model and in a real PowerShell.
 #[test]
-fn a_fault_at_any_call_ends_alike_in_the_model_and_in_a_real_powershell() {
+fn the_model_matches_powershell_for_a_fault_at_any_call() {
     if real::pwsh().is_none() {
         return;
     }
@@ -52,7 +54,7 @@ fn a_fault_at_any_call_ends_alike_in_the_model_and_in_a_real_powershell() {
     let mut cases = Vec::new();
     for (what, start, after) in starts() {
         let mut clean = start.clone();
-        ends_with(&run(&mut clean, &script, &[]), 0);
+        assert_exit_code(&run(&mut clean, &script, &[]), 0);
         for call in start.calls.len()..clean.calls.len() {
             for fault in [Fault::Refuse, Fault::Late, Fault::Ignore, Fault::Kill, Fault::KillAfter] {
                 cases.push((what, start.clone(), after.clone(), call, fault));
@@ -60,7 +62,7 @@ fn a_fault_at_any_call_ends_alike_in_the_model_and_in_a_real_powershell() {
         }
     }
     assert!(cases.len() > 100);
-    // A kill takes the process along, and a new one takes its time.
+    // A kill ends the process, and starting a new one is slow.
     let step = |fault: &Fault| if matches!(fault, Fault::Kill | Fault::KillAfter) { 11 } else { 4 };
     for (number, (what, start, after, call, fault)) in cases.into_iter().enumerate() {
         if !is_one_of(number, step(&fault)) {
@@ -69,34 +71,34 @@ fn a_fault_at_any_call_ends_alike_in_the_model_and_in_a_real_powershell() {
         let mut machine = start.clone();
         machine.call_faults.insert(call, fault);
         let outcome = run_both(&mut machine, &script, &[]);
-        let told = format!("{what}, call {call} {fault:?}: {outcome:#?}");
+        let context = format!("{what}, call {call} {fault:?}: {outcome:#?}");
         match outcome.code {
-            Some(0) => assert_eq!(machine.network(), after.network(), "{told}"),
-            Some(6) => assert_eq!(machine.network(), start.network(), "{told}"),
+            Some(0) => assert_eq!(machine.network(), after.network(), "{context}"),
+            Some(6) => assert_eq!(machine.network(), start.network(), "{context}"),
             None => {}
-            other => panic!("{other:?}: {told}"),
+            other => panic!("{other:?}: {context}"),
         }
         machine.call_faults.clear();
-        ends_with(&run_both(&mut machine, &script, &[]), 0);
-        assert_eq!(machine.network(), after.network(), "{told}");
+        assert_exit_code(&run_both(&mut machine, &script, &[]), 0);
+        assert_eq!(machine.network(), after.network(), "{context}");
     }
 }
 
-/// Whether the case with this number runs: one of `step`, or every one with `HOSTGW_WHOLE=1`.
+/// Returns whether to run the case with this number: one in `step`, or all with `HOSTGW_WHOLE=1`.
 fn is_one_of(number: usize, step: usize) -> bool {
     is_sampled(if number.is_multiple_of(step) { 0 } else { 1 })
 }
 
-/// Every call fails from one on: what is left is listed, and done when the cause is gone.
+/// Every call fails from some point on: the remaining commands are listed, and executed once the cause is fixed.
 #[test]
-fn an_unfinished_rollback_ends_alike_in_the_model_and_in_a_real_powershell() {
+fn the_model_matches_powershell_for_an_incomplete_rollback() {
     if real::pwsh().is_none() {
         return;
     }
     let script = script_of(CLUSTER, "win-1");
     for (what, start, _) in starts() {
         let mut clean = start.clone();
-        ends_with(&run(&mut clean, &script, &[]), 0);
+        assert_exit_code(&run(&mut clean, &script, &[]), 0);
         for call in (start.calls.len()..clean.calls.len()).filter(|call| is_one_of(*call, 4)) {
             let mut machine = start.clone();
             machine.calls_denied_from = Some(call);
@@ -104,16 +106,16 @@ fn an_unfinished_rollback_ends_alike_in_the_model_and_in_a_real_powershell() {
             assert!(matches!(outcome.code, Some(6 | 7)), "{what}, from call {call}: {outcome:#?}");
             machine.calls_denied_from = None;
             if outcome.code == Some(7) {
-                ends_with(&run_both(&mut machine, &script, &["-Rollback"]), 0);
+                assert_exit_code(&run_both(&mut machine, &script, &["-Rollback"]), 0);
             }
             assert_eq!(machine.network(), start.network(), "{what}, from call {call}");
         }
     }
 }
 
-/// The whole life of a node, for every family, with names that would get out of a careless script.
+/// The complete life cycle of a node, for every family, with names that a careless script would execute.
 #[test]
-fn the_whole_story_goes_alike_in_the_model_and_in_a_real_powershell() {
+fn the_model_matches_powershell_for_a_complete_life_cycle() {
     let v4 = ["10.244.0.0/16", "10.244.0.0/24", "10.244.1.0/24", "172.30.0.11", "172.30.0.12"];
     let v6 = ["fd00:244::/48", "fd00:244::/72", "fd00:244:0:1::/64", "fd00:30::11", "fd00:30::12"];
     let families = [
@@ -135,10 +137,10 @@ fn the_whole_story_goes_alike_in_the_model_and_in_a_real_powershell() {
     }
 }
 
-/// -WhatIf, a first and a second run, repair, conflict, adoption, rollback, destruction.
+/// -WhatIf, a first and a second run, repair, conflict, adoption, rollback, destroy.
 fn live(script: &str, alias: &str, is_v4: bool) {
     let mut fresh = machine();
-    // By culture the last of the aliases is the same as this one.
+    // The current culture considers the last alias equal to this one.
     fresh.interfaces[0].alias = "Ethernet".to_owned();
     fresh.interfaces[1].alias = alias.to_owned();
     fresh.interfaces[1].addresses.push("fd00:30::12/64".parse().unwrap());
@@ -149,35 +151,35 @@ fn live(script: &str, alias: &str, is_v4: bool) {
         false => ("IPv6", "fd00:244::/72", "fd00:244::1", "fd00:244::9"),
     };
     let mut machine = fresh.clone();
-    ends_with(&run_both(&mut machine, script, &["-WhatIf"]), 0);
+    assert_exit_code(&run_both(&mut machine, script, &["-WhatIf"]), 0);
     assert_eq!(machine.network(), fresh.network());
-    ends_with(&run_both(&mut machine, script, &[]), 0);
+    assert_exit_code(&run_both(&mut machine, script, &[]), 0);
     let after = machine.network();
     let calls = machine.calls.len();
-    ends_with(&run_both(&mut machine, script, &[]), 0);
+    assert_exit_code(&run_both(&mut machine, script, &[]), 0);
     assert_eq!(machine.calls.len(), calls, "a second run changes nothing");
     machine.route(12, destination, next_hop, 7, "A");
     machine.interfaces[1].forwarding.insert(family, false);
-    ends_with(&run_both(&mut machine, script, &[]), 0);
+    assert_exit_code(&run_both(&mut machine, script, &[]), 0);
     assert_eq!(machine.network(), after, "repaired");
     machine.route(7, destination, foreign, 1, "AP");
     let conflict = machine.network();
-    ends_with(&run_both(&mut machine, script, &[]), 10);
+    assert_exit_code(&run_both(&mut machine, script, &[]), 10);
     assert_eq!(machine.network(), conflict);
-    ends_with(&run_both(&mut machine, script, &["-Adopt"]), 0);
+    assert_exit_code(&run_both(&mut machine, script, &["-Adopt"]), 0);
     assert_eq!(machine.network(), after, "adopted");
-    ends_with(&run_both(&mut machine, script, &["-Rollback"]), 0);
-    assert_eq!(machine.network(), conflict, "given back");
-    ends_with(&run_both(&mut machine, script, &["-Destroy"]), 0);
+    assert_exit_code(&run_both(&mut machine, script, &["-Rollback"]), 0);
+    assert_eq!(machine.network(), conflict, "the adopted route is restored");
+    assert_exit_code(&run_both(&mut machine, script, &["-Destroy"]), 0);
     for store in [&mut machine.active, &mut machine.persistent] {
         store.retain(|key, _| key.next_hop.to_string() != foreign);
     }
     assert_eq!(machine.network(), fresh.network(), "destroyed");
 }
 
-/// PowerShell's own parser, on the scripts of every example and on the self-test; and it does find mistakes.
+/// PowerShell's own parser accepts the scripts of every example and the self-test, and does report errors.
 #[test]
-fn powershells_own_parser_reads_every_script() {
+fn powershells_own_parser_accepts_every_script() {
     if real::pwsh().is_none() {
         return;
     }
@@ -216,10 +218,10 @@ fn powershells_own_parser_reads_every_script() {
     assert!(mistakes(folder.path()).starts_with("0.ps1: "));
 }
 
-/// The self-test that is shipped, as it is: with one interface for both, and with `HOSTGW_WHOLE=1` with a pod interface
-/// of its own too.
+/// The self-test as it is shipped: with one interface for both roles and, with `HOSTGW_WHOLE=1`, also with a separate
+/// pod interface.
 #[test]
-fn the_shipped_self_test_holds() {
+fn the_shipped_self_test_passes() {
     if real::pwsh().is_none() {
         return;
     }
@@ -229,7 +231,7 @@ fn the_shipped_self_test_holds() {
     let script = windows_script(&cluster, index, &desired, &PROVENANCE);
     let test = fs::read_to_string("examples/windows/self-test.ps1").unwrap();
     let variants = [&[][..], &["-PodInterface", "7"]];
-    // Each takes 30 processes.
+    // Each run starts 30 processes.
     for (_, arguments) in variants.into_iter().enumerate().filter(|(at, _)| is_sampled(*at)) {
         let mut machine = machine();
         let before = machine.network();
@@ -241,12 +243,12 @@ fn the_shipped_self_test_holds() {
         });
         let failed: Vec<&str> = outcome.stdout.lines().filter(|line| line.starts_with("FAILED")).collect();
         assert_eq!(outcome.code, Some(0), "{failed:#?} {outcome:#?}");
-        assert!(outcome.stdout.ends_with("All held.\n"), "{outcome:#?}");
+        assert!(outcome.stdout.ends_with("All checks passed.\n"), "{outcome:#?}");
         assert_eq!(machine.network(), before);
     }
 }
 
-/// A PowerShell that reads its profile, where a test answers for the administrator, although the self-test says
+/// A PowerShell that reads its profile, in which a test pretends to be an administrator, although the self-test passes
 /// `-NoProfile`.
 fn with_a_profile(folder: &Path) -> std::path::PathBuf {
     let program = folder.join("pwsh.sh");

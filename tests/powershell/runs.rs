@@ -1,91 +1,91 @@
-//! What the script does on a machine where nothing goes wrong.
+//! Runs without faults.
 
-use super::{CLUSTER, applied, ends_with, machine, routes, script_of, starts};
+use super::{CLUSTER, applied, assert_exit_code, machine, routes, script_of, starts};
 use crate::support::powershell::{RouteKey, Store, run_both as run};
 
 #[test]
-fn a_fresh_machine_gets_all_its_routes_and_a_second_run_changes_nothing() {
+fn a_first_run_adds_all_routes_and_a_second_changes_nothing() {
     let script = script_of(CLUSTER, "win-1");
     let mut machine = machine();
     let before = machine.network();
-    ends_with(&run(&mut machine, &script, &["-WhatIf"]), 0);
+    assert_exit_code(&run(&mut machine, &script, &["-WhatIf"]), 0);
     assert_eq!(machine.network(), before);
     assert!(machine.steps.is_empty(), "-WhatIf writes nothing: {:?}", machine.steps);
-    ends_with(&run(&mut machine, &script, &[]), 0);
+    assert_exit_code(&run(&mut machine, &script, &[]), 0);
     assert_eq!(machine.network(), applied(super::machine()).network());
     let calls = machine.calls.len();
     let again = run(&mut machine, &script, &[]);
-    ends_with(&again, 0);
+    assert_exit_code(&again, 0);
     assert_eq!(again.stdout, "No changes. This node matches the configuration.\n");
     assert_eq!(machine.calls.len(), calls, "{:?}", machine.calls);
 }
 
-/// What stands of hostgw's, and what does not belong to it.
+/// The steps for managed routes; foreign ones stay.
 #[test]
-fn every_state_is_repaired_by_steps_that_windows_takes() {
+fn every_state_is_repaired_by_valid_steps() {
     for (what, mut machine, after) in starts() {
         let outcome = run(&mut machine, &script_of(CLUSTER, "win-1"), &[]);
         assert_eq!(outcome.code, Some(0), "{what}: {}{}", outcome.stdout, outcome.stderr);
         assert_eq!(machine.network(), after.network(), "{what}: {}", outcome.stdout);
         let calls = machine.calls.len();
-        ends_with(&run(&mut machine, &script_of(CLUSTER, "win-1"), &[]), 0);
+        assert_exit_code(&run(&mut machine, &script_of(CLUSTER, "win-1"), &[]), 0);
         assert_eq!(machine.calls.len(), calls, "{what}: a second run");
     }
 }
 
 #[test]
-fn rollback_and_destroy_leave_what_was_there_before() {
+fn rollback_and_destroy_restore_the_previous_state() {
     let script = script_of(CLUSTER, "win-1");
     for (what, start, after) in starts() {
         let mut machine = start.clone();
-        ends_with(&run(&mut machine, &script, &[]), 0);
+        assert_exit_code(&run(&mut machine, &script, &[]), 0);
         if machine.calls.len() > start.calls.len() {
-            ends_with(&run(&mut machine, &script, &["-Rollback"]), 0);
+            assert_exit_code(&run(&mut machine, &script, &["-Rollback"]), 0);
             assert_eq!(machine.network(), start.network(), "{what}");
-            ends_with(&run(&mut machine, &script, &[]), 0);
+            assert_exit_code(&run(&mut machine, &script, &[]), 0);
         }
         assert_eq!(machine.network(), after.network(), "{what}");
         let outcome = run(&mut machine, &script, &["-Destroy"]);
-        ends_with(&outcome, 0);
+        assert_exit_code(&outcome, 0);
         let own: Vec<String> =
             routes(&machine).into_iter().filter(|line| line.contains("12 10.244.")).collect();
         assert!(own.is_empty(), "{what}: {own:?}");
-        ends_with(&run(&mut machine, &script, &["-Rollback"]), 0);
+        assert_exit_code(&run(&mut machine, &script, &["-Rollback"]), 0);
         assert_eq!(machine.network(), after.network(), "{what}: the rollback of -Destroy");
     }
     let mut machine = machine();
     let before = machine.network();
-    ends_with(&run(&mut machine, &script, &[]), 0);
-    ends_with(&run(&mut machine, &script, &["-Destroy"]), 0);
+    assert_exit_code(&run(&mut machine, &script, &[]), 0);
+    assert_exit_code(&run(&mut machine, &script, &["-Destroy"]), 0);
     assert_eq!(machine.network(), before, "forwarding is restored");
-    ends_with(&run(&mut machine, &script, &["-Destroy"]), 0);
+    assert_exit_code(&run(&mut machine, &script, &["-Destroy"]), 0);
     assert_eq!(machine.network(), before);
 }
 
 #[test]
-fn what_hostgw_does_not_own_is_refused_or_taken_over_and_given_back() {
+fn foreign_routes_are_refused_or_adopted_and_restored() {
     let script = script_of(CLUSTER, "win-1");
     let mut machine = machine();
     machine.route(12, "10.244.2.0/25", "172.30.0.99", 256, "AP");
     machine.route(1, "10.244.8.0/21", "0.0.0.0", 1, "A");
     let before = machine.network();
     let outcome = run(&mut machine, &script, &[]);
-    ends_with(&outcome, 10);
+    assert_exit_code(&outcome, 10);
     assert_eq!(machine.network(), before);
     assert!(
         outcome
             .stdout
             .contains("! -DestinationPrefix 10.244.2.0/25 -NextHop 172.30.0.99 on vEthernet (Ethernet)")
     );
-    ends_with(&run(&mut machine, &script, &["-WhatIf"]), 10);
-    ends_with(&run(&mut machine, &script, &["-Adopt"]), 0);
+    assert_exit_code(&run(&mut machine, &script, &["-WhatIf"]), 10);
+    assert_exit_code(&run(&mut machine, &script, &["-Adopt"]), 0);
     assert_eq!(machine.network(), applied(super::machine()).network());
-    ends_with(&run(&mut machine, &script, &["-Rollback"]), 0);
+    assert_exit_code(&run(&mut machine, &script, &["-Rollback"]), 0);
     assert_eq!(machine.network(), before);
 }
 
 #[test]
-fn a_machine_that_does_not_fit_is_refused_before_anything_is_changed() {
+fn the_wrong_machine_is_refused_before_the_first_change() {
     let script = script_of(CLUSTER, "win-1");
     let mut no_pod = machine();
     no_pod.interfaces.retain(|interface| interface.index != 7);
@@ -93,37 +93,37 @@ fn a_machine_that_does_not_fit_is_refused_before_anything_is_changed() {
     two.interfaces[0].addresses.push("172.30.0.12/32".parse().unwrap());
     let mut no_gateway = machine();
     no_gateway.active.retain(|key, _| key.destination.prefix_len() > 0);
-    let mut nobody = machine();
-    nobody.interfaces[1].addresses.clear();
+    let mut without_address = machine();
+    without_address.interfaces[1].addresses.clear();
     let mut blind = machine();
     blind.blind = true;
     let mut ordinary = machine();
     ordinary.is_administrator = false;
-    let mut held = machine();
-    held.locked.insert("C:\\Program Files\\hostgw\\lock".to_owned());
+    let mut locked = machine();
+    locked.locked.insert("C:\\Program Files\\hostgw\\lock".to_owned());
     for (mut machine, code, words) in [
         (no_pod, 3, "expected exactly one pod interface, which holds 10.244.1.2 or is called"),
         (two, 3, "one interface that holds 172.30.0.12 (node win-1), found 2"),
-        (nobody, 3, "one interface that holds 172.30.0.12 (node win-1), found 0"),
+        (without_address, 3, "one interface that holds 172.30.0.12 (node win-1), found 0"),
         (no_gateway, 3, "set defaultGateway of node win-1 in the configuration"),
         (blind, 1, "The WMI repository is corrupted."),
         (ordinary, 1, "only administrators"),
-        (held, 4, "another run holds"),
+        (locked, 4, "another run holds"),
     ] {
         let before = machine.network();
         let outcome = run(&mut machine, &script, &[]);
-        ends_with(&outcome, code);
+        assert_exit_code(&outcome, code);
         assert!(outcome.stderr.contains(words), "{}", outcome.stderr);
         assert_eq!(machine.network(), before);
     }
 }
 
-/// Indexes change when HNS makes its switch, between an apply and its rollback too.
+/// Indexes change when HNS creates its switch, also between an apply and its rollback.
 #[test]
-fn an_interface_is_found_again_by_its_name() {
+fn an_interface_is_identified_by_its_alias() {
     let script = script_of(CLUSTER, "win-1");
     let mut machine = machine();
-    ends_with(&run(&mut machine, &script, &[]), 0);
+    assert_exit_code(&run(&mut machine, &script, &[]), 0);
     let moved = |store: &Store| {
         let index = |index| if index == 12 { 33 } else { index };
         store
@@ -136,7 +136,7 @@ fn an_interface_is_found_again_by_its_name() {
     };
     (machine.active, machine.persistent) = (moved(&machine.active), moved(&machine.persistent));
     machine.interfaces[1].index = 33;
-    ends_with(&run(&mut machine, &script, &["-Rollback"]), 0);
+    assert_exit_code(&run(&mut machine, &script, &["-Rollback"]), 0);
     assert_eq!(routes(&machine).len(), 4, "{:?}", routes(&machine));
 }
 
@@ -158,7 +158,7 @@ nodes:
     machine.route(12, "::/0", "fe80::1", 256, "A");
     let before = machine.network();
     let script = script_of(dual, "win-1");
-    ends_with(&run(&mut machine, &script, &[]), 0);
+    assert_exit_code(&run(&mut machine, &script, &[]), 0);
     let own: Vec<String> = routes(&machine)
         .into_iter()
         .filter(|line| line.starts_with("active") && !line.contains("0.0.0.0/0") && !line.contains(" ::/0"))
@@ -173,12 +173,12 @@ nodes:
     ];
     assert_eq!(own, expected);
     assert!(machine.interfaces[1..].iter().all(|one| one.forwarding.values().all(|forwards| *forwards)));
-    ends_with(&run(&mut machine, &script, &["-Destroy"]), 0);
+    assert_exit_code(&run(&mut machine, &script, &["-Destroy"]), 0);
     assert_eq!(machine.network(), before);
 }
 
 #[test]
-fn a_file_that_lost_its_nodes_is_refused_without_the_number() {
+fn a_mass_removal_is_refused_without_its_number() {
     let nodes = |count: usize| -> String {
         let others = (0..count)
             .map(|at| format!("  - {{name: n{at}, os: linux, podCIDR: 10.244.{}.0/24}}\n", 100 + at));
@@ -189,18 +189,18 @@ fn a_file_that_lost_its_nodes_is_refused_without_the_number() {
         )
     };
     let mut machine = machine();
-    ends_with(&run(&mut machine, &script_of(&nodes(20), "win-1"), &[]), 0);
+    assert_exit_code(&run(&mut machine, &script_of(&nodes(20), "win-1"), &[]), 0);
     let before = machine.network();
     for (left, removed) in [(5, 15), (0, 20)] {
         let script = script_of(&nodes(left), "win-1");
         let outcome = run(&mut machine, &script, &[]);
-        ends_with(&outcome, 8);
+        assert_exit_code(&outcome, 8);
         let words = format!("removes {removed} of the 21 managed destinations");
         assert!(outcome.stderr.contains(&words), "{}", outcome.stderr);
-        ends_with(&run(&mut machine, &script, &["-AllowRemovals 7"]), 8);
-        ends_with(&run(&mut machine, &script, &["-WhatIf"]), 0);
+        assert_exit_code(&run(&mut machine, &script, &["-AllowRemovals 7"]), 8);
+        assert_exit_code(&run(&mut machine, &script, &["-WhatIf"]), 0);
         assert_eq!(machine.network(), before);
     }
-    ends_with(&run(&mut machine, &script_of(&nodes(11), "win-1"), &[]), 0);
-    ends_with(&run(&mut machine, &script_of(&nodes(0), "win-1"), &["-AllowRemovals 11"]), 0);
+    assert_exit_code(&run(&mut machine, &script_of(&nodes(11), "win-1"), &[]), 0);
+    assert_exit_code(&run(&mut machine, &script_of(&nodes(0), "win-1"), &["-AllowRemovals 11"]), 0);
 }

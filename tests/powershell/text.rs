@@ -1,4 +1,4 @@
-//! The text of the scripts: PowerShell, the plan, and nothing that gets out of its place.
+//! The text of the scripts: it is valid PowerShell, contains the plan, and quotes all names.
 
 use hostgw::{
     config::{self, Document, Format},
@@ -15,18 +15,18 @@ use crate::support::{
     powershell::{lint, parse, routes_of, run},
 };
 
-/// What a script of node number `index` must hold, by its tree.
+/// Asserts what the script of the node at `index` must contain, by its syntax tree.
 fn check_script(cluster: &Cluster, index: usize, desired: &WindowsDesired) -> String {
     let script = windows_script(cluster, index, desired, &PROVENANCE);
     for text in [&script, &windows_collector(cluster, index, &PROVENANCE)] {
-        let (tree, wrong) = parse(text);
-        assert!(wrong.is_empty(), "{wrong:#?}");
+        let (tree, errors) = parse(text);
+        assert!(errors.is_empty(), "{errors:#?}");
         assert_eq!(lint(text, &tree), Vec::<String>::new());
-        assert!(text.lines().all(|line| line.len() <= 400), "nobody reviews such lines");
+        assert!(text.lines().all(|line| line.len() <= 400), "lines are too long for a review");
         assert!(!text.replace("\r\n", "").contains(['\r', '\n']), "lines end as on Windows");
     }
     let (tree, _) = parse(&script);
-    let told: Vec<_> = desired
+    let routes: Vec<_> = desired
         .state
         .routes
         .iter()
@@ -35,12 +35,12 @@ fn check_script(cluster: &Cluster, index: usize, desired: &WindowsDesired) -> St
             (route.destination_prefix.to_string(), next_hop, route.route_metric.to_string())
         })
         .collect();
-    assert_eq!(routes_of(&script, &tree), told);
+    assert_eq!(routes_of(&script, &tree), routes);
     script
 }
 
 #[test]
-fn scripts_of_every_example_are_powershell_and_say_the_plan() {
+fn scripts_of_every_example_are_valid_and_contain_the_plan() {
     let mut checked = 0;
     for entry in std::fs::read_dir("examples").unwrap() {
         let path = entry.unwrap().path();
@@ -55,16 +55,16 @@ fn scripts_of_every_example_are_powershell_and_say_the_plan() {
     assert!(checked > 1);
 }
 
-/// The whole text, as a reviewer sees it.
+/// The complete text, as a reviewer sees it.
 #[test]
-fn a_script_reads_like_this() {
+fn the_text_of_a_script() {
     let mut failures = Vec::new();
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/render");
     let cluster = cluster(CLUSTER);
     for (index, desired) in windows_nodes(&cluster) {
         let name = &cluster.nodes[index].name;
         let script = windows_script(&cluster, index, &desired, &PROVENANCE);
-        // The body is the same in all of them.
+        // The body is the same in all scripts.
         let shown = if name == "win-1" { &script } else { script.split("# ---- Body").next().unwrap() };
         cases::compare(&root.join(format!("{name}.ps1")), shown, &mut failures);
     }
@@ -73,7 +73,7 @@ fn a_script_reads_like_this() {
     cases::conclude(3, &failures);
 }
 
-/// Names that would get out of their place where they are not kept in it.
+/// Names that would have an effect if they were not quoted.
 fn hostile() -> impl Strategy<Value = String> {
     let pieces = prop::sample::select(vec![
         "'",
@@ -119,15 +119,15 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 60, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn scripts_of_random_clusters_are_powershell_and_say_the_plan((_, cluster) in two()) {
+    fn scripts_of_random_clusters_are_valid_and_contain_the_plan((_, cluster) in two()) {
         for (index, desired) in windows_nodes(&cluster) {
             check_script(&cluster, index, &desired);
         }
     }
 
-    /// The names come out of the running script as they went into it, and nothing else of them runs.
+    /// A running script prints the exact names, and nothing in them is executed.
     #[test]
-    fn hostile_names_never_leave_their_literal(
+    fn hostile_names_are_quoted(
         names in prop::collection::vec(hostile(), 4),
         alias in hostile(),
         file in hostile(),
@@ -136,7 +136,7 @@ proptest! {
         for (node, name) in cluster.nodes.iter_mut().zip(&names) {
             node.name = format!("{name}{}", node.name.as_raw()).into();
         }
-        // Characters that nobody sees are refused in an alias.
+        // Aliases with invisible characters are rejected.
         let alias = alias.replace(hostgw::text::is_hidden, "x") + "y";
         cluster.nodes[1].egress_interface = Some(InterfaceName::windows(&alias).unwrap());
         let desired = plan::windows_desired(&cluster, 1).unwrap();
@@ -151,8 +151,8 @@ proptest! {
         after.interfaces[1].alias.clone_from(&alias);
         prop_assert_eq!(machine.network(), after.network());
         for at in [0, 2, 3] {
-            let told = format!("{alias}: pods of node {}\n", cluster.nodes[at].name);
-            prop_assert!(outcome.stdout.contains(&told), "{told:?} not in {:?}", outcome.stdout);
+            let routes = format!("{alias}: pods of node {}\n", cluster.nodes[at].name);
+            prop_assert!(outcome.stdout.contains(&routes), "{routes:?} not in {:?}", outcome.stdout);
         }
         let collector = windows_collector(&cluster, 1, &provenance);
         let collected = run(&mut machine, &collector, &[]);
@@ -161,15 +161,15 @@ proptest! {
     }
 }
 
-/// Scripts that are wrong in one place each: the gate has to see it.
+/// Scripts with one defect each: the checks must find it.
 #[test]
-fn the_gate_can_fail() {
+fn the_checks_find_defects() {
     let script = script_of(CLUSTER, "win-1");
-    let refused = |text: &str| {
-        let (tree, wrong) = parse(text);
-        !wrong.is_empty() || !lint(text, &tree).is_empty()
+    let is_refused = |text: &str| {
+        let (tree, errors) = parse(text);
+        !errors.is_empty() || !lint(text, &tree).is_empty()
     };
-    assert!(!refused(&script));
+    assert!(!is_refused(&script));
     for (from, to) in [
         ("InterfaceIndex = $route.Index; ", ""),
         ("DestinationPrefix = $route.Destination; ", ""),
@@ -195,16 +195,17 @@ fn the_gate_can_fail() {
         ("    return (Invoke-Reconcile $true)\r\n}", "    return (Invoke-Reconcile $true)\r\n"),
     ] {
         assert!(script.contains(from), "{from:?}");
-        assert!(refused(&script.replacen(from, to, 1)), "{from:?} -> {to:?}");
+        assert!(is_refused(&script.replacen(from, to, 1)), "{from:?} -> {to:?}");
     }
 }
 
-/// The self-test runs on Windows alone; that it is PowerShell, and does not touch what it must not, is seen here.
+/// The self-test only runs on Windows. Here it is checked that it is valid PowerShell and only touches permitted
+/// prefixes.
 #[test]
-fn the_self_test_is_powershell() {
+fn the_self_test_is_valid_powershell() {
     let text = std::fs::read_to_string("examples/windows/self-test.ps1").unwrap();
-    let (tree, wrong) = parse(&text);
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    let (tree, errors) = parse(&text);
+    assert!(errors.is_empty(), "{errors:#?}");
     let found = lint(&text, &tree);
     let is_known = |line: &String| {
         ["calls what a variable names", "SilentlyContinue", "does nothing"]

@@ -1,21 +1,21 @@
-//! Routes of others that take traffic away, and routes of interfaces that no longer exist.
+//! Foreign routes that divert traffic, and routes of interfaces that no longer exist.
 
-use super::{CLUSTER, applied, ends_with, machine, routes, script_of};
+use super::{CLUSTER, applied, assert_exit_code, machine, routes, script_of};
 use crate::support::powershell::{Machine, RouteKey, run, run_both};
 
-/// A route that packets would go by instead of hostgw's, wherever it is, is a conflict.
+/// A route that packets would take instead of a managed one is a conflict on any interface.
 #[test]
-fn a_foreign_route_that_takes_traffic_is_a_conflict_on_any_interface() {
+fn a_foreign_route_that_diverts_traffic_is_a_conflict_on_any_interface() {
     let script = script_of(CLUSTER, "win-1");
     for (index, destination, next_hop, stores) in [
         // Pods of another node, on the pod interface.
         (7, "10.244.2.0/25", "0.0.0.0", "A"),
         (7, "10.244.0.0/24", "10.244.0.9", "AP"),
-        // A part of the pods of another node, on each interface.
+        // A part of another node's pods, on each interface.
         (7, "10.244.2.0/26", "0.0.0.0", "A"),
         (12, "10.244.9.0/24", "172.30.0.99", "AP"),
         (1, "10.244.0.7/32", "0.0.0.0", "P"),
-        // The node's own pods, away from the pod interface.
+        // The node's own pods, not on the pod interface.
         (12, "10.244.1.128/25", "172.30.0.99", "A"),
         // The master, on another interface.
         (7, "172.30.0.11/32", "10.244.1.9", "A"),
@@ -27,40 +27,40 @@ fn a_foreign_route_that_takes_traffic_is_a_conflict_on_any_interface() {
         assert_eq!(outcome.code, Some(10), "{destination} on {index}: {outcome:#?}");
         assert!(outcome.stdout.contains(&format!("! -DestinationPrefix {destination} ")), "{outcome:#?}");
         assert_eq!(machine.network(), before);
-        ends_with(&run_both(&mut machine, &script, &["-Adopt"]), 0);
+        assert_exit_code(&run_both(&mut machine, &script, &["-Adopt"]), 0);
         assert_eq!(machine.network(), applied(super::machine()).network());
-        ends_with(&run_both(&mut machine, &script, &["-Rollback"]), 0);
+        assert_exit_code(&run_both(&mut machine, &script, &["-Rollback"]), 0);
         assert_eq!(machine.network(), before, "{destination} on {index}: restored");
     }
 }
 
-/// One that comes between two runs is not "nothing to do".
+/// A route that is added between two runs is noticed although nothing else changed.
 #[test]
-fn a_foreign_route_beside_standing_routes_is_seen() {
+fn a_foreign_route_beside_matching_routes_is_noticed() {
     let script = script_of(CLUSTER, "win-1");
     let mut machine = applied(machine());
-    ends_with(&run(&mut machine, &script, &[]), 0);
+    assert_exit_code(&run(&mut machine, &script, &[]), 0);
     machine.route(7, "10.244.2.64/26", "0.0.0.0", 1, "A");
-    ends_with(&run_both(&mut machine, &script, &[]), 10);
+    assert_exit_code(&run_both(&mut machine, &script, &[]), 10);
 }
 
 #[test]
-fn routes_that_take_no_traffic_of_hostgw_are_left_alone() {
+fn routes_that_divert_no_traffic_are_ignored() {
     let script = script_of(CLUSTER, "win-1");
     let mut machine = machine();
-    // The node's own pods on its pod interface, one by one too.
+    // The node's own pods on its pod interface, also individually.
     machine.route(7, "10.244.1.0/24", "0.0.0.0", 1, "AP");
     machine.route(7, "10.244.1.5/32", "0.0.0.0", 1, "A");
-    // Wider than the pods of a node, and beside them.
+    // Wider than a node's pods, and beside them.
     machine.route(12, "10.244.0.0/16", "172.30.0.99", 1, "AP");
     machine.route(12, "10.244.2.128/25", "172.30.0.99", 1, "AP");
     machine.route(12, "0.0.0.0/1", "172.30.0.99", 1, "AP");
     let after = applied(machine.clone());
-    ends_with(&run_both(&mut machine, &script, &[]), 0);
+    assert_exit_code(&run_both(&mut machine, &script, &[]), 0);
     assert_eq!(machine.network(), after.network());
 }
 
-/// Windows keeps packets to its own addresses: no route that hostgw could write changes that.
+/// Windows keeps packets to its own addresses: no managed route could change that.
 #[test]
 fn an_address_among_the_pods_of_another_node_is_refused() {
     let script = script_of(CLUSTER, "win-1");
@@ -69,7 +69,7 @@ fn an_address_among_the_pods_of_another_node_is_refused() {
     let mut machine = machine.with_local_routes();
     let before = machine.network();
     let outcome = run_both(&mut machine, &script, &["-Adopt"]);
-    ends_with(&outcome, 3);
+    assert_exit_code(&outcome, 3);
     let words = "Loopback Pseudo-Interface 1 has an address in 10.244.2.0/25 (pods of node linux-2)";
     assert!(outcome.stderr.contains(words), "{}", outcome.stderr);
     assert_eq!(machine.network(), before);
@@ -88,14 +88,14 @@ fn the_host_route_to_the_master_is_not_another_node() {
         "- {name: linux-2, os: linux, podCIDR: 10.244.2.0/24}\n- {name: linux-3, os: linux, podCIDR: 10.244.3.0/24}\n",
     );
     let mut machine = machine();
-    ends_with(&run(&mut machine, &script_of(&full, "win-1"), &[]), 0);
+    assert_exit_code(&run(&mut machine, &script_of(&full, "win-1"), &[]), 0);
     let before = machine.network();
     let empty = script_of(&cluster(""), "win-1");
     let outcome = run_both(&mut machine, &empty, &[]);
-    ends_with(&outcome, 8);
+    assert_exit_code(&outcome, 8);
     assert!(outcome.stderr.contains("pass -AllowRemovals 2"), "{}", outcome.stderr);
     assert_eq!(machine.network(), before);
-    ends_with(&run_both(&mut machine, &empty, &["-AllowRemovals 2"]), 0);
+    assert_exit_code(&run_both(&mut machine, &empty, &["-AllowRemovals 2"]), 0);
     assert!(!routes(&machine).iter().any(|line| line.contains("10.244.2.0")));
 }
 
@@ -104,10 +104,10 @@ fn destinations(machine: &Machine, index: i64) -> Vec<String> {
     keys.map(|key| key.destination.to_string()).collect()
 }
 
-/// A machine whose switch was made anew: hostgw's routes of the old one, 33, are left in the persistent store.
+/// A machine whose switch was recreated: the managed routes of the old one, 33, remain in the persistent store.
 pub fn with_a_new_switch(script: &str) -> Machine {
     let mut machine = machine();
-    ends_with(&run(&mut machine, script, &[]), 0);
+    assert_exit_code(&run(&mut machine, script, &[]), 0);
     let is_kept =
         |key: &RouteKey| key.destination.prefix_len() == 0 || key.next_hop.to_string() == "172.30.0.77";
     machine.active.retain(|key, value| value.protocol == "Local" || is_kept(key));
@@ -119,65 +119,66 @@ pub fn with_a_new_switch(script: &str) -> Machine {
 }
 
 #[test]
-fn persistent_routes_of_an_interface_that_is_gone_never_block() {
+fn persistent_routes_of_a_removed_interface_never_conflict() {
     let script = script_of(CLUSTER, "win-1");
     let start = with_a_new_switch(&script);
     assert_eq!(destinations(&start, 33).len(), 5);
     let outcome = run_both(&mut start.clone(), &script, &["-WhatIf"]);
-    ends_with(&outcome, 0);
+    assert_exit_code(&outcome, 0);
     assert!(outcome.stdout.contains("- Remove-NetRoute -InterfaceIndex 33"), "{}", outcome.stdout);
-    // Owned, and the index is known: removed.
+    // Managed, and the index is known: removed.
     let mut machine = start.clone();
-    ends_with(&run_both(&mut machine, &script, &[]), 0);
+    assert_exit_code(&run_both(&mut machine, &script, &[]), 0);
     assert_eq!(machine.network(), applied(super::machine()).network());
     let outcome = run_both(&mut machine, &script, &[]);
     assert_eq!(outcome.stdout, "No changes. This node matches the configuration.\n");
-    // Windows refuses to remove them: a warning with the line that does.
+    // Windows refuses to remove them: a warning with the command that does.
     let mut machine = start.clone();
     machine.calls_denied_from = Some(machine.calls.len() + 5);
     let outcome = run_both(&mut machine, &script, &[]);
-    ends_with(&outcome, 0);
+    assert_exit_code(&outcome, 0);
     let line = "route delete 10.244.2.0 mask 255.255.255.128 10.244.2.1";
     assert!(outcome.stdout.contains(line), "{}", outcome.stdout);
-    // -Destroy takes them along.
+    // -Destroy removes them as well.
     let mut machine = start;
-    ends_with(&run_both(&mut machine, &script, &["-Destroy"]), 0);
+    assert_exit_code(&run_both(&mut machine, &script, &["-Destroy"]), 0);
     assert_eq!(machine.network(), super::machine().network());
 }
 
 #[test]
-fn an_orphaned_route_of_somebody_else_is_reported_and_removed_only_on_request() {
+fn a_foreign_orphaned_route_is_only_removed_on_request() {
     let script = script_of(CLUSTER, "win-1");
     for (index, is_removed) in [(33, true), (0, false)] {
         let mut machine = machine();
         machine.route(index, "10.244.2.0/25", "172.30.0.99", 256, "P");
         machine.route(index, "192.168.99.0/24", "172.30.0.99", 256, "P");
         let outcome = run_both(&mut machine, &script, &[]);
-        ends_with(&outcome, 0);
+        assert_exit_code(&outcome, 0);
         let line = "route delete 10.244.2.0 mask 255.255.255.128 172.30.0.99";
         assert!(outcome.stdout.contains(line), "{}", outcome.stdout);
         assert!(!outcome.stdout.contains("192.168.99.0"), "{}", outcome.stdout);
         assert_eq!(destinations(&machine, index).len(), 2);
         let outcome = run_both(&mut machine, &script, &["-Adopt"]);
-        ends_with(&outcome, 0);
+        assert_exit_code(&outcome, 0);
         assert_eq!(outcome.stdout.contains(line), !is_removed, "{}", outcome.stdout);
         let left = destinations(&machine, index);
         assert_eq!(left.len(), if is_removed { 1 } else { 2 }, "{left:?}");
     }
 }
 
-/// An interface that went between an apply and its rollback takes its routes along: nothing is left to undo on it.
+/// The routes of an interface that was removed between an apply and its rollback are gone: nothing is left to undo on
+/// it.
 #[test]
-fn a_rollback_passes_over_an_interface_that_is_gone() {
+fn a_rollback_skips_a_removed_interface() {
     let script = script_of(CLUSTER, "win-1");
     let mut machine = machine();
-    ends_with(&run(&mut machine, &script, &[]), 0);
+    assert_exit_code(&run(&mut machine, &script, &[]), 0);
     machine.interfaces.retain(|interface| interface.index != 12);
     machine.active.retain(|key, _| key.index != 12);
     let outcome = run_both(&mut machine, &script, &["-Rollback"]);
-    ends_with(&outcome, 0);
+    assert_exit_code(&outcome, 0);
     assert!(outcome.stdout.contains("Skipped: vEthernet (Ethernet) no longer exists"), "{}", outcome.stdout);
     let pod = machine.interfaces.iter().find(|interface| interface.index == 7).unwrap();
-    assert!(!pod.forwarding["IPv4"], "what can be undone is");
-    ends_with(&run_both(&mut machine, &script, &["-Rollback"]), 0);
+    assert!(!pod.forwarding["IPv4"], "everything else is undone");
+    assert_exit_code(&run_both(&mut machine, &script, &["-Rollback"]), 0);
 }

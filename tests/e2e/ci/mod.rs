@@ -130,7 +130,7 @@ fn the_gitlab_note_is_updated() {
 fn jobs_name_missing_settings() {
     each(|privilege| {
         let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
-        project.gitlab(&[("HOSTGW_REV", "")]).expect(1).warns("HOSTGW_REV: is to be filled in");
+        project.gitlab(&[("HOSTGW_REV", "")]).expect(1).warns("HOSTGW_REV: must be set");
     });
 }
 
@@ -172,7 +172,7 @@ fn a_review_reports_every_failed_step() {
         };
         let (outcome, comment) = review("origin/main", 13);
         outcome.says("connections work");
-        let title = "### hostgw: the cluster does not work when it is simulated\n\n    ✗ pod of linux-1";
+        let title = "### hostgw: the simulated cluster does not work\n\n    ✗ pod of linux-1";
         assert!(comment.starts_with(&format!("{MARKER}{title}")), "{comment}");
         assert!(
             comment.contains("linux-1 sends to 10.244.7.9") && comment.contains("\n- 10.244.1.0/24"),
@@ -180,9 +180,9 @@ fn a_review_reports_every_failed_step() {
         );
         for target in ["origin/nowhere", "--output=pwned"] {
             let (_, comment) = review(target, 12);
-            let title = "### hostgw: the change cannot be compared with what stands\n\n    error: ";
+            let title = "### hostgw: the change cannot be compared\n\n    error: ";
             assert!(comment.starts_with(&format!("{MARKER}{title}")), "{comment}");
-            assert!(comment.contains("### hostgw: the cluster does not work"), "{comment}");
+            assert!(comment.contains("### hostgw: the simulated cluster does not work"), "{comment}");
         }
         project.run(&[], "ci/review.sh main hostgw.yaml").expect(64).warns("usage: review.sh");
         project.assert_nothing_injected();
@@ -209,7 +209,7 @@ fn a_review_executes_nothing_from_a_file() {
         assert_eq!(lines.next(), Some("### hostgw: the configuration is invalid"));
         assert!(lines.clone().all(|line| line.is_empty() || line.starts_with("    ")), "{comment}");
         assert!(comment.contains("solaris") && comment.chars().count() < 4_500, "{comment}");
-        assert!(comment.ends_with("\n    … the log of the job tells the rest\n\n"), "{comment}");
+        assert!(comment.ends_with("\n    … see the log of the job for the rest\n\n"), "{comment}");
         project.assert_nothing_injected();
     });
 }
@@ -264,12 +264,12 @@ fn a_review_follows_no_links() {
         assert!(comment.contains("HEAD:envs is a symbolic link, not a folder"), "{comment}");
         project.change("rm envs; git init -q hostgw.yaml; git -C hostgw.yaml commit -q --allow-empty -m s");
         let (_, comment) = review(&project, &["hostgw.yaml"], 11);
-        assert!(comment.ends_with("    hostgw.yaml is no file\n\n"), "{comment}");
+        assert!(comment.ends_with("    hostgw.yaml is not a file\n\n"), "{comment}");
         project.change(
             "git rm -qf --cached hostgw.yaml; rm -rf hostgw.yaml; mkdir hostgw.yaml; touch hostgw.yaml/x",
         );
         let (_, comment) = review(&project, &["hostgw.yaml"], 11);
-        assert!(comment.ends_with("    hostgw.yaml is no file\n\n"), "{comment}");
+        assert!(comment.ends_with("    hostgw.yaml is not a file\n\n"), "{comment}");
     });
 }
 
