@@ -181,10 +181,8 @@ fn record(dir: &StateDir, request: &Request, saved_before: OriginalSysctls) -> R
 /// The tables that `plan` creates or updates.
 fn nat_tables(plan: &Plan) -> Tables {
     let mut tables = Tables::default();
-    for change in &plan.changes {
-        if let Change::Nat(nat) = change {
-            tables.get_mut(nat.family).clone_from(&nat.after);
-        }
+    for nat in plan.changes.iter().filter_map(Change::as_nat) {
+        tables.get_mut(nat.family).clone_from(&nat.after);
     }
     tables
 }
@@ -387,10 +385,7 @@ fn without_released(
 }
 
 fn sysctl_changes(plan: &Plan) -> impl Iterator<Item = &SysctlChange> {
-    plan.changes.iter().filter_map(|change| match change {
-        Change::Sysctl(sysctl) => Some(sysctl),
-        Change::Route(_) | Change::Nat(_) => None,
-    })
+    plan.changes.iter().filter_map(Change::as_sysctl)
 }
 
 /// Returns how far the open transaction `record` got.
@@ -529,10 +524,8 @@ pub fn refuse_foreign_nat(back: &mut Plan, basis: Option<&Plan>, record: &Record
 /// Returns the objects that `change` would remove and that are in no table of `basis` or `record`.
 fn foreign_objects(change: &NatChange, basis: Option<&Plan>, record: &Record) -> Vec<NatObject> {
     let changes = basis.iter().flat_map(|basis| &basis.changes);
-    let shown = changes.filter_map(|shown| match shown {
-        Change::Nat(shown) if shown.family == change.family => shown.before.as_ref(),
-        Change::Nat(_) | Change::Route(_) | Change::Sysctl(_) => None,
-    });
+    let shown = changes.filter_map(Change::as_nat).filter(|shown| shown.family == change.family);
+    let shown = shown.filter_map(|shown| shown.before.as_ref());
     let tables = [&record.before.nat, &record.written_nat].map(|tables| tables.get(change.family));
     let known: Vec<NatObject> =
         shown.chain(tables.into_iter().flatten()).flat_map(NatTable::objects).collect();
@@ -677,11 +670,7 @@ pub fn drop_restored_sysctls(dir: &StateDir, desired: &Desired) -> Result<(), Er
 
 /// Sorts changes in the order of an undo.
 fn sort_for_undo(mut changes: Vec<Change>) -> Vec<Change> {
-    changes.sort_by_key(|change| match change {
-        Change::Sysctl(_) => 0,
-        Change::Route(_) => 1,
-        Change::Nat(_) => 2,
-    });
+    changes.sort_by_key(|change| change.kind().undo_order());
     changes
 }
 

@@ -13,10 +13,10 @@ use crate::{
     clock::{now, time},
     config::{Loaded, StoredConfig},
     error::{Error, Kind},
-    plan::{Action, Facts, ForeignPolicy},
+    plan::{Facts, ForeignPolicy},
     reconcile::Session,
     record::{Command, Commit, TransactionMeta},
-    render::{ChangeEntry, Object, ObjectKind, Report},
+    render::{ChangeEntry, Object, Report},
     text::{self, Untrusted, printable, to_json},
 };
 
@@ -210,7 +210,9 @@ impl SavedPlan {
                 .with_hint("create a new plan with `hostgw plan --out` and have it reviewed"));
         }
         let (now, then) = (report(session), &self.changes);
-        if !now.changes.iter().map(without_reason).eq(then.iter().map(without_reason)) {
+        let is_same = now.changes.len() == then.len()
+            && now.changes.iter().zip(then).all(|(now, then)| is_same_change(now, then));
+        if !is_same {
             return Err(stale("this version of hostgw would make different changes")
                 .with_hint("create a new plan with `hostgw plan --out`"));
         }
@@ -218,7 +220,15 @@ impl SavedPlan {
     }
 }
 
-/// The change alone: its reason may be another one by now, such as drift.
-fn without_reason(entry: &ChangeEntry) -> (Action, ObjectKind, Option<&Object>, Option<&Object>) {
-    (entry.action, entry.kind, entry.before.as_ref(), entry.after.as_ref())
+/// Returns `true` if both change the same object in the same way. The reason may differ by now: it may have become drift.
+fn is_same_change(now: &ChangeEntry, then: &ChangeEntry) -> bool {
+    let is_same = |now: &Option<Object>, then: &Option<Object>| match (now, then) {
+        (Some(now), Some(then)) => now.is_same(then),
+        (None, None) => true,
+        _ => false,
+    };
+    now.action == then.action
+        && now.kind == then.kind
+        && is_same(&now.before, &then.before)
+        && is_same(&now.after, &then.after)
 }

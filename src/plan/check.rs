@@ -11,7 +11,7 @@ use crate::{
     text::{self, ShellCommand, Untrusted, count, list, nearest, printable},
 };
 
-use super::{Change, Desired, Observed, Plan};
+use super::{Desired, Observed, Plan};
 
 /// Checks the desired state of node number `index` of `cluster` against the node as it was observed.
 /// Returns every problem; none means that nothing known stands against the plan.
@@ -296,10 +296,7 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
 /// Returns what a plan removes that no rollback can restore.
 #[must_use]
 pub fn irrevocable(plan: &Plan) -> Vec<Diagnostic> {
-    let tables = plan.changes.iter().filter_map(|change| match change {
-        Change::Nat(nat) => nat.before.as_ref(),
-        Change::Route(_) | Change::Sysctl(_) => None,
-    });
+    let tables = plan.changes.iter().filter_map(|change| change.as_nat()?.before.as_ref());
     tables
         .filter(|table| !table.can_be_restored())
         .map(|table| {

@@ -4,7 +4,7 @@ use std::{cmp::Ordering, collections::BTreeMap, fmt};
 
 use crate::{
     model::{Family, SysctlKey},
-    state::{NatObject, NatTable, Route, RouteKey, State, Unknown, protocol},
+    state::{NatObject, NatTable, ObjectKind, Route, RouteKey, State, Unknown, protocol},
     text::{Untrusted, list},
 };
 
@@ -40,6 +40,36 @@ pub enum Change {
     Nat(NatChange),
     /// One sysctl.
     Sysctl(SysctlChange),
+}
+
+impl Change {
+    /// The kind of the object.
+    #[must_use]
+    pub const fn kind(&self) -> ObjectKind {
+        match self {
+            Self::Route(_) => ObjectKind::Route,
+            Self::Nat(_) => ObjectKind::Nat,
+            Self::Sysctl(_) => ObjectKind::Sysctl,
+        }
+    }
+
+    /// The change, if it is one of routes.
+    #[must_use]
+    pub const fn as_route(&self) -> Option<&RouteChange> {
+        if let Self::Route(change) = self { Some(change) } else { None }
+    }
+
+    /// The change, if it is one of a NAT table.
+    #[must_use]
+    pub const fn as_nat(&self) -> Option<&NatChange> {
+        if let Self::Nat(change) = self { Some(change) } else { None }
+    }
+
+    /// The change, if it is one of a sysctl.
+    #[must_use]
+    pub const fn as_sysctl(&self) -> Option<&SysctlChange> {
+        if let Self::Sysctl(change) = self { Some(change) } else { None }
+    }
 }
 
 /// The routes of one key, in the kernel's order: the first is in force. More than one is rare, but IPv4
@@ -193,14 +223,9 @@ pub struct Totals {
 /// How many routes of hostgw's go, and nothing of hostgw's comes in their place.
 #[must_use]
 pub fn removed_routes(plan: &Plan) -> usize {
-    let goes = |change: &&Change| match change {
-        Change::Route(route) => {
-            let is_owned = |routes: &[Route]| routes.iter().any(Route::is_owned);
-            is_owned(&route.before) && !is_owned(&route.after)
-        }
-        Change::Nat(_) | Change::Sysctl(_) => false,
-    };
-    plan.changes.iter().filter(goes).count()
+    let is_owned = |routes: &[Route]| routes.iter().any(Route::is_owned);
+    let routes = plan.changes.iter().filter_map(Change::as_route);
+    routes.filter(|route| is_owned(&route.before) && !is_owned(&route.after)).count()
 }
 
 impl Plan {

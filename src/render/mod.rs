@@ -28,7 +28,7 @@ pub use locator::Locator;
 pub use markdown::{COMMENT_LIMIT, comparison_markdown, plan_markdown};
 pub use persisted::{PersistedFile, PersistedState};
 pub use powershell::{windows_collector, windows_script};
-pub use report::{ChangeEntry, DiagnosticEntry, Object, ObjectKind, Report, SourceLocation};
+pub use report::{ChangeEntry, DiagnosticEntry, Object, Report, SourceLocation};
 pub use schema::schema_text;
 pub use shell::{
     Freshness, InvalidNetplanId, NetplanId, Persist, PersistHeader, PersistedNode, UnrecognizedHeader,

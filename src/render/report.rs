@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 use super::PersistedFile;
 use crate::{
     diagnose::{Diagnostic, Severity},
-    model::ConfigPath,
+    model::{ConfigPath, Family},
     plan::{Action, Change, Conflict, ForeignSysctl, Plan, Reason, Totals, compare::Side},
-    state::{Forwarding, NatObject, Route, Unknown, WindowsRoute},
+    state::{Forwarding, NatObject, ObjectKind, Route, Unknown, WindowsRoute},
     text::Untrusted,
 };
 
@@ -97,20 +97,6 @@ pub struct AffectedNodes {
     pub only: Option<Untrusted>,
 }
 
-/// A kind of object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum ObjectKind {
-    /// Routes.
-    Route,
-    /// NAT tables.
-    Nat,
-    /// Sysctls.
-    Sysctl,
-    /// Forwarding on an interface of a Windows node.
-    Forwarding,
-}
-
 /// An object as text and, for programs, as fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -125,12 +111,51 @@ pub struct Object {
     /// The fields of a route on a Windows node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub windows_route: Option<WindowsRoute>,
+    /// The place of a NAT object.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nat: Option<NatPlace>,
     /// The key of a sysctl.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
     /// The value of a sysctl.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub value: Option<Untrusted>,
+}
+
+/// The kind of a NAT object, and the family of its table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NatPlace {
+    /// The kind.
+    pub kind: NatKind,
+    /// The family of the table `hostgw` that it is, or is in.
+    pub family: Family,
+}
+
+/// A kind of NAT object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum NatKind {
+    /// A table.
+    Table,
+    /// A chain.
+    Chain,
+    /// A rule.
+    Rule,
+    /// Anything else, such as a set.
+    Other,
+}
+
+impl NatPlace {
+    pub(super) const fn of(object: &NatObject) -> Self {
+        let (kind, family) = match object {
+            NatObject::Table { family, .. } => (NatKind::Table, *family),
+            NatObject::Chain { family, .. } => (NatKind::Chain, *family),
+            NatObject::Rule { family, .. } => (NatKind::Rule, *family),
+            NatObject::Other { family, .. } => (NatKind::Other, *family),
+        };
+        Self { kind, family }
+    }
 }
 
 /// Why a change is planned.
@@ -206,7 +231,7 @@ impl Report {
         let entries = plan.changes.iter().flat_map(|change| {
             let Reason { text, places, drift } = explain(change);
             let source = places.iter().find_map(|(side, path)| locate(*side, path));
-            let is_nat = matches!(change, Change::Nat(_)) && !places.is_empty();
+            let is_nat = change.kind() == ObjectKind::Nat && !places.is_empty();
             entries(change, &ReasonEntry { drift, ..ReasonEntry::new(text, source, is_nat) })
         });
         Self {
@@ -358,8 +383,18 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
 }
 
 impl Object {
+    /// Returns `true` if both are the same object, even if another version of hostgw words it differently. A NAT object
+    /// has no fields: its text is its definition.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        let fields =
+            |it: &Self| (it.route.clone(), it.windows_route.clone(), it.key.clone(), it.value.clone());
+        let has_fields = self.route.is_some() || self.windows_route.is_some() || self.key.is_some();
+        fields(self) == fields(other) && (has_fields || self.text == other.text)
+    }
+
     pub(super) const fn text(name: String, text: String) -> Self {
-        Self { text, name, route: None, windows_route: None, key: None, value: None }
+        Self { text, name, route: None, windows_route: None, nat: None, key: None, value: None }
     }
 
     pub(super) fn route(route: &Route) -> Self {
@@ -376,7 +411,7 @@ impl Object {
     }
 
     pub(super) fn nat(object: &NatObject) -> Self {
-        Self::text(object.name(), object.to_string())
+        Self { nat: Some(NatPlace::of(object)), ..Self::text(object.name(), object.to_string()) }
     }
 
     pub(super) fn sysctl(key: &str, value: &Untrusted) -> Self {

@@ -6,21 +6,48 @@ use console::{Style, measure_text_width};
 use similar::{Algorithm, DiffTag, capture_diff_slices};
 
 use super::{
-    ChangeEntry, ObjectKind, Report, SourceLocation,
-    report::{ConflictEntry, DiagnosticEntry, Object, ReasonEntry},
+    ChangeEntry, Report, SourceLocation,
+    report::{ConflictEntry, DiagnosticEntry, NatKind, Object, ReasonEntry},
 };
 use crate::{
+    model::Family,
     plan::Action,
-    state::{Route, Unknown, WindowsRoute},
+    state::{ObjectKind, Unknown, Word, join_words},
     text::{self, padded, printable},
 };
 
 /// The maximum width of an object whose reason is aligned with the others.
 const MAX_ALIGNED_WIDTH: usize = 76;
 
-/// The colors, and the available width.
+/// The characters in column 0.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Symbols {
+    pub change: char,
+    pub unknown: char,
+}
+
+impl Symbols {
+    pub const ADD: char = '+';
+    pub const REMOVE: char = '-';
+    pub const CONFLICT: char = '!';
+    /// For a terminal.
+    const TERMINAL: Self = Self { change: '~', unknown: '?' };
+    /// For a fenced block of the language `diff`, which colors only some symbols.
+    pub const DIFF: Self = Self { change: '!', unknown: '!' };
+
+    pub(super) const fn of(self, action: Action) -> char {
+        match action {
+            Action::Add => Self::ADD,
+            Action::Change => self.change,
+            Action::Remove => Self::REMOVE,
+        }
+    }
+}
+
+/// The colors, the symbols, and the available width.
 #[derive(Debug, Clone)]
 pub struct Palette {
+    pub(super) symbols: Symbols,
     /// The columns of the terminal. Lines are unlimited if the output is not a terminal.
     pub width: usize,
     /// Unchanged text.
@@ -45,6 +72,7 @@ impl Palette {
     pub fn new(colored: bool) -> Self {
         let style = || Style::new().force_styling(colored);
         Self {
+            symbols: Symbols::TERMINAL,
             width: usize::MAX,
             plain: style(),
             head: style().bold(),
@@ -56,6 +84,21 @@ impl Palette {
         }
     }
 
+    /// Returns the palette for a fenced block of the language `diff`.
+    #[must_use]
+    pub(super) fn for_diff() -> Self {
+        Self { symbols: Symbols::DIFF, ..Self::new(false) }
+    }
+
+    /// Returns the style of an action.
+    pub(super) const fn style(&self, action: Action) -> &Style {
+        match action {
+            Action::Add => &self.add,
+            Action::Change => &self.change,
+            Action::Remove => &self.remove,
+        }
+    }
+
     /// Sets the number of columns of the terminal.
     #[must_use]
     pub fn with_width(self, width: usize) -> Self {
@@ -63,28 +106,20 @@ impl Palette {
     }
 }
 
-/// The kinds of objects in the order of a plan, with their headings.
-pub(super) const OBJECT_KINDS: [(ObjectKind, &str); 4] = [
-    (ObjectKind::Route, "Routes"),
-    (ObjectKind::Nat, "NAT"),
-    (ObjectKind::Sysctl, "Sysctls"),
-    (ObjectKind::Forwarding, "Forwarding"),
-];
-
 /// Renders the plan as text that ends with a newline.
 #[must_use]
 pub fn text(report: &Report, palette: &Palette) -> String {
     let mut lines = Vec::new();
-    for (kind, title) in OBJECT_KINDS {
+    for kind in ObjectKind::ALL {
         let mut section = Section::default();
         let entries = report.changes.iter().filter(|entry| entry.kind == kind);
         section.lines.extend(entries.map(|entry| change_line(entry, palette)));
         let conflicts = report.conflicts.iter().filter(|conflict| conflict.kind == kind);
         section.lines.extend(conflicts.flat_map(|conflict| conflict_lines(conflict, palette)));
-        let unknown = report.unknown.iter().filter(|unknown| kind_of(&unknown.what) == kind);
+        let unknown = report.unknown.iter().filter(|unknown| ObjectKind::from(&unknown.what) == kind);
         section.lines.extend(unknown.map(|unknown| unknown_line(unknown, palette)));
         if !section.lines.is_empty() {
-            lines.push(section.print(title, palette));
+            lines.push(section.print(kind.title(), palette));
         }
     }
     lines.push(summary(report, palette));
@@ -95,19 +130,15 @@ pub fn text(report: &Report, palette: &Palette) -> String {
 #[must_use]
 pub fn plan_summary(report: &Report, palette: &Palette) -> String {
     let mut text = String::new();
-    for (kind, title) in OBJECT_KINDS {
+    for kind in ObjectKind::ALL {
         let entries = || report.changes.iter().filter(|entry| entry.kind == kind);
-        let lines = [
-            (Action::Add, "+", &palette.add),
-            (Action::Change, "~", &palette.change),
-            (Action::Remove, "-", &palette.remove),
-        ];
-        let mut lines: Vec<String> = lines
+        let mut lines: Vec<String> = [Action::Add, Action::Change, Action::Remove]
             .into_iter()
-            .filter_map(|(action, symbol, style)| {
+            .filter_map(|action| {
                 let names = names(entries().filter(|entry| entry.action == action));
+                let symbol = palette.symbols.of(action);
                 let line = format!("{symbol} {}: {}", names.len(), names.join(", "));
-                (!names.is_empty()).then(|| style.apply_to(line).to_string())
+                (!names.is_empty()).then(|| palette.style(action).apply_to(line).to_string())
             })
             .collect();
         let conflicts = report.conflicts.iter().filter(|conflict| conflict.kind == kind);
@@ -117,12 +148,13 @@ pub fn plan_summary(report: &Report, palette: &Palette) -> String {
             let line = format!("! {}: {}", foreign.len(), foreign.join(", "));
             lines.push(palette.conflict.apply_to(line).to_string());
         }
-        let unknown = report.unknown.iter().filter(|unknown| kind_of(&unknown.what) == kind);
+        let unknown = report.unknown.iter().filter(|unknown| ObjectKind::from(&unknown.what) == kind);
         lines.extend(unknown.map(|unknown| {
-            palette.conflict.apply_to(format!("? {}", printable(&unknown.what.to_string()))).to_string()
+            let line = format!("{} {}", palette.symbols.unknown, printable(&unknown.what.to_string()));
+            palette.conflict.apply_to(line).to_string()
         }));
         if !lines.is_empty() {
-            let _ = writeln!(text, "{}\n{}\n", palette.head.apply_to(title), lines.join("\n"));
+            let _ = writeln!(text, "{}\n{}\n", palette.head.apply_to(kind.title()), lines.join("\n"));
         }
     }
     let _ = writeln!(text, "{}", palette.head.apply_to(totals(report)));
@@ -138,15 +170,8 @@ fn names<'a>(entries: impl Iterator<Item = &'a ChangeEntry>) -> Vec<String> {
 /// A part of the live state that could not be read, and the reason.
 pub(super) fn unknown_line(unknown: &Unknown, palette: &Palette) -> Line {
     Line {
-        text: palette.conflict.apply_to(format!("? {}", unknown.what)).to_string(),
+        text: palette.conflict.apply_to(format!("{} {}", palette.symbols.unknown, unknown.what)).to_string(),
         annotation: format!("unknown: {}", unknown.why),
-    }
-}
-
-const fn kind_of(subject: &crate::state::StatePart) -> ObjectKind {
-    match subject {
-        crate::state::StatePart::Nat { .. } => ObjectKind::Nat,
-        crate::state::StatePart::Sysctl { .. } | crate::state::StatePart::Records => ObjectKind::Sysctl,
     }
 }
 
@@ -157,6 +182,7 @@ pub(super) struct Section {
 }
 
 /// An object and its annotation. Tabs, which printable text never contains, separate the columns.
+#[derive(Clone)]
 pub(super) struct Line {
     pub text: String,
     pub annotation: String,
@@ -215,51 +241,18 @@ pub(super) fn align_columns<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Str
     rows.into_iter().map(line).collect()
 }
 
-/// The words of a route in four columns: destination, next hop, interface, and the rest.
-fn columns(route: &Route) -> [Vec<String>; 4] {
-    let mut columns = [const { Vec::new() }; 4];
-    let mut at = 0;
-    for word in route.words() {
-        at = match keyword(&word) {
-            "via" => 1,
-            "dev" => 2,
-            // The type and the type of service belong to the route's identity.
-            "proto" | "table" => 3,
-            _ => {
-                if at == 0 {
-                    0
-                } else {
-                    3
-                }
-            }
-        };
-        columns[at].push(word);
-    }
-    columns
-}
-
 /// The words of an object in columns, if it has columns.
-fn cells(object: &Object) -> Option<[Vec<String>; 4]> {
-    match (&object.route, &object.windows_route) {
-        (Some(route), _) => Some(columns(route)),
-        (None, Some(route)) => Some(windows_columns(route)),
-        (None, None) => None,
+fn cells(object: &Object) -> Option<[Vec<Word>; 4]> {
+    let words = match (&object.route, &object.windows_route) {
+        (Some(route), _) => route.words(),
+        (None, Some(route)) => route.words(),
+        (None, None) => return None,
+    };
+    let mut cells = [const { Vec::new() }; 4];
+    for word in words {
+        cells[word.column as usize].push(word);
     }
-}
-
-/// The parameters of a Windows route in four columns: destination, next hop, interface, and metric.
-fn windows_columns(route: &WindowsRoute) -> [Vec<String>; 4] {
-    let mut columns = [const { Vec::new() }; 4];
-    for word in route.words() {
-        let at = match keyword(&word) {
-            "-DestinationPrefix" => 0,
-            "-NextHop" => 1,
-            "-InterfaceAlias" => 2,
-            _ => 3,
-        };
-        columns[at].push(word);
-    }
-    columns
+    Some(cells)
 }
 
 /// A change with its symbol and reason.
@@ -282,23 +275,23 @@ pub(super) fn change_line(entry: &ChangeEntry, palette: &Palette) -> Line {
                     format!("{key}\t= {}", arrow(old.as_raw(), new.as_raw(), palette))
                 }
                 _ => {
-                    let words = |text: &str| text.split(' ').map(str::to_owned).collect::<Vec<_>>();
+                    let words = |text: &str| text.split(' ').map(Word::plain).collect::<Vec<_>>();
                     inline_diff(&words(&before.text), &words(&after.text), &palette.dim, palette)
                 }
             };
-            format!("{} {inline_diff}", palette.change.apply_to("~"))
+            format!("{} {inline_diff}", palette.change.apply_to(palette.symbols.change))
         }
-        (Action::Remove, Some(object), _) => colored("-", object, &palette.remove),
-        (_, _, Some(object)) | (_, Some(object), None) => colored("+", object, &palette.add),
+        (Action::Remove, Some(object), _) => colored(Symbols::REMOVE, object, &palette.remove),
+        (_, _, Some(object)) | (_, Some(object), None) => colored(Symbols::ADD, object, &palette.add),
         (_, None, None) => String::new(),
     };
     Line { text, annotation }
 }
 
 /// An object with its symbol, in one color.
-fn colored(symbol: &str, object: &Object, style: &Style) -> String {
+fn colored(symbol: char, object: &Object, style: &Style) -> String {
     let cells = match cells(object) {
-        Some(columns) => columns.map(|words| printable(&words.join(" "))).to_vec(),
+        Some(columns) => columns.map(|words| printable(&join_words(&words))).to_vec(),
         None => vec![printable(&object.text)],
     };
     let cells = cells.iter().enumerate().map(|(at, cell)| match (at, cell.is_empty()) {
@@ -316,28 +309,27 @@ fn arrow(old: &str, new: &str, palette: &Palette) -> String {
 
 /// The words of a changed object. Marks only the differing words: as `old -> new` if a word replaces one with the same
 /// keyword, or else as in `git diff --word-diff`. The other words have the style `same`.
-fn inline_diff(before: &[String], after: &[String], same: &Style, palette: &Palette) -> String {
+fn inline_diff(before: &[Word], after: &[Word], same: &Style, palette: &Palette) -> String {
     let mut words: Vec<String> = Vec::new();
     for operation in capture_diff_slices(Algorithm::Myers, before, after) {
         let (tag, old_range, new_range) = operation.as_tag_tuple();
         let (mut removed, added) = (before[old_range].to_vec(), &after[new_range]);
         if tag == DiffTag::Equal {
-            words.extend(added.iter().map(|word| same.apply_to(printable(word)).to_string()));
+            words.extend(added.iter().map(|word| same.apply_to(printable(&word.to_string())).to_string()));
             continue;
         }
         let (mut inserted, mut replaced) = (Vec::new(), Vec::new());
         for new in added {
-            match removed
-                .iter()
-                .position(|old| keyword(old) == keyword(new))
-                .map(|index| removed.remove(index))
-            {
-                Some(old) => replaced.push(arrow_word(&old, new, palette)),
-                None => inserted.push(printable(new)),
+            let is_same = |old: &Word| !new.keyword.is_empty() && old.keyword == new.keyword;
+            match removed.iter().position(is_same).map(|index| removed.remove(index)) {
+                Some(old) => {
+                    replaced.push(format!("{} {}", new.keyword, arrow(&old.value, &new.value, palette)));
+                }
+                None => inserted.push(printable(&new.to_string())),
             }
         }
         if !removed.is_empty() {
-            let removed = printable(&removed.join(" "));
+            let removed = printable(&join_words(&removed));
             words.push(palette.remove.apply_to(format!("[-{removed}-]")).to_string());
         }
         if !inserted.is_empty() {
@@ -346,21 +338,6 @@ fn inline_diff(before: &[String], after: &[String], same: &Style, palette: &Pale
         words.extend(replaced);
     }
     words.join(" ")
-}
-
-/// The keyword of a route's word: `via`, `dev`, `proto`.
-fn keyword(word: &str) -> &str {
-    word.split(' ').next().unwrap_or(word)
-}
-
-/// Renders `via A -> B` if both words have the same keyword, or else `A -> B`.
-fn arrow_word(old: &str, new: &str, palette: &Palette) -> String {
-    match (old.split_once(' '), new.split_once(' ')) {
-        (Some((name, old)), Some((same, new))) if name == same => {
-            format!("{name} {}", arrow(old, new, palette))
-        }
-        _ => arrow(old, new, palette),
-    }
 }
 
 /// The foreign objects of a conflict, each annotated with the object that it conflicts with.
@@ -372,8 +349,10 @@ pub(super) fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec
         None if conflict.restorable => "hostgw did not add it; its table stays".to_owned(),
         None => "foreign, and cannot be restored".to_owned(),
     };
-    let line =
-        |object| Line { text: colored("!", object, &palette.conflict), annotation: annotation.clone() };
+    let line = |object| Line {
+        text: colored(Symbols::CONFLICT, object, &palette.conflict),
+        annotation: annotation.clone(),
+    };
     conflict.foreign.iter().map(line).collect()
 }
 
@@ -426,18 +405,13 @@ pub(super) fn totals(report: &Report) -> String {
 pub(super) fn removed<'a>(changes: impl Iterator<Item = &'a ChangeEntry> + Clone) -> Vec<String> {
     let removed_objects = || {
         let removals = changes.clone().filter(|entry| entry.action == Action::Remove);
-        removals.filter_map(|entry| Some((entry.kind, entry.before.as_ref()?.name.as_str())))
+        removals.filter_map(|entry| entry.before.as_ref())
     };
-    let is_table = |(kind, name): &(ObjectKind, &str)| *kind == ObjectKind::Nat && name.starts_with("table ");
-    let tables: Vec<&str> =
-        removed_objects().filter(is_table).map(|(_, name)| &name["table ".len()..]).collect();
-    let in_table = |name: &str| {
-        name.split_once(' ').is_some_and(|(keyword, rest)| {
-            keyword != "table" && tables.iter().any(|table| rest.starts_with(&format!("{table} ")))
-        })
+    let tables: Vec<Family> = removed_objects()
+        .filter_map(|object| object.nat.filter(|nat| nat.kind == NatKind::Table).map(|nat| nat.family))
+        .collect();
+    let is_in_table = |object: &Object| {
+        object.nat.is_some_and(|nat| nat.kind != NatKind::Table && tables.contains(&nat.family))
     };
-    removed_objects()
-        .filter(|(kind, name)| *kind != ObjectKind::Nat || !in_table(name))
-        .map(|(_, name)| printable(name))
-        .collect()
+    removed_objects().filter(|object| !is_in_table(object)).map(|object| printable(&object.name)).collect()
 }

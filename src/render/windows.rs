@@ -1,7 +1,7 @@
 //! Renders the plan of a Windows node in the syntax of the NetTCPIP cmdlets.
 
 use super::{
-    ChangeEntry, ObjectKind, Report, SourceLocation,
+    ChangeEntry, Report, SourceLocation,
     report::{ConflictEntry, Object, ReasonEntry},
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
             ForwardingChange, StoreChange, Stores, WindowsCause, WindowsChange, WindowsConflict, WindowsPlan,
         },
     },
-    state::{Forwarding, WindowsRoute},
+    state::{Forwarding, ObjectKind, WindowsRoute},
     text::Untrusted,
 };
 

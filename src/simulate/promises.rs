@@ -87,9 +87,8 @@ fn check_drift(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option
     Interfaces::open()?.remove_route(route)?;
     let after = plan_now()?;
     let last = dir.last_applied()?.map(|last| last.state);
-    let restores_route = |change: &Change| match change {
-        Change::Route(change) => change.after.iter().any(|after: &Route| after == route),
-        Change::Nat(_) | Change::Sysctl(_) => false,
+    let restores_route = |change: &Change| {
+        change.as_route().is_some_and(|change| change.after.iter().any(|after: &Route| after == route))
     };
     let change = after.plan.changes.iter().find(|change| restores_route(change));
     let is_reported_as_drift = change.is_some_and(|change| {

@@ -4,9 +4,11 @@
 //! the arguments of `nft add`, sysctls as `sysctl`.
 
 mod host;
+mod kind;
 mod nat;
 mod route;
 mod windows;
+mod word;
 
 use std::collections::BTreeMap;
 
@@ -19,12 +21,14 @@ use crate::{
 };
 
 pub use host::{Host, InterfaceAddress, Link};
+pub use kind::ObjectKind;
 pub use nat::{
     BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatObject, NatRule, NatTable,
     RuleBody, Tables,
 };
 pub use route::{NextHop, OpaqueRoute, Route, RouteKey, RouteScope, RouteType, protocol};
 pub use windows::{Forwarding, Role, WindowsRoute, WindowsState};
+pub use word::{Column, Word, join_words};
 
 /// Routes, NAT and sysctls of one node, desired or observed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -379,16 +379,54 @@ pub enum Field {
     Daddr,
 }
 
+impl Field {
+    /// The name in nft.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Saddr => "saddr",
+            Self::Daddr => "daddr",
+        }
+    }
+}
+
+impl Expression {
+    /// Returns the expression as text, with `placeholder` instead of the source prefix `own`.
+    fn text_with(&self, own: IpNet, placeholder: &str) -> String {
+        match self {
+            Self::Address { field: Field::Saddr, negated: false, prefix } if *prefix == own => {
+                format!("{} {} {placeholder}", Family::from(own).nft(), Field::Saddr.name())
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
+impl NatObject {
+    /// Returns the object as text, with `placeholder` instead of the source prefix `own`.
+    #[must_use]
+    pub fn text_with(&self, own: IpNet, placeholder: &str) -> String {
+        match self {
+            Self::Rule {
+                family,
+                chain,
+                rule: NatRule { body: RuleBody::Known(expressions), comment, .. },
+            } => {
+                let words: Vec<String> =
+                    expressions.iter().map(|expression| expression.text_with(own, placeholder)).collect();
+                let comment = comment.as_ref().map_or_else(String::new, |it| format!(" comment {it:?}"));
+                format!("rule {} {TABLE_NAME} {chain} {}{comment}", family.nft(), words.join(" "))
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Expression {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Address { field, negated, prefix } => {
-                let field = match field {
-                    Field::Saddr => "saddr",
-                    Field::Daddr => "daddr",
-                };
                 let negation = if *negated { "!= " } else { "" };
-                write!(f, "{} {field} {negation}", Family::from(*prefix).nft())?;
+                write!(f, "{} {} {negation}", Family::from(*prefix).nft(), field.name())?;
                 if prefix.prefix_len() == prefix.max_prefix_len() {
                     prefix.addr().fmt(f)
                 } else {

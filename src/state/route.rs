@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::word::{Column, Word, join_words};
 use crate::{
     model::{Family, MAIN_TABLE},
     text::{Untrusted, list},
@@ -300,63 +301,62 @@ impl Route {
         rank(self).cmp(&rank(other)).then_with(|| self.key().cmp(&other.key()))
     }
 
-    /// The words of the route as `ip route` prints them, in its order, for a display that marks the
-    /// words that differ.
+    /// Returns the words of the route in the order in which `ip route` prints them.
     #[must_use]
-    pub fn words(&self) -> Vec<String> {
+    pub fn words(&self) -> Vec<Word> {
+        use Column::{Destination, Details, Interface, NextHop};
         let mut words = Vec::with_capacity(8);
         if self.kind != RouteType::Unicast {
-            words.push(self.kind.to_string());
+            words.push(Word::new(Destination, "", self.kind));
         }
-        words.push(destination(self.destination));
+        words.push(Word::new(Destination, "", destination(self.destination)));
         if let Some(tos) = self.tos.filter(|tos| *tos != 0) {
-            words.push(format!("tos {tos:#04x}"));
+            words.push(Word::new(Destination, "tos", format!("{tos:#04x}")));
         }
         if let Some(gateway) = self.next.gateway {
             let inet6 = if self.family() == Family::V4 && gateway.is_ipv6() { "inet6 " } else { "" };
-            words.push(format!("via {inet6}{gateway}"));
+            words.push(Word::new(NextHop, "via", format!("{inet6}{gateway}")));
         }
         if let Some(device) = &self.next.device {
-            words.push(format!("dev {device}"));
+            words.push(Word::new(Interface, "dev", device));
         }
         if self.table != MAIN_TABLE {
-            words.push(format!("table {}", self.table));
+            words.push(Word::new(Details, "table", self.table));
         }
-        words.push(format!("proto {}", protocol::name(self.protocol)));
+        words.push(Word::new(Details, "proto", protocol::name(self.protocol)));
         if self.scope != RouteScope::Global {
-            words.push(format!("scope {}", self.scope));
+            words.push(Word::new(Details, "scope", self.scope));
         }
         if let Some(source) = self.source {
-            words.push(format!("src {source}"));
+            words.push(Word::new(Details, "src", source));
         }
         if self.metric != 0 {
-            words.push(format!("metric {}", self.metric));
+            words.push(Word::new(Details, "metric", self.metric));
         }
         if self.next.onlink {
-            words.push("onlink".to_owned());
+            words.push(Word::new(Details, "onlink", ""));
         }
         if let Some(mtu) = self.mtu {
-            words.push(format!("mtu {mtu}"));
+            words.push(Word::new(Details, "mtu", mtu));
         }
         if let Some(more) = &self.more {
-            words.push(format!("(with {})", list(&more.about, usize::MAX)));
+            words.push(Word::new(Details, "", format!("(with {})", list(&more.about, usize::MAX))));
         }
         words
     }
-}
 
-impl Route {
-    /// The route as the arguments of `ip route`, one by one: a name of an interface is one, whatever is in it.
+    /// Returns the arguments of `ip route` for the route. The name of an interface is one argument, whatever it contains.
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {
-        let split = |word: String| match word.strip_prefix("dev ") {
-            Some(_) => {
-                let device = self.next.device.as_ref().map_or("", Untrusted::as_raw);
-                vec!["dev".to_owned(), device.to_owned()]
+        let mut arguments = Vec::new();
+        for Word { column, keyword, value } in self.words() {
+            arguments.extend((!keyword.is_empty()).then(|| keyword.to_owned()));
+            match (column, &self.next.device) {
+                (Column::Interface, Some(device)) => arguments.push(device.as_raw().to_owned()),
+                _ => arguments.extend(value.split_whitespace().map(ToOwned::to_owned)),
             }
-            None => word.split(' ').map(ToOwned::to_owned).collect(),
-        };
-        self.words().into_iter().flat_map(split).collect()
+        }
+        arguments
     }
 }
 
@@ -389,7 +389,7 @@ impl fmt::Display for RouteKey {
 
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words().join(" "))
+        f.write_str(&join_words(&self.words()))
     }
 }
 

@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::word::{Column, Word, join_words};
 use crate::{model::Family, text::Untrusted};
 
 /// Routes and forwarding of a Windows node, as they shall stand.
@@ -92,20 +93,22 @@ impl WindowsRoute {
         self.destination_prefix.into()
     }
 
-    /// The parameters, one by one; what only the node knows is left out.
+    /// Returns the parameters of `New-NetRoute`, without those that only the node knows.
     #[must_use]
-    pub fn words(&self) -> Vec<String> {
-        let mut words = vec![format!("-DestinationPrefix {}", self.destination_prefix)];
-        words.push(match self.next_hop {
-            Some(address) => format!("-NextHop {address}"),
-            None => "-NextHop (default gateway)".to_owned(),
-        });
+    pub fn words(&self) -> Vec<Word> {
+        let mut words = vec![
+            Word::new(Column::Destination, "-DestinationPrefix", self.destination_prefix),
+            match self.next_hop {
+                Some(address) => Word::new(Column::NextHop, "-NextHop", address),
+                None => Word::new(Column::NextHop, "-NextHop", "(default gateway)"),
+            },
+        ];
         if let Some(alias) = &self.interface_alias {
-            words.push(format!("-InterfaceAlias '{alias}'"));
+            words.push(Word::new(Column::Interface, "-InterfaceAlias", format!("'{alias}'")));
         }
-        words.push(format!("-RouteMetric {}", self.route_metric));
+        words.push(Word::new(Column::Details, "-RouteMetric", self.route_metric));
         if let Some(store) = &self.policy_store {
-            words.push(format!("-PolicyStore {store}"));
+            words.push(Word::new(Column::Details, "-PolicyStore", store));
         }
         words
     }
@@ -113,7 +116,7 @@ impl WindowsRoute {
 
 impl fmt::Display for WindowsRoute {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words().join(" "))
+        f.write_str(&join_words(&self.words()))
     }
 }
 

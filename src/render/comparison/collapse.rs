@@ -7,8 +7,8 @@ use crate::{
         Action,
         compare::{Class, NodeGroup},
     },
-    render::{ChangeEntry, ObjectKind, text::reason},
-    state::Route,
+    render::{ChangeEntry, text::reason},
+    state::{Column, ObjectKind, Route, Word},
     text::{count, list},
 };
 
@@ -62,12 +62,6 @@ pub(super) fn collapse(block: &NodeGroup, changes: &[ChangeEntry]) -> Vec<Collap
 }
 
 fn collapse_group(class: &Class, entries: &[&ChangeEntry], first: &ChangeEntry) -> CollapsedLine {
-    let noun = match first.kind {
-        ObjectKind::Route => "route",
-        ObjectKind::Nat => "NAT object",
-        ObjectKind::Sysctl => "sysctl",
-        ObjectKind::Forwarding => "interface",
-    };
     let what = match class {
         Class::Pods => " to every other node".to_owned(),
         _ => common_difference(entries)
@@ -76,7 +70,7 @@ fn collapse_group(class: &Class, entries: &[&ChangeEntry], first: &ChangeEntry) 
     let reason_text = if *class == Class::Pods { String::new() } else { reasons(entries) };
     CollapsedLine::Several {
         action: first.action,
-        text: format!("{}{what}", count(entries.len(), noun)),
+        text: format!("{}{what}", count(entries.len(), first.kind.noun())),
         reason_text,
     }
 }
@@ -105,7 +99,7 @@ fn reasons(entries: &[&ChangeEntry]) -> String {
 
 /// The difference that all these routes have in common, such as `mtu 1400 -> 1450`.
 fn common_difference(entries: &[&ChangeEntry]) -> Option<String> {
-    let routes = |entry: &ChangeEntry| -> Option<(Vec<String>, Vec<String>)> {
+    let routes = |entry: &ChangeEntry| -> Option<(Vec<Word>, Vec<Word>)> {
         let words = |route: &Option<Route>| Some(route.as_ref()?.words());
         Some((words(&entry.before.as_ref()?.route)?, words(&entry.after.as_ref()?.route)?))
     };
@@ -115,41 +109,37 @@ fn common_difference(entries: &[&ChangeEntry]) -> Option<String> {
     let mut same = true;
     for difference in differences {
         let difference = difference?;
-        if difference.kind != first.kind {
+        if difference.keyword != first.keyword {
             return None;
         }
         same &= difference == first;
     }
-    match (same, first.kind.as_str()) {
+    match (same, first.column) {
         (true, _) => Some(first.text),
-        (false, "via") => Some("via other next hops".to_owned()),
+        (false, Column::NextHop) => Some("via other next hops".to_owned()),
         (false, _) => None,
     }
 }
 
 #[derive(PartialEq)]
 struct Difference {
-    /// The keyword of the differing word.
-    kind: String,
+    column: Column,
+    keyword: &'static str,
     text: String,
 }
 
 /// The single word in which two routes differ.
-fn difference(old: &[String], new: &[String]) -> Option<Difference> {
-    let only = |words: &[String], others: &[String]| -> Vec<String> {
+fn difference(old: &[Word], new: &[Word]) -> Option<Difference> {
+    let only = |words: &[Word], others: &[Word]| -> Vec<Word> {
         words.iter().filter(|word| !others.contains(word)).cloned().collect()
     };
-    let split = |word: &str| {
-        let (kind, value) = word.split_once(' ').unwrap_or(("", word));
-        (kind.to_owned(), value.to_owned())
-    };
+    let of = |word: &Word, text: String| Difference { column: word.column, keyword: word.keyword, text };
     match (&only(old, new)[..], &only(new, old)[..]) {
-        ([removed], [added]) => {
-            let ((kind, before), (same, after)) = (split(removed), split(added));
-            (kind == same).then(|| Difference { text: format!("{kind} {before} -> {after}"), kind })
+        ([removed], [added]) if removed.keyword == added.keyword => {
+            Some(of(added, format!("{} {} -> {}", added.keyword, removed.value, added.value)))
         }
-        ([removed], []) => Some(Difference { kind: split(removed).0, text: format!("without {removed}") }),
-        ([], [added]) => Some(Difference { kind: split(added).0, text: format!("with {added}") }),
+        ([removed], []) => Some(of(removed, format!("without {removed}"))),
+        ([], [added]) => Some(of(added, format!("with {added}"))),
         _ => None,
     }
 }

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{ChangeEntry, SourceLocation};
 use crate::{
-    model::{Cluster, ConfigPath},
+    model::{Cluster, ConfigPath, OperatingSystem},
     plan::{
         Action, Comparison, ComparisonTotals,
         compare::{NodeStatus, Side},
@@ -74,6 +74,9 @@ pub struct BlockReport {
     /// Whether the nodes are new, removed, or in both configurations.
     #[serde(rename = "standing")]
     pub status: NodeStatus,
+    /// The operating system of the nodes.
+    #[serde(skip)]
+    pub os: Option<OperatingSystem>,
     /// The nodes, in the order of the configuration.
     pub nodes: Vec<NodeEntry>,
     /// The changes, one per object: routes, NAT, sysctls, forwarding. A route without a device uses the egress

@@ -1,16 +1,16 @@
 //! Resolves a comparison into text and locations.
 
 use crate::{
-    model::{Cluster, ConfigPath, Family, Node},
+    model::{Cluster, ConfigPath, Node},
     plan::{
         Comparison,
         compare::{Cause, Delta, Member, NodeGroup, NodeStatus, ObjectChange, PerNodeCidr, Purpose, Side},
     },
     render::{
-        ChangeEntry, ObjectKind, SourceLocation,
-        report::{AffectedNodes, Object, ReasonEntry},
+        ChangeEntry, SourceLocation,
+        report::{AffectedNodes, NatPlace, Object, ReasonEntry},
     },
-    state::{NatObject, WindowsRoute},
+    state::{Column, NatObject, ObjectKind, WindowsRoute, join_words},
     text::Untrusted,
 };
 
@@ -87,6 +87,9 @@ impl Resolver<'_> {
         let changes: Vec<ChangeEntry> = block.deltas.iter().map(|delta| self.entry(block, delta)).collect();
         BlockReport {
             status: block.status,
+            os: block.members.first().and_then(|member| {
+                self.after(*member).or_else(|| self.before(*member)).map(|(_, node)| node.os)
+            }),
             nodes: block.members.iter().map(node).collect(),
             collapsed: collapse::collapse(block, &changes),
             to_removed_nodes: block.deltas.iter().map(is_route_to_removed_node).collect(),
@@ -217,14 +220,17 @@ fn placeholders(own: &PerNodeCidr) -> (&'static str, &'static str) {
 /// A route with its destination replaced by `placeholder`, if there is one.
 fn windows_route(route: &WindowsRoute, placeholder: Option<&str>) -> Object {
     let Some(placeholder) = placeholder else { return Object::windows_route(route) };
-    let destination = route.destination_prefix.to_string();
-    Object::text(placeholder.to_owned(), route.to_string().replacen(&destination, placeholder, 1))
+    let mut words = route.words();
+    for word in words.iter_mut().filter(|word| word.column == Column::Destination) {
+        placeholder.clone_into(&mut word.value);
+    }
+    Object::text(placeholder.to_owned(), join_words(&words))
 }
 
 /// A NAT object with the node's own pod CIDR replaced by `placeholder`. Managed tables only match source addresses.
 fn nat_object(object: &NatObject, own: Option<ipnet::IpNet>, placeholder: &str) -> Object {
     let Some(own) = own else { return Object::nat(object) };
-    let source = |prefix: &str| format!("{} saddr {prefix} ", Family::from(own).nft());
-    let replaced = |text: String| text.replacen(&source(&own.to_string()), &source(placeholder), 1);
-    Object::text(replaced(object.name()), replaced(object.to_string()))
+    let text = object.text_with(own, placeholder);
+    let name = if matches!(object, NatObject::Rule { .. }) { text.clone() } else { object.name() };
+    Object { nat: Some(NatPlace::of(object)), ..Object::text(name, text) }
 }

@@ -5,9 +5,10 @@ use std::collections::HashSet;
 
 use super::{BeforeAfter, BlockReport, CollapsedLine, ComparisonReport, NodeEntry, Renamed};
 use crate::{
+    model::OperatingSystem,
     plan::{Action, ComparisonTotals, compare::NodeStatus},
     render::{
-        ChangeEntry, ObjectKind, Palette, SourceLocation,
+        ChangeEntry, Palette, SourceLocation,
         fold_names::fold_names,
         report::Object,
         text::{Line, Section, change_line, removed},
@@ -95,7 +96,7 @@ pub(in crate::render) fn title(
     let is_only = |entry: &ChangeEntry| entry.on.as_ref().is_some_and(|reach| reach.only.is_some());
     let own_note =
         if block.changes.iter().all(is_only) { " (each its own pod CIDR, old or new)" } else { "" };
-    let removed = match (block.status, is_windows(block)) {
+    let removed = match (block.status, block.os == Some(OperatingSystem::Windows)) {
         (NodeStatus::Removed, false) => " (removed by hostgw destroy)",
         (NodeStatus::Removed, true) => " (removed by -Destroy of its script)",
         _ => "",
@@ -149,26 +150,13 @@ pub(in crate::render) fn collapsed_line(
     match line {
         CollapsedLine::Single(index) => entry_line(&block.changes[*index], palette),
         CollapsedLine::Several { action, text, reason_text } => {
-            let (symbol, style) = match action {
-                Action::Add => ("+", &palette.add),
-                Action::Change => ("~", &palette.change),
-                Action::Remove => ("-", &palette.remove),
-            };
+            let (symbol, style) = (palette.symbols.of(*action), palette.style(*action));
             Line {
                 text: style.apply_to(format!("{symbol} {}", printable(text))).to_string(),
                 annotation: printable(reason_text),
             }
         }
     }
-}
-
-/// Returns `true` if the nodes of the block run Windows.
-fn is_windows(block: &BlockReport) -> bool {
-    let is_one = |entry: &ChangeEntry| {
-        let mut objects = entry.before.iter().chain(&entry.after);
-        entry.kind == ObjectKind::Forwarding || objects.any(|object| object.windows_route.is_some())
-    };
-    block.changes.iter().any(is_one)
 }
 
 /// The placeholder for a Windows interface that the configuration does not name.
@@ -191,8 +179,11 @@ pub(in crate::render) fn interfaces(block: &BlockReport, detail: Detail) -> Vec<
     }
     let line = |(values, names): (&BeforeAfter, Vec<&Untrusted>)| {
         let names = list(&names, if detail == Detail::Full { names.len() } else { 2 * MAX_NAMED });
-        let (word, unnamed) =
-            if is_windows(block) { ("-InterfaceAlias", FOUND_BY_ADDRESS) } else { ("dev", "") };
+        let (word, unnamed) = if block.os == Some(OperatingSystem::Windows) {
+            ("-InterfaceAlias", FOUND_BY_ADDRESS)
+        } else {
+            ("dev", "")
+        };
         let name = |names: &[String]| names.first().map_or(unnamed.to_owned(), Clone::clone);
         let (old, new) = (name(&values.before), name(&values.after));
         let interface = match block.status {

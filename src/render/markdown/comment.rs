@@ -6,7 +6,7 @@ use crate::{
     render::{
         Palette,
         fold_names::fold_names,
-        text::{Line, Section as Lines, align_columns},
+        text::{Line, Section as Lines, Symbols, align_columns},
     },
     text::{Untrusted, count},
 };
@@ -267,18 +267,12 @@ impl ChangeSection {
 
 /// The lines with aligned reasons, escaped for a fenced block.
 fn aligned(lines: &[RankedLine]) -> Vec<String> {
-    let symbols = lines.iter().map(|ranked| with_symbol(&ranked.line)).collect();
-    Lines { lines: symbols }.aligned(&Palette::new(false)).iter().map(|line| fenced(line)).collect()
+    let lines = lines.iter().map(|ranked| ranked.line.clone()).collect();
+    Lines { lines }.aligned(&Palette::for_diff()).iter().map(|line| fenced(line)).collect()
 }
 
-/// Replaces the symbols of changed and unknown objects by `!`: see the module documentation.
-fn with_symbol(line: &Line) -> Line {
-    let text = match line.text.strip_prefix(['~', '?']) {
-        Some(rest) => format!("!{rest}"),
-        None => line.text.clone(),
-    };
-    Line { text, annotation: line.annotation.clone() }
-}
+/// The symbol of nodes that are kept.
+const KEPT: char = '=';
 
 fn fence(lines: &[String]) -> String {
     format!("\n```diff\n{}\n```\n", lines.join("\n"))
@@ -302,27 +296,26 @@ impl Removals {
                 if kept.is_empty() {
                     return vec![every];
                 }
-                let names = fill_lines(fold_names(kept.iter().map(Untrusted::as_raw)).into_iter());
-                return std::iter::once(format!("{every} except these:"))
-                    .chain(names.iter().map(|line| line.replacen("- ", "= ", 1)))
-                    .collect();
+                let names = fold_names(kept.iter().map(Untrusted::as_raw)).into_iter();
+                let head = format!("{every} except these:");
+                return std::iter::once(head).chain(fill_lines(KEPT, names)).collect();
             }
             _ => {}
         }
         match detail {
             RemovalDetail::WithReasons => {
-                let lines = self.objects.iter().map(|object| with_symbol(&object.line)).collect();
-                Lines { lines }.aligned(&Palette::new(false)).iter().map(|line| fenced(line)).collect()
+                let lines = self.objects.iter().map(|object| object.line.clone()).collect();
+                Lines { lines }.aligned(&Palette::for_diff()).iter().map(|line| fenced(line)).collect()
             }
             RemovalDetail::Objects => {
                 let texts = align_columns(self.objects.iter().map(|object| object.line.text.as_str()));
                 texts.iter().map(|text| fenced(text)).collect()
             }
-            RemovalDetail::Names => fill_lines(names().map(ToOwned::to_owned)),
+            RemovalDetail::Names => fill_lines(Symbols::REMOVE, names().map(ToOwned::to_owned)),
             RemovalDetail::SharedNames
             | RemovalDetail::NodesOnce
             | RemovalDetail::RoutesOnce
-            | RemovalDetail::AllBut => fill_lines(fold_names(names()).into_iter()),
+            | RemovalDetail::AllBut => fill_lines(Symbols::REMOVE, fold_names(names()).into_iter()),
         }
     }
 
@@ -330,7 +323,10 @@ impl Removals {
     fn without_routes_to_removed(&self) -> Vec<String> {
         let (routes, others): (Vec<&Removal>, Vec<&Removal>) =
             self.objects.iter().partition(|object| object.to_removed_node);
-        let mut lines = fill_lines(fold_names(others.iter().map(|object| object.name.as_str())).into_iter());
+        let mut lines = fill_lines(
+            Symbols::REMOVE,
+            fold_names(others.iter().map(|object| object.name.as_str())).into_iter(),
+        );
         if !routes.is_empty() {
             lines.push(format!(
                 "- {} to the removed nodes, which are listed below",
@@ -342,13 +338,13 @@ impl Removals {
 }
 
 /// Joins words into lines of limited length.
-fn fill_lines(detail: impl Iterator<Item = String>) -> Vec<String> {
+fn fill_lines(symbol: char, names: impl Iterator<Item = String>) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
-    for word in detail {
+    for word in names {
         let word = fenced(&word);
         match lines.last_mut() {
             Some(line) if line.len() + word.len() < LINE_WIDTH => line.extend([", ", word.as_str()]),
-            _ => lines.push(format!("- {word}")),
+            _ => lines.push(format!("{symbol} {word}")),
         }
     }
     lines

@@ -5,11 +5,11 @@ use std::collections::HashMap;
 use crate::{
     plan::{Action, compare::NodeStatus},
     render::{
-        BlockReport, ChangeEntry, CollapsedLine, ComparisonReport, Detail, NodeEntry, ObjectKind, Palette,
-        Renamed,
+        BlockReport, ChangeEntry, CollapsedLine, ComparisonReport, Detail, NodeEntry, Palette, Renamed,
         comparison::{collapsed_line, entry_line, interfaces, place, renamed_line, title, totals},
         text::Line,
     },
+    state::ObjectKind,
     text::{Untrusted, count, printable},
 };
 
@@ -85,7 +85,7 @@ fn removals(report: &ComparisonReport) -> Vec<Removals> {
 /// A removed object of a plan or a block.
 pub(super) fn removal(entry: &ChangeEntry) -> Removal {
     Removal {
-        line: entry_line(entry, &Palette::new(false)),
+        line: entry_line(entry, &Palette::for_diff()),
         name: entry.before.as_ref().map_or_else(String::new, |object| object.name.clone()),
         to_removed_node: false,
     }
@@ -119,14 +119,8 @@ fn removed_nodes(report: &ComparisonReport) -> Vec<Removal> {
 }
 
 fn removed_node(node: &NodeEntry, counts: [usize; 4]) -> Removal {
-    let kinds = [
-        (ObjectKind::Route, "route"),
-        (ObjectKind::Nat, "NAT object"),
-        (ObjectKind::Sysctl, "sysctl"),
-        (ObjectKind::Forwarding, "forwarding interface"),
-    ];
-    let counts_text = kinds.map(|(kind, noun)| (counts[kind as usize], noun));
-    let counts_text: Vec<String> = counts_text
+    let counts = ObjectKind::ALL.map(|kind| (counts[kind as usize], kind.noun()));
+    let counts_text: Vec<String> = counts
         .into_iter()
         .filter(|(number, _)| *number > 0)
         .map(|(number, noun)| count(number, noun))
@@ -161,7 +155,7 @@ fn sections(report: &ComparisonReport) -> Vec<ChangeSection> {
 
 /// The changes of a block except removals, if there are any.
 fn section(report: &ComparisonReport, block: &BlockReport) -> Option<ChangeSection> {
-    let palette = Palette::new(false);
+    let palette = Palette::for_diff();
     let importance = |action| match (action, block.status) {
         (Action::Add, NodeStatus::New) => Importance::New,
         (Action::Add, _) => Importance::Add,

@@ -3,10 +3,11 @@
 use crate::{
     plan::Action,
     render::{
-        ChangeEntry, ObjectKind, Palette, Report,
+        ChangeEntry, Palette, Report,
         report::{ConflictEntry, DiagnosticEntry},
-        text::{Line, OBJECT_KINDS, change_line, conflict_lines, totals, unknown_line},
+        text::{Line, change_line, conflict_lines, totals, unknown_line},
     },
+    state::ObjectKind,
 };
 
 use super::{
@@ -43,13 +44,13 @@ pub fn plan_markdown(report: &Report) -> String {
 
 fn sections(report: &Report) -> Vec<ChangeSection> {
     let mut sections = vec![conflicts(report), warnings(report)];
-    sections.extend(OBJECT_KINDS.map(|(kind, title)| changes(report, kind, title)));
+    sections.extend(ObjectKind::ALL.map(|kind| changes(report, kind)));
     sections.retain(|section| !section.shown.is_empty() || !section.folded.is_empty());
     sections
 }
 
 fn conflicts(report: &Report) -> ChangeSection {
-    let palette = Palette::new(false);
+    let palette = Palette::for_diff();
     let conflicts =
         report.conflicts.iter().flat_map(|conflict: &ConflictEntry| conflict_lines(conflict, &palette));
     let unknown = report.unknown.iter().map(|unknown| unknown_line(unknown, &palette));
@@ -71,8 +72,8 @@ fn warnings(report: &Report) -> ChangeSection {
     ChangeSection { title: "#### Warnings".to_owned(), shown, folded: Vec::new() }
 }
 
-fn changes(report: &Report, kind: ObjectKind, title: &str) -> ChangeSection {
-    let palette = Palette::new(false);
+fn changes(report: &Report, kind: ObjectKind) -> ChangeSection {
+    let palette = Palette::for_diff();
     let entries = report.changes.iter().filter(|entry| entry.kind == kind && entry.action != Action::Remove);
     let lines: Vec<RankedLine> = entries
         .map(|entry| {
@@ -81,7 +82,7 @@ fn changes(report: &Report, kind: ObjectKind, title: &str) -> ChangeSection {
             RankedLine { importance, line: change_line(entry, &palette) }
         })
         .collect();
-    let title = format!("#### {title}");
+    let title = format!("#### {}", kind.title());
     if lines.len() <= MAX_SHOWN {
         ChangeSection { title, shown: lines, folded: Vec::new() }
     } else {

@@ -1,0 +1,67 @@
+//! The kinds of objects that hostgw manages.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::StatePart;
+
+/// A kind of object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ObjectKind {
+    /// Routes.
+    Route,
+    /// NAT tables.
+    Nat,
+    /// Sysctls.
+    Sysctl,
+    /// Forwarding on an interface of a Windows node.
+    Forwarding,
+}
+
+impl ObjectKind {
+    /// All kinds, in the order in which a plan lists them.
+    pub const ALL: [Self; 4] = [Self::Route, Self::Nat, Self::Sysctl, Self::Forwarding];
+
+    /// The heading of a list.
+    #[must_use]
+    pub const fn title(self) -> &'static str {
+        match self {
+            Self::Route => "Routes",
+            Self::Nat => "NAT",
+            Self::Sysctl => "Sysctls",
+            Self::Forwarding => "Forwarding",
+        }
+    }
+
+    /// The noun for one object.
+    #[must_use]
+    pub const fn noun(self) -> &'static str {
+        match self {
+            Self::Route => "route",
+            Self::Nat => "NAT object",
+            Self::Sysctl => "sysctl",
+            Self::Forwarding => "forwarding interface",
+        }
+    }
+
+    /// The position in an undo, which reverses the order of a commit: the node stops forwarding first.
+    #[must_use]
+    pub const fn undo_order(self) -> u8 {
+        match self {
+            Self::Sysctl | Self::Forwarding => 0,
+            Self::Route => 1,
+            Self::Nat => 2,
+        }
+    }
+}
+
+impl From<&StatePart> for ObjectKind {
+    /// Returns the kind under which a part of the state is listed.
+    fn from(part: &StatePart) -> Self {
+        match part {
+            StatePart::Nat { .. } => Self::Nat,
+            StatePart::Sysctl { .. } | StatePart::Records => Self::Sysctl,
+        }
+    }
+}
