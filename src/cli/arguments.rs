@@ -33,13 +33,13 @@ Environment:
   HOSTGW_STATE_DIR  state directory [default: /run/hostgw]
   PAGER             program that shows long plans [default: less]";
 
-/// The version with the git commit it is built from, where it is built in a repository.
+/// The version, with the git commit if it was built in a repository.
 const VERSION: &str = env!("HOSTGW_VERSION");
 
-/// The date of that commit, or nothing.
+/// The date of that commit, or an empty string.
 pub(super) const DATE: &str = env!("HOSTGW_DATE");
 
-/// What `hostgw help` says after the options.
+/// The text of `hostgw help` after the options.
 fn after_help() -> String {
     let mut text = format!("{EXIT_CODES}\n\n{ENVIRONMENT}\n\nGuides (hostgw help GUIDE):\n");
     for guide in GUIDES {
@@ -130,7 +130,7 @@ pub(super) enum Verb {
 }
 
 impl Verb {
-    /// The name of a verb that needs a Linux node.
+    /// Returns the name of a command that needs a Linux node.
     #[cfg(not(target_os = "linux"))]
     pub(super) const fn name(&self) -> &'static str {
         match self {
@@ -146,7 +146,7 @@ impl Verb {
         }
     }
 
-    /// The form of results and errors.
+    /// Returns the form of results and errors.
     pub(super) const fn form(&self) -> OutputForm {
         let (json, operation) = match self {
             Self::Plan(options) => (options.json, None),
@@ -174,7 +174,7 @@ impl Verb {
     }
 }
 
-/// What a verb prints on standard output.
+/// What a command prints on standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OutputForm {
     /// Text for people.
@@ -260,7 +260,7 @@ pub(super) struct ApplyOptions {
     pub detailed_exitcode: bool,
 }
 
-/// How a command that changes the node asks, and how long it waits for the lock.
+/// Whether a command that changes the node asks first, and how long it waits for the lock.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct Consent {
     /// Do not ask.
@@ -322,7 +322,7 @@ pub(super) struct DestroyOptions {
     pub json: bool,
 }
 
-/// Options to preview a change, and to tell scripts about it.
+/// Options to preview a change, and to report it to scripts.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct Preview {
     /// Show what would change, without changing anything or taking the lock.
@@ -616,7 +616,7 @@ mod tests {
 
     use super::*;
 
-    /// The codes at the beginning of the lines of a list.
+    /// Returns the codes at the beginning of the lines of a list.
     fn codes<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<u8> {
         lines.filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect()
     }

@@ -33,12 +33,12 @@ pub(super) struct CniJson {
     format: u32,
     /// The CNI configuration, as named on the command line.
     file: String,
-    /// Whether nothing in it has to be changed.
+    /// Whether it needs no change.
     holds: bool,
-    /// The node that it was checked for: the one asked for, else the one whose pod CIDR it hands out.
+    /// The node that it was checked for: the requested one, or else the one whose pod CIDR it hands out.
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
-    /// What does not fit that node or the cluster, masquerade of Windows nodes excepted.
+    /// The findings, without those on masquerading on Windows.
     findings: Vec<FindingJson>,
     /// The exceptions that its OutBoundNAT policies need.
     wanted: Vec<String>,
@@ -46,58 +46,58 @@ pub(super) struct CniJson {
     policies: Vec<PolicyJson>,
 }
 
-/// One thing that does not fit.
+/// A finding.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct FindingJson {
-    /// The rule, in a word.
+    /// The rule.
     code: Code,
     /// The code of the rule: `hostgw help CODE` explains it.
     rule: &'static str,
-    /// An error has to be corrected; a warning works, though not as intended.
+    /// An error must be fixed; a warning works, but perhaps not as intended.
     severity: Severity,
-    /// The value, or where it has to be, as in `plugins[0].ipam.subnet`.
+    /// The path of the value, which can be missing, such as `plugins[0].ipam.subnet`.
     path: String,
-    /// Its line, from 1, where it is known.
+    /// The line, starting with 1, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<usize>,
     /// The value as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     found: Option<String>,
-    /// The value as it should be, as JSON.
+    /// The correct value as JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     wanted: Option<String>,
     /// What is wrong.
     message: String,
 }
 
-/// One OutBoundNAT policy.
+/// An OutBoundNAT policy.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct PolicyJson {
-    /// The policy, as in `plugins[0].policies[1]`.
+    /// The path of the policy, such as `plugins[0].policies[1]`.
     path: String,
-    /// The line of the policy, from 1, where it is known.
+    /// The line of the policy, starting with 1, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<usize>,
-    /// The exceptions in it.
+    /// Its exceptions.
     exceptions: Vec<String>,
-    /// Those of the exceptions that are neither a prefix nor an address.
+    /// The exceptions that are neither a prefix nor an address.
     invalid: Vec<String>,
     /// The exceptions that it lacks.
     missing: Vec<String>,
-    /// A spelling in it that a plugin of this apiVersion does not read.
+    /// A key that plugins of this apiVersion ignore.
     #[serde(skip_serializing_if = "Option::is_none")]
     unread: Option<&'static str>,
 }
 
-/// A CNI configuration is a few hundred bytes; what is larger is something else.
+/// A CNI configuration has a few hundred bytes. A much larger file is something else.
 const MAX_BYTES: usize = 1 << 20;
 
-/// How many findings text shows; JSON has all of them.
+/// The number of findings to show in text. JSON has all of them.
 const MAX_SHOWN: usize = 50;
 
-/// Checks whether a CNI configuration fits a node and the cluster.
+/// Checks that a CNI configuration fits a node and the cluster.
 pub(super) fn run(options: &CheckCniOptions, output: &Output) -> Verdict {
     let (name, text) = text_of(&options.cni)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
@@ -137,12 +137,12 @@ fn texts<T: ToString>(items: &[T]) -> Vec<String> {
     items.iter().map(ToString::to_string).collect()
 }
 
-/// The line of a place, or of what is around it.
+/// Returns the line of a path or, if it does not exist, of its parent.
 fn line(positions: &Positions, paths: [&ConfigPath; 2]) -> Option<usize> {
     paths.into_iter().find_map(|path| positions.of(path)).map(|position| position.line)
 }
 
-/// What is shown of a report.
+/// A report, and what is needed to show it.
 struct ReportView<'a> {
     name: &'a str,
     report: &'a CniReport,
@@ -192,7 +192,7 @@ impl ReportView<'_> {
         }
     }
 
-    /// Everything with what is to be added or removed.
+    /// Renders the findings with the values to add and remove.
     fn picture(&self, palette: &Palette) -> String {
         let masquerade = self.report.masquerade.as_ref();
         let mut text = masquerade
@@ -229,7 +229,7 @@ impl ReportView<'_> {
         }
     }
 
-    /// What has to be changed, by what it is about.
+    /// Returns the errors, one for masquerading and one for everything else.
     fn errors(&self) -> Vec<Error> {
         let masquerade = self.report.masquerade.as_ref().filter(|masquerade| !masquerade.holds());
         let mut errors: Vec<_> =
@@ -251,7 +251,7 @@ impl ReportView<'_> {
     }
 }
 
-/// Every policy with its exceptions, and with what is to be added or removed.
+/// Renders every policy with its exceptions, and with those to add and remove.
 fn picture(name: &str, finding: &MasqueradeReport, positions: &Positions, palette: &Palette) -> String {
     let mut text = String::new();
     let mut add = |line: String| text.extend([line.as_str(), "\n"]);
@@ -301,7 +301,7 @@ fn picture(name: &str, finding: &MasqueradeReport, positions: &Positions, palett
     text
 }
 
-/// So many policies.
+/// Returns the number of policies as text.
 fn policies(number: usize) -> String {
     if number == 1 { "1 OutBoundNAT policy".to_owned() } else { format!("{number} OutBoundNAT policies") }
 }

@@ -1,6 +1,6 @@
-//! `hostgw completions`, and the answers to shells that complete a command line.
+//! `hostgw completions`, and the candidates for shells that complete a command line.
 //!
-//! A completion script runs hostgw with [`VARIABLE`] set to the name of the shell, and the words after `--`.
+//! A completion script runs hostgw with the name of the shell in [`VARIABLE`], and the words after `--`.
 
 use std::{
     env,
@@ -31,7 +31,7 @@ use crate::{
     model::{Node, OperatingSystem},
 };
 
-/// The variable by which a completion script asks.
+/// The environment variable with which a completion script asks for candidates.
 const VARIABLE: &str = "HOSTGW_COMPLETE";
 
 /// Prints the completion script of a shell.
@@ -59,7 +59,7 @@ impl Shell {
     }
 }
 
-/// Answers a shell that asks how the command line `words` can go on; nothing where no shell asks.
+/// Prints candidates for the command line `words` if a shell asks for them. Returns `None` if no shell asks.
 pub(super) fn answer(words: &[OsString]) -> Option<ExitCode> {
     let name = env::var(VARIABLE).ok().filter(|name| !name.is_empty())?;
     let shells: [&dyn EnvCompleter; 5] = [&Bash, &Elvish, &Fish, &Powershell, &Zsh];
@@ -75,7 +75,7 @@ pub(super) fn answer(words: &[OsString]) -> Option<ExitCode> {
     let mut command = command(file_of(&line));
     let mut candidates = Vec::new();
     let folder = env::current_dir().ok();
-    // A line that cannot be completed has no candidates, which is no error.
+    // A line that cannot be completed has no candidates, which is not an error.
     let _ = if shell.is("bash") {
         in_bash(&mut command, line, folder.as_deref(), &mut candidates)
     } else {
@@ -86,8 +86,8 @@ pub(super) fn answer(words: &[OsString]) -> Option<ExitCode> {
     Some(ExitCode::from(code))
 }
 
-/// Completes the line of a bash, which splits words at `=`: `--node=l` comes as three words, and only the last one is
-/// replaced.
+/// Completes a line for bash, which splits words at `=`: it passes `--node=l` as three words, and replaces only the
+/// last one.
 fn in_bash(
     command: &mut Command,
     mut line: Vec<OsString>,
@@ -109,7 +109,7 @@ fn in_bash(
     candidates.write_all(values.join(variable("_CLAP_IFS").as_str()).as_bytes())
 }
 
-/// The configuration that the command line names.
+/// Returns the configuration that the command line names.
 fn file_of(line: &[OsString]) -> Option<PathBuf> {
     let mut words = line.iter().filter_map(|word| word.to_str());
     let mut found = None;
@@ -125,7 +125,8 @@ fn file_of(line: &[OsString]) -> Option<PathBuf> {
     found.filter(|file| !file.is_empty()).map(PathBuf::from)
 }
 
-/// The command line, with what completes the value of each argument; `file` is the configuration it names.
+/// Returns the command line definition with a completer for each argument. `file` is the configuration that the
+/// command line names.
 fn command(file: Option<PathBuf>) -> Command {
     let mut command = Arguments::command();
     let verbs: Vec<String> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
@@ -136,7 +137,7 @@ fn command(file: Option<PathBuf>) -> Command {
     command
 }
 
-/// What completes the value of an argument, by the name it has in the usage.
+/// Returns the completer for an argument, by the name of its value in the usage.
 fn complete(argument: Arg, file: Option<PathBuf>) -> Arg {
     let id = argument.get_id().as_str().to_owned();
     let value = argument.get_value_names().and_then(|names| names.first()).map_or("", |name| name.as_str());
@@ -155,8 +156,8 @@ fn complete(argument: Arg, file: Option<PathBuf>) -> Arg {
     }
 }
 
-/// The candidates that every shell takes as one word without quoting: bash and PowerShell would insert others as they
-/// are, and run what is in them.
+/// Returns the candidates that every shell reads as one word without quoting: bash and PowerShell would insert others
+/// unquoted, and could run commands in them.
 fn typed_as_is(candidates: Vec<CompletionCandidate>) -> Vec<CompletionCandidate> {
     let is_plain = |c: char| c.is_alphanumeric() || "/\\._-+,:@%~".contains(c);
     let fits = |candidate: &CompletionCandidate| {
@@ -170,9 +171,9 @@ fn files(current: &OsStr) -> Vec<CompletionCandidate> {
     typed_as_is(PathCompleter::file().complete(current))
 }
 
-/// The nodes of the configuration in force.
+/// Returns the nodes of the configuration.
 fn nodes(file: Option<&Path>) -> Vec<CompletionCandidate> {
-    // Standard input is the shell's.
+    // Standard input belongs to the shell.
     if file.is_some_and(|file| file.as_os_str() == "-") {
         return Vec::new();
     }
@@ -187,13 +188,13 @@ fn nodes(file: Option<&Path>) -> Vec<CompletionCandidate> {
     typed_as_is(loaded.cluster.nodes.iter().map(candidate).collect())
 }
 
-/// Files, and the revisions of the repository that the configuration is in. With a configuration on the command line,
-/// `hostgw diff` takes revisions only.
+/// Returns files, and the revisions of the repository that the configuration is in. With a configuration on the
+/// command line, `hostgw diff` accepts only revisions.
 fn files_and_revisions(current: &OsStr, file: Option<&Path>) -> Vec<CompletionCandidate> {
     let mut candidates = if file.is_some() { Vec::new() } else { files(current) };
     let Some(current) = current.to_str() else { return candidates };
     let folder = file.and_then(Path::parent).filter(|folder| !folder.as_os_str().is_empty());
-    // `OLD..NEW` and `OLD...NEW`: the last revision is completed.
+    // In `OLD..NEW` and `OLD...NEW`, complete the last revision.
     let start = current.rfind("..").map_or(0, |at| at + "..".len());
     let (range, begun) = current.split_at(start);
     let revisions = revisions(folder.unwrap_or(Path::new(".")));
@@ -204,7 +205,7 @@ fn files_and_revisions(current: &OsStr, file: Option<&Path>) -> Vec<CompletionCa
     candidates
 }
 
-/// The names of branches and tags, newest first.
+/// Returns the names of branches and tags, newest first.
 fn revisions(folder: &Path) -> Vec<String> {
     const LISTED: [&str; 4] =
         ["--count=1000", "--sort=-creatordate", "--format=%(refname:short)", "refs/heads"];
@@ -217,7 +218,7 @@ fn revisions(folder: &Path) -> Vec<String> {
     ["HEAD"].into_iter().chain(names.lines()).map(ToOwned::to_owned).collect()
 }
 
-/// The commands and guides that `hostgw help` explains.
+/// Returns everything that `hostgw help` explains.
 fn subjects() -> Vec<CompletionCandidate> {
     help::subjects().into_iter().map(CompletionCandidate::new).collect()
 }
@@ -261,7 +262,7 @@ mod tests {
         assert_eq!(values, ["a.yaml", "ä/ü.yaml", "main..HEAD"]);
     }
 
-    /// An argument that names a file, a folder, a node or a revision is completed.
+    /// Every argument that names a file, a directory, a node or a revision has a completer.
     #[test]
     fn every_argument_is_completed() {
         let command = command(None);

@@ -77,7 +77,7 @@ pub(super) fn all_nodes(options: &PlanOptions, output: &Output) -> Verdict {
     show(&Compared { old: None, new: Some(new), notes: Vec::new(), file }, &form, output)
 }
 
-/// Tells what differs.
+/// Reports the differences.
 fn show(compared: &Compared, form: &ComparisonForm, output: &Output) -> Verdict {
     let report = compared.report();
     match form.shape {
@@ -94,9 +94,9 @@ fn show(compared: &Compared, form: &ComparisonForm, output: &Output) -> Verdict 
 
 /// Two valid configurations.
 struct Compared {
-    /// None where there is nothing to compare with.
+    /// Absent if there is nothing to compare with.
     old: Option<Loaded>,
-    /// None where it was deleted.
+    /// Absent if it was deleted.
     new: Option<Loaded>,
     notes: Vec<RevisionNote>,
     /// The name of the file, without a revision.
@@ -132,20 +132,20 @@ fn told(old: Option<&Loaded>, document: &Document, new: &Cluster) -> ComparisonR
     })
 }
 
-/// What is compared.
+/// The documents to compare.
 struct Sides {
-    /// None where there was no configuration yet.
+    /// Absent if there was no configuration yet.
     old: Option<Document>,
-    /// None where it was deleted.
+    /// Absent if it was deleted.
     new: Option<Document>,
     notes: Vec<RevisionNote>,
     file: Untrusted,
-    /// Whether these are revisions of one file: an invalid one is mended by the next.
+    /// Whether these are revisions of one file: the newer one can fix an invalid older one.
     are_revisions: bool,
 }
 
 impl Sides {
-    /// The same with the other name of a file that one of the sides does not have.
+    /// Looks for the file under its other name, if one of the sides does not have it.
     fn follow_renames(mut self, tracked: &Tracked, old: &Revision, new: &Point) -> Result<Self, Error> {
         let file = Untrusted::from(tracked.name());
         let note = match (&self.old, &self.new) {
@@ -185,7 +185,7 @@ impl Sides {
                 notes.push(RevisionNote::InvalidBase { old: invalid.name().to_owned(), mistakes });
                 (None, new)
             }
-            // The mistakes of a base are not those of the change.
+            // Errors in the base are not errors in the change.
             (Err(_), Err(invalid)) if are_revisions => return Err(invalid.into()),
             (old, new) => {
                 let invalid = [old.err(), new.err()];
@@ -256,7 +256,7 @@ fn revisions(range: &RevisionRange, file: Option<&Path>) -> Result<Sides, VerbFa
     Ok(sides.follow_renames(&tracked, &old, &new)?)
 }
 
-/// The file that is there now; none when it was deleted.
+/// Returns the current file, or `None` if it was deleted.
 fn in_working_tree(tracked: &Tracked, path: &Path) -> Result<Option<Document>, VerbFailure> {
     tracked.check_is_no_link()?;
     let is_missing = fs::symlink_metadata(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound);

@@ -1,4 +1,4 @@
-//! Errors for programs: one shape wherever they appear.
+//! Errors in JSON documents: the same everywhere.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -34,7 +34,7 @@ impl ErrorDocument {
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ErrorJson {
-    /// The exit code that belongs to the error.
+    /// The exit code of the error.
     pub exit_code: u8,
     /// What the exit code means, in one word that never changes.
     pub meaning: Kind,
@@ -44,16 +44,16 @@ pub(super) struct ErrorJson {
     code: Option<RuleCode>,
     /// What failed, and why.
     message: Untrusted,
-    /// More lines that belong to the message.
+    /// The details of the message.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     details: Vec<Untrusted>,
     /// What to do next.
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<Untrusted>,
-    /// What is wrong with the configuration, mistake by mistake.
+    /// The errors in the configuration.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     mistakes: Vec<MistakeJson>,
-    /// How many more mistakes there are than those in the list; absent if there are none.
+    /// The number of errors that the list omits; absent if it is complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     more_mistakes: Option<usize>,
     /// The error that led to this one.
@@ -62,7 +62,7 @@ pub(super) struct ErrorJson {
 }
 
 impl ErrorJson {
-    /// Configurations that are not valid, with every mistake in them.
+    /// Creates the error for invalid configurations, with every error in them.
     pub(super) fn invalid(invalid: &[config::InvalidConfig]) -> Self {
         let error = Self::from(&Error::new(Kind::Invalid, "the configuration is invalid"));
         let more: usize = invalid.iter().map(config::InvalidConfig::omitted).sum();
@@ -70,7 +70,7 @@ impl ErrorJson {
         Self { mistakes: invalid.iter().flat_map(mistakes).collect(), more_mistakes, ..error }
     }
 
-    /// The same error, because of `cause`.
+    /// Sets the cause.
     pub(super) fn because_of(self, cause: Option<Self>) -> Self {
         Self { cause: cause.map(Box::new).or(self.cause), ..self }
     }
@@ -92,18 +92,18 @@ impl From<&Error> for ErrorJson {
     }
 }
 
-/// One mistake in a configuration.
+/// An error in a configuration.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct MistakeJson {
     /// The file, as named on the command line.
     file: Untrusted,
-    /// The value that is wrong or missing, as in `nodes[3].podCIDR`; empty for the file as a whole.
+    /// The path of the invalid or missing value, such as `nodes[3].podCIDR`; empty for the whole file.
     path: String,
-    /// The line, from 1, where it is known.
+    /// The line, starting with 1, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<usize>,
-    /// The column, from 1, in characters.
+    /// The column in characters, starting with 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     column: Option<usize>,
     /// The code of the rule that is violated: `hostgw help CODE` explains it.
@@ -112,26 +112,26 @@ pub(super) struct MistakeJson {
     severity: Severity,
     /// What is wrong.
     message: String,
-    /// What to do about it.
+    /// A suggested fix.
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
-    /// The other place, of a mistake that needs two.
+    /// The second location of an error that involves two.
     #[serde(skip_serializing_if = "Option::is_none")]
     related: Option<RelatedJson>,
 }
 
-/// A second place that a mistake is about.
+/// A location that is related to an error.
 #[derive(Debug, Clone, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct RelatedJson {
-    /// What is there, as in `first used here`.
+    /// A label for the location, such as `first used here`.
     message: String,
-    /// The value, as in `nodes[3].podCIDR`.
+    /// The path of the value, such as `nodes[3].podCIDR`.
     path: String,
-    /// The line, from 1, where it is known.
+    /// The line, starting with 1, if known.
     #[serde(skip_serializing_if = "Option::is_none")]
     line: Option<usize>,
-    /// The column, from 1, in characters.
+    /// The column in characters, starting with 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     column: Option<usize>,
 }

@@ -1,8 +1,8 @@
-//! Runs git on repositories that need not be trusted. This is the only place that builds its command line.
+//! Runs git on untrusted repositories. This is the only place that builds its command line.
 //!
-//! A repository can name programs for git to run: to fetch what a partial clone lacks, to watch files, as hooks,
-//! filters, textconv, diff drivers, pagers, credential helpers. Whoever wrote the repository may not be whoever runs
-//! hostgw, so none of them runs. What git needs for an answer it reads from the objects that are there.
+//! A repository can make git run programs: to fetch missing objects of a partial clone, to watch files, as hooks,
+//! filters, textconv, diff drivers, pagers, and credential helpers. Its author may not be the user who runs hostgw,
+//! so none of them runs. git answers from the objects that exist.
 
 use std::{
     env,
@@ -16,25 +16,25 @@ use std::{
 use super::program::{self, Limits};
 use crate::input;
 
-/// Why git gave no answer.
+/// The reason that git gave no answer.
 #[derive(Debug)]
 pub(super) enum GitError {
-    /// It could not be started, or exceeded its limits.
+    /// git could not be started, or exceeded its limits.
     NotRun(io::Error),
-    /// It failed; what it said about that, which may be nothing.
+    /// git failed, with this message, which can be empty.
     Failed(String),
 }
 
-/// The repository of a folder.
+/// The repository of a directory.
 #[derive(Debug, Clone)]
 pub(super) struct Git {
     folder: PathBuf,
     limits: Limits,
 }
 
-/// Settings that win over those of the repository, its includes and its worktree.
+/// Settings that override those of the repository, its includes and its worktree.
 const SETTINGS: [&str; 9] = [
-    // No transport, whatever the repository allows: git(1) before 2.45 does not know GIT_NO_LAZY_FETCH.
+    // No transport, whatever the repository allows: git(1) before 2.45 ignores GIT_NO_LAZY_FETCH.
     "protocol.allow=never",
     "core.fsmonitor=false",
     "core.hooksPath=/dev/null",
@@ -43,24 +43,24 @@ const SETTINGS: [&str; 9] = [
     "core.askPass=",
     "credential.helper=",
     "gc.auto=0",
-    // A change can bring a folder that is a bare repository, with a configuration of its own.
+    // A change can add a directory that is a bare repository with its own configuration.
     "safe.bareRepository=explicit",
 ];
 
-/// Variables for git and the programs it might run.
+/// Environment variables for git and the programs it might run.
 const VARIABLES: [(&str, &str); 6] = [
     ("GIT_NO_LAZY_FETCH", "1"),
-    // None of the list, which is empty.
+    // An empty list allows none.
     ("GIT_ALLOW_PROTOCOL", ""),
     ("GIT_TERMINAL_PROMPT", "0"),
     ("GIT_ASKPASS", "false"),
     ("SSH_ASKPASS", "false"),
-    // hostgw reads some of what git says.
+    // hostgw parses some messages of git.
     ("LC_ALL", "C"),
 ];
 
-/// Variables of the caller that git keeps: they choose the configuration files of the user, who decides there which
-/// repositories of others to trust. All other `GIT_` variables name another repository (git sets them for hooks),
+/// Variables of the caller that git receives: they select the configuration files of the user, which list the trusted
+/// repositories of other users. All other `GIT_` variables name another repository (git sets them for hooks),
 /// programs, or files to write.
 const KEPT: [&str; 7] = [
     "GIT_CONFIG_GLOBAL",
@@ -72,28 +72,28 @@ const KEPT: [&str; 7] = [
     "GIT_DISCOVERY_ACROSS_FILESYSTEM",
 ];
 
-/// Variables that begin so are kept: pairs of `GIT_CONFIG_COUNT`.
+/// The prefixes of variables that git receives: the pairs of `GIT_CONFIG_COUNT`.
 const KEPT_PREFIXES: [&str; 2] = ["GIT_CONFIG_KEY_", "GIT_CONFIG_VALUE_"];
 
 impl Git {
-    /// The most bytes of an answer.
+    /// The maximum size of an answer, in bytes.
     pub(super) const MAX_BYTES: usize = input::LIMIT as usize;
 
-    /// The repository that `folder` is in.
+    /// Returns the repository that `folder` is in.
     pub(super) fn new(folder: impl Into<PathBuf>) -> Self {
         Self { folder: folder.into(), limits: Limits { time: None, bytes: Self::MAX_BYTES } }
     }
 
-    /// The same, with this much time for each answer.
+    /// Limits the time for each answer.
     pub(super) const fn within(mut self, time: Duration) -> Self {
         self.limits.time = Some(time);
         self
     }
 
-    /// What `git` prints with these arguments.
+    /// Runs `git` with these arguments, and returns its output.
     ///
     /// # Errors
-    /// git cannot be run, or fails.
+    /// Returns an error if git cannot be run, or fails.
     pub(super) fn ask<I>(&self, arguments: I) -> Result<Vec<u8>, GitError>
     where
         I: IntoIterator,
@@ -108,7 +108,7 @@ impl Git {
         }
     }
 
-    /// The same, as text of one line without its end.
+    /// Runs `git` with these arguments, and returns one line of output.
     pub(super) fn ask_line<I>(&self, arguments: I) -> Result<String, GitError>
     where
         I: IntoIterator,
@@ -133,7 +133,7 @@ impl Git {
     }
 }
 
-/// Whether git gets a variable of the caller.
+/// Returns `true` if git receives this variable of the caller.
 fn is_kept(name: &OsString) -> bool {
     let name = name.as_encoded_bytes();
     !name.starts_with(b"GIT_")
@@ -141,7 +141,7 @@ fn is_kept(name: &OsString) -> bool {
         || KEPT_PREFIXES.iter().any(|prefix| name.starts_with(prefix.as_bytes()))
 }
 
-/// A path as bytes of git's output name it.
+/// Returns the path that bytes in the output of git name.
 pub(super) fn path_of(bytes: &[u8]) -> PathBuf {
     #[cfg(unix)]
     return PathBuf::from(<OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(bytes));

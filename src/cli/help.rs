@@ -37,7 +37,7 @@ pub(super) fn run(options: &HelpOptions, output: &Output) -> Verdict {
     Err(Error::new(Kind::Usage, message).with_hint(hint).into())
 }
 
-/// What `--help` shows.
+/// Shows what `--help` shows.
 fn of_command(name: Option<&str>, output: &Output) -> Verdict {
     let words = ["hostgw"].into_iter().chain(name).chain(["--help"]);
     if let Err(help) = Arguments::try_parse_from(words) {
@@ -46,14 +46,14 @@ fn of_command(name: Option<&str>, output: &Output) -> Verdict {
     Ok(0)
 }
 
-/// The commands that are for users.
+/// Returns the names of the visible commands.
 fn commands() -> Vec<String> {
     let command = Arguments::command();
     let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
     shown.map(|command| command.get_name().to_owned()).collect()
 }
 
-/// Everything that `hostgw help` explains.
+/// Returns everything that `hostgw help` explains.
 pub(super) fn subjects() -> Vec<String> {
     let guides = GUIDES.iter().map(|guide| guide.name.to_owned());
     let codes = Rule::ALL.iter().map(|rule| rule.code().to_owned());
@@ -64,7 +64,7 @@ pub(super) fn subjects() -> Vec<String> {
 mod tests {
     use super::*;
 
-    /// A command line as a reader would complete it.
+    /// Returns a command line with its placeholders filled in.
     fn completed(line: &str) -> String {
         let word = |word: &str| match word {
             "PROGRAM" => "nftables".to_owned(),
@@ -78,7 +78,7 @@ mod tests {
         line.split_whitespace().map(word).collect::<Vec<_>>().join(" ")
     }
 
-    /// What is between backticks.
+    /// Returns the text between backticks.
     fn spans(text: &str) -> Vec<String> {
         let outside = text.split("```").step_by(2).collect::<String>();
         let spans = outside.split('`').skip(1).step_by(2);
@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn every_option_in_a_guide_is_one() {
-        /// Of scripts that `hostgw render` writes.
+        /// Options of the scripts that `hostgw render` writes.
         const OF_SCRIPTS: [&str; 1] = ["--undo"];
         let command = Arguments::command();
         let verbs =

@@ -17,13 +17,13 @@ use crate::{
 /// Version of the JSON form.
 const FORMAT: u32 = 1;
 
-/// An [`TransactionMeta`] as it is printed.
+/// A [`TransactionMeta`] as it is printed.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct TransactionSummary {
     /// The command.
     pub command: Command,
-    /// The node; none for a `destroy`.
+    /// The node; absent for a `destroy`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node: Option<Untrusted>,
     /// The configuration file, as named on the command line.
@@ -64,13 +64,13 @@ pub(super) struct History {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Transaction {
-    /// Its number.
+    /// The ID.
     id: u64,
-    /// Whether it is not committed, or not yet: a rollback undoes it first.
+    /// Whether it is still open: a rollback undoes it first.
     open: bool,
     #[serde(flatten)]
     told: TransactionSummary,
-    /// How many objects it changed.
+    /// The number of changed objects.
     changes: Counts,
 }
 
@@ -80,7 +80,7 @@ impl Transaction {
     }
 }
 
-/// Shows the open transaction, if there is one, and the committed ones, newest first.
+/// Shows the open transaction, if any, and the committed ones, newest first.
 pub(super) fn show(json: bool, output: &Output) -> Result<(), Error> {
     let dir = state_dir()?;
     let open = dir.open_journal()?;

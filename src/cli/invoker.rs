@@ -1,4 +1,4 @@
-//! The user who runs hostgw, and whether with elevated privileges.
+//! Determines the user who runs hostgw, and whether privileges are elevated.
 
 use std::{env, fs, process::Command, time::Duration};
 
@@ -7,14 +7,14 @@ use rustix::process::{getegid, geteuid, getgid, getuid};
 use super::program::{self, Limits};
 use crate::text::Untrusted;
 
-/// A directory of users, such as LDAP, that does not answer in this time is not asked again: an apply goes on
-/// without the name.
+/// How long to wait for a user directory such as LDAP. After that, an apply continues without the name.
 const TIME: Duration = Duration::from_secs(2);
 
-/// No name is longer, wherever it comes from.
+/// The maximum length of a name from any source, in bytes.
 const MAX_NAME: usize = 256;
 
-/// Whether this process has privileges that the user who started it lacks: through sudo, su, pkexec, doas or setuid.
+/// Returns `true` if this process has privileges that the user who started it lacks: through sudo, su, pkexec, doas
+/// or setuid.
 pub(super) fn is_elevated() -> bool {
     let own = geteuid().as_raw();
     let has_other_ids = getuid() != geteuid() || getgid() != getegid();
@@ -23,7 +23,7 @@ pub(super) fn is_elevated() -> bool {
     has_other_ids || is_by_doas || started_by.into_iter().flatten().any(|id| id != own)
 }
 
-/// The user who logged in, even after sudo or su; `uid N` if the name is unknown.
+/// Returns the user who logged in, even after sudo or su, or `uid N` if the name is unknown.
 pub(super) fn user() -> Untrusted {
     let id = login_id().or_else(|| id_in("SUDO_UID")).unwrap_or_else(|| getuid().as_raw());
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
@@ -34,10 +34,10 @@ pub(super) fn user() -> Untrusted {
     name.map_or_else(|| format!("uid {id}").into(), |name| Untrusted::from(name).start(MAX_NAME))
 }
 
-/// The user id of the login, if there was one.
+/// Returns the user ID of the login, if there was one.
 fn login_id() -> Option<u32> {
     let login = fs::read_to_string("/proc/self/loginuid").ok()?;
-    // 4294967295 (-1): no login, as in a daemon.
+    // 4294967295 (-1) means no login, as in a daemon.
     login.trim().parse().ok().filter(|id| *id != u32::MAX)
 }
 
@@ -45,7 +45,7 @@ fn id_in(variable: &str) -> Option<u32> {
     env::var(variable).ok()?.parse().ok()
 }
 
-/// The name of a user in text as passwd(5) describes it.
+/// Returns the name of a user in the format of passwd(5).
 fn name_of(id: u32, users: &str) -> Option<&str> {
     users.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -54,8 +54,8 @@ fn name_of(id: u32, users: &str) -> Option<&str> {
     })
 }
 
-/// The name that the system's name service has (nsswitch.conf(5)). It is asked by a program of its own: a module of
-/// the name service can hang, or crash.
+/// Returns the name from the name service (nsswitch.conf(5)). A separate program asks for it, because a module of the
+/// name service can hang or crash.
 fn name_in_directory(id: u32) -> Option<String> {
     let limits = Limits { time: Some(TIME), bytes: 64 << 10 };
     let mut command = Command::new("/usr/bin/getent");
@@ -64,12 +64,12 @@ fn name_in_directory(id: u32) -> Option<String> {
     name_of(id, &String::from_utf8_lossy(&printed.stdout)).map(ToOwned::to_owned)
 }
 
-/// The name that sudo gives, if it is like one: anybody can set the variable.
+/// Returns the name that sudo passes, if it is a plausible name: any user can set the variable.
 fn name_by_sudo() -> Option<String> {
     env::var("SUDO_USER").ok().filter(|name| is_user_name(name))
 }
 
-/// useradd(8) takes less, directories of users take more.
+/// useradd(8) allows fewer characters, user directories allow more.
 fn is_user_name(name: &str) -> bool {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '@' | '\\' | '$');
     !name.is_empty() && name.len() <= MAX_NAME && !name.starts_with('-') && name.chars().all(is_part)

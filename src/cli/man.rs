@@ -34,7 +34,7 @@ pub(super) fn run(options: &ManOptions, output: &Output) -> Verdict {
     Ok(0)
 }
 
-/// Every page with the name of its file.
+/// Returns every page with its file name.
 fn pages(date: &str) -> std::io::Result<Vec<(String, String)>> {
     let mut command = Arguments::command().after_help(None::<&str>);
     command.build();
@@ -79,8 +79,7 @@ fn of_command(command: &Command, date: &str, source: &str) -> std::io::Result<(S
     Ok((name, page))
 }
 
-/// The page without spaces at the ends of lines, and without line breaks that a paragraph makes anyway: formatters warn
-/// of both.
+/// Removes trailing spaces, and line breaks next to paragraph breaks: formatters warn about both.
 fn without_noise(page: &str) -> String {
     let lines: Vec<&str> = page.lines().map(str::trim_end).collect();
     let is_space = |at: Option<usize>| at.and_then(|at| lines.get(at)).is_some_and(|line| line.is_empty());
@@ -88,7 +87,7 @@ fn without_noise(page: &str) -> String {
     (0..lines.len()).filter(|at| !is_noise(*at)).map(|at| format!("{}\n", lines[at])).collect()
 }
 
-/// A list in columns as a list of man(7): its first word is the term.
+/// Adds a section with a list, whose first column becomes the terms.
 fn section(page: &mut Roff, title: &str, list: &str) {
     page.control("SH", [title]);
     for line in list.lines().skip(1) {
@@ -122,7 +121,7 @@ mod tests {
         assert!(whole.contains(".SH \"EXIT STATUS\"\n.TP\n\\fB0\\fR\n"), "{whole}");
     }
 
-    /// A crate archive has no commit, and so no date.
+    /// A crate archive has no commit and therefore no date.
     #[test]
     fn a_page_without_a_date_keeps_its_source_in_its_place() {
         for (name, page) in pages("").unwrap() {

@@ -1,4 +1,4 @@
-//! The command line, one file per verb. Only this room prints, prompts and picks exit codes.
+//! The command line, with one file for each command. Only this module prints, prompts and chooses exit codes.
 
 #[cfg(target_os = "linux")]
 mod apply;
@@ -77,12 +77,12 @@ use crate::{
 use arguments::{Arguments, Verb};
 use output::Output;
 
-/// Why a verb did not succeed.
+/// The failure of a command.
 #[derive(Debug)]
 enum VerbFailure {
     /// An error with its message.
     Error(Error),
-    /// Configurations that are not valid, each with every mistake in it.
+    /// Invalid configurations, with every error in them.
     Invalid(Vec<config::InvalidConfig>),
     /// The error has already been reported.
     AlreadyReported(Kind),
@@ -100,7 +100,7 @@ impl From<config::InvalidConfig> for VerbFailure {
     }
 }
 
-/// The exit code of a verb that did not fail: 0, or 2 for pending changes with `--detailed-exitcode`.
+/// The exit code of a command that succeeded: 0, or 2 for changes with `--detailed-exitcode`. Otherwise, its failure.
 type Verdict = Result<u8, VerbFailure>;
 
 /// The exit code of a command that changed something.
@@ -108,7 +108,7 @@ const fn changed(detailed_exitcode: bool) -> u8 {
     if detailed_exitcode { 2 } else { 0 }
 }
 
-/// Runs the command line `arguments`, whose first is the program's name.
+/// Runs the command line `arguments`. The first one is the name of the program.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let words: Vec<OsString> = arguments.into_iter().collect();
     if let Some(code) = completions::answer(&words) {
@@ -154,7 +154,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::from(output.finish(verdict))
 }
 
-/// The error of what works on a Linux node alone.
+/// Returns the error that something works only on Linux.
 #[cfg(not(target_os = "linux"))]
 fn only_on_linux(what: &str) -> Error {
     Error::new(Kind::Usage, format!("{what} works on Linux only")).with_hint(

@@ -1,5 +1,4 @@
-//! Where results and messages go: results to standard output, messages to standard error, and a closed
-//! pipe is no error.
+//! Prints results to standard output and messages to standard error. A closed pipe is not an error.
 
 use std::{
     cell::{Cell, RefCell},
@@ -26,30 +25,30 @@ use crate::{
     text::{Untrusted, for_terminal, printable, to_json, wrap},
 };
 
-/// The two streams and their colours.
+/// The two output streams and their colors.
 ///
-/// Text goes to standard output as it comes. With `--json` standard output is one document: the verb's own, or the
-/// one that [`Self::finish`] prints when the verb has ended.
+/// Text is printed at once. With `--json`, standard output is a single document: the result of the command, or the
+/// one that [`Self::finish`] prints at its end.
 pub(super) struct Output {
-    /// Colours of standard output.
+    /// The colors of standard output.
     pub palette: Palette,
-    /// Colours of standard error, and its width.
+    /// The colors and the width of standard error.
     messages: Palette,
-    /// Whether results are coloured.
-    coloured_results: bool,
-    /// Whether messages are coloured.
-    pub coloured_messages: bool,
+    /// Whether results are colored.
+    colored_results: bool,
+    /// Whether messages are colored.
+    pub colored_messages: bool,
     pages: bool,
     form: OutputForm,
-    /// Whether the document was printed.
+    /// Whether the JSON document was printed.
     has_printed: Cell<bool>,
     /// The last error and its causes, for the JSON document.
     error: RefCell<Option<ErrorJson>>,
-    /// What a verb that changes the node did so far, where programs ask for it.
+    /// What a command that changes the node did so far, for the JSON document.
     transaction: Option<RefCell<TransactionJson>>,
 }
 
-/// What was answered to a question, if it was not a no.
+/// The answer to a question, unless it was no.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
     Yes,
@@ -57,17 +56,16 @@ pub(super) enum Answer {
 }
 
 impl Output {
-    /// Streams coloured as `color` says, for a result of this form. What is long goes through a pager where `pages`
-    /// allows it.
+    /// Creates the streams for a result of this form. Long results are shown in a pager if `pages` is set.
     pub(super) fn new(color: Color, form: OutputForm, pages: bool) -> Self {
         let (results, messages) = (io::stdout().is_terminal(), io::stderr().is_terminal());
-        let on_stdout = terminal::coloured(color, results);
-        let on_stderr = terminal::coloured(color, messages);
+        let on_stdout = terminal::colored(color, results);
+        let on_stderr = terminal::colored(color, messages);
         Self {
             palette: Palette::new(on_stdout).with_width(terminal::width(&Term::stdout(), results)),
             messages: Palette::new(on_stderr).with_width(terminal::width(&Term::stderr(), messages)),
-            coloured_results: on_stdout,
-            coloured_messages: on_stderr,
+            colored_results: on_stdout,
+            colored_messages: on_stderr,
             pages,
             form,
             has_printed: Cell::new(false),
@@ -79,15 +77,14 @@ impl Output {
         }
     }
 
-    /// Notes what a verb that changes the node did, for the document that programs get.
+    /// Records what a command that changes the node did, for the JSON document.
     pub(super) fn record(&self, note: impl FnOnce(&mut TransactionJson)) {
         if let Some(transaction) = &self.transaction {
             note(&mut transaction.borrow_mut());
         }
     }
 
-    /// Shows the plan of a verb that changes the node; page by page where somebody is to read it before the verb
-    /// goes on.
+    /// Shows the plan of a command that changes the node; in a pager if the user is about to decide about it.
     ///
     /// # Errors
     /// As [`Self::result`].
@@ -100,7 +97,7 @@ impl Output {
         if is_read { self.long(&text) } else { self.result(&text) }
     }
 
-    /// Writes a result that may be long: on a terminal, page by page.
+    /// Writes a result that may be long; on a terminal, in a pager.
     ///
     /// # Errors
     /// As [`Self::result`].
@@ -111,20 +108,20 @@ impl Output {
         self.page(&wrap(text, self.palette.width))
     }
 
-    /// The same of a text whose lines are broken already.
+    /// Writes a result that may be long and is already wrapped.
     ///
     /// # Errors
     /// As [`Self::verbatim`].
     pub(super) fn page(&self, text: &str) -> Result<(), Error> {
         #[cfg(target_os = "linux")]
-        if self.pages && pager::show(&for_terminal(text, self.coloured_results)) {
+        if self.pages && pager::show(&for_terminal(text, self.colored_results)) {
             return Ok(());
         }
         self.verbatim(text)
     }
 
-    /// Writes a result, on a terminal with its lines broken between words; with `--json`, where standard output is
-    /// for the document, as a message.
+    /// Writes a result, wrapped at words on a terminal. With `--json`, where standard output is reserved for the
+    /// document, writes it as a message.
     ///
     /// # Errors
     /// As [`Self::verbatim`].
@@ -136,12 +133,12 @@ impl Output {
         Ok(())
     }
 
-    /// Writes a result line by line as it is: a script, or what is to be copied whole.
+    /// Writes a result without wrapping it, such as a script.
     ///
     /// # Errors
-    /// When standard output cannot be written, a closed pipe excepted.
+    /// Returns an error if standard output cannot be written; a closed pipe is not an error.
     pub(super) fn verbatim(&self, text: &str) -> Result<(), Error> {
-        Self::write(&for_terminal(text, self.coloured_results))
+        Self::write(&for_terminal(text, self.colored_results))
     }
 
     /// Writes escaped text to standard output.
@@ -155,7 +152,7 @@ impl Output {
         }
     }
 
-    /// Writes candidates for a shell that completes a command line. A tab and a vertical tab separate them.
+    /// Writes candidates for shell completion, separated by tabs and vertical tabs.
     ///
     /// # Errors
     /// As [`Self::verbatim`].
@@ -170,7 +167,7 @@ impl Output {
         Self::write(&escaped)
     }
 
-    /// Writes a result as JSON, the one document of this command.
+    /// Writes a result as JSON, the only document of this command.
     ///
     /// # Errors
     /// As [`Self::result`].
@@ -182,7 +179,7 @@ impl Output {
         self.verbatim(&(text + "\n"))
     }
 
-    /// Writes a result as Markdown, and says when it is too long for a comment: then the removals alone are.
+    /// Writes a result as Markdown, and warns if it is too long for a comment because of the removals alone.
     ///
     /// # Errors
     /// As [`Self::result`].
@@ -198,27 +195,27 @@ impl Output {
 
     /// Prints help.
     pub(super) fn help(&self, help: &StyledStr) {
-        // A closed pipe is no reason to fail.
-        let _ = self.verbatim(&styled(help, self.coloured_results));
+        // A closed pipe is not an error.
+        let _ = self.verbatim(&styled(help, self.colored_results));
     }
 
-    /// Says what is wrong with the command line.
-    pub(super) fn wrong_usage(&self, message: &StyledStr) {
-        self.say(styled(message, self.coloured_messages).trim_end());
+    /// Prints what is wrong with the command line.
+    pub(super) fn usage_error(&self, message: &StyledStr) {
+        self.say(styled(message, self.colored_messages).trim_end());
     }
 
-    /// Says something on the side, on a terminal with its lines broken between words.
+    /// Writes a message, wrapped at words on a terminal.
     pub(super) fn say(&self, text: &str) {
         self.say_verbatim(&wrap(text, self.messages.width));
     }
 
-    /// Writes a message that must not be wrapped: it will be copied, or is aligned in columns.
+    /// Writes a message without wrapping it, because it will be copied or is aligned in columns.
     pub(super) fn say_verbatim(&self, text: &str) {
-        let _ = writeln!(io::stderr().lock(), "{}", for_terminal(text, self.coloured_messages));
+        let _ = writeln!(io::stderr().lock(), "{}", for_terminal(text, self.colored_messages));
     }
 
-    /// Shows how far a long command is, on one line of a terminal that the next call overwrites; an empty
-    /// text takes the line away. Nothing where there is no terminal, or one that knows no escape sequences.
+    /// Shows the progress of a long command on one line of a terminal, which the next call overwrites; an empty text
+    /// clears it. Does nothing without a terminal, or on one without escape sequences.
     pub(super) fn progress(&self, text: &str) {
         let mut stderr = io::stderr().lock();
         if stderr.is_terminal() && !terminal::is_dumb() {
@@ -227,31 +224,31 @@ impl Output {
         }
     }
 
-    /// Warns of a finding.
+    /// Prints a finding.
     pub(super) fn diagnostic(&self, diagnostic: &Diagnostic) {
         self.record(|transaction| transaction.warnings.push(diagnostic.message.clone()));
         let head = format!("{}[{}]:", diagnostic.rule.severity().name(), diagnostic.rule);
         self.say(&format!("{} {}", self.messages.change.apply_to(head), printable(&diagnostic.message)));
     }
 
-    /// Says that something is worth looking at.
+    /// Prints a warning.
     pub(super) fn warn(&self, text: &str) {
         self.record(|transaction| transaction.warnings.push(text.to_owned()));
         self.say(&format!("{} {}", self.messages.change.apply_to("warning:"), printable(text)));
     }
 
-    /// Says that not everything could be read, and what to do about it.
+    /// Warns that part of the live state could not be read.
     pub(super) fn incomplete(&self, what: &str, hint: Option<&Untrusted>) {
         let hint = hint.map_or_else(String::new, |hint| format!("; {hint}, to see the rest"));
         self.warn(&format!("{what} is incomplete{hint}"));
     }
 
-    /// Says that something went well.
+    /// Reports success.
     pub(super) fn done(&self, text: &str) {
         self.say(&self.messages.add.apply_to(printable(text)).to_string());
     }
 
-    /// Tells programs how the verb ended, and everybody why it failed, if it did; gives the exit code.
+    /// Reports a failure, prints the JSON document, and returns the exit code.
     pub(super) fn finish(&self, verdict: Verdict) -> u8 {
         let kind = verdict.as_ref().err().map(|failure| self.failure(failure));
         let error = self.error.take();
@@ -274,7 +271,7 @@ impl Output {
         kind.map_or_else(|| verdict.unwrap_or(0), Kind::exit_code)
     }
 
-    /// Tells a failure, unless that was done, and gives its kind.
+    /// Reports a failure unless it was already reported, and returns its kind.
     pub(super) fn failure(&self, failure: &VerbFailure) -> Kind {
         match failure {
             VerbFailure::Error(error) => {
@@ -289,8 +286,8 @@ impl Output {
         }
     }
 
-    /// Tells an error: what, what belongs to it, what to do next. In the document, it is because of the errors that
-    /// were told before it.
+    /// Reports an error with its details and its hint. In the JSON document, errors that were reported before become
+    /// its causes.
     pub(super) fn error(&self, error: &Error) {
         if self.form == OutputForm::Text || self.has_printed.get() {
             self.error_text(error);
@@ -324,11 +321,11 @@ impl Output {
         self.say_verbatim(&text);
     }
 
-    /// Prints every mistake of configurations.
+    /// Prints every error in these configurations.
     pub(super) fn invalid(&self, invalid: &[crate::config::InvalidConfig]) {
         if self.form == OutputForm::Text || self.has_printed.get() {
             let texts: Vec<String> =
-                invalid.iter().map(|invalid| invalid.render(self.coloured_messages)).collect();
+                invalid.iter().map(|invalid| invalid.render(self.colored_messages)).collect();
             self.say_verbatim(texts.join("\n").trim_end());
         } else {
             self.keep(ErrorJson::invalid(invalid));
@@ -336,16 +333,16 @@ impl Output {
     }
 
     #[cfg(target_os = "linux")]
-    /// Asks a question on the terminal; only `y` and `yes` are a yes.
+    /// Asks a question on the terminal. Only `y` and `yes` count as yes.
     ///
     /// # Errors
-    /// [`Kind::Declined`] when the answer is no, or when there is no terminal to ask on.
+    /// [`Kind::Declined`] if the answer is no, or if there is no terminal.
     pub(super) fn ask(&self, question: &str) -> Result<(), Error> {
         self.answer(question, None).map(|_| ())
     }
 
     #[cfg(target_os = "linux")]
-    /// The same, with `other` for a yes of another kind.
+    /// Asks a question that can also be answered with `other`.
     ///
     /// # Errors
     /// As [`Self::ask`].
@@ -373,12 +370,12 @@ impl Output {
         let choices = other.map_or_else(|| "[y/N]".to_owned(), |other| format!("[y/{other}/N]"));
         let asked = self.messages.head.apply_to(format!("{question} {choices}")).to_string();
         let asked = wrap(&asked, self.messages.width);
-        // Before the question is to be seen, and can be interrupted.
+        // From here on, a signal must not end the process.
         let interrupt = signals::interrupt()?;
-        let _ = write!(stderr, "{} ", for_terminal(&asked, self.coloured_messages));
+        let _ = write!(stderr, "{} ", for_terminal(&asked, self.colored_messages));
         let _ = stderr.flush();
         let answer = terminal::read_line(&interrupt);
-        // What comes next, if only the prompt of a shell, begins a line of its own.
+        // Whatever is printed next, even a shell prompt, must begin on a new line.
         if answer.as_ref().map_or(true, |answer| !answer.ends_with('\n')) {
             let _ = writeln!(stderr);
         }
@@ -393,7 +390,7 @@ impl Output {
     }
 }
 
-/// A text of clap's, coloured or not.
-fn styled(text: &StyledStr, coloured: bool) -> String {
-    if coloured { text.ansi().to_string() } else { text.to_string() }
+/// Renders a text of clap, with or without color.
+fn styled(text: &StyledStr, colored: bool) -> String {
+    if colored { text.ansi().to_string() } else { text.to_string() }
 }

@@ -1,8 +1,8 @@
-//! A long result on a terminal, page by page, as git does.
+//! Shows long results in a pager, as git does.
 //!
-//! A pager can run programs and open files: with rights that are not the user's own, that would hand them out. So then
-//! the rule is systemctl's (`SYSTEMD_PAGERSECURE`): no program but less(1), in its secure mode, and nothing that the
-//! environment says about it.
+//! A pager can run programs and open files. With elevated privileges, that would give those privileges away. Then the
+//! rule of systemctl applies (`SYSTEMD_PAGERSECURE`): only less(1), in its secure mode, and without its environment
+//! variables.
 
 use std::{
     env,
@@ -18,29 +18,29 @@ use signal_hook::consts::SIGINT;
 
 use super::{invoker, signals, terminal};
 
-/// What git(1) sets for less: short texts end it at once, colors pass, and the text stays on the screen.
+/// The options that git(1) passes to less: exit if the text fits, keep colors, and leave the text on the screen.
 const LESS: &str = "FRX";
 
-/// Shows `text` with the program that PAGER names, or else less(1), when standard output is a terminal with
-/// fewer lines. Returns whether it did; where no pager is wanted, there is none, or it fails, the text is still to be
-/// written.
+/// Shows `text` in the program that PAGER names, or else in less(1), if standard output is a terminal with fewer
+/// lines. Returns `false` if the text still has to be written: no pager is wanted or available, or it failed.
 pub(super) fn show(text: &str) -> bool {
     let lines = usize::from(Term::stdout().size().0);
     if !io::stdout().is_terminal() || terminal::is_dumb() || text.lines().count() < lines {
         return false;
     }
     let Some(mut pager) = pager() else { return false };
-    // ^C is for the pager, which stays.
+    // Ctrl-C is for the pager, which handles it.
     let _ = signals::interrupt();
     let Ok(mut child) = pager.stdin(Stdio::piped()).spawn() else { return false };
     if let Some(mut pipe) = child.stdin.take() {
-        // Whoever quits before the end closes the pipe.
+        // Quitting before the end closes the pipe.
         let _ = pipe.write_all(text.as_bytes());
     }
     child.wait().is_ok_and(has_shown)
 }
 
-/// One that failed may have shown nothing: rather twice than never. ^C ends a pager that takes no keys.
+/// A pager that failed may have shown nothing, and twice is better than never. Ctrl-C ends a pager that reads no
+/// keys.
 fn has_shown(status: ExitStatus) -> bool {
     status.success() || status.signal() == Some(SIGINT)
 }
@@ -53,7 +53,7 @@ fn pager() -> Option<Command> {
     if invoker::is_elevated() { secure_less() } else { pager_of_user(wanted) }
 }
 
-/// Whether PAGER says that no pager is wanted.
+/// Returns `true` if PAGER disables paging.
 fn is_none(pager: &OsStr) -> bool {
     let pager = pager.as_encoded_bytes().trim_ascii();
     pager.is_empty() || pager == b"cat"
@@ -71,8 +71,9 @@ fn pager_of_user(wanted: Option<OsString>) -> Option<Command> {
     Some(command)
 }
 
-/// less, which in its secure mode neither runs programs nor opens or writes other files. Its environment is made anew:
-/// LESS, LESSOPEN, LESSKEY and their like, TERMINFO and HOME name options, programs and files.
+/// Returns less in its secure mode, in which it neither runs programs nor opens or writes other files. Its
+/// environment is cleared, because LESS, LESSOPEN, LESSKEY, TERMINFO, HOME and others name options, programs and
+/// files.
 fn secure_less() -> Option<Command> {
     let less = ["/usr/bin/less", "/bin/less"].into_iter().find(|path| Path::new(path).is_file())?;
     let is_kept = |name: &OsStr| {
@@ -85,7 +86,7 @@ fn secure_less() -> Option<Command> {
     Some(command)
 }
 
-/// Whether a program of this name is on the PATH.
+/// Returns `true` if the PATH has a program of this name.
 fn is_on_path(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path).any(|folder| folder.join(program).is_file())

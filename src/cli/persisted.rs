@@ -1,8 +1,8 @@
-//! Files of `render --persist` that are installed on this node, compared with what they should restore.
+//! Compares installed files of `render --persist` with the state that they should restore.
 //!
-//! A file that still holds the routes of yesterday's configuration brings them back without a word when the interface is
-//! next configured. So `plan`, `apply`, `status`, `rollback` and `destroy` look for such files. What they find never fails
-//! the command: it is a warning, with the command that cures it.
+//! A file with the routes of an old configuration silently restores them when the interface is configured again. So
+//! `plan`, `apply`, `status`, `rollback` and `destroy` look for such files. A finding never fails the command: it is
+//! a warning, with the command that fixes it.
 
 use std::{
     fs,
@@ -24,7 +24,7 @@ use crate::{
     text::{self, ShellCommand, ShellWord, Untrusted},
 };
 
-/// The folders where the comments of the files say to install them, and where distributions keep such files.
+/// The directories where the files say to install them, and where distributions keep such files.
 const FOLDERS: [&str; 5] = [
     "/etc/NetworkManager/dispatcher.d",
     "/etc/network/if-up.d",
@@ -33,10 +33,10 @@ const FOLDERS: [&str; 5] = [
     "/etc/sysctl.d",
 ];
 
-/// The folder of systemd-networkd's configuration, which holds a folder of drop-ins for each .network file.
+/// The configuration directory of systemd-networkd, which has a directory of drop-ins for each .network file.
 const NETWORKD: &str = "/etc/systemd/network";
 
-/// Where systemd-networkd finds .network files, systemd.network(5).
+/// The directories in which systemd-networkd finds .network files (systemd.network(5)).
 const NETWORK_FILES: [&str; 5] = [
     "/etc/systemd/network",
     "/run/systemd/network",
@@ -45,23 +45,23 @@ const NETWORK_FILES: [&str; 5] = [
     "/lib/systemd/network",
 ];
 
-/// The most entries of a folder that are looked at.
+/// The number of entries of a directory to look at.
 const MAX_ENTRIES: usize = 4096;
 
 /// The state that the files on this node should restore.
 pub(super) enum Basis<'a> {
-    /// The state that a configuration asks of a node.
+    /// The desired state of a node.
     Wanted {
         /// The state.
         state: &'a State,
         /// The node.
         node: &'a str,
-        /// The configuration, as a command names it.
+        /// The configuration, as a command line names it.
         file: &'a str,
     },
-    /// hostgw manages nothing here, or will not.
+    /// hostgw manages nothing here, or will manage nothing.
     Nothing,
-    /// It is not known, and why.
+    /// It is unknown, for this reason.
     Unknown(&'a str),
 }
 
@@ -72,7 +72,7 @@ pub(super) struct RenderedFile {
     header: Result<PersistHeader, UnrecognizedHeader>,
 }
 
-/// Finds the files of `render --persist` on this node. What cannot be read is not hostgw's, as far as can be told.
+/// Finds the files of `render --persist` on this node. Skips files that cannot be read.
 pub(super) fn find() -> Vec<RenderedFile> {
     let drop_ins = entries(Path::new(NETWORKD)).into_iter();
     let drop_ins = drop_ins.filter(|path| path.to_string_lossy().ends_with(".network.d"));
@@ -88,7 +88,7 @@ fn entries(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn read(path: &Path) -> Option<RenderedFile> {
-    // A link could lead out of the folder, to anything.
+    // A link could lead anywhere.
     if !fs::symlink_metadata(path).ok()?.is_file() {
         return None;
     }
@@ -97,12 +97,12 @@ fn read(path: &Path) -> Option<RenderedFile> {
     Some(RenderedFile { path: path.to_owned(), text, header })
 }
 
-/// Compares the files with what they should restore.
+/// Compares the files with the state that they should restore.
 pub(super) fn judge(found: &[RenderedFile], basis: &Basis) -> Vec<PersistedFile> {
     found.iter().map(|found| found.judge(basis)).collect()
 }
 
-/// The files on this node, compared with what was last applied.
+/// Compares the files on this node with the last applied configuration.
 pub(super) fn judge_by_last(last: Option<&LastApplied>) -> Vec<PersistedFile> {
     let found = find();
     if found.is_empty() {
@@ -123,7 +123,7 @@ pub(super) fn judge_by_last(last: Option<&LastApplied>) -> Vec<PersistedFile> {
     judge(&found, &basis)
 }
 
-/// Warns of files that do not restore what is in force after a rollback.
+/// Warns about files that do not restore the state after a rollback.
 pub(super) fn warn_after_rollback(dir: &StateDir, output: &Output) {
     let Ok(last) = last_applied(dir) else { return };
     let files = match last {
@@ -133,8 +133,8 @@ pub(super) fn warn_after_rollback(dir: &StateDir, output: &Output) {
     files.iter().filter_map(PersistedFile::warning).for_each(|warning| output.diagnostic(&warning));
 }
 
-/// What the configuration that was last applied asks of its node. The state that was applied may hold sysctls beside, which
-/// went back to their original values.
+/// Returns the desired state under the last applied configuration. The applied state can also contain sysctls that
+/// were restored to their original values.
 fn applied(last: &LastApplied) -> Option<(State, String)> {
     let node = last.meta.node.as_ref()?.as_raw();
     let document = last.configuration.as_ref()?.document("");
@@ -194,7 +194,7 @@ impl RenderedFile {
         }
     }
 
-    /// What keeps the program from using the file, and the command that changes that.
+    /// Returns what keeps the program from using the file, and the command that fixes it.
     fn obstacle(&self, header: &PersistHeader) -> Option<(String, Option<String>)> {
         let path = ShellWord::new(&self.path.to_string_lossy());
         let name = self.path.file_name()?.to_string_lossy();
@@ -234,7 +234,7 @@ impl RenderedFile {
         }
     }
 
-    /// The command that renders the file again.
+    /// Returns the command that renders the file again.
     fn renewal(&self, persist: &Persist, node: &str, file: &str) -> String {
         let path = self.path.to_string_lossy();
         let mut words = vec!["hostgw", "render", "-f", file, "--node", node, "--persist", persist.name()];
@@ -254,9 +254,9 @@ fn and_reload(command: &ShellCommand, reload: Option<&str>) -> String {
     reload.map_or_else(|| command.to_string(), |reload| format!("{command} && {reload}"))
 }
 
-/// In which way a file differs from what it should be.
+/// Describes how a file differs from what it should be.
 fn difference(restores: &[String], lacks: &[String]) -> String {
-    /// So many destinations are named.
+    /// The number of destinations to name.
     const NAMED: usize = 3;
     let mut parts = Vec::new();
     if !restores.is_empty() {

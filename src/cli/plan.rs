@@ -1,5 +1,8 @@
 //! `hostgw plan`
 
+#[cfg(target_os = "linux")]
+use std::time::Duration;
+
 use super::{
     VerbFailure, Verdict,
     arguments::PlanOptions,
@@ -10,16 +13,18 @@ use super::{
     saved_plan::SavedPlan,
     session_report, windows,
 };
+#[cfg(target_os = "linux")]
+use crate::reconcile::{Place, look_when_idle};
 use crate::{
     clock::time,
     error::{Error, Kind},
     plan::{ForeignPolicy, windows::WindowsObserved},
-    reconcile::{Place, Session},
+    reconcile::Session,
     record::Snapshot,
     text::{self, ShellCommand, count},
 };
 
-/// Shows what would change on this node, or on the one that a snapshot is of.
+/// Shows what would change on this node, or on the node of a snapshot.
 pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     if options.all_nodes {
         return diff::all_nodes(options, output);
@@ -46,11 +51,7 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
         #[cfg(not(target_os = "linux"))]
         None => return Err(super::only_on_linux("a plan of this machine").into()),
     };
-    session.look()?;
-    #[cfg(target_os = "linux")]
-    if let Place::Live(dir) = &session.place {
-        warn_of_open(dir, output);
-    }
+    look(&mut session, output)?;
     session.check()?;
     let report = session_report::report(&session);
     let is_whole = session.prepared.plan.conflicts.is_empty() && session.prepared.plan.unknown.is_empty();
@@ -78,8 +79,25 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     Ok(if options.detailed_exitcode && !session.prepared.plan.changes.is_empty() { 2 } else { 0 })
 }
 
+/// Observes and plans, on a live node while no other command is changing it.
 #[cfg(target_os = "linux")]
-/// Warns that the live state may be about to change.
+fn look(session: &mut Session, output: &Output) -> Result<(), Error> {
+    /// As long as `apply` waits by default.
+    const TIMEOUT: Duration = Duration::from_secs(30);
+    let Place::Live(dir) = &session.place else { return session.look() };
+    let dir = dir.clone();
+    look_when_idle(&dir, TIMEOUT, || session.look())?;
+    warn_of_open(&dir, output);
+    Ok(())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn look(session: &mut Session, _: &Output) -> Result<(), Error> {
+    session.look()
+}
+
+#[cfg(target_os = "linux")]
+/// Warns that the live state may change soon.
 pub(super) fn warn_of_open(dir: &crate::apply::StateDir, output: &Output) {
     if let Ok(Some((record, pending))) = dir.pending() {
         let is_watched = dir.holder().is_some_and(|holder| holder.stopped().is_none());

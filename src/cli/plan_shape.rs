@@ -30,7 +30,7 @@ impl PlanShape {
     }
 }
 
-/// Prints a plan in the form that was asked for, for people below its title.
+/// Prints a plan in the requested form. Text begins with the title.
 pub(super) fn show(
     report: &Report,
     title: Option<&str>,

@@ -1,4 +1,4 @@
-//! Runs another program and collects what it prints, within limits of time and size.
+//! Runs another program and collects its output, within limits of time and size.
 
 use std::{
     io::{self, Read},
@@ -11,9 +11,9 @@ use std::{
 /// How long a program may run, and how much it may print.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Without one, as long as it takes: the user waits and can interrupt it.
+    /// Unlimited if absent: the user waits and can interrupt it.
     pub time: Option<Duration>,
-    /// The most bytes of standard output. What exceeds it fails; standard error is cut.
+    /// The maximum size of standard output in bytes. A program that exceeds it fails; standard error is truncated.
     pub bytes: usize,
 }
 
@@ -25,35 +25,35 @@ pub(super) struct Printed {
     pub stderr: Vec<u8>,
 }
 
-/// The most bytes that are kept of standard error.
+/// The number of bytes of standard error to keep.
 const MAX_STDERR: usize = 16 << 10;
 
-/// How often an ended program is looked for that closed its streams before it ended.
+/// How often to check whether a program that closed its streams has exited.
 const TICK: Duration = Duration::from_millis(5);
 
 /// Runs `command` without standard input.
 ///
 /// # Errors
-/// The program cannot be started, or exceeds its limits; then it has been killed.
+/// Returns an error if the program cannot be started, or if it exceeded its limits and was killed.
 pub(super) fn collect(command: &mut Command, limits: Limits) -> io::Result<Printed> {
     let deadline = limits.time.map(|time| Instant::now() + time);
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
     let printed = collect_from(&mut child, limits.bytes, deadline);
     if printed.is_err() {
-        // Ended already, if it cannot be killed.
+        // If it cannot be killed, it has already exited.
         let _ = child.kill();
         let _ = child.wait();
     }
     printed
 }
 
-/// What is read from one of the streams, and which one.
+/// The output of one of the streams.
 type Stream = (bool, io::Result<Vec<u8>>);
 
 fn collect_from(child: &mut Child, bytes: usize, deadline: Option<Instant>) -> io::Result<Printed> {
     let (sender, receiver) = mpsc::channel::<Stream>();
-    // Each stream has a reader of its own: a full pipe that nobody reads would hold the program up. A reader ends with
-    // its stream, at the latest when the program is killed.
+    // Each stream has its own reader, because a full pipe would block the program. A reader ends with its stream, at
+    // the latest when the program is killed.
     if let Some(out) = child.stdout.take() {
         let sender = sender.clone();
         thread::spawn(move || sender.send((true, read_all(out, bytes))));
@@ -97,7 +97,7 @@ fn read_start(mut stream: impl Read, bytes: usize) -> io::Result<Vec<u8>> {
     Ok(read)
 }
 
-/// The time until `deadline`.
+/// Returns the time until `deadline`.
 fn left(deadline: Instant) -> io::Result<Duration> {
     deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()).ok_or_else(too_long)
 }

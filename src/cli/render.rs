@@ -25,7 +25,7 @@ use crate::{
     text,
 };
 
-/// Prints a script for a node, or a file that keeps its state over a restart.
+/// Prints a script for a node, or a file that restores part of its state at boot.
 pub(super) fn run(options: &RenderOptions, output: &Output) -> Verdict {
     if options.netplan_id.is_some() && options.persist != Some(PersistArgument::Netplan) {
         return Err(Error::new(Kind::Usage, "--netplan-id needs --persist netplan").into());
@@ -71,8 +71,7 @@ pub(super) fn run(options: &RenderOptions, output: &Output) -> Verdict {
     Ok(0)
 }
 
-/// Replaces the file `path`, or makes it. A name beside it is written first, so that a program that reads the folder
-/// meanwhile finds the old file or the new one.
+/// Creates or replaces the file `path` atomically: other programs see either the old file or the new one.
 pub(super) fn write(path: &Path, text: &str) -> Result<(), Error> {
     let cannot = |why: &dyn Display| Error::unexpected(format!("cannot write {}: {why}", text::path(path)));
     match fs::symlink_metadata(path) {
@@ -104,7 +103,8 @@ fn wrong(what: &str, node: &str, os: OperatingSystem) -> Error {
     Error::new(Kind::Usage, format!("{what}, and {node} runs {os}"))
 }
 
-/// The form of file that was asked for. netplan calls an interface by its name, unless its configuration says otherwise.
+/// Returns the requested kind of file. The netplan ID of an interface is its name, unless the options name another
+/// one.
 fn form(program: PersistArgument, id: Option<&NetplanId>, interface: &str) -> Result<render::Persist, Error> {
     Ok(match program {
         PersistArgument::SystemdNetworkd => render::Persist::SystemdNetworkd,

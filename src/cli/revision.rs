@@ -1,4 +1,4 @@
-//! Configurations as git revisions have them: read from the objects of the repository, nothing is checked out.
+//! Reads configurations from git revisions: from the objects of the repository, without a checkout.
 
 use std::{
     collections::VecDeque,
@@ -15,19 +15,19 @@ use crate::{
     text,
 };
 
-/// What of a repository is compared.
+/// The revisions to compare.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RevisionRange {
     /// A revision and the working tree.
     One(String),
     /// Two revisions.
     Two(String, String),
-    /// `A...B`: the commit at which both branched off, and the second one.
+    /// `A...B`: the merge base of both, and the second one.
     Since(String, String),
 }
 
 impl RevisionRange {
-    /// Reads `A`, `A..B` and `A...B`, where a side that is left out is `HEAD`, as git does.
+    /// Parses `A`, `A..B` and `A...B`. As in git, an omitted side is `HEAD`.
     pub(super) fn parse(text: &str) -> Self {
         let side = |text: &str| if text.is_empty() { "HEAD".to_owned() } else { text.to_owned() };
         if let Some((old, new)) = text.split_once("...") {
@@ -40,33 +40,33 @@ impl RevisionRange {
     }
 }
 
-/// A file of a repository, whether the working tree has it or not.
+/// A file in a repository, which need not exist in the working tree.
 pub(super) struct Tracked {
-    /// As it was named.
+    /// The name on the command line.
     name: String,
-    /// At a folder that is there.
+    /// The repository, at an existing directory.
     git: Git,
-    /// The way from there.
+    /// The path from that directory.
     relative: PathBuf,
-    /// Whether a link on the way is part of the repository, and so not followed.
+    /// Whether a link on the path is tracked by git, and therefore not followed.
     is_link: bool,
 }
 
-/// A revision that is there.
+/// An existing revision.
 pub(super) struct Revision {
-    /// As it is called in messages.
+    /// The name in messages.
     name: String,
     id: String,
 }
 
-/// What a revision is compared with.
+/// What to compare a revision with.
 pub(super) enum Point {
     WorkingTree,
     Revision(Revision),
 }
 
 impl Point {
-    /// As it is called in messages; nothing for the working tree.
+    /// Returns the name in messages, or `None` for the working tree.
     pub(super) fn name(&self) -> Option<&str> {
         match self {
             Self::WorkingTree => None,
@@ -81,15 +81,15 @@ impl Revision {
     }
 }
 
-/// A file as a revision has it.
+/// A file in a revision.
 struct Blob {
     id: String,
     size: usize,
 }
 
 impl Tracked {
-    /// The file that `path` names. Links that git tracks are not followed: they belong to whoever wrote the
-    /// revision, and can lead to any file of this machine.
+    /// Finds the file that `path` names. Does not follow links that git tracks: the author of the revision controls
+    /// them, and they can lead to any file on this machine.
     pub(super) fn new(path: &Path) -> Result<Self, Error> {
         let name = text::path(path).into_raw();
         let way = Way::of(path).map_err(|error| {
@@ -98,7 +98,7 @@ impl Tracked {
         Ok(Self { name, git: Git::new(way.folder), relative: way.relative, is_link: way.is_link })
     }
 
-    /// The revision called `name`.
+    /// Resolves the revision called `name`.
     pub(super) fn revision(&self, name: &str) -> Result<Revision, Error> {
         if name.starts_with('-') {
             let message = format!("{name:?} is not a git revision: it begins with a dash");
@@ -117,7 +117,7 @@ impl Tracked {
         }
     }
 
-    /// The commit at which the two branched off.
+    /// Returns the merge base of two revisions.
     pub(super) fn merge_base(&self, one: &Revision, other: &Revision) -> Result<Revision, Error> {
         match self.git.ask_line(["merge-base", &one.id, &other.id]) {
             Ok(id) => Ok(Revision { name: id.chars().take(12).collect(), id }),
@@ -130,7 +130,7 @@ impl Tracked {
         }
     }
 
-    /// The file at that revision; none when the revision does not have it.
+    /// Reads the file at a revision. Returns `None` if the revision does not have it.
     pub(super) fn at(&self, revision: &Revision) -> Result<Option<Document>, Error> {
         let name = format!("{}:{}", revision.name, self.name);
         match self.blob(revision, &self.relative, &name)? {
@@ -142,7 +142,7 @@ impl Tracked {
         }
     }
 
-    /// The file in `old`, with the name it has there, where git finds that it was renamed since.
+    /// Reads the file in `old` under the name it had there, if git detects that it was renamed since.
     pub(super) fn before_rename(
         &self,
         old: &Revision,
@@ -154,8 +154,8 @@ impl Tracked {
         found.map_or(Ok(None), |(before, _)| self.named(old, &before))
     }
 
-    /// The file in `new`, with the name it has there, where git finds that it was renamed since `old`. A file of
-    /// the working tree has the name it is asked for by.
+    /// Reads the file in `new` under its name there, if git detects that it was renamed since `old`. A file in the
+    /// working tree keeps its name.
     pub(super) fn after_rename(
         &self,
         old: &Revision,
@@ -168,13 +168,13 @@ impl Tracked {
         found.map_or(Ok(None), |(_, after)| self.named(revision, &after))
     }
 
-    /// The path from the root of the working tree.
+    /// Returns the path from the root of the working tree.
     fn path_from_root(&self) -> Result<PathBuf, Error> {
         let prefix = self.git.ask(["rev-parse", "--show-prefix"]).map_err(|error| self.failed(error))?;
         Ok(git::path_of(prefix.strip_suffix(b"\n").unwrap_or(&prefix)).join(&self.relative))
     }
 
-    /// A file by its path from the root of the working tree.
+    /// Returns the file at a path from the root of the working tree.
     fn named(&self, revision: &Revision, path: &Path) -> Result<Option<(String, Document)>, Error> {
         let up = self.git.ask(["rev-parse", "--show-cdup"]).map_err(|error| self.failed(error))?;
         let from_here = git::path_of(up.strip_suffix(b"\n").unwrap_or(&up)).join(path);
@@ -183,10 +183,10 @@ impl Tracked {
         Ok(Some((text::path(path).into_raw(), self.read(&blob, name, path)?)))
     }
 
-    /// The renames that git finds, by their old and new paths from the root; of the working tree, those that are
+    /// Returns the renames that git detects, as old and new paths from the root. Renames in the working tree must be
     /// in the index.
     fn renames(&self, old: &Revision, new: &Point) -> Result<Vec<(PathBuf, PathBuf)>, Error> {
-        // The same limit for everybody, whatever the repository sets: beyond it, exact renames alone are found.
+        // A fixed limit, independent of the settings of the repository. Beyond it, git detects only exact renames.
         let how: [&str; 6] = ["-z", "--raw", "--no-ext-diff", "--no-textconv", "-l1000", "--diff-filter=R"];
         let compare = |similar: &'static str| match new {
             Point::WorkingTree => {
@@ -199,7 +199,7 @@ impl Tracked {
             ])),
         };
         let renames = match compare("-M") {
-            // Files of a partial clone that are not here cannot be compared, but have an id.
+            // Files that a partial clone lacks cannot be compared, but have an ID.
             Err(GitError::Failed(_)) => compare("-M100%"),
             other => other,
         };
@@ -210,7 +210,7 @@ impl Tracked {
         Ok(std::iter::from_fn(next).map(|(_, before, after)| (before, after)).collect())
     }
 
-    /// What a revision has at `path`, if that is a file.
+    /// Reads what a revision has at `path`, if that is a file.
     fn blob(&self, revision: &Revision, path: &Path, name: &str) -> Result<Option<Blob>, Error> {
         let Some(entry) = self.entry(revision, path)? else { return Ok(None) };
         let refuse = |what: &str| Error::new(Kind::Invalid, format!("{name} is {what}, not a file"));
@@ -246,7 +246,8 @@ impl Tracked {
         Ok(Document::new(name, text, format))
     }
 
-    /// That no folder on the way is a link in that revision, or a submodule: then the file is not missing.
+    /// Checks that no directory on the path is a link or a submodule in that revision, in which case the file is not
+    /// missing.
     fn check_folders(&self, revision: &Revision) -> Result<(), Error> {
         for folder in self.relative.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty()) {
             let Some(entry) = self.entry(revision, folder)? else { continue };
@@ -269,17 +270,17 @@ impl Tracked {
         Ok(TreeEntry::parse(&listed))
     }
 
-    /// As it was named.
+    /// The name on the command line.
     pub(super) fn name(&self) -> &str {
         &self.name
     }
 
-    /// That the file is not in a revision.
+    /// Returns the error that a revision does not have the file.
     pub(super) fn missing(&self, revision: &str) -> String {
         format!("{} is not in {revision}", self.name)
     }
 
-    /// That the working tree has a file, not a link that is part of the repository.
+    /// Checks that the working tree has a file, and not a link that git tracks.
     pub(super) fn check_is_no_link(&self) -> Result<(), Error> {
         if !self.is_link {
             return Ok(());
@@ -299,7 +300,7 @@ impl Tracked {
         }
     }
 
-    /// Whether objects are left to be fetched when they are needed.
+    /// Returns `true` if the repository is a partial clone.
     fn is_partial(&self) -> bool {
         self.git.ask(["config", "--get-regexp", r"^(extensions\.partialclone|remote\..*\.promisor)$"]).is_ok()
     }
@@ -329,7 +330,7 @@ const LINK: &str = "120000";
 
 const NO_LINKS: &str = "hostgw does not follow symbolic links in a repository: name the file itself";
 
-/// An entry of a tree: `MODE TYPE ID SIZE<TAB>PATH<NUL>`, the size of an object that is not there `BAD`.
+/// An entry of a tree: `MODE TYPE ID SIZE<TAB>PATH<NUL>`. The size of a missing object is `BAD`.
 struct TreeEntry {
     mode: String,
     id: String,
@@ -345,18 +346,18 @@ impl TreeEntry {
     }
 }
 
-/// Where a path leads: a folder that is there, and the rest.
+/// The target of a path: an existing directory, and the rest.
 struct Way {
     folder: PathBuf,
     relative: PathBuf,
     is_link: bool,
 }
 
-/// More links than this in one path are a loop (path_resolution(7)).
+/// The number of links in one path from which it counts as a loop (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
 impl Way {
-    /// Follows `path` to the last folder on it, but stops at a link that git tracks.
+    /// Follows `path` to its last directory, but stops at a link that git tracks.
     fn of(path: &Path) -> io::Result<Self> {
         let parts = |path: &Path| path.components().map(|part| part.as_os_str().to_owned()).collect();
         let mut folder = if path.is_absolute() { PathBuf::from("/") } else { env::current_dir()? };
@@ -393,14 +394,14 @@ impl Way {
                 return Ok(Self { folder, relative: rest.iter().collect(), is_link });
             }
         }
-        // A folder, which is no configuration: git says so.
+        // A directory is not a configuration: git reports that.
         let relative = folder.file_name().map_or_else(PathBuf::new, PathBuf::from);
         folder.pop();
         Ok(Self { folder, relative, is_link: false })
     }
 }
 
-/// Whether git tracks `name` in `folder`; not where there is no repository.
+/// Returns `true` if git tracks `name` in `folder`.
 fn is_tracked(folder: &Path, name: &OsStr) -> bool {
     let words = [OsStr::new("ls-files"), "-z".as_ref(), "--".as_ref(), name];
     Git::new(folder).ask(words).is_ok_and(|listed| !listed.is_empty())

@@ -1,7 +1,7 @@
-//! A plan in a file: `plan --out FILE` and `apply FILE`.
+//! Saved plans: `plan --out FILE` and `apply FILE`.
 //!
-//! The file holds the configuration itself and the facts that the plan rests on. To apply it is to plan anew
-//! and to find the very same changes; a plan that would be another one now is stale.
+//! The file contains the configuration and the facts that the plan depends on. Applying it means planning again and
+//! finding the same changes; otherwise, the plan is stale.
 
 use std::path::Path;
 
@@ -26,13 +26,13 @@ const FORMAT: u32 = 1;
 /// Identifies the file among other JSON files.
 const WHAT: &str = "hostgw plan";
 
-/// As many digits of a commit as git shows in a large repository.
+/// The number of digits that git shows of a commit in a large repository.
 pub(super) const DIGITS: usize = 12;
 
 /// The number of differences listed one by one.
 const MAX_LISTED: usize = 20;
 
-/// A plan that was made for a node, to be applied as it is or not at all.
+/// A plan for a node, which is applied exactly as it is or not at all.
 #[derive(Debug, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(title = "hostgw saved plan")]
@@ -50,11 +50,11 @@ pub(super) struct SavedPlan {
     /// The git commit of the configuration, if it is in a repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     commit: Option<Commit>,
-    /// When the plan was made, as in RFC 3339.
+    /// When the plan was created, as in RFC 3339.
     made_at: String,
     /// Whether the plan adopts foreign objects.
     adopt: bool,
-    /// SHA-256 of the facts in canonical JSON: no white space, keys in the order in which they stand here.
+    /// SHA-256 of the facts in canonical JSON: without white space, keys in the order of this schema.
     fingerprint: String,
     /// The changes, as `plan --json` has them.
     changes: Vec<ChangeEntry>,
@@ -64,7 +64,7 @@ pub(super) struct SavedPlan {
     configuration: StoredConfig,
 }
 
-/// The head of a file, to tell a newer format from something else.
+/// The first fields of a file, which tell a newer format from other files.
 #[derive(Deserialize)]
 struct SavedPlanHead {
     format: u32,
@@ -83,10 +83,10 @@ fn fingerprint(facts: &Facts) -> Result<String, Error> {
 }
 
 impl SavedPlan {
-    /// The plan of `session`, which is `report`.
+    /// Creates the saved plan of `session`, whose report is `report`.
     ///
     /// # Errors
-    /// When it cannot be written as JSON.
+    /// Returns an error if it cannot be written as JSON.
     pub(super) fn of(session: &Session, report: &Report) -> Result<Self, Error> {
         let document = &session.loaded.document;
         let TransactionMeta { config_hash, commit, .. } =
@@ -108,10 +108,10 @@ impl SavedPlan {
         })
     }
 
-    /// Writes the file, as [`write::write`] does: it holds the configuration, and is its owner's alone.
+    /// Writes the file with [`write::write`]: it contains the configuration, so only its owner may read it.
     ///
     /// # Errors
-    /// When it cannot be written.
+    /// Returns an error if the file cannot be written.
     pub(super) fn write(&self, path: &Path) -> Result<(), Error> {
         let cannot = |error: &dyn std::fmt::Display| {
             Error::unexpected(format!("cannot write the plan to {}: {error}", text::path(path)))
@@ -121,10 +121,10 @@ impl SavedPlan {
         write::write(path, text.as_bytes()).map_err(|error| cannot(&error).with_hint("write it elsewhere"))
     }
 
-    /// Reads a file that [`Self::write`] wrote; `-` is standard input.
+    /// Reads a saved plan from a file, or from standard input if the path is `-`.
     ///
     /// # Errors
-    /// When it is something else, or was changed since.
+    /// Returns an error if the file is not a saved plan, or was modified.
     pub(super) fn read(path: &Path) -> Result<Self, Error> {
         let (name, text) = text_of(path)?;
         let wrong = |why: String| {
@@ -148,22 +148,22 @@ impl SavedPlan {
     }
 
     #[cfg(target_os = "linux")]
-    /// Plans anew, on this node, from the configuration in the file.
+    /// Prepares to plan again on this node, from the configuration in the file.
     ///
     /// # Errors
-    /// When the configuration is invalid for this version, or the node is not in it.
+    /// Returns an error if this version rejects the configuration, or if the node is not in it.
     pub(super) fn session(&self) -> Result<Session, VerbFailure> {
         let document = self.configuration.document(self.file.clone());
         let policy = if self.adopt { ForeignPolicy::Adopt } else { ForeignPolicy::Respect };
         Ok(Session::live(Loaded::new(document)?, Some(self.node.as_raw()), policy)?)
     }
 
-    /// The plan as `hostgw plan` shows it.
+    /// Returns the plan as `hostgw plan` shows it.
     pub(super) fn report(&self) -> Report {
         Report::of_changes(Some(self.node.clone()), Some(self.file.clone()), self.changes.clone())
     }
 
-    /// Which plan it is, in a line.
+    /// Returns one line that identifies the plan.
     pub(super) fn title(&self) -> String {
         let Self { node, file, commit, made_at, adopt, .. } = self;
         let commit = commit.as_ref().map_or_else(String::new, |Commit { id, dirty }| {
@@ -173,7 +173,7 @@ impl SavedPlan {
         printable(&format!("Saved plan for node {node}, made at {made_at} from {file}{commit}{adopts}"))
     }
 
-    /// The metadata that the history records for its apply.
+    /// Returns what the history records about its apply.
     pub(super) fn meta(&self) -> TransactionMeta {
         TransactionMeta {
             node: Some(self.node.clone()),
@@ -185,10 +185,10 @@ impl SavedPlan {
     }
 
     #[cfg(target_os = "linux")]
-    /// That the plan of `session` is this one still, or nothing any more.
+    /// Checks that the plan of `session` is still this one, or that nothing is left to do.
     ///
     /// # Errors
-    /// [`Kind::Stale`], with what moved since.
+    /// [`Kind::Stale`], with the differences.
     pub(super) fn check(&self, session: &Session) -> Result<(), Error> {
         if session.prepared.plan.is_empty() {
             return Ok(());

@@ -24,7 +24,7 @@ pub(super) fn run(options: &SchemaOptions, output: &Output) -> Verdict {
     Ok(0)
 }
 
-/// The schema as `schemas/NAME.schema.json` holds it, without the final newline.
+/// Returns the contents of `schemas/NAME.schema.json`, without the final newline.
 fn text(subject: Subject) -> String {
     match subject {
         Subject::Config => config::schema_text(),
@@ -85,7 +85,7 @@ mod tests {
         assert_eq!(stored, known);
     }
 
-    /// `hostgw schema VERB` answers for every verb that prints JSON.
+    /// `hostgw schema COMMAND` works for every command that prints JSON.
     #[test]
     fn every_verb_that_prints_json_has_a_schema() {
         let command = Arguments::command();

@@ -8,7 +8,7 @@ use super::{
     saved_plan::SavedPlan,
 };
 
-/// Shows a saved plan, in every form that `hostgw plan` has.
+/// Shows a saved plan in any form of `hostgw plan`.
 pub(super) fn run(options: &ShowOptions, output: &Output) -> Verdict {
     let plan = SavedPlan::read(&options.plan)?;
     let shape = PlanShape::new(options.json, options.markdown, options.summary);

@@ -1,5 +1,5 @@
-//! Signals: each one whose default action ends a process is answered with a rollback, ignored, or left to crash
-//! recovery. The table here is the one in the guide on internals; a test holds them to each other.
+//! Handles signals. Each signal whose default action ends a process causes a rollback, is ignored, or is left to
+//! crash recovery. A test compares the table here with the one in the internals guide.
 
 use std::{
     ops::RangeInclusive,
@@ -14,20 +14,20 @@ use signal_hook::{flag, low_level::emulate_default_handler};
 
 use crate::{apply::Interrupt, error::Error, kernel};
 
-/// What a command that changes the node does about a signal.
+/// The response of a command that changes the node to a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Response {
-    /// The commit under way stops at the next change and is rolled back; an undo goes on to its end.
+    /// The current commit stops at the next change and is rolled back. An undo continues.
     RollBack,
-    /// Nothing. A write beyond the file size limit (SIGXFSZ) or to a closed pipe (SIGPIPE) fails instead.
+    /// None. A write beyond the file size limit (SIGXFSZ) or to a closed pipe (SIGPIPE) fails instead.
     Ignore,
 }
 
 use Response::{Ignore, RollBack};
 
 /// The signals of signal(7) whose default action ends a process. SIGKILL cannot be caught. SIGILL, SIGABRT, SIGBUS,
-/// SIGFPE, SIGSEGV and SIGSYS are missing too: they are faults of the program itself, which cannot be trusted to
-/// go on. After those the journal is the way back.
+/// SIGFPE, SIGSEGV and SIGSYS are omitted, because after such a fault the program cannot be trusted to continue:
+/// crash recovery restores the state from the journal.
 const RESPONSES: [(Signal, Response); 16] = [
     (Signal::HUP, RollBack),
     (Signal::INT, RollBack),
@@ -47,35 +47,35 @@ const RESPONSES: [(Signal, Response); 16] = [
     (Signal::POWER, RollBack),
 ];
 
-/// The faults for which Rust has a handler, to name a stack overflow. It lets the first one pass that another process
-/// sent; by default, that ends this process as any other fault does.
+/// The faults that Rust handles to report a stack overflow. Its handler swallows the first such signal from another
+/// process, so the default action is restored.
 const HANDLED_BY_RUST: [Signal; 2] = [Signal::BUS, Signal::SEGV];
 
-/// The real-time signals, which are ignored; the C library keeps the first ones for itself and uses none of them
-/// here.
+/// The real-time signals, which are ignored. The C library reserves the first ones but does not use them here.
 const REAL_TIME: RangeInclusive<i32> = 32..=64;
 
-/// The last signal that asked for a stop; 0 for none.
+/// The last signal that requested a stop, or 0.
 static LAST: LazyLock<Arc<AtomicUsize>> = LazyLock::new(Arc::default);
 
-/// The signals that were ignored when the program started, as nohup(1) has it, one bit each; they stay so.
+/// Returns the signals that were ignored when the program started, as under nohup(1), one bit each. They stay
+/// ignored.
 fn ignored() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// Every signal with its number and what is done about it.
+/// Returns the number of every signal, and the response to it.
 fn responses() -> impl Iterator<Item = (i32, Response)> {
     let named = RESPONSES.iter().map(|(signal, response)| (signal.as_raw(), *response));
     named.chain(REAL_TIME.map(|signal| (signal, Ignore)))
 }
 
-/// From the first call on, no signal that can be caught ends this process: it raises the interrupt that this
-/// gives, or is ignored. A commit under way stops at the next change and is rolled back.
+/// Returns the interrupt. From the first call on, no signal that can be caught ends this process: it raises the
+/// interrupt or is ignored. A commit then stops at the next change and is rolled back.
 ///
 /// # Errors
-/// When the handlers cannot be installed.
+/// Returns an error if the handlers cannot be installed.
 pub(super) fn interrupt() -> Result<Arc<Interrupt>, Error> {
     static INTERRUPT: OnceLock<Arc<Interrupt>> = OnceLock::new();
     if let Some(interrupt) = INTERRUPT.get() {
@@ -98,7 +98,7 @@ fn respond(signal: i32, response: Response, interrupt: &Interrupt) -> std::io::R
     match response {
         RollBack => {
             let number = usize::try_from(signal).unwrap_or(0);
-            // Whoever sees the interrupt finds the signal there.
+            // Set before the interrupt, so that whoever sees the interrupt also sees the signal.
             flag::register_usize(signal, Arc::clone(&LAST), number)?;
             flag::register(signal, interrupt.flag()).map(|_| ())
         }
@@ -106,7 +106,7 @@ fn respond(signal: i32, response: Response, interrupt: &Interrupt) -> std::io::R
     }
 }
 
-/// Whether the last signal said that the terminal is gone.
+/// Returns `true` if the last signal was SIGHUP: the terminal is gone.
 pub(super) fn hung_up() -> bool {
     Signal::from_named_raw(i32::try_from(LAST.load(Ordering::SeqCst)).unwrap_or(0)) == Some(Signal::HUP)
 }
@@ -120,7 +120,7 @@ pub(super) fn end_by_hang_up() {
 mod tests {
     use super::*;
 
-    /// The signals of one row of the table in the guide on internals.
+    /// Returns the signals in one row of the table in the internals guide.
     fn row(what: &str) -> Vec<&'static str> {
         const GUIDE: &str = include_str!("../guide/internals.md");
         let line = GUIDE.lines().find(|line| line.starts_with("| SIG") && line.contains(what));
@@ -149,8 +149,7 @@ mod tests {
         assert_eq!(row("| ignored |"), ignored);
     }
 
-    /// signal(7): every one whose default action ends a process is in the table, or one of those that are left to
-    /// crash recovery.
+    /// Every signal of signal(7) whose default action ends a process is in the table or left to crash recovery.
     #[test]
     fn every_signal_that_ends_a_process_is_accounted_for() {
         use Signal as S;

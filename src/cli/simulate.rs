@@ -26,9 +26,9 @@ use crate::{
     text::{self, Untrusted, count, padded, printable},
 };
 
-/// So many nodes are built when nothing is said about it: every pair of them is probed.
+/// The default number of nodes: every pair of them is probed.
 const DEFAULT_SAMPLE: u32 = 30;
-/// The matrix is drawn for so many nodes at most.
+/// The maximum number of nodes for which the matrix is printed.
 const WIDEST_MATRIX: usize = 40;
 
 /// The result of `hostgw simulate --json`.
@@ -40,32 +40,32 @@ pub(super) struct SimulationJson<'a> {
     format: u32,
     /// The configuration, as named on the command line.
     file: &'a Untrusted,
-    /// The nodes that were built.
+    /// The simulated nodes.
     nodes: &'a [NodeResult],
     /// The number of nodes in the configuration.
     of: usize,
-    /// The seed that draws these nodes again, where they are a sample.
+    /// The seed that selects the same sample again.
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
     /// The connections that were tried.
     connections: &'a [Connection],
-    /// The sysctls that a network namespace does not have, or may not write.
+    /// The sysctls that a network namespace does not have, or that must not be written.
     sysctls_left_out: &'a [SysctlKey],
-    /// The families whose way to the outside was not tried: they are not masqueraded.
+    /// The families whose connections to the outside were not tried, because they are not masqueraded.
     outside_untried: Vec<Family>,
-    /// What hostgw promises, and whether it held.
+    /// The promises of hostgw, and whether they were kept.
     promises: &'a [Promise],
-    /// Whether every connection works and every promise held.
+    /// Whether every connection works and every promise was kept.
     works: bool,
 }
 
-/// Which nodes are built, and how they were chosen.
+/// The nodes to simulate, and how they were chosen.
 struct Choice {
     indexes: Vec<usize>,
     seed: Option<u64>,
 }
 
-/// Builds the cluster of the file in network namespaces, applies every node's plan, proves that it works.
+/// Builds the cluster in network namespaces, applies every plan, and tests the connections.
 pub(super) fn run(options: &SimulateOptions, output: &Output) -> Verdict {
     let loaded = configuration::load(options.file.as_deref())?;
     let choice = choose(&loaded.cluster, options)?;
@@ -77,11 +77,11 @@ pub(super) fn run(options: &SimulateOptions, output: &Output) -> Verdict {
         if interrupt.is_raised() { Err(interrupted()) } else { Ok(()) }
     };
     let scratch = Scratch::new()?;
-    let fulls_before = neighbour_table_fulls();
+    let fulls_before = neighbor_table_fulls();
     let result = prove(options, &loaded, &choice, &scratch.path, &progress);
     output.progress("");
     let (simulation, connections, promises) = result?;
-    let full = neighbour_table_fulls() > fulls_before;
+    let full = neighbor_table_fulls() > fulls_before;
     let show = || {
         let cluster = &loaded.cluster;
         output.result(&text(&simulation, &connections, &promises, cluster, &choice, full, &output.palette))
@@ -108,8 +108,8 @@ pub(super) fn run(options: &SimulateOptions, output: &Output) -> Verdict {
     if works(&connections, &promises) { Ok(0) } else { Err(VerbFailure::AlreadyReported(Kind::Unexpected)) }
 }
 
-/// How often the machine's neighbour table, one for all namespaces, had no place left.
-fn neighbour_table_fulls() -> u64 {
+/// Returns how often the neighbor table, which all namespaces share, was full.
+fn neighbor_table_fulls() -> u64 {
     let text = fs::read_to_string("/proc/net/stat/arp_cache").unwrap_or_default();
     let mut lines = text.lines();
     let heads = lines.next().unwrap_or_default();
@@ -118,15 +118,15 @@ fn neighbour_table_fulls() -> u64 {
     values.sum()
 }
 
-/// Every namespace and every socket takes a descriptor: as many as this process may have.
+/// Raises the limit of open files: every namespace and every socket needs a descriptor.
 fn raise_file_limit() {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
-    // With fewer, a smaller cluster still fits.
+    // If that fails, a smaller cluster still fits.
     let _ = rustix::process::setrlimit(rustix::process::Resource::Nofile, raised);
 }
 
-/// Builds, probes, and, where the cluster is not to be kept as it is, holds hostgw to its promises.
+/// Builds the cluster and probes it. Unless it is to be kept as it is, also checks the promises.
 fn prove(
     options: &SimulateOptions,
     loaded: &Loaded,
@@ -172,7 +172,7 @@ fn choose(cluster: &Cluster, options: &SimulateOptions) -> Result<Choice, Error>
     Ok(Choice { indexes: sample(cluster, size, seed), seed: Some(seed) })
 }
 
-/// A folder for the nodes' journals, removed with the simulation.
+/// A directory for the journals of the nodes, which is removed with the simulation.
 struct Scratch {
     path: PathBuf,
     _lock: File,
@@ -185,7 +185,7 @@ impl Scratch {
     fn new() -> Result<Self, Error> {
         let parent = std::env::temp_dir();
         Self::clean(&parent);
-        // Another namespace of processes may have the same number, and share the folder.
+        // A process in another PID namespace can have the same ID, and share the directory.
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_nanos());
         let path = parent.join(format!("{}{}-{now:x}", Self::PREFIX, std::process::id()));
         let create = || -> io::Result<Self> {
@@ -197,7 +197,7 @@ impl Scratch {
         create().map_err(|error| Error::unexpected(format!("cannot create {}: {error}", text::path(&path))))
     }
 
-    /// Removes what simulations of this user left that were killed: the lock of one that runs is held.
+    /// Removes what killed simulations of this user left behind. A running simulation holds its lock.
     fn clean(parent: &Path) {
         let own = rustix::process::getuid().as_raw();
         for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
@@ -237,7 +237,7 @@ fn keep(simulation: &Simulation, scratch: &Path, output: &Output, is_over: impl 
     }
 }
 
-/// Whether this process is in the user namespace that the system began with.
+/// Returns `true` if this process is in the initial user namespace.
 fn is_in_first_user_namespace() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     map.split_whitespace().eq(["0", "0", "4294967295"])
@@ -292,7 +292,7 @@ fn text(
     text
 }
 
-/// How wide the column of these names is. One very long name does not widen it for all the others.
+/// Returns the width of the column of these names. A single very long name does not widen it.
 fn column<'a>(names: impl Iterator<Item = &'a Untrusted>) -> usize {
     const WIDEST: usize = 64;
     names.map(|name| measure_text_width(&name.to_string()).min(WIDEST)).max().unwrap_or(0)
@@ -324,8 +324,8 @@ fn mark(works: bool, palette: &Palette) -> String {
     if works { palette.add.apply_to("✓").to_string() } else { palette.conflict.apply_to("✗").to_string() }
 }
 
-/// One matrix a family: a row for each node that asks, a column for each pod that is asked, and one for the
-/// outside. A cell shows the pod's and the node's own question.
+/// Renders a matrix for each family: a row for each source node, a column for each destination pod, and one for the
+/// outside. A cell shows the results from the pod and from the node itself.
 fn matrices(text: &mut String, simulation: &Simulation, connections: &[Connection], palette: &Palette) {
     let names: Vec<&Untrusted> = simulation.machines().iter().map(|machine| &machine.name).collect();
     if names.len() > WIDEST_MATRIX {
@@ -357,7 +357,7 @@ fn matrices(text: &mut String, simulation: &Simulation, connections: &[Connectio
     }
 }
 
-/// Column heads: the number of the node's row, two characters wide.
+/// Returns the column headings: the number of the row of each node, two characters wide.
 fn header(text: &mut String, names: &[&Untrusted], width: usize) {
     let _ = write!(text, "     {} ", padded("", width));
     for number in 1..=names.len() {
@@ -366,7 +366,7 @@ fn header(text: &mut String, names: &[&Untrusted], width: usize) {
     text.push_str("  outside\n");
 }
 
-/// The reason under each failure, the same reason once.
+/// Renders the reason for each failure, and each reason only once.
 fn failures(text: &mut String, connections: &[Connection], palette: &Palette) {
     let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
     for connection in connections.iter().filter(|connection| !connection.works) {

@@ -9,7 +9,7 @@ use crate::{
     record::Snapshot,
 };
 
-/// Prints all that plans of this node can rest on.
+/// Prints everything that a plan for this node can depend on.
 pub(super) fn run(output: &Output) -> Verdict {
     let dir = state_dir()?;
     let mut unknown = Vec::new();

@@ -1,9 +1,9 @@
-//! The SSH client that the operator is logged in from.
+//! Finds the SSH client that the user is logged in from.
 
 use std::{env, fs, net::IpAddr};
 
-/// The address of the SSH client that this process hangs on: `SSH_CONNECTION` of its own or, since sudo takes
-/// it away, of the nearest ancestor that has it.
+/// Returns the address of the SSH client of this session: from the `SSH_CONNECTION` of this process or, because sudo
+/// removes it, of the nearest ancestor that has it.
 pub(super) fn client() -> Option<IpAddr> {
     if let Some(connection) = env::var_os("SSH_CONNECTION") {
         return address(connection.to_str()?);
@@ -20,14 +20,15 @@ pub(super) fn client() -> Option<IpAddr> {
     None
 }
 
-/// The client's address in a value as ssh(1) describes it: client, its port, server, its port. A
-/// link-local one carries its interface.
+/// Returns the address of the client in a value of the form that ssh(1) describes: client, port, server, port. A
+/// link-local address has a zone index.
 fn address(connection: &str) -> Option<IpAddr> {
     let client = connection.split_whitespace().next()?;
     client.split('%').next()?.parse().ok()
 }
 
-/// The parent in a line as proc_pid_stat(5) describes it; the name, in parentheses, may hold anything.
+/// Returns the parent in a line of the form that proc_pid_stat(5) describes. The name in parentheses can contain
+/// anything.
 fn parent(stat: &str) -> Option<i32> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }

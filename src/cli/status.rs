@@ -27,33 +27,33 @@ use crate::{
     text::{Untrusted, count, list, printable},
 };
 
-/// The result of `hostgw status --json`. What could not be read is null, and listed under `unknown`.
+/// The result of `hostgw status --json`. Parts that could not be read are null and listed under `unknown`.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(title = "hostgw status")]
 pub(super) struct Status {
     /// Version of this form.
     format: u32,
-    /// The network namespace, by the name of its folder in the state directory.
+    /// The network namespace: the name of its directory in the state directory.
     namespace: String,
     /// What hostgw manages on this node.
     owned: Owned,
     /// The number of sysctls whose original values hostgw keeps.
     saved_sysctls: Option<usize>,
-    /// The last transaction that is in force.
+    /// The last committed transaction.
     last: Option<TransactionSummary>,
-    /// The transaction that is under way or was interrupted, in words.
+    /// The transaction that is running or was interrupted, as text.
     open: Option<String>,
-    /// The apply that is in force and waits to be confirmed.
+    /// The pending apply.
     pending: Option<Wait>,
-    /// The last apply, if it was not confirmed and was rolled back.
+    /// The last apply, if it was rolled back because it was not confirmed.
     unconfirmed: Option<Unconfirmed>,
-    /// The changes that would undo the drift since the last apply; none where no apply is in force.
+    /// The changes that would undo the drift since the last apply; absent if no apply is in force.
     drift: Option<Report>,
     /// The files on this node that restore part of its state at boot, compared with the last apply.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     persisted: Vec<PersistedFile>,
-    /// Why the configuration that was applied last no longer fits this machine: a plan from it would fail.
+    /// Why a plan from the last applied configuration would fail on this machine.
     problems: Vec<Untrusted>,
     /// What could not be read.
     unknown: Vec<Unknown>,
@@ -69,7 +69,7 @@ struct Owned {
     nat: Option<Vec<String>>,
 }
 
-/// Shows what hostgw owns here, the last apply, and what has drifted since.
+/// Shows what hostgw manages here, the last apply, and the drift since then.
 pub(super) fn run(options: &StatusOptions, output: &Output) -> Verdict {
     if options.history {
         history::show(options.json, output)?;
@@ -97,19 +97,19 @@ struct Wait {
     id: u64,
     #[serde(flatten)]
     told: TransactionSummary,
-    /// Until when it can be confirmed.
+    /// The deadline for confirming it.
     until: String,
-    /// How long that is.
+    /// The time until the deadline, in seconds.
     remaining_seconds: u64,
-    /// The process that rolls it back; none when it was killed.
+    /// The supervisor, which rolls it back; absent if it was killed.
     supervisor: Option<String>,
-    /// It is stopped, as by SIGSTOP: it cannot roll back in time.
+    /// Whether the supervisor is stopped, as by SIGSTOP, and so cannot roll back.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     supervisor_stopped: bool,
-    /// The time to confirm it is over.
+    /// Whether the deadline has passed.
     #[serde(skip)]
     is_over: bool,
-    /// What is decided, and not carried out yet.
+    /// The decision, if it is not carried out yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     decision: Option<Decision>,
 }
@@ -120,16 +120,16 @@ struct Wait {
 struct Unconfirmed {
     #[serde(flatten)]
     told: TransactionSummary,
-    /// How the wait ended.
+    /// How the apply ended.
     decision: Decision,
-    /// Until when it could have been confirmed.
+    /// The deadline for confirming it.
     until: String,
-    /// What kept it from being rolled back whole.
+    /// Why the rollback is incomplete.
     #[serde(skip_serializing_if = "Option::is_none")]
     failure: Option<Untrusted>,
 }
 
-/// A pending apply in words: when it rolls back, or why it does not, and what to do about it.
+/// Describes a pending apply: when it rolls back, or why it does not, and what to do about it.
 pub(super) fn describe_pending(dir: &StateDir, record: &Record, pending: &Pending) -> String {
     Wait::of(dir, record, pending).text()
 }
@@ -216,9 +216,9 @@ impl Unconfirmed {
     }
 }
 
-/// Gathers again what changed while it was read: everything is of one moment.
+/// Gathers the status, again if the records changed meanwhile: all parts are from the same moment.
 fn gather() -> Result<Status, Error> {
-    /// Where the records change all the time, the last one has to do.
+    /// If the records keep changing, the last attempt counts.
     const MAX_ATTEMPTS: usize = 5;
     let dir = state_dir()?;
     for _ in 1..MAX_ATTEMPTS {
@@ -241,7 +241,7 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
         Some(_) => None,
     };
     let outcome = readable(dir.outcome(), &mut Vec::new())?.flatten();
-    // Word of a rollback is left a moment before its transaction ends.
+    // The outcome of a rollback is recorded just before its transaction ends.
     let ending = pending.as_ref().map(|(record, _)| record).or(open.as_ref());
     let is_ending = |outcome: &Outcome| {
         outcome.failure.is_none() && ending.is_some_and(|record| record.id == outcome.pending.id)
@@ -278,7 +278,7 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
     })
 }
 
-/// The configuration that was applied last, and what it asks of this node.
+/// The last applied configuration, and this node's desired state under it.
 struct Applied {
     cluster: Cluster,
     index: usize,
@@ -286,7 +286,7 @@ struct Applied {
 }
 
 impl Applied {
-    /// None where it was not kept, or this version no longer takes it.
+    /// Returns `None` if it was not stored, or if this version no longer accepts it.
     fn of(last: &LastApplied, saved: Option<&OriginalSysctls>) -> Option<Self> {
         let file = last.meta.file.as_ref().map_or("", Untrusted::as_raw);
         let cluster = config::load(&last.configuration.as_ref()?.document(file)).ok()?;
@@ -295,12 +295,12 @@ impl Applied {
         Some(Self { cluster, index, desired })
     }
 
-    /// What in it does not fit the machine as it is.
+    /// Returns what does not fit this machine.
     fn problems(&self, observed: &Observed) -> Vec<Untrusted> {
         let node = &self.cluster.nodes[self.index];
         let is_missing = |address: &IpAddr| observed.host.owner_of(*address).is_none();
         let addresses: Vec<IpAddr> = node.addresses.iter().map(|(_, address)| *address).collect();
-        // Without any of them, a plan does not find out that this machine is the node.
+        // Without any of them, a plan cannot determine that this machine is the node.
         let is_renumbered = !addresses.is_empty() && addresses.iter().all(is_missing);
         let moved = is_renumbered.then(|| {
             let (addresses, name) = (list(&addresses, 2), &node.name);

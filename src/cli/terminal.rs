@@ -1,4 +1,4 @@
-//! The terminal: its colors, its width, and what is typed on it.
+//! The terminal: its colors, its width, and its input.
 
 use std::{
     env,
@@ -11,9 +11,10 @@ use super::arguments::Color;
 #[cfg(target_os = "linux")]
 pub(super) use typed::read_line;
 
-/// Whether a stream is coloured: what was asked for, then NO_COLOR, then CLICOLOR_FORCE and FORCE_COLOR, then
-/// CLICOLOR and TERM, then whether it is a terminal. An empty variable counts as unset (no-color.org).
-pub(super) fn coloured(color: Color, is_terminal: bool) -> bool {
+/// Returns `true` if a stream is colored. In this order, the option, NO_COLOR, CLICOLOR_FORCE and FORCE_COLOR,
+/// CLICOLOR and TERM decide, and then whether the stream is a terminal. An empty variable counts as unset
+/// (no-color.org).
+pub(super) fn colored(color: Color, is_terminal: bool) -> bool {
     let is_set = |name: &str| env::var_os(name).is_some_and(|value| !value.is_empty());
     let is_off = |name: &str| env::var_os(name).is_some_and(|value| value == "0");
     let is_on = |name: &str| is_set(name) && !is_off(name);
@@ -27,18 +28,18 @@ pub(super) fn coloured(color: Color, is_terminal: bool) -> bool {
     }
 }
 
-/// Whether the terminal knows no escape sequences.
+/// Returns `true` if the terminal has no escape sequences.
 pub(super) fn is_dumb() -> bool {
     env::var_os("TERM").is_some_and(|kind| kind == "dumb")
 }
 
-/// The columns of the terminal that a stream is; without one, no end of them.
+/// Returns the number of columns of a stream, which is unlimited if it is not a terminal.
 pub(super) fn width(stream: &Term, is_terminal: bool) -> usize {
     let size = stream.size_checked().filter(|(_, columns)| is_terminal && *columns > 0);
     size.map_or(usize::MAX, |(_, columns)| columns.into())
 }
 
-/// Whether a user is there to answer a question.
+/// Returns `true` if a user can answer a question.
 pub(super) fn can_answer() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
@@ -54,13 +55,13 @@ mod typed {
         error::{Error, Kind},
     };
 
-    /// How often it is looked whether a signal came, in nanoseconds.
+    /// How often to check for a signal, in nanoseconds.
     const LOOK: i64 = 100_000_000;
 
-    /// Reads a line that is typed on the terminal; less than a line at the end of standard input.
+    /// Reads a line from the terminal, or less at the end of standard input.
     ///
     /// # Errors
-    /// [`Kind::Interrupted`] when a signal comes first; and when standard input cannot be read.
+    /// [`Kind::Interrupted`] if a signal arrives first; otherwise an error if standard input cannot be read.
     pub(in super::super) fn read_line(interrupt: &Interrupt) -> Result<String, Error> {
         let stdin = io::stdin();
         let cannot = |error: io::Error| Error::unexpected(format!("cannot read the answer: {error}"));
@@ -69,7 +70,7 @@ mod typed {
         let mut is_over = false;
         while !is_over && !interrupt.is_raised() {
             match poll(&mut [PollFd::new(&stdin, PollFlags::IN)], Some(&pause)) {
-                // A terminal gives no more than one line at a time: nothing is left in the buffer.
+                // A terminal returns at most one line at a time, so nothing is left in the buffer.
                 Ok(ready) if ready > 0 => {
                     stdin.lock().read_line(&mut line).map_err(cannot)?;
                     is_over = true;

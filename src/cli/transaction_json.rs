@@ -1,4 +1,4 @@
-//! The JSON document that every verb that changes the node prints when it ends.
+//! The JSON document that commands that change the node print when they end.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -31,27 +31,26 @@ pub(super) struct TransactionJson {
     exit_code: u8,
     /// What the exit code means, in one word that never changes.
     meaning: Meaning,
-    /// The number of the transaction that was applied, undone, confirmed or cancelled; none when the command did not
-    /// come to one.
+    /// The ID of the transaction that was applied, undone, confirmed or canceled; absent if the command did not get
+    /// that far.
     pub transaction: Option<u64>,
-    /// The plan; none when the command failed before there was one, or needs none.
+    /// The plan; absent if the command failed before planning, or needs no plan.
     pub planned: Option<Report>,
-    /// What the command changed and left in force; none when the node is as it was before the command.
+    /// What the command changed; absent if the node is in its previous state.
     pub done: Option<Counts>,
-    /// Whether hostgw looked at the node after its changes and found the planned state or, where they were undone,
-    /// the previous one.
+    /// Whether hostgw verified that the node is in the planned state or, after a rollback, in the previous one.
     pub verified: bool,
-    /// Whether the transaction was undone: nothing of it is in force.
+    /// Whether the transaction was undone.
     pub rolled_back: bool,
-    /// The commands that restore the previous state, in this order, where hostgw could not; exit code 7.
+    /// The commands that restore the previous state, in this order, if hostgw could not (exit code 7).
     pub left: Vec<Untrusted>,
-    /// The number of an interrupted transaction that this command undid before its own work.
+    /// The ID of an interrupted transaction that this command undid first.
     pub recovered: Option<u64>,
-    /// The confirmation that the transaction waits for, or waited for.
+    /// The confirmation, if the transaction is or was pending.
     pub confirmation: Option<Confirmation>,
-    /// What is worth knowing though it did not stop the command.
+    /// The warnings.
     pub warnings: Vec<String>,
-    /// Why the command failed; none when it did not.
+    /// Why the command failed; absent if it succeeded.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorJson>,
 }
@@ -94,28 +93,28 @@ impl From<Totals> for Counts {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Confirmation {
-    /// The number of the transaction.
+    /// The ID of the transaction.
     pub transaction: u64,
     /// The deadline, as in RFC 3339.
     pub until: String,
-    /// What was decided; none while it is pending.
+    /// The decision; absent while it is pending.
     pub decision: Option<Decision>,
 }
 
 impl Confirmation {
-    /// The confirmation of `pending`, and what was decided, if anything was.
+    /// Creates the confirmation of `pending`, with the decision if there is one.
     pub(super) fn of(pending: &Pending, decision: Option<Decision>) -> Self {
         Self { transaction: pending.id, until: time(pending.until), decision }
     }
 }
 
-/// What an exit code means. The words never change, and none is used twice.
+/// The meaning of an exit code. The words never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Meaning {
     /// 0: done, or nothing to do.
     Done,
-    /// 2: something was changed or, with `--dry-run`, would be; only with `--detailed-exitcode`.
+    /// 2: something was changed or, with `--dry-run`, would be. Only with `--detailed-exitcode`.
     Changes,
     /// 1: unexpected error.
     Unexpected,
@@ -133,7 +132,7 @@ pub(super) enum Meaning {
     Declined,
     /// 9: part of the live state could not be read.
     Incomplete,
-    /// 10: conflict with something that hostgw does not manage.
+    /// 10: conflict with a foreign object.
     Conflict,
     /// 64: usage error.
     Usage,
@@ -160,7 +159,7 @@ impl From<Kind> for Meaning {
 }
 
 impl TransactionJson {
-    /// The document of `command` before it has done anything.
+    /// Creates the document of `command`, which has not done anything yet.
     pub(super) const fn new(command: TransactionCommand) -> Self {
         Self {
             format: FORMAT,
@@ -181,13 +180,13 @@ impl TransactionJson {
         }
     }
 
-    /// The command ended well, with this exit code.
+    /// Records that the command succeeded with this exit code.
     pub(super) const fn succeed(&mut self, exit_code: u8) {
         self.exit_code = exit_code;
         self.meaning = if exit_code == 0 { Meaning::Done } else { Meaning::Changes };
     }
 
-    /// The command failed.
+    /// Records that the command failed.
     pub(super) fn fail(&mut self, kind: Kind, error: Option<ErrorJson>) {
         self.exit_code = kind.exit_code();
         self.meaning = kind.into();

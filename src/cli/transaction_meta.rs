@@ -1,4 +1,4 @@
-//! Who applies what, for the history: user, hash of the configuration, git commit.
+//! Collects what the history records: the user, the hash of the configuration, and the git commit.
 
 use std::{ffi::OsString, fs, path::Path, time::Duration};
 
@@ -13,10 +13,10 @@ use crate::{
     text::Untrusted,
 };
 
-/// A repository that does not answer in this time is left out of the record.
+/// How long to wait for git. After that, the record has no commit.
 const TIME: Duration = Duration::from_secs(5);
 
-/// `command`, started now by whoever runs this process.
+/// Returns the metadata of `command`, started now by the user who runs this process.
 pub(super) fn of_command(command: Command) -> TransactionMeta {
     #[cfg(target_os = "linux")]
     let by = Some(super::invoker::user());
@@ -25,12 +25,12 @@ pub(super) fn of_command(command: Command) -> TransactionMeta {
     TransactionMeta { by, ..TransactionMeta::new(command, now()) }
 }
 
-/// SHA-256, as `sha256sum` prints it.
+/// Returns the SHA-256 hash, as `sha256sum` prints it.
 pub(super) fn hash(bytes: &[u8]) -> String {
     hex(&Sha256::digest(bytes))
 }
 
-/// An apply of `document` to `node`.
+/// Returns the metadata of an apply of `document` to `node`.
 pub(super) fn of_apply(document: &Document, node: &Untrusted) -> TransactionMeta {
     TransactionMeta {
         node: Some(node.clone()),
@@ -41,14 +41,14 @@ pub(super) fn of_apply(document: &Document, node: &Untrusted) -> TransactionMeta
     }
 }
 
-/// The commit that `file` is checked out at; none outside a repository, without git, or where git refuses
-/// to trust the repository of another user.
+/// Returns the commit that `file` is checked out at. Returns `None` outside a repository, without git, or if git does
+/// not trust the repository of another user.
 fn commit(file: &Path) -> Option<Commit> {
     let file = fs::canonicalize(file).ok()?;
     let (folder, name) = (file.parent()?, file.file_name()?);
     let git = Git::new(folder).within(TIME);
     let id = git.ask_line(["rev-parse", "--verify", "--end-of-options", "HEAD^{commit}"]).ok()?;
-    // Not by `git status`: that runs the filters which the repository configures, and this may be root.
+    // `git status` would run filters that the repository configures, possibly as root.
     let mut committed = OsString::from("HEAD:./");
     committed.push(name);
     let words = ["rev-parse", "--verify", "--end-of-options"].map(OsString::from);

@@ -1,4 +1,4 @@
-//! Help, version, and what is wrong with a command line.
+//! Help, version, and errors in a command line.
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -13,10 +13,10 @@ use crate::{
     text::printable,
 };
 
-/// Prints what clap has to say about the command line `words`, whose first is the program's name: help and version
-/// to standard output; an error to standard error or, with `--json`, as the document on standard output.
+/// Prints the response of clap to the command line `words`, whose first is the name of the program: help and version
+/// to standard output; an error to standard error or, with `--json`, as a document to standard output.
 ///
-/// Gives the exit code; clap's own exit code 2 means something else here.
+/// Returns the exit code. The exit code 2 of clap has another meaning here.
 pub(super) fn tell(error: &clap::Error, words: &[OsString]) -> ExitCode {
     let escaped = about_escaped(words);
     let error = escaped.as_ref().unwrap_or(error);
@@ -30,18 +30,18 @@ pub(super) fn tell(error: &clap::Error, words: &[OsString]) -> ExitCode {
     if flags.json {
         return ExitCode::from(output.finish(Err(as_error(error).into())));
     }
-    output.wrong_usage(&error.render());
+    output.usage_error(&error.render());
     ExitCode::from(Kind::Usage.exit_code())
 }
 
-/// The error about the words as they are printed: clap repeats a wrong word with its line ends, which would let it
-/// begin lines of its own.
+/// Returns the error with escaped words: clap repeats a wrong word with its line breaks, which could then forge
+/// lines.
 fn about_escaped(words: &[OsString]) -> Option<clap::Error> {
     let escaped = words.iter().map(|word| printable(&word.to_string_lossy()));
     Arguments::try_parse_from(escaped).err()
 }
 
-/// The flags that decide the form of a usage error, as far as they can be parsed.
+/// The flags that determine the form of a usage error, as far as they can be parsed.
 struct Flags {
     color: Color,
     json: bool,
@@ -75,7 +75,7 @@ impl Color {
     }
 }
 
-/// The error for programs: clap's first paragraph is the message, the others belong to it.
+/// Returns the error for JSON: the first paragraph of clap is the message, the others are details.
 fn as_error(error: &clap::Error) -> Error {
     let text = error.render().to_string();
     let mut paragraphs = text.trim().split("\n\n").map(str::trim);

@@ -21,7 +21,7 @@ use crate::{
 /// Version of the JSON form.
 const FORMAT: u32 = 1;
 
-/// The result of `hostgw validate --json`: one document, however many files there are.
+/// The result of `hostgw validate --json`: one document for all files.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[schemars(title = "hostgw validate")]
@@ -32,7 +32,7 @@ pub(super) struct ValidateJson {
     valid: bool,
     /// Every file, in the order of the command line.
     files: Vec<FileJson>,
-    /// Why the command failed; none when every file is valid.
+    /// Why the command failed; absent if every file is valid.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorJson>,
 }
@@ -45,9 +45,9 @@ struct FileJson {
     file: Untrusted,
     /// Whether it is valid.
     valid: bool,
-    /// The number of its nodes; none for a file that is not valid.
+    /// The number of nodes; null for an invalid file.
     nodes: Option<usize>,
-    /// What is wrong with it; none for a valid file.
+    /// What is wrong with it; absent for a valid file.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<ErrorJson>,
 }

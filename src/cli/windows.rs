@@ -20,7 +20,7 @@ use crate::{
     text::{self, ShellCommand},
 };
 
-/// Shows what would change on a Windows node, from what its collector printed, which stands in the file `name`.
+/// Shows what would change on a Windows node, whose state the collector script wrote to the file `name`.
 pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Output) -> Verdict {
     let observed = WindowsObserved::parse(name, text)?;
     let Loaded { document, cluster } = load(options.target.file.as_deref())?;

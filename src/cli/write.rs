@@ -1,5 +1,5 @@
-//! Files that hostgw writes where a user says: whole or not at all, for their owner alone, and never through a link
-//! that somebody else laid there.
+//! Writes files where the user asks for them: atomically, readable only by their owner, and never through a symbolic
+//! link that another user planted.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -20,13 +20,12 @@ use rustix::{
 
 const PRIVATE: Mode = Mode::from_raw_mode(0o600);
 
-/// Writes `bytes` to `path`. A new file is its owner's alone, and one of the caller's keeps its mode. A symbolic
-/// link stays one, and the file it leads to is replaced. Into what is no file, such as a pipe or a terminal,
-/// the bytes are written straight.
+/// Writes `bytes` to `path`. A new file is readable only by its owner; an existing file of the caller keeps its mode.
+/// A symbolic link is kept, and its target replaced. A pipe or a terminal is written to directly.
 ///
 /// # Errors
-/// When it cannot be written; and when, in a folder that others can write to, it is a link or a pipe of somebody
-/// else.
+/// Returns an error if the file cannot be written, or if it is a link or pipe of another user in a directory that
+/// others can write to.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     match resolve(path)? {
         WriteTarget::Stream(stream) => File::from(stream).write_all(bytes),
@@ -34,18 +33,18 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
 }
 
-/// Where a path leads.
+/// The target of a path.
 enum WriteTarget {
-    /// A pipe, a terminal or another device, opened.
+    /// An open pipe, terminal or other device.
     Stream(OwnedFd),
-    /// A file that is there, or is to be.
+    /// A regular file, which need not exist yet.
     File { folder: OwnedFd, name: OsString, old: Option<Stat> },
 }
 
-/// Follows the links that may be followed. Everything is done relative to a folder's descriptor, so that what was
-/// looked at is what is used.
+/// Follows the links that may be followed. Works relative to directory descriptors, so that what was checked is what
+/// is used.
 fn resolve(path: &Path) -> io::Result<WriteTarget> {
-    /// As many as the kernel follows (path_resolution(7)).
+    /// The number of links that the kernel follows (path_resolution(7)).
     const LINKS: usize = 40;
     let mut path = path.to_owned();
     for _ in 0..LINKS {
@@ -78,7 +77,8 @@ fn resolve(path: &Path) -> io::Result<WriteTarget> {
     Err(Errno::LOOP.into())
 }
 
-/// Whether a link does not lead where its text says: /proc has such links to open files, and /dev/stdout is one.
+/// Returns `true` if a link does not lead where its text says: `/proc` has such links to open files, and
+/// `/dev/stdout` is one.
 fn only_the_kernel_follows(folder: &OwnedFd, name: &OsStr, text: &Path) -> bool {
     let Ok(there) = statat(folder, name, AtFlags::empty()) else { return false };
     stat(text).map_or(true, |said| (said.st_dev, said.st_ino) != (there.st_dev, there.st_ino))
@@ -93,7 +93,7 @@ fn is_trusted(owner: u32) -> bool {
     [0, geteuid().as_raw()].contains(&owner)
 }
 
-/// Checks that `found` is not a trap laid by another user in a shared folder.
+/// Checks that another user did not plant `found` in a shared directory.
 fn check_laid(folder: &OwnedFd, found: &Stat, what: &str) -> io::Result<()> {
     if is_trusted(found.st_uid) || fstat(folder)?.st_mode & 0o022 == 0 {
         return Ok(());
@@ -109,7 +109,7 @@ fn replace(folder: &OwnedFd, name: &OsStr, old: Option<&Stat>, bytes: &[u8]) -> 
     let written = keep_mode(&file, old)
         .and_then(|()| file.write_all(bytes))
         .and_then(|()| file.sync_all())
-        // What is there by now is replaced, not followed.
+        // Whatever is there by now is replaced, not followed.
         .and_then(|()| Ok(renameat(folder, &temporary, folder, name)?));
     if written.is_err() {
         let _ = unlinkat(folder, &temporary, AtFlags::empty());
@@ -118,7 +118,7 @@ fn replace(folder: &OwnedFd, name: &OsStr, old: Option<&Stat>, bytes: &[u8]) -> 
 }
 
 fn create_temporary(folder: &OwnedFd, name: &OsStr) -> io::Result<(PathBuf, File)> {
-    /// Somebody who takes so many names has found a way to be in the way.
+    /// Another user who occupies that many names does so on purpose.
     const ATTEMPTS: usize = 100;
     let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     for attempt in 0..ATTEMPTS {
@@ -134,8 +134,8 @@ fn create_temporary(folder: &OwnedFd, name: &OsStr) -> io::Result<(PathBuf, File
     Err(Errno::EXIST.into())
 }
 
-/// Gives `file` the mode and the group of the `old` one, if that is the caller's: a file that somebody else laid
-/// there does not decide who can read or change what replaces it.
+/// Copies the mode and group of the `old` file if the caller owns it: a file of another user must not decide who can
+/// read or change its replacement.
 fn keep_mode(file: &File, old: Option<&Stat>) -> io::Result<()> {
     let Some(old) = old.filter(|old| old.st_uid == geteuid().as_raw()) else {
         return Ok(fchmod(file, PRIVATE)?);

@@ -1,4 +1,4 @@
-//! Files that hostgw writes where a user says, on systems other than Linux: whole or not at all.
+//! Writes files atomically, on systems other than Linux.
 
 use std::{
     ffi::OsString,
@@ -7,10 +7,10 @@ use std::{
     path::Path,
 };
 
-/// Writes `bytes` to `path`, by way of a new file beside it.
+/// Writes `bytes` to a new file next to `path`, and renames it.
 ///
 /// # Errors
-/// When it cannot be written.
+/// Returns an error if the file cannot be written.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let name = path.file_name().ok_or(io::ErrorKind::IsADirectory)?;
     let mut temporary = OsString::from(".");

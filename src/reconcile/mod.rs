@@ -57,7 +57,7 @@ pub use self::{
     pending::{PendingApply, WaitResult},
     records::{last_applied, readable, state_dir},
     rollback::{Rollback, RollbackResult, Undo},
-    run::{Committed, RunResult, preview, run},
+    run::{Committed, RunResult, look_when_idle, preview, run},
     supervisor::supervise,
     unattended::Unattended,
 };

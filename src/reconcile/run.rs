@@ -50,21 +50,49 @@ pub fn preview(
 ) -> Result<Result<(), Error>, Error> {
     let begun = Instant::now();
     loop {
-        let this = ActivityWatch::begin(dir)?;
+        let watch = ActivityWatch::begin(dir)?;
         let seen = look();
         // A refusal may be due to another command's half-done transaction: look again when that command is done.
-        if matches!(seen, Ok(Ok(()))) || this.was_stable()? {
+        if matches!(seen, Ok(Ok(()))) || watch.was_stable()? {
             return seen;
         }
-        loop {
-            if begun.elapsed() >= timeout {
-                return Err(apply::lock_timeout(dir.holder().as_ref(), timeout));
-            }
-            if !ActivityWatch::is_busy(dir)? {
-                break;
-            }
-            thread::sleep(INTERVAL);
+        if !is_idle_within(dir, timeout.saturating_sub(begun.elapsed()))? {
+            return Err(apply::lock_timeout(dir.holder().as_ref(), timeout));
         }
+    }
+}
+
+/// Observes with `look` while no other command is changing the node, so that it never sees a half-done transaction. If
+/// others are still at work after `timeout`, the last look counts.
+///
+/// # Errors
+/// Returns the error of `look`, or an error if the records cannot be read.
+pub fn look_when_idle(
+    dir: &StateDir,
+    timeout: Duration,
+    mut look: impl FnMut() -> Result<(), Error>,
+) -> Result<(), Error> {
+    let begun = Instant::now();
+    loop {
+        let watch = ActivityWatch::begin(dir)?;
+        let seen = look();
+        if watch.was_stable()? || !is_idle_within(dir, timeout.saturating_sub(begun.elapsed()))? {
+            return seen;
+        }
+    }
+}
+
+/// Waits until no other command is changing the node. Returns `false` if that takes longer than `timeout`.
+fn is_idle_within(dir: &StateDir, timeout: Duration) -> Result<bool, Error> {
+    let begun = Instant::now();
+    loop {
+        if begun.elapsed() >= timeout {
+            return Ok(false);
+        }
+        if !ActivityWatch::is_busy(dir)? {
+            return Ok(true);
+        }
+        thread::sleep(INTERVAL);
     }
 }
 

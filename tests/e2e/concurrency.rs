@@ -93,7 +93,8 @@ fn is_overtaken(outcome: &Outcome) -> bool {
 #[cfg(feature = "fault-injection")]
 #[test]
 fn no_decision_rests_on_a_partial_transaction() {
-    const COMMANDS: [&[&str]; 5] = [
+    const COMMANDS: [&[&str]; 6] = [
+        &["plan"],
         &["rollback", "--yes"],
         &["destroy", "--yes"],
         &["rollback", "--dry-run"],
@@ -131,7 +132,10 @@ fn run_during(first: &str, second: &[&str]) {
             Err(outcome) => return drop(outcome.expect(0)),
         };
         let mut command = node.hostgw_command(second);
-        command.args(["--lock-timeout", "2m"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        if second[0] != "plan" {
+            command.args(["--lock-timeout", "2m"]);
+        }
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let other = command.spawn().expect("hostgw");
         // Longer than reading the node takes.
         thread::sleep(Duration::from_millis(100));
@@ -140,6 +144,12 @@ fn run_during(first: &str, second: &[&str]) {
         let name = format!("hostgw {}, in the middle of {name}", second.join(" "));
         let outcome = Outcome::from_output(&node, &name, other.wait_with_output().expect("our child"));
         assert!(outcome.code == 0 || is_overtaken(&outcome), "{outcome}");
+        if second[0] == "plan" {
+            // The state before the other command or after it, never the half of it.
+            let is_whole = outcome.stdout.contains("No changes.")
+                || outcome.stdout.contains("Plan: 6 to add, 1 to change, 0 to remove.");
+            assert!(is_whole, "{outcome}");
+        }
         node.hostgw_ok(&["destroy", "--yes"]);
         node.assert_unchanged(&before, &name);
     }

@@ -420,7 +420,7 @@ fn a_file_is_outdated_if_it_would_restore_something_else() {
         let plan = in_etc(&node, "hostgw plan --node linux-1").expect(0);
         for (program, path) in INSTALLED.into_iter().take(4) {
             plan.says(&format!(
-                "Warning: {path} is out of date: it would bring back 10.244.2.0/24; update it: hostgw render -f "
+                "warning[HG0808]: {path} is out of date: it would bring back 10.244.2.0/24; update it: hostgw render -f "
             ));
             plan.says(&format!("/hostgw.yaml --node linux-1 --persist {program} "));
         }

@@ -10,6 +10,10 @@
 //! whoever can rename the directory can hide the records from hostgw, but cannot forge them. A sticky parent such as
 //! `/tmp` prevents that, too.
 
+mod history;
+mod pending;
+mod storage;
+
 use std::{
     fs::File,
     io,
@@ -73,9 +77,6 @@ pub struct Identity {
     pub namespace: String,
 }
 
-/// The format version of every file in the state directory. Files of other versions are rejected.
-const FORMAT: u32 = 2;
-
 /// A value that identifies the state of the records: any transaction that begins or ends changes it permanently.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Generation {
@@ -85,25 +86,6 @@ pub struct Generation {
     history: Vec<u64>,
     /// The raw content of the file, which is not validated here.
     last_id: Option<Vec<u8>>,
-}
-
-/// The wrapper around the content of every file.
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Envelope<T> {
-    format: u32,
-    boot_id: String,
-    namespace: String,
-    content: T,
-}
-
-/// The header of an [`Envelope`], which tells a newer format from a damaged file.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct EnvelopeHeader {
-    format: u32,
-    boot_id: String,
-    namespace: String,
 }
 
 impl StateDir {
@@ -240,91 +222,6 @@ impl StateDir {
         })
     }
 
-    /// Keeps the open transaction in force and marks it as pending.
-    ///
-    /// # Errors
-    /// Returns an error if it cannot be written. In that case, the transaction counts as interrupted.
-    pub fn mark_pending(&self, pending: &Pending) -> Result<(), Error> {
-        self.remove(OUTCOME)?;
-        let made = self.existing(PENDING_FOLDER)?.create_subfolder(PENDING_FOLDER);
-        made.map_err(|error| cannot("create", &self.path.join(PENDING_FOLDER), &error))?;
-        for decision in Decision::ALL {
-            self.write(&prepared_decision_file(pending, decision), &decision)?;
-        }
-        self.write(PENDING, pending)
-    }
-
-    /// Returns the open transaction if it is in force and pending.
-    ///
-    /// # Errors
-    /// Same as [`Self::open_journal`].
-    pub fn pending(&self) -> Result<Option<(Record, Pending)>, Error> {
-        // Read the small file first: this runs many times a second.
-        let Some(pending) = self.read::<Pending>(PENDING)? else { return Ok(None) };
-        let record = self.open_journal()?.filter(|record| record.id == pending.id);
-        Ok(record.map(|record| (record, pending)))
-    }
-
-    /// Returns a value that changes whenever a command begins or ends a transaction.
-    ///
-    /// # Errors
-    /// Returns an error if a file exists but cannot be read or parsed.
-    pub fn generation(&self) -> Result<Generation, Error> {
-        let journal = self.folder()?.map(|folder| folder.open_file(JOURNAL, OFlags::RDONLY)).transpose();
-        let journal = journal.map_err(|error| cannot_read(&self.path.join(JOURNAL), &error))?;
-        let is_open = journal.flatten().is_some();
-        let pending = self.read::<Pending>(PENDING)?.filter(|_| is_open);
-        let last_id = self.folder()?.map(|folder| folder.read(LAST_ID)).transpose();
-        let last_id = last_id.map_err(|error| cannot_read(&self.path.join(LAST_ID), &error))?.flatten();
-        Ok(Generation { pending, is_open, history: self.history()?, last_id })
-    }
-
-    /// Decides the pending apply. Returns `false` if it is already decided or over. [`Self::mark_pending`] wrote a
-    /// file for each decision, and deciding only renames one of them: this needs no disk space, and the first rename
-    /// wins.
-    ///
-    /// # Errors
-    /// Returns an error if the file cannot be renamed.
-    pub fn decide(&self, pending: &Pending, decision: Decision) -> Result<bool, Error> {
-        let [from, to] = [prepared_decision_file(pending, decision), decision_file(pending)];
-        let renamed = self.existing(&to)?.rename_new(&from, &to);
-        renamed.map_err(|error| cannot("decide by", &self.path.join(&to), &error))
-    }
-
-    /// Returns the decision on `pending`, if there is one.
-    ///
-    /// # Errors
-    /// Returns an error if the file exists but cannot be read or parsed.
-    pub fn decision(&self, pending: &Pending) -> Result<Option<Decision>, Error> {
-        self.read(&decision_file(pending))
-    }
-
-    /// Records the outcome for waiting commands and, until the next apply, for `hostgw status`.
-    ///
-    /// # Errors
-    /// Returns an error if it cannot be written.
-    pub fn write_outcome(&self, outcome: &Outcome) -> Result<(), Error> {
-        self.write(OUTCOME, outcome)
-    }
-
-    /// Returns the outcome of the last pending apply.
-    ///
-    /// # Errors
-    /// Returns an error if the file exists but cannot be read or parsed.
-    pub fn outcome(&self) -> Result<Option<Outcome>, Error> {
-        self.read(OUTCOME)
-    }
-
-    /// Ends the pending state. A transaction that is still open counts as interrupted from now on.
-    ///
-    /// # Errors
-    /// Returns an error if the files cannot be removed.
-    pub fn end_pending(&self) -> Result<(), Error> {
-        self.remove(PENDING)?;
-        self.clear_pending();
-        Ok(())
-    }
-
     /// Ends the open transaction as committed: its journal becomes the newest record of the history.
     ///
     /// # Errors
@@ -378,58 +275,6 @@ impl StateDir {
         Ok(())
     }
 
-    /// Removes the desired state that the transaction `record` put in force. The one before it is the last apply
-    /// again.
-    ///
-    /// # Errors
-    /// Returns an error if it cannot be removed.
-    pub fn remove_applied(&self, record: &Record) -> Result<(), Error> {
-        self.remove(&file_name(APPLIED, record.id))
-    }
-
-    /// Returns the IDs of the committed transactions, oldest first.
-    ///
-    /// # Errors
-    /// Returns an error if the directory exists but cannot be read.
-    pub fn history(&self) -> Result<Vec<u64>, Error> {
-        self.ids(HISTORY)
-    }
-
-    /// Returns the committed transactions of this boot, newest first.
-    ///
-    /// # Errors
-    /// Same as [`Self::open_journal`].
-    pub fn entries(&self) -> Result<Vec<HistoryEntry>, Error> {
-        let ids = self.history()?;
-        let entries =
-            ids.iter().rev().map(|id| self.read_by_id(HISTORY, *id, |entry: &HistoryEntry| entry.id));
-        entries.filter_map(Result::transpose).collect()
-    }
-
-    /// Returns the newest committed transaction of this boot.
-    ///
-    /// # Errors
-    /// Same as [`Self::open_journal`].
-    pub fn last_committed(&self) -> Result<Option<Record>, Error> {
-        match self.history()?.last() {
-            Some(id) => self.read_by_id(HISTORY, *id, |record: &Record| record.id),
-            None => Ok(None),
-        }
-    }
-
-    /// Returns the ID of the next transaction: one that no transaction of this boot has had, not even one that was
-    /// rolled back.
-    ///
-    /// # Errors
-    /// Same as [`Self::history`], and an error if no greater ID exists.
-    pub fn next_id(&self) -> Result<u64, Error> {
-        let newest = self.history()?.last().copied().unwrap_or(0).max(self.read(LAST_ID)?.unwrap_or(0));
-        newest.checked_add(1).ok_or_else(|| {
-            Error::unexpected(format!("{} has no free transaction ID below 2^64", text::path(&self.path)))
-                .with_hint(format!("check {LAST_ID} and {HISTORY}/{newest}.json there, then move them aside"))
-        })
-    }
-
     /// Returns the original values of the sysctls that hostgw has written.
     ///
     /// # Errors
@@ -445,131 +290,6 @@ impl StateDir {
     pub fn write_saved(&self, saved: &OriginalSysctls) -> Result<(), Error> {
         if saved.0.is_empty() { self.remove(ORIGINAL_SYSCTLS) } else { self.write(ORIGINAL_SYSCTLS, saved) }
     }
-
-    /// Returns what the last apply put in force.
-    ///
-    /// # Errors
-    /// Returns an error if the file exists but cannot be read or parsed.
-    pub fn last_applied(&self) -> Result<Option<LastApplied>, Error> {
-        match self.ids(APPLIED)?.last() {
-            Some(id) => self.read_by_id(APPLIED, *id, |last: &LastApplied| last.id),
-            None => Ok(None),
-        }
-    }
-
-    /// Records what an apply put in force.
-    ///
-    /// # Errors
-    /// Returns an error if it cannot be written.
-    pub fn write_last_applied(&self, last: &LastApplied) -> Result<(), Error> {
-        self.write(&file_name(APPLIED, last.id), last)
-    }
-
-    /// Returns the IDs that the files of a folder are named by, in ascending order.
-    fn ids(&self, folder: &str) -> Result<Vec<u64>, Error> {
-        let Some(dir) = self.folder()? else { return Ok(Vec::new()) };
-        let names = dir.names(folder).map_err(|error| cannot_read(&self.path.join(folder), &error))?;
-        let number = |name: &String| name.strip_suffix(".json")?.parse().ok();
-        let mut ids: Vec<u64> = names.iter().filter_map(number).collect();
-        ids.sort_unstable();
-        Ok(ids)
-    }
-
-    /// Reads the file of transaction `id`, and verifies that its content has the same ID.
-    fn read_by_id<T: DeserializeOwned>(
-        &self,
-        folder: &str,
-        id: u64,
-        number: impl Fn(&T) -> u64,
-    ) -> Result<Option<T>, Error> {
-        let name = file_name(folder, id);
-        match self.read(&name)? {
-            Some(content) if number(&content) != id => {
-                Err(self.damaged(&name, &format!("it belongs to transaction {}", number(&content))))
-            }
-            content => Ok(content),
-        }
-    }
-
-    /// Removes the files of the pending apply on a best-effort basis: they mean nothing without a journal.
-    fn clear_pending(&self) {
-        let Ok(Some(folder)) = self.folder() else { return };
-        for name in folder.names(PENDING_FOLDER).unwrap_or_default() {
-            folder.discard(&format!("{PENDING_FOLDER}/{name}"));
-        }
-    }
-
-    /// Removes all but the newest `kept` files of a folder. Errors are ignored: an extra file must not fail a
-    /// transaction that is in force.
-    fn prune(&self, folder: &str, kept: usize) {
-        for id in self.ids(folder).unwrap_or_default().iter().rev().skip(kept) {
-            self.discard(&file_name(folder, *id));
-        }
-    }
-
-    /// Reads a file of the directory. A file of another boot or namespace counts as missing.
-    fn read<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, Error> {
-        let Some(folder) = self.folder()? else { return Ok(None) };
-        let bytes = folder.read(name).map_err(|error| cannot_read(&self.path.join(name), &error))?;
-        let Some(bytes) = bytes else { return Ok(None) };
-        let damaged = |error: serde_json::Error| self.damaged(name, &error.to_string());
-        let header: EnvelopeHeader = serde_json::from_slice(&bytes).map_err(damaged)?;
-        if header.boot_id != self.identity.boot_id || header.namespace != self.identity.namespace {
-            return Ok(None);
-        }
-        if header.format != FORMAT {
-            let why = format!("its format is {}, this version of hostgw reads {FORMAT}", header.format);
-            return Err(self.damaged(name, &why));
-        }
-        let envelope: Envelope<T> = serde_json::from_slice(&bytes).map_err(damaged)?;
-        Ok(Some(envelope.content))
-    }
-
-    fn damaged(&self, name: &str, why: &str) -> Error {
-        let path = self.path.join(name);
-        Error::unexpected(format!("cannot read {}: {why}", text::path(&path))).with_hint(
-            "truncated, or written by another version of hostgw; check its contents, then move it aside",
-        )
-    }
-
-    fn write<T: Serialize>(&self, name: &str, content: &T) -> Result<(), Error> {
-        let replaced = self.existing(name)?.replace(name, &self.envelope(content)?);
-        replaced.map_err(|error| cannot("write", &self.path.join(name), &error))
-    }
-
-    fn envelope<T: Serialize>(&self, content: &T) -> Result<Vec<u8>, Error> {
-        let Identity { boot_id, namespace } = self.identity.clone();
-        serde_json::to_vec(&Envelope { format: FORMAT, boot_id, namespace, content })
-            .map_err(|error| Error::unexpected(format!("cannot write JSON: {error}")))
-    }
-
-    fn rename(&self, from: &str, to: &str) -> Result<(), Error> {
-        let renamed = self.existing(to)?.rename(from, to);
-        renamed.map_err(|error| cannot("move the journal to", &self.path.join(to), &error))
-    }
-
-    fn remove(&self, name: &str) -> Result<(), Error> {
-        let Some(folder) = self.folder()? else { return Ok(()) };
-        folder.remove(name).map_err(|error| cannot("remove", &self.path.join(name), &error))
-    }
-
-    /// Removes a file on a best-effort basis; leaving it does no harm.
-    fn discard(&self, name: &str) {
-        if let Ok(Some(folder)) = self.folder() {
-            folder.discard(name);
-        }
-    }
-}
-
-/// The file that is renamed to [`decision_file`] to make this decision. Each pending apply has files of its own, so a
-/// late decision cannot affect another one.
-fn prepared_decision_file(Pending { deadline, .. }: &Pending, decision: Decision) -> String {
-    format!("{PENDING_FOLDER}/{deadline}-{}.json", decision.name())
-}
-
-/// The file that holds the decision.
-fn decision_file(Pending { deadline, .. }: &Pending) -> String {
-    format!("{PENDING_FOLDER}/{deadline}.json")
 }
 
 /// The error for a lock that `holder` did not release in time.

@@ -1,0 +1,324 @@
+//! A netlink socket: dumps, single requests, packed changes and nftables batches.
+
+use std::{io, ops::Range, os::fd::AsFd, time::Duration};
+
+use rtnetlink::sys::{self, protocols::NETLINK_ROUTE};
+use rustix::{
+    buffer::spare_capacity,
+    io::{Errno, retry_on_intr},
+    net::{RecvFlags, SendFlags, recv, send, sockopt},
+};
+
+use super::{
+    error::{KernelError, Malformed},
+    wire::{
+        HEADER, Messages, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, Received, number,
+        put_message,
+    },
+};
+use crate::fault;
+
+/// Fits 10,000 error replies; the default of 208 KiB loses half of them.
+const RECEIVE_BUFFER: usize = 8 << 20;
+/// The initial size of the receive buffer. The kernel's dumps use datagrams of up to 32 KiB (`netlink_dump`,
+/// af_netlink.c), except for links with many virtual functions: for those the buffer grows.
+const DATAGRAM: usize = 64 << 10;
+/// The kernel replies immediately; this only prevents a hang when it is out of memory.
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often an inconsistent dump is requested before hostgw gives up.
+const MAX_ATTEMPTS: usize = 10;
+/// More messages per send would lose error replies where the receive buffer could not be raised.
+const MESSAGES_PER_SEND: usize = 128;
+/// Well below the default send buffer (208 KiB), which bounds one send.
+const BYTES_PER_SEND: usize = 64 << 10;
+
+/// A request that changes an object, complete except for its header.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Message {
+    /// `nlmsg_type`, such as `RTM_NEWROUTE`.
+    pub message_type: u16,
+    /// `nlmsg_flags` besides `NLM_F_REQUEST` and `NLM_F_ACK`, such as `NLM_F_CREATE | NLM_F_EXCL`.
+    pub flags: u16,
+    /// The family header and the attributes.
+    pub payload: Vec<u8>,
+}
+
+/// The failure of a sequence of requests.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Index and error of every request that the kernel rejected, in order.
+    pub rejections: Vec<(usize, KernelError)>,
+    /// The number of requests that reached the kernel. Unless there is a `failure`, those that it did not reject took
+    /// effect; of an nftables batch, none did.
+    pub sent: usize,
+    /// Set if requests could not be sent or replies not be read: the outcome of the last send is then unknown.
+    pub failure: Option<KernelError>,
+}
+
+impl Refused {
+    fn failed(sent: usize, failure: KernelError) -> Self {
+        Self { sent, failure: Some(failure), rejections: Vec::new() }
+    }
+
+    /// Adjusts the counts and indexes for `before` requests sent earlier.
+    fn after(mut self, before: usize) -> Self {
+        self.sent += before;
+        for (index, _) in &mut self.rejections {
+            *index += before;
+        }
+        self
+    }
+}
+
+/// The messages of a reply.
+#[derive(Debug, Default)]
+pub struct Dump {
+    bytes: Vec<u8>,
+    messages: Vec<(u16, Range<usize>)>,
+}
+
+impl Dump {
+    /// Iterates over the type and payload (family header and attributes) of each message, in the kernel's order.
+    pub fn iter(&self) -> impl Iterator<Item = (u16, &[u8])> {
+        self.messages.iter().filter_map(|(kind, range)| Some((*kind, self.bytes.get(range.clone())?)))
+    }
+
+    fn push(&mut self, message: &Received<'_>) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(message.payload);
+        self.messages.push((message.kind, start..self.bytes.len()));
+    }
+}
+
+/// A netlink socket.
+pub struct Socket {
+    inner: sys::Socket,
+    sequence: u32,
+    pub(super) buffer: Vec<u8>,
+}
+
+impl Socket {
+    /// Opens a socket of `protocol` (`NETLINK_*`, linux/netlink.h) in the network namespace of this thread.
+    ///
+    /// # Errors
+    ///
+    /// Returns the system call's error: `EPROTONOSUPPORT` if the kernel lacks the protocol.
+    pub fn open(protocol: isize) -> io::Result<Self> {
+        let inner = sys::Socket::new(protocol)?;
+        inner.set_cap_ack(true)?;
+        inner.set_ext_ack(true)?;
+        if protocol == NETLINK_ROUTE {
+            // The kernel ignores dump filters without this option.
+            inner.set_netlink_get_strict_chk(true)?;
+        }
+        // Fails without CAP_NET_ADMIN, but the replies to one send fit the default buffer, too.
+        let _ = sockopt::set_socket_recv_buffer_size_force(inner.as_fd(), RECEIVE_BUFFER);
+        sockopt::set_socket_timeout(inner.as_fd(), sockopt::Timeout::Recv, Some(RECEIVE_TIMEOUT))?;
+        Ok(Self { inner, sequence: 0, buffer: Vec::with_capacity(DATAGRAM) })
+    }
+
+    /// Requests a dump, with `flags` besides `NLM_F_DUMP`; `payload` is the family header and the attributes.
+    ///
+    /// # Errors
+    ///
+    /// Returns the kernel's error; `EINTR` or `ENOBUFS` if no attempt gave a consistent reply.
+    pub fn dump(&mut self, message_type: u16, flags: u16, payload: &[u8]) -> Result<Dump, KernelError> {
+        self.query(message_type, flags | NLM_F_DUMP, payload)
+    }
+
+    /// Requests one object.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::dump`]; usually `ENOENT` for an object that does not exist.
+    pub fn get(&mut self, message_type: u16, payload: &[u8]) -> Result<Dump, KernelError> {
+        self.query(message_type, NLM_F_ACK, payload)
+    }
+
+    /// Sends a request, and retries if the reply is inconsistent.
+    fn query(&mut self, message_type: u16, flags: u16, payload: &[u8]) -> Result<Dump, KernelError> {
+        let mut attempts = 0;
+        loop {
+            let sequence = self.request(message_type, flags, payload)?;
+            attempts += 1;
+            match self.collect(sequence)? {
+                Ok(dump) => return Ok(dump),
+                Err(errno) if attempts == MAX_ATTEMPTS => return Err(KernelError::inconsistent(errno)),
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn request(&mut self, message_type: u16, flags: u16, payload: &[u8]) -> Result<u32, KernelError> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut bytes = Vec::with_capacity(HEADER + payload.len());
+        put_message(&mut bytes, message_type, flags | NLM_F_REQUEST, self.sequence, payload);
+        self.send(&bytes)?;
+        Ok(self.sequence)
+    }
+
+    /// Reads the whole reply. The inner error says why the reply is inconsistent: `ENOBUFS` if parts of it were lost,
+    /// `EINTR` if the objects changed while they were read.
+    fn collect(&mut self, sequence: u32) -> Result<Result<Dump, Errno>, KernelError> {
+        let mut dump = Dump::default();
+        let mut inconsistency = None;
+        loop {
+            match self.receive(RecvFlags::empty()) {
+                Ok(()) => {}
+                Err(Errno::NOBUFS | Errno::MSGSIZE) => {
+                    inconsistency = Some(Errno::NOBUFS);
+                    continue;
+                }
+                Err(Errno::AGAIN) => {
+                    return Err(KernelError::with_text(Errno::TIMEDOUT, "the kernel did not reply"));
+                }
+                Err(errno) => return Err(errno.into()),
+            }
+            for message in Messages(&self.buffer) {
+                let message = message?;
+                if message.sequence != sequence {
+                    continue;
+                }
+                if message.flags & NLM_F_DUMP_INTR != 0 {
+                    inconsistency = Some(Errno::INTR);
+                }
+                match message.outcome()? {
+                    None => dump.push(&message),
+                    Some(Ok(())) => return Ok(inconsistency.map_or(Ok(dump), Err)),
+                    Some(Err(error)) if error.errno == Errno::INTR => return Ok(Err(Errno::INTR)),
+                    Some(Err(error)) => return Err(error),
+                }
+            }
+        }
+    }
+
+    /// Sends requests, as many per system call as is safe. Stops after the first send in which the kernel rejects one.
+    ///
+    /// # Errors
+    ///
+    /// Returns which requests the kernel rejected, and how many reached it.
+    pub fn transact(&mut self, messages: &[Message]) -> Result<(), Refused> {
+        let mut sent = 0;
+        while sent < messages.len() {
+            let first = self.sequence.wrapping_add(1);
+            let mut bytes = Vec::new();
+            let mut count = 0;
+            for message in messages.iter().skip(sent).take(MESSAGES_PER_SEND) {
+                if count > 0 && bytes.len() + HEADER + message.payload.len() > BYTES_PER_SEND {
+                    break;
+                }
+                self.sequence = self.sequence.wrapping_add(1);
+                let flags = message.flags & !NLM_F_ACK | NLM_F_REQUEST;
+                put_message(&mut bytes, message.message_type, flags, self.sequence, &message.payload);
+                count += 1;
+            }
+            number(&mut bytes, first, count - 1).map_err(|failure| Refused::failed(sent, failure))?;
+            self.exchange(&bytes, first, count).map_err(|refused| refused.after(sent))?;
+            sent += count;
+        }
+        Ok(())
+    }
+
+    /// Sends one nftables batch, from `NFNL_MSG_BATCH_BEGIN` to `NFNL_MSG_BATCH_END`, in one system call. Sets its
+    /// sequence numbers and `NLM_F_ACK` flags: thousands of acknowledgments would not fit the socket buffer, and the
+    /// kernel reports errors without that flag.
+    ///
+    /// # Errors
+    ///
+    /// Returns which messages the kernel rejected, by their index in the batch; index 0 is the batch as a whole. None
+    /// of the batch has then taken effect.
+    pub fn batch(&mut self, bytes: &mut [u8]) -> Result<(), Refused> {
+        let failed = |failure| Refused::failed(0, failure);
+        let count = Messages(bytes).filter(Result::is_ok).count();
+        if count < 3 {
+            return Err(failed(KernelError::with_text(Errno::INVAL, "the batch has no messages")));
+        }
+        let first = self.sequence.wrapping_add(1);
+        // Kernels before 6.10 do not acknowledge the end of a batch, so request it for the message before.
+        number(bytes, first, count - 2).map_err(failed)?;
+        self.sequence = u32::try_from(count).map_or(0, |count| self.sequence.wrapping_add(count));
+        self.reserve_send_buffer(bytes.len());
+        self.exchange(bytes, first, count)
+    }
+
+    /// Raises the send buffer, which limits the size of a datagram. If that fails, the send fails with EMSGSIZE.
+    fn reserve_send_buffer(&self, bytes: usize) {
+        let fd = self.inner.as_fd();
+        let wanted = bytes + DATAGRAM;
+        if sockopt::socket_send_buffer_size(fd).is_ok_and(|size| size >= wanted) {
+            return;
+        }
+        if sockopt::set_socket_send_buffer_size_force(fd, wanted).is_err() {
+            let _ = sockopt::set_socket_send_buffer_size(fd, wanted);
+        }
+    }
+
+    /// Sends `count` numbered messages and reads the replies, which must contain an error or the acknowledgment of the
+    /// one message that requests it.
+    fn exchange(&mut self, bytes: &[u8], first: u32, count: usize) -> Result<(), Refused> {
+        self.send(bytes).map_err(|errno| Refused::failed(0, errno.into()))?;
+        let mut refused = Refused { sent: count, ..Refused::default() };
+        let mut acknowledged = false;
+        loop {
+            match self.receive(RecvFlags::DONTWAIT) {
+                Ok(()) => {}
+                Err(Errno::AGAIN) => break,
+                Err(Errno::NOBUFS) => {
+                    refused.failure = Some(KernelError::with_text(
+                        Errno::NOBUFS,
+                        "the kernel's replies did not fit the socket buffer",
+                    ));
+                    continue;
+                }
+                Err(errno) => {
+                    refused.failure = Some(errno.into());
+                    break;
+                }
+            }
+            for message in Messages(&self.buffer) {
+                match message.and_then(|message| Ok((message.sequence, message.outcome()?))) {
+                    Ok((sequence, Some(outcome))) => {
+                        let index = sequence.wrapping_sub(first) as usize;
+                        match outcome {
+                            _ if index >= count => {}
+                            Ok(()) => acknowledged = true,
+                            Err(error) => refused.rejections.push((index, error)),
+                        }
+                    }
+                    Ok((_, None)) => {}
+                    Err(Malformed) => refused.failure = Some(KernelError::malformed()),
+                }
+            }
+        }
+        if refused.failure.is_none() && refused.rejections.is_empty() {
+            if acknowledged {
+                return Ok(());
+            }
+            refused.failure = Some(KernelError::with_text(Errno::TIMEDOUT, "the kernel did not reply"));
+        }
+        refused.rejections.sort_by_key(|(index, _)| *index);
+        Err(refused)
+    }
+
+    fn send(&self, bytes: &[u8]) -> Result<(), Errno> {
+        fault::point()?;
+        // A netlink send is one datagram: the kernel accepts all of it or nothing.
+        retry_on_intr(|| send(self.inner.as_fd(), bytes, SendFlags::empty())).map(drop)
+    }
+
+    /// Reads one datagram into the buffer. Returns `EMSGSIZE` if it does not fit, and grows the buffer for the next.
+    fn receive(&mut self, flags: RecvFlags) -> Result<(), Errno> {
+        fault::lose()?;
+        self.buffer.clear();
+        let (read, length) = retry_on_intr(|| {
+            recv(self.inner.as_fd(), spare_capacity(&mut self.buffer), flags | RecvFlags::TRUNC)
+        })?;
+        if length > read {
+            self.buffer.clear();
+            self.buffer.reserve(length);
+            return Err(Errno::MSGSIZE);
+        }
+        fault::tear(&mut self.buffer);
+        Ok(())
+    }
+}
