@@ -16,7 +16,7 @@ use crate::{
     plan::{Facts, ForeignPolicy},
     reconcile::Session,
     record::{Command, Commit, TransactionMeta},
-    render::{ChangeEntry, Object, Report},
+    render::{ChangeEntry, Report},
     text::{self, Untrusted, printable, to_json},
 };
 
@@ -220,15 +220,8 @@ impl SavedPlan {
     }
 }
 
-/// Returns `true` if both change the same object in the same way. The reason may differ by now: it may have become drift.
+/// Returns `true` if both are the same change, and read the same to a reviewer. The reason may differ by now: it may have
+/// become drift.
 fn is_same_change(now: &ChangeEntry, then: &ChangeEntry) -> bool {
-    let is_same = |now: &Option<Object>, then: &Option<Object>| match (now, then) {
-        (Some(now), Some(then)) => now.is_same(then),
-        (None, None) => true,
-        _ => false,
-    };
-    now.action == then.action
-        && now.kind == then.kind
-        && is_same(&now.before, &then.before)
-        && is_same(&now.after, &then.after)
+    now.action == then.action && now.kind == then.kind && now.before == then.before && now.after == then.after
 }

@@ -383,16 +383,6 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
 }
 
 impl Object {
-    /// Returns `true` if both are the same object, even if another version of hostgw words it differently. A NAT object
-    /// has no fields: its text is its definition.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        let fields =
-            |it: &Self| (it.route.clone(), it.windows_route.clone(), it.key.clone(), it.value.clone());
-        let has_fields = self.route.is_some() || self.windows_route.is_some() || self.key.is_some();
-        fields(self) == fields(other) && (has_fields || self.text == other.text)
-    }
-
     pub(super) const fn text(name: String, text: String) -> Self {
         Self { text, name, route: None, windows_route: None, nat: None, key: None, value: None }
     }
