@@ -562,10 +562,10 @@ impl<'a> UndoContext<'a> {
                 progress: *progress,
             };
             conflicts = restoration.foreign(&observed.sysctls);
-            foreign::leave(&mut target.sysctls, &conflicts);
+            foreign::keep(&mut target.sysctls, &conflicts);
         }
         let restored = record.touched.sysctls.iter().cloned().collect();
-        foreign::leave_deviating(&mut target.sysctls, &restored, &observed.sysctls);
+        foreign::keep_deviating(&mut target.sysctls, &restored, &observed.sysctls);
         let part = State { sysctls: observed.sysctls.clone(), ..record.touched.part_of(&observed) };
         let mut back = plan(&target, &part, *policy);
         back.conflicts.extend(conflicts.into_iter().map(Conflict::Sysctl));

@@ -64,7 +64,8 @@ impl Presentation<Destroy> for Destroying {
             let message = "no apply is recorded here, so the original sysctl values are unknown; the sysctls keep their current values";
             report.warn([Diagnostic::new(Rule::NoRecord, message.to_owned())], |_| None);
         }
-        report.warn(plan::check::irrevocable(plan).into_iter().chain(plan::foreign::left(left)), |_| None);
+        report
+            .warn(plan::check::irrevocable(plan).into_iter().chain(plan::foreign::warnings(left)), |_| None);
         report.add_persisted(persisted::judge(&persisted::find(), &Basis::Nothing));
         report
     }

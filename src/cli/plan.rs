@@ -40,7 +40,7 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     let mut session = match &options.state {
         Some(snapshot) => {
             let (name, text) = text_of(snapshot)?;
-            if WindowsObserved::is_one(&text) {
+            if WindowsObserved::is_snapshot(&text) {
                 return windows::plan(options, &name, &text, output);
             }
             let snapshot = Snapshot::parse(&name, &text)?;

@@ -36,7 +36,7 @@ pub(super) fn report(session: &Session) -> Report {
     report.file = Some(session.loaded.document.name().clone());
     let warnings = plan::check::warnings(cluster, session.index, desired, observed);
     let warnings = warnings.into_iter().chain(plan::check::irrevocable(plan));
-    report.warn(warnings.chain(plan::foreign::left(&session.prepared.left)), |path| locator.source(path));
+    report.warn(warnings.chain(plan::foreign::warnings(&session.prepared.left)), |path| locator.source(path));
     #[cfg(target_os = "linux")]
     if let Place::Live(_) = session.place {
         report.add_persisted(persisted(session));

@@ -315,7 +315,7 @@ impl Applied {
 
 fn drift(last: &State, observed: &State) -> Report {
     let mut drift = plan::plan(last, observed, ForeignPolicy::Respect);
-    drift.tell_replaced(last);
+    drift.mark_replaced(last);
     let changed =
         |_: &_| Reason { text: "changed since the last apply".to_owned(), places: Vec::new(), drift: true };
     Report::new(&drift, changed, |_, _| None)

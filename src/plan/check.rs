@@ -1,4 +1,4 @@
-//! What would make a plan fail, or cut the node off, found before anything is written.
+//! Finds problems that would make a plan fail, or cut the node off, before anything is written.
 
 use std::{cmp::Ordering, collections::BTreeMap, net::IpAddr};
 
@@ -13,8 +13,7 @@ use crate::{
 
 use super::{Desired, Observed, Plan};
 
-/// Checks the desired state of node number `index` of `cluster` against the node as it was observed.
-/// Returns every problem; none means that nothing known stands against the plan.
+/// Checks the desired state of the node at `index` of `cluster` against its live state. Returns every problem found.
 #[must_use]
 pub fn check(cluster: &Cluster, index: usize, desired: &Desired, observed: &Observed) -> Vec<Diagnostic> {
     let context = CheckContext { cluster, index, desired, observed };
@@ -28,7 +27,7 @@ pub fn check(cluster: &Cluster, index: usize, desired: &Desired, observed: &Obse
     problems
 }
 
-/// What is checked: the desired state of a node of a cluster, against the node as it was observed.
+/// The desired state of a node, and the live state to check it against.
 #[derive(Clone, Copy)]
 struct CheckContext<'a> {
     cluster: &'a Cluster,
@@ -37,8 +36,8 @@ struct CheckContext<'a> {
     observed: &'a Observed,
 }
 
-/// A route that would take the way to the node's router away from it: it holds the router's address, and is
-/// more specific than the network by which the router is reached now.
+/// Reports routes that would cut off the node's router: they contain its address and are more specific than the network
+/// that it is reached through now.
 fn check_router(context: &CheckContext, device: &str, problems: &mut Vec<Diagnostic>) {
     let CheckContext { cluster, desired, observed, .. } = *context;
     let foreign = &observed.host.foreign;
@@ -46,9 +45,9 @@ fn check_router(context: &CheckContext, device: &str, problems: &mut Vec<Diagnos
     for router in defaults.filter_map(|route| route.next.gateway) {
         let on_link = observed.host.on_link(device).filter(|network| network.contains(&router));
         let now = on_link.map(|network| network.prefix_len()).max().unwrap_or(0);
-        let takes =
+        let captures =
             |route: &&Route| route.destination.contains(&router) && route.destination.prefix_len() > now;
-        for route in desired.state.routes.iter().filter(takes) {
+        for route in desired.state.routes.iter().filter(captures) {
             problems.push(Diagnostic {
                 rule: Rule::CutsOffRouter,
                 message: format!(
@@ -62,13 +61,14 @@ fn check_router(context: &CheckContext, device: &str, problems: &mut Vec<Diagnos
     }
 }
 
-/// With IPv6 forwarding on, an interface takes router advertisements only where `accept_ra` is 2, and the
-/// kernel drops the default routes it has from them at once, for good: no rollback brings them back.
+/// Reports default routes that would be lost. With IPv6 forwarding, an interface accepts router advertisements only if
+/// `accept_ra` is 2; otherwise the kernel immediately removes the default routes that it learned from them, and no
+/// rollback can restore them.
 fn check_router_advertisements(context: &CheckContext, problems: &mut Vec<Diagnostic>) {
     let CheckContext { desired, observed, .. } = *context;
     let switch = SysctlKey::ipv6_forwarding();
-    let goes_on = |state: &State| state.sysctls.get(&switch).is_some_and(|value| value != "0");
-    if !goes_on(&desired.state) || goes_on(&observed.state) {
+    let is_enabled = |state: &State| state.sysctls.get(&switch).is_some_and(|value| value != "0");
+    if !is_enabled(&desired.state) || is_enabled(&observed.state) {
         return;
     }
     let by_advertisement = |route: &&Route| {
@@ -95,7 +95,7 @@ fn check_router_advertisements(context: &CheckContext, problems: &mut Vec<Diagno
     }
 }
 
-/// The egress interface, if it can carry routes at all.
+/// Returns the egress interface, if it can carry routes at all.
 fn egress_interface<'a>(context: &CheckContext<'a>, problems: &mut Vec<Diagnostic>) -> Option<&'a str> {
     let CheckContext { cluster, index, observed, .. } = *context;
     let node = &cluster.nodes[index];
@@ -130,20 +130,20 @@ fn egress_interface<'a>(context: &CheckContext<'a>, problems: &mut Vec<Diagnosti
     }
 }
 
-/// A route whose gateway the kernel would refuse, or that would lead back to this node.
+/// Reports next hops that the kernel would reject, and those that are addresses of this node.
 fn check_next_hops(context: &CheckContext, device: &str, problems: &mut Vec<Diagnostic>) {
     let CheckContext { cluster, index, desired, observed } = *context;
     let node = &cluster.nodes[index];
     let on_link = OnLink::of(device, desired, observed);
-    let own: std::collections::HashMap<_, _> =
-        observed.host.addresses.iter().map(|own| (own.address, &own.device)).collect();
+    let local: std::collections::HashMap<_, _> =
+        observed.host.addresses.iter().map(|local| (local.address, &local.device)).collect();
     for route in &desired.state.routes {
         let Some(gateway) = route.next.gateway else { continue };
         let name = desired
             .node_of(&route.key())
             .map_or_else(|| "?".into(), |other| cluster.nodes[other].name.clone());
         let path = desired.route_origin(cluster, &route.key());
-        if let Some(holder) = own.get(&gateway) {
+        if let Some(holder) = local.get(&gateway) {
             problems.push(Diagnostic {
                 rule: Rule::NextHopIsLocal,
                 message: format!(
@@ -182,14 +182,15 @@ fn not_on_link_hint(next_hop: NextHopMode, device: &str, on_link: &OnLink) -> St
     }
 }
 
-/// The prefixes that are reachable on an interface without a gateway.
+/// The prefixes that are reachable through an interface without a gateway.
 struct OnLink {
     by_length: BTreeMap<(Family, u8), std::collections::HashSet<IpNet>>,
     all: Vec<IpNet>,
 }
 
 impl OnLink {
-    /// By the interface's addresses and foreign routes, and by the on-link routes the plan adds.
+    /// Collects the prefixes of the interface's addresses, of foreign routes, and of the on-link routes that the plan
+    /// adds.
     fn of(device: &str, desired: &Desired, observed: &Observed) -> Self {
         let planned = desired
             .state
@@ -215,10 +216,10 @@ impl OnLink {
     }
 }
 
-/// Keys that this kernel does not have.
+/// Reports configured sysctls that this kernel does not have.
 fn check_sysctls(context: &CheckContext, problems: &mut Vec<Diagnostic>) {
     let CheckContext { cluster, desired, observed, .. } = *context;
-    let unread = |key: &SysctlKey| {
+    let is_unreadable = |key: &SysctlKey| {
         observed.state.unknown.iter().any(|u| u.what == crate::state::StatePart::Sysctl { key: key.clone() })
     };
     let configured: std::collections::HashSet<_> = cluster.sysctls.iter().map(|(key, _)| key).collect();
@@ -233,10 +234,10 @@ fn check_sysctls(context: &CheckContext, problems: &mut Vec<Diagnostic>) {
         });
     }
     for key in desired.state.sysctls.keys() {
-        if observed.state.sysctls.contains_key(key) || unread(key) {
+        if observed.state.sysctls.contains_key(key) || is_unreadable(key) {
             continue;
         }
-        // A saved value whose interface is gone has nothing to go back to.
+        // A released sysctl whose interface no longer exists cannot be restored.
         let implied = [SysctlKey::ipv4_forwarding(), SysctlKey::ipv6_forwarding()].contains(key);
         if configured.contains(key) {
             problems.push(Diagnostic {
@@ -259,10 +260,10 @@ fn check_sysctls(context: &CheckContext, problems: &mut Vec<Diagnostic>) {
     }
 }
 
-/// The number of foreign routes that are listed one by one.
+/// The maximum number of foreign routes in the warnings.
 const MAX_LISTED: usize = 10;
 
-/// Returns what deserves a warning although the plan can be applied.
+/// Returns the problems that deserve a warning although the plan can be applied.
 #[must_use]
 pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &Observed) -> Vec<Diagnostic> {
     let node = &cluster.nodes[index];
@@ -293,7 +294,7 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
     warnings
 }
 
-/// Returns what a plan removes that no rollback can restore.
+/// Returns the removals of a plan that no rollback can undo.
 #[must_use]
 pub fn irrevocable(plan: &Plan) -> Vec<Diagnostic> {
     let tables = plan.changes.iter().filter_map(|change| change.as_nat()?.before.as_ref());
@@ -307,7 +308,7 @@ pub fn irrevocable(plan: &Plan) -> Vec<Diagnostic> {
         .collect()
 }
 
-/// Returns how a foreign route and a planned one interfere although their keys differ.
+/// Returns a warning if a foreign route and a planned one interfere although their keys differ.
 fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Option<Diagnostic> {
     let in_own_pods = node.pod_cidrs.iter().any(|(_, cidr)| cidr.prefix().contains(&foreign.destination));
     let table = desired.state.routes.first()?.table;
@@ -348,7 +349,7 @@ fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Opti
     })
 }
 
-/// The planned route to a prefix.
+/// Returns the planned route to a prefix.
 fn planned(desired: &Desired, destination: IpNet, table: u32) -> Option<&Route> {
     let routes = &desired.state.routes;
     let at = routes.partition_point(|route| (route.table, route.destination) < (table, destination));

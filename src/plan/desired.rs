@@ -1,4 +1,4 @@
-//! The desired state of a node, from the configuration alone.
+//! The desired state of a node, computed from the configuration alone.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -24,15 +24,14 @@ use super::switch;
 /// The kernel's metric for an IPv6 route without one (`IP6_RT_PRIO_USER`, net/ip6_route.h).
 const IPV6_DEFAULT_METRIC: u32 = 1024;
 
-/// What a node shall hold, and which part of the configuration asks for each route.
+/// The desired state of a node, with the origin of each route.
 #[derive(Debug, Clone)]
 pub struct Desired {
-    /// The state itself.
+    /// The state.
     pub state: State,
-    /// The cluster prefixes, for the scope of an observation.
+    /// The cluster prefixes, which are part of the scope of an observation.
     pub prefixes: Vec<IpNet>,
-    /// The sysctls in `state` that the configuration does not ask for: they go back to what stood before
-    /// hostgw.
+    /// The sysctls in `state` that are not configured: hostgw restores their original values.
     pub released: BTreeSet<SysctlKey>,
     origins: HashMap<RouteKey, Origin>,
 }
@@ -40,14 +39,14 @@ pub struct Desired {
 /// The part of the configuration that asks for a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// The cluster prefix, for an on-link route.
+    /// The cluster prefix, which asks for an on-link route.
     ClusterPrefix,
-    /// The node, by its index, whose pods the route leads to.
+    /// The node with this index, whose pods the route reaches.
     Node(usize),
 }
 
 impl Origin {
-    /// Where it stands in the configuration, for a route of `family`.
+    /// Returns the location in the configuration, for a route of `family`.
     pub(super) fn path(self, cluster: &Cluster, family: Family) -> ConfigPath {
         let Self::Node(index) = self else { return ConfigPath::root().key("clusterPrefix") };
         let node = ConfigPath::root().key("nodes").index(index);
@@ -60,7 +59,7 @@ impl Origin {
     }
 }
 
-/// The node is not a Linux node: its routes are for `render` to write.
+/// The node is not a Linux node. Its plan is a script from `hostgw render`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotLinux;
 
@@ -69,26 +68,25 @@ pub struct NotLinux;
 #[serde(transparent)]
 pub struct OriginalSysctls(pub BTreeMap<SysctlKey, OriginalValue>);
 
-/// One of [`OriginalSysctls`].
+/// The original value of a sysctl, and how it was changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OriginalValue {
-    /// The value.
+    /// The value from before hostgw first wrote the key.
     pub value: Untrusted,
-    /// The forwarding switch whose flip made the kernel rewrite this key; none when hostgw wrote it.
+    /// The forwarding switch whose change made the kernel overwrite this key, or `None` if hostgw wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub with: Option<SysctlKey>,
-    /// The value that hostgw, or the kernel with it, last left there: another one is somebody else's.
+    /// The last value that hostgw wrote, or the kernel because of it. Any other value is foreign.
     pub last: Untrusted,
-    /// Whether hostgw wrote it itself, too.
+    /// Whether hostgw also wrote the key itself.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub written: bool,
 }
 
 impl OriginalSysctls {
-    /// The values to put back when `wanted` is what the configuration asks for: of the keys that it asks
-    /// for no longer, with what the kernel rewrote along with them. A key that the kernel rewrites with a
-    /// switch that is still wanted goes to what the switch makes of it.
+    /// Returns the values to restore, given the `wanted` ones: those of all other keys. If the kernel overwrites a key
+    /// because of a switch that is still wanted, its value is the one that the switch implies.
     pub fn to_restore<'a>(
         &'a self,
         wanted: &'a BTreeMap<SysctlKey, Untrusted>,
@@ -105,10 +103,10 @@ impl OriginalSysctls {
     }
 }
 
-/// The desired state of node number `index` of `cluster`, which has its place among the `saved` values.
+/// Computes the desired state of the node at `index` of `cluster`, including the `saved` values to restore.
 ///
 /// # Errors
-/// [`NotLinux`] for a Windows node.
+/// Returns [`NotLinux`] for a Windows node.
 pub fn desired(cluster: &Cluster, index: usize, saved: &OriginalSysctls) -> Result<Desired, NotLinux> {
     let node = &cluster.nodes[index];
     if node.os != OperatingSystem::Linux {
@@ -130,7 +128,7 @@ pub fn desired(cluster: &Cluster, index: usize, saved: &OriginalSysctls) -> Resu
     Ok(Desired { state, prefixes, released, origins })
 }
 
-/// Adds the saved values to go back to, and gives their keys.
+/// Adds the saved values to restore, and returns their keys.
 fn release(sysctls: &mut BTreeMap<SysctlKey, Untrusted>, saved: &OriginalSysctls) -> BTreeSet<SysctlKey> {
     let restored: BTreeMap<_, _> = saved.to_restore(sysctls).collect();
     let keys = restored.keys().cloned().collect();
@@ -139,7 +137,7 @@ fn release(sysctls: &mut BTreeMap<SysctlKey, Untrusted>, saved: &OriginalSysctls
 }
 
 impl Desired {
-    /// Nothing of hostgw's, and every sysctl as it was before.
+    /// Returns the desired state without hostgw: no managed objects, and the original values of all sysctls.
     #[must_use]
     pub fn nothing(saved: &OriginalSysctls) -> Self {
         let mut state = State::default();
@@ -147,7 +145,7 @@ impl Desired {
         Self { state, prefixes: Vec::new(), released, origins: HashMap::new() }
     }
 
-    /// The node, by its index in the file, whose pods the route on `key` leads to.
+    /// Returns the index of the node whose pods the route at `key` reaches.
     #[must_use]
     pub fn node_of(&self, key: &RouteKey) -> Option<usize> {
         match self.origins.get(key)? {
@@ -156,15 +154,15 @@ impl Desired {
         }
     }
 
-    /// The place in the configuration that asks for the route on `key`.
+    /// Returns the location in the configuration that asks for the route at `key`.
     #[must_use]
     pub fn route_origin(&self, cluster: &Cluster, key: &RouteKey) -> Option<ConfigPath> {
         Some(self.origins.get(key)?.path(cluster, key.family()))
     }
 }
 
-/// All routes of the cluster, by `device`: each node holds them but for the one to its own pods. On-link
-/// first in each family, then in the order of the file.
+/// Iterates over all routes of the cluster through `device`. Each node has them all, except the one to its own pods. In
+/// each family the on-link route comes first, then the nodes in the order of the file.
 pub(super) fn routes<'a>(
     cluster: &'a Cluster,
     device: Option<&'a InterfaceName>,
@@ -181,13 +179,14 @@ pub(super) fn routes<'a>(
     })
 }
 
-/// The sysctls that the configuration asks for: the forwarding switches that it implies, and its own.
+/// Returns the configured sysctls: the forwarding switches that the cluster prefixes imply, and those listed in the
+/// file.
 pub(super) fn sysctls(cluster: &Cluster) -> BTreeMap<SysctlKey, Untrusted> {
     let switches = cluster.prefixes.iter().map(|(family, _)| (forwarding_switch(family), "1".into()));
     switches.chain(cluster.sysctls.iter().cloned()).collect()
 }
 
-/// The switch that lets packets of `family` through this node.
+/// Returns the sysctl that enables forwarding of `family`.
 pub(super) fn forwarding_switch(family: Family) -> SysctlKey {
     match family {
         Family::V4 => SysctlKey::ipv4_forwarding(),
@@ -202,7 +201,7 @@ pub(super) fn next_hop(cluster: &Cluster, other: &Node, family: Family) -> Optio
     }
 }
 
-/// A route as the kernel will read it back, so that the two compare equal.
+/// Returns a route exactly as the kernel reports it, so that the two compare equal.
 fn route(
     cluster: &Cluster,
     device: Option<&InterfaceName>,
@@ -226,7 +225,7 @@ fn route(
     }
 }
 
-/// The NAT table of `node` in `family`; none when nothing is masqueraded there.
+/// Returns the NAT table of `node` in `family`, or `None` if nothing is masqueraded.
 pub(super) fn nat_table(cluster: &Cluster, node: &Node, family: Family) -> Option<NatTable> {
     let prefix = *cluster.prefixes.get(family)?;
     if !cluster.nat.masquerade {
@@ -234,8 +233,8 @@ pub(super) fn nat_table(cluster: &Cluster, node: &Node, family: Family) -> Optio
     }
     let mut masquerade = Vec::with_capacity(5);
     if cluster.nat.source == NatSource::Pods {
-        let own = node.pod_cidrs.get(family)?.prefix();
-        masquerade.push(Expression::Address { field: Field::Saddr, negated: false, prefix: own });
+        let own_pods = node.pod_cidrs.get(family)?.prefix();
+        masquerade.push(Expression::Address { field: Field::Saddr, negated: false, prefix: own_pods });
     }
     let flags = if cluster.nat.random_fully { Expression::FULLY_RANDOM } else { 0 };
     masquerade.extend([

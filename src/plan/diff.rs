@@ -1,4 +1,4 @@
-//! What must change to get from an observed to a desired state.
+//! Computes the changes from an observed to a desired state.
 
 use std::{cmp::Ordering, collections::BTreeMap, fmt};
 
@@ -10,40 +10,40 @@ use crate::{
 
 use super::{ForeignSysctl, switch};
 
-/// What must change, in the order in which it is committed, and what stands in the way.
+/// The changes from one state to another in the order of the commit, and the conflicts that prevent it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// NAT, then routes (on-link first, removals last), then sysctls (forwarding switches first).
     pub changes: Vec<Change>,
-    /// What is not hostgw's and stands where hostgw needs the place.
+    /// Foreign objects in the place of managed ones.
     pub conflicts: Vec<Conflict>,
-    /// What could not be read; nothing is planned for it.
+    /// Parts of the live state that could not be read. No changes are planned for them.
     pub unknown: Vec<Unknown>,
 }
 
-/// How a plan treats what is not hostgw's.
+/// How a plan treats foreign objects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ForeignPolicy {
-    /// It is a conflict.
+    /// They are conflicts.
     #[default]
     Respect,
-    /// It is taken over (`--adopt`).
+    /// They are adopted (`--adopt`).
     Adopt,
 }
 
-/// One object that must change.
+/// The change of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// The routes of one key.
     Route(RouteChange),
-    /// The NAT table of one family, replaced as a whole.
+    /// The NAT table of one family, which is replaced as a whole.
     Nat(NatChange),
     /// One sysctl.
     Sysctl(SysctlChange),
 }
 
 impl Change {
-    /// The kind of the object.
+    /// Returns the kind of the object.
     #[must_use]
     pub const fn kind(&self) -> ObjectKind {
         match self {
@@ -53,82 +53,82 @@ impl Change {
         }
     }
 
-    /// The change, if it is one of routes.
+    /// Returns the change if it is one of routes.
     #[must_use]
     pub const fn as_route(&self) -> Option<&RouteChange> {
         if let Self::Route(change) = self { Some(change) } else { None }
     }
 
-    /// The change, if it is one of a NAT table.
+    /// Returns the change if it is one of a NAT table.
     #[must_use]
     pub const fn as_nat(&self) -> Option<&NatChange> {
         if let Self::Nat(change) = self { Some(change) } else { None }
     }
 
-    /// The change, if it is one of a sysctl.
+    /// Returns the change if it is one of a sysctl.
     #[must_use]
     pub const fn as_sysctl(&self) -> Option<&SysctlChange> {
         if let Self::Sysctl(change) = self { Some(change) } else { None }
     }
 }
 
-/// The routes of one key, in the kernel's order: the first is in force. More than one is rare, but IPv4
-/// allows it (`ip route append`).
+/// The change of all routes with the same key, in the kernel's order: packets use the first one. IPv4 allows several
+/// (`ip route append`), but more than one is rare.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteChange {
     /// The key.
     pub key: RouteKey,
-    /// What stands there.
+    /// The live routes.
     pub before: Vec<Route>,
-    /// What shall stand there.
+    /// The desired routes.
     pub after: Vec<Route>,
 }
 
-/// One step of a change of routes.
+/// One step of a route change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step<'a> {
-    /// Add a route on a key that has none.
+    /// Adds a route at a key that has none.
     Add(&'a Route),
-    /// Put a route in the place of the first of its key.
+    /// Replaces the first route of its key.
     Replace {
-        /// The one that goes.
+        /// The replaced route.
         old: &'a Route,
-        /// The one that comes.
+        /// The new route.
         new: &'a Route,
     },
-    /// Add a route behind others of its key.
+    /// Adds a route after the others of its key.
     Append(&'a Route),
-    /// Add a route before others of its key.
+    /// Adds a route before the others of its key.
     Prepend(&'a Route),
-    /// Remove just this route.
+    /// Removes exactly this route.
     Delete(&'a Route),
 }
 
-/// The NAT table of one family.
+/// The change of the NAT table of one family.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NatChange {
     /// The family.
     pub family: Family,
-    /// The table that stands.
+    /// The live table.
     pub before: Option<NatTable>,
-    /// The table that shall stand.
+    /// The desired table.
     pub after: Option<NatTable>,
 }
 
-/// The value of a sysctl.
+/// The change of a sysctl's value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SysctlChange {
     /// The key.
     pub key: SysctlKey,
-    /// The value that stands, or that will stand once the plan's forwarding switch is flipped.
+    /// The live value, or the value that the plan's forwarding switch will set before.
     pub before: Untrusted,
-    /// The value that shall stand.
+    /// The desired value.
     pub after: Untrusted,
-    /// The forwarding switch of this plan that rewrites this key, so that it must be written again.
+    /// The forwarding switch of this plan that overwrites the key, which therefore has to be written again.
     pub rewritten_by: Option<SysctlKey>,
 }
 
-/// Whether something comes, changes or goes.
+/// Whether an object is added, changed or removed.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
 )]
@@ -142,33 +142,34 @@ pub enum Action {
     Remove,
 }
 
-/// Something that is not hostgw's and stands in the way.
+/// A foreign object in the place of a managed one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Conflict {
-    /// Foreign routes on a key that hostgw needs.
+    /// Foreign routes at a key that hostgw needs.
     Route {
-        /// The route hostgw needs there.
+        /// The desired route.
         wanted: Route,
-        /// What stands there.
+        /// The live routes.
         foreign: Vec<Route>,
-        /// Whether hostgw had put its own route there, which somebody has replaced since.
+        /// Whether they replaced a route that hostgw had added.
         replaced: bool,
     },
-    /// Objects in the table `hostgw` that could not be put back if they were removed.
+    /// Objects in hostgw's table that could not be restored once removed.
     Nat {
         /// The table's family.
         family: Family,
-        /// The objects, each as `set blocked`.
+        /// The objects, such as `set blocked`.
         objects: Vec<Untrusted>,
     },
-    /// Objects that somebody else has put into a table `hostgw` that would be replaced without anybody seeing them.
+    /// Objects in hostgw's table that another program added and that replacing the table would remove without the user
+    /// having seen them.
     ForeignNat {
         /// The table's family.
         family: Family,
         /// The objects.
         objects: Vec<NatObject>,
     },
-    /// A sysctl that hostgw would restore, and that somebody else has written since.
+    /// A sysctl to restore that another program has written since.
     Sysctl(ForeignSysctl),
 }
 
@@ -220,7 +221,7 @@ pub struct Totals {
     pub unknown: usize,
 }
 
-/// How many routes of hostgw's go, and nothing of hostgw's comes in their place.
+/// Returns the number of managed routes that the plan removes without a managed replacement.
 #[must_use]
 pub fn removed_routes(plan: &Plan) -> usize {
     let is_owned = |routes: &[Route]| routes.iter().any(Route::is_owned);
@@ -229,8 +230,8 @@ pub fn removed_routes(plan: &Plan) -> usize {
 }
 
 impl Plan {
-    /// Tells the conflicts where somebody has replaced a route of the state that was `last` put in force.
-    pub fn tell_replaced(&mut self, last: &State) {
+    /// Marks the conflicts in which a route of `last`, the state that was last applied, was replaced.
+    pub fn mark_replaced(&mut self, last: &State) {
         for conflict in &mut self.conflicts {
             if let Conflict::Route { wanted, replaced, .. } = conflict {
                 let from = last.routes.partition_point(|route| route.key() < wanted.key());
@@ -239,13 +240,13 @@ impl Plan {
         }
     }
 
-    /// Whether there is nothing to do, as far as could be seen.
+    /// Returns `true` if there is nothing to do, as far as the live state could be read.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.changes.is_empty() && self.conflicts.is_empty()
     }
 
-    /// The counts.
+    /// Counts the changes, the conflicts and the unknown parts.
     #[must_use]
     pub fn totals(&self) -> Totals {
         let mut totals =
@@ -262,7 +263,7 @@ impl Plan {
 }
 
 impl Change {
-    /// How many objects come, change and go.
+    /// Returns the numbers of added, changed and removed objects.
     fn actions(&self) -> Vec<(Action, usize)> {
         match self {
             Self::Route(route) => route.lines().into_iter().map(|(action, ..)| (action, 1)).collect(),
@@ -273,7 +274,7 @@ impl Change {
 }
 
 impl fmt::Display for Change {
-    /// The object, in the words of the kernel's tools.
+    /// Formats the object as the kernel's tools do.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Route(change) => match change.after.first().or(change.before.first()) {
@@ -287,13 +288,13 @@ impl fmt::Display for Change {
 }
 
 impl RouteChange {
-    /// The change, route by route: action, before, after.
+    /// Returns the change route by route, as action, before and after.
     #[must_use]
     pub fn lines(&self) -> Vec<(Action, Option<&Route>, Option<&Route>)> {
-        let gone: Vec<_> = self.before.iter().filter(|route| !self.after.contains(route)).collect();
-        let come: Vec<_> = self.after.iter().filter(|route| !self.before.contains(route)).collect();
-        (0..gone.len().max(come.len()))
-            .filter_map(|at| match (gone.get(at), come.get(at)) {
+        let removed: Vec<_> = self.before.iter().filter(|route| !self.after.contains(route)).collect();
+        let added: Vec<_> = self.after.iter().filter(|route| !self.before.contains(route)).collect();
+        (0..removed.len().max(added.len()))
+            .filter_map(|at| match (removed.get(at), added.get(at)) {
                 (None, Some(after)) => Some((Action::Add, None, Some(*after))),
                 (Some(before), None) => Some((Action::Remove, Some(*before), None)),
                 (Some(before), Some(after)) => Some((Action::Change, Some(*before), Some(*after))),
@@ -302,21 +303,20 @@ impl RouteChange {
             .collect()
     }
 
-    /// What to do, one route at a time, so that there is no moment without a route where one takes
-    /// another's place. The kernel replaces the first route of a key, whoever owns it (`fib_table_insert`,
-    /// net/ipv4/fib_trie.c).
+    /// Returns the steps of the change, one route at a time. A route that is replaced is never missing in between: the
+    /// kernel replaces the first route of a key, whoever owns it (`fib_table_insert`, net/ipv4/fib_trie.c).
     #[must_use]
     pub fn steps(&self) -> Vec<Step<'_>> {
-        // What stands behind, foreign routes above all, is not touched.
+        // The routes behind them, most of all foreign ones, stay untouched.
         if let Some(new) = self.prepended() {
             return new.iter().rev().map(Step::Prepend).collect();
         }
         let mut steps = Vec::new();
-        let mut standing: Vec<&Route> = self.before.iter().collect();
-        match (standing.first_mut(), self.after.first()) {
+        let mut live: Vec<&Route> = self.before.iter().collect();
+        match (live.first_mut(), self.after.first()) {
             (None, Some(new)) => {
                 steps.push(Step::Add(new));
-                standing.push(new);
+                live.push(new);
             }
             (Some(old), Some(new)) if !self.before.contains(new) => {
                 steps.push(Step::Replace { old, new });
@@ -324,28 +324,28 @@ impl RouteChange {
             }
             _ => {}
         }
-        let gone = standing.iter().filter(|route| !self.after.contains(route));
-        steps.extend(gone.map(|route| Step::Delete(route)));
-        let missing = self.after.iter().filter(|route| !standing.contains(route));
+        let removed = live.iter().filter(|route| !self.after.contains(route));
+        steps.extend(removed.map(|route| Step::Delete(route)));
+        let missing = self.after.iter().filter(|route| !live.contains(route));
         steps.extend(missing.map(Step::Append));
         steps
     }
 
-    /// The routes that come before all that stand, where nothing else changes. IPv6 has no such order.
+    /// Returns the routes that are added before all live ones, if nothing else changes. IPv6 has no such order.
     #[must_use]
     pub fn prepended(&self) -> Option<&[Route]> {
         let new = self.after.strip_suffix(self.before.as_slice())?;
-        let is_so = !new.is_empty() && !self.before.is_empty() && self.key.family() == Family::V4;
-        is_so.then_some(new)
+        let is_prepended = !new.is_empty() && !self.before.is_empty() && self.key.family() == Family::V4;
+        is_prepended.then_some(new)
     }
 
-    /// The key's place in a plan: what is needed first comes first, what only goes comes last and in
-    /// reverse, so that an on-link route outlives the routes that rest on it.
+    /// Orders the changes of a plan: routes that others depend on first, removals last and in reverse, so that an
+    /// on-link route outlives the routes that depend on it.
     fn order(&self, other: &Self) -> Ordering {
-        let goes = |change: &Self| change.after.is_empty();
-        goes(self).cmp(&goes(other)).then_with(|| match (self.first(), other.first()) {
-            (Some(own), Some(others)) if goes(self) => others.plan_order(own),
-            (Some(own), Some(others)) => own.plan_order(others),
+        let is_removal = |change: &Self| change.after.is_empty();
+        is_removal(self).cmp(&is_removal(other)).then_with(|| match (self.first(), other.first()) {
+            (Some(this), Some(that)) if is_removal(self) => that.plan_order(this),
+            (Some(this), Some(that)) => this.plan_order(that),
             _ => self.key.cmp(&other.key),
         })
     }
@@ -356,39 +356,42 @@ impl RouteChange {
 }
 
 impl NatChange {
-    /// The change, object by object in the order of the table: action, before, after. A rule that only
-    /// moved goes and comes.
+    /// Returns the change object by object in the order of the table, as action, before and after. A rule that only
+    /// moved is removed and added.
     #[must_use]
     pub fn lines(&self) -> Vec<(Action, Option<NatObject>, Option<NatObject>)> {
         let before = self.before.as_ref().map(NatTable::objects).unwrap_or_default();
         let after = self.after.as_ref().map(NatTable::objects).unwrap_or_default();
-        let texts = |objects: &[NatObject]| objects.iter().map(meaning).collect::<Vec<_>>();
-        let (old, new) = (texts(&before), texts(&after));
+        let comparable = |objects: &[NatObject]| objects.iter().map(comparable_text).collect::<Vec<_>>();
+        let (old, new) = (comparable(&before), comparable(&after));
         let operations = similar::capture_diff_slices(similar::Algorithm::Myers, &old, &new);
         let mut lines = Vec::new();
         for operation in operations {
-            let (tag, gone, come) = operation.as_tag_tuple();
+            let (tag, removed, added) = operation.as_tag_tuple();
             if tag != similar::DiffTag::Equal {
-                lines.extend(pair(before[gone].to_vec(), &after[come]));
+                lines.extend(pair(before[removed].to_vec(), &after[added]));
             }
         }
         lines
     }
 }
 
-/// Objects that go and come in one place, paired where they are the same object in another form.
-fn pair(mut gone: Vec<NatObject>, come: &[NatObject]) -> Vec<(Action, Option<NatObject>, Option<NatObject>)> {
+/// Pairs removed and added objects at one position that are the same object in another form.
+fn pair(
+    mut removed: Vec<NatObject>,
+    added: &[NatObject],
+) -> Vec<(Action, Option<NatObject>, Option<NatObject>)> {
     let mut lines = Vec::new();
-    for new in come {
-        let old = gone.iter().position(|old| is_same(old, new)).map(|at| gone.remove(at));
+    for new in added {
+        let old = removed.iter().position(|old| is_same(old, new)).map(|at| removed.remove(at));
         let action = if old.is_some() { Action::Change } else { Action::Add };
         lines.push((action, old, Some(new.clone())));
     }
-    let gone = gone.into_iter().map(|old| (Action::Remove, Some(old), None));
-    gone.chain(lines).collect()
+    let removed = removed.into_iter().map(|old| (Action::Remove, Some(old), None));
+    removed.chain(lines).collect()
 }
 
-/// Whether two objects are one in two forms: tables and chains by name, rules by their comment.
+/// Returns `true` if the two are versions of the same object: tables and chains by name, rules by comment.
 fn is_same(old: &NatObject, new: &NatObject) -> bool {
     match (old, new) {
         (NatObject::Rule { rule: old, .. }, NatObject::Rule { rule: new, .. }) => {
@@ -398,8 +401,8 @@ fn is_same(old: &NatObject, new: &NatObject) -> bool {
     }
 }
 
-/// An object's text without what does not count when two are compared.
-fn meaning(object: &NatObject) -> String {
+/// Returns the text of an object without the parts that are irrelevant in a comparison.
+fn comparable_text(object: &NatObject) -> String {
     match object {
         NatObject::Rule { family, chain, rule } => {
             let bare = crate::state::NatRule { comment: None, body: rule.body.clone() };
@@ -409,10 +412,11 @@ fn meaning(object: &NatObject) -> String {
     }
 }
 
-/// What must change on a node where `observed` stands, so that `desired` stands.
+/// Computes the changes that turn `observed` into `desired`.
 ///
-/// Routes and tables that carry hostgw's mark and are not desired go; what does not carry it is never
-/// changed, but for a key that hostgw needs under [`ForeignPolicy::Adopt`]. Both route lists must be sorted by
+/// Managed routes and tables that are not desired are removed. Foreign ones are never changed, except at a key that
+/// hostgw needs under [`ForeignPolicy::Adopt`]. Both route lists must be sorted by key. The cost is linear in their
+/// length.
 /// key. The cost grows in a straight line with their length.
 #[must_use]
 pub fn plan(desired: &State, observed: &State, policy: ForeignPolicy) -> Plan {
@@ -451,15 +455,15 @@ fn plan_routes(plan: &mut Plan, desired: &State, observed: &State, policy: Forei
             if foreign.len() < found.len() {
                 changes.push(RouteChange { key, before: found.to_vec(), after: foreign });
             }
-        } else if wanted != found && !is_in_force(wanted, found) {
+        } else if wanted != found && !are_effective(wanted, found) {
             let foreign: Vec<_> = found.iter().filter(is_foreign).cloned().collect();
-            // What an address of the node made is not to be had: the kernel would not give it back.
+            // The kernel's own route to an address of the node cannot be adopted: the kernel would not add it again.
             let can_be_adopted = foreign.iter().all(|route| route.protocol != protocol::KERNEL);
             if foreign.is_empty() || (policy == ForeignPolicy::Adopt && can_be_adopted) {
                 changes.push(RouteChange { key, before: found.to_vec(), after: wanted.to_vec() });
             } else {
                 plan.conflicts.push(Conflict::Route { wanted: wanted[0].clone(), foreign, replaced: false });
-                // What is hostgw's there, and not wanted, goes all the same.
+                // Managed routes there that are not desired are removed regardless.
                 let stays = |route: &&Route| !route.is_owned() || wanted.contains(route);
                 let after: Vec<_> = found.iter().filter(stays).cloned().collect();
                 if after.len() < found.len() {
@@ -472,13 +476,13 @@ fn plan_routes(plan: &mut Plan, desired: &State, observed: &State, policy: Forei
     plan.changes.extend(changes.into_iter().map(Change::Route));
 }
 
-/// Whether what is wanted stands first and only foreign routes, which the kernel never gets to, stand
-/// behind it.
-fn is_in_force(wanted: &[Route], found: &[Route]) -> bool {
+/// Returns `true` if the desired routes added first and are only followed by foreign ones, which the kernel never
+/// reaches.
+fn are_effective(wanted: &[Route], found: &[Route]) -> bool {
     found.strip_prefix(wanted).is_some_and(|rest| rest.iter().all(|route| !route.is_owned()))
 }
 
-/// Walks two lists of routes, both sorted by key, and gives what each has for every key of either.
+/// Merges two lists of routes, both sorted by key, and returns the routes of each for every key.
 fn by_key<'a>(
     mut desired: &'a [Route],
     mut observed: &'a [Route],
@@ -498,12 +502,11 @@ fn take_key<'a>(routes: &mut &'a [Route], key: &RouteKey) -> &'a [Route] {
 }
 
 fn plan_sysctls(plan: &mut Plan, desired: &BTreeMap<SysctlKey, Untrusted>, observed: &State) {
-    let mut standing = observed.sysctls.clone();
+    let mut values = observed.sysctls.clone();
     let mut flipped: Vec<&SysctlKey> = Vec::new();
-    for (key, after) in in_order_of_writing(desired) {
-        // A key that the kernel does not have is for `check` to report; one that could not be read is
-        // in `unknown`.
-        let Some(before) = standing.get(key).cloned() else { continue };
+    for (key, after) in in_write_order(desired) {
+        // `check` reports keys that the kernel does not have, and `unknown` contains those that could not be read.
+        let Some(before) = values.get(key).cloned() else { continue };
         if before == *after {
             continue;
         }
@@ -512,7 +515,7 @@ fn plan_sysctls(plan: &mut Plan, desired: &BTreeMap<SysctlKey, Untrusted>, obser
             .find(|switch| switch::side_effects(switch, std::iter::once(key)).next().is_some())
             .map(|switch| (*switch).clone());
         if switch::is_switch(key) {
-            switch::flip(&mut standing, key, after.as_raw());
+            switch::flip(&mut values, key, after.as_raw());
             flipped.push(key);
         }
         let after = after.clone();
@@ -520,18 +523,18 @@ fn plan_sysctls(plan: &mut Plan, desired: &BTreeMap<SysctlKey, Untrusted>, obser
     }
 }
 
-/// Sysctls in the order in which they are to be written, by name where it does not matter.
+/// Returns the sysctls in the order in which they have to be written, and otherwise by name.
 #[must_use]
-pub fn in_order_of_writing(sysctls: &BTreeMap<SysctlKey, Untrusted>) -> Vec<(&SysctlKey, &Untrusted)> {
+pub fn in_write_order(sysctls: &BTreeMap<SysctlKey, Untrusted>) -> Vec<(&SysctlKey, &Untrusted)> {
     let mut ordered: Vec<_> = sysctls.iter().collect();
-    // Stable.
+    // The sort is stable.
     ordered.sort_by_key(|(key, _)| rank(key));
     ordered
 }
 
-/// The order of sysctls: `accept_ra` before the switches, for an interface that still takes router
-/// advertisements when forwarding goes on keeps the default route it has from them
-/// (`rt6_purge_dflt_routers`, net/ipv6/route.c); then the switches, for they rewrite others; then the rest.
+/// Returns the position of a sysctl in the order of writing. `accept_ra` comes first: an interface that still accepts
+/// router advertisements when forwarding is enabled keeps the default route that it learned from them
+/// (`rt6_purge_dflt_routers`, net/ipv6/route.c). Switches added next, because they overwrite other keys.
 fn rank(key: &SysctlKey) -> u8 {
     if key.as_str().ends_with(".accept_ra") {
         0

@@ -1,5 +1,5 @@
-//! What a plan rests on: no less, so that a plan that fits no longer is found out, and no more, so that what
-//! others do elsewhere on the node does not matter.
+//! The facts that a plan depends on. They include everything that makes a plan stale when it changes, and nothing that
+//! other programs may change elsewhere on the node.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,47 +15,47 @@ use crate::{
     text::Untrusted,
 };
 
-/// The part of a node that a plan was made from.
+/// The part of a node's live state that a plan depends on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Facts {
-    /// The node's addresses that the machine has: a plan for one node fits no other.
+    /// The addresses of the configured node that this machine has: a plan for one node fits no other.
     pub addresses: Vec<IpAddr>,
-    /// hostgw's routes, and whatever stands where hostgw wants one.
+    /// Managed routes, and every route at a key that the plan needs.
     pub routes: Vec<Route>,
-    /// hostgw's NAT tables.
+    /// The NAT tables of hostgw.
     pub nat: Tables,
-    /// The sysctls that are to have a value; those that the kernel does not have are absent.
+    /// The live values of the desired sysctls, except those that the kernel does not have.
     pub sysctls: BTreeMap<SysctlKey, Untrusted>,
-    /// The values that sysctls go back to, by what hostgw keeps of the time before it.
+    /// The values that hostgw restores because the configuration no longer sets these sysctls.
     pub released: BTreeMap<SysctlKey, Untrusted>,
 }
 
 impl Facts {
-    /// What a plan to bring `node` to `desired` rests on, on a machine where `observed` stands.
+    /// Returns the facts that a plan from `observed` to `desired` for `node` depends on.
     #[must_use]
     pub fn of(node: &Node, desired: &Desired, observed: &Observed) -> Self {
         let addresses = node.addresses.iter().map(|(_, address)| *address);
         let wanted = &desired.state.sysctls;
-        let with = |keep: &dyn Fn(&SysctlKey) -> bool, values: &BTreeMap<SysctlKey, Untrusted>| {
-            let kept = values.iter().filter(|(key, _)| keep(key));
-            kept.map(|(key, value)| (key.clone(), value.clone())).collect()
+        let select = |is_selected: &dyn Fn(&SysctlKey) -> bool, values: &BTreeMap<SysctlKey, Untrusted>| {
+            let selected = values.iter().filter(|(key, _)| is_selected(key));
+            selected.map(|(key, value)| (key.clone(), value.clone())).collect()
         };
         Self {
             addresses: addresses.filter(|address| observed.host.owner_of(*address).is_some()).collect(),
             routes: observed.state.routes.clone(),
             nat: observed.state.nat.clone(),
-            sysctls: with(&|key| wanted.contains_key(key), &observed.state.sysctls),
-            released: with(&|key| desired.released.contains(key), wanted),
+            sysctls: select(&|key| wanted.contains_key(key), &observed.state.sysctls),
+            released: select(&|key| desired.released.contains(key), wanted),
         }
     }
 
-    /// What went since these facts, and what came, one line each.
+    /// Returns what was removed and added since these facts were taken, one line each.
     #[must_use]
     pub fn differences(&self, now: &Self) -> Vec<String> {
         let (then, now) = (self.lines(), now.lines());
-        let gone = then.difference(&now).map(|line| format!("- {line}"));
-        gone.chain(now.difference(&then).map(|line| format!("+ {line}"))).collect()
+        let removed = then.difference(&now).map(|line| format!("- {line}"));
+        removed.chain(now.difference(&then).map(|line| format!("+ {line}"))).collect()
     }
 
     fn lines(&self) -> BTreeSet<String> {

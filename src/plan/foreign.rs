@@ -1,7 +1,7 @@
-//! Sysctls that somebody else has written since hostgw did.
+//! Sysctls that another program has written since hostgw did.
 //!
-//! A route carries its owner's mark; a sysctl has nothing but its value. The records say which value hostgw left,
-//! and which one it found: a live value that is neither is foreign.
+//! Routes carry the mark of their owner, but a sysctl is nothing but its value. The records contain the value that
+//! hostgw wrote and the one it found: a live value that is neither of the two is foreign.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -15,14 +15,14 @@ use crate::{model::SysctlKey, text::Untrusted};
 /// Sysctl values by key.
 pub type SysctlValues = BTreeMap<SysctlKey, Untrusted>;
 
-/// A sysctl that hostgw would restore, and that somebody else has written since.
+/// A sysctl that hostgw would restore but another program has written since.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForeignSysctl {
     /// The key.
     pub key: SysctlKey,
     /// The live value.
     pub live: Untrusted,
-    /// The value that hostgw left.
+    /// The value that hostgw wrote.
     pub written: Option<Untrusted>,
     /// The value that hostgw would restore.
     pub original: Untrusted,
@@ -39,52 +39,52 @@ impl fmt::Display for ForeignSysctl {
     }
 }
 
-/// What to do about foreign values where others are to be restored.
+/// How to treat foreign values of sysctls that would be restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ForeignSysctlPolicy {
     /// Report them as conflicts.
     Refuse,
-    /// Restore the original values all the same (`--adopt`).
+    /// Restore the original values anyway (`--adopt`).
     Overwrite,
-    /// Leave them to whoever wrote them (`--abandon`).
+    /// Keep the foreign values (`--abandon`).
     Leave,
 }
 
-/// How far the transaction came whose sysctls are restored.
+/// The progress of the transaction whose sysctls are restored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TransactionProgress {
-    /// It was verified: every sysctl had the value that it leaves.
+    /// It was verified: every sysctl had its new value.
     Verified,
-    /// It or its undo may have stopped anywhere.
+    /// It, or its rollback, may have stopped anywhere.
     Partial,
 }
 
-/// The values that are to be restored, and what tells hostgw's values from foreign ones.
+/// The sysctls to restore, and the information that distinguishes hostgw's values from foreign ones.
 #[derive(Debug, Clone, Copy)]
 pub struct Restoration<'a> {
     /// The values to restore.
     pub original: &'a SysctlValues,
-    /// The values that hostgw left.
+    /// The values that hostgw wrote.
     pub written: &'a SysctlValues,
-    /// Values that are known to be foreign, whatever they look like by now.
+    /// Values that are known to be foreign, even if they look like hostgw's by now.
     pub foreign: &'a SysctlValues,
-    /// How far hostgw came.
+    /// The progress of the transaction.
     pub progress: TransactionProgress,
 }
 
 impl Restoration<'_> {
-    /// The sysctls among the `live` ones that somebody else has written since.
+    /// Returns the `live` sysctls that another program has written.
     #[must_use]
     pub fn foreign(&self, live: &SysctlValues) -> Vec<ForeignSysctl> {
         let switches: Vec<&SysctlKey> = self.written.keys().filter(|key| switch::is_switch(key)).collect();
         let mut foreign = Vec::new();
         for (key, original) in self.original {
-            // A key that is gone took its value with it.
+            // A sysctl that no longer exists has no value.
             let Some(value) = live.get(key).filter(|value| *value != original) else { continue };
             let is_known = self.foreign.get(key) == Some(value);
-            let is_own = self.written.get(key) == Some(value)
+            let is_by_hostgw = self.written.get(key) == Some(value)
                 || switches.iter().any(|switch| self.is_rewritten(switch, key, value, live));
-            if is_known || !is_own {
+            if is_known || !is_by_hostgw {
                 foreign.push(ForeignSysctl {
                     key: key.clone(),
                     live: value.clone(),
@@ -96,8 +96,8 @@ impl Restoration<'_> {
         foreign
     }
 
-    /// Whether `value` is what the kernel made of `key` when `switch` took the value that it has now: the step
-    /// after that, which writes `key` itself, may be missing still.
+    /// Returns `true` if the kernel set `key` to `value` when `switch` got its live value. The next step, which writes
+    /// `key` itself, may not have happened yet.
     fn is_rewritten(
         &self,
         switch: &SysctlKey,
@@ -106,21 +106,21 @@ impl Restoration<'_> {
         live: &SysctlValues,
     ) -> bool {
         let Some(position) = live.get(switch) else { return false };
-        let is_back = self.original.get(switch) == Some(position);
+        let is_restored = self.original.get(switch) == Some(position);
         let is_written = self.written.get(switch) == Some(position);
-        let may_be_between = match self.progress {
-            // Only an undo that began with the switch leads there.
-            TransactionProgress::Verified => is_back && !is_written,
-            TransactionProgress::Partial => is_back || is_written,
+        let can_be_partial = match self.progress {
+            // Only a rollback that has written the switch leads to this state.
+            TransactionProgress::Verified => is_restored && !is_written,
+            TransactionProgress::Partial => is_restored || is_written,
         };
-        may_be_between
+        can_be_partial
             && switch::side_effects(switch, std::iter::once(key)).next().is_some()
             && *value == switch::value_with(key, position.as_raw())
     }
 }
 
-/// What to say of `foreign` values that are not restored.
-pub fn left(foreign: &[ForeignSysctl]) -> impl Iterator<Item = Diagnostic> + '_ {
+/// Returns the warnings about `foreign` values that are not restored.
+pub fn warnings(foreign: &[ForeignSysctl]) -> impl Iterator<Item = Diagnostic> + '_ {
     foreign.iter().map(|ForeignSysctl { key, live, .. }| {
         let message =
             format!("{key} keeps its value {live}, set by another program; hostgw no longer manages it");
@@ -128,17 +128,17 @@ pub fn left(foreign: &[ForeignSysctl]) -> impl Iterator<Item = Diagnostic> + '_ 
     })
 }
 
-/// Takes `foreign` values out of those that `wanted` would change: they stay, even where the kernel rewrites them
-/// with a switch.
-pub fn leave(wanted: &mut SysctlValues, foreign: &[ForeignSysctl]) {
+/// Keeps `foreign` values: sets them in `wanted`, so that they survive even where the kernel overwrites them because of
+/// a switch.
+pub fn keep(wanted: &mut SysctlValues, foreign: &[ForeignSysctl]) {
     for ForeignSysctl { key, live, .. } in foreign {
         wanted.insert(key.clone(), live.clone());
     }
 }
 
-/// Adds to `wanted` what a switch among the `restored` keys would rewrite though hostgw never touched it: the values
-/// of interfaces that came later, where they are not what the switch made of them.
-pub fn leave_deviating(wanted: &mut SysctlValues, restored: &BTreeSet<SysctlKey>, live: &SysctlValues) {
+/// Keeps sysctls that hostgw never touched although a switch among the `restored` keys would overwrite them: those of
+/// interfaces that were created later, if their values differ from the switch's.
+pub fn keep_deviating(wanted: &mut SysctlValues, restored: &BTreeSet<SysctlKey>, live: &SysctlValues) {
     let switches = wanted.iter().filter(|(key, value)| {
         restored.contains(*key) && switch::is_switch(key) && live.get(*key) != Some(value)
     });
@@ -155,8 +155,7 @@ pub fn leave_deviating(wanted: &mut SysctlValues, restored: &BTreeSet<SysctlKey>
 }
 
 impl Desired {
-    /// The sysctls among the `live` ones that are to be restored by what is `saved`, and that somebody else has
-    /// written since.
+    /// Returns the `live` sysctls that would be restored from `saved` but that another program has written since.
     #[must_use]
     pub fn foreign_sysctls(&self, saved: &OriginalSysctls, live: &SysctlValues) -> Vec<ForeignSysctl> {
         let released = self.released.iter().filter_map(|key| self.state.sysctls.get_key_value(key));
@@ -185,7 +184,7 @@ mod tests {
         values.iter().map(|(key, value)| (key.parse().expect("a key"), (*value).into())).collect()
     }
 
-    /// The keys that are foreign where `live` is what there is, of a transaction that switched forwarding on.
+    /// Returns the foreign keys if `live` are the live values, for a transaction that enabled forwarding.
     fn foreign(live: &[(&str, &str)], known: &[(&str, &str)], progress: TransactionProgress) -> Vec<String> {
         let restoration = Restoration {
             original: &values(&[(SWITCH, "0"), (REDIRECTS, "0"), (LAN, "1"), (FILTER, "0")]),
@@ -197,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_is_neither_the_one_before_nor_the_one_written_is_foreign() {
+    fn values_that_are_neither_original_nor_written_are_foreign() {
         for progress in [TransactionProgress::Verified, TransactionProgress::Partial] {
             for value in ["0", "2"] {
                 assert!(foreign(&[(FILTER, value)], &[], progress).is_empty());
@@ -207,43 +206,43 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_is_gone_is_not_foreign() {
+    fn missing_keys_are_not_foreign() {
         assert!(foreign(&[], &[], TransactionProgress::Verified).is_empty());
     }
 
-    /// Forwarding goes off first, and the kernel rewrites the others with it.
+    /// The rollback disables forwarding first, and the kernel overwrites the other keys.
     #[test]
-    fn an_undo_that_stopped_between_two_steps_goes_on() {
-        let between = [(SWITCH, "0"), (REDIRECTS, "1"), (LAN, "0")];
+    fn an_interrupted_rollback_can_resume() {
+        let partial = [(SWITCH, "0"), (REDIRECTS, "1"), (LAN, "0")];
         for progress in [TransactionProgress::Verified, TransactionProgress::Partial] {
-            assert!(foreign(&between, &[], progress).is_empty());
+            assert!(foreign(&partial, &[], progress).is_empty());
         }
     }
 
     #[test]
-    fn a_side_effect_that_somebody_changed_later_is_foreign() {
+    fn side_effects_changed_later_are_foreign() {
         let live = [(SWITCH, "1"), (REDIRECTS, "1"), (LAN, "0")];
         for progress in [TransactionProgress::Verified, TransactionProgress::Partial] {
             assert_eq!(foreign(&live, &[], progress), [REDIRECTS, LAN]);
         }
     }
 
-    /// The flip that an undo began with makes a foreign value look like one of its own steps.
+    /// The switch that the rollback wrote first makes a foreign value look like one of its own steps.
     #[test]
-    fn what_is_known_to_be_foreign_stays_so() {
+    fn known_foreign_values_remain_foreign() {
         let live = [(SWITCH, "0"), (REDIRECTS, "1"), (LAN, "0")];
         assert_eq!(foreign(&live, &[(REDIRECTS, "1")], TransactionProgress::Partial), [REDIRECTS]);
     }
 
     #[test]
-    fn what_a_switch_would_rewrite_of_an_interface_that_came_later_stays() {
+    fn sysctls_of_later_interfaces_are_kept() {
         let live = values(&[(SWITCH, "1"), ("net.ipv4.conf.new0.forwarding", "0"), (LAN, "1")]);
         let mut wanted = values(&[(SWITCH, "0"), (LAN, "1")]);
         let restored = [SWITCH.parse().expect("a key")].into();
-        leave_deviating(&mut wanted, &restored, &live);
+        keep_deviating(&mut wanted, &restored, &live);
         assert_eq!(wanted, values(&[(SWITCH, "0"), (LAN, "1"), ("net.ipv4.conf.new0.forwarding", "0")]));
-        let mut settled = values(&[(SWITCH, "1")]);
-        leave_deviating(&mut settled, &restored, &live);
-        assert_eq!(settled, values(&[(SWITCH, "1")]));
+        let mut unchanged = values(&[(SWITCH, "1")]);
+        keep_deviating(&mut unchanged, &restored, &live);
+        assert_eq!(unchanged, values(&[(SWITCH, "1")]));
     }
 }

@@ -1,4 +1,4 @@
-//! Which node of the file this machine is.
+//! Identifies the node of the configuration that this machine is.
 
 use crate::{
     error::{Error, Kind},
@@ -7,14 +7,14 @@ use crate::{
     text::{list, nearest, printable},
 };
 
-/// How many names an error lists at most.
-const LISTED: usize = 8;
+/// The maximum number of names in an error.
+const MAX_LISTED: usize = 8;
 
-/// The index of the node to plan for: the one called `name`, else the one that owns an address of this
-/// `host`, else the one with this machine's `host_name` (case ignored, with or without its domain).
+/// Returns the index of the node to plan for: the one with this `name`, or else the one with an address of this `host`,
+/// or else the one with this machine's `host_name`, ignoring case and domain.
 ///
 /// # Errors
-/// [`Kind::Invalid`] when none or more than one node answers to that.
+/// Returns [`Kind::Invalid`] unless exactly one node matches.
 pub fn identify(
     cluster: &Cluster,
     name: Option<&str>,
@@ -30,10 +30,10 @@ pub fn identify(
     }
 }
 
-/// The index of the node called `name`.
+/// Returns the index of the node with this `name`.
 ///
 /// # Errors
-/// [`Kind::Invalid`] when there is none, with the name that is most like it.
+/// Returns [`Kind::Invalid`] if there is none, and suggests the most similar name.
 pub fn node_named(cluster: &Cluster, name: &str) -> Result<usize, Error> {
     if let Some((index, _)) = cluster.node(name) {
         return Ok(index);
@@ -47,29 +47,29 @@ pub fn node_named(cluster: &Cluster, name: &str) -> Result<usize, Error> {
 }
 
 fn by_address(cluster: &Cluster, host: &Host) -> Result<Option<usize>, Error> {
-    let local: std::collections::HashSet<_> = host.addresses.iter().map(|own| own.address).collect();
+    let local: std::collections::HashSet<_> = host.addresses.iter().map(|local| local.address).collect();
     let has_local =
         |index: &usize| cluster.nodes[*index].addresses.iter().any(|(_, address)| local.contains(address));
-    only(cluster, (0..cluster.nodes.len()).filter(has_local).collect(), "have an address of this machine")
+    unique(cluster, (0..cluster.nodes.len()).filter(has_local).collect(), "have an address of this machine")
 }
 
 fn by_host_name(cluster: &Cluster, host_name: &str) -> Result<Option<usize>, Error> {
-    let short = |name: &str| name.split('.').next().unwrap_or(name).to_lowercase();
+    let without_domain = |name: &str| name.split('.').next().unwrap_or(name).to_lowercase();
     let exact: Vec<usize> = (0..cluster.nodes.len())
         .filter(|index| cluster.nodes[*index].name.as_raw().eq_ignore_ascii_case(host_name))
         .collect();
     if !exact.is_empty() {
-        return only(cluster, exact, "have this machine's host name");
+        return unique(cluster, exact, "have this machine's host name");
     }
-    let wanted = short(host_name);
+    let wanted = without_domain(host_name);
     let matching = (0..cluster.nodes.len())
-        .filter(|index| short(cluster.nodes[*index].name.as_raw()) == wanted)
+        .filter(|index| without_domain(cluster.nodes[*index].name.as_raw()) == wanted)
         .collect();
-    only(cluster, matching, "have this machine's host name")
+    unique(cluster, matching, "have this machine's host name")
 }
 
-/// The one match; none is no error yet, two are.
-fn only(cluster: &Cluster, matches: Vec<usize>, what: &str) -> Result<Option<usize>, Error> {
+/// Returns the only match, if there is one. Several matches are an error.
+fn unique(cluster: &Cluster, matches: Vec<usize>, what: &str) -> Result<Option<usize>, Error> {
     match matches[..] {
         [] => Ok(None),
         [index] => Ok(Some(index)),
@@ -77,7 +77,7 @@ fn only(cluster: &Cluster, matches: Vec<usize>, what: &str) -> Result<Option<usi
             let names: Vec<_> = matches.iter().map(|index| &cluster.nodes[*index].name).collect();
             Err(Error::new(
                 Kind::Invalid,
-                format!("{} nodes {what}: {}", matches.len(), list(&names, LISTED)),
+                format!("{} nodes {what}: {}", matches.len(), list(&names, MAX_LISTED)),
             )
             .with_hint("pass the right one with --node"))
         }
@@ -94,7 +94,7 @@ fn unidentified(cluster: &Cluster, host_name: Option<&str>) -> Error {
 }
 
 fn listed(cluster: &Cluster) -> String {
-    list(&cluster.nodes.iter().map(|node| &node.name).collect::<Vec<_>>(), LISTED)
+    list(&cluster.nodes.iter().map(|node| &node.name).collect::<Vec<_>>(), MAX_LISTED)
 }
 
 #[cfg(test)]
@@ -114,8 +114,8 @@ nodes:
   - {name: only.example.com, os: linux, podCIDR: 10.244.3.0/24}
 ";
 
-    /// What `identify` says on a machine with these addresses.
-    fn who(name: Option<&str>, addresses: &[&str], host_name: Option<&str>) -> Result<String, String> {
+    /// Returns the result of `identify` on a machine with these addresses.
+    fn identified(name: Option<&str>, addresses: &[&str], host_name: Option<&str>) -> Result<String, String> {
         let document = Document::new("hostgw.yaml", FILE.to_owned(), Format::Yaml);
         let cluster = config::load(&document).expect("a valid file");
         let addresses = addresses.iter().map(|address| {
@@ -130,30 +130,30 @@ nodes:
     }
 
     #[test]
-    fn a_name_wins_then_an_address_then_the_host_name() {
-        assert_eq!(who(Some("b"), &["172.30.0.11"], Some("a.example.com")), Ok("b".to_owned()));
-        assert_eq!(who(None, &["10.0.0.1", "172.30.0.12"], Some("a.example.com")), Ok("b".to_owned()));
-        assert_eq!(who(None, &["10.0.0.1"], Some("A.EXAMPLE.com")), Ok("a.example.com".to_owned()));
-        assert_eq!(who(None, &[], Some("B.example.net")), Ok("b".to_owned()));
-        assert_eq!(who(None, &[], Some("Only")), Ok("only.example.com".to_owned()));
+    fn names_take_precedence_over_addresses_and_host_names() {
+        assert_eq!(identified(Some("b"), &["172.30.0.11"], Some("a.example.com")), Ok("b".to_owned()));
+        assert_eq!(identified(None, &["10.0.0.1", "172.30.0.12"], Some("a.example.com")), Ok("b".to_owned()));
+        assert_eq!(identified(None, &["10.0.0.1"], Some("A.EXAMPLE.com")), Ok("a.example.com".to_owned()));
+        assert_eq!(identified(None, &[], Some("B.example.net")), Ok("b".to_owned()));
+        assert_eq!(identified(None, &[], Some("Only")), Ok("only.example.com".to_owned()));
     }
 
     #[test]
-    fn none_and_two_are_refused() {
+    fn ambiguous_and_unknown_machines_are_rejected() {
         assert_eq!(
-            who(None, &["172.30.0.11", "172.30.0.13"], None),
+            identified(None, &["172.30.0.11", "172.30.0.13"], None),
             Err("2 nodes have an address of this machine: a.example.org, a.example.com\n\
                  help: pass the right one with --node"
                 .to_owned())
         );
         assert_eq!(
-            who(None, &[], Some("a")),
+            identified(None, &[], Some("a")),
             Err("2 nodes have this machine's host name: a.example.org, a.example.com\n\
                  help: pass the right one with --node"
                 .to_owned())
         );
         assert_eq!(
-            who(None, &[], Some("x")),
+            identified(None, &[], Some("x")),
             Err(
                 "cannot tell which node this machine is: no node has an address of it, and none is named x\n\
                  help: pass its name with --node; the configuration has a.example.org, b, a.example.com, \
@@ -162,7 +162,7 @@ nodes:
             )
         );
         assert_eq!(
-            who(Some("only.exmple.com"), &[], None),
+            identified(Some("only.exmple.com"), &[], None),
             Err("no node only.exmple.com\nhelp: did you mean only.example.com?".to_owned())
         );
     }

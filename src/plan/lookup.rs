@@ -1,11 +1,11 @@
-//! Which route carries packets to an address, before a plan and after it.
+//! Determines the route to an address before and after a plan.
 
 use std::{cmp::Reverse, net::IpAddr};
 
 use super::{Change, Observed, Plan, RouteChange};
 use crate::state::Route;
 
-/// What carries packets to an address before and after a plan that changes it; none where there is no route.
+/// The routes to an address before and after a plan; `None` if there is no route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LookupChange<'a> {
     /// The route before.
@@ -14,9 +14,8 @@ pub struct LookupChange<'a> {
     pub after: Option<&'a Route>,
 }
 
-/// Whether `plan` changes the route to `address`, on a node where `observed` stands. As in the kernel, the
-/// longest prefix carries, then the smallest metric; routes of other tables than those of the plan are not
-/// looked at.
+/// Returns the routes to `address` before and after `plan` if they differ. As in the kernel, the longest prefix wins,
+/// then the smallest metric. Only tables that the plan changes are considered.
 #[must_use]
 pub fn lookup_change<'a>(
     plan: &'a Plan,
@@ -31,20 +30,21 @@ pub fn lookup_change<'a>(
             _ => None,
         })
         .collect();
-    let standing = || {
+    let live = || {
         let routes = observed.state.routes.iter().chain(&observed.host.foreign);
         routes.filter(|route| route.destination.contains(&address))
     };
     changes.iter().find_map(|change| {
-        let here = |route: &&Route| route.table == change.key.table;
-        let before = best(standing().filter(here));
-        let kept = standing().filter(|route| changes.iter().all(|change| change.key != route.key()));
-        let after = best(kept.chain(changes.iter().flat_map(|change| change.after.first())).filter(here));
+        let is_in_table = |route: &&Route| route.table == change.key.table;
+        let before = best(live().filter(is_in_table));
+        let unchanged = live().filter(|route| changes.iter().all(|change| change.key != route.key()));
+        let after =
+            best(unchanged.chain(changes.iter().flat_map(|change| change.after.first())).filter(is_in_table));
         (before != after).then_some(LookupChange { before, after })
     })
 }
 
-/// The route that carries packets; of equal ones the first, which stands first in the kernel too.
+/// Returns the route that the kernel would use. Of equal routes it is the first.
 fn best<'a>(routes: impl Iterator<Item = &'a Route>) -> Option<&'a Route> {
     routes.min_by_key(|route| (Reverse(route.destination.prefix_len()), route.metric))
 }
@@ -71,8 +71,8 @@ mod tests {
         State { routes: routes.to_vec(), ..State::default() }
     }
 
-    /// The gateways before and after, as `via X`; `none` where there is no route.
-    fn ways(
+    /// Returns the gateways before and after, or `none` where there is no route.
+    fn gateways(
         observed: &[Route],
         foreign: &[Route],
         desired: &[Route],
@@ -81,29 +81,29 @@ mod tests {
         let mut observed = Observed { state: state(observed), ..Observed::default() };
         observed.host.foreign = foreign.to_vec();
         let plan = plan(&state(desired), &observed.state, ForeignPolicy::Respect);
-        let told = |route: Option<&Route>| {
+        let gateway = |route: Option<&Route>| {
             route
                 .and_then(|route| route.next.gateway)
                 .map_or_else(|| "none".to_owned(), |gateway| gateway.to_string())
         };
-        let way = lookup_change(&plan, &observed, address.parse().expect("an address"))?;
-        Some((told(way.before), told(way.after)))
+        let change = lookup_change(&plan, &observed, address.parse().expect("an address"))?;
+        Some((gateway(change.before), gateway(change.after)))
     }
 
     #[test]
-    fn the_longest_prefix_decides() {
+    fn the_longest_prefix_wins() {
         let default = route("0.0.0.0/0", "172.30.0.1", 4);
-        let own = |gateway| route("10.244.1.0/24", gateway, 87);
+        let managed = |gateway| route("10.244.1.0/24", gateway, 87);
         let pair = |before: &str, after: &str| Some((before.to_owned(), after.to_owned()));
-        // A new route, and one that goes: the default route carries otherwise.
-        let (new, old) = ([own("10.244.1.1")], [own("10.244.1.9")]);
-        assert_eq!(ways(&[], from_ref(&default), &new, "10.244.1.5"), pair("172.30.0.1", "10.244.1.1"));
-        assert_eq!(ways(&old, from_ref(&default), &[], "10.244.1.5"), pair("10.244.1.9", "172.30.0.1"));
-        assert_eq!(ways(&old, &[], &[], "10.244.1.5"), pair("10.244.1.9", "none"));
-        assert_eq!(ways(&old, from_ref(&default), &new, "10.244.1.5"), pair("10.244.1.9", "10.244.1.1"));
-        // Elsewhere, or behind a more specific route of somebody else's.
-        assert_eq!(ways(&old, from_ref(&default), &new, "10.244.2.5"), None);
+        // A route is added or removed; the default route applies otherwise.
+        let (new, old) = ([managed("10.244.1.1")], [managed("10.244.1.9")]);
+        assert_eq!(gateways(&[], from_ref(&default), &new, "10.244.1.5"), pair("172.30.0.1", "10.244.1.1"));
+        assert_eq!(gateways(&old, from_ref(&default), &[], "10.244.1.5"), pair("10.244.1.9", "172.30.0.1"));
+        assert_eq!(gateways(&old, &[], &[], "10.244.1.5"), pair("10.244.1.9", "none"));
+        assert_eq!(gateways(&old, from_ref(&default), &new, "10.244.1.5"), pair("10.244.1.9", "10.244.1.1"));
+        // Another address, or an address with a more specific foreign route.
+        assert_eq!(gateways(&old, from_ref(&default), &new, "10.244.2.5"), None);
         let specific = route("10.244.1.0/28", "172.30.0.2", 4);
-        assert_eq!(ways(&old, &[default, specific], &new, "10.244.1.5"), None);
+        assert_eq!(gateways(&old, &[default, specific], &new, "10.244.1.5"), None);
     }
 }

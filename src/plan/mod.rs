@@ -1,8 +1,8 @@
-//! The one idea: `plan(desired, observed) -> Plan`, pure.
+//! The central idea of hostgw, as a pure function: `plan(desired, observed) -> Plan`.
 //!
-//! [`desired()`] makes the desired state of a node from the configuration, [`plan()`] compares it with an
-//! observed state, [`check()`] finds what would make the plan fail on this node, [`reason()`] says why each
-//! change is there. [`compare()`] does it for all nodes of two files at once.
+//! [`desired()`] computes the desired state of a node from the configuration, [`plan()`] compares it with an observed
+//! state, [`check()`] finds problems that would make the plan fail on this node, and [`reason()`] explains each change.
+//! [`compare()`] does this for all nodes of two configurations at once.
 
 pub mod check;
 pub mod compare;
@@ -23,7 +23,7 @@ pub use compare::{Comparison, ComparisonTotals, PreviousConfig, compare};
 pub use desired::{Desired, NotLinux, OriginalSysctls, OriginalValue, desired};
 pub use diff::{
     Action, Change, Conflict, ForeignPolicy, NatChange, Plan, RouteChange, Step, SysctlChange, Totals,
-    in_order_of_writing, plan, removed_routes,
+    in_write_order, plan, removed_routes,
 };
 pub use facts::Facts;
 pub use foreign::{ForeignSysctl, ForeignSysctlPolicy, Restoration, SysctlValues, TransactionProgress};
@@ -44,20 +44,20 @@ use crate::{
     state::{RouteKey, State},
 };
 
-/// The places that a plan changes.
+/// The keys of the objects that a plan changes.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Touched {
-    /// Keys of routes, sorted.
+    /// The keys of the routes, sorted.
     pub routes: Vec<RouteKey>,
-    /// Families whose NAT table changes.
+    /// The families whose NAT table changes.
     pub nat: Vec<Family>,
-    /// Sysctls that are written, and those that the kernel rewrites with them. Sorted.
+    /// The sysctls that are written, and those that the kernel overwrites because of them; sorted.
     pub sysctls: Vec<SysctlKey>,
 }
 
 impl Touched {
-    /// The places that `plan` changes, on a node where `observed` stands.
+    /// Returns the keys of the objects that `plan` changes on a node with the state `observed`.
     #[must_use]
     pub fn by(plan: &Plan, observed: &State) -> Self {
         let mut touched = Self::default();
@@ -77,7 +77,7 @@ impl Touched {
         touched
     }
 
-    /// The part of `state` that stands in these places.
+    /// Returns the part of `state` with these keys.
     #[must_use]
     pub fn part_of(&self, state: &State) -> State {
         let mut part = State {

@@ -1,4 +1,4 @@
-//! From a node as it is to a plan for it, with everything that the plan rests on.
+//! Observes a node and plans its changes.
 
 use super::{
     Conflict, Desired, ForeignPolicy, ForeignSysctl, ForeignSysctlPolicy, NotLinux, Observed,
@@ -6,35 +6,35 @@ use super::{
 };
 use crate::{error::Error, model::Cluster};
 
-/// A node that can be read.
+/// A node whose state can be read.
 pub trait Observe {
-    /// Reads what `scope` asks for, and what is hostgw's. A part that cannot be read is reported as
-    /// unknown, never left out.
+    /// Reads the objects in `scope`, and all managed ones. Parts that cannot be read are reported as unknown rather
+    /// than omitted.
     ///
     /// # Errors
-    /// When the node cannot be read at all.
+    /// Returns an error if the node cannot be read at all.
     fn observe(&mut self, scope: &Scope) -> Result<Observed, Error>;
 }
 
-/// A plan with everything it rests on.
+/// A plan, and everything that it is based on.
 #[derive(Debug, Clone)]
 pub struct Prepared {
-    /// What the node shall hold.
+    /// The desired state.
     pub desired: Desired,
-    /// What was looked at.
+    /// The scope of the observation.
     pub scope: Scope,
-    /// What stands.
+    /// The live state.
     pub observed: Observed,
-    /// What must change.
+    /// The plan.
     pub plan: Plan,
-    /// How the plan treats what is not hostgw's.
+    /// How the plan treats foreign objects.
     pub policy: ForeignPolicy,
-    /// The sysctls that are not restored, since somebody else has written them: they are theirs from now on.
+    /// The sysctls that are not restored because another program has written them. hostgw no longer manages them.
     pub left: Vec<ForeignSysctl>,
 }
 
 impl Prepared {
-    /// A plan of nothing, before anything was looked at.
+    /// Creates a plan without changes, before anything was observed.
     #[must_use]
     pub fn nothing() -> Self {
         Self {
@@ -61,8 +61,8 @@ impl Prepared {
             ForeignSysctlPolicy::Overwrite => Vec::new(),
             ForeignSysctlPolicy::Refuse | ForeignSysctlPolicy::Leave => desired.foreign_sysctls(saved, live),
         };
-        foreign::leave(&mut desired.state.sysctls, &found);
-        foreign::leave_deviating(&mut desired.state.sysctls, &desired.released, live);
+        foreign::keep(&mut desired.state.sysctls, &found);
+        foreign::keep_deviating(&mut desired.state.sysctls, &desired.released, live);
         let mut plan = super::plan(&desired.state, &observed.state, policy);
         let mut left = Vec::new();
         match on_foreign {
@@ -73,11 +73,11 @@ impl Prepared {
     }
 }
 
-/// Plans node number `index` of `cluster` on the node as it is now. A sysctl that the configuration asks for no
-/// longer, and that somebody else has written since, is left to them, but for [`ForeignPolicy::Adopt`].
+/// Plans the changes of the node at `index` of `cluster` from its live state. A sysctl that is no longer configured but
+/// that another program has written since keeps its value, unless the policy is [`ForeignPolicy::Adopt`].
 ///
 /// # Errors
-/// The outer error when the node cannot be read; [`NotLinux`] for a Windows node.
+/// Returns the outer error if the node cannot be read, and [`NotLinux`] for a Windows node.
 pub fn prepare(
     node: &mut dyn Observe,
     cluster: &Cluster,
@@ -97,11 +97,11 @@ pub fn prepare(
     }
 }
 
-/// Plans the removal of all that hostgw owns on the node as it is now. Everything in hostgw's own table goes,
-/// whoever put it there; what becomes of sysctls that somebody else has written since, `on_foreign` says.
+/// Plans the removal of everything that hostgw manages from the node's live state, including foreign objects in
+/// hostgw's own table. `on_foreign` determines the treatment of sysctls that another program has written.
 ///
 /// # Errors
-/// When the node cannot be read.
+/// Returns an error if the node cannot be read.
 pub fn prepare_removal(
     node: &mut dyn Observe,
     saved: &OriginalSysctls,

@@ -1,4 +1,4 @@
-//! Why each change of a plan is there.
+//! The reason for each change of a plan.
 
 use crate::{
     model::{Cluster, ConfigPath, SysctlKey},
@@ -12,58 +12,56 @@ use super::{
     compare::{Explanation, Side},
 };
 
-/// What the last apply put in force, as far as it is known.
+/// What is known about the last apply.
 pub struct PreviousApply<'a> {
-    /// The desired state it was made of.
+    /// The desired state that it applied.
     pub state: &'a State,
-    /// The configuration it was made from, beside the one that is planned now; none where they are the same, or
-    /// where it is not known.
+    /// The configuration that it applied, compared with the current one. `None` if they are the same or it is unknown.
     pub previous: Option<PreviousConfig<'a>>,
 }
 
 impl<'a> PreviousApply<'a> {
-    /// What is known where the configuration is not.
+    /// Creates the value if only the state is known.
     #[must_use]
     pub const fn of_state(state: &'a State) -> Self {
         Self { state, previous: None }
     }
 }
 
-/// Why a change is planned.
+/// The reason for a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reason {
-    /// In words, a fragment: "pods of node linux-2".
+    /// The reason as a sentence fragment, such as "pods of node linux-2".
     pub text: String,
-    /// Where it stands in the configuration, or in the one that was applied last; the best place first: a value
-    /// that a file does not mention stands nowhere in it.
+    /// The locations in the current or the previous configuration, best first: a file may omit the value.
     pub places: Vec<(Side, ConfigPath)>,
-    /// The configuration has asked for this since the last apply: it is the kernel that was changed.
+    /// Whether the configuration already asked for this at the last apply, so that the live state must have changed.
     pub drift: bool,
 }
 
-/// The purpose of the on-link route.
+/// The reason for the on-link route.
 pub(super) const ON_LINK: &str = "on-link route of the cluster prefix";
 
-/// The purpose of NAT.
+/// The reason for NAT.
 pub(super) const MASQUERADE: &str = "masquerade";
 
-/// The purpose of the forwarding switches.
-pub(crate) const FORWARDS: &str = "forwarding: required on every node";
+/// The reason for the forwarding switches.
+pub(crate) const FORWARDING: &str = "forwarding: required on every node";
 
-/// The purpose of a sysctl that the file sets.
-pub(super) const SYSCTLS: &str = "sysctls";
+/// The reason for a configured sysctl.
+pub(super) const CONFIGURED_SYSCTL: &str = "sysctls";
 
-/// The purpose of a route to a node.
+/// Returns the reason for a route to a node.
 pub(super) fn pods_of(node: &Untrusted) -> String {
     format!("pods of node {node}")
 }
 
-/// Why a sysctl is written that has its value already.
+/// Returns the reason for writing a sysctl that already has the desired value.
 pub(super) fn rewritten_after(switch: &SysctlKey) -> String {
     format!("rewritten because {switch} resets it")
 }
 
-/// Says why `change` is part of the plan for `desired`.
+/// Returns the reason that `change` is part of the plan for `desired`.
 #[must_use]
 pub fn reason(
     cluster: Option<&Cluster>,
@@ -80,19 +78,19 @@ pub fn reason(
                 (None, Some(_)) => "masquerading disabled".to_owned(),
                 (None, None) => "owned by hostgw".to_owned(),
             },
-            places: cluster.map(|cluster| nat_path(cluster, nat)).into_iter().map(now).collect(),
+            places: cluster.map(|cluster| nat_path(cluster, nat)).into_iter().map(current).collect(),
             drift: last.is_some_and(|last| last.state.nat.get(nat.family) == nat.after.as_ref()),
         },
         Change::Sysctl(sysctl) => sysctl_reason(cluster, saved, last, sysctl),
     }
 }
 
-/// A place in the configuration that is planned.
-const fn now(path: ConfigPath) -> (Side, ConfigPath) {
+/// Returns a location in the current configuration.
+const fn current(path: ConfigPath) -> (Side, ConfigPath) {
     (Side::New, path)
 }
 
-/// What in the configuration asks for a table, or for none.
+/// Returns the key of the configuration that asks for a table, or for none.
 fn nat_path(cluster: &Cluster, change: &NatChange) -> ConfigPath {
     let root = ConfigPath::root();
     match &change.after {
@@ -109,13 +107,13 @@ fn route_reason(
     change: &RouteChange,
 ) -> Reason {
     let key = &change.key;
-    let wanted = |state: &State| {
+    let is_desired_in = |state: &State| {
         let from = state.routes.partition_point(|route| route.key() < *key);
-        let standing: Vec<&Route> =
+        let routes: Vec<&Route> =
             state.routes[from..].iter().take_while(|route| route.key() == *key).collect();
-        standing == change.after.iter().filter(|route| route.is_owned()).collect::<Vec<_>>()
+        routes == change.after.iter().filter(|route| route.is_owned()).collect::<Vec<_>>()
     };
-    let drift = last.is_some_and(|last| wanted(last.state));
+    let drift = last.is_some_and(|last| is_desired_in(last.state));
     let origin = cluster.and_then(|cluster| desired.route_origin(cluster, key));
     let adopts = change.before.iter().any(|route| !route.is_owned() && !change.after.contains(route));
     let purpose = match (cluster, desired.node_of(key), &origin) {
@@ -128,7 +126,7 @@ fn route_reason(
     let action = if change.after.is_empty() { Action::Remove } else { Action::Change };
     let explained = previous.and_then(|previous| previous.route(key, action));
     let Explanation { text, places } = explained
-        .unwrap_or_else(|| Explanation { text: purpose, places: origin.into_iter().map(now).collect() });
+        .unwrap_or_else(|| Explanation { text: purpose, places: origin.into_iter().map(current).collect() });
     let text = if adopts { format!("adopt foreign route: {text}") } else { text };
     Reason { text, places, drift }
 }
@@ -147,17 +145,17 @@ fn sysctl_reason(
         let text = rewritten_after(switch);
         return Reason {
             text,
-            places: configured.then_some(now(origin)).into_iter().collect(),
+            places: configured.then_some(current(origin)).into_iter().collect(),
             drift: false,
         };
     }
     if configured {
-        return Reason { text: SYSCTLS.to_owned(), places: vec![now(origin)], drift };
+        return Reason { text: CONFIGURED_SYSCTL.to_owned(), places: vec![current(origin)], drift };
     }
     let switches = [SysctlKey::ipv4_forwarding(), SysctlKey::ipv6_forwarding()];
     if cluster.is_some() && switches.contains(&change.key) && change.after != "0" {
         let origin = ConfigPath::root().key("clusterPrefix");
-        return Reason { text: FORWARDS.to_owned(), places: vec![now(origin)], drift };
+        return Reason { text: FORWARDING.to_owned(), places: vec![current(origin)], drift };
     }
     let text = match saved.0.get(&change.key) {
         Some(OriginalValue { value, .. }) if *value == change.after => "restore original value".to_owned(),

@@ -1,4 +1,4 @@
-//! What a plan has to see of a node.
+//! The part of a node's live state that a plan depends on.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -11,7 +11,7 @@ use crate::{
     state::{Host, Route, RouteKey, State, StatePart},
 };
 
-/// A node as it was read: its state, and the surroundings a plan depends on.
+/// The live state of a node: the objects that hostgw manages, and the surroundings that a plan depends on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Observed {
@@ -21,19 +21,19 @@ pub struct Observed {
     pub host: Host,
 }
 
-/// What an observation has to look at, besides what is hostgw's by its mark.
+/// The objects that an observation reads in addition to those that hostgw manages.
 #[derive(Debug, Clone, Default)]
 pub struct Scope {
-    /// Routes on these keys are read whoever owns them. Sorted.
+    /// Routes with these keys are read whether managed or foreign; sorted.
     pub keys: Vec<RouteKey>,
-    /// Foreign routes that touch these prefixes are reported with the host.
+    /// Foreign routes that overlap these prefixes are reported with the host.
     pub prefixes: Vec<IpNet>,
-    /// These sysctls are read. For a forwarding switch, what it rewrites is read too.
+    /// These sysctls are read, along with those that the kernel overwrites because of a forwarding switch among them.
     pub sysctls: BTreeSet<SysctlKey>,
 }
 
 impl Scope {
-    /// What must be seen to bring a node to `desired`.
+    /// Returns the scope of a plan to `desired`.
     #[must_use]
     pub fn of(desired: &State, prefixes: Vec<IpNet>) -> Self {
         Self {
@@ -43,7 +43,7 @@ impl Scope {
         }
     }
 
-    /// What must be seen to put back everything that a plan touches.
+    /// Returns the scope of a plan that restores everything in `touched`.
     #[must_use]
     pub fn of_touched(touched: &Touched) -> Self {
         Self {
@@ -53,14 +53,14 @@ impl Scope {
         }
     }
 
-    /// Whether routes on `key` are to be read whoever owns them.
+    /// Returns `true` if all routes with `key` are read.
     #[must_use]
     pub fn wants(&self, key: &RouteKey) -> bool {
         self.keys.binary_search(key).is_ok()
     }
 
-    /// The tables to read whole: those of the keys and, where anything is asked of the family, the main one,
-    /// in which the kernel looks a gateway up.
+    /// Returns the tables that are read completely: those of the keys, and the main table, which the kernel uses to
+    /// look up gateways, if the scope includes anything of the family.
     #[must_use]
     pub fn tables(&self, family: Family) -> BTreeSet<u32> {
         let keys = self.keys.iter().filter(|key| key.family() == family);
@@ -71,8 +71,8 @@ impl Scope {
         tables
     }
 
-    /// Whether a plan depends on a foreign route of one of the tables: it makes addresses reachable, or takes
-    /// traffic of the cluster.
+    /// Returns `true` if a plan depends on a foreign route in one of the tables: because it makes addresses reachable,
+    /// or because it diverts cluster traffic.
     #[must_use]
     pub fn depends_on(&self, route: &Route) -> bool {
         let is_on_link = route.next.device.as_ref().is_some_and(|device| route.is_on_link(device.as_raw()));
@@ -80,9 +80,9 @@ impl Scope {
         is_default || is_on_link || self.prefixes.iter().any(|prefix| prefix.contains(&route.destination))
     }
 
-    /// The sysctls to read, where `interfaces` are those with a directory in `net/FAMILY/conf` (`ipv4` or
-    /// `ipv6`), `all` and `default` among them: for a switch everything that the kernel rewrites with it, and
-    /// for IPv6 forwarding whether each interface goes on taking router advertisements.
+    /// Returns the sysctls to read. `interfaces` returns the names in `net/FAMILY/conf` (`ipv4` or `ipv6`), including
+    /// `all` and `default`. A switch adds everything that the kernel overwrites because of it, and IPv6 forwarding adds
+    /// each interface's `accept_ra`.
     pub fn every_sysctl(&self, interfaces: impl Fn(&str) -> Vec<String>) -> BTreeSet<SysctlKey> {
         let mut wanted = self.sysctls.clone();
         for key in &self.sysctls {
@@ -98,16 +98,16 @@ impl Scope {
 }
 
 impl Observed {
-    /// What an observation of `scope` would have seen, of one that saw everything.
+    /// Narrows a complete observation down to what an observation of `scope` would have returned.
     #[must_use]
     pub fn within(&self, scope: &Scope) -> Self {
         let (mut routes, mut foreign) = (Vec::new(), Vec::new());
-        let everything = || self.state.routes.iter().chain(&self.host.foreign);
+        let all = || self.state.routes.iter().chain(&self.host.foreign);
         for family in Family::ALL {
             let tables = scope.tables(family);
-            let elsewhere = |route: &&Route| route.is_owned() && !tables.contains(&route.table);
-            let of_family = || everything().filter(|route| route.family() == family);
-            routes.extend(of_family().filter(elsewhere).cloned());
+            let is_in_other_table = |route: &&Route| route.is_owned() && !tables.contains(&route.table);
+            let of_family = || all().filter(|route| route.family() == family);
+            routes.extend(of_family().filter(is_in_other_table).cloned());
             for table in &tables {
                 for route in of_family().filter(|route| route.table == *table) {
                     if route.is_owned() || scope.wants(&route.key()) {
@@ -118,14 +118,14 @@ impl Observed {
                 }
             }
         }
-        // The foreign routes of the keys of hostgw's routes that are to be removed.
+        // Foreign routes that share a key with a managed route that will be removed.
         let keys: HashSet<RouteKey> = routes.iter().map(Route::key).filter(|key| !scope.wants(key)).collect();
         routes.extend(self.host.foreign.iter().filter(|route| keys.contains(&route.key())).cloned());
-        // Stable: routes of one key stay in the kernel's order.
+        // The sort is stable, so routes with the same key stay in the kernel's order.
         routes.sort_by_cached_key(Route::key);
         let wanted = scope.every_sysctl(|family| self.interfaces(family));
         let seen = self.state.sysctls.iter().filter(|(key, _)| wanted.contains(key));
-        let is_asked = |subject: &StatePart| match subject {
+        let is_wanted = |subject: &StatePart| match subject {
             StatePart::Sysctl { key } => wanted.contains(key),
             StatePart::Nat { .. } | StatePart::Records => true,
         };
@@ -138,7 +138,7 @@ impl Observed {
                     .state
                     .unknown
                     .iter()
-                    .filter(|unknown| is_asked(&unknown.what))
+                    .filter(|unknown| is_wanted(&unknown.what))
                     .cloned()
                     .collect(),
             },
@@ -146,7 +146,7 @@ impl Observed {
         }
     }
 
-    /// The interfaces that have sysctls in `net.FAMILY.conf`.
+    /// Returns the interfaces that have sysctls in `net.FAMILY.conf`.
     fn interfaces(&self, family: &str) -> Vec<String> {
         let unknown = self.state.unknown.iter().filter_map(|unknown| match &unknown.what {
             StatePart::Sysctl { key } => Some(key),

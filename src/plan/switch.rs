@@ -1,19 +1,19 @@
-//! What the kernel rewrites on its own when a switch for all interfaces is written.
+//! Sysctls that the kernel overwrites when a switch for all interfaces is written.
 //!
-//! Flipping `net.ipv4.ip_forward` sets every `net.ipv4.conf.*.forwarding` and the opposite of it in
-//! `net.ipv4.conf.all.accept_redirects` (`inet_forward_change`, net/ipv4/devinet.c); flipping it back does
-//! not bring back what stood there. Some keys of `net.ipv6.conf.all` set that of every interface
-//! (`addrconf_sysctl_*`, net/ipv6/addrconf.c). Writing the value that stands already does neither.
+//! Writing `net.ipv4.ip_forward` sets every `net.ipv4.conf.*.forwarding`, and `net.ipv4.conf.all.accept_redirects` to
+//! the opposite (`inet_forward_change`, net/ipv4/devinet.c). Writing it again does not restore the earlier values. Some
+//! keys of `net.ipv6.conf.all` set those of every interface (`addrconf_sysctl_*`, net/ipv6/addrconf.c). Writing the
+//! live value has no such effect.
 
 use std::collections::BTreeMap;
 
 use crate::{model::SysctlKey, plan::SysctlChange, text::Untrusted};
 
-/// The keys of `net.ipv6.conf.all` that set every interface's.
+/// The keys of `net.ipv6.conf.all` that set those of every interface.
 const IPV6_LEAVES: [&str; 5] =
     ["addr_gen_mode", "disable_ipv6", "force_forwarding", "forwarding", "ignore_routes_with_linkdown"];
 
-/// Where the keys are that a switch rewrites: a directory of one directory per interface, and the name in it.
+/// The keys that a switch overwrites: a directory with one subdirectory per interface, and the name in it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct FanOut {
     directory: &'static str,
@@ -33,14 +33,14 @@ fn fan_out(key: &SysctlKey) -> Option<FanOut> {
     }
 }
 
-/// Whether writing `key` makes the kernel rewrite those of the interfaces.
+/// Returns `true` if writing `key` makes the kernel overwrite those of the interfaces.
 #[must_use]
 pub fn is_switch(key: &SysctlKey) -> bool {
     fan_out(key).is_some()
 }
 
-/// The keys that `switch` rewrites where there are these `interfaces` (`all` and `default` among them), if
-/// the kernel has them; none when it is no switch.
+/// Returns the keys that `switch` may overwrite if these are all `interfaces`, including `all` and `default`. The
+/// result is empty if it is not a switch.
 pub fn rewritten_on<'a>(switch: &SysctlKey, interfaces: impl Iterator<Item = &'a str>) -> Vec<SysctlKey> {
     let Some(FanOut { directory, leaf }) = fan_out(switch) else { return Vec::new() };
     let directory: Vec<&str> = directory.trim_end_matches('.').split('.').collect();
@@ -54,14 +54,14 @@ pub fn rewritten_on<'a>(switch: &SysctlKey, interfaces: impl Iterator<Item = &'a
         .collect()
 }
 
-/// Those of `keys` that the kernel rewrites when `switch` is written, without the switch itself; none when
-/// it is no switch.
+/// Returns the `keys` that the kernel overwrites when `switch` is written, except the switch itself. The result is
+/// empty if it is not a switch.
 pub fn side_effects<'a>(
     switch: &SysctlKey,
     keys: impl Iterator<Item = &'a SysctlKey>,
 ) -> impl Iterator<Item = &'a SysctlKey> {
     let fan_out = fan_out(switch);
-    // Most keys are no switch: their cost must not grow with the number of interfaces.
+    // Most keys are not switches: their cost must not depend on the number of interfaces.
     keys.take_while(move |_| fan_out.is_some())
         .filter(move |key| fan_out.is_some_and(|fan_out| is_rewritten(key, fan_out)))
 }
@@ -71,24 +71,24 @@ fn is_rewritten(key: &SysctlKey, FanOut { directory, leaf }: FanOut) -> bool {
     else {
         return false;
     };
-    // `all.forwarding` is the switch itself, or its other name.
+    // `all.forwarding` is the switch itself, or its alias.
     (name == leaf && interface != "all")
         || (directory == "net.ipv4.conf." && interface == "all" && name == "accept_redirects")
 }
 
-/// What the kernel makes of `key`, one of the side effects of a switch, when the switch takes `value`.
+/// Returns the value that the kernel gives to `key`, a side effect of a switch, when `value` is written to the switch.
 pub(super) fn value_with(key: &SysctlKey, value: &str) -> String {
     let name = key.as_str().rsplit('.').next().unwrap_or_default();
     match (name, value) {
         ("accept_redirects", "0") => "1".to_owned(),
         ("accept_redirects", _) => "0".to_owned(),
-        // IPv4 makes a switch of any number.
+        // The IPv4 switch accepts any number.
         ("forwarding", other) if other != "0" && key.as_str().starts_with("net.ipv4.") => "1".to_owned(),
         (_, other) => other.to_owned(),
     }
 }
 
-/// The values of all sysctls once `changes` are made, in this order, where `values` stand.
+/// Returns the values of all sysctls after `changes` were made in this order.
 #[must_use]
 pub fn after<'a>(
     values: &BTreeMap<SysctlKey, Untrusted>,
@@ -102,16 +102,16 @@ pub fn after<'a>(
     values
 }
 
-/// Sets in `values` what the kernel will have set once `switch` holds `value`.
+/// Updates `values` as the kernel does when `value` is written to `switch`.
 pub(super) fn flip(values: &mut BTreeMap<SysctlKey, Untrusted>, switch: &SysctlKey, value: &str) {
     let rewritten: Vec<SysctlKey> = side_effects(switch, values.keys()).cloned().collect();
     for key in rewritten {
         let rewritten = value_with(&key, value);
         values.insert(key, rewritten.into());
     }
-    for (key, standing) in values.iter_mut() {
-        if fan_out(key).is_some_and(|own| Some(own) == fan_out(switch)) {
-            *standing = value.into();
+    for (key, current) in values.iter_mut() {
+        if fan_out(key).is_some_and(|other| Some(other) == fan_out(switch)) {
+            *current = value.into();
         }
     }
 }

@@ -120,7 +120,7 @@ impl Session {
         self.prepared = prepared.map_err(|plan::NotLinux| not_linux(self.node_name()))?;
         self.prepared.plan.unknown.extend(unknown);
         if let Some(last) = &self.last {
-            self.prepared.plan.tell_replaced(&last.state);
+            self.prepared.plan.mark_replaced(&last.state);
         }
         Ok(())
     }

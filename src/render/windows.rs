@@ -9,7 +9,7 @@ use crate::{
     plan::{
         Action, Totals,
         compare::Side,
-        reason::FORWARDS,
+        reason::FORWARDING,
         windows::{
             ForwardingChange, StoreChange, Stores, WindowsCause, WindowsChange, WindowsConflict, WindowsPlan,
         },
@@ -63,7 +63,7 @@ fn route_entry(
     };
     let (text, path) = match change.cause {
         WindowsCause::Configured(origin) => {
-            (origin.purpose(cluster), Some(origin.path(cluster, change.destination.into())))
+            (origin.reason_in(cluster), Some(origin.path(cluster, change.destination.into())))
         }
         WindowsCause::Owned => ("not in the configuration".to_owned(), None),
         WindowsCause::Foreign => ("adopt foreign route".to_owned(), None),
@@ -111,7 +111,7 @@ fn forwarding_entry(
         before: object(false),
         after: object(true),
         reason: ReasonEntry::new(
-            format!("{FORWARDS}, on {}", change.interface.alias),
+            format!("{FORWARDING}, on {}", change.interface.alias),
             locate(Side::New, &path),
             false,
         ),

@@ -76,7 +76,7 @@ impl WindowsRoute {
     /// The metric of the own pod CIDR on the management interface: worse than that of the route Windows makes of
     /// the address on the pod interface (256), which stays in force. `AddRoutes.ps1` of the Windows SDN scripts
     /// sets the same.
-    pub const OWN_METRIC: u32 = 300;
+    pub const OWN_PODS_METRIC: u32 = 300;
 
     /// The next hop that stands for on-link.
     #[must_use]

@@ -1,4 +1,4 @@
-//! Why something changes from one file to the next, and where in which file that stands.
+//! The reasons for changes between two configurations, and their locations in the files.
 
 use crate::{
     model::SysctlKey,
@@ -6,7 +6,7 @@ use crate::{
     plan::{
         Action,
         desired::Origin,
-        reason::{FORWARDS, MASQUERADE, ON_LINK, SYSCTLS, pods_of, rewritten_after},
+        reason::{CONFIGURED_SYSCTL, FORWARDING, MASQUERADE, ON_LINK, pods_of, rewritten_after},
         windows::WindowsOrigin,
     },
     text::Untrusted,
@@ -14,7 +14,7 @@ use crate::{
 
 use super::Member;
 
-/// One of the two files.
+/// One of the two configurations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Side {
     /// The old one.
@@ -23,79 +23,79 @@ pub enum Side {
     New,
 }
 
-/// Why something changes.
+/// The reason for a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cause {
-    /// The node it leads to is new; its index in the new file.
+    /// The node that the route leads to was added; its index in the new file.
     NodeAdded(usize),
-    /// The node it leads to is only in the old file; its index there.
+    /// The node that the route leads to was removed; its index in the old file.
     NodeRemoved(usize),
-    /// The pod CIDR of one node is that of another one now.
+    /// A pod CIDR moved from one node to another.
     PodCidrMoved {
         /// The node that had it.
         from: Member,
-        /// The node that has it.
+        /// The node that has it now.
         to: Member,
     },
-    /// Parts of the configuration have other values.
+    /// The values of these keys changed.
     Changed(Vec<ConfigKey>),
-    /// A sysctl that is asked for no longer.
+    /// A sysctl is no longer configured.
     Released(ConfigKey),
-    /// A sysctl that must be written again after a switch that rewrites it.
+    /// A sysctl has to be written again because writing a forwarding switch overwrites it.
     Rewritten {
         /// The sysctl.
         key: SysctlKey,
         /// The switch.
         switch: SysctlKey,
     },
-    /// That file asks for it, on nodes that are new or removed.
+    /// One of the configurations asks for the object, on a node that is added or removed.
     Configured(Side, Purpose),
 }
 
-/// A part of the configuration.
+/// A key of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum ConfigKey {
-    /// One for all nodes.
+    /// A key that applies to all nodes.
     Global(ConfigPath),
-    /// One of a node.
+    /// A key of one node.
     Node {
         /// The node.
         member: Member,
-        /// As in `podCIDR`.
+        /// The key, such as `podCIDR`.
         key: &'static str,
     },
-    /// One of each of several nodes.
+    /// The same key of several nodes.
     PerNode {
-        /// The first of them.
+        /// The first of the nodes.
         first: Member,
-        /// How many others there are.
+        /// The number of other nodes.
         others: usize,
-        /// As in `podCIDR`.
+        /// The key, such as `podCIDR`.
         key: &'static str,
     },
 }
 
-/// What something on a node is for.
+/// The purpose of an object on a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Purpose {
-    /// The pod gateways of all nodes are on-link.
+    /// Makes the pod gateways of all nodes on-link.
     OnLink,
-    /// The pods of that node, by its index in the file that asks for it.
+    /// Reaches the pods of the node with this index in its file.
     Pods(usize),
-    /// The own pods of that Windows node, by its index, are on-link.
+    /// Makes the pods of the Windows node with this index on-link.
     OwnPods(usize),
-    /// Windows nodes reach the master by their default gateway.
+    /// Lets Windows nodes reach the master through their default gateway.
     Master,
-    /// Traffic that leaves the cluster is masqueraded.
+    /// Masquerades traffic that leaves the cluster.
     Masquerade,
-    /// A gateway node forwards.
+    /// Forwards packets, as every node must.
     Forwarding,
-    /// The file sets this sysctl.
+    /// Sets a configured sysctl.
     Sysctl(SysctlKey),
 }
 
 impl Purpose {
-    /// The purpose of a route.
+    /// Returns the purpose of a route.
     pub(super) const fn of_route(origin: Origin) -> Self {
         match origin {
             Origin::ClusterPrefix => Self::OnLink,
@@ -104,38 +104,38 @@ impl Purpose {
     }
 }
 
-/// A cause in words, and where it stands.
+/// A cause as text, with its locations.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Explanation {
-    /// A fragment: "node linux-9 is new".
+    /// The reason, as a sentence fragment such as "node linux-9 added".
     pub text: String,
-    /// Where it may stand, the best place first: a value that a file does not mention stands nowhere in it.
+    /// Possible locations, best first: a file may omit the value.
     pub places: Vec<(Side, ConfigPath)>,
 }
 
-/// What causes have in common that many changes share: see [`Cause::class`].
+/// The kind of a cause, to summarize changes: see [`Cause::class`].
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// Nodes are new.
+    /// Nodes were added.
     NodesAdded,
-    /// Nodes are removed.
+    /// Nodes were removed.
     NodesRemoved,
-    /// Pod CIDRs went from node to node.
+    /// Pod CIDRs moved between nodes.
     PodCidrsMoved,
-    /// These keys of the file, or of nodes, changed.
+    /// These keys changed, globally or on nodes.
     Changed(Vec<String>),
-    /// Sysctls are asked for no longer, or written again.
+    /// Sysctls are released or rewritten.
     Sysctls,
     /// The on-link route.
     OnLink,
-    /// Pods of other nodes.
+    /// Routes to the pods of other nodes.
     Pods,
-    /// Whatever else a node is to have.
+    /// Everything else that is configured for a node.
     Other,
 }
 
 impl Cause {
-    /// What the cause is about, without whose.
+    /// Returns the kind of the cause, without the nodes and values involved.
     #[must_use]
     pub fn class(&self) -> Class {
         match self {
@@ -150,8 +150,8 @@ impl Cause {
         }
     }
 
-    /// The cause in words, of a change that is this `action`, of `family` where it is one of a route. What
-    /// is removed stands in the old file, all else in the new one where that mentions it.
+    /// Explains the cause of a change with this `action`; `family` is the family of a route. Removed objects are
+    /// located in the old file, all others in the new file if it mentions them.
     #[must_use]
     pub fn explain(
         &self,
@@ -162,15 +162,15 @@ impl Cause {
     ) -> Explanation {
         let names = Names { old, new };
         let nodes = || ConfigPath::root().key("nodes");
-        let at = |side, path| vec![(side, path)];
+        let single = |side, path| vec![(side, path)];
         let (text, places) = match self {
             Self::NodeAdded(index) => {
                 let name = names.on(Side::New, *index);
-                (format!("node {name} added"), at(Side::New, nodes().index(*index)))
+                (format!("node {name} added"), single(Side::New, nodes().index(*index)))
             }
             Self::NodeRemoved(index) => {
                 let name = names.on(Side::Old, *index);
-                (format!("node {name} removed"), at(Side::Old, nodes().index(*index)))
+                (format!("node {name} removed"), single(Side::Old, nodes().index(*index)))
             }
             Self::PodCidrMoved { from, to } => {
                 let text = format!("moved from node {} to node {}", names.of(*from), names.of(*to));
@@ -187,11 +187,11 @@ impl Cause {
             }
             Self::Rewritten { key, switch } => {
                 let path = ConfigPath::root().key("sysctls").key(key.as_str());
-                (rewritten_after(switch), at(Side::New, path))
+                (rewritten_after(switch), single(Side::New, path))
             }
             Self::Configured(side, purpose) => {
                 let (text, path) = names.configured(*side, purpose, family);
-                (text, at(*side, path))
+                (text, single(*side, path))
             }
         };
         Explanation { text, places }
@@ -207,7 +207,7 @@ impl ConfigKey {
     }
 }
 
-/// Both files, for the names of nodes.
+/// Both configurations, to look up node names.
 struct Names<'a> {
     old: Option<&'a Cluster>,
     new: &'a Cluster,
@@ -224,7 +224,7 @@ impl Names<'_> {
             .map_or_else(Untrusted::default, |node| node.name.clone())
     }
 
-    /// The name of a node, by the new file where it is in it.
+    /// Returns the name of a node, from the new file if possible.
     fn of(&self, member: Member) -> Untrusted {
         match (member.new, member.old) {
             (Some(index), _) => self.on(Side::New, index),
@@ -233,9 +233,9 @@ impl Names<'_> {
         }
     }
 
-    /// `nodes[3].address changed`, after the name of the node, if it is one.
+    /// Returns `nodes[3].address changed`, with the name of the node in front for a key of one node.
     fn changed(&self, keys: &[ConfigKey], action: Action) -> (String, Vec<(Side, ConfigPath)>) {
-        let words: Vec<String> = keys
+        let paths: Vec<String> = keys
             .iter()
             .map(|key| match (key, self.places(key, action).first()) {
                 (ConfigKey::PerNode { others, .. }, Some((_, path))) => format!("{path} and {others} more"),
@@ -247,7 +247,7 @@ impl Names<'_> {
             ConfigKey::Node { member, .. } => Some(format!("node {}: ", self.of(*member))),
             _ => None,
         });
-        let what = if words.is_empty() { "the file".to_owned() } else { words.join(", ") };
+        let what = if paths.is_empty() { "the file".to_owned() } else { paths.join(", ") };
         let text = format!("{}{what} changed", node.unwrap_or_default());
         (text, keys.iter().flat_map(|key| self.places(key, action)).collect())
     }
@@ -278,13 +278,13 @@ impl Names<'_> {
                 (pods_of(&self.on(side, *index)), path)
             }
             Purpose::OwnPods(index) => (
-                WindowsOrigin::OwnPods(*index).words().to_owned(),
+                WindowsOrigin::OwnPods(*index).reason().to_owned(),
                 root.key("nodes").index(*index).key("podCIDR"),
             ),
-            Purpose::Master => (WindowsOrigin::Master.words().to_owned(), root.key("masterAddress")),
+            Purpose::Master => (WindowsOrigin::Master.reason().to_owned(), root.key("masterAddress")),
             Purpose::Masquerade => (MASQUERADE.to_owned(), root.key("nat")),
-            Purpose::Forwarding => (FORWARDS.to_owned(), root.key("clusterPrefix")),
-            Purpose::Sysctl(key) => (SYSCTLS.to_owned(), root.key("sysctls").key(key.as_str())),
+            Purpose::Forwarding => (FORWARDING.to_owned(), root.key("clusterPrefix")),
+            Purpose::Sysctl(key) => (CONFIGURED_SYSCTL.to_owned(), root.key("sysctls").key(key.as_str())),
         }
     }
 }

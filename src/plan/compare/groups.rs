@@ -1,4 +1,4 @@
-//! Changes, gathered by the nodes where they happen.
+//! Groups changes by the nodes they apply to.
 
 use std::{
     cmp::Reverse,
@@ -7,36 +7,36 @@ use std::{
 
 use super::{Delta, Member, NodeGroup, NodeStatus, ObjectChange};
 
-/// Blocks as they come, those of the same nodes made one.
+/// Collects groups, merging those with the same nodes.
 #[derive(Default)]
 pub(super) struct NodeGroups {
     groups: Vec<NodeGroup>,
-    places: HashMap<(NodeStatus, Vec<Member>), usize>,
+    indices: HashMap<(NodeStatus, Vec<Member>), usize>,
 }
 
 impl NodeGroups {
     pub fn add(&mut self, status: NodeStatus, members: &[Member], mut deltas: Vec<Delta>) {
         let Some(first) = deltas.first().filter(|_| !members.is_empty()) else { return };
-        // Nodes that all of the changes leave out are not part of it.
-        let spared = first.except.clone();
-        let same = !spared.is_empty() && deltas.iter().all(|delta| delta.except == spared);
-        if same {
+        // Nodes that every change excludes are not part of the group.
+        let excluded = first.except.clone();
+        let is_common = !excluded.is_empty() && deltas.iter().all(|delta| delta.except == excluded);
+        if is_common {
             let members: Vec<Member> =
-                members.iter().copied().filter(|member| !spared.contains(member)).collect();
+                members.iter().copied().filter(|member| !excluded.contains(member)).collect();
             deltas.iter_mut().for_each(|delta| delta.except.clear());
             return self.add(status, &members, deltas);
         }
         let next = self.groups.len();
-        let place = *self.places.entry((status, members.to_vec())).or_insert(next);
-        if place == next {
+        let index = *self.indices.entry((status, members.to_vec())).or_insert(next);
+        if index == next {
             self.groups.push(NodeGroup { status, members: members.to_vec(), deltas: Vec::new() });
         }
-        self.groups[place].deltas.extend(deltas);
+        self.groups[index].deltas.extend(deltas);
     }
 
-    /// Adds changes that stand on one of these nodes each: a block of its own, which no other changes join,
-    /// unless it is the same node for all.
-    pub fn add_of_owners(&mut self, members: &[Member], mut deltas: Vec<Delta>) {
+    /// Adds changes that each apply to only one of these nodes. They form a separate group, unless they all apply to
+    /// the same node.
+    pub fn add_owner_deltas(&mut self, members: &[Member], mut deltas: Vec<Delta>) {
         let owners: HashSet<Member> = deltas.iter().filter_map(|delta| delta.only).collect();
         let part: Vec<Member> = members.iter().copied().filter(|member| owners.contains(member)).collect();
         if part.len() == 1 {
@@ -47,7 +47,7 @@ impl NodeGroups {
         }
     }
 
-    /// In the order of standing, the larger before the smaller, then in the order of the nodes.
+    /// Returns the groups by status, then from large to small, then in the order of the nodes.
     pub fn finish(mut self) -> Vec<NodeGroup> {
         for group in &mut self.groups {
             group.deltas.sort_by_key(|delta| match delta.item {
@@ -56,10 +56,10 @@ impl NodeGroups {
                 ObjectChange::Sysctl { .. } | ObjectChange::Forwarding { .. } => 2,
             });
         }
-        let place = |member: &Member| (member.new.is_none(), member.new, member.old);
+        let position = |member: &Member| (member.new.is_none(), member.new, member.old);
         self.groups.sort_by_key(|group| {
             let size = Reverse(group.members.len());
-            (group.status as u8, size, group.members.first().map(place))
+            (group.status as u8, size, group.members.first().map(position))
         });
         self.groups
     }

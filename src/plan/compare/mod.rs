@@ -1,9 +1,8 @@
-//! What a change of the file changes on every node: `plan(desired by the new file, desired by the old)` for
-//! all nodes at once.
+//! Compares two configurations: computes `plan(desired by the new one, desired by the old one)` for all nodes at once.
 //!
-//! The route to a node is the same on all other nodes but for their egress interface. So routes are compared
-//! once, not once per node, and a change is told with the nodes where it stands: the cost grows in a straight
-//! line with the nodes, and so does the result.
+//! The route to a node is the same on all other nodes, except for their egress interfaces. Routes are therefore
+//! compared once rather than once per node, and each change lists the nodes it applies to. Both the cost and the result
+//! are linear in the number of nodes.
 //!
 //! | nodes | what changes on them |
 //! |---|---|
@@ -11,7 +10,7 @@
 //! | new | all that the new file asks for |
 //! | removed | all that the old file asked for |
 //!
-//! Windows nodes have routes and forwarding of their own kind, and blocks of their own.
+//! Windows nodes have other kinds of routes and their own forwarding, and therefore separate groups.
 
 mod cause;
 mod groups;
@@ -40,27 +39,27 @@ use super::Action;
 use groups::NodeGroups;
 use pairing::NodePairing;
 
-/// What changes from one file to another, by blocks of nodes with the same changes.
+/// The changes between two configurations, grouped by the nodes they apply to.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Comparison {
-    /// The nodes that are in both files, by their indices.
+    /// The nodes that are in both files.
     pub pairs: Vec<Member>,
-    /// What changes, and where. Several blocks can speak of one node.
+    /// The changes. A node can be in several groups.
     pub groups: Vec<NodeGroup>,
 }
 
-/// Changes that stand on the same nodes.
+/// Changes that apply to the same nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NodeGroup {
-    /// What becomes of the nodes.
+    /// Whether the nodes stay, are added or are removed.
     pub status: NodeStatus,
     /// The nodes, in the order of the new file, then of the old one.
     pub members: Vec<Member>,
-    /// Routes, NAT, sysctls.
+    /// The changes, in the order routes, NAT, sysctls.
     pub deltas: Vec<Delta>,
 }
 
-/// A node by its indices in the old and in the new file: it is in one of them, or in both.
+/// A node, by its index in the old file, the new file, or both.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Member {
     /// Its index in the old file.
@@ -69,55 +68,55 @@ pub struct Member {
     pub new: Option<usize>,
 }
 
-/// What becomes of a node.
+/// Whether a node stays, is added or is removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeStatus {
     /// It is in both files.
     Stays,
-    /// It is in the new file only, or has another operating system there.
+    /// It is only in the new file, or has another operating system there.
     New,
-    /// It is in the old file only.
+    /// It is only in the old file.
     Removed,
 }
 
-/// One object that comes, changes or goes on the nodes of a block.
+/// The change of one object on the nodes of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Delta {
     /// The object.
     pub item: ObjectChange,
-    /// Those of the block's nodes where this does not happen: a route never stands on the node it leads to.
+    /// The nodes of the group that do not have this change: no node has a route to its own pods.
     pub except: Vec<Member>,
-    /// The only one of the block's nodes where this happens: the route to a pod CIDR that was its own, or is now.
+    /// The only node of the group that has this change, because the route's pod CIDR was or is its own.
     pub only: Option<Member>,
-    /// Why.
+    /// The reason.
     pub cause: Cause,
 }
 
-/// An object, before and after. One of the two is always there.
+/// An object before and after. At least one of the two exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ObjectChange {
-    /// A route. It has no device where the nodes of the block have different ones: on each node it is the
-    /// egress interface of that node.
+    /// A route. The device is `None` if the nodes of the group have different ones: then it is each node's egress
+    /// interface.
     Route {
-        /// By the old file.
+        /// The route by the old file.
         before: Option<Route>,
-        /// By the new file.
+        /// The route by the new file.
         after: Option<Route>,
     },
-    /// A route of Windows nodes. It has no interface where the nodes of the block have different ones, or where
-    /// only they know it.
+    /// A route of Windows nodes. The interface is `None` if the nodes of the group have different ones, or if only the
+    /// nodes themselves know it.
     WindowsRoute {
-        /// By the old file.
+        /// The route by the old file.
         before: Option<WindowsRoute>,
-        /// By the new file.
+        /// The route by the new file.
         after: Option<WindowsRoute>,
-        /// Its destinations, where they stand for the pod CIDRs of each node of the block.
+        /// The pod CIDRs in it that represent those of every node of the group.
         own: PerNodeCidr,
     },
-    /// Whether packets are forwarded on Windows nodes.
+    /// Forwarding on Windows nodes.
     Forwarding {
-        /// By which interface, of which family.
+        /// The interface and the family.
         forwarding: Forwarding,
         /// Whether the old file asks for it.
         before: bool,
@@ -126,34 +125,34 @@ pub enum ObjectChange {
     },
     /// A line of the NAT table.
     Nat {
-        /// By the old file.
+        /// The line by the old file.
         before: Option<NatObject>,
-        /// By the new file.
+        /// The line by the new file.
         after: Option<NatObject>,
-        /// The pod CIDRs in it that stand for those of each node of the block.
+        /// The pod CIDRs in it that represent those of every node of the group.
         own: PerNodeCidr,
     },
-    /// A sysctl; where a value is missing, that file does not ask for it.
+    /// A sysctl. A value is `None` if that file does not configure the key.
     Sysctl {
-        /// Its key.
+        /// The key.
         key: SysctlKey,
-        /// By the old file.
+        /// The value by the old file.
         before: Option<Untrusted>,
-        /// By the new file.
+        /// The value by the new file.
         after: Option<Untrusted>,
     },
 }
 
-/// Pod CIDRs of one node that stand for those of each node of a block.
+/// The pod CIDRs of one node, representing those of every node of a group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PerNodeCidr {
-    /// The one by the old file.
+    /// The pod CIDR by the old file.
     pub before: Option<IpNet>,
-    /// The one by the new file.
+    /// The pod CIDR by the new file.
     pub after: Option<IpNet>,
 }
 
-/// How much changes: every object counted on every node where it changes.
+/// Counts of a comparison. An object that changes on several nodes counts once for each.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, schemars::JsonSchema)]
 pub struct ComparisonTotals {
     /// Nodes on which something changes.
@@ -167,7 +166,7 @@ pub struct ComparisonTotals {
 }
 
 impl ObjectChange {
-    /// Whether it comes, changes or goes.
+    /// Returns whether the object is added, changed or removed.
     #[must_use]
     pub const fn action(&self) -> Action {
         let (before, after) = match self {
@@ -186,38 +185,39 @@ impl ObjectChange {
 }
 
 impl NodeGroup {
-    /// On how many of its nodes `delta` happens.
+    /// Returns the number of nodes of the group that have this change.
     #[must_use]
     pub fn reach(&self, delta: &Delta) -> usize {
         if delta.only.is_some() { 1 } else { self.members.len() - delta.except.len() }
     }
 
-    /// Its nodes on which at least one of its changes happens.
-    fn changing(&self) -> impl Iterator<Item = Member> {
-        let mut spared: HashMap<Member, usize> = HashMap::new();
+    /// Iterates over the nodes of the group that have at least one of its changes.
+    fn affected_members(&self) -> impl Iterator<Item = Member> {
+        let mut excluded: HashMap<Member, usize> = HashMap::new();
         for member in self.deltas.iter().flat_map(|delta| &delta.except) {
-            *spared.entry(*member).or_default() += 1;
+            *excluded.entry(*member).or_default() += 1;
         }
         let only: HashSet<Member> = self.deltas.iter().filter_map(|delta| delta.only).collect();
         let common = self.deltas.iter().filter(|delta| delta.only.is_none()).count();
-        let changes =
-            move |member: &Member| spared.get(member).copied().unwrap_or(0) < common || only.contains(member);
+        let changes = move |member: &Member| {
+            excluded.get(member).copied().unwrap_or(0) < common || only.contains(member)
+        };
         self.members.iter().copied().filter(changes)
     }
 }
 
 impl Comparison {
-    /// Whether nothing changes on any node, as far as can be told.
+    /// Returns `true` if nothing changes on any node.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.groups.is_empty()
     }
 
-    /// The counts.
+    /// Counts the changes.
     #[must_use]
     pub fn totals(&self) -> ComparisonTotals {
-        let changing: HashSet<Member> = self.groups.iter().flat_map(NodeGroup::changing).collect();
-        let mut totals = ComparisonTotals { nodes: changing.len(), ..ComparisonTotals::default() };
+        let affected: HashSet<Member> = self.groups.iter().flat_map(NodeGroup::affected_members).collect();
+        let mut totals = ComparisonTotals { nodes: affected.len(), ..ComparisonTotals::default() };
         for group in &self.groups {
             for delta in &group.deltas {
                 *match delta.item.action() {
@@ -231,9 +231,9 @@ impl Comparison {
     }
 }
 
-/// What changes on every node when `new` takes the place of `old`, or of nothing.
+/// Computes the changes on every node when `new` replaces `old`, or an empty configuration.
 ///
-/// A node is the same in both files when its machine is: by its address, else by its name.
+/// A node is the same in both files if it is the same machine: by its address, or else by its name.
 #[must_use]
 pub fn compare(old: Option<&Cluster>, new: &Cluster) -> Comparison {
     let pairing = NodePairing::new(old, new);
@@ -242,25 +242,25 @@ pub fn compare(old: Option<&Cluster>, new: &Cluster) -> Comparison {
     let windows_slots = windows::slots(old, new);
     for (os, status, members) in pairing.groups() {
         if os == OperatingSystem::Windows {
-            for (status, part, device) in pairing.by_device(status, &members) {
+            for (status, part, device) in pairing.split_by_egress_change(status, &members) {
                 for (part, deltas) in windows::deltas(&pairing, &windows_slots, status, &part, device) {
                     groups.add(status, &part, deltas);
                 }
             }
             if status == NodeStatus::Stays {
-                groups.add_of_owners(&members, windows::of_owners(&pairing, &windows_slots, &members));
+                groups.add_owner_deltas(&members, windows::owner_deltas(&pairing, &windows_slots, &members));
             }
             continue;
         }
         groups.add(status, &members, sysctls::deltas(&pairing, status));
-        for (status, part, device) in pairing.by_device(status, &members) {
+        for (status, part, device) in pairing.split_by_egress_change(status, &members) {
             groups.add(status, &part, routes::deltas(&pairing, &slots, status, &part, device));
         }
         for (part, deltas) in nat::deltas(&pairing, status, &members) {
             groups.add(status, &part, deltas);
         }
         if status == NodeStatus::Stays {
-            groups.add_of_owners(&members, routes::of_owners(&pairing, &slots));
+            groups.add_owner_deltas(&members, routes::owner_deltas(&pairing, &slots));
         }
     }
     let pairs = pairing.members().filter(|member| member.old.is_some() && member.new.is_some()).collect();

@@ -1,4 +1,5 @@
-//! NAT tables of two files: the same on all Linux nodes, but for each node's own pod CIDR in them.
+//! Compares the NAT tables of two configurations. They are the same on all Linux nodes, except for the node's own pod
+//! CIDR.
 
 use ipnet::IpNet;
 
@@ -10,11 +11,10 @@ use crate::{
 
 use super::{
     Cause, ConfigKey, Delta, Member, NodeStatus, ObjectChange, PerNodeCidr, Purpose, Side,
-    pairing::NodePairing, routes::own_key,
+    pairing::NodePairing, routes::node_key,
 };
 
-/// What the tables of a node depend on, beyond the files: whether it has a pod CIDR of its own that stands
-/// in them, and whether that changes.
+/// What distinguishes the tables of nodes: whether they contain the node's own pod CIDR, and whether it changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct TableVariant {
     had_own: bool,
@@ -22,7 +22,7 @@ struct TableVariant {
     changed: bool,
 }
 
-/// What changes in the tables of these nodes, all of one standing, by nodes with the same changes.
+/// Computes the table changes of nodes with the same status, grouped by nodes with the same changes.
 pub(super) fn deltas(
     pairing: &NodePairing<'_>,
     status: NodeStatus,
@@ -30,46 +30,47 @@ pub(super) fn deltas(
 ) -> Vec<(Vec<Member>, Vec<Delta>)> {
     let mut deltas = Vec::new();
     for family in Family::ALL {
-        for part in by_kind(pairing, family, members) {
-            let found = deltas_of_kind(pairing, status, family, &part);
+        for part in group_by_variant(pairing, family, members) {
+            let found = deltas_of_variant(pairing, status, family, &part);
             deltas.push((part, found));
         }
     }
     deltas
 }
 
-fn by_kind(pairing: &NodePairing<'_>, family: Family, members: &[Member]) -> Vec<Vec<Member>> {
-    parts(members, |member| {
-        let PerNodeCidr { before, after } = own(pairing, family, *member);
+fn group_by_variant(pairing: &NodePairing<'_>, family: Family, members: &[Member]) -> Vec<Vec<Member>> {
+    group_by(members, |member| {
+        let PerNodeCidr { before, after } = contained_cidrs(pairing, family, *member);
         TableVariant { had_own: before.is_some(), has_own: after.is_some(), changed: before != after }
     })
 }
 
-/// The nodes by what they have in common, in the order of the first of each.
-pub(super) fn parts<K: PartialEq>(members: &[Member], key: impl Fn(&Member) -> K) -> Vec<Vec<Member>> {
-    let mut parts: Vec<(K, Vec<Member>)> = Vec::new();
+/// Groups the nodes by `key`, in the order of each group's first node.
+pub(super) fn group_by<K: PartialEq>(members: &[Member], key: impl Fn(&Member) -> K) -> Vec<Vec<Member>> {
+    let mut groups: Vec<(K, Vec<Member>)> = Vec::new();
     for member in members {
         let key = key(member);
-        match parts.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, part)) => part.push(*member),
-            None => parts.push((key, vec![*member])),
+        match groups.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, group)) => group.push(*member),
+            None => groups.push((key, vec![*member])),
         }
     }
-    parts.into_iter().map(|(_, part)| part).collect()
+    groups.into_iter().map(|(_, group)| group).collect()
 }
 
-/// The pod CIDRs of a node that stand in its tables.
-fn own(pairing: &NodePairing<'_>, family: Family, member: Member) -> PerNodeCidr {
-    let stands = |side: Option<(&Cluster, &Node)>| -> Option<IpNet> {
+/// Returns the pod CIDRs of a node that its tables contain.
+fn contained_cidrs(pairing: &NodePairing<'_>, family: Family, member: Member) -> PerNodeCidr {
+    let contained = |side: Option<(&Cluster, &Node)>| -> Option<IpNet> {
         let (cluster, node) = side.filter(|(cluster, _)| cluster.nat.source == NatSource::Pods)?;
         let is_masqueraded = cluster.nat.masquerade && cluster.prefixes.get(family).is_some();
         is_masqueraded.then(|| Some(node.pod_cidrs.get(family)?.prefix())).flatten()
     };
-    PerNodeCidr { before: stands(pairing.before(member)), after: stands(pairing.after(member)) }
+    PerNodeCidr { before: contained(pairing.before(member)), after: contained(pairing.after(member)) }
 }
 
-/// The changes of nodes whose tables differ in their own pod CIDRs alone: those of the first stand for all.
-fn deltas_of_kind(
+/// Computes the changes of nodes whose tables differ only in their own pod CIDRs. The first node represents all of
+/// them.
+fn deltas_of_variant(
     pairing: &NodePairing<'_>,
     status: NodeStatus,
     family: Family,
@@ -84,7 +85,8 @@ fn deltas_of_kind(
     if before == after {
         return Vec::new();
     }
-    let own = if members.len() > 1 { own(pairing, family, first) } else { PerNodeCidr::default() };
+    let own =
+        if members.len() > 1 { contained_cidrs(pairing, family, first) } else { PerNodeCidr::default() };
     let cause = match status {
         NodeStatus::New => Cause::Configured(Side::New, Purpose::Masquerade),
         NodeStatus::Removed => Cause::Configured(Side::Old, Purpose::Masquerade),
@@ -101,26 +103,26 @@ fn deltas_of_kind(
         .collect()
 }
 
-/// Whether it is a rule for a destination that keeps the source address.
+/// Returns `true` for a rule that excludes a destination from masquerading.
 fn is_exclusion(object: &NatObject) -> bool {
     matches!(object, NatObject::Rule { rule, .. }
         if matches!(&rule.body, RuleBody::Known(expressions) if expressions.contains(&Expression::Return)))
 }
 
-/// Those keys that have to do with the line, where some have: exclusions are rules of their own.
+/// Keeps the keys that relate to the line, if there are any. Every exclusion is a separate rule.
 fn cause_of_line(cause: &Cause, is_exclusion: bool) -> Cause {
     let Cause::Changed(keys) = cause else { return cause.clone() };
     let exclude = ConfigKey::Global(exclude_path());
-    let (own, others): (Vec<ConfigKey>, Vec<ConfigKey>) =
+    let (related, others): (Vec<ConfigKey>, Vec<ConfigKey>) =
         keys.iter().cloned().partition(|key| (*key == exclude) == is_exclusion);
-    Cause::Changed(if own.is_empty() { others } else { own })
+    Cause::Changed(if related.is_empty() { others } else { related })
 }
 
 fn exclude_path() -> ConfigPath {
     ConfigPath::root().key("nat").key("exclude")
 }
 
-/// What in the files gives nodes that stay other tables.
+/// Returns the keys whose changes affect the tables of nodes that stay.
 fn changed_keys(pairing: &NodePairing<'_>, family: Family, members: &[Member]) -> Vec<ConfigKey> {
     let Some(old) = pairing.old else { return Vec::new() };
     let new = pairing.new;
@@ -141,11 +143,11 @@ fn changed_keys(pairing: &NodePairing<'_>, family: Family, members: &[Member]) -
     .collect();
     let cidr =
         |side: Option<(&Cluster, &Node)>| side.and_then(|(_, node)| node.pod_cidrs.get(family).copied());
-    let pods_matter = [old, new].iter().all(|cluster| cluster.nat.source == NatSource::Pods);
-    if pods_matter
+    let pods_are_sources = [old, new].iter().all(|cluster| cluster.nat.source == NatSource::Pods);
+    if pods_are_sources
         && members.iter().any(|member| cidr(pairing.before(*member)) != cidr(pairing.after(*member)))
     {
-        keys.extend(own_key(members, "podCIDR"));
+        keys.extend(node_key(members, "podCIDR"));
     }
     keys
 }

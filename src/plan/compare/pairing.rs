@@ -1,19 +1,19 @@
-//! Two files side by side.
+//! Relates the nodes of two configurations.
 
 use super::{Member, NodeStatus, matching};
 use crate::model::{Cluster, Node, OperatingSystem};
 
-/// Both files, and which nodes are the same.
+/// Two configurations, and the nodes that they have in common.
 pub(super) struct NodePairing<'a> {
     pub old: Option<&'a Cluster>,
     pub new: &'a Cluster,
-    /// By index in the new file, the index in the old one.
+    /// The index in the old file, by the index in the new file.
     pub to_old: Vec<Option<usize>>,
-    /// By index in the old file, the index in the new one.
+    /// The index in the new file, by the index in the old file.
     pub to_new: Vec<Option<usize>>,
 }
 
-/// Whether the egress interface of nodes that stay is the same in both files.
+/// Whether the egress interface of a node that stays differs between the files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum EgressChange {
     Unchanged,
@@ -40,27 +40,27 @@ impl<'a> NodePairing<'a> {
         Member { old: self.to_old[index], new: Some(index) }
     }
 
-    /// Every node: in the order of the new file, then those that only the old one has.
+    /// Iterates over all nodes: in the order of the new file, then those that are only in the old file.
     pub fn members(&self) -> impl Iterator<Item = Member> {
-        let gone = (0..self.to_new.len()).filter(|index| self.to_new[*index].is_none());
+        let removed = (0..self.to_new.len()).filter(|index| self.to_new[*index].is_none());
         (0..self.to_old.len())
             .map(|index| self.new_member(index))
-            .chain(gone.map(|index| self.old_member(index)))
+            .chain(removed.map(|index| self.old_member(index)))
     }
 
-    /// The node by the old file.
+    /// Returns the node by the old file.
     pub fn before(&self, member: Member) -> Option<(&'a Cluster, &'a Node)> {
         let cluster = self.old?;
         Some((cluster, &cluster.nodes[member.old?]))
     }
 
-    /// The node by the new file.
+    /// Returns the node by the new file.
     pub fn after(&self, member: Member) -> Option<(&'a Cluster, &'a Node)> {
         Some((self.new, &self.new.nodes[member.new?]))
     }
 
-    /// What becomes of a node. What was on a node that changed its operating system went with the system: it is
-    /// new.
+    /// Returns the status of a node. A node with another operating system is new: the state of the previous one was
+    /// lost with it.
     pub fn status(&self, member: Member) -> NodeStatus {
         let os = |node: Option<(&Cluster, &Node)>| node.map(|(_, node)| node.os);
         match (os(self.before(member)), os(self.after(member))) {
@@ -70,18 +70,18 @@ impl<'a> NodePairing<'a> {
         }
     }
 
-    /// The operating system of a node, by the new file where it is in it.
+    /// Returns the operating system of a node, from the new file if it is there.
     pub fn os(&self, member: Member) -> OperatingSystem {
         let node = self.after(member).or_else(|| self.before(member));
         node.map_or(OperatingSystem::Linux, |(_, node)| node.os)
     }
 
-    /// The nodes by their operating systems and by what becomes of them.
+    /// Groups the nodes by operating system and status.
     pub fn groups(&self) -> Vec<(OperatingSystem, NodeStatus, Vec<Member>)> {
         let systems = [OperatingSystem::Linux, OperatingSystem::Windows];
-        let standings = [NodeStatus::Stays, NodeStatus::New, NodeStatus::Removed];
+        let statuses = [NodeStatus::Stays, NodeStatus::New, NodeStatus::Removed];
         let mut groups: Vec<(OperatingSystem, NodeStatus, Vec<Member>)> =
-            systems.into_iter().flat_map(|os| standings.map(|status| (os, status, Vec::new()))).collect();
+            systems.into_iter().flat_map(|os| statuses.map(|status| (os, status, Vec::new()))).collect();
         for member in self.members() {
             let (os, status) = (self.os(member), self.status(member));
             if let Some((.., members)) = groups.iter_mut().find(|group| (group.0, group.1) == (os, status)) {
@@ -99,7 +99,7 @@ impl<'a> NodePairing<'a> {
         self.after(member).and_then(|(cluster, node)| Some(cluster.egress_interface_of(node)?.as_str()))
     }
 
-    pub fn device(&self, member: Member) -> EgressChange {
+    pub fn egress_change(&self, member: Member) -> EgressChange {
         if self.device_before(member) == self.device_after(member) {
             EgressChange::Unchanged
         } else {
@@ -107,15 +107,15 @@ impl<'a> NodePairing<'a> {
         }
     }
 
-    /// The nodes, with those apart that stay and whose egress interface does not.
-    pub fn by_device(
+    /// Splits the nodes into those whose egress interface stays the same and those whose interface changes.
+    pub fn split_by_egress_change(
         &self,
         status: NodeStatus,
         members: &[Member],
     ) -> Vec<(NodeStatus, Vec<Member>, EgressChange)> {
-        let (same, other): (Vec<_>, Vec<_>) = members.iter().partition(|member| {
-            status != NodeStatus::Stays || self.device(**member) == EgressChange::Unchanged
+        let (unchanged, changed): (Vec<_>, Vec<_>) = members.iter().partition(|member| {
+            status != NodeStatus::Stays || self.egress_change(**member) == EgressChange::Unchanged
         });
-        vec![(status, same, EgressChange::Unchanged), (status, other, EgressChange::Changed)]
+        vec![(status, unchanged, EgressChange::Unchanged), (status, changed, EgressChange::Changed)]
     }
 }

@@ -1,4 +1,4 @@
-//! Why a route of one node changes, where the configuration that was applied before is known.
+//! Explains changes on a node whose previous configuration is known.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,7 @@ use super::{
     routes::{RouteSlot, slot_cause, slots},
 };
 
-/// The configuration that was last applied beside the one that is planned now.
+/// The configuration that was applied last, compared with the one being planned.
 pub struct PreviousConfig<'a> {
     pairing: NodePairing<'a>,
     slots: HashMap<RouteKey, RouteSlot>,
@@ -22,7 +22,7 @@ pub struct PreviousConfig<'a> {
 }
 
 impl<'a> PreviousConfig<'a> {
-    /// `old` was applied, `new` is planned.
+    /// Compares `old`, which was applied last, with `new`.
     #[must_use]
     pub fn new(old: &'a Cluster, new: &'a Cluster) -> Self {
         let slots = slots(Some(old), new).into_iter().filter(RouteSlot::differs);
@@ -30,16 +30,16 @@ impl<'a> PreviousConfig<'a> {
         Self { pairing: NodePairing::new(Some(old), new), slots: by_key, old }
     }
 
-    /// What in the configuration changed the route on `key`, in the words of a comparison of the two; none when
-    /// nothing did.
+    /// Explains the change of the route at `key` as a comparison of the two configurations would. Returns `None` if the
+    /// configuration did not change it.
     #[must_use]
     pub fn route(&self, key: &RouteKey, action: Action) -> Option<Explanation> {
         let cause = slot_cause(&self.pairing, self.slots.get(key)?);
         Some(cause.explain(Some(self.old), self.pairing.new, action, Some(key.family())))
     }
 
-    /// Where the old configuration asked for a sysctl: by an entry of its own, or by the cluster prefix for the
-    /// forwarding switches.
+    /// Returns the location of a sysctl in the old configuration: its own entry, or the cluster prefix for a forwarding
+    /// switch.
     #[must_use]
     pub fn sysctl(&self, key: &SysctlKey) -> (Side, ConfigPath) {
         (Side::Old, super::sysctls::path_of(key, Some(self.old)))

@@ -1,4 +1,4 @@
-//! Routes of two files, compared once for all nodes.
+//! Compares the routes of two configurations, once for all nodes.
 
 use std::collections::HashMap;
 
@@ -13,25 +13,25 @@ use super::{
     pairing::{EgressChange, NodePairing},
 };
 
-/// One key of the routing tables, with the route that each file has there, by no device, and what asks for it.
+/// A route key, with the route that each file has there (without a device) and the origin of that route.
 pub(super) struct RouteSlot {
     before: Option<(Route, Origin)>,
     after: Option<(Route, Origin)>,
 }
 
 impl RouteSlot {
-    /// Its key.
     pub(super) fn key(&self) -> Option<RouteKey> {
         let (route, _) = self.after.as_ref().or(self.before.as_ref())?;
         Some(route.key())
     }
 
-    /// Whether the files differ in it.
+    /// Returns `true` if the files differ in this route.
     pub(super) fn differs(&self) -> bool {
         self.before.as_ref().map(|(route, _)| route) != self.after.as_ref().map(|(route, _)| route)
     }
 
-    /// The machines that do not hold the route, by the old file and by the new one: those it leads to.
+    /// Returns the nodes that the route leads to, by the old and by the new file. They do not have the route
+    /// themselves.
     fn owners(&self, pairing: &NodePairing<'_>) -> [Option<Member>; 2] {
         let index = |side: &Option<(Route, Origin)>| match side {
             Some((_, Origin::Node(index))) => Some(*index),
@@ -44,12 +44,12 @@ impl RouteSlot {
     }
 }
 
-/// Every key of either file: in the order of the new file, then what only the old one has.
+/// Returns every key of either file: in the order of the new file, then those that are only in the old file.
 pub(super) fn slots(old: Option<&Cluster>, new: &Cluster) -> Vec<RouteSlot> {
-    let mut before: Vec<Option<(Route, Origin)>> = old.into_iter().flat_map(held).map(Some).collect();
-    let keys = before.iter().enumerate().filter_map(|(at, held)| Some((held.as_ref()?.0.key(), at)));
+    let mut before: Vec<Option<(Route, Origin)>> = old.into_iter().flat_map(installed).map(Some).collect();
+    let keys = before.iter().enumerate().filter_map(|(at, route)| Some((route.as_ref()?.0.key(), at)));
     let places: HashMap<RouteKey, usize> = keys.collect();
-    let mut slots: Vec<RouteSlot> = held(new)
+    let mut slots: Vec<RouteSlot> = installed(new)
         .map(|after| {
             let before = places.get(&after.0.key()).and_then(|at| before[*at].take());
             RouteSlot { before, after: Some(after) }
@@ -59,26 +59,29 @@ pub(super) fn slots(old: Option<&Cluster>, new: &Cluster) -> Vec<RouteSlot> {
     slots
 }
 
-/// The routes of a file, one for each key. Nobody holds the route to the only node there is, whose pod CIDR
-/// may be the whole cluster prefix.
-fn held(cluster: &Cluster) -> impl Iterator<Item = (Route, Origin)> + '_ {
-    let is_held = |origin| cluster.nodes.len() > 1 || origin == Origin::ClusterPrefix;
-    desired::routes(cluster, None).filter(move |(_, origin)| is_held(*origin))
+/// Iterates over the routes of a configuration. The route to the only node of a cluster is on no node, and that node's
+/// pod CIDR may equal the cluster prefix.
+fn installed(cluster: &Cluster) -> impl Iterator<Item = (Route, Origin)> + '_ {
+    let is_installed = |origin| cluster.nodes.len() > 1 || origin == Origin::ClusterPrefix;
+    desired::routes(cluster, None).filter(move |(_, origin)| is_installed(*origin))
 }
 
-/// The routes that change on these nodes, all of one standing and with the same or other egress interfaces.
+/// Computes the route changes of nodes with the same status and the same `egress_change`.
 pub(super) fn deltas(
     pairing: &NodePairing<'_>,
     slots: &[RouteSlot],
     status: NodeStatus,
     members: &[Member],
-    device: EgressChange,
+    egress_change: EgressChange,
 ) -> Vec<Delta> {
     let device_before = common(members.iter().map(|member| pairing.device_before(*member)));
     let device_after = common(members.iter().map(|member| pairing.device_after(*member)));
     let is_member = |member: &Member| {
-        let same_device = || status != NodeStatus::Stays || pairing.device(*member) == device;
-        pairing.os(*member) == OperatingSystem::Linux && pairing.status(*member) == status && same_device()
+        let same_egress_change =
+            || status != NodeStatus::Stays || pairing.egress_change(*member) == egress_change;
+        pairing.os(*member) == OperatingSystem::Linux
+            && pairing.status(*member) == status
+            && same_egress_change()
     };
     let delta = |slot: &RouteSlot| {
         let before = slot.before.as_ref().filter(|_| status != NodeStatus::New);
@@ -92,7 +95,7 @@ pub(super) fn deltas(
                 Cause::Configured(Side::Old, Purpose::of_route(*origin))
             }
             _ if slot.differs() => slot_cause(pairing, slot),
-            _ if device == EgressChange::Changed => egress_cause(pairing, members),
+            _ if egress_change == EgressChange::Changed => egress_cause(pairing, members),
             _ => return None,
         };
         let [old, new] = slot.owners(pairing);
@@ -101,8 +104,8 @@ pub(super) fn deltas(
         except.dedup();
         (except.len() < members.len()).then(|| Delta {
             item: ObjectChange::Route {
-                before: before.map(|(route, _)| by(route, device_before)),
-                after: after.map(|(route, _)| by(route, device_after)),
+                before: before.map(|(route, _)| with_device(route, device_before)),
+                after: after.map(|(route, _)| with_device(route, device_after)),
             },
             except,
             only: None,
@@ -112,9 +115,9 @@ pub(super) fn deltas(
     if members.is_empty() { Vec::new() } else { slots.iter().filter_map(delta).collect() }
 }
 
-/// What changes only on the nodes that stay and that a route leads to: one whose pod CIDR went to another
-/// machine gets a route to it, and the other one loses it.
-pub(super) fn of_owners(pairing: &NodePairing<'_>, slots: &[RouteSlot]) -> Vec<Delta> {
+/// Computes the changes that only affect the node a route leads to. When a pod CIDR moves, its old node gains a route
+/// to it and its new node loses one.
+pub(super) fn owner_deltas(pairing: &NodePairing<'_>, slots: &[RouteSlot]) -> Vec<Delta> {
     let mut deltas = Vec::new();
     let stays = |member: &Member| {
         pairing.os(*member) == OperatingSystem::Linux && pairing.status(*member) == NodeStatus::Stays
@@ -131,52 +134,52 @@ pub(super) fn of_owners(pairing: &NodePairing<'_>, slots: &[RouteSlot]) -> Vec<D
             deltas.push(Delta { item, except: Vec::new(), only: Some(member), cause });
         };
         if let Some(member) = old.filter(stays) {
-            add(member, None, Some(by(after, pairing.device_after(member))));
+            add(member, None, Some(with_device(after, pairing.device_after(member))));
         }
         if let Some(member) = new.filter(stays) {
-            add(member, Some(by(before, pairing.device_before(member))), None);
+            add(member, Some(with_device(before, pairing.device_before(member))), None);
         }
     }
     deltas
 }
 
-/// What all have in common, if they do.
+/// Returns the name that all have in common, if there is one.
 pub(super) fn common<'a>(mut names: impl Iterator<Item = Option<&'a str>>) -> Option<&'a str> {
     let first = names.next()?;
     names.all(|name| name == first).then_some(first)?
 }
 
-/// A key of these nodes; none when there are none.
-pub(super) fn own_key(members: &[Member], key: &'static str) -> Option<ConfigKey> {
-    let (first, others) = members.split_first()?;
-    Some(match others.len() {
+/// Returns a key of these nodes, or `None` if there are none.
+pub(super) fn node_key(members: &[Member], key: &'static str) -> Option<ConfigKey> {
+    let (first, rest) = members.split_first()?;
+    Some(match rest.len() {
         0 => ConfigKey::Node { member: *first, key },
         others => ConfigKey::PerNode { first: *first, others, key },
     })
 }
 
-fn by(route: &Route, device: Option<&str>) -> Route {
+fn with_device(route: &Route, device: Option<&str>) -> Route {
     let mut route = route.clone();
     route.next.device = device.map(Into::into);
     route
 }
 
-/// Why the files differ in `slot`.
+/// Returns the reason that the files differ in `slot`.
 pub(super) fn slot_cause(pairing: &NodePairing<'_>, slot: &RouteSlot) -> Cause {
     let family = |route: &Route| route.family();
     match (&slot.before, &slot.after) {
         (None, Some((route, Origin::Node(index)))) => match pairing.to_old[*index] {
             None => Cause::NodeAdded(*index),
-            Some(_) => other_key(pairing, pairing.new_member(*index), family(route)),
+            Some(_) => relocation_cause(pairing, pairing.new_member(*index), family(route)),
         },
         (Some((route, Origin::Node(index))), None) => match pairing.to_new[*index] {
             None => Cause::NodeRemoved(*index),
-            Some(_) => other_key(pairing, pairing.old_member(*index), family(route)),
+            Some(_) => relocation_cause(pairing, pairing.old_member(*index), family(route)),
         },
         (Some((before, _)), Some((after, _))) => {
             let [old, new] = slot.owners(pairing);
             if old == new {
-                other_value(pairing, old, before, after)
+                replacement_cause(pairing, old, before, after)
             } else {
                 moved_cause(slot.owners(pairing))
             }
@@ -189,7 +192,7 @@ pub(super) fn slot_cause(pairing: &NodePairing<'_>, slot: &RouteSlot) -> Cause {
             } else if pairing.old.and_then(prefix) != prefix(pairing.new) {
                 keys.push(global(&["clusterPrefix"]));
             }
-            keys.extend(place_keys(pairing));
+            keys.extend(key_options(pairing));
             Cause::Changed(keys)
         }
         (None, None) => Cause::Changed(Vec::new()),
@@ -200,8 +203,8 @@ pub(super) fn global(path: &[&str]) -> ConfigKey {
     ConfigKey::Global(path.iter().fold(ConfigPath::root(), |path, key| path.key(*key)))
 }
 
-/// Those of the options that say where in the routing tables a route stands and that differ.
-fn place_keys(pairing: &NodePairing<'_>) -> Vec<ConfigKey> {
+/// Returns the options that differ among those that determine a route's key.
+fn key_options(pairing: &NodePairing<'_>) -> Vec<ConfigKey> {
     let Some(old) = pairing.old else { return Vec::new() };
     let (old, new) = (old.routes, pairing.new.routes);
     let table = (old.table != new.table).then(|| global(&["routes", "table"]));
@@ -209,20 +212,25 @@ fn place_keys(pairing: &NodePairing<'_>) -> Vec<ConfigKey> {
     table.into_iter().chain(metric).collect()
 }
 
-/// Why the route to a node that is in both files stands elsewhere in the routing tables.
-fn other_key(pairing: &NodePairing<'_>, member: Member, family: Family) -> Cause {
+/// Returns the reason that the route to a node in both files has another key.
+fn relocation_cause(pairing: &NodePairing<'_>, member: Member, family: Family) -> Cause {
     let cidr = |node: &Node| node.pod_cidrs.get(family).copied();
     let before = pairing.before(member).and_then(|(_, node)| cidr(node));
     let after = pairing.after(member).and_then(|(_, node)| cidr(node));
     if before == after {
-        Cause::Changed(place_keys(pairing))
+        Cause::Changed(key_options(pairing))
     } else {
         Cause::Changed(vec![ConfigKey::Node { member, key: "podCIDR" }])
     }
 }
 
-/// Why a route is another one though it leads to the same node, or is on-link in both files.
-fn other_value(pairing: &NodePairing<'_>, owner: Option<Member>, before: &Route, after: &Route) -> Cause {
+/// Returns the reason that a route differs although its key and its node are the same.
+fn replacement_cause(
+    pairing: &NodePairing<'_>,
+    owner: Option<Member>,
+    before: &Route,
+    after: &Route,
+) -> Cause {
     let mut keys = Vec::new();
     if before.next.gateway != after.next.gateway {
         keys.push(match (owner, pairing.old) {
@@ -239,7 +247,7 @@ fn other_value(pairing: &NodePairing<'_>, owner: Option<Member>, before: &Route,
     Cause::Changed(keys)
 }
 
-/// The key of a node that gave its route another gateway.
+/// Returns the key that changed the gateway of a node's route.
 pub(super) fn gateway_key(pairing: &NodePairing<'_>, member: Member, family: Family) -> &'static str {
     let override_of = |node: &Node| node.gateways.get(family).copied();
     let before = pairing.before(member).and_then(|(_, node)| override_of(node));
@@ -251,7 +259,7 @@ pub(super) fn gateway_key(pairing: &NodePairing<'_>, member: Member, family: Fam
     }
 }
 
-/// Why a prefix leads to another node, or from or to none.
+/// Returns the reason that a prefix leads to another node.
 pub(super) fn moved_cause(owners: [Option<Member>; 2]) -> Cause {
     match owners {
         [Some(from), Some(to)] => Cause::PodCidrMoved { from, to },
@@ -259,12 +267,12 @@ pub(super) fn moved_cause(owners: [Option<Member>; 2]) -> Cause {
     }
 }
 
-/// Why these nodes have another egress interface: the file's, their own, or some this and some that.
+/// Returns the reason that the egress interface of these nodes differs: the cluster's key, or the nodes' own.
 pub(super) fn egress_cause(pairing: &NodePairing<'_>, members: &[Member]) -> Cause {
     let key = "egressInterface";
     let has_own =
         |node: Option<(&Cluster, &Node)>| node.is_some_and(|(_, node)| node.egress_interface.is_some());
-    let by_itself = |member: &Member| has_own(pairing.before(*member)) || has_own(pairing.after(*member));
-    let key = if members.iter().any(by_itself) { own_key(members, key) } else { Some(global(&[key])) };
+    let has_override = |member: &Member| has_own(pairing.before(*member)) || has_own(pairing.after(*member));
+    let key = if members.iter().any(has_override) { node_key(members, key) } else { Some(global(&[key])) };
     Cause::Changed(key.into_iter().collect())
 }

@@ -1,4 +1,4 @@
-//! Sysctls of two files: the same on all Linux nodes.
+//! Compares the sysctls of two configurations. They are the same on all Linux nodes.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::{
 
 use super::{Cause, ConfigKey, Delta, NodeStatus, ObjectChange, Purpose, Side, pairing::NodePairing};
 
-/// The sysctls that change on nodes of this standing.
+/// Computes the sysctl changes of nodes with this status.
 pub(super) fn deltas(pairing: &NodePairing<'_>, status: NodeStatus) -> Vec<Delta> {
     let before = pairing.old.filter(|_| status != NodeStatus::New).map(desired::sysctls).unwrap_or_default();
     let after = if status == NodeStatus::Removed { BTreeMap::new() } else { desired::sysctls(pairing.new) };
@@ -22,8 +22,8 @@ pub(super) fn deltas(pairing: &NodePairing<'_>, status: NodeStatus) -> Vec<Delta
         cause,
     };
     let mut deltas = Vec::new();
-    let (wanted, standing_values) = (state(&after), state(&before));
-    for change in plan(&wanted, &standing_values, ForeignPolicy::Respect).changes {
+    let (desired, previous) = (state(&after), state(&before));
+    for change in plan(&desired, &previous, ForeignPolicy::Respect).changes {
         if let Change::Sysctl(change) = change {
             let cause = match change.rewritten_by {
                 Some(switch) => Cause::Rewritten { key: change.key.clone(), switch },
@@ -54,7 +54,7 @@ fn is_configured(key: &SysctlKey, cluster: &Cluster) -> bool {
     cluster.sysctls.iter().any(|(configured, _)| configured == key)
 }
 
-/// What in the configuration asks for a sysctl: an entry of its own, or a family of the cluster prefix.
+/// Returns the key that asks for a sysctl: its own entry, or the cluster prefix.
 fn key_of(key: &SysctlKey, cluster: Option<&Cluster>) -> ConfigKey {
     ConfigKey::Global(path_of(key, cluster))
 }

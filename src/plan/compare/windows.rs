@@ -1,5 +1,5 @@
-//! Windows nodes of two files: routes to the other nodes, as on Linux nodes, their own pods on-link, the master, and
-//! forwarding.
+//! Compares the Windows nodes of two configurations: routes to other nodes as on Linux nodes, the on-link routes to
+//! their own pods, routes to the master, and forwarding.
 
 use std::{collections::HashMap, net::IpAddr};
 
@@ -7,18 +7,18 @@ use ipnet::IpNet;
 
 use crate::{
     model::{Cluster, Family, Node},
-    plan::windows::{own, to_master, to_node},
+    plan::windows::{to_master, to_node, to_own_pods},
     state::{Forwarding, Role, WindowsRoute},
 };
 
 use super::{
     Cause, ConfigKey, Delta, Member, NodeStatus, ObjectChange, PerNodeCidr, Purpose, Side,
     pairing::{EgressChange, NodePairing},
-    routes::{common, egress_cause, gateway_key, global, moved_cause, own_key},
+    routes::{common, egress_cause, gateway_key, global, moved_cause, node_key},
 };
 
-/// One destination, with the route that each file has there on all Windows nodes but the one it leads to, and the
-/// node, by its index, whose pods these are.
+/// A destination, with the route that each file has there on all Windows nodes except the one it leads to, and the
+/// index of that node.
 pub(super) struct WindowsRouteSlot {
     before: Option<(WindowsRoute, usize)>,
     after: Option<(WindowsRoute, usize)>,
@@ -41,14 +41,14 @@ impl WindowsRouteSlot {
     }
 }
 
-/// Every destination of either file: in the order of the new file, then what only the old one has.
+/// Returns every destination of either file: in the order of the new file, then those that are only in the old file.
 pub(super) fn slots(old: Option<&Cluster>, new: &Cluster) -> Vec<WindowsRouteSlot> {
     let mut before: Vec<Option<(WindowsRoute, usize)>> =
         old.into_iter().flat_map(routes_to_nodes).map(Some).collect();
     let places: HashMap<IpNet, usize> = before
         .iter()
         .enumerate()
-        .filter_map(|(at, held)| Some((held.as_ref()?.0.destination_prefix, at)))
+        .filter_map(|(at, route)| Some((route.as_ref()?.0.destination_prefix, at)))
         .collect();
     let mut slots: Vec<WindowsRouteSlot> = routes_to_nodes(new)
         .map(|after| WindowsRouteSlot {
@@ -69,38 +69,38 @@ fn routes_to_nodes(cluster: &Cluster) -> impl Iterator<Item = (WindowsRoute, usi
     })
 }
 
-/// Windows nodes of one standing, and how a route of theirs looks in each file.
-struct Part<'a> {
+/// Windows nodes with the same status and the same change of the egress interface.
+struct WindowsPart<'a> {
     pairing: &'a NodePairing<'a>,
     status: NodeStatus,
     members: &'a [Member],
-    device: EgressChange,
+    egress_change: EgressChange,
 }
 
-/// What changes on these Windows nodes, all of one standing and with the same or other interfaces, by nodes with the
+/// Computes the changes of Windows nodes with the same status and the same `egress_change`, grouped by nodes with the
 /// same changes.
 pub(super) fn deltas(
     pairing: &NodePairing<'_>,
     slots: &[WindowsRouteSlot],
     status: NodeStatus,
     members: &[Member],
-    device: EgressChange,
+    egress_change: EgressChange,
 ) -> Vec<(Vec<Member>, Vec<Delta>)> {
     if members.is_empty() {
         return Vec::new();
     }
-    let part = Part { pairing, status, members, device };
+    let part = WindowsPart { pairing, status, members, egress_change };
     let mut found = vec![(members.to_vec(), slots.iter().filter_map(|slot| part.to_node(slot)).collect())];
     for family in Family::ALL {
-        found.extend(part.own(family));
+        found.extend(part.to_own_pods(family));
         found.extend(part.to_master(family));
     }
     found.push((members.to_vec(), part.forwarding()));
     found
 }
 
-/// What changes only on the Windows nodes that a route leads to, before or now.
-pub(super) fn of_owners(
+/// Computes the changes that only affect the Windows node a route leads to, before or after.
+pub(super) fn owner_deltas(
     pairing: &NodePairing<'_>,
     slots: &[WindowsRouteSlot],
     members: &[Member],
@@ -112,11 +112,11 @@ pub(super) fn of_owners(
         if old == new {
             continue;
         }
-        let mut add = |member: Option<Member>, route: &WindowsRoute, comes: bool| {
+        let mut add = |member: Option<Member>, route: &WindowsRoute, is_added: bool| {
             let Some(member) = member.filter(|member| members.contains(member)) else { return };
-            let device = if comes { pairing.device_after(member) } else { pairing.device_before(member) };
-            let route = Some(by(route, device));
-            let (before, after) = if comes { (None, route) } else { (route, None) };
+            let device = if is_added { pairing.device_after(member) } else { pairing.device_before(member) };
+            let route = Some(with_device(route, device));
+            let (before, after) = if is_added { (None, route) } else { (route, None) };
             let item = ObjectChange::WindowsRoute { before, after, own: PerNodeCidr::default() };
             deltas.push(Delta { item, except: Vec::new(), only: Some(member), cause: moved(slot, pairing) });
         };
@@ -126,7 +126,7 @@ pub(super) fn of_owners(
     deltas
 }
 
-fn by(route: &WindowsRoute, device: Option<&str>) -> WindowsRoute {
+fn with_device(route: &WindowsRoute, device: Option<&str>) -> WindowsRoute {
     WindowsRoute { interface_alias: device.map(Into::into), ..route.clone() }
 }
 
@@ -134,13 +134,13 @@ fn moved(slot: &WindowsRouteSlot, pairing: &NodePairing<'_>) -> Cause {
     moved_cause(slot.owners(pairing))
 }
 
-/// What changes of a route that leads to the same pods, or to the master: another destination is another route.
-/// Where every node has an interface of its own, routes that look the same are others all the same.
-fn steps(
+/// Computes the changes of a route to the same pods or to the master; a new destination is a new route. If each node
+/// has a different interface, routes without one can look the same although they are not.
+fn route_deltas(
     before: Option<WindowsRoute>,
     after: Option<WindowsRoute>,
     own: PerNodeCidr,
-    device: EgressChange,
+    egress_change: EgressChange,
     cause: &Cause,
 ) -> Vec<Delta> {
     let destination = |route: &Option<WindowsRoute>| route.as_ref().map(|route| route.destination_prefix);
@@ -156,14 +156,14 @@ fn steps(
         cause: cause.clone(),
     };
     let changes = |(before, after): &(Option<WindowsRoute>, Option<WindowsRoute>)| {
-        before != after || (device == EgressChange::Changed && before.is_some())
+        before != after || (egress_change == EgressChange::Changed && before.is_some())
     };
     steps.into_iter().filter(changes).map(delta).collect()
 }
 
-impl Part<'_> {
-    /// A route as it stands on these nodes by the old file, and by the new one.
-    fn placed(
+impl WindowsPart<'_> {
+    /// Returns a route as these nodes have it by the old file, and by the new one.
+    fn before_and_after(
         &self,
         members: &[Member],
         before: Option<&WindowsRoute>,
@@ -173,11 +173,14 @@ impl Part<'_> {
         let device_after = common(members.iter().map(|member| self.pairing.device_after(*member)));
         let before = before.filter(|_| self.status != NodeStatus::New);
         let after = after.filter(|_| self.status != NodeStatus::Removed);
-        (before.map(|route| by(route, device_before)), after.map(|route| by(route, device_after)))
+        (
+            before.map(|route| with_device(route, device_before)),
+            after.map(|route| with_device(route, device_after)),
+        )
     }
 
-    /// Why something that a file asks for comes or goes on nodes that are in one file only.
-    fn asked(&self, purpose: impl Fn(Side) -> Option<Purpose>) -> Option<Cause> {
+    /// Returns the reason for an object on nodes that are only in one file.
+    fn configured_cause(&self, purpose: impl Fn(Side) -> Option<Purpose>) -> Option<Cause> {
         let side = match self.status {
             NodeStatus::Stays => return None,
             NodeStatus::New => Side::New,
@@ -187,7 +190,7 @@ impl Part<'_> {
     }
 
     fn to_node(&self, slot: &WindowsRouteSlot) -> Option<Delta> {
-        let (before, after) = self.placed(
+        let (before, after) = self.before_and_after(
             self.members,
             slot.before.as_ref().map(|(route, _)| route),
             slot.after.as_ref().map(|(route, _)| route),
@@ -199,10 +202,10 @@ impl Part<'_> {
             Side::Old => slot.before.as_ref().map(|(_, index)| Purpose::Pods(*index)),
             Side::New => slot.after.as_ref().map(|(_, index)| Purpose::Pods(*index)),
         };
-        let cause = match self.asked(pods) {
+        let cause = match self.configured_cause(pods) {
             Some(cause) => cause,
             None if slot.differs() => self.cause(slot),
-            None if self.device == EgressChange::Changed => egress_cause(self.pairing, self.members),
+            None if self.egress_change == EgressChange::Changed => egress_cause(self.pairing, self.members),
             None => return None,
         };
         let [old, new] = slot.owners(self.pairing);
@@ -214,7 +217,7 @@ impl Part<'_> {
         (except.len() < self.members.len()).then_some(Delta { item, except, only: None, cause })
     }
 
-    /// Why the files differ in a destination.
+    /// Returns the reason that the files differ in a destination.
     fn cause(&self, slot: &WindowsRouteSlot) -> Cause {
         let pairing = self.pairing;
         match (&slot.before, &slot.after, slot.owners(pairing)) {
@@ -245,7 +248,7 @@ impl Part<'_> {
         }
     }
 
-    /// What gave a node another pod CIDR in a family, or none.
+    /// Returns the key that changed a node's pod CIDR, or the route to it.
     fn cidr_key(&self, owner: Member, family: Family) -> ConfigKey {
         let cidr =
             |side: Option<(&Cluster, &Node)>| side.and_then(|(_, node)| node.pod_cidrs.get(family).copied());
@@ -259,13 +262,13 @@ impl Part<'_> {
         }
     }
 
-    /// The own pods of each node, on-link: told once for nodes with the same kind of change.
-    fn own(&self, family: Family) -> Vec<(Vec<Member>, Vec<Delta>)> {
+    /// Computes the changes of the on-link routes to the nodes' own pods, once for nodes with the same kind of change.
+    fn to_own_pods(&self, family: Family) -> Vec<(Vec<Member>, Vec<Delta>)> {
         let pairing = self.pairing;
         let routes = |member: &Member| {
             let route = |side: Option<(&Cluster, &Node)>| {
                 side.filter(|(cluster, _)| cluster.prefixes.get(family).is_some())
-                    .and_then(|(_, node)| own(node, family))
+                    .and_then(|(_, node)| to_own_pods(node, family))
             };
             (route(pairing.before(*member)), route(pairing.after(*member)))
         };
@@ -273,11 +276,12 @@ impl Part<'_> {
             let (before, after) = routes(member);
             (before.is_some(), after.is_some(), before != after)
         };
-        let parts = self.parts(kind);
+        let parts = self.group_by(kind);
         let deltas = parts.into_iter().filter_map(|members| {
             let (first_before, first_after) = routes(members.first()?);
-            let (before, after) = self.placed(&members, first_before.as_ref(), first_after.as_ref());
-            if before == after && self.device == EgressChange::Unchanged {
+            let (before, after) =
+                self.before_and_after(&members, first_before.as_ref(), first_after.as_ref());
+            if before == after && self.egress_change == EgressChange::Unchanged {
                 return None;
             }
             let is_one = members.len() == 1;
@@ -290,18 +294,18 @@ impl Part<'_> {
                 Side::Old => first.old.map(Purpose::OwnPods),
                 Side::New => first.new.map(Purpose::OwnPods),
             };
-            let cause = match self.asked(purpose) {
+            let cause = match self.configured_cause(purpose) {
                 Some(cause) => cause,
                 None if first_before == first_after => egress_cause(pairing, &members),
-                None => Cause::Changed(own_key(&members, "podCIDR").into_iter().collect()),
+                None => Cause::Changed(node_key(&members, "podCIDR").into_iter().collect()),
             };
-            let deltas = steps(before, after, own, self.device, &cause);
+            let deltas = route_deltas(before, after, own, self.egress_change, &cause);
             Some((members, deltas))
         });
         deltas.collect()
     }
 
-    /// The master by the default gateway, which nodes can have in common or not.
+    /// Computes the changes of the routes to the master through the default gateway, which nodes can have in common.
     fn to_master(&self, family: Family) -> Vec<(Vec<Member>, Vec<Delta>)> {
         let pairing = self.pairing;
         let routes = |member: &Member| {
@@ -311,17 +315,18 @@ impl Part<'_> {
             };
             (route(pairing.before(*member)), route(pairing.after(*member)))
         };
-        let parts = self.parts(routes);
+        let parts = self.group_by(routes);
         let mut found = Vec::new();
         for members in parts {
             let Some(first) = members.first() else { continue };
             let (first_before, first_after) = routes(first);
-            let (before, after) = self.placed(&members, first_before.as_ref(), first_after.as_ref());
-            let cause = match self.asked(|_| Some(Purpose::Master)) {
+            let (before, after) =
+                self.before_and_after(&members, first_before.as_ref(), first_after.as_ref());
+            let cause = match self.configured_cause(|_| Some(Purpose::Master)) {
                 Some(cause) => cause,
                 None => Cause::Changed(self.master_keys(&members, first_before == first_after)),
             };
-            let deltas = steps(before, after, PerNodeCidr::default(), self.device, &cause);
+            let deltas = route_deltas(before, after, PerNodeCidr::default(), self.egress_change, &cause);
             found.push((members, deltas));
         }
         found
@@ -341,12 +346,12 @@ impl Part<'_> {
         let gateway = |side: Option<(&Cluster, &Node)>| -> Option<IpAddr> {
             side.and_then(|(_, node)| node.default_gateway)
         };
-        let other =
+        let gateway_changed =
             members.iter().any(|member| gateway(pairing.before(*member)) != gateway(pairing.after(*member)));
-        own_key(members, if other { "defaultGateway" } else { "address" }).into_iter().collect()
+        node_key(members, if gateway_changed { "defaultGateway" } else { "address" }).into_iter().collect()
     }
 
-    /// Forwarding of both interfaces, in each family that only one of the files has.
+    /// Computes the changes of forwarding, on both interfaces, in each family that only one of the files has.
     fn forwarding(&self) -> Vec<Delta> {
         let pairing = self.pairing;
         let mut deltas = Vec::new();
@@ -357,7 +362,7 @@ impl Part<'_> {
             if before == after {
                 continue;
             }
-            let cause = self.asked(|_| Some(Purpose::Forwarding));
+            let cause = self.configured_cause(|_| Some(Purpose::Forwarding));
             let cause = cause.unwrap_or_else(|| Cause::Changed(vec![global(&["clusterPrefix"])]));
             deltas.extend([Role::Management, Role::Pod].map(|interface| Delta {
                 item: ObjectChange::Forwarding {
@@ -373,8 +378,8 @@ impl Part<'_> {
         deltas
     }
 
-    /// The nodes by what they have in common, in the order of the first of each.
-    fn parts<K: PartialEq>(&self, key: impl Fn(&Member) -> K) -> Vec<Vec<Member>> {
-        super::nat::parts(self.members, key)
+    /// Groups the nodes by `key`, in the order of each group's first node.
+    fn group_by<K: PartialEq>(&self, key: impl Fn(&Member) -> K) -> Vec<Vec<Member>> {
+        super::nat::group_by(self.members, key)
     }
 }

@@ -1,4 +1,4 @@
-//! The desired state of a Windows node, from the configuration alone.
+//! The desired state of a Windows node, computed from the configuration alone.
 
 use std::net::IpAddr;
 
@@ -11,38 +11,38 @@ use crate::{
     text::Untrusted,
 };
 
-/// What a Windows node shall hold, and which part of the configuration asks for each route.
+/// The desired state of a Windows node, with the origin of each route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowsDesired {
-    /// The state itself.
+    /// The state.
     pub state: WindowsState,
-    /// For each route of the state, what asks for it.
+    /// The origins of the state's routes, in the same order.
     pub origins: Vec<WindowsOrigin>,
 }
 
 /// The part of the configuration that asks for a route of a Windows node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowsOrigin {
-    /// The node, by its index, whose pods the route leads to.
+    /// The node with this index, whose pods the route reaches.
     Node(usize),
-    /// The node itself, by its index: its pods are on-link.
+    /// The node itself, with this index, whose pods are on-link.
     OwnPods(usize),
     /// `masterAddress`.
     Master,
 }
 
 impl WindowsOrigin {
-    /// What the route is for.
+    /// Returns the reason for the route.
     #[must_use]
-    pub fn purpose(self, cluster: &Cluster) -> String {
+    pub fn reason_in(self, cluster: &Cluster) -> String {
         match self {
             Self::Node(index) => crate::plan::reason::pods_of(&cluster.nodes[index].name),
-            Self::OwnPods(_) | Self::Master => self.words().to_owned(),
+            Self::OwnPods(_) | Self::Master => self.reason().to_owned(),
         }
     }
 
-    /// The same where it does not name a node.
-    pub(in crate::plan) const fn words(self) -> &'static str {
+    /// Returns the reason for the route without naming a node.
+    pub(in crate::plan) const fn reason(self) -> &'static str {
         match self {
             Self::Node(_) => "pods of another node",
             Self::OwnPods(_) => "own pods are on-link",
@@ -50,7 +50,7 @@ impl WindowsOrigin {
         }
     }
 
-    /// Where it stands in the configuration, for a route of `family`.
+    /// Returns the location in the configuration, for a route of `family`.
     #[must_use]
     pub fn path(self, cluster: &Cluster, family: Family) -> ConfigPath {
         match self {
@@ -61,7 +61,7 @@ impl WindowsOrigin {
     }
 }
 
-/// The desired state of node number `index` of `cluster`; none for a node that is no Windows node.
+/// Returns the desired state of the node at `index` of `cluster`, or `None` if it is not a Windows node.
 #[must_use]
 pub fn windows_desired(cluster: &Cluster, index: usize) -> Option<WindowsDesired> {
     let node = cluster.nodes.get(index).filter(|node| node.os == OperatingSystem::Windows)?;
@@ -73,14 +73,14 @@ pub fn windows_desired(cluster: &Cluster, index: usize) -> Option<WindowsDesired
             state.routes.push(WindowsRoute { interface_alias: alias.clone(), ..route });
             origins.push(origin);
         }
-        let forwards = [Role::Management, Role::Pod].map(|interface| Forwarding { interface, family });
-        state.forwarding.extend(forwards);
+        let forwarding = [Role::Management, Role::Pod].map(|interface| Forwarding { interface, family });
+        state.forwarding.extend(forwarding);
     }
     Some(WindowsDesired { state, origins })
 }
 
-/// The routes of one family by no interface: to the other nodes in the order of the file, the own pod CIDR, the
-/// master.
+/// Returns the routes of one family without an interface: to the other nodes in the order of the file, to the node's
+/// own pods, and to the master.
 fn routes<'a>(
     cluster: &'a Cluster,
     node: &'a Node,
@@ -90,16 +90,16 @@ fn routes<'a>(
     let others = cluster.nodes.iter().enumerate().filter(move |(other, _)| *other != index);
     let others = others
         .filter_map(move |(other, node)| Some((to_node(cluster, node, family)?, WindowsOrigin::Node(other))));
-    let own = own(node, family).map(|route| (route, WindowsOrigin::OwnPods(index)));
+    let own_pods = to_own_pods(node, family).map(|route| (route, WindowsOrigin::OwnPods(index)));
     let master = to_master(cluster, node, family).map(|route| (route, WindowsOrigin::Master));
-    others.chain(own).chain(master)
+    others.chain(own_pods).chain(master)
 }
 
-/// The route to the pods of `node`, on all other Windows nodes.
+/// Returns the route to the pods of `node` that all other Windows nodes have.
 pub(in crate::plan) fn to_node(cluster: &Cluster, node: &Node, family: Family) -> Option<WindowsRoute> {
     let destination = node.pod_cidrs.get(family)?.prefix();
     let gateway = next_hop(cluster, node, family)?;
-    // The option is one of Linux and Windows alike; 0 leaves it to either.
+    // The option applies to Linux and Windows; 0 means the default of either.
     let metric = match cluster.routes.metric {
         0 => WindowsRoute::DEFAULT_METRIC,
         metric => metric,
@@ -107,18 +107,18 @@ pub(in crate::plan) fn to_node(cluster: &Cluster, node: &Node, family: Family) -
     Some(route(destination, Some(gateway), metric))
 }
 
-/// The own pods of `node`, on-link.
-pub(in crate::plan) fn own(node: &Node, family: Family) -> Option<WindowsRoute> {
+/// Returns the on-link route to the node's own pods.
+pub(in crate::plan) fn to_own_pods(node: &Node, family: Family) -> Option<WindowsRoute> {
     let destination = node.pod_cidrs.get(family)?.prefix();
-    Some(route(destination, Some(WindowsRoute::on_link(family)), WindowsRoute::OWN_METRIC))
+    Some(route(destination, Some(WindowsRoute::on_link(family)), WindowsRoute::OWN_PODS_METRIC))
 }
 
-/// The route of `node` to the master by the gateway of its external adapter.
+/// Returns the node's route to the master through the gateway of its external adapter.
 pub(in crate::plan) fn to_master(cluster: &Cluster, node: &Node, family: Family) -> Option<WindowsRoute> {
     let master = cluster.master_address.filter(|master| Family::from(*master) == family)?;
     let gateway = node.default_gateway.filter(|gateway| Family::from(*gateway) == family);
-    let is_here = node.addresses.get(family) == Some(&master) || gateway == Some(master);
-    (!is_here).then(|| route(host(master), gateway, WindowsRoute::DEFAULT_METRIC))
+    let is_local = node.addresses.get(family) == Some(&master) || gateway == Some(master);
+    (!is_local).then(|| route(host(master), gateway, WindowsRoute::DEFAULT_METRIC))
 }
 
 const fn route(destination_prefix: IpNet, next_hop: Option<IpAddr>, route_metric: u32) -> WindowsRoute {

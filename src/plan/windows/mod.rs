@@ -1,9 +1,9 @@
-//! Windows nodes: what they shall hold, and what must change on them.
+//! The desired state and the plan of Windows nodes.
 //!
-//! The same file serves them, by other means: routes in two stores without a mark of their owner, forwarding by
-//! interface, masquerade by the CNI. So they have a desired state and a plan of their own, in the words of the
-//! NetTCPIP cmdlets. What carries the plan out is a script that [`render`](crate::render) writes; it plans by the
-//! same rules on the node.
+//! The same configuration serves Windows nodes by other means: routes in two stores that do not record their owner,
+//! forwarding per interface, and masquerading by the CNI. They therefore have their own desired state and plan, in
+//! terms of the NetTCPIP cmdlets. A script that [`render`](crate::render) writes commits the plan; it plans by the same
+//! rules on the node.
 
 mod desired;
 mod observed;
@@ -11,7 +11,7 @@ mod plan;
 mod traffic;
 
 pub use desired::{WindowsDesired, WindowsOrigin, windows_desired};
-pub(super) use desired::{own, to_master, to_node};
+pub(super) use desired::{to_master, to_node, to_own_pods};
 pub use observed::{Interface, ObservedRoute, OwnedRoute, SavedForwarding, WindowsAddress, WindowsObserved};
 pub use plan::{
     ForwardingChange, InterfaceRef, POD_ALIASES, StoreChange, Stores, WindowsCause, WindowsChange,

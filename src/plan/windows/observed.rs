@@ -1,4 +1,4 @@
-//! What stands on a Windows node, as the script of `render --collect` prints it there.
+//! The live state of a Windows node, as the script from `render --collect` prints it.
 
 use std::net::IpAddr;
 
@@ -7,42 +7,42 @@ use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::error::{Error, Kind};
 
-/// The version of the file. One of another version is never guessed at.
+/// The format version. Files of another version are rejected.
 const FORMAT: u32 = 1;
 
-/// A Windows node at a moment. Keys that are unknown are taken for those of a later PowerShell.
+/// A snapshot of a Windows node. Unknown keys are ignored: a later version of the script may write them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct WindowsObserved {
     format: u32,
     /// `windows`.
     system: String,
-    /// The node that the script was made for.
+    /// The node that the script was rendered for.
     pub node: String,
-    /// When, as RFC 3339 has it.
+    /// The time of the snapshot, as in RFC 3339.
     pub at: String,
-    /// Every interface, once for each family it has.
+    /// Every interface, once for each address family it supports.
     pub interfaces: Vec<Interface>,
     /// Every address.
     pub addresses: Vec<WindowsAddress>,
-    /// Every route that Windows did not make of an address.
+    /// Every route except those that Windows derives from addresses.
     pub routes: Vec<ObservedRoute>,
-    /// The routes in the active store that Windows made of addresses. Snapshots of earlier versions have none.
-    #[serde(default)]
-    pub made: Vec<ObservedRoute>,
-    /// The routes that hostgw owns, by the record on the node.
+    /// The routes in the active store that Windows derives from addresses. Snapshots of earlier versions omit them.
+    #[serde(default, rename = "Made")]
+    pub derived: Vec<ObservedRoute>,
+    /// The routes that hostgw manages, according to the record on the node.
     pub owned: Vec<OwnedRoute>,
-    /// What forwarded before hostgw, by the record on the node.
+    /// The forwarding settings from before hostgw, according to the record on the node.
     pub forwarding: Vec<SavedForwarding>,
 }
 
-/// One family of an interface.
+/// One address family of an interface.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Interface {
-    /// Its number.
+    /// Its index.
     pub index: u32,
-    /// Its name.
+    /// Its alias.
     pub alias: String,
     /// `IPv4` or `IPv6`.
     pub family: String,
@@ -54,9 +54,9 @@ pub struct Interface {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct WindowsAddress {
-    /// The interface's number.
+    /// The interface's index.
     pub index: u32,
-    /// The address, of IPv6 without its zone.
+    /// The address. An IPv6 address has no zone.
     #[serde(deserialize_with = "address")]
     pub address: IpAddr,
 }
@@ -65,28 +65,28 @@ pub struct WindowsAddress {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ObservedRoute {
-    /// The interface's number.
+    /// The interface's index.
     pub index: u32,
-    /// The interface's name.
+    /// The interface's alias.
     pub alias: String,
     /// `-DestinationPrefix`.
     pub destination: IpNet,
     /// `-NextHop`.
     #[serde(deserialize_with = "address")]
     pub next_hop: IpAddr,
-    /// The metric in the active store; -1 where it is not there.
+    /// The metric in the active store. The file has -1 if the route is not there.
     #[serde(deserialize_with = "metric")]
     pub active: Option<u32>,
-    /// The metric in the persistent store; -1 where it is not there.
+    /// The metric in the persistent store. The file has -1 if the route is not there.
     #[serde(deserialize_with = "metric")]
     pub persistent: Option<u32>,
 }
 
-/// A route that hostgw owns.
+/// A route that hostgw manages.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct OwnedRoute {
-    /// On which interface, by name.
+    /// The interface's alias.
     pub alias: String,
     /// `-DestinationPrefix`.
     pub destination: IpNet,
@@ -95,11 +95,11 @@ pub struct OwnedRoute {
     pub next_hop: IpAddr,
 }
 
-/// A setting from before hostgw.
+/// A forwarding setting from before hostgw.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct SavedForwarding {
-    /// Of which interface, by name.
+    /// The interface's alias.
     pub alias: String,
     /// `IPv4` or `IPv6`.
     pub family: String,
@@ -115,16 +115,16 @@ struct SnapshotHeader {
 }
 
 impl WindowsObserved {
-    /// Whether `text` is such a file, of whatever version.
+    /// Returns `true` if `text` is a Windows snapshot of any version.
     #[must_use]
-    pub fn is_one(text: &str) -> bool {
+    pub fn is_snapshot(text: &str) -> bool {
         serde_json::from_str::<SnapshotHeader>(without_mark(text)).is_ok_and(|head| head.system == "windows")
     }
 
-    /// Reads what the script printed, which stands in the file called `name`.
+    /// Parses a snapshot; `name` is the file name in errors.
     ///
     /// # Errors
-    /// When it is something else, or of another version.
+    /// Returns an error if the text is something else, or of another version.
     pub fn parse(name: &str, text: &str) -> Result<Self, Error> {
         let wrong = |why: String| {
             Error::new(Kind::Invalid, format!("{name} is not a Windows snapshot: {why}"))
@@ -142,12 +142,12 @@ impl WindowsObserved {
     }
 }
 
-/// Windows PowerShell 5.1 writes UTF-8 with a byte order mark.
+/// Removes the byte order mark that Windows PowerShell 5.1 writes.
 fn without_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// Windows prints an address of IPv6 with the zone it is in.
+/// Parses an address without its zone, which Windows prints for IPv6.
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpAddr, D::Error> {
     let text = String::deserialize(deserializer)?;
     text.split('%').next().unwrap_or_default().parse().map_err(D::Error::custom)

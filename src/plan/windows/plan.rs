@@ -1,4 +1,4 @@
-//! What must change on a Windows node: the plan that its script makes there, made here.
+//! Computes the plan of a Windows node, exactly as its script does on the node.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -18,31 +18,31 @@ use super::{
     traffic::{ResolvedRoute, TrafficIndex, route_delete},
 };
 
-/// The names of the pod interface where nothing holds the pod gateway: HNS names the endpoint of the network `cbr0`
-/// so, and flannel's `cbr0_ep`.
+/// The aliases of the pod interface if no interface has the pod gateway: HNS uses the first one for the endpoint of the
+/// network `cbr0`, and flannel the second one.
 pub const POD_ALIASES: [&str; 2] = ["vEthernet (cbr0)", "vEthernet (cbr0_ep)"];
 
-/// What must change, in the order in which it is committed, and what stands in the way.
+/// The changes of a Windows node in the order of the commit, and the conflicts that prevent it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WindowsPlan {
-    /// Routes that come or change, those that go, forwarding.
+    /// Added and changed routes, then removed ones, then forwarding.
     pub changes: Vec<WindowsChange>,
-    /// Routes of others that take traffic of hostgw's.
+    /// Foreign routes that divert traffic from managed ones.
     pub conflicts: Vec<WindowsConflict>,
-    /// Persistent routes of interfaces that no longer exist and that the script leaves alone, in sentences.
+    /// Persistent routes of missing interfaces that the script does not touch, described in sentences.
     pub leftovers: Vec<String>,
 }
 
-/// One object that must change.
+/// The change of one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WindowsChange {
-    /// A route, in either store.
+    /// A route, in one or both stores.
     Route(StoreChange),
-    /// Whether an interface forwards.
+    /// Forwarding on an interface.
     Forwarding(ForwardingChange),
 }
 
-/// One interface, destination and next hop, in both stores.
+/// The change of one route, identified by interface, destination and next hop, in both stores.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoreChange {
     /// The interface.
@@ -51,59 +51,59 @@ pub struct StoreChange {
     pub destination: IpNet,
     /// `-NextHop`.
     pub next_hop: IpAddr,
-    /// What stands.
+    /// The live state.
     pub before: Stores,
-    /// What shall stand.
+    /// The desired state.
     pub after: Stores,
-    /// Why.
+    /// The reason.
     pub cause: WindowsCause,
 }
 
-/// The metric of a route in each store where it is.
+/// The metric of a route in each store that contains it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stores {
-    /// What packets go by.
+    /// The metric in the active store, which packets use.
     pub active: Option<u32>,
-    /// What is left when the machine starts.
+    /// The metric in the persistent store, which survives a restart.
     pub persistent: Option<u32>,
 }
 
 /// An interface of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InterfaceRef {
-    /// Its number, which changes.
+    /// Its index, which is not stable.
     pub index: u32,
-    /// Its name.
+    /// Its alias.
     pub alias: String,
 }
 
-/// Why a route changes.
+/// The reason for the change of a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WindowsCause {
-    /// The configuration asks for it.
+    /// It is configured.
     Configured(WindowsOrigin),
-    /// hostgw owns it, and the configuration does not ask for it.
+    /// It is managed but not configured.
     Owned,
-    /// It is somebody else's, and is taken over.
+    /// It is foreign and adopted.
     Foreign,
     /// Its interface no longer exists.
     Orphaned,
 }
 
-/// Whether an interface forwards.
+/// The change of forwarding on an interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForwardingChange {
     /// The interface.
     pub interface: InterfaceRef,
-    /// What it is there for.
+    /// The role of the interface.
     pub role: Role,
-    /// Of which family.
+    /// The address family.
     pub family: Family,
-    /// What stands: `Disabled`, or whatever else Windows says.
+    /// The live value: `Disabled`, or whatever else Windows reports.
     pub before: String,
 }
 
-/// A route of somebody else's.
+/// A foreign route that diverts traffic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowsConflict {
     /// Its interface.
@@ -114,9 +114,9 @@ pub struct WindowsConflict {
     pub next_hop: IpAddr,
     /// Its metrics.
     pub live: Stores,
-    /// The destination whose traffic it takes.
+    /// The destination whose traffic it diverts.
     pub wanted: IpNet,
-    /// The next hop that hostgw needs there.
+    /// The next hop that hostgw needs for that destination.
     pub needed: IpAddr,
 }
 
@@ -126,11 +126,11 @@ impl Stores {
     }
 }
 
-/// What must change on node number `index` of `cluster`, where `observed` stands.
+/// Computes the changes of the node at `index` of `cluster` with the live state `observed`.
 ///
 /// # Errors
-/// What of the node does not fit, in sentences without a full stop: an interface, an address, a default route is
-/// missing.
+/// Returns the reasons that the node cannot be planned, as sentences without a period: an interface, an address or a
+/// default route is missing.
 pub fn windows_plan(
     cluster: &Cluster,
     index: usize,
@@ -140,7 +140,7 @@ pub fn windows_plan(
 ) -> Result<WindowsPlan, Vec<String>> {
     let node = &cluster.nodes[index];
     let machine = NodeInterfaces::new(observed);
-    let (management, pod) = machine.places(cluster, node)?;
+    let (management, pod) = machine.find_interfaces(cluster, node)?;
     let wanted = wanted(desired, observed, &management)?;
     let live: HashMap<WindowsRouteKey, Stores> =
         observed.routes.iter().map(|route| (WindowsRouteKey::of(route), stores(route))).collect();
@@ -150,8 +150,8 @@ pub fn windows_plan(
         .map(|route| (route.alias.as_str(), route.destination, route.next_hop))
         .collect();
     let mut plan = WindowsPlan::default();
-    let needs = TrafficIndex::new(&wanted);
-    refuse_misplaced(cluster, observed, &needs, &pod)?;
+    let traffic = TrafficIndex::new(&wanted);
+    reject_misplaced_addresses(cluster, observed, &traffic, &pod)?;
     let mut keys = HashSet::new();
     for ResolvedRoute { destination, next_hop, metric, origin } in wanted {
         let key = WindowsRouteKey { index: management.index, destination, next_hop };
@@ -165,7 +165,7 @@ pub fn windows_plan(
     }
     for route in observed.routes.iter().filter(|route| !keys.contains(&WindowsRouteKey::of(route))) {
         let interface = InterfaceRef { index: route.index, alias: route.alias.clone() };
-        let go = |cause| {
+        let removal = |cause| {
             WindowsChange::Route(StoreChange {
                 interface: interface.clone(),
                 destination: route.destination,
@@ -175,30 +175,30 @@ pub fn windows_plan(
                 cause,
             })
         };
-        let taken = needs.taken_by(route.destination, route.index, pod.index);
+        let diverted = traffic.diverted_by(route.destination, route.index, pod.index);
         if machine.is_orphan(route) {
             let is_owned = observed
                 .owned
                 .iter()
-                .any(|one| (one.destination, one.next_hop) == (route.destination, route.next_hop));
-            let is_ours = is_owned || policy == ForeignPolicy::Adopt;
-            match taken {
+                .any(|owned| (owned.destination, owned.next_hop) == (route.destination, route.next_hop));
+            let may_remove = is_owned || policy == ForeignPolicy::Adopt;
+            match diverted {
                 None if !is_owned => {}
-                _ if is_ours && route.index > 0 => plan.changes.push(go(WindowsCause::Orphaned)),
+                _ if may_remove && route.index > 0 => plan.changes.push(removal(WindowsCause::Orphaned)),
                 _ => plan.leftovers.push(leftover(route)),
             }
             continue;
         }
         let is_owned = owned.contains(&(route.alias.as_str(), route.destination, route.next_hop));
-        match taken {
-            _ if is_owned => plan.changes.push(go(WindowsCause::Owned)),
-            Some(_) if policy == ForeignPolicy::Adopt => plan.changes.push(go(WindowsCause::Foreign)),
-            Some(taken) => plan.conflicts.push(WindowsConflict {
+        match diverted {
+            _ if is_owned => plan.changes.push(removal(WindowsCause::Owned)),
+            Some(_) if policy == ForeignPolicy::Adopt => plan.changes.push(removal(WindowsCause::Foreign)),
+            Some(diverted) => plan.conflicts.push(WindowsConflict {
                 destination: route.destination,
                 next_hop: route.next_hop,
                 live: stores(route),
-                wanted: taken.destination,
-                needed: taken.next_hop,
+                wanted: diverted.destination,
+                needed: diverted.next_hop,
                 interface: interface.clone(),
             }),
             None => {}
@@ -208,24 +208,25 @@ pub fn windows_plan(
     Ok(plan)
 }
 
-/// Refuses addresses among the pods of another node: Windows keeps packets to them, whatever the routes are.
-fn refuse_misplaced(
+/// Rejects local addresses in the pod CIDR of another node: Windows does not send packets to them, whatever the routes
+/// are.
+fn reject_misplaced_addresses(
     cluster: &Cluster,
     observed: &WindowsObserved,
-    needs: &TrafficIndex,
+    traffic: &TrafficIndex,
     pod: &InterfaceRef,
 ) -> Result<(), Vec<String>> {
     let mut problems = Vec::new();
-    for route in &observed.made {
-        let Some(taken) = needs.taken_by(route.destination, route.index, pod.index) else { continue };
-        if !matches!(taken.origin, WindowsOrigin::Node(_)) {
+    for route in &observed.derived {
+        let Some(diverted) = traffic.diverted_by(route.destination, route.index, pod.index) else { continue };
+        if !matches!(diverted.origin, WindowsOrigin::Node(_)) {
             continue;
         }
         let problem = format!(
             "{} has an address in {} ({}): Windows keeps packets to it on this machine. Remove that address, or fix the configuration",
             route.alias,
-            taken.destination,
-            taken.origin.purpose(cluster)
+            diverted.destination,
+            diverted.origin.reason_in(cluster)
         );
         if !problems.contains(&problem) {
             problems.push(problem);
@@ -248,7 +249,7 @@ fn stores(route: &ObservedRoute) -> Stores {
     Stores { active: route.active, persistent: route.persistent }
 }
 
-/// Where a route stands in a store.
+/// The identity of a route in a store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct WindowsRouteKey {
     index: u32,
@@ -283,7 +284,7 @@ fn wanted(
     if problems.is_empty() { Ok(wanted) } else { Err(problems) }
 }
 
-/// The gateway of the best default route of the management interface.
+/// Returns the gateway of the best default route of the management interface.
 fn default_gateway(observed: &WindowsObserved, management: &InterfaceRef, family: Family) -> Option<IpAddr> {
     let is_default = |route: &&ObservedRoute| {
         route.index == management.index
@@ -306,7 +307,7 @@ fn forwarding(
         for (family, _) in cluster.prefixes.iter() {
             let name = family.to_string();
             let live =
-                observed.interfaces.iter().find(|one| one.index == interface.index && one.family == name);
+                observed.interfaces.iter().find(|live| live.index == interface.index && live.family == name);
             match live {
                 Some(live) if live.forwarding == "Enabled" => {}
                 Some(live) => changes.push(WindowsChange::Forwarding(ForwardingChange {
@@ -330,43 +331,49 @@ struct NodeInterfaces<'a> {
 
 impl<'a> NodeInterfaces<'a> {
     fn new(observed: &'a WindowsObserved) -> Self {
-        let aliases = observed.interfaces.iter().map(|one| (one.index, one.alias.as_str())).collect();
+        let aliases =
+            observed.interfaces.iter().map(|interface| (interface.index, interface.alias.as_str())).collect();
         Self { aliases, observed }
     }
 
-    /// Whether a route is only in the persistent store, and its interface no longer exists: it carries nothing.
+    /// Returns `true` if a route is only in the persistent store and its interface no longer exists, so that it has no
+    /// effect.
     fn is_orphan(&self, route: &ObservedRoute) -> bool {
         route.active.is_none() && !self.aliases.contains_key(&route.index)
     }
 
-    /// The interfaces that hold one of `addresses`.
-    fn holders(&self, addresses: &[IpAddr]) -> BTreeSet<u32> {
-        let held = self.observed.addresses.iter().filter(|one| addresses.contains(&one.address));
-        held.map(|one| one.index).collect()
+    /// Returns the interfaces with one of `addresses`.
+    fn with_address(&self, addresses: &[IpAddr]) -> BTreeSet<u32> {
+        let matching = self.observed.addresses.iter().filter(|address| addresses.contains(&address.address));
+        matching.map(|address| address.index).collect()
     }
 
-    /// The interfaces with one of these names, which Windows compares without regard to case.
-    fn called(&self, names: &[&str]) -> BTreeSet<u32> {
-        let is_one = |alias: &str| names.iter().any(|name| name.to_lowercase() == alias.to_lowercase());
-        self.aliases.iter().filter(|(_, alias)| is_one(alias)).map(|(index, _)| *index).collect()
+    /// Returns the interfaces with one of these aliases, which Windows compares without case.
+    fn with_alias(&self, names: &[&str]) -> BTreeSet<u32> {
+        let matches = |alias: &str| names.iter().any(|name| name.to_lowercase() == alias.to_lowercase());
+        self.aliases.iter().filter(|(_, alias)| matches(alias)).map(|(index, _)| *index).collect()
     }
 
-    /// The management interface and the pod interface.
-    fn places(&self, cluster: &Cluster, node: &Node) -> Result<(InterfaceRef, InterfaceRef), Vec<String>> {
+    /// Returns the management interface and the pod interface.
+    fn find_interfaces(
+        &self,
+        cluster: &Cluster,
+        node: &Node,
+    ) -> Result<(InterfaceRef, InterfaceRef), Vec<String>> {
         let addresses: Vec<IpAddr> = node.addresses.iter().map(|(_, address)| *address).collect();
         let gateways: Vec<IpAddr> =
             Family::ALL.into_iter().filter_map(|family| node.pod_gateway(family)).collect();
         let alias = cluster.egress_interface_of(node).map(InterfaceName::as_str);
         let management = match alias {
-            Some(alias) => self.called(&[alias]),
-            None => self.holders(&addresses),
+            Some(alias) => self.with_alias(&[alias]),
+            None => self.with_address(&addresses),
         };
-        let holders = self.holders(&gateways);
-        let pod = if holders.is_empty() { self.called(&POD_ALIASES) } else { holders };
+        let with_gateway = self.with_address(&gateways);
+        let pod = if with_gateway.is_empty() { self.with_alias(&POD_ALIASES) } else { with_gateway };
         let sought =
             alias.map_or_else(|| format!("holds {}", or(&addresses)), |alias| format!("is called {alias}"));
-        let management = self.only(&management, &format!("interface that {sought}"));
-        let pod = self.only(
+        let management = self.unique(&management, &format!("interface that {sought}"));
+        let pod = self.unique(
             &pod,
             &format!("pod interface, which holds {} or is called {}", or(&gateways), or(&POD_ALIASES)),
         );
@@ -376,7 +383,7 @@ impl<'a> NodeInterfaces<'a> {
         }
     }
 
-    fn only(&self, found: &BTreeSet<u32>, what: &str) -> Result<InterfaceRef, String> {
+    fn unique(&self, found: &BTreeSet<u32>, what: &str) -> Result<InterfaceRef, String> {
         if let (Some(index), 1) = (found.first(), found.len()) {
             return Ok(InterfaceRef {
                 index: *index,

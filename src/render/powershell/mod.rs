@@ -240,7 +240,7 @@ fn entry(cluster: &Cluster, route: &WindowsRoute, origin: WindowsOrigin) -> Stri
         "@{{ Role = '{role}'; Destination = '{}'; NextHop = '{next_hop}'; Metric = {}; Why = {}{everything} }}",
         route.destination_prefix,
         route.route_metric,
-        literal(&origin.purpose(cluster))
+        literal(&origin.reason_in(cluster))
     )
 }
 

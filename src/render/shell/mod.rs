@@ -12,7 +12,7 @@ use std::fmt::Write as _;
 use super::Provenance;
 use crate::{
     model::{Cluster, Family},
-    plan::{Desired, in_order_of_writing},
+    plan::{Desired, in_write_order},
     state::{NatTable, Route, State},
     text::{hidden_ranges, padded, printable},
 };
@@ -69,7 +69,7 @@ hidden='{}'
         let table = desired.state.nat.get(family).map(table).unwrap_or_default();
         let _ = write!(text, "\n{}", function(&format!("desired_table_{}", family.nft()), &table));
     }
-    let sysctls: String = in_order_of_writing(&desired.state.sysctls)
+    let sysctls: String = in_write_order(&desired.state.sysctls)
         .iter()
         .map(|(key, value)| format!("{key} {}\n", value))
         .collect();

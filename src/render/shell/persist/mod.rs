@@ -12,7 +12,7 @@ use std::{collections::HashSet, fmt, str::FromStr};
 use super::{on_link_first, table};
 use crate::{
     model::Family,
-    plan::in_order_of_writing,
+    plan::in_write_order,
     render::Provenance,
     state::{NatTable, State},
     text::{Untrusted, printable},
@@ -297,6 +297,6 @@ fn nftables(state: &State) -> String {
 }
 
 fn sysctls(state: &State) -> String {
-    let lines = in_order_of_writing(&state.sysctls);
+    let lines = in_write_order(&state.sysctls);
     lines.into_iter().fold("\n".to_owned(), |text, (key, value)| format!("{text}{key} = {value}\n"))
 }
