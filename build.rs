@@ -1,4 +1,4 @@
-//! Puts the commit that hostgw is built from into `hostgw --version`.
+//! Embeds the commit that hostgw is built from, for `hostgw --version`.
 
 use std::{env, path::Path, process::Command};
 
@@ -17,8 +17,8 @@ fn main() {
     }
 }
 
-/// The commit that is checked out, and its date. None outside a repository of hostgw's own: a crate archive may be
-/// unpacked inside another repository.
+/// Returns the checked-out commit and its date. Returns `None` outside of hostgw's own repository: a crate archive may
+/// be unpacked inside another one.
 fn commit() -> Option<(String, String)> {
     let folder = env::var("CARGO_MANIFEST_DIR").ok()?;
     if !Path::new(&folder).join(".git").exists() {
@@ -27,14 +27,14 @@ fn commit() -> Option<(String, String)> {
     let git = |arguments: &[&str]| {
         let mut command = Command::new("git");
         command.args(["-C", &folder]).args(arguments);
-        // A hook of git sets these for another repository.
+        // A git hook sets these variables for its own repository.
         command.env_remove("GIT_DIR").env_remove("GIT_WORK_TREE").env_remove("GIT_INDEX_FILE");
         let output = command.output().ok()?;
         let text = String::from_utf8(output.stdout).ok()?.trim().to_owned();
         (output.status.success() && !text.is_empty()).then_some(text)
     };
-    // The log of HEAD changes with every commit and checkout. Without one, HEAD itself is better than a file that does
-    // not exist: cargo would run this script every time.
+    // The log of HEAD changes with every commit and checkout. Without one, HEAD itself is watched: if a watched file
+    // did not exist, cargo would run this script every time.
     let watched = ["logs/HEAD", "HEAD"].into_iter().find_map(|file| {
         let path = Path::new(&folder).join(git(&["rev-parse", "--git-path", file])?);
         path.exists().then_some(path)

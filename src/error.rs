@@ -1,4 +1,4 @@
-//! What went wrong, on which object, and what to do next; one exit code per kind.
+//! Errors with a message, a suggestion and an exit code.
 
 use std::fmt;
 
@@ -7,8 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::Untrusted;
 
-/// The kinds of failure. Their numbers are the exit codes of the command: documented, tested, never
-/// reused.
+/// The kinds of errors. The numbers are the exit codes, which are documented, tested and never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 #[repr(u8)]
@@ -19,33 +18,33 @@ pub enum Kind {
     Invalid = 3,
     /// Another apply holds the lock.
     Locked = 4,
-    /// The live state is no longer what the plan was made for.
+    /// The live state no longer matches the facts of the plan.
     Stale = 5,
     /// The apply failed and was rolled back, and the rollback was verified.
     RolledBack = 6,
-    /// The rollback could not be finished.
+    /// The rollback could not be completed.
     RollbackIncomplete = 7,
-    /// Declined, or not confirmed in time.
+    /// The plan was declined, or not confirmed in time.
     Declined = 8,
     /// Part of the live state could not be read.
     Incomplete = 9,
-    /// Something that is not hostgw's stands in the way.
+    /// The plan conflicts with objects that hostgw does not manage.
     Conflict = 10,
     /// The command line is wrong.
     Usage = 64,
-    /// Interrupted; rolled back where something had been changed.
+    /// The command was interrupted, and any changes were rolled back.
     Interrupted = 130,
 }
 
 impl Kind {
-    /// The exit code.
+    /// Returns the exit code.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
         self as u8
     }
 }
 
-/// The number of a rule, which prints as in `HG0704`. What each rule says is in [`diagnose`](crate::diagnose).
+/// The code of a rule, which prints as `HG0704`. [`diagnose`](crate::diagnose) defines the rules.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct RuleCode(pub u16);
@@ -75,28 +74,28 @@ impl TryFrom<String> for RuleCode {
     }
 }
 
-/// A failure of the command.
+/// An error of a command.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Error {
-    /// Decides the exit code.
+    /// The kind, which determines the exit code.
     pub kind: Kind,
-    /// The code of the rule that the configuration violates, such as `HG0704`, if it is one.
+    /// The code of the rule that the configuration violates, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<RuleCode>,
-    /// What failed, on which object and why: a sentence in lower case without its full stop.
+    /// What failed, on which object and why, as a sentence without capital and period.
     pub message: Untrusted,
-    /// More lines that belong to it.
+    /// Additional lines of the message.
     pub details: Vec<Untrusted>,
-    /// The commands that would finish what hostgw could not, in this order.
+    /// The commands that would complete what hostgw could not, in this order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub commands: Vec<Untrusted>,
-    /// What to do next.
+    /// A suggestion.
     pub hint: Option<Untrusted>,
 }
 
 impl Error {
-    /// A failure of `kind`, described by `message`.
+    /// Creates an error.
     #[must_use]
     pub fn new(kind: Kind, message: impl Into<Untrusted>) -> Self {
         Self {
@@ -109,7 +108,7 @@ impl Error {
         }
     }
 
-    /// An unexpected failure.
+    /// Creates an unexpected error.
     #[must_use]
     pub fn unexpected(message: impl Into<Untrusted>) -> Self {
         Self::new(Kind::Unexpected, message)
@@ -122,14 +121,14 @@ impl Error {
         self
     }
 
-    /// The same, with what to do next.
+    /// Sets the suggestion.
     #[must_use]
     pub fn with_hint(mut self, hint: impl Into<Untrusted>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// The same, with what to do next where that is known.
+    /// Sets the suggestion, if there is one.
     #[must_use]
     pub fn with_hint_if(self, hint: Option<impl Into<Untrusted>>) -> Self {
         match hint {
@@ -138,13 +137,13 @@ impl Error {
         }
     }
 
-    /// The lines between the message and the commands: the details, and what the commands are.
+    /// Iterates over the lines between the message and the commands: the details, and a heading for the commands.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         let head = (!self.commands.is_empty()).then(|| "remaining commands, in this order:".to_owned());
         self.details.iter().map(ToString::to_string).chain(head)
     }
 
-    /// The same, with lines that belong to it.
+    /// Adds lines to the message.
     #[must_use]
     pub fn with_details(mut self, details: impl IntoIterator<Item = impl Into<Untrusted>>) -> Self {
         self.details.extend(details.into_iter().map(Into::into));

@@ -1,27 +1,26 @@
-//! Faults on demand, to prove what is said of failures: with the build feature `fault-injection` alone.
+//! Fault injection for tests, in builds with the feature `fault-injection`.
 //!
-//! Every exchange with the kernel, and every step in writing the state directory, passes a point, counted
-//! from 1. `HOSTGW_FAULT` names one, and what happens there:
+//! Every exchange with the kernel, and every step of writing the state directory, passes an injection point. They are
+//! counted from 1. `HOSTGW_FAULT` selects one of them and the fault:
 //!
-//! | fault | what happens |
+//! | fault | effect |
 //! |---|---|
-//! | `fail:3` | the third fails with `EIO`, before anything is sent or written; `fail:3:EPERM` with another error |
-//! | `fail-from:3` | so do the third and all after it |
-//! | `kill:3` | the process ends there, as by `kill -9` |
-//! | `stop:3` | it stops there, and goes on when it gets a SIGCONT |
-//! | `hang:3` | it does nothing any more, and does not look stopped |
-//! | `cut:3`, `cut-from:3` | the kernel's answer is marked as cut by a concurrent change (`NLM_F_DUMP_INTR`) |
-//! | `lose:3`, `lose-from:3` | part of the answer did not fit the socket (`ENOBUFS`) |
+//! | `fail:3` | the third point fails with `EIO` before anything is sent or written, or with another error: `fail:3:EPERM` |
+//! | `fail-from:3` | the third point and all later ones fail |
+//! | `kill:3` | the process is killed at the third point, as by `kill -9` |
+//! | `stop:3` | the process is stopped at the third point, until it receives SIGCONT |
+//! | `hang:3` | the process hangs at the third point without being stopped |
+//! | `cut:3`, `cut-from:3` | the kernel's reply is marked as interrupted by a concurrent change (`NLM_F_DUMP_INTR`) |
+//! | `lose:3`, `lose-from:3` | part of the kernel's reply did not fit the socket (`ENOBUFS`) |
 //!
-//! A fault is of one process: what its supervisor shall meet is in `HOSTGW_FAULT_SUPERVISOR`.
-//! The file that `HOSTGW_FAULT_MARK` names is written when the point is reached. Without the feature the
-//! variables mean nothing.
+//! A fault applies to a single process. `HOSTGW_FAULT_SUPERVISOR` contains the fault for its supervisor. When the point
+//! is reached, the file in `HOSTGW_FAULT_MARK` is written. Without the feature, the variables have no effect.
 
 #[cfg(feature = "fault-injection")]
-pub(crate) use on_demand::{hand_on, lose, point, tear};
+pub(crate) use injection::{interrupt_reply, lose_reply, pass_on, point};
 
 #[cfg(feature = "fault-injection")]
-mod on_demand {
+mod injection {
     use std::sync::{
         LazyLock,
         atomic::{AtomicUsize, Ordering},
@@ -32,55 +31,55 @@ mod on_demand {
         process::{Signal, getpid, kill_process},
     };
 
-    /// How many points were passed.
+    /// The number of points passed.
     static PASSED: AtomicUsize = AtomicUsize::new(0);
 
-    static ASKED: LazyLock<Option<Asked>> =
-        LazyLock::new(|| Asked::parse(&std::env::var("HOSTGW_FAULT").ok()?));
+    static FAULT: LazyLock<Option<Fault>> =
+        LazyLock::new(|| Fault::parse(&std::env::var("HOSTGW_FAULT").ok()?));
 
-    /// What `HOSTGW_FAULT` says.
-    struct Asked {
+    /// The fault in `HOSTGW_FAULT`.
+    struct Fault {
         text: String,
         kind: String,
         at: usize,
-        /// At every point from there on.
-        lasts: bool,
+        /// Whether it also applies to every later point.
+        persists: bool,
         errno: Errno,
     }
 
-    impl Asked {
+    impl Fault {
         fn parse(text: &str) -> Option<Self> {
-            let mut words = text.split(':');
-            let (kind, at) = (words.next()?, words.next()?.parse().ok()?);
-            let errno = match words.next() {
+            let mut parts = text.split(':');
+            let (kind, at) = (parts.next()?, parts.next()?.parse().ok()?);
+            let errno = match parts.next() {
                 Some("EPERM") => Errno::PERM,
                 Some("ENOSPC") => Errno::NOSPC,
                 _ => Errno::IO,
             };
-            let (kind, lasts) = kind.strip_suffix("-from").map_or((kind, false), |kind| (kind, true));
-            Some(Self { text: text.to_owned(), kind: kind.to_owned(), at, lasts, errno })
+            let (kind, persists) = kind.strip_suffix("-from").map_or((kind, false), |kind| (kind, true));
+            Some(Self { text: text.to_owned(), kind: kind.to_owned(), at, persists, errno })
         }
 
         fn is_at(&self, number: usize) -> bool {
-            number == self.at || (self.lasts && number > self.at)
+            number == self.at || (self.persists && number > self.at)
         }
     }
 
-    /// Passes the next point.
+    /// Passes the next injection point.
     ///
     /// # Errors
-    /// The fault that was asked for.
+    /// Returns the injected error.
     pub(crate) fn point() -> Result<(), Errno> {
         let number = PASSED.fetch_add(1, Ordering::SeqCst) + 1;
-        let Some(asked) = ASKED.as_ref().filter(|asked| asked.is_at(number)) else { return Ok(()) };
-        if number == asked.at {
-            // Tells a command that came through a fault from one that met none.
+        let Some(fault) = FAULT.as_ref().filter(|fault| fault.is_at(number)) else { return Ok(()) };
+        if number == fault.at {
+            // The file distinguishes a command that survived the fault from one that never reached it.
             if let Some(mark) = std::env::var_os("HOSTGW_FAULT_MARK") {
-                std::fs::write(mark, &asked.text).map_err(|_| Errno::IO)?;
+                std::fs::write(mark, &fault.text).map_err(|_| Errno::IO)?;
             }
         }
-        match asked.kind.as_str() {
-            "fail" => Err(asked.errno),
+        match fault.kind.as_str() {
+            "fail" => Err(fault.errno),
             "kill" => kill_process(getpid(), Signal::KILL),
             "stop" => kill_process(getpid(), Signal::STOP),
             "hang" => loop {
@@ -90,60 +89,60 @@ mod on_demand {
         }
     }
 
-    /// Prepares a supervisor that is about to be started: the fault that was asked for is this process's
-    /// alone, `HOSTGW_FAULT_SUPERVISOR` is the supervisor's.
-    pub(crate) fn hand_on(command: &mut std::process::Command) {
+    /// Prepares the environment of a supervisor: its fault is in `HOSTGW_FAULT_SUPERVISOR`, and this process's own does
+    /// not apply to it.
+    pub(crate) fn pass_on(command: &mut std::process::Command) {
         match std::env::var_os("HOSTGW_FAULT_SUPERVISOR") {
             Some(fault) => command.env("HOSTGW_FAULT", fault),
             None => command.env_remove("HOSTGW_FAULT"),
         };
     }
 
-    /// The fault of that kind at the last point, if it was asked for.
-    fn is_asked(kind: &str) -> Option<usize> {
+    /// Returns the number of the last point if a fault of this kind applies to it.
+    fn active_at(kind: &str) -> Option<usize> {
         let number = PASSED.load(Ordering::SeqCst);
-        ASKED.as_ref().filter(|asked| asked.kind == kind && asked.is_at(number)).map(|_| number)
+        FAULT.as_ref().filter(|fault| fault.kind == kind && fault.is_at(number)).map(|_| number)
     }
 
-    /// Before an answer is read.
+    /// Fails the reading of a reply, if requested.
     ///
     /// # Errors
-    /// The fault that was asked for.
-    pub(crate) fn lose() -> Result<(), Errno> {
-        /// The exchange that lost a part of its answer last: the kernel says so once.
+    /// Returns the injected error.
+    pub(crate) fn lose_reply() -> Result<(), Errno> {
+        /// The last exchange that lost part of its reply: the kernel reports that once.
         static LOST: AtomicUsize = AtomicUsize::new(0);
-        match is_asked("lose") {
+        match active_at("lose") {
             Some(number) if LOST.swap(number, Ordering::SeqCst) != number => Err(Errno::NOBUFS),
             _ => Ok(()),
         }
     }
 
-    /// Marks an answer, a datagram of netlink messages, as cut, where that was asked for.
-    pub(crate) fn tear(datagram: &mut [u8]) {
-        // nlmsg_flags, and NLM_F_DUMP_INTR in them (linux/netlink.h).
-        if let Some(flags) = datagram.get_mut(6..8).filter(|_| is_asked("cut").is_some()) {
-            let torn = u16::from_ne_bytes([flags[0], flags[1]]) | 0x10;
-            flags.copy_from_slice(&torn.to_ne_bytes());
+    /// Marks a reply, a datagram of netlink messages, as interrupted if requested.
+    pub(crate) fn interrupt_reply(datagram: &mut [u8]) {
+        // The field nlmsg_flags, and in it NLM_F_DUMP_INTR (linux/netlink.h).
+        if let Some(flags) = datagram.get_mut(6..8).filter(|_| active_at("cut").is_some()) {
+            let interrupted = u16::from_ne_bytes([flags[0], flags[1]]) | 0x10;
+            flags.copy_from_slice(&interrupted.to_ne_bytes());
         }
     }
 }
 
-/// Without the feature no point fails.
+/// Without the feature, no point fails.
 #[cfg(not(feature = "fault-injection"))]
 pub(crate) const fn point() -> Result<(), rustix::io::Errno> {
     Ok(())
 }
 
-/// Without the feature no fault is handed on.
+/// Without the feature, there is no fault to pass on.
 #[cfg(not(feature = "fault-injection"))]
-pub(crate) const fn hand_on(_command: &mut std::process::Command) {}
+pub(crate) const fn pass_on(_command: &mut std::process::Command) {}
 
-/// Without the feature no answer is lost.
+/// Without the feature, no reply is lost.
 #[cfg(not(feature = "fault-injection"))]
-pub(crate) const fn lose() -> Result<(), rustix::io::Errno> {
+pub(crate) const fn lose_reply() -> Result<(), rustix::io::Errno> {
     Ok(())
 }
 
-/// Without the feature every answer is what the kernel sent.
+/// Without the feature, replies are left unchanged.
 #[cfg(not(feature = "fault-injection"))]
-pub(crate) const fn tear(_datagram: &mut [u8]) {}
+pub(crate) const fn interrupt_reply(_datagram: &mut [u8]) {}

@@ -1,6 +1,6 @@
-//! Bytes as text.
+//! Hexadecimal encoding.
 
-/// The bytes in hexadecimal.
+/// Encodes bytes in hexadecimal.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes
         .iter()
@@ -9,7 +9,7 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         .collect()
 }
 
-/// The bytes of a text in hexadecimal; `None` when it is not.
+/// Decodes hexadecimal text. Returns `None` if it is invalid.
 pub(crate) fn unhex(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u32> = text.chars().map(|digit| digit.to_digit(16)).collect::<Option<_>>()?;
     if !digits.len().is_multiple_of(2) {
@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_and_back() {
+    fn bytes_survive_a_round_trip() {
         assert_eq!(unhex(&hex(&[0, 0x1f, 0xa0])), Some(vec![0, 0x1f, 0xa0]));
         assert_eq!(unhex("abc"), None);
         assert_eq!(unhex("zz"), None);

@@ -1,4 +1,4 @@
-//! Small helpers for text that people read and write.
+//! Helpers for text that people read and write.
 
 mod escape;
 mod json;
@@ -14,7 +14,7 @@ pub use wrap::wrap;
 
 use std::{borrow::Cow, time::Duration};
 
-/// The candidate that is most like `word`, if one is like it at all: at most a third of its letters differ.
+/// Returns the candidate most similar to `word`, unless more than a third of its characters differ.
 #[must_use]
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let allowed = word.chars().count().div_ceil(3);
@@ -28,7 +28,8 @@ pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) ->
         .map(|(_, candidate)| candidate)
 }
 
-/// Optimal string alignment distance: insertions, deletions, replacements, swaps of neighbours.
+/// Returns the optimal string alignment distance, which counts insertions, deletions, replacements, and swaps of
+/// adjacent characters.
 #[must_use]
 pub fn distance(a: &[char], b: &[char]) -> usize {
     let mut before_last: Vec<usize> = Vec::new();
@@ -48,14 +49,14 @@ pub fn distance(a: &[char], b: &[char]) -> usize {
     last[b.len()]
 }
 
-/// A count with its noun: `1 route`, `2 routes`.
+/// Formats a count with its noun: `1 route`, `2 routes`.
 #[must_use]
 pub fn count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
 }
 
-/// The items in a sentence, `limit` of them at most.
+/// Formats at most `limit` items as a list in a sentence.
 #[must_use]
 pub fn list<T: std::fmt::Display>(items: &[T], limit: usize) -> String {
     let shown: Vec<String> = items.iter().take(limit).map(ToString::to_string).collect();
@@ -65,9 +66,9 @@ pub fn list<T: std::fmt::Display>(items: &[T], limit: usize) -> String {
     }
 }
 
-/// `text` with spaces after it up to `width` columns of a terminal; escape sequences take none.
+/// Pads `text` with spaces to `width` columns of a terminal. Escape sequences have no width.
 ///
-/// The one way to pad to a width that is not in the source: a `width$` in a format string panics above 65,535.
+/// All padding to a dynamic width goes through this function: a `width$` in a format string panics above 65,535.
 #[must_use]
 pub fn padded(text: &str, width: usize) -> String {
     let missing = width.saturating_sub(console::measure_text_width(text));
@@ -77,20 +78,20 @@ pub fn padded(text: &str, width: usize) -> String {
     padded
 }
 
-/// A value from a file in a sentence: no longer than a reader needs to find it.
+/// Shortens a value from a file for use in a sentence.
 #[must_use]
 pub fn shortened(text: &str) -> Cow<'_, str> {
-    const LONGEST: usize = 60;
-    match text.char_indices().nth(LONGEST) {
+    const MAX_LEN: usize = 60;
+    match text.char_indices().nth(MAX_LEN) {
         Some((end, _)) => format!("{}…", &text[..end]).into(),
         None => text.into(),
     }
 }
 
-/// A span of time, written as a whole number with its unit: `500ms`, `30s`, `2m`, `1h`.
+/// Parses a duration, written as a whole number with a unit: `500ms`, `30s`, `2m`, `1h`.
 ///
 /// # Errors
-/// What is wrong with it, a fragment that says what to write.
+/// Returns what is wrong or expected, as a sentence fragment.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
@@ -112,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nearest_forgives_a_slip_and_no_more() {
+    fn nearest_tolerates_typing_errors_only() {
         let links = ["lo", "eth0", "docker0"];
         assert_eq!(nearest("etho", links), Some("eth0"));
         assert_eq!(nearest("eht0", links), Some("eth0"));
@@ -121,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn any_width_can_be_padded_to() {
+    fn padding_has_no_maximum_width() {
         assert_eq!(padded("a", 3), "a  ");
         assert_eq!(padded("abc", 2), "abc");
         assert_eq!(padded("日本", 5), "日本 ");

@@ -137,7 +137,7 @@ pub fn run(
         Err(Stopped::Midway(cause)) => cause,
     };
     // A sysctl that was not written yet must not be restored, whatever its value is by now.
-    let record = record.with_sysctls_of(&written);
+    let record = record.with_sysctl_changes(&written);
     match restore(node, dir, &record, ForeignPolicy::Respect, TransactionProgress::Partial, None) {
         Ok(()) => Err(Failure::RolledBack { cause }),
         Err(Failure::Incomplete(mut incomplete)) => {

@@ -117,7 +117,7 @@ fn row(transaction: &Transaction) -> [String; 9] {
     let Transaction { id, open, told, changes } = transaction;
     let or_none =
         |text: &Option<Untrusted>| text.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
-    let short = |text: &Untrusted| text.start(DIGITS).to_string();
+    let short = |text: &Untrusted| text.truncated(DIGITS).to_string();
     let commit =
         |Commit { id, dirty }: &Commit| format!("{}{}", short(id), if *dirty { " (dirty)" } else { "" });
     [

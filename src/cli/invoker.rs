@@ -31,7 +31,7 @@ pub(super) fn user() -> Untrusted {
         .map(ToOwned::to_owned)
         .or_else(|| name_in_directory(id))
         .or_else(|| id_in("SUDO_UID").filter(|by_sudo| *by_sudo == id).and_then(|_| name_by_sudo()));
-    name.map_or_else(|| format!("uid {id}").into(), |name| Untrusted::from(name).start(MAX_NAME))
+    name.map_or_else(|| format!("uid {id}").into(), |name| Untrusted::from(name).truncated(MAX_NAME))
 }
 
 /// Returns the user ID of the login, if there was one.

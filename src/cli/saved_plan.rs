@@ -167,7 +167,7 @@ impl SavedPlan {
     pub(super) fn title(&self) -> String {
         let Self { node, file, commit, made_at, adopt, .. } = self;
         let commit = commit.as_ref().map_or_else(String::new, |Commit { id, dirty }| {
-            format!(", commit {}{}", id.start(DIGITS), if *dirty { " (dirty)" } else { "" })
+            format!(", commit {}{}", id.truncated(DIGITS), if *dirty { " (dirty)" } else { "" })
         });
         let adopts = if *adopt { ", adopts foreign objects" } else { "" };
         printable(&format!("Saved plan for node {node}, made at {made_at} from {file}{commit}{adopts}"))

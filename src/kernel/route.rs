@@ -235,7 +235,7 @@ fn decode(payload: &[u8], links: &Links) -> Option<Route> {
         next: NextHop { gateway: None, device: None, onlink: header.flags.contains(RouteFlags::Onlink) },
         source: None,
         mtu: None,
-        more: None,
+        opaque: None,
     };
     let mut unsupported: Vec<String> = Vec::new();
     if header.source_prefix_length != 0 {
@@ -247,8 +247,8 @@ fn decode(payload: &[u8], links: &Links) -> Option<Route> {
         }
     }
     if !unsupported.is_empty() {
-        route.more = Some(OpaqueRoute {
-            about: unsupported.into_iter().map(Into::into).collect(),
+        route.opaque = Some(OpaqueRoute {
+            parts: unsupported.into_iter().map(Into::into).collect(),
             raw: hex(&message(&canonical(parsed))),
         });
     }
@@ -329,8 +329,8 @@ type Unsendable = String;
 
 /// Encodes `route` as a netlink message.
 fn encode(route: &Route, links: &Links) -> Result<RouteMessage, Unsendable> {
-    if let Some(more) = &route.more {
-        return encode_raw(&more.raw);
+    if let Some(opaque) = &route.opaque {
+        return encode_raw(&opaque.raw);
     }
     let mut builder = RouteMessageBuilder::<IpAddr>::new()
         .destination_prefix(route.destination.addr(), route.destination.prefix_len())
@@ -432,7 +432,7 @@ pub fn messages(change: &RouteChange, links: &Links) -> Result<Vec<Message>, Uns
 /// seems to be behind the old gateway, and the kernel rejects it (`EHOSTUNREACH`).
 fn temporary_gateway_route(route: &Route) -> Option<Route> {
     let gateway = route.next.gateway.filter(|gateway| gateway.is_ipv6())?;
-    if !route.destination.contains(&gateway) || route.more.is_some() {
+    if !route.destination.contains(&gateway) || route.opaque.is_some() {
         return None;
     }
     Some(Route {

@@ -1,4 +1,4 @@
-//! What must answer before and after a change.
+//! Connectivity checks around a change.
 
 use std::{
     fmt,
@@ -6,31 +6,31 @@ use std::{
     time::Duration,
 };
 
-/// A probe of the configuration. An apply tries it before and after the change: what answered before and does
-/// not answer any more is a reason to roll back.
+/// A connectivity check. An apply runs it before and after the change. If it passed before and fails after, the change
+/// is rolled back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Check {
-    /// What is tried.
+    /// The target.
     pub target: CheckTarget,
-    /// How long one try before the change may take, and how long it is tried again after the change.
+    /// How long a single attempt before the change may take, and how long attempts are repeated after it.
     pub timeout: Duration,
 }
 
-/// What a check tries.
+/// The target of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum CheckTarget {
-    /// `tcp`: a TCP connection to this address and port is accepted.
+    /// `tcp`: accepts TCP connections at this address and port.
     Tcp(SocketAddr),
-    /// `neighbour`: this address answers on its link (ARP, or neighbour discovery).
+    /// `neighbour`: answers ARP or neighbor discovery for this address on its link.
     Neighbor(IpAddr),
 }
 
 impl Check {
-    /// The timeout of a check that names none.
+    /// The default timeout.
     pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(5);
-    /// The longest timeout: an apply holds the lock, and whoever ran it waits.
+    /// The maximum timeout. The apply holds the lock and the user waits meanwhile.
     pub const MAX_TIMEOUT: Duration = Duration::from_secs(300);
-    /// So many checks a file may have.
+    /// The maximum number of checks in a configuration.
     pub const MAX_COUNT: usize = 100;
 }
 

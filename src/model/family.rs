@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
 )]
 pub enum Family {
-    /// IPv4: `ip` in the words of nft.
+    /// IPv4, which nft calls `ip`.
     #[serde(rename = "ipv4")]
     V4,
-    /// IPv6: `ip6` in the words of nft.
+    /// IPv6, which nft calls `ip6`.
     #[serde(rename = "ipv6")]
     V6,
 }
@@ -22,7 +22,7 @@ impl Family {
     /// Both families, IPv4 first.
     pub const ALL: [Self; 2] = [Self::V4, Self::V6];
 
-    /// Bits in an address of this family.
+    /// Returns the number of bits in an address.
     #[must_use]
     pub const fn bits(self) -> u8 {
         match self {
@@ -31,7 +31,7 @@ impl Family {
         }
     }
 
-    /// The family's name as nft writes it: `ip` or `ip6`.
+    /// Returns the name in nft: `ip` or `ip6`.
     #[must_use]
     pub const fn nft(self) -> &'static str {
         match self {
@@ -80,7 +80,7 @@ impl<T> Default for PerFamily<T> {
 }
 
 impl<T> PerFamily<T> {
-    /// The value of `family`.
+    /// Returns the value of `family`.
     pub const fn get(&self, family: Family) -> Option<&T> {
         match family {
             Family::V4 => self.v4.as_ref(),
@@ -88,7 +88,7 @@ impl<T> PerFamily<T> {
         }
     }
 
-    /// The place of `family`, to be filled.
+    /// Returns the value of `family` for modification.
     pub const fn get_mut(&mut self, family: Family) -> &mut Option<T> {
         match family {
             Family::V4 => &mut self.v4,
@@ -96,12 +96,12 @@ impl<T> PerFamily<T> {
         }
     }
 
-    /// The values that are present, IPv4 first.
+    /// Iterates over the values, IPv4 first.
     pub fn iter(&self) -> impl Iterator<Item = (Family, &T)> {
         Family::ALL.into_iter().filter_map(|family| Some((family, self.get(family)?)))
     }
 
-    /// Whether neither family has a value.
+    /// Returns `true` if neither family has a value.
     pub const fn is_empty(&self) -> bool {
         self.v4.is_none() && self.v6.is_none()
     }

@@ -1,31 +1,31 @@
-//! Names of network interfaces.
+//! The names of network interfaces.
 
 use std::fmt;
 
 use crate::text::is_hidden;
 
-/// The longest name of a Linux interface in bytes: `IFNAMSIZ` is 16 with the final NUL (linux/if.h).
-const LINUX_NAME_MAX: usize = 15;
+/// The maximum length of a Linux interface name in bytes: `IFNAMSIZ` is 16 with the terminating NUL (linux/if.h).
+const MAX_LINUX_NAME_LEN: usize = 15;
 
-/// The longest alias of a Windows interface in characters: `NDIS_IF_MAX_STRING_SIZE` is 256 (ifdef.h).
-const WINDOWS_ALIAS_MAX: usize = 256;
+/// The maximum length of a Windows interface alias in characters: `NDIS_IF_MAX_STRING_SIZE` is 256 (ifdef.h).
+const MAX_WINDOWS_ALIAS_LEN: usize = 256;
 
-/// The name of a network interface, checked against the rules of the node's operating system.
+/// The name of a network interface that is valid on the node's operating system.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceName(String);
 
-/// Why a string is no interface name; a fragment that follows "… is not an interface name: ".
+/// The reason that a string is not an interface name, as a fragment to follow "… is not an interface name: ".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidInterfaceName {
-    /// Nothing but white space, or nothing.
+    /// It is empty or white space.
     Empty,
-    /// More than 15 bytes on Linux.
+    /// It exceeds 15 bytes on Linux.
     TooLong,
-    /// More than 256 characters on Windows.
+    /// It exceeds 256 characters on Windows.
     AliasTooLong,
-    /// `.` and `..` are directories in /proc/sys.
+    /// It is `.` or `..`, which are directories in /proc/sys.
     Dots,
-    /// `/`, `:`, white space or a control character.
+    /// It contains `/`, `:`, white space or a hidden character.
     Character(char),
 }
 
@@ -33,8 +33,8 @@ impl fmt::Display for InvalidInterfaceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("it is empty"),
-            Self::TooLong => write!(f, "Linux allows at most {LINUX_NAME_MAX} bytes"),
-            Self::AliasTooLong => write!(f, "Windows allows at most {WINDOWS_ALIAS_MAX} characters"),
+            Self::TooLong => write!(f, "Linux allows at most {MAX_LINUX_NAME_LEN} bytes"),
+            Self::AliasTooLong => write!(f, "Windows allows at most {MAX_WINDOWS_ALIAS_LEN} characters"),
             Self::Dots => f.write_str("\".\" and \"..\" are reserved"),
             Self::Character(c) => write!(f, "{c:?} is not allowed"),
         }
@@ -42,11 +42,11 @@ impl fmt::Display for InvalidInterfaceName {
 }
 
 impl InterfaceName {
-    /// A Linux interface name, by the kernel's own rule (`dev_valid_name`, net/core/dev.c), without characters
-    /// that nobody can see.
+    /// Creates a Linux interface name. It must satisfy the kernel's rule (`dev_valid_name`, net/core/dev.c) and contain
+    /// no hidden characters.
     ///
     /// # Errors
-    /// Says which part of the rule `name` breaks.
+    /// Returns the part of the rule that `name` violates.
     pub fn linux(name: &str) -> Result<Self, InvalidInterfaceName> {
         if name.is_empty() {
             return Err(InvalidInterfaceName::Empty);
@@ -57,16 +57,16 @@ impl InterfaceName {
         if let Some(c) = name.chars().find(|c| matches!(c, '/' | ':') || c.is_whitespace() || is_hidden(*c)) {
             return Err(InvalidInterfaceName::Character(c));
         }
-        if name.len() > LINUX_NAME_MAX {
+        if name.len() > MAX_LINUX_NAME_LEN {
             return Err(InvalidInterfaceName::TooLong);
         }
         Ok(Self(name.to_owned()))
     }
 
-    /// A Windows interface alias, such as `vEthernet (Ethernet)`.
+    /// Creates a Windows interface alias, such as `vEthernet (Ethernet)`.
     ///
     /// # Errors
-    /// An alias that is empty, too long or holds a character that nobody can see is refused.
+    /// Returns an error if the alias is empty, too long or contains hidden characters.
     pub fn windows(alias: &str) -> Result<Self, InvalidInterfaceName> {
         if alias.trim().is_empty() {
             return Err(InvalidInterfaceName::Empty);
@@ -74,13 +74,13 @@ impl InterfaceName {
         if let Some(c) = alias.chars().find(|c| is_hidden(*c)) {
             return Err(InvalidInterfaceName::Character(c));
         }
-        if alias.chars().count() > WINDOWS_ALIAS_MAX {
+        if alias.chars().count() > MAX_WINDOWS_ALIAS_LEN {
             return Err(InvalidInterfaceName::AliasTooLong);
         }
         Ok(Self(alias.to_owned()))
     }
 
-    /// The name itself.
+    /// Returns the name as a string.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -1,8 +1,7 @@
-//! The cluster as an operator describes it, valid by construction.
+//! The cluster as the configuration describes it, valid by construction.
 //!
-//! A [`Cluster`] comes out of [`crate::config`], which checks everything that one object cannot check
-//! of itself (overlaps, duplicates, membership in the cluster prefix). What one object can check is
-//! checked by its constructor, here.
+//! [`crate::config`] creates a [`Cluster`] and checks the rules that involve several objects, such as overlaps,
+//! duplicates and membership in the cluster prefix. The constructors in this module check the rules of single objects.
 
 mod check;
 mod family;
@@ -25,45 +24,45 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::Untrusted;
 
-/// One configuration file: the cluster and what every node of it shall hold.
+/// The contents of a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
-    /// `clusterPrefix`: at least one family is present.
+    /// `clusterPrefix`. At least one family is present.
     pub prefixes: PerFamily<IpNet>,
-    /// `egressInterface` of Linux nodes that name none of their own.
+    /// `egressInterface` of the Linux nodes that do not override it.
     pub egress_interface: Option<InterfaceName>,
-    /// `nextHop`: what node routes go by.
+    /// `nextHop`.
     pub next_hop: NextHopMode,
-    /// In the order of the file, names unique.
+    /// `nodes`, in the order of the file, with unique names.
     pub nodes: Vec<Node>,
-    /// `masterAddress`: Windows nodes get a host route to it.
+    /// `masterAddress`. Windows nodes have a host route to it.
     pub master_address: Option<IpAddr>,
     /// `nat`.
     pub nat: NatPolicy,
-    /// `sysctls`, in the order of the file, keys unique.
+    /// `sysctls`, in the order of the file, with unique keys.
     pub sysctls: Vec<(SysctlKey, Untrusted)>,
     /// `routes`.
     pub routes: RouteOptions,
-    /// `checks`, in the order of the file, targets unique. The plan does not depend on them.
+    /// `checks`, in the order of the file, with unique targets. They do not affect the plan.
     pub checks: Vec<Check>,
 }
 
 impl Cluster {
-    /// So many sysctls a file may have.
+    /// The maximum number of sysctls in a configuration.
     pub const MAX_SYSCTLS: usize = 1000;
 
-    /// The egress interface of `node`: its own, else the cluster's. A Windows node never takes the
-    /// cluster's, which names an interface of Linux nodes.
+    /// Returns the egress interface of `node`: its own, or else the cluster's. The cluster's interface only applies to
+    /// Linux nodes.
     #[must_use]
     pub fn egress_interface_of<'a>(&'a self, node: &'a Node) -> Option<&'a InterfaceName> {
         match (&node.egress_interface, node.os) {
-            (Some(own), _) => Some(own),
+            (Some(interface), _) => Some(interface),
             (None, OperatingSystem::Linux) => self.egress_interface.as_ref(),
             (None, OperatingSystem::Windows) => None,
         }
     }
 
-    /// Index and node of that name.
+    /// Returns the node with this name and its index.
     #[must_use]
     pub fn node(&self, name: &str) -> Option<(usize, &Node)> {
         self.nodes.iter().enumerate().find(|(_, node)| node.name == name)
@@ -73,29 +72,29 @@ impl Cluster {
 /// A machine of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Node {
-    /// Unique in the file, never empty, at most [`Self::MAX_NAME_LEN`] bytes.
+    /// `name`. It is unique in the file, and not empty or longer than [`Self::MAX_NAME_LEN`].
     pub name: Untrusted,
     /// `os`.
     pub os: OperatingSystem,
-    /// `podCIDR`: at least one family, each inside the cluster prefix of its family.
+    /// `podCIDR`. At least one family is present, and each pod CIDR is part of the cluster prefix.
     pub pod_cidrs: PerFamily<PodCidr>,
-    /// `address`: the node's own address outside the cluster prefix.
+    /// `address`. It is outside the cluster prefix.
     pub addresses: PerFamily<IpAddr>,
-    /// `gateway`: overrides the computed pod gateway, inside the pod CIDR of its family.
+    /// `gateway`, which overrides the computed pod gateway. It is part of the pod CIDR.
     pub gateways: PerFamily<IpAddr>,
-    /// `egressInterface` of this node alone.
+    /// `egressInterface`, which overrides the cluster's.
     pub egress_interface: Option<InterfaceName>,
     /// `defaultGateway` of a Windows node.
     pub default_gateway: Option<IpAddr>,
 }
 
 impl Node {
-    /// The longest name of a node in bytes, as Kubernetes has it: a DNS subdomain (RFC 1123).
+    /// The maximum length of a node name in bytes. As in Kubernetes, it is that of a DNS subdomain (RFC 1123).
     pub const MAX_NAME_LEN: usize = 253;
 
-    /// The pod gateway in `family`: the override, else computed from the pod CIDR.
+    /// Returns the pod gateway in `family`: the override, or else the one computed from the pod CIDR.
     ///
-    /// `None` when the node has no pod CIDR of that family.
+    /// Returns `None` if the node has no pod CIDR of that family.
     #[must_use]
     pub fn pod_gateway(&self, family: Family) -> Option<IpAddr> {
         let cidr = self.pod_cidrs.get(family)?;
@@ -103,14 +102,14 @@ impl Node {
     }
 }
 
-/// The operating system of a node. It decides the pod gateway: HNS on Windows reserves the first
-/// address of a pod CIDR for its bridge, so the host's endpoint has the second.
+/// The operating system of a node. It determines the pod gateway: on Windows, HNS reserves the first address of a pod
+/// CIDR for its bridge, and the host's endpoint uses the second one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OperatingSystem {
-    /// The pod gateway is network + 1.
+    /// The pod gateway is the first address.
     Linux,
-    /// The pod gateway is network + 2.
+    /// The pod gateway is the second address.
     Windows,
 }
 
@@ -123,54 +122,54 @@ impl std::fmt::Display for OperatingSystem {
     }
 }
 
-/// What a route to another node's pod CIDR goes by.
+/// The next hop of the routes to other nodes' pods.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum NextHopMode {
-    /// The other node's pod gateway, reached over the on-link route for the cluster prefix.
+    /// The other node's pod gateway, which is reachable over the on-link route to the cluster prefix.
     #[default]
     PodGateway,
-    /// The other node's own address, as flannel's host-gw backend does; no on-link route is needed.
+    /// The other node's address, as with flannel's host-gw backend. There is no on-link route.
     NodeAddress,
 }
 
-/// Which traffic keeps its source and which is masqueraded.
+/// The masquerading of pod traffic.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NatPolicy {
-    /// `nat.masquerade`: whether hostgw has a NAT table at all.
+    /// `nat.masquerade`: whether hostgw manages NAT tables at all.
     pub masquerade: bool,
-    /// `nat.exclude`: further destinations that keep the pod's source address.
+    /// `nat.exclude`: additional destinations that see the pod's source address.
     pub exclude: Vec<IpNet>,
     /// `nat.source`.
     pub source: NatSource,
-    /// `nat.randomFully`: map source ports at random (nft `fully-random`).
+    /// `nat.randomFully`: whether to randomize source ports (`fully-random` in nft).
     pub random_fully: bool,
 }
 
 impl NatPolicy {
-    /// So many exclusions a file may have: each is a rule that every new connection passes.
+    /// The maximum number of exclusions in a configuration. Each one is a rule that new connections have to pass.
     pub const MAX_EXCLUDED: usize = 1000;
 }
 
-/// Whose traffic is masqueraded.
+/// The traffic to masquerade.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NatSource {
-    /// All traffic that leaves the cluster prefix.
+    /// All traffic that leaves the cluster.
     #[default]
     Any,
-    /// Only traffic from this node's own pod CIDRs.
+    /// Only the traffic of the node's own pods.
     Pods,
 }
 
-/// Knobs of the routes hostgw writes.
+/// Options of the routes that hostgw adds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RouteOptions {
-    /// Routing table number; `main` is 254 (`RT_TABLE_MAIN`, linux/rtnetlink.h).
+    /// The number of the routing table. `main` is 254 (`RT_TABLE_MAIN`, linux/rtnetlink.h).
     pub table: u32,
-    /// Route metric; smaller wins. 0 leaves it to the kernel (IPv6: 1024).
+    /// The metric. The lowest one wins; 0 selects the kernel's default (1024 for IPv6).
     pub metric: u32,
-    /// MTU of the routes in bytes; `None` leaves the interface's.
+    /// The MTU in bytes, or `None` for that of the interface.
     pub mtu: Option<u32>,
 }
 

@@ -1,34 +1,34 @@
-//! Where in the configuration something stands: `nodes[3].podCIDR`.
+//! Paths to values in a configuration, such as `nodes[3].podCIDR`.
 
 use std::fmt;
 
-/// One step into a configuration.
+/// A segment of a path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Segment {
     /// A key of a mapping.
     Key(String),
-    /// An index of a list, from 0.
+    /// An index in a list, from 0.
     Index(usize),
 }
 
-/// A place in a configuration file, from its root.
+/// A path from the root of a configuration.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ConfigPath(Vec<Segment>);
 
 impl ConfigPath {
-    /// The whole file.
+    /// Returns the path of the whole file.
     #[must_use]
     pub const fn root() -> Self {
         Self(Vec::new())
     }
 
-    /// This place's `key`.
+    /// Returns the path of `key` in this mapping.
     #[must_use]
     pub fn key(&self, key: impl Into<String>) -> Self {
         self.with(Segment::Key(key.into()))
     }
 
-    /// This place's element number `index`, from 0.
+    /// Returns the path of the element at `index` of this list.
     #[must_use]
     pub fn index(&self, index: usize) -> Self {
         self.with(Segment::Index(index))
@@ -40,7 +40,7 @@ impl ConfigPath {
         Self(segments)
     }
 
-    /// The steps from the root.
+    /// Returns the segments from the root.
     #[must_use]
     pub fn segments(&self) -> &[Segment] {
         &self.0
@@ -66,7 +66,7 @@ mod tests {
     use super::ConfigPath;
 
     #[test]
-    fn reads_as_one_would_write_it() {
+    fn paths_print_as_users_would_write_them() {
         let path = ConfigPath::root().key("nodes").index(3).key("podCIDR");
         assert_eq!(path.to_string(), "nodes[3].podCIDR");
         let path = ConfigPath::root().key("sysctls").key("net.ipv4.ip_forward");

@@ -9,16 +9,16 @@ use ipnet::IpNet;
 
 use super::{Family, OperatingSystem};
 
-/// The subnet of one node's pods. No host bits are set and both pod gateways fit in it.
+/// The pod subnet of one node. It has no host bits set, and room for the pod gateway on either operating system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PodCidr(IpNet);
 
-/// Why a prefix is no pod CIDR; a fragment that follows "… is not a pod CIDR: ".
+/// The reason that a prefix is not a pod CIDR, as a fragment to follow "… is not a pod CIDR: ".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidPodCidr {
-    /// The prefix has host bits; holds the network it belongs to.
+    /// It has host bits set. The value is the network.
     HostBits(IpNet),
-    /// A /31, /32, /127 or /128: there is no second host address for a gateway.
+    /// It is a /31, /32, /127 or /128 and has no second host address for a gateway.
     TooSmall,
 }
 
@@ -32,10 +32,10 @@ impl fmt::Display for InvalidPodCidr {
 }
 
 impl PodCidr {
-    /// Checks that `prefix` can be the subnet of a node's pods.
+    /// Creates a pod CIDR.
     ///
     /// # Errors
-    /// Host bits, or a prefix with no room for a gateway.
+    /// Returns an error if host bits are set or there is no room for a gateway.
     pub fn new(prefix: IpNet) -> Result<Self, InvalidPodCidr> {
         if prefix != prefix.trunc() {
             return Err(InvalidPodCidr::HostBits(prefix.trunc()));
@@ -46,14 +46,14 @@ impl PodCidr {
         Ok(Self(prefix))
     }
 
-    /// The prefix itself.
+    /// Returns the pod CIDR as a prefix.
     #[must_use]
     pub const fn prefix(&self) -> IpNet {
         self.0
     }
 
-    /// The pod gateway of a node with operating system `os`: network + 1, on Windows network + 2
-    /// (HNS keeps the first address for its bridge).
+    /// Returns the pod gateway on `os`: the first address on Linux, and the second one on Windows, because HNS reserves
+    /// the first one for its bridge.
     #[must_use]
     pub fn gateway(&self, os: OperatingSystem) -> IpAddr {
         let offset: u8 = match os {
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn gateway_is_arithmetic_on_the_network() {
+    fn gateways_are_offsets_from_the_network() {
         use OperatingSystem::{Linux, Windows};
         assert_eq!(gateway("10.244.1.0/24", Linux), "10.244.1.1");
         assert_eq!(gateway("10.244.1.0/24", Windows), "10.244.1.2");
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_has_no_room_for_a_gateway() {
+    fn prefixes_without_room_for_a_gateway_are_rejected() {
         for cidr in ["10.244.1.0/31", "10.244.1.1/32", "fd00::/127", "fd00::1/128"] {
             assert_eq!(
                 PodCidr::new(cidr.parse().expect("a prefix")),

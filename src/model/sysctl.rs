@@ -1,4 +1,4 @@
-//! Keys and values of sysctls.
+//! The keys and values of sysctls.
 
 use std::{fmt, path::PathBuf, str::FromStr};
 
@@ -7,22 +7,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::text::printable;
 
-/// The name of a kernel parameter under `net`, as sysctl(8) writes it: `net.ipv4.ip_forward`, and
+/// The key of a kernel parameter under `net`, in the syntax of sysctl(8): `net.ipv4.ip_forward`, or
 /// `net.ipv4.conf.eth0/100.rp_filter` for the interface `eth0.100`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(try_from = "String", into = "String")]
 #[schemars(with = "String")]
 pub struct SysctlKey(String);
 
-/// The longest name of a file (`NAME_MAX`, linux/limits.h).
-const LONGEST_PART: usize = 255;
+/// The maximum length of a file name (`NAME_MAX`, linux/limits.h).
+const MAX_PART_LEN: usize = 255;
 
-/// Why a string is no sysctl of hostgw's; a fragment that follows "… cannot be set by hostgw: ".
+/// The reason that hostgw cannot set a sysctl, as a fragment to follow "… cannot be set by hostgw: ".
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InvalidSysctlKey {
-    /// It does not begin with `net.`.
+    /// The key does not start with `net.`.
     OutsideNet,
-    /// A part that is empty, longer than a file name may be, `.` or `..`, or holds white space or a control character.
+    /// A part is empty, longer than a file name, `.` or `..`, or contains white space or control characters.
     Malformed,
 }
 
@@ -38,39 +38,39 @@ impl fmt::Display for InvalidSysctlKey {
 impl std::error::Error for InvalidSysctlKey {}
 
 impl SysctlKey {
-    /// `net.ipv4.ip_forward`, the forwarding switch of all IPv4 interfaces.
+    /// Returns `net.ipv4.ip_forward`, which enables forwarding on all IPv4 interfaces.
     #[must_use]
     pub fn ipv4_forwarding() -> Self {
         Self("net.ipv4.ip_forward".to_owned())
     }
 
-    /// `net.ipv6.conf.all.forwarding`, the forwarding switch of all IPv6 interfaces.
+    /// Returns `net.ipv6.conf.all.forwarding`, which enables forwarding on all IPv6 interfaces.
     #[must_use]
     pub fn ipv6_forwarding() -> Self {
         Self("net.ipv6.conf.all.forwarding".to_owned())
     }
 
-    /// The file of this parameter, relative to `/proc/sys`.
+    /// Returns the parameter's file, relative to `/proc/sys`.
     #[must_use]
     pub fn file(&self) -> PathBuf {
         self.parts().collect()
     }
 
-    /// The directories and the file name, in order. A slash inside a part of the key stands for a dot.
+    /// Iterates over the directories and the file name. A slash in a part of the key represents a dot in its name.
     pub fn parts(&self) -> impl Iterator<Item = String> {
         self.0.split('.').map(|part| part.replace('/', "."))
     }
 
-    /// The key of the file that these parts, below `/proc/sys`, name.
+    /// Returns the key of the file with these directories and this name, relative to `/proc/sys`.
     ///
     /// # Errors
-    /// As [`FromStr`].
+    /// Same as [`FromStr`].
     pub fn from_parts<'a>(parts: impl IntoIterator<Item = &'a str>) -> Result<Self, InvalidSysctlKey> {
         let parts: Vec<String> = parts.into_iter().map(|part| part.replace('.', "/")).collect();
         parts.join(".").parse()
     }
 
-    /// The key as written.
+    /// Returns the key in its canonical form.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -80,7 +80,7 @@ impl SysctlKey {
 impl FromStr for SysctlKey {
     type Err = InvalidSysctlKey;
 
-    /// Accepts both spellings of sysctl(8): whichever of `.` and `/` comes first separates the parts.
+    /// Accepts both spellings of sysctl(8): the first `.` or `/` determines the separator.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let slashes_separate = text.find(['.', '/']).is_some_and(|at| text.as_bytes()[at] == b'/');
         let dotted: String = if slashes_separate {
@@ -98,13 +98,13 @@ impl FromStr for SysctlKey {
         } else {
             text.to_owned()
         };
-        let bad_part = |part: &str| {
+        let is_invalid = |part: &str| {
             part.is_empty()
-                || part.len() > LONGEST_PART
+                || part.len() > MAX_PART_LEN
                 || part.chars().all(|c| c == '/')
                 || part.chars().any(|c| c.is_whitespace() || c.is_control())
         };
-        if dotted.split('.').any(bad_part) {
+        if dotted.split('.').any(is_invalid) {
             return Err(InvalidSysctlKey::Malformed);
         }
         if !dotted.starts_with("net.") {
@@ -134,7 +134,8 @@ impl fmt::Display for SysctlKey {
     }
 }
 
-/// A value as compared: the kernel reads vectors back with tabs and ends every value with a newline.
+/// Normalizes a value for comparison: the kernel separates the parts of a vector with tabs and ends every value with a
+/// newline.
 #[must_use]
 pub fn normalize_value(value: &str) -> String {
     value.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -145,7 +146,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_spellings_of_sysctl_name_the_same_file() {
+    fn both_spellings_name_the_same_file() {
         for text in ["net.ipv4.conf.eth0/100.rp_filter", "net/ipv4/conf/eth0.100/rp_filter"] {
             let key: SysctlKey = text.parse().expect("a key");
             assert_eq!(key.to_string(), "net.ipv4.conf.eth0/100.rp_filter");
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_would_leave_the_net_directory() {
+    fn keys_outside_net_are_rejected() {
         for text in ["kernel.panic", "netfoo.x", "net"] {
             assert_eq!(text.parse::<SysctlKey>(), Err(InvalidSysctlKey::OutsideNet), "{text}");
         }
@@ -166,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn values_compare_without_the_kernel_s_white_space() {
+    fn values_compare_without_white_space() {
         assert_eq!(normalize_value("4096\t131072\t6291456\n"), "4096 131072 6291456");
     }
 }

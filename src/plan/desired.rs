@@ -221,7 +221,7 @@ fn route(
         next: NextHop { gateway, device: device.map(|name| name.as_str().into()), onlink: false },
         source: None,
         mtu: options.mtu,
-        more: None,
+        opaque: None,
     }
 }
 

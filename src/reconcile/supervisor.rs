@@ -77,7 +77,7 @@ impl Supervisor {
         let (socket, other) = UnixStream::pair()?;
         // The running program, even if its file was replaced.
         let mut program = Program::new("/proc/self/exe");
-        fault::hand_on(&mut program);
+        fault::pass_on(&mut program);
         let child = program
             .arg0("hostgw")
             .arg(VERB)

@@ -1,4 +1,4 @@
-//! The confirmation that an apply waits for.
+//! The confirmation of a pending apply.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,35 +6,35 @@ use serde::{Deserialize, Serialize};
 use super::TransactionMeta;
 use crate::error::Error;
 
-/// Until when an apply can be confirmed.
+/// An apply that is pending until its deadline.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Pending {
-    /// The number of its transaction.
+    /// The ID of its transaction.
     pub id: u64,
-    /// Until when, to tell people: seconds since 1970-01-01 00:00 UTC.
+    /// The deadline as shown to the user, in seconds since 1970-01-01 00:00 UTC.
     pub until: u64,
-    /// The same by the clock that nobody sets: milliseconds since the boot (`CLOCK_BOOTTIME`).
+    /// The deadline by a clock that cannot be set, in milliseconds since boot (`CLOCK_BOOTTIME`).
     pub deadline: u64,
 }
 
-/// What becomes of an apply that waits.
+/// The decision about a pending apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Decision {
-    /// It stays: `hostgw confirm`.
+    /// `hostgw confirm`: the changes are kept.
     Confirmed,
-    /// It is rolled back: `hostgw cancel`, or a signal.
+    /// `hostgw cancel`, or a signal: the changes are rolled back.
     Cancelled,
-    /// It is rolled back, since nobody confirmed it in time.
+    /// Not confirmed in time: the changes are rolled back.
     Expired,
 }
 
 impl Decision {
-    /// All of them.
+    /// All decisions.
     pub const ALL: [Self; 3] = [Self::Confirmed, Self::Cancelled, Self::Expired];
 
-    /// In one word.
+    /// Returns the decision as one word.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -45,18 +45,18 @@ impl Decision {
     }
 }
 
-/// How the wait of an apply ended.
+/// The outcome of a pending apply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Outcome {
-    /// Which wait.
+    /// The pending apply.
     pub pending: Pending,
-    /// What it was applied for.
+    /// The metadata of its transaction.
     #[serde(rename = "occasion")]
     pub meta: TransactionMeta,
-    /// What was decided.
+    /// The decision.
     pub decision: Decision,
-    /// Why the decision could not be carried out to its end, if it could not.
+    /// The reason that the decision could not be carried out completely.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failure: Option<Error>,
 }

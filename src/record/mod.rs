@@ -1,5 +1,5 @@
-//! What hostgw stores and prints about a node: the records of its transactions, what the last apply put in force, and
-//! snapshots. These types are pure data: [`crate::apply`] decides when one is written.
+//! What hostgw stores and prints about a node: the records of its transactions, the state of the last apply, and
+//! snapshots. These types are pure data; [`crate::apply`] decides when to write them.
 
 mod confirmation;
 mod last_applied;

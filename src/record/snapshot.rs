@@ -1,4 +1,4 @@
-//! All that plans of a node can rest on, as one file: to plan where the node is not.
+//! A snapshot of everything that a plan for a node can depend on, to plan elsewhere.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,28 +9,28 @@ use crate::{
     state::Unknown,
 };
 
-/// The version of the file. One of another version is never guessed at.
+/// The format version. Files of another version are rejected.
 const FORMAT: u32 = 2;
 
-/// A node at a moment: whatever the configuration, a plan from this is the one that the node itself would
-/// have made.
+/// The live state of a node at one moment. With any configuration, a plan from it is the one that the node itself would
+/// have computed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Snapshot {
     format: u32,
-    /// When it was taken, as RFC 3339 has it.
+    /// The time of the snapshot, as in RFC 3339.
     pub taken_at: String,
-    /// The name of the machine.
+    /// The host name of the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_name: Option<String>,
-    /// Every route, every table of hostgw's, every sysctl below `net`; interfaces and addresses.
+    /// Every route, the tables of hostgw, every sysctl below `net`, and all interfaces and addresses.
     pub observed: Observed,
-    /// The values that sysctls had before hostgw first wrote them.
+    /// The values of sysctls from before hostgw first wrote them.
     pub saved: OriginalSysctls,
-    /// What the last apply put in force, to tell drift.
+    /// The state of the last apply, to detect drift.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_applied: Option<LastApplied>,
-    /// Which of hostgw's records could not be read.
+    /// The records that could not be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<Unknown>,
 }
@@ -41,7 +41,7 @@ struct SnapshotHead {
 }
 
 impl Snapshot {
-    /// A snapshot of what was seen of a node.
+    /// Creates a snapshot.
     #[must_use]
     pub const fn new(
         taken_at: String,
@@ -54,10 +54,10 @@ impl Snapshot {
         Self { format: FORMAT, taken_at, host_name, observed, saved, last_applied, unknown }
     }
 
-    /// Reads what `hostgw snapshot` printed, which stands in the file called `name`.
+    /// Parses the output of `hostgw snapshot`; `name` is the file name in errors.
     ///
     /// # Errors
-    /// When it is something else, or of another version.
+    /// Returns an error if the text is something else, or of another version.
     pub fn parse(name: &str, text: &str) -> Result<Self, Error> {
         let wrong = |why: String| {
             Error::new(Kind::Invalid, format!("{name} is not a snapshot: {why}"))

@@ -1,4 +1,4 @@
-//! One transaction, and what it was made for.
+//! The record of a transaction.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,34 +8,34 @@ use crate::{
     text::Untrusted,
 };
 
-/// One transaction: written before the first kernel write, kept in the history when it is committed.
+/// A transaction. The record is written before the first change and moves to the history after the commit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Record {
-    /// Number of the transaction in this namespace, from 1.
+    /// The ID of the transaction, unique in the network namespace; the first one is 1.
     pub id: u64,
-    /// What it was made for.
+    /// The metadata.
     #[serde(rename = "occasion")]
     pub meta: TransactionMeta,
-    /// How much its plan changed.
+    /// The number of changes.
     pub totals: Totals,
-    /// The places it touches.
+    /// The keys of the objects it changes.
     pub touched: Touched,
-    /// What stood in those places.
+    /// The state of these objects before the transaction.
     pub before: State,
-    /// The sysctl values that it leaves there, what the kernel rewrites with a switch included.
+    /// The sysctl values after the transaction, including those that the kernel overwrites because of a switch.
     pub written: SysctlValues,
-    /// The NAT tables that it leaves there: what else is in them is foreign.
+    /// The NAT tables after the transaction. Everything else in them is foreign.
     #[serde(default, skip_serializing_if = "Tables::is_empty")]
     pub written_nat: Tables,
-    /// The saved sysctl values as they were.
+    /// The original sysctl values as saved before the transaction.
     pub saved_before: OriginalSysctls,
 }
 
 impl Record {
-    /// The same transaction as if it had made no other sysctl changes than `changes`.
+    /// Returns the record of this transaction as if it had only made these sysctl `changes`.
     #[must_use]
-    pub fn with_sysctls_of(&self, changes: &[&SysctlChange]) -> Self {
+    pub fn with_sysctl_changes(&self, changes: &[&SysctlChange]) -> Self {
         let mut record = self.clone();
         let is_touched = |key: &_| {
             changes.iter().any(|change| {
@@ -49,13 +49,13 @@ impl Record {
     }
 }
 
-/// What a transaction was made for, by whom and when: what the history tells of it.
+/// The metadata of a transaction, as shown in the history: its purpose, its user and its time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TransactionMeta {
     /// The command.
     pub command: Command,
-    /// The node; a `destroy` has none.
+    /// The node, except for `destroy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<Untrusted>,
     /// The configuration file, as named on the command line.
@@ -64,44 +64,44 @@ pub struct TransactionMeta {
     /// SHA-256 of the configuration's bytes in lower-case hexadecimal, as sha256sum(1) prints it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub config_hash: Option<Untrusted>,
-    /// Where the configuration stands in its git repository, if it is in one.
+    /// The git commit of the configuration, if it is in a repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<Commit>,
-    /// Who started the command.
+    /// The user who ran the command.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<Untrusted>,
-    /// When: seconds since 1970-01-01 00:00 UTC.
+    /// The time of the command, in seconds since 1970-01-01 00:00 UTC.
     pub at: u64,
 }
 
 impl TransactionMeta {
-    /// A command at a time; all else is not known.
+    /// Creates metadata with only a command and a time.
     #[must_use]
     pub const fn new(command: Command, at: u64) -> Self {
         Self { command, node: None, file: None, config_hash: None, commit: None, by: None, at }
     }
 }
 
-/// The state of a git work tree, as far as one file goes.
+/// The state of a git working tree, as far as one file is concerned.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Commit {
-    /// The commit that is checked out, in hexadecimal.
+    /// The ID of the checked-out commit, in hexadecimal.
     pub id: Untrusted,
-    /// Whether the file differs from it, or is not in it.
+    /// Whether the file differs from the commit or is not part of it.
     pub dirty: bool,
 }
 
-/// What the history tells of a transaction: a [`Record`] without the state before.
+/// A transaction in the history: a [`Record`] without the objects' state.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HistoryEntry {
-    /// Number of the transaction in this namespace, from 1.
+    /// The ID of the transaction, unique in the network namespace; the first one is 1.
     pub id: u64,
-    /// What it was made for.
+    /// The metadata.
     #[serde(rename = "occasion")]
     pub meta: TransactionMeta,
-    /// How much its plan changed.
+    /// The number of changes.
     pub totals: Totals,
 }
 

@@ -53,8 +53,8 @@ fn route_command(verb: &'static str, route: &Route) -> ShellCommand {
     words.extend(["route", verb]);
     let arguments = route.arguments();
     words.extend(arguments.iter().map(String::as_str));
-    if route.more.is_some() || matches!(route.kind, RouteType::Other(_)) {
-        return ShellCommand::by_hand("hostgw cannot decode it", words);
+    if route.opaque.is_some() || matches!(route.kind, RouteType::Other(_)) {
+        return ShellCommand::manual("hostgw cannot decode it", words);
     }
     ShellCommand::new(words)
 }
@@ -68,10 +68,10 @@ fn nat_commands(change: &NatChange) -> Vec<ShellCommand> {
     let objects = change.after.as_ref().map(NatTable::objects).unwrap_or_default();
     commands.extend(objects.iter().map(|object| {
         let text = object.to_string();
-        if object.is_in_nft_s_words() {
+        if object.is_valid_nft_syntax() {
             ShellCommand::new(["nft", &format!("add {text}")])
         } else {
-            ShellCommand::by_hand("hostgw cannot decode it", [text.as_str()])
+            ShellCommand::manual("hostgw cannot decode it", [text.as_str()])
         }
     }));
     commands

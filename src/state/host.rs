@@ -1,4 +1,4 @@
-//! The surroundings of a node that plans are checked against: interfaces, addresses, foreign routes.
+//! The surroundings of a node that plans are checked against: interfaces, addresses and foreign routes.
 
 use std::net::IpAddr;
 
@@ -9,16 +9,16 @@ use super::Route;
 
 use crate::text::Untrusted;
 
-/// What is there besides hostgw's own objects, as far as a plan depends on it.
+/// The foreign parts of a node's live state that a plan depends on.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Host {
-    /// Every interface of the network namespace.
+    /// The interfaces of the network namespace.
     pub links: Vec<Link>,
-    /// Every address of the network namespace.
+    /// The addresses of the network namespace.
     pub addresses: Vec<InterfaceAddress>,
-    /// Foreign routes without a gateway that make addresses on an interface reachable, and foreign
-    /// routes that cover, or lie inside, a cluster prefix.
+    /// Foreign routes without a gateway that make addresses on an interface reachable, default routes, and foreign
+    /// routes inside a cluster prefix.
     pub foreign: Vec<Route>,
 }
 
@@ -26,9 +26,9 @@ pub struct Host {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Link {
-    /// Its name in this namespace.
+    /// Its name in the namespace.
     pub name: Untrusted,
-    /// Its index in this namespace.
+    /// Its index in the namespace.
     pub index: u32,
     /// Whether it is administratively up (`IFF_UP`).
     pub up: bool,
@@ -40,28 +40,28 @@ pub struct Link {
 pub struct InterfaceAddress {
     /// The interface's name.
     pub device: Untrusted,
-    /// The local address.
+    /// The address.
     pub address: IpAddr,
-    /// The prefix that the address makes reachable on the interface.
+    /// The prefix that the address makes reachable through the interface.
     #[schemars(with = "String")]
     pub prefix: IpNet,
 }
 
 impl Host {
-    /// The interface called `name`.
+    /// Returns the interface with this `name`.
     #[must_use]
     pub fn link(&self, name: &str) -> Option<&Link> {
         self.links.iter().find(|link| link.name == name)
     }
 
-    /// The interface that holds `address`, if this node has it.
+    /// Returns the entry of `address`, if the node has it.
     #[must_use]
     pub fn owner_of(&self, address: IpAddr) -> Option<&InterfaceAddress> {
-        self.addresses.iter().find(|own| own.address == address)
+        self.addresses.iter().find(|local| local.address == address)
     }
 
-    /// The prefixes that are on-link on `device` without hostgw, by the routes that say so. An address
-    /// alone does not count: `noprefixroute` makes one without its route.
+    /// Iterates over the prefixes that foreign routes make reachable on `device`. Addresses do not count: with
+    /// `noprefixroute`, they have no route.
     pub fn on_link<'a>(&'a self, device: &'a str) -> impl Iterator<Item = IpNet> + 'a {
         self.foreign.iter().filter(move |route| route.is_on_link(device)).map(|route| route.destination)
     }

@@ -1,7 +1,7 @@
-//! What a node holds, or shall hold: one type for the desired and for the observed state.
+//! The state of a node: one type for the desired and the live state.
 //!
-//! Everything prints in the words of the kernel's own tools: [`Route`] as `ip route`, [`NatTable`] as
-//! the arguments of `nft add`, sysctls as `sysctl`.
+//! Objects print as the kernel's own tools do: a [`Route`] as in `ip route`, a [`NatTable`] as the arguments of `nft
+//! add`, and sysctls as in `sysctl`.
 
 mod host;
 mod kind;
@@ -30,63 +30,62 @@ pub use route::{NextHop, OpaqueRoute, Route, RouteKey, RouteScope, RouteType, pr
 pub use windows::{Forwarding, Role, WindowsRoute, WindowsState};
 pub use word::{Column, Word, join_words};
 
-/// Routes, NAT and sysctls of one node, desired or observed.
+/// The routes, NAT tables and sysctls of a node, desired or observed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct State {
-    /// Sorted by key. Several routes of one key stand in the kernel's order: the first is in force.
+    /// The routes, sorted by key. Routes with the same key are in the kernel's order: packets use the first one.
     pub routes: Vec<Route>,
-    /// The tables named `hostgw`, at most one per family. A family that is absent has no such table.
+    /// The tables named `hostgw`.
     pub nat: Tables,
-    /// Value by key. Desired: what shall stand. Observed: what stands; a key that the kernel does not
-    /// have is absent.
+    /// Value by key. In an observed state, keys that the kernel does not have are absent.
     pub sysctls: BTreeMap<SysctlKey, Untrusted>,
-    /// What could not be read. Nothing may be concluded about it.
+    /// The parts that could not be read, and about which nothing is known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<Unknown>,
 }
 
 impl State {
-    /// Whether the NAT table of `family` could not be read.
+    /// Returns `true` if the NAT table of `family` could not be read.
     #[must_use]
     pub fn nat_unknown(&self, family: Family) -> bool {
         self.nat_unknowns().any(|unknown| unknown.what == StatePart::Nat { family })
     }
 
-    /// The NAT tables that could not be read.
+    /// Iterates over the NAT tables that could not be read.
     pub fn nat_unknowns(&self) -> impl Iterator<Item = &Unknown> {
         self.unknown.iter().filter(|unknown| matches!(unknown.what, StatePart::Nat { .. }))
     }
 }
 
-/// A part of the live state that could not be read, and why.
+/// A part of the live state that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Unknown {
-    /// Which part.
+    /// The part.
     pub what: StatePart,
-    /// Why, as a sentence fragment ("reading nf_tables requires CAP_NET_ADMIN").
+    /// The reason, as a sentence fragment ("reading nf_tables requires CAP_NET_ADMIN").
     pub why: Untrusted,
-    /// What to do about it.
+    /// A suggestion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hint: Option<Untrusted>,
 }
 
-/// A part of the state that can be unknown on its own.
+/// A part of the state that can be unknown independently of others.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", tag = "kind", deny_unknown_fields)]
 pub enum StatePart {
     /// The NAT table of one family.
     Nat {
-        /// Which family's.
+        /// The family.
         family: Family,
     },
     /// One sysctl.
     Sysctl {
-        /// Its key.
+        /// The key.
         key: SysctlKey,
     },
-    /// What hostgw keeps on disk: the values that sysctls had before, the last apply, an open journal.
+    /// The records of hostgw: original sysctl values, the last apply, or the journal.
     Records,
 }
 

@@ -1,4 +1,4 @@
-//! The NAT table, by meaning: how a rule was encoded does not show here.
+//! NAT tables by their meaning, independent of the kernel's encoding.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use crate::{
     text::Untrusted,
 };
 
-/// The name of hostgw's table in every family; the name is what makes it hostgw's.
+/// The name of hostgw's table in every family, which marks it as managed.
 pub(super) const TABLE_NAME: &str = "hostgw";
 
 /// `NFT_TABLE_F_DORMANT` (linux/netfilter/nf_tables.h).
@@ -23,12 +23,12 @@ pub type Tables = PerFamily<NatTable>;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NatTable {
-    /// `ip` or `ip6`.
+    /// The family.
     pub family: Family,
-    /// The table's flags (`NFT_TABLE_F_*`, linux/netfilter/nf_tables.h); a dormant table (1) filters nothing.
+    /// The flags (`NFT_TABLE_F_*`, linux/netfilter/nf_tables.h). A dormant table (1) has no effect.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub flags: u32,
-    /// In the kernel's order.
+    /// The chains, in the kernel's order.
     pub chains: Vec<NatChain>,
     /// Objects in the table that hostgw can name but not write: sets, maps, flow tables, named counters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -44,8 +44,7 @@ impl NatTable {
     /// The table's name.
     pub const NAME: &str = TABLE_NAME;
 
-    /// Every object of the table, each as one line in the words of `nft add`: the table, its chains,
-    /// their rules, the rest.
+    /// Returns every object of the table, in `nft add` syntax: the table, its chains, their rules, and the others.
     #[must_use]
     pub fn objects(&self) -> Vec<NatObject> {
         let mut objects = vec![NatObject::Table { family: self.family, flags: self.flags }];
@@ -71,13 +70,13 @@ impl NatTable {
         objects
     }
 
-    /// Whether hostgw could write this table again just as it is.
+    /// Returns `true` if hostgw could recreate this table exactly.
     #[must_use]
     pub const fn can_be_restored(&self) -> bool {
         self.others.is_empty() && self.flags & !DORMANT == 0
     }
 
-    /// What of the table hostgw could not write again, each as `set blocked`.
+    /// Returns the parts of the table that hostgw could not recreate, such as `set blocked`.
     #[must_use]
     pub fn unrestorable(&self) -> Vec<Untrusted> {
         let flags = self.flags & !DORMANT;
@@ -102,14 +101,14 @@ pub enum NatObject {
         family: Family,
         /// The chain's name.
         name: Untrusted,
-        /// Its hook, when it has one.
+        /// Its hook, if it is a base chain.
         base: Option<BaseChain>,
     },
     /// A rule.
     Rule {
         /// The table's family.
         family: Family,
-        /// The name of the chain it stands in.
+        /// The name of its chain.
         chain: Untrusted,
         /// The rule.
         rule: NatRule,
@@ -118,13 +117,13 @@ pub enum NatObject {
     Other {
         /// The table's family.
         family: Family,
-        /// Type and name, as in `set blocked`.
+        /// The type and the name, such as `set blocked`.
         description: Untrusted,
     },
 }
 
 impl NatObject {
-    /// What it is called, without what is in it; a rule has no name but its text.
+    /// Returns the name of the object without its contents. A rule has no name, so its text is used.
     #[must_use]
     pub fn name(&self) -> String {
         match self {
@@ -136,9 +135,9 @@ impl NatObject {
 }
 
 impl NatObject {
-    /// Whether its text is what `nft add` takes.
+    /// Returns `true` if the text of the object is valid `nft add` syntax.
     #[must_use]
-    pub const fn is_in_nft_s_words(&self) -> bool {
+    pub const fn is_valid_nft_syntax(&self) -> bool {
         match self {
             Self::Table { flags, .. } => *flags & !DORMANT == 0,
             Self::Chain { .. } => true,
@@ -181,25 +180,25 @@ impl fmt::Display for NatObject {
 pub struct NatChain {
     /// The chain's name.
     pub name: Untrusted,
-    /// Its hook; a chain without one is only reached by a jump.
+    /// Its hook. A chain without one is only reached by a jump.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<BaseChain>,
-    /// In order of evaluation.
+    /// The rules, in the order of evaluation.
     pub rules: Vec<NatRule>,
 }
 
-/// Where a base chain hangs in the packet path.
+/// The position of a base chain in the packet path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BaseChain {
-    /// `nat`, `filter` or `route`.
+    /// The type.
     #[serde(rename = "type")]
     pub kind: ChainType,
     /// The hook.
     pub hook: Hook,
-    /// Lower runs first; `srcnat` is 100 (`NF_IP_PRI_NAT_SRC`, linux/netfilter_ipv4.h).
+    /// The priority. Lower values run first; `srcnat` is 100 (`NF_IP_PRI_NAT_SRC`, linux/netfilter_ipv4.h).
     pub priority: i32,
-    /// What happens to packets that no rule decides on.
+    /// What happens to packets that no rule decides about.
     pub policy: ChainPolicy,
 }
 
@@ -219,8 +218,8 @@ impl fmt::Display for BaseChain {
     }
 }
 
-/// Implements `Display` for an enum whose variants are single words of nft.
-macro_rules! words {
+/// Defines an enum whose variants are single words of nft.
+macro_rules! nft_enum {
     ($(#[$meta:meta])* $name:ident { $($(#[$variant_meta:meta])* $variant:ident = $word:literal,)* }) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -235,19 +234,19 @@ macro_rules! words {
     };
 }
 
-words! {
+nft_enum! {
     /// The type of a base chain.
     ChainType {
         /// Network address translation.
         Nat = "nat",
         /// Packet filtering.
         Filter = "filter",
-        /// Routing again after a change of headers.
+        /// Rerouting after headers were changed.
         Route = "route",
     }
 }
 
-words! {
+nft_enum! {
     /// Netfilter hooks of the IP families.
     Hook {
         /// `NF_INET_PRE_ROUTING`.
@@ -263,7 +262,7 @@ words! {
     }
 }
 
-words! {
+nft_enum! {
     /// A chain's policy.
     ChainPolicy {
         /// Accept.
@@ -273,19 +272,19 @@ words! {
     }
 }
 
-/// A rule. Two rules are equal when they mean the same: the comment does not count.
+/// A rule. Rules are equal if they mean the same: the comment is irrelevant.
 #[derive(Debug, Clone, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NatRule {
-    /// What it does.
+    /// The contents.
     pub body: RuleBody,
-    /// The comment that `nft list` shows.
+    /// The comment, as shown by `nft list`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comment: Option<Untrusted>,
 }
 
 impl NatRule {
-    /// The rule as the kernel encoded it, when that is all hostgw knows of it.
+    /// Returns the kernel's encoding of a rule that hostgw cannot decode.
     #[must_use]
     pub fn raw(&self) -> Option<&str> {
         match &self.body {
@@ -320,47 +319,47 @@ impl fmt::Display for NatRule {
     }
 }
 
-/// What a rule does.
+/// The contents of a rule.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum RuleBody {
-    /// Expressions that hostgw writes itself.
+    /// Expressions that hostgw can write.
     Known(Vec<Expression>),
-    /// A rule with something else in it, kept so that it can be put back.
+    /// Other contents, kept so that the rule can be restored.
     Other {
-        /// The names of its expressions, as the kernel has them.
+        /// The names of the expressions, as the kernel reports them.
         summary: String,
         /// The attribute `NFTA_RULE_EXPRESSIONS` as the kernel dumped it, in hexadecimal.
         raw: String,
     },
 }
 
-/// One part of a rule.
+/// A part of a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Expression {
     /// Compares an address of the packet with a prefix.
     #[serde(rename_all = "camelCase")]
     Address {
-        /// Which address.
+        /// The address.
         field: Field,
-        /// Whether the rule goes on when the address is *outside* the prefix.
+        /// Whether the rule matches addresses *outside* the prefix.
         negated: bool,
         /// The prefix.
         #[schemars(with = "String")]
         prefix: IpNet,
     },
-    /// `fib daddr type != local`: the destination is none of this node's addresses.
+    /// `fib daddr type != local`: matches destinations that are not addresses of the node.
     NotLocal,
-    /// Counts packets and bytes; the counts are not part of the state.
+    /// Counts packets and bytes. The counts are not part of the state.
     Counter,
-    /// Rewrites the source to the address of the outgoing interface.
+    /// Sets the source to the address of the outgoing interface.
     #[serde(rename_all = "camelCase")]
     Masquerade {
-        /// `NF_NAT_RANGE_*` flags (linux/netfilter/nf_nat.h): 4 is `random`, 8 `persistent`, 16 `fully-random`.
+        /// The `NF_NAT_RANGE_*` flags (linux/netfilter/nf_nat.h): 4 is `random`, 8 `persistent`, 16 `fully-random`.
         flags: u32,
     },
-    /// Ends the chain for this packet.
+    /// Ends the evaluation of the chain.
     Return,
 }
 
@@ -369,7 +368,7 @@ impl Expression {
     pub const FULLY_RANDOM: u32 = 16;
 }
 
-/// An address of the packet.
+/// An address of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Field {
@@ -452,7 +451,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn prints_in_the_words_of_nft() {
+    fn objects_print_in_nft_syntax() {
         let rule = NatRule {
             body: RuleBody::Known(vec![
                 Expression::Address {

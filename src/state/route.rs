@@ -1,4 +1,4 @@
-//! Routes, printed as `ip route` prints them.
+//! Routes, which print as in `ip route`.
 
 use std::{cmp::Ordering, fmt, net::IpAddr};
 
@@ -12,12 +12,11 @@ use crate::{
     text::{Untrusted, list},
 };
 
-/// Route protocol numbers: who wrote a route.
+/// Route protocol numbers, which identify the program that added a route.
 pub mod protocol {
     use std::borrow::Cow;
 
-    /// hostgw's own number; it is what makes a route hostgw's. Free in linux/rtnetlink.h and in
-    /// iproute2's rt_protos.
+    /// hostgw, which this number marks as the owner. It is unassigned in linux/rtnetlink.h and in iproute2's rt_protos.
     pub const HOSTGW: u8 = 87;
 
     /// The kernel itself (`RTPROT_KERNEL`).
@@ -26,8 +25,8 @@ pub mod protocol {
     /// Router advertisements (`RTPROT_RA`).
     pub const RA: u8 = 9;
 
-    /// The name `ip route` prints for a protocol (linux/rtnetlink.h, iproute2 rt_protos); the number
-    /// where there is none.
+    /// Returns the name of a protocol as `ip route` prints it (linux/rtnetlink.h, iproute2 rt_protos). Unnamed
+    /// protocols print as numbers.
     #[must_use]
     pub fn name(protocol: u8) -> Cow<'static, str> {
         Cow::Borrowed(match protocol {
@@ -58,25 +57,24 @@ pub mod protocol {
     }
 }
 
-/// What makes two routes the same place in the routing tables: IPv4's own key (`fib_table_insert`,
-/// net/ipv4/fib_trie.c); IPv6 has no TOS.
+/// The identity of a route, as in the kernel's IPv4 tables (`fib_table_insert`, net/ipv4/fib_trie.c). IPv6 has no TOS.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteKey {
-    /// Routing table number.
+    /// The number of the routing table.
     pub table: u32,
-    /// Destination prefix.
+    /// The destination prefix.
     #[schemars(with = "String")]
     pub destination: IpNet,
-    /// Type of service, 0 but for hand-made routes.
+    /// The type of service. Managed routes have 0.
     #[serde(default)]
     pub tos: u8,
-    /// Metric; smaller wins.
+    /// The metric. The lowest one wins.
     pub metric: u32,
 }
 
 impl RouteKey {
-    /// The family of the destination.
+    /// Returns the family of the destination.
     #[must_use]
     pub fn family(&self) -> Family {
         self.destination.into()
@@ -87,78 +85,78 @@ impl RouteKey {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Route {
-    /// Destination prefix.
+    /// The destination prefix.
     #[schemars(with = "String")]
     pub destination: IpNet,
-    /// Routing table number.
+    /// The number of the routing table.
     pub table: u32,
-    /// Type of service.
+    /// The type of service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tos: Option<u8>,
-    /// Metric; 0 when the kernel has none.
+    /// The metric, or 0 if the kernel reports none.
     pub metric: u32,
-    /// Who wrote it ([`protocol`]).
+    /// The owner (see [`protocol`]).
     pub protocol: u8,
-    /// How far the destination is.
+    /// The scope.
     pub scope: RouteScope,
-    /// What happens to a packet.
+    /// The type.
     #[serde(rename = "type")]
     pub kind: RouteType,
-    /// Where a packet goes next.
+    /// The next hop.
     pub next: NextHop,
-    /// The source address of locally made packets.
+    /// The source address of packets from this node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<IpAddr>,
-    /// MTU in bytes.
+    /// The MTU in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
-    /// What the route says beyond the fields above; hostgw's own say nothing more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub more: Option<OpaqueRoute>,
+    /// The attributes that the other fields cannot express. Managed routes have none.
+    #[serde(default, rename = "more", skip_serializing_if = "Option::is_none")]
+    pub opaque: Option<OpaqueRoute>,
 }
 
-/// What a route says beyond the fields of [`Route`], kept so that a route that hostgw did not write can be
-/// put back as it was.
+/// The parts of a route that [`Route`] cannot express, kept so that a foreign route can be restored exactly.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OpaqueRoute {
-    /// What it is about, as in `multipath`.
-    pub about: Vec<Untrusted>,
-    /// The whole route as the kernel dumped it, in hexadecimal.
+    /// The names of these parts, such as `multipath`.
+    #[serde(rename = "about")]
+    pub parts: Vec<Untrusted>,
+    /// The whole route in the kernel's encoding, in hexadecimal.
     pub raw: String,
 }
 
-/// Where a packet goes next.
+/// The next hop of a route.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NextHop {
-    /// The next hop's address; none when the destination is on-link.
+    /// The address of the next hop, or `None` if the destination is on-link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
     /// The outgoing interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Untrusted>,
-    /// The gateway is taken to be on-link whatever the addresses say.
+    /// Whether the gateway is on-link even if no address says so.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub onlink: bool,
 }
 
-/// Scope of a route (`rt_scope_t`, linux/rtnetlink.h). IPv6 routes have none and read as global.
+/// The scope of a route (`rt_scope_t`, linux/rtnetlink.h). IPv6 routes have none and are reported as global.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RouteScope {
-    /// Behind a gateway (`RT_SCOPE_UNIVERSE`).
+    /// Destinations behind a gateway (`RT_SCOPE_UNIVERSE`).
     Global,
-    /// On-link.
+    /// Destinations on the link.
     Link,
-    /// This node.
+    /// Addresses of this node.
     Host,
-    /// Any other number.
+    /// Another scope, by its number.
     Other(u8),
 }
 
 impl RouteScope {
-    /// The scope of a number.
+    /// Returns the scope with this number.
     #[must_use]
     pub const fn from_number(number: u8) -> Self {
         match number {
@@ -169,7 +167,7 @@ impl RouteScope {
         }
     }
 
-    /// The number of a scope.
+    /// Returns the number of the scope.
     #[must_use]
     pub const fn number(self) -> u8 {
         match self {
@@ -194,26 +192,26 @@ impl fmt::Display for RouteScope {
     }
 }
 
-/// Type of a route (`RTN_*`, linux/rtnetlink.h).
+/// The type of a route (`RTN_*`, linux/rtnetlink.h).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RouteType {
-    /// To one destination.
+    /// Forwards packets to the next hop.
     Unicast,
-    /// Discards silently.
+    /// Drops packets silently.
     Blackhole,
-    /// Discards with an ICMP error.
+    /// Drops packets with an ICMP unreachable error.
     Unreachable,
-    /// Discards as forbidden.
+    /// Drops packets with an ICMP prohibited error.
     Prohibit,
-    /// Goes on with the next routing rule.
+    /// Continues with the next routing rule.
     Throw,
-    /// Any other number.
+    /// Another type, by its number.
     Other(u8),
 }
 
 impl RouteType {
-    /// The type of a number.
+    /// Returns the type with this number.
     #[must_use]
     pub const fn from_number(number: u8) -> Self {
         match number {
@@ -226,7 +224,7 @@ impl RouteType {
         }
     }
 
-    /// The number of a type.
+    /// Returns the number of the type.
     #[must_use]
     pub const fn number(self) -> u8 {
         match self {
@@ -258,7 +256,7 @@ impl fmt::Display for RouteType {
 }
 
 impl Route {
-    /// The route's place in the routing tables.
+    /// Returns the route's key.
     #[must_use]
     pub fn key(&self) -> RouteKey {
         RouteKey {
@@ -269,32 +267,32 @@ impl Route {
         }
     }
 
-    /// The family of the destination.
+    /// Returns the family of the destination.
     #[must_use]
     pub fn family(&self) -> Family {
         self.destination.into()
     }
 
-    /// Whether hostgw wrote it.
+    /// Returns `true` if the route is managed.
     #[must_use]
     pub const fn is_owned(&self) -> bool {
         self.protocol == protocol::HOSTGW
     }
 
-    /// Whether it makes its destination reachable on `device` without a gateway.
+    /// Returns `true` if the route makes its destination reachable on `device` without a gateway.
     #[must_use]
     pub fn is_on_link(&self, device: &str) -> bool {
         self.kind == RouteType::Unicast
             && self.next.gateway.is_none()
-            && self.next.device.as_ref().is_some_and(|own| own == device)
+            && self.next.device.as_ref().is_some_and(|name| name == device)
             && matches!(
                 (self.family(), self.scope),
                 (Family::V6, _) | (_, RouteScope::Link | RouteScope::Host)
             )
     }
 
-    /// The order of a plan: by family, table, then on-link routes before those that go by a gateway,
-    /// then by destination and metric.
+    /// Compares the positions of routes in a plan: by family and table, on-link routes before others, then by
+    /// destination and metric.
     #[must_use]
     pub fn plan_order(&self, other: &Self) -> Ordering {
         let rank = |route: &Self| (route.family(), route.table, route.next.gateway.is_some());
@@ -339,8 +337,8 @@ impl Route {
         if let Some(mtu) = self.mtu {
             words.push(Word::new(Details, "mtu", mtu));
         }
-        if let Some(more) = &self.more {
-            words.push(Word::new(Details, "", format!("(with {})", list(&more.about, usize::MAX))));
+        if let Some(opaque) = &self.opaque {
+            words.push(Word::new(Details, "", format!("(with {})", list(&opaque.parts, usize::MAX))));
         }
         words
     }
@@ -360,7 +358,7 @@ impl Route {
     }
 }
 
-/// A destination as `ip route` prints it: the whole family is `default`, one address has no length.
+/// Formats a destination as `ip route` does: `default` for the whole family, and no length for a single address.
 fn destination(prefix: IpNet) -> String {
     if prefix.prefix_len() == 0 {
         "default".to_owned()
@@ -413,12 +411,12 @@ mod tests {
             },
             source: None,
             mtu: None,
-            more: None,
+            opaque: None,
         }
     }
 
     #[test]
-    fn prints_as_ip_route_does() {
+    fn routes_print_as_in_ip_route() {
         assert_eq!(route("10.244.0.0/16", None).to_string(), "10.244.0.0/16 dev eth0 proto 87 scope link");
         assert_eq!(
             route("10.244.1.0/24", Some("10.244.1.2")).to_string(),

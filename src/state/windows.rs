@@ -1,7 +1,7 @@
-//! What a Windows node holds, in the words of the NetTCPIP cmdlets.
+//! The state of a Windows node, in terms of the NetTCPIP cmdlets.
 //!
-//! Windows keeps a route in two stores: the active one, which packets go by, and the persistent one, from which the
-//! active one is made when the machine starts. `New-NetRoute` writes both.
+//! Windows keeps a route in two stores: packets use the active store, which Windows initializes from the persistent
+//! store when it starts. `New-NetRoute` writes both.
 
 use std::{
     fmt,
@@ -15,70 +15,70 @@ use serde::{Deserialize, Serialize};
 use super::word::{Column, Word, join_words};
 use crate::{model::Family, text::Untrusted};
 
-/// Routes and forwarding of a Windows node, as they shall stand.
+/// The desired routes and forwarding of a Windows node.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WindowsState {
-    /// In both stores.
+    /// The routes, in both stores.
     pub routes: Vec<WindowsRoute>,
-    /// The interfaces that shall forward.
+    /// The interfaces that forward packets.
     pub forwarding: Vec<Forwarding>,
 }
 
-/// A route, as `New-NetRoute` takes it.
+/// A route, in terms of `New-NetRoute`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WindowsRoute {
     /// `-DestinationPrefix`.
     #[schemars(with = "String")]
     pub destination_prefix: IpNet,
-    /// `-NextHop`; `0.0.0.0` or `::` when the destination is on-link. None: the default gateway of the interface,
-    /// which the node knows.
+    /// `-NextHop`: `0.0.0.0` or `::` if the destination is on-link. `None` means the interface's default gateway, which
+    /// only the node knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_hop: Option<IpAddr>,
-    /// `-InterfaceAlias`. None: the interface that holds the node's address, which the node knows.
+    /// `-InterfaceAlias`. `None` means the interface with the node's address, which only the node knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface_alias: Option<Untrusted>,
     /// `-RouteMetric`.
     pub route_metric: u32,
-    /// In which store it is, where the two are not alike: `ActiveStore`, `PersistentStore`, or `ActiveStore
-    /// (PersistentStore: 7)` where only the metrics differ.
+    /// `-PolicyStore`, if the stores differ: `ActiveStore`, `PersistentStore`, or `ActiveStore (PersistentStore: 7)` if
+    /// only the metrics differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_store: Option<String>,
 }
 
-/// That packets are forwarded, as `Set-NetIPInterface -Forwarding` sets it.
+/// Forwarding on an interface, in terms of `Set-NetIPInterface -Forwarding`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Forwarding {
-    /// By which interface.
+    /// The interface.
     pub interface: Role,
     /// `-AddressFamily`.
     pub family: Family,
 }
 
-/// What an interface of a Windows node is there for: its index and its name are known on the node.
+/// The role of an interface on a Windows node. Only the node knows its index and alias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// The one with the node's address: its egress interface.
+    /// The egress interface, which has the node's address.
     Management,
-    /// The one with the node's pod gateway, which the CNI made.
+    /// The interface with the node's pod gateway, which the CNI creates.
     Pod,
 }
 
 impl WindowsRoute {
-    /// The metric of `New-NetRoute` where none is given (its documentation, `-RouteMetric`).
+    /// The default of `New-NetRoute -RouteMetric`, according to its documentation.
     pub const DEFAULT_METRIC: u32 = 256;
 
-    /// The largest metric: `-RouteMetric` is a UInt16 (documentation of `New-NetRoute`).
+    /// The maximum metric: according to the documentation of `New-NetRoute`, `-RouteMetric` is a UInt16.
     pub const MAX_METRIC: u32 = u16::MAX as u32;
 
-    /// The metric of the own pod CIDR on the management interface: worse than that of the route Windows makes of
-    /// the address on the pod interface (256), which stays in force. `AddRoutes.ps1` of the Windows SDN scripts
-    /// sets the same.
+    /// The metric of the route to the node's own pods through the management interface. It is higher than that of the
+    /// route that Windows derives from the address on the pod interface (256), which therefore takes precedence.
+    /// `AddRoutes.ps1` of the Windows SDN scripts uses the same metric.
     pub const OWN_PODS_METRIC: u32 = 300;
 
-    /// The next hop that stands for on-link.
+    /// Returns the next hop of on-link routes.
     #[must_use]
     pub const fn on_link(family: Family) -> IpAddr {
         match family {
@@ -87,7 +87,7 @@ impl WindowsRoute {
         }
     }
 
-    /// The family of its destination.
+    /// Returns the family of the destination.
     #[must_use]
     pub fn family(&self) -> Family {
         self.destination_prefix.into()
@@ -130,13 +130,13 @@ impl fmt::Display for Role {
 }
 
 impl Forwarding {
-    /// What it is called: `management interface IPv4 forwarding`.
+    /// Returns a name such as `management interface IPv4 forwarding`.
     #[must_use]
     pub fn name(self) -> String {
         format!("{} {} forwarding", self.interface, self.family)
     }
 
-    /// The setting as `Set-NetIPInterface` takes it.
+    /// Returns the setting in terms of `Set-NetIPInterface`.
     #[must_use]
     pub fn text(self, enabled: bool) -> String {
         let value = if enabled { "Enabled" } else { "Disabled" };

@@ -1,10 +1,10 @@
-//! Escaping: no text of others can drive a terminal, or make it show something else than what is there.
+//! Escaping of untrusted text, so that it can neither control a terminal nor disguise its contents.
 
 use std::borrow::Cow;
 
-/// Whether a character must not reach a terminal or a reader as it is: control characters (Unicode's category
-/// Cc), line and paragraph separators (Zl, Zp), format characters (Cf: bidirectional controls, zero-width
-/// characters, tags), and what else is invisible by `Default_Ignorable_Code_Point` (DerivedCoreProperties.txt
+/// Returns `true` if a character must not be printed as it is: control characters (Unicode category Cc), line and
+/// paragraph separators (Zl, Zp), format characters (Cf, such as bidirectional controls, zero-width characters and
+/// tags), and everything else that is invisible according to `Default_Ignorable_Code_Point` (DerivedCoreProperties.txt
 /// of Unicode 17).
 #[must_use]
 pub const fn is_hidden(character: char) -> bool {
@@ -40,7 +40,7 @@ pub const fn is_hidden(character: char) -> bool {
     )
 }
 
-/// The hidden characters as ranges of numbers, first and last, in order: see [`is_hidden`].
+/// Returns the hidden characters as sorted ranges of code points, inclusive on both ends; see [`is_hidden`].
 #[must_use]
 pub fn hidden_ranges() -> Vec<(u32, u32)> {
     let mut ranges: Vec<(u32, u32)> = Vec::new();
@@ -53,7 +53,7 @@ pub fn hidden_ranges() -> Vec<(u32, u32)> {
     ranges
 }
 
-/// The text with every hidden character escaped: see [`is_hidden`]. Escaping twice changes nothing more.
+/// Escapes every hidden character; see [`is_hidden`]. The function is idempotent.
 #[must_use]
 pub fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
@@ -61,7 +61,7 @@ pub fn printable(text: &str) -> String {
     printable
 }
 
-/// Adds a character to `text`, escaped if it is hidden: see [`is_hidden`].
+/// Appends a character to `text`, escaped if it is hidden; see [`is_hidden`].
 pub fn push_printable(text: &mut String, character: char) {
     match character {
         '\t' | '\r' | '\n' => text.extend(character.escape_default()),
@@ -70,9 +70,8 @@ pub fn push_printable(text: &mut String, character: char) {
     }
 }
 
-/// Finished output as it goes to a terminal, a pipe, or a file: of all hidden characters only line ends (that of
-/// Windows too, for scripts that run there) and, if `styled`, the escape sequences that set colors (SGR, ECMA-48
-/// 8.3.117) pass.
+/// Escapes finished output for a terminal, a pipe or a file. The only hidden characters it passes are line ends
+/// (including those of Windows, for scripts that run there) and, if `styled`, color sequences (SGR, ECMA-48 8.3.117).
 #[must_use]
 pub fn for_terminal(text: &str, styled: bool) -> Cow<'_, str> {
     let passes = |character| character == '\n' || !is_hidden(character);
@@ -99,7 +98,7 @@ pub fn for_terminal(text: &str, styled: bool) -> Cow<'_, str> {
     Cow::Owned(safe)
 }
 
-/// The length in bytes of the color sequence that `text` begins with, or 0: `ESC [ digits and semicolons m`.
+/// Returns the length in bytes of the color sequence (`ESC [ digits and semicolons m`) that `text` starts with, or 0.
 fn style_length(text: &str) -> usize {
     let Some(parameters) = text.strip_prefix("\x1b[") else { return 0 };
     let end = parameters.find(|c: char| !c.is_ascii_digit() && c != ';');
@@ -125,13 +124,15 @@ mod tests {
     }
 
     #[test]
-    fn what_rust_takes_for_printable_is_not_hidden() {
-        // An independent witness: `escape_debug` escapes what Unicode says cannot be printed.
+    fn characters_that_rust_considers_printable_are_not_hidden() {
+        // The standard library is an independent reference: `escape_debug` escapes everything that Unicode defines as
+        // not printable.
         let escaped = |c: char| c.escape_debug().count() > 1;
         let marks = |c: char| ('\u{300}'..='\u{36f}').contains(&c) || ('\u{fe00}'..='\u{fe0f}').contains(&c);
         let hidden_but_shown: Vec<char> =
             ('\0'..=char::MAX).filter(|c| is_hidden(*c) && !escaped(*c) && !marks(*c)).collect();
-        // Fillers and jamo without a glyph, variation selectors: letters to Unicode, and invisible.
+        // Unicode regards these as printable although they are invisible: fillers, jamo without a glyph, and variation
+        // selectors.
         assert!(hidden_but_shown.len() < 20, "{hidden_but_shown:?}");
     }
 

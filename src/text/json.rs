@@ -1,4 +1,4 @@
-//! JSON that can be shown on a terminal as it is.
+//! JSON that is safe to show on a terminal.
 
 use std::io;
 
@@ -7,21 +7,21 @@ use serde_json::ser::{CharEscape, Formatter, PrettyFormatter, Serializer};
 
 use super::escape::is_hidden;
 
-/// `value` as indented JSON. Hidden characters in strings are written as `\uXXXX` (RFC 8259, 7): a program
-/// reads the text unchanged, and a terminal that shows the document obeys none of it.
+/// Serializes `value` as indented JSON. Hidden characters in strings are written as `\uXXXX` (RFC 8259, section 7):
+/// programs read the text unchanged, and terminals do not interpret it.
 ///
 /// # Errors
-/// When `value` cannot be represented in JSON.
+/// Returns an error if `value` cannot be represented in JSON.
 pub fn to_json(value: &impl Serialize) -> serde_json::Result<String> {
     let mut bytes = Vec::new();
-    value.serialize(&mut Serializer::with_formatter(&mut bytes, Shown(PrettyFormatter::new())))?;
+    value.serialize(&mut Serializer::with_formatter(&mut bytes, SafeFormatter(PrettyFormatter::new())))?;
     String::from_utf8(bytes).map_err(serde::ser::Error::custom)
 }
 
-/// Writes as [`PrettyFormatter`] does, but for the strings.
-struct Shown<'a>(PrettyFormatter<'a>);
+/// A [`PrettyFormatter`] that escapes hidden characters in strings.
+struct SafeFormatter<'a>(PrettyFormatter<'a>);
 
-/// Passes on to the formatter that knows about indentation.
+/// Forwards methods to the inner formatter.
 macro_rules! delegate {
     ($($name:ident($($argument:ident: $type:ty),*);)*) => {
         $(fn $name<W: ?Sized + io::Write>(&mut self, writer: &mut W $(, $argument: $type)*) -> io::Result<()> {
@@ -30,7 +30,7 @@ macro_rules! delegate {
     };
 }
 
-impl Formatter for Shown<'_> {
+impl Formatter for SafeFormatter<'_> {
     delegate! {
         begin_array();
         end_array();
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hidden_characters_are_written_as_numbers_and_read_back_unchanged() {
+    fn hidden_characters_are_escaped_and_parse_unchanged() {
         let value = json!({ "a\u{202e}": ["\u{9b}31m\u{7f}\n", "\u{e0001}é"], "empty": [], "none": {} });
         let text = to_json(&value).expect("JSON");
         assert!(text.chars().all(|c| c == '\n' || !is_hidden(c)), "{text:?}");
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn ordinary_text_is_written_as_serde_json_does() {
+    fn ordinary_text_is_serialized_as_by_serde_json() {
         let value = json!({ "name": "linux-1", "routes": [1, 2.5, null, true], "nested": { "é": "\"\\/" } });
         assert_eq!(to_json(&value).expect("JSON"), serde_json::to_string_pretty(&value).expect("JSON"));
     }

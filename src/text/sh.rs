@@ -1,20 +1,20 @@
-//! Commands that somebody may paste into a shell.
+//! Commands to paste into a shell.
 
 use std::fmt;
 
 use super::printable;
 
-/// A word of a command, which any sh reads as exactly the text that it was made from.
+/// An argument of a command, quoted such that any sh reads exactly the original text.
 ///
-/// It holds the quoted form alone, and there is no other way to make one: text of others cannot reach a shell
-/// unquoted.
+/// The type only contains the quoted form, and [`Self::new`] is the only constructor: untrusted text cannot reach a
+/// shell unquoted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShellWord(String);
 
 impl ShellWord {
-    /// The word for `text`. It prints on one line and cannot drive a terminal: what is not printable becomes an
-    /// escape of printf(1), but for line breaks at the end, which a shell would drop there. `text` holds no NUL,
-    /// which no word of a shell can hold.
+    /// Quotes `text`. The result is a single line and cannot control a terminal: hidden characters become escapes of
+    /// printf(1). The exception are line breaks at the end, which a shell would drop from the output of printf. `text`
+    /// must not contain NUL, which no argument can contain.
     #[must_use]
     pub fn new(text: &str) -> Self {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);
@@ -23,13 +23,13 @@ impl ShellWord {
         } else if printable(text) == text || text.ends_with('\n') {
             format!("'{}'", text.replace('\'', r"'\''"))
         } else {
-            by_printf(text)
+            printf_word(text)
         })
     }
 }
 
-/// A word that printf(1) makes of plain characters.
-fn by_printf(text: &str) -> String {
+/// Returns a word that evaluates to the text through printf(1).
+fn printf_word(text: &str) -> String {
     let octal: String = text.bytes().map(|byte| format!("\\0{byte:03o}")).collect();
     format!("\"$(printf %b '{octal}')\"")
 }
@@ -40,28 +40,29 @@ impl fmt::Display for ShellWord {
     }
 }
 
-/// A command line, or what a person has to do where there is none.
+/// A command line, or an instruction if no command exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShellCommand {
     words: Vec<ShellWord>,
-    by_hand: Option<&'static str>,
+    manual_because: Option<&'static str>,
 }
 
 impl ShellCommand {
-    /// The command of these words.
+    /// Creates a command.
     pub fn new<'a>(words: impl IntoIterator<Item = &'a str>) -> Self {
-        Self { words: words.into_iter().map(ShellWord::new).collect(), by_hand: None }
+        Self { words: words.into_iter().map(ShellWord::new).collect(), manual_because: None }
     }
 
-    /// A comment that a shell skips: the words say what to do, and `why` there is no command for it.
-    pub fn by_hand<'a>(why: &'static str, words: impl IntoIterator<Item = &'a str>) -> Self {
-        Self { by_hand: Some(why), ..Self::new(words) }
+    /// Creates a comment, which a shell skips. The words are the instruction, and `why` is the reason that there is no
+    /// command.
+    pub fn manual<'a>(why: &'static str, words: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { manual_because: Some(why), ..Self::new(words) }
     }
 }
 
 impl fmt::Display for ShellCommand {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(why) = self.by_hand {
+        if let Some(why) = self.manual_because {
             write!(f, "# by hand, {why}: ")?;
         }
         for (at, word) in self.words.iter().enumerate() {
@@ -79,7 +80,7 @@ mod tests {
 
     use super::*;
 
-    /// The words that a real sh makes of a command line.
+    /// Returns the arguments that a real sh reads from a command line.
     fn read_by_sh(command: &ShellCommand) -> Vec<String> {
         let script = format!("words() {{ for word; do printf '%s\\0' \"$word\"; done; }}; words {command}");
         let output = Command::new("sh").args(["-ec", &script]).output().expect("sh");
@@ -88,7 +89,7 @@ mod tests {
         text.split_terminator('\0').map(ToOwned::to_owned).collect()
     }
 
-    /// Names as an attacker would choose them, and any others.
+    /// Generates names that an attacker would choose, and arbitrary ones.
     fn word() -> impl Strategy<Value = String> {
         let hostile = prop::sample::select(vec![
             "x$(id)",
@@ -126,7 +127,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
         #[test]
-        fn a_shell_reads_every_word_as_it_was_meant(words in prop::collection::vec(word(), 1..6)) {
+        fn shells_read_every_word_unchanged(words in prop::collection::vec(word(), 1..6)) {
             let command = ShellCommand::new(words.iter().map(String::as_str));
             prop_assert_eq!(&read_by_sh(&command), &words);
             if words.iter().all(|word| !word.ends_with('\n')) {
@@ -136,10 +137,10 @@ mod tests {
         }
 
         #[test]
-        fn a_shell_runs_nothing_of_what_is_to_be_done_by_hand(
+        fn shells_do_not_run_manual_instructions(
             words in prop::collection::vec(word().prop_filter("one line", |word| !word.ends_with('\n')), 1..6),
         ) {
-            let command = ShellCommand::by_hand("for a test", words.iter().map(String::as_str));
+            let command = ShellCommand::manual("for a test", words.iter().map(String::as_str));
             let output = Command::new("sh").args(["-ec", &command.to_string()]).output().expect("sh");
             prop_assert!(output.status.success() && output.stdout.is_empty() && output.stderr.is_empty());
         }

@@ -1,4 +1,4 @@
-//! Text of others.
+//! Untrusted text.
 
 use std::{
     borrow::{Borrow, Cow},
@@ -11,35 +11,35 @@ use serde::{Deserialize, Serialize};
 
 use super::{escape::is_hidden, printable};
 
-/// Text that comes from a file, the kernel, git, or a record.
+/// Text from a file, the kernel, git or a record.
 ///
-/// It can only be printed escaped: [`fmt::Display`] writes it as [`printable`] does, so that it cannot drive a
-/// terminal, begin a line of its own, or show something else than it holds. JSON carries it as it is, as
-/// [`to_json`](super::to_json) writes it. [`Self::as_raw`] is for comparing and for the kernel, never for people.
+/// It only prints escaped: its [`fmt::Display`] uses [`printable`], so that it can neither control a terminal, start a
+/// new line, nor disguise its contents. In JSON it is unchanged, as written by [`to_json`](super::to_json).
+/// [`Self::as_raw`] is for comparisons and for the kernel, never for output.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Untrusted(String);
 
 impl Untrusted {
-    /// The text itself: to compare it, to look it up, to hand it to the kernel or a file.
+    /// Returns the unescaped text, for comparisons and lookups, or to pass it to the kernel or a file.
     #[must_use]
     pub fn as_raw(&self) -> &str {
         &self.0
     }
 
-    /// The text itself, owned.
+    /// Returns the unescaped text as an owned string.
     #[must_use]
     pub fn into_raw(self) -> String {
         self.0
     }
 
-    /// The first `length` characters.
+    /// Returns the first `length` characters.
     #[must_use]
-    pub fn start(&self, length: usize) -> Self {
+    pub fn truncated(&self, length: usize) -> Self {
         Self(self.0.chars().take(length).collect())
     }
 
-    /// Whether it is the empty string.
+    /// Returns `true` if the text is empty.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -48,7 +48,7 @@ impl Untrusted {
 
 impl fmt::Display for Untrusted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The usual text has nothing to escape, and is not copied.
+        // Most text has nothing to escape and is not copied.
         if self.0.contains(is_hidden) { f.pad(&printable(&self.0)) } else { f.pad(&self.0) }
     }
 }
@@ -59,7 +59,7 @@ impl fmt::Debug for Untrusted {
     }
 }
 
-/// A string, to whoever reads the JSON.
+/// The schema is that of a string.
 impl JsonSchema for Untrusted {
     fn inline_schema() -> bool {
         true
@@ -116,8 +116,7 @@ impl Borrow<str> for Untrusted {
     }
 }
 
-/// A path as text; what is not UTF-8 in it is replaced. `Path::display` would print it unescaped, and is
-/// refused by a lint.
+/// Returns a path as text, with invalid UTF-8 replaced. A lint forbids `Path::display`, which prints paths unescaped.
 #[must_use]
 pub fn path(path: &Path) -> Untrusted {
     path.to_string_lossy().into_owned().into()
@@ -128,7 +127,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_prints_escaped_and_compares_raw() {
+    fn untrusted_text_prints_escaped_and_compares_raw() {
         let name = Untrusted::from("n\n\u{1b}[31m\u{202e}\"");
         assert_eq!(name.to_string(), "n\\n\\u{1b}[31m\\u{202e}\"");
         assert_eq!(format!("{name:?}"), "\"n\\n\\u{1b}[31m\\u{202e}\\\"\"");

@@ -1,14 +1,14 @@
-//! Lines that fit a terminal.
+//! Wraps text to the width of a terminal.
 
 use std::borrow::Cow;
 
 use console::measure_text_width;
 
-/// How much further the rest of a broken line is indented.
+/// The additional indent of continuation lines.
 const INDENT: usize = 4;
 
-/// The text with every line that is wider than `width` columns broken at spaces, its rest indented. A word that is
-/// wider than that stays whole: a terminal breaks it anyway. Color sequences have no width.
+/// Breaks every line longer than `width` columns at spaces, and indents its continuation. Longer words are not broken,
+/// as the terminal does that anyway. Color sequences have no width.
 #[must_use]
 pub fn wrap(text: &str, width: usize) -> Cow<'_, str> {
     if text.lines().all(|line| measure_text_width(line) <= width) {
@@ -31,7 +31,7 @@ fn wrap_line(wrapped: &mut String, line: &str, width: usize) {
     let (mut column, mut gap, mut is_first) = (indent, 0, true);
     for word in words.split(' ') {
         let length = measure_text_width(word);
-        // Nothing between two spaces.
+        // There is nothing between two consecutive spaces.
         if word.is_empty() {
             gap += 1;
             continue;

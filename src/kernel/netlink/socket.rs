@@ -308,7 +308,7 @@ impl Socket {
 
     /// Reads one datagram into the buffer. Returns `EMSGSIZE` if it does not fit, and grows the buffer for the next.
     fn receive(&mut self, flags: RecvFlags) -> Result<(), Errno> {
-        fault::lose()?;
+        fault::lose_reply()?;
         self.buffer.clear();
         let (read, length) = retry_on_intr(|| {
             recv(self.inner.as_fd(), spare_capacity(&mut self.buffer), flags | RecvFlags::TRUNC)
@@ -318,7 +318,7 @@ impl Socket {
             self.buffer.reserve(length);
             return Err(Errno::MSGSIZE);
         }
-        fault::tear(&mut self.buffer);
+        fault::interrupt_reply(&mut self.buffer);
         Ok(())
     }
 }

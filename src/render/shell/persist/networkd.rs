@@ -15,7 +15,7 @@ pub(super) fn content<'a>(routes: impl Iterator<Item = &'a Route>) -> String {
 fn section(route: &Route) -> String {
     // Every field is named here, so that a new one is not forgotten. The drop-in belongs to the file of the interface,
     // and hostgw's own routes have neither a type of service nor anything beyond these fields.
-    let Route { destination, table, tos: _, metric, protocol, scope, kind, next, source, mtu, more: _ } =
+    let Route { destination, table, tos: _, metric, protocol, scope, kind, next, source, mtu, opaque: _ } =
         route;
     let NextHop { gateway, device: _, onlink } = next;
     let mut text = format!("\n[Route]\nDestination={destination}\n");
