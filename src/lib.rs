@@ -1,66 +1,65 @@
 //! hostgw: the declarative applier for Kubernetes host gateway networking.
 //!
-//! An operator describes a cluster once, in a YAML or TOML file. For each node hostgw makes the *desired
-//! state* of routes, NAT and sysctls from it, compares it with the *observed state* of the live kernel, and
-//! commits the difference, the *plan*, as one *transaction*.
+//! The configuration, a YAML or TOML file, describes a cluster. For each node, hostgw computes the *desired state* of
+//! routes, NAT and sysctls from it, compares it with the *live state* of the kernel, and commits the difference, the
+//! *plan*, as one *transaction*.
 //!
-//! # One idea
+//! # The central idea
 //!
-//! There is one type, [`state::State`], for what is wanted and for what is there, and one pure function,
-//! [`plan::plan`], from two states to a [`plan::Plan`]. Everything the tool does is that function with other
-//! arguments:
+//! The desired and the live state have the same type, [`state::State`], and one pure function, [`plan::plan`], computes
+//! the [`plan::Plan`] that turns one into the other. All commands use this function with different arguments:
 //!
-//! | verb | desired | observed |
+//! | command | desired | live |
 //! |---|---|---|
-//! | plan, apply | from the file | the kernel |
-//! | verify after apply | from the file | the kernel again: the plan must be empty |
+//! | plan, apply | the configuration | the kernel |
+//! | verification after an apply | the configuration | the kernel again: the plan must be empty |
 //! | rollback, crash recovery | the journal's *before* | the kernel |
-//! | destroy | nothing, plus the saved sysctls | the kernel |
-//! | drift in status | last applied | the kernel |
-//! | diff, plan for all nodes | the new file, per node | the old file, per node, or nothing |
+//! | destroy | nothing, with the original sysctls | the kernel |
+//! | drift in status | the last applied state | the kernel |
+//! | diff, plan for all nodes | the new configuration, per node | the old configuration, per node, or nothing |
 //!
-//! So there is no second code path for undoing, and none that only a crash exercises. Only the last row is not
-//! computed node by node, which would cost the square of the nodes: [`plan::compare`](mod@plan::compare) gives the
-//! same for all of them at once, and a test holds it to that.
+//! There is no separate code path for undoing changes, and none that runs only after a crash. The last row is special:
+//! computing it node by node would be quadratic in the number of nodes. [`plan::compare`](mod@plan::compare) computes
+//! the same result for all nodes at once, and a test compares the two.
 //!
-//! Windows nodes hold other things than Linux nodes: they have a state and a plan of their own, by the same rules
-//! ([`plan::windows`]), and a script carries it out.
+//! Windows nodes manage other objects than Linux nodes. They have their own state and plan, which follow the same rules
+//! ([`plan::windows`]), and a script commits the plan.
 //!
-//! # The way data goes
+//! # Data flow
 //!
 //! ```text
-//! file -> config -> model -> desired state -+
-//!                                           +-> plan -> render (text, JSON, Markdown, scripts)
-//! kernel ------------------> observed state-+      \-> apply: lock, re-observe, journal, commit,
-//!                                                      verify, or roll back
+//! file -> config -> model -> desired state --+
+//!                                            +-> plan -> render (text, JSON, Markdown, scripts)
+//! kernel ----------------------> live state -+      \-> apply: lock, re-observe, journal, commit,
+//!                                                       verify, or roll back
 //! ```
 //!
-//! # Rooms
+//! # Modules
 //!
-//! | room | what it is for |
+//! | module | purpose |
 //! |---|---|
-//! | [`cli`] | one file a verb; the only place that prints, asks, or picks an exit code |
-//! | [`error`] | what failed, on which object, why, what to do next; the exit code per kind |
-//! | [`config`] | file -> raw serde types -> validated model; all mistakes at once, with their places |
-//! | [`input`] | reads what users name: stored files, pipes and standard input, at most 64 MiB |
-//! | [`diagnose`] | the rules: a code, a severity and an explanation for everything that a check or warning says |
-//! | [`model`] | the cluster, its nodes, pod CIDRs: valid by construction |
-//! | [`state`] | the state of a node; prints as `ip`, `nft` and `sysctl` do |
-//! | [`plan`] | desired state, diff, checks against the node, reasons, the comparison of two files: pure |
-//! | [`record`] | what hostgw stores and prints about a node: transactions, what was last applied, snapshots |
-//! | [`render`] | a plan or a comparison as text, JSON and Markdown; a plan as commands; a node's plan as a script |
-//! | [`cni`] | whether the CNI configuration of a node fits the cluster: pure |
-//! | [`kernel`] | Linux: observe, commit, try checks, and make what simulate needs. Netlink stays in here; `unsafe` stands in one file of it |
-//! | [`apply`] | the transaction: lock, journal, commit, verify, check, roll back |
-//! | [`reconcile`] | brings a node to a desired state, or back: observe, plan, approve, commit, verify, wait, undo; prints nothing and prompts nobody |
-//! | [`simulate`] | the cluster of a file in network namespaces: applied, and proved with packets |
-//! | [`guide`] | the guides: as text for a terminal, as manual pages, and as the modules of their own documentation |
-//! | [`text`] | text that people read: [`text::Untrusted`] for what others wrote, escaping, shell words, line breaks |
+//! | [`cli`] | one file per command; the only module that prints, prompts or chooses an exit code |
+//! | [`error`] | errors: what failed, on which object, why, and what to do next; the exit codes |
+//! | [`config`] | parses and validates a configuration; reports all errors at once, with their locations |
+//! | [`input`] | reads the files, pipes and standard input that users pass, up to 64 MiB |
+//! | [`diagnose`] | the rules: the code, severity and explanation of everything that checks and warnings report |
+//! | [`model`] | the cluster, its nodes and their pod CIDRs, valid by construction |
+//! | [`state`] | the state of a node, which prints as in `ip`, `nft` and `sysctl` |
+//! | [`plan`] | the desired state, plans, checks against the node, reasons, and the comparison of two configurations |
+//! | [`record`] | what hostgw stores and prints about a node: transactions, the last applied state, snapshots |
+//! | [`render`] | plans and comparisons as text, JSON and Markdown; plans as commands and scripts |
+//! | [`cni`] | checks whether the CNI configuration of a node matches the cluster |
+//! | [`kernel`] | Linux: observes, commits, runs checks, and creates what simulate needs; contains all netlink code |
+//! | [`apply`] | transactions: lock, journal, commit, verify, check, roll back |
+//! | [`reconcile`] | brings a node to a desired state or back: observe, plan, approve, commit, verify, wait, undo; neither prints nor prompts |
+//! | [`simulate`] | runs a cluster in network namespaces, applies it, and verifies it with packets |
+//! | [`guide`] | the guides, as text for a terminal, as manual pages, and as modules of this documentation |
+//! | [`text`] | text that people read: [`text::Untrusted`] input, escaping, shell quoting, line wrapping |
 //! | `clock` | the wall clock |
-//! | `fault` | faults on demand, in a build for tests alone |
+//! | `fault` | fault injection, in test builds only |
 //!
-//! A room uses only rooms on the floors below its own, and no two files of a room use each other, directly or by way
-//! of others. `tests/source_rules.rs` reads the imports and holds them to this list, ground floor first:
+//! A module only uses modules in lower layers, and the files of a module do not use each other in a cycle.
+//! `tests/source_rules.rs` compares the imports with this list, which starts with the lowest layer:
 //!
 //! 1. `text`, `hex`, `fault`, `clock`
 //! 2. `error`, `input`, `model`
@@ -74,31 +73,30 @@
 //! 10. `simulate`
 //! 11. `cli`
 //!
-//! So everything up to `render` is pure: it names neither `kernel` nor `apply`, and builds on any system. Nothing
-//! outside `cli` prints or exits, and what `cli` prints passes through its `Output`;
-//! `unsafe` stands in `kernel/ffi.rs` alone. Lints refuse `unwrap`, `expect`, `panic!` and `Path::display`.
+//! All modules up to `render` are therefore pure: they use neither `kernel` nor `apply`, and build on any system. Only
+//! `cli` prints or exits, always through its `Output`. Only `kernel/ffi.rs` contains `unsafe` code. Lints forbid
+//! `unwrap`, `expect`, `panic!` and `Path::display`.
 //!
-//! # Text of others
+//! # Untrusted text
 //!
-//! A name in a file, a record, the kernel or git may hold anything, such as escape sequences or characters that
-//! nobody can see. It is [`text::Untrusted`] from where it is read: it compares raw and prints escaped. `Output`
-//! escapes once more whatever does not come from hostgw's own colors, and writes hidden characters of JSON as
-//! `\uXXXX`. A printed command is a [`text::ShellCommand`], whose words are quoted.
+//! A name in a file, a record, the kernel or git can contain anything, including escape sequences and invisible
+//! characters. From the moment it is read, it is a [`text::Untrusted`], which compares unescaped and prints escaped.
+//! `Output` additionally escapes everything except hostgw's own colors, and writes hidden characters in JSON as
+//! `\uXXXX`. A printed command is a [`text::ShellCommand`], which quotes its words.
 //!
 //! # Synchronous netlink
 //!
-//! The kernel answers a route request inside the system call that carries it, so there is nothing to wait
-//! for and nothing to overlap: messages are built with `rtnetlink`'s types and sent packed, up to 128 in one
-//! call, over one plain socket. No async runtime is involved.
+//! The kernel processes a route request within the system call that sends it, so there is nothing to wait for and
+//! nothing to overlap. Messages are built with the types of `rtnetlink` and sent in groups of up to 128 per system
+//! call, over a plain socket. hostgw does not use an async runtime.
 //!
-//! # What is where on disk
+//! # Files on disk
 //!
-//! `/run/hostgw/net-COOKIE/` (or below `HOSTGW_STATE_DIR`) holds the lock, the journal of the open
-//! transaction, the last 20 committed ones, the sysctl values from before hostgw, and what was last applied.
-//! None of it is needed to find what hostgw owns: that carries its mark in the kernel. See
-//! [`apply::StateDir`].
+//! `/run/hostgw/net-COOKIE/` (or a folder in `HOSTGW_STATE_DIR`) contains the lock, the journal of the open
+//! transaction, the last 20 committed transactions, the original values of sysctls, and the last applied state. None of
+//! this is needed to find managed objects, which the kernel identifies by their mark. See [`apply::StateDir`].
 
-// Elsewhere some parts have nobody who uses them.
+// On other systems, parts of the library are unused.
 #![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))]
 
 #[cfg(target_os = "linux")]

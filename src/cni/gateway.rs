@@ -1,7 +1,8 @@
-//! The pod gateway that `ipam` gives is the one that hostgw routes to.
+//! Checks that the pod gateway in `ipam` is the one that hostgw routes to.
 //!
-//! On Linux the bridge has it (`isGateway`), by default the first address of the range; with `nextHop: node-address`
-//! no other node asks for it. On Windows the host's endpoint has it: the second address, for HNS keeps the first.
+//! On Linux, it is the bridge's address (`isGateway`), by default the first one of the range. With `nextHop:
+//! node-address`, other nodes do not use it. On Windows, it is the address of the host's endpoint: the second one,
+//! because HNS reserves the first.
 
 use std::net::IpAddr;
 
@@ -9,7 +10,7 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::{
-    Code, Finding, Severity, named,
+    Code, Finding, Severity, node_label,
     plugin::{IpamRange, Placed, Plugin},
 };
 use crate::model::{Cluster, Family, NextHopMode, Node, OperatingSystem, PodCidr};
@@ -23,18 +24,18 @@ pub(super) fn check(plugin: &Plugin, node: &Node, cluster: &Cluster) -> Vec<Find
 }
 
 fn on_windows(plugin: &Plugin, node: &Node) -> Vec<Finding> {
-    // It computes the gateway itself (HNS endpoints of github.com/containernetworking/plugins).
+    // win-bridge computes the gateway itself (HNS endpoints in github.com/containernetworking/plugins).
     let is_computed = plugin.kind().as_deref() == Some("win-bridge");
     let severity = if is_computed { Severity::Warning } else { Severity::Error };
     let given = plugin.ranges().into_iter().filter_map(|range| range.gateway);
     let given = given.chain(plugin.default_gateways());
-    let wrong = given.filter_map(|gateway| wrong(&gateway, node));
-    wrong
+    let mismatches = given.filter_map(|gateway| mismatch(&gateway, node));
+    mismatches
         .map(|(gateway, wanted)| {
             let message = if is_computed {
-                format!("{} has the pod gateway {wanted}; win-bridge always uses it", named(node))
+                format!("{} has the pod gateway {wanted}; win-bridge always uses it", node_label(node))
             } else {
-                format!("{} has the pod gateway {wanted}: HNS reserves the first address", named(node))
+                format!("{} has the pod gateway {wanted}: HNS reserves the first address", node_label(node))
             };
             finding(severity, &gateway, wanted, message)
         })
@@ -46,23 +47,23 @@ fn on_linux(plugin: &Plugin, node: &Node) -> Vec<Finding> {
         return Vec::new();
     }
     let ranges = plugin.ranges();
-    let mut findings: Vec<_> = ranges.iter().filter_map(|range| of_bridge(range, node)).collect();
-    findings.extend(without_address(plugin, node));
+    let mut findings: Vec<_> = ranges.iter().filter_map(|range| check_range(range, node)).collect();
+    findings.extend(check_bridge_address(plugin, node));
     findings
 }
 
-/// The address that the bridge gets from a range.
-fn of_bridge(range: &IpamRange, node: &Node) -> Option<Finding> {
+/// Checks the address that the bridge gets from a range.
+fn check_range(range: &IpamRange, node: &Node) -> Option<Finding> {
     if let Some(gateway) = &range.gateway {
-        let (gateway, wanted) = wrong(gateway, node)?;
-        let message = format!("other nodes route to the pods of {} via {wanted}", named(node));
+        let (gateway, wanted) = mismatch(gateway, node)?;
+        let message = format!("other nodes route to the pods of {} via {wanted}", node_label(node));
         return Some(finding(Severity::Error, &gateway, wanted, message));
     }
     let net = range.net()?;
     let wanted = node.pod_gateway(Family::from(net))?;
     let first = PodCidr::new(net).ok()?.gateway(OperatingSystem::Linux);
-    let is_in_force = first == wanted || !IpNet::contains(&net, &wanted);
-    (!is_in_force).then(|| Finding {
+    let is_correct = first == wanted || !IpNet::contains(&net, &wanted);
+    (!is_correct).then(|| Finding {
         code: Code::Gateway,
         severity: Severity::Error,
         path: range.at.key("gateway"),
@@ -71,13 +72,13 @@ fn of_bridge(range: &IpamRange, node: &Node) -> Option<Finding> {
         wanted: Some(format!("\"{wanted}\"")),
         message: format!(
             "the bridge gets {first}, the first address; other nodes route to the pods of {} via {wanted}",
-            named(node)
+            node_label(node)
         ),
     })
 }
 
-/// A bridge that gets no address answers for no gateway.
-fn without_address(plugin: &Plugin, node: &Node) -> Option<Finding> {
+/// Checks that the bridge gets an address at all: otherwise nothing answers for the gateway.
+fn check_bridge_address(plugin: &Plugin, node: &Node) -> Option<Finding> {
     let is_gateway = plugin.entry("isGateway");
     let is_default = plugin.is_delegate && is_gateway.is_none();
     if plugin.is_true("isGateway") || plugin.is_true("isDefaultGateway") || is_default {
@@ -99,13 +100,13 @@ fn without_address(plugin: &Plugin, node: &Node) -> Option<Finding> {
         message: format!(
             "the bridge gets no address, so nothing answers for the pod gateway {} of {}",
             gateways.join(" and "),
-            named(node)
+            node_label(node)
         ),
     })
 }
 
-/// A gateway that is not the node's, and the one that is. One of a family without pods is not judged.
-fn wrong<'a>(gateway: &Placed<'a>, node: &Node) -> Option<(Placed<'a>, IpAddr)> {
+/// Returns the gateway with the expected one, if they differ. Gateways of families without pods are ignored.
+fn mismatch<'a>(gateway: &Placed<'a>, node: &Node) -> Option<(Placed<'a>, IpAddr)> {
     let address = gateway.value.as_str().and_then(|text| text.trim().parse::<IpAddr>().ok());
     let family = match address {
         Some(address) => Family::from(address),

@@ -1,7 +1,7 @@
-//! On Linux the plugin does not masquerade what hostgw leaves alone.
+//! Checks that a Linux plugin does not masquerade traffic inside the cluster.
 //!
-//! The chain that `ipMasq` makes accepts traffic to the node's own pod CIDR and masquerades all other traffic of its
-//! pods, so that pods of other nodes see the node's address.
+//! The chain that `ipMasq` creates accepts traffic to the node's own pod CIDR and masquerades all other traffic of its
+//! pods. Pods of other nodes then see the node's address.
 
 use super::{Code, Finding, Severity, plugin::Plugin};
 

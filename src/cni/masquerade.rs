@@ -1,15 +1,15 @@
-//! Whether `OutBoundNAT` policies of a Windows node keep the source address of traffic inside the cluster.
+//! Checks that the `OutBoundNAT` policies of a Windows node keep the source address of traffic inside the cluster.
 //!
-//! On Linux hostgw masquerades what leaves the cluster; on Windows the CNI does, by an `OutBoundNAT` policy. What its
-//! exceptions do not hold gets the node's address as its source, other pods included. A configuration spells them in
-//! one of two ways, by the interface of the Host Networking Service that its plugin speaks:
+//! On Linux, hostgw masquerades traffic that leaves the cluster. On Windows, the CNI does so with an `OutBoundNAT`
+//! policy: all destinations except those listed see the node's address, including other pods. The syntax of the
+//! exceptions depends on the interface of the Host Networking Service that the plugin uses:
 //!
 //! | interface | `apiVersion` | exceptions |
 //! |---|---|---|
 //! | HNS, version 1 | 1 | `Value.ExceptionList` |
 //! | HCN, version 2 | 2 | `Value.Settings.Exceptions` |
 //!
-//! Where no `apiVersion` is said, either will do.
+//! Without an `apiVersion`, either syntax is accepted.
 
 use std::net::IpAddr;
 
@@ -19,51 +19,51 @@ use serde_json::{Map, Value};
 use super::plugin::get;
 use crate::model::{Cluster, ConfigPath, Family};
 
-/// One policy that masquerades, and its exceptions.
+/// A policy that masquerades, and its exceptions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutboundNatPolicy {
-    /// Where its exceptions stand, or are to stand.
+    /// The location of its exceptions, or the one where they are missing.
     pub path: ConfigPath,
-    /// Where the policy itself stands.
+    /// The location of the policy.
     pub at: ConfigPath,
-    /// The exceptions, as they are written.
+    /// The exceptions as written.
     pub exceptions: Vec<String>,
-    /// Those that are no prefix and no address.
+    /// The exceptions that are neither a prefix nor an address.
     pub invalid: Vec<String>,
-    /// What has to be added.
+    /// The missing exceptions.
     pub missing: Vec<IpNet>,
-    /// The spelling that is there, and that the plugin of this `apiVersion` does not read.
+    /// The key of exceptions that the plugin ignores because of its `apiVersion`.
     pub unread: Option<&'static str>,
 }
 
-/// What a CNI configuration says about masquerade.
+/// The result of checking the masquerading in a CNI configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MasqueradeReport {
     /// The `OutBoundNAT` policies, in the order of the file.
     pub policies: Vec<OutboundNatPolicy>,
-    /// What their exceptions are to hold; nothing where nothing is to be masqueraded.
+    /// The required exceptions; empty if nothing is masqueraded.
     pub wanted: Vec<IpNet>,
-    /// Whether something is to be masqueraded at all.
+    /// Whether traffic should be masqueraded at all.
     pub masquerade: bool,
 }
 
 impl MasqueradeReport {
-    /// Whether the CNI does what the cluster asks for.
+    /// Returns `true` if the CNI masquerades as configured for the cluster.
     #[must_use]
     pub fn holds(&self) -> bool {
-        let is_right = |policy: &OutboundNatPolicy| policy.missing.is_empty() && policy.invalid.is_empty();
-        self.policies.is_empty() != self.masquerade && self.policies.iter().all(is_right)
+        let is_complete = |policy: &OutboundNatPolicy| policy.missing.is_empty() && policy.invalid.is_empty();
+        self.policies.is_empty() != self.masquerade && self.policies.iter().all(is_complete)
     }
 }
 
-/// The spelling of HNS.
-const LIST: &str = "ExceptionList";
+/// The key of exceptions in HNS.
+const HNS_KEY: &str = "ExceptionList";
 
-/// The spelling of HCN, below `Settings`.
-const EXCEPTIONS: &str = "Exceptions";
+/// The key of exceptions in HCN, under `Settings`.
+const HCN_KEY: &str = "Exceptions";
 
-/// Looks for `OutBoundNAT` policies in a CNI configuration, wherever they stand in it, and compares their exceptions
-/// with what `cluster` asks for: its prefixes, and what `nat.exclude` names.
+/// Finds the `OutBoundNAT` policies anywhere in a CNI configuration and compares their exceptions with the cluster
+/// prefixes and `nat.exclude` of `cluster`.
 #[must_use]
 pub fn masquerade(configuration: &Value, cluster: &Cluster) -> MasqueradeReport {
     let masquerade = cluster.nat.masquerade;
@@ -81,7 +81,7 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    /// Walks the configuration; `version` is the `apiVersion` that counts there.
+    /// Searches `value`; `version` is the inherited `apiVersion`.
     fn walk(&mut self, value: &Value, path: &ConfigPath, version: Option<u64>) {
         match value {
             Value::Array(items) => {
@@ -111,24 +111,24 @@ impl Search<'_> {
         path: &ConfigPath,
         version: Option<u64>,
     ) -> OutboundNatPolicy {
-        let list = get(object, LIST).map(|(key, value)| (path.key(key), value));
+        let list = get(object, HNS_KEY).map(|(key, value)| (path.key(key), value));
         let settings =
             get(object, "Settings").and_then(|(key, value)| Some((path.key(key), value.as_object()?)));
-        let exceptions = settings.as_ref().and_then(|(path, settings)| {
-            get(settings, EXCEPTIONS).map(|(key, value)| (path.key(key), value))
-        });
+        let exceptions = settings
+            .as_ref()
+            .and_then(|(path, settings)| get(settings, HCN_KEY).map(|(key, value)| (path.key(key), value)));
         let below_settings = || match &settings {
-            Some((path, _)) => path.key(EXCEPTIONS),
-            None => path.key("Settings").key(EXCEPTIONS),
+            Some((path, _)) => path.key(HCN_KEY),
+            None => path.key("Settings").key(HCN_KEY),
         };
         let (read, fallback, unread) = match version {
-            Some(2) => (exceptions, below_settings(), list.is_some().then_some(LIST)),
+            Some(2) => (exceptions, below_settings(), list.is_some().then_some(HNS_KEY)),
             Some(_) => {
                 let other = exceptions.is_some().then_some("Settings.Exceptions");
-                (list, path.key(LIST), other)
+                (list, path.key(HNS_KEY), other)
             }
             None if settings.is_some() => (exceptions.or(list), below_settings(), None),
-            None => (list, path.key(LIST), None),
+            None => (list, path.key(HNS_KEY), None),
         };
         let (path_of_list, values) = read.unwrap_or((fallback, &Value::Null));
         let exceptions: Vec<String> = values
@@ -138,11 +138,11 @@ impl Search<'_> {
             .map(|value| value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned))
             .collect();
         let (valid, invalid): (Vec<_>, Vec<_>) = exceptions.iter().partition(|text| prefix(text).is_some());
-        let held: Vec<IpNet> = valid.into_iter().filter_map(|text| prefix(text)).collect();
+        let present: Vec<IpNet> = valid.into_iter().filter_map(|text| prefix(text)).collect();
         OutboundNatPolicy {
             path: path_of_list,
             at: path.clone(),
-            missing: self.wanted.iter().copied().filter(|wanted| !covers(&held, *wanted)).collect(),
+            missing: self.wanted.iter().copied().filter(|wanted| !covers(&present, *wanted)).collect(),
             invalid: invalid.into_iter().cloned().collect(),
             unread,
             exceptions,
@@ -150,18 +150,18 @@ impl Search<'_> {
     }
 }
 
-/// A prefix, or an address alone.
+/// Parses a prefix or a single address.
 fn prefix(text: &str) -> Option<IpNet> {
     let text = text.trim();
     text.parse::<IpNet>().ok().map(|net| net.trunc()).or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from))
 }
 
-/// Whether `held`, one of them or several together, hold all of `wanted`.
-fn covers(held: &[IpNet], wanted: IpNet) -> bool {
-    if held.iter().any(|net| net.contains(&wanted)) {
+/// Returns `true` if the prefixes in `present` together contain all of `wanted`.
+fn covers(present: &[IpNet], wanted: IpNet) -> bool {
+    if present.iter().any(|net| net.contains(&wanted)) {
         return true;
     }
-    let inside: Vec<IpNet> = held.iter().copied().filter(|net| wanted.contains(net)).collect();
+    let inside: Vec<IpNet> = present.iter().copied().filter(|net| wanted.contains(net)).collect();
     let is_host = wanted.prefix_len() == Family::from(wanted).bits();
     let Some(halves) =
         (!is_host && !inside.is_empty()).then(|| wanted.subnets(wanted.prefix_len() + 1).ok()).flatten()
@@ -189,7 +189,7 @@ mod tests {
             .unwrap_or_else(|invalid| panic!("{}", invalid.render(false)))
     }
 
-    /// What is missing in the only policy.
+    /// Returns the missing exceptions of the only policy.
     fn missing(configuration: &Value) -> Vec<String> {
         let finding = masquerade(configuration, &cluster(""));
         assert_eq!(finding.policies.len(), 1, "{configuration}");
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn both_spellings_in_any_case_are_read() {
+    fn both_spellings_are_accepted_in_any_case() {
         let all = ["10.0.0.0/8", "fd00::/16"];
         assert!(missing(&hns(&all)).is_empty());
         assert_eq!(missing(&hns(&["10.244.0.0/16"])), ["fd00:244::/48"]);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_other_spelling_is_not_read_by_a_plugin_that_says_its_version() {
+    fn the_api_version_determines_the_spelling() {
         let mut configuration = hns(&["10.244.0.0/16", "fd00:244::/48"]);
         configuration["delegate"]["apiVersion"] = json!(2);
         let finding = masquerade(&configuration, &cluster(""));
@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn halves_and_addresses_count_as_what_they_hold() {
+    fn halves_and_addresses_are_combined() {
         let halves = ["10.244.0.0/17", "10.244.128.0/17", "fd00:244::/48"];
         assert!(missing(&hns(&halves)).is_empty());
         assert_eq!(missing(&hns(&halves[1..])), ["10.244.0.0/16"]);
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn exclusions_are_wanted_and_without_masquerade_no_policy_is() {
+    fn exclusions_are_required_and_policies_without_masquerading_rejected() {
         let all = ["10.244.0.0/16", "fd00:244::/48"];
         let excluded = cluster("nat: {exclude: [192.168.0.0/16]}");
         assert_eq!(
@@ -255,9 +255,9 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-        /// Any way of cutting the prefix into parts holds all of it; without one part it does not.
+        /// Any partition of the prefix contains all of it, but not with one part missing.
         #[test]
-        fn parts_hold_the_whole(cuts in prop::collection::vec(any::<bool>(), 0..40), left_out in any::<prop::sample::Index>()) {
+        fn partitions_cover_the_prefix(cuts in prop::collection::vec(any::<bool>(), 0..40), left_out in any::<prop::sample::Index>()) {
             let mut parts: Vec<IpNet> = vec!["10.244.0.0/16".parse().unwrap()];
             for cut in cuts {
                 let part = parts.remove(0);
@@ -272,13 +272,13 @@ mod tests {
             prop_assert!(!covers(&parts, wanted));
         }
 
-        /// What is said to be missing is all that is missing.
+        /// Adding the missing exceptions is sufficient.
         #[test]
-        fn with_what_is_missing_it_holds(held in prop::collection::vec(0_u8..=255, 0..4)) {
-            let held: Vec<String> = held.iter().map(|part| format!("10.244.{part}.0/24")).collect();
-            let held: Vec<&str> = held.iter().map(String::as_str).collect();
-            let missing = missing(&hns(&held));
-            let all: Vec<&str> = held.into_iter().chain(missing.iter().map(String::as_str)).collect();
+        fn adding_the_missing_exceptions_is_sufficient(present in prop::collection::vec(0_u8..=255, 0..4)) {
+            let present: Vec<String> = present.iter().map(|part| format!("10.244.{part}.0/24")).collect();
+            let present: Vec<&str> = present.iter().map(String::as_str).collect();
+            let missing = missing(&hns(&present));
+            let all: Vec<&str> = present.into_iter().chain(missing.iter().map(String::as_str)).collect();
             prop_assert!(masquerade(&hns(&all), &cluster("")).holds());
         }
     }

@@ -1,17 +1,17 @@
-//! Whether a node's CNI configuration fits the cluster: pure.
+//! Checks whether the CNI configuration of a node matches the cluster, without side effects.
 //!
-//! hostgw routes to pods; the CNI gives them their addresses. A rule of each file here says where both must agree:
+//! hostgw routes to pods, and the CNI assigns their addresses. Each file contains one rule on which the two must agree:
 //!
-//! | rule | what must hold |
+//! | rule | requirement |
 //! |---|---|
-//! | `masquerade` | Windows: the exceptions of `OutBoundNAT` hold the cluster prefix |
-//! | `platform` | the plugin is one for the node's operating system |
-//! | `subnet` | `ipam` hands out the node's pod CIDR |
-//! | `gateway` | the pod gateway of `ipam` is the one that hostgw routes to |
-//! | `ip_masq` | Linux: the plugin does not masquerade what hostgw leaves alone |
-//! | `mtu` | pods send no larger packets than `routes.mtu` allows |
+//! | `masquerade` | Windows: the exceptions of `OutBoundNAT` contain the cluster prefix |
+//! | `platform` | the plugin is for the node's operating system |
+//! | `subnet` | `ipam` assigns addresses from the node's pod CIDR |
+//! | `gateway` | the pod gateway in `ipam` is the one that hostgw routes to |
+//! | `ip_masq` | Linux: the plugin does not masquerade traffic inside the cluster |
+//! | `mtu` | pods do not send larger packets than `routes.mtu` allows |
 //!
-//! Keys are compared without regard to case, as the plugins' decoder does (encoding/json of Go).
+//! Keys are compared without case, as Go's encoding/json does in the plugins.
 
 mod gateway;
 mod ip_masq;
@@ -37,43 +37,43 @@ use subnet::Owners;
 
 pub use masquerade::{MasqueradeReport, OutboundNatPolicy};
 
-/// What is wrong in a CNI configuration, or may be.
+/// A problem in a CNI configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The rule.
     pub code: Code,
-    /// Whether pods lose packets for it.
+    /// Whether pods lose packets because of it.
     pub severity: Severity,
-    /// The value, or where it has to be.
+    /// The location of the value, even if it is missing.
     pub path: ConfigPath,
-    /// What is around it, for a value that is not there.
+    /// The location of the closest existing parent.
     pub at: ConfigPath,
-    /// The value as JSON.
+    /// The value in JSON.
     pub found: Option<String>,
-    /// The value as it should be, as JSON.
+    /// The expected value in JSON.
     pub wanted: Option<String>,
-    /// What is wrong: a fragment, no capital, no period.
+    /// The problem, as a sentence fragment without capital and period.
     pub message: String,
 }
 
-/// The rules. Their names are part of the JSON form.
+/// The rules. Their names are part of the JSON output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum Code {
-    /// The plugin is one for another operating system.
+    /// The plugin is for another operating system.
     Platform,
-    /// `ipam` hands out other addresses than the node's pod CIDR.
+    /// `ipam` assigns addresses outside the node's pod CIDR.
     Subnet,
-    /// The pod gateway is another address.
+    /// The pod gateway differs.
     Gateway,
     /// The plugin masquerades traffic inside the cluster.
     IpMasq,
-    /// Pods send larger or smaller packets than routes allow.
+    /// Pods send larger or smaller packets than the routes allow.
     Mtu,
 }
 
 impl Code {
-    /// The rule.
+    /// Returns the rule.
     #[must_use]
     pub const fn rule(self) -> Rule {
         match self {
@@ -86,19 +86,19 @@ impl Code {
     }
 }
 
-/// Everything that is said about a CNI configuration.
+/// The result of checking a CNI configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CniReport {
-    /// The index of the node that it is checked for.
+    /// The index of the node that the configuration is for.
     pub node: Option<usize>,
-    /// The masquerade of a Windows node; `None` for a Linux node, where hostgw masquerades.
+    /// The masquerading of a Windows node; `None` for a Linux node, where hostgw masquerades.
     pub masquerade: Option<MasqueradeReport>,
-    /// In the order of the rules.
+    /// The problems, in the order of the rules.
     pub findings: Vec<Finding>,
 }
 
 impl CniReport {
-    /// Whether nothing has to be changed.
+    /// Returns `true` if there are no errors.
     #[must_use]
     pub fn holds(&self) -> bool {
         self.masquerade.as_ref().is_none_or(MasqueradeReport::holds)
@@ -106,16 +106,16 @@ impl CniReport {
     }
 }
 
-/// Checks a CNI configuration for node number `node` of `cluster`; without it, for the node whose pod CIDR the
-/// configuration names.
+/// Checks a CNI configuration for the node at the index `node` of `cluster`. By default, it is the node whose pod CIDR
+/// the configuration contains.
 #[must_use]
 pub fn check(configuration: &Value, cluster: &Cluster, node: Option<usize>) -> CniReport {
     let plugins = Plugin::all_of(configuration);
     let owners = Owners::new(cluster);
-    let index = node.or_else(|| owners.only_owner(&plugins));
+    let index = node.or_else(|| owners.unique_owner(&plugins));
     let node = index.and_then(|index| cluster.nodes.get(index));
     let os = platform::of(&plugins).or(node.map(|node| node.os));
-    // Where nothing says so, the file is taken for one of Windows: only there does the CNI masquerade.
+    // If the operating system is unknown, it is assumed to be Windows: only there does the CNI masquerade.
     let is_windows = os != Some(OperatingSystem::Linux);
     let mut findings = Vec::new();
     for plugin in &plugins {
@@ -137,12 +137,12 @@ pub fn check(configuration: &Value, cluster: &Cluster, node: Option<usize>) -> C
     }
 }
 
-/// A node as findings name it.
-fn named(node: &Node) -> String {
+/// Formats a node for a message.
+fn node_label(node: &Node) -> String {
     printable(&format!("node {}", node.name))
 }
 
-/// Pod CIDRs of the node, for people.
+/// Formats the pod CIDRs of a node for a message.
 fn pod_cidrs(node: &Node) -> String {
     let cidrs: BTreeSet<String> = node.pod_cidrs.iter().map(|(_, cidr)| cidr.to_string()).collect();
     cidrs.into_iter().collect::<Vec<_>>().join(" and ")

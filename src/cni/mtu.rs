@@ -1,16 +1,16 @@
-//! Pods send no larger packets than `routes.mtu` allows.
+//! Checks that pods do not send larger packets than `routes.mtu` allows.
 
 use super::{Code, Finding, Severity, plugin::Plugin};
 use crate::model::Cluster;
 
-/// The MTU of Ethernet (RFC 894), which a veth has by default.
+/// The MTU of Ethernet (RFC 894), which is the default of a veth.
 const ETHERNET: u64 = 1500;
 
 pub(super) fn check(plugin: &Plugin, cluster: &Cluster) -> Option<Finding> {
     let wanted = u64::from(cluster.routes.mtu?);
     let entry = plugin.entry("mtu");
     let makes_interfaces = ["bridge", "ptp"].contains(&plugin.kind()?.as_str()) && !plugin.is_delegate;
-    // 0 leaves it to the kernel.
+    // 0 selects the kernel's default.
     let given = entry.as_ref().map(|entry| entry.value.as_u64()).filter(|mtu| *mtu != Some(0));
     let (severity, message) = match given {
         Some(None) => (Severity::Error, "not a number of bytes".to_owned()),

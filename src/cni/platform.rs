@@ -1,9 +1,9 @@
-//! The plugin is one for the node's operating system.
+//! Checks that the plugin is for the node's operating system.
 
-use super::{Code, Finding, Severity, named, plugin::Plugin};
+use super::{Code, Finding, Severity, node_label, plugin::Plugin};
 use crate::model::{Node, OperatingSystem};
 
-/// The operating system that the plugins are for, by the first that is for one alone.
+/// Returns the operating system of the first plugin that is for only one.
 pub(super) fn of(plugins: &[Plugin]) -> Option<OperatingSystem> {
     plugins.iter().find_map(Plugin::os)
 }
@@ -11,11 +11,11 @@ pub(super) fn of(plugins: &[Plugin]) -> Option<OperatingSystem> {
 pub(super) fn check(plugin: &Plugin, node: &Node) -> Option<Finding> {
     let os = plugin.os().filter(|os| *os != node.os)?;
     let kind = plugin.entry("type")?;
-    let (theirs, ours) = (name(os), name(node.os));
+    let (plugin_os, node_os) = (name(os), name(node.os));
     Some(Finding {
         code: Code::Platform,
         severity: Severity::Error,
-        message: format!("this plugin runs on {theirs}, {} on {ours}", named(node)),
+        message: format!("this plugin runs on {plugin_os}, {} on {node_os}", node_label(node)),
         found: Some(kind.text()),
         wanted: None,
         path: kind.path,

@@ -1,16 +1,16 @@
-//! The plugins of a CNI configuration, and the addresses that each of them hands out.
+//! The plugins of a CNI configuration, and the addresses that they assign.
 
 use ipnet::IpNet;
 use serde_json::{Map, Value};
 
 use crate::model::{ConfigPath, OperatingSystem};
 
-/// An entry by its key, in whatever case.
+/// Returns the entry with this key, ignoring case.
 pub(super) fn get<'a>(object: &'a Map<String, Value>, key: &str) -> Option<(&'a String, &'a Value)> {
     object.iter().find(|(name, _)| name.eq_ignore_ascii_case(key))
 }
 
-/// A value and where it is.
+/// A value with its location.
 #[derive(Debug, Clone)]
 pub(super) struct Placed<'a> {
     pub path: ConfigPath,
@@ -18,23 +18,23 @@ pub(super) struct Placed<'a> {
 }
 
 impl Placed<'_> {
-    /// The value as JSON.
+    /// Returns the value in JSON.
     pub fn text(&self) -> String {
         self.value.to_string()
     }
 }
 
-/// One plugin: a configuration is one of them, or a list (`plugins`); flannel and multus delegate to others.
+/// A plugin. A configuration is a single one or a list (`plugins`), and flannel and multus delegate to others.
 #[derive(Debug, Clone)]
 pub(super) struct Plugin<'a> {
     pub path: ConfigPath,
     object: &'a Map<String, Value>,
-    /// Completed by the plugin that delegates to it.
+    /// Whether another plugin delegates to it and completes it.
     pub is_delegate: bool,
 }
 
 impl<'a> Plugin<'a> {
-    /// Every plugin of a configuration, in its order.
+    /// Returns all plugins of a configuration, in order.
     pub fn all_of(configuration: &'a Value) -> Vec<Self> {
         let mut plugins = Vec::new();
         Self::collect(configuration, &ConfigPath::root(), false, &mut plugins);
@@ -44,7 +44,7 @@ impl<'a> Plugin<'a> {
     fn collect(value: &'a Value, path: &ConfigPath, is_delegate: bool, plugins: &mut Vec<Self>) {
         let Some(object) = value.as_object() else { return };
         let plugin = Self { path: path.clone(), object, is_delegate };
-        // serde_json bounds how deep these can be.
+        // serde_json limits the depth of the recursion.
         for list in ["plugins", "delegates"] {
             let Some(Placed { path, value }) = plugin.entry(list) else { continue };
             for (index, item) in value.as_array().into_iter().flatten().enumerate() {
@@ -57,26 +57,27 @@ impl<'a> Plugin<'a> {
         plugins.push(plugin);
     }
 
-    /// The entry of that key.
+    /// Returns the entry with this key.
     pub fn entry(&self, key: &str) -> Option<Placed<'a>> {
         entry(self.object, &self.path, key)
     }
 
-    /// Whether the entry of that key is `true`.
+    /// Returns `true` if the entry with this key is `true`.
     pub fn is_true(&self, key: &str) -> bool {
         self.entry(key).is_some_and(|entry| entry.value == &Value::Bool(true))
     }
 
-    /// The name of its program, in lower case and without `.exe`. What flannel delegates to is a bridge by default.
+    /// Returns the name of the plugin's program in lower case, without `.exe`. flannel delegates to bridge by default.
     pub fn kind(&self) -> Option<String> {
         let kind = self.entry("type").and_then(|entry| entry.value.as_str());
         let kind = kind.or(self.is_delegate.then_some("bridge"))?.to_ascii_lowercase();
         Some(kind.strip_suffix(".exe").unwrap_or(&kind).to_owned())
     }
 
-    /// The operating system that its program is for, if it is for one alone.
+    /// Returns the operating system of the plugin's program, if it is for only one.
     pub fn os(&self) -> Option<OperatingSystem> {
-        // Those of github.com/containernetworking/plugins, of microsoft/windows-container-networking, and Azure's.
+        // The programs of github.com/containernetworking/plugins, of microsoft/windows-container-networking, and of
+        // Azure.
         match self.kind()?.as_str() {
             "win-bridge" | "win-overlay" | "sdnbridge" | "sdnoverlay" | "l2bridge" | "nat" => {
                 Some(OperatingSystem::Windows)
@@ -89,21 +90,22 @@ impl<'a> Plugin<'a> {
         }
     }
 
-    /// What its `ipam` hands addresses out of.
+    /// Returns the ranges of its `ipam`.
     pub fn ranges(&self) -> Vec<IpamRange<'a>> {
         let Some(ipam) = self.entry("ipam") else { return Vec::new() };
         let Some(object) = ipam.value.as_object() else { return Vec::new() };
-        let mut ranges: Vec<_> = IpamRange::of(object, &ipam.path).into_iter().collect();
+        let mut ranges: Vec<_> = IpamRange::parse(object, &ipam.path).into_iter().collect();
         let sets = entry(object, &ipam.path, "ranges");
         for set in sets.iter().flat_map(elements) {
             for range in elements(&set) {
-                ranges.extend(range.value.as_object().and_then(|object| IpamRange::of(object, &range.path)));
+                ranges
+                    .extend(range.value.as_object().and_then(|object| IpamRange::parse(object, &range.path)));
             }
         }
         ranges
     }
 
-    /// The gateways of its routes to everywhere.
+    /// Returns the gateways of its default routes.
     pub fn default_gateways(&self) -> Vec<Placed<'a>> {
         let Some(ipam) = self.entry("ipam") else { return Vec::new() };
         let Some(object) = ipam.value.as_object() else { return Vec::new() };
@@ -119,17 +121,17 @@ impl<'a> Plugin<'a> {
     }
 }
 
-/// Addresses that `ipam` hands out.
+/// A range of addresses that `ipam` assigns.
 #[derive(Debug, Clone)]
 pub(super) struct IpamRange<'a> {
-    /// What holds it.
+    /// The location of the range.
     pub at: ConfigPath,
     pub subnet: Placed<'a>,
     pub gateway: Option<Placed<'a>>,
 }
 
 impl<'a> IpamRange<'a> {
-    fn of(object: &'a Map<String, Value>, path: &ConfigPath) -> Option<Self> {
+    fn parse(object: &'a Map<String, Value>, path: &ConfigPath) -> Option<Self> {
         Some(Self {
             at: path.clone(),
             subnet: entry(object, path, "subnet")?,
@@ -137,7 +139,7 @@ impl<'a> IpamRange<'a> {
         })
     }
 
-    /// The subnet, if it is a prefix.
+    /// Returns the subnet, if it is a valid prefix.
     pub fn net(&self) -> Option<IpNet> {
         prefix(self.subnet.value)
     }
@@ -147,7 +149,7 @@ fn entry<'a>(object: &'a Map<String, Value>, path: &ConfigPath, key: &str) -> Op
     get(object, key).map(|(key, value)| Placed { path: path.key(key), value })
 }
 
-/// The elements of a list; none of anything else.
+/// Returns the elements of a list, and none for other values.
 fn elements<'a>(list: &Placed<'a>) -> Vec<Placed<'a>> {
     let items = list.value.as_array().map_or(&[][..], Vec::as_slice).iter().enumerate();
     items.map(|(index, value)| Placed { path: list.path.index(index), value }).collect()

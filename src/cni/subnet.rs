@@ -1,17 +1,17 @@
-//! `ipam` hands out the node's pod CIDR.
+//! Checks that `ipam` assigns addresses from the node's pod CIDR.
 
 use std::collections::{BTreeSet, HashMap};
 
 use ipnet::IpNet;
 
 use super::{
-    Code, Finding, Severity, named,
+    Code, Finding, Severity, node_label,
     plugin::{IpamRange, Plugin},
     pod_cidrs,
 };
 use crate::model::{Cluster, Family, Node};
 
-/// The nodes by their pod CIDRs.
+/// The nodes by pod CIDR.
 pub(super) struct Owners<'a> {
     cluster: &'a Cluster,
     by_cidr: HashMap<IpNet, usize>,
@@ -25,8 +25,8 @@ impl<'a> Owners<'a> {
         Self { cluster, by_cidr: by_cidr.collect() }
     }
 
-    /// The index of the one node whose pod CIDRs the plugins hand out.
-    pub fn only_owner(&self, plugins: &[Plugin]) -> Option<usize> {
+    /// Returns the index of the only node whose pod CIDRs the plugins use, if there is one.
+    pub fn unique_owner(&self, plugins: &[Plugin]) -> Option<usize> {
         let nets = plugins.iter().flat_map(Plugin::ranges).filter_map(|range| range.net());
         let owners: BTreeSet<usize> = nets.filter_map(|net| self.by_cidr.get(&net).copied()).collect();
         owners.first().copied().filter(|_| owners.len() == 1)
@@ -43,15 +43,15 @@ fn is_pod_cidr(net: IpNet, node: &Node) -> bool {
 
 pub(super) fn check(plugin: &Plugin, node: Option<&Node>, owners: &Owners) -> Vec<Finding> {
     let ranges = plugin.ranges();
-    let mut findings: Vec<_> = ranges.iter().filter_map(|range| of_range(range, node, owners)).collect();
+    let mut findings: Vec<_> = ranges.iter().filter_map(|range| check_range(range, node, owners)).collect();
     if let (Some(node), Some(first)) = (node, ranges.first()) {
         let nets: Vec<_> = ranges.iter().filter_map(IpamRange::net).collect();
-        findings.extend(of_missing_families(first, &nets, node));
+        findings.extend(check_families(first, &nets, node));
     }
     findings
 }
 
-fn of_range(range: &IpamRange, node: Option<&Node>, owners: &Owners) -> Option<Finding> {
+fn check_range(range: &IpamRange, node: Option<&Node>, owners: &Owners) -> Option<Finding> {
     let net = range.net();
     let (severity, message) = match (net, node) {
         (None, _) => (Severity::Error, "not a prefix".to_owned()),
@@ -62,7 +62,7 @@ fn of_range(range: &IpamRange, node: Option<&Node>, owners: &Owners) -> Option<F
         (Some(net), None) if owners.owner(net).is_some() => {
             (Severity::Error, "the ranges are pod CIDRs of several nodes".to_owned())
         }
-        (Some(net), Some(node)) => of_other(net, node, owners),
+        (Some(net), Some(node)) => describe_mismatch(net, node, owners),
         (Some(_), None) => (Severity::Error, "no node has this pod CIDR, so no route leads there".to_owned()),
     };
     let cidr = |node: &Node| match net {
@@ -80,21 +80,21 @@ fn of_range(range: &IpamRange, node: Option<&Node>, owners: &Owners) -> Option<F
     })
 }
 
-/// A range that is not the node's pod CIDR.
-fn of_other(net: IpNet, node: &Node, owners: &Owners) -> (Severity, String) {
+/// Describes a range that is not the node's pod CIDR.
+fn describe_mismatch(net: IpNet, node: &Node, owners: &Owners) -> (Severity, String) {
     let cidr = node.pod_cidrs.get(Family::from(net));
     if let Some(owner) = owners.owner(net) {
-        let message = format!("the pod CIDR of {}, not of {}", named(owner), named(node));
+        let message = format!("the pod CIDR of {}, not of {}", node_label(owner), node_label(node));
         (Severity::Error, message)
     } else if cidr.is_some_and(|cidr| cidr.prefix().contains(&net)) {
-        (Severity::Warning, format!("only a part of the pod CIDR of {}", named(node)))
+        (Severity::Warning, format!("only a part of the pod CIDR of {}", node_label(node)))
     } else {
-        (Severity::Error, format!("not the pod CIDR of {}, so no route leads there", named(node)))
+        (Severity::Error, format!("not the pod CIDR of {}, so no route leads there", node_label(node)))
     }
 }
 
-/// Families in which the node has a pod CIDR and pods get no address.
-fn of_missing_families(first: &IpamRange, nets: &[IpNet], node: &Node) -> Vec<Finding> {
+/// Returns the families in which the node has a pod CIDR but pods get no address.
+fn check_families(first: &IpamRange, nets: &[IpNet], node: &Node) -> Vec<Finding> {
     let is_missing = |family: &Family| !nets.iter().any(|net| Family::from(*net) == *family);
     let missing = node.pod_cidrs.iter().filter(|(family, _)| is_missing(family) && !nets.is_empty());
     missing
@@ -111,7 +111,7 @@ fn of_missing_families(first: &IpamRange, nets: &[IpNet], node: &Node) -> Vec<Fi
                     Family::V4 => "IPv4",
                     Family::V6 => "IPv6",
                 },
-                named(node),
+                node_label(node),
                 pod_cidrs(node)
             ),
         })

@@ -1,4 +1,4 @@
-//! The rules together, on whatever a file may hold.
+//! Tests of all rules together, and with arbitrary files.
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -9,9 +9,9 @@ use crate::{
     model::NextHopMode,
 };
 
-fn cluster(more: &str) -> Cluster {
+fn cluster(extra: &str) -> Cluster {
     let text = format!(
-        "clusterPrefix: [10.244.0.0/16, 'fd00:244::/48']\negressInterface: eth0\n{more}\nnodes:\n\
+        "clusterPrefix: [10.244.0.0/16, 'fd00:244::/48']\negressInterface: eth0\n{extra}\nnodes:\n\
          - {{name: linux-1, os: linux, podCIDR: [10.244.0.0/24, 'fd00:244:0:1::/64']}}\n\
          - {{name: linux-2, os: linux, podCIDR: [10.244.1.0/24, 'fd00:244:0:2::/64']}}\n\
          - {{name: win-1, os: windows, podCIDR: 10.244.2.128/25, address: 172.30.0.13}}\n"
@@ -20,7 +20,7 @@ fn cluster(more: &str) -> Cluster {
         .unwrap_or_else(|invalid| panic!("{}", invalid.render(false)))
 }
 
-/// The findings for a bridge with these entries in place of, or beside, the right ones of linux-1.
+/// Returns the findings for a correct bridge of linux-1 with these entries added or replaced.
 fn bridge(cluster: &Cluster, node: Option<usize>, entries: &Value) -> Vec<(Code, Severity, String)> {
     let mut plugin = json!({ "type": "bridge", "isGateway": true, "ipam": { "ranges": [
         [{ "subnet": "10.244.0.0/24" }], [{ "subnet": "fd00:244:0:1::/64" }] ] } });
@@ -34,7 +34,7 @@ fn bridge(cluster: &Cluster, node: Option<usize>, entries: &Value) -> Vec<(Code,
 }
 
 #[test]
-fn what_fits_is_left_alone_with_and_without_the_name_of_the_node() {
+fn correct_configurations_have_no_findings() {
     let cluster = cluster("");
     for node in [None, Some(0)] {
         assert_eq!(bridge(&cluster, node, &json!({})), []);
@@ -48,7 +48,7 @@ fn what_fits_is_left_alone_with_and_without_the_name_of_the_node() {
 }
 
 #[test]
-fn the_gateway_of_a_bridge_counts_where_other_nodes_go_by_it() {
+fn the_gateway_of_a_bridge_matters_if_other_nodes_use_it() {
     let other = json!({ "ipam": { "subnet": "10.244.0.0/24", "gateway": "10.244.0.254",
         "ranges": [[{ "subnet": "fd00:244:0:1::/64" }]] } });
     let wrong = [(Code::Gateway, Severity::Error, "plugins[0].ipam.gateway".to_owned())];
@@ -59,7 +59,7 @@ fn the_gateway_of_a_bridge_counts_where_other_nodes_go_by_it() {
 }
 
 #[test]
-fn every_spelling_of_a_gateway_on_windows_is_read() {
+fn every_spelling_of_a_windows_gateway_is_checked() {
     let cluster = cluster("");
     for (ipam, path) in [
         (json!({ "gateway": "10.244.2.129", "subnet": "10.244.2.128/25" }), "ipam.gateway"),
@@ -76,13 +76,13 @@ fn every_spelling_of_a_gateway_on_windows_is_read() {
         assert_eq!(report.findings[0].wanted.as_deref(), Some("\"10.244.2.130\""));
         assert!(!report.holds());
     }
-    // A route to something else may go by anything.
+    // The gateway of other routes is irrelevant.
     let other = json!({ "type": "sdnbridge", "ipam": { "routes": [{ "dst": "10.96.0.0/12", "gw": "10.244.2.129" }] } });
     assert_eq!(check(&other, &cluster, Some(2)).findings, []);
 }
 
 #[test]
-fn ranges_of_several_nodes_are_of_none() {
+fn ranges_of_several_nodes_match_no_node() {
     let configuration = json!({ "plugins": [{ "type": "bridge", "isGateway": true, "ipam": { "ranges": [
         [{ "subnet": "10.244.0.0/24" }], [{ "subnet": "10.244.1.0/24" }] ] } }] });
     let report = check(&configuration, &cluster(""), None);
@@ -91,7 +91,7 @@ fn ranges_of_several_nodes_are_of_none() {
     assert!(!report.holds());
 }
 
-/// Keys and values of CNI configurations in any order, and nonsense between them.
+/// Generates keys and values of CNI configurations in any order, mixed with nonsense.
 fn any_json() -> impl Strategy<Value = Value> {
     let keys = [
         "plugins",
@@ -145,9 +145,9 @@ fn any_json() -> impl Strategy<Value = Value> {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// No file makes it panic, and every finding is at a place that has a name.
+    /// No file causes a panic, and every finding has a location.
     #[test]
-    fn any_file_is_judged(configuration in any_json(), node in prop::option::of(0_usize..3)) {
+    fn any_file_can_be_checked(configuration in any_json(), node in prop::option::of(0_usize..3)) {
         let report = check(&configuration, &cluster("routes: {mtu: 1400}"), node);
         for finding in &report.findings {
             prop_assert!(finding.path != ConfigPath::root() && !finding.message.is_empty());

@@ -1,4 +1,4 @@
-//! A guide as blocks: what both renderers start from.
+//! A guide as a sequence of blocks, from which both formats are rendered.
 
 use std::iter::Peekable;
 
@@ -10,18 +10,18 @@ pub(super) struct GuidePage {
     pub blocks: Vec<Block>,
 }
 
-/// Text in one line, before it is broken.
+/// Text before it is broken into lines.
 pub(super) type StyledLine = Vec<Piece>;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Block {
     Heading(u8, StyledLine),
     Paragraph(StyledLine),
-    /// A code block, with its final newline.
+    /// A code block, with its trailing newline.
     Code(String),
-    /// Items, and the number of the first where they are numbered.
+    /// The items, and the number of the first one if the list is ordered.
     List(Option<u64>, Vec<Vec<Self>>),
-    /// Rows of cells; the first is the head.
+    /// The rows of cells. The first row is the header.
     Table(Vec<Vec<StyledLine>>),
 }
 
@@ -31,9 +31,9 @@ pub(super) enum Piece {
     Code(String),
     Strong(String),
     Emphasis(String),
-    /// A link to the guide of this name, after the linked text.
+    /// A link to the guide with this name, following the link text.
     Guide(String),
-    /// A link to somewhere else, after the linked text.
+    /// A link to another address, following the link text.
     Address(String),
 }
 
@@ -44,7 +44,7 @@ impl GuidePage {
     }
 }
 
-/// Reads blocks up to the end of what encloses them.
+/// Parses blocks up to the end of the enclosing element.
 fn blocks<'a>(events: &mut Peekable<impl Iterator<Item = Event<'a>>>) -> Vec<Block> {
     let mut blocks = Vec::new();
     while let Some(event) = events.peek() {
@@ -69,7 +69,7 @@ fn blocks<'a>(events: &mut Peekable<impl Iterator<Item = Event<'a>>>) -> Vec<Blo
                 blocks.push(Block::Table(rows(events)));
             }
             Event::Start(Tag::HtmlBlock) => {
-                // A comment, for the tests.
+                // A comment that only the tests use.
                 events.next();
                 plain(events);
             }
@@ -77,7 +77,7 @@ fn blocks<'a>(events: &mut Peekable<impl Iterator<Item = Event<'a>>>) -> Vec<Blo
                 events.next();
                 blocks.push(Block::Paragraph(line(events)));
             }
-            // The text of a tight list item stands in no paragraph.
+            // The text of a tight list item has no paragraph.
             Event::Text(_)
             | Event::Code(_)
             | Event::Start(Tag::Strong | Tag::Emphasis | Tag::Link { .. }) => {
@@ -124,7 +124,7 @@ fn rows<'a>(events: &mut Peekable<impl Iterator<Item = Event<'a>>>) -> Vec<Vec<S
     rows
 }
 
-/// The text up to the end of what encloses it, which is read too.
+/// Returns the text up to the end of the enclosing element, which is consumed.
 fn plain<'a>(events: &mut impl Iterator<Item = Event<'a>>) -> String {
     let mut text = String::new();
     for event in events {
@@ -137,14 +137,14 @@ fn plain<'a>(events: &mut impl Iterator<Item = Event<'a>>) -> String {
     text
 }
 
-/// The pieces up to the end of what encloses them, which is read too.
+/// Returns the pieces up to the end of the enclosing element, which is consumed.
 fn line<'a>(events: &mut Peekable<impl Iterator<Item = Event<'a>>>) -> StyledLine {
     let line = loose_line(events);
     events.next();
     line
 }
 
-/// The pieces up to the next block, or the end of what encloses them.
+/// Returns the pieces up to the next block or the end of the enclosing element.
 fn loose_line<'a>(events: &mut Peekable<impl Iterator<Item = Event<'a>>>) -> StyledLine {
     let (mut line, mut style, mut target) = (StyledLine::new(), Piece::Plain as fn(String) -> Piece, None);
     while let Some(event) = events.peek() {
@@ -165,7 +165,7 @@ fn loose_line<'a>(events: &mut Peekable<impl Iterator<Item = Event<'a>>>) -> Sty
     line
 }
 
-/// What to say of where a link leads; nothing of a place in the same guide.
+/// Returns the piece that follows a link's text. Links within a guide have none.
 fn link(target: &str) -> Option<Piece> {
     let file = target.split('#').next().filter(|file| !file.is_empty())?;
     Some(match file.strip_suffix(".md") {

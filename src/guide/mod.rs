@@ -1,5 +1,5 @@
-//! The guides of hostgw: `hostgw help NAME` shows one, `hostgw man` writes them as manual pages, and here they are
-//! modules.
+//! The guides of hostgw. `hostgw help NAME` shows them, `hostgw man` writes them as manual pages, and they are also
+//! modules of this documentation.
 
 mod document;
 mod roff;
@@ -11,7 +11,7 @@ pub use terminal::{explanation, text};
 /// A guide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Guide {
-    /// The name that `hostgw help` takes.
+    /// Its name, as in `hostgw help NAME`.
     pub name: &'static str,
     /// The subject, as a sentence fragment.
     pub summary: &'static str,
@@ -20,17 +20,17 @@ pub struct Guide {
 }
 
 impl Guide {
-    /// The guide called `name`.
+    /// Returns the guide with this `name`.
     #[must_use]
     pub fn find(name: &str) -> Option<&'static Self> {
         GUIDES.iter().find(|guide| guide.name == name)
     }
 }
 
-/// Declares the guides, each as a module and as an item of [`GUIDES`].
+/// Defines the guides, each as a module and as an item of [`GUIDES`].
 ///
-/// Links between guides name files, as a reader of the repository needs them. `links.md` gives the same names the
-/// paths that rustdoc needs; where a name is defined twice, Markdown takes the first definition.
+/// Links between guides refer to files, as required for readers of the repository. `links.md` maps the same names to
+/// the paths that rustdoc requires: if a name is defined twice, Markdown uses the first definition.
 macro_rules! guides {
     ($($module:ident $name:literal $summary:literal)*) => {
         $(
@@ -39,7 +39,7 @@ macro_rules! guides {
             pub mod $module {}
         )*
 
-        /// Every guide, in the order in which a newcomer reads them.
+        /// Every guide, in the order for newcomers.
         pub const GUIDES: &[Guide] = &[
             $(Guide { name: $name, summary: $summary, markdown: include_str!(concat!($name, ".md")) },)*
         ];
@@ -69,7 +69,7 @@ mod tests {
         *,
     };
 
-    /// Every piece of text in `blocks`.
+    /// Collects every piece of text in `blocks`.
     fn pieces<'a>(blocks: &'a [Block], found: &mut Vec<&'a Piece>) {
         for block in blocks {
             match block {
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn every_guide_begins_with_its_title() {
+    fn every_guide_starts_with_its_title() {
         for guide in GUIDES {
             let document = GuidePage::parse(guide.markdown);
             assert!(matches!(document.blocks.first(), Some(Block::Heading(1, _))), "{}", guide.name);
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn every_link_leads_somewhere() {
+    fn every_link_has_a_target() {
         for guide in GUIDES {
             let document = GuidePage::parse(guide.markdown);
             let mut found = Vec::new();
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn rustdoc_has_a_path_for_every_link_between_guides() {
+    fn every_link_between_guides_works_in_rustdoc() {
         let defined = |text: &str| -> Vec<String> {
             let names = text.lines().filter_map(|line| line.strip_prefix('[')?.split_once("]: "));
             names.map(|(name, _)| name.to_owned()).collect()

@@ -1,4 +1,4 @@
-//! A guide as a manual page, in the language of man(7).
+//! Guides as manual pages, in man(7) format.
 
 use clap_mangen::roff::{Inline, Roff, bold, italic, roman};
 
@@ -7,10 +7,10 @@ use super::{
     document::{Block, GuidePage, Piece, StyledLine},
 };
 
-/// Stands for an unknown date: the roff crate would omit an empty argument, so that the next one took its place.
+/// A placeholder for an unknown date. The roff crate would omit an empty argument, and shift the next ones.
 pub const NO_DATE: &str = "UNDATED";
 
-/// Replaces [`NO_DATE`] in the title line of a page by an empty argument.
+/// Replaces [`NO_DATE`] in the title line of a page with an empty argument.
 #[must_use]
 pub fn without_date(page: &str) -> String {
     page.replacen(&format!(" {NO_DATE} "), " \"\" ", 1)
@@ -59,7 +59,7 @@ fn blocks(page: &mut Roff, blocks: &[Block]) {
                 }
                 page.control("RS", ["4"]).control("nf", []);
                 for line in code.lines() {
-                    // An empty line would end the block of some formatters.
+                    // Some formatters end the block at an empty line.
                     page.text([if line.is_empty() { roman("\u{a0}") } else { roman(line) }]);
                 }
                 page.control("fi", []).control("RE", []);
@@ -79,7 +79,7 @@ fn blocks(page: &mut Roff, blocks: &[Block]) {
     }
 }
 
-/// The blocks of a list item: the first follows the mark, the others are indented as far.
+/// Renders the blocks of a list item. The first one follows the bullet, and the others have the same indent.
 fn nested(page: &mut Roff, item: &[Block], indent: &str) {
     let Some((first, others)) = item.split_first() else { return };
     blocks(page, std::slice::from_ref(first));
@@ -90,7 +90,7 @@ fn nested(page: &mut Roff, item: &[Block], indent: &str) {
     }
 }
 
-/// A table as a list of its first cells, the others below each.
+/// Renders a table as a list of its first cells, each followed by the others.
 fn table(page: &mut Roff, rows: &[Vec<StyledLine>]) {
     let Some((head, rows)) = rows.split_first() else { return };
     for row in rows {
@@ -140,7 +140,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_guide_is_a_manual_page() {
+    fn guides_render_as_manual_pages() {
         let markdown = "# Title\n\nFirst `--flag` words.\n\n## Part\n\nText.\n\n- one\n- two\n\n  more\n\n```sh\n.dot\n\nb\n```\n\n\
                         | key | meaning |\n|---|---|\n| `a-b` | one |\n";
         let guide = Guide { name: "test", summary: "a test", markdown };

@@ -1,4 +1,4 @@
-//! A guide as text for a terminal.
+//! Guides as text for a terminal.
 
 use console::measure_text_width;
 
@@ -8,10 +8,10 @@ use super::{
 };
 use crate::{diagnose::Rule, render::Palette, text::padded};
 
-/// Longer lines are hard to read (clap wraps its help at the same width).
+/// The maximum width of lines. Longer ones are hard to read; clap wraps its help at the same width.
 const MAX_WIDTH: usize = 100;
 
-/// Between two columns of a table.
+/// The space between two columns of a table.
 const GAP: usize = 2;
 
 /// Returns a guide as text, in lines that fit the terminal of `palette`.
@@ -66,7 +66,7 @@ impl Page<'_> {
                 }
             }
             Block::Code(code) => {
-                // To be copied: never broken.
+                // Code is never broken, so that it can be copied.
                 for line in code.lines() {
                     self.push_line(indent + 4, line);
                 }
@@ -81,7 +81,7 @@ impl Page<'_> {
             let mark = first.map_or_else(|| "- ".to_owned(), |first| format!("{}. ", first + number));
             let start = self.text.len();
             self.blocks(item, indent + mark.len());
-            // The first line has the mark in place of its indentation.
+            // The bullet replaces the indent of the first line.
             let mark = format!("{}{mark}", " ".repeat(indent));
             if self.text.get(start..start + mark.len()).is_some_and(|begin| begin.trim().is_empty()) {
                 self.text.replace_range(start..start + mark.len(), &mark);
@@ -116,7 +116,7 @@ impl Page<'_> {
         }
     }
 
-    /// A table that does not fit, as a list: the first cell of each row, and the others below it.
+    /// Renders a table that does not fit as a list: the first cell of each row, followed by the others.
     fn entries(&mut self, rows: &[Vec<StyledLine>], indent: usize) {
         const INDENT: usize = 4;
         let Some((head, rows)) = rows.split_first() else { return };
@@ -138,7 +138,8 @@ impl Page<'_> {
         }
     }
 
-    /// The widths of the columns: as wide as their cells, the widest narrowed until all of them fit.
+    /// Returns the widths of the columns. Each is as wide as its cells, and the widest ones are narrowed until they
+    /// fit.
     fn widths(&self, rows: &[Vec<StyledLine>], width: usize) -> Vec<usize> {
         let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
         let widest = |column: usize| {
@@ -154,7 +155,7 @@ impl Page<'_> {
         widths
     }
 
-    /// The line broken between words.
+    /// Breaks a line between words.
     fn fill(&self, line: &StyledLine, width: usize) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
         let mut column = 0;
@@ -175,7 +176,7 @@ impl Page<'_> {
         lines
     }
 
-    /// The words of a line, each styled for itself.
+    /// Returns the words of a line, each with its own style.
     fn words(&self, line: &StyledLine) -> Vec<String> {
         let mut words = vec![String::new()];
         let mut push = |text: &str, styled: &dyn Fn(&str) -> String| {
@@ -214,13 +215,13 @@ impl Page<'_> {
 mod tests {
     use super::{super::GUIDES, *};
 
-    fn shown(markdown: &'static str, width: usize) -> String {
+    fn rendered(markdown: &'static str, width: usize) -> String {
         let guide = Guide { name: "test", summary: "a test", markdown };
         text(&guide, &Palette::new(false).with_width(width))
     }
 
     #[test]
-    fn a_guide_is_plain_text() {
+    fn guides_render_as_plain_text() {
         let markdown = "# Title\n\nWords that `are code` and *more*,\nsee [there][simulate].\n\n## Part\n\n- one two three\n  four\n\
                         - five\n\n  ```sh\n  a command\n  ```\n\n| key | meaning |\n|---|---|\n| `a` | one two three |\n\n\
                         [simulate]: simulate.md\n";
@@ -243,12 +244,14 @@ key  meaning
 ---  -------------
 `a`  one two three
 ";
-        assert_eq!(shown(markdown, 21), expected);
-        assert!(shown(markdown, 16).ends_with("key  meaning\n---  -----------\n`a`  one two\n     three\n"));
-        assert!(shown(markdown, 9).ends_with("`a`\n    one\n    two\n    three\n"));
+        assert_eq!(rendered(markdown, 21), expected);
+        assert!(
+            rendered(markdown, 16).ends_with("key  meaning\n---  -----------\n`a`  one two\n     three\n")
+        );
+        assert!(rendered(markdown, 9).ends_with("`a`\n    one\n    two\n    three\n"));
     }
 
-    /// Words of more columns, and code, stay whole.
+    /// Words that are wider than the terminal, and code, are not broken.
     #[test]
     fn every_guide_fits_a_terminal() {
         for guide in GUIDES {
