@@ -254,8 +254,8 @@ fn a_review_follows_no_links() {
         {
             project.change(&format!("rm -rf hostgw.yaml; ln -s {target} hostgw.yaml"));
             let (_, comment) = review(&project, &["hostgw.yaml"], 11);
-            let expected = "### hostgw: the configuration is invalid\n\n    hostgw.yaml is a symbolic link: \
-                a configuration has to be a file of the repository\n\n";
+            let expected = "### hostgw: the configuration is invalid\n\n    hostgw.yaml is a symbolic link; \
+                a configuration must be a file in the repository\n\n";
             assert_eq!(comment, format!("{MARKER}{expected}"), "{target}");
         }
         // A linked folder in the path, a submodule, and a folder in place of the file.
