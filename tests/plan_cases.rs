@@ -42,7 +42,7 @@ fn every_case_gives_its_plan() {
             cases::compare(&folder.join("plan.md"), &render::plan_markdown(&report), &mut failures);
         }
     }
-    cases::conclude(folders.len(), &failures);
+    cases::assert_none(folders.len(), &failures);
 }
 
 /// The folders of all cases.

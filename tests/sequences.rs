@@ -114,7 +114,7 @@ fn route(third: u8, gateway: &str, protocol: u8) -> Route {
 }
 
 impl Place for Memory {
-    fn look(&mut self) -> World {
+    fn observe_state(&mut self) -> World {
         let State { routes, nat, sysctls, .. } = &self.node.state;
         let routes = routes.iter().map(|route| (route.destination.to_string(), route.to_string()));
         let sysctls = sysctls.iter().map(|(key, value)| (key.to_string(), value.to_string()));

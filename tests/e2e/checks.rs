@@ -24,7 +24,7 @@ pub(super) fn node_with_router(privilege: Privilege) -> (Namespace, Peer) {
              ip route add 10.244.1.0/29 dev eth0 scope link table 100
              ip rule add to 10.244.1.7 lookup main suppress_prefixlength 15 priority 100
              ip rule add to 10.244.1.7 lookup 100 priority 101");
-    node.settle();
+    node.await_ipv6_addresses();
     (node, router)
 }
 

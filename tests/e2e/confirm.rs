@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 #[cfg(feature = "fault-injection")]
 use super::stopped::Stopped;
 use super::{node, settled};
-use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, each, feed, has_nobody};
+use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, can_become_nobody, each, feed};
 
 /// Longer than any test runs.
 const LONG: &str = "10m";
@@ -682,7 +682,7 @@ fn a_state_directory_that_others_can_write_is_refused() {
         refused.warns("is writable by group or others (mode 0777)").warns("HOSTGW_STATE_DIR elsewhere");
         node.assert_unchanged(&before, "a state directory that others can write");
         node.sh("chmod 700 state/net-*");
-        if privilege == Privilege::Root && has_nobody() {
+        if privilege == Privilege::Root && can_become_nobody() {
             node.sh("chown 65534 state/net-*");
             node.hostgw(&["apply", "--yes"]).expect(1).warns("belongs to uid 65534, expected root");
             node.assert_unchanged(&before, "a state directory of another user");

@@ -1,11 +1,11 @@
 //! `hostgw diff` and `plan --all-nodes`: without privileges, on any machine, for files and git revisions.
 
 use super::{NODE_1, NODE_2, NODE_3, cluster};
-use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, each, has_nobody};
+use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, can_become_nobody, each};
 
 /// Runs a script as the user nobody, without capabilities.
 fn nobody(node: &Namespace, privilege: Privilege, script: &str) -> Outcome {
-    let user = if privilege == Privilege::Root && has_nobody() {
+    let user = if privilege == Privilege::Root && can_become_nobody() {
         "--reuid 65534 --regid 65534 --clear-groups"
     } else {
         ""

@@ -25,7 +25,7 @@ fn dual_stack_node(privilege: Privilege) -> Namespace {
     let node = node(privilege);
     node.sh("ip -6 address add fd00:30::11/64 dev eth0
              echo 1 >/proc/sys/net/ipv6/conf/lan0/forwarding");
-    node.settle();
+    node.await_ipv6_addresses();
     node.write("hostgw.yaml", CLUSTER);
     node
 }
@@ -51,9 +51,9 @@ fn both_families_are_applied_and_destroyed_without_residue() {
         assert_eq!(node.sysctl("net.ipv6.conf.all.forwarding"), "1");
         assert_eq!(node.managed_routes().len(), 3);
         settled(&node);
-        let silence = node.listen();
+        let monitors = node.listen();
         settled(&node);
-        assert_eq!(silence.end(), Vec::<String>::new());
+        assert_eq!(monitors.end(), Vec::<String>::new());
         snapshots.compare("dual-stack-destroy", &node.hostgw(&["destroy", "--yes"]));
         node.assert_unchanged(&before, "apply and destroy");
         snapshots.conclude();

@@ -62,7 +62,7 @@ impl Scenario {
         let peer = has_checks.then(|| {
             let peer = Peer::behind(&node, "lan0", &[8080]);
             peer.sh(&node, "ip address add 172.30.0.1/24 dev far");
-            node.settle();
+            node.await_ipv6_addresses();
             peer
         });
         (node, peer)

@@ -60,7 +60,7 @@ END
 fn crowded(privilege: Privilege) -> (Namespace, String) {
     let node = node(privilege);
     node.sh(FOREIGN);
-    node.settle();
+    node.await_ipv6_addresses();
     let before = node.witness();
     (node, before)
 }

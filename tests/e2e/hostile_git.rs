@@ -2,7 +2,7 @@
 //! shows that the trick works on git itself, by the file that it leaves.
 
 use super::{NODE_1, NODE_2, NODE_3, cluster, node};
-use crate::support::namespace::{Namespace, Privilege, each, has_nobody};
+use crate::support::namespace::{Namespace, Privilege, can_become_nobody, each};
 
 /// The identity for commits in these tests.
 const IDENTITY: &str =
@@ -235,7 +235,7 @@ fn replaced_objects_are_ignored() {
 fn repositories_of_other_users_are_not_read() {
     each(|privilege| {
         // Requires a second user.
-        if privilege != Privilege::Root || !has_nobody() {
+        if privilege != Privilege::Root || !can_become_nobody() {
             return;
         }
         let node = repository(privilege);

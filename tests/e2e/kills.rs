@@ -12,7 +12,7 @@ use proptest::prelude::Rng;
 use super::{is_open, large_cluster, live, node};
 use crate::support::{
     namespace::{Namespace, Privilege, is_root},
-    random::{asked_seed, new_seed, random},
+    random::{new_seed, random, requested_seed},
 };
 
 /// Enough nodes for an apply to take a while.
@@ -71,7 +71,7 @@ fn random_kills_of_a_large_apply_leave_the_previous_or_the_planned_state() {
     node.hostgw_ok(&["rollback", "--yes"]);
     assert!(live(&node) == before, "not as before, after an apply and a rollback");
 
-    let seed = asked_seed().unwrap_or_else(new_seed);
+    let seed = requested_seed().unwrap_or_else(new_seed);
     let mut random = random(seed);
     let (mut kills, mut half_way) = (0, 0);
     while kills < KILLS {

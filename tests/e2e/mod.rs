@@ -74,7 +74,7 @@ pub fn node(privilege: Privilege) -> Namespace {
     node.wait_until("both ends of eth0 are up", || {
         node.run(["ip", "-6", "-o", "address", "show", "scope", "link"]).lines().count() == 2
     });
-    node.settle();
+    node.await_ipv6_addresses();
     node.write("hostgw.yaml", RECIPE);
     node
 }

@@ -1,7 +1,7 @@
 //! Without the privileges to read or change everything, this is reported.
 
 use super::{assert_no_record, node, state_files};
-use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, each, has_nobody};
+use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, can_become_nobody, each};
 
 fn unprivileged(node: &Namespace, arguments: &str) -> Outcome {
     let mut outcome = node.try_sh(&format!(
@@ -46,7 +46,7 @@ fn an_unprivileged_plan_after_an_apply_removes_nothing() {
 fn an_ordinary_user_on_a_node_applied_by_root() {
     each(|privilege| {
         // A user namespace with a single user has no other one.
-        if privilege != Privilege::Root || !has_nobody() {
+        if privilege != Privilege::Root || !can_become_nobody() {
             return;
         }
         let node = node(privilege);

@@ -14,7 +14,7 @@ use proptest::prelude::Rng;
 use super::{RECIPE, node};
 use crate::support::{
     namespace::{Namespace, Outcome, Privilege, is_root},
-    random::{asked_seed, new_seed, random},
+    random::{new_seed, random, requested_seed},
 };
 
 const FILTER: &str = "net.ipv4.conf.all.rp_filter";
@@ -58,7 +58,7 @@ fn no_race_for_a_route_removes_a_foreign_one() {
     let node = node(if is_root() { Privilege::Root } else { Privilege::User });
     let apply = duration(&node, &["apply", "--yes"]);
     let back = duration(&node, &["rollback", "--yes"]);
-    let seed = asked_seed().unwrap_or_else(new_seed);
+    let seed = requested_seed().unwrap_or_else(new_seed);
     let mut random = random(seed);
     let mut codes = std::collections::BTreeMap::<i32, usize>::new();
     for number in 0..races(30, 1000) {
@@ -90,7 +90,7 @@ fn no_race_for_a_sysctl_overwrites_a_foreign_value() {
     node.write("hostgw.yaml", &format!("sysctls: {{{FILTER}: 2}}\n{RECIPE}"));
     let apply = duration(&node, &["apply", "--yes"]);
     let back = duration(&node, &["rollback", "--yes"]);
-    let seed = asked_seed().unwrap_or_else(new_seed);
+    let seed = requested_seed().unwrap_or_else(new_seed);
     let mut random = random(seed);
     let mut codes = std::collections::BTreeMap::<i32, usize>::new();
     for number in 0..races(20, 200) {

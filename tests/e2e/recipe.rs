@@ -44,9 +44,9 @@ fn a_second_apply_writes_nothing() {
         let node = node(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
         let files = state_files(&node);
-        let silence = node.listen();
+        let monitors = node.listen();
         let again = node.hostgw(&["apply", "--yes"]);
-        assert_eq!(silence.end(), Vec::<String>::new(), "the kernel announced changes");
+        assert_eq!(monitors.end(), Vec::<String>::new(), "the kernel announced changes");
         assert_eq!(state_files(&node), files);
         let mut snapshots = Snapshots::default();
         snapshots.compare("recipe-apply-again", &again);
@@ -54,7 +54,7 @@ fn a_second_apply_writes_nothing() {
     });
 }
 
-/// The control experiment for the silence above: the listener can receive notifications.
+/// The control experiment for the monitors above: the listener can receive notifications.
 #[test]
 fn the_kernel_announces_the_writes_of_a_first_apply() {
     each(|privilege| {

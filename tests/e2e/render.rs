@@ -101,7 +101,7 @@ fn options_of_routes_both_families_and_other_next_hops() {
         ] {
             let node = node(privilege);
             node.sh("ip address add fd00:30::11/64 dev eth0 nodad");
-            node.settle();
+            node.await_ipv6_addresses();
             let before = node.witness();
             node.write("hostgw.yaml", &configuration);
             render(&node, "linux-1");

@@ -301,7 +301,7 @@ fn a_foreign_ipv6_route_added_concurrently_is_kept() {
         for shell in SHELLS {
             let node = node(privilege);
             node.sh("ip address add fd00:30::11/64 dev eth0 nodad");
-            node.settle();
+            node.await_ipv6_addresses();
             render(&node, &format!("nextHop: node-address\n{}", dual_stack::CLUSTER));
             script(shell, &node, "").expect(0);
             let route = node.sh("ip -6 -o route show proto 87 | grep -m 1 via");
@@ -343,7 +343,7 @@ fn ipv6_routes_are_changed_individually() {
             let shell = SHELLS[at % 3];
             let node = node(privilege);
             node.sh("ip address add fd00:30::11/64 dev eth0 nodad");
-            node.settle();
+            node.await_ipv6_addresses();
             render(&node, dual_stack::CLUSTER);
             script(shell, &node, "").expect(0);
             let after = node.witness();

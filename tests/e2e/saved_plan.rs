@@ -1,7 +1,7 @@
 //! `plan --out` and `apply PLAN`: exactly that plan, or none.
 
 use super::{NODE_1, NODE_2, cluster, node, settled};
-use crate::support::namespace::{Namespace, Privilege, Snapshots, each, has_nobody};
+use crate::support::namespace::{Namespace, Privilege, Snapshots, can_become_nobody, each};
 
 fn save(node: &Namespace) {
     node.hostgw_ok(&["plan", "--out", "p.json"])
@@ -280,7 +280,7 @@ fn only_the_owner_can_read_a_plan() {
 /// Files of other users in a folder such as /tmp are not followed, and decide nothing.
 #[test]
 fn a_plan_follows_no_files_of_other_users() {
-    if !has_nobody() {
+    if !can_become_nobody() {
         crate::support::say("not as root: no other user can create a link");
         return;
     }

@@ -10,7 +10,7 @@ use proptest::{
 use super::node;
 use crate::support::{
     namespace::{Namespace, Outcome, Privilege, each, without_counters},
-    random::{asked_seed, random},
+    random::{random, requested_seed},
     sequence::{Command, Drift, End, Fault, Place, SYSCTLS, TABLE, World, follow, sequences},
 };
 
@@ -37,7 +37,7 @@ impl Real {
 }
 
 impl Place for Real {
-    fn look(&mut self) -> World {
+    fn observe_state(&mut self) -> World {
         let seen = self.0.sh(&format!(
             "ip route show | sed 's/ *$//'
              nft -s list table ip hostgw 2>/dev/null || true
@@ -139,7 +139,7 @@ impl Place for Real {
 #[test]
 fn every_step_of_a_random_sequence_keeps_the_promises() {
     each(|privilege| {
-        let seeds = asked_seed().map_or_else(|| (1..=20).collect(), |seed| vec![seed]);
+        let seeds = requested_seed().map_or_else(|| (1..=20).collect(), |seed| vec![seed]);
         let mut ends = BTreeSet::new();
         for seed in seeds {
             let mut runner = TestRunner::new_with_rng(Config::default(), random(seed));
@@ -149,7 +149,7 @@ fn every_step_of_a_random_sequence_keeps_the_promises() {
             let followed = thread::Builder::new().name(name).spawn(follow).expect("a thread").join();
             ends.extend(followed.unwrap_or_else(|_| panic!("HOSTGW_SEED={seed}")));
         }
-        if cfg!(feature = "fault-injection") && asked_seed().is_none() {
+        if cfg!(feature = "fault-injection") && requested_seed().is_none() {
             assert_eq!(ends.len(), 7, "commands ended in these ways alone: {ends:?}");
         }
     });

@@ -49,7 +49,7 @@ fn a_plan_from_a_snapshot_is_the_live_plan() {
         node.sh("ip address add fd00:30::11/64 dev eth0 nodad
                  ip -6 route add fd00:244:1::/64 via fd00:30::9
                  ip -6 route add fd00:244:2::/64 via fd00:30::9 proto 87");
-        node.settle();
+        node.await_ipv6_addresses();
         node.write("hostgw.yaml", dual_stack::CLUSTER);
         assert_same_plan(&node, "both families");
         node.sh("ip link set eth0 down");
@@ -66,7 +66,7 @@ fn a_reviewer_needs_no_privileges() {
     node.write("snapshot.json", &node.hostgw_ok(&["snapshot"]).stdout);
     let mut reviewer = Command::new("env");
     reviewer.args(["-i", "PATH=/usr/sbin:/usr/bin:/sbin:/bin"]);
-    if crate::support::namespace::has_nobody() {
+    if crate::support::namespace::can_become_nobody() {
         reviewer.args([
             "setpriv",
             "--reuid",

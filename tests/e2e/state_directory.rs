@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{live, node};
-use crate::support::namespace::{Namespace, Outcome, Privilege, each, has_nobody};
+use crate::support::namespace::{Namespace, Outcome, Privilege, can_become_nobody, each};
 
 /// Every command that reads or writes records.
 const COMMANDS: [&[&str]; 9] = [
@@ -73,7 +73,7 @@ fn every_command_refuses_a_folder_that_others_can_change() {
         command.env("HOSTGW_STATE_DIR", format!("{}/state/", node.folder().display()));
         Outcome::of(&node, "hostgw apply --yes", &mut command).expect(1).warns(link);
         node.sh("rm state; mv real state");
-        if privilege == Privilege::Root && has_nobody() {
+        if privilege == Privilege::Root && can_become_nobody() {
             for folder in [".", "net-*"] {
                 let why = "belongs to uid 65534, expected root";
                 assert_refused(&node, &format!("chown 65534 {folder}"), &format!("chown 0 {folder}"), why);
@@ -121,7 +121,7 @@ fn records_that_are_not_files_of_hostgw_are_refused() {
             ("ln -s /dev/zero F", "is not a regular file"),
             ("truncate -s 600M F", "is larger than 512 MiB"),
         ];
-        if privilege == Privilege::Root && has_nobody() {
+        if privilege == Privilege::Root && can_become_nobody() {
             damages.push(("cp ../../record F; chown 65534 F", "belongs to uid 65534"));
         }
         for (damage, why) in damages {
@@ -207,7 +207,7 @@ impl Drop for Attacker<'_> {
 /// executes their journal, and never writes to their folder.
 #[test]
 fn root_never_uses_a_journal_of_swapped_folders() {
-    if !has_nobody() {
+    if !can_become_nobody() {
         crate::support::say("not as root: no other user could swap folders");
         return;
     }

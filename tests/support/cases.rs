@@ -1,16 +1,16 @@
-//! Folders of cases with their expected output beside them.
+//! Folders of test cases, with the expected output next to the input.
 
 use std::{env, fs, path::Path};
 
-/// Compares `actual` with the file `expected`; with `HOSTGW_BLESS=1` writes the file instead.
+/// Compares `actual` with the file `expected`. With `HOSTGW_BLESS=1`, writes the file instead.
 pub fn compare(expected: &Path, actual: &str, failures: &mut Vec<String>) {
     if env::var_os("HOSTGW_BLESS").is_some() {
         fs::write(expected, actual).unwrap();
         return;
     }
-    let wanted = fs::read_to_string(expected).unwrap_or_default();
-    if wanted != actual {
-        let diff = similar::TextDiff::from_lines(&wanted, actual);
+    let contents = fs::read_to_string(expected).unwrap_or_default();
+    if contents != actual {
+        let diff = similar::TextDiff::from_lines(&contents, actual);
         failures.push(format!(
             "{}\n{}",
             expected.display(),
@@ -19,8 +19,8 @@ pub fn compare(expected: &Path, actual: &str, failures: &mut Vec<String>) {
     }
 }
 
-/// Fails with all that differed.
-pub fn conclude(cases: usize, failures: &[String]) {
+/// Fails with all differences.
+pub fn assert_none(cases: usize, failures: &[String]) {
     assert!(cases > 0, "no case was found");
     assert!(
         failures.is_empty(),

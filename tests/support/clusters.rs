@@ -1,4 +1,4 @@
-//! Random small clusters that have much in common: pairs of them differ as two revisions of a file do.
+//! Random small clusters. Pairs of them have much in common, like two revisions of a file.
 
 use std::fmt::Write as _;
 
@@ -8,17 +8,17 @@ use hostgw::{
 };
 use proptest::prelude::*;
 
-/// A cluster in few numbers, each combination of which is a valid file.
+/// A compact description of a cluster. All combinations of its values are valid.
 #[derive(Debug, Clone)]
 pub struct Spec {
     options: Options,
     nodes: Vec<NodeSpec>,
 }
 
-/// What is one for all nodes.
+/// The options that apply to all nodes.
 #[derive(Debug, Clone)]
 struct Options {
-    /// 0: IPv4, 1: both families, 2: IPv4 in a wider prefix that holds the usual one as a pod CIDR.
+    /// 0: IPv4; 1: both families; 2: IPv4 in a wider prefix, with the usual one as a pod CIDR.
     layout: u8,
     node_address: bool,
     egress: u8,
@@ -79,7 +79,7 @@ fn options() -> impl Strategy<Value = Options> {
 fn nodes() -> impl Strategy<Value = Vec<NodeSpec>> {
     const MAX_NODES: usize = 6;
     let order = || Just((0..MAX_NODES).collect::<Vec<usize>>()).prop_shuffle();
-    // Most often the n-th name has the n-th pod CIDR and the n-th address.
+    // Most often, the n-th name has the n-th pod CIDR and the n-th address.
     let usual = || prop_oneof![3 => Just((0..MAX_NODES).collect::<Vec<usize>>()), 2 => order()];
     let kinds = (
         prop::bool::weighted(0.7),
@@ -109,7 +109,7 @@ fn nodes() -> impl Strategy<Value = Vec<NodeSpec>> {
     })
 }
 
-/// Two clusters, often with the same options, often with the same nodes.
+/// Two clusters, which often have the same options or the same nodes.
 pub fn two() -> impl Strategy<Value = (Cluster, Cluster)> {
     let options =
         prop_oneof![options().prop_map(|options| (options.clone(), options)), (options(), options()),];
@@ -176,7 +176,7 @@ impl Spec {
     fn node(&self, node: &NodeSpec, text: &mut String) {
         let NodeSpec { cidr, address, .. } = node;
         let v4 = match (self.options.layout, cidr, self.nodes.len()) {
-            // The only node may have the whole cluster prefix.
+            // A single node may have the entire cluster prefix.
             (0, 0, 1) => "10.244.0.0/16".to_owned(),
             (2, 0, _) => "10.244.0.0/16".to_owned(),
             (2, ..) => format!("10.241.{cidr}.0/24"),

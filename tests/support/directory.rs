@@ -1,4 +1,4 @@
-//! State directories of nodes in memory.
+//! State directories in memory.
 
 use std::{
     env, fs,
@@ -12,14 +12,14 @@ use hostgw::{
     error::Error,
 };
 
-/// A fresh state directory that goes with the test.
+/// A new state directory that is removed at the end of the test.
 pub struct Directory(pub StateDir, PathBuf);
 
 impl Directory {
     pub fn new() -> Self {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        // In memory, where there is such a place: on a disk most of the time would go into waiting for it.
+        // In memory if possible: on a disk, most of the time would be spent on flushing.
         let memory = PathBuf::from("/dev/shm");
         let place = if memory.is_dir() { memory } else { env::temp_dir() };
         let path = place.join(format!("hostgw-properties-{}-{number}", std::process::id()));
@@ -29,14 +29,13 @@ impl Directory {
 }
 
 impl Directory {
-    /// The folder itself, made where it is not there yet.
+    /// The folder, which is created if it does not exist.
     pub fn path(&self) -> &Path {
         fs::create_dir_all(&self.1).expect("a folder");
         &self.1
     }
 
-    /// Takes the lock. A child that another test starts just now holds it too, until it is a program of its
-    /// own.
+    /// Takes the lock. A child process that another test is starting shares the lock until it executes its program.
     pub fn lock(&self) -> Result<Lock, Error> {
         self.0.lock(Duration::from_secs(10), "test")
     }

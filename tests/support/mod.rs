@@ -1,4 +1,4 @@
-//! What the tests share.
+//! Code shared by the tests.
 
 pub mod cases;
 pub mod ci;
@@ -11,7 +11,7 @@ pub mod random;
 pub mod schema;
 pub mod sequence;
 
-/// Says what is not tried here, past the capture of passing tests.
+/// Prints a message about skipped tests, also if the test passes and its output is captured.
 pub fn say(sentence: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "{sentence}");

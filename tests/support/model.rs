@@ -1,4 +1,4 @@
-//! A node in memory, to give the failures that a kernel cannot be made to give on demand.
+//! A node in memory, which can fail in ways that a kernel cannot be made to fail on demand.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,21 +12,21 @@ use hostgw::{
 
 use hostgw::text::Untrusted;
 
-/// Routes, NAT and sysctls with the kernel's own rules for them, as far as a plan rests on them.
+/// Routes, NAT and sysctls, with the rules of the kernel that plans depend on.
 #[derive(Debug, Clone, Default)]
 pub struct ModelNode {
     pub state: State,
-    /// Which exchange fails, counted from 0 over the life of the node; every later one works again.
+    /// The exchange that fails, counted from 0 over the lifetime of the node. Later ones succeed again.
     pub fail_at: Option<usize>,
-    /// Exchanges fail from this one on.
+    /// The first of the exchanges that fail.
     pub fail_from: Option<usize>,
-    /// At which exchange the process ends: from there on nothing is done or seen.
+    /// The exchange at which the process is killed: from then on, nothing is changed or read.
     pub die_at: Option<usize>,
-    /// Exchanges so far.
+    /// The number of exchanges so far.
     pub exchanges: usize,
-    /// What the checks will answer, each time they are tried; an error when they cannot be tried.
+    /// The results of the checks, one list per run, or an error if they cannot be run.
     pub answers: VecDeque<Result<Vec<CheckResult>, Error>>,
-    /// The checks that were tried so far, and how.
+    /// The checks that ran so far, and their mode.
     pub probed: Vec<(Vec<Check>, ProbeMode)>,
 }
 
@@ -35,7 +35,7 @@ impl ModelNode {
         Self { state, ..Self::default() }
     }
 
-    /// Whether the exchange came at which the process ends.
+    /// Returns whether the process was killed.
     pub fn is_dead(&self) -> bool {
         self.die_at.is_some_and(|at| self.exchanges > at)
     }
@@ -59,7 +59,7 @@ impl ModelNode {
         match change {
             Change::Route(route) => {
                 let routes = &mut self.state.routes;
-                routes.retain(|standing| standing.key() != route.key);
+                routes.retain(|value_now| value_now.key() != route.key);
                 routes.extend(route.after.iter().cloned());
                 routes.sort_by_key(Route::key);
             }
@@ -73,27 +73,27 @@ impl ModelNode {
     }
 }
 
-/// What the kernel does when a sysctl is written, with what it does to others.
+/// Writes a sysctl as the kernel does, including its effects on others.
 fn write(sysctls: &mut BTreeMap<SysctlKey, Untrusted>, key: &SysctlKey, value: &str) {
-    let Some(standing) = sysctls.get_mut(key) else { return };
-    if *standing == value {
+    let Some(value_now) = sysctls.get_mut(key) else { return };
+    if *value_now == value {
         return;
     }
-    *standing = value.into();
+    *value_now = value.into();
     let (on, off) = if value == "0" { ("0", "1") } else { ("1", "0") };
-    let others: &[(&str, &str, &str)] = match key.as_str() {
+    let side_effects: &[(&str, &str, &str)] = match key.as_str() {
         "net.ipv4.ip_forward" => {
             &[("net.ipv4.conf.", ".forwarding", on), ("net.ipv4.conf.all.", "accept_redirects", off)]
         }
         "net.ipv6.conf.all.forwarding" => &[("net.ipv6.conf.", ".forwarding", on)],
         _ => &[],
     };
-    for (prefix, suffix, value) in others {
+    for (prefix, suffix, value) in side_effects {
         let rewritten = sysctls
             .iter_mut()
             .filter(|(key, _)| key.as_str().starts_with(prefix) && key.as_str().ends_with(suffix));
-        for (_, standing) in rewritten {
-            *standing = (*value).into();
+        for (_, value_now) in rewritten {
+            *value_now = (*value).into();
         }
     }
 }
@@ -104,8 +104,9 @@ impl Observe for ModelNode {
             return Err(Error::unexpected("killed"));
         }
         let mut state = self.state.clone();
-        let own: BTreeSet<_> = state.routes.iter().filter(|route| route.is_owned()).map(Route::key).collect();
-        state.routes.retain(|route| own.contains(&route.key()) || scope.wants(&route.key()));
+        let managed_keys: BTreeSet<_> =
+            state.routes.iter().filter(|route| route.is_owned()).map(Route::key).collect();
+        state.routes.retain(|route| managed_keys.contains(&route.key()) || scope.wants(&route.key()));
         Ok(Observed { state, ..Observed::default() })
     }
 }

@@ -1,20 +1,20 @@
-//! Random numbers that can be had again.
+//! Reproducible random numbers.
 
 use std::{env, time::SystemTime};
 
 use proptest::test_runner::{RngAlgorithm, TestRng};
 
-/// The seed that `HOSTGW_SEED` names.
-pub fn asked_seed() -> Option<u64> {
+/// The seed in `HOSTGW_SEED`, if it is set.
+pub fn requested_seed() -> Option<u64> {
     env::var("HOSTGW_SEED").ok().map(|seed| seed.parse().expect("HOSTGW_SEED is a number"))
 }
 
-/// A seed that is another every second.
+/// A seed that changes every second.
 pub fn new_seed() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock that goes right").as_secs()
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock after 1970").as_secs()
 }
 
-/// The random numbers of a seed.
+/// A generator with a seed.
 pub fn random(seed: u64) -> TestRng {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&u64::to_le_bytes(seed));

@@ -1,11 +1,11 @@
-//! The schemas of the repository as judges of what hostgw prints.
+//! Validation of output with the schemas of the repository.
 
 use std::{fs, path::Path};
 
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
-/// A schema of the repository, with everything forbidden that it does not describe.
+/// A schema of the repository that forbids everything it does not describe.
 pub fn strict(name: &str) -> Validator {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("schemas/{name}.schema.json"));
     let mut schema: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
@@ -26,7 +26,7 @@ fn close(schema: &mut Value) {
     }
 }
 
-/// Fails when `value` is not as the schema says.
+/// Fails if `value` does not match the schema.
 #[track_caller]
 pub fn accept(validator: &Validator, what: &str, value: &Value) {
     let errors: Vec<_> =

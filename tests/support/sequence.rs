@@ -1,21 +1,21 @@
-//! Random sequences of what happens to a node, and what must stand after each step, told from what stood
-//! before it: independent of how hostgw plans, and of where the sequence runs.
+//! Random sequences of events on a node, and the state that must follow after each one. It is derived from the
+//! previous state, independently of how hostgw plans and of where the sequence runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
-/// What stands on a node, place by place, in the words of `ip`, `nft` and `sysctl`. The place of a route is its
-/// destination; the table's rules are one place.
+/// The state of a node by place, as `ip`, `nft` and `sysctl` print it. The place of a route is its destination; the
+/// rules of the table are one place.
 pub type World = BTreeMap<String, String>;
 
-/// The place of hostgw's table.
+/// The place of the managed table.
 pub const TABLE: &str = "table ip hostgw";
-/// The switch that rewrites [`is_switched`] values.
+/// The switch that rewrites the [`is_switched`] values.
 pub const FORWARD: &str = "net.ipv4.ip_forward";
 const RP_FILTER: &str = "net.ipv4.conf.all.rp_filter";
 
-/// The sysctls that drift: the switch, what it rewrites, and one of its own.
+/// The sysctls that drift: the switch, those that it rewrites, and an independent one.
 pub const SYSCTLS: [&str; 5] = [
     FORWARD,
     RP_FILTER,
@@ -24,16 +24,16 @@ pub const SYSCTLS: [&str; 5] = [
     "net.ipv4.conf.eth0.forwarding",
 ];
 
-/// Whether the kernel rewrites a place when forwarding is switched.
+/// Returns whether the kernel rewrites a place when forwarding changes.
 fn is_switched(place: &str) -> bool {
     place.ends_with(".forwarding") || place.ends_with(".accept_redirects")
 }
 
-fn is_own(line: &str) -> bool {
+fn is_managed(line: &str) -> bool {
     line.contains(" proto 87")
 }
 
-/// A cluster, by what its nodes are: node number 7 has the pod CIDR 10.244.7.0/24.
+/// A cluster, described by the numbers of its nodes: node 7 has the pod CIDR 10.244.7.0/24.
 #[derive(Debug, Clone)]
 pub struct Cluster {
     pub nodes: BTreeSet<u8>,
@@ -50,18 +50,18 @@ impl Cluster {
         let flags = any::<[bool; 4]>();
         (nodes, flags, prop::option::of(0_u8..3)).prop_map(|(nodes, flags, rp_filter)| {
             let [node_address, masquerade, only_pods, exclude] = flags;
-            // Somebody has to be this node.
+            // One of them has to be this node.
             let nodes = if nodes.iter().all(|node| is_windows(*node)) { [0].into() } else { nodes };
             Self { nodes, node_address, masquerade, only_pods, exclude, rp_filter }
         })
     }
 
-    /// The number of the node that the sequence happens to: the first Linux node.
+    /// The number of the node that the sequence runs on: the first Linux node.
     pub fn this(&self) -> u8 {
         *self.nodes.iter().find(|node| !is_windows(**node)).expect("a Linux node")
     }
 
-    /// The cluster as a file describes it.
+    /// The configuration of the cluster.
     pub fn file(&self) -> String {
         let next_hop = if self.node_address { "node-address" } else { "pod-gateway" };
         let source = if self.only_pods { "pods" } else { "any" };
@@ -85,9 +85,9 @@ impl Cluster {
         text
     }
 
-    /// hostgw's routes on this node.
+    /// The managed routes on this node.
     fn routes(&self) -> World {
-        let others = self.nodes.iter().filter(|node| **node != self.this()).map(|&node| {
+        let foreign = self.nodes.iter().filter(|node| **node != self.this()).map(|&node| {
             let gateway = match (self.node_address, is_windows(node)) {
                 (true, _) => format!("172.30.0.{}", node + 1),
                 (false, false) => format!("10.244.{node}.1"),
@@ -97,10 +97,10 @@ impl Cluster {
             (destination.clone(), format!("{destination} via {gateway} dev eth0 proto 87"))
         });
         let on_link = ("10.244.0.0/16".to_owned(), "10.244.0.0/16 dev eth0 proto 87 scope link".to_owned());
-        others.chain((!self.node_address).then_some(on_link)).collect()
+        foreign.chain((!self.node_address).then_some(on_link)).collect()
     }
 
-    /// The rules of hostgw's table on this node.
+    /// The rules of the managed table on this node.
     fn rules(&self) -> Option<String> {
         let own = format!("ip saddr 10.244.{}.0/24 ", self.this());
         let exclude = "ip daddr 192.168.0.0/16 return comment \"hostgw: nat.exclude\"\n";
@@ -119,18 +119,18 @@ const fn is_windows(node: u8) -> bool {
     node % 5 == 4
 }
 
-/// What somebody else does to the node. Routes are told by the third number of their destination.
+/// A foreign change of the node. Routes are identified by the third number of their destination.
 #[derive(Debug, Clone, Copy)]
 pub enum Drift {
-    /// Another program's route takes the place of whatever stands there.
+    /// A foreign route replaces whatever route has its key.
     TakeRoute(u8),
-    /// A route with hostgw's mark, which it did not make, takes the place of whatever stands there.
+    /// A route with hostgw's mark that hostgw did not create replaces whatever route has its key.
     StrayRoute(u8),
     DropRoute(u8),
     /// One of [`SYSCTLS`] is written.
     Sysctl(usize, u8),
     DropTable,
-    /// A rule is added to hostgw's chain, where there is one.
+    /// A rule is added to the managed chain, if it exists.
     AddRule,
 }
 
@@ -157,7 +157,7 @@ pub enum Command {
     Rollback,
 }
 
-/// What goes wrong in a command, at a place between 0 and 99 of its way.
+/// A fault of a command, at a point between 0 and 99 percent of its way.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
     Fail(u8),
@@ -171,8 +171,8 @@ pub enum Step {
     Drift(Drift),
 }
 
-/// Sequences of at most `most` steps.
-pub fn sequences(most: usize) -> impl Strategy<Value = Vec<Step>> {
+/// Sequences of at most `max_steps` steps.
+pub fn sequences(max_steps: usize) -> impl Strategy<Value = Vec<Step>> {
     let command = prop_oneof![
         4 => Cluster::any().prop_map(Command::Apply),
         1 => Just(Command::Destroy),
@@ -188,58 +188,68 @@ pub fn sequences(most: usize) -> impl Strategy<Value = Vec<Step>> {
         2 => (command, fault).prop_map(|(command, fault)| Step::Run(command, fault)),
         1 => Drift::any().prop_map(Step::Drift),
     ];
-    prop::collection::vec(step, 1..=most)
+    prop::collection::vec(step, 1..=max_steps)
 }
 
-/// How a command ended.
+/// The result of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum End {
     Done,
     NothingToDo,
     /// A conflict.
     Refused,
-    /// An error; nothing was changed by this command.
+    /// An error; this command changed nothing.
     Untouched,
     RolledBack,
     Incomplete,
     Killed,
 }
 
-/// A node that a sequence can happen to.
+/// A node that a sequence can run on.
 pub trait Place {
-    /// What stands.
-    fn look(&mut self) -> World;
+    /// Reads the live state.
+    fn observe_state(&mut self) -> World;
     /// Runs hostgw.
     fn run(&mut self, command: &Command, fault: Option<Fault>) -> End;
     fn drift(&mut self, drift: Drift);
-    /// Tells one open transaction from another; none when none is open.
+    /// Identifies the open transaction, if there is one.
     fn journal(&self) -> Option<String>;
-    /// How many transactions are on record as committed.
+    /// The number of committed transactions.
     fn committed(&self) -> usize;
 }
 
-/// Lets a sequence happen, and judges every step. Gives the ways in which its commands ended.
+/// Runs a sequence and verifies every step. Returns the results of its commands.
 pub fn follow(place: &mut impl Place, steps: &[Step]) -> BTreeSet<End> {
-    let mut judge = Judge::default();
+    let mut oracle = Oracle::default();
     let mut ends = BTreeSet::new();
     for (number, step) in steps.iter().enumerate() {
         match step {
             Step::Drift(drift) => place.drift(*drift),
             Step::Run(command, fault) => {
                 let context = format!("step {number} of {steps:#?}");
-                let seen = Seen::of(place, command, *fault);
-                ends.insert(seen.end);
+                let observed = Observed::of(place, command, *fault);
+                ends.insert(observed.end);
                 match command {
-                    Command::Rollback => judge.rollback(&seen, *fault, &context),
-                    _ => judge.change(command, &seen, *fault, &context),
+                    Command::Rollback => oracle.rollback(&observed, *fault, &context),
+                    _ => oracle.change(command, &observed, *fault, &context),
                 }
-                assert_eq!(judge.committed.len(), seen.committed, "on record, {:?}: {context}", seen.end);
-                assert_eq!(judge.open.is_some(), seen.journal.is_some(), "open, {:?}: {context}", seen.end);
-                // Not each time: it must not be what puts the records in order.
-                let is_settled = matches!(seen.end, End::Done | End::NothingToDo) && number % 2 == 0;
+                assert_eq!(
+                    oracle.committed.len(),
+                    observed.committed,
+                    "on record, {:?}: {context}",
+                    observed.end
+                );
+                assert_eq!(
+                    oracle.open.is_some(),
+                    observed.journal.is_some(),
+                    "open, {:?}: {context}",
+                    observed.end
+                );
+                // Not every time: the check must not be what repairs the records.
+                let is_settled = matches!(observed.end, End::Done | End::NothingToDo) && number % 2 == 0;
                 if is_settled && !matches!(command, Command::Rollback) {
                     assert_eq!(place.run(command, None), End::NothingToDo, "again: {context}");
-                    assert_eq!(place.look(), seen.now, "again: {context}");
+                    assert_eq!(place.observe_state(), observed.now, "again: {context}");
                 }
             }
         }
@@ -247,8 +257,8 @@ pub fn follow(place: &mut impl Place, steps: &[Step]) -> BTreeSet<End> {
     ends
 }
 
-/// A command, and what was seen of it.
-struct Seen {
+/// A command, and its observed effects.
+struct Observed {
     was: World,
     journal_was: Option<String>,
     end: End,
@@ -257,44 +267,44 @@ struct Seen {
     committed: usize,
 }
 
-impl Seen {
+impl Observed {
     fn of(place: &mut impl Place, command: &Command, fault: Option<Fault>) -> Self {
-        let (was, journal_was) = (place.look(), place.journal());
+        let (was, journal_was) = (place.observe_state(), place.journal());
         let end = place.run(command, fault);
-        let (now, journal, committed) = (place.look(), place.journal(), place.committed());
+        let (now, journal, committed) = (place.observe_state(), place.journal(), place.committed());
         Self { was, journal_was, end, now, journal, committed }
     }
 }
 
-/// What the kernel makes of a switched place when forwarding takes `position`.
+/// The value that the kernel gives a switched place when forwarding changes to `position`.
 fn switched_to(place: &str, position: &str) -> &'static str {
     if (position == "0") == place.ends_with(".accept_redirects") { "1" } else { "0" }
 }
 
-/// The value that a sysctl had before hostgw, and the one that hostgw left.
+/// The value of a sysctl from before hostgw, and the one that hostgw left.
 #[derive(Debug, Clone)]
-struct Owed {
+struct SavedValue {
     original: String,
     last: String,
 }
 
-/// A transaction, as far as it can be undone.
+/// A transaction that can be undone.
 #[derive(Debug)]
 struct Transaction {
     before: World,
     after: World,
     touched: BTreeSet<String>,
-    /// What hostgw owed before it.
-    owed: BTreeMap<String, Owed>,
-    /// Whether it came to its end, and its undo has not begun.
-    is_whole: bool,
-    /// The sysctls that its undo found to be somebody else's.
+    /// The original values that were saved before it.
+    saved: BTreeMap<String, SavedValue>,
+    /// Whether it completed, and its undo has not begun.
+    is_complete: bool,
+    /// The sysctls that its undo found to be foreign.
     foreign: World,
 }
 
 impl Transaction {
-    /// What stands in the places of a transaction that leads from `before` to `after`.
-    fn new(before: &World, after: &World, owed: &BTreeMap<String, Owed>, is_whole: bool) -> Self {
+    /// The places of a transaction that leads from `before` to `after`.
+    fn new(before: &World, after: &World, saved: &BTreeMap<String, SavedValue>, is_complete: bool) -> Self {
         let is_switched_on = before.get(FORWARD) != after.get(FORWARD);
         let touched = before.keys().chain(after.keys()).filter(|place| {
             before.get(*place) != after.get(*place) || (is_switched_on && is_switched(place))
@@ -303,41 +313,41 @@ impl Transaction {
             touched: touched.cloned().collect(),
             before: before.clone(),
             after: after.clone(),
-            owed: owed.clone(),
-            is_whole,
+            saved: saved.clone(),
+            is_complete,
             foreign: World::new(),
         }
     }
 
-    /// Whether somebody else's route or value stands where one has to be put back.
-    fn is_in_the_way(&self, place: &str, now: &World) -> bool {
+    /// Returns whether a foreign route or value is in a place that must be restored.
+    fn conflicts(&self, place: &str, now: &World) -> bool {
         let (before, after) = (self.before.get(place), self.after.get(place));
         let Some(line) = now.get(place).filter(|line| before != Some(line) && place != TABLE) else {
             return false;
         };
         if !place.starts_with("net.") {
-            return !is_own(line);
+            return !is_managed(line);
         }
         self.foreign.get(place) == Some(line) || (after != Some(line) && !self.is_between(place, line, now))
     }
 
-    /// Whether the kernel made `value` with the switch, and the step after that is missing.
+    /// Returns whether the kernel set `value` with the switch, and the following write is missing.
     fn is_between(&self, place: &str, value: &str, now: &World) -> bool {
         let position = &now[FORWARD];
         let is_back = *position == self.before[FORWARD];
-        let may_be = if self.is_whole { is_back } else { is_back || *position == self.after[FORWARD] };
+        let may_be = if self.is_complete { is_back } else { is_back || *position == self.after[FORWARD] };
         let is_flipped = self.before[FORWARD] != self.after[FORWARD];
         may_be && is_flipped && is_switched(place) && switched_to(place, position) == value
     }
 
     fn is_blocked(&self, now: &World) -> bool {
-        self.touched.iter().any(|place| self.before.contains_key(place) && self.is_in_the_way(place, now))
+        self.touched.iter().any(|place| self.before.contains_key(place) && self.conflicts(place, now))
     }
 
-    /// What its undo makes of `now`: its places as they were, all others as they are.
+    /// The result of its undo in the state `now`: its places are restored, all others unchanged.
     fn undone(&self, now: &World) -> World {
         let mut undone = now.clone();
-        for place in self.touched.iter().filter(|place| !self.is_in_the_way(place, now)) {
+        for place in self.touched.iter().filter(|place| !self.conflicts(place, now)) {
             match self.before.get(place) {
                 Some(line) => drop(undone.insert(place.clone(), line.clone())),
                 None => drop(undone.remove(place)),
@@ -346,8 +356,8 @@ impl Transaction {
         undone
     }
 
-    /// What its undo makes of `now` where nobody is shown it first: a table that holds somebody else's rule stays.
-    fn undone_unseen(&self, now: &World) -> World {
+    /// The result of an automatic undo in the state `now`: a table with a foreign rule stays.
+    fn undone_automatically(&self, now: &World) -> World {
         let mut undone = self.undone(now);
         let known: Vec<&str> = [&self.before, &self.after]
             .into_iter()
@@ -361,34 +371,34 @@ impl Transaction {
         undone
     }
 
-    /// Takes note that its undo was begun where `now` stood.
+    /// Records that its undo began in the state `now`.
     fn begin_undo(&mut self, now: &World) {
         let foreign: World = now
             .iter()
             .filter(|(place, _)| place.starts_with("net.") && self.touched.contains(*place))
-            .filter(|(place, _)| self.is_in_the_way(place, now))
+            .filter(|(place, _)| self.conflicts(place, now))
             .map(|(place, value)| (place.clone(), value.clone()))
             .collect();
         self.foreign.extend(foreign);
-        self.is_whole = false;
+        self.is_complete = false;
     }
 }
 
-/// What is known of the past.
+/// The expectations, derived from the history.
 #[derive(Default)]
-struct Judge {
+struct Oracle {
     committed: Vec<Transaction>,
     open: Option<Transaction>,
-    /// What hostgw owes of the sysctls that it changed.
-    owed: BTreeMap<String, Owed>,
+    /// The original values of the sysctls that hostgw changed.
+    saved: BTreeMap<String, SavedValue>,
 }
 
-impl Judge {
-    fn change(&mut self, command: &Command, seen: &Seen, fault: Option<Fault>, context: &str) {
-        let Seen { was, end, now, .. } = seen;
-        // What was left open is undone first.
-        let base = self.open.as_ref().map_or_else(|| was.clone(), |open| open.undone_unseen(was));
-        if self.open.is_some() && seen.journal.is_some() && seen.journal == seen.journal_was {
+impl Oracle {
+    fn change(&mut self, command: &Command, observed: &Observed, fault: Option<Fault>, context: &str) {
+        let Observed { was, end, now, .. } = observed;
+        // An open transaction is undone first.
+        let base = self.open.as_ref().map_or_else(|| was.clone(), |open| open.undone_automatically(was));
+        if self.open.is_some() && observed.journal.is_some() && observed.journal == observed.journal_was {
             assert!(fault.is_some(), "{end:?}: {context}");
             assert!([End::Untouched, End::Incomplete, End::Killed].contains(end), "{end:?}: {context}");
             if let Some(open) = &mut self.open {
@@ -398,30 +408,30 @@ impl Judge {
         }
         if let Some(mut undone) = self.open.take() {
             undone.begin_undo(was);
-            self.owed = undone.owed;
-            // What somebody else has changed is theirs.
-            self.owed.retain(|place, _| {
+            self.saved = undone.saved;
+            // Foreign values are not restored.
+            self.saved.retain(|place, _| {
                 !undone.foreign.contains_key(place) || base[place] != undone.foreign[place]
             });
         }
-        let wanted = self.wanted(command, &base);
-        let is_committed = seen.committed > self.committed.len();
+        let expected = self.expected(command, &base);
+        let is_committed = observed.committed > self.committed.len();
         match end {
             End::Done | End::NothingToDo => {
-                assert_eq!(Some(now), wanted.as_ref(), "{context}");
-                self.settle(command, &base, now, *end == End::Done);
+                assert_eq!(Some(now), expected.as_ref(), "{context}");
+                self.complete(command, &base, now, *end == End::Done);
             }
             End::Killed if is_committed => {
-                assert_eq!(Some(now), wanted.as_ref(), "{context}");
-                self.settle(command, &base, now, true);
+                assert_eq!(Some(now), expected.as_ref(), "{context}");
+                self.complete(command, &base, now, true);
             }
-            End::Incomplete | End::Killed if seen.journal.is_some() => {
-                let wanted = wanted.unwrap_or_else(|| panic!("a conflict was written: {context}"));
-                assert_between(now, &base, &wanted, context);
-                self.open = Some(Transaction::new(&base, &wanted, &self.owed, false));
+            End::Incomplete | End::Killed if observed.journal.is_some() => {
+                let expected = expected.unwrap_or_else(|| panic!("a conflict was written: {context}"));
+                assert_between(now, &base, &expected, context);
+                self.open = Some(Transaction::new(&base, &expected, &self.saved, false));
             }
             End::Refused => {
-                assert_eq!(wanted, None, "{context}");
+                assert_eq!(expected, None, "{context}");
                 assert_eq!(*now, base, "{context}");
             }
             End::Untouched | End::RolledBack | End::Killed => {
@@ -432,36 +442,38 @@ impl Judge {
         }
     }
 
-    /// The owed sysctls that somebody else has written since.
+    /// The saved sysctls that another program has written since.
     fn foreign<'a>(&'a self, base: &'a World) -> impl Iterator<Item = &'a String> {
-        // Forwarding by hand goes back by the kernel's own doing.
-        let is_back = |owed: &BTreeMap<String, Owed>| {
-            owed.get(FORWARD).is_some_and(|owed| owed.last != owed.original && base[FORWARD] == owed.original)
+        // When forwarding is changed manually, the kernel reverts the values that it switched.
+        let is_back = |saved: &BTreeMap<String, SavedValue>| {
+            saved
+                .get(FORWARD)
+                .is_some_and(|saved| saved.last != saved.original && base[FORWARD] == saved.original)
         };
-        let is_back = is_back(&self.owed);
-        self.owed.iter().filter_map(move |(place, owed)| {
+        let is_back = is_back(&self.saved);
+        self.saved.iter().filter_map(move |(place, saved)| {
             let value = &base[place];
             let is_between = is_back && is_switched(place) && switched_to(place, &base[FORWARD]) == value;
-            (*value != owed.original && *value != owed.last && !is_between).then_some(place)
+            (*value != saved.original && *value != saved.last && !is_between).then_some(place)
         })
     }
 
-    /// What shall stand; none when somebody else's route or value is in the way.
-    fn wanted(&self, command: &Command, base: &World) -> Option<World> {
-        let mut wanted: World = base.clone();
-        wanted.retain(|place, line| place != TABLE && !is_own(line));
+    /// The expected state; `None` if a foreign route or value conflicts.
+    fn expected(&self, command: &Command, base: &World) -> Option<World> {
+        let mut expected: World = base.clone();
+        expected.retain(|place, line| place != TABLE && !is_managed(line));
         let Command::Apply(cluster) = command else {
-            wanted.extend(self.owed.iter().map(|(place, owed)| (place.clone(), owed.original.clone())));
-            return self.foreign(base).next().is_none().then_some(wanted);
+            expected.extend(self.saved.iter().map(|(place, saved)| (place.clone(), saved.original.clone())));
+            return self.foreign(base).next().is_none().then_some(expected);
         };
         for (destination, route) in cluster.routes() {
-            if wanted.insert(destination, route).is_some() {
+            if expected.insert(destination, route).is_some() {
                 return None;
             }
         }
-        wanted.extend(cluster.rules().map(|rules| (TABLE.to_owned(), rules)));
+        expected.extend(cluster.rules().map(|rules| (TABLE.to_owned(), rules)));
         if base[FORWARD] != "1" {
-            for (place, value) in &mut wanted {
+            for (place, value) in &mut expected {
                 match place.as_str() {
                     place if place.ends_with(".accept_redirects") => "0".clone_into(value),
                     place if place == FORWARD || is_switched(place) => "1".clone_into(value),
@@ -471,32 +483,33 @@ impl Judge {
         }
         let filter = cluster.rp_filter.map(|value| value.to_string());
         let is_left = self.foreign(base).any(|place| place == RP_FILTER);
-        let owed = self.owed.get(RP_FILTER).filter(|_| !is_left).map(|owed| owed.original.clone());
-        let filter = filter.or(owed);
-        wanted.extend(filter.map(|value| (RP_FILTER.to_owned(), value)));
-        Some(wanted)
+        let saved = self.saved.get(RP_FILTER).filter(|_| !is_left).map(|saved| saved.original.clone());
+        let filter = filter.or(saved);
+        expected.extend(filter.map(|value| (RP_FILTER.to_owned(), value)));
+        Some(expected)
     }
 
-    /// Takes note of a command that came to its end.
-    fn settle(&mut self, command: &Command, base: &World, now: &World, is_on_record: bool) {
-        let transaction = Transaction::new(base, now, &self.owed, true);
+    /// Records a command that completed.
+    fn complete(&mut self, command: &Command, base: &World, now: &World, is_recorded: bool) {
+        let transaction = Transaction::new(base, now, &self.saved, true);
         for place in transaction.touched.iter().filter(|place| place.starts_with("net.")) {
             let (original, last) = (base[place].clone(), now[place].clone());
-            let owed = self.owed.entry(place.clone()).or_insert(Owed { original, last: String::new() });
-            owed.last = last;
+            let saved =
+                self.saved.entry(place.clone()).or_insert(SavedValue { original, last: String::new() });
+            saved.last = last;
         }
         match command {
-            Command::Apply(Cluster { rp_filter: None, .. }) => drop(self.owed.remove(RP_FILTER)),
-            Command::Destroy => self.owed.clear(),
+            Command::Apply(Cluster { rp_filter: None, .. }) => drop(self.saved.remove(RP_FILTER)),
+            Command::Destroy => self.saved.clear(),
             _ => {}
         }
-        if is_on_record {
+        if is_recorded {
             self.committed.push(transaction);
         }
     }
 
-    fn rollback(&mut self, seen: &Seen, fault: Option<Fault>, context: &str) {
-        let Seen { was, end, now, .. } = seen;
+    fn rollback(&mut self, observed: &Observed, fault: Option<Fault>, context: &str) {
+        let Observed { was, end, now, .. } = observed;
         let was_open = self.open.is_some();
         let committed = self.committed.len();
         let Some(mut transaction) = self.open.take().or_else(|| self.committed.pop()) else {
@@ -504,8 +517,8 @@ impl Judge {
             return assert_eq!(now, was, "{context}");
         };
         let (undone, is_blocked) = (transaction.undone(was), transaction.is_blocked(was));
-        let is_open = seen.journal.is_some();
-        let is_finished = !is_open && (was_open || seen.committed < committed);
+        let is_open = observed.journal.is_some();
+        let is_finished = !is_open && (was_open || observed.committed < committed);
         match end {
             End::Done => assert!(is_finished && !is_blocked, "{context}"),
             End::Refused => assert!(is_blocked && !was_open, "{context}"),
@@ -515,7 +528,7 @@ impl Judge {
         }
         if is_finished {
             assert_eq!(*now, undone, "{end:?}: {context}");
-            self.owed = transaction.owed;
+            self.saved = transaction.saved;
         } else if is_open {
             match fault {
                 None => assert_eq!(*now, undone, "as far as it can be: {context}"),
@@ -530,8 +543,7 @@ impl Judge {
     }
 }
 
-/// That every place is as in one world or as in the other. Values that are switched together pass through
-/// others on the way.
+/// Asserts that every place is as in one state or the other. Values that are switched together may be in between.
 #[track_caller]
 fn assert_between(now: &World, one: &World, other: &World, context: &str) {
     for place in now.keys().chain(one.keys()).chain(other.keys()) {

@@ -1,4 +1,4 @@
-//! A cluster that `hostgw simulate --keep` built, for other witnesses to look at.
+//! A cluster that `hostgw simulate --keep` has built, for other tools to examine.
 
 use std::{
     collections::BTreeMap,
@@ -8,11 +8,11 @@ use std::{
 
 use super::{Namespace, Outcome, Privilege};
 
-/// A cluster in namespaces, which stands until this is dropped.
+/// A cluster in namespaces, until this is dropped.
 pub struct SimulatedCluster {
     machine: Namespace,
     child: Child,
-    /// How to enter each namespace, by its name: `node linux-1`, `pod of linux-1`, `outside`.
+    /// The command that enters each namespace, by its name: `node linux-1`, `pod of linux-1`, `outside`.
     entries: BTreeMap<String, String>,
     state: String,
 }
@@ -34,7 +34,7 @@ impl SimulatedCluster {
         for line in lines {
             let line = line.expect("readable");
             if let Some((name, entry)) = line.split_once(" nsenter ") {
-                // Commands of the machine are in its user namespace already.
+                // Commands of the machine are already in its user namespace.
                 let network = entry.split(' ').find(|option| option.starts_with("--net="));
                 entries.insert(name.trim().to_owned(), network.expect("a network namespace").to_owned());
             }
@@ -47,7 +47,7 @@ impl SimulatedCluster {
         Self { machine, child, entries, state }
     }
 
-    /// A command inside the namespace called `place`.
+    /// A command in the namespace `place`.
     pub fn command(&self, place: &str, program: &str) -> Command {
         let entry = self.entries.get(place).unwrap_or_else(|| panic!("no {place} in {:?}", self.entries));
         let mut command = self.machine.command("nsenter");
@@ -55,24 +55,24 @@ impl SimulatedCluster {
         command
     }
 
-    /// Runs a script there, which must succeed.
+    /// Runs a script in the namespace `place`. Fails the test if the script fails.
     #[track_caller]
     pub fn sh(&self, place: &str, script: &str) -> String {
         self.try_sh(place, script).expect(0).stdout
     }
 
-    /// Runs a script there.
+    /// Runs a script in the namespace `place`.
     pub fn try_sh(&self, place: &str, script: &str) -> Outcome {
         let mut command = self.command(place, "sh");
         Outcome::of(&self.machine, &format!("{place}: {script}"), command.args(["-ec", script]))
     }
 
-    /// Writes a file that all of them can read.
+    /// Writes a file that all namespaces can read.
     pub fn write(&self, name: &str, text: &str) {
         self.machine.write(name, text);
     }
 
-    /// What an ended command of this cluster said.
+    /// The outcome of a finished command of this cluster.
     pub fn outcome(&self, name: &str, output: std::process::Output) -> Outcome {
         Outcome::from_output(&self.machine, name, output)
     }

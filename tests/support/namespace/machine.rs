@@ -1,8 +1,9 @@
-//! A node with the programs that set up networks at boot: systemd-networkd, netplan, NetworkManager, ifupdown.
+//! A node with programs that configure the network at boot: systemd-networkd, netplan, NetworkManager, ifupdown.
 //!
-//! They are not installed where the tests run, where they would set to work. `tests/run` unpacks them into a folder, and a
-//! machine is a private view of the file system with that folder laid over it, where nothing that is written lasts: its
-//! own `/etc`, `/run` and `/sys`, its own processes, and the network namespace of the node.
+//! They are not installed on the machine that runs the tests, where they would start to work. `tests/run` unpacks them
+//! into a folder. A machine is a private view of the file system with that folder mounted over it, and discards
+//! everything that is written: it has its own `/etc`, `/run`, `/sys` and processes, and the network namespace of the
+//! node.
 
 use std::{
     env, fs,
@@ -11,12 +12,13 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use super::{Namespace, Outcome, Privilege, has_nobody};
+use super::{Namespace, Outcome, Privilege, can_become_nobody};
 use crate::support::say;
 
-/// Builds the view in the folder `$1`, with what lies in `$2` laid over it and the folder
-/// `$3` as it is, and stays until its standard input ends.
-/// systemd-networkd waits for udev unless /sys is read-only. A minimal system lacks the users of what is not installed.
+/// Builds the view in the folder `$1` with `$2` mounted over it and the folder `$3` unchanged, and exits when its
+/// standard input ends.
+/// systemd-networkd waits for udev unless /sys is read-only. A minimal system lacks the users of packages that are not
+/// installed.
 const BUILD: &str = r#"
 mount --make-rprivate /
 mount -t tmpfs none "$1"
@@ -50,15 +52,15 @@ exec chroot "$root" sh -ec '
 pub struct Machine {
     node: Namespace,
     child: Child,
-    /// The first process inside, by its number outside.
+    /// The first process inside, by its process ID outside.
     inside: String,
 }
 
 impl Machine {
-    /// A machine with the programs that `tests/run` unpacked as `name`. `None`, with a sentence that says why, where that
-    /// is not possible: they need a real root, and each of `programs`.
+    /// A machine with the programs that `tests/run` unpacked as `name`. Returns `None` and prints the reason if that
+    /// is impossible: it requires real root and each of `programs`.
     pub fn new(name: &str, programs: &[&str]) -> Option<Self> {
-        if !has_nobody() {
+        if !can_become_nobody() {
             say(&format!("Left out without the rights of a real root: {}", programs.join(", ")));
             return None;
         }
@@ -89,7 +91,7 @@ impl Machine {
         Self { node, child, inside }
     }
 
-    /// The node itself.
+    /// The node.
     pub const fn node(&self) -> &Namespace {
         &self.node
     }
@@ -101,14 +103,14 @@ impl Machine {
         command
     }
 
-    /// Runs a script up to its first failure, which fails the test; its standard output.
+    /// Runs a script up to its first failure, which fails the test. Returns its standard output.
     #[track_caller]
     pub fn sh(&self, script: &str) -> String {
         let mut command = self.command("sh");
         Outcome::of(&self.node, script, command.args(["-ec", script])).expect(0).stdout
     }
 
-    /// How a script ends, whatever its exit code.
+    /// Runs a script. Returns its outcome, whatever its exit code.
     pub fn try_sh(&self, script: &str) -> Outcome {
         Outcome::of(&self.node, script, self.command("sh").args(["-c", script]))
     }
@@ -121,7 +123,7 @@ impl Machine {
         Outcome::of(&self.node, &name, &mut command)
     }
 
-    /// Writes a file, and the folders that it needs.
+    /// Writes a file, and creates its parent folders.
     pub fn write(&self, path: &str, text: &str) {
         self.node.write("written", text);
         self.sh(&format!("mkdir -p \"$(dirname '{path}')\"; cat written >'{path}'"));
@@ -136,18 +138,18 @@ impl Machine {
 
 impl Drop for Machine {
     fn drop(&mut self) {
-        // The first process takes the others with it, and its view.
+        // The first process ends the others and the view.
         self.child.stdin.take();
         let _ = self.child.wait();
     }
 }
 
-/// The folder of the programs called `name`.
+/// The folder of the programs `name`.
 fn unpacked(name: &str) -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("programs").join(name).join("root")
 }
 
-/// The number of the one child of a process.
+/// The process ID of the only child of a process.
 fn first_child(parent: u32) -> String {
     let children = fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).expect("a child");
     children.split_whitespace().next().expect("a child").to_owned()

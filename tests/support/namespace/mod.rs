@@ -1,8 +1,8 @@
-//! Network namespaces that live and die with a test.
+//! Network namespaces that exist as long as a test.
 //!
-//! A namespace is held by a child that waits for the end of its standard input. When the test is over, or
-//! its process is gone for whatever reason, the pipe closes, the child removes the test's folder and ends,
-//! and the kernel takes the namespace away: no names, no mounts, nothing left behind.
+//! A child process keeps the namespace alive until its standard input ends. When the test ends, or its process ends
+//! for any reason, the pipe closes, the child removes the test's folder and exits, and the kernel removes the
+//! namespace. No names and no mounts are left behind.
 
 mod kept;
 mod machine;
@@ -31,22 +31,22 @@ pub use outcome::{Outcome, Snapshots, steady};
 pub use peer::Peer;
 pub use witness::without_counters;
 
-/// Who the ordinary user is when the suite runs as root: nobody.
+/// The ordinary user if the suite runs as root: nobody.
 const NOBODY: u32 = 65534;
 
-/// With whose rights a namespace is made and used.
+/// The privileges with which a namespace is created and used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Privilege {
     /// The machine's root.
     Root,
-    /// An ordinary user, root only in a user namespace of his own.
+    /// An ordinary user who is root only in a user namespace.
     User,
 }
 
 impl Privilege {
-    /// What this process can be: root can be both, where there are others than root.
+    /// The privileges that this process can have: root can have both, if there are other users.
     fn possible() -> &'static [Self] {
-        match (is_root(), has_nobody()) {
+        match (is_root(), can_become_nobody()) {
             (true, true) => &[Self::Root, Self::User],
             (true, false) => &[Self::Root],
             (false, _) => &[Self::User],
@@ -54,13 +54,13 @@ impl Privilege {
     }
 }
 
-/// Whether the suite runs as root.
+/// Returns whether the suite runs as root.
 pub fn is_root() -> bool {
     fs::metadata("/proc/self").expect("/proc is mounted").uid() == 0
 }
 
-/// Whether this process can become [`NOBODY`]: not below `unshare -r`, where there is nobody but root.
-pub fn has_nobody() -> bool {
+/// Returns whether this process can become [`NOBODY`]. Under `unshare -r`, root is the only user.
+pub fn can_become_nobody() -> bool {
     let map = fs::read_to_string("/proc/self/uid_map").expect("/proc is mounted");
     let covers = |line: &str| {
         let numbers: Vec<u32> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
@@ -69,7 +69,7 @@ pub fn has_nobody() -> bool {
     is_root() && map.lines().any(covers)
 }
 
-/// Runs `test` once with each privilege this process can have; the name of the thread says which one failed.
+/// Runs `test` with each privilege that this process can have. The name of the thread tells which one failed.
 pub fn each(test: impl Fn(Privilege) + Sync) {
     thread::scope(|scope| {
         for privilege in Privilege::possible() {
@@ -80,17 +80,17 @@ pub fn each(test: impl Fn(Privilege) + Sync) {
     });
 }
 
-/// A child that lives as long as the pipe to it.
+/// A child process that lives as long as the pipe to it.
 struct Holder {
     child: Child,
     pipe: Option<ChildStdin>,
 }
 
 impl Holder {
-    /// Starts `command`, which shall run [`HOLD`], and waits until it is there. Its second argument is the
-    /// folder to remove in the end.
+    /// Starts `command`, which must run [`HOLD`], and waits until it is ready. Its second argument is the folder to
+    /// remove at the end.
     fn start(mut command: Command, folder: &Path) -> Self {
-        /// Signals to the terminal's whole process group are for the test, whose end ends this.
+        /// Signals to the terminal's process group only concern the test, which ends this process when it ends.
         const HOLD: &str = "trap '' INT HUP; echo ready; read -r _; cd /; [ -z \"$1\" ] || rm -rf \"$1\"";
         let mut child = command
             .args(["sh", "-c", HOLD, "hold"])
@@ -123,13 +123,13 @@ impl Drop for Holder {
 /// A network namespace.
 pub struct Namespace {
     privilege: Privilege,
-    /// Its configuration files, and its state directory.
+    /// The folder for configuration files and the state directory.
     folder: PathBuf,
     holder: Holder,
 }
 
 impl Namespace {
-    /// A new namespace with nothing in it but the loopback interface, on a host called `machine`.
+    /// Creates a namespace with only the loopback interface, on a host called `machine`.
     pub fn new(privilege: Privilege) -> Self {
         programs::check();
         let folder = new_folder();
@@ -143,7 +143,7 @@ impl Namespace {
         Self::ready(Self { privilege, folder, holder })
     }
 
-    /// IPv6 addresses would come into force some time later; witnesses would see that as a change.
+    /// Disables automatic IPv6 addresses, which would appear later and look like a change.
     fn ready(self) -> Self {
         self.sh("echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
                  echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad
@@ -152,19 +152,19 @@ impl Namespace {
         self
     }
 
-    /// Where the configuration lies and hostgw runs.
+    /// The folder that contains the configuration, and in which hostgw runs.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// Writes a file into the folder.
+    /// Writes a file to the folder.
     pub fn write(&self, name: &str, text: &str) {
         let path = self.folder.join(name);
         fs::write(&path, text).expect("our folder");
         give_to_nobody(&path);
     }
 
-    /// A command in the namespace and its folder, with nothing of the tester's environment.
+    /// A command in the namespace and its folder, with a clean environment.
     pub fn command(&self, program: &str) -> Command {
         let mut command = clean(&self.folder);
         if self.privilege == Privilege::User {
@@ -178,20 +178,20 @@ impl Namespace {
         command
     }
 
-    /// Runs a program of the namespace; its standard output.
+    /// Runs a program in the namespace. Returns its standard output.
     #[track_caller]
     pub fn run<const N: usize>(&self, command: [&str; N]) -> String {
         let [program, arguments @ ..] = &command[..] else { panic!("no program") };
         self.succeed(&command.join(" "), self.command(program).args(arguments))
     }
 
-    /// Runs a script up to its first failure, which fails the test; its standard output.
+    /// Runs a script up to its first failure, which fails the test. Returns its standard output.
     #[track_caller]
     pub fn sh(&self, script: &str) -> String {
         self.succeed(script, self.command("sh").args(["-ec", script]))
     }
 
-    /// How a script ends, whatever its exit code.
+    /// Runs a script. Returns its outcome, whatever its exit code.
     pub fn try_sh(&self, script: &str) -> Outcome {
         Outcome::of(self, script, self.command("sh").args(["-c", script]))
     }
@@ -201,7 +201,7 @@ impl Namespace {
         Outcome::of(self, name, command).expect(0).stdout
     }
 
-    /// A script on a pseudo-terminal, with its ends in our hands.
+    /// A script on a pseudo-terminal that the test controls.
     pub fn on_terminal(&self, script: &str) -> Command {
         let mut command = self.command("script");
         command.args(["-qec", script, "/dev/null"]);
@@ -209,7 +209,7 @@ impl Namespace {
         command
     }
 
-    /// hostgw in the namespace, with its state directory in the folder.
+    /// A hostgw command in the namespace, with its state directory in the folder.
     pub fn hostgw_command(&self, arguments: &[&str]) -> Command {
         let mut command = self.command(hostgw().to_str().expect("UTF-8"));
         command.args(arguments);
@@ -222,34 +222,34 @@ impl Namespace {
         Outcome::of(self, &name, &mut self.hostgw_command(arguments))
     }
 
-    /// Runs hostgw, which shall succeed.
+    /// Runs hostgw, and fails the test unless it succeeds.
     #[track_caller]
     pub fn hostgw_ok(&self, arguments: &[&str]) -> Outcome {
         self.hostgw(arguments).expect(0)
     }
 
-    /// The state directory of this namespace: the one folder below `HOSTGW_STATE_DIR`, once it is there.
+    /// The state directory of this namespace: the only folder in `HOSTGW_STATE_DIR`, if it exists.
     pub fn state_dir(&self) -> Option<PathBuf> {
         let mut found = fs::read_dir(self.folder.join("state")).ok()?;
         Some(found.next()?.expect("readable").path())
     }
 
-    /// Waits until `true_now`, and fails the test when that takes too long.
+    /// Waits until `is_true` returns true. Fails the test if that takes too long.
     #[track_caller]
-    pub fn wait_until(&self, what: &str, mut true_now: impl FnMut() -> bool) {
+    pub fn wait_until(&self, what: &str, mut is_true: impl FnMut() -> bool) {
         let deadline = Instant::now() + Duration::from_secs(20);
-        while !true_now() {
+        while !is_true() {
             assert!(Instant::now() < deadline, "waited in vain: {what}");
             thread::sleep(Duration::from_millis(5));
         }
     }
 }
 
-/// A command, still to be named, with nothing of the tester's environment.
+/// A command with a clean environment.
 fn clean(folder: &Path) -> Command {
     let mut command = Command::new("env");
     command
-        // A suite in the background of a shell has SIGINT ignored, and so would all it starts.
+        // A suite in the background of a shell ignores SIGINT, and so would all its child processes.
         .args(["--default-signal", "--"])
         .env_clear()
         .env("PATH", programs::PATH)
@@ -260,23 +260,23 @@ fn clean(folder: &Path) -> Command {
     command
 }
 
-/// The words before a command that make it an ordinary user's.
+/// The command prefix that drops the privileges to an ordinary user.
 fn as_nobody() -> Vec<String> {
-    if !has_nobody() {
+    if !can_become_nobody() {
         return Vec::new();
     }
     let id = NOBODY.to_string();
     ["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"].map(ToOwned::to_owned).to_vec()
 }
 
-/// Root can use what belongs to nobody; nobody needs to own it.
+/// Root can use files of nobody, but nobody has to own its files.
 fn give_to_nobody(path: &Path) {
-    if has_nobody() {
+    if can_become_nobody() {
         chown(path, Some(NOBODY), Some(NOBODY)).expect("we are root");
     }
 }
 
-/// A new folder that every privilege can use.
+/// Creates a folder that every privilege can use.
 fn new_folder() -> PathBuf {
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -286,7 +286,7 @@ fn new_folder() -> PathBuf {
     folder
 }
 
-/// A copy of the program where an ordinary user can run it; the checkout may be closed to him.
+/// A copy of the program that an ordinary user can run; the checkout may be inaccessible.
 fn hostgw() -> &'static Path {
     static COPY: OnceLock<(PathBuf, Holder)> = OnceLock::new();
     let (path, _) = COPY.get_or_init(|| {
@@ -300,7 +300,7 @@ fn hostgw() -> &'static Path {
     path
 }
 
-/// Writes to a child's standard input.
+/// Writes to the standard input of a child.
 pub fn feed(child: &mut Child, text: &str) {
     child.stdin.take().expect("piped").write_all(text.as_bytes()).expect("a child that reads");
 }

@@ -1,31 +1,31 @@
-//! How a command ended, and the files that say how it shall.
+//! Outcomes of commands, and the files with the expected ones.
 
 use std::{env, path::Path, process::Command};
 
 use super::Namespace;
 use crate::support::cases;
 
-/// How a command ended.
+/// The outcome of a command.
 #[derive(Debug, Clone)]
 pub struct Outcome {
-    /// As it was typed.
+    /// The command as typed.
     pub command: String,
     /// The exit code; 128 + N after signal N.
     pub code: i32,
     pub stdout: String,
     pub stderr: String,
-    /// The test's folder, which no snapshot holds.
+    /// The test's folder, which snapshots omit.
     folder: String,
 }
 
 impl Outcome {
-    /// Runs `command`, which is called `name`.
+    /// Runs `command`, and calls it `name`.
     pub fn of(namespace: &Namespace, name: &str, command: &mut Command) -> Self {
         let output = command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
         Self::from_output(namespace, name, output)
     }
 
-    /// How a child that was waited for ended.
+    /// The outcome of a finished child process.
     pub fn from_output(namespace: &Namespace, name: &str, output: std::process::Output) -> Self {
         use std::os::unix::process::ExitStatusExt;
         let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
@@ -39,27 +39,27 @@ impl Outcome {
         }
     }
 
-    /// The same, when the exit code is this one.
+    /// Asserts the exit code.
     #[track_caller]
     pub fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, code, "{self}");
         self
     }
 
-    /// Fails when standard output does not hold `text`.
+    /// Fails if standard output does not contain `text`.
     #[track_caller]
     pub fn says(&self, text: &str) -> &Self {
         assert!(self.stdout.contains(text), "no {text:?} in:\n{self}");
         self
     }
 
-    /// What was printed, as JSON.
+    /// Parses the output as JSON.
     #[track_caller]
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error} in:\n{self}"))
     }
 
-    /// Fails when standard error does not hold `text`.
+    /// Fails if standard error does not contain `text`.
     #[track_caller]
     pub fn warns(&self, text: &str) -> &Self {
         assert!(self.stderr.contains(text), "no {text:?} in:\n{self}");
@@ -67,7 +67,7 @@ impl Outcome {
     }
 }
 
-/// The whole of it, with what differs from run to run left out.
+/// The complete outcome, without anything that differs from run to run.
 impl std::fmt::Display for Outcome {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let whole = format!(
@@ -78,7 +78,7 @@ impl std::fmt::Display for Outcome {
     }
 }
 
-/// Compares whole outputs with the files under `tests/cases/cli`.
+/// Compares outcomes with the files in `tests/cases/cli`.
 #[derive(Default)]
 pub struct Snapshots {
     cases: usize,
@@ -86,20 +86,20 @@ pub struct Snapshots {
 }
 
 impl Snapshots {
-    /// Compares with `NAME.out`, and goes on.
+    /// Compares an outcome with `NAME.out`, and continues.
     pub fn compare(&mut self, name: &str, outcome: &Outcome) {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/cases/cli/{name}.out"));
         self.cases += 1;
         cases::compare(&file, &outcome.to_string(), &mut self.failures);
     }
 
-    /// Fails with all that differed.
+    /// Fails with all differences.
     pub fn conclude(self) {
-        cases::conclude(self.cases, &self.failures);
+        cases::assert_none(self.cases, &self.failures);
     }
 }
 
-/// Leaves out paths, process ids, namespace numbers and times.
+/// Replaces paths, process IDs, namespace numbers and times.
 pub fn steady(text: &str, folder: &str) -> String {
     let text = text.replace(&format!("{folder}/state"), "<STATE>").replace(folder, "<FOLDER>");
     let text = replace_after(&text, "net-", |c| c.is_ascii_hexdigit(), "<N>");
@@ -107,7 +107,7 @@ pub fn steady(text: &str, folder: &str) -> String {
     text.split_inclusive(|c: char| !is_time_char(c)).map(without_time).collect()
 }
 
-/// Puts `name` for the characters that follow `prefix` and are `volatile`.
+/// Replaces the characters that follow `prefix` and are `volatile` by `name`.
 fn replace_after(text: &str, prefix: &str, volatile: impl Fn(char) -> bool, name: &str) -> String {
     let mut parts = text.split(prefix);
     let mut result = parts.next().unwrap_or_default().to_owned();
@@ -128,7 +128,7 @@ const fn is_time_char(c: char) -> bool {
     c.is_ascii_digit() || matches!(c, '-' | ':' | 'T' | 'Z' | '.')
 }
 
-/// `<TIME>` for a word that begins as `2026-11-24T18:46:11Z` does.
+/// Replaces a word that begins like `2026-11-24T18:46:11Z` by `<TIME>`.
 fn without_time(word: &str) -> String {
     const PATTERN: &[u8] = b"0000-00-00T00:00:00";
     let fits = |(pattern, byte): (&u8, u8)| match pattern {

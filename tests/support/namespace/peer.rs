@@ -1,4 +1,4 @@
-//! A machine on the other end of a test's cable.
+//! A machine at the other end of a test's cable.
 
 use std::{
     io::{BufRead, BufReader},
@@ -7,14 +7,13 @@ use std::{
 
 use super::Namespace;
 
-/// A network namespace of its own where the ports listen that it was made with; it goes with this value, or
-/// with the process of the test.
+/// A network namespace that listens on some ports, until this is dropped or the process of the test ends.
 pub struct Peer {
     child: Child,
 }
 
-/// Listens on the ports that it is told, and ends with its standard input. perl-base is essential on Debian and
-/// Ubuntu; `nc` is not.
+/// Listens on the ports in its arguments until its standard input ends. perl-base is essential on Debian and Ubuntu;
+/// `nc` is not.
 const LISTEN: &str = r#"
 use Socket;
 $SIG{INT} = $SIG{HUP} = 'IGNORE';
@@ -38,7 +37,7 @@ while (select(my $ready = $watched, undef, undef, undef) > 0) {
 "#;
 
 impl Peer {
-    /// Takes the interface `end` of `node`, calls it `far`, and listens on `ports`.
+    /// Moves the interface `end` of `node` into a new namespace, renames it to `far`, and listens on `ports`.
     pub fn behind(node: &Namespace, end: &str, ports: &[u16]) -> Self {
         let ports = ports.iter().map(ToString::to_string);
         let mut child = node
@@ -51,7 +50,7 @@ impl Peer {
             .expect("unshare");
         let mut ready = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut ready).expect("text");
-        assert_eq!(ready, "ready\n", "nobody listens");
+        assert_eq!(ready, "ready\n", "the peer does not listen");
         let peer = Self { child };
         node.sh(&format!("ip link set {end} netns {} name far", peer.child.id()));
         peer.sh(
@@ -61,7 +60,7 @@ impl Peer {
         peer
     }
 
-    /// Runs a script there, which must succeed; `node` is the namespace at the other end.
+    /// Runs a script in it, which must succeed. `node` is the namespace at the other end.
     #[track_caller]
     pub fn sh(&self, node: &Namespace, script: &str) -> String {
         let process = self.child.id().to_string();

@@ -1,11 +1,11 @@
-//! What the end-to-end tests need of the machine, and what to do when it is not there.
+//! The programs that the end-to-end tests need, and error messages if they are missing.
 
 use std::{fs, path::Path, sync::OnceLock};
 
-/// `/usr/sbin` is not in an ordinary user's path on Debian; `nft`, `ip` and `iptables` lie there.
+/// On Debian, the path of ordinary users lacks `/usr/sbin`, which contains `nft`, `ip` and `iptables`.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// The programs, and the Debian packages they come from.
+/// The programs, and their Debian packages.
 const NEEDED: [(&str, &str); 16] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
@@ -25,7 +25,7 @@ const NEEDED: [(&str, &str); 16] = [
     ("busybox", "busybox"),
 ];
 
-/// Fails when a program is missing.
+/// Fails if a program is missing.
 pub fn check() {
     static MISSING: OnceLock<Vec<(&str, &str)>> = OnceLock::new();
     let missing = MISSING.get_or_init(|| {
@@ -43,7 +43,7 @@ pub fn check() {
     );
 }
 
-/// Why no namespace could be made, and the remedy.
+/// Returns why no namespace could be created, and the remedy.
 pub fn no_namespaces(why: &str) -> String {
     let remedies = [
         ("/proc/sys/kernel/unprivileged_userns_clone", "0", "sysctl -w kernel.unprivileged_userns_clone=1"),
@@ -55,7 +55,7 @@ pub fn no_namespaces(why: &str) -> String {
         ("/proc/sys/user/max_user_namespaces", "0", "sysctl -w user.max_user_namespaces=10000"),
     ];
     let closed = |(file, value, _): &(&str, &str, &str)| {
-        fs::read_to_string(file).is_ok_and(|standing| standing.trim() == *value)
+        fs::read_to_string(file).is_ok_and(|value_now| value_now.trim() == *value)
     };
     let remedy = remedies.iter().find(|remedy| closed(remedy)).map_or_else(
         || "allow user namespaces on this machine, or run the tests as its root".to_owned(),
@@ -64,10 +64,10 @@ pub fn no_namespaces(why: &str) -> String {
     format!("the end-to-end tests cannot make network namespaces here ({}): {remedy}", why.trim())
 }
 
-/// On a fresh machine the suite's own script brings every one of them.
+/// The script of the suite installs all of them on a fresh machine.
 #[test]
 fn the_script_of_the_suite_installs_every_program() {
-    /// Part of every Debian, however small.
+    /// Part of every Debian system.
     const ESSENTIAL: [&str; 4] = ["bash", "coreutils", "hostname", "perl-base"];
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests");
     let read = |name: &str| fs::read_to_string(folder.join(name)).expect("a script");

@@ -1,4 +1,4 @@
-//! What others than hostgw see in a namespace.
+//! The state of a namespace as other tools see it.
 
 use std::{
     io::{BufRead, BufReader},
@@ -11,8 +11,8 @@ use std::{
 use super::Namespace;
 
 impl Namespace {
-    /// All routes, the whole rule set and every sysctl of the namespace, as `ip`, `nft`, `iptables` and the
-    /// kernel's own files show them.
+    /// All routes, the entire rule set and every sysctl of the namespace, as `ip`, `nft`, `iptables` and the kernel's
+    /// files show them.
     pub fn witness(&self) -> String {
         self.await_duplicate_detection();
         let seen = self.sh("exec 2>/dev/null
@@ -31,7 +31,7 @@ impl Namespace {
         without_counters(&seen).lines().filter(is_steady).collect::<Vec<_>>().join("\n")
     }
 
-    /// Fails when what others see is not what they saw `before`.
+    /// Fails if the state differs from `before`.
     #[track_caller]
     pub fn assert_unchanged(&self, before: &str, after_what: &str) {
         let now = self.witness();
@@ -41,8 +41,8 @@ impl Namespace {
         }
     }
 
-    /// Waits until the kernel has made sure that no IPv6 address is a duplicate: until then it adds routes by
-    /// itself. Without a carrier it never does, and is not waited for.
+    /// Waits until the duplicate address detection of IPv6 is done: until then, the kernel itself adds routes. Without
+    /// a carrier it never finishes, and is not waited for.
     fn await_duplicate_detection(&self) {
         self.wait_until("no IPv6 address is tentative", || {
             let tentative = self.run(["ip", "-6", "-o", "address", "show", "tentative"]);
@@ -51,8 +51,8 @@ impl Namespace {
         });
     }
 
-    /// Waits until every IPv6 address is in force: the kernel adds its local route some time after it.
-    pub fn settle(&self) {
+    /// Waits until every IPv6 address is in force, because the kernel adds its local route later.
+    pub fn await_ipv6_addresses(&self) {
         self.wait_until("every IPv6 address is in force", || {
             let addresses = self.run(["ip", "-6", "-o", "address", "show"]);
             let local = self.run(["ip", "-6", "route", "show", "table", "local"]);
@@ -62,7 +62,7 @@ impl Namespace {
         });
     }
 
-    /// The routes of hostgw in the main table, one a line.
+    /// The managed routes in the main table, one per line.
     pub fn managed_routes(&self) -> Vec<String> {
         let routes = self.run(["ip", "route", "show", "proto", "87"]);
         routes.lines().map(|line| line.trim_end().to_owned()).collect()
@@ -73,13 +73,13 @@ impl Namespace {
         self.run(["sysctl", "-n", key]).trim_end().to_owned()
     }
 
-    /// Watches the kernel's own announcements of changes to routes, links, addresses and rules.
-    pub fn listen(&self) -> Silence {
-        Silence::start(self)
+    /// Records the kernel's notifications about routes, links, addresses and rules.
+    pub fn listen(&self) -> Monitors {
+        Monitors::start(self)
     }
 }
 
-/// Counters go up by themselves.
+/// Removes counters, which change on their own.
 pub fn without_counters(text: &str) -> String {
     let mut words = text.split_inclusive([' ', '\n', '[']).peekable();
     let mut result = String::new();
@@ -100,25 +100,28 @@ pub fn without_counters(text: &str) -> String {
         .collect()
 }
 
-/// `ip monitor` and `nft monitor`, and what they said.
-pub struct Silence {
+/// `ip monitor` and `nft monitor`, and their output.
+pub struct Monitors {
     children: Vec<Child>,
     readers: Vec<JoinHandle<()>>,
-    heard: Arc<Mutex<Vec<String>>>,
+    notifications: Arc<Mutex<Vec<String>>>,
 }
 
-impl Silence {
+impl Monitors {
     fn start(namespace: &Namespace) -> Self {
-        let mut silence =
-            Self { children: Vec::new(), readers: Vec::new(), heard: Arc::new(Mutex::new(Vec::new())) };
-        silence.listen(namespace, &["ip", "-o", "monitor", "link", "address", "route", "rule", "netconf"]);
-        silence.listen(namespace, &["ip", "-6", "-o", "monitor", "route"]);
-        silence.listen(namespace, &["stdbuf", "-oL", "nft", "monitor"]);
-        // A change of the listener's own, to know that all of them hear.
+        let mut monitors = Self {
+            children: Vec::new(),
+            readers: Vec::new(),
+            notifications: Arc::new(Mutex::new(Vec::new())),
+        };
+        monitors.listen(namespace, &["ip", "-o", "monitor", "link", "address", "route", "rule", "netconf"]);
+        monitors.listen(namespace, &["ip", "-6", "-o", "monitor", "route"]);
+        monitors.listen(namespace, &["stdbuf", "-oL", "nft", "monitor"]);
+        // A change by the test itself shows that all monitors receive notifications.
         namespace.sh("ip link add probe0 type bridge && nft add table ip probe");
-        namespace.wait_until("the monitors hear", || {
-            let heard = silence.heard();
-            let has = |what: &str| heard.iter().any(|line| line.contains(what));
+        namespace.wait_until("the monitors receive notifications", || {
+            let notifications = monitors.notifications();
+            let has = |what: &str| notifications.iter().any(|line| line.contains(what));
             if has("probe0") && has("add table ip probe") {
                 return true;
             }
@@ -128,8 +131,8 @@ impl Silence {
             false
         });
         namespace.sh("nft delete table ip probe; ip link del probe0");
-        silence.settle();
-        silence
+        monitors.discard_pending();
+        monitors
     }
 
     fn listen(&mut self, namespace: &Namespace, command: &[&str]) {
@@ -141,32 +144,32 @@ impl Silence {
             .spawn()
             .expect("a monitor");
         let lines = BufReader::new(child.stdout.take().expect("piped")).lines();
-        let heard = Arc::clone(&self.heard);
+        let notifications = Arc::clone(&self.notifications);
         self.readers.push(thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
-                heard.lock().expect("no panic").push(line);
+                notifications.lock().expect("no panic").push(line);
             }
         }));
         self.children.push(child);
     }
 
-    fn heard(&self) -> Vec<String> {
-        self.heard.lock().expect("no panic").clone()
+    fn notifications(&self) -> Vec<String> {
+        self.notifications.lock().expect("no panic").clone()
     }
 
-    /// Waits until nothing more comes, and forgets what came.
-    fn settle(&self) {
+    /// Waits until no more notifications arrive, and discards them.
+    fn discard_pending(&self) {
         let mut last = usize::MAX;
-        while std::mem::replace(&mut last, self.heard().len()) != last {
+        while std::mem::replace(&mut last, self.notifications().len()) != last {
             thread::sleep(Duration::from_millis(100));
         }
-        self.heard.lock().expect("no panic").clear();
+        self.notifications.lock().expect("no panic").clear();
     }
 
-    /// What was heard up to now.
+    /// Returns the notifications so far.
     pub fn end(mut self) -> Vec<String> {
         let mut last = usize::MAX;
-        while std::mem::replace(&mut last, self.heard().len()) != last {
+        while std::mem::replace(&mut last, self.notifications().len()) != last {
             thread::sleep(Duration::from_millis(100));
         }
         for child in &mut self.children {
@@ -176,11 +179,11 @@ impl Silence {
         for reader in self.readers.drain(..) {
             reader.join().expect("no panic");
         }
-        self.heard()
+        self.notifications()
     }
 }
 
-impl Drop for Silence {
+impl Drop for Monitors {
     fn drop(&mut self) {
         for child in &mut self.children {
             let _ = child.kill();

@@ -1,4 +1,4 @@
-//! The cmdlets: those of the language, and those that read and change the network.
+//! The cmdlets of the language, and those that read and change the network.
 
 use std::net::IpAddr;
 
@@ -80,7 +80,9 @@ impl Interpreter<'_> {
                 let value = arguments.take("InputObject").expect("a value");
                 let depth = arguments.take("Depth");
                 arguments.switch("Compress");
-                let Some(Value::Int(depth)) = depth else { panic!("the depth is said: the default cuts") };
+                let Some(Value::Int(depth)) = depth else {
+                    panic!("the depth must be set: the default truncates")
+                };
                 vec![Value::Str(to_json(&value, depth).to_string())]
             }
             "convertfrom-json" => {
@@ -103,15 +105,16 @@ impl Interpreter<'_> {
         Ok(output)
     }
 
-    /// A function of a module does not see the script's preference: without -ErrorAction Stop, an error of it is
-    /// none that `catch` gets.
-    fn stops(arguments: &mut Arguments) {
+    /// Functions of a module do not see the script's preference: without -ErrorAction Stop, `catch` does not receive
+    /// their errors.
+    fn assert_stops_on_error(arguments: &mut Arguments) {
         let action = arguments.named.remove("erroraction").flatten().and_then(|action| action.text());
-        assert_eq!(action.as_deref(), Some("Stop"), "errors would be overlooked");
+        assert_eq!(action.as_deref(), Some("Stop"), "errors would be ignored");
     }
 
-    /// Functions of a module see the global preferences of the caller: without both, a call of it may ask, or do nothing.
-    fn goes_unasked(arguments: &mut Arguments, what: &str) {
+    /// Functions of a module see the caller's global preferences: without both parameters, a call may ask, or do
+    /// nothing.
+    fn assert_does_not_ask(arguments: &mut Arguments, what: &str) {
         for name in ["confirm", "whatif"] {
             let value = arguments.named.remove(name).flatten();
             assert!(matches!(value, Some(Value::Bool(false))), "{what} without -{name}:$false");
@@ -126,7 +129,7 @@ impl Interpreter<'_> {
     }
 
     fn get_routes(&mut self, arguments: &mut Arguments) -> Step<Vec<Value>> {
-        Self::stops(arguments);
+        Self::assert_stops_on_error(arguments);
         self.look()?;
         let store = match arguments.take("PolicyStore").and_then(|store| store.text()).as_deref() {
             Some("ActiveStore") => &self.machine.active,
@@ -139,7 +142,7 @@ impl Interpreter<'_> {
     }
 
     fn get_addresses(&mut self, arguments: &mut Arguments) -> Step<Vec<Value>> {
-        Self::stops(arguments);
+        Self::assert_stops_on_error(arguments);
         self.look()?;
         let addresses = self.machine.interfaces.iter().flat_map(|interface| {
             interface.addresses.iter().map(|address| {
@@ -154,7 +157,7 @@ impl Interpreter<'_> {
     }
 
     fn get_interfaces(&mut self, arguments: &mut Arguments) -> Step<Vec<Value>> {
-        Self::stops(arguments);
+        Self::assert_stops_on_error(arguments);
         self.look()?;
         let interfaces = self.machine.interfaces.iter().flat_map(|interface| {
             interface.forwarding.iter().map(|(family, forwards)| {
@@ -169,10 +172,13 @@ impl Interpreter<'_> {
         found(interfaces.collect(), "MSFT_NetIPInterface")
     }
 
-    /// The route that is meant, and what is said of it; without all of the selectors it would be every route.
-    fn meant(arguments: &mut Arguments, what: &str) -> (RouteKey, Option<i64>, Option<String>, String) {
-        Self::stops(arguments);
-        Self::goes_unasked(arguments, what);
+    /// The selected route and the other parameters. Without all selectors, a call would affect every route.
+    fn selected_route(
+        arguments: &mut Arguments,
+        what: &str,
+    ) -> (RouteKey, Option<i64>, Option<String>, String) {
+        Self::assert_stops_on_error(arguments);
+        Self::assert_does_not_ask(arguments, what);
         let mut text = |name: &str| arguments.named.remove(name).flatten().and_then(|value| value.text());
         let destination: IpNet = text("destinationprefix").expect("a destination").parse().expect("a prefix");
         let next_hop: IpAddr = text("nexthop").expect("a next hop").parse().expect("an address");
@@ -187,8 +193,8 @@ impl Interpreter<'_> {
         (RouteKey { index, destination, next_hop }, metric, store, words)
     }
 
-    /// Does what `change` does, in the way that the machine lets it go.
-    pub fn go(
+    /// Makes `change` as the machine's faults permit.
+    pub fn make_change(
         &mut self,
         words: String,
         is_call: bool,
@@ -217,9 +223,9 @@ impl Interpreter<'_> {
     }
 
     fn new_route(&mut self, arguments: &mut Arguments) -> Step<Vec<Value>> {
-        let (key, metric, store, words) = Self::meant(arguments, "New-NetRoute");
+        let (key, metric, store, words) = Self::selected_route(arguments, "New-NetRoute");
         let value = RouteValue { metric: metric.unwrap_or(256), protocol: "NetMgmt" };
-        self.go(words, true, |this| {
+        self.make_change(words, true, |this| {
             let machine = &mut this.machine;
             if machine.alias(key.index).is_none() {
                 return Err(not_found("the interface"));
@@ -242,7 +248,7 @@ impl Interpreter<'_> {
                     machine.active.insert(key, value);
                     Ok(())
                 }
-                // As the documentation has it for the persistent store alone.
+                // As documented for the persistent store alone.
                 Some(_) => Err(Failure::new("Invalid parameter PolicyStore")),
             }
         })?;
@@ -250,8 +256,8 @@ impl Interpreter<'_> {
     }
 
     fn remove_route(&mut self, arguments: &mut Arguments) -> Step<()> {
-        let (key, _, store, words) = Self::meant(arguments, "Remove-NetRoute");
-        self.go(words, true, |this| {
+        let (key, _, store, words) = Self::selected_route(arguments, "Remove-NetRoute");
+        self.make_change(words, true, |this| {
             let machine = &mut this.machine;
             let removed = match store.as_deref() {
                 Some("ActiveStore") => machine.active.remove(&key),
@@ -263,8 +269,8 @@ impl Interpreter<'_> {
     }
 
     fn set_route(&mut self, arguments: &mut Arguments) -> Step<()> {
-        let (key, metric, store, words) = Self::meant(arguments, "Set-NetRoute");
-        self.go(words, true, |this| {
+        let (key, metric, store, words) = Self::selected_route(arguments, "Set-NetRoute");
+        self.make_change(words, true, |this| {
             let machine = &mut this.machine;
             let route = match store.as_deref() {
                 Some("ActiveStore") => machine.active.get_mut(&key),
@@ -278,14 +284,14 @@ impl Interpreter<'_> {
     }
 
     fn set_interface(&mut self, arguments: &mut Arguments) -> Step<()> {
-        Self::stops(arguments);
-        Self::goes_unasked(arguments, "Set-NetIPInterface");
+        Self::assert_stops_on_error(arguments);
+        Self::assert_does_not_ask(arguments, "Set-NetIPInterface");
         let mut text = |name: &str| arguments.named.remove(name).flatten().and_then(|value| value.text());
         let index: i64 = text("interfaceindex").expect("an interface").parse().expect("a number");
         let family = text("addressfamily").expect("a family");
         let value = text("forwarding").expect("a value");
         let words = format!("Set-NetIPInterface {index} {family} {value}");
-        self.go(words, true, |this| {
+        self.make_change(words, true, |this| {
             let interface = this.machine.interfaces.iter_mut().find(|one| one.index == index);
             let forwarding = interface.and_then(|interface| interface.forwarding.get_mut(family.as_str()));
             match (forwarding, value.as_str()) {
@@ -306,12 +312,12 @@ fn not_found(what: &str) -> Failure {
     Failure { message: format!("No {what} found"), category: "ObjectNotFound" }
 }
 
-/// That there is nothing is an error for these cmdlets.
+/// These cmdlets report an error if they find nothing.
 fn found(objects: Vec<Value>, class: &str) -> Step<Vec<Value>> {
     if objects.is_empty() { Err(Flow::Throw(not_found(&format!("{class} objects")))) } else { Ok(objects) }
 }
 
-/// What is deeper than `depth` would be cut.
+/// Converts to JSON. Panics if `depth` would truncate the value.
 fn to_json(value: &Value, depth: i64) -> serde_json::Value {
     assert!(depth >= 0, "deeper than -Depth: {value:?}");
     match value {

@@ -1,4 +1,4 @@
-//! Calls: functions of the script, cmdlets, and how arguments get to them.
+//! Calls of script functions and cmdlets, and their arguments.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,7 @@ use super::{
 /// The arguments of a call.
 #[derive(Debug, Default)]
 pub struct Arguments {
-    /// By name in lower case; a switch without a value is none.
+    /// By lower-case name; a switch has no value.
     pub named: HashMap<String, Option<Value>>,
     pub positional: Vec<Value>,
 }
@@ -31,7 +31,7 @@ impl Arguments {
         self.named.remove(&name.to_lowercase()).is_some_and(|value| value.is_none_or(|value| value.is_true()))
     }
 
-    /// That nothing is left, which the command would not know.
+    /// Asserts that no argument is left, which the command would not know.
     pub fn finish(&self, command: &str) {
         assert!(
             self.named.is_empty() && self.positional.is_empty(),
@@ -42,11 +42,11 @@ impl Arguments {
     }
 }
 
-/// The commands whose parameters without a value are switches.
+/// Parameters without a value.
 const SWITCHES: [&str; 4] = ["-unique", "-compress", "-whatif", "-verbose"];
 
 impl<'t> Interpreter<'t> {
-    /// Calls a command, with what the one before it in the pipeline left.
+    /// Calls a command with the output of the previous one in the pipeline.
     pub fn command(&mut self, node: Node<'t>, input: Option<Vec<Value>>) -> Step<Vec<Value>> {
         let children = named_children(node);
         let name = self.of(children[0]).to_owned();
@@ -135,7 +135,7 @@ impl<'t> Interpreter<'t> {
         }
     }
 
-    /// The value of a parameter, of the type that it is declared with.
+    /// The value of a parameter, converted to its declared type.
     pub fn parameter(&mut self, node: Node<'t>, arguments: &mut Arguments) -> Step<(String, Value)> {
         let children = named_children(node);
         let variable = *children.last().expect("a variable");
@@ -152,7 +152,7 @@ impl<'t> Interpreter<'t> {
         Ok((name, value))
     }
 
-    /// Runs a script block for one thing in the pipeline.
+    /// Runs a script block for one item of the pipeline.
     pub fn block(&mut self, block: &Value, item: Value) -> Step<Vec<Value>> {
         let Value::Block(at) = block else { panic!("not a script block: {block:?}") };
         let node = self.blocks[*at];

@@ -1,4 +1,4 @@
-//! Expressions: what they are worth, and what they leave in the pipeline.
+//! Expressions: their values, and their output to the pipeline.
 
 use std::{cell::RefCell, rc::Rc};
 
@@ -10,13 +10,13 @@ use super::{
 };
 
 impl<'t> Interpreter<'t> {
-    /// What an expression or a command leaves in the pipeline.
+    /// The output of an expression or a command to the pipeline.
     pub fn output(&mut self, node: Node<'t>) -> Step<Vec<Value>> {
         let node = inner(node);
         match node.kind() {
             "command" => self.command(node, None),
             "pipeline_chain" => self.chain(node),
-            // A method without a result leaves nothing, and so does what is cast to nothing.
+            // A method without a result and a cast to [void] output nothing.
             "invokation_expression" => {
                 Ok(self.invoke(node)?.map(|value| value.enumerated()).unwrap_or_default())
             }
@@ -28,7 +28,7 @@ impl<'t> Interpreter<'t> {
         }
     }
 
-    /// Commands with `|` between them.
+    /// Commands connected by `|`.
     fn chain(&mut self, node: Node<'t>) -> Step<Vec<Value>> {
         let mut parts = named_children(node).into_iter();
         let mut output = self.output(parts.next().expect("a first part"))?;
@@ -38,7 +38,7 @@ impl<'t> Interpreter<'t> {
         Ok(output)
     }
 
-    /// What an expression is worth; of a command, what it leaves.
+    /// The value of an expression, or the collected output of a command.
     pub fn value(&mut self, node: Node<'t>) -> Step<Value> {
         let node = inner(node);
         match node.kind() {
@@ -47,7 +47,7 @@ impl<'t> Interpreter<'t> {
             "verbatim_string_characters" => Ok(self.verbatim(node)),
             "expandable_string_literal" => Ok(self.expandable(node)),
             "decimal_integer_literal" => Ok(Value::Int(self.of(node).parse().expect("a number"))),
-            // The version of the strict mode, and nothing that anybody counts with.
+            // The version of the strict mode; the scripts use no other decimal fractions.
             "real_literal" => Ok(Value::str(self.of(node))),
             "hexadecimal_integer_literal" => {
                 Ok(Value::Int(i64::from_str_radix(&self.of(node)[2..], 16).expect("a number")))
@@ -91,7 +91,7 @@ impl<'t> Interpreter<'t> {
     fn variable(&mut self, node: Node<'t>) -> Step<Value> {
         let name = self.of(node).trim_start_matches('$');
         match name.to_lowercase().as_str() {
-            // Of a caller that set none of its preferences.
+            // The preferences of a caller that did not change any.
             "whatifpreference" => Ok(self.find(name).unwrap_or(Value::Bool(false))),
             "executioncontext" => {
                 let mode = self.machine.language_mode.unwrap_or("FullLanguage");
@@ -102,8 +102,7 @@ impl<'t> Interpreter<'t> {
             "false" => Ok(Value::Bool(false)),
             "null" => Ok(Value::Null),
             "env:programfiles" => Ok(Value::str("C:\\Program Files")),
-            // Of a PowerShell of 64 bits on a machine of 64 bits; a variable of the environment that is not there is
-            // no error.
+            // A 64-bit PowerShell on a 64-bit machine. Environment variables that do not exist are not an error.
             "env:programw6432" => Ok(Value::Null),
             _ => match self.find(name) {
                 Some(value) => Ok(value),
@@ -115,7 +114,7 @@ impl<'t> Interpreter<'t> {
         }
     }
 
-    /// A literal in single quotes. Typographic quotes are quotes for PowerShell, and not for the parser.
+    /// A single-quoted literal. PowerShell also accepts typographic quotes, unlike the parser.
     fn verbatim(&self, node: Node<'t>) -> Value {
         let text = self.of(node);
         let inside = text.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\'')).expect("quotes");
@@ -123,7 +122,7 @@ impl<'t> Interpreter<'t> {
         Value::Str(inside.replace("''", "'"))
     }
 
-    /// A literal in double quotes, which the scripts use for line ends alone.
+    /// A double-quoted literal, which the scripts only use for line endings.
     fn expandable(&self, node: Node<'t>) -> Value {
         let text = self.of(node);
         let inside = &text[1..text.len() - 1];
@@ -166,7 +165,7 @@ impl<'t> Interpreter<'t> {
         self.property(&owner, &name)
     }
 
-    /// A property. What is not there is an error: the scripts are strict.
+    /// A property. A missing one is an error, because the scripts are strict.
     pub fn property(&mut self, owner: &Value, name: &str) -> Step<Value> {
         let lower = name.to_lowercase();
         let found = match owner {
@@ -217,7 +216,7 @@ impl<'t> Interpreter<'t> {
         self.convert(&kind, value)
     }
 
-    /// A value as another type.
+    /// Converts a value to another type.
     pub fn convert(&mut self, kind: &str, value: Value) -> Step<Value> {
         Ok(match (kind, &value) {
             ("void", _) => Value::Null,
@@ -227,7 +226,7 @@ impl<'t> Interpreter<'t> {
                 None => panic!("the text of a {}: {value:?}", value.kind()),
             },
             ("char", Value::Int(number)) => {
-                // Half of a pair stands in a place of private use until it meets the other half.
+                // A lone surrogate is kept in a private use area until it meets its other half.
                 let unit = u32::try_from(*number).unwrap();
                 let private = || char::from_u32(PRIVATE + unit - 0xd800).expect("a surrogate");
                 Value::Str(char::from_u32(unit).unwrap_or_else(private).to_string())
@@ -293,7 +292,7 @@ impl<'t> Interpreter<'t> {
                 Ok(Value::Bool(match kind.as_str() {
                     "string" => matches!(left, Value::Str(_)),
                     "array" => matches!(left, Value::Array(_)),
-                    // Of what the model knows, nothing is missing.
+                    // Everything that the model knows exists.
                     "management.automation.commandnotfoundexception" => false,
                     "int" | "long" => matches!(left, Value::Int(_)),
                     _ => self.unknown("type", node),
@@ -320,7 +319,7 @@ impl<'t> Interpreter<'t> {
                 }
                 _ => self.unknown("a comparison", node),
             },
-            // The only pattern: a text with a character that is not plain.
+            // The only pattern: text with a character outside of printable ASCII.
             "-cnotmatch" => match (&left, &right) {
                 (Value::Str(left), Value::Str(right)) if right == "[^ -~]" => {
                     Ok(Value::Bool(left.chars().all(|c| (' '..='~').contains(&c))))
@@ -342,7 +341,7 @@ impl<'t> Interpreter<'t> {
         }
     }
 
-    /// A sum: the left side decides what it is.
+    /// A sum; the left operand determines its type.
     pub fn plus(&mut self, left: Value, right: Value) -> Value {
         match (left, right) {
             (Value::Int(left), Value::Int(right)) => Value::Int(left + right),
@@ -424,13 +423,14 @@ impl<'t> Interpreter<'t> {
     }
 }
 
-/// What counts of a text where it is compared by culture: not its case, and not what has no weight in any language.
+/// The significant part of a text in a culture-sensitive comparison: without case, and without characters that are
+/// ignored in all languages.
 fn weighed(text: &str) -> String {
     let has_weight = |c: &char| !matches!(c, '\0' | '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{feff}');
     text.to_lowercase().chars().filter(has_weight).collect()
 }
 
-/// Whether `-eq` takes them for the same: the right side becomes what the left side is.
+/// Whether `-eq` considers them equal: converts the right operand to the type of the left one.
 pub fn equal(left: &Value, right: &Value) -> bool {
     match (left, right) {
         (Value::Null, Value::Null) => true,
@@ -446,10 +446,10 @@ pub fn equal(left: &Value, right: &Value) -> bool {
     }
 }
 
-/// Where the halves of pairs stand for the time being.
+/// The private use area for lone surrogates.
 const PRIVATE: u32 = 0x10_0000;
 
-/// Puts the halves of pairs together.
+/// Combines surrogates into characters.
 fn paired(text: &str) -> String {
     let half = |c: char| (PRIVATE..PRIVATE + 0x800).contains(&u32::from(c)).then(|| u32::from(c) - PRIVATE);
     let mut paired = String::with_capacity(text.len());
@@ -465,7 +465,7 @@ fn paired(text: &str) -> String {
     paired
 }
 
-/// For [`Interpreter::throw`] where there is no interpreter.
+/// Same as [`Interpreter::throw`], without an interpreter.
 pub fn thrown<T>(message: impl Into<String>) -> Step<T> {
     Err(Flow::Throw(super::value::Failure::new(message)))
 }

@@ -1,6 +1,6 @@
-//! Statements: what a script does, step by step over its tree.
+//! Statements: executes a script along its syntax tree.
 //!
-//! What is not known is an error of the test, never a guess.
+//! An unsupported construct fails the test; the interpreter never guesses.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use super::{
     value::{Failure, Value},
 };
 
-/// What ends a statement early.
+/// Events that end a statement early.
 pub enum Flow {
     Return,
     Break,
@@ -20,7 +20,7 @@ pub enum Flow {
     Throw(Failure),
     /// Control-C.
     Stopped,
-    /// Nothing of the script runs any more.
+    /// The process ends: nothing of the script runs any more.
     Killed,
 }
 
@@ -34,11 +34,11 @@ pub struct Interpreter<'t> {
     pub blocks: Vec<Node<'t>>,
     pub stdout: String,
     pub stderr: String,
-    /// The error that `throw` alone throws again.
+    /// The error that a plain `throw` rethrows.
     caught: Vec<Failure>,
 }
 
-/// The names of nodes that stand for the only thing in them.
+/// Nodes that only wrap a single other node.
 const TRANSPARENT: [&str; 32] = [
     "pipeline",
     "pipeline_chain",
@@ -74,7 +74,7 @@ const TRANSPARENT: [&str; 32] = [
     "attribute",
 ];
 
-/// The node that counts: the first of its line that is not alone in another one.
+/// Skips wrapper nodes.
 pub fn inner(mut node: Node<'_>) -> Node<'_> {
     while TRANSPARENT.contains(&node.kind()) && node.child_count() == 1 {
         let Some(child) = node.named_child(0) else { break };
@@ -106,7 +106,7 @@ impl<'t> Interpreter<'t> {
         &self.text[node.byte_range()]
     }
 
-    /// A construct that is not known.
+    /// Fails the test because of an unsupported construct.
     pub fn unknown(&self, what: &str, node: Node<'_>) -> ! {
         let text: String = self.of(node).chars().take(120).collect();
         panic!("not known: {what} ({}) in line {}: {text}", node.kind(), node.start_position().row + 1)
@@ -116,7 +116,7 @@ impl<'t> Interpreter<'t> {
         Err(Flow::Throw(Failure::new(message)))
     }
 
-    /// Runs the statements of a list, a block or a whole script. What they leave goes to `output`.
+    /// Runs the statements of a list, a block or an entire script. Appends their output to `output`.
     pub fn statements(&mut self, node: Node<'t>, output: &mut Vec<Value>) -> Step<()> {
         for child in named_children(node) {
             self.statement(child, output)?;
@@ -145,7 +145,7 @@ impl<'t> Interpreter<'t> {
         }
     }
 
-    /// An expression or a command as a statement: what it gives goes to the output.
+    /// Runs an expression or a command as a statement, and appends its output.
     fn pipeline_statement(&mut self, node: Node<'t>, output: &mut Vec<Value>) -> Step<()> {
         let node = inner(node);
         match node.kind() {
@@ -222,7 +222,7 @@ impl<'t> Interpreter<'t> {
         let items = if matches!(items, Value::Null) { Vec::new() } else { items.enumerated() };
         for item in items {
             self.set(self.of(variable), item);
-            if !self.turn(body, output)? {
+            if !self.iteration(body, output)? {
                 break;
             }
         }
@@ -238,7 +238,7 @@ impl<'t> Interpreter<'t> {
         };
         self.pipeline_statement(first, output)?;
         while self.value(condition)?.is_true() {
-            if !self.turn(body, output)? {
+            if !self.iteration(body, output)? {
                 break;
             }
             self.pipeline_statement(next, output)?;
@@ -246,8 +246,8 @@ impl<'t> Interpreter<'t> {
         Ok(())
     }
 
-    /// One turn of a loop; whether there is another one.
-    fn turn(&mut self, body: Node<'t>, output: &mut Vec<Value>) -> Step<bool> {
+    /// Runs an iteration of a loop. Returns whether to continue.
+    fn iteration(&mut self, body: Node<'t>, output: &mut Vec<Value>) -> Step<bool> {
         match self.statements(body, output) {
             Ok(()) | Err(Flow::Continue) => Ok(true),
             Err(Flow::Break) => Ok(false),
@@ -291,13 +291,13 @@ impl<'t> Interpreter<'t> {
         result
     }
 
-    /// The value of a variable, in this scope or in one that called it.
+    /// The value of a variable in this scope or in a calling one.
     pub fn find(&self, name: &str) -> Option<Value> {
         let name = name.trim_start_matches('$').to_lowercase();
         self.scopes.iter().rev().find_map(|scope| scope.get(&name).cloned())
     }
 
-    /// Sets a variable of this scope.
+    /// Sets a variable in this scope.
     pub fn set(&mut self, name: &str, value: Value) {
         let name = name.trim_start_matches('$').to_lowercase();
         self.scopes.last_mut().expect("a scope").insert(name, value);

@@ -1,10 +1,10 @@
-//! What a script must not do, by its tree; and the operations that stand in its data block.
+//! Checks that a script avoids dangerous constructs, and extracts the routes of its data block.
 
 use tree_sitter::{Node, Tree};
 
 use super::interpreter::{inner, named_children};
 
-/// The cmdlets that change the network, and what each must be told, so that it means one object.
+/// The cmdlets that change the network, with the parameters that each needs to affect a single object.
 const SELECTORS: [(&str, &[&str]); 4] = [
     ("new-netroute", &["interfaceindex", "destinationprefix", "nexthop", "routemetric"]),
     ("set-netroute", &["interfaceindex", "destinationprefix", "nexthop", "policystore"]),
@@ -12,13 +12,13 @@ const SELECTORS: [(&str, &[&str]); 4] = [
     ("set-netipinterface", &["interfaceindex", "addressfamily"]),
 ];
 
-/// What reads the network; its errors must not be overlooked.
+/// The cmdlets that read the network. Their errors must not be ignored.
 const READERS: [&str; 3] = ["get-netroute", "get-netipaddress", "get-netipinterface"];
 
-/// What runs text as code.
+/// Commands that execute text as code.
 const CODE: [&str; 4] = ["invoke-expression", "iex", "invoke-command", "add-type"];
 
-/// What is wrong with a script.
+/// Returns the problems of a script.
 pub fn lint(text: &str, tree: &Tree) -> Vec<String> {
     let mut lint = Lint { text, wrong: Vec::new() };
     lint.walk(tree.root_node());
@@ -48,12 +48,12 @@ impl<'a> Lint<'a> {
     fn walk(&mut self, node: Node<'_>) {
         match node.kind() {
             "command" => self.command(node),
-            "command_invokation_operator" => self.report(node, "calls what a variable names"),
+            "command_invokation_operator" => self.report(node, "calls the command in a variable"),
             "expandable_string_literal" if self.of(node).contains('$') => {
                 self.report(node, "a variable in a string");
             }
             "type_literal" if self.of(node).to_lowercase().contains("scriptblock") => {
-                self.report(node, "makes code of text");
+                self.report(node, "executes text as code");
             }
             _ => {}
         }
@@ -66,18 +66,22 @@ impl<'a> Lint<'a> {
         let children = named_children(node);
         let name = self.of(children[0]).to_lowercase();
         if CODE.contains(&name.as_str()) {
-            self.report(node, "makes code of text");
+            self.report(node, "executes text as code");
         }
         let is_reader = READERS.contains(&name.as_str());
         let selectors = SELECTORS.iter().find(|(cmdlet, _)| *cmdlet == name).map(|(_, selectors)| *selectors);
         if selectors.is_none() && !is_reader {
             return;
         }
-        let said = self.said(node, children.get(1).copied());
-        let value =
-            |name: &str| said.iter().find(|(said, _)| said == name).map(|(_, value)| value.to_lowercase());
+        let parameters = self.parameters(node, children.get(1).copied());
+        let value = |name: &str| {
+            parameters
+                .iter()
+                .find(|(parameters, _)| parameters == name)
+                .map(|(_, value)| value.to_lowercase())
+        };
         if value("erroraction").is_none_or(|action| action.trim_matches('\'') != "stop") {
-            self.report(node, "goes on after an error");
+            self.report(node, "continues after an error");
         }
         let Some(selectors) = selectors else { return };
         for selector in selectors {
@@ -97,9 +101,9 @@ impl<'a> Lint<'a> {
         }
     }
 
-    /// The parameters of a call with their values, those of a splatted table too.
-    fn said(&self, call: Node<'_>, elements: Option<Node<'_>>) -> Vec<(String, String)> {
-        let mut said = Vec::new();
+    /// The parameters of a call with their values, including splatted ones.
+    fn parameters(&self, call: Node<'_>, elements: Option<Node<'_>>) -> Vec<(String, String)> {
+        let mut parameters = Vec::new();
         let mut pending = None;
         for child in elements.map(named_children).unwrap_or_default() {
             match child.kind() {
@@ -108,18 +112,18 @@ impl<'a> Lint<'a> {
                 _ => {
                     let text = self.of(child);
                     if let Some(name) = text.strip_prefix('@') {
-                        said.extend(self.table(call, name));
+                        parameters.extend(self.table(call, name));
                     } else if let Some(name) = pending.take() {
-                        said.push((name, text.to_owned()));
+                        parameters.push((name, text.to_owned()));
                     }
                 }
             }
         }
-        said
+        parameters
     }
 
-    /// The entries of the literal table that a variable of the same function, or of the script, was given last before
-    /// a call.
+    /// The entries of the literal table that was last assigned to a variable before a call, in the same function or
+    /// the script.
     fn table(&self, call: Node<'_>, name: &str) -> Vec<(String, String)> {
         let mut scope = call;
         while let Some(parent) = scope.parent() {
@@ -170,7 +174,7 @@ fn table_entries(node: Node<'_>, text: &str) -> Vec<(String, String)> {
         .unwrap_or_default()
 }
 
-/// The routes of the data block, as they stand in the tree: destination, next hop, metric.
+/// The routes of the data block: destination, next hop, metric.
 pub fn routes_of(text: &str, tree: &Tree) -> Vec<(String, String, String)> {
     let mut found = Vec::new();
     assignments(tree.root_node(), text, "Routes", &mut found);

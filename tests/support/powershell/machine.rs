@@ -1,4 +1,4 @@
-//! A Windows machine: interfaces, the two stores of routes, files; and what can go wrong on it.
+//! A Windows machine: interfaces, the two route stores, files, and faults.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::value::{Failure, Value};
 
-/// Where a route stands in a store.
+/// The key of a route in a store.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RouteKey {
     pub index: i64,
@@ -20,7 +20,7 @@ pub struct RouteKey {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteValue {
     pub metric: i64,
-    /// `NetMgmt`, or `Local` for what Windows makes of an address.
+    /// `NetMgmt`, or `Local` for routes that Windows derives from addresses.
     pub protocol: &'static str,
 }
 
@@ -30,28 +30,28 @@ pub type Store = BTreeMap<RouteKey, RouteValue>;
 pub struct Interface {
     pub index: i64,
     pub alias: String,
-    /// With the length of their prefixes.
+    /// With prefix lengths.
     pub addresses: Vec<IpNet>,
-    /// For IPv4 and IPv6, where it has the family.
+    /// For each family that it has: IPv4, IPv6.
     pub forwarding: BTreeMap<&'static str, bool>,
 }
 
-/// What goes wrong at one of the steps: a call that changes something, or a write of a file.
+/// A fault at a step, which is a call that changes something or a file write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// It is refused.
+    /// The step is refused.
     Refuse,
-    /// It is done, and an error comes all the same.
+    /// The step is done, but reports an error.
     Late,
-    /// It says that it was done, and was not.
+    /// The step reports success, but does nothing.
     Ignore,
-    /// The script ends there: nothing of it runs any more.
+    /// The script is killed before the step.
     Kill,
-    /// The same after it was done.
+    /// The script is killed after the step.
     KillAfter,
-    /// Control-C: what `finally` says still runs.
+    /// Control-C: `finally` blocks still run.
     Stop,
-    /// Power is lost: nothing runs any more, and files that were not flushed hold zeros.
+    /// Power is lost: nothing runs any more, and unflushed files contain zeros.
     PowerCut,
 }
 
@@ -63,33 +63,33 @@ pub struct Machine {
     pub persistent: Store,
     pub files: BTreeMap<String, String>,
     pub is_administrator: bool,
-    /// Folders that stand where a file is expected.
+    /// Folders in the place of files.
     pub folders: BTreeSet<String>,
-    /// The files whose content is not on the disk yet.
+    /// Files whose content is not on disk yet.
     pub unflushed: BTreeSet<String>,
-    /// Somebody else holds this file open.
+    /// Files that another program keeps open.
     pub locked: BTreeSet<String>,
-    /// How the steps go wrong, by their number from 0.
+    /// Faults by the number of the step, from 0.
     pub faults: BTreeMap<usize, Fault>,
-    /// How the calls of cmdlets go wrong, by their number from 0.
+    /// Faults by the number of the cmdlet call, from 0.
     pub call_faults: BTreeMap<usize, Fault>,
-    /// From this call on every one is refused.
+    /// All calls from this one on are refused.
     pub calls_denied_from: Option<usize>,
-    /// From this step on every call of a cmdlet is refused.
+    /// All cmdlet calls from this step on are refused.
     pub denied_from: Option<usize>,
     /// Reading fails.
     pub blind: bool,
-    /// Reading finds nothing, as if there were not even a loopback interface.
+    /// Reading finds nothing, not even a loopback interface.
     pub is_silent: bool,
-    /// The language mode of the PowerShell, where it is not the full one.
+    /// The language mode of the PowerShell, if it is restricted.
     pub language_mode: Option<&'static str>,
-    /// The steps that were made.
+    /// The steps so far.
     pub steps: Vec<String>,
     /// The calls among them that changed the network.
     pub calls: Vec<String>,
 }
 
-/// How a step goes.
+/// How a step proceeds.
 pub enum Course {
     Well,
     Refused(Failure),
@@ -101,7 +101,7 @@ pub enum Course {
 }
 
 impl Machine {
-    /// Counts a step, and says how it goes.
+    /// Counts a step, and returns how it proceeds.
     pub fn step(&mut self, what: String, is_call: bool) -> Course {
         let (number, call) = (self.steps.len(), self.calls.len());
         self.steps.push(what.clone());
@@ -127,7 +127,7 @@ impl Machine {
         }
     }
 
-    /// Takes along whether the content of a file is on the disk.
+    /// Moves a file, including whether its content is on disk.
     pub fn renamed(&mut self, from: &str, to: &str) {
         if self.unflushed.remove(from) {
             self.unflushed.insert(to.to_owned());
@@ -136,7 +136,7 @@ impl Machine {
         }
     }
 
-    /// Loses what is not on the disk. NTFS keeps the length of a file, and its content is zeros.
+    /// Loses everything that is not on disk. NTFS keeps the length of a file and fills it with zeros.
     pub fn lose_power(&mut self) {
         for path in std::mem::take(&mut self.unflushed) {
             if let Some(text) = self.files.get_mut(&path) {
@@ -145,7 +145,7 @@ impl Machine {
         }
     }
 
-    /// Adds what Windows makes of the addresses: the prefix, the host.
+    /// Adds the routes that Windows derives from addresses: the prefix and the host.
     pub fn with_local_routes(mut self) -> Self {
         for interface in &self.interfaces {
             for address in &interface.addresses {
@@ -159,7 +159,7 @@ impl Machine {
         self
     }
 
-    /// Adds a route of somebody's to the stores.
+    /// Adds a foreign route to the stores.
     pub fn route(&mut self, index: i64, destination: &str, next_hop: &str, metric: i64, stores: &str) {
         let key = RouteKey {
             index,
@@ -175,7 +175,7 @@ impl Machine {
         }
     }
 
-    /// All that hostgw must leave as it is, or put back.
+    /// Everything that hostgw must leave unchanged or restore.
     pub fn network(&self) -> (Vec<Interface>, Store, Store) {
         (self.interfaces.clone(), self.active.clone(), self.persistent.clone())
     }
@@ -196,7 +196,7 @@ impl Machine {
     }
 }
 
-/// The next hop of what is on-link.
+/// The next hop of an on-link route.
 pub fn unspecified(destination: IpNet) -> IpAddr {
     match destination {
         IpNet::V4(_) => "0.0.0.0".parse().unwrap(),

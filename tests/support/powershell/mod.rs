@@ -1,10 +1,10 @@
-//! A small PowerShell, for the scripts that hostgw renders: the real text runs, on a model of a Windows machine.
+//! A small PowerShell interpreter that runs the rendered scripts unmodified on a model of a Windows machine.
 //!
-//! It knows what the scripts use, and fails at all else. Where PowerShell surprises, it does as PowerShell does: what a
-//! function leaves is taken apart, a variable is of the function that set it, strict mode refuses what is not there,
-//! `ArrayList.Add` leaves a number, functions of modules do not see the script's preferences.
+//! It supports what the scripts use, and fails at everything else. It reproduces PowerShell's surprising rules: the
+//! output of a function is unrolled, a variable belongs to the function that sets it, strict mode rejects missing
+//! properties, `ArrayList.Add` outputs a number, and functions of modules do not see the script's preferences.
 //!
-//! [`run_both`] holds it to a real PowerShell, where there is one.
+//! [`run_both`] compares it with a real PowerShell, if there is one.
 
 mod cmdlets;
 mod command;
@@ -28,16 +28,16 @@ use command::Arguments;
 use interpreter::{Flow, Interpreter, named_children};
 use value::Value;
 
-/// How a run ended.
+/// The outcome of a run.
 #[derive(Debug)]
 pub struct Outcome {
-    /// None where the script was killed, or stopped.
+    /// `None` if the script was killed or stopped.
     pub code: Option<i64>,
     pub stdout: String,
     pub stderr: String,
 }
 
-/// The tree of a script, with what the parser cannot read.
+/// The syntax tree of a script, and everything that the parser rejects.
 pub fn parse(text: &str) -> (Tree, Vec<String>) {
     let mut parser = Parser::new();
     parser.set_language(&tree_sitter_powershell::LANGUAGE.into()).expect("the grammar");
@@ -56,7 +56,7 @@ pub fn parse(text: &str) -> (Tree, Vec<String>) {
     (tree, wrong)
 }
 
-/// The parameters of the scripts; all of them are switches.
+/// The parameters of the scripts, which are all switches.
 const PARAMETERS: [&str; 5] = ["WhatIf", "Adopt", "Rollback", "Destroy", "AllowRemovals"];
 
 /// Runs a script on a machine.
@@ -64,7 +64,7 @@ pub fn run(machine: &mut Machine, text: &str, switches: &[&str]) -> Outcome {
     run_in(machine, text, switches, &Setting::default())
 }
 
-/// Runs a script on a machine, as a caller with these preferences does.
+/// Runs a script on a machine with the caller's preferences.
 pub fn run_in(machine: &mut Machine, text: &str, switches: &[&str], setting: &Setting) -> Outcome {
     let (tree, wrong) = parsed(text);
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -98,12 +98,12 @@ pub fn run_in(machine: &mut Machine, text: &str, switches: &[&str], setting: &Se
         Err(Flow::Throw(failure)) => panic!("an error that nothing caught: {failure:?}"),
         Ok(()) | Err(Flow::Return | Flow::Break | Flow::Continue) => panic!("a script ends with exit"),
     };
-    // The system closes what a dead process had open.
+    // The system closes the files of a dead process.
     machine.locked.clear();
     Outcome { code, stdout, stderr }
 }
 
-/// Gives the words of a command line to the parameters; what none of them takes is `$args`, without a word.
+/// Binds command-line arguments to parameters. The others become `$args`, without an error.
 fn bind(interpreter: &mut Interpreter<'_>, switches: &[&str]) -> Arguments {
     let mut arguments = Arguments::default();
     let mut bound = value::Table::default();
@@ -122,7 +122,7 @@ fn bind(interpreter: &mut Interpreter<'_>, switches: &[&str]) -> Arguments {
     arguments
 }
 
-/// The tree of a script. Tests run the same one many times, and reading takes longer than running.
+/// The syntax tree of a script, cached: tests run the same one many times, and parsing takes longer than running.
 fn parsed(text: &str) -> (Tree, Vec<String>) {
     thread_local! {
         static LAST: std::cell::RefCell<Option<(String, Tree)>> = const { std::cell::RefCell::new(None) };
@@ -137,33 +137,33 @@ fn parsed(text: &str) -> (Tree, Vec<String>) {
     })
 }
 
-/// Runs a script on the model and, where there is one, in a real PowerShell: both must do the same.
+/// Runs a script on the model and, if there is one, in a real PowerShell. Asserts that both do the same.
 pub fn run_both(machine: &mut Machine, text: &str, switches: &[&str]) -> Outcome {
     run_both_in(machine, text, switches, &Setting::default())
 }
 
-/// As [`run_both`], called with these preferences.
+/// Same as [`run_both`], with the caller's preferences.
 pub fn run_both_in(machine: &mut Machine, text: &str, switches: &[&str], setting: &Setting) -> Outcome {
     let mut real = machine.clone();
     let outcome = run_in(machine, text, switches, setting);
     if real::pwsh().is_some() {
-        let judged = real::run(&mut real, text, switches, setting);
-        same(machine, &outcome, &real, &judged, switches);
-        // What only a real PowerShell writes goes on.
+        let actual = real::run(&mut real, text, switches, setting);
+        assert_same(machine, &outcome, &real, &actual, switches);
+        // Keeps what only a real PowerShell writes.
         machine.files = real.files;
     }
     outcome
 }
 
-/// That two runs told and left the same.
-fn same(model: &Machine, told: &Outcome, real: &Machine, judged: &Outcome, switches: &[&str]) {
-    let both = format!("{switches:?}\nmodel: {told:#?}\nreal: {judged:#?}");
-    assert_eq!(told.code, judged.code, "{both}");
+/// Asserts that two runs have the same output and result.
+fn assert_same(model: &Machine, expected: &Outcome, real: &Machine, actual: &Outcome, switches: &[&str]) {
+    let both = format!("{switches:?}\nmodel: {expected:#?}\nreal: {actual:#?}");
+    assert_eq!(expected.code, actual.code, "{both}");
     assert_eq!(model.network(), real.network(), "{both}");
     assert_eq!(model.calls, real.calls, "{both}");
-    if told.code.is_some() {
-        assert_eq!(told.stdout, judged.stdout, "{both}");
-        assert_eq!(told.stderr, judged.stderr, "{both}");
+    if expected.code.is_some() {
+        assert_eq!(expected.stdout, actual.stdout, "{both}");
+        assert_eq!(expected.stderr, actual.stderr, "{both}");
     }
     let records = |machine: &Machine| {
         machine.files.iter().map(|(path, text)| (path.clone(), record(text))).collect::<Vec<_>>()
@@ -171,7 +171,7 @@ fn same(model: &Machine, told: &Outcome, real: &Machine, judged: &Outcome, switc
     assert_eq!(records(model), records(real), "{both}");
 }
 
-/// A record without its times, and without an order that means nothing.
+/// A record without its times and without insignificant order.
 fn record(text: &str) -> serde_json::Value {
     match serde_json::from_str(text) {
         Ok(serde_json::Value::Object(mut fields)) => {

@@ -1,6 +1,7 @@
-//! A real PowerShell, where there is one: the same scripts on the same machines, by a stand-in for the module NetTCPIP.
+//! A real PowerShell, if there is one: runs the same scripts on the same machines, with a substitute for the module
+//! NetTCPIP.
 //!
-//! The stand-in keeps the machine in a JSON file and stops at the same faults as the model. One process serves many runs.
+//! The substitute keeps the machine in a JSON file and has the same faults as the model. One process serves many runs.
 
 use std::{
     collections::BTreeMap,
@@ -16,17 +17,17 @@ use serde_json::{Value, json};
 use super::{Fault, Machine, Outcome, RouteKey, machine::RouteValue};
 use crate::support::directory::Directory;
 
-/// The folder of what the model calls `C:\Program Files\hostgw\`.
-const MODELLED: &str = "C:\\Program Files\\hostgw\\";
+/// The folder that the model calls `C:\Program Files\hostgw\`.
+const MODEL_FOLDER: &str = "C:\\Program Files\\hostgw\\";
 
-/// The PowerShell on the PATH; a sentence on stderr where there is none.
+/// The PowerShell on the PATH. Prints a message if there is none.
 pub fn pwsh() -> Option<&'static Path> {
     static FOUND: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
         let path = env::var_os("PATH")?;
         let found = env::split_paths(&path).map(|folder| folder.join("pwsh")).find(|file| file.is_file());
         if found.is_none() {
             crate::support::say(
-                "skipped: no pwsh on the PATH, so no real PowerShell judges the Windows scripts",
+                "skipped: no pwsh on the PATH, so the Windows scripts do not run in a real PowerShell",
             );
         }
         found
@@ -34,14 +35,14 @@ pub fn pwsh() -> Option<&'static Path> {
     FOUND.as_deref()
 }
 
-/// The support files of this module.
+/// The folder with the support files of this module.
 pub fn support() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/support/powershell")
 }
 
-/// A PowerShell that finds the stand-in, and leaves nothing at home.
+/// A PowerShell that finds the substitute, and leaves nothing in the home folder.
 pub fn command(folder: &Path) -> Command {
-    // A suite in the background of a shell has SIGINT ignored, and so would all it starts.
+    // A suite in the background of a shell ignores SIGINT, and so would all its child processes.
     let mut command = Command::new("env");
     command.args(["--default-signal", "--"]).arg(pwsh().expect("a pwsh"));
     let modules = pwsh().and_then(|path| path.canonicalize().ok()).expect("a place");
@@ -57,7 +58,7 @@ pub fn command(folder: &Path) -> Command {
         .env("ProgramFiles", folder.join("Program Files"))
         .env_remove("ProgramW6432")
         .env("XDG_CONFIG_HOME", folder);
-    // What a script cannot ask outside Windows, for a process that reads its profile.
+    // Replaces functions that only work on Windows, for a process that reads its profile.
     let profile = folder.join("powershell");
     fs::create_dir_all(&profile).expect("a folder");
     let answer = "Import-Module NetTCPIP\nfunction Test-Answered { return $true }\nSet-Alias -Name Test-Administrator -Value Test-Answered\n";
@@ -65,10 +66,10 @@ pub fn command(folder: &Path) -> Command {
     command
 }
 
-/// What of a run is not the machine.
+/// The settings of a run that are not part of the machine.
 #[derive(Debug, Clone, Default)]
 pub struct Setting {
-    /// The culture that the script runs in, `tr-TR`.
+    /// The culture of the script, such as `tr-TR`.
     pub culture: Option<&'static str>,
     /// Preference variables of the caller.
     pub preferences: Vec<(&'static str, Value)>,
@@ -78,7 +79,7 @@ struct Driver {
     child: Child,
     stdin: ChildStdin,
     stdout: BufReader<ChildStdout>,
-    /// For the cache of modules.
+    /// For the module cache.
     _folder: Directory,
 }
 
@@ -96,7 +97,7 @@ impl Driver {
         Self { child, stdin, stdout: BufReader::new(stdout), _folder: folder }
     }
 
-    /// The answer to a request; none where the process ended before it had one.
+    /// The answer to a request; `None` if the process ended without one.
     fn ask(&mut self, request: &Value) -> Option<Value> {
         writeln!(self.stdin, "{request}").ok()?;
         let mut line = String::new();
@@ -114,7 +115,7 @@ impl Driver {
     }
 }
 
-/// Drivers that nobody uses just now.
+/// Idle drivers.
 static IDLE: Mutex<Vec<Driver>> = Mutex::new(Vec::new());
 
 /// Runs a script as [`super::run`] does, in a real PowerShell.
@@ -135,19 +136,19 @@ pub fn run(machine: &mut Machine, text: &str, switches: &[&str], setting: &Setti
     let stdout: String = lines.iter().map(|line| format!("{}\n", line.as_str().expect("a line"))).collect();
     Outcome {
         code: answer["code"].as_i64(),
-        stdout: place.modelled(&stdout),
-        stderr: place.modelled(answer["stderr"].as_str().expect("a text")),
+        stdout: place.with_model_paths(&stdout),
+        stderr: place.with_model_paths(answer["stderr"].as_str().expect("a text")),
     }
 }
 
-/// Runs a script as an operator does, in a process of its own: `-File SCRIPT ARGUMENTS`.
+/// Runs a script as an operator does, in a new process: `-File SCRIPT ARGUMENTS`.
 pub fn run_file(machine: &mut Machine, text: &str, arguments: &[&str]) -> Outcome {
     run_process(machine, text, |command, script| {
         command.arg("-File").arg(script).args(arguments);
     })
 }
 
-/// Runs a script in a process of its own, called as `call` says. Its faults count from its own first call.
+/// Runs a script in a new process with the arguments from `call`. Its faults are numbered from its first call.
 pub fn run_process(machine: &mut Machine, text: &str, call: impl FnOnce(&mut Command, &Path)) -> Outcome {
     let folder = Directory::new();
     let place = Place(folder.path());
@@ -158,12 +159,12 @@ pub fn run_process(machine: &mut Machine, text: &str, call: impl FnOnce(&mut Com
     place.read(machine);
     Outcome {
         code: output.status.code().map(i64::from),
-        stdout: place.modelled(&String::from_utf8_lossy(&output.stdout)),
-        stderr: place.modelled(&String::from_utf8_lossy(&output.stderr)),
+        stdout: place.with_model_paths(&String::from_utf8_lossy(&output.stdout)),
+        stderr: place.with_model_paths(&String::from_utf8_lossy(&output.stderr)),
     }
 }
 
-/// The faults by the number of the call, as the stand-in reads them.
+/// The faults by the number of the call, in the format of the substitute.
 fn faults(machine: &Machine) -> String {
     let word = |fault: &Fault| match fault {
         Fault::Refuse => "refuse",
@@ -198,7 +199,7 @@ impl Place<'_> {
             fs::create_dir_all(self.files()).expect("a folder");
         }
         for (path, text) in &machine.files {
-            fs::write(self.files().join(path.strip_prefix(MODELLED).expect("a record")), text)
+            fs::write(self.files().join(path.strip_prefix(MODEL_FOLDER).expect("a record")), text)
                 .expect("a record");
         }
     }
@@ -221,7 +222,7 @@ impl Place<'_> {
         let locked: Vec<PathBuf> = machine
             .locked
             .iter()
-            .map(|path| self.files().join(path.strip_prefix(MODELLED).expect("a record")))
+            .map(|path| self.files().join(path.strip_prefix(MODEL_FOLDER).expect("a record")))
             .collect();
         let preferences: serde_json::Map<String, Value> =
             setting.preferences.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
@@ -235,7 +236,7 @@ impl Place<'_> {
         })
     }
 
-    /// Takes over what the run left.
+    /// Reads the result of the run.
     fn read(&self, machine: &mut Machine) {
         let text = fs::read_to_string(self.0.join("machine.json")).expect("a machine");
         from_json(machine, &serde_json::from_str(&text).expect("JSON"));
@@ -245,20 +246,20 @@ impl Place<'_> {
         for entry in fs::read_dir(self.files()).into_iter().flatten() {
             let path = entry.expect("an entry").path();
             let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
-            // The model keeps nothing of a lock that is free.
+            // The model does not keep the file of a released lock.
             if name != "lock" {
                 let text = fs::read(&path).expect("a record");
-                files.insert(format!("{MODELLED}{name}"), String::from_utf8(text).expect("UTF-8"));
+                files.insert(format!("{MODEL_FOLDER}{name}"), String::from_utf8(text).expect("UTF-8"));
             }
         }
         machine.files = files;
         machine.locked.clear();
     }
 
-    /// Text with the paths of the model.
-    fn modelled(&self, text: &str) -> String {
+    /// Replaces paths by those of the model.
+    fn with_model_paths(&self, text: &str) -> String {
         let folder = format!("{}/", self.files().display());
-        text.replace(&folder, MODELLED).replace("\r\n", "\n")
+        text.replace(&folder, MODEL_FOLDER).replace("\r\n", "\n")
     }
 }
 
@@ -290,7 +291,7 @@ fn to_json(machine: &Machine) -> Value {
     json!({ "interfaces": interfaces, "addresses": addresses, "routes": routes })
 }
 
-/// Takes routes and forwarding from what the stand-in wrote.
+/// Reads routes and forwarding from the output of the substitute.
 fn from_json(machine: &mut Machine, json: &Value) {
     let text = |value: &Value, name: &str| value[name].as_str().expect("a text").to_owned();
     machine.active.clear();

@@ -1,15 +1,15 @@
-//! The small PowerShell does as PowerShell does, where that surprises.
+//! Tests of the PowerShell interpreter, for rules that are surprising.
 
 use super::{Fault, Machine, lint, parse, run};
 
-/// What a script prints, and how it ends.
+/// The output of a script and its exit code.
 fn printed(text: &str) -> String {
     let mut machine = Machine { is_administrator: true, ..Machine::default() };
     let outcome = run(&mut machine, text, &[]);
     format!("{}{:?}", outcome.stdout, outcome.code.unwrap())
 }
 
-/// Snippets with what they print, and the rule (about_* are chapters of PowerShell's documentation).
+/// Scripts with their output, and the rule (about_* are topics of PowerShell's documentation).
 const RULES: [(&str, &str, &str); 20] = [
     (
         "function F { return @('a') }\nWrite-Host ((F) + 'b')",
@@ -90,16 +90,16 @@ const RULES: [(&str, &str, &str); 20] = [
 ];
 
 #[test]
-fn it_surprises_where_powershell_does() {
+fn surprising_rules_of_powershell() {
     for (text, expected, rule) in RULES {
         let text = if text.contains("exit") { text.to_owned() } else { format!("{text}\nexit 0") };
         assert_eq!(printed(&text), expected, "{rule}: {text}");
     }
 }
 
-/// What it does not know is no test that passes.
+/// Unsupported constructs fail the test.
 #[test]
-fn what_is_not_known_fails_the_test() {
+fn unsupported_constructs_fail_the_test() {
     for text in [
         "Get-Process\nexit 0",
         "$x = 'a' -match 'b'\nexit 0",
@@ -115,19 +115,20 @@ fn what_is_not_known_fails_the_test() {
 }
 
 #[test]
-fn a_kill_runs_nothing_more_and_control_c_runs_finally_alone() {
+fn a_kill_stops_everything_and_control_c_runs_only_finally() {
     let text = "try { [System.IO.File]::WriteAllText('C:\\x', 'y') } catch { Write-Host 'catch' } finally { Write-Host 'finally' }\nexit 0";
-    for (fault, said) in [(Fault::Kill, ""), (Fault::Stop, "finally\n"), (Fault::Refuse, "catch\nfinally\n")]
+    for (fault, output) in
+        [(Fault::Kill, ""), (Fault::Stop, "finally\n"), (Fault::Refuse, "catch\nfinally\n")]
     {
         let mut machine = Machine { faults: [(0, fault)].into(), ..Machine::default() };
-        assert_eq!(run(&mut machine, text, &[]).stdout, said);
+        assert_eq!(run(&mut machine, text, &[]).stdout, output);
         assert!(machine.files.is_empty());
     }
 }
 
-/// What would touch more than one route is found, whichever way it is written.
+/// The lint finds calls that could affect more than one route, however they are written.
 #[test]
-fn the_lint_finds_what_means_every_route() {
+fn the_lint_finds_calls_that_affect_every_route() {
     for (text, finding) in [
         ("Remove-NetRoute -Confirm:$false -ErrorAction Stop", "no -interfaceindex"),
         (
@@ -147,8 +148,8 @@ fn the_lint_finds_what_means_every_route() {
             "New-NetRoute -InterfaceIndex 1 -DestinationPrefix '*' -NextHop $n -RouteMetric 1 -Confirm:$false -ErrorAction Stop",
             "a pattern",
         ),
-        ("Get-NetIPAddress", "goes on after an error"),
-        ("iex $x", "makes code of text"),
+        ("Get-NetIPAddress", "continues after an error"),
+        ("iex $x", "executes text as code"),
     ] {
         let (tree, wrong) = parse(text);
         assert!(wrong.is_empty(), "{wrong:?}");

@@ -11,7 +11,7 @@ use super::{
 };
 
 impl<'t> Interpreter<'t> {
-    /// Calls a method; none where it has no result.
+    /// Calls a method. Returns `None` if it has no result.
     pub fn invoke(&mut self, node: Node<'t>) -> Step<Option<Value>> {
         let children = named_children(node);
         let owner = self.value(children[0])?;
@@ -41,7 +41,7 @@ impl<'t> Interpreter<'t> {
                 table.borrow_mut().remove(&key);
                 None
             }
-            // The place of what was added, which is output where nobody takes it.
+            // The index of the added item, which is output unless it is discarded.
             (Value::List(items), "add", [item]) => {
                 items.borrow_mut().push(item.clone());
                 Some(Value::Int(items.borrow().len() as i64 - 1))
@@ -50,7 +50,7 @@ impl<'t> Interpreter<'t> {
                 items.borrow_mut().sort_by_key(|item| item.text().expect("texts"));
                 None
             }
-            // Only what .NET throws is wrapped, and the model does not wrap it.
+            // PowerShell only wraps exceptions of .NET; the model does not wrap any.
             (Value::Object(_), "getbaseexception", []) => Some(owner.clone()),
             (Value::List(items), "toarray", []) => Some(Value::array(items.borrow().clone())),
             (Value::Str(text), "indexof", [Value::Str(part)]) => {
@@ -83,7 +83,7 @@ impl<'t> Interpreter<'t> {
             }
             (Value::File(path), "write", [Value::Str(bytes), Value::Int(0), Value::Int(_)]) => {
                 let (path, bytes) = (path.to_string(), bytes.clone());
-                self.go(format!("write {path}"), false, |this| {
+                self.make_change(format!("write {path}"), false, |this| {
                     this.machine.unflushed.insert(path.clone());
                     this.machine.files.entry(path).or_default().push_str(&bytes);
                     Ok(())
@@ -92,7 +92,7 @@ impl<'t> Interpreter<'t> {
             }
             (Value::File(path), "flush", [Value::Bool(true)]) => {
                 let path = path.to_string();
-                self.go(format!("flush {path}"), false, |this| {
+                self.make_change(format!("flush {path}"), false, |this| {
                     this.machine.unflushed.remove(&path);
                     Ok(())
                 })?;
@@ -148,7 +148,7 @@ impl<'t> Interpreter<'t> {
             ("security.principal.windowsidentity", "getcurrent") => Ok(Some(Value::Native("Identity"))),
             ("io.directory", "createdirectory") => {
                 let path = text(0);
-                self.go(format!("create {path}"), false, |_| Ok(()))?;
+                self.make_change(format!("create {path}"), false, |_| Ok(()))?;
                 Ok(Some(Value::Native("Directory")))
             }
             ("string", "equals") => {
@@ -186,7 +186,7 @@ impl<'t> Interpreter<'t> {
                     "Open" => return thrown(format!("Could not find file '{path}'.")),
                     "Create" => {
                         let path = path.clone();
-                        self.go(format!("create {path}"), false, |this| {
+                        self.make_change(format!("create {path}"), false, |this| {
                             this.machine.unflushed.insert(path.clone());
                             this.machine.files.insert(path, String::new());
                             Ok(())
@@ -204,7 +204,7 @@ impl<'t> Interpreter<'t> {
         }
     }
 
-    /// What changes files.
+    /// Operations that change files.
     fn file(&mut self, method: &str, path: &dyn Fn(usize) -> String, arguments: &[Value]) -> Step<()> {
         let first = path(0);
         let words = format!("{method} {first}");
@@ -212,7 +212,7 @@ impl<'t> Interpreter<'t> {
         match method {
             "writealltext" | "appendalltext" => {
                 let text = arguments[1].text().expect("a text");
-                self.go(words, false, |this| {
+                self.make_change(words, false, |this| {
                     this.machine.unflushed.insert(first.clone());
                     let file = this.machine.files.entry(first).or_default();
                     if method == "writealltext" {
@@ -222,13 +222,13 @@ impl<'t> Interpreter<'t> {
                     Ok(())
                 })
             }
-            "delete" => self.go(words, false, |this| {
+            "delete" => self.make_change(words, false, |this| {
                 this.machine.files.remove(&first);
                 Ok(())
             }),
             "move" => {
                 let to = path(1);
-                self.go(words, false, |this| {
+                self.make_change(words, false, |this| {
                     let files = &mut this.machine.files;
                     if files.contains_key(&to) {
                         return Err(Failure::new("Cannot create a file when that file already exists."));
@@ -239,10 +239,10 @@ impl<'t> Interpreter<'t> {
                     Ok(())
                 })
             }
-            // With null for the backup PowerShell would pass an empty name, which is refused.
+            // PowerShell converts a null backup name to an empty one, which is refused.
             "replace" => {
                 let (to, backup) = (path(1), path(2));
-                self.go(words, false, |this| {
+                self.make_change(words, false, |this| {
                     let files = &mut this.machine.files;
                     let text = files.remove(&first).ok_or_else(|| missing(&first))?;
                     let old = files.insert(to.clone(), text).ok_or_else(|| missing(&to))?;

@@ -1,47 +1,47 @@
-//! Values of PowerShell, as far as the scripts of hostgw use them.
+//! The PowerShell values that the scripts of hostgw use.
 
 use std::{cell::RefCell, collections::BTreeMap, net::IpAddr, rc::Rc};
 
-/// What can stand in a variable.
+/// The value of a variable.
 #[derive(Debug, Clone)]
 pub enum Value {
     Null,
     Bool(bool),
     Int(i64),
     Str(String),
-    /// Of fixed length; `+=` makes another one.
+    /// An array of fixed length; `+=` creates another one.
     Array(Rc<Vec<Value>>),
     /// `System.Collections.ArrayList`.
     List(Rc<RefCell<Vec<Value>>>),
     /// A hashtable.
     Table(Rc<RefCell<Table>>),
-    /// What cmdlets give, and `ConvertFrom-Json`: properties that are there or not.
+    /// An object from a cmdlet or `ConvertFrom-Json`, with its properties.
     Object(Rc<RefCell<BTreeMap<String, (String, Value)>>>),
-    /// A type, as in `[Console]`.
+    /// A type, such as `[Console]`.
     Type(String),
     /// An open file, by its path.
     File(Rc<str>),
     /// An `IPAddress`.
     Address(IpAddr),
-    /// A .NET object of which only the name counts.
+    /// A .NET object of which only the type name matters.
     Native(&'static str),
-    /// A script block, by its place in the script.
+    /// A script block, by its position in the script.
     Block(usize),
 }
 
-/// A hashtable. Its order is none that a script could rely on, and its keys are of a type: 1 is not '1'.
+/// A hashtable. Scripts must not rely on its order, and its keys have types: 1 differs from '1'.
 #[derive(Debug, Default)]
 pub struct Table(BTreeMap<Key, (Value, Value)>);
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Key {
     Int(i64),
-    /// In lower case, backwards.
+    /// In lower case, reversed.
     Str(String),
 }
 
 impl Key {
-    /// The key that a value is; none for what is no key.
+    /// Converts a value to a key, if it can be one.
     pub fn of(value: &Value) -> Option<Self> {
         match value {
             Value::Int(number) => Some(Self::Int(*number)),
@@ -96,7 +96,7 @@ impl Value {
         Self::Object(Rc::new(RefCell::new(properties.into_iter().map(entry).collect())))
     }
 
-    /// What stands in the pipeline for it: collections are taken apart, once.
+    /// The value as pipeline output: collections are unrolled once.
     pub fn enumerated(&self) -> Vec<Self> {
         match self {
             Self::Array(items) => items.to_vec(),
@@ -105,7 +105,7 @@ impl Value {
         }
     }
 
-    /// What a command leaves in a variable: nothing, one thing, or several.
+    /// The value that collects the output of a command: nothing, a single item, or an array.
     pub fn collected(mut output: Vec<Self>) -> Self {
         match output.len() {
             0 => Self::Null,
@@ -114,7 +114,7 @@ impl Value {
         }
     }
 
-    /// Whether an `if` takes it for true.
+    /// Returns whether `if` considers it true.
     pub fn is_true(&self) -> bool {
         match self {
             Self::Null => false,
@@ -130,7 +130,7 @@ impl Value {
         }
     }
 
-    /// As `[string]` makes it; none for what has no text that a script should rely on.
+    /// The conversion by `[string]`; `None` for values whose text scripts should not rely on.
     pub fn text(&self) -> Option<String> {
         Some(match self {
             Self::Null => String::new(),
@@ -141,7 +141,7 @@ impl Value {
         })
     }
 
-    /// What it is, for messages.
+    /// A description for error messages.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -161,7 +161,7 @@ impl Value {
     }
 }
 
-/// An error as `catch` gets it.
+/// An error, as `catch` receives it.
 #[derive(Debug, Clone)]
 pub struct Failure {
     pub message: String,
