@@ -48,17 +48,17 @@ fn after_help() -> String {
     text
 }
 
-/// Declarative host gateway networking for Kubernetes nodes.
+/// Declarative host-gateway networking for Kubernetes nodes.
 ///
-/// One file describes the cluster. `plan` shows what would change in this node's routes, NAT and sysctls. `apply` makes
-/// the changes as one transaction, and rolls back if any part fails.
+/// One file describes the cluster. `plan` shows what would change in this node's routes, NAT and sysctls. `apply`
+/// makes the changes as one transaction, and rolls back if any part fails.
 #[derive(Debug, Parser)]
 #[command(name = "hostgw", version = VERSION, after_help = after_help(), max_term_width = 100, disable_help_subcommand = true)]
 pub(super) struct Arguments {
     /// When to use color. `auto` follows NO_COLOR, CLICOLOR_FORCE and FORCE_COLOR, then checks for a terminal.
     #[arg(long, global = true, value_enum, default_value_t = Color::Auto, value_name = "WHEN")]
     pub color: Color,
-    /// Do not pipe long plans into a pager.
+    /// Do not use a pager.
     #[arg(long, global = true)]
     pub no_pager: bool,
     #[command(subcommand)]
@@ -90,11 +90,11 @@ pub(super) enum Verb {
     Rollback(RollbackOptions),
     /// Show what hostgw manages on this node, the last apply, and drift.
     Status(StatusOptions),
-    /// Show a saved plan; needs no node and no root.
+    /// Show a saved plan; does not need a node or root.
     Show(ShowOptions),
     /// Save this node's live state as JSON, to plan against on another machine.
     Snapshot,
-    /// Show what an edit of the configuration changes on every node; needs no node and no root.
+    /// Show what a configuration change does to every node; does not need a node or root.
     Diff(DiffOptions),
     /// Write a script that applies a node's plan without hostgw: PowerShell for Windows, sh for Linux.
     ///
@@ -109,16 +109,16 @@ pub(super) enum Verb {
     /// checks that its exceptions (HNS: ExceptionList, HCN: Settings.Exceptions) cover the cluster prefix. Prints what
     /// to change.
     CheckCni(CheckCniOptions),
-    /// Check configuration files; needs no node and no root.
+    /// Check configuration files; does not need a node or root.
     Validate(ValidateOptions),
     /// Build the cluster in network namespaces, apply the plans there, and send packets between all pods.
     Simulate(SimulateOptions),
-    /// Print the JSON Schema of the configuration, or of a document hostgw writes.
+    /// Print the JSON Schema of the configuration or of another document.
     Schema(SchemaOptions),
-    /// Print the completion script of a shell.
+    /// Print a completion script for a shell.
     ///
-    /// It completes commands, options, files, node names of the configuration, and git revisions. Load it in the
-    /// startup file of the shell: `source <(hostgw completions bash)`.
+    /// It completes commands, options, files, node names from the configuration, and Git revisions. Load it from your
+    /// shell's startup file: `source <(hostgw completions bash)`.
     Completions(CompletionsOptions),
     /// Write manual pages: hostgw(1), one for each command and one for each guide.
     Man(ManOptions),
@@ -192,8 +192,8 @@ pub(super) struct TargetOptions {
     /// hostgw.toml in the working directory, then in /etc/hostgw.
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// Node to plan for. Without it: HOSTGW_NODE, then the node with an address of this machine, then the node with
-    /// its host name.
+    /// Node to plan for [default: HOSTGW_NODE, then the node whose address this machine has, then the node with this
+    /// machine's hostname].
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
 }
@@ -202,7 +202,7 @@ pub(super) struct TargetOptions {
 pub(super) struct PlanOptions {
     #[command(flatten)]
     pub target: TargetOptions,
-    /// Plan to take over foreign objects that conflict with the plan.
+    /// Plan to adopt foreign objects that conflict.
     #[arg(long)]
     pub adopt: bool,
     /// Plan against a saved live state instead of this machine: the output of `hostgw snapshot` or, for a Windows node,
@@ -224,7 +224,7 @@ pub(super) struct PlanOptions {
     /// Print the plan as JSON.
     #[arg(long)]
     pub json: bool,
-    /// Print the plan as Markdown for a pull request comment: removals first, cut to the size limit.
+    /// Print the plan as Markdown for a pull request comment: removals first, truncated to 60,000 bytes.
     #[arg(long, conflicts_with_all = ["json", "full"])]
     pub markdown: bool,
     /// Exit with 2 if changes are pending.
@@ -234,12 +234,12 @@ pub(super) struct PlanOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct ApplyOptions {
-    /// Saved plan to apply exactly as it is, without asking; refused if the node has changed since. `-` is standard
+    /// Saved plan to apply exactly as is, without asking; refused if the live state has changed since. `-` is standard
     /// input.
     #[arg(value_name = "PLAN", conflicts_with_all = ["file", "node", "adopt"])]
     pub plan: Option<PathBuf>,
-    /// Allow a mass removal: the exact number of routes the plan removes. Needed for more than half of hostgw's routes
-    /// (at least 10), or if no other node is left.
+    /// Allow a mass removal: the exact number of routes the plan removes. Required if that is more than half of the
+    /// managed routes (at least 10), or if no other node is left.
     #[arg(long, value_name = "N")]
     pub allow_removals: Option<usize>,
     #[command(flatten)]
@@ -252,7 +252,7 @@ pub(super) struct ApplyOptions {
     pub confirm: Option<Duration>,
     #[command(flatten)]
     pub consent: Consent,
-    /// Print the result as one JSON document when the command ends. Never asks: pass --yes.
+    /// Print the result as one JSON document when the command ends. Does not prompt; pass --yes.
     #[arg(long)]
     pub json: bool,
     /// Exit with 2 if anything was changed.
@@ -263,7 +263,7 @@ pub(super) struct ApplyOptions {
 /// Whether a command that changes the node asks first, and how long it waits for the lock.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct Consent {
-    /// Do not ask.
+    /// Do not ask for confirmation.
     #[arg(short, long)]
     pub yes: bool,
     #[command(flatten)]
@@ -310,14 +310,14 @@ pub(super) struct DestroyOptions {
     /// Restore the original value of a sysctl even if another program has changed it since.
     #[arg(long)]
     pub adopt: bool,
-    /// Keep a sysctl value that another program has set since, and stop managing it.
+    /// Keep sysctl values that another program has set since, and stop managing them.
     #[arg(long, conflicts_with = "adopt")]
     pub abandon: bool,
     #[command(flatten)]
     pub consent: Consent,
     #[command(flatten)]
     pub preview: Preview,
-    /// Print the result as one JSON document when the command ends. Never asks: pass --yes.
+    /// Print the result as one JSON document when the command ends. Does not prompt; pass --yes.
     #[arg(long)]
     pub json: bool,
 }
@@ -345,7 +345,7 @@ pub(super) struct RollbackOptions {
     pub consent: Consent,
     #[command(flatten)]
     pub preview: Preview,
-    /// Print the result as one JSON document when the command ends. Never asks: pass --yes.
+    /// Print the result as one JSON document when the command ends. Does not prompt; pass --yes.
     #[arg(long)]
     pub json: bool,
 }
@@ -374,7 +374,7 @@ pub(super) struct ShowOptions {
     /// Print the plan as JSON, in the form of `hostgw plan --json`.
     #[arg(long)]
     pub json: bool,
-    /// Print the plan as Markdown for a pull request comment: removals first, cut to the size limit.
+    /// Print the plan as Markdown for a pull request comment: removals first, truncated to 60,000 bytes.
     #[arg(long, conflicts_with = "json")]
     pub markdown: bool,
 }
@@ -388,10 +388,10 @@ pub(super) struct DiffOptions {
     /// New configuration file; with -f, a git revision.
     #[arg(value_name = "NEW")]
     pub new: Option<PathBuf>,
-    /// Configuration to compare across git revisions. Without it and NEW: as for plan.
+    /// Configuration to compare across Git revisions. Default: the same as for `hostgw plan`, if NEW is not given.
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// List every change and every node by name, instead of one line for many changes of a kind.
+    /// List every change and every node, instead of summarizing similar changes in one line.
     #[arg(long, conflicts_with = "summary")]
     pub full: bool,
     /// Show only names and counts.
@@ -400,7 +400,7 @@ pub(super) struct DiffOptions {
     /// Print the changes as JSON.
     #[arg(long)]
     pub json: bool,
-    /// Print the changes as Markdown for a pull request comment: removals first, cut to the size limit.
+    /// Print the changes as Markdown for a pull request comment: removals first, truncated to 60,000 bytes.
     #[arg(long, conflicts_with_all = ["json", "full", "summary"])]
     pub markdown: bool,
     /// Exit with 2 if anything changes.
@@ -410,7 +410,7 @@ pub(super) struct DiffOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct RenderOptions {
-    /// Configuration file, or `-` for standard input. Without it: as for plan.
+    /// Configuration file, or `-` for standard input [default: the same as for `hostgw plan`].
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Node to write the script for. Without it: HOSTGW_NODE.
@@ -427,7 +427,7 @@ pub(super) struct RenderOptions {
     /// status INTERFACE` shows it as part of the Network File: 10-netplan-ID.network.
     #[arg(long, value_name = "ID", requires = "persist")]
     pub netplan_id: Option<NetplanId>,
-    /// Write to FILE, atomically, instead of standard output; scripts are made executable.
+    /// Write to FILE instead of standard output; scripts are made executable.
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
 }
@@ -455,10 +455,11 @@ pub(super) struct CheckCniOptions {
     /// CNI configuration (.conf) or list (.conflist), or `-` for standard input.
     #[arg(value_name = "FILE")]
     pub cni: PathBuf,
-    /// Configuration file of hostgw. Without it: as for plan.
+    /// hostgw configuration file [default: the same as for `hostgw plan`].
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// Node the CNI configuration belongs to. Without it: HOSTGW_NODE, then the node whose pod CIDR it hands out.
+    /// Node that the CNI configuration belongs to [default: HOSTGW_NODE, then the node whose pod CIDR the file
+    /// assigns].
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
     /// Print the findings as JSON.
@@ -468,7 +469,7 @@ pub(super) struct CheckCniOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct ValidateOptions {
-    /// Files to check, or `-` for standard input. Without any: as for plan.
+    /// Files to check, or `-` for standard input [default: the same as for `hostgw plan`].
     #[arg(value_name = "FILE", action = ArgAction::Append)]
     pub files: Vec<PathBuf>,
     /// File to check, as for the other commands; repeatable.
@@ -564,7 +565,7 @@ pub(super) enum Shell {
 
 #[derive(Debug, Args)]
 pub(super) struct ManOptions {
-    /// The directory to write to; created if missing.
+    /// Directory to write to; created if missing.
     #[arg(value_name = "DIR")]
     pub folder: PathBuf,
 }
@@ -578,17 +579,17 @@ pub(super) struct HelpOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct SimulateOptions {
-    /// Configuration file, or `-` for standard input. Without it: as for plan.
+    /// Configuration file, or `-` for standard input [default: the same as for `hostgw plan`].
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// Build only these nodes, separated by commas.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "sample")]
     pub nodes: Vec<String>,
-    /// Build a sample of N nodes: the first of each operating system, the first and last in the file, the rest at
-    /// random. Without it: all nodes, or 30 of a larger cluster.
+    /// Build a sample of N nodes: the first of each operating system, the first and last in the file, and random
+    /// others [default: all nodes, at most 30].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub sample: Option<u32>,
-    /// Repeat an earlier sample of the same size, from the seed it printed.
+    /// Repeat an earlier sample, given the seed that it printed; use the same --sample.
     #[arg(long, value_name = "SEED", conflicts_with = "nodes")]
     pub seed: Option<u64>,
     /// Keep the cluster running until Ctrl-C, and print how to enter each namespace.

@@ -277,7 +277,7 @@ fn picture(name: &str, finding: &MasqueradeReport, positions: &Positions, palett
             texts(&finding.wanted).iter().map(|net| format!("\"{net}\"")).collect::<Vec<_>>().join(", ");
         add(palette
             .head
-            .apply_to("policies, by the interface that the plugin speaks: HNS, or HCN (apiVersion 2)")
+            .apply_to("add one of these policies; the first is for HNS, the second for HCN (apiVersion 2)")
             .to_string());
         for policy in [
             format!(

@@ -203,7 +203,8 @@ fn an_invalid_file_takes_less_than_twenty_times_its_size_in_memory() {
     const SIZE: usize = 2 << 20;
     let machine = Namespace::new(Privilege::User);
     machine.write("small.toml", "a = 1\n");
-    let least = peak(&machine, "small.toml");
+    // A short run can end before a sample sees all of the program in memory.
+    let least = (0..8).map(|_| peak(&machine, "small.toml")).max().unwrap_or_default();
     for (file, begin, part, end) in REPEATED {
         let mut text = begin.to_owned();
         let mut number = 0;

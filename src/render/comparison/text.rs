@@ -91,11 +91,17 @@ pub(in crate::render) fn title(
         }
     };
     let has_exception = |entry: &ChangeEntry| entry.on.as_ref().is_some_and(|reach| !reach.except.is_empty());
-    let exception_note =
-        if block.changes.iter().any(has_exception) { " (no route on the node it leads to)" } else { "" };
+    let exception_note = if block.changes.iter().any(has_exception) {
+        " (each node without the route to its own pods)"
+    } else {
+        ""
+    };
     let is_only = |entry: &ChangeEntry| entry.on.as_ref().is_some_and(|reach| reach.only.is_some());
-    let own_note =
-        if block.changes.iter().all(is_only) { " (each its own pod CIDR, old or new)" } else { "" };
+    let own_note = if block.changes.iter().all(is_only) {
+        " (on each node, only the change of its own old or new pod CIDR)"
+    } else {
+        ""
+    };
     let removed = match (block.status, block.os == Some(OperatingSystem::Windows)) {
         (NodeStatus::Removed, false) => " (removed by hostgw destroy)",
         (NodeStatus::Removed, true) => " (removed by -Destroy of its script)",

@@ -194,7 +194,7 @@ function Get-Field($record, [string] $name, [string] $type) {
     if ($type -eq 'any text') { $isValid = $value -is [string] }
     if ($type -eq 'number') { $isValid = $value -is [int] -or $value -is [long] }
     if ($type -eq 'list') { $isValid = $value -is [array] }
-    if (-not $isValid) { throw ('"' + $name + '" is not a ' + $type) }
+    if (-not $isValid) { throw ('"' + $name + '" is not of type ' + $type) }
     return $value
 }
 

@@ -170,7 +170,7 @@ value_of() {
     sysctl -n "$1" 2>/dev/null | tr '\t' ' '
 }
 
-# The file of a sysctl. Dots separate the components, and a slash is_live for a dot in an interface name.
+# The file of a sysctl. Dots separate the components, and a slash stands for a dot in an interface name.
 path_of() {
     printf '/proc/sys/%s\n' "$(printf '%s' "$1" | tr './' '/.')"
 }
