@@ -62,8 +62,14 @@ fn start_networkd(machine: &Machine, interface: &str) {
 /// Makes systemd-networkd reconfigure the interface: all routes that exist afterwards were created by it.
 #[track_caller]
 fn reconfigure(machine: &Machine, interface: &str) {
-    machine.sh(&format!("ip route flush proto 87; networkctl reconfigure {interface}"));
+    flush_and(machine, &format!("networkctl reconfigure {interface}"));
     wait_for_the_plan_to_be_empty(machine);
+}
+
+/// Removes the routes, and runs a command of systemd-networkd. Before that, systemd-networkd must have heard of every
+/// removal: otherwise it believes that a route still exists, and does not restore it.
+fn flush_and(machine: &Machine, command: &str) {
+    machine.sh(&format!("ip route flush proto 87; sleep 1; {command}"));
 }
 
 const NETWORKD: [&str; 3] = ["dbus-daemon", "networkctl", "/lib/systemd/systemd-networkd"];
@@ -574,7 +580,7 @@ fn a_stale_drop_in_restores_a_route_until_its_remedy_is_applied() {
     machine.hostgw(&["apply", "--yes"]).expect(0);
     install(&machine, &["systemd-networkd"], drop_in, "644");
     // A reload reconfigures the interface: once these routes are back, it has its address.
-    machine.sh("ip route flush proto 87; networkctl reload");
+    flush_and(&machine, "networkctl reload");
     wait_for_the_plan_to_be_empty(&machine);
     machine.node().write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]));
     machine
