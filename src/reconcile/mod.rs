@@ -19,6 +19,7 @@
 
 #[cfg(target_os = "linux")]
 mod apply;
+#[cfg(target_os = "linux")]
 mod caller;
 #[cfg(target_os = "linux")]
 mod decide;
