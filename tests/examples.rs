@@ -1,5 +1,5 @@
-//! Every file of `examples/` loads, fits the JSON Schema, and gives the plan that stands in
-//! `tests/cases/examples/NAME.txt` on a fresh first node.
+//! Every configuration in `examples` loads, matches the JSON Schema, and yields the plan in
+//! `tests/cases/examples/NAME.txt` for its first node.
 
 use std::{fs, path::Path};
 
@@ -36,7 +36,7 @@ fn names() -> Vec<String> {
     names
 }
 
-/// The plan of a node that has nothing yet, but every sysctl it needs.
+/// Plans a node with no managed objects, but with all the sysctls it needs.
 fn fresh_plan(cluster: &Cluster, index: usize) -> (Desired, Plan) {
     let desired = plan::desired(cluster, index, &OriginalSysctls::default()).expect("a Linux node");
     let sysctls = desired.state.sysctls.keys().map(|key| (key.clone(), "0".into())).collect();
@@ -46,7 +46,7 @@ fn fresh_plan(cluster: &Cluster, index: usize) -> (Desired, Plan) {
 }
 
 #[test]
-fn every_example_gives_its_plan() {
+fn every_example_has_its_expected_plan() {
     let mut failures = Vec::new();
     let names = names();
     for name in &names {
@@ -68,7 +68,7 @@ fn every_example_gives_its_plan() {
 }
 
 #[test]
-fn yaml_and_toml_give_the_same_plan_on_every_node() {
+fn yaml_and_toml_yield_the_same_plans() {
     let (yaml, toml) = (load("recipe.yaml"), load("recipe.toml"));
     assert_eq!(yaml, toml);
     for index in 0..yaml.nodes.len() {
@@ -79,7 +79,7 @@ fn yaml_and_toml_give_the_same_plan_on_every_node() {
 }
 
 #[test]
-fn an_independent_validator_accepts_the_examples_and_refuses_mistakes() {
+fn an_independent_validator_accepts_the_examples_and_rejects_errors() {
     let text = fs::read_to_string(root().join("schemas/config.schema.json")).unwrap();
     let schema: serde_json::Value = serde_json::from_str(&text).unwrap();
     let validator = jsonschema::validator_for(&schema).unwrap();
@@ -116,6 +116,6 @@ fn an_independent_validator_accepts_the_examples_and_refuses_mistakes() {
         let mut bad = good.clone();
         let (parent, key) = pointer.rsplit_once('/').unwrap();
         bad.pointer_mut(parent).unwrap()[key] = value;
-        assert!(!validator.is_valid(&bad), "{pointer} should be refused");
+        assert!(!validator.is_valid(&bad), "{pointer} should be rejected");
     }
 }

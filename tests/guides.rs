@@ -1,17 +1,18 @@
-//! README and the guides say what is true: every command in them is run and its output compared, every configuration is
-//! loaded, and every quoted output is one that another test sees.
+//! Verifies README and the guides: runs every command and compares its output, loads every configuration, and looks up
+//! every quoted output in the expected outputs of other tests.
 //!
-//! A fenced block is checked by its language:
+//! The language of a fenced block determines the check:
 //!
 //! | language | check |
 //! |---|---|
-//! | `console` | each line after `$` runs in the node's folder; the lines below it are its output. `…` stands for lines left out |
-//! | `yaml`, `toml`, `json` | after `<!-- file NAME -->` written to the folder; else part of a configuration, which must be valid with the rest of the recipe |
-//! | `sh`, `powershell` | parsed only: for what a test cannot run, such as an installation |
-//! | `text` | part of an expected output in `tests/cases` |
+//! | `console` | each line after `$` runs in the node's folder, and the lines below it are the output; `…` represents omitted lines |
+//! | `yaml`, `toml`, `json` | written to the folder after `<!-- file NAME -->`, otherwise a part of a configuration that must be valid together with the rest of the recipe |
+//! | `sh`, `powershell` | only parsed, for commands that a test cannot run, such as an installation |
+//! | `text` | must be part of an expected output in `tests/cases` |
 //!
-//! Comments, which readers do not see, set the scene: `<!-- node -->` starts a new node, `<!-- run COMMANDS -->` runs
-//! commands, and `<!-- exit N -->` is the exit code of the next block. `HOSTGW_BLESS=1` writes the outputs anew.
+//! Comments, which readers do not see, prepare the environment: `<!-- node -->` starts a new node, `<!-- run COMMANDS
+//! -->` runs commands, and `<!-- exit N -->` sets the exit code of the next block. `HOSTGW_BLESS=1` updates the
+//! outputs.
 
 use std::{fs, path::Path};
 
@@ -25,13 +26,13 @@ use crate::{
     },
 };
 
-/// A document in parts: its lines, each by what it is.
+/// A part of a document.
 enum Part {
-    /// Text, kept as it is.
+    /// A line of text.
     Text(String),
-    /// A comment for the tests.
+    /// A comment with an instruction for the tests.
     Directive(String),
-    /// A fenced block: its opening line, language and content.
+    /// A fenced block: its opening line, its language and its contents.
     Block { fence: String, language: String, content: Vec<String> },
 }
 
@@ -56,18 +57,18 @@ fn parts(text: &str) -> Vec<Part> {
     parts
 }
 
-/// A document that is checked.
-struct Check<'a> {
+/// The state of checking a document.
+struct DocumentCheck<'a> {
     name: &'a str,
     node: Option<Namespace>,
-    /// The name of the file that the next block is.
+    /// The name of the file in the next block.
     file: Option<String>,
     /// The exit code of the commands in the next block.
     code: i32,
     failures: Vec<String>,
 }
 
-impl Check<'_> {
+impl DocumentCheck<'_> {
     fn fail(&mut self, why: impl std::fmt::Display) {
         self.failures.push(format!("{}: {why}", self.name));
     }
@@ -77,8 +78,8 @@ impl Check<'_> {
     }
 
     fn directive(&mut self, comment: &str) {
-        let words = comment.trim_start().trim_start_matches("<!--").trim_end_matches("-->").trim();
-        let (verb, rest) = words.split_once(char::is_whitespace).unwrap_or((words, ""));
+        let text = comment.trim_start().trim_start_matches("<!--").trim_end_matches("-->").trim();
+        let (verb, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
         match verb {
             "node" => {
                 let privilege = if is_root() { Privilege::Root } else { Privilege::User };
@@ -93,13 +94,13 @@ impl Check<'_> {
         }
     }
 
-    /// Runs what a reader types, with both streams as on a terminal.
+    /// Runs a command with both output streams combined, as on a terminal.
     fn command(&self, command: &str) -> Outcome {
         let script = format!("PATH=$(dirname \"$HOSTGW\"):$PATH; export HOME=$PWD; exec 2>&1\n{command}");
         self.node().try_sh(&script)
     }
 
-    /// The content of a block as it should be.
+    /// Checks a block, and returns its expected contents.
     fn block(&mut self, language: &str, content: &[String]) -> Vec<String> {
         let (file, code) = (self.file.take(), std::mem::take(&mut self.code));
         match language {
@@ -108,7 +109,7 @@ impl Check<'_> {
             "sh" => self.shell(&content.join("\n")),
             "powershell" => self.powershell(&content.join("\n")),
             "text" => self.quotation(content),
-            other => self.fail(format!("a block of language {other:?} is checked by nothing")),
+            other => self.fail(format!("a block of language {other:?} has no check")),
         }
         content.to_vec()
     }
@@ -118,7 +119,7 @@ impl Check<'_> {
         let mut lines = content.iter().peekable();
         while let Some(line) = lines.next() {
             let Some(typed) = line.strip_prefix("$ ") else {
-                self.fail(format!("{line:?} is the output of no command"));
+                self.fail(format!("{line:?} is not the output of a command"));
                 return content.to_vec();
             };
             let mut command = typed.to_owned();
@@ -156,7 +157,7 @@ impl Check<'_> {
             }
             return;
         }
-        // Part of a configuration: with the rest of the recipe, it is valid.
+        // A part of a configuration must be valid together with the rest of the recipe.
         let part: Value =
             serde_yaml::from_str(text).unwrap_or_else(|error| panic!("{}: {error}\n{text}", self.name));
         let mut whole: Value =
@@ -189,7 +190,7 @@ impl Check<'_> {
         }
     }
 
-    /// Every run of lines without `…` is in one expected output.
+    /// Every sequence of lines without `…` must be in a single expected output.
     fn quotation(&mut self, content: &[String]) {
         let mut outputs = Vec::new();
         collect(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases")), &mut outputs);
@@ -202,7 +203,7 @@ impl Check<'_> {
     }
 }
 
-/// The text of every file below `folder`.
+/// Collects the text of every file below `folder`.
 fn collect(folder: &Path, found: &mut Vec<String>) {
     for entry in fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
@@ -214,8 +215,8 @@ fn collect(folder: &Path, found: &mut Vec<String>) {
     }
 }
 
-/// `expected` where it is what a command printed, times and process ids apart; else what it printed, with the same
-/// lines left out.
+/// Returns `expected` if it matches the output, ignoring times and process IDs. Otherwise returns the output with the
+/// same lines omitted.
 fn updated(expected: &[&str], actual: &str) -> Vec<String> {
     let actual: Vec<&str> = actual.lines().map(str::trim_end).collect();
     let owned = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<String>>();
@@ -237,7 +238,7 @@ fn updated(expected: &[&str], actual: &str) -> Vec<String> {
         if run.is_empty() {
             continue;
         }
-        // The first run begins the output, and the last one ends it.
+        // The first sequence must be at the start of the output, and the last one at its end.
         let found = match number {
             0 => find(run, 0).filter(|at| *at == 0),
             _ if number + 1 == runs.len() => actual.len().checked_sub(run.len()).and_then(|at| find(run, at)),
@@ -247,7 +248,7 @@ fn updated(expected: &[&str], actual: &str) -> Vec<String> {
             result.extend(owned(run));
             from = at + run.len();
         } else {
-            // The most similar lines.
+            // Selects the most similar lines.
             let at = (from..=actual.len().saturating_sub(run.len()))
                 .max_by_key(|at| likeness(run, &actual[*at..]));
             let at = match number {
@@ -268,11 +269,11 @@ fn likeness(run: &[&str], lines: &[&str]) -> u32 {
     run.iter().zip(lines).map(ratio).sum()
 }
 
-/// Checks a document, and writes its outputs anew where that is asked for.
+/// Checks a document, and updates its outputs if requested.
 fn check(path: &str) {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(path);
     let text = fs::read_to_string(&file).expect("a document");
-    let mut check = Check { name: path, node: None, file: None, code: 0, failures: Vec::new() };
+    let mut check = DocumentCheck { name: path, node: None, file: None, code: 0, failures: Vec::new() };
     let mut lines: Vec<String> = Vec::new();
     for part in parts(&text) {
         match part {
@@ -299,7 +300,7 @@ fn check(path: &str) {
     cases::assert_none(1, &failures);
 }
 
-/// One test a document, so that they run at once.
+/// Defines one test per document, so that they run in parallel.
 macro_rules! documents {
     ($($test:ident $path:literal)*) => {
         $(#[test]
@@ -334,7 +335,7 @@ documents! {
     windows "src/guide/windows.md"
 }
 
-/// The names of files that Markdown links to.
+/// Returns the files that Markdown text links to.
 fn linked_files(text: &str) -> Vec<String> {
     use pulldown_cmark::{Event, Parser, Tag};
     let target = |event| match event {
@@ -344,14 +345,14 @@ fn linked_files(text: &str) -> Vec<String> {
     Parser::new(text).filter_map(target).filter(|target| !target.contains("://")).collect()
 }
 
-/// The anchor of a heading, as GitHub and rustdoc make it.
+/// Returns the anchor of a heading, as GitHub and rustdoc generate it.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|c| c.is_alphanumeric() || *c == ' ' || *c == '-');
     kept.collect::<String>().to_lowercase().replace(' ', "-")
 }
 
 #[test]
-fn every_link_of_the_readme_leads_somewhere() {
+fn every_link_of_the_readme_has_a_target() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let links = linked_files(include_str!("../README.md"));
     assert!(links.len() > 12, "{links:?}");
@@ -367,7 +368,7 @@ fn every_link_of_the_readme_leads_somewhere() {
 }
 
 #[test]
-fn the_readme_lists_every_guide_and_what_a_build_needs() {
+fn the_readme_lists_all_guides_and_build_dependencies() {
     let readme = include_str!("../README.md");
     for guide in hostgw::guide::GUIDES {
         assert!(readme.contains(&format!("[{0}](src/guide/{0}.md)", guide.name)), "{}", guide.name);
@@ -377,7 +378,7 @@ fn the_readme_lists_every_guide_and_what_a_build_needs() {
     assert!(readme.contains(&format!("sudo apt install {}\n", needed.trim_end_matches(')'))), "{needed}");
 }
 
-/// The words in backticks that begin the rows of the first table after a heading.
+/// Returns the code that starts each row of the first table after a heading.
 fn table_after(guide: &str, heading: &str) -> Vec<String> {
     let (_, rest) = guide.split_once(&format!("\n## {heading}\n")).expect("a heading");
     let rows =
@@ -389,7 +390,7 @@ fn table_after(guide: &str, heading: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_guide_on_configuration_has_every_key() {
+fn the_configuration_guide_documents_every_key() {
     let schema: serde_json::Value =
         serde_json::from_str(include_str!("../schemas/config.schema.json")).unwrap();
     let keys = |object: &serde_json::Value| -> Vec<String> {
@@ -404,7 +405,7 @@ fn the_guide_on_configuration_has_every_key() {
 }
 
 #[test]
-fn the_guide_on_json_names_every_schema() {
+fn the_json_guide_lists_every_schema() {
     let guide = include_str!("../src/guide/exit-codes-and-json.md");
     for entry in fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/schemas")).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
@@ -414,7 +415,7 @@ fn the_guide_on_json_names_every_schema() {
 }
 
 #[test]
-fn left_out_lines_stay_left_out() {
+fn omitted_lines_stay_omitted() {
     let printed = "head\none\ntwo\nthree 3\nfour\n";
     assert_eq!(updated(&["head", "…", "four"], printed), ["head", "…", "four"]);
     assert_eq!(updated(&["head", "…", "three 4", "…"], printed), ["head", "…", "three 3", "…"]);

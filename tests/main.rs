@@ -1,4 +1,4 @@
-//! The tests of the whole: pure ones on the library, and end-to-end ones on the built program in network
+//! The integration tests: pure ones that use the library, and end-to-end ones that run the built program in network
 //! namespaces. `tests/run` installs what they need.
 #![allow(
     clippy::unwrap_used,
@@ -6,9 +6,9 @@
     clippy::panic,
     clippy::unreachable,
     missing_docs,
-    reason = "a test that fails shall panic"
+    reason = "tests fail by panicking"
 )]
-#![allow(clippy::disallowed_methods, reason = "what tests print is their own")]
+#![allow(clippy::disallowed_methods, reason = "the output of tests is trusted")]
 
 mod ci_examples;
 mod cni_cases;

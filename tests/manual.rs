@@ -1,4 +1,4 @@
-//! `hostgw help` and `hostgw man`.
+//! Tests `hostgw help` and `hostgw man`.
 
 use std::{fs, process::Command};
 
@@ -31,7 +31,7 @@ fn help_explains_commands_and_guides() {
         assert!(text.starts_with(&format!("{title}\n")), "{text}");
     }
     snapshots.compare("help-glossary", &node.hostgw(&["help", "glossary"]));
-    // Internal commands are no subject, and a wrong word is answered with the nearest one.
+    // Internal commands have no help, and an unknown topic suggests the nearest one.
     snapshots.compare("help-internal", &node.hostgw(&["help", "supervise"]));
     snapshots.compare("help-unknown", &node.hostgw(&["help", "glosary"]));
     snapshots.compare("help-unlike-any", &node.hostgw(&["help", "\u{1b}[2Jquantum"]));
@@ -52,7 +52,7 @@ fn a_guide_is_shown_page_by_page() {
 fn manual_pages_are_clean() {
     let node = node();
     node.hostgw_ok(&["man", "share/man"]).warns("manual pages to share/man.");
-    // Again, over the old ones.
+    // Existing pages are replaced.
     node.hostgw_ok(&["man", "share/man"]);
     let folder = node.folder().join("share/man");
     let mut names: Vec<String> = fs::read_dir(&folder)
@@ -64,7 +64,7 @@ fn manual_pages_are_clean() {
     {
         assert!(names.contains(&name.to_owned()), "{names:?}");
     }
-    assert_eq!(node.sh("find share -type f ! -perm 644"), "", "everybody may read a manual");
+    assert_eq!(node.sh("find share -type f ! -perm 644"), "", "manual pages are readable by everyone");
     node.hostgw(&["man", "hostgw.yaml"]).expect(1).warns("cannot write manual pages to hostgw.yaml");
 
     let Ok(lint) = Command::new("mandoc")
@@ -73,11 +73,11 @@ fn manual_pages_are_clean() {
         .current_dir(&folder)
         .output()
     else {
-        say("not tried: mandoc is not on the PATH, so nothing judges the manual pages");
+        say("skipped: mandoc is not on the PATH, so the manual pages are not validated");
         return;
     };
     let found = String::from_utf8(lint.stdout).unwrap();
-    // Outside of a repository, nothing tells when a page was written.
+    // Outside of a repository, the date of a page is unknown.
     let warnings: Vec<&str> = found.lines().filter(|line| !line.contains("missing date")).collect();
     assert!(warnings.is_empty(), "{}", warnings.join("\n"));
 }

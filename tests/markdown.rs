@@ -1,5 +1,5 @@
-//! Comments of pull requests stay what they were meant to be, whatever names they hold. The witness is a
-//! CommonMark parser of somebody else's.
+//! Pull-request comments keep their structure, whatever names they contain. An independent CommonMark parser verifies
+//! them.
 
 use std::net::IpAddr;
 
@@ -18,21 +18,21 @@ use pulldown_cmark::{CodeBlockKind, Event, Parser, Tag, TagEnd};
 
 use crate::support::clusters::two;
 
-/// A comment as a parser sees it.
+/// A comment as parsed.
 #[derive(Default)]
-struct Seen {
+struct ParsedComment {
     html: String,
     text: String,
-    /// What stands in code spans.
+    /// The contents of code spans.
     spans: Vec<String>,
-    /// What stands in fences.
+    /// The contents of fenced blocks.
     fenced: String,
     headings: usize,
 }
 
-/// Parses a comment, and fails where there is anything that hostgw never writes.
-fn see(markdown: &str) -> Seen {
-    let mut seen = Seen::default();
+/// Parses a comment, and panics at elements that hostgw never writes.
+fn parse(markdown: &str) -> ParsedComment {
+    let mut parsed = ParsedComment::default();
     let mut in_fence = false;
     for event in Parser::new(markdown) {
         match event {
@@ -41,37 +41,37 @@ fn see(markdown: &str) -> Seen {
                 in_fence = true;
             }
             Event::End(TagEnd::CodeBlock) => in_fence = false,
-            Event::Text(text) if in_fence => seen.fenced.push_str(&text),
-            Event::Text(text) => seen.text.extend([&*text, "\n"]),
-            Event::Code(text) => seen.spans.push(text.into_string()),
-            Event::Html(html) | Event::InlineHtml(html) => seen.html.push_str(&html),
-            Event::Start(Tag::Heading { .. }) => seen.headings += 1,
+            Event::Text(text) if in_fence => parsed.fenced.push_str(&text),
+            Event::Text(text) => parsed.text.extend([&*text, "\n"]),
+            Event::Code(text) => parsed.spans.push(text.into_string()),
+            Event::Html(html) | Event::InlineHtml(html) => parsed.html.push_str(&html),
+            Event::Start(Tag::Heading { .. }) => parsed.headings += 1,
             Event::Start(Tag::Paragraph | Tag::HtmlBlock | Tag::Strong | Tag::Emphasis)
             | Event::End(_)
             | Event::SoftBreak => {}
             other => panic!("{other:?} in\n{markdown}"),
         }
     }
-    seen
+    parsed
 }
 
-/// Checks that all is in its place, and gives the words of others without their escapes.
-fn check(markdown: &str) -> Seen {
-    let seen = see(markdown);
-    let ours = |c: char| c.is_ascii_alphanumeric() || " \n.,:;()'_→-#".contains(c);
-    assert!(seen.text.chars().all(ours), "{:?} in\n{markdown}", seen.text);
-    let mut html = seen.html.lines();
+/// Verifies the structure of a comment, and returns its contents with names unescaped.
+fn check(markdown: &str) -> ParsedComment {
+    let parsed = parse(markdown);
+    let is_harmless = |c: char| c.is_ascii_alphanumeric() || " \n.,:;()'_→-#".contains(c);
+    assert!(parsed.text.chars().all(is_harmless), "{:?} in\n{markdown}", parsed.text);
+    let mut html = parsed.html.lines();
     let marker = html.next().unwrap();
     assert_eq!(markdown.lines().next(), Some(marker));
     let inside = marker.strip_prefix("<!-- hostgw:").and_then(|rest| rest.strip_suffix(" -->")).unwrap();
     assert!(!inside.contains(['<', '>', '`', '&', '@']), "{marker}");
     for line in html {
         let summary = line.strip_prefix("<summary>").and_then(|rest| rest.strip_suffix("</summary>"));
-        let known = summary.is_some_and(|text| text.chars().all(ours))
+        let known = summary.is_some_and(|text| text.chars().all(is_harmless))
             || ["<details>", "<details open>", "</details>"].contains(&line);
         assert!(known, "{line:?} in\n{markdown}");
     }
-    for line in seen.fenced.lines() {
+    for line in parsed.fenced.lines() {
         assert!(
             ["+ ", "- ", "! ", "= ", "  dev", "  -InterfaceAlias"]
                 .iter()
@@ -80,12 +80,16 @@ fn check(markdown: &str) -> Seen {
         );
         assert!(!line.contains(['`', '<', '&', '@']), "{line:?}");
     }
-    let hidden = |c: char| (c.is_control() && c != '\n') || ('\u{200b}'..='\u{206f}').contains(&c);
-    assert!(!markdown.contains(hidden), "{markdown:?}");
-    Seen { spans: seen.spans.iter().map(|span| plain(span)).collect(), fenced: plain(&seen.fenced), ..seen }
+    let is_hidden = |c: char| (c.is_control() && c != '\n') || ('\u{200b}'..='\u{206f}').contains(&c);
+    assert!(!markdown.contains(is_hidden), "{markdown:?}");
+    ParsedComment {
+        spans: parsed.spans.iter().map(|span| plain(span)).collect(),
+        fenced: plain(&parsed.fenced),
+        ..parsed
+    }
 }
 
-/// The text without escapes such as `\u{60}`, to be compared with another one.
+/// Removes escapes such as `\u{60}` from the text, for comparisons.
 fn plain(text: &str) -> String {
     let mut parts = text.split("\\u{");
     let mut plain = parts.next().unwrap_or_default().to_owned();
@@ -102,7 +106,7 @@ fn plain(text: &str) -> String {
     plain.replace("\\n", "\n").replace("\\t", "\t").replace("\\r", "\r")
 }
 
-/// What somebody would call a node to get out of the place where names stand.
+/// Generates node names that try to escape from their place.
 fn hostile() -> impl Strategy<Value = String> {
     let pieces = prop::sample::select(vec![
         "`",
@@ -144,13 +148,13 @@ fn hostile() -> impl Strategy<Value = String> {
     prop::collection::vec(pieces, 1..5).prop_map(|pieces| pieces.concat())
 }
 
-/// The same where white space and line breaks may stand, too.
+/// Generates names that can also contain white space and line breaks.
 fn hostile_text() -> impl Strategy<Value = String> {
     let space = prop::sample::select(vec!["", " ", "\n", "\n\n```\n\n", "\t", "\r\n", "  "]);
     (hostile(), space, hostile()).prop_map(|(one, space, other)| format!("{one}{space}{other}"))
 }
 
-/// Gives every name of a cluster that a file can choose freely another one.
+/// Renames everything in a cluster that a configuration can name freely.
 fn rename(cluster: &mut Cluster, names: &[String], value: &str) {
     let many = names.len();
     for (at, node) in cluster.nodes.iter_mut().enumerate() {
@@ -160,8 +164,8 @@ fn rename(cluster: &mut Cluster, names: &[String], value: &str) {
         }
     }
     cluster.egress_interface = InterfaceName::windows(&names[0]).ok();
-    for (_, standing) in &mut cluster.sysctls {
-        *standing = format!("{}{}", standing.as_raw(), value.replace(char::is_control, " ")).into();
+    for (_, sysctl) in &mut cluster.sysctls {
+        *sysctl = format!("{}{}", sysctl.as_raw(), value.replace(char::is_control, " ")).into();
     }
 }
 
@@ -182,7 +186,7 @@ fn source(file: &str, path: &ConfigPath) -> SourceLocation {
     SourceLocation::new(path, &file.into(), 7, 1)
 }
 
-/// The three numbers of a line such as `1 to add, 2 to change, 3 to remove`, and the one before them.
+/// Parses the numbers in a line such as `1 to add, 2 to change, 3 to remove`, and the number in front of them.
 fn counts(line: &str) -> [usize; 4] {
     let words: Vec<&str> = line.split([' ', ':', ';', ',', '.']).collect();
     let before = |word: &str| -> usize {
@@ -192,8 +196,8 @@ fn counts(line: &str) -> [usize; 4] {
     [words[0].trim_start_matches('*').parse().unwrap(), before("add"), before("change"), before("remove")]
 }
 
-/// The same, counted in the JSON.
-fn counted(json: &serde_json::Value) -> [usize; 4] {
+/// Returns the same numbers, counted in the JSON.
+fn counts_in_json(json: &serde_json::Value) -> [usize; 4] {
     let mut counts = [0; 4];
     let mut nodes = std::collections::BTreeSet::new();
     for block in json["blocks"].as_array().unwrap() {
@@ -209,32 +213,33 @@ fn counted(json: &serde_json::Value) -> [usize; 4] {
         for change in block["changes"].as_array().unwrap() {
             let except = names(&change["on"]["except"]);
             let only = change["on"]["only"].as_str();
-            let happens = |name: &&String| !except.contains(name) && only.is_none_or(|only| only == *name);
-            let on: Vec<&String> = all.iter().filter(happens).collect();
+            let is_affected =
+                |name: &&String| !except.contains(name) && only.is_none_or(|only| only == *name);
+            let on: Vec<&String> = all.iter().filter(is_affected).collect();
             assert_eq!(change["on"]["nodes"], on.len());
             let at =
                 ["add", "change", "remove"].iter().position(|action| change["action"] == **action).unwrap();
             counts[at + 1] += on.len();
-            // A name can have gone from a removed node to another one.
-            let gone = block["standing"] == "removed";
-            nodes.extend(on.into_iter().map(|name| (gone, name.clone())));
+            // A removed node and a remaining one can have the same name.
+            let is_removed = block["standing"] == "removed";
+            nodes.extend(on.into_iter().map(|name| (is_removed, name.clone())));
         }
     }
     counts[0] = nodes.len();
     counts
 }
 
-/// Whether this stands in a fence, however wide the columns are.
-fn has_line(seen: &Seen, text: &str) -> bool {
+/// Returns `true` if a fenced block contains the text, regardless of column widths.
+fn has_line(parsed: &ParsedComment, text: &str) -> bool {
     let narrow = |text: &str| text.split_whitespace().collect::<Vec<_>>().join(" ");
-    narrow(&seen.fenced).contains(&narrow(text))
+    narrow(&parsed.fenced).contains(&narrow(text))
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn hostile_names_stay_names_in_a_comparison(
+    fn hostile_names_are_contained_in_comparisons(
         (mut old, mut new) in two(),
         names in prop::collection::vec(hostile(), 1..4),
         value in hostile_text(),
@@ -246,23 +251,23 @@ proptest! {
         let [old_file, new_file, file] = &files;
         let report = report(with_old.then_some((old_file.as_str(), &old)), (new_file, &new));
         let markdown = comparison_markdown(&report, &file.as_str().into());
-        let seen = check(&markdown);
+        let parsed = check(&markdown);
         prop_assert!(markdown.len() <= COMMENT_LIMIT);
-        prop_assert!(seen.spans.contains(&plain(new_file)), "{:?} not in {:?}", new_file, seen.spans);
+        prop_assert!(parsed.spans.contains(&plain(new_file)), "{:?} not in {:?}", new_file, parsed.spans);
         for block in &report.blocks {
-            let gone = block.changes.iter().filter(|entry| entry.action == Action::Remove);
-            for entry in gone.filter(|_| block.status != compare::NodeStatus::Removed) {
+            let removals = block.changes.iter().filter(|entry| entry.action == Action::Remove);
+            for entry in removals.filter(|_| block.status != compare::NodeStatus::Removed) {
                 let text = &entry.before.as_ref().unwrap().text;
-                prop_assert!(has_line(&seen, &format!("- {}", plain(text))), "{text:?} not in\n{markdown}");
+                prop_assert!(has_line(&parsed, &format!("- {}", plain(text))), "{text:?} not in\n{markdown}");
             }
             for node in block.nodes.iter().filter(|_| block.status == compare::NodeStatus::Removed) {
-                prop_assert!(seen.fenced.contains(&format!("- node {}", plain(node.name.as_raw()))), "{markdown}");
+                prop_assert!(parsed.fenced.contains(&format!("- node {}", plain(node.name.as_raw()))), "{markdown}");
             }
         }
     }
 
     #[test]
-    fn hostile_names_stay_names_in_a_plan(
+    fn hostile_names_are_contained_in_plans(
         (mut cluster, mut before) in two(),
         names in prop::collection::vec(hostile(), 1..4),
         value in hostile_text(),
@@ -274,19 +279,19 @@ proptest! {
             plan::desired(cluster, index, &OriginalSysctls::default()).ok().map(|desired| (index, desired))
         });
         let Some((index, desired)) = linux(&cluster) else { return Ok(()) };
-        let standing = linux(&before).map(|(_, desired)| desired.state).unwrap_or_default();
-        let observed = hostile_state(standing, &names);
+        let live = linux(&before).map(|(_, desired)| desired.state).unwrap_or_default();
+        let observed = hostile_state(live, &names);
         let plan = plan::plan(&desired.state, &observed, ForeignPolicy::Respect);
         let explain = |change: &_| plan::reason(Some(&cluster), &desired, &OriginalSysctls::default(), None, change);
         let mut report = Report::new(&plan, explain, |_, path| Some(source(&file, path)));
         report.node = Some(cluster.nodes[index].name.clone());
         report.warnings = vec![value.clone()];
         let markdown = plan_markdown(&report);
-        let seen = check(&markdown);
-        prop_assert!(seen.spans.contains(&plain(cluster.nodes[index].name.as_raw())));
+        let parsed = check(&markdown);
+        prop_assert!(parsed.spans.contains(&plain(cluster.nodes[index].name.as_raw())));
         for entry in report.changes.iter().filter(|entry| entry.action == Action::Remove) {
             let text = &entry.before.as_ref().unwrap().text;
-            prop_assert!(has_line(&seen, &format!("- {}", plain(text))), "{text:?} not in\n{markdown}");
+            prop_assert!(has_line(&parsed, &format!("- {}", plain(text))), "{text:?} not in\n{markdown}");
         }
         let line = markdown.lines().find(|line| line.starts_with("**")).unwrap();
         if !line.contains("No changes") && !line.contains("Nothing to do") {
@@ -296,12 +301,12 @@ proptest! {
         }
     }
 
-    /// Text, JSON and Markdown say the same numbers, and these are those of the changes.
+    /// Text, JSON and Markdown contain the same numbers, which match the changes.
     #[test]
-    fn counts_agree_in_every_form((old, new) in two()) {
+    fn counts_agree_in_every_format((old, new) in two()) {
         let report = report(Some(("old.yaml", &old)), ("new.yaml", &new));
         let json = serde_json::to_value(&report).unwrap();
-        let expected = counted(&json);
+        let expected = counts_in_json(&json);
         let totals = |key: &str| json["totals"][key].as_u64().unwrap() as usize;
         prop_assert_eq!(expected, [totals("nodes"), totals("add"), totals("change"), totals("remove")]);
         let markdown = comparison_markdown(&report, &"new.yaml".into());
@@ -322,7 +327,7 @@ proptest! {
     }
 }
 
-/// A node where somebody else's objects have such names, too.
+/// Returns the state of a node whose foreign objects also have hostile names.
 fn hostile_state(mut state: State, names: &[String]) -> State {
     for (at, route) in state.routes.iter_mut().enumerate() {
         route.protocol = if at % 3 == 0 { 4 } else { 87 };
@@ -340,9 +345,9 @@ fn hostile_state(mut state: State, names: &[String]) -> State {
     state
 }
 
-/// A file on which the parser would see what must not be there.
+/// The verification detects what it should.
 #[test]
-fn the_check_can_fail() {
+fn the_verification_detects_violations() {
     let comment = |line: &str| format!("<!-- hostgw:diff x -->\n\n{line}\n");
     let fails = |line: &str| std::panic::catch_unwind(|| check(&comment(line))).is_err();
     assert!(!fails("On 3 of 3 nodes: `a`"));
@@ -358,5 +363,5 @@ fn the_check_can_fail() {
         assert!(fails(line), "{line}");
     }
     let document = Document::new("x", "clusterPrefix: 10.0.0.0/8\negressInterface: eth0\nnodes: [{name: '`', os: linux, podCIDR: 10.0.0.0/24}]\n".to_owned(), Format::Yaml);
-    assert!(config::load(&document).is_ok(), "a node may have such a name");
+    assert!(config::load(&document).is_ok(), "the name of the node is valid");
 }

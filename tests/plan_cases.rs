@@ -1,5 +1,6 @@
-//! Folders of cases: `tests/cases/plan/NAME/` holds `config.yaml`, `observed.json` and the expected
-//! `plan.txt` and `plan.md`; with `applied.yaml`, that is what apply 3 was made from. A new folder is a new test.
+//! Tests the plans in `tests/cases/plan`. A new case is a new folder and needs no code: `config.yaml` and
+//! `observed.json` with the expected `plan.txt` and `plan.md`. An optional `applied.yaml` is the configuration that
+//! apply 3 applied.
 
 use std::{
     fs,
@@ -18,7 +19,7 @@ use serde::Deserialize;
 
 use crate::support::cases;
 
-/// What a case says besides the configuration.
+/// The input of a case besides the configuration.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Case {
@@ -33,7 +34,7 @@ struct Case {
 }
 
 #[test]
-fn every_case_gives_its_plan() {
+fn every_case_has_its_expected_plan() {
     let mut failures = Vec::new();
     let folders = folders();
     for folder in &folders {
@@ -45,7 +46,7 @@ fn every_case_gives_its_plan() {
     cases::assert_none(folders.len(), &failures);
 }
 
-/// The folders of all cases.
+/// Returns the folders of all cases.
 pub fn folders() -> Vec<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/plan");
     let mut folders: Vec<_> = fs::read_dir(root).unwrap().map(|entry| entry.unwrap().path()).collect();
@@ -61,7 +62,7 @@ fn loaded(name: &str, text: String) -> (Document, Cluster) {
     }
 }
 
-/// A plan, and what would make it fail.
+/// Returns the report of a plan, and the problems that would make it fail.
 fn planned(folder: &Path) -> Option<(Report, Vec<Diagnostic>)> {
     let read = |name: &str| fs::read_to_string(folder.join(name)).unwrap();
     let (document, cluster) = loaded("config.yaml", read("config.yaml"));
@@ -72,7 +73,7 @@ fn planned(folder: &Path) -> Option<(Report, Vec<Diagnostic>)> {
     let (index, _) = cluster.node(&case.node).expect("the node of the case");
     let desired = plan::desired(&cluster, index, &case.saved).ok()?;
     let mut observed = case.observed;
-    // What an observation of that scope would have seen of the routes in the case.
+    // Keeps the routes that an observation of this scope would have returned.
     let scope = Scope::of(&desired.state, desired.prefixes.clone());
     observed.state.routes.retain(|route| route.is_owned() || scope.wants(&route.key()));
     let policy = if case.adopt { ForeignPolicy::Adopt } else { ForeignPolicy::Respect };
@@ -90,7 +91,7 @@ fn planned(folder: &Path) -> Option<(Report, Vec<Diagnostic>)> {
     };
     let last = case.last_applied.as_ref().map(|state| plan::PreviousApply {
         state,
-        previous: applied.as_ref().map(|(_, former)| plan::PreviousConfig::new(former, &cluster)),
+        previous: applied.as_ref().map(|(_, applied)| plan::PreviousConfig::new(applied, &cluster)),
     });
     let explain = |change: &_| plan::reason(Some(&cluster), &desired, &case.saved, last.as_ref(), change);
     let mut report = Report::new(&plan, explain, locate);
@@ -100,12 +101,12 @@ fn planned(folder: &Path) -> Option<(Report, Vec<Diagnostic>)> {
     Some((report, plan::check(&cluster, index, &desired, &observed)))
 }
 
-/// What `hostgw plan` would tell on that node, if it is a Linux node.
+/// Returns the report of `hostgw plan` on the node, or `None` for a Windows node.
 pub fn report(folder: &Path) -> Option<Report> {
     planned(folder).map(|(report, _)| report)
 }
 
-/// The same in text, with what would make the plan fail.
+/// Returns the report and the problems as text.
 fn outcome(folder: &Path) -> String {
     let Some((report, problems)) = planned(folder) else { return "not a Linux node\n".to_owned() };
     let mut text = render::text(&report, &Palette::new(false));

@@ -1,4 +1,4 @@
-//! What must hold for every plan and every transaction.
+//! Properties that hold for every plan and every transaction.
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -16,7 +16,7 @@ use proptest::prelude::*;
 use crate::support::{directory::Directory, model::ModelNode};
 use hostgw::text::Untrusted;
 
-/// A cluster of a few nodes, as a file would describe it.
+/// Generates a cluster of a few nodes, as a configuration would describe it.
 fn cluster() -> impl Strategy<Value = Cluster> {
     let nodes = prop::collection::btree_set(0_u8..40, 1..8);
     (nodes, any::<bool>(), any::<bool>(), any::<bool>(), 0_u32..3, prop::option::of(0_u8..3)).prop_map(
@@ -50,7 +50,7 @@ fn key(text: &str) -> SysctlKey {
     text.parse().unwrap()
 }
 
-/// The sysctls of a node with one interface.
+/// Returns the sysctls of a node with one interface.
 fn sysctls(values: &[u8; 5]) -> std::collections::BTreeMap<SysctlKey, Untrusted> {
     let names = [
         "net.ipv4.conf.all.accept_redirects",
@@ -62,7 +62,7 @@ fn sysctls(values: &[u8; 5]) -> std::collections::BTreeMap<SysctlKey, Untrusted>
     names.iter().zip(values).map(|(name, value)| (key(name), value.to_string().into())).collect()
 }
 
-/// A node as some earlier cluster, drift and other people left it.
+/// Generates the state of a node after an earlier cluster, drift and foreign changes.
 fn node() -> impl Strategy<Value = State> {
     let stale = prop::collection::vec((0_u8..40, 1_u8..4, any::<bool>(), any::<bool>()), 0..6);
     (cluster(), stale, any::<[bool; 5]>(), any::<bool>()).prop_map(|(cluster, stale, values, fresh)| {
@@ -81,7 +81,7 @@ fn node() -> impl Strategy<Value = State> {
             if other_table {
                 route.table = 100;
             }
-            if !state.routes.iter().any(|standing| standing.key() == route.key()) {
+            if !state.routes.iter().any(|existing| existing.key() == route.key()) {
                 state.routes.push(route);
             }
         }
@@ -99,7 +99,7 @@ fn sample_route(third: u8, last: u8) -> Route {
     .unwrap()
 }
 
-/// Runs `desired` on `node` as `hostgw apply --adopt` does.
+/// Applies `desired` to `node` as `hostgw apply --adopt` does.
 fn run(
     node: &mut ModelNode,
     directory: &Directory,
@@ -109,7 +109,7 @@ fn run(
     run_checked(node, directory, desired, command, &[])
 }
 
-/// The same, with checks that count.
+/// Same as [`run`], with checks.
 fn run_checked(
     node: &mut ModelNode,
     directory: &Directory,
@@ -138,7 +138,7 @@ fn run_checked(
     apply::run(node, &directory.0, &request, &Interrupt::new()).map(|_| ())
 }
 
-/// Checks of so many ports.
+/// Returns checks of `count` ports.
 fn checks(count: usize) -> Vec<Check> {
     let check = |port| Check {
         target: CheckTarget::Tcp((Ipv4Addr::LOCALHOST, port).into()),
@@ -147,24 +147,24 @@ fn checks(count: usize) -> Vec<Check> {
     (1..).take(count).map(check).collect()
 }
 
-/// What answers, or does not and why.
+/// Returns the results of checks: passed, or failed with a reason.
 fn answers(which: impl IntoIterator<Item = bool>) -> Vec<CheckResult> {
-    which.into_iter().map(|answers| if answers { Ok(()) } else { Err("told to".to_owned()) }).collect()
+    which.into_iter().map(|answers| if answers { Ok(()) } else { Err("simulated".to_owned()) }).collect()
 }
 
-/// The desired state of the first Linux node, or nothing to test.
+/// Returns the desired state of the first Linux node, or `None` if there is nothing to test.
 fn wanted(cluster: &Cluster, saved: &OriginalSysctls) -> Option<Desired> {
     (0..cluster.nodes.len()).find_map(|index| plan::desired(cluster, index, saved).ok())
 }
 
-fn foreign(state: &State, but: &BTreeSet<hostgw::state::RouteKey>) -> Vec<Route> {
-    state.routes.iter().filter(|route| !route.is_owned() && !but.contains(&route.key())).cloned().collect()
+fn foreign(state: &State, except: &BTreeSet<hostgw::state::RouteKey>) -> Vec<Route> {
+    state.routes.iter().filter(|route| !route.is_owned() && !except.contains(&route.key())).cloned().collect()
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
-    /// After an apply the plan is empty, and nothing foreign was touched but what was in the way.
+    /// After an apply the plan is empty, and no foreign routes were changed except for conflicts.
     #[test]
     fn plan_after_apply_is_empty(cluster in cluster(), before in node()) {
         let Some(desired) = wanted(&cluster, &OriginalSysctls::default()) else { return Ok(()) };
@@ -177,7 +177,7 @@ proptest! {
         prop_assert_eq!(foreign(&before, &needed), foreign(&node.state, &needed));
     }
 
-    /// Without `--adopt` no foreign route is ever part of a change.
+    /// Without `--adopt`, no change involves foreign routes.
     #[test]
     fn foreign_routes_are_never_changed(cluster in cluster(), before in node()) {
         let Some(desired) = wanted(&cluster, &OriginalSysctls::default()) else { return Ok(()) };
@@ -188,7 +188,7 @@ proptest! {
         prop_assert_eq!(foreign(&before, &BTreeSet::new()), foreign(&node.state, &BTreeSet::new()));
     }
 
-    /// Undoing a committed apply gives the state before, adopted routes and all.
+    /// Undoing a committed apply restores the previous state, including adopted routes.
     #[test]
     fn rollback_restores(cluster in cluster(), before in node()) {
         let Some(desired) = wanted(&cluster, &OriginalSysctls::default()) else { return Ok(()) };
@@ -203,7 +203,7 @@ proptest! {
         prop_assert!(directory.0.saved().unwrap().0.is_empty());
     }
 
-    /// Whichever exchange fails, the state is as before and the failure says so.
+    /// Whichever exchange fails, the previous state is restored and the failure says so.
     #[test]
     fn a_failure_at_any_exchange_restores(cluster in cluster(), before in node(), at in 0_usize..20) {
         let Some(desired) = wanted(&cluster, &OriginalSysctls::default()) else { return Ok(()) };
@@ -221,9 +221,9 @@ proptest! {
         }
     }
 
-    /// What answered before and not after costs the change, and nothing else does: after or before, never else.
+    /// A check that passed before the change and fails after it causes a rollback. Nothing else does.
     #[test]
-    fn checks_decide_between_before_and_after(
+    fn checks_that_stop_passing_cause_a_rollback(
         cluster in cluster(),
         before in node(),
         pattern in prop::collection::vec(any::<(bool, bool)>(), 0..8),
@@ -232,13 +232,13 @@ proptest! {
         let directory = Directory::new();
         let mut node = ModelNode::new(before.clone());
         let checks = checks(pattern.len());
-        let (counting, rest): (Vec<usize>, Vec<usize>) = (0..pattern.len()).partition(|at| pattern[*at].0);
+        let (passing, failing): (Vec<usize>, Vec<usize>) = (0..pattern.len()).partition(|at| pattern[*at].0);
         node.answers.push_back(Ok(answers(pattern.iter().map(|(before, _)| *before))));
-        node.answers.push_back(Ok(answers(counting.iter().map(|at| pattern[*at].1))));
+        node.answers.push_back(Ok(answers(passing.iter().map(|at| pattern[*at].1))));
         let baseline = apply::run_baseline(&mut node, &checks, &Interrupt::new()).unwrap();
-        let failed: Vec<_> = rest.iter().map(|at| (checks[*at], "told to".to_owned())).collect();
+        let failed: Vec<_> = failing.iter().map(|at| (checks[*at], "simulated".to_owned())).collect();
         prop_assert_eq!(&baseline.failed, &failed);
-        let lost: Vec<Check> = counting.iter().filter(|at| !pattern[**at].1).map(|at| checks[*at]).collect();
+        let lost: Vec<Check> = passing.iter().filter(|at| !pattern[**at].1).map(|at| checks[*at]).collect();
         match run_checked(&mut node, &directory, &desired, Command::Apply, &baseline.passed) {
             Ok(()) => {
                 prop_assert!(lost.is_empty());
@@ -248,13 +248,13 @@ proptest! {
             Err(Failure::RolledBack { cause }) => {
                 prop_assert!(!lost.is_empty());
                 prop_assert_eq!(cause.kind, Kind::RolledBack);
-                let told: Vec<String> = lost.iter().map(|check| format!("{check}: told to")).collect();
+                let details: Vec<String> = lost.iter().map(|check| format!("{check}: simulated")).collect();
                 match &lost[..] {
                     [one] => prop_assert_eq!(
                         cause.message,
-                        format!("check {} passed before the change and fails after it: told to", one)
+                        format!("check {} passed before the change and fails after it: simulated", one)
                     ),
-                    _ => prop_assert_eq!(cause.details, told),
+                    _ => prop_assert_eq!(cause.details, details),
                 }
                 prop_assert_eq!(&before, &node.state);
                 prop_assert!(directory.0.last_committed().unwrap().is_none());
@@ -267,15 +267,15 @@ proptest! {
         if !checks.is_empty() {
             probed.push((checks.clone(), ProbeMode::Once));
         }
-        if !counting.is_empty() {
-            probed.push((counting.iter().map(|at| checks[*at]).collect(), ProbeMode::Retry));
+        if !passing.is_empty() {
+            probed.push((passing.iter().map(|at| checks[*at]).collect(), ProbeMode::Retry));
         }
         prop_assert_eq!(node.probed, probed);
     }
 
-    /// When the undo fails too, that is said, the journal stays, and a later rollback finishes.
+    /// If the rollback fails as well, the error says so, the journal remains, and a later rollback completes.
     #[test]
-    fn a_failed_undo_is_finished_later(cluster in cluster(), before in node(), from in 1_usize..20) {
+    fn a_failed_rollback_can_be_completed_later(cluster in cluster(), before in node(), from in 1_usize..20) {
         let Some(desired) = wanted(&cluster, &OriginalSysctls::default()) else { return Ok(()) };
         let directory = Directory::new();
         let mut node = ModelNode { fail_from: Some(from), ..ModelNode::new(before.clone()) };
@@ -291,9 +291,9 @@ proptest! {
         prop_assert!(directory.0.open_journal().unwrap().is_none());
     }
 
-    /// Destroy after any number of applies leaves what was there before hostgw, sysctls included.
+    /// Any number of applies, followed by a destroy, restores the state from before hostgw, including sysctls.
     #[test]
-    fn destroy_leaves_what_was_before(first in cluster(), second in cluster(), mut before in node()) {
+    fn destroy_restores_the_original_state(first in cluster(), second in cluster(), mut before in node()) {
         before.routes.retain(|route| !route.is_owned());
         before.nat = Default::default();
         let directory = Directory::new();
@@ -315,7 +315,7 @@ proptest! {
     }
 }
 
-/// A node without anything, and what the recipe wants of it.
+/// Returns an empty node, and the desired state of the recipe on it.
 fn fresh() -> (Directory, ModelNode, Desired) {
     let document =
         Document::new("recipe.yaml", include_str!("../examples/recipe.yaml").to_owned(), Format::Yaml);
@@ -324,34 +324,34 @@ fn fresh() -> (Directory, ModelNode, Desired) {
     (Directory::new(), ModelNode::new(state), wanted(&cluster, &OriginalSysctls::default()).unwrap())
 }
 
-fn cannot() -> Error {
-    Error::unexpected("cannot run the checks: told to fail")
+fn cannot_run() -> Error {
+    Error::unexpected("cannot run the checks: simulated failure")
 }
 
-/// A change that was to be checked is not made unchecked.
+/// A change is not committed if its checks cannot run first.
 #[test]
-fn checks_that_cannot_be_tried_before_forbid_the_change() {
+fn checks_that_cannot_run_before_prevent_the_change() {
     let (_, mut node, _) = fresh();
-    node.answers.push_back(Err(cannot()));
+    node.answers.push_back(Err(cannot_run()));
     let error = apply::run_baseline(&mut node, &checks(2), &Interrupt::new()).unwrap_err();
-    assert_eq!(error, cannot());
+    assert_eq!(error, cannot_run());
 }
 
 #[test]
-fn checks_that_cannot_be_tried_after_cost_the_change() {
+fn checks_that_cannot_run_after_cause_a_rollback() {
     let (directory, mut node, desired) = fresh();
     let before = node.state.clone();
-    node.answers.extend([Ok(answers([true])), Err(cannot())]);
+    node.answers.extend([Ok(answers([true])), Err(cannot_run())]);
     let baseline = apply::run_baseline(&mut node, &checks(1), &Interrupt::new()).unwrap();
     let failure = run_checked(&mut node, &directory, &desired, Command::Apply, &baseline.passed).unwrap_err();
     let Failure::RolledBack { cause } = failure else { panic!("{failure:?}") };
-    assert_eq!(cause, Error { kind: Kind::RolledBack, ..cannot() });
+    assert_eq!(cause, Error { kind: Kind::RolledBack, ..cannot_run() });
     assert_eq!(before, node.state);
     assert!(directory.0.open_journal().unwrap().is_none());
 }
 
 #[test]
-fn a_signal_while_checks_are_tried_is_told_from_a_failure() {
+fn a_signal_during_checks_is_not_a_failure() {
     let (directory, mut node, desired) = fresh();
     let before = node.state.clone();
     let raised = Interrupt::new();

@@ -1,4 +1,4 @@
-//! What `--json` prints is what the schemas say, and the schemas say all of it.
+//! The output of `--json` matches the schemas exactly: nothing is missing and nothing is undocumented.
 
 use jsonschema::Validator;
 use serde_json::{Value, json};
@@ -8,22 +8,22 @@ use crate::{
     support::schema::{accept, strict},
 };
 
-/// Every value without which, or with another type of which, the schema must refuse the whole.
+/// Verifies that the schema rejects the document if one of these values is missing or has another type.
 #[track_caller]
-fn refuse(validator: &Validator, good: &Value, pointers: &[&str]) {
+fn assert_required(validator: &Validator, good: &Value, pointers: &[&str]) {
     for pointer in pointers {
         let mut missing = good.clone();
         let (parent, key) = pointer.rsplit_once('/').unwrap();
         missing.pointer_mut(parent).unwrap().as_object_mut().unwrap().remove(key).expect("it is there");
-        assert!(!validator.is_valid(&missing), "{pointer} may not be missing");
+        assert!(!validator.is_valid(&missing), "{pointer} must be required");
         let mut wrong = good.clone();
         *wrong.pointer_mut(pointer).unwrap() = json!({ "not": "this" });
-        assert!(!validator.is_valid(&wrong), "{pointer} may not be anything");
+        assert!(!validator.is_valid(&wrong), "{pointer} must have a type");
     }
 }
 
 #[test]
-fn comparisons_are_as_their_schema_says() {
+fn comparisons_match_their_schema() {
     let validator = strict("diff");
     let cases = diff_cases::folders();
     for folder in &cases {
@@ -32,7 +32,7 @@ fn comparisons_are_as_their_schema_says() {
     }
     let folder = cases.iter().find(|folder| folder.ends_with("one-node-more")).unwrap();
     let good = serde_json::to_value(diff_cases::report(folder)).unwrap();
-    refuse(
+    assert_required(
         &validator,
         &good,
         &[
@@ -52,7 +52,7 @@ fn comparisons_are_as_their_schema_says() {
 }
 
 #[test]
-fn plans_are_as_their_schema_says() {
+fn plans_match_their_schema() {
     let validator = strict("plan");
     let cases = plan_cases::folders();
     for folder in &cases {
@@ -62,5 +62,9 @@ fn plans_are_as_their_schema_says() {
     }
     let folder = cases.iter().find(|folder| folder.ends_with("fresh-node")).unwrap();
     let good = serde_json::to_value(plan_cases::report(folder)).unwrap();
-    refuse(&validator, &good, &["/format", "/totals/unknown", "/changes/0/action", "/changes/0/drift"]);
+    assert_required(
+        &validator,
+        &good,
+        &["/format", "/totals/unknown", "/changes/0/action", "/changes/0/drift"],
+    );
 }

@@ -1,4 +1,4 @@
-//! Random sequences of apply, drift, crash, rollback and destroy on a node in memory.
+//! Random sequences of apply, drift, crash, rollback and destroy on a simulated node.
 
 use hostgw::{
     apply::{self, Failure, Interrupt, StateDir},
@@ -16,15 +16,15 @@ use crate::support::{
     sequence::{Command, Drift, End, Fault, Place, SYSCTLS, TABLE, World, follow, sequences},
 };
 
-/// A node in memory, and hostgw's records of it.
-struct Memory {
+/// A simulated node, and the records of hostgw.
+struct SimulatedNode {
     node: ModelNode,
     directory: Directory,
-    /// Goes on with every command: no two transactions begin at one time.
+    /// Advances with every command, so that no two transactions start at the same time.
     clock: u64,
 }
 
-impl Memory {
+impl SimulatedNode {
     fn new() -> Self {
         let sysctls = SYSCTLS.iter().map(|key| (key.parse().unwrap(), "0".into())).collect();
         let node = ModelNode::new(State { sysctls, ..State::default() });
@@ -35,7 +35,7 @@ impl Memory {
         &self.directory.0
     }
 
-    /// What `hostgw apply` and `hostgw destroy` do.
+    /// Does what `hostgw apply` and `hostgw destroy` do.
     fn change(&mut self, command: &Command) -> Result<End, Failure> {
         let dir = self.dir().clone();
         let _lock = self.directory.lock().map_err(Failure::Untouched)?;
@@ -82,7 +82,7 @@ impl Memory {
             .map(Result::unwrap)
     }
 
-    /// What `hostgw rollback` does.
+    /// Does what `hostgw rollback` does.
     fn rollback(&mut self) -> Result<End, Failure> {
         let dir = self.dir().clone();
         let _lock = self.directory.lock().map_err(Failure::Untouched)?;
@@ -113,7 +113,7 @@ fn route(third: u8, gateway: &str, protocol: u8) -> Route {
     .unwrap()
 }
 
-impl Place for Memory {
+impl Place for SimulatedNode {
     fn observe_state(&mut self) -> World {
         let State { routes, nat, sysctls, .. } = &self.node.state;
         let routes = routes.iter().map(|route| (route.destination.to_string(), route.to_string()));
@@ -128,7 +128,7 @@ impl Place for Memory {
 
     fn run(&mut self, command: &Command, fault: Option<Fault>) -> End {
         self.clock += 1;
-        // More exchanges than most commands have here.
+        // An upper bound for the exchanges of most commands here.
         let number = |at: u8| Some(self.node.exchanges + usize::from(at) % 14);
         match fault {
             None => {}
@@ -153,16 +153,16 @@ impl Place for Memory {
 
     fn drift(&mut self, drift: Drift) {
         let State { routes, nat, .. } = &mut self.node.state;
-        let mut put = |third: u8, new: Option<Route>| {
+        let mut replace = |third: u8, new: Option<Route>| {
             let destination = route(third, "172.30.0.1", 4).destination;
             routes.retain(|route| route.destination != destination);
             routes.extend(new);
             routes.sort_by_key(Route::key);
         };
         match drift {
-            Drift::TakeRoute(third) => put(third, Some(route(third, "172.30.0.209", 4))),
-            Drift::StrayRoute(third) => put(third, Some(route(third, "172.30.0.208", 87))),
-            Drift::DropRoute(third) => put(third, None),
+            Drift::TakeRoute(third) => replace(third, Some(route(third, "172.30.0.209", 4))),
+            Drift::StrayRoute(third) => replace(third, Some(route(third, "172.30.0.208", 87))),
+            Drift::DropRoute(third) => replace(third, None),
             Drift::Sysctl(key, value) => self.node.write(&SYSCTLS[key].parse().unwrap(), &value.to_string()),
             Drift::DropTable => nat.v4 = None,
             Drift::AddRule => {
@@ -188,10 +188,9 @@ impl Place for Memory {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
-    /// Whatever happens: each command does all, nothing, or says what is left; and what is left is finished
-    /// later.
+    /// Every command completes, changes nothing, or reports what is left, which a later command completes.
     #[test]
     fn every_step_of_a_sequence_keeps_the_promises(steps in sequences(14)) {
-        follow(&mut Memory::new(), &steps);
+        follow(&mut SimulatedNode::new(), &steps);
     }
 }

@@ -1,4 +1,4 @@
-//! The version: with the commit it was built from in a repository of hostgw's own, and without one elsewhere.
+//! The version contains the commit in hostgw's own repository, and no commit elsewhere.
 
 use std::{env, fs, path::Path, process::Command};
 
@@ -8,8 +8,8 @@ fn the_version_names_the_commit() {
     assert_eq!(String::from_utf8(output.stdout).unwrap(), format!("hostgw {}\n", env!("HOSTGW_VERSION")));
 }
 
-/// What the build script tells cargo in `folder`.
-fn told(script: &Path, folder: &Path) -> String {
+/// Returns the instructions that the build script prints for cargo in `folder`.
+fn instructions(script: &Path, folder: &Path) -> String {
     let output = Command::new(script).env("CARGO_MANIFEST_DIR", folder).output().unwrap();
     assert!(output.status.success(), "{output:?}");
     String::from_utf8(output.stdout).unwrap()
@@ -29,7 +29,7 @@ fn git(folder: &Path, arguments: &[&str]) -> String {
 
 #[test]
 fn the_build_script_finds_the_commit_of_its_own_repository() {
-    // Not in memory, where some systems run no programs.
+    // A temporary file system could be mounted without the right to run programs.
     let root = &Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("version-{}", std::process::id()));
     fs::create_dir_all(root).unwrap();
     let script = root.join("build-script");
@@ -43,31 +43,31 @@ fn the_build_script_finds_the_commit_of_its_own_repository() {
     let crate_inside = repository.join("vendor/hostgw");
     fs::create_dir_all(&crate_inside).unwrap();
     let bare = "cargo::rustc-env=HOSTGW_VERSION=1.2.3\n";
-    // A crate archive.
-    assert!(told(&script, root).contains(bare));
+    // In a crate archive.
+    assert!(instructions(&script, root).contains(bare));
 
     git(&repository, &["init", "--quiet", "--initial-branch=main"]);
-    // A repository without a commit.
-    assert!(told(&script, &repository).contains(bare));
+    // In a repository without a commit.
+    assert!(instructions(&script, &repository).contains(bare));
 
     git(&repository, &["commit", "--quiet", "--allow-empty", "--message", "one"]);
     let commit = git(&repository, &["rev-parse", "--short=12", "HEAD"]);
     let date = git(&repository, &["show", "--no-patch", "--format=%cs"]);
     let expected = format!("cargo::rustc-env=HOSTGW_VERSION=1.2.3 ({commit} {date})\n");
-    let told_there = told(&script, &repository);
-    assert!(told_there.contains(&expected), "{told_there}");
-    // A crate archive that was unpacked inside another repository.
-    assert!(told(&script, &crate_inside).contains(bare));
+    let in_repository = instructions(&script, &repository);
+    assert!(in_repository.contains(&expected), "{in_repository}");
+    // In a crate archive that was unpacked inside another repository.
+    assert!(instructions(&script, &crate_inside).contains(bare));
 
-    // A working tree of its own, on no branch.
+    // In a worktree with a detached HEAD.
     let tree = root.join("tree");
     git(&repository, &["worktree", "add", "--quiet", "--detach", tree.to_str().unwrap()]);
-    assert!(told(&script, &tree).contains(&expected));
+    assert!(instructions(&script, &tree).contains(&expected));
 
-    // cargo runs the script again after a commit, and only then: what it watches exists.
-    for told in [told_there, told(&script, &tree)] {
+    // Cargo runs the script again only after a commit: the file that it watches exists.
+    for output in [in_repository, instructions(&script, &tree)] {
         let watched: Vec<&str> =
-            told.lines().filter_map(|line| line.strip_prefix("cargo::rerun-if-changed=")).collect();
+            output.lines().filter_map(|line| line.strip_prefix("cargo::rerun-if-changed=")).collect();
         let [_, log] = watched[..] else { panic!("{watched:?}") };
         assert!(log.ends_with("logs/HEAD") && Path::new(log).exists(), "{log}");
     }
