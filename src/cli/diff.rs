@@ -106,11 +106,11 @@ struct Compared {
 impl Compared {
     fn report(&self) -> ComparisonReport {
         let report = match (&self.old, &self.new) {
-            (old, Some(new)) => told(old.as_ref(), &new.document, &new.cluster),
+            (old, Some(new)) => report(old.as_ref(), &new.document, &new.cluster),
             // Nothing is left on any node.
             (Some(old), None) => {
-                let nobody = Cluster { nodes: Vec::new(), ..old.cluster.clone() };
-                ComparisonReport { new: None, ..told(Some(old), &old.document, &nobody) }
+                let empty = Cluster { nodes: Vec::new(), ..old.cluster.clone() };
+                ComparisonReport { new: None, ..report(Some(old), &old.document, &empty) }
             }
             (None, None) => ComparisonReport::nothing(),
         };
@@ -118,7 +118,7 @@ impl Compared {
     }
 }
 
-fn told(old: Option<&Loaded>, document: &Document, new: &Cluster) -> ComparisonReport {
+fn report(old: Option<&Loaded>, document: &Document, new: &Cluster) -> ComparisonReport {
     let comparison = plan::compare(old.map(|old| &old.cluster), new);
     let old_places = old.map(|old| Locator::new(&old.document));
     let new_places = Locator::new(document);

@@ -69,14 +69,14 @@ struct Transaction {
     /// Whether it is still open: a rollback undoes it first.
     open: bool,
     #[serde(flatten)]
-    told: TransactionSummary,
+    summary: TransactionSummary,
     /// The number of changed objects.
     changes: Counts,
 }
 
 impl Transaction {
     fn new(id: u64, open: bool, meta: &TransactionMeta, totals: &Totals) -> Self {
-        Self { id, open, told: TransactionSummary::of(meta), changes: Counts::from(*totals) }
+        Self { id, open, summary: TransactionSummary::of(meta), changes: Counts::from(*totals) }
     }
 }
 
@@ -114,7 +114,7 @@ fn table(transactions: &[Transaction]) -> String {
 }
 
 fn row(transaction: &Transaction) -> [String; 9] {
-    let Transaction { id, open, told, changes } = transaction;
+    let Transaction { id, open, summary, changes } = transaction;
     let or_none =
         |text: &Option<Untrusted>| text.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
     let short = |text: &Untrusted| text.truncated(DIGITS).to_string();
@@ -122,13 +122,13 @@ fn row(transaction: &Transaction) -> [String; 9] {
         |Commit { id, dirty }: &Commit| format!("{}{}", short(id), if *dirty { " (dirty)" } else { "" });
     [
         format!("{id}{}", if *open { " (open)" } else { "" }),
-        told.at.clone(),
-        told.command.to_string(),
-        or_none(&told.node),
-        or_none(&told.by),
+        summary.at.clone(),
+        summary.command.to_string(),
+        or_none(&summary.node),
+        or_none(&summary.by),
         format!("+{} ~{} -{}", changes.add, changes.change, changes.remove),
-        or_none(&told.file),
-        told.config_hash.as_ref().map_or_else(|| "-".to_owned(), short),
-        told.commit.as_ref().map_or_else(|| "-".to_owned(), commit),
+        or_none(&summary.file),
+        summary.config_hash.as_ref().map_or_else(|| "-".to_owned(), short),
+        summary.commit.as_ref().map_or_else(|| "-".to_owned(), commit),
     ]
 }

@@ -92,10 +92,15 @@ impl Tracked {
     /// them, and they can lead to any file on this machine.
     pub(super) fn new(path: &Path) -> Result<Self, Error> {
         let name = text::path(path).into_raw();
-        let way = Way::of(path).map_err(|error| {
+        let resolved = ResolvedPath::of(path).map_err(|error| {
             Error::new(Kind::Invalid, format!("cannot find the folder of {name}: {error}"))
         })?;
-        Ok(Self { name, git: Git::new(way.folder), relative: way.relative, is_link: way.is_link })
+        Ok(Self {
+            name,
+            git: Git::new(resolved.folder),
+            relative: resolved.relative,
+            is_link: resolved.is_link,
+        })
     }
 
     /// Resolves the revision called `name`.
@@ -347,7 +352,7 @@ impl TreeEntry {
 }
 
 /// The target of a path: an existing directory, and the rest.
-struct Way {
+struct ResolvedPath {
     folder: PathBuf,
     relative: PathBuf,
     is_link: bool,
@@ -356,7 +361,7 @@ struct Way {
 /// The number of links in one path from which it counts as a loop (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
-impl Way {
+impl ResolvedPath {
     /// Follows `path` to its last directory, but stops at a link that git tracks.
     fn of(path: &Path) -> io::Result<Self> {
         let parts = |path: &Path| path.components().map(|part| part.as_os_str().to_owned()).collect();

@@ -96,7 +96,7 @@ struct Wait {
     /// The id that `hostgw confirm` and `hostgw cancel` take.
     id: u64,
     #[serde(flatten)]
-    told: TransactionSummary,
+    summary: TransactionSummary,
     /// The deadline for confirming it.
     until: String,
     /// The time until the deadline, in seconds.
@@ -119,7 +119,7 @@ struct Wait {
 #[serde(rename_all = "camelCase")]
 struct Unconfirmed {
     #[serde(flatten)]
-    told: TransactionSummary,
+    summary: TransactionSummary,
     /// How the apply ended.
     decision: Decision,
     /// The deadline for confirming it.
@@ -138,7 +138,7 @@ impl Wait {
     fn of(dir: &StateDir, record: &Record, pending: &Pending) -> Self {
         let holder = dir.holder();
         Self {
-            told: TransactionSummary::of(&record.meta),
+            summary: TransactionSummary::of(&record.meta),
             until: time(pending.until),
             remaining_seconds: pending.remaining().as_secs(),
             id: pending.id,
@@ -150,9 +150,9 @@ impl Wait {
     }
 
     fn text(&self) -> String {
-        let Self { id, told, until, remaining_seconds, supervisor, decision, .. } = self;
+        let Self { id, summary, until, remaining_seconds, supervisor, decision, .. } = self;
         let Self { supervisor_stopped, is_over, .. } = *self;
-        let named = format!("{} {id} of {}", told.command, told.at);
+        let named = format!("{} {id} of {}", summary.command, summary.at);
         if let Some(decision) = decision {
             let who = match supervisor {
                 Some(supervisor) => format!("being carried out ({supervisor})"),
@@ -197,7 +197,7 @@ impl Wait {
 impl Unconfirmed {
     fn of(outcome: &Outcome) -> Option<Self> {
         (outcome.decision != Decision::Confirmed).then(|| Self {
-            told: TransactionSummary::of(&outcome.meta),
+            summary: TransactionSummary::of(&outcome.meta),
             decision: outcome.decision,
             until: time(outcome.pending.until),
             failure: outcome.failure.as_ref().map(|failure| failure.message.clone()),
@@ -205,8 +205,8 @@ impl Unconfirmed {
     }
 
     fn text(&self) -> String {
-        let Self { told, decision, until, failure } = self;
-        let (command, at) = (told.command, &told.at);
+        let Self { summary, decision, until, failure } = self;
+        let (command, at) = (summary.command, &summary.at);
         let why = match decision {
             Decision::Expired => format!("it was not confirmed by {until}"),
             Decision::Cancelled | Decision::Confirmed => "it was canceled".to_owned(),

@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(PersistHeader::find("[Route]\nDestination=10.0.0.0/8\n"), None);
         let below = format!("{}{}", "#\n".repeat(LINES), header("n1"));
         assert_eq!(PersistHeader::find(&below), None, "a quotation further down is no header");
-        for (damage, told) in [
+        for (damage, message) in [
             (header("n1").replace("\"format\":1", "\"format\":2"), "its format is 2"),
             (header("n1").replace("netplan\"", "wicked\""), "unknown program"),
             (header("n1").replace("uplink", "../../x"), "unknown program"),
@@ -153,7 +153,7 @@ mod tests {
             (header("n1")[..40].to_owned(), "damaged"),
         ] {
             let found = PersistHeader::find(&damage).expect("a header").expect_err("a bad one");
-            assert!(found.to_string().contains(told), "{found}: {damage}");
+            assert!(found.to_string().contains(message), "{found}: {damage}");
         }
     }
 }
