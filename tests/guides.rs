@@ -10,9 +10,9 @@
 //! | `sh`, `powershell` | only parsed, for commands that a test cannot run, such as an installation |
 //! | `text` | must be part of an expected output in `tests/cases` |
 //!
-//! Comments, which readers do not see, prepare the environment: `<!-- node -->` starts a new node, `<!-- run COMMANDS
-//! -->` runs commands, and `<!-- exit N -->` sets the exit code of the next block. `HOSTGW_BLESS=1` updates the
-//! outputs.
+//! Comments, which readers do not see, prepare the environment: `<!-- node -->` starts a new node,
+//! `<!-- run COMMANDS -->` runs commands, and `<!-- exit N -->` sets the exit code of the next block. `HOSTGW_BLESS=1`
+//! updates the outputs.
 
 use std::{fs, path::Path};
 

@@ -1,8 +1,8 @@
 //! Checks that the pod gateway in `ipam` is the one that hostgw routes to.
 //!
-//! On Linux, it is the bridge's address (`isGateway`), by default the first one of the range. With `nextHop:
-//! node-address`, other nodes do not use it. On Windows, it is the address of the host's endpoint: the second one,
-//! because HNS reserves the first.
+//! On Linux, it is the bridge's address (`isGateway`), by default the first one of the range. With
+//! `nextHop: node-address`, other nodes do not use it. On Windows, it is the address of the host's endpoint: the second
+//! one, because HNS reserves the first.
 
 use std::net::IpAddr;
 

@@ -16,8 +16,8 @@ pub fn without_date(page: &str) -> String {
     page.replacen(&format!(" {NO_DATE} "), " \"\" ", 1)
 }
 
-/// Returns the guide as a page of section 7; `date` is in ISO 8601, or empty if unknown, and `source` is the program with
-/// its version.
+/// Returns the guide as a page of section 7; `date` is in ISO 8601, or empty if unknown, and `source` is the program
+/// with its version.
 #[must_use]
 pub fn roff(guide: &Guide, date: &str, source: &str) -> String {
     let date = if date.is_empty() { NO_DATE } else { date };

@@ -1,9 +1,9 @@
 //! Sysctls that the kernel overwrites when a switch for all interfaces is written.
 //!
 //! Writing `net.ipv4.ip_forward` sets every `net.ipv4.conf.*.forwarding`, and `net.ipv4.conf.all.accept_redirects` to
-//! the opposite (`inet_forward_change`, net/ipv4/devinet.c). Writing it again does not restore the earlier values. Some
-//! keys of `net.ipv6.conf.all` set those of every interface (`addrconf_sysctl_*`, net/ipv6/addrconf.c). Writing the
-//! live value has no such effect.
+//! the opposite (`inet_forward_change`, net/ipv4/devinet.c). Writing the previous value of the switch does not restore
+//! theirs. Some keys of `net.ipv6.conf.all` set those of every interface (`addrconf_sysctl_*`, net/ipv6/addrconf.c).
+//! Writing the live value has no such effect.
 
 use std::collections::BTreeMap;
 

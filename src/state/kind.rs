@@ -23,7 +23,7 @@ impl ObjectKind {
     /// All kinds, in the order in which a plan lists them.
     pub const ALL: [Self; 4] = [Self::Route, Self::Nat, Self::Sysctl, Self::Forwarding];
 
-    /// The heading of a list.
+    /// Returns the heading of a list.
     #[must_use]
     pub const fn title(self) -> &'static str {
         match self {
@@ -34,7 +34,7 @@ impl ObjectKind {
         }
     }
 
-    /// The noun for one object.
+    /// Returns the noun for one object.
     #[must_use]
     pub const fn noun(self) -> &'static str {
         match self {
@@ -45,7 +45,7 @@ impl ObjectKind {
         }
     }
 
-    /// The position in an undo, which reverses the order of a commit: the node stops forwarding first.
+    /// Returns the position in an undo, which reverses the order of a commit: the node stops forwarding first.
     #[must_use]
     pub const fn undo_order(self) -> u8 {
         match self {

@@ -1,7 +1,7 @@
 //! The state of a node: one type for the desired and the live state.
 //!
-//! Objects print as the kernel's own tools do: a [`Route`] as in `ip route`, a [`NatTable`] as the arguments of `nft
-//! add`, and sysctls as in `sysctl`.
+//! Objects print as the kernel's own tools do: a [`Route`] as in `ip route`, a [`NatTable`] as the arguments of
+//! `nft add`, and sysctls as in `sysctl`.
 
 mod host;
 mod kind;

@@ -299,7 +299,7 @@ impl Route {
         rank(self).cmp(&rank(other)).then_with(|| self.key().cmp(&other.key()))
     }
 
-    /// Returns the words of the route in the order in which `ip route` prints them.
+    /// Returns the words of the route, in the order of `ip route`.
     #[must_use]
     pub fn words(&self) -> Vec<Word> {
         use Column::{Destination, Details, Interface, NextHop};
@@ -343,7 +343,7 @@ impl Route {
         words
     }
 
-    /// Returns the arguments of `ip route` for the route. The name of an interface is one argument, whatever it contains.
+    /// Returns the arguments of `ip route`. The name of an interface is one argument, whatever it contains.
     #[must_use]
     pub fn arguments(&self) -> Vec<String> {
         let mut arguments = Vec::new();

@@ -13,8 +13,8 @@ pub struct ShellWord(String);
 
 impl ShellWord {
     /// Quotes `text`. The result is a single line and cannot control a terminal: hidden characters become escapes of
-    /// printf(1). The exception are line breaks at the end, which a shell would drop from the output of printf. `text`
-    /// must not contain NUL, which no argument can contain.
+    /// printf(1). Text that ends with a line break is the exception, because a shell drops line breaks at the end of
+    /// printf's output. `text` must not contain NUL, which no argument can contain.
     #[must_use]
     pub fn new(text: &str) -> Self {
         let is_plain = |c: char| c.is_ascii_alphanumeric() || "_@%+=:,./-".contains(c);

@@ -4,11 +4,11 @@
 //! compared once rather than once per node, and each change lists the nodes it applies to. Both the cost and the result
 //! are linear in the number of nodes.
 //!
-//! | nodes | what changes on them |
+//! | nodes | changes |
 //! |---|---|
-//! | in both files | what differs between the files; all routes, where a node's egress interface differs |
-//! | new | all that the new file asks for |
-//! | removed | all that the old file asked for |
+//! | in both files | the differences between the files; all routes, if the node's egress interface differs |
+//! | new | everything that the new file configures |
+//! | removed | everything that the old file configured |
 //!
 //! Windows nodes have other kinds of routes and their own forwarding, and therefore separate groups.
 
@@ -99,17 +99,17 @@ pub enum ObjectChange {
     /// A route. The device is `None` if the nodes of the group have different ones: then it is each node's egress
     /// interface.
     Route {
-        /// The route by the old file.
+        /// The route under the old configuration.
         before: Option<Route>,
-        /// The route by the new file.
+        /// The route under the new configuration.
         after: Option<Route>,
     },
     /// A route of Windows nodes. The interface is `None` if the nodes of the group have different ones, or if only the
     /// nodes themselves know it.
     WindowsRoute {
-        /// The route by the old file.
+        /// The route under the old configuration.
         before: Option<WindowsRoute>,
-        /// The route by the new file.
+        /// The route under the new configuration.
         after: Option<WindowsRoute>,
         /// The pod CIDRs in it that represent those of every node of the group.
         own: PerNodeCidr,
@@ -125,9 +125,9 @@ pub enum ObjectChange {
     },
     /// A line of the NAT table.
     Nat {
-        /// The line by the old file.
+        /// The line under the old configuration.
         before: Option<NatObject>,
-        /// The line by the new file.
+        /// The line under the new configuration.
         after: Option<NatObject>,
         /// The pod CIDRs in it that represent those of every node of the group.
         own: PerNodeCidr,
@@ -136,9 +136,9 @@ pub enum ObjectChange {
     Sysctl {
         /// The key.
         key: SysctlKey,
-        /// The value by the old file.
+        /// The value under the old configuration.
         before: Option<Untrusted>,
-        /// The value by the new file.
+        /// The value under the new configuration.
         after: Option<Untrusted>,
     },
 }
@@ -146,9 +146,9 @@ pub enum ObjectChange {
 /// The pod CIDRs of one node, representing those of every node of a group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct PerNodeCidr {
-    /// The pod CIDR by the old file.
+    /// The pod CIDR under the old configuration.
     pub before: Option<IpNet>,
-    /// The pod CIDR by the new file.
+    /// The pod CIDR under the new configuration.
     pub after: Option<IpNet>,
 }
 

@@ -48,13 +48,13 @@ impl<'a> NodePairing<'a> {
             .chain(removed.map(|index| self.old_member(index)))
     }
 
-    /// Returns the node by the old file.
+    /// Returns the node under the old configuration.
     pub fn before(&self, member: Member) -> Option<(&'a Cluster, &'a Node)> {
         let cluster = self.old?;
         Some((cluster, &cluster.nodes[member.old?]))
     }
 
-    /// Returns the node by the new file.
+    /// Returns the node under the new configuration.
     pub fn after(&self, member: Member) -> Option<(&'a Cluster, &'a Node)> {
         Some((self.new, &self.new.nodes[member.new?]))
     }

@@ -30,7 +30,7 @@ impl RouteSlot {
         self.before.as_ref().map(|(route, _)| route) != self.after.as_ref().map(|(route, _)| route)
     }
 
-    /// Returns the nodes that the route leads to, by the old and by the new file. They do not have the route
+    /// Returns the nodes that the route leads to, under the old and the new configuration. They do not have the route
     /// themselves.
     fn owners(&self, pairing: &NodePairing<'_>) -> [Option<Member>; 2] {
         let index = |side: &Option<(Route, Origin)>| match side {

@@ -162,7 +162,7 @@ fn route_deltas(
 }
 
 impl WindowsPart<'_> {
-    /// Returns a route as these nodes have it by the old file, and by the new one.
+    /// Returns a route as these nodes have it under the old configuration, and under the new one.
     fn before_and_after(
         &self,
         members: &[Member],
