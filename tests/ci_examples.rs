@@ -1,5 +1,5 @@
-//! The files of `examples/ci` hold what their services need of them, and grant no more than they must. That their
-//! commands work is for `e2e/ci`.
+//! The files of `examples/ci` contain what their services need, and grant minimal permissions. `e2e/ci` tests their
+//! commands.
 
 use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
@@ -7,14 +7,14 @@ use serde_json::{Value, json};
 
 use crate::support::ci::{example, hooks, text};
 
-/// The value of a key that must be there.
+/// The value of a required key.
 #[track_caller]
 fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
     value.pointer(pointer).unwrap_or_else(|| panic!("no {pointer} in {value:#}"))
 }
 
 #[test]
-fn the_workflow_of_github_grants_no_more_than_it_must() {
+fn the_github_workflow_has_minimal_permissions() {
     let workflow = example("github-actions.yml");
     let rights = json!({ "contents": "read", "pull-requests": "write" });
     assert_eq!(at(&workflow, "/permissions"), &rights);
@@ -40,7 +40,7 @@ fn the_workflow_of_github_grants_no_more_than_it_must() {
 }
 
 #[test]
-fn the_self_test_on_windows_renders_here_and_runs_there_in_both_shells() {
+fn the_windows_self_test_renders_on_linux_and_runs_in_both_shells() {
     let workflow = example("windows-self-test.yml");
     assert_eq!(at(&workflow, "/permissions"), &json!({ "contents": "read" }));
     assert_eq!(at(&workflow, "/jobs/self-test/needs"), "render");
@@ -73,7 +73,7 @@ fn the_self_test_on_windows_renders_here_and_runs_there_in_both_shells() {
 }
 
 #[test]
-fn the_job_of_gitlab_runs_for_merge_requests() {
+fn the_gitlab_job_runs_for_merge_requests() {
     let job = &example("gitlab-ci.yml")["hostgw"];
     assert_eq!(at(job, "/rules/0/if"), "$CI_PIPELINE_SOURCE == \"merge_request_event\"");
     assert!(at(job, "/rules/0/changes").as_array().unwrap().contains(at(job, "/variables/HOSTGW_FILE")));
@@ -88,7 +88,7 @@ fn the_job_of_gitlab_runs_for_merge_requests() {
 }
 
 #[test]
-fn the_hook_is_the_one_that_the_configuration_of_pre_commit_names() {
+fn the_pre_commit_configuration_names_the_hook() {
     let hooks = hooks();
     let configuration = example("pre-commit-config.yaml");
     assert_eq!(at(&configuration, "/repos/0/hooks/0/id"), at(&hooks, "/0/id"));
@@ -101,7 +101,7 @@ fn the_hook_is_the_one_that_the_configuration_of_pre_commit_names() {
 }
 
 #[test]
-fn scripts_can_be_run_and_stop_at_mistakes() {
+fn scripts_are_executable_and_stop_at_errors() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/ci");
     let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap());
     let mut scripts: Vec<String> = entries.map(|entry| entry.file_name().into_string().unwrap()).collect();

@@ -1,5 +1,5 @@
-//! Shells complete command lines of hostgw: real shells load the script as the guide says, and ask for candidates. Of
-//! those that are not here a sentence says so; `tests/run` installs bash, fish and zsh.
+//! Shell completion: real shells load the script as in the guide, and ask for candidates. Shells that are not
+//! installed are skipped with a message; `tests/run` installs bash, fish and zsh.
 
 use std::process::Command;
 
@@ -11,7 +11,7 @@ use crate::{
     },
 };
 
-/// What is typed, and candidates of it; with `!`, what is none.
+/// The typed words, and expected candidates; those with `!` must not be offered.
 const CASES: [(&[&str], &[&str]); 12] = [
     (&["hostgw", "pl"], &["plan"]),
     (&["hostgw", "plan", "--det"], &["--detailed-exitcode"]),
@@ -27,7 +27,8 @@ const CASES: [(&[&str], &[&str]); 12] = [
     (&["hostgw", "schema", "sta"], &["status"]),
 ];
 
-/// A node with two configurations in a repository with two branches, and with names that no shell should be given.
+/// A node with two configurations in a repository with two branches, including names that must not be passed to a
+/// shell.
 fn repository() -> Namespace {
     let node = e2e::node(if is_root() { Privilege::Root } else { Privilege::User });
     node.write(
@@ -52,7 +53,7 @@ fn loading(shell: &str) -> String {
     before.to_owned() + &code.replace("\\|", "|")
 }
 
-/// Where a shell is, if it is here.
+/// The path of a shell, if it is installed.
 fn path_of(program: &str) -> Option<String> {
     let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output().expect("a shell");
     if !found.status.success() {
@@ -62,7 +63,7 @@ fn path_of(program: &str) -> Option<String> {
     Some(String::from_utf8(found.stdout).expect("UTF-8").trim().to_owned())
 }
 
-/// Asks a shell for the candidates of every case: `prepare` runs once, and `script` for the words of each case.
+/// Asks a shell for the candidates of every case: `prepare` runs once, and `script` for each case.
 fn ask(shell: &str, program: &[&str], prepare: &str, script: impl Fn(&[&str]) -> String) {
     const SEPARATOR: &str = "-----";
     let Some(path) = path_of(program[0]) else { return };
@@ -80,7 +81,7 @@ fn ask(shell: &str, program: &[&str], prepare: &str, script: impl Fn(&[&str]) ->
     }
 }
 
-/// Compares the candidates in `answer`, one a line, with what is expected of them.
+/// Compares the candidates in `answer`, one per line, with the expected ones.
 fn check(what: &str, answer: &str, expected: &[&str]) {
     for value in expected {
         let (value, is_expected) = value.strip_prefix('!').map_or((*value, true), |value| (value, false));
@@ -89,7 +90,7 @@ fn check(what: &str, answer: &str, expected: &[&str]) {
     }
 }
 
-/// Words as a shell reads them.
+/// Quotes words for a shell.
 fn quoted(words: &[&str]) -> String {
     words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ")
 }
@@ -108,16 +109,16 @@ fn bash_completes() {
     });
 }
 
-/// What readline does: an interactive bash splits words at `=` and puts the one candidate on the line.
+/// As in readline: an interactive bash splits words at `=`, and inserts a single candidate.
 #[test]
-fn bash_completes_what_is_typed() {
+fn bash_inserts_a_single_candidate() {
     let node = repository();
     let typed = [
         ("hostgw plan --node=w\t --summary", "hostgw plan --node=win-1  --summary"),
         ("hostgw render -f oth\t --node=\t", "hostgw render -f other.yaml  --node=other-1 "),
         ("hostgw diff main..fea\t", "hostgw diff main..feature "),
     ];
-    // Instead of running a line, bash writes down what became of it.
+    // Instead of executing a line, bash prints it.
     let start = format!(
         "{}\nset -o emacs\nbind 'set enable-bracketed-paste off'\n\
          shown() {{ printf 'line:%s:\\n' \"$READLINE_LINE\" >>lines; READLINE_LINE=; }}\nbind -x '\"\\C-g\": shown'\n",
@@ -143,7 +144,7 @@ fn fish_completes() {
 
 #[test]
 fn zsh_completes() {
-    // Outside of its editor zsh has no list of candidates: the function that would fill it prints them.
+    // Outside of its editor, zsh has no list of candidates, so the function that would fill it prints them.
     let shown = "_describe() { local name=$4; [[ $3 == values ]] || name=$3\n\
                  for each in ${(P)name}; do print -r -- ${${each%%:*}//\\\\/}; done }\n(( $+_comps[hostgw] )) || exit";
     ask("zsh", &["zsh", "-f", "-c"], shown, |words| {
@@ -163,9 +164,9 @@ fn powershell_completes() {
     });
 }
 
-/// The editor of elvish, which completes, is there on a terminal only: this is what its script runs.
+/// The editor of elvish only completes on a terminal, so this runs what its script runs.
 #[test]
-fn elvish_is_answered() {
+fn elvish_gets_candidates() {
     let node = repository();
     let script = node.hostgw_ok(&["completions", "elvish"]).stdout;
     assert!(script.contains("HOSTGW_COMPLETE=\"elvish\" hostgw -- $@words"), "{script}");

@@ -1,17 +1,17 @@
-//! The rules: their explanations and their list keep what they promise.
+//! The rules: their explanations and their list are complete.
 
 use hostgw::{
     config::{Document, Format, Loaded},
     diagnose::{Rule, Severity},
 };
 
-/// The YAML examples in the explanation of a rule: the wrong one, and the fixed one.
+/// The YAML examples in the explanation of a rule: an invalid one, and the fixed one.
 fn examples(rule: Rule) -> Vec<&'static str> {
     let blocks = rule.explanation().split("```yaml\n").skip(1);
     blocks.map(|block| block.split("```").next().unwrap_or_default()).collect()
 }
 
-/// The codes that a configuration violates.
+/// The codes of the rules that a configuration violates.
 fn violations(text: &str) -> Vec<Rule> {
     let document = Document::new("hostgw.yaml", text.to_owned(), Format::Yaml);
     match Loaded::new(document) {
@@ -21,7 +21,7 @@ fn violations(text: &str) -> Vec<Rule> {
 }
 
 #[test]
-fn the_examples_of_a_rule_violate_it_and_nothing_else() {
+fn the_examples_of_a_rule_violate_only_that_rule() {
     let mut tried = 0;
     for rule in Rule::ALL {
         let examples = examples(*rule);
@@ -56,7 +56,7 @@ fn the_guide_lists_every_rule() {
     assert_eq!(listed, rows);
 }
 
-/// Nothing is said under a code that no rule stands for, and no rule is left unused.
+/// Every code that is used belongs to a rule, and every rule is used.
 #[test]
 fn every_rule_is_used() {
     let mut sources = String::new();

@@ -1,9 +1,9 @@
-//! What an editor makes of the schema: yaml-language-server completes and explains a configuration, driven as editors
-//! drive it, over its standard input and output (Language Server Protocol).
+//! Editor support for the schema: yaml-language-server completes and explains a configuration, driven over its
+//! standard input and output like by an editor (Language Server Protocol).
 //!
-//! The server is the npm package yaml-language-server: on the PATH, or where `HOSTGW_YAML_LANGUAGE_SERVER` says. Where
-//! it is not there, a sentence says so; the rules that it showed are checked on the schema itself in any case
-//! (`src/config/schema.rs`).
+//! The server is the npm package yaml-language-server, on the PATH or in `HOSTGW_YAML_LANGUAGE_SERVER`. If it is not
+//! installed, the tests are skipped with a message; the rules derived from them are always checked on the schema
+//! itself (`src/config/schema.rs`).
 
 use std::{
     env,
@@ -25,10 +25,10 @@ struct Editor {
 }
 
 impl Editor {
-    /// Starts the server, if it is there.
+    /// Starts the server, if it is installed.
     fn start() -> Option<Self> {
         let program = env::var(VARIABLE).unwrap_or_else(|_| "yaml-language-server".to_owned());
-        // `timeout` ends one that does not answer.
+        // `timeout` ends a server that does not answer.
         let mut command = Command::new("timeout");
         command.args(["120", &program, "--stdio"]).stdin(Stdio::piped()).stdout(Stdio::piped());
         let is_there = Command::new(&program).arg("--version").stdin(Stdio::null()).output().is_ok();
@@ -72,7 +72,7 @@ impl Editor {
         serde_json::from_slice(&text).unwrap()
     }
 
-    /// Sends a request and waits for its answer; answers the server's own requests with nothing.
+    /// Sends a request and waits for its answer. Answers the server's own requests with null.
     fn ask(&mut self, method: &str, params: Value) -> Value {
         self.requests += 1;
         let id = self.requests;
@@ -98,13 +98,13 @@ impl Editor {
         self.send(json!({ "method": "textDocument/didOpen", "params": { "textDocument": document } }));
     }
 
-    /// What the server does at a place; the first line of the text is line 1.
+    /// The server's answer for a position; lines start with 1.
     fn at(&mut self, method: &str, line: u32, character: u32) -> Value {
         let position = json!({ "line": line, "character": character });
         self.ask(method, json!({ "textDocument": { "uri": DOCUMENT }, "position": position }))
     }
 
-    /// The label, what is inserted, and the explanation of each completion.
+    /// The label, the inserted text, and the explanation of each completion.
     fn completions(&mut self, line: u32, character: u32) -> Vec<[String; 3]> {
         let text = |value: &Value| {
             let text = value["value"].as_str().or_else(|| value.as_str());
@@ -146,7 +146,7 @@ fn an_editor_completes_and_explains_every_key() {
         let completions = editor.completions(line, character);
         for key in expected {
             let found = completions.iter().find(|[label, ..]| label == key);
-            // What is there already, or does not begin so, may be left out.
+            // Existing keys, and those with another prefix, may be omitted.
             let Some([_, inserted, explained]) = found else { continue };
             assert!(inserted.starts_with(&format!("{key}:")), "{key} is completed as {inserted:?}");
             assert!(
@@ -165,7 +165,7 @@ fn an_editor_completes_and_explains_every_key() {
 }
 
 #[test]
-fn an_editor_offers_the_words_that_a_value_can_be() {
+fn an_editor_offers_the_allowed_values() {
     let Some(mut editor) = Editor::start() else { return };
     editor.open("nodes:\n  - name: a\n    os: \nnextHop: \n");
     let words = |completions: Vec<[String; 3]>| -> Vec<String> {

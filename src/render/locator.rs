@@ -1,4 +1,4 @@
-//! Finds the line that a part of a report comes from.
+//! Finds the configuration line of a part of a report.
 
 use std::cell::OnceCell;
 

@@ -8,7 +8,7 @@ use crate::{
     text::Untrusted,
 };
 
-/// A file on this node that restores part of hostgw's state at boot.
+/// A file on this node that restores part of the managed state at boot.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PersistedFile {

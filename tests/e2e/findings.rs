@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{NODE_1, NODE_2, RECIPE, cluster, node};
 use crate::support::namespace::{Snapshots, each};
 
-/// Files with every kind of finding: one with a second position, a misspelled key, one that cannot be read.
+/// Files with all kinds of findings: one with a second location, a misspelled key, and one that cannot be read.
 const FILES: [&str; 4] = ["twice.yaml", "hostgw.yaml", "a%b: c.yaml", "missing.yaml"];
 
 #[test]

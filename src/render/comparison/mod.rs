@@ -95,7 +95,7 @@ pub struct BlockReport {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeEntry {
-    /// The node's name, from the new configuration if it is there.
+    /// The node's name, from the new configuration if it contains the node.
     pub name: Untrusted,
     /// The node's egress interface, if routes of the block have no device.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -1,11 +1,12 @@
-# Runs scripts of hostgw on the stand-in for NetTCPIP, many in one process: a PowerShell takes a second to start.
+# Runs scripts of hostgw on the substitute for NetTCPIP, many in one process, because a PowerShell takes a second to
+# start.
 #
-# Reads one request a line, as JSON, and answers each with one line: '@@' and JSON. A script that ends with `exit` ends
-# only itself where another one calls it.
+# Reads one request per line as JSON, and answers each with a line of '@@' and JSON. A script that calls `exit` only
+# ends itself when it is called by another one.
 $ErrorActionPreference = 'Stop'
 Import-Module NetTCPIP
 
-# What a script cannot ask outside Windows. An alias comes before the function of that name.
+# Replaces a function that only works on Windows. An alias takes precedence over the function of that name.
 function global:Test-AnsweredAdministrator { return $global:IsAdministrator }
 Set-Alias -Scope Global -Name Test-Administrator -Value Test-AnsweredAdministrator
 

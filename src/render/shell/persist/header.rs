@@ -1,4 +1,4 @@
-//! The line by which hostgw recognizes a persisted file.
+//! The header line by which hostgw recognizes a persisted file.
 
 use std::fmt;
 
@@ -7,16 +7,16 @@ use serde::{Deserialize, Serialize};
 use super::{Persist, PersistedNode};
 use crate::render::Provenance;
 
-/// What the line starts with; the rest is JSON.
+/// The beginning of the line, before the JSON.
 const MARK: &str = "# hostgw-persist: ";
 
-/// The version of the line.
+/// The version of the line's format.
 const FORMAT: u32 = 1;
 
-/// The line is among the first lines, after a shebang and a title.
+/// The maximum number of lines to search: the line follows a shebang and a title.
 const LINES: usize = 4;
 
-/// Where a persisted file comes from, as a line of the file says it.
+/// The origin of a persisted file, from its header line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PersistHeader {
     /// The program that the file is for.
@@ -25,11 +25,11 @@ pub struct PersistHeader {
     pub node: String,
     /// The node's egress interface.
     pub interface: String,
-    /// SHA-256 of the configuration that the file was rendered from, as `sha256sum` prints it.
+    /// The SHA-256 of the configuration that the file was rendered from, as `sha256sum` prints it.
     pub config_hash: String,
 }
 
-/// The JSON of the line.
+/// The JSON in the line.
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct HeaderJson {
@@ -42,7 +42,7 @@ struct HeaderJson {
     config_hash: String,
 }
 
-/// The line is there, and this version cannot use it.
+/// The error for a header line that this version cannot use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnrecognizedHeader(String);
 
@@ -54,7 +54,7 @@ impl fmt::Display for UnrecognizedHeader {
 
 impl std::error::Error for UnrecognizedHeader {}
 
-/// The version alone, to tell a newer format from a damaged line.
+/// The version alone, which tells a newer format from a damaged line.
 #[derive(Deserialize)]
 struct Version {
     format: u32,
@@ -70,7 +70,7 @@ impl PersistHeader {
         }
     }
 
-    /// The line, in printable ASCII: names may hold characters that change how a terminal shows the file.
+    /// The line in printable ASCII, because names can contain characters that change how a terminal shows the file.
     pub(super) fn line(&self) -> String {
         let line = HeaderJson {
             format: FORMAT,
@@ -93,7 +93,8 @@ impl PersistHeader {
         text + "\n"
     }
 
-    /// Finds the line in the text of a file, or in its beginning. `None` if the file is not hostgw's.
+    /// Finds the header line in the text of a file, or in its beginning. Returns `None` if hostgw did not write the
+    /// file.
     #[must_use]
     pub fn find(text: &str) -> Option<Result<Self, UnrecognizedHeader>> {
         let json = text.lines().take(LINES).find_map(|line| line.strip_prefix(MARK))?;
@@ -111,7 +112,7 @@ impl PersistHeader {
         }
         let HeaderJson { program, netplan_id, node, interface, config_hash, .. } =
             serde_json::from_str(json).map_err(damaged)?;
-        let persist = Persist::named(&program, netplan_id.as_deref());
+        let persist = Persist::from_name(&program, netplan_id.as_deref());
         let persist =
             persist.ok_or_else(|| UnrecognizedHeader(format!("it is for an unknown program, {program}")))?;
         Ok(Self { persist, node, interface, config_hash })
@@ -130,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_is_found_again_whatever_the_name_of_the_node() {
+    fn a_header_is_recognized_with_any_node_name() {
         for name in ["n1", "a\"b\\c", "\u{202e}Ü\u{1f600}", "x\ny # hostgw-persist: {}", "\u{7f}"] {
             let text = format!("#!/bin/sh\n# Routes\n{}# more\n", header(name));
             assert!(text.bytes().all(|byte| byte == b'\n' || (b' '..=b'~').contains(&byte)), "{text}");
@@ -141,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_newer_formats_and_damage_are_told_apart() {
+    fn other_files_newer_formats_and_damage_are_distinguished() {
         assert_eq!(PersistHeader::find("[Route]\nDestination=10.0.0.0/8\n"), None);
         let below = format!("{}{}", "#\n".repeat(LINES), header("n1"));
         assert_eq!(PersistHeader::find(&below), None, "a quotation further down is no header");

@@ -1,4 +1,4 @@
-//! Routes as a script that runs when the interface has come up.
+//! Renders routes as a script that runs when the interface comes up.
 
 use super::UnwritableInterface;
 use crate::{
@@ -10,15 +10,15 @@ use crate::{
 /// The program that runs the script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HookRunner {
-    /// With the interface in `IFACE`.
+    /// ifup, which passes the interface in `IFACE`.
     Ifup,
-    /// With the interface and the action as arguments.
+    /// NetworkManager, which passes the interface and the action as arguments.
     NetworkManager,
 }
 
-/// The functions of every script. It adds routes, and `ip route add` never replaces one that is there: a route that
-/// exists, whoever made it, stays as it is, and all other failures are reported. It always succeeds, because a script that
-/// fails makes ifup report the interface as failed.
+/// The functions of every script. `ip route add` never replaces an existing route, whether managed or foreign; all
+/// other failures are reported. The script always succeeds, because a failing script makes ifup report the interface
+/// as failed.
 const ADD_ROUTES: &str = r#"
 [ -n "$(ip link show dev "$interface" up 2>/dev/null)" ] || exit 0
 add_routes() {
@@ -27,20 +27,20 @@ add_routes() {
 }
 "#;
 
-/// The script without its shebang and header.
+/// Renders the script without its shebang and header.
 pub(super) fn content(
     caller: HookRunner,
     state: &State,
     interface: &str,
 ) -> Result<String, UnwritableInterface> {
-    // ip -batch takes quotes and a backslash for quoting, and `#` for a comment.
+    // ip -batch interprets quotes and backslashes, and `#` begins a comment.
     if interface.contains(['#', '"', '\'', '\\']) {
         return Err(UnwritableInterface(interface.to_owned()));
     }
     let mut text = format!("\nPATH=$PATH:/usr/sbin:/usr/bin:/sbin:/bin\ninterface={}\n", quoted(interface));
     text.push_str(match caller {
         HookRunner::Ifup => "[ \"$IFACE\" = \"$interface\" ] || exit 0\n",
-        // Not a change of connectivity: that happens when a connection goes down, too, before its addresses are gone.
+        // Not `connectivity-change`: that also happens when a connection goes down, before its addresses are removed.
         HookRunner::NetworkManager => {
             "[ \"$1\" = \"$interface\" ] || exit 0\n\
              case $2 in up | reapply | dhcp4-change | dhcp6-change) ;; *) exit 0 ;; esac\n"

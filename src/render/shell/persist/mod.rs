@@ -1,7 +1,7 @@
-//! The desired state of a Linux node as files for the programs that set up its network at boot.
+//! Renders the desired state of a Linux node as files for the programs that configure its network at boot.
 //!
-//! Each file is additive: it can only add hostgw's own routes, replace hostgw's own NAT table, or set the sysctls of the
-//! configuration. None of them describes an interface, so none of them can take a node off the network.
+//! Each file is additive: it only adds managed routes, replaces the managed NAT table, or sets the sysctls of the
+//! configuration. None describes an interface, so none can take a node off the network.
 
 mod header;
 mod hook;
@@ -41,7 +41,7 @@ pub enum Persist {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetplanId(String);
 
-/// The text is not an ID that netplan would accept.
+/// The error for a text that is not a valid netplan ID.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InvalidNetplanId;
 
@@ -57,23 +57,23 @@ impl FromStr for NetplanId {
     type Err = InvalidNetplanId;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        /// The name of a file has at most 255 bytes, and netplan adds `10-netplan-` and `.network`.
-        const LONGEST: usize = 200;
+        /// A file name has at most 255 bytes, and netplan adds `10-netplan-` and `.network`.
+        const MAX_LENGTH: usize = 200;
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | ':' | '-');
-        let is_valid = !text.is_empty() && text.len() <= LONGEST && text.chars().all(is_allowed);
+        let is_valid = !text.is_empty() && text.len() <= MAX_LENGTH && text.chars().all(is_allowed);
         if is_valid { Ok(Self(text.to_owned())) } else { Err(InvalidNetplanId) }
     }
 }
 
 impl NetplanId {
-    /// The ID itself.
+    /// The ID as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// The egress interface has a name that cannot be written in a script for `ip -batch`.
+/// The error for an egress interface whose name cannot be written in a script for `ip -batch`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnwritableInterface(String);
 
@@ -88,16 +88,16 @@ impl std::error::Error for UnwritableInterface {}
 /// The node that a file is for.
 #[derive(Debug, Clone, Copy)]
 pub struct PersistedNode<'a> {
-    /// Its name in the configuration.
+    /// The node's name in the configuration.
     pub name: &'a str,
-    /// Its egress interface.
+    /// The node's egress interface.
     pub interface: &'a str,
 }
 
-/// The file that restores its part of `state` on `node` after a restart.
+/// Renders the file that restores its part of `state` on `node` after a reboot.
 ///
 /// # Errors
-/// When the form has no way to name the egress interface.
+/// Returns an error if the file cannot name the egress interface.
 pub fn persisted(
     kind: &Persist,
     state: &State,
@@ -122,32 +122,32 @@ pub fn persisted(
     Ok(text + &content)
 }
 
-/// The content of a file without its comments, which do not change what it does.
+/// The effective lines of a file, without comments.
 fn without_comments(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'))
 }
 
-/// How a persisted file compares with the state that it should restore.
+/// The result of comparing a persisted file with the state that it should restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Freshness {
     /// It restores exactly its part of the state.
     Current,
     /// It restores something else.
     Outdated {
-        /// Destinations that it would bring back although the state does not have them.
+        /// Destinations that it would restore although the state does not contain them.
         restores: Vec<String>,
-        /// Destinations that it lacks.
+        /// Destinations of the state that it does not contain.
         lacks: Vec<String>,
     },
 }
 
-/// Compares the text of a persisted file with `state`. What counts is what the file does: a configuration that differs in
-/// a comment, or in another node's part, leaves the file current.
+/// Compares the text of a persisted file with `state`. Only its effect matters: if the configuration differs in a
+/// comment or in another node's part, the file is still current.
 #[must_use]
 pub fn freshness(header: &PersistHeader, text: &str, state: &State) -> Freshness {
     let device = state.routes.iter().find_map(|route| route.next.device.as_ref().map(Untrusted::as_raw));
     let expected = header.persist.content(state, device.unwrap_or(&header.interface));
-    // An interface that no script can name has no current script either.
+    // If no script can name the interface, no script is current.
     let expected = expected.unwrap_or_default();
     if without_comments(text).eq(without_comments(&expected)) {
         return Freshness::Current;
@@ -198,8 +198,8 @@ impl Persist {
         }
     }
 
-    /// The form with this [`Self::name`] and [`Self::netplan_id`].
-    fn named(name: &str, netplan_id: Option<&str>) -> Option<Self> {
+    /// The value with this [`Self::name`] and [`Self::netplan_id`].
+    fn from_name(name: &str, netplan_id: Option<&str>) -> Option<Self> {
         let forms =
             [Self::SystemdNetworkd, Self::NetworkManager, Self::Ifupdown, Self::Nftables, Self::SysctlD];
         match netplan_id {
@@ -218,13 +218,13 @@ impl Persist {
         }
     }
 
-    /// Whether the file is run rather than read.
+    /// Returns `true` if the file is executed instead of read.
     #[must_use]
     pub const fn is_script(&self) -> bool {
         matches!(self, Self::NetworkManager | Self::Ifupdown)
     }
 
-    /// The command that makes a running program read a changed file.
+    /// The command that makes a running program reload a changed file.
     #[must_use]
     pub const fn reload(&self) -> Option<&'static str> {
         match self {
@@ -243,7 +243,7 @@ impl Persist {
         }
     }
 
-    /// Where the file goes, what loads it, and what it does not do.
+    /// Where to install the file, what loads it, and its limitations.
     fn instructions(&self, interface: &str) -> String {
         let interface = printable(interface);
         match self {
@@ -287,7 +287,7 @@ impl Persist {
     }
 }
 
-/// Each table replaces the one that is loaded: declared first, so that it can be deleted.
+/// Renders tables that replace the loaded ones: each is declared before it is deleted, in case it does not exist.
 fn nftables(state: &State) -> String {
     let tables = Family::ALL.into_iter().filter_map(|family| state.nat.get(family));
     tables.fold(String::new(), |text, table_state| {

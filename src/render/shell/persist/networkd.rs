@@ -7,14 +7,14 @@ use crate::{
     state::{NextHop, Route, RouteScope, RouteType},
 };
 
-/// A `[Route]` section for each route.
+/// Renders a `[Route]` section for each route.
 pub(super) fn content<'a>(routes: impl Iterator<Item = &'a Route>) -> String {
     routes.map(section).collect()
 }
 
 fn section(route: &Route) -> String {
-    // Every field is named here, so that a new one is not forgotten. The drop-in belongs to the file of the interface,
-    // and hostgw's own routes have neither a type of service nor anything beyond these fields.
+    // Lists every field, so that a new one is not forgotten. The drop-in belongs to the file of the interface, and
+    // managed routes have neither a type of service nor anything else beyond these fields.
     let Route { destination, table, tos: _, metric, protocol, scope, kind, next, source, mtu, opaque: _ } =
         route;
     let NextHop { gateway, device: _, onlink } = next;

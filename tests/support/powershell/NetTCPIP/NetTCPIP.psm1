@@ -1,4 +1,4 @@
-# A stand-in for the NetTCPIP module of Windows, for tests under a real PowerShell on another system.
+# A substitute for the NetTCPIP module of Windows, for tests in a real PowerShell on another system.
 #
 # The machine (interfaces, addresses, both stores of routes) is a JSON file, $env:HGW_MACHINE. Each call that changes
 # it is appended to $env:HGW_CALLS. Errors are those that the documentation of the cmdlets describes.
@@ -27,7 +27,7 @@ function Stop-Here {
     Start-Sleep -Seconds 60
 }
 
-# Counts a call. Returns how it goes on: 'go', 'late', 'killafter', or 'no' where nothing is to be done.
+# Counts a call. Returns how it proceeds: 'go', 'late', 'killafter', or 'no' if nothing must be done.
 function Enter-Call([string] $words, $cmdlet) {
     $number = $script:Calls
     $script:Calls += 1
@@ -226,7 +226,7 @@ function Set-NetIPInterface {
     Exit-Call $kind $PSCmdlet
 }
 
-# An address with the routes that Windows makes of it, for the self-test.
+# Adds an address with the routes that Windows derives from it, for the self-test.
 function New-NetIPAddress {
     [CmdletBinding(SupportsShouldProcess)]
     param(
