@@ -50,11 +50,11 @@ impl Lock {
     ) -> io::Result<Result<Self, Holder>> {
         let file =
             folder.open_file(LOCK_FILE, OFlags::RDWR | OFlags::CREATE)?.ok_or(io::ErrorKind::NotFound)?;
-        let begun = Instant::now();
+        let start = Instant::now();
         loop {
             match file.try_lock() {
                 Ok(()) => break,
-                Err(TryLockError::WouldBlock) if begun.elapsed() < timeout => {
+                Err(TryLockError::WouldBlock) if start.elapsed() < timeout => {
                     std::thread::sleep(RETRY_INTERVAL)
                 }
                 Err(TryLockError::WouldBlock) => return Ok(Err(Holder::of(&file))),

@@ -357,11 +357,11 @@ fn the_first_decision_wins() {
         for round in 0..6 {
             let child = waiting(&node, LONG);
             let verbs = if round % 2 == 0 { ["confirm", "cancel"] } else { ["cancel", "confirm"] };
-            let begun = verbs.map(|verb| {
+            let started = verbs.map(|verb| {
                 let mut command = node.hostgw_command(&[verb]);
                 command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw")
             });
-            let ended = begun.map(|child| end(&node, child));
+            let ended = started.map(|child| end(&node, child));
             let [first, second] = ended;
             let (confirm, cancel) = if round % 2 == 0 { (first, second) } else { (second, first) };
             let apply = end(&node, child);
@@ -615,7 +615,7 @@ fn a_supervisor_reports_a_failed_rollback() {
 
 /// Runs `hostgw apply` on a terminal in an SSH session from `client`, and types `answer`.
 fn over_ssh(node: &Namespace, client: &str, inside: &str, answer: &str) -> Outcome {
-    let begun = Instant::now();
+    let started = Instant::now();
     let mut child = node
         .on_terminal(inside)
         .env("SSH_CONNECTION", format!("{client} 50000 172.30.0.11 22"))
@@ -623,7 +623,7 @@ fn over_ssh(node: &Namespace, client: &str, inside: &str, answer: &str) -> Outco
         .expect("script");
     feed(&mut child, answer);
     let outcome = Outcome::from_output(node, inside, child.wait_with_output().expect("our child"));
-    assert!(begun.elapsed() < Duration::from_secs(60), "{outcome}");
+    assert!(started.elapsed() < Duration::from_secs(60), "{outcome}");
     outcome
 }
 

@@ -23,7 +23,7 @@ const COMMANDS: [&[&str]; 10] = [
 ];
 
 /// The replacements for each value.
-fn wrong_values() -> Vec<Value> {
+fn invalid_values() -> Vec<Value> {
     vec![
         json!(253_402_300_800_u64),
         json!(u64::MAX),
@@ -144,7 +144,7 @@ fn sweep(share: usize, of: usize) {
         let mut found = Vec::new();
         paths(&value, "", &mut found);
         for (at, path) in found.iter().enumerate() {
-            for (kind, wrong) in wrong_values().into_iter().enumerate() {
+            for (kind, invalid) in invalid_values().into_iter().enumerate() {
                 number += 1;
                 // Times and IDs are replaced by every value, all others by one of them unless the whole sweep is
                 // requested.
@@ -152,7 +152,7 @@ fn sweep(share: usize, of: usize) {
                 let is_tried = whole_sweep || (is_number && kind < 4) || kind == at % 8;
                 if is_tried && number % of == share {
                     let mut changed = value.clone();
-                    *changed.pointer_mut(path).expect("a path of it") = wrong;
+                    *changed.pointer_mut(path).expect("an existing path") = invalid;
                     damaged.run(&record, changed.to_string().as_bytes(), &format!("{path}, value {kind}"));
                 }
             }

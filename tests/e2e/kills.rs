@@ -64,29 +64,29 @@ fn apply(node: &Namespace, kill: Option<Kill>) -> i32 {
 fn random_kills_of_a_large_apply_leave_the_previous_or_the_planned_state() {
     let node = large();
     let before = live(&node);
-    let begun = Instant::now();
+    let start = Instant::now();
     assert_eq!(apply(&node, None), 0);
-    let span = u64::try_from(begun.elapsed().as_millis()).expect("not ages");
+    let duration = u64::try_from(start.elapsed().as_millis()).expect("a short time");
     let after = live(&node);
     node.hostgw_ok(&["rollback", "--yes"]);
     assert!(live(&node) == before, "not as before, after an apply and a rollback");
 
     let seed = requested_seed().unwrap_or_else(new_seed);
     let mut random = random(seed);
-    let (mut kills, mut half_way) = (0, 0);
+    let (mut kills, mut killed_midway) = (0, 0);
     while kills < KILLS {
         let kill = if cfg!(feature = "fault-injection") && random.next_u32().is_multiple_of(2) {
             // Around the points where it writes, of which there are more than a hundred.
             Kill::At(30 + random.next_u64() % 80)
         } else {
-            Kill::After(Duration::from_millis(random.next_u64() % span))
+            Kill::After(Duration::from_millis(random.next_u64() % duration))
         };
         let context = format!("HOSTGW_SEED={seed}, {kills} kills, then {kill:?}");
         let code = apply(&node, Some(kill));
         assert!([0, 137].contains(&code), "{context}: exit code {code}");
         kills += usize::from(code == 137);
         if is_open(&node) {
-            half_way += usize::from((2..NODES).contains(&node.managed_routes().len()));
+            killed_midway += usize::from((2..NODES).contains(&node.managed_routes().len()));
             if random.next_u32().is_multiple_of(2) {
                 continue;
             }
@@ -100,7 +100,7 @@ fn random_kills_of_a_large_apply_leave_the_previous_or_the_planned_state() {
         node.hostgw_ok(&["rollback", "--yes"]);
         assert!(live(&node) == before, "{context}: not as before, after a rollback");
     }
-    assert!(half_way > KILLS / 5, "HOSTGW_SEED={seed}: only {half_way} were killed half way");
+    assert!(killed_midway > KILLS / 5, "HOSTGW_SEED={seed}: only {killed_midway} were killed midway");
     assert_eq!(apply(&node, None), 0);
     assert!(live(&node) == after, "HOSTGW_SEED={seed}: not as planned, after an apply that was not killed");
 }

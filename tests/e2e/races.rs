@@ -40,9 +40,9 @@ fn race(node: &Namespace, arguments: &[&str], delay: Duration, foreign: &str) ->
 
 /// How long a command takes on this machine.
 fn duration(node: &Namespace, arguments: &[&str]) -> u64 {
-    let begun = Instant::now();
+    let start = Instant::now();
     node.hostgw_ok(arguments);
-    u64::try_from(begun.elapsed().as_micros()).expect("not ages")
+    u64::try_from(start.elapsed().as_micros()).expect("a short time")
 }
 
 /// Abandons what a race left open: foreign changes since then stay.

@@ -61,9 +61,9 @@ fn the_kernel_announces_the_writes_of_a_first_apply() {
         let node = node(privilege);
         let announced = node.listen();
         node.hostgw_ok(&["apply", "--yes"]);
-        let heard = announced.end().join("\n");
+        let notifications = announced.end().join("\n");
         for what in ["10.244.1.0/24 via 10.244.1.1", "add table ip hostgw", "masquerade"] {
-            assert!(heard.contains(what), "no {what:?} in:\n{heard}");
+            assert!(notifications.contains(what), "no {what:?} in:\n{notifications}");
         }
     });
 }

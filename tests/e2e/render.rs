@@ -241,7 +241,7 @@ fn a_kill_at_any_call_is_rolled_back() {
             break;
         }
     }
-    assert!(killed_midway > 10, "{killed_midway} kills came half way");
+    assert!(killed_midway > 10, "{killed_midway} kills came midway");
 }
 
 /// Untrusted names have no effect.

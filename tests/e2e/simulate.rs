@@ -82,9 +82,9 @@ nodes:
 fn a_wrong_gateway_is_named() {
     let _alone = alone();
     each(|privilege| {
-        let wrong =
+        let wrong_gateway =
             RECIPE.replace("podCIDR: 10.244.1.0/24", "podCIDR: 10.244.1.0/24\n    gateway: 10.244.1.7");
-        let machine = machine(privilege, &wrong);
+        let machine = machine(privilege, &wrong_gateway);
         let outcome = machine.hostgw(&["simulate"]).expect(1);
         outcome.says("linux-1 sends to 10.244.1.7, which is not linux-2, which is at 10.244.1.1");
         let mut snapshots = Snapshots::default();

@@ -233,7 +233,7 @@ fn root_never_uses_a_journal_of_swapped_folders() {
                  mv -T real state
              done",
         );
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut codes = std::collections::BTreeMap::new();
         for round in 0.. {
             let arguments: &[&str] = match round % 4 {
@@ -246,7 +246,7 @@ fn root_never_uses_a_journal_of_swapped_folders() {
             *codes.entry(outcome.code).or_insert(0) += 1;
             let routes = node.sh("ip route show 10.244.1.0/24");
             assert!(!routes.contains("172.30.0.9"), "their journal was carried out, by {outcome}");
-            if round >= 40 && codes.len() == 2 || begun.elapsed() > Duration::from_secs(60) {
+            if round >= 40 && codes.len() == 2 || started.elapsed() > Duration::from_secs(60) {
                 break;
             }
         }

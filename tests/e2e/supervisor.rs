@@ -69,14 +69,14 @@ fn the_deadline_holds_if_the_supervisor_is_stopped() {
         let node = node(privilege);
         let before = node.witness();
         let child = waiting(&node, "3s");
-        let begun = Instant::now();
+        let started = Instant::now();
         kill(supervisor(&node), Signal::STOP);
         node.hostgw_ok(&["status"]).says("its supervisor is stopped").says("hostgw confirm 1");
         node.wait_until("it is rolled back", || !is_open(&node));
         assert!(
-            begun.elapsed() < Duration::from_secs(5),
+            started.elapsed() < Duration::from_secs(5),
             "rolled back {:?} after 3 s began",
-            begun.elapsed()
+            started.elapsed()
         );
         end(&node, child).expect(8).warns("this command takes over the wait").warns("was not confirmed by");
         node.assert_unchanged(&before, "a stopped supervisor");
@@ -182,7 +182,7 @@ fn a_hanging_supervisor_is_replaced_after_its_grace_period() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
-        let begun = Instant::now();
+        let started = Instant::now();
         let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", "3s"]);
         // A point that it passes while the apply is pending.
         command
@@ -195,7 +195,7 @@ fn a_hanging_supervisor_is_replaced_after_its_grace_period() {
         node.hostgw_ok(&["status"]).says("rolls back at");
         let outcome = end(&node, child).expect(8);
         outcome.warns("this command takes over the wait").warns("was not confirmed by");
-        let elapsed = begun.elapsed();
+        let elapsed = started.elapsed();
         assert!((13..20).contains(&elapsed.as_secs()), "given up after {elapsed:?}");
         assert!(!std::path::Path::new(&format!("/proc/{process}")).exists(), "the supervisor still exists");
         node.assert_unchanged(&before, "a supervisor that hangs");

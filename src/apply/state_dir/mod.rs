@@ -476,9 +476,9 @@ pub(super) mod tests {
         let folder = TestFolder::new("lock");
         let dir = folder.dir("boot");
         let held = dir.lock(Duration::ZERO, "apply, since noon").expect("the lock");
-        let begun = Instant::now();
+        let start = Instant::now();
         let error = dir.lock(Duration::from_millis(200), "second").expect_err("held");
-        assert!(begun.elapsed() >= Duration::from_millis(200));
+        assert!(start.elapsed() >= Duration::from_millis(200));
         assert_eq!(error.kind, Kind::Locked);
         assert!(error.message.as_raw().contains("(apply, since noon) holds the lock"), "{error}");
         drop(held);
