@@ -1,6 +1,10 @@
 //! Input files: how they can be named, which kinds of files are accepted, and how much is read.
 
-use std::{process::Stdio, time::Duration};
+use std::{
+    io::{PipeReader, PipeWriter, Read, Write},
+    process::Stdio,
+    time::Duration,
+};
 
 use super::RECIPE;
 use crate::support::namespace::{Namespace, Privilege, each};
@@ -176,26 +180,37 @@ const REPEATED: [(&str, &str, &str, &str); 27] = [
     ("blank lines.yaml", "", "\n", "a: 1\n"),
 ];
 
-/// The peak memory that hostgw uses to reject a file, in bytes, as accounted by the kernel. It is sampled while hostgw
-/// runs; the kernel's peak includes memory that was freed.
+/// The peak memory that hostgw uses to reject a file, in bytes, as accounted by the kernel. A full pipe stops hostgw when it
+/// prints its result, so its peak can be read. That includes memory that was freed.
 fn peak(machine: &Namespace, file: &str) -> usize {
+    let (mut output, full) = full_pipe();
     let mut command = machine.hostgw_command(&["validate", file]);
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("hostgw runs");
+    let mut child = command.stdout(Stdio::null()).stderr(full).spawn().expect("hostgw runs");
+    drop(command);
     let status = format!("/proc/{}/status", child.id());
-    let mut peak = 0;
-    let ended = loop {
-        if let Some(ended) = child.try_wait().expect("a child") {
-            break ended;
-        }
-        let text = std::fs::read_to_string(&status).unwrap_or_default();
-        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse::<usize>().ok());
-        peak = kilobytes.map_or(peak, |kilobytes| peak.max(kilobytes * 1024));
-        std::thread::sleep(Duration::from_millis(1));
-    };
-    assert_eq!(ended.code(), Some(3), "{file}");
-    assert_ne!(peak, 0, "hostgw was never sampled while it ran");
-    peak
+    let mut peak = None;
+    machine.wait_until("hostgw prints its result", || {
+        let text = std::fs::read_to_string(&status).expect("our child");
+        let field = |name: &str| text.lines().find_map(|line| Some(line.strip_prefix(name)?.trim()));
+        let sleeps = field("Name:") == Some("hostgw") && field("State:") == Some("S (sleeping)");
+        let kilobytes = field("VmHWM:").and_then(|size| size.strip_suffix(" kB")?.parse::<usize>().ok());
+        // It may sleep for a moment before: the peak counts once it does not grow any more.
+        let last = std::mem::replace(&mut peak, kilobytes.filter(|_| sleeps));
+        std::thread::sleep(Duration::from_millis(10));
+        peak.is_some() && peak == last
+    });
+    output.read_to_end(&mut Vec::new()).expect("a pipe");
+    assert_eq!(child.wait().expect("a child").code(), Some(3), "{file}");
+    peak.expect("a peak") * 1024
+}
+
+/// A pipe that takes no more.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    rustix::io::ioctl_fionbio(&writer, true).expect("a pipe");
+    while writer.write(&[b'\n'; 4096]).is_ok() {}
+    rustix::io::ioctl_fionbio(&writer, false).expect("a pipe");
+    (reader, writer)
 }
 
 #[test]
@@ -203,8 +218,7 @@ fn an_invalid_file_takes_less_than_twenty_times_its_size_in_memory() {
     const SIZE: usize = 2 << 20;
     let machine = Namespace::new(Privilege::User);
     machine.write("small.toml", "a = 1\n");
-    // A short run can end before a sample sees all of the program in memory.
-    let least = (0..8).map(|_| peak(&machine, "small.toml")).max().unwrap_or_default();
+    let least = peak(&machine, "small.toml");
     for (file, begin, part, end) in REPEATED {
         let mut text = begin.to_owned();
         let mut number = 0;
@@ -214,7 +228,7 @@ fn an_invalid_file_takes_less_than_twenty_times_its_size_in_memory() {
         }
         text.push_str(end);
         machine.write(file, &text);
-        let bytes = (peak(&machine, file) - least) / text.len();
+        let bytes = peak(&machine, file).saturating_sub(least) / text.len();
         assert!(bytes < 20, "{file}: {bytes} bytes of memory per byte of {}", text.len());
         machine.sh(&format!("rm '{file}'"));
     }

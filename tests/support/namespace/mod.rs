@@ -69,7 +69,7 @@ pub fn can_become_nobody() -> bool {
     is_root() && map.lines().any(covers)
 }
 
-/// Runs `test` with each privilege that this process can have. The name of the thread tells which one failed.
+/// Runs `test` with each privilege that this process can have. The name of the thread says which one failed.
 pub fn each(test: impl Fn(Privilege) + Sync) {
     thread::scope(|scope| {
         for privilege in Privilege::possible() {
@@ -133,12 +133,10 @@ impl Namespace {
     pub fn new(privilege: Privilege) -> Self {
         programs::check();
         let folder = new_folder();
-        let mut command = clean(&folder);
-        if privilege == Privilege::Root {
-            command.args(["unshare", "-nu"]);
-        } else {
-            command.args(as_nobody()).args(["unshare", "-rnu"]);
-        }
+        let command = match privilege {
+            Privilege::Root => clean(&folder, &["unshare", "-nu"]),
+            Privilege::User => clean(&folder, &[as_nobody(), &["unshare", "-rnu"]].concat()),
+        };
         let holder = Holder::start(command, &folder);
         Self::ready(Self { privilege, folder, holder })
     }
@@ -166,15 +164,16 @@ impl Namespace {
 
     /// A command in the namespace and its folder, with a clean environment.
     pub fn command(&self, program: &str) -> Command {
-        let mut command = clean(&self.folder);
-        if self.privilege == Privilege::User {
-            command.args(as_nobody());
-        }
-        command.arg("nsenter").arg("-t").arg(self.holder.child.id().to_string()).args(["-n", "-u"]);
-        if self.privilege == Privilege::User {
-            command.args(["-U", "--preserve-credentials"]);
-        }
-        command.args(["--", program]).stdin(Stdio::null());
+        let holder = self.holder.child.id().to_string();
+        let enter = ["nsenter", "-t", &holder, "-n", "-u"];
+        let words = match self.privilege {
+            Privilege::Root => [&enter[..], &["--", program]].concat(),
+            Privilege::User => {
+                [as_nobody(), &enter, &["-U", "--preserve-credentials", "--", program]].concat()
+            }
+        };
+        let mut command = clean(&self.folder, &words);
+        command.stdin(Stdio::null());
         command
     }
 
@@ -245,12 +244,14 @@ impl Namespace {
     }
 }
 
-/// A command with a clean environment.
-fn clean(folder: &Path) -> Command {
-    let mut command = Command::new("env");
+/// The command `words` with a clean environment.
+fn clean(folder: &Path, words: &[&str]) -> Command {
+    // A suite in the background of a shell ignores SIGINT, and so would all its child processes.
+    let prefix: &[&str] = if ignores_signals() { &["env", "--default-signal", "--"] } else { &[] };
+    let words = [prefix, words].concat();
+    let mut command = Command::new(words[0]);
     command
-        // A suite in the background of a shell ignores SIGINT, and so would all its child processes.
-        .args(["--default-signal", "--"])
+        .args(&words[1..])
         .env_clear()
         .env("PATH", programs::PATH)
         .env("LC_ALL", "C.UTF-8")
@@ -260,13 +261,24 @@ fn clean(folder: &Path) -> Command {
     command
 }
 
-/// The command prefix that drops the privileges to an ordinary user.
-fn as_nobody() -> Vec<String> {
-    if !can_become_nobody() {
-        return Vec::new();
+/// Returns whether this process ignores a signal that its child processes would then ignore, too. Rust resets SIGPIPE.
+fn ignores_signals() -> bool {
+    static IGNORES: OnceLock<bool> = OnceLock::new();
+    const SIGPIPE: u64 = 1 << 12;
+    *IGNORES.get_or_init(|| {
+        let status = fs::read_to_string("/proc/self/status").expect("/proc is mounted");
+        let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:")).expect("a mask");
+        u64::from_str_radix(ignored.trim(), 16).expect("a hexadecimal mask") & !SIGPIPE != 0
+    })
+}
+
+/// The command prefix that drops the privileges to an ordinary user, [`NOBODY`].
+fn as_nobody() -> &'static [&'static str] {
+    static POSSIBLE: OnceLock<bool> = OnceLock::new();
+    match POSSIBLE.get_or_init(can_become_nobody) {
+        true => &["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"],
+        false => &[],
     }
-    let id = NOBODY.to_string();
-    ["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups"].map(ToOwned::to_owned).to_vec()
 }
 
 /// Root can use files of nobody, but nobody has to own its files.
