@@ -1,4 +1,4 @@
-//! hostgw: the declarative applier for Kubernetes host gateway networking.
+//! hostgw: declarative host-gateway networking for Kubernetes nodes.
 //!
 //! The configuration, a YAML or TOML file, describes a cluster. For each node, hostgw computes the *desired state* of
 //! routes, NAT and sysctls from it, compares it with the *live state* of the kernel, and commits the difference, the
@@ -18,12 +18,12 @@
 //! | drift in status | the last applied state | the kernel |
 //! | diff, plan for all nodes | the new configuration, per node | the old configuration, per node, or nothing |
 //!
-//! There is no separate code path for undoing changes, and none that runs only after a crash. The last row is special:
-//! computing it node by node would be quadratic in the number of nodes. [`plan::compare`](mod@plan::compare) computes
-//! the same result for all nodes at once, and a test compares the two.
+//! hostgw therefore plans an undo, and crash recovery, like any other change; only the order of the writes differs
+//! ([`apply::Order`]). The last row is special: computing it node by node would be quadratic in the number of nodes.
+//! [`plan::compare`](mod@plan::compare) computes the same result for all nodes at once, and a test compares the two.
 //!
-//! Windows nodes manage other objects than Linux nodes. They have their own state and plan, which follow the same rules
-//! ([`plan::windows`]), and a script commits the plan.
+//! hostgw manages different objects on Windows nodes than on Linux nodes. Windows nodes have their own state and plan,
+//! which follow the same rules ([`plan::windows`]), and a script commits the plan.
 //!
 //! # Data flow
 //!
@@ -44,7 +44,7 @@
 //! | [`input`] | reads the files, pipes and standard input that users pass, up to 64 MiB |
 //! | [`diagnose`] | the rules: the code, severity and explanation of everything that checks and warnings report |
 //! | [`model`] | the cluster, its nodes and their pod CIDRs, valid by construction |
-//! | [`state`] | the state of a node, which prints as in `ip`, `nft` and `sysctl` |
+//! | [`state`] | the state of a node, formatted as `ip`, `nft` and `sysctl` print it |
 //! | [`plan`] | the desired state, plans, checks against the node, reasons, and the comparison of two configurations |
 //! | [`record`] | what hostgw stores and prints about a node: transactions, the last applied state, snapshots |
 //! | [`render`] | plans and comparisons as text, JSON and Markdown; plans as commands and scripts |
@@ -76,6 +76,34 @@
 //! All modules up to `render` are therefore pure: they use neither `kernel` nor `apply`, and build on any system. Only
 //! `cli` prints or exits, always through its `Output`. Only `kernel/ffi.rs` contains `unsafe` code. Lints forbid
 //! `unwrap`, `expect`, `panic!` and `Path::display`.
+//!
+//! # Where to make a change
+//!
+//! Each module begins with a list of what its files do. Expected outputs are files under `tests/cases`; after a change,
+//! `HOSTGW_BLESS=1 tests/run` regenerates them for review.
+//!
+//! | to change | start in | continue in |
+//! |---|---|---|
+//! | a command, its options or its help | `src/cli/arguments.rs` | `src/cli/mod.rs`, the command's file in `src/cli`; `tests/cases/cli` |
+//! | a key of the configuration | `src/config/raw.rs` | `src/config/validate.rs` or `src/config/node.rs`, `src/model`, `src/plan/desired.rs`, `src/plan/compare` (the reason in a comparison), `src/kernel`; `schemas`, `src/guide/configuration.md`, `tests/cases/config` |
+//! | an error in a configuration | `src/diagnose/rules.rs` | `src/diagnose/rules`, `src/config/validate.rs`, `tests/cases/config` |
+//! | an error or a warning about a node or a plan | `src/diagnose/rules.rs` | `src/plan/check.rs`, `tests/cases/plan` |
+//! | an error about a CNI configuration | `src/diagnose/rules.rs` | `src/cni`, `tests/cases/cni` |
+//! | what is managed on a node | `src/plan/desired.rs` | `src/state`, `src/plan/diff.rs`, `src/kernel/mod.rs` |
+//! | the reason of a change | `src/plan/reason.rs` | `src/plan/compare/cause.rs` |
+//! | the order of writes, or of their undoing | `src/plan/diff.rs` | `src/kernel/mod.rs`, and `tests/support/model.rs`, which imitates it |
+//! | how a plan looks | `src/render/text.rs` | `src/render/report.rs`, `src/render/markdown`; `tests/cases/plan` |
+//! | how a comparison looks | `src/render/comparison/text.rs` | `src/render/comparison/collapse.rs`, `src/render/markdown`; `tests/cases/diff` |
+//! | what happens between a command and the first write | `src/reconcile/run.rs` | `src/reconcile/turn.rs`, `src/reconcile/apply.rs` |
+//! | the transaction, or what recovery does | `src/apply/transaction.rs` | `src/apply/state_dir`, `src/record/transaction.rs`; `tests/e2e/faults.rs`, `tests/e2e/kills.rs` |
+//! | `apply --confirm` | `src/reconcile/pending.rs` | `src/reconcile/supervisor.rs`, `src/reconcile/decide.rs`; `tests/e2e/confirm.rs` |
+//! | the shell script | `src/render/shell/body.sh` | `src/render/shell/mod.rs`; `tests/e2e/render.rs`, `tests/cases/cli/render-linux.out` |
+//! | the PowerShell scripts | `src/render/powershell/apply.ps1` | `src/render/powershell/mod.rs`, `src/plan/windows`, which plans the same; `tests/powershell` |
+//! | files that are restored at boot | `src/render/shell/persist` | `src/cli/persisted.rs`; `tests/e2e/persist.rs` |
+//! | a JSON document | its type in `src/cli` or `src/render/report.rs` | `schemas`, which `HOSTGW_BLESS=1` writes; `tests/e2e/documents.rs` |
+//! | a guide | `src/guide` | `tests/guides.rs`, which runs its commands |
+//!
+//! `hostgw validate` reports only errors: a rule about a configuration alone makes it invalid, and a warning needs a plan.
 //!
 //! # Untrusted text
 //!

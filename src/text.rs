@@ -14,39 +14,35 @@ pub use wrap::wrap;
 
 use std::{borrow::Cow, time::Duration};
 
-/// Returns the candidate most similar to `word`, unless more than a third of its characters differ.
+/// The length above which a word is not a misspelling of anything: no name, key or interface is longer.
+const MAX_SIMILAR: usize = 253;
+
+/// Returns the candidate that `word` is most likely a misspelling of, if at most a third of the characters differ. Ignores
+/// case and separators: `pod_cidr`, `pod-cidr` and `PodCidr` all mean podCIDR.
 #[must_use]
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let allowed = word.chars().count().div_ceil(3);
-    let letters = |text: &str| text.to_lowercase().chars().collect::<Vec<char>>();
-    let word = letters(word);
+    let simplified = |text: &str| -> String {
+        text.chars().filter(|c| !matches!(c, '_' | '-')).flat_map(char::to_lowercase).collect()
+    };
+    // The distance takes quadratic time.
+    if word.len() > MAX_SIMILAR {
+        return None;
+    }
+    let word = simplified(word);
+    let length = word.chars().count();
     candidates
         .into_iter()
-        .map(|candidate| (distance(&word, &letters(candidate)), candidate))
-        .filter(|(distance, _)| *distance <= allowed)
+        .filter_map(|candidate| {
+            let other = simplified(candidate);
+            let other_length = other.chars().count();
+            let allowed = length.max(other_length) / 3;
+            // The distance is at least the difference of the lengths.
+            (length.abs_diff(other_length) <= allowed)
+                .then(|| (strsim::osa_distance(&word, &other), candidate))
+                .filter(|(distance, _)| *distance <= allowed)
+        })
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
-}
-
-/// Returns the optimal string alignment distance, which counts insertions, deletions, replacements, and swaps of
-/// adjacent characters.
-#[must_use]
-pub fn distance(a: &[char], b: &[char]) -> usize {
-    let mut before_last: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for (i, &from) in a.iter().enumerate() {
-        let mut row = vec![i + 1];
-        for (j, &to) in b.iter().enumerate() {
-            let replaced = last[j] + usize::from(from != to);
-            let mut best = replaced.min(last[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && from == b[j - 1] && a[i - 1] == to {
-                best = best.min(before_last[j - 1] + 1);
-            }
-            row.push(best);
-        }
-        before_last = std::mem::replace(&mut last, row);
-    }
-    last[b.len()]
 }
 
 /// Formats a count with its noun: `1 route`, `2 routes`.
@@ -88,6 +84,19 @@ pub fn shortened(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// The units of a duration, with their lengths in milliseconds.
+const UNITS: [(&str, u64); 4] = [("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
+
+/// Formats a duration as [`duration`] parses it: `90s`, `2m`. Drops what is less than a millisecond.
+#[must_use]
+pub fn in_units(duration: Duration) -> String {
+    let milliseconds = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    match UNITS.iter().find(|(_, length)| milliseconds > 0 && milliseconds.is_multiple_of(*length)) {
+        Some((unit, length)) => format!("{}{unit}", milliseconds / length),
+        None => "0s".to_owned(),
+    }
+}
+
 /// Parses a duration, written as a whole number with a unit: `500ms`, `30s`, `2m`, `1h`.
 ///
 /// # Errors
@@ -95,15 +104,11 @@ pub fn shortened(text: &str) -> Cow<'_, str> {
 pub fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
-    let number: u64 =
-        number.parse().map_err(|_| "expected a whole number and a unit, such as 30s".to_owned())?;
-    let milliseconds = match unit {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "" => return Err(format!("{number} has no unit; did you mean {number}s?")),
-        _ => return Err("the units are ms, s, m and h".to_owned()),
+    let number: u64 = number.parse().map_err(|_| "use a whole number and a unit, such as 30s".to_owned())?;
+    let milliseconds = match UNITS.iter().find(|(name, _)| *name == unit) {
+        Some((_, length)) => *length,
+        None if unit.is_empty() => return Err(format!("{number} has no unit; did you mean {number}s?")),
+        None => return Err("use a whole number and a unit (ms, s, m or h), such as 30s".to_owned()),
     };
     number.checked_mul(milliseconds).map(Duration::from_millis).ok_or_else(|| "too long".to_owned())
 }
@@ -112,6 +117,19 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 mod tests {
     use super::*;
 
+    /// A printed duration can be pasted into a command line.
+    #[test]
+    fn durations_are_printed_as_they_are_parsed() {
+        for (seconds, text) in [(0, "0s"), (1, "1s"), (90, "90s"), (120, "2m"), (3600, "1h"), (5400, "90m")] {
+            assert_eq!(in_units(Duration::from_secs(seconds)), text);
+        }
+        for milliseconds in (0..5000).chain((0..200).map(|minutes| minutes * 60_000)) {
+            let time = Duration::from_millis(milliseconds);
+            assert_eq!(duration(&in_units(time)), Ok(time));
+        }
+        assert_eq!(in_units(Duration::MAX), format!("{}ms", u64::MAX));
+    }
+
     #[test]
     fn nearest_tolerates_typing_errors_only() {
         let links = ["lo", "eth0", "docker0"];
@@ -119,6 +137,14 @@ mod tests {
         assert_eq!(nearest("eht0", links), Some("eth0"));
         assert_eq!(nearest("wlan0", links), None);
         assert_eq!(nearest("DOCKER0", links), Some("docker0"));
+        let keys = ["name", "os", "podCIDR", "address", "gateway", "egressInterface", "defaultGateway"];
+        assert_eq!(nearest("podCidr", keys), Some("podCIDR"));
+        assert_eq!(nearest("pod_cidrs", keys), Some("podCIDR"));
+        assert_eq!(nearest("egresInterfac", keys), Some("egressInterface"));
+        assert_eq!(nearest("adress", keys), Some("address"));
+        assert_eq!(nearest("labels", keys), None);
+        assert_eq!(nearest("", keys), None);
+        assert_eq!(nearest(&"x".repeat(1_000_000), keys), None);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What `hostgw diff` tells of all nodes is what `plan` tells node by node.
+//! `hostgw diff` reports for all nodes what `plan` reports for each node.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,11 +16,11 @@ use proptest::prelude::*;
 use crate::support::clusters::two;
 use hostgw::text::Untrusted;
 
-/// One object: whether it comes, changes or goes, before, after.
+/// One object: its action, and its state before and after.
 type Line = (Action, Option<String>, Option<String>);
 
-/// What the comparison tells of one node.
-fn told(comparison: &Comparison, old: &Cluster, new: &Cluster, member: Member) -> Vec<Line> {
+/// Returns the changes that the comparison lists for one node.
+fn listed(comparison: &Comparison, old: &Cluster, new: &Cluster, member: Member) -> Vec<Line> {
     let concerns = |block: &&NodeGroup| block.members.contains(&member);
     let deltas = comparison.groups.iter().filter(concerns).flat_map(|block| &block.deltas);
     sorted(
@@ -34,7 +34,7 @@ fn told(comparison: &Comparison, old: &Cluster, new: &Cluster, member: Member) -
     )
 }
 
-/// The item as it stands on one node.
+/// Returns the item as it is on one node.
 fn on_node(
     item: &ObjectChange,
     old: &Cluster,
@@ -126,8 +126,8 @@ fn held(side: Option<(&Cluster, usize)>) -> Option<State> {
         .map(|desired| desired.state)
 }
 
-/// What `plan` makes of the same node, alone. A sysctl that only one file asks for is not `plan`'s business,
-/// which knows what stands in the kernel.
+/// What `plan` makes of the same node, alone. A sysctl that only one file asks for is not part of `plan`, which knows
+/// the live state.
 fn planned(old: &Cluster, new: &Cluster, member: Member) -> Vec<Line> {
     let (before, after) = (member.old.map(|index| (old, index)), member.new.map(|index| (new, index)));
     let os = |side: Option<(&Cluster, usize)>| side.map(|(cluster, index)| cluster.nodes[index].os);
@@ -213,12 +213,12 @@ proptest! {
         let comparison = compare(Some(&old), &new);
         let mut totals = [0_usize; 4];
         for member in members(&comparison, &old, &new) {
-            let told = told(&comparison, &old, &new, member);
-            prop_assert_eq!(&told, &planned(&old, &new, member), "{:?}", member);
-            for (action, ..) in &told {
+            let listed = listed(&comparison, &old, &new, member);
+            prop_assert_eq!(&listed, &planned(&old, &new, member), "{:?}", member);
+            for (action, ..) in &listed {
                 totals[*action as usize] += 1;
             }
-            totals[3] += usize::from(!told.is_empty());
+            totals[3] += usize::from(!listed.is_empty());
         }
         let counted = comparison.totals();
         prop_assert_eq!(totals, [counted.add, counted.change, counted.remove, counted.nodes]);
@@ -230,7 +230,7 @@ proptest! {
         let comparison = compare(None, &new);
         for index in 0..new.nodes.len() {
             let member = Member { old: None, new: Some(index) };
-            prop_assert_eq!(told(&comparison, &nothing, &new, member), planned(&nothing, &new, member));
+            prop_assert_eq!(listed(&comparison, &nothing, &new, member), planned(&nothing, &new, member));
         }
     }
 

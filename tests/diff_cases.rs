@@ -50,12 +50,12 @@ pub fn folders() -> Vec<PathBuf> {
     folders
 }
 
-/// What is told of a case.
+/// Returns the report for a case.
 pub fn report(folder: &Path) -> ComparisonReport {
-    told(File::read(folder, "old.yaml").as_ref(), &File::read(folder, "new.yaml").expect("new.yaml"))
+    report_of(File::read(folder, "old.yaml").as_ref(), &File::read(folder, "new.yaml").expect("new.yaml"))
 }
 
-fn told(old: Option<&File>, new: &File) -> ComparisonReport {
+fn report_of(old: Option<&File>, new: &File) -> ComparisonReport {
     let comparison = compare(old.map(|old| &old.cluster), &new.cluster);
     let files = ComparedFiles {
         old: old.map(|old| (old.document.name(), &old.cluster)),
@@ -73,12 +73,12 @@ fn every_case_is_told_in_these_words() {
     let mut failures = Vec::new();
     for folder in &folders {
         let report = report(folder);
-        let told = |detail| comparison_text(&report, &Palette::new(false), detail);
+        let text_of = |detail| comparison_text(&report, &Palette::new(false), detail);
         let text = format!(
             "$ hostgw diff old.yaml new.yaml\n{}\n$ hostgw diff --full\n{}\n$ hostgw diff --summary\n{}",
-            told(Detail::Collapsed),
-            told(Detail::Full),
-            told(Detail::Summary)
+            text_of(Detail::Collapsed),
+            text_of(Detail::Full),
+            text_of(Detail::Summary)
         );
         cases::compare(&folder.join("expected.txt"), &text, &mut failures);
         let json = serde_json::to_string_pretty(&report).unwrap() + "\n";
@@ -104,7 +104,7 @@ fn one_new_node_among_many_is_told_in_few_lines() {
         }
         File::new(name, text)
     };
-    let report = told(Some(&file("old.yaml", 499)), &file("new.yaml", 500));
+    let report = report_of(Some(&file("old.yaml", 499)), &file("new.yaml", 500));
     let lines = |detail| comparison_text(&report, &Palette::new(false), detail).lines().count();
     assert!(
         lines(Detail::Collapsed) <= 25,

@@ -371,7 +371,7 @@ fn every_link_of_the_readme_has_a_target() {
 fn the_readme_lists_all_guides_and_build_dependencies() {
     let readme = include_str!("../README.md");
     for guide in hostgw::guide::GUIDES {
-        assert!(readme.contains(&format!("[{0}](src/guide/{0}.md)", guide.name)), "{}", guide.name);
+        assert!(readme.contains(&format!("](src/guide/{}.md)", guide.name)), "{}", guide.name);
     }
     let packages = include_str!("packages");
     let needed = packages.lines().find_map(|line| line.strip_prefix("build_packages=(")).expect("a list");

@@ -186,14 +186,14 @@ fn source(file: &str, path: &ConfigPath) -> SourceLocation {
     SourceLocation::new(path, &file.into(), 7, 1)
 }
 
-/// Parses the numbers in a line such as `1 to add, 2 to change, 3 to remove`, and the number in front of them.
+/// Parses the numbers in a line such as `1 to add, 2 to update, 3 to remove`, and the number in front of them.
 fn counts(line: &str) -> [usize; 4] {
     let words: Vec<&str> = line.split([' ', ':', ';', ',', '.']).collect();
     let before = |word: &str| -> usize {
         let at = words.windows(2).position(|pair| pair == ["to", word]).unwrap();
         words[at - 1].parse().unwrap()
     };
-    [words[0].trim_start_matches('*').parse().unwrap(), before("add"), before("change"), before("remove")]
+    [words[0].trim_start_matches('*').parse().unwrap(), before("add"), before("update"), before("remove")]
 }
 
 /// Returns the same numbers, counted in the JSON.

@@ -146,6 +146,24 @@ fn modules_only_use_lower_layers() {
     }
 }
 
+#[test]
+fn the_map_only_names_paths_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let map = fs::read_to_string(root.join("src/lib.rs")).unwrap();
+    let rows: Vec<&str> = map
+        .lines()
+        .skip_while(|line| *line != "//! # Where to make a change")
+        .filter_map(|line| line.strip_prefix("//! | "))
+        .collect();
+    assert!(rows.len() > 15, "{rows:#?}");
+    let spans = rows.iter().flat_map(|row| row.split('`').skip(1).step_by(2));
+    let paths: Vec<&str> = spans.filter(|span| span.contains('/')).collect();
+    assert!(paths.len() > 40, "{paths:#?}");
+    for path in paths {
+        assert!(root.join(path).exists(), "src/lib.rs names {path}, which does not exist");
+    }
+}
+
 /// Resolves a name in a module to the child module that it refers to, either directly or through a re-export.
 fn resolve_child<'a>(name: &str, children: &[&'a str], reexports: &[(&'a str, &'a str)]) -> Option<&'a str> {
     let own = children.iter().copied().find(|child| *child == name);
@@ -277,6 +295,42 @@ fn every_type_name_is_defined_once() {
     let is_shared = |name: &str| SHARED_TYPE_NAMES.iter().any(|(shared, _)| *shared == name);
     definitions.retain(|name, paths| paths.len() > 1 && !is_shared(name));
     assert!(definitions.is_empty(), "one name, one meaning; defined more than once: {definitions:#?}");
+}
+
+/// Returns the words of a comment that are not in a code span, a link or a path.
+fn prose_words(comment: &str) -> Vec<&str> {
+    let outside = comment.split('`').step_by(2);
+    let is_part = |c: char| c.is_alphanumeric() || "_:[](/.<>&".contains(c);
+    outside
+        .flat_map(|text| text.split(move |c| !is_part(c)))
+        .map(|word| word.trim_end_matches(['.', ':', ')']))
+        .collect()
+}
+
+#[test]
+fn comments_name_types_as_code() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    sources(&root.join("src"), &mut files);
+    let is_compound = |name: &&str| name.chars().filter(|c| c.is_uppercase()).count() > 1;
+    let types: std::collections::BTreeSet<String> = files
+        .iter()
+        .flat_map(|(_, text)| text.lines().filter_map(defined_type).filter(is_compound))
+        .map(str::to_owned)
+        .collect();
+    sources(&root.join("tests"), &mut files);
+    for (path, text) in &files {
+        for (at, line) in text.lines().enumerate() {
+            let Some((_, comment)) = line.split_once("//") else { continue };
+            let bare: Vec<&str> =
+                prose_words(comment).into_iter().filter(|word| types.contains(*word)).collect();
+            // Often the trace of a rename that also hit a word of the sentence.
+            assert!(bare.is_empty(), "{path}:{}: {bare:?} in a comment is not in `code`", at + 1);
+        }
+    }
+    assert_eq!(prose_words("/ RoutingTable 255 is `OnLink`, [`State`] or crate::Kind.").first(), Some(&"/"));
+    assert!(prose_words(" RoutingTable 255.").contains(&"RoutingTable"));
+    assert!(!prose_words(" `RoutingTable` 255, crate::RoutingTable").contains(&"RoutingTable"));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Reviews a change of hostgw configurations: validates each file, compares it with the merge base, simulates the cluster,
-# and writes a review as Markdown. Requires hostgw and git, but neither root nor a node.
+# Reviews a change to hostgw configurations: validates each file, compares it with the merge base, simulates the
+# cluster, and writes a review as Markdown. Requires hostgw and git, but neither root nor a node.
 #
 #   review.sh TARGET FILE... COMMENT
 #
@@ -61,7 +61,7 @@ plain() {
     printf '%s' "${1//$active/_}"
 }
 
-# Runs hostgw in a folder and logs it. Its output is also in $scratch/out and $scratch/err.
+# Runs hostgw in a directory and logs it. Its output is also in $scratch/out and $scratch/err.
 logged() {
     local folder=$1 status=0
     shift
@@ -80,7 +80,7 @@ fail() {
 }
 
 # Quotes standard input as a code block. Every line is indented, so that no name in it can end the block, mention a user or
-# become HTML. Removes folder names of this machine, and limits the length to leave room for the changes.
+# become HTML. Removes directory names of this machine, and limits the length to leave room for the changes.
 quoted() {
     local line left=$room_for_text
     while IFS= read -r line || [[ -n $line ]]; do
@@ -130,6 +130,15 @@ extract() {
     git cat-file blob "$id" >"$tree/$now"
 }
 
+# On GitHub, shows the findings at their lines in the pull request. hostgw escapes the text from the change, so that no line
+# is a command of its own.
+annotate() {
+    [[ -n $resume ]] || return 0
+    echo "::$resume::"
+    (cd -- "$tree" && hostgw validate --file="$now" --format github 2>/dev/null) || true
+    echo "::stop-commands::$resume"
+}
+
 # Compares a file with its old version, in a summary if there is not enough room.
 compare() {
     if ! logged . diff --file="$now" --markdown -- "$target...HEAD"; then
@@ -175,7 +184,9 @@ review() {
         fail 11 "hostgw: the configuration is invalid" <"$scratch/err"
     elif ! logged "$tree" validate --file="$now"; then
         fail 11 "hostgw: the configuration is invalid" <"$scratch/err"
+        annotate
     else
+        annotate
         compare
         simulate
     fi

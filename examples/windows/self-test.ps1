@@ -106,22 +106,22 @@ function Test-Foreign($route) {
     Assert-That ((Get-Snapshot) -eq $live) 'and nothing is changed'
     Assert-That ((Invoke-Script @('-Adopt')) -eq 0) '-Adopt adopts it'
     Assert-That ((Get-Metric $route 'ActiveStore' $route.Index) -eq -1) 'and removes it'
-    Assert-That ((Invoke-Script @('-Rollback')) -eq 0) '-Rollback ends with 0'
+    Assert-That ((Invoke-Script @('-Rollback')) -eq 0) '-Rollback exits with 0'
     Assert-That ((Get-Snapshot) -eq $live) 'and restores it'
     Remove-Route $route
 }
 
 function Test-Script {
     $before = Get-Snapshot
-    Assert-That ((Invoke-Script @('-Destory')) -eq 64) 'a mistyped switch ends with 64'
+    Assert-That ((Invoke-Script @('-Destory')) -eq 64) 'a mistyped switch exits with 64'
     Assert-That ((Get-Snapshot) -eq $before) 'and nothing is changed'
-    Assert-That ((Invoke-Script @('-WhatIf')) -eq 0) '-WhatIf ends with 0'
+    Assert-That ((Invoke-Script @('-WhatIf')) -eq 0) '-WhatIf exits with 0'
     Assert-That ((Get-Snapshot) -eq $before) '-WhatIf changes nothing'
 
-    Assert-That ((Invoke-Script @()) -eq 0) 'the first run ends with 0'
+    Assert-That ((Invoke-Script @()) -eq 0) 'the first run exits with 0'
     Test-AllInForce 'after the first run'
     $applied = Get-Snapshot
-    Assert-That ((Invoke-Script @()) -eq 0) 'the second run ends with 0'
+    Assert-That ((Invoke-Script @()) -eq 0) 'the second run exits with 0'
     Assert-That ((Get-Snapshot) -eq $applied) 'the second run changes nothing'
 
     $broken = @{ InterfaceIndex = $Loopback; DestinationPrefix = $Desired[0].Destination; NextHop = $Desired[0].NextHop; Confirm = $false; ErrorAction = 'Stop' }
@@ -140,7 +140,7 @@ function Test-Script {
     Assert-That ((Invoke-Script @()) -eq 0) 'own pods may use the pod interface'
     Remove-Route $OwnPods
 
-    Assert-That ((Invoke-Script @('-Destroy')) -eq 0) '-Destroy ends with 0'
+    Assert-That ((Invoke-Script @('-Destroy')) -eq 0) '-Destroy exits with 0'
     Assert-That ((Get-Snapshot) -eq $before) '-Destroy restores the state from before the first run'
 }
 

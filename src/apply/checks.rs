@@ -88,7 +88,7 @@ fn failed_checks(failed: &[(&Check, String)]) -> Result<(), Error> {
             Err(Error::new(Kind::RolledBack, message))
         }
         several => {
-            let message = format!("{} checks passed before the change and fail after it", several.len());
+            let message = format!("{} checks passed before the change but failed after it", several.len());
             let details = several.iter().map(|(check, why)| format!("{check}: {why}"));
             Err(Error::new(Kind::RolledBack, message).with_details(details))
         }

@@ -1,4 +1,4 @@
-//! An apply that is in force and pending confirmation.
+//! An apply that is in effect and pending confirmation.
 //!
 //! Its journal stays open, so a rollback remains possible whatever happens. The first decision wins:
 //! [`StateDir::decide`] is one atomic step, and the holder of the lock carries out the decision. That is the

@@ -1,7 +1,7 @@
 //! A trusted folder that is opened once and used through its descriptor, and the steps of writing a file in it.
 //!
-//! Whoever can replace a folder or a file here could make root execute a forged journal. Therefore every folder is
-//! opened without following symbolic links and is checked through its descriptor: it must belong to root or the
+//! Anyone who can replace a directory or a file here could make root execute a forged journal. Therefore every folder
+//! is opened without following symbolic links and is checked through its descriptor: it must belong to root or the
 //! caller, and nobody else may write to it. Renaming the folder afterwards has no effect.
 //!
 //! Every step of a write can fail, or the process can be killed before it. Each step passes a `fault` point.

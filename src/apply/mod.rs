@@ -1,6 +1,6 @@
 //! The transaction: prepare, commit, verify, confirm, roll back.
 //!
-//! It changes a node through the trait [`Backend`], which the kernel room implements for the live kernel, and plans with
+//! It changes a node through the trait [`Backend`], which [`kernel`](crate::kernel) implements for the live kernel, and plans with
 //! the same function as everything else: a rollback is a plan from the live state to the state that the journal saved.
 //!
 //! # Faults, and the tests that cover them
@@ -26,7 +26,7 @@
 //! | `kill -9` or hangup of a pending `apply --confirm` | the same: its supervisor runs in a session of its own | `confirm.rs` |
 //! | `kill -9` of an `apply --confirm` midway | the supervisor restores the state at once | `confirm.rs`: killed at each exchange |
 //! | `kill -9` of the supervisor | the command takes over; if both are gone, `status`, `plan` and `confirm` report it, and the next command that changes the node rolls back | `confirm.rs` |
-//! | the command is stopped before it can report that the apply is in force | the deadline still holds | `confirm.rs`: stopped at that point |
+//! | the command is stopped before it can report that the apply is in effect | the deadline still holds | `confirm.rs`: stopped at that point |
 //! | the disk fills up while an apply is pending | it can still be confirmed or canceled: the files for the decision already exist | `full_disk.rs` |
 //! | the supervisor's rollback fails | reported (7); a later rollback finishes | `confirm.rs`: everything fails from each point on |
 //! | the supervisor is stopped | its command takes over when a decision is due; without the command, the next command resumes it | `supervisor.rs` |
@@ -113,7 +113,7 @@ pub trait Backend: Observe {
     ) -> Result<Vec<CheckResult>, Error>;
 }
 
-/// The order of the groups in a commit.
+/// The order of the groups in a commit, which [`Backend::commit`] follows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
     /// NAT, routes, sysctls: the node forwards only after everything else is in place.
@@ -158,7 +158,7 @@ pub enum CommitError {
     Refused {
         /// The object, as `ip`, `nft` or `sysctl` prints it.
         object: String,
-        /// The reason, a fragment that follows "… failed: ".
+        /// The reason, a fragment that follows "cannot write …: ".
         why: String,
         /// The suggested next step.
         hint: Option<String>,

@@ -274,7 +274,7 @@ fn last_applied(request: &Request, record: &Record) -> LastApplied {
     }
 }
 
-/// Classifies the error of a commit. `is_untouched` tells that nothing was changed before.
+/// Classifies the error of a commit. `is_untouched` says whether nothing has been changed yet.
 fn classify(error: CommitError, is_untouched: bool) -> Stopped {
     match error {
         CommitError::Stale { .. } => Stopped::Untouched(commit_error(error)),
@@ -292,7 +292,7 @@ fn commit_error(error: CommitError) -> Error {
         CommitError::Interrupted => Error::new(Kind::Interrupted, "interrupted"),
         CommitError::Stale { why, hint } => Error::new(Kind::Stale, why).with_hint_if(hint),
         CommitError::Refused { object, why, hint } => {
-            Error::new(Kind::RolledBack, format!("{object} failed: {why}")).with_hint_if(hint)
+            Error::new(Kind::RolledBack, format!("cannot write {object}: {why}")).with_hint_if(hint)
         }
         CommitError::SysctlChanged { key, now } => {
             Error::new(Kind::RolledBack, format!("another program changed {key} to {now}"))
@@ -318,7 +318,7 @@ fn verify(plan: &Plan) -> Result<(), Error> {
         plan.unknown.iter().map(|Unknown { what, why, .. }| format!("{what} is no longer readable: {why}"));
     let hint = plan.unknown.first().and_then(|unknown| unknown.hint.clone());
     let message = if plan.changes.is_empty() && !plan.conflicts.is_empty() {
-        "conflicts with objects that hostgw does not manage"
+        "conflicts with objects that hostgw does not manage:"
     } else {
         "the live state does not match the plan"
     };
@@ -336,7 +336,7 @@ fn nat_difference((_, before, after): &(Action, Option<NatObject>, Option<NatObj
     }
 }
 
-/// The saved sysctl values during the commit: adds those that it writes for the first time.
+/// Returns the saved sysctl values during the commit, including those of sysctls that it writes for the first time.
 fn saved_during(request: &Request, record: &Record) -> OriginalSysctls {
     let mut saved = record.saved_before.clone();
     for change in sysctl_changes(request.plan) {
@@ -358,7 +358,7 @@ fn saved_during(request: &Request, record: &Record) -> OriginalSysctls {
     saved
 }
 
-/// The saved sysctl values after the commit: drops the released ones.
+/// Returns the saved sysctl values after the commit, without those of released sysctls.
 fn saved_after(request: &Request, record: &Record) -> OriginalSysctls {
     without_released(saved_during(request, record), request.desired, request.released)
 }
@@ -415,7 +415,7 @@ pub fn recover(node: &mut dyn Backend, dir: &StateDir) -> Result<Option<Record>,
 const MAX_ROUNDS: usize = 20;
 
 /// Restores the state from before the open transaction `record`, which got as far as `progress`; verifies the result,
-/// and ends the transaction. `policy` tells how to treat foreign objects in the way. The caller holds the lock.
+/// and ends the transaction. `policy` controls how conflicting foreign objects are treated. The caller holds the lock.
 ///
 /// Objects in NAT tables that are neither in the transaction nor in `basis`, a plan that the user has seen, are not
 /// removed but reported as a conflict.
@@ -494,7 +494,7 @@ fn restore_kernel(
             Some(refused) => refused,
             None => why,
         };
-        // Report the complete way back, including the conflicts that the user has to resolve.
+        // Report all remaining changes, including the conflicts that the user must resolve.
         undo.policy = ForeignPolicy::Adopt;
         let remaining = undo.plan(node).map_or(left.changes.clone(), |plan| plan.changes);
         let only_conflicts = left.changes.is_empty() && left.unknown.is_empty();

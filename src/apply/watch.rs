@@ -25,7 +25,7 @@ struct ActivitySample {
 enum Activity {
     /// The lock is free.
     None,
-    /// The lock is held for an apply that is in force and pending: nothing changes until it is decided.
+    /// The lock is held for an apply that is in effect and pending: nothing changes until it is decided.
     Pending,
     /// The lock is held by a command that may be changing the node.
     Working,

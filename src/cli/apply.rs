@@ -43,7 +43,7 @@ pub(super) fn run(options: &ApplyOptions, output: &Output) -> Verdict {
     let is_changed = committed.is_some() || recovered;
     if let Some(Committed { totals, pending }) = committed {
         output.done(&format!(
-            "Applied to node {} and verified: {} added, {} changed, {} removed.",
+            "Applied to node {} and verified: {} added, {} updated, {} removed.",
             apply.session.node_name(),
             totals.add,
             totals.change,
@@ -53,7 +53,7 @@ pub(super) fn run(options: &ApplyOptions, output: &Output) -> Verdict {
             wait(pending, &reporter)?;
         }
     } else if plan.is_some() {
-        output.done("The saved plan is already in force.");
+        output.done("The saved plan is already applied.");
     }
     Ok(if is_changed { changed(options.detailed_exitcode) } else { 0 })
 }
@@ -106,7 +106,7 @@ fn wait(pending: PendingApply, reporter: &Reporter<'_>) -> Result<(), VerbFailur
             Err(failure.into())
         }
         (None, Decision::Confirmed) => {
-            output.done(&format!("Confirmed apply {}: it stays in force.", pending.id));
+            output.done(&format!("Confirmed apply {}: it will not be rolled back.", pending.id));
             Ok(())
         }
         (None, _) => Err(reporter.rolled_back(&cause)),

@@ -10,20 +10,20 @@ use crate::{guide::GUIDES, render::NetplanId, text::duration};
 /// The exit codes, as `hostgw help` lists them.
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
-    0  success, or nothing to do
+    0  success, or no changes
     1  unexpected error; simulate: a check failed
     2  changes pending, changes made, or drift found; only with --detailed-exitcode
     3  the configuration is invalid or does not fit this node
     4  another hostgw command holds the lock
-    5  the live state changed after the plan was shown or saved
+    5  the live state changed since the plan was shown or saved
     6  apply failed, and was rolled back and verified
     7  rollback incomplete; the output lists the remaining commands
-    8  declined, mass removal refused, no terminal to ask on, or not confirmed in
+    8  declined, mass removal refused, no terminal for the prompt, or not confirmed in
        time (rolled back); confirm: this call confirmed nothing
     9  plan incomplete: part of the live state could not be read
    10  conflict with an object that hostgw does not manage
    64  usage error
-  130  interrupted; rolled back where something had been changed";
+  130  interrupted; any changes were rolled back";
 
 /// The environment variables, as `hostgw help` lists them.
 pub(super) const ENVIRONMENT: &str = "\
@@ -33,7 +33,7 @@ Environment:
   HOSTGW_STATE_DIR  state directory [default: /run/hostgw]
   PAGER             program that shows long plans [default: less]";
 
-/// The version, with the git commit if it was built in a repository.
+/// The version, with the Git commit if it was built in a repository.
 const VERSION: &str = env!("HOSTGW_VERSION");
 
 /// The date of that commit, or an empty string.
@@ -76,7 +76,7 @@ pub(super) enum Color {
 pub(super) enum Verb {
     /// Show what would change on this node.
     Plan(PlanOptions),
-    /// Plan, ask, commit and verify; roll back on failure.
+    /// Make this node match the configuration; roll back on failure.
     Apply(ApplyOptions),
     /// Remove everything hostgw manages on this node, and restore its sysctls.
     Destroy(DestroyOptions),
@@ -122,9 +122,9 @@ pub(super) enum Verb {
     Completions(CompletionsOptions),
     /// Write manual pages: hostgw(1), one for each command and one for each guide.
     Man(ManOptions),
-    /// Explain a command or show a guide.
+    /// Explain a command or a diagnostic code, or show a guide.
     Help(HelpOptions),
-    /// Roll back what nobody confirms; for apply --confirm to start.
+    /// Roll back an apply that is not confirmed in time (internal; started by `apply --confirm`).
     #[command(hide = true)]
     Supervise,
 }
@@ -188,11 +188,11 @@ pub(super) enum OutputForm {
 /// The configuration, and the node in it.
 #[derive(Debug, Args)]
 pub(super) struct TargetOptions {
-    /// Configuration file, or `-` for standard input. Without it: HOSTGW_FILE, then hostgw.yaml, hostgw.yml or
-    /// hostgw.toml in the working directory, then in /etc/hostgw.
+    /// Configuration file, or `-` for standard input [default: HOSTGW_FILE, then hostgw.yaml, hostgw.yml or
+    /// hostgw.toml in the working directory, then in /etc/hostgw].
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// Node to plan for [default: HOSTGW_NODE, then the node whose address this machine has, then the node with this
+    /// Node to plan for [default: HOSTGW_NODE, then the node whose address belongs to this machine, then the node with this
     /// machine's hostname].
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
@@ -381,11 +381,11 @@ pub(super) struct ShowOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct DiffOptions {
-    /// Old configuration file, or `-` for standard input. Without NEW, or with -f: a git revision to compare with the
-    /// working tree, OLD..NEW, or OLD...NEW (since their merge base).
+    /// Old configuration file, or `-` for standard input. Without NEW, or with -f: a Git revision (compared with the
+    /// working tree), or a range: OLD..NEW, or OLD...NEW (from the merge base).
     #[arg(value_name = "OLD")]
     pub old: PathBuf,
-    /// New configuration file; with -f, a git revision.
+    /// New configuration file; with -f, a Git revision.
     #[arg(value_name = "NEW")]
     pub new: Option<PathBuf>,
     /// Configuration to compare across Git revisions. Default: the same as for `hostgw plan`, if NEW is not given.
@@ -413,7 +413,7 @@ pub(super) struct RenderOptions {
     /// Configuration file, or `-` for standard input [default: the same as for `hostgw plan`].
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// Node to write the script for. Without it: HOSTGW_NODE.
+    /// Node to write the script for [default: HOSTGW_NODE].
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
     /// Print a script that saves a Windows node's live state as JSON, for `hostgw plan --state FILE`.
@@ -548,7 +548,7 @@ pub(super) enum Subject {
 
 #[derive(Debug, Args)]
 pub(super) struct CompletionsOptions {
-    /// The shell.
+    /// Shell to complete for.
     #[arg(value_enum, value_name = "SHELL")]
     pub shell: Shell,
 }
@@ -572,7 +572,7 @@ pub(super) struct ManOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct HelpOptions {
-    /// A command, or a guide from the list that `hostgw help` prints.
+    /// A command, a guide, or a diagnostic code such as HG0210.
     #[arg(value_name = "COMMAND")]
     pub subject: Option<String>,
 }
@@ -589,7 +589,7 @@ pub(super) struct SimulateOptions {
     /// others [default: all nodes, at most 30].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub sample: Option<u32>,
-    /// Repeat an earlier sample, given the seed that it printed; use the same --sample.
+    /// Reuse the seed that an earlier run printed, to get the same sample; pass the same --sample.
     #[arg(long, value_name = "SEED", conflicts_with = "nodes")]
     pub seed: Option<u64>,
     /// Keep the cluster running until Ctrl-C, and print how to enter each namespace.

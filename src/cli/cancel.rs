@@ -18,7 +18,7 @@ pub(super) fn run(options: &CancelOptions, output: &Output) -> Verdict {
         }
         Cancellation::NothingPending => {
             output.result(
-                "Nothing to do: no apply is pending. Run `hostgw rollback` to undo the last one.\n",
+                "Nothing to do: no apply is pending. Run `hostgw rollback` to roll back the last one.\n",
             )?;
             Ok(0)
         }
@@ -32,7 +32,7 @@ pub(super) fn report(outcome: &Outcome, reporter: &Reporter<'_>) -> Verdict {
     match (&outcome.failure, outcome.decision) {
         (Some(failure), _) => Err(failure.clone().into()),
         (None, Decision::Confirmed) => Err(Error::unexpected(format!("{named} was already confirmed"))
-            .with_hint("run `hostgw rollback` to undo it")
+            .with_hint("run `hostgw rollback` to roll it back")
             .into()),
         (None, _) => {
             let done = format!("Rolled back {named} and verified: the node is in its previous state.");

@@ -35,7 +35,7 @@ pub(super) struct CniJson {
     file: String,
     /// Whether it needs no change.
     holds: bool,
-    /// The node that it was checked for: the requested one, or else the one whose pod CIDR it hands out.
+    /// The node that it was checked for: the requested one, or else the one whose pod CIDR it assigns.
     #[serde(skip_serializing_if = "Option::is_none")]
     node: Option<String>,
     /// The findings, without those on masquerading on Windows.
@@ -125,7 +125,7 @@ pub(super) fn run(options: &CheckCniOptions, output: &Output) -> Verdict {
 fn parse(name: &str, text: &str) -> Result<serde_json::Value, Error> {
     let invalid = |why: String| {
         Error::new(Kind::Invalid, format!("{name} {why}"))
-            .with_hint("a CNI configuration is a JSON file, on Windows most often below C:\\k\\cni\\config or C:\\etc\\cni\\net.d")
+            .with_hint("pass a CNI configuration, a JSON file; on Windows, look in C:\\k\\cni\\config and C:\\etc\\cni\\net.d")
     };
     if text.len() > MAX_BYTES {
         return Err(invalid(format!("is larger than {} MiB", MAX_BYTES >> 20)));
@@ -213,13 +213,13 @@ impl ReportView<'_> {
 
     fn show(&self, finding: &Finding, palette: &Palette, text: &mut String) {
         let mut add = |line: String| text.extend([line.as_str(), "\n"]);
-        let place = self.line(finding).map_or_else(String::new, |line| format!(", {}:{line}", self.name));
+        let place = self.line(finding).map_or_else(String::new, |line| format!(" ({}:{line})", self.name));
         let path =
             if finding.path == ConfigPath::root() { "the file".to_owned() } else { finding.path.to_string() };
         let head = format!("{}[{}]", finding.severity.name(), finding.code.rule());
         add(palette
             .head
-            .apply_to(printable(&format!("{path}{place}: {head}: {}", finding.message)))
+            .apply_to(printable(&format!("{head}: {path}{place}: {}", finding.message)))
             .to_string());
         if let Some(found) = &finding.found {
             add(palette.remove.apply_to(printable(&format!("- {found}"))).to_string());
@@ -243,7 +243,7 @@ impl ReportView<'_> {
                 Some(_) => {
                     "make the changes marked + and -, then restart the node's pods: running pods keep their old configuration"
                 }
-                None => "pass the node it belongs to with --node",
+                None => "pass --node NAME to choose the node that the file belongs to",
             };
             errors.push(Error::new(Kind::Invalid, message).with_hint(hint));
         }
@@ -260,7 +260,7 @@ fn picture(name: &str, finding: &MasqueradeReport, positions: &Positions, palett
         let place = place.map_or_else(String::new, |line| format!(", {name}:{line}"));
         add(palette.head.apply_to(printable(&format!("{}{place}", policy.path))).to_string());
         if !finding.masquerade {
-            add(palette.remove.apply_to("- the policy OutBoundNAT").to_string());
+            add(palette.remove.apply_to("- the OutBoundNAT policy").to_string());
             continue;
         }
         for exception in &policy.exceptions {
@@ -292,7 +292,11 @@ fn picture(name: &str, finding: &MasqueradeReport, positions: &Positions, palett
     }
     if finding.holds() {
         let what = if finding.masquerade {
-            format!("holds {} in {}", texts(&finding.wanted).join(", "), policies(finding.policies.len()))
+            format!(
+                "exempts {} from masquerading ({})",
+                texts(&finding.wanted).join(", "),
+                policies(finding.policies.len())
+            )
         } else {
             "masquerades nothing, as configured".to_owned()
         };
@@ -311,7 +315,7 @@ fn wrong(name: &str, finding: &MasqueradeReport) -> Error {
         let what = policies(finding.policies.len());
         return Error::new(
             Kind::Invalid,
-            format!("{name} masquerades ({what}), and nat.masquerade is false"),
+            format!("{name} masquerades ({what}), but nat.masquerade is false"),
         )
         .with_code(Rule::CniMasquerade.number())
         .with_hint("remove the policy: without it, packets keep the pod's address");
@@ -322,24 +326,27 @@ fn wrong(name: &str, finding: &MasqueradeReport) -> Error {
             format!("{name} has no OutBoundNAT policy, so nothing is masqueraded"),
         )
         .with_code(Rule::CniMasquerade.number())
-        .with_hint("add one of the policies above, or set nat.masquerade: false");
+        .with_hint("add one of the policies above, or set `nat.masquerade: false`");
     }
     let missing: usize = finding.policies.iter().map(|policy| policy.missing.len()).sum();
     let invalid: usize = finding.policies.iter().map(|policy| policy.invalid.len()).sum();
     let mut parts = Vec::new();
+    let verb = |number| if number == 1 { "is" } else { "are" };
     if missing > 0 {
-        parts.push(format!("{} missing", count(missing, "exception")));
+        parts.push(format!("{} {} missing", count(missing, "exception"), verb(missing)));
     }
     if invalid > 0 {
-        parts.push(format!("{} neither a prefix nor an address", count(invalid, "exception")));
+        let what = if missing > 0 { invalid.to_string() } else { count(invalid, "exception") };
+        let kinds = if invalid == 1 { "a prefix nor an address" } else { "prefixes nor addresses" };
+        parts.push(format!("{what} {} neither {kinds}", verb(invalid)));
     }
     let unread = finding.policies.iter().find_map(|policy| policy.unread);
-    let unread = unread.map(|spelling| format!("{spelling} is ignored by plugins of that apiVersion"));
+    let unread = unread.map(|spelling| format!("plugins with this apiVersion ignore {spelling}"));
     Error::new(
         Kind::Invalid,
         format!(
-            "{name} does not keep the source address of traffic inside the cluster: {}",
-            parts.join(", ")
+            "{name} does not preserve the source address of in-cluster traffic: {}",
+            parts.join(", and ")
         ),
     )
     .with_details(unread)

@@ -13,8 +13,9 @@ use crate::{
     error::Error,
     plan::{self, Prepared},
     reconcile::{Caller, Event, Observer, Operation},
-    record::TransactionMeta,
+    record::{Record, TransactionMeta},
     render::Report,
+    text::in_units,
 };
 
 /// How a verb presents its operation.
@@ -73,7 +74,7 @@ impl<O: Operation, P: Presentation<O>> Caller<O> for CommandLine<'_, P> {
         /// What the prompt offers, as in product.md.
         const OFFERED: Duration = Duration::from_secs(90);
         let Self { presentation, consent, output } = self;
-        let offered = humantime::format_duration(OFFERED);
+        let offered = in_units(OFFERED);
         let Prepared { plan, observed, .. } = operation.prepared();
         let cut_off = match hold {
             None => ssh::client().filter(|client| plan::lookup_change(plan, observed, *client).is_some()),
@@ -93,7 +94,7 @@ impl<O: Operation, P: Presentation<O>> Caller<O> for CommandLine<'_, P> {
         }
         let question = presentation.question(operation);
         if let Some(time) = hold {
-            let time = humantime::format_duration(time);
+            let time = in_units(time);
             output.ask(&format!("{question} It rolls back after {time} unless confirmed."))?;
         } else if is_offered {
             let question = format!("{question} Answer c to roll back after {offered} unless you confirm.");
@@ -105,7 +106,7 @@ impl<O: Operation, P: Presentation<O>> Caller<O> for CommandLine<'_, P> {
         Ok(hold)
     }
 
-    fn approve_recovery(&self, _: &TransactionMeta) -> Result<(), Error> {
+    fn approve_recovery(&self, _: &Record) -> Result<(), Error> {
         if self.consent.yes { Ok(()) } else { self.output.ask("Undo it first?") }
     }
 

@@ -17,7 +17,7 @@ pub(super) fn run(options: &ConfirmOptions, output: &Output) -> Verdict {
     match (&outcome.failure, outcome.decision) {
         (Some(failure), _) => Err(failure.clone().into()),
         (None, Decision::Confirmed) if is_by_this_call => {
-            output.done(&format!("Confirmed {named}: it stays in force."));
+            output.done(&format!("Confirmed {named}: it will not be rolled back."));
             Ok(0)
         }
         (None, Decision::Confirmed) => Err(already_confirmed(&named).into()),

@@ -34,7 +34,8 @@ pub(super) fn run(options: &DestroyOptions, output: &Output) -> Verdict {
     let result = reconcile::run(&mut destroy, None, &caller);
     let RunResult { committed, recovered } = result.map_err(|failure| caller.reporter().failure(failure))?;
     if let Some(Committed { totals, .. }) = &committed {
-        output.done(&format!("Removed and verified: {} removed, {} restored.", totals.remove, totals.change));
+        output
+            .done(&format!("Destroyed and verified: {} removed, {} restored.", totals.remove, totals.change));
     }
     Ok(if committed.is_some() || recovered { changed(detailed_exitcode) } else { 0 })
 }

@@ -206,7 +206,7 @@ fn documents(options: &DiffOptions) -> Result<Sides, VerbFailure> {
         path.to_str().map(ToOwned::to_owned).ok_or_else(|| {
             Error::new(
                 Kind::Invalid,
-                format!("{:?} is not a git revision: it is not UTF-8", text::path(path)),
+                format!("{:?} is not a Git revision: it is not UTF-8", text::path(path)),
             )
         })
     };
@@ -214,7 +214,7 @@ fn documents(options: &DiffOptions) -> Result<Sides, VerbFailure> {
         (Some(new), None) => return files(old, new),
         (Some(new), Some(_)) => RevisionRange::Two(revision(old)?, revision(new)?),
         (None, None) if old.is_file() => {
-            let message = format!("{} is a file: name a second file to compare it with", text::path(old));
+            let message = format!("{} is a file, not a Git revision", text::path(old));
             return Err(Error::new(Kind::Usage, message).into());
         }
         (None, _) => RevisionRange::parse(&revision(old)?),
@@ -224,7 +224,7 @@ fn documents(options: &DiffOptions) -> Result<Sides, VerbFailure> {
 
 fn files(old: &Path, new: &Path) -> Result<Sides, VerbFailure> {
     if old.as_os_str() == "-" && new.as_os_str() == "-" {
-        return Err(Error::new(Kind::Usage, "standard input can only be one of the two files").into());
+        return Err(Error::new(Kind::Usage, "only one of the two files can be standard input").into());
     }
     let (old, new) = (document(Some(old))?, document(Some(new))?);
     let file = new.name().to_owned();
@@ -233,7 +233,7 @@ fn files(old: &Path, new: &Path) -> Result<Sides, VerbFailure> {
 
 fn revisions(range: &RevisionRange, file: Option<&Path>) -> Result<Sides, VerbFailure> {
     if file.is_some_and(|file| file.as_os_str() == "-") {
-        let message = "standard input has no git revisions: name a file";
+        let message = "cannot compare revisions of standard input";
         return Err(Error::new(Kind::Usage, message).into());
     }
     let path: PathBuf = file.map_or_else(find, |file| Ok(file.to_owned()))?;

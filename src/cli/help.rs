@@ -33,7 +33,7 @@ pub(super) fn run(options: &HelpOptions, output: &Output) -> Verdict {
         || "run `hostgw help` to list the commands and guides, or `hostgw help diagnostics` to list the codes".to_owned(),
         |nearest| format!("did you mean `hostgw help {nearest}`?"),
     );
-    let message = format!("no command, guide or code is called {}", printable(subject));
+    let message = format!("unknown command, guide or code: {}", printable(subject));
     Err(Error::new(Kind::Usage, message).with_hint(hint).into())
 }
 

@@ -32,7 +32,7 @@ pub(super) struct TransactionSummary {
     /// SHA-256 of the configuration, as `sha256sum` prints it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub config_hash: Option<Untrusted>,
-    /// The git commit of the configuration, if it is in a repository.
+    /// The Git commit of the configuration, if it is in a repository.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub commit: Option<Commit>,
     /// The user who ran the command.
@@ -92,7 +92,7 @@ pub(super) fn show(json: bool, output: &Output) -> Result<(), Error> {
     if json {
         output.json(&History { format: FORMAT, transactions })
     } else if transactions.is_empty() {
-        output.result("No apply recorded since boot.\n")
+        output.result("No apply has been recorded since boot.\n")
     } else {
         output.result(&table(&transactions))
     }

@@ -100,7 +100,7 @@ pub(super) fn write(path: &Path, text: &str) -> Result<(), Error> {
 }
 
 fn wrong(what: &str, node: &str, os: OperatingSystem) -> Error {
-    Error::new(Kind::Usage, format!("{what}, and {node} runs {os}"))
+    Error::new(Kind::Usage, format!("{what}, but {node} runs {}", os.title()))
 }
 
 /// Returns the requested kind of file. The netplan ID of an interface is its name, unless the options name another

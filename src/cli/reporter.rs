@@ -22,28 +22,30 @@ impl Observer for Reporter<'_> {
         let output = self.output;
         match event {
             Event::WaitingForLock(holder) => {
-                output.warn(&format!("another hostgw command is running ({holder}); waiting"));
+                output.warn(&format!("another hostgw command is running: {holder}; waiting"));
             }
             Event::WaitingForDecision(pending) => {
                 let (id, until) = (pending.id, time(pending.until));
                 output.warn(&format!(
-                    "apply {id} is pending until {until}; waiting: run `hostgw confirm {id}` to keep it, or `hostgw cancel {id}` to roll it back"
+                    "apply {id} is pending until {until}; waiting for it to end; run `hostgw confirm {id}` to keep it, or `hostgw cancel {id}` to roll it back"
                 ));
             }
             Event::SupervisorResumed(holder) => output.warn(&format!("resumed {holder}")),
-            Event::InterruptedFound(meta) => {
-                output.warn(&format!("{} was interrupted or only partly rolled back", described(meta)));
+            Event::InterruptedFound(record) => {
+                output.warn(&format!("{} was interrupted or only partly rolled back", described(record)));
             }
-            Event::ConfirmationCompleted(meta) => {
-                output.done(&format!("{} was confirmed and stays in force.", described(meta)));
+            Event::ConfirmationCompleted(record) => {
+                output.done(&format!("{} was confirmed, and will not be rolled back.", described(record)));
             }
             Event::Recovered { record, left } => {
                 output.record(|transaction| transaction.recovered = Some(record.id));
-                let named = described(&record.meta);
+                let named = described(record);
                 match left {
-                    None => output.done(&format!("Undid {named}, and verified.")),
+                    None => output.done(&format!(
+                        "Rolled back {named} and verified: the node is in its previous state."
+                    )),
                     Some(left) => {
-                        output.done(&format!("Undid {named}, except for foreign changes."));
+                        output.done(&format!("Rolled back {named}, except for these foreign changes:"));
                         left.iter().for_each(|left| output.warn(left));
                     }
                 }
@@ -53,7 +55,7 @@ impl Observer for Reporter<'_> {
             }
             Event::PlanChanged => output.warn("the live state changed; the new plan is:"),
             Event::AlreadyMade => {
-                output.done("Nothing to do: another program already made the changes.");
+                output.done("No changes left: another program already made them.");
             }
             Event::Begun(id) => output.record(|transaction| transaction.transaction = Some(id)),
             Event::Committed { totals, pending, checks } => {

@@ -1,4 +1,4 @@
-//! Reads configurations from git revisions: from the objects of the repository, without a checkout.
+//! Reads configurations from Git revisions: from the objects of the repository, without a checkout.
 
 use std::{
     collections::VecDeque,
@@ -93,7 +93,7 @@ impl Tracked {
     pub(super) fn new(path: &Path) -> Result<Self, Error> {
         let name = text::path(path).into_raw();
         let resolved = ResolvedPath::of(path).map_err(|error| {
-            Error::new(Kind::Invalid, format!("cannot find the folder of {name}: {error}"))
+            Error::new(Kind::Invalid, format!("cannot find the directory of {name}: {error}"))
         })?;
         Ok(Self {
             name,
@@ -106,7 +106,7 @@ impl Tracked {
     /// Resolves the revision called `name`.
     pub(super) fn revision(&self, name: &str) -> Result<Revision, Error> {
         if name.starts_with('-') {
-            let message = format!("{name:?} is not a git revision: it begins with a dash");
+            let message = format!("{name:?} is not a Git revision: it begins with a dash");
             return Err(Error::new(Kind::Invalid, message));
         }
         let object = format!("{name}^{{commit}}");
@@ -114,9 +114,10 @@ impl Tracked {
         match self.git.ask_line(words) {
             Ok(id) => Ok(Revision { name: name.to_owned(), id }),
             Err(GitError::Failed(why)) if why.is_empty() => {
-                Err(Error::new(Kind::Invalid, format!("{name:?} is not a git revision here")).with_hint(
-                    "fetch older commits of a shallow clone with `git fetch --unshallow`, or compare two files by naming both",
-                ))
+                Err(Error::new(Kind::Invalid, format!("{name:?} is not a Git revision in this repository"))
+                    .with_hint(
+                        "in a shallow clone, run `git fetch --unshallow`; to compare two files, name both",
+                    ))
             }
             Err(error) => Err(self.failed(error)),
         }
@@ -223,8 +224,8 @@ impl Tracked {
             "100644" | "100755" => {}
             LINK => return Err(refuse("a symbolic link").with_hint(NO_LINKS)),
             "160000" => return Err(refuse("a submodule")),
-            "040000" => return Err(refuse("a folder")),
-            _ => return Err(refuse("neither a file nor a folder")),
+            "040000" => return Err(refuse("a directory")),
+            _ => return Err(refuse("neither a file nor a directory")),
         }
         let Ok(size) = entry.size.parse() else { return Err(self.missing_object(&entry.id, name)) };
         if size > Git::MAX_BYTES {
@@ -261,7 +262,7 @@ impl Tracked {
                 "160000" => "a submodule",
                 _ => return Ok(()),
             };
-            let message = format!("{}:{} is {what}, not a folder", revision.name, text::path(folder));
+            let message = format!("{}:{} is {what}, not a directory", revision.name, text::path(folder));
             return Err(Error::new(Kind::Invalid, message).with_hint(NO_LINKS));
         }
         Ok(())

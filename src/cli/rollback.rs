@@ -11,10 +11,9 @@ use crate::{
     error::Error,
     plan::{Action, Plan, Reason},
     reconcile::{
-        Caller, Event, Observer, Rollback, RollbackResult, Undo, cancel_pending, described, named_by,
-        state_dir,
+        Caller, Event, Observer, Rollback, RollbackResult, Undo, cancel_pending, described, state_dir,
     },
-    record::TransactionMeta,
+    record::{Record, TransactionMeta},
     render::Report,
 };
 
@@ -29,32 +28,32 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
     let when_changed = changed(options.preview.detailed_exitcode);
     if let Some((record, pending)) = dir.pending()?.filter(|_| dir.holder().is_some()) {
         let (id, until) = (pending.id, time(pending.until));
-        output.say(&format!("Pending: apply {id} can be confirmed until {until}."));
+        output.say(&format!("Pending: apply {id} rolls back at {until} unless confirmed."));
         if !options.consent.yes {
-            output.ask(&format!("Roll back {}?", named_by(id, &record.meta)))?;
+            output.ask(&format!("Roll back {}?", described(&record)))?;
         }
         let outcome = cancel_pending(&dir, &record, pending, options.consent.lock.lock_timeout, &reporter)?;
         return cancel::report(&outcome, &reporter).map(|_| when_changed);
     }
     match rollback.run(&User { options, output }).map_err(|failure| reporter.failure(failure))? {
         RollbackResult::NothingRecorded => return nothing_recorded(output),
-        RollbackResult::AlreadyUndone(meta) => {
-            let named = described(&meta);
-            output.done(&format!("Nothing to do: another command already undid {named}."));
+        RollbackResult::AlreadyUndone(record) => {
+            let named = described(&record);
+            output.done(&format!("Nothing to do: another command already rolled back {named}."));
             return Ok(0);
         }
-        RollbackResult::Undone(meta, totals) => {
+        RollbackResult::Undone(record, totals) => {
             output.record(|transaction| {
                 transaction.done = Some(totals.into());
                 transaction.verified = true;
                 transaction.rolled_back = true;
             });
-            let named = described(&meta);
-            output.done(&format!("Undid {named} and verified: the node is in its previous state."));
+            let named = described(&record);
+            output.done(&format!("Rolled back {named} and verified: the node is in its previous state."));
         }
-        RollbackResult::Abandoned(meta, left) => {
+        RollbackResult::Abandoned(record, left) => {
             output.record(|transaction| transaction.rolled_back = true);
-            output.done(&format!("Undid {}, except for what is listed above.", described(&meta)));
+            output.done(&format!("Rolled back {}, except for these foreign changes:", described(&record)));
             left.iter().for_each(|left| output.warn(left));
         }
     }
@@ -68,7 +67,7 @@ fn preview(rollback: Rollback, options: &RollbackOptions, output: &Output) -> Ve
     let (found, checked) = rollback.preview(options.consent.lock.lock_timeout)?;
     let Some(Undo { record, is_open, plan }) = found else { return nothing_recorded(output) };
     if let Some(holder) = state_dir()?.holder().filter(|_| is_open) {
-        output.warn(&format!("{} is still running ({holder})", described(&record.meta)));
+        output.warn(&format!("{} is still running ({holder})", described(&record)));
     }
     output.record(|transaction| transaction.transaction = Some(record.id));
     output.plan(&report(&plan), true)?;
@@ -77,7 +76,7 @@ fn preview(rollback: Rollback, options: &RollbackOptions, output: &Output) -> Ve
 }
 
 fn nothing_recorded(output: &Output) -> Verdict {
-    output.result("Nothing to do: no apply recorded since boot.\n")?;
+    output.result("Nothing to do: no apply has been recorded since boot.\n")?;
     Ok(0)
 }
 
@@ -113,13 +112,13 @@ impl Caller<Undo> for User<'_> {
 
     fn approve(&self, undo: &Undo, hold: Option<Duration>) -> Result<Option<Duration>, Error> {
         if !self.options.consent.yes {
-            self.output.ask(&format!("Undo {}?", described(&undo.record.meta)))?;
+            self.output.ask(&format!("Roll back {}?", described(&undo.record)))?;
         }
         Ok(hold)
     }
 
     /// A rollback is a recovery itself.
-    fn approve_recovery(&self, _: &TransactionMeta) -> Result<(), Error> {
+    fn approve_recovery(&self, _: &Record) -> Result<(), Error> {
         Ok(())
     }
 
@@ -134,7 +133,7 @@ fn report(plan: &Plan) -> Report {
     for change in &mut report.changes {
         match change.action {
             Action::Add => "existed before",
-            Action::Change => "as it was before",
+            Action::Change => "restore previous value",
             Action::Remove => "did not exist before",
         }
         .clone_into(&mut change.reason.text);

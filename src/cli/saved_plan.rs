@@ -47,7 +47,7 @@ pub(super) struct SavedPlan {
     file: Untrusted,
     /// SHA-256 of the configuration, as `sha256sum` prints it.
     config_hash: Untrusted,
-    /// The git commit of the configuration, if it is in a repository.
+    /// The Git commit of the configuration, if it is in a repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     commit: Option<Commit>,
     /// When the plan was created, as in RFC 3339.
@@ -205,7 +205,7 @@ impl SavedPlan {
             if more > 0 {
                 details.push(format!("  and {more} more"));
             }
-            return Err(stale("the state it depends on has changed")
+            return Err(stale("the live state it depends on has changed")
                 .with_details(details)
                 .with_hint("create a new plan with `hostgw plan --out` and have it reviewed"));
         }

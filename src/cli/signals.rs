@@ -98,7 +98,7 @@ fn respond(signal: i32, response: Response, interrupt: &Interrupt) -> std::io::R
     match response {
         RollBack => {
             let number = usize::try_from(signal).unwrap_or(0);
-            // Set before the interrupt, so that whoever sees the interrupt also sees the signal.
+            // Set before the interrupt, so that a thread that sees the interrupt also sees the signal.
             flag::register_usize(signal, Arc::clone(&LAST), number)?;
             flag::register(signal, interrupt.flag()).map(|_| ())
         }

@@ -149,9 +149,12 @@ fn interrupted() -> Error {
 }
 
 fn forbidden(error: &io::Error) -> Error {
-    Error::unexpected(format!("this system does not let ordinary users create network namespaces: {error}")).with_hint(
-        "run as root, or allow it with sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu), \
-         kernel.unprivileged_userns_clone=1 (older Debian) or user.max_user_namespaces=10000",
+    Error::unexpected(format!(
+        "this system does not let unprivileged users create network namespaces: {error}"
+    ))
+    .with_hint(
+        "run as root, or run `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` (Ubuntu), `sysctl -w \
+         kernel.unprivileged_userns_clone=1` (older Debian) or `sysctl -w user.max_user_namespaces=10000`",
     )
 }
 
@@ -305,11 +308,11 @@ fn applied(text: &mut String, nodes: &[NodeResult], palette: &Palette) {
         let totals = node.totals;
         let played = match node.os {
             OperatingSystem::Linux => "",
-            OperatingSystem::Windows => "  # Windows, simulated by Linux, with the Windows gateway",
+            OperatingSystem::Windows => "  # Windows, simulated on Linux with the Windows pod gateway",
         };
         let _ = writeln!(
             text,
-            "  {}  {} added, {} changed, {} removed{}",
+            "  {}  {} added, {} updated, {} removed{}",
             padded(&node.name.to_string(), width),
             totals.add,
             totals.change,
@@ -339,7 +342,9 @@ fn matrices(text: &mut String, simulation: &Simulation, connections: &[Connectio
         if cells.is_empty() {
             continue;
         }
-        let head = format!("{family}, each cell: from the row's pod and from its node, to the column's pod");
+        let head = format!(
+            "{family}: each cell shows the row's pod to the column's pod, then the row's node to the column's pod"
+        );
         let _ = writeln!(text, "{}", palette.head.apply_to(head));
         let width = column(names.iter().copied());
         header(text, &names, width);

@@ -48,7 +48,7 @@ pub(super) struct Status {
     pending: Option<Wait>,
     /// The last apply, if it was rolled back because it was not confirmed.
     unconfirmed: Option<Unconfirmed>,
-    /// The changes that would undo the drift since the last apply; absent if no apply is in force.
+    /// The changes that would undo the drift since the last apply; absent if no apply is in effect.
     drift: Option<Report>,
     /// The files on this node that restore part of its state at boot, compared with the last apply.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -93,7 +93,7 @@ pub(super) fn run(options: &StatusOptions, output: &Output) -> Verdict {
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 struct Wait {
-    /// The id that `hostgw confirm` and `hostgw cancel` take.
+    /// The ID that `hostgw confirm` and `hostgw cancel` accept.
     id: u64,
     #[serde(flatten)]
     summary: TransactionSummary,
@@ -120,6 +120,8 @@ struct Wait {
 struct Unconfirmed {
     #[serde(flatten)]
     summary: TransactionSummary,
+    /// The ID of the apply.
+    id: u64,
     /// How the apply ended.
     decision: Decision,
     /// The deadline for confirming it.
@@ -152,7 +154,7 @@ impl Wait {
     fn text(&self) -> String {
         let Self { id, summary, until, remaining_seconds, supervisor, decision, .. } = self;
         let Self { supervisor_stopped, is_over, .. } = *self;
-        let named = format!("{} {id} of {}", summary.command, summary.at);
+        let named = format!("{} {id} ({})", summary.command, summary.at);
         if let Some(decision) = decision {
             let who = match supervisor {
                 Some(supervisor) => format!("being carried out ({supervisor})"),
@@ -168,7 +170,7 @@ impl Wait {
         }
         match supervisor {
             Some(supervisor) if is_over && supervisor_stopped => format!(
-                "{named} was not confirmed by {until} and is not rolled back: its supervisor is stopped ({supervisor}); \
+                "{named} was not confirmed by {until}, and has not been rolled back: its supervisor is stopped ({supervisor}); \
                  run `hostgw cancel {id}` to roll it back"
             ),
             Some(supervisor) if is_over => {
@@ -183,8 +185,8 @@ impl Wait {
                  ({supervisor})"
             ),
             None if is_over => format!(
-                "{named} was not confirmed by {until} and is not rolled back: its supervisor was killed; run \
-                 `hostgw rollback` to undo it"
+                "{named} was not confirmed by {until}, and has not been rolled back: its supervisor was killed; run \
+                 `hostgw rollback` to roll it back"
             ),
             None => format!(
                 "{named} cannot roll back at {until}: its supervisor was killed; run `hostgw confirm {id}` or \
@@ -198,6 +200,7 @@ impl Unconfirmed {
     fn of(outcome: &Outcome) -> Option<Self> {
         (outcome.decision != Decision::Confirmed).then(|| Self {
             summary: TransactionSummary::of(&outcome.meta),
+            id: outcome.pending.id,
             decision: outcome.decision,
             until: time(outcome.pending.until),
             failure: outcome.failure.as_ref().map(|failure| failure.message.clone()),
@@ -205,18 +208,20 @@ impl Unconfirmed {
     }
 
     fn text(&self) -> String {
-        let Self { summary, decision, until, failure } = self;
-        let (command, at) = (summary.command, &summary.at);
+        let Self { id, summary, decision, until, failure } = self;
+        let named = format!("{} {id} ({})", summary.command, summary.at);
         let why = match decision {
-            Decision::Expired => format!("it was not confirmed by {until}"),
-            Decision::Cancelled | Decision::Confirmed => "it was canceled".to_owned(),
+            Decision::Expired => format!("not confirmed by {until}"),
+            Decision::Cancelled | Decision::Confirmed => "canceled".to_owned(),
         };
-        let failure = failure.as_ref().map_or_else(String::new, |failure| format!("; {failure}"));
-        printable(&format!("the {command} of {at}, since {why}{failure}"))
+        printable(&match failure {
+            None => format!("Rolled back: {named}, {why}"),
+            Some(_) => format!("Rollback incomplete: {named}, {why}"),
+        })
     }
 }
 
-/// Gathers the status, again if the records changed meanwhile: all parts are from the same moment.
+/// Gathers the status, and retries if the records changed meanwhile, so that all parts are from the same moment.
 fn gather() -> Result<Status, Error> {
     /// If the records keep changing, the last attempt counts.
     const MAX_ATTEMPTS: usize = 5;
@@ -263,10 +268,10 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
         saved_sysctls: saved.map(|saved| saved.0.len()),
         last: last.as_ref().map(|last| TransactionSummary::of(&last.meta)),
         open: open.as_ref().map(|open| match dir.holder() {
-            Some(holder) => format!("{} is running ({holder})", described(&open.meta)),
+            Some(holder) => format!("{} is running ({holder})", described(open)),
             None => format!(
                 "{} was interrupted or only partly rolled back; run `hostgw rollback` to finish",
-                described(&open.meta)
+                described(open)
             ),
         }),
         pending: pending.as_ref().map(|(record, pending)| Wait::of(dir, record, pending)),
@@ -340,18 +345,20 @@ fn text(status: &Status, output: &Output) -> String {
     for object in owned.routes.iter().chain(owned.nat.iter().flatten()) {
         let _ = writeln!(text, "  {}", printable(object));
     }
-    let saved =
-        status.saved_sysctls.map_or_else(|| "unknown".to_owned(), |saved| count(saved, "sysctl value"));
+    let saved = status.saved_sysctls.map_or_else(
+        || "unknown".to_owned(),
+        |saved| format!("original values of {}", count(saved, "sysctl")),
+    );
     let _ = writeln!(text, "Saved: {saved}");
-    let _ = writeln!(text, "Last: {}", last(status));
+    let _ = writeln!(text, "Last transaction: {}", last(status));
     if let Some(open) = &status.open {
-        let _ = writeln!(text, "Open: {open}");
+        let _ = writeln!(text, "Unfinished: {open}");
     }
     if let Some(pending) = &status.pending {
         let _ = writeln!(text, "Pending: {}", printable(&pending.text()));
     }
     if let Some(unconfirmed) = &status.unconfirmed {
-        let _ = writeln!(text, "Rolled back: {}", unconfirmed.text());
+        let _ = writeln!(text, "{}", unconfirmed.text());
     }
     match &status.drift {
         Some(drift) if drift.totals == Totals::default() && status.problems.is_empty() => {
@@ -361,7 +368,7 @@ fn text(status: &Status, output: &Output) -> String {
             text.push_str("Drift: none in routes, NAT and sysctls\n");
         }
         Some(drift) => {
-            text.push_str("Drift, and the changes that would undo it:\n\n");
+            text.push_str("Drift: run `hostgw apply` to make these changes:\n\n");
             text.push_str(&render::text(drift, &output.palette));
         }
         None => {}
@@ -382,7 +389,7 @@ fn text(status: &Status, output: &Output) -> String {
         let _ = writeln!(text, "  {problem}");
     }
     for unknown in unknown {
-        let _ = writeln!(text, "? {}: unknown, {}", unknown.what, unknown.why);
+        let _ = writeln!(text, "? {}: unknown: {}", unknown.what, unknown.why);
     }
     text
 }
@@ -393,9 +400,9 @@ fn last(status: &Status) -> String {
         Some(TransactionSummary { command, node, file, at, .. }) => {
             let node = node.as_ref().map_or_else(String::new, |node| format!(", node {node}"));
             let file = file.as_ref().map_or_else(String::new, |file| format!(", {file}"));
-            printable(&format!("{command} of {at}{node}{file}"))
+            printable(&format!("{command} at {at}{node}{file}"))
         }
         None if no_records => "unknown".to_owned(),
-        None => "no apply since boot is in force".to_owned(),
+        None => "none since boot".to_owned(),
     }
 }

@@ -112,7 +112,7 @@ impl Confirmation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Meaning {
-    /// 0: done, or nothing to do.
+    /// 0: done, or no changes.
     Done,
     /// 2: something was changed or, with `--dry-run`, would be. Only with `--detailed-exitcode`.
     Changes,

@@ -1,4 +1,4 @@
-//! Collects what the history records: the user, the hash of the configuration, and the git commit.
+//! Collects what the history records: the user, the hash of the configuration, and the Git commit.
 
 use std::{ffi::OsString, fs, path::Path, time::Duration};
 

@@ -84,7 +84,7 @@ pub(super) fn run(options: &ValidateOptions, output: &Output) -> Verdict {
         FindingsFormat::Json => {
             let of = count(checked.len(), "file");
             let error =
-                (invalid > 0).then(|| Error::new(Kind::Invalid, format!("{invalid} of {of} invalid")));
+                (invalid > 0).then(|| Error::new(Kind::Invalid, format!("{invalid} of {of} are invalid")));
             output.json(&ValidateJson {
                 format: FORMAT,
                 valid: invalid == 0,

@@ -14,8 +14,8 @@ pub(super) fn check(plugin: &Plugin) -> Option<Finding> {
         wanted: Some("false".to_owned()),
         path: entry.path,
         at: plugin.path.clone(),
-        message: "pods of other nodes see this node's address instead of the pod's; \
-                  hostgw masquerades only what leaves the cluster"
+        message: "pods on other nodes see this node's address instead of the pod's; \
+                  hostgw masquerades only traffic that leaves the cluster"
             .to_owned(),
     })
 }

@@ -13,18 +13,19 @@ pub(super) fn check(plugin: &Plugin, cluster: &Cluster) -> Option<Finding> {
     // 0 selects the kernel's default.
     let given = entry.as_ref().map(|entry| entry.value.as_u64()).filter(|mtu| *mtu != Some(0));
     let (severity, message) = match given {
-        Some(None) => (Severity::Error, "not a number of bytes".to_owned()),
-        Some(Some(mtu)) if mtu > wanted => {
-            (Severity::Error, format!("larger than routes.mtu {wanted}: pods send packets that do not fit"))
-        }
+        Some(None) => (Severity::Error, "the MTU is not a number".to_owned()),
+        Some(Some(mtu)) if mtu > wanted => (
+            Severity::Error,
+            format!("larger than routes.mtu ({wanted}): pods send packets that are too large"),
+        ),
         Some(Some(mtu)) if mtu < wanted => (
             Severity::Warning,
-            format!("smaller than routes.mtu {wanted}: pods send smaller packets than fit"),
+            format!("smaller than routes.mtu ({wanted}): pods send smaller packets than necessary"),
         ),
         None if makes_interfaces && wanted < ETHERNET => (
             Severity::Error,
             format!(
-                "pods get {ETHERNET} by default, larger than routes.mtu {wanted}: they send packets that do not fit"
+                "the default MTU, {ETHERNET}, is larger than routes.mtu ({wanted}): pods send packets that are too large"
             ),
         ),
         _ => return None,

@@ -11,21 +11,14 @@ pub(super) fn of(plugins: &[Plugin]) -> Option<OperatingSystem> {
 pub(super) fn check(plugin: &Plugin, node: &Node) -> Option<Finding> {
     let os = plugin.os().filter(|os| *os != node.os)?;
     let kind = plugin.entry("type")?;
-    let (plugin_os, node_os) = (name(os), name(node.os));
+    let (plugin_os, node_os) = (os.title(), node.os.title());
     Some(Finding {
         code: Code::Platform,
         severity: Severity::Error,
-        message: format!("this plugin runs on {plugin_os}, {} on {node_os}", node_label(node)),
+        message: format!("this plugin runs on {plugin_os}, but {} runs {node_os}", node_label(node)),
         found: Some(kind.text()),
         wanted: None,
         path: kind.path,
         at: plugin.path.clone(),
     })
-}
-
-const fn name(os: OperatingSystem) -> &'static str {
-    match os {
-        OperatingSystem::Linux => "Linux",
-        OperatingSystem::Windows => "Windows",
-    }
 }

@@ -63,7 +63,9 @@ fn check_range(range: &IpamRange, node: Option<&Node>, owners: &Owners) -> Optio
             (Severity::Error, "the ranges are pod CIDRs of several nodes".to_owned())
         }
         (Some(net), Some(node)) => describe_mismatch(net, node, owners),
-        (Some(_), None) => (Severity::Error, "no node has this pod CIDR, so no route leads there".to_owned()),
+        (Some(_), None) => {
+            (Severity::Error, "no node has this pod CIDR, so no other node has a route to it".to_owned())
+        }
     };
     let cidr = |node: &Node| match net {
         Some(net) => node.pod_cidrs.get(Family::from(net)).map(ToString::to_string),
@@ -84,12 +86,15 @@ fn check_range(range: &IpamRange, node: Option<&Node>, owners: &Owners) -> Optio
 fn describe_mismatch(net: IpNet, node: &Node, owners: &Owners) -> (Severity, String) {
     let cidr = node.pod_cidrs.get(Family::from(net));
     if let Some(owner) = owners.owner(net) {
-        let message = format!("the pod CIDR of {}, not of {}", node_label(owner), node_label(node));
+        let message = format!("this is the pod CIDR of {}, not of {}", node_label(owner), node_label(node));
         (Severity::Error, message)
     } else if cidr.is_some_and(|cidr| cidr.prefix().contains(&net)) {
-        (Severity::Warning, format!("only a part of the pod CIDR of {}", node_label(node)))
+        (Severity::Warning, format!("this is only part of the pod CIDR of {}", node_label(node)))
     } else {
-        (Severity::Error, format!("not the pod CIDR of {}, so no route leads there", node_label(node)))
+        (
+            Severity::Error,
+            format!("this is not the pod CIDR of {}, so no other node has a route to it", node_label(node)),
+        )
     }
 }
 

@@ -72,12 +72,13 @@ impl Validator<'_> {
         let Some(text) = &raw.timeout else { return Check::DEFAULT_TIMEOUT };
         let text = &*shortened(&text.0);
         let (message, hint) = match duration(text) {
-            Ok(time) if time.is_zero() => {
-                (format!("timeout {text} is too short"), "the default is 5s".to_owned())
-            }
+            Ok(time) if time.is_zero() => (
+                format!("timeout {text} is too short"),
+                "use a longer timeout, or remove this key to use the default, 5s".to_owned(),
+            ),
             Ok(time) if time > Check::MAX_TIMEOUT => (
                 format!("timeout {text} is too long"),
-                "the maximum is 5m, because an apply waits for it".to_owned(),
+                "use at most 5m; an apply waits for the check".to_owned(),
             ),
             Ok(time) => return time,
             Err(hint) => (format!("{text:?} is not a valid duration"), hint),

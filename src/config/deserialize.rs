@@ -13,7 +13,7 @@ use serde::{
 
 use super::tree::{TreeNode, Value};
 
-/// InvalidConfig values deserialize as nothing, and ignored keys are skipped.
+/// Invalid values deserialize as nothing, and ignored keys are skipped.
 impl<'de> Deserializer<'de> for TreeNode {
     type Error = Error;
 

@@ -184,7 +184,7 @@ impl Validator<'_> {
             self.report_missing(
                 message,
                 path(),
-                "hostgw uses the address to find the interface of a Windows node",
+                "add the node's address; hostgw uses it to find the interface",
             );
             return;
         }
@@ -197,7 +197,7 @@ impl Validator<'_> {
                 name_of(draft)
             );
             let hint =
-                "with nextHop: node-address, other nodes route to these pods through the node's address";
+                "add the address; with nextHop: node-address, other nodes route to these pods through it";
             self.report_missing(message, path(), hint);
         }
     }
@@ -259,7 +259,7 @@ impl Validator<'_> {
                 "default gateway {gateway} of {} is inside the cluster prefix {prefix}",
                 name_of(draft)
             );
-            let hint = "use the router of the machine's own network";
+            let hint = "use the address of the router on the machine's own network";
             self.report(Problem::new(Rule::DefaultGatewayInCluster, message, location).hint(hint));
         }
         Some(gateway)
@@ -272,9 +272,7 @@ fn pod_cidr(text: &str) -> Result<PodCidr, ParseError> {
     let prefix = parse::prefix(text)?;
     PodCidr::new(prefix).map_err(|why| {
         let hint = match why {
-            InvalidPodCidr::TooSmall => {
-                Some(format!("the smallest allowed prefix is a /{}", Family::from(prefix).bits() - 2))
-            }
+            InvalidPodCidr::TooSmall => Some(format!("use a /{} or larger", Family::from(prefix).bits() - 2)),
             InvalidPodCidr::HostBits(_) => None,
         };
         ParseError {

@@ -40,7 +40,7 @@ pub(super) fn prefix(text: &str) -> Result<IpNet, ParseError> {
         Some((Ok(address), length)) => Err(wrong_length(text, address, length)),
         _ => Err(ParseError::new(
             format!("{:?} is not a valid prefix", shortened(text)),
-            "expected an address and a length, such as 10.244.0.0/16 or fd00:244::/48",
+            "use a prefix such as 10.244.0.0/16 or fd00:244::/48",
         )),
     }
 }
@@ -53,7 +53,7 @@ fn wrong_length(text: &str, address: IpAddr, length: &str) -> ParseError {
             format!("use {address}/{length}"),
         );
     }
-    let hint = format!("the length of an {family} prefix must be from 0 to {}", family.bits());
+    let hint = format!("use a prefix length from 0 to {}", family.bits());
     ParseError::new(format!("{:?} is not a valid prefix", shortened(text)), hint)
 }
 
@@ -106,7 +106,7 @@ pub(super) fn endpoint(text: &str) -> Result<SocketAddr, ParseError> {
         Ok(port) if port != 0 => Ok(SocketAddr::new(address, port)),
         _ => Err(ParseError::new(
             format!("{:?} is not a valid port", shortened(port)),
-            format!("expected a number from 1 to {}", u16::MAX),
+            format!("use a port from 1 to {}", u16::MAX),
         )),
     }
 }
@@ -117,7 +117,7 @@ pub(super) fn neighbor(text: &str) -> Result<IpAddr, ParseError> {
     match SpecialAddress::of(address) {
         Some(special @ SpecialAddress::Loopback) => Err(ParseError::new(
             format!("{text} is {}", special.name()),
-            "a neighbor must be another machine",
+            "use the address of another machine",
         )),
         _ => Ok(address),
     }
@@ -125,7 +125,8 @@ pub(super) fn neighbor(text: &str) -> Result<IpAddr, ParseError> {
 
 /// Parses an address to send packets to.
 fn target(text: &str) -> Result<IpAddr, ParseError> {
-    const NOT_LINK_LOCAL: &str = "use another address of that machine: a check cannot specify the link";
+    const NOT_LINK_LOCAL: &str =
+        "use another address of that machine; link-local addresses do not work in checks";
     let Ok(address) = text.parse::<IpAddr>() else {
         let is_zoned = text.split_once('%').is_some_and(|(address, _)| address.parse::<Ipv6Addr>().is_ok());
         return Err(if is_zoned {
@@ -169,7 +170,7 @@ fn no_address(text: &str) -> ParseError {
     }
     ParseError::new(
         format!("{:?} is not a valid IP address", shortened(text)),
-        "expected an address such as 172.30.0.11 or fd00::11",
+        "use an address such as 172.30.0.11 or fd00::11",
     )
 }
 

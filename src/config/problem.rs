@@ -191,7 +191,7 @@ impl InvalidConfig {
             out.write_char('\n')?;
         }
         if self.omitted() > 0 {
-            writeln!(out, "and {} more\n", self.omitted())?;
+            writeln!(out, "… and {} more\n", self.omitted())?;
         }
         let count = self.count();
         let noun = if count == 1 { "error" } else { "errors" };

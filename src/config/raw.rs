@@ -131,7 +131,7 @@ pub(super) struct RawNat {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "Routes")]
 pub(super) struct RawRoutes {
-    /// The routing table: `main` or a number. RoutingTable 255 is reserved for the kernel.
+    /// The routing table: `main` or a number. Table 255 is reserved for the kernel.
     #[schemars(extend("default" = "main"), example = &"main", example = 100)]
     pub table: Option<RoutingTable>,
 

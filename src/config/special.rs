@@ -1,4 +1,4 @@
-//! SpecialAddress-purpose addresses (RFC 6890) that do not identify a single machine.
+//! Special-purpose addresses (RFC 6890) that do not identify a single machine.
 //!
 //! Private, shared, and documentation prefixes are ordinary here. So is 240.0.0.0/4: Linux treats it as unicast, and
 //! cloud providers assign it to pods.

@@ -478,7 +478,7 @@ fn errors_beyond_the_limit_are_counted() {
         assert_eq!(invalid.errors().len(), 100, "{}", &document.text()[..40]);
         assert!((4899..=4910).contains(&invalid.omitted()), "{} more", invalid.omitted());
         let text = invalid.render(false);
-        assert!(text.contains(&format!("and {} more\n", invalid.omitted())), "{text}");
+        assert!(text.contains(&format!("… and {} more\n", invalid.omitted())), "{text}");
         assert!(text.len() < 50_000, "{} bytes", text.len());
     }
 }

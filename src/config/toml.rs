@@ -1,8 +1,8 @@
 //! Builds a tree with positions from TOML parser events.
 //!
 //! The parser gets the text in chunks of whole expressions, so that the tokens never take more memory than the tree.
-//! This module enforces TOML's rules on redefining tables. Like in YAML, a duplicate key is recorded in its mapping,
-//! and parsing continues.
+//! This module enforces TOML's rules on redefining tables. As in YAML, a duplicate key is recorded in its mapping, and
+//! parsing continues.
 
 use std::{borrow::Cow, sync::Arc};
 
@@ -104,7 +104,7 @@ fn syntax_error(error: &ParseError) -> SyntaxError {
         hint: is_bare
             .iter()
             .any(|part| description.contains(part))
-            .then(|| "strings in TOML must be quoted".to_owned()),
+            .then(|| "quote the value; TOML strings must be quoted".to_owned()),
     }
 }
 
@@ -570,7 +570,8 @@ mod tests {
         prop_oneof![
             3 => key(3).prop_map(|key| format!("[{key}]")),
             3 => key(3).prop_map(|key| format!("[[{key}]]")),
-            // The toml crate lets a longer key add to a table of a list, which no text may (TOML 1.1, "Array of Tables").
+            // The toml crate lets a longer key add to a table of a list, which TOML forbids (TOML 1.1, "Array of
+            // Tables").
         6 => (key(2), value()).prop_map(|(key, value)| format!("{key} = {value}")),
             1 => select(vec!["# c", "", " \t", "a = 1 2", "= 1", "[a", "[]", "a", "a = ", "]", "x = [1", "y = {"])
                 .prop_map(str::to_owned),

@@ -116,7 +116,9 @@ impl Validator<'_> {
             let message =
                 format!("unsupported file format version {version} (this hostgw supports version {VERSION})");
             let location = Location::value(ConfigPath::root().key("version"));
-            self.report(Problem::new(Rule::Version, message, location).hint("a newer hostgw may support it"));
+            self.report(
+                Problem::new(Rule::Version, message, location).hint("upgrade hostgw, or remove `version`"),
+            );
         }
     }
 
@@ -157,7 +159,7 @@ impl Validator<'_> {
             let problem =
                 Problem::new(Rule::DuplicateNodeName, message, Location::value(draft.path().key("name")))
                     .related("first used here", Location::value(first.path().key("name")));
-            self.report(problem.hint("Kubernetes node names are unique and lowercase"));
+            self.report(problem.hint("give each node a unique, lowercase name"));
         }
     }
 
@@ -209,7 +211,7 @@ impl Validator<'_> {
                 let related = if cidrs[inner] == cidrs[outer] {
                     "first used here"
                 } else {
-                    "the larger pod CIDR is defined here"
+                    "the overlapping pod CIDR is defined here"
                 };
                 let location = |at: usize| Location::value(owners[at].cidr_path(family));
                 let problem = Problem::new(Rule::OverlappingCidrs, message, location(inner))
@@ -409,7 +411,7 @@ impl Validator<'_> {
                 format!("cannot use routing table {LOCAL_TABLE}: the kernel manages it (table local)");
             self.report(
                 Problem::new(Rule::TableLocal, message, Location::value(path.key("table")))
-                    .hint("the default is main"),
+                    .hint("use another table, or remove this key to use the default, main"),
             );
         }
         let mtu = raw.mtu.as_ref().map(|mtu| mtu.0);
@@ -425,7 +427,7 @@ impl Validator<'_> {
             let location = Location::value(path.key("metric"));
             self.report(
                 Problem::new(Rule::MetricTooLarge, message, location)
-                    .hint(format!("New-NetRoute accepts at most {max}")),
+                    .hint(format!("use at most {max}, the limit of New-NetRoute")),
             );
         }
         RouteOptions { table, metric, mtu }

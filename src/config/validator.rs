@@ -121,11 +121,11 @@ impl Validator<'_> {
             };
             let family = family(&value);
             if let Some(Located { item: first, .. }) = values.get(family) {
-                let message = format!("{} is the second {family} {what}", text.as_ref());
+                let message = format!("more than one {family} {what}: {}", text.as_ref());
                 let problem =
                     Problem::new(Rule::OnePerFamily, message, Location::value(item_path(&path(), item)));
                 let first = Location::value(item_path(&path(), *first));
-                let hint = format!("only one {what} per address family is supported");
+                let hint = format!("remove one; only one {what} per address family is supported");
                 self.report(problem.related("the first is defined here", first).hint(hint));
                 continue;
             }

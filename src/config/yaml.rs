@@ -75,7 +75,7 @@ pub(super) fn parse(source: &Source) -> Result<Parsed, SyntaxError> {
 
 fn hint_for(info: &str) -> Option<String> {
     if info.contains("tabs disallowed") {
-        return Some("indent with spaces; YAML does not allow tabs".to_owned());
+        return Some("indent with spaces; YAML does not allow tabs for indentation".to_owned());
     }
     if info.contains("mapping values are not allowed") {
         return Some("quote values that contain `: ` or end with `:`".to_owned());

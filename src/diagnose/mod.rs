@@ -3,18 +3,18 @@
 //! A rule has a stable code, a severity, and a file in `rules/` that explains it: what is wrong, why it matters, and what
 //! to do. `hostgw help HG0003` prints that file. Codes are never reused.
 //!
-//! | codes | found in |
-//! |---|---|
-//! | HG00xx | the form of a configuration |
-//! | HG01xx | the cluster |
-//! | HG02xx | its nodes |
-//! | HG03xx | `nat` |
-//! | HG04xx | `sysctls` |
-//! | HG05xx | `routes` |
-//! | HG06xx | `checks` |
-//! | HG07xx | a node that the configuration does not fit |
-//! | HG08xx | a plan that can be applied, but deserves a warning |
-//! | HG09xx | a CNI configuration |
+//! | codes | about | reported by |
+//! |---|---|---|
+//! | HG00xx | the form of a configuration | `config` |
+//! | HG01xx | the cluster | `config` |
+//! | HG02xx | its nodes | `config` |
+//! | HG03xx | `nat` | `config` |
+//! | HG04xx | `sysctls` | `config` |
+//! | HG05xx | `routes` | `config` |
+//! | HG06xx | `checks` | `config` |
+//! | HG07xx | a node that the configuration does not fit | `plan::check` |
+//! | HG08xx | a plan that can be applied, but deserves a warning | `plan::check`, `plan::foreign`, `render::persisted`, `cli::destroy` |
+//! | HG09xx | a CNI configuration | `cni`, `cli::check_cni` |
 
 mod rules;
 

@@ -56,7 +56,7 @@ guides! {
     boot "boot" "what happens at boot, and how to restore routes, NAT and sysctls"
     exit_codes_and_json "exit-codes-and-json" "exit codes, JSON documents and environment variables"
     diagnostics "diagnostics" "the codes of errors and warnings, and what they mean"
-    troubleshooting "troubleshooting" "common errors and their remedies"
+    troubleshooting "troubleshooting" "common errors and how to fix them"
     migrating "migrating" "move from manual routes or flannel without losing packets"
     internals "internals" "what an apply does, step by step, and how hostgw survives failures"
     glossary "glossary" "the words that hostgw uses"

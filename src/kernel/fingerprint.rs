@@ -18,7 +18,7 @@ pub struct Fingerprint {
     routes: Vec<String>,
     /// The nftables tables named `hostgw`.
     nat: Tables,
-    /// Value by path, for every readable file below `/proc/sys/net`.
+    /// Value by path, for every readable file under `/proc/sys/net`.
     sysctls: BTreeMap<String, String>,
 }
 

@@ -306,7 +306,7 @@ pub fn keep_descriptors() -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the kernel's host name of this machine.
+/// Returns the kernel's hostname of this machine.
 ///
 /// # Errors
 /// Returns an error if `/proc` cannot be read.

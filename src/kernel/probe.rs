@@ -108,7 +108,7 @@ impl<'a> CheckRun<'a> {
             AttemptStatus::Waiting => {}
         }
         if self.answer.is_none() && elapsed >= self.check.timeout {
-            let timeout = humantime::format_duration(self.check.timeout);
+            let timeout = crate::text::in_units(self.check.timeout);
             self.answer =
                 Some(Err(self.last_failure.take().unwrap_or_else(|| format!("no answer within {timeout}"))));
         }

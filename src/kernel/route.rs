@@ -427,9 +427,9 @@ pub fn messages(change: &RouteChange, links: &Links) -> Result<Vec<Message>, Uns
     Ok(messages)
 }
 
-/// Returns the host route that replacing an IPv6 route needs for as long as the change takes. IPv6 looks up the new
-/// gateway while the old route is still in place. A gateway inside the route's own prefix, such as a pod gateway, then
-/// seems to be behind the old gateway, and the kernel rejects it (`EHOSTUNREACH`).
+/// Returns the temporary host route that is needed while an IPv6 route is replaced. IPv6 looks up the new gateway while
+/// the old route is still in place. A gateway inside the route's own prefix, such as a pod gateway, then seems to be
+/// behind the old gateway, and the kernel rejects it (`EHOSTUNREACH`).
 fn temporary_gateway_route(route: &Route) -> Option<Route> {
     let gateway = route.next.gateway.filter(|gateway| gateway.is_ipv6())?;
     if !route.destination.contains(&gateway) || route.opaque.is_some() {
@@ -447,15 +447,15 @@ fn temporary_gateway_route(route: &Route) -> Option<Route> {
     })
 }
 
-/// Returns the remedy for an error on a route, where the kernel's text does not imply it.
+/// Returns the remedy for a route error whose message does not make it obvious.
 #[must_use]
 pub fn hint(error: &KernelError) -> Option<&'static str> {
     Some(match error.errno {
         Errno::EXIST => "a route with the same key was added concurrently: run `hostgw plan` again",
         Errno::SRCH => "the route was removed concurrently: run `hostgw plan` again",
         Errno::NETUNREACH => "the next hop is not on-link: check it with `ip route get`",
-        Errno::NETDOWN => "the egress interface went down",
-        Errno::NODEV => "the egress interface was removed",
+        Errno::NETDOWN => "bring the egress interface up, then run the command again",
+        Errno::NODEV => "restore the egress interface, then run the command again",
         Errno::PERM => "run as root, or with CAP_NET_ADMIN",
         _ => return None,
     })

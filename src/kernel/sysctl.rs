@@ -33,7 +33,7 @@ pub fn observe(scope: &Scope) -> ObservedSysctls {
     read(scope.every_sysctl(interfaces))
 }
 
-/// Reads every sysctl below `net`.
+/// Reads every sysctl under `net.`.
 #[must_use]
 pub fn everything() -> ObservedSysctls {
     let mut keys = Vec::new();

@@ -32,7 +32,7 @@ pub enum InvalidInterfaceName {
 impl fmt::Display for InvalidInterfaceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Empty => f.write_str("it is empty"),
+            Self::Empty => f.write_str("it is blank"),
             Self::TooLong => write!(f, "Linux allows at most {MAX_LINUX_NAME_LEN} bytes"),
             Self::AliasTooLong => write!(f, "Windows allows at most {MAX_WINDOWS_ALIAS_LEN} characters"),
             Self::Dots => f.write_str("\".\" and \"..\" are reserved"),

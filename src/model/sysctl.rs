@@ -30,7 +30,7 @@ impl fmt::Display for InvalidSysctlKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::OutsideNet => "hostgw only manages sysctls under net.",
-            Self::Malformed => "not a sysctl name such as net.ipv4.ip_forward",
+            Self::Malformed => "not a valid sysctl name",
         })
     }
 }

@@ -114,7 +114,11 @@ fn egress_interface<'a>(context: &CheckContext<'a>, problems: &mut Vec<Diagnosti
             let nearest = nearest(name, names.iter().map(|name| name.as_raw()))
                 .map_or_else(String::new, |nearest| format!("did you mean {}? ", printable(nearest)));
             let message = format!("egress interface {name} does not exist on this node");
-            problem(Rule::EgressMissing, message, Some(format!("{nearest}interfaces: {}", list(&names, 12))));
+            problem(
+                Rule::EgressMissing,
+                message,
+                Some(format!("{nearest}use one of these interfaces: {}", list(&names, 12))),
+            );
             None
         }
         Some(link) if !link.up => {
@@ -147,8 +151,8 @@ fn check_next_hops(context: &CheckContext, device: &str, problems: &mut Vec<Diag
             problems.push(Diagnostic {
                 rule: Rule::NextHopIsLocal,
                 message: format!(
-                    "next hop {gateway} of node {name} is this node's own address, on {holder}: \
-                     packets would never leave"
+                    "next hop {gateway} of node {name} is this node's own address (on {holder}): \
+                     packets would never leave this node"
                 ),
                 path,
                 remedy: Some(own_address_hint(&name, &node.name)),
@@ -175,10 +179,12 @@ fn not_on_link_hint(next_hop: NextHopMode, device: &str, on_link: &OnLink) -> St
     match (prefixes.is_empty(), next_hop) {
         (true, _) => format!("{device} has no address: assign one in the nodes' network"),
         (false, NextHopMode::NodeAddress) => format!(
-            "on {device} only {} can be reached without a router; host-gateway routing needs all nodes on one link",
+            "use a next hop in {}, the network on {device}; host-gateway routing needs all nodes on one link",
             list(prefixes, 4)
         ),
-        (false, NextHopMode::PodGateway) => format!("on {device}: {}", list(prefixes, 4)),
+        (false, NextHopMode::PodGateway) => {
+            format!("use a next hop in {}, the network on {device}", list(prefixes, 4))
+        }
     }
 }
 
@@ -278,7 +284,7 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
     }
     let has_v6_gateway = |route: &Route| route.family() == Family::V6 && route.next.gateway.is_some();
     if cluster.next_hop == NextHopMode::PodGateway && desired.state.routes.iter().any(has_v6_gateway) {
-        let message = "IPv6 routes via pod gateways do not work between Linux nodes without a neighbor proxy, because Linux does not answer neighbor solicitations for an address on another interface; use nextHop: node-address"
+        let message = "IPv6 routes via pod gateways do not work between Linux nodes without a neighbor proxy; use nextHop: node-address"
             .to_owned();
         warnings.push(Diagnostic::new(Rule::Ipv6PodGateway, message));
     }
@@ -343,7 +349,7 @@ fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Opti
         .any(|prefix| planned(desired, prefix, table).is_some());
     wider.then(|| {
         let message = format!(
-            "the foreign route {foreign} is more specific than hostgw's route and takes precedence for its addresses"
+            "the foreign route {foreign} is more specific than the managed route and takes precedence"
         );
         Diagnostic::new(Rule::ShadowedByForeign, message)
     })

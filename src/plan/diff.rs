@@ -24,10 +24,10 @@ pub struct Plan {
 /// How a plan treats foreign objects.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum ForeignPolicy {
-    /// They are conflicts.
+    /// Foreign objects in the place of managed ones are conflicts.
     #[default]
     Respect,
-    /// They are adopted (`--adopt`).
+    /// Conflicting foreign objects are adopted (`--adopt`).
     Adopt,
 }
 
@@ -53,19 +53,19 @@ impl Change {
         }
     }
 
-    /// Returns the change if it is one of routes.
+    /// Returns the change if it is a route change.
     #[must_use]
     pub const fn as_route(&self) -> Option<&RouteChange> {
         if let Self::Route(change) = self { Some(change) } else { None }
     }
 
-    /// Returns the change if it is one of a NAT table.
+    /// Returns the change if it is a NAT change.
     #[must_use]
     pub const fn as_nat(&self) -> Option<&NatChange> {
         if let Self::Nat(change) = self { Some(change) } else { None }
     }
 
-    /// Returns the change if it is one of a sysctl.
+    /// Returns the change if it is a sysctl change.
     #[must_use]
     pub const fn as_sysctl(&self) -> Option<&SysctlChange> {
         if let Self::Sysctl(change) = self { Some(change) } else { None }
@@ -120,7 +120,7 @@ pub struct NatChange {
 pub struct SysctlChange {
     /// The key.
     pub key: SysctlKey,
-    /// The live value, or the value that the plan's forwarding switch will set before.
+    /// The live value, or the value that the plan's forwarding switch will have set by then.
     pub before: Untrusted,
     /// The desired value.
     pub after: Untrusted,
@@ -180,21 +180,21 @@ impl fmt::Display for Conflict {
                 let foreign: Vec<_> = foreign.iter().map(ToString::to_string).collect();
                 let foreign = foreign.join(" and ");
                 if *replaced {
-                    write!(f, "{foreign} replaced the route added by hostgw: {wanted}")
+                    write!(f, "{foreign} replaced the managed route {wanted}")
                 } else {
                     write!(f, "{foreign} conflicts with {wanted}")
                 }
             }
             Self::Nat { family, objects } => write!(
                 f,
-                "table {} {} holds {}, which hostgw could not restore",
+                "table {} {} contains {}, which hostgw could not restore",
                 family.nft(),
                 NatTable::NAME,
                 list(objects, usize::MAX)
             ),
             Self::ForeignNat { family, objects } => write!(
                 f,
-                "table {} {} holds what hostgw did not add: {}",
+                "table {} {} contains a foreign object: {}",
                 family.nft(),
                 NatTable::NAME,
                 list(objects, usize::MAX)
@@ -307,7 +307,7 @@ impl RouteChange {
     /// kernel replaces the first route of a key, whoever owns it (`fib_table_insert`, net/ipv4/fib_trie.c).
     #[must_use]
     pub fn steps(&self) -> Vec<Step<'_>> {
-        // The routes behind them, most of all foreign ones, stay untouched.
+        // The routes after them, especially foreign ones, are not touched.
         if let Some(new) = self.prepended() {
             return new.iter().rev().map(Step::Prepend).collect();
         }
@@ -417,7 +417,6 @@ fn comparable_text(object: &NatObject) -> String {
 /// Managed routes and tables that are not desired are removed. Foreign ones are never changed, except at a key that
 /// hostgw needs under [`ForeignPolicy::Adopt`]. Both route lists must be sorted by key. The cost is linear in their
 /// length.
-/// key. The cost grows in a straight line with their length.
 #[must_use]
 pub fn plan(desired: &State, observed: &State, policy: ForeignPolicy) -> Plan {
     let mut plan = Plan { unknown: observed.unknown.clone(), ..Plan::default() };
@@ -476,7 +475,7 @@ fn plan_routes(plan: &mut Plan, desired: &State, observed: &State, policy: Forei
     plan.changes.extend(changes.into_iter().map(Change::Route));
 }
 
-/// Returns `true` if the desired routes added first and are only followed by foreign ones, which the kernel never
+/// Returns `true` if the desired routes come first and are only followed by foreign ones, which the kernel never
 /// reaches.
 fn are_effective(wanted: &[Route], found: &[Route]) -> bool {
     found.strip_prefix(wanted).is_some_and(|rest| rest.iter().all(|route| !route.is_owned()))
@@ -534,7 +533,7 @@ pub fn in_write_order(sysctls: &BTreeMap<SysctlKey, Untrusted>) -> Vec<(&SysctlK
 
 /// Returns the position of a sysctl in the order of writing. `accept_ra` comes first: an interface that still accepts
 /// router advertisements when forwarding is enabled keeps the default route that it learned from them
-/// (`rt6_purge_dflt_routers`, net/ipv6/route.c). Switches added next, because they overwrite other keys.
+/// (`rt6_purge_dflt_routers`, net/ipv6/route.c). Switches come next, because they overwrite other keys.
 fn rank(key: &SysctlKey) -> u8 {
     if key.as_str().ends_with(".accept_ra") {
         0

@@ -31,10 +31,10 @@ pub struct ForeignSysctl {
 impl fmt::Display for ForeignSysctl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { key, live, written, original } = self;
-        write!(f, "{key} = {live} was not set by hostgw: hostgw ")?;
+        write!(f, "{key} = {live} was set by another program: ")?;
         match written {
-            Some(written) => write!(f, "wrote {written} and would restore {original}"),
-            None => write!(f, "would restore {original}"),
+            Some(written) => write!(f, "hostgw had set {written}; the original value is {original}"),
+            None => write!(f, "the original value is {original}"),
         }
     }
 }

@@ -39,10 +39,10 @@ pub fn node_named(cluster: &Cluster, name: &str) -> Result<usize, Error> {
         return Ok(index);
     }
     let names = cluster.nodes.iter().map(|node| node.name.as_raw());
-    let error = Error::new(Kind::Invalid, format!("no node {name}"));
+    let error = Error::new(Kind::Invalid, format!("unknown node: {name}"));
     Err(match nearest(name, names) {
         Some(nearest) => error.with_hint(format!("did you mean {}?", printable(nearest))),
-        None => error.with_hint(format!("the configuration has {}", listed(cluster))),
+        None => error.with_hint(format!("use one of these nodes: {}", listed(cluster))),
     })
 }
 
@@ -59,13 +59,13 @@ fn by_host_name(cluster: &Cluster, host_name: &str) -> Result<Option<usize>, Err
         .filter(|index| cluster.nodes[*index].name.as_raw().eq_ignore_ascii_case(host_name))
         .collect();
     if !exact.is_empty() {
-        return unique(cluster, exact, "have this machine's host name");
+        return unique(cluster, exact, "have this machine's hostname");
     }
     let wanted = without_domain(host_name);
     let matching = (0..cluster.nodes.len())
         .filter(|index| without_domain(cluster.nodes[*index].name.as_raw()) == wanted)
         .collect();
-    unique(cluster, matching, "have this machine's host name")
+    unique(cluster, matching, "have this machine's hostname")
 }
 
 /// Returns the only match, if there is one. Several matches are an error.
@@ -85,12 +85,12 @@ fn unique(cluster: &Cluster, matches: Vec<usize>, what: &str) -> Result<Option<u
 }
 
 fn unidentified(cluster: &Cluster, host_name: Option<&str>) -> Error {
-    let host_name = host_name.map_or_else(String::new, |name| format!(", and none is named {name}"));
+    let host_name = host_name.map_or_else(String::new, |name| format!(" or its hostname ({name})"));
     Error::new(
         Kind::Invalid,
-        format!("cannot tell which node this machine is: no node has an address of it{host_name}"),
+        format!("cannot tell which node this machine is: no node in the configuration has one of its addresses{host_name}"),
     )
-    .with_hint(format!("pass its name with --node; the configuration has {}", listed(cluster)))
+    .with_hint(format!("pass --node NAME; nodes in the configuration: {}", listed(cluster)))
 }
 
 fn listed(cluster: &Cluster) -> String {
@@ -148,22 +148,22 @@ nodes:
         );
         assert_eq!(
             identified(None, &[], Some("a")),
-            Err("2 nodes have this machine's host name: a.example.org, a.example.com\n\
+            Err("2 nodes have this machine's hostname: a.example.org, a.example.com\n\
                  help: pass the right one with --node"
                 .to_owned())
         );
         assert_eq!(
             identified(None, &[], Some("x")),
             Err(
-                "cannot tell which node this machine is: no node has an address of it, and none is named x\n\
-                 help: pass its name with --node; the configuration has a.example.org, b, a.example.com, \
+                "cannot tell which node this machine is: no node in the configuration has one of its addresses or its hostname (x)\n\
+                 help: pass --node NAME; nodes in the configuration: a.example.org, b, a.example.com, \
                  only.example.com"
                     .to_owned()
             )
         );
         assert_eq!(
             identified(Some("only.exmple.com"), &[], None),
-            Err("no node only.exmple.com\nhelp: did you mean only.example.com?".to_owned())
+            Err("unknown node: only.exmple.com\nhelp: did you mean only.example.com?".to_owned())
         );
     }
 }

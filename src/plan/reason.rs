@@ -49,7 +49,7 @@ pub(super) const MASQUERADE: &str = "masquerade";
 pub(crate) const FORWARDING: &str = "forwarding: required on every node";
 
 /// The reason for a configured sysctl.
-pub(super) const CONFIGURED_SYSCTL: &str = "sysctls";
+pub(super) const CONFIGURED_SYSCTL: &str = "set under sysctls";
 
 /// Returns the reason for a route to a node.
 pub(super) fn pods_of(node: &Untrusted) -> String {
@@ -58,7 +58,7 @@ pub(super) fn pods_of(node: &Untrusted) -> String {
 
 /// Returns the reason for writing a sysctl that already has the desired value.
 pub(super) fn rewritten_after(switch: &SysctlKey) -> String {
-    format!("rewritten because {switch} resets it")
+    format!("set again: {switch} overwrites it")
 }
 
 /// Returns the reason that `change` is part of the plan for `desired`.
@@ -76,7 +76,7 @@ pub fn reason(
             text: match (&nat.after, cluster) {
                 (Some(_), _) => MASQUERADE.to_owned(),
                 (None, Some(_)) => "masquerading disabled".to_owned(),
-                (None, None) => "owned by hostgw".to_owned(),
+                (None, None) => "managed by hostgw".to_owned(),
             },
             places: cluster.map(|cluster| nat_path(cluster, nat)).into_iter().map(current).collect(),
             drift: last.is_some_and(|last| last.state.nat.get(nat.family) == nat.after.as_ref()),
@@ -120,7 +120,7 @@ fn route_reason(
         (Some(cluster), Some(node), _) => pods_of(&cluster.nodes[node].name),
         (Some(_), None, Some(_)) => ON_LINK.to_owned(),
         (Some(_), None, None) => "not in the configuration".to_owned(),
-        (None, ..) => "owned by hostgw".to_owned(),
+        (None, ..) => "managed by hostgw".to_owned(),
     };
     let previous = last.and_then(|last| last.previous.as_ref()).filter(|_| !drift);
     let action = if change.after.is_empty() { Action::Remove } else { Action::Change };

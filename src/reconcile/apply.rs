@@ -56,11 +56,11 @@ impl<'a> Apply<'a> {
         let allowed = self.allowed_removals.map_or_else(String::new, |allowed| format!(", not {allowed}"));
         let left = if leaves_none { "; no other node is left in the configuration" } else { "" };
         let message = format!(
-            "this plan removes {removed} of the {} managed here{allowed}{left}; nothing was changed",
-            count(managed, "route")
+            "this plan removes {removed} of the {}{allowed}{left}; nothing was changed",
+            count(managed, "managed route")
         );
         Err(Error::new(Kind::Declined, message).with_hint(format!(
-            "review them with `hostgw plan`; if they are intended, pass --allow-removals {removed}"
+            "review the removals with `hostgw plan`; if they are intended, pass --allow-removals {removed}"
         )))
     }
 }

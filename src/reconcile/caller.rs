@@ -1,4 +1,4 @@
-//! The other side of this room: who decides, and who is informed.
+//! The other side of `reconcile`: who decides, and who is informed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,9 +20,9 @@ pub enum Event<'a> {
     /// A supervisor that was stopped was resumed, because it can neither roll back nor release the lock.
     SupervisorResumed(&'a Holder),
     /// An earlier transaction was interrupted or only partly rolled back.
-    InterruptedFound(&'a TransactionMeta),
+    InterruptedFound(&'a Record),
     /// An earlier apply was confirmed, but its supervisor was killed before it could complete the confirmation.
-    ConfirmationCompleted(&'a TransactionMeta),
+    ConfirmationCompleted(&'a Record),
     /// An earlier transaction was undone.
     Recovered {
         /// The transaction.
@@ -92,8 +92,8 @@ pub trait Caller<O>: Observer {
     /// Returns an error if it cannot be shown.
     fn show(&self, operation: &O, for_review: bool) -> Result<(), Error>;
 
-    /// Decides about the plan that was shown. `hold` is how long it shall remain pending after the commit, and the
-    /// decision can change that.
+    /// Decides about the plan that was shown. `hold` is how long the apply stays pending after the commit; the decision
+    /// can change that.
     ///
     /// # Errors
     /// Returns an error if the plan was declined.
@@ -103,7 +103,7 @@ pub trait Caller<O>: Observer {
     ///
     /// # Errors
     /// Returns an error if that was declined.
-    fn approve_recovery(&self, interrupted: &TransactionMeta) -> Result<(), Error>;
+    fn approve_recovery(&self, interrupted: &Record) -> Result<(), Error>;
 
     /// Returns what the history records about the operation.
     fn meta(&self, operation: &O) -> TransactionMeta;

@@ -64,12 +64,12 @@ pub fn confirm(
         Error::new(
             Kind::Declined,
             format!(
-                "{} was not confirmed by {} and is not rolled back: its supervisor was killed",
-                named_by(pending.id, &record.meta),
+                "{} was not confirmed by {}, and has not been rolled back: its supervisor was killed",
+                described(&record),
                 time(pending.until)
             ),
         )
-        .with_hint("run `hostgw rollback` to undo it")
+        .with_hint("run `hostgw rollback` to roll it back")
     })?;
     Ok(Settled { is_by_this_call: is_decided_here || settled.is_by_this_call, ..settled })
 }
@@ -239,25 +239,25 @@ fn nothing_to_confirm(dir: &StateDir, id: Option<u64>, wait: Option<Duration>) -
     };
     // The user may believe that an apply was kept: name what was looked for.
     let message = match wait {
-        Some(wait) => format!("{what} became pending within {}", humantime::format_duration(wait)),
+        Some(wait) => format!("{what} became pending within {}", text::in_units(wait)),
         None => format!("{what} is pending here"),
     };
     Ok(Error::new(Kind::Declined, message)
         .with_details([format!("looked for in {}", text::path(dir.path()))])
         .with_hint(
-            "check that this is the right node, network namespace and HOSTGW_STATE_DIR, or wait for an apply with --wait 30s",
+            "check that this is the right node, network namespace and HOSTGW_STATE_DIR, or pass --wait 30s to wait for an apply",
         ))
 }
 
 /// Returns the error that an apply was confirmed before.
 #[must_use]
 pub fn already_confirmed(named: &str) -> Error {
-    Error::new(Kind::Declined, format!("nothing to confirm: {named} is already confirmed and in force"))
+    Error::new(Kind::Declined, format!("nothing to confirm: {named} is already confirmed"))
         .with_hint("run `hostgw confirm --wait 30s` to wait for the next apply")
 }
 
 fn another_is_pending(id: u64, record: &Record, verb: &str) -> Error {
-    let named = named_by(record.id, &record.meta);
+    let named = described(record);
     Error::new(Kind::Declined, format!("apply {id} is not pending: {named} is"))
         .with_hint(format!("run `hostgw {verb} {}` to act on that one", record.id))
 }
@@ -270,14 +270,14 @@ fn nothing_to_cancel(dir: &StateDir, id: Option<u64>) -> Result<Cancellation, Er
         (Some(outcome), _) => Ok(Cancellation::AlreadyUndone(outcome)),
         (None, None) => Ok(Cancellation::NothingPending),
         (None, Some(id)) => Err(Error::new(Kind::Declined, format!("apply {id} is not pending here"))
-            .with_hint("run `hostgw status --history` to list the applies in force, or `hostgw rollback` to undo the last one")),
+            .with_hint("run `hostgw status --history` to list the applies in effect, or `hostgw rollback` to roll back the last one")),
     }
 }
 
 /// Waits for another command, which may be about to record an outcome.
 ///
 /// # Errors
-/// Returns an error if a transaction is open: it is not in force yet, or not any more.
+/// Returns an error if a transaction is open: it is not in effect yet, or not any more.
 fn wait_for_others(dir: &StateDir, lock_timeout: Duration) -> Result<(), Error> {
     let begun = Instant::now();
     while dir.open_journal()?.is_none() {
@@ -290,15 +290,15 @@ fn wait_for_others(dir: &StateDir, lock_timeout: Duration) -> Result<(), Error> 
     let Some(open) = dir.open_journal()? else { return Ok(()) };
     Err(match dir.holder() {
         Some(holder) => {
-            let named = named_by(open.id, &open.meta);
-            Error::new(Kind::Declined, format!("{named} is not in force yet ({holder})")).with_hint(format!(
+            let named = described(&open);
+            Error::new(Kind::Declined, format!("{named} is not in effect yet ({holder})")).with_hint(format!(
                 "run `hostgw confirm --wait 30s {}` to wait until it is, and confirm it",
                 open.id
             ))
         }
         None => Error::new(
             Kind::Declined,
-            format!("{} was interrupted or only partly rolled back", described(&open.meta)),
+            format!("{} was interrupted or only partly rolled back", described(&open)),
         )
         .with_hint("run `hostgw rollback` to finish"),
     })

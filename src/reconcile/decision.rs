@@ -32,16 +32,16 @@ pub fn incomplete_error(incomplete: &apply::Incomplete) -> Error {
     let apply::Incomplete { why, left, is_restored, only_conflicts, .. } = incomplete;
     let details = std::iter::once(why.message.clone()).chain(why.details.iter().cloned());
     let message = if *is_restored {
-        "the node is in its previous state, but hostgw's records could not be updated"
+        "the node is in its previous state, but hostgw could not update its records"
     } else {
         "the rollback is incomplete"
     };
     let hint = if *only_conflicts {
-        "run these commands, overwrite it with `hostgw rollback --adopt`, or keep it with `hostgw rollback --abandon`"
+        "run these commands, overwrite the foreign objects with `hostgw rollback --adopt`, or keep them with `hostgw rollback --abandon`"
     } else if left.is_empty() {
         "fix the cause, then run `hostgw rollback` to resume"
     } else {
-        "run these commands, or fix the cause and run `hostgw rollback` to resume; to give up on them, run `hostgw rollback --abandon`"
+        "run these commands, or fix the cause and run `hostgw rollback` to resume; to keep the node as it is, run `hostgw rollback --abandon`"
     };
     let error = Error::new(Kind::RollbackIncomplete, message).with_details(details).with_hint(hint);
     let commands = left.iter().flat_map(render::commands).map(|command| command.to_string().into());

@@ -1,7 +1,7 @@
 //! Brings a node to a desired state, or back: observes, plans, checks, commits, verifies, waits, and undoes.
 //!
-//! This room prints nothing, prompts nobody, and knows no exit codes. Whoever uses it implements [`Caller`]: the command
-//! line asks its user and prints what happens; a program that runs unattended answers by itself.
+//! This module does not print, prompt, or choose exit codes. Its user implements [`Caller`]: the command line asks its
+//! user and prints what happens; a program that runs unattended answers by itself.
 //!
 //! | file | what it does |
 //! |---|---|

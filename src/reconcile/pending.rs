@@ -13,7 +13,7 @@ use crate::{
     record::{Decision, Outcome, Pending, TransactionMeta},
 };
 
-/// An apply that is in force and must be confirmed, in the command that made it.
+/// An apply that is in effect and must be confirmed, in the command that made it.
 #[derive(Debug)]
 pub struct PendingApply {
     pub(super) dir: StateDir,

@@ -44,7 +44,7 @@ pub fn readable<T>(result: Result<T, Error>, unknown: &mut Vec<Unknown>) -> Resu
 }
 
 /// Returns the last apply, which tells drift from changes of the configuration. Returns `None` while an open transaction
-/// is not in force, or if the record cannot be read: only the word "drift" depends on it.
+/// is not in effect, or if the record cannot be read: only the word "drift" depends on it.
 ///
 /// # Errors
 /// Returns an error if the state of the transaction cannot be read.

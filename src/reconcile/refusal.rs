@@ -34,7 +34,7 @@ pub(super) fn check_fit(
             let mut details: Vec<String> =
                 listed.map(|problem| format!("{}: {}", problem.rule, described(problem))).collect();
             if problems.len() > MAX_LISTED {
-                details.push(format!("and {} more", problems.len() - MAX_LISTED));
+                details.push(format!("… and {} more", problems.len() - MAX_LISTED));
             }
             let message = format!("the configuration does not fit node {name}: {count}");
             let hint = problems.iter().find_map(|problem| problem.remedy.clone());
@@ -59,9 +59,10 @@ pub(super) fn check_conflicts(plan: &Plan, hint: &str) -> Result<(), Error> {
         return Ok(());
     }
     let count = text::count(plan.conflicts.len(), "conflict");
+    let objects = if plan.conflicts.len() == 1 { "an object" } else { "objects" };
     Err(Error::new(
         Kind::Conflict,
-        format!("{count} with objects that hostgw does not manage; nothing was changed"),
+        format!("{count} with {objects} that hostgw does not manage; nothing was changed"),
     )
     .with_details(plan.conflicts.iter().map(ToString::to_string))
     .with_hint(hint))

@@ -13,7 +13,7 @@ use crate::{
     error::{Error, Kind},
     kernel::LiveNode,
     plan::{ForeignPolicy, Observe, Plan, Scope, Totals, TransactionProgress},
-    record::{Record, TransactionMeta},
+    record::Record,
     state::NatTable,
     text::{self, Untrusted, count, list},
 };
@@ -44,11 +44,11 @@ pub enum RollbackResult {
     /// No apply is recorded since boot.
     NothingRecorded,
     /// Another command undid the transaction that was shown.
-    AlreadyUndone(TransactionMeta),
+    AlreadyUndone(Record),
     /// The transaction was undone, and that was verified.
-    Undone(TransactionMeta, Totals),
+    Undone(Record, Totals),
     /// The transaction was undone except for this.
-    Abandoned(TransactionMeta, Vec<String>),
+    Abandoned(Record, Vec<String>),
 }
 
 impl Rollback {
@@ -62,7 +62,7 @@ impl Rollback {
         let mut found = self.find(&dir);
         let mut lock = None;
         if !look.was_exclusive()? {
-            // Decide nothing by the half-done transaction of another command.
+            // Do not base any decision on another command's unfinished transaction.
             waiting_for_lock(&dir, caller);
             lock = Some(take_lock(&dir, timeout, "rollback", caller)?);
             found = self.find(&dir);
@@ -80,7 +80,7 @@ impl Rollback {
         match newest(&dir)? {
             Some((record, _)) if record.id == shown.record.id => {}
             Some((newer, _)) if newer.id > shown.record.id => return Err(more_recent(&newer).into()),
-            _ => return Ok(RollbackResult::AlreadyUndone(shown.record.meta)),
+            _ => return Ok(RollbackResult::AlreadyUndone(shown.record)),
         }
         let Some(now) = self.find(&dir)? else { return Ok(RollbackResult::NothingRecorded) };
         if now.plan != shown.plan {
@@ -93,7 +93,7 @@ impl Rollback {
         self.undo(&dir, now)
     }
 
-    /// Plans without the lock and without writing anything. The inner result tells whether the plan could be committed.
+    /// Plans without the lock and without writing anything. The inner result says whether the plan could be committed.
     ///
     /// # Errors
     /// Returns an error if the node or its records cannot be read, or if other commands keep changing it until `timeout`.
@@ -115,10 +115,10 @@ impl Rollback {
         }
         let restored = apply::restore(&mut LiveNode, dir, &record, self.policy(), progress, Some(&plan));
         match restored {
-            Ok(()) => Ok(RollbackResult::Undone(record.meta, plan.totals())),
+            Ok(()) => Ok(RollbackResult::Undone(record, plan.totals())),
             Err(_) if self.abandon => {
                 let left = apply::abandon(&mut LiveNode, dir, &record)?;
-                Ok(RollbackResult::Abandoned(record.meta, left))
+                Ok(RollbackResult::Abandoned(record, left))
             }
             Err(failure) => Err(failure),
         }
@@ -152,7 +152,7 @@ impl Rollback {
             check_restorable(record)?;
             check_conflicts(
                 plan,
-                "remove it or change it back, overwrite it with --adopt, or keep it with --abandon",
+                "remove the foreign objects or change them back, overwrite them with --adopt, or keep them with --abandon",
             )?;
         }
         Ok(())
@@ -162,9 +162,9 @@ impl Rollback {
 fn more_recent(newer: &Record) -> Error {
     Error::new(
         Kind::Stale,
-        format!("{} is more recent and must be undone first; nothing was changed", described(&newer.meta)),
+        format!("{} is more recent and must be rolled back first; nothing was changed", described(newer)),
     )
-    .with_hint("run `hostgw rollback` again to undo that one")
+    .with_hint("run `hostgw rollback` again to roll that one back")
 }
 
 /// Checks that what hostgw manages here comes from an apply that the state directory knows.
@@ -177,7 +177,7 @@ fn check_records(dir: &StateDir) -> Result<(), Error> {
     }
     let managed = format!("{} and {}", count(routes, "route"), count(tables, "NAT table"));
     Err(Error::unexpected(format!(
-        "cannot roll back: hostgw manages {managed} here, but no apply is recorded since boot; nothing was changed"
+        "cannot roll back: hostgw manages {managed} here, but no apply has been recorded since boot; nothing was changed"
     ))
     .with_details([format!("looked for in {}", text::path(dir.path()))])
     .with_hint("check HOSTGW_STATE_DIR, or remove everything hostgw manages with `hostgw destroy`"))

@@ -63,7 +63,7 @@ pub fn preview(
 }
 
 /// Observes with `look` while no other command is changing the node, so that it never sees a half-done transaction. If
-/// others are still at work after `timeout`, the last look counts.
+/// others are still busy after `timeout`, returns the last observation.
 ///
 /// # Errors
 /// Returns the error of `look`, or an error if the records cannot be read.
@@ -112,7 +112,7 @@ pub fn run<O: Operation>(
     let mut checked = look_and_check(operation);
     let mut lock = None;
     if !look.was_exclusive()? {
-        // Decide nothing by the half-done transaction of another command.
+        // Do not base any decision on another command's unfinished transaction.
         if dir.pending()?.is_none() {
             waiting_for_lock(&dir, caller);
         }

@@ -176,8 +176,9 @@ fn with_last_name(error: Error, loaded: &Loaded, asked: Option<&str>, place: &Pl
 }
 
 fn not_linux(name: &Untrusted) -> Error {
-    Error::new(Kind::Invalid, format!("node {name} is a Windows node, but this is Linux")).with_hint(format!(
-        "{} writes its plan as a PowerShell script",
-        ShellCommand::new(["hostgw", "render", "--node", name.as_raw()])
-    ))
+    Error::new(Kind::Invalid, format!("node {name} is a Windows node, but this machine runs Linux"))
+        .with_hint(format!(
+            "run `{}` to write its plan as a PowerShell script",
+            ShellCommand::new(["hostgw", "render", "--node", name.as_raw()])
+        ))
 }

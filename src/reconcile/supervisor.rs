@@ -1,8 +1,8 @@
 //! The process that rolls back an apply that is not confirmed in time.
 //!
 //! The command starts it before the first write and shares its lock with it. Over a pair of sockets, the command tells it
-//! when the apply is in force. If the command dies first, the supervisor takes over at once: it waits for the
-//! confirmation if the apply is in force already, and rolls back otherwise. It runs in a session of its own, so that
+//! when the apply is in effect. If the command dies first, the supervisor takes over at once: it waits for the
+//! confirmation if the apply is in effect already, and rolls back otherwise. It runs in a session of its own, so that
 //! neither a hangup of the terminal nor a signal to the command's process group reaches it.
 
 use std::{
@@ -35,12 +35,12 @@ use crate::{
 const VERB: &str = "supervise";
 
 const READY: &str = "ready";
-/// The order to wait for the confirmation: the apply is in force.
+/// The order to wait for the confirmation: the apply is in effect.
 const WATCH: &str = "watch";
 /// The order to exit: the apply was committed without --confirm, or it failed and was undone.
 const DISMISS: &str = "dismiss";
 
-/// How often to check for changes that nobody announces.
+/// How often to poll for changes that trigger no notification.
 const INTERVAL: Duration = Duration::from_millis(100);
 
 /// How long a supervisor may take to start.
@@ -97,18 +97,18 @@ impl Supervisor {
         if answer.is_empty() { Err(io::Error::other("it ended")) } else { Ok(answer) }
     }
 
-    /// Tells it that the apply is in force. [`Self::outcome`] detects a supervisor that is gone.
+    /// Tells it that the apply is in effect. [`Self::outcome`] detects a supervisor that is gone.
     pub(super) fn watch(&mut self) {
         let _ = writeln!(self.socket, "{WATCH}");
     }
 
-    /// Tells it to exit, and waits until it has.
+    /// Tells the supervisor to exit, and waits until it has.
     pub(super) fn dismiss(mut self) {
         let _ = writeln!(self.socket, "{DISMISS}");
         let _ = self.child.wait();
     }
 
-    /// Waits until the apply is confirmed or rolled back, and calls `tick` several times a second meanwhile. Just as often
+    /// Waits until the apply is confirmed or rolled back, calling `tick` several times a second. At the same interval,
     /// calls `is_stuck`, with whether the supervisor is stopped, and kills it if that returns `true`. Returns `None` if
     /// the supervisor was killed.
     pub(super) fn outcome(
@@ -137,9 +137,9 @@ impl Supervisor {
     }
 }
 
-/// Returns what the lock says about a holder that waits for the confirmation of `pending`.
+/// Returns the lock description while `pending` awaits confirmation.
 pub(super) fn waiting(pending: &Pending) -> String {
-    format!("apply --confirm, waits for hostgw confirm until {}", time(pending.until))
+    format!("apply --confirm, pending until {}", time(pending.until))
 }
 
 /// Runs the supervisor. Standard input is the socket to the command, standard output the lock, and standard error the
@@ -151,7 +151,7 @@ pub fn supervise(interrupt: impl FnOnce() -> Result<Arc<Interrupt>, Error>) -> R
     let _ = rustix::process::setsid();
     let _ = rustix::thread::set_name(c"hostgw");
     let open = |descriptor: io::Result<OwnedFd>| {
-        descriptor.map_err(|error| Error::unexpected(format!("cannot open the inherited folder: {error}")))
+        descriptor.map_err(|error| Error::unexpected(format!("cannot open the inherited directory: {error}")))
     };
     let mut socket = UnixStream::from(open(io::stdin().as_fd().try_clone_to_owned())?);
     let lock = File::from(open(io::stdout().as_fd().try_clone_to_owned())?);
@@ -164,7 +164,7 @@ pub fn supervise(interrupt: impl FnOnce() -> Result<Arc<Interrupt>, Error>) -> R
     result
 }
 
-/// Reads the order of the command. Returns an empty string if the command is gone, or if the apply is in force although
+/// Reads the order of the command. Returns an empty string if the command is gone, or if the apply is in effect although
 /// the command did not say so: a stopped command must not delay the deadline.
 fn order(socket: &mut UnixStream, dir: &StateDir) -> Result<String, Error> {
     let cannot = |error: io::Error| Error::unexpected(format!("cannot read from the command: {error}"));

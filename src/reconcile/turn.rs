@@ -118,11 +118,11 @@ fn undo_open<O>(dir: &StateDir, caller: &dyn Caller<O>) -> Result<bool, Failure>
         if let Some(failure) = outcome.failure {
             return Err(failure.into());
         }
-        caller.event(Event::ConfirmationCompleted(&record.meta));
+        caller.event(Event::ConfirmationCompleted(&record));
         return Ok(false);
     }
-    caller.event(Event::InterruptedFound(&record.meta));
-    caller.approve_recovery(&record.meta)?;
+    caller.event(Event::InterruptedFound(&record));
+    caller.approve_recovery(&record)?;
     caller.interrupt()?;
     match apply::recover(&mut LiveNode, dir) {
         Ok(_) => {

@@ -3,7 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use super::caller::{Caller, Event, Observer};
-use crate::{apply::Interrupt, error::Error, record::TransactionMeta};
+use crate::{
+    apply::Interrupt,
+    error::Error,
+    record::{Record, TransactionMeta},
+};
 
 /// A caller that approves every plan, and neither waits nor reports.
 #[derive(Debug)]
@@ -37,7 +41,7 @@ impl<O> Caller<O> for Unattended {
         Ok(hold)
     }
 
-    fn approve_recovery(&self, _: &TransactionMeta) -> Result<(), Error> {
+    fn approve_recovery(&self, _: &Record) -> Result<(), Error> {
         Ok(())
     }
 

@@ -3,22 +3,22 @@
 use crate::{
     clock::time,
     error::{Error, Kind},
-    record::{Decision, Outcome, TransactionMeta},
+    record::{Decision, Outcome, Record, TransactionMeta},
 };
 
-/// Returns a noun for a transaction: "the apply of 2026-01-31T12:00:00Z".
-#[must_use]
-pub fn described(TransactionMeta { command, at, .. }: &TransactionMeta) -> String {
-    format!("the {command} of {}", time(*at))
-}
-
-/// Returns a noun for a transaction and its ID: "apply 4 of 2026-01-31T12:00:00Z".
+/// Returns a noun for the transaction `id`: "apply 4 (2026-01-31T12:00:00Z)".
 #[must_use]
 pub fn named_by(id: u64, TransactionMeta { command, at, .. }: &TransactionMeta) -> String {
-    format!("{command} {id} of {}", time(*at))
+    format!("{command} {id} ({})", time(*at))
 }
 
-/// Returns a noun for the apply of `outcome` and its ID.
+/// Returns a noun for the transaction of `record`.
+#[must_use]
+pub fn described(record: &Record) -> String {
+    named_by(record.id, &record.meta)
+}
+
+/// Returns a noun for the apply of `outcome`.
 #[must_use]
 pub fn named(outcome: &Outcome) -> String {
     named_by(outcome.pending.id, &outcome.meta)

@@ -1,4 +1,4 @@
-//! A snapshot of everything that a plan for a node can depend on, to plan elsewhere.
+//! A node's live state as JSON, to plan against on another machine.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,18 +12,18 @@ use crate::{
 /// The format version. Files of another version are rejected.
 const FORMAT: u32 = 2;
 
-/// The live state of a node at one moment. With any configuration, a plan from it is the one that the node itself would
-/// have computed.
+/// The live state of a node at one moment. For any configuration, a plan against the snapshot equals the plan that the
+/// node itself would have computed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Snapshot {
     format: u32,
     /// The time of the snapshot, as in RFC 3339.
     pub taken_at: String,
-    /// The host name of the machine.
+    /// The hostname of the machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_name: Option<String>,
-    /// Every route, the tables of hostgw, every sysctl below `net`, and all interfaces and addresses.
+    /// Every route, the tables of hostgw, every sysctl under `net.`, and all interfaces and addresses.
     pub observed: Observed,
     /// The values of sysctls from before hostgw first wrote them.
     pub saved: OriginalSysctls,

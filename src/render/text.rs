@@ -343,8 +343,10 @@ fn inline_diff(before: &[Word], after: &[Word], same: &Style, palette: &Palette)
 /// The foreign objects of a conflict, each annotated with the object that it conflicts with.
 pub(super) fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec<Line> {
     let annotation = match &conflict.wanted {
-        Some(Object { value: Some(original), .. }) => format!("foreign value; the original is {original}"),
-        Some(wanted) if conflict.replaced => format!("replaced hostgw's route {}", wanted.text),
+        Some(Object { value: Some(original), .. }) => {
+            format!("set by another program; the original value is {original}")
+        }
+        Some(wanted) if conflict.replaced => format!("foreign; replaced {}", wanted.text),
         Some(wanted) => format!("foreign; conflicts with {}", wanted.text),
         None if conflict.restorable => "hostgw did not add it; its table stays".to_owned(),
         None => "foreign, and cannot be restored".to_owned(),
@@ -362,7 +364,7 @@ pub(super) fn reason(reason: &ReasonEntry) -> String {
     match &reason.source {
         Some(SourceLocation { file, line, apply: None, .. }) => printable(&format!("{text}, {file}:{line}")),
         Some(SourceLocation { file, line, apply: Some(id), .. }) => {
-            printable(&format!("{text}, {file}:{line} of apply {id}"))
+            printable(&format!("{text}, {file}:{line} as of apply {id}"))
         }
         None => printable(&text),
     }
@@ -378,7 +380,7 @@ fn summary(report: &Report, palette: &Palette) -> String {
     let _ = writeln!(text, "{}", palette.head.apply_to(totals(report)));
     let removed = removed(report.changes.iter());
     if !removed.is_empty() {
-        let _ = writeln!(text, "{}", palette.remove.apply_to(format!("Removed: {}", removed.join(", "))));
+        let _ = writeln!(text, "{}", palette.remove.apply_to(format!("To remove: {}", removed.join(", "))));
     }
     text
 }
@@ -386,7 +388,7 @@ fn summary(report: &Report, palette: &Palette) -> String {
 /// The totals as a sentence.
 pub(super) fn totals(report: &Report) -> String {
     let totals = report.totals;
-    let mut line = format!("{} to add, {} to change, {} to remove", totals.add, totals.change, totals.remove);
+    let mut line = format!("{} to add, {} to update, {} to remove", totals.add, totals.change, totals.remove);
     if totals.conflicts > 0 {
         let _ = write!(line, ", {}", text::count(totals.conflicts, "conflict"));
     }
@@ -396,7 +398,7 @@ pub(super) fn totals(report: &Report) -> String {
     let nothing = totals == crate::plan::Totals::default();
     match (nothing, &report.node) {
         (true, Some(_)) => "No changes. This node matches the configuration.".to_owned(),
-        (true, None) => "Nothing to do.".to_owned(),
+        (true, None) => "Nothing to do: hostgw manages nothing on this node.".to_owned(),
         (false, _) => format!("Plan: {line}."),
     }
 }

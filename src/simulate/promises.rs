@@ -58,7 +58,7 @@ impl Simulation {
         }
         Ok(vec![
             Promise::new("a second apply changes nothing", repeated),
-            Promise::new("a deleted route is drift, and an apply repairs it", drift),
+            Promise::new("a deleted route is reported as drift, and apply restores it", drift),
             Promise::new("destroy restores each node", leftovers),
         ])
     }

@@ -87,11 +87,8 @@ fn trace_one_way(
     }
     if Some(gateway) != correct_next_hop(topology, target, family) {
         let at = correct_next_hop(topology, target, family)
-            .map_or_else(String::new, |at| format!(", which is at {at}"));
-        return Ok(Some(format!(
-            "wrong next hop: {name} sends to {gateway}, which is not {}{at}",
-            target.name
-        )));
+            .map_or_else(|| " has none".to_owned(), |at| format!(" is at {at}"));
+        return Ok(Some(format!("wrong next hop: {name} sends to {gateway}, but {}{at}", target.name)));
     }
     if answers == Some(false) {
         let why = match (family, topology.cluster.next_hop) {

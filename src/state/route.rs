@@ -1,4 +1,4 @@
-//! Routes, which print as in `ip route`.
+//! Routes, formatted as `ip route` prints them.
 
 use std::{cmp::Ordering, fmt, net::IpAddr};
 
@@ -16,7 +16,7 @@ use crate::{
 pub mod protocol {
     use std::borrow::Cow;
 
-    /// hostgw, which this number marks as the owner. It is unassigned in linux/rtnetlink.h and in iproute2's rt_protos.
+    /// The protocol number of managed routes. It is unassigned in linux/rtnetlink.h and in iproute2's rt_protos.
     pub const HOSTGW: u8 = 87;
 
     /// The kernel itself (`RTPROT_KERNEL`).
@@ -136,7 +136,7 @@ pub struct NextHop {
     /// The outgoing interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub device: Option<Untrusted>,
-    /// Whether the gateway is on-link even if no address says so.
+    /// Whether the gateway is treated as on-link even if no local prefix covers it (`onlink`).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub onlink: bool,
 }

@@ -154,7 +154,7 @@ fn a_signal_interrupts_a_running_check_immediately() {
 
         node.write("hostgw.yaml", &checked(&["{tcp: 10.244.1.9:8080, timeout: 5m}"]));
         let child = start_apply(&node);
-        node.wait_until("the change is in force", || node.sysctl("net.ipv4.ip_forward") == "1");
+        node.wait_until("the change is in effect", || node.sysctl("net.ipv4.ip_forward") == "1");
         let outcome = interrupt_check(&node, "hostgw apply --yes, interrupted after", child);
         assert_eq!(outcome.code, 130, "{outcome}");
         node.assert_unchanged(&before, "a signal after the change");

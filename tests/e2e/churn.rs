@@ -56,10 +56,10 @@ fn a_plan_during_constant_changes_is_complete() {
             plans += 1;
         }
         node.sh("ip route del 10.64.77.0/24");
-        node.hostgw(&["plan", "--detailed-exitcode"]).expect(2).says("1 to add, 0 to change, 0 to remove");
+        node.hostgw(&["plan", "--detailed-exitcode"]).expect(2).says("1 to add, 0 to update, 0 to remove");
         node.hostgw_ok(&["apply", "--yes"]);
         node.hostgw_ok(&["rollback", "--yes"]);
         drop(churn);
-        node.hostgw(&["plan", "--detailed-exitcode"]).expect(2).says("1 to add, 0 to change, 0 to remove");
+        node.hostgw(&["plan", "--detailed-exitcode"]).expect(2).says("1 to add, 0 to update, 0 to remove");
     });
 }

@@ -26,7 +26,7 @@ fn concurrent_applies_are_one_apply() {
     });
 }
 
-/// With different configurations, the last one to get the lock is completely in force.
+/// With different configurations, the last one to get the lock is completely in effect.
 #[test]
 fn concurrent_applies_of_two_files_leave_one_of_them() {
     each(|privilege| {
@@ -147,7 +147,7 @@ fn run_during(first: &str, second: &[&str]) {
         if second[0] == "plan" {
             // The state before the other command or after it, never the half of it.
             let is_whole = outcome.stdout.contains("No changes.")
-                || outcome.stdout.contains("Plan: 6 to add, 1 to change, 0 to remove.");
+                || outcome.stdout.contains("Plan: 6 to add, 1 to update, 0 to remove.");
             assert!(is_whole, "{outcome}");
         }
         node.hostgw_ok(&["destroy", "--yes"]);

@@ -22,7 +22,7 @@ fn start(node: &Namespace, time: &str) -> Child {
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw")
 }
 
-/// An apply that is in force and pending.
+/// An apply that is in effect and pending.
 fn waiting(node: &Namespace, time: &str) -> Child {
     let child = start(node, time);
     node.wait_until("the apply is pending", || is_waiting(node));
@@ -53,7 +53,7 @@ fn is_pending(node: &Namespace) -> bool {
 }
 
 fn is_waiting(node: &Namespace) -> bool {
-    is_pending(node) && holder(node).1.contains("waits for")
+    is_pending(node) && holder(node).1.contains("pending until")
 }
 
 fn is_open(node: &Namespace) -> bool {
@@ -126,8 +126,8 @@ fn an_unconfirmed_apply_is_rolled_back() {
         snapshots.compare("confirm-expired-status", &node.hostgw_ok(&["status"]));
         snapshots.compare("confirm-too-late", &node.hostgw(&["confirm"]).expect(8));
         node.hostgw_ok(&["cancel"]).says("is already rolled back");
-        node.hostgw_ok(&["status", "--history"]).says("No apply recorded");
-        // The next apply is independent of it, and the status shows the present.
+        node.hostgw_ok(&["status", "--history"]).says("No apply has been recorded");
+        // The next apply is independent of it, and the status shows the current state.
         node.hostgw_ok(&["apply", "--yes"]);
         assert!(!node.hostgw_ok(&["status"]).stdout.contains("Rolled back"));
         snapshots.conclude();
@@ -142,7 +142,7 @@ fn a_confirmed_apply_stays_in_force() {
         let mut snapshots = Snapshots::default();
         let child = waiting(&node, LONG);
         let status = node.hostgw_ok(&["status"]);
-        status.says("Pending: apply 1 of").says("unless you run `hostgw confirm 1`").says("Drift: none");
+        status.says("Pending: apply 1 (").says("unless you run `hostgw confirm 1`").says("Drift: none");
         let json = node.hostgw_ok(&["status", "--json"]).json();
         let left = json["pending"]["remainingSeconds"].as_u64().expect("a number");
         assert!((1..=600).contains(&left), "{json:#}");
@@ -205,12 +205,12 @@ fn killing_the_command_does_not_affect_the_deadline() {
         let mut child = waiting(&node, "5s");
         child.kill().expect("our child");
         child.wait().expect("our child");
-        assert_eq!(node.managed_routes().len(), 3, "it is in force until the deadline");
-        node.hostgw_ok(&["status"]).says("Pending: apply 1 of");
+        assert_eq!(node.managed_routes().len(), 3, "it is in effect until the deadline");
+        node.hostgw_ok(&["status"]).says("Pending: apply 1 (");
         assert_rolls_back_on_time(&node, &before, "kill -9 of the command");
         // The supervisor records the outcome once everything is done.
         node.wait_until("the status reports it", || {
-            node.hostgw_ok(&["status"]).stdout.contains("since it was not confirmed by")
+            node.hostgw_ok(&["status"]).stdout.contains(", not confirmed by")
         });
 
         // It can also still be confirmed.
@@ -237,8 +237,8 @@ fn a_hangup_does_not_affect_the_deadline() {
         terminal.kill().expect("our child");
         terminal.wait().expect("our child");
         node.wait_until("the command ended", || !std::path::Path::new(&format!("/proc/{command}")).exists());
-        assert!(is_pending(&node), "it is in force until the deadline");
-        assert_rolls_back_on_time(&node, &before, "a hang-up");
+        assert!(is_pending(&node), "it is in effect until the deadline");
+        assert_rolls_back_on_time(&node, &before, "a hangup");
     });
 }
 
@@ -302,22 +302,23 @@ fn an_apply_without_processes_is_reported_and_undone_by_the_next() {
         alone("1s");
         thread::sleep(Duration::from_secs(1));
         let mut snapshots = Snapshots::default();
-        let late = "is not rolled back: its supervisor was killed; run `hostgw rollback` to undo it";
+        let late =
+            "has not been rolled back: its supervisor was killed; run `hostgw rollback` to roll it back";
         snapshots.compare("confirm-nobody-left", &node.hostgw(&["confirm"]).expect(8));
         snapshots.compare("confirm-nobody-left-plan", &node.hostgw(&["plan"]).expect(0));
         node.hostgw_ok(&["status"]).says("was not confirmed by").says(late);
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "rollback");
-        node.hostgw_ok(&["status"]).says("no apply");
+        node.hostgw_ok(&["status"]).says("Last transaction: none since boot");
 
         alone("1s");
         thread::sleep(Duration::from_secs(1));
-        node.hostgw_ok(&["apply", "--yes"]).warns("Undid the apply of");
+        node.hostgw_ok(&["apply", "--yes"]).warns("Rolled back apply");
         settled(&node);
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "apply and rollback");
 
-        // Before the deadline, it can be decided without these processes.
+        // Before the deadline, it can still be confirmed or canceled without these processes.
         alone(LONG);
         node.hostgw_ok(&["status"]).says("cannot roll back at").says("run `hostgw confirm");
         node.hostgw_ok(&["plan"]).warns("its supervisor was killed; run `hostgw confirm");
@@ -462,7 +463,7 @@ fn without_a_supervisor_nothing_is_changed() {
     });
 }
 
-/// A confirmed apply stays in force, even if all processes are killed before the confirmation is carried out.
+/// A confirmed apply stays in effect, even if all processes are killed before the confirmation is carried out.
 #[test]
 fn the_next_apply_does_not_undo_a_confirmed_one() {
     each(|privilege| {
@@ -475,7 +476,9 @@ fn the_next_apply_does_not_undo_a_confirmed_one() {
         node.sh("cd state/net-*/wait; confirmed=$(echo *-confirmed.json)
                  mv \"$confirmed\" \"${confirmed%-confirmed.json}.json\"");
         kill(supervisor, Signal::KILL);
-        node.hostgw_ok(&["apply", "--yes"]).says("No changes").warns("was confirmed and stays");
+        node.hostgw_ok(&["apply", "--yes"])
+            .says("No changes")
+            .warns("was confirmed, and will not be rolled back");
         settled(&node);
     });
 }
@@ -492,7 +495,7 @@ fn a_failed_confirmation_can_be_repeated() {
         node.hostgw(&["confirm"]).expect(1);
         end(&node, child).expect(1);
         node.sh(&format!("rmdir {dir}/history/000001.json"));
-        node.hostgw_ok(&["confirm"]).warns("it stays in force");
+        node.hostgw_ok(&["confirm"]).warns("it will not be rolled back");
         settled(&node);
     });
 }
@@ -523,7 +526,7 @@ fn the_supervisor_rolls_back_a_command_that_is_killed_midway() {
             let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", LONG]);
             command.env("HOSTGW_FAULT", format!("kill:{number}")).stdout(Stdio::null()).stderr(Stdio::null());
             let mut child = command.spawn().expect("hostgw");
-            // An apply in force may not have reached the point where it is killed.
+            // An apply in effect may not have reached the point where it is killed.
             if !ends_before_it_is_pending(&node, &mut child) {
                 node.hostgw_ok(&["cancel"]);
                 let outcome = end(&node, child);
@@ -547,14 +550,14 @@ fn the_supervisor_rolls_back_a_command_that_is_killed_midway() {
     });
 }
 
-/// The command is stopped, as by Ctrl-Z, when the apply is in force but not yet reported.
+/// The command is stopped, as by Ctrl-Z, when the apply is in effect but not yet reported.
 #[cfg(feature = "fault-injection")]
 #[test]
 fn a_stopped_command_does_not_extend_the_deadline() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
-        // There are more points than that before the end.
+        // The command always passes more than 50 points before it ends.
         for point in 50.. {
             let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", "1s"]);
             let stopped = Stopped::at(&node, &mut command, "hostgw apply --confirm 1s, stopped", point)
@@ -596,7 +599,7 @@ fn a_supervisor_reports_a_failed_rollback() {
                 7 => {
                     incomplete += 1;
                     outcome.warns("was canceled");
-                    let words = ["the rollback is incomplete", "records could not be updated"];
+                    let words = ["the rollback is incomplete", "could not update its records"];
                     assert!(words.iter().any(|words| outcome.stderr.contains(words)), "{outcome}");
                     node.hostgw_ok(&["rollback", "--yes"]);
                 }
@@ -644,15 +647,15 @@ fn an_ssh_session_at_risk_is_offered_a_confirmation() {
             // A client among the pods of another node.
             let outcome = over_ssh(&node, "10.244.1.7", inside, "n\n").expect(8);
             outcome.says("this plan changes the route to 10.244.1.7, which your SSH session comes from");
-            outcome.says("Answer c to roll back after 1m 30s unless you confirm. [y/c/N]");
+            outcome.says("Answer c to roll back after 90s unless you confirm. [y/c/N]");
             node.assert_unchanged(&before, "a declined apply");
         }
         over_ssh(&node, "10.244.1.7", APPLY, "y\n").expect(0);
         settled(&node);
         node.hostgw_ok(&["rollback", "--yes"]);
-        // Without a question, there is a hint.
+        // With `--yes`, hostgw prints a hint instead of prompting.
         let outcome = over_ssh(&node, "10.244.1.7", "\"$HOSTGW\" apply --yes", "").expect(0);
-        outcome.says("pass --confirm 1m 30s to roll back automatically");
+        outcome.says("pass --confirm 90s to roll back automatically");
         node.hostgw_ok(&["rollback", "--yes"]);
         // The other answer.
         let mut child = node
@@ -669,7 +672,7 @@ fn an_ssh_session_at_risk_is_offered_a_confirmation() {
     });
 }
 
-/// Whoever can write to the state directory could make root change the kernel arbitrarily.
+/// Anyone who can write to the state directory could make root change the kernel arbitrarily.
 #[test]
 fn a_state_directory_that_others_can_write_is_refused() {
     each(|privilege| {
@@ -697,16 +700,16 @@ fn a_confirmation_without_a_pending_apply_fails() {
     each(|privilege| {
         let node = node(privilege);
         let child = waiting(&node, LONG);
-        node.hostgw_ok(&["confirm"]).warns("Confirmed apply 1 of");
+        node.hostgw_ok(&["confirm"]).warns("Confirmed apply 1 (");
         end(&node, child).expect(0);
-        node.hostgw(&["confirm"]).expect(8).warns("apply 1 of").warns("already confirmed");
+        node.hostgw(&["confirm"]).expect(8).warns("apply 1 (").warns("already confirmed");
         node.sh("ip route del 10.244.1.0/24");
         let child = waiting(&node, LONG);
         // A late confirmation refers to the first apply.
-        node.hostgw(&["confirm", "1"]).expect(8).warns("apply 1 is not pending: apply 2 of");
-        node.hostgw(&["cancel", "1"]).expect(8).warns("apply 1 is not pending: apply 2 of");
+        node.hostgw(&["confirm", "1"]).expect(8).warns("apply 1 is not pending: apply 2 (");
+        node.hostgw(&["cancel", "1"]).expect(8).warns("apply 1 is not pending: apply 2 (");
         assert!(is_pending(&node));
-        node.hostgw_ok(&["confirm", "2"]).warns("Confirmed apply 2 of");
+        node.hostgw_ok(&["confirm", "2"]).warns("Confirmed apply 2 (");
         end(&node, child).expect(0).warns("`hostgw confirm 2`");
         for id in ["1", "2"] {
             node.hostgw(&["confirm", id]).expect(8).warns("already confirmed");
@@ -728,7 +731,7 @@ fn ids_are_never_reused() {
             if id > 1 {
                 node.hostgw(&["confirm", &(id - 1).to_string()]).expect(8);
             }
-            node.hostgw_ok(&["cancel", &id.to_string()]).warns(&format!("Rolled back apply {id} of"));
+            node.hostgw_ok(&["cancel", &id.to_string()]).warns(&format!("Rolled back apply {id} ("));
             end(&node, child).expect(8);
             node.hostgw(&["confirm", &id.to_string()]).expect(8).warns("was canceled, and was rolled back");
         }
@@ -777,7 +780,7 @@ fn a_confirmation_can_wait_for_its_apply() {
             node.sh("ip route del 10.244.1.0/24");
         }
         node.hostgw(&["confirm", "--wait", "100ms"]).expect(8).warns("already confirmed");
-        // An apply that is already over is not waited for.
+        // `--wait` does not wait for an apply that has already ended.
         node.hostgw(&["confirm", "1", "--wait", "10m"]).expect(8).warns("already confirmed");
         node.hostgw(&["confirm", "9", "--wait", "100ms"])
             .expect(8)

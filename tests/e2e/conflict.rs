@@ -85,7 +85,7 @@ fn blackhole_routes_are_adopted_and_restored() {
     });
 }
 
-/// With two routes at one key, the first one is in force.
+/// With two routes at one key, the first one is in effect.
 #[test]
 fn adopt_and_rollback_keep_the_order_of_appended_routes() {
     each(|privilege| {
@@ -141,17 +141,17 @@ fn a_rollback_does_not_overwrite_a_foreign_route() {
     });
 }
 
-/// The last apply tells that the replaced route was a managed one.
+/// The last apply shows that the replaced route was a managed one.
 #[test]
 fn a_conflict_names_the_managed_route_that_was_replaced() {
     each(|privilege| {
         let node = node(privilege);
         node.hostgw_ok(&["apply", "--yes"]);
         node.sh("ip route replace 10.244.1.0/24 via 172.30.0.9 dev eth0 proto static");
-        let words = "10.244.1.0/24 via 172.30.0.9 dev eth0 proto static replaced the route added by hostgw: \
+        let words = "10.244.1.0/24 via 172.30.0.9 dev eth0 proto static replaced the managed route \
                      10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87";
         node.hostgw(&["apply", "--yes"]).expect(10).warns(words);
-        let side = "replaced hostgw's route 10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87";
+        let side = "foreign; replaced 10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87";
         node.hostgw(&["plan"]).expect(10).says(side);
         node.hostgw(&["status"]).expect(0).says(side);
         node.hostgw_ok(&["apply", "--yes", "--adopt"]);

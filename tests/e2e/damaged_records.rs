@@ -67,7 +67,8 @@ fn pending(node: &Namespace) -> Child {
     let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", "10m"]);
     let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("hostgw");
     node.wait_until("the apply is pending", || {
-        node.try_sh("grep -q 'waits for' state/net-*/lock && test -e state/net-*/wait/pending.json").code == 0
+        node.try_sh("grep -q 'pending until' state/net-*/lock && test -e state/net-*/wait/pending.json").code
+            == 0
     });
     child
 }

@@ -120,7 +120,7 @@ fn a_renamed_file_is_compared_with_its_old_version() {
         nobody(&node, privilege, "git add sites").expect(0);
         let mut snapshots = Snapshots::default();
         let diff = |arguments: &str| nobody(&node, privilege, &format!("\"$HOSTGW\" diff {arguments}"));
-        let totals = "2 nodes change: 2 to add, 0 to change, 2 to remove.";
+        let totals = "2 nodes change: 2 to add, 0 to update, 2 to remove.";
         // In the index.
         diff("v2 -f sites/hostgw.yaml").expect(0).says(totals);
         nobody(&node, privilege, commit).expect(0);
@@ -159,7 +159,7 @@ fn a_deleted_file_lists_what_every_node_loses() {
         let json = diff("v2..v3 -f envs/cluster.yaml --json").expect(0).json();
         assert!(json["new"].is_null(), "{json:#}");
         let removed = diff("v2 -f envs/cluster.yaml").expect(0);
-        removed.says("0 to add, 0 to change, 21 to remove").warns("is not in the working tree");
+        removed.says("0 to add, 0 to update, 21 to remove").warns("is not in the working tree");
         diff("v2..v3 -f nowhere.yaml").expect(3).warns("nowhere.yaml is not in v3");
         snapshots.conclude();
     });
@@ -197,7 +197,7 @@ fn a_change_that_fixes_an_invalid_base_is_compared_with_an_empty_configuration()
         let outcome = diff("broken..worse").expect(3);
         assert!(outcome.stderr.contains("worse:") && !outcome.stderr.contains("broken:"), "{outcome}");
         diff("mended..broken").expect(3).warns("broken:envs/cluster.yaml");
-        // A broken file that is deleted was never in force.
+        // A broken file that is deleted was never in effect.
         diff("broken..HEAD").expect(0).says("No changes on any node.").warns("1 error");
         snapshots.conclude();
     });

@@ -111,7 +111,7 @@ fn waiting(node: &Namespace, time: &str) -> Child {
     node.wait_until("the apply is pending", || {
         node.state_dir().is_some_and(|dir| {
             let holder = std::fs::read_to_string(dir.join("lock")).unwrap_or_default();
-            dir.join("wait/pending.json").exists() && holder.contains("waits for")
+            dir.join("wait/pending.json").exists() && holder.contains("pending until")
         })
     });
     child

@@ -87,8 +87,8 @@ fn a_destroy_after_several_applies_knows_the_last_written_value() {
         apply(&node, &with_filter(2));
         apply(&node, &with_filter(1));
         write(&node, FILTER, "2");
-        node.hostgw(&["destroy", "--yes"]).expect(10).warns("hostgw wrote 1 and would restore 0");
-        node.hostgw(&["rollback", "--yes"]).expect(0).warns("Undid the apply");
+        node.hostgw(&["destroy", "--yes"]).expect(10).warns("hostgw had set 1; the original value is 0");
+        node.hostgw(&["rollback", "--yes"]).expect(0).warns("Rolled back apply");
         node.hostgw_ok(&["destroy", "--yes"]);
         node.assert_unchanged(&before, "applies, a rollback and destroy");
     });
@@ -106,7 +106,7 @@ fn each_rollback_uses_the_values_of_its_transaction() {
         node.hostgw_ok(&["apply", "--yes"]).says("1 -> 2");
         node.hostgw_ok(&["rollback", "--yes"]);
         assert_eq!(node.sysctl(FILTER), "1");
-        node.hostgw(&["rollback", "--yes"]).expect(10).warns("rp_filter = 1 was not set by hostgw");
+        node.hostgw(&["rollback", "--yes"]).expect(10).warns("rp_filter = 1 was set by another program");
         write(&node, FILTER, "2");
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "two applies and two rollbacks");
@@ -210,7 +210,9 @@ fn several_numbers_are_compared_as_one_value() {
         }
         apply(&node, &format!("sysctls: {{{key}: 4096 5000 6000000}}\n{RECIPE}"));
         write(&node, key, "4096 5000 6000001");
-        node.hostgw(&["rollback", "--yes"]).expect(10).warns("= 4096 5000 6000001 was not set by hostgw");
+        node.hostgw(&["rollback", "--yes"])
+            .expect(10)
+            .warns("= 4096 5000 6000001 was set by another program");
     });
 }
 
@@ -222,7 +224,7 @@ fn a_normalized_value_is_restored() {
         let before = node.witness();
         node.write("hostgw.yaml", &format!("sysctls: {{net.ipv4.ip_default_ttl: '0x41'}}\n{RECIPE}"));
         let outcome = node.hostgw(&["apply", "--yes"]).expect(6);
-        outcome.warns("net.ipv4.ip_default_ttl = 0x41 failed: the kernel reads it back as 65");
+        outcome.warns("net.ipv4.ip_default_ttl = 0x41: the kernel reads it back as 65");
         node.assert_unchanged(&before, "a failed apply");
         assert_no_record(&node);
     });
@@ -235,7 +237,7 @@ fn a_partly_stored_value_is_restored() {
         let node = node(privilege);
         let before = node.witness();
         node.write("hostgw.yaml", &format!("sysctls: {{net.ipv4.tcp_rmem: '5000 0 6000000'}}\n{RECIPE}"));
-        node.hostgw(&["apply", "--yes"]).expect(6).warns("net.ipv4.tcp_rmem = 5000 0 6000000 failed");
+        node.hostgw(&["apply", "--yes"]).expect(6).warns("cannot write net.ipv4.tcp_rmem = 5000 0 6000000: ");
         node.assert_unchanged(&before, "a failed apply");
         assert_no_record(&node);
     });
@@ -255,7 +257,9 @@ fn an_expired_apply_keeps_a_foreign_sysctl() {
         write(&node, FILTER, "1");
         let output = child.wait_with_output().expect("our child");
         let outcome = Outcome::from_output(&node, "hostgw apply --yes --confirm 3s", output).expect(7);
-        outcome.warns("rp_filter = 1 was not set by hostgw").warns("sysctl -w net.ipv4.conf.all.rp_filter=0");
+        outcome
+            .warns("rp_filter = 1 was set by another program")
+            .warns("sysctl -w net.ipv4.conf.all.rp_filter=0");
         assert_eq!(node.sysctl(FILTER), "1");
         assert_eq!(node.sysctl("net.ipv4.ip_forward"), "0", "everything else is restored");
         node.hostgw(&["rollback", "--yes"]).expect(7);
@@ -286,14 +290,14 @@ fn crash_recovery_keeps_a_foreign_sysctl() {
                 if point % 2 == 0 {
                     node.hostgw(&["rollback", "--yes"])
                         .expect(7)
-                        .warns("rp_filter = 1 was not set by hostgw");
+                        .warns("rp_filter = 1 was set by another program");
                     node.hostgw(&["rollback", "--yes"])
                         .expect(7)
-                        .warns("lan0.forwarding = 0 was not set by hostgw");
+                        .warns("lan0.forwarding = 0 was set by another program");
                     node.hostgw_ok(&["rollback", "--yes", "--abandon"]);
                 } else {
                     node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]));
-                    node.hostgw_ok(&["apply", "--yes"]).warns("rp_filter = 1 was not set by hostgw");
+                    node.hostgw_ok(&["apply", "--yes"]).warns("rp_filter = 1 was set by another program");
                     assert_eq!(node.sysctl(FILTER), "1", "{point}: {killed}");
                     node.hostgw_ok(&["rollback", "--yes"]);
                 }

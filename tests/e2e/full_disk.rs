@@ -271,7 +271,7 @@ fn a_pending_apply_can_be_decided_on_a_full_disk() {
             let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw");
             node.wait_until("the apply is pending", || {
                 let seen = disk.sh("cat state/net-*/wait/pending.json state/net-*/lock 2>/dev/null || true");
-                seen.contains("deadline") && seen.contains("waits for")
+                seen.contains("deadline") && seen.contains("pending until")
             });
             disk.leave(Room::Pages(0));
             let arguments: &[&str] = if verb == "rollback" { &[verb, "--yes"] } else { &[verb] };

@@ -1,5 +1,5 @@
 //! A repository can name programs for git to run. hostgw runs none of them, whatever it asks git for. Each test first
-//! shows that the trick works on git itself, by the file that it leaves.
+//! proves that the attack works on git itself: it leaves a canary file.
 
 use super::{NODE_1, NODE_2, NODE_3, cluster, node};
 use crate::support::namespace::{Namespace, Privilege, can_become_nobody, each};
@@ -219,7 +219,7 @@ fn git_gets_a_clean_environment() {
     });
 }
 
-/// A review shows what others receive, not objects that this clone replaces.
+/// A review shows the objects that others receive, not local replacements (git replace).
 #[test]
 fn replaced_objects_are_ignored() {
     each(|privilege| {
@@ -273,8 +273,8 @@ fn links_in_a_repository_are_not_followed() {
         ));
         for (file, why) in [
             ("link.yaml", "v3:link.yaml is a symbolic link, not a file"),
-            ("way/hostgw.yaml", "v3:way is a symbolic link, not a folder"),
-            ("sub/hostgw.yaml", "v3:sub is a submodule, not a folder"),
+            ("way/hostgw.yaml", "v3:way is a symbolic link, not a directory"),
+            ("sub/hostgw.yaml", "v3:sub is a submodule, not a directory"),
         ] {
             let outcome = node.hostgw(&["diff", "v2..v3", "-f", file]).expect(3);
             outcome.warns(why);

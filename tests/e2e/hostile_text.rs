@@ -294,6 +294,8 @@ fn file_names() {
             readings.read(&format!("check-cni {file} -f good.json"));
             readings.read(&format!("plan --state {file} -f good.json"));
             readings.read(&format!("apply {file}"));
+            // A plan is also written to a pipe, which blocks without a reader.
+            readings.sh(&format!("timeout 5 cat {file} &"));
             readings.read(&format!("plan -f good.json --out {file}"));
             readings.read(&format!("diff {file}"));
             readings.read(&format!("diff v1 -f {file}"));

@@ -21,7 +21,7 @@ fn at_every_point(
     at_every_point_of("apply", node, disturb, judge);
 }
 
-/// Same, for any command.
+/// Like [`at_every_point`], for any command.
 fn at_every_point_of(
     verb: &str,
     node: &Namespace,

@@ -1,5 +1,5 @@
-//! Tests of the built program in network namespaces of their own. Other tools judge the results: `ip`, `nft`,
-//! `sysctl`, `ping`, and the kernel's notifications.
+//! Tests of the built program in network namespaces of their own. Other tools check the results: `ip`, `nft`, `sysctl`,
+//! `ping`, and the kernel's notifications.
 //!
 //! Every scenario runs as root, and as an ordinary user in a user namespace, as far as the user who runs the suite can
 //! do both.
@@ -62,12 +62,12 @@ mod supervisor;
 mod sweep;
 pub mod terminal;
 
-use crate::support::namespace::{Namespace, Privilege};
+use crate::support::namespace::{Namespace, Privilege, without_counters};
 
 /// The configuration of the recipe.
 const RECIPE: &str = include_str!("../../examples/recipe.yaml");
 
-/// The machine of node linux-1: eth0 with 172.30.0.11/24, the recipe in its folder, and nothing applied.
+/// The machine of node linux-1: eth0 with 172.30.0.11/24, the recipe in its directory, and nothing applied.
 pub fn node(privilege: Privilege) -> Namespace {
     let node = Namespace::new(privilege);
     plug_in(&node);
@@ -139,8 +139,12 @@ fn is_open(node: &Namespace) -> bool {
 /// The IPv4 state that hostgw could change, as other tools print it. Less complete than the witness, but ten times
 /// faster.
 fn live(node: &Namespace) -> String {
-    node.sh("ip route show table all; nft list ruleset | sed 's/packets [0-9]* bytes [0-9]*//'
-             grep -rs . /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf | sort")
+    let seen = node.sh("ip route show table all; nft list ruleset
+                        grep -rs . /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf || true");
+    let (sysctls, objects): (Vec<&str>, Vec<&str>) =
+        seen.lines().partition(|line| line.starts_with("/proc/sys/"));
+    let sysctls: std::collections::BTreeSet<&str> = sysctls.into_iter().collect();
+    without_counters(&objects.join("\n")) + &sysctls.into_iter().collect::<Vec<_>>().join("\n")
 }
 
 /// The files of the state directory, with their times.

@@ -29,7 +29,7 @@ fn an_unprivileged_plan_lists_what_it_could_not_read() {
     });
 }
 
-/// NAT in force is not planned as removed because it is unreadable.
+/// NAT in effect is not planned as removed because it is unreadable.
 #[test]
 fn an_unprivileged_plan_after_an_apply_removes_nothing() {
     each(|privilege| {

@@ -54,7 +54,7 @@ fn destroy_and_rollback_ask_as_well() {
     });
 }
 
-/// A long plan is paged before the question. Without a question, nobody could turn pages, so it is printed.
+/// A long plan is paged before the prompt. Without a prompt, it is printed directly.
 #[test]
 fn a_long_plan_is_paged_before_the_question() {
     each(|privilege| {

@@ -14,7 +14,7 @@ fn read_only(node: &Namespace, verb: &str) -> Outcome {
     outcome
 }
 
-/// Routes and NAT are in force when the sysctl is refused, and are rolled back.
+/// Routes and NAT are in effect when the sysctl is refused, and are rolled back.
 #[test]
 fn an_apply_that_cannot_write_sysctls_is_rolled_back() {
     each(|privilege| {

@@ -13,7 +13,7 @@ const STARTS: [(&str, bool, &str); 9] = [
         "ip route add 10.245.0.0/16 via 172.30.0.9; ip route add 10.244.1.0/25 via 172.30.0.9",
     ),
     ("a foreign table", false, "nft add table ip other; nft add chain ip other postrouting"),
-    ("in force", true, ""),
+    ("in effect", true, ""),
     ("a route is gone", true, "ip route del 10.244.1.0/24"),
     ("another gateway", true, "ip route change 10.244.1.0/24 via 172.30.0.9 dev eth0 proto 87"),
     (

@@ -61,7 +61,7 @@ fn an_undo_does_not_overwrite_a_foreign_sysctl() {
             write(&node, FILTER, "1");
             let outcome = script(shell, &node, "--undo").expect(7);
             outcome
-                .warns("# net.ipv4.conf.all.rp_filter = 1 was not set by hostgw: hostgw wrote 2 and would restore 0")
+                .warns("# net.ipv4.conf.all.rp_filter = 1 was set by another program: hostgw had set 2; the original value is 0")
                 .warns("--undo --abandon");
             assert_eq!(
                 (node.sysctl(FILTER).as_str(), node.sysctl("net.ipv4.ip_forward").as_str()),
@@ -69,8 +69,10 @@ fn an_undo_does_not_overwrite_a_foreign_sysctl() {
             );
             assert!(node.managed_routes().is_empty(), "everything else is restored");
             // Whichever shell runs it, and however often.
-            script(shell, &node, "").expect(7).warns("rp_filter = 1 was not set by hostgw");
-            script(shell, &node, "--undo --abandon").expect(0).warns("rp_filter = 1 was not set by hostgw");
+            script(shell, &node, "").expect(7).warns("rp_filter = 1 was set by another program");
+            script(shell, &node, "--undo --abandon")
+                .expect(0)
+                .warns("rp_filter = 1 was set by another program");
             assert_eq!(node.sysctl(FILTER), "1");
             assert_no_open_record(&node, shell);
             write(&node, FILTER, "0");
@@ -154,7 +156,7 @@ fn several_numbers_are_compared_as_one_value() {
             write(&node, memory, "4096 5000 6000001");
             script(shell, &node, "--undo")
                 .expect(7)
-                .warns("net.ipv4.tcp_rmem = 4096 5000 6000001 was not set by hostgw");
+                .warns("net.ipv4.tcp_rmem = 4096 5000 6000001 was set by another program");
             assert_eq!(node.sysctl(ports), "32768\t60999");
         }
     });
@@ -192,8 +194,8 @@ fn an_interrupted_run_keeps_a_foreign_sysctl() {
         write(&node, LAN, "0");
         let undone = script("sh", &node, "--undo").expect(7);
         undone
-            .warns("rp_filter = 1 was not set by hostgw")
-            .warns("lan0.forwarding = 0 was not set by hostgw");
+            .warns("rp_filter = 1 was set by another program")
+            .warns("lan0.forwarding = 0 was set by another program");
         script("sh", &node, "--undo --abandon").expect(0);
         assert_eq!([FILTER, LAN, "net.ipv4.ip_forward"].map(|key| node.sysctl(key)), ["1", "0", "0"]);
     });

@@ -31,7 +31,7 @@ fn an_undo_with_damaged_records_completes() {
             }
             let saved = damage(&node, "saved-sysctls.json");
             let outcome = node.hostgw_ok(verb);
-            outcome.warns("Undid the apply");
+            outcome.warns("Rolled back apply");
             assert!(!is_open(&node), "{outcome}");
             if verb[0] == "apply" {
                 settled(&node);
@@ -61,7 +61,7 @@ fn damaged_records_without_an_open_transaction_change_nothing() {
 
 /// A node whose name and address are no longer in the configuration is recognized by its last apply.
 #[test]
-fn a_removed_node_is_told_how_to_clean_up() {
+fn a_removed_node_shows_how_to_clean_up() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();

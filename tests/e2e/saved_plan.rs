@@ -130,7 +130,7 @@ fn a_stale_plan_is_refused() {
     });
 }
 
-/// Half of the plan is already in force, because drift was repaired or by another apply: that is a different plan.
+/// Half of the plan is already in effect, because drift was repaired or by another apply: that is a different plan.
 #[test]
 fn a_partly_applied_plan_is_stale() {
     each(|privilege| {
@@ -230,7 +230,7 @@ fn a_mass_removal_requires_its_number() {
         snapshots.compare("mass-removal", &node.hostgw(&["apply", "--yes"]).expect(8));
         node.hostgw(&["apply", "--yes", "--allow-removals", "12"])
             .expect(8)
-            .warns("removes 11 of the 21 routes managed here, not 12");
+            .warns("removes 11 of the 21 managed routes, not 12");
         node.assert_unchanged(&before, "refused removals");
         node.hostgw_ok(&["plan", "--out", "p.json"]);
         node.hostgw(&["apply", "p.json"]).expect(8);
@@ -290,7 +290,7 @@ fn a_plan_follows_no_files_of_other_users() {
              echo theirs >file; chmod 666 file; chown 65534 file; ln -s ../precious own");
     for name in ["link", "chain", "pipe"] {
         let outcome = node.hostgw(&["plan", "--out", &format!("shared/{name}")]).expect(1);
-        outcome.warns("of uid 65534, in a folder that others can write to");
+        outcome.warns("of uid 65534, in a directory that others can write to");
     }
     assert_eq!(node.sh("cat precious"), "mine\n");
     // The file that replaces theirs belongs to root.

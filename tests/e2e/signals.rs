@@ -107,7 +107,7 @@ fn waiting(node: &Namespace) -> Child {
 fn supervisor(node: &Namespace) -> Option<u32> {
     let dir = node.state_dir()?;
     let text = std::fs::read_to_string(dir.join("lock")).ok()?;
-    let is_pending = dir.join("wait/pending.json").exists() && text.contains("waits for");
+    let is_pending = dir.join("wait/pending.json").exists() && text.contains("pending until");
     text.split_whitespace().nth(1)?.parse().ok().filter(|_| is_pending)
 }
 

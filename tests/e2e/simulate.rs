@@ -73,7 +73,7 @@ nodes:
   - {name: b, os: linux, podCIDR: [10.244.1.128/25, 'fd00:244:0:2::/112'], address: [172.30.0.12, '2001:db8::12']}
 ",
         );
-        machine.hostgw(&["simulate"]).expect(0).says("IPv6, each cell").says("20 of 20 connections work");
+        machine.hostgw(&["simulate"]).expect(0).says("IPv6: each cell").says("20 of 20 connections work");
     });
 }
 
@@ -86,7 +86,7 @@ fn a_wrong_gateway_is_named() {
             RECIPE.replace("podCIDR: 10.244.1.0/24", "podCIDR: 10.244.1.0/24\n    gateway: 10.244.1.7");
         let machine = machine(privilege, &wrong_gateway);
         let outcome = machine.hostgw(&["simulate"]).expect(1);
-        outcome.says("linux-1 sends to 10.244.1.7, which is not linux-2, which is at 10.244.1.1");
+        outcome.says("linux-1 sends to 10.244.1.7, but linux-2 is at 10.244.1.1");
         let mut snapshots = Snapshots::default();
         snapshots.compare("simulate-wrong-gateway", &outcome);
         snapshots.conclude();
@@ -142,7 +142,7 @@ fn many_nodes_are_sampled() {
         assert_eq!(json["nodes"][4]["totals"]["add"], 203);
         let named = machine.hostgw(&["simulate", "--nodes", "n3,n150"]).expect(0);
         named.says("n150").says("10 of 10 connections work");
-        machine.hostgw(&["simulate", "--nodes", "n3,n500"]).expect(3).warns("no node n500");
+        machine.hostgw(&["simulate", "--nodes", "n3,n500"]).expect(3).warns("unknown node: n500");
         machine.hostgw(&["simulate", "--nodes", "n3", "--sample", "2"]).expect(64);
         machine.hostgw(&["simulate", "--sample", "0"]).expect(64);
     });

@@ -67,7 +67,7 @@ fn every_command_refuses_a_folder_that_others_can_change() {
         node.hostgw(&["apply", "--yes"])
             .expect(1)
             .warns(link)
-            .warns("point HOSTGW_STATE_DIR at the folder itself");
+            .warns("point HOSTGW_STATE_DIR at the directory itself");
         // A trailing slash does not make hostgw follow the link.
         let mut command = node.hostgw_command(&["apply", "--yes"]);
         command.env("HOSTGW_STATE_DIR", format!("{}/state/", node.folder().display()));

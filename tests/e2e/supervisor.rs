@@ -24,7 +24,7 @@ fn waiting(node: &Namespace, time: &str) -> Child {
 fn supervisor(node: &Namespace) -> Option<Pid> {
     let dir = node.state_dir()?;
     let text = std::fs::read_to_string(dir.join("lock")).ok()?;
-    let is_pending = dir.join("wait/pending.json").exists() && text.contains("waits for");
+    let is_pending = dir.join("wait/pending.json").exists() && text.contains("pending until");
     Pid::from_raw(text.split_whitespace().nth(1)?.parse().ok()?).filter(|_| is_pending)
 }
 
@@ -120,7 +120,7 @@ fn the_next_command_resumes_a_stopped_supervisor() {
         node.assert_unchanged(&before, "rollback");
         alone("1s");
         thread::sleep(Duration::from_secs(1));
-        let late = "is not rolled back: its supervisor is stopped";
+        let late = "has not been rolled back: its supervisor is stopped";
         node.hostgw_ok(&["status"]).says("was not confirmed by").says(late).says("run `hostgw cancel");
         node.hostgw_ok(&["plan"]).warns("was not confirmed by").warns(late);
         node.hostgw(&["confirm"]).expect(8).warns("was not confirmed by");
@@ -229,7 +229,7 @@ fn points_of_a_rollback(privilege: Privilege, points: impl Iterator<Item = usize
         command.env("HOSTGW_FAULT_SUPERVISOR", format!("stop:{point}"));
         let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("hostgw");
         let is_there = |name: &str| node.state_dir().is_some_and(|dir| dir.join(name).exists());
-        node.wait_until("the apply is in force", || is_there("wait/pending.json"));
+        node.wait_until("the apply is in effect", || is_there("wait/pending.json"));
         // The supervisor takes over the lock before the first write, whether it is stopped by now or not.
         let supervisor = holder(&node);
         child.kill().expect("our child");
@@ -238,7 +238,7 @@ fn points_of_a_rollback(privilege: Privilege, points: impl Iterator<Item = usize
         let has_ended = || supervisor.is_none_or(|process| !is_running(process));
         node.wait_until("the supervisor is stopped or has ended", || stopped() || has_ended());
         let status = node.hostgw_ok(&["status"]);
-        let is_reported = ["Pending: apply", "Rolled back: the apply", "Open: the apply"]
+        let is_reported = ["Pending: apply", "Rolled back: apply", "Unfinished: apply"]
             .iter()
             .any(|word| status.stdout.contains(word));
         assert!(is_reported, "stopped at {point}: {status}");
@@ -250,7 +250,7 @@ fn points_of_a_rollback(privilege: Privilege, points: impl Iterator<Item = usize
         reported += usize::from(!is_undecided);
         kill(supervisor, Signal::CONT);
         node.wait_until("the supervisor has ended", has_ended);
-        assert!(node.hostgw_ok(&["status"]).stdout.contains("Rolled back: the apply"), "stopped at {point}");
+        assert!(node.hostgw_ok(&["status"]).stdout.contains("Rolled back: apply"), "stopped at {point}");
     }
     reported
 }

@@ -127,7 +127,7 @@ fn cultures_have_no_effect() {
 #[test]
 fn a_restricted_language_mode_is_reported_with_exit_code_1() {
     let script = script_of(CLUSTER, "win-1");
-    let words = "Error: this PowerShell runs in a restricted language mode";
+    let words = "error: this PowerShell runs in a restricted language mode";
     let mut machine = machine();
     machine.language_mode = Some("ConstrainedLanguage");
     let outcome = run(&mut machine, &script, &[]);

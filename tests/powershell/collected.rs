@@ -45,7 +45,7 @@ fn a_plan_from_collected_state_matches_the_script() {
         }
         let [add, change, remove] = counts;
         let totals =
-            format!("Plan: {add} to add, {change} to change, {remove} to remove. Nothing was changed.\n");
+            format!("Plan: {add} to add, {change} to update, {remove} to remove. Nothing was changed.\n");
         let conflicts = outcome.stdout.lines().filter(|line| line.starts_with("! ")).count();
         assert_eq!(conflicts, plan.conflicts.len(), "{what}: {}", outcome.stdout);
         for leftover in &plan.leftovers {

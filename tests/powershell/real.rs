@@ -15,7 +15,7 @@ use crate::support::{
     powershell::{Fault, real, run, run_both},
 };
 
-/// Control-C only runs `finally` blocks, after which PowerShell would exit with 0.
+/// Ctrl-C only runs `finally` blocks, after which PowerShell would exit with 0.
 #[test]
 fn an_interrupted_run_is_rolled_back_with_exit_code_130() {
     if real::pwsh().is_none() {
@@ -34,7 +34,7 @@ fn an_interrupted_run_is_rolled_back_with_exit_code_130() {
         machine.call_faults.clear();
         assert_exit_code(&run_both(&mut machine, &script, &[]), 0);
     }
-    // Control-C during a rollback: it is incomplete, and the script says so.
+    // Ctrl-C during a rollback: it is incomplete, and the script says so.
     let mut machine = machine();
     machine.call_faults = [(3, Fault::Refuse), (5, Fault::Stop)].into();
     let outcome = real::run_file(&mut machine, &script, &[]);

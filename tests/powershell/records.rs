@@ -58,7 +58,7 @@ fn a_damaged_state_is_reported_and_never_counts_as_empty() {
             let before = (machine.network(), machine.files.clone());
             let outcome = run_both(&mut machine, &script, switches);
             assert_eq!(outcome.code, Some(1), "{what} {switches:?}: {outcome:#?}");
-            let words = format!("Error: cannot use {}: ", path("state.json"));
+            let words = format!("error: cannot use {}: ", path("state.json"));
             assert!(outcome.stderr.starts_with(&words), "{outcome:#?}");
             assert_eq!((machine.network(), machine.files.clone()), before, "{what} {switches:?}");
             move_aside(&mut machine, &outcome.stderr, "state.json");
@@ -94,7 +94,7 @@ fn a_damaged_record_of_the_last_run_blocks_nothing() {
             let before = (machine.network(), machine.files.clone());
             let outcome = run_both(&mut machine, &script, &["-Rollback"]);
             assert_eq!(outcome.code, Some(1), "{what}: {outcome:#?}");
-            let words = format!("Error: cannot use {}: ", path("last.json"));
+            let words = format!("error: cannot use {}: ", path("last.json"));
             assert!(outcome.stderr.starts_with(&words), "{outcome:#?}");
             assert_eq!((machine.network(), machine.files.clone()), before, "{what}");
         }
@@ -118,7 +118,7 @@ fn a_damaged_journal_is_reported_with_a_remedy() {
             let before = machine.network();
             let outcome = run_both(&mut machine, &script, switches);
             assert_eq!(outcome.code, Some(7), "{what} {switches:?}: {outcome:#?}");
-            let words = format!("Error: cannot use {}: ", path("journal.json"));
+            let words = format!("error: cannot use {}: ", path("journal.json"));
             assert!(outcome.stderr.starts_with(&words), "{outcome:#?}");
             assert_eq!(machine.network(), before, "{what}");
             move_aside(&mut machine, &outcome.stderr, "journal.json");
@@ -154,7 +154,7 @@ fn every_field_of_every_record_is_validated_before_use() {
                 let message = format!("{name} {pointer} {wrong:?}: {outcome:#?}");
                 assert_eq!(outcome.code, Some(code), "{message}");
                 assert!(
-                    outcome.stderr.starts_with(&format!("Error: cannot use {}: ", path(name))),
+                    outcome.stderr.starts_with(&format!("error: cannot use {}: ", path(name))),
                     "{message}"
                 );
                 assert_eq!(machine.network(), before, "{message}");

@@ -102,9 +102,9 @@ fn the_wrong_machine_is_refused_before_the_first_change() {
     let mut locked = machine();
     locked.locked.insert("C:\\Program Files\\hostgw\\lock".to_owned());
     for (mut machine, code, words) in [
-        (no_pod, 3, "expected exactly one pod interface, which holds 10.244.1.2 or is called"),
-        (two, 3, "one interface that holds 172.30.0.12 (node win-1), found 2"),
-        (without_address, 3, "one interface that holds 172.30.0.12 (node win-1), found 0"),
+        (no_pod, 3, "expected exactly one pod interface (with address 10.244.1.2, or named"),
+        (two, 3, "one interface that has address 172.30.0.12 (node win-1), found 2"),
+        (without_address, 3, "one interface that has address 172.30.0.12 (node win-1), found none"),
         (no_gateway, 3, "set defaultGateway of node win-1 in the configuration"),
         (blind, 1, "The WMI repository is corrupted."),
         (ordinary, 1, "only administrators"),
@@ -195,7 +195,7 @@ fn a_mass_removal_is_refused_without_its_number() {
         let script = script_of(&nodes(left), "win-1");
         let outcome = run(&mut machine, &script, &[]);
         assert_exit_code(&outcome, 8);
-        let words = format!("removes {removed} of the 21 managed destinations");
+        let words = format!("removes {removed} of the 21 managed routes");
         assert!(outcome.stderr.contains(&words), "{}", outcome.stderr);
         assert_exit_code(&run(&mut machine, &script, &["-AllowRemovals 7"]), 8);
         assert_exit_code(&run(&mut machine, &script, &["-WhatIf"]), 0);

@@ -51,7 +51,7 @@ fn routes_that_divert_no_traffic_are_ignored() {
     // The node's own pods on its pod interface, also individually.
     machine.route(7, "10.244.1.0/24", "0.0.0.0", 1, "AP");
     machine.route(7, "10.244.1.5/32", "0.0.0.0", 1, "A");
-    // Wider than a node's pods, and beside them.
+    // Prefixes that contain a node's pod CIDR, and one next to it.
     machine.route(12, "10.244.0.0/16", "172.30.0.99", 1, "AP");
     machine.route(12, "10.244.2.128/25", "172.30.0.99", 1, "AP");
     machine.route(12, "0.0.0.0/1", "172.30.0.99", 1, "AP");

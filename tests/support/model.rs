@@ -52,7 +52,7 @@ impl ModelNode {
         if self.fail_at == Some(number) || is_from(self.fail_from) || is_from(self.die_at) {
             return Err(CommitError::Refused {
                 object: change.to_string(),
-                why: "told to fail".to_owned(),
+                why: "requested failure".to_owned(),
                 hint: None,
             });
         }

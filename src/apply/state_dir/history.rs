@@ -46,7 +46,7 @@ impl StateDir {
         })
     }
 
-    /// Returns what the last apply put in force.
+    /// Returns what the last apply put in effect.
     ///
     /// # Errors
     /// Returns an error if the file exists but cannot be read or parsed.
@@ -57,7 +57,7 @@ impl StateDir {
         }
     }
 
-    /// Records what an apply put in force.
+    /// Records what an apply put in effect.
     ///
     /// # Errors
     /// Returns an error if it cannot be written.
@@ -65,7 +65,7 @@ impl StateDir {
         self.write(&file_name(APPLIED, last.id), last)
     }
 
-    /// Removes the desired state that the transaction `record` put in force. The one before it is the last apply
+    /// Removes the desired state that the transaction `record` put in effect. The one before it is the last apply
     /// again.
     ///
     /// # Errors
@@ -101,7 +101,7 @@ impl StateDir {
     }
 
     /// Removes all but the newest `kept` files of a folder. Errors are ignored: an extra file must not fail a
-    /// transaction that is in force.
+    /// transaction that is in effect.
     pub(super) fn prune(&self, folder: &str, kept: usize) {
         for id in self.ids(folder).unwrap_or_default().iter().rev().skip(kept) {
             self.discard(&file_name(folder, *id));

@@ -7,7 +7,7 @@
 //! The first call that needs the directory opens it; later calls use its descriptor. [`HOSTGW_STATE_DIR`](OVERRIDE)
 //! and everything in it must belong to root or to the caller, must not be writable by anyone else, and must not be
 //! symbolic links: see [`Folder`]. As with sudo's directories, the parent folders are the caller's responsibility:
-//! whoever can rename the directory can hide the records from hostgw, but cannot forge them. A sticky parent such as
+//! anyone who can rename the directory can hide the records from hostgw, but cannot forge them. A sticky parent such as
 //! `/tmp` prevents that, too.
 
 mod history;
@@ -142,7 +142,7 @@ impl StateDir {
     /// Opens the directory, creating it if it does not exist.
     fn create(&self) -> Result<&Folder, Error> {
         let cannot = |error: io::Error| {
-            let hint = format!("run as root, or point {OVERRIDE} to a writable folder");
+            let hint = format!("run as root, or point {OVERRIDE} to a writable directory");
             let error = cannot("create the state directory", &self.path, &error);
             Error { hint: error.hint.or(Some(hint.into())), ..error }
         };
@@ -294,7 +294,7 @@ impl StateDir {
 
 /// The error for a lock that `holder` did not release in time.
 pub fn lock_timeout(holder: Option<&Holder>, timeout: Duration) -> Error {
-    let waited = humantime::format_duration(timeout);
+    let waited = text::in_units(timeout);
     let who = holder.map_or_else(|| "another process".to_owned(), ToString::to_string);
     let error = Error::new(Kind::Locked, format!("{who} holds the lock of this node; waited {waited}"));
     error.with_hint(match holder.and_then(Holder::stopped) {
@@ -315,7 +315,10 @@ fn cannot_read(path: &Path, error: &io::Error) -> Error {
     if error.kind() == io::ErrorKind::PermissionDenied {
         return Error { kind: Kind::Incomplete, ..cannot.with_hint("run as root") };
     }
-    let hint = cannot.hint.clone().unwrap_or_else(|| format!("fix it, or point {OVERRIDE} elsewhere").into());
+    let hint = cannot
+        .hint
+        .clone()
+        .unwrap_or_else(|| format!("fix its path or permissions, or point {OVERRIDE} elsewhere").into());
     cannot.with_hint(hint)
 }
 
@@ -340,7 +343,9 @@ fn remedy(remedy: Remedy) -> String {
     match remedy {
         Remedy::FixOwner => format!("fix its ownership, or point {OVERRIDE} elsewhere"),
         Remedy::FixMode => format!("run `chmod go-w` on it, or point {OVERRIDE} elsewhere"),
-        Remedy::Replace => format!("replace it with a folder, or point {OVERRIDE} at the folder itself"),
+        Remedy::Replace => {
+            format!("replace it with a directory, or point {OVERRIDE} at the directory itself")
+        }
         Remedy::MoveAside => "check its contents, then move it aside".to_owned(),
     }
 }

@@ -3,7 +3,7 @@
 use super::*;
 
 impl StateDir {
-    /// Keeps the open transaction in force and marks it as pending.
+    /// Keeps the open transaction in effect and marks it as pending.
     ///
     /// # Errors
     /// Returns an error if it cannot be written. In that case, the transaction counts as interrupted.
@@ -17,7 +17,7 @@ impl StateDir {
         self.write(PENDING, pending)
     }
 
-    /// Returns the open transaction if it is in force and pending.
+    /// Returns the open transaction if it is in effect and pending.
     ///
     /// # Errors
     /// Same as [`Self::open_journal`].

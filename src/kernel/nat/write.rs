@@ -112,7 +112,7 @@ fn is_generation_mismatch(error: &Refused) -> bool {
 fn rejection(error: Refused, mut objects: Vec<String>) -> NatError {
     match (error.rejections.into_iter().next(), error.failure) {
         (Some((index, error)), _) => {
-            // BatchMessage 0 begins the batch.
+            // Message 0 begins the batch.
             let object = index.checked_sub(1).filter(|index| *index < objects.len());
             NatError::Refused { object: object.map(|index| objects.swap_remove(index)), error }
         }

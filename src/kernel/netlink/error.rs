@@ -38,7 +38,7 @@ impl KernelError {
     #[must_use]
     pub const fn inconsistent_hint(&self) -> Option<&'static str> {
         match self.errno {
-            Errno::INTR => Some("another program keeps changing them: try again when they have settled"),
+            Errno::INTR => Some("another program keeps changing them; try again later"),
             Errno::NOBUFS => Some("raise net.core.rmem_default, or run as root"),
             _ => None,
         }

@@ -33,9 +33,7 @@ impl Asking {
         let progress = match route.gateway {
             // All nodes share the configuration, so a check may target the node itself.
             _ if route.is_local => AttemptStatus::Passed,
-            Some(gateway) => {
-                AttemptStatus::Failed(format!("not on a link of this node but behind {gateway}"))
-            }
+            Some(gateway) => AttemptStatus::Failed(format!("not on-link: reached via {gateway}")),
             None if route.interface.is_none() => AttemptStatus::Failed("no route to it".to_owned()),
             None => {
                 let entry = asking.entry(socket)?;

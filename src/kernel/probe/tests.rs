@@ -235,7 +235,7 @@ fn unanswerable_checks_give_a_reason() {
         // All nodes share the configuration, so a check may target the node itself.
         assert_eq!(once(neighbor("172.30.0.11", LONG)), Ok(()));
         assert_eq!(once(neighbor("fd00::11", LONG)), Ok(()));
-        let behind = |gateway: &str| no(&format!("not on a link of this node but behind {gateway}"));
+        let behind = |gateway: &str| no(&format!("not on-link: reached via {gateway}"));
         assert_eq!(once(neighbor("10.9.0.1", LONG)), behind("172.30.0.1"));
         assert_eq!(once(neighbor("10.8.0.1", LONG)), behind("fd00::1"));
         for address in ["10.7.0.1", "192.0.2.1", "fd01::1", "fd02::1"] {

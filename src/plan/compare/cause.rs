@@ -238,7 +238,10 @@ impl Names<'_> {
         let paths: Vec<String> = keys
             .iter()
             .map(|key| match (key, self.places(key, action).first()) {
-                (ConfigKey::PerNode { others, .. }, Some((_, path))) => format!("{path} and {others} more"),
+                (ConfigKey::PerNode { others, .. }, Some((_, path))) => {
+                    let keys = if *others == 1 { "key" } else { "keys" };
+                    format!("{path} and {others} other {keys}")
+                }
                 (_, Some((_, path))) => path.to_string(),
                 (_, None) => "the file".to_owned(),
             })

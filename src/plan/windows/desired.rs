@@ -45,7 +45,7 @@ impl WindowsOrigin {
     pub(in crate::plan) const fn reason(self) -> &'static str {
         match self {
             Self::Node(_) => "pods of another node",
-            Self::OwnPods(_) => "own pods are on-link",
+            Self::OwnPods(_) => "this node's pods",
             Self::Master => "masterAddress via the default gateway",
         }
     }

@@ -237,7 +237,7 @@ fn reject_misplaced_addresses(
 
 fn leftover(route: &ObservedRoute) -> String {
     format!(
-        "-DestinationPrefix {} -NextHop {} is left of an interface that no longer exists; it carries nothing. To remove \
+        "-DestinationPrefix {} -NextHop {} belongs to an interface that no longer exists, and carries no traffic. To remove \
          it: {}, then run the script again",
         route.destination,
         route.next_hop,
@@ -275,7 +275,7 @@ fn wanted(
         match route.next_hop.or_else(|| default_gateway(observed, management, route.family())) {
             Some(next_hop) => wanted.push(ResolvedRoute { destination, next_hop, metric, origin: *origin }),
             None => problems.push(format!(
-                "no default route of {} shows the gateway for {destination}: set defaultGateway of the node in the \
+                "no default route on {} shows the gateway for {destination}: set defaultGateway of the node in the \
                  configuration",
                 management.alias
             )),
@@ -316,7 +316,9 @@ fn forwarding(
                     family,
                     before: live.forwarding.clone(),
                 })),
-                None => problems.push(format!("{} has no {family}: it cannot forward it", interface.alias)),
+                None => {
+                    problems.push(format!("{} has no {family}, so it cannot forward it", interface.alias))
+                }
             }
         }
     }
@@ -370,12 +372,12 @@ impl<'a> NodeInterfaces<'a> {
         };
         let with_gateway = self.with_address(&gateways);
         let pod = if with_gateway.is_empty() { self.with_alias(&POD_ALIASES) } else { with_gateway };
-        let sought =
-            alias.map_or_else(|| format!("holds {}", or(&addresses)), |alias| format!("is called {alias}"));
+        let sought = alias
+            .map_or_else(|| format!("has address {}", or(&addresses)), |alias| format!("is named {alias}"));
         let management = self.unique(&management, &format!("interface that {sought}"));
         let pod = self.unique(
             &pod,
-            &format!("pod interface, which holds {} or is called {}", or(&gateways), or(&POD_ALIASES)),
+            &format!("pod interface (with address {}, or named {})", or(&gateways), or(&POD_ALIASES)),
         );
         match (management, pod) {
             (Ok(management), Ok(pod)) => Ok((management, pod)),
@@ -392,7 +394,8 @@ impl<'a> NodeInterfaces<'a> {
         }
         let names: BTreeSet<&str> = self.aliases.values().copied().collect();
         let names: Vec<&str> = names.into_iter().collect();
-        Err(format!("expected exactly one {what}, found {}; interfaces: {}", found.len(), names.join(", ")))
+        let number = if found.is_empty() { "none".to_owned() } else { found.len().to_string() };
+        Err(format!("expected exactly one {what}, found {number}; interfaces: {}", names.join(", ")))
     }
 }
 

@@ -116,7 +116,7 @@ fn common_difference(entries: &[&ChangeEntry]) -> Option<String> {
     }
     match (same, first.column) {
         (true, _) => Some(first.text),
-        (false, Column::NextHop) => Some("via other next hops".to_owned()),
+        (false, Column::NextHop) => Some("next hop changes".to_owned()),
         (false, _) => None,
     }
 }

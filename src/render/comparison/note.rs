@@ -45,7 +45,7 @@ impl RevisionNote {
     pub fn sentence(&self, name: impl Fn(&Untrusted) -> String) -> String {
         match self {
             Self::Added { file, revision } => {
-                format!("{} is not in {}: compared with an empty configuration", name(file), name(revision))
+                format!("{} is not in {}; comparing with an empty configuration", name(file), name(revision))
             }
             Self::Deleted { file, revision } => {
                 format!(
@@ -57,7 +57,7 @@ impl RevisionNote {
             Self::Renamed { before, after } => format!("{} was renamed to {}", name(before), name(after)),
             Self::InvalidBase { old, mistakes } => {
                 format!(
-                    "{} is invalid ({}): compared with an empty configuration",
+                    "{} is invalid ({}); comparing with an empty configuration",
                     name(old),
                     count(*mistakes, "error")
                 )

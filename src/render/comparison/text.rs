@@ -92,19 +92,22 @@ pub(in crate::render) fn title(
     };
     let has_exception = |entry: &ChangeEntry| entry.on.as_ref().is_some_and(|reach| !reach.except.is_empty());
     let exception_note = if block.changes.iter().any(has_exception) {
-        " (each node without the route to its own pods)"
+        " (except each node's route to its own pods)"
     } else {
         ""
     };
     let is_only = |entry: &ChangeEntry| entry.on.as_ref().is_some_and(|reach| reach.only.is_some());
     let own_note = if block.changes.iter().all(is_only) {
-        " (on each node, only the change of its own old or new pod CIDR)"
+        " (each node changes only the routes to its own old and new pod CIDRs)"
     } else {
         ""
     };
+    let is_one = block.nodes.len() == 1;
     let removed = match (block.status, block.os == Some(OperatingSystem::Windows)) {
-        (NodeStatus::Removed, false) => " (removed by hostgw destroy)",
-        (NodeStatus::Removed, true) => " (removed by -Destroy of its script)",
+        (NodeStatus::Removed, false) if is_one => " (run `hostgw destroy` on it)",
+        (NodeStatus::Removed, false) => " (run `hostgw destroy` on each)",
+        (NodeStatus::Removed, true) if is_one => " (run its script with -Destroy)",
+        (NodeStatus::Removed, true) => " (run each node's script with -Destroy)",
         _ => "",
     };
     format!("{which}{removed}{exception_note}{own_note}")
@@ -166,7 +169,7 @@ pub(in crate::render) fn collapsed_line(
 }
 
 /// The placeholder for a Windows interface that the configuration does not name.
-const FOUND_BY_ADDRESS: &str = "(by its address)";
+const FOUND_BY_ADDRESS: &str = "(found by node address)";
 
 /// The egress interfaces that the lines of a block omit, with their nodes.
 pub(in crate::render) fn interfaces(block: &BlockReport, detail: Detail) -> Vec<Line> {
@@ -205,7 +208,7 @@ pub(in crate::render) fn interfaces(block: &BlockReport, detail: Detail) -> Vec<
 
 /// The number of changes of each kind.
 pub(in crate::render) fn counts(totals: ComparisonTotals) -> String {
-    format!("{} to add, {} to change, {} to remove", totals.add, totals.change, totals.remove)
+    format!("{} to add, {} to update, {} to remove", totals.add, totals.change, totals.remove)
 }
 
 /// The totals as a sentence.
@@ -230,7 +233,7 @@ fn summary(report: &ComparisonReport, palette: &Palette) -> String {
     let stays = report.blocks.iter().filter(|block| block.status == NodeStatus::Stays);
     let mut seen = HashSet::new();
     add(
-        "Removed",
+        "To remove",
         fold_if_many(stays.flat_map(removed_objects).filter(|name| seen.insert(name.clone())).collect()),
     );
     add("Removed nodes", fold_if_many(removed_nodes(report)));

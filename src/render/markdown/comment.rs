@@ -1,4 +1,4 @@
-//! Renders a comment that fits the size limit: omits the least important lines first, and removals never.
+//! Renders a comment that fits the size limit: omits the least important lines first, and never omits removals.
 
 use std::{cmp::Reverse, fmt::Write as _};
 
@@ -17,7 +17,7 @@ use super::escape::fenced;
 /// adds.
 pub const COMMENT_LIMIT: usize = 60_000;
 
-/// The bytes reserved for the line that tells how much was omitted.
+/// The bytes reserved for the line that says how much was omitted.
 const FOOTER_RESERVE: usize = 200;
 
 /// The maximum number of bytes reserved for other changes before removals are rendered in detail.
@@ -71,7 +71,7 @@ pub(super) enum RemovalScope {
 pub(super) struct Removal {
     /// The complete line.
     pub line: Line,
-    /// What it is called.
+    /// The name, without attributes.
     pub name: String,
     /// Whether it is a route to a removed node, which is implied by that node's removal.
     pub to_removed_node: bool,
@@ -174,7 +174,7 @@ impl Comment {
             return text;
         }
         let total: usize = self.removals.iter().map(|removals| removals.objects.len()).sum();
-        text.push_str("\n#### Removed\n");
+        text.push_str("\n#### Removals\n");
         if total > MAX_UNFOLDED {
             let _ = write!(text, "\n<details open>\n<summary>{}</summary>\n", count(total, "removal"));
         }
@@ -187,7 +187,7 @@ impl Comment {
         text
     }
 
-    /// Adds the lines that fit, the most important ones first, and tells how many were omitted.
+    /// Adds the lines that fit, the most important ones first, and says how many were omitted.
     fn add_sections(&self, text: &mut String) {
         let texts: Vec<[Vec<String>; 2]> =
             self.sections.iter().map(|section| [aligned(&section.shown), aligned(&section.folded)]).collect();
@@ -261,7 +261,7 @@ impl ChangeSection {
         }
         let title = if self.shown.is_empty() { format!("\n{}\n", self.title) } else { String::new() };
         let all = count(self.folded.len(), "line");
-        format!("{title}\n<details>\n<summary>In detail: {all}</summary>\n\n```diff\n")
+        format!("{title}\n<details>\n<summary>Details ({all})</summary>\n\n```diff\n")
     }
 }
 

@@ -69,7 +69,7 @@ fn removals(report: &ComparisonReport) -> Vec<Removals> {
     let nodes = removed_nodes(report);
     if !nodes.is_empty() {
         let title = format!(
-            "Everything hostgw manages on {} (removed by `hostgw destroy`, on Windows by `-Destroy` of the script)",
+            "Everything that hostgw manages on {} (to remove it, run `hostgw destroy` there; on Windows, run the script with `-Destroy`)",
             count(nodes.len(), "node")
         );
         let file = report.old.clone().unwrap_or_default();

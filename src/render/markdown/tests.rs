@@ -123,7 +123,7 @@ fn the_least_important_lines_are_omitted_first() {
         markdown.len()
     );
     assert!(markdown.contains("\n! 1501 routes: mtu 1400 -> 1450"), "{}", &markdown[..500]);
-    assert!(markdown.contains("<summary>In detail: 1501 lines</summary>"), "{}", &markdown[..500]);
+    assert!(markdown.contains("<summary>Details (1501 lines)</summary>"), "{}", &markdown[..500]);
     let listed = markdown.lines().filter(|line| line.starts_with("! 10.")).count();
     let cut = format!("_{} of 1502 lines were omitted", 1_501 - listed);
     assert!(listed > 500 && markdown.contains(&cut), "{listed} listed, not: {cut}");

@@ -3,7 +3,7 @@ $LastFile = Join-Path $Folder 'last.json'
 $LockFile = Join-Path $Folder 'lock'
 $TranscriptFile = Join-Path $Folder 'transcript.log'
 
-# The exit code for Control-C at this point.
+# The exit code for Ctrl-C at this point.
 $Run = @{ Interrupted = 130 }
 
 # ---- Output
@@ -49,6 +49,12 @@ function Test-Alias([string] $alias, $names) {
     return $false
 }
 
+# Returns the number of interfaces that were found.
+function Format-Found([int] $count) {
+    if ($count -eq 0) { return 'none' }
+    return [string] $count
+}
+
 # Returns the management interface, the pod interface, and the problems in finding them.
 function Get-NodeInterfaces {
     $interfaces = @{ Management = $null; Pod = $null; Problems = @() }
@@ -70,17 +76,17 @@ function Get-NodeInterfaces {
     if ($holders.Count -eq 1) {
         $interfaces.Management = @{ Index = [int] $holders[0]; Alias = $aliases[$holders[0]] }
     } else {
-        $criterion = 'holds ' + ($Addresses -join ' or ')
-        if ($InterfaceAlias -ne '') { $criterion = 'is called ' + $InterfaceAlias }
+        $criterion = 'has address ' + ($Addresses -join ' or ')
+        if ($InterfaceAlias -ne '') { $criterion = 'is named ' + $InterfaceAlias }
         $interfaces.Problems += 'expected exactly one interface that ' + $criterion + ' (node ' + $Node + '), found ' +
-            $holders.Count + '; interfaces: ' + $names
+            (Format-Found $holders.Count) + '; interfaces: ' + $names
     }
     if ($podHolders.Count -eq 1) {
         $interfaces.Pod = @{ Index = [int] $podHolders[0]; Alias = $aliases[$podHolders[0]] }
     } else {
-        $interfaces.Problems += 'expected exactly one pod interface, which holds ' + ($PodGateways -join ' or ') +
-            ' or is called ' + ($PodAliases -join ' or ') + ' (node ' + $Node + '), found ' + $podHolders.Count +
-            '; interfaces: ' + $names + '. The CNI creates it: set up the pod network first'
+        $interfaces.Problems += 'expected exactly one pod interface (with address ' + ($PodGateways -join ' or ') +
+            ', or named ' + ($PodAliases -join ' or ') + ') (node ' + $Node + '), found ' + (Format-Found $podHolders.Count) +
+            '; interfaces: ' + $names + '. Set up the pod network first: the CNI plugin creates this interface'
     }
     return $interfaces
 }
@@ -142,7 +148,7 @@ function Get-DesiredRoutes($plan, $interfaces, $live) {
         $nextHop = $route.NextHop
         if ($nextHop -eq '') { $nextHop = Get-DefaultGateway $live $interfaces.Management $route.Everything }
         if ($nextHop -eq '') {
-            $plan.Problems += 'no default route of ' + $interfaces.Management.Alias + ' shows the gateway for ' + $route.Destination +
+            $plan.Problems += 'no default route on ' + $interfaces.Management.Alias + ' shows the gateway for ' + $route.Destination +
                 ': set defaultGateway of node ' + $Node + ' in the configuration'
             continue
         }
@@ -262,7 +268,7 @@ function Format-RouteDelete($route) {
 
 function Format-Orphan($orphan) {
     if ($orphan.IsRemovable) { return (Format-Step $orphan.Route (Get-OrphanStep)) + '  # its interface no longer exists' }
-    return (Format-Route $orphan.Route) + ' is left of an interface that no longer exists; it carries nothing. To remove it: ' +
+    return (Format-Route $orphan.Route) + ' belongs to an interface that no longer exists, and carries no traffic. To remove it: ' +
         (Format-RouteDelete $orphan.Route) + ', then run this script again'
 }
 
@@ -382,7 +388,7 @@ function Get-ForwardingChanges($plan, $interfaces, $state, [bool] $removeAll) {
         foreach ($family in $Families) {
             $now = $live[[string] $interface.Index + ' ' + $family]
             if ($null -eq $now) {
-                $plan.Problems += $interface.Alias + ' has no ' + $family + ': it cannot forward it'
+                $plan.Problems += $interface.Alias + ' has no ' + $family + ', so it cannot forward it'
                 continue
             }
             if ($now -eq 'Enabled') { continue }
@@ -507,7 +513,7 @@ function Format-Totals($plan) {
         elseif ($target.AfterActive -lt 0 -and $target.AfterPersistent -lt 0) { $remove += 1 }
         else { $change += 1 }
     }
-    return [string] $add + ' to add, ' + $change + ' to change, ' + $remove + ' to remove'
+    return [string] $add + ' to add, ' + $change + ' to update, ' + $remove + ' to remove'
 }
 
 # ---- The transaction
@@ -771,7 +777,7 @@ function Assert-InForce($interfaces, [bool] $removeAll) {
     $recheck = Get-Plan $interfaces (Read-State) $removeAll
     $lines = @($recheck.Conflicts) + @($recheck.Problems)
     foreach ($change in $recheck.Changes) { $lines += Format-Change $change }
-    if ($lines.Count -gt 0) { throw ('Windows reported success, but these changes are not in force: ' + ($lines -join '; ')) }
+    if ($lines.Count -gt 0) { throw ('Windows reported success, but these changes are not in effect: ' + ($lines -join '; ')) }
 }
 
 # Commits a plan: journal, changes, verification, state. Returns the exit code.
@@ -793,12 +799,12 @@ function Invoke-Plan($plan, $interfaces, [bool] $removeAll) {
         Write-Failure (Get-Reason $_)
         return (Undo-Journal)
     } finally {
-        # Control-C skips catch blocks.
+        # Ctrl-C skips catch blocks.
         if (-not $isDone) { Stop-Plan }
     }
 }
 
-# Handles Control-C: rolls back unless the transaction is committed. Sets the exit code of the script.
+# Handles Ctrl-C: rolls back unless the transaction is committed. Sets the exit code of the script.
 function Stop-Plan {
     if ([System.IO.File]::Exists($JournalFile)) {
         [void] (Undo-Journal)
@@ -817,7 +823,7 @@ function Get-MassRemoval($plan) {
     }
     $isMassRemoval = $plan.Removed -ge 10 -and $plan.Removed * 2 -gt $plan.Managed
     if ($plan.Removed -eq 0 -or -not ($isMassRemoval -or $others -eq 0) -or $Allowed -eq $plan.Removed) { return '' }
-    return 'this plan removes ' + $plan.Removed + ' of the ' + $plan.Managed + ' managed destinations; nothing was changed. ' +
+    return 'this plan removes ' + $plan.Removed + ' of the ' + $plan.Managed + ' managed routes; nothing was changed. ' +
         'If that is intended, pass -AllowRemovals ' + $plan.Removed
 }
 
@@ -884,7 +890,7 @@ function Test-Plan($plan, [bool] $commit) {
         }
     }
     if ($plan.Conflicts.Count -gt 0) {
-        Write-Failure ('the plan conflicts with foreign objects (' + $plan.Conflicts.Count + '); nothing was changed. Remove them first, or adopt them with -Adopt; -Rollback restores them.')
+        Write-Failure ('the plan has conflicts with foreign objects (' + $plan.Conflicts.Count + '); nothing was changed. Remove them first, or adopt them with -Adopt; -Rollback restores them.')
         return 10
     }
     if (-not $commit) {
@@ -956,7 +962,7 @@ function Invoke-Main {
         return (Invoke-Reconcile $false)
     }
     if (-not (Test-Administrator)) {
-        Write-Failure 'only administrators can change routes: start PowerShell as administrator. -WhatIf works for all users.'
+        Write-Failure 'only administrators can change routes; run PowerShell as administrator. -WhatIf works for all users.'
         return 1
     }
     [void] [System.IO.Directory]::CreateDirectory($Folder)
@@ -984,7 +990,7 @@ try {
     $isDone = $true
     Write-Failure (Get-Reason $_)
 } finally {
-    # Control-C runs only this block. Without an explicit exit, PowerShell would exit with 0.
+    # Ctrl-C runs only this block. Without an explicit exit, PowerShell would exit with 0.
     if (-not $isDone) { exit $Run.Interrupted }
 }
 exit $code

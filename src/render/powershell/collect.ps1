@@ -26,7 +26,7 @@ function Get-LiveState {
 
 if ($Arguments.Count -gt 0) {
     Write-Failure ('unknown argument: ' + $Arguments[0])
-    Write-Help 'this script takes no arguments.'
+    Write-Help 'run this script without arguments.'
     exit 64
 }
 try {

@@ -49,7 +49,7 @@ const UNTESTED: &str = "\
 /// that report an error. Hence this uses only the core of PowerShell.
 const FULL_LANGUAGE: &str = "
 if ($ExecutionContext.SessionState.LanguageMode -ne 'FullLanguage') {
-    Write-Host 'Error: this PowerShell runs in a restricted language mode (AppLocker or App Control); nothing was changed.'
+    Write-Host 'error: this PowerShell runs in a restricted language mode (AppLocker or App Control); nothing was changed.'
     Write-Host 'Help: allow this script in that policy, or sign it as the policy requires.'
     exit 1
 }
@@ -84,7 +84,7 @@ pub fn windows_script(
     text.push_str(
         "#
 #   (no switch) applies the changes and verifies them; rolls everything back on failure
-#   -WhatIf     shows the changes without making them; does not require an administrator
+#   -WhatIf     shows the changes without making them; does not require administrator rights
 #   -Adopt      adopts conflicting foreign routes
 #   -Rollback   rolls back the last run, or resumes an incomplete rollback
 #   -Destroy    removes everything that hostgw manages on this node, and restores forwarding
@@ -130,7 +130,7 @@ pub fn windows_collector(cluster: &Cluster, index: usize, provenance: &Provenanc
     let _ = write!(
         text,
         "#
-# Prints routes, addresses and forwarding as JSON, without changing anything. Does not require an administrator. Save its
+# Prints routes, addresses and forwarding as JSON, without changing anything. Does not require administrator rights. Save its
 # output as UTF-8:
 #
 #   .\\collect.ps1 | Out-File -Encoding utf8 node.json

@@ -83,7 +83,7 @@ function Write-Detail([string] $text) {
 }
 
 function Write-Failure([string] $text) {
-    Write-Detail ('Error: ' + $text)
+    Write-Detail ('error: ' + $text)
 }
 
 function Write-Help([string] $text) {
@@ -201,7 +201,7 @@ function Get-Field($record, [string] $name, [string] $type) {
 # Parses the text of a record. A power loss can leave a file empty, truncated, or full of zeros.
 function ConvertFrom-Record([string] $text) {
     if ($text.Length -eq 0) { throw 'it is empty' }
-    if ($text.IndexOf([char] 0) -ge 0) { throw 'it contains zeros' }
+    if ($text.IndexOf([char] 0) -ge 0) { throw 'it contains null bytes' }
     try {
         $record = ConvertFrom-Json $text
     } catch {

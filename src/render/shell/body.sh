@@ -57,7 +57,7 @@ say() {
 }
 
 fail() {
-    printf 'Error: %s\n' "$*" | escaped joined >&2
+    printf 'error: %s\n' "$*" | escaped joined >&2
 }
 
 # Runs a command and escapes its messages, which may contain untrusted names.
@@ -437,7 +437,7 @@ plan_sysctls() {
     done
 }
 
-# Writes a plan to the folder $work: routes.4, routes.6, table.ip, table.ip6, sysctls. Each file is empty if nothing
+# Writes a plan to the directory $work: routes.4, routes.6, table.ip, table.ip6, sysctls. Each file is empty if nothing
 # has to change.
 plan() {
     desired_routes | sed -e 's/ scope link/ scope 253/' >"$work/wanted"
@@ -509,7 +509,7 @@ commit() {
 # the stored value would look foreign.
 write_sysctl() {
     ! run sysctl -q -w "$1=$2" || [ "$(value_of "$1")" != "$2" ] || return 0
-    fail "$1 = $2 failed: the kernel reads it back as $(value_of "$1")"
+    fail "cannot set $1 = $2: the kernel reads it back as $(value_of "$1")"
     path=$(path_of "$1")
     while IFS= read -r line; do
         [ "${line%%:*}" != "$path" ] || { printf '%s\n' "${line#*:}" >"$path"; } 2>/dev/null
@@ -522,7 +522,7 @@ is_uninterrupted() {
     [ -z "$signal" ]
 }
 
-# Saves to a folder the live state and the values that will be written, to restore the former and to tell foreign
+# Saves to a directory the live state and the values that will be written, to restore the former and to tell foreign
 # values.
 save_state() {
     rm -rf "$1"
@@ -577,7 +577,7 @@ switches='
     function value_of(line) { return substr(line, index(line, ":") + 1) }
 '
 
-# The values that a run will leave for everything recorded in a folder, as PATH:VALUE.
+# The values that a run will leave for everything recorded in a directory, as PATH:VALUE.
 written_sysctls() {
     while read -r key value; do
         printf '%s:%s\n' "$(path_of "$key")" "$value"
@@ -598,9 +598,9 @@ written_sysctls() {
     END { for (path in written) print path ":" written[path] }' "$1/sysctls" "$work/writes"
 }
 
-# Writes the values to restore for the sysctls of a folder to $work/targets, as PATH:VALUE. These are the previous
+# Writes the values to restore for the sysctls of a directory to $work/targets, as PATH:VALUE. These are the previous
 # values, except for foreign ones, which are neither the previous value nor the one that the run wrote. Foreign values
-# are kept, and recorded in the folder, because restoring a switch can rewrite them. An interface that was created
+# are kept, and recorded in the directory, because restoring a switch can rewrite them. An interface that was created
 # later also keeps a value that contradicts the switch. Writes the conflicts to $work/foreign.
 plan_restoration() {
     live_sysctls "$1/keys" >"$work/sysctls.now"
@@ -641,8 +641,8 @@ plan_restoration() {
             else if (now[path] != before[path] && now[path] != written[path] && !is_rewritten(path)) target[path] = now[path]
             if (target[path] == before[path]) continue
             print "foreign " path ":" target[path]
-            print "conflict " key_of(path) " = " target[path] " was not set by hostgw: hostgw wrote " written[path] \
-                " and would restore " before[path]
+            print "conflict " key_of(path) " = " target[path] " was set by another program: hostgw had set " written[path] \
+                "; the original value is " before[path]
         }
         for (path in now) {
             if (path in before) continue
@@ -657,7 +657,7 @@ plan_restoration() {
     sed -n 's/^target //p' "$work/restoration" >"$work/targets"
 }
 
-# Restores the state that a folder records, from any live state. Sets $left to the commands that would complete it, and
+# Restores the state that a directory records, from any live state. Sets $left to the commands that would complete it, and
 # $foreign to the foreign changes, which stay.
 restore_state() {
     signal=
@@ -734,7 +734,7 @@ as_sysctl_commands() {
     }'
 }
 
-# restore_table FAMILY FOLDER: the transaction that restores a table with its counters; nothing if it matches, if the
+# restore_table FAMILY DIR: the transaction that restores a table with its counters; nothing if it matches, if the
 # run did not write it, or if another program has changed it since.
 restore_table() {
     listed_table "$1" >"$work/listed.$1"
@@ -772,7 +772,7 @@ restore_sysctls() {
     done <"$work/undo.sysctls"
 }
 
-# undo FOLDER CODE: restores the previous state and exits with CODE, or with 7.
+# undo DIR CODE: restores the previous state and exits with CODE, or with 7.
 undo() {
     [ -f "$1/written" ] || refuse 1 "the record $1 is damaged, or was written by another version of this script; check its contents, then move it aside"
     left=
@@ -831,7 +831,7 @@ state=$base/script-$(readlink /proc/self/ns/net | tr -cd 0-9)
 mkdir -p "$state" 2>/dev/null
 [ "$mode" = show ] && [ ! -w "$state" ] && state=${TMPDIR:-/tmp}/hostgw-$$ && mkdir "$state"
 if [ ! -d "$state" ] || [ ! -O "$state" ]; then
-    refuse 1 "$state is not a folder that belongs to the user who runs this script"
+    refuse 1 "$state is not a directory owned by the current user"
 fi
 if command -v flock >/dev/null; then
     exec 9>"$state/lock"
@@ -868,7 +868,7 @@ done || exit 3
 plan || refuse 1 "the live state could not be read"
 if [ -n "$(conflicts)" ]; then
     show
-    fail "the plan conflicts with foreign objects ($(conflicts | wc -l | tr -d ' ')); nothing was changed. Remove them first."
+    fail "the plan has conflicts with foreign objects ($(conflicts | wc -l | tr -d ' ')); nothing was changed. Remove them first."
     exit 10
 fi
 if is_empty; then
@@ -890,11 +890,11 @@ rm -rf "$state/last"
 mv "$state/new" "$state/open" || refuse 1 "cannot write to $state; nothing was changed"
 if ! commit; then
     [ -z "$signal" ] || undo "$state/open" 130
-    fail "a change failed; see above"
+    fail "a change failed (see above)"
     undo "$state/open" 6
 fi
 if ! plan || ! is_empty; then
-    fail "every command succeeded, but these changes are not in force:"
+    fail "all commands succeeded, but these changes did not take effect:"
     show >&2
     undo "$state/open" 6
 fi

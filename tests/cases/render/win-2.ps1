@@ -2,7 +2,7 @@
 # from hostgw.yaml, SHA-256 0123456789abcdef, by hostgw 0.1.0
 #
 #   (no switch) applies the changes and verifies them; rolls everything back on failure
-#   -WhatIf     shows the changes without making them; does not require an administrator
+#   -WhatIf     shows the changes without making them; does not require administrator rights
 #   -Adopt      adopts conflicting foreign routes
 #   -Rollback   rolls back the last run, or resumes an incomplete rollback
 #   -Destroy    removes everything that hostgw manages on this node, and restores forwarding
@@ -26,7 +26,7 @@ param(
 )
 
 if ($ExecutionContext.SessionState.LanguageMode -ne 'FullLanguage') {
-    Write-Host 'Error: this PowerShell runs in a restricted language mode (AppLocker or App Control); nothing was changed.'
+    Write-Host 'error: this PowerShell runs in a restricted language mode (AppLocker or App Control); nothing was changed.'
     Write-Host 'Help: allow this script in that policy, or sign it as the policy requires.'
     exit 1
 }
@@ -57,7 +57,20 @@ $Routes = @(
     @{ Role = 'node'; Destination = '10.244.0.0/24'; NextHop = '10.244.0.1'; Metric = 256; Why = 'pods of node linux-1' }
     @{ Role = 'node'; Destination = '10.244.1.0/24'; NextHop = '10.244.1.2'; Metric = 256; Why = 'pods of node win-1' }
     @{ Role = 'node'; Destination = '10.244.2.0/25'; NextHop = '10.244.2.1'; Metric = 256; Why = 'pods of node linux-2' }
-    @{ Role = 'own'; Destination = '10.244.8.0/21'; NextHop = '0.0.0.0'; Metric = 300; Why = 'own pods are on-link' }
+    @{ Role = 'own'; Destination = '10.244.8.0/21'; NextHop = '0.0.0.0'; Metric = 300; Why = 'this node''s pods' }
     @{ Role = 'master'; Destination = '172.30.0.11/32'; NextHop = ''; Metric = 256; Why = 'masterAddress via the default gateway'; Everything = '0.0.0.0/0' }
 )
 
+# ---- Body: the same in every script of this version
+
+# The ranges of characters that are escaped in the output, as pairs of code points.
+$Hidden = @(
+    0, 31, 127, 159, 173, 173, 847, 847, 1536, 1541, 1564, 1564, 1757, 1757, 1807, 1807,
+    2192, 2193, 2274, 2274, 4447, 4448, 6068, 6069, 6155, 6159, 8203, 8207, 8232, 8238, 8288, 8303,
+    12644, 12644, 65024, 65039, 65279, 65279, 65440, 65440, 65520, 65531, 69821, 69821, 69837, 69837, 78896, 78911,
+    113824, 113827, 119155, 119162, 917504, 921599
+)
+
+<src/render/powershell/read.ps1>
+
+<src/render/powershell/apply.ps1>

@@ -51,9 +51,9 @@ impl Namespace {
         });
     }
 
-    /// Waits until every IPv6 address is in force, because the kernel adds its local route later.
+    /// Waits until every IPv6 address is in effect, because the kernel adds its local route later.
     pub fn await_ipv6_addresses(&self) {
-        self.wait_until("every IPv6 address is in force", || {
+        self.wait_until("every IPv6 address is in effect", || {
             let addresses = self.run(["ip", "-6", "-o", "address", "show"]);
             let local = self.run(["ip", "-6", "route", "show", "table", "local"]);
             let of =

@@ -18,7 +18,7 @@ pub enum Flow {
     Continue,
     Exit(i64),
     Throw(Failure),
-    /// Control-C.
+    /// Ctrl-C.
     Stopped,
     /// The process ends: nothing of the script runs any more.
     Killed,

@@ -49,7 +49,7 @@ pub enum Fault {
     Kill,
     /// The script is killed after the step.
     KillAfter,
-    /// Control-C: `finally` blocks still run.
+    /// Ctrl-C: `finally` blocks still run.
     Stop,
     /// Power is lost: nothing runs any more, and unflushed files contain zeros.
     PowerCut,

@@ -268,7 +268,7 @@ impl Persist {
                  NAT and sysctls need files of their own."
             ),
             Self::Ifupdown => format!(
-                "Install as /etc/network/if-up.d/hostgw with mode 755. ifup runs it when it has brought up {interface}.\n\
+                "Install as /etc/network/if-up.d/hostgw with mode 755. ifup runs it after bringing up {interface}.\n\
                  With ifupdown2, set addon_scripts_support=1 in /etc/network/ifupdown2/ifupdown2.conf.\n\
                  NAT and sysctls need files of their own."
             ),

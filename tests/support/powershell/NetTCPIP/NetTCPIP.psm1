@@ -5,7 +5,7 @@
 #
 # Faults, by the number of the call from 0: $env:HGW_FAULTS = '3:refuse,5:late'. Kinds: refuse (an error, no change), late
 # (the change, then an error), ignore (no change, no error), kill and killafter (the process ends before or after the
-# change), stop (Control-C arrives during the call). $env:HGW_REFUSED_FROM = '4' refuses that call and all later ones.
+# change), stop (Ctrl-C arrives during the call). $env:HGW_REFUSED_FROM = '4' refuses that call and all later ones.
 # $env:HGW_BLIND makes every reading cmdlet fail; 'silent': find nothing.
 
 $script:Calls = 0
