@@ -57,7 +57,10 @@ fn an_expired_or_canceled_apply_keeps_and_reports_a_foreign_rule() {
             assert_kept(&node);
             node.hostgw_ok(&["status"]).says("only partly rolled back");
             // A rollback shows it first.
-            snapshots.compare("foreign-rule-rollback", &node.hostgw_ok(&["rollback", "--yes"]));
+            let outcome = node.hostgw_ok(&["rollback", "--yes"]);
+            if is_canceled {
+                snapshots.compare("foreign-rule-rollback", &outcome);
+            }
             node.assert_unchanged(&before, "a rollback that showed the rule");
         }
         snapshots.conclude();
