@@ -146,7 +146,7 @@ impl InputError {
     pub fn hint(&self) -> Option<String> {
         let hint = match self.why {
             InputProblem::Io(_) => return None,
-            InputProblem::Directory => "name a file inside it",
+            InputProblem::Directory => "pass a file inside it",
             InputProblem::TooLarge => {
                 "a configuration of 100,000 nodes takes about 9 MB; is this the right file?"
             }

@@ -91,14 +91,14 @@
 //! | an error about a CNI configuration | `src/diagnose/rules.rs` | `src/cni`, `tests/cases/cni` |
 //! | what is managed on a node | `src/plan/desired.rs` | `src/state`, `src/plan/diff.rs`, `src/kernel/mod.rs` |
 //! | the reason of a change | `src/plan/reason.rs` | `src/plan/compare/cause.rs` |
-//! | the order of writes, or of their undoing | `src/plan/diff.rs` | `src/kernel/mod.rs`, and `tests/support/model.rs`, which imitates it |
+//! | the order of writes, in a commit and in an undo | `src/plan/diff.rs` | `src/kernel/mod.rs`, and `tests/support/model.rs`, which imitates it |
 //! | how a plan looks | `src/render/text.rs` | `src/render/report.rs`, `src/render/markdown`; `tests/cases/plan` |
 //! | how a comparison looks | `src/render/comparison/text.rs` | `src/render/comparison/collapse.rs`, `src/render/markdown`; `tests/cases/diff` |
 //! | what happens between a command and the first write | `src/reconcile/run.rs` | `src/reconcile/turn.rs`, `src/reconcile/apply.rs` |
 //! | the transaction, or what recovery does | `src/apply/transaction.rs` | `src/apply/state_dir`, `src/record/transaction.rs`; `tests/e2e/faults.rs`, `tests/e2e/kills.rs` |
 //! | `apply --confirm` | `src/reconcile/pending.rs` | `src/reconcile/supervisor.rs`, `src/reconcile/decide.rs`; `tests/e2e/confirm.rs` |
 //! | the shell script | `src/render/shell/body.sh` | `src/render/shell/mod.rs`; `tests/e2e/render.rs`, `tests/cases/cli/render-linux.out` |
-//! | the PowerShell scripts | `src/render/powershell/apply.ps1` | `src/render/powershell/mod.rs`, `src/plan/windows`, which plans the same; `tests/powershell` |
+//! | the PowerShell scripts | `src/render/powershell/apply.ps1` | `src/render/powershell/mod.rs`, `src/plan/windows`, which computes the same plan; `tests/powershell` |
 //! | files that are restored at boot | `src/render/shell/persist` | `src/cli/persisted.rs`; `tests/e2e/persist.rs` |
 //! | a JSON document | its type in `src/cli` or `src/render/report.rs` | `schemas`, which `HOSTGW_BLESS=1` writes; `tests/e2e/documents.rs` |
 //! | a guide | `src/guide` | `tests/guides.rs`, which runs its commands |

@@ -120,18 +120,18 @@ fn replace_own(object: &NatObject, own: ipnet::IpNet, node: &hostgw::model::Node
     NatObject::Rule { family: *family, chain: chain.clone(), rule }
 }
 
-/// What one node holds by a file, if this version plans that.
+/// The desired state of a node under one of the files; `None` if that file has no such Linux node.
 fn held(side: Option<(&Cluster, usize)>) -> Option<State> {
     side.and_then(|(cluster, index)| plan::desired(cluster, index, &OriginalSysctls::default()).ok())
         .map(|desired| desired.state)
 }
 
-/// What `plan` makes of the same node, alone. A sysctl that only one file asks for is not part of `plan`, which knows
-/// the live state.
+/// The changes that `plan` computes for that node alone. A sysctl that only one file asks for is not part of `plan`,
+/// which knows the live state.
 fn planned(old: &Cluster, new: &Cluster, member: Member) -> Vec<Line> {
     let (before, after) = (member.old.map(|index| (old, index)), member.new.map(|index| (new, index)));
     let os = |side: Option<(&Cluster, usize)>| side.map(|(cluster, index)| cluster.nodes[index].os);
-    // What was on a node went with its operating system.
+    // A node with another operating system has lost its previous state.
     let before = before.filter(|_| os(after).is_none() || os(before) == os(after));
     let mut lines = windows_lines(before, after);
     let (before, after) = (held(before).unwrap_or_default(), held(after).unwrap_or_default());
@@ -162,7 +162,7 @@ fn planned(old: &Cluster, new: &Cluster, member: Member) -> Vec<Line> {
     sorted(lines)
 }
 
-/// What a Windows node holds by a file: routes by what they lead to, forwarding by itself.
+/// The desired state of a Windows node under one of the files: routes by destination, forwarding settings by name.
 fn windows_held(side: Option<(&Cluster, usize)>) -> BTreeMap<(bool, String), String> {
     let Some(desired) = side.and_then(|(cluster, index)| plan::windows_desired(cluster, index)) else {
         return BTreeMap::new();

@@ -170,7 +170,7 @@ fn resolve_child<'a>(name: &str, children: &[&'a str], reexports: &[(&'a str, &'
     own.or_else(|| reexports.iter().find(|(_, reexported)| *reexported == name).map(|(child, _)| *child))
 }
 
-/// Returns the files of the module at `folder` that use themselves through others.
+/// Returns the files of the module at `folder` that depend on themselves through other files.
 fn files_in_cycles(folder: &Path) -> Vec<String> {
     let beside = folder.with_extension("rs");
     let Ok(module) = fs::read_to_string(folder.join("mod.rs")).or_else(|_| fs::read_to_string(beside)) else {

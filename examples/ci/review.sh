@@ -108,7 +108,7 @@ entry() {
     read -r mode _ id <<<"$facts" || true
 }
 
-# renamed PATH: sets now to the name in HEAD of a file of the base, if git detects a rename.
+# renamed PATH: if git detects that PATH of the base was renamed, sets $now to its name in HEAD.
 renamed() {
     local before after
     while IFS= read -r -d '' _ && IFS= read -r -d '' before && IFS= read -r -d '' after; do

@@ -9,7 +9,7 @@ use crate::{
 /// The result of a check: if it failed, the reason as a fragment such as "connection refused".
 pub type CheckResult = Result<(), String>;
 
-/// How often a check is tried.
+/// Whether a failed check is retried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ProbeMode {
     /// One attempt, which can take as long as the check's timeout.

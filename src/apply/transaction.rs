@@ -187,7 +187,7 @@ fn nat_tables(plan: &Plan) -> Tables {
     tables
 }
 
-/// When a transaction stopped.
+/// How far a transaction got before it stopped.
 enum Stopped {
     Untouched(Error),
     Midway(Error),

@@ -49,8 +49,8 @@ impl<'a> ActivityWatch<'a> {
         self.activity_was(|activity| *activity == Activity::None)
     }
 
-    /// Returns `true` if no other command has changed the node since the watch began. A pending apply counts as in
-    /// force.
+    /// Returns `true` if no other command has changed the node since the watch began. An apply that stays pending does
+    /// not count as a change.
     ///
     /// # Errors
     /// Returns an error if the records exist but cannot be read.

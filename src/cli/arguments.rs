@@ -19,7 +19,7 @@ Exit codes:
     6  apply failed, and was rolled back and verified
     7  rollback incomplete; the output lists the remaining commands
     8  declined, mass removal refused, no terminal for the prompt, or not confirmed in
-       time (rolled back); confirm: this call confirmed nothing
+       time (rolled back); `hostgw confirm`: nothing was confirmed
     9  plan incomplete: part of the live state could not be read
    10  conflict with an object that hostgw does not manage
    64  usage error
@@ -177,7 +177,7 @@ impl Verb {
 /// What a command prints on standard output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum OutputForm {
-    /// Text for people.
+    /// Human-readable text.
     Text,
     /// One JSON document: the result or the error.
     Json,
@@ -202,10 +202,10 @@ pub(super) struct TargetOptions {
 pub(super) struct PlanOptions {
     #[command(flatten)]
     pub target: TargetOptions,
-    /// Plan to adopt foreign objects that conflict.
+    /// Show the plan that adopts conflicting foreign objects.
     #[arg(long)]
     pub adopt: bool,
-    /// Plan against a saved live state instead of this machine: the output of `hostgw snapshot` or, for a Windows node,
+    /// Plan against a snapshot instead of this machine: the output of `hostgw snapshot` or, for a Windows node,
     /// of the script from `hostgw render --collect`. `-` is standard input.
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
@@ -252,7 +252,7 @@ pub(super) struct ApplyOptions {
     pub confirm: Option<Duration>,
     #[command(flatten)]
     pub consent: Consent,
-    /// Print the result as one JSON document when the command ends. Does not prompt; pass --yes.
+    /// Print the result as one JSON document when the command ends. Cannot prompt, so pass --yes.
     #[arg(long)]
     pub json: bool,
     /// Exit with 2 if anything was changed.
@@ -317,7 +317,7 @@ pub(super) struct DestroyOptions {
     pub consent: Consent,
     #[command(flatten)]
     pub preview: Preview,
-    /// Print the result as one JSON document when the command ends. Does not prompt; pass --yes.
+    /// Print the result as one JSON document when the command ends. Cannot prompt, so pass --yes.
     #[arg(long)]
     pub json: bool,
 }
@@ -345,7 +345,7 @@ pub(super) struct RollbackOptions {
     pub consent: Consent,
     #[command(flatten)]
     pub preview: Preview,
-    /// Print the result as one JSON document when the command ends. Does not prompt; pass --yes.
+    /// Print the result as one JSON document when the command ends. Cannot prompt, so pass --yes.
     #[arg(long)]
     pub json: bool,
 }
@@ -436,7 +436,7 @@ pub(super) struct RenderOptions {
 pub(super) enum PersistArgument {
     /// Routes: a drop-in for systemd-networkd.
     SystemdNetworkd,
-    /// Routes: a drop-in for systemd-networkd as netplan configures it.
+    /// Routes: a drop-in for the .network file that netplan generates.
     Netplan,
     /// Routes: a dispatcher script for NetworkManager.
     #[value(name = "networkmanager")]
@@ -472,7 +472,7 @@ pub(super) struct ValidateOptions {
     /// Files to check, or `-` for standard input [default: the same as for `hostgw plan`].
     #[arg(value_name = "FILE", action = ArgAction::Append)]
     pub files: Vec<PathBuf>,
-    /// File to check, as for the other commands; repeatable.
+    /// Same as FILE, for consistency with the other commands; repeatable.
     #[arg(short = 'f', long = "file", value_name = "FILE", action = ArgAction::Append)]
     pub more: Vec<PathBuf>,
     /// Print the result as JSON: the same as `--format json`.
@@ -493,7 +493,7 @@ impl ValidateOptions {
 /// A format for the findings in a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
 pub(super) enum FindingsFormat {
-    /// Text for people, with the lines from the file.
+    /// Human-readable text, with source lines.
     #[default]
     Text,
     /// The JSON document that `hostgw schema validate` describes.

@@ -71,7 +71,7 @@ impl<O: Operation, P: Presentation<O>> Caller<O> for CommandLine<'_, P> {
 
     /// Asks. If the plan changes the route to the user, offers to roll back automatically.
     fn approve(&self, operation: &O, hold: Option<Duration>) -> Result<Option<Duration>, Error> {
-        /// What the prompt offers, as in product.md.
+        /// The confirmation time that the prompt offers.
         const OFFERED: Duration = Duration::from_secs(90);
         let Self { presentation, consent, output } = self;
         let offered = in_units(OFFERED);

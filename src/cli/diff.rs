@@ -20,7 +20,7 @@ use crate::{
     plan::{self, compare::Side},
     render::Locator,
     render::{self, ComparedFiles, ComparisonReport, Detail, RevisionNote},
-    text::{self, Untrusted},
+    text::{self, ShellCommand, Untrusted},
 };
 
 /// The form of the comparison.
@@ -215,7 +215,11 @@ fn documents(options: &DiffOptions) -> Result<Sides, VerbFailure> {
         (Some(new), Some(_)) => RevisionRange::Two(revision(old)?, revision(new)?),
         (None, None) if old.is_file() => {
             let message = format!("{} is a file, not a Git revision", text::path(old));
-            return Err(Error::new(Kind::Usage, message).into());
+            let hint = format!(
+                "to compare two files, run `hostgw diff OLD NEW`; to compare revisions of this file, run `{}`",
+                ShellCommand::new(["hostgw", "diff", "REVISION", "-f", &old.to_string_lossy()])
+            );
+            return Err(Error::new(Kind::Usage, message).with_hint(hint).into());
         }
         (None, _) => RevisionRange::parse(&revision(old)?),
     };

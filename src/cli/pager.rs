@@ -1,6 +1,6 @@
 //! Shows long results in a pager, as git does.
 //!
-//! A pager can run programs and open files. With elevated privileges, that would give those privileges away. Then the
+//! A pager can run programs and open files. With elevated privileges, that would give those privileges away, so the
 //! rule of systemctl applies (`SYSTEMD_PAGERSECURE`): only less(1), in its secure mode, and without its environment
 //! variables.
 

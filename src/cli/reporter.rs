@@ -110,7 +110,8 @@ impl Reporter<'_> {
             }
             apply::Failure::Incomplete(incomplete) => {
                 if let Some(cause) = &incomplete.cause {
-                    self.output.error(cause);
+                    // The next command is the one that finishes the rollback.
+                    self.output.error(&Error { hint: None, ..cause.clone() });
                 }
                 VerbFailure::Error(incomplete_error(&incomplete))
             }

@@ -116,7 +116,7 @@ impl Tracked {
             Err(GitError::Failed(why)) if why.is_empty() => {
                 Err(Error::new(Kind::Invalid, format!("{name:?} is not a Git revision in this repository"))
                     .with_hint(
-                        "in a shallow clone, run `git fetch --unshallow`; to compare two files, name both",
+                        "in a shallow clone, run `git fetch --unshallow`; to compare two files, pass both",
                     ))
             }
             Err(error) => Err(self.failed(error)),
@@ -359,7 +359,7 @@ struct ResolvedPath {
     is_link: bool,
 }
 
-/// The number of links in one path from which it counts as a loop (path_resolution(7)).
+/// The maximum number of links to follow in one path; more count as a loop (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
 impl ResolvedPath {

@@ -389,7 +389,7 @@ fn text(status: &Status, output: &Output) -> String {
         let _ = writeln!(text, "  {problem}");
     }
     for unknown in unknown {
-        let _ = writeln!(text, "? {}: unknown: {}", unknown.what, unknown.why);
+        let _ = writeln!(text, "? {}: {}", unknown.what, unknown.why);
     }
     text
 }
@@ -403,6 +403,6 @@ fn last(status: &Status) -> String {
             printable(&format!("{command} at {at}{node}{file}"))
         }
         None if no_records => "unknown".to_owned(),
-        None => "none since boot".to_owned(),
+        None => "none completed since boot".to_owned(),
     }
 }

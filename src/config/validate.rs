@@ -394,7 +394,7 @@ impl Validator<'_> {
         };
         if let Some(family) = switches.filter(|family| value != "1" && prefixes.of.get(*family).is_some()) {
             let message = format!("cannot set {key} = {value}: every node must forward {family}");
-            let hint = "remove it: hostgw enables forwarding by itself";
+            let hint = "remove it: hostgw enables forwarding automatically";
             self.report(Problem::new(Rule::ForwardingOff, message, location.clone()).hint(hint));
         }
         Some(value)

@@ -121,7 +121,7 @@ impl Validator<'_> {
             };
             let family = family(&value);
             if let Some(Located { item: first, .. }) = values.get(family) {
-                let message = format!("more than one {family} {what}: {}", text.as_ref());
+                let message = format!("second {family} {what}: {}", text.as_ref());
                 let problem =
                     Problem::new(Rule::OnePerFamily, message, Location::value(item_path(&path(), item)));
                 let first = Location::value(item_path(&path(), *first));

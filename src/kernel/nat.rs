@@ -56,7 +56,8 @@ pub enum NatError {
         /// The kernel's answer.
         error: KernelError,
     },
-    /// The batch could not be sent, or the kernel's reply not be read: whether it took effect is unknown.
+    /// The batch could not be sent, or the kernel's reply could not be read: it is unknown whether the batch took
+    /// effect.
     Unheard(KernelError),
 }
 
@@ -84,7 +85,7 @@ impl NatError {
                 _ => None,
             },
             Self::Refused { object: Some(_), error } => match error.errno {
-                // The only EPERM for a single object is of `nft_table_lookup` (nf_tables_api.c).
+                // The only EPERM for a single object comes from `nft_table_lookup` (nf_tables_api.c).
                 Errno::PERM => Some("another program owns this table (flags owner): stop that program first"),
                 Errno::NOENT => Some(
                     "an object it refers to is missing, or one of the kernel modules nft_chain_nat, nft_masq, \

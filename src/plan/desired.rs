@@ -85,7 +85,7 @@ pub struct OriginalValue {
 }
 
 impl OriginalSysctls {
-    /// Returns the values to restore, given the `wanted` ones: those of all other keys. If the kernel overwrites a key
+    /// Returns the saved values to restore: those of every key that is not in `wanted`. If the kernel overwrites a key
     /// because of a switch that is still wanted, its value is the one that the switch implies.
     pub fn to_restore<'a>(
         &'a self,

@@ -17,7 +17,7 @@ use crate::{
     text::count,
 };
 
-/// The number of removed routes from which a plan can be a mass removal.
+/// The minimum number of removed routes for a mass removal.
 const MASS: usize = 10;
 
 /// An apply of a configuration to this node.

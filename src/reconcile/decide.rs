@@ -1,4 +1,4 @@
-//! Confirms or cancels a pending apply, in another process than the one that made it.
+//! Confirms or cancels a pending apply from a process other than the one that made it.
 
 use std::{
     thread,
@@ -101,7 +101,7 @@ fn find(
     Ok(None)
 }
 
-/// Returns `true` if the transaction `id` cannot become pending any more. The newest one still can: its number is
+/// Returns `true` if the transaction `id` can no longer become pending. The newest one still can: its number is
 /// recorded before its journal.
 fn is_over(dir: &StateDir, id: u64) -> Result<bool, Error> {
     let look = ActivityWatch::begin(dir)?;
@@ -277,7 +277,7 @@ fn nothing_to_cancel(dir: &StateDir, id: Option<u64>) -> Result<Cancellation, Er
 /// Waits for another command, which may be about to record an outcome.
 ///
 /// # Errors
-/// Returns an error if a transaction is open: it is not in effect yet, or not any more.
+/// Returns an error if a transaction is open: it is not in effect yet, or no longer.
 fn wait_for_others(dir: &StateDir, lock_timeout: Duration) -> Result<(), Error> {
     let begun = Instant::now();
     while dir.open_journal()?.is_none() {

@@ -31,7 +31,8 @@ pub struct WaitResult {
     pub was_interrupted: bool,
 }
 
-/// How long after the deadline a supervisor that has not decided is given up. One that is stopped is given up at once.
+/// How long after the deadline to wait for a supervisor that has not decided. A stopped supervisor gets no grace
+/// period.
 const GRACE: Duration = Duration::from_secs(10);
 
 impl PendingApply {

@@ -16,7 +16,7 @@ pub(super) fn check_fit(
     problems: &[Diagnostic],
     source: impl Fn(&ConfigPath) -> Option<SourceLocation>,
 ) -> Result<(), Error> {
-    /// The number of problems listed in full. More usually have one cause, which shows on every node.
+    /// The number of problems to list. If there are more, they usually share one cause that affects every node.
     const MAX_LISTED: usize = 10;
     let described = |problem: &Diagnostic| match problem.path.as_ref().and_then(&source) {
         Some(source) => format!("{} ({}:{})", problem.message, source.file, source.line),

@@ -150,7 +150,7 @@ fn look_and_check(operation: &mut impl Operation) -> Result<(), Error> {
     operation.check()
 }
 
-/// How often a plan is made and committed while other programs change the state it depends on.
+/// The maximum number of attempts to plan and commit while other programs change the state that the plan depends on.
 const MAX_ATTEMPTS: usize = 5;
 
 /// Observes again and commits. The caller holds the lock.

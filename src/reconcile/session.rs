@@ -1,4 +1,4 @@
-//! A configuration and a node, live or saved in a snapshot, and the plan that brings the one to the other.
+//! A configuration and a node, live or saved in a snapshot, and the plan that makes the node match the configuration.
 
 #[cfg(target_os = "linux")]
 use super::records::{last_applied, readable};

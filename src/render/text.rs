@@ -349,7 +349,7 @@ pub(super) fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec
         Some(wanted) if conflict.replaced => format!("foreign; replaced {}", wanted.text),
         Some(wanted) => format!("foreign; conflicts with {}", wanted.text),
         None if conflict.restorable => "hostgw did not add it; its table stays".to_owned(),
-        None => "foreign, and cannot be restored".to_owned(),
+        None => "foreign object in the managed table; a rollback could not restore it".to_owned(),
     };
     let line = |object| Line {
         text: colored(Symbols::CONFLICT, object, &palette.conflict),

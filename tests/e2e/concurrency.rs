@@ -145,7 +145,7 @@ fn run_during(first: &str, second: &[&str]) {
         let outcome = Outcome::from_output(&node, &name, other.wait_with_output().expect("our child"));
         assert!(outcome.code == 0 || is_overtaken(&outcome), "{outcome}");
         if second[0] == "plan" {
-            // The state before the other command or after it, never the half of it.
+            // The state before the other command or after it, never one in between.
             let is_whole = outcome.stdout.contains("No changes.")
                 || outcome.stdout.contains("Plan: 6 to add, 1 to update, 0 to remove.");
             assert!(is_whole, "{outcome}");

@@ -309,7 +309,7 @@ fn an_apply_without_processes_is_reported_and_undone_by_the_next() {
         node.hostgw_ok(&["status"]).says("was not confirmed by").says(late);
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "rollback");
-        node.hostgw_ok(&["status"]).says("Last transaction: none since boot");
+        node.hostgw_ok(&["status"]).says("Last transaction: none completed since boot");
 
         alone("1s");
         thread::sleep(Duration::from_secs(1));

@@ -39,7 +39,7 @@ fn drift_is_reported_and_repaired() {
     });
 }
 
-/// When a link goes down, the kernel silently removes its IPv4 routes (kernel-notes, Routes 4).
+/// When a link goes down, the kernel silently removes its IPv4 routes.
 #[test]
 fn routes_lost_with_their_link_are_restored() {
     each(|privilege| {

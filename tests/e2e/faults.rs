@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use super::{NODE_1, NODE_2, NODE_3, RECIPE, cluster, is_open, live, node};
 use crate::support::namespace::{Namespace, Outcome, Peer, Privilege, Snapshots, is_root};
 
-/// An upper bound on the number of points. Beyond it, something does not end.
+/// An upper bound on the number of points. A test that reaches it is in an endless loop.
 const MAX_POINTS: usize = 400;
 
 /// A plan to commit: the previous configuration, and the command.
@@ -211,7 +211,7 @@ fn an_interrupted_dump_is_repeated() {
     for (fault, code) in [("cut:AT", None), ("lose:AT", Some(6))] {
         let seen = std::cell::Cell::new(None);
         change.at_every_point(fault, |node, before, outcome| {
-            outcome.warns("did not fit the socket buffer (ENOBUFS");
+            outcome.warns("did not fit in the socket buffer (ENOBUFS");
             before.assert_unchanged_by(node, &change, outcome);
             seen.set(Some(outcome.code));
         });

@@ -21,7 +21,7 @@ struct Trick {
     name: &'static str,
     /// Makes the repository hostile. `$canary` is the file to leave, and `canary.sh` a program that creates it.
     arm: &'static str,
-    /// A git command that triggers the trick.
+    /// A git command that triggers the attack.
     provoke: &'static str,
     /// Whether v1 can still be read.
     is_readable: bool,

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use super::{NODE_1, NODE_2, NODE_3, RECIPE, cluster, is_open, node, plug_in, stopped::Stopped};
 use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, is_root};
 
-/// An upper bound on the number of points. Beyond it, something does not end.
+/// An upper bound on the number of points. A test that reaches it is in an endless loop.
 const MAX_POINTS: usize = 200;
 
 /// Applies `file` repeatedly. Stops it at each point and calls `disturb`, then calls `judge`, which must leave the

@@ -1,4 +1,4 @@
-//! The recipe of product.md: planned, applied, and then unchanged.
+//! The recipe in `examples/recipe.yaml`: planned, applied, and then unchanged.
 
 use super::{node, state_files};
 use crate::support::namespace::{Snapshots, each, without_counters};

@@ -327,7 +327,8 @@ fn a_foreign_ipv6_route_added_concurrently_is_kept() {
     });
 }
 
-/// Another gateway, another MTU, several next hops, and reverting: with and without a route of the same next hop.
+/// Changes and restores the gateway, the MTU and the number of next hops, with and without another route that has the
+/// same next hop.
 #[test]
 fn ipv6_routes_are_changed_individually() {
     each(|privilege| {

@@ -144,7 +144,7 @@ fn a_stopped_holder_of_the_lock_is_reported() {
         kill(process, Signal::STOP);
         let outcome = node.hostgw(&["cancel", "--lock-timeout", "0s"]).expect(4);
         outcome
-            .warns(", stopped holds the lock")
+            .warns(", stopped holds this node's lock")
             .warns(&format!("`kill -CONT {}`", process.expect("one").as_raw_nonzero()));
         kill(process, Signal::CONT);
         node.wait_until("the apply is canceled", || !is_open(&node));

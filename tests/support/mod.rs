@@ -11,7 +11,7 @@ pub mod random;
 pub mod schema;
 pub mod sequence;
 
-/// Prints a message about skipped tests, also if the test passes and its output is captured.
+/// Prints a message about skipped tests, even if the test passes and its output is captured.
 pub fn say(sentence: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stderr(), "{sentence}");

@@ -157,7 +157,7 @@ pub enum Command {
     Rollback,
 }
 
-/// A fault of a command, at a point between 0 and 99 percent of its way.
+/// A fault of a command, at a point 0 to 99 percent of the way through.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
     Fail(u8),

@@ -296,7 +296,7 @@ impl StateDir {
 pub fn lock_timeout(holder: Option<&Holder>, timeout: Duration) -> Error {
     let waited = text::in_units(timeout);
     let who = holder.map_or_else(|| "another process".to_owned(), ToString::to_string);
-    let error = Error::new(Kind::Locked, format!("{who} holds the lock of this node; waited {waited}"));
+    let error = Error::new(Kind::Locked, format!("{who} holds this node's lock; waited {waited}"));
     error.with_hint(match holder.and_then(Holder::stopped) {
         Some(process) => format!("it is stopped; run `kill -CONT {}` to resume it", process.as_raw_nonzero()),
         None => "wait for it to finish, or wait longer with --lock-timeout".to_owned(),
@@ -485,7 +485,7 @@ pub(super) mod tests {
         let error = dir.lock(Duration::from_millis(200), "second").expect_err("held");
         assert!(start.elapsed() >= Duration::from_millis(200));
         assert_eq!(error.kind, Kind::Locked);
-        assert!(error.message.as_raw().contains("(apply, since noon) holds the lock"), "{error}");
+        assert!(error.message.as_raw().contains("(apply, since noon) holds this node's lock"), "{error}");
         drop(held);
         dir.lock(Duration::ZERO, "third").expect("free again");
     }

@@ -68,7 +68,7 @@ fn fields<const N: usize>(data: &[u8], kinds: [u16; N]) -> Option<[Option<&[u8]>
     Some(found)
 }
 
-/// Decodes a number of nftables, which is in network byte order.
+/// Decodes an nftables number, which is in network byte order.
 pub(super) fn number(payload: Option<&[u8]>) -> Option<u32> {
     Some(u32::from_be_bytes(payload?.try_into().ok()?))
 }

@@ -28,7 +28,7 @@ impl KernelError {
         Self::with_text(
             errno,
             match errno {
-                Errno::NOBUFS => "the kernel's reply did not fit the socket buffer",
+                Errno::NOBUFS => "the kernel's reply did not fit in the socket buffer",
                 _ => "the objects kept changing while they were read",
             },
         )

@@ -25,7 +25,7 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 const DATAGRAM: usize = 64 << 10;
 /// The kernel replies immediately; this only prevents a hang when it is out of memory.
 const RECEIVE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often an inconsistent dump is requested before hostgw gives up.
+/// The number of attempts to get a consistent dump before hostgw gives up.
 const MAX_ATTEMPTS: usize = 10;
 /// More messages per send would lose error replies where the receive buffer could not be raised.
 const MESSAGES_PER_SEND: usize = 128;
@@ -266,7 +266,7 @@ impl Socket {
                 Err(Errno::NOBUFS) => {
                     refused.failure = Some(KernelError::with_text(
                         Errno::NOBUFS,
-                        "the kernel's replies did not fit the socket buffer",
+                        "the kernel's replies did not fit in the socket buffer",
                     ));
                     continue;
                 }

@@ -91,11 +91,8 @@ pub(in crate::render) fn title(
         }
     };
     let has_exception = |entry: &ChangeEntry| entry.on.as_ref().is_some_and(|reach| !reach.except.is_empty());
-    let exception_note = if block.changes.iter().any(has_exception) {
-        " (except each node's route to its own pods)"
-    } else {
-        ""
-    };
+    let exception_note =
+        if block.changes.iter().any(has_exception) { " (each node omits the route to itself)" } else { "" };
     let is_only = |entry: &ChangeEntry| entry.on.as_ref().is_some_and(|reach| reach.only.is_some());
     let own_note = if block.changes.iter().all(is_only) {
         " (each node changes only the routes to its own old and new pod CIDRs)"

@@ -281,7 +281,7 @@ fn as_nobody() -> &'static [&'static str] {
     }
 }
 
-/// Root can use files of nobody, but nobody has to own its files.
+/// Root can use files of the user `nobody`, but that user can only use its own.
 fn give_to_nobody(path: &Path) {
     if can_become_nobody() {
         chown(path, Some(NOBODY), Some(NOBODY)).expect("we are root");

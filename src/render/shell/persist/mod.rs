@@ -250,37 +250,37 @@ impl Persist {
             Self::SystemdNetworkd => format!(
                 "Install as /etc/systemd/network/FILE.d/hostgw.conf, where FILE is the name of the \"Network File\" that\n\
                  `networkctl status {interface}` shows, then run `networkctl reload`.\n\
-                 Under netplan, use --persist netplan instead. NAT and sysctls need files of their own."
+                 Under netplan, use --persist netplan instead. NAT and sysctls need separate files."
             ),
             Self::Netplan(id) => format!(
                 "Install as /etc/systemd/network/10-netplan-{id}.network.d/hostgw.conf, then run `networkctl reload`.\n\
                  Check the netplan ID first: `networkctl status {interface}` must show the Network File\n\
                  /run/systemd/network/10-netplan-{id}.network. If it shows another ID, pass that with --netplan-id.\n\
-                 If netplan uses the renderer NetworkManager, use --persist networkmanager instead.\n\
-                 NAT and sysctls need files of their own.",
+                 If netplan's renderer is NetworkManager, use --persist networkmanager instead.\n\
+                 NAT and sysctls need separate files.",
                 id = id.as_str()
             ),
             Self::NetworkManager => format!(
                 "Install as /etc/NetworkManager/dispatcher.d/90-hostgw, owned by root, with mode 755.\n\
-                 NetworkManager runs it when {interface} comes up or gets another DHCP lease.\n\
-                 It runs no script after `ip link set {interface} down` and `up`, or when it gets the same DHCP lease again\n\
-                 after losing it: run `nmcli connection up` or `hostgw apply` then.\n\
-                 NAT and sysctls need files of their own."
+                 NetworkManager runs it when {interface} comes up or gets a different DHCP lease.\n\
+                 NetworkManager does not run it after `ip link set {interface} down` and `up`, or when a lost DHCP lease is\n\
+                 regained unchanged. In those cases, run `nmcli connection up` or `hostgw apply`.\n\
+                 NAT and sysctls need separate files."
             ),
             Self::Ifupdown => format!(
                 "Install as /etc/network/if-up.d/hostgw with mode 755. ifup runs it after bringing up {interface}.\n\
                  With ifupdown2, set addon_scripts_support=1 in /etc/network/ifupdown2/ifupdown2.conf.\n\
-                 NAT and sysctls need files of their own."
+                 NAT and sysctls need separate files."
             ),
             Self::Nftables => {
                 "Install as /etc/nftables.d/hostgw.nft, and add this line at the end of /etc/nftables.conf:\n\
                  \x20   include \"/etc/nftables.d/*.nft\"\n\
-                 Each load replaces hostgw's own table and nothing else. Routes and sysctls need files of their own."
+                 Each load replaces hostgw's own table and nothing else. Routes and sysctls need separate files."
                     .to_owned()
             }
             Self::SysctlD => {
                 "Install as /etc/sysctl.d/90-hostgw.conf. If several files set a key, the last file by name wins.\n\
-                 Routes and NAT need files of their own."
+                 Routes and NAT need separate files."
                     .to_owned()
             }
         }
