@@ -9,7 +9,7 @@ use crate::{
     clock::time,
     error::Error,
     plan::Totals,
-    reconcile::state_dir,
+    reconcile::{name, state_dir},
     record::{Command, Commit, HistoryEntry, Record, TransactionMeta},
     text::{Untrusted, padded},
 };
@@ -46,6 +46,11 @@ impl TransactionSummary {
     pub(super) fn of(meta: &TransactionMeta) -> Self {
         let TransactionMeta { command, node, file, config_hash, commit, by, at } = meta.clone();
         Self { command, node, file, config_hash, commit, by, at: time(at) }
+    }
+
+    /// Returns a noun for it, as the transaction `id`: see [`name`].
+    pub(super) fn named_by(&self, id: u64) -> String {
+        name(id, self.command, &self.at)
     }
 }
 

@@ -154,7 +154,7 @@ impl Wait {
     fn text(&self) -> String {
         let Self { id, summary, until, remaining_seconds, supervisor, decision, .. } = self;
         let Self { supervisor_stopped, is_over, .. } = *self;
-        let named = format!("{} {id} ({})", summary.command, summary.at);
+        let named = summary.named_by(*id);
         if let Some(decision) = decision {
             let who = match supervisor {
                 Some(supervisor) => format!("being carried out ({supervisor})"),
@@ -209,7 +209,7 @@ impl Unconfirmed {
 
     fn text(&self) -> String {
         let Self { id, summary, decision, until, failure } = self;
-        let named = format!("{} {id} ({})", summary.command, summary.at);
+        let named = summary.named_by(*id);
         let why = match decision {
             Decision::Expired => format!("not confirmed by {until}"),
             Decision::Cancelled | Decision::Confirmed => "canceled".to_owned(),

@@ -64,4 +64,4 @@ pub use self::{
 };
 pub use session::{Place, Session};
 #[cfg(target_os = "linux")]
-pub use wording::{described, named, named_by, not_kept};
+pub use wording::{described, name, named, not_kept};

@@ -3,13 +3,19 @@
 use crate::{
     clock::time,
     error::{Error, Kind},
-    record::{Decision, Outcome, Record, TransactionMeta},
+    record::{Command, Decision, Outcome, Record, TransactionMeta},
 };
 
-/// Returns a noun for the transaction `id`: "apply 4 (2026-01-31T12:00:00Z)".
+/// Returns a noun for a transaction: "apply 4 (2026-01-31T12:00:00Z)".
+#[must_use]
+pub fn name(id: u64, command: Command, at: &str) -> String {
+    format!("{command} {id} ({at})")
+}
+
+/// Returns a noun for the transaction `id`.
 #[must_use]
 pub fn named_by(id: u64, TransactionMeta { command, at, .. }: &TransactionMeta) -> String {
-    format!("{command} {id} ({})", time(*at))
+    name(id, *command, &time(*at))
 }
 
 /// Returns a noun for the transaction of `record`.

@@ -9,7 +9,7 @@ use crate::{
         reason::{CONFIGURED_SYSCTL, FORWARDING, MASQUERADE, ON_LINK, pods_of, rewritten_after},
         windows::WindowsOrigin,
     },
-    text::Untrusted,
+    text::{Untrusted, count},
 };
 
 use super::Member;
@@ -239,8 +239,7 @@ impl Names<'_> {
             .iter()
             .map(|key| match (key, self.places(key, action).first()) {
                 (ConfigKey::PerNode { others, .. }, Some((_, path))) => {
-                    let keys = if *others == 1 { "key" } else { "keys" };
-                    format!("{path} and {others} other {keys}")
+                    format!("{path} and {}", count(*others, "other key"))
                 }
                 (_, Some((_, path))) => path.to_string(),
                 (_, None) => "the file".to_owned(),
