@@ -82,6 +82,10 @@ impl Source {
         let start = block * BLOCK;
         let Some(rest) = self.text.as_bytes().get(start..) else { return self.text.len() };
         let mut missing = index - self.characters[block];
+        // In a block of ASCII, every byte is a character.
+        if self.characters.get(block + 1).is_some_and(|next| next - self.characters[block] == BLOCK) {
+            return start + missing;
+        }
         for (at, byte) in rest.iter().enumerate() {
             if !is_continuation(*byte) {
                 if missing == 0 {
@@ -139,7 +143,8 @@ mod tests {
 
     #[test]
     fn characters_and_offsets_agree_across_blocks() {
-        let text = "aé€𝄞".repeat(500);
+        let ascii = "a".repeat(3 * BLOCK);
+        let text = format!("{ascii}{}{ascii}é{ascii}", "aé€𝄞".repeat(500));
         let source = Source::new(text.as_str().into());
         for (index, (offset, _)) in text.char_indices().enumerate() {
             assert_eq!(source.offset_of_character(index), offset);
