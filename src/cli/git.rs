@@ -8,7 +8,7 @@ use std::{
     env,
     ffi::{OsStr, OsString},
     io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
@@ -131,6 +131,12 @@ impl Git {
         git.envs(VARIABLES);
         git
     }
+}
+
+/// Returns `true` if `folder` or one of its parents contains `.git`, as the root of a worktree does. Other repositories
+/// are no concern of ours: git is not told about them by the environment, and refuses bare ones.
+pub(super) fn is_in_worktree(folder: &Path) -> bool {
+    folder.ancestors().any(|folder| folder.join(".git").symlink_metadata().is_ok())
 }
 
 /// Returns `true` if git receives this variable of the caller.

@@ -4,7 +4,7 @@ use std::{ffi::OsString, fs, path::Path, time::Duration};
 
 use sha2::{Digest, Sha256};
 
-use super::git::Git;
+use super::git::{self, Git};
 use crate::{
     clock::now,
     config::Document,
@@ -46,6 +46,10 @@ pub(super) fn of_apply(document: &Document, node: &Untrusted) -> TransactionMeta
 fn commit(file: &Path) -> Option<Commit> {
     let file = fs::canonicalize(file).ok()?;
     let (folder, name) = (file.parent()?, file.file_name()?);
+    // Starting git would take as long as a small apply.
+    if !git::is_in_worktree(folder) {
+        return None;
+    }
     let git = Git::new(folder).within(TIME);
     let id = git.ask_line(["rev-parse", "--verify", "--end-of-options", "HEAD^{commit}"]).ok()?;
     // `git status` would run filters that the repository configures, possibly as root.

@@ -109,6 +109,21 @@ fn the_history_records_who_did_what() {
     });
 }
 
+/// Outside a repository, git is not started.
+#[test]
+fn git_only_runs_in_a_repository() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.sh("mkdir bin; printf '#!/bin/sh\\ntouch ran\\n' >bin/git; chmod +x bin/git");
+        let apply = || {
+            node.sh("\"$HOSTGW\" destroy --yes; PATH=$PWD/bin:$PATH; \"$HOSTGW\" apply --yes; [ ! -e ran ] || echo git")
+        };
+        assert!(!apply().contains("git\n"), "no repository");
+        node.sh("git init -q");
+        assert!(apply().contains("git\n"), "a repository");
+    });
+}
+
 /// A committed file is not dirty, and finding that out does not run anything that the repository configures.
 #[test]
 fn a_repository_cannot_run_programs() {
