@@ -52,12 +52,16 @@ escaped() {
     END { if (joined) print text }'
 }
 
+# Prints one line. Almost every line is printable ASCII and needs no program to escape it.
 say() {
-    printf '%s\n' "$*" | escaped joined
+    case $* in
+    *[!\ -~]*) printf '%s\n' "$*" | escaped joined ;;
+    *) printf '%s\n' "$*" ;;
+    esac
 }
 
 fail() {
-    printf 'error: %s\n' "$*" | escaped joined >&2
+    say "error: $*" >&2
 }
 
 # Runs a command and escapes its messages, which may contain untrusted names.
@@ -91,27 +95,27 @@ live_routes() {
     # Without IPv6, the kernel lists the routes of other families.
     [ "$1" = 4 ] || [ -d /proc/sys/net/ipv6 ] || return 0
     run_into "$work/listed.$1" ip -o -N "-$1" route show table all || return 1
-    sed -e '
-        s/^2 /local /; s/^3 /broadcast /; s/^4 /anycast /; s/^5 /multicast /
-        s/^6 /blackhole /; s/^7 /unreachable /; s/^8 /prohibit /; s/^9 /throw /
-        s/ pref medium//; s/ linkdown//g; s/ dead//g; s/ rt_trap//g' "$work/listed.$1" |
-        awk -v family="$1" '
-        {
-            gsub(/\\\t/, " ")
-            gsub(/  +/, " ")
-            sub(/ +$/, "")
+    awk -v family="$1" '
+    BEGIN { split("unicast local broadcast anycast multicast blackhole unreachable prohibit throw", type, " ") }
+    /^[2-9] / { $0 = type[$1] substr($0, 2) }
+    {
+        sub(/ pref medium/, "")
+        gsub(/ (linkdown|dead|rt_trap)/, "")
+        gsub(/\\\t/, " ")
+        gsub(/  +/, " ")
+        sub(/ +$/, "")
+    }
+    family == 6 && / nexthop via / && !/ weight ([02-9]|1[0-9])/ {
+        count = split($0, part, " nexthop ")
+        rest = part[1]
+        sub(/^[^ ]+/, "", rest)
+        for (i = 2; i <= count; i++) {
+            sub(/ *weight 1 *$/, "", part[i])
+            print $1 " " part[i] rest
         }
-        family == 6 && / nexthop via / && !/ weight ([02-9]|1[0-9])/ {
-            count = split($0, part, " nexthop ")
-            rest = part[1]
-            sub(/^[^ ]+/, "", rest)
-            for (i = 2; i <= count; i++) {
-                sub(/ *weight 1 *$/, "", part[i])
-                print $1 " " part[i] rest
-            }
-            next
-        }
-        { print }'
+        next
+    }
+    { print }' "$work/listed.$1"
 }
 
 # The live managed table of a family with its counters, if there is one.
