@@ -102,9 +102,11 @@ impl Scenario {
 
 /// Runs hostgw with a fault.
 fn with_fault(node: &Namespace, arguments: &[&str], fault: &str) -> Outcome {
-    let mut command = node.hostgw_command(arguments);
-    command.env("HOSTGW_FAULT", fault).env("HOSTGW_FAULT_MARK", node.folder().join("fault"));
-    Outcome::of(node, &format!("hostgw {} # {fault}", arguments.join(" ")), &mut command)
+    let mark = node.folder().join("fault");
+    let mark = mark.to_str().expect("UTF-8");
+    let mut outcome = node.hostgw_with(arguments, &[("HOSTGW_FAULT", fault), ("HOSTGW_FAULT_MARK", mark)]);
+    outcome.command.push_str(&format!(" # {fault}"));
+    outcome
 }
 
 /// Returns whether the last command reached the point of its fault.

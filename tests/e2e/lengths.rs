@@ -1,6 +1,6 @@
 //! Long values and long names are planned, applied, shown and undone, whatever their length.
 
-use super::{node, simulate::alone};
+use super::{node, simulate::small};
 use crate::support::namespace::{Namespace, each};
 
 /// A valid value of `net.ipv4.ip_local_reserved_ports` with this number of nonadjacent ports.
@@ -71,7 +71,7 @@ nodes:
 
 #[test]
 fn the_longest_names_are_simulated_and_longer_ones_are_errors() {
-    let _alone = alone();
+    let _turn = small();
     each(|privilege| {
         let machine = Namespace::new(privilege);
         machine.write("hostgw.yaml", &with_names(253));

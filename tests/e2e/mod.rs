@@ -81,10 +81,12 @@ pub fn node(privilege: Privilege) -> Namespace {
 
 /// Connects a node's eth0.
 fn plug_in(node: &Namespace) {
-    node.sh("ip link add eth0 type veth peer name lan0
+    node.observe(
+        "ip link add eth0 type veth peer name lan0
              ip link set lan0 up
              ip link set eth0 up
-             ip address add 172.30.0.11/24 dev eth0");
+             ip address add 172.30.0.11/24 dev eth0",
+    );
 }
 
 /// A configuration with these Linux nodes: name, pod CIDR and address.
@@ -139,12 +141,9 @@ fn is_open(node: &Namespace) -> bool {
 /// The IPv4 state that hostgw could change, as other tools print it. Less complete than the witness, but ten times
 /// faster.
 fn live(node: &Namespace) -> String {
-    let seen = node.sh("ip route show table all; nft list ruleset
-                        grep -rs . /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf || true");
-    let (sysctls, objects): (Vec<&str>, Vec<&str>) =
-        seen.lines().partition(|line| line.starts_with("/proc/sys/"));
-    let sysctls: std::collections::BTreeSet<&str> = sysctls.into_iter().collect();
-    without_counters(&objects.join("\n")) + &sysctls.into_iter().collect::<Vec<_>>().join("\n")
+    let objects = node.run(["ip", "route", "show", "table", "all"]) + &node.run(["nft", "list", "ruleset"]);
+    let sysctls = node.sysctls(&["/proc/sys/net/ipv4/ip_forward", "/proc/sys/net/ipv4/conf"]);
+    without_counters(&objects) + &sysctls.join("\n")
 }
 
 /// The files of the state directory, with their times.

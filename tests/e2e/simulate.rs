@@ -4,7 +4,7 @@ use std::{
     fs,
     path::PathBuf,
     process::Stdio,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     thread,
     time::Duration,
 };
@@ -14,11 +14,17 @@ use serde_json::Value;
 use super::{RECIPE, cluster};
 use crate::support::namespace::{Namespace, Privilege, SimulatedCluster, Snapshots, each};
 
-/// Serializes simulations: all namespaces share the machine's neighbor table, and a large cluster fills it.
-static ALONE: Mutex<()> = Mutex::new(());
+/// All namespaces share the machine's neighbor table. A large cluster fills it, and is simulated alone.
+static NEIGHBORS: RwLock<()> = RwLock::new(());
 
-pub(super) fn alone() -> MutexGuard<'static, ()> {
-    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+/// Waits until a cluster of up to five nodes can be simulated.
+pub(super) fn small() -> RwLockReadGuard<'static, ()> {
+    NEIGHBORS.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Waits until a large cluster can be simulated.
+fn large() -> RwLockWriteGuard<'static, ()> {
+    NEIGHBORS.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A machine with only a `hostgw.yaml`.
@@ -47,7 +53,7 @@ fn still_exist(namespaces: &[PathBuf]) -> Vec<PathBuf> {
 
 #[test]
 fn the_recipe_works_and_the_machine_is_unchanged() {
-    let _alone = alone();
+    let _turn = small();
     each(|privilege| {
         let machine = machine(privilege, RECIPE);
         let before = machine.witness();
@@ -61,7 +67,7 @@ fn the_recipe_works_and_the_machine_is_unchanged() {
 
 #[test]
 fn both_families_work_with_node_addresses() {
-    let _alone = alone();
+    let _turn = small();
     each(|privilege| {
         let machine = machine(
             privilege,
@@ -80,7 +86,7 @@ nodes:
 /// The failing pairs name the node and the hop.
 #[test]
 fn a_wrong_gateway_is_named() {
-    let _alone = alone();
+    let _turn = small();
     each(|privilege| {
         let wrong_gateway =
             RECIPE.replace("podCIDR: 10.244.1.0/24", "podCIDR: 10.244.1.0/24\n    gateway: 10.244.1.7");
@@ -104,7 +110,7 @@ fn a_wrong_gateway_is_named() {
 
 #[test]
 fn missing_addresses_are_allocated_and_excluded_destinations_skipped() {
-    let _alone = alone();
+    let _turn = small();
     each(|privilege| {
         let machine = machine(
             privilege,
@@ -125,7 +131,7 @@ nodes:
 
 #[test]
 fn many_nodes_are_sampled() {
-    let _alone = alone();
+    let _turn = small();
     each(|privilege| {
         let nodes: Vec<_> = (0..200)
             .map(|n| {
@@ -151,7 +157,7 @@ fn many_nodes_are_sampled() {
 /// Thirty nodes reach each other although the machine's neighbor table has only 1,024 entries.
 #[test]
 fn thirty_nodes_work() {
-    let _alone = alone();
+    let _turn = large();
     let privilege = if crate::support::namespace::is_root() { Privilege::Root } else { Privilege::User };
     let nodes: Vec<_> = (0..30)
         .map(|n| (format!("n{n}"), format!("10.244.{n}.0/24"), format!("172.30.0.{}", n + 10)))
@@ -166,7 +172,7 @@ fn thirty_nodes_work() {
 /// When killed midway, it leaves no namespace and no process; when interrupted, no file, either.
 #[test]
 fn nothing_is_left_behind() {
-    let _alone = alone();
+    let _turn = large();
     each(|privilege| {
         let nodes: Vec<_> = (0..12)
             .map(|n| (format!("n{n}"), format!("10.244.{n}.0/24"), format!("172.30.0.{}", n + 10)))
@@ -204,7 +210,7 @@ fn nothing_is_left_behind() {
 /// A kept cluster can be entered, and disappears with the command.
 #[test]
 fn a_kept_cluster_can_be_entered() {
-    let _alone = alone();
+    let _turn = small();
     each(|privilege| {
         let kept = SimulatedCluster::new(privilege, RECIPE);
         let routes = kept.sh("node linux-2", "ip route show proto 87");
@@ -217,7 +223,7 @@ fn a_kept_cluster_can_be_entered() {
 /// If the system forbids namespaces, the error names the remedy.
 #[test]
 fn a_system_that_forbids_namespaces_is_reported() {
-    let _alone = alone();
+    let _turn = small();
     each(|privilege| {
         let machine = machine(privilege, RECIPE);
         let mut outcome = machine.try_sh(

@@ -6,7 +6,7 @@ mod jobs;
 use serde_json::{Value, json};
 
 use self::jobs::Project;
-use super::{NODE_1, cluster, simulate::alone};
+use super::{NODE_1, cluster, simulate::small};
 use crate::support::{
     ci::{hooks, text},
     namespace::{Namespace, Outcome, each},
@@ -29,7 +29,7 @@ fn body(comment: &Value) -> &str {
 
 #[test]
 fn the_github_comment_is_updated() {
-    let _alone = alone();
+    let _turn = small();
     each(|privilege| {
         let project = Project::new(privilege, HOSTILE, &with("10.244.1.0/24"));
         let foreign = json!([{ "id": 1, "user": { "login": "somebody" }, "body": MARKER }]);
@@ -77,7 +77,7 @@ fn the_github_comment_is_updated() {
 
 #[test]
 fn a_fork_gets_only_the_run_summary() {
-    let _alone = alone();
+    let _turn = small();
     each(|privilege| {
         let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
         project.push(&with("10.244.7.0/24"));
@@ -89,7 +89,7 @@ fn a_fork_gets_only_the_run_summary() {
 
 #[test]
 fn the_gitlab_note_is_updated() {
-    let _alone = alone();
+    let _turn = small();
     each(|privilege| {
         let project = Project::new(privilege, HOSTILE, &with("10.244.1.0/24"));
         let foreign: Vec<Value> =
@@ -160,7 +160,7 @@ fn a_truncated_comment_links_to_the_full_report() {
 /// Reports failures first, with the exit code of the first one, followed by whatever could be determined nevertheless.
 #[test]
 fn a_review_reports_every_failed_step() {
-    let _alone = alone();
+    let _turn = small();
     each(|privilege| {
         let project = Project::new(privilege, "main", &with("10.244.1.0/24"));
         project.push(&with("10.244.7.0/24\n    gateway: 10.244.7.9"));

@@ -14,7 +14,10 @@ mod witness;
 use std::{
     env, fs,
     io::{BufRead, BufReader, Read, Write},
-    os::unix::fs::{MetadataExt, chown},
+    os::{
+        fd::AsFd,
+        unix::fs::{MetadataExt, chown},
+    },
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
     sync::{
@@ -52,6 +55,15 @@ impl Privilege {
             (false, _) => &[Self::User],
         }
     }
+}
+
+/// The rights of a program in a namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rights {
+    /// Those of the namespace's user.
+    Own,
+    /// At least those of the namespace's user: possibly those of the suite.
+    Suite,
 }
 
 /// Returns whether the suite runs as root.
@@ -126,6 +138,8 @@ pub struct Namespace {
     /// The folder for configuration files and the state directory.
     folder: PathBuf,
     holder: Holder,
+    /// The network and the host name, if a thread of this process can enter them.
+    entrance: Option<[fs::File; 2]>,
 }
 
 impl Namespace {
@@ -138,15 +152,20 @@ impl Namespace {
             Privilege::User => clean(&folder, &[as_nobody(), &["unshare", "-rnu"]].concat()),
         };
         let holder = Holder::start(command, &folder);
-        Self::ready(Self { privilege, folder, holder })
+        let namespace =
+            |kind| fs::File::open(format!("/proc/{}/ns/{kind}", holder.child.id())).expect("our child");
+        let entrance = is_root().then(|| ["net", "uts"].map(namespace));
+        Self::ready(Self { privilege, folder, holder, entrance })
     }
 
     /// Disables automatic IPv6 addresses, which would appear later and look like a change.
     fn ready(self) -> Self {
-        self.sh("echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
+        self.observe(
+            "echo 0 >/proc/sys/net/ipv6/conf/default/accept_dad
                  echo 0 >/proc/sys/net/ipv6/conf/all/accept_dad
                  ip link set lo up
-                 hostname machine");
+                 hostname machine",
+        );
         self
     }
 
@@ -165,12 +184,9 @@ impl Namespace {
     /// A command in the namespace and its folder, with a clean environment.
     pub fn command(&self, program: &str) -> Command {
         let holder = self.holder.child.id().to_string();
-        let enter = ["nsenter", "-t", &holder, "-n", "-u"];
         let words = match self.privilege {
-            Privilege::Root => [&enter[..], &["--", program]].concat(),
-            Privilege::User => {
-                [as_nobody(), &enter, &["-U", "--preserve-credentials", "--", program]].concat()
-            }
+            Privilege::Root => vec!["nsenter", "-t", &holder, "-n", "-u", "--", program],
+            Privilege::User => [as_nobody(), &enter_as_user(&holder), &[program]].concat(),
         };
         let mut command = clean(&self.folder, &words);
         command.stdin(Stdio::null());
@@ -181,23 +197,70 @@ impl Namespace {
     #[track_caller]
     pub fn run<const N: usize>(&self, command: [&str; N]) -> String {
         let [program, arguments @ ..] = &command[..] else { panic!("no program") };
-        self.succeed(&command.join(" "), self.command(program).args(arguments))
+        let outcome = match *program {
+            "ip" | "nft" | "sysctl" => {
+                self.run_with(Rights::Suite, &command.join(" "), program, arguments, &[])
+            }
+            _ => self.run_with(Rights::Own, &command.join(" "), program, arguments, &[]),
+        };
+        outcome.expect(0).stdout
+    }
+
+    /// Runs a script that only concerns the network, up to its first failure, which fails the test. Returns its standard
+    /// output. Faster than [`sh`](Self::sh), because it may have the rights of the suite.
+    #[track_caller]
+    pub fn observe(&self, script: &str) -> String {
+        self.run_with(Rights::Suite, script, "sh", &["-ec", script], &[]).expect(0).stdout
+    }
+
+    /// Runs a program with additional environment variables.
+    ///
+    /// Starting a program is what the suite spends most of its time with, so this saves `setpriv` and, where possible,
+    /// `nsenter`: the program inherits the namespaces and the user of a thread. A thread cannot enter a user namespace.
+    fn run_with(
+        &self,
+        rights: Rights,
+        name: &str,
+        program: &str,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Outcome {
+        let is_user = rights == Rights::Own && self.privilege == Privilege::User;
+        let holder = self.holder.child.id().to_string();
+        let mut command = match &self.entrance {
+            None => self.command(program),
+            Some(_) if is_user => clean(&self.folder, &[&enter_as_user(&holder)[..], &[program]].concat()),
+            Some(_) => clean(&self.folder, &[program]),
+        };
+        command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
+        if self.entrance.is_some() && is_user {
+            return on_thread(|| {
+                become_nobody();
+                Outcome::of(self, name, &mut command)
+            });
+        }
+        self.inside(|| Outcome::of(self, name, &mut command))
+            .unwrap_or_else(|| Outcome::of(self, name, &mut command))
+    }
+
+    /// Runs `work` in the namespace, with the rights of the suite. Returns `None` if it lacks the right to enter.
+    fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Option<T> {
+        let entrance = self.entrance.as_ref()?;
+        Some(on_thread(|| {
+            enter(entrance);
+            work()
+        }))
     }
 
     /// Runs a script up to its first failure, which fails the test. Returns its standard output.
     #[track_caller]
     pub fn sh(&self, script: &str) -> String {
-        self.succeed(script, self.command("sh").args(["-ec", script]))
+        self.run_with(Rights::Own, script, "sh", &["-ec", script], &[]).expect(0).stdout
     }
 
     /// Runs a script. Returns its outcome, whatever its exit code.
     pub fn try_sh(&self, script: &str) -> Outcome {
-        Outcome::of(self, script, self.command("sh").args(["-c", script]))
-    }
-
-    #[track_caller]
-    fn succeed(&self, name: &str, command: &mut Command) -> String {
-        Outcome::of(self, name, command).expect(0).stdout
+        self.run_with(Rights::Own, script, "sh", &["-c", script], &[])
     }
 
     /// A script on a pseudo-terminal that the test controls.
@@ -217,8 +280,13 @@ impl Namespace {
 
     /// Runs hostgw.
     pub fn hostgw(&self, arguments: &[&str]) -> Outcome {
+        self.hostgw_with(arguments, &[])
+    }
+
+    /// Runs hostgw with additional environment variables.
+    pub fn hostgw_with(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Outcome {
         let name = format!("hostgw {}", arguments.join(" "));
-        Outcome::of(self, &name, &mut self.hostgw_command(arguments))
+        self.run_with(Rights::Own, &name, hostgw().to_str().expect("UTF-8"), arguments, variables)
     }
 
     /// Runs hostgw, and fails the test unless it succeeds.
@@ -244,6 +312,40 @@ impl Namespace {
     }
 }
 
+/// The command prefix with which an ordinary user enters the namespaces of a process.
+const fn enter_as_user(process: &str) -> [&str; 8] {
+    ["nsenter", "-t", process, "-n", "-u", "-U", "--preserve-credentials", "--"]
+}
+
+/// Runs `work` on a thread of its own, which can give up what all others keep.
+fn on_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    match thread::scope(|scope| scope.spawn(work).join()) {
+        Ok(result) => result,
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// Moves this thread into a network namespace and a host name, for the rest of its life.
+fn enter([network, host]: &[fs::File; 2]) {
+    use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+    let kinds = [LinkNameSpaceType::Network, LinkNameSpaceType::HostNameAndNISDomainName];
+    for (file, kind) in [network, host].into_iter().zip(kinds) {
+        move_into_link_name_space(file.as_fd(), Some(kind)).expect("we are root");
+    }
+}
+
+/// Takes the rights of root from this thread, for the rest of its life.
+fn become_nobody() {
+    use rustix::{
+        process::{Gid, Uid},
+        thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid},
+    };
+    let (user, group) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+    set_thread_groups(&[]).expect("we are root");
+    set_thread_res_gid(group, group, group).expect("we are root");
+    set_thread_res_uid(user, user, user).expect("we are root");
+}
+
 /// The command `words` with a clean environment.
 fn clean(folder: &Path, words: &[&str]) -> Command {
     // A suite in the background of a shell ignores SIGINT, and so would all its child processes.
@@ -255,6 +357,8 @@ fn clean(folder: &Path, words: &[&str]) -> Command {
         .env_clear()
         .env("PATH", programs::PATH)
         .env("LC_ALL", "C.UTF-8")
+        // git mentions the boundary of a file system, and the folder may be on one of its own.
+        .env("GIT_DISCOVERY_ACROSS_FILESYSTEM", "true")
         .env("HOSTGW_STATE_DIR", folder.join("state"))
         .env("HOSTGW", hostgw())
         .current_dir(folder);

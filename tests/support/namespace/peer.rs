@@ -5,7 +5,7 @@ use std::{
     process::{Child, Stdio},
 };
 
-use super::Namespace;
+use super::{Namespace, Outcome};
 
 /// A network namespace that listens on some ports, until this is dropped or the process of the test ends.
 pub struct Peer {
@@ -64,7 +64,8 @@ impl Peer {
     #[track_caller]
     pub fn sh(&self, node: &Namespace, script: &str) -> String {
         let process = self.child.id().to_string();
-        node.succeed(script, node.command("nsenter").args(["-t", &process, "-n", "sh", "-ec", script]))
+        let mut command = node.command("nsenter");
+        Outcome::of(node, script, command.args(["-t", &process, "-n", "sh", "-ec", script])).expect(0).stdout
     }
 }
 

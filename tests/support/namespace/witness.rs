@@ -1,7 +1,9 @@
 //! The state of a namespace as other tools see it.
 
 use std::{
-    io::{BufRead, BufReader},
+    fs,
+    io::{BufRead, BufReader, Read},
+    path::Path,
     process::{Child, Stdio},
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
@@ -15,20 +17,40 @@ impl Namespace {
     /// files show them.
     pub fn witness(&self) -> String {
         self.await_duplicate_detection();
-        let seen = self.sh("exec 2>/dev/null
-             echo '# ip -d route'; ip -d route show table all
-             echo '# ip -6 -d route'; ip -6 -d route show table all
-             echo '# ip rule'; ip rule; ip -6 rule; ip nexthop
+        let seen = self.observe(
+            "exec 2>/dev/null
+             echo '# IPv4'; printf 'route show table all\nrule\nnexthop\n' | ip -d -batch -
+             echo '# IPv6'; printf 'route show table all\nrule\n' | ip -6 -d -batch -
              echo '# nft list ruleset'; nft list ruleset
              echo '# iptables-save'; iptables-save
-             echo '# ip6tables-save'; ip6tables-save
-             echo '# sysctls'; grep -r '' /proc/sys/net | sort || true");
-        let is_steady = |line: &&str| {
-            !line.contains("conntrack_count:")
-                && !line.starts_with("# Generated")
-                && !line.starts_with("# Completed")
+             echo '# ip6tables-save'; ip6tables-save",
+        );
+        let is_steady = |line: &&str| !line.starts_with("# Generated") && !line.starts_with("# Completed");
+        let seen = without_counters(&seen);
+        let mut sysctls = self.sysctls(&["/proc/sys/net"]);
+        sysctls.retain(|line| !line.contains("conntrack_count:"));
+        seen.lines()
+            .filter(is_steady)
+            .chain(sysctls.iter().map(String::as_str))
+            .collect::<Vec<_>>()
+            .join("\n")
+    }
+
+    /// The values of the sysctls below some paths of /proc/sys, as sorted lines `PATH:VALUE`.
+    pub fn sysctls(&self, paths: &[&str]) -> Vec<String> {
+        let read = || {
+            let mut values = Vec::new();
+            for path in paths.iter().map(Path::new) {
+                read_sysctls(path, path.is_dir(), &mut values);
+            }
+            values
         };
-        without_counters(&seen).lines().filter(is_steady).collect::<Vec<_>>().join("\n")
+        let mut values = self.inside(read).unwrap_or_else(|| {
+            let values = self.sh(&format!("grep -rs '' {} || true", paths.join(" ")));
+            values.lines().map(ToOwned::to_owned).collect()
+        });
+        values.sort_unstable();
+        values
     }
 
     /// Fails if the state differs from `before`.
@@ -70,13 +92,45 @@ impl Namespace {
 
     /// The value of a sysctl.
     pub fn sysctl(&self, key: &str) -> String {
-        self.run(["sysctl", "-n", key]).trim_end().to_owned()
+        let swap = |c| match c {
+            '.' => '/',
+            '/' => '.',
+            _ => c,
+        };
+        let path = format!("/proc/sys/{}", key.chars().map(swap).collect::<String>());
+        let value = self.inside(|| read_sysctl(Path::new(&path)).unwrap_or_else(|| panic!("no {path}")));
+        value.unwrap_or_else(|| self.run(["sysctl", "-n", key])).trim_end().to_owned()
     }
 
     /// Records the kernel's notifications about routes, links, addresses and rules.
     pub fn listen(&self) -> Monitors {
         Monitors::start(self)
     }
+}
+
+/// Adds the values of a sysctl, or of all those in a directory, as lines `PATH:VALUE`. Leaves out those that cannot be
+/// read.
+fn read_sysctls(path: &Path, is_directory: bool, values: &mut Vec<String>) {
+    if is_directory {
+        for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+            read_sysctls(&entry.path(), entry.file_type().is_ok_and(|kind| kind.is_dir()), values);
+        }
+    } else if let Some(value) = read_sysctl(path) {
+        values.extend(value.lines().map(|line| format!("{}:{line}", path.display())));
+    }
+}
+
+/// The value of a sysctl. The kernel cuts long values to the size of the first read.
+fn read_sysctl(path: &Path) -> Option<String> {
+    let read = |size| {
+        let mut value = vec![0; size];
+        let length = fs::File::open(path).and_then(|mut file| file.read(&mut value)).ok()?;
+        value.truncate(length);
+        Some(value)
+    };
+    let short = read(1 << 10)?;
+    let value = if short.len() < 1 << 10 { short } else { read(1 << 17)? };
+    Some(String::from_utf8(value).expect("UTF-8"))
 }
 
 /// Removes counters, which change on their own.

@@ -2,10 +2,9 @@
 
 use std::collections::HashMap;
 
-use tree_sitter::Node;
-
 use super::{
-    interpreter::{Flow, Interpreter, Step, inner, named_children},
+    interpreter::{Flow, Interpreter, Step, inner},
+    syntax::Node,
     value::Value,
 };
 
@@ -48,7 +47,7 @@ const SWITCHES: [&str; 4] = ["-unique", "-compress", "-whatif", "-verbose"];
 impl<'t> Interpreter<'t> {
     /// Calls a command with the output of the previous one in the pipeline.
     pub fn command(&mut self, node: Node<'t>, input: Option<Vec<Value>>) -> Step<Vec<Value>> {
-        let children = named_children(node);
+        let children = node.named_children();
         let name = self.of(children[0]).to_owned();
         if children[0].kind() != "command_name" {
             self.unknown("command", node);
@@ -65,8 +64,7 @@ impl<'t> Interpreter<'t> {
         let mut arguments = Arguments::default();
         let Some(elements) = elements else { return Ok(arguments) };
         let mut pending: Option<String> = None;
-        let mut cursor = elements.walk();
-        for child in elements.children(&mut cursor).collect::<Vec<_>>() {
+        for child in elements.children() {
             match child.kind() {
                 "command_argument_sep" | "comment" => continue,
                 "command_parameter" => {
@@ -112,10 +110,10 @@ impl<'t> Interpreter<'t> {
 
     fn function(&mut self, name: &str, node: Node<'t>, mut arguments: Arguments) -> Step<Vec<Value>> {
         let mut scope = HashMap::new();
-        let children = named_children(node);
+        let children = node.named_children();
         for child in &children[1..] {
             if child.kind() == "function_parameter_declaration" {
-                for parameter in named_children(*child).into_iter().flat_map(named_children) {
+                for parameter in child.named_children().into_iter().flat_map(Node::named_children) {
                     let (variable, value) = self.parameter(parameter, &mut arguments)?;
                     scope.insert(variable, value);
                 }
@@ -137,7 +135,7 @@ impl<'t> Interpreter<'t> {
 
     /// The value of a parameter, converted to its declared type.
     pub fn parameter(&mut self, node: Node<'t>, arguments: &mut Arguments) -> Step<(String, Value)> {
-        let children = named_children(node);
+        let children = node.named_children();
         let variable = *children.last().expect("a variable");
         let name = self.of(variable).trim_start_matches('$').to_lowercase();
         let kind = (children.len() > 1).then(|| self.type_name(inner(children[0])));

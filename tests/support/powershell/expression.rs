@@ -2,10 +2,9 @@
 
 use std::{cell::RefCell, rc::Rc};
 
-use tree_sitter::Node;
-
 use super::{
-    interpreter::{Flow, Interpreter, Step, inner, named_children},
+    interpreter::{Flow, Interpreter, Step, inner},
+    syntax::Node,
     value::{Key, Table, Value},
 };
 
@@ -21,7 +20,7 @@ impl<'t> Interpreter<'t> {
                 Ok(self.invoke(node)?.map(|value| value.enumerated()).unwrap_or_default())
             }
             "cast_expression" if self.of(node).to_lowercase().starts_with("[void]") => {
-                self.value(*named_children(node).last().expect("an operand"))?;
+                self.value(*node.named_children().last().expect("an operand"))?;
                 Ok(Vec::new())
             }
             _ => Ok(self.value(node)?.enumerated()),
@@ -30,7 +29,7 @@ impl<'t> Interpreter<'t> {
 
     /// Commands connected by `|`.
     fn chain(&mut self, node: Node<'t>) -> Step<Vec<Value>> {
-        let mut parts = named_children(node).into_iter();
+        let mut parts = node.named_children().into_iter();
         let mut output = self.output(parts.next().expect("a first part"))?;
         for part in parts {
             output = self.command(inner(part), Some(output))?;
@@ -53,7 +52,7 @@ impl<'t> Interpreter<'t> {
                 Ok(Value::Int(i64::from_str_radix(&self.of(node)[2..], 16).expect("a number")))
             }
             "parenthesized_expression" => {
-                let only = named_children(node);
+                let only = node.named_children();
                 self.value(only[0])
             }
             "array_expression" => {
@@ -62,7 +61,7 @@ impl<'t> Interpreter<'t> {
                 Ok(Value::array(output))
             }
             "array_literal_expression" => {
-                let items = named_children(node).into_iter().map(|item| self.value(item));
+                let items = node.named_children().into_iter().map(|item| self.value(item));
                 Ok(Value::array(items.collect::<Step<_>>()?))
             }
             "hash_literal_expression" => self.hash(node),
@@ -134,9 +133,9 @@ impl<'t> Interpreter<'t> {
 
     fn hash(&mut self, node: Node<'t>) -> Step<Value> {
         let mut table = Table::default();
-        for body in named_children(node) {
-            for entry in named_children(body) {
-                let children = named_children(entry);
+        for body in node.named_children() {
+            for entry in body.named_children() {
+                let children = entry.named_children();
                 let (name, value) = (children[0], children[1]);
                 let name = self.of(inner(name));
                 let value = self.value(value)?;
@@ -155,7 +154,7 @@ impl<'t> Interpreter<'t> {
     }
 
     fn member(&mut self, node: Node<'t>) -> Step<Value> {
-        let children = named_children(node);
+        let children = node.named_children();
         let owner = self.value(children[0])?;
         let member = inner(children[1]);
         let name = match member.kind() {
@@ -194,7 +193,7 @@ impl<'t> Interpreter<'t> {
     }
 
     fn element(&mut self, node: Node<'t>) -> Step<Value> {
-        let children = named_children(node);
+        let children = node.named_children();
         let (owner, index) = (self.value(children[0])?, self.value(children[1])?);
         match (&owner, &index) {
             (Value::Table(table), _) => match Key::of(&index) {
@@ -210,7 +209,7 @@ impl<'t> Interpreter<'t> {
     }
 
     fn cast(&mut self, node: Node<'t>) -> Step<Value> {
-        let children = named_children(node);
+        let children = node.named_children();
         let kind = self.type_name(children[0]);
         let value = self.value(children[1])?;
         self.convert(&kind, value)
@@ -243,8 +242,8 @@ impl<'t> Interpreter<'t> {
     }
 
     fn unary(&mut self, node: Node<'t>) -> Step<Value> {
-        let operator = self.of(node.child(0).expect("an operator")).to_lowercase();
-        let operand = *named_children(node).last().expect("an operand");
+        let operator = self.of(node.children().into_iter().next().expect("an operator")).to_lowercase();
+        let operand = *node.named_children().last().expect("an operand");
         let value = self.value(operand)?;
         match (operator.as_str(), value) {
             (",", value) => Ok(Value::array(vec![value])),
@@ -255,8 +254,7 @@ impl<'t> Interpreter<'t> {
     }
 
     fn logical(&mut self, node: Node<'t>) -> Step<Value> {
-        let mut cursor = node.walk();
-        let children: Vec<Node<'t>> = node.children(&mut cursor).collect();
+        let children: Vec<Node<'t>> = node.children();
         let left = self.value(children[0])?.is_true();
         let operator = self.of(children[1]).to_lowercase();
         match operator.as_str() {
@@ -267,9 +265,8 @@ impl<'t> Interpreter<'t> {
     }
 
     fn binary(&mut self, node: Node<'t>) -> Step<Value> {
-        let mut cursor = node.walk();
         let children: Vec<Node<'t>> =
-            node.children(&mut cursor).filter(|child| child.kind() != "comment").collect();
+            node.children().into_iter().filter(|child| child.kind() != "comment").collect();
         let [left, operator, right] = children[..] else { self.unknown("operands", node) };
         let (left, right) = (self.value(left)?, self.value(right)?);
         let operator = self.of(operator).to_lowercase();
@@ -328,7 +325,7 @@ impl<'t> Interpreter<'t> {
             },
             "-lt" | "-gt" | "-le" | "-ge" => {
                 let (Value::Int(left), Value::Int(right)) = (&left, &right) else {
-                    panic!("{left:?} {operator} {right:?} in line {}", node.start_position().row + 1)
+                    panic!("{left:?} {operator} {right:?} in line {}", node.line())
                 };
                 Ok(Value::Bool(match operator.as_str() {
                     "-lt" => left < right,
@@ -358,7 +355,7 @@ impl<'t> Interpreter<'t> {
     }
 
     pub fn assign(&mut self, node: Node<'t>) -> Step<()> {
-        let children = named_children(node);
+        let children = node.named_children();
         let [target, operator, value] = children[..] else { self.unknown("assignment", node) };
         let mut value = self.value(value)?;
         let target = inner(target);
@@ -380,7 +377,7 @@ impl<'t> Interpreter<'t> {
                 Ok(())
             }
             "member_access" => {
-                let children = named_children(target);
+                let children = target.named_children();
                 let owner = self.value(children[0])?;
                 let name = self.of(inner(children[1])).to_owned();
                 match &owner {
@@ -399,7 +396,7 @@ impl<'t> Interpreter<'t> {
                 }
             }
             "element_access" => {
-                let children = named_children(target);
+                let children = target.named_children();
                 let (owner, index) = (self.value(children[0])?, self.value(children[1])?);
                 match owner {
                     Value::Table(table) => {
@@ -415,7 +412,7 @@ impl<'t> Interpreter<'t> {
 
     /// `$at--`, `$at++`.
     pub fn count(&mut self, node: Node<'t>) -> Step<Value> {
-        let variable = named_children(node)[0];
+        let variable = node.named_children()[0];
         let Value::Int(number) = self.value(variable)? else { self.unknown("count", node) };
         let next = if self.of(node).ends_with("--") { number - 1 } else { number + 1 };
         self.store(inner(variable), Value::Int(next))?;

@@ -4,10 +4,9 @@
 
 use std::collections::HashMap;
 
-use tree_sitter::Node;
-
 use super::{
     machine::Machine,
+    syntax::Node,
     value::{Failure, Value},
 };
 
@@ -76,16 +75,12 @@ const TRANSPARENT: [&str; 32] = [
 
 /// Skips wrapper nodes.
 pub fn inner(mut node: Node<'_>) -> Node<'_> {
-    while TRANSPARENT.contains(&node.kind()) && node.child_count() == 1 {
-        let Some(child) = node.named_child(0) else { break };
+    while TRANSPARENT.contains(&node.kind())
+        && let Some(child) = node.only_child()
+    {
         node = child;
     }
     node
-}
-
-pub fn named_children(node: Node<'_>) -> Vec<Node<'_>> {
-    let mut cursor = node.walk();
-    node.named_children(&mut cursor).filter(|child| child.kind() != "comment").collect()
 }
 
 impl<'t> Interpreter<'t> {
@@ -103,13 +98,13 @@ impl<'t> Interpreter<'t> {
     }
 
     pub fn of(&self, node: Node<'_>) -> &'t str {
-        &self.text[node.byte_range()]
+        &self.text[node.span()]
     }
 
     /// Fails the test because of an unsupported construct.
     pub fn unknown(&self, what: &str, node: Node<'_>) -> ! {
         let text: String = self.of(node).chars().take(120).collect();
-        panic!("not known: {what} ({}) in line {}: {text}", node.kind(), node.start_position().row + 1)
+        panic!("not known: {what} ({}) in line {}: {text}", node.kind(), node.line())
     }
 
     pub fn throw<T>(&self, message: impl Into<String>) -> Step<T> {
@@ -118,7 +113,7 @@ impl<'t> Interpreter<'t> {
 
     /// Runs the statements of a list, a block or an entire script. Appends their output to `output`.
     pub fn statements(&mut self, node: Node<'t>, output: &mut Vec<Value>) -> Step<()> {
-        for child in named_children(node) {
+        for child in node.named_children() {
             self.statement(child, output)?;
         }
         Ok(())
@@ -130,7 +125,7 @@ impl<'t> Interpreter<'t> {
                 self.statements(node, output)
             }
             "function_statement" => {
-                let children = named_children(node);
+                let children = node.named_children();
                 self.functions.insert(self.of(children[0]).to_lowercase(), node);
                 Ok(())
             }
@@ -159,8 +154,8 @@ impl<'t> Interpreter<'t> {
     }
 
     fn flow(&mut self, node: Node<'t>, output: &mut Vec<Value>) -> Step<()> {
-        let word = self.of(node.child(0).expect("a keyword")).to_lowercase();
-        let value = named_children(node).into_iter().next();
+        let word = self.of(node.children().into_iter().next().expect("a keyword")).to_lowercase();
+        let value = node.named_children().into_iter().next();
         match word.as_str() {
             "continue" => Err(Flow::Continue),
             "break" => Err(Flow::Break),
@@ -194,21 +189,21 @@ impl<'t> Interpreter<'t> {
     }
 
     fn if_statement(&mut self, node: Node<'t>, output: &mut Vec<Value>) -> Step<()> {
-        let children = named_children(node);
+        let children = node.named_children();
         if self.value(children[0])?.is_true() {
             return self.statements(children[1], output);
         }
         for child in &children[2..] {
             match child.kind() {
                 "elseif_clauses" => {
-                    for clause in named_children(*child) {
-                        let parts = named_children(clause);
+                    for clause in child.named_children() {
+                        let parts = clause.named_children();
                         if self.value(parts[0])?.is_true() {
                             return self.statements(parts[1], output);
                         }
                     }
                 }
-                "else_clause" => return self.statements(named_children(*child)[0], output),
+                "else_clause" => return self.statements(child.named_children()[0], output),
                 _ => self.unknown("part of if", *child),
             }
         }
@@ -216,7 +211,7 @@ impl<'t> Interpreter<'t> {
     }
 
     fn foreach_statement(&mut self, node: Node<'t>, output: &mut Vec<Value>) -> Step<()> {
-        let children = named_children(node);
+        let children = node.named_children();
         let [variable, items, body] = children[..] else { self.unknown("foreach", node) };
         let items = self.value(items)?;
         let items = if matches!(items, Value::Null) { Vec::new() } else { items.enumerated() };
@@ -230,7 +225,7 @@ impl<'t> Interpreter<'t> {
     }
 
     fn for_statement(&mut self, node: Node<'t>, output: &mut Vec<Value>) -> Step<()> {
-        let part = |kind: &str| named_children(node).into_iter().find(|child| child.kind() == kind);
+        let part = |kind: &str| node.named_children().into_iter().find(|child| child.kind() == kind);
         let (Some(first), Some(condition), Some(next), Some(body)) =
             (part("for_initializer"), part("for_condition"), part("for_iterator"), part("statement_block"))
         else {
@@ -256,20 +251,20 @@ impl<'t> Interpreter<'t> {
     }
 
     fn try_statement(&mut self, node: Node<'t>, output: &mut Vec<Value>) -> Step<()> {
-        let children = named_children(node);
+        let children = node.named_children();
         let mut result = self.statements(children[0], output);
         for child in &children[1..] {
             match child.kind() {
                 "catch_clauses" => {
                     if let Err(Flow::Throw(failure)) = result {
-                        let clause = named_children(*child)[0];
+                        let clause = child.named_children()[0];
                         result =
-                            self.catch(*named_children(clause).last().expect("a block"), failure, output);
+                            self.catch(*clause.named_children().last().expect("a block"), failure, output);
                     }
                 }
                 "finally_clause" => {
                     if !matches!(result, Err(Flow::Killed)) {
-                        self.statements(named_children(*child)[0], output)?;
+                        self.statements(child.named_children()[0], output)?;
                     }
                 }
                 _ => self.unknown("part of try", *child),

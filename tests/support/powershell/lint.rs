@@ -1,8 +1,9 @@
 //! Checks that a script avoids dangerous constructs, and extracts the routes of its data block.
 
-use tree_sitter::{Node, Tree};
-
-use super::interpreter::{inner, named_children};
+use super::{
+    interpreter::inner,
+    syntax::{Node, Tree},
+};
 
 /// The cmdlets that change the network, with the parameters that each needs to affect a single object.
 const SELECTORS: [(&str, &[&str]); 4] = [
@@ -21,7 +22,7 @@ const CODE: [&str; 4] = ["invoke-expression", "iex", "invoke-command", "add-type
 /// Returns the problems of a script.
 pub fn lint(text: &str, tree: &Tree) -> Vec<String> {
     let mut lint = Lint { text, wrong: Vec::new() };
-    lint.walk(tree.root_node());
+    lint.walk(tree.root());
     if let Some(character) = text.chars().find(|c| !c.is_ascii()) {
         lint.wrong.push(format!(
             "{character:?} is not ASCII: Windows PowerShell 5.1 reads the code page of the machine"
@@ -37,11 +38,11 @@ struct Lint<'a> {
 
 impl<'a> Lint<'a> {
     fn of(&self, node: Node<'_>) -> &'a str {
-        &self.text[node.byte_range()]
+        &self.text[node.span()]
     }
 
     fn report(&mut self, node: Node<'_>, what: &str) {
-        let line = node.start_position().row + 1;
+        let line = node.line();
         self.wrong.push(format!("line {line}: {what}: {}", self.of(node).lines().next().unwrap_or_default()));
     }
 
@@ -57,13 +58,13 @@ impl<'a> Lint<'a> {
             }
             _ => {}
         }
-        for child in named_children(node) {
+        for child in node.named_children() {
             self.walk(child);
         }
     }
 
     fn command(&mut self, node: Node<'_>) {
-        let children = named_children(node);
+        let children = node.named_children();
         let name = self.of(children[0]).to_lowercase();
         if CODE.contains(&name.as_str()) {
             self.report(node, "executes text as code");
@@ -105,7 +106,7 @@ impl<'a> Lint<'a> {
     fn parameters(&self, call: Node<'_>, elements: Option<Node<'_>>) -> Vec<(String, String)> {
         let mut parameters = Vec::new();
         let mut pending = None;
-        for child in elements.map(named_children).unwrap_or_default() {
+        for child in elements.map(Node::named_children).unwrap_or_default() {
             match child.kind() {
                 "command_argument_sep" => {}
                 "command_parameter" => pending = Some(self.of(child).trim_start_matches('-').to_lowercase()),
@@ -130,7 +131,7 @@ impl<'a> Lint<'a> {
             scope = parent;
             let mut found = Vec::new();
             assignments(scope, self.text, name, &mut found);
-            let before = found.into_iter().rfind(|node| node.start_byte() < call.start_byte());
+            let before = found.into_iter().rfind(|node| node.span().start < call.span().start);
             if let Some(assignment) = before {
                 return table_entries(assignment, self.text);
             }
@@ -145,12 +146,12 @@ impl<'a> Lint<'a> {
 /// The assignments to a variable.
 fn assignments<'t>(node: Node<'t>, text: &str, name: &str, found: &mut Vec<Node<'t>>) {
     if node.kind() == "assignment_expression" {
-        let target = text[named_children(node)[0].byte_range()].trim_start_matches('$');
+        let target = text[node.named_children()[0].span()].trim_start_matches('$');
         if target.eq_ignore_ascii_case(name) {
             found.push(node);
         }
     }
-    for child in named_children(node) {
+    for child in node.named_children() {
         assignments(child, text, name, found);
     }
 }
@@ -158,16 +159,16 @@ fn assignments<'t>(node: Node<'t>, text: &str, name: &str, found: &mut Vec<Node<
 /// The entries of the first literal table below a node.
 fn table_entries(node: Node<'_>, text: &str) -> Vec<(String, String)> {
     if node.kind() == "hash_literal_expression" {
-        let entries = named_children(node).into_iter().flat_map(named_children);
+        let entries = node.named_children().into_iter().flat_map(Node::named_children);
         return entries
             .map(|entry| {
-                let children = named_children(entry);
-                let of = |node: Node<'_>| text[node.byte_range()].trim().to_owned();
+                let children = entry.named_children();
+                let of = |node: Node<'_>| text[node.span()].trim().to_owned();
                 (of(inner(children[0])).to_lowercase(), of(children[1]))
             })
             .collect();
     }
-    named_children(node)
+    node.named_children()
         .into_iter()
         .map(|child| table_entries(child, text))
         .find(|found| !found.is_empty())
@@ -177,7 +178,7 @@ fn table_entries(node: Node<'_>, text: &str) -> Vec<(String, String)> {
 /// The routes of the data block: destination, next hop, metric.
 pub fn routes_of(text: &str, tree: &Tree) -> Vec<(String, String, String)> {
     let mut found = Vec::new();
-    assignments(tree.root_node(), text, "Routes", &mut found);
+    assignments(tree.root(), text, "Routes", &mut found);
     assert_eq!(found.len(), 1, "the data block");
     let mut tables = Vec::new();
     collect_tables(found[0], &mut tables);
@@ -199,7 +200,7 @@ fn collect_tables<'t>(node: Node<'t>, tables: &mut Vec<Node<'t>>) {
         tables.push(node);
         return;
     }
-    for child in named_children(node) {
+    for child in node.named_children() {
         collect_tables(child, tables);
     }
 }

@@ -13,19 +13,22 @@ mod interpreter;
 mod lint;
 mod machine;
 pub mod real;
+mod syntax;
 #[cfg(test)]
 mod tests;
 mod types;
 mod value;
 
-use tree_sitter::{Parser, Tree};
+use std::{cell::RefCell, rc::Rc};
 
 pub use lint::{lint, routes_of};
 pub use machine::{Fault, Interface, Machine, RouteKey, Store};
 pub use real::Setting;
+pub use syntax::parse;
 
 use command::Arguments;
-use interpreter::{Flow, Interpreter, named_children};
+use interpreter::{Flow, Interpreter};
+use syntax::{Node, Tree};
 use value::Value;
 
 /// The outcome of a run.
@@ -35,25 +38,6 @@ pub struct Outcome {
     pub code: Option<i64>,
     pub stdout: String,
     pub stderr: String,
-}
-
-/// The syntax tree of a script, and everything that the parser rejects.
-pub fn parse(text: &str) -> (Tree, Vec<String>) {
-    let mut parser = Parser::new();
-    parser.set_language(&tree_sitter_powershell::LANGUAGE.into()).expect("the grammar");
-    let tree = parser.parse(text, None).expect("a tree");
-    let mut wrong = Vec::new();
-    if tree.root_node().has_error() {
-        let mut nodes = vec![tree.root_node()];
-        while let Some(node) = nodes.pop() {
-            if node.is_error() || node.is_missing() {
-                let text: String = text[node.byte_range()].chars().take(80).collect();
-                wrong.push(format!("line {}: {text:?}", node.start_position().row + 1));
-            }
-            nodes.extend((0..node.child_count()).filter_map(|at| node.child(at as u32)));
-        }
-    }
-    (tree, wrong)
 }
 
 /// The parameters of the scripts, which are all switches.
@@ -66,8 +50,7 @@ pub fn run(machine: &mut Machine, text: &str, switches: &[&str]) -> Outcome {
 
 /// Runs a script on a machine with the caller's preferences.
 pub fn run_in(machine: &mut Machine, text: &str, switches: &[&str], setting: &Setting) -> Outcome {
-    let (tree, wrong) = parsed(text);
-    assert!(wrong.is_empty(), "{wrong:#?}");
+    let tree = parsed(text);
     let mut interpreter = Interpreter::new(text, machine);
     for (name, value) in &setting.preferences {
         interpreter.set(name, cmdlets::from_json(value));
@@ -75,9 +58,9 @@ pub fn run_in(machine: &mut Machine, text: &str, switches: &[&str], setting: &Se
     let mut arguments = bind(&mut interpreter, switches);
     let mut output = Vec::new();
     let mut result = Ok(());
-    for child in named_children(tree.root_node()) {
+    for child in tree.root().named_children() {
         if child.kind() == "param_block" {
-            for parameter in named_children(child).into_iter().flat_map(named_children) {
+            for parameter in child.named_children().into_iter().flat_map(Node::named_children) {
                 if let Ok((name, value)) = interpreter.parameter(parameter, &mut arguments) {
                     interpreter.set(&name, value);
                 }
@@ -118,21 +101,23 @@ fn bind(interpreter: &mut Interpreter<'_>, switches: &[&str]) -> Arguments {
         }
     }
     interpreter.set("args", Value::array(rest));
-    interpreter.set("PSBoundParameters", Value::Table(std::rc::Rc::new(std::cell::RefCell::new(bound))));
+    interpreter.set("PSBoundParameters", Value::Table(Rc::new(RefCell::new(bound))));
     arguments
 }
 
 /// The syntax tree of a script, cached: tests run the same one many times, and parsing takes longer than running.
-fn parsed(text: &str) -> (Tree, Vec<String>) {
+fn parsed(text: &str) -> Rc<Tree> {
     thread_local! {
-        static LAST: std::cell::RefCell<Option<(String, Tree)>> = const { std::cell::RefCell::new(None) };
+        static LAST: RefCell<Option<(String, Rc<Tree>)>> = const { RefCell::new(None) };
     }
     LAST.with_borrow_mut(|last| match last {
-        Some((of, tree)) if of == text => (tree.clone(), Vec::new()),
+        Some((of, tree)) if of == text => Rc::clone(tree),
         _ => {
             let (tree, wrong) = parse(text);
-            *last = wrong.is_empty().then(|| (text.to_owned(), tree.clone()));
-            (tree, wrong)
+            assert!(wrong.is_empty(), "{wrong:#?}");
+            let tree = Rc::new(tree);
+            *last = Some((text.to_owned(), Rc::clone(&tree)));
+            tree
         }
     })
 }

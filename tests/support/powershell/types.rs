@@ -2,24 +2,23 @@
 
 use std::{cell::RefCell, net::IpAddr, rc::Rc};
 
-use tree_sitter::Node;
-
 use super::{
     expression::thrown,
-    interpreter::{Interpreter, Step, inner, named_children},
+    interpreter::{Interpreter, Step, inner},
+    syntax::Node,
     value::{Failure, Key, Value},
 };
 
 impl<'t> Interpreter<'t> {
     /// Calls a method. Returns `None` if it has no result.
     pub fn invoke(&mut self, node: Node<'t>) -> Step<Option<Value>> {
-        let children = named_children(node);
+        let children = node.named_children();
         let owner = self.value(children[0])?;
         let name = self.of(inner(children[1])).to_lowercase();
         let mut arguments = Vec::new();
         for list in &children[2..] {
-            for expressions in named_children(*list) {
-                for expression in named_children(expressions) {
+            for expressions in list.named_children() {
+                for expression in expressions.named_children() {
                     arguments.push(self.value(expression)?);
                 }
             }
