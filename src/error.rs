@@ -16,7 +16,7 @@ pub enum Kind {
     Unexpected = 1,
     /// The configuration is invalid, or does not fit this node; nothing was changed.
     Invalid = 3,
-    /// Another apply holds the lock.
+    /// Another hostgw command holds the lock.
     Locked = 4,
     /// The live state no longer matches the facts of the plan.
     Stale = 5,

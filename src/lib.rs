@@ -90,7 +90,7 @@
 //! | an error or a warning about a node or a plan | `src/diagnose/rules.rs` | `src/plan/check.rs`, `tests/cases/plan` |
 //! | an error about a CNI configuration | `src/diagnose/rules.rs` | `src/cni`, `tests/cases/cni` |
 //! | what is managed on a node | `src/plan/desired.rs` | `src/state`, `src/plan/diff.rs`, `src/kernel/mod.rs` |
-//! | the reason of a change | `src/plan/reason.rs` | `src/plan/compare/cause.rs` |
+//! | the reason for a change | `src/plan/reason.rs` | `src/plan/compare/cause.rs` |
 //! | the order of writes, in a commit and in an undo | `src/plan/diff.rs` | `src/kernel/mod.rs`, and `tests/support/model.rs`, which imitates it |
 //! | how a plan looks | `src/render/text.rs` | `src/render/report.rs`, `src/render/markdown`; `tests/cases/plan` |
 //! | how a comparison looks | `src/render/comparison/text.rs` | `src/render/comparison/collapse.rs`, `src/render/markdown`; `tests/cases/diff` |
@@ -103,7 +103,7 @@
 //! | a JSON document | its type in `src/cli` or `src/render/report.rs` | `schemas`, which `HOSTGW_BLESS=1` writes; `tests/e2e/documents.rs` |
 //! | a guide | `src/guide` | `tests/guides.rs`, which runs its commands |
 //!
-//! `hostgw validate` reports only errors: a rule about a configuration alone makes it invalid, and a warning needs a plan.
+//! `hostgw validate` reports only errors: a configuration that violates a rule is invalid, and warnings require a plan.
 //!
 //! # Untrusted text
 //!

@@ -252,7 +252,7 @@ proptest! {
                 match &lost[..] {
                     [one] => prop_assert_eq!(
                         cause.message,
-                        format!("check {} passed before the change and fails after it: simulated", one)
+                        format!("check {} passed before the change but failed after it: simulated", one)
                     ),
                     _ => prop_assert_eq!(cause.details, details),
                 }

@@ -1,5 +1,7 @@
 //! The output of `--json` matches the schemas exactly: nothing is missing and nothing is undocumented.
 
+use std::{collections::BTreeSet, fs, path::Path};
+
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
@@ -67,4 +69,68 @@ fn plans_match_their_schema() {
         &good,
         &["/format", "/totals/unknown", "/changes/0/action", "/changes/0/drift"],
     );
+}
+
+/// The descriptions come from doc comments, but their readers know JSON, not Rust.
+#[test]
+fn descriptions_are_free_of_rust() {
+    fn descriptions(schema: &Value, found: &mut Vec<String>) {
+        if let Some(text) = schema["description"].as_str() {
+            found.push(text.to_owned());
+        }
+        let inner: Vec<_> = match schema {
+            Value::Object(map) => map.values().collect(),
+            Value::Array(items) => items.iter().collect(),
+            _ => Vec::new(),
+        };
+        inner.into_iter().for_each(|schema| descriptions(schema, found));
+    }
+    for (name, schema) in all() {
+        let mut found = Vec::new();
+        descriptions(&schema, &mut found);
+        assert!(!found.is_empty(), "{name}");
+        for text in found {
+            let is_rust = text.contains("[`") || text.contains("`None`") || text.contains("`Some");
+            assert!(!is_rust, "{name}: {text}");
+        }
+    }
+}
+
+/// The guide lists the fields of errors completely, and no field that does not exist.
+#[test]
+fn the_guide_names_the_fields_of_the_schemas() {
+    let guide = include_str!("../src/guide/exit-codes-and-json.md");
+    let words = |text: &str| -> BTreeSet<String> {
+        text.split('`').skip(1).step_by(2).map(ToOwned::to_owned).collect()
+    };
+    let fields = |name: &str, pointer: &str| -> BTreeSet<String> {
+        let (_, schema) = all().into_iter().find(|(found, _)| found == name).unwrap();
+        schema.pointer(pointer).unwrap().as_object().unwrap().keys().cloned().collect()
+    };
+    let (_, error) = guide.split_once("An `error` has ").unwrap();
+    let (error, _) = error.split_once(" if there are any").unwrap();
+    assert_eq!(words(error), fields("error", "/$defs/ErrorJson/properties"));
+    let (_, table) = guide.split_once("Its document has these fields:").unwrap();
+    let rows =
+        table.lines().skip_while(|line| !line.starts_with("| `")).take_while(|line| line.starts_with("| `"));
+    let listed: BTreeSet<String> = rows.flat_map(|row| words(row.split('|').nth(1).unwrap())).collect();
+    assert!(listed.len() > 5, "{listed:?}");
+    let unknown: Vec<_> = listed.difference(&fields("transaction", "/properties")).cloned().collect();
+    assert_eq!(unknown, Vec::<String>::new());
+}
+
+/// Every schema of the repository, with its name.
+fn all() -> Vec<(String, Value)> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("schemas");
+    let mut all: Vec<_> = fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let name = name.strip_suffix(".schema.json").expect("a schema").to_owned();
+            (name, serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap())
+        })
+        .collect();
+    all.sort_by(|a: &(String, Value), b| a.0.cmp(&b.0));
+    all
 }

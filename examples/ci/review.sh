@@ -10,8 +10,9 @@
 # HOSTGW_SIMULATE=no skips the simulation, for machines that cannot create network namespaces.
 #
 # The change is not trusted. Configurations are read from the objects of HEAD, never from the working tree, in which a
-# symbolic link could point to any file on the machine. A renamed file is compared with its old version, a deleted one lists
-# what every node loses, and a file that fixes an invalid one is compared with an empty configuration.
+# symbolic link could point to any file on the machine. A renamed file is compared with its old version; for a deleted
+# one, the review lists what every node loses, and a file that fixes an invalid one is compared with an empty
+# configuration.
 #
 # Exit codes: 0 success; 11 a FILE is invalid; 12 it cannot be compared; 13 the simulated cluster does not work; 64 usage.
 # The first failure determines the code, and the comment lists all of them.

@@ -8,8 +8,8 @@
 # pass.
 #
 #   -PowerShell PATH       the PowerShell to run the script in; by default the one that runs the test
-#   -PodInterface INDEX    the interface that gets the address of the pod interface; by default the loopback interface,
-#                          which is then both management and pod interface
+#   -PodInterface INDEX    the interface to use as the pod interface; by default the loopback interface,
+#                          which is then both egress and pod interface
 #
 # The authors of hostgw have run it on a substitute for the cmdlets, but not on Windows: please report its output.
 param(
@@ -126,13 +126,13 @@ function Test-Script {
 
     $broken = @{ InterfaceIndex = $Loopback; DestinationPrefix = $Desired[0].Destination; NextHop = $Desired[0].NextHop; Confirm = $false; ErrorAction = 'Stop' }
     Remove-NetRoute @broken -PolicyStore ActiveStore
-    Assert-That ((Invoke-Script @()) -eq 0) 'a route is missing in the active store'
+    Assert-That ((Invoke-Script @()) -eq 0) 'exits with 0 after repairing a route missing from the active store'
     Test-AllInForce 'repaired'
     Remove-NetRoute @broken -PolicyStore PersistentStore
-    Assert-That ((Invoke-Script @()) -eq 0) 'a route is missing in the persistent store'
+    Assert-That ((Invoke-Script @()) -eq 0) 'exits with 0 after repairing a route missing from the persistent store'
     Test-AllInForce 'repaired'
     Set-NetRoute @broken -RouteMetric 77 -PolicyStore ActiveStore
-    Assert-That ((Invoke-Script @()) -eq 0) 'a route has another metric'
+    Assert-That ((Invoke-Script @()) -eq 0) 'exits with 0 after repairing a route with a changed metric'
     Test-AllInForce 'repaired'
 
     foreach ($route in $Foreign) { Test-Foreign $route }

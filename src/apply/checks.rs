@@ -84,7 +84,7 @@ fn failed_checks(failed: &[(&Check, String)]) -> Result<(), Error> {
     match failed {
         [] => Ok(()),
         [(check, why)] => {
-            let message = format!("check {check} passed before the change and fails after it: {why}");
+            let message = format!("check {check} passed before the change but failed after it: {why}");
             Err(Error::new(Kind::RolledBack, message))
         }
         several => {

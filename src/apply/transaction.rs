@@ -657,7 +657,7 @@ fn remove_managed(change: &Change) -> Option<Change> {
 }
 
 /// Drops the saved values of released sysctls that need no write because they already have their original value.
-/// Otherwise they would overwrite a foreign value some day. The caller holds the lock.
+/// Otherwise they would later overwrite a foreign value. The caller holds the lock.
 ///
 /// # Errors
 /// Returns an error if the records cannot be read or written.

@@ -11,15 +11,18 @@ use crate::{guide::GUIDES, render::NetplanId, text::duration};
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
     0  success, or no changes
-    1  unexpected error; simulate: a check failed
-    2  changes pending, changes made, or drift found; only with --detailed-exitcode
-    3  the configuration is invalid or does not fit this node
+    1  unexpected error; simulate: a connection or another test failed
+    2  changes planned, changes made, or drift found; only with --detailed-exitcode
+    3  the configuration is invalid or does not fit this node; check-cni: the file must be
+       changed
     4  another hostgw command holds the lock
-    5  the live state changed since the plan was shown or saved
+    5  the live state changed since the plan was shown or saved; rollback: there is a newer
+       apply
     6  apply failed, and was rolled back and verified
     7  rollback incomplete; the output lists the remaining commands
-    8  declined, mass removal refused, no terminal for the prompt, or not confirmed in
-       time (rolled back); `hostgw confirm`: nothing was confirmed
+    8  declined, mass removal refused, no terminal for the prompt, or canceled or not
+       confirmed in time (rolled back); confirm: nothing was confirmed; cancel ID: apply ID
+       is not pending
     9  plan incomplete: part of the live state could not be read
    10  conflict with an object that hostgw does not manage
    64  usage error
@@ -31,7 +34,7 @@ Environment:
   HOSTGW_FILE       configuration to use without -f
   HOSTGW_NODE       node to use without --node
   HOSTGW_STATE_DIR  state directory [default: /run/hostgw]
-  PAGER             program that shows long plans [default: less]";
+  PAGER             program that shows long output [default: less]";
 
 /// The version, with the Git commit if it was built in a repository.
 const VERSION: &str = env!("HOSTGW_VERSION");
@@ -82,7 +85,7 @@ pub(super) enum Verb {
     Destroy(DestroyOptions),
     /// Keep the pending apply; works from any shell on this node.
     ///
-    /// Exits with 8 unless this call confirmed an apply.
+    /// Succeeds only if this call confirmed an apply.
     Confirm(ConfirmOptions),
     /// Roll back the pending apply now.
     Cancel(CancelOptions),
@@ -227,7 +230,7 @@ pub(super) struct PlanOptions {
     /// Print the plan as Markdown for a pull request comment: removals first, truncated to 60,000 bytes.
     #[arg(long, conflicts_with_all = ["json", "full"])]
     pub markdown: bool,
-    /// Exit with 2 if changes are pending.
+    /// Exit with 2 if there are changes.
     #[arg(long)]
     pub detailed_exitcode: bool,
 }
@@ -238,8 +241,8 @@ pub(super) struct ApplyOptions {
     /// input.
     #[arg(value_name = "PLAN", conflicts_with_all = ["file", "node", "adopt"])]
     pub plan: Option<PathBuf>,
-    /// Allow a mass removal: the exact number of routes the plan removes. Required if that is more than half of the
-    /// managed routes (at least 10), or if no other node is left.
+    /// Allow a mass removal: the exact number of routes the plan removes. Required if that is at least 10 and more than
+    /// half of the managed routes, or if no other node is left.
     #[arg(long, value_name = "N")]
     pub allow_removals: Option<usize>,
     #[command(flatten)]
@@ -263,7 +266,7 @@ pub(super) struct ApplyOptions {
 /// Whether a command that changes the node asks first, and how long it waits for the lock.
 #[derive(Debug, Clone, Copy, Args)]
 pub(super) struct Consent {
-    /// Do not ask for confirmation.
+    /// Do not ask for approval.
     #[arg(short, long)]
     pub yes: bool,
     #[command(flatten)]
@@ -381,14 +384,14 @@ pub(super) struct ShowOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct DiffOptions {
-    /// Old configuration file, or `-` for standard input. Without NEW, or with -f: a Git revision (compared with the
-    /// working tree), or a range: OLD..NEW, or OLD...NEW (from the merge base).
+    /// Old configuration file, or `-` for standard input. Without NEW, or with -f: a Git revision (compared with
+    /// NEW, or with the working tree), or a range: OLD..NEW, or OLD...NEW (from the merge base).
     #[arg(value_name = "OLD")]
     pub old: PathBuf,
     /// New configuration file; with -f, a Git revision.
     #[arg(value_name = "NEW")]
     pub new: Option<PathBuf>,
-    /// Configuration to compare across Git revisions. Default: the same as for `hostgw plan`, if NEW is not given.
+    /// Configuration to compare across Git revisions [default: the same as for `hostgw plan`, if NEW is not given].
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
     /// List every change and every node, instead of summarizing similar changes in one line.

@@ -29,11 +29,11 @@ const FORMAT: u32 = 1;
 #[serde(rename_all = "camelCase")]
 #[schemars(title = "hostgw check-cni")]
 pub(super) struct CniJson {
-    /// Version of this form.
+    /// The version of this format.
     format: u32,
     /// The CNI configuration, as named on the command line.
     file: String,
-    /// Whether it needs no change.
+    /// Whether the configuration fits the node: there are no errors, but there can be warnings.
     holds: bool,
     /// The node that it was checked for: the requested one, or else the one whose pod CIDR it assigns.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,7 +54,7 @@ struct FindingJson {
     code: Code,
     /// The code of the rule: `hostgw help CODE` explains it.
     rule: &'static str,
-    /// An error must be fixed; a warning works, but perhaps not as intended.
+    /// Errors must be fixed. With a warning, the configuration works, but perhaps not as intended.
     severity: Severity,
     /// The path of the value, which can be missing, such as `plugins[0].ipam.subnet`.
     path: String,

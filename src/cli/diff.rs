@@ -54,7 +54,7 @@ const fn detail(full: bool, summary: bool) -> Detail {
     }
 }
 
-/// Shows what the change from one configuration to another changes on every node.
+/// Shows what a configuration change does to every node.
 pub(super) fn run(options: &DiffOptions, output: &Output) -> Verdict {
     let sides = documents(options)?;
     let detail = detail(options.full, options.summary);

@@ -18,7 +18,7 @@ const FORMAT: u32 = 1;
 #[serde(rename_all = "camelCase")]
 #[schemars(title = "hostgw error")]
 pub(super) struct ErrorDocument {
-    /// Version of this form.
+    /// The version of this format.
     format: u32,
     /// Why the command failed.
     error: ErrorJson,
@@ -38,7 +38,7 @@ pub(super) struct ErrorJson {
     pub exit_code: u8,
     /// What the exit code means, in one word that never changes.
     pub meaning: Kind,
-    /// The code of the rule that the configuration violates, if it is one: `hostgw help CODE` explains it.
+    /// The code of the violated rule, if any: `hostgw help CODE` explains it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<String>")]
     code: Option<RuleCode>,

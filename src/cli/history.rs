@@ -17,7 +17,7 @@ use crate::{
 /// Version of the JSON form.
 const FORMAT: u32 = 1;
 
-/// A [`TransactionMeta`] as it is printed.
+/// The metadata of a transaction, as printed.
 #[derive(Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct TransactionSummary {
@@ -59,7 +59,7 @@ impl TransactionSummary {
 #[serde(rename_all = "camelCase")]
 #[schemars(title = "hostgw status --history")]
 pub(super) struct History {
-    /// Version of this form.
+    /// The version of this format.
     format: u32,
     /// The transactions that `hostgw rollback` can undo, newest first.
     transactions: Vec<Transaction>,

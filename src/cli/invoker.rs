@@ -69,7 +69,7 @@ fn name_by_sudo() -> Option<String> {
     env::var("SUDO_USER").ok().filter(|name| is_user_name(name))
 }
 
-/// useradd(8) allows fewer characters, user directories allow more.
+/// Returns `true` if `name` is a plausible user name. useradd(8) allows fewer characters; user directories allow more.
 fn is_user_name(name: &str) -> bool {
     let is_part = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.' | '@' | '\\' | '$');
     !name.is_empty() && name.len() <= MAX_NAME && !name.starts_with('-') && name.chars().all(is_part)

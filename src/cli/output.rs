@@ -239,7 +239,7 @@ impl Output {
 
     /// Warns that part of the live state could not be read.
     pub(super) fn incomplete(&self, what: &str, hint: Option<&Untrusted>) {
-        let hint = hint.map_or_else(String::new, |hint| format!("; {hint} to see the rest"));
+        let hint = hint.map_or_else(String::new, |hint| format!("; to see the rest, {hint}"));
         self.warn(&format!("{what} is incomplete{hint}"));
     }
 

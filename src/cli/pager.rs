@@ -39,8 +39,8 @@ pub(super) fn show(text: &str) -> bool {
     child.wait().is_ok_and(has_shown)
 }
 
-/// A pager that failed may have shown nothing, and twice is better than never. Ctrl-C ends a pager that reads no
-/// keys.
+/// Returns `true` if the pager showed the text. If it failed, the text is printed again: shown twice is better than not
+/// at all. Ctrl-C ends a pager that reads no keys.
 fn has_shown(status: ExitStatus) -> bool {
     status.success() || status.signal() == Some(SIGINT)
 }

@@ -113,7 +113,7 @@ pub(super) fn warn_of_open(dir: &crate::apply::StateDir, output: &Output) {
         output.warn(&match dir.holder() {
             Some(holder) => format!("another apply is running ({holder}); this output may be out of date"),
             None => {
-                "an apply was interrupted or only partly rolled back: run `hostgw rollback` to finish, or let the next apply do so first"
+                "an apply was interrupted or only partly rolled back: run `hostgw rollback` to restore the previous state; otherwise, the next apply does so first"
                     .to_owned()
             }
         });

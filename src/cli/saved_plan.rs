@@ -37,7 +37,7 @@ const MAX_LISTED: usize = 20;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(title = "hostgw saved plan")]
 pub(super) struct SavedPlan {
-    /// Version of this form.
+    /// The version of this format.
     format: u32,
     /// `hostgw plan`.
     what: String,

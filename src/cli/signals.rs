@@ -71,8 +71,8 @@ fn responses() -> impl Iterator<Item = (i32, Response)> {
     named.chain(REAL_TIME.map(|signal| (signal, Ignore)))
 }
 
-/// Returns the interrupt. From the first call on, no signal that can be caught ends this process: it raises the
-/// interrupt or is ignored. A commit then stops at the next change and is rolled back.
+/// Returns the interrupt. From the first call on, no signal in [`RESPONSES`] ends this process: it raises the interrupt
+/// or is ignored. A commit then stops at the next change and is rolled back.
 ///
 /// # Errors
 /// Returns an error if the handlers cannot be installed.
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_in_the_readme_is_this_one() {
+    fn the_table_in_the_internals_guide_is_this_one() {
         let name = |signal: &Signal| {
             signal_hook::low_level::signal_name(signal.as_raw()).map_or_else(
                 || match *signal {

@@ -36,7 +36,7 @@ const WIDEST_MATRIX: usize = 40;
 #[serde(rename_all = "camelCase")]
 #[schemars(title = "hostgw simulate")]
 pub(super) struct SimulationJson<'a> {
-    /// Version of this form.
+    /// The version of this format.
     format: u32,
     /// The configuration, as named on the command line.
     file: &'a Untrusted,
@@ -49,7 +49,7 @@ pub(super) struct SimulationJson<'a> {
     seed: Option<u64>,
     /// The connections that were tried.
     connections: &'a [Connection],
-    /// The sysctls that a network namespace does not have, or that must not be written.
+    /// The sysctls that do not exist in a network namespace or cannot be written there. They were skipped.
     sysctls_left_out: &'a [SysctlKey],
     /// The families whose connections to the outside were not tried, because they are not masqueraded.
     outside_untried: Vec<Family>,
@@ -343,7 +343,7 @@ fn matrices(text: &mut String, simulation: &Simulation, connections: &[Connectio
             continue;
         }
         let head = format!(
-            "{family}: each cell shows the row's pod to the column's pod, then the row's node to the column's pod"
+            "{family}: each cell shows two connections to the column's pod: from the row's pod, then from the row's node"
         );
         let _ = writeln!(text, "{}", palette.head.apply_to(head));
         let width = column(names.iter().copied());

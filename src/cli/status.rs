@@ -32,7 +32,7 @@ use crate::{
 #[serde(rename_all = "camelCase")]
 #[schemars(title = "hostgw status")]
 pub(super) struct Status {
-    /// Version of this form.
+    /// The version of this format.
     format: u32,
     /// The network namespace: the name of its directory in the state directory.
     namespace: String,
@@ -270,7 +270,7 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
         open: open.as_ref().map(|open| match dir.holder() {
             Some(holder) => format!("{} is running ({holder})", described(open)),
             None => format!(
-                "{} was interrupted or only partly rolled back; run `hostgw rollback` to finish",
+                "{} was interrupted or only partly rolled back; run `hostgw rollback` to restore the previous state",
                 described(open)
             ),
         }),

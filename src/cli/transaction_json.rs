@@ -21,7 +21,7 @@ const FORMAT: u32 = 1;
 #[serde(rename_all = "camelCase")]
 #[schemars(title = "hostgw transaction")]
 pub(super) struct TransactionJson {
-    /// Version of this form.
+    /// The version of this format.
     format: u32,
     /// The command.
     command: TransactionCommand,
@@ -120,7 +120,7 @@ pub(super) enum Meaning {
     Unexpected,
     /// 3: the configuration is invalid, or does not fit this node.
     Invalid,
-    /// 4: another hostgw holds the lock.
+    /// 4: another hostgw command holds the lock.
     Locked,
     /// 5: the live state changed since the plan was shown or saved.
     Stale,

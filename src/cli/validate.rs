@@ -26,7 +26,7 @@ const FORMAT: u32 = 1;
 #[serde(rename_all = "camelCase")]
 #[schemars(title = "hostgw validate")]
 pub(super) struct ValidateJson {
-    /// Version of this form.
+    /// The version of this format.
     format: u32,
     /// Whether every file is valid.
     valid: bool,

@@ -47,7 +47,7 @@ pub(super) struct RawConfig {
     #[schemars(example = "172.30.0.11")]
     pub master_address: Option<Address>,
 
-    /// Source NAT (masquerading) of pod traffic that leaves the cluster.
+    /// Source NAT (masquerading) of traffic that leaves the cluster.
     pub nat: Option<RawNat>,
 
     /// Kernel parameters under `net.` to set on every Linux node. hostgw always enables forwarding
@@ -103,7 +103,7 @@ pub(super) struct RawNode {
     pub default_gateway: Option<Address>,
 }
 
-/// Source NAT (masquerading) of pod traffic that leaves the cluster.
+/// Source NAT (masquerading) of traffic that leaves the cluster.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[schemars(rename = "Nat")]
@@ -112,7 +112,7 @@ pub(super) struct RawNat {
     #[schemars(extend("default" = true))]
     pub masquerade: Option<Flag>,
 
-    /// More destinations, outside the cluster prefix, that see the pod's own source address.
+    /// Additional destinations, outside the cluster prefix, that see the pod's own source address.
     #[schemars(with = "Option<Vec<Prefix>>", length(max = 1000), example = ["10.96.0.0/12"])]
     pub exclude: Option<Vec<Option<Prefix>>>,
 
@@ -165,7 +165,7 @@ pub(super) struct RawCheck {
     #[schemars(example = "172.30.0.1")]
     pub neighbour: Option<Address>,
 
-    /// The time limit of the single attempt before the change, and of the duplicate attempts after it. At most 5m. The
+    /// The time limit of the single attempt before the change, and of the repeated attempts after it. At most 5m. The
     /// units are ms, s, and m.
     #[schemars(extend("default" = "5s"), example = "3s")]
     pub timeout: Option<Time>,

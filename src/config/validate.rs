@@ -416,7 +416,8 @@ impl Validator<'_> {
         }
         let mtu = raw.mtu.as_ref().map(|mtu| mtu.0);
         if let Some(mtu) = mtu.filter(|mtu| *mtu < IPV6_MIN_MTU && prefixes.of.v6.is_some()) {
-            let message = format!("MTU {mtu} is too small for IPv6, which requires at least {IPV6_MIN_MTU}");
+            let message =
+                format!("MTU {mtu} is too small for IPv6, which requires at least {IPV6_MIN_MTU} bytes");
             self.report(Problem::new(Rule::MtuTooSmall, message, Location::value(path.key("mtu"))));
         }
         let metric = raw.metric.as_ref().map_or(0, |metric| metric.0);

@@ -115,7 +115,7 @@ rules! {
     HG0809 PersistedUnused Warning "boot file has no effect",
     HG0810 PersistedUnknown Warning "boot file could not be checked",
     HG0811 NoRecord Warning "original sysctl values unknown",
-    HG0901 CniMasquerade Error "CNI masquerades traffic inside the cluster (Windows)",
+    HG0901 CniMasquerade Error "CNI masquerades the wrong traffic (Windows)",
     HG0902 CniPlatform Error "CNI plugin for another operating system",
     HG0903 CniSubnet Error "CNI assigns addresses outside the pod CIDR",
     HG0904 CniGateway Error "CNI uses another pod gateway",

@@ -455,7 +455,7 @@ pub fn hint(error: &KernelError) -> Option<&'static str> {
         Errno::SRCH => "the route was removed concurrently: run `hostgw plan` again",
         Errno::NETUNREACH => "the next hop is not on-link: check it with `ip route get`",
         Errno::NETDOWN => "bring the egress interface up, then run the command again",
-        Errno::NODEV => "restore the egress interface, then run the command again",
+        Errno::NODEV => "bring the egress interface back, then run the command again",
         Errno::PERM => "run as root, or with CAP_NET_ADMIN",
         _ => return None,
     })

@@ -144,7 +144,7 @@ pub enum NextHopMode {
     NodeAddress,
 }
 
-/// The masquerading of pod traffic.
+/// The masquerading of traffic that leaves the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NatPolicy {
     /// `nat.masquerade`: whether hostgw manages NAT tables at all.

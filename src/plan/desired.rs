@@ -74,7 +74,7 @@ pub struct OriginalSysctls(pub BTreeMap<SysctlKey, OriginalValue>);
 pub struct OriginalValue {
     /// The value from before hostgw first wrote the key.
     pub value: Untrusted,
-    /// The forwarding switch whose change made the kernel overwrite this key, or `None` if hostgw wrote it.
+    /// The forwarding switch whose change made the kernel overwrite this key; absent if hostgw wrote it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub with: Option<SysctlKey>,
     /// The last value that hostgw wrote, or the kernel because of it. Any other value is foreign.

@@ -112,7 +112,7 @@ pub struct ApplyCluster<'a> {
 }
 
 impl<'a> ApplyCluster<'a> {
-    /// Prepares to apply the node number `index`.
+    /// Prepares to apply the desired state of the node at `index`.
     #[must_use]
     pub fn new(cluster: &'a Cluster, index: usize, dir: &'a StateDir) -> Self {
         Self { cluster, index, dir, prepared: Prepared::nothing() }

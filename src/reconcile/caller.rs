@@ -41,7 +41,7 @@ pub enum Event<'a> {
     PlanChanged,
     /// Another program already made all the changes.
     AlreadyMade,
-    /// A transaction was begun under this number.
+    /// A transaction with this ID began.
     Begun(u64),
     /// A plan was committed and verified.
     Committed {

@@ -138,7 +138,7 @@ pub fn cancel(
     }
 }
 
-/// Rolls back a pending apply: its supervisor does, or this command if the supervisor was killed.
+/// Rolls back a pending apply, through its supervisor, or in this command if the supervisor was killed.
 ///
 /// # Errors
 /// As [`cancel`].
@@ -300,6 +300,6 @@ fn wait_for_others(dir: &StateDir, lock_timeout: Duration) -> Result<(), Error> 
             Kind::Declined,
             format!("{} was interrupted or only partly rolled back", described(&open)),
         )
-        .with_hint("run `hostgw rollback` to finish"),
+        .with_hint("run `hostgw rollback` to restore the previous state"),
     })
 }

@@ -28,7 +28,8 @@ pub(super) fn identity() -> Result<Identity, Error> {
         .map_err(|error| Error::unexpected(format!("cannot tell which network namespace this is: {error}")))
 }
 
-/// Returns the contents of a record, or `None` if it must not be read: that is not fatal, and is added to `unknown`.
+/// Returns the contents of a record, or `None` if this user may not read it, which is not fatal and is added to
+/// `unknown`.
 ///
 /// # Errors
 /// Returns any other error.

@@ -152,7 +152,7 @@ impl Rollback {
             check_restorable(record)?;
             check_conflicts(
                 plan,
-                "remove the foreign objects or change them back, overwrite them with --adopt, or keep them with --abandon",
+                "undo the foreign changes, overwrite them with --adopt, or keep them with --abandon",
             )?;
         }
         Ok(())

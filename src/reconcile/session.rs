@@ -48,8 +48,8 @@ pub struct Session {
 }
 
 impl Session {
-    /// Determines which node of the configuration this machine is: the one that is `named`, or else the one with an
-    /// address of this machine.
+    /// Determines which node of the configuration this machine is: the `named` one, or else the one with an address of
+    /// this machine, or else the one with its hostname. address of this machine.
     ///
     /// # Errors
     /// Returns an error if no node of the configuration, or more than one, is this machine.

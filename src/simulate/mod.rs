@@ -51,7 +51,8 @@ pub struct Simulation {
 pub struct NodeResult {
     /// The node's name.
     pub name: Untrusted,
-    /// The node's operating system in the configuration. Linux simulates Windows nodes, with the Windows gateway.
+    /// The node's operating system in the configuration. Windows nodes are simulated as Linux nodes with the Windows
+    /// pod gateway.
     pub os: OperatingSystem,
     /// The totals of the node's plan.
     pub totals: Totals,

@@ -95,7 +95,7 @@ pub struct Route {
     pub tos: Option<u8>,
     /// The metric, or 0 if the kernel reports none.
     pub metric: u32,
-    /// The owner (see [`protocol`]).
+    /// The protocol number, which identifies the program that added the route.
     pub protocol: u8,
     /// The scope.
     pub scope: RouteScope,
@@ -115,7 +115,7 @@ pub struct Route {
     pub opaque: Option<OpaqueRoute>,
 }
 
-/// The parts of a route that [`Route`] cannot express, kept so that a foreign route can be restored exactly.
+/// The parts of a route that the other fields cannot express, kept so that a foreign route can be restored exactly.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OpaqueRoute {
@@ -130,7 +130,7 @@ pub struct OpaqueRoute {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NextHop {
-    /// The address of the next hop, or `None` if the destination is on-link.
+    /// The address of the next hop; absent if the destination is on-link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gateway: Option<IpAddr>,
     /// The outgoing interface.

@@ -31,11 +31,11 @@ pub struct WindowsRoute {
     /// `-DestinationPrefix`.
     #[schemars(with = "String")]
     pub destination_prefix: IpNet,
-    /// `-NextHop`: `0.0.0.0` or `::` if the destination is on-link. `None` means the interface's default gateway, which
+    /// `-NextHop`: `0.0.0.0` or `::` if the destination is on-link. If absent, the interface's default gateway, which
     /// only the node knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_hop: Option<IpAddr>,
-    /// `-InterfaceAlias`. `None` means the interface with the node's address, which only the node knows.
+    /// `-InterfaceAlias`. If absent, the interface with the node's address, which only the node knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interface_alias: Option<Untrusted>,
     /// `-RouteMetric`.

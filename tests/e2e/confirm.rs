@@ -421,7 +421,7 @@ fn an_incomplete_rollback_is_reported() {
         snapshots.compare("cancel-incomplete", &node.hostgw(&["cancel"]).expect(7));
         end(&node, child).expect(7);
         snapshots.compare("cancel-incomplete-status", &node.hostgw_ok(&["status"]));
-        node.hostgw(&["confirm"]).expect(8).warns("run `hostgw rollback` to finish");
+        node.hostgw(&["confirm"]).expect(8).warns("run `hostgw rollback` to restore the previous state");
         node.sh("ip route del 10.244.1.0/24");
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "a rollback that was finished");

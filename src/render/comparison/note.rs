@@ -49,7 +49,7 @@ impl RevisionNote {
             }
             Self::Deleted { file, revision } => {
                 format!(
-                    "{} is not in {}: run `hostgw destroy` on each node to remove what it describes",
+                    "{} is not in {}: to remove everything that hostgw manages, run `hostgw destroy` on each node",
                     name(file),
                     name(revision)
                 )

@@ -91,23 +91,23 @@ pub(in crate::render) fn title(
         }
     };
     let has_exception = |entry: &ChangeEntry| entry.on.as_ref().is_some_and(|reach| !reach.except.is_empty());
-    let exception_note =
-        if block.changes.iter().any(has_exception) { " (each node omits the route to itself)" } else { "" };
+    let exception = block.changes.iter().any(has_exception).then_some("each node omits the route to itself");
     let is_only = |entry: &ChangeEntry| entry.on.as_ref().is_some_and(|reach| reach.only.is_some());
-    let own_note = if block.changes.iter().all(is_only) {
-        " (each node changes only the routes to its own old and new pod CIDRs)"
-    } else {
-        ""
-    };
+    let own = (block.changes.iter().all(is_only))
+        .then_some("each node changes only the routes to its own old and new pod CIDRs");
     let is_one = block.nodes.len() == 1;
     let removed = match (block.status, block.os == Some(OperatingSystem::Windows)) {
-        (NodeStatus::Removed, false) if is_one => " (run `hostgw destroy` on it)",
-        (NodeStatus::Removed, false) => " (run `hostgw destroy` on each)",
-        (NodeStatus::Removed, true) if is_one => " (run its script with -Destroy)",
-        (NodeStatus::Removed, true) => " (run each node's script with -Destroy)",
-        _ => "",
+        (NodeStatus::Removed, false) if is_one => Some("run `hostgw destroy` on it"),
+        (NodeStatus::Removed, false) => Some("run `hostgw destroy` on each"),
+        (NodeStatus::Removed, true) if is_one => Some("run its script with -Destroy"),
+        (NodeStatus::Removed, true) => Some("run each node's script with -Destroy"),
+        _ => None,
     };
-    format!("{which}{removed}{exception_note}{own_note}")
+    let notes: Vec<_> = [removed, exception, own].into_iter().flatten().collect();
+    match notes.is_empty() {
+        true => which,
+        false => format!("{which} ({})", notes.join("; ")),
+    }
 }
 
 /// Joins the first names of `all`.

@@ -40,8 +40,8 @@ pub fn linux_script(cluster: &Cluster, index: usize, desired: &Desired, provenan
 #   --undo       restores the state from before the last run, or resumes an incomplete rollback; keeps foreign changes
 #                made since, and lists them (exit code 7)
 #   --undo --abandon    same, but finishes even if foreign changes remain
-#   --allow-removals N  allows a mass removal: the exact number of routes to remove, required if it is more than half of
-#                       the routes (at least 10) or if no other node remains
+#   --allow-removals N  allows a mass removal: the exact number of routes to remove, required if it is at least 10
+#                       and more than half of the routes, or if no other node remains
 #
 # Exit codes: 0 success, or no changes; 1 unexpected error; 3 wrong machine; 4 another run holds the lock; 6 failed, rolled
 # back and verified; 7 rollback incomplete, remaining commands listed; 8 mass removal; 10 conflict with foreign

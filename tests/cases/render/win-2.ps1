@@ -6,8 +6,8 @@
 #   -Adopt      adopts conflicting foreign routes
 #   -Rollback   rolls back the last run, or resumes an incomplete rollback
 #   -Destroy    removes everything that hostgw manages on this node, and restores forwarding
-#   -AllowRemovals N   allows a mass removal: the exact number of removed destinations, if they are more than half of them
-#                      (at least 10) or if no other node remains
+#   -AllowRemovals N   allows a mass removal: the exact number of removed destinations, if they are at least 10 and more
+#                      than half of them, or if no other node remains
 #
 # Run it as a file: powershell -ExecutionPolicy Bypass -File SCRIPT. PowerShell ignores a script on standard input.
 #

@@ -264,7 +264,7 @@ impl Persist {
                 "Install as /etc/NetworkManager/dispatcher.d/90-hostgw, owned by root, with mode 755.\n\
                  NetworkManager runs it when {interface} comes up or gets a different DHCP lease.\n\
                  NetworkManager does not run it after `ip link set {interface} down` and `up`, or when a lost DHCP lease is\n\
-                 regained unchanged. In those cases, run `nmcli connection up` or `hostgw apply`.\n\
+                 regained unchanged. In those cases, run `nmcli connection up ifname {interface}` or `hostgw apply`.\n\
                  NAT and sysctls need separate files."
             ),
             Self::Ifupdown => format!(
