@@ -16,8 +16,8 @@ Exit codes:
     3  the configuration is invalid or does not fit this node; check-cni: the file must be
        changed
     4  another hostgw command holds the lock
-    5  the live state changed since the plan was shown or saved; rollback: there is a newer
-       apply
+    5  the live state changed since the plan was shown or saved; rollback: another command
+       ran after the plan was shown
     6  apply failed, and was rolled back and verified
     7  rollback incomplete; the output lists the remaining commands
     8  declined, mass removal refused, no terminal for the prompt, or canceled or not
@@ -89,7 +89,7 @@ pub(super) enum Verb {
     Confirm(ConfirmOptions),
     /// Roll back the pending apply now.
     Cancel(CancelOptions),
-    /// Undo the last apply, or finish rolling back an interrupted one.
+    /// Undo the last apply or destroy, or finish rolling back an interrupted one.
     Rollback(RollbackOptions),
     /// Show what hostgw manages on this node, the last apply, and drift.
     Status(StatusOptions),
@@ -108,9 +108,9 @@ pub(super) enum Verb {
     /// Check that a node's CNI configuration fits the cluster.
     ///
     /// Checks the subnet (the node's pod CIDR), the pod gateway (the one hostgw routes to), the MTU (no larger than
-    /// routes.mtu) and, on Linux, that ipMasq is off. On Windows, where the CNI masquerades with an OutBoundNAT policy,
-    /// checks that its exceptions (HNS: ExceptionList, HCN: Settings.Exceptions) cover the cluster prefix. Prints what
-    /// to change.
+    /// routes.mtu) and, on Linux, that ipMasq is off. On Windows, where the CNI plugin masquerades with an OutBoundNAT
+    /// policy, checks that its exceptions (HNS: ExceptionList, HCN: Settings.Exceptions) cover the cluster prefix.
+    /// Prints what to change.
     CheckCni(CheckCniOptions),
     /// Check configuration files; does not need a node or root.
     Validate(ValidateOptions),
@@ -384,7 +384,7 @@ pub(super) struct ShowOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct DiffOptions {
-    /// Old configuration file, or `-` for standard input. Without NEW, or with -f: a Git revision (compared with
+    /// Old configuration file, or `-` for standard input. With -f, or without NEW: a Git revision (compared with
     /// NEW, or with the working tree), or a range: OLD..NEW, or OLD...NEW (from the merge base).
     #[arg(value_name = "OLD")]
     pub old: PathBuf,
@@ -588,11 +588,11 @@ pub(super) struct SimulateOptions {
     /// Build only these nodes, separated by commas.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', conflicts_with = "sample")]
     pub nodes: Vec<String>,
-    /// Build a sample of N nodes: the first of each operating system, the first and last in the file, and random
-    /// others [default: all nodes, at most 30].
+    /// Build a sample of N nodes: the first of each operating system, the first and last in the file, and random others
+    /// [default: 30, or all nodes if there are fewer].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub sample: Option<u32>,
-    /// Reuse the seed that an earlier run printed, to get the same sample; pass the same --sample.
+    /// Build the same sample as an earlier run, which printed SEED; pass the same --sample too.
     #[arg(long, value_name = "SEED", conflicts_with = "nodes")]
     pub seed: Option<u64>,
     /// Keep the cluster running until Ctrl-C, and print how to enter each namespace.

@@ -125,7 +125,7 @@ pub(super) fn run(options: &CheckCniOptions, output: &Output) -> Verdict {
 fn parse(name: &str, text: &str) -> Result<serde_json::Value, Error> {
     let invalid = |why: String| {
         Error::new(Kind::Invalid, format!("{name} {why}"))
-            .with_hint("pass a CNI configuration, a JSON file; on Windows, look in C:\\k\\cni\\config and C:\\etc\\cni\\net.d")
+            .with_hint("pass a CNI configuration file (JSON); on Windows, look in C:\\k\\cni\\config and C:\\etc\\cni\\net.d")
     };
     if text.len() > MAX_BYTES {
         return Err(invalid(format!("is larger than {} MiB", MAX_BYTES >> 20)));

@@ -97,7 +97,7 @@ pub(super) fn show(json: bool, output: &Output) -> Result<(), Error> {
     if json {
         output.json(&History { format: FORMAT, transactions })
     } else if transactions.is_empty() {
-        output.result("No apply has been recorded since boot.\n")
+        output.result("The history is empty: there is no apply or destroy to roll back.\n")
     } else {
         output.result(&table(&transactions))
     }

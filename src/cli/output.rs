@@ -355,14 +355,14 @@ impl Output {
         if self.form != OutputForm::Text {
             return Err(Error::new(
                 Kind::Declined,
-                "cannot ask for confirmation with --json; nothing was changed",
+                "cannot ask for approval with --json; nothing was changed",
             )
             .with_hint("pass --yes to proceed without asking"));
         }
         if !terminal::can_answer() {
             return Err(Error::new(
                 Kind::Declined,
-                "cannot ask for confirmation without a terminal; nothing was changed",
+                "cannot ask for approval without a terminal; nothing was changed",
             )
             .with_hint("pass --yes to proceed without asking"));
         }

@@ -109,7 +109,7 @@ pub(super) fn judge_by_last(last: Option<&LastApplied>) -> Vec<PersistedFile> {
         return Vec::new();
     }
     let Some(last) = last else {
-        return judge(&found, &Basis::Unknown("no apply has been recorded since boot"));
+        return judge(&found, &Basis::Unknown("there is no record of an apply"));
     };
     let applied = applied(last);
     let file = last.meta.file.as_ref().map_or("FILE", Untrusted::as_raw);

@@ -315,7 +315,7 @@ impl Tracked {
         let why = match error {
             GitError::NotRun(error) => {
                 return Error::unexpected(format!("cannot run git: {error}"))
-                    .with_hint("install git, or compare two files: hostgw diff OLD NEW");
+                    .with_hint("install git, or compare two files with `hostgw diff OLD NEW`");
             }
             GitError::Failed(why) => why,
         };

@@ -76,7 +76,7 @@ fn preview(rollback: Rollback, options: &RollbackOptions, output: &Output) -> Ve
 }
 
 fn nothing_recorded(output: &Output) -> Verdict {
-    output.result("Nothing to do: no apply has been recorded since boot.\n")?;
+    output.result("Nothing to do: there is no apply or destroy to roll back.\n")?;
     Ok(0)
 }
 

@@ -170,7 +170,7 @@ impl SavedPlan {
             format!(", commit {}{}", id.truncated(DIGITS), if *dirty { " (dirty)" } else { "" })
         });
         let adopts = if *adopt { ", adopts foreign objects" } else { "" };
-        printable(&format!("Saved plan for node {node}, made at {made_at} from {file}{commit}{adopts}"))
+        printable(&format!("Saved plan for node {node}, created at {made_at} from {file}{commit}{adopts}"))
     }
 
     /// Returns what the history records about its apply.

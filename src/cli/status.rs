@@ -368,7 +368,7 @@ fn text(status: &Status, output: &Output) -> String {
             text.push_str("Drift: none in routes, NAT and sysctls\n");
         }
         Some(drift) => {
-            text.push_str("Drift: run `hostgw apply` to make these changes:\n\n");
+            text.push_str("Drift: found; run `hostgw apply` to make these changes:\n\n");
             text.push_str(&render::text(drift, &output.palette));
         }
         None => {}
@@ -403,6 +403,6 @@ fn last(status: &Status) -> String {
             printable(&format!("{command} at {at}{node}{file}"))
         }
         None if no_records => "unknown".to_owned(),
-        None => "none completed since boot".to_owned(),
+        None => "none in the history".to_owned(),
     }
 }

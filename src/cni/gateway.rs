@@ -35,7 +35,7 @@ fn on_windows(plugin: &Plugin, node: &Node) -> Vec<Finding> {
             let message = if is_computed {
                 format!("{} has the pod gateway {wanted}; win-bridge always uses it", node_label(node))
             } else {
-                format!("{} has the pod gateway {wanted}: HNS reserves the first address", node_label(node))
+                format!("the pod gateway of {} is {wanted}", node_label(node))
             };
             finding(severity, &gateway, wanted, message)
         })

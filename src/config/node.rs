@@ -128,7 +128,7 @@ impl Validator<'_> {
             let location = || Location::value(draft.cidr_path(family));
             let problem = match context.prefixes.of.get(family) {
                 Some(cluster) if !cluster.contains(&cidr.prefix()) => {
-                    let message = format!("{} is outside the cluster prefix {cluster}", subject());
+                    let message = format!("{} is not inside the cluster prefix {cluster}", subject());
                     let prefix = Location::value(ConfigPath::root().key("clusterPrefix"));
                     Problem::new(Rule::CidrOutsideCluster, message, location())
                         .related("the cluster prefix is defined here", prefix)

@@ -32,7 +32,8 @@ pub(super) fn prefix(text: &str) -> Result<IpNet, ParseError> {
         return Ok(prefix);
     }
     if let Ok(address) = text.parse::<IpAddr>() {
-        let hint = format!("add a prefix length, such as {text}/{}", Family::from(address).bits());
+        let hint =
+            format!("add a prefix length; {text}/{} covers only this address", Family::from(address).bits());
         return Err(ParseError::new(format!("{text} is an address, not a prefix"), hint));
     }
     let parts = text.split_once('/').map(|(address, length)| (address.parse::<IpAddr>(), length.trim()));

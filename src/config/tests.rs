@@ -316,7 +316,7 @@ fn errors_without_a_position_have_a_path() {
     let invalid = load(&yaml(text)).expect_err("an invalid configuration");
     assert_eq!(
         invalid.to_string(),
-        "error[HG0206]: pod CIDR 11.0.0.0/16 of node a is outside the cluster prefix 10.0.0.0/8\n \
+        "error[HG0206]: pod CIDR 11.0.0.0/16 of node a is not inside the cluster prefix 10.0.0.0/8\n \
          --> hostgw.yaml: nodes[0].podCIDR\n\nerror: hostgw.yaml is invalid: 1 error\n"
     );
 }

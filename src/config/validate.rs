@@ -383,7 +383,7 @@ impl Validator<'_> {
         if value.is_empty() || value.chars().any(char::is_control) {
             let message =
                 format!("{:?} is not a valid value for {}", shortened(text), shortened(key.as_str()));
-            let hint = "use a single line, as `sysctl` prints it";
+            let hint = "use one non-empty line, as `sysctl -n` prints it";
             self.report(Problem::new(Rule::InvalidSysctlValue, message, location.clone()).hint(hint));
             return None;
         }

@@ -126,7 +126,10 @@ fn egress_interface<'a>(context: &CheckContext<'a>, problems: &mut Vec<Diagnosti
             problem(
                 Rule::EgressDown,
                 message,
-                Some(format!("bring it up first: {}", ShellCommand::new(["ip", "link", "set", name, "up"]))),
+                Some(format!(
+                    "bring it up first: `{}`",
+                    ShellCommand::new(["ip", "link", "set", name, "up"])
+                )),
             );
             None
         }

@@ -41,7 +41,7 @@ pub struct Undo {
 /// The result of a rollback.
 #[derive(Debug)]
 pub enum RollbackResult {
-    /// No apply is recorded since boot.
+    /// No transaction is recorded.
     NothingRecorded,
     /// Another command undid the transaction that was shown.
     AlreadyUndone(Record),
@@ -177,7 +177,7 @@ fn check_records(dir: &StateDir) -> Result<(), Error> {
     }
     let managed = format!("{} and {}", count(routes, "route"), count(tables, "NAT table"));
     Err(Error::unexpected(format!(
-        "cannot roll back: hostgw manages {managed} here, but no apply has been recorded since boot; nothing was changed"
+        "cannot roll back: hostgw manages {managed} here, but there is no record of an apply; nothing was changed"
     ))
     .with_details([format!("looked for in {}", text::path(dir.path()))])
     .with_hint("check HOSTGW_STATE_DIR, or remove everything hostgw manages with `hostgw destroy`"))

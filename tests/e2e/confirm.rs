@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 #[cfg(feature = "fault-injection")]
 use super::stopped::Stopped;
-use super::{node, settled};
+use super::{holder, node, pending, settled, supervisor};
 use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, can_become_nobody, each, feed};
 
 /// Longer than any test runs.
@@ -20,13 +20,6 @@ const LONG: &str = "10m";
 fn start(node: &Namespace, time: &str) -> Child {
     let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", time]);
     command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw")
-}
-
-/// An apply that is in effect and pending.
-fn waiting(node: &Namespace, time: &str) -> Child {
-    let child = start(node, time);
-    node.wait_until("the apply is pending", || is_waiting(node));
-    child
 }
 
 /// Waits until the apply is pending or has ended. Returns whether it ended.
@@ -53,19 +46,11 @@ fn is_pending(node: &Namespace) -> bool {
 }
 
 fn is_waiting(node: &Namespace) -> bool {
-    is_pending(node) && holder(node).1.contains("pending until")
+    supervisor(node).is_some()
 }
 
 fn is_open(node: &Namespace) -> bool {
     file(node, "journal.json").is_some()
-}
-
-/// The process that holds or last held the lock, and its description.
-fn holder(node: &Namespace) -> (Pid, String) {
-    let text = file(node, "lock").expect("a lock");
-    let text = text.lines().next().unwrap_or_default().to_owned();
-    let number = text.split_whitespace().nth(1).and_then(|word| word.parse().ok());
-    (number.and_then(Pid::from_raw).expect("a process"), text)
 }
 
 fn kill(process: Pid, signal: Signal) {
@@ -126,7 +111,7 @@ fn an_unconfirmed_apply_is_rolled_back() {
         snapshots.compare("confirm-expired-status", &node.hostgw_ok(&["status"]));
         snapshots.compare("confirm-too-late", &node.hostgw(&["confirm"]).expect(8));
         node.hostgw_ok(&["cancel"]).says("is already rolled back");
-        node.hostgw_ok(&["status", "--history"]).says("No apply has been recorded");
+        node.hostgw_ok(&["status", "--history"]).says("The history is empty");
         // The next apply is independent of it, and the status shows the current state.
         node.hostgw_ok(&["apply", "--yes"]);
         assert!(!node.hostgw_ok(&["status"]).stdout.contains("Rolled back"));
@@ -140,7 +125,7 @@ fn a_confirmed_apply_stays_in_force() {
         let node = node(privilege);
         let before = node.witness();
         let mut snapshots = Snapshots::default();
-        let child = waiting(&node, LONG);
+        let child = pending(&node, LONG, &[]);
         let status = node.hostgw_ok(&["status"]);
         status.says("Pending: apply 1 (").says("unless you run `hostgw confirm 1`").says("Drift: none");
         let json = node.hostgw_ok(&["status", "--json"]).json();
@@ -170,26 +155,26 @@ fn a_canceled_apply_is_rolled_back() {
         let node = node(privilege);
         let before = node.witness();
         let mut snapshots = Snapshots::default();
-        let child = waiting(&node, LONG);
+        let child = pending(&node, LONG, &[]);
         snapshots.compare("cancel", &node.hostgw_ok(&["cancel"]));
         node.assert_unchanged(&before, "cancel");
         snapshots.compare("cancel-apply", &end(&node, child).expect(8));
         node.hostgw(&["confirm"]).expect(8).warns("was canceled, and was rolled back");
 
-        let child = waiting(&node, LONG);
+        let child = pending(&node, LONG, &[]);
         snapshots.compare("cancel-by-rollback", &node.hostgw_ok(&["rollback", "--yes"]));
         node.assert_unchanged(&before, "rollback");
         end(&node, child).expect(8);
 
         for signal in [Signal::INT, Signal::TERM] {
-            let child = waiting(&node, LONG);
+            let child = pending(&node, LONG, &[]);
             kill(process(&child), signal);
             let outcome = end(&node, child).expect(130);
             outcome.warns("Rolled back and verified");
             node.assert_unchanged(&before, "a signal to the command");
 
-            let child = waiting(&node, LONG);
-            kill(holder(&node).0, signal);
+            let child = pending(&node, LONG, &[]);
+            kill(holder(&node).expect("a lock").0, signal);
             end(&node, child).expect(8);
             node.assert_unchanged(&before, "a signal to the supervisor");
         }
@@ -202,7 +187,7 @@ fn killing_the_command_does_not_affect_the_deadline() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
-        let mut child = waiting(&node, "5s");
+        let mut child = pending(&node, "5s", &[]);
         child.kill().expect("our child");
         child.wait().expect("our child");
         assert_eq!(node.managed_routes().len(), 3, "it is in effect until the deadline");
@@ -214,7 +199,7 @@ fn killing_the_command_does_not_affect_the_deadline() {
         });
 
         // It can also still be confirmed.
-        let mut child = waiting(&node, LONG);
+        let mut child = pending(&node, LONG, &[]);
         child.kill().expect("our child");
         child.wait().expect("our child");
         node.hostgw_ok(&["confirm"]);
@@ -266,15 +251,15 @@ fn the_command_takes_over_from_a_killed_supervisor() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
-        let child = waiting(&node, "5s");
-        let (supervisor, _) = holder(&node);
+        let child = pending(&node, "5s", &[]);
+        let (supervisor, _) = holder(&node).expect("a lock");
         assert_ne!(supervisor, process(&child));
         kill(supervisor, Signal::KILL);
         assert_rolls_back_on_time(&node, &before, "kill -9 of the supervisor");
         end(&node, child).expect(8).warns("this command takes over the wait");
 
-        let child = waiting(&node, LONG);
-        kill(holder(&node).0, Signal::KILL);
+        let child = pending(&node, LONG, &[]);
+        kill(holder(&node).expect("a lock").0, Signal::KILL);
         node.hostgw_ok(&["confirm"]);
         end(&node, child).expect(0);
         settled(&node);
@@ -288,11 +273,11 @@ fn an_apply_without_processes_is_reported_and_undone_by_the_next() {
         let node = node(privilege);
         let before = node.witness();
         let alone = |time: &str| {
-            let mut child = waiting(&node, time);
+            let mut child = pending(&node, time, &[]);
             child.kill().expect("our child");
             child.wait().expect("our child");
-            kill(holder(&node).0, Signal::KILL);
-            let process = holder(&node).0.as_raw_nonzero();
+            kill(holder(&node).expect("a lock").0, Signal::KILL);
+            let process = holder(&node).expect("a lock").0.as_raw_nonzero();
             let has_ended = || {
                 let stat = std::fs::read_to_string(format!("/proc/{process}/stat"));
                 stat.map_or(true, |stat| stat.contains(") Z "))
@@ -309,7 +294,7 @@ fn an_apply_without_processes_is_reported_and_undone_by_the_next() {
         node.hostgw_ok(&["status"]).says("was not confirmed by").says(late);
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "rollback");
-        node.hostgw_ok(&["status"]).says("Last transaction: none completed since boot");
+        node.hostgw_ok(&["status"]).says("Last transaction: none in the history");
 
         alone("1s");
         thread::sleep(Duration::from_secs(1));
@@ -336,7 +321,7 @@ fn an_apply_without_processes_is_reported_and_undone_by_the_next() {
 fn another_apply_waits_for_the_decision() {
     each(|privilege| {
         let node = node(privilege);
-        let child = waiting(&node, LONG);
+        let child = pending(&node, LONG, &[]);
         let mut snapshots = Snapshots::default();
         let second = node.hostgw(&["apply", "--yes", "--lock-timeout", "100ms"]).expect(4);
         snapshots.compare("confirm-locked", &second);
@@ -356,7 +341,7 @@ fn the_first_decision_wins() {
         let node = node(privilege);
         let before = node.witness();
         for round in 0..6 {
-            let child = waiting(&node, LONG);
+            let child = pending(&node, LONG, &[]);
             let verbs = if round % 2 == 0 { ["confirm", "cancel"] } else { ["cancel", "confirm"] };
             let started = verbs.map(|verb| {
                 let mut command = node.hostgw_command(&[verb]);
@@ -391,7 +376,7 @@ fn a_confirmation_at_the_last_moment_is_in_time_or_too_late() {
         let node = node(privilege);
         let before = node.witness();
         for lead in [0, 10, 30, 60, 100] {
-            let child = waiting(&node, "1s");
+            let child = pending(&node, "1s", &[]);
             let then = deadline(&node) - Duration::from_millis(lead);
             thread::sleep(then.duration_since(SystemTime::now()).unwrap_or_default());
             let confirm = node.hostgw(&["confirm"]);
@@ -415,7 +400,7 @@ fn an_incomplete_rollback_is_reported() {
         let node = node(privilege);
         node.sh("ip route add 10.244.1.0/24 via 172.30.0.9 proto 87");
         let before = node.witness();
-        let child = waiting(&node, LONG);
+        let child = pending(&node, LONG, &[]);
         node.sh("ip route del 10.244.1.0/24; ip route add 10.244.1.0/24 via 172.30.0.7");
         let mut snapshots = Snapshots::default();
         snapshots.compare("cancel-incomplete", &node.hostgw(&["cancel"]).expect(7));
@@ -468,8 +453,8 @@ fn without_a_supervisor_nothing_is_changed() {
 fn the_next_apply_does_not_undo_a_confirmed_one() {
     each(|privilege| {
         let node = node(privilege);
-        let mut child = waiting(&node, LONG);
-        let (supervisor, _) = holder(&node);
+        let mut child = pending(&node, LONG, &[]);
+        let (supervisor, _) = holder(&node).expect("a lock");
         child.kill().expect("our child");
         child.wait().expect("our child");
         kill(supervisor, Signal::STOP);
@@ -488,7 +473,7 @@ fn the_next_apply_does_not_undo_a_confirmed_one() {
 fn a_failed_confirmation_can_be_repeated() {
     each(|privilege| {
         let node = node(privilege);
-        let child = waiting(&node, LONG);
+        let child = pending(&node, LONG, &[]);
         // The history entry of the journal is blocked, so carrying out the confirmation fails.
         let dir = node.state_dir().expect("a state directory").display().to_string();
         node.sh(&format!("mkdir {dir}/history/000001.json"));
@@ -505,7 +490,7 @@ fn a_failed_confirmation_can_be_repeated() {
 fn a_supervisor_without_the_lock_does_nothing() {
     each(|privilege| {
         let node = node(privilege);
-        let child = waiting(&node, LONG);
+        let child = pending(&node, LONG, &[]);
         node.sh("cd state/net-*
                  status=0; timeout 5 \"$HOSTGW\" supervise </dev/null >>lock 2<. || status=$?; test $status = 1");
         assert!(is_waiting(&node));
@@ -699,12 +684,12 @@ fn a_state_directory_that_others_can_write_is_refused() {
 fn a_confirmation_without_a_pending_apply_fails() {
     each(|privilege| {
         let node = node(privilege);
-        let child = waiting(&node, LONG);
+        let child = pending(&node, LONG, &[]);
         node.hostgw_ok(&["confirm"]).warns("Confirmed apply 1 (");
         end(&node, child).expect(0);
         node.hostgw(&["confirm"]).expect(8).warns("apply 1 (").warns("already confirmed");
         node.sh("ip route del 10.244.1.0/24");
-        let child = waiting(&node, LONG);
+        let child = pending(&node, LONG, &[]);
         // A late confirmation refers to the first apply.
         node.hostgw(&["confirm", "1"]).expect(8).warns("apply 1 is not pending: apply 2 (");
         node.hostgw(&["cancel", "1"]).expect(8).warns("apply 1 is not pending: apply 2 (");
@@ -725,7 +710,7 @@ fn ids_are_never_reused() {
     each(|privilege| {
         let node = node(privilege);
         for id in 1..4 {
-            let child = waiting(&node, LONG);
+            let child = pending(&node, LONG, &[]);
             let json = node.hostgw_ok(&["status", "--json"]).json();
             assert_eq!(json["pending"]["id"], id);
             if id > 1 {

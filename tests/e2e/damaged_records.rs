@@ -1,11 +1,9 @@
 //! Records with every field damaged in turn: every command ends with a message, never with a panic or a hang, and
 //! rollback remains possible unless it needs the damaged part.
 
-use std::process::{Child, Stdio};
-
 use serde_json::{Value, json};
 
-use super::{NODE_1, NODE_2, cluster, node};
+use super::{NODE_1, NODE_2, cluster, node, pending};
 use crate::support::namespace::{Namespace, Outcome, Privilege, is_root};
 
 /// Every command that reads records.
@@ -63,16 +61,6 @@ struct Damaged {
     restore: String,
 }
 
-fn pending(node: &Namespace) -> Child {
-    let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", "10m"]);
-    let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("hostgw");
-    node.wait_until("the apply is pending", || {
-        node.try_sh("grep -q 'pending until' state/net-*/lock && test -e state/net-*/wait/pending.json").code
-            == 0
-    });
-    child
-}
-
 impl Damaged {
     fn new() -> Self {
         let node = node(if is_root() { Privilege::Root } else { Privilege::User });
@@ -80,11 +68,11 @@ impl Damaged {
         node.hostgw_ok(&["apply", "--yes"]);
         node.write("hostgw.yaml", super::RECIPE);
         // An outcome, and then a pending apply whose processes are gone.
-        let mut child = pending(&node);
+        let mut child = pending(&node, "10m", &[]);
         node.hostgw_ok(&["cancel"]);
         child.wait().expect("our child");
         node.sh("cp state/net-*/outcome.json outcome");
-        let mut child = pending(&node);
+        let mut child = pending(&node, "10m", &[]);
         child.kill().expect("our child");
         child.wait().expect("our child");
         node.sh("kill -9 $(sed 's/process \\([0-9]*\\).*/\\1/' state/net-*/lock)
@@ -188,7 +176,7 @@ fn an_impossible_time_does_not_prevent_a_rollback() {
         node.hostgw_ok(&["rollback", "--yes"]).warns("an impossible time");
         node.assert_unchanged(&before, "rollback");
 
-        let mut child = pending(&node);
+        let mut child = pending(&node, "10m", &[]);
         node.sh(&format!(
             "sed -i 's/\"at\":[0-9]*/\"at\":{time}/; s/\"until\":[0-9]*/\"until\":{time}/' state/net-*/*.json state/net-*/wait/*.json"
         ));

@@ -1,13 +1,13 @@
 //! With `--json`, standard output is exactly one document that matches its schema, however the command ends.
 
-use std::process::{Child, Stdio};
+use std::process::Child;
 
 use serde_json::{Value, json};
 
 use super::{
     NODE_1, NODE_2, RECIPE,
     checks::{checked, node_with_router},
-    cluster, node,
+    cluster, node, pending,
 };
 use crate::support::{
     namespace::{Namespace, Outcome, Snapshots, each},
@@ -104,19 +104,6 @@ fn a_refused_change_prints_one_document() {
     });
 }
 
-/// Starts `apply --confirm --json`, and waits until it is pending.
-fn waiting(node: &Namespace, time: &str) -> Child {
-    let mut command = node.hostgw_command(&["apply", "--yes", "--json", "--confirm", time]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw");
-    node.wait_until("the apply is pending", || {
-        node.state_dir().is_some_and(|dir| {
-            let holder = std::fs::read_to_string(dir.join("lock")).unwrap_or_default();
-            dir.join("wait/pending.json").exists() && holder.contains("pending until")
-        })
-    });
-    child
-}
-
 fn end(node: &Namespace, child: Child) -> Outcome {
     let output = child.wait_with_output().expect("our child");
     Outcome::from_output(node, "hostgw apply --yes --json --confirm", output)
@@ -129,7 +116,7 @@ fn a_confirmation_prints_one_document() {
         for (verb, decision, code, meaning) in
             [("confirm", "confirmed", 0, "done"), ("cancel", "cancelled", 8, "declined")]
         {
-            let child = waiting(&node, "10m");
+            let child = pending(&node, "10m", &["--json"]);
             let decided = transaction(&node.hostgw(&[verb, "--json"]), 0, "done");
             let applied = transaction(&end(&node, child), code, meaning);
             for document in [&decided, &applied] {
@@ -141,11 +128,11 @@ fn a_confirmation_prints_one_document() {
             assert_eq!(applied["verified"], true);
             node.hostgw_ok(&["destroy", "--yes"]);
         }
-        let expired = transaction(&end(&node, waiting(&node, "1s")), 8, "declined");
+        let expired = transaction(&end(&node, pending(&node, "1s", &["--json"])), 8, "declined");
         assert_eq!(expired["confirmation"]["decision"], "expired");
         assert_eq!((&expired["done"], &expired["rolledBack"]), (&Value::Null, &json!(true)));
         // Confirmed by another command.
-        let child = waiting(&node, "10m");
+        let child = pending(&node, "10m", &["--json"]);
         let undone = transaction(&node.hostgw(&["rollback", "--yes", "--json"]), 0, "done");
         assert_eq!(undone["rolledBack"], true);
         transaction(&end(&node, child), 8, "declined");
@@ -167,7 +154,7 @@ fn a_failed_change_prints_one_document() {
 
         let node = super::node(privilege);
         node.sh("ip route add 10.244.1.0/24 via 172.30.0.9 proto 87");
-        let child = waiting(&node, "10m");
+        let child = pending(&node, "10m", &["--json"]);
         node.sh("ip route del 10.244.1.0/24; ip route add 10.244.1.0/24 via 172.30.0.7");
         let cancelled = transaction(&node.hostgw(&["cancel", "--json"]), 7, "rollbackIncomplete");
         let applied = transaction(&end(&node, child), 7, "rollbackIncomplete");
@@ -263,7 +250,7 @@ fn every_document_matches_its_schema() {
         check(&["destroy", "--dry-run", "--json"], 0, "transaction");
         check(&["rollback", "--dry-run", "--json"], 0, "transaction");
         // A pending apply, and one that was not confirmed.
-        let child = waiting(&node, "10m");
+        let child = pending(&node, "10m", &["--json"]);
         check(&["status", "--json"], 0, "status");
         node.hostgw_ok(&["cancel"]);
         end(&node, child).expect(8);

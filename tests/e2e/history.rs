@@ -62,7 +62,8 @@ fn a_destroy_can_be_rolled_back() {
 fn the_history_records_who_did_what() {
     each(|privilege| {
         let node = node(privilege);
-        node.hostgw_ok(&["status", "--history"]).says("No apply has been recorded since boot.");
+        node.hostgw_ok(&["status", "--history"])
+            .says("The history is empty: there is no apply or destroy to roll back.");
         node.hostgw_ok(&["apply", "--yes"]);
         node.sh("chown 0:0 . && git init -q . && git add hostgw.yaml
                  git -c user.name=o -c user.email=o commit -qm nodes");

@@ -72,7 +72,7 @@ fn a_rollback_recovers_from_a_kill() {
             }
             node.hostgw_ok(&["rollback", "--yes"]);
             node.assert_unchanged(&before, &format!("kill after {delay} ms, and rollback"));
-            node.hostgw_ok(&["status"]).says("Last transaction: none completed since boot");
+            node.hostgw_ok(&["status"]).says("Last transaction: none in the history");
         }
         assert!(killed_midway, "no apply was killed midway");
         snapshots.conclude();
@@ -219,7 +219,7 @@ fn an_interface_that_disappears_midway_is_reported() {
             node.hostgw(&["rollback", "--yes"]).expect(7);
             node.hostgw_ok(&["rollback", "--yes", "--abandon"]).warns("not restored: 10.64.5.0/24");
             assert_restored();
-            node.hostgw_ok(&["status"]).says("Last transaction: none completed since boot");
+            node.hostgw_ok(&["status"]).says("Last transaction: none in the history");
             return;
         }
         panic!("every apply finished before its interface disappeared");

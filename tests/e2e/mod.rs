@@ -62,6 +62,10 @@ mod supervisor;
 mod sweep;
 pub mod terminal;
 
+use std::process::{Child, Stdio};
+
+use rustix::process::Pid;
+
 use crate::support::namespace::{Namespace, Privilege, without_counters};
 
 /// The configuration of the recipe.
@@ -136,6 +140,30 @@ fn settled(node: &Namespace) {
 /// Returns whether a transaction is open, by its journal.
 fn is_open(node: &Namespace) -> bool {
     node.state_dir().is_some_and(|dir| dir.join("journal.json").exists())
+}
+
+/// Starts `apply --yes --confirm TIME` with more options, and waits until it is pending.
+fn pending(node: &Namespace, time: &str, options: &[&str]) -> Child {
+    let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", time]);
+    let child = command.args(options).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw");
+    node.wait_until("the apply is pending", || supervisor(node).is_some());
+    child
+}
+
+/// The process that holds or last held the lock, and its description.
+fn holder(node: &Namespace) -> Option<(Pid, String)> {
+    let text = std::fs::read_to_string(node.state_dir()?.join("lock")).ok()?;
+    let text = text.lines().next()?;
+    let process = Pid::from_raw(text.split_whitespace().nth(1)?.parse().ok()?)?;
+    Some((process, text.to_owned()))
+}
+
+/// The process that keeps the deadline of the pending apply, if there is one.
+fn supervisor(node: &Namespace) -> Option<Pid> {
+    let (process, description) = holder(node)?;
+    let is_pending =
+        node.state_dir()?.join("wait/pending.json").exists() && description.contains("pending until");
+    is_pending.then_some(process)
 }
 
 /// The IPv4 state that hostgw could change, as other tools print it. Less complete than the witness, but ten times

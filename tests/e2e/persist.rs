@@ -479,7 +479,7 @@ fn rollback_and_destroy_name_files_that_would_restore_removed_objects() {
         in_etc(&node, "hostgw rollback --yes").expect(0).warns(&format!(
             "{path} would restore objects that hostgw no longer manages; remove it: rm {path}"
         ));
-        assert!(status()[0].2.contains("no apply has been recorded since boot"), "{:?}", status());
+        assert!(status()[0].2.contains("there is no record of an apply"), "{:?}", status());
         in_etc(&node, "hostgw apply --yes --node linux-1").expect(0);
         in_etc(&node, "hostgw destroy --yes").expect(0).says(&format!("remove it: rm {path}"));
         assert_eq!(status()[0].1, "outdated");

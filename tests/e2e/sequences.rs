@@ -90,7 +90,7 @@ impl Place for Real {
         }
         // A rollback of changes that were undone manually changes nothing, but still ends the transaction.
         let nothing = match command {
-            Command::Rollback => "Nothing to do: no apply",
+            Command::Rollback => "Nothing to do: there is no apply",
             Command::Apply(_) => "No changes",
             _ => "Nothing to do",
         };

@@ -1,12 +1,9 @@
 //! Every signal that ends a process by default, sent to hostgw in the middle of its work: the result is the one in the
 //! table of the internals guide.
 
-use std::{
-    collections::BTreeMap,
-    process::{Child, Stdio},
-};
+use std::{collections::BTreeMap, process::Child};
 
-use super::{is_open, live, node, settled, stopped::Stopped};
+use super::{is_open, live, node, pending, settled, stopped::Stopped, supervisor};
 use crate::support::namespace::{Namespace, Outcome, each};
 
 /// The response to a signal according to the table.
@@ -96,21 +93,6 @@ fn no_signal_leaves_an_apply_incomplete() {
     });
 }
 
-fn waiting(node: &Namespace) -> Child {
-    let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", "10m"]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw");
-    node.wait_until("the apply is pending", || supervisor(node).is_some());
-    child
-}
-
-/// The supervisor, once the apply is pending.
-fn supervisor(node: &Namespace) -> Option<u32> {
-    let dir = node.state_dir()?;
-    let text = std::fs::read_to_string(dir.join("lock")).ok()?;
-    let is_pending = dir.join("wait/pending.json").exists() && text.contains("pending until");
-    text.split_whitespace().nth(1)?.parse().ok().filter(|_| is_pending)
-}
-
 fn end(node: &Namespace, child: Child, signal: i32) -> Outcome {
     let name = format!("hostgw apply --confirm, and signal {signal} while it is pending");
     Outcome::from_output(node, &name, child.wait_with_output().expect("our child"))
@@ -123,7 +105,7 @@ fn no_signal_to_a_waiting_command_leaves_its_apply_incomplete() {
         let before = live(&node);
         let hang_up = 1;
         for (signal, response) in table(&node) {
-            let child = waiting(&node);
+            let child = pending(&node, "10m", &[]);
             send(&node, signal, child.id());
             match response {
                 Response::RollsBack if signal != hang_up => {
@@ -151,9 +133,9 @@ fn no_signal_to_a_supervisor_leaves_its_apply_incomplete() {
         let node = node(privilege);
         let before = live(&node);
         for (signal, response) in table(&node) {
-            let child = waiting(&node);
+            let child = pending(&node, "10m", &[]);
             let supervisor = supervisor(&node).expect("a pending apply");
-            send(&node, signal, supervisor);
+            send(&node, signal, supervisor.as_raw_nonzero().get().unsigned_abs());
             match response {
                 Response::RollsBack => {
                     end(&node, child, signal).expect(8).warns("was canceled");

@@ -9,31 +9,10 @@ use std::{
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::{is_open, node, settled};
+use super::{holder, is_open, node, pending, settled, supervisor};
 use crate::support::namespace::{Namespace, Outcome, each};
 #[cfg(feature = "fault-injection")]
 use crate::support::namespace::{Privilege, is_root};
-
-fn waiting(node: &Namespace, time: &str) -> Child {
-    let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", time]);
-    let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("hostgw");
-    node.wait_until("the apply is pending", || supervisor(node).is_some());
-    child
-}
-
-fn supervisor(node: &Namespace) -> Option<Pid> {
-    let dir = node.state_dir()?;
-    let text = std::fs::read_to_string(dir.join("lock")).ok()?;
-    let is_pending = dir.join("wait/pending.json").exists() && text.contains("pending until");
-    Pid::from_raw(text.split_whitespace().nth(1)?.parse().ok()?).filter(|_| is_pending)
-}
-
-/// The process that holds or last held the lock.
-#[cfg(feature = "fault-injection")]
-fn holder(node: &Namespace) -> Option<Pid> {
-    let text = std::fs::read_to_string(node.state_dir()?.join("lock")).ok()?;
-    Pid::from_raw(text.split_whitespace().nth(1)?.parse().ok()?)
-}
 
 /// The state of a process (proc_pid_stat(5)); `None` if it no longer exists.
 fn state(process: Pid) -> Option<char> {
@@ -68,7 +47,7 @@ fn the_deadline_holds_if_the_supervisor_is_stopped() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
-        let child = waiting(&node, "3s");
+        let child = pending(&node, "3s", &[]);
         let started = Instant::now();
         kill(supervisor(&node), Signal::STOP);
         node.hostgw_ok(&["status"]).says("its supervisor is stopped").says("hostgw confirm 1");
@@ -89,7 +68,7 @@ fn a_decision_is_carried_out_if_the_supervisor_is_stopped() {
         let node = node(privilege);
         let before = node.witness();
         for (verb, code) in [("cancel", 8), ("confirm", 0)] {
-            let child = waiting(&node, "10m");
+            let child = pending(&node, "10m", &[]);
             kill(supervisor(&node), Signal::STOP);
             node.hostgw_ok(&[verb]);
             end(&node, child).expect(code);
@@ -107,7 +86,7 @@ fn the_next_command_resumes_a_stopped_supervisor() {
         let node = node(privilege);
         let before = node.witness();
         let alone = |time: &str| {
-            let mut child = waiting(&node, time);
+            let mut child = pending(&node, time, &[]);
             child.kill().expect("our child");
             child.wait().expect("our child");
             kill(supervisor(&node), Signal::STOP);
@@ -137,7 +116,7 @@ fn the_next_command_resumes_a_stopped_supervisor() {
 fn a_stopped_holder_of_the_lock_is_reported() {
     each(|privilege| {
         let node = node(privilege);
-        let mut child = waiting(&node, "10m");
+        let mut child = pending(&node, "10m", &[]);
         child.kill().expect("our child");
         child.wait().expect("our child");
         let process = supervisor(&node);
@@ -231,7 +210,7 @@ fn points_of_a_rollback(privilege: Privilege, points: impl Iterator<Item = usize
         let is_there = |name: &str| node.state_dir().is_some_and(|dir| dir.join(name).exists());
         node.wait_until("the apply is in effect", || is_there("wait/pending.json"));
         // The supervisor takes over the lock before the first write, whether it is stopped by now or not.
-        let supervisor = holder(&node);
+        let supervisor = holder(&node).map(|(process, _)| process);
         child.kill().expect("our child");
         child.wait().expect("our child");
         let stopped = || supervisor.is_some_and(is_stopped);

@@ -43,7 +43,7 @@ pub struct ComparisonReport {
     pub notes: Vec<RevisionNote>,
     /// The number of nodes in the new configuration.
     pub nodes: usize,
-    /// The nodes that were only renamed.
+    /// The renamed nodes, with their old names. Blocks list their other changes.
     pub renamed: Vec<Renamed>,
     /// The changes, grouped by the nodes that they affect. A node may be in several blocks.
     pub blocks: Vec<BlockReport>,

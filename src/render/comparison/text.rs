@@ -40,7 +40,7 @@ pub fn comparison_text(report: &ComparisonReport, palette: &Palette, detail: Det
     let mut sections = Vec::new();
     if !report.renamed.is_empty() {
         let lines = report.renamed.iter().map(renamed_line).collect();
-        sections.push(Section { lines }.print("Renamed without other changes", palette));
+        sections.push(Section { lines }.print("Renamed nodes", palette));
     }
     for block in &report.blocks {
         let lines = block_lines(block, palette, detail);

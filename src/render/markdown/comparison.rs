@@ -144,7 +144,7 @@ fn sections(report: &ComparisonReport) -> Vec<ChangeSection> {
         let line =
             |renamed: &Renamed| RankedLine { importance: Importance::Add, line: renamed_line(renamed) };
         sections.push(ChangeSection {
-            title: "#### Renamed without other changes".to_owned(),
+            title: "#### Renamed nodes".to_owned(),
             shown: report.renamed.iter().map(line).collect(),
             folded: Vec::new(),
         });

@@ -44,7 +44,7 @@ pub fn linux_script(cluster: &Cluster, index: usize, desired: &Desired, provenan
 #                       and more than half of the routes, or if no other node remains
 #
 # Exit codes: 0 success, or no changes; 1 unexpected error; 3 wrong machine; 4 another run holds the lock; 6 failed, rolled
-# back and verified; 7 rollback incomplete, remaining commands listed; 8 mass removal; 10 conflict with foreign
+# back and verified; 7 rollback incomplete, remaining commands listed; 8 mass removal refused; 10 conflict with foreign
 # objects; 64 invalid options; 130 interrupted and rolled back.
 set -u
 
