@@ -33,7 +33,7 @@ fn on_windows(plugin: &Plugin, node: &Node) -> Vec<Finding> {
     mismatches
         .map(|(gateway, wanted)| {
             let message = if is_computed {
-                format!("{} has the pod gateway {wanted}; win-bridge always uses it", node_label(node))
+                format!("the pod gateway of {} is {wanted}; win-bridge ignores this key", node_label(node))
             } else {
                 format!("the pod gateway of {} is {wanted}", node_label(node))
             };

@@ -177,12 +177,13 @@ impl fmt::Display for Conflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Route { wanted, foreign, replaced } => {
+                let verb = if foreign.len() == 1 { "conflicts" } else { "conflict" };
                 let foreign: Vec<_> = foreign.iter().map(ToString::to_string).collect();
                 let foreign = foreign.join(" and ");
                 if *replaced {
                     write!(f, "{foreign} replaced the managed route {wanted}")
                 } else {
-                    write!(f, "{foreign} conflicts with {wanted}")
+                    write!(f, "{foreign} {verb} with {wanted}")
                 }
             }
             Self::Nat { family, objects } => write!(
@@ -194,9 +195,10 @@ impl fmt::Display for Conflict {
             ),
             Self::ForeignNat { family, objects } => write!(
                 f,
-                "table {} {} contains a foreign object: {}",
+                "table {} {} contains {}: {}",
                 family.nft(),
                 NatTable::NAME,
+                if objects.len() == 1 { "a foreign object" } else { "foreign objects" },
                 list(objects, usize::MAX)
             ),
             Self::Sysctl(foreign) => foreign.fmt(f),
