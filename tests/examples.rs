@@ -11,7 +11,7 @@ use hostgw::{
     state::State,
 };
 
-use crate::support::cases;
+use crate::support::{cases, schema::schema};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -80,9 +80,7 @@ fn yaml_and_toml_yield_the_same_plans() {
 
 #[test]
 fn an_independent_validator_accepts_the_examples_and_rejects_errors() {
-    let text = fs::read_to_string(root().join("schemas/config.schema.json")).unwrap();
-    let schema: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let validator = jsonschema::validator_for(&schema).unwrap();
+    let validator = jsonschema::validator_for(&schema("config")).unwrap();
     let instance = |name: &str| -> serde_json::Value {
         let text = fs::read_to_string(root().join(name)).unwrap();
         if name.ends_with(".toml") {

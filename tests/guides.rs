@@ -23,6 +23,7 @@ use crate::{
     support::{
         cases,
         namespace::{Namespace, Outcome, Privilege, is_root, steady},
+        schema::schema,
     },
 };
 
@@ -391,8 +392,7 @@ fn table_after(guide: &str, heading: &str) -> Vec<String> {
 
 #[test]
 fn the_configuration_guide_documents_every_key() {
-    let schema: serde_json::Value =
-        serde_json::from_str(include_str!("../schemas/config.schema.json")).unwrap();
+    let schema = schema("config");
     let keys = |object: &serde_json::Value| -> Vec<String> {
         let mut keys: Vec<String> = object["properties"].as_object().unwrap().keys().cloned().collect();
         keys.sort();

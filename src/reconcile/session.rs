@@ -49,7 +49,7 @@ pub struct Session {
 
 impl Session {
     /// Determines which node of the configuration this machine is: the `named` one, or else the one with an address of
-    /// this machine, or else the one with its hostname. address of this machine.
+    /// this machine, or else the one with its hostname.
     ///
     /// # Errors
     /// Returns an error if no node of the configuration, or more than one, is this machine.

@@ -11,7 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 #[cfg(feature = "fault-injection")]
 use super::stopped::Stopped;
-use super::{holder, node, pending, settled, supervisor};
+use super::{holder, is_open, node, pending, settled, supervisor};
 use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, can_become_nobody, each, feed};
 
 /// Longer than any test runs.
@@ -27,7 +27,7 @@ fn ends_before_it_is_pending(node: &Namespace, child: &mut Child) -> bool {
     let mut ended = false;
     node.wait_until("the end, or the pending apply", || {
         ended = child.try_wait().expect("our child").is_some();
-        ended || is_waiting(node)
+        ended || supervisor(node).is_some()
     });
     ended
 }
@@ -43,14 +43,6 @@ fn file(node: &Namespace, name: &str) -> Option<String> {
 
 fn is_pending(node: &Namespace) -> bool {
     file(node, "wait/pending.json").is_some()
-}
-
-fn is_waiting(node: &Namespace) -> bool {
-    supervisor(node).is_some()
-}
-
-fn is_open(node: &Namespace) -> bool {
-    file(node, "journal.json").is_some()
 }
 
 fn kill(process: Pid, signal: Signal) {
@@ -217,7 +209,7 @@ fn a_hangup_does_not_affect_the_deadline() {
             .on_terminal("echo $$ >pid; exec \"$HOSTGW\" apply --yes --confirm 5s")
             .spawn()
             .expect("script");
-        node.wait_until("the apply is pending", || is_waiting(&node));
+        node.wait_until("the apply is pending", || supervisor(&node).is_some());
         let command = node.sh("cat pid").trim().to_owned();
         terminal.kill().expect("our child");
         terminal.wait().expect("our child");
@@ -493,7 +485,7 @@ fn a_supervisor_without_the_lock_does_nothing() {
         let child = pending(&node, LONG, &[]);
         node.sh("cd state/net-*
                  status=0; timeout 5 \"$HOSTGW\" supervise </dev/null >>lock 2<. || status=$?; test $status = 1");
-        assert!(is_waiting(&node));
+        assert!(supervisor(&node).is_some());
         node.hostgw_ok(&["confirm"]);
         end(&node, child).expect(0);
     });
@@ -521,8 +513,8 @@ fn the_supervisor_rolls_back_a_command_that_is_killed_midway() {
                 }
             }
             killed_midway += usize::from(is_open(&node));
-            node.wait_until("the supervisor rolled back", || !is_open(&node) || is_waiting(&node));
-            if is_waiting(&node) {
+            node.wait_until("the supervisor rolled back", || !is_open(&node) || supervisor(&node).is_some());
+            if supervisor(&node).is_some() {
                 // It was complete, but had not reported so.
                 node.hostgw_ok(&["cancel"]);
             }
@@ -649,7 +641,7 @@ fn an_ssh_session_at_risk_is_offered_a_confirmation() {
             .spawn()
             .expect("script");
         feed(&mut child, "c\n");
-        node.wait_until("the apply is pending", || is_waiting(&node));
+        node.wait_until("the apply is pending", || supervisor(&node).is_some());
         node.hostgw_ok(&["cancel"]);
         let output = child.wait_with_output().expect("our child");
         Outcome::from_output(&node, "hostgw apply, answered c", output).expect(8);

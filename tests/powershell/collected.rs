@@ -9,7 +9,7 @@ use hostgw::{
 };
 
 use super::{CLUSTER, PROVENANCE, cluster, machine, starts, traffic::with_a_new_switch};
-use crate::support::{cases, directory::Directory, powershell::run};
+use crate::support::{cases, directory::Directory, powershell::run, schema::schema};
 
 /// `plan --state` with the output of the collector makes the same plan as the script on that machine.
 #[test]
@@ -119,9 +119,7 @@ fn a_windows_node_can_be_planned_from_collected_state() {
         assert_eq!(hostgw(&arguments), (code, stdout, stderr));
         let (_, json, _) = hostgw(&["plan", "--state", "node.json", "--json"]);
         if let (2, Ok(json)) = (code, serde_json::from_str::<serde_json::Value>(&json)) {
-            let schema: serde_json::Value =
-                serde_json::from_str(&std::fs::read_to_string("schemas/plan.schema.json").unwrap()).unwrap();
-            assert!(jsonschema::is_valid(&schema, &json), "{json:#}");
+            assert!(jsonschema::is_valid(&schema("plan"), &json), "{json:#}");
         }
     }
     let (code, _, stderr) = hostgw(&["plan", "--state", "node.json", "--node", "linux-1"]);

@@ -5,10 +5,15 @@ use std::{fs, path::Path};
 use jsonschema::Validator;
 use serde_json::{Value, json};
 
+/// A schema of the repository.
+pub fn schema(name: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("schemas/{name}.schema.json"));
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
 /// A schema of the repository that forbids everything it does not describe.
 pub fn strict(name: &str) -> Validator {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("schemas/{name}.schema.json"));
-    let mut schema: Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+    let mut schema = schema(name);
     close(&mut schema);
     jsonschema::validator_for(&schema).unwrap()
 }

@@ -225,22 +225,18 @@ impl Namespace {
         arguments: &[&str],
         variables: &[(&str, &str)],
     ) -> Outcome {
-        let is_user = rights == Rights::Own && self.privilege == Privilege::User;
-        let holder = self.holder.child.id().to_string();
-        let mut command = match &self.entrance {
-            None => self.command(program),
-            Some(_) if is_user => clean(&self.folder, &[&enter_as_user(&holder)[..], &[program]].concat()),
-            Some(_) => clean(&self.folder, &[program]),
+        let run = |mut command: Command| {
+            command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
+            Outcome::of(self, name, &mut command)
         };
-        command.args(arguments).envs(variables.iter().copied()).stdin(Stdio::null());
-        if self.entrance.is_some() && is_user {
+        if self.entrance.is_some() && rights == Rights::Own && self.privilege == Privilege::User {
+            let holder = self.holder.child.id().to_string();
             return on_thread(|| {
                 become_nobody();
-                Outcome::of(self, name, &mut command)
+                run(clean(&self.folder, &[&enter_as_user(&holder)[..], &[program]].concat()))
             });
         }
-        self.inside(|| Outcome::of(self, name, &mut command))
-            .unwrap_or_else(|| Outcome::of(self, name, &mut command))
+        self.inside(|| run(clean(&self.folder, &[program]))).unwrap_or_else(|| run(self.command(program)))
     }
 
     /// Runs `work` in the namespace, with the rights of the suite. Returns `None` if it lacks the right to enter.
