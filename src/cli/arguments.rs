@@ -19,7 +19,7 @@ Exit codes:
     5  the live state changed since the plan was shown or saved; rollback: another command
        ran after the plan was shown
     6  apply failed, and was rolled back and verified
-    7  rollback incomplete; the output lists the remaining commands
+    7  rollback incomplete; the output lists what remains
     8  declined, mass removal refused, no terminal for the prompt, or canceled or not
        confirmed in time (rolled back); confirm: nothing was confirmed; cancel ID: apply ID
        is not pending
@@ -195,7 +195,7 @@ pub(super) struct TargetOptions {
     /// hostgw.toml in the working directory, then in /etc/hostgw].
     #[arg(short, long, value_name = "FILE")]
     pub file: Option<PathBuf>,
-    /// Node to plan for [default: HOSTGW_NODE, then the node whose address belongs to this machine, then the node with this
+    /// Node to use [default: HOSTGW_NODE, then the node whose address belongs to this machine, then the node with this
     /// machine's hostname].
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,

@@ -176,14 +176,20 @@ fn an_interrupted_run_is_rolled_back() {
         node.write("hostgw.yaml", &configuration());
         render(&node, "linux-1");
         let before = node.witness();
-        // sysctl is the last program that is called; here it kills its caller.
-        node.sh("mkdir bin; printf '#!/bin/sh\\n[ \"$1\" = -q ] || exec /sbin/sysctl \"$@\"\\nkill -KILL $PPID\\n' >bin/sysctl; chmod 755 bin/sysctl");
-        let killed = node.try_sh("PATH=$PWD/bin:$PATH HOSTGW_STATE_DIR=$PWD/scripts sh node.sh");
+        node.sh("mkdir bin");
+        // The script reads a sysctl with tr, directly after the write.
+        node.write(
+            "bin/tr",
+            "#!/bin/sh\ncase $(readlink /proc/self/fd/0) in /proc/sys/*) kill -KILL $SCRIPT ;; esac\nexec /usr/bin/tr \"$@\"\n",
+        );
+        node.sh("chmod 755 bin/tr");
+        let run = "PATH=$PWD/bin:$PATH HOSTGW_STATE_DIR=$PWD/scripts sh -c 'SCRIPT=$$; export SCRIPT; exec sh node.sh'";
+        let killed = node.try_sh(run);
         assert_ne!(killed.code, 0, "{killed}");
         assert_ne!(node.witness(), before, "the node is partly changed");
         script(&node, "--undo").expect(0);
         node.assert_unchanged(&before, "a kill, and --undo");
-        node.try_sh("PATH=$PWD/bin:$PATH HOSTGW_STATE_DIR=$PWD/scripts sh node.sh");
+        node.try_sh(run);
         script(&node, "").expect(0).warns("A previous run was interrupted");
         node.hostgw(&["plan", "--detailed-exitcode"]).expect(0);
         script(&node, "--undo").expect(0);
@@ -212,7 +218,7 @@ fn a_kill_at_any_call_is_rolled_back() {
     render(&node, "linux-1");
     node.write("killer", KILLER);
     node.sh("mkdir bin; chmod 755 killer
-             for program in ip nft sysctl mv rm mkdir cp; do ln -s ../killer bin/$program; done
+             for program in ip nft tr mv rm mkdir cp; do ln -s ../killer bin/$program; done
              ip route add 10.244.9.0/24 via 172.30.0.9 proto 87; nft add table ip hostgw");
     let before = node.witness();
     let mut killed_midway = 0;

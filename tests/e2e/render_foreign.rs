@@ -185,9 +185,10 @@ fn an_interrupted_run_keeps_a_foreign_sysctl() {
         write(&node, FILTER, "0");
         write(&node, LAN, "1");
         render(&node, &configuration(&format!("sysctls: {{{FILTER}: 2}}")));
-        let kill = "[ \"$1\" = -q ] || exec $REAL/sysctl \"$@\"\n$REAL/sysctl \"$@\"\ncase $* in *rp_filter*) kill -KILL $(cat script.pid) ;; esac";
+        // A script reads a sysctl with tr, directly after the write.
+        let kill = "case $(readlink /proc/self/fd/0) in *rp_filter) kill -KILL $(cat script.pid) ;; esac\nexec $REAL/tr \"$@\"";
         node.write("wrapper", "echo $$ >script.pid; exec \"$@\"\n");
-        let outcome = script_with("sh wrapper sh", &node, "sysctl", kill);
+        let outcome = script_with("sh wrapper sh", &node, "tr", kill);
         assert_ne!(outcome.code, 0, "{outcome}");
         assert_eq!(node.sysctl(FILTER), "2", "{outcome}");
         write(&node, FILTER, "1");

@@ -169,14 +169,27 @@ live_sysctls() {
     done <"$1" | tr '\t' ' '
 }
 
-# The value of a sysctl by its key, in the same form.
-value_of() {
-    sysctl -n "$1" 2>/dev/null | tr '\t' ' '
-}
+# The value of a sysctl by its file, in the same form. The `read` of a shell does not do: it reads byte by byte, and the
+# kernel ends some values after the first read.
+value_in() {
+    tr '\t' ' ' <"$1"
+} 2>/dev/null
 
 # The file of a sysctl. Dots separate the components, and a slash stands for a dot in an interface name.
 path_of() {
-    printf '/proc/sys/%s\n' "$(printf '%s' "$1" | tr './' '/.')"
+    rest=$1
+    path=/proc/sys/
+    while [ -n "$rest" ]; do
+        name=${rest%%[./]*}
+        rest=${rest#"$name"}
+        case $rest in
+        .*) path=$path$name/ ;;
+        /*) path=$path$name. ;;
+        *) path=$path$name ;;
+        esac
+        rest=${rest#?}
+    done
+    printf '%s\n' "$path"
 }
 
 # ---- The plan
@@ -323,23 +336,25 @@ plan_routes() {
     }' "$2" "$3"
 }
 
-# is_table FAMILY WANTED TEXT: whether TEXT is how nft prints the table in the file WANTED. If no namespace can be
-# created to run nft in, compares with what nft printed after an earlier load of the same file.
+# is_table FAMILY WANTED PRINTED TEXT: whether TEXT is how nft prints the table in the file WANTED; PRINTED is a file
+# for the output of printed_by_nft, which is written if it does not exist. If no namespace can be created to run nft
+# in, compares with what nft printed after an earlier load of the same file.
 is_table() {
-    if [ -z "$3" ] || [ ! -s "$2" ]; then
-        [ -z "$3" ] && [ ! -s "$2" ]
+    if [ -z "$4" ] || [ ! -s "$2" ]; then
+        [ -z "$4" ] && [ ! -s "$2" ]
         return
     fi
-    [ "$3" != "$(printed_by_nft "$1" "$2")" ] || return 0
-    ! can_run_nft && [ "$(cat "$state/made.$1" 2>/dev/null)" = "$(cat "$2"; printf '%s' "$3")" ]
+    [ -e "$3" ] || printed_by_nft "$1" "$2" >"$3"
+    [ "$4" != "$(cat "$3")" ] || return 0
+    ! can_run_nft && [ "$(cat "$state/made.$1" 2>/dev/null)" = "$(cat "$2"; printf '%s' "$4")" ]
 }
 
 # plan_table FAMILY WANTED: a transaction that turns the table of a family (ip or ip6) into the one in the file WANTED;
 # nothing if it matches.
 plan_table() {
     listed_table "$1" >"$work/listed.$1"
-    ! is_table "$1" "$2" "$(without_handles "$work/listed.$1")" || return 0
-    printed_by_nft "$1" "$2" >"$work/printed.$1"
+    ! is_table "$1" "$2" "$work/printed.$1" "$(without_handles "$work/listed.$1")" || return 0
+    [ -e "$work/printed.$1" ] || printed_by_nft "$1" "$2" >"$work/printed.$1"
     rewrite_table "$1" "$2" "$work/printed.$1"
 }
 
@@ -418,131 +433,6 @@ write_table() {
     run nft -f "$work/table.$1"
 }
 
-# The sysctls that differ, in the order in which they must be written: a switch rewrites some of those after it.
-plan_sysctls() {
-    switched=
-    desired_sysctls | while read -r key value; do
-        old=$(value_of "$key")
-        case $key in
-        net.ipv4.ip_forward | net.ipv4.conf.all.forwarding) rewritten='net.ipv4.conf.*.forwarding net.ipv4.conf.all.accept_redirects' ;;
-        net.ipv6.conf.all.*) rewritten="net.ipv6.conf.*.${key##*.}" ;;
-        *) rewritten= ;;
-        esac
-        is_rewritten=
-        set -f
-        for pattern in $switched; do
-            # shellcheck disable=SC2254 # it is a pattern
-            case $key in $pattern) is_rewritten=1 ;; esac
-        done
-        set +f
-        [ "$old" = "$value" ] && [ -z "$is_rewritten" ] && continue
-        printf '%s %s\n' "$key" "$value"
-        switched="$switched $rewritten"
-    done
-}
-
-# Writes a plan to the directory $work: routes.4, routes.6, table.ip, table.ip6, sysctls. Each file is empty if nothing
-# has to change.
-plan() {
-    desired_routes | sed -e 's/ scope link/ scope 253/' >"$work/wanted"
-    for family in 4 6; do
-        is_of_family "$family" <"$work/wanted" >"$work/wanted.$family"
-        live_routes "$family" >"$work/live.$family" || return 1
-        plan_routes "$family" "$work/wanted.$family" "$work/live.$family" >"$work/routes.$family" || return 1
-    done
-    for family in ip ip6; do
-        "desired_table_$family" >"$work/wanted.$family"
-        plan_table "$family" "$work/wanted.$family" >"$work/table.$family" || return 1
-    done
-    plan_sysctls >"$work/sysctls"
-}
-
-# Selects the routes of a family by their destinations.
-is_of_family() {
-    if [ "$1" = 6 ]; then grep '^[^ ]*:'; else grep '^[^ :]* '; fi
-    return 0
-}
-
-conflicts() {
-    sed -n 's/^! //p' "$work/routes.4" "$work/routes.6"
-}
-
-is_empty() {
-    for part in routes.4 routes.6 table.ip table.ip6 sysctls; do
-        [ ! -s "$work/$part" ] || return 1
-    done
-}
-
-show() {
-    {
-        sed -n -e '/ metric 4294967294\( \|$\)/d; s/ scope 253/ scope link/; s/^route add /+ /p; s/^route append /+ /p
-            s/^route del /- /p; s/^! /! /p' "$work/routes.4" "$work/routes.6"
-        for family in ip ip6; do
-            [ ! -s "$work/table.$family" ] || printf '~ table %s hostgw\n' "$family"
-        done
-        sed -e 's/^\([^ ]*\) /~ \1 = /' "$work/sysctls"
-    } | escaped
-}
-
-# ---- The transaction
-
-# Carries out the plan in $work.
-commit() {
-    for family in ip ip6; do
-        if [ -s "$work/table.$family" ]; then
-            : >"$state/open/wrote.$family" || return 1
-            write_table "$family" || {
-                rm -f "$state/open/wrote.$family"
-                return 1
-            }
-            { cat "$work/wanted.$family"; nft -s list table "$family" hostgw 2>/dev/null; } >"$state/made.$family"
-        fi
-        is_uninterrupted || return 1
-    done
-    for family in 4 6; do
-        [ ! -s "$work/routes.$family" ] || run ip "-$family" -batch "$work/routes.$family" || return 1
-        is_uninterrupted || return 1
-    done
-    while read -r key value; do
-        write_sysctl "$key" "$value" || return 1
-        is_uninterrupted || return 1
-    done <"$work/sysctls"
-}
-
-# Writes a sysctl. If the kernel stores another value than requested, restores the previous one immediately, because
-# the stored value would look foreign.
-write_sysctl() {
-    ! run sysctl -q -w "$1=$2" || [ "$(value_of "$1")" != "$2" ] || return 0
-    fail "cannot set $1 = $2: the kernel reads it back as $(value_of "$1")"
-    path=$(path_of "$1")
-    while IFS= read -r line; do
-        [ "${line%%:*}" != "$path" ] || { printf '%s\n' "${line#*:}" >"$path"; } 2>/dev/null
-    done <"$state/open/sysctls"
-    return 1
-}
-
-# Fails after a signal, to stop between two steps.
-is_uninterrupted() {
-    [ -z "$signal" ]
-}
-
-# Saves to a directory the live state and the values that will be written, to restore the former and to tell foreign
-# values.
-save_state() {
-    rm -rf "$1"
-    mkdir -p "$1" || return 1
-    for family in 4 6; do
-        grep ' proto 87\( \|$\)' "$work/live.$family" >"$1/routes.$family"
-    done
-    for family in ip ip6; do
-        live_table "$family" >"$1/table.$family"
-        without_handles "$work/listed.$family" >"$1/stateless.$family"
-        cp "$work/wanted.$family" "$1/wanted.$family" || return 1
-    done
-    cp "$work/sysctls" "$1/keys" && live_sysctls "$1/keys" >"$1/sysctls" && written_sysctls "$1" >"$1/written"
-    [ -f "$1/written" ] && [ -f "$1/routes.4" ] && [ -f "$1/routes.6" ]
-}
-
 # awk functions that know what the kernel rewrites on its own. Changing IPv4 forwarding rewrites the forwarding of
 # every interface, and all/accept_redirects to the opposite; some keys of net.ipv6.conf.all rewrite those of every
 # interface. is_switch sets `directory` and `leaf` if a path is such a switch.
@@ -580,6 +470,134 @@ switches='
     function path_of(line) { return substr(line, 1, index(line, ":") - 1) }
     function value_of(line) { return substr(line, index(line, ":") + 1) }
 '
+
+# The sysctls that differ, in the order in which they must be written: a switch rewrites some of those after it.
+plan_sysctls() {
+    desired_sysctls | while read -r key value; do
+        printf '%s:%s %s\n' "$(path_of "$key")" "$key" "$value"
+    done | awk "$switches"'
+    {
+        path = path_of($0)
+        key = value_of($1)
+        value = substr($0, length($1) + 2)
+        live = ""
+        getline live <path
+        close(path)
+        gsub(/\t/, " ", live)
+        is_written_again = 0
+        for (at = 1; at <= count; at++)
+            if (rewrites(switched[at], path) || is_same_switch(switched[at], path)) is_written_again = 1
+        if (live == value && !is_written_again) next
+        print key " " value
+        switched[++count] = path
+    }'
+}
+
+# Writes a plan to the directory $work: routes.4, routes.6, table.ip, table.ip6, sysctls. Each file is empty if nothing
+# has to change.
+plan() {
+    : >"$work/wanted.4" && : >"$work/wanted.6" || return 1
+    desired_routes | awk -v wanted="$work/wanted." '
+        { sub(/ scope link/, " scope 253"); print >(wanted ($1 ~ /:/ ? 6 : 4)) }' || return 1
+    for family in 4 6; do
+        live_routes "$family" >"$work/live.$family" || return 1
+        plan_routes "$family" "$work/wanted.$family" "$work/live.$family" >"$work/routes.$family" || return 1
+    done
+    for family in ip ip6; do
+        "desired_table_$family" >"$work/wanted.$family"
+        plan_table "$family" "$work/wanted.$family" >"$work/table.$family" || return 1
+    done
+    plan_sysctls >"$work/sysctls"
+}
+
+conflicts() {
+    sed -n 's/^! //p' "$work/routes.4" "$work/routes.6"
+}
+
+is_empty() {
+    for part in routes.4 routes.6 table.ip table.ip6 sysctls; do
+        [ ! -s "$work/$part" ] || return 1
+    done
+}
+
+show() {
+    {
+        sed -n -e '/ metric 4294967294\( \|$\)/d; s/ scope 253/ scope link/; s/^route add /+ /p; s/^route append /+ /p
+            s/^route del /- /p; s/^! /! /p' "$work/routes.4" "$work/routes.6"
+        for family in ip ip6; do
+            [ -s "$work/table.$family" ] || continue
+            sign='~'
+            [ -s "$work/listed.$family" ] || sign=+
+            [ -s "$work/wanted.$family" ] || sign=-
+            printf '%s table %s hostgw\n' "$sign" "$family"
+        done
+        sed -e 's/^\([^ ]*\) /~ \1 = /' "$work/sysctls"
+    } | escaped
+}
+
+# ---- The transaction
+
+# Carries out the plan in $work.
+commit() {
+    for family in ip ip6; do
+        if [ -s "$work/table.$family" ]; then
+            : >"$state/open/wrote.$family" || return 1
+            write_table "$family" || {
+                rm -f "$state/open/wrote.$family"
+                return 1
+            }
+            { cat "$work/wanted.$family"; nft -s list table "$family" hostgw 2>/dev/null; } >"$state/made.$family"
+        fi
+        is_uninterrupted || return 1
+    done
+    for family in 4 6; do
+        [ ! -s "$work/routes.$family" ] || run ip "-$family" -batch "$work/routes.$family" || return 1
+        is_uninterrupted || return 1
+    done
+    while read -r key value; do
+        write_sysctl "$key" "$value" || return 1
+        is_uninterrupted || return 1
+    done <"$work/sysctls"
+}
+
+# Writes a sysctl. If the kernel stores another value than requested, restores the previous one immediately, because
+# the stored value would look foreign.
+write_sysctl() {
+    path=$(path_of "$1")
+    ! run store "$path" "$2" || [ "$(value_in "$path")" != "$2" ] || return 0
+    fail "cannot set $1 = $2: the kernel reads it back as $(value_in "$path")"
+    while IFS= read -r line; do
+        [ "${line%%:*}" != "$path" ] || store "$path" "${line#*:}" 2>/dev/null
+    done <"$state/open/sysctls"
+    return 1
+}
+
+# store FILE VALUE: writes a value to the file of a sysctl.
+store() {
+    printf '%s\n' "$2" >"$1"
+}
+
+# Fails after a signal, to stop between two steps.
+is_uninterrupted() {
+    [ -z "$signal" ]
+}
+
+# Saves to a directory the live state and the values that will be written, to restore the former and to tell foreign
+# values.
+save_state() {
+    rm -rf "$1"
+    mkdir -p "$1" || return 1
+    for family in 4 6; do
+        grep ' proto 87\( \|$\)' "$work/live.$family" >"$1/routes.$family"
+    done
+    for family in ip ip6; do
+        live_table "$family" >"$1/table.$family"
+        without_handles "$work/listed.$family" >"$1/stateless.$family"
+        cp "$work/wanted.$family" "$1/wanted.$family" || return 1
+    done
+    cp "$work/sysctls" "$1/keys" && live_sysctls "$1/keys" >"$1/sysctls" && written_sysctls "$1" >"$1/written"
+    [ -f "$1/written" ] && [ -f "$1/routes.4" ] && [ -f "$1/routes.6" ]
+}
 
 # The values that a run will leave for everything recorded in a directory, as PATH:VALUE.
 written_sysctls() {
@@ -665,6 +683,7 @@ plan_restoration() {
 # $foreign to the foreign changes, which stay.
 restore_state() {
     signal=
+    rm -f "$work"/undone.*
     left="# the sysctl values in the record $1 cannot be compared with the live ones; inspect it"
     plan_restoration "$1" || return 1
     # Twice, because restoring a switch rewrites values that were already right.
@@ -745,7 +764,7 @@ restore_table() {
     [ -e "$2/wrote.$1" ] || return 0
     now=$(without_handles "$work/listed.$1")
     [ "$now" != "$(cat "$2/stateless.$1")" ] || return 0
-    is_table "$1" "$2/wanted.$1" "$now" || return 0
+    is_table "$1" "$2/wanted.$1" "$work/undone.$1" "$now" || return 0
     rewrite_table "$1" "$2/table.$1" "$2/stateless.$1"
 }
 
@@ -753,7 +772,7 @@ restore_table() {
 is_foreign_table() {
     [ -e "$2/wrote.$1" ] || return 1
     now=$(without_handles "$work/listed.$1")
-    [ "$now" != "$(cat "$2/stateless.$1")" ] && ! is_table "$1" "$2/wanted.$1" "$now"
+    [ "$now" != "$(cat "$2/stateless.$1")" ] && ! is_table "$1" "$2/wanted.$1" "$work/undone.$1" "$now"
 }
 
 # The sysctls that differ from $work/targets, as PATH:VALUE. Switches come first, because they rewrite others.
@@ -772,7 +791,7 @@ different_sysctls() {
 restore_sysctls() {
     different_sysctls "$1" >"$work/undo.sysctls"
     while IFS= read -r line; do
-        { printf '%s\n' "${line#*:}" >"${line%%:*}"; } 2>/dev/null
+        store "${line%%:*}" "${line#*:}" 2>/dev/null
     done <"$work/undo.sysctls"
 }
 
@@ -823,7 +842,7 @@ case ${1-} in
 esac
 [ $# -le 1 ] || refuse 64 "this script accepts at most one option"
 
-for tool in ip awk sed grep sysctl; do
+for tool in ip awk sed grep; do
     command -v "$tool" >/dev/null || refuse 1 "$tool is not installed"
 done
 if [ -n "$(desired_table_ip)$(desired_table_ip6)" ]; then
@@ -866,7 +885,7 @@ if [ "$mode" != show ] && [ -z "$(ip -o link show dev "$device" up)" ]; then
     refuse 3 "the interface $device is down; set it up first"
 fi
 desired_sysctls | while read -r key _; do
-    sysctl -n "$key" >/dev/null 2>&1 || { fail "this kernel has no sysctl $key"; exit 3; }
+    [ -e "$(path_of "$key")" ] || { fail "this kernel has no sysctl $key"; exit 3; }
 done || exit 3
 
 plan || refuse 1 "the live state could not be read"
@@ -884,7 +903,7 @@ show
 removed=$(cat "$work/routes.4" "$work/routes.6" | grep -c '^# removed')
 if [ "$removed" -gt 0 ] && [ "$allowed" != "$removed" ]; then
     has=$(cat "$work/live.4" "$work/live.6" | grep -c ' proto 87\( \|$\)')
-    if { [ "$removed" -ge 10 ] && [ $((removed * 2)) -gt "$has" ]; } || ! grep -q ' via ' "$work/wanted"; then
+    if { [ "$removed" -ge 10 ] && [ $((removed * 2)) -gt "$has" ]; } || ! grep -q ' via ' "$work/wanted.4" "$work/wanted.6"; then
         refuse 8 "this plan removes $removed of the $has managed routes; nothing was changed. If that is intended, pass --allow-removals $removed"
     fi
 fi

@@ -1,7 +1,7 @@
 //! Renders the plan of a Linux node as a shell script, for nodes without hostgw and for review.
 //!
 //! A script consists of a header, the desired state in the syntax of `ip route`, `nft` and `sysctl`, and a body that
-//! is the same in every script of a version. It needs POSIX sh and awk, iproute2, nft and sysctl. It plans on the node
+//! is the same in every script of a version. It needs POSIX sh and awk, iproute2 and nft. It plans on the node
 //! by the rules of [`plan`](crate::plan::plan()), and its result is the same as that of `hostgw apply`, including the
 //! marks of managed objects. hostgw and scripts can therefore be used in turn.
 
