@@ -101,9 +101,9 @@ pub(super) enum Verb {
     Diff(DiffOptions),
     /// Write a script that applies a node's plan without hostgw: PowerShell for Windows, sh for Linux.
     ///
-    /// The script plans on the node, commits as one transaction, and rolls back on failure. The Windows script follows
-    /// the documentation of its cmdlets. The authors have not run it on Windows: run the self-test in examples/windows
-    /// first.
+    /// The script plans on the node, commits as one transaction, and rolls back on failure. The Windows script was written
+    /// from the documentation of its cmdlets. The authors have not run it on Windows: run the self-test in
+    /// examples/windows first.
     Render(RenderOptions),
     /// Check that a node's CNI configuration fits the cluster.
     ///
@@ -242,7 +242,7 @@ pub(super) struct ApplyOptions {
     #[arg(value_name = "PLAN", conflicts_with_all = ["file", "node", "adopt"])]
     pub plan: Option<PathBuf>,
     /// Allow a mass removal: the exact number of routes the plan removes. Required if that is at least 10 and more than
-    /// half of the managed routes, or if no other node is left.
+    /// half of the managed routes, or if no other node is left in the configuration.
     #[arg(long, value_name = "N")]
     pub allow_removals: Option<usize>,
     #[command(flatten)]

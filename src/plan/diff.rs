@@ -195,10 +195,10 @@ impl fmt::Display for Conflict {
             ),
             Self::ForeignNat { family, objects } => write!(
                 f,
-                "table {} {} contains {}: {}",
+                "table {} {} contains {} that hostgw did not create: {}",
                 family.nft(),
                 NatTable::NAME,
-                if objects.len() == 1 { "a foreign object" } else { "foreign objects" },
+                if objects.len() == 1 { "an object" } else { "objects" },
                 list(objects, usize::MAX)
             ),
             Self::Sysctl(foreign) => foreign.fmt(f),

@@ -53,7 +53,7 @@ fn an_expired_or_canceled_apply_keeps_and_reports_a_foreign_rule() {
                 snapshots.compare("foreign-rule-cancel", &node.hostgw(&["cancel"]).expect(7));
             }
             let outcome = end(&node, child).expect(7);
-            outcome.warns("contains a foreign object: rule ip hostgw postrouting ip daddr != 10.9.0.0/16");
+            outcome.warns("contains an object that hostgw did not create: rule ip hostgw postrouting ip daddr != 10.9.0.0/16");
             assert_kept(&node);
             node.hostgw_ok(&["status"]).says("only partly rolled back");
             // A rollback shows it first.
@@ -76,7 +76,9 @@ fn a_foreign_rule_can_be_kept_permanently() {
         node.hostgw(&["cancel"]).expect(7);
         end(&node, child).expect(7);
         let outcome = node.hostgw_ok(&["rollback", "--yes", "--abandon"]);
-        outcome.says("hostgw did not add it; its table stays").warns("contains a foreign object");
+        outcome
+            .says("hostgw did not add it; its table stays")
+            .warns("contains an object that hostgw did not create");
         assert!(has_foreign_rule(&node) && !is_open(&node));
         // The same for an apply in effect.
         node.hostgw_ok(&["apply", "--yes"]);
