@@ -313,7 +313,7 @@ pub(super) struct DestroyOptions {
     /// Restore the original value of a sysctl even if another program has changed it since.
     #[arg(long)]
     pub adopt: bool,
-    /// Keep sysctl values that another program has set since, and stop managing them.
+    /// Keep sysctl values that another program has changed, and stop managing them.
     #[arg(long, conflicts_with = "adopt")]
     pub abandon: bool,
     #[command(flatten)]

@@ -153,7 +153,7 @@ fn forbidden(error: &io::Error) -> Error {
         "this system does not let unprivileged users create network namespaces: {error}"
     ))
     .with_hint(
-        "run as root, or as root run `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` (Ubuntu), `sysctl -w \
+        "run hostgw as root, or allow user namespaces: as root, run `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` (Ubuntu), `sysctl -w \
          kernel.unprivileged_userns_clone=1` (older Debian) or `sysctl -w user.max_user_namespaces=10000`",
     )
 }

@@ -431,6 +431,7 @@ impl Validator<'_> {
                     .hint(format!("use at most {max}, the limit of New-NetRoute")),
             );
         }
-        RouteOptions { table, metric, mtu }
+        let spread = raw.spread.as_ref().map_or_else(Default::default, |spread| spread.0);
+        RouteOptions { table, metric, mtu, spread }
     }
 }

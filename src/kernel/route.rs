@@ -246,6 +246,13 @@ fn decode(payload: &[u8], links: &Links) -> Option<Route> {
             unsupported.push(attribute_name(attribute));
         }
     }
+    if unsupported.is_empty()
+        && route.is_owned()
+        && route.family() == Family::V4
+        && route.next.gateway.is_some()
+    {
+        route.scope = RouteScope::from_spread(route.scope.number());
+    }
     if !unsupported.is_empty() {
         route.opaque = Some(OpaqueRoute {
             parts: unsupported.into_iter().map(Into::into).collect(),

@@ -182,6 +182,31 @@ pub struct RouteOptions {
     pub metric: u32,
     /// The MTU in bytes, or `None` for that of the interface.
     pub mtu: Option<u32>,
+    /// Whether the scope of IPv4 routes spreads the gateways over the kernel's hash table.
+    pub spread: ScopeSpread,
+}
+
+/// When the scope of IPv4 routes depends on the gateway.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ScopeSpread {
+    /// In clusters of at least 300 nodes.
+    #[default]
+    Auto,
+    /// Never: all routes by a gateway have the global scope.
+    Never,
+}
+
+impl ScopeSpread {
+    /// The number of nodes from which on spreading saves more than a tenth of the time to add the routes. With 300
+    /// nodes, `ip -batch` needs 0.88 of the time; with 1,000, 0.53; with 10,000, 0.09 (Linux 6.18).
+    pub const MIN_NODES: usize = 300;
+
+    /// Returns whether the routes of a cluster of `nodes` are spread.
+    #[must_use]
+    pub const fn applies_to(self, nodes: usize) -> bool {
+        matches!(self, Self::Auto) && nodes >= Self::MIN_NODES
+    }
 }
 
 /// `RT_TABLE_MAIN` (linux/rtnetlink.h).
@@ -189,6 +214,6 @@ pub const MAIN_TABLE: u32 = 254;
 
 impl Default for RouteOptions {
     fn default() -> Self {
-        Self { table: MAIN_TABLE, metric: 0, mtu: None }
+        Self { table: MAIN_TABLE, metric: 0, mtu: None, spread: ScopeSpread::Auto }
     }
 }

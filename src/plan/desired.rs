@@ -14,7 +14,7 @@ use crate::{
     },
     state::{
         BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatRule, NatTable, NextHop,
-        Route, RouteKey, RouteScope, RouteType, RuleBody, State, protocol,
+        Route, RouteKey, RouteScope, RouteType, RuleBody, Spread, State, protocol,
     },
     text::Untrusted,
 };
@@ -210,13 +210,20 @@ fn route(
 ) -> Route {
     let options = cluster.routes;
     let is_v6 = Family::from(destination) == Family::V6;
+    let scope = match gateway {
+        Some(IpAddr::V4(gateway)) if options.spread.applies_to(cluster.nodes.len()) => {
+            RouteScope::Spread(Spread::of(gateway))
+        }
+        None if !is_v6 => RouteScope::Link,
+        _ => RouteScope::Global,
+    };
     Route {
         destination,
         table: options.table,
         tos: None,
         metric: if is_v6 && options.metric == 0 { IPV6_DEFAULT_METRIC } else { options.metric },
         protocol: protocol::HOSTGW,
-        scope: if gateway.is_some() || is_v6 { RouteScope::Global } else { RouteScope::Link },
+        scope,
         kind: RouteType::Unicast,
         next: NextHop { gateway, device: device.map(|name| name.as_str().into()), onlink: false },
         source: None,

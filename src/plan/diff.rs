@@ -293,8 +293,8 @@ impl RouteChange {
     /// Returns the change route by route, as action, before and after.
     #[must_use]
     pub fn lines(&self) -> Vec<(Action, Option<&Route>, Option<&Route>)> {
-        let removed: Vec<_> = self.before.iter().filter(|route| !self.after.contains(route)).collect();
-        let added: Vec<_> = self.after.iter().filter(|route| !self.before.contains(route)).collect();
+        let removed = missing_from(self.before.iter(), self.after.iter());
+        let added = missing_from(self.after.iter(), self.before.iter());
         (0..removed.len().max(added.len()))
             .filter_map(|at| match (removed.get(at), added.get(at)) {
                 (None, Some(after)) => Some((Action::Add, None, Some(*after))),
@@ -326,10 +326,9 @@ impl RouteChange {
             }
             _ => {}
         }
-        let removed = live.iter().filter(|route| !self.after.contains(route));
-        steps.extend(removed.map(|route| Step::Delete(route)));
-        let missing = self.after.iter().filter(|route| !live.contains(route));
-        steps.extend(missing.map(Step::Append));
+        let live = || live.iter().copied();
+        steps.extend(missing_from(live(), self.after.iter()).into_iter().map(Step::Delete));
+        steps.extend(missing_from(self.after.iter(), live()).into_iter().map(Step::Append));
         steps
     }
 
@@ -337,7 +336,11 @@ impl RouteChange {
     #[must_use]
     pub fn prepended(&self) -> Option<&[Route]> {
         let new = self.after.strip_suffix(self.before.as_slice())?;
-        let is_prepended = !new.is_empty() && !self.before.is_empty() && self.key.family() == Family::V4;
+        let is_live = |route: &Route| self.before.iter().any(|live| live.is_identical(route));
+        let is_prepended = !new.is_empty()
+            && !self.before.is_empty()
+            && self.key.family() == Family::V4
+            && !new.iter().any(is_live);
         is_prepended.then_some(new)
     }
 
@@ -355,6 +358,26 @@ impl RouteChange {
     fn first(&self) -> Option<&Route> {
         self.after.first().or(self.before.first())
     }
+}
+
+/// Returns the routes for which there is none in `others`. Routes can be equal without being identical, so each of
+/// `others` counts once, and for an identical route if there is one.
+fn missing_from<'a>(
+    routes: impl Iterator<Item = &'a Route>,
+    others: impl Iterator<Item = &'a Route>,
+) -> Vec<&'a Route> {
+    let mut others: Vec<_> = others.collect();
+    let mut missing: Vec<_> = routes.collect();
+    for is_same in [Route::is_identical, Route::eq] {
+        missing.retain(|route| match others.iter().position(|other| is_same(route, other)) {
+            Some(at) => {
+                others.swap_remove(at);
+                false
+            }
+            None => true,
+        });
+    }
+    missing
 }
 
 impl NatChange {

@@ -37,16 +37,13 @@ pub use windows::{WindowsDesired, WindowsOrigin, windows_desired};
 
 use std::collections::BTreeSet;
 
-use serde::{Deserialize, Serialize};
-
 use crate::{
     model::{Family, SysctlKey},
     state::{RouteKey, State},
 };
 
 /// The keys of the objects that a plan changes.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Touched {
     /// The keys of the routes, sorted.
     pub routes: Vec<RouteKey>,

@@ -3,6 +3,7 @@
 
 mod confirmation;
 mod last_applied;
+mod packed;
 mod snapshot;
 mod transaction;
 

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::packed;
 use crate::{
     plan::{self, OriginalSysctls, SysctlChange, SysctlValues, Totals, Touched},
     state::{State, Tables},
@@ -20,8 +21,10 @@ pub struct Record {
     /// The number of changes.
     pub totals: Totals,
     /// The keys of the objects it changes.
+    #[serde(with = "packed::touched")]
     pub touched: Touched,
     /// The state of these objects before the transaction.
+    #[serde(with = "packed::state")]
     pub before: State,
     /// The sysctl values after the transaction, including those that the kernel overwrites because of a switch.
     pub written: SysctlValues,

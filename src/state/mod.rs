@@ -26,7 +26,7 @@ pub use nat::{
     BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatObject, NatRule, NatTable,
     RuleBody, Tables,
 };
-pub use route::{NextHop, OpaqueRoute, Route, RouteKey, RouteScope, RouteType, protocol};
+pub use route::{NextHop, OpaqueRoute, Route, RouteKey, RouteScope, RouteType, Spread, protocol};
 pub use windows::{Forwarding, Role, WindowsRoute, WindowsState};
 pub use word::{Column, Word, join_words};
 

@@ -1,10 +1,14 @@
 //! Routes, formatted as `ip route` prints them.
 
-use std::{cmp::Ordering, fmt, net::IpAddr};
+use std::{
+    cmp::Ordering,
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use ipnet::IpNet;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::word::{Column, Word, join_words};
 use crate::{
@@ -142,11 +146,15 @@ pub struct NextHop {
 }
 
 /// The scope of a route (`rt_scope_t`, linux/rtnetlink.h). IPv6 routes have none and are reported as global.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+// A spread scope equals the global one, because the number is not a setting. The schemas need not know.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum RouteScope {
     /// Destinations behind a gateway (`RT_SCOPE_UNIVERSE`).
     Global,
+    /// The same, encoded as another number in a managed IPv4 route.
+    #[serde(skip)]
+    Spread(Spread),
     /// Destinations on the link.
     Link,
     /// Addresses of this node.
@@ -167,11 +175,27 @@ impl RouteScope {
         }
     }
 
+    /// Returns the scope with this number in a managed IPv4 route by a gateway.
+    #[must_use]
+    pub const fn from_spread(number: u8) -> Self {
+        match number {
+            1..Spread::LIMIT => Self::Spread(Spread(number)),
+            _ => Self::from_number(number),
+        }
+    }
+
+    /// Returns `true` for the global scope, however it is encoded.
+    #[must_use]
+    pub const fn is_global(self) -> bool {
+        matches!(self, Self::Global | Self::Spread(_))
+    }
+
     /// Returns the number of the scope.
     #[must_use]
     pub const fn number(self) -> u8 {
         match self {
             Self::Global => 0,
+            Self::Spread(spread) => spread.number(),
             Self::Link => 253,
             Self::Host => 254,
             Self::Other(number) => number,
@@ -179,10 +203,60 @@ impl RouteScope {
     }
 }
 
+impl Serialize for RouteScope {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let name = "RouteScope";
+        match self {
+            Self::Global | Self::Spread(_) => serializer.serialize_unit_variant(name, 0, "global"),
+            Self::Link => serializer.serialize_unit_variant(name, 1, "link"),
+            Self::Host => serializer.serialize_unit_variant(name, 2, "host"),
+            Self::Other(number) => serializer.serialize_newtype_variant(name, 3, "other", number),
+        }
+    }
+}
+
+impl PartialEq for RouteScope {
+    fn eq(&self, other: &Self) -> bool {
+        let meaning = |scope: &Self| if scope.is_global() { 0 } else { scope.number() };
+        meaning(self) == meaning(other)
+    }
+}
+
+impl Eq for RouteScope {}
+
+/// The number by which the kernel stores the global scope of a managed IPv4 route.
+///
+/// The kernel finds equal next hops of IPv4 routes in a hash table whose hash includes the scope but not the gateway
+/// (`fib_info_hashfn`, net/ipv4/fib_semantics.c). With one scope, all gateways of a cluster share a bucket, and adding
+/// routes is quadratic in their number. A route by a gateway forwards in the same way with any scope below
+/// [`LIMIT`](Self::LIMIT), and the scope is not part of a route's key, so the scope can spread the gateways.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spread(u8);
+
+impl Spread {
+    /// From 200 (`RT_SCOPE_SITE`) on, the kernel would choose source addresses with a narrower scope.
+    pub const LIMIT: u8 = 200;
+
+    /// Returns the number.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
+    /// Returns the number for the routes by `gateway`, which depends on nothing else.
+    #[must_use]
+    pub fn of(gateway: Ipv4Addr) -> Self {
+        // Fibonacci hashing: multiplies by 2^32 divided by the golden ratio, and uses the upper bits.
+        let hash = u32::from(gateway).wrapping_mul(0x9E37_79B1);
+        let number = (u64::from(hash) * u64::from(Self::LIMIT)) >> 32;
+        Self(u8::try_from(number).unwrap_or_default())
+    }
+}
+
 impl fmt::Display for RouteScope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Global => f.write_str("global"),
+            Self::Global | Self::Spread(_) => f.write_str("global"),
             Self::Link => f.write_str("link"),
             Self::Host => f.write_str("host"),
             Self::Other(200) => f.write_str("site"),
@@ -279,6 +353,12 @@ impl Route {
         self.protocol == protocol::HOSTGW
     }
 
+    /// Returns `true` if the two routes are equal, and the kernel could not keep both.
+    #[must_use]
+    pub fn is_identical(&self, other: &Self) -> bool {
+        self == other && self.scope.number() == other.scope.number()
+    }
+
     /// Returns `true` if the route makes its destination reachable on `device` without a gateway.
     #[must_use]
     pub fn is_on_link(&self, device: &str) -> bool {
@@ -322,7 +402,7 @@ impl Route {
             words.push(Word::new(Details, "table", self.table));
         }
         words.push(Word::new(Details, "proto", protocol::name(self.protocol)));
-        if self.scope != RouteScope::Global {
+        if !self.scope.is_global() {
             words.push(Word::new(Details, "scope", self.scope));
         }
         if let Some(source) = self.source {
@@ -439,6 +519,24 @@ mod tests {
             route("0.0.0.0/0", Some("10.0.0.1")).to_string(),
             "default via 10.0.0.1 dev eth0 proto 87"
         );
+    }
+
+    #[test]
+    fn gateways_are_spread_evenly() {
+        for stride in [1, 16, 64, 200, 256, 4096] {
+            let mut counts = [0_usize; 256];
+            for at in 0..10_000_u32 {
+                let scope = RouteScope::Spread(Spread::of(Ipv4Addr::from(0x0AF4_0001 + at * stride)));
+                assert_eq!(scope, RouteScope::Global);
+                assert_eq!(RouteScope::from_spread(scope.number()).number(), scope.number());
+                counts[usize::from(scope.number())] += 1;
+            }
+            let (spread, rest) = counts.split_at(usize::from(Spread::LIMIT));
+            assert!(spread.iter().all(|count| (25..=100).contains(count)), "{stride}: {spread:?}");
+            assert!(rest.iter().all(|count| *count == 0), "{stride}");
+        }
+        assert_ne!(RouteScope::from_spread(200), RouteScope::Global);
+        assert_ne!(RouteScope::from_number(1), RouteScope::Global);
     }
 
     #[test]

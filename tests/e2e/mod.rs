@@ -55,6 +55,7 @@ mod sequences;
 mod signals;
 mod simulate;
 mod snapshot;
+mod spread;
 mod state_directory;
 #[cfg(feature = "fault-injection")]
 mod stopped;

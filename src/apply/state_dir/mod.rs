@@ -450,12 +450,12 @@ pub(super) mod tests {
             ("", "EOF while parsing"),
             (&whole[..whole.len() / 2], "EOF while parsing"),
             (
-                &whole.replace("\"format\":2", "\"format\":3"),
-                "its format is 3, this version of hostgw reads 2",
+                &whole.replace("\"format\":3", "\"format\":4"),
+                "its format is 4, this version of hostgw reads 3",
             ),
             (
-                &whole.replace("\"format\":2", "\"format\":1"),
-                "its format is 1, this version of hostgw reads 2",
+                &whole.replace("\"format\":3", "\"format\":2"),
+                "its format is 2, this version of hostgw reads 3",
             ),
             (&whole.replace("\"id\":1", "\"id\":1,\"more\":2"), "unknown field `more`"),
         ] {

@@ -3,7 +3,7 @@
 use super::*;
 
 /// The format version of every file in the state directory. Files of other versions are rejected.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// The wrapper around the content of every file.
 #[derive(Serialize, Deserialize)]

@@ -21,7 +21,8 @@ use super::{
 /// Renders the comparison as Markdown. The hidden marker contains `file` instead of revisions, which would change.
 #[must_use]
 pub fn comparison_markdown(report: &ComparisonReport, file: &Untrusted) -> String {
-    let annotation = |name: &Option<Untrusted>| name.as_ref().map_or_else(|| "nothing".to_owned(), code);
+    let annotation =
+        |name: &Option<Untrusted>| name.as_ref().map_or_else(|| "no configuration".to_owned(), code);
     let is_diff = report.old.is_some() || !report.notes.is_empty();
     let (marker, title) = if is_diff {
         let title = format!("hostgw diff: {} → {}", annotation(&report.old), annotation(&report.new));

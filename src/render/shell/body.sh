@@ -98,6 +98,8 @@ live_routes() {
     awk -v family="$1" '
     BEGIN { split("unicast local broadcast anycast multicast blackhole unreachable prohibit throw", type, " ") }
     /^[2-9] / { $0 = type[$1] substr($0, 2) }
+    # hostgw spreads the gateways of a large cluster over scopes up to 199, which have no other effect.
+    family == 4 && /^[^ ]+ via .* proto 87 .*scope 1?[0-9]?[0-9]( |$)/ { sub(/ scope [0-9]+/, "") }
     {
         sub(/ pref medium/, "")
         gsub(/ (linkdown|dead|rt_trap)/, "")

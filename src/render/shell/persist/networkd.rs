@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use crate::{
     model::MAIN_TABLE,
-    state::{NextHop, Route, RouteScope, RouteType},
+    state::{NextHop, Route, RouteType},
 };
 
 /// Renders a `[Route]` section for each route.
@@ -31,7 +31,7 @@ fn section(route: &Route) -> String {
     if *onlink {
         line("GatewayOnLink", &"yes");
     }
-    if *scope != RouteScope::Global {
+    if !scope.is_global() {
         line("Scope", scope);
     }
     line("Protocol", protocol);
