@@ -115,8 +115,9 @@
 //! # Synchronous netlink
 //!
 //! The kernel processes a route request within the system call that sends it, so there is nothing to wait for and
-//! nothing to overlap. Messages are built with the types of `rtnetlink` and sent in groups of up to 128 per system
-//! call, over a plain socket. hostgw does not use an async runtime.
+//! nothing to overlap. Requests are sent in groups of up to 128 per system call, over a plain socket; hostgw does not use
+//! an async runtime. Messages are built and parsed with the types of `rtnetlink`, except for routes, of which there can be
+//! very many: those are written into the group and read from the socket's buffer in place.
 //!
 //! # Files on disk
 //!

@@ -62,12 +62,23 @@ pub fn list<T: std::fmt::Display>(items: &[T], limit: usize) -> String {
     }
 }
 
+/// Returns the number of columns that a text takes on a terminal; its colors take none.
+#[must_use]
+pub fn text_width(text: &str) -> usize {
+    // Most text needs no tables of Unicode.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        text.len()
+    } else {
+        console::measure_text_width(text)
+    }
+}
+
 /// Pads `text` with spaces to `width` columns of a terminal. Escape sequences have no width.
 ///
 /// All padding to a dynamic width goes through this function: a `width$` in a format string panics above 65,535.
 #[must_use]
 pub fn padded(text: &str, width: usize) -> String {
-    let missing = width.saturating_sub(console::measure_text_width(text));
+    let missing = width.saturating_sub(text_width(text));
     let mut padded = String::with_capacity(text.len() + missing);
     padded.push_str(text);
     padded.extend(std::iter::repeat_n(' ', missing));

@@ -257,8 +257,8 @@ proptest! {
         for block in &report.blocks {
             let removals = block.changes.iter().filter(|entry| entry.action == Action::Remove);
             for entry in removals.filter(|_| block.status != compare::NodeStatus::Removed) {
-                let text = &entry.before.as_ref().unwrap().text;
-                prop_assert!(has_line(&parsed, &format!("- {}", plain(text))), "{text:?} not in\n{markdown}");
+                let text = entry.before.as_ref().unwrap().text();
+                prop_assert!(has_line(&parsed, &format!("- {}", plain(&text))), "{text:?} not in\n{markdown}");
             }
             for node in block.nodes.iter().filter(|_| block.status == compare::NodeStatus::Removed) {
                 prop_assert!(parsed.fenced.contains(&format!("- node {}", plain(node.name.as_raw()))), "{markdown}");
@@ -290,8 +290,8 @@ proptest! {
         let parsed = check(&markdown);
         prop_assert!(parsed.spans.contains(&plain(cluster.nodes[index].name.as_raw())));
         for entry in report.changes.iter().filter(|entry| entry.action == Action::Remove) {
-            let text = &entry.before.as_ref().unwrap().text;
-            prop_assert!(has_line(&parsed, &format!("- {}", plain(text))), "{text:?} not in\n{markdown}");
+            let text = entry.before.as_ref().unwrap().text();
+            prop_assert!(has_line(&parsed, &format!("- {}", plain(&text))), "{text:?} not in\n{markdown}");
         }
         let line = markdown.lines().find(|line| line.starts_with("**")).unwrap();
         if !line.contains("No changes") && !line.contains("Nothing to do") {

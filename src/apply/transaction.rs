@@ -264,7 +264,11 @@ fn last_applied(request: &Request, record: &Record) -> LastApplied {
         state: match record.meta.command {
             // Released sysctls are not managed any more.
             Command::Apply => {
-                let mut state = request.desired.clone();
+                let State { routes, nat, sysctls, unknown } = request.desired;
+                // The configuration gives the routes again.
+                let routes = if request.configuration.is_some() { Vec::new() } else { routes.clone() };
+                let mut state =
+                    State { routes, nat: nat.clone(), sysctls: sysctls.clone(), unknown: unknown.clone() };
                 state.sysctls.retain(|key, _| !request.released.contains(key));
                 state
             }

@@ -83,7 +83,7 @@ fn show(compared: &Compared, form: &ComparisonForm, output: &Output) -> Verdict 
     match form.shape {
         ComparisonFormat::Json => output.json(&report)?,
         ComparisonFormat::Markdown => {
-            output.markdown(&render::comparison_markdown(&report, &compared.file))?
+            output.verbatim(&render::comparison_markdown(&report, &compared.file))?
         }
         ComparisonFormat::Text(detail) => {
             output.long(&render::comparison_text(&report, &output.palette, detail))?

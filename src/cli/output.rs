@@ -21,7 +21,7 @@ use super::{pager, signals};
 use crate::{
     diagnose::Diagnostic,
     error::{Error, Kind},
-    render::{self, COMMENT_LIMIT, Palette, Report},
+    render::{self, Palette, Report},
     text::{Untrusted, for_terminal, printable, to_json, wrap},
 };
 
@@ -177,20 +177,6 @@ impl Output {
             to_json(value).map_err(|error| Error::unexpected(format!("cannot write JSON: {error}")))?;
         self.has_printed.set(true);
         self.verbatim(&(text + "\n"))
-    }
-
-    /// Writes a result as Markdown, and warns if it is too long for a comment because of the removals alone.
-    ///
-    /// # Errors
-    /// As [`Self::result`].
-    pub(super) fn markdown(&self, text: &str) -> Result<(), Error> {
-        if text.len() > COMMENT_LIMIT {
-            let length = text.len();
-            self.warn(&format!(
-                "the removals alone take {length} bytes, which may exceed the size limit of a comment"
-            ));
-        }
-        self.verbatim(text)
     }
 
     /// Prints help.

@@ -40,7 +40,7 @@ pub(super) fn show(
     let title = title.map_or_else(String::new, |title| format!("{title}\n\n"));
     match shape {
         PlanShape::Json => output.json(report),
-        PlanShape::Markdown => output.markdown(&render::plan_markdown(report)),
+        PlanShape::Markdown => output.verbatim(&render::plan_markdown(report)),
         PlanShape::Summary => output.long(&(title + &render::plan_summary(report, &output.palette))),
         PlanShape::Text => output.long(&(title + &render::text(report, &output.palette))),
     }

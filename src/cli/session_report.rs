@@ -1,16 +1,17 @@
 //! The report on a session: its plan with reasons, warnings and source lines.
 
+use std::borrow::Cow;
+
 #[cfg(target_os = "linux")]
 use super::persisted::{self, Basis};
+#[cfg(target_os = "linux")]
+use crate::{plan::Desired, reconcile::Place, render::PersistedFile};
 use crate::{
-    config::{Loaded, StoredConfig},
     plan::{self, Prepared, compare::Side},
     reconcile::Session,
     record::LastApplied,
     render::{Locator, Report, SourceLocation},
 };
-#[cfg(target_os = "linux")]
-use crate::{plan::Desired, reconcile::Place, render::PersistedFile};
 
 /// Returns the plan with its reasons, warnings and source lines.
 pub(super) fn report(session: &Session) -> Report {
@@ -18,10 +19,21 @@ pub(super) fn report(session: &Session) -> Report {
     let last = session.last.as_ref().filter(|last| last.meta.node.as_ref() == Some(session.node_name()));
     let cluster = &session.loaded.cluster;
     let Prepared { desired, observed, plan, .. } = &session.prepared;
-    let previous = last.filter(|_| !plan.changes.is_empty()).and_then(|last| previous(session, last));
+    let is_current = last.is_some_and(|last| is_current(session, last));
+    // Read only if it explains something.
+    let previous = last.filter(|_| !plan.changes.is_empty() && !is_current).and_then(LastApplied::load);
     let known = last.map(|last| plan::PreviousApply {
         state: &last.state,
-        previous: previous.as_ref().map(|previous| plan::PreviousConfig::new(&previous.cluster, cluster)),
+        routes: match is_current {
+            true => Cow::Borrowed(&desired.state.routes),
+            false => {
+                let keys = plan.route_keys();
+                Cow::Owned(last.routes(previous.as_ref(), |key| keys.contains(key)))
+            }
+        },
+        previous: previous
+            .as_ref()
+            .map(|previous| plan::PreviousConfig::new(&previous.cluster, cluster, plan)),
     });
     let previous_locator = previous.as_ref().map(|previous| Locator::new(&previous.document));
     let explain = |change: &_| plan::reason(Some(cluster), desired, &session.saved, known.as_ref(), change);
@@ -65,10 +77,7 @@ fn persisted(session: &Session) -> Vec<PersistedFile> {
     )
 }
 
-/// Returns the configuration of the last apply, if it differs from the current one and this version still accepts it.
-fn previous(session: &Session, last: &LastApplied) -> Option<Loaded> {
-    let is_other = |stored: &&StoredConfig| **stored != StoredConfig::from(&session.loaded.document);
-    let stored = last.configuration.as_ref().filter(is_other)?;
-    let document = stored.document(last.meta.file.clone().unwrap_or_default());
-    Loaded::new(document).ok()
+/// Returns whether the last apply applied the current configuration.
+fn is_current(session: &Session, last: &LastApplied) -> bool {
+    last.configuration.as_ref().is_some_and(|stored| *stored == session.loaded.document)
 }

@@ -15,7 +15,6 @@ use super::{
 use crate::{
     apply::StateDir,
     clock::time,
-    config,
     error::{Error, Kind},
     kernel::LiveNode,
     model::{Cluster, Family},
@@ -252,14 +251,16 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
         outcome.failure.is_none() && ending.is_some_and(|record| record.id == outcome.pending.id)
     };
     let outcome = outcome.filter(|outcome| !is_ending(outcome));
-    let applied = last.as_ref().and_then(|last| Applied::of(last, saved.as_ref()));
+    let loaded = last.as_ref().and_then(LastApplied::load);
+    let last_state = last.as_ref().map(|last| last.whole_state(loaded.as_ref()));
+    let applied = last.as_ref().and_then(|last| Applied::of(last, loaded?.cluster, saved.as_ref()));
     let prefixes = applied.as_ref().map(|applied| applied.desired.prefixes.clone()).unwrap_or_default();
-    let scope = last.as_ref().map_or_else(Scope::default, |last| Scope::of(&last.state, prefixes));
+    let scope = last_state.as_ref().map_or_else(Scope::default, |state| Scope::of(state, prefixes));
     let observed = LiveNode.observe(&scope)?;
     let problems = applied.map(|applied| applied.problems(&observed)).unwrap_or_default();
     let observed = observed.state;
     unknown.extend(observed.unknown.iter().cloned());
-    let drift = last.as_ref().map(|last| drift(&last.state, &observed));
+    let drift = last_state.as_ref().map(|state| drift(state, &observed));
     let namespace = dir.path().file_name().map(|name| name.to_string_lossy().into_owned());
     Ok(Status {
         format: 1,
@@ -292,9 +293,7 @@ struct Applied {
 
 impl Applied {
     /// Returns `None` if it was not stored, or if this version no longer accepts it.
-    fn of(last: &LastApplied, saved: Option<&OriginalSysctls>) -> Option<Self> {
-        let file = last.meta.file.as_ref().map_or("", Untrusted::as_raw);
-        let cluster = config::load(&last.configuration.as_ref()?.document(file)).ok()?;
+    fn of(last: &LastApplied, cluster: Cluster, saved: Option<&OriginalSysctls>) -> Option<Self> {
         let (index, _) = cluster.node(last.meta.node.as_ref()?.as_raw())?;
         let desired = plan::desired(&cluster, index, saved.unwrap_or(&OriginalSysctls::default())).ok()?;
         Some(Self { cluster, index, desired })
@@ -320,7 +319,7 @@ impl Applied {
 
 fn drift(last: &State, observed: &State) -> Report {
     let mut drift = plan::plan(last, observed, ForeignPolicy::Respect);
-    drift.mark_replaced(last);
+    drift.mark_replaced(&last.routes);
     let changed =
         |_: &_| Reason { text: "changed since the last apply".to_owned(), places: Vec::new(), drift: true };
     Report::new(&drift, changed, |_, _| None)

@@ -9,9 +9,11 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    plain::PlainList,
+    positions::Positions,
     source::Source,
     toml,
-    tree::{Parsed, Positions, SyntaxError},
+    tree::{Parsed, SyntaxError},
     yaml,
 };
 use crate::{
@@ -96,6 +98,13 @@ impl StoredConfig {
     }
 }
 
+/// Whether the text and the language are the same.
+impl PartialEq<Document> for StoredConfig {
+    fn eq(&self, document: &Document) -> bool {
+        self.format == document.format && *self.text == *document.whole
+    }
+}
+
 impl From<&Document> for StoredConfig {
     fn from(document: &Document) -> Self {
         Self { format: document.format, text: document.whole.to_string() }
@@ -166,13 +175,28 @@ impl Document {
         self.format
     }
 
-    /// Parses the text again to find the position of every value. This costs several times as much as
-    /// [`super::load`], so call it only to show line numbers.
+    /// Parses the text again to find the position of every value. Unless the nodes are written plainly, this costs
+    /// several times as much as [`super::load`], so call it only to show line numbers.
     #[must_use]
     pub fn positions(&self) -> Positions {
         let source = self.source();
-        let root = self.parse(&source).ok().map(|parsed| parsed.root);
-        Positions::new(source, root)
+        let list = self.plain_list();
+        let root = match &list {
+            Some(list) => yaml::parse(&Source::new(list.rest(self.text()).into())),
+            None => self.parse(&source),
+        };
+        match (root, list) {
+            // The rest alone is not valid: the list was not what it seemed.
+            (Err(_), Some(_)) => {
+                Positions::new(source.clone(), self.parse(&source).ok().map(|parsed| parsed.root), None)
+            }
+            (root, list) => Positions::new(source, root.ok().map(|parsed| parsed.root), list),
+        }
+    }
+
+    /// The list of nodes, if this is YAML and the list is written plainly.
+    pub(super) fn plain_list(&self) -> Option<PlainList> {
+        (self.format == Format::Yaml).then(|| PlainList::find(self.text())).flatten()
     }
 
     pub(super) fn source(&self) -> Source {

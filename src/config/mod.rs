@@ -1,10 +1,10 @@
 //! Parses and validates a configuration file, and reports every error in it.
 //!
-//! serde deserializes a file into the raw types, which are then validated. Only if that fails is the file parsed
-//! again, into a tree of values with positions. Walking the tree along the schema finds all structural errors, and
-//! whatever is intact is validated once more. So a single run reports every error with its position, and a valid file
-//! does not pay for it. YAML on which serde might spend excessive time or memory is parsed into a tree right away: the
-//! tree parser limits depth and size.
+//! A list of nodes that is written plainly is read directly, and serde deserializes the rest of the file, or else all of
+//! it, into the raw types, which are then validated. Only if that fails is the file parsed again, into a tree of values
+//! with positions. Walking the tree along the schema finds all structural errors, and whatever is intact is validated once
+//! more. So a single run reports every error with its position, and a valid file does not pay for it. YAML on which serde
+//! might spend excessive time or memory is parsed into a tree right away: the tree parser limits depth and size.
 //!
 //! Nothing here prints or exits: errors are values.
 
@@ -16,6 +16,10 @@ mod limits;
 mod node;
 mod overlap;
 mod parse;
+mod plain;
+#[cfg(test)]
+mod plain_tests;
+mod positions;
 mod problem;
 mod raw;
 mod schema;
@@ -35,10 +39,10 @@ use std::collections::HashSet;
 use serde::Deserialize;
 
 pub use document::{Document, FILE_NAMES, Format, ReadError, StoredConfig, find_in};
+pub use positions::Positions;
 pub use problem::{ConfigError, InvalidConfig, Related};
 pub use schema::{schema, schema_text};
 pub use source::Position;
-pub use tree::Positions;
 
 use crate::diagnose::Rule;
 use crate::model::{Cluster, ConfigPath};
@@ -74,8 +78,13 @@ impl Loaded {
 /// # Errors
 /// Returns every error in the configuration.
 pub fn load(document: &Document) -> Result<Cluster, InvalidConfig> {
+    load_plain(document).map_or_else(|| load_parsed(document), Ok)
+}
+
+/// Reads any configuration.
+fn load_parsed(document: &Document) -> Result<Cluster, InvalidConfig> {
     let first = match deserialize(document) {
-        Some(Ok(raw)) => match validate(raw, &HashSet::new()) {
+        Some(Ok(raw)) => match validate(raw, None, &HashSet::new()) {
             Ok(cluster) => return Ok(cluster),
             Err(problems) => FirstPass::Problems(problems),
         },
@@ -83,6 +92,16 @@ pub fn load(document: &Document) -> Result<Cluster, InvalidConfig> {
         None => FirstPass::Skipped,
     };
     diagnose(document, first)
+}
+
+/// Reads a YAML configuration whose list of nodes is written plainly. Returns `None` if it is not, or for any error.
+fn load_plain(document: &Document) -> Option<Cluster> {
+    let text = document.text();
+    let list = document.plain_list()?;
+    let rest = list.rest(text);
+    let raw = yaml::is_plain(&rest).then(|| yaml::deserialize(&rest).ok()).flatten()?;
+    // The list is not a second value of this key.
+    raw.nodes.is_none().then(|| validate(raw, Some(&mut list.nodes(text)), &HashSet::new()).ok()).flatten()
 }
 
 /// Why the fast path did not produce a cluster.
@@ -144,7 +163,7 @@ fn check(mut root: TreeNode, source: &Source, format: Format) -> Result<Cluster,
     }
     // Whatever the walk leaves fits the raw types, unless the root is not a mapping.
     let Ok(raw) = RawConfig::deserialize(root) else { return Err(problems) };
-    match validate(raw, &reported) {
+    match validate(raw, None, &reported) {
         Ok(cluster) if problems.is_empty() => Ok(cluster),
         Ok(_) => Err(problems),
         Err(more) => {

@@ -9,10 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use super::{
-    capped::Capped,
-    source::{Position, Source},
-};
+use super::capped::Capped;
 use crate::diagnose::Rule;
 use crate::model::{ConfigPath, Segment};
 
@@ -274,28 +271,5 @@ impl MapEntry {
     pub fn place(&self) -> Span {
         let span = self.node.span();
         if matches!(self.node.value, Value::Null) && span.is_empty() { self.key_span() } else { span }
-    }
-}
-
-/// The line and column of every value in a configuration.
-#[derive(Debug, Clone)]
-pub struct Positions {
-    source: Source,
-    root: Option<TreeNode>,
-}
-
-impl Positions {
-    pub(super) const fn new(source: Source, root: Option<TreeNode>) -> Self {
-        Self { source, root }
-    }
-
-    /// The start of the value at `path`, or of its nearest ancestor in the file.
-    ///
-    /// Returns `None` if the file contains neither, or if its positions are not known.
-    #[must_use]
-    pub fn of(&self, path: &ConfigPath) -> Option<Position> {
-        let found = self.root.as_ref()?.find(path);
-        let is_root = found.depth == 0 && !path.segments().is_empty();
-        (!is_root).then(|| self.source.position(found.span.start))
     }
 }

@@ -5,6 +5,7 @@
 //! reported twice.
 
 use std::{
+    borrow::Cow,
     collections::{HashMap, HashSet, hash_map::Entry},
     net::IpAddr,
 };
@@ -17,7 +18,7 @@ use super::{
     overlap::{Overlap, overlaps},
     parse::{self},
     problem::{Location, Problem},
-    raw::{Nodes, OneOrMany, Prefix, RawConfig, RawNat, RawRoutes, RoutingTable, Sysctls},
+    raw::{Nodes, OneOrMany, Prefix, RawConfig, RawNat, RawNode, RawRoutes, RoutingTable, Sysctls},
     special::SpecialAddress,
     validator::{Context, Located, Prefixes, Validator, item_path, map},
 };
@@ -40,13 +41,24 @@ const IPV6_MIN_MTU: u32 = 1280;
 /// `RT_TABLE_LOCAL` (linux/rtnetlink.h), which the kernel manages.
 const LOCAL_TABLE: u32 = 255;
 
-/// Validates `raw`. `reported` contains the paths whose errors were already reported.
+/// Validates `raw`. The nodes come from `nodes`, or else from `raw` itself. `reported` contains the paths whose errors
+/// were already reported.
 ///
 /// # Errors
 /// Returns every violation. The list is empty if all errors are structural.
-pub(super) fn validate(raw: RawConfig, reported: &HashSet<ConfigPath>) -> Result<Cluster, Capped<Problem>> {
+pub(super) fn validate(
+    mut raw: RawConfig,
+    nodes: Option<&mut dyn ExactSizeIterator<Item = RawNode>>,
+    reported: &HashSet<ConfigPath>,
+) -> Result<Cluster, Capped<Problem>> {
     let mut validator = Validator { problems: Capped::new(), reported, incomplete: false };
-    let cluster = validator.cluster(raw);
+    let cluster = match nodes {
+        Some(nodes) => validator.cluster(raw, nodes),
+        None => {
+            let Nodes(nodes) = validator.require(raw.nodes.take()).unwrap_or_default();
+            validator.cluster(raw, &mut nodes.into_iter().map(Option::unwrap_or_default))
+        }
+    };
     if validator.problems.is_empty() && !validator.incomplete {
         return cluster.ok_or_else(Capped::new);
     }
@@ -54,7 +66,11 @@ pub(super) fn validate(raw: RawConfig, reported: &HashSet<ConfigPath>) -> Result
 }
 
 impl Validator<'_> {
-    fn cluster(&mut self, raw: RawConfig) -> Option<Cluster> {
+    fn cluster(
+        &mut self,
+        raw: RawConfig,
+        nodes: &mut dyn ExactSizeIterator<Item = RawNode>,
+    ) -> Option<Cluster> {
         let root = ConfigPath::root();
         self.version(raw.version.map(|version| version.0));
         let prefixes = self.cluster_prefixes(raw.cluster_prefix.as_ref());
@@ -65,20 +81,19 @@ impl Validator<'_> {
             .and_then(|name| self.interface(&name.0, &egress_path, InterfaceName::linux));
         let cluster_egress_given = raw.egress_interface.is_some() || self.reported.contains(&egress_path);
         let next_hop_reported = self.reported.contains(&root.key("nextHop"));
-        let Nodes(raw_nodes) = self.require(raw.nodes).unwrap_or_default();
         let context = Context {
             prefixes,
             next_hop: (!next_hop_reported).then(|| raw.next_hop.map(|word| word.0).unwrap_or_default()),
-            node_count: raw_nodes.len(),
+            node_count: nodes.len(),
         };
-        if raw_nodes.is_empty() && !self.incomplete {
+        if nodes.len() == 0 && !self.incomplete {
             let hint = "list every node of the cluster; with an empty list, hostgw would remove every route";
             let message = "the list of nodes is empty".to_owned();
             self.report(Problem::new(Rule::NoNodes, message, Location::value(root.key("nodes"))).hint(hint));
         }
-        let mut drafts = Vec::with_capacity(raw_nodes.len());
-        for (index, node) in raw_nodes.into_iter().enumerate() {
-            let draft = self.node(index, node.unwrap_or_default(), &context);
+        let mut drafts = Vec::with_capacity(nodes.len());
+        for (index, node) in nodes.enumerate() {
+            let draft = self.node(index, node, &context);
             // The report is full, so no further rule will look at this node.
             if !self.problems.is_truncated() {
                 drafts.push(draft);
@@ -142,10 +157,13 @@ impl Validator<'_> {
     }
 
     fn unique_names(&mut self, drafts: &[NodeDraft]) {
-        let mut seen: HashMap<String, &NodeDraft> = HashMap::with_capacity(drafts.len());
+        let mut seen: HashMap<Cow<'_, str>, &NodeDraft> = HashMap::with_capacity(drafts.len());
         for draft in drafts {
             let Some(name) = &draft.name else { continue };
-            let first = match seen.entry(name.to_lowercase()) {
+            let is_lowercase = name.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_uppercase());
+            let lowercase =
+                if is_lowercase { Cow::Borrowed(name.as_str()) } else { name.to_lowercase().into() };
+            let first = match seen.entry(lowercase) {
                 Entry::Vacant(entry) => {
                     entry.insert(draft);
                     continue;

@@ -260,7 +260,7 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Value {
 }
 
 /// Resolves a plain scalar as serde_yaml does: by the core schema of YAML 1.2, plus binary numbers.
-fn resolve(text: &str) -> Value {
+pub(super) fn resolve(text: &str) -> Value {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => return Value::Null,
         "true" | "True" | "TRUE" => return Value::Flag(true),

@@ -13,7 +13,10 @@ use rtnetlink::{
 };
 
 use super::netlink::{KernelError, Socket};
-use crate::state::{InterfaceAddress, Link};
+use crate::{
+    state::{InterfaceAddress, Link},
+    text::Untrusted,
+};
 
 // linux/rtnetlink.h
 const RTM_GETLINK: u16 = 18;
@@ -24,7 +27,7 @@ const RTM_GETADDR: u16 = 22;
 pub struct Links {
     /// All interfaces, in the kernel's order.
     pub all: Vec<Link>,
-    names: HashMap<u32, String>,
+    names: HashMap<u32, Untrusted>,
     indexes: HashMap<String, u32>,
 }
 
@@ -43,21 +46,18 @@ impl Links {
                 _ => None,
             });
             let (Some(name), index) = (name, message.header.index) else { continue };
-            links.names.insert(index, name.clone());
             links.indexes.insert(name.clone(), index);
-            links.all.push(Link {
-                name: name.into(),
-                index,
-                up: message.header.flags.contains(LinkFlags::Up),
-            });
+            let name = Untrusted::from(name);
+            links.names.insert(index, name.clone());
+            links.all.push(Link { name, index, up: message.header.flags.contains(LinkFlags::Up) });
         }
         Ok(links)
     }
 
     /// Returns the name of interface number `index`.
     #[must_use]
-    pub fn name(&self, index: u32) -> Option<&str> {
-        self.names.get(&index).map(String::as_str)
+    pub fn name(&self, index: u32) -> Option<&Untrusted> {
+        self.names.get(&index)
     }
 
     /// Returns the number of the interface called `name`.
@@ -90,7 +90,7 @@ fn address(message: &AddressMessage, links: &Links) -> Option<InterfaceAddress> 
     // IPv6 omits IFA_LOCAL if it equals IFA_ADDRESS (rtnetlink(7)).
     let address: IpAddr = local.or(peer)?;
     let prefix = IpNet::new(peer.unwrap_or(address), message.header.prefix_len).ok()?.trunc();
-    Some(InterfaceAddress { device: links.name(message.header.index)?.into(), address, prefix })
+    Some(InterfaceAddress { device: links.name(message.header.index)?.clone(), address, prefix })
 }
 
 /// Serializes a message, without the netlink header.

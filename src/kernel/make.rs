@@ -14,7 +14,7 @@ use super::{
     link::{Links, message},
     lookup::{self, Lookup},
     neighbor::{self, Neighbor},
-    netlink::{Message, Socket},
+    netlink::{Message, Refused, Requests, Socket},
     route::{self, NLM_F_CREATE, NLM_F_EXCL, RTM_NEWROUTE},
 };
 use crate::{error::Error, state::Route};
@@ -42,11 +42,7 @@ impl Interfaces {
     }
 
     fn send(&mut self, what: &str, messages: &[Message]) -> Result<(), Error> {
-        self.socket.transact(messages).map_err(|refused| {
-            let error = refused.rejections.into_iter().next().map(|(_, error)| error).or(refused.failure);
-            let why = error.map_or_else(String::new, |error| error.to_string());
-            Error::unexpected(format!("cannot {what}: {why}"))
-        })
+        self.socket.transact_all(messages).map_err(|refused| cannot(what, refused))
     }
 
     /// Creates a veth pair, `name` here and `peer` in the namespace `other`, and brings both ends up.
@@ -146,9 +142,10 @@ impl Interfaces {
         let links = self.links()?;
         let change =
             crate::plan::RouteChange { key: route.key(), before: vec![route.clone()], after: Vec::new() };
-        let messages = route::messages(&change, &links)
+        let mut requests = Requests::default();
+        route::put_requests(&mut requests, &change, &links)
             .map_err(|why| Error::unexpected(format!("cannot remove {route}: {why}")))?;
-        self.send(&format!("remove {route}"), &messages)
+        self.socket.transact(&mut requests, 0).map_err(|refused| cannot(&format!("remove {route}"), refused))
     }
 
     fn links(&mut self) -> Result<Links, Error> {
@@ -179,7 +176,7 @@ impl Interfaces {
         let messages: Vec<Message> =
             neighbors.iter().filter(|found| found.is_passing()).map(Neighbor::removal).collect();
         // An entry that expired in the meantime is an error that does not matter.
-        let _ = self.socket.transact(&messages);
+        let _ = self.socket.transact_all(&messages);
         Ok(())
     }
 
@@ -198,6 +195,12 @@ impl Interfaces {
         neighbor::all(&mut self.socket)
             .map_err(|error| Error::unexpected(format!("cannot read the neighbors: {error}")))
     }
+}
+
+fn cannot(what: &str, refused: Refused) -> Error {
+    let error = refused.rejections.into_iter().next().map(|(_, error)| error).or(refused.failure);
+    let why = error.map_or_else(String::new, |error| error.to_string());
+    Error::unexpected(format!("cannot {what}: {why}"))
 }
 
 fn new_link(link: &LinkMessage) -> Message {

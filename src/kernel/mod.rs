@@ -32,7 +32,7 @@ use crate::{
     state::{Host, State},
 };
 use link::Links;
-use netlink::{KernelError, Message, Refused, Socket};
+use netlink::{KernelError, Refused, Requests, Socket};
 use sysctl::{Accepts, ReplaceError};
 
 pub use fingerprint::{Fingerprint, fingerprint};
@@ -93,7 +93,7 @@ impl Backend for LiveNode {
         match order {
             Order::Forward => {
                 commit_nat(&groups.nat, interrupt)?;
-                commit_routes(&groups.routes, interrupt)?;
+                commit_routes(&groups.routes, OnRefusal::Stop, interrupt).map_err(|failure| failure.error)?;
                 commit_sysctls(&groups.sysctls, Accepts::OldOnly, interrupt)
             }
             Order::Undo => undo(&groups, interrupt),
@@ -114,13 +114,11 @@ impl Backend for LiveNode {
 fn undo(groups: &Groups, interrupt: &Interrupt) -> Result<(), CommitError> {
     let sysctls = groups.sysctls.iter().map(|change| commit_sysctls(&[change], Accepts::OldOrNew, interrupt));
     let mut first = sysctls.fold(Ok(()), Result::and);
-    if let Err(error) = commit_routes(&groups.routes, interrupt) {
+    if let Err(RouteFailure { error, failed }) = commit_routes(&groups.routes, OnRefusal::Continue, interrupt)
+    {
         first = first.and(Err(error));
-        // Retry one by one, so that every change is attempted. Changes that took effect are rejected now,
-        // which does no harm.
-        for change in &groups.routes {
-            let _ = commit_routes(&[change], interrupt);
-        }
+        // They may have depended on each other. Changes that took effect are rejected now, which does no harm.
+        let _ = commit_routes(&failed, OnRefusal::Continue, interrupt);
     }
     first.and(commit_nat(&groups.nat, interrupt))
 }
@@ -166,7 +164,28 @@ fn commit_nat(changes: &[&NatChange], interrupt: &Interrupt) -> Result<(), Commi
     })
 }
 
-fn commit_routes(changes: &[&RouteChange], interrupt: &Interrupt) -> Result<(), CommitError> {
+/// What to do after the kernel rejected a route change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OnRefusal {
+    /// Send nothing more.
+    Stop,
+    /// Send the other changes, too.
+    Continue,
+}
+
+/// The failure of some route changes.
+struct RouteFailure<'a> {
+    /// The first error.
+    error: CommitError,
+    /// The changes that were rejected, not sent, or whose outcome is unknown.
+    failed: Vec<&'a RouteChange>,
+}
+
+fn commit_routes<'a>(
+    changes: &[&'a RouteChange],
+    on_refusal: OnRefusal,
+    interrupt: &Interrupt,
+) -> Result<(), RouteFailure<'a>> {
     if changes.is_empty() {
         return Ok(());
     }
@@ -180,33 +199,64 @@ fn commit_routes(changes: &[&RouteChange], interrupt: &Interrupt) -> Result<(), 
         why,
         hint: hint.map(ToOwned::to_owned),
     };
-    let mut socket = open_route_socket().map_err(|error| broken(error.to_string(), None))?;
-    let links = Links::read(&mut socket).map_err(|error| broken(error.to_string(), route::hint(&error)))?;
-    let mut messages: Vec<Message> = Vec::with_capacity(MESSAGES_PER_STEP);
+    let none_sent = |error: CommitError| RouteFailure { error, failed: changes.to_vec() };
+    let mut socket = open_route_socket().map_err(|error| none_sent(broken(error.to_string(), None)))?;
+    let links = Links::read(&mut socket)
+        .map_err(|error| none_sent(broken(error.to_string(), route::hint(&error))))?;
+    let mut failure: Option<RouteFailure<'a>> = None;
+    let mut fail = |error: CommitError, failed: &[&'a RouteChange]| {
+        let failure = failure.get_or_insert(RouteFailure { error, failed: Vec::new() });
+        failure.failed.extend(failed);
+        on_refusal == OnRefusal::Stop
+    };
+    let mut requests = Requests::default();
     let mut owners: Vec<&RouteChange> = Vec::with_capacity(MESSAGES_PER_STEP);
-    let mut changes = changes.iter().peekable();
-    while let Some(change) = changes.next() {
-        let made = route::messages(change, &links).map_err(|why| refused(change, why, None))?;
-        owners.extend(made.iter().map(|_| *change));
-        messages.extend(made);
-        if messages.len() < MESSAGES_PER_STEP && changes.peek().is_some() {
+    let mut rest = changes;
+    while let Some((change, after)) = rest.split_first() {
+        rest = after;
+        match route::put_requests(&mut requests, change, &links) {
+            Ok(()) => owners.resize(requests.len(), *change),
+            Err(why) => {
+                requests.truncate(owners.len());
+                if fail(refused(change, why, None), &[*change]) {
+                    break;
+                }
+            }
+        }
+        if requests.len() < MESSAGES_PER_STEP && !rest.is_empty() {
             continue;
         }
-        check(interrupt)?;
-        if let Err(Refused { rejections, failure, .. }) = socket.transact(&messages) {
-            let first = rejections.into_iter().next();
-            let (at, error) = first.map_or((None, failure), |(at, error)| (Some(at), Some(error)));
+        if let Err(error) = check(interrupt) {
+            fail(error, &[&owners[..], rest].concat());
+            break;
+        }
+        let mut first = 0;
+        while let Err(Refused { rejections, failure, sent }) = socket.transact(&mut requests, first) {
+            let unknown = if failure.is_some() { owners.get(first..sent) } else { None };
+            let rejected = rejections.iter().filter_map(|(at, _)| owners.get(*at).copied());
+            let failed: Vec<_> = rejected.chain(unknown.into_iter().flatten().copied()).collect();
+            let at = rejections.first().map(|(at, _)| *at);
+            let error = rejections.into_iter().next().map(|(_, error)| error).or(failure);
             let why = error.as_ref().map_or_else(String::new, ToString::to_string);
             let hint = error.as_ref().and_then(route::hint);
-            return Err(match at.and_then(|at| owners.get(at)) {
+            let error = match at.and_then(|at| owners.get(at)) {
                 Some(change) => refused(change, why, hint),
                 None => broken(why, hint),
-            });
+            };
+            if fail(error, &failed) {
+                rest = &[];
+                break;
+            }
+            first = sent;
         }
-        messages.clear();
+        requests.truncate(0);
         owners.clear();
     }
-    Ok(())
+    failure.map_or(Ok(()), |mut failure| {
+        // A change can have several requests.
+        failure.failed.dedup_by(|this, that| std::ptr::eq(*this, *that));
+        Err(failure)
+    })
 }
 
 fn commit_sysctls(
@@ -312,4 +362,64 @@ pub fn keep_descriptors() -> io::Result<()> {
 /// Returns an error if `/proc` cannot be read.
 pub fn host_name() -> io::Result<String> {
     Ok(fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        testing::{in_namespace, sh},
+        *,
+    };
+    use crate::state::{NextHop, Route, RouteScope, RouteType};
+
+    /// More than fit in one step, and in one send.
+    const COUNT: u8 = 250;
+
+    fn added(third: u8, fourth: u8, gateway: &str) -> Change {
+        let route = Route {
+            destination: format!("10.{third}.{fourth}.0/24").parse().expect("a prefix"),
+            table: 254,
+            tos: None,
+            metric: 0,
+            protocol: 87,
+            scope: RouteScope::Global,
+            kind: RouteType::Unicast,
+            next: NextHop {
+                gateway: Some(gateway.parse().expect("an address")),
+                device: Some("eth0".into()),
+                onlink: false,
+            },
+            source: None,
+            mtu: None,
+            opaque: None,
+        };
+        Change::Route(RouteChange { key: route.key(), before: Vec::new(), after: vec![route] })
+    }
+
+    /// The kernel rejects two of many routes. An apply stops there; an undo adds all others.
+    #[test]
+    fn an_undo_continues_after_a_rejection() {
+        let refused = [(1, 7), (4, 200)];
+        let changes: Vec<_> = (0..6)
+            .flat_map(|third| (0..COUNT).map(move |fourth| (third, fourth)))
+            .map(|(third, fourth)| {
+                let gateway = if refused.contains(&(third, fourth)) { "192.0.2.1" } else { "172.30.0.9" };
+                added(third, fourth, gateway)
+            })
+            .collect();
+        for (order, routes) in [(Order::Forward, 384 - 1), (Order::Undo, changes.len() - refused.len())] {
+            let changes = changes.clone();
+            in_namespace(move || {
+                sh(
+                    "ip link set lo up; ip link add eth0 type veth peer name peer; ip addr add 172.30.0.11/24 dev eth0; \
+                    ip link set eth0 up; ip link set peer up",
+                );
+                let error = LiveNode.commit(&changes, order, &Interrupt::default()).expect_err("refused");
+                let CommitError::Refused { object, why, .. } = error else { panic!("{error:?}") };
+                assert!(object.starts_with("10.1.7.0/24 via 192.0.2.1"), "{object}");
+                assert!(why.contains("ENETUNREACH"), "{why}");
+                assert_eq!(sh("ip route show proto 87").lines().count(), routes, "{order:?}");
+            });
+        }
+    }
 }

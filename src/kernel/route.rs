@@ -1,33 +1,29 @@
 //! Reads routes, and encodes route changes as netlink requests.
 
 use std::{
-    collections::{BTreeSet, HashSet},
-    net::IpAddr,
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::IpNet;
 use rtnetlink::{
-    RouteMessageBuilder,
     packet_core::Parseable,
     packet_route::{
         AddressFamily,
-        route::{
-            RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteNextHopFlags,
-            RoutePreference, RouteVia,
-        },
+        route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RoutePreference},
     },
 };
 use rustix::io::Errno;
 
 use super::{
     link::{Links, message},
-    netlink::{KernelError, Message, Socket},
+    netlink::{Attributes, KernelError, Requests, Socket, put_attribute},
 };
 use crate::{
     hex::{hex, unhex},
     model::Family,
     plan::{RouteChange, Scope, Step},
-    state::{NextHop, OpaqueRoute, Route, RouteKey, RouteScope, RouteType, protocol},
+    state::{NextHop, OpaqueRoute, Route, RouteScope, RouteType, protocol},
 };
 
 // linux/rtnetlink.h
@@ -57,65 +53,56 @@ pub struct ObservedRoutes {
 pub fn observe(socket: &mut Socket, links: &Links, scope: &Scope) -> Result<ObservedRoutes, KernelError> {
     let mut found = ObservedRoutes::default();
     for family in Family::ALL {
-        let tables = scope.tables(family);
-        dump(
-            socket,
-            family,
-            Which::Owned,
-            |route| {
-                if !tables.contains(&route.table) {
-                    found.routes.push(route);
-                }
-            },
-            links,
-        )?;
-        for &table in &tables {
-            dump(
-                socket,
-                family,
-                Which::Table(table),
-                |route| {
-                    if route.is_owned() || scope.wants(&route.key()) {
-                        found.routes.push(route);
-                    } else if scope.depends_on(&route) {
-                        found.foreign.push(route);
-                    }
-                },
-                links,
-            )?;
-        }
+        let new = || Selection {
+            scope,
+            tables: scope.tables(family),
+            of_key: Vec::new(),
+            found: ObservedRoutes::default(),
+        };
+        let mut selection = dump(socket, family, links, new, Selection::take)?;
+        selection.end_key();
+        found.routes.append(&mut selection.found.routes);
+        found.foreign.append(&mut selection.found.foreign);
     }
-    share_keys(socket, links, scope, &mut found.routes)?;
     // The sort is stable, so routes with the same key stay in the kernel's order.
-    found.routes.sort_by_cached_key(Route::key);
+    found.routes.sort_by_key(Route::key);
     Ok(found)
 }
 
-/// Adds the foreign routes that share a key with a managed route outside the scope. The managed route will be removed;
-/// restoring it requires its position among the routes of its key.
-fn share_keys(
-    socket: &mut Socket,
-    links: &Links,
-    scope: &Scope,
-    routes: &mut Vec<Route>,
-) -> Result<(), KernelError> {
-    let keys: HashSet<RouteKey> = routes.iter().map(Route::key).filter(|key| !scope.wants(key)).collect();
-    if keys.is_empty() {
-        return Ok(());
+/// Selects the routes in scope from a dump, key by key: the kernel dumps the routes of a key in a row.
+struct Selection<'a> {
+    scope: &'a Scope,
+    /// The tables that are read completely.
+    tables: BTreeSet<u32>,
+    /// The routes of the current key.
+    of_key: Vec<Route>,
+    found: ObservedRoutes,
+}
+
+impl Selection<'_> {
+    fn take(&mut self, route: Route) {
+        if self.of_key.first().is_some_and(|first| first.key() != route.key()) {
+            self.end_key();
+        }
+        self.of_key.push(route);
     }
-    routes.retain(|route| scope.wants(&route.key()));
-    let tables: BTreeSet<(bool, u32)> =
-        keys.iter().map(|key| (key.family() == Family::V6, key.table)).collect();
-    for (is_v6, table) in tables {
-        let family = if is_v6 { Family::V6 } else { Family::V4 };
-        let add = |route: Route| {
-            if keys.contains(&route.key()) {
-                routes.push(route);
-            }
-        };
-        dump(socket, family, Which::Table(table), add, links)?;
+
+    fn end_key(&mut self) {
+        let Some(first) = self.of_key.first() else { return };
+        let is_read = self.tables.contains(&first.table);
+        let is_wanted = is_read && self.scope.wants(&first.key());
+        if is_read && !is_wanted {
+            let foreign =
+                self.of_key.iter().filter(|route| !route.is_owned() && self.scope.depends_on(route));
+            self.found.foreign.extend(foreign.cloned());
+        }
+        // A managed route outside the scope will be removed. Restoring it requires its position among the routes of its
+        // key.
+        if is_wanted || self.of_key.iter().any(Route::is_owned) {
+            self.found.routes.append(&mut self.of_key);
+        }
+        self.of_key.clear();
     }
-    Ok(())
 }
 
 /// Lists every route of the namespace as `ip route` prints it, except IPv6 link-local and multicast routes: the kernel
@@ -130,11 +117,11 @@ pub fn all(socket: &mut Socket, links: &Links) -> Result<Vec<String>, KernelErro
     };
     let mut routes = Vec::new();
     for family in Family::ALL {
-        let mut request = RouteMessage::default();
-        request.header.address_family = address_family(family);
-        let dump = socket.dump(RTM_GETROUTE, 0, &message(&request))?;
-        let found = dump.iter().filter_map(|(_, payload)| decode(payload, links)).filter(is_lasting);
-        routes.extend(found.map(|route| route.to_string()));
+        routes.append(&mut dump(socket, family, links, Vec::new, |routes: &mut Vec<String>, route| {
+            if is_lasting(&route) {
+                routes.push(route.to_string());
+            }
+        })?);
     }
     Ok(routes)
 }
@@ -146,54 +133,38 @@ pub fn all(socket: &mut Socket, links: &Links) -> Result<Vec<String>, KernelErro
 pub fn everything(socket: &mut Socket, links: &Links) -> Result<ObservedRoutes, KernelError> {
     let mut found = ObservedRoutes::default();
     for family in Family::ALL {
-        dump(
-            socket,
-            family,
-            Which::All,
-            |route| if route.is_owned() { found.routes.push(route) } else { found.foreign.push(route) },
-            links,
-        )?;
+        let routes = dump(socket, family, links, Vec::new, Vec::push)?;
+        let (mut owned, mut foreign) = routes.into_iter().partition(Route::is_owned);
+        found.routes.append(&mut owned);
+        found.foreign.append(&mut foreign);
     }
     Ok(found)
 }
 
-/// The routes of a family to dump.
-#[derive(Debug, Clone, Copy)]
-enum Which {
-    All,
-    /// Managed routes, in all tables.
-    Owned,
-    /// All routes of one table.
-    Table(u32),
-}
-
-/// Calls `each` for every route of `family` that matches the filter.
-fn dump(
+/// Reads all routes of `family`, and decodes each directly from the socket's buffer. `new` creates the collection that
+/// `take` adds a route to; a dump that has to be repeated starts with a new one.
+fn dump<T>(
     socket: &mut Socket,
     family: Family,
-    which: Which,
-    mut each: impl FnMut(Route),
     links: &Links,
-) -> Result<(), KernelError> {
+    new: impl Fn() -> T,
+    take: impl Fn(&mut T, Route),
+) -> Result<T, KernelError> {
     let mut request = RouteMessage::default();
     request.header.address_family = address_family(family);
-    match which {
-        Which::All => {}
-        Which::Owned => request.header.protocol = protocol::HOSTGW.into(),
-        Which::Table(table) => set_table(&mut request, table),
-    }
-    let dump = match socket.dump(RTM_GETROUTE, 0, &message(&request)) {
-        Ok(dump) => dump,
-        // The table does not exist, or the kernel does not support the family.
-        Err(error) if matches!(error.errno, Errno::NOENT | Errno::AFNOSUPPORT | Errno::OPNOTSUPP) => {
-            return Ok(());
+    let collected = socket.dump_into(RTM_GETROUTE, &message(&request), &new, |collected, payload| {
+        // A kernel without IPv6 returns the routes of other families (rtnetlink falls back to PF_UNSPEC).
+        if let Some(route) = decode(payload, links).filter(|route| route.family() == family) {
+            take(collected, route);
         }
-        Err(error) => return Err(error),
-    };
-    let routes = dump.iter().filter_map(|(_, payload)| decode(payload, links));
-    // A kernel without IPv6 returns the routes of other families (rtnetlink falls back to PF_UNSPEC).
-    routes.filter(|route| route.family() == family).for_each(&mut each);
-    Ok(())
+    });
+    match collected {
+        // The kernel does not support the family.
+        Err(error) if matches!(error.errno, Errno::NOENT | Errno::AFNOSUPPORT | Errno::OPNOTSUPP) => {
+            Ok(new())
+        }
+        other => other,
+    }
 }
 
 const fn address_family(family: Family) -> AddressFamily {
@@ -203,108 +174,123 @@ const fn address_family(family: Family) -> AddressFamily {
     }
 }
 
-/// Sets the table: in the header up to 255, in an attribute (`RTA_TABLE`) above.
-fn set_table(message: &mut RouteMessage, table: u32) {
-    if let Ok(table) = u8::try_from(table) {
-        message.header.table = table;
-    } else {
-        message.attributes.push(RouteAttribute::Table(table));
-    }
+/// `sizeof(struct rtmsg)` (linux/rtnetlink.h).
+const ROUTE_HEADER: usize = 12;
+/// The route is an entry of the cache (linux/rtnetlink.h).
+const RTM_F_CLONED: u32 = 0x200;
+/// The gateway is treated as on-link (linux/rtnetlink.h).
+const RTNH_F_ONLINK: u32 = 4;
+/// The MTU, inside `RTA_METRICS` (linux/rtnetlink.h).
+const RTAX_MTU: u16 = 2;
+
+/// Attributes of a route: enum rtattr_type_t, linux/rtnetlink.h.
+mod attribute {
+    pub(super) const DST: u16 = 1;
+    pub(super) const OIF: u16 = 4;
+    pub(super) const GATEWAY: u16 = 5;
+    pub(super) const PRIORITY: u16 = 6;
+    pub(super) const PREFSRC: u16 = 7;
+    pub(super) const METRICS: u16 = 8;
+    pub(super) const CACHEINFO: u16 = 12;
+    pub(super) const TABLE: u16 = 15;
+    pub(super) const VIA: u16 = 18;
+    pub(super) const PREF: u16 = 20;
 }
 
 /// Decodes a dumped route. Returns `None` for entries of the route cache.
+///
+/// A node of a large cluster has a route for every other node, so this reads the attributes in place. Only a route that
+/// [`Route`] cannot represent is parsed into a [`RouteMessage`].
 fn decode(payload: &[u8], links: &Links) -> Option<Route> {
-    let parsed = RouteMessage::parse(payload).ok()?;
-    let header = parsed.header.clone();
-    if header.flags.contains(RouteFlags::Cloned) {
+    let (header, rest) = payload.split_first_chunk::<ROUTE_HEADER>()?;
+    let &[family, length, source_length, tos, table, protocol, scope, kind, flags @ ..] = header;
+    let flags = u32::from_ne_bytes(flags);
+    if flags & RTM_F_CLONED != 0 {
         return None;
     }
-    let zero: IpAddr = match header.address_family {
-        AddressFamily::Inet => std::net::Ipv4Addr::UNSPECIFIED.into(),
-        AddressFamily::Inet6 => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    let zero: IpAddr = match AddressFamily::from(family) {
+        AddressFamily::Inet => Ipv4Addr::UNSPECIFIED.into(),
+        AddressFamily::Inet6 => Ipv6Addr::UNSPECIFIED.into(),
         _ => return None,
     };
     let mut route = Route {
         destination: IpNet::new(zero, 0).ok()?,
-        table: header.table.into(),
-        tos: Some(header.tos).filter(|tos| *tos != 0),
+        table: table.into(),
+        tos: Some(tos).filter(|tos| *tos != 0),
         metric: 0,
-        protocol: header.protocol.into(),
-        scope: RouteScope::from_number(header.scope.into()),
-        kind: RouteType::from_number(header.kind.into()),
-        next: NextHop { gateway: None, device: None, onlink: header.flags.contains(RouteFlags::Onlink) },
+        protocol,
+        scope: RouteScope::from_number(scope),
+        kind: RouteType::from_number(kind),
+        next: NextHop { gateway: None, device: None, onlink: flags & RTNH_F_ONLINK != 0 },
         source: None,
         mtu: None,
         opaque: None,
     };
-    let mut unsupported: Vec<String> = Vec::new();
-    if header.source_prefix_length != 0 {
-        unsupported.push("from".to_owned());
-    }
-    for attribute in &parsed.attributes {
-        if !read_attribute(&mut route, attribute, header.destination_prefix_length, links) {
-            unsupported.push(attribute_name(attribute));
+    let mut unsupported = Vec::new();
+    for (at, attribute) in Attributes::new(rest).enumerate() {
+        let (kind, value) = attribute.ok()?;
+        if read_attribute(&mut route, kind, value, length, links).is_none() {
+            unsupported.push(at);
         }
     }
-    if unsupported.is_empty()
-        && route.is_owned()
-        && route.family() == Family::V4
-        && route.next.gateway.is_some()
-    {
-        route.scope = RouteScope::from_spread(route.scope.number());
-    }
-    if !unsupported.is_empty() {
-        route.opaque = Some(OpaqueRoute {
-            parts: unsupported.into_iter().map(Into::into).collect(),
-            raw: hex(&message(&canonical(parsed))),
-        });
+    if !unsupported.is_empty() || source_length != 0 {
+        route.opaque = Some(Box::new(opaque(payload, source_length != 0, &unsupported)?));
+    } else if route.is_owned() && route.family() == Family::V4 && route.next.gateway.is_some() {
+        route.scope = RouteScope::from_spread(scope);
     }
     Some(route)
 }
 
-/// Stores an attribute in `route`. Returns `false` if [`Route`] cannot represent it.
-fn read_attribute(route: &mut Route, attribute: &RouteAttribute, length: u8, links: &Links) -> bool {
-    match attribute {
-        RouteAttribute::Destination(address) => {
-            let prefix = ip(address).and_then(|address| IpNet::new(address, length).ok());
-            prefix.map(|prefix| route.destination = prefix).is_some()
+/// Stores an attribute in `route`. Returns `None` if [`Route`] cannot represent it.
+fn read_attribute(route: &mut Route, kind: u16, value: &[u8], length: u8, links: &Links) -> Option<()> {
+    match kind {
+        attribute::DST => route.destination = IpNet::new(address(value)?, length).ok()?,
+        attribute::GATEWAY => route.next.gateway = Some(address(value)?),
+        attribute::VIA => {
+            let (family, gateway) = value.split_first_chunk()?;
+            let is_v6 =
+                AddressFamily::from(u8::try_from(u16::from_ne_bytes(*family)).ok()?) == AddressFamily::Inet6;
+            route.next.gateway = Some(address(gateway).filter(|gateway| is_v6 && gateway.is_ipv6())?);
         }
-        RouteAttribute::Gateway(address) => {
-            route.next.gateway = ip(address);
-            route.next.gateway.is_some()
-        }
-        RouteAttribute::Via(RouteVia::Inet6(address)) => {
-            route.next.gateway = Some((*address).into());
-            true
-        }
-        RouteAttribute::Oif(index) => {
-            route.next.device = links.name(*index).map(Into::into);
-            route.next.device.is_some()
-        }
-        RouteAttribute::Priority(metric) => {
-            route.metric = *metric;
-            true
-        }
-        RouteAttribute::PrefSource(address) => {
-            route.source = ip(address);
-            route.source.is_some()
-        }
-        RouteAttribute::Table(table) => {
-            route.table = *table;
-            true
-        }
-        RouteAttribute::Metrics(metrics) => metrics.iter().all(|metric| match metric {
-            RouteMetric::Mtu(mtu) => {
-                route.mtu = Some(*mtu);
-                true
+        attribute::OIF => route.next.device = Some(links.name(word(value)?)?.clone()),
+        attribute::PRIORITY => route.metric = word(value)?,
+        attribute::PREFSRC => route.source = Some(address(value)?),
+        attribute::TABLE => route.table = word(value)?,
+        attribute::METRICS => {
+            for metric in Attributes::new(value) {
+                let (_, mtu) = metric.ok().filter(|(kind, _)| *kind == RTAX_MTU)?;
+                route.mtu = Some(word(mtu)?);
             }
-            _ => false,
-        }),
+        }
         // Counters of the kernel, not settings.
-        RouteAttribute::CacheInfo(_) => true,
-        RouteAttribute::Preference(preference) => *preference == RoutePreference::Medium,
-        _ => false,
+        attribute::CACHEINFO => {}
+        attribute::PREF => return (value == [u8::from(RoutePreference::Medium)]).then_some(()),
+        _ => return None,
     }
+    Some(())
+}
+
+/// Decodes an address by its length.
+fn address(value: &[u8]) -> Option<IpAddr> {
+    match value.len() {
+        4 => value.first_chunk::<4>().map(|bytes| Ipv4Addr::from(*bytes).into()),
+        16 => value.first_chunk::<16>().map(|bytes| Ipv6Addr::from(*bytes).into()),
+        _ => None,
+    }
+}
+
+/// Decodes a number of 32 bits.
+fn word(value: &[u8]) -> Option<u32> {
+    value.try_into().ok().map(u32::from_ne_bytes)
+}
+
+/// Returns what [`Route`] cannot represent: the attributes with these indexes, and the whole route as it would be sent.
+fn opaque(payload: &[u8], has_source: bool, unsupported: &[usize]) -> Option<OpaqueRoute> {
+    let parsed = RouteMessage::parse(payload).ok()?;
+    let from = has_source.then(|| "from".to_owned());
+    let names = unsupported.iter().filter_map(|at| parsed.attributes.get(*at)).map(attribute_name);
+    let parts = from.into_iter().chain(names).map(Into::into).collect();
+    Some(OpaqueRoute { parts, raw: hex(&message(&canonical(parsed))) })
 }
 
 /// The name that `ip route` gives an attribute that [`Route`] cannot represent.
@@ -334,43 +320,66 @@ pub(super) const fn ip(address: &RouteAddress) -> Option<IpAddr> {
 /// The reason that a route cannot be encoded.
 type Unsendable = String;
 
-/// Encodes `route` as a netlink message.
-fn encode(route: &Route, links: &Links) -> Result<RouteMessage, Unsendable> {
+/// Appends `route` as the payload of a netlink message.
+fn put_route(bytes: &mut Vec<u8>, route: &Route, links: &Links) -> Result<(), Unsendable> {
     if let Some(opaque) = &route.opaque {
-        return encode_raw(&opaque.raw);
+        bytes.append(&mut message(&encode_raw(&opaque.raw)?));
+        return Ok(());
     }
-    let mut builder = RouteMessageBuilder::<IpAddr>::new()
-        .destination_prefix(route.destination.addr(), route.destination.prefix_len())
-        .map_err(invalid)?
-        .table_id(route.table)
-        .protocol(route.protocol.into())
-        .scope(route.scope.number().into())
-        .kind(route.kind.number().into())
-        .tos(route.tos.unwrap_or(0));
-    if let Some(gateway) = route.next.gateway {
-        builder = builder.gateway(gateway).map_err(invalid)?;
+    let family = u8::from(address_family(route.family()));
+    let flags = if route.next.onlink { RTNH_F_ONLINK } else { 0 };
+    // A number above 255 needs an attribute, which replaces this field.
+    let table = u8::try_from(route.table).unwrap_or(0);
+    bytes.extend_from_slice(&[
+        family,
+        route.destination.prefix_len(),
+        0,
+        route.tos.unwrap_or(0),
+        table,
+        route.protocol,
+        route.scope.number(),
+        route.kind.number(),
+    ]);
+    bytes.extend_from_slice(&flags.to_ne_bytes());
+    put_address(bytes, attribute::DST, route.destination.addr())?;
+    if u32::from(table) != route.table {
+        put(bytes, attribute::TABLE, &route.table.to_ne_bytes())?;
+    }
+    match route.next.gateway {
+        Some(IpAddr::V6(gateway)) if route.family() == Family::V4 => {
+            let family = u16::from(u8::from(AddressFamily::Inet6)).to_ne_bytes();
+            put(bytes, attribute::VIA, &[&family[..], &gateway.octets()].concat())?;
+        }
+        Some(gateway) => put_address(bytes, attribute::GATEWAY, gateway)?,
+        None => {}
     }
     if let Some(device) = &route.next.device {
         let index = links.index(device.as_raw()).ok_or_else(|| format!("no interface {device}"))?;
-        builder = builder.output_interface(index);
+        put(bytes, attribute::OIF, &index.to_ne_bytes())?;
     }
     if let Some(source) = route.source {
-        builder = builder.pref_source(source).map_err(invalid)?;
+        put_address(bytes, attribute::PREFSRC, source)?;
     }
     if route.metric != 0 {
-        builder = builder.priority(route.metric);
-    }
-    if route.next.onlink {
-        builder = builder.onlink();
+        put(bytes, attribute::PRIORITY, &route.metric.to_ne_bytes())?;
     }
     if let Some(mtu) = route.mtu {
-        builder.get_mut().attributes.push(RouteAttribute::Metrics(vec![RouteMetric::Mtu(mtu)]));
+        let mut metrics = Vec::with_capacity(8);
+        put(&mut metrics, RTAX_MTU, &mtu.to_ne_bytes())?;
+        put(bytes, attribute::METRICS, &metrics)?;
     }
-    Ok(builder.build())
+    Ok(())
 }
 
-fn invalid(error: impl std::fmt::Display) -> Unsendable {
-    error.to_string()
+fn put(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) -> Result<(), Unsendable> {
+    put_attribute(bytes, kind, value).map_err(|_| "an attribute is too long".to_owned())
+}
+
+fn put_address(bytes: &mut Vec<u8>, kind: u16, address: IpAddr) -> Result<(), Unsendable> {
+    match address {
+        IpAddr::V4(address) => put(bytes, kind, &address.octets()),
+        IpAddr::V6(address) => put(bytes, kind, &address.octets()),
+    }
 }
 
 /// Removes what only the kernel sets: link states, counters, and the next hops of a nexthop object. The kernel dumps the
@@ -401,37 +410,39 @@ fn encode_raw(raw: &str) -> Result<RouteMessage, Unsendable> {
     RouteMessage::parse(&bytes[..]).map_err(|_| unreadable())
 }
 
-/// Encodes a change as the requests that make it, in order.
+/// Appends the requests that make a change, in order.
 ///
 /// # Errors
 /// Returns an error if a route names an interface that does not exist.
-pub fn messages(change: &RouteChange, links: &Links) -> Result<Vec<Message>, Unsendable> {
-    let send = |message_type, flags, route: &Route| -> Result<Message, Unsendable> {
-        Ok(Message { message_type, flags, payload: message(&encode(route, links)?) })
+pub fn put_requests(requests: &mut Requests, change: &RouteChange, links: &Links) -> Result<(), Unsendable> {
+    let mut send = |message_type, flags, route: &Route| {
+        requests.put(message_type, flags, |bytes| put_route(bytes, route, links))
     };
-    let mut messages = Vec::new();
     for step in change.steps() {
         match step {
-            Step::Add(route) => messages.push(send(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, route)?),
-            Step::Append(route) => messages.push(send(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, route)?),
-            Step::Prepend(route) => messages.push(send(RTM_NEWROUTE, NLM_F_CREATE, route)?),
-            Step::Delete(route) => messages.push(send(RTM_DELROUTE, 0, route)?),
+            Step::Add(route) => send(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_EXCL, route)?,
+            Step::Append(route) => send(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, route)?,
+            Step::Prepend(route) => send(RTM_NEWROUTE, NLM_F_CREATE, route)?,
+            Step::Delete(route) => send(RTM_DELROUTE, 0, route)?,
             // NLM_F_REPLACE replaces whatever route is at the key now, even one that another program has added since.
             // Appending the new route and then deleting the old one does not.
             Step::Replace { old, new } if change.before.len() == 1 && new.family() == Family::V4 => {
-                messages.push(send(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, new)?);
-                messages.push(send(RTM_DELROUTE, 0, old)?);
+                send(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_APPEND, new)?;
+                send(RTM_DELROUTE, 0, old)?;
             }
             Step::Replace { new, .. } => {
                 let helper = temporary_gateway_route(new);
-                let create = |route| send(RTM_NEWROUTE, NLM_F_CREATE, route);
-                messages.extend(helper.as_ref().map(create).transpose()?);
-                messages.push(send(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, new)?);
-                messages.extend(helper.as_ref().map(|route| send(RTM_DELROUTE, 0, route)).transpose()?);
+                if let Some(helper) = &helper {
+                    send(RTM_NEWROUTE, NLM_F_CREATE, helper)?;
+                }
+                send(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, new)?;
+                if let Some(helper) = &helper {
+                    send(RTM_DELROUTE, 0, helper)?;
+                }
             }
         }
     }
-    Ok(messages)
+    Ok(())
 }
 
 /// Returns the temporary host route that is needed while an IPv6 route is replaced. IPv6 looks up the new gateway while
@@ -473,7 +484,10 @@ mod tests {
     use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
     use super::*;
-    use crate::kernel::testing::{in_namespace, sh};
+    use crate::kernel::{
+        netlink::Refused,
+        testing::{in_namespace, sh},
+    };
 
     const LINK: &str = "ip link set lo up; ip link add eth0 type veth peer name peer; \
                         ip addr add 172.30.0.11/24 dev eth0; ip link set eth0 up; ip link set peer up;";
@@ -499,6 +513,12 @@ mod tests {
         "10.22.0.0/16 via 172.30.0.9 dev eth0 proto static realm 5",
         "10.23.0.0/16 via 172.30.0.9 dev eth0 proto static initcwnd 20 rto_min 50ms",
     ];
+
+    fn send(socket: &mut Socket, change: &RouteChange, links: &Links) -> Result<(), Refused> {
+        let mut requests = Requests::default();
+        put_requests(&mut requests, change, links).expect("sendable");
+        socket.transact(&mut requests, 0)
+    }
 
     fn read(prefix: &str, keys: &[&str]) -> (Socket, Links, ObservedRoutes) {
         let mut socket = Socket::open(NETLINK_ROUTE).expect("a socket");
@@ -561,8 +581,8 @@ mod tests {
                     let remove = RouteChange { key, before: routes.clone(), after: Vec::new() };
                     let restore = RouteChange { key, before: Vec::new(), after: routes };
                     for change in [remove, restore] {
-                        let messages = messages(&change, &links).expect("sendable");
-                        socket.transact(&messages).unwrap_or_else(|refused| panic!("{key}: {refused:?}"));
+                        let sent = send(&mut socket, &change, &links);
+                        sent.unwrap_or_else(|refused| panic!("{key}: {refused:?}"));
                     }
                 }
             }
@@ -592,10 +612,10 @@ mod tests {
             let mut wanted = before[1].clone();
             wanted.next.gateway = Some("172.30.0.8".parse().expect("an address"));
             let replace = RouteChange { key, before: before.clone(), after: vec![wanted.clone()] };
-            socket.transact(&messages(&replace, &links).expect("sendable")).expect("replaced");
+            send(&mut socket, &replace, &links).expect("replaced");
             assert_eq!(sh("ip route show 10.1.0.0/16"), "10.1.0.0/16 via 172.30.0.8 dev eth0 proto 87 \n");
             let restore = RouteChange { key, before: vec![wanted], after: before };
-            socket.transact(&messages(&restore, &links).expect("sendable")).expect("restored");
+            send(&mut socket, &restore, &links).expect("restored");
             assert_eq!(
                 sh("ip route show 10.1.0.0/16"),
                 "10.1.0.0/16 via 172.30.0.5 dev eth0 proto static \n\

@@ -146,11 +146,15 @@ fn check_next_hops(context: &CheckContext, device: &str, problems: &mut Vec<Diag
         observed.host.addresses.iter().map(|local| (local.address, &local.device)).collect();
     for route in &desired.state.routes {
         let Some(gateway) = route.next.gateway else { continue };
+        let holder = local.get(&gateway);
+        if holder.is_none() && on_link.covers(gateway) {
+            continue;
+        }
         let name = desired
             .node_of(&route.key())
             .map_or_else(|| "?".into(), |other| cluster.nodes[other].name.clone());
         let path = desired.route_origin(cluster, &route.key());
-        if let Some(holder) = local.get(&gateway) {
+        if let Some(holder) = holder {
             problems.push(Diagnostic {
                 rule: Rule::NextHopIsLocal,
                 message: format!(
@@ -160,7 +164,7 @@ fn check_next_hops(context: &CheckContext, device: &str, problems: &mut Vec<Diag
                 path,
                 remedy: Some(own_address_hint(&name, &node.name)),
             });
-        } else if !on_link.covers(gateway) {
+        } else {
             problems.push(Diagnostic {
                 rule: Rule::NextHopNotOnLink,
                 message: format!("next hop {gateway} of node {name} is not on-link on {device}"),

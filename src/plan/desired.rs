@@ -1,7 +1,7 @@
 //! The desired state of a node, computed from the configuration alone.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
 
@@ -33,7 +33,8 @@ pub struct Desired {
     pub prefixes: Vec<IpNet>,
     /// The sysctls in `state` that are not configured: hostgw restores their original values.
     pub released: BTreeSet<SysctlKey>,
-    origins: HashMap<RouteKey, Origin>,
+    /// The origins of the routes of `state`, in the same order.
+    origins: Vec<Origin>,
 }
 
 /// The part of the configuration that asks for a route.
@@ -121,11 +122,26 @@ pub fn desired(cluster: &Cluster, index: usize, saved: &OriginalSysctls) -> Resu
     }
     let released = release(&mut state.sysctls, saved);
 
-    routes.sort_by_cached_key(|(route, _)| route.key());
-    let origins = routes.iter().map(|(route, origin)| (route.key(), *origin)).collect();
-    state.routes = routes.into_iter().map(|(route, _)| route).collect();
+    routes.sort_by_key(|(route, _)| route.key());
+    let origins;
+    (state.routes, origins) = routes.into_iter().unzip();
     let prefixes = cluster.prefixes.iter().map(|(_, prefix)| *prefix).collect();
     Ok(Desired { state, prefixes, released, origins })
+}
+
+/// Returns the desired routes of the node at `index` of `cluster` that have a wanted key, sorted by key. None for a
+/// Windows node.
+#[must_use]
+pub fn desired_routes(cluster: &Cluster, index: usize, is_wanted: impl Fn(&RouteKey) -> bool) -> Vec<Route> {
+    let node = &cluster.nodes[index];
+    if node.os != OperatingSystem::Linux {
+        return Vec::new();
+    }
+    let others = routes(cluster, cluster.egress_interface_of(node))
+        .filter(|(route, origin)| *origin != Origin::Node(index) && is_wanted(&route.key()));
+    let mut routes: Vec<_> = others.map(|(route, _)| route).collect();
+    routes.sort_by_key(Route::key);
+    routes
 }
 
 /// Adds the saved values to restore, and returns their keys.
@@ -142,14 +158,20 @@ impl Desired {
     pub fn nothing(saved: &OriginalSysctls) -> Self {
         let mut state = State::default();
         let released = release(&mut state.sysctls, saved);
-        Self { state, prefixes: Vec::new(), released, origins: HashMap::new() }
+        Self { state, prefixes: Vec::new(), released, origins: Vec::new() }
+    }
+
+    /// Returns the origin of the route at `key`.
+    fn origin(&self, key: &RouteKey) -> Option<Origin> {
+        let at = self.state.routes.binary_search_by(|route| route.key().cmp(key)).ok()?;
+        self.origins.get(at).copied()
     }
 
     /// Returns the index of the node whose pods the route at `key` reaches.
     #[must_use]
     pub fn node_of(&self, key: &RouteKey) -> Option<usize> {
-        match self.origins.get(key)? {
-            Origin::Node(index) => Some(*index),
+        match self.origin(key)? {
+            Origin::Node(index) => Some(index),
             Origin::ClusterPrefix => None,
         }
     }
@@ -157,7 +179,7 @@ impl Desired {
     /// Returns the location in the configuration that asks for the route at `key`.
     #[must_use]
     pub fn route_origin(&self, cluster: &Cluster, key: &RouteKey) -> Option<ConfigPath> {
-        Some(self.origins.get(key)?.path(cluster, key.family()))
+        Some(self.origin(key)?.path(cluster, key.family()))
     }
 }
 
@@ -167,13 +189,16 @@ pub(super) fn routes<'a>(
     cluster: &'a Cluster,
     device: Option<&'a InterfaceName>,
 ) -> impl Iterator<Item = (Route, Origin)> + 'a {
+    // All routes share the name.
+    let device: Option<Untrusted> = device.map(|name| name.as_str().into());
     cluster.prefixes.iter().flat_map(move |(family, prefix)| {
         let on_link = (cluster.next_hop == NextHopMode::PodGateway)
-            .then(|| (route(cluster, device, *prefix, None), Origin::ClusterPrefix));
+            .then(|| (route(cluster, device.clone(), *prefix, None), Origin::ClusterPrefix));
+        let device = device.clone();
         let nodes = cluster.nodes.iter().enumerate().filter_map(move |(number, node)| {
             let cidr = node.pod_cidrs.get(family)?;
             let gateway = next_hop(cluster, node, family)?;
-            Some((route(cluster, device, cidr.prefix(), Some(gateway)), Origin::Node(number)))
+            Some((route(cluster, device.clone(), cidr.prefix(), Some(gateway)), Origin::Node(number)))
         });
         on_link.into_iter().chain(nodes)
     })
@@ -202,12 +227,7 @@ pub(super) fn next_hop(cluster: &Cluster, other: &Node, family: Family) -> Optio
 }
 
 /// Returns a route exactly as the kernel reports it, so that the two compare equal.
-fn route(
-    cluster: &Cluster,
-    device: Option<&InterfaceName>,
-    destination: IpNet,
-    gateway: Option<IpAddr>,
-) -> Route {
+fn route(cluster: &Cluster, device: Option<Untrusted>, destination: IpNet, gateway: Option<IpAddr>) -> Route {
     let options = cluster.routes;
     let is_v6 = Family::from(destination) == Family::V6;
     let scope = match gateway {
@@ -225,7 +245,7 @@ fn route(
         protocol: protocol::HOSTGW,
         scope,
         kind: RouteType::Unicast,
-        next: NextHop { gateway, device: device.map(|name| name.as_str().into()), onlink: false },
+        next: NextHop { gateway, device, onlink: false },
         source: None,
         mtu: options.mtu,
         opaque: None,

@@ -1,6 +1,10 @@
 //! Computes the changes from an observed to a desired state.
 
-use std::{cmp::Ordering, collections::BTreeMap, fmt};
+use std::{
+    cmp::Ordering,
+    collections::{BTreeMap, HashSet},
+    fmt,
+};
 
 use crate::{
     model::{Family, SysctlKey},
@@ -232,14 +236,20 @@ pub fn removed_routes(plan: &Plan) -> usize {
 }
 
 impl Plan {
-    /// Marks the conflicts in which a route of `last`, the state that was last applied, was replaced.
-    pub fn mark_replaced(&mut self, last: &State) {
+    /// Marks the conflicts in which one of the `last` routes, those that were last applied, was replaced.
+    pub fn mark_replaced(&mut self, last: &[Route]) {
         for conflict in &mut self.conflicts {
             if let Conflict::Route { wanted, replaced, .. } = conflict {
-                let from = last.routes.partition_point(|route| route.key() < wanted.key());
-                *replaced = last.routes.get(from).is_some_and(|route| route == wanted && route.is_owned());
+                let from = last.partition_point(|route| route.key() < wanted.key());
+                *replaced = last.get(from).is_some_and(|route| route == wanted && route.is_owned());
             }
         }
+    }
+
+    /// Returns the keys of the routes that change.
+    #[must_use]
+    pub fn route_keys(&self) -> HashSet<RouteKey> {
+        self.changes.iter().filter_map(Change::as_route).map(|change| change.key).collect()
     }
 
     /// Returns `true` if there is nothing to do, as far as the live state could be read.
@@ -309,6 +319,12 @@ impl RouteChange {
     /// kernel replaces the first route of a key, whoever owns it (`fib_table_insert`, net/ipv4/fib_trie.c).
     #[must_use]
     pub fn steps(&self) -> Vec<Step<'_>> {
+        // Almost every change of a plan is one of these.
+        match (&self.before[..], &self.after[..]) {
+            ([], [new]) => return vec![Step::Add(new)],
+            ([old], []) => return vec![Step::Delete(old)],
+            _ => {}
+        }
         // The routes after them, especially foreign ones, are not touched.
         if let Some(new) = self.prepended() {
             return new.iter().rev().map(Step::Prepend).collect();

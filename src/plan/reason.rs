@@ -1,5 +1,7 @@
 //! The reason for each change of a plan.
 
+use std::borrow::Cow;
+
 use crate::{
     model::{Cluster, ConfigPath, SysctlKey},
     state::{Route, State},
@@ -14,8 +16,10 @@ use super::{
 
 /// What is known about the last apply.
 pub struct PreviousApply<'a> {
-    /// The desired state that it applied.
+    /// The NAT tables and sysctls that it applied.
     pub state: &'a State,
+    /// The routes that it applied.
+    pub routes: Cow<'a, [Route]>,
     /// The configuration that it applied, compared with the current one. `None` if they are the same or it is unknown.
     pub previous: Option<PreviousConfig<'a>>,
 }
@@ -24,7 +28,7 @@ impl<'a> PreviousApply<'a> {
     /// Creates the value if only the state is known.
     #[must_use]
     pub const fn of_state(state: &'a State) -> Self {
-        Self { state, previous: None }
+        Self { state, routes: Cow::Borrowed(state.routes.as_slice()), previous: None }
     }
 }
 
@@ -107,13 +111,12 @@ fn route_reason(
     change: &RouteChange,
 ) -> Reason {
     let key = &change.key;
-    let is_desired_in = |state: &State| {
-        let from = state.routes.partition_point(|route| route.key() < *key);
-        let routes: Vec<&Route> =
-            state.routes[from..].iter().take_while(|route| route.key() == *key).collect();
+    let is_desired_in = |last: &[Route]| {
+        let from = last.partition_point(|route| route.key() < *key);
+        let routes: Vec<&Route> = last[from..].iter().take_while(|route| route.key() == *key).collect();
         routes == change.after.iter().filter(|route| route.is_owned()).collect::<Vec<_>>()
     };
-    let drift = last.is_some_and(|last| is_desired_in(last.state));
+    let drift = last.is_some_and(|last| is_desired_in(&last.routes));
     let origin = cluster.and_then(|cluster| desired.route_origin(cluster, key));
     let adopts = change.before.iter().any(|route| !route.is_owned() && !change.after.contains(route));
     let purpose = match (cluster, desired.node_of(key), &origin) {

@@ -119,8 +119,8 @@ impl Session {
         let prepared = plan::prepare(node, &self.loaded.cluster, self.index, &self.saved, self.policy)?;
         self.prepared = prepared.map_err(|plan::NotLinux| not_linux(self.node_name()))?;
         self.prepared.plan.unknown.extend(unknown);
-        if let Some(last) = &self.last {
-            self.prepared.plan.mark_replaced(&last.state);
+        if let Some(last) = self.last.as_ref().filter(|_| !self.prepared.plan.conflicts.is_empty()) {
+            self.prepared.plan.mark_replaced(&last.routes(last.load().as_ref(), |_| true));
         }
         Ok(())
     }

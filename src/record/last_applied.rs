@@ -3,7 +3,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::TransactionMeta;
-use crate::{config::StoredConfig, state::State};
+use crate::{
+    config::{Loaded, StoredConfig},
+    plan,
+    state::{Route, RouteKey, State},
+};
 
 /// The state that the last apply established.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -14,9 +18,38 @@ pub struct LastApplied {
     /// The metadata of its transaction.
     #[serde(rename = "occasion")]
     pub meta: TransactionMeta,
-    /// The desired state.
+    /// The desired state. If there is a configuration, it is without the routes, which the configuration gives again.
     pub state: State,
     /// The configuration. It locates objects that have been removed from the current one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<StoredConfig>,
+}
+
+impl LastApplied {
+    /// Returns the configuration, if this version still accepts it.
+    #[must_use]
+    pub fn load(&self) -> Option<Loaded> {
+        let name = self.meta.file.clone().unwrap_or_default();
+        Loaded::new(self.configuration.as_ref()?.document(name)).ok()
+    }
+
+    /// Returns the routes of the desired state that have a wanted key, given the loaded configuration: those that it asks
+    /// for on this node.
+    #[must_use]
+    pub fn routes(&self, loaded: Option<&Loaded>, is_wanted: impl Fn(&RouteKey) -> bool) -> Vec<Route> {
+        let node = || {
+            let cluster = &loaded?.cluster;
+            Some((cluster, cluster.node(self.meta.node.as_ref()?.as_raw())?.0))
+        };
+        match node() {
+            Some((cluster, index)) => plan::desired_routes(cluster, index, is_wanted),
+            None => self.state.routes.iter().filter(|route| is_wanted(&route.key())).cloned().collect(),
+        }
+    }
+
+    /// Returns the whole desired state, given the loaded configuration.
+    #[must_use]
+    pub fn whole_state(&self, loaded: Option<&Loaded>) -> State {
+        State { routes: self.routes(loaded, |_| true), ..self.state.clone() }
+    }
 }

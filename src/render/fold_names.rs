@@ -27,6 +27,30 @@ pub(super) fn fold_names<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<St
     words.chain(special.into_iter().map(ToOwned::to_owned)).collect()
 }
 
+/// Summarizes names as at most `max` ranges, each with the number of names in it: `10.3.0.0/26 to 10.3.255.192/26
+/// (1024)`. Names with the same beginning, such as a network, share a range.
+#[must_use]
+pub(super) fn name_ranges<'a>(names: impl IntoIterator<Item = &'a str>, max: usize) -> Vec<String> {
+    let mut names: Vec<Vec<Token>> = names.into_iter().map(tokens).collect();
+    names.sort_by(|one, other| compare(one, other));
+    let text = |name: &[Token]| name.iter().map(|token| token.text()).collect::<String>();
+    let range = |names: &[Vec<Token>]| match names {
+        [] => String::new(),
+        [only] => text(only),
+        [first, .., last] => format!("{} to {} ({})", text(first), text(last), names.len()),
+    };
+    let groups = |length: usize| {
+        names.chunk_by(move |one, other| one.iter().take(length).eq(other.iter().take(length)))
+    };
+    // Longer beginnings never make fewer groups.
+    let longest = names.iter().map(Vec::len).max().unwrap_or(0);
+    let fitting = (1..=longest).take_while(|length| groups(*length).nth(max).is_none()).last();
+    match fitting {
+        Some(length) => groups(length).map(range).collect(),
+        None => names.chunks(names.len().div_ceil(max).max(1)).map(range).collect(),
+    }
+}
+
 /// Returns `true` if the name contains no characters that have a meaning in a word.
 fn is_plain(name: &str) -> bool {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | ':' | '/' | '-' | '_' | ' ');
@@ -40,7 +64,8 @@ fn tokens(name: &str) -> Vec<Token<'_>> {
     let mut rest = name;
     while !rest.is_empty() {
         let run = rest.find(|c: char| !c.is_ascii_alphanumeric()).unwrap_or(rest.len());
-        let (word, after) = rest.split_at(run.max(1));
+        let first = rest.chars().next().map_or(0, char::len_utf8);
+        let (word, after) = rest.split_at(run.max(first));
         let is_mixed = word.contains(|c: char| c.is_ascii_digit());
         if is_mixed {
             push_mixed(word, &mut tokens)
@@ -189,8 +214,31 @@ mod tests {
         assert_eq!(folded(&[]), "");
     }
 
+    #[test]
+    fn names_with_the_same_beginning_share_a_range() {
+        let names: Vec<String> =
+            (0..1024).map(|index| format!("10.{}.{}.0/24", index / 256, index % 256)).collect();
+        let ranges = |max| name_ranges(names.iter().rev().map(String::as_str), max);
+        assert_eq!(ranges(3), ["10.0.0.0/24 to 10.3.255.0/24 (1024)"]);
+        assert_eq!(ranges(4)[1], "10.1.0.0/24 to 10.1.255.0/24 (256)");
+        assert_eq!(ranges(2000).len(), 1024);
+        assert_eq!(name_ranges(["b", "a", "c1", "c2"], 2), ["a to b (2)", "c1 to c2 (2)"]);
+        assert_eq!(name_ranges([], 2), [""; 0]);
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn ranges_count_every_name(names in prop::collection::vec("[a-c0-3.: /\u{e9}\u{65e5}-]{1,6}", 0..100), max in 1..20_usize) {
+            let ranges = name_ranges(names.iter().map(String::as_str), max);
+            prop_assert!(ranges.len() <= max);
+            let count = |range: &String| {
+                let count = range.rsplit_once('(').and_then(|(_, count)| count.strip_suffix(')'));
+                count.map_or(1, |count| count.parse::<usize>().expect("a number"))
+            };
+            prop_assert_eq!(ranges.iter().map(count).sum::<usize>(), names.len());
+        }
 
         #[test]
         fn folding_loses_no_name(names in prop::collection::btree_set("[a-c0-3.: /-]{1,6}", 0..100)) {

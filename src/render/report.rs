@@ -1,6 +1,8 @@
 //! The content of a plan that all forms share.
 
-use schemars::JsonSchema;
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 
 use super::PersistedFile;
@@ -97,29 +99,99 @@ pub struct AffectedNodes {
     pub only: Option<Untrusted>,
 }
 
+/// An object. It is formatted only when it is printed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "ObjectDocument", into = "ObjectDocument")]
+pub enum Object {
+    /// A route.
+    Route(Route),
+    /// A route on a Windows node.
+    WindowsRoute(Box<WindowsRoute>),
+    /// A sysctl.
+    Sysctl {
+        /// The key.
+        key: String,
+        /// The value.
+        value: Untrusted,
+    },
+    /// An object of which only the text is shown.
+    Text {
+        /// A short name.
+        name: String,
+        /// The object as text.
+        text: String,
+        /// The place of a NAT object.
+        nat: Option<NatPlace>,
+    },
+}
+
+/// The schema is that of the document.
+impl JsonSchema for Object {
+    fn schema_name() -> Cow<'static, str> {
+        ObjectDocument::schema_name()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        ObjectDocument::json_schema(generator)
+    }
+}
+
 /// An object as text and, for programs, as fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Object {
+#[schemars(rename = "Object")]
+struct ObjectDocument {
     /// The object as `ip route`, `nft` or `sysctl` print it, or as New-NetRoute and Set-NetIPInterface accept it.
-    pub text: String,
+    text: String,
     /// A short name: the destination of a route, or the key of a sysctl.
-    pub name: String,
+    name: String,
     /// The fields of a route.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub route: Option<Route>,
+    route: Option<Route>,
     /// The fields of a route on a Windows node.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub windows_route: Option<WindowsRoute>,
+    windows_route: Option<WindowsRoute>,
     /// The place of a NAT object.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nat: Option<NatPlace>,
+    nat: Option<NatPlace>,
     /// The key of a sysctl.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub key: Option<String>,
+    key: Option<String>,
     /// The value of a sysctl.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub value: Option<Untrusted>,
+    value: Option<Untrusted>,
+}
+
+impl From<Object> for ObjectDocument {
+    fn from(object: Object) -> Self {
+        let (text, name) = (object.text().into_owned(), object.name().into_owned());
+        let document =
+            Self { text, name, route: None, windows_route: None, nat: None, key: None, value: None };
+        match object {
+            Object::Route(route) => Self { route: Some(route), ..document },
+            Object::WindowsRoute(route) => Self { windows_route: Some(*route), ..document },
+            Object::Sysctl { key, value } => Self { key: Some(key), value: Some(value), ..document },
+            Object::Text { nat, .. } => Self { nat, ..document },
+        }
+    }
+}
+
+impl From<ObjectDocument> for Object {
+    fn from(document: ObjectDocument) -> Self {
+        let ObjectDocument { text, name, route, windows_route, nat, key, value } = document;
+        let object = match (route, windows_route, key, value) {
+            (Some(route), ..) => Some(Self::Route(route)),
+            (None, Some(route), ..) => Some(Self::WindowsRoute(Box::new(route))),
+            (None, None, Some(key), Some(value)) => Some(Self::Sysctl { key, value }),
+            _ => None,
+        };
+        // A text that was changed is what its readers saw, so it counts.
+        object.filter(|object| object.text() == text && object.name() == name).unwrap_or(Self::Text {
+            name,
+            text,
+            nat,
+        })
+    }
 }
 
 /// The kind of a NAT object, and the family of its table.
@@ -358,7 +430,7 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
             kind: ObjectKind::Nat,
             foreign: objects
                 .iter()
-                .map(|object| Object::text(object.to_string(), object.to_string()))
+                .map(|object| Object::of_text(object.to_string(), object.to_string()))
                 .collect(),
             wanted: None,
             text,
@@ -367,7 +439,10 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
             replaced: false,
             restorable: true,
             kind: ObjectKind::Nat,
-            foreign: objects.iter().map(|object| Object::text(object.name(), object.to_string())).collect(),
+            foreign: objects
+                .iter()
+                .map(|object| Object::of_text(object.name(), object.to_string()))
+                .collect(),
             wanted: None,
             text,
         },
@@ -383,29 +458,55 @@ fn conflict(conflict: &Conflict) -> ConflictEntry {
 }
 
 impl Object {
-    pub(super) const fn text(name: String, text: String) -> Self {
-        Self { text, name, route: None, windows_route: None, nat: None, key: None, value: None }
+    /// Returns the object as `ip route`, `nft` or `sysctl` print it, or as New-NetRoute and Set-NetIPInterface accept it.
+    #[must_use]
+    pub fn text(&self) -> Cow<'_, str> {
+        match self {
+            Self::Route(route) => route.to_string().into(),
+            Self::WindowsRoute(route) => route.to_string().into(),
+            Self::Sysctl { key, value } => format!("{key} = {value}").into(),
+            Self::Text { text, .. } => text.into(),
+        }
+    }
+
+    /// Returns a short name: the destination of a route, or the key of a sysctl.
+    #[must_use]
+    pub fn name(&self) -> Cow<'_, str> {
+        match self {
+            Self::Route(route) => route.key().to_string().into(),
+            Self::WindowsRoute(route) => route.destination_prefix.to_string().into(),
+            Self::Sysctl { key, .. } => key.into(),
+            Self::Text { name, .. } => name.into(),
+        }
+    }
+
+    /// Returns the place of a NAT object.
+    #[must_use]
+    pub const fn nat_place(&self) -> Option<NatPlace> {
+        if let Self::Text { nat, .. } = self { *nat } else { None }
+    }
+
+    pub(super) const fn of_text(name: String, text: String) -> Self {
+        Self::Text { name, text, nat: None }
     }
 
     pub(super) fn route(route: &Route) -> Self {
-        Self { route: Some(route.clone()), ..Self::text(route.key().to_string(), route.to_string()) }
+        Self::Route(route.clone())
     }
 
     pub(super) fn windows_route(route: &WindowsRoute) -> Self {
-        let name = route.destination_prefix.to_string();
-        Self { windows_route: Some(route.clone()), ..Self::text(name, route.to_string()) }
+        Self::WindowsRoute(Box::new(route.clone()))
     }
 
     pub(super) fn forwarding(forwarding: Forwarding, enabled: bool) -> Self {
-        Self::text(forwarding.name(), forwarding.text(enabled))
+        Self::of_text(forwarding.name(), forwarding.text(enabled))
     }
 
     pub(super) fn nat(object: &NatObject) -> Self {
-        Self { nat: Some(NatPlace::of(object)), ..Self::text(object.name(), object.to_string()) }
+        Self::Text { name: object.name(), text: object.to_string(), nat: Some(NatPlace::of(object)) }
     }
 
     pub(super) fn sysctl(key: &str, value: &Untrusted) -> Self {
-        let text = format!("{key} = {value}");
-        Self { key: Some(key.to_owned()), value: Some(value.clone()), ..Self::text(key.to_owned(), text) }
+        Self::Sysctl { key: key.to_owned(), value: value.clone() }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use console::{Style, measure_text_width};
+use console::Style;
 use similar::{Algorithm, DiffTag, capture_diff_slices};
 
 use super::{
@@ -13,7 +13,7 @@ use crate::{
     model::Family,
     plan::Action,
     state::{ObjectKind, Unknown, Word, join_words},
-    text::{self, padded, printable},
+    text::{self, padded, printable, text_width},
 };
 
 /// The maximum width of an object whose reason is aligned with the others.
@@ -142,8 +142,10 @@ pub fn plan_summary(report: &Report, palette: &Palette) -> String {
             })
             .collect();
         let conflicts = report.conflicts.iter().filter(|conflict| conflict.kind == kind);
-        let foreign: Vec<String> =
-            conflicts.flat_map(|conflict| &conflict.foreign).map(|object| printable(&object.name)).collect();
+        let foreign: Vec<String> = conflicts
+            .flat_map(|conflict| &conflict.foreign)
+            .map(|object| printable(&object.name()))
+            .collect();
         if !foreign.is_empty() {
             let line = format!("! {}: {}", foreign.len(), foreign.join(", "));
             lines.push(palette.conflict.apply_to(line).to_string());
@@ -164,7 +166,7 @@ pub fn plan_summary(report: &Report, palette: &Palette) -> String {
 /// The names of the changed objects.
 fn names<'a>(entries: impl Iterator<Item = &'a ChangeEntry>) -> Vec<String> {
     let objects = entries.filter_map(|entry| entry.after.as_ref().or(entry.before.as_ref()));
-    objects.map(|object| printable(&object.name)).collect()
+    objects.map(|object| printable(&object.name())).collect()
 }
 
 /// A part of the live state that could not be read, and the reason.
@@ -199,16 +201,16 @@ impl Section {
     /// own.
     pub(super) fn aligned(&self, palette: &Palette) -> Vec<String> {
         let texts = align_columns(self.lines.iter().map(|line| line.text.as_str()));
-        let widths = texts.iter().map(|text| measure_text_width(text));
+        let widths = texts.iter().map(|text| text_width(text));
         let column = widths.filter(|width| *width <= MAX_ALIGNED_WIDTH).max().unwrap_or(0);
         let aligned = |(text, line): (String, &Line)| {
             if line.annotation.is_empty() {
                 return text;
             }
-            let width = measure_text_width(&text);
+            let width = text_width(&text);
             let column = column.max(width) + 2;
             let annotation = format!("# {}", line.annotation);
-            let fits = column + measure_text_width(&annotation) <= palette.width;
+            let fits = column + text_width(&annotation) <= palette.width;
             let annotation = palette.dim.apply_to(annotation);
             if fits {
                 format!("{}{annotation}", padded(&text, column))
@@ -229,7 +231,7 @@ pub(super) fn align_columns<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Str
         widths.resize(widths.len().max(row.len()), 0);
         row.iter()
             .zip(&mut widths)
-            .for_each(|(cell, width)| *width = measure_text_width(cell).min(MAX_ALIGNED_WIDTH).max(*width));
+            .for_each(|(cell, width)| *width = text_width(cell).min(MAX_ALIGNED_WIDTH).max(*width));
     }
     let line = |row: Vec<&str>| {
         if let [only] = row[..] {
@@ -243,10 +245,10 @@ pub(super) fn align_columns<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<Str
 
 /// The words of an object in columns, if it has columns.
 fn cells(object: &Object) -> Option<[Vec<Word>; 4]> {
-    let words = match (&object.route, &object.windows_route) {
-        (Some(route), _) => route.words(),
-        (None, Some(route)) => route.words(),
-        (None, None) => return None,
+    let words = match object {
+        Object::Route(route) => route.words(),
+        Object::WindowsRoute(route) => route.words(),
+        Object::Sysctl { .. } | Object::Text { .. } => return None,
     };
     let mut cells = [const { Vec::new() }; 4];
     for word in words {
@@ -260,7 +262,7 @@ pub(super) fn change_line(entry: &ChangeEntry, palette: &Palette) -> Line {
     let annotation = reason(&entry.reason);
     let text = match (entry.action, &entry.before, &entry.after) {
         (Action::Change, Some(before), Some(after)) => {
-            let inline_diff = match (cells(before), cells(after), &before.value, &after.value) {
+            let inline_diff = match (cells(before), cells(after), before, after) {
                 (Some(before), Some(after), ..) => {
                     let columns = before.into_iter().zip(after).enumerate();
                     let cells = columns.map(|(at, (before, after))| {
@@ -270,13 +272,12 @@ pub(super) fn change_line(entry: &ChangeEntry, palette: &Palette) -> Line {
                     });
                     cells.collect::<Vec<_>>().join("\t")
                 }
-                (.., Some(old), Some(new)) => {
-                    let key = after.key.as_deref().unwrap_or_default();
+                (.., Object::Sysctl { value: old, .. }, Object::Sysctl { key, value: new }) => {
                     format!("{key}\t= {}", arrow(old.as_raw(), new.as_raw(), palette))
                 }
                 _ => {
                     let words = |text: &str| text.split(' ').map(Word::plain).collect::<Vec<_>>();
-                    inline_diff(&words(&before.text), &words(&after.text), &palette.dim, palette)
+                    inline_diff(&words(&before.text()), &words(&after.text()), &palette.dim, palette)
                 }
             };
             format!("{} {inline_diff}", palette.change.apply_to(palette.symbols.change))
@@ -290,9 +291,12 @@ pub(super) fn change_line(entry: &ChangeEntry, palette: &Palette) -> Line {
 
 /// An object with its symbol, in one color.
 fn colored(symbol: char, object: &Object, style: &Style) -> String {
-    let cells = match cells(object) {
-        Some(columns) => columns.map(|words| printable(&join_words(&words))).to_vec(),
-        None => vec![printable(&object.text)],
+    let cells = match object {
+        Object::Route(route) => route.columns().map(|cell| printable(&cell)).to_vec(),
+        Object::WindowsRoute(_) | Object::Sysctl { .. } | Object::Text { .. } => match cells(object) {
+            Some(columns) => columns.map(|words| printable(&join_words(&words))).to_vec(),
+            None => vec![printable(&object.text())],
+        },
     };
     let cells = cells.iter().enumerate().map(|(at, cell)| match (at, cell.is_empty()) {
         (0, _) => style.apply_to(format!("{symbol} {cell}")).to_string(),
@@ -343,11 +347,11 @@ fn inline_diff(before: &[Word], after: &[Word], same: &Style, palette: &Palette)
 /// The foreign objects of a conflict, each annotated with the object that it conflicts with.
 pub(super) fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec<Line> {
     let annotation = match &conflict.wanted {
-        Some(Object { value: Some(original), .. }) => {
+        Some(Object::Sysctl { value: original, .. }) => {
             format!("set by another program; the original value is {original}")
         }
-        Some(wanted) if conflict.replaced => format!("foreign; replaced {}", wanted.text),
-        Some(wanted) => format!("foreign; conflicts with {}", wanted.text),
+        Some(wanted) if conflict.replaced => format!("foreign; replaced {}", wanted.text()),
+        Some(wanted) => format!("foreign; conflicts with {}", wanted.text()),
         None if conflict.restorable => "hostgw did not add it; its table stays".to_owned(),
         None => "foreign object in the managed table; a rollback could not restore it".to_owned(),
     };
@@ -410,10 +414,12 @@ pub(super) fn removed<'a>(changes: impl Iterator<Item = &'a ChangeEntry> + Clone
         removals.filter_map(|entry| entry.before.as_ref())
     };
     let tables: Vec<Family> = removed_objects()
-        .filter_map(|object| object.nat.filter(|nat| nat.kind == NatKind::Table).map(|nat| nat.family))
+        .filter_map(|object| {
+            object.nat_place().filter(|nat| nat.kind == NatKind::Table).map(|nat| nat.family)
+        })
         .collect();
     let is_in_table = |object: &Object| {
-        object.nat.is_some_and(|nat| nat.kind != NatKind::Table && tables.contains(&nat.family))
+        object.nat_place().is_some_and(|nat| nat.kind != NatKind::Table && tables.contains(&nat.family))
     };
-    removed_objects().filter(|object| !is_in_table(object)).map(|object| printable(&object.name)).collect()
+    removed_objects().filter(|object| !is_in_table(object)).map(|object| printable(&object.name())).collect()
 }

@@ -129,13 +129,13 @@ fn conflict_entry(conflict: &WindowsConflict) -> ConflictEntry {
     };
     let foreign = route_in(conflict.live, |metric| route(conflict.next_hop, metric));
     let needed = format!("-DestinationPrefix {} -NextHop {}", conflict.wanted, conflict.needed);
-    let words = foreign.as_ref().map_or_else(String::new, |object| object.text.clone());
+    let words = foreign.as_ref().map_or_else(String::new, |object| object.text().into_owned());
     ConflictEntry {
         replaced: false,
         restorable: true,
         kind: ObjectKind::Route,
         foreign: foreign.into_iter().collect(),
         text: format!("{words} conflicts with {needed}"),
-        wanted: Some(Object::text(conflict.wanted.to_string(), needed)),
+        wanted: Some(Object::of_text(conflict.wanted.to_string(), needed)),
     }
 }

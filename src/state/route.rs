@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::word::{Column, Word, join_words};
+use super::word::{Column, Word, write_word};
 use crate::{
     model::{Family, MAIN_TABLE},
     text::{Untrusted, list},
@@ -116,7 +116,7 @@ pub struct Route {
     pub mtu: Option<u32>,
     /// The attributes that the other fields cannot express. Managed routes have none.
     #[serde(default, rename = "more", skip_serializing_if = "Option::is_none")]
-    pub opaque: Option<OpaqueRoute>,
+    pub opaque: Option<Box<OpaqueRoute>>,
 }
 
 /// The parts of a route that the other fields cannot express, kept so that a foreign route can be restored exactly.
@@ -379,48 +379,66 @@ impl Route {
         rank(self).cmp(&rank(other)).then_with(|| self.key().cmp(&other.key()))
     }
 
-    /// Returns the words of the route, in the order of `ip route`.
-    #[must_use]
-    pub fn words(&self) -> Vec<Word> {
+    /// Calls `each` for the words of the route, in the order of `ip route` and of the columns.
+    fn each_word(&self, mut each: impl FnMut(Column, &'static str, Option<&dyn fmt::Display>)) {
         use Column::{Destination, Details, Interface, NextHop};
-        let mut words = Vec::with_capacity(8);
         if self.kind != RouteType::Unicast {
-            words.push(Word::new(Destination, "", self.kind));
+            each(Destination, "", Some(&self.kind));
         }
-        words.push(Word::new(Destination, "", destination(self.destination)));
+        each(Destination, "", Some(&destination(self.destination)));
         if let Some(tos) = self.tos.filter(|tos| *tos != 0) {
-            words.push(Word::new(Destination, "tos", format!("{tos:#04x}")));
+            each(Destination, "tos", Some(&format_args!("{tos:#04x}")));
         }
         if let Some(gateway) = self.next.gateway {
             let inet6 = if self.family() == Family::V4 && gateway.is_ipv6() { "inet6 " } else { "" };
-            words.push(Word::new(NextHop, "via", format!("{inet6}{gateway}")));
+            each(NextHop, "via", Some(&format_args!("{inet6}{gateway}")));
         }
         if let Some(device) = &self.next.device {
-            words.push(Word::new(Interface, "dev", device));
+            each(Interface, "dev", Some(device));
         }
         if self.table != MAIN_TABLE {
-            words.push(Word::new(Details, "table", self.table));
+            each(Details, "table", Some(&self.table));
         }
-        words.push(Word::new(Details, "proto", protocol::name(self.protocol)));
+        each(Details, "proto", Some(&protocol::name(self.protocol)));
         if !self.scope.is_global() {
-            words.push(Word::new(Details, "scope", self.scope));
+            each(Details, "scope", Some(&self.scope));
         }
         if let Some(source) = self.source {
-            words.push(Word::new(Details, "src", source));
+            each(Details, "src", Some(&source));
         }
         if self.metric != 0 {
-            words.push(Word::new(Details, "metric", self.metric));
+            each(Details, "metric", Some(&self.metric));
         }
         if self.next.onlink {
-            words.push(Word::new(Details, "onlink", ""));
+            each(Details, "onlink", None);
         }
         if let Some(mtu) = self.mtu {
-            words.push(Word::new(Details, "mtu", mtu));
+            each(Details, "mtu", Some(&mtu));
         }
         if let Some(opaque) = &self.opaque {
-            words.push(Word::new(Details, "", format!("(with {})", list(&opaque.parts, usize::MAX))));
+            each(Details, "", Some(&format_args!("(with {})", list(&opaque.parts, usize::MAX))));
         }
+    }
+
+    /// Returns the words of the route, in the order of `ip route`.
+    #[must_use]
+    pub fn words(&self) -> Vec<Word> {
+        let mut words = Vec::with_capacity(8);
+        self.each_word(|column, keyword, value| {
+            words.push(Word::new(column, keyword, value.map_or_else(String::new, ToString::to_string)));
+        });
         words
+    }
+
+    /// Returns the same words, joined in each column.
+    #[must_use]
+    pub fn columns(&self) -> [String; 4] {
+        let mut columns = [const { String::new() }; 4];
+        self.each_word(|column, keyword, value| {
+            let cell = &mut columns[column as usize];
+            let _ = write_word(cell, !cell.is_empty(), keyword, value);
+        });
+        columns
     }
 
     /// Returns the arguments of `ip route`. The name of an interface is one argument, whatever it contains.
@@ -467,7 +485,12 @@ impl fmt::Display for RouteKey {
 
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&join_words(&self.words()))
+        let (mut is_first, mut result) = (true, Ok(()));
+        self.each_word(|_, keyword, value| {
+            result = result.and_then(|()| write_word(f, !is_first, keyword, value));
+            is_first = false;
+        });
+        result
     }
 }
 

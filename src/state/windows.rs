@@ -25,7 +25,7 @@ pub struct WindowsState {
 }
 
 /// A route, in terms of `New-NetRoute`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WindowsRoute {
     /// `-DestinationPrefix`.

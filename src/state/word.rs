@@ -54,6 +54,26 @@ impl fmt::Display for Word {
     }
 }
 
+/// Writes a word as a [`Word`] prints, after a space if it follows another one.
+///
+/// # Errors
+/// Returns the error of `f`.
+pub(super) fn write_word(
+    f: &mut impl fmt::Write,
+    follows: bool,
+    keyword: &str,
+    value: Option<&dyn fmt::Display>,
+) -> fmt::Result {
+    if follows {
+        f.write_str(" ")?;
+    }
+    match (keyword, value) {
+        ("", Some(value)) => write!(f, "{value}"),
+        (_, Some(value)) => write!(f, "{keyword} {value}"),
+        (_, None) => f.write_str(keyword),
+    }
+}
+
 /// Joins words as they are printed.
 #[must_use]
 pub fn join_words(words: &[Word]) -> String {

@@ -8,6 +8,10 @@ use std::borrow::Cow;
 /// of Unicode 17).
 #[must_use]
 pub const fn is_hidden(character: char) -> bool {
+    // Almost every character.
+    if matches!(character, ' '..='~') {
+        return false;
+    }
     matches!(
         character,
         '\0'..='\u{1f}'
@@ -56,9 +60,17 @@ pub fn hidden_ranges() -> Vec<(u32, u32)> {
 /// Escapes every hidden character; see [`is_hidden`]. The function is idempotent.
 #[must_use]
 pub fn printable(text: &str) -> String {
+    if is_plain(text) {
+        return text.to_owned();
+    }
     let mut printable = String::with_capacity(text.len());
     text.chars().for_each(|character| push_printable(&mut printable, character));
     printable
+}
+
+/// Returns `true` if the text consists of printable ASCII characters, which are never hidden.
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|byte| matches!(byte, b' '..=b'~'))
 }
 
 /// Appends a character to `text`, escaped if it is hidden; see [`is_hidden`].

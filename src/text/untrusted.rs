@@ -4,6 +4,7 @@ use std::{
     borrow::{Borrow, Cow},
     fmt,
     path::Path,
+    sync::Arc,
 };
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -15,10 +16,10 @@ use super::{escape::is_hidden, printable};
 ///
 /// It only prints escaped: its [`fmt::Display`] uses [`printable`], so that it can neither control a terminal, start a
 /// new line, nor disguise its contents. In JSON it is unchanged, as written by [`to_json`](super::to_json).
-/// [`Self::as_raw`] is for comparisons and for the kernel, never for output.
+/// [`Self::as_raw`] is for comparisons and for the kernel, never for output. A clone shares the text.
 #[derive(Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Untrusted(String);
+pub struct Untrusted(Arc<str>);
 
 impl Untrusted {
     /// Returns the unescaped text, for comparisons and lookups, or to pass it to the kernel or a file.
@@ -30,18 +31,18 @@ impl Untrusted {
     /// Returns the unescaped text as an owned string.
     #[must_use]
     pub fn into_raw(self) -> String {
-        self.0
+        self.0.as_ref().to_owned()
     }
 
     /// Returns the first `length` characters.
     #[must_use]
     pub fn truncated(&self, length: usize) -> Self {
-        Self(self.0.chars().take(length).collect())
+        Self(self.0.chars().take(length).collect::<String>().into())
     }
 
     /// Returns `true` if the text is empty.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
@@ -76,37 +77,37 @@ impl JsonSchema for Untrusted {
 
 impl From<String> for Untrusted {
     fn from(text: String) -> Self {
-        Self(text)
+        Self(text.into())
     }
 }
 
 impl From<&str> for Untrusted {
     fn from(text: &str) -> Self {
-        Self(text.to_owned())
+        Self(text.into())
     }
 }
 
 impl From<Cow<'_, str>> for Untrusted {
     fn from(text: Cow<'_, str>) -> Self {
-        Self(text.into_owned())
+        Self(text.into())
     }
 }
 
 impl PartialEq<str> for Untrusted {
     fn eq(&self, other: &str) -> bool {
-        self.0 == other
+        *self.0 == *other
     }
 }
 
 impl PartialEq<&str> for Untrusted {
     fn eq(&self, other: &&str) -> bool {
-        self.0 == *other
+        *self.0 == **other
     }
 }
 
 impl PartialEq<String> for Untrusted {
     fn eq(&self, other: &String) -> bool {
-        self.0 == *other
+        *self.0 == **other
     }
 }
 

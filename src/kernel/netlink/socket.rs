@@ -12,8 +12,8 @@ use rustix::{
 use super::{
     error::{KernelError, Malformed},
     wire::{
-        HEADER, Messages, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, Received, number,
-        put_message,
+        HEADER, Messages, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST, Received, close_message,
+        number, put_message,
     },
 };
 use crate::fault;
@@ -43,13 +43,56 @@ pub struct Message {
     pub payload: Vec<u8>,
 }
 
+/// Requests that change objects, packed one after another as they are sent.
+#[derive(Debug, Default)]
+pub struct Requests {
+    bytes: Vec<u8>,
+    /// The end of each request.
+    ends: Vec<usize>,
+}
+
+impl Requests {
+    /// Appends a request. `payload` appends its family header and attributes.
+    pub fn put<T>(&mut self, message_type: u16, flags: u16, payload: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let start = self.bytes.len();
+        put_message(&mut self.bytes, message_type, flags & !NLM_F_ACK | NLM_F_REQUEST, 0, &[]);
+        let result = payload(&mut self.bytes);
+        close_message(&mut self.bytes, start);
+        self.ends.push(self.bytes.len());
+        result
+    }
+
+    /// Returns the number of requests.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Removes all requests after the first `count`, and keeps the memory.
+    pub fn truncate(&mut self, count: usize) {
+        let end = count.checked_sub(1).and_then(|last| self.ends.get(last));
+        self.bytes.truncate(end.copied().unwrap_or(0));
+        self.ends.truncate(count);
+    }
+
+    /// Returns the requests from `first` on that can be sent at once, and their number.
+    fn packet(&mut self, first: usize) -> Option<(&mut [u8], usize)> {
+        let start = first.checked_sub(1).map_or(0, |before| self.ends[before]);
+        let rest = self.ends.get(first..)?;
+        let is_small = |end: &&usize| **end - start <= BYTES_PER_SEND;
+        let count = rest.iter().take(MESSAGES_PER_SEND).take_while(is_small).count().max(1);
+        let end = *rest.get(count - 1)?;
+        Some((self.bytes.get_mut(start..end)?, count))
+    }
+}
+
 /// The failure of a sequence of requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Refused {
     /// Index and error of every request that the kernel rejected, in order.
     pub rejections: Vec<(usize, KernelError)>,
-    /// The number of requests that reached the kernel. Unless there is a `failure`, those that it did not reject took
-    /// effect; of an nftables batch, none did.
+    /// The number of requests up to the end of the failed send. Unless there is a `failure`, those that the kernel did not
+    /// reject took effect; of an nftables batch, none did.
     pub sent: usize,
     /// Set if requests could not be sent or replies not be read: the outcome of the last send is then unknown.
     pub failure: Option<KernelError>,
@@ -60,9 +103,9 @@ impl Refused {
         Self { sent, failure: Some(failure), rejections: Vec::new() }
     }
 
-    /// Adjusts the counts and indexes for `before` requests sent earlier.
-    fn after(mut self, before: usize) -> Self {
-        self.sent += before;
+    /// Adjusts the count and the indexes of a send of `count` requests for `before` requests sent earlier.
+    fn after(mut self, before: usize, count: usize) -> Self {
+        self.sent = before + count;
         for (index, _) in &mut self.rejections {
             *index += before;
         }
@@ -123,7 +166,25 @@ impl Socket {
     ///
     /// Returns the kernel's error; `EINTR` or `ENOBUFS` if no attempt gave a consistent reply.
     pub fn dump(&mut self, message_type: u16, flags: u16, payload: &[u8]) -> Result<Dump, KernelError> {
-        self.query(message_type, flags | NLM_F_DUMP, payload)
+        self.query(message_type, flags | NLM_F_DUMP, payload, Dump::default, Dump::push)
+    }
+
+    /// Requests a dump, and passes the payload of each message to `take`, with what `new` created. Both start over if the
+    /// kernel's reply is inconsistent.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::dump`].
+    pub fn dump_into<T>(
+        &mut self,
+        message_type: u16,
+        payload: &[u8],
+        new: impl Fn() -> T,
+        take: impl Fn(&mut T, &[u8]),
+    ) -> Result<T, KernelError> {
+        self.query(message_type, NLM_F_DUMP, payload, new, |collected, message| {
+            take(collected, message.payload)
+        })
     }
 
     /// Requests one object.
@@ -132,17 +193,24 @@ impl Socket {
     ///
     /// As [`Self::dump`]; usually `ENOENT` for an object that does not exist.
     pub fn get(&mut self, message_type: u16, payload: &[u8]) -> Result<Dump, KernelError> {
-        self.query(message_type, NLM_F_ACK, payload)
+        self.query(message_type, NLM_F_ACK, payload, Dump::default, Dump::push)
     }
 
     /// Sends a request, and retries if the reply is inconsistent.
-    fn query(&mut self, message_type: u16, flags: u16, payload: &[u8]) -> Result<Dump, KernelError> {
+    fn query<T>(
+        &mut self,
+        message_type: u16,
+        flags: u16,
+        payload: &[u8],
+        new: impl Fn() -> T,
+        take: impl Fn(&mut T, &Received<'_>),
+    ) -> Result<T, KernelError> {
         let mut attempts = 0;
         loop {
             let sequence = self.request(message_type, flags, payload)?;
             attempts += 1;
-            match self.collect(sequence)? {
-                Ok(dump) => return Ok(dump),
+            match self.collect(sequence, new(), &take)? {
+                Ok(collected) => return Ok(collected),
                 Err(errno) if attempts == MAX_ATTEMPTS => return Err(KernelError::inconsistent(errno)),
                 Err(_) => {}
             }
@@ -159,8 +227,12 @@ impl Socket {
 
     /// Reads the whole reply. The inner error says why the reply is inconsistent: `ENOBUFS` if parts of it were lost,
     /// `EINTR` if the objects changed while they were read.
-    fn collect(&mut self, sequence: u32) -> Result<Result<Dump, Errno>, KernelError> {
-        let mut dump = Dump::default();
+    fn collect<T>(
+        &mut self,
+        sequence: u32,
+        mut collected: T,
+        take: impl Fn(&mut T, &Received<'_>),
+    ) -> Result<Result<T, Errno>, KernelError> {
         let mut inconsistency = None;
         loop {
             match self.receive(RecvFlags::empty()) {
@@ -183,8 +255,8 @@ impl Socket {
                     inconsistency = Some(Errno::INTR);
                 }
                 match message.outcome()? {
-                    None => dump.push(&message),
-                    Some(Ok(())) => return Ok(inconsistency.map_or(Ok(dump), Err)),
+                    None => take(&mut collected, &message),
+                    Some(Ok(())) => return Ok(inconsistency.map_or(Ok(collected), Err)),
                     Some(Err(error)) if error.errno == Errno::INTR => return Ok(Err(Errno::INTR)),
                     Some(Err(error)) => return Err(error),
                 }
@@ -192,28 +264,33 @@ impl Socket {
         }
     }
 
-    /// Sends requests, as many per system call as is safe. Stops after the first send in which the kernel rejects one.
+    /// Sends `messages` as [`Self::transact`] does.
     ///
     /// # Errors
     ///
-    /// Returns which requests the kernel rejected, and how many reached it.
-    pub fn transact(&mut self, messages: &[Message]) -> Result<(), Refused> {
-        let mut sent = 0;
-        while sent < messages.len() {
+    /// As [`Self::transact`].
+    pub fn transact_all(&mut self, messages: &[Message]) -> Result<(), Refused> {
+        let mut requests = Requests::default();
+        for Message { message_type, flags, payload } in messages {
+            requests.put(*message_type, *flags, |bytes| bytes.extend_from_slice(payload));
+        }
+        self.transact(&mut requests, 0)
+    }
+
+    /// Sends requests from `first` on, as many per system call as is safe. Stops after the first send in which the kernel
+    /// rejects one.
+    ///
+    /// # Errors
+    ///
+    /// Returns which requests the kernel rejected, by their indexes, and the index after the last one of that send. Those
+    /// of a send that failed count as sent.
+    pub fn transact(&mut self, requests: &mut Requests, first: usize) -> Result<(), Refused> {
+        let mut sent = first;
+        while let Some((bytes, count)) = requests.packet(sent) {
             let first = self.sequence.wrapping_add(1);
-            let mut bytes = Vec::new();
-            let mut count = 0;
-            for message in messages.iter().skip(sent).take(MESSAGES_PER_SEND) {
-                if count > 0 && bytes.len() + HEADER + message.payload.len() > BYTES_PER_SEND {
-                    break;
-                }
-                self.sequence = self.sequence.wrapping_add(1);
-                let flags = message.flags & !NLM_F_ACK | NLM_F_REQUEST;
-                put_message(&mut bytes, message.message_type, flags, self.sequence, &message.payload);
-                count += 1;
-            }
-            number(&mut bytes, first, count - 1).map_err(|failure| Refused::failed(sent, failure))?;
-            self.exchange(&bytes, first, count).map_err(|refused| refused.after(sent))?;
+            self.sequence = u32::try_from(count).map_or(0, |count| self.sequence.wrapping_add(count));
+            number(bytes, first, count - 1).map_err(|failure| Refused::failed(sent + count, failure))?;
+            self.exchange(bytes, first, count).map_err(|refused| refused.after(sent, count))?;
             sent += count;
         }
         Ok(())

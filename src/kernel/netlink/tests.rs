@@ -137,8 +137,8 @@ fn transact_reports_every_rejection_of_the_first_failing_send() {
             blackhole([10, 0, high, low])
         };
         let mut routes: Vec<_> = (0..1000).map(route).collect();
-        socket.transact(&routes).expect("new routes");
-        socket.transact(&[]).expect("nothing to do");
+        socket.transact_all(&routes).expect("new routes");
+        socket.transact_all(&[]).expect("nothing to do");
 
         // Send by send: 0..128, 128..256, 256..384.
         routes = (2000..2400).map(route).collect();
@@ -146,7 +146,7 @@ fn transact_reports_every_rejection_of_the_first_failing_send() {
             routes[known] = route(7);
         }
         routes[255].payload.truncate(5);
-        let refused = socket.transact(&routes).expect_err("known routes");
+        let refused = socket.transact_all(&routes).expect_err("known routes");
         assert_eq!(refused.failure, None);
         assert_eq!(refused.sent, 256);
         let seen: Vec<_> = refused.rejections.iter().map(|(at, error)| (*at, error.errno)).collect();
@@ -154,7 +154,7 @@ fn transact_reports_every_rejection_of_the_first_failing_send() {
 
         // The receive buffer fits the replies to a send whose requests are all rejected.
         let again: Vec<_> = (0..128).map(route).collect();
-        assert_eq!(socket.transact(&again).expect_err("known routes").rejections.len(), 128);
+        assert_eq!(socket.transact_all(&again).expect_err("known routes").rejections.len(), 128);
         assert_eq!(
             socket.dump(26, 0, &[2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]).expect("routes").iter().count(),
             1253
@@ -170,7 +170,7 @@ fn an_off_link_gateway_is_rejected_with_the_kernel_s_text() {
         let mut route = blackhole([10, 0, 0, 1]);
         route.payload[7] = 1;
         put_attribute(&mut route.payload, 5, &[192, 0, 2, 1]).expect("short");
-        let refused = socket.transact(&[route]).expect_err("an unreachable gateway");
+        let refused = socket.transact_all(&[route]).expect_err("an unreachable gateway");
         assert_eq!(
             refused.rejections[0].1.to_string(),
             "Nexthop has invalid gateway (ENETUNREACH: Network is unreachable)"

@@ -145,6 +145,16 @@ pub fn put_message(bytes: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, pa
     bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
 
+/// Sets the length of the message that begins at `start`, after its payload was appended, and pads it.
+pub(super) fn close_message(bytes: &mut Vec<u8>, start: usize) {
+    // The kernel rejects datagrams long before their length exceeds u32.
+    let length = u32::try_from(bytes.len() - start).unwrap_or(u32::MAX);
+    if let Some(field) = bytes.get_mut(start..start + 4) {
+        field.copy_from_slice(&length.to_ne_bytes());
+    }
+    bytes.resize(bytes.len().next_multiple_of(4), 0);
+}
+
 /// Numbers the messages from `first` on, and requests the acknowledgment of only one of them.
 pub(super) fn number(bytes: &mut [u8], first: u32, acknowledge: usize) -> Result<(), KernelError> {
     let invalid = || KernelError::with_text(Errno::INVAL, "the messages to send are malformed");

@@ -86,7 +86,7 @@ impl Asking {
 
 /// Sends a request. A rejection means that the entry or the interface has changed, so the attempt is repeated.
 fn send(socket: &mut Socket, message: &Message) -> Result<AttemptStatus, Error> {
-    let Err(refused) = socket.transact(std::slice::from_ref(message)) else {
+    let Err(refused) = socket.transact_all(std::slice::from_ref(message)) else {
         return Ok(AttemptStatus::Waiting);
     };
     match (refused.failure, refused.rejections.first()) {

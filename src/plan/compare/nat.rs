@@ -1,6 +1,8 @@
 //! Compares the NAT tables of two configurations. They are the same on all Linux nodes, except for the node's own pod
 //! CIDR.
 
+use std::{collections::HashMap, hash::Hash};
+
 use ipnet::IpNet;
 
 use crate::{
@@ -15,7 +17,7 @@ use super::{
 };
 
 /// What distinguishes the tables of nodes: whether they contain the node's own pod CIDR, and whether it changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct TableVariant {
     had_own: bool,
     has_own: bool,
@@ -46,16 +48,17 @@ fn group_by_variant(pairing: &NodePairing<'_>, family: Family, members: &[Member
 }
 
 /// Groups the nodes by `key`, in the order of each group's first node.
-pub(super) fn group_by<K: PartialEq>(members: &[Member], key: impl Fn(&Member) -> K) -> Vec<Vec<Member>> {
-    let mut groups: Vec<(K, Vec<Member>)> = Vec::new();
+pub(super) fn group_by<K: Eq + Hash>(members: &[Member], key: impl Fn(&Member) -> K) -> Vec<Vec<Member>> {
+    let mut groups: Vec<Vec<Member>> = Vec::new();
+    let mut places: HashMap<K, usize> = HashMap::new();
     for member in members {
-        let key = key(member);
-        match groups.iter_mut().find(|(known, _)| *known == key) {
-            Some((_, group)) => group.push(*member),
-            None => groups.push((key, vec![*member])),
+        let place = *places.entry(key(member)).or_insert(groups.len());
+        match groups.get_mut(place) {
+            Some(group) => group.push(*member),
+            None => groups.push(vec![*member]),
         }
     }
-    groups.into_iter().map(|(_, group)| group).collect()
+    groups
 }
 
 /// Returns the pod CIDRs of a node that its tables contain.

@@ -4,14 +4,14 @@ use std::collections::HashMap;
 
 use crate::{
     model::{Cluster, ConfigPath, SysctlKey},
-    plan::Action,
+    plan::{Action, Plan},
     state::RouteKey,
 };
 
 use super::{
     Explanation, Side,
     pairing::NodePairing,
-    routes::{RouteSlot, slot_cause, slots},
+    routes::{RouteSlot, slot_cause, slots_at},
 };
 
 /// The configuration that was applied last, compared with the one being planned.
@@ -22,10 +22,11 @@ pub struct PreviousConfig<'a> {
 }
 
 impl<'a> PreviousConfig<'a> {
-    /// Compares `old`, which was applied last, with `new`.
+    /// Compares `old`, which was applied last, with `new`, to explain the changes of a plan.
     #[must_use]
-    pub fn new(old: &'a Cluster, new: &'a Cluster) -> Self {
-        let slots = slots(Some(old), new).into_iter().filter(RouteSlot::differs);
+    pub fn new(old: &'a Cluster, new: &'a Cluster, plan: &Plan) -> Self {
+        let keys = plan.route_keys();
+        let slots = slots_at(Some(old), new, |key| keys.contains(key)).into_iter().filter(RouteSlot::differs);
         let by_key = slots.filter_map(|slot| Some((slot.key()?, slot))).collect();
         Self { pairing: NodePairing::new(Some(old), new), slots: by_key, old }
     }

@@ -46,10 +46,22 @@ impl RouteSlot {
 
 /// Returns every key of either file: in the order of the new file, then those that are only in the old file.
 pub(super) fn slots(old: Option<&Cluster>, new: &Cluster) -> Vec<RouteSlot> {
-    let mut before: Vec<Option<(Route, Origin)>> = old.into_iter().flat_map(installed).map(Some).collect();
+    slots_at(old, new, |_| true)
+}
+
+/// Returns the wanted keys of either file, in the same order.
+pub(super) fn slots_at(
+    old: Option<&Cluster>,
+    new: &Cluster,
+    is_wanted: impl Fn(&RouteKey) -> bool,
+) -> Vec<RouteSlot> {
+    let wanted = |(route, _): &(Route, Origin)| is_wanted(&route.key());
+    let mut before: Vec<Option<(Route, Origin)>> =
+        old.into_iter().flat_map(installed).filter(wanted).map(Some).collect();
     let keys = before.iter().enumerate().filter_map(|(at, route)| Some((route.as_ref()?.0.key(), at)));
     let places: HashMap<RouteKey, usize> = keys.collect();
     let mut slots: Vec<RouteSlot> = installed(new)
+        .filter(wanted)
         .map(|after| {
             let before = places.get(&after.0.key()).and_then(|at| before[*at].take());
             RouteSlot { before, after: Some(after) }

@@ -1,7 +1,11 @@
 //! Compares the Windows nodes of two configurations: routes to other nodes as on Linux nodes, the on-link routes to
 //! their own pods, routes to the master, and forwarding.
 
-use std::{collections::HashMap, net::IpAddr};
+use std::{
+    collections::{HashMap, HashSet},
+    hash::Hash,
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 
@@ -74,6 +78,10 @@ struct WindowsPart<'a> {
     pairing: &'a NodePairing<'a>,
     status: NodeStatus,
     members: &'a [Member],
+    /// The same, to look up.
+    member_set: HashSet<Member>,
+    /// The interface of all these nodes under the old configuration and under the new one, if they have the same.
+    devices: [Option<&'a str>; 2],
     egress_change: EgressChange,
 }
 
@@ -89,7 +97,9 @@ pub(super) fn deltas(
     if members.is_empty() {
         return Vec::new();
     }
-    let part = WindowsPart { pairing, status, members, egress_change };
+    let member_set = members.iter().copied().collect();
+    let devices = devices(pairing, members);
+    let part = WindowsPart { pairing, status, members, member_set, devices, egress_change };
     let mut found = vec![(members.to_vec(), slots.iter().filter_map(|slot| part.to_node(slot)).collect())];
     for family in Family::ALL {
         found.extend(part.to_own_pods(family));
@@ -106,6 +116,7 @@ pub(super) fn owner_deltas(
     members: &[Member],
 ) -> Vec<Delta> {
     let mut deltas = Vec::new();
+    let member_set: HashSet<Member> = members.iter().copied().collect();
     for slot in slots {
         let (Some((before, _)), Some((after, _))) = (&slot.before, &slot.after) else { continue };
         let [old, new] = slot.owners(pairing);
@@ -113,7 +124,7 @@ pub(super) fn owner_deltas(
             continue;
         }
         let mut add = |member: Option<Member>, route: &WindowsRoute, is_added: bool| {
-            let Some(member) = member.filter(|member| members.contains(member)) else { return };
+            let Some(member) = member.filter(|member| member_set.contains(member)) else { return };
             let device = if is_added { pairing.device_after(member) } else { pairing.device_before(member) };
             let route = Some(with_device(route, device));
             let (before, after) = if is_added { (None, route) } else { (route, None) };
@@ -124,6 +135,14 @@ pub(super) fn owner_deltas(
         add(new, before, false);
     }
     deltas
+}
+
+/// Returns the interface of all nodes under the old configuration and under the new one, if they have the same.
+fn devices<'a>(pairing: &'a NodePairing<'_>, members: &[Member]) -> [Option<&'a str>; 2] {
+    [
+        common(members.iter().map(|member| pairing.device_before(*member))),
+        common(members.iter().map(|member| pairing.device_after(*member))),
+    ]
 }
 
 fn with_device(route: &WindowsRoute, device: Option<&str>) -> WindowsRoute {
@@ -162,15 +181,13 @@ fn route_deltas(
 }
 
 impl WindowsPart<'_> {
-    /// Returns a route as these nodes have it under the old configuration, and under the new one.
+    /// Returns a route as nodes with these `devices` have it under the old configuration, and under the new one.
     fn before_and_after(
         &self,
-        members: &[Member],
+        [device_before, device_after]: [Option<&str>; 2],
         before: Option<&WindowsRoute>,
         after: Option<&WindowsRoute>,
     ) -> (Option<WindowsRoute>, Option<WindowsRoute>) {
-        let device_before = common(members.iter().map(|member| self.pairing.device_before(*member)));
-        let device_after = common(members.iter().map(|member| self.pairing.device_after(*member)));
         let before = before.filter(|_| self.status != NodeStatus::New);
         let after = after.filter(|_| self.status != NodeStatus::Removed);
         (
@@ -191,7 +208,7 @@ impl WindowsPart<'_> {
 
     fn to_node(&self, slot: &WindowsRouteSlot) -> Option<Delta> {
         let (before, after) = self.before_and_after(
-            self.members,
+            self.devices,
             slot.before.as_ref().map(|(route, _)| route),
             slot.after.as_ref().map(|(route, _)| route),
         );
@@ -210,7 +227,7 @@ impl WindowsPart<'_> {
         };
         let [old, new] = slot.owners(self.pairing);
         let owners = [old.filter(|_| before.is_some()), new.filter(|_| after.is_some())];
-        let is_here = |member: &Member| self.members.contains(member);
+        let is_here = |member: &Member| self.member_set.contains(member);
         let mut except: Vec<Member> = owners.into_iter().flatten().filter(is_here).collect();
         except.dedup();
         let item = ObjectChange::WindowsRoute { before, after, own: PerNodeCidr::default() };
@@ -279,8 +296,11 @@ impl WindowsPart<'_> {
         let parts = self.group_by(kind);
         let deltas = parts.into_iter().filter_map(|members| {
             let (first_before, first_after) = routes(members.first()?);
-            let (before, after) =
-                self.before_and_after(&members, first_before.as_ref(), first_after.as_ref());
+            let (before, after) = self.before_and_after(
+                devices(pairing, &members),
+                first_before.as_ref(),
+                first_after.as_ref(),
+            );
             if before == after && self.egress_change == EgressChange::Unchanged {
                 return None;
             }
@@ -320,8 +340,11 @@ impl WindowsPart<'_> {
         for members in parts {
             let Some(first) = members.first() else { continue };
             let (first_before, first_after) = routes(first);
-            let (before, after) =
-                self.before_and_after(&members, first_before.as_ref(), first_after.as_ref());
+            let (before, after) = self.before_and_after(
+                devices(pairing, &members),
+                first_before.as_ref(),
+                first_after.as_ref(),
+            );
             let cause = match self.configured_cause(|_| Some(Purpose::Master)) {
                 Some(cause) => cause,
                 None => Cause::Changed(self.master_keys(&members, first_before == first_after)),
@@ -379,7 +402,7 @@ impl WindowsPart<'_> {
     }
 
     /// Groups the nodes by `key`, in the order of each group's first node.
-    fn group_by<K: PartialEq>(&self, key: impl Fn(&Member) -> K) -> Vec<Vec<Member>> {
+    fn group_by<K: Eq + Hash>(&self, key: impl Fn(&Member) -> K) -> Vec<Vec<Member>> {
         super::nat::group_by(self.members, key)
     }
 }

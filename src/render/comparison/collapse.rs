@@ -7,8 +7,8 @@ use crate::{
         Action,
         compare::{Class, NodeGroup},
     },
-    render::{ChangeEntry, text::reason},
-    state::{Column, ObjectKind, Route, Word},
+    render::{ChangeEntry, Object, text::reason},
+    state::{Column, ObjectKind, Word},
     text::{count, list},
 };
 
@@ -78,7 +78,7 @@ fn collapse_group(class: &Class, entries: &[&ChangeEntry], first: &ChangeEntry) 
 /// `: 10.244.1.0/24, 10.244.2.0/24 and 9 more`.
 fn first_names(entries: &[&ChangeEntry]) -> String {
     let object = |entry: &ChangeEntry| {
-        entry.after.as_ref().or(entry.before.as_ref()).map(|object| object.name.clone())
+        entry.after.as_ref().or(entry.before.as_ref()).map(|object| object.name().into_owned())
     };
     let names: Vec<String> = entries.iter().take(MAX_NAMED).filter_map(|entry| object(entry)).collect();
     let more = entries.len() - names.len();
@@ -100,8 +100,11 @@ fn reasons(entries: &[&ChangeEntry]) -> String {
 /// The difference that all these routes have in common, such as `mtu 1400 -> 1450`.
 fn common_difference(entries: &[&ChangeEntry]) -> Option<String> {
     let routes = |entry: &ChangeEntry| -> Option<(Vec<Word>, Vec<Word>)> {
-        let words = |route: &Option<Route>| Some(route.as_ref()?.words());
-        Some((words(&entry.before.as_ref()?.route)?, words(&entry.after.as_ref()?.route)?))
+        let (Object::Route(before), Object::Route(after)) = (entry.before.as_ref()?, entry.after.as_ref()?)
+        else {
+            return None;
+        };
+        Some((before.words(), after.words()))
     };
     let mut differences =
         entries.iter().map(|entry| routes(entry).and_then(|(old, new)| difference(&old, &new)));

@@ -224,7 +224,7 @@ fn windows_route(route: &WindowsRoute, placeholder: Option<&str>) -> Object {
     for word in words.iter_mut().filter(|word| word.column == Column::Destination) {
         placeholder.clone_into(&mut word.value);
     }
-    Object::text(placeholder.to_owned(), join_words(&words))
+    Object::of_text(placeholder.to_owned(), join_words(&words))
 }
 
 /// A NAT object with the node's own pod CIDR replaced by `placeholder`. Managed tables only match source addresses.
@@ -232,5 +232,5 @@ fn nat_object(object: &NatObject, own: Option<ipnet::IpNet>, placeholder: &str) 
     let Some(own) = own else { return Object::nat(object) };
     let text = object.text_with(own, placeholder);
     let name = if matches!(object, NatObject::Rule { .. }) { text.clone() } else { object.name() };
-    Object { nat: Some(NatPlace::of(object)), ..Object::text(name, text) }
+    Object::Text { name, text, nat: Some(NatPlace::of(object)) }
 }

@@ -246,9 +246,11 @@ fn fold_if_many(names: Vec<String>) -> Vec<String> {
 fn removed_objects(block: &BlockReport) -> Vec<String> {
     let destination = |entry: &ChangeEntry| {
         let object = entry.after.as_ref().or(entry.before.as_ref());
-        let linux_destination = |object: &Object| Some(object.route.as_ref()?.destination);
-        let windows_destination = |object: &Object| Some(object.windows_route.as_ref()?.destination_prefix);
-        object.and_then(|object| linux_destination(object).or_else(|| windows_destination(object)))
+        object.and_then(|object| match object {
+            Object::Route(route) => Some(route.destination),
+            Object::WindowsRoute(route) => Some(route.destination_prefix),
+            Object::Sysctl { .. } | Object::Text { .. } => None,
+        })
     };
     let on_all = |entry: &ChangeEntry| entry.on.as_ref().is_none_or(|reach| reach.only.is_none());
     let added = block.changes.iter().filter(|entry| entry.action == Action::Add && on_all(entry));

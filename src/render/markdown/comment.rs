@@ -1,11 +1,12 @@
-//! Renders a comment that fits the size limit: omits the least important lines first, and never omits removals.
+//! Renders a comment that fits the size limit: omits the least important lines first. Removals are never omitted; if even
+//! their names do not fit, they are summarized as ranges.
 
 use std::{cmp::Reverse, fmt::Write as _};
 
 use crate::{
     render::{
         Palette,
-        fold_names::fold_names,
+        fold_names::{fold_names, name_ranges},
         text::{Line, Section as Lines, Symbols, align_columns},
     },
     text::{Untrusted, count},
@@ -25,6 +26,9 @@ const SUMMARY_RESERVE: usize = 15_000;
 
 /// The maximum length of a line of names.
 const LINE_WIDTH: usize = 100;
+
+/// The maximum numbers of blocks, and of ranges in a block, in a summary of removals. The first ones that fit are used.
+const SUMMARY_SIZES: [(usize, usize); 5] = [(16, 128), (16, 24), (8, 12), (4, 4), (1, 1)];
 
 /// The maximum number of removals outside a collapsible section.
 const MAX_UNFOLDED: usize = 40;
@@ -143,29 +147,63 @@ impl Comment {
         let _ = writeln!(text, "**{}**", self.counts);
         let shown: usize = self.sections.iter().map(ChangeSection::shown_length).sum();
         let budget = COMMENT_LIMIT.saturating_sub(text.len() + FOOTER_RESERVE + shown.min(SUMMARY_RESERVE));
-        text.push_str(&self.removals_within(budget));
-        self.add_sections(&mut text);
+        let removals = self.removals_within(budget);
+        text.push_str(removals.as_deref().unwrap_or_default());
+        if removals.is_none() {
+            text.push_str(&self.removals_as_ranges(budget));
+        }
+        self.add_sections(&mut text, removals.is_some());
         text
     }
 
-    /// The removals with as much detail as fits in `budget`, or else in the shortest form.
-    fn removals_within(&self, budget: usize) -> String {
+    /// The removals with as much detail as fits in `budget`, if all of them do.
+    fn removals_within(&self, budget: usize) -> Option<String> {
         let leads_to_removed_node =
             |removals: &Removals| removals.objects.iter().any(|object| object.to_removed_node);
         let has_routes = self.removals.iter().any(leads_to_removed_node);
-        let details = RemovalDetail::ALL
-            .into_iter()
-            .filter(|detail| has_routes || *detail != RemovalDetail::RoutesOnce);
-        let mut shortest = String::new();
-        for removals in details.map(|detail| self.removals(detail)) {
-            if removals.len() <= budget {
-                return removals;
+        let names: usize =
+            self.removals.iter().flat_map(|removals| &removals.objects).map(|object| object.name.len()).sum();
+        let details = RemovalDetail::ALL.into_iter().filter(|detail| match detail {
+            // These contain all names.
+            RemovalDetail::WithReasons | RemovalDetail::Objects | RemovalDetail::Names => names <= budget,
+            RemovalDetail::RoutesOnce => has_routes,
+            _ => true,
+        });
+        details.map(|detail| self.removals(detail)).find(|removals| removals.len() <= budget)
+    }
+
+    /// The numbers of removals, and the ranges that they are in.
+    fn removals_as_ranges(&self, budget: usize) -> String {
+        let of_size = |(blocks, ranges): (usize, usize)| {
+            let (shown, rest) = self.removals.split_at(self.removals.len().min(blocks));
+            let total = |removals: &[Removals]| removals.iter().map(|removals| removals.objects.len()).sum();
+            let mut text = "\n#### Removals\n".to_owned();
+            let _ = write!(
+                text,
+                "\n_These {} are summarized to fit the comment: run `{}` to see each of them._\n",
+                count(total(&self.removals), "removal"),
+                self.everything
+            );
+            for removals in shown {
+                let names = removals.objects.iter().map(|object| object.name.as_str());
+                let lines: Vec<_> = name_ranges(names, ranges)
+                    .iter()
+                    .map(|range| fenced(&format!("{} {range}", Symbols::REMOVE)))
+                    .collect();
+                let _ = write!(text, "\n{}\n{}", removals.title, fence(&lines));
             }
-            if shortest.is_empty() || removals.len() < shortest.len() {
-                shortest = removals;
+            if !rest.is_empty() {
+                let _ = write!(
+                    text,
+                    "\nAnd {} in {}\n",
+                    count(total(rest), "removal"),
+                    count(rest.len(), "other block")
+                );
             }
-        }
-        shortest
+            text
+        };
+        let mut texts = SUMMARY_SIZES.into_iter().map(of_size);
+        texts.find(|text| text.len() <= budget).unwrap_or_default()
     }
 
     fn removals(&self, detail: RemovalDetail) -> String {
@@ -187,8 +225,9 @@ impl Comment {
         text
     }
 
-    /// Adds the lines that fit, the most important ones first, and says how many were omitted.
-    fn add_sections(&self, text: &mut String) {
+    /// Adds the lines that fit, the most important ones first, and says how many were omitted. `has_removals` says whether
+    /// every removal is in the text.
+    fn add_sections(&self, text: &mut String, has_removals: bool) {
         let texts: Vec<[Vec<String>; 2]> =
             self.sections.iter().map(|section| [aligned(&section.shown), aligned(&section.folded)]).collect();
         let mut lines = Vec::new();
@@ -231,9 +270,10 @@ impl Comment {
         }
         if omitted > 0 {
             let lines = count(lines.len(), "line");
+            let removals = if has_removals { " (removals never are)" } else { "" };
             let _ = write!(
                 text,
-                "\n_{omitted} of {lines} were omitted to fit the comment (removals never are): run `{}` to see them._\n",
+                "\n_{omitted} of {lines} were omitted to fit the comment{removals}: run `{}` to see them._\n",
                 self.everything
             );
         }

@@ -87,7 +87,7 @@ fn removals(report: &ComparisonReport) -> Vec<Removals> {
 pub(super) fn removal(entry: &ChangeEntry) -> Removal {
     Removal {
         line: entry_line(entry, &Palette::for_diff()),
-        name: entry.before.as_ref().map_or_else(String::new, |object| object.name.clone()),
+        name: entry.before.as_ref().map_or_else(String::new, |object| object.name().into_owned()),
         to_removed_node: false,
     }
 }

@@ -4,10 +4,11 @@
 //! the removals follow before all other changes. A changed object is a line with `!`: GitHub shows it in a color of
 //! its own, and it cannot be mistaken for a removal, unlike a pair of `-` and `+`.
 //!
-//! A comment has at most [`COMMENT_LIMIT`] bytes, unless the removals alone need more. Removals are never omitted, but
-//! shown with less and less detail: first without reasons, then without next hops, then with folded names. A removed
-//! node implies the removal of the routes to it, so next only one of the two is listed. Finally, if most nodes are
-//! removed, the remaining ones are listed instead. That way, the removals of 5,000 IPv4 nodes fit with any node names.
+//! A comment has at most [`COMMENT_LIMIT`] bytes. Removals are never omitted, but shown with less and less detail: first
+//! without reasons, then without next hops, then with folded names. A removed node implies the removal of the routes to
+//! it, so next only one of the two is listed. Then, if most nodes are removed, the remaining ones are listed instead. That
+//! way, the removals of 5,000 IPv4 nodes fit with any node names.
+//! More are summarized as ranges of prefixes and names, with their numbers and the command that lists them.
 
 mod comment;
 mod comparison;

@@ -169,14 +169,34 @@ fn a_few_remaining_nodes_are_listed_instead_of_the_removed_ones() {
     );
 }
 
-/// Removals that cannot fit are listed nevertheless, and the comment exceeds the limit.
+/// Removals that cannot fit are summarized as ranges with their numbers, and other changes follow.
 #[test]
-fn removals_that_cannot_fit_are_listed_nevertheless() {
-    let name =
+fn removals_that_cannot_fit_are_summarized() {
+    let numbers = |markdown: &str| -> usize {
+        let ranges = markdown.lines().filter(|line| line.starts_with("- "));
+        let number = |line: &str| line.rsplit_once(" (")?.1.strip_suffix(')')?.parse::<usize>().ok();
+        ranges.map(|line| number(line).unwrap_or(1)).sum()
+    };
+    let unusual =
         |node: usize| (unfoldable(node).0, format!("10.{}.{}.{}/28", node % 251, node % 241, node % 16 * 16));
-    let (old, new) = (cluster(20_000, "", name), cluster(10_000, "", name));
-    let markdown = comparison_markdown(&report(&old, &new), &"new.yaml".into());
-    assert!(markdown.len() > COMMENT_LIMIT, "{} bytes", markdown.len());
-    let listed = removed(&markdown);
-    assert!((10_000..20_000).all(|node| listed.contains(&name(node).1)));
+    let (old, new) = (cluster(20_000, "", unusual), cluster(10_000, "", unusual));
+    let removed = comparison_markdown(&report(&old, &new), &"new.yaml".into());
+    // 10,000 nodes, and the route to each of them.
+    assert_eq!(numbers(&removed), 20_000, "{removed}");
+    // Each gets a /29, so no prefix stays.
+    let smaller = |node: usize| (unusual(node).0, unusual(node).1.replace("/28", "/29"));
+    let (old, new) = (cluster(20_000, "", unusual), cluster(20_000, "", smaller));
+    let renumbered = comparison_markdown(&report(&old, &new), &"new.yaml".into());
+    assert_eq!(numbers(&renumbered), 20_000, "{renumbered}");
+    assert!(renumbered.contains("\n- 10.0.0.0/28 to "), "{renumbered}");
+    assert!(renumbered.contains("\n+ 20000 routes: "), "additions are collapsed");
+    for markdown in [removed, renumbered] {
+        assert!(markdown.len() <= COMMENT_LIMIT, "{} bytes", markdown.len());
+        assert!(
+            markdown
+                .contains("removals are summarized to fit the comment: run `hostgw diff --full` to see each"),
+            "{markdown}"
+        );
+        assert!(!markdown.contains("removals never are"), "{markdown}");
+    }
 }
