@@ -17,7 +17,7 @@ use std::{
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
     fs::{
-        AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, Stat, fchmod, fstat, fsync, mkdirat, openat,
+        AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, Stat, fchmod, fstat, mkdirat, openat,
         renameat, renameat_with, statat, unlinkat,
     },
     io::Errno,
@@ -73,6 +73,18 @@ impl UntrustedPath {
     pub(super) fn of(error: &io::Error) -> Option<&Self> {
         error.get_ref()?.downcast_ref()
     }
+}
+
+/// Whether to wait until a file is on disk.
+///
+/// If only the process ends, nothing is lost either way, and after a crash of the machine the records describe a kernel
+/// state that is gone. But some file systems report only then that there is no space for the content.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Flush {
+    /// Do not wait.
+    No,
+    /// Wait, for a file without which a change cannot be undone.
+    Content,
 }
 
 impl Folder {
@@ -162,20 +174,20 @@ impl Folder {
         }
     }
 
-    /// Replaces the file `name` atomically: after a crash, it has either the old or the new content.
-    pub(super) fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    /// Replaces the file `name` atomically: whenever the process ends, it has either the old or the new content.
+    pub(super) fn replace(&self, name: &str, bytes: &[u8], flush: Flush) -> io::Result<()> {
         self.in_parent(name, |folder, name| {
             let temporary = format!("{}.new", name.trim_end_matches(".json"));
-            folder.write(&temporary, bytes).and_then(|()| folder.rename(&temporary, name)).inspect_err(
-                |_| {
-                    folder.discard(&temporary);
-                },
-            )?;
-            folder.sync()
+            folder
+                .write(&temporary, bytes, flush)
+                .and_then(|()| folder.rename(&temporary, name))
+                .inspect_err(|_| folder.discard(&temporary))?;
+            // The process can end or stop here, with the file in place.
+            Ok(fault::point()?)
         })
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, name: &str, bytes: &[u8], flush: Flush) -> io::Result<()> {
         fault::point()?;
         // A killed process may have left it.
         self.discard(name);
@@ -184,18 +196,16 @@ impl Folder {
         fchmod(&file, PRIVATE_FILE)?;
         fault::point()?;
         file.write_all(bytes)?;
-        fault::point()?;
-        file.sync_all()
+        match flush {
+            Flush::No => Ok(()),
+            Flush::Content => {
+                fault::point()?;
+                file.sync_all()
+            }
+        }
     }
 
-    /// Flushes the names of this folder to disk.
-    fn sync(&self) -> io::Result<()> {
-        fault::point()?;
-        Ok(fsync(&self.descriptor)?)
-    }
-
-    /// Moves a file, without flushing to disk. If only the process ends, nothing is lost; after a reboot, the records
-    /// are set aside anyway.
+    /// Moves a file, without flushing to disk: see [`Flush`].
     pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fault::point()?;
         self.in_parent(from, |from_folder, from| {

@@ -208,7 +208,10 @@ fn commit_and_verify<'a>(
     interrupt: &Interrupt,
     written: &mut Vec<&'a SysctlChange>,
 ) -> Result<Option<Pending>, Stopped> {
-    dir.write_saved(&saved_during(request, record))?;
+    let saved = saved_during(request, record);
+    if saved != record.saved_before {
+        dir.write_saved(&saved)?;
+    }
     // The sysctls are the last changes of a plan.
     let changes = &request.plan.changes;
     let first_sysctl = changes.partition_point(|change| !matches!(change, Change::Sysctl(_)));
@@ -232,7 +235,10 @@ fn commit_and_verify<'a>(
     if interrupt.is_raised() {
         return Err(commit_error(CommitError::Interrupted).into());
     }
-    dir.write_saved(&saved_after(request, record))?;
+    let kept = without_released(saved.clone(), request.desired, request.released);
+    if kept != saved {
+        dir.write_saved(&kept)?;
+    }
     dir.write_last_applied(&last_applied(request, record))?;
     let Some(timeout) = request.confirm_within else {
         dir.commit(record)?;
@@ -360,11 +366,6 @@ fn saved_during(request: &Request, record: &Record) -> OriginalSysctls {
         }
     }
     saved
-}
-
-/// Returns the saved sysctl values after the commit, without those of released sysctls.
-fn saved_after(request: &Request, record: &Record) -> OriginalSysctls {
-    without_released(saved_during(request, record), request.desired, request.released)
 }
 
 /// Removes the `released` keys from the saved values. A key that a desired switch still rewrites is kept until the

@@ -534,8 +534,8 @@ fn a_stopped_command_does_not_extend_the_deadline() {
     each(|privilege| {
         let node = node(privilege);
         let before = node.witness();
-        // The command always passes more than 50 points before it ends.
-        for point in 50.. {
+        // The command always passes more than 30 points before it ends.
+        for point in 30.. {
             let mut command = node.hostgw_command(&["apply", "--yes", "--confirm", "1s"]);
             let stopped = Stopped::at(&node, &mut command, "hostgw apply --confirm 1s, stopped", point)
                 .unwrap_or_else(|outcome| panic!("it never waited: {outcome}"));
