@@ -75,18 +75,6 @@ impl UntrustedPath {
     }
 }
 
-/// Whether to wait until a file is on disk.
-///
-/// If only the process ends, nothing is lost either way, and after a crash of the machine the records describe a kernel
-/// state that is gone. But some file systems report only then that there is no space for the content.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Flush {
-    /// Do not wait.
-    No,
-    /// Wait, for a file without which a change cannot be undone.
-    Content,
-}
-
 impl Folder {
     /// Opens `path`. Only the last component is checked; its parent folders are the caller's choice.
     ///
@@ -175,11 +163,11 @@ impl Folder {
     }
 
     /// Replaces the file `name` atomically: whenever the process ends, it has either the old or the new content.
-    pub(super) fn replace(&self, name: &str, bytes: &[u8], flush: Flush) -> io::Result<()> {
+    pub(super) fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.in_parent(name, |folder, name| {
             let temporary = format!("{}.new", name.trim_end_matches(".json"));
             folder
-                .write(&temporary, bytes, flush)
+                .write(&temporary, bytes)
                 .and_then(|()| folder.rename(&temporary, name))
                 .inspect_err(|_| folder.discard(&temporary))?;
             // The process can end or stop here, with the file in place.
@@ -187,7 +175,7 @@ impl Folder {
         })
     }
 
-    fn write(&self, name: &str, bytes: &[u8], flush: Flush) -> io::Result<()> {
+    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         fault::point()?;
         // A killed process may have left it.
         self.discard(name);
@@ -196,16 +184,13 @@ impl Folder {
         fchmod(&file, PRIVATE_FILE)?;
         fault::point()?;
         file.write_all(bytes)?;
-        match flush {
-            Flush::No => Ok(()),
-            Flush::Content => {
-                fault::point()?;
-                file.sync_all()
-            }
-        }
+        fault::point()?;
+        // After a crash of the machine, a file is whole or has its old content. Its name need not be on disk: the records
+        // describe a kernel state that is gone then.
+        file.sync_all()
     }
 
-    /// Moves a file, without flushing to disk: see [`Flush`].
+    /// Moves a file, without flushing to disk: see [`Self::write`].
     pub(super) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fault::point()?;
         self.in_parent(from, |from_folder, from| {

@@ -59,6 +59,13 @@ struct PlainScalar<'a> {
 impl PlainList {
     /// Finds the list in a text. Returns `None` if it, or what comes before it, is not written plainly.
     pub fn find(text: &str) -> Option<Self> {
+        // Other line ends than \n end a comment or a line for the parser.
+        let is_break = |c: char| {
+            (c.is_control() && !matches!(c, '\n' | '\t')) || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')
+        };
+        if text.contains(is_break) {
+            return None;
+        }
         let mut lines = Lines { text, at: 0 };
         let mut depth = 0;
         loop {
@@ -216,7 +223,9 @@ fn depth_after(line: &str, mut depth: usize) -> Option<usize> {
                 characters.next();
             }
             (Some(open), _) if open == character => quote = None,
-            (None, '"' | '\'') => quote = Some(character),
+            (None, '"' | '\'') if matches!(before, ' ' | '[' | '{' | ',') => quote = Some(character),
+            // It may or may not begin a quoted text.
+            (None, '"' | '\'') => return None,
             (None, '[' | '{') => depth += 1,
             (None, ']' | '}') => depth = depth.checked_sub(1)?,
             (None, '#') if before == ' ' => break,

@@ -184,3 +184,21 @@ fn the_usual_forms_are_plain() {
         }
     }
 }
+
+/// The parser ends a comment at these characters, and reads what follows.
+#[test]
+fn a_comment_ends_at_every_line_break_of_the_parser() {
+    for line_break in ["\r", "\u{85}", "\u{2028}", "\u{2029}"] {
+        for hidden in ["  - {name: b, os: linux, podCIDR: 10.244.2.0/24}", "    address: 172.30.0.9"] {
+            let text = format!(
+                "clusterPrefix: 10.244.0.0/16\negressInterface: eth0\nnodes:\n  - name: a\n    os: linux\n    \
+                 podCIDR: 10.244.1.0/24 # more{line_break}{hidden}\n"
+            );
+            assert!(PlainList::find(&text).is_none(), "{text:?}");
+            assert_agreement(&text);
+        }
+    }
+    for head in ["x'y: 'a\n", "a'b: \"c\n"] {
+        assert!(PlainList::find(&format!("{head}nodes:\n- name: a\nend'\n")).is_none(), "{head}");
+    }
+}

@@ -62,7 +62,7 @@ impl StateDir {
     /// # Errors
     /// Returns an error if it cannot be written.
     pub fn write_last_applied(&self, last: &LastApplied) -> Result<(), Error> {
-        self.write(&file_name(APPLIED, last.id), last, Flush::No)
+        self.write(&file_name(APPLIED, last.id), last)
     }
 
     /// Removes the desired state that the transaction `record` put in effect. The one before it is the last apply

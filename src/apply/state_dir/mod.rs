@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     Holder, Lock,
-    folder::{Flush, Folder, Remedy, UntrustedPath},
+    folder::{Folder, Remedy, UntrustedPath},
 };
 use crate::{
     error::{Error, Kind},
@@ -215,8 +215,8 @@ impl StateDir {
     pub fn begin(&self, record: &Record) -> Result<(), Error> {
         self.end_pending()?;
         self.remove(FOREIGN_SYSCTLS)?;
-        self.write(LAST_ID, &record.id, Flush::No)?;
-        self.write(JOURNAL, record, Flush::Content).inspect_err(|_| {
+        self.write(LAST_ID, &record.id)?;
+        self.write(JOURNAL, record).inspect_err(|_| {
             // It may exist nevertheless, and would describe a transaction that never began.
             self.discard(JOURNAL);
         })
@@ -261,7 +261,7 @@ impl StateDir {
     /// # Errors
     /// Returns an error if they cannot be written.
     pub fn write_foreign(&self, foreign: &SysctlValues) -> Result<(), Error> {
-        self.write(FOREIGN_SYSCTLS, foreign, Flush::Content)
+        self.write(FOREIGN_SYSCTLS, foreign)
     }
 
     /// Ends the open transaction as rolled back.
@@ -288,11 +288,7 @@ impl StateDir {
     /// # Errors
     /// Returns an error if they cannot be written.
     pub fn write_saved(&self, saved: &OriginalSysctls) -> Result<(), Error> {
-        if saved.0.is_empty() {
-            self.remove(ORIGINAL_SYSCTLS)
-        } else {
-            self.write(ORIGINAL_SYSCTLS, saved, Flush::Content)
-        }
+        if saved.0.is_empty() { self.remove(ORIGINAL_SYSCTLS) } else { self.write(ORIGINAL_SYSCTLS, saved) }
     }
 }
 

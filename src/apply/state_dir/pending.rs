@@ -12,9 +12,9 @@ impl StateDir {
         let made = self.existing(PENDING_FOLDER)?.create_subfolder(PENDING_FOLDER);
         made.map_err(|error| cannot("create", &self.path.join(PENDING_FOLDER), &error))?;
         for decision in Decision::ALL {
-            self.write(&prepared_decision_file(pending, decision), &decision, Flush::No)?;
+            self.write(&prepared_decision_file(pending, decision), &decision)?;
         }
-        self.write(PENDING, pending, Flush::No)
+        self.write(PENDING, pending)
     }
 
     /// Returns the open transaction if it is in effect and pending.
@@ -67,7 +67,7 @@ impl StateDir {
     /// # Errors
     /// Returns an error if it cannot be written.
     pub fn write_outcome(&self, outcome: &Outcome) -> Result<(), Error> {
-        self.write(OUTCOME, outcome, Flush::No)
+        self.write(OUTCOME, outcome)
     }
 
     /// Returns the outcome of the last pending apply.

@@ -50,8 +50,8 @@ impl StateDir {
         )
     }
 
-    pub(super) fn write<T: Serialize>(&self, name: &str, content: &T, flush: Flush) -> Result<(), Error> {
-        let replaced = self.existing(name)?.replace(name, &self.envelope(content)?, flush);
+    pub(super) fn write<T: Serialize>(&self, name: &str, content: &T) -> Result<(), Error> {
+        let replaced = self.existing(name)?.replace(name, &self.envelope(content)?);
         replaced.map_err(|error| cannot("write", &self.path.join(name), &error))
     }
 

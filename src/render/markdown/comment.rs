@@ -202,8 +202,14 @@ impl Comment {
             }
             text
         };
-        let mut texts = SUMMARY_SIZES.into_iter().map(of_size);
-        texts.find(|text| text.len() <= budget).unwrap_or_default()
+        let mut shortest = String::new();
+        for size in SUMMARY_SIZES {
+            shortest = of_size(size);
+            if shortest.len() <= budget {
+                break;
+            }
+        }
+        shortest
     }
 
     fn removals(&self, detail: RemovalDetail) -> String {
