@@ -1,15 +1,34 @@
 //! Captures everything in a namespace that hostgw could change, to compare the states before and after a run.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::collections::{BTreeMap, BTreeSet};
 
 use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
-use super::{link::Links, nat, netlink::Socket, route};
+use super::{link::Links, nat, netlink::Socket, route, sysctl};
 use crate::{
     error::Error,
-    model::{Family, normalize_value},
-    state::Tables,
+    model::{Family, SysctlKey},
+    plan::Scope,
+    state::{State, Tables},
+    text::Untrusted,
 };
+
+/// The sysctls in a fingerprint. It always contains all routes and the NAT.
+#[derive(Debug, Clone)]
+pub enum FingerprintScope {
+    /// All sysctls.
+    Everything,
+    /// The sysctls that a plan can write, and those that the kernel overwrites because of them.
+    Within(Scope),
+}
+
+impl FingerprintScope {
+    /// Returns the scope of a plan to `desired`.
+    #[must_use]
+    pub fn of(desired: &State) -> Self {
+        Self::Within(Scope::of(desired, Vec::new()))
+    }
+}
 
 /// The state of a network namespace, as far as hostgw could change it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,8 +37,8 @@ pub struct Fingerprint {
     routes: Vec<String>,
     /// The nftables tables named `hostgw`.
     nat: Tables,
-    /// Value by path, for every readable file under `/proc/sys/net`.
-    sysctls: BTreeMap<String, String>,
+    /// Value by key.
+    sysctls: BTreeMap<SysctlKey, Untrusted>,
 }
 
 impl Fingerprint {
@@ -34,10 +53,12 @@ impl Fingerprint {
         if self.nat != later.nat {
             differences.push("the nftables table hostgw differs".to_owned());
         }
-        for (key, value) in &self.sysctls {
-            let now = later.sysctls.get(key);
-            if now != Some(value) {
-                differences.push(format!("{key} = {}, was {value}", now.map_or("(missing)", |now| now)));
+        for key in self.sysctls.keys().chain(later.sysctls.keys()).collect::<BTreeSet<_>>() {
+            let [was, now] = [self, later].map(|fingerprint| {
+                fingerprint.sysctls.get(key).map_or_else(|| "(missing)".to_owned(), Untrusted::to_string)
+            });
+            if was != now {
+                differences.push(format!("{key} = {now}, was {was}"));
             }
         }
         differences
@@ -48,7 +69,7 @@ impl Fingerprint {
 ///
 /// # Errors
 /// Returns an error if the interfaces, routes or NAT cannot be read.
-pub fn fingerprint() -> Result<Fingerprint, Error> {
+pub fn fingerprint(scope: &FingerprintScope) -> Result<Fingerprint, Error> {
     let cannot = |what: &str, why: String| Error::unexpected(format!("cannot read {what}: {why}"));
     let mut socket = Socket::open(NETLINK_ROUTE).map_err(|error| cannot("the routes", error.to_string()))?;
     let links = Links::read(&mut socket).map_err(|error| cannot("the interfaces", error.to_string()))?;
@@ -57,26 +78,16 @@ pub fn fingerprint() -> Result<Fingerprint, Error> {
     routes.sort();
     let (nat, _) =
         nat::observe(&Family::ALL).map_err(|error| Error::unexpected(format!("cannot read NAT: {error}")))?;
-    let mut sysctls = BTreeMap::new();
-    read_values(Path::new("/proc/sys/net"), &mut sysctls);
+    let mut sysctls = match scope {
+        FingerprintScope::Everything => sysctl::everything(),
+        FingerprintScope::Within(scope) => sysctl::observe(scope),
+    }
+    .values;
+    sysctls.retain(|key, _| !is_volatile(&key.to_string()));
     Ok(Fingerprint { routes, nat, sysctls })
 }
 
-/// Returns `true` for files whose contents change on their own or cannot be compared.
+/// Returns `true` for sysctls that change on their own or cannot be compared.
 fn is_volatile(name: &str) -> bool {
-    name.contains("nf_conntrack_count") || name.ends_with("/flush") || name.contains("stable_secret")
-}
-
-fn read_values(directory: &Path, values: &mut BTreeMap<String, String>) {
-    let Ok(entries) = fs::read_dir(directory) else { return };
-    for path in entries.filter_map(|entry| Some(entry.ok()?.path())) {
-        if path.is_dir() {
-            read_values(&path, values);
-        } else if let Ok(value) = fs::read_to_string(&path) {
-            let name = path.to_string_lossy().into_owned();
-            if !is_volatile(&name) {
-                values.insert(name, normalize_value(&value));
-            }
-        }
-    }
+    name.contains("nf_conntrack_count") || name.ends_with(".flush") || name.contains("stable_secret")
 }

@@ -35,7 +35,7 @@ use link::Links;
 use netlink::{KernelError, Refused, Requests, Socket};
 use sysctl::{Accepts, ReplaceError};
 
-pub use fingerprint::{Fingerprint, fingerprint};
+pub use fingerprint::{Fingerprint, FingerprintScope, fingerprint};
 pub use lookup::Lookup;
 pub use make::Interfaces;
 pub use namespace::{Namespace, become_root_of_own_user_namespace};

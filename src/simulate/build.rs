@@ -7,6 +7,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use super::{
     Progress,
     topology::{Machine, Topology},
+    workers,
 };
 use crate::{
     error::Error,
@@ -41,11 +42,10 @@ impl Lab {
         let switch = namespace()?;
         inside(&switch, || Interfaces::open()?.bridge(SWITCH))?;
         let (router, outside) = build_outside(topology, &switch)?;
-        let mut nodes = Vec::with_capacity(topology.machines.len());
-        for (number, machine) in topology.machines.iter().enumerate() {
-            progress("building", number, topology.machines.len())?;
-            nodes.push(build_node(topology, machine, number, &switch)?);
-        }
+        let count = topology.machines.len();
+        let nodes = workers::each(count, &|done| progress("building", done, count), |number| {
+            build_node(topology, &topology.machines[number], number, &switch)
+        })?;
         Ok(Self { nodes, outside, router, switch })
     }
 }

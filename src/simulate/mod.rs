@@ -1,15 +1,17 @@
 //! Runs the cluster of a configuration in network namespaces, on the real kernel and with real packets.
 //!
 //! `topology` derives the machines from the configuration, and `build` creates them. Each node is then applied as by
-//! `hostgw apply`. `probe` sends packets, `trace` finds the hop that dropped one, and `promises` verifies the
-//! guarantees of hostgw. Only file descriptors refer to the namespaces, so they disappear when the process ends for
-//! any reason.
+//! `hostgw apply`. `trial` lists the connections to test, in rounds; `probe` sends the packets of a round, `trace` finds
+//! the hop that dropped one, and `promises` verifies the guarantees of hostgw. `workers` spreads the nodes over the
+//! processors. Only file descriptors refer to the namespaces, so they disappear when the process ends for any reason.
 
 mod build;
 mod probe;
 mod promises;
 mod topology;
 mod trace;
+mod trial;
+mod workers;
 
 use std::net::IpAddr;
 
@@ -18,9 +20,9 @@ use serde::Serialize;
 use crate::{
     apply::{Failure, StateDir},
     error::{Error, Kind},
-    kernel::{self, Interfaces, Namespace},
+    kernel::{self, FingerprintScope, Interfaces, Namespace},
     model::{Cluster, Family, OperatingSystem, SysctlKey},
-    plan::Totals,
+    plan::{self, Totals},
     reconcile::{self, ApplyCluster, Operation, Unattended},
     record::TransactionMeta,
     text::Untrusted,
@@ -29,6 +31,7 @@ use build::{Lab, inside};
 use probe::{Endpoint, Probe};
 pub use promises::Promise;
 pub use topology::{Machine, Topology, sample};
+use trial::Trial;
 
 /// A callback that receives the current activity, the steps done, and their total. An error ends the simulation.
 pub type Progress<'a> = dyn Fn(&str, usize, usize) -> Result<(), Error> + 'a;
@@ -38,8 +41,8 @@ pub type Progress<'a> = dyn Fn(&str, usize, usize) -> Result<(), Error> + 'a;
 pub struct Simulation {
     topology: Topology,
     lab: Lab,
-    directories: Vec<StateDir>,
-    fingerprints: Vec<kernel::Fingerprint>,
+    /// Each node's records, and what it was like before its apply.
+    before: Vec<Before>,
     unsupported_sysctls: Vec<SysctlKey>,
     /// The result of each node's apply.
     pub nodes: Vec<NodeResult>,
@@ -105,30 +108,15 @@ impl Simulation {
         let count = topology.machines.len();
         let lab = Lab::build(&topology, progress)?;
         let unsupported_sysctls = remove_unsupported_sysctls(&mut topology.cluster, &lab)?;
-        let (directories, fingerprints, nodes) = (Vec::new(), Vec::new(), Vec::new());
-        let mut simulation = Self { topology, lab, directories, fingerprints, unsupported_sysctls, nodes };
-        for number in 0..count {
-            progress("applying", number, count)?;
-            simulation.prepare_node(number, scratch)?;
-        }
-        Ok(simulation)
-    }
-
-    fn prepare_node(&mut self, number: usize, scratch: &std::path::Path) -> Result<(), Error> {
-        let machine = &self.topology.machines[number];
-        let (cluster, index) = (&self.topology.cluster, machine.index);
-        let (dir, fingerprint, totals) = inside(&self.lab.nodes[number].0, || {
-            let identity = kernel::identity()
-                .map_err(|error| Error::unexpected(format!("cannot tell the namespace: {error}")))?;
-            let dir = StateDir::new_in(scratch, identity);
-            let fingerprint = kernel::fingerprint()?;
-            let totals = apply_node(cluster, index, &dir)?;
-            Ok((dir, fingerprint, totals))
+        let prepared = workers::each(count, &|done| progress("applying", done, count), |number| {
+            prepare_node(&topology, &lab, number, scratch)
         })?;
-        self.nodes.push(NodeResult { name: machine.name.clone(), os: machine.os, totals });
-        self.directories.push(dir);
-        self.fingerprints.push(fingerprint);
-        Ok(())
+        let (mut nodes, mut before) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        for (machine, (initial, totals)) in topology.machines.iter().zip(prepared) {
+            nodes.push(NodeResult { name: machine.name.clone(), os: machine.os, totals });
+            before.push(initial);
+        }
+        Ok(Self { topology, lab, before, unsupported_sysctls, nodes })
     }
 
     /// The simulated nodes.
@@ -183,16 +171,15 @@ impl Simulation {
         connections: &mut Vec<Connection>,
     ) -> Result<(), Error> {
         let machines = &self.topology.machines;
-        let mut endpoints = Vec::new();
-        for (node, pod) in &self.lab.nodes {
-            endpoints.push(Endpoint::open(node, family)?);
-            endpoints.push(Endpoint::open(pod, family)?);
-        }
-        endpoints.push(Endpoint::open(&self.lab.outside, family)?);
-        let trials = self.trials(family);
-        let answers = self.run_trials(&endpoints, &trials, progress)?;
-        for (trial, answer) in trials.iter().zip(answers) {
-            let reason = self.diagnose(trial, answer, family)?;
+        let trials = trial::all(&self.topology, family);
+        let mut testers = Testers::open(&self.lab, family)?;
+        let all: Vec<usize> = (0..trials.len()).collect();
+        let mut results = vec![TrialResult::default(); trials.len()];
+        self.run_trials(&mut testers, &trials, &all, &mut results, progress)?;
+        // Other programs may have filled the neighbor table: the failed trials are repeated once.
+        let failed: Vec<usize> = all.into_iter().filter(|trial| results[*trial].answer.is_none()).collect();
+        self.run_trials(&mut testers, &trials, &failed, &mut results, progress)?;
+        for (trial, TrialResult { reason, .. }) in trials.iter().zip(results) {
             connections.push(Connection {
                 kind: trial.kind,
                 from: machines[trial.from].name.clone(),
@@ -202,79 +189,33 @@ impl Simulation {
                 reason: reason.map(Into::into),
             });
         }
-        self.forget_neighbors()
-    }
-
-    /// Runs all trials, in rounds that fit the neighbor table. Failed trials are repeated once, because other programs
-    /// may have filled that table.
-    fn run_trials(
-        &self,
-        endpoints: &[Endpoint],
-        trials: &[Trial],
-        progress: &Progress,
-    ) -> Result<Vec<Option<IpAddr>>, Error> {
-        let mut answers = vec![None; trials.len()];
-        let all: Vec<usize> = (0..trials.len()).collect();
-        self.run_subset(endpoints, trials, &all, &mut answers, progress)?;
-        let lost: Vec<usize> = all.into_iter().filter(|trial| answers[*trial].is_none()).collect();
-        self.run_subset(endpoints, trials, &lost, &mut answers, progress)?;
-        Ok(answers)
-    }
-
-    fn run_subset(
-        &self,
-        endpoints: &[Endpoint],
-        trials: &[Trial],
-        subset: &[usize],
-        answers: &mut [Option<IpAddr>],
-        progress: &Progress,
-    ) -> Result<(), Error> {
-        let rounds: Vec<&[usize]> = subset.chunks(TRIALS_PER_ROUND).collect();
-        for (number, round) in rounds.iter().enumerate() {
-            progress("probing", number, rounds.len())?;
-            self.forget_neighbors()?;
-            let probes: Vec<Probe> = round.iter().map(|trial| trials[*trial].probe).collect();
-            let timeout = if number == 0 { probe::FIRST_TIMEOUT } else { probe::TIMEOUT };
-            for (trial, answer) in round.iter().zip(probe::ask(endpoints, &probes, timeout)?) {
-                answers[*trial] = answer;
-            }
-        }
         Ok(())
     }
 
-    fn forget_neighbors(&self) -> Result<(), Error> {
-        let namespaces = self.lab.nodes.iter().flat_map(|(node, pod)| [node, pod]);
-        namespaces
-            .chain([&self.lab.router, &self.lab.outside])
-            .try_for_each(|namespace| inside(namespace, || Interfaces::open()?.forget_neighbors()))
-    }
-
-    /// Returns all trials of `family`. Endpoint 2n is node n, and endpoint 2n + 1 is its pod.
-    fn trials(&self, family: Family) -> Vec<Trial> {
-        let machines = &self.topology.machines;
-        let address = |net: Option<&ipnet::IpNet>| net.map(ipnet::IpNet::addr);
-        let mut trials = Vec::new();
-        for (from, machine) in machines.iter().enumerate() {
-            let own_pod = address(machine.pod.get(family));
-            for (to, other) in machines.iter().enumerate() {
-                let Some(pod) = address(other.pod.get(family)) else { continue };
-                if own_pod.is_some() {
-                    let probe = Probe { from: 2 * from + 1, to: pod };
-                    let kind = ConnectionKind::PodToPod;
-                    trials.push(Trial { kind, from, to: Some(to), probe, source: own_pod });
-                }
-                let probe = Probe { from: 2 * from, to: pod };
-                let kind = ConnectionKind::NodeToPod;
-                trials.push(Trial { kind, from, to: Some(to), probe, source: None });
+    /// Runs the trials of `subset` in rounds, and explains those that fail while the neighbor table still shows why.
+    fn run_trials(
+        &self,
+        testers: &mut Testers,
+        trials: &[Trial],
+        subset: &[usize],
+        results: &mut [TrialResult],
+        progress: &Progress,
+    ) -> Result<(), Error> {
+        let rounds = trial::rounds(trials, subset);
+        for (number, round) in rounds.iter().enumerate() {
+            progress("probing", number, rounds.len())?;
+            let machines = round.machines(self.topology.machines.len());
+            testers.forget_neighbors(&machines)?;
+            let probes: Vec<Probe> = round.trials.iter().map(|trial| trials[*trial].probe).collect();
+            let timeout = if number == 0 { probe::FIRST_TIMEOUT } else { probe::TIMEOUT };
+            let answers = probe::ask(&testers.endpoints, &testers.of(&machines), &probes, timeout)?;
+            for (trial, answer) in round.trials.iter().zip(answers) {
+                let reason = self.diagnose(&trials[*trial], answer, testers.family)?;
+                results[*trial] = TrialResult { answer, reason };
             }
-            let masquerades = own_pod.is_some() && self.topology.masquerades(family);
-            if let (true, Some((host, _))) = (masquerades, self.topology.outside.get(family)) {
-                let probe = Probe { from: 2 * from + 1, to: host.addr() };
-                let source = address(machine.addresses.get(family));
-                trials.push(Trial { kind: ConnectionKind::PodToOutside, from, to: None, probe, source });
-            }
+            testers.forget_neighbors(&machines)?;
         }
-        trials
+        Ok(())
     }
 
     /// Returns what is wrong with an answer, or why there is none; `None` if it is as expected.
@@ -302,20 +243,81 @@ impl Simulation {
     }
 }
 
-/// The number of concurrent trials. All namespaces share the machine's neighbor table, which the kernel begins to
-/// shrink at 512 entries (`gc_thresh2`). A trial needs at most six: each node has the other's next hop and the address
-/// that resolves its own, and each pod and its node have each other.
-const TRIALS_PER_ROUND: usize = 60;
+/// A node before its apply.
+#[derive(Debug)]
+struct Before {
+    records: StateDir,
+    scope: FingerprintScope,
+    fingerprint: kernel::Fingerprint,
+}
 
-/// A connection to test.
-#[derive(Debug, Clone, Copy)]
-struct Trial {
-    kind: ConnectionKind,
-    from: usize,
-    to: Option<usize>,
-    probe: Probe,
-    /// The source address that the target must see; `None` if any will do.
-    source: Option<IpAddr>,
+/// Applies a node. Returns what it was like before, and the totals of its plan.
+fn prepare_node(
+    topology: &Topology,
+    lab: &Lab,
+    number: usize,
+    scratch: &std::path::Path,
+) -> Result<(Before, Totals), Error> {
+    let (cluster, index) = (&topology.cluster, topology.machines[number].index);
+    inside(&lab.nodes[number].0, || {
+        let identity = kernel::identity()
+            .map_err(|error| Error::unexpected(format!("cannot tell the namespace: {error}")))?;
+        let records = StateDir::new_in(scratch, identity);
+        // Reading every sysctl of a namespace takes longer than everything else that happens to a node.
+        let scope = match plan::desired(cluster, index, &plan::OriginalSysctls::default()) {
+            Ok(desired) if number > 0 => FingerprintScope::of(&desired.state),
+            _ => FingerprintScope::Everything,
+        };
+        let fingerprint = kernel::fingerprint(&scope)?;
+        let totals = apply_node(cluster, index, &records)?;
+        Ok((Before { records, scope, fingerprint }, totals))
+    })
+}
+
+/// The result of a trial.
+#[derive(Debug, Clone, Default)]
+struct TrialResult {
+    /// The source address that the target saw; `None` without an answer.
+    answer: Option<IpAddr>,
+    /// Why the trial failed.
+    reason: Option<String>,
+}
+
+/// The sockets of all namespaces, through which a family is tested.
+struct Testers {
+    family: Family,
+    /// Endpoint 2n belongs to node n, endpoint 2n + 1 to its pod, and the last one to the outside host.
+    endpoints: Vec<Endpoint>,
+    /// The network stacks of the same namespaces, in the same order, and that of the router.
+    stacks: Vec<Interfaces>,
+}
+
+impl Testers {
+    fn open(lab: &Lab, family: Family) -> Result<Self, Error> {
+        let namespaces = || lab.nodes.iter().flat_map(|(node, pod)| [node, pod]).chain([&lab.outside]);
+        let endpoints =
+            namespaces().map(|namespace| Endpoint::open(namespace, family)).collect::<Result<_, _>>()?;
+        let stacks = namespaces()
+            .chain([&lab.router])
+            .map(|namespace| inside(namespace, Interfaces::open))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { family, endpoints, stacks })
+    }
+
+    /// Returns the indexes of the endpoints of `machines` and of the outside host.
+    fn of(&self, machines: &[usize]) -> Vec<usize> {
+        let of_machines = machines.iter().flat_map(|number| [2 * number, 2 * number + 1]);
+        of_machines.chain([self.endpoints.len() - 1]).collect()
+    }
+
+    /// Makes room in the neighbor table, which all namespaces of the machine share.
+    fn forget_neighbors(&mut self, machines: &[usize]) -> Result<(), Error> {
+        let router = self.stacks.len() - 1;
+        self.of(machines)
+            .into_iter()
+            .chain([router])
+            .try_for_each(|stack| self.stacks[stack].forget_neighbors())
+    }
 }
 
 /// Removes the sysctls from the cluster that the namespaces do not have or cannot write, because the kernel keeps them

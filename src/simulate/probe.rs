@@ -66,12 +66,13 @@ pub struct Probe {
 }
 
 /// Asks all questions concurrently and waits `timeout` for answers. Returns for each question the source address that
-/// the target saw, or `None` without an answer.
+/// the target saw, or `None` without an answer. Only the endpoints with the indexes `listening` are read.
 ///
 /// # Errors
 /// Returns an error if a socket fails.
 pub fn ask(
     endpoints: &[Endpoint],
+    listening: &[usize],
     probes: &[Probe],
     timeout: Duration,
 ) -> Result<Vec<Option<IpAddr>>, Error> {
@@ -88,8 +89,8 @@ pub fn ask(
             send_unanswered(endpoints, probes, &answers, first);
             next += RETRY_INTERVAL;
         }
-        wait(endpoints, next.saturating_duration_since(Instant::now())).map_err(failed)?;
-        for endpoint in endpoints {
+        let time = next.saturating_duration_since(Instant::now());
+        for endpoint in ready(endpoints, listening, time).map_err(failed)? {
             receive(endpoint, &mut answers, first).map_err(failed)?;
         }
         let remaining = answers.iter().filter(|answer| answer.is_none()).count();
@@ -107,14 +108,28 @@ fn send_unanswered(endpoints: &[Endpoint], probes: &[Probe], answers: &[Option<I
     }
 }
 
-fn wait(endpoints: &[Endpoint], time: Duration) -> io::Result<()> {
+/// Waits up to `time`, and returns the endpoints that have received something.
+fn ready<'a>(
+    endpoints: &'a [Endpoint],
+    listening: &[usize],
+    time: Duration,
+) -> io::Result<Vec<&'a Endpoint>> {
+    let listening: Vec<&Endpoint> = listening.iter().map(|index| &endpoints[*index]).collect();
     let mut descriptors: Vec<_> =
-        endpoints.iter().map(|endpoint| PollFd::new(&endpoint.socket, PollFlags::IN)).collect();
+        listening.iter().map(|endpoint| PollFd::new(&endpoint.socket, PollFlags::IN)).collect();
     let time = Timespec::try_from(time).map_err(io::Error::other)?;
     match poll(&mut descriptors, Some(&time)) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
-        Err(errno) => Err(errno.into()),
+        Ok(_) => {}
+        Err(rustix::io::Errno::INTR) => return Ok(Vec::new()),
+        Err(errno) => return Err(errno.into()),
     }
+    let is_ready = |descriptor: &PollFd| !descriptor.revents().is_empty();
+    Ok(listening
+        .iter()
+        .zip(&descriptors)
+        .filter(|(_, found)| is_ready(found))
+        .map(|(found, _)| *found)
+        .collect())
 }
 
 /// Reads all received packets: answers questions and records answers.

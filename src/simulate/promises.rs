@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use super::{Progress, Simulation, apply_node, build::inside, reconcile};
+use super::{Before, Progress, Simulation, apply_node, build::inside, reconcile, workers};
 use crate::{
     apply::StateDir,
     error::Error,
-    kernel::{self, Fingerprint, Interfaces, LiveNode},
+    kernel::{self, Interfaces, LiveNode},
     model::Cluster,
     plan::{self, Change, ForeignPolicy, ForeignSysctlPolicy, Totals},
     reconcile::Destroy,
@@ -40,21 +40,24 @@ impl Simulation {
     /// # Errors
     /// Returns an error if a node cannot be read or changed at all, or if `progress` returns one.
     pub fn promises(&self, progress: &Progress) -> Result<Vec<Promise>, Error> {
-        let (mut repeated, mut drift, mut leftovers) = (Vec::new(), Vec::new(), Vec::new());
         let count = self.topology.machines.len();
-        for (number, machine) in self.topology.machines.iter().enumerate() {
-            progress("checking promises", number, count)?;
-            let (cluster, dir) = (&self.topology.cluster, &self.directories[number]);
-            let fingerprint = &self.fingerprints[number];
+        let checked = workers::each(count, &|done| progress("checking promises", done, count), |number| {
+            let (machine, cluster) = (&self.topology.machines[number], &self.topology.cluster);
+            let before = &self.before[number];
             inside(&self.lab.nodes[number].0, || {
                 let describe = |text: String| format!("{}: {text}", machine.name);
-                repeated.extend(check_repeated_apply(cluster, machine.index, dir)?.map(describe));
-                if number == 0 {
-                    drift.extend(check_drift(cluster, machine.index, dir)?.map(describe));
-                }
-                leftovers.extend(check_destroy(dir, fingerprint)?.into_iter().map(describe));
-                Ok(())
-            })?;
+                let repeated = check_repeated_apply(cluster, machine.index, before)?.map(describe);
+                let drift =
+                    if number == 0 { check_drift(cluster, machine.index, &before.records)? } else { None };
+                let leftovers = check_destroy(before)?.into_iter().map(describe).collect::<Vec<_>>();
+                Ok((repeated, drift.map(describe), leftovers))
+            })
+        })?;
+        let (mut repeated, mut drift, mut leftovers) = (Vec::new(), Vec::new(), Vec::new());
+        for (again, deleted, left) in checked {
+            repeated.extend(again);
+            drift.extend(deleted);
+            leftovers.extend(left);
         }
         Ok(vec![
             Promise::new("a second apply changes nothing", repeated),
@@ -64,10 +67,10 @@ impl Simulation {
     }
 }
 
-fn check_repeated_apply(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option<String>, Error> {
-    let before = kernel::fingerprint()?;
-    let totals = apply_node(cluster, index, dir)?;
-    let differences = before.differences(&kernel::fingerprint()?);
+fn check_repeated_apply(cluster: &Cluster, index: usize, node: &Before) -> Result<Option<String>, Error> {
+    let before = kernel::fingerprint(&node.scope)?;
+    let totals = apply_node(cluster, index, &node.records)?;
+    let differences = before.differences(&kernel::fingerprint(&node.scope)?);
     if totals != Totals::default() {
         return Ok(Some("the second plan is not empty".to_owned()));
     }
@@ -103,7 +106,8 @@ fn check_drift(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option
     Ok((!plan_now()?.plan.is_empty()).then(|| format!("{route} was not restored")))
 }
 
-fn check_destroy(dir: &StateDir, initial: &Fingerprint) -> Result<Vec<String>, Error> {
-    reconcile(&"destroy".into(), &mut Destroy::new(dir.clone(), ForeignSysctlPolicy::Refuse))?;
-    Ok(initial.differences(&kernel::fingerprint()?))
+fn check_destroy(node: &Before) -> Result<Vec<String>, Error> {
+    let mut destroy = Destroy::new(node.records.clone(), ForeignSysctlPolicy::Refuse);
+    reconcile(&"destroy".into(), &mut destroy)?;
+    Ok(node.fingerprint.differences(&kernel::fingerprint(&node.scope)?))
 }
