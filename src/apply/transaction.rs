@@ -12,7 +12,7 @@ use crate::{
         TransactionProgress, foreign, plan,
     },
     record::{Command, LastApplied, Pending, Record, TransactionMeta},
-    state::{NatObject, NatTable, State, Tables, Unknown},
+    state::{self, NatObject, NatTable, State, Tables, Unknown},
 };
 
 use super::{Backend, BaselineCheck, CommitError, Interrupt, Order, StateDir, checks::repeat_baseline};
@@ -326,7 +326,7 @@ fn verify(plan: &Plan) -> Result<(), Error> {
     let conflicts = plan.conflicts.iter().map(|conflict| conflict.to_string());
     let unknown =
         plan.unknown.iter().map(|Unknown { what, why, .. }| format!("{what} is no longer readable: {why}"));
-    let hint = plan.unknown.first().and_then(|unknown| unknown.hint.clone());
+    let hint = state::hint_for(&plan.unknown).cloned();
     let message = if plan.changes.is_empty() && !plan.conflicts.is_empty() {
         "conflicts with objects that hostgw does not manage:"
     } else {

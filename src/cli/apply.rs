@@ -53,7 +53,7 @@ pub(super) fn run(options: &ApplyOptions, output: &Output) -> Verdict {
             wait(pending, &reporter)?;
         }
     } else if plan.is_some() {
-        output.done("The saved plan is already applied.");
+        output.done("No changes. The saved plan has already been applied.");
     }
     Ok(if is_changed { changed(options.detailed_exitcode) } else { 0 })
 }

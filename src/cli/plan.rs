@@ -21,6 +21,7 @@ use crate::{
     plan::{ForeignPolicy, windows::WindowsObserved},
     reconcile::Session,
     record::Snapshot,
+    state,
     text::{self, ShellCommand, count},
 };
 
@@ -60,8 +61,9 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
         SavedPlan::of(&session, &report)?.write(path)?;
     }
     show(&report, None, PlanShape::of(options), output)?;
-    if let Some(unknown) = session.prepared.plan.unknown.first() {
-        output.incomplete("the plan", unknown.hint.as_ref());
+    let unknown = &session.prepared.plan.unknown;
+    if !unknown.is_empty() {
+        output.incomplete("the plan", state::hint_for(unknown));
         return Err(VerbFailure::AlreadyReported(Kind::Incomplete));
     }
     if let Some(path) = saved {

@@ -7,6 +7,7 @@ use crate::{
     kernel::{self, LiveNode},
     reconcile::{last_applied, readable, state_dir},
     record::Snapshot,
+    state::{self, Unknown},
 };
 
 /// Prints everything that a plan for this node can depend on.
@@ -16,15 +17,12 @@ pub(super) fn run(output: &Output) -> Verdict {
     let saved = readable(dir.saved(), &mut unknown)?.unwrap_or_default();
     let last = last_applied(&dir)?;
     let observed = LiveNode.everything()?;
-    let hint = observed.state.nat_unknowns().next().or_else(|| unknown.first());
-    let hint = hint.map(|unknown| unknown.hint.clone());
+    let incomplete: Vec<Unknown> = observed.state.nat_unknowns().chain(&unknown).cloned().collect();
     let snapshot = Snapshot::new(time(now()), kernel::host_name().ok(), observed, saved, last, unknown);
     output.json(&snapshot)?;
-    match hint {
-        None => Ok(0),
-        Some(hint) => {
-            output.incomplete("the snapshot", hint.as_ref());
-            Err(VerbFailure::AlreadyReported(Kind::Incomplete))
-        }
+    if incomplete.is_empty() {
+        return Ok(0);
     }
+    output.incomplete("the snapshot", state::hint_for(&incomplete));
+    Err(VerbFailure::AlreadyReported(Kind::Incomplete))
 }

@@ -22,7 +22,7 @@ use crate::{
     reconcile::{described, last_applied, readable, state_dir},
     record::{Decision, LastApplied, Outcome, Pending, Record},
     render::{self, PersistedFile, Report},
-    state::{NatTable, Route, State, StatePart, Unknown},
+    state::{self, NatTable, Route, State, StatePart, Unknown},
     text::{Untrusted, count, list, printable},
 };
 
@@ -81,10 +81,10 @@ pub(super) fn run(options: &StatusOptions, output: &Output) -> Verdict {
         output.result(&text(&status, output))?;
     }
     let has_drifted = status.drift.as_ref().is_some_and(|drift| drift.totals != Totals::default());
-    let Some(unknown) = status.unknown.first() else {
+    if status.unknown.is_empty() {
         return Ok(if options.detailed_exitcode && has_drifted { 2 } else { 0 });
-    };
-    output.incomplete("the status", unknown.hint.as_ref());
+    }
+    output.incomplete("the status", state::hint_for(&status.unknown));
     Err(VerbFailure::AlreadyReported(Kind::Incomplete))
 }
 

@@ -78,7 +78,7 @@ impl Validator<'_> {
             ),
             Ok(time) if time > Check::MAX_TIMEOUT => (
                 format!("timeout {text} is too long"),
-                "use at most 5m; an apply waits for the check".to_owned(),
+                "use at most 5m; `hostgw apply` waits for every check".to_owned(),
             ),
             Ok(time) => return time,
             Err(hint) => (format!("{text:?} is not a valid duration"), hint),

@@ -147,9 +147,10 @@ fn target(text: &str) -> Result<IpAddr, ParseError> {
         Some(special @ SpecialAddress::LinkLocal) => {
             Err(ParseError::new(format!("{text} is {}", special.name()), NOT_LINK_LOCAL))
         }
-        Some(special) => {
-            Err(ParseError::new(format!("{text} is {}", special.name()), "use the address of a machine"))
-        }
+        Some(special) => Err(ParseError::new(
+            format!("{text} is {}", special.name()),
+            "use the address of the machine to check",
+        )),
     }
 }
 

@@ -155,7 +155,7 @@ impl Interfaces {
 
     fn index(&mut self, name: &str) -> Result<u32, Error> {
         let links = self.links()?;
-        links.index(name).ok_or_else(|| Error::unexpected(format!("no interface {name}")))
+        links.index(name).ok_or_else(|| Error::unexpected(format!("interface {name} does not exist")))
     }
 
     /// Looks up the route of a packet to `destination`.

@@ -354,7 +354,8 @@ fn put_route(bytes: &mut Vec<u8>, route: &Route, links: &Links) -> Result<(), Un
         None => {}
     }
     if let Some(device) = &route.next.device {
-        let index = links.index(device.as_raw()).ok_or_else(|| format!("no interface {device}"))?;
+        let index =
+            links.index(device.as_raw()).ok_or_else(|| format!("interface {device} does not exist"))?;
         put(bytes, attribute::OIF, &index.to_ne_bytes())?;
     }
     if let Some(source) = route.source {

@@ -291,7 +291,7 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
     }
     let has_v6_gateway = |route: &Route| route.family() == Family::V6 && route.next.gateway.is_some();
     if cluster.next_hop == NextHopMode::PodGateway && desired.state.routes.iter().any(has_v6_gateway) {
-        let message = "IPv6 routes via pod gateways do not work between Linux nodes without a neighbor proxy; use nextHop: node-address"
+        let message = "IPv6 routes via pod gateways do not work between Linux nodes without an NDP proxy; use nextHop: node-address"
             .to_owned();
         warnings.push(Diagnostic::new(Rule::Ipv6PodGateway, message));
     }
@@ -353,13 +353,12 @@ fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Opti
         return Some(Diagnostic::new(Rule::InsideNodeNetwork, message));
     }
     let wider = std::iter::successors(foreign.destination.supernet(), IpNet::supernet)
-        .any(|prefix| planned(desired, prefix, table).is_some());
-    wider.then(|| {
-        let message = format!(
-            "the foreign route {foreign} is more specific than the managed route and takes precedence"
-        );
-        Diagnostic::new(Rule::ShadowedByForeign, message)
-    })
+        .find_map(|prefix| planned(desired, prefix, table))?;
+    let message = format!(
+        "the foreign route {foreign} is more specific than the managed route to {} and takes precedence over it",
+        wider.destination
+    );
+    Some(Diagnostic::new(Rule::ShadowedByForeign, message))
 }
 
 /// Returns the planned route to a prefix.

@@ -50,7 +50,7 @@ fn by_address(cluster: &Cluster, host: &Host) -> Result<Option<usize>, Error> {
     let local: std::collections::HashSet<_> = host.addresses.iter().map(|local| local.address).collect();
     let has_local =
         |index: &usize| cluster.nodes[*index].addresses.iter().any(|(_, address)| local.contains(address));
-    unique(cluster, (0..cluster.nodes.len()).filter(has_local).collect(), "have an address of this machine")
+    unique(cluster, (0..cluster.nodes.len()).filter(has_local).collect(), "the addresses")
 }
 
 fn by_host_name(cluster: &Cluster, host_name: &str) -> Result<Option<usize>, Error> {
@@ -59,13 +59,13 @@ fn by_host_name(cluster: &Cluster, host_name: &str) -> Result<Option<usize>, Err
         .filter(|index| cluster.nodes[*index].name.as_raw().eq_ignore_ascii_case(host_name))
         .collect();
     if !exact.is_empty() {
-        return unique(cluster, exact, "have this machine's hostname");
+        return unique(cluster, exact, "the hostname");
     }
     let wanted = without_domain(host_name);
     let matching = (0..cluster.nodes.len())
         .filter(|index| without_domain(cluster.nodes[*index].name.as_raw()) == wanted)
         .collect();
-    unique(cluster, matching, "have this machine's hostname")
+    unique(cluster, matching, "the hostname")
 }
 
 /// Returns the only match, if there is one. Several matches are an error.
@@ -77,7 +77,7 @@ fn unique(cluster: &Cluster, matches: Vec<usize>, what: &str) -> Result<Option<u
             let names: Vec<_> = matches.iter().map(|index| &cluster.nodes[*index].name).collect();
             Err(Error::new(
                 Kind::Invalid,
-                format!("{} nodes {what}: {}", matches.len(), list(&names, MAX_LISTED)),
+                format!("this machine has {what} of {} nodes: {}", matches.len(), list(&names, MAX_LISTED)),
             )
             .with_hint("pass the right one with --node"))
         }
@@ -142,13 +142,13 @@ nodes:
     fn ambiguous_and_unknown_machines_are_rejected() {
         assert_eq!(
             identified(None, &["172.30.0.11", "172.30.0.13"], None),
-            Err("2 nodes have an address of this machine: a.example.org, a.example.com\n\
+            Err("this machine has the addresses of 2 nodes: a.example.org, a.example.com\n\
                  help: pass the right one with --node"
                 .to_owned())
         );
         assert_eq!(
             identified(None, &[], Some("a")),
-            Err("2 nodes have this machine's hostname: a.example.org, a.example.com\n\
+            Err("this machine has the hostname of 2 nodes: a.example.org, a.example.com\n\
                  help: pass the right one with --node"
                 .to_owned())
         );

@@ -6,6 +6,7 @@ use crate::{
     model::ConfigPath,
     plan::Plan,
     render::SourceLocation,
+    state,
     text::{self, Untrusted},
 };
 
@@ -45,11 +46,13 @@ pub(super) fn check_fit(
 
 /// Checks that all the live state that a plan depends on could be read.
 pub(super) fn check_complete(plan: &Plan) -> Result<(), Error> {
-    let Some(first) = plan.unknown.first() else { return Ok(()) };
+    if plan.unknown.is_empty() {
+        return Ok(());
+    }
     let details = plan.unknown.iter().map(|unknown| format!("{}: {}", unknown.what, unknown.why));
     let error = Error::new(Kind::Incomplete, "part of the live state could not be read; nothing was changed")
         .with_details(details)
-        .with_hint_if(first.hint.clone());
+        .with_hint_if(state::hint_for(&plan.unknown).cloned());
     Err(error)
 }
 

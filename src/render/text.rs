@@ -334,7 +334,9 @@ fn inline_diff(before: &[Word], after: &[Word], same: &Style, palette: &Palette)
         }
         if !removed.is_empty() {
             let removed = printable(&join_words(&removed));
-            words.push(palette.remove.apply_to(format!("[-{removed}-]")).to_string());
+            // A parameter of PowerShell begins with a hyphen.
+            let space = if removed.starts_with('-') { " " } else { "" };
+            words.push(palette.remove.apply_to(format!("[-{space}{removed}{space}-]")).to_string());
         }
         if !inserted.is_empty() {
             words.push(palette.add.apply_to(format!("{{+{}+}}", inserted.join(" "))).to_string());

@@ -58,6 +58,14 @@ impl State {
     }
 }
 
+/// Returns the hint that makes all these parts readable. Root reads everything; with `CAP_NET_ADMIN` alone, root's
+/// records stay unreadable.
+#[must_use]
+pub fn hint_for(unknown: &[Unknown]) -> Option<&Untrusted> {
+    let records = unknown.iter().find(|unknown| unknown.what == StatePart::Records);
+    records.or_else(|| unknown.first()).and_then(|unknown| unknown.hint.as_ref())
+}
+
 /// A part of the live state that could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -94,7 +102,7 @@ impl std::fmt::Display for StatePart {
         match self {
             Self::Nat { family } => write!(f, "table {} {}", family.nft(), nat::TABLE_NAME),
             Self::Sysctl { key } => key.fmt(f),
-            Self::Records => f.write_str("hostgw's records"),
+            Self::Records => f.write_str("original values in hostgw's records"),
         }
     }
 }

@@ -209,7 +209,9 @@ fn an_interface_that_disappears_midway_is_reported() {
                 continue;
             }
             assert_eq!(outcome.code, 7, "{outcome}");
-            outcome.warns("no interface eth0").warns("ip route add 10.64.5.0/24 via 172.30.0.1 dev eth0");
+            outcome
+                .warns("interface eth0 does not exist")
+                .warns("ip route add 10.64.5.0/24 via 172.30.0.1 dev eth0");
             let assert_restored = || {
                 assert_eq!(node.managed_routes(), [""; 0]);
                 assert_eq!(node.sh("nft list ruleset"), "table ip hostgw {\n}\n");

@@ -116,7 +116,10 @@ fn an_interface_that_disappears_is_reported_if_objects_are_lost() {
         // transaction.
         let has_replanned = outcome.stderr.contains("the live state changed");
         if outcome.code == 7 {
-            outcome.warns("no interface eth0");
+            outcome.warns("interface eth0 does not exist");
+            let commands: Vec<&str> =
+                outcome.stderr.lines().filter(|line| line.starts_with("    ip route")).collect();
+            assert!(commands.iter().collect::<BTreeSet<_>>().len() == commands.len(), "{point}: {outcome}");
             if !has_replanned {
                 for destination in ["10.244.0.0/16 dev", "10.244.1.0/24 via 10.244.1.1", "10.244.2.0/24 via"]
                 {

@@ -14,7 +14,7 @@ fn an_unrestorable_object_does_not_prevent_the_rest() {
         node.sh("ip link del eth1");
         let outcome = node.hostgw(&["rollback", "--yes"]).expect(7);
         outcome
-            .warns("no interface eth1")
+            .warns("interface eth1 does not exist")
             .warns("ip route append 10.244.1.0/24 dev eth1 proto static scope link");
         assert_eq!(node.managed_routes(), ["10.244.1.0/24 via 10.244.1.1 dev eth0"]);
         assert_eq!(node.sh("nft list tables"), "");

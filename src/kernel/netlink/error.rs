@@ -29,7 +29,7 @@ impl KernelError {
             errno,
             match errno {
                 Errno::NOBUFS => "the kernel's reply did not fit in the socket buffer",
-                _ => "changed during every attempt to read",
+                _ => "they changed during every attempt",
             },
         )
     }

@@ -9,7 +9,7 @@ use crate::{
     },
     render::{ChangeEntry, Object, text::reason},
     state::{Column, ObjectKind, Word},
-    text::{count, list},
+    text::count,
 };
 
 /// The maximum number of changes of one kind that are listed individually.
@@ -94,7 +94,11 @@ fn reasons(entries: &[&ChangeEntry]) -> String {
             reasons.push(reason);
         }
     }
-    if reasons.len() == 1 { reasons.remove(0) } else { list(&reasons, 1) }
+    let first = reasons.swap_remove(0);
+    match reasons.len() {
+        0 => first,
+        more => format!("{first} (and {})", count(more, "more reason")),
+    }
 }
 
 /// The difference that all these routes have in common, such as `mtu 1400 -> 1450`.

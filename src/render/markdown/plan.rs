@@ -27,7 +27,7 @@ pub fn plan_markdown(report: &Report) -> String {
         report.changes.iter().filter(|entry| entry.action == Action::Remove).collect();
     let removals = Removals {
         scope: RemovalScope::Node,
-        title: "From this node".to_owned(),
+        title: "On this node".to_owned(),
         objects: removed.into_iter().map(removal).collect(),
     };
     let comment = Comment {
