@@ -10,7 +10,7 @@ use std::{
     path::Path,
 };
 
-use crate::text;
+use crate::{progress::Task, text};
 
 /// The maximum size of a file and of standard input: 64 MiB.
 pub const LIMIT: u64 = 64 << 20;
@@ -38,6 +38,7 @@ enum InputProblem {
 /// Returns an error if it is a directory, a device, a socket or a named pipe, if it is larger than [`LIMIT`], if its
 /// length differs from its reported size, as with kernel files (`/proc/self/environ`), or if it cannot be read.
 pub fn read(path: &Path) -> Result<Vec<u8>, InputError> {
+    let _task = Task::begin(format!("reading {}", text::path(path)));
     read_file(path).map_err(|why| InputError { name: text::path(path).to_string(), why })
 }
 
@@ -46,6 +47,7 @@ pub fn read(path: &Path) -> Result<Vec<u8>, InputError> {
 /// # Errors
 /// Returns an error if it is larger than [`LIMIT`] or cannot be read.
 pub fn read_standard_input() -> Result<Vec<u8>, InputError> {
+    let _task = Task::begin("reading standard input");
     read_limited(io::stdin().lock()).map_err(|why| InputError { name: "standard input".to_owned(), why })
 }
 

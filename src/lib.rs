@@ -56,12 +56,13 @@
 //! | [`guide`] | the guides, as text for a terminal, as manual pages, and as modules of this documentation |
 //! | [`text`] | text that people read: [`text::Untrusted`] input, escaping, shell quoting, line wrapping |
 //! | `clock` | the wall clock |
+//! | `progress` | what the process is doing, for the progress line of a terminal |
 //! | `fault` | fault injection, in test builds only |
 //!
 //! A module only uses modules in lower layers, and the files of a module do not use each other in a cycle.
 //! `tests/source_rules.rs` compares the imports with this list, which starts with the lowest layer:
 //!
-//! 1. `text`, `hex`, `fault`, `clock`
+//! 1. `text`, `hex`, `fault`, `clock`, `progress`
 //! 2. `error`, `input`, `model`
 //! 3. `state`, `diagnose`
 //! 4. `config`
@@ -145,6 +146,7 @@ pub mod input;
 pub mod kernel;
 pub mod model;
 pub mod plan;
+mod progress;
 pub mod reconcile;
 pub mod record;
 pub mod render;

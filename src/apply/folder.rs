@@ -23,7 +23,7 @@ use rustix::{
     io::Errno,
 };
 
-use crate::{fault, text};
+use crate::{fault, progress::Task, text};
 
 /// The size limit of a record. A configuration has at most 64 MiB, and the state of 100,000 nodes about as much.
 const MAX_FILE_SIZE: u64 = 512 << 20;
@@ -176,6 +176,7 @@ impl Folder {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let _task = Task::begin("writing records");
         fault::point()?;
         // A killed process may have left it.
         self.discard(name);

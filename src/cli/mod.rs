@@ -32,6 +32,7 @@ mod persisted;
 mod plan;
 mod plan_shape;
 mod program;
+mod progress_line;
 mod render;
 #[cfg(target_os = "linux")]
 mod reporter;
@@ -119,6 +120,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(error) => return usage::tell(&error, &words),
     };
     let output = Output::new(arguments.color, arguments.verb.form(), !arguments.no_pager);
+    // Simulate starts it later: a process with several threads cannot enter a user namespace.
+    if !matches!(arguments.verb, Verb::Simulate(_)) {
+        progress_line::start(output.style_of_progress());
+    }
     let verdict = match &arguments.verb {
         Verb::Plan(options) => plan::run(options, &output),
         #[cfg(target_os = "linux")]

@@ -6,14 +6,14 @@ use std::{
 };
 
 use clap::builder::StyledStr;
-use console::Term;
+use console::{Style, Term};
 use serde::Serialize;
 
 use super::{
     VerbFailure, Verdict,
     arguments::{Color, OutputForm},
     error_json::{ErrorDocument, ErrorJson},
-    terminal,
+    progress_line, terminal,
     transaction_json::TransactionJson,
 };
 #[cfg(target_os = "linux")]
@@ -21,6 +21,7 @@ use super::{pager, signals};
 use crate::{
     diagnose::Diagnostic,
     error::{Error, Kind},
+    progress::Task,
     render::{self, Palette, Report},
     text::{Untrusted, for_terminal, printable, to_json, wrap},
 };
@@ -143,8 +144,11 @@ impl Output {
 
     /// Writes escaped text to standard output.
     fn write(text: &str) -> Result<(), Error> {
-        let mut stdout = io::stdout().lock();
-        match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        let print = || {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
+        };
+        match progress_line::hidden(print) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
                 Err(Error::unexpected(format!("cannot write to standard output: {error}")))
             }
@@ -173,8 +177,10 @@ impl Output {
     /// As [`Self::result`].
     pub(super) fn json(&self, value: &impl Serialize) -> Result<(), Error> {
         debug_assert!(!self.has_printed.get(), "a second document");
+        let task = Task::begin("formatting");
         let text =
             to_json(value).map_err(|error| Error::unexpected(format!("cannot write JSON: {error}")))?;
+        drop(task);
         self.has_printed.set(true);
         self.verbatim(&(text + "\n"))
     }
@@ -197,17 +203,14 @@ impl Output {
 
     /// Writes a message without wrapping it, because it will be copied or is aligned in columns.
     pub(super) fn say_verbatim(&self, text: &str) {
-        let _ = writeln!(io::stderr().lock(), "{}", for_terminal(text, self.colored_messages));
+        progress_line::hidden(|| {
+            let _ = writeln!(io::stderr().lock(), "{}", for_terminal(text, self.colored_messages));
+        });
     }
 
-    /// Shows the progress of a long command on one line of a terminal, which the next call overwrites; an empty text
-    /// clears it. Does nothing without a terminal, or on one without escape sequences.
-    pub(super) fn progress(&self, text: &str) {
-        let mut stderr = io::stderr().lock();
-        if stderr.is_terminal() && !terminal::is_dumb() {
-            let _ = write!(stderr, "\r\x1b[K{}", self.messages.dim.apply_to(printable(text)));
-            let _ = stderr.flush();
-        }
+    /// The style of the progress line.
+    pub(super) fn style_of_progress(&self) -> Style {
+        self.messages.dim.clone()
     }
 
     /// Prints a finding.
@@ -358,8 +361,10 @@ impl Output {
         let asked = wrap(&asked, self.messages.width);
         // From here on, a signal must not end the process.
         let interrupt = signals::interrupt()?;
-        let _ = write!(stderr, "{} ", for_terminal(&asked, self.colored_messages));
-        let _ = stderr.flush();
+        progress_line::hidden(|| {
+            let _ = write!(stderr, "{} ", for_terminal(&asked, self.colored_messages));
+            let _ = stderr.flush();
+        });
         let answer = terminal::read_line(&interrupt);
         // Whatever is printed next, even a shell prompt, must begin on a new line.
         if answer.as_ref().map_or(true, |answer| !answer.ends_with('\n')) {

@@ -73,10 +73,6 @@ impl Observer for Reporter<'_> {
                 transaction.transaction = Some(pending.id);
                 transaction.confirmation = Some(Confirmation::of(pending, None));
             }),
-            Event::StillPending(pending) => {
-                let seconds = pending.remaining().as_millis().div_ceil(1000);
-                output.progress(&format!("{seconds} s left to run hostgw confirm {}", pending.id));
-            }
             Event::SignalWhilePending => {
                 if signals::hung_up() {
                     signals::end_by_hang_up();
@@ -87,7 +83,6 @@ impl Observer for Reporter<'_> {
                 let until = time(pending.until);
                 output.say(&format!("It cannot be canceled, and rolls back at {until}."));
             }
-            Event::NoLongerPending => output.progress(""),
             Event::SupervisorLost => {
                 output.warn("the supervisor was killed or stopped; this command takes over the wait");
             }

@@ -14,7 +14,9 @@ use console::measure_text_width;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{VerbFailure, Verdict, arguments::SimulateOptions, configuration, output::Output, signals};
+use super::{
+    VerbFailure, Verdict, arguments::SimulateOptions, configuration, output::Output, progress_line, signals,
+};
 use crate::{
     config::Loaded,
     error::{Error, Kind},
@@ -22,7 +24,7 @@ use crate::{
     model::{Cluster, Family, OperatingSystem, SysctlKey},
     plan::node_named,
     render::Palette,
-    simulate::{Connection, ConnectionKind, NodeResult, Progress, Promise, Simulation, sample},
+    simulate::{Connection, ConnectionKind, KeepGoing, NodeResult, Promise, Simulation, sample},
     text::{self, Untrusted, count, padded, printable},
 };
 
@@ -70,17 +72,13 @@ pub(super) fn run(options: &SimulateOptions, output: &Output) -> Verdict {
     let loaded = configuration::load(options.file.as_deref())?;
     let choice = choose(&loaded.cluster, options)?;
     kernel::become_root_of_own_user_namespace().map_err(|error| forbidden(&error))?;
+    progress_line::start(output.style_of_progress());
     raise_file_limit();
     let interrupt = signals::interrupt()?;
-    let progress = |what: &str, done: usize, of: usize| {
-        output.progress(&format!("{what}: {done} of {of}"));
-        if interrupt.is_raised() { Err(interrupted()) } else { Ok(()) }
-    };
+    let keep_going = || if interrupt.is_raised() { Err(interrupted()) } else { Ok(()) };
     let scratch = Scratch::new()?;
     let fulls_before = neighbor_table_fulls();
-    let result = prove(options, &loaded, &choice, &scratch.path, &progress);
-    output.progress("");
-    let (simulation, connections, promises) = result?;
+    let (simulation, connections, promises) = prove(options, &loaded, &choice, &scratch.path, &keep_going)?;
     let full = neighbor_table_fulls() > fulls_before;
     let show = || {
         let cluster = &loaded.cluster;
@@ -132,11 +130,11 @@ fn prove(
     loaded: &Loaded,
     choice: &Choice,
     scratch: &Path,
-    progress: &Progress,
+    keep_going: &KeepGoing,
 ) -> Result<(Simulation, Vec<Connection>, Vec<Promise>), Error> {
-    let simulation = Simulation::build(&loaded.cluster, &choice.indexes, scratch, progress)?;
-    let connections = simulation.probe(progress)?;
-    let promises = if options.keep { Vec::new() } else { simulation.promises(progress)? };
+    let simulation = Simulation::build(&loaded.cluster, &choice.indexes, scratch, keep_going)?;
+    let connections = simulation.probe(keep_going)?;
+    let promises = if options.keep { Vec::new() } else { simulation.promises(keep_going)? };
     Ok((simulation, connections, promises))
 }
 

@@ -46,6 +46,7 @@ pub use source::Position;
 
 use crate::diagnose::Rule;
 use crate::model::{Cluster, ConfigPath};
+use crate::progress::Task;
 use capped::Capped;
 use problem::{Location, Problem};
 use raw::RawConfig;
@@ -78,6 +79,7 @@ impl Loaded {
 /// # Errors
 /// Returns every error in the configuration.
 pub fn load(document: &Document) -> Result<Cluster, InvalidConfig> {
+    let _task = Task::begin(format!("reading {}", document.name()));
     load_plain(document).map_or_else(|| load_parsed(document), Ok)
 }
 

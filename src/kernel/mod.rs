@@ -29,6 +29,7 @@ use crate::{
     error::Error,
     model::{Check, Family, SysctlKey},
     plan::{Change, NatChange, Observe, Observed, RouteChange, Scope, SysctlChange, SysctlValues},
+    progress::{self, Task},
     state::{Host, State},
 };
 use link::Links;
@@ -69,6 +70,7 @@ fn read(
     routes: impl FnOnce(&mut Socket, &Links) -> Result<route::ObservedRoutes, KernelError>,
     sysctls: impl FnOnce() -> sysctl::ObservedSysctls,
 ) -> Result<Observed, Error> {
+    let _task = Task::begin("reading the node");
     let mut socket = open_route_socket()?;
     let links = Links::read(&mut socket).map_err(|error| unreadable("the interfaces", &error))?;
     let addresses =
@@ -173,6 +175,15 @@ enum OnRefusal {
     Continue,
 }
 
+impl OnRefusal {
+    const fn task(self) -> &'static str {
+        match self {
+            Self::Stop => "writing routes",
+            Self::Continue => "restoring routes",
+        }
+    }
+}
+
 /// The failure of some route changes.
 struct RouteFailure<'a> {
     /// The first error.
@@ -209,11 +220,13 @@ fn commit_routes<'a>(
         failure.failed.extend(failed);
         on_refusal == OnRefusal::Stop
     };
+    let _task = Task::counted(on_refusal.task(), changes.len());
     let mut requests = Requests::default();
     let mut owners: Vec<&RouteChange> = Vec::with_capacity(MESSAGES_PER_STEP);
     let mut rest = changes;
     while let Some((change, after)) = rest.split_first() {
         rest = after;
+        progress::advance(1);
         match route::put_requests(&mut requests, change, &links) {
             Ok(()) => owners.resize(requests.len(), *change),
             Err(why) => {

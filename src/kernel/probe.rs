@@ -22,6 +22,7 @@ use crate::{
     apply::{CheckResult, Interrupt, ProbeMode},
     error::{Error, Kind},
     model::{Check, CheckTarget},
+    progress::Task,
 };
 use ask::Asking;
 use connect::Connecting;
@@ -136,6 +137,7 @@ pub(super) fn probe(
     mode: ProbeMode,
     interrupt: &Interrupt,
 ) -> Result<Vec<CheckResult>, Error> {
+    let _task = Task::begin("running checks");
     let mut socket = Socket::open(NETLINK_ROUTE).map_err(|error| cannot_run(&error))?;
     let start = Instant::now();
     let mut runs: Vec<CheckRun> = checks.iter().map(CheckRun::new).collect();

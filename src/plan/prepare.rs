@@ -4,7 +4,7 @@ use super::{
     Conflict, Desired, ForeignPolicy, ForeignSysctl, ForeignSysctlPolicy, NotLinux, Observed,
     OriginalSysctls, Plan, Scope, desired, foreign,
 };
-use crate::{error::Error, model::Cluster};
+use crate::{error::Error, model::Cluster, progress::Task};
 
 /// A node whose state can be read.
 pub trait Observe {
@@ -54,6 +54,7 @@ impl Prepared {
         policy: ForeignPolicy,
         on_foreign: ForeignSysctlPolicy,
     ) -> Result<Self, Error> {
+        let _task = Task::begin("planning");
         let scope = Scope::of(&desired.state, desired.prefixes.clone());
         let observed = node.observe(&scope)?;
         let live = &observed.state.sysctls;

@@ -54,14 +54,10 @@ pub enum Event<'a> {
     },
     /// An apply is pending, and the command waits for its confirmation, or is about to confirm or cancel it.
     Pending(&'a Pending),
-    /// The apply is still pending. Sent several times a second.
-    StillPending(&'a Pending),
     /// A signal arrived while an apply is pending.
     SignalWhilePending,
     /// The pending apply cannot be canceled; it rolls back at its deadline.
     CannotCancel(&'a Pending, &'a Error),
-    /// The wait is over.
-    NoLongerPending,
     /// The supervisor was killed or is stuck, and this command takes over.
     SupervisorLost,
 }

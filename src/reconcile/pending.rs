@@ -10,6 +10,7 @@ use super::{
 use crate::{
     apply::{self, StateDir},
     error::Error,
+    progress::{self, Task},
     record::{Decision, Outcome, Pending, TransactionMeta},
 };
 
@@ -60,16 +61,23 @@ impl PendingApply {
                     observer.event(Event::CannotCancel(&pending, &error));
                 }
             }
-            observer.event(Event::StillPending(&pending));
+            progress::rename(countdown(&pending));
         };
+        let task = Task::begin(countdown(&pending));
         let outcome = supervisor.outcome(tick, |is_stopped| is_stuck(&dir, &pending, is_stopped));
-        observer.event(Event::NoLongerPending);
+        drop(task);
         let outcome = match outcome {
             Some(outcome) => outcome,
             None => take_over(&dir, &pending, &meta, observer)?,
         };
         Ok(WaitResult { outcome, was_interrupted: interrupt.is_raised() })
     }
+}
+
+/// How much time is left, and for what.
+fn countdown(pending: &Pending) -> String {
+    let seconds = pending.remaining().as_millis().div_ceil(1000);
+    format!("{seconds} s left to run hostgw confirm {}", pending.id)
 }
 
 /// Returns `true` if the supervisor should do something and does not.

@@ -11,6 +11,7 @@ use crate::{
     clock::{now, time},
     error::{Error, Kind},
     kernel::LiveNode,
+    progress::Task,
     record::{Command, Decision, Record},
 };
 
@@ -40,6 +41,7 @@ pub(super) fn take_lock(
     observer: &dyn Observer,
 ) -> Result<Lock, Error> {
     let interrupt = observer.interrupt()?;
+    let _task = Task::begin("waiting for the lock");
     let begun = Instant::now();
     loop {
         let left = timeout.saturating_sub(begun.elapsed());

@@ -10,6 +10,7 @@ use crate::{
     diagnose::{Diagnostic, Severity},
     model::{ConfigPath, Family},
     plan::{Action, Change, Conflict, ForeignSysctl, Plan, Reason, Totals, compare::Side},
+    progress::Task,
     state::{Forwarding, NatObject, ObjectKind, Route, Unknown, WindowsRoute},
     text::Untrusted,
 };
@@ -300,6 +301,7 @@ impl Report {
         explain: impl Fn(&Change) -> Reason,
         locate: impl Fn(Side, &ConfigPath) -> Option<SourceLocation>,
     ) -> Self {
+        let _task = Task::begin("finding the reasons");
         let entries = plan.changes.iter().flat_map(|change| {
             let Reason { text, places, drift } = explain(change);
             let source = places.iter().find_map(|(side, path)| locate(*side, path));

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     model::Family,
     plan::Action,
+    progress::Task,
     state::{ObjectKind, Unknown, Word, join_words},
     text::{self, padded, printable, text_width},
 };
@@ -109,6 +110,7 @@ impl Palette {
 /// Renders the plan as text that ends with a newline.
 #[must_use]
 pub fn text(report: &Report, palette: &Palette) -> String {
+    let _task = Task::begin("formatting");
     let mut lines = Vec::new();
     for kind in ObjectKind::ALL {
         let mut section = Section::default();

@@ -5,7 +5,7 @@ use std::{fs, io};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use super::{
-    Progress,
+    KeepGoing,
     topology::{Machine, Topology},
     workers,
 };
@@ -37,13 +37,13 @@ impl Lab {
     /// Builds `topology`.
     ///
     /// # Errors
-    /// Returns an error if the kernel refuses a part of it, or if `progress` returns one.
-    pub fn build(topology: &Topology, progress: &Progress) -> Result<Self, Error> {
+    /// Returns an error if the kernel refuses a part of it, or if `keep_going` returns one.
+    pub fn build(topology: &Topology, keep_going: &KeepGoing) -> Result<Self, Error> {
         let switch = namespace()?;
         inside(&switch, || Interfaces::open()?.bridge(SWITCH))?;
         let (router, outside) = build_outside(topology, &switch)?;
         let count = topology.machines.len();
-        let nodes = workers::each(count, &|done| progress("building", done, count), |number| {
+        let nodes = workers::each("building nodes", count, keep_going, |number| {
             build_node(topology, &topology.machines[number], number, &switch)
         })?;
         Ok(Self { nodes, outside, router, switch })

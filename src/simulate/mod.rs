@@ -23,6 +23,7 @@ use crate::{
     kernel::{self, FingerprintScope, Interfaces, Namespace},
     model::{Cluster, Family, OperatingSystem, SysctlKey},
     plan::{self, Totals},
+    progress::{self, Task},
     reconcile::{self, ApplyCluster, Operation, Unattended},
     record::TransactionMeta,
     text::Untrusted,
@@ -33,8 +34,8 @@ pub use promises::Promise;
 pub use topology::{Machine, Topology, sample};
 use trial::Trial;
 
-/// A callback that receives the current activity, the steps done, and their total. An error ends the simulation.
-pub type Progress<'a> = dyn Fn(&str, usize, usize) -> Result<(), Error> + 'a;
+/// A callback that is called often. An error ends the simulation.
+pub type KeepGoing<'a> = dyn Fn() -> Result<(), Error> + 'a;
 
 /// A running simulated cluster with every node's plan applied.
 #[derive(Debug)]
@@ -97,18 +98,18 @@ impl Simulation {
     /// Builds the nodes at `indexes` of `cluster`, and applies each one's plan. Journals are stored under `scratch`.
     ///
     /// # Errors
-    /// Returns an error if the namespaces cannot be built, if an apply fails, or if `progress` returns one.
+    /// Returns an error if the namespaces cannot be built, if an apply fails, or if `keep_going` returns one.
     pub fn build(
         cluster: &Cluster,
         indexes: &[usize],
         scratch: &std::path::Path,
-        progress: &Progress,
+        keep_going: &KeepGoing,
     ) -> Result<Self, Error> {
         let mut topology = Topology::new(cluster, indexes)?;
         let count = topology.machines.len();
-        let lab = Lab::build(&topology, progress)?;
+        let lab = Lab::build(&topology, keep_going)?;
         let unsupported_sysctls = remove_unsupported_sysctls(&mut topology.cluster, &lab)?;
-        let prepared = workers::each(count, &|done| progress("applying", done, count), |number| {
+        let prepared = workers::each("applying nodes", count, keep_going, |number| {
             prepare_node(&topology, &lab, number, scratch)
         })?;
         let (mut nodes, mut before) = (Vec::with_capacity(count), Vec::with_capacity(count));
@@ -154,12 +155,12 @@ impl Simulation {
     /// host, in every address family of the cluster.
     ///
     /// # Errors
-    /// Returns an error if packets cannot be sent at all, or if `progress` returns one.
-    pub fn probe(&self, progress: &Progress) -> Result<Vec<Connection>, Error> {
+    /// Returns an error if packets cannot be sent at all, or if `keep_going` returns one.
+    pub fn probe(&self, keep_going: &KeepGoing) -> Result<Vec<Connection>, Error> {
         let mut connections = Vec::new();
         let families: Vec<Family> = self.topology.cluster.prefixes.iter().map(|(family, _)| family).collect();
         for family in families {
-            self.probe_family(family, progress, &mut connections)?;
+            self.probe_family(family, keep_going, &mut connections)?;
         }
         Ok(connections)
     }
@@ -167,7 +168,7 @@ impl Simulation {
     fn probe_family(
         &self,
         family: Family,
-        progress: &Progress,
+        keep_going: &KeepGoing,
         connections: &mut Vec<Connection>,
     ) -> Result<(), Error> {
         let machines = &self.topology.machines;
@@ -175,10 +176,10 @@ impl Simulation {
         let mut testers = Testers::open(&self.lab, family)?;
         let all: Vec<usize> = (0..trials.len()).collect();
         let mut results = vec![TrialResult::default(); trials.len()];
-        self.run_trials(&mut testers, &trials, &all, &mut results, progress)?;
+        self.run_trials(&mut testers, &trials, &all, &mut results, keep_going)?;
         // Other programs may have filled the neighbor table: the failed trials are repeated once.
         let failed: Vec<usize> = all.into_iter().filter(|trial| results[*trial].answer.is_none()).collect();
-        self.run_trials(&mut testers, &trials, &failed, &mut results, progress)?;
+        self.run_trials(&mut testers, &trials, &failed, &mut results, keep_going)?;
         for (trial, TrialResult { reason, .. }) in trials.iter().zip(results) {
             connections.push(Connection {
                 kind: trial.kind,
@@ -199,11 +200,12 @@ impl Simulation {
         trials: &[Trial],
         subset: &[usize],
         results: &mut [TrialResult],
-        progress: &Progress,
+        keep_going: &KeepGoing,
     ) -> Result<(), Error> {
         let rounds = trial::rounds(trials, subset);
+        let _task = Task::counted("testing connections", subset.len());
         for (number, round) in rounds.iter().enumerate() {
-            progress("probing", number, rounds.len())?;
+            keep_going()?;
             let machines = round.machines(self.topology.machines.len());
             testers.forget_neighbors(&machines)?;
             let probes: Vec<Probe> = round.trials.iter().map(|trial| trials[*trial].probe).collect();
@@ -214,6 +216,7 @@ impl Simulation {
                 results[*trial] = TrialResult { answer, reason };
             }
             testers.forget_neighbors(&machines)?;
+            progress::advance(round.trials.len());
         }
         Ok(())
     }

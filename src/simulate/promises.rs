@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Before, Progress, Simulation, apply_node, build::inside, reconcile, workers};
+use super::{Before, KeepGoing, Simulation, apply_node, build::inside, reconcile, workers};
 use crate::{
     apply::StateDir,
     error::Error,
@@ -38,10 +38,10 @@ impl Simulation {
     /// their initial state.
     ///
     /// # Errors
-    /// Returns an error if a node cannot be read or changed at all, or if `progress` returns one.
-    pub fn promises(&self, progress: &Progress) -> Result<Vec<Promise>, Error> {
+    /// Returns an error if a node cannot be read or changed at all, or if `keep_going` returns one.
+    pub fn promises(&self, keep_going: &KeepGoing) -> Result<Vec<Promise>, Error> {
         let count = self.topology.machines.len();
-        let checked = workers::each(count, &|done| progress("checking promises", done, count), |number| {
+        let checked = workers::each("checking promises", count, keep_going, |number| {
             let (machine, cluster) = (&self.topology.machines[number], &self.topology.cluster);
             let before = &self.before[number];
             inside(&self.lab.nodes[number].0, || {

@@ -9,21 +9,26 @@ use std::{
     thread,
 };
 
-use crate::error::Error;
+use super::KeepGoing;
+use crate::{
+    error::Error,
+    progress::{self, Task},
+};
 
-/// Calls `work` with every number below `count` and returns the results in this order. `progress` receives how many are
-/// done, on the calling thread.
+/// Calls `work` with every number below `count` and returns the results in this order. `name` describes the work.
+/// `keep_going` is called on the calling thread.
 ///
 /// # Errors
-/// Returns the error of the lowest number that failed, or the error of `progress`. No other work is begun after it.
+/// Returns the error of the lowest number that failed, or the error of `keep_going`. No other work is begun after it.
 pub fn each<T: Send>(
+    name: &'static str,
     count: usize,
-    progress: &dyn Fn(usize) -> Result<(), Error>,
+    keep_going: &KeepGoing,
     work: impl Fn(usize) -> Result<T, Error> + Sync,
 ) -> Result<Vec<T>, Error> {
+    let _task = Task::counted(name, count);
     let threads = thread::available_parallelism().map_or(1, NonZero::get).min(count);
     let next = AtomicUsize::new(0);
-    let stop = || next.store(count, Ordering::Relaxed);
     thread::scope(|scope| {
         let (sender, results) = mpsc::channel();
         for _ in 0..threads {
@@ -34,7 +39,11 @@ pub fn each<T: Send>(
             };
             let run = move || {
                 while let Some(number) = take() {
-                    if sender.send((number, work(number))).is_err() {
+                    let result = work(number);
+                    if result.is_err() {
+                        next.store(count, Ordering::Relaxed);
+                    }
+                    if sender.send((number, result)).is_err() {
                         break;
                     }
                 }
@@ -45,14 +54,11 @@ pub fn each<T: Send>(
                 .map_err(|error| Error::unexpected(format!("cannot start a thread: {error}")))?;
         }
         drop(sender);
-        progress(0)?;
         let mut done = Vec::with_capacity(count);
         for (number, result) in results {
-            if result.is_err() {
-                stop();
-            }
             done.push((number, result));
-            progress(done.len())?;
+            progress::advance(1);
+            keep_going()?;
         }
         done.sort_unstable_by_key(|(number, _)| *number);
         done.into_iter().map(|(_, result)| result).collect()
@@ -68,23 +74,17 @@ mod tests {
     }
 
     #[test]
-    fn results_are_in_order_and_progress_counts_them() {
-        let counted = std::cell::RefCell::new(Vec::new());
-        let progress = |done| {
-            counted.borrow_mut().push(done);
-            Ok(())
-        };
-        let squares = each(100, &progress, |number| Ok(number * number)).unwrap();
+    fn results_are_in_order() {
+        let squares = each("work", 100, &|| Ok(()), |number| Ok(number * number)).unwrap();
         assert_eq!(squares, (0..100).map(|number| number * number).collect::<Vec<_>>());
-        assert_eq!(counted.into_inner(), (0..=100).collect::<Vec<_>>());
-        assert!(each(0, &|_| Ok(()), |_| Ok(())).unwrap().is_empty());
+        assert!(each("work", 0, &|| Ok(()), |_| Ok(())).unwrap().is_empty());
     }
 
     #[test]
     fn the_first_failure_is_reported_and_ends_the_work() {
         for _ in 0..100 {
             let begun = AtomicUsize::new(0);
-            let result = each(10_000, &|_| Ok(()), |number| {
+            let result = each("work", 10_000, &|| Ok(()), |number| {
                 begun.fetch_add(1, Ordering::Relaxed);
                 if number % 10 == 7 { Err(failure(number)) } else { Ok(()) }
             });
@@ -94,14 +94,19 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_progress_ends_the_work() {
+    fn an_error_of_the_caller_ends_the_work() {
         let begun = AtomicUsize::new(0);
-        let progress = |done| if done == 3 { Err(failure(3)) } else { Ok(()) };
-        let result = each(1_000_000, &progress, |_| {
+        let calls = std::cell::Cell::new(0);
+        let keep_going = || {
+            calls.set(calls.get() + 1);
+            if calls.get() == 3 { Err(failure(3)) } else { Ok(()) }
+        };
+        let result = each("work", 100_000, &keep_going, |_| {
             begun.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(std::time::Duration::from_micros(50));
             Ok(())
         });
         assert_eq!(result.unwrap_err().message, failure(3).message);
-        assert!(begun.into_inner() < 1_000_000);
+        assert!(begun.into_inner() < 100_000);
     }
 }

@@ -40,6 +40,7 @@ mod packets;
 mod persist;
 mod preview;
 mod privileges;
+mod progress;
 mod prompt;
 mod races;
 mod read_only;

@@ -31,6 +31,7 @@ pub use previous::PreviousConfig;
 
 use crate::{
     model::{Cluster, OperatingSystem, SysctlKey},
+    progress::Task,
     state::{Forwarding, NatObject, Route, WindowsRoute},
     text::Untrusted,
 };
@@ -236,6 +237,7 @@ impl Comparison {
 /// A node is the same in both files if it is the same machine: by its address, or else by its name.
 #[must_use]
 pub fn compare(old: Option<&Cluster>, new: &Cluster) -> Comparison {
+    let _task = Task::begin("comparing");
     let pairing = NodePairing::new(old, new);
     let slots = routes::slots(old, new);
     let mut groups = NodeGroups::default();

@@ -15,6 +15,7 @@ use crate::{
         Action, Comparison, ComparisonTotals,
         compare::{NodeStatus, Side},
     },
+    progress::Task,
     text::Untrusted,
 };
 use resolve::Resolver;
@@ -151,6 +152,7 @@ impl ComparisonReport {
         files: ComparedFiles<'_>,
         locate: impl Fn(Side, &ConfigPath) -> Option<SourceLocation>,
     ) -> Self {
+        let _task = Task::begin("finding the reasons");
         let resolver = Resolver { files, locate: &locate };
         Self {
             format: FORMAT,

@@ -7,6 +7,7 @@ use super::{BeforeAfter, BlockReport, CollapsedLine, ComparisonReport, NodeEntry
 use crate::{
     model::OperatingSystem,
     plan::{Action, ComparisonTotals, compare::NodeStatus},
+    progress::Task,
     render::{
         ChangeEntry, Palette, SourceLocation,
         fold_names::fold_names,
@@ -37,6 +38,7 @@ pub enum Detail {
 /// Renders the comparison as text that ends with a newline.
 #[must_use]
 pub fn comparison_text(report: &ComparisonReport, palette: &Palette, detail: Detail) -> String {
+    let _task = Task::begin("formatting");
     let mut sections = Vec::new();
     if !report.renamed.is_empty() {
         let lines = report.renamed.iter().map(renamed_line).collect();

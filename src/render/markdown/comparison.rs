@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use crate::{
     plan::{Action, compare::NodeStatus},
+    progress::Task,
     render::{
         BlockReport, ChangeEntry, CollapsedLine, ComparisonReport, Detail, NodeEntry, Palette, Renamed,
         comparison::{collapsed_line, entry_line, interfaces, place, renamed_line, title, totals},
@@ -21,6 +22,7 @@ use super::{
 /// Renders the comparison as Markdown. The hidden marker contains `file` instead of revisions, which would change.
 #[must_use]
 pub fn comparison_markdown(report: &ComparisonReport, file: &Untrusted) -> String {
+    let _task = Task::begin("formatting");
     let annotation =
         |name: &Option<Untrusted>| name.as_ref().map_or_else(|| "no configuration".to_owned(), code);
     let is_diff = report.old.is_some() || !report.notes.is_empty();

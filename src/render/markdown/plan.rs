@@ -2,6 +2,7 @@
 
 use crate::{
     plan::Action,
+    progress::Task,
     render::{
         ChangeEntry, Palette, Report,
         report::{ConflictEntry, DiagnosticEntry},
@@ -22,6 +23,7 @@ const MAX_SHOWN: usize = 20;
 /// Renders the plan as Markdown. The hidden marker contains the node's name.
 #[must_use]
 pub fn plan_markdown(report: &Report) -> String {
+    let _task = Task::begin("formatting");
     let node = report.node.clone().unwrap_or_default();
     let removed: Vec<&ChangeEntry> =
         report.changes.iter().filter(|entry| entry.action == Action::Remove).collect();

@@ -262,7 +262,7 @@ impl Namespace {
     /// A script on a pseudo-terminal that the test controls.
     pub fn on_terminal(&self, script: &str) -> Command {
         let mut command = self.command("script");
-        command.args(["-qec", script, "/dev/null"]);
+        command.args(["-qec", script, "/dev/null"]).env("TERM", "xterm");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
