@@ -56,13 +56,14 @@
 //! | [`guide`] | the guides, as text for a terminal, as manual pages, and as modules of this documentation |
 //! | [`text`] | text that people read: [`text::Untrusted`] input, escaping, shell quoting, line wrapping |
 //! | `clock` | the wall clock |
+//! | `align` | finds what two versions of a list have in common |
 //! | `progress` | what the process is doing, for the progress line of a terminal |
 //! | `fault` | fault injection, in test builds only |
 //!
 //! A module only uses modules in lower layers, and the files of a module do not use each other in a cycle.
 //! `tests/source_rules.rs` compares the imports with this list, which starts with the lowest layer:
 //!
-//! 1. `text`, `hex`, `fault`, `clock`, `progress`
+//! 1. `text`, `hex`, `fault`, `clock`, `progress`, `align`
 //! 2. `error`, `input`, `model`
 //! 3. `state`, `diagnose`
 //! 4. `config`
@@ -129,6 +130,7 @@
 // On other systems, parts of the library are unused.
 #![cfg_attr(not(target_os = "linux"), allow(dead_code, unused_imports))]
 
+mod align;
 #[cfg(target_os = "linux")]
 pub mod apply;
 pub mod cli;

@@ -21,7 +21,9 @@ pub(super) fn report(session: &Session) -> Report {
     let Prepared { desired, observed, plan, .. } = &session.prepared;
     let is_current = last.is_some_and(|last| is_current(session, last));
     // Read only if it explains something.
-    let previous = last.filter(|_| !plan.changes.is_empty() && !is_current).and_then(LastApplied::load);
+    let previous = last
+        .filter(|_| !plan.changes.is_empty() && !is_current)
+        .and_then(|last| last.load_before(&session.loaded));
     let known = last.map(|last| plan::PreviousApply {
         state: &last.state,
         routes: match is_current {

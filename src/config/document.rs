@@ -3,7 +3,7 @@
 use std::{
     fmt, io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use serde::{Deserialize, Serialize};
@@ -78,6 +78,7 @@ pub struct Document {
     /// The text including any byte order mark.
     whole: Arc<str>,
     format: Format,
+    list: OnceLock<Option<Arc<PlainList>>>,
 }
 
 /// The text of a configuration as hostgw embeds it in its own files.
@@ -116,7 +117,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 impl Document {
     /// Creates a document from a text in memory.
     pub fn new(name: impl Into<Untrusted>, text: String, format: Format) -> Self {
-        Self { name: name.into(), path: None, whole: text.into(), format }
+        Self { name: name.into(), path: None, whole: text.into(), format, list: OnceLock::new() }
     }
 
     /// Reads a file; see [`Format::of`] for how its format is detected.
@@ -195,8 +196,21 @@ impl Document {
     }
 
     /// The list of nodes, if this is YAML and the list is written plainly.
-    pub(super) fn plain_list(&self) -> Option<PlainList> {
-        (self.format == Format::Yaml).then(|| PlainList::find(self.text())).flatten()
+    pub(super) fn plain_list(&self) -> Option<Arc<PlainList>> {
+        let find = || PlainList::find(self.text()).map(Arc::new);
+        self.list.get_or_init(|| (self.format == Format::Yaml).then(find).flatten()).clone()
+    }
+
+    /// Returns the list of nodes as [`Self::plain_list`], and for each node its index in `other` if it is written there
+    /// in the same way.
+    pub(super) fn plain_list_shared_with(
+        &self,
+        other: &Self,
+    ) -> Option<(Arc<PlainList>, Vec<Option<usize>>)> {
+        let known = other.plain_list()?;
+        let (list, shared) = PlainList::find_sharing(self.text(), &known, other.text())?;
+        let list = Arc::new(list);
+        Some((Arc::clone(self.list.get_or_init(|| Some(list)).as_ref()?), shared))
     }
 
     pub(super) fn source(&self) -> Source {

@@ -48,6 +48,7 @@ use crate::diagnose::Rule;
 use crate::model::{Cluster, ConfigPath};
 use crate::progress::Task;
 use capped::Capped;
+use plain::PlainList;
 use problem::{Location, Problem};
 use raw::RawConfig;
 use source::Source;
@@ -71,6 +72,15 @@ impl Loaded {
     /// Returns every error in the configuration.
     pub fn new(document: Document) -> Result<Self, InvalidConfig> {
         load(&document).map(|cluster| Self { document, cluster })
+    }
+
+    /// Loads an earlier version of `later`, which was valid. What they have in common is not read again.
+    ///
+    /// # Errors
+    /// Returns every error in the configuration.
+    pub fn earlier(document: Document, later: &Self) -> Result<Self, InvalidConfig> {
+        let shared = load_sharing(&document, later);
+        shared.map_or_else(|| load(&document), Ok).map(|cluster| Self { document, cluster })
     }
 }
 
@@ -98,12 +108,37 @@ fn load_parsed(document: &Document) -> Result<Cluster, InvalidConfig> {
 
 /// Reads a YAML configuration whose list of nodes is written plainly. Returns `None` if it is not, or for any error.
 fn load_plain(document: &Document) -> Option<Cluster> {
-    let text = document.text();
     let list = document.plain_list()?;
+    load_nodes(document.text(), &list, 0..list.len())
+}
+
+/// Reads a configuration with only some of its nodes.
+fn load_nodes(
+    text: &str,
+    list: &PlainList,
+    indexes: impl ExactSizeIterator<Item = usize>,
+) -> Option<Cluster> {
     let rest = list.rest(text);
     let raw = yaml::is_plain(&rest).then(|| yaml::deserialize(&rest).ok()).flatten()?;
     // The list is not a second value of this key.
-    raw.nodes.is_none().then(|| validate(raw, Some(&mut list.nodes(text)), &HashSet::new()).ok()).flatten()
+    let nodes = &mut list.nodes(text, indexes);
+    raw.nodes.is_none().then(|| validate(raw, Some(nodes), &HashSet::new()).ok()).flatten()
+}
+
+/// Reads a configuration that was valid, and takes the nodes that are written as in `similar` from there.
+fn load_sharing(document: &Document, similar: &Loaded) -> Option<Cluster> {
+    let (list, shared) = document.plain_list_shared_with(&similar.document)?;
+    // A cluster has at least one node.
+    let is_own = |index: &usize| *index == 0 || shared[*index].is_none();
+    let own: Vec<usize> = (0..list.len()).filter(is_own).collect();
+    let mut cluster = load_nodes(document.text(), &list, own.into_iter())?;
+    let mut own = std::mem::take(&mut cluster.nodes).into_iter();
+    let node = |index: usize| match shared[index].filter(|_| index > 0) {
+        Some(same) => similar.cluster.nodes.get(same).cloned(),
+        None => own.next(),
+    };
+    cluster.nodes = (0..list.len()).map(node).collect::<Option<_>>()?;
+    Some(cluster)
 }
 
 /// Why the fast path did not produce a cluster.

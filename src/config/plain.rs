@@ -15,14 +15,17 @@
 //! goes to the YAML parser without the list. Everything else, and every file with an error, is left to the YAML parser as
 //! a whole. `plain_tests` compares the two.
 
-use std::ops::Range;
+use std::{collections::HashMap, ops::Range};
 
 use super::{
     raw::{Address, Keyword, OneOrMany, Prefix, RawNode, Text},
     tree::Value,
     yaml,
 };
-use crate::model::{OperatingSystem, Segment};
+use crate::{
+    align,
+    model::{OperatingSystem, Segment},
+};
 
 /// The list of nodes in a text, whose offsets refer to that text.
 #[derive(Debug, Clone)]
@@ -59,6 +62,31 @@ struct PlainScalar<'a> {
 impl PlainList {
     /// Finds the list in a text. Returns `None` if it, or what comes before it, is not written plainly.
     pub fn find(text: &str) -> Option<Self> {
+        let list = Self::split(text)?;
+        (0..list.len()).all(|at| list.fields(text, at).is_some()).then_some(list)
+    }
+
+    /// Finds the list in a text. Returns it, and for each node its index in the list `known` of `known_text` if it is
+    /// written there in the same way. Only the other nodes are read, which is much faster.
+    pub fn find_sharing(text: &str, known: &Self, known_text: &str) -> Option<(Self, Vec<Option<usize>>)> {
+        let list = Self::split(text)?;
+        let mut shared = align::in_order(list.len(), known.len(), |index, other| {
+            list.node_text(text, index) == known.node_text(known_text, other)
+        });
+        // The others, in any order.
+        let mut by_text = None;
+        for (index, found) in shared.iter_mut().enumerate().filter(|(_, found)| found.is_none()) {
+            let by_text = by_text.get_or_insert_with(|| known.by_text(known_text));
+            *found = by_text.get(list.node_text(text, index)?).copied();
+            if found.is_none() {
+                list.fields(text, index)?;
+            }
+        }
+        Some((list, shared))
+    }
+
+    /// Splits a text into nodes, which may not be written plainly.
+    fn split(text: &str) -> Option<Self> {
         // Other line ends than \n end a comment or a line for the parser.
         let is_break = |c: char| {
             (c.is_control() && !matches!(c, '\n' | '\t')) || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')
@@ -98,8 +126,26 @@ impl PlainList {
                 return None;
             }
         }
-        let is_plain = !list.nodes.is_empty() && (0..list.len()).all(|at| list.fields(text, at).is_some());
-        is_plain.then_some(list)
+        (!list.nodes.is_empty()).then_some(list)
+    }
+
+    /// The text of a node, after its dash, without what follows its last line.
+    fn node_text<'a>(&self, text: &'a str, index: usize) -> Option<&'a str> {
+        text.get(self.node_range(index)?).map(str::trim_ascii_end)
+    }
+
+    /// The index of each node by its text.
+    fn by_text<'a>(&self, text: &'a str) -> HashMap<&'a str, usize> {
+        (0..self.len()).filter_map(|index| Some((self.node_text(text, index)?, index))).collect()
+    }
+
+    fn node_range(&self, index: usize) -> Option<Range<usize>> {
+        let start = *self.nodes.get(index)? as usize;
+        let end = match self.nodes.get(index + 1) {
+            Some(next) => *next as usize - 2 - self.indent,
+            None => self.region.end,
+        };
+        Some(start..end)
     }
 
     /// The number of nodes.
@@ -117,9 +163,13 @@ impl PlainList {
         if offset < self.region.start { offset } else { offset + self.region.end - self.region.start }
     }
 
-    /// Reads all nodes.
-    pub fn nodes(&self, text: &str) -> impl ExactSizeIterator<Item = RawNode> {
-        (0..self.len()).map(|at| raw_node(self.fields(text, at).unwrap_or_default()))
+    /// Reads the nodes at these indexes.
+    pub fn nodes(
+        &self,
+        text: &str,
+        indexes: impl ExactSizeIterator<Item = usize>,
+    ) -> impl ExactSizeIterator<Item = RawNode> {
+        indexes.map(|at| raw_node(self.fields(text, at).unwrap_or_default()))
     }
 
     /// The offset of the value at a path below the list, or of its nearest ancestor.
@@ -146,11 +196,7 @@ impl PlainList {
 
     /// Reads the node at an index. Returns `None` if it is not written plainly.
     fn fields<'a>(&self, text: &'a str, index: usize) -> Option<Vec<KeyValue<'a>>> {
-        let start = *self.nodes.get(index)? as usize;
-        let end = match self.nodes.get(index + 1) {
-            Some(next) => *next as usize - 2 - self.indent,
-            None => self.region.end,
-        };
+        let Range { start, end } = self.node_range(index)?;
         let mut fields = Vec::with_capacity(4);
         let mut lines = Lines { text: text.get(..end)?, at: start };
         let (at, first) = lines.next()?;

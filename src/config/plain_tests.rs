@@ -15,15 +15,22 @@ fn assert_agreement(text: &str) {
     if let Some(plain) = load_plain(&document) {
         assert_eq!(Some(&plain), cluster.as_ref(), "{text}");
     }
-    let source = document.source();
-    let (Some(cluster), Ok(parsed)) = (cluster, document.parse(&source)) else { return };
+    if let Some(cluster) = cluster {
+        assert_positions(&document, cluster.nodes.len());
+    }
+}
+
+/// Asserts that the position of everything in a document with this number of nodes is where the parser finds it.
+fn assert_positions(document: &Document, nodes: usize) {
+    let (source, text) = (document.source(), document.text());
+    let Ok(parsed) = document.parse(&source) else { return };
     let expected = Positions::new(source, Some(parsed.root), None);
     let found = document.positions();
     let root = ConfigPath::root();
     let keys = ["clusterPrefix", "egressInterface", "nextHop", "nat", "sysctls", "routes", "checks", "nodes"];
     let mut paths: Vec<_> = keys.iter().map(|key| root.key(*key)).collect();
     paths.extend([root.clone(), root.key("nat").key("exclude").index(1), root.key("routes").key("mtu")]);
-    for node in 0..=cluster.nodes.len() {
+    for node in 0..=nodes {
         let node = root.key("nodes").index(node);
         for key in ["name", "os", "podCIDR", "address", "gateway", "egressInterface", "defaultGateway"] {
             let key = node.key(key);
@@ -138,28 +145,110 @@ proptest! {
         assert_agreement(&text);
     }
 
-    /// Characters that mean something in YAML, anywhere.
     #[test]
-    fn damaged_lists_are_read_as_the_parser_reads_them(
-        text in text(),
-        edits in prop::collection::vec(
-            (any::<prop::sample::Index>(), 0..3_usize, select(vec![
-                "", " ", "  ", "\n", "\n\n", "\t", "\r", ":", ": ", "::", "#", " #", "-", "- ", "\n- ", ",", "[", "]", "{", "}",
-                "\"", "'", "''", "\\", "&a ", "*a", "!", "|", ">", "?", "? ", "%", "@", "`", "~", "null", "true", "7", "0x7",
-                "1.5", "\u{e9}", "\u{2028}", "\u{a0}", "\u{feff}", "nodes:\n", "\nnodes:\n", "\n---\n", "name: x\n", "\n  ",
-            ])),
-            1..4,
-        ),
-    ) {
-        let mut text = text;
-        for (place, removed, inserted) in edits {
-            let places: Vec<_> = text.char_indices().map(|(at, _)| at).collect();
-            let first = place.index(places.len());
-            let end = places.get(first + removed).copied().unwrap_or(text.len());
-            text.replace_range(places[first]..end, inserted);
-        }
-        assert_agreement(&text);
+    fn damaged_lists_are_read_as_the_parser_reads_them(text in text(), edits in edits()) {
+        assert_agreement(&edited(text, edits));
     }
+
+    /// What an earlier version has in common with a later one is not read, which does not change the result.
+    #[test]
+    fn earlier_versions_are_read_like_any_other(
+        text in text(),
+        edits in edits(),
+        moved in (any::<prop::sample::Index>(), 0..7_usize, any::<prop::sample::Index>(), any::<bool>()),
+    ) {
+        let versions = [text.clone(), edited(text.clone(), edits), with_lines_moved(&text, moved)];
+        for (earlier, later) in [(0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1), (0, 0)] {
+            let [earlier, later] = [&versions[earlier], &versions[later]];
+            let (Ok(expected), Ok(later)) = (load(&document(earlier)), Loaded::new(document(later))) else { continue };
+            let loaded = Loaded::earlier(document(earlier), &later).expect("valid");
+            assert_eq!(loaded.cluster, expected, "{earlier}\nlater:\n{}", later.document.text());
+            assert_positions(&loaded.document, expected.nodes.len());
+        }
+    }
+}
+
+type Edit = (prop::sample::Index, usize, &'static str);
+
+/// Characters that mean something in YAML, anywhere.
+fn edits() -> impl Strategy<Value = Vec<Edit>> {
+    let inserted = select(vec![
+        "",
+        " ",
+        "  ",
+        "\n",
+        "\n\n",
+        "\t",
+        "\r",
+        ":",
+        ": ",
+        "::",
+        "#",
+        " #",
+        "-",
+        "- ",
+        "\n- ",
+        ",",
+        "[",
+        "]",
+        "{",
+        "}",
+        "\"",
+        "'",
+        "''",
+        "\\",
+        "&a ",
+        "*a",
+        "!",
+        "|",
+        ">",
+        "?",
+        "? ",
+        "%",
+        "@",
+        "`",
+        "~",
+        "null",
+        "true",
+        "7",
+        "0x7",
+        "1.5",
+        "\u{e9}",
+        "\u{2028}",
+        "\u{a0}",
+        "\u{feff}",
+        "nodes:\n",
+        "\nnodes:\n",
+        "\n---\n",
+        "name: x\n",
+        "\n  ",
+    ]);
+    prop::collection::vec((any::<prop::sample::Index>(), 0..3_usize, inserted), 1..4)
+}
+
+fn edited(mut text: String, edits: Vec<Edit>) -> String {
+    for (place, removed, inserted) in edits {
+        let places: Vec<_> = text.char_indices().map(|(at, _)| at).collect();
+        let first = place.index(places.len());
+        let end = places.get(first + removed).copied().unwrap_or(text.len());
+        text.replace_range(places[first]..end, inserted);
+    }
+    text
+}
+
+/// Moves some lines, or removes them.
+fn with_lines_moved(
+    text: &str,
+    (from, count, to, is_kept): (prop::sample::Index, usize, prop::sample::Index, bool),
+) -> String {
+    let mut lines: Vec<&str> = text.split_inclusive('\n').collect();
+    let from = from.index(lines.len());
+    let moved: Vec<&str> = lines.drain(from..(from + count).min(lines.len())).collect();
+    if is_kept && !lines.is_empty() {
+        let to = to.index(lines.len());
+        lines.splice(to..to, moved);
+    }
+    lines.concat()
 }
 
 #[test]
@@ -201,4 +290,22 @@ fn a_comment_ends_at_every_line_break_of_the_parser() {
     for head in ["x'y: 'a\n", "a'b: \"c\n"] {
         assert!(PlainList::find(&format!("{head}nodes:\n- name: a\nend'\n")).is_none(), "{head}");
     }
+}
+
+/// Only the nodes that are not in the later version are read.
+#[test]
+fn an_earlier_version_shares_its_nodes() {
+    let text = |names: &[&str]| {
+        let mut text = String::from("clusterPrefix: 10.244.0.0/16\negressInterface: eth0\nnodes:\n");
+        for name in names {
+            let number = name.len();
+            text += &format!("  - name: {name}\n    os: linux\n    podCIDR: 10.244.{number}.0/24\n");
+        }
+        text
+    };
+    let later = Loaded::new(document(&text(&["a", "ccc", "bb", "dddd"]))).expect("valid");
+    let earlier = document(&text(&["a", "bb", "eeeee", "ccc"]));
+    let (_, shared) = earlier.plain_list_shared_with(&later.document).expect("plain");
+    assert_eq!(shared, [Some(0), Some(2), None, Some(1)]);
+    assert_eq!(load_sharing(&earlier, &later), load(&earlier).ok());
 }

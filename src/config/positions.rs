@@ -1,5 +1,7 @@
 //! Where the values of a configuration are in its text.
 
+use std::sync::Arc;
+
 use super::{
     plain::PlainList,
     source::{Position, Source},
@@ -13,11 +15,11 @@ pub struct Positions {
     source: Source,
     /// The values, without the list of nodes if there is a `list`.
     root: Option<TreeNode>,
-    list: Option<PlainList>,
+    list: Option<Arc<PlainList>>,
 }
 
 impl Positions {
-    pub(super) const fn new(source: Source, root: Option<TreeNode>, list: Option<PlainList>) -> Self {
+    pub(super) const fn new(source: Source, root: Option<TreeNode>, list: Option<Arc<PlainList>>) -> Self {
         Self { source, root, list }
     }
 

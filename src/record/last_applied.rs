@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::TransactionMeta;
 use crate::{
-    config::{Loaded, StoredConfig},
+    config::{Document, Loaded, StoredConfig},
     plan,
     state::{Route, RouteKey, State},
 };
@@ -29,8 +29,18 @@ impl LastApplied {
     /// Returns the configuration, if this version still accepts it.
     #[must_use]
     pub fn load(&self) -> Option<Loaded> {
+        Loaded::new(self.document()?).ok()
+    }
+
+    /// Returns the configuration, if this version still accepts it, given the one that is applied now.
+    #[must_use]
+    pub fn load_before(&self, now: &Loaded) -> Option<Loaded> {
+        Loaded::earlier(self.document()?, now).ok()
+    }
+
+    fn document(&self) -> Option<Document> {
         let name = self.meta.file.clone().unwrap_or_default();
-        Loaded::new(self.configuration.as_ref()?.document(name)).ok()
+        Some(self.configuration.as_ref()?.document(name))
     }
 
     /// Returns the routes of the desired state that have a wanted key, given the loaded configuration: those that it asks

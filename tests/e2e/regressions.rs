@@ -88,6 +88,9 @@ fn a_default_route_from_router_advertisements_is_not_lost() {
         let node = node(privilege);
         node.sh("ip -6 address add 2001:db8::11/64 dev eth0 nodad
                  ip -6 route add default via fe80::99 dev eth0 proto ra");
+        node.wait_until("the kernel has added the address's own route", || {
+            !node.run(["ip", "-6", "route", "show", "table", "local", "2001:db8::11"]).is_empty()
+        });
         let before = node.witness();
         let dual = |sysctls: &str| {
             format!(

@@ -2,7 +2,10 @@
 
 use std::{collections::HashMap, hash::Hash, net::IpAddr};
 
-use crate::model::{Cluster, Family, Node, OperatingSystem, PodCidr};
+use crate::{
+    align,
+    model::{Cluster, Family, Node, OperatingSystem, PodCidr},
+};
 
 /// Everything that other nodes depend on, except the name.
 type NodeIdentity = (OperatingSystem, [Option<PodCidr>; 2], [Option<IpAddr>; 2]);
@@ -23,6 +26,14 @@ pub(super) fn pairs(old: &Cluster, new: &Cluster) -> Vec<Option<usize>> {
         to_old: vec![None; new.nodes.len()],
         is_taken: vec![false; old.nodes.len()],
     };
+    // Equal nodes have the same of everything.
+    let equal =
+        align::in_order(new.nodes.len(), old.nodes.len(), |index, pair| new.nodes[index] == old.nodes[pair]);
+    for (index, pair) in equal.into_iter().enumerate() {
+        if let Some(pair) = pair {
+            matcher.pair(index, pair);
+        }
+    }
     matcher.match_by(|node| (!node.addresses.is_empty()).then(|| identity(node)));
     matcher.match_by(|node| Some(&node.name));
     matcher.match_by(|node| node.addresses.is_empty().then(|| identity(node)));
@@ -55,10 +66,14 @@ impl<'a> NodeMatcher<'a> {
                 continue;
             }
             if let Some(&pair) = key_of(node).and_then(|key| by_key.get(&key)) {
-                self.to_old[index] = Some(pair);
-                self.is_taken[pair] = true;
+                self.pair(index, pair);
             }
         }
+    }
+
+    fn pair(&mut self, index: usize, pair: usize) {
+        self.to_old[index] = Some(pair);
+        self.is_taken[pair] = true;
     }
 }
 
