@@ -162,7 +162,7 @@ impl Desired {
     }
 
     /// Returns the origin of the route at `key`.
-    fn origin(&self, key: &RouteKey) -> Option<Origin> {
+    pub(super) fn origin(&self, key: &RouteKey) -> Option<Origin> {
         let at = self.state.routes.binary_search_by(|route| route.key().cmp(key)).ok()?;
         self.origins.get(at).copied()
     }

@@ -12,6 +12,7 @@ use super::{
     Action, Change, Desired, NatChange, OriginalSysctls, OriginalValue, PreviousConfig, RouteChange,
     SysctlChange,
     compare::{Explanation, Side},
+    desired::Origin,
 };
 
 /// What is known about the last apply.
@@ -117,19 +118,23 @@ fn route_reason(
         routes == change.after.iter().filter(|route| route.is_owned()).collect::<Vec<_>>()
     };
     let drift = last.is_some_and(|last| is_desired_in(&last.routes));
-    let origin = cluster.and_then(|cluster| desired.route_origin(cluster, key));
+    let origin = desired.origin(key);
     let adopts = change.before.iter().any(|route| !route.is_owned() && !change.after.contains(route));
-    let purpose = match (cluster, desired.node_of(key), &origin) {
-        (Some(cluster), Some(node), _) => pods_of(&cluster.nodes[node].name),
-        (Some(_), None, Some(_)) => ON_LINK.to_owned(),
-        (Some(_), None, None) => "not in the configuration".to_owned(),
-        (None, ..) => "managed by hostgw".to_owned(),
+    let purpose = || match (cluster, origin) {
+        (Some(cluster), Some(Origin::Node(node))) => pods_of(&cluster.nodes[node].name),
+        (Some(_), Some(Origin::ClusterPrefix)) => ON_LINK.to_owned(),
+        (Some(_), None) => "not in the configuration".to_owned(),
+        (None, _) => "managed by hostgw".to_owned(),
+    };
+    let places = || {
+        let path = cluster.zip(origin).map(|(cluster, origin)| origin.path(cluster, key.family()));
+        path.into_iter().map(current).collect()
     };
     let previous = last.and_then(|last| last.previous.as_ref()).filter(|_| !drift);
     let action = if change.after.is_empty() { Action::Remove } else { Action::Change };
     let explained = previous.and_then(|previous| previous.route(key, action));
-    let Explanation { text, places } = explained
-        .unwrap_or_else(|| Explanation { text: purpose, places: origin.into_iter().map(current).collect() });
+    let Explanation { text, places } =
+        explained.unwrap_or_else(|| Explanation { text: purpose(), places: places() });
     let text = if adopts { format!("adopt foreign route: {text}") } else { text };
     Reason { text, places, drift }
 }

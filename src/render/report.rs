@@ -306,7 +306,7 @@ impl Report {
             let Reason { text, places, drift } = explain(change);
             let source = places.iter().find_map(|(side, path)| locate(*side, path));
             let is_nat = change.kind() == ObjectKind::Nat && !places.is_empty();
-            entries(change, &ReasonEntry { drift, ..ReasonEntry::new(text, source, is_nat) })
+            entries(change, ReasonEntry { drift, ..ReasonEntry::new(text, source, is_nat) })
         });
         Self {
             changes: entries.collect(),
@@ -378,29 +378,24 @@ impl ReasonEntry {
 }
 
 /// Returns the objects of a change, each with its reason.
-fn entries(change: &Change, reason: &ReasonEntry) -> Vec<ChangeEntry> {
-    let entry = |action, kind, before, after| ChangeEntry {
-        action,
-        kind,
-        before,
-        after,
-        reason: reason.clone(),
-        on: None,
-    };
+fn entries(change: &Change, reason: ReasonEntry) -> Vec<ChangeEntry> {
+    let entry =
+        |action, kind, before, after, reason| ChangeEntry { action, kind, before, after, reason, on: None };
     match change {
-        Change::Route(change) => change
-            .lines()
-            .into_iter()
-            .map(|(action, before, after)| {
-                entry(action, ObjectKind::Route, before.map(Object::route), after.map(Object::route))
-            })
-            .collect(),
+        Change::Route(change) => {
+            let lines = change.lines();
+            let reasons = std::iter::repeat_n(reason, lines.len());
+            let entry = |((action, before, after), reason): ((_, Option<&Route>, Option<&Route>), _)| {
+                entry(action, ObjectKind::Route, before.map(Object::route), after.map(Object::route), reason)
+            };
+            lines.into_iter().zip(reasons).map(entry).collect()
+        }
         Change::Nat(change) => change
             .lines()
             .into_iter()
             .map(|(action, before, after)| {
                 let object = |object: Option<NatObject>| object.as_ref().map(Object::nat);
-                let mut entry = entry(action, ObjectKind::Nat, object(before), object(after));
+                let mut entry = entry(action, ObjectKind::Nat, object(before), object(after), reason.clone());
                 if action == Action::Remove && change.after.is_some() {
                     "not in the configuration".clone_into(&mut entry.reason.text);
                 }
@@ -410,7 +405,7 @@ fn entries(change: &Change, reason: &ReasonEntry) -> Vec<ChangeEntry> {
         Change::Sysctl(change) => {
             let key = change.key.as_str();
             let (before, after) = (Object::sysctl(key, &change.before), Object::sysctl(key, &change.after));
-            vec![entry(Action::Change, ObjectKind::Sysctl, Some(before), Some(after))]
+            vec![entry(Action::Change, ObjectKind::Sysctl, Some(before), Some(after), reason)]
         }
     }
 }

@@ -14,7 +14,7 @@ use crate::{
     plan::Action,
     progress::Task,
     state::{ObjectKind, Unknown, Word, join_words},
-    text::{self, padded, printable, text_width},
+    text::{self, Printable, printable, text_width},
 };
 
 /// The maximum width of an object whose reason is aligned with the others.
@@ -111,7 +111,7 @@ impl Palette {
 #[must_use]
 pub fn text(report: &Report, palette: &Palette) -> String {
     let _task = Task::begin("formatting");
-    let mut lines = Vec::new();
+    let mut text = String::new();
     for kind in ObjectKind::ALL {
         let mut section = Section::default();
         let entries = report.changes.iter().filter(|entry| entry.kind == kind);
@@ -121,11 +121,12 @@ pub fn text(report: &Report, palette: &Palette) -> String {
         let unknown = report.unknown.iter().filter(|unknown| ObjectKind::from(&unknown.what) == kind);
         section.lines.extend(unknown.map(|unknown| unknown_line(unknown, palette)));
         if !section.lines.is_empty() {
-            lines.push(section.print(kind.title(), palette));
+            section.print_into(&mut text, kind.title(), palette);
+            text.push('\n');
         }
     }
-    lines.push(summary(report, palette));
-    lines.join("\n")
+    text.push_str(&summary(report, palette));
+    text
 }
 
 /// Renders the plan as names and counts. The text ends with a newline.
@@ -194,55 +195,114 @@ pub(super) struct Line {
 
 impl Section {
     pub(super) fn print(&self, title: &str, palette: &Palette) -> String {
-        let mut text = format!("{}\n", palette.head.apply_to(title));
-        self.aligned(palette).iter().for_each(|line| text.extend([line.as_str(), "\n"]));
+        let mut text = String::new();
+        self.print_into(&mut text, title, palette);
         text
     }
 
-    /// Returns the lines with aligned columns and annotations. An annotation that does not fit moves to a line of its
-    /// own.
+    /// Appends the lines, each with its end, under a heading.
+    fn print_into(&self, text: &mut String, title: &str, palette: &Palette) {
+        let _ = writeln!(text, "{}", palette.head.apply_to(title));
+        self.each_aligned(palette, |line| text.extend([line, "\n"]));
+    }
+
+    /// Returns the lines with aligned columns and annotations.
     pub(super) fn aligned(&self, palette: &Palette) -> Vec<String> {
-        let texts = align_columns(self.lines.iter().map(|line| line.text.as_str()));
-        let widths = texts.iter().map(|text| text_width(text));
+        let mut lines = Vec::with_capacity(self.lines.len());
+        self.each_aligned(palette, |line| lines.push(line.to_owned()));
+        lines
+    }
+
+    /// Passes the lines with aligned columns and annotations to `take`. An annotation that does not fit moves to a line
+    /// of its own.
+    fn each_aligned(&self, palette: &Palette, mut take: impl FnMut(&str)) {
+        let columns = Columns::of(self.lines.iter().map(|line| line.text.as_str()));
+        let widths = self.lines.iter().map(|line| columns.width_of(&line.text));
         let column = widths.filter(|width| *width <= MAX_ALIGNED_WIDTH).max().unwrap_or(0);
-        let aligned = |(text, line): (String, &Line)| {
-            if line.annotation.is_empty() {
-                return text;
+        let mut text = String::new();
+        for line in &self.lines {
+            text.clear();
+            columns.put(&mut text, &line.text);
+            if !line.annotation.is_empty() {
+                let width = columns.width_of(&line.text);
+                let column = column.max(width) + 2;
+                let fits = column + "# ".len() + text_width(&line.annotation) <= palette.width;
+                if fits {
+                    text.extend(std::iter::repeat_n(' ', column - width));
+                } else {
+                    text.push_str("\n    ");
+                }
+                let _ = write!(text, "{}", palette.dim.apply_to(format_args!("# {}", line.annotation)));
             }
-            let width = text_width(&text);
-            let column = column.max(width) + 2;
-            let annotation = format!("# {}", line.annotation);
-            let fits = column + text_width(&annotation) <= palette.width;
-            let annotation = palette.dim.apply_to(annotation);
-            if fits {
-                format!("{}{annotation}", padded(&text, column))
-            } else {
-                format!("{text}\n    {annotation}")
-            }
-        };
-        texts.into_iter().zip(&self.lines).map(aligned).collect()
+            take(&text);
+        }
     }
 }
 
-/// Aligns tab-separated cells and drops columns that are empty in every line. A very wide cell does not widen its
-/// column for all other lines.
-pub(super) fn align_columns<'a>(lines: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let rows: Vec<Vec<&str>> = lines.map(|line| line.split('\t').collect()).collect();
-    let mut widths: Vec<usize> = Vec::new();
-    for row in rows.iter().filter(|row| row.len() > 1) {
-        widths.resize(widths.len().max(row.len()), 0);
-        row.iter()
-            .zip(&mut widths)
-            .for_each(|(cell, width)| *width = text_width(cell).min(MAX_ALIGNED_WIDTH).max(*width));
-    }
-    let line = |row: Vec<&str>| {
-        if let [only] = row[..] {
-            return only.to_owned();
-        }
-        let cells = row.iter().zip(&widths).filter(|(_, width)| **width > 0);
-        cells.map(|(cell, width)| padded(cell, *width)).collect::<Vec<_>>().join(" ").trim_end().to_owned()
+/// Aligns tab-separated cells and drops columns that are empty in every line.
+pub(super) fn align_columns<'a>(lines: impl Iterator<Item = &'a str> + Clone) -> Vec<String> {
+    let columns = Columns::of(lines.clone());
+    let aligned = |line| {
+        let mut text = String::new();
+        columns.put(&mut text, line);
+        text
     };
-    rows.into_iter().map(line).collect()
+    lines.map(aligned).collect()
+}
+
+/// The widths of the columns of some lines of tab-separated cells. Columns that are empty in every line have the width 0,
+/// and are dropped. A line without tabs has no columns.
+struct Columns {
+    widths: Vec<usize>,
+}
+
+impl Columns {
+    /// A very wide cell does not widen its column for all other lines.
+    fn of<'a>(lines: impl Iterator<Item = &'a str>) -> Self {
+        let mut widths: Vec<usize> = Vec::new();
+        for line in lines.filter(|line| line.contains('\t')) {
+            for (at, cell) in line.split('\t').enumerate() {
+                let width = text_width(cell).min(MAX_ALIGNED_WIDTH);
+                match widths.get_mut(at) {
+                    Some(widest) => *widest = width.max(*widest),
+                    None => widths.push(width),
+                }
+            }
+        }
+        Self { widths }
+    }
+
+    /// Iterates over the cells of a line that are not dropped. Each has the number of spaces before it.
+    fn cells<'a>(&self, line: &'a str) -> impl Iterator<Item = (usize, &'a str)> {
+        let is_row = line.contains('\t');
+        let (mut gap, mut is_first) = (0, true);
+        line.split('\t').zip(self.widths.iter().copied().chain(std::iter::repeat(0))).filter_map(
+            move |(cell, width)| {
+                if is_row && width == 0 {
+                    return None;
+                }
+                gap += usize::from(!std::mem::take(&mut is_first));
+                let missing = width.saturating_sub(text_width(cell));
+                // Spaces at the end of a line are not printed.
+                if cell.is_empty() {
+                    gap += missing;
+                    return None;
+                }
+                Some((std::mem::replace(&mut gap, missing), cell))
+            },
+        )
+    }
+
+    fn width_of(&self, line: &str) -> usize {
+        self.cells(line).map(|(gap, cell)| gap + text_width(cell)).sum()
+    }
+
+    fn put(&self, text: &mut String, line: &str) {
+        for (gap, cell) in self.cells(line) {
+            text.extend(std::iter::repeat_n(' ', gap));
+            text.push_str(cell);
+        }
+    }
 }
 
 /// The words of an object in columns, if it has columns.
@@ -294,18 +354,23 @@ pub(super) fn change_line(entry: &ChangeEntry, palette: &Palette) -> Line {
 /// An object with its symbol, in one color.
 fn colored(symbol: char, object: &Object, style: &Style) -> String {
     let cells = match object {
-        Object::Route(route) => route.columns().map(|cell| printable(&cell)).to_vec(),
+        Object::Route(route) => route.columns(),
         Object::WindowsRoute(_) | Object::Sysctl { .. } | Object::Text { .. } => match cells(object) {
-            Some(columns) => columns.map(|words| printable(&join_words(&words))).to_vec(),
-            None => vec![printable(&object.text())],
+            Some(columns) => columns.map(|words| join_words(&words)),
+            None => {
+                return style.apply_to(format_args!("{symbol} {}", printable(&object.text()))).to_string();
+            }
         },
     };
-    let cells = cells.iter().enumerate().map(|(at, cell)| match (at, cell.is_empty()) {
-        (0, _) => style.apply_to(format!("{symbol} {cell}")).to_string(),
-        (_, true) => String::new(),
-        (_, false) => style.apply_to(cell).to_string(),
-    });
-    cells.collect::<Vec<_>>().join("\t")
+    let mut text = String::with_capacity(cells.iter().map(String::len).sum::<usize>() + 2 * cells.len());
+    for (at, cell) in cells.iter().enumerate() {
+        let _ = match (at, cell.is_empty()) {
+            (0, _) => write!(text, "{}", style.apply_to(format_args!("{symbol} {}", Printable(cell)))),
+            (_, true) => text.write_char('\t'),
+            (_, false) => write!(text, "\t{}", style.apply_to(Printable(cell))),
+        };
+    }
+    text
 }
 
 fn arrow(old: &str, new: &str, palette: &Palette) -> String {
@@ -368,14 +433,16 @@ pub(super) fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec
 
 /// A reason with the file and line of its source.
 pub(super) fn reason(reason: &ReasonEntry) -> String {
-    let text = if reason.drift { format!("drift: {}", reason.text) } else { reason.text.clone() };
-    match &reason.source {
-        Some(SourceLocation { file, line, apply: None, .. }) => printable(&format!("{text}, {file}:{line}")),
-        Some(SourceLocation { file, line, apply: Some(id), .. }) => {
-            printable(&format!("{text}, {file}:{line} as of apply {id}"))
+    let drift = if reason.drift { "drift: " } else { "" };
+    let mut text = String::with_capacity(reason.text.len() + 32);
+    let _ = write!(text, "{drift}{}", Printable(&reason.text));
+    if let Some(SourceLocation { file, line, apply, .. }) = &reason.source {
+        let _ = write!(text, ", {file}:{line}");
+        if let Some(id) = apply {
+            let _ = write!(text, " as of apply {id}");
         }
-        None => printable(&text),
     }
+    text
 }
 
 /// The totals and the names of removed objects.

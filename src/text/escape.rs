@@ -1,6 +1,6 @@
 //! Escaping of untrusted text, so that it can neither control a terminal nor disguise its contents.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 /// Returns `true` if a character must not be printed as it is: control characters (Unicode category Cc), line and
 /// paragraph separators (Zl, Zp), format characters (Cf, such as bidirectional controls, zero-width characters and
@@ -66,6 +66,16 @@ pub fn printable(text: &str) -> String {
     let mut printable = String::with_capacity(text.len());
     text.chars().for_each(|character| push_printable(&mut printable, character));
     printable
+}
+
+/// Formats a text as [`printable`] does.
+#[derive(Debug, Clone, Copy)]
+pub struct Printable<'a>(pub &'a str);
+
+impl fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if is_plain(self.0) { f.write_str(self.0) } else { f.write_str(&printable(self.0)) }
+    }
 }
 
 /// Returns `true` if the text consists of printable ASCII characters, which are never hidden.

@@ -11,7 +11,7 @@ const INDENT: usize = 4;
 /// as the terminal does that anyway. Color sequences have no width.
 #[must_use]
 pub fn wrap(text: &str, width: usize) -> Cow<'_, str> {
-    if text.lines().all(|line| measure_text_width(line) <= width) {
+    if width == usize::MAX || text.lines().all(|line| measure_text_width(line) <= width) {
         return Cow::Borrowed(text);
     }
     let mut wrapped = String::with_capacity(text.len() + text.len() / 8);
