@@ -330,6 +330,7 @@ documents! {
     migrating "src/guide/migrating.md"
     ownership "src/guide/ownership.md"
     plan_and_apply "src/guide/plan-and-apply.md"
+    platforms "src/guide/platforms.md"
     pull_requests "src/guide/pull-requests.md"
     simulation "src/guide/simulation.md"
     troubleshooting "src/guide/troubleshooting.md"
