@@ -90,7 +90,7 @@ fn planned(folder: &Path) -> Option<(Report, Vec<Diagnostic>)> {
         })
     };
     let last = case.last_applied.as_ref().map(|state| plan::PreviousApply {
-        routes: (&state.routes[..]).into(),
+        routes: Some((&state.routes[..]).into()),
         state,
         previous: applied.as_ref().map(|(_, applied)| plan::PreviousConfig::new(applied, &cluster, &plan)),
     });

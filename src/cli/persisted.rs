@@ -102,6 +102,9 @@ pub(super) fn judge(found: &[RenderedFile], basis: &Basis) -> Vec<PersistedFile>
     found.iter().map(|found| found.judge(basis)).collect()
 }
 
+/// Why the configuration that was applied last is not known.
+pub(super) const UNREADABLE: &str = "this version of hostgw cannot read the applied configuration";
+
 /// Compares the files on this node with the last applied configuration.
 pub(super) fn judge_by_last(last: Option<&LastApplied>) -> Vec<PersistedFile> {
     let found = find();
@@ -116,9 +119,7 @@ pub(super) fn judge_by_last(last: Option<&LastApplied>) -> Vec<PersistedFile> {
     let basis = match (&applied, last.meta.command) {
         (_, Command::Destroy) => Basis::Nothing,
         (Some((state, node)), Command::Apply) => Basis::Wanted { state, node, file },
-        (None, Command::Apply) => {
-            Basis::Unknown("this version of hostgw cannot read the applied configuration")
-        }
+        (None, Command::Apply) => Basis::Unknown(UNREADABLE),
     };
     judge(&found, &basis)
 }

@@ -27,10 +27,10 @@ pub(super) fn report(session: &Session) -> Report {
     let known = last.map(|last| plan::PreviousApply {
         state: &last.state,
         routes: match is_current {
-            true => Cow::Borrowed(&desired.state.routes),
+            true => Some(Cow::Borrowed(&desired.state.routes[..])),
             false => {
                 let keys = plan.route_keys();
-                Cow::Owned(last.routes(previous.as_ref(), |key| keys.contains(key)))
+                last.routes(previous.as_ref(), |key| keys.contains(key)).map(Cow::Owned)
             }
         },
         previous: previous

@@ -252,7 +252,14 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
     };
     let outcome = outcome.filter(|outcome| !is_ending(outcome));
     let loaded = last.as_ref().and_then(LastApplied::load);
-    let last_state = last.as_ref().map(|last| last.whole_state(loaded.as_ref()));
+    let last_state = last.as_ref().and_then(|last| last.whole_state(loaded.as_ref()));
+    if last.is_some() && last_state.is_none() {
+        unknown.push(Unknown {
+            what: StatePart::Records,
+            why: persisted::UNREADABLE.into(),
+            hint: Some("run `hostgw apply`".into()),
+        });
+    }
     let applied = last.as_ref().and_then(|last| Applied::of(last, loaded?.cluster, saved.as_ref()));
     let prefixes = applied.as_ref().map(|applied| applied.desired.prefixes.clone()).unwrap_or_default();
     let scope = last_state.as_ref().map_or_else(Scope::default, |state| Scope::of(state, prefixes));

@@ -19,8 +19,8 @@ use super::{
 pub struct PreviousApply<'a> {
     /// The NAT tables and sysctls that it applied.
     pub state: &'a State,
-    /// The routes that it applied.
-    pub routes: Cow<'a, [Route]>,
+    /// The routes that it applied, if they are known.
+    pub routes: Option<Cow<'a, [Route]>>,
     /// The configuration that it applied, compared with the current one. `None` if they are the same or it is unknown.
     pub previous: Option<PreviousConfig<'a>>,
 }
@@ -29,7 +29,7 @@ impl<'a> PreviousApply<'a> {
     /// Creates the value if only the state is known.
     #[must_use]
     pub const fn of_state(state: &'a State) -> Self {
-        Self { state, routes: Cow::Borrowed(state.routes.as_slice()), previous: None }
+        Self { state, routes: Some(Cow::Borrowed(state.routes.as_slice())), previous: None }
     }
 }
 
@@ -117,7 +117,7 @@ fn route_reason(
         let routes: Vec<&Route> = last[from..].iter().take_while(|route| route.key() == *key).collect();
         routes == change.after.iter().filter(|route| route.is_owned()).collect::<Vec<_>>()
     };
-    let drift = last.is_some_and(|last| is_desired_in(&last.routes));
+    let drift = last.and_then(|last| last.routes.as_ref()).is_some_and(|routes| is_desired_in(routes));
     let origin = desired.origin(key);
     let adopts = change.before.iter().any(|route| !route.is_owned() && !change.after.contains(route));
     let purpose = || match (cluster, origin) {

@@ -120,7 +120,8 @@ impl Session {
         self.prepared = prepared.map_err(|plan::NotLinux| not_linux(self.node_name()))?;
         self.prepared.plan.unknown.extend(unknown);
         if let Some(last) = self.last.as_ref().filter(|_| !self.prepared.plan.conflicts.is_empty()) {
-            self.prepared.plan.mark_replaced(&last.routes(last.load().as_ref(), |_| true));
+            let routes = last.routes(last.load().as_ref(), |_| true).unwrap_or_default();
+            self.prepared.plan.mark_replaced(&routes);
         }
         Ok(())
     }

@@ -44,22 +44,27 @@ impl LastApplied {
     }
 
     /// Returns the routes of the desired state that have a wanted key, given the loaded configuration: those that it asks
-    /// for on this node.
+    /// for on this node. `None` if they are not known, because this version does not accept the configuration.
     #[must_use]
-    pub fn routes(&self, loaded: Option<&Loaded>, is_wanted: impl Fn(&RouteKey) -> bool) -> Vec<Route> {
+    pub fn routes(
+        &self,
+        loaded: Option<&Loaded>,
+        is_wanted: impl Fn(&RouteKey) -> bool,
+    ) -> Option<Vec<Route>> {
         let node = || {
             let cluster = &loaded?.cluster;
             Some((cluster, cluster.node(self.meta.node.as_ref()?.as_raw())?.0))
         };
         match node() {
-            Some((cluster, index)) => plan::desired_routes(cluster, index, is_wanted),
-            None => self.state.routes.iter().filter(|route| is_wanted(&route.key())).cloned().collect(),
+            Some((cluster, index)) => Some(plan::desired_routes(cluster, index, is_wanted)),
+            None if self.configuration.is_some() => None,
+            None => Some(self.state.routes.iter().filter(|route| is_wanted(&route.key())).cloned().collect()),
         }
     }
 
-    /// Returns the whole desired state, given the loaded configuration.
+    /// Returns the whole desired state, given the loaded configuration; `None` if its routes are not known.
     #[must_use]
-    pub fn whole_state(&self, loaded: Option<&Loaded>) -> State {
-        State { routes: self.routes(loaded, |_| true), ..self.state.clone() }
+    pub fn whole_state(&self, loaded: Option<&Loaded>) -> Option<State> {
+        Some(State { routes: self.routes(loaded, |_| true)?, ..self.state.clone() })
     }
 }

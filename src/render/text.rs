@@ -112,16 +112,16 @@ impl Palette {
 pub fn text(report: &Report, palette: &Palette) -> String {
     let _task = Task::begin("formatting");
     let mut text = String::new();
-    for kind in ObjectKind::ALL {
+    for kind in kinds() {
         let mut section = Section::default();
-        let entries = report.changes.iter().filter(|entry| entry.kind == kind);
+        let entries = report.changes.iter().filter(|entry| Some(entry.kind) == kind);
         section.lines.extend(entries.map(|entry| change_line(entry, palette)));
-        let conflicts = report.conflicts.iter().filter(|conflict| conflict.kind == kind);
+        let conflicts = report.conflicts.iter().filter(|conflict| Some(conflict.kind) == kind);
         section.lines.extend(conflicts.flat_map(|conflict| conflict_lines(conflict, palette)));
-        let unknown = report.unknown.iter().filter(|unknown| ObjectKind::from(&unknown.what) == kind);
+        let unknown = report.unknown.iter().filter(|unknown| ObjectKind::of(&unknown.what) == kind);
         section.lines.extend(unknown.map(|unknown| unknown_line(unknown, palette)));
         if !section.lines.is_empty() {
-            section.print_into(&mut text, kind.title(), palette);
+            section.print_into(&mut text, title(kind), palette);
             text.push('\n');
         }
     }
@@ -129,12 +129,21 @@ pub fn text(report: &Report, palette: &Palette) -> String {
     text
 }
 
+/// The sections of a plan in their order. The last one is not about objects, but about the records.
+fn kinds() -> impl Iterator<Item = Option<ObjectKind>> {
+    ObjectKind::ALL.into_iter().map(Some).chain([None])
+}
+
+fn title(kind: Option<ObjectKind>) -> &'static str {
+    kind.map_or("Records", ObjectKind::title)
+}
+
 /// Renders the plan as names and counts. The text ends with a newline.
 #[must_use]
 pub fn plan_summary(report: &Report, palette: &Palette) -> String {
     let mut text = String::new();
-    for kind in ObjectKind::ALL {
-        let entries = || report.changes.iter().filter(|entry| entry.kind == kind);
+    for kind in kinds() {
+        let entries = || report.changes.iter().filter(|entry| Some(entry.kind) == kind);
         let mut lines: Vec<String> = [Action::Add, Action::Change, Action::Remove]
             .into_iter()
             .filter_map(|action| {
@@ -144,7 +153,7 @@ pub fn plan_summary(report: &Report, palette: &Palette) -> String {
                 (!names.is_empty()).then(|| palette.style(action).apply_to(line).to_string())
             })
             .collect();
-        let conflicts = report.conflicts.iter().filter(|conflict| conflict.kind == kind);
+        let conflicts = report.conflicts.iter().filter(|conflict| Some(conflict.kind) == kind);
         let foreign: Vec<String> = conflicts
             .flat_map(|conflict| &conflict.foreign)
             .map(|object| printable(&object.name()))
@@ -153,13 +162,13 @@ pub fn plan_summary(report: &Report, palette: &Palette) -> String {
             let line = format!("! {}: {}", foreign.len(), foreign.join(", "));
             lines.push(palette.conflict.apply_to(line).to_string());
         }
-        let unknown = report.unknown.iter().filter(|unknown| ObjectKind::from(&unknown.what) == kind);
+        let unknown = report.unknown.iter().filter(|unknown| ObjectKind::of(&unknown.what) == kind);
         lines.extend(unknown.map(|unknown| {
             let line = format!("{} {}", palette.symbols.unknown, printable(&unknown.what.to_string()));
             palette.conflict.apply_to(line).to_string()
         }));
         if !lines.is_empty() {
-            let _ = writeln!(text, "{}\n{}\n", palette.head.apply_to(kind.title()), lines.join("\n"));
+            let _ = writeln!(text, "{}\n{}\n", palette.head.apply_to(title(kind)), lines.join("\n"));
         }
     }
     let _ = writeln!(text, "{}", palette.head.apply_to(totals(report)));

@@ -56,12 +56,14 @@ impl ObjectKind {
     }
 }
 
-impl From<&StatePart> for ObjectKind {
-    /// Returns the kind under which a part of the state is listed.
-    fn from(part: &StatePart) -> Self {
+impl ObjectKind {
+    /// Returns the kind under which a part of the state is listed; `None` for the records, which are no object.
+    #[must_use]
+    pub const fn of(part: &StatePart) -> Option<Self> {
         match part {
-            StatePart::Nat { .. } => Self::Nat,
-            StatePart::Sysctl { .. } | StatePart::Records => Self::Sysctl,
+            StatePart::Nat { .. } => Some(Self::Nat),
+            StatePart::Sysctl { .. } => Some(Self::Sysctl),
+            StatePart::Records => None,
         }
     }
 }

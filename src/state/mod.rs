@@ -102,7 +102,7 @@ impl std::fmt::Display for StatePart {
         match self {
             Self::Nat { family } => write!(f, "table {} {}", family.nft(), nat::TABLE_NAME),
             Self::Sysctl { key } => key.fmt(f),
-            Self::Records => f.write_str("original values in hostgw's records"),
+            Self::Records => f.write_str("hostgw's records"),
         }
     }
 }

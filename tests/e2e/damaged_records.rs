@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use super::{NODE_1, NODE_2, cluster, node, pending};
-use crate::support::namespace::{Namespace, Outcome, Privilege, is_root};
+use crate::support::namespace::{Namespace, Outcome, Privilege, each, is_root};
 
 /// Every command that reads records.
 const COMMANDS: [&[&str]; 10] = [
@@ -187,4 +187,36 @@ fn an_impossible_time_does_not_prevent_a_rollback() {
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "the rollback of a pending apply");
     }
+}
+
+/// A version that no longer accepts the configuration of the last apply does not know which routes it asked for. That is
+/// not drift.
+#[test]
+fn routes_of_a_configuration_that_is_not_accepted_are_unknown() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]));
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.sh("sed -i 's/os: linux/os: plan9/' state/*/applied/*.json");
+        let outcome = node.hostgw(&["status", "--detailed-exitcode"]).expect(9);
+        outcome
+            .says("? hostgw's records: this version of hostgw cannot read the applied configuration")
+            .warns("to see the rest, run `hostgw apply`");
+        assert!(!outcome.stdout.contains("rift"), "{outcome}");
+        let json: Value = node.hostgw(&["status", "--json"]).expect(9).json();
+        assert_eq!((&json["drift"], &json["unknown"][0]["what"]["kind"]), (&Value::Null, &json!("records")));
+        // A plan does not need it, but does not know either who removed a route.
+        node.hostgw_ok(&["plan"]).says("No changes.");
+        node.sh("ip route del 10.244.1.0/24");
+        let outcome = node.hostgw_ok(&["plan"]);
+        outcome.says("+ 10.244.1.0/24").says("# pods of node linux-2, hostgw.yaml:");
+        assert!(!outcome.stdout.contains("drift"), "{outcome}");
+        node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2]).replace("10.244.1.0", "10.244.7.0"));
+        node.sh("ip route add 10.244.1.0/24 via 10.244.1.1 dev eth0 proto 87");
+        let outcome = node.hostgw_ok(&["plan"]);
+        outcome.says("- 10.244.1.0/24");
+        assert!(!outcome.stdout.contains("drift"), "{outcome}");
+        node.hostgw_ok(&["apply", "--yes", "--allow-removals", "1"]);
+        node.hostgw_ok(&["status"]);
+    });
 }
