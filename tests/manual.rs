@@ -34,7 +34,7 @@ fn help_explains_commands_and_guides() {
     // Internal commands have no help, and an unknown topic suggests the nearest one.
     snapshots.compare("help-internal", &node.hostgw(&["help", "supervise"]));
     snapshots.compare("help-unknown", &node.hostgw(&["help", "glosary"]));
-    snapshots.compare("help-unlike-any", &node.hostgw(&["help", "\u{1b}[2Jquantum"]));
+    snapshots.compare("help-no-suggestion", &node.hostgw(&["help", "\u{1b}[2Jquantum"]));
     snapshots.conclude();
 }
 

@@ -18,12 +18,12 @@ Exit codes:
     4  another hostgw command holds the lock
     5  the live state changed since the plan was shown or saved; rollback: another command
        ran after the plan was shown
-    6  apply failed, and was rolled back and verified
+    6  apply failed; rolled back and verified
     7  rollback incomplete; the output lists what remains
-    8  declined, mass removal refused, no terminal for the prompt, or canceled or not
-       confirmed in time (rolled back); confirm: nothing was confirmed; cancel ID: apply ID
-       is not pending
-    9  plan incomplete: part of the live state could not be read
+    8  nothing was changed: declined, mass removal refused, or no terminal for the prompt;
+       rolled back: canceled, or not confirmed in time; confirm: nothing was confirmed;
+       cancel ID: apply ID is not pending
+    9  incomplete: part of the live state could not be read
    10  conflict with an object that hostgw does not manage
    64  usage error
   130  interrupted; any changes were rolled back";
@@ -93,11 +93,11 @@ pub(super) enum Verb {
     Rollback(RollbackOptions),
     /// Show what hostgw manages on this node, the last apply, and drift.
     Status(StatusOptions),
-    /// Show a saved plan; does not need a node or root.
+    /// Show a saved plan; runs on any machine, without root.
     Show(ShowOptions),
     /// Save this node's live state as JSON, to plan against on another machine.
     Snapshot,
-    /// Show what a configuration change does to every node; does not need a node or root.
+    /// Show what a configuration change does to every node; runs on any machine, without root.
     Diff(DiffOptions),
     /// Write a script that applies a node's plan without hostgw: PowerShell for Windows, sh for Linux.
     ///
@@ -112,7 +112,7 @@ pub(super) enum Verb {
     /// policy, checks that its exceptions (HNS: ExceptionList, HCN: Settings.Exceptions) cover the cluster prefix.
     /// Prints what to change.
     CheckCni(CheckCniOptions),
-    /// Check configuration files; does not need a node or root.
+    /// Check configuration files; runs on any machine, without root.
     Validate(ValidateOptions),
     /// Build the cluster in network namespaces, apply the plans there, and send packets between all pods.
     Simulate(SimulateOptions),
@@ -241,13 +241,14 @@ pub(super) struct ApplyOptions {
     /// input.
     #[arg(value_name = "PLAN", conflicts_with_all = ["file", "node", "adopt"])]
     pub plan: Option<PathBuf>,
-    /// Allow a mass removal: the exact number of routes the plan removes. Required if that is at least 10 and more than
+    /// Allow a mass removal: the exact number of routes the plan removes. Required if N is at least 10 and more than
     /// half of the managed routes, or if no other node is left in the configuration.
     #[arg(long, value_name = "N")]
     pub allow_removals: Option<usize>,
     #[command(flatten)]
     pub target: TargetOptions,
-    /// Take over foreign objects that conflict with the plan; rollback restores them.
+    /// Take over foreign objects that conflict with the plan. A rollback restores them, except for those that the plan
+    /// marks as impossible to restore.
     #[arg(long)]
     pub adopt: bool,
     /// Roll back after TIME (90s, 5m) unless `hostgw confirm` is run, even if this terminal is gone.
@@ -592,7 +593,7 @@ pub(super) struct SimulateOptions {
     /// [default: 30, or all nodes if there are fewer].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub sample: Option<u32>,
-    /// Build the same sample as an earlier run, which printed SEED; pass the same --sample too.
+    /// Build the same sample as the earlier run that printed SEED; pass the same --sample, too.
     #[arg(long, value_name = "SEED", conflicts_with = "nodes")]
     pub seed: Option<u64>,
     /// Keep the cluster running until Ctrl-C, and print how to enter each namespace.

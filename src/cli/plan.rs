@@ -9,7 +9,7 @@ use super::{
     configuration::{load, text_of},
     diff, environment,
     output::Output,
-    plan_shape::{PlanShape, show},
+    plan_shape::{PlanShape, refuses, show},
     saved_plan::SavedPlan,
     session_report, windows,
 };
@@ -22,7 +22,7 @@ use crate::{
     reconcile::Session,
     record::Snapshot,
     state,
-    text::{self, ShellCommand, count},
+    text::{self, ShellCommand},
 };
 
 /// Shows what would change on this node, or on the node of a snapshot.
@@ -72,10 +72,7 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
         output.say(&format!("Saved to {name}: {apply} applies exactly this plan."));
     }
     if !session.prepared.plan.conflicts.is_empty() {
-        let count = count(session.prepared.plan.conflicts.len(), "conflict");
-        output.warn(&format!(
-            "{count}: apply refuses this plan; pass --adopt to take over the foreign objects"
-        ));
+        output.warn(&refuses(session.prepared.plan.conflicts.len(), "apply", "--adopt"));
         return Err(VerbFailure::AlreadyReported(Kind::Conflict));
     }
     Ok(if options.detailed_exitcode && !session.prepared.plan.changes.is_empty() { 2 } else { 0 })

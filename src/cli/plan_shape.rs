@@ -4,6 +4,7 @@ use super::{arguments::PlanOptions, output::Output};
 use crate::{
     error::Error,
     render::{self, Report},
+    text::count,
 };
 
 /// The form of a plan on standard output.
@@ -44,4 +45,11 @@ pub(super) fn show(
         PlanShape::Summary => output.long(&(title + &render::plan_summary(report, &output.palette))),
         PlanShape::Text => output.long(&(title + &render::text(report, &output.palette))),
     }
+}
+
+/// Says that `who` refuses a plan with this number of conflicts, unless it gets the option `adopt`.
+pub(super) fn refuses(conflicts: usize, who: &str, adopt: &str) -> String {
+    let objects = if conflicts == 1 { "object" } else { "objects" };
+    let conflicts = count(conflicts, "conflict");
+    format!("{conflicts}: {who} refuses this plan; pass {adopt} to take over the foreign {objects}")
 }

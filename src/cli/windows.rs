@@ -6,7 +6,7 @@ use super::{
     configuration::load,
     environment,
     output::Output,
-    plan_shape::{PlanShape, show},
+    plan_shape::{PlanShape, refuses, show},
 };
 use crate::{
     config::Loaded,
@@ -17,7 +17,7 @@ use crate::{
         windows::{WindowsObserved, windows_plan},
     },
     render::{Locator, Report},
-    text::{self, ShellCommand},
+    text::ShellCommand,
 };
 
 /// Shows what would change on a Windows node, whose state the collector script wrote to the file `name`.
@@ -54,10 +54,7 @@ pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Outpu
         output.warn(leftover);
     }
     if !plan.conflicts.is_empty() {
-        let count = text::count(plan.conflicts.len(), "conflict");
-        output.warn(&format!(
-            "{count}: the script refuses this plan; pass -Adopt to take over the foreign objects"
-        ));
+        output.warn(&refuses(plan.conflicts.len(), "the script", "-Adopt"));
         return Err(VerbFailure::AlreadyReported(Kind::Conflict));
     }
     Ok(if options.detailed_exitcode && !plan.changes.is_empty() { 2 } else { 0 })

@@ -281,8 +281,8 @@ fn an_apply_without_processes_is_reported_and_undone_by_the_next() {
         let mut snapshots = Snapshots::default();
         let late =
             "has not been rolled back: its supervisor was killed; run `hostgw rollback` to roll it back";
-        snapshots.compare("confirm-nobody-left", &node.hostgw(&["confirm"]).expect(8));
-        snapshots.compare("confirm-nobody-left-plan", &node.hostgw(&["plan"]).expect(0));
+        snapshots.compare("confirm-supervisor-lost", &node.hostgw(&["confirm"]).expect(8));
+        snapshots.compare("confirm-supervisor-lost-plan", &node.hostgw(&["plan"]).expect(0));
         node.hostgw_ok(&["status"]).says("was not confirmed by").says(late);
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "rollback");

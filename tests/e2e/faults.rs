@@ -200,7 +200,7 @@ fn a_privilege_lost_at_any_point_is_named() {
     let mut snapshots = Snapshots::default();
     for (code, mut outcome) in outcomes.take() {
         outcome.command = "hostgw apply --yes # CAP_NET_ADMIN is lost midway".to_owned();
-        snapshots.compare(&format!("lost-right-{code}"), &outcome);
+        snapshots.compare(&format!("lost-privilege-{code}"), &outcome);
     }
     snapshots.conclude();
 }
@@ -245,9 +245,9 @@ fn dumps_that_are_always_interrupted_are_an_error() {
     let [_, change, ..] = scenarios();
     let (node, _peer) = change.node();
     let mut snapshots = Snapshots::default();
-    for (kind, what) in [("cut", "cut"), ("lose", "lost in part")] {
+    for (kind, what) in [("cut", "interrupted"), ("lose", "truncated")] {
         let mut outcome = with_fault(&node, &["plan"], &format!("{kind}-from:1"));
-        outcome.command = format!("hostgw plan # every answer of the kernel is {what}");
+        outcome.command = format!("hostgw plan # every netlink reply is {what}");
         assert!(met_fault(&node));
         snapshots.compare(&format!("torn-{kind}"), &outcome);
         let seen = std::cell::Cell::new(0);

@@ -146,7 +146,12 @@ fn a_plan_that_changes_during_the_question_is_not_committed() {
         let before = node.witness();
         feed(&mut child, "y\n");
         let output = child.wait_with_output().expect("our child");
-        let mut outcome = Outcome::from_output(&node, "hostgw apply # after its question", output).expect(5);
+        let mut outcome = Outcome::from_output(
+            &node,
+            "hostgw apply # the live state changes while the prompt waits",
+            output,
+        )
+        .expect(5);
         outcome.stdout = outcome.stdout.replace('\r', "");
         let mut snapshots = Snapshots::default();
         snapshots.compare("stale-apply", &outcome);

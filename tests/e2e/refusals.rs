@@ -58,7 +58,11 @@ fn on_interface(name: &str) -> String {
 fn interfaces_that_cannot_carry_routes() {
     check(&[
         Refusal { name: "interface-missing", configuration: on_interface("eth1"), ..Refusal::default() },
-        Refusal { name: "interface-unlike-any", configuration: on_interface("wlp3s0"), ..Refusal::default() },
+        Refusal {
+            name: "interface-no-suggestion",
+            configuration: on_interface("wlp3s0"),
+            ..Refusal::default()
+        },
         Refusal {
             name: "interface-down",
             setup: "ip link add down0 type bridge",

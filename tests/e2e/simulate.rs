@@ -229,7 +229,7 @@ fn a_system_that_forbids_namespaces_is_reported() {
         let mut outcome = machine.try_sh(
             "unshare -r sh -ec 'echo 0 >/proc/sys/user/max_net_namespaces; exec \"$HOSTGW\" simulate'",
         );
-        outcome.command = "hostgw simulate # where no network namespace may be made".to_owned();
+        outcome.command = "hostgw simulate # network namespaces are not permitted".to_owned();
         let mut snapshots = Snapshots::default();
         snapshots.compare("simulate-forbidden", &outcome.expect(1));
         snapshots.conclude();

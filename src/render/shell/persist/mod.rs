@@ -107,7 +107,7 @@ pub fn persisted(
     let content = kind.content(state, node.interface)?;
     let shebang = if kind.is_script() { "#!/bin/sh\n" } else { "" };
     let mut text = format!(
-        "{shebang}# {} of node {}, from {}, written by hostgw {}.\n",
+        "{shebang}# {} of node {}, generated from {} by hostgw {}.\n",
         kind.subject(),
         printable(node.name),
         printable(provenance.file),
@@ -263,8 +263,8 @@ impl Persist {
             Self::NetworkManager => format!(
                 "Install as /etc/NetworkManager/dispatcher.d/90-hostgw, owned by root, with mode 755.\n\
                  NetworkManager runs it when {interface} comes up or gets a different DHCP lease.\n\
-                 NetworkManager does not run it after `ip link set {interface} down` and `up`, or when a lost DHCP lease is\n\
-                 regained unchanged. In those cases, run `nmcli connection up ifname {interface}` or `hostgw apply`.\n\
+                 NetworkManager does not run it after `ip link set {interface} down` and `up`, or when it regains the same\n\
+                 DHCP lease. In those cases, run `nmcli connection up ifname {interface}` or `hostgw apply`.\n\
                  NAT and sysctls need separate files."
             ),
             Self::Ifupdown => format!(
