@@ -18,7 +18,7 @@ use crate::{
     plan::ForeignPolicy,
     reconcile::{self, Apply, Committed, PendingApply, RunResult, Session, WaitResult, not_kept},
     record::{Decision, Outcome, TransactionMeta},
-    render::Report,
+    render::{Palette, Report},
 };
 
 /// Applies a configuration, or a saved plan, to this node.
@@ -65,6 +65,10 @@ struct Applying<'a> {
 impl Presentation<Apply<'_>> for Applying<'_> {
     fn report(&self, apply: &Apply<'_>) -> Report {
         session_report::report(&apply.session)
+    }
+
+    fn text(&self, apply: &Apply<'_>, palette: &Palette) -> String {
+        session_report::text(&apply.session, palette)
     }
 
     fn question(&self, apply: &Apply<'_>) -> String {

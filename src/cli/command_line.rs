@@ -14,7 +14,7 @@ use crate::{
     plan::{self, Prepared},
     reconcile::{Caller, Event, Observer, Operation},
     record::{Record, TransactionMeta},
-    render::Report,
+    render::{self, Palette, Report},
     text::in_units,
 };
 
@@ -22,6 +22,11 @@ use crate::{
 pub(super) trait Presentation<O> {
     /// Returns the plan with its reasons, warnings and source lines.
     fn report(&self, operation: &O) -> Report;
+
+    /// Returns the same as text.
+    fn text(&self, operation: &O, palette: &Palette) -> String {
+        render::text(&self.report(operation), palette)
+    }
 
     /// Returns the question to ask before the commit.
     fn question(&self, operation: &O) -> String;
@@ -66,7 +71,12 @@ impl<O: Operation, P: Presentation<O>> Caller<O> for CommandLine<'_, P> {
     }
 
     fn show(&self, operation: &O, for_review: bool) -> Result<(), Error> {
-        self.output.plan(&self.presentation.report(operation), for_review)
+        let Self { presentation, output, .. } = self;
+        output.plan(
+            || presentation.report(operation),
+            |palette| presentation.text(operation, palette),
+            for_review,
+        )
     }
 
     /// Asks. If the plan changes the route to the user, offers to roll back automatically.

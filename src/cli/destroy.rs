@@ -49,7 +49,7 @@ fn preview(destroy: &mut Destroy, options: &DestroyOptions, output: &Output) -> 
         Ok(destroy.check())
     })?;
     warn_of_open(&dir, output);
-    output.plan(&Destroying.report(destroy), true)?;
+    output.plan_report(&Destroying.report(destroy), true)?;
     checked?;
     Ok(if destroy.prepared.plan.is_empty() { 0 } else { changed(options.preview.detailed_exitcode) })
 }

@@ -85,17 +85,32 @@ impl Output {
         }
     }
 
-    /// Shows the plan of a command that changes the node; in a pager if the user is about to decide about it.
+    /// Shows the plan of a command that changes the node, as a document or as text; in a pager if the user is about to
+    /// decide about it.
     ///
     /// # Errors
     /// As [`Self::result`].
-    pub(super) fn plan(&self, report: &Report, is_read: bool) -> Result<(), Error> {
-        self.record(|transaction| transaction.planned = Some(report.clone()));
+    pub(super) fn plan(
+        &self,
+        report: impl FnOnce() -> Report,
+        text: impl FnOnce(&Palette) -> String,
+        is_read: bool,
+    ) -> Result<(), Error> {
         if self.transaction.is_some() {
+            let report = report();
+            self.record(|transaction| transaction.planned = Some(report));
             return Ok(());
         }
-        let text = render::text(report, &self.palette);
+        let text = text(&self.palette);
         if is_read { self.long(&text) } else { self.result(&text) }
+    }
+
+    /// Shows a plan as [`Self::plan`] does, for the user to read.
+    ///
+    /// # Errors
+    /// As [`Self::result`].
+    pub(super) fn plan_report(&self, report: &Report, is_read: bool) -> Result<(), Error> {
+        self.plan(|| report.clone(), |palette| render::text(report, palette), is_read)
     }
 
     /// Writes a result that may be long; on a terminal, in a pager.

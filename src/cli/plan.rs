@@ -54,13 +54,18 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
     };
     look(&mut session, output)?;
     session.check()?;
-    let report = session_report::report(&session);
     let is_whole = session.prepared.plan.conflicts.is_empty() && session.prepared.plan.unknown.is_empty();
     let saved = options.out.as_deref().filter(|_| is_whole);
-    if let Some(path) = saved {
-        SavedPlan::of(&session, &report)?.write(path)?;
+    match (PlanShape::of(options), saved) {
+        (PlanShape::Text, None) => output.long(&session_report::text(&session, &output.palette))?,
+        (shape, saved) => {
+            let report = session_report::report(&session);
+            if let Some(path) = saved {
+                SavedPlan::of(&session, &report)?.write(path)?;
+            }
+            show(&report, None, shape, output)?;
+        }
     }
-    show(&report, None, PlanShape::of(options), output)?;
     let unknown = &session.prepared.plan.unknown;
     if !unknown.is_empty() {
         output.incomplete("the plan", state::hint_for(unknown));

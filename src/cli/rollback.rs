@@ -70,7 +70,7 @@ fn preview(rollback: Rollback, options: &RollbackOptions, output: &Output) -> Ve
         output.warn(&format!("{} is still running ({holder})", described(&record)));
     }
     output.record(|transaction| transaction.transaction = Some(record.id));
-    output.plan(&report(&plan), true)?;
+    output.plan_report(&report(&plan), true)?;
     checked?;
     Ok(if plan.is_empty() { 0 } else { changed(options.preview.detailed_exitcode) })
 }
@@ -107,7 +107,7 @@ impl Caller<Undo> for User<'_> {
 
     fn show(&self, undo: &Undo, for_review: bool) -> Result<(), Error> {
         self.output.record(|transaction| transaction.transaction = Some(undo.record.id));
-        self.output.plan(&report(&undo.plan), for_review)
+        self.output.plan_report(&report(&undo.plan), for_review)
     }
 
     fn approve(&self, undo: &Undo, hold: Option<Duration>) -> Result<Option<Duration>, Error> {

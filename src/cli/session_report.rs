@@ -10,11 +10,21 @@ use crate::{
     plan::{self, Prepared, compare::Side},
     reconcile::Session,
     record::LastApplied,
-    render::{Locator, Report, SourceLocation},
+    render::{self, ChangeEntry, Locator, Palette, Report, SourceLocation},
 };
 
 /// Returns the plan with its reasons, warnings and source lines.
 pub(super) fn report(session: &Session) -> Report {
+    resolve(session, |report, changes| Report { changes: changes.collect(), ..report })
+}
+
+/// Returns the plan as text.
+pub(super) fn text(session: &Session, palette: &Palette) -> String {
+    resolve(session, |report, changes| render::text_of(changes, &report, palette))
+}
+
+/// Passes the plan to `take`: a report without changes, and the changes.
+fn resolve<T>(session: &Session, take: impl FnOnce(Report, &mut dyn Iterator<Item = ChangeEntry>) -> T) -> T {
     let locator = Locator::new(&session.loaded.document);
     let last = session.last.as_ref().filter(|last| last.meta.node.as_ref() == Some(session.node_name()));
     let cluster = &session.loaded.cluster;
@@ -39,13 +49,14 @@ pub(super) fn report(session: &Session) -> Report {
     });
     let previous_locator = previous.as_ref().map(|previous| Locator::new(&previous.document));
     let explain = |change: &_| plan::reason(Some(cluster), desired, &session.saved, known.as_ref(), change);
-    let mut report = Report::new(plan, explain, |side, path| match side {
+    let locate = |side, path: &_| match side {
         Side::New => locator.source(path),
         Side::Old => {
             let source = previous_locator.as_ref()?.source(path)?;
             Some(SourceLocation { apply: last.map(|last| last.id), ..source })
         }
-    });
+    };
+    let mut report = Report::without_changes(plan);
     report.node = Some(session.node_name().to_owned());
     report.file = Some(session.loaded.document.name().clone());
     let warnings = plan::check::warnings(cluster, session.index, desired, observed);
@@ -55,7 +66,7 @@ pub(super) fn report(session: &Session) -> Report {
     if let Place::Live(_) = session.place {
         report.add_persisted(persisted(session));
     }
-    report
+    take(report, &mut Report::changes_of(plan, explain, locate))
 }
 
 #[cfg(target_os = "linux")]

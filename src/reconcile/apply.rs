@@ -93,6 +93,10 @@ impl Operation for Apply<'_> {
         &self.session.prepared
     }
 
+    fn prepared_mut(&mut self) -> &mut Prepared {
+        &mut self.session.prepared
+    }
+
     fn checks(&self) -> &[Check] {
         &self.session.loaded.cluster.checks
     }
@@ -149,5 +153,9 @@ impl Operation for ApplyCluster<'_> {
 
     fn prepared(&self) -> &Prepared {
         &self.prepared
+    }
+
+    fn prepared_mut(&mut self) -> &mut Prepared {
+        &mut self.prepared
     }
 }

@@ -66,4 +66,8 @@ impl Operation for Destroy {
     fn prepared(&self) -> &Prepared {
         &self.prepared
     }
+
+    fn prepared_mut(&mut self) -> &mut Prepared {
+        &mut self.prepared
+    }
 }

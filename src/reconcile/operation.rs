@@ -25,6 +25,9 @@ pub trait Operation {
     /// The plan, and what it was made from.
     fn prepared(&self) -> &Prepared;
 
+    /// Returns the newest observation and plan.
+    fn prepared_mut(&mut self) -> &mut Prepared;
+
     /// The checks to run before and after the change.
     fn checks(&self) -> &[Check] {
         &[]

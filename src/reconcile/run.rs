@@ -161,18 +161,19 @@ fn run_locked<O: Operation>(
     caller: &dyn Caller<O>,
 ) -> Result<Option<Committed>, Failure> {
     let has_work = !operation.prepared().plan.is_empty();
-    let mut shown = operation.prepared().plan.clone();
     let meta = caller.meta(operation);
     // Before the last look, whose result must not become outdated while the checks wait for answers.
     let baseline = run_baseline(operation.checks(), caller)?;
     for attempt in 1.. {
+        // Not copied: the plans of a large cluster take more memory than everything else.
+        let shown = std::mem::take(&mut operation.prepared_mut().plan);
         if !look_again(operation, &shown, caller)? {
             if has_work {
                 caller.event(Event::AlreadyMade);
             }
             return Ok(None);
         }
-        shown.clone_from(&operation.prepared().plan);
+        drop(shown);
         let id = operation.dir().next_id()?;
         let result = commit(operation, &meta, &baseline, hold, lock, caller);
         if !matches!(result, Err(Failure::Untouched(_))) {

@@ -302,18 +302,31 @@ impl Report {
         locate: impl Fn(Side, &ConfigPath) -> Option<SourceLocation>,
     ) -> Self {
         let _task = Task::begin("finding the reasons");
-        let entries = plan.changes.iter().flat_map(|change| {
-            let Reason { text, places, drift } = explain(change);
-            let source = places.iter().find_map(|(side, path)| locate(*side, path));
-            let is_nat = change.kind() == ObjectKind::Nat && !places.is_empty();
-            entries(change, ReasonEntry { drift, ..ReasonEntry::new(text, source, is_nat) })
-        });
+        Self { changes: Self::changes_of(plan, explain, locate).collect(), ..Self::without_changes(plan) }
+    }
+
+    /// Creates a report without the changes of `plan`, which [`Self::changes_of`] resolves one by one.
+    #[must_use]
+    pub fn without_changes(plan: &Plan) -> Self {
         Self {
-            changes: entries.collect(),
             conflicts: plan.conflicts.iter().map(conflict).collect(),
             unknown: plan.unknown.clone(),
             ..Self::empty(plan.totals())
         }
+    }
+
+    /// Resolves the changes of `plan` as [`Self::new`] does.
+    pub fn changes_of(
+        plan: &Plan,
+        explain: impl Fn(&Change) -> Reason,
+        locate: impl Fn(Side, &ConfigPath) -> Option<SourceLocation>,
+    ) -> impl Iterator<Item = ChangeEntry> {
+        plan.changes.iter().flat_map(move |change| {
+            let Reason { text, places, drift } = explain(change);
+            let source = places.iter().find_map(|(side, path)| locate(*side, path));
+            let is_nat = change.kind() == ObjectKind::Nat && !places.is_empty();
+            entries(change, ReasonEntry { drift, ..ReasonEntry::new(text, source, is_nat) })
+        })
     }
 
     /// Adds warnings; `locate` finds the lines that they concern.

@@ -1,13 +1,13 @@
 //! Renders a plan for a terminal: a diff with its symbols in column 0, followed by the totals and the removed names.
 
-use std::fmt::Write as _;
+use std::{borrow::Borrow, fmt::Write as _};
 
 use console::Style;
 use similar::{Algorithm, DiffTag, capture_diff_slices};
 
 use super::{
     ChangeEntry, Report, SourceLocation,
-    report::{ConflictEntry, DiagnosticEntry, NatKind, Object, ReasonEntry},
+    report::{ConflictEntry, DiagnosticEntry, NatKind, NatPlace, Object, ReasonEntry},
 };
 use crate::{
     model::Family,
@@ -110,22 +110,41 @@ impl Palette {
 /// Renders the plan as text that ends with a newline.
 #[must_use]
 pub fn text(report: &Report, palette: &Palette) -> String {
+    text_of(report.changes.iter(), report, palette)
+}
+
+/// Renders a plan whose changes are not kept; `rest` contains everything else. A large plan takes much less memory this
+/// way.
+#[must_use]
+pub fn text_of(
+    changes: impl Iterator<Item: Borrow<ChangeEntry>>,
+    rest: &Report,
+    palette: &Palette,
+) -> String {
     let _task = Task::begin("formatting");
+    let mut sections: Vec<(Option<ObjectKind>, Section)> =
+        kinds().map(|kind| (kind, Section::default())).collect();
+    let mut removed = RemovedNames::default();
+    for entry in changes {
+        let entry = entry.borrow();
+        removed.add(entry);
+        if let Some((_, section)) = sections.iter_mut().find(|(kind, _)| *kind == Some(entry.kind)) {
+            section.lines.push(change_line(entry, palette));
+        }
+    }
     let mut text = String::new();
-    for kind in kinds() {
-        let mut section = Section::default();
-        let entries = report.changes.iter().filter(|entry| Some(entry.kind) == kind);
-        section.lines.extend(entries.map(|entry| change_line(entry, palette)));
-        let conflicts = report.conflicts.iter().filter(|conflict| Some(conflict.kind) == kind);
+    for (kind, section) in &mut sections {
+        let conflicts = rest.conflicts.iter().filter(|conflict| Some(conflict.kind) == *kind);
         section.lines.extend(conflicts.flat_map(|conflict| conflict_lines(conflict, palette)));
-        let unknown = report.unknown.iter().filter(|unknown| ObjectKind::of(&unknown.what) == kind);
+        let unknown = rest.unknown.iter().filter(|unknown| ObjectKind::of(&unknown.what) == *kind);
         section.lines.extend(unknown.map(|unknown| unknown_line(unknown, palette)));
+        let section = std::mem::take(section);
         if !section.lines.is_empty() {
-            section.print_into(&mut text, title(kind), palette);
+            section.print_into(&mut text, title(*kind), palette);
             text.push('\n');
         }
     }
-    text.push_str(&summary(report, palette));
+    put_summary(&mut text, rest, &removed.finish(), palette);
     text
 }
 
@@ -454,19 +473,16 @@ pub(super) fn reason(reason: &ReasonEntry) -> String {
     text
 }
 
-/// The totals and the names of removed objects.
-fn summary(report: &Report, palette: &Palette) -> String {
-    let mut text = String::new();
+/// Appends the totals and the names of removed objects.
+fn put_summary(text: &mut String, report: &Report, removed: &[String], palette: &Palette) {
     for DiagnosticEntry { code, severity, message, .. } in &report.diagnostics {
         let head = format!("{}[{code}]:", severity.name());
         let _ = writeln!(text, "{} {message}", palette.change.apply_to(head));
     }
     let _ = writeln!(text, "{}", palette.head.apply_to(totals(report)));
-    let removed = removed(report.changes.iter());
     if !removed.is_empty() {
         let _ = writeln!(text, "{}", palette.remove.apply_to(format!("To remove: {}", removed.join(", "))));
     }
-    text
 }
 
 /// The totals as a sentence.
@@ -488,18 +504,32 @@ pub(super) fn totals(report: &Report) -> String {
 }
 
 /// The names of the removed objects, without those in a table that is removed as a whole.
-pub(super) fn removed<'a>(changes: impl Iterator<Item = &'a ChangeEntry> + Clone) -> Vec<String> {
-    let removed_objects = || {
-        let removals = changes.clone().filter(|entry| entry.action == Action::Remove);
-        removals.filter_map(|entry| entry.before.as_ref())
-    };
-    let tables: Vec<Family> = removed_objects()
-        .filter_map(|object| {
-            object.nat_place().filter(|nat| nat.kind == NatKind::Table).map(|nat| nat.family)
-        })
-        .collect();
-    let is_in_table = |object: &Object| {
-        object.nat_place().is_some_and(|nat| nat.kind != NatKind::Table && tables.contains(&nat.family))
-    };
-    removed_objects().filter(|object| !is_in_table(object)).map(|object| printable(&object.name())).collect()
+pub(super) fn removed<'a>(changes: impl Iterator<Item = &'a ChangeEntry>) -> Vec<String> {
+    let mut removed = RemovedNames::default();
+    changes.for_each(|entry| removed.add(entry));
+    removed.finish()
+}
+
+/// Collects the names of removed objects.
+#[derive(Default)]
+struct RemovedNames {
+    names: Vec<(String, Option<NatPlace>)>,
+}
+
+impl RemovedNames {
+    fn add(&mut self, entry: &ChangeEntry) {
+        if let Some(object) = entry.before.as_ref().filter(|_| entry.action == Action::Remove) {
+            self.names.push((printable(&object.name()), object.nat_place()));
+        }
+    }
+
+    /// Returns the names, without those of objects in a table that is removed as a whole.
+    fn finish(self) -> Vec<String> {
+        let places = || self.names.iter().filter_map(|(_, place)| *place);
+        let tables: Vec<Family> =
+            places().filter(|nat| nat.kind == NatKind::Table).map(|nat| nat.family).collect();
+        let is_in_table = |place: &NatPlace| place.kind != NatKind::Table && tables.contains(&place.family);
+        let names = self.names.into_iter().filter(|(_, place)| !place.as_ref().is_some_and(is_in_table));
+        names.map(|(name, _)| name).collect()
+    }
 }
