@@ -331,6 +331,7 @@ documents! {
     ownership "src/guide/ownership.md"
     plan_and_apply "src/guide/plan-and-apply.md"
     platforms "src/guide/platforms.md"
+    performance "src/guide/performance.md"
     pull_requests "src/guide/pull-requests.md"
     simulation "src/guide/simulation.md"
     troubleshooting "src/guide/troubleshooting.md"

@@ -31,7 +31,7 @@ impl Budget {
         self.limit
     }
 
-    /// Reserves room for `values` more values. Only an alias reserves more than one at once.
+    /// Reserves room for `values` more values. Only anchors and aliases reserve more than one at once.
     pub fn take(&mut self, values: usize, span: &Span) -> Result<(), SyntaxError> {
         self.used = self.used.saturating_add(values);
         if self.used <= self.limit {
@@ -40,7 +40,7 @@ impl Budget {
         if values == 1 {
             return Err(too_many(span.clone()));
         }
-        let message = "aliases expand to too many values for a file of this size".to_owned();
+        let message = "anchors and aliases expand to too many values for a file of this size".to_owned();
         Err(SyntaxError { rule: Rule::Limit, message, span: span.clone(), hint: None })
     }
 }

@@ -56,6 +56,7 @@ guides! {
     boot "boot" "what happens at boot, and how to restore routes, NAT and sysctls"
     exit_codes_and_json "exit-codes-and-json" "exit codes, JSON documents and environment variables"
     platforms "platforms" "the kernels and systems that hostgw runs on"
+    performance "performance" "how fast hostgw is, and how to measure it"
     diagnostics "diagnostics" "the codes of errors and warnings, and what they mean"
     troubleshooting "troubleshooting" "common errors and how to fix them"
     migrating "migrating" "move from manual routes or flannel without losing packets"
