@@ -31,3 +31,4 @@ mod sequences;
 mod source_rules;
 mod support;
 mod version;
+mod work;

@@ -8,7 +8,7 @@ mod kept;
 mod machine;
 mod outcome;
 mod peer;
-mod programs;
+pub mod programs;
 mod witness;
 
 use std::{

@@ -6,7 +6,7 @@ use std::{fs, path::Path, sync::OnceLock};
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The programs, and their Debian packages.
-const NEEDED: [(&str, &str); 16] = [
+const NEEDED: [(&str, &str); 17] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("iptables-save", "iptables"),
@@ -23,6 +23,7 @@ const NEEDED: [(&str, &str); 16] = [
     ("ss", "iproute2"),
     ("perl", "perl-base"),
     ("busybox", "busybox"),
+    ("valgrind", "valgrind"),
 ];
 
 /// Fails if a program is missing.

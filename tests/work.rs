@@ -1,0 +1,146 @@
+//! The work of a command grows linearly with the number of nodes, in every shape of a change. valgrind counts the executed
+//! instructions, which, unlike times, are the same in every run.
+
+use std::{fmt::Write as _, fs, path::Path, process::Command, thread};
+
+use crate::support::{directory::Directory, namespace::programs};
+
+/// Large enough that work for each pair of nodes would outweigh everything else.
+const FEW: usize = 200;
+const MANY: usize = 4 * FEW;
+
+/// How much more work four times as many nodes may be. Maps and sorting take a little more than four times as much.
+const MAX_RATIO: f64 = 4.4;
+
+/// A version of a cluster.
+#[derive(Clone, Copy)]
+struct Shape {
+    name: &'static str,
+    /// Every how many nodes one runs Windows; 0 for none.
+    windows: usize,
+    /// Whether nodes have addresses.
+    addresses: bool,
+    /// How the second version differs from the first.
+    change: Change,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Nothing,
+    OneMore,
+    Renumbered,
+    HalfRemoved,
+    AllRenamed,
+    Reversed,
+    AnotherMtu,
+    AllWindows,
+}
+
+const SHAPES: [Shape; 9] = [
+    Shape { name: "one node more", windows: 0, addresses: false, change: Change::OneMore },
+    Shape { name: "one node more, a tenth Windows", windows: 10, addresses: true, change: Change::OneMore },
+    Shape { name: "renumbered", windows: 0, addresses: false, change: Change::Renumbered },
+    Shape { name: "renumbered, a tenth Windows", windows: 10, addresses: true, change: Change::Renumbered },
+    Shape { name: "half removed, half Windows", windows: 2, addresses: true, change: Change::HalfRemoved },
+    Shape { name: "all renamed", windows: 0, addresses: true, change: Change::AllRenamed },
+    Shape { name: "reversed", windows: 3, addresses: true, change: Change::Reversed },
+    Shape { name: "another MTU", windows: 10, addresses: true, change: Change::AnotherMtu },
+    Shape { name: "all on Windows", windows: 0, addresses: true, change: Change::AllWindows },
+];
+
+fn configuration(shape: Shape, nodes: usize, change: Change) -> String {
+    let mut text = String::from("clusterPrefix: 10.0.0.0/8\negressInterface: eth0\n");
+    if change == Change::AnotherMtu {
+        text.push_str("routes: {mtu: 1400}\n");
+    }
+    text.push_str("nodes:\n");
+    let mut lines = Vec::new();
+    for number in 0..nodes + usize::from(change == Change::OneMore) {
+        if change == Change::HalfRemoved && number % 2 == 1 {
+            continue;
+        }
+        let is_windows = change == Change::AllWindows
+            || (shape.windows > 0 && number % shape.windows == shape.windows - 1);
+        let os = if is_windows { "windows" } else { "linux" };
+        let shift = if change == Change::Renumbered { MANY + 1 } else { 0 };
+        let [_, b, c, _] = u32::try_from((number + shift) * 256).expect("few nodes").to_be_bytes();
+        let prefix = if change == Change::AllRenamed { "x" } else { "n" };
+        let mut line = format!("  - {{name: {prefix}{number}, os: {os}, podCIDR: 10.{b}.{c}.0/24");
+        if shape.addresses {
+            let _ = write!(line, ", address: 172.20.{}.{}", number / 250, number % 250 + 1);
+        }
+        lines.push(line + "}\n");
+    }
+    if change == Change::Reversed {
+        lines.reverse();
+    }
+    text + &lines.concat()
+}
+
+/// Runs hostgw and returns the number of instructions that it executes.
+fn instructions(folder: &Path, arguments: &[&str]) -> f64 {
+    programs::check();
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null", env!("CARGO_BIN_EXE_hostgw")])
+        .args(arguments)
+        .current_dir(folder)
+        .env("PATH", programs::PATH)
+        .output()
+        .expect("valgrind");
+    let messages = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "hostgw {arguments:?}: {messages}");
+    let collected = messages.lines().find_map(|line| line.split_once("Collected : "));
+    collected.and_then(|(_, number)| number.trim().parse().ok()).expect("the number of instructions")
+}
+
+/// Asserts that a command is linear. The files `old` and `new` of the shape are in the folder.
+fn assert_linear(shape: Shape, arguments: &[&str]) {
+    let work = |nodes: usize| {
+        let folder = Directory::new();
+        for (name, change) in [("old.yaml", Change::Nothing), ("new.yaml", shape.change)] {
+            fs::write(folder.path().join(name), configuration(shape, nodes, change)).expect("our folder");
+        }
+        instructions(folder.path(), arguments)
+    };
+    let ratio = work(MANY) / work(FEW);
+    assert!(
+        ratio < MAX_RATIO,
+        "hostgw {} ({}): {MANY} nodes are {ratio:.2} times the work of {FEW}",
+        arguments.join(" "),
+        shape.name
+    );
+}
+
+/// Runs the checks on two threads.
+fn all(checks: Vec<(Shape, Vec<&'static str>)>) {
+    let middle = checks.len() / 2;
+    thread::scope(|scope| {
+        for half in [&checks[..middle], &checks[middle..]] {
+            scope.spawn(move || half.iter().for_each(|(shape, arguments)| assert_linear(*shape, arguments)));
+        }
+    });
+}
+
+#[test]
+fn comparisons_are_linear() {
+    all(SHAPES.map(|shape| (shape, vec!["diff", "old.yaml", "new.yaml"])).into());
+}
+
+#[test]
+fn comments_are_linear() {
+    all(SHAPES.map(|shape| (shape, vec!["diff", "old.yaml", "new.yaml", "--markdown"])).into());
+}
+
+#[test]
+fn other_commands_are_linear() {
+    let [one, mixed, ..] = SHAPES;
+    all(vec![
+        (mixed, vec!["diff", "old.yaml", "new.yaml", "--full"]),
+        (mixed, vec!["diff", "old.yaml", "new.yaml", "--json"]),
+        (mixed, vec!["plan", "-f", "new.yaml", "--all-nodes"]),
+        (mixed, vec!["validate", "new.yaml"]),
+        (one, vec!["render", "-f", "new.yaml", "--node", "n0"]),
+        (mixed, vec!["render", "-f", "new.yaml", "--node", "n9"]),
+        (mixed, vec!["render", "-f", "new.yaml", "--node", "n0", "--persist", "systemd-networkd"]),
+    ]);
+}
