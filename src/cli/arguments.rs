@@ -95,7 +95,7 @@ pub(super) enum Verb {
     Status(StatusOptions),
     /// Show a saved plan; runs on any machine, without root.
     Show(ShowOptions),
-    /// Save this node's live state as JSON, to plan against on another machine.
+    /// Print this node's live state as JSON, to plan against on another machine.
     Snapshot,
     /// Show what a configuration change does to every node; runs on any machine, without root.
     Diff(DiffOptions),
@@ -107,8 +107,8 @@ pub(super) enum Verb {
     Render(RenderOptions),
     /// Check that a node's CNI configuration fits the cluster.
     ///
-    /// Checks the subnet (the node's pod CIDR), the pod gateway (the one hostgw routes to), the MTU (no larger than
-    /// routes.mtu) and, on Linux, that ipMasq is off. On Windows, where the CNI plugin masquerades with an OutBoundNAT
+    /// Checks that the subnet is the node's pod CIDR, that the gateway is the one hostgw routes to, that the MTU is no
+    /// larger than routes.mtu and, on Linux, that ipMasq is off. On Windows, where the CNI plugin masquerades with an OutBoundNAT
     /// policy, checks that its exceptions (HNS: ExceptionList, HCN: Settings.Exceptions) cover the cluster prefix.
     /// Prints what to change.
     CheckCni(CheckCniOptions),

@@ -90,7 +90,7 @@ fn route_in(stores: Stores, route: impl Fn(u32) -> WindowsRoute) -> Option<Objec
         (None, None) => return None,
         (Some(active), Some(persistent)) if active == persistent => (active, None),
         (Some(active), Some(persistent)) => {
-            (active, Some(format!("ActiveStore (PersistentStore: {persistent})")))
+            (active, Some(format!("ActiveStore (metric {persistent} in PersistentStore)")))
         }
         (Some(active), None) => (active, Some("ActiveStore".to_owned())),
         (None, Some(persistent)) => (persistent, Some("PersistentStore".to_owned())),

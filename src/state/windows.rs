@@ -40,7 +40,7 @@ pub struct WindowsRoute {
     pub interface_alias: Option<Untrusted>,
     /// `-RouteMetric`.
     pub route_metric: u32,
-    /// `-PolicyStore`, if the stores differ: `ActiveStore`, `PersistentStore`, or `ActiveStore (PersistentStore: 7)` if
+    /// `-PolicyStore`, if the stores differ: `ActiveStore`, `PersistentStore`, or `ActiveStore (metric 7 in PersistentStore)` if
     /// only the metrics differ.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy_store: Option<String>,
