@@ -17,7 +17,7 @@ use std::{
 use rustix::{
     fd::{AsFd, BorrowedFd, OwnedFd},
     fs::{
-        AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, Stat, fchmod, fstat, mkdirat, openat,
+        AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, Stat, fchmod, fstat, fsync, mkdirat, openat,
         renameat, renameat_with, statat, unlinkat,
     },
     io::Errno,
@@ -30,6 +30,15 @@ const MAX_FILE_SIZE: u64 = 512 << 20;
 
 const PRIVATE_FILE: Mode = Mode::from_raw_mode(0o600);
 const PRIVATE_FOLDER: Mode = Mode::from_raw_mode(0o700);
+
+/// What a written file outlives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Survives {
+    /// The end of the process. After a crash of the machine, the file may be empty or damaged.
+    Process,
+    /// A crash of the machine, after which the file is whole or has its old content.
+    Machine,
+}
 
 /// A folder that only root and the caller can change.
 #[derive(Debug)]
@@ -163,11 +172,11 @@ impl Folder {
     }
 
     /// Replaces the file `name` atomically: whenever the process ends, it has either the old or the new content.
-    pub(super) fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn replace(&self, name: &str, bytes: &[u8], survives: Survives) -> io::Result<()> {
         self.in_parent(name, |folder, name| {
             let temporary = format!("{}.new", name.trim_end_matches(".json"));
             folder
-                .write(&temporary, bytes)
+                .write(&temporary, bytes, survives)
                 .and_then(|()| folder.rename(&temporary, name))
                 .inspect_err(|_| folder.discard(&temporary))?;
             // The process can end or stop here, with the file in place.
@@ -175,7 +184,7 @@ impl Folder {
         })
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    fn write(&self, name: &str, bytes: &[u8], survives: Survives) -> io::Result<()> {
         let _task = Task::begin("writing records");
         fault::point()?;
         // A killed process may have left it.
@@ -186,9 +195,16 @@ impl Folder {
         fault::point()?;
         file.write_all(bytes)?;
         fault::point()?;
-        // After a crash of the machine, a file is whole or has its old content. Its name need not be on disk: the records
-        // describe a kernel state that is gone then.
-        file.sync_all()
+        match survives {
+            Survives::Process => Ok(()),
+            Survives::Machine => file.sync_all(),
+        }
+    }
+
+    /// Writes the names of the files to disk.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        fault::point()?;
+        Ok(fsync(&self.descriptor)?)
     }
 
     /// Moves a file, without flushing to disk: see [`Self::write`].
@@ -278,7 +294,9 @@ impl Folder {
         let mut names = Vec::new();
         for entry in Dir::read_from(&folder.descriptor)? {
             // hostgw only creates UTF-8 names.
-            if let Ok(name) = entry?.file_name().to_str() {
+            if let Ok(name) = entry?.file_name().to_str()
+                && ![".", ".."].contains(&name)
+            {
                 names.push(name.to_owned());
             }
         }

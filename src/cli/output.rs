@@ -370,20 +370,20 @@ impl Output {
             )
             .with_hint("pass --yes to proceed without asking"));
         }
-        let mut stderr = io::stderr().lock();
         let choices = other.map_or_else(|| "[y/N]".to_owned(), |other| format!("[y/{other}/N]"));
         let asked = self.messages.head.apply_to(format!("{question} {choices}")).to_string();
         let asked = wrap(&asked, self.messages.width);
         // From here on, a signal must not end the process.
         let interrupt = signals::interrupt()?;
         progress_line::hidden(|| {
+            let mut stderr = io::stderr().lock();
             let _ = write!(stderr, "{} ", for_terminal(&asked, self.colored_messages));
             let _ = stderr.flush();
         });
         let answer = terminal::read_line(&interrupt);
         // Whatever is printed next, even a shell prompt, must begin on a new line.
         if answer.as_ref().map_or(true, |answer| !answer.ends_with('\n')) {
-            let _ = writeln!(stderr);
+            let _ = writeln!(io::stderr());
         }
         let said = answer?.trim().to_lowercase();
         if ["y", "yes"].contains(&said.as_str()) {

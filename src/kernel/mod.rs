@@ -224,9 +224,9 @@ fn commit_routes<'a>(
     let mut requests = Requests::default();
     let mut owners: Vec<&RouteChange> = Vec::with_capacity(MESSAGES_PER_STEP);
     let mut rest = changes;
+    let mut done = 0;
     while let Some((change, after)) = rest.split_first() {
         rest = after;
-        progress::advance(1);
         match route::put_requests(&mut requests, change, &links) {
             Ok(()) => owners.resize(requests.len(), *change),
             Err(why) => {
@@ -244,10 +244,10 @@ fn commit_routes<'a>(
             break;
         }
         let mut first = 0;
-        while let Err(Refused { rejections, failure, sent }) = socket.transact(&mut requests, first) {
-            let unknown = if failure.is_some() { owners.get(first..sent) } else { None };
-            let rejected = rejections.iter().filter_map(|(at, _)| owners.get(*at).copied());
-            let failed: Vec<_> = rejected.chain(unknown.into_iter().flatten().copied()).collect();
+        while let Err(refusal) = socket.transact(&mut requests, first) {
+            let failed: Vec<_> =
+                refusal.failed().into_iter().filter_map(|at| owners.get(at).copied()).collect();
+            let Refused { rejections, failure, sent, .. } = refusal;
             let at = rejections.first().map(|(at, _)| *at);
             let error = rejections.into_iter().next().map(|(_, error)| error).or(failure);
             let why = error.as_ref().map_or_else(String::new, ToString::to_string);
@@ -264,9 +264,11 @@ fn commit_routes<'a>(
         }
         requests.truncate(0);
         owners.clear();
+        progress::advance(changes.len() - rest.len() - done);
+        done = changes.len() - rest.len();
     }
     failure.map_or(Ok(()), |mut failure| {
-        // A change can have several requests.
+        // A change can have several requests, which are sent one after the other.
         failure.failed.dedup_by(|this, that| std::ptr::eq(*this, *that));
         Err(failure)
     })

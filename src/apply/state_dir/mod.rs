@@ -2,7 +2,9 @@
 //!
 //! hostgw does not need them to find what it manages. They hold what the kernel cannot tell: the previous state. Every
 //! file names its format version, boot and namespace. A file of another boot or namespace is ignored, because the
-//! kernel state that it describes is gone.
+//! kernel state that it describes is gone. So only the journal is written to the disk at once. A crash of the machine
+//! can leave the other files empty or damaged, but not the file `boot.json`, which names the boot of all of them: what is
+//! damaged is ignored if it is of an earlier boot, and an error otherwise.
 //!
 //! The first call that needs the directory opens it; later calls use its descriptor. [`HOSTGW_STATE_DIR`](OVERRIDE)
 //! and everything in it must belong to root or to the caller, must not be writable by anyone else, and must not be
@@ -28,7 +30,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
     Holder, Lock,
-    folder::{Folder, Remedy, UntrustedPath},
+    folder::{Folder, Remedy, Survives, UntrustedPath},
 };
 use crate::{
     error::{Error, Kind},
@@ -41,6 +43,8 @@ use crate::{
 pub const OVERRIDE: &str = "HOSTGW_STATE_DIR";
 const DEFAULT: &str = "/run/hostgw";
 const JOURNAL: &str = "journal.json";
+/// The boot of the last command that changed the directory. Without content: its envelope tells the boot.
+const BOOT: &str = "boot.json";
 /// The folder for the files of a pending apply.
 const PENDING_FOLDER: &str = "wait";
 const PENDING: &str = "wait/pending.json";
@@ -213,10 +217,11 @@ impl StateDir {
     /// # Errors
     /// Returns an error if it cannot be written. In that case, nothing may be changed.
     pub fn begin(&self, record: &Record) -> Result<(), Error> {
+        self.begin_boot()?;
         self.end_pending()?;
         self.remove(FOREIGN_SYSCTLS)?;
         self.write(LAST_ID, &record.id)?;
-        self.write(JOURNAL, record).inspect_err(|_| {
+        self.write_to_disk(JOURNAL, record).inspect_err(|_| {
             // It may exist nevertheless, and would describe a transaction that never began.
             self.discard(JOURNAL);
         })
@@ -436,6 +441,34 @@ pub(super) mod tests {
         let now = folder.dir("now");
         assert_eq!(now.open_journal(), Ok(None));
         assert_eq!(before.open_journal(), Ok(Some(record(1))));
+    }
+
+    /// As after a power cut: what was not written to disk is empty.
+    #[test]
+    fn damaged_records_of_another_boot_are_ignored_and_removed() {
+        let folder = TestFolder::new("power-cut");
+        let before = folder.dir("before");
+        let _lock = before.lock(Duration::ZERO, "test").expect("the lock");
+        before.begin(&record(1)).expect("begun");
+        before.commit(&record(1)).expect("committed");
+        before.begin(&record(2)).expect("begun");
+        before.write_foreign(&SysctlValues::new()).expect("written");
+        let files = ["history/000001.json", JOURNAL, LAST_ID, FOREIGN_SYSCTLS];
+        for file in files {
+            fs::write(before.path().join(file), "").expect("writable");
+        }
+        assert!(before.open_journal().is_err(), "in the same boot, this is an error");
+        let now = folder.dir("now");
+        assert_eq!(now.open_journal(), Ok(None));
+        assert_eq!(now.entries(), Ok(Vec::new()));
+        assert_eq!(now.foreign(), Ok(SysctlValues::new()));
+        let id = now.next_id().expect("a number");
+        now.begin(&record(id)).expect("begun");
+        now.commit(&record(id)).expect("committed");
+        assert_eq!(now.history(), Ok(vec![id]));
+        for file in files {
+            assert!(!now.path().join(file).exists() || file == LAST_ID, "{file}");
+        }
     }
 
     #[test]

@@ -91,6 +91,8 @@ impl Requests {
 pub struct Refused {
     /// Index and error of every request that the kernel rejected, in order.
     pub rejections: Vec<(usize, KernelError)>,
+    /// The number of requests before the failed send, all of which took effect.
+    pub before: usize,
     /// The number of requests up to the end of the failed send. Unless there is a `failure`, those that the kernel did not
     /// reject took effect; of an nftables batch, none did.
     pub sent: usize,
@@ -99,13 +101,22 @@ pub struct Refused {
 }
 
 impl Refused {
-    fn failed(sent: usize, failure: KernelError) -> Self {
-        Self { sent, failure: Some(failure), rejections: Vec::new() }
+    /// A failure without a send.
+    fn unsent(count: usize, failure: KernelError) -> Self {
+        Self { sent: count, failure: Some(failure), ..Self::default() }
+    }
+
+    /// Returns the indexes of the requests that did not take effect, or may not have, in order and each once.
+    pub fn failed(&self) -> Vec<usize> {
+        match self.failure {
+            Some(_) => (self.before..self.sent).collect(),
+            None => self.rejections.iter().map(|(index, _)| *index).collect(),
+        }
     }
 
     /// Adjusts the count and the indexes of a send of `count` requests for `before` requests sent earlier.
-    fn after(mut self, before: usize, count: usize) -> Self {
-        self.sent = before + count;
+    pub(super) fn after(mut self, before: usize, count: usize) -> Self {
+        (self.before, self.sent) = (before, before + count);
         for (index, _) in &mut self.rejections {
             *index += before;
         }
@@ -289,8 +300,10 @@ impl Socket {
         while let Some((bytes, count)) = requests.packet(sent) {
             let first = self.sequence.wrapping_add(1);
             self.sequence = u32::try_from(count).map_or(0, |count| self.sequence.wrapping_add(count));
-            number(bytes, first, count - 1).map_err(|failure| Refused::failed(sent + count, failure))?;
-            self.exchange(bytes, first, count).map_err(|refused| refused.after(sent, count))?;
+            number(bytes, first, count - 1)
+                .map_err(|failure| Refused::unsent(count, failure))
+                .and_then(|()| self.exchange(bytes, first, count))
+                .map_err(|refused| refused.after(sent, count))?;
             sent += count;
         }
         Ok(())
@@ -305,7 +318,7 @@ impl Socket {
     /// Returns which messages the kernel rejected, by their index in the batch; index 0 is the batch as a whole. None
     /// of the batch has then taken effect.
     pub fn batch(&mut self, bytes: &mut [u8]) -> Result<(), Refused> {
-        let failed = |failure| Refused::failed(0, failure);
+        let failed = |failure| Refused::unsent(0, failure);
         let count = Messages(bytes).filter(Result::is_ok).count();
         if count < 3 {
             return Err(failed(KernelError::with_text(Errno::INVAL, "the batch has no messages")));
@@ -333,7 +346,7 @@ impl Socket {
     /// Sends `count` numbered messages and reads the replies, which must contain an error or the acknowledgment of the
     /// one message that requests it.
     fn exchange(&mut self, bytes: &[u8], first: u32, count: usize) -> Result<(), Refused> {
-        self.send(bytes).map_err(|errno| Refused::failed(0, errno.into()))?;
+        self.send(bytes).map_err(|errno| Refused::unsent(0, errno.into()))?;
         let mut refused = Refused { sent: count, ..Refused::default() };
         let mut acknowledged = false;
         loop {

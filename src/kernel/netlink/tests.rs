@@ -163,6 +163,15 @@ fn transact_reports_every_rejection_of_the_first_failing_send() {
 }
 
 #[test]
+fn a_request_that_was_rejected_before_a_lost_reply_failed_once() {
+    let rejections = vec![(1, KernelError::from(Errno::EXIST))];
+    let refused = Refused { rejections, ..Refused::default() };
+    assert_eq!(refused.clone().after(10, 3).failed(), [11]);
+    let lost = Refused { failure: Some(KernelError::from(Errno::NOBUFS)), ..refused };
+    assert_eq!(lost.after(10, 3).failed(), [10, 11, 12]);
+}
+
+#[test]
 fn an_off_link_gateway_is_rejected_with_the_kernel_s_text() {
     in_namespace(|| {
         let mut socket = Socket::open(NETLINK_ROUTE).expect("a socket");
