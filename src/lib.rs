@@ -45,6 +45,7 @@
 //! | [`diagnose`] | the rules: the code, severity and explanation of everything that checks and warnings report |
 //! | [`model`] | the cluster, its nodes and their pod CIDRs, valid by construction |
 //! | [`state`] | the state of a node, formatted as `ip`, `nft` and `sysctl` print it |
+//! | [`forwarding`] | which way a node forwards a packet, and why: a model that tests compare with the kernel's own answers |
 //! | [`plan`] | the desired state, plans, checks against the node, reasons, and the comparison of two configurations |
 //! | [`record`] | what hostgw stores and prints about a node: transactions, the last applied state, snapshots |
 //! | [`render`] | plans and comparisons as text, JSON and Markdown; plans as commands and scripts |
@@ -66,7 +67,7 @@
 //! 1. `text`, `hex`, `fault`, `clock`, `progress`, `align`
 //! 2. `error`, `input`, `model`
 //! 3. `state`, `diagnose`
-//! 4. `config`
+//! 4. `config`, `forwarding`
 //! 5. `plan`, `cni`
 //! 6. `record`, `render`
 //! 7. `apply`, `guide`
@@ -141,6 +142,7 @@ pub mod diagnose;
 pub mod error;
 #[cfg(target_os = "linux")]
 mod fault;
+pub mod forwarding;
 pub mod guide;
 mod hex;
 pub mod input;

@@ -134,6 +134,7 @@ fn run_checked(
         policy: ForeignPolicy::Adopt,
         confirm_within: None,
         checks,
+        paths: None,
     };
     apply::run(node, &directory.0, &request, &Interrupt::new()).map(|_| ())
 }

@@ -74,20 +74,21 @@ pub use confirm::{carry_out, wait};
 pub use lock::{Holder, Lock, is_stopped};
 pub use state_dir::{Generation, Identity, OVERRIDE, StateDir, lock_timeout};
 pub use transaction::{
-    Failure, Incomplete, Request, abandon, drop_restored_sysctls, plan_rollback, progress, recover,
+    Failure, Incomplete, Request, Verified, abandon, drop_restored_sysctls, plan_rollback, progress, recover,
     refuse_foreign_nat, restore, run,
 };
 pub use watch::ActivityWatch;
 
 use crate::{
     error::Error,
+    forwarding::Forwarder,
     model::{Check, SysctlKey},
     plan::{Change, Observe, SysctlValues},
     text::Untrusted,
 };
 
 /// A node that can also be changed.
-pub trait Backend: Observe {
+pub trait Backend: Observe + Forwarder {
     /// Reads these sysctls. The result omits keys that do not exist or cannot be read.
     fn sysctls(&mut self, keys: &[SysctlKey]) -> SysctlValues;
 

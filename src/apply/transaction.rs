@@ -5,11 +5,12 @@ use std::{collections::BTreeSet, time::Duration};
 use crate::{
     config::{Document, StoredConfig},
     error::{Error, Kind},
+    forwarding::{self, ForwardingModel, Ledger, PathFault, Paths},
     model::SysctlKey,
     plan::{
-        self, Action, Change, Conflict, Desired, ForeignPolicy, ForeignSysctl, NatChange, OriginalSysctls,
-        OriginalValue, Plan, Prepared, Restoration, RouteChange, Scope, SysctlChange, SysctlValues, Touched,
-        TransactionProgress, foreign, plan,
+        self, Action, Change, Conflict, Desired, ForeignPolicy, ForeignSysctl, NatChange, Observed,
+        OriginalSysctls, OriginalValue, Plan, Prepared, Restoration, RouteChange, Scope, SysctlChange,
+        SysctlValues, Touched, TransactionProgress, foreign, plan,
     },
     record::{Command, LastApplied, Pending, Record, TransactionMeta},
     state::{self, NatObject, NatTable, State, Tables, Unknown},
@@ -38,6 +39,8 @@ pub struct Request<'a> {
     pub policy: ForeignPolicy,
     /// The checks that must still pass after the commit: see [`run_baseline`](super::run_baseline).
     pub checks: &'a [BaselineCheck],
+    /// The paths of pods. Those that work must still work after the commit.
+    pub paths: Option<&'a Paths>,
     /// How long the apply is pending confirmation; `None` to commit at once.
     pub confirm_within: Option<Duration>,
 }
@@ -57,8 +60,18 @@ impl<'a> Request<'a> {
             policy: prepared.policy,
             confirm_within: None,
             checks: &[],
+            paths: None,
         }
     }
+}
+
+/// A transaction that was committed and verified.
+#[derive(Debug, Default)]
+pub struct Verified {
+    /// The pending apply, if the request asks for a confirmation.
+    pub pending: Option<Pending>,
+    /// The paths of pods that do not work, and did not before.
+    pub faults: Vec<PathFault>,
 }
 
 /// A transaction that did not succeed.
@@ -110,8 +123,7 @@ impl Failure {
 }
 
 /// Commits a plan as one transaction: writes the journal, commits, verifies the live state and the baseline checks,
-/// and rolls everything back on any failure. The caller holds the lock, and no transaction is open. Returns the
-/// pending apply if the request asks for a confirmation.
+/// and rolls everything back on any failure. The caller holds the lock, and no transaction is open.
 ///
 /// # Errors
 /// Returns a [`Failure`].
@@ -120,14 +132,14 @@ pub fn run(
     dir: &StateDir,
     request: &Request,
     interrupt: &Interrupt,
-) -> Result<Option<Pending>, Failure> {
+) -> Result<Verified, Failure> {
     ensure_none_is_open(dir).map_err(Failure::Untouched)?;
     let saved_before = dir.saved().map_err(Failure::Untouched)?;
     let record = record(dir, request, saved_before).map_err(Failure::Untouched)?;
     dir.begin(&record).map_err(Failure::Untouched)?;
     let mut written = Vec::new();
     let cause = match commit_and_verify(node, dir, request, &record, interrupt, &mut written) {
-        Ok(pending) => return Ok(pending),
+        Ok(verified) => return Ok(verified),
         Err(Stopped::Untouched(cause)) => {
             return Err(match end_undone(dir, &record, &record.saved_before, || {}) {
                 Ok(()) => Failure::Untouched(cause),
@@ -207,7 +219,8 @@ fn commit_and_verify<'a>(
     record: &Record,
     interrupt: &Interrupt,
     written: &mut Vec<&'a SysctlChange>,
-) -> Result<Option<Pending>, Stopped> {
+) -> Result<Verified, Stopped> {
+    let before = judge(node, request).map_err(Stopped::Untouched)?;
     let saved = saved_during(request, record);
     if saved != record.saved_before {
         dir.write_saved(&saved)?;
@@ -232,6 +245,7 @@ fn commit_and_verify<'a>(
     let observed = node.observe(request.scope)?;
     verify(&plan(request.desired, &observed.state, request.policy))?;
     repeat_baseline(node, request.checks, interrupt)?;
+    let faults = compare_paths(request, &before, &judge(node, request)?, &observed)?;
     if interrupt.is_raised() {
         return Err(commit_error(CommitError::Interrupted).into());
     }
@@ -242,11 +256,39 @@ fn commit_and_verify<'a>(
     dir.write_last_applied(&last_applied(request, record))?;
     let Some(timeout) = request.confirm_within else {
         dir.commit(record)?;
-        return Ok(None);
+        return Ok(Verified { pending: None, faults });
     };
     let pending = Pending::from_now(record.id, timeout);
     dir.mark_pending(&pending)?;
-    Ok(Some(pending))
+    Ok(Verified { pending: Some(pending), faults })
+}
+
+/// Asks the node which paths of pods work.
+fn judge(node: &mut dyn Backend, request: &Request) -> Result<Ledger, Error> {
+    request.paths.map_or_else(|| Ok(Ledger::default()), |paths| paths.judge(|packets| node.verdicts(packets)))
+}
+
+/// Verifies that every path that worked before the commit still works. Returns why others do not.
+fn compare_paths(
+    request: &Request,
+    before: &Ledger,
+    after: &Ledger,
+    observed: &Observed,
+) -> Result<Vec<PathFault>, Error> {
+    let Some(paths) = request.paths else { return Ok(Vec::new()) };
+    let blocked = after.blocked();
+    if blocked.is_empty() {
+        return Ok(Vec::new());
+    }
+    let model = ForwardingModel::of(&observed.state, &observed.host);
+    let worse = forwarding::explain(paths, &after.worse_than(before), &model);
+    if worse.is_empty() {
+        return Ok(forwarding::explain(paths, &blocked, &model));
+    }
+    let details = worse.iter().map(|fault| format!("{}: {}", fault.summary(), fault.why));
+    Err(Error::new(Kind::RolledBack, "paths of pods worked before the change but not after it:")
+        .with_details(details)
+        .with_hint_if(worse.iter().find_map(|fault| fault.remedy.clone())))
 }
 
 /// Verifies that no other program has written the sysctls since the plan was made: a switch sysctl would overwrite

@@ -1,7 +1,7 @@
 //! `hostgw apply`
 
 use super::{
-    VerbFailure, Verdict,
+    VerbFailure, VerbResult,
     arguments::{ApplyOptions, Consent},
     changed,
     command_line::{CommandLine, Presentation},
@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Applies a configuration, or a saved plan, to this node.
-pub(super) fn run(options: &ApplyOptions, output: &Output) -> Verdict {
+pub(super) fn run(options: &ApplyOptions, output: &Output) -> VerbResult {
     let policy = if options.adopt { ForeignPolicy::Adopt } else { ForeignPolicy::Respect };
     let plan = options.plan.as_deref().map(SavedPlan::read).transpose()?;
     let session = match &plan {
@@ -41,14 +41,16 @@ pub(super) fn run(options: &ApplyOptions, output: &Output) -> Verdict {
     let result = reconcile::run(&mut apply, options.confirm, &caller);
     let RunResult { committed, recovered } = result.map_err(|failure| reporter.failure(failure))?;
     let is_changed = committed.is_some() || recovered;
-    if let Some(Committed { totals, pending }) = committed {
-        output.done(&format!(
-            "Applied to node {} and verified: {} added, {} updated, {} removed.",
-            apply.session.node_name(),
-            totals.add,
-            totals.change,
-            totals.remove
-        ));
+    if let Some(Committed { totals, pending, faults }) = committed {
+        let changes = format!("{} added, {} updated, {} removed", totals.add, totals.change, totals.remove);
+        let name = apply.session.node_name();
+        if faults.is_empty() {
+            output.done(&format!("Applied to node {name} and verified: {changes}."));
+        } else {
+            output.say(&format!(
+                "Applied to node {name}: {changes}. Some packets are lost; see the warnings above."
+            ));
+        }
         if let Some(pending) = pending {
             wait(pending, &reporter)?;
         }

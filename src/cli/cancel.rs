@@ -1,6 +1,6 @@
 //! `hostgw cancel`
 
-use super::{Verdict, arguments::CancelOptions, output::Output, reporter::Reporter};
+use super::{VerbResult, arguments::CancelOptions, output::Output, reporter::Reporter};
 use crate::{
     error::Error,
     reconcile::{self, Cancellation, named, state_dir},
@@ -8,7 +8,7 @@ use crate::{
 };
 
 /// Rolls back a pending apply now.
-pub(super) fn run(options: &CancelOptions, output: &Output) -> Verdict {
+pub(super) fn run(options: &CancelOptions, output: &Output) -> VerbResult {
     let reporter = Reporter { output };
     match reconcile::cancel(&state_dir()?, options.id, options.lock.lock_timeout, &reporter)? {
         Cancellation::Ended(outcome) => report(&outcome, &reporter),
@@ -26,7 +26,7 @@ pub(super) fn run(options: &CancelOptions, output: &Output) -> Verdict {
 }
 
 /// Reports the end of an apply that was to be canceled.
-pub(super) fn report(outcome: &Outcome, reporter: &Reporter<'_>) -> Verdict {
+pub(super) fn report(outcome: &Outcome, reporter: &Reporter<'_>) -> VerbResult {
     reporter.outcome(outcome);
     let named = named(outcome);
     match (&outcome.failure, outcome.decision) {

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    VerbFailure, Verdict,
+    VerbFailure, VerbResult,
     arguments::CheckCniOptions,
     configuration::{load, text_of},
     environment,
@@ -98,7 +98,7 @@ const MAX_BYTES: usize = 1 << 20;
 const MAX_SHOWN: usize = 50;
 
 /// Checks that a CNI configuration fits a node and the cluster.
-pub(super) fn run(options: &CheckCniOptions, output: &Output) -> Verdict {
+pub(super) fn run(options: &CheckCniOptions, output: &Output) -> VerbResult {
     let (name, text) = text_of(&options.cni)?;
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text).to_owned();
     let configuration = parse(&name, &text)?;

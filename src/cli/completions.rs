@@ -19,7 +19,7 @@ use clap_complete::{
 };
 
 use super::{
-    Verdict,
+    VerbResult,
     arguments::{Arguments, Color, CompletionsOptions, OutputForm, Shell},
     configuration,
     git::Git,
@@ -35,7 +35,7 @@ use crate::{
 const VARIABLE: &str = "HOSTGW_COMPLETE";
 
 /// Prints the completion script of a shell.
-pub(super) fn run(options: &CompletionsOptions, output: &Output) -> Verdict {
+pub(super) fn run(options: &CompletionsOptions, output: &Output) -> VerbResult {
     let mut script = Vec::new();
     options
         .shell

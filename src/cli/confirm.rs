@@ -1,13 +1,13 @@
 //! `hostgw confirm`
 
-use super::{Verdict, arguments::ConfirmOptions, output::Output, reporter::Reporter};
+use super::{VerbResult, arguments::ConfirmOptions, output::Output, reporter::Reporter};
 use crate::{
     reconcile::{self, Settled, already_confirmed, named, not_kept, state_dir},
     record::Decision,
 };
 
 /// Confirms a pending apply. Succeeds only if this very call confirmed it.
-pub(super) fn run(options: &ConfirmOptions, output: &Output) -> Verdict {
+pub(super) fn run(options: &ConfirmOptions, output: &Output) -> VerbResult {
     let reporter = Reporter { output };
     let lock_timeout = options.lock.lock_timeout;
     let Settled { outcome, is_by_this_call } =

@@ -1,7 +1,7 @@
 //! `hostgw destroy`
 
 use super::{
-    Verdict,
+    VerbResult,
     arguments::{DestroyOptions, Preview},
     changed,
     command_line::{CommandLine, Presentation},
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Removes everything hostgw manages on this node.
-pub(super) fn run(options: &DestroyOptions, output: &Output) -> Verdict {
+pub(super) fn run(options: &DestroyOptions, output: &Output) -> VerbResult {
     let on_foreign = match (options.adopt, options.abandon) {
         (true, _) => ForeignSysctlPolicy::Overwrite,
         (false, true) => ForeignSysctlPolicy::Leave,
@@ -41,7 +41,7 @@ pub(super) fn run(options: &DestroyOptions, output: &Output) -> Verdict {
 }
 
 /// Shows what would be removed. The exit codes are those of `plan`.
-fn preview(destroy: &mut Destroy, options: &DestroyOptions, output: &Output) -> Verdict {
+fn preview(destroy: &mut Destroy, options: &DestroyOptions, output: &Output) -> VerbResult {
     output.record(|transaction| transaction.dry_run = true);
     let dir = destroy.dir().clone();
     let checked = reconcile::preview(&dir, options.consent.lock.lock_timeout, || {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    VerbFailure, Verdict,
+    VerbFailure, VerbResult,
     arguments::{DiffOptions, PlanOptions},
     configuration::{document, find, load},
     output::Output,
@@ -55,7 +55,7 @@ const fn detail(full: bool, summary: bool) -> Detail {
 }
 
 /// Shows what a configuration change does to every node.
-pub(super) fn run(options: &DiffOptions, output: &Output) -> Verdict {
+pub(super) fn run(options: &DiffOptions, output: &Output) -> VerbResult {
     let sides = documents(options)?;
     let detail = detail(options.full, options.summary);
     let shape = ComparisonFormat::new(options.json, options.markdown, detail);
@@ -68,7 +68,7 @@ pub(super) fn run(options: &DiffOptions, output: &Output) -> Verdict {
 }
 
 /// Shows what the configuration asks for on every node.
-pub(super) fn all_nodes(options: &PlanOptions, output: &Output) -> Verdict {
+pub(super) fn all_nodes(options: &PlanOptions, output: &Output) -> VerbResult {
     let new = load(options.target.file.as_deref())?;
     let detail = detail(options.full, options.summary);
     let shape = ComparisonFormat::new(options.json, options.markdown, detail);
@@ -78,7 +78,7 @@ pub(super) fn all_nodes(options: &PlanOptions, output: &Output) -> Verdict {
 }
 
 /// Reports the differences.
-fn show(compared: &Compared, form: &ComparisonForm, output: &Output) -> Verdict {
+fn show(compared: &Compared, form: &ComparisonForm, output: &Output) -> VerbResult {
     let report = compared.report();
     match form.shape {
         ComparisonFormat::Json => output.json(&report)?,

@@ -3,7 +3,7 @@
 use clap::{CommandFactory, Parser};
 
 use super::{
-    Verdict,
+    VerbResult,
     arguments::{Arguments, HelpOptions},
     output::Output,
 };
@@ -15,7 +15,7 @@ use crate::{
 };
 
 /// Shows the help of a command, a guide, or the explanation of a rule.
-pub(super) fn run(options: &HelpOptions, output: &Output) -> Verdict {
+pub(super) fn run(options: &HelpOptions, output: &Output) -> VerbResult {
     let Some(subject) = options.subject.as_deref() else { return of_command(None, output) };
     if let Some(guide) = Guide::find(subject) {
         output.page(&guide::text(guide, &output.palette))?;
@@ -38,7 +38,7 @@ pub(super) fn run(options: &HelpOptions, output: &Output) -> Verdict {
 }
 
 /// Shows what `--help` shows.
-fn of_command(name: Option<&str>, output: &Output) -> Verdict {
+fn of_command(name: Option<&str>, output: &Output) -> VerbResult {
     let words = ["hostgw"].into_iter().chain(name).chain(["--help"]);
     if let Err(help) = Arguments::try_parse_from(words) {
         output.help(&help.render());

@@ -9,7 +9,7 @@ use clap_mangen::{
 };
 
 use super::{
-    Verdict,
+    VerbResult,
     arguments::{Arguments, DATE, ENVIRONMENT, EXIT_CODES, ManOptions},
     output::Output,
     render,
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Writes the manual pages of hostgw, of each command, and of each guide.
-pub(super) fn run(options: &ManOptions, output: &Output) -> Verdict {
+pub(super) fn run(options: &ManOptions, output: &Output) -> VerbResult {
     let folder = &options.folder;
     let failed =
         |error| Error::unexpected(format!("cannot write manual pages to {}: {error}", text::path(folder)));

@@ -102,7 +102,7 @@ impl From<config::InvalidConfig> for VerbFailure {
 }
 
 /// The exit code of a command that succeeded: 0, or 2 for changes with `--detailed-exitcode`. Otherwise, its failure.
-type Verdict = Result<u8, VerbFailure>;
+type VerbResult = Result<u8, VerbFailure>;
 
 /// The exit code of a command that changed something.
 const fn changed(detailed_exitcode: bool) -> u8 {

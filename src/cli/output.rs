@@ -10,7 +10,7 @@ use console::{Style, Term};
 use serde::Serialize;
 
 use super::{
-    VerbFailure, Verdict,
+    VerbFailure, VerbResult,
     arguments::{Color, OutputForm},
     error_json::{ErrorDocument, ErrorJson},
     progress_line, terminal,
@@ -233,6 +233,9 @@ impl Output {
         self.record(|transaction| transaction.warnings.push(diagnostic.message.clone()));
         let head = format!("{}[{}]:", diagnostic.rule.severity().name(), diagnostic.rule);
         self.say(&format!("{} {}", self.messages.change.apply_to(head), printable(&diagnostic.message)));
+        if let Some(remedy) = &diagnostic.remedy {
+            self.say(&format!("{} {}", self.messages.head.apply_to("help:"), printable(remedy)));
+        }
     }
 
     /// Prints a warning.
@@ -253,7 +256,7 @@ impl Output {
     }
 
     /// Reports a failure, prints the JSON document, and returns the exit code.
-    pub(super) fn finish(&self, verdict: Verdict) -> u8 {
+    pub(super) fn finish(&self, verdict: VerbResult) -> u8 {
         let kind = verdict.as_ref().err().map(|failure| self.failure(failure));
         let error = self.error.take();
         let printed = match (&self.transaction, error) {

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{
-    VerbFailure, Verdict,
+    VerbFailure, VerbResult,
     arguments::PlanOptions,
     configuration::{load, text_of},
     diff, environment,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Shows what would change on this node, or on the node of a snapshot.
-pub(super) fn run(options: &PlanOptions, output: &Output) -> Verdict {
+pub(super) fn run(options: &PlanOptions, output: &Output) -> VerbResult {
     if options.all_nodes {
         return diff::all_nodes(options, output);
     }

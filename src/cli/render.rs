@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::{
-    Verdict,
+    VerbResult,
     arguments::{PersistArgument, RenderOptions},
     configuration::load,
     environment,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// Prints a script for a node, or a file that restores part of its state at boot.
-pub(super) fn run(options: &RenderOptions, output: &Output) -> Verdict {
+pub(super) fn run(options: &RenderOptions, output: &Output) -> VerbResult {
     if options.netplan_id.is_some() && options.persist != Some(PersistArgument::Netplan) {
         return Err(Error::new(Kind::Usage, "--netplan-id needs --persist netplan").into());
     }

@@ -58,12 +58,17 @@ impl Observer for Reporter<'_> {
                 output.done("No changes left: another program already made them.");
             }
             Event::Begun(id) => output.record(|transaction| transaction.transaction = Some(id)),
-            Event::Committed { totals, pending, checks } => {
+            Event::Committed { totals, pending, checks, faults } => {
                 output.record(|transaction| {
                     transaction.done = Some(totals.into());
                     transaction.verified = true;
                     transaction.confirmation = pending.map(|pending| Confirmation::of(pending, None));
                 });
+                for fault in faults {
+                    let mut diagnostic = fault.diagnostic();
+                    diagnostic.message.insert_str(0, "applied, but ");
+                    output.diagnostic(&diagnostic);
+                }
                 if checks > 0 {
                     let checks = count(checks, "check");
                     output.done(&format!("{checks} passed before and after the change."));

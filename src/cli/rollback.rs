@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    Verdict, arguments::RollbackOptions, cancel, changed, output::Output, persisted, reporter::Reporter,
+    VerbResult, arguments::RollbackOptions, cancel, changed, output::Output, persisted, reporter::Reporter,
 };
 use crate::{
     apply::Interrupt,
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// Undoes the newest transaction: the interrupted one, or else the last one that was committed.
-pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
+pub(super) fn run(options: &RollbackOptions, output: &Output) -> VerbResult {
     let (rollback, reporter) =
         (Rollback { adopt: options.adopt, abandon: options.abandon }, Reporter { output });
     let dir = state_dir()?;
@@ -62,7 +62,7 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> Verdict {
 }
 
 /// Shows what would be undone.
-fn preview(rollback: Rollback, options: &RollbackOptions, output: &Output) -> Verdict {
+fn preview(rollback: Rollback, options: &RollbackOptions, output: &Output) -> VerbResult {
     output.record(|transaction| transaction.dry_run = true);
     let (found, checked) = rollback.preview(options.consent.lock.lock_timeout)?;
     let Some(Undo { record, is_open, plan }) = found else { return nothing_recorded(output) };
@@ -75,7 +75,7 @@ fn preview(rollback: Rollback, options: &RollbackOptions, output: &Output) -> Ve
     Ok(if plan.is_empty() { 0 } else { changed(options.preview.detailed_exitcode) })
 }
 
-fn nothing_recorded(output: &Output) -> Verdict {
+fn nothing_recorded(output: &Output) -> VerbResult {
     output.result("Nothing to do: there is no apply or destroy to roll back.\n")?;
     Ok(0)
 }

@@ -1,7 +1,7 @@
 //! `hostgw schema`
 
 use super::{
-    Verdict,
+    VerbResult,
     arguments::{SchemaOptions, Subject},
     check_cni::CniJson,
     error_json::ErrorDocument,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Prints a JSON Schema.
-pub(super) fn run(options: &SchemaOptions, output: &Output) -> Verdict {
+pub(super) fn run(options: &SchemaOptions, output: &Output) -> VerbResult {
     output.verbatim(&(text(options.subject) + "\n"))?;
     Ok(0)
 }

@@ -4,14 +4,15 @@ use std::borrow::Cow;
 
 #[cfg(target_os = "linux")]
 use super::persisted::{self, Basis};
-#[cfg(target_os = "linux")]
-use crate::{plan::Desired, reconcile::Place, render::PersistedFile};
 use crate::{
+    forwarding::PathFault,
     plan::{self, Prepared, compare::Side},
     reconcile::Session,
     record::LastApplied,
     render::{self, ChangeEntry, Locator, Palette, Report, SourceLocation},
 };
+#[cfg(target_os = "linux")]
+use crate::{plan::Desired, reconcile::Place, render::PersistedFile};
 
 /// Returns the plan with its reasons, warnings and source lines.
 pub(super) fn report(session: &Session) -> Report {
@@ -62,6 +63,7 @@ fn resolve<T>(session: &Session, take: impl FnOnce(Report, &mut dyn Iterator<Ite
     let warnings = plan::check::warnings(cluster, session.index, desired, observed);
     let warnings = warnings.into_iter().chain(plan::check::irrevocable(plan));
     report.warn(warnings.chain(plan::foreign::warnings(&session.prepared.left)), |path| locator.source(path));
+    report.warn_of_paths(session.path_faults().iter().map(PathFault::diagnostic));
     #[cfg(target_os = "linux")]
     if let Place::Live(_) = session.place {
         report.add_persisted(persisted(session));

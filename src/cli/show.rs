@@ -1,7 +1,7 @@
 //! `hostgw show`
 
 use super::{
-    Verdict,
+    VerbResult,
     arguments::ShowOptions,
     output::Output,
     plan_shape::{PlanShape, show},
@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Shows a saved plan in any form of `hostgw plan`.
-pub(super) fn run(options: &ShowOptions, output: &Output) -> Verdict {
+pub(super) fn run(options: &ShowOptions, output: &Output) -> VerbResult {
     let plan = SavedPlan::read(&options.plan)?;
     let shape = PlanShape::new(options.json, options.markdown, options.summary);
     show(&plan.report(), Some(&plan.title()), shape, output)?;

@@ -15,7 +15,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    VerbFailure, Verdict, arguments::SimulateOptions, configuration, output::Output, progress_line, signals,
+    VerbFailure, VerbResult, arguments::SimulateOptions, configuration, output::Output, progress_line,
+    signals,
 };
 use crate::{
     config::Loaded,
@@ -68,7 +69,7 @@ struct Choice {
 }
 
 /// Builds the cluster in network namespaces, applies every plan, and tests the connections.
-pub(super) fn run(options: &SimulateOptions, output: &Output) -> Verdict {
+pub(super) fn run(options: &SimulateOptions, output: &Output) -> VerbResult {
     let loaded = configuration::load(options.file.as_deref())?;
     let choice = choose(&loaded.cluster, options)?;
     kernel::become_root_of_own_user_namespace().map_err(|error| forbidden(&error))?;

@@ -1,6 +1,6 @@
 //! `hostgw snapshot`
 
-use super::{VerbFailure, Verdict, output::Output};
+use super::{VerbFailure, VerbResult, output::Output};
 use crate::{
     clock::{now, time},
     error::Kind,
@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Prints everything that a plan for this node can depend on.
-pub(super) fn run(output: &Output) -> Verdict {
+pub(super) fn run(output: &Output) -> VerbResult {
     let dir = state_dir()?;
     let mut unknown = Vec::new();
     let saved = readable(dir.saved(), &mut unknown)?.unwrap_or_default();

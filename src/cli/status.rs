@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    VerbFailure, Verdict,
+    VerbFailure, VerbResult,
     arguments::StatusOptions,
     history::{self, TransactionSummary},
     output::Output,
@@ -21,7 +21,7 @@ use crate::{
     plan::{self, Desired, ForeignPolicy, Observe, Observed, OriginalSysctls, Reason, Scope, Totals},
     reconcile::{described, last_applied, readable, state_dir},
     record::{Decision, LastApplied, Outcome, Pending, Record},
-    render::{self, PersistedFile, Report},
+    render::{self, DiagnosticEntry, PersistedFile, Report},
     state::{self, NatTable, Route, State, StatePart, Unknown},
     text::{Untrusted, count, list, printable},
 };
@@ -54,6 +54,9 @@ pub(super) struct Status {
     persisted: Vec<PersistedFile>,
     /// Why a plan from the last applied configuration would fail on this machine.
     problems: Vec<Untrusted>,
+    /// The paths of pods that do not work, or not as planned, for reasons other than drift.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    diagnostics: Vec<DiagnosticEntry>,
     /// What could not be read.
     unknown: Vec<Unknown>,
 }
@@ -69,7 +72,7 @@ struct Owned {
 }
 
 /// Shows what hostgw manages here, the last apply, and the drift since then.
-pub(super) fn run(options: &StatusOptions, output: &Output) -> Verdict {
+pub(super) fn run(options: &StatusOptions, output: &Output) -> VerbResult {
     if options.history {
         history::show(options.json, output)?;
         return Ok(0);
@@ -264,7 +267,8 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
     let prefixes = applied.as_ref().map(|applied| applied.desired.prefixes.clone()).unwrap_or_default();
     let scope = last_state.as_ref().map_or_else(Scope::default, |state| Scope::of(state, prefixes));
     let observed = LiveNode.observe(&scope)?;
-    let problems = applied.map(|applied| applied.problems(&observed)).unwrap_or_default();
+    let problems = applied.as_ref().map(|applied| applied.problems(&observed)).unwrap_or_default();
+    let diagnostics = applied.map(|applied| applied.path_faults(&observed)).unwrap_or_default();
     let observed = observed.state;
     unknown.extend(observed.unknown.iter().cloned());
     let drift = last_state.as_ref().map(|state| drift(state, &observed));
@@ -287,6 +291,7 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
         drift,
         persisted: persisted::judge_by_last(last.as_ref()),
         problems,
+        diagnostics,
         unknown,
     })
 }
@@ -321,6 +326,15 @@ impl Applied {
         });
         let problems = plan::check(&self.cluster, self.index, &self.desired, observed);
         moved.into_iter().chain(problems.into_iter().map(|problem| problem.message)).map(Into::into).collect()
+    }
+}
+
+impl Applied {
+    /// Returns the paths of pods that do not work even without drift.
+    fn path_faults(&self, observed: &Observed) -> Vec<DiagnosticEntry> {
+        let plan = plan::plan(&self.desired.state, &observed.state, ForeignPolicy::Respect);
+        let faults = plan::path_faults(&self.cluster, self.index, &self.desired, observed, &plan);
+        faults.iter().map(|fault| DiagnosticEntry::new(fault.diagnostic(), None)).collect()
     }
 }
 
@@ -367,7 +381,11 @@ fn text(status: &Status, output: &Output) -> String {
         let _ = writeln!(text, "{}", unconfirmed.text());
     }
     match &status.drift {
-        Some(drift) if drift.totals == Totals::default() && status.problems.is_empty() => {
+        Some(drift)
+            if drift.totals == Totals::default()
+                && status.problems.is_empty()
+                && status.diagnostics.is_empty() =>
+        {
             text.push_str("Drift: none\n");
         }
         Some(drift) if drift.totals == Totals::default() => {
@@ -393,6 +411,13 @@ fn text(status: &Status, output: &Output) -> String {
     }
     for problem in &status.problems {
         let _ = writeln!(text, "  {problem}");
+    }
+    for DiagnosticEntry { code, severity, message, remedy, .. } in &status.diagnostics {
+        let head = format!("{}[{code}]:", severity.name());
+        let _ = writeln!(text, "{} {message}", output.palette.change.apply_to(head));
+        if let Some(remedy) = remedy {
+            let _ = writeln!(text, "  {remedy}");
+        }
     }
     for unknown in unknown {
         let _ = writeln!(text, "? {}: {}", unknown.what, unknown.why);

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    VerbFailure, Verdict,
+    VerbFailure, VerbResult,
     arguments::{FindingsFormat, ValidateOptions},
     configuration,
     error_json::ErrorJson,
@@ -53,7 +53,7 @@ struct FileJson {
 }
 
 /// Checks every file, and reports how many nodes it has, or every error in it.
-pub(super) fn run(options: &ValidateOptions, output: &Output) -> Verdict {
+pub(super) fn run(options: &ValidateOptions, output: &Output) -> VerbResult {
     let named = options.files.iter().chain(&options.more);
     let mut files: Vec<Option<&Path>> = named.map(|file| Some(file.as_path())).collect();
     if files.is_empty() {

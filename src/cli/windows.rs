@@ -1,7 +1,7 @@
 //! `hostgw plan --state` for a Windows node.
 
 use super::{
-    VerbFailure, Verdict,
+    VerbFailure, VerbResult,
     arguments::PlanOptions,
     configuration::load,
     environment,
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Shows what would change on a Windows node, whose state the collector script wrote to the file `name`.
-pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Output) -> Verdict {
+pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Output) -> VerbResult {
     let observed = WindowsObserved::parse(name, text)?;
     let Loaded { document, cluster } = load(options.target.file.as_deref())?;
     let named = environment::node(options.target.node.as_deref());

@@ -11,11 +11,13 @@ mod namespace;
 mod nat;
 mod neighbor;
 mod netlink;
+mod policy_rule;
 mod probe;
 mod route;
 mod sysctl;
 #[cfg(test)]
 mod testing;
+mod verdict;
 
 use std::{
     fs, io,
@@ -27,10 +29,11 @@ use rtnetlink::sys::protocols::NETLINK_ROUTE;
 use crate::{
     apply::{Backend, CheckResult, CommitError, Identity, Interrupt, Order, ProbeMode},
     error::Error,
+    forwarding::{Forwarder, Packet, Verdict},
     model::{Check, Family, SysctlKey},
     plan::{Change, NatChange, Observe, Observed, RouteChange, Scope, SysctlChange, SysctlValues},
     progress::{self, Task},
-    state::{Host, State},
+    state::{Host, InterfaceAddress, State},
 };
 use link::Links;
 use netlink::{KernelError, Refused, Requests, Socket};
@@ -55,20 +58,25 @@ impl LiveNode {
     /// # Errors
     /// Returns an error if the interfaces, addresses, routes or NAT cannot be read.
     pub fn everything(self) -> Result<Observed, Error> {
-        read(route::everything, sysctl::everything)
+        read(true, route::everything, |_| sysctl::everything())
     }
 }
 
 impl Observe for LiveNode {
     fn observe(&mut self, scope: &Scope) -> Result<Observed, Error> {
-        read(|socket, links| route::observe(socket, links, scope), || sysctl::observe(scope))
+        read(
+            !scope.prefixes.is_empty(),
+            |socket, links| route::observe(socket, links, scope),
+            |addresses| sysctl::observe(scope, addresses),
+        )
     }
 }
 
-/// Reads the interfaces, addresses and NAT; `routes` and `sysctls` select what else to read.
+/// Reads the interfaces, addresses and NAT; the other arguments select what else to read.
 fn read(
+    with_rules: bool,
     routes: impl FnOnce(&mut Socket, &Links) -> Result<route::ObservedRoutes, KernelError>,
-    sysctls: impl FnOnce() -> sysctl::ObservedSysctls,
+    sysctls: impl FnOnce(&[InterfaceAddress]) -> sysctl::ObservedSysctls,
 ) -> Result<Observed, Error> {
     let _task = Task::begin("reading the node");
     let mut socket = open_route_socket()?;
@@ -76,13 +84,21 @@ fn read(
     let addresses =
         link::addresses(&mut socket, &links).map_err(|error| unreadable("the addresses", &error))?;
     let routes = routes(&mut socket, &links).map_err(|error| unreadable("the routes", &error))?;
+    let rules = if with_rules { policy_rule::all(&mut socket) } else { Ok(Vec::new()) };
+    let rules = rules.map_err(|error| unreadable("the policy rules", &error))?;
     let (nat, mut unknown) = nat::observe(&Family::ALL).map_err(|error| unreadable_nat(&error))?;
-    let sysctls = sysctls();
+    let sysctls = sysctls(&addresses);
     unknown.extend(sysctls.unknown);
     Ok(Observed {
         state: State { routes: routes.routes, nat, sysctls: sysctls.values, unknown },
-        host: Host { links: links.all, addresses, foreign: routes.foreign },
+        host: Host { links: links.all, addresses, foreign: routes.foreign, others: routes.others, rules },
     })
+}
+
+impl Forwarder for LiveNode {
+    fn verdicts(&mut self, packets: &[Packet]) -> Result<Vec<Verdict>, Error> {
+        verdict::verdicts(packets)
+    }
 }
 
 impl Backend for LiveNode {
@@ -337,7 +353,7 @@ pub fn host() -> Result<Host, Error> {
     let links = Links::read(&mut socket).map_err(|error| unreadable("the interfaces", &error))?;
     let addresses =
         link::addresses(&mut socket, &links).map_err(|error| unreadable("the addresses", &error))?;
-    Ok(Host { links: links.all, addresses, foreign: Vec::new() })
+    Ok(Host { links: links.all, addresses, ..Host::default() })
 }
 
 /// Ignores `signal` in this process and in every program it starts.

@@ -43,6 +43,8 @@ pub struct ObservedRoutes {
     pub routes: Vec<Route>,
     /// The other foreign routes that a plan depends on.
     pub foreign: Vec<Route>,
+    /// The remaining foreign routes, of any table, that can carry the packets of pods; sorted by key.
+    pub others: Vec<Route>,
 }
 
 /// Reads the routes in `scope`: managed ones from every table, and all relevant ones from the tables of its keys and
@@ -63,7 +65,9 @@ pub fn observe(socket: &mut Socket, links: &Links, scope: &Scope) -> Result<Obse
         selection.end_key();
         found.routes.append(&mut selection.found.routes);
         found.foreign.append(&mut selection.found.foreign);
+        found.others.append(&mut selection.found.others);
     }
+    found.others.sort_by_key(Route::key);
     // The sort is stable, so routes with the same key stay in the kernel's order.
     found.routes.sort_by_key(Route::key);
     Ok(found)
@@ -91,10 +95,14 @@ impl Selection<'_> {
         let Some(first) = self.of_key.first() else { return };
         let is_read = self.tables.contains(&first.table);
         let is_wanted = is_read && self.scope.wants(&first.key());
-        if is_read && !is_wanted {
-            let foreign =
-                self.of_key.iter().filter(|route| !route.is_owned() && self.scope.depends_on(route));
-            self.found.foreign.extend(foreign.cloned());
+        if !is_wanted {
+            for route in self.of_key.iter().filter(|route| !route.is_owned()) {
+                if is_read && self.scope.depends_on(route) {
+                    self.found.foreign.push(route.clone());
+                } else if self.scope.bears_on(route) {
+                    self.found.others.push(route.clone());
+                }
+            }
         }
         // A managed route outside the scope will be removed. Restoring it requires its position among the routes of its
         // key.
@@ -165,6 +173,11 @@ fn dump<T>(
         }
         other => other,
     }
+}
+
+/// `AF_INET` or `AF_INET6`.
+pub(super) fn family_number(family: Family) -> u8 {
+    u8::from(address_family(family))
 }
 
 const fn address_family(family: Family) -> AddressFamily {
@@ -326,7 +339,7 @@ fn put_route(bytes: &mut Vec<u8>, route: &Route, links: &Links) -> Result<(), Un
         bytes.append(&mut message(&encode_raw(&opaque.raw)?));
         return Ok(());
     }
-    let family = u8::from(address_family(route.family()));
+    let family = family_number(route.family());
     let flags = if route.next.onlink { RTNH_F_ONLINK } else { 0 };
     // A number above 255 needs an attribute, which replaces this field.
     let table = u8::try_from(route.table).unwrap_or(0);

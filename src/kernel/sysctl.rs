@@ -12,7 +12,7 @@ use crate::{
     fault,
     model::{SysctlKey, normalize_value},
     plan::{Scope, SysctlChange},
-    state::{StatePart, Unknown},
+    state::{InterfaceAddress, StatePart, Unknown},
     text::Untrusted,
 };
 
@@ -29,8 +29,8 @@ pub struct ObservedSysctls {
 
 /// Reads the sysctls that `scope` asks for.
 #[must_use]
-pub fn observe(scope: &Scope) -> ObservedSysctls {
-    read(scope.every_sysctl(interfaces))
+pub fn observe(scope: &Scope, addresses: &[InterfaceAddress]) -> ObservedSysctls {
+    read(scope.every_sysctl(interfaces, addresses))
 }
 
 /// Reads every sysctl under `net.`.
@@ -187,6 +187,6 @@ pub fn hint(error: &io::Error) -> Option<String> {
     Some(text.to_owned())
 }
 
-fn file(key: &SysctlKey) -> PathBuf {
+pub(super) fn file(key: &SysctlKey) -> PathBuf {
     Path::new(ROOT).join(key.file())
 }

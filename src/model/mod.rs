@@ -14,7 +14,7 @@ pub use check::{Check, CheckTarget};
 pub use family::{Family, PerFamily};
 pub use interface::{InterfaceName, InvalidInterfaceName};
 pub use path::{ConfigPath, Segment};
-pub use pod_cidr::{InvalidPodCidr, PodCidr};
+pub use pod_cidr::{InvalidPodCidr, PodCidr, offset_by, pod_address};
 pub use sysctl::{InvalidSysctlKey, SysctlKey, normalize_value};
 
 use std::net::IpAddr;

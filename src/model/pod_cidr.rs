@@ -60,10 +60,27 @@ impl PodCidr {
             OperatingSystem::Linux => 1,
             OperatingSystem::Windows => 2,
         };
-        match self.0.network() {
-            IpAddr::V4(network) => Ipv4Addr::from_bits(network.to_bits() + u32::from(offset)).into(),
-            IpAddr::V6(network) => Ipv6Addr::from_bits(network.to_bits() + u128::from(offset)).into(),
-        }
+        offset_by(self.0.network(), offset.into())
+    }
+}
+
+/// Returns an address for a pod: network + 10 if it is in range, or else the first one that is not the `gateway`.
+#[must_use]
+pub fn pod_address(cidr: IpNet, gateway: Option<IpAddr>) -> IpAddr {
+    let fits = |address: &IpAddr| {
+        let is_broadcast = address.is_ipv4() && *address == cidr.broadcast();
+        cidr.contains(address) && Some(*address) != gateway && !is_broadcast
+    };
+    let mut candidates = [10, 1, 2, 3].into_iter().map(|offset| offset_by(cidr.network(), offset));
+    candidates.find(fits).or(gateway).unwrap_or_else(|| cidr.network())
+}
+
+/// Returns the address that follows `address` by this number.
+#[must_use]
+pub fn offset_by(address: IpAddr, offset: u32) -> IpAddr {
+    match address {
+        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits().wrapping_add(offset)).into(),
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits().wrapping_add(offset.into())).into(),
     }
 }
 

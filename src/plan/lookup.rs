@@ -3,7 +3,7 @@
 use std::{cmp::Reverse, net::IpAddr};
 
 use super::{Change, Observed, Plan, RouteChange};
-use crate::state::Route;
+use crate::state::{Route, State};
 
 /// The routes to an address before and after a plan; `None` if there is no route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,13 @@ pub fn lookup_change<'a>(
     })
 }
 
+/// Iterates over the observed foreign routes that remain when a node is brought to the `desired` state.
+pub fn kept_routes<'a>(desired: &'a State, observed: &'a State) -> impl Iterator<Item = &'a Route> {
+    let is_desired =
+        |route: &Route| desired.routes.binary_search_by(|other| other.key().cmp(&route.key())).is_ok();
+    observed.routes.iter().filter(move |route| !route.is_owned() && !is_desired(route))
+}
+
 /// Returns the route that the kernel would use. Of equal routes it is the first.
 fn best<'a>(routes: impl Iterator<Item = &'a Route>) -> Option<&'a Route> {
     routes.min_by_key(|route| (Reverse(route.destination.prefix_len()), route.metric))
@@ -54,10 +61,7 @@ mod tests {
     use std::slice::from_ref;
 
     use super::*;
-    use crate::{
-        plan::{ForeignPolicy, plan},
-        state::State,
-    };
+    use crate::plan::{ForeignPolicy, plan};
 
     fn route(destination: &str, gateway: &str, protocol: u8) -> Route {
         serde_json::from_value(serde_json::json!({

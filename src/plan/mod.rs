@@ -12,6 +12,7 @@ mod facts;
 pub mod foreign;
 mod identify;
 mod lookup;
+mod paths;
 mod prepare;
 pub mod reason;
 mod scope;
@@ -28,7 +29,8 @@ pub use diff::{
 pub use facts::Facts;
 pub use foreign::{ForeignSysctl, ForeignSysctlPolicy, Restoration, SysctlValues, TransactionProgress};
 pub use identify::{identify, node_named};
-pub use lookup::{LookupChange, lookup_change};
+pub use lookup::{LookupChange, kept_routes, lookup_change};
+pub use paths::path_faults;
 pub use prepare::{Observe, Prepared, prepare, prepare_removal};
 pub use reason::{PreviousApply, Reason, reason};
 pub use scope::{Observed, Scope};

@@ -7,8 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Touched, switch};
 use crate::{
+    forwarding,
     model::{Family, MAIN_TABLE, SysctlKey},
-    state::{Host, Route, RouteKey, State, StatePart},
+    state::{Host, InterfaceAddress, Route, RouteKey, State, StatePart},
 };
 
 /// The live state of a node: the objects that hostgw manages, and the surroundings that a plan depends on.
@@ -80,11 +81,32 @@ impl Scope {
         is_default || is_on_link || self.prefixes.iter().any(|prefix| prefix.contains(&route.destination))
     }
 
+    /// Returns `true` if a foreign route, of any table, can carry the packets of pods.
+    #[must_use]
+    pub fn bears_on(&self, route: &Route) -> bool {
+        let destination = &route.destination;
+        let mut prefixes = self.prefixes.iter();
+        prefixes.any(|prefix| prefix.contains(destination) || destination.contains(prefix))
+    }
+
     /// Returns the sysctls to read. `interfaces` returns the names in `net/FAMILY/conf` (`ipv4` or `ipv6`), including
     /// `all` and `default`. A switch adds everything that the kernel overwrites because of it, and IPv6 forwarding adds
-    /// each interface's `accept_ra`.
-    pub fn every_sysctl(&self, interfaces: impl Fn(&str) -> Vec<String>) -> BTreeSet<SysctlKey> {
+    /// each interface's `accept_ra`. With a cluster prefix, those that decide about forwarding on interfaces with `addresses` are read, too.
+    pub fn every_sysctl(
+        &self,
+        interfaces: impl Fn(&str) -> Vec<String>,
+        addresses: &[InterfaceAddress],
+    ) -> BTreeSet<SysctlKey> {
         let mut wanted = self.sysctls.clone();
+        for family in Family::ALL {
+            if !self.prefixes.iter().any(|prefix| Family::from(*prefix) == family) {
+                continue;
+            }
+            let of_family = addresses.iter().filter(|local| Family::from(local.address) == family);
+            let names: BTreeSet<&str> = of_family.map(|local| local.device.as_raw()).collect();
+            wanted.extend(names.iter().flat_map(|name| forwarding::sysctls(family, name)));
+            wanted.extend(forwarding::sysctls(family, "all"));
+        }
         for key in &self.sysctls {
             let Some(family) = key.parts().nth(1).filter(|_| switch::is_switch(key)) else { continue };
             wanted.extend(switch::rewritten_on(key, interfaces(&family).iter().map(String::as_str)));
@@ -101,7 +123,7 @@ impl Observed {
     /// Narrows a complete observation down to what an observation of `scope` would have returned.
     #[must_use]
     pub fn within(&self, scope: &Scope) -> Self {
-        let (mut routes, mut foreign) = (Vec::new(), Vec::new());
+        let (mut routes, mut foreign, mut others) = (Vec::new(), Vec::new(), Vec::new());
         let all = || self.state.routes.iter().chain(&self.host.foreign);
         for family in Family::ALL {
             let tables = scope.tables(family);
@@ -120,10 +142,19 @@ impl Observed {
         }
         // Foreign routes that share a key with a managed route that will be removed.
         let keys: HashSet<RouteKey> = routes.iter().map(Route::key).filter(|key| !scope.wants(key)).collect();
-        routes.extend(self.host.foreign.iter().filter(|route| keys.contains(&route.key())).cloned());
+        for route in self.host.foreign.iter().filter(|route| !scope.wants(&route.key())) {
+            if keys.contains(&route.key()) {
+                routes.push(route.clone());
+            }
+            let is_foreign = scope.tables(route.family()).contains(&route.table) && scope.depends_on(route);
+            if !is_foreign && scope.bears_on(route) {
+                others.push(route.clone());
+            }
+        }
+        others.sort_by_cached_key(Route::key);
         // The sort is stable, so routes with the same key stay in the kernel's order.
         routes.sort_by_cached_key(Route::key);
-        let wanted = scope.every_sysctl(|family| self.interfaces(family));
+        let wanted = scope.every_sysctl(|family| self.interfaces(family), &self.host.addresses);
         let seen = self.state.sysctls.iter().filter(|(key, _)| wanted.contains(key));
         let is_wanted = |subject: &StatePart| match subject {
             StatePart::Sysctl { key } => wanted.contains(key),
@@ -142,7 +173,12 @@ impl Observed {
                     .cloned()
                     .collect(),
             },
-            host: Host { foreign, ..self.host.clone() },
+            host: Host {
+                foreign,
+                others,
+                rules: if scope.prefixes.is_empty() { Vec::new() } else { self.host.rules.clone() },
+                ..self.host.clone()
+            },
         }
     }
 

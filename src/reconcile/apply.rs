@@ -10,6 +10,7 @@ use crate::{
     apply::StateDir,
     config::Document,
     error::{Error, Kind},
+    forwarding::Paths,
     kernel::LiveNode,
     model::{Check, Cluster},
     plan::{self, ForeignPolicy, Prepared},
@@ -101,6 +102,10 @@ impl Operation for Apply<'_> {
         &self.session.loaded.cluster.checks
     }
 
+    fn paths(&self) -> Option<Paths> {
+        Some(self.session.paths())
+    }
+
     fn configuration(&self) -> Option<&Document> {
         Some(&self.session.loaded.document)
     }
@@ -157,5 +162,10 @@ impl Operation for ApplyCluster<'_> {
 
     fn prepared_mut(&mut self) -> &mut Prepared {
         &mut self.prepared
+    }
+
+    fn paths(&self) -> Option<Paths> {
+        let Prepared { desired, observed, .. } = &self.prepared;
+        Some(Paths::new(self.cluster, self.index, &desired.state, &observed.host))
     }
 }

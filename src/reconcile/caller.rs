@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     apply::{Holder, Interrupt},
     error::Error,
+    forwarding::PathFault,
     model::Check,
     plan::Totals,
     record::{Pending, Record, TransactionMeta},
@@ -51,6 +52,8 @@ pub enum Event<'a> {
         pending: Option<&'a Pending>,
         /// The number of checks that passed before and after the change.
         checks: usize,
+        /// The paths of pods that do not work, and did not before.
+        faults: &'a [PathFault],
     },
     /// An apply is pending, and the command waits for its confirmation, or is about to confirm or cancel it.
     Pending(&'a Pending),

@@ -1,6 +1,9 @@
 //! What can be committed as one transaction.
 
-use crate::{apply::StateDir, config::Document, error::Error, model::Check, plan::Prepared, record::Command};
+use crate::{
+    apply::StateDir, config::Document, error::Error, forwarding::Paths, model::Check, plan::Prepared,
+    record::Command,
+};
 
 /// A change of the node: where to find its plan, and what must hold before it is committed.
 pub trait Operation {
@@ -31,6 +34,11 @@ pub trait Operation {
     /// The checks to run before and after the change.
     fn checks(&self) -> &[Check] {
         &[]
+    }
+
+    /// The paths of pods that must not become worse.
+    fn paths(&self) -> Option<Paths> {
+        None
     }
 
     /// The configuration to keep with the record.

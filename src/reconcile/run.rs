@@ -13,12 +13,13 @@ use super::{
     turn::{INTERVAL, lock_description, recover, take_turn, waiting_for_lock},
 };
 use crate::{
-    apply::{self, ActivityWatch, BaselineCheck, Failure, Lock, Request, StateDir},
+    apply::{self, ActivityWatch, BaselineCheck, Failure, Lock, Request, StateDir, Verified},
     error::{Error, Kind},
+    forwarding::PathFault,
     kernel::LiveNode,
     model::Check,
     plan::{Plan, Totals},
-    record::{Pending, TransactionMeta},
+    record::TransactionMeta,
 };
 
 /// A plan that was committed and verified.
@@ -28,6 +29,8 @@ pub struct Committed {
     pub totals: Totals,
     /// The pending apply, if it must be confirmed.
     pub pending: Option<PendingApply>,
+    /// The paths of pods that do not work.
+    pub faults: Vec<PathFault>,
 }
 
 /// The result of an operation.
@@ -180,13 +183,11 @@ fn run_locked<O: Operation>(
             caller.event(Event::Begun(id));
         }
         match result {
-            Ok((totals, watch)) => {
-                let pending = watch.as_ref().map(|(_, pending)| pending);
-                caller.event(Event::Committed { totals, pending, checks: baseline.len() });
-                let dir = operation.dir().clone();
-                let pending =
-                    watch.map(|(supervisor, pending)| PendingApply { dir, pending, meta, supervisor });
-                return Ok(Some(Committed { totals, pending }));
+            Ok(committed) => {
+                let pending = committed.pending.as_ref().map(PendingApply::pending);
+                let (totals, faults) = (committed.totals, &committed.faults[..]);
+                caller.event(Event::Committed { totals, pending, checks: baseline.len(), faults });
+                return Ok(Some(committed));
             }
             // Another program was faster than the commit.
             Err(Failure::Untouched(error)) if error.kind == Kind::Stale && attempt < MAX_ATTEMPTS => {}
@@ -223,22 +224,30 @@ fn commit<O: Operation>(
     hold: Option<Duration>,
     lock: &Lock,
     caller: &dyn Caller<O>,
-) -> Result<(Totals, Option<(Supervisor, Pending)>), Failure> {
+) -> Result<Committed, Failure> {
     let interrupt = caller.interrupt()?;
+    let paths = operation.paths();
     let request = Request {
         confirm_within: hold,
         checks,
+        paths: paths.as_ref(),
         configuration: operation.configuration(),
         ..Request::new(operation.prepared(), meta)
     };
     let totals = request.plan.totals();
     let mut supervisor = hold.map(|_| Supervisor::start(operation.dir(), lock)).transpose()?;
     match apply::run(&mut LiveNode, operation.dir(), &request, &interrupt) {
-        Ok(pending) => {
+        Ok(Verified { pending, faults }) => {
             if let Some(supervisor) = &mut supervisor {
                 supervisor.watch();
             }
-            Ok((totals, supervisor.zip(pending)))
+            let pending = supervisor.zip(pending).map(|(supervisor, pending)| PendingApply {
+                dir: operation.dir().clone(),
+                pending,
+                meta: meta.clone(),
+                supervisor,
+            });
+            Ok(Committed { totals, pending, faults })
         }
         Err(failure) => {
             if let Some(supervisor) = supervisor {

@@ -11,6 +11,7 @@ use crate::{
 use crate::{
     config::Loaded,
     error::{Error, Kind},
+    forwarding::{PathFault, Paths},
     plan::{self, ForeignPolicy, Observe, OriginalSysctls, Prepared},
     record::{LastApplied, Snapshot},
     render::Locator,
@@ -130,6 +131,20 @@ impl Session {
     #[must_use]
     pub fn node_name(&self) -> &Untrusted {
         &self.loaded.cluster.nodes[self.index].name
+    }
+
+    /// The paths between the pods of this node and those of all others, as the configuration plans them.
+    #[must_use]
+    pub fn paths(&self) -> Paths {
+        let Prepared { desired, observed, .. } = &self.prepared;
+        Paths::new(&self.loaded.cluster, self.index, &desired.state, &observed.host)
+    }
+
+    /// Returns the paths of pods that will not work even after the plan is applied.
+    #[must_use]
+    pub fn path_faults(&self) -> Vec<PathFault> {
+        let Prepared { desired, observed, plan, .. } = &self.prepared;
+        plan::path_faults(&self.loaded.cluster, self.index, desired, observed, plan)
     }
 
     /// Checks that the configuration fits the node.

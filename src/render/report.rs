@@ -42,6 +42,9 @@ pub struct Report {
     /// The same warnings, with their codes.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub diagnostics: Vec<DiagnosticEntry>,
+    /// Whether some of them concern the paths of pods.
+    #[serde(skip)]
+    pub has_lost_paths: bool,
     /// The files on this node that restore a part of its state at boot.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub persisted: Vec<PersistedFile>,
@@ -292,6 +295,21 @@ pub struct ConflictEntry {
     pub text: String,
 }
 
+impl DiagnosticEntry {
+    /// Creates the entry of a finding about this place in a configuration.
+    #[must_use]
+    pub fn new(diagnostic: Diagnostic, source: Option<SourceLocation>) -> Self {
+        let Diagnostic { rule, message, remedy, .. } = diagnostic;
+        Self {
+            code: rule.code(),
+            severity: rule.severity(),
+            message: message.into(),
+            source,
+            remedy: remedy.map(Into::into),
+        }
+    }
+}
+
 impl Report {
     /// Resolves `plan`. `explain` returns the reason for a change. `locate` finds a part of the configuration, or of
     /// the last applied one.
@@ -335,16 +353,18 @@ impl Report {
         warnings: impl IntoIterator<Item = Diagnostic>,
         locate: impl Fn(&ConfigPath) -> Option<SourceLocation>,
     ) {
-        for Diagnostic { rule, message, path, remedy } in warnings {
-            self.warnings.push(message.clone());
-            self.diagnostics.push(DiagnosticEntry {
-                code: rule.code(),
-                severity: rule.severity(),
-                message: message.into(),
-                source: path.as_ref().and_then(&locate),
-                remedy: remedy.map(Into::into),
-            });
+        for diagnostic in warnings {
+            self.warnings.push(diagnostic.message.clone());
+            let source = diagnostic.path.as_ref().and_then(&locate);
+            self.diagnostics.push(DiagnosticEntry::new(diagnostic, source));
         }
+    }
+
+    /// Adds the paths of pods that will not work, or not as planned.
+    pub fn warn_of_paths(&mut self, faults: impl IntoIterator<Item = Diagnostic>) {
+        let before = self.diagnostics.len();
+        self.warn(faults, |_| None);
+        self.has_lost_paths = self.diagnostics.len() > before;
     }
 
     /// Adds the files that restore a part of the state at boot, and a warning for each one that needs attention.
@@ -376,6 +396,7 @@ impl Report {
             unknown: Vec::new(),
             warnings: Vec::new(),
             diagnostics: Vec::new(),
+            has_lost_paths: false,
             persisted: Vec::new(),
             totals,
         }

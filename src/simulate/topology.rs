@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
     error::{Error, Kind},
-    model::{Cluster, Family, InterfaceName, OperatingSystem, PerFamily},
+    model::{Cluster, Family, InterfaceName, OperatingSystem, PerFamily, offset_by, pod_address},
     text::Untrusted,
 };
 
@@ -113,7 +113,7 @@ fn machine(
         let length = cidr.prefix().prefix_len();
         let net = |address| IpNet::new(address, length).unwrap_or(cidr.prefix());
         *bridge.get_mut(family) = Some(net(gateway));
-        *pod.get_mut(family) = Some(net(pod_address(cidr.prefix(), gateway)));
+        *pod.get_mut(family) = Some(net(pod_address(cidr.prefix(), Some(gateway))));
         // Other nodes reach a Windows node through the Windows gateway, although Linux simulates it.
         let gateway_in_use = node.gateways.get(family).copied().unwrap_or(gateway);
         *node.gateways.get_mut(family) = Some(gateway_in_use);
@@ -123,26 +123,6 @@ fn machine(
         node.egress_interface = InterfaceName::linux(&interface).ok();
     }
     Ok(Machine { index, name: node.name.clone(), os, interface, addresses, bridge, pod })
-}
-
-/// The address of the pod: network + 10 if it is in range, or else the first one that is not the gateway.
-fn pod_address(cidr: IpNet, gateway: IpAddr) -> IpAddr {
-    let tenth = offset_by(cidr.network(), 10);
-    if cidr.contains(&tenth) && tenth != cidr.broadcast() && tenth != gateway {
-        return tenth;
-    }
-    let candidates = (1..4).map(|offset| offset_by(cidr.network(), offset));
-    let fits = |address: &IpAddr| {
-        cidr.contains(address) && *address != gateway && (address.is_ipv6() || *address != cidr.broadcast())
-    };
-    candidates.into_iter().find(fits).unwrap_or(gateway)
-}
-
-fn offset_by(address: IpAddr, offset: u32) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits().wrapping_add(offset)).into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits().wrapping_add(offset.into())).into(),
-    }
 }
 
 /// The nodes' link.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::Route;
+use super::{PolicyRule, Route};
 
 use crate::text::Untrusted;
 
@@ -20,6 +20,13 @@ pub struct Host {
     /// Foreign routes without a gateway that make addresses on an interface reachable, default routes, and foreign
     /// routes inside a cluster prefix.
     pub foreign: Vec<Route>,
+    /// The remaining foreign routes, of any table, that can carry the packets of pods. Empty in a snapshot, where all are
+    /// among the foreign ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Route>,
+    /// The rules of policy routing, in the order in which the kernel applies them. Empty if they were not read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rules: Vec<PolicyRule>,
 }
 
 /// A network interface.

@@ -6,6 +6,7 @@
 mod host;
 mod kind;
 mod nat;
+mod policy_rule;
 mod route;
 mod windows;
 mod word;
@@ -26,6 +27,7 @@ pub use nat::{
     BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatObject, NatRule, NatTable,
     RuleBody, Tables,
 };
+pub use policy_rule::{LOCAL_TABLE, Mark, PolicyRule, RuleAction, RuleSelector, table_name};
 pub use route::{NextHop, OpaqueRoute, Route, RouteKey, RouteScope, RouteType, Spread, protocol};
 pub use windows::{Forwarding, Role, WindowsRoute, WindowsState};
 pub use word::{Column, Word, join_words};

@@ -285,6 +285,13 @@ pub enum RouteType {
 }
 
 impl RouteType {
+    /// Delivers packets to this node (`RTN_LOCAL`).
+    pub const LOCAL: Self = Self::Other(2);
+    /// Delivers packets to this node, and to all others on the link (`RTN_BROADCAST`).
+    pub const BROADCAST: Self = Self::Other(3);
+    /// Delivers packets to this node, as one of several (`RTN_ANYCAST`).
+    pub const ANYCAST: Self = Self::Other(4);
+
     /// Returns the type with this number.
     #[must_use]
     pub const fn from_number(number: u8) -> Self {

@@ -37,6 +37,7 @@ mod lengths;
 #[cfg(feature = "fault-injection")]
 mod midway;
 mod packets;
+mod paths;
 mod persist;
 mod preview;
 mod privileges;

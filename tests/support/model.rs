@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use hostgw::{
     apply::{Backend, CheckResult, CommitError, Interrupt, Order, ProbeMode},
     error::{Error, Kind},
+    forwarding::{Forwarder, ForwardingModel, Packet, Verdict},
     model::{Check, SysctlKey},
     plan::{Change, Observe, Observed, Scope, SysctlValues},
-    state::{Route, State},
+    state::{Host, Route, State},
 };
 
 use hostgw::text::Untrusted;
@@ -108,6 +109,15 @@ impl Observe for ModelNode {
             state.routes.iter().filter(|route| route.is_owned()).map(Route::key).collect();
         state.routes.retain(|route| managed_keys.contains(&route.key()) || scope.wants(&route.key()));
         Ok(Observed { state, ..Observed::default() })
+    }
+}
+
+/// It forwards all packets as its routes say.
+impl Forwarder for ModelNode {
+    fn verdicts(&mut self, packets: &[Packet]) -> Result<Vec<Verdict>, Error> {
+        let host = Host::default();
+        let model = ForwardingModel::of(&self.state, &host);
+        Ok(packets.iter().map(|packet| model.trace(packet).verdict).collect())
     }
 }
 

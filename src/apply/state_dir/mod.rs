@@ -3,7 +3,7 @@
 //! hostgw does not need them to find what it manages. They hold what the kernel cannot tell: the previous state. Every
 //! file names its format version, boot and namespace. A file of another boot or namespace is ignored, because the
 //! kernel state that it describes is gone. So only the journal is written to the disk at once. A crash of the machine
-//! can leave the other files empty or damaged, but not the file `boot.json`, which names the boot of all of them: what is
+//! can leave the other files empty or damaged, but not the file `boot`, which names the boot of all of them: what is
 //! damaged is ignored if it is of an earlier boot, and an error otherwise.
 //!
 //! The first call that needs the directory opens it; later calls use its descriptor. [`HOSTGW_STATE_DIR`](OVERRIDE)
@@ -44,7 +44,7 @@ pub const OVERRIDE: &str = "HOSTGW_STATE_DIR";
 const DEFAULT: &str = "/run/hostgw";
 const JOURNAL: &str = "journal.json";
 /// The boot of the last command that changed the directory. Without content: its envelope tells the boot.
-const BOOT: &str = "boot.json";
+const BOOT: &str = "boot";
 /// The folder for the files of a pending apply.
 const PENDING_FOLDER: &str = "wait";
 const PENDING: &str = "wait/pending.json";

@@ -309,6 +309,48 @@ impl Socket {
         Ok(())
     }
 
+    /// Sends questions, as many per system call as is safe, and passes each answer to `take` with the question's index:
+    /// the payload of the reply, or the error that is the answer.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if the kernel could not be asked, or did not answer every question.
+    pub fn ask(
+        &mut self,
+        questions: &mut Requests,
+        take: &mut impl FnMut(usize, Result<&[u8], KernelError>),
+    ) -> Result<(), KernelError> {
+        let mut sent = 0;
+        while let Some((bytes, count)) = questions.packet(sent) {
+            let first = self.sequence.wrapping_add(1);
+            self.sequence = u32::try_from(count).map_or(0, |count| self.sequence.wrapping_add(count));
+            number(bytes, first, count)?;
+            self.send(bytes)?;
+            let mut missing = count;
+            while missing > 0 {
+                self.receive(RecvFlags::empty()).map_err(|errno| match errno {
+                    Errno::AGAIN => KernelError::with_text(Errno::TIMEDOUT, "the kernel did not reply"),
+                    errno => errno.into(),
+                })?;
+                for message in Messages(&self.buffer) {
+                    let message = message?;
+                    let index = message.sequence.wrapping_sub(first) as usize;
+                    if index >= count {
+                        continue;
+                    }
+                    missing = missing.saturating_sub(1);
+                    match message.outcome()? {
+                        None => take(sent + index, Ok(message.payload)),
+                        Some(Err(error)) => take(sent + index, Err(error)),
+                        Some(Ok(())) => {}
+                    }
+                }
+            }
+            sent += count;
+        }
+        Ok(())
+    }
+
     /// Sends one nftables batch, from `NFNL_MSG_BATCH_BEGIN` to `NFNL_MSG_BATCH_END`, in one system call. Sets its
     /// sequence numbers and `NLM_F_ACK` flags: thousands of acknowledgments would not fit the socket buffer, and the
     /// kernel reports errors without that flag.

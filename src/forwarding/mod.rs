@@ -1,0 +1,103 @@
+//! Which way a node forwards a packet, and why.
+//!
+//! The kernel is asked for the way ([`kernel`](crate::kernel)), because only its answer takes everything into account
+//! that decides it: rules, all tables, foreign routes, the forwarding of each interface, and reverse path filtering. It
+//! does not say why it refuses a packet, so [`ForwardingModel`] computes the same from the observed state and names the
+//! rule, the route or the sysctl. Tests compare the two.
+//!
+//! Neither knows what firewall and NAT rules do with the packet, whether the next hop answers, or what the other node
+//! does.
+//!
+//! - `model.rs`: the way of a packet by rules, routes and sysctls
+//! - `path.rs`: the packets between the pods of this node and those of all others, and the way they should take
+//! - `explain.rs`: why a packet takes another way, in a sentence, and what to do about it
+
+mod explain;
+mod model;
+mod path;
+
+pub use explain::{PathFault, explain};
+pub use model::{ForwardingModel, Stop, Trace, sysctls};
+pub use path::{Direction, Ledger, Path, Paths, Rank};
+
+use std::{fmt, net::IpAddr};
+
+use crate::{error::Error, text::Untrusted};
+
+/// A node that can be asked which way it forwards packets.
+pub trait Forwarder {
+    /// Returns what the node does with packets, in their order.
+    ///
+    /// # Errors
+    /// Returns an error if the node cannot be asked.
+    fn verdicts(&mut self, packets: &[Packet]) -> Result<Vec<Verdict>, Error>;
+}
+
+/// A packet that reaches the node through an interface, without a mark and with the type of service 0.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Packet {
+    /// The source address.
+    pub source: IpAddr,
+    /// The destination address.
+    pub destination: IpAddr,
+    /// The interface that it comes in through.
+    pub input: Untrusted,
+}
+
+impl fmt::Display for Packet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} from {} iif {}", self.destination, self.source, self.input)
+    }
+}
+
+/// What a node does with a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It sends the packet on.
+    Forwarded {
+        /// The prefix length of the route.
+        length: u8,
+        /// The next hops, of which one is used. Empty if they are unknown.
+        hops: Vec<Hop>,
+    },
+    /// It receives the packet itself.
+    Local,
+    /// It discards the packet.
+    Refused(Refusal),
+}
+
+/// The next hop of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hop {
+    /// The address of the next hop, or `None` if the destination is on-link.
+    pub gateway: Option<IpAddr>,
+    /// The outgoing interface.
+    pub device: Untrusted,
+}
+
+/// The kernel's reason to refuse a packet, as coarse as its error codes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// No route (`ENETUNREACH`).
+    NoRoute,
+    /// An unreachable route, or no forwarding (`EHOSTUNREACH`).
+    Unreachable,
+    /// A route or a rule that prohibits the packet (`EACCES`).
+    Prohibited,
+    /// A blackhole, a source address that cannot be right, or another impossible packet (`EINVAL`).
+    Invalid,
+    /// Another error, by its number.
+    Other(i32),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoRoute => "there is no route",
+            Self::Unreachable => "the kernel reports it as unreachable (EHOSTUNREACH)",
+            Self::Prohibited => "the kernel prohibits it (EACCES)",
+            Self::Invalid => "the kernel discards it (EINVAL)",
+            Self::Other(errno) => return write!(f, "the kernel refuses it (error {errno})"),
+        })
+    }
+}

@@ -1,0 +1,444 @@
+//! The way of a packet by the rules, routes and sysctls of a node, as the kernel decides it: `ip_route_input_slow` and
+//! `fib_validate_source` (net/ipv4), `ip6_route_input_lookup` and `ip6_forward` (net/ipv6), and `fib_rules_lookup`
+//! (net/core/fib_rules.c).
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::{IpAddr, Ipv4Addr},
+};
+
+use ipnet::IpNet;
+
+use super::{Hop, Packet, Refusal, Verdict};
+use crate::{
+    model::{Family, SysctlKey},
+    state::{Host, PolicyRule, Route, RouteType, RuleAction, State},
+    text::Untrusted,
+};
+
+/// The rules, routes and sysctls of a node, indexed for lookups.
+#[derive(Debug)]
+pub struct ForwardingModel<'a> {
+    sysctls: &'a BTreeMap<SysctlKey, Untrusted>,
+    host: &'a Host,
+    rules: [Vec<PolicyRule>; 2],
+    /// Whether there are other IPv4 rules than the kernel's.
+    has_own_rules: bool,
+    /// The routes at each destination of each table, the preferred one first.
+    routes: HashMap<(u32, IpNet), Vec<&'a Route>>,
+    /// The prefix lengths in each table.
+    lengths: HashMap<(u32, Family), BTreeSet<u8>>,
+}
+
+/// The way of a packet, with what decided it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Trace<'a> {
+    /// What the node does with the packet.
+    pub verdict: Verdict,
+    /// The rule that selected the table.
+    pub rule: Option<&'a PolicyRule>,
+    /// The route.
+    pub route: Option<&'a Route>,
+    /// What refused the packet.
+    pub stop: Option<Stop<'a>>,
+}
+
+/// What refuses a packet.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Stop<'a> {
+    /// No rule leads to a route.
+    NoRoute,
+    /// A rule that discards the packet.
+    Rule(&'a PolicyRule),
+    /// A route that discards the packet.
+    Route(&'a Route),
+    /// This sysctl, which disables forwarding.
+    Forwarding(SysctlKey),
+    /// Reverse path filtering, because the way back is another one, or there is none.
+    ReversePath {
+        /// The sysctl that enables it.
+        sysctl: SysctlKey,
+        /// The route back to the source.
+        back: Option<&'a Route>,
+    },
+    /// The source is an address of this node, or no address of a host.
+    Source,
+    /// The destination is no address of a host, such as a broadcast address.
+    Destination,
+}
+
+/// What a lookup is made for.
+struct Flow<'a> {
+    source: IpAddr,
+    destination: IpAddr,
+    input: Option<&'a str>,
+    output: Option<&'a str>,
+}
+
+/// The result of a lookup.
+struct Found<'a> {
+    rule: Option<&'a PolicyRule>,
+    route: Option<&'a Route>,
+    refusal: Option<(Refusal, Stop<'a>)>,
+}
+
+impl<'a> ForwardingModel<'a> {
+    /// Creates the model of a node in this state.
+    #[must_use]
+    pub fn of(state: &'a State, host: &'a Host) -> Self {
+        Self::new(&state.routes, &state.sysctls, host)
+    }
+
+    /// Creates the model of a node with these routes besides the foreign ones.
+    pub fn new(
+        routes: impl IntoIterator<Item = &'a Route>,
+        sysctls: &'a BTreeMap<SysctlKey, Untrusted>,
+        host: &'a Host,
+    ) -> Self {
+        let all = routes.into_iter().chain(&host.foreign).chain(&host.others);
+        let rules = Family::ALL.map(|family| {
+            let mut rules: Vec<_> = host.rules.iter().filter(|rule| rule.family == family).cloned().collect();
+            if rules.is_empty() && host.rules.is_empty() {
+                rules = PolicyRule::defaults(family);
+            }
+            rules
+        });
+        let has_own_rules = rules[0].len() != PolicyRule::defaults(Family::V4).len();
+        let mut routes: HashMap<(u32, IpNet), Vec<&Route>> = HashMap::new();
+        let mut lengths: HashMap<(u32, Family), BTreeSet<u8>> = HashMap::new();
+        for route in all {
+            routes.entry((route.table, route.destination)).or_default().push(route);
+            lengths.entry((route.table, route.family())).or_default().insert(route.destination.prefix_len());
+        }
+        for routes in routes.values_mut() {
+            // The sort is stable: routes with the same key are in the kernel's order.
+            routes.sort_by_key(|route| route.metric);
+        }
+        Self { sysctls, host, rules, has_own_rules, routes, lengths }
+    }
+
+    /// Returns the way of a packet.
+    #[must_use]
+    pub fn trace(&self, packet: &Packet) -> Trace<'_> {
+        match Family::from(packet.destination) {
+            Family::V4 => self.trace_v4(packet),
+            Family::V6 => self.trace_v6(packet),
+        }
+    }
+
+    fn trace_v4<'m>(&'m self, packet: &Packet) -> Trace<'m> {
+        let (IpAddr::V4(source), IpAddr::V4(destination)) = (packet.source, packet.destination) else {
+            return refused(Refusal::Invalid, Stop::Source);
+        };
+        if source.is_multicast() || source.is_broadcast() || source.octets()[0] == 0 || source.is_loopback() {
+            return refused(Refusal::Invalid, Stop::Source);
+        }
+        if destination.octets()[0] == 0 || destination.is_loopback() || destination.is_multicast() {
+            return refused(Refusal::Invalid, Stop::Destination);
+        }
+        let input = packet.input.as_raw();
+        let forwarding = interface_key(Family::V4, input, "forwarding");
+        let forwards = forwarding.as_ref().is_none_or(|key| self.is_set(key));
+        let not_forwarding = |found: Found<'m>| match &forwarding {
+            Some(key) => Trace {
+                verdict: Verdict::Refused(Refusal::Unreachable),
+                rule: found.rule,
+                route: found.route,
+                stop: Some(Stop::Forwarding(key.clone())),
+            },
+            None => refused(Refusal::Unreachable, Stop::NoRoute),
+        };
+        let found = self.lookup(&Flow {
+            source: packet.source,
+            destination: packet.destination,
+            input: Some(input),
+            output: None,
+        });
+        if let Some((refusal, stop)) = found.refusal.clone() {
+            if !forwards {
+                return not_forwarding(found);
+            }
+            return Trace {
+                verdict: Verdict::Refused(refusal),
+                rule: found.rule,
+                route: found.route,
+                stop: Some(stop),
+            };
+        }
+        let kind = found.route.map_or(RouteType::Unicast, |route| route.kind);
+        let is_local = matches!(kind, RouteType::LOCAL | RouteType::BROADCAST);
+        if !is_local && !forwards {
+            return not_forwarding(found);
+        }
+        if !is_local && kind != RouteType::Unicast {
+            return Trace {
+                verdict: Verdict::Refused(Refusal::Invalid),
+                rule: found.rule,
+                route: found.route,
+                stop: Some(Stop::Destination),
+            };
+        }
+        let output = found.route.and_then(|route| route.next.device.as_ref()).map(|device| device.as_raw());
+        // A broadcast address is no source for the way back.
+        let back_from =
+            if kind == RouteType::BROADCAST { Ipv4Addr::UNSPECIFIED.into() } else { packet.destination };
+        let stop = self.validate_source(packet, back_from, if is_local { None } else { output });
+        if let Some(stop) = stop {
+            let verdict = Verdict::Refused(Refusal::Invalid);
+            return Trace { verdict, rule: found.rule, route: found.route, stop: Some(stop) };
+        }
+        accepted(found)
+    }
+
+    /// `fib_validate_source` (net/ipv4/fib_frontend.c). Returns what refuses the source.
+    fn validate_source<'m>(
+        &'m self,
+        packet: &Packet,
+        back_from: IpAddr,
+        output: Option<&str>,
+    ) -> Option<Stop<'m>> {
+        let input = packet.input.as_raw();
+        let own = interface_key(Family::V4, input, "rp_filter");
+        let all = interface_key(Family::V4, "all", "rp_filter");
+        let value = |key: &Option<SysctlKey>| key.as_ref().and_then(|key| self.number(key)).unwrap_or(0);
+        let mode = value(&own).max(value(&all));
+        let accepts_local = ["all", input]
+            .into_iter()
+            .any(|name| interface_key(Family::V4, name, "accept_local").is_some_and(|key| self.is_set(&key)));
+        let redirects = self.redirects(input);
+        let is_own = self.host.addresses.iter().any(|local| local.address == packet.source);
+        if mode == 0 && (output != Some(input) || !redirects) {
+            if accepts_local {
+                return None;
+            }
+            // With rules of its own, a namespace looks up the source, too.
+            if !self.has_own_rules {
+                return is_own.then_some(Stop::Source);
+            }
+        }
+        let back = self.lookup(&Flow {
+            source: back_from,
+            destination: packet.source,
+            input: Some(output.unwrap_or("lo")),
+            output: None,
+        });
+        let sysctl = if value(&own) >= value(&all) { own } else { all };
+        let filtered = |back: Option<&'m Route>| {
+            sysctl.clone().map(|sysctl| Stop::ReversePath { sysctl, back }).filter(|_| mode > 0)
+        };
+        let has_address = self
+            .host
+            .addresses
+            .iter()
+            .any(|local| local.device == packet.input && Family::from(local.address) == Family::V4);
+        let Some(route) = back.route.filter(|_| back.refusal.is_none()) else {
+            return filtered(None);
+        };
+        if route.kind != RouteType::Unicast && !(route.kind == RouteType::LOCAL && accepts_local) {
+            return Some(Stop::Source);
+        }
+        let uses_input = route.next.device.as_ref().is_some_and(|device| *device == packet.input)
+            || route.opaque.is_some();
+        if uses_input {
+            return None;
+        }
+        if !has_address || mode == 1 {
+            return filtered(Some(route));
+        }
+        None
+    }
+
+    /// `IN_DEV_TX_REDIRECTS` (linux/inetdevice.h).
+    fn redirects(&self, device: &str) -> bool {
+        ["all", device]
+            .into_iter()
+            .any(|name| interface_key(Family::V4, name, "send_redirects").is_none_or(|key| self.is_set(&key)))
+    }
+
+    fn trace_v6(&self, packet: &Packet) -> Trace<'_> {
+        let (IpAddr::V6(source), IpAddr::V6(destination)) = (packet.source, packet.destination) else {
+            return refused(Refusal::Invalid, Stop::Source);
+        };
+        if source.is_multicast() || source.is_loopback() {
+            return refused(Refusal::Invalid, Stop::Source);
+        }
+        if destination.is_multicast() || destination.is_loopback() {
+            return refused(Refusal::Invalid, Stop::Destination);
+        }
+        let input = packet.input.as_raw();
+        let found = self.lookup(&Flow {
+            source: packet.source,
+            destination: packet.destination,
+            input: Some(input),
+            output: None,
+        });
+        if let Some((refusal, stop)) = found.refusal.clone() {
+            return Trace {
+                verdict: Verdict::Refused(refusal),
+                rule: found.rule,
+                route: found.route,
+                stop: Some(stop),
+            };
+        }
+        let is_local =
+            found.route.is_some_and(|route| matches!(route.kind, RouteType::LOCAL | RouteType::ANYCAST));
+        let switch = SysctlKey::ipv6_forwarding();
+        // Of the interface, since Linux 6.17.
+        let forced =
+            interface_key(Family::V6, input, "force_forwarding").is_some_and(|key| self.is_set(&key));
+        if !is_local && !forced && !self.is_set(&switch) {
+            return Trace {
+                verdict: Verdict::Refused(Refusal::Unreachable),
+                rule: found.rule,
+                route: found.route,
+                stop: Some(Stop::Forwarding(switch)),
+            };
+        }
+        accepted(found)
+    }
+
+    /// `fib_rules_lookup` (net/core/fib_rules.c).
+    fn lookup(&self, flow: &Flow<'_>) -> Found<'_> {
+        let family = Family::from(flow.destination);
+        let rules = &self.rules[usize::from(family == Family::V6)];
+        let mut at = 0;
+        while let Some(rule) = rules.get(at) {
+            at += 1;
+            if !matches(rule, flow) {
+                continue;
+            }
+            let refuse =
+                |refusal| Found { rule: Some(rule), route: None, refusal: Some((refusal, Stop::Rule(rule))) };
+            match rule.action {
+                RuleAction::Nop => {}
+                RuleAction::Goto(priority) => {
+                    // A rule can only jump forward. Without its target, it does nothing.
+                    if let Some(target) = rules.iter().position(|rule| rule.priority == priority) {
+                        at = target.max(at);
+                    }
+                }
+                RuleAction::Blackhole => return refuse(Refusal::Invalid),
+                RuleAction::Unreachable => return refuse(Refusal::NoRoute),
+                RuleAction::Prohibit => return refuse(Refusal::Prohibited),
+                RuleAction::Lookup(table) => {
+                    let Some(route) = self.best(table, flow) else { continue };
+                    if let Some(refusal) = discards(route.kind) {
+                        return Found {
+                            rule: Some(rule),
+                            route: Some(route),
+                            refusal: Some((refusal, Stop::Route(route))),
+                        };
+                    }
+                    if route.kind == RouteType::Throw {
+                        continue;
+                    }
+                    let is_suppressed = rule
+                        .suppress_length
+                        .is_some_and(|length| u32::from(route.destination.prefix_len()) <= length);
+                    if !is_suppressed {
+                        return Found { rule: Some(rule), route: Some(route), refusal: None };
+                    }
+                }
+            }
+        }
+        Found { rule: None, route: None, refusal: Some((Refusal::NoRoute, Stop::NoRoute)) }
+    }
+
+    /// Returns the route of a table: the longest prefix wins, then the smallest metric.
+    fn best(&self, table: u32, flow: &Flow<'_>) -> Option<&'a Route> {
+        let lengths = self.lengths.get(&(table, flow.destination.into()))?;
+        lengths.iter().rev().find_map(|length| {
+            let prefix = IpNet::new(flow.destination, *length).ok()?.trunc();
+            self.routes.get(&(table, prefix))?.iter().copied().find(|route| {
+                route.tos.is_none_or(|tos| tos == 0)
+                    && !from_elsewhere(route, flow)
+                    && flow.output.is_none_or(|output| {
+                        route.next.device.as_ref().is_none_or(|device| device.as_raw() == output)
+                    })
+            })
+        })
+    }
+
+    fn number(&self, key: &SysctlKey) -> Option<i64> {
+        self.sysctls.get(key)?.as_raw().parse().ok()
+    }
+
+    fn is_set(&self, key: &SysctlKey) -> bool {
+        self.number(key).is_some_and(|value| value != 0)
+    }
+}
+
+/// Returns the sysctls of an interface that decide about forwarding; `all` is a name, too.
+pub fn sysctls(family: Family, device: &str) -> impl Iterator<Item = SysctlKey> {
+    let names: &[&str] = match family {
+        Family::V4 => &["forwarding", "rp_filter", "accept_local", "send_redirects"],
+        Family::V6 => &["forwarding", "force_forwarding"],
+    };
+    names.iter().filter_map(move |name| interface_key(family, device, name))
+}
+
+fn interface_key(family: Family, device: &str, name: &str) -> Option<SysctlKey> {
+    let family = match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    };
+    SysctlKey::from_parts(["net", family, "conf", device, name]).ok()
+}
+
+/// An IPv6 route for packets of certain sources, which the other fields cannot express.
+fn from_elsewhere(route: &Route, flow: &Flow<'_>) -> bool {
+    let from = route.opaque.as_ref().and_then(|opaque| {
+        opaque.parts.iter().find_map(|part| part.as_raw().strip_prefix("from ").map(str::to_owned))
+    });
+    from.and_then(|from| from.parse::<IpNet>().ok()).is_some_and(|from| !from.contains(&flow.source))
+}
+
+/// `fib_rule_match` (net/core/fib_rules.c).
+fn matches(rule: &PolicyRule, flow: &Flow<'_>) -> bool {
+    let selector = &rule.selector;
+    let is_device = |wanted: &Option<Untrusted>, device: Option<&str>| {
+        wanted.as_ref().is_none_or(|wanted| device == Some(wanted.as_raw()))
+    };
+    let matches = selector.from.is_none_or(|from| from.contains(&flow.source))
+        && selector.to.is_none_or(|to| to.contains(&flow.destination))
+        && is_device(&selector.input, flow.input)
+        && is_device(&selector.output, flow.output)
+        && selector.tos.is_none_or(|tos| tos == 0)
+        && selector.mark.is_none_or(|mark| mark.value & mark.mask == 0)
+        && selector.others.is_empty();
+    matches != selector.not
+}
+
+/// The errors of route types: `fib_props` (net/ipv4/fib_semantics.c).
+const fn discards(kind: RouteType) -> Option<Refusal> {
+    match kind {
+        RouteType::Blackhole => Some(Refusal::Invalid),
+        RouteType::Unreachable => Some(Refusal::Unreachable),
+        RouteType::Prohibit => Some(Refusal::Prohibited),
+        _ => None,
+    }
+}
+
+const fn refused<'a>(refusal: Refusal, stop: Stop<'a>) -> Trace<'a> {
+    Trace { verdict: Verdict::Refused(refusal), rule: None, route: None, stop: Some(stop) }
+}
+
+fn accepted(found: Found<'_>) -> Trace<'_> {
+    let verdict = match found.route {
+        Some(route) if matches!(route.kind, RouteType::LOCAL | RouteType::BROADCAST | RouteType::ANYCAST) => {
+            Verdict::Local
+        }
+        Some(route) => Verdict::Forwarded {
+            length: route.destination.prefix_len(),
+            hops: route
+                .next
+                .device
+                .iter()
+                .filter(|_| route.opaque.is_none())
+                .map(|device| Hop { gateway: route.next.gateway, device: device.clone() })
+                .collect(),
+        },
+        None => Verdict::Refused(Refusal::NoRoute),
+    };
+    Trace { verdict, rule: found.rule, route: found.route, stop: None }
+}

@@ -1,0 +1,142 @@
+//! Asks the kernel which way it would forward packets (`ip route get … from … iif …`).
+
+use std::{fs, net::IpAddr};
+
+use rtnetlink::{
+    packet_core::Parseable,
+    packet_route::route::{RouteAttribute, RouteMessage, RouteVia},
+};
+use rustix::io::Errno;
+
+use super::{
+    link::Links,
+    netlink::{KernelError, Requests, put_attribute},
+    open_route_socket,
+    route::{RTM_GETROUTE, family_number, ip},
+    unreadable,
+};
+use crate::{
+    error::Error,
+    forwarding::{Hop, Packet, Refusal, Verdict},
+    model::{Family, SysctlKey},
+    progress::Task,
+};
+
+// linux/rtnetlink.h
+const RTA_DST: u16 = 1;
+const RTA_SRC: u16 = 2;
+const RTA_IIF: u16 = 3;
+const RTN_LOCAL: u8 = 2;
+const RTN_BROADCAST: u8 = 3;
+const RTN_ANYCAST: u8 = 4;
+/// Returns the route itself rather than the way through it.
+const RTM_F_FIB_MATCH: u32 = 0x2000;
+
+/// Asks the kernel what it would do with packets, in their order. Needs no privilege.
+///
+/// # Errors
+/// Returns an error if the kernel does not answer.
+pub fn verdicts(packets: &[Packet]) -> Result<Vec<Verdict>, Error> {
+    if packets.is_empty() {
+        return Ok(Vec::new());
+    }
+    let _task = Task::begin("asking the kernel for its routes");
+    let mut socket = open_route_socket()?;
+    let links = Links::read(&mut socket).map_err(|error| unreadable("the interfaces", &error))?;
+    let cannot =
+        |error: KernelError| Error::unexpected(format!("cannot ask the kernel for its routes: {error}"));
+    let mut requests = Requests::default();
+    // Without its interface, no packet comes in.
+    let mut verdicts = vec![Verdict::Refused(Refusal::Other(Errno::NODEV.raw_os_error())); packets.len()];
+    let mut asked = Vec::with_capacity(packets.len());
+    for (index, packet) in packets.iter().enumerate() {
+        let Some(input) = links.index(packet.input.as_raw()) else { continue };
+        requests.put(RTM_GETROUTE, 0, |bytes| put_question(bytes, packet, input)).map_err(cannot)?;
+        asked.push(index);
+    }
+    let mut verdict = |at: usize, answer: Result<&[u8], KernelError>| {
+        if let Some(verdict) = asked.get(at).and_then(|index| verdicts.get_mut(*index)) {
+            *verdict = match answer {
+                Ok(payload) => read(payload, &links),
+                Err(error) => Verdict::Refused(refusal(error.errno)),
+            };
+        }
+    };
+    socket.ask(&mut requests, &mut verdict).map_err(cannot)?;
+    if !forwards_v6() {
+        // The kernel decides this only when it forwards a packet.
+        let packets = packets.iter().zip(&mut verdicts);
+        for (packet, verdict) in packets.filter(|(packet, _)| packet.destination.is_ipv6()) {
+            if matches!(verdict, Verdict::Forwarded { .. }) && !is_forced(packet) {
+                *verdict = Verdict::Refused(Refusal::Unreachable);
+            }
+        }
+    }
+    Ok(verdicts)
+}
+
+fn put_question(bytes: &mut Vec<u8>, packet: &Packet, input: u32) -> Result<(), KernelError> {
+    let family = Family::from(packet.destination);
+    bytes.extend_from_slice(&[family_number(family), family.bits(), family.bits(), 0, 0, 0, 0, 0]);
+    bytes.extend_from_slice(&RTM_F_FIB_MATCH.to_ne_bytes());
+    for (kind, address) in [(RTA_DST, packet.destination), (RTA_SRC, packet.source)] {
+        match address {
+            IpAddr::V4(address) => put_attribute(bytes, kind, &address.octets())?,
+            IpAddr::V6(address) => put_attribute(bytes, kind, &address.octets())?,
+        }
+    }
+    Ok(put_attribute(bytes, RTA_IIF, &input.to_ne_bytes())?)
+}
+
+fn read(payload: &[u8], links: &Links) -> Verdict {
+    let Ok(route) = RouteMessage::parse(payload) else {
+        return Verdict::Refused(refusal(Errno::PROTO));
+    };
+    let kind = u8::from(route.header.kind);
+    match kind {
+        RTN_LOCAL | RTN_BROADCAST | RTN_ANYCAST => return Verdict::Local,
+        6 => return Verdict::Refused(Refusal::Invalid),
+        7 => return Verdict::Refused(Refusal::Unreachable),
+        8 => return Verdict::Refused(Refusal::Prohibited),
+        _ => {}
+    }
+    let (mut gateway, mut device) = (None, None);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Gateway(address) => gateway = ip(address),
+            RouteAttribute::Via(RouteVia::Inet6(address)) => gateway = Some((*address).into()),
+            RouteAttribute::Oif(index) => device = links.name(*index).cloned(),
+            _ => {}
+        }
+    }
+    let hops = device.into_iter().map(|device| Hop { gateway, device }).collect();
+    Verdict::Forwarded { length: route.header.destination_prefix_length, hops }
+}
+
+fn refusal(errno: Errno) -> Refusal {
+    match errno {
+        Errno::NETUNREACH => Refusal::NoRoute,
+        Errno::HOSTUNREACH => Refusal::Unreachable,
+        Errno::ACCESS => Refusal::Prohibited,
+        Errno::INVAL | Errno::XDEV => Refusal::Invalid,
+        other => Refusal::Other(other.raw_os_error()),
+    }
+}
+
+fn forwards_v6() -> bool {
+    is_set(&SysctlKey::ipv6_forwarding())
+}
+
+/// `force_forwarding` of the interface, since Linux 6.17.
+fn is_forced(packet: &Packet) -> bool {
+    SysctlKey::from_parts(["net", "ipv6", "conf", packet.input.as_raw(), "force_forwarding"])
+        .is_ok_and(|key| is_set(&key))
+}
+
+fn is_set(key: &SysctlKey) -> bool {
+    let value = fs::read_to_string(super::sysctl::file(key));
+    value.is_ok_and(|value| value.trim() != "0")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,178 @@
+//! Rules of policy routing, formatted as `ip rule` prints them.
+
+use std::fmt;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    model::{Family, MAIN_TABLE},
+    text::Untrusted,
+};
+
+/// `RT_TABLE_LOCAL` (linux/rtnetlink.h).
+pub const LOCAL_TABLE: u32 = 255;
+/// `RT_TABLE_DEFAULT` (linux/rtnetlink.h).
+const DEFAULT_TABLE: u32 = 253;
+
+/// A rule that selects a routing table for packets, or refuses them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PolicyRule {
+    /// Its family: a rule without addresses exists in each family separately.
+    pub family: Family,
+    /// The preference. Rules apply in ascending order.
+    pub priority: u32,
+    /// The packets that it applies to.
+    #[serde(default)]
+    pub selector: RuleSelector,
+    /// What it does with them.
+    pub action: RuleAction,
+    /// Routes with at most this prefix length are ignored (`suppress_prefixlength`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suppress_length: Option<u32>,
+    /// The protocol number, which identifies the program that added the rule.
+    pub protocol: u8,
+}
+
+/// The packets that a rule applies to. A packet must match all that is present.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RuleSelector {
+    /// Whether it applies to all other packets instead.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub not: bool,
+    /// Packets from these sources.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub from: Option<IpNet>,
+    /// Packets to these destinations.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub to: Option<IpNet>,
+    /// Packets that come in through this interface; `lo` means packets of the node itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<Untrusted>,
+    /// Packets of a socket that is bound to this interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output: Option<Untrusted>,
+    /// Packets with this type of service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tos: Option<u8>,
+    /// Packets with this mark.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mark: Option<Mark>,
+    /// The names of other conditions, such as `ipproto`, which no packet of a forwarding question meets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<Untrusted>,
+}
+
+/// A firewall mark, of which only the bits in the mask count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Mark {
+    /// The value.
+    pub value: u32,
+    /// The mask.
+    pub mask: u32,
+}
+
+/// What a rule does with the packets it selects.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum RuleAction {
+    /// Looks up the route in this table. If the table has none, the next rule applies.
+    Lookup(u32),
+    /// Continues with the rule of this preference.
+    Goto(u32),
+    /// Continues with the next rule.
+    Nop,
+    /// Discards the packet.
+    Blackhole,
+    /// Discards the packet and tells its sender that the network is unreachable.
+    Unreachable,
+    /// Discards the packet and tells its sender that it is prohibited.
+    Prohibit,
+}
+
+impl PolicyRule {
+    /// Returns the rules of a network namespace in which nobody has changed them.
+    #[must_use]
+    pub fn defaults(family: Family) -> Vec<Self> {
+        let rule = |(priority, table)| Self {
+            family,
+            priority,
+            selector: RuleSelector::default(),
+            action: RuleAction::Lookup(table),
+            suppress_length: None,
+            protocol: super::protocol::KERNEL,
+        };
+        let rules = [(0, LOCAL_TABLE), (32766, MAIN_TABLE), (32767, DEFAULT_TABLE)];
+        // IPv6 has no default table.
+        rules
+            .into_iter()
+            .filter(|(_, table)| family == Family::V4 || *table != DEFAULT_TABLE)
+            .map(rule)
+            .collect()
+    }
+
+    /// Returns the words of `ip rule` that select this rule.
+    #[must_use]
+    pub fn words(&self) -> Vec<String> {
+        let RuleSelector { not, from, to, input, output, tos, mark, others } = &self.selector;
+        let mut words = Vec::new();
+        let mut add = |parts: &[&str]| words.extend(parts.iter().map(|part| (*part).to_owned()));
+        if *not {
+            add(&["not"]);
+        }
+        add(&["from", &from.map_or_else(|| "all".to_owned(), |from| from.to_string())]);
+        if let Some(to) = to {
+            add(&["to", &to.to_string()]);
+        }
+        if let Some(tos) = tos {
+            add(&["tos", &format!("{tos:#04x}")]);
+        }
+        if let Some(Mark { value, mask }) = mark {
+            let mask = if *mask == u32::MAX { String::new() } else { format!("/{mask:#x}") };
+            add(&["fwmark", &format!("{value:#x}{mask}")]);
+        }
+        for (name, device) in [("iif", input), ("oif", output)] {
+            if let Some(device) = device {
+                add(&[name, &device.to_string()]);
+            }
+        }
+        for other in others {
+            add(&[&other.to_string()]);
+        }
+        match self.action {
+            RuleAction::Lookup(table) => add(&["lookup", &table_name(table)]),
+            RuleAction::Goto(priority) => add(&["goto", &priority.to_string()]),
+            RuleAction::Nop => add(&["nop"]),
+            RuleAction::Blackhole => add(&["blackhole"]),
+            RuleAction::Unreachable => add(&["unreachable"]),
+            RuleAction::Prohibit => add(&["prohibit"]),
+        }
+        if let Some(length) = self.suppress_length {
+            add(&["suppress_prefixlength", &length.to_string()]);
+        }
+        words
+    }
+}
+
+/// Returns the name of a table as `ip` prints it.
+#[must_use]
+pub fn table_name(table: u32) -> String {
+    match table {
+        LOCAL_TABLE => "local".to_owned(),
+        MAIN_TABLE => "main".to_owned(),
+        DEFAULT_TABLE => "default".to_owned(),
+        other => other.to_string(),
+    }
+}
+
+impl fmt::Display for PolicyRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.priority, self.words().join(" "))
+    }
+}

@@ -1,0 +1,200 @@
+//! Whether packets get through: what plan, apply and status say about rules, foreign routes and sysctls that keep the pods
+//! of the nodes from reaching each other.
+
+use super::{NODE_1, NODE_2, NODE_3, cluster, node, settled};
+use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, each};
+
+/// The node linux-1 of a cluster of three, with the bridge of its pods.
+fn node_with_pods(privilege: Privilege) -> Namespace {
+    let node = node(privilege);
+    node.observe("ip link add cni0 type bridge; ip address add 10.244.0.1/24 dev cni0; ip link set cni0 up");
+    node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2, NODE_3]));
+    node
+}
+
+/// The kernel's answer to a packet from or to the node's own pod, as `ip` prints it.
+fn asked(node: &Namespace, question: &str) -> String {
+    node.sh(&format!("ip route get {question} 2>&1 || true"))
+}
+
+const OUT: &str = "10.244.1.10 from 10.244.0.10 iif cni0";
+const IN: &str = "10.244.0.10 from 10.244.1.10 iif eth0";
+
+/// What breaks the paths, the command that heals them, and what the kernel says meanwhile.
+const FAULTS: [(&str, &str, &str, &str, &str); 9] = [
+    (
+        "own-part",
+        "ip route add 10.244.0.192/26 via 172.30.0.99",
+        "ip route del 10.244.0.192/26 via 172.30.0.99",
+        "10.244.0.200 from 10.244.1.10 iif eth0",
+        "dev eth0",
+    ),
+    (
+        "part",
+        "ip route add unreachable 10.244.1.192/26",
+        "ip route del unreachable 10.244.1.192/26",
+        "10.244.1.200 from 10.244.0.10 iif cni0",
+        "No route to host",
+    ),
+    (
+        "forwarding",
+        "sysctl -qw net.ipv4.ip_forward=1 net.ipv4.conf.eth0.forwarding=0",
+        "sysctl -qw net.ipv4.conf.eth0.forwarding=1",
+        IN,
+        "No route to host",
+    ),
+    (
+        "rule",
+        "ip rule add from 10.244.0.0/16 lookup 101 pref 1000; ip route add default via 172.30.0.9 table 101",
+        "ip rule del pref 1000",
+        OUT,
+        "via 172.30.0.9",
+    ),
+    (
+        "blackhole-rule",
+        "ip rule add from 10.244.0.0/24 to 10.244.1.0/24 blackhole pref 5",
+        "ip rule del pref 5",
+        OUT,
+        "Invalid argument",
+    ),
+    (
+        "own-cidr",
+        "ip address del 10.244.0.1/24 dev cni0; ip route add 10.244.0.0/24 via 172.30.0.99
+         ip address add 10.244.0.1/24 dev cni0",
+        "ip route del 10.244.0.0/24 via 172.30.0.99",
+        IN,
+        "dev eth0",
+    ),
+    (
+        "blackhole",
+        "ip route add blackhole 10.244.1.8/29",
+        "ip route del blackhole 10.244.1.8/29",
+        OUT,
+        "Invalid argument",
+    ),
+    (
+        "filter",
+        "ip link add eth1 type veth peer name lan1; ip link set lan1 up; ip link set eth1 up
+         ip address add 192.168.7.1/24 dev eth1; ip route add 10.244.1.8/29 via 192.168.7.9
+         sysctl -qw net.ipv4.conf.eth0.rp_filter=1",
+        "ip route del 10.244.1.8/29 via 192.168.7.9",
+        IN,
+        "Invalid argument",
+    ),
+    (
+        "table",
+        "ip rule add from all lookup 102 pref 2000; ip route add 10.244.2.0/24 via 172.30.0.77 table 102",
+        "ip rule del pref 2000",
+        "10.244.2.10 from 10.244.0.10 iif cni0",
+        "via 172.30.0.77",
+    ),
+];
+
+#[test]
+fn lost_paths_are_reported_with_their_cause() {
+    let snapshots = std::sync::Mutex::new(Snapshots::default());
+    each(|privilege| {
+        for (name, break_it, heal, question, answer) in FAULTS {
+            let node = node_with_pods(privilege);
+            node.sh(break_it);
+            let shown = |verb: &str, outcome: &Outcome| {
+                snapshots.lock().expect("no panic").compare(&format!("paths-{name}-{verb}"), outcome);
+            };
+            let applied = node.hostgw(&["apply", "--yes"]);
+            shown("apply", &applied.expect(0));
+            assert!(asked(&node, question).contains(answer), "{name}: {}", asked(&node, question));
+            let planned = node.hostgw(&["plan", "--detailed-exitcode"]);
+            shown("plan", &planned.expect(0));
+            let status = node.hostgw_ok(&["status"]);
+            assert!(
+                status.stdout.contains("Drift: none in routes, NAT and sysctls\nwarning[HG085"),
+                "{status}"
+            );
+            // A snapshot tells the same.
+            node.sh("\"$HOSTGW\" snapshot >snapshot.json");
+            let [live, saved] = [&["plan"][..], &["plan", "--state", "snapshot.json"]]
+                .map(|verb| node.hostgw_ok(verb).stdout);
+            assert_eq!(live, saved, "{name}");
+            let json = node.hostgw_ok(&["status", "--json"]).stdout;
+            assert!(json.contains("\"code\": \"HG085"), "{json}");
+            node.sh(heal);
+            settled(&node);
+            let status = node.hostgw_ok(&["status"]);
+            status.says("Drift: none\n");
+            assert!(!status.stdout.contains("warning"), "{name}: {status}");
+        }
+    });
+    snapshots.into_inner().expect("no panic").conclude();
+}
+
+/// Routes in a table that no rule leads to: the transaction verifies its own objects, and the packets are lost.
+#[test]
+fn an_apply_that_loses_a_path_is_rolled_back() {
+    let snapshots = std::sync::Mutex::new(Snapshots::default());
+    each(|privilege| {
+        let node = node_with_pods(privilege);
+        node.hostgw_ok(&["apply", "--yes"]);
+        let before = node.witness();
+        node.write("hostgw.yaml", &cluster("routes: {table: 101}", &[NODE_1, NODE_2, NODE_3]));
+        let outcome = node.hostgw(&["apply", "--yes"]).expect(6);
+        snapshots.lock().expect("no panic").compare("paths-lost-apply", &outcome);
+        node.assert_unchanged(&before, "a lost path");
+        // With a rule, the same configuration works.
+        node.sh("ip rule add to 10.244.0.0/16 lookup 101 pref 1000; ip route add 10.244.0.0/24 dev cni0 table 101");
+        node.hostgw_ok(&["apply", "--yes"]);
+        assert!(asked(&node, OUT).contains("via 10.244.1.1"), "{}", asked(&node, OUT));
+        settled(&node);
+    });
+    snapshots.into_inner().expect("no panic").conclude();
+}
+
+/// Nothing is said about a path that is fine, or about a node without pods.
+#[test]
+fn working_paths_and_nodes_without_pods_are_quiet() {
+    each(|privilege| {
+        let node = node_with_pods(privilege);
+        node.sh("sysctl -qw net.ipv4.conf.all.rp_filter=1
+                 ip route add default via 172.30.0.1
+                 ip rule add fwmark 0x4000/0x4000 lookup 105 pref 3
+                 ip rule add to 192.0.2.0/24 lookup 105 pref 4
+                 ip route add 192.0.2.0/24 via 172.30.0.8 table 105");
+        let outcome = node.hostgw_ok(&["apply", "--yes"]);
+        assert!(!format!("{outcome}").contains("warning"), "{outcome}");
+        settled(&node);
+        node.sh("ip link del cni0; sysctl -qw net.ipv4.conf.eth0.forwarding=0");
+        let outcome = node.hostgw_ok(&["plan"]);
+        assert!(!format!("{outcome}").contains("warning"), "{outcome}");
+    });
+}
+
+/// IPv6, where the kernel's answer does not tell whether it forwards.
+#[test]
+fn ipv6_paths_are_judged_too() {
+    each(|privilege| {
+        let node = node(privilege);
+        node.observe(
+            "ip link add cni0 type bridge; ip link set cni0 up
+             ip -6 address add fd00:244::1/64 dev cni0 nodad
+             ip -6 address add fd00:30::11/64 dev eth0 nodad",
+        );
+        node.write(
+            "hostgw.yaml",
+            "clusterPrefix: fd00:244::/48
+egressInterface: eth0
+nextHop: node-address
+nodes:
+  - {name: linux-1, os: linux, podCIDR: 'fd00:244::/64', address: 'fd00:30::11'}
+  - {name: linux-2, os: linux, podCIDR: 'fd00:244:0:1::/64', address: 'fd00:30::12'}
+",
+        );
+        let outcome = node.hostgw_ok(&["apply", "--yes"]);
+        assert!(!format!("{outcome}").contains("warning"), "{outcome}");
+        node.sh("ip -6 route add unreachable fd00:244:0:1::/96");
+        node.hostgw_ok(&["plan"])
+            .says("warning[HG0852]: node linux-2 is not reachable from this node's pods");
+        node.sh("ip -6 route del unreachable fd00:244:0:1::/96
+                 ip -6 rule add from fd00:244:0:1::/64 prohibit pref 7");
+        node.hostgw_ok(&["plan"])
+            .says("warning[HG0851]: this node's pods are not reachable from node linux-2");
+    });
+}
