@@ -48,6 +48,7 @@
 //! | [`forwarding`] | which way a node forwards a packet, and why: a model that tests compare with the kernel's own answers |
 //! | [`plan`] | the desired state, plans, checks against the node, reasons, and the comparison of two configurations |
 //! | [`record`] | what hostgw stores and prints about a node: transactions, the last applied state, snapshots |
+//! | [`doctor`] | examines a node for everything that keeps pods from reaching each other |
 //! | [`render`] | plans and comparisons as text, JSON and Markdown; plans as commands and scripts |
 //! | [`cni`] | checks whether the CNI configuration of a node matches the cluster |
 //! | [`kernel`] | Linux: observes, commits, runs checks, and creates what simulate needs; contains all netlink code |
@@ -69,7 +70,7 @@
 //! 3. `state`, `diagnose`
 //! 4. `config`, `forwarding`
 //! 5. `plan`, `cni`
-//! 6. `record`, `render`
+//! 6. `record`, `render`, `doctor`
 //! 7. `apply`, `guide`
 //! 8. `kernel`
 //! 9. `reconcile`
@@ -91,6 +92,8 @@
 //! | a key of the configuration | `src/config/raw.rs` | `src/config/validate.rs` or `src/config/node.rs`, `src/model`, `src/plan/desired.rs`, `src/plan/compare` (the reason in a comparison), `src/kernel`; `schemas`, `src/guide/configuration.md`, `tests/cases/config` |
 //! | an error in a configuration | `src/diagnose/rules.rs` | `src/diagnose/rules`, `src/config/validate.rs`, `tests/cases/config` |
 //! | an error or a warning about a node or a plan | `src/diagnose/rules.rs` | `src/plan/check.rs`, `tests/cases/plan` |
+//! | which way packets go, and why | `src/forwarding/model.rs` | `src/forwarding/explain.rs`, `src/kernel/verdict/tests.rs`, which compares it with the kernel; `tests/e2e/paths.rs` |
+//! | what `hostgw doctor` finds | `src/diagnose/rules.rs` | `src/doctor`, `src/kernel/nat/terms.rs` (rules of firewalls); `tests/e2e/doctor.rs` |
 //! | an error about a CNI configuration | `src/diagnose/rules.rs` | `src/cni`, `tests/cases/cni` |
 //! | what is managed on a node | `src/plan/desired.rs` | `src/state`, `src/plan/diff.rs`, `src/kernel/mod.rs` |
 //! | the reason for a change | `src/plan/reason.rs` | `src/plan/compare/cause.rs` |
@@ -139,6 +142,7 @@ mod clock;
 pub mod cni;
 pub mod config;
 pub mod diagnose;
+pub mod doctor;
 pub mod error;
 #[cfg(target_os = "linux")]
 mod fault;

@@ -40,7 +40,7 @@ pub struct Request<'a> {
     /// The checks that must still pass after the commit: see [`run_baseline`](super::run_baseline).
     pub checks: &'a [BaselineCheck],
     /// The paths of pods. Those that work must still work after the commit.
-    pub paths: Option<&'a Paths>,
+    pub paths: Option<&'a Paths<'a>>,
     /// How long the apply is pending confirmation; `None` to commit at once.
     pub confirm_within: Option<Duration>,
 }

@@ -1,6 +1,6 @@
 //! The command line: verbs, options, and their help texts.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 
@@ -25,6 +25,7 @@ Exit codes:
        cancel ID: apply ID is not pending
     9  incomplete: part of the live state could not be read
    10  conflict with an object that hostgw does not manage
+   11  doctor: found something
    64  usage error
   130  interrupted; any changes were rolled back";
 
@@ -105,6 +106,17 @@ pub(super) enum Verb {
     /// from the documentation of its cmdlets. The authors have not run it on Windows: run the self-test in
     /// examples/windows first.
     Render(RenderOptions),
+    /// Find what keeps this node's pods from reaching other nodes' pods.
+    ///
+    /// Looks for drift, for policy rules, routes and sysctls that divert or discard pod traffic, for firewalls and NAT of
+    /// other programs, for neighbors that do not answer, and for settings that will cause trouble later. Prints the cause
+    /// and the remedy of each finding. Exits with 11 if there are findings. Changes nothing.
+    Doctor(DoctorOptions),
+    /// Trace a packet to ADDRESS through this node, and the reply.
+    ///
+    /// Shows which policy rule, route and next hop apply, what firewalls do with the packet, and whether its source is
+    /// changed.
+    Explain(ExplainOptions),
     /// Check that a node's CNI configuration fits the cluster.
     ///
     /// Checks that the subnet is the node's pod CIDR, that the gateway is the one hostgw routes to, that the MTU is no
@@ -162,6 +174,8 @@ impl Verb {
             Self::Show(options) => (options.json, None),
             Self::Diff(options) => (options.json, None),
             Self::CheckCni(options) => (options.json, None),
+            Self::Doctor(options) => (options.json, None),
+            Self::Explain(options) => (options.json, None),
             Self::Validate(options) => {
                 (matches!(options.format(), FindingsFormat::Json | FindingsFormat::Sarif), None)
             }
@@ -455,6 +469,67 @@ pub(super) enum PersistArgument {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct DoctorOptions {
+    #[command(flatten)]
+    pub target: TargetOptions,
+    /// Examine the node of a snapshot instead of this machine: the output of `hostgw snapshot`. `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+    /// CNI configuration of the node [default: the first one in /etc/cni/net.d, unless --state is given].
+    #[arg(long, value_name = "FILE")]
+    pub cni: Option<PathBuf>,
+    /// Print the findings as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct ExplainOptions {
+    /// Destination of the packet.
+    #[arg(value_name = "ADDRESS")]
+    pub address: IpAddr,
+    /// Source of the packet: `pod` (a pod of this node), `node` (the node itself), or an address.
+    #[arg(long, value_name = "SOURCE", default_value = "pod")]
+    pub from: PacketSource,
+    #[command(flatten)]
+    pub target: TargetOptions,
+    /// Trace on the node of a snapshot instead of this machine: the output of `hostgw snapshot`. `-` is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub state: Option<PathBuf>,
+    /// Trace on a node as the configuration describes it, without reading any live state; requires --node.
+    #[arg(long, conflicts_with = "state")]
+    pub planned: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Where the packet comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PacketSource {
+    /// A pod of the node.
+    Pod,
+    /// The node itself.
+    Node,
+    /// This address.
+    Address(IpAddr),
+}
+
+impl FromStr for PacketSource {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "pod" => Ok(Self::Pod),
+            "node" => Ok(Self::Node),
+            other => {
+                other.parse().map(Self::Address).map_err(|_| "use `pod`, `node`, or an address".to_owned())
+            }
+        }
+    }
+}
+
+#[derive(Debug, Args)]
 pub(super) struct CheckCniOptions {
     /// CNI configuration (.conf) or list (.conflist), or `-` for standard input.
     #[arg(value_name = "FILE")]
@@ -541,6 +616,10 @@ pub(super) enum Subject {
     Diff,
     /// `hostgw check-cni --json`.
     CheckCni,
+    /// `hostgw doctor --json`.
+    Doctor,
+    /// `hostgw explain --json`.
+    Explain,
     /// `hostgw validate --json`.
     Validate,
     #[cfg(target_os = "linux")]
@@ -633,7 +712,7 @@ mod tests {
         let rows = guide.lines().map_while(|line| (!line.starts_with("## ")).then_some(line));
         let listed = codes(rows.filter_map(|row| row.strip_prefix("| ")));
         assert_eq!(listed, codes(EXIT_CODES.lines()));
-        assert_eq!(listed, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 64, 130]);
+        assert_eq!(listed, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 64, 130]);
     }
 
     #[test]

@@ -122,7 +122,7 @@ pub(super) fn run(options: &CheckCniOptions, output: &Output) -> VerbResult {
     Err(VerbFailure::AlreadyReported(Kind::Invalid))
 }
 
-fn parse(name: &str, text: &str) -> Result<serde_json::Value, Error> {
+pub(super) fn parse(name: &str, text: &str) -> Result<serde_json::Value, Error> {
     let invalid = |why: String| {
         Error::new(Kind::Invalid, format!("{name} {why}"))
             .with_hint("pass a CNI configuration file (JSON); on Windows, look in C:\\k\\cni\\config and C:\\etc\\cni\\net.d")

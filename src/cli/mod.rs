@@ -15,8 +15,11 @@ mod confirm;
 #[cfg(target_os = "linux")]
 mod destroy;
 mod diff;
+mod doctor;
+mod doctor_files;
 mod environment;
 mod error_json;
+mod explain;
 mod git;
 mod help;
 #[cfg(target_os = "linux")]
@@ -144,6 +147,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Render(options) => render::run(options, &output),
         Verb::Diff(options) => diff::run(options, &output),
         Verb::CheckCni(options) => check_cni::run(options, &output),
+        Verb::Doctor(options) => doctor::run(options, &output),
+        Verb::Explain(options) => explain::run(options, &output),
         Verb::Validate(options) => validate::run(options, &output),
         #[cfg(target_os = "linux")]
         Verb::Simulate(options) => simulate::run(options, &output),

@@ -4,7 +4,9 @@ use super::{
     VerbResult,
     arguments::{SchemaOptions, Subject},
     check_cni::CniJson,
+    doctor::DoctorJson,
     error_json::ErrorDocument,
+    explain::ExplainJson,
     output::Output,
     saved_plan::SavedPlan,
     transaction_json::TransactionJson,
@@ -38,6 +40,8 @@ fn text(subject: Subject) -> String {
         Subject::Snapshot => schema_text::<Snapshot>(),
         Subject::Diff => schema_text::<ComparisonReport>(),
         Subject::CheckCni => schema_text::<CniJson>(),
+        Subject::Explain => schema_text::<ExplainJson>(),
+        Subject::Doctor => schema_text::<DoctorJson>(),
         Subject::Validate => schema_text::<ValidateJson>(),
         #[cfg(target_os = "linux")]
         Subject::Simulate => schema_text::<SimulationJson>(),

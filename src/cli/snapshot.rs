@@ -3,7 +3,7 @@
 use super::{VerbFailure, VerbResult, output::Output};
 use crate::{
     clock::{now, time},
-    error::Kind,
+    error::{Error, Kind},
     kernel::{self, LiveNode},
     reconcile::{last_applied, readable, state_dir},
     record::Snapshot,
@@ -12,17 +12,23 @@ use crate::{
 
 /// Prints everything that a plan for this node can depend on.
 pub(super) fn run(output: &Output) -> VerbResult {
-    let dir = state_dir()?;
-    let mut unknown = Vec::new();
-    let saved = readable(dir.saved(), &mut unknown)?.unwrap_or_default();
-    let last = last_applied(&dir)?;
-    let observed = LiveNode.everything()?;
-    let incomplete: Vec<Unknown> = observed.state.nat_unknowns().chain(&unknown).cloned().collect();
-    let snapshot = Snapshot::new(time(now()), kernel::host_name().ok(), observed, saved, last, unknown);
+    let snapshot = take()?;
+    let incomplete: Vec<Unknown> =
+        snapshot.observed.state.nat_unknowns().chain(&snapshot.unknown).cloned().collect();
     output.json(&snapshot)?;
     if incomplete.is_empty() {
         return Ok(0);
     }
     output.incomplete("the snapshot", state::hint_for(&incomplete));
     Err(VerbFailure::AlreadyReported(Kind::Incomplete))
+}
+
+/// Takes a snapshot of this node.
+pub(super) fn take() -> Result<Snapshot, Error> {
+    let dir = state_dir()?;
+    let mut unknown = Vec::new();
+    let saved = readable(dir.saved(), &mut unknown)?.unwrap_or_default();
+    let last = last_applied(&dir)?;
+    let observed = LiveNode.everything()?;
+    Ok(Snapshot::new(time(now()), kernel::host_name().ok(), observed, saved, last, unknown))
 }

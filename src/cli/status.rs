@@ -57,6 +57,9 @@ pub(super) struct Status {
     /// The paths of pods that do not work, or not as planned, for reasons other than drift.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     diagnostics: Vec<DiagnosticEntry>,
+    /// Whether they were judged. They are not if the node has no interface for pods.
+    #[serde(skip)]
+    are_paths_known: bool,
     /// What could not be read.
     unknown: Vec<Unknown>,
 }
@@ -268,7 +271,8 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
     let scope = last_state.as_ref().map_or_else(Scope::default, |state| Scope::of(state, prefixes));
     let observed = LiveNode.observe(&scope)?;
     let problems = applied.as_ref().map(|applied| applied.problems(&observed)).unwrap_or_default();
-    let diagnostics = applied.map(|applied| applied.path_faults(&observed)).unwrap_or_default();
+    let diagnostics = applied.as_ref().map(|applied| applied.path_faults(&observed)).unwrap_or_default();
+    let are_paths_known = applied.is_some_and(|applied| applied.has_paths(&observed));
     let observed = observed.state;
     unknown.extend(observed.unknown.iter().cloned());
     let drift = last_state.as_ref().map(|state| drift(state, &observed));
@@ -292,6 +296,7 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
         persisted: persisted::judge_by_last(last.as_ref()),
         problems,
         diagnostics,
+        are_paths_known,
         unknown,
     })
 }
@@ -330,6 +335,11 @@ impl Applied {
 }
 
 impl Applied {
+    /// Returns `true` if the paths of pods can be judged.
+    fn has_paths(&self, observed: &Observed) -> bool {
+        plan::paths(&self.cluster, self.index, &self.desired, observed).missing().is_empty()
+    }
+
     /// Returns the paths of pods that do not work even without drift.
     fn path_faults(&self, observed: &Observed) -> Vec<DiagnosticEntry> {
         let plan = plan::plan(&self.desired.state, &observed.state, ForeignPolicy::Respect);
@@ -411,6 +421,16 @@ fn text(status: &Status, output: &Output) -> String {
     }
     for problem in &status.problems {
         let _ = writeln!(text, "  {problem}");
+    }
+    match (&status.drift, &status.diagnostics[..]) {
+        (None, _) => {}
+        (Some(_), _) if !status.are_paths_known => {
+            text.push_str("Paths: not judged, because there is no interface for pods\n");
+        }
+        (Some(_), []) => {
+            text.push_str("Paths: as planned (`hostgw doctor` also examines firewalls, NAT and neighbors)\n");
+        }
+        (Some(_), _) => text.push_str("Paths: not as planned\n"),
     }
     for DiagnosticEntry { code, severity, message, remedy, .. } in &status.diagnostics {
         let head = format!("{}[{code}]:", severity.name());

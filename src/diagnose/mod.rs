@@ -15,6 +15,7 @@
 //! | HG07xx | a node that the configuration does not fit | `plan::check` |
 //! | HG08xx | a plan that can be applied, but deserves a warning | `plan::check`, `plan::foreign`, `forwarding`, `render::persisted`, `cli::destroy` |
 //! | HG09xx | a CNI configuration | `cni`, `cli::check_cni` |
+//! | HG10xx | a node, as `hostgw doctor` examines it | `doctor` |
 
 mod rules;
 

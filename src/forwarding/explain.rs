@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Direction, ForwardingModel, Path, Paths, Rank, Stop, Trace, Verdict};
+use ipnet::IpNet;
+
 use crate::{
     diagnose::{Diagnostic, Rule},
     model::{Family, MAIN_TABLE},
@@ -17,7 +19,9 @@ pub struct PathFault {
     pub nodes: BTreeMap<Untrusted, BTreeSet<Direction>>,
     /// The number of all other nodes.
     pub of: usize,
-    /// Whether the packets go another way rather than being lost.
+    /// The part of the destination's pod CIDR, if not all of it is affected.
+    pub part: Option<IpNet>,
+    /// Whether the packets take a different path rather than being lost.
     pub is_detour: bool,
     /// The rule of [`crate::diagnose`].
     pub rule: Rule,
@@ -29,7 +33,7 @@ pub struct PathFault {
 
 /// Returns why the paths with these indexes do not work. Paths with the same reason are taken together.
 #[must_use]
-pub fn explain(paths: &Paths, blocked: &[usize], model: &ForwardingModel) -> Vec<PathFault> {
+pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) -> Vec<PathFault> {
     let mut faults: Vec<PathFault> = Vec::new();
     if blocked.is_empty() {
         return faults;
@@ -43,16 +47,25 @@ pub fn explain(paths: &Paths, blocked: &[usize], model: &ForwardingModel) -> Vec
         let trace = model.trace(&path.packet);
         let is_detour = path.rank(&trace.verdict) == Rank::Elsewhere;
         let (rule, why, remedy) = reason(&path, &trace);
-        let is_same =
-            |fault: &&mut PathFault| (fault.is_detour, fault.rule, &fault.why) == (is_detour, rule, &why);
-        match faults.iter_mut().find(is_same) {
-            Some(fault) => {
-                fault.nodes.entry(path.node).or_default().insert(path.direction);
-            }
-            None => {
-                let nodes = BTreeMap::from([(path.node, BTreeSet::from([path.direction]))]);
-                faults.push(PathFault { nodes, of, is_detour, rule, why, remedy });
-            }
+        let part = trace.route.map(|route| route.destination);
+        let part = part.filter(|part| path.within.contains(part) && *part != path.within);
+        let is_same = |fault: &&mut PathFault| {
+            (fault.is_detour, fault.rule, fault.part, &fault.why) == (is_detour, rule, part, &why)
+        };
+        let at = faults.iter_mut().position(|mut fault| is_same(&mut fault));
+        let at = at.unwrap_or_else(|| {
+            let nodes = BTreeMap::new();
+            faults.push(PathFault { nodes, of, part, is_detour, rule, why, remedy });
+            faults.len() - 1
+        });
+        let nodes = &mut faults[at].nodes;
+        let mut add = |node: Untrusted| {
+            nodes.entry(node).or_default().insert(path.direction);
+        };
+        if path.is_of_all {
+            paths.names().cloned().for_each(&mut add);
+        } else {
+            add(path.node);
         }
     }
     faults
@@ -64,24 +77,43 @@ impl PathFault {
     pub fn summary(&self) -> String {
         let names: Vec<&Untrusted> = self.nodes.keys().collect();
         let number = names.len();
-        let who = match number {
-            1 => format!("node {}", names[0]),
-            all if all == self.of => format!("all {all} other nodes ({})", list(&names, 6)),
-            some => format!("{some} of {} other nodes ({})", self.of, list(&names, 6)),
+        let listed = list(&names, 6);
+        let is_all = number == self.of && number > 1;
+        let some = match number {
+            1 => format!("node {listed}"),
+            _ => format!("{number} of {} other nodes ({listed})", self.of),
         };
-        let are = if number == 1 { "is" } else { "are" };
+        let all = format!("({number} nodes: {listed})");
+        let part = self.part.map_or_else(String::new, |part| format!(" in {part}"));
         let directions: BTreeSet<Direction> = self.nodes.values().flatten().copied().collect();
         let is_out = directions.contains(&Direction::Out);
         match (self.is_detour, is_out, directions.contains(&Direction::In)) {
-            (false, true, true) => format!("{who} and this node's pods cannot reach each other"),
-            (false, true, false) => format!("{who} {are} not reachable from this node's pods"),
-            (false, false, _) => format!("this node's pods are not reachable from {who}"),
-            (true, true, true) => {
-                format!("packets between this node's pods and {who} take another way than planned")
+            (false, true, true) if is_all => {
+                format!("this node's pods and those of all other nodes{part} cannot reach each other {all}")
             }
-            (true, true, false) => format!("packets to {who} take another way than planned"),
+            (false, true, true) => {
+                format!("this node's pods and those of {some}{part} cannot reach each other")
+            }
+            (false, true, false) if is_all => {
+                format!("no pods of other nodes{part} are reachable from this node's pods {all}")
+            }
+            (false, true, false) => format!("pods of {some}{part} are not reachable from this node's pods"),
+            (false, false, _) if is_all => {
+                format!("this node's pods{part} are not reachable from any other node's pods {all}")
+            }
+            (false, false, _) => format!("this node's pods{part} are not reachable from the pods of {some}"),
+            (true, true, true) => {
+                format!(
+                    "packets between this node's pods and those of {some}{part} take a different path than planned"
+                )
+            }
+            (true, true, false) => {
+                format!("packets to the pods of {some}{part} take a different path than planned")
+            }
             (true, false, _) => {
-                format!("packets from {who} to this node's pods take another way than planned")
+                format!(
+                    "packets from the pods of {some} to this node's pods{part} take a different path than planned"
+                )
             }
         }
     }
@@ -102,35 +134,38 @@ impl PathFault {
 fn reason(path: &Path, trace: &Trace<'_>) -> (Rule, String, Option<String>) {
     let family = Family::from(path.packet.destination);
     match &trace.stop {
-        Some(Stop::Rule(rule)) => (
-            Rule::PathByRule,
-            format!("the policy rule `{rule}` discards the packets"),
-            Some(remove_rule(rule)),
-        ),
-        Some(Stop::Route(route)) => by_route(family, trace.rule, route, "discards the packets"),
+        Some(Stop::Rule(rule)) => {
+            (Rule::PathByRule, format!("the policy rule `{rule}` discards them"), Some(remove_rule(rule)))
+        }
+        Some(Stop::Route(route)) => by_route(trace.rule, route, "discards them"),
         Some(Stop::Forwarding(key)) => (
             Rule::PathNotForwarded,
-            format!("{key} is 0, so the node does not forward packets that come in there"),
+            format!("{key} is 0, so the node does not forward packets that arrive on {}", path.packet.input),
             Some(format!(
                 "enable it with `{}`, and find out what disables it, such as a file in /etc/sysctl.d",
                 ShellCommand::new(["sysctl", "-w", &format!("{key}=1")])
             )),
         ),
-        Some(Stop::ReversePath { sysctl, back }) => {
-            let back = back.map_or_else(
-                || format!("there is no route back to {}", path.packet.source),
-                |back| format!("the route back is `{back}`"),
-            );
+        Some(Stop::ReversePath { sysctl, is_strict, back }) => {
+            let source = path.packet.source;
+            let relax = |value| ShellCommand::new(["sysctl", "-w", &format!("{sysctl}={value}")]);
+            let (because, remedy) = match back {
+                Some(back) => (
+                    format!("the route back to {source} is `{back}`"),
+                    match is_strict {
+                        true => format!("correct the route back, or relax the filter with `{}`", relax(2)),
+                        false => "correct the route back".to_owned(),
+                    },
+                ),
+                None => (
+                    format!("there is no route back to {source}"),
+                    format!("add a route to {source}, or disable the filter with `{}`", relax(0)),
+                ),
+            };
             (
                 Rule::PathFiltered,
-                format!(
-                    "{sysctl} makes the kernel discard packets that come in on {} although {back}",
-                    path.packet.input
-                ),
-                Some(format!(
-                    "correct the route back, or relax the filter with `{}`",
-                    ShellCommand::new(["sysctl", "-w", &format!("{sysctl}=2")])
-                )),
+                format!("{sysctl} discards packets that arrive on {}, because {because}", path.packet.input),
+                Some(remedy),
             )
         }
         Some(Stop::NoRoute) => (
@@ -154,10 +189,10 @@ fn reason(path: &Path, trace: &Trace<'_>) -> (Rule, String, Option<String>) {
         None => match (&trace.verdict, trace.route) {
             (verdict, Some(route)) if path.rank(verdict) != Rank::Planned => {
                 let does = match verdict {
-                    Verdict::Local => "delivers the packets to this node itself",
-                    _ => "takes the packets another way",
+                    Verdict::Local => "delivers them to this node itself",
+                    _ => "diverts them",
                 };
-                by_route(family, trace.rule, route, does)
+                by_route(trace.rule, route, does)
             }
             _ => (
                 Rule::PathLost,
@@ -168,12 +203,7 @@ fn reason(path: &Path, trace: &Trace<'_>) -> (Rule, String, Option<String>) {
     }
 }
 
-fn by_route(
-    family: Family,
-    rule: Option<&PolicyRule>,
-    route: &Route,
-    does: &str,
-) -> (Rule, String, Option<String>) {
+fn by_route(rule: Option<&PolicyRule>, route: &Route, does: &str) -> (Rule, String, Option<String>) {
     let shown = format!("`{route}` ({})", owner(route));
     let diverting = rule.filter(|rule| route.table != MAIN_TABLE && rule.protocol != protocol::KERNEL);
     match diverting {
@@ -181,32 +211,48 @@ fn by_route(
             Rule::PathByRule,
             format!("the policy rule `{rule}` leads to the route {shown}, which {does}"),
             Some(format!(
-                "if the rule is not meant for pods, {}; otherwise add the routes of hostgw to table {} with `routes.table`",
+                "if the rule is not meant for pods, {}; otherwise move hostgw's routes to table {} by setting `routes.table`",
                 remove_rule(rule),
                 table_name(route.table)
             )),
         ),
         None => {
             let is_owned = route.is_owned();
-            let remedy = (!is_owned && route.opaque.is_none()).then(|| {
-                format!(
-                    "if it is not needed, remove it with `{}`",
-                    ip(family, &["route", "del", &removal(route)])
-                )
-            });
+            let remedy = (!is_owned && route.opaque.is_none())
+                .then(|| format!("if it is not needed, remove it with `{}`", delete_route(route)));
             (Rule::PathByRoute, format!("the route {shown} {does}"), remedy)
         }
     }
 }
 
-/// Who added a route.
-fn owner(route: &Route) -> String {
+/// Returns what refused a packet: a sentence in lower case without a period.
+#[must_use]
+pub fn stop_text(stop: &Stop<'_>) -> String {
+    match stop {
+        Stop::NoRoute => "no policy rule leads to a route".to_owned(),
+        Stop::Rule(rule) => format!("the policy rule `{rule}` discards it"),
+        Stop::Route(route) => format!("the route `{route}` discards it"),
+        Stop::Forwarding(key) => format!("{key} is 0, so the node does not forward it"),
+        Stop::ReversePath { sysctl, back: Some(back), .. } => {
+            format!("{sysctl} discards it, because the route back is `{back}`")
+        }
+        Stop::ReversePath { sysctl, back: None, .. } => {
+            format!("{sysctl} discards it, because there is no route back")
+        }
+        Stop::Source => "the kernel does not accept its source there".to_owned(),
+        Stop::Destination => "the kernel does not accept its destination".to_owned(),
+    }
+}
+
+/// Returns who added a route.
+#[must_use]
+pub fn owner(route: &Route) -> String {
     if route.is_owned() {
         return "managed by hostgw".to_owned();
     }
     match route.protocol {
         protocol::KERNEL => "added by the kernel".to_owned(),
-        3 => "added with `ip route`".to_owned(),
+        3 => "added with `ip route`, or by a script".to_owned(),
         other => format!("added by protocol {}", protocol::name(other)),
     }
 }
@@ -216,8 +262,9 @@ fn remove_rule(rule: &PolicyRule) -> String {
     format!("remove it with `{}`", ip(rule.family, &["rule", "del", "priority", &priority]))
 }
 
-/// The words that identify a route for `ip route del`.
-fn removal(route: &Route) -> String {
+/// Returns the command that deletes a route.
+#[must_use]
+pub fn delete_route(route: &Route) -> String {
     let kind = match route.kind {
         RouteType::Unicast => String::new(),
         kind => format!("{kind} "),
@@ -225,7 +272,13 @@ fn removal(route: &Route) -> String {
     let via = route.next.gateway.map_or_else(String::new, |gateway| format!(" via {gateway}"));
     let table =
         if route.table == MAIN_TABLE { String::new() } else { format!(" table {}", table_name(route.table)) };
-    format!("{kind}{}{via}{table}", route.destination)
+    // IPv6 routes without a metric have this one.
+    let metric = match (route.metric, route.family()) {
+        (0, _) | (1024, Family::V6) => String::new(),
+        (metric, _) => format!(" metric {metric}"),
+    };
+    let words = format!("{kind}{}{via}{table}{metric}", route.destination);
+    ip(route.family(), &["route", "del", &words])
 }
 
 fn asks(path: &Path) -> String {

@@ -5,19 +5,22 @@
 //! does not say why it refuses a packet, so [`ForwardingModel`] computes the same from the observed state and names the
 //! rule, the route or the sysctl. Tests compare the two.
 //!
-//! Neither knows what firewall and NAT rules do with the packet, whether the next hop answers, or what the other node
-//! does.
+//! Neither knows what firewall and NAT rules do with the packet, which [`filtered`] and [`translated`] tell as far as the
+//! rules can be decoded, whether the next hop answers, or what the other node does.
 //!
 //! - `model.rs`: the way of a packet by rules, routes and sysctls
 //! - `path.rs`: the packets between the pods of this node and those of all others, and the way they should take
+//! - `firewall.rs`: what the chains of firewalls and NAT do with a packet
 //! - `explain.rs`: why a packet takes another way, in a sentence, and what to do about it
 
 mod explain;
+mod firewall;
 mod model;
 mod path;
 
-pub use explain::{PathFault, explain};
-pub use model::{ForwardingModel, Stop, Trace, sysctls};
+pub use explain::{PathFault, delete_route, explain, owner, stop_text};
+pub use firewall::{Passage, Spot, Treatment, filtered, translated};
+pub use model::{ForwardingModel, PacketOrigin, Stop, Trace, sysctls};
 pub use path::{Direction, Ledger, Path, Paths, Rank};
 
 use std::{fmt, net::IpAddr};

@@ -24,8 +24,8 @@ pub struct ForwardingModel<'a> {
     rules: [Vec<PolicyRule>; 2],
     /// Whether there are other IPv4 rules than the kernel's.
     has_own_rules: bool,
-    /// The routes at each destination of each table, the preferred one first.
-    routes: HashMap<(u32, IpNet), Vec<&'a Route>>,
+    /// The routes, by table and destination, the preferred one first.
+    routes: Vec<&'a Route>,
     /// The prefix lengths in each table.
     lengths: HashMap<(u32, Family), BTreeSet<u8>>,
 }
@@ -58,6 +58,8 @@ pub enum Stop<'a> {
     ReversePath {
         /// The sysctl that enables it.
         sysctl: SysctlKey,
+        /// Whether the way back must use the same interface (1), rather than any (2).
+        is_strict: bool,
         /// The route back to the source.
         back: Option<&'a Route>,
     },
@@ -65,6 +67,15 @@ pub enum Stop<'a> {
     Source,
     /// The destination is no address of a host, such as a broadcast address.
     Destination,
+}
+
+/// Where a packet begins its way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PacketOrigin {
+    /// It comes in through this interface.
+    Interface(Untrusted),
+    /// The node itself sends it.
+    Node,
 }
 
 /// What a lookup is made for.
@@ -104,17 +115,40 @@ impl<'a> ForwardingModel<'a> {
             rules
         });
         let has_own_rules = rules[0].len() != PolicyRule::defaults(Family::V4).len();
-        let mut routes: HashMap<(u32, IpNet), Vec<&Route>> = HashMap::new();
+        let mut routes: Vec<&Route> = all.collect();
+        // The sort is stable: routes with the same key are in the kernel's order.
+        routes.sort_by_key(|route| (route.table, route.destination, route.metric));
         let mut lengths: HashMap<(u32, Family), BTreeSet<u8>> = HashMap::new();
-        for route in all {
-            routes.entry((route.table, route.destination)).or_default().push(route);
-            lengths.entry((route.table, route.family())).or_default().insert(route.destination.prefix_len());
-        }
-        for routes in routes.values_mut() {
-            // The sort is stable: routes with the same key are in the kernel's order.
-            routes.sort_by_key(|route| route.metric);
+        for some in routes.chunk_by(|one, next| {
+            (one.table, one.destination.prefix_len()) == (next.table, next.destination.prefix_len())
+                && one.family() == next.family()
+        }) {
+            let Some(first) = some.first() else { continue };
+            lengths.entry((first.table, first.family())).or_default().insert(first.destination.prefix_len());
         }
         Self { sysctls, host, rules, has_own_rules, routes, lengths }
+    }
+
+    /// Returns the way of a packet from an interface or from the node itself. Nothing filters the latter.
+    #[must_use]
+    pub fn trace_from(&self, source: IpAddr, destination: IpAddr, origin: &PacketOrigin) -> Trace<'_> {
+        match origin {
+            PacketOrigin::Interface(input) => {
+                self.trace(&Packet { source, destination, input: input.clone() })
+            }
+            PacketOrigin::Node => {
+                let found = self.lookup(&Flow { source, destination, input: Some("lo"), output: None });
+                match found.refusal.clone() {
+                    Some((refusal, stop)) => Trace {
+                        verdict: Verdict::Refused(refusal),
+                        rule: found.rule,
+                        route: found.route,
+                        stop: Some(stop),
+                    },
+                    None => accepted(found),
+                }
+            }
+        }
     }
 
     /// Returns the way of a packet.
@@ -224,7 +258,10 @@ impl<'a> ForwardingModel<'a> {
         });
         let sysctl = if value(&own) >= value(&all) { own } else { all };
         let filtered = |back: Option<&'m Route>| {
-            sysctl.clone().map(|sysctl| Stop::ReversePath { sysctl, back }).filter(|_| mode > 0)
+            sysctl
+                .clone()
+                .map(|sysctl| Stop::ReversePath { sysctl, is_strict: mode == 1, back })
+                .filter(|_| mode > 0)
         };
         let has_address = self
             .host
@@ -349,7 +386,10 @@ impl<'a> ForwardingModel<'a> {
         let lengths = self.lengths.get(&(table, flow.destination.into()))?;
         lengths.iter().rev().find_map(|length| {
             let prefix = IpNet::new(flow.destination, *length).ok()?.trunc();
-            self.routes.get(&(table, prefix))?.iter().copied().find(|route| {
+            let start =
+                self.routes.partition_point(|route| (route.table, route.destination) < (table, prefix));
+            let same = self.routes.get(start..)?.iter().copied();
+            same.take_while(|route| (route.table, route.destination) == (table, prefix)).find(|route| {
                 route.tos.is_none_or(|tos| tos == 0)
                     && !from_elsewhere(route, flow)
                     && flow.output.is_none_or(|output| {

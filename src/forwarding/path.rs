@@ -7,10 +7,10 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Hop, Packet, Verdict};
+use super::{ForwardingModel, Hop, Packet, Verdict};
 use crate::{
     model::{Cluster, Family, PerFamily, PodCidr, pod_address},
-    state::{Host, RouteType, State},
+    state::{Host, Route, RouteType},
     text::Untrusted,
 };
 
@@ -34,25 +34,35 @@ pub struct Path {
     pub packet: Packet,
     /// The next hop.
     pub expected: Hop,
+    /// The pod CIDR of the destination.
+    pub within: IpNet,
+    /// Whether the path stands for those of all other nodes, too.
+    pub is_of_all: bool,
 }
 
 /// A pod of this node, and the interface that all of its packets use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Pod {
+    cidr: IpNet,
     address: IpAddr,
     device: Untrusted,
 }
 
 /// The paths between the pods of a node and those of all others.
-#[derive(Debug, Clone, Default)]
-pub struct Paths {
+#[derive(Debug, Clone)]
+pub struct Paths<'a> {
+    cluster: &'a Cluster,
     pods: PerFamily<Pod>,
-    /// The other nodes, each with the address of a pod and the next hop to it.
-    others: Vec<(Untrusted, IpAddr, Hop)>,
+    /// The routes to the pods of other nodes, with the indexes of the nodes.
+    others: Vec<(&'a Route, usize)>,
+    /// Foreign routes to some pods of another node, with the index of the entry in `others` for the whole node.
+    parts: Vec<(&'a Route, usize)>,
     /// Other addresses of pods of this node, to which a foreign route leads.
     more_pods: Vec<IpAddr>,
     /// The families for which the node has a pod CIDR, but no interface for pods yet.
     missing: Vec<Family>,
+    /// Prefixes inside the cluster whose packets may take another way than all others.
+    special: HashSet<IpNet>,
 }
 
 /// How good a path is.
@@ -70,88 +80,145 @@ pub enum Rank {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Ledger(Vec<Rank>);
 
-impl Paths {
-    /// Returns the paths of the node at `index` of `cluster` with its `desired` routes. The pods are behind the interface
-    /// with an address in the node's pod CIDR, such as the bridge `cni0`, or else behind any interface that has a route
-    /// to one of them.
+impl<'a> Paths<'a> {
+    /// Returns the paths of the node at `index` of `cluster`. `routes` are its desired routes to the pods of other nodes,
+    /// each with the index of the node, and `foreign` are the routes of others. The pods are behind the interface with an address in the node's pod CIDR, such as
+    /// the bridge `cni0`, or else behind any interface that has a route to one of them.
     #[must_use]
-    pub fn new(cluster: &Cluster, index: usize, desired: &State, host: &Host) -> Self {
-        let mut paths = Self::default();
-        for (family, cidr) in cluster.nodes[index].pod_cidrs.iter() {
-            let gateway = cluster.nodes[index].pod_gateway(family);
-            match pod(cidr.prefix(), gateway, host) {
-                Some(pod) => *paths.pods.get_mut(family) = Some(pod),
-                None => paths.missing.push(family),
+    pub fn new(
+        cluster: &'a Cluster,
+        index: usize,
+        routes: impl Iterator<Item = (&'a Route, usize)>,
+        foreign: impl Iterator<Item = &'a Route>,
+        host: &'a Host,
+    ) -> Self {
+        let node = &cluster.nodes[index];
+        let (mut pods, mut missing) = (PerFamily::default(), Vec::new());
+        for (family, cidr) in node.pod_cidrs.iter() {
+            match pod(cidr.prefix(), node.pod_gateway(family), host) {
+                Some(pod) => *pods.get_mut(family) = Some(pod),
+                None => missing.push(family),
             }
         }
-        let mut destinations: HashMap<IpNet, usize> = HashMap::new();
-        for (number, node) in cluster.nodes.iter().enumerate() {
-            destinations.extend(node.pod_cidrs.iter().map(|(_, cidr)| (cidr.prefix(), number)));
-        }
-        let all_foreign = || host.foreign.iter().chain(&host.others);
-        let foreign: Vec<_> = all_foreign().filter(|route| is_inside(&route.destination, cluster)).collect();
-        let mut hops: HashMap<IpNet, Hop> = HashMap::new();
-        for route in desired.routes.iter().filter(|route| paths.pods.get(route.family()).is_some()) {
-            let device = route.next.device.clone().filter(|_| route.next.gateway.is_some());
-            let Some(device) = device else { continue };
-            let Some(&number) = destinations.get(&route.destination) else { continue };
-            let gateway = cluster.nodes[number].pod_gateway(route.family());
-            let hop = Hop { gateway: route.next.gateway, device };
-            let address = pod_address(route.destination, gateway);
-            paths.others.push((cluster.nodes[number].name.clone(), address, hop.clone()));
-            if !foreign.is_empty() {
-                hops.insert(route.destination, hop);
-            }
-        }
-        // A foreign route to some of a node's pods is a way of its own.
-        for route in foreign {
-            let own = cluster.nodes[index].pod_cidrs.get(route.family()).map(PodCidr::prefix);
-            if own.is_some_and(|own| own != route.destination && own.contains(&route.destination)) {
-                let is_local =
-                    matches!(route.kind, RouteType::LOCAL | RouteType::BROADCAST | RouteType::ANYCAST);
-                if !is_local {
-                    paths.more_pods.push(pod_address(route.destination, None));
-                }
-                continue;
-            }
-            let Some(whole) = ancestors(route.destination).find(|prefix| hops.contains_key(prefix)) else {
-                continue;
-            };
-            let (Some(&number), Some(hop)) = (destinations.get(&whole), hops.get(&whole)) else { continue };
-            let address = pod_address(route.destination, None);
-            paths.others.push((cluster.nodes[number].name.clone(), address, hop.clone()));
-        }
+        let is_usable = |route: &Route| {
+            pods.get(route.family()).is_some() && route.next.gateway.is_some() && route.next.device.is_some()
+        };
+        let others = routes.filter(|(route, _)| is_usable(route)).collect();
+        let (parts, more_pods, special) = (Vec::new(), Vec::new(), HashSet::new());
+        let mut paths = Self { cluster, pods, others, parts, more_pods, missing, special };
+        paths.add_foreign(index, foreign, host);
         paths
     }
 
-    /// Iterates over the paths: for each other node and family, out and in, and then to other pods of this node.
+    /// Adds the ways of packets that foreign routes and rules may divert.
+    fn add_foreign(&mut self, index: usize, foreign: impl Iterator<Item = &'a Route>, host: &'a Host) {
+        let cluster = self.cluster;
+        let is_inside = |prefix: &IpNet| {
+            let mut wholes = cluster.prefixes.iter();
+            wholes.any(|(_, whole)| whole.contains(prefix) && whole != prefix)
+        };
+        let selectors = host.rules.iter().flat_map(|rule| [rule.selector.from, rule.selector.to]).flatten();
+        self.special.extend(selectors.filter(is_inside));
+        let mut whole: HashMap<IpNet, usize> = HashMap::new();
+        for route in foreign.filter(|route| is_inside(&route.destination)) {
+            let own = cluster.nodes[index].pod_cidrs.get(route.family()).map(PodCidr::prefix);
+            if own.is_some_and(|own| own.contains(&route.destination)) {
+                let is_local =
+                    matches!(route.kind, RouteType::LOCAL | RouteType::BROADCAST | RouteType::ANYCAST);
+                if own != Some(route.destination) && !is_local {
+                    self.more_pods.push(pod_address(route.destination, None));
+                }
+                continue;
+            }
+            self.special.insert(route.destination);
+            if whole.is_empty() {
+                whole.extend(self.others.iter().enumerate().map(|(at, (route, _))| (route.destination, at)));
+            }
+            if let Some(at) = ancestors(route.destination).find_map(|prefix| whole.get(&prefix)) {
+                self.parts.push((route, *at));
+            }
+        }
+        // A special prefix inside a pod CIDR makes all of it special.
+        let inside: Vec<IpNet> = self.special.iter().flat_map(|prefix| ancestors(*prefix)).collect();
+        self.special.extend(inside.into_iter().filter(is_inside));
+    }
+
+    /// Iterates over the paths: for each other node and family, out and in, then to parts of their pods, and then to
+    /// other pods of this node.
     pub fn iter(&self) -> impl Iterator<Item = Path> + '_ {
-        let all = self.others.iter().flat_map(|(node, address, hop)| {
-            let pod = self.pods.get(Family::from(*address));
-            pod.into_iter().flat_map(move |pod| {
-                let path =
-                    |direction, packet, expected| Path { node: node.clone(), direction, packet, expected };
-                let out = Packet { source: pod.address, destination: *address, input: pod.device.clone() };
-                let back = Packet { source: *address, destination: pod.address, input: hop.device.clone() };
-                let to_pod = Hop { gateway: None, device: pod.device.clone() };
-                [path(Direction::Out, out, hop.clone()), path(Direction::In, back, to_pod)]
-            })
+        let wholes = self.others.iter().flat_map(|(route, node)| {
+            let gateway = self.cluster.nodes[*node].pod_gateway(route.family());
+            self.both(route, *node, pod_address(route.destination, gateway))
+        });
+        let parts = self.parts.iter().flat_map(|(part, at)| {
+            let (route, node) = self.others[*at];
+            self.both(route, node, pod_address(part.destination, None))
         });
         let more = self.more_pods.iter().filter_map(|address| {
             let family = Family::from(*address);
-            let device = self.pods.get(family)?.device.clone();
-            let (node, other, hop) =
-                self.others.iter().find(|(_, other, _)| Family::from(*other) == family)?;
-            let packet = Packet { source: *other, destination: *address, input: hop.device.clone() };
-            let expected = Hop { gateway: None, device };
-            Some(Path { node: node.clone(), direction: Direction::In, packet, expected })
+            let (route, node) = self.others.iter().find(|(route, _)| route.family() == family)?;
+            let [_, mut back] = self.both(route, *node, pod_address(route.destination, None))?;
+            back.packet.destination = *address;
+            back.is_of_all = true;
+            Some(back)
         });
-        all.chain(more)
+        wholes.flatten().chain(parts.flatten()).chain(more)
+    }
+
+    /// The two paths between this node's pod and a pod behind `route`.
+    fn both(&self, route: &Route, node: usize, address: IpAddr) -> Option<[Path; 2]> {
+        let pod = self.pods.get(route.family())?;
+        let device = route.next.device.clone()?;
+        let path = |direction, packet, expected, within| Path {
+            node: self.cluster.nodes[node].name.clone(),
+            direction,
+            packet,
+            expected,
+            within,
+            is_of_all: false,
+        };
+        let out = Packet { source: pod.address, destination: address, input: pod.device.clone() };
+        let back = Packet { source: address, destination: pod.address, input: device.clone() };
+        Some([
+            path(Direction::Out, out, Hop { gateway: route.next.gateway, device }, route.destination),
+            path(Direction::In, back, Hop { gateway: None, device: pod.device.clone() }, pod.cidr),
+        ])
+    }
+
+    /// Returns the ranks of the paths by a model of the node with all of their routes. Nodes whose packets nothing but
+    /// their own routes can divert are all alike, so one of them is enough.
+    #[must_use]
+    pub fn rank_by(&self, model: &ForwardingModel<'_>) -> Ledger {
+        let mut alike: PerFamily<[Rank; 2]> = PerFamily::default();
+        let mut ranks = Vec::with_capacity(2 * self.others.len());
+        for (route, node) in &self.others {
+            let is_special = !self.special.is_empty()
+                && (self.special.contains(&route.destination)
+                    || ancestors(route.destination).any(|prefix| self.special.contains(&prefix)));
+            let known = alike.get(route.family()).filter(|_| !is_special);
+            if let Some(known) = known {
+                ranks.extend(known);
+                continue;
+            }
+            let gateway = self.cluster.nodes[*node].pod_gateway(route.family());
+            let Some(paths) = self.both(route, *node, pod_address(route.destination, gateway)) else {
+                continue;
+            };
+            let both = paths.map(|path| path.rank(&model.trace(&path.packet).verdict));
+            if !is_special {
+                *alike.get_mut(route.family()) = Some(both);
+            }
+            ranks.extend(both);
+        }
+        let rest = self.iter().skip(ranks.len());
+        let rest: Vec<Rank> = rest.map(|path| path.rank(&model.trace(&path.packet).verdict)).collect();
+        ranks.extend(rest);
+        Ledger(ranks)
     }
 
     /// Returns `true` if there are none.
     #[must_use]
-    pub const fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.others.is_empty()
     }
 
@@ -161,10 +228,15 @@ impl Paths {
         &self.missing
     }
 
+    /// Iterates over the names of the other nodes, some of them twice.
+    pub fn names(&self) -> impl Iterator<Item = &Untrusted> {
+        self.others.iter().map(|(_, node)| &self.cluster.nodes[*node].name)
+    }
+
     /// Returns the number of other nodes.
     #[must_use]
     pub fn nodes(&self) -> usize {
-        self.others.iter().map(|(node, ..)| node).collect::<HashSet<_>>().len()
+        self.others.iter().map(|(_, node)| node).collect::<HashSet<_>>().len()
     }
 
     /// Ranks the paths. `ask` returns what the node does with packets, in their order.
@@ -173,7 +245,7 @@ impl Paths {
     /// Returns the error of `ask`.
     pub fn judge<E>(&self, mut ask: impl FnMut(&[Packet]) -> Result<Vec<Verdict>, E>) -> Result<Ledger, E> {
         /// Enough to fill many requests, and few enough to take little memory.
-        const AT_ONCE: usize = 4096;
+        const AT_ONCE: usize = 16_384;
         let mut ranks = Vec::with_capacity(2 * self.others.len());
         let mut paths = self.iter().peekable();
         while paths.peek().is_some() {
@@ -221,11 +293,6 @@ impl Ledger {
     }
 }
 
-/// Returns whether a prefix is part of a cluster prefix.
-fn is_inside(prefix: &IpNet, cluster: &Cluster) -> bool {
-    cluster.prefixes.iter().any(|(_, whole)| whole.contains(prefix))
-}
-
 /// Iterates over the prefixes that contain this one, the longest first.
 fn ancestors(prefix: IpNet) -> impl Iterator<Item = IpNet> {
     std::iter::successors(prefix.supernet(), IpNet::supernet)
@@ -236,7 +303,11 @@ fn pod(cidr: IpNet, gateway: Option<IpAddr>, host: &Host) -> Option<Pod> {
     let holds = |device: &Untrusted| host.link(device.as_raw()).is_some_and(|link| link.up);
     let bridge = host.addresses.iter().filter(|local| cidr.contains(&local.address) && holds(&local.device));
     if let Some(local) = bridge.min_by_key(|local| Some(local.address) != gateway) {
-        return Some(Pod { address: pod_address(cidr, Some(local.address)), device: local.device.clone() });
+        return Some(Pod {
+            cidr,
+            address: pod_address(cidr, Some(local.address)),
+            device: local.device.clone(),
+        });
     }
     let routes = host.foreign.iter().chain(&host.others).filter(|route| {
         cidr.contains(&route.destination) && route.next.gateway.is_none() && route.destination != cidr
@@ -244,7 +315,7 @@ fn pod(cidr: IpNet, gateway: Option<IpAddr>, host: &Host) -> Option<Pod> {
     routes
         .filter_map(|route| {
             let device = route.next.device.clone().filter(holds)?;
-            Some(Pod { address: route.destination.addr(), device })
+            Some(Pod { cidr, address: route.destination.addr(), device })
         })
         .next()
 }

@@ -8,11 +8,10 @@ use rtnetlink::{
     packet_route::{
         AddressFamily,
         address::{AddressAttribute, AddressMessage},
-        link::{LinkAttribute, LinkFlags, LinkMessage},
     },
 };
 
-use super::netlink::{KernelError, Socket};
+use super::netlink::{Attributes, KernelError, Socket, text};
 use crate::{
     state::{InterfaceAddress, Link},
     text::Untrusted,
@@ -21,6 +20,21 @@ use crate::{
 // linux/rtnetlink.h
 const RTM_GETLINK: u16 = 18;
 const RTM_GETADDR: u16 = 22;
+/// `sizeof(struct ifinfomsg)`.
+const LINK_HEADER: usize = 16;
+/// linux/if.h
+const IFF_UP: u32 = 1;
+
+/// `IFLA_*` (linux/if_link.h).
+mod attribute {
+    pub const IFNAME: u16 = 3;
+    pub const MTU: u16 = 4;
+    pub const MASTER: u16 = 10;
+    pub const LINKINFO: u16 = 18;
+    pub const PROP_LIST: u16 = 52;
+    pub const ALT_IFNAME: u16 = 53;
+    pub const INFO_KIND: u16 = 1;
+}
 
 /// The interfaces of a namespace, indexed by name and by number.
 #[derive(Debug, Default)]
@@ -37,19 +51,17 @@ impl Links {
     /// # Errors
     /// Returns the kernel's error.
     pub fn read(socket: &mut Socket) -> Result<Self, KernelError> {
-        let request = message(&LinkMessage::default());
         let mut links = Self::default();
-        for (_, payload) in socket.dump(RTM_GETLINK, 0, &request)?.iter() {
-            let Ok(message) = LinkMessage::parse(payload) else { continue };
-            let name = message.attributes.into_iter().find_map(|attribute| match attribute {
-                LinkAttribute::IfName(name) => Some(name),
-                _ => None,
-            });
-            let (Some(name), index) = (name, message.header.index) else { continue };
-            links.indexes.insert(name.clone(), index);
-            let name = Untrusted::from(name);
-            links.names.insert(index, name.clone());
-            links.all.push(Link { name, index, up: message.header.flags.contains(LinkFlags::Up) });
+        let mut masters: Vec<(usize, u32)> = Vec::new();
+        for (_, payload) in socket.dump(RTM_GETLINK, 0, &[0; LINK_HEADER])?.iter() {
+            let Some((link, master)) = link(payload) else { continue };
+            links.indexes.insert(link.name.as_raw().to_owned(), link.index);
+            links.names.insert(link.index, link.name.clone());
+            masters.extend(master.map(|master| (links.all.len(), master)));
+            links.all.push(link);
+        }
+        for (at, master) in masters {
+            links.all[at].master = links.names.get(&master).cloned();
         }
         Ok(links)
     }
@@ -65,6 +77,42 @@ impl Links {
     pub fn index(&self, name: &str) -> Option<u32> {
         self.indexes.get(name).copied()
     }
+}
+
+/// Decodes an interface, and the number of the one that it is a port of.
+fn link(payload: &[u8]) -> Option<(Link, Option<u32>)> {
+    let (header, attributes) = payload.split_at_checked(LINK_HEADER)?;
+    let word = |bytes: &[u8]| Some(u32::from_ne_bytes(*bytes.first_chunk()?));
+    let flags = word(&header[8..])?;
+    let mut link = Link {
+        name: Untrusted::default(),
+        index: word(&header[4..])?,
+        up: flags & IFF_UP != 0,
+        kind: None,
+        master: None,
+        mtu: None,
+        altnames: Vec::new(),
+    };
+    let mut master = None;
+    for (kind, payload) in Attributes::new(attributes).flatten() {
+        match kind {
+            attribute::IFNAME => link.name = text(payload).into(),
+            attribute::MTU => link.mtu = word(payload),
+            attribute::MASTER => master = word(payload),
+            attribute::LINKINFO => {
+                let mut inner = Attributes::new(payload).flatten();
+                link.kind =
+                    inner.find(|(kind, _)| *kind == attribute::INFO_KIND).map(|(_, kind)| text(kind).into());
+            }
+            attribute::PROP_LIST => {
+                let names = Attributes::new(payload).flatten();
+                let names = names.filter(|(kind, _)| *kind == attribute::ALT_IFNAME);
+                link.altnames.extend(names.map(|(_, name)| text(name).into()));
+            }
+            _ => {}
+        }
+    }
+    (!link.name.is_empty()).then_some((link, master))
 }
 
 /// Dumps the addresses of all interfaces.

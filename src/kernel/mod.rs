@@ -33,7 +33,7 @@ use crate::{
     model::{Check, Family, SysctlKey},
     plan::{Change, NatChange, Observe, Observed, RouteChange, Scope, SysctlChange, SysctlValues},
     progress::{self, Task},
-    state::{Host, InterfaceAddress, State},
+    state::{Host, InterfaceAddress, NeighborEntry, State},
 };
 use link::Links;
 use netlink::{KernelError, Refused, Requests, Socket};
@@ -58,7 +58,10 @@ impl LiveNode {
     /// # Errors
     /// Returns an error if the interfaces, addresses, routes or NAT cannot be read.
     pub fn everything(self) -> Result<Observed, Error> {
-        read(true, route::everything, |_| sysctl::everything())
+        let mut observed = read(true, route::everything, |_| sysctl::everything())?;
+        observed.host.firewall = nat::firewall();
+        observed.host.neighbors = neighbors()?;
+        Ok(observed)
     }
 }
 
@@ -91,7 +94,14 @@ fn read(
     unknown.extend(sysctls.unknown);
     Ok(Observed {
         state: State { routes: routes.routes, nat, sysctls: sysctls.values, unknown },
-        host: Host { links: links.all, addresses, foreign: routes.foreign, others: routes.others, rules },
+        host: Host {
+            links: links.all,
+            addresses,
+            foreign: routes.foreign,
+            others: routes.others,
+            rules,
+            ..Host::default()
+        },
     })
 }
 
@@ -314,6 +324,15 @@ fn commit_sysctls(
         })?;
     }
     Ok(())
+}
+
+/// Reads the entries of the neighbor table that the kernel resolves.
+fn neighbors() -> Result<Vec<NeighborEntry>, Error> {
+    let mut socket = open_route_socket()?;
+    let links = Links::read(&mut socket).map_err(|error| unreadable("the interfaces", &error))?;
+    let entries = neighbor::all(&mut socket).map_err(|error| unreadable("the neighbors", &error))?;
+    let entries = entries.iter().filter(|entry| entry.is_passing());
+    Ok(entries.filter_map(|entry| entry.observed(&links)).collect())
 }
 
 fn open_route_socket() -> Result<Socket, Error> {

@@ -1,10 +1,13 @@
 //! Reads and replaces the nftables tables named `hostgw`.
 //!
-//! hostgw writes no other nftables object and reads no rule of another table.
+//! hostgw writes no other nftables object. It reads the chains of other tables only to find out what they do with the
+//! packets of pods.
 
 pub(super) mod abi;
+mod chains;
 mod decode;
 mod read;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -19,6 +22,7 @@ use rustix::io::Errno;
 use super::netlink::KernelError;
 use crate::{apply::Interrupt, model::Family, state::NatTable};
 
+pub use chains::firewall;
 pub use read::observe;
 pub use write::replace;
 

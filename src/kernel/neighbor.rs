@@ -14,10 +14,11 @@ use rtnetlink::{
 use rustix::io::Errno;
 
 use super::{
-    link::message,
+    link::{Links, message},
     netlink::{KernelError, Message, Socket},
     route::NLM_F_CREATE,
 };
+use crate::state::NeighborEntry;
 
 // linux/rtnetlink.h
 const RTM_NEWNEIGH: u16 = 28;
@@ -76,6 +77,13 @@ impl Neighbor {
             NeighbourAttribute::Destination(NeighbourAddress::Inet6(address)) => Some((*address).into()),
             _ => None,
         })
+    }
+
+    /// Returns the entry by the name of its interface.
+    pub(super) fn observed(&self, links: &Links) -> Option<NeighborEntry> {
+        let device = links.name(self.0.header.ifindex)?.clone();
+        let is_silent = matches!(self.state(), NeighbourState::Failed | NeighbourState::Incomplete);
+        Some(NeighborEntry { device, address: self.address()?, is_silent })
     }
 
     pub(super) const fn state(&self) -> NeighbourState {

@@ -176,6 +176,14 @@ impl Desired {
         }
     }
 
+    /// Iterates over the routes to the pods of other nodes, each with the index of the node.
+    pub fn routes_to_nodes(&self) -> impl Iterator<Item = (&Route, usize)> {
+        self.state.routes.iter().zip(&self.origins).filter_map(|(route, origin)| match origin {
+            Origin::Node(index) => Some((route, *index)),
+            Origin::ClusterPrefix => None,
+        })
+    }
+
     /// Returns the location in the configuration that asks for the route at `key`.
     #[must_use]
     pub fn route_origin(&self, cluster: &Cluster, key: &RouteKey) -> Option<ConfigPath> {

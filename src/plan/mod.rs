@@ -30,7 +30,7 @@ pub use facts::Facts;
 pub use foreign::{ForeignSysctl, ForeignSysctlPolicy, Restoration, SysctlValues, TransactionProgress};
 pub use identify::{identify, node_named};
 pub use lookup::{LookupChange, kept_routes, lookup_change};
-pub use paths::path_faults;
+pub use paths::{path_faults, paths};
 pub use prepare::{Observe, Prepared, prepare, prepare_removal};
 pub use reason::{PreviousApply, Reason, reason};
 pub use scope::{Observed, Scope};

@@ -1,7 +1,5 @@
 //! The paths of pods once a plan is applied.
 
-use std::convert::Infallible;
-
 use super::{Change, Desired, Observed, Plan, after, kept_routes};
 use crate::{
     forwarding::{ForwardingModel, PathFault, Paths, explain},
@@ -18,16 +16,25 @@ pub fn path_faults(
     observed: &Observed,
     plan: &Plan,
 ) -> Vec<PathFault> {
-    let paths = Paths::new(cluster, index, &desired.state, &observed.host);
+    let paths = paths(cluster, index, desired, observed);
     if paths.is_empty() {
         return Vec::new();
     }
     let routes = desired.state.routes.iter().chain(kept_routes(&desired.state, &observed.state));
     let sysctls = after(&observed.state.sysctls, plan.changes.iter().filter_map(Change::as_sysctl));
     let model = ForwardingModel::new(routes, &sysctls, &observed.host);
-    let ledger = paths.judge(|packets| {
-        Ok::<_, Infallible>(packets.iter().map(|packet| model.trace(packet).verdict).collect())
-    });
-    let Ok(ledger) = ledger;
-    explain(&paths, &ledger.blocked(), &model)
+    explain(&paths, &paths.rank_by(&model).blocked(), &model)
+}
+
+/// Returns the paths between the pods of the node at `index` of `cluster` and those of all others.
+#[must_use]
+pub fn paths<'a>(
+    cluster: &'a Cluster,
+    index: usize,
+    desired: &'a Desired,
+    observed: &'a Observed,
+) -> Paths<'a> {
+    let foreign = observed.state.routes.iter().filter(|route| !route.is_owned());
+    let foreign = foreign.chain(&observed.host.foreign).chain(&observed.host.others);
+    Paths::new(cluster, index, desired.routes_to_nodes(), foreign, &observed.host)
 }

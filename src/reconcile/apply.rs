@@ -102,7 +102,7 @@ impl Operation for Apply<'_> {
         &self.session.loaded.cluster.checks
     }
 
-    fn paths(&self) -> Option<Paths> {
+    fn paths(&self) -> Option<Paths<'_>> {
         Some(self.session.paths())
     }
 
@@ -164,8 +164,8 @@ impl Operation for ApplyCluster<'_> {
         &mut self.prepared
     }
 
-    fn paths(&self) -> Option<Paths> {
+    fn paths(&self) -> Option<Paths<'_>> {
         let Prepared { desired, observed, .. } = &self.prepared;
-        Some(Paths::new(self.cluster, self.index, &desired.state, &observed.host))
+        Some(plan::paths(self.cluster, self.index, desired, observed))
     }
 }

@@ -37,7 +37,7 @@ pub trait Operation {
     }
 
     /// The paths of pods that must not become worse.
-    fn paths(&self) -> Option<Paths> {
+    fn paths(&self) -> Option<Paths<'_>> {
         None
     }
 

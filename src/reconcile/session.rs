@@ -135,9 +135,9 @@ impl Session {
 
     /// The paths between the pods of this node and those of all others, as the configuration plans them.
     #[must_use]
-    pub fn paths(&self) -> Paths {
+    pub fn paths(&self) -> Paths<'_> {
         let Prepared { desired, observed, .. } = &self.prepared;
-        Paths::new(&self.loaded.cluster, self.index, &desired.state, &observed.host)
+        plan::paths(&self.loaded.cluster, self.index, desired, observed)
     }
 
     /// Returns the paths of pods that will not work even after the plan is applied.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{PolicyRule, Route};
+use super::{Firewall, PolicyRule, Route};
 
 use crate::text::Untrusted;
 
@@ -27,6 +27,12 @@ pub struct Host {
     /// The rules of policy routing, in the order in which the kernel applies them. Empty if they were not read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<PolicyRule>,
+    /// The chains that forwarded packets pass. Absent if they were not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firewall: Option<Firewall>,
+    /// The neighbor table. Empty if it was not read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub neighbors: Vec<NeighborEntry>,
 }
 
 /// A network interface.
@@ -39,6 +45,31 @@ pub struct Link {
     pub index: u32,
     /// Whether it is administratively up (`IFF_UP`).
     pub up: bool,
+    /// Its kind, such as `bridge` or `veth`; absent for a physical interface.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Untrusted>,
+    /// The bridge, bond or VRF that it is a port of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub master: Option<Untrusted>,
+    /// Its MTU in bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<u32>,
+    /// Its alternative names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub altnames: Vec<Untrusted>,
+}
+
+/// An entry of the neighbor table (ARP and NDP).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NeighborEntry {
+    /// The interface's name.
+    pub device: Untrusted,
+    /// The address.
+    pub address: IpAddr,
+    /// Whether it did not answer when the kernel last asked it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_silent: bool,
 }
 
 /// An address of an interface.

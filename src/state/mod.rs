@@ -3,6 +3,7 @@
 //! Objects print as the kernel's own tools do: a [`Route`] as in `ip route`, a [`NatTable`] as the arguments of
 //! `nft add`, and sysctls as in `sysctl`.
 
+mod firewall;
 mod host;
 mod kind;
 mod nat;
@@ -21,7 +22,11 @@ use crate::{
     text::Untrusted,
 };
 
-pub use host::{Host, InterfaceAddress, Link};
+pub use firewall::{
+    Firewall, FirewallChain, FirewallRule, MatchedChains, Operator, PacketPart, RuleVerdict, TableFamily,
+    Term, TypeSet,
+};
+pub use host::{Host, InterfaceAddress, Link, NeighborEntry};
 pub use kind::ObjectKind;
 pub use nat::{
     BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatObject, NatRule, NatTable,

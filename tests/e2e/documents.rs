@@ -246,6 +246,9 @@ fn every_document_matches_its_schema() {
         check(&["check-cni", "--json", "cni.conf"], 3, "check-cni");
         node.write("cni.conf", "no JSON");
         check(&["check-cni", "--json", "cni.conf"], 3, "error");
+        check(&["doctor", "--json"], 11, "doctor");
+        check(&["explain", "10.244.1.10", "--from", "10.244.0.10", "--json"], 0, "explain");
+        check(&["explain", "10.244.1.10", "--json"], 3, "error");
         node.sh("nft delete set ip hostgw blocked");
         check(&["destroy", "--dry-run", "--json"], 0, "transaction");
         check(&["rollback", "--dry-run", "--json"], 0, "transaction");

@@ -14,6 +14,7 @@ mod confirm;
 mod conflict;
 mod damaged_records;
 mod diff;
+mod doctor;
 mod documents;
 mod drift;
 mod dual_stack;

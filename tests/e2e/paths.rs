@@ -107,7 +107,9 @@ fn lost_paths_are_reported_with_their_cause() {
             shown("plan", &planned.expect(0));
             let status = node.hostgw_ok(&["status"]);
             assert!(
-                status.stdout.contains("Drift: none in routes, NAT and sysctls\nwarning[HG085"),
+                status
+                    .stdout
+                    .contains("Drift: none in routes, NAT and sysctls\nPaths: not as planned\nwarning[HG085"),
                 "{status}"
             );
             // A snapshot tells the same.
@@ -191,10 +193,10 @@ nodes:
         assert!(!format!("{outcome}").contains("warning"), "{outcome}");
         node.sh("ip -6 route add unreachable fd00:244:0:1::/96");
         node.hostgw_ok(&["plan"])
-            .says("warning[HG0852]: node linux-2 is not reachable from this node's pods");
+            .says("warning[HG0852]: pods of node linux-2 in fd00:244:0:1::/96 are not reachable from this node's pods");
         node.sh("ip -6 route del unreachable fd00:244:0:1::/96
                  ip -6 rule add from fd00:244:0:1::/64 prohibit pref 7");
         node.hostgw_ok(&["plan"])
-            .says("warning[HG0851]: this node's pods are not reachable from node linux-2");
+            .says("warning[HG0851]: this node's pods are not reachable from the pods of node linux-2");
     });
 }

@@ -69,6 +69,7 @@ pub(in crate::kernel) mod chain {
 pub(in crate::kernel) mod rule {
     pub(in crate::kernel) const TABLE: u16 = 1;
     pub(in crate::kernel) const CHAIN: u16 = 2;
+    pub(in crate::kernel) const HANDLE: u16 = 3;
     pub(in crate::kernel) const EXPRESSIONS: u16 = 4;
     pub(in crate::kernel) const USERDATA: u16 = 7;
     /// `NFTNL_UDATA_RULE_COMMENT` (libnftnl/udata.h), a type within the user data.

@@ -21,9 +21,9 @@ use crate::{
 };
 
 /// An expression as the kernel dumps it.
-struct RawExpression<'a> {
-    name: &'a [u8],
-    data: &'a [u8],
+pub(super) struct RawExpression<'a> {
+    pub(super) name: &'a [u8],
+    pub(super) data: &'a [u8],
 }
 
 /// Decodes the `NFTA_RULE_EXPRESSIONS` of a rule in a table of `family`.
@@ -43,7 +43,8 @@ pub(super) fn rule(family: Family, expressions: &[u8]) -> RuleBody {
     RuleBody::Other { summary, raw: hex(&raw) }
 }
 
-fn list(expressions: &[u8]) -> Option<Vec<RawExpression<'_>>> {
+/// Splits the `NFTA_RULE_EXPRESSIONS` of a rule. Returns `None` if they are malformed.
+pub(super) fn list(expressions: &[u8]) -> Option<Vec<RawExpression<'_>>> {
     Attributes::new(expressions)
         .map(|element| match element {
             Ok((abi::LIST_ELEMENT, element)) => {
@@ -172,7 +173,7 @@ fn compare<'a>(cmp: &RawExpression<'a>, register: u32) -> Option<(bool, &'a [u8]
 }
 
 /// Returns the value in a data attribute.
-fn value(data: &[u8]) -> Option<&[u8]> {
+pub(super) fn value(data: &[u8]) -> Option<&[u8]> {
     let [value] = fields(data, [expr::DATA_VALUE])?;
     value
 }

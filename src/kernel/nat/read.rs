@@ -224,10 +224,10 @@ impl Reader<'_> {
 const TABLE_NAME: &[u8] = b"hostgw\0";
 
 /// The attributes of one nftables object.
-struct NftObject(Vec<(u16, Vec<u8>)>);
+pub(super) struct NftObject(Vec<(u16, Vec<u8>)>);
 
 impl NftObject {
-    fn get(&self, kind: u16) -> Option<&[u8]> {
+    pub(super) fn get(&self, kind: u16) -> Option<&[u8]> {
         self.0.iter().find(|(other, _)| *other == kind).map(|(_, payload)| payload.as_slice())
     }
 
@@ -235,6 +235,20 @@ impl NftObject {
     fn belongs_to_hostgw(&self, table: u16) -> bool {
         self.get(table) == Some(TABLE_NAME)
     }
+}
+
+/// Dumps the objects of one type in all tables, each with the family of its table.
+///
+/// # Errors
+///
+/// Returns the kernel's error.
+pub(super) fn objects_of(
+    socket: &mut Socket,
+    message_type: u16,
+) -> Result<Vec<(u8, NftObject)>, KernelError> {
+    let dump = socket.dump(message_type, 0, &header(None))?;
+    let families = dump.iter().map(|(_, payload)| payload.first().copied().unwrap_or(0));
+    Ok(families.zip(objects(&dump)?).collect())
 }
 
 fn objects(dump: &Dump) -> Result<Vec<NftObject>, Malformed> {
@@ -281,7 +295,7 @@ fn chain(object: &NftObject) -> Result<NatChain, String> {
 }
 
 /// Decodes the hook, `Some(None)` for a chain without one. Returns `None` for a hook that hostgw cannot write.
-fn base_chain(object: &NftObject) -> Option<Option<BaseChain>> {
+pub(super) fn base_chain(object: &NftObject) -> Option<Option<BaseChain>> {
     let Some(hook) = object.get(abi::chain::HOOK) else { return Some(None) };
     let (mut hook_number, mut priority) = (None, None);
     for attribute in Attributes::new(hook) {

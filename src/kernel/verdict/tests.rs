@@ -4,11 +4,14 @@ use std::{collections::BTreeSet, fmt::Write as _, net::IpAddr};
 
 use super::*;
 use crate::{
+    config::{self, Document, Format},
     forwarding::ForwardingModel,
     kernel::{
         LiveNode,
         testing::{in_namespace, sh},
     },
+    model::Cluster,
+    plan::{self, Observed, OriginalSysctls},
 };
 
 /// A reproducible sequence of numbers (SplitMix64).
@@ -254,7 +257,39 @@ fn compare(seed: u64) {
             ),
         );
     }
+    compare_ranks(&observed, seed);
     assert!(kinds.len() >= 2 || seed != 0, "all answers are of one kind");
+}
+
+/// The cluster of a random node.
+fn cluster() -> Cluster {
+    let mut text = String::from(
+        "clusterPrefix: [10.244.0.0/16, 'fd00:244::/48']\negressInterface: eth0\nnextHop: node-address\nnodes:\n",
+    );
+    for node in 0..6 {
+        let _ = writeln!(
+            text,
+            "  - {{name: n{node}, os: linux, podCIDR: [10.244.{node}.0/24, 'fd00:244:0:{node}::/64'], \
+             address: [172.30.0.{}, 'fd00:30::{}']}}",
+            11 + node,
+            11 + node
+        );
+    }
+    let document = Document::new("hostgw.yaml", text, Format::Yaml);
+    config::load(&document).unwrap_or_else(|invalid| panic!("{}", invalid.render(false)))
+}
+
+/// Judging one of the nodes that are alike gives the same result as judging all of them.
+fn compare_ranks(observed: &Observed, seed: u64) {
+    let cluster = cluster();
+    let desired = plan::desired(&cluster, 0, &OriginalSysctls::default()).expect("a Linux node");
+    let paths = plan::paths(&cluster, 0, &desired, observed);
+    assert!(paths.iter().count() >= 20, "seed {seed}");
+    let routes = observed.state.routes.iter().chain(&desired.state.routes);
+    let model = ForwardingModel::new(routes, &observed.state.sysctls, &observed.host);
+    let all = paths
+        .judge(|packets| Ok::<_, ()>(packets.iter().map(|packet| model.trace(packet).verdict).collect()));
+    assert_eq!(Ok(paths.rank_by(&model)), all, "seed {seed}");
 }
 
 /// 100 nodes with 864 questions each; `HOSTGW_WHOLE=1` asks ten times as many.

@@ -1,0 +1,115 @@
+//! The files of this node that `hostgw doctor` examines: the CNI configuration, and the settings of systemd-networkd.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{check_cni, configuration::text_of};
+use crate::{
+    cni,
+    diagnose::{Diagnostic, Rule, Severity},
+    error::Error,
+    model::Cluster,
+    state::Link,
+    text::printable,
+};
+
+/// Where container runtimes find the CNI configuration. They use the first file by name.
+const CNI_FOLDER: &str = "/etc/cni/net.d";
+
+/// The configuration of systemd-networkd, and the directories of its drop-ins (networkd.conf(5)).
+const NETWORKD: [&str; 4] = [
+    "/etc/systemd/networkd.conf",
+    "/etc/systemd/networkd.conf.d",
+    "/run/systemd/networkd.conf.d",
+    "/usr/lib/systemd/networkd.conf.d",
+];
+
+/// The number of entries of a directory to look at.
+const MAX_ENTRIES: usize = 4096;
+
+/// Returns the files of a directory in the order of their names.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_ENTRIES);
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
+    files.sort();
+    files
+}
+
+/// Examines a CNI configuration: `named`, or else the one of this node if it is `live`.
+///
+/// # Errors
+/// Returns an error if the named file cannot be read or is no CNI configuration.
+pub(super) fn cni(
+    named: Option<&Path>,
+    is_live: bool,
+    cluster: &Cluster,
+    index: usize,
+) -> Result<Vec<Diagnostic>, Error> {
+    let is_configuration = |path: &PathBuf| {
+        path.extension()
+            .is_some_and(|extension| ["conf", "conflist", "json"].iter().any(|known| extension == *known))
+    };
+    let found = || files(Path::new(CNI_FOLDER)).into_iter().find(is_configuration);
+    let path = match named {
+        Some(path) => path.to_owned(),
+        None => match found().filter(|_| is_live) {
+            Some(path) => path,
+            None => return Ok(Vec::new()),
+        },
+    };
+    let (name, text) = text_of(&path)?;
+    let configuration = check_cni::parse(&name, text.strip_prefix('\u{feff}').unwrap_or(&text))?;
+    let report = cni::check(&configuration, cluster, Some(index));
+    let diagnostic = |finding: &cni::Finding| {
+        let is = finding.found.as_ref().map_or_else(String::new, |found| format!(" = {found}"));
+        let message = format!("{name}: {}{is}: {}", finding.path, finding.message);
+        let remedy = match &finding.wanted {
+            Some(wanted) => format!("set {} to {wanted}", finding.path),
+            None => "see `hostgw check-cni`".to_owned(),
+        };
+        Diagnostic::new(finding.code.rule(), printable(&message)).with_remedy(remedy)
+    };
+    let of_severity = |severity| report.findings.iter().filter(move |finding| finding.severity == severity);
+    Ok(of_severity(Severity::Error).chain(of_severity(Severity::Warning)).map(diagnostic).collect())
+}
+
+/// Warns if systemd-networkd manages the egress interface and removes routes that it does not know.
+pub(super) fn networkd(egress: Option<&Link>) -> Option<Diagnostic> {
+    let link = egress?;
+    let state = fs::read_to_string(format!("/run/systemd/netif/links/{}", link.index)).ok()?;
+    let is_managed = state.lines().any(|line| {
+        matches!(line.strip_prefix("ADMIN_STATE="), Some("configured" | "configuring" | "degraded"))
+    });
+    (is_managed && !keeps_foreign_routes()).then(|| {
+        Diagnostic::new(
+            Rule::NetworkdRemovesRoutes,
+            format!(
+                "systemd-networkd manages {} and can remove routes that it did not add when it configures the interface",
+                link.name
+            ),
+        )
+        .with_remedy(
+            "let networkd add the routes, too (`hostgw render --persist systemd-networkd`), and set ManageForeignRoutes=no under \
+             [Network] in a file in /etc/systemd/networkd.conf.d",
+        )
+    })
+}
+
+/// Whether `ManageForeignRoutes=no` is set. The last setting counts.
+fn keeps_foreign_routes() -> bool {
+    let mut keeps = false;
+    for place in NETWORKD.map(Path::new) {
+        let found = if place.is_dir() { files(place) } else { vec![place.to_owned()] };
+        for file in found {
+            let Ok(settings) = fs::read_to_string(&file) else { continue };
+            for line in settings.lines() {
+                if let Some(value) = line.trim().strip_prefix("ManageForeignRoutes=") {
+                    keeps = ["no", "false", "0", "off"].contains(&value.trim().to_lowercase().as_str());
+                }
+            }
+        }
+    }
+    keeps
+}

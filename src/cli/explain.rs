@@ -1,0 +1,276 @@
+//! `hostgw explain`
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{
+    VerbResult,
+    arguments::{ExplainOptions, PacketSource},
+    configuration::{load, text_of},
+    environment,
+    output::Output,
+};
+use crate::{
+    config::Loaded,
+    doctor::{Guidepost, Journey, JourneyEnd, JourneyStep},
+    error::{Error, Kind},
+    forwarding::{ForwardingModel, owner},
+    model::{Cluster, Family},
+    plan::{self, Desired, ForeignPolicy, Observed, OriginalSysctls},
+    reconcile::Session,
+    record::Snapshot,
+    render::Locator,
+    state::{
+        Host, InterfaceAddress, LOCAL_TABLE, Link, NextHop, Route, RouteScope, RouteType, State, protocol,
+    },
+    text::{Untrusted, printable},
+};
+
+/// Version of the JSON form.
+const FORMAT: u32 = 1;
+
+/// The result of `hostgw explain --json`.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(title = "hostgw explain")]
+pub(super) struct ExplainJson {
+    /// The version of this format.
+    format: u32,
+    /// The node.
+    node: Untrusted,
+    /// The path of the packet through this node.
+    there: Journey,
+    /// The path of the reply through this node; absent if the packet does not leave it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    back: Option<Journey>,
+}
+
+/// Explains the path of a packet through a node.
+pub(super) fn run(options: &ExplainOptions, output: &Output) -> VerbResult {
+    let loaded = load(options.target.file.as_deref())?;
+    let node = environment::node(options.target.node.as_deref());
+    if options.planned {
+        let index = planned_node(&loaded, node.as_deref())?;
+        let desired = plan::desired(&loaded.cluster, index, &OriginalSysctls::default())
+            .map_err(|plan::NotLinux| not_linux(&loaded.cluster, index))?;
+        let observed = planned(&loaded.cluster, index, &desired);
+        return explain(options, &loaded, index, &desired, &observed, output);
+    }
+    let snapshot = match &options.state {
+        Some(snapshot) => {
+            let (name, text) = text_of(snapshot)?;
+            Snapshot::parse(&name, &text)?
+        }
+        None => super::doctor::live()?,
+    };
+    let observed = snapshot.observed.clone();
+    let mut session = Session::of_snapshot(loaded, node.as_deref(), snapshot, ForeignPolicy::Respect)?;
+    session.look()?;
+    explain(options, &session.loaded, session.index, &session.prepared.desired, &observed, output)
+}
+
+fn planned_node(loaded: &Loaded, node: Option<&str>) -> Result<usize, Error> {
+    let Some(name) = node else {
+        return Err(
+            Error::new(Kind::Usage, "--planned needs the name of a node").with_hint("pass it with --node")
+        );
+    };
+    plan::node_named(&loaded.cluster, name)
+}
+
+fn not_linux(cluster: &Cluster, index: usize) -> Error {
+    let name = &cluster.nodes[index].name;
+    Error::new(Kind::Invalid, format!("node {name} is a Windows node: hostgw explains only Linux nodes"))
+}
+
+fn explain(
+    options: &ExplainOptions,
+    loaded: &Loaded,
+    index: usize,
+    desired: &Desired,
+    observed: &Observed,
+    output: &Output,
+) -> VerbResult {
+    let model = ForwardingModel::of(&observed.state, &observed.host);
+    let guidepost = Guidepost {
+        cluster: &loaded.cluster,
+        index,
+        desired,
+        host: &observed.host,
+        model: &model,
+        is_planned: options.planned,
+    };
+    let (source, input) = origin(options, &guidepost, &model)?;
+    let locator = Locator::new(&loaded.document);
+    let describe = |route: &Route| {
+        let line = desired.route_origin(&loaded.cluster, &route.key()).and_then(|path| locator.source(&path));
+        let line = line.map_or_else(String::new, |source| format!(", {}:{}", source.file, source.line));
+        Some(match guidepost.node_of(route) {
+            Some(node) => format!("managed by hostgw: pods of node {node}{line}"),
+            None if route.is_owned() => format!("managed by hostgw{line}"),
+            None => owner(route),
+        })
+    };
+    let there = guidepost.journey(source, options.address, input, false, &describe);
+    let back = match (there.outcome, leaves_through(&model, &there)) {
+        (JourneyEnd::Forwarded, Some(device)) => {
+            let mut back = guidepost.journey(options.address, source, Some(device), true, &describe);
+            if there.is_masqueraded {
+                let text = format!("the reply comes to this node, which restores the destination {source}");
+                back.steps.insert(0, JourneyStep { what: "target", text: text.into() });
+            }
+            Some(back)
+        }
+        _ => None,
+    };
+    let node = loaded.cluster.nodes[index].name.clone();
+    if options.json {
+        output.json(&ExplainJson { format: FORMAT, node, there, back })?;
+        return Ok(0);
+    }
+    let mut text = journey(&there, output);
+    if let Some(back) = &back {
+        text.push('\n');
+        text.push_str(&journey(back, output));
+    }
+    output.result(&text)?;
+    Ok(0)
+}
+
+/// The interface that a packet leaves through.
+fn leaves_through(model: &ForwardingModel<'_>, there: &Journey) -> Option<Untrusted> {
+    let origin = there
+        .input
+        .clone()
+        .map_or(crate::forwarding::PacketOrigin::Node, crate::forwarding::PacketOrigin::Interface);
+    let trace = model.trace_from(there.source, there.destination, &origin);
+    trace.route.and_then(|route| route.next.device.clone())
+}
+
+/// The source of the packet, and the interface that it comes in through.
+fn origin(
+    options: &ExplainOptions,
+    guidepost: &Guidepost<'_>,
+    model: &ForwardingModel<'_>,
+) -> Result<(IpAddr, Option<Untrusted>), Error> {
+    let family = Family::from(options.address);
+    let missing = |what: &str| {
+        Error::new(Kind::Invalid, format!("this node has no {what} for {}", options.address))
+            .with_hint("pass a source with --from ADDRESS")
+    };
+    let own = guidepost.own_pod(family);
+    let own_cidr = guidepost.cluster.nodes[guidepost.index].pod_cidrs.get(family);
+    if options.from == PacketSource::Pod
+        && own_cidr.is_some_and(|cidr| cidr.prefix().contains(&options.address))
+    {
+        let message = format!("{} is a pod of this node, too: such packets are not routed", options.address);
+        return Err(
+            Error::new(Kind::Usage, message).with_hint("pass the address of another pod with --from ADDRESS")
+        );
+    }
+    match options.from {
+        PacketSource::Pod => {
+            let (address, device) = own.ok_or_else(|| missing("interface for pods"))?;
+            Ok((address, Some(device)))
+        }
+        PacketSource::Node => {
+            let mut addresses = guidepost.host.addresses.iter();
+            let is_usable = |local: &&InterfaceAddress| {
+                Family::from(local.address) == family && !local.address.is_loopback()
+            };
+            let found = addresses.find(is_usable).ok_or_else(|| missing("address"))?;
+            Ok((found.address, None))
+        }
+        PacketSource::Address(address) if Family::from(address) != family => Err(Error::new(
+            Kind::Usage,
+            format!("{address} and {} are of different families", options.address),
+        )),
+        PacketSource::Address(address) if guidepost.host.owner_of(address).is_some() => Ok((address, None)),
+        PacketSource::Address(address) => {
+            // It comes in where the way back to it leaves.
+            let back = model.trace_from(options.address, address, &crate::forwarding::PacketOrigin::Node);
+            let device = back.route.and_then(|route| route.next.device.clone());
+            device.map(|device| (address, Some(device))).ok_or_else(|| {
+                Error::new(Kind::Invalid, format!("this node has no route to {address}")).with_hint(
+                    "hostgw assumes that a packet comes in where the way back to its source leaves",
+                )
+            })
+        }
+    }
+}
+
+fn journey(journey: &Journey, output: &Output) -> String {
+    let Journey { source, from, destination, to, input, outcome, steps, .. } = journey;
+    let palette = &output.palette;
+    let input = input.as_ref().map_or_else(String::new, |input| format!(", arriving on {input}"));
+    let title = printable(&format!("From {source} ({from}) to {destination} ({to}){input}"));
+    let mut text = format!("{}\n", palette.head.apply_to(title));
+    for step in steps {
+        text.push_str(&format!("  {:<10} {}\n", step.what, printable(&step.text.to_string())));
+    }
+    let end = match outcome {
+        JourneyEnd::Forwarded => {
+            palette.add.apply_to(if journey.input.is_some() { "forwarded" } else { "sent" })
+        }
+        JourneyEnd::Local => palette.add.apply_to("received by this node"),
+        JourneyEnd::Discarded => palette.conflict.apply_to("discarded"),
+    };
+    text.push_str(&format!("  {:<10} {end}\n", "outcome"));
+    text
+}
+
+/// The node as it is planned, with a bridge for its pods.
+fn planned(cluster: &Cluster, index: usize, desired: &Desired) -> Observed {
+    const BRIDGE: &str = "cni0";
+    let node = &cluster.nodes[index];
+    let egress: Untrusted = cluster.egress_interface_of(node).map_or("eth0", |name| name.as_str()).into();
+    let link = |name: &Untrusted, index| Link {
+        name: name.clone(),
+        index,
+        up: true,
+        kind: None,
+        master: None,
+        mtu: None,
+        altnames: Vec::new(),
+    };
+    let bridge: Untrusted = BRIDGE.into();
+    let mut host = Host { links: vec![link(&egress, 1), link(&bridge, 2)], ..Host::default() };
+    let mut add = |device: &Untrusted, address: IpAddr, prefix: IpNet| {
+        let route = |destination, table, kind| Route {
+            destination,
+            table,
+            tos: None,
+            metric: 0,
+            protocol: protocol::KERNEL,
+            scope: RouteScope::Link,
+            kind,
+            next: NextHop { gateway: None, device: Some(device.clone()), onlink: false },
+            source: None,
+            mtu: None,
+            opaque: None,
+        };
+        host.addresses.push(InterfaceAddress { device: device.clone(), address, prefix });
+        host.foreign.push(route(address.into(), LOCAL_TABLE, RouteType::LOCAL));
+        if prefix.prefix_len() < Family::from(prefix).bits() {
+            host.foreign.push(route(prefix, crate::model::MAIN_TABLE, RouteType::Unicast));
+        }
+    };
+    for (family, cidr) in node.pod_cidrs.iter() {
+        if let Some(gateway) = node.pod_gateway(family) {
+            add(&bridge, gateway, cidr.prefix());
+        }
+    }
+    for (_, address) in node.addresses.iter() {
+        add(&egress, *address, (*address).into());
+    }
+    let mut sysctls = desired.state.sysctls.clone();
+    for device in [egress.as_raw(), BRIDGE] {
+        let keys = crate::forwarding::sysctls(Family::V4, device)
+            .filter(|key| key.as_str().ends_with(".forwarding"));
+        sysctls.extend(keys.map(|key| (key, "1".into())));
+    }
+    Observed { state: State { routes: desired.state.routes.clone(), sysctls, ..State::default() }, host }
+}

@@ -1,0 +1,279 @@
+//! What firewalls and the NAT of other programs do with the packets of pods.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use ipnet::IpNet;
+
+use super::{Patient, finding, journey::spot_text, samples};
+use crate::{
+    diagnose::{Diagnostic, Rule},
+    forwarding::{Direction, Packet, Passage, Path, Paths, Spot, Treatment, filtered, translated},
+    model::{Family, pod_address},
+    state::{Firewall, FirewallChain, Hook, MatchedChains, PacketPart, RuleVerdict, TableFamily, Term},
+    text::{Untrusted, count, list},
+};
+
+/// The number of commands to show.
+const MAX_COMMANDS: usize = 4;
+
+/// The number of paths to follow through the rules. Rules for single nodes are rare in larger clusters.
+const MAX_PATHS: usize = 2000;
+
+pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
+    let host = &patient.observed.host;
+    let Some(firewall) = &host.firewall else {
+        return vec![finding(
+            Rule::FirewallUnknown,
+            "the rules of firewalls could not be read".to_owned(),
+            "run the command as root, or with CAP_NET_ADMIN",
+        )];
+    };
+    let mut found: Vec<(Treatment<'_>, Vec<Path>)> = Vec::new();
+    for path in paths.iter().take(MAX_PATHS) {
+        let passage = Passage { packet: &path.packet, output: &path.expected.device, is_reply: false };
+        for treatment in
+            [filtered(firewall, host, &passage), translated(firewall, host, &passage, MatchedChains::Others)]
+        {
+            match found.iter_mut().find(|(other, _)| *other == treatment) {
+                Some((_, paths)) => paths.push(path.clone()),
+                None => found.push((treatment, vec![path.clone()])),
+            }
+        }
+    }
+    let all = paths.nodes();
+    let mut findings: Vec<Diagnostic> = found
+        .iter()
+        .filter_map(|(treatment, paths)| match treatment {
+            Treatment::Dropped(spot) => Some(dropped(paths, all, spot)),
+            Treatment::Masqueraded(spot) => Some(masqueraded(paths, all, spot)),
+            Treatment::Unclear(otherwise, by) => match **otherwise {
+                Treatment::Dropped(spot) => Some(unclear(paths, all, &spot, by)),
+                _ => None,
+            },
+            Treatment::Passed => None,
+        })
+        .collect();
+    findings.extend(outside(patient, paths, firewall));
+    if !firewall.legacy.is_empty() {
+        findings.push(finding(
+            Rule::LegacyTables,
+            format!(
+                "iptables-legacy has rules in {}, which hostgw cannot read: it does not know what they do with the packets of pods",
+                list(&firewall.legacy, 5)
+            ),
+            "read them with `iptables-legacy-save`, and move them to nftables if nothing else needs them",
+        ));
+    }
+    findings
+}
+
+/// Whose packets are affected, of `all` other nodes.
+fn direction(paths: &[Path], all: usize) -> String {
+    let goes = |direction| paths.iter().any(|path| path.direction == direction);
+    let nodes: BTreeSet<&Untrusted> = paths.iter().map(|path| &path.node).collect();
+    let nodes: Vec<&Untrusted> = nodes.into_iter().collect();
+    let others = match nodes.len() {
+        some if some >= all.min(MAX_PATHS / 2) => "other nodes".to_owned(),
+        1 => format!("node {}", nodes[0]),
+        some => format!("{} ({})", count(some, "node"), list(&nodes, 6)),
+    };
+    match (goes(Direction::Out), goes(Direction::In)) {
+        (true, true) => format!("between this node's pods and those of {others}"),
+        (true, false) => format!("from this node's pods to those of {others}"),
+        (false, _) => format!("from pods of {others} to this node's"),
+    }
+}
+
+fn dropped(paths: &[Path], all: usize, spot: &Spot<'_>) -> Diagnostic {
+    finding(
+        Rule::ForwardBlocked,
+        format!("{} discards packets {}", spot_text(spot), direction(paths, all)),
+        match spot.rule {
+            // The chain of iptables to which users add rules.
+            Some(_) if !(is_iptables(spot.chain) && spot.chain.name == "FORWARD") => {
+                remove(spot, "traffic between pods")
+            }
+            _ => allow(paths, spot.chain),
+        },
+    )
+}
+
+fn unclear(paths: &[Path], all: usize, spot: &Spot<'_>, by: &Spot<'_>) -> Diagnostic {
+    finding(
+        Rule::ForwardUnclear,
+        format!(
+            "{} discards packets {}, unless {} accepts them: hostgw cannot tell, because it cannot decode {}",
+            spot_text(spot),
+            direction(paths, all),
+            spot_text(by),
+            undecoded(by)
+        ),
+        "try a connection between two pods",
+    )
+}
+
+fn masqueraded(paths: &[Path], all: usize, spot: &Spot<'_>) -> Diagnostic {
+    finding(
+        Rule::PodsMasqueraded,
+        format!(
+            "{} changes the source of packets {}: the pods see the address of a node instead of that of a pod",
+            spot_text(spot),
+            direction(paths, all)
+        ),
+        remove(spot, "the cluster prefix"),
+    )
+}
+
+/// Traffic that leaves the cluster and that the configuration does not masquerade.
+fn outside(patient: &Patient<'_>, paths: &Paths<'_>, firewall: &Firewall) -> Vec<Diagnostic> {
+    let cluster = patient.cluster;
+    let host = &patient.observed.host;
+    let mut findings = Vec::new();
+    for path in samples(paths).into_iter().filter(|path| path.direction == Direction::Out) {
+        let family = Family::from(path.packet.destination);
+        let excluded = cluster.nat.exclude.iter().filter(|prefix| Family::from(**prefix) == family);
+        let mut destinations: Vec<(IpAddr, String)> = excluded
+            .map(|prefix| (pod_address(*prefix, None), format!("{prefix}, which nat.exclude lists")))
+            .collect();
+        if !cluster.nat.masquerade {
+            // Documentation addresses (RFC 5737, RFC 3849): any address outside the cluster.
+            let any: IpAddr = match family {
+                Family::V4 => [198, 51, 100, 1].into(),
+                Family::V6 => [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into(),
+            };
+            destinations
+                .push((any, "destinations outside the cluster, although nat.masquerade is false".to_owned()));
+        }
+        for (destination, what) in destinations {
+            let packet = Packet { destination, ..path.packet.clone() };
+            let passage = Passage { packet: &packet, output: &path.expected.device, is_reply: false };
+            if let Treatment::Masqueraded(spot) = translated(firewall, host, &passage, MatchedChains::Others)
+            {
+                let message = format!("{} changes the source of packets to {what}", spot_text(&spot));
+                findings.push(finding(Rule::ForeignMasquerade, message, remove(&spot, "these destinations")));
+                break;
+            }
+        }
+    }
+    findings
+}
+
+/// The table, as nft names it.
+fn table(chain: &FirewallChain) -> String {
+    format!("{} {}", chain.family.name(), chain.table)
+}
+
+fn undecoded(spot: &Spot<'_>) -> String {
+    let names: Vec<String> = spot
+        .rule
+        .iter()
+        .flat_map(|rule| &rule.terms)
+        .filter_map(|term| match term {
+            Term::Condition(name) | Term::Effect(name) => Some(name.to_string()),
+            Term::Load { what: PacketPart::Other(name), .. } => Some(name.to_string()),
+            _ => None,
+        })
+        .collect();
+    if names.is_empty() { "its conditions".to_owned() } else { format!("`{}`", list(&names, 3)) }
+}
+
+/// The commands that let packets between pods pass.
+fn allow(paths: &[Path], chain: &FirewallChain) -> String {
+    let mut commands: Vec<String> = paths
+        .iter()
+        .map(|path| {
+            let (from, to) = (&path.packet.input, &path.expected.device);
+            match (is_iptables(chain), chain.family) {
+                // Before routing, the outgoing interface is unknown.
+                _ if chain.base.as_ref().is_some_and(|base| base.hook == Hook::Prerouting) => {
+                    let (table, chain, within) = (table(chain), &chain.name, path.within);
+                    let family = if within.addr().is_ipv4() { "ip" } else { "ip6" };
+                    format!("`nft insert rule {table} {chain} iifname {from} {family} daddr {within} accept`")
+                }
+                (true, TableFamily::Ip6) => format!("`ip6tables -I FORWARD -i {from} -o {to} -j ACCEPT`"),
+                (true, _) => format!("`iptables -I FORWARD -i {from} -o {to} -j ACCEPT`"),
+                (false, _) => {
+                    format!(
+                        "`nft insert rule {} {} iifname {from} oifname {to} accept`",
+                        table(chain),
+                        chain.name
+                    )
+                }
+            }
+        })
+        .collect();
+    commands.sort();
+    commands.dedup();
+    let more = if commands.len() > MAX_COMMANDS { ", and so on" } else { "" };
+    commands.truncate(MAX_COMMANDS);
+    format!(
+        "accept them in the program that manages this firewall, for example with {}{more}",
+        commands.join(" and ")
+    )
+}
+
+fn is_iptables(chain: &FirewallChain) -> bool {
+    chain.family != TableFamily::Inet && ["filter", "nat"].contains(&chain.table.as_raw())
+}
+
+/// The command that removes a rule, or what to exclude in the program that added it.
+fn remove(spot: &Spot<'_>, exclude: &str) -> String {
+    if let Some(command) = recipe(spot) {
+        return format!("it is probably left over from a manual setup: remove it with `{command}`");
+    }
+    let rule = spot.rule.map_or(0, |rule| rule.handle);
+    format!(
+        "exclude {exclude} in the program that added it, or remove it with `nft delete rule {} {} handle {rule}`",
+        table(spot.chain),
+        spot.chain.name
+    )
+}
+
+/// The command that removes the masquerade rule of the recipe, if this is one.
+fn recipe(spot: &Spot<'_>) -> Option<String> {
+    let rule = spot.rule.filter(|_| is_iptables(spot.chain) && spot.chain.base.is_some())?;
+    let (mut prefix, mut is_not_local, mut offset_length) = (None, false, None);
+    let mut mask = None;
+    for term in &rule.terms {
+        match term {
+            Term::Load { what: PacketPart::Destination { offset: 0, length }, .. } => {
+                offset_length = Some(*length)
+            }
+            Term::Mask { mask: bits, .. } => mask = Some(bits.clone()),
+            Term::Compare { operator: crate::state::Operator::Unequal, value, .. }
+                if offset_length.take().is_some() =>
+            {
+                prefix = network(value, mask.as_deref(), spot.chain.family);
+            }
+            Term::AddressType { source: None, destination: Some(types) }
+                if types.not && types.bits == 1 << 2 =>
+            {
+                is_not_local = true;
+            }
+            Term::Load { what: PacketPart::DestinationType, .. } => is_not_local = true,
+            Term::Compare { .. } | Term::Neutral(_) | Term::Verdict(RuleVerdict::Masquerade) => {}
+            _ => return None,
+        }
+    }
+    let prefix = prefix.filter(|_| is_not_local)?;
+    let program = if spot.chain.family == TableFamily::Ip6 { "ip6tables" } else { "iptables" };
+    Some(format!(
+        "{program} -t nat -D {} ! -d {prefix} -m addrtype ! --dst-type LOCAL -j MASQUERADE",
+        spot.chain.name
+    ))
+}
+
+fn network(value: &[u8], mask: Option<&[u8]>, family: TableFamily) -> Option<IpNet> {
+    let length = mask.map_or(value.len() * 8, |mask| {
+        mask.iter().map(|byte| byte.leading_ones() as usize).take_while(|ones| *ones > 0).sum()
+    });
+    let mut bytes = value.to_vec();
+    let address: IpAddr = if family == TableFamily::Ip6 {
+        bytes.resize(16, 0);
+        <[u8; 16]>::try_from(bytes).ok()?.into()
+    } else {
+        bytes.resize(4, 0);
+        <[u8; 4]>::try_from(bytes).ok()?.into()
+    };
+    IpNet::new(address, u8::try_from(length).ok()?).ok()
+}

@@ -1,0 +1,247 @@
+//! The way of one packet through a node, step by step.
+
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::{
+    forwarding::{
+        ForwardingModel, Packet, PacketOrigin, Passage, Spot, Trace, Treatment, Verdict, filtered, stop_text,
+        translated,
+    },
+    model::{Cluster, Family, NextHopMode, pod_address},
+    plan::Desired,
+    state::{Host, MatchedChains, Route},
+    text::Untrusted,
+};
+
+/// The way of a packet.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Journey {
+    /// The source address.
+    pub source: IpAddr,
+    /// Whose address it is.
+    pub from: Untrusted,
+    /// The destination address.
+    pub destination: IpAddr,
+    /// Whose address it is.
+    pub to: Untrusted,
+    /// The interface that the packet comes in through; absent for a packet of the node itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub input: Option<Untrusted>,
+    /// What the node does with it.
+    pub outcome: JourneyEnd,
+    /// Whether its source is changed, so that the answer comes to this node.
+    #[serde(skip)]
+    pub is_masqueraded: bool,
+    /// The steps, in order.
+    pub steps: Vec<JourneyStep>,
+}
+
+/// How a journey ends on this node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum JourneyEnd {
+    /// The node sends the packet on.
+    Forwarded,
+    /// The node receives it.
+    Local,
+    /// The node discards it.
+    Discarded,
+}
+
+/// A step of a journey.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct JourneyStep {
+    /// What decides: `target`, `rule`, `route`, `refusal`, `next hop`, `firewall` or `source`.
+    pub what: &'static str,
+    /// What it decides.
+    pub text: Untrusted,
+}
+
+/// A node to ask for the ways of packets.
+pub struct Guidepost<'a> {
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// The index of the node.
+    pub index: usize,
+    /// The desired state of the node.
+    pub desired: &'a Desired,
+    /// The node.
+    pub host: &'a Host,
+    /// The model of the node.
+    pub model: &'a ForwardingModel<'a>,
+    /// Whether the node is only planned, so that firewalls and neighbors are unknown.
+    pub is_planned: bool,
+}
+
+impl Guidepost<'_> {
+    /// Returns the way of a packet. `describe` adds the source line of a managed route.
+    pub fn journey(
+        &self,
+        source: IpAddr,
+        destination: IpAddr,
+        input: Option<Untrusted>,
+        is_reply: bool,
+        describe: &dyn Fn(&Route) -> Option<String>,
+    ) -> Journey {
+        let origin = match &input {
+            Some(device) => PacketOrigin::Interface(device.clone()),
+            None => PacketOrigin::Node,
+        };
+        let trace = self.model.trace_from(source, destination, &origin);
+        let mut steps = Vec::new();
+        let mut add = |what, text: String| steps.push(JourneyStep { what, text: text.into() });
+        if let Some(rule) = trace.rule {
+            add("rule", rule.to_string());
+        }
+        if let Some(route) = trace.route {
+            let whose = describe(route).map_or_else(String::new, |whose| format!(" ({whose})"));
+            add("route", format!("{route}{whose}"));
+        }
+        let mut outcome = match &trace.verdict {
+            Verdict::Forwarded { .. } => JourneyEnd::Forwarded,
+            Verdict::Local => JourneyEnd::Local,
+            Verdict::Refused(refusal) => {
+                let why = trace.stop.as_ref().map_or_else(|| refusal.to_string(), stop_text);
+                add("refusal", why);
+                JourneyEnd::Discarded
+            }
+        };
+        let mut is_masqueraded = false;
+        if let Some((gateway, device)) = hop(&trace) {
+            add("next hop", self.next_hop(gateway.unwrap_or(destination), &device));
+            if let Some(input) = &input {
+                let packet = Packet { source, destination, input: input.clone() };
+                let passage = Passage { packet: &packet, output: &device, is_reply };
+                let (filter, source) = self.filters(&passage);
+                if let Some(filter) = filter {
+                    add("firewall", treatment(&filter, "accepted"));
+                    if matches!(filter, Treatment::Dropped(_)) {
+                        outcome = JourneyEnd::Discarded;
+                    }
+                } else if !self.is_planned {
+                    add("firewall", "unknown: reading its rules requires root".to_owned());
+                }
+                // NAT applies to the first packet of a connection.
+                if let Some(source) = source.filter(|_| outcome == JourneyEnd::Forwarded && !is_reply) {
+                    add("source", treatment(&source, "unchanged"));
+                    is_masqueraded = matches!(source, Treatment::Masqueraded(_));
+                }
+            }
+        }
+        let (from, to) = (self.whose(source).into(), self.whose(destination).into());
+        Journey { source, from, destination, to, input, outcome, is_masqueraded, steps }
+    }
+
+    /// What firewalls and NAT do with a packet, if that is known.
+    fn filters(&self, passage: &Passage<'_>) -> (Option<Treatment<'_>>, Option<Treatment<'_>>) {
+        let firewall = self.host.firewall.as_ref().filter(|_| !self.is_planned);
+        (
+            firewall.map(|firewall| filtered(firewall, self.host, passage)),
+            firewall.map(|firewall| translated(firewall, self.host, passage, MatchedChains::All)),
+        )
+    }
+
+    fn next_hop(&self, address: IpAddr, device: &Untrusted) -> String {
+        let whose = self.known(address).map_or_else(String::new, |whose| format!(", {whose}"));
+        let place = format!("{address} on {device}{whose}");
+        if self.is_planned {
+            return place;
+        }
+        let mut neighbors = self.host.neighbors.iter();
+        let entry = neighbors.find(|neighbor| neighbor.address == address && neighbor.device == *device);
+        match entry {
+            Some(neighbor) if neighbor.is_silent => format!("{place}: did not answer"),
+            Some(_) => format!("{place}: known"),
+            None => format!("{place}: no neighbor entry"),
+        }
+    }
+
+    /// Describes an address.
+    fn whose(&self, address: IpAddr) -> String {
+        self.known(address).unwrap_or_else(|| {
+            let prefix = self.cluster.prefixes.get(Family::from(address));
+            if prefix.is_some_and(|prefix| prefix.contains(&address)) {
+                return "an address in the cluster prefix that belongs to no node".to_owned();
+            }
+            "an address outside the cluster".to_owned()
+        })
+    }
+
+    /// Describes an address of a node or of a pod.
+    fn known(&self, address: IpAddr) -> Option<String> {
+        let family = Family::from(address);
+        if let Some(local) = self.host.owner_of(address) {
+            return Some(format!("an address of this node, on {}", local.device));
+        }
+        self.cluster.nodes.iter().enumerate().find_map(|(index, node)| {
+            let name = &node.name;
+            if node.addresses.get(family) == Some(&address) {
+                return Some(format!("node {name}"));
+            }
+            if node.pod_gateway(family) == Some(address) && self.cluster.next_hop == NextHopMode::PodGateway {
+                return Some(format!("the pod gateway of node {name}"));
+            }
+            let cidr = node.pod_cidrs.get(family)?.prefix();
+            cidr.contains(&address).then(|| match index == self.index {
+                true => "a pod of this node".to_owned(),
+                false => format!("a pod of node {name}"),
+            })
+        })
+    }
+
+    /// The address of a pod of this node, and the interface to it.
+    #[must_use]
+    pub fn own_pod(&self, family: Family) -> Option<(IpAddr, Untrusted)> {
+        let node = &self.cluster.nodes[self.index];
+        let cidr = node.pod_cidrs.get(family)?.prefix();
+        let local = self.host.addresses.iter().find(|local| cidr.contains(&local.address))?;
+        Some((pod_address(cidr, Some(local.address)), local.device.clone()))
+    }
+
+    /// Describes who manages a route: the node whose pods it reaches.
+    #[must_use]
+    pub fn node_of(&self, route: &Route) -> Option<&Untrusted> {
+        let index = self.desired.node_of(&route.key()).filter(|_| route.is_owned())?;
+        Some(&self.cluster.nodes[index].name)
+    }
+}
+
+fn hop(trace: &Trace<'_>) -> Option<(Option<IpAddr>, Untrusted)> {
+    let Verdict::Forwarded { hops, .. } = &trace.verdict else { return None };
+    let hop = hops.first()?;
+    Some((hop.gateway, hop.device.clone()))
+}
+
+fn treatment(treatment: &Treatment<'_>, otherwise: &str) -> String {
+    match treatment {
+        Treatment::Passed => otherwise.to_owned(),
+        Treatment::Dropped(spot) => format!("discarded by {}", spot_text(spot)),
+        Treatment::Masqueraded(spot) => format!("masqueraded by {}", spot_text(spot)),
+        Treatment::Unclear(inner, spot) => {
+            format!(
+                "{}, unless {} applies, which hostgw cannot tell",
+                self::treatment(inner, otherwise),
+                spot_text(spot)
+            )
+        }
+    }
+}
+
+/// Names a rule or a policy.
+pub(super) fn spot_text(spot: &Spot<'_>) -> String {
+    let chain =
+        format!("chain {} of table {} {}", spot.chain.name, spot.chain.family.name(), spot.chain.table);
+    match spot.rule {
+        None => format!("the policy of {chain}"),
+        Some(rule) => {
+            let comment =
+                rule.comment.as_ref().map_or_else(String::new, |comment| format!(" (\"{comment}\")"));
+            format!("the rule with handle {}{comment} in {chain}", rule.handle)
+        }
+    }
+}

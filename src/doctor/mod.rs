@@ -1,0 +1,77 @@
+//! Examines a node: everything that keeps pods from reaching each other, or will, as far as the node itself shows it.
+//!
+//! - `plan.rs`: whether the node matches the configuration, and what would prevent an apply
+//! - `paths.rs`: which way the packets of pods go
+//! - `filter.rs`: what firewalls and the NAT of other programs do with them
+//! - `journey.rs`: the way of one packet, step by step, for `hostgw explain`
+//! - `surroundings.rs`: interfaces, sysctls, neighbors, and routes of nodes that are gone
+
+mod filter;
+mod journey;
+mod paths;
+mod plan;
+mod surroundings;
+
+pub use journey::{Guidepost, Journey, JourneyEnd, JourneyStep};
+
+use crate::{
+    diagnose::{Diagnostic, Rule},
+    forwarding::{ForwardingModel, Paths},
+    model::{Cluster, Node},
+    plan::{Observed, Prepared},
+};
+
+/// A node to examine.
+pub struct Patient<'a> {
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// The index of the node.
+    pub index: usize,
+    /// The plan, and the part of the live state that it depends on.
+    pub prepared: &'a Prepared,
+    /// The whole live state, as in a snapshot.
+    pub observed: &'a Observed,
+}
+
+/// Returns everything that is wrong with a node, the causes of lost packets first.
+#[must_use]
+pub fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
+    let paths = crate::plan::paths(
+        patient.cluster,
+        patient.index,
+        &patient.prepared.desired,
+        &patient.prepared.observed,
+    );
+    let model = ForwardingModel::of(&patient.observed.state, &patient.observed.host);
+    let mut findings = plan::examine(patient);
+    findings.extend(paths::examine(patient, &paths, &model));
+    findings.extend(filter::examine(patient, &paths));
+    findings.extend(surroundings::examine(patient, &paths));
+    findings
+}
+
+impl<'a> Patient<'a> {
+    fn node(&self) -> &'a Node {
+        &self.cluster.nodes[self.index]
+    }
+}
+
+/// What most examinations need: a finding with a remedy.
+fn finding(rule: Rule, message: String, remedy: impl Into<String>) -> Diagnostic {
+    Diagnostic::new(rule, message).with_remedy(remedy)
+}
+
+/// Returns the paths from this node's pods, one for each family, that represent all others where nothing diverts them.
+fn samples(paths: &Paths<'_>) -> Vec<crate::forwarding::Path> {
+    let mut samples: Vec<crate::forwarding::Path> = Vec::new();
+    for path in paths.iter() {
+        let is_known = samples.iter().any(|known| {
+            known.direction == path.direction
+                && known.packet.destination.is_ipv4() == path.packet.destination.is_ipv4()
+        });
+        if !is_known {
+            samples.push(path);
+        }
+    }
+    samples
+}

@@ -1,0 +1,38 @@
+//! Which way the packets of pods go.
+
+use super::{Patient, finding};
+use crate::{
+    diagnose::{Diagnostic, Rule},
+    forwarding::{ForwardingModel, Paths, explain},
+    text::list,
+};
+
+pub(super) fn examine(
+    patient: &Patient<'_>,
+    paths: &Paths<'_>,
+    model: &ForwardingModel<'_>,
+) -> Vec<Diagnostic> {
+    let mut findings = Vec::new();
+    // Without the routes, every path is lost, which the plan says already.
+    let is_applied = patient.prepared.plan.changes.is_empty();
+    if is_applied {
+        let blocked = paths.rank_by(model).blocked();
+        findings.extend(explain(paths, &blocked, model).iter().map(|fault| fault.diagnostic()));
+    } else {
+        let Patient { cluster, index, prepared, .. } = patient;
+        let faults =
+            crate::plan::path_faults(cluster, *index, &prepared.desired, &prepared.observed, &prepared.plan);
+        findings.extend(faults.iter().map(|fault| fault.diagnostic()));
+    }
+    if !paths.missing().is_empty() {
+        let node = patient.node();
+        let cidrs: Vec<_> = paths.missing().iter().filter_map(|family| node.pod_cidrs.get(*family)).collect();
+        findings.push(finding(
+            Rule::NoPodInterface,
+            format!("no interface that is up has an address in {}, and no route leads to a pod", list(&cidrs, 2)),
+            "the CNI usually creates the interface with the first pod; if pods run here, compare the CNI's subnet with \
+             `hostgw check-cni`",
+        ));
+    }
+    findings
+}

@@ -1,0 +1,32 @@
+//! Whether the node matches the configuration, and what would prevent an apply.
+
+use super::{Patient, finding};
+use crate::{
+    diagnose::{Diagnostic, Rule},
+    plan::{check, foreign},
+    text::count,
+};
+
+pub(super) fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
+    let Patient { cluster, index, prepared, observed } = patient;
+    let mut findings = check(cluster, *index, &prepared.desired, observed);
+    let plan = &prepared.plan;
+    let changes = plan.changes.len();
+    if changes > 0 {
+        findings.push(finding(
+            Rule::NotApplied,
+            format!("this node does not match the configuration: {} to apply", count(changes, "change")),
+            "review them with `hostgw plan`, then run `hostgw apply`",
+        ));
+    }
+    if !plan.conflicts.is_empty() {
+        findings.push(finding(
+            Rule::InConflict,
+            format!("{} with objects that hostgw does not manage", count(plan.conflicts.len(), "conflict")),
+            "review them with `hostgw plan`, then remove the foreign objects, or take them over with `hostgw apply --adopt`",
+        ));
+    }
+    findings.extend(check::warnings(cluster, *index, &prepared.desired, &prepared.observed));
+    findings.extend(foreign::warnings(&prepared.left));
+    findings
+}

@@ -1,0 +1,257 @@
+//! Interfaces, sysctls, neighbors, and routes of nodes that are gone.
+
+use std::collections::HashSet;
+
+use ipnet::IpNet;
+
+use super::{Patient, finding, samples};
+use crate::{
+    diagnose::{Diagnostic, Rule},
+    forwarding::{Direction, Packet, Passage, Paths, Treatment, delete_route, translated},
+    model::{Family, NatSource, NextHopMode, SysctlKey, pod_address},
+    state::{Link, MatchedChains, Route, RouteType, protocol},
+    text::{ShellCommand, Untrusted, count, list},
+};
+
+pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
+    let mut findings = Vec::new();
+    findings.extend(egress_port(patient));
+    findings.extend(arp_ignore(patient));
+    findings.extend(neighbor_table(patient));
+    findings.extend(silent_neighbors(patient));
+    findings.extend(mtu(patient, paths));
+    findings.extend(routes_of_nobody(patient));
+    findings.extend(other_networks(patient, paths));
+    findings
+}
+
+/// The egress interface, if the node has it.
+fn egress<'a>(patient: &Patient<'a>) -> Option<&'a Link> {
+    let name = patient.cluster.egress_interface_of(patient.node())?;
+    patient.observed.host.link(name.as_str())
+}
+
+fn egress_port(patient: &Patient<'_>) -> Option<Diagnostic> {
+    let link = egress(patient)?;
+    let master = link.master.as_ref()?;
+    let kind = patient.observed.host.link(master.as_raw()).and_then(|link| link.kind.as_ref());
+    // Packets that are routed through an interface of a VRF leave through it.
+    if kind.is_some_and(|kind| kind == "vrf") {
+        return None;
+    }
+    let what = kind.map_or_else(|| "interface".to_owned(), ToString::to_string);
+    Some(finding(
+        Rule::EgressIsPort,
+        format!(
+            "egress interface {} is a port of the {what} {master}: the kernel hands what it receives to {master}",
+            link.name
+        ),
+        match patient.observed.host.addresses.iter().any(|local| local.device == *master) {
+            true => format!("set egressInterface: {master}"),
+            false => "set egressInterface to the interface that has this node's address".to_owned(),
+        },
+    ))
+}
+
+/// With pod gateways as next hops, a node must answer ARP requests for an address of another interface.
+fn arp_ignore(patient: &Patient<'_>) -> Option<Diagnostic> {
+    let gateway = patient.node().pod_gateway(Family::V4)?;
+    if patient.cluster.next_hop != NextHopMode::PodGateway {
+        return None;
+    }
+    let egress = egress(patient)?;
+    let value = |name: &str| {
+        let key = SysctlKey::from_parts(["net", "ipv4", "conf", name, "arp_ignore"]).ok()?;
+        let value: u32 = patient.observed.state.sysctls.get(&key)?.as_raw().parse().ok()?;
+        Some((value, key))
+    };
+    let values: Vec<(u32, SysctlKey)> = ["all", egress.name.as_raw()].into_iter().filter_map(value).collect();
+    let on_egress = patient.observed.host.owner_of(gateway).is_some_and(|local| local.device == egress.name);
+    // The greater value applies. 1 and 2 answer only for addresses of the interface itself, and 8 never does.
+    let (value, key) = values.iter().max_by_key(|(value, _)| *value).filter(|_| !on_egress)?;
+    [1, 2, 8].contains(value).then(|| {
+        let settings = values.iter().filter(|(value, _)| *value > 0).map(|(_, key)| format!("{key}=0"));
+        let words: Vec<String> = ["sysctl", "-w"].map(str::to_owned).into_iter().chain(settings).collect();
+        finding(
+            Rule::ArpIgnored,
+            format!(
+                "{key} is {value}: this node does not answer ARP requests for its pod gateway {gateway} on {}, so other nodes cannot send packets to its pods",
+                egress.name
+            ),
+            format!("use nextHop: node-address, or run `{}`", ShellCommand::new(words.iter().map(String::as_str))),
+        )
+    })
+}
+
+/// Each next hop is an entry of the neighbor table, of which there can be `gc_thresh3`.
+fn neighbor_table(patient: &Patient<'_>) -> Vec<Diagnostic> {
+    let mut findings = Vec::new();
+    for (family, name) in [(Family::V4, "ipv4"), (Family::V6, "ipv6")] {
+        if patient.cluster.prefixes.get(family).is_none() {
+            continue;
+        }
+        let Ok(key) = SysctlKey::from_parts(["net", name, "neigh", "default", "gc_thresh3"]) else {
+            continue;
+        };
+        let limit =
+            patient.observed.state.sysctls.get(&key).and_then(|value| value.as_raw().parse::<usize>().ok());
+        let nodes = patient.cluster.nodes.len();
+        if let Some(limit) = limit.filter(|limit| *limit < 2 * nodes) {
+            findings.push(finding(
+                Rule::NeighborTableSmall,
+                format!(
+                    "{key} is {limit}, which is less than twice the {}: the neighbor table can overflow",
+                    count(nodes, "node")
+                ),
+                format!(
+                    "raise it with `{}`",
+                    ShellCommand::new(["sysctl", "-w", &format!("{key}={}", 4 * nodes)])
+                ),
+            ));
+        }
+    }
+    findings
+}
+
+/// Next hops that did not answer when the kernel last asked them.
+fn silent_neighbors(patient: &Patient<'_>) -> Option<Diagnostic> {
+    let silent: HashSet<_> = patient
+        .observed
+        .host
+        .neighbors
+        .iter()
+        .filter(|neighbor| neighbor.is_silent)
+        .map(|neighbor| (neighbor.address, &neighbor.device))
+        .collect();
+    let desired = &patient.prepared.desired;
+    let names: Vec<String> = desired
+        .routes_to_nodes()
+        .filter_map(|(route, node)| {
+            let (gateway, device) = (route.next.gateway?, route.next.device.as_ref()?);
+            let name = &patient.cluster.nodes[node].name;
+            silent.contains(&(gateway, device)).then(|| format!("{gateway} (node {name})"))
+        })
+        .collect();
+    (!names.is_empty()).then(|| {
+        finding(
+            Rule::NextHopSilent,
+            format!("{} did not answer: {}", count(names.len(), "next hop"), list(&names, 6)),
+            "check that these nodes are up, that their addresses in the configuration are right, and that nothing between \
+             the nodes drops packets of addresses it does not know, as most cloud networks do",
+        )
+    })
+}
+
+fn mtu(patient: &Patient<'_>, paths: &Paths<'_>) -> Option<Diagnostic> {
+    let egress = egress(patient)?;
+    let path = samples(paths).into_iter().find(|path| path.direction == Direction::Out)?;
+    let pods = patient.observed.host.link(path.packet.input.as_raw())?;
+    let (outer, inner) = (egress.mtu?, pods.mtu?);
+    let limit = patient.cluster.routes.mtu.unwrap_or(outer);
+    (inner > outer.min(limit)).then(|| {
+        finding(
+            Rule::MtuDiffers,
+            format!(
+                "the MTU of {} is {inner} bytes, but packets to other nodes can have at most {} bytes; larger ones rely on path MTU discovery",
+                pods.name,
+                outer.min(limit)
+            ),
+            format!("set the MTU of the CNI to {}", outer.min(limit)),
+        )
+    })
+}
+
+/// Foreign routes to parts of the cluster prefix that are no node's, such as those of nodes that left.
+fn routes_of_nobody(patient: &Patient<'_>) -> Vec<Diagnostic> {
+    let cluster = patient.cluster;
+    let of_nodes: HashSet<IpNet> =
+        cluster.nodes.iter().flat_map(|node| node.pod_cidrs.iter().map(|(_, cidr)| cidr.prefix())).collect();
+    let belongs = |prefix: IpNet| {
+        let mut wider = std::iter::successors(Some(prefix), IpNet::supernet);
+        wider.any(|prefix| of_nodes.contains(&prefix))
+    };
+    let is_stray = |route: &&Route| {
+        let destination = route.destination;
+        let is_inside =
+            cluster.prefixes.iter().any(|(_, whole)| whole.contains(&destination) && *whole != destination);
+        is_inside
+            && !route.is_owned()
+            && route.protocol != protocol::KERNEL
+            && route.kind == RouteType::Unicast
+            && route.next.gateway.is_some()
+            && !belongs(destination)
+            && !of_nodes.iter().any(|prefix| destination.contains(prefix))
+    };
+    let routes = patient.observed.state.routes.iter().chain(&patient.observed.host.foreign);
+    routes
+        .filter(is_stray)
+        .take(20)
+        .map(|route| {
+            finding(
+                Rule::RouteOfNobody,
+                format!("the route `{route}` leads to a part of the cluster prefix that no node in the configuration has"),
+                format!(
+                    "if its node has left the cluster, remove it with `{}`; otherwise add the node",
+                    delete_route(route)
+                ),
+            )
+        })
+        .collect()
+}
+
+/// Other networks behind this node whose packets hostgw masquerades, too.
+fn other_networks(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
+    let Patient { cluster, observed, .. } = patient;
+    let (Some(egress), Some(firewall)) = (egress(patient), &observed.host.firewall) else {
+        return Vec::new();
+    };
+    if !cluster.nat.masquerade || cluster.nat.source != NatSource::Any {
+        return Vec::new();
+    }
+    let pods: Vec<Untrusted> = samples(paths).into_iter().map(|path| path.packet.input).collect();
+    let is_other_bridge = |name: &Untrusted| {
+        let link = observed.host.link(name.as_raw());
+        !pods.contains(name)
+            && *name != egress.name
+            && link.is_some_and(|link| link.up && link.kind.as_ref().is_some_and(|kind| kind == "bridge"))
+    };
+    let networks = observed.host.addresses.iter().filter(|local| {
+        let family = Family::from(local.address);
+        let whole = cluster.prefixes.get(family);
+        whole.is_some_and(|whole| !whole.contains(&local.address))
+            && local.prefix.prefix_len() < family.bits()
+            && is_other_bridge(&local.device)
+            && !is_link_local(local.address)
+    });
+    networks
+        .filter(|local| {
+            let source = pod_address(local.prefix, Some(local.address));
+            // Documentation addresses (RFC 5737, RFC 3849): any address outside.
+            let destination = match Family::from(source) {
+                Family::V4 => [198, 51, 100, 1].into(),
+                Family::V6 => [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into(),
+            };
+            let packet = Packet { source, destination, input: local.device.clone() };
+            let passage = Passage { packet: &packet, output: &egress.name, is_reply: false };
+            // What is masqueraded anyway does not change.
+            matches!(translated(firewall, &observed.host, &passage, MatchedChains::Others), Treatment::Passed)
+        })
+        .map(|local| {
+            finding(
+                Rule::OtherNetworks,
+                format!(
+                    "nat.source is `any`, so hostgw also masquerades packets from {} on {}",
+                    local.prefix, local.device
+                ),
+                "if these machines should keep their addresses, set nat.source: pods",
+            )
+        })
+        .collect()
+}
+
+const fn is_link_local(address: std::net::IpAddr) -> bool {
+    match address {
+        std::net::IpAddr::V4(address) => address.is_link_local(),
+        std::net::IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}

@@ -1,0 +1,255 @@
+//! The chains of firewalls and NAT that forwarded packets pass, as far as their rules can be decoded.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::BaseChain;
+use crate::{model::Family, text::Untrusted};
+
+/// The chains at the hooks `prerouting`, `forward` and `postrouting`, hostgw's own included, and the chains that they jump to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Firewall {
+    /// The chains, in the kernel's order.
+    pub chains: Vec<FirewallChain>,
+    /// The tables of iptables-legacy that are in use, which nftables cannot read.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub legacy: Vec<Untrusted>,
+}
+
+/// Which chains to follow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MatchedChains {
+    /// All.
+    All,
+    /// Those of other programs than hostgw.
+    Others,
+}
+
+/// The family of a table, which determines the packets that pass it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum TableFamily {
+    /// IPv4.
+    Ip,
+    /// IPv6.
+    Ip6,
+    /// Both.
+    Inet,
+}
+
+impl TableFamily {
+    /// Returns `true` if packets of `family` pass its chains.
+    #[must_use]
+    pub const fn covers(self, family: Family) -> bool {
+        matches!((self, family), (Self::Inet, _) | (Self::Ip, Family::V4) | (Self::Ip6, Family::V6))
+    }
+
+    /// Returns its name in nft.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ip => "ip",
+            Self::Ip6 => "ip6",
+            Self::Inet => "inet",
+        }
+    }
+}
+
+/// A chain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FirewallChain {
+    /// The family of its table.
+    pub family: TableFamily,
+    /// Its table.
+    pub table: Untrusted,
+    /// Its name.
+    pub name: Untrusted,
+    /// The hook, for a base chain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<BaseChain>,
+    /// Its rules.
+    pub rules: Vec<FirewallRule>,
+}
+
+/// A rule.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FirewallRule {
+    /// The number that `nft delete rule` takes.
+    pub handle: u64,
+    /// Its comment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comment: Option<Untrusted>,
+    /// Its terms, in order.
+    pub terms: Vec<Term>,
+}
+
+/// A term of a rule: what it loads, compares or does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Term {
+    /// Loads a part of the packet into a register.
+    Load {
+        /// The register.
+        into: u32,
+        /// The part of the packet.
+        what: PacketPart,
+    },
+    /// Masks a register, and then inverts bits of it.
+    Mask {
+        /// The register that is read.
+        from: u32,
+        /// The register that is written.
+        into: u32,
+        /// The bits to keep.
+        mask: Vec<u8>,
+        /// The bits to invert.
+        invert: Vec<u8>,
+    },
+    /// Matches if a register compares like this.
+    Compare {
+        /// The register.
+        register: u32,
+        /// The comparison.
+        operator: Operator,
+        /// The value.
+        value: Vec<u8>,
+    },
+    /// Matches if the type of an address is among these (a bit for each `RTN_*`), as the iptables match `addrtype`.
+    AddressType {
+        /// The types of the source, if they matter.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        source: Option<TypeSet>,
+        /// The types of the destination, if they matter.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        destination: Option<TypeSet>,
+    },
+    /// Matches if the connection is in one of these states (`NF_CT_STATE_*`), as the iptables match `conntrack`.
+    State(TypeSet),
+    /// Matches the mark, as the iptables match of this name.
+    Mark {
+        /// The value.
+        value: u32,
+        /// The bits that count.
+        mask: u32,
+        /// Whether all other marks match instead.
+        not: bool,
+    },
+    /// Ends the rule.
+    Verdict(RuleVerdict),
+    /// Has no effect on where the packet goes, such as a counter.
+    Neutral(Untrusted),
+    /// A condition that cannot be decoded.
+    Condition(Untrusted),
+    /// A verdict that cannot be decoded.
+    Effect(Untrusted),
+}
+
+impl Term {
+    /// Returns the chain that it continues with.
+    #[must_use]
+    pub const fn target(&self) -> Option<&Untrusted> {
+        match self {
+            Self::Verdict(RuleVerdict::Jump(chain) | RuleVerdict::Goto(chain)) => Some(chain),
+            _ => None,
+        }
+    }
+}
+
+/// A set of small numbers, as bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TypeSet {
+    /// The bits.
+    pub bits: u32,
+    /// Whether all other numbers are meant instead.
+    pub not: bool,
+}
+
+impl TypeSet {
+    /// Returns `true` if this set of bits meets it.
+    #[must_use]
+    pub const fn meets(self, bits: u32) -> bool {
+        (self.bits & bits != 0) != self.not
+    }
+}
+
+/// A part of a packet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum PacketPart {
+    /// Some bytes of the source address.
+    Source {
+        /// The first byte.
+        offset: usize,
+        /// The number of bytes.
+        length: usize,
+    },
+    /// Some bytes of the destination address.
+    Destination {
+        /// The first byte.
+        offset: usize,
+        /// The number of bytes.
+        length: usize,
+    },
+    /// The name of the incoming interface.
+    InputName,
+    /// The name of the outgoing interface.
+    OutputName,
+    /// The number of the incoming interface.
+    InputIndex,
+    /// The number of the outgoing interface.
+    OutputIndex,
+    /// The mark.
+    Mark,
+    /// The family (`NFPROTO_*`).
+    Family,
+    /// The state of the connection (`NF_CT_STATE_*`).
+    State,
+    /// The type of the source address (`RTN_*`).
+    SourceType,
+    /// The type of the destination address (`RTN_*`).
+    DestinationType,
+    /// Another part, which differs between packets or is unknown.
+    Other(Untrusted),
+}
+
+/// A comparison.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Operator {
+    /// Equal.
+    Equal,
+    /// Not equal.
+    Unequal,
+    /// Less.
+    Less,
+    /// Less or equal.
+    LessOrEqual,
+    /// Greater.
+    Greater,
+    /// Greater or equal.
+    GreaterOrEqual,
+}
+
+/// What a rule does with a packet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum RuleVerdict {
+    /// Lets it pass this base chain.
+    Accept,
+    /// Discards it.
+    Drop,
+    /// Continues with this chain, and then here.
+    Jump(Untrusted),
+    /// Continues with this chain.
+    Goto(Untrusted),
+    /// Ends this chain.
+    Return,
+    /// Changes its source address.
+    Masquerade,
+    /// Changes another address of it.
+    Translate,
+}

@@ -1,0 +1,281 @@
+//! What `hostgw doctor` finds, and what it must not find.
+
+use std::sync::Mutex;
+
+use super::{NODE_1, NODE_2, NODE_3, cluster, node};
+use crate::support::namespace::{Namespace, Privilege, Snapshots, each};
+
+/// The node linux-1 of a cluster of three, with the bridge of its pods and everything applied.
+pub fn healthy_node(privilege: Privilege) -> Namespace {
+    let node = node(privilege);
+    node.observe("ip link add cni0 type bridge; ip address add 10.244.0.1/24 dev cni0; ip link set cni0 up");
+    node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2, NODE_3]));
+    node.hostgw_ok(&["apply", "--yes"]);
+    node
+}
+
+const RECIPE_RULE: &str =
+    "iptables-nft -t nat -A POSTROUTING ! -d 10.244.0.0/16 -m addrtype ! --dst-type LOCAL -j MASQUERADE";
+
+/// What is wrong with the node, what else the configuration says, and what cures it.
+const DISEASES: [(&str, &str, &str, &str); 20] = [
+    ("not-applied", "ip route del 10.244.1.0/24", "", "\"$HOSTGW\" apply --yes"),
+    ("conflict", "ip route replace 10.244.1.0/24 via 172.30.0.77", "", "ip route del 10.244.1.0/24; \"$HOSTGW\" apply --yes"),
+    ("forwarding", "sysctl -qw net.ipv4.conf.cni0.forwarding=0", "", "sysctl -qw net.ipv4.conf.cni0.forwarding=1"),
+    ("policy", "iptables-nft -P FORWARD DROP", "", "iptables-nft -P FORWARD ACCEPT"),
+    (
+        "established-only",
+        "iptables-nft -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT; iptables-nft -A FORWARD -j REJECT",
+        "",
+        "iptables-nft -I FORWARD -i cni0 -o eth0 -j ACCEPT; iptables-nft -I FORWARD -s 10.244.0.0/16 -d 10.244.0.0/24 -j ACCEPT",
+    ),
+    (
+        "inet",
+        "nft add table inet fw; nft 'add chain inet fw forward { type filter hook forward priority 10; policy drop; }'
+         nft add rule inet fw forward ct state established,related accept
+         nft add rule inet fw forward iifname eth0 oifname cni0 ip saddr 10.244.0.0/16 accept",
+        "",
+        "nft add rule inet fw forward iifname cni0 accept",
+    ),
+    (
+        "unclear",
+        "nft add table ip fw; nft 'add set ip fw friends { type ipv4_addr; }'
+         nft 'add chain ip fw forward { type filter hook forward priority 10; policy drop; }'
+         nft add rule ip fw forward ip saddr @friends accept",
+        "",
+        "nft delete table ip fw",
+    ),
+    (
+        "nested",
+        "nft add table ip fw; nft add chain ip fw inner; nft add rule ip fw inner ip daddr 10.244.1.0/24 drop
+         nft 'add chain ip fw forward { type filter hook forward priority 10; }'; nft add rule ip fw forward jump inner",
+        "",
+        "nft delete table ip fw",
+    ),
+    (
+        "recipe-exclude",
+        RECIPE_RULE,
+        "nat: {exclude: [192.168.0.0/16]}",
+        "iptables -t nat -D POSTROUTING ! -d 10.244.0.0/16 -m addrtype ! --dst-type LOCAL -j MASQUERADE",
+    ),
+    (
+        "recipe-no-masquerade",
+        RECIPE_RULE,
+        "nat: {masquerade: false}",
+        "iptables -t nat -D POSTROUTING ! -d 10.244.0.0/16 -m addrtype ! --dst-type LOCAL -j MASQUERADE",
+    ),
+    (
+        "ip-masq",
+        "iptables-nft -t nat -N CNI-1; iptables-nft -t nat -A CNI-1 -d 10.244.0.0/24 -j ACCEPT
+         iptables-nft -t nat -A CNI-1 ! -d 224.0.0.0/4 -j MASQUERADE
+         iptables-nft -t nat -A POSTROUTING -s 10.244.0.0/24 -m comment --comment 'name: \"bridge\"' -j CNI-1",
+        "",
+        "iptables-nft -t nat -F POSTROUTING",
+    ),
+    (
+        "raw",
+        "iptables-nft -t raw -A PREROUTING -s 10.244.2.0/24 -d 10.244.0.0/24 -j DROP",
+        "",
+        "iptables-nft -t raw -F PREROUTING",
+    ),
+    (
+        "mangle",
+        "iptables-nft -t mangle -A POSTROUTING -o eth0 -d 10.244.1.0/24 -j DROP",
+        "",
+        "iptables-nft -t mangle -F POSTROUTING",
+    ),
+    (
+        "snat",
+        "nft add table inet extra; nft 'add chain inet extra post { type nat hook postrouting priority 110; }'
+         nft add rule inet extra post ip saddr 10.244.0.0/16 oifname eth0 snat ip to 172.30.0.11",
+        "",
+        "nft delete table inet extra",
+    ),
+    ("arp", "sysctl -qw net.ipv4.conf.eth0.arp_ignore=2", "", "sysctl -qw net.ipv4.conf.eth0.arp_ignore=0"),
+    (
+        "silent",
+        "ip neigh replace 10.244.1.1 dev eth0 nud failed",
+        "",
+        "ip neigh flush dev eth0 nud failed",
+    ),
+    ("stray", "ip route add 10.244.9.0/24 via 172.30.0.19", "", "ip route del 10.244.9.0/24"),
+    (
+        "other-network",
+        "ip link add virbr0 type bridge; ip address add 192.168.50.1/24 dev virbr0; ip link set virbr0 up",
+        "",
+        "ip link del virbr0",
+    ),
+    ("port", "ip link add vmbr0 type bridge; ip link set vmbr0 up; ip link set eth0 master vmbr0", "", "ip link set eth0 nomaster"),
+    ("mtu", "ip link set eth0 mtu 1400", "", "ip link set eth0 mtu 1500"),
+];
+
+#[test]
+fn every_disease_is_found_and_cured() {
+    let snapshots = Mutex::new(Snapshots::default());
+    each(|privilege| {
+        for (name, infect, head, cure) in DISEASES {
+            let node = healthy_node(privilege);
+            if !head.is_empty() {
+                node.write("hostgw.yaml", &cluster(head, &[NODE_1, NODE_2, NODE_3]));
+                node.hostgw_ok(&["apply", "--yes"]);
+            }
+            node.hostgw(&["doctor"]).expect(0).says("nothing found");
+            node.sh(infect);
+            let found = node.hostgw(&["doctor"]).expect(11);
+            snapshots.lock().expect("no panic").compare(&format!("doctor-{name}"), &found);
+            // A snapshot tells the same on any machine.
+            node.sh("\"$HOSTGW\" snapshot >snapshot.json");
+            let saved = node.hostgw(&["doctor", "--state", "snapshot.json"]).expect(11);
+            assert_eq!(saved.stdout, found.stdout, "{name}");
+            node.sh(&format!("{cure} >/dev/null 2>&1"));
+            node.hostgw(&["doctor"]).expect(0).says("nothing found");
+        }
+    });
+    snapshots.into_inner().expect("no panic").conclude();
+}
+
+/// The chains that kube-proxy, flannel and Docker create, as `iptables-save` prints them.
+const CHAINS: &str = "*filter
+:INPUT ACCEPT [0:0]
+:FORWARD DROP [0:0]
+:OUTPUT ACCEPT [0:0]
+:DOCKER - [0:0]
+:DOCKER-ISOLATION-STAGE-1 - [0:0]
+:DOCKER-ISOLATION-STAGE-2 - [0:0]
+:DOCKER-USER - [0:0]
+:FLANNEL-FWD - [0:0]
+:KUBE-EXTERNAL-SERVICES - [0:0]
+:KUBE-FIREWALL - [0:0]
+:KUBE-FORWARD - [0:0]
+:KUBE-PROXY-FIREWALL - [0:0]
+:KUBE-SERVICES - [0:0]
+-A INPUT -j KUBE-FIREWALL
+-A FORWARD -m conntrack --ctstate NEW -m comment --comment \"kubernetes load balancer firewall\" -j KUBE-PROXY-FIREWALL
+-A FORWARD -m comment --comment \"kubernetes forwarding rules\" -j KUBE-FORWARD
+-A FORWARD -m conntrack --ctstate NEW -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
+-A FORWARD -m conntrack --ctstate NEW -m comment --comment \"kubernetes externally-visible service portals\" -j KUBE-EXTERNAL-SERVICES
+-A FORWARD -j DOCKER-USER
+-A FORWARD -j DOCKER-ISOLATION-STAGE-1
+-A FORWARD -o docker0 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A FORWARD -o docker0 -j DOCKER
+-A FORWARD -i docker0 ! -o docker0 -j ACCEPT
+-A FORWARD -i docker0 -o docker0 -j ACCEPT
+-A FORWARD -m comment --comment \"flanneld forward\" -j FLANNEL-FWD
+-A DOCKER-ISOLATION-STAGE-1 -i docker0 ! -o docker0 -j DOCKER-ISOLATION-STAGE-2
+-A DOCKER-ISOLATION-STAGE-1 -j RETURN
+-A DOCKER-ISOLATION-STAGE-2 -o docker0 -j DROP
+-A DOCKER-ISOLATION-STAGE-2 -j RETURN
+-A DOCKER-USER -j RETURN
+-A FLANNEL-FWD -s 10.244.0.0/16 -m comment --comment \"flanneld forward\" -j ACCEPT
+-A FLANNEL-FWD -d 10.244.0.0/16 -m comment --comment \"flanneld forward\" -j ACCEPT
+-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comment --comment \"block incoming localnet connections\" -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP
+-A KUBE-FORWARD -m conntrack --ctstate INVALID -j DROP
+-A KUBE-FORWARD -m comment --comment \"kubernetes forwarding rules\" -m mark --mark 0x4000/0x4000 -j ACCEPT
+-A KUBE-FORWARD -m comment --comment \"kubernetes forwarding conntrack rule\" -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+COMMIT
+*nat
+:PREROUTING ACCEPT [0:0]
+:INPUT ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:POSTROUTING ACCEPT [0:0]
+:DOCKER - [0:0]
+:FLANNEL-POSTRTG - [0:0]
+:KUBE-MARK-MASQ - [0:0]
+:KUBE-POSTROUTING - [0:0]
+:KUBE-SEP-1 - [0:0]
+:KUBE-SERVICES - [0:0]
+:KUBE-SVC-1 - [0:0]
+-A PREROUTING -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
+-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+-A OUTPUT -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
+-A POSTROUTING -m comment --comment \"kubernetes postrouting rules\" -j KUBE-POSTROUTING
+-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+-A POSTROUTING -m comment --comment \"flanneld masq\" -j FLANNEL-POSTRTG
+-A FLANNEL-POSTRTG -m mark --mark 0x4000/0x4000 -m comment --comment \"flanneld masq\" -j RETURN
+-A FLANNEL-POSTRTG -s 10.244.0.0/24 -d 10.244.0.0/16 -m comment --comment \"flanneld masq\" -j RETURN
+-A FLANNEL-POSTRTG -s 10.244.0.0/16 -d 10.244.0.0/24 -m comment --comment \"flanneld masq\" -j RETURN
+-A FLANNEL-POSTRTG ! -s 10.244.0.0/16 -d 10.244.0.0/24 -m comment --comment \"flanneld masq\" -j RETURN
+-A FLANNEL-POSTRTG -s 10.244.0.0/16 ! -d 224.0.0.0/4 -m comment --comment \"flanneld masq\" -j MASQUERADE --random-fully
+-A FLANNEL-POSTRTG ! -s 10.244.0.0/16 -d 10.244.0.0/16 -m comment --comment \"flanneld masq\" -j MASQUERADE --random-fully
+-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
+-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN
+-A KUBE-POSTROUTING -j MARK --set-xmark 0x4000/0x0
+-A KUBE-POSTROUTING -m comment --comment \"kubernetes service traffic requiring SNAT\" -j MASQUERADE --random-fully
+-A KUBE-SEP-1 -s 10.244.1.10/32 -j KUBE-MARK-MASQ
+-A KUBE-SEP-1 -p tcp -m tcp -j DNAT --to-destination 10.244.1.10:8080
+-A KUBE-SERVICES -d 10.96.0.10/32 -p tcp -m tcp --dport 80 -j KUBE-SVC-1
+-A KUBE-SERVICES -m comment --comment \"kubernetes service nodeports\" -m addrtype --dst-type LOCAL -j RETURN
+-A KUBE-SVC-1 ! -s 10.244.0.0/16 -d 10.96.0.10/32 -p tcp -m tcp --dport 80 -j KUBE-MARK-MASQ
+-A KUBE-SVC-1 -j KUBE-SEP-1
+COMMIT
+";
+
+/// With the chains of other programs in place, packets get through, and nothing is found. Without the one rule that lets
+/// them through, they do not, and it is.
+#[test]
+fn the_chains_of_kube_proxy_flannel_and_docker_are_no_finding() {
+    each(|privilege| {
+        let node = healthy_node(privilege);
+        node.write("chains", CHAINS);
+        node.sh("ip link add docker0 type bridge; ip address add 172.17.0.1/16 dev docker0; ip link set docker0 up
+                 iptables-nft-restore <chains");
+        node.hostgw(&["doctor"]).expect(0).says("nothing found");
+        node.sh("iptables-nft -D FLANNEL-FWD -d 10.244.0.0/16 -m comment --comment 'flanneld forward' -j ACCEPT
+                 iptables-nft -D FLANNEL-FWD -s 10.244.0.0/16 -m comment --comment 'flanneld forward' -j ACCEPT");
+        node.hostgw(&["doctor"])
+            .expect(11)
+            .says("error[HG1004]: the policy of chain FORWARD of table ip filter discards packets between");
+    });
+}
+
+/// A CNI configuration is examined with the node.
+#[test]
+fn the_cni_configuration_is_part_of_the_examination() {
+    let node = healthy_node(Privilege::User);
+    node.write(
+        "cni.conf",
+        r#"{"cniVersion": "1.0.0", "name": "pods", "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true,
+            "ipam": {"type": "host-local", "subnet": "10.244.7.0/24"}}"#,
+    );
+    node.hostgw(&["doctor", "--cni", "cni.conf"])
+        .expect(11)
+        .says("error[HG0903]: cni.conf: ipam.subnet")
+        .says("error[HG0905]: cni.conf: ipMasq");
+    node.hostgw(&["doctor", "--cni", "hostgw.yaml"]).expect(3);
+}
+
+/// An ordinary user learns what needs no privilege.
+#[test]
+fn without_privileges_the_firewall_is_unknown() {
+    let node = healthy_node(Privilege::User);
+    let said = node.sh("setpriv --bounding-set=-all --inh-caps=-all \"$HOSTGW\" doctor 2>&1 || echo code $?");
+    assert!(said.contains("warning[HG1006]: the rules of firewalls could not be read"), "{said}");
+    assert!(said.ends_with("0 errors, 1 warning.\ncode 11\n"), "{said}");
+}
+
+#[test]
+fn packets_are_explained_step_by_step() {
+    let snapshots = Mutex::new(Snapshots::default());
+    each(|privilege| {
+        let node = healthy_node(privilege);
+        node.sh("ip route add default via 172.30.0.1");
+        let compare = |name: &str, arguments: &[&str], code| {
+            let outcome = node.hostgw(arguments).expect(code);
+            snapshots.lock().expect("no panic").compare(&format!("explain-{name}"), &outcome);
+        };
+        compare("pod", &["explain", "10.244.1.10"], 0);
+        compare("outside", &["explain", "192.0.2.7"], 0);
+        compare("node", &["explain", "192.0.2.7", "--from", "node"], 0);
+        compare("own-pod", &["explain", "10.244.0.10", "--from", "10.244.2.10"], 0);
+        compare("same-node", &["explain", "10.244.0.10"], 64);
+        compare("nobody", &["explain", "10.244.77.1"], 0);
+        compare("families", &["explain", "10.244.1.10", "--from", "fd00::1"], 64);
+        compare("planned", &["explain", "10.244.0.10", "--planned", "--node", "linux-3"], 0);
+        compare("planned-of-nobody", &["explain", "10.244.0.10", "--planned"], 64);
+        node.sh("iptables-nft -P FORWARD DROP; ip neigh replace 10.244.1.1 dev eth0 nud failed");
+        compare("dropped", &["explain", "10.244.1.10"], 0);
+        node.sh("iptables-nft -P FORWARD ACCEPT; ip rule add from 10.244.1.0/24 prohibit pref 50");
+        compare("prohibited", &["explain", "10.244.1.10"], 0);
+    });
+    snapshots.into_inner().expect("no panic").conclude();
+}
