@@ -234,6 +234,7 @@ fn planned(cluster: &Cluster, index: usize, desired: &Desired) -> Observed {
         kind: None,
         master: None,
         mtu: None,
+        group: 0,
         altnames: Vec::new(),
     };
     let bridge: Untrusted = BRIDGE.into();

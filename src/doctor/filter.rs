@@ -7,11 +7,18 @@ use ipnet::IpNet;
 use super::{Patient, finding, journey::spot_text, samples};
 use crate::{
     diagnose::{Diagnostic, Rule},
-    forwarding::{Direction, Packet, Passage, Path, Paths, Spot, Treatment, filtered, translated},
+    forwarding::{Direction, Filtering, Packet, Passage, Path, Paths, Spot, Treatment, follow},
     model::{Family, pod_address},
     state::{Firewall, FirewallChain, Hook, MatchedChains, PacketPart, RuleVerdict, TableFamily, Term},
-    text::{Untrusted, count, list},
+    text::{ShellCommand, Untrusted, count, list},
 };
+
+/// What happens to a packet.
+#[derive(PartialEq)]
+enum Trouble<'a> {
+    Filtered(Filtering<'a>),
+    Masqueraded(Spot<'a>),
+}
 
 /// The number of commands to show.
 const MAX_COMMANDS: usize = 4;
@@ -28,29 +35,32 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
             "run the command as root, or with CAP_NET_ADMIN",
         )];
     };
-    let mut found: Vec<(Treatment<'_>, Vec<Path>)> = Vec::new();
+    let mut found: Vec<(Trouble<'_>, Vec<Path>)> = Vec::new();
     for path in paths.iter().take(MAX_PATHS) {
-        let passage = Passage { packet: &path.packet, output: &path.expected.device, is_reply: false };
-        for treatment in
-            [filtered(firewall, host, &passage), translated(firewall, host, &passage, MatchedChains::Others)]
-        {
-            match found.iter_mut().find(|(other, _)| *other == treatment) {
-                Some((_, paths)) => paths.push(path.clone()),
-                None => found.push((treatment, vec![path.clone()])),
+        for is_reply in [false, true] {
+            let passage = Passage { packet: &path.packet, output: &path.expected.device, is_reply };
+            let Treatment { filter, masquerade } = follow(firewall, host, &passage, MatchedChains::Others);
+            let masquerade = masquerade.map(Trouble::Masqueraded);
+            let filter = (filter != Filtering::Passed).then_some(Trouble::Filtered(filter));
+            for trouble in [filter, masquerade].into_iter().flatten() {
+                match found.iter_mut().find(|(other, _)| *other == trouble) {
+                    Some((_, paths)) => paths.push(path.clone()),
+                    None => found.push((trouble, vec![path.clone()])),
+                }
             }
         }
     }
     let all = paths.nodes();
     let mut findings: Vec<Diagnostic> = found
         .iter()
-        .filter_map(|(treatment, paths)| match treatment {
-            Treatment::Dropped(spot) => Some(dropped(paths, all, spot)),
-            Treatment::Masqueraded(spot) => Some(masqueraded(paths, all, spot)),
-            Treatment::Unclear(otherwise, by) => match **otherwise {
-                Treatment::Dropped(spot) => Some(unclear(paths, all, &spot, by)),
-                _ => None,
-            },
-            Treatment::Passed => None,
+        .filter_map(|(trouble, paths)| match trouble {
+            Trouble::Filtered(Filtering::Dropped(spot)) => Some(dropped(paths, all, spot)),
+            Trouble::Filtered(Filtering::DroppedUnless(spot, by)) => {
+                Some(unclear(paths, all, spot, Some(by)))
+            }
+            Trouble::Filtered(Filtering::MaybeDropped(by)) => Some(unclear(paths, all, by, None)),
+            Trouble::Filtered(Filtering::Passed) => None,
+            Trouble::Masqueraded(spot) => Some(masqueraded(paths, all, spot)),
         })
         .collect();
     findings.extend(outside(patient, paths, firewall));
@@ -98,18 +108,22 @@ fn dropped(paths: &[Path], all: usize, spot: &Spot<'_>) -> Diagnostic {
     )
 }
 
-fn unclear(paths: &[Path], all: usize, spot: &Spot<'_>, by: &Spot<'_>) -> Diagnostic {
-    finding(
-        Rule::ForwardUnclear,
-        format!(
-            "{} discards packets {}, unless {} accepts them: hostgw cannot tell, because it cannot decode {}",
+fn unclear(paths: &[Path], all: usize, spot: &Spot<'_>, by: Option<&Spot<'_>>) -> Diagnostic {
+    let affected = direction(paths, all);
+    let message = match by {
+        Some(by) => format!(
+            "{} discards packets {affected}, unless {} accepts them: hostgw cannot tell, because it cannot decode {}",
             spot_text(spot),
-            direction(paths, all),
             spot_text(by),
             undecoded(by)
         ),
-        "try a connection between two pods",
-    )
+        None => format!(
+            "{} may discard packets {affected}: hostgw cannot tell, because it cannot decode {}",
+            spot_text(spot),
+            undecoded(spot)
+        ),
+    };
+    finding(Rule::ForwardUnclear, message, "try a connection between two pods")
 }
 
 fn masqueraded(paths: &[Path], all: usize, spot: &Spot<'_>) -> Diagnostic {
@@ -147,8 +161,7 @@ fn outside(patient: &Patient<'_>, paths: &Paths<'_>, firewall: &Firewall) -> Vec
         for (destination, what) in destinations {
             let packet = Packet { destination, ..path.packet.clone() };
             let passage = Passage { packet: &packet, output: &path.expected.device, is_reply: false };
-            if let Treatment::Masqueraded(spot) = translated(firewall, host, &passage, MatchedChains::Others)
-            {
+            if let Some(spot) = follow(firewall, host, &passage, MatchedChains::Others).masquerade {
                 let message = format!("{} changes the source of packets to {what}", spot_text(&spot));
                 findings.push(finding(Rule::ForeignMasquerade, message, remove(&spot, "these destinations")));
                 break;
@@ -170,6 +183,7 @@ fn undecoded(spot: &Spot<'_>) -> String {
         .flat_map(|rule| &rule.terms)
         .filter_map(|term| match term {
             Term::Condition(name) | Term::Effect(name) => Some(name.to_string()),
+            Term::Mark { .. } => Some("mark".to_owned()),
             Term::Load { what: PacketPart::Other(name), .. } => Some(name.to_string()),
             _ => None,
         })
@@ -182,8 +196,8 @@ fn allow(paths: &[Path], chain: &FirewallChain) -> String {
     let mut commands: Vec<String> = paths
         .iter()
         .map(|path| {
-            let (from, to) = (&path.packet.input, &path.expected.device);
-            match (is_iptables(chain), chain.family) {
+            let [from, to] = [&path.packet.input, &path.expected.device].map(quoted);
+            match (is_iptables(chain) && chain.name == "FORWARD", chain.family) {
                 // Before routing, the outgoing interface is unknown.
                 _ if chain.base.as_ref().is_some_and(|base| base.hook == Hook::Prerouting) => {
                     let (table, chain, within) = (table(chain), &chain.name, path.within);
@@ -212,6 +226,16 @@ fn allow(paths: &[Path], chain: &FirewallChain) -> String {
     )
 }
 
+/// The name of an interface for a command of nft or iptables in a shell.
+fn quoted(name: &Untrusted) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || ['_', '.', '-'].contains(&c);
+    let raw = name.as_raw();
+    if raw.starts_with(|c: char| c.is_ascii_alphabetic()) && raw.chars().all(is_plain) {
+        return raw.to_owned();
+    }
+    ShellCommand::new([format!("\"{raw}\"").as_str()]).to_string()
+}
+
 fn is_iptables(chain: &FirewallChain) -> bool {
     chain.family != TableFamily::Inet && ["filter", "nat"].contains(&chain.table.as_raw())
 }
@@ -236,7 +260,7 @@ fn recipe(spot: &Spot<'_>) -> Option<String> {
     let mut mask = None;
     for term in &rule.terms {
         match term {
-            Term::Load { what: PacketPart::Destination { offset: 0, length }, .. } => {
+            Term::Load { what: PacketPart::Header { offset: 16 | 24, length }, .. } => {
                 offset_length = Some(*length)
             }
             Term::Mask { mask: bits, .. } => mask = Some(bits.clone()),

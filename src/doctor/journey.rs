@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use crate::{
     forwarding::{
-        ForwardingModel, Packet, PacketOrigin, Passage, Spot, Trace, Treatment, Verdict, filtered, stop_text,
-        translated,
+        Filtering, ForwardingModel, Packet, PacketOrigin, Passage, Spot, Trace, Treatment, Verdict, follow,
+        stop_text,
     },
     model::{Cluster, Family, NextHopMode, pod_address},
     plan::Desired,
@@ -117,33 +117,34 @@ impl Guidepost<'_> {
             if let Some(input) = &input {
                 let packet = Packet { source, destination, input: input.clone() };
                 let passage = Passage { packet: &packet, output: &device, is_reply };
-                let (filter, source) = self.filters(&passage);
-                if let Some(filter) = filter {
-                    add("firewall", treatment(&filter, "accepted"));
-                    if matches!(filter, Treatment::Dropped(_)) {
-                        outcome = JourneyEnd::Discarded;
+                match self.treatment(&passage) {
+                    Some(Treatment { filter, masquerade }) => {
+                        add("firewall", filtering_text(&filter));
+                        if matches!(filter, Filtering::Dropped(_)) {
+                            outcome = JourneyEnd::Discarded;
+                        } else if !is_reply {
+                            // NAT applies to the first packet of a connection.
+                            let text = masquerade.map(|spot| format!("masqueraded by {}", spot_text(&spot)));
+                            add("source", text.unwrap_or_else(|| "unchanged".to_owned()));
+                            is_masqueraded = masquerade.is_some();
+                        }
                     }
-                } else if !self.is_planned {
-                    add("firewall", "unknown: reading its rules requires root".to_owned());
-                }
-                // NAT applies to the first packet of a connection.
-                if let Some(source) = source.filter(|_| outcome == JourneyEnd::Forwarded && !is_reply) {
-                    add("source", treatment(&source, "unchanged"));
-                    is_masqueraded = matches!(source, Treatment::Masqueraded(_));
+                    None if self.is_planned => {}
+                    None => add("firewall", "unknown: reading its rules requires root".to_owned()),
                 }
             }
+        }
+        if !self.is_planned && (input.is_none() || outcome == JourneyEnd::Local) {
+            add("firewall", "not examined: hostgw follows only packets that the node forwards".to_owned());
         }
         let (from, to) = (self.whose(source).into(), self.whose(destination).into());
         Journey { source, from, destination, to, input, outcome, is_masqueraded, steps }
     }
 
     /// What firewalls and NAT do with a packet, if that is known.
-    fn filters(&self, passage: &Passage<'_>) -> (Option<Treatment<'_>>, Option<Treatment<'_>>) {
-        let firewall = self.host.firewall.as_ref().filter(|_| !self.is_planned);
-        (
-            firewall.map(|firewall| filtered(firewall, self.host, passage)),
-            firewall.map(|firewall| translated(firewall, self.host, passage, MatchedChains::All)),
-        )
+    fn treatment(&self, passage: &Passage<'_>) -> Option<Treatment<'_>> {
+        let firewall = self.host.firewall.as_ref().filter(|_| !self.is_planned)?;
+        Some(follow(firewall, self.host, passage, MatchedChains::All))
     }
 
     fn next_hop(&self, address: IpAddr, device: &Untrusted) -> String {
@@ -217,18 +218,18 @@ fn hop(trace: &Trace<'_>) -> Option<(Option<IpAddr>, Untrusted)> {
     Some((hop.gateway, hop.device.clone()))
 }
 
-fn treatment(treatment: &Treatment<'_>, otherwise: &str) -> String {
-    match treatment {
-        Treatment::Passed => otherwise.to_owned(),
-        Treatment::Dropped(spot) => format!("discarded by {}", spot_text(spot)),
-        Treatment::Masqueraded(spot) => format!("masqueraded by {}", spot_text(spot)),
-        Treatment::Unclear(inner, spot) => {
-            format!(
-                "{}, unless {} applies, which hostgw cannot tell",
-                self::treatment(inner, otherwise),
-                spot_text(spot)
-            )
+fn filtering_text(filtering: &Filtering<'_>) -> String {
+    match filtering {
+        Filtering::Passed => "accepted".to_owned(),
+        Filtering::MaybeDropped(spot) => {
+            format!("accepted, unless {} applies, which hostgw cannot tell", spot_text(spot))
         }
+        Filtering::DroppedUnless(spot, by) => format!(
+            "discarded by {}, unless {} applies, which hostgw cannot tell",
+            spot_text(spot),
+            spot_text(by)
+        ),
+        Filtering::Dropped(spot) => format!("discarded by {}", spot_text(spot)),
     }
 }
 

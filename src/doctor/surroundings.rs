@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{Patient, finding, samples};
 use crate::{
     diagnose::{Diagnostic, Rule},
-    forwarding::{Direction, Packet, Passage, Paths, Treatment, delete_route, translated},
+    forwarding::{Direction, Packet, Passage, Paths, delete_route, follow},
     model::{Family, NatSource, NextHopMode, SysctlKey, pod_address},
     state::{Link, MatchedChains, Route, RouteType, protocol},
     text::{ShellCommand, Untrusted, count, list},
@@ -56,9 +56,7 @@ fn egress_port(patient: &Patient<'_>) -> Option<Diagnostic> {
 /// With pod gateways as next hops, a node must answer ARP requests for an address of another interface.
 fn arp_ignore(patient: &Patient<'_>) -> Option<Diagnostic> {
     let gateway = patient.node().pod_gateway(Family::V4)?;
-    if patient.cluster.next_hop != NextHopMode::PodGateway {
-        return None;
-    }
+    let is_pod_gateway = patient.cluster.next_hop == NextHopMode::PodGateway;
     let egress = egress(patient)?;
     let value = |name: &str| {
         let key = SysctlKey::from_parts(["net", "ipv4", "conf", name, "arp_ignore"]).ok()?;
@@ -68,17 +66,26 @@ fn arp_ignore(patient: &Patient<'_>) -> Option<Diagnostic> {
     let values: Vec<(u32, SysctlKey)> = ["all", egress.name.as_raw()].into_iter().filter_map(value).collect();
     let on_egress = patient.observed.host.owner_of(gateway).is_some_and(|local| local.device == egress.name);
     // The greater value applies. 1 and 2 answer only for addresses of the interface itself, and 8 never does.
-    let (value, key) = values.iter().max_by_key(|(value, _)| *value).filter(|_| !on_egress)?;
-    [1, 2, 8].contains(value).then(|| {
+    let (value, key) = values.iter().max_by_key(|(value, _)| *value)?;
+    let is_silent = *value == 8 || ([1, 2].contains(value) && is_pod_gateway && !on_egress);
+    let asked = match is_pod_gateway {
+        true => format!("its pod gateway {gateway}"),
+        false => "its own address".to_owned(),
+    };
+    is_silent.then(|| {
         let settings = values.iter().filter(|(value, _)| *value > 0).map(|(_, key)| format!("{key}=0"));
         let words: Vec<String> = ["sysctl", "-w"].map(str::to_owned).into_iter().chain(settings).collect();
+        let command = ShellCommand::new(words.iter().map(String::as_str));
         finding(
             Rule::ArpIgnored,
             format!(
-                "{key} is {value}: this node does not answer ARP requests for its pod gateway {gateway} on {}, so other nodes cannot send packets to its pods",
+                "{key} is {value}: this node does not answer ARP requests for {asked} on {}, so other nodes cannot send packets to its pods",
                 egress.name
             ),
-            format!("use nextHop: node-address, or run `{}`", ShellCommand::new(words.iter().map(String::as_str))),
+            match is_pod_gateway && *value != 8 {
+                true => format!("use nextHop: node-address, or run `{command}`"),
+                false => format!("run `{command}`"),
+            },
         )
     })
 }
@@ -234,7 +241,7 @@ fn other_networks(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
             let packet = Packet { source, destination, input: local.device.clone() };
             let passage = Passage { packet: &packet, output: &egress.name, is_reply: false };
             // What is masqueraded anyway does not change.
-            matches!(translated(firewall, &observed.host, &passage, MatchedChains::Others), Treatment::Passed)
+            follow(firewall, &observed.host, &passage, MatchedChains::Others).masquerade.is_none()
         })
         .map(|local| {
             finding(

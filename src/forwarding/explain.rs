@@ -48,7 +48,7 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
         let is_detour = path.rank(&trace.verdict) == Rank::Elsewhere;
         let (rule, why, remedy) = reason(&path, &trace);
         let part = trace.route.map(|route| route.destination);
-        let part = part.filter(|part| path.within.contains(part) && *part != path.within);
+        let part = part.filter(|part| path.within.contains(part) && *part != path.within).or(path.part);
         let is_same = |fault: &&mut PathFault| {
             (fault.is_detour, fault.rule, fault.part, &fault.why) == (is_detour, rule, part, &why)
         };
@@ -257,9 +257,21 @@ pub fn owner(route: &Route) -> String {
     }
 }
 
+/// The command that deletes a rule. The kernel deletes the first one that has everything it names.
 fn remove_rule(rule: &PolicyRule) -> String {
+    if !rule.selector.others.is_empty() {
+        return "remove it in the program that added it".to_owned();
+    }
     let priority = rule.priority.to_string();
-    format!("remove it with `{}`", ip(rule.family, &["rule", "del", "priority", &priority]))
+    let words = rule.words();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let mut command = vec!["rule", "del"];
+    // `not` comes first.
+    let (not, rest) = words.split_at(usize::from(words.first() == Some(&"not")));
+    command.extend(not);
+    command.extend(["priority", &priority]);
+    command.extend(rest);
+    format!("remove it with `{}`", ip(rule.family, &command))
 }
 
 /// Returns the command that deletes a route.

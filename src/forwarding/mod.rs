@@ -5,8 +5,8 @@
 //! does not say why it refuses a packet, so [`ForwardingModel`] computes the same from the observed state and names the
 //! rule, the route or the sysctl. Tests compare the two.
 //!
-//! Neither knows what firewall and NAT rules do with the packet, which [`filtered`] and [`translated`] tell as far as the
-//! rules can be decoded, whether the next hop answers, or what the other node does.
+//! Neither knows what firewall and NAT rules do with the packet, which [`follow`] tells as far as the rules can be
+//! decoded, whether the next hop answers, or what the other node does.
 //!
 //! - `model.rs`: the way of a packet by rules, routes and sysctls
 //! - `path.rs`: the packets between the pods of this node and those of all others, and the way they should take
@@ -19,7 +19,7 @@ mod model;
 mod path;
 
 pub use explain::{PathFault, delete_route, explain, owner, stop_text};
-pub use firewall::{Passage, Spot, Treatment, filtered, translated};
+pub use firewall::{Filtering, Passage, Spot, Treatment, follow};
 pub use model::{ForwardingModel, PacketOrigin, Stop, Trace, sysctls};
 pub use path::{Direction, Ledger, Path, Paths, Rank};
 

@@ -3,6 +3,7 @@
 //! (net/core/fib_rules.c).
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr},
 };
@@ -275,7 +276,7 @@ impl<'a> ForwardingModel<'a> {
             return Some(Stop::Source);
         }
         let uses_input = route.next.device.as_ref().is_some_and(|device| *device == packet.input)
-            || route.opaque.is_some();
+            || has_several_hops(route);
         if uses_input {
             return None;
         }
@@ -372,6 +373,10 @@ impl<'a> ForwardingModel<'a> {
                     let is_suppressed = rule
                         .suppress_length
                         .is_some_and(|length| u32::from(route.destination.prefix_len()) <= length);
+                    let group = |device: &Untrusted| self.host.link(device.as_raw()).map(|link| link.group);
+                    let is_suppressed = is_suppressed
+                        || rule.suppress_group.is_some()
+                            && rule.suppress_group == route.next.device.as_ref().and_then(group);
                     if !is_suppressed {
                         return Found { rule: Some(rule), route: Some(route), refusal: None };
                     }
@@ -389,13 +394,19 @@ impl<'a> ForwardingModel<'a> {
             let start =
                 self.routes.partition_point(|route| (route.table, route.destination) < (table, prefix));
             let same = self.routes.get(start..)?.iter().copied();
-            same.take_while(|route| (route.table, route.destination) == (table, prefix)).find(|route| {
+            let same = same.take_while(|route| (route.table, route.destination) == (table, prefix));
+            // Where there is a route for certain sources, the kernel does not fall back to one for all, except to a default
+            // route (`fib6_node_lookup`, net/ipv6/ip6_fib.c).
+            let has_sources = *length > 0 && same.clone().any(|route| source_of(route).is_some());
+            let usable = same.filter(|route| {
                 route.tos.is_none_or(|tos| tos == 0)
-                    && !from_elsewhere(route, flow)
+                    && source_of(route).map_or(!has_sources, |source| source.contains(&flow.source))
                     && flow.output.is_none_or(|output| {
                         route.next.device.as_ref().is_none_or(|device| device.as_raw() == output)
                     })
-            })
+            });
+            // The longest source wins before the metric.
+            usable.min_by_key(|route| Reverse(source_of(route).map_or(0, |source| source.prefix_len())))
         })
     }
 
@@ -425,12 +436,16 @@ fn interface_key(family: Family, device: &str, name: &str) -> Option<SysctlKey> 
     SysctlKey::from_parts(["net", family, "conf", device, name]).ok()
 }
 
-/// An IPv6 route for packets of certain sources, which the other fields cannot express.
-fn from_elsewhere(route: &Route, flow: &Flow<'_>) -> bool {
-    let from = route.opaque.as_ref().and_then(|opaque| {
-        opaque.parts.iter().find_map(|part| part.as_raw().strip_prefix("from ").map(str::to_owned))
-    });
-    from.and_then(|from| from.parse::<IpNet>().ok()).is_some_and(|from| !from.contains(&flow.source))
+/// Whether the next hop is one of several, or in an object.
+fn has_several_hops(route: &Route) -> bool {
+    let parts = route.opaque.iter().flat_map(|opaque| &opaque.parts);
+    parts.into_iter().any(|part| part.as_raw().ends_with(" nexthops") || part.as_raw().starts_with("nhid "))
+}
+
+/// The sources of packets that an IPv6 route is for, which its other fields cannot express.
+fn source_of(route: &Route) -> Option<IpNet> {
+    let parts = route.opaque.iter().flat_map(|opaque| &opaque.parts);
+    parts.filter_map(|part| part.as_raw().strip_prefix("from ")).find_map(|from| from.parse().ok())
 }
 
 /// `fib_rule_match` (net/core/fib_rules.c).
@@ -474,7 +489,7 @@ fn accepted(found: Found<'_>) -> Trace<'_> {
                 .next
                 .device
                 .iter()
-                .filter(|_| route.opaque.is_none())
+                .filter(|_| !has_several_hops(route))
                 .map(|device| Hop { gateway: route.next.gateway, device: device.clone() })
                 .collect(),
         },

@@ -1,7 +1,7 @@
 //! The packets between the pods of this node and those of all others, and the way they should take.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
 };
 
@@ -36,6 +36,8 @@ pub struct Path {
     pub expected: Hop,
     /// The pod CIDR of the destination.
     pub within: IpNet,
+    /// The part of a pod CIDR that the path stands for, if not for all of it.
+    pub part: Option<IpNet>,
     /// Whether the path stands for those of all other nodes, too.
     pub is_of_all: bool,
 }
@@ -55,10 +57,11 @@ pub struct Paths<'a> {
     pods: PerFamily<Pod>,
     /// The routes to the pods of other nodes, with the indexes of the nodes.
     others: Vec<(&'a Route, usize)>,
-    /// Foreign routes to some pods of another node, with the index of the entry in `others` for the whole node.
-    parts: Vec<(&'a Route, usize)>,
-    /// Other addresses of pods of this node, to which a foreign route leads.
-    more_pods: Vec<IpAddr>,
+    /// Parts of the pod CIDR of another node that a foreign route or a policy rule singles out, with the index of the entry
+    /// in `others` for the whole node.
+    parts: Vec<(IpNet, usize)>,
+    /// The same of this node.
+    own_parts: Vec<IpNet>,
     /// The families for which the node has a pod CIDR, but no interface for pods yet.
     missing: Vec<Family>,
     /// Prefixes inside the cluster whose packets may take another way than all others.
@@ -104,8 +107,8 @@ impl<'a> Paths<'a> {
             pods.get(route.family()).is_some() && route.next.gateway.is_some() && route.next.device.is_some()
         };
         let others = routes.filter(|(route, _)| is_usable(route)).collect();
-        let (parts, more_pods, special) = (Vec::new(), Vec::new(), HashSet::new());
-        let mut paths = Self { cluster, pods, others, parts, more_pods, missing, special };
+        let (parts, own_parts, special) = (Vec::new(), Vec::new(), HashSet::new());
+        let mut paths = Self { cluster, pods, others, parts, own_parts, missing, special };
         paths.add_foreign(index, foreign, host);
         paths
     }
@@ -118,33 +121,37 @@ impl<'a> Paths<'a> {
             wholes.any(|(_, whole)| whole.contains(prefix) && whole != prefix)
         };
         let selectors = host.rules.iter().flat_map(|rule| [rule.selector.from, rule.selector.to]).flatten();
-        self.special.extend(selectors.filter(is_inside));
+        // The kernel's own routes to addresses of this node lead to no pod.
+        let is_local = |route: &Route| {
+            matches!(route.kind, RouteType::LOCAL | RouteType::BROADCAST | RouteType::ANYCAST)
+        };
+        let destinations = foreign.filter(|route| !is_local(route)).map(|route| route.destination);
+        let found: BTreeSet<IpNet> = selectors.chain(destinations).filter(is_inside).collect();
         let mut whole: HashMap<IpNet, usize> = HashMap::new();
-        for route in foreign.filter(|route| is_inside(&route.destination)) {
-            let own = cluster.nodes[index].pod_cidrs.get(route.family()).map(PodCidr::prefix);
-            if own.is_some_and(|own| own.contains(&route.destination)) {
-                let is_local =
-                    matches!(route.kind, RouteType::LOCAL | RouteType::BROADCAST | RouteType::ANYCAST);
-                if own != Some(route.destination) && !is_local {
-                    self.more_pods.push(pod_address(route.destination, None));
+        for prefix in &found {
+            let own = cluster.nodes[index].pod_cidrs.get(Family::from(*prefix)).map(PodCidr::prefix);
+            if own.is_some_and(|own| own.contains(prefix)) {
+                if own != Some(*prefix) {
+                    self.own_parts.push(*prefix);
                 }
                 continue;
             }
-            self.special.insert(route.destination);
             if whole.is_empty() {
                 whole.extend(self.others.iter().enumerate().map(|(at, (route, _))| (route.destination, at)));
             }
-            if let Some(at) = ancestors(route.destination).find_map(|prefix| whole.get(&prefix)) {
-                self.parts.push((route, *at));
+            if let Some(at) = ancestors(*prefix).find_map(|prefix| whole.get(&prefix)) {
+                self.parts.push((*prefix, *at));
             }
         }
+        self.special.extend(found);
         // A special prefix inside a pod CIDR makes all of it special.
         let inside: Vec<IpNet> = self.special.iter().flat_map(|prefix| ancestors(*prefix)).collect();
         self.special.extend(inside.into_iter().filter(is_inside));
     }
 
     /// Iterates over the paths: for each other node and family, out and in, then to parts of their pods, and then to
-    /// other pods of this node.
+    /// parts of this
+    /// node's.
     pub fn iter(&self) -> impl Iterator<Item = Path> + '_ {
         let wholes = self.others.iter().flat_map(|(route, node)| {
             let gateway = self.cluster.nodes[*node].pod_gateway(route.family());
@@ -152,17 +159,18 @@ impl<'a> Paths<'a> {
         });
         let parts = self.parts.iter().flat_map(|(part, at)| {
             let (route, node) = self.others[*at];
-            self.both(route, node, pod_address(part.destination, None))
+            let both = self.both(route, node, pod_address(*part, None))?;
+            Some(both.map(|path| Path { part: Some(*part), ..path }))
         });
-        let more = self.more_pods.iter().filter_map(|address| {
-            let family = Family::from(*address);
+        let own_parts = self.own_parts.iter().flat_map(|part| {
+            let family = Family::from(*part);
             let (route, node) = self.others.iter().find(|(route, _)| route.family() == family)?;
-            let [_, mut back] = self.both(route, *node, pod_address(route.destination, None))?;
-            back.packet.destination = *address;
-            back.is_of_all = true;
-            Some(back)
+            let [mut out, mut back] = self.both(route, *node, pod_address(route.destination, None))?;
+            (out.packet.source, back.packet.destination) =
+                (pod_address(*part, None), pod_address(*part, None));
+            Some([out, back].map(|path| Path { part: Some(*part), is_of_all: true, ..path }))
         });
-        wholes.flatten().chain(parts.flatten()).chain(more)
+        wholes.flatten().chain(parts.flatten()).chain(own_parts.flatten())
     }
 
     /// The two paths between this node's pod and a pod behind `route`.
@@ -175,6 +183,7 @@ impl<'a> Paths<'a> {
             packet,
             expected,
             within,
+            part: None,
             is_of_all: false,
         };
         let out = Packet { source: pod.address, destination: address, input: pod.device.clone() };
@@ -264,10 +273,13 @@ impl Path {
     pub fn rank(&self, verdict: &Verdict) -> Rank {
         match verdict {
             Verdict::Forwarded { hops, .. } if hops.len() == 1 && hops[0] == self.expected => Rank::Planned,
-            // Back to where it came from, or on to another router, no packet reaches this node's pods.
+            // Back to where it came from, no packet reaches another node, and on to another router, none reaches this
+            // node's pods.
             Verdict::Forwarded { hops, .. }
-                if self.direction == Direction::In
-                    && hops.iter().any(|hop| hop.gateway.is_some() || hop.device == self.packet.input) =>
+                if hops.iter().any(|hop| {
+                    hop.device == self.packet.input
+                        || (self.direction == Direction::In && hop.gateway.is_some())
+                }) =>
             {
                 Rank::Lost
             }

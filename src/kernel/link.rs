@@ -31,6 +31,7 @@ mod attribute {
     pub const MTU: u16 = 4;
     pub const MASTER: u16 = 10;
     pub const LINKINFO: u16 = 18;
+    pub const GROUP: u16 = 27;
     pub const PROP_LIST: u16 = 52;
     pub const ALT_IFNAME: u16 = 53;
     pub const INFO_KIND: u16 = 1;
@@ -91,6 +92,7 @@ fn link(payload: &[u8]) -> Option<(Link, Option<u32>)> {
         kind: None,
         master: None,
         mtu: None,
+        group: 0,
         altnames: Vec::new(),
     };
     let mut master = None;
@@ -99,6 +101,7 @@ fn link(payload: &[u8]) -> Option<(Link, Option<u32>)> {
             attribute::IFNAME => link.name = text(payload).into(),
             attribute::MTU => link.mtu = word(payload),
             attribute::MASTER => master = word(payload),
+            attribute::GROUP => link.group = word(payload)?,
             attribute::LINKINFO => {
                 let mut inner = Attributes::new(payload).flatten();
                 link.kind =

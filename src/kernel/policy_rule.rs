@@ -82,6 +82,7 @@ fn rule(family: Family, payload: &[u8]) -> Option<PolicyRule> {
         },
         action: RuleAction::Nop,
         suppress_length: None,
+        suppress_group: None,
         protocol: 0,
     };
     let selector = &mut rule.selector;
@@ -110,8 +111,8 @@ fn rule(family: Family, payload: &[u8]) -> Option<PolicyRule> {
             attribute::SPORT_RANGE => selector.others.push("sport".into()),
             attribute::DPORT_RANGE => selector.others.push("dport".into()),
             attribute::FLOWLABEL => selector.others.push("flowlabel".into()),
-            attribute::SUPPRESS_IFGROUP if number() != Some(u32::MAX) => {
-                selector.others.push("suppress_ifgroup".into());
+            attribute::SUPPRESS_IFGROUP => {
+                rule.suppress_group = number().filter(|group| *group != u32::MAX);
             }
             _ => {}
         }

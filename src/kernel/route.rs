@@ -300,8 +300,17 @@ fn word(value: &[u8]) -> Option<u32> {
 /// Returns what [`Route`] cannot represent: the attributes with these indexes, and the whole route as it would be sent.
 fn opaque(payload: &[u8], has_source: bool, unsupported: &[usize]) -> Option<OpaqueRoute> {
     let parsed = RouteMessage::parse(payload).ok()?;
-    let from = has_source.then(|| "from".to_owned());
-    let names = unsupported.iter().filter_map(|at| parsed.attributes.get(*at)).map(attribute_name);
+    let source = parsed.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Source(address) => ip(address),
+        _ => None,
+    });
+    let from = has_source.then(|| {
+        let length = parsed.header.source_prefix_length;
+        source.map_or_else(|| "from".to_owned(), |source| format!("from {source}/{length}"))
+    });
+    let others = unsupported.iter().filter_map(|at| parsed.attributes.get(*at));
+    let others = others.filter(|attribute| !matches!(attribute, RouteAttribute::Source(_)));
+    let names = others.map(attribute_name);
     let parts = from.into_iter().chain(names).map(Into::into).collect();
     Some(OpaqueRoute { parts, raw: hex(&message(&canonical(parsed))) })
 }
@@ -315,7 +324,6 @@ fn attribute_name(attribute: &RouteAttribute) -> String {
         RouteAttribute::Realm(_) => "realm".to_owned(),
         RouteAttribute::Encap(_) | RouteAttribute::EncapType(_) => "encap".to_owned(),
         RouteAttribute::Preference(_) => "pref".to_owned(),
-        RouteAttribute::Source(_) => "a source".to_owned(),
         RouteAttribute::Expires(_) | RouteAttribute::MulticastExpires(_) => "expires".to_owned(),
         RouteAttribute::Oif(index) => format!("interface {index}"),
         _ => "more".to_owned(),

@@ -137,10 +137,43 @@ pub enum Term {
         /// Whether all other marks match instead.
         not: bool,
     },
+    /// Matches if a register is in a set.
+    Member {
+        /// The register.
+        register: u32,
+        /// The set.
+        set: Vec<KeyRange>,
+        /// Whether all other values match instead.
+        not: bool,
+    },
+    /// Ends the rule with the verdict for the value of a register. Without one, the rule does not match.
+    Map {
+        /// The register.
+        register: u32,
+        /// The map.
+        map: Vec<(KeyRange, RuleVerdict)>,
+    },
+    /// A set or map whose elements are not read yet.
+    Lookup {
+        /// The register.
+        register: u32,
+        /// Its name.
+        set: Untrusted,
+        /// Whether all other values match instead.
+        not: bool,
+        /// Whether it is a map.
+        is_map: bool,
+    },
     /// Ends the rule.
     Verdict(RuleVerdict),
+    /// Changes the mark.
+    SetMark,
+    /// Excludes the packet from connection tracking.
+    Untrack,
     /// Has no effect on where the packet goes, such as a counter.
     Neutral(Untrusted),
+    /// A condition that some packets between two pods meet and others do not, such as one about ports.
+    Varies(Untrusted),
     /// A condition that cannot be decoded.
     Condition(Untrusted),
     /// A verdict that cannot be decoded.
@@ -148,13 +181,36 @@ pub enum Term {
 }
 
 impl Term {
-    /// Returns the chain that it continues with.
-    #[must_use]
-    pub const fn target(&self) -> Option<&Untrusted> {
-        match self {
-            Self::Verdict(RuleVerdict::Jump(chain) | RuleVerdict::Goto(chain)) => Some(chain),
+    /// Returns the chains that it continues with.
+    pub fn targets(&self) -> impl Iterator<Item = &Untrusted> {
+        let verdicts: Vec<&RuleVerdict> = match self {
+            Self::Verdict(verdict) => vec![verdict],
+            Self::Map { map, .. } => map.iter().map(|(_, verdict)| verdict).collect(),
+            _ => Vec::new(),
+        };
+        verdicts.into_iter().filter_map(|verdict| match verdict {
+            RuleVerdict::Jump(chain) | RuleVerdict::Goto(chain) => Some(chain),
             _ => None,
-        }
+        })
+    }
+}
+
+/// The values from one to another, both included, as the bytes of a register.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeyRange {
+    /// The first value.
+    pub from: Vec<u8>,
+    /// The last value. Absent if it is the greatest one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Vec<u8>>,
+}
+
+impl KeyRange {
+    /// Returns `true` if the range contains this value.
+    #[must_use]
+    pub fn contains(&self, value: &[u8]) -> bool {
+        self.from.as_slice() <= value && self.to.as_ref().is_none_or(|to| value <= to.as_slice())
     }
 }
 
@@ -180,20 +236,17 @@ impl TypeSet {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum PacketPart {
-    /// Some bytes of the source address.
-    Source {
+    /// Some bytes of the IP header.
+    Header {
         /// The first byte.
         offset: usize,
         /// The number of bytes.
         length: usize,
     },
-    /// Some bytes of the destination address.
-    Destination {
-        /// The first byte.
-        offset: usize,
-        /// The number of bytes.
-        length: usize,
-    },
+    /// The Ethernet type.
+    EtherType,
+    /// A part that differs between packets, such as a port.
+    Varies(Untrusted),
     /// The name of the incoming interface.
     InputName,
     /// The name of the outgoing interface.
@@ -212,7 +265,7 @@ pub enum PacketPart {
     SourceType,
     /// The type of the destination address (`RTN_*`).
     DestinationType,
-    /// Another part, which differs between packets or is unknown.
+    /// Another part, which is unknown.
     Other(Untrusted),
 }
 

@@ -54,9 +54,17 @@ pub struct Link {
     /// Its MTU in bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<u32>,
+    /// Its group.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub group: u32,
     /// Its alternative names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub altnames: Vec<Untrusted>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form serde asks for")]
+const fn is_zero(group: &u32) -> bool {
+    *group == 0
 }
 
 /// An entry of the neighbor table (ARP and NDP).

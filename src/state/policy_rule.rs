@@ -32,6 +32,9 @@ pub struct PolicyRule {
     /// Routes with at most this prefix length are ignored (`suppress_prefixlength`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suppress_length: Option<u32>,
+    /// Routes through interfaces of this group are ignored (`suppress_ifgroup`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suppress_group: Option<u32>,
     /// The protocol number, which identifies the program that added the rule.
     pub protocol: u8,
 }
@@ -106,6 +109,7 @@ impl PolicyRule {
             selector: RuleSelector::default(),
             action: RuleAction::Lookup(table),
             suppress_length: None,
+            suppress_group: None,
             protocol: super::protocol::KERNEL,
         };
         let rules = [(0, LOCAL_TABLE), (32766, MAIN_TABLE), (32767, DEFAULT_TABLE)];
@@ -155,6 +159,9 @@ impl PolicyRule {
         }
         if let Some(length) = self.suppress_length {
             add(&["suppress_prefixlength", &length.to_string()]);
+        }
+        if let Some(group) = self.suppress_group {
+            add(&["suppress_ifgroup", &group.to_string()]);
         }
         words
     }

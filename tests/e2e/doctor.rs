@@ -18,7 +18,7 @@ const RECIPE_RULE: &str =
     "iptables-nft -t nat -A POSTROUTING ! -d 10.244.0.0/16 -m addrtype ! --dst-type LOCAL -j MASQUERADE";
 
 /// What is wrong with the node, what else the configuration says, and what cures it.
-const DISEASES: [(&str, &str, &str, &str); 20] = [
+const DISEASES: [(&str, &str, &str, &str); 30] = [
     ("not-applied", "ip route del 10.244.1.0/24", "", "\"$HOSTGW\" apply --yes"),
     ("conflict", "ip route replace 10.244.1.0/24 via 172.30.0.77", "", "ip route del 10.244.1.0/24; \"$HOSTGW\" apply --yes"),
     ("forwarding", "sysctl -qw net.ipv4.conf.cni0.forwarding=0", "", "sysctl -qw net.ipv4.conf.cni0.forwarding=1"),
@@ -90,6 +90,76 @@ const DISEASES: [(&str, &str, &str, &str); 20] = [
          nft add rule inet extra post ip saddr 10.244.0.0/16 oifname eth0 snat ip to 172.30.0.11",
         "",
         "nft delete table inet extra",
+    ),
+    (
+        "set",
+        "nft add table inet fw; nft 'add chain inet fw forward { type filter hook forward priority 10; }'
+         nft 'add rule inet fw forward iifname { \"cni0\", \"docker0\" } ip daddr { 10.244.0.0-10.244.1.255, 10.96.0.0/12 } drop'",
+        "",
+        "nft delete table inet fw",
+    ),
+    (
+        "vmap",
+        "nft add table inet fw; nft 'add chain inet fw cni'; nft add rule inet fw cni meta nfproto ipv4 ip daddr 10.244.2.0/24 drop
+         nft 'add chain inet fw forward { type filter hook forward priority 10; policy drop; }'
+         nft 'add rule inet fw forward ct state vmap { established : accept, related : accept, invalid : drop }'
+         nft 'add rule inet fw forward iifname vmap { \"cni0\" : jump cni, \"wg0\" : drop }'
+         nft 'add rule inet fw forward iifname { \"cni0\", \"eth0\" } accept'",
+        "",
+        "nft flush chain inet fw cni",
+    ),
+    (
+        "replies",
+        "iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -m conntrack --ctstate NEW -j ACCEPT",
+        "",
+        "iptables-nft -A FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    ),
+    (
+        "extension",
+        "iptables-nft -A FORWARD -m iprange --src-range 10.244.0.1-10.244.0.254 -j DROP",
+        "",
+        "iptables-nft -F FORWARD",
+    ),
+    (
+        "ports",
+        "iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -p tcp --dport 443 -j ACCEPT",
+        "",
+        "iptables-nft -P FORWARD ACCEPT",
+    ),
+    (
+        "untracked",
+        "nft add table ip fw; nft 'add chain ip fw pre { type filter hook prerouting priority -300; }'; nft add rule ip fw pre notrack
+         nft 'add chain ip fw forward { type filter hook forward priority 10; policy drop; }'
+         nft add rule ip fw forward ct state established,related,new accept",
+        "",
+        "nft add rule ip fw forward ct state untracked accept",
+    ),
+    (
+        "prerouting-policy",
+        "nft add table ip fw; nft 'add chain ip fw pre { type filter hook prerouting priority -200; policy drop; }'
+         nft add rule ip fw pre oifname cni0 accept; nft add rule ip fw pre ip saddr 10.244.1.0/24 accept
+         nft add rule ip fw pre ip saddr 10.244.2.0/24 accept",
+        "",
+        "nft insert rule ip fw pre iifname cni0 ip daddr 10.244.1.0/24 accept
+         nft insert rule ip fw pre iifname cni0 ip daddr 10.244.2.0/24 accept",
+    ),
+    (
+        "rule-part",
+        "ip rule add to 10.244.1.128/25 blackhole pref 77",
+        "",
+        "ip rule del priority 77 from all to 10.244.1.128/25 blackhole",
+    ),
+    (
+        "rule-priority-0",
+        "ip rule add iif cni0 unreachable pref 0",
+        "",
+        "ip rule del priority 0 from all iif cni0 unreachable",
+    ),
+    (
+        "hairpin",
+        "ip route add 10.244.1.0/25 via 10.244.0.77 dev cni0",
+        "",
+        "ip route del 10.244.1.0/25 via 10.244.0.77",
     ),
     ("arp", "sysctl -qw net.ipv4.conf.eth0.arp_ignore=2", "", "sysctl -qw net.ipv4.conf.eth0.arp_ignore=0"),
     (
@@ -226,6 +296,47 @@ fn the_chains_of_kube_proxy_flannel_and_docker_are_no_finding() {
             .expect(11)
             .says("error[HG1004]: the policy of chain FORWARD of table ip filter discards packets between");
     });
+}
+
+/// What does not apply to packets between pods, or not to all of them, is no finding, and neither is what is dormant.
+#[test]
+fn rules_for_other_packets_are_no_finding() {
+    each(|privilege| {
+        let node = healthy_node(privilege);
+        node.sh("iptables-nft -A FORWARD -p tcp --dport 25 -j DROP
+                 iptables-nft -A FORWARD -m conntrack --ctstate INVALID -j DROP
+                 nft add table inet fw; nft 'add chain inet fw forward { type filter hook forward priority 10; policy drop; }'
+                 nft 'add rule inet fw forward ct state vmap { established : accept, related : accept, invalid : drop }'
+                 nft 'add rule inet fw forward meta l4proto { tcp, udp } th dport { 135, 445 } drop'
+                 nft 'add rule inet fw forward ip saddr { 192.168.0.0/16, 172.16.0.0/12 } ip daddr 10.244.0.0/16 drop'
+                 nft 'add rule inet fw forward iifname \"cni*\" oifname != \"docker0\" accept'
+                 nft 'add rule inet fw forward ip saddr 10.244.0.0/16 accept'
+                 nft add table ip sleeping '{ flags dormant; }'
+                 nft 'add chain ip sleeping forward { type filter hook forward priority 0; policy drop; }'
+                 ip -6 rule add from fd00:1::/64 blackhole pref 9");
+        node.hostgw(&["doctor"]).expect(0).says("nothing found");
+    });
+}
+
+/// Chains that jump to each other in more ways than can be followed.
+#[test]
+fn an_examination_of_many_jumps_ends() {
+    let node = healthy_node(Privilege::User);
+    let mut script = String::from("add table ip fw\n");
+    for level in (0..8).rev() {
+        script.push_str(&format!("add chain ip fw l{level}\n"));
+        for _ in 0..12 {
+            if level < 7 {
+                script.push_str(&format!("add rule ip fw l{level} meta pkttype 3 jump l{}\n", level + 1));
+            }
+        }
+    }
+    script.push_str(
+        "add chain ip fw forward { type filter hook forward priority 0; }\nadd rule ip fw forward jump l0\n",
+    );
+    node.write("jumps", &script);
+    node.sh("nft -f jumps");
+    node.hostgw(&["doctor"]).expect(11).says("warning[HG1005]");
 }
 
 /// A CNI configuration is examined with the node.

@@ -14,6 +14,7 @@ pub(in crate::kernel) mod message {
     pub(in crate::kernel) const NEWRULE: u16 = SUBSYSTEM + 6;
     pub(in crate::kernel) const GETRULE: u16 = SUBSYSTEM + 7;
     pub(in crate::kernel) const GETSET: u16 = SUBSYSTEM + 10;
+    pub(in crate::kernel) const GETSETELEM: u16 = SUBSYSTEM + 13;
     pub(in crate::kernel) const NEWGEN: u16 = SUBSYSTEM + 15;
     pub(in crate::kernel) const GETGEN: u16 = SUBSYSTEM + 16;
     pub(in crate::kernel) const GETOBJ: u16 = SUBSYSTEM + 19;
@@ -85,6 +86,17 @@ pub(in crate::kernel) mod other {
     pub(in crate::kernel) const KIND: u16 = 3;
     /// `NFT_SET_MAP | NFT_SET_OBJECT`.
     pub(in crate::kernel) const MAPS: u32 = 0x8 | 0x40;
+}
+
+/// enum nft_set_elem_list_attributes, enum nft_set_elem_attributes.
+pub(in crate::kernel) mod elements {
+    pub(in crate::kernel) const TABLE: u16 = 1;
+    pub(in crate::kernel) const SET: u16 = 2;
+    pub(in crate::kernel) const LIST: u16 = 3;
+    pub(in crate::kernel) const KEY: u16 = 1;
+    pub(in crate::kernel) const DATA: u16 = 2;
+    pub(in crate::kernel) const FLAGS: u16 = 3;
+    pub(in crate::kernel) const KEY_END: u16 = 10;
 }
 
 /// `NFTA_LIST_ELEM`.

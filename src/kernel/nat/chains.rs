@@ -1,33 +1,50 @@
 //! Reads the chains that forwarded packets pass.
 
-use std::{collections::BTreeSet, fs};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    fs,
+};
 
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 
 use super::{
     abi::{self, message},
-    decode,
+    decode::{self, number},
     read::{NftObject, base_chain, objects_of},
-    terms::terms,
+    terms::{get, terms, verdict},
 };
 use crate::{
-    kernel::netlink::{Socket, text},
-    state::{ChainType, Firewall, FirewallChain, FirewallRule, Hook, TableFamily, Term},
+    kernel::netlink::{Attributes, Socket, put_attribute, text},
+    state::{
+        ChainType, Firewall, FirewallChain, FirewallRule, Hook, KeyRange, RuleVerdict, TableFamily, Term,
+    },
 };
 
 /// The lists of tables that iptables-legacy uses in the namespace of the calling thread.
 const LEGACY: [&str; 2] = ["/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"];
 
-/// Reads the chains at the hooks `prerouting` (without NAT), `forward` and `postrouting`, and those that they jump to. `None` if they cannot be read,
-/// which needs `CAP_NET_ADMIN`.
+/// Reads the chains at the hooks `prerouting` (without NAT), `forward` and `postrouting`, and those that they jump to.
+/// `None` if they cannot be read, which needs `CAP_NET_ADMIN`.
 #[must_use]
 pub fn firewall() -> Option<Firewall> {
     let mut socket = Socket::open(NETLINK_NETFILTER).ok()?;
+    let is_dormant =
+        |object: &NftObject| number(object.get(abi::table::FLAGS)).unwrap_or(0) & abi::table::DORMANT != 0;
+    let tables = objects_of(&mut socket, message::GETTABLE).ok()?;
+    let dormant: HashSet<(u8, String)> = tables
+        .into_iter()
+        .filter(|(_, object)| is_dormant(object))
+        .map(|(family, object)| (family, name(&object, abi::table::NAME)))
+        .collect();
     let mut chains: Vec<FirewallChain> = Vec::new();
-    for (family, object) in objects_of(&mut socket, message::GETCHAIN).ok()? {
-        let Some(family) = family_of(family) else { continue };
-        let table = text(object.get(abi::chain::TABLE).unwrap_or_default());
-        let name = text(object.get(abi::chain::NAME).unwrap_or_default());
+    let mut places: HashMap<(TableFamily, String, String), usize> = HashMap::new();
+    for (number, object) in objects_of(&mut socket, message::GETCHAIN).ok()? {
+        let Some(family) = family_of(number) else { continue };
+        let (table, name) = (name(&object, abi::chain::TABLE), name(&object, abi::chain::NAME));
+        if dormant.contains(&(number, table.clone())) {
+            continue;
+        }
+        places.insert((family, table.clone(), name.clone()), chains.len());
         let base = base_chain(&object).flatten();
         chains.push(FirewallChain {
             family,
@@ -37,22 +54,122 @@ pub fn firewall() -> Option<Firewall> {
             rules: Vec::new(),
         });
     }
-    for (family, object) in objects_of(&mut socket, message::GETRULE).ok()? {
-        let Some(family) = family_of(family) else { continue };
-        let [table, name] =
-            [abi::rule::TABLE, abi::rule::CHAIN].map(|kind| text(object.get(kind).unwrap_or_default()));
-        let chain = chains.iter_mut().find(|chain| {
-            chain.family == family && chain.table.as_raw() == table && chain.name.as_raw() == name
-        });
-        if let Some(chain) = chain {
-            chain.rules.push(rule(family, &object));
+    for (number, object) in objects_of(&mut socket, message::GETRULE).ok()? {
+        let Some(family) = family_of(number) else { continue };
+        let place = (family, name(&object, abi::rule::TABLE), name(&object, abi::rule::CHAIN));
+        if let Some(at) = places.get(&place) {
+            chains[*at].rules.push(rule(&object));
         }
     }
-    Some(Firewall { chains: passed(chains), legacy: legacy() })
+    let mut sets: HashMap<(TableFamily, String, String), Option<Vec<Element>>> = HashMap::new();
+    for chain in &mut chains {
+        let (family, table) = (chain.family, chain.table.as_raw().to_owned());
+        for term in chain.rules.iter_mut().flat_map(|rule| &mut rule.terms) {
+            let Term::Lookup { register, set, not, is_map } = term else { continue };
+            let key = (family, table.clone(), set.as_raw().to_owned());
+            let elements =
+                sets.entry(key).or_insert_with(|| elements(&mut socket, family, &table, set.as_raw()));
+            *term = match elements {
+                Some(elements) => looked_up(*register, elements, *not, *is_map),
+                None if *is_map => Term::Effect("map".into()),
+                None => Term::Condition("set".into()),
+            };
+        }
+    }
+    Some(Firewall { chains: passed(chains, &places), legacy: legacy() })
+}
+
+fn name(object: &NftObject, kind: u16) -> String {
+    text(object.get(kind).unwrap_or_default())
+}
+
+/// An element of a set or map.
+struct Element {
+    key: Vec<u8>,
+    is_end: bool,
+    last: Option<Vec<u8>>,
+    verdict: Option<RuleVerdict>,
+}
+
+/// More elements are not worth reading: no rule between pods needs them.
+const MAX_ELEMENTS: usize = 20_000;
+
+/// Reads the elements of a set. `None` if they cannot be read, or are too many.
+fn elements(socket: &mut Socket, family: TableFamily, table: &str, set: &str) -> Option<Vec<Element>> {
+    let mut request = vec![family_number(family), 0, 0, 0];
+    for (kind, name) in [(abi::elements::TABLE, table), (abi::elements::SET, set)] {
+        let mut bytes = name.as_bytes().to_vec();
+        bytes.push(0);
+        put_attribute(&mut request, kind, &bytes).ok()?;
+    }
+    let dump = socket.dump(message::GETSETELEM, 0, &request).ok()?;
+    let mut found = Vec::new();
+    for (_, payload) in dump.iter() {
+        let list = get(payload.get(abi::GENERIC_HEADER..)?, abi::elements::LIST).unwrap_or_default();
+        for (_, element) in Attributes::new(list).flatten() {
+            let field = |kind| get(element, kind);
+            let key = field(abi::elements::KEY).and_then(|key| get(key, abi::expr::DATA_VALUE));
+            let last = field(abi::elements::KEY_END).and_then(|key| get(key, abi::expr::DATA_VALUE));
+            found.push(Element {
+                // An interval that ends with the greatest value has an end without a key.
+                key: key?.to_vec(),
+                is_end: number(field(abi::elements::FLAGS)).unwrap_or(0) & 1 != 0,
+                last: last.map(<[u8]>::to_vec),
+                verdict: field(abi::elements::DATA).and_then(verdict),
+            });
+            if found.len() > MAX_ELEMENTS {
+                return None;
+            }
+        }
+    }
+    found.sort_by(|one, other| (&one.key, !one.is_end).cmp(&(&other.key, !other.is_end)));
+    Some(found)
+}
+
+/// The term for a lookup in these elements, which are sorted. An interval is two elements: its first value, and the end,
+/// which is not part of it.
+fn looked_up(register: u32, elements: &[Element], not: bool, is_map: bool) -> Term {
+    let is_interval = elements.iter().any(|element| element.is_end);
+    let starts = elements.iter().enumerate().filter(|(_, element)| !element.is_end);
+    let ranges = starts.map(|(at, element)| {
+        let to = match (&element.last, is_interval) {
+            (Some(last), _) => Some(last.clone()),
+            (None, false) => Some(element.key.clone()),
+            (None, true) => elements.get(at + 1).map(|end| before(&end.key)),
+        };
+        (KeyRange { from: element.key.clone(), to }, element.verdict.clone())
+    });
+    if !is_map {
+        return Term::Member { register, set: ranges.map(|(range, _)| range).collect(), not };
+    }
+    // A map of something else than verdicts, such as ports, does not end the rule.
+    let map: Option<Vec<_>> = ranges.map(|(range, verdict)| Some((range, verdict?))).collect();
+    map.map_or_else(|| Term::Neutral("map".into()), |map| Term::Map { register, map })
+}
+
+/// Returns the value before this one.
+fn before(value: &[u8]) -> Vec<u8> {
+    let mut value = value.to_vec();
+    for byte in value.iter_mut().rev() {
+        let (less, borrows) = byte.overflowing_sub(1);
+        *byte = less;
+        if !borrows {
+            break;
+        }
+    }
+    value
+}
+
+/// `NFPROTO_INET`, `NFPROTO_IPV4`, `NFPROTO_IPV6` (linux/netfilter.h).
+const fn family_number(family: TableFamily) -> u8 {
+    match family {
+        TableFamily::Inet => 1,
+        TableFamily::Ip => 2,
+        TableFamily::Ip6 => 10,
+    }
 }
 
 const fn family_of(number: u8) -> Option<TableFamily> {
-    // NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6 (linux/netfilter.h).
     match number {
         1 => Some(TableFamily::Inet),
         2 => Some(TableFamily::Ip),
@@ -61,19 +178,22 @@ const fn family_of(number: u8) -> Option<TableFamily> {
     }
 }
 
-fn rule(family: TableFamily, object: &NftObject) -> FirewallRule {
+fn rule(object: &NftObject) -> FirewallRule {
     let handle =
         object.get(abi::rule::HANDLE).and_then(|bytes| Some(u64::from_be_bytes(bytes.try_into().ok()?)));
     let list = object.get(abi::rule::EXPRESSIONS).map_or_else(|| Some(Vec::new()), decode::list);
     FirewallRule {
         handle: handle.unwrap_or(0),
         comment: object.get(abi::rule::USERDATA).and_then(decode::comment).map(Into::into),
-        terms: list.map_or_else(|| vec![Term::Effect("malformed".into())], |list| terms(family, &list)),
+        terms: list.map_or_else(|| vec![Term::Effect("malformed".into())], |list| terms(&list)),
     }
 }
 
 /// Keeps the chains that forwarded packets pass.
-fn passed(chains: Vec<FirewallChain>) -> Vec<FirewallChain> {
+fn passed(
+    chains: Vec<FirewallChain>,
+    places: &HashMap<(TableFamily, String, String), usize>,
+) -> Vec<FirewallChain> {
     let is_entry = |chain: &FirewallChain| {
         chain.base.as_ref().is_some_and(|base| match base.hook {
             Hook::Prerouting => base.kind != ChainType::Nat,
@@ -88,10 +208,9 @@ fn passed(chains: Vec<FirewallChain>) -> Vec<FirewallChain> {
             continue;
         }
         let from = &chains[at];
-        for target in from.rules.iter().flat_map(|rule| &rule.terms).filter_map(Term::target) {
-            open.extend(chains.iter().position(|chain| {
-                chain.family == from.family && chain.table == from.table && chain.name == *target
-            }));
+        for target in from.rules.iter().flat_map(|rule| &rule.terms).flat_map(Term::targets) {
+            let place = (from.family, from.table.as_raw().to_owned(), target.as_raw().to_owned());
+            open.extend(places.get(&place));
         }
     }
     let numbered = chains.into_iter().enumerate();

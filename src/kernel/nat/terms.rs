@@ -6,13 +6,23 @@ use super::{
 };
 use crate::{
     kernel::netlink::{Attributes, text},
-    state::{Operator, PacketPart, RuleVerdict, TableFamily, Term, TypeSet},
+    state::{Operator, PacketPart, RuleVerdict, Term, TypeSet},
 };
 
 /// enum nft_meta_keys, enum nft_ct_keys and the like (linux/netfilter/nf_tables.h).
 mod key {
     pub const META_DREG: u16 = 1;
     pub const META_KEY: u16 = 2;
+    pub const META_LEN: u32 = 0;
+    pub const META_PROTOCOL: u32 = 1;
+    pub const META_L4PROTO: u32 = 16;
+    pub const META_CPU: u32 = 20;
+    pub const META_PRANDOM: u32 = 24;
+    pub const LOOKUP_SET: u16 = 1;
+    pub const LOOKUP_SREG: u16 = 2;
+    pub const LOOKUP_FLAGS: u16 = 5;
+    /// `NFT_PAYLOAD_LL_HEADER`.
+    pub const LINK_HEADER: u32 = 0;
     pub const META_MARK: u32 = 3;
     pub const META_IIF: u32 = 4;
     pub const META_OIF: u32 = 5;
@@ -31,17 +41,20 @@ mod key {
     pub const VERDICT_CHAIN: u16 = 2;
 }
 
-/// Decodes the expressions of a rule in a table of `family`.
-pub(super) fn terms(family: TableFamily, list: &[RawExpression<'_>]) -> Vec<Term> {
-    list.iter().map(|expression| term(family, expression)).collect()
+/// Decodes the expressions of a rule.
+pub(super) fn terms(list: &[RawExpression<'_>]) -> Vec<Term> {
+    list.iter().map(term).collect()
 }
 
-fn term(family: TableFamily, expression: &RawExpression<'_>) -> Term {
+fn term(expression: &RawExpression<'_>) -> Term {
     let name = || text(expression.name).into();
     let condition = || Term::Condition(name());
     match expression.name {
-        b"payload" => payload(family, expression).unwrap_or_else(|| unknown_load(expression)),
-        b"meta" => meta(expression).unwrap_or_else(|| Term::Neutral(name())),
+        b"payload" => payload(expression).unwrap_or_else(|| unknown_load(expression)),
+        b"meta" => meta(expression).unwrap_or_else(|| match number(get(expression.data, key::META_KEY)) {
+            Some(key::META_MARK) => Term::SetMark,
+            _ => Term::Neutral(name()),
+        }),
         b"ct" => ct(expression).unwrap_or_else(|| Term::Neutral(name())),
         b"fib" => fib(expression).unwrap_or_else(|| unknown_load(expression)),
         b"bitwise" => bitwise(expression).unwrap_or_else(|| unknown_load(expression)),
@@ -51,19 +64,20 @@ fn term(family: TableFamily, expression: &RawExpression<'_>) -> Term {
         b"nat" if number(get(expression.data, 1)) == Some(0) => Term::Verdict(RuleVerdict::Masquerade),
         b"nat" | b"redir" | b"tproxy" => Term::Verdict(RuleVerdict::Translate),
         b"reject" => Term::Verdict(RuleVerdict::Drop),
-        b"counter" | b"log" | b"notrack" | b"last" | b"objref" | b"flow_offload" | b"dynset" | b"dup" => {
+        b"notrack" => Term::Untrack,
+        b"limit" | b"quota" | b"numgen" | b"hash" | b"connlimit" => Term::Varies(name()),
+        b"counter" | b"log" | b"last" | b"objref" | b"flow_offload" | b"dynset" | b"dup" => {
             Term::Neutral(name())
         }
-        b"lookup" if get(expression.data, key::LOOKUP_DREG).is_some() => Term::Effect("map".into()),
         b"queue" | b"synproxy" | b"fwd" => Term::Effect(name()),
-        b"lookup" => Term::Condition("set".into()),
+        b"lookup" => lookup(expression).unwrap_or_else(condition),
         b"match" => xt_match(expression).unwrap_or_else(|| Term::Condition(xt_name(expression))),
         b"target" => xt_target(expression),
         _ => condition(),
     }
 }
 
-fn get(data: &[u8], kind: u16) -> Option<&[u8]> {
+pub(super) fn get(data: &[u8], kind: u16) -> Option<&[u8]> {
     Attributes::new(data).flatten().find(|(found, _)| *found == kind).map(|(_, payload)| payload)
 }
 
@@ -79,28 +93,25 @@ fn unknown_load(expression: &RawExpression<'_>) -> Term {
     }
 }
 
-fn payload(family: TableFamily, expression: &RawExpression<'_>) -> Option<Term> {
+fn lookup(expression: &RawExpression<'_>) -> Option<Term> {
+    let field = |kind| get(expression.data, kind);
+    Some(Term::Lookup {
+        register: number(field(key::LOOKUP_SREG))?,
+        set: text(field(key::LOOKUP_SET)?).into(),
+        not: number(field(key::LOOKUP_FLAGS)).is_some_and(|flags| flags & 1 != 0),
+        is_map: field(key::LOOKUP_DREG).is_some(),
+    })
+}
+
+fn payload(expression: &RawExpression<'_>) -> Option<Term> {
     let field = |kind| number(get(expression.data, kind));
     let into = field(expr::PAYLOAD_DREG)?;
     let length = usize::try_from(field(expr::PAYLOAD_LEN)?).ok()?;
     let offset = usize::try_from(field(expr::PAYLOAD_OFFSET)?).ok()?;
-    let of_address = |start: usize, size: usize| {
-        let offset = offset.checked_sub(start)?;
-        (offset + length <= size).then_some(offset)
-    };
-    let is_network = field(expr::PAYLOAD_BASE)? == expr::NETWORK_HEADER;
-    // Offsets of struct iphdr (linux/ip.h) and struct ipv6hdr (linux/ipv6.h). In an inet table, the rule has compared
-    // the family before.
-    let (source, destination) = match family {
-        TableFamily::Ip => (of_address(12, 4), of_address(16, 4)),
-        TableFamily::Ip6 => (of_address(8, 16), of_address(24, 16)),
-        TableFamily::Inet if length > 4 || offset >= 20 => (of_address(8, 16), of_address(24, 16)),
-        TableFamily::Inet => (of_address(12, 4), of_address(16, 4)),
-    };
-    let what = match (source, destination) {
-        (Some(offset), _) if is_network => PacketPart::Source { offset, length },
-        (_, Some(offset)) if is_network => PacketPart::Destination { offset, length },
-        _ => return None,
+    let what = match field(expr::PAYLOAD_BASE)? {
+        expr::NETWORK_HEADER => PacketPart::Header { offset, length },
+        key::LINK_HEADER => PacketPart::Other("ether".into()),
+        _ => PacketPart::Varies("ports".into()),
     };
     Some(Term::Load { into, what })
 }
@@ -115,6 +126,10 @@ fn meta(expression: &RawExpression<'_>) -> Option<Term> {
         key::META_IIFNAME => PacketPart::InputName,
         key::META_OIFNAME => PacketPart::OutputName,
         key::META_NFPROTO => PacketPart::Family,
+        key::META_PROTOCOL => PacketPart::EtherType,
+        key::META_LEN | key::META_L4PROTO | key::META_CPU | key::META_PRANDOM => {
+            PacketPart::Varies("meta".into())
+        }
         other => PacketPart::Other(format!("meta {other}").into()),
     };
     Some(Term::Load { into, what })
@@ -172,24 +187,38 @@ fn compare(expression: &RawExpression<'_>) -> Option<Term> {
 }
 
 fn immediate(expression: &RawExpression<'_>) -> Term {
-    let verdict = || {
-        let data = get(expression.data, expr::IMMEDIATE_DATA)?;
-        let verdict = get(data, expr::DATA_VERDICT)?;
-        let chain = || Some(text(get(verdict, key::VERDICT_CHAIN)?).into());
-        // enum nft_verdicts, NF_DROP and NF_ACCEPT (linux/netfilter.h).
-        Some(match number(get(verdict, expr::VERDICT_CODE))?.cast_signed() {
-            0 => Term::Verdict(RuleVerdict::Drop),
-            1 => Term::Verdict(RuleVerdict::Accept),
-            // NFT_CONTINUE
-            -1 => Term::Neutral("continue".into()),
-            -3 => Term::Verdict(RuleVerdict::Jump(chain()?)),
-            -4 => Term::Verdict(RuleVerdict::Goto(chain()?)),
-            expr::RETURN => Term::Verdict(RuleVerdict::Return),
-            _ => Term::Effect("verdict".into()),
-        })
-    };
-    // Without a verdict, it loads a constant, which only NAT uses.
-    verdict().unwrap_or_else(|| Term::Neutral("immediate".into()))
+    let data = get(expression.data, expr::IMMEDIATE_DATA).unwrap_or_default();
+    match get(data, expr::DATA_VERDICT) {
+        Some(_) => match verdict(data) {
+            Some(verdict) => Term::Verdict(verdict),
+            None if is_continue(data) => Term::Neutral("continue".into()),
+            None => Term::Effect("verdict".into()),
+        },
+        // It loads a constant, which only NAT uses.
+        None => Term::Neutral("immediate".into()),
+    }
+}
+
+fn code(data: &[u8]) -> Option<i32> {
+    Some(number(get(get(data, expr::DATA_VERDICT)?, expr::VERDICT_CODE))?.cast_signed())
+}
+
+/// `NFT_CONTINUE`.
+fn is_continue(data: &[u8]) -> bool {
+    code(data) == Some(-1)
+}
+
+/// Decodes the verdict in a data attribute: enum nft_verdicts, and NF_DROP and NF_ACCEPT (linux/netfilter.h).
+pub(super) fn verdict(data: &[u8]) -> Option<RuleVerdict> {
+    let chain = || Some(text(get(get(data, expr::DATA_VERDICT)?, key::VERDICT_CHAIN)?).into());
+    match code(data)? {
+        0 => Some(RuleVerdict::Drop),
+        1 => Some(RuleVerdict::Accept),
+        -3 => Some(RuleVerdict::Jump(chain()?)),
+        -4 => Some(RuleVerdict::Goto(chain()?)),
+        expr::RETURN => Some(RuleVerdict::Return),
+        _ => None,
+    }
 }
 
 fn xt_name(expression: &RawExpression<'_>) -> crate::text::Untrusted {
@@ -226,6 +255,12 @@ fn xt_match(expression: &RawExpression<'_>) -> Option<Term> {
             (matches == 1).then_some(Term::State(TypeSet { bits: states, not: inverts & 1 != 0 }))
         }
         // struct xt_state_info: states.
+        (
+            "tcp" | "udp" | "udplite" | "sctp" | "dccp" | "icmp" | "icmp6" | "icmpv6" | "multiport" | "limit"
+            | "hashlimit" | "statistic" | "recent" | "connlimit" | "connbytes" | "string" | "length" | "time"
+            | "tos" | "dscp" | "ttl" | "hl" | "u32" | "bpf" | "helper" | "quota" | "ecn" | "esp" | "ah",
+            _,
+        ) => Some(Term::Varies(xt_name(expression))),
         ("state", 0) => Some(Term::State(TypeSet { bits: word(0)?, not: false })),
         _ => None,
     }
@@ -237,8 +272,14 @@ fn xt_target(expression: &RawExpression<'_>) -> Term {
         "MASQUERADE" | "SNAT" | "NETMAP" => Term::Verdict(RuleVerdict::Masquerade),
         "DNAT" | "REDIRECT" | "TPROXY" => Term::Verdict(RuleVerdict::Translate),
         "REJECT" | "DROP" => Term::Verdict(RuleVerdict::Drop),
-        "LOG" | "NFLOG" | "MARK" | "CONNMARK" | "CT" | "TCPMSS" | "TOS" | "DSCP" | "TTL" | "HL"
-        | "CHECKSUM" | "CLASSIFY" | "TRACE" | "SET" | "AUDIT" => Term::Neutral(name),
+        "MARK" | "CONNMARK" => Term::SetMark,
+        // struct xt_ct_target_info: flags, of which XT_CT_NOTRACK is the first.
+        "CT" | "NOTRACK" => match get(expression.data, key::XT_INFO).and_then(|info| info.first()) {
+            Some(flags) if name.as_raw() == "CT" && flags & 1 == 0 => Term::Neutral(name),
+            _ => Term::Untrack,
+        },
+        "LOG" | "NFLOG" | "TCPMSS" | "TOS" | "DSCP" | "TTL" | "HL" | "CHECKSUM" | "CLASSIFY" | "TRACE"
+        | "SET" | "AUDIT" => Term::Neutral(name),
         _ => Term::Effect(name),
     }
 }

@@ -118,12 +118,22 @@ fn configure(family: Family, dice: &mut Dice) -> String {
     for _ in 0..dice.roll(10) {
         let (prefix, table) = (dice.pick(&prefixes(family)), dice.pick(&TABLES));
         let metric = if dice.one_in(4) { format!(" metric {}", 1 + dice.roll(3)) } else { String::new() };
-        let target = match dice.roll(9) {
+        let target = match dice.roll(11) {
             0 => format!("blackhole {prefix}"),
             1 => format!("unreachable {prefix}"),
             2 => format!("prohibit {prefix}"),
             3 => format!("throw {prefix}"),
             4 => format!("{prefix} dev {}", dice.pick(&DEVICES)),
+            5 if family == Family::V6 => {
+                let device = dice.pick(&DEVICES);
+                let source =
+                    dice.pick(&["fd00:244::/48", "fd00:244::/64", "fd00:244:0:1::/64", "fd00:30::/64"]);
+                format!("{prefix} from {source} via {} dev {device}", gateway(family, device, dice))
+            }
+            5 => {
+                let device = dice.pick(&DEVICES);
+                format!("{prefix} via {} dev {device} advmss 1200", gateway(family, device, dice))
+            }
             _ => {
                 let device = dice.pick(&DEVICES);
                 format!("{prefix} via {} dev {device}", gateway(family, device, dice))
@@ -161,12 +171,13 @@ fn configure(family: Family, dice: &mut Dice) -> String {
         if !selects {
             rule.push_str(" from all");
         }
-        let action = match dice.roll(9) {
+        let action = match dice.roll(10) {
             0 => " blackhole".to_owned(),
             1 => " unreachable".to_owned(),
             2 => " prohibit".to_owned(),
             3 => format!(" goto {}", 1 + dice.roll(5) * 100),
             4 => " nop".to_owned(),
+            6 => format!(" lookup {} suppress_ifgroup {}", dice.pick(&TABLES), dice.roll(3)),
             5 => format!(
                 " lookup {} suppress_prefixlength {}",
                 dice.pick(&TABLES),
@@ -214,6 +225,7 @@ fn compare(seed: u64) {
          ip link add eth0 type veth peer name peer0; ip link add eth1 type veth peer name peer1
          ip link add cni0 type bridge
          for i in eth0 peer0 eth1 peer1 cni0; do ip link set $i up; done
+         ip link set eth1 group 1; ip link set cni0 group 2
          ip addr add 172.30.0.11/24 dev eth0; ip addr add 10.244.0.1/24 dev cni0
          ip -6 addr add fd00:30::11/64 dev eth0 nodad; ip -6 addr add fd00:244::1/64 dev cni0 nodad
          ip -6 addr add fd00:7::1/64 dev eth1 nodad\n",
