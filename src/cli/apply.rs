@@ -48,7 +48,7 @@ pub(super) fn run(options: &ApplyOptions, output: &Output) -> VerbResult {
             output.done(&format!("Applied to node {name} and verified: {changes}."));
         } else {
             output.say(&format!(
-                "Applied to node {name}: {changes}. Some pod traffic does not take the planned path; see the warnings above."
+                "Applied to node {name}: {changes}. Some pod traffic is lost or diverted; see the warnings above."
             ));
         }
         if let Some(pending) = pending {

@@ -119,8 +119,9 @@ fn explain(
         (JourneyEnd::Forwarded, Some(device)) => {
             let mut back = guidepost.journey(options.address, source, Some(device), true, &describe);
             if there.is_masqueraded {
-                let text = format!("the reply comes to this node, which restores the destination {source}");
-                back.steps.insert(0, JourneyStep { what: "target", text: text.into() });
+                let text =
+                    format!("connection tracking changes the destination of the reply back to {source}");
+                back.steps.insert(0, JourneyStep { what: "un-NAT", text: text.into() });
             }
             Some(back)
         }
@@ -166,10 +167,12 @@ fn origin(
     if options.from == PacketSource::Pod
         && own_cidr.is_some_and(|cidr| cidr.prefix().contains(&options.address))
     {
-        let message = format!("{} is a pod of this node, too: such packets are not routed", options.address);
-        return Err(
-            Error::new(Kind::Usage, message).with_hint("pass the address of another pod with --from ADDRESS")
+        let message = format!(
+            "{} is also on this node: traffic between pods on one node is bridged, not routed",
+            options.address
         );
+        return Err(Error::new(Kind::Usage, message)
+            .with_hint("pass the address of a pod on another node with --from ADDRESS"));
     }
     match options.from {
         PacketSource::Pod => {
@@ -217,6 +220,7 @@ fn journey(journey: &Journey, output: &Output) -> String {
         }
         JourneyEnd::Local => palette.add.apply_to("received by this node"),
         JourneyEnd::Discarded => palette.conflict.apply_to("discarded"),
+        JourneyEnd::Unanswered => palette.conflict.apply_to("lost: the next hop does not answer"),
     };
     text.push_str(&format!("  {:<10} {end}\n", "outcome"));
     text

@@ -9,8 +9,8 @@ use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{Direction, Filtering, Packet, Passage, Path, Paths, Spot, Treatment, follow},
     model::{Family, pod_address},
-    state::{Firewall, FirewallChain, Hook, MatchedChains, PacketPart, RuleVerdict, TableFamily, Term},
-    text::{ShellCommand, Untrusted, count, list},
+    state::{Firewall, FirewallChain, MatchedChains, PacketPart, RuleVerdict, TableFamily, Term},
+    text::{Untrusted, count, list},
 };
 
 /// What happens to a packet.
@@ -19,9 +19,6 @@ enum Trouble<'a> {
     Filtered(Filtering<'a>),
     Masqueraded(Spot<'a>),
 }
-
-/// The number of commands to show.
-const MAX_COMMANDS: usize = 4;
 
 /// The number of paths to follow through the rules. Rules for single nodes are rare in larger clusters.
 const MAX_PATHS: usize = 2000;
@@ -88,9 +85,9 @@ fn direction(paths: &[Path], all: usize) -> String {
         some => format!("{} ({})", count(some, "node"), list(&nodes, 6)),
     };
     match (goes(Direction::Out), goes(Direction::In)) {
-        (true, true) => format!("between this node's pods and those of {others}"),
-        (true, false) => format!("from this node's pods to those of {others}"),
-        (false, _) => format!("from pods of {others} to this node's"),
+        (true, true) => format!("between this node's pods and those on {others}"),
+        (true, false) => format!("from this node's pods to those on {others}"),
+        (false, _) => format!("from pods on {others} to this node's pods"),
     }
 }
 
@@ -103,7 +100,7 @@ fn dropped(paths: &[Path], all: usize, spot: &Spot<'_>) -> Diagnostic {
             Some(_) if !(is_iptables(spot.chain) && spot.chain.name == "FORWARD") => {
                 remove(spot, "traffic between pods")
             }
-            _ => allow(paths, spot.chain),
+            _ => allow(paths, spot),
         },
     )
 }
@@ -123,7 +120,7 @@ fn unclear(paths: &[Path], all: usize, spot: &Spot<'_>, by: Option<&Spot<'_>>) -
             undecoded(spot)
         ),
     };
-    finding(Rule::ForwardUnclear, message, "try a connection between two pods")
+    finding(Rule::ForwardUnclear, message, "try a connection between two pods on different nodes")
 }
 
 fn masqueraded(paths: &[Path], all: usize, spot: &Spot<'_>) -> Diagnostic {
@@ -191,49 +188,28 @@ fn undecoded(spot: &Spot<'_>) -> String {
     if names.is_empty() { "its conditions".to_owned() } else { format!("`{}`", list(&names, 3)) }
 }
 
-/// The commands that let packets between pods pass.
-fn allow(paths: &[Path], chain: &FirewallChain) -> String {
-    let mut commands: Vec<String> = paths
-        .iter()
-        .map(|path| {
-            let [from, to] = [&path.packet.input, &path.expected.device].map(quoted);
-            match (is_iptables(chain) && chain.name == "FORWARD", chain.family) {
-                // Before routing, the outgoing interface is unknown.
-                _ if chain.base.as_ref().is_some_and(|base| base.hook == Hook::Prerouting) => {
-                    let (table, chain, within) = (table(chain), &chain.name, path.within);
-                    let family = if within.addr().is_ipv4() { "ip" } else { "ip6" };
-                    format!("`nft insert rule {table} {chain} iifname {from} {family} daddr {within} accept`")
-                }
-                (true, TableFamily::Ip6) => format!("`ip6tables -I FORWARD -i {from} -o {to} -j ACCEPT`"),
-                (true, _) => format!("`iptables -I FORWARD -i {from} -o {to} -j ACCEPT`"),
-                (false, _) => {
-                    format!(
-                        "`nft insert rule {} {} iifname {from} oifname {to} accept`",
-                        table(chain),
-                        chain.name
-                    )
-                }
-            }
-        })
-        .collect();
-    commands.sort();
-    commands.dedup();
-    let more = if commands.len() > MAX_COMMANDS { ", and so on" } else { "" };
-    commands.truncate(MAX_COMMANDS);
+/// The commands that let packets between pods pass: before a rule, or after all rules of a chain with a policy.
+fn allow(paths: &[Path], spot: &Spot<'_>) -> String {
+    let chain = spot.chain;
+    let is_policy = spot.rule.is_none();
+    let prefixes: BTreeSet<IpNet> = paths.iter().map(|path| path.cluster).collect();
+    let commands = prefixes.iter().map(|prefix| {
+        let is_v4 = prefix.addr().is_ipv4();
+        if is_iptables(chain) && chain.name == "FORWARD" {
+            let program = if is_v4 { "iptables" } else { "ip6tables" };
+            let option = if is_policy { "-A" } else { "-I" };
+            return format!("`{program} {option} FORWARD -s {prefix} -d {prefix} -j ACCEPT`");
+        }
+        let verb = if is_policy { "add" } else { "insert" };
+        let family = if is_v4 { "ip" } else { "ip6" };
+        let (table, name) = (table(chain), &chain.name);
+        format!("`nft {verb} rule {table} {name} {family} saddr {prefix} {family} daddr {prefix} accept`")
+    });
+    let commands: Vec<String> = commands.collect();
     format!(
-        "accept them in the program that manages this firewall, for example with {}{more}",
+        "accept them in the program that manages this firewall, for example with {}",
         commands.join(" and ")
     )
-}
-
-/// The name of an interface for a command of nft or iptables in a shell.
-fn quoted(name: &Untrusted) -> String {
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || ['_', '.', '-'].contains(&c);
-    let raw = name.as_raw();
-    if raw.starts_with(|c: char| c.is_ascii_alphabetic()) && raw.chars().all(is_plain) {
-        return raw.to_owned();
-    }
-    ShellCommand::new([format!("\"{raw}\"").as_str()]).to_string()
 }
 
 fn is_iptables(chain: &FirewallChain) -> bool {

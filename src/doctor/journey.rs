@@ -12,7 +12,7 @@ use crate::{
     },
     model::{Cluster, Family, NextHopMode, pod_address},
     plan::Desired,
-    state::{Host, MatchedChains, Route},
+    state::{Host, MatchedChains, NeighborEntry, Route},
     text::Untrusted,
 };
 
@@ -50,13 +50,15 @@ pub enum JourneyEnd {
     Local,
     /// The node discards it.
     Discarded,
+    /// The node sends it on, but the next hop does not answer.
+    Unanswered,
 }
 
 /// A step of a journey.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JourneyStep {
-    /// What decides: `target`, `rule`, `route`, `refusal`, `next hop`, `firewall` or `source`.
+    /// What decides: `un-NAT`, `rule`, `route`, `dropped`, `next hop`, `planned`, `firewall` or `source`.
     pub what: &'static str,
     /// What it decides.
     pub text: Untrusted,
@@ -107,13 +109,23 @@ impl Guidepost<'_> {
             Verdict::Local => JourneyEnd::Local,
             Verdict::Refused(refusal) => {
                 let why = trace.stop.as_ref().map_or_else(|| refusal.to_string(), stop_text);
-                add("refusal", why);
+                add("dropped", why);
                 JourneyEnd::Discarded
             }
         };
         let mut is_masqueraded = false;
         if let Some((gateway, device)) = hop(&trace) {
-            add("next hop", self.next_hop(gateway.unwrap_or(destination), &device));
+            let next = gateway.unwrap_or(destination);
+            add("next hop", self.next_hop(next, &device));
+            let is_silent = self.neighbor(next, &device).is_some_and(|neighbor| neighbor.is_silent);
+            if is_silent {
+                outcome = JourneyEnd::Unanswered;
+            }
+            if let Some(planned) = self.planned(destination).filter(|planned| *planned != (gateway, &device))
+            {
+                let via = planned.0.map_or_else(String::new, |gateway| format!("{gateway} on "));
+                add("planned", format!("{via}{}", planned.1));
+            }
             if let Some(input) = &input {
                 let packet = Packet { source, destination, input: input.clone() };
                 let passage = Passage { packet: &packet, output: &device, is_reply };
@@ -122,7 +134,7 @@ impl Guidepost<'_> {
                         add("firewall", filtering_text(&filter));
                         if matches!(filter, Filtering::Dropped(_)) {
                             outcome = JourneyEnd::Discarded;
-                        } else if !is_reply {
+                        } else if !is_reply && !is_silent {
                             // NAT applies to the first packet of a connection.
                             let text = masquerade.map(|spot| format!("masqueraded by {}", spot_text(&spot)));
                             add("source", text.unwrap_or_else(|| "unchanged".to_owned()));
@@ -153,13 +165,23 @@ impl Guidepost<'_> {
         if self.is_planned {
             return place;
         }
-        let mut neighbors = self.host.neighbors.iter();
-        let entry = neighbors.find(|neighbor| neighbor.address == address && neighbor.device == *device);
-        match entry {
+        match self.neighbor(address, device) {
             Some(neighbor) if neighbor.is_silent => format!("{place}: did not answer"),
             Some(_) => format!("{place}: known"),
             None => format!("{place}: no neighbor entry"),
         }
+    }
+
+    fn neighbor(&self, address: IpAddr, device: &Untrusted) -> Option<&NeighborEntry> {
+        let mut neighbors = self.host.neighbors.iter();
+        neighbors.find(|neighbor| neighbor.address == address && neighbor.device == *device)
+    }
+
+    /// The next hop to a pod of another node, as it is planned.
+    fn planned(&self, destination: IpAddr) -> Option<(Option<IpAddr>, &Untrusted)> {
+        let mut routes = self.desired.routes_to_nodes();
+        let (route, _) = routes.find(|(route, _)| route.destination.contains(&destination))?;
+        Some((route.next.gateway, route.next.device.as_ref()?))
     }
 
     /// Describes an address.
@@ -190,7 +212,7 @@ impl Guidepost<'_> {
             let cidr = node.pod_cidrs.get(family)?.prefix();
             cidr.contains(&address).then(|| match index == self.index {
                 true => "a pod of this node".to_owned(),
-                false => format!("a pod of node {name}"),
+                false => format!("a pod on node {name}"),
             })
         })
     }

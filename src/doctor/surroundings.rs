@@ -143,8 +143,8 @@ fn silent_neighbors(patient: &Patient<'_>) -> Option<Diagnostic> {
         finding(
             Rule::NextHopSilent,
             format!("{} did not answer: {}", count(names.len(), "next hop"), list(&names, 6)),
-            "check that these nodes are up, that their addresses in the configuration are right, and that nothing between \
-             the nodes drops packets of addresses it does not know, as most cloud networks do",
+            "check that each node is up and has the configured address, and that the network between the nodes does not drop \
+             traffic for addresses that it did not assign, as most cloud networks do: see `hostgw help HG1013`",
         )
     })
 }
@@ -250,7 +250,7 @@ fn other_networks(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
                     "nat.source is `any`, so hostgw also masquerades packets from {} on {}",
                     local.prefix, local.device
                 ),
-                "if these machines should keep their addresses, set nat.source: pods",
+                "if hosts there should keep their source addresses, set nat.source: pods; the outside then needs a route to them",
             )
         })
         .collect()

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Direction, ForwardingModel, Path, Paths, Rank, Stop, Trace, Verdict};
+use super::{Direction, ForwardingModel, Path, Paths, PodPart, Rank, Stop, Trace, Verdict};
 use ipnet::IpNet;
 
 use crate::{
@@ -19,8 +19,8 @@ pub struct PathFault {
     pub nodes: BTreeMap<Untrusted, BTreeSet<Direction>>,
     /// The number of all other nodes.
     pub of: usize,
-    /// The part of the destination's pod CIDR, if not all of it is affected.
-    pub part: Option<IpNet>,
+    /// The part of a pod CIDR, if not all of it is affected.
+    pub part: Option<PodPart>,
     /// Whether the packets take a different path rather than being lost.
     pub is_detour: bool,
     /// The rule of [`crate::diagnose`].
@@ -47,8 +47,7 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
         let trace = model.trace(&path.packet);
         let is_detour = path.rank(&trace.verdict) == Rank::Elsewhere;
         let (rule, why, remedy) = reason(&path, &trace);
-        let part = trace.route.map(|route| route.destination);
-        let part = part.filter(|part| path.within.contains(part) && *part != path.within).or(path.part);
+        let part = part(&path, &trace).or(path.part);
         let is_same = |fault: &&mut PathFault| {
             (fault.is_detour, fault.rule, fault.part, &fault.why) == (is_detour, rule, part, &why)
         };
@@ -84,37 +83,39 @@ impl PathFault {
             _ => format!("{number} of {} other nodes ({listed})", self.of),
         };
         let all = format!("({number} nodes: {listed})");
-        let part = self.part.map_or_else(String::new, |part| format!(" in {part}"));
+        let [own, other] = match self.part {
+            Some(PodPart::Own(part)) => [format!(" in {part}"), String::new()],
+            Some(PodPart::Other(part)) => [String::new(), format!(" in {part}")],
+            None => [String::new(), String::new()],
+        };
         let directions: BTreeSet<Direction> = self.nodes.values().flatten().copied().collect();
         let is_out = directions.contains(&Direction::Out);
         match (self.is_detour, is_out, directions.contains(&Direction::In)) {
             (false, true, true) if is_all => {
-                format!("this node's pods and those of all other nodes{part} cannot reach each other {all}")
+                format!(
+                    "this node's pods{own} and those on all other nodes{other} cannot reach each other {all}"
+                )
             }
             (false, true, true) => {
-                format!("this node's pods and those of {some}{part} cannot reach each other")
+                format!("this node's pods{own} and those on {some}{other} cannot reach each other")
             }
             (false, true, false) if is_all => {
-                format!("no pods of other nodes{part} are reachable from this node's pods {all}")
+                format!("this node's pods{own} cannot reach any pods on other nodes{other} {all}")
             }
-            (false, true, false) => format!("pods of {some}{part} are not reachable from this node's pods"),
+            (false, true, false) => format!("this node's pods{own} cannot reach pods on {some}{other}"),
             (false, false, _) if is_all => {
-                format!("this node's pods{part} are not reachable from any other node's pods {all}")
+                format!("no pods on other nodes{other} can reach this node's pods{own} {all}")
             }
-            (false, false, _) => format!("this node's pods{part} are not reachable from the pods of {some}"),
-            (true, true, true) => {
-                format!(
-                    "packets between this node's pods and those of {some}{part} take a different path than planned"
-                )
-            }
+            (false, false, _) => format!("pods on {some}{other} cannot reach this node's pods{own}"),
+            (true, true, true) => format!(
+                "packets between this node's pods{own} and those on {some}{other} take a different path than planned"
+            ),
             (true, true, false) => {
-                format!("packets to the pods of {some}{part} take a different path than planned")
+                format!("packets to the pods on {some}{other} take a different path than planned")
             }
-            (true, false, _) => {
-                format!(
-                    "packets from the pods of {some} to this node's pods{part} take a different path than planned"
-                )
-            }
+            (true, false, _) => format!(
+                "packets from the pods on {some}{other} to this node's pods{own} take a different path than planned"
+            ),
         }
     }
 
@@ -130,14 +131,29 @@ impl PathFault {
     }
 }
 
+/// Returns the part of a pod CIDR that the cause of a fault is about.
+fn part(path: &Path, trace: &Trace<'_>) -> Option<PodPart> {
+    let inside = |whole: IpNet, prefix: IpNet| whole.contains(&prefix) && whole != prefix;
+    if let Some(Stop::ReversePath { back: Some(back), .. }) = &trace.stop {
+        return inside(path.other, back.destination).then_some(PodPart::Other(back.destination));
+    }
+    let destination = trace.route?.destination;
+    match path.direction {
+        Direction::Out => inside(path.other, destination).then_some(PodPart::Other(destination)),
+        Direction::In => inside(path.own, destination).then_some(PodPart::Own(destination)),
+    }
+}
+
 /// Returns the code, the reason and the remedy.
 fn reason(path: &Path, trace: &Trace<'_>) -> (Rule, String, Option<String>) {
     let family = Family::from(path.packet.destination);
     match &trace.stop {
-        Some(Stop::Rule(rule)) => {
-            (Rule::PathByRule, format!("the policy rule `{rule}` discards them"), Some(remove_rule(rule)))
-        }
-        Some(Stop::Route(route)) => by_route(trace.rule, route, "discards them"),
+        Some(Stop::Rule(rule)) => (
+            Rule::PathByRule,
+            format!("the policy rule `{rule}` discards the packets"),
+            Some(remove_rule(rule)),
+        ),
+        Some(Stop::Route(route)) => by_route(path, trace.rule, route, "discards the packets"),
         Some(Stop::Forwarding(key)) => (
             Rule::PathNotForwarded,
             format!("{key} is 0, so the node does not forward packets that arrive on {}", path.packet.input),
@@ -151,14 +167,14 @@ fn reason(path: &Path, trace: &Trace<'_>) -> (Rule, String, Option<String>) {
             let relax = |value| ShellCommand::new(["sysctl", "-w", &format!("{sysctl}={value}")]);
             let (because, remedy) = match back {
                 Some(back) => (
-                    format!("the route back to {source} is `{back}`"),
+                    format!("the route back is `{back}`"),
                     match is_strict {
                         true => format!("correct the route back, or relax the filter with `{}`", relax(2)),
                         false => "correct the route back".to_owned(),
                     },
                 ),
                 None => (
-                    format!("there is no route back to {source}"),
+                    "there is no route back".to_owned(),
                     format!("add a route to {source}, or disable the filter with `{}`", relax(0)),
                 ),
             };
@@ -189,10 +205,10 @@ fn reason(path: &Path, trace: &Trace<'_>) -> (Rule, String, Option<String>) {
         None => match (&trace.verdict, trace.route) {
             (verdict, Some(route)) if path.rank(verdict) != Rank::Planned => {
                 let does = match verdict {
-                    Verdict::Local => "delivers them to this node itself",
-                    _ => "diverts them",
+                    Verdict::Local => "delivers the packets to this node itself",
+                    _ => "diverts the packets",
                 };
-                by_route(trace.rule, route, does)
+                by_route(path, trace.rule, route, does)
             }
             _ => (
                 Rule::PathLost,
@@ -203,18 +219,38 @@ fn reason(path: &Path, trace: &Trace<'_>) -> (Rule, String, Option<String>) {
     }
 }
 
-fn by_route(rule: Option<&PolicyRule>, route: &Route, does: &str) -> (Rule, String, Option<String>) {
+fn by_route(
+    path: &Path,
+    rule: Option<&PolicyRule>,
+    route: &Route,
+    does: &str,
+) -> (Rule, String, Option<String>) {
     let shown = format!("`{route}` ({})", owner(route));
     let diverting = rule.filter(|rule| route.table != MAIN_TABLE && rule.protocol != protocol::KERNEL);
     match diverting {
         Some(rule) => (
             Rule::PathByRule,
             format!("the policy rule `{rule}` leads to the route {shown}, which {does}"),
-            Some(format!(
-                "if the rule is not meant for pods, {}; otherwise move hostgw's routes to table {} by setting `routes.table`",
-                remove_rule(rule),
-                table_name(route.table)
-            )),
+            Some(match rule.priority.checked_sub(1).filter(|priority| *priority > 0) {
+                Some(before) => format!(
+                    "if the rule is not meant for pods, {}; otherwise let pod traffic look up hostgw's routes before it: `{}`",
+                    remove_rule(rule),
+                    ip(
+                        rule.family,
+                        &[
+                            "rule",
+                            "add",
+                            "to",
+                            &path.cluster.to_string(),
+                            "lookup",
+                            "main",
+                            "priority",
+                            &before.to_string()
+                        ]
+                    )
+                ),
+                None => format!("if the rule is not meant for pods, {}", remove_rule(rule)),
+            }),
         ),
         None => {
             let is_owned = route.is_owned();

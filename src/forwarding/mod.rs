@@ -21,7 +21,7 @@ mod path;
 pub use explain::{PathFault, delete_route, explain, owner, stop_text};
 pub use firewall::{Filtering, Passage, Spot, Treatment, follow};
 pub use model::{ForwardingModel, PacketOrigin, Stop, Trace, sysctls};
-pub use path::{Direction, Ledger, Path, Paths, Rank};
+pub use path::{Direction, Ledger, Path, Paths, PodPart, Rank};
 
 use std::{fmt, net::IpAddr};
 

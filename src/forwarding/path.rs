@@ -34,12 +34,25 @@ pub struct Path {
     pub packet: Packet,
     /// The next hop.
     pub expected: Hop,
-    /// The pod CIDR of the destination.
-    pub within: IpNet,
-    /// The part of a pod CIDR that the path stands for, if not for all of it.
-    pub part: Option<IpNet>,
+    /// The pod CIDR of this node.
+    pub own: IpNet,
+    /// The pod CIDR of the other node.
+    pub other: IpNet,
+    /// The cluster prefix.
+    pub cluster: IpNet,
+    /// The part of one of the pod CIDRs that the path stands for, if not for all of it.
+    pub part: Option<PodPart>,
     /// Whether the path stands for those of all other nodes, too.
     pub is_of_all: bool,
+}
+
+/// A part of a pod CIDR.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PodPart {
+    /// Of this node's.
+    Own(IpNet),
+    /// Of the other node's.
+    Other(IpNet),
 }
 
 /// A pod of this node, and the interface that all of its packets use.
@@ -160,7 +173,7 @@ impl<'a> Paths<'a> {
         let parts = self.parts.iter().flat_map(|(part, at)| {
             let (route, node) = self.others[*at];
             let both = self.both(route, node, pod_address(*part, None))?;
-            Some(both.map(|path| Path { part: Some(*part), ..path }))
+            Some(both.map(|path| Path { part: Some(PodPart::Other(*part)), ..path }))
         });
         let own_parts = self.own_parts.iter().flat_map(|part| {
             let family = Family::from(*part);
@@ -168,7 +181,7 @@ impl<'a> Paths<'a> {
             let [mut out, mut back] = self.both(route, *node, pod_address(route.destination, None))?;
             (out.packet.source, back.packet.destination) =
                 (pod_address(*part, None), pod_address(*part, None));
-            Some([out, back].map(|path| Path { part: Some(*part), is_of_all: true, ..path }))
+            Some([out, back].map(|path| Path { part: Some(PodPart::Own(*part)), is_of_all: true, ..path }))
         });
         wholes.flatten().chain(parts.flatten()).chain(own_parts.flatten())
     }
@@ -177,20 +190,23 @@ impl<'a> Paths<'a> {
     fn both(&self, route: &Route, node: usize, address: IpAddr) -> Option<[Path; 2]> {
         let pod = self.pods.get(route.family())?;
         let device = route.next.device.clone()?;
-        let path = |direction, packet, expected, within| Path {
+        let cluster = *self.cluster.prefixes.get(route.family())?;
+        let path = |direction, packet, expected| Path {
             node: self.cluster.nodes[node].name.clone(),
             direction,
             packet,
             expected,
-            within,
+            own: pod.cidr,
+            other: route.destination,
+            cluster,
             part: None,
             is_of_all: false,
         };
         let out = Packet { source: pod.address, destination: address, input: pod.device.clone() };
         let back = Packet { source: address, destination: pod.address, input: device.clone() };
         Some([
-            path(Direction::Out, out, Hop { gateway: route.next.gateway, device }, route.destination),
-            path(Direction::In, back, Hop { gateway: None, device: pod.device.clone() }, pod.cidr),
+            path(Direction::Out, out, Hop { gateway: route.next.gateway, device }),
+            path(Direction::In, back, Hop { gateway: None, device: pod.device.clone() }),
         ])
     }
 

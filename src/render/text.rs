@@ -498,7 +498,7 @@ pub(super) fn totals(report: &Report) -> String {
     let nothing = totals == crate::plan::Totals::default();
     match (nothing, &report.node) {
         (true, Some(_)) if report.has_lost_paths => {
-            "No changes. This node matches the configuration, but some pod traffic does not take the planned path.".to_owned()
+            "No changes. This node matches the configuration, but some pod traffic is lost or diverted; see the warnings above.".to_owned()
         }
         (true, Some(_)) => "No changes. This node matches the configuration.".to_owned(),
         (true, None) => "Nothing to do: hostgw manages nothing on this node.".to_owned(),

@@ -193,10 +193,9 @@ nodes:
         assert!(!format!("{outcome}").contains("warning"), "{outcome}");
         node.sh("ip -6 route add unreachable fd00:244:0:1::/96");
         node.hostgw_ok(&["plan"])
-            .says("warning[HG0852]: pods of node linux-2 in fd00:244:0:1::/96 are not reachable from this node's pods");
+            .says("warning[HG0852]: this node's pods cannot reach pods on node linux-2 in fd00:244:0:1::/96");
         node.sh("ip -6 route del unreachable fd00:244:0:1::/96
                  ip -6 rule add from fd00:244:0:1::/64 prohibit pref 7");
-        node.hostgw_ok(&["plan"])
-            .says("warning[HG0851]: this node's pods are not reachable from the pods of node linux-2");
+        node.hostgw_ok(&["plan"]).says("warning[HG0851]: pods on node linux-2 cannot reach this node's pods");
     });
 }

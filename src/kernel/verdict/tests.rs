@@ -238,6 +238,11 @@ fn compare(seed: u64) {
         let _ = writeln!(script, "ip {option} -force -batch - 2>/dev/null <<'END' || true\n{batch}END");
     }
     sh(&script);
+    // The kernel adds the local routes of IPv6 addresses some time after the addresses.
+    let local = "ip -6 route show table local type local proto kernel";
+    while sh(local).lines().filter(|line| line.contains("fd00:")).count() < 3 {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     let observed = LiveNode.everything().expect("a node");
     let model = ForwardingModel::of(&observed.state, &observed.host);
     let mut packets = Vec::new();
