@@ -1,5 +1,7 @@
 //! `hostgw doctor`
 
+use std::path::Path;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -11,10 +13,11 @@ use super::{
     output::Output,
 };
 use crate::{
+    config::Loaded,
     diagnose::Severity,
     doctor::{Patient, examine},
     error::Error,
-    plan::ForeignPolicy,
+    plan::{ForeignPolicy, Observed},
     reconcile::Session,
     record::Snapshot,
     render::{DiagnosticEntry, Locator},
@@ -44,16 +47,7 @@ pub(super) struct DoctorJson {
 pub(super) fn run(options: &DoctorOptions, output: &Output) -> VerbResult {
     let loaded = load(options.target.file.as_deref())?;
     let node = environment::node(options.target.node.as_deref());
-    let snapshot = match &options.state {
-        Some(snapshot) => {
-            let (name, text) = text_of(snapshot)?;
-            Snapshot::parse(&name, &text)?
-        }
-        None => live()?,
-    };
-    let observed = snapshot.observed.clone();
-    let mut session = Session::of_snapshot(loaded, node.as_deref(), snapshot, ForeignPolicy::Respect)?;
-    session.look()?;
+    let (session, observed) = visit(loaded, node.as_deref(), options.state.as_deref())?;
     let patient = Patient {
         cluster: &session.loaded.cluster,
         index: session.index,
@@ -82,13 +76,32 @@ pub(super) fn run(options: &DoctorOptions, output: &Output) -> VerbResult {
     Ok(code)
 }
 
+/// Plans for this node, or for the node of a snapshot, and returns its whole state with the plan.
+pub(super) fn visit(
+    loaded: Loaded,
+    node: Option<&str>,
+    state: Option<&Path>,
+) -> Result<(Session, Observed), Error> {
+    let snapshot = match state {
+        Some(snapshot) => {
+            let (name, text) = text_of(snapshot)?;
+            Snapshot::parse(&name, &text)?
+        }
+        None => live()?,
+    };
+    let observed = snapshot.observed.clone();
+    let mut session = Session::of_snapshot(loaded, node, snapshot, ForeignPolicy::Respect)?;
+    session.look()?;
+    Ok((session, observed))
+}
+
 #[cfg(target_os = "linux")]
-pub(super) fn live() -> Result<Snapshot, Error> {
+fn live() -> Result<Snapshot, Error> {
     super::snapshot::take()
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(super) fn live() -> Result<Snapshot, Error> {
+fn live() -> Result<Snapshot, Error> {
     Err(super::only_on_linux("an examination of this machine"))
 }
 

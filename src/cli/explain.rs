@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::{
     VerbResult,
     arguments::{ExplainOptions, PacketSource},
-    configuration::{load, text_of},
+    configuration::load,
     environment,
     output::Output,
 };
@@ -19,9 +19,7 @@ use crate::{
     error::{Error, Kind},
     forwarding::{ForwardingModel, owner},
     model::{Cluster, Family},
-    plan::{self, Desired, ForeignPolicy, Observed, OriginalSysctls},
-    reconcile::Session,
-    record::Snapshot,
+    plan::{self, Desired, Observed, OriginalSysctls},
     render::Locator,
     state::{
         Host, InterfaceAddress, LOCAL_TABLE, Link, NextHop, Route, RouteScope, RouteType, State, protocol,
@@ -59,16 +57,7 @@ pub(super) fn run(options: &ExplainOptions, output: &Output) -> VerbResult {
         let observed = planned(&loaded.cluster, index, &desired);
         return explain(options, &loaded, index, &desired, &observed, output);
     }
-    let snapshot = match &options.state {
-        Some(snapshot) => {
-            let (name, text) = text_of(snapshot)?;
-            Snapshot::parse(&name, &text)?
-        }
-        None => super::doctor::live()?,
-    };
-    let observed = snapshot.observed.clone();
-    let mut session = Session::of_snapshot(loaded, node.as_deref(), snapshot, ForeignPolicy::Respect)?;
-    session.look()?;
+    let (session, observed) = super::doctor::visit(loaded, node.as_deref(), options.state.as_deref())?;
     explain(options, &session.loaded, session.index, &session.prepared.desired, &observed, output)
 }
 
@@ -108,14 +97,14 @@ fn explain(
     let describe = |route: &Route| {
         let line = desired.route_origin(&loaded.cluster, &route.key()).and_then(|path| locator.source(&path));
         let line = line.map_or_else(String::new, |source| format!(", {}:{}", source.file, source.line));
-        Some(match guidepost.node_of(route) {
+        match guidepost.node_of(route) {
             Some(node) => format!("managed by hostgw: pods of node {node}{line}"),
             None if route.is_owned() => format!("managed by hostgw{line}"),
             None => owner(route),
-        })
+        }
     };
     let there = guidepost.journey(source, options.address, input, false, &describe);
-    let back = match (there.outcome, leaves_through(&model, &there)) {
+    let back = match (there.outcome, there.output.clone()) {
         (JourneyEnd::Forwarded, Some(device)) => {
             let mut back = guidepost.journey(options.address, source, Some(device), true, &describe);
             if there.is_masqueraded {
@@ -139,16 +128,6 @@ fn explain(
     }
     output.result(&text)?;
     Ok(0)
-}
-
-/// The interface that a packet leaves through.
-fn leaves_through(model: &ForwardingModel<'_>, there: &Journey) -> Option<Untrusted> {
-    let origin = there
-        .input
-        .clone()
-        .map_or(crate::forwarding::PacketOrigin::Node, crate::forwarding::PacketOrigin::Interface);
-    let trace = model.trace_from(there.source, there.destination, &origin);
-    trace.route.and_then(|route| route.next.device.clone())
 }
 
 /// The source of the packet, and the interface that it comes in through.
@@ -194,7 +173,7 @@ fn origin(
         PacketSource::Address(address) if guidepost.host.owner_of(address).is_some() => Ok((address, None)),
         PacketSource::Address(address) => {
             // It comes in where the way back to it leaves.
-            let back = model.trace_from(options.address, address, &crate::forwarding::PacketOrigin::Node);
+            let back = model.trace_own(options.address, address);
             let device = back.route.and_then(|route| route.next.device.clone());
             device.map(|device| (address, Some(device))).ok_or_else(|| {
                 Error::new(Kind::Invalid, format!("this node has no route to {address}")).with_hint(

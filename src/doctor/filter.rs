@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::{Patient, finding, journey::spot_text, samples};
+use super::{Patient, finding, journey::spot_text, outside_address, samples};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{Direction, Filtering, Packet, Passage, Path, Paths, Spot, Treatment, follow},
@@ -147,13 +147,8 @@ fn outside(patient: &Patient<'_>, paths: &Paths<'_>, firewall: &Firewall) -> Vec
             .map(|prefix| (pod_address(*prefix, None), format!("{prefix}, which nat.exclude lists")))
             .collect();
         if !cluster.nat.masquerade {
-            // Documentation addresses (RFC 5737, RFC 3849): any address outside the cluster.
-            let any: IpAddr = match family {
-                Family::V4 => [198, 51, 100, 1].into(),
-                Family::V6 => [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into(),
-            };
-            destinations
-                .push((any, "destinations outside the cluster, although nat.masquerade is false".to_owned()));
+            let what = "destinations outside the cluster, although nat.masquerade is false";
+            destinations.push((outside_address(family), what.to_owned()));
         }
         for (destination, what) in destinations {
             let packet = Packet { destination, ..path.packet.clone() };

@@ -7,8 +7,7 @@ use serde::Serialize;
 
 use crate::{
     forwarding::{
-        Filtering, ForwardingModel, Packet, PacketOrigin, Passage, Spot, Trace, Treatment, Verdict, follow,
-        stop_text,
+        Filtering, ForwardingModel, Packet, Passage, Spot, Trace, Treatment, Verdict, follow, stop_text,
     },
     model::{Cluster, Family, NextHopMode, pod_address},
     plan::Desired,
@@ -31,6 +30,9 @@ pub struct Journey {
     /// The interface that the packet comes in through; absent for a packet of the node itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input: Option<Untrusted>,
+    /// The interface that its route leaves through.
+    #[serde(skip)]
+    pub output: Option<Untrusted>,
     /// What the node does with it.
     pub outcome: JourneyEnd,
     /// Whether its source is changed, so that the answer comes to this node.
@@ -88,21 +90,20 @@ impl Guidepost<'_> {
         destination: IpAddr,
         input: Option<Untrusted>,
         is_reply: bool,
-        describe: &dyn Fn(&Route) -> Option<String>,
+        describe: &dyn Fn(&Route) -> String,
     ) -> Journey {
-        let origin = match &input {
-            Some(device) => PacketOrigin::Interface(device.clone()),
-            None => PacketOrigin::Node,
+        let packet = input.clone().map(|input| Packet { source, destination, input });
+        let trace = match &packet {
+            Some(packet) => self.model.trace(packet),
+            None => self.model.trace_own(source, destination),
         };
-        let trace = self.model.trace_from(source, destination, &origin);
         let mut steps = Vec::new();
         let mut add = |what, text: String| steps.push(JourneyStep { what, text: text.into() });
         if let Some(rule) = trace.rule {
             add("rule", rule.to_string());
         }
         if let Some(route) = trace.route {
-            let whose = describe(route).map_or_else(String::new, |whose| format!(" ({whose})"));
-            add("route", format!("{route}{whose}"));
+            add("route", format!("{route} ({})", describe(route)));
         }
         let mut outcome = match &trace.verdict {
             Verdict::Forwarded { .. } => JourneyEnd::Forwarded,
@@ -126,9 +127,8 @@ impl Guidepost<'_> {
                 let via = planned.0.map_or_else(String::new, |gateway| format!("{gateway} on "));
                 add("planned", format!("{via}{}", planned.1));
             }
-            if let Some(input) = &input {
-                let packet = Packet { source, destination, input: input.clone() };
-                let passage = Passage { packet: &packet, output: &device, is_reply };
+            if let Some(packet) = &packet {
+                let passage = Passage { packet, output: &device, is_reply };
                 match self.treatment(&passage) {
                     Some(Treatment { filter, masquerade }) => {
                         add("firewall", filtering_text(&filter));
@@ -150,7 +150,8 @@ impl Guidepost<'_> {
             add("firewall", "not examined: hostgw follows only packets that the node forwards".to_owned());
         }
         let (from, to) = (self.whose(source).into(), self.whose(destination).into());
-        Journey { source, from, destination, to, input, outcome, is_masqueraded, steps }
+        let output = trace.route.and_then(|route| route.next.device.clone());
+        Journey { source, from, destination, to, input, output, outcome, is_masqueraded, steps }
     }
 
     /// What firewalls and NAT do with a packet, if that is known.

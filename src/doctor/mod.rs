@@ -14,10 +14,12 @@ mod surroundings;
 
 pub use journey::{Guidepost, Journey, JourneyEnd, JourneyStep};
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{ForwardingModel, Paths},
-    model::{Cluster, Node},
+    model::{Cluster, Family, Node},
     plan::{Observed, Prepared},
 };
 
@@ -59,6 +61,14 @@ impl<'a> Patient<'a> {
 /// What most examinations need: a finding with a remedy.
 fn finding(rule: Rule, message: String, remedy: impl Into<String>) -> Diagnostic {
     Diagnostic::new(rule, message).with_remedy(remedy)
+}
+
+/// An address that stands for all outside the cluster: one for documentation (RFC 5737, RFC 3849).
+const fn outside_address(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)),
+        Family::V6 => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+    }
 }
 
 /// Returns the paths from this node's pods, one for each family, that represent all others where nothing diverts them.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use ipnet::IpNet;
 
-use super::{Patient, finding, samples};
+use super::{Patient, finding, outside_address, samples};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{Direction, Packet, Passage, Paths, delete_route, follow},
@@ -233,11 +233,7 @@ fn other_networks(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
     networks
         .filter(|local| {
             let source = pod_address(local.prefix, Some(local.address));
-            // Documentation addresses (RFC 5737, RFC 3849): any address outside.
-            let destination = match Family::from(source) {
-                Family::V4 => [198, 51, 100, 1].into(),
-                Family::V6 => [0x2001, 0xdb8, 0, 0, 0, 0, 0, 1].into(),
-            };
+            let destination = outside_address(Family::from(source));
             let packet = Packet { source, destination, input: local.device.clone() };
             let passage = Passage { packet: &packet, output: &egress.name, is_reply: false };
             // What is masqueraded anyway does not change.

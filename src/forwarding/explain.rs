@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Direction, ForwardingModel, Path, Paths, PodPart, Rank, Stop, Trace, Verdict};
 use ipnet::IpNet;
 
+use super::{Direction, ForwardingModel, Path, Paths, PodPart, Rank, Stop, Trace, Verdict};
 use crate::{
     diagnose::{Diagnostic, Rule},
     model::{Family, MAIN_TABLE},
@@ -48,11 +48,10 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
         let is_detour = path.rank(&trace.verdict) == Rank::Elsewhere;
         let (rule, why, remedy) = reason(&path, &trace);
         let part = part(&path, &trace).or(path.part);
-        let is_same = |fault: &&mut PathFault| {
+        let known = faults.iter().position(|fault| {
             (fault.is_detour, fault.rule, fault.part, &fault.why) == (is_detour, rule, part, &why)
-        };
-        let at = faults.iter_mut().position(|mut fault| is_same(&mut fault));
-        let at = at.unwrap_or_else(|| {
+        });
+        let at = known.unwrap_or_else(|| {
             let nodes = BTreeMap::new();
             faults.push(PathFault { nodes, of, part, is_detour, rule, why, remedy });
             faults.len() - 1
@@ -288,7 +287,7 @@ pub fn owner(route: &Route) -> String {
     }
     match route.protocol {
         protocol::KERNEL => "added by the kernel".to_owned(),
-        3 => "added with `ip route`, or by a script".to_owned(),
+        protocol::BOOT => "added with `ip route`, or by a script".to_owned(),
         other => format!("added by protocol {}", protocol::name(other)),
     }
 }

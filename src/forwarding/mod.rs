@@ -20,7 +20,7 @@ mod path;
 
 pub use explain::{PathFault, delete_route, explain, owner, stop_text};
 pub use firewall::{Filtering, Passage, Spot, Treatment, follow};
-pub use model::{ForwardingModel, PacketOrigin, Stop, Trace, sysctls};
+pub use model::{ForwardingModel, Stop, Trace, discards, sysctls};
 pub use path::{Direction, Ledger, Path, Paths, PodPart, Rank};
 
 use std::{fmt, net::IpAddr};

@@ -70,21 +70,12 @@ pub enum Stop<'a> {
     Destination,
 }
 
-/// Where a packet begins its way.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PacketOrigin {
-    /// It comes in through this interface.
-    Interface(Untrusted),
-    /// The node itself sends it.
-    Node,
-}
-
 /// What a lookup is made for.
 struct Flow<'a> {
     source: IpAddr,
     destination: IpAddr,
-    input: Option<&'a str>,
-    output: Option<&'a str>,
+    /// The interface that the packet comes in through, or `lo`.
+    input: &'a str,
 }
 
 /// The result of a lookup.
@@ -92,6 +83,34 @@ struct Found<'a> {
     rule: Option<&'a PolicyRule>,
     route: Option<&'a Route>,
     refusal: Option<(Refusal, Stop<'a>)>,
+}
+
+impl<'a> Found<'a> {
+    /// The way of a packet that follows what was found.
+    fn trace(self) -> Trace<'a> {
+        let verdict = match (&self.refusal, self.route) {
+            (Some((refusal, _)), _) => Verdict::Refused(*refusal),
+            (None, Some(route)) if route.kind.is_local() => Verdict::Local,
+            (None, Some(route)) => Verdict::Forwarded {
+                length: route.destination.prefix_len(),
+                hops: route
+                    .next
+                    .device
+                    .iter()
+                    .filter(|_| !has_several_hops(route))
+                    .map(|device| Hop { gateway: route.next.gateway, device: device.clone() })
+                    .collect(),
+            },
+            (None, None) => Verdict::Refused(Refusal::NoRoute),
+        };
+        let stop = self.refusal.map(|(_, stop)| stop);
+        Trace { verdict, rule: self.rule, route: self.route, stop }
+    }
+
+    /// The way of a packet that is refused in spite of what was found.
+    fn refused(self, refusal: Refusal, stop: Stop<'a>) -> Trace<'a> {
+        Self { refusal: Some((refusal, stop)), ..self }.trace()
+    }
 }
 
 impl<'a> ForwardingModel<'a> {
@@ -109,11 +128,10 @@ impl<'a> ForwardingModel<'a> {
     ) -> Self {
         let all = routes.into_iter().chain(&host.foreign).chain(&host.others);
         let rules = Family::ALL.map(|family| {
-            let mut rules: Vec<_> = host.rules.iter().filter(|rule| rule.family == family).cloned().collect();
-            if rules.is_empty() && host.rules.is_empty() {
-                rules = PolicyRule::defaults(family);
+            if host.rules.is_empty() {
+                return PolicyRule::defaults(family);
             }
-            rules
+            host.rules.iter().filter(|rule| rule.family == family).cloned().collect()
         });
         let has_own_rules = rules[0].len() != PolicyRule::defaults(Family::V4).len();
         let mut routes: Vec<&Route> = all.collect();
@@ -130,26 +148,10 @@ impl<'a> ForwardingModel<'a> {
         Self { sysctls, host, rules, has_own_rules, routes, lengths }
     }
 
-    /// Returns the way of a packet from an interface or from the node itself. Nothing filters the latter.
+    /// Returns the way of a packet that the node itself sends. Nothing filters it.
     #[must_use]
-    pub fn trace_from(&self, source: IpAddr, destination: IpAddr, origin: &PacketOrigin) -> Trace<'_> {
-        match origin {
-            PacketOrigin::Interface(input) => {
-                self.trace(&Packet { source, destination, input: input.clone() })
-            }
-            PacketOrigin::Node => {
-                let found = self.lookup(&Flow { source, destination, input: Some("lo"), output: None });
-                match found.refusal.clone() {
-                    Some((refusal, stop)) => Trace {
-                        verdict: Verdict::Refused(refusal),
-                        rule: found.rule,
-                        route: found.route,
-                        stop: Some(stop),
-                    },
-                    None => accepted(found),
-                }
-            }
-        }
+    pub fn trace_own(&self, source: IpAddr, destination: IpAddr) -> Trace<'_> {
+        self.lookup(&Flow { source, destination, input: "lo" }).trace()
     }
 
     /// Returns the way of a packet.
@@ -175,30 +177,12 @@ impl<'a> ForwardingModel<'a> {
         let forwarding = interface_key(Family::V4, input, "forwarding");
         let forwards = forwarding.as_ref().is_none_or(|key| self.is_set(key));
         let not_forwarding = |found: Found<'m>| match &forwarding {
-            Some(key) => Trace {
-                verdict: Verdict::Refused(Refusal::Unreachable),
-                rule: found.rule,
-                route: found.route,
-                stop: Some(Stop::Forwarding(key.clone())),
-            },
+            Some(key) => found.refused(Refusal::Unreachable, Stop::Forwarding(key.clone())),
             None => refused(Refusal::Unreachable, Stop::NoRoute),
         };
-        let found = self.lookup(&Flow {
-            source: packet.source,
-            destination: packet.destination,
-            input: Some(input),
-            output: None,
-        });
-        if let Some((refusal, stop)) = found.refusal.clone() {
-            if !forwards {
-                return not_forwarding(found);
-            }
-            return Trace {
-                verdict: Verdict::Refused(refusal),
-                rule: found.rule,
-                route: found.route,
-                stop: Some(stop),
-            };
+        let found = self.lookup(&Flow { source: packet.source, destination: packet.destination, input });
+        if found.refusal.is_some() {
+            return if forwards { found.trace() } else { not_forwarding(found) };
         }
         let kind = found.route.map_or(RouteType::Unicast, |route| route.kind);
         let is_local = matches!(kind, RouteType::LOCAL | RouteType::BROADCAST);
@@ -206,23 +190,16 @@ impl<'a> ForwardingModel<'a> {
             return not_forwarding(found);
         }
         if !is_local && kind != RouteType::Unicast {
-            return Trace {
-                verdict: Verdict::Refused(Refusal::Invalid),
-                rule: found.rule,
-                route: found.route,
-                stop: Some(Stop::Destination),
-            };
+            return found.refused(Refusal::Invalid, Stop::Destination);
         }
         let output = found.route.and_then(|route| route.next.device.as_ref()).map(|device| device.as_raw());
         // A broadcast address is no source for the way back.
         let back_from =
             if kind == RouteType::BROADCAST { Ipv4Addr::UNSPECIFIED.into() } else { packet.destination };
-        let stop = self.validate_source(packet, back_from, if is_local { None } else { output });
-        if let Some(stop) = stop {
-            let verdict = Verdict::Refused(Refusal::Invalid);
-            return Trace { verdict, rule: found.rule, route: found.route, stop: Some(stop) };
+        match self.validate_source(packet, back_from, if is_local { None } else { output }) {
+            Some(stop) => found.refused(Refusal::Invalid, stop),
+            None => found.trace(),
         }
-        accepted(found)
     }
 
     /// `fib_validate_source` (net/ipv4/fib_frontend.c). Returns what refuses the source.
@@ -254,8 +231,7 @@ impl<'a> ForwardingModel<'a> {
         let back = self.lookup(&Flow {
             source: back_from,
             destination: packet.source,
-            input: Some(output.unwrap_or("lo")),
-            output: None,
+            input: output.unwrap_or("lo"),
         });
         let sysctl = if value(&own) >= value(&all) { own } else { all };
         let filtered = |back: Option<&'m Route>| {
@@ -304,19 +280,9 @@ impl<'a> ForwardingModel<'a> {
             return refused(Refusal::Invalid, Stop::Destination);
         }
         let input = packet.input.as_raw();
-        let found = self.lookup(&Flow {
-            source: packet.source,
-            destination: packet.destination,
-            input: Some(input),
-            output: None,
-        });
-        if let Some((refusal, stop)) = found.refusal.clone() {
-            return Trace {
-                verdict: Verdict::Refused(refusal),
-                rule: found.rule,
-                route: found.route,
-                stop: Some(stop),
-            };
+        let found = self.lookup(&Flow { source: packet.source, destination: packet.destination, input });
+        if found.refusal.is_some() {
+            return found.trace();
         }
         let is_local =
             found.route.is_some_and(|route| matches!(route.kind, RouteType::LOCAL | RouteType::ANYCAST));
@@ -325,14 +291,9 @@ impl<'a> ForwardingModel<'a> {
         let forced =
             interface_key(Family::V6, input, "force_forwarding").is_some_and(|key| self.is_set(&key));
         if !is_local && !forced && !self.is_set(&switch) {
-            return Trace {
-                verdict: Verdict::Refused(Refusal::Unreachable),
-                rule: found.rule,
-                route: found.route,
-                stop: Some(Stop::Forwarding(switch)),
-            };
+            return found.refused(Refusal::Unreachable, Stop::Forwarding(switch));
         }
-        accepted(found)
+        found.trace()
     }
 
     /// `fib_rules_lookup` (net/core/fib_rules.c).
@@ -401,9 +362,6 @@ impl<'a> ForwardingModel<'a> {
             let usable = same.filter(|route| {
                 route.tos.is_none_or(|tos| tos == 0)
                     && source_of(route).map_or(!has_sources, |source| source.contains(&flow.source))
-                    && flow.output.is_none_or(|output| {
-                        route.next.device.as_ref().is_none_or(|device| device.as_raw() == output)
-                    })
             });
             // The longest source wins before the metric.
             usable.min_by_key(|route| Reverse(source_of(route).map_or(0, |source| source.prefix_len())))
@@ -451,13 +409,11 @@ fn source_of(route: &Route) -> Option<IpNet> {
 /// `fib_rule_match` (net/core/fib_rules.c).
 fn matches(rule: &PolicyRule, flow: &Flow<'_>) -> bool {
     let selector = &rule.selector;
-    let is_device = |wanted: &Option<Untrusted>, device: Option<&str>| {
-        wanted.as_ref().is_none_or(|wanted| device == Some(wanted.as_raw()))
-    };
     let matches = selector.from.is_none_or(|from| from.contains(&flow.source))
         && selector.to.is_none_or(|to| to.contains(&flow.destination))
-        && is_device(&selector.input, flow.input)
-        && is_device(&selector.output, flow.output)
+        && selector.input.as_ref().is_none_or(|input| input.as_raw() == flow.input)
+        // It is for the packets of a socket that is bound to an interface.
+        && selector.output.is_none()
         && selector.tos.is_none_or(|tos| tos == 0)
         && selector.mark.is_none_or(|mark| mark.value & mark.mask == 0)
         && selector.others.is_empty();
@@ -465,7 +421,7 @@ fn matches(rule: &PolicyRule, flow: &Flow<'_>) -> bool {
 }
 
 /// The errors of route types: `fib_props` (net/ipv4/fib_semantics.c).
-const fn discards(kind: RouteType) -> Option<Refusal> {
+pub const fn discards(kind: RouteType) -> Option<Refusal> {
     match kind {
         RouteType::Blackhole => Some(Refusal::Invalid),
         RouteType::Unreachable => Some(Refusal::Unreachable),
@@ -476,24 +432,4 @@ const fn discards(kind: RouteType) -> Option<Refusal> {
 
 const fn refused<'a>(refusal: Refusal, stop: Stop<'a>) -> Trace<'a> {
     Trace { verdict: Verdict::Refused(refusal), rule: None, route: None, stop: Some(stop) }
-}
-
-fn accepted(found: Found<'_>) -> Trace<'_> {
-    let verdict = match found.route {
-        Some(route) if matches!(route.kind, RouteType::LOCAL | RouteType::BROADCAST | RouteType::ANYCAST) => {
-            Verdict::Local
-        }
-        Some(route) => Verdict::Forwarded {
-            length: route.destination.prefix_len(),
-            hops: route
-                .next
-                .device
-                .iter()
-                .filter(|_| !has_several_hops(route))
-                .map(|device| Hop { gateway: route.next.gateway, device: device.clone() })
-                .collect(),
-        },
-        None => Verdict::Refused(Refusal::NoRoute),
-    };
-    Trace { verdict, rule: found.rule, route: found.route, stop: None }
 }

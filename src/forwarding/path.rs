@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::{ForwardingModel, Hop, Packet, Verdict};
 use crate::{
     model::{Cluster, Family, PerFamily, PodCidr, pod_address},
-    state::{Host, Route, RouteType},
+    state::{Host, Route},
     text::Untrusted,
 };
 
@@ -98,8 +98,9 @@ pub struct Ledger(Vec<Rank>);
 
 impl<'a> Paths<'a> {
     /// Returns the paths of the node at `index` of `cluster`. `routes` are its desired routes to the pods of other nodes,
-    /// each with the index of the node, and `foreign` are the routes of others. The pods are behind the interface with an address in the node's pod CIDR, such as
-    /// the bridge `cni0`, or else behind any interface that has a route to one of them.
+    /// each with the index of the node, and `foreign` are the routes of others. The pods are behind the interface with
+    /// an address in the node's pod CIDR, such as the bridge `cni0`, or else behind any interface that has a route to one
+    /// of them.
     #[must_use]
     pub fn new(
         cluster: &'a Cluster,
@@ -135,10 +136,7 @@ impl<'a> Paths<'a> {
         };
         let selectors = host.rules.iter().flat_map(|rule| [rule.selector.from, rule.selector.to]).flatten();
         // The kernel's own routes to addresses of this node lead to no pod.
-        let is_local = |route: &Route| {
-            matches!(route.kind, RouteType::LOCAL | RouteType::BROADCAST | RouteType::ANYCAST)
-        };
-        let destinations = foreign.filter(|route| !is_local(route)).map(|route| route.destination);
+        let destinations = foreign.filter(|route| !route.kind.is_local()).map(|route| route.destination);
         let found: BTreeSet<IpNet> = selectors.chain(destinations).filter(is_inside).collect();
         let mut whole: HashMap<IpNet, usize> = HashMap::new();
         for prefix in &found {
@@ -163,13 +161,9 @@ impl<'a> Paths<'a> {
     }
 
     /// Iterates over the paths: for each other node and family, out and in, then to parts of their pods, and then to
-    /// parts of this
-    /// node's.
+    /// parts of this node's.
     pub fn iter(&self) -> impl Iterator<Item = Path> + '_ {
-        let wholes = self.others.iter().flat_map(|(route, node)| {
-            let gateway = self.cluster.nodes[*node].pod_gateway(route.family());
-            self.both(route, *node, pod_address(route.destination, gateway))
-        });
+        let wholes = self.others.iter().flat_map(|(route, node)| self.whole(route, *node));
         let parts = self.parts.iter().flat_map(|(part, at)| {
             let (route, node) = self.others[*at];
             let both = self.both(route, node, pod_address(*part, None))?;
@@ -184,6 +178,12 @@ impl<'a> Paths<'a> {
             Some([out, back].map(|path| Path { part: Some(PodPart::Own(*part)), is_of_all: true, ..path }))
         });
         wholes.flatten().chain(parts.flatten()).chain(own_parts.flatten())
+    }
+
+    /// The two paths that stand for all of another node's pods.
+    fn whole(&self, route: &Route, node: usize) -> Option<[Path; 2]> {
+        let gateway = self.cluster.nodes[node].pod_gateway(route.family());
+        self.both(route, node, pod_address(route.destination, gateway))
     }
 
     /// The two paths between this node's pod and a pod behind `route`.
@@ -225,10 +225,7 @@ impl<'a> Paths<'a> {
                 ranks.extend(known);
                 continue;
             }
-            let gateway = self.cluster.nodes[*node].pod_gateway(route.family());
-            let Some(paths) = self.both(route, *node, pod_address(route.destination, gateway)) else {
-                continue;
-            };
+            let Some(paths) = self.whole(route, *node) else { continue };
             let both = paths.map(|path| path.rank(&model.trace(&path.packet).verdict));
             if !is_special {
                 *alike.get_mut(route.family()) = Some(both);
@@ -337,13 +334,11 @@ fn pod(cidr: IpNet, gateway: Option<IpAddr>, host: &Host) -> Option<Pod> {
             device: local.device.clone(),
         });
     }
-    let routes = host.foreign.iter().chain(&host.others).filter(|route| {
+    let mut routes = host.foreign.iter().chain(&host.others).filter(|route| {
         cidr.contains(&route.destination) && route.next.gateway.is_none() && route.destination != cidr
     });
-    routes
-        .filter_map(|route| {
-            let device = route.next.device.clone().filter(holds)?;
-            Some(Pod { cidr, address: route.destination.addr(), device })
-        })
-        .next()
+    routes.find_map(|route| {
+        let device = route.next.device.clone().filter(holds)?;
+        Some(Pod { cidr, address: route.destination.addr(), device })
+    })
 }

@@ -5,14 +5,14 @@ use std::net::IpAddr;
 use rtnetlink::{
     RouteMessageBuilder,
     packet_core::Parseable,
-    packet_route::route::{RouteAttribute, RouteMessage, RouteType, RouteVia},
+    packet_route::route::{RouteMessage, RouteType},
 };
 use rustix::io::Errno;
 
 use super::{
     link::message,
     netlink::{KernelError, Socket},
-    route::{RTM_GETROUTE, ip},
+    route::{RTM_GETROUTE, next_hop},
 };
 use crate::{error::Error, model::Family};
 
@@ -60,16 +60,8 @@ fn read(route: &RouteMessage) -> Lookup {
         return Lookup::default();
     }
     let is_local = route.header.kind == RouteType::Local;
-    let mut lookup = Lookup { has_route: true, is_local, ..Lookup::default() };
-    for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Gateway(gateway) => lookup.gateway = ip(gateway),
-            RouteAttribute::Via(RouteVia::Inet6(gateway)) => lookup.gateway = Some((*gateway).into()),
-            RouteAttribute::Oif(index) => lookup.interface = Some(*index),
-            _ => {}
-        }
-    }
-    lookup
+    let (gateway, interface) = next_hop(route);
+    Lookup { has_route: true, is_local, gateway, interface }
 }
 
 fn is_no_route(error: &KernelError) -> bool {

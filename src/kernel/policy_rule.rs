@@ -1,11 +1,12 @@
 //! Reads the rules of policy routing.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use ipnet::IpNet;
 use rustix::io::Errno;
 
-use super::netlink::{Attributes, KernelError, Socket, text};
+use super::{
+    netlink::{Attributes, KernelError, Socket, text},
+    route::address,
+};
 use crate::{
     model::Family,
     state::{Mark, PolicyRule, RuleAction, RuleSelector},
@@ -133,9 +134,5 @@ fn rule(family: Family, payload: &[u8]) -> Option<PolicyRule> {
 }
 
 fn prefix(payload: &[u8], length: u8) -> Option<IpNet> {
-    let address = match payload.len() {
-        4 => IpAddr::V4(Ipv4Addr::from(*payload.first_chunk::<4>()?)),
-        _ => IpAddr::V6(Ipv6Addr::from(*payload.first_chunk::<16>()?)),
-    };
-    IpNet::new(address, length).ok()
+    IpNet::new(address(payload)?, length).ok()
 }

@@ -10,7 +10,10 @@ use rtnetlink::{
     packet_core::Parseable,
     packet_route::{
         AddressFamily,
-        route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RoutePreference},
+        route::{
+            RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteNextHopFlags, RoutePreference,
+            RouteVia,
+        },
     },
 };
 use rustix::io::Errno;
@@ -284,7 +287,7 @@ fn read_attribute(route: &mut Route, kind: u16, value: &[u8], length: u8, links:
 }
 
 /// Decodes an address by its length.
-fn address(value: &[u8]) -> Option<IpAddr> {
+pub(super) fn address(value: &[u8]) -> Option<IpAddr> {
     match value.len() {
         4 => value.first_chunk::<4>().map(|bytes| Ipv4Addr::from(*bytes).into()),
         16 => value.first_chunk::<16>().map(|bytes| Ipv6Addr::from(*bytes).into()),
@@ -330,7 +333,21 @@ fn attribute_name(attribute: &RouteAttribute) -> String {
     }
 }
 
-pub(super) const fn ip(address: &RouteAddress) -> Option<IpAddr> {
+/// The gateway of a route, and the number of its interface.
+pub(super) fn next_hop(route: &RouteMessage) -> (Option<IpAddr>, Option<u32>) {
+    let (mut gateway, mut interface) = (None, None);
+    for attribute in &route.attributes {
+        match attribute {
+            RouteAttribute::Gateway(address) => gateway = ip(address),
+            RouteAttribute::Via(RouteVia::Inet6(address)) => gateway = Some((*address).into()),
+            RouteAttribute::Oif(index) => interface = Some(*index),
+            _ => {}
+        }
+    }
+    (gateway, interface)
+}
+
+const fn ip(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(address) => Some(IpAddr::V4(*address)),
         RouteAddress::Inet6(address) => Some(IpAddr::V6(*address)),

@@ -2,33 +2,28 @@
 
 use std::{fs, net::IpAddr};
 
-use rtnetlink::{
-    packet_core::Parseable,
-    packet_route::route::{RouteAttribute, RouteMessage, RouteVia},
-};
+use rtnetlink::{packet_core::Parseable, packet_route::route::RouteMessage};
 use rustix::io::Errno;
 
 use super::{
     link::Links,
     netlink::{KernelError, Requests, put_attribute},
     open_route_socket,
-    route::{RTM_GETROUTE, family_number, ip},
+    route::{RTM_GETROUTE, family_number, next_hop},
     unreadable,
 };
 use crate::{
     error::Error,
-    forwarding::{Hop, Packet, Refusal, Verdict},
+    forwarding::{Hop, Packet, Refusal, Verdict, discards},
     model::{Family, SysctlKey},
     progress::Task,
+    state::RouteType,
 };
 
 // linux/rtnetlink.h
 const RTA_DST: u16 = 1;
 const RTA_SRC: u16 = 2;
 const RTA_IIF: u16 = 3;
-const RTN_LOCAL: u8 = 2;
-const RTN_BROADCAST: u8 = 3;
-const RTN_ANYCAST: u8 = 4;
 /// Returns the route itself rather than the way through it.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
 
@@ -92,23 +87,15 @@ fn read(payload: &[u8], links: &Links) -> Verdict {
     let Ok(route) = RouteMessage::parse(payload) else {
         return Verdict::Refused(refusal(Errno::PROTO));
     };
-    let kind = u8::from(route.header.kind);
-    match kind {
-        RTN_LOCAL | RTN_BROADCAST | RTN_ANYCAST => return Verdict::Local,
-        6 => return Verdict::Refused(Refusal::Invalid),
-        7 => return Verdict::Refused(Refusal::Unreachable),
-        8 => return Verdict::Refused(Refusal::Prohibited),
-        _ => {}
+    let kind = RouteType::from_number(route.header.kind.into());
+    if kind.is_local() {
+        return Verdict::Local;
     }
-    let (mut gateway, mut device) = (None, None);
-    for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Gateway(address) => gateway = ip(address),
-            RouteAttribute::Via(RouteVia::Inet6(address)) => gateway = Some((*address).into()),
-            RouteAttribute::Oif(index) => device = links.name(*index).cloned(),
-            _ => {}
-        }
+    if let Some(refusal) = discards(kind) {
+        return Verdict::Refused(refusal);
     }
+    let (gateway, interface) = next_hop(&route);
+    let device = interface.and_then(|index| links.name(index)).cloned();
     let hops = device.into_iter().map(|device| Hop { gateway, device }).collect();
     Verdict::Forwarded { length: route.header.destination_prefix_length, hops }
 }

@@ -91,7 +91,8 @@ impl Scope {
 
     /// Returns the sysctls to read. `interfaces` returns the names in `net/FAMILY/conf` (`ipv4` or `ipv6`), including
     /// `all` and `default`. A switch adds everything that the kernel overwrites because of it, and IPv6 forwarding adds
-    /// each interface's `accept_ra`. With a cluster prefix, those that decide about forwarding on interfaces with `addresses` are read, too.
+    /// each interface's `accept_ra`. With a cluster prefix, those that decide about forwarding on interfaces with
+    /// `addresses` are read, too.
     pub fn every_sysctl(
         &self,
         interfaces: impl Fn(&str) -> Vec<String>,

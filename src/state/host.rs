@@ -5,8 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::{Firewall, PolicyRule, Route};
-
+use super::{Firewall, PolicyRule, Route, is_zero};
 use crate::text::Untrusted;
 
 /// The foreign parts of a node's live state that a plan depends on.
@@ -60,11 +59,6 @@ pub struct Link {
     /// Its alternative names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub altnames: Vec<Untrusted>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form serde asks for")]
-const fn is_zero(group: &u32) -> bool {
-    *group == 0
 }
 
 /// An entry of the neighbor table (ARP and NDP).

@@ -113,3 +113,9 @@ impl std::fmt::Display for StatePart {
         }
     }
 }
+
+/// Whether serde leaves out a number that is usually zero.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form serde asks for")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
+}

@@ -5,6 +5,7 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::is_zero;
 use crate::{
     model::{Family, PerFamily},
     text::Untrusted,
@@ -33,11 +34,6 @@ pub struct NatTable {
     /// Objects in the table that hostgw can name but not write: sets, maps, flow tables, named counters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<Untrusted>,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the form serde asks for")]
-const fn is_zero(flags: &u32) -> bool {
-    *flags == 0
 }
 
 impl NatTable {

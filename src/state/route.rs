@@ -26,6 +26,9 @@ pub mod protocol {
     /// The kernel itself (`RTPROT_KERNEL`).
     pub const KERNEL: u8 = 2;
 
+    /// Whoever configured the node without saying so (`RTPROT_BOOT`), as `ip route` does.
+    pub const BOOT: u8 = 3;
+
     /// Router advertisements (`RTPROT_RA`).
     pub const RA: u8 = 9;
 
@@ -303,6 +306,12 @@ impl RouteType {
             9 => Self::Throw,
             other => Self::Other(other),
         }
+    }
+
+    /// Whether routes of this type deliver packets to this node.
+    #[must_use]
+    pub const fn is_local(self) -> bool {
+        matches!(self, Self::LOCAL | Self::BROADCAST | Self::ANYCAST)
     }
 
     /// Returns the number of the type.

@@ -2,14 +2,12 @@
 
 use std::sync::Mutex;
 
-use super::{NODE_1, NODE_2, NODE_3, cluster, node};
+use super::{NODE_1, NODE_2, NODE_3, cluster, paths::node_with_pods};
 use crate::support::namespace::{Namespace, Privilege, Snapshots, each};
 
 /// The node linux-1 of a cluster of three, with the bridge of its pods and everything applied.
 pub fn healthy_node(privilege: Privilege) -> Namespace {
-    let node = node(privilege);
-    node.observe("ip link add cni0 type bridge; ip address add 10.244.0.1/24 dev cni0; ip link set cni0 up");
-    node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2, NODE_3]));
+    let node = node_with_pods(privilege);
     node.hostgw_ok(&["apply", "--yes"]);
     node
 }

@@ -5,7 +5,7 @@ use super::{NODE_1, NODE_2, NODE_3, cluster, node, settled};
 use crate::support::namespace::{Namespace, Outcome, Privilege, Snapshots, each};
 
 /// The node linux-1 of a cluster of three, with the bridge of its pods.
-fn node_with_pods(privilege: Privilege) -> Namespace {
+pub fn node_with_pods(privilege: Privilege) -> Namespace {
     let node = node(privilege);
     node.observe("ip link add cni0 type bridge; ip address add 10.244.0.1/24 dev cni0; ip link set cni0 up");
     node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2, NODE_3]));
