@@ -1,6 +1,10 @@
 //! Builds and inspects the networks of `simulate`: creates interfaces, addresses and routes, and looks routes up.
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    thread,
+    time::{Duration, Instant},
+};
 
 use ipnet::IpNet;
 use rtnetlink::{
@@ -24,6 +28,8 @@ const RTM_NEWLINK: u16 = 16;
 const RTM_NEWADDR: u16 = 20;
 /// `IFA_F_NODAD` (linux/if_addr.h): skip duplicate address detection, so the address is usable immediately.
 const IFA_F_NODAD: u32 = 0x02;
+/// How long to wait until the kernel has made an address usable: it takes milliseconds on an idle machine.
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A handle to the network stack of one namespace, through which interfaces, addresses and routes are configured.
 pub struct Interfaces {
@@ -88,10 +94,12 @@ impl Interfaces {
         self.send(&format!("bring up {name}"), &[change])
     }
 
-    /// Assigns an address, with the length of its on-link prefix, to an interface.
+    /// Assigns an address, with the length of its on-link prefix, to an interface. Waits until the address
+    /// is usable: the kernel adds the local route of an IPv6 address in a work queue, even without duplicate address
+    /// detection (`addrconf_dad_start`, net/ipv6/addrconf.c).
     ///
     /// # Errors
-    /// Returns the kernel's error.
+    /// Returns the kernel's error, or that the address does not become usable.
     pub fn address(&mut self, name: &str, address: IpNet) -> Result<(), Error> {
         let index = self.index(name)?;
         let mut change = match address {
@@ -113,7 +121,16 @@ impl Interfaces {
             flags: NLM_F_CREATE | NLM_F_EXCL,
             payload: message(&change),
         };
-        self.send(&format!("assign {address} to {name}"), &[change])
+        self.send(&format!("assign {address} to {name}"), &[change])?;
+        let deadline = Instant::now() + ADDRESS_TIMEOUT;
+        while !self.lookup(address.addr())?.is_local {
+            if Instant::now() > deadline {
+                let limit = ADDRESS_TIMEOUT.as_secs();
+                return Err(Error::unexpected(format!("{address} on {name} is not usable after {limit} s")));
+            }
+            thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
     }
 
     /// Adds a foreign route.
@@ -220,4 +237,26 @@ fn with_peer(mut near: LinkMessage, far: LinkMessage) -> LinkMessage {
         }
     }
     near
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::testing::{in_namespace, sh},
+        *,
+    };
+
+    /// The kernel adds the local route of an IPv6 address in a work queue.
+    #[test]
+    fn an_assigned_address_is_usable() {
+        in_namespace(|| {
+            sh("ip link add near type bridge && ip link set near up");
+            let mut interfaces = Interfaces::open().unwrap();
+            for number in 1..=200 {
+                let address: IpNet = format!("fd00::{number:x}/64").parse().unwrap();
+                interfaces.address("near", address).unwrap();
+                assert!(interfaces.lookup(address.addr()).unwrap().is_local, "{address}");
+            }
+        });
+    }
 }

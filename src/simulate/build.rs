@@ -1,6 +1,6 @@
 //! Builds the machines of a topology as network namespaces.
 
-use std::{fs, io};
+use std::{fs, io, path::Path};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
@@ -54,6 +54,9 @@ impl Lab {
 /// machine's settings say nothing about the cluster.
 const DEFAULTS: [(&str, &str); 4] =
     [("arp_ignore", "0"), ("arp_filter", "0"), ("proxy_arp", "0"), ("rp_filter", "0")];
+/// Sysctls of IPv6, where the kernel has it: a link-local address, from which neighbors are resolved, is usable without
+/// the second that duplicate address detection takes.
+const DEFAULTS_V6: [(&str, &str); 1] = [("accept_dad", "0")];
 
 fn namespace() -> Result<Namespace, Error> {
     let cannot = |error: io::Error| Error::unexpected(format!("cannot make a network namespace: {error}"));
@@ -61,15 +64,19 @@ fn namespace() -> Result<Namespace, Error> {
     namespace
         .enter(|| {
             fs::write("/proc/sys/net/ipv4/ip_forward", "0")?;
-            let scopes = ["all", "default"].into_iter();
-            scopes.flat_map(|interface| DEFAULTS.map(|(key, value)| (interface, key, value))).try_for_each(
-                |(interface, key, value)| {
-                    fs::write(format!("/proc/sys/net/ipv4/conf/{interface}/{key}"), value)
-                },
-            )
+            set_defaults("/proc/sys/net/ipv4/conf", &DEFAULTS)?;
+            let v6 = "/proc/sys/net/ipv6/conf";
+            if Path::new(v6).exists() { set_defaults(v6, &DEFAULTS_V6) } else { Ok(()) }
         })
         .map_err(cannot)?;
     Ok(namespace)
+}
+
+/// Sets sysctls of all interfaces, present and future, in the folder `conf`.
+fn set_defaults(conf: &str, sysctls: &[(&str, &str)]) -> io::Result<()> {
+    ["all", "default"].iter().try_for_each(|interfaces| {
+        sysctls.iter().try_for_each(|(key, value)| fs::write(format!("{conf}/{interfaces}/{key}"), value))
+    })
 }
 
 /// Runs `work` in a namespace.

@@ -20,7 +20,7 @@ const RETRY_INTERVAL: Duration = Duration::from_millis(150);
 /// The ID of the next question.
 static NEXT_ID: AtomicU32 = AtomicU32::new(0);
 
-/// How long to wait for answers in the first round: IPv6 needs a second until a new interface is ready.
+/// How long to wait for answers in the first round, whose interfaces are new.
 pub const FIRST_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// How long to wait for answers in later rounds.
 pub const TIMEOUT: Duration = Duration::from_millis(400);
