@@ -3,6 +3,7 @@
 use std::{net::IpAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
 
 use super::transaction_json::TransactionCommand;
 use crate::{guide::GUIDES, render::NetplanId, text::duration};
@@ -478,6 +479,9 @@ pub(super) struct DoctorOptions {
     /// CNI configuration of the node [default: the first one in /etc/cni/net.d, unless --state is given].
     #[arg(long, value_name = "FILE")]
     pub cni: Option<PathBuf>,
+    /// Ask every next hop for its link-layer address (ARP, neighbor discovery) instead of trusting the neighbor table.
+    #[arg(long, conflicts_with = "state")]
+    pub probe: bool,
     /// Print the findings as JSON.
     #[arg(long)]
     pub json: bool,
@@ -675,12 +679,25 @@ pub(super) struct SimulateOptions {
     /// Build the same sample as the earlier run that printed SEED; pass the same --sample, too.
     #[arg(long, value_name = "SEED", conflicts_with = "nodes")]
     pub seed: Option<u64>,
+    /// A network of the nodes, such as 172.30.0.0/16; repeat it for several. A router connects nodes in different networks
+    /// [default: each /24 (IPv6: /64) that has the address of a node].
+    #[arg(long = "network", value_name = "CIDR", value_parser = network)]
+    pub networks: Vec<IpNet>,
     /// Keep the cluster running until Ctrl-C, and print how to enter each namespace.
     #[arg(long, conflicts_with = "json")]
     pub keep: bool,
     /// Print the result as JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// Parses a network.
+fn network(text: &str) -> Result<IpNet, String> {
+    let net: IpNet = text.parse().map_err(|_| "expected a prefix such as 172.30.0.0/16".to_owned())?;
+    match net.trunc() == net {
+        true => Ok(net),
+        false => Err(format!("an address is not a network; did you mean {}?", net.trunc())),
+    }
 }
 
 /// Parses the time limit of a pending apply.

@@ -15,12 +15,13 @@ use super::{
 use crate::{
     config::Loaded,
     diagnose::Severity,
-    doctor::{Patient, examine},
+    doctor::{Patient, examine, notes},
     error::Error,
     plan::{ForeignPolicy, Observed},
     reconcile::Session,
     record::Snapshot,
     render::{DiagnosticEntry, Locator},
+    state::NeighborEntry,
     text::{Untrusted, count, printable},
 };
 
@@ -41,13 +42,19 @@ pub(super) struct DoctorJson {
     node: Untrusted,
     /// Everything that was found.
     findings: Vec<DiagnosticEntry>,
+    /// What may concern the node and hostgw cannot see.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<Untrusted>,
 }
 
 /// Examines this node, or the node of a snapshot.
 pub(super) fn run(options: &DoctorOptions, output: &Output) -> VerbResult {
     let loaded = load(options.target.file.as_deref())?;
     let node = environment::node(options.target.node.as_deref());
-    let (session, observed) = visit(loaded, node.as_deref(), options.state.as_deref())?;
+    let (session, mut observed) = visit(loaded, node.as_deref(), options.state.as_deref())?;
+    if options.probe {
+        observed.host.neighbors = ask_next_hops(&session)?;
+    }
     let patient = Patient {
         cluster: &session.loaded.cluster,
         index: session.index,
@@ -62,16 +69,20 @@ pub(super) fn run(options: &DoctorOptions, output: &Output) -> VerbResult {
     let is_live = options.state.is_none();
     let mut found = examine(&patient);
     found.extend(doctor_files::cni(options.cni.as_deref(), is_live, patient.cluster, patient.index)?);
+    #[cfg(target_os = "linux")]
     if is_live {
         let egress = patient.cluster.egress_interface_of(&patient.cluster.nodes[patient.index]);
-        found.extend(doctor_files::networkd(egress.and_then(|name| observed.host.link(name.as_str()))));
+        found.extend(super::doctor_managers::examine(
+            egress.and_then(|name| observed.host.link(name.as_str())),
+        ));
     }
+    let notes: Vec<Untrusted> = notes(&patient).into_iter().map(Into::into).collect();
     let findings: Vec<DiagnosticEntry> = found.into_iter().map(entry).collect();
     let code = if findings.is_empty() { 0 } else { FINDINGS };
     if options.json {
-        output.json(&DoctorJson { format: FORMAT, node: session.node_name().clone(), findings })?;
+        output.json(&DoctorJson { format: FORMAT, node: session.node_name().clone(), findings, notes })?;
     } else {
-        output.result(&text(&findings, session.node_name(), output))?;
+        output.result(&text(&findings, &notes, session.node_name(), output))?;
     }
     Ok(code)
 }
@@ -105,7 +116,20 @@ fn live() -> Result<Snapshot, Error> {
     Err(super::only_on_linux("an examination of this machine"))
 }
 
-fn text(findings: &[DiagnosticEntry], node: &Untrusted, output: &Output) -> String {
+/// Asks the next hops of the planned routes to other nodes.
+#[cfg(target_os = "linux")]
+fn ask_next_hops(session: &Session) -> Result<Vec<NeighborEntry>, Error> {
+    let routes = session.prepared.desired.routes_to_nodes();
+    let hops = routes.filter_map(|(route, _)| Some((route.next.gateway?, route.next.device.clone()?)));
+    crate::kernel::ask_next_hops(&hops.collect::<Vec<_>>())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ask_next_hops(_: &Session) -> Result<Vec<NeighborEntry>, Error> {
+    Err(super::only_on_linux("an examination of this machine"))
+}
+
+fn text(findings: &[DiagnosticEntry], notes: &[Untrusted], node: &Untrusted, output: &Output) -> String {
     let palette = &output.palette;
     let mut text = String::new();
     for DiagnosticEntry { code, severity, message, source, remedy } in findings {
@@ -124,6 +148,9 @@ fn text(findings: &[DiagnosticEntry], node: &Untrusted, output: &Output) -> Stri
                 printable(&remedy.to_string())
             ));
         }
+    }
+    for note in notes {
+        text.push_str(&format!("{} {}\n", palette.head.apply_to("note:"), printable(&note.to_string())));
     }
     let number = |wanted| findings.iter().filter(|finding| finding.severity == wanted).count();
     let summary = match findings.len() {

@@ -1,4 +1,4 @@
-//! The files of this node that `hostgw doctor` examines: the CNI configuration, and the settings of systemd-networkd.
+//! The CNI configuration of this node, which `hostgw doctor` examines.
 
 use std::{
     fs,
@@ -8,29 +8,20 @@ use std::{
 use super::{check_cni, configuration::text_of};
 use crate::{
     cni,
-    diagnose::{Diagnostic, Rule, Severity},
+    diagnose::{Diagnostic, Severity},
     error::Error,
     model::Cluster,
-    state::Link,
     text::printable,
 };
 
 /// Where container runtimes find the CNI configuration. They use the first file by name.
 const CNI_FOLDER: &str = "/etc/cni/net.d";
 
-/// The configuration of systemd-networkd, and the directories of its drop-ins (networkd.conf(5)).
-const NETWORKD: [&str; 4] = [
-    "/etc/systemd/networkd.conf",
-    "/etc/systemd/networkd.conf.d",
-    "/run/systemd/networkd.conf.d",
-    "/usr/lib/systemd/networkd.conf.d",
-];
-
 /// The number of entries of a directory to look at.
 const MAX_ENTRIES: usize = 4096;
 
 /// Returns the files of a directory in the order of their names.
-fn files(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn files(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten().take(MAX_ENTRIES);
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     files.sort();
@@ -73,43 +64,4 @@ pub(super) fn cni(
     };
     let of_severity = |severity| report.findings.iter().filter(move |finding| finding.severity == severity);
     Ok(of_severity(Severity::Error).chain(of_severity(Severity::Warning)).map(diagnostic).collect())
-}
-
-/// Warns if systemd-networkd manages the egress interface and removes routes that it does not know.
-pub(super) fn networkd(egress: Option<&Link>) -> Option<Diagnostic> {
-    let link = egress?;
-    let state = fs::read_to_string(format!("/run/systemd/netif/links/{}", link.index)).ok()?;
-    let is_managed = state.lines().any(|line| {
-        matches!(line.strip_prefix("ADMIN_STATE="), Some("configured" | "configuring" | "degraded"))
-    });
-    (is_managed && !keeps_foreign_routes()).then(|| {
-        Diagnostic::new(
-            Rule::NetworkdRemovesRoutes,
-            format!(
-                "systemd-networkd manages {} and can remove routes that it did not add when it configures the interface",
-                link.name
-            ),
-        )
-        .with_remedy(
-            "let networkd add the routes, too (`hostgw render --persist systemd-networkd`), and set ManageForeignRoutes=no under \
-             [Network] in a file in /etc/systemd/networkd.conf.d",
-        )
-    })
-}
-
-/// Whether `ManageForeignRoutes=no` is set. The last setting counts.
-fn keeps_foreign_routes() -> bool {
-    let mut keeps = false;
-    for place in NETWORKD.map(Path::new) {
-        let found = if place.is_dir() { files(place) } else { vec![place.to_owned()] };
-        for file in found {
-            let Ok(settings) = fs::read_to_string(&file) else { continue };
-            for line in settings.lines() {
-                if let Some(value) = line.trim().strip_prefix("ManageForeignRoutes=") {
-                    keeps = ["no", "false", "0", "off"].contains(&value.trim().to_lowercase().as_str());
-                }
-            }
-        }
-    }
-    keeps
 }

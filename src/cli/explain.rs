@@ -214,6 +214,7 @@ fn planned(cluster: &Cluster, index: usize, desired: &Desired) -> Observed {
         name: name.clone(),
         index,
         up: true,
+        carrier: Some(true),
         kind: None,
         master: None,
         mtu: None,
@@ -236,7 +237,7 @@ fn planned(cluster: &Cluster, index: usize, desired: &Desired) -> Observed {
             mtu: None,
             opaque: None,
         };
-        host.addresses.push(InterfaceAddress { device: device.clone(), address, prefix });
+        host.addresses.push(InterfaceAddress { device: device.clone(), address, prefix, flags: Vec::new() });
         host.foreign.push(route(address.into(), LOCAL_TABLE, RouteType::LOCAL));
         if prefix.prefix_len() < Family::from(prefix).bits() {
             host.foreign.push(route(prefix, crate::model::MAIN_TABLE, RouteType::Unicast));

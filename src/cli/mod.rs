@@ -17,6 +17,8 @@ mod destroy;
 mod diff;
 mod doctor;
 mod doctor_files;
+#[cfg(target_os = "linux")]
+mod doctor_managers;
 mod environment;
 mod error_json;
 mod explain;

@@ -231,7 +231,7 @@ impl Output {
     /// Prints a finding.
     pub(super) fn diagnostic(&self, diagnostic: &Diagnostic) {
         self.record(|transaction| transaction.warnings.push(diagnostic.message.clone()));
-        let head = format!("{}[{}]:", diagnostic.rule.severity().name(), diagnostic.rule);
+        let head = format!("{}[{}]:", diagnostic.severity.name(), diagnostic.rule);
         self.say(&format!("{} {}", self.messages.change.apply_to(head), printable(&diagnostic.message)));
         if let Some(remedy) = &diagnostic.remedy {
             self.say(&format!("{} {}", self.messages.head.apply_to("help:"), printable(remedy)));

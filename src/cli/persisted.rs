@@ -146,6 +146,11 @@ fn applied(last: &LastApplied) -> Option<(State, String)> {
 }
 
 impl RenderedFile {
+    /// Returns `true` if it is for a program of `render --persist`.
+    pub(super) fn is_for(&self, program: &str) -> bool {
+        self.header.as_ref().is_ok_and(|header| header.persist.name() == program)
+    }
+
     fn judge(&self, basis: &Basis) -> PersistedFile {
         let (state, problem, remedy) = self.verdict(basis);
         let header = self.header.as_ref().ok();

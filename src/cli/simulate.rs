@@ -11,6 +11,7 @@ use std::{
 };
 
 use console::measure_text_width;
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -26,13 +27,16 @@ use crate::{
     plan::node_named,
     render::Palette,
     simulate::{Connection, ConnectionKind, KeepGoing, NodeResult, Promise, Simulation, sample},
-    text::{self, Untrusted, count, padded, printable},
+    text::{self, Untrusted, count, list, padded, printable},
 };
 
 /// The default number of nodes: every pair of them is probed.
 const DEFAULT_SAMPLE: u32 = 30;
 /// The maximum number of nodes for which the matrix is printed.
 const WIDEST_MATRIX: usize = 40;
+
+/// What a simulation of a configuration cannot know.
+const NOT_SIMULATED: &str = "· not simulated: firewalls, routes and rules of other programs, and filters in the network between the nodes";
 
 /// The result of `hostgw simulate --json`.
 #[derive(Serialize, JsonSchema)]
@@ -47,6 +51,9 @@ pub(super) struct SimulationJson<'a> {
     nodes: &'a [NodeResult],
     /// The number of nodes in the configuration.
     of: usize,
+    /// The networks of the simulated nodes, by link. There is a router between links.
+    #[schemars(with = "Vec<Vec<String>>")]
+    networks: Vec<&'a [IpNet]>,
     /// The seed that selects the same sample again.
     #[serde(skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
@@ -94,17 +101,22 @@ pub(super) fn run(options: &SimulateOptions, output: &Output) -> VerbResult {
             file: loaded.document.name(),
             nodes: &simulation.nodes,
             of: loaded.cluster.nodes.len(),
+            networks: simulation.networks().collect(),
             seed: choice.seed,
             connections: &connections,
             sysctls_left_out: simulation.unsupported_sysctls(),
             outside_untried: simulation.untested_outside(),
             promises: &promises,
-            works: works(&connections, &promises),
+            works: works(&simulation, &connections, &promises),
         })?;
     } else {
         show()?;
     }
-    if works(&connections, &promises) { Ok(0) } else { Err(VerbFailure::AlreadyReported(Kind::Unexpected)) }
+    if works(&simulation, &connections, &promises) {
+        Ok(0)
+    } else {
+        Err(VerbFailure::AlreadyReported(Kind::Unexpected))
+    }
 }
 
 /// Returns how often the neighbor table, which all namespaces share, was full.
@@ -133,14 +145,18 @@ fn prove(
     scratch: &Path,
     keep_going: &KeepGoing,
 ) -> Result<(Simulation, Vec<Connection>, Vec<Promise>), Error> {
-    let simulation = Simulation::build(&loaded.cluster, &choice.indexes, scratch, keep_going)?;
+    let simulation =
+        Simulation::build(&loaded.cluster, &choice.indexes, &options.networks, scratch, keep_going)?;
     let connections = simulation.probe(keep_going)?;
     let promises = if options.keep { Vec::new() } else { simulation.promises(keep_going)? };
     Ok((simulation, connections, promises))
 }
 
-fn works(connections: &[Connection], promises: &[Promise]) -> bool {
-    connections.iter().all(|connection| connection.works) && promises.iter().all(|promise| promise.kept)
+fn works(simulation: &Simulation, connections: &[Connection], promises: &[Promise]) -> bool {
+    let is_applied = simulation.nodes.iter().all(|node| node.refused.is_empty());
+    is_applied
+        && connections.iter().all(|connection| connection.works)
+        && promises.iter().all(|promise| promise.kept)
 }
 
 fn interrupted() -> Error {
@@ -266,6 +282,7 @@ fn text(
         None => writeln!(text, "{}: {}\n", palette.head.apply_to("Simulated"), count(built, "node")),
     };
     applied(&mut text, &simulation.nodes, palette);
+    networks(&mut text, simulation);
     matrices(&mut text, simulation, connections, palette);
     failures(&mut text, connections, palette);
     if full && connections.iter().any(|connection| !connection.works) {
@@ -290,7 +307,9 @@ fn text(
             let _ = writeln!(text, "    {}", broken);
         }
     }
-    conclusion(&mut text, connections, promises, palette);
+    let _ = writeln!(text, "{}", palette.dim.apply_to(NOT_SIMULATED));
+    let is_all = works(simulation, connections, promises);
+    conclusion(&mut text, connections, is_all, palette);
     text
 }
 
@@ -304,6 +323,14 @@ fn applied(text: &mut String, nodes: &[NodeResult], palette: &Palette) {
     let _ = writeln!(text, "{}", palette.head.apply_to("Applied"));
     let width = column(nodes.iter().map(|node| &node.name));
     for node in nodes {
+        if let Some((why, details)) = node.refused.split_first() {
+            let why = palette.conflict.apply_to(format!("refused: {}", printable(&why.to_string())));
+            let _ = writeln!(text, "  {}  {why}", padded(&node.name.to_string(), width));
+            for detail in details {
+                let _ = writeln!(text, "  {}    {}", padded("", width), printable(&detail.to_string()));
+            }
+            continue;
+        }
         let totals = node.totals;
         let played = match node.os {
             OperatingSystem::Linux => "",
@@ -317,6 +344,26 @@ fn applied(text: &mut String, nodes: &[NodeResult], palette: &Palette) {
             totals.change,
             totals.remove,
             palette.dim.apply_to(played)
+        );
+    }
+    text.push('\n');
+}
+
+/// Says which nodes are on one link, if not all of them.
+fn networks(text: &mut String, simulation: &Simulation) {
+    let links: Vec<&[IpNet]> = simulation.networks().collect();
+    if links.len() < 2 {
+        return;
+    }
+    let names: Vec<String> = links.iter().map(|networks| list(networks, networks.len())).collect();
+    let number = count(links.len(), "link");
+    let _ = writeln!(text, "· {number} with a router between them: {}", list(&names, 6));
+    if let Some(one) = simulation.one_link() {
+        let options: Vec<String> = one.iter().map(|prefix| format!("--network {prefix}")).collect();
+        let _ = writeln!(
+            text,
+            "  The configuration does not say how large the nodes' networks are. If all nodes are on one link, pass {}.",
+            options.join(" ")
         );
     }
     text.push('\n');
@@ -382,7 +429,7 @@ fn failures(text: &mut String, connections: &[Connection], palette: &Palette) {
         }
     }
     for (reason, pairs) in &reasons {
-        let _ = writeln!(text, "{} {}", mark(false, palette), printable(&text::list(pairs, 6)));
+        let _ = writeln!(text, "{} {}", mark(false, palette), printable(&list(pairs, 6)));
         let _ = writeln!(text, "    {}", printable(reason));
     }
     if !reasons.is_empty() {
@@ -399,9 +446,9 @@ fn pair(connection: &Connection) -> String {
     }
 }
 
-fn conclusion(text: &mut String, connections: &[Connection], promises: &[Promise], palette: &Palette) {
+fn conclusion(text: &mut String, connections: &[Connection], is_all: bool, palette: &Palette) {
     let working = connections.iter().filter(|connection| connection.works).count();
     let line = format!("{working} of {} work", count(connections.len(), "connection"));
-    let style = if works(connections, promises) { &palette.add } else { &palette.conflict };
+    let style = if is_all { &palette.add } else { &palette.conflict };
     let _ = writeln!(text, "{}", style.apply_to(line));
 }

@@ -54,6 +54,8 @@ impl Severity {
 pub struct Diagnostic {
     /// The rule.
     pub rule: Rule,
+    /// How bad it is here.
+    pub severity: Severity,
     /// What is wrong with which object: a sentence without a period.
     pub message: String,
     /// The line of the configuration that it concerns.
@@ -66,7 +68,15 @@ impl Diagnostic {
     /// Creates a finding that concerns no line of the configuration.
     #[must_use]
     pub const fn new(rule: Rule, message: String) -> Self {
-        Self { rule, message, path: None, remedy: None }
+        Self { rule, severity: rule.severity(), message, path: None, remedy: None }
+    }
+
+    /// Makes it an error: a plan only warns of lost packets that it does not cause, but they are what an examination of a
+    /// node is for.
+    #[must_use]
+    pub const fn as_error(mut self) -> Self {
+        self.severity = Severity::Error;
+        self
     }
 
     /// Sets the line of the configuration.
@@ -80,6 +90,13 @@ impl Diagnostic {
     #[must_use]
     pub fn with_remedy(mut self, remedy: impl Into<String>) -> Self {
         self.remedy = Some(remedy.into());
+        self
+    }
+
+    /// Sets what to do next, if anything is known.
+    #[must_use]
+    pub fn with_remedy_if(mut self, remedy: Option<String>) -> Self {
+        self.remedy = remedy;
         self
     }
 }

@@ -143,6 +143,12 @@ rules! {
     HG1015 RouteOfNobody Warning "foreign route to an unassigned part of the cluster prefix",
     HG1016 OtherNetworks Warning "packets of other networks are masqueraded",
     HG1017 NetworkdRemovesRoutes Warning "systemd-networkd can remove routes that it did not add",
+    HG1018 NetworkManagerRemovesRoutes Warning "NetworkManager removes routes that it did not add",
+    HG1019 AddressDuplicate Error "address of the node is a duplicate",
+    HG1020 AddressFleeting Warning "address of the node is about to change",
+    HG1021 OtherCni Warning "another CNI manages routes to pods",
+    HG1022 CloudPodGateway Error "cloud network does not deliver to pod gateways",
+    HG1023 NoCarrier Error "egress interface has no carrier",
 }
 
 impl Rule {

@@ -4,10 +4,12 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::{Patient, finding, journey::spot_text, outside_address, samples};
+use super::{Patient, finding, journey::spot_text, samples};
 use crate::{
     diagnose::{Diagnostic, Rule},
-    forwarding::{Direction, Filtering, Packet, Passage, Path, Paths, Spot, Treatment, follow},
+    forwarding::{
+        Direction, Filtering, Packet, Passage, Path, Paths, Spot, Treatment, follow, outside_address,
+    },
     model::{Family, pod_address},
     state::{Firewall, FirewallChain, MatchedChains, PacketPart, RuleVerdict, TableFamily, Term},
     text::{Untrusted, count, list},
@@ -33,7 +35,7 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
         )];
     };
     let mut found: Vec<(Trouble<'_>, Vec<Path>)> = Vec::new();
-    for path in paths.iter().take(MAX_PATHS) {
+    for path in paths.between_pods().take(MAX_PATHS) {
         for is_reply in [false, true] {
             let passage = Passage { packet: &path.packet, output: &path.expected.device, is_reply };
             let Treatment { filter, masquerade } = follow(firewall, host, &passage, MatchedChains::Others);
@@ -77,7 +79,7 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
 /// Whose packets are affected, of `all` other nodes.
 fn direction(paths: &[Path], all: usize) -> String {
     let goes = |direction| paths.iter().any(|path| path.direction == direction);
-    let nodes: BTreeSet<&Untrusted> = paths.iter().map(|path| &path.node).collect();
+    let nodes: BTreeSet<&Untrusted> = paths.iter().filter_map(Path::node).collect();
     let nodes: Vec<&Untrusted> = nodes.into_iter().collect();
     let others = match nodes.len() {
         some if some >= all.min(MAX_PATHS / 2) => "other nodes".to_owned(),

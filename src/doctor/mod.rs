@@ -5,22 +5,27 @@
 //! - `filter.rs`: what firewalls and the NAT of other programs do with them
 //! - `journey.rs`: the way of one packet, step by step, for `hostgw explain`
 //! - `surroundings.rs`: interfaces, sysctls, neighbors, and routes of nodes that are gone
+//! - `addresses.rs`: the addresses that other nodes send packets to
+//! - `other_cni.rs`: routes to pods of other CNIs
+//! - `cloud.rs`: networks that deliver only what they were told about
 
+mod addresses;
+mod cloud;
 mod filter;
 mod journey;
+mod other_cni;
 mod paths;
 mod plan;
 mod surroundings;
 
 pub use journey::{Guidepost, Journey, JourneyEnd, JourneyStep};
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{ForwardingModel, Paths},
-    model::{Cluster, Family, Node},
+    model::{Cluster, Node},
     plan::{Observed, Prepared},
+    state::Link,
 };
 
 /// A node to examine.
@@ -49,7 +54,16 @@ pub fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
     findings.extend(paths::examine(patient, &paths, &model));
     findings.extend(filter::examine(patient, &paths));
     findings.extend(surroundings::examine(patient, &paths));
+    findings.extend(addresses::examine(patient));
+    findings.extend(other_cni::examine(patient));
+    findings.extend(cloud::examine(patient));
     findings
+}
+
+/// Returns what the operator must know about a node and hostgw cannot see: sentences in lower case without a period.
+#[must_use]
+pub fn notes(patient: &Patient<'_>) -> Vec<String> {
+    cloud::note(patient).into_iter().collect()
 }
 
 impl<'a> Patient<'a> {
@@ -58,23 +72,21 @@ impl<'a> Patient<'a> {
     }
 }
 
+/// The egress interface, if the node has it.
+fn egress<'a>(patient: &Patient<'a>) -> Option<&'a Link> {
+    let name = patient.cluster.egress_interface_of(patient.node())?;
+    patient.observed.host.link(name.as_str())
+}
+
 /// What most examinations need: a finding with a remedy.
 fn finding(rule: Rule, message: String, remedy: impl Into<String>) -> Diagnostic {
     Diagnostic::new(rule, message).with_remedy(remedy)
 }
 
-/// An address that stands for all outside the cluster: one for documentation (RFC 5737, RFC 3849).
-const fn outside_address(family: Family) -> IpAddr {
-    match family {
-        Family::V4 => IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)),
-        Family::V6 => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
-    }
-}
-
 /// Returns the paths from this node's pods, one for each family, that represent all others where nothing diverts them.
 fn samples(paths: &Paths<'_>) -> Vec<crate::forwarding::Path> {
     let mut samples: Vec<crate::forwarding::Path> = Vec::new();
-    for path in paths.iter() {
+    for path in paths.between_pods() {
         let is_known = samples.iter().any(|known| {
             known.direction == path.direction
                 && known.packet.destination.is_ipv4() == path.packet.destination.is_ipv4()

@@ -3,7 +3,7 @@
 use super::{Patient, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
-    forwarding::{ForwardingModel, Paths, explain},
+    forwarding::{ForwardingModel, PathFault, Paths, explain},
     text::list,
 };
 
@@ -17,12 +17,12 @@ pub(super) fn examine(
     let is_applied = patient.prepared.plan.changes.is_empty();
     if is_applied {
         let blocked = paths.rank_by(model).blocked();
-        findings.extend(explain(paths, &blocked, model).iter().map(|fault| fault.diagnostic()));
+        findings.extend(explain(paths, &blocked, model).iter().map(diagnostic));
     } else {
         let Patient { cluster, index, prepared, .. } = patient;
         let faults =
             crate::plan::path_faults(cluster, *index, &prepared.desired, &prepared.observed, &prepared.plan);
-        findings.extend(faults.iter().map(|fault| fault.diagnostic()));
+        findings.extend(faults.iter().map(diagnostic));
     }
     if !paths.missing().is_empty() {
         let node = patient.node();
@@ -35,4 +35,10 @@ pub(super) fn examine(
         ));
     }
     findings
+}
+
+/// Packets that take another way may still arrive; lost ones are an error of the node.
+fn diagnostic(fault: &PathFault) -> Diagnostic {
+    let diagnostic = fault.diagnostic();
+    if fault.is_detour { diagnostic } else { diagnostic.as_error() }
 }

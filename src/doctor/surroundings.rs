@@ -4,18 +4,19 @@ use std::collections::HashSet;
 
 use ipnet::IpNet;
 
-use super::{Patient, finding, outside_address, samples};
+use super::{Patient, cloud, egress, finding, samples};
 use crate::{
     diagnose::{Diagnostic, Rule},
-    forwarding::{Direction, Packet, Passage, Paths, delete_route, follow},
+    forwarding::{Direction, Packet, Passage, Paths, delete_route, follow, outside_address},
     model::{Family, NatSource, NextHopMode, SysctlKey, pod_address},
-    state::{Link, MatchedChains, Route, RouteType, protocol},
+    state::{MatchedChains, Route, RouteType, protocol},
     text::{ShellCommand, Untrusted, count, list},
 };
 
 pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
     findings.extend(egress_port(patient));
+    findings.extend(no_carrier(patient));
     findings.extend(arp_ignore(patient));
     findings.extend(neighbor_table(patient));
     findings.extend(silent_neighbors(patient));
@@ -23,12 +24,6 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
     findings.extend(routes_of_nobody(patient));
     findings.extend(other_networks(patient, paths));
     findings
-}
-
-/// The egress interface, if the node has it.
-fn egress<'a>(patient: &Patient<'a>) -> Option<&'a Link> {
-    let name = patient.cluster.egress_interface_of(patient.node())?;
-    patient.observed.host.link(name.as_str())
 }
 
 fn egress_port(patient: &Patient<'_>) -> Option<Diagnostic> {
@@ -50,6 +45,16 @@ fn egress_port(patient: &Patient<'_>) -> Option<Diagnostic> {
             true => format!("set egressInterface: {master}"),
             false => "set egressInterface to the interface that has this node's address".to_owned(),
         },
+    ))
+}
+
+/// An interface that is down is an error of the plan.
+fn no_carrier(patient: &Patient<'_>) -> Option<Diagnostic> {
+    let link = egress(patient).filter(|link| link.up && link.carrier == Some(false))?;
+    Some(finding(
+        Rule::NoCarrier,
+        format!("egress interface {} has no carrier: no packet leaves the node through it", link.name),
+        "check its cable and the other end, or the interface below it if it is a virtual one",
     ))
 }
 
@@ -143,8 +148,7 @@ fn silent_neighbors(patient: &Patient<'_>) -> Option<Diagnostic> {
         finding(
             Rule::NextHopSilent,
             format!("{} did not answer: {}", count(names.len(), "next hop"), list(&names, 6)),
-            "check that each node is up and has the configured address, and that the network between the nodes does not drop \
-             traffic for addresses that it did not assign, as most cloud networks do: see `hostgw help HG1013`",
+            format!("check that each node is up and has the configured address; {}", cloud::advice(patient)),
         )
     })
 }

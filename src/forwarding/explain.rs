@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use super::{Direction, ForwardingModel, Path, Paths, PodPart, Rank, Stop, Trace, Verdict};
+use super::{Direction, ForwardingModel, Path, Paths, Peer, PodPart, Rank, Stop, Trace, Verdict};
 use crate::{
     diagnose::{Diagnostic, Rule},
     model::{Family, MAIN_TABLE},
@@ -15,8 +15,11 @@ use crate::{
 /// Paths that do not work, for the same reason.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PathFault {
-    /// The other nodes, with the directions in which their packets are affected.
+    /// The other nodes, with the directions in which their packets are affected. Empty if packets from or to the outside
+    /// are affected.
     pub nodes: BTreeMap<Untrusted, BTreeSet<Direction>>,
+    /// The directions in which packets are affected.
+    pub directions: BTreeSet<Direction>,
     /// The number of all other nodes.
     pub of: usize,
     /// The part of a pod CIDR, if not all of it is affected.
@@ -47,23 +50,26 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
         let trace = model.trace(&path.packet);
         let is_detour = path.rank(&trace.verdict) == Rank::Elsewhere;
         let (rule, why, remedy) = reason(&path, &trace);
-        let part = part(&path, &trace).or(path.part);
+        let is_outside = path.peer == Peer::Outside;
+        let part = part(&path, &trace).or(path.part).filter(|_| !is_outside);
         let known = faults.iter().position(|fault| {
-            (fault.is_detour, fault.rule, fault.part, &fault.why) == (is_detour, rule, part, &why)
+            (fault.is_detour, fault.rule, fault.part, &fault.why, fault.nodes.is_empty())
+                == (is_detour, rule, part, &why, is_outside)
         });
         let at = known.unwrap_or_else(|| {
-            let nodes = BTreeMap::new();
-            faults.push(PathFault { nodes, of, part, is_detour, rule, why, remedy });
+            let (nodes, directions) = (BTreeMap::new(), BTreeSet::new());
+            faults.push(PathFault { nodes, directions, of, part, is_detour, rule, why, remedy });
             faults.len() - 1
         });
-        let nodes = &mut faults[at].nodes;
+        let PathFault { nodes, directions, .. } = &mut faults[at];
+        directions.insert(path.direction);
         let mut add = |node: Untrusted| {
             nodes.entry(node).or_default().insert(path.direction);
         };
         if path.is_of_all {
             paths.names().cloned().for_each(&mut add);
-        } else {
-            add(path.node);
+        } else if let Peer::Node(node) = path.peer {
+            add(node);
         }
     }
     faults
@@ -87,9 +93,18 @@ impl PathFault {
             Some(PodPart::Other(part)) => [String::new(), format!(" in {part}")],
             None => [String::new(), String::new()],
         };
-        let directions: BTreeSet<Direction> = self.nodes.values().flatten().copied().collect();
-        let is_out = directions.contains(&Direction::Out);
-        match (self.is_detour, is_out, directions.contains(&Direction::In)) {
+        let [is_out, is_in] = [Direction::Out, Direction::In].map(|it| self.directions.contains(&it));
+        if number == 0 {
+            return match (is_out, self.is_detour) {
+                (true, _) => "this node's pods cannot reach destinations outside the cluster".to_owned(),
+                (false, false) => "replies from outside the cluster cannot reach this node's pods".to_owned(),
+                (false, true) => {
+                    "replies from outside the cluster take a different path to this node's pods than planned"
+                        .to_owned()
+                }
+            };
+        }
+        match (self.is_detour, is_out, is_in) {
             (false, true, true) if is_all => {
                 format!(
                     "this node's pods{own} and those on all other nodes{other} cannot reach each other {all}"
@@ -121,12 +136,8 @@ impl PathFault {
     /// Returns the finding.
     #[must_use]
     pub fn diagnostic(&self) -> Diagnostic {
-        Diagnostic {
-            rule: self.rule,
-            message: format!("{}: {}", self.summary(), self.why),
-            path: None,
-            remedy: self.remedy.clone(),
-        }
+        Diagnostic::new(self.rule, format!("{}: {}", self.summary(), self.why))
+            .with_remedy_if(self.remedy.clone())
     }
 }
 
@@ -230,26 +241,28 @@ fn by_route(
         Some(rule) => (
             Rule::PathByRule,
             format!("the policy rule `{rule}` leads to the route {shown}, which {does}"),
-            Some(match rule.priority.checked_sub(1).filter(|priority| *priority > 0) {
-                Some(before) => format!(
-                    "if the rule is not meant for pods, {}; otherwise let pod traffic look up hostgw's routes before it: `{}`",
-                    remove_rule(rule),
-                    ip(
-                        rule.family,
-                        &[
-                            "rule",
-                            "add",
-                            "to",
-                            &path.cluster.to_string(),
-                            "lookup",
-                            "main",
-                            "priority",
-                            &before.to_string()
-                        ]
-                    )
-                ),
-                None => format!("if the rule is not meant for pods, {}", remove_rule(rule)),
-            }),
+            Some(
+                match rule.priority.checked_sub(1).filter(|priority| *priority > 0 && path.node().is_some()) {
+                    Some(before) => format!(
+                        "if the rule is not meant for pods, {}; otherwise let pod traffic look up hostgw's routes before it: `{}`",
+                        remove_rule(rule),
+                        ip(
+                            rule.family,
+                            &[
+                                "rule",
+                                "add",
+                                "to",
+                                &path.cluster.to_string(),
+                                "lookup",
+                                "main",
+                                "priority",
+                                &before.to_string()
+                            ]
+                        )
+                    ),
+                    None => format!("if the rule is not meant for pods, {}", remove_rule(rule)),
+                },
+            ),
         ),
         None => {
             let is_owned = route.is_owned();

@@ -9,7 +9,7 @@
 //! decoded, whether the next hop answers, or what the other node does.
 //!
 //! - `model.rs`: the way of a packet by rules, routes and sysctls
-//! - `path.rs`: the packets between the pods of this node and those of all others, and the way they should take
+//! - `path.rs`: the packets between the pods of this node and those of all others and the outside, and the way they should take
 //! - `firewall.rs`: what the chains of firewalls and NAT do with a packet
 //! - `explain.rs`: why a packet takes another way, in a sentence, and what to do about it
 
@@ -21,11 +21,23 @@ mod path;
 pub use explain::{PathFault, delete_route, explain, owner, stop_text};
 pub use firewall::{Filtering, Passage, Spot, Treatment, follow};
 pub use model::{ForwardingModel, Stop, Trace, discards, sysctls};
-pub use path::{Direction, Ledger, Path, Paths, PodPart, Rank};
+pub use path::{Direction, Ledger, Path, Paths, Peer, PodPart, Rank};
 
-use std::{fmt, net::IpAddr};
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
 
-use crate::{error::Error, text::Untrusted};
+use crate::{error::Error, model::Family, text::Untrusted};
+
+/// An address that stands for all outside the cluster: one for documentation (RFC 5737, RFC 3849).
+#[must_use]
+pub const fn outside_address(family: Family) -> IpAddr {
+    match family {
+        Family::V4 => IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)),
+        Family::V6 => IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1)),
+    }
+}
 
 /// A node that can be asked which way it forwards packets.
 pub trait Forwarder {

@@ -1,4 +1,4 @@
-//! The packets between the pods of this node and those of all others, and the way they should take.
+//! The packets between the pods of this node and those of all others and the outside, and the way they should take.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -7,36 +7,45 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{ForwardingModel, Hop, Packet, Verdict};
+use super::{ForwardingModel, Hop, Packet, Verdict, outside_address};
 use crate::{
-    model::{Cluster, Family, PerFamily, PodCidr, pod_address},
-    state::{Host, Route},
+    model::{Cluster, Family, MAIN_TABLE, PerFamily, PodCidr, pod_address},
+    state::{Host, Route, RouteType},
     text::Untrusted,
 };
 
-/// The direction of a packet between a pod of this node and a pod of another one.
+/// The direction of a packet from or to a pod of this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
-    /// From this node's pod to the other one.
+    /// From this node's pod.
     Out,
-    /// From the other pod to this node's.
+    /// To this node's pod.
     In,
 }
 
-/// A packet between two pods, and the next hop that it should take on this node.
+/// The other end of a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// A pod of the node with this name.
+    Node(Untrusted),
+    /// A host outside the cluster.
+    Outside,
+}
+
+/// A packet between a pod of this node and another pod or the outside, and the next hop that it should take on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path {
-    /// The other node.
-    pub node: Untrusted,
+    /// The other end.
+    pub peer: Peer,
     /// The direction.
     pub direction: Direction,
     /// The packet.
     pub packet: Packet,
-    /// The next hop.
+    /// The next hop. To the outside, any other one will do.
     pub expected: Hop,
     /// The pod CIDR of this node.
     pub own: IpNet,
-    /// The pod CIDR of the other node.
+    /// The pod CIDR of the other node, or the destination of the default route.
     pub other: IpNet,
     /// The cluster prefix.
     pub cluster: IpNet,
@@ -63,7 +72,7 @@ struct Pod {
     device: Untrusted,
 }
 
-/// The paths between the pods of a node and those of all others.
+/// The paths between the pods of a node and those of all others, and between its pods and the outside.
 #[derive(Debug, Clone)]
 pub struct Paths<'a> {
     cluster: &'a Cluster,
@@ -79,6 +88,8 @@ pub struct Paths<'a> {
     missing: Vec<Family>,
     /// Prefixes inside the cluster whose packets may take another way than all others.
     special: HashSet<IpNet>,
+    /// The default routes, by which pods reach the outside. A node without one has no outside.
+    outside: PerFamily<&'a Route>,
 }
 
 /// How good a path is.
@@ -106,7 +117,7 @@ impl<'a> Paths<'a> {
         cluster: &'a Cluster,
         index: usize,
         routes: impl Iterator<Item = (&'a Route, usize)>,
-        foreign: impl Iterator<Item = &'a Route>,
+        foreign: impl Iterator<Item = &'a Route> + Clone,
         host: &'a Host,
     ) -> Self {
         let node = &cluster.nodes[index];
@@ -122,7 +133,17 @@ impl<'a> Paths<'a> {
         };
         let others = routes.filter(|(route, _)| is_usable(route)).collect();
         let (parts, own_parts, special) = (Vec::new(), Vec::new(), HashSet::new());
-        let mut paths = Self { cluster, pods, others, parts, own_parts, missing, special };
+        let mut outside = PerFamily::default();
+        for (family, prefix) in cluster.prefixes.iter().filter(|_| cluster.nat.masquerade) {
+            // A route of its own makes the address stand for nothing else.
+            let is_special = |route: &Route| {
+                route.destination.prefix_len() > 1 && route.destination.contains(&outside_address(family))
+            };
+            if !prefix.contains(&outside_address(family)) && !foreign.clone().any(is_special) {
+                *outside.get_mut(family) = default_route(family, foreign.clone());
+            }
+        }
+        let mut paths = Self { cluster, pods, others, parts, own_parts, missing, special, outside };
         paths.add_foreign(index, foreign, host);
         paths
     }
@@ -160,19 +181,25 @@ impl<'a> Paths<'a> {
         self.special.extend(inside.into_iter().filter(is_inside));
     }
 
-    /// Iterates over the paths: for each other node and family, out and in, then to parts of their pods, and then to
-    /// parts of this node's.
+    /// Iterates over the paths: for each other node and family, out and in, then to parts of their pods, then to parts of
+    /// this node's, and then to the outside.
     pub fn iter(&self) -> impl Iterator<Item = Path> + '_ {
+        let outside = Family::ALL.into_iter().filter_map(|family| self.to_outside(family)).flatten();
+        self.between_pods().chain(outside)
+    }
+
+    /// Iterates over the paths between pods.
+    pub fn between_pods(&self) -> impl Iterator<Item = Path> + '_ {
         let wholes = self.others.iter().flat_map(|(route, node)| self.whole(route, *node));
         let parts = self.parts.iter().flat_map(|(part, at)| {
             let (route, node) = self.others[*at];
-            let both = self.both(route, node, pod_address(*part, None))?;
+            let both = self.both(route, Some(node), pod_address(*part, None))?;
             Some(both.map(|path| Path { part: Some(PodPart::Other(*part)), ..path }))
         });
         let own_parts = self.own_parts.iter().flat_map(|part| {
             let family = Family::from(*part);
             let (route, node) = self.others.iter().find(|(route, _)| route.family() == family)?;
-            let [mut out, mut back] = self.both(route, *node, pod_address(route.destination, None))?;
+            let [mut out, mut back] = self.both(route, Some(*node), pod_address(route.destination, None))?;
             (out.packet.source, back.packet.destination) =
                 (pod_address(*part, None), pod_address(*part, None));
             Some([out, back].map(|path| Path { part: Some(PodPart::Own(*part)), is_of_all: true, ..path }))
@@ -183,16 +210,23 @@ impl<'a> Paths<'a> {
     /// The two paths that stand for all of another node's pods.
     fn whole(&self, route: &Route, node: usize) -> Option<[Path; 2]> {
         let gateway = self.cluster.nodes[node].pod_gateway(route.family());
-        self.both(route, node, pod_address(route.destination, gateway))
+        self.both(route, Some(node), pod_address(route.destination, gateway))
     }
 
-    /// The two paths between this node's pod and a pod behind `route`.
-    fn both(&self, route: &Route, node: usize, address: IpAddr) -> Option<[Path; 2]> {
+    /// The two paths between this node's pod and the outside. Replies from there reach the pod's address, because the
+    /// kernel restores it before it routes them.
+    fn to_outside(&self, family: Family) -> Option<[Path; 2]> {
+        let route = self.outside.get(family)?;
+        self.both(route, None, outside_address(family))
+    }
+
+    /// The two paths between this node's pod and `address` behind `route`, which is a pod of `node`, if any.
+    fn both(&self, route: &Route, node: Option<usize>, address: IpAddr) -> Option<[Path; 2]> {
         let pod = self.pods.get(route.family())?;
         let device = route.next.device.clone()?;
         let cluster = *self.cluster.prefixes.get(route.family())?;
         let path = |direction, packet, expected| Path {
-            node: self.cluster.nodes[node].name.clone(),
+            peer: node.map_or(Peer::Outside, |node| Peer::Node(self.cluster.nodes[node].name.clone())),
             direction,
             packet,
             expected,
@@ -241,7 +275,7 @@ impl<'a> Paths<'a> {
     /// Returns `true` if there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.others.is_empty()
+        self.iter().next().is_none()
     }
 
     /// Returns the families for which no path can be judged, because the node has no interface for pods.
@@ -281,11 +315,26 @@ impl<'a> Paths<'a> {
 }
 
 impl Path {
+    /// The node of the other pod; `None` if the other end is outside the cluster.
+    #[must_use]
+    pub const fn node(&self) -> Option<&Untrusted> {
+        match &self.peer {
+            Peer::Node(name) => Some(name),
+            Peer::Outside => None,
+        }
+    }
+
     /// Returns how good a verdict about the packet is.
     #[must_use]
     pub fn rank(&self, verdict: &Verdict) -> Rank {
         match verdict {
             Verdict::Forwarded { hops, .. } if hops.len() == 1 && hops[0] == self.expected => Rank::Planned,
+            Verdict::Forwarded { hops, .. }
+                if (&self.peer, self.direction) == (&Peer::Outside, Direction::Out)
+                    && hops.iter().all(|hop| hop.device != self.packet.input) =>
+            {
+                Rank::Planned
+            }
             // Back to where it came from, no packet reaches another node, and on to another router, none reaches this
             // node's pods.
             Verdict::Forwarded { hops, .. }
@@ -321,6 +370,18 @@ impl Ledger {
 /// Iterates over the prefixes that contain this one, the longest first.
 fn ancestors(prefix: IpNet) -> impl Iterator<Item = IpNet> {
     std::iter::successors(prefix.supernet(), IpNet::supernet)
+}
+
+/// Returns the default route that the kernel prefers.
+fn default_route<'a>(family: Family, routes: impl Iterator<Item = &'a Route>) -> Option<&'a Route> {
+    let is_default = |route: &&Route| {
+        let is_usable = route.kind == RouteType::Unicast && route.next.device.is_some();
+        is_usable
+            && route.destination.prefix_len() == 0
+            && route.family() == family
+            && route.table == MAIN_TABLE
+    };
+    routes.filter(is_default).min_by_key(|route| route.metric)
 }
 
 /// Returns a pod of the node, and the interface to it.

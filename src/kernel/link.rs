@@ -13,7 +13,7 @@ use rtnetlink::{
 
 use super::netlink::{Attributes, KernelError, Socket, text};
 use crate::{
-    state::{InterfaceAddress, Link},
+    state::{AddressFlag, InterfaceAddress, Link},
     text::Untrusted,
 };
 
@@ -22,8 +22,13 @@ const RTM_GETLINK: u16 = 18;
 const RTM_GETADDR: u16 = 22;
 /// `sizeof(struct ifinfomsg)`.
 const LINK_HEADER: usize = 16;
-/// linux/if.h
+// linux/if.h
 const IFF_UP: u32 = 1;
+const IFF_LOWER_UP: u32 = 1 << 16;
+
+/// `IFA_F_*` (linux/if_addr.h).
+const ADDRESS_FLAGS: [(u32, AddressFlag); 3] =
+    [(0x01, AddressFlag::Temporary), (0x08, AddressFlag::DadFailed), (0x20, AddressFlag::Deprecated)];
 
 /// `IFLA_*` (linux/if_link.h).
 mod attribute {
@@ -89,6 +94,7 @@ fn link(payload: &[u8]) -> Option<(Link, Option<u32>)> {
         name: Untrusted::default(),
         index: word(&header[4..])?,
         up: flags & IFF_UP != 0,
+        carrier: Some(flags & IFF_LOWER_UP != 0),
         kind: None,
         master: None,
         mtu: None,
@@ -131,17 +137,22 @@ pub fn addresses(socket: &mut Socket, links: &Links) -> Result<Vec<InterfaceAddr
 
 fn address(message: &AddressMessage, links: &Links) -> Option<InterfaceAddress> {
     let (mut local, mut peer) = (None, None);
+    let mut bits = u32::from(message.header.flags.bits());
     for attribute in &message.attributes {
         match attribute {
             AddressAttribute::Local(address) => local = Some(*address),
             AddressAttribute::Address(address) => peer = Some(*address),
+            AddressAttribute::Flags(flags) => bits = flags.bits(),
             _ => {}
         }
     }
     // IPv6 omits IFA_LOCAL if it equals IFA_ADDRESS (rtnetlink(7)).
     let address: IpAddr = local.or(peer)?;
     let prefix = IpNet::new(peer.unwrap_or(address), message.header.prefix_len).ok()?.trunc();
-    Some(InterfaceAddress { device: links.name(message.header.index)?.clone(), address, prefix })
+    // In IPv4, the first bit marks a secondary address.
+    let is_set = |(bit, _): &(u32, AddressFlag)| bits & bit != 0 && address.is_ipv6();
+    let flags = ADDRESS_FLAGS.into_iter().filter(is_set).map(|(_, flag)| flag).collect();
+    Some(InterfaceAddress { device: links.name(message.header.index)?.clone(), address, prefix, flags })
 }
 
 /// Serializes a message, without the netlink header.

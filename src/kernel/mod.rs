@@ -21,6 +21,7 @@ mod verdict;
 
 use std::{
     fs, io,
+    net::IpAddr,
     os::{fd::AsFd, unix::fs::MetadataExt},
 };
 
@@ -33,7 +34,8 @@ use crate::{
     model::{Check, Family, SysctlKey},
     plan::{Change, NatChange, Observe, Observed, RouteChange, Scope, SysctlChange, SysctlValues},
     progress::{self, Task},
-    state::{Host, InterfaceAddress, NeighborEntry, State},
+    state::{Hardware, Host, InterfaceAddress, NeighborEntry, State},
+    text::Untrusted,
 };
 use link::Links;
 use netlink::{KernelError, Refused, Requests, Socket};
@@ -61,6 +63,7 @@ impl LiveNode {
         let mut observed = read(true, route::everything, |_| sysctl::everything())?;
         observed.host.firewall = nat::firewall();
         observed.host.neighbors = neighbors()?;
+        observed.host.hardware = hardware();
         Ok(observed)
     }
 }
@@ -333,6 +336,47 @@ fn neighbors() -> Result<Vec<NeighborEntry>, Error> {
     let entries = neighbor::all(&mut socket).map_err(|error| unreadable("the neighbors", &error))?;
     let entries = entries.iter().filter(|entry| entry.is_passing());
     Ok(entries.filter_map(|entry| entry.observed(&links)).collect())
+}
+
+/// Asks each of these next hops, an address and the name of an interface, for its link-layer address. Returns their
+/// entries in the neighbor table; those that the kernel never asks, such as permanent ones, are left out.
+///
+/// # Errors
+/// Returns an error if the kernel cannot be queried.
+pub fn ask_next_hops(hops: &[(IpAddr, Untrusted)]) -> Result<Vec<NeighborEntry>, Error> {
+    let _task = Task::counted("asking next hops", hops.len());
+    let mut socket = open_route_socket()?;
+    let links = Links::read(&mut socket).map_err(|error| unreadable("the interfaces", &error))?;
+    let mut entries = Vec::with_capacity(hops.len());
+    for batch in hops.chunks(probe::HOPS_AT_ONCE) {
+        let is_up = |index| links.all.iter().any(|link| link.index == index && link.up);
+        let interface = |device: &Untrusted| links.index(device.as_raw()).filter(|index| is_up(*index));
+        let known = batch.iter().filter_map(|(address, device)| Some((*address, interface(device)?)));
+        for (hop, answers) in probe::hops(&known.collect::<Vec<_>>(), &mut socket)? {
+            let (address, device) = (hop.0, links.name(hop.1));
+            entries.extend(device.map(|device| NeighborEntry {
+                device: device.clone(),
+                address,
+                is_silent: !answers,
+            }));
+        }
+        progress::advance(batch.len());
+    }
+    Ok(entries)
+}
+
+/// Reads what the firmware says about the machine. Unreadable files count as empty.
+fn hardware() -> Option<Hardware> {
+    let read = |name: &str| -> Untrusted {
+        let text = fs::read_to_string(format!("/sys/class/dmi/id/{name}")).unwrap_or_default();
+        text.trim().into()
+    };
+    let hardware = Hardware {
+        vendor: read("sys_vendor"),
+        product: read("product_name"),
+        asset_tag: read("chassis_asset_tag"),
+    };
+    (hardware != Hardware::default()).then_some(hardware)
 }
 
 fn open_route_socket() -> Result<Socket, Error> {

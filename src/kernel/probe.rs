@@ -7,6 +7,7 @@ mod ask;
 mod connect;
 
 use std::{
+    net::IpAddr,
     os::fd::BorrowedFd,
     time::{Duration, Instant},
 };
@@ -31,6 +32,9 @@ use connect::Connecting;
 const TICK: Duration = Duration::from_millis(20);
 /// The delay between a failed attempt and the next one.
 const RETRY_DELAY: Duration = Duration::from_millis(100);
+
+/// How long to wait for next hops at most, however many questions the kernel was told to ask.
+const HOPS_TIMEOUT: Duration = Duration::from_secs(15);
 
 /// The status of an attempt.
 enum AttemptStatus {
@@ -153,6 +157,48 @@ pub(super) fn probe(
         }
         wait(&runs).map_err(|errno| cannot_run(&errno.into()))?;
     }
+}
+
+/// How many next hops to ask at once: each needs an entry in the neighbor table, which holds 1,024 by default
+/// (`gc_thresh3`).
+pub(super) const HOPS_AT_ONCE: usize = 256;
+
+/// An address on the interface with this number.
+type HopAddress = (IpAddr, u32);
+
+/// Asks each of `hops` for its link-layer address, all at once, and returns those that the kernel asks, with whether they
+/// answered. The kernel gives up by itself: after seconds, by its defaults (`mcast_solicit`, `ucast_solicit`).
+///
+/// # Errors
+/// Returns an error if the kernel cannot be queried.
+pub(super) fn hops(hops: &[HopAddress], socket: &mut Socket) -> Result<Vec<(HopAddress, bool)>, Error> {
+    let start = Instant::now();
+    let mut asked = Vec::with_capacity(hops.len());
+    for &(address, interface) in hops {
+        let mut asking = Asking::on(address, interface);
+        let status = asking.begin(socket)?;
+        asked.push(((address, interface), asking, status));
+    }
+    loop {
+        let mut is_over = true;
+        for (_, asking, status) in &mut asked {
+            if matches!(status, AttemptStatus::Waiting | AttemptStatus::Interfered(_)) {
+                *status = asking.advance(socket)?;
+                is_over &= !matches!(status, AttemptStatus::Waiting | AttemptStatus::Interfered(_));
+            }
+        }
+        if is_over || start.elapsed() > HOPS_TIMEOUT {
+            break;
+        }
+        std::thread::sleep(TICK);
+    }
+    let mut results = Vec::with_capacity(asked.len());
+    for (hop, asking, status) in asked {
+        if asking.is_asked(socket)? {
+            results.push((hop, matches!(status, AttemptStatus::Passed)));
+        }
+    }
+    Ok(results)
 }
 
 /// Waits until an attempt can advance, at most one tick.

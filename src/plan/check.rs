@@ -48,15 +48,17 @@ fn check_router(context: &CheckContext, device: &str, problems: &mut Vec<Diagnos
         let captures =
             |route: &&Route| route.destination.contains(&router) && route.destination.prefix_len() > now;
         for route in desired.state.routes.iter().filter(captures) {
-            problems.push(Diagnostic {
-                rule: Rule::CutsOffRouter,
-                message: format!(
-                    "the route to {} would cut the node off: it contains {router}, this node's router",
-                    route.destination
-                ),
-                path: desired.route_origin(cluster, &route.key()),
-                remedy: Some("use a pod CIDR outside the nodes' network".to_owned()),
-            });
+            problems.push(
+                Diagnostic::new(
+                    Rule::CutsOffRouter,
+                    format!(
+                        "the route to {} would cut the node off: it contains {router}, this node's router",
+                        route.destination
+                    ),
+                )
+                .at(desired.route_origin(cluster, &route.key()))
+                .with_remedy("use a pod CIDR outside the nodes' network"),
+            );
         }
     }
 }
@@ -83,14 +85,9 @@ fn check_router_advertisements(context: &CheckContext, problems: &mut Vec<Diagno
         };
         let value = desired.state.sysctls.get(&key).or_else(|| observed.state.sysctls.get(&key));
         if value.is_none_or(|value| value != "2") {
-            problems.push(Diagnostic {
-                rule: Rule::LosesAdvertisedRoute,
-                message: format!(
+            problems.push(Diagnostic::new(Rule::LosesAdvertisedRoute, format!(
                     "{switch} = 1 would cut the node off: the kernel drops {route}, learned from router advertisements, unless {key} is 2"
-                ),
-                path: Some(ConfigPath::root().key("sysctls")),
-                remedy: Some(format!("add {key}: 2 under sysctls")),
-            });
+                )).at(Some(ConfigPath::root().key("sysctls"))).with_remedy(format!("add {key}: 2 under sysctls")));
         }
     }
 }
@@ -106,7 +103,7 @@ fn egress_interface<'a>(context: &CheckContext<'a>, problems: &mut Vec<Diagnosti
         ConfigPath::root().key("egressInterface")
     };
     let mut problem = |rule, message, remedy| {
-        problems.push(Diagnostic { rule, message, path: Some(path.clone()), remedy });
+        problems.push(Diagnostic::new(rule, message).at(Some(path.clone())).with_remedy_if(remedy));
     };
     match observed.host.link(name) {
         None => {
@@ -155,22 +152,26 @@ fn check_next_hops(context: &CheckContext, device: &str, problems: &mut Vec<Diag
             .map_or_else(|| "?".into(), |other| cluster.nodes[other].name.clone());
         let path = desired.route_origin(cluster, &route.key());
         if let Some(holder) = holder {
-            problems.push(Diagnostic {
-                rule: Rule::NextHopIsLocal,
-                message: format!(
-                    "next hop {gateway} of node {name} is this node's own address (on {holder}): \
+            problems.push(
+                Diagnostic::new(
+                    Rule::NextHopIsLocal,
+                    format!(
+                        "next hop {gateway} of node {name} is this node's own address (on {holder}): \
                      packets would never leave this node"
-                ),
-                path,
-                remedy: Some(own_address_hint(&name, &node.name)),
-            });
+                    ),
+                )
+                .at(path)
+                .with_remedy(own_address_hint(&name, &node.name)),
+            );
         } else {
-            problems.push(Diagnostic {
-                rule: Rule::NextHopNotOnLink,
-                message: format!("next hop {gateway} of node {name} is not on-link on {device}"),
-                path,
-                remedy: Some(not_on_link_hint(cluster.next_hop, device, &on_link)),
-            });
+            problems.push(
+                Diagnostic::new(
+                    Rule::NextHopNotOnLink,
+                    format!("next hop {gateway} of node {name} is not on-link on {device}"),
+                )
+                .at(path)
+                .with_remedy(not_on_link_hint(cluster.next_hop, device, &on_link)),
+            );
         }
     }
 }
@@ -237,14 +238,16 @@ fn check_sysctls(context: &CheckContext, problems: &mut Vec<Diagnostic>) {
     };
     let configured: std::collections::HashSet<_> = cluster.sysctls.iter().map(|(key, _)| key).collect();
     for key in configured.iter().filter(|key| key.as_str().ends_with(".disable_ipv6")) {
-        problems.push(Diagnostic {
-            rule: Rule::DisableIpv6,
-            message: format!(
-                "{key} cannot be managed by hostgw: it removes addresses, which no rollback can restore"
-            ),
-            path: Some(ConfigPath::root().key("sysctls").key(key.as_str())),
-            remedy: Some("set it where you configure the node's addresses".to_owned()),
-        });
+        problems.push(
+            Diagnostic::new(
+                Rule::DisableIpv6,
+                format!(
+                    "{key} cannot be managed by hostgw: it removes addresses, which no rollback can restore"
+                ),
+            )
+            .at(Some(ConfigPath::root().key("sysctls").key(key.as_str())))
+            .with_remedy("set it where you configure the node's addresses"),
+        );
     }
     for key in desired.state.sysctls.keys() {
         if observed.state.sysctls.contains_key(key) || is_unreadable(key) {
@@ -253,22 +256,19 @@ fn check_sysctls(context: &CheckContext, problems: &mut Vec<Diagnostic>) {
         // A released sysctl whose interface no longer exists cannot be restored.
         let implied = [SysctlKey::ipv4_forwarding(), SysctlKey::ipv6_forwarding()].contains(key);
         if configured.contains(key) {
-            problems.push(Diagnostic {
-                rule: Rule::SysctlMissing,
-                message: format!("this kernel has no sysctl {key}"),
-                path: Some(ConfigPath::root().key("sysctls").key(key.as_str())),
-                remedy: Some(format!(
+            problems.push(Diagnostic::new(Rule::SysctlMissing, format!("this kernel has no sysctl {key}")).at(Some(ConfigPath::root().key("sysctls").key(key.as_str()))).with_remedy(format!(
                     "/proc/sys/{} does not exist: check the name, or load the kernel module that provides it",
                     text::path(&key.file())
-                )),
-            });
+                )));
         } else if implied {
-            problems.push(Diagnostic {
-                rule: Rule::SysctlMissing,
-                message: format!("this kernel has no sysctl {key}, so it cannot forward"),
-                path: Some(ConfigPath::root().key("clusterPrefix")),
-                remedy: Some("check whether the address family of the cluster prefix is disabled".to_owned()),
-            });
+            problems.push(
+                Diagnostic::new(
+                    Rule::SysctlMissing,
+                    format!("this kernel has no sysctl {key}, so it cannot forward"),
+                )
+                .at(Some(ConfigPath::root().key("clusterPrefix")))
+                .with_remedy("check whether the address family of the cluster prefix is disabled"),
+            );
         }
     }
 }

@@ -120,7 +120,7 @@ nodes:
         let cluster = config::load(&document).expect("a valid file");
         let addresses = addresses.iter().map(|address| {
             let address = address.parse().expect("an address");
-            InterfaceAddress { device: "eth0".into(), address, prefix: address.into() }
+            InterfaceAddress { device: "eth0".into(), address, prefix: address.into(), flags: Vec::new() }
         });
         let host = Host { addresses: addresses.collect(), ..Host::default() };
         match identify(&cluster, name, &host, host_name) {

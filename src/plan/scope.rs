@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Touched, switch};
 use crate::{
-    forwarding,
+    forwarding::{self, outside_address},
     model::{Family, MAIN_TABLE, SysctlKey},
     state::{Host, InterfaceAddress, Route, RouteKey, State, StatePart},
 };
@@ -81,12 +81,17 @@ impl Scope {
         is_default || is_on_link || self.prefixes.iter().any(|prefix| prefix.contains(&route.destination))
     }
 
-    /// Returns `true` if a foreign route, of any table, can carry the packets of pods.
+    /// Returns `true` if a foreign route, of any table, can carry the packets of pods to each other or to the outside.
     #[must_use]
     pub fn bears_on(&self, route: &Route) -> bool {
         let destination = &route.destination;
-        let mut prefixes = self.prefixes.iter();
-        prefixes.any(|prefix| prefix.contains(destination) || destination.contains(prefix))
+        let outside = outside_address(route.family());
+        self.prefixes.iter().any(|prefix| {
+            let has_outside = Family::from(*prefix) == route.family();
+            prefix.contains(destination)
+                || destination.contains(prefix)
+                || (has_outside && destination.contains(&outside))
+        })
     }
 
     /// Returns the sysctls to read. `interfaces` returns the names in `net/FAMILY/conf` (`ipv4` or `ipv6`), including

@@ -299,14 +299,8 @@ impl DiagnosticEntry {
     /// Creates the entry of a finding about this place in a configuration.
     #[must_use]
     pub fn new(diagnostic: Diagnostic, source: Option<SourceLocation>) -> Self {
-        let Diagnostic { rule, message, remedy, .. } = diagnostic;
-        Self {
-            code: rule.code(),
-            severity: rule.severity(),
-            message: message.into(),
-            source,
-            remedy: remedy.map(Into::into),
-        }
+        let Diagnostic { rule, severity, message, remedy, .. } = diagnostic;
+        Self { code: rule.code(), severity, message: message.into(), source, remedy: remedy.map(Into::into) }
     }
 }
 

@@ -17,8 +17,8 @@ use crate::{
 
 /// The interface of pods, of the router and of the outside host.
 const ETH: &str = "eth0";
-const SWITCH: &str = "switch";
-const TO_OUTSIDE: &str = "eth1";
+/// The router's interface to the outside.
+const TO_OUTSIDE: &str = "outside";
 
 /// The namespaces of a simulated cluster. They disappear when this is dropped or the process exits.
 #[derive(Debug)]
@@ -27,9 +27,9 @@ pub struct Lab {
     pub nodes: Vec<(Namespace, Namespace)>,
     /// The outside host.
     pub outside: Namespace,
-    /// The router between the nodes' link and the outside.
+    /// The router between the nodes' links and the outside.
     pub router: Namespace,
-    /// The nodes' link.
+    /// The bridges that are the nodes' links.
     pub switch: Namespace,
 }
 
@@ -40,11 +40,14 @@ impl Lab {
     /// Returns an error if the kernel refuses a part of it, or if `keep_going` returns one.
     pub fn build(topology: &Topology, keep_going: &KeepGoing) -> Result<Self, Error> {
         let switch = namespace()?;
-        inside(&switch, || Interfaces::open()?.bridge(SWITCH))?;
+        inside(&switch, || {
+            let mut interfaces = Interfaces::open()?;
+            (0..topology.segments.len()).try_for_each(|segment| interfaces.bridge(&bridge_of(segment)))
+        })?;
         let (router, outside) = build_outside(topology, &switch)?;
         let count = topology.machines.len();
         let nodes = workers::each("building nodes", count, keep_going, |number| {
-            build_node(topology, &topology.machines[number], number, &switch)
+            build_node(&topology.machines[number], number, &switch)
         })?;
         Ok(Self { nodes, outside, router, switch })
     }
@@ -100,11 +103,23 @@ fn default_route(family: Family) -> IpNet {
     }
 }
 
-fn connect_to_switch(switch: &Namespace, port: &str, peer: &str, other: &Namespace) -> Result<(), Error> {
+/// The bridge that is a link of nodes.
+fn bridge_of(segment: usize) -> String {
+    format!("link{segment}")
+}
+
+/// Connects the interface `peer` of another namespace with a link of nodes.
+fn connect(
+    switch: &Namespace,
+    segment: usize,
+    port: &str,
+    peer: &str,
+    other: &Namespace,
+) -> Result<(), Error> {
     inside(switch, || {
         let mut interfaces = Interfaces::open()?;
         interfaces.cable(port, peer, other)?;
-        interfaces.attach(port, SWITCH)
+        interfaces.attach(port, &bridge_of(segment))
     })
 }
 
@@ -114,11 +129,16 @@ fn add_addresses(interfaces: &mut Interfaces, name: &str, addresses: &PerFamily<
 
 fn build_outside(topology: &Topology, switch: &Namespace) -> Result<(Namespace, Namespace), Error> {
     let (router, outside) = (namespace()?, namespace()?);
-    connect_to_switch(switch, "router", ETH, &router)?;
+    for segment in 0..topology.segments.len() {
+        connect(switch, segment, &format!("router{segment}"), &format!("eth{segment}"), &router)?;
+    }
     inside(&router, || {
         let mut interfaces = Interfaces::open()?;
         interfaces.up("lo")?;
-        add_addresses(&mut interfaces, ETH, &topology.router)?;
+        for (number, segment) in topology.segments.iter().enumerate() {
+            let name = format!("eth{number}");
+            segment.router.iter().try_for_each(|address| interfaces.address(&name, *address))?;
+        }
         interfaces.cable(TO_OUTSIDE, ETH, &outside)?;
         for (family, (_, router)) in topology.outside.iter() {
             interfaces.address(TO_OUTSIDE, *router)?;
@@ -148,14 +168,9 @@ fn enable_forwarding(family: Family) -> Result<(), Error> {
         .map_err(|error: io::Error| Error::unexpected(format!("cannot write {file}: {error}")))
 }
 
-fn build_node(
-    topology: &Topology,
-    machine: &Machine,
-    number: usize,
-    switch: &Namespace,
-) -> Result<(Namespace, Namespace), Error> {
+fn build_node(machine: &Machine, number: usize, switch: &Namespace) -> Result<(Namespace, Namespace), Error> {
     let (node, pod) = (namespace()?, namespace()?);
-    connect_to_switch(switch, &format!("port{number}"), &machine.interface, &node)?;
+    connect(switch, machine.segment, &format!("port{number}"), &machine.interface, &node)?;
     // The names must differ from the egress interface's.
     let distinct_name = |name: &'static str, other| if machine.interface == name { other } else { name };
     let (bridge, to_pod) = (distinct_name("cni0", "cni1"), distinct_name("pod0", "pod1"));
@@ -167,10 +182,10 @@ fn build_node(
         interfaces.cable(to_pod, ETH, &pod)?;
         interfaces.attach(to_pod, bridge)?;
         add_addresses(&mut interfaces, bridge, &machine.bridge)?;
-        topology
-            .router
-            .iter()
-            .try_for_each(|(family, router)| interfaces.route(default_route(family), router.addr()))
+        let routers = machine.router.iter();
+        routers
+            .map(|(family, router)| (default_route(family), router.addr()))
+            .try_for_each(|(destination, router)| interfaces.route(destination, router))
     })?;
     inside(&pod, || {
         let mut interfaces = Interfaces::open()?;

@@ -6,6 +6,7 @@
 //! processors. Only file descriptors refer to the namespaces, so they disappear when the process ends for any reason.
 
 mod build;
+mod networks;
 mod probe;
 mod promises;
 mod topology;
@@ -15,6 +16,7 @@ mod workers;
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use serde::Serialize;
 
 use crate::{
@@ -60,6 +62,10 @@ pub struct NodeResult {
     pub os: OperatingSystem,
     /// The totals of the node's plan.
     pub totals: Totals,
+    /// Why the node refused its plan, as a node of this cluster would: a sentence, and details if there are several
+    /// reasons. Absent if the plan was applied.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub refused: Vec<Untrusted>,
 }
 
 /// The result of a connection test.
@@ -95,17 +101,20 @@ pub enum ConnectionKind {
 }
 
 impl Simulation {
-    /// Builds the nodes at `indexes` of `cluster`, and applies each one's plan. Journals are stored under `scratch`.
+    /// Builds the nodes at `indexes` of `cluster`, in these `networks` ([`Topology::new`]), and applies each one's plan.
+    /// Journals are stored under `scratch`.
     ///
     /// # Errors
-    /// Returns an error if the namespaces cannot be built, if an apply fails, or if `keep_going` returns one.
+    /// Returns an error if the namespaces cannot be built, if an apply fails, or if `keep_going` returns one. A node that
+    /// refuses its plan is no error.
     pub fn build(
         cluster: &Cluster,
         indexes: &[usize],
+        networks: &[IpNet],
         scratch: &std::path::Path,
         keep_going: &KeepGoing,
     ) -> Result<Self, Error> {
-        let mut topology = Topology::new(cluster, indexes)?;
+        let mut topology = Topology::new(cluster, indexes, networks)?;
         let count = topology.machines.len();
         let lab = Lab::build(&topology, keep_going)?;
         let unsupported_sysctls = remove_unsupported_sysctls(&mut topology.cluster, &lab)?;
@@ -113,8 +122,12 @@ impl Simulation {
             prepare_node(&topology, &lab, number, scratch)
         })?;
         let (mut nodes, mut before) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        for (machine, (initial, totals)) in topology.machines.iter().zip(prepared) {
-            nodes.push(NodeResult { name: machine.name.clone(), os: machine.os, totals });
+        for (machine, (initial, applied)) in topology.machines.iter().zip(prepared) {
+            let (totals, refused) = match applied {
+                Ok(totals) => (totals, Vec::new()),
+                Err(why) => (Totals::default(), why),
+            };
+            nodes.push(NodeResult { name: machine.name.clone(), os: machine.os, totals, refused });
             before.push(initial);
         }
         Ok(Self { topology, lab, before, unsupported_sysctls, nodes })
@@ -124,6 +137,21 @@ impl Simulation {
     #[must_use]
     pub fn machines(&self) -> &[Machine] {
         &self.topology.machines
+    }
+
+    /// The networks of the nodes, by link. There is a router between links.
+    pub fn networks(&self) -> impl Iterator<Item = &[IpNet]> {
+        self.topology.segments.iter().map(|segment| segment.networks.as_slice())
+    }
+
+    /// Returns what puts all nodes on one link, if the links were derived from their addresses: a prefix for each family.
+    #[must_use]
+    pub fn one_link(&self) -> Option<Vec<IpNet>> {
+        self.topology.are_networks_assumed.then(|| {
+            let networks = || self.topology.segments.iter().flat_map(|segment| &segment.networks).copied();
+            let of = |family| networks().filter(move |prefix| Family::from(*prefix) == family);
+            Family::ALL.into_iter().filter_map(|family| networks::common_prefix(of(family))).collect()
+        })
     }
 
     /// The families whose outside connections were not tested: the configuration does not masquerade there, so the
@@ -229,6 +257,10 @@ impl Simulation {
         family: Family,
     ) -> Result<Option<String>, Error> {
         let Some(seen) = answer else {
+            let mut ends = [Some(trial.from), trial.to].into_iter().flatten();
+            if let Some(end) = ends.find(|end| !self.nodes[*end].refused.is_empty()) {
+                return Ok(Some(format!("{} refused its plan", self.nodes[end].name)));
+            }
             return Ok(Some(match trial.to {
                 Some(to) => trace::between(&self.lab, &self.topology, trial.from, to, family)?,
                 None => trace::to_outside(&self.lab, &self.topology, trial.from, family)?,
@@ -254,13 +286,16 @@ struct Before {
     fingerprint: kernel::Fingerprint,
 }
 
-/// Applies a node. Returns what it was like before, and the totals of its plan.
+/// The totals of a plan that was applied, or why the node refused it.
+type PlanOutcome = Result<Totals, Vec<Untrusted>>;
+
+/// Applies a node. Returns what it was like before, and the result.
 fn prepare_node(
     topology: &Topology,
     lab: &Lab,
     number: usize,
     scratch: &std::path::Path,
-) -> Result<(Before, Totals), Error> {
+) -> Result<(Before, PlanOutcome), Error> {
     let (cluster, index) = (&topology.cluster, topology.machines[number].index);
     inside(&lab.nodes[number].0, || {
         let identity = kernel::identity()
@@ -272,8 +307,14 @@ fn prepare_node(
             _ => FingerprintScope::Everything,
         };
         let fingerprint = kernel::fingerprint(&scope)?;
-        let totals = apply_node(cluster, index, &records)?;
-        Ok((Before { records, scope, fingerprint }, totals))
+        let applied = match apply_node(cluster, index, &records) {
+            Ok(totals) => Ok(totals),
+            Err(Failure::Untouched(error)) if error.kind == Kind::Invalid => {
+                Err(std::iter::once(error.message).chain(error.details).collect())
+            }
+            Err(failure) => return Err(node_error(&cluster.nodes[index].name, failure)),
+        };
+        Ok((Before { records, scope, fingerprint }, applied))
     })
 }
 
@@ -337,15 +378,14 @@ fn remove_unsupported_sysctls(cluster: &mut Cluster, lab: &Lab) -> Result<Vec<Sy
 }
 
 /// Applies the node at `index` as `hostgw apply --yes` does, in the namespace of the calling thread.
-fn apply_node(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Totals, Error> {
+fn apply_node(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Totals, Failure> {
     reconcile(&cluster.nodes[index].name, &mut ApplyCluster::new(cluster, index, dir))
 }
 
 /// Commits an operation on the node `name`, in the namespace of the calling thread.
-fn reconcile(name: &Untrusted, operation: &mut impl Operation) -> Result<Totals, Error> {
+fn reconcile(name: &Untrusted, operation: &mut impl Operation) -> Result<Totals, Failure> {
     let meta = TransactionMeta { node: Some(name.clone()), ..TransactionMeta::new(operation.command(), 0) };
-    let result =
-        reconcile::run(operation, None, &Unattended { meta }).map_err(|failure| node_error(name, failure))?;
+    let result = reconcile::run(operation, None, &Unattended { meta })?;
     Ok(result.committed.map_or_else(Totals::default, |committed| committed.totals))
 }
 

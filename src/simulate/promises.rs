@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Before, KeepGoing, Simulation, apply_node, build::inside, reconcile, workers};
+use super::{Before, KeepGoing, Simulation, apply_node, build::inside, node_error, reconcile, workers};
 use crate::{
     apply::StateDir,
     error::Error,
@@ -34,21 +34,35 @@ impl Promise {
 }
 
 impl Simulation {
-    /// Applies each node again, removes a route manually, and destroys. Returns the results. The nodes are left in
-    /// their initial state.
+    /// Applies each node again that did not refuse its plan, removes a route manually, and destroys. Returns the results,
+    /// or none if no plan was applied. The nodes are left in their initial state.
     ///
     /// # Errors
     /// Returns an error if a node cannot be read or changed at all, or if `keep_going` returns one.
     pub fn promises(&self, keep_going: &KeepGoing) -> Result<Vec<Promise>, Error> {
         let count = self.topology.machines.len();
+        if self.nodes.iter().all(|node| !node.refused.is_empty()) {
+            return Ok(Vec::new());
+        }
+        let first = self.nodes.iter().position(|node| node.refused.is_empty()).unwrap_or(0);
         let checked = workers::each("checking promises", count, keep_going, |number| {
             let (machine, cluster) = (&self.topology.machines[number], &self.topology.cluster);
             let before = &self.before[number];
+            if !self.nodes[number].refused.is_empty() {
+                return Ok((None, None, Vec::new()));
+            }
             inside(&self.lab.nodes[number].0, || {
                 let describe = |text: String| format!("{}: {text}", machine.name);
-                let repeated = check_repeated_apply(cluster, machine.index, before)?.map(describe);
-                let drift =
-                    if number == 0 { check_drift(cluster, machine.index, &before.records)? } else { None };
+                let apply = || {
+                    let applied = apply_node(cluster, machine.index, &before.records);
+                    applied.map_err(|failure| node_error(&machine.name, failure))
+                };
+                let repeated = check_repeated_apply(&apply, before)?.map(describe);
+                let drift = if number == first {
+                    check_drift(&apply, cluster, machine.index, &before.records)?
+                } else {
+                    None
+                };
                 let leftovers = check_destroy(before)?.into_iter().map(describe).collect::<Vec<_>>();
                 Ok((repeated, drift.map(describe), leftovers))
             })
@@ -67,9 +81,12 @@ impl Simulation {
     }
 }
 
-fn check_repeated_apply(cluster: &Cluster, index: usize, node: &Before) -> Result<Option<String>, Error> {
+/// Applies a node.
+type ApplyNode<'a> = dyn Fn() -> Result<Totals, Error> + 'a;
+
+fn check_repeated_apply(apply: &ApplyNode, node: &Before) -> Result<Option<String>, Error> {
     let before = kernel::fingerprint(&node.scope)?;
-    let totals = apply_node(cluster, index, &node.records)?;
+    let totals = apply()?;
     let differences = before.differences(&kernel::fingerprint(&node.scope)?);
     if totals != Totals::default() {
         return Ok(Some("the second plan is not empty".to_owned()));
@@ -77,7 +94,12 @@ fn check_repeated_apply(cluster: &Cluster, index: usize, node: &Before) -> Resul
     Ok(differences.first().cloned())
 }
 
-fn check_drift(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option<String>, Error> {
+fn check_drift(
+    apply: &ApplyNode,
+    cluster: &Cluster,
+    index: usize,
+    dir: &StateDir,
+) -> Result<Option<String>, Error> {
     let plan_now = || -> Result<_, Error> {
         let saved = dir.saved()?;
         let prepared = plan::prepare(&mut LiveNode, cluster, index, &saved, ForeignPolicy::Respect)?;
@@ -99,7 +121,7 @@ fn check_drift(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option
         let last = last.as_ref().map(plan::PreviousApply::of_state);
         plan::reason(Some(cluster), &after.desired, &saved, last.as_ref(), change).drift
     });
-    apply_node(cluster, index, dir)?;
+    apply()?;
     if !is_reported_as_drift || after.plan.changes.len() != 1 {
         return Ok(Some(format!("the plan did not show that {route} was gone")));
     }
@@ -108,6 +130,7 @@ fn check_drift(cluster: &Cluster, index: usize, dir: &StateDir) -> Result<Option
 
 fn check_destroy(node: &Before) -> Result<Vec<String>, Error> {
     let mut destroy = Destroy::new(node.records.clone(), ForeignSysctlPolicy::Refuse);
-    reconcile(&"destroy".into(), &mut destroy)?;
+    let name = "destroy".into();
+    reconcile(&name, &mut destroy).map_err(|failure| node_error(&name, failure))?;
     Ok(node.fingerprint.differences(&kernel::fingerprint(&node.scope)?))
 }

@@ -1,11 +1,14 @@
-//! The machines and addresses of a simulated cluster, derived from the configuration alone.
+//! The machines, links and addresses of a simulated cluster, derived from the configuration and from what the command
+//! line says about networks.
 
 use std::{
     collections::BTreeSet,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::networks::Networks;
 
 use crate::{
     error::{Error, Kind},
@@ -23,10 +26,31 @@ pub struct Topology {
     pub cluster: Cluster,
     /// The simulated nodes, in the order of the configuration.
     pub machines: Vec<Machine>,
-    /// The address of the router on the nodes' link.
-    pub router: PerFamily<IpNet>,
+    /// The links of the simulated nodes, with a router between them.
+    pub segments: Vec<LinkSegment>,
+    /// Whether the networks of the nodes were derived from their addresses, although there are several.
+    pub are_networks_assumed: bool,
     /// The addresses of the outside host and of the router on its link.
     pub outside: PerFamily<(IpNet, IpNet)>,
+}
+
+/// A link that connects nodes and the router.
+#[derive(Debug, Clone, Default)]
+pub struct LinkSegment {
+    /// The networks on it.
+    pub networks: Vec<IpNet>,
+    /// The addresses of the router: one in each network.
+    pub router: Vec<IpNet>,
+    /// The numbers of the networks in each family.
+    numbers: BTreeSet<(Family, usize)>,
+}
+
+impl LinkSegment {
+    /// The router's address in the network of `address`.
+    #[must_use]
+    pub fn router_of(&self, address: &IpNet) -> Option<IpNet> {
+        self.router.iter().copied().find(|router| router.contains(&address.addr()))
+    }
 }
 
 /// A node with its pod.
@@ -40,8 +64,12 @@ pub struct Machine {
     pub os: OperatingSystem,
     /// The node's egress interface.
     pub interface: String,
-    /// The node's addresses on the shared link.
+    /// The node's addresses on its link.
     pub addresses: PerFamily<IpNet>,
+    /// The router's addresses on its link.
+    pub router: PerFamily<IpNet>,
+    /// The number of its link.
+    pub segment: usize,
     /// The addresses of the pod bridge: the pod gateways of the node's operating system.
     pub bridge: PerFamily<IpNet>,
     /// The addresses of the node's pod.
@@ -49,28 +77,43 @@ pub struct Machine {
 }
 
 impl Topology {
-    /// Creates the topology of the nodes at `indexes`. Allocates the addresses that the configuration omits.
+    /// Creates the topology of the nodes at `indexes`. Allocates the addresses that the configuration omits. Nodes in
+    /// different networks (see `Networks::of`) are on different links, unless they share one in the other family.
     ///
     /// # Errors
-    /// Returns [`Kind::Invalid`] if no address is free to allocate.
-    pub fn new(cluster: &Cluster, indexes: &[usize]) -> Result<Self, Error> {
-        let mut networks = PerFamily::<Network>::default();
-        for (family, prefix) in cluster.prefixes.iter() {
-            *networks.get_mut(family) = Some(Network::of(cluster, family, *prefix));
-        }
+    /// Returns [`Kind::Invalid`] if no address is free to allocate, or if a node is in none of the `networks`.
+    pub fn new(cluster: &Cluster, indexes: &[usize], networks: &[IpNet]) -> Result<Self, Error> {
+        let mut networks = Networks::of(cluster, networks)?;
         let mut simulated = cluster.clone();
         let mut machines = Vec::with_capacity(indexes.len());
+        let mut segments: Vec<LinkSegment> = Vec::new();
+        let mut numbers_of = Vec::with_capacity(indexes.len());
         for &index in indexes {
-            machines.push(machine(&mut simulated, index, &mut networks)?);
+            let (machine, numbers) = machine(&mut simulated, index, &mut networks)?;
+            machines.push(machine);
+            merge(&mut segments, numbers.clone());
+            numbers_of.push(numbers);
         }
-        let (mut router, mut outside) = (PerFamily::default(), PerFamily::default());
-        for (family, _) in cluster.prefixes.iter() {
-            if let Some(network) = networks.get_mut(family) {
-                *router.get_mut(family) = Some(network.allocate()?);
-                *outside.get_mut(family) = Some(outside_addresses(cluster, network.prefix, family)?);
+        for segment in &mut segments {
+            for (family, number) in segment.numbers.clone() {
+                let router = networks.allocate(family, number)?;
+                segment.networks.push(router.trunc());
+                segment.router.push(router);
             }
         }
-        Ok(Self { cluster: simulated, machines, router, outside })
+        for (machine, numbers) in machines.iter_mut().zip(numbers_of) {
+            machine.segment =
+                segments.iter().position(|segment| segment.numbers.is_superset(&numbers)).unwrap_or(0);
+            for (family, address) in machine.addresses.iter() {
+                *machine.router.get_mut(family) = segments[machine.segment].router_of(address);
+            }
+        }
+        let mut outside = PerFamily::default();
+        for (family, _) in cluster.prefixes.iter() {
+            *outside.get_mut(family) = Some(outside_addresses(cluster, &networks, family)?);
+        }
+        let are_networks_assumed = networks.are_assumed && segments.len() > 1;
+        Ok(Self { cluster: simulated, machines, segments, are_networks_assumed, outside })
     }
 
     /// Returns `true` if traffic from pods to the outside host is masqueraded. Otherwise the outside host has no route
@@ -84,11 +127,25 @@ impl Topology {
     }
 }
 
+/// Adds a link with these networks. Links with a network in common are one.
+fn merge(segments: &mut Vec<LinkSegment>, mut numbers: BTreeSet<(Family, usize)>) {
+    segments.retain(|segment| {
+        let is_same = !segment.numbers.is_disjoint(&numbers);
+        if is_same {
+            numbers.extend(&segment.numbers);
+        }
+        !is_same
+    });
+    segments.push(LinkSegment { numbers, ..LinkSegment::default() });
+}
+
+/// Derives a machine, and the numbers of its networks.
 fn machine(
     simulated: &mut Cluster,
     index: usize,
-    networks: &mut PerFamily<Network>,
-) -> Result<Machine, Error> {
+    networks: &mut Networks,
+) -> Result<(Machine, BTreeSet<(Family, usize)>), Error> {
+    let families: Vec<Family> = simulated.prefixes.iter().map(|(family, _)| family).collect();
     let egress = simulated.egress_interface.clone();
     let node = &mut simulated.nodes[index];
     let interface = match node.os {
@@ -99,12 +156,14 @@ fn machine(
     let os = node.os;
     let (mut addresses, mut bridge, mut pod) =
         (PerFamily::default(), PerFamily::default(), PerFamily::default());
-    for family in Family::ALL {
-        let Some(network) = networks.get_mut(family) else { continue };
-        let address = match node.addresses.get(family) {
-            Some(address) => network.with_length(*address),
-            None => network.allocate()?,
+    let mut numbers = BTreeSet::new();
+    for family in families {
+        let known = node.addresses.get(family).and_then(|address| networks.with_length(*address));
+        let (number, address) = match known {
+            Some(known) => known,
+            None => (0, networks.allocate(family, 0)?),
         };
+        numbers.insert((family, number));
         *addresses.get_mut(family) = Some(address);
         // Routes with `nextHop: node-address` need the allocated address, too.
         *node.addresses.get_mut(family) = Some(address.addr());
@@ -122,78 +181,16 @@ fn machine(
     if os == OperatingSystem::Windows {
         node.egress_interface = InterfaceName::linux(&interface).ok();
     }
-    Ok(Machine { index, name: node.name.clone(), os, interface, addresses, bridge, pod })
-}
-
-/// The nodes' link.
-#[derive(Debug)]
-struct Network {
-    prefix: IpNet,
-    taken: BTreeSet<IpAddr>,
-    cluster: IpNet,
-}
-
-impl Network {
-    /// The smallest prefix around the configured node addresses, with at most a /24 or /64; without any, a
-    /// documentation prefix (RFC 5737, RFC 3849).
-    fn of(cluster: &Cluster, family: Family, cluster_prefix: IpNet) -> Self {
-        let configured: BTreeSet<IpAddr> =
-            cluster.nodes.iter().filter_map(|node| node.addresses.get(family).copied()).collect();
-        // Include all nodes: the simulated ones have routes to the others.
-        let prefix = configured
-            .iter()
-            .copied()
-            .map(|address| enclosing_net(address, if address.is_ipv4() { 24 } else { 64 }))
-            .reduce(common_prefix)
-            .unwrap_or_else(|| match family {
-                Family::V4 => Ipv4Net::new_assert(Ipv4Addr::new(192, 0, 2, 0), 24).into(),
-                Family::V6 => Ipv6Net::new_assert(Ipv6Addr::new(0x2001, 0xdb8, 0, 1, 0, 0, 0, 0), 64).into(),
-            });
-        Self { prefix, taken: configured, cluster: cluster_prefix }
-    }
-
-    fn with_length(&self, address: IpAddr) -> IpNet {
-        IpNet::new(address, self.prefix.prefix_len()).unwrap_or(self.prefix)
-    }
-
-    /// Allocates an unused address.
-    fn allocate(&mut self) -> Result<IpNet, Error> {
-        // The first address of an IPv6 subnet is the subnet-router anycast address (RFC 4291, 2.6.1).
-        let is_free = |address: &IpAddr| {
-            *address != self.prefix.network()
-                && !self.taken.contains(address)
-                && !self.cluster.contains(address)
-        };
-        let free = self.prefix.hosts().take(100_000).find(is_free).ok_or_else(|| {
-            Error::new(
-                Kind::Invalid,
-                format!("the nodes' network {} has no free address for a simulated machine", self.prefix),
-            )
-            .with_hint("build fewer nodes with --sample, or set the nodes' addresses in the file")
-        })?;
-        self.taken.insert(free);
-        Ok(self.with_length(free))
-    }
-}
-
-fn enclosing_net(address: IpAddr, length: u8) -> IpNet {
-    IpNet::new(address, length).map_or_else(|_| address.into(), |net| net.trunc())
-}
-
-/// The longest prefix that contains both.
-fn common_prefix(a: IpNet, b: IpNet) -> IpNet {
-    let mut net = a;
-    while !net.contains(&b) {
-        match net.supernet() {
-            Some(wider) => net = wider,
-            None => break,
-        }
-    }
-    net
+    let (name, router) = (node.name.clone(), PerFamily::default());
+    Ok((Machine { index, name, os, interface, addresses, router, segment: 0, bridge, pod }, numbers))
 }
 
 /// The outside host and its router, in a documentation prefix that nothing else uses.
-fn outside_addresses(cluster: &Cluster, nodes: IpNet, family: Family) -> Result<(IpNet, IpNet), Error> {
+fn outside_addresses(
+    cluster: &Cluster,
+    networks: &Networks,
+    family: Family,
+) -> Result<(IpNet, IpNet), Error> {
     let candidates: Vec<IpNet> = match family {
         Family::V4 => [[203, 0, 113], [198, 51, 100], [192, 0, 2]]
             .map(|[a, b, c]| Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, 0), 24).into())
@@ -204,7 +201,7 @@ fn outside_addresses(cluster: &Cluster, nodes: IpNet, family: Family) -> Result<
     };
     let overlaps = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
     let is_free = |candidate: &IpNet| {
-        !overlaps(candidate, &nodes)
+        !networks.prefixes().any(|nodes| overlaps(candidate, &nodes))
             && !cluster.prefixes.iter().any(|(_, prefix)| overlaps(candidate, prefix))
     };
     let prefix = candidates.into_iter().find(is_free).ok_or_else(|| {
@@ -274,13 +271,13 @@ mod tests {
             "  - {name: a, os: linux, podCIDR: 10.244.0.0/24, address: 172.30.0.11}
   - {name: w, os: windows, podCIDR: 10.244.1.128/25, address: 172.30.0.12, egressInterface: vEthernet (Ethernet)}\n",
         );
-        let topology = Topology::new(&cluster, &[0, 1]).expect("a topology");
+        let topology = Topology::new(&cluster, &[0, 1], &[]).expect("a topology");
         let windows = &topology.machines[1];
         assert_eq!((windows.interface.as_str(), windows.os), ("eth0", OperatingSystem::Windows));
         assert_eq!(v4(&windows.bridge), "10.244.1.130/25");
         assert_eq!(v4(&windows.pod), "10.244.1.138/25");
         assert_eq!(v4(&windows.addresses), "172.30.0.12/24");
-        assert_eq!(v4(&topology.router), "172.30.0.1/24");
+        assert_eq!(v4(&windows.router), "172.30.0.1/24");
         let gateway = topology.cluster.nodes[1].pod_gateway(Family::V4).map(|gateway| gateway.to_string());
         assert_eq!(gateway.as_deref(), Some("10.244.1.130"));
     }
@@ -292,16 +289,60 @@ mod tests {
   - {name: b, os: linux, podCIDR: 10.244.1.0/30, address: 172.30.0.2}
   - {name: c, os: linux, podCIDR: 10.244.2.0/24, address: 172.30.9.1}\n",
         );
-        let topology = Topology::new(&cluster, &[0, 1, 2]).expect("a topology");
+        let topology =
+            Topology::new(&cluster, &[0, 1, 2], &["172.30.0.0/20".parse().unwrap()]).expect("a topology");
         let addresses: Vec<_> = topology.machines.iter().map(|machine| v4(&machine.addresses)).collect();
         assert_eq!(addresses, ["172.30.0.1/20", "172.30.0.2/20", "172.30.9.1/20"]);
         assert_eq!(v4(&topology.machines[1].pod), "10.244.1.2/30");
+        assert_eq!(topology.segments.len(), 1);
         let without_addresses =
-            Topology::new(&self::cluster("  - {name: a, os: linux, podCIDR: 10.244.0.0/24}\n"), &[0]);
+            Topology::new(&self::cluster("  - {name: a, os: linux, podCIDR: 10.244.0.0/24}\n"), &[0], &[]);
         let alone = without_addresses.expect("a topology");
         assert_eq!(v4(&alone.machines[0].addresses), "192.0.2.1/24");
         let outside = alone.outside.v4.map(|(host, _)| host.to_string());
         assert_eq!(outside.as_deref(), Some("203.0.113.10/24"));
+    }
+
+    /// Nodes in different networks are on different links, each with an address of the router in every network.
+    #[test]
+    fn networks_become_links() {
+        let nodes = "  - {name: a, os: linux, podCIDR: 10.244.0.0/24, address: 172.30.0.1}
+  - {name: b, os: linux, podCIDR: 10.244.1.0/24, address: 172.30.9.1}
+  - {name: c, os: linux, podCIDR: 10.244.2.0/24, address: 172.30.0.7}\n";
+        let segments = |topology: &Topology| -> Vec<usize> {
+            topology.machines.iter().map(|machine| machine.segment).collect()
+        };
+        let topology = Topology::new(&cluster(nodes), &[0, 1, 2], &[]).expect("a topology");
+        let [a, b, c] = segments(&topology).try_into().expect("three nodes");
+        assert!(a == c && a != b && topology.are_networks_assumed);
+        assert_eq!(v4(&topology.machines[0].router), "172.30.0.2/24");
+        assert_eq!(v4(&topology.machines[1].router), "172.30.9.2/24");
+        let given: Vec<IpNet> = ["172.30.0.0/21", "172.30.8.0/21"].map(|net| net.parse().unwrap()).to_vec();
+        let topology = Topology::new(&cluster(nodes), &[0, 1, 2], &given).expect("a topology");
+        assert_eq!(v4(&topology.machines[1].addresses), "172.30.9.1/21");
+        assert!(topology.segments.len() == 2 && !topology.are_networks_assumed);
+        let error = Topology::new(&cluster(nodes), &[0, 1, 2], &given[..1]).expect_err("b is nowhere");
+        assert_eq!(error.message, "node b: 172.30.9.1 is in none of the networks 172.30.0.0/21");
+        // A common network in the other family means one link.
+        let dual = nodes.replace("/24, address: 172.30", "/24, address: [172.30").replace('}', "]}");
+        let dual: String = dual
+            .lines()
+            .enumerate()
+            .map(|(n, line)| {
+                let v6 = format!("podCIDR: [10.244.{n}.0/24, 'fd00:244:0:{n}::/64']");
+                let line = line
+                    .replace(&format!("podCIDR: 10.244.{n}.0/24"), &v6)
+                    .replace("]}", &format!(", '2001:db8::{n}1']}}"));
+                line + "\n"
+            })
+            .collect();
+        let text =
+            format!("clusterPrefix: [10.244.0.0/16, 'fd00:244::/48']\negressInterface: eth0\nnodes:\n{dual}");
+        let document = Document::new("hostgw.yaml", text, Format::Yaml);
+        let cluster = config::load(&document).unwrap_or_else(|invalid| panic!("{}", invalid.render(false)));
+        let topology = Topology::new(&cluster, &[0, 1, 2], &[]).expect("a topology");
+        assert_eq!(segments(&topology), [0, 0, 0]);
+        assert_eq!(topology.segments[0].networks.len(), 3);
     }
 
     #[test]

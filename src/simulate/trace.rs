@@ -80,7 +80,7 @@ fn trace_one_way(
     let Some(gateway) = lookup.gateway.filter(|_| lookup.has_route) else {
         return Ok(Some(format!("no route: {name} has no next hop for {pod}")));
     };
-    if topology.router.get(family).is_some_and(|router| router.addr() == gateway) {
+    if source.router.get(family).is_some_and(|router| router.addr() == gateway) {
         return Ok(Some(format!(
             "no route: on {name} only the default route matches {pod}; check that a rule looks up the table in routes.table"
         )));
@@ -91,6 +91,18 @@ fn trace_one_way(
         return Ok(Some(format!("wrong next hop: {name} sends to {gateway}, but {}{at}", target.name)));
     }
     if answers == Some(false) {
+        if source.segment != target.segment {
+            let network = |machine: &Machine| {
+                machine.addresses.get(family).map_or_else(String::new, |address| address.trunc().to_string())
+            };
+            return Ok(Some(format!(
+                "no neighbor: {gateway} does not answer on {name}'s link, because {} is behind a router: {name} is in {}, {} in {}",
+                target.name,
+                network(source),
+                target.name,
+                network(target)
+            )));
+        }
         let why = match (family, topology.cluster.next_hop) {
             (Family::V6, NextHopMode::PodGateway) => {
                 ": with IPv6, Linux only answers for addresses of the receiving interface, and the pod gateway is on another; use nextHop: node-address"

@@ -1,6 +1,6 @@
 //! The surroundings of a node that plans are checked against: interfaces, addresses and foreign routes.
 
-use std::net::IpAddr;
+use std::{fmt, net::IpAddr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,24 @@ pub struct Host {
     /// The neighbor table. Empty if it was not read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub neighbors: Vec<NeighborEntry>,
+    /// What the firmware says about the machine. Absent if it was not read or says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hardware: Option<Hardware>,
+}
+
+/// What the firmware says about a machine (`/sys/class/dmi/id`), from which clouds can be told.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Hardware {
+    /// Its vendor (`sys_vendor`).
+    #[serde(default, skip_serializing_if = "Untrusted::is_empty")]
+    pub vendor: Untrusted,
+    /// Its model (`product_name`).
+    #[serde(default, skip_serializing_if = "Untrusted::is_empty")]
+    pub product: Untrusted,
+    /// The asset tag of its chassis (`chassis_asset_tag`).
+    #[serde(default, skip_serializing_if = "Untrusted::is_empty")]
+    pub asset_tag: Untrusted,
 }
 
 /// A network interface.
@@ -44,6 +62,9 @@ pub struct Link {
     pub index: u32,
     /// Whether it is administratively up (`IFF_UP`).
     pub up: bool,
+    /// Whether the link below it is connected (`IFF_LOWER_UP`); absent if it was not read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub carrier: Option<bool>,
     /// Its kind, such as `bridge` or `veth`; absent for a physical interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<Untrusted>,
@@ -85,6 +106,33 @@ pub struct InterfaceAddress {
     /// The prefix that the address makes reachable through the interface.
     #[schemars(with = "String")]
     pub prefix: IpNet,
+    /// What distinguishes it from a lasting address that the kernel uses.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<AddressFlag>,
+}
+
+/// A property of an address (`IFA_F_*` in linux/if_addr.h), by the word of `ip address`.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "camelCase")]
+pub enum AddressFlag {
+    /// A privacy address (RFC 8981), which the kernel replaces by another one.
+    Temporary,
+    /// Its preferred lifetime is over.
+    Deprecated,
+    /// Another machine has the address, so the kernel does not use it.
+    DadFailed,
+}
+
+impl fmt::Display for AddressFlag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Temporary => "temporary",
+            Self::Deprecated => "deprecated",
+            Self::DadFailed => "dadfailed",
+        })
+    }
 }
 
 impl Host {

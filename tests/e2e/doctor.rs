@@ -16,7 +16,7 @@ const RECIPE_RULE: &str =
     "iptables-nft -t nat -A POSTROUTING ! -d 10.244.0.0/16 -m addrtype ! --dst-type LOCAL -j MASQUERADE";
 
 /// What is wrong with the node, what else the configuration says, and what cures it.
-const DISEASES: [(&str, &str, &str, &str); 30] = [
+const DISEASES: [(&str, &str, &str, &str); 32] = [
     ("not-applied", "ip route del 10.244.1.0/24", "", "\"$HOSTGW\" apply --yes"),
     ("conflict", "ip route replace 10.244.1.0/24 via 172.30.0.77", "", "ip route del 10.244.1.0/24; \"$HOSTGW\" apply --yes"),
     ("forwarding", "sysctl -qw net.ipv4.conf.cni0.forwarding=0", "", "sysctl -qw net.ipv4.conf.cni0.forwarding=1"),
@@ -174,6 +174,14 @@ const DISEASES: [(&str, &str, &str, &str); 30] = [
         "ip link del virbr0",
     ),
     ("port", "ip link add vmbr0 type bridge; ip link set vmbr0 up; ip link set eth0 master vmbr0", "", "ip link set eth0 nomaster"),
+    (
+        "flannel",
+        "ip link add flannel.1 type bridge; ip link set flannel.1 up; ip route add 10.244.2.0/24 dev flannel.1 metric 5000
+         iptables-nft -N FLANNEL-FWD; iptables-nft -A FORWARD -j FLANNEL-FWD",
+        "",
+        "ip link del flannel.1",
+    ),
+    ("kube-router", "ip route add 10.244.1.0/24 via 172.30.0.12 proto 17 metric 9", "", "ip route del 10.244.1.0/24 proto 17"),
     ("mtu", "ip link set eth0 mtu 1400", "", "ip link set eth0 mtu 1500"),
 ];
 

@@ -19,6 +19,7 @@ mod documents;
 mod drift;
 mod dual_stack;
 mod environment;
+mod examination;
 #[cfg(feature = "fault-injection")]
 mod faults;
 mod findings;

@@ -169,6 +169,51 @@ fn working_paths_and_nodes_without_pods_are_quiet() {
     });
 }
 
+/// What pods send to the outside leaves by the default route, and the replies come back through its interface.
+#[test]
+fn the_outside_is_a_path_too() {
+    let snapshots = std::sync::Mutex::new(Snapshots::default());
+    each(|privilege| {
+        let node = node_with_pods(privilege);
+        node.sh("ip link add eth1 type veth peer name lan1; ip link set lan1 up; ip link set eth1 up
+                 ip address add 192.168.7.2/24 dev eth1; ip route add default via 192.168.7.1");
+        node.await_ipv6_addresses();
+        let outcome = node.hostgw_ok(&["apply", "--yes"]);
+        assert!(!format!("{outcome}").contains("warning"), "{outcome}");
+        let compare = |name: &str, outcome: &Outcome| {
+            snapshots.lock().expect("no panic").compare(&format!("paths-outside-{name}"), outcome);
+        };
+        // A change that loses the replies is rolled back.
+        let before = node.witness();
+        node.write(
+            "hostgw.yaml",
+            &cluster("sysctls: {net.ipv4.conf.eth1.forwarding: 0}", &[NODE_1, NODE_2, NODE_3]),
+        );
+        compare("apply", &node.hostgw(&["apply", "--yes"]).expect(6));
+        node.assert_unchanged(&before, "a lost outside");
+        // What was lost before is told.
+        node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2, NODE_3]));
+        node.sh("ip route add unreachable 128.0.0.0/1");
+        compare("plan", &node.hostgw(&["plan"]).expect(0));
+        node.sh("\"$HOSTGW\" snapshot >snapshot.json");
+        let saved = node.hostgw_ok(&["plan", "--state", "snapshot.json"]).stdout;
+        assert_eq!(saved, node.hostgw_ok(&["plan"]).stdout);
+        assert!(!asked(&node, "198.51.100.1 from 10.244.0.10 iif cni0").contains(" via "));
+        node.hostgw(&["doctor"])
+            .expect(11)
+            .says("error[HG0852]: this node's pods cannot reach destinations outside the cluster");
+        // A filter of addresses that nobody should use tells nothing about the outside.
+        node.sh("ip route del unreachable 128.0.0.0/1; ip route add blackhole 198.51.100.0/24");
+        node.hostgw(&["doctor"]).expect(0);
+        // Without masquerading, hostgw does not care about the outside.
+        node.sh("ip route del blackhole 198.51.100.0/24; ip route add unreachable 128.0.0.0/1");
+        node.write("hostgw.yaml", &cluster("nat: {masquerade: false}", &[NODE_1, NODE_2, NODE_3]));
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.hostgw(&["doctor"]).expect(0);
+    });
+    snapshots.into_inner().expect("no panic").conclude();
+}
+
 /// IPv6, where the kernel's answer does not tell whether it forwards.
 #[test]
 fn ipv6_paths_are_judged_too() {

@@ -229,6 +229,12 @@ fn network_manager_restores_routes() {
     wait_for_the_plan_to_be_empty(&machine);
     machine.sh("nmcli --wait 20 connection up wired");
     wait_for_the_plan_to_be_empty(&machine);
+    // The doctor knows that the script restores the routes.
+    let doctor = || machine.hostgw(&["doctor", "--node", "linux-1"]).expect(11).stdout;
+    assert!(!doctor().contains("NetworkManager"), "{}", doctor());
+    machine.sh(&format!("mv {script} /root/script"));
+    assert!(doctor().contains("warning[HG1018]: NetworkManager manages eth0"), "{}", doctor());
+    machine.sh(&format!("mv /root/script {script}"));
     machine.sh("ip route flush proto 87; nmcli --wait 20 device reapply eth0");
     wait_for_the_plan_to_be_empty(&machine);
     let first = first.trim();

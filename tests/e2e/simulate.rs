@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::PathBuf,
-    process::Stdio,
+    process::{Child, Stdio},
     sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
     thread,
     time::Duration,
@@ -83,6 +83,54 @@ nodes:
     });
 }
 
+/// Two nodes on one network and one on another, with this next hop.
+fn two_networks(next_hop: &str) -> String {
+    cluster(
+        &format!("nextHop: {next_hop}"),
+        &[
+            ("a", "10.244.0.0/24", "172.30.0.11"),
+            ("b", "10.244.1.0/24", "172.30.0.12"),
+            ("c", "10.244.2.0/24", "172.30.8.13"),
+        ],
+    )
+}
+
+/// No ARP request crosses a router, and no node accepts a next hop behind one.
+#[test]
+fn nodes_in_different_networks_are_not_on_one_link() {
+    let _turn = small();
+    each(|privilege| {
+        let machine = machine(privilege, &two_networks("pod-gateway"));
+        let before = machine.witness();
+        let mut snapshots = Snapshots::default();
+        snapshots.compare("simulate-networks", &machine.hostgw(&["simulate"]).expect(1));
+        let json = machine.hostgw(&["simulate", "--json"]).expect(1).json();
+        assert_eq!(json["networks"], serde_json::json!([["172.30.0.0/24"], ["172.30.8.0/24"]]));
+        machine.write("hostgw.yaml", &two_networks("node-address"));
+        snapshots.compare("simulate-networks-node-address", &machine.hostgw(&["simulate"]).expect(1));
+        let one = machine.hostgw(&["simulate", "--network", "172.30.0.0/20"]).expect(0);
+        one.says("21 of 21 connections work");
+        let two = ["simulate", "--network", "172.30.0.0/21", "--network", "172.30.8.0/22"];
+        let two = machine.hostgw(&two).expect(1);
+        two.says("2 links with a router between them: 172.30.0.0/21, 172.30.8.0/22\n\n");
+        machine.assert_unchanged(&before, "simulations");
+        snapshots.conclude();
+        for (networks, code, why) in [
+            ("172.30.0.0/24", 3, "node c: 172.30.8.13 is in none of the networks 172.30.0.0/24"),
+            ("172.30.0.1/24", 64, "did you mean 172.30.0.0/24?"),
+            (
+                "172.30.0.0/16 --network 172.30.8.0/24",
+                64,
+                "--network 172.30.0.0/16 and --network 172.30.8.0/24 overlap",
+            ),
+            ("fd00::/64", 64, "--network fd00::/64: the cluster has no IPv6 prefix"),
+        ] {
+            let arguments: Vec<&str> = "simulate --network".split(' ').chain(networks.split(' ')).collect();
+            machine.hostgw(&arguments).expect(code).warns(why);
+        }
+    });
+}
+
 /// The failing pairs name the node and the hop.
 #[test]
 fn a_wrong_gateway_is_named() {
@@ -140,13 +188,16 @@ fn many_nodes_are_sampled() {
             .collect();
         let nodes: Vec<_> = nodes.iter().map(|(a, b, c)| (a.as_str(), b.as_str(), c.as_str())).collect();
         let machine = machine(privilege, &cluster("", &nodes));
-        let sampled = machine.hostgw(&["simulate", "--sample", "5", "--seed", "7", "--json"]).expect(0);
+        let sampled = machine
+            .hostgw(&["simulate", "--network", "172.30.0.0/16", "--sample", "5", "--seed", "7", "--json"])
+            .expect(0);
         let json = sampled.json();
         assert_eq!((&json["of"], &json["seed"]), (&Value::from(200), &Value::from(7)));
         assert_eq!(json["nodes"][0]["name"], "n0");
         assert_eq!(json["nodes"][4]["name"], "n199");
         assert_eq!(json["nodes"][4]["totals"]["add"], 203);
-        let named = machine.hostgw(&["simulate", "--nodes", "n3,n150"]).expect(0);
+        let named =
+            machine.hostgw(&["simulate", "--network", "172.30.0.0/16", "--nodes", "n3,n150"]).expect(0);
         named.says("n150").says("10 of 10 connections work");
         machine.hostgw(&["simulate", "--nodes", "n3,n500"]).expect(3).warns("unknown node: n500");
         machine.hostgw(&["simulate", "--nodes", "n3", "--sample", "2"]).expect(64);
@@ -169,6 +220,32 @@ fn thirty_nodes_work() {
         .says("1830 of 1830 connections work");
 }
 
+/// Starts a simulation and waits for this time, or for less if it ends too early. Returns it with its namespaces.
+fn simulating_for(machine: &Namespace, mut delay: Duration) -> (Child, Vec<PathBuf>) {
+    while !delay.is_zero() {
+        let mut child = machine
+            .command("env")
+            .args(["--default-signal=INT,TERM", "sh", "-c", "TMPDIR=scratch exec \"$HOSTGW\" simulate"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let has_ended = |child: &mut Child| child.try_wait().unwrap().is_some();
+        machine.wait_until("a namespace exists", || {
+            !namespaces_of(child.id()).is_empty() || has_ended(&mut child)
+        });
+        thread::sleep(delay);
+        let namespaces = namespaces_of(child.id());
+        if !namespaces.is_empty() && !has_ended(&mut child) {
+            return (child, namespaces);
+        }
+        child.wait().unwrap();
+        delay /= 2;
+    }
+    panic!("every simulation ends before it is interrupted")
+}
+
 /// When killed midway, it leaves no namespace and no process; when interrupted, no file, either.
 #[test]
 fn nothing_is_left_behind() {
@@ -183,18 +260,7 @@ fn nothing_is_left_behind() {
         for (signal, delay) in [("KILL", 20), ("KILL", 200), ("INT", 100), ("TERM", 300)] {
             let scratch = machine.folder().join("scratch");
             machine.sh("mkdir -p scratch");
-            let mut child = machine
-                .command("env")
-                .args(["--default-signal=INT,TERM", "sh", "-c", "TMPDIR=scratch exec \"$HOSTGW\" simulate"])
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .unwrap();
-            machine.wait_until("a namespace exists", || !namespaces_of(child.id()).is_empty());
-            thread::sleep(Duration::from_millis(delay));
-            let namespaces = namespaces_of(child.id());
-            assert!(!namespaces.is_empty(), "SIG{signal} came too late");
+            let (mut child, namespaces) = simulating_for(&machine, Duration::from_millis(delay));
             machine.sh(&format!("kill -{signal} {}", child.id()));
             let status = child.wait().unwrap();
             assert_eq!(still_exist(&namespaces), Vec::<PathBuf>::new(), "after SIG{signal}");

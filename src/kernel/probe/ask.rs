@@ -29,18 +29,37 @@ impl Asking {
     /// Returns an error if the kernel cannot be queried.
     pub(super) fn start(address: IpAddr, socket: &mut Socket) -> Result<(Self, AttemptStatus), Error> {
         let route = lookup(socket, address)?;
-        let mut asking = Self { address, interface: route.interface.unwrap_or(0), is_broadcast: false };
+        let mut asking = Self::on(address, route.interface.unwrap_or(0));
         let progress = match route.gateway {
             // All nodes share the configuration, so a check may target the node itself.
             _ if route.is_local => AttemptStatus::Passed,
             Some(gateway) => AttemptStatus::Failed(format!("not on-link: reached via {gateway}")),
             None if route.interface.is_none() => AttemptStatus::Failed("no route to it".to_owned()),
-            None => {
-                let entry = asking.entry(socket)?;
-                asking.ask(&entry, socket)?
-            }
+            None => asking.begin(socket)?,
         };
         Ok((asking, progress))
+    }
+
+    /// A resolution of `address` on interface number `interface`, not begun yet.
+    pub(super) const fn on(address: IpAddr, interface: u32) -> Self {
+        Self { address, interface, is_broadcast: false }
+    }
+
+    /// Makes the kernel resolve the address.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel cannot be queried.
+    pub(super) fn begin(&mut self, socket: &mut Socket) -> Result<AttemptStatus, Error> {
+        let entry = self.entry(socket)?;
+        self.ask(&entry, socket)
+    }
+
+    /// Returns whether the kernel resolves the address at all.
+    ///
+    /// # Errors
+    /// Returns an error if the kernel cannot be queried.
+    pub(super) fn is_asked(&self, socket: &mut Socket) -> Result<bool, Error> {
+        Ok(self.entry(socket)?.is_asked_for())
     }
 
     /// Checks the entry again.

@@ -1,0 +1,82 @@
+//! Programs on this node that manage its interfaces, and can remove routes that they did not add.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use super::{doctor_files::files, persisted};
+use crate::{
+    diagnose::{Diagnostic, Rule},
+    state::Link,
+};
+
+/// The configuration of systemd-networkd, and the directories of its drop-ins (networkd.conf(5)).
+const NETWORKD: [&str; 4] = [
+    "/etc/systemd/networkd.conf",
+    "/etc/systemd/networkd.conf.d",
+    "/run/systemd/networkd.conf.d",
+    "/usr/lib/systemd/networkd.conf.d",
+];
+
+/// Warns if a program manages the egress interface and does not know hostgw's routes.
+pub(super) fn examine(egress: Option<&Link>) -> Vec<Diagnostic> {
+    let Some(link) = egress else { return Vec::new() };
+    networkd(link).into_iter().chain(network_manager(link)).collect()
+}
+
+/// The lines of a file that describes interface `link` in the folder of its manager.
+fn state_lines(folder: &str, link: &Link) -> Vec<String> {
+    let text = fs::read_to_string(format!("{folder}/{}", link.index)).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+fn networkd(link: &Link) -> Option<Diagnostic> {
+    let is_managed = state_lines("/run/systemd/netif/links", link).iter().any(|line| {
+        matches!(line.strip_prefix("ADMIN_STATE="), Some("configured" | "configuring" | "degraded"))
+    });
+    (is_managed && !keeps_foreign_routes()).then(|| {
+        Diagnostic::new(
+            Rule::NetworkdRemovesRoutes,
+            format!(
+                "systemd-networkd manages {} and can remove routes that it did not add when it configures the interface",
+                link.name
+            ),
+        )
+        .with_remedy(
+            "let networkd add the routes, too (`hostgw render --persist systemd-networkd`), and set ManageForeignRoutes=no under \
+             [Network] in a file in /etc/systemd/networkd.conf.d",
+        )
+    })
+}
+
+/// Whether `ManageForeignRoutes=no` is set. The last setting counts.
+fn keeps_foreign_routes() -> bool {
+    let mut keeps = false;
+    for place in NETWORKD.map(Path::new) {
+        let found: Vec<PathBuf> = if place.is_dir() { files(place) } else { vec![place.to_owned()] };
+        for file in found {
+            let Ok(settings) = fs::read_to_string(&file) else { continue };
+            for line in settings.lines() {
+                if let Some(value) = line.trim().strip_prefix("ManageForeignRoutes=") {
+                    keeps = ["no", "false", "0", "off"].contains(&value.trim().to_lowercase().as_str());
+                }
+            }
+        }
+    }
+    keeps
+}
+
+/// NetworkManager removes all routes of an interface when it activates a connection. A dispatcher script adds hostgw's again.
+fn network_manager(link: &Link) -> Option<Diagnostic> {
+    let lines = state_lines("/run/NetworkManager/devices", link);
+    let is_managed = lines.iter().any(|line| line.starts_with("connection-uuid="));
+    let is_restored = || persisted::find().iter().any(|file| file.is_for("networkmanager"));
+    (is_managed && !is_restored()).then(|| {
+        Diagnostic::new(
+            Rule::NetworkManagerRemovesRoutes,
+            format!("NetworkManager manages {} and removes its routes when it activates a connection", link.name),
+        )
+        .with_remedy("let a dispatcher script restore them: `hostgw render --persist networkmanager` prints it, and says where to install it")
+    })
+}

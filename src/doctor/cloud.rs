@@ -1,0 +1,135 @@
+//! Networks of clouds, which deliver only what they were told about.
+
+use super::{Patient, egress, finding};
+use crate::{
+    diagnose::{Diagnostic, Rule},
+    model::NextHopMode,
+    state::Hardware,
+};
+
+/// A cloud whose network needs to be told about pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cloud {
+    Aws,
+    Azure,
+    Google,
+    Hetzner,
+    OpenStack,
+}
+
+/// The asset tag of every virtual machine in Azure.
+const AZURE: &str = "7783-7084-3265-9085-8269-3286-77";
+
+/// The models and asset tags of OpenStack and of clouds that are built on it.
+const OPENSTACK: [&str; 5] =
+    ["OpenStack Nova", "OpenStack Compute", "OpenTelekomCloud", "SAP CCloud VM", "HUAWEICLOUD"];
+
+impl Cloud {
+    /// Returns the cloud of a machine. The values are those that cloud-init recognizes (`DataSource*.py`).
+    fn of(hardware: &Hardware) -> Option<Self> {
+        let [vendor, product, tag] =
+            [&hardware.vendor, &hardware.product, &hardware.asset_tag].map(|text| text.as_raw());
+        Some(match () {
+            () if vendor == "Amazon EC2" || tag == "Amazon EC2" => Self::Aws,
+            () if tag == AZURE => Self::Azure,
+            () if vendor == "Google" || product == "Google Compute Engine" => Self::Google,
+            () if vendor == "Hetzner" => Self::Hetzner,
+            () if OPENSTACK.contains(&product) || OPENSTACK.contains(&tag) => Self::OpenStack,
+            () => return None,
+        })
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Aws => "Amazon EC2",
+            Self::Azure => "Azure",
+            Self::Google => "Google Cloud",
+            Self::Hetzner => "Hetzner Cloud",
+            Self::OpenStack => "OpenStack",
+        }
+    }
+
+    /// What makes the network deliver packets from and to pods.
+    const fn cure(self) -> &'static str {
+        match self {
+            Self::Aws => "turn off the source/destination check of each instance",
+            Self::Azure => {
+                "enable IP forwarding on the network interface of each node, and add a user-defined route for each pod CIDR"
+            }
+            Self::Google => {
+                "create each instance with canIpForward, and add a route for each pod CIDR to the VPC network"
+            }
+            Self::Hetzner => "add a route for each pod CIDR to the private network",
+            Self::OpenStack => {
+                "add the pod CIDRs to the allowed address pairs of each port, or turn off its port security"
+            }
+        }
+    }
+
+    /// Whether the network answers for no address that it did not assign, whatever its settings.
+    const fn ignores_pod_gateways(self) -> bool {
+        !matches!(self, Self::OpenStack)
+    }
+}
+
+/// The cloud that this node's packets go through. An interface that a program made, such as a tunnel, has a network of
+/// its own.
+pub(super) fn of(patient: &Patient<'_>) -> Option<Cloud> {
+    let is_virtual = egress(patient).is_some_and(|link| link.kind.is_some());
+    patient.observed.host.hardware.as_ref().filter(|_| !is_virtual).and_then(Cloud::of)
+}
+
+/// What to do about a next hop that does not answer.
+pub(super) fn advice(patient: &Patient<'_>) -> String {
+    match of(patient) {
+        Some(cloud) => format!("in {}, {}", cloud.name(), cloud.cure()),
+        None => "the network between the nodes must not drop traffic for addresses that it did not assign, as most cloud networks \
+                 do: see `hostgw help HG1013`"
+            .to_owned(),
+    }
+}
+
+/// Pod gateways cannot be next hops in most clouds.
+pub(super) fn examine(patient: &Patient<'_>) -> Option<Diagnostic> {
+    let cloud = of(patient).filter(|cloud| cloud.ignores_pod_gateways())?;
+    let has_others = patient.cluster.nodes.len() > 1;
+    (patient.cluster.next_hop == NextHopMode::PodGateway && has_others).then(|| {
+        finding(
+            Rule::CloudPodGateway,
+            format!(
+                "this machine runs in {}, whose network never delivers packets to pod gateways",
+                cloud.name()
+            ),
+            format!("set nextHop: node-address and each node's address; also {}", cloud.cure()),
+        )
+    })
+}
+
+/// What hostgw cannot see: the settings of the cloud's network.
+pub(super) fn note(patient: &Patient<'_>) -> Option<String> {
+    let cloud = of(patient)?;
+    Some(format!(
+        "this machine runs in {}, whose network drops pod traffic by default; hostgw cannot see its settings: {}",
+        cloud.name(),
+        cloud.cure()
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clouds_are_recognized() {
+        let of = |vendor: &str, product: &str, tag: &str| {
+            Cloud::of(&Hardware { vendor: vendor.into(), product: product.into(), asset_tag: tag.into() })
+        };
+        assert_eq!(of("Amazon EC2", "m5.large", ""), Some(Cloud::Aws));
+        assert_eq!(of("Microsoft Corporation", "Virtual Machine", AZURE), Some(Cloud::Azure));
+        assert_eq!(of("Microsoft Corporation", "Virtual Machine", ""), None, "Hyper-V elsewhere");
+        assert_eq!(of("Google", "Google Compute Engine", ""), Some(Cloud::Google));
+        assert_eq!(of("Hetzner", "vServer", ""), Some(Cloud::Hetzner));
+        assert_eq!(of("OpenStack Foundation", "OpenStack Nova", ""), Some(Cloud::OpenStack));
+        assert_eq!(of("QEMU", "Standard PC (Q35 + ICH9, 2009)", ""), None);
+    }
+}

@@ -1,0 +1,162 @@
+//! The networks of the nodes: which of them are on one link, and the addresses that nobody has yet.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::{
+    error::{Error, Kind},
+    model::{Cluster, Family, PerFamily},
+    text::{Untrusted, list},
+};
+
+/// The networks of the nodes in both families.
+#[derive(Debug)]
+pub struct Networks {
+    of_family: PerFamily<Vec<Network>>,
+    /// Whether they were derived from the nodes' addresses.
+    pub are_assumed: bool,
+}
+
+/// A network of nodes.
+#[derive(Debug)]
+struct Network {
+    prefix: IpNet,
+    /// The addresses of nodes and routers, and those of nodes that are not simulated.
+    taken: BTreeSet<IpAddr>,
+    cluster: IpNet,
+}
+
+impl Networks {
+    /// Returns the networks of a cluster: those that are `given`, or else each /24 (IPv4) and /64 (IPv6) that contains an
+    /// address of a node. Without any address, one for documentation (RFC 5737, RFC 3849).
+    ///
+    /// # Errors
+    /// Returns [`Kind::Usage`] if the given networks overlap, or if the cluster does not have their address family, and
+    /// [`Kind::Invalid`] if a node is in none of them.
+    pub fn of(cluster: &Cluster, given: &[IpNet]) -> Result<Self, Error> {
+        check(cluster, given)?;
+        let mut of_family = PerFamily::default();
+        let mut are_assumed = false;
+        for (family, whole) in cluster.prefixes.iter() {
+            let given: Vec<IpNet> =
+                given.iter().copied().filter(|prefix| Family::from(*prefix) == family).collect();
+            // Include all nodes: the simulated ones have routes to the others.
+            let nodes = || cluster.nodes.iter().filter_map(|node| Some((node, *node.addresses.get(family)?)));
+            let mut prefixes: BTreeSet<IpNet> = given.iter().copied().collect();
+            if given.is_empty() {
+                prefixes.extend(nodes().map(|(_, address)| assumed(address)));
+                are_assumed |= prefixes.len() > 1;
+            } else if let Some((node, address)) =
+                nodes().find(|(_, address)| !given.iter().any(|prefix| prefix.contains(address)))
+            {
+                return Err(in_no_network(&node.name, address, &given));
+            }
+            if prefixes.is_empty() {
+                prefixes.insert(for_documentation(family));
+            }
+            let network = |prefix: IpNet| {
+                let inside = nodes().map(|(_, address)| address).filter(|address| prefix.contains(address));
+                Network { prefix, taken: inside.collect(), cluster: *whole }
+            };
+            *of_family.get_mut(family) = Some(prefixes.into_iter().map(network).collect());
+        }
+        Ok(Self { of_family, are_assumed })
+    }
+
+    /// Returns the number of the network of an address, and the address with the length of its prefix.
+    pub fn with_length(&self, address: IpAddr) -> Option<(usize, IpNet)> {
+        let networks = self.of_family.get(Family::from(address))?;
+        let number = networks.iter().position(|network| network.prefix.contains(&address))?;
+        Some((number, networks[number].with_length(address)))
+    }
+
+    /// Allocates an unused address in network `number` of a family.
+    ///
+    /// # Errors
+    /// Returns [`Kind::Invalid`] if none is free.
+    pub fn allocate(&mut self, family: Family, number: usize) -> Result<IpNet, Error> {
+        let network = self.of_family.get_mut(family).as_mut().and_then(|networks| networks.get_mut(number));
+        let missing = || Error::unexpected(format!("the nodes have no network {number} for {family}"));
+        network.ok_or_else(missing)?.allocate()
+    }
+
+    /// Iterates over the prefixes of all networks.
+    pub fn prefixes(&self) -> impl Iterator<Item = IpNet> {
+        self.of_family.iter().flat_map(|(_, networks)| networks).map(|network| network.prefix)
+    }
+}
+
+impl Network {
+    fn with_length(&self, address: IpAddr) -> IpNet {
+        IpNet::new(address, self.prefix.prefix_len()).unwrap_or(self.prefix)
+    }
+
+    fn allocate(&mut self) -> Result<IpNet, Error> {
+        // The first address of an IPv6 subnet is the subnet-router anycast address (RFC 4291, 2.6.1).
+        let is_free = |address: &IpAddr| {
+            *address != self.prefix.network()
+                && !self.taken.contains(address)
+                && !self.cluster.contains(address)
+        };
+        let free = self.prefix.hosts().take(100_000).find(is_free).ok_or_else(|| {
+            Error::new(
+                Kind::Invalid,
+                format!("the nodes' network {} has no free address for a simulated machine", self.prefix),
+            )
+            .with_hint("build fewer nodes with --sample, set the nodes' addresses in the file, or pass a larger --network")
+        })?;
+        self.taken.insert(free);
+        Ok(self.with_length(free))
+    }
+}
+
+fn check(cluster: &Cluster, given: &[IpNet]) -> Result<(), Error> {
+    let is_foreign = |network: &&IpNet| cluster.prefixes.get(Family::from(**network)).is_none();
+    if let Some(network) = given.iter().find(is_foreign) {
+        let family = Family::from(*network);
+        return Err(Error::new(
+            Kind::Usage,
+            format!("--network {network}: the cluster has no {family} prefix"),
+        ));
+    }
+    for (number, network) in given.iter().enumerate() {
+        let mut others = given[..number].iter();
+        if let Some(other) = others.find(|other| other.contains(network) || network.contains(*other)) {
+            return Err(Error::new(
+                Kind::Usage,
+                format!("--network {other} and --network {network} overlap"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+fn in_no_network(node: &Untrusted, address: IpAddr, given: &[IpNet]) -> Error {
+    Error::new(Kind::Invalid, format!("node {node}: {address} is in none of the networks {}", list(given, 6)))
+        .with_hint("pass a --network for every network of the nodes, or none for an address family")
+}
+
+/// The network that an address is assumed to be in.
+fn assumed(address: IpAddr) -> IpNet {
+    let length = if address.is_ipv4() { 24 } else { 64 };
+    IpNet::new(address, length).map_or_else(|_| address.into(), |net| net.trunc())
+}
+
+fn for_documentation(family: Family) -> IpNet {
+    match family {
+        Family::V4 => Ipv4Net::new_assert([192, 0, 2, 0].into(), 24).into(),
+        Family::V6 => Ipv6Net::new_assert([0x2001, 0xdb8, 0, 1, 0, 0, 0, 0].into(), 64).into(),
+    }
+}
+
+/// Returns the smallest prefix that contains all of these, if they are of one family.
+pub fn common_prefix(prefixes: impl Iterator<Item = IpNet>) -> Option<IpNet> {
+    prefixes.map(Some).reduce(|a, b| {
+        let (mut net, b) = (a?, b?);
+        while !net.contains(&b) {
+            net = net.supernet()?;
+        }
+        Some(net)
+    })?
+}
