@@ -149,6 +149,8 @@ rules! {
     HG1021 OtherCni Warning "another CNI manages routes to pods",
     HG1022 CloudPodGateway Error "cloud network does not deliver to pod gateways",
     HG1023 NoCarrier Error "egress interface has no carrier",
+    HG1024 FirewallBelowIp Warning "firewall below IP may drop pod traffic",
+    HG1025 RoutedByMark Warning "policy rule may divert marked pod traffic",
 }
 
 impl Rule {

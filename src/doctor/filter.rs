@@ -4,15 +4,18 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use ipnet::IpNet;
 
-use super::{Patient, finding, journey::spot_text, samples};
+use super::{Patient, egress, finding, journey::spot_text, samples};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{
         Direction, Filtering, Packet, Passage, Path, Paths, Spot, Treatment, follow, outside_address,
     },
     model::{Family, pod_address},
-    state::{Firewall, FirewallChain, MatchedChains, PacketPart, RuleVerdict, TableFamily, Term},
-    text::{Untrusted, count, list},
+    state::{
+        Firewall, FirewallChain, Link, LowerChain, MatchedChains, PacketPart, PolicyRule, RuleVerdict,
+        TableFamily, Term,
+    },
+    text::{ShellCommand, Untrusted, count, list},
 };
 
 /// What happens to a packet.
@@ -20,6 +23,8 @@ use crate::{
 enum Trouble<'a> {
     Filtered(Filtering<'a>),
     Masqueraded(Spot<'a>),
+    /// Its mark is changed before it is routed.
+    Marked(Spot<'a>),
 }
 
 /// The number of paths to follow through the rules. Rules for single nodes are rare in larger clusters.
@@ -34,14 +39,17 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
             "run the command as root, or with CAP_NET_ADMIN",
         )];
     };
+    let by_mark = host.rules.iter().find(|rule| rule.selector.mark.is_some());
     let mut found: Vec<(Trouble<'_>, Vec<Path>)> = Vec::new();
     for path in paths.between_pods().take(MAX_PATHS) {
         for is_reply in [false, true] {
             let passage = Passage { packet: &path.packet, output: &path.expected.device, is_reply };
-            let Treatment { filter, masquerade } = follow(firewall, host, &passage, MatchedChains::Others);
+            let Treatment { filter, masquerade, marked } =
+                follow(firewall, host, &passage, MatchedChains::Others);
+            let marked = marked.filter(|_| by_mark.is_some()).map(Trouble::Marked);
             let masquerade = masquerade.map(Trouble::Masqueraded);
             let filter = (filter != Filtering::Passed).then_some(Trouble::Filtered(filter));
-            for trouble in [filter, masquerade].into_iter().flatten() {
+            for trouble in [filter, masquerade, marked].into_iter().flatten() {
                 match found.iter_mut().find(|(other, _)| *other == trouble) {
                     Some((_, paths)) => paths.push(path.clone()),
                     None => found.push((trouble, vec![path.clone()])),
@@ -60,9 +68,11 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
             Trouble::Filtered(Filtering::MaybeDropped(by)) => Some(unclear(paths, all, by, None)),
             Trouble::Filtered(Filtering::Passed) => None,
             Trouble::Masqueraded(spot) => Some(masqueraded(paths, all, spot)),
+            Trouble::Marked(spot) => by_mark.map(|rule| marked(paths, all, spot, rule)),
         })
         .collect();
     findings.extend(outside(patient, paths, firewall));
+    findings.extend(below_ip(patient, paths, firewall));
     if !firewall.legacy.is_empty() {
         findings.push(finding(
             Rule::LegacyTables,
@@ -135,6 +145,55 @@ fn masqueraded(paths: &[Path], all: usize, spot: &Spot<'_>) -> Diagnostic {
         ),
         remove(spot, "the cluster prefix"),
     )
+}
+
+fn marked(paths: &[Path], all: usize, spot: &Spot<'_>, rule: &PolicyRule) -> Diagnostic {
+    finding(
+        Rule::RoutedByMark,
+        format!(
+            "{} changes the mark of packets {}, and the policy rule `{rule}` routes packets by their mark: hostgw cannot tell \
+             whether it diverts them",
+            spot_text(spot),
+            direction(paths, all)
+        ),
+        "try a connection between two pods on different nodes, or find out with `hostgw rehearse`",
+    )
+}
+
+/// Chains that see the packets of pods, or the ARP requests for them, before or after all others.
+fn below_ip(patient: &Patient<'_>, paths: &Paths<'_>, firewall: &Firewall) -> Vec<Diagnostic> {
+    let host = &patient.observed.host;
+    let pods = samples(paths).into_iter().map(|path| path.packet.input);
+    let mut used: BTreeSet<Untrusted> = pods.filter(|name| host.link(name.as_raw()).is_some()).collect();
+    used.extend(egress(patient).map(|link| link.name.clone()));
+    let is_bridge = |link: &Link| link.kind.as_ref().is_some_and(|kind| kind == "bridge");
+    // The ports of a bridge carry its packets.
+    let carries = |link: &&Link| {
+        used.contains(&link.name) || link.master.as_ref().is_some_and(|master| used.contains(master))
+    };
+    let carriers: Vec<&Link> = host.links.iter().filter(carries).collect();
+    let sees = |chain: &&LowerChain| match chain.family.as_raw() {
+        "bridge" => carriers.iter().any(|link| is_bridge(link)),
+        _ => {
+            let mut devices = chain.devices.iter();
+            chain.devices.is_empty() || devices.any(|name| carriers.iter().any(|link| link.name == *name))
+        }
+    };
+    let diagnostic = |chain: &LowerChain| {
+        let LowerChain { family, table, name, devices } = chain;
+        let on = if devices.is_empty() { String::new() } else { format!(" on {}", list(devices, 3)) };
+        finding(
+            Rule::FirewallBelowIp,
+            format!(
+                "chain {name} of table {family} {table}{on} can drop packets, and hostgw does not examine its rules"
+            ),
+            format!(
+                "check that it accepts the packets of pods: `{}`",
+                ShellCommand::new(["nft", "list", "chain", family.as_raw(), table.as_raw(), name.as_raw()])
+            ),
+        )
+    };
+    firewall.lower.iter().filter(sees).map(diagnostic).collect()
 }
 
 /// Traffic that leaves the cluster and that the configuration does not masquerade.

@@ -130,7 +130,7 @@ impl Guidepost<'_> {
             if let Some(packet) = &packet {
                 let passage = Passage { packet, output: &device, is_reply };
                 match self.treatment(&passage) {
-                    Some(Treatment { filter, masquerade }) => {
+                    Some(Treatment { filter, masquerade, .. }) => {
                         add("firewall", filtering_text(&filter));
                         if matches!(filter, Filtering::Dropped(_)) {
                             outcome = JourneyEnd::Discarded;

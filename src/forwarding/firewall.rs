@@ -52,6 +52,8 @@ pub struct Treatment<'a> {
     pub filter: Filtering<'a>,
     /// The rule that changes its source address.
     pub masquerade: Option<Spot<'a>>,
+    /// The rule that changes its mark before it is routed, if the mark is unknown then.
+    pub marked: Option<Spot<'a>>,
 }
 
 /// Whether firewalls let a packet pass.
@@ -129,11 +131,12 @@ pub fn follow<'a>(
         passage,
         hook: Hook::Prerouting,
         mark: Some(0),
+        marked: None,
         state: if passage.is_reply { ESTABLISHED } else { NEW },
         left: MAX_RULES,
         maybe: Maybe::default(),
     };
-    let mut treatment = Treatment { filter: Filtering::Passed, masquerade: None };
+    let mut treatment = Treatment { filter: Filtering::Passed, masquerade: None, marked: None };
     for hook in [Hook::Prerouting, Hook::Forward, Hook::Postrouting] {
         let is_here = |chain: &&FirewallChain| {
             chain.family.covers(family)
@@ -158,6 +161,9 @@ pub fn follow<'a>(
                 treatment.filter = filter;
             }
         }
+        if hook == Hook::Prerouting {
+            treatment.marked = walker.marked;
+        }
     }
     treatment
 }
@@ -178,6 +184,8 @@ struct Walker<'a, 'p> {
     hook: Hook,
     /// The mark, if it is known.
     mark: Option<u32>,
+    /// The rule that changed the mark.
+    marked: Option<Spot<'a>>,
     state: u32,
     /// The number of rules that may still be followed.
     left: usize,
@@ -224,7 +232,7 @@ impl<'a> Walker<'a, '_> {
             let is_certain = applies == Match::Yes;
             for term in &rule.terms {
                 match term {
-                    Term::SetMark => self.mark = None,
+                    Term::SetMark => (self.mark, self.marked) = (None, Some(spot)),
                     Term::Untrack if is_certain => self.state = UNTRACKED,
                     // Whether a packet is queued, or what a program does with it, is unknown.
                     Term::Effect(_) => {

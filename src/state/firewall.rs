@@ -15,6 +15,25 @@ pub struct Firewall {
     /// The tables of iptables-legacy that are in use, which nftables cannot read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub legacy: Vec<Untrusted>,
+    /// The chains below IP that can discard packets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub lower: Vec<LowerChain>,
+}
+
+/// A base chain that sees packets below IP, and whose rules are not examined: of the families `bridge`, `arp` and `netdev`, or
+/// at the hook `ingress` of the family `inet`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LowerChain {
+    /// The family of its table, as in nft.
+    pub family: Untrusted,
+    /// Its table.
+    pub table: Untrusted,
+    /// Its name.
+    pub name: Untrusted,
+    /// The interfaces that it is for. Empty if it is for all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub devices: Vec<Untrusted>,
 }
 
 /// Which chains to follow.

@@ -23,8 +23,8 @@ use crate::{
 };
 
 pub use firewall::{
-    Firewall, FirewallChain, FirewallRule, KeyRange, MatchedChains, Operator, PacketPart, RuleVerdict,
-    TableFamily, Term, TypeSet,
+    Firewall, FirewallChain, FirewallRule, KeyRange, LowerChain, MatchedChains, Operator, PacketPart,
+    RuleVerdict, TableFamily, Term, TypeSet,
 };
 pub use host::{AddressFlag, Hardware, Host, InterfaceAddress, Link, NeighborEntry};
 pub use kind::ObjectKind;

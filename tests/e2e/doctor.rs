@@ -16,7 +16,7 @@ const RECIPE_RULE: &str =
     "iptables-nft -t nat -A POSTROUTING ! -d 10.244.0.0/16 -m addrtype ! --dst-type LOCAL -j MASQUERADE";
 
 /// What is wrong with the node, what else the configuration says, and what cures it.
-const DISEASES: [(&str, &str, &str, &str); 32] = [
+const DISEASES: [(&str, &str, &str, &str); 37] = [
     ("not-applied", "ip route del 10.244.1.0/24", "", "\"$HOSTGW\" apply --yes"),
     ("conflict", "ip route replace 10.244.1.0/24 via 172.30.0.77", "", "ip route del 10.244.1.0/24; \"$HOSTGW\" apply --yes"),
     ("forwarding", "sysctl -qw net.ipv4.conf.cni0.forwarding=0", "", "sysctl -qw net.ipv4.conf.cni0.forwarding=1"),
@@ -181,6 +181,38 @@ const DISEASES: [(&str, &str, &str, &str); 32] = [
         "",
         "ip link del flannel.1",
     ),
+    (
+        "netdev",
+        "nft add table netdev fw; nft 'add chain netdev fw in { type filter hook ingress device eth0 priority 0; }'
+         nft add rule netdev fw in ip saddr 10.244.1.0/24 drop",
+        "",
+        "nft delete table netdev fw",
+    ),
+    (
+        "ingress",
+        "nft add table inet fw; nft 'add chain inet fw in { type filter hook ingress device eth0 priority 0; policy drop; }'",
+        "",
+        "nft delete table inet fw",
+    ),
+    (
+        "bridge",
+        "nft add table bridge fw; nft 'add chain bridge fw f { type filter hook input priority 0; }'
+         nft add rule bridge fw f ip daddr 10.244.1.0/24 drop",
+        "",
+        "nft delete table bridge fw",
+    ),
+    (
+        "arp-table",
+        "nft add table arp fw; nft 'add chain arp fw in { type filter hook input priority 0; policy drop; }'",
+        "",
+        "nft delete table arp fw",
+    ),
+    (
+        "marked",
+        "iptables-nft -t mangle -A PREROUTING -i cni0 -d 10.244.1.0/24 -j MARK --set-mark 7; ip rule add fwmark 7 lookup 107",
+        "",
+        "ip rule del fwmark 7 lookup 107",
+    ),
     ("kube-router", "ip route add 10.244.1.0/24 via 172.30.0.12 proto 17 metric 9", "", "ip route del 10.244.1.0/24 proto 17"),
     ("mtu", "ip link set eth0 mtu 1400", "", "ip link set eth0 mtu 1500"),
 ];
@@ -319,7 +351,12 @@ fn rules_for_other_packets_are_no_finding() {
                  nft 'add rule inet fw forward ip saddr 10.244.0.0/16 accept'
                  nft add table ip sleeping '{ flags dormant; }'
                  nft 'add chain ip sleeping forward { type filter hook forward priority 0; policy drop; }'
-                 ip -6 rule add from fd00:1::/64 blackhole pref 9");
+                 ip -6 rule add from fd00:1::/64 blackhole pref 9
+                 ip rule add fwmark 7 lookup 107
+                 iptables-nft -t mangle -A PREROUTING -i docker0 -j MARK --set-mark 7
+                 nft add table netdev fw; nft 'add chain netdev fw in { type filter hook ingress device lan0 priority 0; policy drop; }'
+                 nft add table bridge count; nft 'add chain bridge count f { type filter hook forward priority 0; }'
+                 nft add rule bridge count f counter");
         node.hostgw(&["doctor"]).expect(0).says("nothing found");
     });
 }

@@ -64,6 +64,11 @@ pub(in crate::kernel) mod chain {
     pub(in crate::kernel) const FLAG_BASE: u32 = 1;
     pub(in crate::kernel) const HOOK_NUMBER: u16 = 1;
     pub(in crate::kernel) const HOOK_PRIORITY: u16 = 2;
+    /// `NFTA_HOOK_DEV`, and `NFTA_HOOK_DEVS`, a list of `NFTA_DEVICE_NAME`.
+    pub(in crate::kernel) const HOOK_DEVICE: u16 = 3;
+    pub(in crate::kernel) const HOOK_DEVICES: u16 = 4;
+    /// `NF_INET_INGRESS`.
+    pub(in crate::kernel) const INET_INGRESS: u32 = 5;
 }
 
 /// enum nft_rule_attributes.

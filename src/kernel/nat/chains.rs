@@ -16,7 +16,8 @@ use super::{
 use crate::{
     kernel::netlink::{Attributes, Socket, put_attribute, text},
     state::{
-        ChainType, Firewall, FirewallChain, FirewallRule, Hook, KeyRange, RuleVerdict, TableFamily, Term,
+        ChainType, Firewall, FirewallChain, FirewallRule, Hook, KeyRange, LowerChain, RuleVerdict,
+        TableFamily, Term,
     },
 };
 
@@ -38,12 +39,14 @@ pub fn firewall() -> Option<Firewall> {
         .collect();
     let mut chains: Vec<FirewallChain> = Vec::new();
     let mut places: HashMap<(TableFamily, String, String), usize> = HashMap::new();
+    let mut lower = LowerChains::default();
     for (number, object) in objects_of(&mut socket, message::GETCHAIN).ok()? {
-        let Some(family) = family_of(number) else { continue };
         let (table, name) = (name(&object, abi::chain::TABLE), name(&object, abi::chain::NAME));
         if dormant.contains(&(number, table.clone())) {
             continue;
         }
+        lower.add(number, &object);
+        let Some(family) = family_of(number) else { continue };
         places.insert((family, table.clone(), name.clone()), chains.len());
         let base = base_chain(&object).flatten();
         chains.push(FirewallChain {
@@ -55,6 +58,7 @@ pub fn firewall() -> Option<Firewall> {
         });
     }
     for (number, object) in objects_of(&mut socket, message::GETRULE).ok()? {
+        lower.add_rule(number, &object);
         let Some(family) = family_of(number) else { continue };
         let place = (family, name(&object, abi::rule::TABLE), name(&object, abi::rule::CHAIN));
         if let Some(at) = places.get(&place) {
@@ -76,11 +80,71 @@ pub fn firewall() -> Option<Firewall> {
             };
         }
     }
-    Some(Firewall { chains: passed(chains, &places), legacy: legacy() })
+    Some(Firewall { chains: passed(chains, &places), legacy: legacy(), lower: lower.that_discard() })
 }
 
 fn name(object: &NftObject, kind: u16) -> String {
     text(object.get(kind).unwrap_or_default())
+}
+
+/// The base chains below IP, and the tables that have a rule which can discard packets.
+#[derive(Default)]
+struct LowerChains {
+    chains: Vec<(u8, bool, LowerChain)>,
+    discarding: HashSet<(u8, String)>,
+}
+
+impl LowerChains {
+    /// Adds a chain, if it is one.
+    fn add(&mut self, number: u8, object: &NftObject) {
+        let hook = object.get(abi::chain::HOOK).unwrap_or_default();
+        let is_ingress = decode::number(get(hook, abi::chain::HOOK_NUMBER)) == Some(abi::chain::INET_INGRESS);
+        let family = match number {
+            1 if is_ingress => "inet",
+            // NFPROTO_ARP, NFPROTO_NETDEV, NFPROTO_BRIDGE (linux/netfilter.h).
+            3 => "arp",
+            5 => "netdev",
+            7 => "bridge",
+            _ => return,
+        };
+        if hook.is_empty() {
+            return;
+        }
+        let several = Attributes::new(get(hook, abi::chain::HOOK_DEVICES).unwrap_or_default()).flatten();
+        let mut devices: Vec<&[u8]> = several.map(|(_, name)| name).collect();
+        if devices.is_empty() {
+            devices.extend(get(hook, abi::chain::HOOK_DEVICE));
+        }
+        let chain = LowerChain {
+            family: family.into(),
+            table: name(object, abi::chain::TABLE).into(),
+            name: name(object, abi::chain::NAME).into(),
+            devices: devices.into_iter().map(|name| text(name).into()).collect(),
+        };
+        // NF_DROP.
+        let drops = decode::number(object.get(abi::chain::POLICY)) == Some(0);
+        self.chains.push((number, drops, chain));
+    }
+
+    /// Notes a rule that can discard packets, in any chain: one of them may jump to it.
+    fn add_rule(&mut self, number: u8, object: &NftObject) {
+        let discards = |term: &Term| match term {
+            Term::Verdict(RuleVerdict::Drop) | Term::Effect(_) | Term::Lookup { is_map: true, .. } => true,
+            Term::Map { map, .. } => map.iter().any(|(_, verdict)| *verdict == RuleVerdict::Drop),
+            _ => false,
+        };
+        if rule(object).terms.iter().any(discards) {
+            self.discarding.insert((number, name(object, abi::rule::TABLE)));
+        }
+    }
+
+    fn that_discard(self) -> Vec<LowerChain> {
+        let Self { chains, discarding } = self;
+        let discards =
+            |number: u8, chain: &LowerChain| discarding.contains(&(number, chain.table.as_raw().to_owned()));
+        let chains = chains.into_iter().filter(|(number, drops, chain)| *drops || discards(*number, chain));
+        chains.map(|(_, _, chain)| chain).collect()
+    }
 }
 
 /// An element of a set or map.
