@@ -11,13 +11,14 @@ use super::{
     configuration::{load, text_of},
     doctor_files, environment,
     output::Output,
+    windows,
 };
 use crate::{
     config::Loaded,
     diagnose::Severity,
     doctor::{Patient, examine},
     error::Error,
-    plan::{ForeignPolicy, Observed},
+    plan::{ForeignPolicy, Observed, windows::WindowsObserved},
     reconcile::Session,
     record::Snapshot,
     render::{DiagnosticEntry, Locator},
@@ -45,9 +46,16 @@ pub(super) struct DoctorJson {
 
 /// Examines this node, or the node of a snapshot.
 pub(super) fn run(options: &DoctorOptions, output: &Output) -> VerbResult {
+    let state = options.state.as_deref().map(text_of).transpose()?;
+    if let Some((name, text)) = &state
+        && WindowsObserved::is_snapshot(text)
+    {
+        let (findings, node) = windows::doctor(options, name, text)?;
+        return show(findings, &node, options, output);
+    }
     let loaded = load(options.target.file.as_deref())?;
     let node = environment::node(options.target.node.as_deref());
-    let (session, observed) = visit(loaded, node.as_deref(), options.state.as_deref())?;
+    let (session, observed) = visit_state(loaded, node.as_deref(), state)?;
     let patient = Patient {
         cluster: &session.loaded.cluster,
         index: session.index,
@@ -67,11 +75,21 @@ pub(super) fn run(options: &DoctorOptions, output: &Output) -> VerbResult {
         found.extend(doctor_files::networkd(egress.and_then(|name| observed.host.link(name.as_str()))));
     }
     let findings: Vec<DiagnosticEntry> = found.into_iter().map(entry).collect();
+    show(findings, session.node_name(), options, output)
+}
+
+/// Prints the findings about a node, and returns the exit code.
+fn show(
+    findings: Vec<DiagnosticEntry>,
+    node: &Untrusted,
+    options: &DoctorOptions,
+    output: &Output,
+) -> VerbResult {
     let code = if findings.is_empty() { 0 } else { FINDINGS };
     if options.json {
-        output.json(&DoctorJson { format: FORMAT, node: session.node_name().clone(), findings })?;
+        output.json(&DoctorJson { format: FORMAT, node: node.clone(), findings })?;
     } else {
-        output.result(&text(&findings, session.node_name(), output))?;
+        output.result(&text(&findings, node, output))?;
     }
     Ok(code)
 }
@@ -82,11 +100,17 @@ pub(super) fn visit(
     node: Option<&str>,
     state: Option<&Path>,
 ) -> Result<(Session, Observed), Error> {
+    visit_state(loaded, node, state.map(text_of).transpose()?)
+}
+
+/// Same as [`visit`], with the name and the text of the snapshot.
+fn visit_state(
+    loaded: Loaded,
+    node: Option<&str>,
+    state: Option<(String, String)>,
+) -> Result<(Session, Observed), Error> {
     let snapshot = match state {
-        Some(snapshot) => {
-            let (name, text) = text_of(snapshot)?;
-            Snapshot::parse(&name, &text)?
-        }
+        Some((name, text)) => Snapshot::parse(&name, &text)?,
         None => live()?,
     };
     let observed = snapshot.observed.clone();

@@ -5,14 +5,17 @@
 //! - `filter.rs`: what firewalls and the NAT of other programs do with them
 //! - `journey.rs`: the way of one packet, step by step, for `hostgw explain`
 //! - `surroundings.rs`: interfaces, sysctls, neighbors, and routes of nodes that are gone
+//! - `windows.rs`: all of this on a Windows node
 
 mod filter;
 mod journey;
 mod paths;
 mod plan;
 mod surroundings;
+mod windows;
 
 pub use journey::{Guidepost, Journey, JourneyEnd, JourneyStep};
+pub use windows::{WindowsPatient, examine_windows};
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 

@@ -276,7 +276,8 @@ impl<'t> Interpreter<'t> {
     fn catch(&mut self, block: Node<'t>, failure: Failure, output: &mut Vec<Value>) -> Step<()> {
         let message = Value::object([("Message", Value::Str(failure.message.clone()))]);
         let category = Value::object([("Category", Value::str(failure.category))]);
-        let error = Value::object([("Exception", message), ("CategoryInfo", category)]);
+        let id = ("FullyQualifiedErrorId", Value::str(failure.id));
+        let error = Value::object([("Exception", message), ("CategoryInfo", category), id]);
         let before = self.find("_");
         self.set("_", error);
         self.caught.push(failure);
