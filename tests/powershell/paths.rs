@@ -66,6 +66,44 @@ fn a_more_specific_foreign_route_is_reported_before_and_after_an_apply() {
     assert_eq!(run_both(&mut machine, &script, &[]).stdout, NO_CHANGES);
 }
 
+#[test]
+fn ipv6_routes_are_judged_alike() {
+    let text = "\
+clusterPrefix: 'fd00:244::/48'
+egressInterface: eth0
+nextHop: node-address
+nodes:
+  - {name: linux-1, os: linux, podCIDR: 'fd00:244::/64', address: 'fd00:30::11'}
+  - {name: win-1, os: windows, podCIDR: 'fd00:244:0:1::/64', address: 'fd00:30::12'}
+";
+    let script = script_of(text, "win-1");
+    let mut machine = machine();
+    machine.interfaces[1].addresses.push("fd00:30::12/64".parse().unwrap());
+    machine.interfaces[2].addresses.push("fd00:244:0:1::2/64".parse().unwrap());
+    let mut machine = machine.with_local_routes();
+    assert_exit_code(&run_both(&mut machine, &script, &[]), 0);
+    assert_eq!(run_both(&mut machine, &script, &[]).stdout, NO_CHANGES);
+    // Covered by two halves on the planned path, and not.
+    for (half, is_covered) in [("fd00:244::8000:0:0:0/65", true), ("fd00:244::8000:0:0:0/66", false)] {
+        let mut machine = machine.clone();
+        machine.route(7, "fd00:244::8000:0:0:0/65", "fd00:30::99", 900, "A");
+        machine.route(12, half, "fd00:30::11", 1, "A");
+        let outcome = run_both(&mut machine, &script, &[]);
+        assert_exit_code(&outcome, 0);
+        let words = "HG0852: packets to fd00:244:0:0:8000::/65 (pods of node linux-1) take a different path than planned: ";
+        let found = warnings(&outcome);
+        assert_eq!(found.len(), usize::from(!is_covered), "{outcome:#?}");
+        assert!(is_covered || found[0].starts_with(words), "{found:?}");
+    }
+    machine.find = Find::Diverts { from_call: 0, destination: "fd00:244::/64".parse().unwrap(), route: None };
+    let outcome = run_both(&mut machine, &script, &[]);
+    assert!(
+        warnings(&outcome)[0]
+            .starts_with("HG0861: packets to fd00:244:0:0:0:0:0:5 (pods of node linux-1) are lost"),
+        "{outcome:#?}"
+    );
+}
+
 /// The metric of the interface decides between routes to the same destination.
 #[test]
 fn the_total_metric_decides_between_routes_to_one_destination() {

@@ -1,6 +1,6 @@
 //! Which way packets go once a plan is applied, as far as the routes of the node decide.
 //!
-//! The script judges by the same rules and uses the same words (`Get-Faults` in `apply.ps1`); a test compares them.
+//! The script judges by the same rules and uses the same words (`src/render/powershell/paths.ps1`); a test compares them.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -14,7 +14,7 @@ use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{ActiveRoute, ActiveTable, TrafficPart},
     model::{Cluster, Family},
-    state::Role,
+    state::{Role, WindowsRoute},
 };
 
 /// What the routes of a node do with packets once a plan is applied.
@@ -84,20 +84,17 @@ impl PlannedNode<'_> {
             let metric = if moment == Moment::Now { route.active } else { route.persistent }?;
             Some(self.active(route.index, route.destination, route.next_hop, metric))
         });
-        let derived = self.observed.derived.iter().filter_map(|route| {
-            Some(self.active(route.index, route.destination, route.next_hop, route.active?))
-        });
-        desired.chain(kept).chain(derived).filter(|route| self.is_usable(route)).collect()
+        desired.chain(kept).chain(self.derived_routes()).filter(|route| self.is_usable(route)).collect()
     }
 
     /// Returns the node's own pod CIDRs for which the node as it is uses a less specific route that leads elsewhere, or
     /// none.
     fn unrouted(&self) -> Vec<IpNet> {
-        let routes = self.observed.routes.iter().chain(&self.observed.derived);
-        let live = routes.filter_map(|route| {
+        let live = self.observed.routes.iter().filter_map(|route| {
             Some(self.active(route.index, route.destination, route.next_hop, route.active?))
         });
-        let live: ActiveTable = live.filter(|route| self.is_usable(route)).collect();
+        let live: ActiveTable =
+            live.chain(self.derived_routes()).filter(|route| self.is_usable(route)).collect();
         let own = self.wanted.iter().filter(|needed| matches!(needed.origin, WindowsOrigin::OwnPods(_)));
         own.filter(|needed| {
             let parts = live.parts(needed.destination);
@@ -108,6 +105,14 @@ impl PlannedNode<'_> {
         })
         .map(|needed| needed.destination)
         .collect()
+    }
+
+    /// Iterates over the routes that Windows derives from addresses. Snapshots of earlier versions omit their metrics.
+    fn derived_routes(&self) -> impl Iterator<Item = ActiveRoute> + '_ {
+        self.observed.derived.iter().map(|route| {
+            let metric = route.active.unwrap_or(WindowsRoute::DEFAULT_METRIC);
+            self.active(route.index, route.destination, route.next_hop, metric)
+        })
     }
 
     fn active(&self, index: u32, destination: IpNet, next_hop: IpAddr, metric: u32) -> ActiveRoute {

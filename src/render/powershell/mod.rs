@@ -34,6 +34,9 @@ use literal::{comment, literal};
 /// Reads the live state. Both scripts contain it.
 const READ: &str = include_str!("read.ps1");
 
+/// Judges which way packets go, and asks Windows.
+const PATHS: &str = include_str!("paths.ps1");
+
 /// Commits and rolls back.
 const APPLY: &str = include_str!("apply.ps1");
 
@@ -117,7 +120,7 @@ pub fn windows_script(
     data(&mut text, cluster, node, desired, provenance);
     let _ = write!(
         text,
-        "\n# ---- Body: the same in every script of this version\n\n{}\n{}\n{READ}\n{APPLY}",
+        "\n# ---- Body: the same in every script of this version\n\n{}\n{}\n{READ}\n{PATHS}\n{APPLY}",
         codes(),
         hidden_characters()
     );

@@ -76,4 +76,6 @@ $Hidden = @(
 
 <src/render/powershell/read.ps1>
 
+<src/render/powershell/paths.ps1>
+
 <src/render/powershell/apply.ps1>
