@@ -17,7 +17,7 @@ use crate::{
     config::Loaded,
     diagnose::Severity,
     doctor::{Patient, examine},
-    error::Error,
+    error::{Error, Kind},
     plan::{ForeignPolicy, Observed, windows::WindowsObserved},
     reconcile::Session,
     record::Snapshot,
@@ -110,6 +110,12 @@ fn visit_state(
     state: Option<(String, String)>,
 ) -> Result<(Session, Observed), Error> {
     let snapshot = match state {
+        Some((name, text)) if WindowsObserved::is_snapshot(&text) => {
+            let message =
+                format!("{name} is from a Windows machine: packets can only be traced on Linux nodes");
+            let hint = "examine the node with `hostgw doctor --state`";
+            return Err(Error::new(Kind::Invalid, message).with_hint(hint));
+        }
         Some((name, text)) => Snapshot::parse(&name, &text)?,
         None => live()?,
     };

@@ -209,4 +209,35 @@ fn doctor_refuses_a_windows_state_of_a_linux_node() {
     let (code, stdout, stderr) = examination.hostgw(&["doctor", "--node", "linux-1", "--state", "node.json"]);
     assert_eq!((code, stdout.as_str()), (3, ""));
     assert!(stderr.contains("node.json is from a Windows machine, but node linux-1 runs Linux"), "{stderr}");
+    let (code, _, stderr) = examination.hostgw(&["explain", "10.244.2.5", "--state", "node.json"]);
+    assert_eq!(code, 3);
+    assert!(stderr.contains("packets can only be traced on Linux nodes"), "{stderr}");
+}
+
+/// Nothing in a snapshot controls the terminal.
+#[test]
+fn hostile_text_in_a_windows_state_is_escaped() {
+    let examination = Examination::new();
+    let mut machine = applied(machine());
+    machine.interfaces[1].alias = "v\u{1b}[31m\u{202e}E".to_owned();
+    machine.interfaces[1].is_connected = false;
+    machine.interfaces[1].forwarding.insert("IPv4", false);
+    machine.route(12, "10.244.2.64/26", "172.30.0.99", 5, "AP");
+    let hostile = |json: &mut serde_json::Value| {
+        for route in json["Routes"].as_array_mut().unwrap() {
+            route["Protocol"] = "Net\u{1b}[1mMgmt\n".into();
+        }
+    };
+    let (code, text, stderr) = examination.of(&machine, &hostile, &[]);
+    assert_eq!(code, 11, "{text}{stderr}");
+    assert!(
+        text.contains("v\\u{1b}[31m\\u{202e}E") && text.contains("protocol Net\\u{1b}[1mMgmt\\n)"),
+        "{text}"
+    );
+    let (_, plan, _) = examination.hostgw(&["plan", "--node", "win-1", "--state", "node.json"]);
+    assert!(plan.contains("HG0852"), "{plan}");
+    let (_, json, _) = examination.hostgw(&["doctor", "--node", "win-1", "--state", "node.json", "--json"]);
+    for text in [text, plan, json] {
+        assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text}");
+    }
 }

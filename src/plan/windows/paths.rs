@@ -2,12 +2,15 @@
 //!
 //! The script judges by the same rules and uses the same words (`src/render/powershell/paths.ps1`); a test compares them.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 
 use super::{
-    InterfaceRef, ObservedRoute, WindowsObserved, WindowsOrigin,
+    Interface, InterfaceRef, ObservedRoute, WindowsObserved, WindowsOrigin,
     traffic::{InterfaceIndexes, ResolvedRoute},
 };
 use crate::{
@@ -30,13 +33,15 @@ pub struct WindowsPaths {
 
 /// The state of a node once a plan is applied.
 pub(super) struct PlannedNode<'a> {
-    pub cluster: &'a Cluster,
-    pub observed: &'a WindowsObserved,
-    pub management: &'a InterfaceRef,
-    pub pod: Option<&'a InterfaceRef>,
-    pub wanted: &'a [ResolvedRoute],
+    cluster: &'a Cluster,
+    observed: &'a WindowsObserved,
+    /// Its interfaces by index and family.
+    interfaces: HashMap<(u32, Family), &'a Interface>,
+    management: &'a InterfaceRef,
+    pod: Option<&'a InterfaceRef>,
+    wanted: &'a [ResolvedRoute],
     /// The other routes that remain.
-    pub kept: &'a [&'a ObservedRoute],
+    kept: &'a [&'a ObservedRoute],
 }
 
 /// A store, whose routes decide now or after a restart.
@@ -46,7 +51,22 @@ enum Moment {
     Restart,
 }
 
-impl PlannedNode<'_> {
+impl<'a> PlannedNode<'a> {
+    pub fn new(
+        cluster: &'a Cluster,
+        observed: &'a WindowsObserved,
+        (management, pod): (&'a InterfaceRef, Option<&'a InterfaceRef>),
+        wanted: &'a [ResolvedRoute],
+        kept: &'a [&'a ObservedRoute],
+    ) -> Self {
+        let families = Family::ALL.map(|family| (family.to_string(), family));
+        let interfaces = observed.interfaces.iter().filter_map(|interface| {
+            let (_, family) = families.iter().find(|(name, _)| *name == interface.family)?;
+            Some(((interface.index, *family), interface))
+        });
+        Self { cluster, observed, interfaces: interfaces.collect(), management, pod, wanted, kept }
+    }
+
     pub fn judge(&self) -> WindowsPaths {
         let mut paths =
             WindowsPaths { faults: self.disconnected(), warnings: Vec::new(), unrouted: self.unrouted() };
@@ -116,7 +136,7 @@ impl PlannedNode<'_> {
     }
 
     fn active(&self, index: u32, destination: IpNet, next_hop: IpAddr, metric: u32) -> ActiveRoute {
-        let interface = self.observed.interface(index, destination.into());
+        let interface = self.interfaces.get(&(index, destination.into()));
         ActiveRoute {
             destination,
             next_hop,
@@ -129,7 +149,7 @@ impl PlannedNode<'_> {
     /// Windows does not use the routes of a disconnected interface. The management interface is judged as if it were
     /// connected: that it is not is a finding of its own.
     fn is_usable(&self, route: &ActiveRoute) -> bool {
-        let interface = self.observed.interface(route.interface, route.destination.into());
+        let interface = self.interfaces.get(&(route.interface, route.destination.into()));
         route.interface == self.management.index
             || interface.is_none_or(|interface| !interface.is_disconnected())
     }
@@ -246,7 +266,7 @@ impl PlannedNode<'_> {
         let own = own.into_iter().filter_map(|(role, interface)| Some((role, interface?)));
         own.filter(|(_, interface)| {
             families.iter().any(|family| {
-                self.observed.interface(interface.index, *family).is_some_and(|it| it.is_disconnected())
+                self.interfaces.get(&(interface.index, *family)).is_some_and(|it| it.is_disconnected())
             })
         })
         .map(|(role, interface)| {

@@ -197,15 +197,7 @@ pub fn windows_plan(
         }
     }
     plan.changes.extend(forwarding(cluster, observed, &management, &pod)?);
-    let applied = PlannedNode {
-        cluster,
-        observed,
-        management: &management,
-        pod: Some(&pod),
-        wanted: &wanted,
-        kept: &kept,
-    };
-    plan.paths = applied.judge();
+    plan.paths = PlannedNode::new(cluster, observed, (&management, Some(&pod)), &wanted, &kept).judge();
     Ok(plan)
 }
 
@@ -237,7 +229,7 @@ pub fn windows_paths(
     };
     let kept: Vec<&ObservedRoute> = observed.routes.iter().filter(is_kept).collect();
     let pod = found.pod.as_ref().ok();
-    PlannedNode { cluster, observed, management, pod, wanted: &wanted, kept: &kept }.judge()
+    PlannedNode::new(cluster, observed, (management, pod), &wanted, &kept).judge()
 }
 
 /// Returns the managed routes by alias, destination and next hop.
