@@ -404,16 +404,30 @@ function Test-WorkedBefore($before, $fault, $interfaces) {
     return $null -eq (Get-Culprit $candidates)
 }
 
-# Throws if a path that worked before the changes no longer works.
-function Assert-Paths($before, $after, $interfaces) {
-    Confirm-Faults $after $interfaces
+# Returns the faults of paths that worked before the changes.
+function Get-Regressions($before, $after, $interfaces) {
     $worse = @()
     foreach ($fault in $after.Faults) {
-        if (-not $fault.IsCertain -or -not (Test-WorkedBefore $before $fault $interfaces)) { continue }
-        $worse += $fault.Text
-        if ($Run.Remedy -eq '') { $Run.Remedy = $fault.Remedy }
+        if ($fault.IsCertain -and (Test-WorkedBefore $before $fault $interfaces)) { $worse += $fault }
     }
-    if ($worse.Count -gt 0) { throw ('pod traffic that worked before the change no longer works: ' + ($worse -join '; ')) }
+    return ,$worse
+}
+
+# Throws if a path that worked before the changes no longer works. Right after a change, Windows may not have settled, so it
+# is asked again before its answer fails the change.
+function Assert-Paths($before, $after, $interfaces) {
+    $judged = $after.Faults
+    $worse = @()
+    for ($attempt = 1; $attempt -le 3; $attempt++) {
+        $after.Faults = $judged
+        Confirm-Faults $after $interfaces
+        $worse = Get-Regressions $before $after $interfaces
+        if (@($worse | Where-Object { $_.Code -eq $Codes.Differs }).Count -eq 0) { break }
+        if ($attempt -lt 3) { Start-Sleep -Seconds 1 }
+    }
+    if ($worse.Count -eq 0) { return }
+    $Run.Remedy = $worse[0].Remedy
+    throw ('pod traffic that worked before the change no longer works: ' + (@($worse | ForEach-Object { $_.Text }) -join '; '))
 }
 
 # Reports the paths that do not work, or will not after a restart.

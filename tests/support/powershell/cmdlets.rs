@@ -95,6 +95,10 @@ impl Interpreter<'_> {
             "get-netroute" => self.get_routes(&mut arguments)?,
             "get-netipaddress" => self.get_addresses(&mut arguments)?,
             "get-netipinterface" => self.get_interfaces(&mut arguments)?,
+            "start-sleep" => {
+                assert!(arguments.take("Seconds").is_some());
+                Vec::new()
+            }
             "find-netroute" => self.find_route(&mut arguments)?,
             "new-netroute" => self.new_route(&mut arguments)?,
             "remove-netroute" => self.remove_route(&mut arguments).map(none)?,
@@ -195,9 +199,12 @@ impl Interpreter<'_> {
         let found = match &machine.find {
             Find::Absent => return thrown("The term 'Find-NetRoute' is not recognized."),
             Find::Fails => return thrown("A general error occurred."),
-            Find::Diverts { from_call, destination, route }
-                if machine.calls.len() >= *from_call && destination.contains(&address) =>
+            Find::Diverts { from_call, times, destination, route }
+                if machine.calls.len() >= *from_call
+                    && destination.contains(&address)
+                    && self.diverted < *times =>
             {
+                self.diverted += 1;
                 route.map(|(index, next_hop)| {
                     let key = RouteKey { index, destination: *destination, next_hop };
                     machine.route_object(&key, &RouteValue { metric: 1, protocol: "NetMgmt" })

@@ -33,6 +33,8 @@ pub struct Interpreter<'t> {
     pub blocks: Vec<Node<'t>>,
     pub stdout: String,
     pub stderr: String,
+    /// The number of diverted answers of `Find-NetRoute`.
+    pub diverted: usize,
     /// The error that a plain `throw` rethrows.
     caught: Vec<Failure>,
 }
@@ -93,6 +95,7 @@ impl<'t> Interpreter<'t> {
             blocks: Vec::new(),
             stdout: String::new(),
             stderr: String::new(),
+            diverted: 0,
             caught: Vec::new(),
         }
     }

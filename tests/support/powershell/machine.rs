@@ -49,9 +49,9 @@ pub enum Find {
     Absent,
     /// It fails.
     Fails,
-    /// Once there were this many calls, with this route for the addresses in its destination, or with an error that
-    /// there is none; by the active routes otherwise.
-    Diverts { from_call: usize, destination: IpNet, route: Option<(i64, IpAddr)> },
+    /// Once there were this many calls, and this many times in a run, with this route for the addresses in its
+    /// destination, or with an error that there is none; by the active routes otherwise.
+    Diverts { from_call: usize, times: usize, destination: IpNet, route: Option<(i64, IpAddr)> },
 }
 
 /// A fault at a step, which is a call that changes something or a file write.

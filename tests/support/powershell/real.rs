@@ -293,9 +293,10 @@ fn to_json(machine: &Machine) -> Value {
         Find::ByTable => Value::Null,
         Find::Absent => json!({ "kind": "absent" }),
         Find::Fails => json!({ "kind": "fails" }),
-        Find::Diverts { from_call, destination, route } => {
+        Find::Diverts { from_call, times, destination, route } => {
             let route = route.map(|(index, next_hop)| json!({ "index": index, "nexthop": next_hop }));
-            json!({ "kind": "diverts", "from": from_call, "prefix": destination, "route": route })
+            let times = i32::try_from(*times).unwrap_or(i32::MAX);
+            json!({ "kind": "diverts", "from": from_call, "times": times, "prefix": destination, "route": route })
         }
     };
     json!({ "interfaces": interfaces, "addresses": addresses, "routes": routes, "find": find })

@@ -10,7 +10,12 @@
 
 $script:Calls = 0
 
-function Set-CallNumber([int] $number) { $script:Calls = $number }
+$script:Diverted = 0
+
+function Set-CallNumber([int] $number) {
+    $script:Calls = $number
+    $script:Diverted = 0
+}
 
 function Read-Machine { Get-Content -Raw -LiteralPath $env:HGW_MACHINE | ConvertFrom-Json -AsHashtable }
 
@@ -159,7 +164,9 @@ function Find-NetRoute {
     if ($kind -eq 'absent') { throw [System.Management.Automation.CommandNotFoundException]::new("The term 'Find-NetRoute' is not recognized.") }
     if ($kind -eq 'fails') { throw 'A general error occurred.' }
     $found = @(Select-Best $machine $RemoteIPAddress)
-    if ($kind -eq 'diverts' -and $script:Calls -ge $machine.find.from -and (Test-Inside $machine.find.prefix $RemoteIPAddress)) {
+    if ($kind -eq 'diverts' -and $script:Calls -ge $machine.find.from -and $script:Diverted -lt $machine.find.times -and
+        (Test-Inside $machine.find.prefix $RemoteIPAddress)) {
+        $script:Diverted += 1
         $found = @()
         if ($machine.find.route) {
             $found = @(@{ index = $machine.find.route.index; prefix = $machine.find.prefix; nexthop = $machine.find.route.nexthop; metric = 1; protocol = 'NetMgmt' })
