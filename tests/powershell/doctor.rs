@@ -150,7 +150,7 @@ fn an_older_snapshot_is_read_and_nothing_is_guessed() {
     let old = |machine: &Machine| examination.of(machine, &as_before, &[]);
     let healthy = applied(machine());
     assert_eq!(old(&healthy), (0, "Node win-1: nothing found.\n".to_owned(), String::new()));
-    let (code, stdout, _) = old(&super::machine());
+    let (code, stdout, _) = old(&machine());
     assert_eq!(code, 11);
     assert!(!stdout.contains("HG1030"), "the pod interface has an address: {stdout}");
     let mut machine = healthy.clone();

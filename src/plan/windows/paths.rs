@@ -42,9 +42,11 @@ pub(super) struct PlannedNode<'a> {
     wanted: &'a [ResolvedRoute],
     /// The other routes that remain.
     kept: &'a [&'a ObservedRoute],
+    /// The same by interface, destination and next hop.
+    by_key: HashMap<(u32, IpNet, IpAddr), &'a ObservedRoute>,
 }
 
-/// A store, whose routes decide now or after a restart.
+/// When routes decide: those of the active store now, and those of the persistent store after a restart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moment {
     Now,
@@ -64,7 +66,17 @@ impl<'a> PlannedNode<'a> {
             let (_, family) = families.iter().find(|(name, _)| *name == interface.family)?;
             Some(((interface.index, *family), interface))
         });
-        Self { cluster, observed, interfaces: interfaces.collect(), management, pod, wanted, kept }
+        let by_key = kept.iter().map(|route| ((route.index, route.destination, route.next_hop), *route));
+        Self {
+            cluster,
+            observed,
+            interfaces: interfaces.collect(),
+            management,
+            pod,
+            wanted,
+            kept,
+            by_key: by_key.collect(),
+        }
     }
 
     pub fn judge(&self) -> WindowsPaths {
@@ -201,7 +213,7 @@ impl<'a> PlannedNode<'a> {
 
     /// Returns the observed route, unless Windows derives it from an address.
     fn foreign(&self, route: &ActiveRoute) -> Option<&ObservedRoute> {
-        self.kept.iter().copied().find(|observed| is_same(observed, route))
+        self.by_key.get(&(route.interface, route.destination, route.next_hop)).copied()
     }
 
     fn derived(&self, route: &ActiveRoute) -> Option<&ObservedRoute> {
