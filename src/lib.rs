@@ -92,6 +92,7 @@
 //! | a key of the configuration | `src/config/raw.rs` | `src/config/validate.rs` or `src/config/node.rs`, `src/model`, `src/plan/desired.rs`, `src/plan/compare` (the reason in a comparison), `src/kernel`; `schemas`, `src/guide/configuration.md`, `tests/cases/config` |
 //! | an error in a configuration | `src/diagnose/rules.rs` | `src/diagnose/rules`, `src/config/validate.rs`, `tests/cases/config` |
 //! | an error or a warning about a node or a plan | `src/diagnose/rules.rs` | `src/plan/check.rs`, `tests/cases/plan` |
+//! | which way packets go on a Windows node | `src/forwarding/windows.rs` | `src/plan/windows/paths.rs` and `src/render/powershell/paths.ps1`, which use the same words; `tests/powershell/paths.rs` |
 //! | which way packets go, and why | `src/forwarding/model.rs` | `src/forwarding/explain.rs`, `src/kernel/verdict/tests.rs`, which compares it with the kernel; `tests/e2e/paths.rs` |
 //! | what `hostgw doctor` finds | `src/diagnose/rules.rs` | `src/doctor`, `src/kernel/nat/terms.rs` (rules of firewalls); `tests/e2e/doctor.rs` |
 //! | an error about a CNI configuration | `src/diagnose/rules.rs` | `src/cni`, `tests/cases/cni` |

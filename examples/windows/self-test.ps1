@@ -30,13 +30,13 @@ $Desired = @(
     @{ Destination = '203.0.113.0/26'; NextHop = '0.0.0.0'; Metric = 300 }
     @{ Destination = '198.51.100.1/32'; NextHop = '192.0.2.1'; Metric = 256 }
 )
-# Foreign routes: with the same destination, on the pod interface, and for a part of another node's pods. The last one
-# leads to the node's own pods on the pod interface, and is not a conflict.
+# Foreign routes: two to the destination of a managed route, one to a part of another node's pods, and one to the node's own
+# pods on the pod interface. Only the first two are conflicts.
 $Foreign = @(
     @{ Index = $Loopback; Destination = '203.0.113.128/25'; NextHop = '192.0.2.77' }
     @{ Index = $PodInterface; Destination = '203.0.113.128/25'; NextHop = '0.0.0.0' }
-    @{ Index = $PodInterface; Destination = '203.0.113.192/26'; NextHop = '0.0.0.0' }
 )
+$Diverting = @{ Index = $PodInterface; Destination = '203.0.113.192/26'; NextHop = '0.0.0.0' }
 $OwnPods = @{ Index = $PodInterface; Destination = '203.0.113.32/27'; NextHop = '0.0.0.0' }
 $Failed = New-Object System.Collections.ArrayList
 
@@ -111,6 +111,20 @@ function Test-Foreign($route) {
     Remove-Route $route
 }
 
+# A more specific foreign route stays until it is adopted, and is restored.
+function Test-Diverting($route) {
+    $what = $route.Destination + ' on interface ' + $route.Index + ' (foreign, more specific)'
+    Add-Route $route
+    $live = Get-Snapshot
+    Assert-That ((Invoke-Script @()) -eq 0) ($what + ' is reported, and the run exits with 0')
+    Assert-That ((Get-Snapshot) -eq $live) 'and nothing is changed'
+    Assert-That ((Invoke-Script @('-Adopt')) -eq 0) '-Adopt adopts it'
+    Assert-That ((Get-Metric $route 'ActiveStore' $route.Index) -eq -1) 'and removes it'
+    Assert-That ((Invoke-Script @('-Rollback')) -eq 0) '-Rollback exits with 0'
+    Assert-That ((Get-Snapshot) -eq $live) 'and restores it'
+    Remove-Route $route
+}
+
 function Test-Script {
     $before = Get-Snapshot
     Assert-That ((Invoke-Script @('-Destory')) -eq 64) 'a mistyped switch exits with 64'
@@ -136,6 +150,7 @@ function Test-Script {
     Test-AllInForce 'repaired'
 
     foreach ($route in $Foreign) { Test-Foreign $route }
+    Test-Diverting $Diverting
     Add-Route $OwnPods
     Assert-That ((Invoke-Script @()) -eq 0) 'own pods may use the pod interface'
     Remove-Route $OwnPods
@@ -163,7 +178,7 @@ try {
         Remove-NetIPAddress -IPAddress $one -Confirm:$false -ErrorAction SilentlyContinue
     }
     foreach ($route in $Desired) { Remove-Route @{ Index = $Loopback; Destination = $route.Destination; NextHop = $route.NextHop } }
-    foreach ($route in ($Foreign + @($OwnPods))) { Remove-Route $route }
+    foreach ($route in ($Foreign + @($Diverting, $OwnPods))) { Remove-Route $route }
 }
 if ($Failed.Count -gt 0) {
     Write-Host ([string] $Failed.Count + ' failed')

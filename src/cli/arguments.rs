@@ -473,7 +473,8 @@ pub(super) enum PersistArgument {
 pub(super) struct DoctorOptions {
     #[command(flatten)]
     pub target: TargetOptions,
-    /// Examine the node of a snapshot instead of this machine: the output of `hostgw snapshot`. `-` is standard input.
+    /// Examine the node of a snapshot instead of this machine: the output of `hostgw snapshot`, or of the script from
+    /// `hostgw render --collect`. `-` is standard input.
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
     /// CNI configuration of the node [default: the first one in /etc/cni/net.d, unless --state is given].
@@ -616,6 +617,8 @@ pub(super) enum Subject {
     History,
     /// `hostgw snapshot`.
     Snapshot,
+    /// The output of the script from `hostgw render --collect`.
+    WindowsSnapshot,
     /// `hostgw diff --json` and `hostgw plan --all-nodes --json`.
     Diff,
     /// `hostgw check-cni --json`.

@@ -310,7 +310,8 @@ fn policies(number: usize) -> String {
     if number == 1 { "1 OutBoundNAT policy".to_owned() } else { format!("{number} OutBoundNAT policies") }
 }
 
-fn wrong(name: &str, finding: &MasqueradeReport) -> Error {
+/// Returns why the CNI does not masquerade as configured.
+pub(super) fn wrong(name: &str, finding: &MasqueradeReport) -> Error {
     if !finding.masquerade {
         let what = policies(finding.policies.len());
         return Error::new(

@@ -11,13 +11,14 @@ use super::{
     configuration::{load, text_of},
     doctor_files, environment,
     output::Output,
+    windows,
 };
 use crate::{
     config::Loaded,
     diagnose::Severity,
     doctor::{Patient, examine, notes},
-    error::Error,
-    plan::{ForeignPolicy, Observed},
+    error::{Error, Kind},
+    plan::{ForeignPolicy, Observed, windows::WindowsObserved},
     reconcile::Session,
     record::Snapshot,
     render::{DiagnosticEntry, Locator},
@@ -49,9 +50,16 @@ pub(super) struct DoctorJson {
 
 /// Examines this node, or the node of a snapshot.
 pub(super) fn run(options: &DoctorOptions, output: &Output) -> VerbResult {
+    let state = options.state.as_deref().map(text_of).transpose()?;
+    if let Some((name, text)) = &state
+        && WindowsObserved::is_snapshot(text)
+    {
+        let (findings, node) = windows::doctor(options, name, text)?;
+        return show(findings, Vec::new(), &node, options, output);
+    }
     let loaded = load(options.target.file.as_deref())?;
     let node = environment::node(options.target.node.as_deref());
-    let (session, mut observed) = visit(loaded, node.as_deref(), options.state.as_deref())?;
+    let (session, mut observed) = visit_state(loaded, node.as_deref(), state)?;
     if options.probe {
         observed.host.neighbors = ask_next_hops(&session)?;
     }
@@ -78,11 +86,22 @@ pub(super) fn run(options: &DoctorOptions, output: &Output) -> VerbResult {
     }
     let notes: Vec<Untrusted> = notes(&patient).into_iter().map(Into::into).collect();
     let findings: Vec<DiagnosticEntry> = found.into_iter().map(entry).collect();
+    show(findings, notes, session.node_name(), options, output)
+}
+
+/// Prints the findings about a node, and returns the exit code.
+fn show(
+    findings: Vec<DiagnosticEntry>,
+    notes: Vec<Untrusted>,
+    node: &Untrusted,
+    options: &DoctorOptions,
+    output: &Output,
+) -> VerbResult {
     let code = if findings.is_empty() { 0 } else { FINDINGS };
     if options.json {
-        output.json(&DoctorJson { format: FORMAT, node: session.node_name().clone(), findings, notes })?;
+        output.json(&DoctorJson { format: FORMAT, node: node.clone(), findings, notes })?;
     } else {
-        output.result(&text(&findings, &notes, session.node_name(), output))?;
+        output.result(&text(&findings, &notes, node, output))?;
     }
     Ok(code)
 }
@@ -93,11 +112,23 @@ pub(super) fn visit(
     node: Option<&str>,
     state: Option<&Path>,
 ) -> Result<(Session, Observed), Error> {
+    visit_state(loaded, node, state.map(text_of).transpose()?)
+}
+
+/// Same as [`visit`], with the name and the text of the snapshot.
+fn visit_state(
+    loaded: Loaded,
+    node: Option<&str>,
+    state: Option<(String, String)>,
+) -> Result<(Session, Observed), Error> {
     let snapshot = match state {
-        Some(snapshot) => {
-            let (name, text) = text_of(snapshot)?;
-            Snapshot::parse(&name, &text)?
+        Some((name, text)) if WindowsObserved::is_snapshot(&text) => {
+            let message =
+                format!("{name} is from a Windows machine: packets can only be traced on Linux nodes");
+            let hint = "examine the node with `hostgw doctor --state`";
+            return Err(Error::new(Kind::Invalid, message).with_hint(hint));
         }
+        Some((name, text)) => Snapshot::parse(&name, &text)?,
         None => live()?,
     };
     let observed = snapshot.observed.clone();

@@ -8,10 +8,10 @@ use std::{
 use super::{check_cni, configuration::text_of};
 use crate::{
     cni,
-    diagnose::{Diagnostic, Severity},
+    diagnose::{Diagnostic, Rule, Severity},
     error::Error,
     model::Cluster,
-    text::printable,
+    text::{ShellCommand, printable},
 };
 
 /// Where container runtimes find the CNI configuration. They use the first file by name.
@@ -63,5 +63,14 @@ pub(super) fn cni(
         Diagnostic::new(finding.code.rule(), printable(&message)).with_remedy(remedy)
     };
     let of_severity = |severity| report.findings.iter().filter(move |finding| finding.severity == severity);
-    Ok(of_severity(Severity::Error).chain(of_severity(Severity::Warning)).map(diagnostic).collect())
+    let masquerade = report.masquerade.as_ref().filter(|masquerade| !masquerade.holds());
+    let masquerade = masquerade.map(|report| {
+        let message = check_cni::wrong(&name, report).message;
+        Diagnostic::new(Rule::CniMasquerade, message.to_string()).with_remedy(format!(
+            "review the policies with `{}`",
+            ShellCommand::new(["hostgw", "check-cni", &name])
+        ))
+    });
+    let errors = masquerade.into_iter().chain(of_severity(Severity::Error).map(diagnostic));
+    Ok(errors.chain(of_severity(Severity::Warning).map(diagnostic)).collect())
 }

@@ -16,6 +16,7 @@ use super::{
 use super::{history::History, simulate::SimulationJson, status::Status};
 use crate::{
     config,
+    plan::windows::WindowsObserved,
     record::Snapshot,
     render::{ComparisonReport, Report, schema_text},
 };
@@ -38,6 +39,7 @@ fn text(subject: Subject) -> String {
         #[cfg(target_os = "linux")]
         Subject::History => schema_text::<History>(),
         Subject::Snapshot => schema_text::<Snapshot>(),
+        Subject::WindowsSnapshot => schema_text::<WindowsObserved>(),
         Subject::Diff => schema_text::<ComparisonReport>(),
         Subject::CheckCni => schema_text::<CniJson>(),
         Subject::Explain => schema_text::<ExplainJson>(),

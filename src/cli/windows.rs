@@ -1,46 +1,44 @@
-//! `hostgw plan --state` for a Windows node.
+//! `hostgw plan --state` and `hostgw doctor --state` for a Windows node.
 
 use super::{
     VerbFailure, VerbResult,
-    arguments::PlanOptions,
+    arguments::{DoctorOptions, PlanOptions, TargetOptions},
     configuration::load,
-    environment,
+    doctor_files, environment,
     output::Output,
     plan_shape::{PlanShape, refuses, show},
 };
 use crate::{
     config::Loaded,
+    diagnose::Diagnostic,
+    doctor::{WindowsPatient, examine_windows},
     error::{Error, Kind},
+    model::Cluster,
     plan::{
-        self, ForeignPolicy,
+        self, ForeignPolicy, WindowsDesired,
         compare::Side,
         windows::{WindowsObserved, windows_plan},
     },
-    render::{Locator, Report},
-    text::ShellCommand,
+    render::{DiagnosticEntry, Locator, Report},
+    text::{ShellCommand, Untrusted},
 };
 
 /// Shows what would change on a Windows node, whose state the collector script wrote to the file `name`.
 pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Output) -> VerbResult {
     let observed = WindowsObserved::parse(name, text)?;
-    let Loaded { document, cluster } = load(options.target.file.as_deref())?;
-    let named = environment::node(options.target.node.as_deref());
-    let node = named.as_deref().unwrap_or(&observed.node);
-    let index = plan::node_named(&cluster, node)?;
+    let (Loaded { document, cluster }, index) = find(&options.target, &observed)?;
+    let node = cluster.nodes[index].name.as_raw();
     if options.out.is_some() {
         let message = format!("{node} is a Windows node: its plan cannot be saved for `hostgw apply`");
         let render = ShellCommand::new(["hostgw", "render", "--node", node]);
         let hint = format!("{render} writes a script to plan and apply on the node");
         return Err(Error::new(Kind::Usage, message).with_hint(hint).into());
     }
-    let Some(desired) = plan::windows_desired(&cluster, index) else {
-        let message = format!("{name} is from a Windows machine, but node {node} runs Linux");
-        return Err(Error::new(Kind::Invalid, message).with_hint("run `hostgw snapshot` on the node").into());
-    };
+    let desired = desired(&cluster, index, name)?;
     let policy = if options.adopt { ForeignPolicy::Adopt } else { ForeignPolicy::Respect };
     let plan = windows_plan(&cluster, index, &desired, &observed, policy).map_err(|problems| {
         Error::new(Kind::Invalid, format!("the configuration does not fit node {node}"))
-            .with_details(problems)
+            .with_details(problems.into_iter().map(|problem| problem.message))
     })?;
     let locator = Locator::new(&document);
     let mut report = Report::of_windows(&plan, &cluster, |side, path| match side {
@@ -58,4 +56,43 @@ pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Outpu
         return Err(VerbFailure::AlreadyReported(Kind::Conflict));
     }
     Ok(if options.detailed_exitcode && !plan.changes.is_empty() { 2 } else { 0 })
+}
+
+/// Examines a Windows node, whose state the collector script wrote to the file `name`.
+/// Returns the findings and the name of the node.
+pub(super) fn doctor(
+    options: &DoctorOptions,
+    name: &str,
+    text: &str,
+) -> Result<(Vec<DiagnosticEntry>, Untrusted), VerbFailure> {
+    let observed = WindowsObserved::parse(name, text)?;
+    let (Loaded { document, cluster }, index) = find(&options.target, &observed)?;
+    let desired = desired(&cluster, index, name)?;
+    let state = options.state.as_ref().map_or_else(String::new, |path| path.to_string_lossy().into_owned());
+    let patient =
+        WindowsPatient { cluster: &cluster, index, desired: &desired, observed: &observed, state: &state };
+    let mut found = examine_windows(&patient);
+    found.extend(doctor_files::cni(options.cni.as_deref(), false, &cluster, index)?);
+    let locator = Locator::new(&document);
+    let entry = |diagnostic: Diagnostic| {
+        let source = diagnostic.path.as_ref().and_then(|path| locator.source(path));
+        DiagnosticEntry::new(diagnostic, source)
+    };
+    Ok((found.into_iter().map(entry).collect(), cluster.nodes[index].name.clone()))
+}
+
+/// Loads the configuration and finds the node: the named one, or else the one that the state was collected for.
+fn find(target: &TargetOptions, observed: &WindowsObserved) -> Result<(Loaded, usize), VerbFailure> {
+    let loaded = load(target.file.as_deref())?;
+    let named = environment::node(target.node.as_deref());
+    let index = plan::node_named(&loaded.cluster, named.as_deref().unwrap_or(&observed.node))?;
+    Ok((loaded, index))
+}
+
+fn desired(cluster: &Cluster, index: usize, name: &str) -> Result<WindowsDesired, Error> {
+    plan::windows_desired(cluster, index).ok_or_else(|| {
+        let node = &cluster.nodes[index].name;
+        let message = format!("{name} is from a Windows machine, but node {node} runs Linux");
+        Error::new(Kind::Invalid, message).with_hint("run `hostgw snapshot` on the node")
+    })
 }

@@ -120,6 +120,9 @@ rules! {
     HG0853 PathNotForwarded Warning "interface does not forward pod traffic",
     HG0854 PathFiltered Warning "reverse path filter discards pod traffic",
     HG0855 PathLost Warning "pod traffic is lost",
+    HG0860 InterfaceDisconnected Warning "interface is disconnected (Windows)",
+    HG0861 FindNetRouteDiffers Warning "Windows uses another route than its route table shows",
+    HG0862 PathUnknown Warning "path of pod traffic unknown (Windows)",
     HG0901 CniMasquerade Error "CNI masquerades the wrong traffic (Windows)",
     HG0902 CniPlatform Error "CNI plugin for another operating system",
     HG0903 CniSubnet Error "CNI assigns addresses outside the pod CIDR",
@@ -151,6 +154,12 @@ rules! {
     HG1023 NoCarrier Error "egress interface has no carrier",
     HG1024 FirewallBelowIp Warning "firewall below IP may drop pod traffic",
     HG1025 RoutedByMark Warning "policy rule may divert marked pod traffic",
+    HG1030 OwnPodsUnrouted Error "no on-link route to this node's pods (Windows)",
+    HG1031 NoManagementInterface Error "management interface not found (Windows)",
+    HG1032 LocalAddressInPods Error "local address inside another node's pod CIDR (Windows)",
+    HG1033 NoDefaultRoute Error "no default route for masterAddress (Windows)",
+    HG1034 FamilyDisabled Error "interface without the address family (Windows)",
+    HG1035 OrphanedRoute Warning "persistent route of a removed interface (Windows)",
 }
 
 impl Rule {

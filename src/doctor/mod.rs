@@ -8,6 +8,7 @@
 //! - `addresses.rs`: the addresses that other nodes send packets to
 //! - `other_cni.rs`: routes to pods of other CNIs
 //! - `cloud.rs`: networks that deliver only what they were told about
+//! - `windows.rs`: all of this on a Windows node
 
 mod addresses;
 mod cloud;
@@ -17,8 +18,10 @@ mod other_cni;
 mod paths;
 mod plan;
 mod surroundings;
+mod windows;
 
 pub use journey::{Guidepost, Journey, JourneyEnd, JourneyStep};
+pub use windows::{WindowsPatient, examine_windows};
 
 use crate::{
     diagnose::{Diagnostic, Rule},

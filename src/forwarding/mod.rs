@@ -11,17 +11,20 @@
 //! - `model.rs`: the way of a packet by rules, routes and sysctls
 //! - `path.rs`: the packets between the pods of this node and those of all others and the outside, and the way they should take
 //! - `firewall.rs`: what the chains of firewalls and NAT do with a packet
+//! - `windows.rs`: which route a Windows node uses
 //! - `explain.rs`: why a packet takes another way, in a sentence, and what to do about it
 
 mod explain;
 mod firewall;
 mod model;
 mod path;
+mod windows;
 
 pub use explain::{PathFault, delete_route, explain, owner, stop_text};
 pub use firewall::{Filtering, Passage, Spot, Treatment, follow};
 pub use model::{ForwardingModel, Stop, Trace, discards, sysctls};
 pub use path::{Direction, Ledger, Path, Paths, Peer, PodPart, Rank};
+pub use windows::{ActiveRoute, ActiveTable, Candidates, TrafficPart};
 
 use std::{
     fmt,

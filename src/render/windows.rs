@@ -40,7 +40,10 @@ impl Report {
             unknown: 0,
         };
         let conflicts = plan.conflicts.iter().map(conflict_entry).collect();
-        Self { changes, conflicts, ..Self::empty(totals) }
+        let mut report = Self { changes, conflicts, ..Self::empty(totals) };
+        report.warn_of_paths(plan.paths.faults.iter().cloned());
+        report.warn(plan.paths.warnings.iter().cloned(), |_| None);
+        report
     }
 }
 
@@ -128,7 +131,7 @@ fn conflict_entry(conflict: &WindowsConflict) -> ConflictEntry {
         policy_store: None,
     };
     let foreign = route_in(conflict.live, |metric| route(conflict.next_hop, metric));
-    let needed = format!("-DestinationPrefix {} -NextHop {}", conflict.wanted, conflict.needed);
+    let needed = format!("-DestinationPrefix {} -NextHop {}", conflict.destination, conflict.needed);
     let words = foreign.as_ref().map_or_else(String::new, |object| object.text().into_owned());
     ConflictEntry {
         replaced: false,
@@ -136,6 +139,6 @@ fn conflict_entry(conflict: &WindowsConflict) -> ConflictEntry {
         kind: ObjectKind::Route,
         foreign: foreign.into_iter().collect(),
         text: format!("{words} conflicts with {needed}"),
-        wanted: Some(Object::of_text(conflict.wanted.to_string(), needed)),
+        wanted: Some(Object::of_text(conflict.destination.to_string(), needed)),
     }
 }

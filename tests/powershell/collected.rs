@@ -8,7 +8,7 @@ use hostgw::{
     render::{windows_collector, windows_script},
 };
 
-use super::{CLUSTER, PROVENANCE, cluster, machine, starts, traffic::with_a_new_switch};
+use super::{CLUSTER, PROVENANCE, applied, cluster, machine, starts, traffic::with_a_new_switch};
 use crate::support::{cases, directory::Directory, powershell::run, schema::schema};
 
 /// `plan --state` with the output of the collector makes the same plan as the script on that machine.
@@ -29,7 +29,13 @@ fn a_plan_from_collected_state_matches_the_script() {
     let mut switch = with_a_new_switch(&script);
     switch.route(0, "10.244.2.0/25", "172.30.0.99", 1, "P");
     let switch = ("a new switch", switch.clone(), switch);
-    for (what, mut machine, _) in starts().into_iter().chain([conflict, part, switch]) {
+    let mut metrics = machine();
+    metrics.interfaces[2].metric = 9000;
+    metrics.route(1, "10.244.2.0/25", "0.0.0.0", 9, "A");
+    metrics.route(12, "10.244.9.0/24", "172.30.0.99", 9, "P");
+    metrics.interfaces[1].is_connected = false;
+    let metrics = ("metrics and a disconnected interface", metrics.clone(), metrics);
+    for (what, mut machine, _) in starts().into_iter().chain([conflict, part, switch, metrics]) {
         let collected = run(&mut machine, &collector, &[]);
         let observed = WindowsObserved::parse("collected", &collected.stdout).unwrap();
         let plan =
@@ -57,6 +63,18 @@ fn a_plan_from_collected_state_matches_the_script() {
             );
         }
         assert_eq!(plan.leftovers.len(), usize::from(what == "a new switch"));
+        for found in plan.paths.faults.iter().chain(&plan.paths.warnings) {
+            let remedy = found.remedy.as_deref().unwrap();
+            let said = format!("WARNING: {}: {}\n  Help: {remedy}\n", found.rule, found.message);
+            assert!(outcome.stdout.contains(&said), "{what}: {said}{}", outcome.stdout);
+        }
+        let codes = outcome.stdout.lines().filter(|line| line.starts_with("WARNING: HG")).count();
+        assert_eq!(codes, plan.paths.faults.len() + plan.paths.warnings.len(), "{what}: {}", outcome.stdout);
+        assert_eq!(
+            codes > 0,
+            !starts().iter().any(|(name, ..)| *name == what) && what != "a new switch",
+            "{what}"
+        );
         if plan.changes.is_empty() {
             assert_eq!(outcome.stdout, "No changes. This node matches the configuration.\n", "{what}");
         } else if conflicts == 0 {
@@ -101,11 +119,18 @@ fn a_windows_node_can_be_planned_from_collected_state() {
     conflict.route(12, "10.244.2.0/25", "172.30.0.99", 256, "AP");
     let mut partly = starts().remove(4).1;
     partly.route(12, "10.244.77.0/24", "10.244.77.1", 256, "A");
+    let mut diverted = applied(machine());
+    diverted.route(12, "10.244.2.64/26", "172.30.0.99", 5, "AP");
+    diverted.route(1, "10.244.9.0/24", "0.0.0.0", 1, "P");
     let mut no_pod = machine();
     no_pod.interfaces.retain(|interface| interface.index != 7);
-    for (name, mut machine) in
-        [("fresh", machine()), ("partly", partly), ("conflict", conflict), ("no-pod-interface", no_pod)]
-    {
+    for (name, mut machine) in [
+        ("fresh", machine()),
+        ("partly", partly),
+        ("conflict", conflict),
+        ("diverted", diverted),
+        ("no-pod-interface", no_pod),
+    ] {
         let collected = run(&mut machine, &collector, &[]);
         std::fs::write(folder.path().join("node.json"), &collected.stdout).unwrap();
         let arguments = ["plan", "--state", "node.json", "--detailed-exitcode"];
@@ -127,5 +152,5 @@ fn a_windows_node_can_be_planned_from_collected_state() {
     assert!(stderr.contains("node.json is from a Windows machine, but node linux-1 runs Linux"), "{stderr}");
     let (code, _, stderr) = hostgw(&["plan", "--state", "node.json", "--out", "p.json"]);
     assert_eq!(code, 64, "{stderr}");
-    cases::assert_none(4, &failures);
+    cases::assert_none(5, &failures);
 }

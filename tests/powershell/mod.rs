@@ -8,8 +8,10 @@
 
 mod arguments;
 mod collected;
+mod doctor;
 mod faults;
 mod hostile_text;
+mod paths;
 mod real;
 mod records;
 mod runs;
@@ -65,6 +67,8 @@ fn machine() -> Machine {
         alias: alias.to_owned(),
         addresses: vec![address.parse().unwrap()],
         forwarding: [("IPv4", false), ("IPv6", false)].into(),
+        metric: 25,
+        is_connected: true,
     };
     let mut machine = Machine {
         interfaces: vec![

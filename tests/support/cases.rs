@@ -9,8 +9,9 @@ use std::{
 };
 
 /// The parts of generated scripts that are copied from a file.
-const BODIES: [&str; 4] = [
+const BODIES: [&str; 5] = [
     "src/render/powershell/read.ps1",
+    "src/render/powershell/paths.ps1",
     "src/render/powershell/apply.ps1",
     "src/render/powershell/collect.ps1",
     "src/render/shell/body.sh",

@@ -6,14 +6,18 @@
 //! rules on the node.
 
 mod desired;
+mod interfaces;
 mod observed;
+mod paths;
 mod plan;
 mod traffic;
 
 pub use desired::{WindowsDesired, WindowsOrigin, windows_desired};
 pub(super) use desired::{to_master, to_node, to_own_pods};
+pub use interfaces::{FoundInterfaces, InterfaceRef, POD_ALIASES};
 pub use observed::{Interface, ObservedRoute, OwnedRoute, SavedForwarding, WindowsAddress, WindowsObserved};
+pub use paths::WindowsPaths;
 pub use plan::{
-    ForwardingChange, InterfaceRef, POD_ALIASES, StoreChange, Stores, WindowsCause, WindowsChange,
-    WindowsConflict, WindowsPlan, windows_plan,
+    ForwardingChange, StoreChange, Stores, WindowsCause, WindowsChange, WindowsConflict, WindowsPlan,
+    windows_paths, windows_plan,
 };

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de::Error as _};
 
 use crate::error::{Error, Kind};
@@ -11,9 +12,11 @@ use crate::error::{Error, Kind};
 const FORMAT: u32 = 1;
 
 /// A snapshot of a Windows node. Unknown keys are ignored: a later version of the script may write them.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "PascalCase")]
+#[schemars(title = "hostgw render --collect")]
 pub struct WindowsObserved {
+    /// The version of this format.
     format: u32,
     /// `windows`.
     system: String,
@@ -37,7 +40,7 @@ pub struct WindowsObserved {
 }
 
 /// One address family of an interface.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct Interface {
     /// Its index.
@@ -48,21 +51,39 @@ pub struct Interface {
     pub family: String,
     /// `Enabled` or `Disabled`.
     pub forwarding: String,
+    /// The metric of the interface, which Windows adds to those of its routes. Snapshots of earlier versions omit it.
+    #[serde(default)]
+    pub metric: Option<u32>,
+    /// `Connected` or `Disconnected`. Snapshots of earlier versions omit it.
+    #[serde(default)]
+    pub connection: Option<String>,
+}
+
+impl Interface {
+    /// Returns `true` if no packets pass through the interface.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        self.connection.as_deref() == Some("Disconnected")
+    }
 }
 
 /// An address on an interface.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct WindowsAddress {
     /// The interface's index.
     pub index: u32,
     /// The address. An IPv6 address has no zone.
     #[serde(deserialize_with = "address")]
+    #[schemars(with = "String")]
     pub address: IpAddr,
+    /// The length of the prefix that is on-link. Snapshots of earlier versions omit it.
+    #[serde(default)]
+    pub length: Option<u8>,
 }
 
 /// A route in one of the two stores, or in both.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct ObservedRoute {
     /// The interface's index.
@@ -70,33 +91,42 @@ pub struct ObservedRoute {
     /// The interface's alias.
     pub alias: String,
     /// `-DestinationPrefix`.
+    #[schemars(with = "String")]
     pub destination: IpNet,
     /// `-NextHop`.
     #[serde(deserialize_with = "address")]
+    #[schemars(with = "String")]
     pub next_hop: IpAddr,
     /// The metric in the active store. The file has -1 if the route is not there.
     #[serde(deserialize_with = "metric")]
+    #[schemars(with = "i64")]
     pub active: Option<u32>,
     /// The metric in the persistent store. The file has -1 if the route is not there.
     #[serde(deserialize_with = "metric")]
+    #[schemars(with = "i64")]
     pub persistent: Option<u32>,
+    /// What added it, such as `NetMgmt`, `Dhcp` or `Local`. Snapshots of earlier versions omit it.
+    #[serde(default)]
+    pub protocol: Option<String>,
 }
 
 /// A route that hostgw manages.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct OwnedRoute {
     /// The interface's alias.
     pub alias: String,
     /// `-DestinationPrefix`.
+    #[schemars(with = "String")]
     pub destination: IpNet,
     /// `-NextHop`.
     #[serde(deserialize_with = "address")]
+    #[schemars(with = "String")]
     pub next_hop: IpAddr,
 }
 
 /// A forwarding setting from before hostgw.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct SavedForwarding {
     /// The interface's alias.

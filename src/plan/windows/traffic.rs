@@ -1,4 +1,4 @@
-//! Finds the routes that divert traffic: packets use the most specific route, on whichever interface it is.
+//! Assigns routes to the traffic that they affect: packets use the most specific route, on whichever interface it is.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -7,7 +7,8 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::WindowsOrigin;
+use super::{ObservedRoute, WindowsOrigin};
+use crate::state::WindowsRoute;
 
 /// A desired route with its next hop on this node.
 #[derive(Debug, Clone, Copy)]
@@ -18,6 +19,13 @@ pub(super) struct ResolvedRoute {
     pub origin: WindowsOrigin,
 }
 
+/// The indexes of the management interface and, if there is one, of the pod interface.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct InterfaceIndexes {
+    pub management: u32,
+    pub pod: Option<u32>,
+}
+
 /// The desired routes by destination, and the pods of every node by prefix.
 #[derive(Debug, Default)]
 pub(super) struct TrafficIndex {
@@ -25,6 +33,17 @@ pub(super) struct TrafficIndex {
     pods: HashMap<IpNet, ResolvedRoute>,
     /// The prefix lengths in `pods`.
     lengths: BTreeSet<u8>,
+}
+
+impl ResolvedRoute {
+    /// Returns `true` if packets of this route may use a route to `next_hop` on the interface `index`. The node's own
+    /// pods are on-link on its pod interface, too.
+    pub fn may_use(&self, next_hop: IpAddr, index: u32, interfaces: InterfaceIndexes) -> bool {
+        let is_own = matches!(self.origin, WindowsOrigin::OwnPods(_));
+        let is_on_link = next_hop == WindowsRoute::on_link(self.destination.into());
+        (index == interfaces.management && next_hop == self.next_hop)
+            || (is_own && is_on_link && interfaces.pod == Some(index))
+    }
 }
 
 impl TrafficIndex {
@@ -40,17 +59,20 @@ impl TrafficIndex {
         index
     }
 
-    /// Returns the desired route whose traffic a route to `destination` on the interface `index` diverts: the one to
-    /// the same destination, or to the pod CIDR that contains it. The node's own pods belong on its pod interface.
-    pub fn diverted_by(&self, destination: IpNet, index: u32, pod: u32) -> Option<&ResolvedRoute> {
+    /// Returns the desired route to `destination`, or else the one to the pod CIDR that contains it.
+    pub fn needed(&self, destination: IpNet) -> Option<&ResolvedRoute> {
         let containing = || {
             let shorter = self.lengths.iter().filter(|length| **length <= destination.prefix_len());
             let prefixes = shorter.filter_map(|length| IpNet::new(destination.addr(), *length).ok());
             prefixes.filter_map(|prefix| self.pods.get(&prefix.trunc())).next_back()
         };
-        let diverted = self.exact.get(&destination).or_else(containing)?;
-        let is_own = matches!(diverted.origin, WindowsOrigin::OwnPods(_)) && index == pod;
-        (!is_own).then_some(diverted)
+        self.exact.get(&destination).or_else(containing)
+    }
+
+    /// Returns the desired route whose packets `route` would take on a different path.
+    pub fn diverted_by(&self, route: &ObservedRoute, interfaces: InterfaceIndexes) -> Option<&ResolvedRoute> {
+        let needed = self.needed(route.destination)?;
+        (!needed.may_use(route.next_hop, route.index, interfaces)).then_some(needed)
     }
 }
 

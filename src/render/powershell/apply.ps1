@@ -3,8 +3,8 @@ $LastFile = Join-Path $Folder 'last.json'
 $LockFile = Join-Path $Folder 'lock'
 $TranscriptFile = Join-Path $Folder 'transcript.log'
 
-# The exit code for Ctrl-C at this point.
-$Run = @{ Interrupted = 130 }
+# The exit code for Ctrl-C at this point, and what to do about the reason of a rollback.
+$Run = @{ Interrupted = 130; Remedy = '' }
 
 # ---- Output
 
@@ -157,6 +157,7 @@ function Get-DesiredRoutes($plan, $interfaces, $live) {
             $now = @{
                 Index = $interfaces.Management.Index; Alias = $interfaces.Management.Alias
                 Destination = $route.Destination; NextHop = $nextHop; Active = $Absent; Persistent = $Absent
+                Protocol = 'NetMgmt'
             }
         }
         [void] $desired.Add(@{ Now = $now; Metric = $route.Metric; Why = $route.Why; Role = $route.Role })
@@ -201,39 +202,42 @@ function Get-Destinations($desired) {
     return $destinations
 }
 
-# Returns the desired route whose traffic a live route affects: one with the same destination, or with a pod CIDR
-# around it. Returns null if there is none. Traffic to the node's own pods may use the pod interface.
-function Get-AffectedRoute($destinations, $interfaces, $route) {
-    $entry = $destinations.Exact[$route.Destination]
-    if ($null -eq $entry) {
-        $parts = $route.Destination.Split('/')
-        $bytes = [System.Net.IPAddress]::Parse($parts[0]).GetAddressBytes()
-        foreach ($length in $destinations.Lengths) {
-            if ($length -gt [int] $parts[1]) { continue }
-            $enclosing = $destinations.Pods[(Get-Prefix $bytes $length)]
-            if ($null -ne $enclosing) { $entry = $enclosing }
-        }
+# Returns the desired route to the destination of a live route, or else the one to the pod CIDR around it. Returns null if
+# there is none.
+function Get-NeededRoute($destinations, [string] $destination) {
+    $entry = $destinations.Exact[$destination]
+    if ($null -ne $entry) { return $entry }
+    $parts = $destination.Split('/')
+    $bytes = [System.Net.IPAddress]::Parse($parts[0]).GetAddressBytes()
+    foreach ($length in $destinations.Lengths) {
+        if ($length -gt [int] $parts[1]) { continue }
+        $enclosing = $destinations.Pods[(Get-Prefix $bytes $length)]
+        if ($null -ne $enclosing) { $entry = $enclosing }
     }
-    if ($null -eq $entry -or ($entry.Role -eq 'own' -and $route.Index -eq $interfaces.Pod.Index)) { return $null }
     return $entry
 }
 
-# Describes a foreign route that affects the traffic of a desired one.
-function Format-Conflict($route, $entry) {
-    $text = (Format-Route $route) + ' on ' + $route.Alias + ' is foreign: it '
-    $need = ' -NextHop ' + $entry.Now.NextHop + ' on ' + $entry.Now.Alias
-    if ($route.Destination -eq $entry.Now.Destination) { return $text + 'conflicts with' + $need }
-    return $text + 'takes packets from -DestinationPrefix ' + $entry.Now.Destination + $need
+# Returns whether packets of a desired route may use a live route. The node's own pods are on-link on its pod interface,
+# too.
+function Test-Planned($entry, $interfaces, $route) {
+    if ($route.Index -eq $interfaces.Management.Index -and $route.NextHop -eq $entry.Now.NextHop) { return $true }
+    return $entry.Role -eq 'own' -and $route.Index -eq $interfaces.Pod.Index -and $route.NextHop -eq $entry.Now.NextHop
 }
 
-# Returns the addresses of this machine inside the pod CIDR of another node. Windows keeps packets to them, and no
-# route can change that.
+# Describes a foreign route to the destination of a desired one.
+function Format-Conflict($route, $entry) {
+    return (Format-Route $route) + ' on ' + $route.Alias + ' is foreign: it conflicts with -NextHop ' + $entry.Now.NextHop + ' on ' +
+        $entry.Now.Alias
+}
+
+# Returns the addresses of this machine inside the pod CIDR of another node, and the address of the master. Windows keeps
+# packets to them, and no route can change that.
 function Get-MisplacedAddresses($destinations, $interfaces, $derived) {
     $problems = @()
     $seen = @{}
     foreach ($route in $derived) {
-        $entry = Get-AffectedRoute $destinations $interfaces $route
-        if ($null -eq $entry -or $entry.Role -ne 'node') { continue }
+        $entry = Get-NeededRoute $destinations $route.Destination
+        if ($null -eq $entry -or $entry.Role -eq 'own' -or (Test-Planned $entry $interfaces $route)) { continue }
         $problem = $route.Alias + ' has an address in ' + $entry.Now.Destination + ' (' + $entry.Why +
             '): Windows keeps packets to it on this machine. Remove that address, or fix the configuration'
         if (-not $seen.ContainsKey($problem)) { $problems += $problem }
@@ -296,10 +300,13 @@ function Remove-Orphans($orphans) {
 function Get-Plan($interfaces, $state, [bool] $removeAll) {
     $plan = @{
         Changes = @(); Conflicts = @(); Problems = @(); Forwarding = @(); Removed = 0; Managed = 0; Orphans = @()
-        Owned = (New-Object System.Collections.ArrayList)
+        Owned = (New-Object System.Collections.ArrayList); Traffic = (New-Object System.Collections.ArrayList)
+        Faults = @(); Later = @(); Unverified = ''; IsDisconnected = $false
     }
     $derived = New-Object System.Collections.ArrayList
     $live = Get-LiveRoutes $derived
+    $plan.Live = $live
+    $plan.Derived = $derived
     $additions = New-Object System.Collections.ArrayList
     $keys = @{}
     $desired = @()
@@ -314,6 +321,7 @@ function Get-Plan($interfaces, $state, [bool] $removeAll) {
     }
     $destinations = Get-Destinations $desired
     $plan.Problems += Get-MisplacedAddresses $destinations $interfaces $derived
+    $plan.Desired = $desired
     $removals = Get-Removals $plan $interfaces $state $live $destinations $keys
     # As on Linux, forwarding is enabled last and disabled first.
     $forwarding = Get-ForwardingChanges $plan $interfaces $state $removeAll
@@ -321,6 +329,7 @@ function Get-Plan($interfaces, $state, [bool] $removeAll) {
         $plan.Changes = @($forwarding) + $removals.ToArray()
     } else {
         $plan.Changes = $additions.ToArray() + $removals.ToArray() + @($forwarding)
+        Set-Faults $plan $interfaces $destinations
     }
     return $plan
 }
@@ -340,8 +349,10 @@ function Get-Removals($plan, $interfaces, $state, $live, $destinations, $keys) {
     foreach ($key in (Get-Sorted $live.Keys)) {
         $now = $live[$key]
         $isOwned = $owned.ContainsKey((Get-OwnedKey $now.Alias $now.Destination $now.NextHop))
+        $needed = $null
+        if (-not $keys.ContainsKey($key)) { $needed = Get-NeededRoute $destinations $now.Destination }
         $affected = $null
-        if (-not $keys.ContainsKey($key)) { $affected = Get-AffectedRoute $destinations $interfaces $now }
+        if ($null -ne $needed -and -not (Test-Planned $needed $interfaces $now)) { $affected = $needed }
         if (Test-Orphan $now) {
             $isOwned = $orphaned.ContainsKey((Get-OwnedKey '' $now.Destination $now.NextHop))
             if ($isOwned -or $null -ne $affected) { $plan.Orphans += New-Orphan $now $isOwned }
@@ -354,8 +365,11 @@ function Get-Removals($plan, $interfaces, $state, $live, $destinations, $keys) {
             [void] $removals.Add((New-RouteChange $now $Absent $Absent 'not in the configuration'))
         } elseif ($null -ne $affected -and $Adopt) {
             [void] $removals.Add((New-RouteChange $now $Absent $Absent 'adopt foreign route'))
-        } elseif ($null -ne $affected) {
-            $plan.Conflicts += Format-Conflict $now $affected
+        } elseif ($null -ne $needed) {
+            if ($null -ne $affected -and $now.Destination -eq $needed.Now.Destination) {
+                $plan.Conflicts += Format-Conflict $now $affected
+            }
+            [void] $plan.Traffic.Add((New-Candidate $now $needed ($null -eq $affected) $now.Persistent))
         }
     }
     $plan.Managed = $managed.Count
@@ -501,6 +515,11 @@ function Format-Change($change) {
 # Returns whether a plan changes nothing.
 function Test-Empty($plan) {
     return $plan.Changes.Count -eq 0 -and @($plan.Orphans | Where-Object { $_.IsRemovable }).Count -eq 0
+}
+
+function Format-NoChanges($plan) {
+    if ($plan.Faults.Count -eq 0) { return 'No changes. This node matches the configuration.' }
+    return 'No changes. This node matches the configuration, but some pod traffic is lost or diverted; see the warnings above.'
 }
 
 function Format-Totals($plan) {
@@ -772,12 +791,13 @@ function Write-DamagedLast([string] $why) {
     Write-Help 'the last run can no longer be rolled back. Run the script of the previous configuration, or this one with -Destroy.'
 }
 
-# Verifies that the live state matches the plan.
+# Verifies that the live state matches the plan. Returns the plan for it, which is empty.
 function Assert-InForce($interfaces, [bool] $removeAll) {
     $recheck = Get-Plan $interfaces (Read-State) $removeAll
     $lines = @($recheck.Conflicts) + @($recheck.Problems)
     foreach ($change in $recheck.Changes) { $lines += Format-Change $change }
     if ($lines.Count -gt 0) { throw ('Windows reported success, but these changes are not in effect: ' + ($lines -join '; ')) }
+    return $recheck
 }
 
 # Commits a plan: journal, changes, verification, state. Returns the exit code.
@@ -788,8 +808,13 @@ function Invoke-Plan($plan, $interfaces, [bool] $removeAll) {
     } -Depth 5 -Compress)
     $isDone = $false
     try {
+        $before = Get-Baseline $plan $interfaces $removeAll
         Invoke-Changes $plan.Changes
-        Assert-InForce $interfaces $removeAll
+        $after = Assert-InForce $interfaces $removeAll
+        if (-not $removeAll) { Assert-Paths $before $after $interfaces }
+        $plan.Faults = $after.Faults
+        $plan.Later = $after.Later
+        $plan.Unverified = $after.Unverified
         if ($removeAll) { Remove-File $StateFile } else { Write-File $StateFile (Format-State $plan) }
         Close-Journal
         $isDone = $true
@@ -797,6 +822,7 @@ function Invoke-Plan($plan, $interfaces, [bool] $removeAll) {
     } catch {
         $isDone = $true
         Write-Failure (Get-Reason $_)
+        if ($Run.Remedy -ne '') { Write-Help $Run.Remedy }
         return (Undo-Journal)
     } finally {
         # Ctrl-C skips catch blocks.
@@ -860,6 +886,7 @@ function Invoke-Reconcile([bool] $commit) {
         foreach ($problem in $problems) { Write-Failure $problem }
         return 3
     }
+    if (-not $removeAll -and $plan.Changes.Count -eq 0 -and $plan.Conflicts.Count -eq 0) { Confirm-Faults $plan $interfaces }
     $code = Test-Plan $plan $commit
     if ($null -ne $code) { return $code }
     if ($plan.Changes.Count -eq 0) {
@@ -869,9 +896,15 @@ function Invoke-Reconcile([bool] $commit) {
         if ($code -ne 0) { return $code }
         $Run.Interrupted = 0
     }
+    $opening = ''
+    if ($plan.Changes.Count -gt 0) { $opening = 'applied, but ' }
+    Write-Faults $plan $opening
     Remove-Orphans $plan.Orphans
     if (Test-Empty $plan) {
-        Write-Line 'No changes. This node matches the configuration.'
+        Write-Line (Format-NoChanges $plan)
+    } elseif ($plan.Faults.Count -gt 0) {
+        Write-Record ('Applied to node ' + $Node + ' (' + (Format-Totals $plan) +
+            '). Some pod traffic is lost or diverted; see the warnings above.')
     } else {
         Write-Record ('Applied to node ' + $Node + ' and verified (' + (Format-Totals $plan) + ').')
     }
@@ -882,6 +915,7 @@ function Invoke-Reconcile([bool] $commit) {
 function Test-Plan($plan, [bool] $commit) {
     if (-not $commit -or $plan.Conflicts.Count -gt 0) {
         foreach ($conflict in $plan.Conflicts) { Write-Line ('! ' + $conflict) }
+        Write-Faults $plan ''
         foreach ($change in $plan.Changes) {
             foreach ($line in (Format-Change $change)) { Write-Line $line }
         }
@@ -895,7 +929,7 @@ function Test-Plan($plan, [bool] $commit) {
     }
     if (-not $commit) {
         if (Test-Empty $plan) {
-            Write-Line 'No changes. This node matches the configuration.'
+            Write-Line (Format-NoChanges $plan)
         } else {
             Write-Line ('Plan: ' + (Format-Totals $plan) + '. Nothing was changed.')
         }

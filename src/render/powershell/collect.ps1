@@ -6,11 +6,14 @@ function Get-LiveState {
         $interfaces += @{
             Index = [int] $interface.InterfaceIndex; Alias = [string] $interface.InterfaceAlias
             Family = [string] $interface.AddressFamily; Forwarding = [string] $interface.Forwarding
+            Metric = [long] $interface.InterfaceMetric; Connection = [string] $interface.ConnectionState
         }
     }
     $addresses = @()
     foreach ($address in (Get-Existing 'addresses' '')) {
-        $addresses += @{ Index = [int] $address.InterfaceIndex; Address = [string] $address.IPAddress }
+        $addresses += @{
+            Index = [int] $address.InterfaceIndex; Address = [string] $address.IPAddress; Length = [int] $address.PrefixLength
+        }
     }
     $derived = New-Object System.Collections.ArrayList
     $live = Get-LiveRoutes $derived

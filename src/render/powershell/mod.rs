@@ -23,6 +23,7 @@ use std::{fmt::Write as _, net::IpAddr};
 
 use super::Provenance;
 use crate::{
+    diagnose::Rule,
     model::{Cluster, Family, Node},
     plan::{WindowsDesired, WindowsOrigin, windows::POD_ALIASES},
     state::WindowsRoute,
@@ -32,6 +33,9 @@ use literal::{comment, literal};
 
 /// Reads the live state. Both scripts contain it.
 const READ: &str = include_str!("read.ps1");
+
+/// Judges which way packets go, and asks Windows.
+const PATHS: &str = include_str!("paths.ps1");
 
 /// Commits and rolls back.
 const APPLY: &str = include_str!("apply.ps1");
@@ -116,7 +120,8 @@ pub fn windows_script(
     data(&mut text, cluster, node, desired, provenance);
     let _ = write!(
         text,
-        "\n# ---- Body: the same in every script of this version\n\n{}\n{READ}\n{APPLY}",
+        "\n# ---- Body: the same in every script of this version\n\n{}\n{}\n{READ}\n{PATHS}\n{APPLY}",
+        codes(),
         hidden_characters()
     );
     with_windows_line_endings(&text)
@@ -149,6 +154,21 @@ $Node = {}
         hidden_characters()
     );
     with_windows_line_endings(&text)
+}
+
+/// Renders the codes of warnings, which `hostgw help CODE` explains.
+fn codes() -> String {
+    let codes = [
+        ("Route", Rule::PathByRoute),
+        ("Disconnected", Rule::InterfaceDisconnected),
+        ("Differs", Rule::FindNetRouteDiffers),
+        ("Unknown", Rule::PathUnknown),
+    ];
+    let entries = codes.map(|(name, rule)| format!("{name} = '{rule}'"));
+    format!(
+        "# The codes of warnings; `hostgw help CODE` explains them.\n$Codes = @{{ {} }}\n",
+        entries.join("; ")
+    )
 }
 
 /// Renders the table of characters that the script escapes before it prints them.

@@ -144,7 +144,7 @@ function New-LiveRoute($route, $aliases) {
     return @{
         Index = [int] $route.InterfaceIndex; Alias = [string] $aliases[[string] $route.InterfaceIndex]
         Destination = [string] $route.DestinationPrefix; NextHop = [string] $route.NextHop
-        Active = $Absent; Persistent = $Absent
+        Active = $Absent; Persistent = $Absent; Protocol = [string] $route.Protocol
     }
 }
 
@@ -159,7 +159,11 @@ function Get-LiveRoutes($derived) {
             $key = Get-Key $route.InterfaceIndex $route.DestinationPrefix $route.NextHop
             if ([string] $route.Protocol -eq 'Local') {
                 $local[$key] = $true
-                if ($null -ne $derived -and $store -eq 'ActiveStore') { [void] $derived.Add((New-LiveRoute $route $aliases)) }
+                if ($null -ne $derived -and $store -eq 'ActiveStore') {
+                    $entry = New-LiveRoute $route $aliases
+                    $entry.Active = [int] $route.RouteMetric
+                    [void] $derived.Add($entry)
+                }
                 continue
             }
             if (-not $live.ContainsKey($key)) { $live[$key] = New-LiveRoute $route $aliases }

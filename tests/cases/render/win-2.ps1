@@ -63,6 +63,9 @@ $Routes = @(
 
 # ---- Body: the same in every script of this version
 
+# The codes of warnings; `hostgw help CODE` explains them.
+$Codes = @{ Route = 'HG0852'; Disconnected = 'HG0860'; Differs = 'HG0861'; Unknown = 'HG0862' }
+
 # The ranges of characters that are escaped in the output, as pairs of code points.
 $Hidden = @(
     0, 31, 127, 159, 173, 173, 847, 847, 1536, 1541, 1564, 1564, 1757, 1757, 1807, 1807,
@@ -72,5 +75,7 @@ $Hidden = @(
 )
 
 <src/render/powershell/read.ps1>
+
+<src/render/powershell/paths.ps1>
 
 <src/render/powershell/apply.ps1>

@@ -9,7 +9,7 @@ use super::{
     command::Arguments,
     expression::thrown,
     interpreter::{Flow, Interpreter, Step},
-    machine::{Course, RouteKey, RouteValue},
+    machine::{Course, Find, RouteKey, RouteValue},
     value::{Failure, Value},
 };
 
@@ -95,6 +95,11 @@ impl Interpreter<'_> {
             "get-netroute" => self.get_routes(&mut arguments)?,
             "get-netipaddress" => self.get_addresses(&mut arguments)?,
             "get-netipinterface" => self.get_interfaces(&mut arguments)?,
+            "start-sleep" => {
+                assert!(arguments.take("Seconds").is_some());
+                Vec::new()
+            }
+            "find-netroute" => self.find_route(&mut arguments)?,
             "new-netroute" => self.new_route(&mut arguments)?,
             "remove-netroute" => self.remove_route(&mut arguments).map(none)?,
             "set-netroute" => self.set_route(&mut arguments).map(none)?,
@@ -150,6 +155,7 @@ impl Interpreter<'_> {
                 Value::object([
                     ("InterfaceIndex", Value::Int(interface.index)),
                     ("IPAddress", Value::Str(format!("{}{zone}", address.addr()))),
+                    ("PrefixLength", Value::Int(address.prefix_len().into())),
                 ])
             })
         });
@@ -166,10 +172,47 @@ impl Interpreter<'_> {
                     ("InterfaceAlias", Value::str(&interface.alias)),
                     ("AddressFamily", Value::str(family)),
                     ("Forwarding", Value::str(if *forwards { "Enabled" } else { "Disabled" })),
+                    ("InterfaceMetric", Value::Int(interface.metric)),
+                    (
+                        "ConnectionState",
+                        Value::str(if interface.is_connected { "Connected" } else { "Disconnected" }),
+                    ),
                 ])
             })
         });
         found(interfaces.collect(), "MSFT_NetIPInterface")
+    }
+
+    /// Returns the local address and the route, as the cmdlet does.
+    fn find_route(&mut self, arguments: &mut Arguments) -> Step<Vec<Value>> {
+        Self::assert_stops_on_error(arguments);
+        let address =
+            arguments.take("RemoteIPAddress").and_then(|address| address.text()).expect("an address");
+        let address: IpAddr = address.parse().expect("an address");
+        let local = Value::object([("IPAddress", Value::str("172.30.0.12"))]);
+        let unreachable = Failure {
+            id: "Windows System Error 1231,Find-NetRoute",
+            ..Failure::new("The network location cannot be reached.")
+        };
+        self.machine.found.push(address);
+        let machine = &self.machine;
+        let found = match &machine.find {
+            Find::Absent => return thrown("The term 'Find-NetRoute' is not recognized."),
+            Find::Fails => return thrown("A general error occurred."),
+            Find::Diverts { from_call, times, destination, route }
+                if machine.calls.len() >= *from_call
+                    && destination.contains(&address)
+                    && self.diverted < *times =>
+            {
+                self.diverted += 1;
+                route.map(|(index, next_hop)| {
+                    let key = RouteKey { index, destination: *destination, next_hop };
+                    machine.route_object(&key, &RouteValue { metric: 1, protocol: "NetMgmt" })
+                })
+            }
+            _ => machine.route_to(address).map(|(key, value)| machine.route_object(key, value)),
+        };
+        found.map_or(Err(Flow::Throw(unreachable)), |route| Ok(vec![local, route]))
     }
 
     /// The selected route and the other parameters. Without all selectors, a call would affect every route.
@@ -231,8 +274,8 @@ impl Interpreter<'_> {
                 return Err(not_found("the interface"));
             }
             let exists = || Failure {
-                message: "Instance MSFT_NetRoute already exists".to_owned(),
                 category: "ResourceExists",
+                ..Failure::new("Instance MSFT_NetRoute already exists")
             };
             match store.as_deref() {
                 None if machine.active.contains_key(&key) || machine.persistent.contains_key(&key) => {
@@ -309,7 +352,7 @@ impl Interpreter<'_> {
 }
 
 fn not_found(what: &str) -> Failure {
-    Failure { message: format!("No {what} found"), category: "ObjectNotFound" }
+    Failure { category: "ObjectNotFound", ..Failure::new(format!("No {what} found")) }
 }
 
 /// These cmdlets report an error if they find nothing.

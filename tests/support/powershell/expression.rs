@@ -203,6 +203,10 @@ impl<'t> Interpreter<'t> {
             (Value::Array(items), Value::Int(at)) => {
                 Ok(usize::try_from(*at).ok().and_then(|at| items.get(at).cloned()).unwrap_or(Value::Null))
             }
+            (Value::List(items), Value::Int(at)) => {
+                let item = usize::try_from(*at).ok().and_then(|at| items.borrow().get(at).cloned());
+                item.map_or_else(|| self.throw("Index was out of range."), Ok)
+            }
             (Value::Null, _) => self.throw("Cannot index into a null array."),
             _ => self.unknown("index", node),
         }
@@ -230,7 +234,7 @@ impl<'t> Interpreter<'t> {
                 let private = || char::from_u32(PRIVATE + unit - 0xd800).expect("a surrogate");
                 Value::Str(char::from_u32(unit).unwrap_or_else(private).to_string())
             }
-            ("int", Value::Int(_)) => value,
+            ("int" | "long", Value::Int(_)) => value,
             ("int", Value::Null) => Value::Int(0),
             ("int", Value::Bool(value)) => Value::Int(i64::from(*value)),
             ("int", Value::Str(text)) => match text.trim().parse::<i32>() {

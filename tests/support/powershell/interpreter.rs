@@ -33,6 +33,8 @@ pub struct Interpreter<'t> {
     pub blocks: Vec<Node<'t>>,
     pub stdout: String,
     pub stderr: String,
+    /// The number of diverted answers of `Find-NetRoute`.
+    pub diverted: usize,
     /// The error that a plain `throw` rethrows.
     caught: Vec<Failure>,
 }
@@ -93,6 +95,7 @@ impl<'t> Interpreter<'t> {
             blocks: Vec::new(),
             stdout: String::new(),
             stderr: String::new(),
+            diverted: 0,
             caught: Vec::new(),
         }
     }
@@ -276,7 +279,8 @@ impl<'t> Interpreter<'t> {
     fn catch(&mut self, block: Node<'t>, failure: Failure, output: &mut Vec<Value>) -> Step<()> {
         let message = Value::object([("Message", Value::Str(failure.message.clone()))]);
         let category = Value::object([("Category", Value::str(failure.category))]);
-        let error = Value::object([("Exception", message), ("CategoryInfo", category)]);
+        let id = ("FullyQualifiedErrorId", Value::str(failure.id));
+        let error = Value::object([("Exception", message), ("CategoryInfo", category), id]);
         let before = self.find("_");
         self.set("_", error);
         self.caught.push(failure);

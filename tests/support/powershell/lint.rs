@@ -14,7 +14,7 @@ const SELECTORS: [(&str, &[&str]); 4] = [
 ];
 
 /// The cmdlets that read the network. Their errors must not be ignored.
-const READERS: [&str; 3] = ["get-netroute", "get-netipaddress", "get-netipinterface"];
+const READERS: [&str; 4] = ["get-netroute", "get-netipaddress", "get-netipinterface", "find-netroute"];
 
 /// Commands that execute text as code.
 const CODE: [&str; 4] = ["invoke-expression", "iex", "invoke-command", "add-type"];

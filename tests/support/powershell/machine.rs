@@ -1,6 +1,7 @@
 //! A Windows machine: interfaces, the two route stores, files, and faults.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
 };
@@ -34,6 +35,23 @@ pub struct Interface {
     pub addresses: Vec<IpNet>,
     /// For each family that it has: IPv4, IPv6.
     pub forwarding: BTreeMap<&'static str, bool>,
+    pub metric: i64,
+    pub is_connected: bool,
+}
+
+/// How `Find-NetRoute` answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Find {
+    /// By the active routes.
+    #[default]
+    ByTable,
+    /// It does not exist.
+    Absent,
+    /// It fails.
+    Fails,
+    /// Once there were this many calls, and this many times in a run, with this route for the addresses in its
+    /// destination, or with an error that there is none; by the active routes otherwise.
+    Diverts { from_call: usize, times: usize, destination: IpNet, route: Option<(i64, IpAddr)> },
 }
 
 /// A fault at a step, which is a call that changes something or a file write.
@@ -81,6 +99,10 @@ pub struct Machine {
     pub blind: bool,
     /// Reading finds nothing, not even a loopback interface.
     pub is_silent: bool,
+    /// How `Find-NetRoute` answers.
+    pub find: Find,
+    /// The addresses that `Find-NetRoute` was asked about.
+    pub found: Vec<IpAddr>,
     /// The language mode of the PowerShell, if it is restricted.
     pub language_mode: Option<&'static str>,
     /// The steps so far.
@@ -108,7 +130,7 @@ impl Machine {
         if is_call {
             self.calls.push(what);
         }
-        let denied = Failure { message: "Access is denied.".to_owned(), category: "PermissionDenied" };
+        let denied = Failure { category: "PermissionDenied", ..Failure::new("Access is denied.") };
         let is_denied = self.denied_from.is_some_and(|from| number >= from)
             || self.calls_denied_from.is_some_and(|from| call >= from);
         if is_call && is_denied {
@@ -182,6 +204,25 @@ impl Machine {
 
     pub fn alias(&self, index: i64) -> Option<&str> {
         self.interfaces.iter().find(|interface| interface.index == index).map(|one| one.alias.as_str())
+    }
+
+    /// The route that packets to an address use. Of several with the same total metric, the one with the lowest index.
+    pub fn route_to(&self, address: IpAddr) -> Option<(&RouteKey, &RouteValue)> {
+        let metric = |key: &RouteKey| {
+            self.interfaces.iter().find(|one| one.index == key.index).map_or(0, |one| one.metric)
+        };
+        let is_connected =
+            |key: &RouteKey| self.interfaces.iter().any(|one| one.index == key.index && one.is_connected);
+        let usable =
+            self.active.iter().filter(|(key, _)| key.destination.contains(&address) && is_connected(key));
+        usable.min_by_key(|(key, value)| {
+            (
+                Reverse(key.destination.prefix_len()),
+                value.metric + metric(key),
+                key.index,
+                key.next_hop.to_string(),
+            )
+        })
     }
 
     pub fn route_object(&self, key: &RouteKey, value: &RouteValue) -> Value {

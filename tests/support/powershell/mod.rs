@@ -22,7 +22,7 @@ mod value;
 use std::{cell::RefCell, rc::Rc};
 
 pub use lint::{lint, routes_of};
-pub use machine::{Fault, Interface, Machine, RouteKey, Store};
+pub use machine::{Fault, Find, Interface, Machine, RouteKey, Store};
 pub use real::Setting;
 pub use syntax::parse;
 

@@ -14,7 +14,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use super::{Fault, Machine, Outcome, RouteKey, machine::RouteValue};
+use super::{Fault, Find, Machine, Outcome, RouteKey, machine::RouteValue};
 use crate::support::directory::Directory;
 
 /// The folder that the model calls `C:\Program Files\hostgw\`.
@@ -270,7 +270,8 @@ fn to_json(machine: &Machine) -> Value {
         for (family, forwards) in &interface.forwarding {
             let forwarding = if *forwards { "Enabled" } else { "Disabled" };
             interfaces.push(json!({
-                "index": interface.index, "alias": interface.alias, "family": family, "forwarding": forwarding
+                "index": interface.index, "alias": interface.alias, "family": family, "forwarding": forwarding,
+                "metric": interface.metric, "connection": if interface.is_connected { "Connected" } else { "Disconnected" }
             }));
         }
         for address in &interface.addresses {
@@ -288,7 +289,17 @@ fn to_json(machine: &Machine) -> Value {
             }));
         }
     }
-    json!({ "interfaces": interfaces, "addresses": addresses, "routes": routes })
+    let find = match &machine.find {
+        Find::ByTable => Value::Null,
+        Find::Absent => json!({ "kind": "absent" }),
+        Find::Fails => json!({ "kind": "fails" }),
+        Find::Diverts { from_call, times, destination, route } => {
+            let route = route.map(|(index, next_hop)| json!({ "index": index, "nexthop": next_hop }));
+            let times = i32::try_from(*times).unwrap_or(i32::MAX);
+            json!({ "kind": "diverts", "from": from_call, "times": times, "prefix": destination, "route": route })
+        }
+    };
+    json!({ "interfaces": interfaces, "addresses": addresses, "routes": routes, "find": find })
 }
 
 /// Reads routes and forwarding from the output of the substitute.

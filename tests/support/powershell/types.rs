@@ -55,6 +55,17 @@ impl<'t> Interpreter<'t> {
             (Value::Str(text), "indexof", [Value::Str(part)]) => {
                 Some(Value::Int(text.find(part.as_str()).map_or(-1, |at| at as i64)))
             }
+            (Value::Str(text), "startswith", [Value::Str(start), Value::Str(rule)]) if rule == "Ordinal" => {
+                Some(Value::Bool(text.starts_with(start.as_str())))
+            }
+            (Value::Str(text), "padleft", [Value::Int(width), Value::Str(with)]) => {
+                let missing = usize::try_from(*width).unwrap().saturating_sub(text.chars().count());
+                Some(Value::Str(with.repeat(missing) + text))
+            }
+            (Value::Str(text), "padright", [Value::Int(width), Value::Str(with)]) => {
+                let missing = usize::try_from(*width).unwrap().saturating_sub(text.chars().count());
+                Some(Value::Str(text.clone() + &with.repeat(missing)))
+            }
             (Value::Str(text), "replace", [Value::Str(from), Value::Str(to)]) => {
                 Some(Value::Str(text.replace(from.as_str(), to)))
             }
@@ -104,6 +115,11 @@ impl<'t> Interpreter<'t> {
             (Value::Str(text), "substring", [Value::Int(start)]) => {
                 Some(Value::Str(text.chars().skip(usize::try_from(*start).unwrap()).collect()))
             }
+            (Value::Str(text), "substring", [Value::Int(start), Value::Int(length)]) => {
+                let [start, length] = [start, length].map(|number| usize::try_from(*number).unwrap());
+                assert!(start + length <= text.chars().count(), "beyond the end of {text:?}");
+                Some(Value::Str(text.chars().skip(start).take(length).collect()))
+            }
             (Value::Native("DateTime"), "tostring", [Value::Str(form)]) if form == "o" => {
                 Some(Value::str("2026-01-31T12:00:00.0000000Z"))
             }
@@ -140,6 +156,14 @@ impl<'t> Interpreter<'t> {
                 let [Value::Int(code)] = arguments else { panic!("a character of {arguments:?}") };
                 let character = u32::try_from(*code).ok().and_then(char::from_u32).expect("a character");
                 Ok(Some(Value::Str(character.to_string())))
+            }
+            ("convert", "tostring") => {
+                let [Value::Int(number), Value::Int(2)] = arguments else { panic!("{arguments:?} as bits") };
+                Ok(Some(Value::Str(format!("{number:b}"))))
+            }
+            ("convert", "toint32") => {
+                let [Value::Str(bits), Value::Int(2)] = arguments else { panic!("{arguments:?} of bits") };
+                Ok(Some(Value::Int(i64::from_str_radix(bits, 2).expect("bits"))))
             }
             ("string", "isnullorempty") => {
                 Ok(Some(Value::Bool(arguments[0].text().expect("a text").is_empty())))

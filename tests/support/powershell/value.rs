@@ -166,10 +166,11 @@ impl Value {
 pub struct Failure {
     pub message: String,
     pub category: &'static str,
+    pub id: &'static str,
 }
 
 impl Failure {
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), category: "NotSpecified" }
+        Self { message: message.into(), category: "NotSpecified", id: "" }
     }
 }

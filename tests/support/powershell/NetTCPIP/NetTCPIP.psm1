@@ -10,7 +10,12 @@
 
 $script:Calls = 0
 
-function Set-CallNumber([int] $number) { $script:Calls = $number }
+$script:Diverted = 0
+
+function Set-CallNumber([int] $number) {
+    $script:Calls = $number
+    $script:Diverted = 0
+}
 
 function Read-Machine { Get-Content -Raw -LiteralPath $env:HGW_MACHINE | ConvertFrom-Json -AsHashtable }
 
@@ -123,7 +128,59 @@ function Get-NetIPInterface {
         [pscustomobject] @{
             InterfaceIndex = [uint32] $interface.index; InterfaceAlias = $interface.alias
             AddressFamily = $interface.family; Forwarding = $interface.forwarding
+            InterfaceMetric = [uint32] $interface.metric; ConnectionState = $interface.connection
         }
+    }
+}
+
+# Returns whether a prefix contains an address.
+function Test-Inside([string] $prefix, [System.Net.IPAddress] $address) {
+    $network, $length = $prefix -split '/'
+    $network = ([System.Net.IPAddress] $network).GetAddressBytes()
+    $bytes = $address.GetAddressBytes()
+    if ($network.Count -ne $bytes.Count) { return $false }
+    for ($bit = 0; $bit -lt [int] $length; $bit++) {
+        $mask = 128 -shr ($bit % 8)
+        if (($network[$bit -shr 3] -band $mask) -ne ($bytes[$bit -shr 3] -band $mask)) { return $false }
+    }
+    return $true
+}
+
+# The route that packets use: the longest prefix, then the lowest total metric of a connected interface.
+function Select-Best($machine, [System.Net.IPAddress] $address) {
+    $interfaces = @{}
+    foreach ($interface in $machine.interfaces) { $interfaces[[int] $interface.index] = $interface }
+    @($machine.routes | Where-Object {
+        $_.store -eq 'ActiveStore' -and (Test-Inside $_.prefix $address) -and $interfaces.ContainsKey([int] $_.index) -and
+        $interfaces[[int] $_.index].connection -eq 'Connected'
+    } | Sort-Object { -[int] ($_.prefix -split '/')[1] }, { $_.metric + $interfaces[[int] $_.index].metric }, { $_.index }, { $_.nexthop } |
+        Select-Object -First 1)
+}
+
+function Find-NetRoute {
+    [CmdletBinding()] param([Parameter(Mandatory)] [string] $RemoteIPAddress)
+    $machine = Read-Machine
+    $kind = if ($machine.find) { $machine.find.kind } else { '' }
+    if ($kind -eq 'absent') { throw [System.Management.Automation.CommandNotFoundException]::new("The term 'Find-NetRoute' is not recognized.") }
+    if ($kind -eq 'fails') { throw 'A general error occurred.' }
+    $found = @(Select-Best $machine $RemoteIPAddress)
+    if ($kind -eq 'diverts' -and $script:Calls -ge $machine.find.from -and $script:Diverted -lt $machine.find.times -and
+        (Test-Inside $machine.find.prefix $RemoteIPAddress)) {
+        $script:Diverted += 1
+        $found = @()
+        if ($machine.find.route) {
+            $found = @(@{ index = $machine.find.route.index; prefix = $machine.find.prefix; nexthop = $machine.find.route.nexthop; metric = 1; protocol = 'NetMgmt' })
+        }
+    }
+    if ($found.Count -eq 0) {
+        $PSCmdlet.WriteError((New-Failure 'The network location cannot be reached.' 'Windows System Error 1231' 'NotSpecified'))
+        return
+    }
+    [pscustomobject] @{ IPAddress = '172.30.0.12' }
+    $route = $found[0]
+    [pscustomobject] @{
+        InterfaceIndex = [uint32] $route.index; InterfaceAlias = [string] (Get-Alias-Of $machine $route.index)
+        DestinationPrefix = $route.prefix; NextHop = $route.nexthop; RouteMetric = [uint16] $route.metric; Protocol = $route.protocol
     }
 }
 
@@ -256,5 +313,5 @@ function Remove-NetIPAddress {
     Write-Machine $machine
 }
 
-Export-ModuleMember -Function Set-CallNumber, Get-NetRoute, Get-NetIPAddress, Get-NetIPInterface, New-NetRoute, Remove-NetRoute,
+Export-ModuleMember -Function Set-CallNumber, Get-NetRoute, Get-NetIPAddress, Get-NetIPInterface, Find-NetRoute, New-NetRoute, Remove-NetRoute,
     Set-NetRoute, Set-NetIPInterface, New-NetIPAddress, Remove-NetIPAddress

@@ -1,0 +1,115 @@
+//! Examines a Windows node, from the state that the script of `hostgw render --collect` printed there.
+
+use super::finding;
+use crate::{
+    diagnose::{Diagnostic, Rule},
+    model::Cluster,
+    plan::{
+        ForeignPolicy,
+        windows::{WindowsDesired, WindowsObserved, WindowsPaths, WindowsPlan, windows_paths, windows_plan},
+    },
+    text::{ShellCommand, count},
+};
+
+/// A Windows node to examine.
+pub struct WindowsPatient<'a> {
+    /// The cluster.
+    pub cluster: &'a Cluster,
+    /// The index of the node.
+    pub index: usize,
+    /// The desired state.
+    pub desired: &'a WindowsDesired,
+    /// The live state.
+    pub observed: &'a WindowsObserved,
+    /// The file with the live state, as named on the command line.
+    pub state: &'a str,
+}
+
+/// Returns everything that is wrong with a Windows node, the causes of lost packets first.
+#[must_use]
+pub fn examine_windows(patient: &WindowsPatient<'_>) -> Vec<Diagnostic> {
+    let WindowsPatient { cluster, index, desired, observed, .. } = patient;
+    let (mut findings, paths) = match windows_plan(cluster, *index, desired, observed, ForeignPolicy::Respect)
+    {
+        Ok(plan) => (patient.plan(&plan), plan.paths),
+        Err(problems) => (problems, windows_paths(cluster, *index, desired, observed)),
+    };
+    let WindowsPaths { faults, warnings, unrouted } = paths;
+    findings.extend(faults);
+    findings.extend(unrouted.iter().map(|pods| {
+        finding(
+            Rule::OwnPodsUnrouted,
+            format!("no active route keeps packets to this node's pods ({pods}) on the node"),
+            patient.run_the_script(),
+        )
+    }));
+    findings.extend(patient.forwarding());
+    findings.extend(warnings);
+    findings
+}
+
+impl WindowsPatient<'_> {
+    fn run_the_script(&self) -> String {
+        let render =
+            ShellCommand::new(["hostgw", "render", "--node", self.cluster.nodes[self.index].name.as_raw()]);
+        format!("run the script from `{render}` on the node")
+    }
+
+    fn plan_command(&self) -> ShellCommand {
+        let node = self.cluster.nodes[self.index].name.as_raw();
+        ShellCommand::new(["hostgw", "plan", "--node", node, "--state", self.state])
+    }
+
+    fn plan(&self, plan: &WindowsPlan) -> Vec<Diagnostic> {
+        let mut findings = Vec::new();
+        let changes = plan.changes.len();
+        if changes > 0 {
+            findings.push(finding(
+                Rule::NotApplied,
+                format!("this node does not match the configuration: {} to apply", count(changes, "change")),
+                format!("review them with `{}`, then {}", self.plan_command(), self.run_the_script()),
+            ));
+        }
+        if !plan.conflicts.is_empty() {
+            findings.push(finding(
+                Rule::InConflict,
+                format!("{} with objects that hostgw does not manage", count(plan.conflicts.len(), "conflict")),
+                format!(
+                    "review them with `{}`, then remove the foreign routes, or take them over with the script's -Adopt",
+                    self.plan_command()
+                ),
+            ));
+        }
+        findings.extend(plan.leftovers.iter().map(|text| Diagnostic::new(Rule::OrphanedRoute, text.clone())));
+        findings
+    }
+
+    /// Finds the interfaces that do not forward packets.
+    fn forwarding(&self) -> Vec<Diagnostic> {
+        let interfaces = self.observed.find_interfaces(self.cluster, &self.cluster.nodes[self.index]);
+        let families = || self.cluster.prefixes.iter().map(|(family, _)| family);
+        let pairs = interfaces
+            .iter()
+            .flat_map(|(role, interface)| families().map(move |family| (role, interface, family)));
+        pairs
+            .filter(|(_, interface, family)| {
+                let live = self.observed.interface(interface.index, *family);
+                live.is_some_and(|live| live.forwarding != "Enabled")
+            })
+            .map(|(role, interface, family)| {
+                finding(
+                    Rule::PathNotForwarded,
+                    format!(
+                        "forwarding of {family} is disabled on the {role} {}, so packets between this node's pods and those on \
+                         other nodes are lost",
+                        interface.alias
+                    ),
+                    format!(
+                        "enable it with `Set-NetIPInterface -InterfaceIndex {} -AddressFamily {family} -Forwarding Enabled`",
+                        interface.index
+                    ),
+                )
+            })
+            .collect()
+    }
+}
