@@ -1,32 +1,36 @@
 //! Deserializes the raw types from a tree. Values move out of the tree without a copy, so memory is freed on the way.
 
-use std::sync::Arc;
+use std::borrow::Cow;
 
 use serde::{
     Deserializer,
     de::{
-        IntoDeserializer, Visitor,
+        Error as _, IntoDeserializer, Visitor,
         value::{Error, MapDeserializer, SeqDeserializer},
     },
     forward_to_deserialize_any,
 };
 
-use super::tree::{TreeNode, Value};
+use super::tree::{MapEntry, TreeNode, Value};
 
-/// Invalid values deserialize as nothing, and ignored keys are skipped.
-impl<'de> Deserializer<'de> for TreeNode {
+/// Values that the walk along the schema rejected deserialize as nothing, and ignored keys are skipped. Duplicate keys,
+/// and values of a type that no key accepts, are errors unless the walk reported them.
+impl<'de> Deserializer<'de> for TreeNode<'de> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.value {
-            Value::Null | Value::Invalid | Value::Ignored | Value::Other(_) => visitor.visit_unit(),
+            Value::Null | Value::Invalid | Value::Ignored | Value::Nodes => visitor.visit_unit(),
+            Value::Other(what) => Err(Error::custom(format_args!("unexpected {what}"))),
             Value::Flag(flag) => visitor.visit_bool(flag),
             Value::Integer(number) => visitor.visit_i64(number),
-            Value::Text(text) => visitor.visit_string(text.into()),
+            Value::Text(text) => visit_text(text, visitor),
             Value::List(items) => visitor.visit_seq(SeqDeserializer::new(items.into_iter())),
+            Value::Map(mapping) if mapping.has_duplicates() => Err(Error::custom("duplicate key")),
             Value::Map(mapping) => {
-                let entries =
-                    mapping.entries.into_iter().filter(|entry| !matches!(entry.node.value, Value::Ignored));
+                let is_read =
+                    |entry: &MapEntry<'_>| !matches!(entry.node.value, Value::Ignored | Value::Nodes);
+                let entries = mapping.entries.into_iter().filter(is_read);
                 let entries = entries.map(|entry| (KeyName(entry.key), entry.node));
                 visitor.visit_map(MapDeserializer::new(entries))
             }
@@ -35,7 +39,7 @@ impl<'de> Deserializer<'de> for TreeNode {
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match &self.value {
-            Value::Null | Value::Invalid | Value::Ignored | Value::Other(_) => visitor.visit_none(),
+            Value::Null | Value::Invalid | Value::Ignored | Value::Nodes => visitor.visit_none(),
             _ => visitor.visit_some(self),
         }
     }
@@ -46,7 +50,7 @@ impl<'de> Deserializer<'de> for TreeNode {
     }
 }
 
-impl<'de> IntoDeserializer<'de, Error> for TreeNode {
+impl<'de> IntoDeserializer<'de, Error> for TreeNode<'de> {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {
@@ -54,14 +58,21 @@ impl<'de> IntoDeserializer<'de, Error> for TreeNode {
     }
 }
 
-/// A key that serde copies only if it stores it.
-struct KeyName(Arc<str>);
+fn visit_text<'de, V: Visitor<'de>>(text: Cow<'de, str>, visitor: V) -> Result<V::Value, Error> {
+    match text {
+        Cow::Borrowed(text) => visitor.visit_borrowed_str(text),
+        Cow::Owned(text) => visitor.visit_string(text),
+    }
+}
 
-impl<'de> Deserializer<'de> for KeyName {
+/// A key that serde copies only if it stores it.
+struct KeyName<'a>(Cow<'a, str>);
+
+impl<'de> Deserializer<'de> for KeyName<'de> {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
-        visitor.visit_str(&self.0)
+        visit_text(self.0, visitor)
     }
 
     forward_to_deserialize_any! {
@@ -70,7 +81,7 @@ impl<'de> Deserializer<'de> for KeyName {
     }
 }
 
-impl<'de> IntoDeserializer<'de, Error> for KeyName {
+impl<'de> IntoDeserializer<'de, Error> for KeyName<'de> {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {

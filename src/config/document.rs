@@ -9,11 +9,12 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    plain::PlainList,
+    places::Places,
+    plain,
     positions::Positions,
     source::Source,
     toml,
-    tree::{Parsed, SyntaxError},
+    tree::{NodeReceiver, Parsed, SyntaxError},
     yaml,
 };
 use crate::{
@@ -78,7 +79,8 @@ pub struct Document {
     /// The text including any byte order mark.
     whole: Arc<str>,
     format: Format,
-    list: OnceLock<Option<Arc<PlainList>>>,
+    /// Where everything is, and whether the nodes are YAML that is written plainly. Set when it was read.
+    places: OnceLock<(Arc<Places>, bool)>,
 }
 
 /// The text of a configuration as hostgw embeds it in its own files.
@@ -117,7 +119,7 @@ const BYTE_ORDER_MARK: char = '\u{feff}';
 impl Document {
     /// Creates a document from a text in memory.
     pub fn new(name: impl Into<Untrusted>, text: String, format: Format) -> Self {
-        Self { name: name.into(), path: None, whole: text.into(), format, list: OnceLock::new() }
+        Self { name: name.into(), path: None, whole: text.into(), format, places: OnceLock::new() }
     }
 
     /// Reads a file; see [`Format::of`] for how its format is detected.
@@ -176,41 +178,26 @@ impl Document {
         self.format
     }
 
-    /// Parses the text again to find the position of every value. Unless the nodes are written plainly, this costs
-    /// several times as much as [`super::load`], so call it only to show line numbers.
+    /// Returns the position of every value. Parses the text, unless it was loaded before.
     #[must_use]
     pub fn positions(&self) -> Positions {
-        let source = self.source();
-        let list = self.plain_list();
-        let root = match &list {
-            Some(list) => yaml::parse(&Source::new(list.rest(self.text()).into())),
-            None => self.parse(&source),
+        let parse = || {
+            let mut places = Places::default();
+            let parsed = self.parse(&mut places).ok()?;
+            places.add(&parsed.root);
+            Some(Arc::new(places))
         };
-        match (root, list) {
-            // The rest alone is not valid: the list was not what it seemed.
-            (Err(_), Some(_)) => {
-                Positions::new(source.clone(), self.parse(&source).ok().map(|parsed| parsed.root), None)
-            }
-            (root, list) => Positions::new(source, root.ok().map(|parsed| parsed.root), list),
-        }
+        let known = self.places.get().map(|(places, _)| Arc::clone(places));
+        Positions::new(self.source(), known.or_else(parse))
     }
 
-    /// The list of nodes, if this is YAML and the list is written plainly.
-    pub(super) fn plain_list(&self) -> Option<Arc<PlainList>> {
-        let find = || PlainList::find(self.text()).map(Arc::new);
-        self.list.get_or_init(|| (self.format == Format::Yaml).then(find).flatten()).clone()
+    /// Where everything is, if the text was loaded and the nodes are YAML that is written plainly.
+    pub(super) fn plain_places(&self) -> Option<&Places> {
+        self.places.get().filter(|(_, is_plain)| *is_plain).map(|(places, _)| &**places)
     }
 
-    /// Returns the list of nodes as [`Self::plain_list`], and for each node its index in `other` if it is written there
-    /// in the same way.
-    pub(super) fn plain_list_shared_with(
-        &self,
-        other: &Self,
-    ) -> Option<(Arc<PlainList>, Vec<Option<usize>>)> {
-        let known = other.plain_list()?;
-        let (list, shared) = PlainList::find_sharing(self.text(), &known, other.text())?;
-        let list = Arc::new(list);
-        Some((Arc::clone(self.list.get_or_init(|| Some(list)).as_ref()?), shared))
+    pub(super) fn set_places(&self, places: Places, is_plain: bool) {
+        self.places.get_or_init(|| (places.into(), is_plain));
     }
 
     pub(super) fn source(&self) -> Source {
@@ -219,10 +206,31 @@ impl Document {
         Source::new(if text.len() == self.whole.len() { Arc::clone(&self.whole) } else { text.into() })
     }
 
-    pub(super) fn parse(&self, source: &Source) -> Result<Parsed, SyntaxError> {
+    /// Parses the text. The nodes go to the receiver.
+    pub(super) fn parse<'a>(
+        &'a self,
+        receiver: &mut dyn NodeReceiver<'a>,
+    ) -> Result<Parsed<'a>, SyntaxError> {
+        if let Some(parsed) = self.parse_plain(receiver) {
+            return Ok(parsed);
+        }
+        receiver.restart();
+        self.parse_any(receiver)
+    }
+
+    /// Parses the text, if it is YAML that is written plainly. Otherwise, the receiver may have received some nodes.
+    pub(super) fn parse_plain<'a>(&'a self, receiver: &mut dyn NodeReceiver<'a>) -> Option<Parsed<'a>> {
+        (self.format == Format::Yaml).then(|| plain::parse(self.text(), Some(receiver)).ok()).flatten()
+    }
+
+    /// Parses the text, however it is written.
+    pub(super) fn parse_any<'a>(
+        &'a self,
+        receiver: &mut dyn NodeReceiver<'a>,
+    ) -> Result<Parsed<'a>, SyntaxError> {
         match self.format {
-            Format::Yaml => yaml::parse(source),
-            Format::Toml => toml::parse(source),
+            Format::Yaml => yaml::parse(self.text(), Some(receiver)),
+            Format::Toml => toml::parse(self.text(), Some(receiver)),
         }
     }
 }

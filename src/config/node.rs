@@ -76,7 +76,7 @@ impl NodeDraft {
 impl Validator<'_> {
     pub fn node(&mut self, index: usize, raw: RawNode, context: &Context) -> NodeDraft {
         let mut draft = NodeDraft { index, ..NodeDraft::default() };
-        draft.name = self.require(raw.name).and_then(|name| self.node_name(name.0, &draft));
+        draft.name = self.require(raw.name).and_then(|name| self.node_name(name.0.into(), &draft));
         draft.os = self.require(raw.os).map(|word| word.0);
         let mut cidrs_complete = false;
         if let Some(cidrs) = self.require(raw.pod_cidr) {

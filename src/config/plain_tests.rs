@@ -1,36 +1,157 @@
-//! A list that is written plainly is read as the YAML parser reads it, or left to the parser.
+//! Text that is written plainly is read as the YAML parser reads it, or left to the parser. However a text is read, the
+//! result is the same, and everything is where it is in the tree of the whole text.
 
 use proptest::{prelude::*, sample::select};
+use serde_json::{Value as Json, json};
 
-use super::{plain::PlainList, *};
+use super::{
+    tree::{NODES, NodeReceiver, Parsed, Value},
+    *,
+};
 
 fn document(text: &str) -> Document {
     Document::new("hostgw.yaml", text.to_owned(), Format::Yaml)
 }
 
-/// Asserts that the plain reader agrees with the parser, if it accepts the text.
-fn assert_agreement(text: &str) {
-    let document = document(text);
-    let cluster = load_parsed(&document).ok();
-    if let Some(plain) = load_plain(&document) {
-        assert_eq!(Some(&plain), cluster.as_ref(), "{text}");
-    }
-    if let Some(cluster) = cluster {
-        assert_positions(&document, cluster.nodes.len());
+/// The tree of a whole text, read by the parser of its language.
+fn whole_tree(document: &Document) -> Option<Parsed<'_>> {
+    match document.format() {
+        Format::Yaml => yaml::parse(document.text(), None).ok(),
+        Format::Toml => toml::parse(document.text(), None).ok(),
     }
 }
 
-/// Asserts that the position of everything in a document with this number of nodes is where the parser finds it.
-fn assert_positions(document: &Document, nodes: usize) {
-    let (source, text) = (document.source(), document.text());
-    let Ok(parsed) = document.parse(&source) else { return };
-    let expected = Positions::new(source, Some(parsed.root), None);
+/// Asserts that every way to read a document gives the same result.
+pub(super) fn assert_agreement(document: &Document) {
+    let text = document.text();
+    let plain = (document.format() == Format::Yaml).then(|| plain::parse(text, None).ok()).flatten();
+    let whole = whole_tree(document);
+    match (&plain, &whole) {
+        (Some(plain), Some(whole)) => {
+            assert_same_tree(&plain.root, &whole.root, text);
+        }
+        // The parser expects flow collections to be indented; libyaml does not.
+        (Some(plain), None) => {
+            let expected: Json =
+                serde_yaml::from_str(text).unwrap_or_else(|error| panic!("{error}:\n{text}"));
+            assert_same(&plain.root, &expected, text);
+        }
+        (None, _) => {}
+    }
+    let Some(whole) = plain.or(whole) else { return };
+    let mut nodes = Collected::default();
+    let mut parsed = document.parse(&mut nodes).expect("the same tree");
+    nodes.put_back(&mut parsed.root);
+    assert_same_tree(&parsed.root, &whole.root, text);
+    let cluster = load_as(whole, document);
+    assert_eq!(load(document).ok(), cluster, "{text}");
+    assert_eq!(diagnose(document).ok(), cluster, "{text}");
+    let split = document.clone();
+    if let Some(found) = load_split(&split, None) {
+        assert_eq!(Some(found), cluster, "{text}");
+        assert_positions(&split);
+    }
+    assert_positions(document);
+    assert_positions(&Document::new("again", text.to_owned(), document.format()));
+}
+
+fn assert_same_tree(one: &TreeNode<'_>, other: &TreeNode<'_>, text: &str) {
+    let [one, other] = [one, other].map(|tree| {
+        let mut lines = Vec::new();
+        describe(tree, "", &mut lines);
+        lines
+    });
+    let difference = one.iter().zip(&other).find(|(one, other)| one != other);
+    assert!(one == other, "{difference:?}:\n{text}");
+}
+
+/// Adds a line for everything in a tree.
+fn describe(node: &TreeNode<'_>, path: &str, lines: &mut Vec<String>) {
+    let span = node.span();
+    match &node.value {
+        Value::Map(mapping) => {
+            lines.push(format!("{path} {span:?} {:?}", mapping.clone().take_duplicates()));
+            for entry in &mapping.entries {
+                let path = format!("{path}.{:?} {:?}", entry.key, entry.key_span());
+                describe(&entry.node, &path, lines);
+            }
+        }
+        Value::List(items) => {
+            lines.push(format!("{path} {span:?}"));
+            items.iter().enumerate().for_each(|(at, item)| describe(item, &format!("{path}[{at}]"), lines));
+        }
+        other => lines.push(format!("{path} {span:?} {other:?}")),
+    }
+}
+
+/// Loads a document from the tree of the whole text.
+fn load_as(whole: Parsed<'_>, document: &Document) -> Option<Cluster> {
+    let source = document.source();
+    let check = StructureCheck::new(&source, document.format());
+    let Parsed { mut root, errors, .. } = whole;
+    let report = check.finish(&mut root);
+    let raw = Drafts::default().complete(root).ok()?;
+    let cluster = validate(raw, &report.reported).ok()?;
+    (errors.is_empty() && report.problems.is_empty()).then_some(cluster)
+}
+
+/// Collects all nodes.
+#[derive(Default)]
+struct Collected<'a>(Vec<TreeNode<'a>>);
+
+impl<'a> Collected<'a> {
+    /// Makes the list of nodes complete again.
+    fn put_back(self, root: &mut TreeNode<'a>) {
+        let Value::Map(mapping) = &mut root.value else { return };
+        let Some(at) = mapping.position(NODES) else { return };
+        let value = &mut mapping.entries[at].node.value;
+        if matches!(value, Value::Nodes) {
+            *value = Value::List(self.0);
+        }
+    }
+}
+
+impl<'a> NodeReceiver<'a> for Collected<'a> {
+    fn node(&mut self, node: TreeNode<'a>) {
+        self.0.push(node);
+    }
+
+    fn restart(&mut self) {
+        self.0.clear();
+    }
+}
+
+/// Asserts that a tree has the same values as another parser found.
+fn assert_same(node: &TreeNode<'_>, expected: &Json, text: &str) {
+    match (&node.value, expected) {
+        (Value::Map(mapping), Json::Object(expected)) => {
+            assert_eq!(mapping.entries.len(), expected.len(), "{text}");
+            mapping.entries.iter().for_each(|entry| assert_same(&entry.node, &expected[&*entry.key], text));
+        }
+        (Value::List(items), Json::Array(expected)) => {
+            assert_eq!(items.len(), expected.len(), "{text}");
+            items.iter().zip(expected).for_each(|(item, expected)| assert_same(item, expected, text));
+        }
+        (Value::Text(found), _) => assert_eq!(json!(found), *expected, "{text}"),
+        (Value::Integer(found), _) => assert_eq!(json!(found), *expected, "{text}"),
+        (Value::Flag(found), _) => assert_eq!(json!(found), *expected, "{text}"),
+        (Value::Null, Json::Null) | (Value::Other("a number"), Json::Number(_)) => {}
+        (found, _) => panic!("{found:?} is {expected} in:\n{text}"),
+    }
+}
+
+/// Asserts that everything in a document is where it is in the tree of the whole text.
+fn assert_positions(document: &Document) {
+    let text = document.text();
+    let plain = (document.format() == Format::Yaml).then(|| plain::parse(text, None).ok()).flatten();
+    let Some(Parsed { root: tree, .. }) = plain.or_else(|| whole_tree(document)) else { return };
+    let source = document.source();
     let found = document.positions();
     let root = ConfigPath::root();
     let keys = ["clusterPrefix", "egressInterface", "nextHop", "nat", "sysctls", "routes", "checks", "nodes"];
     let mut paths: Vec<_> = keys.iter().map(|key| root.key(*key)).collect();
     paths.extend([root.clone(), root.key("nat").key("exclude").index(1), root.key("routes").key("mtu")]);
-    for node in 0..=nodes {
+    for node in 0..6 {
         let node = root.key("nodes").index(node);
         for key in ["name", "os", "podCIDR", "address", "gateway", "egressInterface", "defaultGateway"] {
             let key = node.key(key);
@@ -39,7 +160,10 @@ fn assert_positions(document: &Document, nodes: usize) {
         paths.extend([node.key("other"), node]);
     }
     for path in paths {
-        assert_eq!(found.of(&path), expected.of(&path), "{path} in:\n{text}");
+        let nearest = tree.find(path.segments());
+        let is_known = path.segments().is_empty() || !std::ptr::eq(nearest.node, &raw const tree);
+        let expected = is_known.then(|| source.position(nearest.span.start));
+        assert_eq!(found.of(&path), expected, "{path} in:\n{text}");
     }
 }
 
@@ -142,12 +266,12 @@ proptest! {
 
     #[test]
     fn plain_lists_are_read_as_the_parser_reads_them(text in text()) {
-        assert_agreement(&text);
+        assert_agreement(&document(&text));
     }
 
     #[test]
     fn damaged_lists_are_read_as_the_parser_reads_them(text in text(), edits in edits()) {
-        assert_agreement(&edited(text, edits));
+        assert_agreement(&document(&edited(text, edits)));
     }
 
     /// What an earlier version has in common with a later one is not read, which does not change the result.
@@ -163,8 +287,54 @@ proptest! {
             let (Ok(expected), Ok(later)) = (load(&document(earlier)), Loaded::new(document(later))) else { continue };
             let loaded = Loaded::earlier(document(earlier), &later).expect("valid");
             assert_eq!(loaded.cluster, expected, "{earlier}\nlater:\n{}", later.document.text());
-            assert_positions(&loaded.document, expected.nodes.len());
+            assert_positions(&loaded.document);
         }
+    }
+}
+
+/// Any JSON text, in one of the ways in which programs write it.
+fn json_text() -> impl Strategy<Value = String> {
+    let scalar = prop_oneof![
+        Just(Json::Null),
+        any::<bool>().prop_map(Json::from),
+        any::<i64>().prop_map(Json::from),
+        any::<f64>().prop_map(Json::from),
+        "[a-z0-9 .:/#,{}\\[\\]'\u{e9}-]{0,8}".prop_map(Json::from),
+    ];
+    let value = scalar.prop_recursive(4, 24, 4, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Json::from),
+            prop::collection::btree_map("[a-z0-9 :#,-]{0,5}", inner, 0..4)
+                .prop_map(|map| Json::Object(map.into_iter().collect())),
+        ]
+    });
+    let form = select(vec!["", " ", "  ", "\t"]);
+    (value, form).prop_map(
+        |(value, indent)| {
+            if indent.is_empty() { value.to_string() } else { indented(&value, indent) }
+        },
+    )
+}
+
+fn indented(value: &Json, indent: &str) -> String {
+    let mut text = Vec::new();
+    let formatter = serde_json::ser::PrettyFormatter::with_indent(indent.as_bytes());
+    let mut serializer = serde_json::Serializer::with_formatter(&mut text, formatter);
+    serde::Serialize::serialize(value, &mut serializer).expect("JSON");
+    String::from_utf8(text).expect("UTF-8")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Almost every JSON text is written plainly.
+    #[test]
+    fn json_is_plain(text in json_text(), edits in edits()) {
+        if text.starts_with(['[', '{']) {
+            assert!(plain::parse(&text, None).is_ok(), "{text}");
+        }
+        assert_agreement(&document(&text));
+        assert_agreement(&document(&edited(text, edits)));
     }
 }
 
@@ -259,17 +429,17 @@ fn the_usual_forms_are_plain() {
     ] {
         let text =
             format!("# A cluster that's small\nclusterPrefix: 10.244.0.0/16\negressInterface: eth0\n{list}");
-        let found = PlainList::find(&text).expect("plain");
-        assert!(!found.rest(&text).contains("podCIDR"));
-        assert!(load_plain(&document(&text)).is_some(), "{text}");
-        assert_agreement(&text);
+        let document = document(&text);
+        assert!(!SplitList::new(&document).expect("plain").rest().contains("podCIDR"));
+        assert!(plain::parse(&text, None).is_ok() && load_split(&document, None).is_some(), "{text}");
+        assert_agreement(&document);
     }
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
     for entry in std::fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
         if path.extension().is_some_and(|extension| extension == "yaml") {
             let text = std::fs::read_to_string(&path).expect("a text");
-            assert!(load_plain(&document(&text)).is_some(), "{}", path.to_string_lossy());
+            assert!(plain::parse(&text, None).is_ok(), "{}", path.to_string_lossy());
         }
     }
 }
@@ -283,12 +453,13 @@ fn a_comment_ends_at_every_line_break_of_the_parser() {
                 "clusterPrefix: 10.244.0.0/16\negressInterface: eth0\nnodes:\n  - name: a\n    os: linux\n    \
                  podCIDR: 10.244.1.0/24 # more{line_break}{hidden}\n"
             );
-            assert!(PlainList::find(&text).is_none(), "{text:?}");
-            assert_agreement(&text);
+            assert!(plain::parse(&text, None).is_err(), "{text:?}");
+            assert_agreement(&document(&text));
         }
     }
     for head in ["x'y: 'a\n", "a'b: \"c\n"] {
-        assert!(PlainList::find(&format!("{head}nodes:\n- name: a\nend'\n")).is_none(), "{head}");
+        let text = format!("{head}nodes:\n- name: a\nend'\n");
+        assert!(SplitList::new(&document(&text)).is_none(), "{head}");
     }
 }
 
@@ -305,7 +476,8 @@ fn an_earlier_version_shares_its_nodes() {
     };
     let later = Loaded::new(document(&text(&["a", "ccc", "bb", "dddd"]))).expect("valid");
     let earlier = document(&text(&["a", "bb", "eeeee", "ccc"]));
-    let (_, shared) = earlier.plain_list_shared_with(&later.document).expect("plain");
+    let list = |document| SplitList::new(document).expect("plain");
+    let shared = list(&earlier).shared_with(&list(&later.document));
     assert_eq!(shared, [Some(0), Some(2), None, Some(1)]);
-    assert_eq!(load_sharing(&earlier, &later), load(&earlier).ok());
+    assert_eq!(load_split(&earlier, Some(&later)), load(&earlier).ok());
 }

@@ -3,24 +3,21 @@
 use std::sync::Arc;
 
 use super::{
-    plain::PlainList,
+    places::Places,
     source::{Position, Source},
-    tree::TreeNode,
 };
-use crate::model::{ConfigPath, Segment};
+use crate::model::ConfigPath;
 
 /// The line and column of every value in a configuration.
 #[derive(Debug, Clone)]
 pub struct Positions {
     source: Source,
-    /// The values, without the list of nodes if there is a `list`.
-    root: Option<TreeNode>,
-    list: Option<Arc<PlainList>>,
+    places: Option<Arc<Places>>,
 }
 
 impl Positions {
-    pub(super) const fn new(source: Source, root: Option<TreeNode>, list: Option<Arc<PlainList>>) -> Self {
-        Self { source, root, list }
+    pub(super) const fn new(source: Source, places: Option<Arc<Places>>) -> Self {
+        Self { source, places }
     }
 
     /// The start of the value at `path`, or of its nearest ancestor in the file.
@@ -28,17 +25,7 @@ impl Positions {
     /// Returns `None` if the file contains neither, or if its positions are not known.
     #[must_use]
     pub fn of(&self, path: &ConfigPath) -> Option<Position> {
-        let offset = match (&self.list, path.segments()) {
-            (Some(list), [Segment::Key(key), below @ ..]) if **key == *"nodes" => {
-                list.find_path(self.source.text(), below)
-            }
-            (list, segments) => {
-                let found = self.root.as_ref()?.find(path);
-                let is_root = found.depth == 0 && !segments.is_empty();
-                let offset = (!is_root).then_some(found.span.start)?;
-                list.as_ref().map_or(offset, |list| list.offset_of_rest(offset))
-            }
-        };
+        let offset = self.places.as_ref()?.find(path.segments())?;
         Some(self.source.position(offset))
     }
 }

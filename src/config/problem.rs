@@ -1,13 +1,13 @@
 //! The errors in a configuration, as values and as text in the style of a compiler.
 
-use std::fmt;
+use std::{collections::HashMap, fmt};
 
 use console::Style;
 
 use super::{
     capped::Capped,
     source::{Position, Source},
-    tree::{Span, SyntaxError, TreeNode, Value},
+    tree::{FoundNode, Span, SyntaxError, Value},
 };
 use crate::{
     diagnose::Rule,
@@ -47,19 +47,36 @@ impl Location {
         Self { path, span: Some(span), at_key: false }
     }
 
-    fn locate(&self, source: &Source, root: Option<&TreeNode>) -> Option<Span> {
+    fn locate(&self, source: &Source, spots: &ErrorSpots) -> Option<Span> {
         if self.span.is_some() {
             return self.span.clone();
         }
-        let found = root?.find(&self.path);
+        let spot = spots.get(&self.path)?;
         if self.at_key {
-            return Some(found.key_span);
+            return Some(spot.key_span.clone());
         }
-        let is_container = matches!(found.node.value, Value::Map(_) | Value::List(_));
-        if is_container && found.span.is_empty() {
-            return Some(source.rest_of_line(found.span.start));
+        if spot.is_container && spot.span.is_empty() {
+            return Some(source.rest_of_line(spot.span.start));
         }
-        Some(found.span)
+        Some(spot.span.clone())
+    }
+}
+
+/// Where the value at a path is.
+#[derive(Debug, Clone)]
+pub(super) struct ErrorSpot {
+    span: Span,
+    key_span: Span,
+    is_container: bool,
+}
+
+/// The spots of the paths that errors refer to.
+pub(super) type ErrorSpots = HashMap<ConfigPath, ErrorSpot>;
+
+impl ErrorSpot {
+    pub fn new(found: &FoundNode<'_, '_>) -> Self {
+        let is_container = matches!(found.node.value, Value::Map(_) | Value::List(_) | Value::Nodes);
+        Self { span: found.span.clone(), key_span: found.key_span.clone(), is_container }
     }
 }
 
@@ -68,10 +85,11 @@ impl Problem {
         Self { rule, message, location, hint: None, related: None }
     }
 
-    /// Returns `true` if every location already has a span.
-    pub fn is_located(&self) -> bool {
+    /// The paths whose spans are not known yet.
+    pub fn unlocated(&self) -> impl Iterator<Item = &ConfigPath> {
         let related = self.related.as_ref().map(|(_, location)| location);
-        std::iter::once(&self.location).chain(related).all(|location| location.span.is_some())
+        let locations = std::iter::once(&self.location).chain(related);
+        locations.filter(|location| location.span.is_none()).map(|location| &location.path)
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -141,10 +159,10 @@ impl InvalidConfig {
     pub(super) fn new(
         name: &Untrusted,
         source: Source,
-        root: Option<&TreeNode>,
+        spots: &ErrorSpots,
         problems: Capped<Problem>,
     ) -> Self {
-        let mut errors = problems.map(|problem| locate(problem, &source, root));
+        let mut errors = problems.map(|problem| locate(problem, &source, spots));
         errors.sort_by_key(|error| error.span.as_ref().map(|span| span.start));
         Self { name: name.clone(), source, errors }
     }
@@ -246,11 +264,11 @@ impl fmt::Display for InvalidConfig {
 
 impl std::error::Error for InvalidConfig {}
 
-fn locate(problem: Problem, source: &Source, root: Option<&TreeNode>) -> ConfigError {
-    let span = problem.location.locate(source, root);
+fn locate(problem: Problem, source: &Source, spots: &ErrorSpots) -> ConfigError {
+    let span = problem.location.locate(source, spots);
     let position_of = |span: &Option<Span>| span.as_ref().map(|span| source.position(span.start));
     let related = problem.related.map(|(message, location)| {
-        let span = location.locate(source, root);
+        let span = location.locate(source, spots);
         Related { message, path: location.path, position: position_of(&span), span }
     });
     ConfigError {

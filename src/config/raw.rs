@@ -2,8 +2,7 @@
 //!
 //! The doc comments become descriptions in the JSON Schema, which editors display, so they address the authors of
 //! configurations. Every field is an `Option`, so that an error in one does not hide errors in the others; the schema
-//! states which keys are required. Values go through [`Scalar`], because serde_yaml by itself would accept
-//! `name: 1234` as a string, and TOML would not.
+//! states which keys are required. Values go through [`Scalar`], so that no type is converted to another one.
 
 use std::{borrow::Cow, collections::HashSet, fmt};
 
@@ -249,13 +248,6 @@ impl Visitor<'_> for ScalarVisitor {
         Ok(Scalar::Integer(number))
     }
 
-    fn visit_u64<E: Error>(self, number: u64) -> Result<Scalar, E> {
-        match number.try_into() {
-            Ok(number) => Ok(Scalar::Integer(number)),
-            Err(_) => Err(E::invalid_value(Unexpected::Unsigned(number), &self)),
-        }
-    }
-
     fn visit_bool<E: Error>(self, flag: bool) -> Result<Scalar, E> {
         Ok(Scalar::Flag(flag))
     }
@@ -272,12 +264,12 @@ macro_rules! strings {
     ($($(#[$meta:meta])* $name:ident: $schema:tt,)*) => {$(
         $(#[$meta])*
         #[derive(Debug)]
-        pub(super) struct $name(pub String);
+        pub(super) struct $name(pub Box<str>);
 
         impl<'de> Deserialize<'de> for $name {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 match Scalar::deserialize(deserializer)? {
-                    Scalar::Text(text) => Ok(Self(text)),
+                    Scalar::Text(text) => Ok(Self(text.into())),
                     other => Err(other.reject("a string")),
                 }
             }
@@ -436,7 +428,7 @@ impl JsonSchema for RoutingTable {
 pub(super) enum OneOrMany<T> {
     One(T),
     /// `None` is an invalid value that was already reported.
-    Many(Vec<Option<T>>),
+    Many(Box<[Option<T>]>),
 }
 
 impl<T> OneOrMany<T> {
@@ -444,7 +436,7 @@ impl<T> OneOrMany<T> {
     pub fn iter(&self) -> impl Iterator<Item = (Option<usize>, Option<&T>)> {
         let (one, many) = match self {
             Self::One(value) => (Some((None, Some(value))), &[][..]),
-            Self::Many(values) => (None, values.as_slice()),
+            Self::Many(values) => (None, &**values),
         };
         one.into_iter().chain(many.iter().enumerate().map(|(at, value)| (Some(at), value.as_ref())))
     }
@@ -468,7 +460,7 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrManyVisitor<T> {
         while let Some(value) = list.next_element()? {
             values.push(value);
         }
-        Ok(OneOrMany::Many(values))
+        Ok(OneOrMany::Many(values.into()))
     }
 }
 

@@ -40,10 +40,6 @@ impl Source {
         Self { text, lines, characters }
     }
 
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
     /// The text at `span`, or an empty string if the span is out of bounds.
     pub fn slice(&self, span: &Range<usize>) -> &str {
         self.text.get(span.clone()).unwrap_or_default()
@@ -74,35 +70,6 @@ impl Source {
     /// The number of bytes between the start of the line and `offset`.
     pub fn offset_in_line(&self, offset: usize) -> usize {
         offset - self.lines[self.line_of(offset)]
-    }
-
-    /// The byte offset of the character at `index`.
-    pub fn offset_of_character(&self, index: usize) -> usize {
-        let block = self.characters.partition_point(|before| *before <= index).saturating_sub(1);
-        let start = block * BLOCK;
-        let Some(rest) = self.text.as_bytes().get(start..) else { return self.text.len() };
-        let mut missing = index - self.characters[block];
-        // In a block of ASCII, every byte is a character.
-        if self.characters.get(block + 1).is_some_and(|next| next - self.characters[block] == BLOCK) {
-            return start + missing;
-        }
-        for (at, byte) in rest.iter().enumerate() {
-            if !is_continuation(*byte) {
-                if missing == 0 {
-                    return start + at;
-                }
-                missing -= 1;
-            }
-        }
-        self.text.len()
-    }
-
-    /// The byte offset of a line and column as serde and libyaml report them.
-    pub fn offset_of(&self, line: usize, column: usize) -> usize {
-        let Some(start) = line.checked_sub(1).and_then(|index| self.lines.get(index)) else {
-            return self.text.len();
-        };
-        self.offset_of_character(self.characters_before(*start) + column.saturating_sub(1))
     }
 
     fn line_of(&self, offset: usize) -> usize {
@@ -142,15 +109,12 @@ mod tests {
     }
 
     #[test]
-    fn characters_and_offsets_agree_across_blocks() {
+    fn columns_are_counted_across_blocks() {
         let ascii = "a".repeat(3 * BLOCK);
         let text = format!("{ascii}{}{ascii}é{ascii}", "aé€𝄞".repeat(500));
         let source = Source::new(text.as_str().into());
         for (index, (offset, _)) in text.char_indices().enumerate() {
-            assert_eq!(source.offset_of_character(index), offset);
             assert_eq!(source.position(offset), Position { line: 1, column: index + 1 });
-            assert_eq!(source.offset_of(1, index + 1), offset);
         }
-        assert_eq!(source.offset_of_character(100_000), text.len());
     }
 }

@@ -4,7 +4,10 @@
 //! serde stops at the first error and does not know positions; this pass continues. The schema is generated from the
 //! same types, so both accept the same files.
 
-use std::collections::{BTreeMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::LazyLock,
+};
 
 use serde_json::Value as Json;
 
@@ -13,7 +16,7 @@ use super::{
     capped::Capped,
     problem::{Location, Problem},
     source::Source,
-    tree::{DuplicateKey, MapEntry, Mapping, Span, TreeNode, Value},
+    tree::{DuplicateKey, MapEntry, Mapping, NODES, Span, TreeNode, Value},
 };
 use crate::{
     diagnose::Rule,
@@ -26,6 +29,7 @@ use crate::{
 const MAX_WALKED: usize = 1000;
 
 /// The result of a walk.
+#[derive(Debug, Default)]
 pub(super) struct StructureReport {
     pub problems: Capped<Problem>,
     /// The paths of invalid values, and of keys that are probably present under a misspelled name. Complete unless
@@ -33,14 +37,44 @@ pub(super) struct StructureReport {
     pub reported: HashSet<ConfigPath>,
 }
 
-/// Checks a tree, and replaces every invalid value with [`Value::Invalid`].
-pub(super) fn check(root: &mut TreeNode, source: &Source, format: Format) -> StructureReport {
-    let schema = super::schema();
-    let shape = compile(&schema);
-    let mut walk = Walk { source, format, problems: Capped::new(), reported: HashSet::new() };
-    let span = root.span();
-    walk.node(root, &shape, &PathChain::Root, &span);
-    StructureReport { problems: walk.problems, reported: walk.reported }
+/// Checks a tree, whose nodes are checked one by one before the rest, and replaces every invalid value with
+/// [`Value::Invalid`].
+pub(super) struct StructureCheck<'s> {
+    source: &'s Source,
+    format: Format,
+    shape: &'static Shape,
+    nodes: StructureReport,
+}
+
+impl<'s> StructureCheck<'s> {
+    pub fn new(source: &'s Source, format: Format) -> Self {
+        static SHAPE: LazyLock<Shape> = LazyLock::new(|| compile(&super::schema()));
+        Self { source, format, shape: &SHAPE, nodes: StructureReport::default() }
+    }
+
+    /// Checks the node at `index`.
+    pub fn node(&mut self, node: &mut TreeNode<'_>, index: usize) {
+        let Some(shape) = self.shape.iter().find_map(Alternative::nodes) else { return };
+        let mut walk =
+            Walk { source: self.source, format: self.format, report: &mut self.nodes, nodes: None };
+        let span = node.span();
+        walk.node(node, shape, &PathChain::Index(&PathChain::Key(&PathChain::Root, NODES), index), &span);
+    }
+
+    /// Forgets all nodes.
+    pub fn restart(&mut self) {
+        self.nodes = StructureReport::default();
+    }
+
+    /// Checks everything but the nodes.
+    pub fn finish(self, root: &mut TreeNode<'_>) -> StructureReport {
+        let mut report = StructureReport::default();
+        let mut walk =
+            Walk { source: self.source, format: self.format, report: &mut report, nodes: Some(self.nodes) };
+        let span = root.span();
+        walk.node(root, self.shape, &PathChain::Root, &span);
+        report
+    }
 }
 
 /// The alternatives that the schema allows for a value.
@@ -65,6 +99,17 @@ enum Alternative {
         bounded: bool,
     },
     Map(MapShape),
+}
+
+impl Alternative {
+    /// The shape of a node, if this is the shape of a configuration.
+    fn nodes(&self) -> Option<&Shape> {
+        let Self::Map(map) = self else { return None };
+        map.keys.get(NODES)?.shape.iter().find_map(|alternative| match alternative {
+            Self::List { items, .. } => Some(items),
+            _ => None,
+        })
+    }
 }
 
 struct MapShape {
@@ -154,13 +199,14 @@ impl PathChain<'_> {
 struct Walk<'a> {
     source: &'a Source,
     format: Format,
-    problems: Capped<Problem>,
-    reported: HashSet<ConfigPath>,
+    report: &'a mut StructureReport,
+    /// The report on the nodes.
+    nodes: Option<StructureReport>,
 }
 
 impl Walk<'_> {
     /// Checks a value; an error underlines `place`.
-    fn node(&mut self, node: &mut TreeNode, shape: &Shape, trail: &PathChain<'_>, place: &Span) {
+    fn node(&mut self, node: &mut TreeNode<'_>, shape: &Shape, trail: &PathChain<'_>, place: &Span) {
         for alternative in shape {
             match (&mut node.value, alternative) {
                 (Value::Null, Alternative::Null)
@@ -172,6 +218,7 @@ impl Walk<'_> {
                 {
                     return;
                 }
+                (Value::Nodes, Alternative::List { .. }) => return self.take_nodes(),
                 (Value::List(items), Alternative::List { items: shape, bounded }) => {
                     if *bounded && items.len() > MAX_WALKED {
                         return self.too_long(node, trail, place);
@@ -191,29 +238,38 @@ impl Walk<'_> {
                 _ => {}
             }
         }
-        if self.problems.is_full() {
+        if self.report.problems.is_full() {
             node.value = Value::Invalid;
-            return self.problems.omit(1);
+            return self.report.problems.omit(1);
         }
         let problem = self.wrong_value(node, shape, trail, place);
         self.reject(node, problem);
     }
 
+    /// Reports what was found in the nodes.
+    fn take_nodes(&mut self) {
+        let nodes = self.nodes.take().unwrap_or_default();
+        if !self.report.problems.is_truncated() {
+            self.report.reported.extend(nodes.reported);
+        }
+        self.report.problems.extend(nodes.problems);
+    }
+
     /// Reports a value, and removes it from the tree.
-    fn reject(&mut self, node: &mut TreeNode, problem: Problem) {
+    fn reject(&mut self, node: &mut TreeNode<'_>, problem: Problem) {
         node.value = Value::Invalid;
         self.remember(&problem.location.path);
-        self.problems.push(problem);
+        self.report.problems.push(problem);
     }
 
     /// Records that an error at `path` was reported. Once errors are omitted, nothing reads these paths.
     fn remember(&mut self, path: &ConfigPath) {
-        if !self.problems.is_truncated() {
-            self.reported.insert(path.clone());
+        if !self.report.problems.is_truncated() {
+            self.report.reported.insert(path.clone());
         }
     }
 
-    fn too_long(&mut self, node: &mut TreeNode, trail: &PathChain<'_>, place: &Span) {
+    fn too_long(&mut self, node: &mut TreeNode<'_>, trail: &PathChain<'_>, place: &Span) {
         let (count, what) = match &node.value {
             Value::List(items) => (items.len(), "items"),
             Value::Map(mapping) => (mapping.entries.len(), "keys"),
@@ -224,7 +280,7 @@ impl Walk<'_> {
         self.reject(node, Problem::new(Rule::TooMany, message, Location::span(path, self.marked(place))));
     }
 
-    fn mapping(&mut self, mapping: &mut Mapping, shape: &MapShape, trail: &PathChain<'_>, place: &Span) {
+    fn mapping(&mut self, mapping: &mut Mapping<'_>, shape: &MapShape, trail: &PathChain<'_>, place: &Span) {
         let mut misspelled: Vec<&str> = Vec::new();
         let mut unread = 0;
         let count = mapping.entries.len();
@@ -236,9 +292,9 @@ impl Walk<'_> {
                 self.node(&mut entry.node, shape, &PathChain::Key(trail, &entry.key), &place);
                 continue;
             }
-            if self.problems.is_full() && count > MAX_WALKED {
+            if self.report.problems.is_full() && count > MAX_WALKED {
                 entry.node.value = Value::Ignored;
-                self.problems.omit(1);
+                self.report.problems.omit(1);
                 unread += 1;
                 continue;
             }
@@ -247,10 +303,9 @@ impl Walk<'_> {
             // Reporting a misspelled key as missing too would be redundant.
             misspelled.extend(meant.filter(|meant| mapping.get(meant).is_none()));
         }
-        if let Some(duplicate) = mapping.duplicates() {
-            duplicate.items().iter().for_each(|duplicate| self.duplicate_key(duplicate, trail));
-            self.problems.omit(duplicate.omitted());
-        }
+        let duplicates = mapping.take_duplicates();
+        duplicates.items().iter().for_each(|duplicate| self.duplicate_key(duplicate, trail));
+        self.report.problems.omit(duplicates.omitted());
         for key in misspelled.iter().copied() {
             self.remember(&trail.path().key(key));
         }
@@ -262,8 +317,8 @@ impl Walk<'_> {
         }
         // Any of the unchecked keys may be one of these under a misspelled name.
         for key in missing.iter().skip(unread) {
-            if self.problems.is_full() {
-                self.problems.omit(1);
+            if self.report.problems.is_full() {
+                self.report.problems.omit(1);
             } else {
                 self.missing_key(key, shape, trail, place);
             }
@@ -273,7 +328,7 @@ impl Walk<'_> {
     /// Reports a key, and returns the key that was most likely meant.
     fn unknown_key<'s>(
         &mut self,
-        entry: &MapEntry,
+        entry: &MapEntry<'_>,
         shape: &'s MapShape,
         trail: &PathChain<'_>,
     ) -> Option<&'s str> {
@@ -294,11 +349,11 @@ impl Walk<'_> {
             problem =
                 problem.hint(format!("use one of these keys: {}", known().collect::<Vec<_>>().join(", ")));
         }
-        self.problems.push(problem);
+        self.report.problems.push(problem);
         meant
     }
 
-    fn duplicate_key(&mut self, duplicate: &DuplicateKey, trail: &PathChain<'_>) {
+    fn duplicate_key(&mut self, duplicate: &DuplicateKey<'_>, trail: &PathChain<'_>) {
         // In TOML, the duplicate may be in a table further down, so its path is unknown.
         let key = shortened(&duplicate.key);
         let path = match (self.format, trail) {
@@ -311,7 +366,7 @@ impl Walk<'_> {
         if let Some(first) = &duplicate.first {
             problem = problem.related("first used here", Location::span(path, first.clone()));
         }
-        self.problems.push(problem.hint("remove one of them"));
+        self.report.problems.push(problem.hint("remove one of them"));
     }
 
     fn missing_key(&mut self, key: &str, shape: &MapShape, trail: &PathChain<'_>, place: &Span) {
@@ -333,10 +388,16 @@ impl Walk<'_> {
             }
             _ => {}
         }
-        self.problems.push(problem);
+        self.report.problems.push(problem);
     }
 
-    fn wrong_value(&self, node: &TreeNode, shape: &Shape, trail: &PathChain<'_>, place: &Span) -> Problem {
+    fn wrong_value(
+        &self,
+        node: &TreeNode<'_>,
+        shape: &Shape,
+        trail: &PathChain<'_>,
+        place: &Span,
+    ) -> Problem {
         let path = trail.path();
         let label =
             if path.segments().is_empty() { "the configuration".to_owned() } else { path.to_string() };
@@ -372,7 +433,7 @@ impl Walk<'_> {
     }
 
     /// The hint for a sysctl that is written as nested mappings. In TOML, an unquoted key has the same effect.
-    fn hint_for_nested(&self, path: &ConfigPath, mut mapping: &Mapping) -> Option<String> {
+    fn hint_for_nested(&self, path: &ConfigPath, mut mapping: &Mapping<'_>) -> Option<String> {
         let Some(Segment::Key(first)) = path.segments().last() else { return None };
         let mut key = first.clone();
         while let Some(entry) = mapping.entries.first() {
@@ -389,7 +450,7 @@ impl Walk<'_> {
         })
     }
 
-    fn found(&self, node: &TreeNode) -> String {
+    fn found(&self, node: &TreeNode<'_>) -> String {
         match &node.value {
             Value::Null => "no value".to_owned(),
             Value::Flag(flag) => flag.to_string(),
@@ -399,7 +460,7 @@ impl Walk<'_> {
                 format!("the number {}", shortened(self.source.slice(&node.span())))
             }
             Value::Other(what) => (*what).to_owned(),
-            Value::List(_) => "a list".to_owned(),
+            Value::List(_) | Value::Nodes => "a list".to_owned(),
             Value::Map(_) => self.map_word().to_owned(),
         }
     }

@@ -1,5 +1,4 @@
-//! Properties of every configuration: YAML and TOML are equivalent, nothing panics, and the fast path and the tree
-//! agree.
+//! Properties of every configuration: YAML and TOML are equivalent, and nothing panics.
 
 use std::{fmt::Write as _, fs, net::Ipv4Addr, net::Ipv6Addr};
 
@@ -152,28 +151,23 @@ impl Sample {
     }
 }
 
-fn assert_tree_path_accepts(document: &Document) {
-    let source = document.source();
-    let parsed = document.parse(&source).expect("a tree");
-    let cluster = check(parsed.root, &source, document.format());
-    assert!(parsed.errors.is_empty(), "{:?}\n{}", parsed.errors, document.text());
-    let cluster = cluster.unwrap_or_else(|problems| panic!("{problems:?}\n{}", document.text()));
+/// Asserts that the search for errors finds none in a valid document.
+fn assert_no_errors(document: &Document) {
+    let cluster = diagnose(document).unwrap_or_else(|invalid| panic!("{invalid}\n{}", document.text()));
     assert_eq!(cluster, load(document).expect("a valid configuration"));
 }
 
-/// Loads a document, and checks that the fast path and the tree agree.
+/// Loads a document, and checks that every way to read it gives the same result.
 fn check_any(document: &Document) -> Result<(), TestCaseError> {
-    let _ = document.positions().of(&ConfigPath::root());
+    plain_tests::assert_agreement(document);
     match load(document) {
         Ok(cluster) => {
             prop_assert!(!cluster.nodes.is_empty());
-            // The tree's YAML parser is stricter: see `errors_without_a_position_have_a_path`.
-            if document.parse(&document.source()).is_ok() {
-                assert_tree_path_accepts(document);
-            }
+            assert_no_errors(document);
         }
         Err(invalid) => {
             prop_assert!(!invalid.errors().is_empty());
+            prop_assert!(invalid.errors().iter().all(|error| error.position.is_some()), "{}", invalid);
             let text = invalid.render(false);
             prop_assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "{:?}", text);
             prop_assert!(!text.contains("incomplete"), "{}", text);
@@ -196,7 +190,7 @@ proptest! {
         let written: Vec<_> = sample.checks.iter().map(|(_, timeout)| timeout.map_or(5, u64::from)).collect();
         prop_assert_eq!(timeouts, written);
         for document in [yaml, toml] {
-            assert_tree_path_accepts(&document);
+            assert_no_errors(&document);
         }
     }
 
@@ -229,9 +223,9 @@ proptest! {
 }
 
 #[test]
-fn the_tree_path_accepts_valid_files() {
+fn no_errors_are_found_in_valid_files() {
     for (text, format) in ["examples", "tests/cases/config/valid"].map(stored).concat() {
-        assert_tree_path_accepts(&Document::new("valid", text, format));
+        assert_no_errors(&Document::new("valid", text, format));
     }
 }
 
@@ -308,17 +302,15 @@ fn color_is_optional() {
     assert_eq!(plain, invalid.render(false));
 }
 
-/// serde_yaml (libyaml) accepts flow style without indentation; saphyr-parser follows YAML 1.2 and rejects it.
+/// Many tools write flow collections like this, although YAML 1.2 expects them to be indented.
 #[test]
-fn errors_without_a_position_have_a_path() {
+fn flow_collections_need_no_indentation() {
     let text = "clusterPrefix: 10.0.0.0/8\negressInterface: e\nnodes: [\n\
                 {name: a, os: linux, podCIDR: 11.0.0.0/16},\n]\n";
     let invalid = load(&yaml(text)).expect_err("an invalid configuration");
-    assert_eq!(
-        invalid.to_string(),
-        "error[HG0206]: pod CIDR 11.0.0.0/16 of node a is not inside the cluster prefix 10.0.0.0/8\n \
-         --> hostgw.yaml: nodes[0].podCIDR\n\nerror: hostgw.yaml is invalid: 1 error\n"
-    );
+    let position = invalid.errors()[0].position;
+    assert_eq!(position, Some(Position { line: 4, column: 31 }), "{invalid}");
+    assert!(load(&yaml(&text.replace("11.", "10."))).is_ok());
 }
 
 /// A temporary folder that is removed at the end of a test.
@@ -427,19 +419,16 @@ fn deep_nesting_is_rejected_while_parsing() {
 
 #[test]
 fn shallow_nesting_is_accepted_in_either_style() {
-    // So many brackets, though closed again, take the tree path. The cluster must be the same.
     let node =
         |at: usize| format!("{{name: node-{at}, os: linux, podCIDR: 10.{}.{}.0/24}}", at / 256, at % 256);
     let nodes: Vec<String> = (0..2000).map(node).collect();
     let text = format!("clusterPrefix: 10.0.0.0/8\negressInterface: eth0\nnodes: [{}]\n", nodes.join(", "));
-    assert!(!yaml::is_plain(&text));
     let block = text.replace(['[', ']'], "").replace("nodes: {", "nodes:\n- {").replace("}, {", "}\n- {");
     let block = block
         .replace("- {name", "- name")
         .replace(", os", "\n  os")
         .replace(", pod", "\n  pod")
         .replace('}', "");
-    assert!(yaml::is_plain(&block));
     assert_eq!(load(&yaml(&text)).expect("a cluster"), load(&yaml(&block)).expect("a cluster"));
 }
 

@@ -4,7 +4,7 @@
 //! This module enforces TOML's rules on redefining tables. As in YAML, a duplicate key is recorded in its mapping, and
 //! parsing continues.
 
-use std::{borrow::Cow, sync::Arc};
+use std::borrow::Cow;
 
 use toml_datetime::Datetime;
 use toml_parser::{
@@ -17,22 +17,26 @@ use toml_parser::{
 use super::{
     capped::Capped,
     limits::{self, Budget, MAX_DEPTH},
-    source::Source,
-    tree::{KeyInterner, MapEntry, Mapping, Parsed, Span, SyntaxError, TableOrigin, TreeNode, Value, push},
+    tree::{
+        MapEntry, Mapping, NODES, NodeReceiver, Parsed, Span, SyntaxError, TableOrigin, TreeNode, Value, push,
+    },
 };
 use crate::diagnose::Rule;
 
 /// The minimum number of tokens in a chunk. A chunk ends at the end of a line where no bracket is open.
 const CHUNK: usize = 4096;
 
-/// Parses a TOML text into a tree.
+/// Parses a TOML text. The nodes go to the receiver; without one, the tree contains them.
 ///
 /// # Errors
 /// Returns the first syntax error or exceeded limit. Duplicate keys are not errors here: they are recorded in their
 /// mapping.
-pub(super) fn parse(source: &Source) -> Result<Parsed, SyntaxError> {
-    let text = Text::new(source.text());
-    let mut builder = TomlBuilder::new(text);
+pub(super) fn parse<'a>(
+    input: &'a str,
+    receiver: Option<&mut dyn NodeReceiver<'a>>,
+) -> Result<Parsed<'a>, SyntaxError> {
+    let text = Text::new(input);
+    let mut builder = TomlBuilder::new(text, receiver);
     let mut tokens = Vec::new();
     let mut brackets = 0_usize;
     for token in text.lex() {
@@ -62,12 +66,14 @@ pub(super) fn parse(source: &Source) -> Result<Parsed, SyntaxError> {
         }
     }
     builder.feed(&tokens)?;
+    builder.end_nodes();
     let mut root = builder.root;
     root.origin = TableOrigin::Inline;
     // Comments may come before the first key.
     let first = root.entries.iter().map(|entry| entry.key_span().start).min().unwrap_or_default();
-    let start = first - source.offset_in_line(first);
-    Ok(Parsed { root: TreeNode::new(start..start, Value::Map(root.into())), errors: Capped::new() })
+    let start = input.get(..first).and_then(|before| before.rfind('\n')).map_or(0, |newline| newline + 1);
+    let root = TreeNode::new(start..start, Value::Map(root.into()));
+    Ok(Parsed { root, errors: Capped::new(), is_plain: false })
 }
 
 /// Returns `true` if a token can be part of a key or scalar that consists of several tokens.
@@ -119,50 +125,57 @@ impl ErrorSink for FirstError {
 }
 
 /// One part of a dotted key.
-struct KeyPart {
-    text: Arc<str>,
+struct KeyPart<'a> {
+    text: Cow<'a, str>,
     span: Span,
 }
 
 /// A list or an inline table that is still being parsed.
-enum OpenValue {
+enum OpenValue<'a> {
     List {
         start: usize,
-        items: Vec<TreeNode>,
+        items: Vec<TreeNode<'a>>,
+    },
+    /// The list of nodes, whose items are handed over.
+    Nodes {
+        start: usize,
     },
     /// An inline table, with the key it belongs to.
     Table {
         start: usize,
-        mapping: Mapping,
-        keys: Vec<KeyPart>,
+        mapping: Mapping<'a>,
+        keys: Vec<KeyPart<'a>>,
     },
 }
 
-struct TomlBuilder<'a> {
+struct TomlBuilder<'a, 'r> {
+    receiver: Option<&'r mut dyn NodeReceiver<'a>>,
+    /// Whether the list of nodes is a list of tables, whose last table can still be extended.
+    has_node_tables: bool,
     text: Text<'a>,
-    root: Mapping,
+    root: Mapping<'a>,
     /// The entries that lead from the root to the table of the last header; `None` if the header was rejected.
     table: Option<Vec<usize>>,
     header_start: usize,
     /// The parts of the current key.
-    keys: Vec<KeyPart>,
-    open: Vec<OpenValue>,
-    names: KeyInterner,
+    keys: Vec<KeyPart<'a>>,
+    open: Vec<OpenValue<'a>>,
     budget: Budget,
     /// The first error that the parser does not detect by itself.
     error: Option<SyntaxError>,
 }
 
-impl<'a> TomlBuilder<'a> {
-    fn new(text: Text<'a>) -> Self {
+impl<'a, 'r> TomlBuilder<'a, 'r> {
+    fn new(text: Text<'a>, receiver: Option<&'r mut dyn NodeReceiver<'a>>) -> Self {
         Self {
+            receiver,
+            has_node_tables: false,
             text,
             root: Mapping::with_origin(TableOrigin::Header),
             table: Some(Vec::new()),
             header_start: 0,
             keys: Vec::new(),
             open: Vec::new(),
-            names: KeyInterner::default(),
             budget: Budget::new(text.input().len()),
             error: None,
         }
@@ -197,7 +210,7 @@ impl<'a> TomlBuilder<'a> {
     /// The nesting depth of the next value.
     fn depth(&self) -> usize {
         let open = self.open.iter().map(|open| match open {
-            OpenValue::List { .. } => 1,
+            OpenValue::List { .. } | OpenValue::Nodes { .. } => 1,
             OpenValue::Table { keys, .. } => keys.len().max(1),
         });
         self.table.as_ref().map_or(0, Vec::len) + open.sum::<usize>() + self.keys.len()
@@ -227,15 +240,50 @@ impl<'a> TomlBuilder<'a> {
         if !self.count_value(&span) {
             return;
         }
+        let is_node = is_list && keys.is_empty() && last.text == NODES && self.receiver.is_some();
         match table_below(&mut self.root, keys, TableOrigin::HeaderBelow) {
             Ok((mut trail, parent)) => {
                 if let Some(at) = header(parent, last, span, is_list) {
                     trail.push(at);
                     self.table = Some(trail);
+                    if is_node {
+                        self.has_node_tables = true;
+                        self.hand_over(1);
+                    }
                 }
             }
             Err(error) => self.report(error),
         }
+    }
+
+    /// Hands over the nodes in the list of tables but the last `kept` ones.
+    fn hand_over(&mut self, kept: usize) {
+        let Some(at) = self.root.position(NODES) else { return };
+        if let (Value::List(items), Some(receiver)) =
+            (&mut self.root.entries[at].node.value, &mut self.receiver)
+        {
+            items.drain(..items.len().saturating_sub(kept)).for_each(|node| receiver.node(node));
+        }
+    }
+
+    /// Hands over the last node in the list of tables.
+    fn end_nodes(&mut self) {
+        if !self.has_node_tables {
+            return;
+        }
+        self.hand_over(0);
+        if let Some(at) = self.root.position(NODES) {
+            self.root.entries[at].node.value = Value::Nodes;
+        }
+    }
+
+    /// Returns `true` if the next value is the list of nodes, and there is a receiver.
+    fn is_at_nodes(&self) -> bool {
+        self.receiver.is_some()
+            && self.open.is_empty()
+            && self.table.as_ref().is_some_and(Vec::is_empty)
+            && matches!(&self.keys[..], [key] if key.text == NODES)
+            && self.root.get(NODES).is_none()
     }
 
     fn report(&mut self, error: Option<SyntaxError>) {
@@ -245,8 +293,14 @@ impl<'a> TomlBuilder<'a> {
     }
 
     /// Adds a complete value to the table or list that it belongs to.
-    fn complete(&mut self, node: TreeNode) {
+    fn complete(&mut self, node: TreeNode<'a>) {
         let (mapping, keys) = match self.open.last_mut() {
+            Some(OpenValue::Nodes { .. }) => {
+                if let Some(receiver) = &mut self.receiver {
+                    receiver.node(node);
+                }
+                return;
+            }
             Some(OpenValue::List { items, .. }) => return push(items, node),
             Some(OpenValue::Table { mapping, .. }) => (mapping, std::mem::take(&mut self.keys)),
             None => {
@@ -268,7 +322,7 @@ impl<'a> TomlBuilder<'a> {
 }
 
 /// Follows `trail` to its table.
-fn follow<'a>(mut table: &'a mut Mapping, trail: &[usize]) -> Option<&'a mut Mapping> {
+fn follow<'t, 'a>(mut table: &'t mut Mapping<'a>, trail: &[usize]) -> Option<&'t mut Mapping<'a>> {
     for at in trail {
         table = table_of(&mut table.entries.get_mut(*at)?.node)?;
     }
@@ -276,7 +330,7 @@ fn follow<'a>(mut table: &'a mut Mapping, trail: &[usize]) -> Option<&'a mut Map
 }
 
 /// The value as a table: the value itself, or the last item of a list of tables.
-fn table_of(node: &mut TreeNode) -> Option<&mut Mapping> {
+fn table_of<'t, 'a>(node: &'t mut TreeNode<'a>) -> Option<&'t mut Mapping<'a>> {
     match &mut node.value {
         Value::Map(mapping) => Some(mapping),
         Value::List(items) => match &mut items.last_mut()?.value {
@@ -288,7 +342,7 @@ fn table_of(node: &mut TreeNode) -> Option<&mut Mapping> {
 }
 
 /// The origin of a table; `None` if the value cannot be extended.
-fn origin(node: &TreeNode) -> Option<TableOrigin> {
+fn origin(node: &TreeNode<'_>) -> Option<TableOrigin> {
     let mapping = match &node.value {
         Value::Map(mapping) => mapping,
         Value::List(items) => match &items.last()?.value {
@@ -304,11 +358,11 @@ fn origin(node: &TreeNode) -> Option<TableOrigin> {
 ///
 /// # Errors
 /// Fails if a key already has another kind of value. The error is `None` if that was recorded as a duplicate key.
-fn table_below(
-    mut table: &mut Mapping,
-    keys: Vec<KeyPart>,
+fn table_below<'t, 'a>(
+    mut table: &'t mut Mapping<'a>,
+    keys: Vec<KeyPart<'a>>,
     by: TableOrigin,
-) -> Result<(Vec<usize>, &mut Mapping), Option<SyntaxError>> {
+) -> Result<(Vec<usize>, &'t mut Mapping<'a>), Option<SyntaxError>> {
     let mut trail = Vec::with_capacity(keys.len() + 1);
     for key in keys {
         let at = match table.position(&key.text) {
@@ -342,10 +396,10 @@ fn table_below(
     Ok((trail, table))
 }
 
-fn cannot_be_extended(entry: &MapEntry, span: Span) -> SyntaxError {
+fn cannot_be_extended(entry: &MapEntry<'_>, span: Span) -> SyntaxError {
     let kind = match &entry.node.value {
         Value::Map(_) => "an inline table",
-        Value::List(_) => "a list",
+        Value::List(_) | Value::Nodes => "a list",
         _ => "a value",
     };
     SyntaxError {
@@ -358,7 +412,7 @@ fn cannot_be_extended(entry: &MapEntry, span: Span) -> SyntaxError {
 
 /// Creates the table of a header, or records that its key is a duplicate. Returns the index of the entry whose table
 /// gets the keys below the header.
-fn header(parent: &mut Mapping, key: KeyPart, span: Span, is_list: bool) -> Option<usize> {
+fn header<'a>(parent: &mut Mapping<'a>, key: KeyPart<'a>, span: Span, is_list: bool) -> Option<usize> {
     let table = Mapping::with_origin(TableOrigin::Header);
     let node = TreeNode::new(span.clone(), Value::Map(table.into()));
     let Some(at) = parent.position(&key.text) else {
@@ -387,7 +441,7 @@ fn header(parent: &mut Mapping, key: KeyPart, span: Span, is_list: bool) -> Opti
     (is_table && !is_list).then_some(at)
 }
 
-impl EventReceiver for TomlBuilder<'_> {
+impl EventReceiver for TomlBuilder<'_, '_> {
     fn std_table_open(&mut self, span: TomlSpan, _: &mut dyn ErrorSink) {
         self.begin_header(span);
     }
@@ -420,14 +474,22 @@ impl EventReceiver for TomlBuilder<'_> {
 
     fn array_open(&mut self, span: TomlSpan, _: &mut dyn ErrorSink) -> bool {
         let may_open = self.may_open(span);
-        self.open.push(OpenValue::List { start: span.start(), items: Vec::new() });
+        let start = span.start();
+        self.open.push(if self.is_at_nodes() {
+            OpenValue::Nodes { start }
+        } else {
+            OpenValue::List { start, items: Vec::new() }
+        });
         may_open
     }
 
     fn array_close(&mut self, span: TomlSpan, _: &mut dyn ErrorSink) {
-        if let Some(OpenValue::List { start, items }) = self.open.pop() {
-            self.complete(TreeNode::new(start..span.end(), Value::List(items)));
-        }
+        let (start, value) = match self.open.pop() {
+            Some(OpenValue::List { start, items }) => (start, Value::List(items)),
+            Some(OpenValue::Nodes { start }) => (start, Value::Nodes),
+            Some(OpenValue::Table { .. }) | None => return,
+        };
+        self.complete(TreeNode::new(start..span.end(), value));
     }
 
     fn simple_key(&mut self, span: TomlSpan, encoding: Option<Encoding>, error: &mut dyn ErrorSink) {
@@ -442,7 +504,7 @@ impl EventReceiver for TomlBuilder<'_> {
         if let Some(raw) = self.text.get(Event::new_unchecked(EventKind::SimpleKey, encoding, span)) {
             raw.decode_key(&mut text, error);
         }
-        self.keys.push(KeyPart { text: self.names.get(&text), span: place });
+        self.keys.push(KeyPart { text, span: place });
     }
 
     /// A dotted key creates a table for each part but the last.
@@ -460,7 +522,7 @@ impl EventReceiver for TomlBuilder<'_> {
             return;
         };
         let value = match raw.decode_scalar(&mut text, error) {
-            ScalarKind::String => Value::Text(text.into()),
+            ScalarKind::String => Value::Text(text),
             ScalarKind::Boolean(flag) => Value::Flag(flag),
             ScalarKind::Integer(radix) => match i64::from_str_radix(&text, radix.value()) {
                 Ok(number) => Value::Integer(number),
@@ -487,15 +549,15 @@ mod tests {
     use super::*;
 
     /// Converts a tree to JSON; `None` if it contains a duplicate key.
-    fn json(node: &TreeNode) -> Option<Json> {
+    fn json(node: &TreeNode<'_>) -> Option<Json> {
         Some(match &node.value {
-            Value::Null | Value::Invalid | Value::Ignored => Json::Null,
+            Value::Null | Value::Invalid | Value::Ignored | Value::Nodes => Json::Null,
             Value::Flag(flag) => json!(flag),
             Value::Integer(number) => json!(number),
             Value::Text(text) => json!(text),
             Value::Other(kind) => json!({ "other": kind }),
             Value::List(items) => items.iter().map(json).collect::<Option<Vec<_>>>()?.into(),
-            Value::Map(mapping) if mapping.duplicates().is_some_and(|keys| !keys.is_empty()) => return None,
+            Value::Map(mapping) if mapping.has_duplicates() => return None,
             Value::Map(mapping) => {
                 let entries = mapping.entries.iter();
                 Json::Object(
@@ -508,7 +570,7 @@ mod tests {
     }
 
     fn ours(text: &str) -> Option<Json> {
-        json(&parse(&Source::new(text.into())).ok()?.root)
+        json(&parse(text, None).ok()?.root)
     }
 
     fn theirs(text: &str) -> Option<Json> {
@@ -606,7 +668,7 @@ mod tests {
     fn an_error_in_a_later_chunk_has_the_right_position() {
         let good = "a = [ 1, 2 ]\n[[t]]\n".replace('a', "[[u]]\na");
         let text = format!("{}x = nonsense\n{}", good.repeat(3000), good.repeat(3000));
-        let error = parse(&Source::new(text.as_str().into())).map(|_| ()).expect_err("an error");
+        let error = parse(&text, None).map(|_| ()).expect_err("an error");
         assert_eq!(error.span.start, text.find("nonsense").unwrap_or_default(), "{error:?}");
     }
 }

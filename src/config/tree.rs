@@ -1,17 +1,12 @@
 //! A configuration as a tree of values with positions, built from YAML or TOML.
 //!
-//! Only a file with errors, or a caller that needs line numbers, pays for it.
+//! No tree contains all nodes: parsers hand over each node as soon as it is complete.
 
-use std::{
-    collections::{HashMap, HashSet},
-    hash::BuildHasher,
-    ops::Range,
-    sync::Arc,
-};
+use std::{borrow::Cow, collections::HashMap, hash::BuildHasher, ops::Range};
 
 use super::capped::Capped;
 use crate::diagnose::Rule;
-use crate::model::{ConfigPath, Segment};
+use crate::model::Segment;
 
 /// Mappings with more keys than this get an index, so that a mapping with very many keys still takes linear time.
 const INDEXED_FROM: usize = 16;
@@ -41,13 +36,13 @@ impl From<Extent> for Span {
 
 /// A value and its position. The extent of a mapping or a list covers only its start.
 #[derive(Debug, Clone)]
-pub(super) struct TreeNode {
+pub(super) struct TreeNode<'a> {
     extent: Extent,
-    pub value: Value,
+    pub value: Value<'a>,
 }
 
 #[derive(Debug, Clone)]
-pub(super) enum Value {
+pub(super) enum Value<'a> {
     Null,
     /// A value that was reported as an error.
     Invalid,
@@ -55,26 +50,40 @@ pub(super) enum Value {
     Ignored,
     Flag(bool),
     Integer(i64),
-    Text(Box<str>),
+    Text(Cow<'a, str>),
     /// A type that no key accepts: its name, with an article.
     Other(&'static str),
-    List(Vec<TreeNode>),
-    Map(Box<Mapping>),
+    List(Vec<TreeNode<'a>>),
+    Map(Box<Mapping<'a>>),
+    /// The list of nodes, whose items were handed over.
+    Nodes,
 }
 
+/// Takes the items of the list of nodes.
+pub(super) trait NodeReceiver<'a> {
+    /// Takes the next node.
+    fn node(&mut self, node: TreeNode<'a>);
+
+    /// Forgets all nodes: they follow again.
+    fn restart(&mut self);
+}
+
+/// The key of the list of nodes.
+pub(super) const NODES: &str = "nodes";
+
 #[derive(Debug, Clone, Default)]
-pub(super) struct Mapping {
+pub(super) struct Mapping<'a> {
     /// The entries in the order of the file. Of several equal keys, only the first is here.
-    pub entries: Vec<MapEntry>,
+    pub entries: Vec<MapEntry<'a>>,
     /// How a TOML table was defined, which determines how it can be extended.
     pub origin: TableOrigin,
-    extras: Option<Box<MappingExtras>>,
+    extras: Option<Box<MappingExtras<'a>>>,
 }
 
 /// Data that few mappings have.
 #[derive(Debug, Clone, Default)]
-struct MappingExtras {
-    duplicates: Capped<DuplicateKey>,
+struct MappingExtras<'a> {
+    duplicates: Capped<DuplicateKey<'a>>,
     /// Entry indices by the hash of the key, for mappings with many keys. Of two keys with one hash, only the first
     /// is here.
     index: HashMap<u64, u32>,
@@ -95,33 +104,38 @@ pub(super) enum TableOrigin {
 }
 
 #[derive(Debug, Clone)]
-pub(super) struct MapEntry {
-    pub key: Arc<str>,
+pub(super) struct MapEntry<'a> {
+    pub key: Cow<'a, str>,
     key_extent: Extent,
-    pub node: TreeNode,
+    pub node: TreeNode<'a>,
 }
 
 /// A key that its mapping already contains.
 #[derive(Debug, Clone)]
-pub(super) struct DuplicateKey {
-    pub key: Arc<str>,
+pub(super) struct DuplicateKey<'a> {
+    pub key: Cow<'a, str>,
     pub span: Span,
     pub first: Option<Span>,
 }
 
-impl Mapping {
+impl<'a> Mapping<'a> {
     /// Creates an empty TOML table.
     pub fn with_origin(origin: TableOrigin) -> Self {
         Self { origin, ..Self::default() }
     }
 
-    pub fn get(&self, key: &str) -> Option<&MapEntry> {
+    /// Creates an empty mapping with room for some entries.
+    pub fn with_capacity(entries: usize) -> Self {
+        Self { entries: Vec::with_capacity(entries), ..Self::default() }
+    }
+
+    pub fn get(&self, key: &str) -> Option<&MapEntry<'a>> {
         self.entries.get(self.position(key)?)
     }
 
     /// The index of the entry with this key.
     pub fn position(&self, key: &str) -> Option<usize> {
-        let is_meant = |entry: &MapEntry| *entry.key == *key;
+        let is_meant = |entry: &MapEntry<'_>| *entry.key == *key;
         if self.entries.len() <= INDEXED_FROM {
             return self.entries.iter().position(is_meant);
         }
@@ -135,7 +149,7 @@ impl Mapping {
     }
 
     /// Adds an entry, or records that its key is a duplicate.
-    pub fn insert(&mut self, key: Arc<str>, key_span: Span, node: TreeNode) {
+    pub fn insert(&mut self, key: Cow<'a, str>, key_span: Span, node: TreeNode<'a>) {
         if let Some(first) = self.position(&key) {
             self.add_duplicate(key, key_span, first);
             return;
@@ -154,32 +168,18 @@ impl Mapping {
     }
 
     /// Records a duplicate of the key of the entry at `first`.
-    pub fn add_duplicate(&mut self, key: Arc<str>, span: Span, first: usize) {
+    pub fn add_duplicate(&mut self, key: Cow<'a, str>, span: Span, first: usize) {
         let first = self.entries.get(first).map(MapEntry::key_span);
         self.extras.get_or_insert_default().duplicates.push_with(|| DuplicateKey { key, span, first });
     }
 
-    pub fn duplicates(&self) -> Option<&Capped<DuplicateKey>> {
-        self.extras.as_ref().map(|extras| &extras.duplicates)
+    pub fn has_duplicates(&self) -> bool {
+        self.extras.as_ref().is_some_and(|extras| !extras.duplicates.is_empty())
     }
-}
 
-/// Interns keys, because every node has the same few keys.
-#[derive(Default)]
-pub(super) struct KeyInterner(HashSet<Arc<str>>);
-
-impl KeyInterner {
-    const CAPACITY: usize = 64;
-
-    pub fn get(&mut self, key: &str) -> Arc<str> {
-        if let Some(known) = self.0.get(key) {
-            return Arc::clone(known);
-        }
-        let new = Arc::from(key);
-        if self.0.len() < Self::CAPACITY {
-            self.0.insert(Arc::clone(&new));
-        }
-        new
+    /// Removes the duplicate keys.
+    pub fn take_duplicates(&mut self) -> Capped<DuplicateKey<'a>> {
+        self.extras.as_mut().map(|extras| std::mem::take(&mut extras.duplicates)).unwrap_or_default()
     }
 }
 
@@ -202,13 +202,15 @@ pub(super) struct SyntaxError {
 
 /// A tree, and the errors in values that the tree cannot represent.
 #[derive(Debug)]
-pub(super) struct Parsed {
-    pub root: TreeNode,
+pub(super) struct Parsed<'a> {
+    pub root: TreeNode<'a>,
     pub errors: Capped<SyntaxError>,
+    /// Whether the text is YAML that is written plainly.
+    pub is_plain: bool,
 }
 
-impl TreeNode {
-    pub fn new(span: Span, value: Value) -> Self {
+impl<'a> TreeNode<'a> {
+    pub fn new(span: Span, value: Value<'a>) -> Self {
         Self { extent: span.into(), value }
     }
 
@@ -220,13 +222,28 @@ impl TreeNode {
         self.extent = span.into();
     }
 
-    /// Finds the value at `path`, or its nearest ancestor that exists.
-    pub fn find(&self, path: &ConfigPath) -> FoundNode<'_> {
+    /// The value of the key [`NODES`].
+    pub fn nodes(&self) -> Option<&Self> {
+        match &self.value {
+            Value::Map(mapping) => Some(&mapping.get(NODES)?.node),
+            _ => None,
+        }
+    }
+
+    /// Gives the key [`NODES`] the list of nodes as its value, if it has none.
+    pub fn insert_nodes(&mut self) -> Option<()> {
+        let Value::Map(mapping) = &mut self.value else { return None };
+        let at = mapping.position(NODES)?;
+        let value = &mut mapping.entries.get_mut(at)?.node.value;
+        matches!(value, Value::Null).then(|| *value = Value::Nodes)
+    }
+
+    /// Finds the value at a path below this one, or its nearest ancestor that exists.
+    pub fn find(&self, path: &[Segment]) -> FoundNode<'_, 'a> {
         let mut node = self;
         let mut span = self.span();
         let mut key_span = span.clone();
-        let mut depth = 0;
-        for segment in path.segments() {
+        for segment in path {
             match (segment, &node.value) {
                 (Segment::Key(key), Value::Map(mapping)) => {
                     let Some(entry) = mapping.get(key) else { break };
@@ -242,23 +259,20 @@ impl TreeNode {
                 }
                 _ => break,
             }
-            depth += 1;
         }
-        FoundNode { node, span, key_span, depth }
+        FoundNode { node, span, key_span }
     }
 }
 
 /// The result of looking up a path.
-pub(super) struct FoundNode<'a> {
-    pub node: &'a TreeNode,
+pub(super) struct FoundNode<'t, 'a> {
+    pub node: &'t TreeNode<'a>,
     pub span: Span,
     /// The span of the key, or of the value itself if it has no key.
     pub key_span: Span,
-    /// The number of path segments that were found.
-    pub depth: usize,
 }
 
-impl MapEntry {
+impl MapEntry<'_> {
     pub fn key_span(&self) -> Span {
         self.key_extent.into()
     }

@@ -18,7 +18,7 @@ use super::{
     overlap::{Overlap, overlaps},
     parse::{self},
     problem::{Location, Problem},
-    raw::{Nodes, OneOrMany, Prefix, RawConfig, RawNat, RawNode, RawRoutes, RoutingTable, Sysctls},
+    raw::{Nodes, OneOrMany, Prefix, RawConfig, RawNat, RawRoutes, RoutingTable, Sysctls},
     special::SpecialAddress,
     validator::{Context, Located, Prefixes, Validator, item_path, map},
 };
@@ -41,24 +41,13 @@ const IPV6_MIN_MTU: u32 = 1280;
 /// `RT_TABLE_LOCAL` (linux/rtnetlink.h), which the kernel manages.
 const LOCAL_TABLE: u32 = 255;
 
-/// Validates `raw`. The nodes come from `nodes`, or else from `raw` itself. `reported` contains the paths whose errors
-/// were already reported.
+/// Validates `raw`. `reported` contains the paths whose errors were already reported.
 ///
 /// # Errors
 /// Returns every violation. The list is empty if all errors are structural.
-pub(super) fn validate(
-    mut raw: RawConfig,
-    nodes: Option<&mut dyn ExactSizeIterator<Item = RawNode>>,
-    reported: &HashSet<ConfigPath>,
-) -> Result<Cluster, Capped<Problem>> {
+pub(super) fn validate(raw: RawConfig, reported: &HashSet<ConfigPath>) -> Result<Cluster, Capped<Problem>> {
     let mut validator = Validator { problems: Capped::new(), reported, incomplete: false };
-    let cluster = match nodes {
-        Some(nodes) => validator.cluster(raw, nodes),
-        None => {
-            let Nodes(nodes) = validator.require(raw.nodes.take()).unwrap_or_default();
-            validator.cluster(raw, &mut nodes.into_iter().map(Option::unwrap_or_default))
-        }
-    };
+    let cluster = validator.cluster(raw);
     if validator.problems.is_empty() && !validator.incomplete {
         return cluster.ok_or_else(Capped::new);
     }
@@ -66,11 +55,8 @@ pub(super) fn validate(
 }
 
 impl Validator<'_> {
-    fn cluster(
-        &mut self,
-        raw: RawConfig,
-        nodes: &mut dyn ExactSizeIterator<Item = RawNode>,
-    ) -> Option<Cluster> {
+    fn cluster(&mut self, mut raw: RawConfig) -> Option<Cluster> {
+        let Nodes(nodes) = self.require(raw.nodes.take()).unwrap_or_default();
         let root = ConfigPath::root();
         self.version(raw.version.map(|version| version.0));
         let prefixes = self.cluster_prefixes(raw.cluster_prefix.as_ref());
@@ -86,14 +72,14 @@ impl Validator<'_> {
             next_hop: (!next_hop_reported).then(|| raw.next_hop.map(|word| word.0).unwrap_or_default()),
             node_count: nodes.len(),
         };
-        if nodes.len() == 0 && !self.incomplete {
+        if nodes.is_empty() && !self.incomplete {
             let hint = "list every node of the cluster; with an empty list, hostgw would remove every route";
             let message = "the list of nodes is empty".to_owned();
             self.report(Problem::new(Rule::NoNodes, message, Location::value(root.key("nodes"))).hint(hint));
         }
         let mut drafts = Vec::with_capacity(nodes.len());
-        for (index, node) in nodes.enumerate() {
-            let draft = self.node(index, node, &context);
+        for (index, node) in nodes.into_iter().enumerate() {
+            let draft = self.node(index, node.unwrap_or_default(), &context);
             // The report is full, so no further rule will look at this node.
             if !self.problems.is_truncated() {
                 drafts.push(draft);
