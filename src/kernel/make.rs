@@ -94,6 +94,20 @@ impl Interfaces {
         self.send(&format!("bring up {name}"), &[change])
     }
 
+    /// Brings up those of the interfaces `names` that exist.
+    ///
+    /// # Errors
+    /// Returns the kernel's error.
+    pub fn up_existing(&mut self, names: &[String]) -> Result<(), Error> {
+        let links = self.links()?;
+        let indexes = names.iter().filter_map(|name| links.index(name));
+        let up = indexes.map(|index| LinkUnspec::new_with_index(index).up().build());
+        let changes: Vec<Message> = up
+            .map(|change| Message { message_type: RTM_NEWLINK, flags: 0, payload: message(&change) })
+            .collect();
+        self.send("bring up interfaces", &changes)
+    }
+
     /// Assigns an address, with the length of its on-link prefix, to an interface. Waits until the address
     /// is usable: the kernel adds the local route of an IPv6 address in a work queue, even without duplicate address
     /// detection (`addrconf_dad_start`, net/ipv6/addrconf.c).

@@ -16,8 +16,8 @@ use crate::{
 };
 
 /// The interface of pods, of the router and of the outside host.
-const ETH: &str = "eth0";
-const SWITCH: &str = "switch";
+pub(super) const ETH: &str = "eth0";
+pub(super) const SWITCH: &str = "switch";
 const TO_OUTSIDE: &str = "eth1";
 
 /// The namespaces of a simulated cluster. They disappear when this is dropped or the process exits.
@@ -58,7 +58,7 @@ const DEFAULTS: [(&str, &str); 4] =
 /// the second that duplicate address detection takes.
 const DEFAULTS_V6: [(&str, &str); 1] = [("accept_dad", "0")];
 
-fn namespace() -> Result<Namespace, Error> {
+pub(super) fn namespace() -> Result<Namespace, Error> {
     let cannot = |error: io::Error| Error::unexpected(format!("cannot make a network namespace: {error}"));
     let namespace = Namespace::new().map_err(cannot)?;
     namespace
@@ -93,14 +93,19 @@ pub fn inside<T: Send>(
 }
 
 /// The destination that `ip route` prints as `default`.
-fn default_route(family: Family) -> IpNet {
+pub(super) fn default_route(family: Family) -> IpNet {
     match family {
         Family::V4 => Ipv4Net::default().into(),
         Family::V6 => Ipv6Net::default().into(),
     }
 }
 
-fn connect_to_switch(switch: &Namespace, port: &str, peer: &str, other: &Namespace) -> Result<(), Error> {
+pub(super) fn connect_to_switch(
+    switch: &Namespace,
+    port: &str,
+    peer: &str,
+    other: &Namespace,
+) -> Result<(), Error> {
     inside(switch, || {
         let mut interfaces = Interfaces::open()?;
         interfaces.cable(port, peer, other)?;
@@ -108,11 +113,18 @@ fn connect_to_switch(switch: &Namespace, port: &str, peer: &str, other: &Namespa
     })
 }
 
-fn add_addresses(interfaces: &mut Interfaces, name: &str, addresses: &PerFamily<IpNet>) -> Result<(), Error> {
+pub(super) fn add_addresses(
+    interfaces: &mut Interfaces,
+    name: &str,
+    addresses: &PerFamily<IpNet>,
+) -> Result<(), Error> {
     addresses.iter().try_for_each(|(_, address)| interfaces.address(name, *address))
 }
 
-fn build_outside(topology: &Topology, switch: &Namespace) -> Result<(Namespace, Namespace), Error> {
+pub(super) fn build_outside(
+    topology: &Topology,
+    switch: &Namespace,
+) -> Result<(Namespace, Namespace), Error> {
     let (router, outside) = (namespace()?, namespace()?);
     connect_to_switch(switch, "router", ETH, &router)?;
     inside(&router, || {
@@ -148,7 +160,7 @@ fn enable_forwarding(family: Family) -> Result<(), Error> {
         .map_err(|error: io::Error| Error::unexpected(format!("cannot write {file}: {error}")))
 }
 
-fn build_node(
+pub(super) fn build_node(
     topology: &Topology,
     machine: &Machine,
     number: usize,

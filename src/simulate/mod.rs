@@ -3,11 +3,12 @@
 //! `topology` derives the machines from the configuration, and `build` creates them. Each node is then applied as by
 //! `hostgw apply`. `trial` lists the connections to test, in rounds; `probe` sends the packets of a round, `trace` finds
 //! the hop that dropped one, and `promises` verifies the guarantees of hostgw. `workers` spreads the nodes over the
-//! processors. Only file descriptors refer to the namespaces, so they disappear when the process ends for any reason.
+//! processors. `rehearse` puts a copy of this node in the place of the first machine. Only file descriptors refer to the namespaces, so they disappear when the process ends for any reason.
 
 mod build;
 mod probe;
 mod promises;
+mod rehearse;
 mod topology;
 mod trace;
 mod trial;
@@ -31,6 +32,7 @@ use crate::{
 use build::{Lab, inside};
 use probe::{Endpoint, Probe};
 pub use promises::Promise;
+pub use rehearse::{Rehearsal, RehearsalOptions, RehearsedConnection};
 pub use topology::{Machine, Topology, sample};
 use trial::Trial;
 
@@ -171,26 +173,42 @@ impl Simulation {
         keep_going: &KeepGoing,
         connections: &mut Vec<Connection>,
     ) -> Result<(), Error> {
-        let machines = &self.topology.machines;
         let trials = trial::all(&self.topology, family);
-        let mut testers = Testers::open(&self.lab, family)?;
+        let results = self.try_all(&trials, family, probe::PORT, keep_going)?;
+        connections.extend(
+            trials.iter().zip(results).map(|(trial, result)| self.connection(trial, family, result.reason)),
+        );
+        Ok(())
+    }
+
+    fn connection(&self, trial: &Trial, family: Family, reason: Option<String>) -> Connection {
+        let machines = &self.topology.machines;
+        Connection {
+            kind: trial.kind,
+            from: machines[trial.from].name.clone(),
+            to: trial.to.map(|to| machines[to].name.clone()),
+            family,
+            works: reason.is_none(),
+            reason: reason.map(Into::into),
+        }
+    }
+
+    /// Runs the trials, and those that fail once more. Returns their results.
+    fn try_all(
+        &self,
+        trials: &[Trial],
+        family: Family,
+        port: u16,
+        keep_going: &KeepGoing,
+    ) -> Result<Vec<TrialResult>, Error> {
+        let mut testers = Testers::open(&self.lab, family, port)?;
         let all: Vec<usize> = (0..trials.len()).collect();
         let mut results = vec![TrialResult::default(); trials.len()];
-        self.run_trials(&mut testers, &trials, &all, &mut results, keep_going)?;
+        self.run_trials(&mut testers, trials, &all, &mut results, keep_going)?;
         // Other programs may have filled the neighbor table: the failed trials are repeated once.
         let failed: Vec<usize> = all.into_iter().filter(|trial| results[*trial].answer.is_none()).collect();
-        self.run_trials(&mut testers, &trials, &failed, &mut results, keep_going)?;
-        for (trial, TrialResult { reason, .. }) in trials.iter().zip(results) {
-            connections.push(Connection {
-                kind: trial.kind,
-                from: machines[trial.from].name.clone(),
-                to: trial.to.map(|to| machines[to].name.clone()),
-                family,
-                works: reason.is_none(),
-                reason: reason.map(Into::into),
-            });
-        }
-        Ok(())
+        self.run_trials(&mut testers, trials, &failed, &mut results, keep_going)?;
+        Ok(results)
     }
 
     /// Runs the trials of `subset` in rounds, and explains those that fail while the neighbor table still shows why.
@@ -296,10 +314,11 @@ struct Testers {
 }
 
 impl Testers {
-    fn open(lab: &Lab, family: Family) -> Result<Self, Error> {
+    fn open(lab: &Lab, family: Family, port: u16) -> Result<Self, Error> {
         let namespaces = || lab.nodes.iter().flat_map(|(node, pod)| [node, pod]).chain([&lab.outside]);
-        let endpoints =
-            namespaces().map(|namespace| Endpoint::open(namespace, family)).collect::<Result<_, _>>()?;
+        let endpoints = namespaces()
+            .map(|namespace| Endpoint::open(namespace, family, port))
+            .collect::<Result<_, _>>()?;
         let stacks = namespaces()
             .chain([&lab.router])
             .map(|namespace| inside(namespace, Interfaces::open))

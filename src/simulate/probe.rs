@@ -14,7 +14,7 @@ use super::build::inside;
 use crate::{error::Error, kernel::Namespace, model::Family};
 
 /// The first dynamic port. Nothing else listens in these namespaces.
-const PORT: u16 = 49_152;
+pub const PORT: u16 = 49_152;
 /// How often to repeat unanswered questions: the first packets may wait for neighbor resolution.
 const RETRY_INTERVAL: Duration = Duration::from_millis(150);
 /// The ID of the next question.
@@ -31,27 +31,29 @@ const QUIET_PERIOD: Duration = Duration::from_millis(300);
 #[derive(Debug)]
 pub struct Endpoint {
     socket: UdpSocket,
+    /// The port of both ends: packets of another port are another flow to connection tracking.
+    port: u16,
 }
 
 impl Endpoint {
-    /// Opens a socket of `family` in `namespace`, to ask and to answer.
+    /// Opens a socket of `family` on `port` in `namespace`, to ask and to answer.
     ///
     /// # Errors
     /// Returns an error if it cannot be opened.
-    pub fn open(namespace: &Namespace, family: Family) -> Result<Self, Error> {
+    pub fn open(namespace: &Namespace, family: Family, port: u16) -> Result<Self, Error> {
         let any: IpAddr = match family {
             Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
             Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
         };
         inside(namespace, || {
             let open = || -> io::Result<UdpSocket> {
-                let socket = UdpSocket::bind(SocketAddr::new(any, PORT))?;
+                let socket = UdpSocket::bind(SocketAddr::new(any, port))?;
                 socket.set_nonblocking(true)?;
                 Ok(socket)
             };
             let socket = open()
                 .map_err(|error| Error::unexpected(format!("cannot open a socket to probe with: {error}")))?;
-            Ok(Self { socket })
+            Ok(Self { socket, port })
         })
     }
 }
@@ -104,7 +106,8 @@ pub fn ask(
 /// Sends the unanswered questions. A send error counts as no answer.
 fn send_unanswered(endpoints: &[Endpoint], probes: &[Probe], answers: &[Option<IpAddr>], first: u32) {
     for ((id, probe), _) in (first..).zip(probes).zip(answers).filter(|(_, answer)| answer.is_none()) {
-        let _ = endpoints[probe.from].socket.send_to(&question(id), SocketAddr::new(probe.to, PORT));
+        let Endpoint { socket, port } = &endpoints[probe.from];
+        let _ = socket.send_to(&question(id), SocketAddr::new(probe.to, *port));
     }
 }
 

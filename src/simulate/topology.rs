@@ -181,7 +181,7 @@ fn enclosing_net(address: IpAddr, length: u8) -> IpNet {
 }
 
 /// The longest prefix that contains both.
-fn common_prefix(a: IpNet, b: IpNet) -> IpNet {
+pub(super) fn common_prefix(a: IpNet, b: IpNet) -> IpNet {
     let mut net = a;
     while !net.contains(&b) {
         match net.supernet() {

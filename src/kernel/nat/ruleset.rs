@@ -1,0 +1,601 @@
+//! Copies the whole ruleset of a namespace to another one, byte by byte: what the kernel dumps is sent back to it as the
+//! request that creates the same object.
+//!
+//! Interfaces must have the same names and numbers in both namespaces, because rules contain both.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use rtnetlink::sys::protocols::NETLINK_NETFILTER;
+
+use super::{
+    NatError, Retries,
+    abi::{self, expr, message},
+    compat::compat,
+    decode::{self, number},
+    read::read_generation,
+    terms::{get, key},
+};
+use crate::kernel::{
+    netlink::{
+        KernelError, Malformed, NLM_F_REQUEST, Refused, Socket, put_attribute, put_message, retain, text,
+    },
+    omission::Omission,
+};
+
+// Flags of a request (linux/netlink.h).
+const CREATE: u16 = 0x400;
+const CREATE_NEW: u16 = 0x200 | 0x400;
+const APPEND: u16 = 0x400 | 0x800;
+
+/// Attributes of objects, and of lists of elements, that this file needs besides those in `abi`
+/// (linux/netfilter/nf_tables.h).
+mod attribute {
+    pub(super) const RULE_COMPAT: u16 = 5;
+    pub(super) const SET_FLAGS: u16 = 3;
+    pub(super) const SET_ID: u16 = 10;
+    pub(super) const FLOWTABLE_FLAGS: u16 = 7;
+    pub(super) const EXTHDR_FLAGS: u16 = 5;
+    pub(super) const EXTHDR_SREG: u16 = 7;
+}
+
+// Flags of objects (linux/netfilter/nf_tables.h).
+/// `NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST`: the table ends with the process that created it.
+const TABLE_OWNER: u32 = 0x2 | 0x4;
+const CHAIN_OFFLOAD: u32 = 0x2;
+/// The chain is part of the rule that jumps to it.
+const CHAIN_BINDING: u32 = 0x4;
+/// The set is part of the rule that uses it.
+const SET_ANONYMOUS: u32 = 0x1;
+const FLOWTABLE_OFFLOAD: u32 = 0x1;
+
+/// The attributes that describe an object, as opposed to handles, counts of uses and padding. Each object is of a kind:
+/// the type of its request, the flags of the request, and these attributes.
+const TABLE: NftKind = NftKind { message: message::NEWTABLE, flags: CREATE, attributes: &[1, 2, 6] };
+const CHAIN: NftKind =
+    NftKind { message: message::NEWCHAIN, flags: CREATE, attributes: &[1, 3, 4, 5, 7, 8, 10, 12] };
+const RULE: NftKind = NftKind { message: message::NEWRULE, flags: APPEND, attributes: &[1, 2, 4, 7] };
+const SET: NftKind = NftKind {
+    message: message::NEWSET,
+    flags: CREATE_NEW,
+    attributes: &[1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 17, 18],
+};
+const ELEMENTS: NftKind = NftKind { message: message::NEWSETELEM, flags: CREATE, attributes: &[1, 2, 3] };
+const OBJECT: NftKind = NftKind { message: message::NEWOBJ, flags: CREATE_NEW, attributes: &[1, 2, 3, 4, 8] };
+const FLOWTABLE: NftKind =
+    NftKind { message: message::NEWFLOWTABLE, flags: CREATE_NEW, attributes: &[1, 2, 3, 7] };
+
+#[derive(Debug, Clone, Copy)]
+struct NftKind {
+    message: u16,
+    flags: u16,
+    attributes: &'static [u16],
+}
+
+/// A table, by its family and name.
+type TableKey = (u8, String);
+
+/// An object as the kernel dumps it.
+#[derive(Debug, Clone)]
+struct DumpedObject {
+    table: TableKey,
+    /// The family header and the attributes.
+    payload: Vec<u8>,
+}
+
+impl DumpedObject {
+    fn get(&self, kind: u16) -> Option<&[u8]> {
+        get(self.payload.get(abi::GENERIC_HEADER..)?, kind)
+    }
+
+    fn name(&self, kind: u16) -> String {
+        text(self.get(kind).unwrap_or_default())
+    }
+
+    fn flags(&self, kind: u16) -> u32 {
+        number(self.get(kind)).unwrap_or(0)
+    }
+}
+
+/// All tables of a namespace.
+#[derive(Debug, Default)]
+pub struct Ruleset {
+    tables: Vec<DumpedObject>,
+    chains: Vec<DumpedObject>,
+    rules: Vec<DumpedObject>,
+    sets: Vec<DumpedObject>,
+    elements: Vec<DumpedObject>,
+    objects: Vec<DumpedObject>,
+    flowtables: Vec<DumpedObject>,
+}
+
+/// The rules of a copy: where the kernel stored which rule of the original.
+#[derive(Debug, Default)]
+pub struct CopiedRules {
+    /// The handle in the original by family, table and the handle in the copy.
+    handles: HashMap<(u8, String, u64), u64>,
+}
+
+impl CopiedRules {
+    /// Returns the handle in the original of a rule in the copy.
+    #[must_use]
+    pub fn original_handle(&self, family: u8, table: &str, handle: u64) -> Option<u64> {
+        self.handles.get(&(family, table.to_owned(), handle)).copied()
+    }
+}
+
+impl Ruleset {
+    /// Reads all tables of the namespace of the calling thread, from one generation of the ruleset.
+    ///
+    /// # Errors
+    /// Returns an error if they cannot be read, or change all the time.
+    pub fn read() -> Result<Self, NatError> {
+        let mut socket = Socket::open(NETLINK_NETFILTER).map_err(NatError::Open)?;
+        let mut retries = Retries::new();
+        loop {
+            let generation = read_generation(&mut socket).map_err(NatError::Generation)?;
+            let found = Self::read_once(&mut socket);
+            if read_generation(&mut socket).map_err(NatError::Generation)? == generation {
+                return found.map_err(|error| NatError::Read { what: "the ruleset".to_owned(), error });
+            }
+            retries.wait()?;
+        }
+    }
+
+    fn read_once(socket: &mut Socket) -> Result<Self, KernelError> {
+        let mut dump = |message_type, request: &[u8], table: u16| -> Result<Vec<DumpedObject>, KernelError> {
+            let dump = socket.dump(message_type, 0, request)?;
+            let objects = dump.iter().map(|(_, payload)| {
+                let attributes = payload.get(abi::GENERIC_HEADER..).unwrap_or_default();
+                let name = text(get(attributes, table).unwrap_or_default());
+                let family = payload.first().copied().unwrap_or(0);
+                DumpedObject { table: (family, name), payload: payload.to_vec() }
+            });
+            Ok(objects.collect())
+        };
+        let all = [0; abi::GENERIC_HEADER];
+        let mut found = Self {
+            tables: dump(message::GETTABLE, &all, abi::table::NAME)?,
+            chains: dump(message::GETCHAIN, &all, abi::chain::TABLE)?,
+            rules: dump(message::GETRULE, &all, abi::rule::TABLE)?,
+            sets: dump(message::GETSET, &all, abi::other::TABLE)?,
+            objects: dump(message::GETOBJ, &all, abi::other::TABLE)?,
+            flowtables: dump(message::GETFLOWTABLE, &all, abi::other::TABLE)?,
+            elements: Vec::new(),
+        };
+        for set in &found.sets {
+            let mut request = vec![set.table.0, 0, 0, 0];
+            for (kind, source) in
+                [(abi::elements::TABLE, abi::other::TABLE), (abi::elements::SET, abi::other::NAME)]
+            {
+                put_attribute(&mut request, kind, set.get(source).unwrap_or_default())?;
+            }
+            found.elements.extend(dump(message::GETSETELEM, &request, abi::elements::TABLE)?);
+        }
+        Ok(found)
+    }
+
+    /// Returns the numbers of tables, chains and rules.
+    #[must_use]
+    pub const fn counts(&self) -> (usize, usize, usize) {
+        (self.tables.len(), self.chains.len(), self.rules.len())
+    }
+
+    /// Creates all objects in the namespace of the calling thread, which has none. Returns those that the kernel rejected,
+    /// and where the rules are.
+    ///
+    /// # Errors
+    /// Returns an error if requests cannot be sent or encoded.
+    pub fn write(&self) -> Result<(Vec<Omission>, CopiedRules), NatError> {
+        let mut socket = Socket::open(NETLINK_NETFILTER).map_err(NatError::Open)?;
+        let mut omissions = Vec::new();
+        let (units, rules) = UnitBuilder::of(self).map_err(|error| NatError::Unheard(error.into()))?;
+        let mut written = HashSet::new();
+        for batch in batches(&units) {
+            written.extend(send(&mut socket, batch, &mut omissions)?);
+        }
+        let rules = rules.into_iter().filter(|(unit, _)| written.contains(unit)).map(|(_, rule)| rule);
+        let copied = self.locate(&mut socket, rules)?;
+        omissions.extend(self.altered());
+        Ok((omissions, copied))
+    }
+
+    /// The properties of objects that a copy must not have.
+    fn altered(&self) -> Vec<Omission> {
+        let mut altered = Vec::new();
+        for table in &self.tables {
+            if table.flags(abi::table::FLAGS) & TABLE_OWNER != 0 {
+                altered.push(Omission::new(described_table(&table.table), "its owner is not copied"));
+            }
+        }
+        for chain in &self.chains {
+            if chain.flags(abi::chain::FLAGS) & CHAIN_OFFLOAD != 0 {
+                altered.push(Omission::new(
+                    described_chain(chain),
+                    "it is not offloaded to hardware in the copy",
+                ));
+            }
+        }
+        for table in &self.flowtables {
+            if table.flags(attribute::FLOWTABLE_FLAGS) & FLOWTABLE_OFFLOAD != 0 {
+                let object = format!(
+                    "flowtable {} of {}",
+                    table.name(abi::other::NAME),
+                    described_table(&table.table)
+                );
+                altered.push(Omission::new(object, "it is not offloaded to hardware in the copy"));
+            }
+        }
+        altered
+    }
+
+    /// Finds the rules in the copy. `rules` are the indexes of those that were written, in their order.
+    fn locate(
+        &self,
+        socket: &mut Socket,
+        rules: impl Iterator<Item = usize>,
+    ) -> Result<CopiedRules, NatError> {
+        let unreadable = |error| NatError::Read { what: "the copied rules".to_owned(), error };
+        let handle = |object: &DumpedObject| {
+            let bytes = object.get(abi::rule::HANDLE)?;
+            Some(u64::from_be_bytes(bytes.try_into().ok()?))
+        };
+        let chain = |rule: &DumpedObject| (rule.table.clone(), rule.name(abi::rule::CHAIN));
+        let mut original: HashMap<(TableKey, String), Vec<u64>> = HashMap::new();
+        for rule in rules.map(|index| &self.rules[index]) {
+            original.entry(chain(rule)).or_default().extend(handle(rule));
+        }
+        let copy = Self::read_once(socket).map_err(unreadable)?;
+        let mut seen: HashMap<(TableKey, String), usize> = HashMap::new();
+        let mut copied = CopiedRules::default();
+        for rule in &copy.rules {
+            let at = seen.entry(chain(rule)).or_insert(0);
+            let before = original.get(&chain(rule)).and_then(|handles| handles.get(*at));
+            *at += 1;
+            if let (Some(before), Some(handle)) = (before, handle(rule)) {
+                let (family, table) = rule.table.clone();
+                copied.handles.insert((family, table, handle), *before);
+            }
+        }
+        Ok(copied)
+    }
+}
+
+/// A request, and what it creates.
+#[derive(Debug)]
+struct NftRequest {
+    kind: NftKind,
+    payload: Vec<u8>,
+    object: String,
+}
+
+/// Requests that only make sense together: a rule, and the anonymous sets and chains that are part of it.
+#[derive(Debug)]
+struct NftUnit {
+    number: usize,
+    requests: Vec<NftRequest>,
+}
+
+impl NftUnit {
+    fn length(&self) -> usize {
+        self.requests.iter().map(|request| request.payload.len() + 24).sum()
+    }
+}
+
+/// The units under construction.
+struct UnitBuilder<'a> {
+    ruleset: &'a Ruleset,
+    units: Vec<NftUnit>,
+    /// The unit of each rule, and the index of the rule.
+    rules: Vec<(usize, usize)>,
+    next_set: u32,
+    /// The sets and chains that are parts of rules, by table and name, and what is in them.
+    anonymous_sets: HashMap<(&'a TableKey, String), &'a DumpedObject>,
+    set_elements: HashMap<(&'a TableKey, String), Vec<&'a DumpedObject>>,
+    bound_chains: HashMap<(&'a TableKey, String), &'a DumpedObject>,
+    chain_rules: BTreeMap<(&'a TableKey, String), Vec<usize>>,
+}
+
+impl<'a> UnitBuilder<'a> {
+    /// Returns the units in an order in which everything exists before it is used.
+    fn of(ruleset: &'a Ruleset) -> Result<(Vec<NftUnit>, Vec<(usize, usize)>), Malformed> {
+        let mut plan = Self {
+            ruleset,
+            units: Vec::new(),
+            rules: Vec::new(),
+            next_set: 1,
+            anonymous_sets: HashMap::new(),
+            set_elements: HashMap::new(),
+            bound_chains: HashMap::new(),
+            chain_rules: BTreeMap::new(),
+        };
+        plan.index();
+        for table in &ruleset.tables {
+            let payload = masked(&table.payload, abi::table::FLAGS, TABLE_OWNER);
+            plan.unit([request(TABLE, &payload, described_table(&table.table))]);
+        }
+        for object in &ruleset.objects {
+            let name =
+                format!("object {} of {}", object.name(abi::other::NAME), described_table(&object.table));
+            plan.unit([request(OBJECT, &object.payload, name)]);
+        }
+        for chain in ruleset.chains.iter().filter(|chain| !is_bound(chain)) {
+            plan.unit([chain_request(chain)]);
+        }
+        for table in &ruleset.flowtables {
+            let name =
+                format!("flowtable {} of {}", table.name(abi::other::NAME), described_table(&table.table));
+            let payload = masked(&table.payload, attribute::FLOWTABLE_FLAGS, FLOWTABLE_OFFLOAD);
+            plan.unit([request(FLOWTABLE, &payload, name)]);
+        }
+        for set in ruleset.sets.iter().filter(|set| !is_anonymous(set)) {
+            let new = plan.set_request(set)?;
+            plan.unit([new]);
+        }
+        let named = ruleset.elements.iter().filter(|elements| {
+            let name = elements.name(abi::elements::SET);
+            !plan.anonymous_sets.contains_key(&(&elements.table, name))
+        });
+        let named: Vec<NftRequest> = named.map(elements_request).collect();
+        for elements in named {
+            plan.unit([elements]);
+        }
+        for index in 0..ruleset.rules.len() {
+            let rule = &ruleset.rules[index];
+            let chain = (&rule.table, rule.name(abi::rule::CHAIN));
+            if !plan.bound_chains.contains_key(&chain) {
+                let number = plan.units.len();
+                let mut requests = Vec::new();
+                plan.rule(index, number, &mut requests)?;
+                plan.units.push(NftUnit { number, requests });
+            }
+        }
+        // Rules of a chain must be in their order, which bound chains do not change.
+        Ok((plan.units, plan.rules))
+    }
+
+    fn index(&mut self) {
+        let ruleset = self.ruleset;
+        for set in ruleset.sets.iter().filter(|set| is_anonymous(set)) {
+            self.anonymous_sets.insert((&set.table, set.name(abi::other::NAME)), set);
+        }
+        for elements in &ruleset.elements {
+            let name = elements.name(abi::elements::SET);
+            self.set_elements.entry((&elements.table, name)).or_default().push(elements);
+        }
+        for chain in ruleset.chains.iter().filter(|chain| is_bound(chain)) {
+            self.bound_chains.insert((&chain.table, chain.name(abi::chain::NAME)), chain);
+        }
+        for (index, rule) in ruleset.rules.iter().enumerate() {
+            self.chain_rules.entry((&rule.table, rule.name(abi::rule::CHAIN))).or_default().push(index);
+        }
+    }
+
+    fn unit(&mut self, requests: impl IntoIterator<Item = NftRequest>) {
+        let number = self.units.len();
+        self.units.push(NftUnit { number, requests: requests.into_iter().collect() });
+    }
+
+    fn set_request(&mut self, set: &DumpedObject) -> Result<NftRequest, Malformed> {
+        let name = format!("set {} of {}", set.name(abi::other::NAME), described_table(&set.table));
+        let mut new = request(SET, &set.payload, name);
+        put_attribute(&mut new.payload, attribute::SET_ID, &self.next_set.to_be_bytes())?;
+        self.next_set += 1;
+        Ok(new)
+    }
+
+    /// Appends the requests for a rule, after those for its sets, and for its chains with their rules.
+    fn rule(&mut self, index: usize, unit: usize, requests: &mut Vec<NftRequest>) -> Result<(), Malformed> {
+        let ruleset = self.ruleset;
+        let rule = &ruleset.rules[index];
+        let expressions = rule.get(abi::rule::EXPRESSIONS).unwrap_or_default();
+        for name in mentioned(expressions) {
+            let key = (&rule.table, name);
+            if let Some(set) = self.anonymous_sets.remove(&key) {
+                let new = self.set_request(set)?;
+                requests.push(new);
+                let elements = self.set_elements.get(&key).into_iter().flatten();
+                requests.extend(elements.map(|elements| elements_request(elements)));
+            } else if let Some(chain) = self.bound_chains.get(&key) {
+                requests.push(chain_request(chain));
+                for inner in self.chain_rules.get(&key).cloned().unwrap_or_default() {
+                    self.rule(inner, unit, requests)?;
+                }
+            }
+        }
+        let name =
+            format!("a rule in chain {} of {}", rule.name(abi::rule::CHAIN), described_table(&rule.table));
+        let mut new = request(RULE, &acceptable(&rule.payload)?, name);
+        if let Some(compat) = compat(rule.table.0, expressions)? {
+            put_attribute(&mut new.payload, attribute::RULE_COMPAT, &compat)?;
+        }
+        requests.push(new);
+        self.rules.push((unit, index));
+        Ok(())
+    }
+}
+
+/// Leaves out what the kernel dumps but does not accept: the flags of an expression that writes an extension header.
+fn acceptable(rule: &[u8]) -> Result<Vec<u8>, Malformed> {
+    let attributes = rule.get(abi::GENERIC_HEADER..).unwrap_or_default();
+    let expressions = get(attributes, abi::rule::EXPRESSIONS).unwrap_or_default();
+    let list = decode::list(expressions).unwrap_or_default();
+    let writes = |expression: &decode::RawExpression<'_>| {
+        expression.name == b"exthdr" && get(expression.data, attribute::EXTHDR_SREG).is_some()
+    };
+    if !list.iter().any(writes) {
+        return Ok(rule.to_vec());
+    }
+    let mut elements = Vec::new();
+    for expression in &list {
+        let data = match writes(expression) {
+            true => retain(expression.data, |kind| kind != attribute::EXTHDR_FLAGS),
+            false => expression.data.to_vec(),
+        };
+        let mut element = Vec::new();
+        put_attribute(&mut element, expr::NAME, &[expression.name, &[0]].concat())?;
+        put_attribute(&mut element, expr::DATA, &data)?;
+        put_attribute(&mut elements, abi::LIST_ELEMENT, &element)?;
+    }
+    let mut new = rule.get(..abi::GENERIC_HEADER).unwrap_or_default().to_vec();
+    new.extend(retain(attributes, |kind| kind != abi::rule::EXPRESSIONS));
+    put_attribute(&mut new, abi::rule::EXPRESSIONS, &elements)?;
+    Ok(new)
+}
+
+fn is_bound(chain: &DumpedObject) -> bool {
+    chain.flags(abi::chain::FLAGS) & CHAIN_BINDING != 0
+}
+
+fn is_anonymous(set: &DumpedObject) -> bool {
+    set.flags(attribute::SET_FLAGS) & SET_ANONYMOUS != 0
+}
+
+/// Returns every name in a list of expressions that can be that of a set or a chain.
+fn mentioned(expressions: &[u8]) -> Vec<String> {
+    let mut names = Vec::new();
+    for expression in decode::list(expressions).unwrap_or_default() {
+        let name = match expression.name {
+            b"lookup" => get(expression.data, key::LOOKUP_SET),
+            // NFTA_OBJREF_SET_NAME
+            b"objref" => get(expression.data, 4),
+            // NFTA_DYNSET_SET_NAME
+            b"dynset" => get(expression.data, 1),
+            b"immediate" => get(expression.data, expr::IMMEDIATE_DATA)
+                .and_then(|data| get(data, expr::DATA_VERDICT))
+                .and_then(|verdict| get(verdict, key::VERDICT_CHAIN)),
+            _ => None,
+        };
+        names.extend(name.map(text));
+    }
+    names
+}
+
+fn request(kind: NftKind, payload: &[u8], object: String) -> NftRequest {
+    let family = payload.first().copied().unwrap_or(0);
+    let mut new = vec![family, 0, 0, 0];
+    let attributes = payload.get(abi::GENERIC_HEADER..).unwrap_or_default();
+    new.extend(retain(attributes, |attribute| kind.attributes.contains(&attribute)));
+    NftRequest { kind, payload: new, object }
+}
+
+fn chain_request(chain: &DumpedObject) -> NftRequest {
+    let payload = masked(&chain.payload, abi::chain::FLAGS, CHAIN_OFFLOAD);
+    request(CHAIN, &payload, described_chain(chain))
+}
+
+fn elements_request(elements: &DumpedObject) -> NftRequest {
+    let name = elements.name(abi::elements::SET);
+    let object = format!("elements of set {name} of {}", described_table(&elements.table));
+    request(ELEMENTS, &elements.payload, object)
+}
+
+/// Clears bits of the number in the attribute `kind`.
+fn masked(payload: &[u8], kind: u16, bits: u32) -> Vec<u8> {
+    let mut payload = payload.to_vec();
+    let attributes = payload.get(abi::GENERIC_HEADER..).unwrap_or_default();
+    let Some(value) = get(attributes, kind).and_then(|value| <[u8; 4]>::try_from(value).ok()) else {
+        return payload;
+    };
+    let cleared = (u32::from_be_bytes(value) & !bits).to_be_bytes();
+    let mut at = abi::GENERIC_HEADER;
+    while let Some(Ok(attribute)) = crate::kernel::netlink::attribute_at(&payload, at) {
+        if attribute.kind == kind
+            && let Some(field) = payload.get_mut(attribute.payload.clone())
+        {
+            field.copy_from_slice(&cleared);
+        }
+        at = attribute.next;
+    }
+    payload
+}
+
+/// The name of a table's family in nft (`NFPROTO_*`, linux/netfilter.h).
+pub(super) fn family_name(number: u8) -> &'static str {
+    match number {
+        1 => "inet",
+        2 => "ip",
+        3 => "arp",
+        5 => "netdev",
+        7 => "bridge",
+        10 => "ip6",
+        _ => "unknown",
+    }
+}
+
+fn described_table((family, name): &TableKey) -> String {
+    format!("table {} {name}", family_name(*family))
+}
+
+fn described_chain(chain: &DumpedObject) -> String {
+    format!("chain {} of {}", chain.name(abi::chain::NAME), described_table(&chain.table))
+}
+
+/// Divides the units into batches that fit the send buffer of an unprivileged socket: 208 KiB by default.
+fn batches(units: &[NftUnit]) -> Vec<&[NftUnit]> {
+    const BYTES: usize = 128 << 10;
+    let mut batches = Vec::new();
+    let (mut start, mut length) = (0, 0);
+    for (at, unit) in units.iter().enumerate() {
+        if length > 0 && length + unit.length() > BYTES {
+            batches.push(&units[start..at]);
+            (start, length) = (at, 0);
+        }
+        length += unit.length();
+    }
+    if start < units.len() {
+        batches.push(&units[start..]);
+    }
+    batches
+}
+
+/// Sends the units as one transaction, and again without those that the kernel rejects. Returns the numbers of the others.
+fn send(
+    socket: &mut Socket,
+    units: &[NftUnit],
+    omissions: &mut Vec<Omission>,
+) -> Result<HashSet<usize>, NatError> {
+    let mut left: Vec<&NftUnit> = units.iter().collect();
+    while !left.is_empty() {
+        let Err(refused) = socket.batch(&mut encoded(&left)) else { break };
+        let rejected = rejected(&left, &refused)?;
+        for (number, (request, error)) in &rejected {
+            let _ = number;
+            omissions
+                .push(Omission::new(request.object.as_str(), format!("the kernel rejected it: {error}")));
+        }
+        left.retain(|unit| !rejected.contains_key(&unit.number));
+    }
+    Ok(left.iter().map(|unit| unit.number).collect())
+}
+
+fn encoded(units: &[&NftUnit]) -> Vec<u8> {
+    let [high, low] = abi::BATCH_SUBSYSTEM.to_be_bytes();
+    let mut bytes = Vec::new();
+    put_message(&mut bytes, abi::BATCH_BEGIN, NLM_F_REQUEST, 0, &[0, 0, high, low]);
+    for NftRequest { kind, payload, .. } in units.iter().flat_map(|unit| &unit.requests) {
+        put_message(&mut bytes, kind.message, kind.flags | NLM_F_REQUEST, 0, payload);
+    }
+    put_message(&mut bytes, abi::BATCH_END, NLM_F_REQUEST, 0, &[0, 0, high, low]);
+    bytes
+}
+
+/// Returns the units that the kernel rejected, each with its first rejected request.
+fn rejected<'a>(
+    units: &[&'a NftUnit],
+    refused: &Refused,
+) -> Result<BTreeMap<usize, (&'a NftRequest, KernelError)>, NatError> {
+    let requests: Vec<(usize, &NftRequest)> =
+        units.iter().flat_map(|unit| unit.requests.iter().map(|request| (unit.number, request))).collect();
+    let mut rejected = BTreeMap::new();
+    for (index, error) in &refused.rejections {
+        // Message 0 begins the batch, and the last one ends it.
+        let Some((unit, request)) = index.checked_sub(1).and_then(|at| requests.get(at)) else { continue };
+        rejected.entry(*unit).or_insert_with(|| (*request, error.clone()));
+    }
+    if rejected.is_empty() {
+        let error = refused.rejections.first().map(|(_, error)| error.clone());
+        let error = error.or_else(|| refused.failure.clone());
+        return Err(NatError::Unheard(error.unwrap_or_else(|| rustix::io::Errno::IO.into())));
+    }
+    Ok(rejected)
+}
