@@ -26,7 +26,7 @@ use crate::{
     plan::{ForeignPolicy, Totals},
     reconcile::{Apply, Operation, Session, look_when_idle},
     render::{DiagnosticEntry, Palette},
-    simulate::{Promise, Rehearsal, RehearsalOptions, RehearsedConnection, sample},
+    simulate::{ConnectionKind, Promise, Rehearsal, RehearsalOptions, RehearsedConnection, sample},
     text::{self, Untrusted, count, printable},
 };
 
@@ -197,7 +197,7 @@ fn text(
             let _ = writeln!(text, "\n{head}\n  {}\n", printable(&error.to_string()).replace('\n', "\n  "));
         }
     }
-    connections(&mut text, rehearsal, is_full, palette);
+    connections(&mut text, rehearsal, name, is_full, palette);
     failures(&mut text, rehearsal, palette);
     notes(&mut text, rehearsal, palette);
     conclusion(&mut text, rehearsal, palette);
@@ -219,7 +219,7 @@ fn copied(totals: CopyTotals) -> String {
 }
 
 /// Renders the connections, each with a mark for before and one for after the plan.
-fn connections(text: &mut String, rehearsal: &Rehearsal, is_full: bool, palette: &Palette) {
+fn connections(text: &mut String, rehearsal: &Rehearsal, name: &Untrusted, is_full: bool, palette: &Palette) {
     for family in Family::ALL {
         let of_family: Vec<&RehearsedConnection> =
             rehearsal.connections.iter().filter(|connection| connection.family == family).collect();
@@ -236,29 +236,49 @@ fn connections(text: &mut String, rehearsal: &Rehearsal, is_full: bool, palette:
                 let _ = writeln!(text, "  {}  {}", marks(connection, palette), printable(&pair(connection)));
             }
         } else {
-            summarize(text, &of_family, palette);
+            summarize(text, &of_family, name, palette);
         }
         text.push('\n');
     }
 }
 
-/// Renders connections with the same result as one line.
-fn summarize(text: &mut String, connections: &[&RehearsedConnection], palette: &Palette) {
+/// Renders connections of the same kind and direction with the same result as one line.
+fn summarize(text: &mut String, connections: &[&RehearsedConnection], name: &Untrusted, palette: &Palette) {
+    let key = |it: &RehearsedConnection| {
+        let is_own = it.from == *name && it.to.as_ref().is_none_or(|to| to == name);
+        (it.kind, it.from == *name, is_own, it.worked_before, it.works)
+    };
     let mut groups: Vec<Vec<&RehearsedConnection>> = Vec::new();
     for connection in connections {
-        let result = |it: &RehearsedConnection| (it.kind, it.worked_before, it.works);
-        match groups
-            .iter_mut()
-            .find(|group| group.first().is_some_and(|first| result(first) == result(connection)))
-        {
+        let is_alike = |group: &&mut Vec<&RehearsedConnection>| {
+            group.first().is_some_and(|first| key(first) == key(connection))
+        };
+        match groups.iter_mut().find(is_alike) {
             Some(group) => group.push(connection),
             None => groups.push(vec![connection]),
         }
     }
     for group in groups {
-        let pairs: Vec<String> = group.iter().map(|connection| pair(connection)).collect();
-        let marks = group.first().map_or_else(String::new, |first| marks(first, palette));
-        let _ = writeln!(text, "  {marks}  {}", printable(&text::list(&pairs, MAX_NAMES)));
+        let Some(first) = group.first() else { continue };
+        let marks = marks(first, palette);
+        let line = match group.len() {
+            1 => pair(first),
+            _ => plural(&group, first, name),
+        };
+        let _ = writeln!(text, "  {marks}  {}", printable(&line));
+    }
+}
+
+/// Describes several connections of one kind from this node, or to it.
+fn plural(group: &[&RehearsedConnection], first: &RehearsedConnection, name: &Untrusted) -> String {
+    let is_out = first.from == *name;
+    let others = group.iter().filter_map(|it| if is_out { it.to.as_ref() } else { Some(&it.from) });
+    let others = text::list(&others.collect::<Vec<_>>(), MAX_NAMES);
+    match (first.kind, is_out) {
+        (ConnectionKind::NodeToPod, true) => format!("node {name} -> pods of {others}"),
+        (ConnectionKind::NodeToPod, false) => format!("nodes {others} -> pod of {name}"),
+        (_, true) => format!("pod of {name} -> pods of {others}"),
+        (_, false) => format!("pods of {others} -> pod of {name}"),
     }
 }
 

@@ -31,6 +31,7 @@ use super::{
 use crate::error::{Error, Kind};
 use addressing::Addressing;
 use legacy::LegacyRules;
+pub use legacy::legacy_drops;
 use links::LinkImages;
 pub use links::{Cable, LinkImage};
 use routing::Routing;

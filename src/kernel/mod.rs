@@ -41,7 +41,7 @@ use link::Links;
 use netlink::{KernelError, Refused, Requests, Socket};
 use sysctl::{Accepts, ReplaceError};
 
-pub use copy::{Cable, CopyTotals, LinkImage, NodeCopy, NodeImage};
+pub use copy::{Cable, CopyTotals, LinkImage, NodeCopy, NodeImage, legacy_drops};
 pub use fingerprint::{Fingerprint, FingerprintScope, fingerprint};
 pub use lookup::Lookup;
 pub use make::Interfaces;

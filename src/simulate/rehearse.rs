@@ -6,7 +6,7 @@
 
 mod wiring;
 
-use std::{path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use serde::Serialize;
 
@@ -339,6 +339,9 @@ impl Rehearsal {
         let mut testers = Testers::open(&self.simulation.lab, family, port)?;
         testers.forget_neighbors(&machines)?;
         let listening = testers.of(&machines);
+        let has_legacy = self.copied.legacy_tables > 0;
+        let drops = || self.in_copy(|| Ok(if has_legacy { kernel::legacy_drops() } else { BTreeMap::new() }));
+        let before = drops()?;
         // Long enough for neighbor resolution, whose failure otherwise looks like a loss further on.
         probe::ask(&testers.endpoints, &listening, &[trial.probe], Duration::from_millis(400))?;
         let verdicts = trace.verdicts();
@@ -351,6 +354,10 @@ impl Rehearsal {
         if let Some(verdict) = culprit {
             let done = if has_answer { "masqueraded" } else { "dropped" };
             return Ok(Some(format!("{done} by {}", self.place(verdict))));
+        }
+        let more = |(rule, packets): &(String, u64)| before.get(rule).is_none_or(|before| before < packets);
+        if let Some((rule, _)) = drops()?.into_iter().find(more) {
+            return Ok(Some(format!("dropped by `{rule}`")));
         }
         let names: Vec<&Untrusted> =
             machines.iter().map(|machine| &self.simulation.topology.machines[*machine].name).collect();

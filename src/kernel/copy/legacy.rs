@@ -2,8 +2,9 @@
 //! configuration.
 
 use std::{
+    collections::BTreeMap,
     fs,
-    io::Write,
+    io::{ErrorKind, Write},
     process::{Command, Output, Stdio},
 };
 
@@ -46,6 +47,8 @@ struct SavedRules {
 #[derive(Debug, Default)]
 pub(super) struct LegacyRules {
     saved: Vec<SavedRules>,
+    /// The families whose tables cannot be listed, as in some user namespaces.
+    unreadable: Vec<&'static str>,
     /// The sets that they use, as the program `ipset` saves them.
     sets: Option<Result<Vec<u8>, String>>,
 }
@@ -55,7 +58,11 @@ impl LegacyRules {
     pub(super) fn read() -> Self {
         let mut found = Self::default();
         for Program { family, list, save, restore } in PROGRAMS {
-            let tables = fs::read_to_string(list).unwrap_or_default().lines().count();
+            let list = fs::read_to_string(list);
+            if list.as_ref().is_err_and(|error| error.kind() != ErrorKind::NotFound) {
+                found.unreadable.push(family);
+            }
+            let tables = list.unwrap_or_default().lines().count();
             if tables > 0 {
                 let text = run(Command::new(save), None);
                 found.saved.push(SavedRules { family, tables, restore, text });
@@ -79,6 +86,12 @@ impl LegacyRules {
 
     /// Restores the rules in the namespace of the calling thread.
     pub(super) fn write(&self, omissions: &mut Vec<Omission>) {
+        for family in &self.unreadable {
+            omissions.push(Omission::new(
+                format!("the rules of {family}-legacy"),
+                "this user may not read whether there are any",
+            ));
+        }
         if let Some(sets) = &self.sets {
             let mut restore = Command::new("ipset");
             restore.arg("restore");
@@ -100,6 +113,43 @@ impl LegacyRules {
     }
 }
 
+/// Returns every rule and chain policy of iptables-legacy in the namespace of the calling thread that drops packets, each as
+/// a command that creates it, and how many it has dropped.
+#[must_use]
+pub fn legacy_drops() -> BTreeMap<String, u64> {
+    let mut drops = BTreeMap::new();
+    for Program { family, list, save, .. } in PROGRAMS {
+        if fs::read_to_string(list).unwrap_or_default().is_empty() {
+            continue;
+        }
+        let mut command = Command::new(save);
+        command.arg("--counters");
+        let text = run(command, None).unwrap_or_default();
+        let mut table = String::new();
+        for line in String::from_utf8_lossy(&text).lines() {
+            if let Some(name) = line.strip_prefix('*') {
+                name.clone_into(&mut table);
+            } else if let Some((rule, packets)) = drop_of(line) {
+                drops.insert(format!("{family}-legacy -t {table} {rule}"), packets);
+            }
+        }
+    }
+    drops
+}
+
+/// Parses `:FORWARD DROP [3:90]` and `[3:90] -A FORWARD -j DROP`. Returns the options of the command that creates it, and
+/// the number of packets.
+fn drop_of(line: &str) -> Option<(String, u64)> {
+    let packets = |counters: &str| counters.split_once(':')?.0.parse().ok();
+    if let Some(chain) = line.strip_prefix(':') {
+        let (name, rest) = chain.split_once(" DROP [")?;
+        return Some((format!("-P {name} DROP"), packets(rest)?));
+    }
+    let (counters, rule) = line.strip_prefix('[')?.split_once("] ")?;
+    let mut words = rule.split(' ').skip_while(|word| *word != "-j").skip(1);
+    matches!(words.next()?, "DROP" | "REJECT").then_some((rule.to_owned(), packets(counters)?))
+}
+
 /// Runs a program with an input, in the namespace of the calling thread. Returns its output.
 fn run(mut command: Command, input: Option<&[u8]>) -> Result<Vec<u8>, String> {
     let name = command.get_program().to_string_lossy().into_owned();
@@ -107,6 +157,8 @@ fn run(mut command: Command, input: Option<&[u8]>) -> Result<Vec<u8>, String> {
     // The path of ordinary users lacks the folders of these programs.
     let path = std::env::var("PATH").unwrap_or_default();
     command.env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin"));
+    // Nothing else changes the rules of the copy, so the lock that programs on the node may hold is not needed.
+    command.env("XTABLES_LOCKFILE", "/dev/null");
     let stdin = if input.is_some() { Stdio::piped() } else { Stdio::null() };
     let mut child =
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().map_err(failed)?;
@@ -121,4 +173,24 @@ fn run(mut command: Command, input: Option<&[u8]>) -> Result<Vec<u8>, String> {
     let why = String::from_utf8_lossy(&stderr);
     let why = why.lines().find(|line| !line.trim().is_empty()).unwrap_or("it failed");
     Err(format!("{name}: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_and_policies_that_drop_are_found() {
+        let found = |line: &str| drop_of(line).map(|(rule, packets)| format!("{rule} {packets}"));
+        assert_eq!(found(":FORWARD DROP [3:90]").as_deref(), Some("-P FORWARD DROP 3"));
+        assert_eq!(found(":FORWARD ACCEPT [3:90]"), None);
+        assert_eq!(
+            found("[3:90] -A A -m ttl --ttl-gt 3 -j DROP").as_deref(),
+            Some("-A A -m ttl --ttl-gt 3 -j DROP 3")
+        );
+        let reject = "[0:0] -A A -j REJECT --reject-with icmp-port-unreachable";
+        assert_eq!(found(reject).as_deref(), Some("-A A -j REJECT --reject-with icmp-port-unreachable 0"));
+        assert_eq!(found("[3:90] -A A -j ACCEPT"), None);
+        assert_eq!(found("COMMIT"), None);
+    }
 }

@@ -142,24 +142,14 @@ impl Ruleset {
     }
 
     fn read_once(socket: &mut Socket) -> Result<Self, KernelError> {
-        let mut dump = |message_type, request: &[u8], table: u16| -> Result<Vec<DumpedObject>, KernelError> {
-            let dump = socket.dump(message_type, 0, request)?;
-            let objects = dump.iter().map(|(_, payload)| {
-                let attributes = payload.get(abi::GENERIC_HEADER..).unwrap_or_default();
-                let name = text(get(attributes, table).unwrap_or_default());
-                let family = payload.first().copied().unwrap_or(0);
-                DumpedObject { table: (family, name), payload: payload.to_vec() }
-            });
-            Ok(objects.collect())
-        };
         let all = [0; abi::GENERIC_HEADER];
         let mut found = Self {
-            tables: dump(message::GETTABLE, &all, abi::table::NAME)?,
-            chains: dump(message::GETCHAIN, &all, abi::chain::TABLE)?,
-            rules: dump(message::GETRULE, &all, abi::rule::TABLE)?,
-            sets: dump(message::GETSET, &all, abi::other::TABLE)?,
-            objects: dump(message::GETOBJ, &all, abi::other::TABLE)?,
-            flowtables: dump(message::GETFLOWTABLE, &all, abi::other::TABLE)?,
+            tables: dump(socket, message::GETTABLE, &all, abi::table::NAME)?,
+            chains: dump(socket, message::GETCHAIN, &all, abi::chain::TABLE)?,
+            rules: dump(socket, message::GETRULE, &all, abi::rule::TABLE)?,
+            sets: dump(socket, message::GETSET, &all, abi::other::TABLE)?,
+            objects: dump(socket, message::GETOBJ, &all, abi::other::TABLE)?,
+            flowtables: dump(socket, message::GETFLOWTABLE, &all, abi::other::TABLE)?,
             elements: Vec::new(),
         };
         for set in &found.sets {
@@ -169,7 +159,7 @@ impl Ruleset {
             {
                 put_attribute(&mut request, kind, set.get(source).unwrap_or_default())?;
             }
-            found.elements.extend(dump(message::GETSETELEM, &request, abi::elements::TABLE)?);
+            found.elements.extend(dump(socket, message::GETSETELEM, &request, abi::elements::TABLE)?);
         }
         Ok(found)
     }
@@ -244,10 +234,11 @@ impl Ruleset {
         for rule in rules.map(|index| &self.rules[index]) {
             original.entry(chain(rule)).or_default().extend(handle(rule));
         }
-        let copy = Self::read_once(socket).map_err(unreadable)?;
+        let copy = dump(socket, message::GETRULE, &[0; abi::GENERIC_HEADER], abi::rule::TABLE)
+            .map_err(unreadable)?;
         let mut seen: HashMap<(TableKey, String), usize> = HashMap::new();
         let mut copied = CopiedRules::default();
-        for rule in &copy.rules {
+        for rule in &copy {
             let at = seen.entry(chain(rule)).or_insert(0);
             let before = original.get(&chain(rule)).and_then(|handles| handles.get(*at));
             *at += 1;
@@ -258,6 +249,23 @@ impl Ruleset {
         }
         Ok(copied)
     }
+}
+
+/// Dumps the objects of one type. `table` is the attribute that names the table.
+fn dump(
+    socket: &mut Socket,
+    message_type: u16,
+    request: &[u8],
+    table: u16,
+) -> Result<Vec<DumpedObject>, KernelError> {
+    let dump = socket.dump(message_type, 0, request)?;
+    let objects = dump.iter().map(|(_, payload)| {
+        let attributes = payload.get(abi::GENERIC_HEADER..).unwrap_or_default();
+        let name = text(get(attributes, table).unwrap_or_default());
+        let family = payload.first().copied().unwrap_or(0);
+        DumpedObject { table: (family, name), payload: payload.to_vec() }
+    });
+    Ok(objects.collect())
 }
 
 /// A request, and what it creates.

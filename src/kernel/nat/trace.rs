@@ -26,6 +26,9 @@ const INET: u8 = 1;
 const TABLE: &[u8] = b"hostgw-trace\0";
 /// Before connection tracking, and before the table `raw` of iptables.
 const PRIORITY: i32 = -450;
+/// The offsets of the ports in the header of UDP.
+const SOURCE_PORT: u32 = 0;
+const DESTINATION_PORT: u32 = 2;
 /// `IPPROTO_UDP`.
 const UDP: u8 = 17;
 
@@ -69,13 +72,13 @@ impl TracedVerdict {
     }
 }
 
-/// A running trace of UDP packets to one port.
+/// A running trace of UDP packets to one port, and of the answers from it.
 pub struct FirewallTrace {
     socket: Socket,
 }
 
 impl FirewallTrace {
-    /// Starts to trace packets to `port` in the namespace of the calling thread, by a table of its own.
+    /// Starts to trace packets to and from `port` in the namespace of the calling thread, by a table of its own.
     ///
     /// # Errors
     /// Returns an error if the kernel refuses the table.
@@ -139,7 +142,8 @@ fn verdict(payload: &[u8]) -> Option<TracedVerdict> {
     (!is_own).then_some(TracedVerdict { family: *payload.first()?, table, chain, rule, is_drop })
 }
 
-/// The batch that creates the table: chains at the hooks where packets enter, with a rule that marks UDP packets to `port`.
+/// The batch that creates the table: chains at the hooks where packets enter, with rules that mark UDP packets to and from
+/// `port`.
 fn table(port: u16) -> Result<Vec<u8>, Malformed> {
     let [high, low] = abi::BATCH_SUBSYSTEM.to_be_bytes();
     let mut batch = Vec::new();
@@ -167,15 +171,17 @@ fn table(port: u16) -> Result<Vec<u8>, Malformed> {
                 (chain::TYPE, b"filter\0".to_vec()),
             ],
         )?;
-        put(
-            message::NEWRULE,
-            APPEND,
-            &[
-                (abi::rule::TABLE, TABLE.to_vec()),
-                (abi::rule::CHAIN, name),
-                (abi::rule::EXPRESSIONS, marking(port)?),
-            ],
-        )?;
+        for offset in [SOURCE_PORT, DESTINATION_PORT] {
+            put(
+                message::NEWRULE,
+                APPEND,
+                &[
+                    (abi::rule::TABLE, TABLE.to_vec()),
+                    (abi::rule::CHAIN, name.clone()),
+                    (abi::rule::EXPRESSIONS, marking(offset, port)?),
+                ],
+            )?;
+        }
     }
     put_message(&mut batch, abi::BATCH_END, NLM_F_REQUEST, 0, &[0, 0, high, low]);
     Ok(batch)
@@ -191,8 +197,8 @@ fn removal() -> Result<Vec<u8>, Malformed> {
     Ok(batch)
 }
 
-/// `meta l4proto udp th dport PORT meta nftrace set 1`.
-fn marking(port: u16) -> Result<Vec<u8>, Malformed> {
+/// `meta l4proto udp th dport PORT meta nftrace set 1`, or `sport`.
+fn marking(offset: u32, port: u16) -> Result<Vec<u8>, Malformed> {
     let word = |number: u32| number.to_be_bytes().to_vec();
     let register = || word(expr::REG_1);
     let compare = |value: &[u8]| -> Result<Vec<u8>, Malformed> {
@@ -213,7 +219,7 @@ fn marking(port: u16) -> Result<Vec<u8>, Malformed> {
             &[
                 (expr::PAYLOAD_DREG, register()),
                 (expr::PAYLOAD_BASE, word(attribute::TRANSPORT_HEADER)),
-                (expr::PAYLOAD_OFFSET, word(2)),
+                (expr::PAYLOAD_OFFSET, word(offset)),
                 (expr::PAYLOAD_LEN, word(2)),
             ],
         )?,
