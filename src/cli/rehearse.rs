@@ -205,12 +205,16 @@ fn text(
 }
 
 fn copied(totals: CopyTotals) -> String {
+    let tables = match totals.nft_tables {
+        0 => "no nftables tables".to_owned(),
+        tables => format!("{} with {}", count(tables, "nftables table"), count(totals.nft_rules, "rule")),
+    };
     let mut parts = vec![
         count(totals.interfaces, "interface"),
         format!("{} address{}", totals.addresses, if totals.addresses == 1 { "" } else { "es" }),
         count(totals.policy_rules, "policy rule"),
         count(totals.routes, "route"),
-        format!("{} with {}", count(totals.nft_tables, "nftables table"), count(totals.nft_rules, "rule")),
+        tables,
     ];
     if totals.legacy_tables > 0 {
         parts.push(count(totals.legacy_tables, "iptables-legacy table"));

@@ -159,7 +159,8 @@ impl NodeImage {
         self.links.bring_up(&mut socket, omissions)?;
         // IPv6 addresses are not usable on an interface without a carrier.
         self.links.bring_up_far_ends(cables, void)?;
-        self.addressing.write(&mut socket, &self.links, omissions)?;
+        let played = self.links.played(cables);
+        self.addressing.write(&mut socket, &self.links, &played, omissions);
         let sysctls = self.settings.write(omissions);
         self.routing.write(&mut socket, omissions)?;
         let (rejected, rules) = self

@@ -165,6 +165,24 @@ impl Interfaces {
         self.send(&format!("add a route to {destination} via {gateway}"), &[change])
     }
 
+    /// Adds a foreign route to destinations that are on the link of the interface `name`.
+    ///
+    /// # Errors
+    /// Returns the kernel's error.
+    pub fn route_on_link(&mut self, destination: IpNet, name: &str) -> Result<(), Error> {
+        let route = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(destination.addr(), destination.prefix_len())
+            .map_err(|error| Error::unexpected(format!("cannot add a route to {destination}: {error}")))?
+            .output_interface(self.index(name)?)
+            .build();
+        let change = Message {
+            message_type: RTM_NEWROUTE,
+            flags: NLM_F_CREATE | NLM_F_EXCL,
+            payload: message(&route),
+        };
+        self.send(&format!("add a route to {destination} on {name}"), &[change])
+    }
+
     /// Removes a route.
     ///
     /// # Errors

@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf, process::Stdio, thread, time::Duration};
 
 use serde_json::Value;
 
-use super::{NODE_1, NODE_2, RECIPE, cluster, node, simulate};
+use super::{NODE_1, NODE_2, NODE_3, RECIPE, cluster, node, simulate};
 use crate::support::namespace::{Namespace, Outcome, Privilege, SimulatedCluster, Snapshots, each};
 
 /// A node with the bridge of its pods and a default gateway.
@@ -255,6 +255,54 @@ fn a_bridge_with_a_hardware_port_and_a_second_interface() {
         node.write("hostgw.yaml", RECIPE);
         node.await_ipv6_addresses();
         rehearse(&node, &[], 0).says("11 of 11 connections work after the plan");
+    });
+}
+
+/// What is played has other link-layer addresses than the node's real neighbors.
+#[test]
+fn permanent_neighbor_entries_of_played_machines_are_left_out() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        node.observe(
+            "ip neigh add 10.244.1.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent
+             ip neigh add 10.77.0.1 lladdr 02:00:00:00:00:02 dev lan0 nud permanent",
+        );
+        let json = rehearse(&node, &["--json"], 0).json();
+        let left_out: Vec<&str> =
+            json["omissions"].as_array().unwrap().iter().filter_map(|it| it["object"].as_str()).collect();
+        assert!(left_out.contains(&"neighbor entry 10.244.1.1 on eth0"), "{left_out:?}");
+        assert!(!left_out.iter().any(|object| object.contains("10.77.0.1")), "{left_out:?}");
+    });
+}
+
+/// Each pod has an interface of its own, with a host route and without an address, as with Calico.
+#[test]
+fn a_pod_behind_a_host_route() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = node(privilege);
+        node.observe(
+            "ip link add cali1 type veth peer name pod1
+             ip link set cali1 up; ip link set pod1 up
+             ip route add 10.244.0.7 dev cali1 scope link
+             ip route add default via 172.30.0.1
+             sysctl -qw net.ipv4.conf.cali1.proxy_arp=1 net.ipv4.neigh.cali1.proxy_delay=0
+             iptables-nft -A FORWARD -i cali1 -d 10.244.2.0/24 -m ttl --ttl-gt 3 -j DROP",
+        );
+        node.await_ipv6_addresses();
+        node.write("hostgw.yaml", &cluster("nextHop: node-address", &[NODE_1, NODE_2, NODE_3]));
+        let json = rehearse(&node, &["--json"], 1);
+        assert_eq!(failing(&json), ["pod-to-pod linux-1 linux-3", "pod-to-pod linux-3 linux-1"]);
+        assert_eq!(
+            json.json()["omissions"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|it| it["object"] == "the bridge cni0")
+                .count(),
+            0
+        );
     });
 }
 

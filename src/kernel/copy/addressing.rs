@@ -1,13 +1,12 @@
 //! Addresses, and the neighbor entries that an administrator set.
 
+use std::collections::BTreeSet;
+
 use super::{links::LinkImages, send};
-use crate::{
-    error::Error,
-    kernel::{
-        netlink::{Attributes, KernelError, Socket, put_attribute, retain},
-        omission::Omission,
-        route::address,
-    },
+use crate::kernel::{
+    netlink::{Attributes, KernelError, Socket, put_attribute, retain},
+    omission::Omission,
+    route::address,
 };
 
 // linux/rtnetlink.h
@@ -75,13 +74,15 @@ impl Addressing {
         self.addresses.len()
     }
 
-    /// Assigns the addresses, and adds the neighbor entries.
+    /// Assigns the addresses, and adds the neighbor entries, except those on the interfaces `played`: what is connected to
+    /// them has other link-layer addresses.
     pub(super) fn write(
         &self,
         socket: &mut Socket,
         links: &LinkImages,
+        played: &BTreeSet<u32>,
         omissions: &mut Vec<Omission>,
-    ) -> Result<(), Error> {
+    ) {
         let name = |index: u32| {
             links.by_index(index).map_or_else(|| index.to_string(), |link| link.name.to_string())
         };
@@ -101,18 +102,23 @@ impl Addressing {
         }
         for dumped in &self.neighbors {
             let Some((header, rest)) = dumped.split_at_checked(NEIGHBOR_HEADER) else { continue };
+            let target = Attributes::new(rest).flatten().find(|(kind, _)| *kind == NDA_DST);
+            let target =
+                target.and_then(|(_, value)| address(value)).map_or_else(String::new, |it| it.to_string());
+            let index =
+                header.get(4..).and_then(<[u8]>::first_chunk).map_or(0, |index| u32::from_ne_bytes(*index));
+            let object = format!("neighbor entry {target} on {}", name(index));
+            if header.get(10).is_some_and(|flags| flags & PROXY == 0) && played.contains(&index) {
+                omissions
+                    .push(Omission::new(object, "not copied: what is played has other link-layer addresses"));
+                continue;
+            }
             let attributes = retain(rest, |kind| NEIGHBOR_ATTRIBUTES.contains(&kind));
             let payload = [header, &attributes].concat();
             if let Err(error) = send(socket, RTM_NEWNEIGH, REPLACE, payload) {
-                let target = Attributes::new(rest).flatten().find(|(kind, _)| *kind == NDA_DST);
-                let target = target
-                    .and_then(|(_, value)| address(value))
-                    .map_or_else(String::new, |it| it.to_string());
-                omissions
-                    .push(Omission::new(format!("neighbor entry {target}"), format!("not copied: {error}")));
+                omissions.push(Omission::new(object, format!("not copied: {error}")));
             }
         }
-        Ok(())
     }
 }
 

@@ -248,6 +248,12 @@ impl LinkImages {
         self.all.iter().find(|link| link.index == index)
     }
 
+    /// Returns the numbers of the interfaces at the near end of `cables`, and of the bridges that they are ports of.
+    pub(super) fn played(&self, cables: &[Cable<'_>]) -> BTreeSet<u32> {
+        let links = cables.iter().filter_map(|cable| self.by_index(cable.link));
+        links.flat_map(|link| [Some(link.index), link.master]).flatten().collect()
+    }
+
     /// Creates the interfaces, which stay down.
     pub(super) fn create(
         &self,

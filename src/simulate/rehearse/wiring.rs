@@ -34,6 +34,9 @@ enum PodSide {
     Bridge(String),
     /// The interface with this number leads to the pod.
     Link(u32),
+    /// The interface with this number leads to a single pod, by a host route and without an address of its own. It answers
+    /// for all addresses (`proxy_arp`).
+    Routed(u32),
     /// No interface has the pod gateway: a bridge with this name is added.
     NewBridge(String),
 }
@@ -58,6 +61,8 @@ pub(super) struct Wiring {
     gateways: PerFamily<IpNet>,
     /// The addresses of the interface of pods.
     bridge: PerFamily<IpNet>,
+    /// The addresses of the pod, if routes to it determine them.
+    routed: PerFamily<IpNet>,
     /// The families with a default gateway.
     pub(super) families_with_gateway: BTreeSet<Family>,
     /// What differs from the node.
@@ -106,6 +111,7 @@ impl Wiring {
             addresses: PerFamily::default(),
             gateways: PerFamily::default(),
             bridge: PerFamily::default(),
+            routed: PerFamily::default(),
             families_with_gateway: BTreeSet::new(),
             notes: Vec::new(),
         };
@@ -193,6 +199,9 @@ impl Wiring {
                 };
             }
         }
+        if matches!(self.pod, PodSide::NewBridge(_)) {
+            self.find_routed_pod(cluster, index, host);
+        }
         if let PodSide::NewBridge(name) = &self.pod {
             let gateways: Vec<String> = self.bridge.iter().map(|(_, net)| net.addr().to_string()).collect();
             self.notes.push(Omission::new(
@@ -202,6 +211,28 @@ impl Wiring {
                     gateways.join(", ")
                 ),
             ));
+        }
+    }
+
+    /// Finds an interface with routes to a single pod, as Calico creates one for each.
+    fn find_routed_pod(&mut self, cluster: &Cluster, index: usize, host: &Host) {
+        for (family, cidr) in cluster.nodes[index].pod_cidrs.iter() {
+            let is_of_pod = |route: &&Route| {
+                route.destination.prefix_len() == route.destination.max_prefix_len()
+                    && cidr.prefix().contains(&route.destination)
+                    && route.next.gateway.is_none()
+            };
+            let routes = host.foreign.iter().chain(&host.others).filter(is_of_pod);
+            let mut usable = routes.filter_map(|route| {
+                let link = host.link(route.next.device.as_ref()?.as_raw()).filter(|link| link.up)?;
+                let is_veth = link.kind.as_ref().is_some_and(|kind| *kind == "veth") && link.master.is_none();
+                let is_known = !matches!(self.pod, PodSide::Routed(known) if known != link.index);
+                (is_veth && is_known).then_some((link.index, route.destination))
+            });
+            if let Some((link, pod)) = usable.next() {
+                self.pod = PodSide::Routed(link);
+                *self.routed.get_mut(family) = Some(pod);
+            }
         }
     }
 
@@ -228,7 +259,8 @@ impl Wiring {
                 let machine = &mut topology.machines[0];
                 let pod = pod_address(bridge.trunc(), Some(bridge.addr()));
                 *machine.bridge.get_mut(family) = Some(*bridge);
-                *machine.pod.get_mut(family) = IpNet::new(pod, bridge.prefix_len()).ok();
+                let routed = self.routed.get(family).copied();
+                *machine.pod.get_mut(family) = routed.or(IpNet::new(pod, bridge.prefix_len()).ok());
             }
         }
     }
@@ -244,7 +276,7 @@ impl Wiring {
         if let Uplink::Link(link) = self.uplink {
             cables.push(Cable { link, to: switch, name: NODE_PORT.to_owned() });
         }
-        if let PodSide::Link(link) = self.pod {
+        if let PodSide::Link(link) | PodSide::Routed(link) = self.pod {
             cables.push(Cable { link, to: pod, name: ETH.to_owned() });
         }
         cables.extend(self.legs.iter().map(|leg| Cable {
@@ -274,7 +306,7 @@ impl Wiring {
                 interfaces.attach("uplink", bridge)?;
             }
             match &self.pod {
-                PodSide::Link(_) => {}
+                PodSide::Link(_) | PodSide::Routed(_) => {}
                 PodSide::Bridge(bridge) => {
                     interfaces.cable("pod", ETH, pod)?;
                     interfaces.attach("pod", bridge)?;
