@@ -333,6 +333,11 @@ impl Wiring {
             let mut interfaces = Interfaces::open()?;
             interfaces.up("lo")?;
             add_addresses(&mut interfaces, ETH, &machine.pod)?;
+            if matches!(self.pod, PodSide::Routed(_)) {
+                let mut families = machine.pod.iter().map(|(family, _)| family);
+                return families
+                    .try_for_each(|family| interfaces.route_on_link(build::default_route(family), ETH));
+            }
             machine.bridge.iter().try_for_each(|(family, bridge)| {
                 interfaces.route(build::default_route(family), bridge.addr())
             })
