@@ -333,7 +333,8 @@ impl Rehearsal {
         port: u16,
     ) -> Result<Option<String>, Error> {
         let cannot = |error: kernel::NatError| Error::unexpected(format!("cannot trace packets: {error}"));
-        let mut trace = self.in_copy(|| FirewallTrace::start(port).map_err(cannot))?;
+        // Without a trace, the other reasons remain.
+        let mut trace = self.in_copy(|| Ok(FirewallTrace::start(port).ok()))?;
         let mut machines = vec![trial.from];
         machines.extend(trial.to.filter(|to| *to != trial.from));
         let mut testers = Testers::open(&self.simulation.lab, family, port)?;
@@ -344,8 +345,10 @@ impl Rehearsal {
         let before = drops()?;
         // Long enough for neighbor resolution, whose failure otherwise looks like a loss further on.
         probe::ask(&testers.endpoints, &listening, &[trial.probe], Duration::from_millis(400))?;
-        let verdicts = trace.verdicts();
-        self.in_copy(|| trace.stop().map_err(cannot))?;
+        let verdicts = trace.as_mut().map(FirewallTrace::verdicts).unwrap_or_default();
+        if let Some(trace) = trace {
+            self.in_copy(|| trace.stop().map_err(cannot))?;
+        }
         let culprit = if has_answer {
             verdicts.iter().rev().find(|verdict| !verdict.is_drop && verdict.rule.is_some())
         } else {

@@ -12,9 +12,9 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use super::{
     NatError, Retries,
     abi::{self, message},
-    decode::number,
+    decode::{self, number},
     read::read_generation,
-    terms::get,
+    terms::{get, key},
 };
 use crate::kernel::{
     netlink::{KernelError, NLM_F_REQUEST, Refused, Socket, put_attribute, put_message, text},
@@ -177,6 +177,24 @@ impl Ruleset {
                     "it is not offloaded to hardware in the copy",
                 ));
             }
+        }
+        let queues = |rule: &&DumpedObject| {
+            let expressions = rule.get(abi::rule::EXPRESSIONS).unwrap_or_default();
+            decode::list(expressions).unwrap_or_default().iter().any(|expression| {
+                let target = get(expression.data, key::XT_NAME).map(text);
+                expression.name == b"queue"
+                    || expression.name == b"target" && target.as_deref() == Some("NFQUEUE")
+            })
+        };
+        for rule in self.rules.iter().filter(queues) {
+            altered.push(Omission::new(
+                format!(
+                    "the queue of chain {} of {}",
+                    rule.name(abi::rule::CHAIN),
+                    described_table(&rule.table)
+                ),
+                "no program of the node receives its packets in the copy",
+            ));
         }
         for table in &self.flowtables {
             if table.flags(attribute::FLOWTABLE_FLAGS) & FLOWTABLE_OFFLOAD != 0 {
