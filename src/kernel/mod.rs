@@ -46,7 +46,7 @@ pub use fingerprint::{Fingerprint, FingerprintScope, fingerprint};
 pub use lookup::Lookup;
 pub use make::Interfaces;
 pub use namespace::{Namespace, become_root_of_own_user_namespace};
-pub use nat::{CopiedRules, FirewallTrace, NatError, TracedVerdict};
+pub use nat::{CopiedRules, FirewallTrace, NatError, PacketFate, TracedVerdict};
 pub use omission::Omission;
 pub use sysctl::can_write;
 

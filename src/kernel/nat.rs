@@ -28,7 +28,7 @@ use crate::{apply::Interrupt, model::Family, state::NatTable};
 pub use chains::firewall;
 pub use read::observe;
 pub use ruleset::{CopiedRules, Ruleset};
-pub use trace::{FirewallTrace, TracedVerdict};
+pub use trace::{FirewallTrace, PacketFate, TracedVerdict};
 pub use write::replace;
 
 /// The reason that NAT could not be read or written.

@@ -23,7 +23,7 @@ use crate::{
     forwarding::PathFault,
     kernel::{
         self, CopiedRules, CopyTotals, FingerprintScope, FirewallTrace, Interfaces, LiveNode, Namespace,
-        NodeImage, Omission, TracedVerdict,
+        NodeImage, Omission, PacketFate, TracedVerdict,
     },
     model::{Family, SysctlKey},
     plan::{OriginalSysctls, Prepared, Totals},
@@ -350,13 +350,19 @@ impl Rehearsal {
             self.in_copy(|| trace.stop().map_err(cannot))?;
         }
         let culprit = if has_answer {
-            verdicts.iter().rev().find(|verdict| !verdict.is_drop && verdict.rule.is_some())
+            verdicts.iter().rev().find(|it| it.fate == PacketFate::Accepted && it.rule.is_some())
         } else {
-            verdicts.iter().find(|verdict| verdict.is_drop)
+            verdicts.iter().find(|it| it.fate != PacketFate::Accepted)
         };
         if let Some(verdict) = culprit {
-            let done = if has_answer { "masqueraded" } else { "dropped" };
-            return Ok(Some(format!("{done} by {}", self.place(verdict))));
+            let place = self.place(verdict);
+            return Ok(Some(match verdict.fate {
+                PacketFate::Accepted => format!("masqueraded by {place}"),
+                PacketFate::Dropped => format!("dropped by {place}"),
+                PacketFate::Queued => {
+                    format!("queued by {place}, for a program that does not run in the copy")
+                }
+            }));
         }
         let more = |(rule, packets): &(String, u64)| before.get(rule).is_none_or(|before| before < packets);
         if let Some((rule, _)) = drops()?.into_iter().find(more) {

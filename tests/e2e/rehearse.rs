@@ -110,6 +110,20 @@ fn rules_of_iptables_that_drop_packets_are_named() {
     });
 }
 
+/// A program that decides about packets, such as an intrusion detection system, does not run in the copy.
+#[test]
+fn queues_to_programs_are_reported() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        node.observe("iptables-nft -A FORWARD -d 10.244.1.0/24 -j NFQUEUE --queue-num 3");
+        let json = rehearse(&node, &["--json"], 1);
+        assert_eq!(json.json()["omissions"][0]["object"], "the queue of chain FORWARD of table ip filter");
+        let reasons = reasons(&json);
+        assert!(reasons[0].starts_with("queued by rule handle "), "{reasons:?}");
+    });
+}
+
 #[test]
 fn a_forward_policy_of_drop_is_named() {
     let _turn = simulate::small();

@@ -47,6 +47,7 @@ mod attribute {
     pub(super) const TRANSPORT_HEADER: u32 = 2;
     pub(super) const NF_DROP: u32 = 0;
     pub(super) const NF_ACCEPT: u32 = 1;
+    pub(super) const NF_QUEUE: u32 = 3;
 }
 
 /// A decision about a packet.
@@ -60,8 +61,19 @@ pub struct TracedVerdict {
     pub chain: String,
     /// The handle of the rule; `None` for the policy of the chain.
     pub rule: Option<u64>,
-    /// Whether the packet was dropped, or else accepted.
-    pub is_drop: bool,
+    /// What happened to the packet.
+    pub fate: PacketFate,
+}
+
+/// What a rule or a policy does with a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PacketFate {
+    /// It continues.
+    Accepted,
+    /// It is discarded.
+    Dropped,
+    /// It waits for a program.
+    Queued,
 }
 
 impl TracedVerdict {
@@ -130,16 +142,18 @@ fn verdict(payload: &[u8]) -> Option<TracedVerdict> {
         }
         _ => return None,
     };
-    let is_drop = match code {
-        attribute::NF_DROP => true,
-        attribute::NF_ACCEPT => false,
+    // The upper half is the number of a queue, or an error number.
+    let fate = match code & 0xff {
+        attribute::NF_DROP => PacketFate::Dropped,
+        attribute::NF_ACCEPT => PacketFate::Accepted,
+        attribute::NF_QUEUE => PacketFate::Queued,
         _ => return None,
     };
     let name = |kind| field(kind).map(text);
     let table = name(attribute::TRACE_TABLE)?;
     let is_own = table.as_bytes() == TABLE.strip_suffix(&[0])?;
     let chain = name(attribute::TRACE_CHAIN)?;
-    (!is_own).then_some(TracedVerdict { family: *payload.first()?, table, chain, rule, is_drop })
+    (!is_own).then_some(TracedVerdict { family: *payload.first()?, table, chain, rule, fate })
 }
 
 /// The batch that creates the table: chains at the hooks where packets enter, with rules that mark UDP packets to and from
@@ -269,12 +283,12 @@ mod tests {
                 // A dropped packet is an error of the sender on the loopback interface.
                 let _ = socket.send_to(b"x", target);
                 let verdicts = trace.verdicts();
-                let last = verdicts.last().map(|it| (it.chain.clone(), it.rule.is_some(), it.is_drop));
+                let last = verdicts.last().map(|it| (it.chain.clone(), it.rule.is_some(), it.fate));
                 (last, verdicts.len())
             };
-            assert_eq!(ask("127.0.0.2:50000"), (Some(("sub".to_owned(), true, true)), 1));
-            assert_eq!(ask("127.0.0.3:50000"), (Some(("in".to_owned(), true, false)), 1));
-            assert_eq!(ask("127.0.0.4:50000"), (Some(("in".to_owned(), false, true)), 1));
+            assert_eq!(ask("127.0.0.2:50000"), (Some(("sub".to_owned(), true, PacketFate::Dropped)), 1));
+            assert_eq!(ask("127.0.0.3:50000"), (Some(("in".to_owned(), true, PacketFate::Accepted)), 1));
+            assert_eq!(ask("127.0.0.4:50000"), (Some(("in".to_owned(), false, PacketFate::Dropped)), 1));
             assert_eq!(ask("127.0.0.2:50001"), (None, 0));
             trace.stop().expect("stopped");
             assert!(!sh("nft list tables").contains("hostgw-trace"));
