@@ -57,6 +57,7 @@ fn the_recipe_works_on_a_healthy_node() {
         let node = healthy(privilege);
         let outcome = rehearse(&node, &[], 0);
         outcome.says("11 of 11 connections work after the plan").says("✓ rollback restores this node");
+        assert_eq!(node.state_dir(), None, "a rehearsal leaves no record on the node");
         // The node is already as planned.
         node.hostgw_ok(&["apply", "--yes"]);
         let again = rehearse(&node, &["--json"], 0).json();
