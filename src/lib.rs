@@ -54,7 +54,7 @@
 //! | [`kernel`] | Linux: observes, commits, runs checks, and creates what simulate needs; contains all netlink code |
 //! | [`apply`] | transactions: lock, journal, commit, verify, check, roll back |
 //! | [`reconcile`] | brings a node to a desired state or back: observe, plan, approve, commit, verify, wait, undo; neither prints nor prompts |
-//! | [`simulate`] | runs a cluster in network namespaces, applies it, and verifies it with packets |
+//! | [`simulate`] | runs a cluster, or a copy of this node, in network namespaces, applies it, and verifies it with packets |
 //! | [`guide`] | the guides, as text for a terminal, as manual pages, and as modules of this documentation |
 //! | [`text`] | text that people read: [`text::Untrusted`] input, escaping, shell quoting, line wrapping |
 //! | `clock` | the wall clock |
@@ -104,6 +104,7 @@
 //! | what happens between a command and the first write | `src/reconcile/run.rs` | `src/reconcile/turn.rs`, `src/reconcile/apply.rs` |
 //! | the transaction, or what recovery does | `src/apply/transaction.rs` | `src/apply/state_dir`, `src/record/transaction.rs`; `tests/e2e/faults.rs`, `tests/e2e/kills.rs` |
 //! | `apply --confirm` | `src/reconcile/pending.rs` | `src/reconcile/supervisor.rs`, `src/reconcile/decide.rs`; `tests/e2e/confirm.rs` |
+//! | what `hostgw rehearse` copies | `src/kernel/copy.rs` | `src/kernel/nat/ruleset.rs`, `src/simulate/rehearse.rs`; `tests/e2e/rehearse.rs` |
 //! | the shell script | `src/render/shell/body.sh` | `src/render/shell/mod.rs`; `tests/e2e/render.rs`, `tests/cases/cli/render-linux.out` |
 //! | the PowerShell scripts | `src/render/powershell/apply.ps1` | `src/render/powershell/mod.rs`, `src/plan/windows`, which computes the same plan; `tests/powershell` |
 //! | files that are restored at boot | `src/render/shell/persist` | `src/cli/persisted.rs`; `tests/e2e/persist.rs` |

@@ -333,6 +333,7 @@ documents! {
     platforms "src/guide/platforms.md"
     performance "src/guide/performance.md"
     pull_requests "src/guide/pull-requests.md"
+    rehearsal "src/guide/rehearsal.md"
     simulation "src/guide/simulation.md"
     troubleshooting "src/guide/troubleshooting.md"
     windows "src/guide/windows.md"

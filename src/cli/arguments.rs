@@ -12,7 +12,7 @@ use crate::{guide::GUIDES, render::NetplanId, text::duration};
 pub(super) const EXIT_CODES: &str = "\
 Exit codes:
     0  success, or no changes
-    1  unexpected error; simulate: a connection or another test failed
+    1  unexpected error; simulate, rehearse: a connection or another test failed
     2  changes planned, changes made, or drift found; only with --detailed-exitcode
     3  the configuration is invalid or does not fit this node; check-cni: the file must be
        changed
@@ -129,6 +129,12 @@ pub(super) enum Verb {
     Validate(ValidateOptions),
     /// Build the cluster in network namespaces, apply the plans there, and send packets between all pods.
     Simulate(SimulateOptions),
+    /// Try the plan on a copy of this node, firewall included, and send packets.
+    ///
+    /// Copies this node's interfaces, addresses, policy rules, routes, sysctls and firewall to a network namespace, plays
+    /// other nodes, a pod and the outside around it, and tests the connections of this node before and after the plan.
+    /// Needs root to read the firewall. Changes nothing on the node.
+    Rehearse(RehearseOptions),
     /// Print the JSON Schema of the configuration or of another document.
     Schema(SchemaOptions),
     /// Print a completion script for a shell.
@@ -158,6 +164,7 @@ impl Verb {
             Self::Status(_) => "hostgw status",
             Self::Snapshot => "hostgw snapshot",
             Self::Simulate(_) => "hostgw simulate",
+            Self::Rehearse(_) => "hostgw rehearse",
             _ => "this command",
         }
     }
@@ -181,6 +188,7 @@ impl Verb {
                 (matches!(options.format(), FindingsFormat::Json | FindingsFormat::Sarif), None)
             }
             Self::Simulate(options) => (options.json, None),
+            Self::Rehearse(options) => (options.json, None),
             Self::Snapshot | Self::Render(_) | Self::Schema(_) | Self::Supervise => (false, None),
             Self::Completions(_) | Self::Man(_) | Self::Help(_) => (false, None),
         };
@@ -632,6 +640,9 @@ pub(super) enum Subject {
     #[cfg(target_os = "linux")]
     /// `hostgw simulate --json`.
     Simulate,
+    #[cfg(target_os = "linux")]
+    /// `hostgw rehearse --json`.
+    Rehearse,
     /// The error of any command with `--json` that fails before it has a result.
     Error,
 }
@@ -687,6 +698,34 @@ pub(super) struct SimulateOptions {
     #[arg(long = "network", value_name = "CIDR", value_parser = network)]
     pub networks: Vec<IpNet>,
     /// Keep the cluster running until Ctrl-C, and print how to enter each namespace.
+    #[arg(long, conflicts_with = "json")]
+    pub keep: bool,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RehearseOptions {
+    #[command(flatten)]
+    pub target: TargetOptions,
+    /// Take over foreign objects that conflict with the plan, as `hostgw apply --adopt` does.
+    #[arg(long)]
+    pub adopt: bool,
+    /// Allow a mass removal, as `hostgw apply --allow-removals` does.
+    #[arg(long, value_name = "N")]
+    pub allow_removals: Option<usize>,
+    /// Play N other nodes: those that the plan cannot connect, the first of each operating system, the first and last in
+    /// the file, and random others [default: 10, or all nodes if there are fewer].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub sample: Option<u32>,
+    /// Play the same nodes as the earlier run that printed SEED; pass the same --sample, too.
+    #[arg(long, value_name = "SEED")]
+    pub seed: Option<u64>,
+    /// List every connection, instead of summarizing those with the same result.
+    #[arg(long, conflicts_with = "json")]
+    pub full: bool,
+    /// Keep the copy running until Ctrl-C, and print how to enter each namespace. The rollback is not tested.
     #[arg(long, conflicts_with = "json")]
     pub keep: bool,
     /// Print the result as JSON.

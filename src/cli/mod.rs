@@ -38,6 +38,8 @@ mod plan;
 mod plan_shape;
 mod program;
 mod progress_line;
+#[cfg(target_os = "linux")]
+mod rehearse;
 mod render;
 #[cfg(target_os = "linux")]
 mod reporter;
@@ -154,6 +156,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::Validate(options) => validate::run(options, &output),
         #[cfg(target_os = "linux")]
         Verb::Simulate(options) => simulate::run(options, &output),
+        #[cfg(target_os = "linux")]
+        Verb::Rehearse(options) => rehearse::run(options, &output),
         Verb::Schema(options) => schema::run(options, &output),
         Verb::Completions(options) => completions::run(options, &output),
         Verb::Man(options) => man::run(options, &output),

@@ -13,7 +13,7 @@ use super::{
     validate::ValidateJson,
 };
 #[cfg(target_os = "linux")]
-use super::{history::History, simulate::SimulationJson, status::Status};
+use super::{history::History, rehearse::RehearsalJson, simulate::SimulationJson, status::Status};
 use crate::{
     config,
     plan::windows::WindowsObserved,
@@ -47,6 +47,8 @@ fn text(subject: Subject) -> String {
         Subject::Validate => schema_text::<ValidateJson>(),
         #[cfg(target_os = "linux")]
         Subject::Simulate => schema_text::<SimulationJson>(),
+        #[cfg(target_os = "linux")]
+        Subject::Rehearse => schema_text::<RehearsalJson>(),
         Subject::Error => schema_text::<ErrorDocument>(),
     }
 }

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     config::Loaded,
     error::{Error, Kind},
-    kernel,
+    kernel::{self, Namespace},
     model::{Cluster, Family, OperatingSystem, SysctlKey},
     plan::node_named,
     render::Palette,
@@ -94,7 +94,7 @@ pub(super) fn run(options: &SimulateOptions, output: &Output) -> VerbResult {
     };
     if options.keep {
         show()?;
-        keep(&simulation, &scratch.path, output, || interrupt.is_raised());
+        keep(simulation.namespaces(), &scratch.path, output, || interrupt.is_raised());
     } else if options.json {
         output.json(&SimulationJson {
             format: 1,
@@ -130,7 +130,7 @@ fn neighbor_table_fulls() -> u64 {
 }
 
 /// Raises the limit of open files: every namespace and every socket needs a descriptor.
-fn raise_file_limit() {
+pub(super) fn raise_file_limit() {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
     let raised = rustix::process::Rlimit { current: limit.maximum, maximum: limit.maximum };
     // If that fails, a smaller cluster still fits.
@@ -159,7 +159,7 @@ fn works(simulation: &Simulation, connections: &[Connection], promises: &[Promis
         && promises.iter().all(|promise| promise.kept)
 }
 
-fn interrupted() -> Error {
+pub(super) fn interrupted() -> Error {
     Error::new(Kind::Interrupted, "interrupted; everything was cleaned up")
 }
 
@@ -191,8 +191,8 @@ fn choose(cluster: &Cluster, options: &SimulateOptions) -> Result<Choice, Error>
 }
 
 /// A directory for the journals of the nodes, which is removed with the simulation.
-struct Scratch {
-    path: PathBuf,
+pub(super) struct Scratch {
+    pub path: PathBuf,
     _lock: File,
 }
 
@@ -200,7 +200,7 @@ impl Scratch {
     const PREFIX: &str = "hostgw-simulate-";
     const LOCK: &str = "lock";
 
-    fn new() -> Result<Self, Error> {
+    pub(super) fn new() -> Result<Self, Error> {
         let parent = std::env::temp_dir();
         Self::clean(&parent);
         // A process in another PID namespace can have the same ID, and share the directory.
@@ -236,7 +236,12 @@ impl Drop for Scratch {
 }
 
 /// Prints how to enter each namespace, then waits for a signal.
-fn keep(simulation: &Simulation, scratch: &Path, output: &Output, is_over: impl Fn() -> bool) {
+pub(super) fn keep<'a>(
+    namespaces: impl Iterator<Item = (String, &'a Namespace)>,
+    scratch: &Path,
+    output: &Output,
+    is_over: impl Fn() -> bool,
+) {
     let process = std::process::id();
     let user = if is_in_first_user_namespace() {
         String::new()
@@ -244,7 +249,7 @@ fn keep(simulation: &Simulation, scratch: &Path, output: &Output, is_over: impl 
         format!("--preserve-credentials --user=/proc/{process}/ns/user ")
     };
     output.say("The cluster keeps running until you press Ctrl-C. To enter a node from another shell:");
-    for (name, namespace) in simulation.namespaces() {
+    for (name, namespace) in namespaces {
         let descriptor = namespace.descriptor();
         output.say_verbatim(&format!("  {name:<24} nsenter {user}--net=/proc/{process}/fd/{descriptor}"));
     }
@@ -369,7 +374,7 @@ fn networks(text: &mut String, simulation: &Simulation) {
     text.push('\n');
 }
 
-fn mark(works: bool, palette: &Palette) -> String {
+pub(super) fn mark(works: bool, palette: &Palette) -> String {
     if works { palette.add.apply_to("✓").to_string() } else { palette.conflict.apply_to("✗").to_string() }
 }
 
@@ -438,11 +443,16 @@ fn failures(text: &mut String, connections: &[Connection], palette: &Palette) {
 }
 
 fn pair(connection: &Connection) -> String {
-    let to = connection.to.as_ref().map_or_else(|| "outside".to_owned(), ToString::to_string);
-    match connection.kind {
-        ConnectionKind::PodToPod => format!("pod of {} -> pod of {to}", connection.from),
-        ConnectionKind::NodeToPod => format!("node {} -> pod of {to}", connection.from),
-        ConnectionKind::PodToOutside => format!("pod of {} -> outside", connection.from),
+    described(connection.kind, &connection.from, connection.to.as_ref())
+}
+
+/// Describes a connection by its ends.
+pub(super) fn described(kind: ConnectionKind, from: &Untrusted, to: Option<&Untrusted>) -> String {
+    let to = to.map_or_else(|| "outside".to_owned(), ToString::to_string);
+    match kind {
+        ConnectionKind::PodToPod => format!("pod of {from} -> pod of {to}"),
+        ConnectionKind::NodeToPod => format!("node {from} -> pod of {to}"),
+        ConnectionKind::PodToOutside => format!("pod of {from} -> outside"),
     }
 }
 

@@ -52,6 +52,7 @@ guides! {
     pull_requests "pull-requests" "review a change as the routes it will add and remove"
     windows "windows" "Windows nodes, and Linux nodes without hostgw"
     simulation "simulation" "try a configuration in network namespaces"
+    rehearsal "rehearsal" "try a plan on a copy of this node, firewall included"
     ownership "ownership" "what hostgw manages, and what it never touches"
     boot "boot" "what happens at boot, and how to restore routes, NAT and sysctls"
     exit_codes_and_json "exit-codes-and-json" "exit codes, JSON documents and environment variables"

@@ -94,6 +94,20 @@ impl Interfaces {
         self.send(&format!("bring up {name}"), &[change])
     }
 
+    /// Brings up those of the interfaces `names` that exist.
+    ///
+    /// # Errors
+    /// Returns the kernel's error.
+    pub fn up_existing(&mut self, names: &[String]) -> Result<(), Error> {
+        let links = self.links()?;
+        let indexes = names.iter().filter_map(|name| links.index(name));
+        let up = indexes.map(|index| LinkUnspec::new_with_index(index).up().build());
+        let changes: Vec<Message> = up
+            .map(|change| Message { message_type: RTM_NEWLINK, flags: 0, payload: message(&change) })
+            .collect();
+        self.send("bring up interfaces", &changes)
+    }
+
     /// Assigns an address, with the length of its on-link prefix, to an interface. Waits until the address
     /// is usable: the kernel adds the local route of an IPv6 address in a work queue, even without duplicate address
     /// detection (`addrconf_dad_start`, net/ipv6/addrconf.c).
@@ -149,6 +163,24 @@ impl Interfaces {
             payload: message(&route),
         };
         self.send(&format!("add a route to {destination} via {gateway}"), &[change])
+    }
+
+    /// Adds a foreign route to destinations that are on the link of the interface `name`.
+    ///
+    /// # Errors
+    /// Returns the kernel's error.
+    pub fn route_on_link(&mut self, destination: IpNet, name: &str) -> Result<(), Error> {
+        let route = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(destination.addr(), destination.prefix_len())
+            .map_err(|error| Error::unexpected(format!("cannot add a route to {destination}: {error}")))?
+            .output_interface(self.index(name)?)
+            .build();
+        let change = Message {
+            message_type: RTM_NEWROUTE,
+            flags: NLM_F_CREATE | NLM_F_EXCL,
+            payload: message(&route),
+        };
+        self.send(&format!("add a route to {destination} on {name}"), &[change])
     }
 
     /// Removes a route.

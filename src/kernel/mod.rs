@@ -2,6 +2,7 @@
 //!
 //! Every read and write acts on the network namespace of the calling thread.
 
+mod copy;
 mod ffi;
 mod fingerprint;
 mod link;
@@ -11,6 +12,7 @@ mod namespace;
 mod nat;
 mod neighbor;
 mod netlink;
+mod omission;
 mod policy_rule;
 mod probe;
 mod route;
@@ -41,10 +43,13 @@ use link::Links;
 use netlink::{KernelError, Refused, Requests, Socket};
 use sysctl::{Accepts, ReplaceError};
 
+pub use copy::{Cable, CopyTotals, LinkImage, NodeCopy, NodeImage, legacy_drops};
 pub use fingerprint::{Fingerprint, FingerprintScope, fingerprint};
 pub use lookup::Lookup;
 pub use make::Interfaces;
 pub use namespace::{Namespace, become_root_of_own_user_namespace};
+pub use nat::{CopiedRules, FirewallTrace, NatError, PacketFate, TracedVerdict};
+pub use omission::Omission;
 pub use sysctl::can_write;
 
 /// The number of route messages to send between two checks for a signal.
@@ -188,8 +193,8 @@ fn commit_nat(changes: &[&NatChange], interrupt: &Interrupt) -> Result<(), Commi
     nat::replace(changes, interrupt).map_err(|error| {
         let (why, hint) = (error.to_string(), error.hint().map(ToOwned::to_owned));
         match error {
-            nat::NatError::Interrupted => CommitError::Interrupted,
-            nat::NatError::Overtaken(_) | nat::NatError::Unsteady => CommitError::Stale { why, hint },
+            NatError::Interrupted => CommitError::Interrupted,
+            NatError::Overtaken(_) | NatError::Unsteady => CommitError::Stale { why, hint },
             _ => CommitError::Refused { object: "NAT".to_owned(), why, hint },
         }
     })
@@ -388,7 +393,7 @@ fn unreadable(what: &str, error: &KernelError) -> Error {
     Error::unexpected(format!("cannot read {what}: {error}")).with_hint_if(error.inconsistent_hint())
 }
 
-fn unreadable_nat(error: &nat::NatError) -> Error {
+fn unreadable_nat(error: &NatError) -> Error {
     Error::unexpected(format!("cannot read NAT: {error}")).with_hint_if(error.hint())
 }
 

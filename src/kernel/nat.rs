@@ -1,15 +1,18 @@
 //! Reads and replaces the nftables tables named `hostgw`.
 //!
-//! hostgw writes no other nftables object. It reads the chains of other tables only to find out what they do with the
-//! packets of pods.
+//! On the node, hostgw writes no other nftables object. It reads the chains of other tables to find out what they do with
+//! the packets of pods, and whole tables to copy them to another namespace.
 
 pub(super) mod abi;
 mod chains;
+mod compat;
 mod decode;
 mod read;
+mod ruleset;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod trace;
 mod write;
 
 use std::{
@@ -24,6 +27,8 @@ use crate::{apply::Interrupt, model::Family, state::NatTable};
 
 pub use chains::firewall;
 pub use read::observe;
+pub use ruleset::{CopiedRules, Ruleset};
+pub use trace::{FirewallTrace, PacketFate, TracedVerdict};
 pub use write::replace;
 
 /// The reason that NAT could not be read or written.

@@ -41,7 +41,18 @@ impl<'a> Apply<'a> {
         allowed_removals: Option<usize>,
         guard: &'a dyn Fn(&Session) -> Result<(), Error>,
     ) -> Result<Self, Error> {
-        Ok(Self { session, dir: records::state_dir()?, allowed_removals, guard })
+        Ok(Self::in_dir(session, records::state_dir()?, allowed_removals, guard))
+    }
+
+    /// Prepares an apply whose records are in `dir`.
+    #[must_use]
+    pub fn in_dir(
+        session: Session,
+        dir: StateDir,
+        allowed_removals: Option<usize>,
+        guard: &'a dyn Fn(&Session) -> Result<(), Error>,
+    ) -> Self {
+        Self { session, dir, allowed_removals, guard }
     }
 
     /// Checks that a configuration that lost its nodes does not silently remove their routes.

@@ -57,15 +57,23 @@ impl Rollback {
     /// # Errors
     /// Returns what failed, and what became of the node.
     pub fn run(self, caller: &dyn Caller<Undo>) -> Result<RollbackResult, Failure> {
-        let (dir, timeout) = (records::state_dir()?, caller.lock_timeout());
-        let look = ActivityWatch::begin(&dir)?;
-        let mut found = self.find(&dir);
+        self.run_in(&records::state_dir()?, caller)
+    }
+
+    /// Undoes the newest transaction that is recorded in `dir`.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_in(self, dir: &StateDir, caller: &dyn Caller<Undo>) -> Result<RollbackResult, Failure> {
+        let timeout = caller.lock_timeout();
+        let look = ActivityWatch::begin(dir)?;
+        let mut found = self.find(dir);
         let mut lock = None;
         if !look.was_exclusive()? {
             // Do not base any decision on another command's unfinished transaction.
-            waiting_for_lock(&dir, caller);
-            lock = Some(take_lock(&dir, timeout, "rollback", caller)?);
-            found = self.find(&dir);
+            waiting_for_lock(dir, caller);
+            lock = Some(take_lock(dir, timeout, "rollback", caller)?);
+            found = self.find(dir);
         }
         let Some(shown) = found? else { return Ok(RollbackResult::NothingRecorded) };
         caller.show(&shown, !caller.is_unattended())?;
@@ -74,15 +82,15 @@ impl Rollback {
         caller.approve(&shown, None)?;
         let _lock = match lock {
             Some(lock) => lock,
-            None => take_lock(&dir, timeout, "rollback", caller)?,
+            None => take_lock(dir, timeout, "rollback", caller)?,
         };
         caller.interrupt()?;
-        match newest(&dir)? {
+        match newest(dir)? {
             Some((record, _)) if record.id == shown.record.id => {}
             Some((newer, _)) if newer.id > shown.record.id => return Err(more_recent(&newer).into()),
             _ => return Ok(RollbackResult::AlreadyUndone(shown.record)),
         }
-        let Some(now) = self.find(&dir)? else { return Ok(RollbackResult::NothingRecorded) };
+        let Some(now) = self.find(dir)? else { return Ok(RollbackResult::NothingRecorded) };
         if now.plan != shown.plan {
             if !caller.is_unattended() {
                 return Err(plan_changed("run `hostgw rollback` again to review the new plan").into());
@@ -90,7 +98,7 @@ impl Rollback {
             caller.event(Event::PlanChanged);
             caller.show(&now, false)?;
         }
-        self.undo(&dir, now)
+        self.undo(dir, now)
     }
 
     /// Plans without the lock and without writing anything. The inner result says whether the plan could be committed.

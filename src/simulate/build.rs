@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// The interface of pods, of the router and of the outside host.
-const ETH: &str = "eth0";
+pub(super) const ETH: &str = "eth0";
 /// The router's interface to the outside.
 const TO_OUTSIDE: &str = "outside";
 
@@ -39,11 +39,7 @@ impl Lab {
     /// # Errors
     /// Returns an error if the kernel refuses a part of it, or if `keep_going` returns one.
     pub fn build(topology: &Topology, keep_going: &KeepGoing) -> Result<Self, Error> {
-        let switch = namespace()?;
-        inside(&switch, || {
-            let mut interfaces = Interfaces::open()?;
-            (0..topology.segments.len()).try_for_each(|segment| interfaces.bridge(&bridge_of(segment)))
-        })?;
+        let switch = build_switch(topology)?;
         let (router, outside) = build_outside(topology, &switch)?;
         let count = topology.machines.len();
         let nodes = workers::each("building nodes", count, keep_going, |number| {
@@ -61,7 +57,7 @@ const DEFAULTS: [(&str, &str); 4] =
 /// the second that duplicate address detection takes.
 const DEFAULTS_V6: [(&str, &str); 1] = [("accept_dad", "0")];
 
-fn namespace() -> Result<Namespace, Error> {
+pub(super) fn namespace() -> Result<Namespace, Error> {
     let cannot = |error: io::Error| Error::unexpected(format!("cannot make a network namespace: {error}"));
     let namespace = Namespace::new().map_err(cannot)?;
     namespace
@@ -96,20 +92,30 @@ pub fn inside<T: Send>(
 }
 
 /// The destination that `ip route` prints as `default`.
-fn default_route(family: Family) -> IpNet {
+pub(super) fn default_route(family: Family) -> IpNet {
     match family {
         Family::V4 => Ipv4Net::default().into(),
         Family::V6 => Ipv6Net::default().into(),
     }
 }
 
+/// Builds the nodes' links.
+pub(super) fn build_switch(topology: &Topology) -> Result<Namespace, Error> {
+    let switch = namespace()?;
+    inside(&switch, || {
+        let mut interfaces = Interfaces::open()?;
+        (0..topology.segments.len()).try_for_each(|segment| interfaces.bridge(&bridge_of(segment)))
+    })?;
+    Ok(switch)
+}
+
 /// The bridge that is a link of nodes.
-fn bridge_of(segment: usize) -> String {
+pub(super) fn bridge_of(segment: usize) -> String {
     format!("link{segment}")
 }
 
 /// Connects the interface `peer` of another namespace with a link of nodes.
-fn connect(
+pub(super) fn connect(
     switch: &Namespace,
     segment: usize,
     port: &str,
@@ -123,11 +129,18 @@ fn connect(
     })
 }
 
-fn add_addresses(interfaces: &mut Interfaces, name: &str, addresses: &PerFamily<IpNet>) -> Result<(), Error> {
+pub(super) fn add_addresses(
+    interfaces: &mut Interfaces,
+    name: &str,
+    addresses: &PerFamily<IpNet>,
+) -> Result<(), Error> {
     addresses.iter().try_for_each(|(_, address)| interfaces.address(name, *address))
 }
 
-fn build_outside(topology: &Topology, switch: &Namespace) -> Result<(Namespace, Namespace), Error> {
+pub(super) fn build_outside(
+    topology: &Topology,
+    switch: &Namespace,
+) -> Result<(Namespace, Namespace), Error> {
     let (router, outside) = (namespace()?, namespace()?);
     for segment in 0..topology.segments.len() {
         connect(switch, segment, &format!("router{segment}"), &format!("eth{segment}"), &router)?;
@@ -168,7 +181,11 @@ fn enable_forwarding(family: Family) -> Result<(), Error> {
         .map_err(|error: io::Error| Error::unexpected(format!("cannot write {file}: {error}")))
 }
 
-fn build_node(machine: &Machine, number: usize, switch: &Namespace) -> Result<(Namespace, Namespace), Error> {
+pub(super) fn build_node(
+    machine: &Machine,
+    number: usize,
+    switch: &Namespace,
+) -> Result<(Namespace, Namespace), Error> {
     let (node, pod) = (namespace()?, namespace()?);
     connect(switch, machine.segment, &format!("port{number}"), &machine.interface, &node)?;
     // The names must differ from the egress interface's.

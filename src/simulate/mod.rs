@@ -3,12 +3,14 @@
 //! `topology` derives the machines from the configuration, and `build` creates them. Each node is then applied as by
 //! `hostgw apply`. `trial` lists the connections to test, in rounds; `probe` sends the packets of a round, `trace` finds
 //! the hop that dropped one, and `promises` verifies the guarantees of hostgw. `workers` spreads the nodes over the
-//! processors. Only file descriptors refer to the namespaces, so they disappear when the process ends for any reason.
+//! processors. `rehearse` puts a copy of this node in the place of the first machine. Only file descriptors refer to the
+//! namespaces, so they disappear when the process ends for any reason.
 
 mod build;
 mod networks;
 mod probe;
 mod promises;
+mod rehearse;
 mod topology;
 mod trace;
 mod trial;
@@ -31,8 +33,10 @@ use crate::{
     text::Untrusted,
 };
 use build::{Lab, inside};
+use networks::Networks;
 use probe::{Endpoint, Probe};
 pub use promises::Promise;
+pub use rehearse::{Rehearsal, RehearsalOptions, RehearsedConnection};
 pub use topology::{Machine, Topology, sample};
 use trial::Trial;
 
@@ -68,6 +72,16 @@ pub struct NodeResult {
     pub refused: Vec<Untrusted>,
 }
 
+impl NodeResult {
+    fn new(machine: &Machine, outcome: PlanOutcome) -> Self {
+        let (totals, refused) = match outcome {
+            Ok(totals) => (totals, Vec::new()),
+            Err(why) => (Totals::default(), why),
+        };
+        Self { name: machine.name.clone(), os: machine.os, totals, refused }
+    }
+}
+
 /// The result of a connection test.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -101,7 +115,7 @@ pub enum ConnectionKind {
 }
 
 impl Simulation {
-    /// Builds the nodes at `indexes` of `cluster`, in these `networks` ([`Topology::new`]), and applies each one's plan.
+    /// Builds the nodes at `indexes` of `cluster`, in these `networks` (`--network`), and applies each one's plan.
     /// Journals are stored under `scratch`.
     ///
     /// # Errors
@@ -114,7 +128,7 @@ impl Simulation {
         scratch: &std::path::Path,
         keep_going: &KeepGoing,
     ) -> Result<Self, Error> {
-        let mut topology = Topology::new(cluster, indexes, networks)?;
+        let mut topology = Topology::new(cluster, indexes, Networks::of(cluster, networks)?)?;
         let count = topology.machines.len();
         let lab = Lab::build(&topology, keep_going)?;
         let unsupported_sysctls = remove_unsupported_sysctls(&mut topology.cluster, &lab)?;
@@ -122,12 +136,8 @@ impl Simulation {
             prepare_node(&topology, &lab, number, scratch)
         })?;
         let (mut nodes, mut before) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        for (machine, (initial, applied)) in topology.machines.iter().zip(prepared) {
-            let (totals, refused) = match applied {
-                Ok(totals) => (totals, Vec::new()),
-                Err(why) => (Totals::default(), why),
-            };
-            nodes.push(NodeResult { name: machine.name.clone(), os: machine.os, totals, refused });
+        for (machine, (initial, outcome)) in topology.machines.iter().zip(prepared) {
+            nodes.push(NodeResult::new(machine, outcome));
             before.push(initial);
         }
         Ok(Self { topology, lab, before, unsupported_sysctls, nodes })
@@ -199,26 +209,42 @@ impl Simulation {
         keep_going: &KeepGoing,
         connections: &mut Vec<Connection>,
     ) -> Result<(), Error> {
-        let machines = &self.topology.machines;
         let trials = trial::all(&self.topology, family);
-        let mut testers = Testers::open(&self.lab, family)?;
+        let results = self.try_all(&trials, family, probe::PORT, keep_going)?;
+        connections.extend(
+            trials.iter().zip(results).map(|(trial, result)| self.connection(trial, family, result.reason)),
+        );
+        Ok(())
+    }
+
+    fn connection(&self, trial: &Trial, family: Family, reason: Option<String>) -> Connection {
+        let machines = &self.topology.machines;
+        Connection {
+            kind: trial.kind,
+            from: machines[trial.from].name.clone(),
+            to: trial.to.map(|to| machines[to].name.clone()),
+            family,
+            works: reason.is_none(),
+            reason: reason.map(Into::into),
+        }
+    }
+
+    /// Runs the trials, and those that fail once more. Returns their results.
+    fn try_all(
+        &self,
+        trials: &[Trial],
+        family: Family,
+        port: u16,
+        keep_going: &KeepGoing,
+    ) -> Result<Vec<TrialResult>, Error> {
+        let mut testers = Testers::open(&self.lab, family, port)?;
         let all: Vec<usize> = (0..trials.len()).collect();
         let mut results = vec![TrialResult::default(); trials.len()];
-        self.run_trials(&mut testers, &trials, &all, &mut results, keep_going)?;
+        self.run_trials(&mut testers, trials, &all, &mut results, keep_going)?;
         // Other programs may have filled the neighbor table: the failed trials are repeated once.
         let failed: Vec<usize> = all.into_iter().filter(|trial| results[*trial].answer.is_none()).collect();
-        self.run_trials(&mut testers, &trials, &failed, &mut results, keep_going)?;
-        for (trial, TrialResult { reason, .. }) in trials.iter().zip(results) {
-            connections.push(Connection {
-                kind: trial.kind,
-                from: machines[trial.from].name.clone(),
-                to: trial.to.map(|to| machines[to].name.clone()),
-                family,
-                works: reason.is_none(),
-                reason: reason.map(Into::into),
-            });
-        }
-        Ok(())
+        self.run_trials(&mut testers, trials, &failed, &mut results, keep_going)?;
+        Ok(results)
     }
 
     /// Runs the trials of `subset` in rounds, and explains those that fail while the neighbor table still shows why.
@@ -307,14 +333,8 @@ fn prepare_node(
             _ => FingerprintScope::Everything,
         };
         let fingerprint = kernel::fingerprint(&scope)?;
-        let applied = match apply_node(cluster, index, &records) {
-            Ok(totals) => Ok(totals),
-            Err(Failure::Untouched(error)) if error.kind == Kind::Invalid => {
-                Err(std::iter::once(error.message).chain(error.details).collect())
-            }
-            Err(failure) => return Err(node_error(&cluster.nodes[index].name, failure)),
-        };
-        Ok((Before { records, scope, fingerprint }, applied))
+        let outcome = apply_or_refuse(cluster, index, &records)?;
+        Ok((Before { records, scope, fingerprint }, outcome))
     })
 }
 
@@ -337,10 +357,11 @@ struct Testers {
 }
 
 impl Testers {
-    fn open(lab: &Lab, family: Family) -> Result<Self, Error> {
+    fn open(lab: &Lab, family: Family, port: u16) -> Result<Self, Error> {
         let namespaces = || lab.nodes.iter().flat_map(|(node, pod)| [node, pod]).chain([&lab.outside]);
-        let endpoints =
-            namespaces().map(|namespace| Endpoint::open(namespace, family)).collect::<Result<_, _>>()?;
+        let endpoints = namespaces()
+            .map(|namespace| Endpoint::open(namespace, family, port))
+            .collect::<Result<_, _>>()?;
         let stacks = namespaces()
             .chain([&lab.router])
             .map(|namespace| inside(namespace, Interfaces::open))
@@ -375,6 +396,17 @@ fn remove_unsupported_sysctls(cluster: &mut Cluster, lab: &Lab) -> Result<Vec<Sy
         cluster.sysctls.retain(|(key, _)| !unsupported_sysctls.contains(key));
     }
     Ok(unsupported_sysctls)
+}
+
+/// Applies the node at `index`. That it refuses its plan is no error.
+fn apply_or_refuse(cluster: &Cluster, index: usize, records: &StateDir) -> Result<PlanOutcome, Error> {
+    match apply_node(cluster, index, records) {
+        Ok(totals) => Ok(Ok(totals)),
+        Err(Failure::Untouched(error)) if error.kind == Kind::Invalid => {
+            Ok(Err(std::iter::once(error.message).chain(error.details).collect()))
+        }
+        Err(failure) => Err(node_error(&cluster.nodes[index].name, failure)),
+    }
 }
 
 /// Applies the node at `index` as `hostgw apply --yes` does, in the namespace of the calling thread.

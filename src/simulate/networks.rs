@@ -16,6 +16,10 @@ pub struct Networks {
     of_family: PerFamily<Vec<Network>>,
     /// Whether they were derived from the nodes' addresses.
     pub are_assumed: bool,
+    /// The networks on the link of the first machine, by family and number. Empty if its addresses decide.
+    pub home: BTreeSet<(Family, usize)>,
+    /// The numbers of the networks in which addresses are allocated.
+    allocation: PerFamily<usize>,
 }
 
 /// A network of nodes.
@@ -37,7 +41,7 @@ impl Networks {
     pub fn of(cluster: &Cluster, given: &[IpNet]) -> Result<Self, Error> {
         check(cluster, given)?;
         let mut of_family = PerFamily::default();
-        let mut are_assumed = false;
+        let (mut are_assumed, mut allocation) = (false, PerFamily::default());
         for (family, whole) in cluster.prefixes.iter() {
             let given: Vec<IpNet> =
                 given.iter().copied().filter(|prefix| Family::from(*prefix) == family).collect();
@@ -60,22 +64,71 @@ impl Networks {
                 Network { prefix, taken: inside.collect(), cluster: *whole }
             };
             *of_family.get_mut(family) = Some(prefixes.into_iter().map(network).collect());
+            *allocation.get_mut(family) = Some(0);
         }
-        Ok(Self { of_family, are_assumed })
+        Ok(Self { of_family, are_assumed, home: BTreeSet::new(), allocation })
     }
 
-    /// Returns the number of the network of an address, and the address with the length of its prefix.
+    /// Returns the networks around a node that has the addresses `own` and these `gateways`: its own networks, each /24
+    /// (IPv4) and /64 (IPv6) with an address of another node outside of them, and one to allocate addresses in.
+    pub fn around(cluster: &Cluster, own: &PerFamily<IpNet>, gateways: &PerFamily<IpNet>) -> Self {
+        /// The number of addresses that suffice for the nodes of a sample.
+        const ROOMY: usize = 100;
+        let mut networks = Self {
+            of_family: PerFamily::default(),
+            are_assumed: false,
+            home: BTreeSet::new(),
+            allocation: PerFamily::default(),
+        };
+        for (family, whole) in cluster.prefixes.iter() {
+            let own = own.get(family).copied();
+            let nodes = || cluster.nodes.iter().filter_map(|node| node.addresses.get(family).copied());
+            let is_outside = |address: &IpAddr| own.is_none_or(|own| !own.contains(address));
+            let mut prefixes: Vec<IpNet> = own.iter().map(IpNet::trunc).collect();
+            let others: BTreeSet<IpNet> = nodes().filter(is_outside).map(assumed).collect();
+            prefixes.extend(others);
+            let is_roomy = own.is_some_and(|own| own.hosts().take(ROOMY).count() == ROOMY);
+            let allocation = if is_roomy { 0 } else { prefixes.len() };
+            if !is_roomy {
+                prefixes.push(for_documentation(family));
+            }
+            if own.is_some() {
+                networks.home.extend([(family, 0), (family, allocation)]);
+            }
+            let mut known: BTreeSet<IpAddr> = nodes().collect();
+            known.extend(own.iter().chain(gateways.get(family)).map(IpNet::addr));
+            let network = |prefix: IpNet| {
+                let taken = known.iter().copied().filter(|address| prefix.contains(address)).collect();
+                Network { prefix, taken, cluster: *whole }
+            };
+            *networks.of_family.get_mut(family) = Some(prefixes.into_iter().map(network).collect());
+            *networks.allocation.get_mut(family) = Some(allocation);
+        }
+        networks
+    }
+
+    /// Returns the number of the smallest network with an address, and the address with the length of its prefix.
     pub fn with_length(&self, address: IpAddr) -> Option<(usize, IpNet)> {
-        let networks = self.of_family.get(Family::from(address))?;
-        let number = networks.iter().position(|network| network.prefix.contains(&address))?;
-        Some((number, networks[number].with_length(address)))
+        let networks = self.of_family.get(Family::from(address))?.iter().enumerate();
+        let those_with_it = networks.filter(|(_, network)| network.prefix.contains(&address));
+        let (number, network) = those_with_it.max_by_key(|(_, network)| network.prefix.prefix_len())?;
+        Some((number, network.with_length(address)))
+    }
+
+    /// Allocates an unused address of a family. Returns the number of its network, too.
+    ///
+    /// # Errors
+    /// Returns [`Kind::Invalid`] if none is free.
+    pub fn allocate(&mut self, family: Family) -> Result<(usize, IpNet), Error> {
+        let number = self.allocation.get(family).copied().unwrap_or(0);
+        Ok((number, self.allocate_in(family, number)?))
     }
 
     /// Allocates an unused address in network `number` of a family.
     ///
     /// # Errors
     /// Returns [`Kind::Invalid`] if none is free.
-    pub fn allocate(&mut self, family: Family, number: usize) -> Result<IpNet, Error> {
+    pub fn allocate_in(&mut self, family: Family, number: usize) -> Result<IpNet, Error> {
         let network = self.of_family.get_mut(family).as_mut().and_then(|networks| networks.get_mut(number));
         let missing = || Error::unexpected(format!("the nodes have no network {number} for {family}"));
         network.ok_or_else(missing)?.allocate()
@@ -150,7 +203,7 @@ fn for_documentation(family: Family) -> IpNet {
     }
 }
 
-/// Returns the smallest prefix that contains all of these, if they are of one family.
+/// Returns the smallest prefix that contains all of these; `None` if there are none, or of both families.
 pub fn common_prefix(prefixes: impl Iterator<Item = IpNet>) -> Option<IpNet> {
     prefixes.map(Some).reduce(|a, b| {
         let (mut net, b) = (a?, b?);

@@ -14,7 +14,7 @@ use super::build::inside;
 use crate::{error::Error, kernel::Namespace, model::Family};
 
 /// The first dynamic port. Nothing else listens in these namespaces.
-const PORT: u16 = 49_152;
+pub const PORT: u16 = 49_152;
 /// How often to repeat unanswered questions: the first packets may wait for neighbor resolution.
 const RETRY_INTERVAL: Duration = Duration::from_millis(150);
 /// The ID of the next question.
@@ -27,31 +27,41 @@ pub const TIMEOUT: Duration = Duration::from_millis(400);
 /// How long to keep waiting after each answer.
 const QUIET_PERIOD: Duration = Duration::from_millis(300);
 
-/// A socket in a namespace.
+/// The distance from the port that answers to the port that asks. They differ, because a question in one direction and
+/// one in the other would otherwise be the same flow to connection tracking.
+const ASKING: u16 = 8_192;
+
+/// The sockets in a namespace.
 #[derive(Debug)]
 pub struct Endpoint {
-    socket: UdpSocket,
+    /// Receives questions, and answers them.
+    answering: UdpSocket,
+    /// Sends questions, and receives the answers.
+    asking: UdpSocket,
+    /// The port that answers. Packets of another port are another flow to connection tracking.
+    port: u16,
 }
 
 impl Endpoint {
-    /// Opens a socket of `family` in `namespace`, to ask and to answer.
+    /// Opens sockets of `family` in `namespace`, to answer on `port` and to ask.
     ///
     /// # Errors
     /// Returns an error if it cannot be opened.
-    pub fn open(namespace: &Namespace, family: Family) -> Result<Self, Error> {
+    pub fn open(namespace: &Namespace, family: Family, port: u16) -> Result<Self, Error> {
         let any: IpAddr = match family {
             Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
             Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
         };
         inside(namespace, || {
-            let open = || -> io::Result<UdpSocket> {
-                let socket = UdpSocket::bind(SocketAddr::new(any, PORT))?;
+            let open = |port| -> io::Result<UdpSocket> {
+                let socket = UdpSocket::bind(SocketAddr::new(any, port))?;
                 socket.set_nonblocking(true)?;
                 Ok(socket)
             };
-            let socket = open()
-                .map_err(|error| Error::unexpected(format!("cannot open a socket to probe with: {error}")))?;
-            Ok(Self { socket })
+            let both = || Ok(Self { answering: open(port)?, asking: open(port + ASKING)?, port });
+            both().map_err(|error: io::Error| {
+                Error::unexpected(format!("cannot open a socket to probe with: {error}"))
+            })
         })
     }
 }
@@ -90,8 +100,8 @@ pub fn ask(
             next += RETRY_INTERVAL;
         }
         let time = next.saturating_duration_since(Instant::now());
-        for endpoint in ready(endpoints, listening, time).map_err(failed)? {
-            receive(endpoint, &mut answers, first).map_err(failed)?;
+        for socket in ready(endpoints, listening, time).map_err(failed)? {
+            receive(socket, &mut answers, first).map_err(failed)?;
         }
         let remaining = answers.iter().filter(|answer| answer.is_none()).count();
         if remaining < unanswered {
@@ -104,19 +114,22 @@ pub fn ask(
 /// Sends the unanswered questions. A send error counts as no answer.
 fn send_unanswered(endpoints: &[Endpoint], probes: &[Probe], answers: &[Option<IpAddr>], first: u32) {
     for ((id, probe), _) in (first..).zip(probes).zip(answers).filter(|(_, answer)| answer.is_none()) {
-        let _ = endpoints[probe.from].socket.send_to(&question(id), SocketAddr::new(probe.to, PORT));
+        let Endpoint { asking, port, .. } = &endpoints[probe.from];
+        let _ = asking.send_to(&question(id), SocketAddr::new(probe.to, *port));
     }
 }
 
-/// Waits up to `time`, and returns the endpoints that have received something.
+/// Waits up to `time`, and returns the sockets that have received something.
 fn ready<'a>(
     endpoints: &'a [Endpoint],
     listening: &[usize],
     time: Duration,
-) -> io::Result<Vec<&'a Endpoint>> {
-    let listening: Vec<&Endpoint> = listening.iter().map(|index| &endpoints[*index]).collect();
+) -> io::Result<Vec<&'a UdpSocket>> {
+    let listening = listening.iter().map(|index| &endpoints[*index]);
+    let listening: Vec<&UdpSocket> =
+        listening.flat_map(|endpoint| [&endpoint.answering, &endpoint.asking]).collect();
     let mut descriptors: Vec<_> =
-        listening.iter().map(|endpoint| PollFd::new(&endpoint.socket, PollFlags::IN)).collect();
+        listening.iter().map(|socket| PollFd::new(*socket, PollFlags::IN)).collect();
     let time = Timespec::try_from(time).map_err(io::Error::other)?;
     match poll(&mut descriptors, Some(&time)) {
         Ok(_) => {}
@@ -133,13 +146,13 @@ fn ready<'a>(
 }
 
 /// Reads all received packets: answers questions and records answers.
-fn receive(endpoint: &Endpoint, answers: &mut [Option<IpAddr>], first: u32) -> io::Result<()> {
+fn receive(socket: &UdpSocket, answers: &mut [Option<IpAddr>], first: u32) -> io::Result<()> {
     let mut buffer = [0_u8; 64];
     loop {
-        match endpoint.socket.recv_from(&mut buffer) {
+        match socket.recv_from(&mut buffer) {
             Ok((length, from)) => match parse(&buffer[..length]) {
                 Some(ProbeMessage::Question(id)) => {
-                    let _ = endpoint.socket.send_to(&answer(id, from.ip()), from);
+                    let _ = socket.send_to(&answer(id, from.ip()), from);
                 }
                 Some(ProbeMessage::Answer(id, seen)) => {
                     let index = id.checked_sub(first).and_then(|index| usize::try_from(index).ok());

@@ -28,7 +28,7 @@ pub struct Promise {
 }
 
 impl Promise {
-    fn new(promise: &'static str, broken: Vec<String>) -> Self {
+    pub(super) fn new(promise: &'static str, broken: Vec<String>) -> Self {
         Self { promise, kept: broken.is_empty(), broken: broken.into_iter().map(Into::into).collect() }
     }
 }

@@ -78,25 +78,28 @@ pub struct Machine {
 
 impl Topology {
     /// Creates the topology of the nodes at `indexes`. Allocates the addresses that the configuration omits. Nodes in
-    /// different networks (see `Networks::of`) are on different links, unless they share one in the other family.
+    /// different networks are on different links, unless they share one in the other family.
     ///
     /// # Errors
-    /// Returns [`Kind::Invalid`] if no address is free to allocate, or if a node is in none of the `networks`.
-    pub fn new(cluster: &Cluster, indexes: &[usize], networks: &[IpNet]) -> Result<Self, Error> {
-        let mut networks = Networks::of(cluster, networks)?;
+    /// Returns [`Kind::Invalid`] if no address is free to allocate.
+    pub fn new(cluster: &Cluster, indexes: &[usize], mut networks: Networks) -> Result<Self, Error> {
         let mut simulated = cluster.clone();
         let mut machines = Vec::with_capacity(indexes.len());
         let mut segments: Vec<LinkSegment> = Vec::new();
         let mut numbers_of = Vec::with_capacity(indexes.len());
         for &index in indexes {
-            let (machine, numbers) = machine(&mut simulated, index, &mut networks)?;
+            let (machine, mut numbers) = machine(&mut simulated, index, &mut networks)?;
+            if machines.is_empty() {
+                numbers.retain(|(family, _)| !networks.home.iter().any(|(home, _)| home == family));
+                numbers.extend(&networks.home);
+            }
             machines.push(machine);
             merge(&mut segments, numbers.clone());
             numbers_of.push(numbers);
         }
         for segment in &mut segments {
             for (family, number) in segment.numbers.clone() {
-                let router = networks.allocate(family, number)?;
+                let router = networks.allocate_in(family, number)?;
                 segment.networks.push(router.trunc());
                 segment.router.push(router);
             }
@@ -161,7 +164,7 @@ fn machine(
         let known = node.addresses.get(family).and_then(|address| networks.with_length(*address));
         let (number, address) = match known {
             Some(known) => known,
-            None => (0, networks.allocate(family, 0)?),
+            None => networks.allocate(family)?,
         };
         numbers.insert((family, number));
         *addresses.get_mut(family) = Some(address);
@@ -261,6 +264,10 @@ mod tests {
         config::load(&document).unwrap_or_else(|invalid| panic!("{}", invalid.render(false)))
     }
 
+    fn topology_of(cluster: &Cluster, indexes: &[usize], networks: &[IpNet]) -> Result<Topology, Error> {
+        Topology::new(cluster, indexes, Networks::of(cluster, networks)?)
+    }
+
     fn v4(net: &PerFamily<IpNet>) -> String {
         net.v4.map_or_else(String::new, |net| net.to_string())
     }
@@ -271,7 +278,7 @@ mod tests {
             "  - {name: a, os: linux, podCIDR: 10.244.0.0/24, address: 172.30.0.11}
   - {name: w, os: windows, podCIDR: 10.244.1.128/25, address: 172.30.0.12, egressInterface: vEthernet (Ethernet)}\n",
         );
-        let topology = Topology::new(&cluster, &[0, 1], &[]).expect("a topology");
+        let topology = topology_of(&cluster, &[0, 1], &[]).expect("a topology");
         let windows = &topology.machines[1];
         assert_eq!((windows.interface.as_str(), windows.os), ("eth0", OperatingSystem::Windows));
         assert_eq!(v4(&windows.bridge), "10.244.1.130/25");
@@ -290,13 +297,13 @@ mod tests {
   - {name: c, os: linux, podCIDR: 10.244.2.0/24, address: 172.30.9.1}\n",
         );
         let topology =
-            Topology::new(&cluster, &[0, 1, 2], &["172.30.0.0/20".parse().unwrap()]).expect("a topology");
+            topology_of(&cluster, &[0, 1, 2], &["172.30.0.0/20".parse().unwrap()]).expect("a topology");
         let addresses: Vec<_> = topology.machines.iter().map(|machine| v4(&machine.addresses)).collect();
         assert_eq!(addresses, ["172.30.0.1/20", "172.30.0.2/20", "172.30.9.1/20"]);
         assert_eq!(v4(&topology.machines[1].pod), "10.244.1.2/30");
         assert_eq!(topology.segments.len(), 1);
         let without_addresses =
-            Topology::new(&self::cluster("  - {name: a, os: linux, podCIDR: 10.244.0.0/24}\n"), &[0], &[]);
+            topology_of(&self::cluster("  - {name: a, os: linux, podCIDR: 10.244.0.0/24}\n"), &[0], &[]);
         let alone = without_addresses.expect("a topology");
         assert_eq!(v4(&alone.machines[0].addresses), "192.0.2.1/24");
         let outside = alone.outside.v4.map(|(host, _)| host.to_string());
@@ -312,16 +319,16 @@ mod tests {
         let segments = |topology: &Topology| -> Vec<usize> {
             topology.machines.iter().map(|machine| machine.segment).collect()
         };
-        let topology = Topology::new(&cluster(nodes), &[0, 1, 2], &[]).expect("a topology");
+        let topology = topology_of(&cluster(nodes), &[0, 1, 2], &[]).expect("a topology");
         let [a, b, c] = segments(&topology).try_into().expect("three nodes");
         assert!(a == c && a != b && topology.are_networks_assumed);
         assert_eq!(v4(&topology.machines[0].router), "172.30.0.2/24");
         assert_eq!(v4(&topology.machines[1].router), "172.30.9.2/24");
         let given: Vec<IpNet> = ["172.30.0.0/21", "172.30.8.0/21"].map(|net| net.parse().unwrap()).to_vec();
-        let topology = Topology::new(&cluster(nodes), &[0, 1, 2], &given).expect("a topology");
+        let topology = topology_of(&cluster(nodes), &[0, 1, 2], &given).expect("a topology");
         assert_eq!(v4(&topology.machines[1].addresses), "172.30.9.1/21");
         assert!(topology.segments.len() == 2 && !topology.are_networks_assumed);
-        let error = Topology::new(&cluster(nodes), &[0, 1, 2], &given[..1]).expect_err("b is nowhere");
+        let error = topology_of(&cluster(nodes), &[0, 1, 2], &given[..1]).expect_err("b is nowhere");
         assert_eq!(error.message, "node b: 172.30.9.1 is in none of the networks 172.30.0.0/21");
         // A common network in the other family means one link.
         let dual = nodes.replace("/24, address: 172.30", "/24, address: [172.30").replace('}', "]}");
@@ -340,7 +347,7 @@ mod tests {
             format!("clusterPrefix: [10.244.0.0/16, 'fd00:244::/48']\negressInterface: eth0\nnodes:\n{dual}");
         let document = Document::new("hostgw.yaml", text, Format::Yaml);
         let cluster = config::load(&document).unwrap_or_else(|invalid| panic!("{}", invalid.render(false)));
-        let topology = Topology::new(&cluster, &[0, 1, 2], &[]).expect("a topology");
+        let topology = topology_of(&cluster, &[0, 1, 2], &[]).expect("a topology");
         assert_eq!(segments(&topology), [0, 0, 0]);
         assert_eq!(topology.segments[0].networks.len(), 3);
     }

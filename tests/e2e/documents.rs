@@ -250,6 +250,7 @@ fn every_document_matches_its_schema() {
         check(&["explain", "10.244.1.10", "--from", "10.244.0.10", "--json"], 0, "explain");
         check(&["explain", "10.244.1.10", "--json"], 3, "error");
         node.sh("nft delete set ip hostgw blocked");
+        check(&["rehearse", "--json", "-f", "new.yaml"], 0, "rehearse");
         check(&["destroy", "--dry-run", "--json"], 0, "transaction");
         check(&["rollback", "--dry-run", "--json"], 0, "transaction");
         // A pending apply, and one that was not confirmed.

@@ -356,6 +356,8 @@ fn simulations() {
     for file in ["wrong.json", "right.json", &named] {
         readings.read(&format!("simulate -f {file}"));
         readings.read(&format!("simulate --json -f {file}"));
+        readings.read(&format!("rehearse -f {file}"));
+        readings.read(&format!("rehearse --json -f {file}"));
     }
     readings.run_all();
 }

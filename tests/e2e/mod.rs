@@ -50,6 +50,7 @@ mod read_only;
 mod recipe;
 mod refusals;
 mod regressions;
+mod rehearse;
 mod render;
 mod render_foreign;
 mod reporting;

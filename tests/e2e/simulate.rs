@@ -35,14 +35,14 @@ fn machine(privilege: Privilege, configuration: &str) -> Namespace {
 }
 
 /// The network namespaces that a process holds by descriptors, as `net:[4026532177]`.
-fn namespaces_of(process: u32) -> Vec<PathBuf> {
+pub(super) fn namespaces_of(process: u32) -> Vec<PathBuf> {
     let Ok(descriptors) = fs::read_dir(format!("/proc/{process}/fd")) else { return Vec::new() };
     let links = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
     links.filter(|link| link.to_string_lossy().starts_with("net:")).collect()
 }
 
 /// Those of `namespaces` that any visible process is in or holds.
-fn still_exist(namespaces: &[PathBuf]) -> Vec<PathBuf> {
+pub(super) fn still_exist(namespaces: &[PathBuf]) -> Vec<PathBuf> {
     let processes =
         fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     let processes: Vec<u32> = processes.filter_map(|name| name.parse().ok()).collect();

@@ -10,14 +10,21 @@ pub(in crate::kernel) mod message {
     use super::SUBSYSTEM;
     pub(in crate::kernel) const NEWTABLE: u16 = SUBSYSTEM;
     pub(in crate::kernel) const GETTABLE: u16 = SUBSYSTEM + 1;
+    pub(in crate::kernel) const DELTABLE: u16 = SUBSYSTEM + 2;
+    pub(in crate::kernel) const NEWCHAIN: u16 = SUBSYSTEM + 3;
     pub(in crate::kernel) const GETCHAIN: u16 = SUBSYSTEM + 4;
     pub(in crate::kernel) const NEWRULE: u16 = SUBSYSTEM + 6;
     pub(in crate::kernel) const GETRULE: u16 = SUBSYSTEM + 7;
+    pub(in crate::kernel) const NEWSET: u16 = SUBSYSTEM + 9;
     pub(in crate::kernel) const GETSET: u16 = SUBSYSTEM + 10;
+    pub(in crate::kernel) const NEWSETELEM: u16 = SUBSYSTEM + 12;
     pub(in crate::kernel) const GETSETELEM: u16 = SUBSYSTEM + 13;
     pub(in crate::kernel) const NEWGEN: u16 = SUBSYSTEM + 15;
     pub(in crate::kernel) const GETGEN: u16 = SUBSYSTEM + 16;
+    pub(in crate::kernel) const TRACE: u16 = SUBSYSTEM + 17;
+    pub(in crate::kernel) const NEWOBJ: u16 = SUBSYSTEM + 18;
     pub(in crate::kernel) const GETOBJ: u16 = SUBSYSTEM + 19;
+    pub(in crate::kernel) const NEWFLOWTABLE: u16 = SUBSYSTEM + 22;
     pub(in crate::kernel) const GETFLOWTABLE: u16 = SUBSYSTEM + 23;
 }
 
@@ -34,6 +41,9 @@ pub(in crate::kernel) const fn protocol(family: Family) -> u8 {
 
 /// `NFNL_MSG_BATCH_BEGIN` (linux/netfilter/nfnetlink.h).
 pub(in crate::kernel) const BATCH_BEGIN: u16 = 16;
+
+/// `NFNL_MSG_BATCH_END` (linux/netfilter/nfnetlink.h).
+pub(in crate::kernel) const BATCH_END: u16 = 17;
 
 /// `NFNL_BATCH_GENID` (linux/netfilter/nfnetlink.h).
 pub(in crate::kernel) const BATCH_GENID: u16 = 1;

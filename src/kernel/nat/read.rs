@@ -106,7 +106,7 @@ fn unknown(families: &[Family], Unavailable { why, hint }: Unavailable) -> Vec<U
 }
 
 /// Reads the generation: a counter that changes with every change of any table in this namespace.
-fn read_generation(socket: &mut Socket) -> Result<u32, KernelError> {
+pub(super) fn read_generation(socket: &mut Socket) -> Result<u32, KernelError> {
     let dump = socket.get(message::GETGEN, &header(None))?;
     for (kind, payload) in dump.iter() {
         if kind == message::NEWGEN {

@@ -10,7 +10,7 @@ use crate::{
 };
 
 /// enum nft_meta_keys, enum nft_ct_keys and the like (linux/netfilter/nf_tables.h).
-mod key {
+pub(super) mod key {
     pub const META_DREG: u16 = 1;
     pub const META_KEY: u16 = 2;
     pub const META_LEN: u32 = 0;

@@ -12,4 +12,4 @@ mod wire;
 
 pub use error::{KernelError, Malformed};
 pub use socket::{Dump, Message, Refused, Requests, Socket};
-pub use wire::{Attributes, HEADER, NLM_F_REQUEST, attribute_at, put_attribute, put_message, text};
+pub use wire::{Attributes, HEADER, NLM_F_REQUEST, attribute_at, put_attribute, put_message, retain, text};

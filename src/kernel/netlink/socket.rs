@@ -171,6 +171,28 @@ impl Socket {
         Ok(Self { inner, sequence: 0, buffer: Vec::with_capacity(DATAGRAM) })
     }
 
+    /// Joins a multicast group, to receive its notifications with [`Self::drain`].
+    ///
+    /// # Errors
+    /// Returns the system call's error.
+    pub fn subscribe(&mut self, group: u32) -> io::Result<()> {
+        self.inner.add_membership(group)
+    }
+
+    /// Passes the type and payload of every message that has arrived to `take`. Lost messages are ignored.
+    pub fn drain(&mut self, mut take: impl FnMut(u16, &[u8])) {
+        loop {
+            match self.receive(RecvFlags::DONTWAIT) {
+                Ok(()) => {}
+                Err(Errno::NOBUFS | Errno::MSGSIZE) => continue,
+                Err(_) => return,
+            }
+            for message in Messages(&self.buffer).flatten() {
+                take(message.kind, message.payload);
+            }
+        }
+    }
+
     /// Requests a dump, with `flags` besides `NLM_F_DUMP`; `payload` is the family header and the attributes.
     ///
     /// # Errors

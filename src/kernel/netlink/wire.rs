@@ -257,3 +257,16 @@ pub fn put_attribute(bytes: &mut Vec<u8>, kind: u16, payload: &[u8]) -> Result<(
 pub fn text(payload: &[u8]) -> String {
     String::from_utf8_lossy(payload.split(|byte| *byte == 0).next().unwrap_or_default()).into_owned()
 }
+
+/// Returns the attributes in `bytes` whose types `keep` accepts, byte by byte. Ends at a malformed one.
+pub fn retain(bytes: &[u8], keep: impl Fn(u16) -> bool) -> Vec<u8> {
+    let (mut kept, mut at) = (Vec::with_capacity(bytes.len()), 0);
+    while let Some(Ok(attribute)) = attribute_at(bytes, at) {
+        if keep(attribute.kind) {
+            kept.extend_from_slice(bytes.get(at..attribute.payload.end).unwrap_or_default());
+            kept.resize(kept.len().next_multiple_of(4), 0);
+        }
+        at = attribute.next;
+    }
+    kept
+}

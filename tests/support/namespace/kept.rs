@@ -1,4 +1,5 @@
-//! A cluster that `hostgw simulate --keep` has built, for other tools to examine.
+//! A cluster that `hostgw simulate --keep`, or the copy of a node that `hostgw rehearse --keep` has built, for other tools
+//! to examine.
 
 use std::{
     collections::BTreeMap,
@@ -22,8 +23,13 @@ impl SimulatedCluster {
     pub fn new(privilege: Privilege, configuration: &str) -> Self {
         let machine = Namespace::new(privilege);
         machine.write("hostgw.yaml", configuration);
+        Self::kept_by(machine, &["simulate", "--keep"])
+    }
+
+    /// Runs a command that keeps what it builds.
+    pub fn kept_by(machine: Namespace, arguments: &[&str]) -> Self {
         let mut child = machine
-            .hostgw_command(&["simulate", "--keep"])
+            .hostgw_command(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -43,8 +49,13 @@ impl SimulatedCluster {
                 break;
             }
         }
-        let state = state.expect("simulate --keep says where its records are");
+        let state = state.expect("--keep says where its records are");
         Self { machine, child, entries, state }
+    }
+
+    /// The machine on which the command runs.
+    pub const fn machine(&self) -> &Namespace {
+        &self.machine
     }
 
     /// A command in the namespace `place`.

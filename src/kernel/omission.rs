@@ -1,0 +1,22 @@
+//! What a copy of a node lacks.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::text::Untrusted;
+
+/// An object of the node that its copy lacks, or has in another form.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Omission {
+    /// The object.
+    pub object: Untrusted,
+    /// What is different in the copy, and why.
+    pub why: Untrusted,
+}
+
+impl Omission {
+    pub(crate) fn new(object: impl Into<Untrusted>, why: impl Into<Untrusted>) -> Self {
+        Self { object: object.into(), why: why.into() }
+    }
+}

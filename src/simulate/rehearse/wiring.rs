@@ -1,0 +1,379 @@
+//! How the copy of a node is connected to the network that is played around it.
+
+use std::collections::BTreeSet;
+
+use ipnet::IpNet;
+
+use crate::{
+    error::{Error, Kind},
+    kernel::{Cable, Interfaces, LinkImage, Namespace, Omission},
+    model::{Cluster, Family, PerFamily, pod_address},
+    simulate::{
+        build::{self, ETH, add_addresses, inside},
+        networks::{Networks, common_prefix},
+        topology::Topology,
+    },
+    state::{Host, InterfaceAddress, Route},
+};
+
+/// The port of the node at the switch.
+const NODE_PORT: &str = "node";
+
+/// The interface of the node that leads to other nodes.
+#[derive(Debug)]
+enum Uplink {
+    /// The interface with this number is connected to the switch.
+    Link(u32),
+    /// The bridge with this name gets another port, which is.
+    NewPort(String),
+}
+
+/// The interface of the node that leads to its pods.
+#[derive(Debug)]
+enum PodSide {
+    /// The bridge with this name gets another port, which leads to the pod.
+    Bridge(String),
+    /// The interface with this number leads to the pod.
+    Link(u32),
+    /// The interface with this number leads to a single pod, by a host route and without an address of its own. It answers
+    /// for all addresses (`proxy_arp`).
+    Routed(u32),
+    /// No interface has the pod gateway: a bridge with this name is added.
+    NewBridge(String),
+}
+
+/// A default gateway on another interface than the egress interface.
+#[derive(Debug)]
+struct Leg {
+    link: u32,
+    name: String,
+    gateways: Vec<IpNet>,
+}
+
+/// The connections of the copy.
+#[derive(Debug)]
+pub(super) struct Wiring {
+    uplink: Uplink,
+    pod: PodSide,
+    legs: Vec<Leg>,
+    /// The addresses of the egress interface.
+    addresses: PerFamily<IpNet>,
+    /// The default gateways on the egress interface.
+    gateways: PerFamily<IpNet>,
+    /// The addresses of the interface of pods.
+    bridge: PerFamily<IpNet>,
+    /// The addresses of the pod, if routes to it determine them.
+    routed: PerFamily<IpNet>,
+    /// The families with a default gateway.
+    pub(super) families_with_gateway: BTreeSet<Family>,
+    /// What differs from the node.
+    pub(super) notes: Vec<Omission>,
+}
+
+impl Wiring {
+    /// Finds out how the node at `index` is connected.
+    ///
+    /// # Errors
+    /// Returns an error if it lacks its egress interface.
+    pub(super) fn of(
+        cluster: &Cluster,
+        index: usize,
+        host: &Host,
+        links: &[LinkImage],
+    ) -> Result<Self, Error> {
+        let node = &cluster.nodes[index];
+        let egress = cluster.egress_interface_of(node).and_then(|name| {
+            let has_name = |link: &&crate::state::Link| {
+                link.name == name.as_str() || link.altnames.iter().any(|other| *other == name.as_str())
+            };
+            host.links.iter().find(has_name)
+        });
+        let egress = egress.ok_or_else(|| {
+            Error::new(Kind::Invalid, format!("this node lacks the egress interface of node {}", node.name))
+        })?;
+        let image = |number: u32| links.iter().find(|link| link.index == number);
+        let uplink = match image(egress.index).filter(|link| link.is_bridge()) {
+            None => Uplink::Link(egress.index),
+            Some(bridge) => {
+                let is_hardware_port = |link: &&LinkImage| {
+                    link.master == Some(bridge.index)
+                        && !matches!(link.kind.as_deref(), Some("veth" | "tun" | "macvtap"))
+                };
+                links.iter().find(is_hardware_port).map_or_else(
+                    || Uplink::NewPort(bridge.name.as_raw().to_owned()),
+                    |port| Uplink::Link(port.index),
+                )
+            }
+        };
+        let mut wiring = Self {
+            uplink,
+            pod: PodSide::NewBridge(free_name(links, "cni")),
+            legs: Vec::new(),
+            addresses: PerFamily::default(),
+            gateways: PerFamily::default(),
+            bridge: PerFamily::default(),
+            routed: PerFamily::default(),
+            families_with_gateway: BTreeSet::new(),
+            notes: Vec::new(),
+        };
+        for family in Family::ALL {
+            let of_egress = |local: &&InterfaceAddress| {
+                local.device == egress.name && Family::from(local.address) == family && is_global(local)
+            };
+            let configured = node.addresses.get(family).copied();
+            let own = host.addresses.iter().filter(of_egress);
+            let own = own.min_by_key(|local| Some(local.address) != configured);
+            *wiring.addresses.get_mut(family) = own.map(with_length);
+        }
+        wiring.find_gateways(host, egress);
+        wiring.find_pods(cluster, index, host, image);
+        Ok(wiring)
+    }
+
+    fn find_gateways(&mut self, host: &Host, egress: &crate::state::Link) {
+        let is_default = |route: &&Route| route.destination.prefix_len() == 0;
+        for route in host.foreign.iter().chain(&host.others).filter(is_default) {
+            let (Some(gateway), Some(device)) = (route.next.gateway, &route.next.device) else { continue };
+            if Family::from(gateway) != route.family() || is_link_local(gateway) {
+                continue;
+            }
+            let Some(link) = host.links.iter().find(|link| link.name == *device) else { continue };
+            let local = host.addresses.iter().find(|local| {
+                local.device == *device && Family::from(local.address) == route.family() && is_global(local)
+            });
+            let net = local.map_or_else(
+                || gateway.into(),
+                |local| {
+                    let both = [gateway.into(), local.address.into()];
+                    let common = common_prefix(both.into_iter()).map_or(0, |net| net.prefix_len());
+                    let length = common.min(local.prefix.prefix_len());
+                    IpNet::new(gateway, length).unwrap_or_else(|_| gateway.into())
+                },
+            );
+            self.families_with_gateway.insert(route.family());
+            if link.index == egress.index {
+                let known = self.gateways.get_mut(route.family());
+                *known = known.or(Some(net));
+                continue;
+            }
+            match self.legs.iter_mut().find(|leg| leg.link == link.index) {
+                Some(leg) if !leg.gateways.contains(&net) => leg.gateways.push(net),
+                Some(_) => {}
+                None => {
+                    let name = format!("leg{}", link.index);
+                    self.legs.push(Leg { link: link.index, name, gateways: vec![net] });
+                }
+            }
+        }
+    }
+
+    fn find_pods<'a>(
+        &mut self,
+        cluster: &Cluster,
+        index: usize,
+        host: &Host,
+        image: impl Fn(u32) -> Option<&'a LinkImage>,
+    ) {
+        let node = &cluster.nodes[index];
+        for (family, cidr) in node.pod_cidrs.iter() {
+            let gateway = node.pod_gateway(family);
+            let link = |local: &InterfaceAddress| {
+                host.link(local.device.as_raw()).and_then(|link| image(link.index))
+            };
+            let leads_to_pods = |local: &&InterfaceAddress| {
+                let is_usable = |link: &LinkImage| {
+                    link.is_up()
+                        && link.name != "lo"
+                        && !matches!(self.uplink, Uplink::Link(uplink) if uplink == link.index)
+                };
+                cidr.prefix().contains(&local.address) && link(local).is_some_and(is_usable)
+            };
+            let holders = host.addresses.iter().filter(leads_to_pods);
+            let holder = holders.min_by_key(|local| Some(local.address) != gateway);
+            let length = cidr.prefix().prefix_len();
+            let address = holder.map_or(gateway, |local| Some(local.address));
+            *self.bridge.get_mut(family) = address.and_then(|address| IpNet::new(address, length).ok());
+            if let (PodSide::NewBridge(_), Some(link)) = (&self.pod, holder.and_then(link)) {
+                self.pod = if link.is_bridge() {
+                    PodSide::Bridge(link.name.as_raw().to_owned())
+                } else {
+                    PodSide::Link(link.index)
+                };
+            }
+        }
+        if matches!(self.pod, PodSide::NewBridge(_)) {
+            self.find_routed_pod(cluster, index, host);
+        }
+        if let PodSide::NewBridge(name) = &self.pod {
+            let gateways: Vec<String> = self.bridge.iter().map(|(_, net)| net.addr().to_string()).collect();
+            self.notes.push(Omission::new(
+                format!("the bridge {name}"),
+                format!(
+                    "added in the copy, as a CNI plugin does for the first pod: no interface has the pod gateway {}",
+                    gateways.join(", ")
+                ),
+            ));
+        }
+    }
+
+    /// Finds an interface with routes to a single pod, as Calico creates one for each.
+    fn find_routed_pod(&mut self, cluster: &Cluster, index: usize, host: &Host) {
+        for (family, cidr) in cluster.nodes[index].pod_cidrs.iter() {
+            let is_of_pod = |route: &&Route| {
+                route.destination.prefix_len() == route.destination.max_prefix_len()
+                    && cidr.prefix().contains(&route.destination)
+                    && route.next.gateway.is_none()
+            };
+            let routes = host.foreign.iter().chain(&host.others).filter(is_of_pod);
+            let mut usable = routes.filter_map(|route| {
+                let link = host.link(route.next.device.as_ref()?.as_raw()).filter(|link| link.up)?;
+                let is_veth = link.kind.as_ref().is_some_and(|kind| *kind == "veth") && link.master.is_none();
+                let is_known = !matches!(self.pod, PodSide::Routed(known) if known != link.index);
+                (is_veth && is_known).then_some((link.index, route.destination))
+            });
+            if let Some((link, pod)) = usable.next() {
+                self.pod = PodSide::Routed(link);
+                *self.routed.get_mut(family) = Some(pod);
+            }
+        }
+    }
+
+    /// The networks around the node.
+    pub(super) fn networks(&self, cluster: &Cluster) -> Networks {
+        Networks::around(cluster, &self.addresses, &self.gateways)
+    }
+
+    /// Gives the first machine of the topology the addresses of the node, and the router on its link that of the default
+    /// gateway.
+    pub(super) fn adjust(&self, topology: &mut Topology) {
+        let families: Vec<Family> = topology.cluster.prefixes.iter().map(|(family, _)| family).collect();
+        let home = topology.machines[0].segment;
+        for family in families {
+            let own = self.addresses.get(family).copied();
+            *topology.machines[0].addresses.get_mut(family) = own;
+            if let Some(gateway) = self.gateways.get(family).copied() {
+                let known = own.and_then(|own| topology.segments[home].router_of(&own));
+                let routers = &mut topology.segments[home].router;
+                routers.retain(|router| Some(*router) != known);
+                routers.push(gateway);
+                for machine in &mut topology.machines {
+                    let router = machine.router.get_mut(family);
+                    if machine.segment == home && *router == known {
+                        *router = Some(gateway);
+                    }
+                }
+                *topology.machines[0].router.get_mut(family) = Some(gateway);
+            }
+            if let Some(bridge) = self.bridge.get(family) {
+                let machine = &mut topology.machines[0];
+                let pod = pod_address(bridge.trunc(), Some(bridge.addr()));
+                *machine.bridge.get_mut(family) = Some(*bridge);
+                let routed = self.routed.get(family).copied();
+                *machine.pod.get_mut(family) = routed.or(IpNet::new(pod, bridge.prefix_len()).ok());
+            }
+        }
+    }
+
+    /// The cables that are plugged in when the copy is created.
+    pub(super) fn cables<'a>(
+        &self,
+        switch: &'a Namespace,
+        router: &'a Namespace,
+        pod: &'a Namespace,
+    ) -> Vec<Cable<'a>> {
+        let mut cables = Vec::new();
+        if let Uplink::Link(link) = self.uplink {
+            cables.push(Cable { link, to: switch, name: NODE_PORT.to_owned() });
+        }
+        if let PodSide::Link(link) | PodSide::Routed(link) = self.pod {
+            cables.push(Cable { link, to: pod, name: ETH.to_owned() });
+        }
+        cables.extend(self.legs.iter().map(|leg| Cable {
+            link: leg.link,
+            to: router,
+            name: leg.name.clone(),
+        }));
+        cables
+    }
+
+    /// Makes the other connections, and configures the pod and the router.
+    ///
+    /// # Errors
+    /// Returns the kernel's error.
+    pub(super) fn connect(
+        &self,
+        copy: &Namespace,
+        pod: &Namespace,
+        switch: &Namespace,
+        router: &Namespace,
+        topology: &Topology,
+    ) -> Result<(), Error> {
+        inside(copy, || {
+            let mut interfaces = Interfaces::open()?;
+            if let Uplink::NewPort(bridge) = &self.uplink {
+                interfaces.cable("uplink", NODE_PORT, switch)?;
+                interfaces.attach("uplink", bridge)?;
+            }
+            match &self.pod {
+                PodSide::Link(_) | PodSide::Routed(_) => {}
+                PodSide::Bridge(bridge) => {
+                    interfaces.cable("pod", ETH, pod)?;
+                    interfaces.attach("pod", bridge)?;
+                }
+                PodSide::NewBridge(bridge) => {
+                    interfaces.bridge(bridge)?;
+                    interfaces.cable("pod", ETH, pod)?;
+                    interfaces.attach("pod", bridge)?;
+                    add_addresses(&mut interfaces, bridge, &self.bridge)?;
+                }
+            }
+            Ok(())
+        })?;
+        let link = build::bridge_of(topology.machines[0].segment);
+        inside(switch, || Interfaces::open()?.attach(NODE_PORT, &link))?;
+        inside(router, || {
+            let mut interfaces = Interfaces::open()?;
+            for leg in &self.legs {
+                leg.gateways.iter().try_for_each(|net| interfaces.address(&leg.name, *net))?;
+            }
+            Ok(())
+        })?;
+        let machine = &topology.machines[0];
+        inside(pod, || {
+            let mut interfaces = Interfaces::open()?;
+            interfaces.up("lo")?;
+            add_addresses(&mut interfaces, ETH, &machine.pod)?;
+            if matches!(self.pod, PodSide::Routed(_)) {
+                let mut families = machine.pod.iter().map(|(family, _)| family);
+                return families
+                    .try_for_each(|family| interfaces.route_on_link(build::default_route(family), ETH));
+            }
+            machine.bridge.iter().try_for_each(|(family, bridge)| {
+                interfaces.route(build::default_route(family), bridge.addr())
+            })
+        })
+    }
+}
+
+fn with_length(local: &InterfaceAddress) -> IpNet {
+    IpNet::new(local.address, local.prefix.prefix_len()).unwrap_or_else(|_| local.address.into())
+}
+
+fn is_global(local: &InterfaceAddress) -> bool {
+    !is_link_local(local.address)
+}
+
+const fn is_link_local(address: std::net::IpAddr) -> bool {
+    match address {
+        std::net::IpAddr::V4(_) => false,
+        std::net::IpAddr::V6(address) => address.is_unicast_link_local(),
+    }
+}
+
+/// Returns a name for an interface that the node does not have.
+fn free_name(links: &[LinkImage], prefix: &str) -> String {
+    let mut names = (0..).map(|number: u32| format!("{prefix}{number}"));
+    names
+        .find(|name| links.iter().all(|link| link.name != name.as_str()))
+        .unwrap_or_else(|| prefix.to_owned())
+}

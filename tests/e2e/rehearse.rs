@@ -1,0 +1,451 @@
+//! `hostgw rehearse`: what it finds on nodes with firewalls, policy rules and NAT of other programs, and that it changes
+//! nothing on the node.
+
+use std::{fs, path::PathBuf, process::Stdio, thread, time::Duration};
+
+use serde_json::Value;
+
+use super::{NODE_1, NODE_2, NODE_3, RECIPE, cluster, node, simulate};
+use crate::support::namespace::{Namespace, Outcome, Privilege, SimulatedCluster, Snapshots, each};
+
+/// A node with the bridge of its pods and a default gateway.
+fn healthy(privilege: Privilege) -> Namespace {
+    let node = node(privilege);
+    node.observe(
+        "ip link add cni0 type bridge
+         ip link set cni0 up
+         ip address add 10.244.0.1/24 dev cni0
+         ip route add default via 172.30.0.1",
+    );
+    node.await_ipv6_addresses();
+    node
+}
+
+/// Runs `hostgw rehearse`, and fails unless the node is unchanged.
+#[track_caller]
+fn rehearse(node: &Namespace, options: &[&str], code: i32) -> Outcome {
+    let before = node.witness();
+    let arguments: Vec<&str> = ["rehearse"].into_iter().chain(options.iter().copied()).collect();
+    let outcome = node.hostgw(&arguments).expect(code);
+    node.assert_unchanged(&before, "a rehearsal");
+    outcome
+}
+
+/// The connections that fail, as `KIND FROM TO`.
+fn failing(outcome: &Outcome) -> Vec<String> {
+    let json = outcome.json();
+    let failing = json["connections"].as_array().unwrap().iter().filter(|it| it["works"] != true);
+    let text = |value: &Value| value.as_str().unwrap_or("outside").to_owned();
+    failing.map(|it| format!("{} {} {}", text(&it["kind"]), text(&it["from"]), text(&it["to"]))).collect()
+}
+
+/// The reasons of failures, each once.
+fn reasons(outcome: &Outcome) -> Vec<String> {
+    let json = outcome.json();
+    let connections = json["connections"].as_array().unwrap();
+    let mut reasons: Vec<String> =
+        connections.iter().filter_map(|it| Some(it["reason"].as_str()?.to_owned())).collect();
+    reasons.sort();
+    reasons.dedup();
+    reasons
+}
+
+#[test]
+fn the_recipe_works_on_a_healthy_node() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        let outcome = rehearse(&node, &[], 0);
+        outcome.says("11 of 11 connections work after the plan").says("✓ rollback restores this node");
+        assert_eq!(node.state_dir(), None, "a rehearsal leaves no record on the node");
+        // The node is already as planned.
+        node.hostgw_ok(&["apply", "--yes"]);
+        let again = rehearse(&node, &["--json"], 0).json();
+        assert_eq!((&again["totals"]["add"], &again["works"]), (&Value::from(0), &Value::from(true)));
+        assert!(
+            again["connections"].as_array().unwrap().iter().all(|it| it["workedBefore"] == true),
+            "{again}"
+        );
+    });
+}
+
+/// A machine on which no pod has started yet, without a default gateway.
+#[test]
+fn a_bare_node_gets_a_bridge_in_the_copy() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = node(privilege);
+        let outcome = rehearse(&node, &["--full"], 0);
+        outcome.says("added in the copy").says("no interface has the pod gateway 10.244.0.1");
+        outcome.says("IPv4 to the outside was not tested: this node has no default gateway");
+        outcome.says("10 of 10 connections work after the plan");
+    });
+}
+
+/// Rules that hostgw cannot decode: only packets show what they do.
+#[test]
+fn rules_of_iptables_that_drop_packets_are_named() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        node.observe(
+            "iptables-nft -N OTHER
+             iptables-nft -A FORWARD -i cni0 -m comment --comment first -j OTHER
+             iptables-nft -A OTHER -p tcp -m multiport --dports 80,443 -j ACCEPT
+             iptables-nft -A OTHER -d 10.244.1.0/24 -m ttl --ttl-gt 3 -m length --length 0:100 -j DROP",
+        );
+        let outcome = rehearse(&node, &[], 1);
+        let handle = node.run(["nft", "-a", "list", "chain", "ip", "filter", "OTHER"]);
+        let rule = handle.lines().find(|line| line.contains("drop")).expect("the rule");
+        let handle = rule.rsplit(' ').next().unwrap();
+        outcome.says(&format!("dropped by rule handle {handle} of chain OTHER in table ip filter"));
+        if privilege == Privilege::Root {
+            let mut snapshots = Snapshots::default();
+            snapshots.compare("rehearse-firewall", &outcome);
+            snapshots.conclude();
+        } else {
+            outcome.says("this user may not read whether there are any");
+        }
+        let json = rehearse(&node, &["--json"], 1);
+        assert_eq!(failing(&json), ["pod-to-pod linux-1 linux-2", "pod-to-pod linux-2 linux-1"]);
+    });
+}
+
+/// A program that decides about packets, such as an intrusion detection system, does not run in the copy.
+#[test]
+fn queues_to_programs_are_reported() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        node.observe("iptables-nft -A FORWARD -d 10.244.1.0/24 -j NFQUEUE --queue-num 3");
+        let json = rehearse(&node, &["--json"], 1);
+        assert_eq!(json.json()["omissions"][0]["object"], "the queue of chain FORWARD of table ip filter");
+        let reasons = reasons(&json);
+        assert!(reasons[0].starts_with("queued by rule handle "), "{reasons:?}");
+    });
+}
+
+#[test]
+fn a_forward_policy_of_drop_is_named() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        node.observe("iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -s 10.244.0.0/24 -d 10.244.2.0/24 -j ACCEPT");
+        let json = rehearse(&node, &["--json"], 1);
+        assert_eq!(reasons(&json), ["dropped by the policy of chain FORWARD in table ip filter"]);
+        assert!(failing(&json).contains(&"pod-to-outside linux-1 outside".to_owned()), "{json}");
+    });
+}
+
+#[test]
+fn sets_maps_and_verdict_maps_decide_in_the_copy() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        node.write(
+            "rules.nft",
+            r#"table inet guard {
+                counter seen {}
+                set peers { type ipv4_addr; flags interval; elements = { 10.244.0.0/16, 172.30.0.0/24 } }
+                set small { type ipv4_addr . ipv4_addr; flags interval; elements = { 10.244.0.0/24 . 10.244.2.0/24 } }
+                map ports { type inet_service : verdict; elements = { 22 : accept, 80 : goto refuse } }
+                chain refuse {
+                    counter name "seen" drop
+                }
+                chain forward { type filter hook forward priority 5; policy drop;
+                    ct state established,related accept
+                    udp dport vmap @ports
+                    ip saddr . ip daddr @small jump {
+                        meta mark 7 accept
+                        goto refuse
+                    }
+                    ip saddr @peers ip daddr { 10.244.0.0-10.244.1.255, 203.0.113.0/24 } accept
+                }
+            }
+            table ip idle { flags dormant; chain x { type filter hook forward priority 0; policy drop; }
+            }
+            "#,
+        );
+        node.sh("nft -f rules.nft");
+        let json = rehearse(&node, &["--json"], 1);
+        assert_eq!(failing(&json), ["pod-to-pod linux-1 win-1"]);
+        let reasons = reasons(&json);
+        assert!(reasons[0].contains("of chain refuse in table inet guard"), "{reasons:?}");
+    });
+}
+
+/// A mark that one table sets and a policy rule uses.
+#[test]
+fn marks_that_divert_packets_are_followed() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        node.observe(
+            "iptables-nft -t mangle -A PREROUTING -i cni0 -d 10.244.1.0/24 -m ttl --ttl-gt 3 -j MARK --set-mark 3
+             ip rule add pref 50 fwmark 3 lookup 100
+             ip route add blackhole default table 100",
+        );
+        let json = rehearse(&node, &["--json"], 1);
+        // Replies to the other node's pod are marked, too.
+        assert_eq!(failing(&json), ["pod-to-pod linux-1 linux-2", "pod-to-pod linux-2 linux-1"]);
+    });
+}
+
+#[test]
+fn a_foreign_policy_rule_is_the_reason() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        node.observe(
+            "ip rule add pref 10 from 10.244.0.0/24 lookup 99; ip route add blackhole 10.244.0.0/15 table 99",
+        );
+        let json = rehearse(&node, &["--json"], 1);
+        let reasons = reasons(&json);
+        assert!(reasons.iter().any(|reason| reason.contains("99")), "{reasons:?}");
+        assert!(failing(&json).contains(&"pod-to-pod linux-1 linux-2".to_owned()), "{json}");
+    });
+}
+
+#[test]
+fn strict_reverse_path_filtering_is_found() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        // Replies of pods come in where their route does not lead.
+        node.observe("sysctl -qw net.ipv4.conf.eth0.rp_filter=1; ip rule add pref 10 to 10.244.2.0/24 iif eth0 lookup 99
+                      ip route add 10.244.2.0/24 dev cni0 table 99; ip rule add pref 11 to 10.244.2.0/24 iif lo lookup 99");
+        let json = rehearse(&node, &["--json"], 1);
+        assert!(failing(&json).iter().any(|pair| pair.ends_with("win-1")), "{json}");
+    });
+}
+
+#[test]
+fn nat_that_catches_pod_traffic_is_named() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        node.observe("iptables-nft -t nat -A POSTROUTING -s 10.244.0.0/24 -o eth0 -m statistic --mode nth --every 1 --packet 0 -j MASQUERADE");
+        let json = rehearse(&node, &["--json"], 1);
+        assert_eq!(failing(&json), ["pod-to-pod linux-1 linux-2", "pod-to-pod linux-1 win-1"]);
+        let reasons = reasons(&json);
+        assert!(reasons[0].starts_with("masqueraded by rule handle "), "{reasons:?}");
+        assert!(reasons[0].contains("of chain POSTROUTING in table ip nat"), "{reasons:?}");
+    });
+}
+
+#[test]
+fn iptables_legacy_is_copied() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        // A user who is not root may not list the tables of a user namespace.
+        if privilege == Privilege::User || node.try_sh("XTABLES_LOCKFILE=/dev/null iptables-legacy -A FORWARD -d 10.244.1.0/24 -m ttl --ttl-gt 3 -j DROP").code != 0 {
+            crate::support::say("Left out: iptables-legacy does not work here");
+            return;
+        }
+        let json = rehearse(&node, &["--json"], 1);
+        assert_eq!(failing(&json), ["pod-to-pod linux-1 linux-2", "pod-to-pod linux-2 linux-1"]);
+        let rule = "iptables-legacy -t filter -A FORWARD -d 10.244.1.0/24 -m ttl --ttl-gt 3 -j DROP";
+        assert_eq!(reasons(&json), [format!("dropped by `{rule}`")]);
+        assert_eq!(json.json()["copied"]["legacyTables"], 1);
+    });
+}
+
+/// The egress interface is a bridge, and the default gateway is on another interface.
+#[test]
+fn a_bridge_with_a_hardware_port_and_a_second_interface() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = Namespace::new(privilege);
+        node.observe(
+            "ip link add eth0 type bridge
+             ip link add port0 type veth peer name lan0
+             ip link add mgmt0 type veth peer name lan1
+             ip link set port0 master eth0
+             for link in eth0 port0 lan0 mgmt0 lan1; do ip link set $link up; done
+             ip address add 172.30.0.11/24 dev eth0
+             ip address add 192.168.7.2/24 dev mgmt0
+             ip route add default via 192.168.7.1 dev mgmt0",
+        );
+        node.write("hostgw.yaml", RECIPE);
+        node.await_ipv6_addresses();
+        rehearse(&node, &[], 0).says("11 of 11 connections work after the plan");
+    });
+}
+
+/// What is played has other link-layer addresses than the node's real neighbors.
+#[test]
+fn permanent_neighbor_entries_of_played_machines_are_left_out() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        node.observe(
+            "ip neigh add 10.244.1.1 lladdr 02:00:00:00:00:01 dev eth0 nud permanent
+             ip neigh add 10.77.0.1 lladdr 02:00:00:00:00:02 dev lan0 nud permanent",
+        );
+        let json = rehearse(&node, &["--json"], 0).json();
+        let left_out: Vec<&str> =
+            json["omissions"].as_array().unwrap().iter().filter_map(|it| it["object"].as_str()).collect();
+        assert!(left_out.contains(&"neighbor entry 10.244.1.1 on eth0"), "{left_out:?}");
+        assert!(!left_out.iter().any(|object| object.contains("10.77.0.1")), "{left_out:?}");
+    });
+}
+
+/// Each pod has an interface of its own, with a host route and without an address, as with Calico.
+#[test]
+fn a_pod_behind_a_host_route() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = node(privilege);
+        node.observe(
+            "ip link add cali1 type veth peer name pod1
+             ip link set cali1 up; ip link set pod1 up
+             ip route add 10.244.0.7 dev cali1 scope link
+             ip route add default via 172.30.0.1
+             sysctl -qw net.ipv4.conf.cali1.proxy_arp=1 net.ipv4.neigh.cali1.proxy_delay=0
+             iptables-nft -A FORWARD -i cali1 -d 10.244.2.0/24 -m ttl --ttl-gt 3 -j DROP",
+        );
+        node.await_ipv6_addresses();
+        node.write("hostgw.yaml", &cluster("nextHop: node-address", &[NODE_1, NODE_2, NODE_3]));
+        let json = rehearse(&node, &["--json"], 1);
+        assert_eq!(failing(&json), ["pod-to-pod linux-1 linux-3", "pod-to-pod linux-3 linux-1"]);
+        assert_eq!(
+            json.json()["omissions"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|it| it["object"] == "the bridge cni0")
+                .count(),
+            0
+        );
+    });
+}
+
+#[test]
+fn both_families_are_rehearsed() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        node.observe(
+            "ip address add 2001:db8::11/64 dev eth0 nodad; ip address add fd00:244:0:1::1/64 dev cni0 nodad
+                      ip -6 route add default via 2001:db8::1",
+        );
+        node.await_ipv6_addresses();
+        node.write(
+            "hostgw.yaml",
+            "clusterPrefix: [10.244.0.0/16, 'fd00:244::/48']
+egressInterface: eth0
+nextHop: node-address
+nodes:
+  - {name: a, os: linux, podCIDR: [10.244.0.0/24, 'fd00:244:0:1::/64'], address: [172.30.0.11, '2001:db8::11']}
+  - {name: b, os: linux, podCIDR: [10.244.1.128/25, 'fd00:244:0:2::/112'], address: [172.30.0.12, '2001:db8::12']}
+",
+        );
+        rehearse(&node, &[], 0).says("14 of 14 connections work after the plan");
+    });
+}
+
+/// What `apply` refuses is refused with the same exit code, and nothing is copied.
+#[test]
+fn refused_plans_are_refused() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        node.observe("ip route add 10.244.1.0/24 via 172.30.0.99 proto static");
+        let applied = node.hostgw(&["apply", "--yes"]).expect(10);
+        let rehearsed = rehearse(&node, &[], 10);
+        assert_eq!(rehearsed.stdout, "");
+        assert!(applied.stderr.ends_with(&rehearsed.stderr), "{applied}\n{rehearsed}");
+        rehearse(&node, &["--adopt"], 0).says("11 of 11 connections work after the plan");
+        node.write("hostgw.yaml", &cluster("sysctls: {net.ipv4.nothing: 1}", &[NODE_1, NODE_2]));
+        rehearse(&node, &[], node.hostgw(&["apply", "--yes"]).code);
+    });
+}
+
+/// Only root can read the firewall.
+#[test]
+fn without_privileges_nothing_is_pretended() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        let outcome = node
+            .try_sh("exec setpriv --bounding-set -all --inh-caps -all --no-new-privs \"$HOSTGW\" rehearse");
+        outcome.expect(9).warns("requires CAP_NET_ADMIN");
+    });
+}
+
+#[test]
+fn many_nodes_are_sampled() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        let nodes: Vec<_> = (0..60)
+            .map(|n| (format!("n{n}"), format!("10.244.{n}.0/24"), format!("172.30.0.{}", n + 11)))
+            .collect();
+        let nodes: Vec<_> = nodes.iter().map(|(a, b, c)| (a.as_str(), b.as_str(), c.as_str())).collect();
+        node.write("hostgw.yaml", &cluster("", &nodes));
+        let json = rehearse(&node, &["--sample", "4", "--seed", "7", "--json"], 0).json();
+        assert_eq!((&json["of"], &json["seed"], &json["node"]), (&59.into(), &7.into(), &"n0".into()));
+        assert_eq!(json["others"].as_array().unwrap().len(), 4);
+        assert_eq!(json["connections"].as_array().unwrap().len(), 19);
+        rehearse(&node, &["--sample", "6"], 0)
+            .says("6 of 59 other nodes, drawn with --seed")
+            .says("and 2 more");
+    });
+}
+
+/// The copy that `--keep` leaves has the firewall and the policy rules of the node, and the plan.
+#[test]
+fn a_kept_copy_can_be_entered() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        node.observe(
+            "iptables-nft -A FORWARD -i eth0 -m ttl --ttl-lt 2 -j DROP; ip rule add pref 70 fwmark 9 lookup 9
+                      ip route add 10.99.0.0/16 via 172.30.0.77 table 9",
+        );
+        let kept = SimulatedCluster::kept_by(node, &["rehearse", "--keep"]);
+        for command in
+            ["nft -s list table ip filter", "ip rule", "ip route show table 9", "ip -o address show eth0"]
+        {
+            let strip = |text: String| text.replace(" nodad", "").replace("@lan0", "").replace("@if", " ");
+            let on_node = strip(kept.machine().observe(command));
+            assert_eq!(strip(kept.sh("node linux-1", command)), on_node, "{command}");
+        }
+        let routes = kept.sh("node linux-1", "ip route show proto 87");
+        assert!(routes.contains("10.244.2.0/24 via 10.244.2.2 dev eth0"), "{routes}");
+        let status = kept.sh("node linux-1", "\"$HOSTGW\" status");
+        assert!(status.contains("Drift: none"), "{status}");
+    });
+}
+
+#[test]
+fn nothing_is_left_behind() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        let before = node.witness();
+        for (signal, delay) in [("KILL", 0), ("KILL", 300), ("INT", 100), ("TERM", 1500)] {
+            let scratch = node.folder().join("scratch");
+            node.sh("mkdir -p scratch");
+            let mut child = node
+                .command("env")
+                .args(["--default-signal=INT,TERM", "sh", "-c", "TMPDIR=scratch exec \"$HOSTGW\" rehearse"])
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
+                .unwrap();
+            node.wait_until("a namespace exists", || !simulate::namespaces_of(child.id()).is_empty());
+            thread::sleep(Duration::from_millis(delay));
+            let namespaces = simulate::namespaces_of(child.id());
+            node.sh(&format!("kill -{signal} {}", child.id()));
+            let status = child.wait().unwrap();
+            assert_eq!(simulate::still_exist(&namespaces), Vec::<PathBuf>::new(), "after SIG{signal}");
+            if signal != "KILL" && status.code() == Some(130) {
+                assert_eq!(fs::read_dir(&scratch).unwrap().count(), 0, "after SIG{signal}");
+            }
+            node.assert_unchanged(&before, &format!("SIG{signal}"));
+        }
+    });
+}
