@@ -20,6 +20,8 @@ pub struct Networks {
     pub home: BTreeSet<(Family, usize)>,
     /// The numbers of the networks in which addresses are allocated.
     allocation: PerFamily<usize>,
+    /// The routers in the first networks, if they are known.
+    gateways: PerFamily<IpNet>,
 }
 
 /// A network of nodes.
@@ -66,7 +68,8 @@ impl Networks {
             *of_family.get_mut(family) = Some(prefixes.into_iter().map(network).collect());
             *allocation.get_mut(family) = Some(0);
         }
-        Ok(Self { of_family, are_assumed, home: BTreeSet::new(), allocation })
+        let (home, gateways) = (BTreeSet::new(), PerFamily::default());
+        Ok(Self { of_family, are_assumed, home, allocation, gateways })
     }
 
     /// Returns the networks around a node that has the addresses `own` and these `gateways`: its own networks, each /24
@@ -79,6 +82,7 @@ impl Networks {
             are_assumed: false,
             home: BTreeSet::new(),
             allocation: PerFamily::default(),
+            gateways: *gateways,
         };
         for (family, whole) in cluster.prefixes.iter() {
             let own = own.get(family).copied();
@@ -124,14 +128,31 @@ impl Networks {
         Ok((number, self.allocate_in(family, number)?))
     }
 
-    /// Allocates an unused address in network `number` of a family.
+    /// Returns the address of the router in network `number` of a family. A network around a node needs none.
     ///
     /// # Errors
-    /// Returns [`Kind::Invalid`] if none is free.
-    pub fn allocate_in(&mut self, family: Family, number: usize) -> Result<IpNet, Error> {
+    /// Returns [`Kind::Invalid`] if no address is free.
+    pub fn router(&mut self, family: Family, number: usize) -> Result<Option<IpNet>, Error> {
+        let is_home = self.home.contains(&(family, number));
+        match (self.gateways.get(family), number) {
+            (Some(gateway), 0) if is_home => Ok(Some(*gateway)),
+            _ => match self.allocate_in(family, number) {
+                Err(_) if is_home => Ok(None),
+                result => result.map(Some),
+            },
+        }
+    }
+
+    /// Allocates an unused address in network `number` of a family.
+    fn allocate_in(&mut self, family: Family, number: usize) -> Result<IpNet, Error> {
         let network = self.of_family.get_mut(family).as_mut().and_then(|networks| networks.get_mut(number));
         let missing = || Error::unexpected(format!("the nodes have no network {number} for {family}"));
         network.ok_or_else(missing)?.allocate()
+    }
+
+    /// Returns the prefix of network `number` of a family.
+    pub fn prefix(&self, family: Family, number: usize) -> Option<IpNet> {
+        self.of_family.get(family)?.get(number).map(|network| network.prefix)
     }
 
     /// Iterates over the prefixes of all networks.

@@ -99,9 +99,8 @@ impl Topology {
         }
         for segment in &mut segments {
             for (family, number) in segment.numbers.clone() {
-                let router = networks.allocate_in(family, number)?;
-                segment.networks.push(router.trunc());
-                segment.router.push(router);
+                segment.networks.extend(networks.prefix(family, number));
+                segment.router.extend(networks.router(family, number)?);
             }
         }
         for (machine, numbers) in machines.iter_mut().zip(numbers_of) {

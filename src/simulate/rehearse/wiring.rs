@@ -243,29 +243,14 @@ impl Wiring {
         Networks::around(cluster, &self.addresses, &self.gateways)
     }
 
-    /// Gives the first machine of the topology the addresses of the node, and the router on its link that of the default
-    /// gateway.
+    /// Gives the first machine of the topology the addresses of the node.
     pub(super) fn adjust(&self, topology: &mut Topology) {
         let families: Vec<Family> = topology.cluster.prefixes.iter().map(|(family, _)| family).collect();
-        let home = topology.machines[0].segment;
+        let machine = &mut topology.machines[0];
         for family in families {
-            let own = self.addresses.get(family).copied();
-            *topology.machines[0].addresses.get_mut(family) = own;
-            if let Some(gateway) = self.gateways.get(family).copied() {
-                let known = own.and_then(|own| topology.segments[home].router_of(&own));
-                let routers = &mut topology.segments[home].router;
-                routers.retain(|router| Some(*router) != known);
-                routers.push(gateway);
-                for machine in &mut topology.machines {
-                    let router = machine.router.get_mut(family);
-                    if machine.segment == home && *router == known {
-                        *router = Some(gateway);
-                    }
-                }
-                *topology.machines[0].router.get_mut(family) = Some(gateway);
-            }
+            *machine.addresses.get_mut(family) = self.addresses.get(family).copied();
+            *machine.router.get_mut(family) = self.gateways.get(family).copied();
             if let Some(bridge) = self.bridge.get(family) {
-                let machine = &mut topology.machines[0];
                 let pod = pod_address(bridge.trunc(), Some(bridge.addr()));
                 *machine.bridge.get_mut(family) = Some(*bridge);
                 let routed = self.routed.get(family).copied();
