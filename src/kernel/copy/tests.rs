@@ -104,7 +104,17 @@ table inet many {
         wscale 7
         timestamp sack-perm
     }
+    set seen { type ipv4_addr; size 100; flags dynamic; }
+    set counted { type ipv4_addr . inet_service; size 100; flags dynamic; counter; }
+    map last { type ipv4_addr : mark; size 100; flags dynamic; }
     chain raw { type filter hook prerouting priority raw;
+        add @seen { ip saddr }
+        add @counted { ip saddr . udp dport counter }
+        add @last { ip saddr : 5 }
+        delete @seen { ip daddr }
+        ct state new add @seen { ip daddr } counter
+        ct state new meter flood { ip saddr limit rate over 10/second } drop
+        meter slow { ip saddr timeout 60s limit rate over 10/minute } drop
         udp dport 53 notrack
         iif lo accept
     }
