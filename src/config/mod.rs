@@ -99,14 +99,15 @@ pub fn load(document: &Document) -> Result<Cluster, InvalidConfig> {
 
 /// Reads a configuration. Returns `None` if there is any error.
 fn load_valid(document: &Document) -> Option<Cluster> {
-    let mut drafts = Drafts::default();
+    let mut drafts = Drafts::with_room(document.text().len());
     let parsed = match document.parse_plain(&mut drafts) {
         Some(parsed) => parsed,
         None => {
-            drafts = Drafts::default();
+            drop(drafts);
             if let Some(cluster) = load_split(document, None) {
                 return Some(cluster);
             }
+            drafts = Drafts::with_room(document.text().len());
             document.parse_any(&mut drafts).ok()?
         }
     };
