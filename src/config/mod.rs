@@ -57,7 +57,7 @@ use problem::{ErrorSpots, Location, Problem};
 use receivers::{Drafts, SpotFinder};
 use split::SplitList;
 use structure::{StructureCheck, StructureReport};
-use tree::{NodeReceiver, Parsed, TreeNode};
+use tree::{Parsed, TreeNode};
 use validate::validate;
 
 /// A configuration that was read and found valid.
@@ -99,14 +99,15 @@ pub fn load(document: &Document) -> Result<Cluster, InvalidConfig> {
 
 /// Reads a configuration. Returns `None` if there is any error.
 fn load_valid(document: &Document) -> Option<Cluster> {
-    let mut drafts = Drafts::default();
+    let mut drafts = Drafts::with_room(document.text().len());
     let parsed = match document.parse_plain(&mut drafts) {
         Some(parsed) => parsed,
         None => {
+            drop(drafts);
             if let Some(cluster) = load_split(document, None) {
                 return Some(cluster);
             }
-            drafts.restart();
+            drafts = Drafts::with_room(document.text().len());
             document.parse_any(&mut drafts).ok()?
         }
     };
@@ -187,9 +188,10 @@ fn diagnose(document: &Document) -> Result<Cluster, InvalidConfig> {
         problems.push(Problem::new(Rule::Syntax, message, Location::value(ConfigPath::root())));
     }
     let mut finder = SpotFinder::new(problems.items());
-    let spots = match document.parse(&mut finder) {
-        Ok(parsed) if !finder.is_empty() => finder.finish(&parsed.root),
-        _ => ErrorSpots::new(),
+    let is_located = finder.is_empty();
+    let spots = match (!is_located).then(|| document.parse(&mut finder)) {
+        Some(Ok(parsed)) => finder.finish(&parsed.root),
+        Some(Err(_)) | None => ErrorSpots::new(),
     };
     Err(InvalidConfig::new(document.name(), source, &spots, problems))
 }

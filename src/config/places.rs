@@ -47,6 +47,11 @@ impl PathStep {
 }
 
 impl Places {
+    /// Creates places with room for a number of nodes with a few values each.
+    pub fn with_room(nodes: usize) -> Self {
+        Self { places: Vec::with_capacity(4 * nodes), trees: Vec::with_capacity(nodes), ..Self::default() }
+    }
+
     /// Creates places for more nodes of the same form.
     pub fn like(other: &Self) -> Self {
         Self { names: other.names.clone(), ids: other.ids.clone(), ..Self::default() }

@@ -128,6 +128,11 @@ impl<'a> PlainReader<'a, '_, '_> {
         matches!(self.peek_at(ahead), None | Some(b' ' | b'\n' | b'\r'))
     }
 
+    /// Returns `true` at what may follow the colon of a key.
+    fn is_separated(&self) -> bool {
+        self.is_blank_at(0) || self.peek() == Some(b'\t')
+    }
+
     fn spaces_at(&self, ahead: usize) -> usize {
         let rest = self.text.as_bytes().get(self.at + ahead..).unwrap_or_default();
         rest.iter().take_while(|byte| **byte == b' ').count()
@@ -277,13 +282,16 @@ impl<'a> PlainReader<'a, '_, '_> {
     /// Reads the value of a key in a block mapping, if it is on the same line.
     fn entry(&mut self, key: PlainToken<'a>) -> Read<PendingValue> {
         let colon = self.at;
-        (self.takes(b':') && self.is_blank_at(0) && key.span.len() <= MAX_KEY)
-            .then_some(())
-            .ok_or(NotPlain)?;
+        let is_key = self.takes(b':') && self.is_separated();
+        (is_key && key.span.len() <= MAX_KEY).then_some(()).ok_or(NotPlain)?;
         self.scalar(key)?;
         if self.is_at_line_end() {
             self.skip_break();
             return Ok(Some(colon));
+        }
+        // Not every parser accepts tabs here, but YAML does.
+        while let Some(b' ' | b'\t') = self.peek() {
+            self.at += 1;
         }
         match self.peek() {
             Some(b'[' | b'{') => self.flow()?,
@@ -355,7 +363,7 @@ impl<'a> PlainReader<'a, '_, '_> {
         let is_quoted = matches!(key.form, ScalarForm::Quoted);
         let is_adjacent = is_quoted && self.peek() == Some(b':');
         self.skip_spaces();
-        let is_key = self.takes(b':') && (is_adjacent || self.is_blank_at(0)) && key.span.len() <= MAX_KEY;
+        let is_key = self.takes(b':') && (is_adjacent || self.is_separated()) && key.span.len() <= MAX_KEY;
         is_key.then_some(()).ok_or(NotPlain)?;
         self.scalar(key)?;
         self.skip_flow_space()
@@ -413,8 +421,8 @@ impl<'a> PlainReader<'a, '_, '_> {
                 b'\n' | b'\r' => break,
                 b',' | b']' | b'}' if in_flow => break,
                 b':' => match bytes.get(length + 1) {
-                    None | Some(b' ' | b'\n' | b'\r') => break,
-                    Some(b',' | b'[' | b']' | b'{' | b'}' | b'\t') => return Err(NotPlain),
+                    None | Some(b' ' | b'\t' | b'\n' | b'\r') => break,
+                    Some(b',' | b'[' | b']' | b'{' | b'}') => return Err(NotPlain),
                     Some(_) => {}
                 },
                 b'#' if bytes.get(length.wrapping_sub(1)) == Some(&b' ') => break,

@@ -398,7 +398,7 @@ fn edits() -> impl Strategy<Value = Vec<Edit>> {
 
 fn edited(mut text: String, edits: Vec<Edit>) -> String {
     for (place, removed, inserted) in edits {
-        let places: Vec<_> = text.char_indices().map(|(at, _)| at).collect();
+        let places: Vec<_> = text.char_indices().map(|(at, _)| at).chain([text.len()]).collect();
         let first = place.index(places.len());
         let end = places.get(first + removed).copied().unwrap_or(text.len());
         text.replace_range(places[first]..end, inserted);

@@ -25,6 +25,13 @@ pub(super) struct Drafts<'s> {
 }
 
 impl<'s> Drafts<'s> {
+    /// Creates drafts with room for the nodes of a text of `length` bytes. Lists that grow leave holes in the memory.
+    pub fn with_room(length: usize) -> Self {
+        const BYTES_PER_NODE: usize = 64;
+        let nodes = length / BYTES_PER_NODE;
+        Self { nodes: Vec::with_capacity(nodes), places: Places::with_room(nodes), ..Self::default() }
+    }
+
     /// Drafts what is intact of the nodes that pass through `check`.
     pub fn checked(check: StructureCheck<'s>) -> Self {
         Self { check: Some(check), ..Self::default() }

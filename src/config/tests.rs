@@ -313,6 +313,25 @@ fn flow_collections_need_no_indentation() {
     assert!(load(&yaml(&text.replace("11.", "10."))).is_ok());
 }
 
+#[test]
+fn a_tab_may_separate_a_key_and_its_value() {
+    let text = "clusterPrefix:\t10.0.0.0/8\negressInterface: \t e\nnodes:\n\
+                - {name: a, os:\tlinux, podCIDR: 10.0.0.0/16}\n";
+    assert!(load(&yaml(text)).is_ok());
+}
+
+/// The underline covers the value only, and a file with two kinds of errors shows both.
+#[test]
+fn quoted_values_end_at_their_quote() {
+    let text = "clusterPrefix: \"10.0.0.1/8\" # a comment\negressInterface: e # \u{7f}\nnodes: []\n";
+    let report = load(&yaml(text)).expect_err("errors").to_string();
+    assert!(
+        report.contains("1 | clusterPrefix: \"10.0.0.1/8\" # a comment\n  |                ^^^^^^^^^^^^\n"),
+        "{report}"
+    );
+    assert!(report.contains("control characters are not allowed\n --> hostgw.yaml:2:22\n"), "{report}");
+}
+
 /// A temporary folder that is removed at the end of a test.
 struct TempFolder(std::path::PathBuf);
 

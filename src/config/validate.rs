@@ -99,11 +99,16 @@ impl Validator<'_> {
         let sysctls = self.sysctls(raw.sysctls.unwrap_or_default(), &prefixes);
         let routes = self.routes(&raw.routes.unwrap_or_default(), &prefixes, &drafts);
         let checks = self.checks(raw.checks.unwrap_or_default());
+        // Allocated once: a list that grows would need memory for itself twice.
+        let mut nodes = Vec::with_capacity(drafts.len());
+        for draft in drafts {
+            nodes.push(draft.finish()?);
+        }
         Some(Cluster {
             prefixes: prefixes.of,
             egress_interface,
             next_hop: context.next_hop?,
-            nodes: drafts.into_iter().map(NodeDraft::finish).collect::<Option<_>>()?,
+            nodes,
             master_address,
             nat,
             sysctls,

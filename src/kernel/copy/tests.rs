@@ -104,7 +104,17 @@ table inet many {
         wscale 7
         timestamp sack-perm
     }
+    set seen { type ipv4_addr; size 100; flags dynamic; }
+    set counted { type ipv4_addr . inet_service; size 100; flags dynamic; counter; }
+    map last { type ipv4_addr : mark; size 100; flags dynamic; }
     chain raw { type filter hook prerouting priority raw;
+        add @seen { ip saddr }
+        add @counted { ip saddr . udp dport counter }
+        add @last { ip saddr : 5 }
+        delete @seen { ip daddr }
+        ct state new add @seen { ip daddr } counter
+        ct state new meter flood { ip saddr limit rate over 10/second } drop
+        meter slow { ip saddr timeout 60s limit rate over 10/minute } drop
         udp dport 53 notrack
         iif lo accept
     }
@@ -177,6 +187,57 @@ const IPTABLES: &str = "
     ip6tables-nft -A FORWARD -p ipv6-icmp -m icmp6 --icmpv6-type 135 -m hl --hl-eq 255 -j ACCEPT
 ";
 
+/// Matches and targets of iptables, as far as the kernel has them. Some are native expressions, others are not.
+const EXTENSIONS: &str = "
+    i() { iptables-nft \"$@\" 2>/dev/null || true; }
+    i -A FORWARD -s 9.9.9.9 -p tcp -m multiport --ports 1,2:5 -j ACCEPT
+    i -A FORWARD -s 9.9.9.9 -p tcp ! --syn -m conntrack --ctstate NEW -j DROP
+    i -A FORWARD -s 9.9.9.9 -p tcp --tcp-option 5 -j DROP
+    i -A FORWARD -s 9.9.9.9 -p udp -m udp --sport 5:9 -j DROP
+    i -A FORWARD -s 9.9.9.9 -p icmp --icmp-type echo-request -j DROP
+    i -A FORWARD -s 9.9.9.9 -p sctp --dport 80 -j DROP
+    i -A FORWARD -s 9.9.9.9 -p esp -m esp --espspi 500 -j DROP
+    i -A FORWARD -s 9.9.9.9 -m iprange --src-range 1.1.1.1-1.1.1.9 -j DROP
+    i -A FORWARD -s 9.9.9.9 -m string --string abc --algo bm -j DROP
+    i -A FORWARD -s 9.9.9.9 -m hashlimit --hashlimit-name h --hashlimit-above 5/sec --hashlimit-mode srcip -j DROP
+    i -A FORWARD -s 9.9.9.9 -m limit --limit 5/min --limit-burst 9 -j LOG --log-prefix x
+    i -A FORWARD -s 9.9.9.9 -m mac --mac-source 02:00:00:00:00:01 -j DROP
+    i -A FORWARD -s 9.9.9.9 -m mark --mark 5/7 -j DROP
+    i -A FORWARD -s 9.9.9.9 -m connmark --mark 5 -j DROP
+    i -A FORWARD -s 9.9.9.9 -m dscp --dscp-class AF11 -j DROP
+    i -A FORWARD -s 9.9.9.9 -m tos --tos 0x10 -j DROP
+    i -A FORWARD -s 9.9.9.9 -m ecn --ecn-ip-ect 1 -j DROP
+    i -A FORWARD -s 9.9.9.9 -m pkttype --pkt-type broadcast -j DROP
+    i -A FORWARD -s 9.9.9.9 -m physdev --physdev-in eth0 -j DROP
+    i -A FORWARD -s 9.9.9.9 -m policy --dir in --pol ipsec -j DROP
+    i -A FORWARD -s 9.9.9.9 -m time --timestart 10:00 --timestop 11:00 -j DROP
+    i -A FORWARD -s 9.9.9.9 -m u32 --u32 '0&0xFF=0x1' -j DROP
+    i -A FORWARD -s 9.9.9.9 -m realm --realm 5 -j DROP
+    i -t raw -A PREROUTING -s 9.9.9.9 -j CT --notrack
+    i -t raw -A PREROUTING -s 9.9.9.9 -j CT --zone 5
+    i -A FORWARD -s 9.9.9.9 -m statistic --mode nth --every 3 --packet 1 -j DROP
+    i -A FORWARD -s 9.9.9.9 -m cpu --cpu 0 -j DROP
+    i -A FORWARD -s 9.9.9.9 -m devgroup --src-group 1 -j DROP
+    i -A FORWARD -s 9.9.9.9 -m connbytes --connbytes 100 --connbytes-dir both --connbytes-mode bytes -j DROP
+    i -A FORWARD -s 9.9.9.9 -m helper --helper ftp -j DROP
+    i -A FORWARD -s 9.9.9.9 -m comment --comment c -m state --state RELATED -j DROP
+    i -t mangle -A FORWARD -s 9.9.9.9 -p tcp --tcp-flags SYN,RST SYN -j TCPMSS --set-mss 1300
+    i -t mangle -A FORWARD -s 9.9.9.9 -j CONNMARK --save-mark
+    i -t mangle -A FORWARD -s 9.9.9.9 -j DSCP --set-dscp 5
+    i -t mangle -A FORWARD -s 9.9.9.9 -j CLASSIFY --set-class 1:2
+    i -t mangle -A PREROUTING -s 9.9.9.9 -j TTL --ttl-set 5
+    i -t mangle -A PREROUTING -s 9.9.9.9 -p tcp -j TPROXY --on-port 80 --tproxy-mark 1
+    i -t mangle -A FORWARD -s 9.9.9.9 -j TEE --gateway 172.30.0.9
+    i -t mangle -A POSTROUTING -p udp -j CHECKSUM --checksum-fill
+    i -t nat -A PREROUTING -s 9.9.9.9 -p tcp -j REDIRECT --to-ports 80
+    i -t nat -A PREROUTING -s 9.9.9.9 -j NETMAP --to 10.9.0.0/16
+    i -t nat -A POSTROUTING -s 9.9.9.9 -p udp -j SNAT --to-source 1.1.1.1:1000-2000 --random
+    i -t nat -A POSTROUTING -s 9.9.9.9 -p tcp -j MASQUERADE --to-ports 5-9 --random-fully
+    i -A FORWARD -s 9.9.9.9 -j NFLOG --nflog-group 2
+    i -A FORWARD -s 9.9.9.9 -j AUDIT --type drop
+    i -A FORWARD -s 9.9.9.9 -p tcp -j REJECT --reject-with tcp-reset
+";
+
 /// What other tools say about the namespace of the calling thread, without what differs by design: the link of a veth pair
 /// to its far end, identifiers of bridges, timers and counters of use.
 fn seen() -> String {
@@ -229,12 +290,14 @@ fn the_ruleset_is_the_same_in_the_copy() {
         std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
         sh(&format!("nft -f - <<'END'\n{RULESET}\nEND"));
         sh(IPTABLES);
+        sh(EXTENSIONS);
         let before = seen();
         assert!(before.contains("filter + 10"), "{before}");
         let (copy, text) = copied();
         assert_eq!(copy.omissions, []);
         assert_same(&before, &text);
         assert!(copy.totals.nft_tables >= 8, "{:?}", copy.totals);
+        assert!(copy.totals.nft_rules > 80, "{:?}", copy.totals);
         // Nothing shows the protocol of a rule, except that iptables accepts to list it.
         let list = "iptables-nft-save; ip6tables-nft-save";
         let strip =

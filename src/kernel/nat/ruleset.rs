@@ -29,6 +29,7 @@ mod attribute {
     pub(super) const SET_FLAGS: u16 = 3;
     pub(super) const SET_ID: u16 = 10;
     pub(super) const FLOWTABLE_FLAGS: u16 = 7;
+    pub(super) const DYNSET_TIMEOUT: u16 = 6;
     pub(super) const EXTHDR_FLAGS: u16 = 5;
     pub(super) const EXTHDR_SREG: u16 = 7;
 }

@@ -197,23 +197,32 @@ impl<'a> UnitBuilder<'a> {
     }
 }
 
-/// Leaves out what the kernel dumps but does not accept: the flags of an expression that writes an extension header.
+/// Returns the attribute of an expression that the kernel dumps but does not accept: the flags of one that writes an
+/// extension header, and the timeout of one that adds to a set without timeouts.
+fn unacceptable(expression: &decode::RawExpression<'_>) -> Option<u16> {
+    let field = |kind| get(expression.data, kind);
+    match expression.name {
+        b"exthdr" => field(attribute::EXTHDR_SREG).map(|_| attribute::EXTHDR_FLAGS),
+        b"dynset" => {
+            let timeout = field(attribute::DYNSET_TIMEOUT)?;
+            timeout.iter().all(|byte| *byte == 0).then_some(attribute::DYNSET_TIMEOUT)
+        }
+        _ => None,
+    }
+}
+
+/// Leaves out what the kernel dumps but does not accept.
 fn acceptable(rule: &[u8]) -> Result<Vec<u8>, Malformed> {
     let attributes = rule.get(abi::GENERIC_HEADER..).unwrap_or_default();
     let expressions = get(attributes, abi::rule::EXPRESSIONS).unwrap_or_default();
     let list = decode::list(expressions).unwrap_or_default();
-    let writes = |expression: &decode::RawExpression<'_>| {
-        expression.name == b"exthdr" && get(expression.data, attribute::EXTHDR_SREG).is_some()
-    };
-    if !list.iter().any(writes) {
+    if list.iter().all(|expression| unacceptable(expression).is_none()) {
         return Ok(rule.to_vec());
     }
     let mut elements = Vec::new();
     for expression in &list {
-        let data = match writes(expression) {
-            true => retain(expression.data, |kind| kind != attribute::EXTHDR_FLAGS),
-            false => expression.data.to_vec(),
-        };
+        let left_out = unacceptable(expression);
+        let data = retain(expression.data, |kind| Some(kind) != left_out);
         let mut element = Vec::new();
         put_attribute(&mut element, expr::NAME, &[expression.name, &[0]].concat())?;
         put_attribute(&mut element, expr::DATA, &data)?;
