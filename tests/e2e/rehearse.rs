@@ -69,6 +69,40 @@ fn the_recipe_works_on_a_healthy_node() {
     });
 }
 
+/// Only nodes in the network of this one are on its link.
+#[test]
+fn a_node_in_another_network_is_behind_the_router() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        let far = ("linux-3", "10.244.2.0/24", "172.30.8.13");
+        node.write("hostgw.yaml", &cluster("", &[NODE_1, NODE_2, far]));
+        let outcome = rehearse(&node, &["--json"], 1);
+        assert_eq!(
+            failing(&outcome),
+            [
+                "pod-to-pod linux-1 linux-3",
+                "node-to-pod linux-1 linux-3",
+                "pod-to-pod linux-3 linux-1",
+                "node-to-pod linux-3 linux-1"
+            ]
+        );
+        let reasons = reasons(&outcome);
+        assert!(reasons.iter().all(|reason| reason.contains("is behind a router")), "{reasons:?}");
+        // The address of this node says how large its network is.
+        node.sh("ip address del 172.30.0.11/24 dev eth0; ip address add 172.30.0.11/20 dev eth0
+                 ip route add default via 172.30.0.1");
+        rehearse(&node, &[], 0);
+        // As on machines whose gateway is outside of their network, and without addresses in the configuration.
+        node.sh("ip address del 172.30.0.11/20 dev eth0; ip address add 172.30.0.11/32 dev eth0
+                 ip route add 172.30.0.1 dev eth0; ip route add default via 172.30.0.1");
+        let nodes = cluster("", &[NODE_1, NODE_2, NODE_3]);
+        let nodes: Vec<&str> = nodes.lines().filter(|line| !line.contains(" address:")).collect();
+        node.write("hostgw.yaml", &nodes.join("\n"));
+        rehearse(&node, &["--node", "linux-1"], 0);
+    });
+}
+
 /// A machine on which no pod has started yet, without a default gateway.
 #[test]
 fn a_bare_node_gets_a_bridge_in_the_copy() {
