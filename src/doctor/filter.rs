@@ -8,7 +8,7 @@ use super::{Patient, egress, finding, journey::spot_text, samples};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{
-        Direction, Filtering, Packet, Passage, Path, Paths, Spot, Treatment, follow, outside_address,
+        Direction, Filtering, Packet, Passage, Path, Paths, Spot, Treatment, Way, follow, outside_address,
     },
     model::{Family, pod_address},
     state::{
@@ -43,7 +43,8 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
     let mut found: Vec<(Trouble<'_>, Vec<Path>)> = Vec::new();
     for path in paths.between_pods().take(MAX_PATHS) {
         for is_reply in [false, true] {
-            let passage = Passage { packet: &path.packet, output: &path.expected.device, is_reply };
+            let passage =
+                Passage { packet: &path.packet, way: Way::Through, output: &path.expected.device, is_reply };
             let Treatment { filter, masquerade, marked } =
                 follow(firewall, host, &passage, MatchedChains::Others);
             let marked = marked.filter(|_| by_mark.is_some()).map(Trouble::Marked);
@@ -213,7 +214,12 @@ fn outside(patient: &Patient<'_>, paths: &Paths<'_>, firewall: &Firewall) -> Vec
         }
         for (destination, what) in destinations {
             let packet = Packet { destination, ..path.packet.clone() };
-            let passage = Passage { packet: &packet, output: &path.expected.device, is_reply: false };
+            let passage = Passage {
+                packet: &packet,
+                way: Way::Through,
+                output: &path.expected.device,
+                is_reply: false,
+            };
             if let Some(spot) = follow(firewall, host, &passage, MatchedChains::Others).masquerade {
                 let message = format!("{} changes the source of packets to {what}", spot_text(&spot));
                 findings.push(finding(Rule::ForeignMasquerade, message, remove(&spot, "these destinations")));

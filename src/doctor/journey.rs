@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     forwarding::{
-        Filtering, ForwardingModel, Packet, Passage, Spot, Trace, Treatment, Verdict, follow, stop_text,
+        Filtering, ForwardingModel, Packet, Passage, Spot, Trace, Treatment, Verdict, Way, follow, stop_text,
     },
     model::{Cluster, Family, NextHopMode, pod_address},
     plan::Desired,
@@ -115,39 +115,47 @@ impl Guidepost<'_> {
             }
         };
         let mut is_masqueraded = false;
-        if let Some((gateway, device)) = hop(&trace) {
+        let next_hop = hop(&trace);
+        let mut is_silent = false;
+        if let Some((gateway, device)) = &next_hop {
+            let gateway = *gateway;
             let next = gateway.unwrap_or(destination);
-            add("next hop", self.next_hop(next, &device));
-            let is_silent = self.neighbor(next, &device).is_some_and(|neighbor| neighbor.is_silent);
+            add("next hop", self.next_hop(next, device));
+            is_silent = self.neighbor(next, device).is_some_and(|neighbor| neighbor.is_silent);
             if is_silent {
                 outcome = JourneyEnd::Unanswered;
             }
-            if let Some(planned) = self.planned(destination).filter(|planned| *planned != (gateway, &device))
-            {
+            if let Some(planned) = self.planned(destination).filter(|planned| *planned != (gateway, device)) {
                 let via = planned.0.map_or_else(String::new, |gateway| format!("{gateway} on "));
                 add("planned", format!("{via}{}", planned.1));
             }
-            if let Some(packet) = &packet {
-                let passage = Passage { packet, output: &device, is_reply };
-                match self.treatment(&passage) {
-                    Some(Treatment { filter, masquerade, .. }) => {
-                        add("firewall", filtering_text(&filter));
-                        if matches!(filter, Filtering::Dropped(_)) {
-                            outcome = JourneyEnd::Discarded;
-                        } else if !is_reply && !is_silent {
-                            // NAT applies to the first packet of a connection.
-                            let text = masquerade.map(|spot| format!("masqueraded by {}", spot_text(&spot)));
-                            add("source", text.unwrap_or_else(|| "unchanged".to_owned()));
-                            is_masqueraded = masquerade.is_some();
-                        }
-                    }
-                    None if self.is_planned => {}
-                    None => add("firewall", "unknown: reading its rules requires root".to_owned()),
-                }
-            }
         }
-        if !self.is_planned && (input.is_none() || outcome == JourneyEnd::Local) {
-            add("firewall", "not examined: hostgw follows only packets that the node forwards".to_owned());
+        let way = match (&input, &trace.verdict) {
+            (Some(_), Verdict::Forwarded { .. }) => Some(Way::Through),
+            (Some(_), Verdict::Local) => Some(Way::In),
+            (None, Verdict::Forwarded { .. }) => Some(Way::Out),
+            // From the node to itself, or to nowhere.
+            (None, Verdict::Local) | (_, Verdict::Refused(_)) => None,
+        };
+        if let Some(way) = way {
+            let own = Packet { source, destination, input: Untrusted::default() };
+            let output = next_hop.map_or_else(Untrusted::default, |(_, device)| device);
+            let passage = Passage { packet: packet.as_ref().unwrap_or(&own), way, output: &output, is_reply };
+            match self.treatment(&passage) {
+                Some(Treatment { filter, masquerade, .. }) => {
+                    add("firewall", filtering_text(&filter));
+                    if matches!(filter, Filtering::Dropped(_)) {
+                        outcome = JourneyEnd::Discarded;
+                    } else if way != Way::In && !is_reply && !is_silent {
+                        // NAT applies to the first packet of a connection.
+                        let text = masquerade.map(|spot| format!("masqueraded by {}", spot_text(&spot)));
+                        add("source", text.unwrap_or_else(|| "unchanged".to_owned()));
+                        is_masqueraded = masquerade.is_some();
+                    }
+                }
+                None if self.is_planned => {}
+                None => add("firewall", "unknown: reading its rules requires root".to_owned()),
+            }
         }
         let (from, to) = (self.whose(source).into(), self.whose(destination).into());
         let output = trace.route.and_then(|route| route.next.device.clone());

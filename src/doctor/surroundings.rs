@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{Patient, cloud, egress, finding, samples};
 use crate::{
     diagnose::{Diagnostic, Rule},
-    forwarding::{Direction, Packet, Passage, Paths, delete_route, follow, outside_address},
+    forwarding::{Direction, Packet, Passage, Paths, Way, delete_route, follow, outside_address},
     model::{Family, NatSource, NextHopMode, SysctlKey, pod_address},
     state::{MatchedChains, Route, RouteType, protocol},
     text::{ShellCommand, Untrusted, count, list},
@@ -239,7 +239,7 @@ fn other_networks(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
             let source = pod_address(local.prefix, Some(local.address));
             let destination = outside_address(Family::from(source));
             let packet = Packet { source, destination, input: local.device.clone() };
-            let passage = Passage { packet: &packet, output: &egress.name, is_reply: false };
+            let passage = Passage { packet: &packet, way: Way::Through, output: &egress.name, is_reply: false };
             // What is masqueraded anyway does not change.
             follow(firewall, &observed.host, &passage, MatchedChains::Others).masquerade.is_none()
         })

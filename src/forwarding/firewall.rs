@@ -25,12 +25,35 @@ const UNTRACKED: u32 = 1 << 6;
 const UNICAST: u32 = 1;
 const LOCAL: u32 = 2;
 
-/// A packet on its way through the node: the first of a connection, or the reply to it.
+/// Which of the node's hooks a packet passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Way {
+    /// The node forwards it.
+    Through,
+    /// The node receives it.
+    In,
+    /// The node sends it itself. It has no incoming interface.
+    Out,
+}
+
+impl Way {
+    const fn hooks(self) -> &'static [Hook] {
+        match self {
+            Self::Through => &[Hook::Prerouting, Hook::Forward, Hook::Postrouting],
+            Self::In => &[Hook::Prerouting, Hook::Input],
+            Self::Out => &[Hook::Output, Hook::Postrouting],
+        }
+    }
+}
+
+/// A packet at the node: the first of a connection, or the reply to it.
 #[derive(Debug, Clone)]
 pub struct Passage<'a> {
     /// The packet.
     pub packet: &'a Packet,
-    /// The interface that it leaves through.
+    /// Where it comes from and goes to.
+    pub way: Way,
+    /// The interface that it leaves through. It does not matter if the node receives it.
     pub output: &'a Untrusted,
     /// Whether it answers the first packet of a connection.
     pub is_reply: bool,
@@ -137,13 +160,13 @@ pub fn follow<'a>(
         maybe: Maybe::default(),
     };
     let mut treatment = Treatment { filter: Filtering::Passed, masquerade: None, marked: None };
-    for hook in [Hook::Prerouting, Hook::Forward, Hook::Postrouting] {
+    for &hook in passage.way.hooks() {
         let is_here = |chain: &&FirewallChain| {
             chain.family.covers(family)
                 && (whose == MatchedChains::All || chain.table != NatTable::NAME)
                 && chain.base.as_ref().is_some_and(|base| {
-                    // Before routing, NAT changes only the destination of services.
-                    base.hook == hook && (hook != Hook::Prerouting || base.kind != ChainType::Nat)
+                    // Elsewhere, NAT changes only the destination of services.
+                    base.hook == hook && (hook == Hook::Postrouting || base.kind != ChainType::Nat)
                 })
         };
         let mut chains: Vec<&FirewallChain> = firewall.chains.iter().filter(is_here).collect();
@@ -350,14 +373,16 @@ impl<'a> Walker<'a, '_> {
             None => RegisterValue::Unknown,
         };
         // Before routing, a packet has no outgoing interface.
-        let has_output = self.hook != Hook::Prerouting;
+        let has_output = !matches!(self.hook, Hook::Prerouting | Hook::Input);
+        let has_input = self.passage.way != Way::Out;
         match what {
             PacketPart::Header { offset, length } => header(*source, *destination, *offset, *length),
             PacketPart::EtherType => {
                 RegisterValue::Known(if destination.is_ipv4() { vec![0x08, 0x00] } else { vec![0x86, 0xdd] })
             }
-            PacketPart::InputName => RegisterValue::Known(padded(input)),
-            PacketPart::InputIndex => index(input),
+            PacketPart::InputName if has_input => RegisterValue::Known(padded(input)),
+            PacketPart::InputIndex if has_input => index(input),
+            PacketPart::InputName | PacketPart::InputIndex => RegisterValue::Missing,
             PacketPart::OutputName if has_output => RegisterValue::Known(padded(self.passage.output)),
             PacketPart::OutputIndex if has_output => index(self.passage.output),
             PacketPart::OutputName | PacketPart::OutputIndex => RegisterValue::Missing,

@@ -21,7 +21,7 @@ mod path;
 mod windows;
 
 pub use explain::{PathFault, delete_route, explain, owner, stop_text};
-pub use firewall::{Filtering, Passage, Spot, Treatment, follow};
+pub use firewall::{Filtering, Passage, Spot, Treatment, Way, follow};
 pub use model::{ForwardingModel, Stop, Trace, discards, sysctls};
 pub use path::{Direction, Ledger, Path, Paths, Peer, PodPart, Rank};
 pub use windows::{ActiveRoute, ActiveTable, Candidates, TrafficPart};

@@ -1,4 +1,4 @@
-//! The chains of firewalls and NAT that forwarded packets pass, as far as their rules can be decoded.
+//! The chains of firewalls and NAT that packets pass, as far as their rules can be decoded.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::BaseChain;
 use crate::{model::Family, text::Untrusted};
 
-/// The chains at the hooks `prerouting`, `forward` and `postrouting`, hostgw's own included, and the chains that they jump to.
+/// The base chains, hostgw's own included, and the chains that they jump to. Of NAT, only those at the hook `postrouting`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Firewall {

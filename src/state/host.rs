@@ -26,7 +26,7 @@ pub struct Host {
     /// The rules of policy routing, in the order in which the kernel applies them. Empty if they were not read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rules: Vec<PolicyRule>,
-    /// The chains that forwarded packets pass. Absent if they were not read.
+    /// The chains of firewalls and NAT. Absent if they were not read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firewall: Option<Firewall>,
     /// The neighbor table. Empty if it was not read.

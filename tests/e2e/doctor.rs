@@ -430,6 +430,12 @@ fn packets_are_explained_step_by_step() {
         compare("dropped", &["explain", "10.244.1.10"], 0);
         node.sh("iptables-nft -P FORWARD ACCEPT; ip rule add from 10.244.1.0/24 prohibit pref 50");
         compare("prohibited", &["explain", "10.244.1.10"], 0);
+        // Packets from and to the node itself pass other hooks.
+        node.sh("iptables-nft -A INPUT -i cni0 -p all -d 172.30.0.11 -j DROP
+                 nft add table inet own; nft 'add chain inet own out { type filter hook output priority 0; policy drop; }'
+                 nft add rule inet own out oifname cni0 accept");
+        compare("input", &["explain", "172.30.0.11"], 0);
+        compare("output", &["explain", "192.0.2.7", "--from", "node"], 0);
     });
     snapshots.into_inner().expect("no panic").conclude();
 }

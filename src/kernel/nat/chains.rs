@@ -1,4 +1,4 @@
-//! Reads the chains that forwarded packets pass.
+//! Reads the chains of firewalls and NAT that packets pass.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
@@ -24,7 +24,7 @@ use crate::{
 /// The lists of tables that iptables-legacy uses in the namespace of the calling thread.
 const LEGACY: [&str; 2] = ["/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"];
 
-/// Reads the chains at the hooks `prerouting` (without NAT), `forward` and `postrouting`, and those that they jump to.
+/// Reads the base chains, without NAT except at the hook `postrouting`, and those that they jump to.
 /// `None` if they cannot be read, which needs `CAP_NET_ADMIN`.
 #[must_use]
 pub fn firewall() -> Option<Firewall> {
@@ -253,16 +253,15 @@ fn rule(object: &NftObject) -> FirewallRule {
     }
 }
 
-/// Keeps the chains that forwarded packets pass.
+/// Keeps the chains that packets pass.
 fn passed(
     chains: Vec<FirewallChain>,
     places: &HashMap<(TableFamily, String, String), usize>,
 ) -> Vec<FirewallChain> {
     let is_entry = |chain: &FirewallChain| {
         chain.base.as_ref().is_some_and(|base| match base.hook {
-            Hook::Prerouting => base.kind != ChainType::Nat,
+            Hook::Prerouting | Hook::Input | Hook::Output => base.kind != ChainType::Nat,
             Hook::Forward | Hook::Postrouting => true,
-            _ => false,
         })
     };
     let mut kept: BTreeSet<usize> = BTreeSet::new();
