@@ -109,7 +109,7 @@ pub(super) enum Verb {
     Render(RenderOptions),
     /// Find what keeps this node's pods from reaching other nodes' pods.
     ///
-    /// Looks for drift, for policy rules, routes and sysctls that divert or discard pod traffic, for firewalls and NAT of
+    /// Looks for drift, for policy rules, routes and sysctls that divert or drop pod traffic, for firewalls and NAT of
     /// other programs, for neighbors that do not answer, and for settings that will cause trouble later. Prints the cause
     /// and the remedy of each finding. Exits with 11 if there are findings. Changes nothing.
     Doctor(DoctorOptions),

@@ -198,7 +198,7 @@ fn journey(journey: &Journey, output: &Output) -> String {
             palette.add.apply_to(if journey.input.is_some() { "forwarded" } else { "sent" })
         }
         JourneyEnd::Local => palette.add.apply_to("received by this node"),
-        JourneyEnd::Discarded => palette.conflict.apply_to("discarded"),
+        JourneyEnd::Dropped => palette.conflict.apply_to("dropped"),
         JourneyEnd::Unanswered => palette.conflict.apply_to("lost: the next hop does not answer"),
     };
     text.push_str(&format!("  {:<10} {end}\n", "outcome"));

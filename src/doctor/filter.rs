@@ -107,7 +107,7 @@ fn direction(paths: &[Path], all: usize) -> String {
 fn dropped(paths: &[Path], all: usize, spot: &Spot<'_>) -> Diagnostic {
     finding(
         Rule::ForwardBlocked,
-        format!("{} discards packets {}", spot_text(spot), direction(paths, all)),
+        format!("{} drops packets {}", spot_text(spot), direction(paths, all)),
         match spot.rule {
             // The chain of iptables to which users add rules.
             Some(_) if !(is_iptables(spot.chain) && spot.chain.name == "FORWARD") => {
@@ -122,13 +122,13 @@ fn unclear(paths: &[Path], all: usize, spot: &Spot<'_>, by: Option<&Spot<'_>>) -
     let affected = direction(paths, all);
     let message = match by {
         Some(by) => format!(
-            "{} discards packets {affected}, unless {} accepts them: hostgw cannot tell, because it cannot decode {}",
+            "{} drops packets {affected}, unless {} accepts them: hostgw cannot tell, because it cannot decode {}",
             spot_text(spot),
             spot_text(by),
             undecoded(by)
         ),
         None => format!(
-            "{} may discard packets {affected}: hostgw cannot tell, because it cannot decode {}",
+            "{} may drop packets {affected}: hostgw cannot tell, because it cannot decode {}",
             spot_text(spot),
             undecoded(spot)
         ),

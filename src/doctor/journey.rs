@@ -50,8 +50,8 @@ pub enum JourneyEnd {
     Forwarded,
     /// The node receives it.
     Local,
-    /// The node discards it.
-    Discarded,
+    /// The node drops it.
+    Dropped,
     /// The node sends it on, but the next hop does not answer.
     Unanswered,
 }
@@ -111,7 +111,7 @@ impl Guidepost<'_> {
             Verdict::Refused(refusal) => {
                 let why = trace.stop.as_ref().map_or_else(|| refusal.to_string(), stop_text);
                 add("dropped", why);
-                JourneyEnd::Discarded
+                JourneyEnd::Dropped
             }
         };
         let mut is_masqueraded = false;
@@ -145,7 +145,7 @@ impl Guidepost<'_> {
                 Some(Treatment { filter, masquerade, .. }) => {
                     add("firewall", filtering_text(&filter));
                     if matches!(filter, Filtering::Dropped(_)) {
-                        outcome = JourneyEnd::Discarded;
+                        outcome = JourneyEnd::Dropped;
                     } else if way != Way::In && !is_reply && !is_silent {
                         // NAT applies to the first packet of a connection.
                         let text = masquerade.map(|spot| format!("masqueraded by {}", spot_text(&spot)));
@@ -256,11 +256,11 @@ fn filtering_text(filtering: &Filtering<'_>) -> String {
             format!("accepted, unless {} applies, which hostgw cannot tell", spot_text(spot))
         }
         Filtering::DroppedUnless(spot, by) => format!(
-            "discarded by {}, unless {} applies, which hostgw cannot tell",
+            "dropped by {}, unless {} applies, which hostgw cannot tell",
             spot_text(spot),
             spot_text(by)
         ),
-        Filtering::Dropped(spot) => format!("discarded by {}", spot_text(spot)),
+        Filtering::Dropped(spot) => format!("dropped by {}", spot_text(spot)),
     }
 }
 

@@ -158,12 +158,10 @@ fn part(path: &Path, trace: &Trace<'_>) -> Option<PodPart> {
 fn reason(path: &Path, trace: &Trace<'_>) -> (Rule, String, Option<String>) {
     let family = Family::from(path.packet.destination);
     match &trace.stop {
-        Some(Stop::Rule(rule)) => (
-            Rule::PathByRule,
-            format!("the policy rule `{rule}` discards the packets"),
-            Some(remove_rule(rule)),
-        ),
-        Some(Stop::Route(route)) => by_route(path, trace.rule, route, "discards the packets"),
+        Some(Stop::Rule(rule)) => {
+            (Rule::PathByRule, format!("the policy rule `{rule}` drops the packets"), Some(remove_rule(rule)))
+        }
+        Some(Stop::Route(route)) => by_route(path, trace.rule, route, "drops the packets"),
         Some(Stop::Forwarding(key)) => (
             Rule::PathNotForwarded,
             format!("{key} is 0, so the node does not forward packets that arrive on {}", path.packet.input),
@@ -190,7 +188,7 @@ fn reason(path: &Path, trace: &Trace<'_>) -> (Rule, String, Option<String>) {
             };
             (
                 Rule::PathFiltered,
-                format!("{sysctl} discards packets that arrive on {}, because {because}", path.packet.input),
+                format!("{sysctl} drops packets that arrive on {}, because {because}", path.packet.input),
                 Some(remedy),
             )
         }
@@ -278,14 +276,14 @@ fn by_route(
 pub fn stop_text(stop: &Stop<'_>) -> String {
     match stop {
         Stop::NoRoute => "no policy rule leads to a route".to_owned(),
-        Stop::Rule(rule) => format!("the policy rule `{rule}` discards it"),
-        Stop::Route(route) => format!("the route `{route}` discards it"),
+        Stop::Rule(rule) => format!("the policy rule `{rule}` drops it"),
+        Stop::Route(route) => format!("the route `{route}` drops it"),
         Stop::Forwarding(key) => format!("{key} is 0, so the node does not forward it"),
         Stop::ReversePath { sysctl, back: Some(back), .. } => {
-            format!("{sysctl} discards it, because the route back is `{back}`")
+            format!("{sysctl} drops it, because the route back is `{back}`")
         }
         Stop::ReversePath { sysctl, back: None, .. } => {
-            format!("{sysctl} discards it, because there is no route back")
+            format!("{sysctl} drops it, because there is no route back")
         }
         Stop::Source => "the kernel does not accept its source there".to_owned(),
         Stop::Destination => "the kernel does not accept its destination".to_owned(),

@@ -84,11 +84,11 @@ pub struct Treatment<'a> {
 pub enum Filtering<'a> {
     /// They do.
     Passed,
-    /// This discards it, if the conditions that cannot be decoded are met.
+    /// This drops it, if the conditions that cannot be decoded are met.
     MaybeDropped(Spot<'a>),
-    /// The first discards it, unless the second, with a condition that cannot be decoded, accepts it.
+    /// The first drops it, unless the second, with a condition that cannot be decoded, accepts it.
     DroppedUnless(Spot<'a>, Spot<'a>),
-    /// This discards it.
+    /// This drops it.
     Dropped(Spot<'a>),
 }
 

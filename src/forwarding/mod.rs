@@ -22,7 +22,7 @@ mod windows;
 
 pub use explain::{PathFault, delete_route, explain, owner, stop_text};
 pub use firewall::{Filtering, Passage, Spot, Treatment, Way, follow};
-pub use model::{ForwardingModel, Stop, Trace, discards, sysctls};
+pub use model::{ForwardingModel, Stop, Trace, drops, sysctls};
 pub use path::{Direction, Ledger, Path, Paths, Peer, PodPart, Rank};
 pub use windows::{ActiveRoute, ActiveTable, Candidates, TrafficPart};
 
@@ -80,7 +80,7 @@ pub enum Verdict {
     },
     /// It receives the packet itself.
     Local,
-    /// It discards the packet.
+    /// It drops the packet.
     Refused(Refusal),
 }
 
@@ -114,7 +114,7 @@ impl fmt::Display for Refusal {
             Self::NoRoute => "there is no route",
             Self::Unreachable => "the kernel reports it as unreachable (EHOSTUNREACH)",
             Self::Prohibited => "the kernel prohibits it (EACCES)",
-            Self::Invalid => "the kernel discards it (EINVAL)",
+            Self::Invalid => "the kernel drops it (EINVAL)",
             Self::Other(errno) => return write!(f, "the kernel refuses it (error {errno})"),
         })
     }

@@ -49,9 +49,9 @@ pub struct Trace<'a> {
 pub enum Stop<'a> {
     /// No rule leads to a route.
     NoRoute,
-    /// A rule that discards the packet.
+    /// A rule that drops the packet.
     Rule(&'a PolicyRule),
-    /// A route that discards the packet.
+    /// A route that drops the packet.
     Route(&'a Route),
     /// This sysctl, which disables forwarding.
     Forwarding(SysctlKey),
@@ -321,7 +321,7 @@ impl<'a> ForwardingModel<'a> {
                 RuleAction::Prohibit => return refuse(Refusal::Prohibited),
                 RuleAction::Lookup(table) => {
                     let Some(route) = self.best(table, flow) else { continue };
-                    if let Some(refusal) = discards(route.kind) {
+                    if let Some(refusal) = drops(route.kind) {
                         return Found {
                             rule: Some(rule),
                             route: Some(route),
@@ -421,7 +421,7 @@ fn matches(rule: &PolicyRule, flow: &Flow<'_>) -> bool {
 }
 
 /// The errors of route types: `fib_props` (net/ipv4/fib_semantics.c).
-pub const fn discards(kind: RouteType) -> Option<Refusal> {
+pub const fn drops(kind: RouteType) -> Option<Refusal> {
     match kind {
         RouteType::Blackhole => Some(Refusal::Invalid),
         RouteType::Unreachable => Some(Refusal::Unreachable),

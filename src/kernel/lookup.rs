@@ -19,7 +19,7 @@ use crate::{error::Error, model::Family};
 /// The kernel's answer to a route lookup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Lookup {
-    /// Whether a route was found that does not discard the packet.
+    /// Whether a route was found that does not drop the packet.
     pub has_route: bool,
     /// Whether the destination is an address of this node.
     pub is_local: bool,
@@ -54,9 +54,9 @@ pub(super) fn lookup(socket: &mut Socket, destination: IpAddr) -> Result<Lookup,
 }
 
 fn read(route: &RouteMessage) -> Lookup {
-    // For a route that discards packets, IPv6 returns the route itself and IPv4 an error.
-    let discards = [RouteType::BlackHole, RouteType::Unreachable, RouteType::Prohibit, RouteType::Throw];
-    if discards.contains(&route.header.kind) {
+    // For a route that drops packets, IPv6 returns the route itself and IPv4 an error.
+    let drops = [RouteType::BlackHole, RouteType::Unreachable, RouteType::Prohibit, RouteType::Throw];
+    if drops.contains(&route.header.kind) {
         return Lookup::default();
     }
     let is_local = route.header.kind == RouteType::Local;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    forwarding::{Hop, Packet, Refusal, Verdict, discards},
+    forwarding::{Hop, Packet, Refusal, Verdict, drops},
     model::{Family, SysctlKey},
     progress::Task,
     state::RouteType,
@@ -91,7 +91,7 @@ fn read(payload: &[u8], links: &Links) -> Verdict {
     if kind.is_local() {
         return Verdict::Local;
     }
-    if let Some(refusal) = discards(kind) {
+    if let Some(refusal) = drops(kind) {
         return Verdict::Refused(refusal);
     }
     let (gateway, interface) = next_hop(&route);

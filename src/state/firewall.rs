@@ -15,7 +15,7 @@ pub struct Firewall {
     /// The tables of iptables-legacy that are in use, which nftables cannot read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub legacy: Vec<Untrusted>,
-    /// The chains below IP that can discard packets.
+    /// The chains below IP that can drop packets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lower: Vec<LowerChain>,
 }
@@ -312,7 +312,7 @@ pub enum Operator {
 pub enum RuleVerdict {
     /// Lets it pass this base chain.
     Accept,
-    /// Discards it.
+    /// Drops it.
     Drop,
     /// Continues with this chain, and then here.
     Jump(Untrusted),

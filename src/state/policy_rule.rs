@@ -91,11 +91,11 @@ pub enum RuleAction {
     Goto(u32),
     /// Continues with the next rule.
     Nop,
-    /// Discards the packet.
+    /// Drops the packet.
     Blackhole,
-    /// Discards the packet and tells its sender that the network is unreachable.
+    /// Drops the packet and tells its sender that the network is unreachable.
     Unreachable,
-    /// Discards the packet and tells its sender that it is prohibited.
+    /// Drops the packet and tells its sender that it is prohibited.
     Prohibit,
 }
 

@@ -332,7 +332,7 @@ fn the_chains_of_kube_proxy_flannel_and_docker_are_no_finding() {
                  iptables-nft -D FLANNEL-FWD -s 10.244.0.0/16 -m comment --comment 'flanneld forward' -j ACCEPT");
         node.hostgw(&["doctor"])
             .expect(11)
-            .says("error[HG1004]: the policy of chain FORWARD of table ip filter discards packets between");
+            .says("error[HG1004]: the policy of chain FORWARD of table ip filter drops packets between");
     });
 }
 

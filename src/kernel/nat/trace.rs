@@ -70,7 +70,7 @@ pub struct TracedVerdict {
 pub enum PacketFate {
     /// It continues.
     Accepted,
-    /// It is discarded.
+    /// It is dropped.
     Dropped,
     /// It waits for a program.
     Queued,
