@@ -26,7 +26,7 @@ Exit codes:
        cancel ID: apply ID is not pending
     9  incomplete: part of the live state could not be read
    10  conflict with an object that hostgw does not manage
-   11  doctor: found something
+   11  doctor: at least one finding
    64  usage error
   130  interrupted; any changes were rolled back";
 
@@ -109,9 +109,9 @@ pub(super) enum Verb {
     Render(RenderOptions),
     /// Find what keeps this node's pods from reaching other nodes' pods.
     ///
-    /// Looks for drift, for policy rules, routes and sysctls that divert or drop pod traffic, for firewalls and NAT of
-    /// other programs, for neighbors that do not answer, and for settings that will cause trouble later. Prints the cause
-    /// and the remedy of each finding. Exits with 11 if there are findings. Changes nothing.
+    /// Looks for drift, for policy rules, routes and sysctls that divert or drop pod traffic, for other
+    /// programs' firewalls and NAT, for neighbors that do not answer, and for settings that will cause trouble later. Prints the cause
+    /// and the remedy for each finding. Exits with 11 if there are findings. Changes nothing.
     Doctor(DoctorOptions),
     /// Trace a packet to ADDRESS through this node, and the reply.
     ///
@@ -131,7 +131,7 @@ pub(super) enum Verb {
     Simulate(SimulateOptions),
     /// Try the plan on a copy of this node, firewall included, and send packets.
     ///
-    /// Copies this node's interfaces, addresses, policy rules, routes, sysctls and firewall to a network namespace, plays
+    /// Copies this node's interfaces, addresses, policy rules, routes, sysctls and firewall to a network namespace, simulates
     /// other nodes, a pod and the outside around it, and tests the connections of this node before and after the plan.
     /// Needs root to read the firewall. Changes nothing on the node.
     Rehearse(RehearseOptions),
@@ -481,7 +481,7 @@ pub(super) enum PersistArgument {
 pub(super) struct DoctorOptions {
     #[command(flatten)]
     pub target: TargetOptions,
-    /// Examine the node of a snapshot instead of this machine: the output of `hostgw snapshot`, or of the script from
+    /// Examine a snapshot instead of this machine: the output of `hostgw snapshot`, or of the script from
     /// `hostgw render --collect`. `-` is standard input.
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
@@ -506,10 +506,10 @@ pub(super) struct ExplainOptions {
     pub from: PacketSource,
     #[command(flatten)]
     pub target: TargetOptions,
-    /// Trace on the node of a snapshot instead of this machine: the output of `hostgw snapshot`. `-` is standard input.
+    /// Trace through a snapshot instead of this machine: the output of `hostgw snapshot`. `-` is standard input.
     #[arg(long, value_name = "FILE")]
     pub state: Option<PathBuf>,
-    /// Trace on a node as the configuration describes it, without reading any live state; requires --node.
+    /// Trace through a node as configured, without reading any live state; requires --node.
     #[arg(long, conflicts_with = "state")]
     pub planned: bool,
     /// Print the result as JSON.
@@ -693,8 +693,8 @@ pub(super) struct SimulateOptions {
     /// Build the same sample as the earlier run that printed SEED; pass the same --sample, too.
     #[arg(long, value_name = "SEED", conflicts_with = "nodes")]
     pub seed: Option<u64>,
-    /// A network of the nodes, such as 172.30.0.0/16; repeat it for several. A router connects nodes in different networks
-    /// [default: each /24 (IPv6: /64) that has the address of a node].
+    /// A network that nodes are in, such as 172.30.0.0/16; repeatable. A router connects nodes in different networks
+    /// [default: each /24 (IPv6: /64) that contains a node's address].
     #[arg(long = "network", value_name = "CIDR", value_parser = network)]
     pub networks: Vec<IpNet>,
     /// Keep the cluster running until Ctrl-C, and print how to enter each namespace.
@@ -715,11 +715,11 @@ pub(super) struct RehearseOptions {
     /// Allow a mass removal, as `hostgw apply --allow-removals` does.
     #[arg(long, value_name = "N")]
     pub allow_removals: Option<usize>,
-    /// Play N other nodes: those that the plan cannot connect, the first of each operating system, the first and last in
-    /// the file, and random others [default: 10, or all nodes if there are fewer].
+    /// Simulate N other nodes: first those that the plan would leave unreachable, then the first of each operating system,
+    /// the first and last in the file, and random others [default: 10, or all nodes if there are fewer].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub sample: Option<u32>,
-    /// Play the same nodes as the earlier run that printed SEED; pass the same --sample, too.
+    /// Simulate the same nodes as the earlier run that printed SEED; pass the same --sample, too.
     #[arg(long, value_name = "SEED")]
     pub seed: Option<u64>,
     /// List every connection, instead of summarizing those with the same result.

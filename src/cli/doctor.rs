@@ -185,7 +185,7 @@ fn text(findings: &[DiagnosticEntry], notes: &[Untrusted], node: &Untrusted, out
     }
     let number = |wanted| findings.iter().filter(|finding| finding.severity == wanted).count();
     let summary = match findings.len() {
-        0 => format!("Node {node}: nothing found."),
+        0 => format!("Node {node}: no findings."),
         _ => format!(
             "Node {node}: {}, {}.",
             count(number(Severity::Error), "error"),

@@ -155,7 +155,7 @@ fn origin(
     }
     match options.from {
         PacketSource::Pod => {
-            let (address, device) = own.ok_or_else(|| missing("interface for pods"))?;
+            let (address, device) = own.ok_or_else(|| missing("pod interface"))?;
             Ok((address, Some(device)))
         }
         PacketSource::Node => {
@@ -197,6 +197,7 @@ fn journey(journey: &Journey, output: &Output) -> String {
         JourneyEnd::Forwarded => {
             palette.add.apply_to(if journey.input.is_some() { "forwarded" } else { "sent" })
         }
+        JourneyEnd::Diverted => palette.change.apply_to("forwarded, but not to the planned next hop"),
         JourneyEnd::Local => palette.add.apply_to("received by this node"),
         JourneyEnd::Dropped => palette.conflict.apply_to("dropped"),
         JourneyEnd::Unanswered => palette.conflict.apply_to("lost: the next hop does not answer"),

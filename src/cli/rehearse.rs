@@ -30,6 +30,9 @@ use crate::{
     text::{self, Untrusted, count, printable},
 };
 
+/// What a rehearsal cannot know.
+const NOT_TESTED: &str = "· not tested: TCP and other protocols, and UDP ports below 49152";
+
 /// The default number of other nodes.
 const DEFAULT_SAMPLE: u32 = 10;
 /// The largest number of connections that are listed without `--full`.
@@ -50,7 +53,7 @@ pub(super) struct RehearsalJson<'a> {
     file: &'a Untrusted,
     /// The node.
     node: &'a Untrusted,
-    /// The other nodes that were played.
+    /// The other nodes that were simulated.
     others: Vec<&'a Untrusted>,
     /// The number of other nodes in the configuration.
     of: usize,
@@ -82,7 +85,7 @@ pub(super) struct RehearsalJson<'a> {
     works: bool,
 }
 
-/// The other nodes to play, and the seed if some were left out.
+/// The other nodes to simulate, and the seed if some were left out.
 struct OtherNodes {
     indexes: Vec<usize>,
     of: usize,
@@ -142,7 +145,7 @@ pub(super) fn run(options: &RehearseOptions, output: &Output) -> VerbResult {
     if rehearsal.works() { Ok(0) } else { Err(VerbFailure::AlreadyReported(Kind::Unexpected)) }
 }
 
-/// Selects the other nodes to play: first those that the plan cannot connect, then a sample.
+/// Selects the other nodes to simulate: first those that the plan cannot connect, then a sample.
 fn choose(session: &Session, options: &RehearseOptions) -> OtherNodes {
     let (nodes, own) = (&session.loaded.cluster.nodes, session.index);
     let of = nodes.len().saturating_sub(1);
@@ -329,8 +332,9 @@ fn notes(text: &mut String, rehearsal: &Rehearsal, palette: &Palette) {
         );
     }
     for (family, why) in rehearsal.untested_outside() {
-        let _ = writeln!(text, "· {family} to the outside was not tested: {why}");
+        let _ = writeln!(text, "· {family} connections to the outside were not tested: {why}");
     }
+    let _ = writeln!(text, "{}", palette.dim.apply_to(NOT_TESTED));
     if let Some(Promise { promise, kept, broken }) = &rehearsal.rollback {
         let _ = writeln!(text, "{} {promise}", mark(*kept, palette));
         for line in broken {
@@ -348,9 +352,13 @@ fn conclusion(text: &mut String, rehearsal: &Rehearsal, palette: &Palette) {
     let line = match rehearsal.applied {
         Ok(_) => {
             let after = number(&|connection| connection.works == Some(true));
-            format!("{after} of {total} work after the plan, {before} before it. This node is unchanged.")
+            format!("{after} of {total} work after the plan (before: {before}). This node is unchanged.")
         }
         Err(_) => format!("{before} of {total} work now. This node is unchanged."),
+    };
+    let line = match rehearsal.omissions.len() {
+        0 => line,
+        number => format!("{line} {} from this node: see Copied.", count(number, "difference")),
     };
     let style = if rehearsal.works() { &palette.add } else { &palette.conflict };
     let _ = writeln!(text, "{}", style.apply_to(line));

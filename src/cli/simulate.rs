@@ -303,7 +303,7 @@ fn text(
         );
     }
     for family in simulation.untested_outside() {
-        let _ = writeln!(text, "· {family} to the outside was not tested: masquerading is off");
+        let _ = writeln!(text, "· {family} connections to the outside were not tested: masquerading is off");
     }
     for promise in promises {
         let mark = mark(promise.kept, palette);

@@ -57,7 +57,7 @@ pub(super) struct Status {
     /// The paths of pods that do not work, or not as planned, for reasons other than drift.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     diagnostics: Vec<DiagnosticEntry>,
-    /// Whether they were judged. They are not if the node has no interface for pods.
+    /// Whether they were checked. They are not if the node has no pod interface.
     #[serde(skip)]
     are_paths_known: bool,
     /// What could not be read.
@@ -425,7 +425,7 @@ fn text(status: &Status, output: &Output) -> String {
     match (&status.drift, &status.diagnostics[..]) {
         (None, _) => {}
         (Some(_), _) if !status.are_paths_known => {
-            text.push_str("Paths: not judged, because there is no interface for pods\n");
+            text.push_str("Paths: not checked: no pod interface\n");
         }
         (Some(_), []) => {
             text.push_str("Paths: as planned (`hostgw doctor` also examines firewalls, NAT and neighbors)\n");

@@ -5,14 +5,16 @@ use std::net::IpAddr;
 use super::{Patient, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
-    model::{Family, NextHopMode},
+    forwarding::Paths,
+    model::{Family, NextHopMode, SysctlKey},
     state::{AddressFlag, InterfaceAddress},
     text::ShellCommand,
 };
 
-pub(super) fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
+pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
     let (cluster, node) = (patient.cluster, patient.node());
-    let mut findings = Vec::new();
+    let mut findings: Vec<Diagnostic> =
+        Family::ALL.into_iter().filter_map(|family| nobody_is_gateway(patient, paths, family)).collect();
     for family in Family::ALL {
         let gateway = node.pod_gateway(family).map(|address| ("pod gateway", address));
         let address = node.addresses.get(family).map(|address| ("address", *address));
@@ -29,6 +31,47 @@ pub(super) fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
     findings
 }
 
+/// Other nodes send packets for this node's pods to its pod gateway. Without a pod interface there is no gateway, either,
+/// which is a finding of its own.
+fn nobody_is_gateway(patient: &Patient<'_>, paths: &Paths<'_>, family: Family) -> Option<Diagnostic> {
+    let Patient { cluster, observed, .. } = patient;
+    let node = patient.node();
+    let cidr = node.pod_cidrs.get(family)?.prefix();
+    let gateway = node.pod_gateway(family)?;
+    let answers_for_others = || {
+        let name = cluster.egress_interface_of(node).map_or("", |name| name.as_str());
+        ["all", name].into_iter().any(|name| {
+            let key = SysctlKey::from_parts(["net", "ipv4", "conf", name, "proxy_arp"]).ok();
+            key.and_then(|key| observed.state.sysctls.get(&key)).is_some_and(|value| *value != "0")
+        })
+    };
+    let is_needed = cluster.next_hop == NextHopMode::PodGateway && cluster.nodes.len() > 1;
+    if !is_needed
+        || observed.host.owner_of(gateway).is_some()
+        || paths.missing().contains(&family)
+        || answers_for_others()
+    {
+        return None;
+    }
+    let other = observed.host.addresses.iter().find(|local| cidr.contains(&local.address));
+    let (instead, remedy) = match other {
+        Some(InterfaceAddress { address, device, .. }) => (
+            format!(" ({device} has {address})"),
+            format!(
+                "if {address} is the pod gateway, set `gateway: {address}` for this node; otherwise correct the CNI"
+            ),
+        ),
+        None => (String::new(), "set nextHop: node-address".to_owned()),
+    };
+    Some(finding(
+        Rule::NoPodGateway,
+        format!(
+            "no interface has this node's pod gateway {gateway}{instead}: other nodes get no answer from their next hop"
+        ),
+        remedy,
+    ))
+}
+
 /// Judges an own address, which is the next hop of other nodes if `is_next_hop`.
 fn judge(what: &str, local: &InterfaceAddress, is_next_hop: bool) -> Option<Diagnostic> {
     let InterfaceAddress { address, device, flags, .. } = local;
@@ -41,7 +84,7 @@ fn judge(what: &str, local: &InterfaceAddress, is_next_hop: bool) -> Option<Diag
                 "the kernel does not use this node's {what} {address} on {device}: another machine has it"
             ),
             format!(
-                "find the other machine, then add the address again: `{}`, `{}`",
+                "find the other machine, then remove and re-add the address: `{}`, `{}`",
                 renew("del"),
                 renew("add")
             ),
@@ -62,8 +105,8 @@ const fn is_fleeting(flag: AddressFlag) -> bool {
 }
 
 fn lasting(address: IpAddr) -> String {
-    let settings = if address.is_ipv6() { ", such as the one that does not change (mngtmpaddr)" } else { "" };
+    let settings = if address.is_ipv6() { ", such as the one marked mngtmpaddr" } else { "" };
     format!(
-        "set the node's address in the configuration to a lasting one{settings}, and apply it on all nodes"
+        "set the node's address in the configuration to a stable one{settings}, and apply it on all nodes"
     )
 }

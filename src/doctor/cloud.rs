@@ -66,6 +66,11 @@ impl Cloud {
         }
     }
 
+    /// Whether nodes reach each other only through the cloud's router, because their addresses are in no common network.
+    const fn routes_between_nodes(self) -> bool {
+        matches!(self, Self::Google | Self::Hetzner)
+    }
+
     /// Whether the network answers for no address that it did not assign, whatever its settings.
     const fn ignores_pod_gateways(self) -> bool {
         !matches!(self, Self::OpenStack)
@@ -83,9 +88,10 @@ pub(super) fn of(patient: &Patient<'_>) -> Option<Cloud> {
 pub(super) fn advice(patient: &Patient<'_>) -> String {
     match of(patient) {
         Some(cloud) => format!("in {}, {}", cloud.name(), cloud.cure()),
-        None => "the network between the nodes must not drop traffic for addresses that it did not assign, as most cloud networks \
-                 do: see `hostgw help HG1013`"
-            .to_owned(),
+        None => {
+            "most cloud networks drop traffic to addresses that they did not assign: see `hostgw help HG1013`"
+                .to_owned()
+        }
     }
 }
 
@@ -100,7 +106,10 @@ pub(super) fn examine(patient: &Patient<'_>) -> Option<Diagnostic> {
                 "this machine runs in {}, whose network never delivers packets to pod gateways",
                 cloud.name()
             ),
-            format!("set nextHop: node-address and each node's address; also {}", cloud.cure()),
+            match cloud.routes_between_nodes() {
+                true => format!("routes between nodes have no effect there; instead, {}", cloud.cure()),
+                false => format!("set nextHop: node-address and each node's address; also {}", cloud.cure()),
+            },
         )
     })
 }

@@ -133,7 +133,11 @@ fn unclear(paths: &[Path], all: usize, spot: &Spot<'_>, by: Option<&Spot<'_>>) -
             undecoded(spot)
         ),
     };
-    finding(Rule::ForwardUnclear, message, "try a connection between two pods on different nodes")
+    finding(
+        Rule::ForwardUnclear,
+        message,
+        "try a connection between two pods on different nodes, or run `hostgw rehearse`",
+    )
 }
 
 fn masqueraded(paths: &[Path], all: usize, spot: &Spot<'_>) -> Diagnostic {
@@ -157,7 +161,7 @@ fn marked(paths: &[Path], all: usize, spot: &Spot<'_>, rule: &PolicyRule) -> Dia
             spot_text(spot),
             direction(paths, all)
         ),
-        "try a connection between two pods on different nodes, or find out with `hostgw rehearse`",
+        "try a connection between two pods on different nodes, or run `hostgw rehearse`",
     )
 }
 
@@ -189,7 +193,7 @@ fn below_ip(patient: &Patient<'_>, paths: &Paths<'_>, firewall: &Firewall) -> Ve
                 "chain {name} of table {family} {table}{on} can drop packets, and hostgw does not examine its rules"
             ),
             format!(
-                "check that it accepts the packets of pods: `{}`",
+                "check that it accepts pod traffic: `{}`",
                 ShellCommand::new(["nft", "list", "chain", family.as_raw(), table.as_raw(), name.as_raw()])
             ),
         )

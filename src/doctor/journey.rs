@@ -48,6 +48,8 @@ pub struct Journey {
 pub enum JourneyEnd {
     /// The node sends the packet on.
     Forwarded,
+    /// The node sends it on, but not to the planned next hop.
+    Diverted,
     /// The node receives it.
     Local,
     /// The node drops it.
@@ -125,7 +127,11 @@ impl Guidepost<'_> {
             if is_silent {
                 outcome = JourneyEnd::Unanswered;
             }
-            if let Some(planned) = self.planned(destination).filter(|planned| *planned != (gateway, device)) {
+            let planned = self.planned(destination);
+            if let Some(planned) = planned.filter(|planned| (planned.0, &planned.1) != (gateway, device)) {
+                if outcome == JourneyEnd::Forwarded {
+                    outcome = JourneyEnd::Diverted;
+                }
                 let via = planned.0.map_or_else(String::new, |gateway| format!("{gateway} on "));
                 add("planned", format!("{via}{}", planned.1));
             }
@@ -186,11 +192,16 @@ impl Guidepost<'_> {
         neighbors.find(|neighbor| neighbor.address == address && neighbor.device == *device)
     }
 
-    /// The next hop to a pod of another node, as it is planned.
-    fn planned(&self, destination: IpAddr) -> Option<(Option<IpAddr>, &Untrusted)> {
+    /// The next hop to a pod, as it is planned.
+    fn planned(&self, destination: IpAddr) -> Option<(Option<IpAddr>, Untrusted)> {
+        let family = Family::from(destination);
+        let own = self.cluster.nodes[self.index].pod_cidrs.get(family);
+        if own.is_some_and(|own| own.prefix().contains(&destination)) {
+            return Some((None, self.own_pod(family)?.1));
+        }
         let mut routes = self.desired.routes_to_nodes();
         let (route, _) = routes.find(|(route, _)| route.destination.contains(&destination))?;
-        Some((route.next.gateway, route.next.device.as_ref()?))
+        Some((route.next.gateway, route.next.device.clone()?))
     }
 
     /// Describes an address.

@@ -57,7 +57,7 @@ pub fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
     findings.extend(paths::examine(patient, &paths, &model));
     findings.extend(filter::examine(patient, &paths));
     findings.extend(surroundings::examine(patient, &paths));
-    findings.extend(addresses::examine(patient));
+    findings.extend(addresses::examine(patient, &paths));
     findings.extend(other_cni::examine(patient));
     findings.extend(cloud::examine(patient));
     findings

@@ -13,11 +13,10 @@ use crate::{
 const PROTOCOLS: [(u8, &str); 2] = [(17, "kube-router"), (80, "Calico")];
 
 /// The beginnings of the names of interfaces that CNIs create to reach other nodes.
-const INTERFACES: [(&str, &str); 9] = [
+const INTERFACES: [(&str, &str); 8] = [
     ("antrea-gw", "Antrea"),
     ("cilium_", "Cilium"),
     ("flannel", "flannel"),
-    ("kube-ipvs", "kube-router"),
     ("ovn-k8s-", "OVN-Kubernetes"),
     ("tunl0", "Calico"),
     ("vxlan.calico", "Calico"),

@@ -11,11 +11,10 @@ pub(super) fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
     let Patient { cluster, index, prepared, observed } = patient;
     let mut findings = check(cluster, *index, &prepared.desired, observed);
     let plan = &prepared.plan;
-    let changes = plan.changes.len();
-    if changes > 0 {
+    if !plan.changes.is_empty() {
         findings.push(finding(
             Rule::NotApplied,
-            format!("this node does not match the configuration: {} to apply", count(changes, "change")),
+            format!("this node does not match the configuration: {}", plan.totals()),
             "review them with `hostgw plan`, then run `hostgw apply`",
         ));
     }

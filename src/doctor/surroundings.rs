@@ -167,7 +167,7 @@ fn mtu(patient: &Patient<'_>, paths: &Paths<'_>) -> Option<Diagnostic> {
                 pods.name,
                 outer.min(limit)
             ),
-            format!("set the MTU of the CNI to {}", outer.min(limit)),
+            format!("set the CNI's MTU to {}", outer.min(limit)),
         )
     })
 }
@@ -200,7 +200,7 @@ fn routes_of_nobody(patient: &Patient<'_>) -> Vec<Diagnostic> {
         .map(|route| {
             finding(
                 Rule::RouteOfNobody,
-                format!("the route `{route}` leads to a part of the cluster prefix that no node in the configuration has"),
+                format!("the route `{route}` leads to a part of the cluster prefix that belongs to no node in the configuration"),
                 format!(
                     "if its node has left the cluster, remove it with `{}`; otherwise add the node",
                     delete_route(route)

@@ -49,7 +49,7 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
         }
         let trace = model.trace(&path.packet);
         let is_detour = path.rank(&trace.verdict) == Rank::Elsewhere;
-        let (rule, why, remedy) = reason(&path, &trace);
+        let (rule, why, remedy) = without_rule(&path, &trace, model).unwrap_or_else(|| reason(&path, &trace));
         let is_outside = path.peer == Peer::Outside;
         let part = part(&path, &trace).or(path.part).filter(|_| !is_outside);
         let known = faults.iter().position(|fault| {
@@ -107,11 +107,11 @@ impl PathFault {
         match (self.is_detour, is_out, is_in) {
             (false, true, true) if is_all => {
                 format!(
-                    "this node's pods{own} and those on all other nodes{other} cannot reach each other {all}"
+                    "no packets pass between this node's pods{own} and those on any other node{other} {all}"
                 )
             }
             (false, true, true) => {
-                format!("this node's pods{own} and those on {some}{other} cannot reach each other")
+                format!("no packets pass between this node's pods{own} and those on {some}{other}")
             }
             (false, true, false) if is_all => {
                 format!("this node's pods{own} cannot reach any pods on other nodes{other} {all}")
@@ -154,6 +154,30 @@ fn part(path: &Path, trace: &Trace<'_>) -> Option<PodPart> {
     }
 }
 
+/// Returns the code, the reason and the remedy if no policy rule looks up the table of the planned route.
+fn without_rule(
+    path: &Path,
+    trace: &Trace<'_>,
+    model: &ForwardingModel,
+) -> Option<(Rule, String, Option<String>)> {
+    let family = Family::from(path.packet.destination);
+    let follows_default = trace.route.is_some_and(|route| route.destination.prefix_len() == 0);
+    let has_none = !model.looks_up(path.table, family);
+    let is_lost = trace.stop.is_none() && follows_default || matches!(trace.stop, Some(Stop::NoRoute));
+    if path.node().is_none() || !has_none || !is_lost {
+        return None;
+    }
+    let table = table_name(path.table);
+    let instead = trace.route.map_or_else(String::new, |route| format!(", so the packets follow `{route}`"));
+    let cluster = path.cluster.to_string();
+    let add = ip(family, &["rule", "add", "to", &cluster, "lookup", &table, "priority", "1000"]);
+    Some((
+        Rule::PathLost,
+        format!("no policy rule looks up table {table}, which has hostgw's routes{instead}"),
+        Some(format!("add one: `{add}`, or remove routes.table from the configuration")),
+    ))
+}
+
 /// Returns the code, the reason and the remedy.
 fn reason(path: &Path, trace: &Trace<'_>) -> (Rule, String, Option<String>) {
     let family = Family::from(path.packet.destination);
@@ -175,14 +199,14 @@ fn reason(path: &Path, trace: &Trace<'_>) -> (Rule, String, Option<String>) {
             let relax = |value| ShellCommand::new(["sysctl", "-w", &format!("{sysctl}={value}")]);
             let (because, remedy) = match back {
                 Some(back) => (
-                    format!("the route back is `{back}`"),
+                    format!("the return route is `{back}`"),
                     match is_strict {
-                        true => format!("correct the route back, or relax the filter with `{}`", relax(2)),
-                        false => "correct the route back".to_owned(),
+                        true => format!("fix the return route, or relax the filter with `{}`", relax(2)),
+                        false => "fix the return route".to_owned(),
                     },
                 ),
                 None => (
-                    "there is no route back".to_owned(),
+                    "there is no return route".to_owned(),
                     format!("add a route to {source}, or disable the filter with `{}`", relax(0)),
                 ),
             };
@@ -194,9 +218,9 @@ fn reason(path: &Path, trace: &Trace<'_>) -> (Rule, String, Option<String>) {
         }
         Some(Stop::NoRoute) => (
             Rule::PathLost,
-            "no policy rule leads to a route".to_owned(),
+            "no policy rule selects a table with a matching route".to_owned(),
             Some(format!(
-                "list the rules with `{}`; the routes of a table need a rule that leads to it",
+                "list the rules with `{}`; a routing table is used only if a rule selects it",
                 ip(family, &["rule"])
             )),
         ),
@@ -252,7 +276,7 @@ fn by_route(
                                 "to",
                                 &path.cluster.to_string(),
                                 "lookup",
-                                "main",
+                                &table_name(path.table),
                                 "priority",
                                 &before.to_string()
                             ]
@@ -263,8 +287,9 @@ fn by_route(
             ),
         ),
         None => {
-            let is_owned = route.is_owned();
-            let remedy = (!is_owned && route.opaque.is_none())
+            // Without its default route, the node would lose more than the packets of pods.
+            let is_default = route.destination.prefix_len() == 0;
+            let remedy = (!route.is_owned() && !is_default && route.opaque.is_none())
                 .then(|| format!("if it is not needed, remove it with `{}`", delete_route(route)));
             (Rule::PathByRoute, format!("the route {shown} {does}"), remedy)
         }
@@ -275,15 +300,15 @@ fn by_route(
 #[must_use]
 pub fn stop_text(stop: &Stop<'_>) -> String {
     match stop {
-        Stop::NoRoute => "no policy rule leads to a route".to_owned(),
+        Stop::NoRoute => "no policy rule selects a table with a matching route".to_owned(),
         Stop::Rule(rule) => format!("the policy rule `{rule}` drops it"),
         Stop::Route(route) => format!("the route `{route}` drops it"),
         Stop::Forwarding(key) => format!("{key} is 0, so the node does not forward it"),
         Stop::ReversePath { sysctl, back: Some(back), .. } => {
-            format!("{sysctl} drops it, because the route back is `{back}`")
+            format!("{sysctl} drops it, because the return route is `{back}`")
         }
         Stop::ReversePath { sysctl, back: None, .. } => {
-            format!("{sysctl} drops it, because there is no route back")
+            format!("{sysctl} drops it, because there is no return route")
         }
         Stop::Source => "the kernel does not accept its source there".to_owned(),
         Stop::Destination => "the kernel does not accept its destination".to_owned(),

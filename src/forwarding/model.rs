@@ -148,6 +148,13 @@ impl<'a> ForwardingModel<'a> {
         Self { sysctls, host, rules, has_own_rules, routes, lengths }
     }
 
+    /// Returns `true` if a policy rule looks up this table.
+    #[must_use]
+    pub fn looks_up(&self, table: u32, family: Family) -> bool {
+        let looks_up = |rule: &PolicyRule| rule.action == RuleAction::Lookup(table);
+        self.rules.iter().flatten().any(|rule| rule.family == family && looks_up(rule))
+    }
+
     /// Returns the way of a packet that the node itself sends. Nothing filters it.
     #[must_use]
     pub fn trace_own(&self, source: IpAddr, destination: IpAddr) -> Trace<'_> {

@@ -49,6 +49,8 @@ pub struct Path {
     pub other: IpNet,
     /// The cluster prefix.
     pub cluster: IpNet,
+    /// The table of the planned route.
+    pub table: u32,
     /// The part of one of the pod CIDRs that the path stands for, if not for all of it.
     pub part: Option<PodPart>,
     /// Whether the path stands for those of all other nodes, too.
@@ -84,7 +86,7 @@ pub struct Paths<'a> {
     parts: Vec<(IpNet, usize)>,
     /// The same of this node.
     own_parts: Vec<IpNet>,
-    /// The families for which the node has a pod CIDR, but no interface for pods yet.
+    /// The families for which the node has a pod CIDR, but no pod interface yet.
     missing: Vec<Family>,
     /// Prefixes inside the cluster whose packets may take another way than all others.
     special: HashSet<IpNet>,
@@ -233,6 +235,7 @@ impl<'a> Paths<'a> {
             own: pod.cidr,
             other: route.destination,
             cluster,
+            table: route.table,
             part: None,
             is_of_all: false,
         };
@@ -278,7 +281,7 @@ impl<'a> Paths<'a> {
         self.iter().next().is_none()
     }
 
-    /// Returns the families for which no path can be judged, because the node has no interface for pods.
+    /// Returns the families for which no path can be judged, because the node has no pod interface.
     #[must_use]
     pub fn missing(&self) -> &[Family] {
         &self.missing

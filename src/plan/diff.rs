@@ -227,6 +227,12 @@ pub struct Totals {
     pub unknown: usize,
 }
 
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to add, {} to update, {} to remove", self.add, self.change, self.remove)
+    }
+}
+
 /// Returns the number of managed routes that the plan removes without a managed replacement.
 #[must_use]
 pub fn removed_routes(plan: &Plan) -> usize {

@@ -488,7 +488,7 @@ fn put_summary(text: &mut String, report: &Report, removed: &[String], palette: 
 /// The totals as a sentence.
 pub(super) fn totals(report: &Report) -> String {
     let totals = report.totals;
-    let mut line = format!("{} to add, {} to update, {} to remove", totals.add, totals.change, totals.remove);
+    let mut line = totals.to_string();
     if totals.conflicts > 0 {
         let _ = write!(line, ", {}", text::count(totals.conflicts, "conflict"));
     }

@@ -1,7 +1,7 @@
 //! Rehearses an apply on a copy of this node, firewall included, with real packets.
 //!
 //! The node is copied to a namespace ([`NodeImage`]), and some of the other nodes, a pod, a router and an outside host are
-//! played around it as in a simulation. The plan is applied in the copy as `hostgw apply` does, and the connections of
+//! simulated around it. The plan is applied in the copy as `hostgw apply` does, and the connections of
 //! the node are tested before and after. `wiring` connects the copy.
 
 mod wiring;
@@ -45,7 +45,7 @@ const MAX_TRACES: u16 = 20;
 /// What to rehearse.
 #[derive(Debug)]
 pub struct RehearsalOptions {
-    /// The indexes of the other nodes to play.
+    /// The indexes of the other nodes to simulate.
     pub others: Vec<usize>,
     /// The exact number of routes that a mass removal may remove.
     pub allowed_removals: Option<usize>,
@@ -379,15 +379,13 @@ impl Rehearsal {
         let family = verdict.family_name();
         let list = ShellCommand::new(["nft", "-a", "list", "chain", family, table, chain]);
         let Some(handle) = rule else {
-            return format!("the policy of chain {chain} in table {family} {table}");
+            return format!("the policy of chain {chain} of table {family} {table}");
         };
         match self.rules.original_handle(verdict.family, table, *handle) {
             Some(handle) => {
-                format!(
-                    "rule handle {handle} of chain {chain} in table {family} {table}, as `{list}` shows it"
-                )
+                format!("the rule with handle {handle} in chain {chain} of table {family} {table} (`{list}`)")
             }
-            None => format!("a rule of chain {chain} in table {family} {table}"),
+            None => format!("a rule in chain {chain} of table {family} {table}"),
         }
     }
 
@@ -402,7 +400,7 @@ impl Rehearsal {
             }
             Ok(before.differences(&kernel::fingerprint(&FingerprintScope::Everything)?))
         })?;
-        Ok(Promise::new("rollback restores this node", broken))
+        Ok(Promise::new("rollback restores the copy", broken))
     }
 }
 

@@ -16,7 +16,7 @@ const RECIPE_RULE: &str =
     "iptables-nft -t nat -A POSTROUTING ! -d 10.244.0.0/16 -m addrtype ! --dst-type LOCAL -j MASQUERADE";
 
 /// What is wrong with the node, what else the configuration says, and what cures it.
-const DISEASES: [(&str, &str, &str, &str); 37] = [
+const DISEASES: [(&str, &str, &str, &str); 39] = [
     ("not-applied", "ip route del 10.244.1.0/24", "", "\"$HOSTGW\" apply --yes"),
     ("conflict", "ip route replace 10.244.1.0/24 via 172.30.0.77", "", "ip route del 10.244.1.0/24; \"$HOSTGW\" apply --yes"),
     ("forwarding", "sysctl -qw net.ipv4.conf.cni0.forwarding=0", "", "sysctl -qw net.ipv4.conf.cni0.forwarding=1"),
@@ -213,6 +213,19 @@ const DISEASES: [(&str, &str, &str, &str); 37] = [
         "",
         "ip rule del fwmark 7 lookup 107",
     ),
+    (
+        "gateway",
+        "ip address flush dev cni0; ip address add 10.244.0.254/24 dev cni0",
+        "",
+        "ip address flush dev cni0; ip address add 10.244.0.1/24 dev cni0",
+    ),
+    (
+        "host-routes",
+        "ip link add cali1 type veth peer name pod1; ip link set cali1 up; ip link set pod1 up
+         ip route add 10.244.0.9 dev cali1; ip link del cni0",
+        "nat: {masquerade: true}",
+        "sysctl -qw net.ipv4.conf.eth0.proxy_arp=1",
+    ),
     ("kube-router", "ip route add 10.244.1.0/24 via 172.30.0.12 proto 17 metric 9", "", "ip route del 10.244.1.0/24 proto 17"),
     ("mtu", "ip link set eth0 mtu 1400", "", "ip link set eth0 mtu 1500"),
 ];
@@ -227,7 +240,7 @@ fn every_disease_is_found_and_cured() {
                 node.write("hostgw.yaml", &cluster(head, &[NODE_1, NODE_2, NODE_3]));
                 node.hostgw_ok(&["apply", "--yes"]);
             }
-            node.hostgw(&["doctor"]).expect(0).says("nothing found");
+            node.hostgw(&["doctor"]).expect(0).says("no findings");
             node.sh(infect);
             let found = node.hostgw(&["doctor"]).expect(11);
             snapshots.lock().expect("no panic").compare(&format!("doctor-{name}"), &found);
@@ -236,7 +249,7 @@ fn every_disease_is_found_and_cured() {
             let saved = node.hostgw(&["doctor", "--state", "snapshot.json"]).expect(11);
             assert_eq!(saved.stdout, found.stdout, "{name}");
             node.sh(&format!("{cure} >/dev/null 2>&1"));
-            node.hostgw(&["doctor"]).expect(0).says("nothing found");
+            node.hostgw(&["doctor"]).expect(0).says("no findings");
         }
     });
     snapshots.into_inner().expect("no panic").conclude();
@@ -327,7 +340,7 @@ fn the_chains_of_kube_proxy_flannel_and_docker_are_no_finding() {
         node.write("chains", CHAINS);
         node.sh("ip link add docker0 type bridge; ip address add 172.17.0.1/16 dev docker0; ip link set docker0 up
                  iptables-nft-restore <chains");
-        node.hostgw(&["doctor"]).expect(0).says("nothing found");
+        node.hostgw(&["doctor"]).expect(0).says("no findings");
         node.sh("iptables-nft -D FLANNEL-FWD -d 10.244.0.0/16 -m comment --comment 'flanneld forward' -j ACCEPT
                  iptables-nft -D FLANNEL-FWD -s 10.244.0.0/16 -m comment --comment 'flanneld forward' -j ACCEPT");
         node.hostgw(&["doctor"])
@@ -357,7 +370,7 @@ fn rules_for_other_packets_are_no_finding() {
                  nft add table netdev fw; nft 'add chain netdev fw in { type filter hook ingress device lan0 priority 0; policy drop; }'
                  nft add table bridge count; nft 'add chain bridge count f { type filter hook forward priority 0; }'
                  nft add rule bridge count f counter");
-        node.hostgw(&["doctor"]).expect(0).says("nothing found");
+        node.hostgw(&["doctor"]).expect(0).says("no findings");
     });
 }
 

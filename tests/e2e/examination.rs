@@ -13,9 +13,9 @@ fn next_hops_are_asked_on_request() {
         let doctor = |options: &str| {
             cluster.try_sh("node linux-1", &format!("\"$HOSTGW\" doctor --node linux-1 {options}"))
         };
-        doctor("--probe").expect(0).says("nothing found");
+        doctor("--probe").expect(0).says("no findings");
         cluster.sh("node linux-2", "ip link set eth0 down || ip link set bond0 down");
-        doctor("").expect(0).says("nothing found");
+        doctor("").expect(0).says("no findings");
         doctor("--probe")
             .expect(11)
             .says("error[HG1013]: 1 next hop did not answer: 10.244.1.1 (node linux-2)");
@@ -89,13 +89,13 @@ fn clouds_are_told_from_the_firmware() {
             node.hostgw(&["doctor", "--state", "cloud.json"])
         };
         node.sh("jq '.observed.host.hardware = {vendor: \"Amazon EC2\"}' snapshot.json >overlay.json");
-        node.hostgw(&["doctor", "--state", "overlay.json"]).expect(0).says("nothing found");
+        node.hostgw(&["doctor", "--state", "overlay.json"]).expect(0).says("no findings");
         with(r#"{vendor: "Amazon EC2"}"#).expect(11).says(
             "error[HG1022]: this machine runs in Amazon EC2, whose network never delivers packets to pod gateways\n  \
              help: set nextHop: node-address and each node's address; also turn off the source/destination check of each instance\n",
         );
         // OpenStack can be told to accept pod gateways, and Hyper-V is no cloud.
-        with(r#"{vendor: "Microsoft Corporation"}"#).expect(0).says("nothing found");
+        with(r#"{vendor: "Microsoft Corporation"}"#).expect(0).says("no findings");
         let note = "note: this machine runs in OpenStack, whose network drops pod traffic by default; hostgw cannot see its \
                     settings: add the pod CIDRs to the allowed address pairs of each port, or turn off its port security\n";
         assert!(with(r#"{product: "OpenStack Nova"}"#).expect(0).stdout.starts_with(note));

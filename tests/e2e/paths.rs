@@ -169,6 +169,29 @@ fn working_paths_and_nodes_without_pods_are_quiet() {
     });
 }
 
+/// Without a rule for hostgw's table, packets follow the default route, which nobody should remove.
+#[test]
+fn a_table_without_a_rule_is_named() {
+    each(|privilege| {
+        let node = node_with_pods(privilege);
+        node.sh("ip route add default via 172.30.0.1");
+        node.write("hostgw.yaml", &cluster("routes: {table: 101}", &[NODE_1, NODE_2, NODE_3]));
+        node.hostgw(&["apply", "--yes"])
+            .expect(0)
+            .warns("HG0855]: applied, but ")
+            .warns("no policy rule looks up table 101, which has hostgw's routes, so the packets follow `default via 172.30.0.1")
+            .warns("help: add one: `ip rule add to 10.244.0.0/16 lookup 101 priority 1000`");
+        let found = node.hostgw(&["doctor"]).expect(11);
+        assert!(!found.stdout.contains("ip route del"), "{found}");
+        // Another rule is in the way: the remedy names the same table.
+        node.sh("ip rule add to 10.244.0.0/16 lookup 101 priority 1000; ip route add 10.244.0.0/24 dev cni0 table 101
+                 ip rule add from 10.244.0.0/16 lookup 105 priority 900; ip route add default via 172.30.0.9 table 105");
+        node.hostgw(&["doctor"]).expect(11).says("`ip rule add to 10.244.0.0/16 lookup 101 priority 899`");
+        node.sh("ip rule add to 10.244.0.0/16 lookup 101 priority 899");
+        node.hostgw(&["doctor"]).expect(0);
+    });
+}
+
 /// What pods send to the outside leaves by the default route, and the replies come back through its interface.
 #[test]
 fn the_outside_is_a_path_too() {

@@ -56,7 +56,7 @@ fn the_recipe_works_on_a_healthy_node() {
     each(|privilege| {
         let node = healthy(privilege);
         let outcome = rehearse(&node, &[], 0);
-        outcome.says("11 of 11 connections work after the plan").says("✓ rollback restores this node");
+        outcome.says("11 of 11 connections work after the plan").says("✓ rollback restores the copy");
         assert_eq!(node.state_dir(), None, "a rehearsal leaves no record on the node");
         // The node is already as planned.
         node.hostgw_ok(&["apply", "--yes"]);
@@ -111,7 +111,7 @@ fn a_bare_node_gets_a_bridge_in_the_copy() {
         let node = node(privilege);
         let outcome = rehearse(&node, &["--full"], 0);
         outcome.says("added in the copy").says("no interface has the pod gateway 10.244.0.1");
-        outcome.says("IPv4 to the outside was not tested: this node has no default gateway");
+        outcome.says("IPv4 connections to the outside were not tested: this node has no default gateway");
         outcome.says("10 of 10 connections work after the plan");
     });
 }
@@ -132,13 +132,13 @@ fn rules_of_iptables_that_drop_packets_are_named() {
         let handle = node.run(["nft", "-a", "list", "chain", "ip", "filter", "OTHER"]);
         let rule = handle.lines().find(|line| line.contains("drop")).expect("the rule");
         let handle = rule.rsplit(' ').next().unwrap();
-        outcome.says(&format!("dropped by rule handle {handle} of chain OTHER in table ip filter"));
+        outcome.says(&format!("dropped by the rule with handle {handle} in chain OTHER of table ip filter"));
         if privilege == Privilege::Root {
             let mut snapshots = Snapshots::default();
             snapshots.compare("rehearse-firewall", &outcome);
             snapshots.conclude();
         } else {
-            outcome.says("this user may not read whether there are any");
+            outcome.says("unknown: no permission to list them");
         }
         let json = rehearse(&node, &["--json"], 1);
         assert_eq!(failing(&json), ["pod-to-pod linux-1 linux-2", "pod-to-pod linux-2 linux-1"]);
@@ -155,7 +155,7 @@ fn queues_to_programs_are_reported() {
         let json = rehearse(&node, &["--json"], 1);
         assert_eq!(json.json()["omissions"][0]["object"], "the queue of chain FORWARD of table ip filter");
         let reasons = reasons(&json);
-        assert!(reasons[0].starts_with("queued by rule handle "), "{reasons:?}");
+        assert!(reasons[0].starts_with("queued by the rule with handle "), "{reasons:?}");
     });
 }
 
@@ -166,7 +166,7 @@ fn a_forward_policy_of_drop_is_named() {
         let node = healthy(privilege);
         node.observe("iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -s 10.244.0.0/24 -d 10.244.2.0/24 -j ACCEPT");
         let json = rehearse(&node, &["--json"], 1);
-        assert_eq!(reasons(&json), ["dropped by the policy of chain FORWARD in table ip filter"]);
+        assert_eq!(reasons(&json), ["dropped by the policy of chain FORWARD of table ip filter"]);
         assert!(failing(&json).contains(&"pod-to-outside linux-1 outside".to_owned()), "{json}");
     });
 }
@@ -204,7 +204,7 @@ fn sets_maps_and_verdict_maps_decide_in_the_copy() {
         let json = rehearse(&node, &["--json"], 1);
         assert_eq!(failing(&json), ["pod-to-pod linux-1 win-1"]);
         let reasons = reasons(&json);
-        assert!(reasons[0].contains("of chain refuse in table inet guard"), "{reasons:?}");
+        assert!(reasons[0].contains("in chain refuse of table inet guard"), "{reasons:?}");
     });
 }
 
@@ -262,8 +262,8 @@ fn nat_that_catches_pod_traffic_is_named() {
         let json = rehearse(&node, &["--json"], 1);
         assert_eq!(failing(&json), ["pod-to-pod linux-1 linux-2", "pod-to-pod linux-1 win-1"]);
         let reasons = reasons(&json);
-        assert!(reasons[0].starts_with("masqueraded by rule handle "), "{reasons:?}");
-        assert!(reasons[0].contains("of chain POSTROUTING in table ip nat"), "{reasons:?}");
+        assert!(reasons[0].starts_with("masqueraded by the rule with handle "), "{reasons:?}");
+        assert!(reasons[0].contains("in chain POSTROUTING of table ip nat"), "{reasons:?}");
     });
 }
 
@@ -307,9 +307,9 @@ fn a_bridge_with_a_hardware_port_and_a_second_interface() {
     });
 }
 
-/// What is played has other link-layer addresses than the node's real neighbors.
+/// Simulated machines have other link-layer addresses than the node's real neighbors.
 #[test]
-fn permanent_neighbor_entries_of_played_machines_are_left_out() {
+fn permanent_neighbor_entries_of_simulated_machines_are_left_out() {
     let _turn = simulate::small();
     each(|privilege| {
         let node = healthy(privilege);

@@ -173,7 +173,7 @@ nodes:
         );
         let outcome = machine.hostgw(&["simulate"]).expect(0);
         outcome.says("8 of 8 connections work").says("gc_thresh3 was skipped");
-        outcome.says("IPv4 to the outside was not tested");
+        outcome.says("IPv4 connections to the outside were not tested");
     });
 }
 

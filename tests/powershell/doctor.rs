@@ -156,7 +156,7 @@ fn an_older_snapshot_is_read_and_nothing_is_guessed() {
     let examination = Examination::new();
     let old = |machine: &Machine| examination.of(machine, &as_before, &[]);
     let healthy = applied(machine());
-    assert_eq!(old(&healthy), (0, "Node win-1: nothing found.\n".to_owned(), String::new()));
+    assert_eq!(old(&healthy), (0, "Node win-1: no findings.\n".to_owned(), String::new()));
     let (code, stdout, _) = old(&machine());
     assert_eq!(code, 11);
     assert!(!stdout.contains("HG1030"), "the pod interface has an address: {stdout}");
@@ -193,7 +193,7 @@ fn doctor_checks_the_cni_configuration_of_a_windows_node() {
         )
     };
     for (exceptions, subnet, code, words) in [
-        ("\"10.244.0.0/16\"", "10.244.1.0/24", 0, "Node win-1: nothing found."),
+        ("\"10.244.0.0/16\"", "10.244.1.0/24", 0, "Node win-1: no findings."),
         (
             "\"10.244.1.0/24\"",
             "10.244.1.0/24",

@@ -89,14 +89,14 @@ impl LegacyRules {
         for family in &self.unreadable {
             omissions.push(Omission::new(
                 format!("the rules of {family}-legacy"),
-                "this user may not read whether there are any",
+                "unknown: no permission to list them",
             ));
         }
         if let Some(sets) = &self.sets {
             let mut restore = Command::new("ipset");
             restore.arg("restore");
             if let Err(error) = sets.clone().and_then(|text| run(restore, Some(&text))) {
-                omissions.push(Omission::new("the sets of ipset", format!("not copied: {error}")));
+                omissions.push(Omission::new("ipset sets", format!("not copied: {error}")));
             }
         }
         for SavedRules { family, restore, text, .. } in &self.saved {

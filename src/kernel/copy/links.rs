@@ -401,7 +401,7 @@ impl LinkImages {
             } else {
                 omissions.push(Omission::new(
                     format!("{} in {}", link.name, master.name),
-                    "the copy is not a member",
+                    "not attached to its master in the copy",
                 ));
             }
         }
@@ -483,7 +483,7 @@ fn bridge_omissions(link: &LinkImage, options: &[u8]) -> Vec<Omission> {
     omissions
 }
 
-/// Describes an interface that a veth pair plays, unless that makes no difference to packets.
+/// Describes an interface that is copied as a veth pair, unless that makes no difference to packets.
 fn played(link: &LinkImage) -> Option<Omission> {
     let kind = match link.kind.as_deref() {
         // Hardware, the ends of pods, and what swallows packets.
@@ -491,12 +491,12 @@ fn played(link: &LinkImage) -> Option<Omission> {
         Some(kind) => kind,
     };
     let lacks = match kind {
-        "bond" | "team" => "its members and its hash are not copied",
+        "bond" | "team" => "its members and its transmit hash policy are not copied",
         "vlan" => "its tag and the interface below it are not copied",
         "vxlan" | "geneve" | "gre" | "gretap" | "ipip" | "sit" | "ip6tnl" | "wireguard" | "tun" => {
             "it does not encapsulate"
         }
         _ => "its behavior is not copied",
     };
-    Some(Omission::new(format!("{} ({kind})", link.name), format!("played by a veth pair: {lacks}")))
+    Some(Omission::new(format!("{} ({kind})", link.name), format!("copied as a veth pair: {lacks}")))
 }

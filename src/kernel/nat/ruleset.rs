@@ -168,7 +168,7 @@ impl Ruleset {
         let mut altered = Vec::new();
         for table in &self.tables {
             if table.flags(abi::table::FLAGS) & TABLE_OWNER != 0 {
-                altered.push(Omission::new(described_table(&table.table), "its owner is not copied"));
+                altered.push(Omission::new(described_table(&table.table), "the owner flag is not copied"));
             }
         }
         for chain in &self.chains {

@@ -1,4 +1,4 @@
-//! How the copy of a node is connected to the network that is played around it.
+//! How the copy of a node is connected to the network that is simulated around it.
 
 use std::collections::BTreeSet;
 
@@ -60,7 +60,7 @@ pub(super) struct Wiring {
     addresses: PerFamily<IpNet>,
     /// The default gateways on the egress interface.
     gateways: PerFamily<IpNet>,
-    /// The addresses of the interface of pods.
+    /// The addresses of the pod interface.
     bridge: PerFamily<IpNet>,
     /// The addresses of the pod, if routes to it determine them.
     routed: PerFamily<IpNet>,
