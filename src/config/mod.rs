@@ -97,6 +97,9 @@ pub fn load(document: &Document) -> Result<Cluster, InvalidConfig> {
     load_valid(document).map_or_else(|| diagnose(document), Ok)
 }
 
+/// More keys than a valid configuration has at the top.
+const MOST_KEYS: usize = 100;
+
 /// Reads a configuration. Returns `None` if there is any error.
 fn load_valid(document: &Document) -> Option<Cluster> {
     let mut drafts = Drafts::with_room(document.text().len());
@@ -111,6 +114,10 @@ fn load_valid(document: &Document) -> Option<Cluster> {
             document.parse_any(&mut drafts).ok()?
         }
     };
+    // A configuration that is certainly invalid needs no places, which take memory beside the tree.
+    if drafts.rejected || !parsed.errors.is_empty() || parsed.root.keys() > MOST_KEYS {
+        return None;
+    }
     let mut places = std::mem::take(&mut drafts.places);
     places.add(&parsed.root);
     let is_plain = parsed.is_plain;
@@ -146,6 +153,9 @@ fn load_split(document: &Document, similar: Option<&Loaded>) -> Option<Cluster> 
             let node = list.node(index)?;
             places.add(&node);
             own.add(node);
+            if own.rejected {
+                return None;
+            }
         }
     }
     let rest = list.rest();

@@ -17,6 +17,8 @@ use crate::model::{ConfigPath, Segment};
 #[derive(Default)]
 pub(super) struct Drafts<'s> {
     nodes: Vec<Option<RawNode>>,
+    /// The number of nodes so far.
+    received: usize,
     pub places: Places,
     /// Reports every structural error, and removes what is invalid.
     check: Option<StructureCheck<'s>>,
@@ -65,14 +67,26 @@ impl<'s> Drafts<'s> {
 
 impl<'a> NodeReceiver<'a> for Drafts<'_> {
     fn node(&mut self, mut node: TreeNode<'a>) {
-        self.places.add(&node);
+        self.received += 1;
         if let Some(check) = &mut self.check {
-            check.node(&mut node, self.nodes.len());
+            check.node(&mut node, self.received - 1);
+            if check.is_truncated() {
+                self.nodes = Vec::new();
+            } else {
+                self.add(node);
+            }
+        } else if !self.rejected {
+            self.places.add(&node);
+            self.add(node);
+            if self.rejected {
+                // The text will be read again.
+                (self.nodes, self.places) = (Vec::new(), Places::default());
+            }
         }
-        self.add(node);
     }
 
     fn restart(&mut self) {
+        self.received = 0;
         self.nodes.clear();
         self.places.clear();
         self.rejected = false;

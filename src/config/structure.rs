@@ -61,6 +61,11 @@ impl<'s> StructureCheck<'s> {
         walk.node(node, shape, &PathChain::Index(&PathChain::Key(&PathChain::Root, NODES), index), &span);
     }
 
+    /// Returns `true` if errors in nodes were omitted, so that nothing will be made of the nodes.
+    pub fn is_truncated(&self) -> bool {
+        self.nodes.problems.is_truncated()
+    }
+
     /// Forgets all nodes.
     pub fn restart(&mut self) {
         self.nodes = StructureReport::default();

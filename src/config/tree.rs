@@ -84,9 +84,9 @@ pub(super) struct Mapping<'a> {
 #[derive(Debug, Clone, Default)]
 struct MappingExtras<'a> {
     duplicates: Capped<DuplicateKey<'a>>,
-    /// Entry indices by the hash of the key, for mappings with many keys. Of two keys with one hash, only the first
-    /// is here.
-    index: HashMap<u64, u32>,
+    /// Entry indices by half of the hash of the key, for mappings with many keys. Of two keys with one hash, only the
+    /// first is here.
+    index: HashMap<u32, u32>,
 }
 
 /// How a TOML table was defined.
@@ -140,7 +140,7 @@ impl<'a> Mapping<'a> {
             return self.entries.iter().position(is_meant);
         }
         let index = &self.extras.as_ref()?.index;
-        let first = *index.get(&index.hasher().hash_one(key))? as usize;
+        let first = *index.get(&half_hash(index, key))? as usize;
         if self.entries.get(first).is_some_and(is_meant) {
             Some(first)
         } else {
@@ -162,7 +162,7 @@ impl<'a> Mapping<'a> {
         // A new index starts with all previous entries.
         let unindexed = if index.is_empty() { 0 } else { self.entries.len() - 1 };
         for (at, entry) in self.entries.iter().enumerate().skip(unindexed) {
-            let hash = index.hasher().hash_one(&*entry.key);
+            let hash = half_hash(index, &entry.key);
             index.entry(hash).or_insert(u32::try_from(at).unwrap_or(u32::MAX));
         }
     }
@@ -181,6 +181,12 @@ impl<'a> Mapping<'a> {
     pub fn take_duplicates(&mut self) -> Capped<DuplicateKey<'a>> {
         self.extras.as_mut().map(|extras| std::mem::take(&mut extras.duplicates)).unwrap_or_default()
     }
+}
+
+/// Half of the hash of a key: an index of all keys takes less memory, and equal halves are rare.
+fn half_hash(index: &HashMap<u32, u32>, key: &str) -> u32 {
+    let hash = index.hasher().hash_one(key);
+    u32::try_from(hash >> 32).unwrap_or_default()
 }
 
 /// Adds to a list whose capacity starts at one, because a file may have very many lists and mappings of one item.
@@ -220,6 +226,14 @@ impl<'a> TreeNode<'a> {
 
     pub fn set_span(&mut self, span: Span) {
         self.extent = span.into();
+    }
+
+    /// The number of keys, if it is a mapping.
+    pub fn keys(&self) -> usize {
+        match &self.value {
+            Value::Map(mapping) => mapping.entries.len(),
+            _ => 0,
+        }
     }
 
     /// The value of the key [`NODES`].
