@@ -116,17 +116,18 @@ impl NodeImage {
     }
 
     /// Creates the node in a new namespace. The interface at the near end of each of `cables` is connected to its far end,
-    /// and all others to a namespace that answers nothing.
+    /// and all others to a namespace that answers nothing. Machines are also simulated behind the interfaces with the
+    /// numbers `simulated`.
     ///
     /// # Errors
     /// Returns an error if the namespace cannot be created, or if something essential is rejected.
-    pub fn write(&self, cables: &[Cable<'_>]) -> Result<NodeCopy, Error> {
+    pub fn write(&self, cables: &[Cable<'_>], simulated: &[u32]) -> Result<NodeCopy, Error> {
         let cannot =
             |error: io::Error| Error::unexpected(format!("cannot make a network namespace: {error}"));
         let (namespace, void) = (Namespace::new().map_err(cannot)?, Namespace::new().map_err(cannot)?);
         let mut omissions = Vec::new();
         let (sysctls, rules) = namespace
-            .enter(|| Ok(self.write_here(cables, &void, &mut omissions)))
+            .enter(|| Ok(self.write_here(cables, simulated, &void, &mut omissions)))
             .map_err(|error| Error::unexpected(format!("cannot enter a network namespace: {error}")))??;
         omissions.sort();
         omissions.dedup();
@@ -148,6 +149,7 @@ impl NodeImage {
     fn write_here(
         &self,
         cables: &[Cable<'_>],
+        simulated: &[u32],
         void: &Namespace,
         omissions: &mut Vec<Omission>,
     ) -> Result<(usize, CopiedRules), Error> {
@@ -159,7 +161,8 @@ impl NodeImage {
         self.links.bring_up(&mut socket, omissions)?;
         // IPv6 addresses are not usable on an interface without a carrier.
         self.links.bring_up_far_ends(cables, void)?;
-        let played = self.links.played(cables);
+        let mut played = self.links.played(cables);
+        played.extend(simulated);
         self.addressing.write(&mut socket, &self.links, &played, omissions);
         let sysctls = self.settings.write(omissions);
         self.routing.write(&mut socket, omissions)?;

@@ -85,6 +85,7 @@ pub struct Rehearsal {
     rules: CopiedRules,
     records: StateDir,
     families_with_gateway: Vec<Family>,
+    families_with_other_default: Vec<Family>,
     faults: Vec<PathFault>,
     /// How much was copied.
     pub copied: CopyTotals,
@@ -145,7 +146,7 @@ impl Rehearsal {
         let switch = build::build_switch(&topology)?;
         let (router, outside) = build::build_outside(&topology, &switch)?;
         let pod = build::namespace()?;
-        let copy = image.write(&wiring.cables(&switch, &router, &pod))?;
+        let copy = image.write(&wiring.cables(&switch, &router, &pod), wiring.simulated())?;
         wiring.connect(&copy.namespace, &pod, &switch, &router, &topology)?;
         drop(task);
         let others = workers::each("building nodes", options.others.len(), keep_going, |number| {
@@ -169,6 +170,7 @@ impl Rehearsal {
             rules: copy.rules,
             records,
             families_with_gateway: wiring.families_with_gateway.into_iter().collect(),
+            families_with_other_default: wiring.families_with_other_default.into_iter().collect(),
             faults: Vec::new(),
             copied: copy.totals,
             omissions,
@@ -204,8 +206,11 @@ impl Rehearsal {
         let topology = &self.simulation.topology;
         let reason = |family| match () {
             () if !topology.masquerades(family) => Some("masquerading is off"),
-            () if !self.families_with_gateway.contains(&family) => Some("this node has no default gateway"),
-            () => None,
+            () if self.families_with_gateway.contains(&family) => None,
+            () if self.families_with_other_default.contains(&family) => {
+                Some("the default route has several next hops or a link-local one, which are not simulated")
+            }
+            () => Some("this node has no default gateway"),
         };
         let families = topology.cluster.prefixes.iter().map(|(family, _)| family);
         families.filter_map(|family| Some((family, reason(family)?))).collect()

@@ -103,6 +103,55 @@ fn a_node_in_another_network_is_behind_the_router() {
     });
 }
 
+/// Nodes that work, however they are connected.
+#[test]
+fn unusual_nodes_work_in_the_copy() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let works = |change: &str| {
+            let node = healthy(privilege);
+            node.sh(change);
+            node.await_ipv6_addresses();
+            rehearse(&node, &[], 0)
+        };
+        // Another default gateway, in a table that no rule looks up, and a less preferred one.
+        works("ip route add default via 172.30.0.9 table 100; ip route add default via 172.30.0.8 metric 50");
+        // Names that the copy could want itself.
+        works("ip link add pod type veth peer name podx; ip link add veth0 type veth peer name uplink");
+        // Each node has a route of its own, without a network.
+        works(
+            "ip address del 172.30.0.11/24 dev eth0; ip address add 172.30.0.11/32 dev eth0
+               for node in 1 12 13; do ip route add 172.30.0.$node dev eth0; done
+               ip route add default via 172.30.0.1",
+        );
+        // Machines behind the bridge of pods have other link-layer addresses in the copy.
+        works("ip neigh add 10.244.0.10 lladdr 02:00:00:00:00:99 dev cni0 nud permanent")
+            .says("not copied: simulated machines have other link-layer addresses");
+        // Firewalls can match the ports of the bridge of pods.
+        works("ip link add veth1a2b type veth peer name pod1; ip link set veth1a2b master cni0 up
+               nft add table bridge f; nft 'add chain bridge f in { type filter hook input priority 0; policy drop; }'
+               nft 'add rule bridge f in iifname \"veth*\" accept'");
+        works("ip route replace default nexthop via 172.30.0.1 nexthop via 172.30.0.2")
+            .says("the default route has several next hops or a link-local one, which are not simulated");
+        // Rules that the kernel does not accept as it dumps them.
+        let node = healthy(privilege);
+        node.sh("nft add table inet t; nft 'add chain inet t f { type filter hook forward priority 0; }'
+                 nft 'add set inet t s4 { type ipv4_addr; size 1000; flags dynamic; }'
+                 nft 'add rule inet t f ip daddr 10.244.1.0/24 add @s4 { ip saddr limit rate over 1/hour burst 1 packets counter } drop'
+                 ebtables-nft -A INPUT -p IPv4 --ip-src 10.244.77.0/24 -j DROP");
+        let outcome = rehearse(&node, &[], 1);
+        assert!(!outcome.stdout.contains("rejected"), "{outcome}");
+        node.sh("ebtables-nft -A INPUT -p IPv4 --ip-src 10.244.0.0/24 -j DROP; nft delete table inet t");
+        let outcome = rehearse(&node, &[], 1);
+        assert!(!outcome.stdout.contains("rejected"), "{outcome}");
+        let node = healthy(privilege);
+        node.sh("ip link set lan0 down");
+        rehearse(&node, &[], 1);
+        let outcome = node.hostgw(&["rehearse"]);
+        outcome.warns("error: egress interface eth0 has no carrier: no packet leaves this node through it");
+    });
+}
+
 /// A machine on which no pod has started yet, without a default gateway.
 #[test]
 fn a_bare_node_gets_a_bridge_in_the_copy() {

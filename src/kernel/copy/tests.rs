@@ -264,7 +264,7 @@ fn assert_same(original: &str, copy: &str) {
 
 /// Copies the namespace of the calling thread, and returns what other tools say about the copy.
 fn copied() -> (NodeCopy, String) {
-    let copy = NodeImage::read().expect("readable").write(&[]).expect("a copy");
+    let copy = NodeImage::read().expect("readable").write(&[], &[]).expect("a copy");
     let text = copy.namespace.enter(|| Ok(seen())).expect("our namespace");
     (copy, text)
 }
@@ -329,7 +329,7 @@ fn handles_of_the_copy_are_found_in_the_original() {
             split.map(|(rule, handle)| (rule.to_owned(), handle.parse().expect("a number"))).collect()
         };
         let original = handles(&sh("nft -a list ruleset"));
-        let copy = NodeImage::read().unwrap().write(&[]).unwrap();
+        let copy = NodeImage::read().unwrap().write(&[], &[]).unwrap();
         let in_copy = handles(&copy.namespace.enter(|| Ok(sh("nft -a list ruleset"))).unwrap());
         assert_ne!(original, in_copy, "the test shows nothing");
         let found: Vec<(String, u64)> = in_copy
@@ -384,7 +384,7 @@ fn large_rulesets_are_copied() {
         std::fs::write("/tmp/hostgw-large-ruleset", &rules).unwrap();
         sh("nft -f /tmp/hostgw-large-ruleset; rm /tmp/hostgw-large-ruleset");
         let before = sh("nft -s list ruleset");
-        let copy = NodeImage::read().unwrap().write(&[]).unwrap();
+        let copy = NodeImage::read().unwrap().write(&[], &[]).unwrap();
         assert_eq!(copy.omissions, []);
         let after = copy.namespace.enter(|| Ok(sh("nft -s list ruleset"))).unwrap();
         assert!(before == after, "the rulesets differ");

@@ -16,8 +16,11 @@ const FLAGS: u16 = 2;
 /// `NFT_RULE_COMPAT_F_INV`.
 const INVERTED: u32 = 2;
 
-/// `NFPROTO_IPV6` (linux/netfilter.h).
+/// `NFPROTO_BRIDGE` and `NFPROTO_IPV6` (linux/netfilter.h).
+const BRIDGE: u8 = 7;
 const IPV6: u8 = 10;
+/// The Ethernet type in an Ethernet header, and its length.
+const ETHER_TYPE: (u32, u32) = (12, 2);
 /// The protocol in an IPv4 header, and the next header in an IPv6 header.
 const PROTOCOL_OFFSETS: (u32, u32) = (9, 6);
 
@@ -39,13 +42,18 @@ pub(super) fn compat(family: u8, expressions: &[u8]) -> Result<Option<Vec<u8>>, 
 }
 
 /// Finds the comparison of the protocol. Returns it, and whether it must differ.
-fn protocol(family: u8, list: &[RawExpression<'_>]) -> Option<(u8, bool)> {
+fn protocol(family: u8, list: &[RawExpression<'_>]) -> Option<(u16, bool)> {
     list.windows(2).find_map(|pair| {
         let [load, cmp] = pair else { return None };
         if !loads_protocol(family, load) || cmp.name != b"cmp" {
             return None;
         }
-        let &[protocol] = decode::value(get(cmp.data, expr::CMP_DATA)?)? else { return None };
+        let protocol = match *decode::value(get(cmp.data, expr::CMP_DATA)?)? {
+            [protocol] => u16::from(protocol),
+            // As the kernel has it in memory (`nft_match_set_mtchk_param`, net/netfilter/nft_compat.c).
+            [first, second] => u16::from_ne_bytes([first, second]),
+            _ => return None,
+        };
         Some((protocol, number(get(cmp.data, expr::CMP_OP))? == expr::CMP_NEQ))
     })
 }
@@ -54,7 +62,12 @@ fn loads_protocol(family: u8, load: &RawExpression<'_>) -> bool {
     let field = |kind| number(get(load.data, kind));
     let (v4, v6) = PROTOCOL_OFFSETS;
     match load.name {
-        b"meta" => field(key::META_KEY) == Some(key::META_L4PROTO),
+        b"payload" if family == BRIDGE => {
+            field(expr::PAYLOAD_BASE) == Some(key::LINK_HEADER)
+                && field(expr::PAYLOAD_OFFSET) == Some(ETHER_TYPE.0)
+                && field(expr::PAYLOAD_LEN) == Some(ETHER_TYPE.1)
+        }
+        b"meta" => field(key::META_KEY) == Some(key::META_L4PROTO) && family != BRIDGE,
         b"payload" => {
             field(expr::PAYLOAD_BASE) == Some(expr::NETWORK_HEADER)
                 && field(expr::PAYLOAD_LEN) == Some(1)

@@ -30,6 +30,10 @@ mod attribute {
     pub(super) const SET_ID: u16 = 10;
     pub(super) const FLOWTABLE_FLAGS: u16 = 7;
     pub(super) const DYNSET_TIMEOUT: u16 = 6;
+    pub(super) const DYNSET_FLAGS: u16 = 9;
+    pub(super) const DYNSET_EXPRESSIONS: u16 = 10;
+    /// `NFT_DYNSET_F_EXPR`.
+    pub(super) const DYNSET_F_EXPR: u32 = 2;
     pub(super) const EXTHDR_FLAGS: u16 = 5;
     pub(super) const EXTHDR_SREG: u16 = 7;
 }

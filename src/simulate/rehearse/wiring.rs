@@ -7,13 +7,13 @@ use ipnet::IpNet;
 use crate::{
     error::{Error, Kind},
     kernel::{Cable, Interfaces, LinkImage, Namespace, Omission},
-    model::{Cluster, Family, PerFamily, pod_address},
+    model::{Cluster, Family, MAIN_TABLE, PerFamily, pod_address},
     simulate::{
         build::{self, ETH, add_addresses, inside},
         networks::{Networks, common_prefix},
         topology::Topology,
     },
-    state::{Host, InterfaceAddress, Route},
+    state::{Host, InterfaceAddress, Route, RouteType},
 };
 
 /// The port of the node at the switch.
@@ -24,22 +24,22 @@ const NODE_PORT: &str = "node";
 enum Uplink {
     /// The interface with this number is connected to the switch.
     Link(u32),
-    /// The bridge with this name gets another port, which is.
-    NewPort(String),
+    /// The bridge with this name gets another port, with this name, which is.
+    NewPort(String, String),
 }
 
 /// The interface of the node that leads to its pods.
 #[derive(Debug)]
 enum PodSide {
-    /// The bridge with this name gets another port, which leads to the pod.
-    Bridge(String),
+    /// The bridge with this name gets another port, with this name, which leads to the pod.
+    Bridge(String, String),
     /// The interface with this number leads to the pod.
     Link(u32),
     /// The interface with this number leads to a single pod, by a host route and without an address of its own. It answers
     /// for all addresses (`proxy_arp`).
     Routed(u32),
-    /// No interface has the pod gateway: a bridge with this name is added.
-    NewBridge(String),
+    /// No interface has the pod gateway: a bridge with this name is added, and a port with this name.
+    NewBridge(String, String),
 }
 
 /// A default gateway on another interface than the egress interface.
@@ -58,14 +58,22 @@ pub(super) struct Wiring {
     legs: Vec<Leg>,
     /// The addresses of the egress interface.
     addresses: PerFamily<IpNet>,
-    /// The default gateways on the egress interface.
+    /// The preferred default gateways on the egress interface.
     gateways: PerFamily<IpNet>,
+    /// The other ones there.
+    more_gateways: Vec<IpNet>,
+    /// The prefixes that routes make reachable on the egress interface.
+    on_link: Vec<IpNet>,
+    /// The numbers of the interfaces behind which machines are simulated, besides those with a cable.
+    simulated: Vec<u32>,
     /// The addresses of the pod interface.
     bridge: PerFamily<IpNet>,
     /// The addresses of the pod, if routes to it determine them.
     routed: PerFamily<IpNet>,
     /// The families with a default gateway.
     pub(super) families_with_gateway: BTreeSet<Family>,
+    /// The families with a default route whose gateway cannot be simulated.
+    pub(super) families_with_other_default: BTreeSet<Family>,
     /// What differs from the node.
     pub(super) notes: Vec<Omission>,
 }
@@ -91,7 +99,16 @@ impl Wiring {
         let egress = egress.ok_or_else(|| {
             Error::new(Kind::Invalid, format!("this node lacks the egress interface of node {}", node.name))
         })?;
+        if egress.carrier == Some(false) {
+            let message = format!(
+                "egress interface {} has no carrier: no packet leaves this node through it",
+                egress.name
+            );
+            return Err(Error::unexpected(message)
+                .with_hint("check its cable and the other end, then rehearse again"));
+        }
         let image = |number: u32| links.iter().find(|link| link.index == number);
+        let mut simulated = Vec::new();
         let uplink = match image(egress.index).filter(|link| link.is_bridge()) {
             None => Uplink::Link(egress.index),
             Some(bridge) => {
@@ -99,21 +116,28 @@ impl Wiring {
                     link.master == Some(bridge.index)
                         && !matches!(link.kind.as_deref(), Some("veth" | "tun" | "macvtap"))
                 };
-                links.iter().find(is_hardware_port).map_or_else(
-                    || Uplink::NewPort(bridge.name.as_raw().to_owned()),
-                    |port| Uplink::Link(port.index),
-                )
+                match links.iter().find(is_hardware_port) {
+                    Some(port) => Uplink::Link(port.index),
+                    None => {
+                        simulated.push(bridge.index);
+                        Uplink::NewPort(bridge.name.as_raw().to_owned(), free_name(host, "uplink"))
+                    }
+                }
             }
         };
         let mut wiring = Self {
             uplink,
-            pod: PodSide::NewBridge(free_name(links, "cni")),
+            pod: PodSide::NewBridge(free_name(host, "cni"), free_name(host, "veth")),
             legs: Vec::new(),
             addresses: PerFamily::default(),
             gateways: PerFamily::default(),
+            more_gateways: Vec::new(),
+            on_link: host.on_link(egress.name.as_raw()).collect(),
+            simulated,
             bridge: PerFamily::default(),
             routed: PerFamily::default(),
             families_with_gateway: BTreeSet::new(),
+            families_with_other_default: BTreeSet::new(),
             notes: Vec::new(),
         };
         for family in Family::ALL {
@@ -131,10 +155,18 @@ impl Wiring {
     }
 
     fn find_gateways(&mut self, host: &Host, egress: &crate::state::Link) {
-        let is_default = |route: &&Route| route.destination.prefix_len() == 0;
-        for route in host.foreign.iter().chain(&host.others).filter(is_default) {
-            let (Some(gateway), Some(device)) = (route.next.gateway, &route.next.device) else { continue };
+        let is_default =
+            |route: &&Route| route.destination.prefix_len() == 0 && route.kind == RouteType::Unicast;
+        let mut routes: Vec<&Route> = host.foreign.iter().chain(&host.others).filter(is_default).collect();
+        // What the kernel prefers comes first.
+        routes.sort_by_key(|route| (route.table != MAIN_TABLE, route.metric));
+        for route in routes {
+            let (Some(gateway), Some(device)) = (route.next.gateway, &route.next.device) else {
+                self.families_with_other_default.insert(route.family());
+                continue;
+            };
             if Family::from(gateway) != route.family() || is_link_local(gateway) {
+                self.families_with_other_default.insert(route.family());
                 continue;
             }
             let Some(link) = host.links.iter().find(|link| link.name == *device) else { continue };
@@ -153,7 +185,13 @@ impl Wiring {
             self.families_with_gateway.insert(route.family());
             if link.index == egress.index {
                 let known = self.gateways.get_mut(route.family());
-                *known = known.or(Some(net));
+                match known {
+                    None => *known = Some(net),
+                    Some(known) if known.addr() != net.addr() && !self.more_gateways.contains(&net) => {
+                        self.more_gateways.push(net);
+                    }
+                    Some(_) => {}
+                }
                 continue;
             }
             match self.legs.iter_mut().find(|leg| leg.link == link.index) {
@@ -193,18 +231,20 @@ impl Wiring {
             let length = cidr.prefix().prefix_len();
             let address = holder.map_or(gateway, |local| Some(local.address));
             *self.bridge.get_mut(family) = address.and_then(|address| IpNet::new(address, length).ok());
-            if let (PodSide::NewBridge(_), Some(link)) = (&self.pod, holder.and_then(link)) {
+            if let (PodSide::NewBridge(..), Some(link)) = (&self.pod, holder.and_then(link)) {
                 self.pod = if link.is_bridge() {
-                    PodSide::Bridge(link.name.as_raw().to_owned())
+                    self.simulated.push(link.index);
+                    let port = free_name(host, &port_prefix(host, link.name.as_raw()));
+                    PodSide::Bridge(link.name.as_raw().to_owned(), port)
                 } else {
                     PodSide::Link(link.index)
                 };
             }
         }
-        if matches!(self.pod, PodSide::NewBridge(_)) {
+        if matches!(self.pod, PodSide::NewBridge(..)) {
             self.find_routed_pod(cluster, index, host);
         }
-        if let PodSide::NewBridge(name) = &self.pod {
+        if let PodSide::NewBridge(name, _) = &self.pod {
             let gateways: Vec<String> = self.bridge.iter().map(|(_, net)| net.addr().to_string()).collect();
             self.notes.push(Omission::new(
                 format!("the bridge {name}"),
@@ -240,13 +280,26 @@ impl Wiring {
 
     /// The networks around the node.
     pub(super) fn networks(&self, cluster: &Cluster) -> Networks {
-        Networks::around(cluster, &self.addresses, &self.gateways)
+        let mut own = self.addresses;
+        for (family, _) in cluster.prefixes.iter() {
+            // Routes without a gateway can make nodes outside of this node's network reachable on the link.
+            let Some(address) = own.get(family).copied() else { continue };
+            let nodes = cluster.nodes.iter().filter_map(|node| node.addresses.get(family).copied());
+            let on_link = nodes.filter(|node| self.on_link.iter().any(|prefix| prefix.contains(node)));
+            let gateway = self.gateways.get(family).map(IpNet::addr);
+            let neighbors = on_link.chain(gateway).map(IpNet::from);
+            let common = common_prefix(std::iter::once(address.trunc()).chain(neighbors));
+            let length = common.map_or(address.prefix_len(), |common| common.prefix_len());
+            *own.get_mut(family) = IpNet::new(address.addr(), length).ok();
+        }
+        Networks::around(cluster, &own, &self.gateways)
     }
 
     /// Gives the first machine of the topology the addresses of the node.
     pub(super) fn adjust(&self, topology: &mut Topology) {
         let families: Vec<Family> = topology.cluster.prefixes.iter().map(|(family, _)| family).collect();
         let machine = &mut topology.machines[0];
+        topology.segments[machine.segment].router.extend(&self.more_gateways);
         for family in families {
             *machine.addresses.get_mut(family) = self.addresses.get(family).copied();
             *machine.router.get_mut(family) = self.gateways.get(family).copied();
@@ -257,6 +310,11 @@ impl Wiring {
                 *machine.pod.get_mut(family) = routed.or(IpNet::new(pod, bridge.prefix_len()).ok());
             }
         }
+    }
+
+    /// The numbers of the interfaces behind which machines are simulated, besides those with a cable.
+    pub(super) fn simulated(&self) -> &[u32] {
+        &self.simulated
     }
 
     /// The cables that are plugged in when the copy is created.
@@ -295,20 +353,20 @@ impl Wiring {
     ) -> Result<(), Error> {
         inside(copy, || {
             let mut interfaces = Interfaces::open()?;
-            if let Uplink::NewPort(bridge) = &self.uplink {
-                interfaces.cable("uplink", NODE_PORT, switch)?;
-                interfaces.attach("uplink", bridge)?;
+            if let Uplink::NewPort(bridge, port) = &self.uplink {
+                interfaces.cable(port, NODE_PORT, switch)?;
+                interfaces.attach(port, bridge)?;
             }
             match &self.pod {
                 PodSide::Link(_) | PodSide::Routed(_) => {}
-                PodSide::Bridge(bridge) => {
-                    interfaces.cable("pod", ETH, pod)?;
-                    interfaces.attach("pod", bridge)?;
+                PodSide::Bridge(bridge, port) => {
+                    interfaces.cable(port, ETH, pod)?;
+                    interfaces.attach(port, bridge)?;
                 }
-                PodSide::NewBridge(bridge) => {
+                PodSide::NewBridge(bridge, port) => {
                     interfaces.bridge(bridge)?;
-                    interfaces.cable("pod", ETH, pod)?;
-                    interfaces.attach("pod", bridge)?;
+                    interfaces.cable(port, ETH, pod)?;
+                    interfaces.attach(port, bridge)?;
                     add_addresses(&mut interfaces, bridge, &self.bridge)?;
                 }
             }
@@ -356,9 +414,25 @@ const fn is_link_local(address: std::net::IpAddr) -> bool {
 }
 
 /// Returns a name for an interface that the node does not have.
-fn free_name(links: &[LinkImage], prefix: &str) -> String {
+fn free_name(host: &Host, prefix: &str) -> String {
+    let is_free = |name: &String| {
+        host.links.iter().all(|link| {
+            link.name != name.as_str() && link.altnames.iter().all(|other| *other != name.as_str())
+        })
+    };
     let mut names = (0..).map(|number: u32| format!("{prefix}{number}"));
-    names
-        .find(|name| links.iter().all(|link| link.name != name.as_str()))
-        .unwrap_or_else(|| prefix.to_owned())
+    names.find(is_free).unwrap_or_else(|| prefix.to_owned())
+}
+
+/// Returns how the names of the ports of a pod bridge begin: rules of the firewall may match them.
+fn port_prefix(host: &Host, bridge: &str) -> String {
+    /// Leaves room for a number.
+    const LONGEST: usize = 10;
+    let is_port = |link: &&crate::state::Link| {
+        let is_veth = link.kind.as_ref().is_some_and(|kind| *kind == "veth");
+        is_veth && link.master.as_ref().is_some_and(|master| *master == bridge)
+    };
+    let port = host.links.iter().find(is_port).map_or("veth", |link| link.name.as_raw());
+    let letters: String = port.chars().take_while(char::is_ascii_alphabetic).take(LONGEST).collect();
+    if letters.is_empty() { "veth".to_owned() } else { letters }
 }

@@ -10,7 +10,7 @@ use crate::kernel::{
     nat::{
         abi::{self, expr, message},
         compat::compat,
-        decode,
+        decode::{self, number},
         terms::{get, key},
     },
     netlink::{Malformed, attribute_at, put_attribute, retain, text},
@@ -197,35 +197,50 @@ impl<'a> UnitBuilder<'a> {
     }
 }
 
-/// Returns the attribute of an expression that the kernel dumps but does not accept: the flags of one that writes an
-/// extension header, and the timeout of one that adds to a set without timeouts.
-fn unacceptable(expression: &decode::RawExpression<'_>) -> Option<u16> {
+/// Changes the data of an expression that the kernel does not accept as it dumps it; `None` if it does.
+fn adapted(expression: &decode::RawExpression<'_>) -> Result<Option<Vec<u8>>, Malformed> {
     let field = |kind| get(expression.data, kind);
-    match expression.name {
-        b"exthdr" => field(attribute::EXTHDR_SREG).map(|_| attribute::EXTHDR_FLAGS),
+    Ok(match expression.name {
+        b"exthdr" if field(attribute::EXTHDR_SREG).is_some() => {
+            Some(retain(expression.data, |kind| kind != attribute::EXTHDR_FLAGS))
+        }
         b"dynset" => {
-            let timeout = field(attribute::DYNSET_TIMEOUT)?;
-            timeout.iter().all(|byte| *byte == 0).then_some(attribute::DYNSET_TIMEOUT)
+            let timeout = field(attribute::DYNSET_TIMEOUT);
+            let is_zero = timeout.is_some_and(|timeout| timeout.iter().all(|byte| *byte == 0));
+            // Several statements require a flag that is not dumped.
+            let has_several = field(attribute::DYNSET_EXPRESSIONS).is_some();
+            if !is_zero && !has_several {
+                return Ok(None);
+            }
+            let mut data = retain(expression.data, |kind| match kind {
+                attribute::DYNSET_TIMEOUT => !is_zero,
+                attribute::DYNSET_FLAGS => !has_several,
+                _ => true,
+            });
+            if has_several {
+                let flags = number(field(attribute::DYNSET_FLAGS)).unwrap_or(0) | attribute::DYNSET_F_EXPR;
+                put_attribute(&mut data, attribute::DYNSET_FLAGS, &flags.to_be_bytes())?;
+            }
+            Some(data)
         }
         _ => None,
-    }
+    })
 }
 
-/// Leaves out what the kernel dumps but does not accept.
+/// Changes what the kernel dumps but does not accept.
 fn acceptable(rule: &[u8]) -> Result<Vec<u8>, Malformed> {
     let attributes = rule.get(abi::GENERIC_HEADER..).unwrap_or_default();
     let expressions = get(attributes, abi::rule::EXPRESSIONS).unwrap_or_default();
     let list = decode::list(expressions).unwrap_or_default();
-    if list.iter().all(|expression| unacceptable(expression).is_none()) {
+    let data: Vec<Option<Vec<u8>>> = list.iter().map(adapted).collect::<Result<_, _>>()?;
+    if data.iter().all(Option::is_none) {
         return Ok(rule.to_vec());
     }
     let mut elements = Vec::new();
-    for expression in &list {
-        let left_out = unacceptable(expression);
-        let data = retain(expression.data, |kind| Some(kind) != left_out);
+    for (expression, data) in list.iter().zip(&data) {
         let mut element = Vec::new();
         put_attribute(&mut element, expr::NAME, &[expression.name, &[0]].concat())?;
-        put_attribute(&mut element, expr::DATA, &data)?;
+        put_attribute(&mut element, expr::DATA, data.as_deref().unwrap_or(expression.data))?;
         put_attribute(&mut elements, abi::LIST_ELEMENT, &element)?;
     }
     let mut new = rule.get(..abi::GENERIC_HEADER).unwrap_or_default().to_vec();
