@@ -109,9 +109,9 @@ pub(super) enum Verb {
     Render(RenderOptions),
     /// Find what keeps this node's pods from reaching other nodes' pods.
     ///
-    /// Looks for drift, for policy rules, routes and sysctls that divert or drop pod traffic, for other
-    /// programs' firewalls and NAT, for neighbors that do not answer, and for settings that will cause trouble later. Prints the cause
-    /// and the remedy for each finding. Exits with 11 if there are findings. Changes nothing.
+    /// Looks for drift, for policy rules, routes and sysctls that divert or drop pod traffic, for other programs' firewalls
+    /// and NAT, for neighbors that do not answer, and for settings that will cause trouble later. Prints the cause and the
+    /// remedy for each finding. Exits with 11 if there are findings. Changes nothing.
     Doctor(DoctorOptions),
     /// Trace a packet to ADDRESS through this node, and the reply.
     ///

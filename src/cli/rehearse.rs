@@ -1,10 +1,6 @@
 //! `hostgw rehearse`
 
-use std::{
-    collections::BTreeSet,
-    fmt::Write as _,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{collections::BTreeSet, fmt::Write as _, time::Duration};
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -17,7 +13,7 @@ use super::{
     output::Output,
     plan::warn_of_open,
     signals,
-    simulate::{Scratch, described, interrupted, keep, mark, raise_file_limit},
+    simulate::{Scratch, described, interrupted, keep, mark, raise_file_limit, random_seed, reasons},
 };
 use crate::{
     error::Kind,
@@ -157,8 +153,7 @@ fn choose(session: &Session, options: &RehearseOptions) -> OtherNodes {
             seed: None,
         };
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::from(since.subsec_nanos()));
-    let seed = options.seed.unwrap_or(now);
+    let seed = options.seed.unwrap_or_else(random_seed);
     let mut chosen = BTreeSet::new();
     let faults = session.path_faults();
     let faulty = faults.iter().filter_map(|fault| fault.nodes.keys().next());
@@ -300,21 +295,9 @@ fn pair(connection: &RehearsedConnection) -> String {
 
 /// Renders the reason of each failure, and each reason only once.
 fn failures(text: &mut String, rehearsal: &Rehearsal, palette: &Palette) {
-    let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
-    for connection in &rehearsal.connections {
-        let Some(reason) = connection.reason.as_ref().map(Untrusted::as_raw) else { continue };
-        match reasons.iter_mut().find(|(known, _)| *known == reason) {
-            Some((_, pairs)) => pairs.push(pair(connection)),
-            None => reasons.push((reason, vec![pair(connection)])),
-        }
-    }
-    for (reason, pairs) in &reasons {
-        let _ = writeln!(text, "{} {}", mark(false, palette), printable(&text::list(pairs, 6)));
-        let _ = writeln!(text, "    {}", printable(reason));
-    }
-    if !reasons.is_empty() {
-        text.push('\n');
-    }
+    let failures = rehearsal.connections.iter();
+    let failures = failures.filter_map(|it| Some((it.reason.as_ref()?.as_raw(), pair(it))));
+    reasons(text, failures, palette);
 }
 
 fn notes(text: &mut String, rehearsal: &Rehearsal, palette: &Palette) {

@@ -185,9 +185,13 @@ fn choose(cluster: &Cluster, options: &SimulateOptions) -> Result<Choice, Error>
     if size >= cluster.nodes.len() {
         return Ok(Choice { indexes: (0..cluster.nodes.len()).collect(), seed: None });
     }
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::from(since.subsec_nanos()));
-    let seed = options.seed.unwrap_or(now);
+    let seed = options.seed.unwrap_or_else(random_seed);
     Ok(Choice { indexes: sample(cluster, size, seed), seed: Some(seed) })
+}
+
+/// A seed to draw a sample with.
+pub(super) fn random_seed() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::from(since.subsec_nanos()))
 }
 
 /// A directory for the journals of the nodes, which is removed with the simulation.
@@ -424,10 +428,20 @@ fn header(text: &mut String, names: &[&Untrusted], width: usize) {
 
 /// Renders the reason for each failure, and each reason only once.
 fn failures(text: &mut String, connections: &[Connection], palette: &Palette) {
+    let failed = connections.iter().filter(|connection| !connection.works);
+    let failures = failed
+        .map(|connection| (connection.reason.as_ref().map_or("lost", Untrusted::as_raw), pair(connection)));
+    reasons(text, failures, palette);
+}
+
+/// Renders reasons, each only once, with the connections that fail for it.
+pub(super) fn reasons<'a>(
+    text: &mut String,
+    failures: impl Iterator<Item = (&'a str, String)>,
+    palette: &Palette,
+) {
     let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
-    for connection in connections.iter().filter(|connection| !connection.works) {
-        let reason = connection.reason.as_ref().map_or("lost", Untrusted::as_raw);
-        let pair = pair(connection);
+    for (reason, pair) in failures {
         match reasons.iter_mut().find(|(known, _)| *known == reason) {
             Some((_, pairs)) => pairs.push(pair),
             None => reasons.push((reason, vec![pair])),

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use super::{Patient, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
-    forwarding::Paths,
-    model::{Family, NextHopMode, SysctlKey},
+    forwarding::{Paths, interface_key},
+    model::{Family, NextHopMode},
     state::{AddressFlag, InterfaceAddress},
     text::ShellCommand,
 };
@@ -41,7 +41,7 @@ fn nobody_is_gateway(patient: &Patient<'_>, paths: &Paths<'_>, family: Family) -
     let answers_for_others = || {
         let name = cluster.egress_interface_of(node).map_or("", |name| name.as_str());
         ["all", name].into_iter().any(|name| {
-            let key = SysctlKey::from_parts(["net", "ipv4", "conf", name, "proxy_arp"]).ok();
+            let key = interface_key(Family::V4, name, "proxy_arp");
             key.and_then(|key| observed.state.sysctls.get(&key)).is_some_and(|value| *value != "0")
         })
     };

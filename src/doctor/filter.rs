@@ -167,6 +167,9 @@ fn marked(paths: &[Path], all: usize, spot: &Spot<'_>, rule: &PolicyRule) -> Dia
 
 /// Chains that see the packets of pods, or the ARP requests for them, before or after all others.
 fn below_ip(patient: &Patient<'_>, paths: &Paths<'_>, firewall: &Firewall) -> Vec<Diagnostic> {
+    if firewall.lower.is_empty() {
+        return Vec::new();
+    }
     let host = &patient.observed.host;
     let pods = samples(paths).into_iter().map(|path| path.packet.input);
     let mut used: BTreeSet<Untrusted> = pods.filter(|name| host.link(name.as_raw()).is_some()).collect();

@@ -7,7 +7,9 @@ use ipnet::IpNet;
 use super::{Patient, cloud, egress, finding, samples};
 use crate::{
     diagnose::{Diagnostic, Rule},
-    forwarding::{Direction, Packet, Passage, Paths, Way, delete_route, follow, outside_address},
+    forwarding::{
+        Direction, Packet, Passage, Paths, Way, delete_route, follow, interface_key, outside_address,
+    },
     model::{Family, NatSource, NextHopMode, SysctlKey, pod_address},
     state::{MatchedChains, Route, RouteType, protocol},
     text::{ShellCommand, Untrusted, count, list},
@@ -64,7 +66,7 @@ fn arp_ignore(patient: &Patient<'_>) -> Option<Diagnostic> {
     let is_pod_gateway = patient.cluster.next_hop == NextHopMode::PodGateway;
     let egress = egress(patient)?;
     let value = |name: &str| {
-        let key = SysctlKey::from_parts(["net", "ipv4", "conf", name, "arp_ignore"]).ok()?;
+        let key = interface_key(Family::V4, name, "arp_ignore")?;
         let value: u32 = patient.observed.state.sysctls.get(&key)?.as_raw().parse().ok()?;
         Some((value, key))
     };

@@ -22,7 +22,7 @@ mod windows;
 
 pub use explain::{PathFault, delete_route, explain, owner, stop_text};
 pub use firewall::{Filtering, Passage, Spot, Treatment, Way, follow};
-pub use model::{ForwardingModel, Stop, Trace, drops, sysctls};
+pub use model::{ForwardingModel, Stop, Trace, drops, interface_key, sysctls};
 pub use path::{Direction, Ledger, Path, Paths, Peer, PodPart, Rank};
 pub use windows::{ActiveRoute, ActiveTable, Candidates, TrafficPart};
 

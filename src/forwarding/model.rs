@@ -393,7 +393,9 @@ pub fn sysctls(family: Family, device: &str) -> impl Iterator<Item = SysctlKey> 
     names.iter().filter_map(move |name| interface_key(family, device, name))
 }
 
-fn interface_key(family: Family, device: &str, name: &str) -> Option<SysctlKey> {
+/// The key of a sysctl of an interface, or of `all`; `None` if no sysctl can have this name.
+#[must_use]
+pub fn interface_key(family: Family, device: &str, name: &str) -> Option<SysctlKey> {
     let family = match family {
         Family::V4 => "ipv4",
         Family::V6 => "ipv6",

@@ -20,12 +20,10 @@ mod tests;
 
 use std::io;
 
-use rtnetlink::sys::protocols::NETLINK_ROUTE;
-
 use super::{
-    Namespace,
+    Namespace, inside,
     nat::{CopiedRules, Ruleset},
-    netlink::{KernelError, Message, Refused, Socket},
+    netlink::{KernelError, Message, Refused, Socket, open_route_socket},
     omission::Omission,
 };
 use crate::error::{Error, Kind};
@@ -92,8 +90,7 @@ impl NodeImage {
     /// Returns [`Kind::Incomplete`] if this process may not read the firewall, or an error if something cannot be read.
     pub fn read() -> Result<Self, Error> {
         let unreadable = |error: KernelError| Error::unexpected(format!("cannot read the node: {error}"));
-        let mut socket = Socket::open(NETLINK_ROUTE)
-            .map_err(|error| Error::unexpected(format!("cannot open a route netlink socket: {error}")))?;
+        let mut socket = open_route_socket()?;
         let ruleset = Ruleset::read().map_err(|error| {
             let hint = error.hint();
             Error::new(Kind::Incomplete, format!("cannot copy the firewall: {error}")).with_hint_if(hint)
@@ -126,9 +123,8 @@ impl NodeImage {
             |error: io::Error| Error::unexpected(format!("cannot make a network namespace: {error}"));
         let (namespace, void) = (Namespace::new().map_err(cannot)?, Namespace::new().map_err(cannot)?);
         let mut omissions = Vec::new();
-        let (sysctls, rules) = namespace
-            .enter(|| Ok(self.write_here(cables, simulated, &void, &mut omissions)))
-            .map_err(|error| Error::unexpected(format!("cannot enter a network namespace: {error}")))??;
+        let (sysctls, rules) =
+            inside(&namespace, || self.write_here(cables, simulated, &void, &mut omissions))?;
         omissions.sort();
         omissions.dedup();
         let (nft_tables, _, nft_rules) = self.ruleset.counts();
@@ -153,8 +149,7 @@ impl NodeImage {
         void: &Namespace,
         omissions: &mut Vec<Omission>,
     ) -> Result<(usize, CopiedRules), Error> {
-        let mut socket = Socket::open(NETLINK_ROUTE)
-            .map_err(|error| Error::unexpected(format!("cannot open a route netlink socket: {error}")))?;
+        let mut socket = open_route_socket()?;
         settings::prepare();
         self.links.create(&mut socket, cables, void, omissions)?;
         self.settings.write_early();

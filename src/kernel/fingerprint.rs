@@ -83,11 +83,6 @@ pub fn fingerprint(scope: &FingerprintScope) -> Result<Fingerprint, Error> {
         FingerprintScope::Within(scope) => sysctl::observe(scope, &[]),
     }
     .values;
-    sysctls.retain(|key, _| !is_volatile(&key.to_string()));
+    sysctls.retain(|key, _| !sysctl::is_volatile(&key.to_string()));
     Ok(Fingerprint { routes, nat, sysctls })
-}
-
-/// Returns `true` for sysctls that change on their own or cannot be compared.
-fn is_volatile(name: &str) -> bool {
-    name.contains("nf_conntrack_count") || name.ends_with(".flush") || name.contains("stable_secret")
 }

@@ -9,8 +9,7 @@ use std::{
 use ipnet::IpNet;
 use rtnetlink::{
     AddressMessageBuilder, LinkBridge, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
-    packet_route::{link::LinkMessage, neighbour::NeighbourState},
-    sys::protocols::NETLINK_ROUTE,
+    packet_route::{link::LinkMessage, neighbour::NeighbourState, route::RouteMessage},
 };
 
 use super::{
@@ -18,7 +17,7 @@ use super::{
     link::{Links, message},
     lookup::{self, Lookup},
     neighbor::{self, Neighbor},
-    netlink::{Message, Refused, Requests, Socket},
+    netlink::{Message, Refused, Requests, Socket, open_route_socket},
     route::{self, NLM_F_CREATE, NLM_F_EXCL, RTM_NEWROUTE},
 };
 use crate::{error::Error, state::Route};
@@ -42,9 +41,7 @@ impl Interfaces {
     /// # Errors
     /// Returns an error if no netlink socket can be opened.
     pub fn open() -> Result<Self, Error> {
-        let socket = Socket::open(NETLINK_ROUTE)
-            .map_err(|error| Error::unexpected(format!("cannot open a route netlink socket: {error}")))?;
-        Ok(Self { socket })
+        Ok(Self { socket: open_route_socket()? })
     }
 
     fn send(&mut self, what: &str, messages: &[Message]) -> Result<(), Error> {
@@ -89,8 +86,7 @@ impl Interfaces {
     /// # Errors
     /// Returns the kernel's error.
     pub fn up(&mut self, name: &str) -> Result<(), Error> {
-        let change = LinkUnspec::new_with_index(self.index(name)?).up().build();
-        let change = Message { message_type: RTM_NEWLINK, flags: 0, payload: message(&change) };
+        let change = bring_up(self.index(name)?);
         self.send(&format!("bring up {name}"), &[change])
     }
 
@@ -101,11 +97,7 @@ impl Interfaces {
     pub fn up_existing(&mut self, names: &[String]) -> Result<(), Error> {
         let links = self.links()?;
         let indexes = names.iter().filter_map(|name| links.index(name));
-        let up = indexes.map(|index| LinkUnspec::new_with_index(index).up().build());
-        let changes: Vec<Message> = up
-            .map(|change| Message { message_type: RTM_NEWLINK, flags: 0, payload: message(&change) })
-            .collect();
-        self.send("bring up interfaces", &changes)
+        self.send("bring up interfaces", &indexes.map(bring_up).collect::<Vec<_>>())
     }
 
     /// Assigns an address, with the length of its on-link prefix, to an interface. Waits until the address
@@ -157,12 +149,7 @@ impl Interfaces {
             .and_then(|builder| builder.gateway(gateway))
             .map_err(|error| Error::unexpected(format!("cannot add a route to {destination}: {error}")))?
             .build();
-        let change = Message {
-            message_type: RTM_NEWROUTE,
-            flags: NLM_F_CREATE | NLM_F_EXCL,
-            payload: message(&route),
-        };
-        self.send(&format!("add a route to {destination} via {gateway}"), &[change])
+        self.send(&format!("add a route to {destination} via {gateway}"), &[new_route(&route)])
     }
 
     /// Adds a foreign route to destinations that are on the link of the interface `name`.
@@ -175,12 +162,7 @@ impl Interfaces {
             .map_err(|error| Error::unexpected(format!("cannot add a route to {destination}: {error}")))?
             .output_interface(self.index(name)?)
             .build();
-        let change = Message {
-            message_type: RTM_NEWROUTE,
-            flags: NLM_F_CREATE | NLM_F_EXCL,
-            payload: message(&route),
-        };
-        self.send(&format!("add a route to {destination} on {name}"), &[change])
+        self.send(&format!("add a route to {destination} on {name}"), &[new_route(&route)])
     }
 
     /// Removes a route.
@@ -254,6 +236,15 @@ fn cannot(what: &str, refused: Refused) -> Error {
 
 fn new_link(link: &LinkMessage) -> Message {
     Message { message_type: RTM_NEWLINK, flags: NLM_F_CREATE | NLM_F_EXCL, payload: message(link) }
+}
+
+fn bring_up(index: u32) -> Message {
+    let change = LinkUnspec::new_with_index(index).up().build();
+    Message { message_type: RTM_NEWLINK, flags: 0, payload: message(&change) }
+}
+
+fn new_route(route: &RouteMessage) -> Message {
+    Message { message_type: RTM_NEWROUTE, flags: NLM_F_CREATE | NLM_F_EXCL, payload: message(route) }
 }
 
 /// Embeds the attributes of the peer in the request for a veth pair.

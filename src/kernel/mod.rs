@@ -27,8 +27,6 @@ use std::{
     os::{fd::AsFd, unix::fs::MetadataExt},
 };
 
-use rtnetlink::sys::protocols::NETLINK_ROUTE;
-
 use crate::{
     apply::{Backend, CheckResult, CommitError, Identity, Interrupt, Order, ProbeMode},
     error::Error,
@@ -40,14 +38,14 @@ use crate::{
     text::Untrusted,
 };
 use link::Links;
-use netlink::{KernelError, Refused, Requests, Socket};
+use netlink::{KernelError, Refused, Requests, Socket, open_route_socket};
 use sysctl::{Accepts, ReplaceError};
 
 pub use copy::{Cable, CopyTotals, LinkImage, NodeCopy, NodeImage, legacy_drops};
 pub use fingerprint::{Fingerprint, FingerprintScope, fingerprint};
 pub use lookup::Lookup;
 pub use make::Interfaces;
-pub use namespace::{Namespace, become_root_of_own_user_namespace};
+pub use namespace::{Namespace, become_root_of_own_user_namespace, inside};
 pub use nat::{CopiedRules, FirewallTrace, NatError, PacketFate, TracedVerdict};
 pub use omission::Omission;
 pub use sysctl::can_write;
@@ -384,11 +382,6 @@ fn hardware() -> Option<Hardware> {
     (hardware != Hardware::default()).then_some(hardware)
 }
 
-fn open_route_socket() -> Result<Socket, Error> {
-    Socket::open(NETLINK_ROUTE)
-        .map_err(|error| Error::unexpected(format!("cannot open a route netlink socket: {error}")))
-}
-
 fn unreadable(what: &str, error: &KernelError) -> Error {
     Error::unexpected(format!("cannot read {what}: {error}")).with_hint_if(error.inconsistent_hint())
 }
@@ -403,7 +396,7 @@ fn unreadable_nat(error: &NatError) -> Error {
 /// Returns an error if `/proc` cannot be read.
 pub fn identity() -> io::Result<Identity> {
     let boot_id = fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
-    let socket = rtnetlink::sys::Socket::new(NETLINK_ROUTE)?;
+    let socket = rtnetlink::sys::Socket::new(rtnetlink::sys::protocols::NETLINK_ROUTE)?;
     let namespace = match ffi::namespace_cookie(socket.as_fd()) {
         Ok(cookie) => format!("net-{cookie:x}"),
         // Before Linux 5.14.

@@ -13,6 +13,7 @@ use std::{
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::ffi;
+use crate::error::Error;
 
 /// An anonymous network namespace, held open by a file descriptor.
 #[derive(Debug)]
@@ -48,6 +49,19 @@ impl Namespace {
     pub fn descriptor(&self) -> RawFd {
         self.file.as_raw_fd()
     }
+}
+
+/// Runs `work` in a namespace.
+///
+/// # Errors
+/// Returns an error if the namespace cannot be entered, or if `work` returns one.
+pub fn inside<T: Send>(
+    namespace: &Namespace,
+    work: impl FnOnce() -> Result<T, Error> + Send,
+) -> Result<T, Error> {
+    namespace
+        .enter(|| Ok(work()))
+        .map_err(|error| Error::unexpected(format!("cannot enter a network namespace: {error}")))?
 }
 
 /// Runs `work` on a thread of its own, so that a change of namespace does not affect the caller.

@@ -25,6 +25,7 @@ use rustix::io::Errno;
 use super::netlink::KernelError;
 use crate::{apply::Interrupt, model::Family, state::NatTable};
 
+pub(in crate::kernel) use chains::LEGACY;
 pub use chains::firewall;
 pub use read::observe;
 pub use ruleset::{CopiedRules, Ruleset};

@@ -180,12 +180,12 @@ pub(super) fn hops(hops: &[HopAddress], socket: &mut Socket) -> Result<Vec<(HopA
         asked.push(((address, interface), asking, status));
     }
     loop {
+        let is_open =
+            |status: &AttemptStatus| matches!(status, AttemptStatus::Waiting | AttemptStatus::Interfered(_));
         let mut is_over = true;
-        for (_, asking, status) in &mut asked {
-            if matches!(status, AttemptStatus::Waiting | AttemptStatus::Interfered(_)) {
-                *status = asking.advance(socket)?;
-                is_over &= !matches!(status, AttemptStatus::Waiting | AttemptStatus::Interfered(_));
-            }
+        for (_, asking, status) in asked.iter_mut().filter(|(_, _, status)| is_open(status)) {
+            *status = asking.advance(socket)?;
+            is_over &= !is_open(status);
         }
         if is_over || start.elapsed() > HOPS_TIMEOUT {
             break;

@@ -190,3 +190,8 @@ pub fn hint(error: &io::Error) -> Option<String> {
 pub(super) fn file(key: &SysctlKey) -> PathBuf {
     Path::new(ROOT).join(key.file())
 }
+
+/// Returns `true` for sysctls that change on their own or cannot be compared.
+pub fn is_volatile(name: &str) -> bool {
+    name.contains("nf_conntrack_count") || name.ends_with(".flush") || name.contains("stable_secret")
+}

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    kernel::{Interfaces, Namespace},
+    kernel::{Interfaces, Namespace, inside},
     model::{Family, PerFamily},
 };
 
@@ -76,19 +76,6 @@ fn set_defaults(conf: &str, sysctls: &[(&str, &str)]) -> io::Result<()> {
     ["all", "default"].iter().try_for_each(|interfaces| {
         sysctls.iter().try_for_each(|(key, value)| fs::write(format!("{conf}/{interfaces}/{key}"), value))
     })
-}
-
-/// Runs `work` in a namespace.
-///
-/// # Errors
-/// Returns an error if the namespace cannot be entered, or if `work` returns one.
-pub fn inside<T: Send>(
-    namespace: &Namespace,
-    work: impl FnOnce() -> Result<T, Error> + Send,
-) -> Result<T, Error> {
-    namespace
-        .enter(|| Ok(work()))
-        .map_err(|error| Error::unexpected(format!("cannot enter a network namespace: {error}")))?
 }
 
 /// The destination that `ip route` prints as `default`.

@@ -24,7 +24,7 @@ use serde::Serialize;
 use crate::{
     apply::{Failure, StateDir},
     error::{Error, Kind},
-    kernel::{self, FingerprintScope, Interfaces, Namespace},
+    kernel::{self, FingerprintScope, Interfaces, Namespace, inside},
     model::{Cluster, Family, OperatingSystem, SysctlKey},
     plan::{self, Totals},
     progress::{self, Task},
@@ -32,7 +32,7 @@ use crate::{
     record::TransactionMeta,
     text::Untrusted,
 };
-use build::{Lab, inside};
+use build::Lab;
 use networks::Networks;
 use probe::{Endpoint, Probe};
 pub use promises::Promise;

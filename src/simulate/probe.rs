@@ -10,8 +10,11 @@ use std::{
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::build::inside;
-use crate::{error::Error, kernel::Namespace, model::Family};
+use crate::{
+    error::Error,
+    kernel::{Namespace, inside},
+    model::Family,
+};
 
 /// The first dynamic port. Nothing else listens in these namespaces.
 pub const PORT: u16 = 49_152;

@@ -2,11 +2,11 @@
 
 use serde::Serialize;
 
-use super::{Before, KeepGoing, Simulation, apply_node, build::inside, node_error, reconcile, workers};
+use super::{Before, KeepGoing, Simulation, apply_node, node_error, reconcile, workers};
 use crate::{
     apply::StateDir,
     error::Error,
-    kernel::{self, Interfaces, LiveNode},
+    kernel::{self, Interfaces, LiveNode, inside},
     model::Cluster,
     plan::{self, Change, ForeignPolicy, ForeignSysctlPolicy, Totals},
     reconcile::Destroy,

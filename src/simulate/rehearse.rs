@@ -12,9 +12,7 @@ use serde::Serialize;
 
 use super::{
     Connection, ConnectionKind, KeepGoing, Lab, NodeResult, Promise, Simulation, Testers, Topology, Trial,
-    TrialResult, apply_or_refuse,
-    build::{self, inside},
-    node_error, probe, remove_unsupported_sysctls, trial, workers,
+    TrialResult, apply_or_refuse, build, node_error, probe, remove_unsupported_sysctls, trial, workers,
 };
 use crate::{
     apply::{Failure, StateDir},
@@ -23,7 +21,7 @@ use crate::{
     forwarding::PathFault,
     kernel::{
         self, CopiedRules, CopyTotals, FingerprintScope, FirewallTrace, LiveNode, Namespace, NodeImage,
-        Omission, PacketFate, TracedVerdict,
+        Omission, PacketFate, TracedVerdict, inside,
     },
     model::{Family, SysctlKey},
     plan::{OriginalSysctls, Prepared, Totals},

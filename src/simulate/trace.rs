@@ -3,12 +3,12 @@
 use std::net::IpAddr;
 
 use super::{
-    build::{Lab, inside},
+    build::Lab,
     topology::{Machine, Topology},
 };
 use crate::{
     error::Error,
-    kernel::{Interfaces, Lookup},
+    kernel::{Interfaces, Lookup, inside},
     model::{Family, NextHopMode},
 };
 

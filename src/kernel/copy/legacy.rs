@@ -8,7 +8,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use crate::kernel::omission::Omission;
+use crate::kernel::{nat::LEGACY, omission::Omission};
 
 /// A program of iptables-legacy: its list of tables in use, and how to save and restore them.
 struct Program {
@@ -21,13 +21,13 @@ struct Program {
 const PROGRAMS: [Program; 2] = [
     Program {
         family: "iptables",
-        list: "/proc/thread-self/net/ip_tables_names",
+        list: LEGACY[0],
         save: "iptables-legacy-save",
         restore: "iptables-legacy-restore",
     },
     Program {
         family: "ip6tables",
-        list: "/proc/thread-self/net/ip6_tables_names",
+        list: LEGACY[1],
         save: "ip6tables-legacy-save",
         restore: "ip6tables-legacy-restore",
     },

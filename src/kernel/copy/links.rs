@@ -8,7 +8,7 @@ use super::send;
 use crate::{
     error::Error,
     kernel::{
-        Interfaces, Namespace,
+        Interfaces, Namespace, inside,
         netlink::{Attributes, KernelError, Malformed, Socket, put_attribute, retain, text},
         omission::Omission,
     },
@@ -431,17 +431,14 @@ impl LinkImages {
             cables.iter().map(|cable| (cable.to, cable.name.clone())).collect();
         let with_carrier = self.all.iter().filter(|link| link.has_carrier || !link.is_up());
         ends.extend(with_carrier.map(|link| (void, void_name(link))));
-        let inside = |namespace: &Namespace, names: Vec<String>| {
-            namespace
-                .enter(|| Ok(Interfaces::open().and_then(|mut interfaces| interfaces.up_existing(&names))))
+        let bring_up = |namespace: &Namespace, names: Vec<String>| {
+            inside(namespace, || Interfaces::open()?.up_existing(&names))
         };
         let in_void: Vec<String> =
             ends.iter().filter(|(to, _)| std::ptr::eq(*to, void)).map(|(_, name)| name.clone()).collect();
-        let failed =
-            |error: std::io::Error| Error::unexpected(format!("cannot enter a network namespace: {error}"));
-        inside(void, in_void).map_err(failed)??;
+        bring_up(void, in_void)?;
         for (to, name) in ends.into_iter().filter(|(to, _)| !std::ptr::eq(*to, void)) {
-            inside(to, vec![name]).map_err(failed)??;
+            bring_up(to, vec![name])?;
         }
         Ok(())
     }

@@ -106,8 +106,5 @@ impl Settings {
 
 /// Returns `true` for sysctls that change on their own, that are commands, or that show what the kernel supports.
 fn is_volatile(name: &str) -> bool {
-    ["nf_conntrack_count", "stable_secret", "fastopen_key", "netdev_rss_key"]
-        .iter()
-        .any(|part| name.contains(part))
-        || name.ends_with(".flush")
+    sysctl::is_volatile(name) || name.contains("fastopen_key") || name.contains("netdev_rss_key")
 }

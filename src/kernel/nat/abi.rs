@@ -1,6 +1,9 @@
 //! Constants of the nftables netlink interface, from linux/netfilter/nf_tables.h unless another header is named.
 
-use crate::model::Family;
+use crate::{
+    kernel::netlink::{NLM_F_REQUEST, put_message},
+    model::Family,
+};
 
 /// `NFNL_SUBSYS_NFTABLES << 8` (linux/netfilter/nfnetlink.h).
 const SUBSYSTEM: u16 = 10 << 8;
@@ -43,7 +46,20 @@ pub(in crate::kernel) const fn protocol(family: Family) -> u8 {
 pub(in crate::kernel) const BATCH_BEGIN: u16 = 16;
 
 /// `NFNL_MSG_BATCH_END` (linux/netfilter/nfnetlink.h).
-pub(in crate::kernel) const BATCH_END: u16 = 17;
+const BATCH_END: u16 = 17;
+
+/// Encodes a batch: the messages that `put` adds, as one transaction.
+///
+/// # Errors
+/// Returns the error of `put`.
+pub(in crate::kernel) fn batch<E>(put: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<Vec<u8>, E> {
+    let [high, low] = BATCH_SUBSYSTEM.to_be_bytes();
+    let mut bytes = Vec::new();
+    put_message(&mut bytes, BATCH_BEGIN, NLM_F_REQUEST, 0, &[0, 0, high, low]);
+    put(&mut bytes)?;
+    put_message(&mut bytes, BATCH_END, NLM_F_REQUEST, 0, &[0, 0, high, low]);
+    Ok(bytes)
+}
 
 /// `NFNL_BATCH_GENID` (linux/netfilter/nfnetlink.h).
 pub(in crate::kernel) const BATCH_GENID: u16 = 1;

@@ -22,7 +22,8 @@ use crate::{
 };
 
 /// The lists of tables that iptables-legacy uses in the namespace of the calling thread.
-const LEGACY: [&str; 2] = ["/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"];
+pub(in crate::kernel) const LEGACY: [&str; 2] =
+    ["/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"];
 
 /// Reads the base chains, without NAT except at the hook `postrouting`, and those that they jump to.
 /// `None` if they cannot be read, which needs `CAP_NET_ADMIN`.

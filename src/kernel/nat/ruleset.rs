@@ -5,7 +5,10 @@
 
 mod units;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    convert::Infallible,
+};
 
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 
@@ -323,13 +326,12 @@ fn send(
 }
 
 fn encoded(units: &[&NftUnit]) -> Vec<u8> {
-    let [high, low] = abi::BATCH_SUBSYSTEM.to_be_bytes();
-    let mut bytes = Vec::new();
-    put_message(&mut bytes, abi::BATCH_BEGIN, NLM_F_REQUEST, 0, &[0, 0, high, low]);
-    for NftRequest { kind, payload, .. } in units.iter().flat_map(|unit| &unit.requests) {
-        put_message(&mut bytes, kind.message, kind.flags | NLM_F_REQUEST, 0, payload);
-    }
-    put_message(&mut bytes, abi::BATCH_END, NLM_F_REQUEST, 0, &[0, 0, high, low]);
+    let Ok(bytes) = abi::batch::<Infallible>(|bytes| {
+        for NftRequest { kind, payload, .. } in units.iter().flat_map(|unit| &unit.requests) {
+            put_message(bytes, kind.message, kind.flags | NLM_F_REQUEST, 0, payload);
+        }
+        Ok(())
+    });
     bytes
 }
 

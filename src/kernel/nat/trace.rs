@@ -159,56 +159,54 @@ fn verdict(payload: &[u8]) -> Option<TracedVerdict> {
 /// The batch that creates the table: chains at the hooks where packets enter, with rules that mark UDP packets to and from
 /// `port`.
 fn table(port: u16) -> Result<Vec<u8>, Malformed> {
-    let [high, low] = abi::BATCH_SUBSYSTEM.to_be_bytes();
-    let mut batch = Vec::new();
-    put_message(&mut batch, abi::BATCH_BEGIN, NLM_F_REQUEST, 0, &[0, 0, high, low]);
-    let header = [INET, 0, 0, 0];
-    let mut put = |kind, flags, attributes: &[(u16, Vec<u8>)]| -> Result<(), Malformed> {
-        let payload = [header.to_vec(), encoded(attributes)?].concat();
-        put_message(&mut batch, kind, flags | NLM_F_REQUEST, 0, &payload);
-        Ok(())
-    };
-    put(message::NEWTABLE, CREATE, &[(abi::table::NAME, TABLE.to_vec())])?;
-    // NF_INET_PRE_ROUTING and NF_INET_LOCAL_OUT (linux/netfilter.h).
-    for (name, hook) in [(b"prerouting\0".to_vec(), 0_u32), (b"output\0".to_vec(), 3)] {
-        let hook = encoded(&[
-            (chain::HOOK_NUMBER, hook.to_be_bytes().to_vec()),
-            (chain::HOOK_PRIORITY, PRIORITY.to_be_bytes().to_vec()),
-        ])?;
-        put(
-            message::NEWCHAIN,
-            CREATE,
-            &[
-                (chain::TABLE, TABLE.to_vec()),
-                (chain::NAME, name.clone()),
-                (chain::HOOK, hook),
-                (chain::TYPE, b"filter\0".to_vec()),
-            ],
-        )?;
-        for offset in [SOURCE_PORT, DESTINATION_PORT] {
+    abi::batch(|batch| {
+        let mut put = |kind, flags, attributes: &[(u16, Vec<u8>)]| put_object(batch, kind, flags, attributes);
+        put(message::NEWTABLE, CREATE, &[(abi::table::NAME, TABLE.to_vec())])?;
+        // NF_INET_PRE_ROUTING and NF_INET_LOCAL_OUT (linux/netfilter.h).
+        for (name, hook) in [(b"prerouting\0".to_vec(), 0_u32), (b"output\0".to_vec(), 3)] {
+            let hook = encoded(&[
+                (chain::HOOK_NUMBER, hook.to_be_bytes().to_vec()),
+                (chain::HOOK_PRIORITY, PRIORITY.to_be_bytes().to_vec()),
+            ])?;
             put(
-                message::NEWRULE,
-                APPEND,
+                message::NEWCHAIN,
+                CREATE,
                 &[
-                    (abi::rule::TABLE, TABLE.to_vec()),
-                    (abi::rule::CHAIN, name.clone()),
-                    (abi::rule::EXPRESSIONS, marking(offset, port)?),
+                    (chain::TABLE, TABLE.to_vec()),
+                    (chain::NAME, name.clone()),
+                    (chain::HOOK, hook),
+                    (chain::TYPE, b"filter\0".to_vec()),
                 ],
             )?;
+            for offset in [SOURCE_PORT, DESTINATION_PORT] {
+                put(
+                    message::NEWRULE,
+                    APPEND,
+                    &[
+                        (abi::rule::TABLE, TABLE.to_vec()),
+                        (abi::rule::CHAIN, name.clone()),
+                        (abi::rule::EXPRESSIONS, marking(offset, port)?),
+                    ],
+                )?;
+            }
         }
-    }
-    put_message(&mut batch, abi::BATCH_END, NLM_F_REQUEST, 0, &[0, 0, high, low]);
-    Ok(batch)
+        Ok(())
+    })
 }
 
 fn removal() -> Result<Vec<u8>, Malformed> {
-    let [high, low] = abi::BATCH_SUBSYSTEM.to_be_bytes();
-    let mut batch = Vec::new();
-    put_message(&mut batch, abi::BATCH_BEGIN, NLM_F_REQUEST, 0, &[0, 0, high, low]);
-    let payload = [vec![INET, 0, 0, 0], encoded(&[(abi::table::NAME, TABLE.to_vec())])?].concat();
-    put_message(&mut batch, message::DELTABLE, NLM_F_REQUEST, 0, &payload);
-    put_message(&mut batch, abi::BATCH_END, NLM_F_REQUEST, 0, &[0, 0, high, low]);
-    Ok(batch)
+    abi::batch(|batch| put_object(batch, message::DELTABLE, 0, &[(abi::table::NAME, TABLE.to_vec())]))
+}
+
+fn put_object(
+    batch: &mut Vec<u8>,
+    kind: u16,
+    flags: u16,
+    attributes: &[(u16, Vec<u8>)],
+) -> Result<(), Malformed> {
+    let payload = [vec![INET, 0, 0, 0], encoded(attributes)?].concat();
+    put_message(batch, kind, flags | NLM_F_REQUEST, 0, &payload);
+    Ok(())
 }
 
 /// `meta l4proto udp th dport PORT meta nftrace set 1`, or `sport`.

@@ -16,7 +16,7 @@ use super::{
         number, put_message,
     },
 };
-use crate::fault;
+use crate::{error::Error, fault};
 
 /// Fits 10,000 error replies; the default of 208 KiB loses half of them.
 const RECEIVE_BUFFER: usize = 8 << 20;
@@ -149,6 +149,15 @@ pub struct Socket {
     inner: sys::Socket,
     sequence: u32,
     pub(super) buffer: Vec<u8>,
+}
+
+/// Opens a socket to the routing subsystem of the namespace of the calling thread.
+///
+/// # Errors
+/// Returns an error if the kernel refuses.
+pub fn open_route_socket() -> Result<Socket, Error> {
+    Socket::open(NETLINK_ROUTE)
+        .map_err(|error| Error::unexpected(format!("cannot open a route netlink socket: {error}")))
 }
 
 impl Socket {

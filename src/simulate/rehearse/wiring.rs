@@ -6,10 +6,10 @@ use ipnet::IpNet;
 
 use crate::{
     error::{Error, Kind},
-    kernel::{Cable, Interfaces, LinkImage, Namespace, Omission},
+    kernel::{Cable, Interfaces, LinkImage, Namespace, Omission, inside},
     model::{Cluster, Family, MAIN_TABLE, PerFamily, pod_address},
     simulate::{
-        build::{self, ETH, add_addresses, inside},
+        build::{self, ETH, add_addresses},
         networks::{Networks, common_prefix},
         topology::Topology,
     },
