@@ -105,6 +105,14 @@ pub(super) fn run(options: &CheckCniOptions, output: &Output) -> VerbResult {
     let cluster = load(options.file.as_deref())?.cluster;
     let node = environment::node(options.node.as_deref());
     let node = node.map(|node| node_named(&cluster, &node)).transpose()?;
+    if let Some(podless) = node.map(|node| &cluster.nodes[node]).filter(|node| !node.has_pods()) {
+        return Err(Error::new(
+            Kind::Invalid,
+            format!("node {} has no pods (podCIDR: none), so no CNI configuration fits it", podless.name),
+        )
+        .with_hint("pass the node that this file is for with --node NAME")
+        .into());
+    }
     let report = cni::check(&configuration, &cluster, node);
     let positions = Document::new(name.clone(), text, Format::Yaml).positions();
     let view = ReportView { name: &name, report: &report, cluster: &cluster, positions: &positions };

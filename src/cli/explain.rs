@@ -143,9 +143,11 @@ fn origin(
     };
     let own = guidepost.own_pod(family);
     let own_cidr = guidepost.cluster.nodes[guidepost.index].pod_cidrs.get(family);
-    if options.from == PacketSource::Pod
-        && own_cidr.is_some_and(|cidr| cidr.prefix().contains(&options.address))
-    {
+    let from = match options.from {
+        PacketSource::Pod if !guidepost.cluster.nodes[guidepost.index].has_pods() => PacketSource::Node,
+        from => from,
+    };
+    if from == PacketSource::Pod && own_cidr.is_some_and(|cidr| cidr.prefix().contains(&options.address)) {
         let message = format!(
             "{} is also on this node: traffic between pods on one node is bridged, not routed",
             options.address
@@ -153,7 +155,7 @@ fn origin(
         return Err(Error::new(Kind::Usage, message)
             .with_hint("pass the address of a pod on another node with --from ADDRESS"));
     }
-    match options.from {
+    match from {
         PacketSource::Pod => {
             let (address, device) = own.ok_or_else(|| missing("pod interface"))?;
             Ok((address, Some(device)))

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{
     parse::{self, ParseError},
     problem::{Location, Problem},
-    raw::{Address, OneOrMany, RawNode},
+    raw::{Address, OneOrMany, PodCidrs, RawNode},
     validator::{Context, Located, Validator, item_path, map},
 };
 use crate::{
@@ -26,6 +26,8 @@ pub(super) struct NodeDraft {
     pub name: Option<String>,
     pub os: Option<OperatingSystem>,
     pub cidrs: PerFamily<Located<PodCidr>>,
+    /// Whether the machine has no pods (`podCIDR: none`).
+    has_no_pods: bool,
     pub addresses: PerFamily<Located<IpAddr>>,
     /// Whether the node has an egress interface, valid or not.
     pub has_egress_interface: bool,
@@ -80,9 +82,12 @@ impl Validator<'_> {
         draft.os = self.require(raw.os).map(|word| word.0);
         let mut cidrs_complete = false;
         if let Some(cidrs) = self.require(raw.pod_cidr) {
-            let path = || draft.path().key("podCIDR");
-            (draft.cidrs, cidrs_complete) =
-                self.per_family(&cidrs, path, "pod CIDR", pod_cidr, |cidr| cidr.prefix().into());
+            draft.has_no_pods = cidrs.is_none();
+            if !draft.has_no_pods {
+                let path = || draft.path().key("podCIDR");
+                (draft.cidrs, cidrs_complete) =
+                    self.per_family(&cidrs.0, path, "pod CIDR", pod_cidr, |cidr| cidr.prefix().into());
+            }
         }
         self.cidrs_in_cluster(&draft, context);
         let addresses_given = raw.address.is_some() || self.is_reported(&draft.path().key("address"));
@@ -221,6 +226,11 @@ impl Validator<'_> {
                         self.report(problem.hint(default_gateway_hint(draft.os, cidr.value)));
                     }
                 }
+                None if draft.has_no_pods => {
+                    let message = format!("{subject} is not used, because podCIDR is none");
+                    let hint = "remove it: nothing is routed to a machine without pods";
+                    self.report(Problem::new(Rule::MisplacedGateway, message, location).hint(hint));
+                }
                 None if cidrs_complete => {
                     let message = format!("{subject} does not fit podCIDR, which has no {family} prefix");
                     self.report(Problem::new(Rule::FamilyMismatch, message, location).hint(GATEWAY_HINT));
@@ -269,7 +279,13 @@ impl Validator<'_> {
 const GATEWAY_HINT: &str = "use an address in the pod CIDR";
 
 fn pod_cidr(text: &str) -> Result<PodCidr, ParseError> {
-    let prefix = parse::prefix(text)?;
+    let prefix = parse::prefix(text).map_err(|error| match text.eq_ignore_ascii_case(PodCidrs::NONE) {
+        true => ParseError {
+            hint: Some("for a machine without pods, write `none` in lower case and not in a list".to_owned()),
+            ..error
+        },
+        false => error,
+    })?;
     PodCidr::new(prefix).map_err(|why| {
         let hint = match why {
             InvalidPodCidr::TooSmall => Some(format!("use a /{} or larger", Family::from(prefix).bits() - 2)),

@@ -78,10 +78,16 @@ pub(super) struct RawNode {
     pub os: Option<Keyword<OperatingSystem>>,
 
     /// The subnet of this node's pods, inside the cluster prefix: one, or a list with one per address family. Pod CIDRs
-    /// of different nodes must not overlap.
+    /// of different nodes must not overlap. `none` is for a machine without pods, which only gets the routes to the pods
+    /// of all nodes.
     #[serde(rename = "podCIDR")]
-    #[schemars(required, example = "10.244.1.0/24", example = ["10.244.1.0/24", "fd00:244:0:1::/64"])]
-    pub pod_cidr: Option<OneOrMany<Prefix>>,
+    #[schemars(
+        required,
+        example = "10.244.1.0/24",
+        example = ["10.244.1.0/24", "fd00:244:0:1::/64"],
+        example = &"none",
+    )]
+    pub pod_cidr: Option<PodCidrs>,
 
     /// The address of the node itself, outside the cluster prefix: one, or a list with one per address family. Required
     /// for Windows nodes and for `nextHop: node-address`. hostgw also uses it to detect which node it runs on.
@@ -482,6 +488,39 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let one = generator.subschema_for::<T>();
         json_schema!({ "anyOf": [one, { "type": "array", "items": one, "minItems": 1, "maxItems": 2 }] })
+    }
+}
+
+/// `none`, or the pod CIDRs of a node.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub(super) struct PodCidrs(pub OneOrMany<Prefix>);
+
+impl PodCidrs {
+    /// What stands in for the pod CIDRs of a machine without pods.
+    pub const NONE: &str = "none";
+
+    /// Returns `true` if the machine has no pods.
+    pub fn is_none(&self) -> bool {
+        matches!(&self.0, OneOrMany::One(word) if *word.0 == *Self::NONE)
+    }
+}
+
+impl JsonSchema for PodCidrs {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "PodCidrs".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = OneOrMany::<Prefix>::json_schema(generator);
+        if let Some(serde_json::Value::Array(branches)) = schema.get_mut("anyOf") {
+            branches.push(serde_json::json!({ "type": "string", "const": Self::NONE }));
+        }
+        schema
     }
 }
 

@@ -87,7 +87,8 @@ impl WindowsPatient<'_> {
     /// Finds the interfaces that do not forward packets.
     fn forwarding(&self) -> Vec<Diagnostic> {
         let interfaces = self.observed.find_interfaces(self.cluster, &self.cluster.nodes[self.index]);
-        let families = || self.cluster.prefixes.iter().map(|(family, _)| family);
+        let has_pods = self.cluster.nodes[self.index].has_pods();
+        let families = || self.cluster.prefixes.iter().filter(|_| has_pods).map(|(family, _)| family);
         let pairs = interfaces
             .iter()
             .flat_map(|(role, interface)| families().map(move |family| (role, interface, family)));

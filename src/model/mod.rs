@@ -76,7 +76,7 @@ pub struct Node {
     pub name: Untrusted,
     /// `os`.
     pub os: OperatingSystem,
-    /// `podCIDR`. At least one family is present, and each pod CIDR is part of the cluster prefix.
+    /// `podCIDR`. Each pod CIDR is part of the cluster prefix. Empty for a machine without pods (`podCIDR: none`).
     pub pod_cidrs: PerFamily<PodCidr>,
     /// `address`. It is outside the cluster prefix.
     pub addresses: PerFamily<IpAddr>,
@@ -91,6 +91,13 @@ pub struct Node {
 impl Node {
     /// The maximum length of a node name in bytes. As in Kubernetes, it is that of a DNS subdomain (RFC 1123).
     pub const MAX_NAME_LEN: usize = 253;
+
+    /// Returns whether the node has pods. A machine without pods only gets the routes to the pods of all nodes: it neither
+    /// forwards nor masquerades packets.
+    #[must_use]
+    pub fn has_pods(&self) -> bool {
+        !self.pod_cidrs.is_empty()
+    }
 
     /// Returns the pod gateway in `family`: the override, or else the one computed from the pod CIDR.
     ///

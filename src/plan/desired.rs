@@ -33,6 +33,8 @@ pub struct Desired {
     pub prefixes: Vec<IpNet>,
     /// The sysctls in `state` that are not configured: hostgw restores their original values.
     pub released: BTreeSet<SysctlKey>,
+    /// The index of the node, unless this is the state without hostgw.
+    pub(super) node: Option<usize>,
     /// The origins of the routes of `state`, in the same order.
     origins: Vec<Origin>,
 }
@@ -116,7 +118,7 @@ pub fn desired(cluster: &Cluster, index: usize, saved: &OriginalSysctls) -> Resu
     let device = cluster.egress_interface_of(node);
     let others = routes(cluster, device).filter(|(_, origin)| *origin != Origin::Node(index));
     let mut routes: Vec<_> = others.collect();
-    let mut state = State { sysctls: sysctls(cluster), ..State::default() };
+    let mut state = State { sysctls: sysctls(cluster, node.has_pods()), ..State::default() };
     for (family, _) in cluster.prefixes.iter() {
         *state.nat.get_mut(family) = nat_table(cluster, node, family);
     }
@@ -126,7 +128,7 @@ pub fn desired(cluster: &Cluster, index: usize, saved: &OriginalSysctls) -> Resu
     let origins;
     (state.routes, origins) = routes.into_iter().unzip();
     let prefixes = cluster.prefixes.iter().map(|(_, prefix)| *prefix).collect();
-    Ok(Desired { state, prefixes, released, origins })
+    Ok(Desired { state, prefixes, released, node: Some(index), origins })
 }
 
 /// Returns the desired routes of the node at `index` of `cluster` that have a wanted key, sorted by key. None for a
@@ -158,7 +160,7 @@ impl Desired {
     pub fn nothing(saved: &OriginalSysctls) -> Self {
         let mut state = State::default();
         let released = release(&mut state.sysctls, saved);
-        Self { state, prefixes: Vec::new(), released, origins: Vec::new() }
+        Self { state, prefixes: Vec::new(), released, node: None, origins: Vec::new() }
     }
 
     /// Returns the origin of the route at `key`.
@@ -212,10 +214,11 @@ pub(super) fn routes<'a>(
     })
 }
 
-/// Returns the configured sysctls: the forwarding switches that the cluster prefixes imply, and those listed in the
-/// file.
-pub(super) fn sysctls(cluster: &Cluster) -> BTreeMap<SysctlKey, Untrusted> {
-    let switches = cluster.prefixes.iter().map(|(family, _)| (forwarding_switch(family), "1".into()));
+/// Returns the configured sysctls: the forwarding switches that the cluster prefixes imply on a node with pods, and those
+/// listed in the file.
+pub(super) fn sysctls(cluster: &Cluster, has_pods: bool) -> BTreeMap<SysctlKey, Untrusted> {
+    let families = cluster.prefixes.iter().filter(|_| has_pods);
+    let switches = families.map(|(family, _)| (forwarding_switch(family), "1".into()));
     switches.chain(cluster.sysctls.iter().cloned()).collect()
 }
 
@@ -263,7 +266,7 @@ fn route(cluster: &Cluster, device: Option<Untrusted>, destination: IpNet, gatew
 /// Returns the NAT table of `node` in `family`, or `None` if nothing is masqueraded.
 pub(super) fn nat_table(cluster: &Cluster, node: &Node, family: Family) -> Option<NatTable> {
     let prefix = *cluster.prefixes.get(family)?;
-    if !cluster.nat.masquerade {
+    if !cluster.nat.masquerade || !node.has_pods() {
         return None;
     }
     let mut masquerade = Vec::with_capacity(5);

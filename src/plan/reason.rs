@@ -75,19 +75,28 @@ pub fn reason(
     last: Option<&PreviousApply<'_>>,
     change: &Change,
 ) -> Reason {
+    let podless = without_pods(cluster, desired);
     match change {
         Change::Route(route) => route_reason(cluster, desired, last, route),
         Change::Nat(nat) => Reason {
             text: match (&nat.after, cluster) {
                 (Some(_), _) => MASQUERADE.to_owned(),
+                (None, Some(_)) if podless.is_some() => "no pods on this node".to_owned(),
                 (None, Some(_)) => "masquerading disabled".to_owned(),
                 (None, None) => "managed by hostgw".to_owned(),
             },
-            places: cluster.map(|cluster| nat_path(cluster, nat)).into_iter().map(current).collect(),
+            places: podless.or_else(|| Some(nat_path(cluster?, nat))).into_iter().map(current).collect(),
             drift: last.is_some_and(|last| last.state.nat.get(nat.family) == nat.after.as_ref()),
         },
         Change::Sysctl(sysctl) => sysctl_reason(cluster, saved, last, sysctl),
     }
+}
+
+/// Returns the key that says that the node has no pods.
+fn without_pods(cluster: Option<&Cluster>, desired: &Desired) -> Option<ConfigPath> {
+    let index = desired.node?;
+    let has_pods = cluster?.nodes.get(index)?.has_pods();
+    (!has_pods).then(|| ConfigPath::root().key("nodes").index(index).key("podCIDR"))
 }
 
 /// Returns a location in the current configuration.

@@ -70,7 +70,7 @@ pub struct Machine {
     pub router: PerFamily<IpNet>,
     /// The number of its link.
     pub segment: usize,
-    /// The addresses of the pod bridge: the pod gateways of the node's operating system.
+    /// The addresses of the pod bridge: the pod gateways of the node's operating system. A machine without pods has none.
     pub bridge: PerFamily<IpNet>,
     /// The addresses of the node's pod.
     pub pod: PerFamily<IpNet>,

@@ -59,6 +59,7 @@ mod sequences;
 #[cfg(feature = "fault-injection")]
 mod signals;
 mod simulate;
+mod situations;
 mod snapshot;
 mod spread;
 mod state_directory;

@@ -44,6 +44,7 @@ struct NodeSpec {
     other_gateway: bool,
     egress: Option<u8>,
     default_gateway: Option<u8>,
+    podless: bool,
 }
 
 const SYSCTLS: [&str; 5] = [
@@ -88,11 +89,13 @@ fn nodes() -> impl Strategy<Value = Vec<NodeSpec>> {
         prop::bool::weighted(0.2),
         prop::option::weighted(0.2, 0_u8..3),
         prop::option::weighted(0.5, 0_u8..2),
+        prop::bool::weighted(0.15),
     );
     let kinds = prop::collection::vec(kinds, MAX_NODES);
     (order(), usual(), usual(), kinds, 1..=MAX_NODES).prop_map(|(names, cidrs, addresses, kinds, count)| {
         let node = |name: usize| {
-            let (has_address, families, windows, other_gateway, egress, default_gateway) = kinds[name];
+            let (has_address, families, windows, other_gateway, egress, default_gateway, podless) =
+                kinds[name];
             NodeSpec {
                 name,
                 cidr: cidrs[name],
@@ -103,6 +106,7 @@ fn nodes() -> impl Strategy<Value = Vec<NodeSpec>> {
                 other_gateway,
                 egress,
                 default_gateway,
+                podless,
             }
         };
         names.into_iter().take(count).map(node).collect()
@@ -190,12 +194,14 @@ impl Spec {
         };
         let os = if node.windows { "windows" } else { "linux" };
         let _ = writeln!(text, "  - name: n{}\n    os: {os}", node.name);
-        let _ = writeln!(text, "    podCIDR: {}", list(v4, format!("fd00:244:0:{cidr}::/64")));
+        let cidrs =
+            if node.podless { "none".to_owned() } else { list(v4, format!("fd00:244:0:{cidr}::/64")) };
+        let _ = writeln!(text, "    podCIDR: {cidrs}");
         if node.has_address || node.windows || self.options.node_address {
             let list = list(format!("172.30.0.{}", address + 1), format!("fd00:1::{}", address + 1));
             let _ = writeln!(text, "    address: {list}");
         }
-        if node.other_gateway && has_v4 {
+        if node.other_gateway && has_v4 && !node.podless {
             let base = match (self.options.layout, cidr) {
                 (2, 0) => "10.244.0".to_owned(),
                 (2, _) => format!("10.241.{cidr}"),

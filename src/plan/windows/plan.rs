@@ -130,7 +130,8 @@ pub fn windows_plan(
     let node = &cluster.nodes[index];
     let machine = NodeInterfaces::new(observed);
     let (management, pod) = machine.find(cluster, node).both()?;
-    let interfaces = InterfaceIndexes { management: management.index, pod: Some(pod.index) };
+    let interfaces =
+        InterfaceIndexes { management: management.index, pod: pod.as_ref().map(|pod| pod.index) };
     let (wanted, missing) = wanted(desired, observed, &management);
     if !missing.is_empty() {
         return Err(missing);
@@ -196,8 +197,10 @@ pub fn windows_plan(
             _ => kept.push(route),
         }
     }
-    plan.changes.extend(forwarding(cluster, observed, &management, &pod)?);
-    plan.paths = PlannedNode::new(cluster, observed, (&management, Some(&pod)), &wanted, &kept).judge();
+    if let Some(pod) = &pod {
+        plan.changes.extend(forwarding(cluster, observed, &management, pod)?);
+    }
+    plan.paths = PlannedNode::new(cluster, observed, (&management, pod.as_ref()), &wanted, &kept).judge();
     Ok(plan)
 }
 
@@ -228,7 +231,7 @@ pub fn windows_paths(
             && !desired.contains(&WindowsRouteKey::of(route))
     };
     let kept: Vec<&ObservedRoute> = observed.routes.iter().filter(is_kept).collect();
-    let pod = found.pod.as_ref().ok();
+    let pod = found.pod.as_ref().ok().and_then(Option::as_ref);
     PlannedNode::new(cluster, observed, (management, pod), &wanted, &kept).judge()
 }
 

@@ -55,7 +55,8 @@ function Format-Found([int] $count) {
     return [string] $count
 }
 
-# Returns the management interface, the pod interface, and the problems in finding them.
+# Returns the management interface, the pod interface, and the problems in finding them. A machine without pods has no pod
+# interface.
 function Get-NodeInterfaces {
     $interfaces = @{ Management = $null; Pod = $null; Problems = @() }
     $aliases = Get-Aliases
@@ -81,6 +82,7 @@ function Get-NodeInterfaces {
         $interfaces.Problems += 'expected exactly one interface that ' + $criterion + ' (node ' + $Node + '), found ' +
             (Format-Found $holders.Count) + '; interfaces: ' + $names
     }
+    if ($PodGateways.Count -eq 0) { return $interfaces }
     if ($podHolders.Count -eq 1) {
         $interfaces.Pod = @{ Index = [int] $podHolders[0]; Alias = $aliases[$podHolders[0]] }
     } else {
@@ -398,7 +400,9 @@ function Get-ForwardingChanges($plan, $interfaces, $state, [bool] $removeAll) {
         $saved[[string] $entry.Alias + ' ' + $entry.Family] = $true
         $plan.Forwarding += $entry
     }
-    foreach ($interface in @($interfaces.Management, $interfaces.Pod)) {
+    $forwarders = @($interfaces.Management, $interfaces.Pod)
+    if ($null -eq $interfaces.Pod) { $forwarders = @() }
+    foreach ($interface in $forwarders) {
         foreach ($family in $Families) {
             $now = $live[[string] $interface.Index + ' ' + $family]
             if ($null -eq $now) {

@@ -146,6 +146,7 @@ function Set-Faults($plan, $interfaces, $destinations) {
 function Get-DisconnectedFaults($plan, $links, $interfaces) {
     $faults = @()
     foreach ($entry in @(@{ Role = 'management'; Now = $interfaces.Management }, @{ Role = 'pod'; Now = $interfaces.Pod })) {
+        if ($null -eq $entry.Now) { continue }
         $isConnected = $true
         foreach ($family in $Families) {
             $link = $links[[string] $entry.Now.Index + ' ' + $family]

@@ -31,6 +31,8 @@ enum Uplink {
 /// The interface of the node that leads to its pods.
 #[derive(Debug)]
 enum PodSide {
+    /// The node has no pods.
+    None,
     /// The bridge with this name gets another port, with this name, which leads to the pod.
     Bridge(String, String),
     /// The interface with this number leads to the pod.
@@ -241,6 +243,9 @@ impl Wiring {
                 };
             }
         }
+        if !node.has_pods() {
+            self.pod = PodSide::None;
+        }
         if matches!(self.pod, PodSide::NewBridge(..)) {
             self.find_routed_pod(cluster, index, host);
         }
@@ -358,7 +363,7 @@ impl Wiring {
                 interfaces.attach(port, bridge)?;
             }
             match &self.pod {
-                PodSide::Link(_) | PodSide::Routed(_) => {}
+                PodSide::None | PodSide::Link(_) | PodSide::Routed(_) => {}
                 PodSide::Bridge(bridge, port) => {
                     interfaces.cable(port, ETH, pod)?;
                     interfaces.attach(port, bridge)?;
