@@ -322,6 +322,7 @@ fn last_applied(request: &Request, record: &Record) -> LastApplied {
             }
             Command::Destroy => State::default(),
         },
+        egress_interface: request.desired.routes.iter().find_map(|route| route.next.device.clone()),
         configuration: request.configuration.map(StoredConfig::from),
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     doctor::{Guidepost, Journey, JourneyEnd, JourneyStep},
     error::{Error, Kind},
     forwarding::{ForwardingModel, owner},
-    model::{Cluster, Family},
+    model::{Cluster, Family, FoundEgress, InterfaceName},
     plan::{self, Desired, Observed, OriginalSysctls},
     render::Locator,
     state::{
@@ -52,6 +52,13 @@ pub(super) fn run(options: &ExplainOptions, output: &Output) -> VerbResult {
     let node = environment::node(options.target.node.as_deref());
     if options.planned {
         let index = planned_node(&loaded, node.as_deref())?;
+        let mut loaded = loaded;
+        let node = &loaded.cluster.nodes[index];
+        if loaded.cluster.egress_interface_of(node).is_none() {
+            let interface = InterfaceName::linux(UNNAMED).ok();
+            let found = interface.map(|interface| FoundEgress { node: node.name.clone(), interface });
+            loaded.cluster.found_egress = found;
+        }
         let desired = plan::desired(&loaded.cluster, index, &OriginalSysctls::default())
             .map_err(|plan::NotLinux| not_linux(&loaded.cluster, index))?;
         let observed = planned(&loaded.cluster, index, &desired);
@@ -208,11 +215,15 @@ fn journey(journey: &Journey, output: &Output) -> String {
     text
 }
 
+/// Stands for the egress interface of a planned node that only the node itself knows.
+const UNNAMED: &str = "egress";
+
 /// The node as it is planned, with a bridge for its pods.
 fn planned(cluster: &Cluster, index: usize, desired: &Desired) -> Observed {
     const BRIDGE: &str = "cni0";
     let node = &cluster.nodes[index];
-    let egress: Untrusted = cluster.egress_interface_of(node).map_or("eth0", |name| name.as_str()).into();
+    let egress: Untrusted =
+        cluster.egress_interface_of(node).map_or_else(Untrusted::default, |name| name.as_str().into());
     let link = |name: &Untrusted, index| Link {
         name: name.clone(),
         index,

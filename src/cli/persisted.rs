@@ -13,7 +13,7 @@ use std::{
 use super::output::Output;
 use crate::{
     apply::StateDir,
-    config, input,
+    input,
     plan::{self, OriginalSysctls},
     reconcile::last_applied,
     record::{Command, LastApplied},
@@ -138,8 +138,7 @@ pub(super) fn warn_after_rollback(dir: &StateDir, output: &Output) {
 /// were restored to their original values.
 fn applied(last: &LastApplied) -> Option<(State, String)> {
     let node = last.meta.node.as_ref()?.as_raw();
-    let document = last.configuration.as_ref()?.document("");
-    let cluster = config::load(&document).ok()?;
+    let cluster = last.load()?.cluster;
     let (index, _) = cluster.node(node)?;
     let desired = plan::desired(&cluster, index, &OriginalSysctls::default()).ok()?;
     Some((desired.state, node.to_owned()))

@@ -31,6 +31,8 @@ pub(super) struct NodeDraft {
     pub addresses: PerFamily<Located<IpAddr>>,
     /// Whether the node has an egress interface, valid or not.
     pub has_egress_interface: bool,
+    /// Whether the node has an address, valid or not.
+    pub has_address: bool,
     overrides: Option<Box<NodeOverrides>>,
 }
 
@@ -96,6 +98,7 @@ impl Validator<'_> {
         if !addresses_given || addresses_complete {
             self.required_addresses(&draft, addresses_given, context);
         }
+        draft.has_address = addresses_given;
         draft.has_egress_interface = raw.egress_interface.is_some();
         if raw.gateway.is_some() || raw.egress_interface.is_some() || raw.default_gateway.is_some() {
             let gateways = raw.gateway.map(|gateway| self.gateways(&gateway, &draft, cidrs_complete));

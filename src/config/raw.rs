@@ -29,8 +29,9 @@ pub(super) struct RawConfig {
     #[schemars(required, example = "10.244.0.0/16", example = ["10.244.0.0/16", "fd00:244::/48"])]
     pub cluster_prefix: Option<OneOrMany<Prefix>>,
 
-    /// The network interface that Linux nodes use to reach each other. A node can override it. It does not apply to
-    /// Windows nodes: hostgw uses the interface set on the node, or finds it by the node's address.
+    /// The network interface that Linux nodes use to reach each other, by its name or an alternative name. A node can
+    /// override it. Without it, hostgw uses the interface that has the node's address. It does not apply to Windows nodes:
+    /// hostgw uses the interface set on the node, or finds it by the node's address.
     #[schemars(example = &"eth0")]
     pub egress_interface: Option<Text>,
 

@@ -114,6 +114,7 @@ impl Validator<'_> {
             sysctls,
             routes,
             checks,
+            found_egress: None,
         })
     }
 
@@ -230,21 +231,29 @@ impl Validator<'_> {
         }
     }
 
-    /// Reports a single error for all nodes that lack an egress interface, because one line fixes them all.
+    /// Reports a single error for all nodes whose egress interface is neither given nor can be found by their address,
+    /// because one line fixes them all.
     fn egress_interfaces(&mut self, drafts: &[NodeDraft]) {
         let lacking = |draft: &&NodeDraft| {
             draft.os == Some(OperatingSystem::Linux)
                 && !draft.has_egress_interface
+                && !draft.has_address
                 && !self.is_reported(&draft.path().key("egressInterface"))
         };
         let mut lacking = drafts.iter().filter(lacking);
         let Some(first) = lacking.next() else { return };
         let message = match lacking.count() {
-            0 => format!("{} has no egress interface", name_of(first)),
-            1 => format!("{} and 1 other Linux node have no egress interface", name_of(first)),
-            others => format!("{} and {others} other Linux nodes have no egress interface", name_of(first)),
+            0 => format!("{} has neither an egress interface nor an address to find it by", name_of(first)),
+            1 => format!(
+                "{} and 1 other Linux node have neither an egress interface nor an address to find it by",
+                name_of(first)
+            ),
+            others => format!(
+                "{} and {others} other Linux nodes have neither an egress interface nor an address to find it by",
+                name_of(first)
+            ),
         };
-        let hint = "set egressInterface at the top level for all Linux nodes, or on each node";
+        let hint = "set egressInterface at the top level for all Linux nodes, or give each node its address";
         self.report(Problem::new(Rule::NoEgressInterface, message, Location::value(first.path())).hint(hint));
     }
 

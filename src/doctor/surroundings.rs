@@ -17,7 +17,6 @@ use crate::{
 
 pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
-    findings.extend(egress_port(patient));
     findings.extend(no_carrier(patient));
     findings.extend(arp_ignore(patient));
     findings.extend(neighbor_table(patient));
@@ -26,28 +25,6 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
     findings.extend(routes_of_nobody(patient));
     findings.extend(other_networks(patient, paths));
     findings
-}
-
-fn egress_port(patient: &Patient<'_>) -> Option<Diagnostic> {
-    let link = egress(patient)?;
-    let master = link.master.as_ref()?;
-    let kind = patient.observed.host.link(master.as_raw()).and_then(|link| link.kind.as_ref());
-    // Packets that are routed through an interface of a VRF leave through it.
-    if kind.is_some_and(|kind| kind == "vrf") {
-        return None;
-    }
-    let what = kind.map_or_else(|| "interface".to_owned(), ToString::to_string);
-    Some(finding(
-        Rule::EgressIsPort,
-        format!(
-            "egress interface {} is a port of the {what} {master}: the kernel hands what it receives to {master}",
-            link.name
-        ),
-        match patient.observed.host.addresses.iter().any(|local| local.device == *master) {
-            true => format!("set egressInterface: {master}"),
-            false => "set egressInterface to the interface that has this node's address".to_owned(),
-        },
-    ))
 }
 
 /// An interface that is down is an error of the plan.

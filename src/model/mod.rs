@@ -45,16 +45,31 @@ pub struct Cluster {
     pub routes: RouteOptions,
     /// `checks`, in the order of the file, with unique targets. They do not affect the plan.
     pub checks: Vec<Check>,
+    /// The egress interface that was found on a node. It is not part of the configuration.
+    pub found_egress: Option<FoundEgress>,
+}
+
+/// The egress interface that was found on a node by its address or by an alternative name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundEgress {
+    /// The name of the node.
+    pub node: Untrusted,
+    /// The name of the interface.
+    pub interface: InterfaceName,
 }
 
 impl Cluster {
     /// The maximum number of sysctls in a configuration.
     pub const MAX_SYSCTLS: usize = 1000;
 
-    /// Returns the egress interface of `node`: its own, or else the cluster's. The cluster's interface only applies to
-    /// Linux nodes.
+    /// Returns the egress interface of `node`: the one that was found there, or else its own, or else the cluster's. The
+    /// cluster's interface only applies to Linux nodes. `None` if it is the one with the node's address, which only the node
+    /// knows.
     #[must_use]
     pub fn egress_interface_of<'a>(&'a self, node: &'a Node) -> Option<&'a InterfaceName> {
+        if let Some(found) = self.found_egress.as_ref().filter(|found| found.node == node.name) {
+            return Some(&found.interface);
+        }
         match (&node.egress_interface, node.os) {
             (Some(interface), _) => Some(interface),
             (None, OperatingSystem::Linux) => self.egress_interface.as_ref(),

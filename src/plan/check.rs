@@ -11,7 +11,7 @@ use crate::{
     text::{self, ShellCommand, Untrusted, count, list, nearest, printable},
 };
 
-use super::{Desired, Observed, Plan};
+use super::{Desired, Observed, Plan, egress};
 
 /// Checks the desired state of the node at `index` of `cluster` against its live state. Returns every problem found.
 #[must_use]
@@ -97,10 +97,11 @@ fn egress_interface<'a>(context: &CheckContext<'a>, problems: &mut Vec<Diagnosti
     let CheckContext { cluster, index, observed, .. } = *context;
     let node = &cluster.nodes[index];
     let name = cluster.egress_interface_of(node)?.as_str();
-    let path = if node.egress_interface.is_some() {
-        ConfigPath::root().key("nodes").index(index).key("egressInterface")
-    } else {
-        ConfigPath::root().key("egressInterface")
+    let own = ConfigPath::root().key("nodes").index(index);
+    let path = match (&node.egress_interface, &cluster.egress_interface) {
+        (Some(_), _) => own.key("egressInterface"),
+        (None, Some(_)) => ConfigPath::root().key("egressInterface"),
+        (None, None) => own.key("address"),
     };
     let mut problem = |rule, message, remedy| {
         problems.push(Diagnostic::new(rule, message).at(Some(path.clone())).with_remedy_if(remedy));
@@ -130,7 +131,13 @@ fn egress_interface<'a>(context: &CheckContext<'a>, problems: &mut Vec<Diagnosti
             );
             None
         }
-        Some(_) => Some(name),
+        Some(link) => {
+            if let Some(port) = egress::port_of(link, &observed.host) {
+                problems.push(port.at(Some(path)));
+                return None;
+            }
+            Some(name)
+        }
     }
 }
 

@@ -77,7 +77,7 @@ impl Session {
     }
 
     fn new(
-        loaded: Loaded,
+        mut loaded: Loaded,
         node: Option<&str>,
         host: &Host,
         host_name: Option<&str>,
@@ -86,6 +86,7 @@ impl Session {
     ) -> Result<Self, Error> {
         let index = plan::identify(&loaded.cluster, node, host, host_name)
             .map_err(|error| with_last_name(error, &loaded, node, &place))?;
+        plan::find_egress(&mut loaded.cluster, index, host)?;
         Ok(Self {
             index,
             place,

@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 use super::TransactionMeta;
 use crate::{
     config::{Document, Loaded, StoredConfig},
+    model::{FoundEgress, InterfaceName},
     plan,
     state::{Route, RouteKey, State},
+    text::Untrusted,
 };
 
 /// The state that the last apply established.
@@ -20,6 +22,9 @@ pub struct LastApplied {
     pub meta: TransactionMeta,
     /// The desired state. If there is a configuration, it is without the routes, which the configuration gives again.
     pub state: State,
+    /// The egress interface of the routes, which the configuration need not name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_interface: Option<Untrusted>,
     /// The configuration. It locates objects that have been removed from the current one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<StoredConfig>,
@@ -29,13 +34,22 @@ impl LastApplied {
     /// Returns the configuration, if this version still accepts it.
     #[must_use]
     pub fn load(&self) -> Option<Loaded> {
-        Loaded::new(self.document()?).ok()
+        self.with_egress(Loaded::new(self.document()?).ok()?)
     }
 
     /// Returns the configuration, if this version still accepts it, given the one that is applied now.
     #[must_use]
     pub fn load_before(&self, now: &Loaded) -> Option<Loaded> {
-        Loaded::earlier(self.document()?, now).ok()
+        self.with_egress(Loaded::earlier(self.document()?, now).ok()?)
+    }
+
+    /// Adds the egress interface that was found on the node.
+    fn with_egress(&self, mut loaded: Loaded) -> Option<Loaded> {
+        if let (Some(node), Some(name)) = (&self.meta.node, &self.egress_interface) {
+            let interface = InterfaceName::linux(name.as_raw()).ok()?;
+            loaded.cluster.found_egress = Some(FoundEgress { node: node.clone(), interface });
+        }
+        Some(loaded)
     }
 
     fn document(&self) -> Option<Document> {

@@ -154,6 +154,8 @@ fn machine(
         OperatingSystem::Linux => node.egress_interface.clone().or(egress),
         OperatingSystem::Windows => None,
     };
+    let interface = interface.filter(|name| !name.is_alternative());
+    let is_named = interface.is_some();
     let interface = interface.map_or_else(|| DEFAULT_INTERFACE.to_owned(), |name| name.as_str().to_owned());
     let os = node.os;
     let (mut addresses, mut bridge, mut pod) =
@@ -180,7 +182,7 @@ fn machine(
         *node.gateways.get_mut(family) = Some(gateway_in_use);
     }
     node.os = OperatingSystem::Linux;
-    if os == OperatingSystem::Windows {
+    if !is_named {
         node.egress_interface = InterfaceName::linux(&interface).ok();
     }
     let (name, router) = (node.name.clone(), PerFamily::default());

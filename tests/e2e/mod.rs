@@ -18,6 +18,7 @@ mod doctor;
 mod documents;
 mod drift;
 mod dual_stack;
+mod egress;
 mod environment;
 mod examination;
 #[cfg(feature = "fault-injection")]

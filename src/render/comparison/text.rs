@@ -167,7 +167,7 @@ pub(in crate::render) fn collapsed_line(
     }
 }
 
-/// The placeholder for a Windows interface that the configuration does not name.
+/// The placeholder for an interface that the configuration does not name.
 const FOUND_BY_ADDRESS: &str = "(found by node address)";
 
 /// The egress interfaces that the lines of a block omit, with their nodes.
@@ -187,12 +187,8 @@ pub(in crate::render) fn interfaces(block: &BlockReport, detail: Detail) -> Vec<
     }
     let line = |(values, names): (&BeforeAfter, Vec<&Untrusted>)| {
         let names = list(&names, if detail == Detail::Full { names.len() } else { 2 * MAX_NAMED });
-        let (word, unnamed) = if block.os == Some(OperatingSystem::Windows) {
-            ("-InterfaceAlias", FOUND_BY_ADDRESS)
-        } else {
-            ("dev", "")
-        };
-        let name = |names: &[String]| names.first().map_or(unnamed.to_owned(), Clone::clone);
+        let word = if block.os == Some(OperatingSystem::Windows) { "-InterfaceAlias" } else { "dev" };
+        let name = |names: &[String]| names.first().map_or(FOUND_BY_ADDRESS.to_owned(), Clone::clone);
         let (old, new) = (name(&values.before), name(&values.after));
         let interface = match block.status {
             NodeStatus::New => new,

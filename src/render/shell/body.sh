@@ -499,8 +499,14 @@ plan_sysctls() {
 # has to change.
 plan() {
     : >"$work/wanted.4" && : >"$work/wanted.6" || return 1
-    desired_routes | awk -v wanted="$work/wanted." '
-        { sub(/ scope link/, " scope 253"); print >(wanted ($1 ~ /:/ ? 6 : 4)) }' || return 1
+    desired_routes | named=$named device=$device awk -v wanted="$work/wanted." '
+        BEGIN { from = " dev " ENVIRON["named"] " "; to = " dev " ENVIRON["device"] " " }
+        {
+            sub(/ scope link/, " scope 253")
+            at = index($0, from)
+            if (at) $0 = substr($0, 1, at - 1) to substr($0, at + length(from))
+            print >(wanted ($1 ~ /:/ ? 6 : 4))
+        }' || return 1
     for family in 4 6; do
         live_routes "$family" >"$work/live.$family" || return 1
         plan_routes "$family" "$work/wanted.$family" "$work/live.$family" >"$work/routes.$family" || return 1
@@ -879,10 +885,26 @@ elif [ "$mode" = undo ]; then
     exit 1
 fi
 
+# The routes contain the name from the configuration, or @ if the interface is found by the addresses of the node.
+named=${device:-@}
+if [ -z "$device" ]; then
+    device=$(for address in $addresses; do ip -o address show to "$address"; done | awk '{ print $2 }' | sort -u)
+    case $device in
+    '') refuse 3 "no interface has an address of node $node ($addresses); is this the right machine?" ;;
+    lo) refuse 3 "$addresses is an address of lo: set egressInterface of node $node in the configuration" ;;
+    *[[:space:]]*) refuse 3 "several interfaces have addresses of node $node ($addresses); set its egressInterface in the configuration" ;;
+    esac
+fi
 case $device in
 *[\#\"\'\\]*) refuse 3 "ip -batch cannot name the interface $device; use hostgw apply instead" ;;
 esac
 ip link show dev "$device" >/dev/null 2>&1 || refuse 3 "this machine has no interface $device; is it node $node?"
+# An alternative name leads to the name that ip prints in routes.
+device=$(ip -o link show dev "$device" | awk '{ sub(/(@.*)?:$/, "", $2); print $2 }')
+master=$(ip -o link show dev "$device" | sed -n 's/.* master \([^ ]*\) .*/\1/p')
+if [ -n "$master" ] && [ -z "$(ip -o link show dev "$master" type vrf 2>/dev/null)" ]; then
+    refuse 3 "the interface $device is a port of $master, which receives its packets; set egressInterface to $master"
+fi
 if [ "$mode" != show ] && [ -z "$(ip -o link show dev "$device" up)" ]; then
     refuse 3 "the interface $device is down; set it up first"
 fi

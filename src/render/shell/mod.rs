@@ -22,6 +22,9 @@ pub use persist::{
     UnwritableInterface, freshness, persisted,
 };
 
+/// Stands for the interface with the node's address in the routes of a script.
+const FOUND_BY_ADDRESS: &str = "@";
+
 /// The body of every script.
 const BODY: &str = include_str!("body.sh");
 
@@ -30,6 +33,12 @@ const BODY: &str = include_str!("body.sh");
 pub fn linux_script(cluster: &Cluster, index: usize, desired: &Desired, provenance: &Provenance) -> String {
     let node = &cluster.nodes[index];
     let device = cluster.egress_interface_of(node).map_or("", |name| name.as_str());
+    // The script finds the interface by these.
+    let addresses: Vec<String> = node.addresses.iter().map(|(_, address)| address.to_string()).collect();
+    let addresses = match device {
+        "" => format!("addresses='{}'\n", addresses.join(" ")),
+        _ => String::new(),
+    };
     let mut text = format!(
         "#!/bin/sh
 # hostgw: routes, NAT and sysctls of Linux node {}
@@ -52,7 +61,7 @@ set -u
 
 node={}
 device={}
-
+{}
 # The ranges of characters that are escaped in the output, as pairs of code points.
 hidden='{}'
 ",
@@ -62,6 +71,7 @@ hidden='{}'
         env!("CARGO_PKG_VERSION"),
         quoted(&node.name.to_string()),
         quoted(device),
+        addresses,
         hidden_characters(),
     );
     let _ = write!(text, "\n{}", function("desired_routes", &routes(cluster, desired)));
@@ -112,6 +122,8 @@ fn quoted(text: &str) -> String {
 fn routes(cluster: &Cluster, desired: &Desired) -> String {
     let lines: Vec<(String, String)> = on_link_first(&desired.state)
         .map(|route| {
+            let mut route = route.clone();
+            route.next.device.get_or_insert_with(|| FOUND_BY_ADDRESS.into());
             let purpose = desired
                 .node_of(&route.key())
                 .map(|node| format!("pods of node {}", cluster.nodes[node].name));
