@@ -127,6 +127,7 @@ fn run_checked(
         meta: &meta,
         configuration: None,
         desired: &desired.state,
+        is_adapted: false,
         scope: &scope,
         plan: &plan,
         observed: &observed,

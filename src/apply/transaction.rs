@@ -27,6 +27,8 @@ pub struct Request<'a> {
     pub configuration: Option<&'a Document>,
     /// The state that must hold after the commit.
     pub desired: &'a State,
+    /// Whether its routes differ from those that the configuration alone asks for.
+    pub is_adapted: bool,
     /// The scope to observe for the verification.
     pub scope: &'a Scope,
     /// The plan to commit.
@@ -53,6 +55,7 @@ impl<'a> Request<'a> {
             meta,
             configuration: None,
             desired: &prepared.desired.state,
+            is_adapted: prepared.desired.is_adapted,
             scope: &prepared.scope,
             plan: &prepared.plan,
             observed: &prepared.observed.state,
@@ -314,7 +317,8 @@ fn last_applied(request: &Request, record: &Record) -> LastApplied {
             Command::Apply => {
                 let State { routes, nat, sysctls, unknown } = request.desired;
                 // The configuration gives the routes again.
-                let routes = if request.configuration.is_some() { Vec::new() } else { routes.clone() };
+                let gives_routes = request.configuration.is_some() && !request.is_adapted;
+                let routes = if gives_routes { Vec::new() } else { routes.clone() };
                 let mut state =
                     State { routes, nat: nat.clone(), sysctls: sysctls.clone(), unknown: unknown.clone() };
                 state.sysctls.retain(|key, _| !request.released.contains(key));

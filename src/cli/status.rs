@@ -266,10 +266,16 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
             hint: Some("run `hostgw apply`".into()),
         });
     }
-    let applied = last.as_ref().and_then(|last| Applied::of(last, loaded?.cluster, saved.as_ref()));
+    let mut applied = last.as_ref().and_then(|last| Applied::of(last, loaded?.cluster, saved.as_ref()));
     let prefixes = applied.as_ref().map(|applied| applied.desired.prefixes.clone()).unwrap_or_default();
-    let scope = last_state.as_ref().map_or_else(Scope::default, |state| Scope::of(state, prefixes));
+    let mut scope = last_state.as_ref().map_or_else(Scope::default, |state| Scope::of(state, prefixes));
+    if let Some(applied) = &applied {
+        scope.look_up_nodes(&applied.cluster);
+    }
     let observed = LiveNode.observe(&scope)?;
+    if let Some(Applied { cluster, index, desired }) = &mut applied {
+        desired.adapt_off_link(cluster, *index, &observed);
+    }
     let problems = applied.as_ref().map(|applied| applied.problems(&observed)).unwrap_or_default();
     let diagnostics = applied.as_ref().map(|applied| applied.path_faults(&observed)).unwrap_or_default();
     let are_paths_known = applied.is_some_and(|applied| applied.has_paths(&observed));

@@ -12,7 +12,7 @@ use serde::{
     de::{Error, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor},
 };
 
-use crate::model::{NatSource, NextHopMode, OperatingSystem, ScopeSpread};
+use crate::model::{NatSource, NextHopMode, OffLink, OperatingSystem, ScopeSpread};
 
 /// A hostgw configuration (hostgw.yaml, hostgw.yml, or hostgw.toml). It describes every node of the cluster, and what
 /// hostgw configures on them. All nodes use the same file.
@@ -35,9 +35,14 @@ pub(super) struct RawConfig {
     #[schemars(example = &"eth0")]
     pub egress_interface: Option<Text>,
 
-    /// The next hop of the routes to another node's pods.
-    #[schemars(extend("default" = "pod-gateway"))]
-    pub next_hop: Option<Keyword<NextHopMode>>,
+    /// The next hop of the routes to another node's pods: `pod-gateway`, `node-address`, or the address of a router that
+    /// knows the pods of all nodes (a list with one per address family). A node can override it.
+    #[schemars(extend("default" = "pod-gateway"), example = &"node-address", example = &"10.0.0.1")]
+    pub next_hop: Option<RawNextHop>,
+
+    /// What happens if the next hop to a node is not on the link of the egress interface.
+    #[schemars(extend("default" = "refuse"))]
+    pub off_link: Option<Keyword<OffLink>>,
 
     /// All nodes of the cluster, in any order. Every node gets a route to the pods of every other node.
     #[schemars(required, with = "Vec<RawNode>", length(min = 1))]
@@ -99,6 +104,11 @@ pub(super) struct RawNode {
     /// one, or a list with one per address family.
     #[schemars(example = "10.244.1.1")]
     pub gateway: Option<OneOrMany<Address>>,
+
+    /// The next hop of the routes to this node's pods, if it is not the cluster's: `pod-gateway`, `node-address`, or the
+    /// address of a router that knows this node's pods (a list with one per address family).
+    #[schemars(example = &"10.0.0.1")]
+    pub next_hop: Option<RawNextHop>,
 
     /// The egress interface of this node. On Windows, the alias of the interface.
     #[schemars(example = &"eth1", example = "vEthernet (Ethernet)")]
@@ -520,6 +530,30 @@ impl JsonSchema for PodCidrs {
         let mut schema = OneOrMany::<Prefix>::json_schema(generator);
         if let Some(serde_json::Value::Array(branches)) = schema.get_mut("anyOf") {
             branches.push(serde_json::json!({ "type": "string", "const": Self::NONE }));
+        }
+        schema
+    }
+}
+
+/// `pod-gateway`, `node-address`, or the addresses of routers.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub(super) struct RawNextHop(pub OneOrMany<Text>);
+
+impl JsonSchema for RawNextHop {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "NextHop".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = OneOrMany::<Address>::json_schema(generator);
+        let modes = generator.subschema_for::<NextHopMode>();
+        if let Some(serde_json::Value::Array(branches)) = schema.get_mut("anyOf") {
+            branches.insert(0, modes.into());
         }
         schema
     }

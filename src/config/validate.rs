@@ -25,8 +25,8 @@ use super::{
 use crate::{
     diagnose::Rule,
     model::{
-        Cluster, ConfigPath, Family, InterfaceName, MAIN_TABLE, NatPolicy, OperatingSystem, PodCidr,
-        RouteOptions, SysctlKey, normalize_value,
+        Cluster, ConfigPath, Family, InterfaceName, MAIN_TABLE, NatPolicy, NextHopOverride, OperatingSystem,
+        PodCidr, RouteOptions, SysctlKey, normalize_value,
     },
     state::WindowsRoute,
     text::{Untrusted, shortened},
@@ -69,7 +69,10 @@ impl Validator<'_> {
         let next_hop_reported = self.reported.contains(&root.key("nextHop"));
         let context = Context {
             prefixes,
-            next_hop: (!next_hop_reported).then(|| raw.next_hop.map(|word| word.0).unwrap_or_default()),
+            next_hop: match &raw.next_hop {
+                Some(next_hop) => self.next_hop(next_hop, &root.key("nextHop"), &prefixes),
+                None => (!next_hop_reported).then(NextHopOverride::default),
+            },
             node_count: nodes.len(),
         };
         if nodes.is_empty() && !self.incomplete {
@@ -107,7 +110,9 @@ impl Validator<'_> {
         Some(Cluster {
             prefixes: prefixes.of,
             egress_interface,
-            next_hop: context.next_hop?,
+            next_hop: context.next_hop?.mode.unwrap_or_default(),
+            routers: context.next_hop?.routers,
+            off_link: raw.off_link.map(|word| word.0).unwrap_or_default(),
             nodes,
             master_address,
             nat,

@@ -6,7 +6,7 @@ use super::{Patient, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{Paths, interface_key},
-    model::{Family, NextHopMode},
+    model::{Family, NextHopKind},
     state::{AddressFlag, InterfaceAddress},
     text::ShellCommand,
 };
@@ -18,9 +18,10 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
     for family in Family::ALL {
         let gateway = node.pod_gateway(family).map(|address| ("pod gateway", address));
         let address = node.addresses.get(family).map(|address| ("address", *address));
-        let is_next_hop = |what| match cluster.next_hop {
-            NextHopMode::PodGateway => what == "pod gateway",
-            NextHopMode::NodeAddress => what == "address",
+        let is_next_hop = |what| match cluster.next_hop_of(node, family) {
+            NextHopKind::PodGateway => what == "pod gateway",
+            // A router reaches the node by its address.
+            NextHopKind::NodeAddress | NextHopKind::Router(_) => what == "address",
         };
         for (what, address) in [address, gateway].into_iter().flatten() {
             if let Some(local) = patient.observed.host.owner_of(address) {
@@ -45,7 +46,7 @@ fn nobody_is_gateway(patient: &Patient<'_>, paths: &Paths<'_>, family: Family) -
             key.and_then(|key| observed.state.sysctls.get(&key)).is_some_and(|value| *value != "0")
         })
     };
-    let is_needed = cluster.next_hop == NextHopMode::PodGateway && cluster.nodes.len() > 1;
+    let is_needed = cluster.next_hop_of(node, family) == NextHopKind::PodGateway && cluster.nodes.len() > 1;
     if !is_needed
         || observed.host.owner_of(gateway).is_some()
         || paths.missing().contains(&family)

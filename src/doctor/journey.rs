@@ -9,7 +9,7 @@ use crate::{
     forwarding::{
         Filtering, ForwardingModel, Packet, Passage, Spot, Trace, Treatment, Verdict, Way, follow, stop_text,
     },
-    model::{Cluster, Family, NextHopMode, pod_address},
+    model::{Cluster, Family, NextHopKind, pod_address},
     plan::Desired,
     state::{Host, MatchedChains, NeighborEntry, Route},
     text::Untrusted,
@@ -226,7 +226,8 @@ impl Guidepost<'_> {
             if node.addresses.get(family) == Some(&address) {
                 return Some(format!("node {name}"));
             }
-            if node.pod_gateway(family) == Some(address) && self.cluster.next_hop == NextHopMode::PodGateway {
+            let next_hop = self.cluster.next_hop_of(node, family);
+            if node.pod_gateway(family) == Some(address) && next_hop == NextHopKind::PodGateway {
                 return Some(format!("the pod gateway of node {name}"));
             }
             let cidr = node.pod_cidrs.get(family)?.prefix();

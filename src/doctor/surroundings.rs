@@ -10,7 +10,7 @@ use crate::{
     forwarding::{
         Direction, Packet, Passage, Paths, Way, delete_route, follow, interface_key, outside_address,
     },
-    model::{Family, NatSource, NextHopMode, SysctlKey, pod_address},
+    model::{Family, NatSource, NextHopKind, SysctlKey, pod_address},
     state::{MatchedChains, Route, RouteType, protocol},
     text::{ShellCommand, Untrusted, count, list},
 };
@@ -40,7 +40,7 @@ fn no_carrier(patient: &Patient<'_>) -> Option<Diagnostic> {
 /// With pod gateways as next hops, a node must answer ARP requests for an address of another interface.
 fn arp_ignore(patient: &Patient<'_>) -> Option<Diagnostic> {
     let gateway = patient.node().pod_gateway(Family::V4)?;
-    let is_pod_gateway = patient.cluster.next_hop == NextHopMode::PodGateway;
+    let is_pod_gateway = patient.cluster.next_hop_of(patient.node(), Family::V4) == NextHopKind::PodGateway;
     let egress = egress(patient)?;
     let value = |name: &str| {
         let key = interface_key(Family::V4, name, "arp_ignore")?;

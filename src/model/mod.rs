@@ -31,8 +31,12 @@ pub struct Cluster {
     pub prefixes: PerFamily<IpNet>,
     /// `egressInterface` of the Linux nodes that do not override it.
     pub egress_interface: Option<InterfaceName>,
-    /// `nextHop`.
+    /// `nextHop`, unless it is a router.
     pub next_hop: NextHopMode,
+    /// `nextHop`, if it is a router that knows the pods of all nodes.
+    pub routers: PerFamily<IpAddr>,
+    /// `offLink`.
+    pub off_link: OffLink,
     /// `nodes`, in the order of the file, with unique names.
     pub nodes: Vec<Node>,
     /// `masterAddress`. Windows nodes have a host route to it.
@@ -77,6 +81,33 @@ impl Cluster {
         }
     }
 
+    /// Returns what other nodes send packets for the pods of `node` to: what the node's own `nextHop` says, or else the
+    /// cluster's.
+    #[must_use]
+    pub fn next_hop_of(&self, node: &Node, family: Family) -> NextHopKind {
+        let own = node.next_hop.as_deref();
+        if let Some(router) = own.and_then(|own| own.routers.get(family)) {
+            return NextHopKind::Router(*router);
+        }
+        let mode = match (own.and_then(|own| own.mode), self.routers.get(family)) {
+            (Some(mode), _) => mode,
+            (None, Some(router)) => return NextHopKind::Router(*router),
+            (None, None) => self.next_hop,
+        };
+        match mode {
+            NextHopMode::PodGateway => NextHopKind::PodGateway,
+            NextHopMode::NodeAddress => NextHopKind::NodeAddress,
+        }
+    }
+
+    /// Returns whether the pod gateways of `family` must be on-link: whether any node's is a next hop.
+    #[must_use]
+    pub fn uses_pod_gateways(&self, family: Family) -> bool {
+        let is_default = self.next_hop == NextHopMode::PodGateway && self.routers.get(family).is_none();
+        let overrides = || self.nodes.iter().filter(|node| node.next_hop.is_some());
+        is_default || overrides().any(|node| self.next_hop_of(node, family) == NextHopKind::PodGateway)
+    }
+
     /// Returns the node with this name and its index.
     #[must_use]
     pub fn node(&self, name: &str) -> Option<(usize, &Node)> {
@@ -97,6 +128,8 @@ pub struct Node {
     pub addresses: PerFamily<IpAddr>,
     /// `gateway`, which overrides the computed pod gateway. It is part of the pod CIDR.
     pub gateways: PerFamily<IpAddr>,
+    /// `nextHop`, which overrides the cluster's.
+    pub next_hop: Option<Box<NextHopOverride>>,
     /// `egressInterface`, which overrides the cluster's.
     pub egress_interface: Option<InterfaceName>,
     /// `defaultGateway` of a Windows node.
@@ -164,6 +197,55 @@ pub enum NextHopMode {
     PodGateway,
     /// The other node's address, as with flannel's host-gw backend. There is no on-link route.
     NodeAddress,
+}
+
+impl NextHopMode {
+    /// All modes.
+    pub const ALL: [Self; 2] = [Self::PodGateway, Self::NodeAddress];
+}
+
+impl std::fmt::Display for NextHopMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::PodGateway => "pod-gateway",
+            Self::NodeAddress => "node-address",
+        })
+    }
+}
+
+/// `nextHop` of one node: a mode or routers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NextHopOverride {
+    /// The mode, unless there are routers.
+    pub mode: Option<NextHopMode>,
+    /// The routers that know the node's pods.
+    pub routers: PerFamily<IpAddr>,
+}
+
+/// What the routes to the pods of a node lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextHopKind {
+    /// Its pod gateway.
+    PodGateway,
+    /// Its own address.
+    NodeAddress,
+    /// A router that knows its pods.
+    Router(IpAddr),
+}
+
+/// What happens to the route to a node whose next hop is not on the link of the egress interface.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OffLink {
+    /// It is an error.
+    #[default]
+    Refuse,
+    /// The node gets no route.
+    Skip,
+    /// The route leads through the gateway that the routing table of this node has for the other node's address.
+    Gateway,
+    /// The route has the flag `onlink`: the kernel sends packets to the next hop over the egress interface anyway.
+    Onlink,
 }
 
 /// The masquerading of traffic that leaves the cluster.

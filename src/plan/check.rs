@@ -1,17 +1,17 @@
 //! Finds problems that would make a plan fail, or cut the node off, before anything is written.
 
-use std::{cmp::Ordering, collections::BTreeMap, net::IpAddr};
+use std::cmp::Ordering;
 
 use ipnet::IpNet;
 
 use crate::{
     diagnose::{Diagnostic, Rule},
-    model::{Cluster, ConfigPath, Family, NextHopMode, SysctlKey},
+    model::{Cluster, ConfigPath, Family, NextHopKind, OffLink, SysctlKey},
     state::{NatTable, Route, State, protocol},
     text::{self, ShellCommand, Untrusted, count, list, nearest, printable},
 };
 
-use super::{Desired, Observed, Plan, egress};
+use super::{Desired, Observed, Plan, egress, off_link::OnLink};
 
 /// Checks the desired state of the node at `index` of `cluster` against its live state. Returns every problem found.
 #[must_use]
@@ -145,13 +145,13 @@ fn egress_interface<'a>(context: &CheckContext<'a>, problems: &mut Vec<Diagnosti
 fn check_next_hops(context: &CheckContext, device: &str, problems: &mut Vec<Diagnostic>) {
     let CheckContext { cluster, index, desired, observed } = *context;
     let node = &cluster.nodes[index];
-    let on_link = OnLink::of(device, desired, observed);
+    let on_link = OnLink::of(device, desired, &observed.host);
     let local: std::collections::HashMap<_, _> =
         observed.host.addresses.iter().map(|local| (local.address, &local.device)).collect();
     for route in &desired.state.routes {
         let Some(gateway) = route.next.gateway else { continue };
         let holder = local.get(&gateway);
-        if holder.is_none() && on_link.covers(gateway) {
+        if holder.is_none() && (route.next.onlink || on_link.covers(gateway)) {
             continue;
         }
         let name = desired
@@ -177,7 +177,7 @@ fn check_next_hops(context: &CheckContext, device: &str, problems: &mut Vec<Diag
                     format!("next hop {gateway} of node {name} is not on-link on {device}"),
                 )
                 .at(path)
-                .with_remedy(not_on_link_hint(cluster.next_hop, device, &on_link)),
+                .with_remedy(not_on_link_hint(cluster.off_link, device, &on_link)),
             );
         }
     }
@@ -189,51 +189,18 @@ fn own_address_hint(other: &Untrusted, this: &Untrusted) -> String {
     )
 }
 
-fn not_on_link_hint(next_hop: NextHopMode, device: &str, on_link: &OnLink) -> String {
-    let prefixes = &on_link.all;
-    match (prefixes.is_empty(), next_hop) {
-        (true, _) => format!("{device} has no address: assign one in the nodes' network"),
-        (false, NextHopMode::NodeAddress) => format!(
-            "use a next hop in {}, the network on {device}; host-gateway routing needs all nodes on one link",
-            list(prefixes, 4)
+fn not_on_link_hint(off_link: OffLink, device: &str, on_link: &OnLink) -> String {
+    if on_link.all.is_empty() {
+        return format!("{device} has no address: assign one in the nodes' network");
+    }
+    let networks = list(&on_link.all, 4);
+    match off_link {
+        OffLink::Gateway => {
+            format!("give the node an address that this node reaches through a gateway on {device}")
+        }
+        OffLink::Refuse | OffLink::Skip | OffLink::Onlink => format!(
+            "use a next hop in {networks}, the network on {device}, or set offLink: gateway, skip or onlink"
         ),
-        (false, NextHopMode::PodGateway) => {
-            format!("use a next hop in {}, the network on {device}", list(prefixes, 4))
-        }
-    }
-}
-
-/// The prefixes that are reachable through an interface without a gateway.
-struct OnLink {
-    by_length: BTreeMap<(Family, u8), std::collections::HashSet<IpNet>>,
-    all: Vec<IpNet>,
-}
-
-impl OnLink {
-    /// Collects the prefixes of the interface's addresses, of foreign routes, and of the on-link routes that the plan
-    /// adds.
-    fn of(device: &str, desired: &Desired, observed: &Observed) -> Self {
-        let planned = desired
-            .state
-            .routes
-            .iter()
-            .filter(|route| route.is_on_link(device))
-            .map(|route| route.destination);
-        let mut all: Vec<IpNet> = observed.host.on_link(device).chain(planned).map(|p| p.trunc()).collect();
-        all.sort_unstable();
-        all.dedup();
-        let mut by_length: BTreeMap<_, std::collections::HashSet<_>> = BTreeMap::new();
-        for prefix in &all {
-            by_length.entry((Family::from(*prefix), prefix.prefix_len())).or_default().insert(*prefix);
-        }
-        Self { by_length, all }
-    }
-
-    fn covers(&self, address: IpAddr) -> bool {
-        self.by_length.iter().any(|((family, length), prefixes)| {
-            *family == Family::from(address)
-                && IpNet::new(address, *length).is_ok_and(|prefix| prefixes.contains(&prefix.trunc()))
-        })
     }
 }
 
@@ -296,12 +263,16 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
         let path = ConfigPath::root().key("nodes").index(index).key("address");
         warnings.push(Diagnostic::new(Rule::AddressElsewhere, message).at(Some(path)));
     }
-    let has_v6_gateway = |route: &Route| route.family() == Family::V6 && route.next.gateway.is_some();
-    if cluster.next_hop == NextHopMode::PodGateway && desired.state.routes.iter().any(has_v6_gateway) {
+    let by_v6_gateway = |(route, node): (&Route, usize)| {
+        route.family() == Family::V6
+            && cluster.next_hop_of(&cluster.nodes[node], Family::V6) == NextHopKind::PodGateway
+    };
+    if desired.routes_to_nodes().any(by_v6_gateway) {
         let message = "IPv6 routes via pod gateways do not work between Linux nodes without an NDP proxy; use nextHop: node-address"
             .to_owned();
         warnings.push(Diagnostic::new(Rule::Ipv6PodGateway, message));
     }
+    warnings.extend(skipped(cluster, index, desired));
     let mut shadows = observed.host.foreign.iter().filter_map(|foreign| shadow(node, desired, foreign));
     warnings.extend(shadows.by_ref().take(MAX_LISTED));
     match shadows.count() {
@@ -312,6 +283,21 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
         )),
     }
     warnings
+}
+
+/// Says which nodes get no route.
+fn skipped(cluster: &Cluster, index: usize, desired: &Desired) -> Option<Diagnostic> {
+    let names: Vec<&Untrusted> = desired.skipped.iter().map(|node| &cluster.nodes[*node].name).collect();
+    let others = cluster.nodes.iter().enumerate().filter(|(other, node)| *other != index && node.has_pods());
+    (!names.is_empty()).then(|| {
+        let message = format!(
+            "{} of {} get no route, because they are not on this node's link (offLink: skip): {}",
+            names.len(),
+            count(others.count(), "other node"),
+            list(&names, 6)
+        );
+        Diagnostic::new(Rule::SkippedOffLink, message).at(Some(ConfigPath::root().key("offLink")))
+    })
 }
 
 /// Returns the removals of a plan that no rollback can undo.

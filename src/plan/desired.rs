@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{
-        Cluster, ConfigPath, Family, InterfaceName, NatSource, NextHopMode, Node, OperatingSystem, SysctlKey,
+        Cluster, ConfigPath, Family, InterfaceName, NatSource, NextHopKind, Node, OperatingSystem, SysctlKey,
     },
     state::{
         BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatRule, NatTable, NextHop,
@@ -33,6 +33,10 @@ pub struct Desired {
     pub prefixes: Vec<IpNet>,
     /// The sysctls in `state` that are not configured: hostgw restores their original values.
     pub released: BTreeSet<SysctlKey>,
+    /// The indexes of the nodes to which there is no route, because they are not on this node's link (`offLink: skip`).
+    pub skipped: BTreeSet<usize>,
+    /// Whether routes differ from what the configuration alone asks for.
+    pub is_adapted: bool,
     /// The index of the node, unless this is the state without hostgw.
     pub(super) node: Option<usize>,
     /// The origins of the routes of `state`, in the same order.
@@ -52,12 +56,14 @@ impl Origin {
     /// Returns the location in the configuration, for a route of `family`.
     pub(super) fn path(self, cluster: &Cluster, family: Family) -> ConfigPath {
         let Self::Node(index) = self else { return ConfigPath::root().key("clusterPrefix") };
-        let node = ConfigPath::root().key("nodes").index(index);
-        let has_override = cluster.nodes[index].gateways.get(family).is_some();
-        match cluster.next_hop {
-            NextHopMode::NodeAddress => node.key("address"),
-            NextHopMode::PodGateway if has_override => node.key("gateway"),
-            NextHopMode::PodGateway => node.key("podCIDR"),
+        let path = ConfigPath::root().key("nodes").index(index);
+        let node = &cluster.nodes[index];
+        match cluster.next_hop_of(node, family) {
+            NextHopKind::NodeAddress => path.key("address"),
+            NextHopKind::PodGateway if node.gateways.get(family).is_some() => path.key("gateway"),
+            NextHopKind::PodGateway => path.key("podCIDR"),
+            NextHopKind::Router(_) if node.next_hop.is_some() => path.key("nextHop"),
+            NextHopKind::Router(_) => path.key("podCIDR"),
         }
     }
 }
@@ -128,7 +134,15 @@ pub fn desired(cluster: &Cluster, index: usize, saved: &OriginalSysctls) -> Resu
     let origins;
     (state.routes, origins) = routes.into_iter().unzip();
     let prefixes = cluster.prefixes.iter().map(|(_, prefix)| *prefix).collect();
-    Ok(Desired { state, prefixes, released, node: Some(index), origins })
+    Ok(Desired {
+        state,
+        prefixes,
+        released,
+        skipped: BTreeSet::new(),
+        is_adapted: false,
+        node: Some(index),
+        origins,
+    })
 }
 
 /// Returns the desired routes of the node at `index` of `cluster` that have a wanted key, sorted by key. None for a
@@ -160,13 +174,43 @@ impl Desired {
     pub fn nothing(saved: &OriginalSysctls) -> Self {
         let mut state = State::default();
         let released = release(&mut state.sysctls, saved);
-        Self { state, prefixes: Vec::new(), released, node: None, origins: Vec::new() }
+        Self {
+            state,
+            prefixes: Vec::new(),
+            released,
+            skipped: BTreeSet::new(),
+            is_adapted: false,
+            node: None,
+            origins: Vec::new(),
+        }
     }
 
     /// Returns the origin of the route at `key`.
     pub(super) fn origin(&self, key: &RouteKey) -> Option<Origin> {
         let at = self.state.routes.binary_search_by(|route| route.key().cmp(key)).ok()?;
         self.origins.get(at).copied()
+    }
+
+    /// Calls `adapt` for each route to the pods of another node, with the index of that node, and removes the routes for
+    /// which it returns `false`.
+    pub(super) fn adapt_routes(&mut self, mut adapt: impl FnMut(&mut Route, usize) -> bool) {
+        let mut origins = std::mem::take(&mut self.origins).into_iter();
+        let (skipped, is_adapted, kept) = (&mut self.skipped, &mut self.is_adapted, &mut self.origins);
+        self.state.routes.retain_mut(|route| {
+            let Some(origin) = origins.next() else { return true };
+            let is_kept = match origin {
+                Origin::ClusterPrefix => true,
+                Origin::Node(node) => {
+                    let before = route.next.clone();
+                    let is_kept = adapt(route, node);
+                    *is_adapted |= !is_kept || route.next != before;
+                    skipped.extend((!is_kept).then_some(node));
+                    is_kept
+                }
+            };
+            kept.extend(is_kept.then_some(origin));
+            is_kept
+        });
     }
 
     /// Returns the index of the node whose pods the route at `key` reaches.
@@ -202,7 +246,8 @@ pub(super) fn routes<'a>(
     // All routes share the name.
     let device: Option<Untrusted> = device.map(|name| name.as_str().into());
     cluster.prefixes.iter().flat_map(move |(family, prefix)| {
-        let on_link = (cluster.next_hop == NextHopMode::PodGateway)
+        let on_link = cluster
+            .uses_pod_gateways(family)
             .then(|| (route(cluster, device.clone(), *prefix, None), Origin::ClusterPrefix));
         let device = device.clone();
         let nodes = cluster.nodes.iter().enumerate().filter_map(move |(number, node)| {
@@ -231,9 +276,10 @@ pub(super) fn forwarding_switch(family: Family) -> SysctlKey {
 }
 
 pub(super) fn next_hop(cluster: &Cluster, other: &Node, family: Family) -> Option<IpAddr> {
-    match cluster.next_hop {
-        NextHopMode::PodGateway => other.pod_gateway(family),
-        NextHopMode::NodeAddress => other.addresses.get(family).copied(),
+    match cluster.next_hop_of(other, family) {
+        NextHopKind::PodGateway => other.pod_gateway(family),
+        NextHopKind::NodeAddress => other.addresses.get(family).copied(),
+        NextHopKind::Router(router) => Some(router),
     }
 }
 

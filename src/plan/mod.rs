@@ -13,6 +13,7 @@ mod facts;
 pub mod foreign;
 mod identify;
 mod lookup;
+mod off_link;
 mod paths;
 mod prepare;
 pub mod reason;

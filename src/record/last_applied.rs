@@ -20,7 +20,7 @@ pub struct LastApplied {
     /// The metadata of its transaction.
     #[serde(rename = "occasion")]
     pub meta: TransactionMeta,
-    /// The desired state. If there is a configuration, it is without the routes, which the configuration gives again.
+    /// The desired state. It is without the routes if the configuration gives them again.
     pub state: State,
     /// The egress interface of the routes, which the configuration need not name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,9 +69,9 @@ impl LastApplied {
             let cluster = &loaded?.cluster;
             Some((cluster, cluster.node(self.meta.node.as_ref()?.as_raw())?.0))
         };
-        match node() {
+        match node().filter(|_| self.state.routes.is_empty()) {
             Some((cluster, index)) => Some(plan::desired_routes(cluster, index, is_wanted)),
-            None if self.configuration.is_some() => None,
+            None if self.configuration.is_some() && self.state.routes.is_empty() => None,
             None => Some(self.state.routes.iter().filter(|route| is_wanted(&route.key())).cloned().collect()),
         }
     }

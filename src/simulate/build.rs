@@ -144,7 +144,7 @@ pub(super) fn build_outside(
             interfaces.address(TO_OUTSIDE, *router)?;
             enable_forwarding(family)?;
         }
-        Ok(())
+        topology.routes_of_router().try_for_each(|(pods, node)| interfaces.route(pods, node))
     })?;
     inside(&outside, || {
         let mut interfaces = Interfaces::open()?;

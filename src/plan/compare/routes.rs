@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::{
-    model::{Cluster, ConfigPath, Family, NextHopMode, Node, OperatingSystem},
+    model::{Cluster, ConfigPath, Family, NextHopKind, Node, OperatingSystem},
     plan::desired::{self, Origin},
     state::{Route, RouteKey},
 };
@@ -199,8 +199,11 @@ pub(super) fn slot_cause(pairing: &NodePairing<'_>, slot: &RouteSlot) -> Cause {
         (None, Some((route, _))) | (Some((route, _)), None) => {
             let prefix = |cluster: &Cluster| cluster.prefixes.get(family(route)).copied();
             let mut keys = Vec::new();
-            if pairing.old.map(|old| old.next_hop) != Some(pairing.new.next_hop) {
+            let uses_pod_gateways = |cluster: &Cluster| cluster.uses_pod_gateways(family(route));
+            if is_next_hop_changed(pairing) {
                 keys.push(global(&["nextHop"]));
+            } else if pairing.old.is_some_and(uses_pod_gateways) != uses_pod_gateways(pairing.new) {
+                keys.extend(first_override(pairing));
             } else if pairing.old.and_then(prefix) != prefix(pairing.new) {
                 keys.push(global(&["clusterPrefix"]));
             }
@@ -213,6 +216,36 @@ pub(super) fn slot_cause(pairing: &NodePairing<'_>, slot: &RouteSlot) -> Cause {
 
 pub(super) fn global(path: &[&str]) -> ConfigKey {
     ConfigKey::Global(path.iter().fold(ConfigPath::root(), |path, key| path.key(*key)))
+}
+
+/// Returns whether `nextHop` of the cluster differs.
+pub(super) fn is_next_hop_changed(pairing: &NodePairing<'_>) -> bool {
+    let next_hop = |cluster: &Cluster| (cluster.next_hop, cluster.routers);
+    pairing.old.map(next_hop) != Some(next_hop(pairing.new))
+}
+
+/// Returns the key of the first node whose own `nextHop` differs.
+fn first_override(pairing: &NodePairing<'_>) -> Option<ConfigKey> {
+    let mut members = pairing.members();
+    let member = members.find(|member| is_override_changed(pairing, *member))?;
+    Some(ConfigKey::Node { member, key: "nextHop" })
+}
+
+/// Returns whether the node's own `nextHop` differs.
+fn is_override_changed(pairing: &NodePairing<'_>, member: Member) -> bool {
+    let own = |side: Option<(&Cluster, &Node)>| side.and_then(|(_, node)| node.next_hop.as_deref().copied());
+    own(pairing.before(member)) != own(pairing.after(member))
+}
+
+/// Returns the key that changed the next hop to a node: its own or the cluster's `nextHop`, or what that refers to.
+pub(super) fn next_hop_key(pairing: &NodePairing<'_>, member: Member, family: Family) -> ConfigKey {
+    if is_override_changed(pairing, member) {
+        ConfigKey::Node { member, key: "nextHop" }
+    } else if is_next_hop_changed(pairing) {
+        global(&["nextHop"])
+    } else {
+        ConfigKey::Node { member, key: gateway_key(pairing, member, family) }
+    }
 }
 
 /// Returns the options that differ among those that determine a route's key.
@@ -245,12 +278,9 @@ fn replacement_cause(
 ) -> Cause {
     let mut keys = Vec::new();
     if before.next.gateway != after.next.gateway {
-        keys.push(match (owner, pairing.old) {
-            (Some(_), Some(old)) if old.next_hop != pairing.new.next_hop => global(&["nextHop"]),
-            (Some(member), _) => {
-                ConfigKey::Node { member, key: gateway_key(pairing, member, after.family()) }
-            }
-            (None, _) => global(&["clusterPrefix"]),
+        keys.push(match owner {
+            Some(member) => next_hop_key(pairing, member, after.family()),
+            None => global(&["clusterPrefix"]),
         });
     }
     if before.mtu != after.mtu {
@@ -259,15 +289,16 @@ fn replacement_cause(
     Cause::Changed(keys)
 }
 
-/// Returns the key that changed the gateway of a node's route.
-pub(super) fn gateway_key(pairing: &NodePairing<'_>, member: Member, family: Family) -> &'static str {
+/// Returns the key that changed the gateway of a node's route, if `nextHop` is the same.
+fn gateway_key(pairing: &NodePairing<'_>, member: Member, family: Family) -> &'static str {
     let override_of = |node: &Node| node.gateways.get(family).copied();
     let before = pairing.before(member).and_then(|(_, node)| override_of(node));
     let after = pairing.after(member).and_then(|(_, node)| override_of(node));
-    match pairing.new.next_hop {
-        NextHopMode::NodeAddress => "address",
-        NextHopMode::PodGateway if before != after => "gateway",
-        NextHopMode::PodGateway => "os",
+    match pairing.after(member).map(|(cluster, node)| cluster.next_hop_of(node, family)) {
+        Some(NextHopKind::PodGateway) if before != after => "gateway",
+        Some(NextHopKind::PodGateway) => "os",
+        Some(NextHopKind::Router(_)) => "nextHop",
+        Some(NextHopKind::NodeAddress) | None => "address",
     }
 }
 

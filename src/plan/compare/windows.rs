@@ -18,7 +18,7 @@ use crate::{
 use super::{
     Cause, ConfigKey, Delta, Member, NodeStatus, ObjectChange, PerNodeCidr, Purpose, Side,
     pairing::{EgressChange, NodePairing, PodPresence},
-    routes::{common, egress_cause, gateway_key, global, moved_cause, node_key},
+    routes::{common, egress_cause, global, moved_cause, next_hop_key, node_key},
 };
 
 /// A destination, with the route that each file has there on all Windows nodes except the one it leads to, and the
@@ -243,7 +243,7 @@ impl WindowsPart<'_> {
             (Some((before, _)), Some((after, _)), [Some(old), Some(new)]) if old == new => {
                 let mut keys = Vec::new();
                 if before.next_hop != after.next_hop {
-                    keys.push(self.next_hop_key(old, slot.family()));
+                    keys.push(next_hop_key(self.pairing, old, slot.family()));
                 }
                 if before.route_metric != after.route_metric {
                     keys.push(global(&["routes", "metric"]));
@@ -257,14 +257,6 @@ impl WindowsPart<'_> {
         }
     }
 
-    fn next_hop_key(&self, owner: Member, family: Family) -> ConfigKey {
-        if self.pairing.old.is_some_and(|old| old.next_hop != self.pairing.new.next_hop) {
-            global(&["nextHop"])
-        } else {
-            ConfigKey::Node { member: owner, key: gateway_key(self.pairing, owner, family) }
-        }
-    }
-
     /// Returns the key that changed a node's pod CIDR, or the route to it.
     fn cidr_key(&self, owner: Member, family: Family) -> ConfigKey {
         let cidr =
@@ -272,10 +264,8 @@ impl WindowsPart<'_> {
         let pairing = self.pairing;
         if cidr(pairing.before(owner)) != cidr(pairing.after(owner)) {
             ConfigKey::Node { member: owner, key: "podCIDR" }
-        } else if pairing.old.is_some_and(|old| old.next_hop != pairing.new.next_hop) {
-            global(&["nextHop"])
         } else {
-            ConfigKey::Node { member: owner, key: gateway_key(pairing, owner, family) }
+            next_hop_key(pairing, owner, family)
         }
     }
 
