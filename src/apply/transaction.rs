@@ -326,7 +326,7 @@ fn last_applied(request: &Request, record: &Record) -> LastApplied {
             }
             Command::Destroy => State::default(),
         },
-        egress_interface: request.desired.routes.iter().find_map(|route| route.next.device.clone()),
+        egress_interface: request.desired.device().cloned(),
         configuration: request.configuration.map(StoredConfig::from),
     }
 }

@@ -12,7 +12,7 @@ use serde::{
     de::{Error, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor},
 };
 
-use crate::model::{NatSource, NextHopMode, OffLink, OperatingSystem, ScopeSpread};
+use crate::model::{NatSource, NextHopMode, OffLink, OperatingSystem, ScopeSpread, Unassigned};
 
 /// A hostgw configuration (hostgw.yaml, hostgw.yml, or hostgw.toml). It describes every node of the cluster, and what
 /// hostgw configures on them. All nodes use the same file.
@@ -164,6 +164,12 @@ pub(super) struct RawRoutes {
     /// scope in quadratic time. The scope has no other effect. `auto`: in clusters of at least 300 nodes.
     #[schemars(extend("default" = "auto"))]
     pub spread: Option<Keyword<ScopeSpread>>,
+
+    /// What Linux nodes do with packets for addresses in the cluster prefix that no node has: `leave` them to other
+    /// routes, or reject them (`unreachable`) by a route to the cluster prefix with the highest metric. Useful with
+    /// `nextHop: node-address`, where such packets would follow the default route without being masqueraded.
+    #[schemars(extend("default" = "leave"))]
+    pub unassigned: Option<Keyword<Unassigned>>,
 }
 
 /// A connectivity check: either `tcp` or `neighbour`.

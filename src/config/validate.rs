@@ -455,6 +455,7 @@ impl Validator<'_> {
             );
         }
         let spread = raw.spread.as_ref().map_or_else(Default::default, |spread| spread.0);
-        RouteOptions { table, metric, mtu, spread }
+        let unassigned = raw.unassigned.as_ref().map_or_else(Default::default, |word| word.0);
+        RouteOptions { table, metric, mtu, spread, unassigned }
     }
 }

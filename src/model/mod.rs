@@ -288,6 +288,19 @@ pub struct RouteOptions {
     pub mtu: Option<u32>,
     /// Whether the scope of IPv4 routes spreads the gateways over the kernel's hash table.
     pub spread: ScopeSpread,
+    /// What happens to packets for pod addresses that no node has.
+    pub unassigned: Unassigned,
+}
+
+/// What happens to packets for addresses in the cluster prefix that no node has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Unassigned {
+    /// They follow whatever other route matches, such as the default route.
+    #[default]
+    Leave,
+    /// The kernel rejects them with an ICMP error.
+    Unreachable,
 }
 
 /// When the scope of IPv4 routes depends on the gateway.
@@ -318,6 +331,12 @@ pub const MAIN_TABLE: u32 = 254;
 
 impl Default for RouteOptions {
     fn default() -> Self {
-        Self { table: MAIN_TABLE, metric: 0, mtu: None, spread: ScopeSpread::Auto }
+        Self {
+            table: MAIN_TABLE,
+            metric: 0,
+            mtu: None,
+            spread: ScopeSpread::Auto,
+            unassigned: Unassigned::Leave,
+        }
     }
 }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     model::{
         Cluster, ConfigPath, Family, InterfaceName, NatSource, NextHopKind, Node, OperatingSystem, SysctlKey,
+        Unassigned,
     },
     state::{
         BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatRule, NatTable, NextHop,
@@ -48,6 +49,8 @@ pub struct Desired {
 pub(super) enum Origin {
     /// The cluster prefix, which asks for an on-link route.
     ClusterPrefix,
+    /// `routes.unassigned`, which asks for an unreachable route to the cluster prefix.
+    Unassigned,
     /// The node with this index, whose pods the route reaches.
     Node(usize),
 }
@@ -55,7 +58,11 @@ pub(super) enum Origin {
 impl Origin {
     /// Returns the location in the configuration, for a route of `family`.
     pub(super) fn path(self, cluster: &Cluster, family: Family) -> ConfigPath {
-        let Self::Node(index) = self else { return ConfigPath::root().key("clusterPrefix") };
+        let index = match self {
+            Self::Node(index) => index,
+            Self::ClusterPrefix => return ConfigPath::root().key("clusterPrefix"),
+            Self::Unassigned => return ConfigPath::root().key("routes").key("unassigned"),
+        };
         let path = ConfigPath::root().key("nodes").index(index);
         let node = &cluster.nodes[index];
         match cluster.next_hop_of(node, family) {
@@ -199,7 +206,7 @@ impl Desired {
         self.state.routes.retain_mut(|route| {
             let Some(origin) = origins.next() else { return true };
             let is_kept = match origin {
-                Origin::ClusterPrefix => true,
+                Origin::ClusterPrefix | Origin::Unassigned => true,
                 Origin::Node(node) => {
                     let before = route.next.clone();
                     let is_kept = adapt(route, node);
@@ -218,7 +225,7 @@ impl Desired {
     pub fn node_of(&self, key: &RouteKey) -> Option<usize> {
         match self.origin(key)? {
             Origin::Node(index) => Some(index),
-            Origin::ClusterPrefix => None,
+            Origin::ClusterPrefix | Origin::Unassigned => None,
         }
     }
 
@@ -226,7 +233,7 @@ impl Desired {
     pub fn routes_to_nodes(&self) -> impl Iterator<Item = (&Route, usize)> {
         self.state.routes.iter().zip(&self.origins).filter_map(|(route, origin)| match origin {
             Origin::Node(index) => Some((route, *index)),
-            Origin::ClusterPrefix => None,
+            Origin::ClusterPrefix | Origin::Unassigned => None,
         })
     }
 
@@ -238,7 +245,7 @@ impl Desired {
 }
 
 /// Iterates over all routes of the cluster through `device`. Each node has them all, except the one to its own pods. In
-/// each family the on-link route comes first, then the nodes in the order of the file.
+/// each family the on-link route and the unreachable one come first, then the nodes in the order of the file.
 pub(super) fn routes<'a>(
     cluster: &'a Cluster,
     device: Option<&'a InterfaceName>,
@@ -255,7 +262,9 @@ pub(super) fn routes<'a>(
             let gateway = next_hop(cluster, node, family)?;
             Some((route(cluster, device.clone(), cidr.prefix(), Some(gateway)), Origin::Node(number)))
         });
-        on_link.into_iter().chain(nodes)
+        let unassigned = (cluster.routes.unassigned == Unassigned::Unreachable)
+            .then(|| (unreachable(cluster, *prefix), Origin::Unassigned));
+        on_link.into_iter().chain(unassigned).chain(nodes)
     })
 }
 
@@ -306,6 +315,19 @@ fn route(cluster: &Cluster, device: Option<Untrusted>, destination: IpNet, gatew
         source: None,
         mtu: options.mtu,
         opaque: None,
+    }
+}
+
+/// Returns the route that rejects packets for which there is no better one.
+fn unreachable(cluster: &Cluster, destination: IpNet) -> Route {
+    // The kernel gives IPv6 routes of this type the interface lo.
+    let device = (Family::from(destination) == Family::V6).then(|| "lo".into());
+    Route {
+        metric: u32::MAX,
+        kind: RouteType::Unreachable,
+        scope: RouteScope::Global,
+        mtu: None,
+        ..route(cluster, device, destination, None)
     }
 }
 

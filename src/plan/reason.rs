@@ -45,7 +45,10 @@ pub struct Reason {
 }
 
 /// The reason for the on-link route.
-pub(super) const ON_LINK: &str = "on-link route of the cluster prefix";
+pub(crate) const ON_LINK: &str = "on-link route of the cluster prefix";
+
+/// The reason for the unreachable route.
+pub(crate) const UNASSIGNED: &str = "addresses in the cluster prefix that no node has";
 
 /// The reason for NAT.
 pub(super) const MASQUERADE: &str = "masquerade";
@@ -132,6 +135,7 @@ fn route_reason(
     let purpose = || match (cluster, origin) {
         (Some(cluster), Some(Origin::Node(node))) => pods_of(&cluster.nodes[node].name),
         (Some(_), Some(Origin::ClusterPrefix)) => ON_LINK.to_owned(),
+        (Some(_), Some(Origin::Unassigned)) => UNASSIGNED.to_owned(),
         (Some(_), None) => "not in the configuration".to_owned(),
         (None, _) => "managed by hostgw".to_owned(),
     };

@@ -53,6 +53,13 @@ pub struct State {
 }
 
 impl State {
+    /// Returns the interface of the routes, if there is one. Routes that reject packets have none.
+    #[must_use]
+    pub fn device(&self) -> Option<&Untrusted> {
+        let forwards = |route: &&Route| route.kind == RouteType::Unicast;
+        self.routes.iter().filter(forwards).find_map(|route| route.next.device.as_ref())
+    }
+
     /// Returns `true` if the NAT table of `family` could not be read.
     #[must_use]
     pub fn nat_unknown(&self, family: Family) -> bool {

@@ -1,6 +1,6 @@
 //! Clusters that people have: what the configuration can describe, and that it works with real packets.
 
-use super::{node, simulate::small};
+use super::{node, settled, simulate::small};
 use crate::support::namespace::{Namespace, Privilege, SimulatedCluster, each};
 
 /// Two nodes with pods and a machine without.
@@ -249,5 +249,64 @@ fn nodes_in_other_networks_are_reached_on_the_link() {
         refused
             .warns("next hop 172.31.0.13 of node far is not on-link on eth0")
             .warns("set offLink: gateway, skip or onlink");
+    });
+}
+
+/// Packets for addresses that no node has do not follow the default route.
+#[test]
+fn unassigned_addresses_are_unreachable() {
+    let configuration = |unassigned: &str, next_hop: &str| {
+        format!(
+            "clusterPrefix: [10.244.0.0/16, 'fd00:244::/48']
+nextHop: {next_hop}
+routes: {{unassigned: {unassigned}, mtu: 1400, metric: 50}}
+nodes:
+  - {{name: a, os: linux, podCIDR: [10.244.0.0/24, 'fd00:244:0:1::/64'], address: [172.30.0.11, 'fd00:30::11']}}
+  - {{name: b, os: linux, podCIDR: [10.244.1.0/24, 'fd00:244:0:2::/64'], address: [172.30.0.12, 'fd00:30::12']}}
+"
+        )
+    };
+    each(|privilege| {
+        for next_hop in ["node-address", "pod-gateway"] {
+            let node = node(privilege);
+            node.sh("ip address add fd00:30::11/64 dev eth0 nodad; ip route add default via 172.30.0.1");
+            node.await_ipv6_addresses();
+            let before = node.witness();
+            node.write("hostgw.yaml", &configuration("unreachable", next_hop));
+            node.hostgw_ok(&["apply", "--yes"]);
+            settled(&node);
+            let routes =
+                node.sh("ip route show type unreachable; ip -6 route show type unreachable proto 87");
+            let expected = [
+                "unreachable 10.244.0.0/16 proto 87 metric 4294967295",
+                "unreachable fd00:244::/48 dev lo metric 4294967295",
+            ];
+            assert!(expected.iter().all(|line| routes.contains(line)), "{routes}");
+            // With pod gateways, the on-link route takes precedence.
+            let looked_up = node.try_sh("ip route get 10.244.77.7; ip route get fd00:244:0:77::7");
+            assert_eq!(looked_up.code == 0, next_hop == "pod-gateway", "{looked_up}");
+            let after = node.witness();
+            node.hostgw(&["status", "--detailed-exitcode"]).expect(0);
+            node.sh("ip route del unreachable 10.244.0.0/16");
+            let repaired = node.hostgw(&["plan"]).expect(0);
+            repaired
+                .says("+ unreachable 10.244.0.0/16")
+                .says("drift: addresses in the cluster prefix that no node has");
+            node.hostgw_ok(&["apply", "--yes"]);
+            node.assert_unchanged(&after, "a repair");
+            node.hostgw_ok(&["destroy", "--yes"]);
+            node.assert_unchanged(&before, "destroy");
+            node.write("node.sh", &node.hostgw_ok(&["render", "--node", "a"]).stdout);
+            node.try_sh("HOSTGW_STATE_DIR=$PWD/scripts sh node.sh").expect(0);
+            node.assert_unchanged(&after, "the script");
+            node.hostgw(&["plan", "--detailed-exitcode"]).expect(0).says("No changes");
+            node.write("old.yaml", &configuration("leave", next_hop));
+            let diff = node.hostgw_ok(&["diff", "old.yaml", "hostgw.yaml"]);
+            diff.says("+ unreachable 10.244.0.0/16").says("# routes.unassigned changed, hostgw.yaml:3");
+            node.write("hostgw.yaml", &configuration("leave", next_hop));
+            node.hostgw(&["plan"]).expect(0).says("- unreachable 10.244.0.0/16");
+            node.hostgw_ok(&["apply", "--yes"]);
+            settled(&node);
+        }
     });
 }

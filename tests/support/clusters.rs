@@ -32,6 +32,7 @@ struct Options {
     mtu: bool,
     master: Option<u8>,
     router: Option<u8>,
+    unreachable: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -63,9 +64,11 @@ fn options() -> impl Strategy<Value = Options> {
     let flags = prop::array::uniform8(prop::bool::weighted(0.3));
     let master = prop::option::weighted(0.5, 0_u8..3);
     let router = prop::option::weighted(0.2, 0_u8..2);
-    (0_u8..3, 0_u8..2, 0_u8..4, sysctls, flags, master, router).prop_map(
-        |(layout, egress, exclude, sysctls, flags, master, router)| Options {
+    let unreachable = prop::bool::weighted(0.3);
+    (0_u8..3, 0_u8..2, 0_u8..4, sysctls, flags, master, router, unreachable).prop_map(
+        |(layout, egress, exclude, sysctls, flags, master, router, unreachable)| Options {
             router,
+            unreachable,
             layout,
             egress,
             exclude,
@@ -173,10 +176,11 @@ impl Spec {
         );
         let _ = writeln!(
             text,
-            "routes: {{table: {}, metric: {}{}}}",
+            "routes: {{table: {}, metric: {}{}{}}}",
             if options.table { "100" } else { "main" },
             if options.metric { 50 } else { 0 },
-            if options.mtu { ", mtu: 1400" } else { "" }
+            if options.mtu { ", mtu: 1400" } else { "" },
+            if options.unreachable { ", unassigned: unreachable" } else { "" }
         );
         text += "sysctls:\n";
         for (key, value) in SYSCTLS.iter().zip(options.sysctls) {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::{
     model::{Cluster, ConfigPath, Family, NextHopKind, Node, OperatingSystem},
     plan::desired::{self, Origin},
-    state::{Route, RouteKey},
+    state::{Route, RouteKey, RouteType},
 };
 
 use super::{
@@ -74,7 +74,7 @@ pub(super) fn slots_at(
 /// Iterates over the routes of a configuration. The route to the only node of a cluster is on no node, and that node's
 /// pod CIDR may equal the cluster prefix.
 fn installed(cluster: &Cluster) -> impl Iterator<Item = (Route, Origin)> + '_ {
-    let is_installed = |origin| cluster.nodes.len() > 1 || origin == Origin::ClusterPrefix;
+    let is_installed = |origin| cluster.nodes.len() > 1 || !matches!(origin, Origin::Node(_));
     desired::routes(cluster, None).filter(move |(_, origin)| is_installed(*origin))
 }
 
@@ -107,7 +107,11 @@ pub(super) fn deltas(
                 Cause::Configured(Side::Old, Purpose::of_route(*origin))
             }
             _ if slot.differs() => slot_cause(pairing, slot),
-            _ if egress_change == EgressChange::Changed => egress_cause(pairing, members),
+            (_, Some((route, _)), _)
+                if egress_change == EgressChange::Changed && route.kind == RouteType::Unicast =>
+            {
+                egress_cause(pairing, members)
+            }
             _ => return None,
         };
         let [old, new] = slot.owners(pairing);
@@ -172,7 +176,9 @@ pub(super) fn node_key(members: &[Member], key: &'static str) -> Option<ConfigKe
 
 fn with_device(route: &Route, device: Option<&str>) -> Route {
     let mut route = route.clone();
-    route.next.device = device.map(Into::into);
+    if route.kind == RouteType::Unicast {
+        route.next.device = device.map(Into::into);
+    }
     route
 }
 
@@ -199,6 +205,15 @@ pub(super) fn slot_cause(pairing: &NodePairing<'_>, slot: &RouteSlot) -> Cause {
         (None, Some((route, _))) | (Some((route, _)), None) => {
             let prefix = |cluster: &Cluster| cluster.prefixes.get(family(route)).copied();
             let mut keys = Vec::new();
+            if route.kind != RouteType::Unicast {
+                let keys = Some(global(&["routes", "unassigned"])).filter(|_| is_unassigned_changed(pairing));
+                let prefix_key = || global(&["clusterPrefix"]);
+                let is_renumbered = pairing.old.and_then(prefix) != prefix(pairing.new);
+                let mut keys: Vec<ConfigKey> = keys.into_iter().collect();
+                keys.extend(is_renumbered.then(prefix_key).filter(|_| keys.is_empty()));
+                keys.extend(table_key(pairing));
+                return Cause::Changed(keys);
+            }
             let uses_pod_gateways = |cluster: &Cluster| cluster.uses_pod_gateways(family(route));
             if is_next_hop_changed(pairing) {
                 keys.push(global(&["nextHop"]));
@@ -248,13 +263,22 @@ pub(super) fn next_hop_key(pairing: &NodePairing<'_>, member: Member, family: Fa
     }
 }
 
+/// Returns whether `routes.unassigned` differs.
+fn is_unassigned_changed(pairing: &NodePairing<'_>) -> bool {
+    pairing.old.map(|old| old.routes.unassigned) != Some(pairing.new.routes.unassigned)
+}
+
+/// Returns `routes.table` if it differs.
+fn table_key(pairing: &NodePairing<'_>) -> Option<ConfigKey> {
+    let old = pairing.old?.routes;
+    (old.table != pairing.new.routes.table).then(|| global(&["routes", "table"]))
+}
+
 /// Returns the options that differ among those that determine a route's key.
 fn key_options(pairing: &NodePairing<'_>) -> Vec<ConfigKey> {
     let Some(old) = pairing.old else { return Vec::new() };
-    let (old, new) = (old.routes, pairing.new.routes);
-    let table = (old.table != new.table).then(|| global(&["routes", "table"]));
-    let metric = (old.metric != new.metric).then(|| global(&["routes", "metric"]));
-    table.into_iter().chain(metric).collect()
+    let metric = (old.routes.metric != pairing.new.routes.metric).then(|| global(&["routes", "metric"]));
+    table_key(pairing).into_iter().chain(metric).collect()
 }
 
 /// Returns the reason that the route to a node in both files has another key.

@@ -505,7 +505,7 @@ plan() {
             sub(/ scope link/, " scope 253")
             at = index($0, from)
             if (at) $0 = substr($0, 1, at - 1) to substr($0, at + length(from))
-            print >(wanted ($1 ~ /:/ ? 6 : 4))
+            print >(wanted ($1 $2 ~ /:/ ? 6 : 4))
         }' || return 1
     for family in 4 6; do
         live_routes "$family" >"$work/live.$family" || return 1

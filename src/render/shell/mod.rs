@@ -12,8 +12,11 @@ use std::fmt::Write as _;
 use super::Provenance;
 use crate::{
     model::{Cluster, Family},
-    plan::{Desired, in_write_order},
-    state::{NatTable, Route, State},
+    plan::{
+        Desired, in_write_order,
+        reason::{ON_LINK, UNASSIGNED},
+    },
+    state::{NatTable, Route, RouteType, State},
     text::{hidden_ranges, padded, printable},
 };
 
@@ -123,14 +126,15 @@ fn routes(cluster: &Cluster, desired: &Desired) -> String {
     let lines: Vec<(String, String)> = on_link_first(&desired.state)
         .map(|route| {
             let mut route = route.clone();
-            route.next.device.get_or_insert_with(|| FOUND_BY_ADDRESS.into());
+            let is_unicast = route.kind == RouteType::Unicast;
+            if is_unicast {
+                route.next.device.get_or_insert_with(|| FOUND_BY_ADDRESS.into());
+            }
+            let other = if is_unicast { ON_LINK } else { UNASSIGNED };
             let purpose = desired
                 .node_of(&route.key())
                 .map(|node| format!("pods of node {}", cluster.nodes[node].name));
-            (
-                route.to_string(),
-                printable(&purpose.unwrap_or_else(|| "on-link route of the cluster prefix".to_owned())),
-            )
+            (route.to_string(), printable(&purpose.unwrap_or_else(|| other.to_owned())))
         })
         .collect();
     let width = lines.iter().map(|(route, _)| route.len()).max().unwrap_or(0);
