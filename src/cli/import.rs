@@ -144,6 +144,11 @@ fn loaded(file: &Path) -> Result<Loaded, VerbFailure> {
     if file.as_os_str() == "-" {
         return Err(Error::new(Kind::Usage, "--update needs a file, not standard input").into());
     }
+    if file.extension().is_some_and(|extension| extension == "gz") {
+        let error = Error::new(Kind::Usage, format!("cannot update {}: it is compressed", text::path(file)))
+            .with_hint("decompress it first with `gunzip`");
+        return Err(error.into());
+    }
     if !file.exists() {
         let error = Error::new(Kind::Invalid, format!("no such file: {}", text::path(file)))
             .with_hint("create it with `hostgw import` first, without --update");

@@ -127,9 +127,10 @@ fn a_failed_update_changes_nothing() {
         let machine = machine(privilege);
         machine.write("one.json", &list(&[1]));
         machine.write("outside.json", &list(&[1, 2, 3]).replace("10.244.3", "10.245.3"));
-        let refused: [(&[&str], i32, &str); 9] = [
+        let refused: [(&[&str], i32, &str); 10] = [
             (&["two.json", "--update", "missing.yaml"], 3, "no such file: missing.yaml"),
             (&["two.json", "--update", "-"], 64, "--update needs a file"),
+            (&["two.json", "--update", "hostgw.yaml.gz"], 64, "it is compressed"),
             (&["two.json", "--update", "two.json"], 3, "two.json is invalid"),
             (&["outside.json", "--update", "hostgw.yaml"], 3, "change clusterPrefix in the file first"),
             (&["hostgw.yaml", "--update", "hostgw.yaml"], 3, "not a list of nodes"),
