@@ -1,6 +1,7 @@
 //! `hostgw import`
 
 use std::{
+    fs,
     io::{IsTerminal, stdin},
     path::Path,
 };
@@ -255,6 +256,9 @@ fn write_text(loaded: &Loaded, file: &Path, text: &str) -> Result<(), Error> {
         Error::unexpected(format!("cannot write {}: {why}; nothing was changed", text::path(file)))
     };
     let before = loaded.document.bytes();
+    if fs::read(file).ok().as_deref() != Some(before) {
+        return Err(cannot(&"it changed after it was read"));
+    }
     let mark = before.len() - loaded.document.text().len();
     let mut bytes = before.get(..mark).unwrap_or_default().to_vec();
     bytes.extend_from_slice(text.as_bytes());
