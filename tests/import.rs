@@ -478,8 +478,7 @@ fn configurations() -> Vec<(String, Loaded)> {
 /// The nodes of a cluster as the Kubernetes API would list them.
 fn api_nodes(loaded: &Loaded) -> Vec<Json> {
     let api = |node: &hostgw::model::Node| {
-        let texts = |values: Vec<String>| values;
-        let cidrs = texts(node.pod_cidrs.iter().map(|(_, cidr)| cidr.to_string()).collect());
+        let cidrs: Vec<String> = node.pod_cidrs.iter().map(|(_, cidr)| cidr.to_string()).collect();
         let addresses: Vec<Json> = node
             .addresses
             .iter()
@@ -489,7 +488,7 @@ fn api_nodes(loaded: &Loaded) -> Vec<Json> {
         json!({
             "kind": "Node",
             "metadata": { "name": node.name.as_raw() },
-            "spec": { "podCIDR": cidrs[0], "podCIDRs": cidrs },
+            "spec": { "podCIDR": cidrs.first(), "podCIDRs": cidrs },
             "status": { "addresses": addresses, "nodeInfo": { "operatingSystem": system } },
         })
     };
