@@ -187,6 +187,12 @@ impl InputError {
         Some(hint.to_owned())
     }
 
+    /// Returns `true` if the input exceeds [`LIMIT`].
+    #[must_use]
+    pub const fn is_too_large(&self) -> bool {
+        matches!(self.why, InputProblem::TooLarge)
+    }
+
     /// Returns the error of the operating system, if there was one.
     #[must_use]
     pub const fn io_error(&self) -> Option<&io::Error> {

@@ -50,6 +50,7 @@
 //! | [`record`] | what hostgw stores and prints about a node: transactions, the last applied state, snapshots |
 //! | [`doctor`] | examines a node for everything that keeps pods from reaching each other |
 //! | [`render`] | plans and comparisons as text, JSON and Markdown; plans as commands and scripts |
+//! | [`import`] | describes the nodes of a Kubernetes cluster in a configuration, and updates one in place |
 //! | [`cni`] | checks whether the CNI configuration of a node matches the cluster |
 //! | [`kernel`] | Linux: observes, commits, runs checks, and creates what simulate needs; contains all netlink code |
 //! | [`apply`] | transactions: lock, journal, commit, verify, check, roll back |
@@ -69,7 +70,7 @@
 //! 2. `error`, `input`, `model`
 //! 3. `state`, `diagnose`
 //! 4. `config`, `forwarding`
-//! 5. `plan`, `cni`
+//! 5. `plan`, `cni`, `import`
 //! 6. `record`, `render`, `doctor`
 //! 7. `apply`, `guide`
 //! 8. `kernel`
@@ -95,6 +96,8 @@
 //! | which way packets go on a Windows node | `src/forwarding/windows.rs` | `src/plan/windows/paths.rs` and `src/render/powershell/paths.ps1`, which use the same words; `tests/powershell/paths.rs` |
 //! | which way packets go, and why | `src/forwarding/model.rs` | `src/forwarding/explain.rs`, `src/kernel/verdict/tests.rs`, which compares it with the kernel; `tests/e2e/paths.rs` |
 //! | what `hostgw doctor` finds | `src/diagnose/rules.rs` | `src/doctor`, `src/kernel/nat/terms.rs` (rules of firewalls); `tests/e2e/doctor.rs` |
+//! | what `hostgw import` reads from a node | `src/import/node.rs`, `src/import/annotations.rs` | `src/import/survey.rs` (warnings); `tests/cases/import` |
+//! | how `hostgw import --update` edits a file | `src/import/changes.rs` | `src/config/outline`, `src/import/edit.rs`; `tests/import.rs` |
 //! | an error about a CNI configuration | `src/diagnose/rules.rs` | `src/cni`, `tests/cases/cni` |
 //! | what is managed on a node | `src/plan/desired.rs` | `src/state`, `src/plan/diff.rs`, `src/kernel/mod.rs` |
 //! | the reason for a change | `src/plan/reason.rs` | `src/plan/compare/cause.rs` |
@@ -151,6 +154,7 @@ mod fault;
 pub mod forwarding;
 pub mod guide;
 mod hex;
+pub mod import;
 pub mod input;
 #[cfg(target_os = "linux")]
 pub mod kernel;

@@ -40,6 +40,36 @@ fn the_github_workflow_has_minimal_permissions() {
 }
 
 #[test]
+fn the_scheduled_import_has_minimal_permissions() {
+    let workflow = example("github-import.yml");
+    let rights = json!({ "contents": "write", "pull-requests": "write" });
+    assert_eq!(at(&workflow, "/permissions"), &rights);
+    // Nothing that another person starts.
+    assert_eq!(
+        workflow["on"].as_object().unwrap().keys().collect::<Vec<_>>(),
+        ["schedule", "workflow_dispatch"]
+    );
+    for name in ["HOSTGW_REPOSITORY", "HOSTGW_REV"] {
+        assert_eq!(workflow["env"][name], "", "{name} is the user's to fill in");
+    }
+    assert_eq!(at(&workflow, "/jobs/import/steps/0/with/persist-credentials"), false);
+    for step in at(&workflow, "/jobs/import/steps").as_array().unwrap() {
+        let script = step["run"].as_str().unwrap_or_default();
+        assert!(!script.contains("${{"), "an expression in a script: {script}");
+        let action = step["uses"].as_str().unwrap_or("actions/");
+        assert!(action.starts_with("actions/"), "{action} is a third party's");
+        let environment = step["env"].to_string();
+        let needs_token = script.starts_with("ci/github-pull-request.sh ");
+        assert_eq!(environment.contains("github.token"), needs_token, "who needs the token? {script}");
+        assert_eq!(
+            environment.contains("secrets."),
+            script.contains("kubectl "),
+            "who needs the secret? {script}"
+        );
+    }
+}
+
+#[test]
 fn the_windows_self_test_renders_on_linux_and_runs_in_both_shells() {
     let workflow = example("windows-self-test.yml");
     assert_eq!(at(&workflow, "/permissions"), &json!({ "contents": "read" }));
@@ -106,7 +136,7 @@ fn scripts_are_executable_and_stop_at_errors() {
     let entries = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap());
     let mut scripts: Vec<String> = entries.map(|entry| entry.file_name().into_string().unwrap()).collect();
     scripts.retain(|name| name.ends_with(".sh"));
-    assert_eq!(scripts.len(), 3, "{scripts:?}");
+    assert_eq!(scripts.len(), 5, "{scripts:?}");
     for name in scripts {
         let mode = fs::metadata(folder.join(&name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o111, 0o111, "{name} cannot be run");

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// The typed words, and expected candidates; those with `!` must not be offered.
-const CASES: [(&[&str], &[&str]); 12] = [
+const CASES: [(&[&str], &[&str]); 13] = [
     (&["hostgw", "pl"], &["plan"]),
     (&["hostgw", "plan", "--det"], &["--detailed-exitcode"]),
     (&["hostgw", "plan", "--node", "l"], &["linux-1", "linux-2", "!win-1"]),
@@ -20,6 +20,7 @@ const CASES: [(&[&str], &[&str]); 12] = [
     (&["hostgw", "simulate", "--nodes", "linux-1,w"], &["linux-1,win-1"]),
     (&["hostgw", "validate", "host"], &["hostgw.yaml"]),
     (&["hostgw", "apply", "-f", "oth"], &["other.yaml"]),
+    (&["hostgw", "import", "--update", "oth"], &["other.yaml"]),
     (&["hostgw", "diff", "mai"], &["main"]),
     (&["hostgw", "diff", "main..fea"], &["main..feature"]),
     (&["hostgw", "diff", "ev"], &["!evil$(id)", "!evil;id.yaml"]),

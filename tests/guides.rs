@@ -326,6 +326,7 @@ documents! {
     diagnostics "src/guide/diagnostics.md"
     exit_codes_and_json "src/guide/exit-codes-and-json.md"
     glossary "src/guide/glossary.md"
+    importing "src/guide/importing.md"
     internals "src/guide/internals.md"
     migrating "src/guide/migrating.md"
     ownership "src/guide/ownership.md"

@@ -21,6 +21,8 @@ mod e2e;
 mod editor;
 mod examples;
 mod guides;
+mod import;
+mod import_cases;
 mod manual;
 mod markdown;
 mod plan_cases;

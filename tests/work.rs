@@ -3,6 +3,8 @@
 
 use std::{fmt::Write as _, fs, path::Path, process::Command, thread};
 
+use serde_json::{Value, json};
+
 use crate::support::{directory::Directory, namespace::programs};
 
 /// Large enough that work for each pair of nodes would outweigh everything else.
@@ -100,6 +102,8 @@ fn assert_linear(shape: Shape, arguments: &[&str]) {
         for (name, change) in [("old.yaml", Change::Nothing), ("new.yaml", shape.change)] {
             fs::write(folder.path().join(name), configuration(shape, nodes, change)).expect("our folder");
         }
+        let list = node_list(&configuration(shape, nodes, shape.change));
+        fs::write(folder.path().join("nodes.json"), list.to_string()).expect("our folder");
         instructions(folder.path(), arguments)
     };
     let ratio = work(MANY) / work(FEW);
@@ -109,6 +113,21 @@ fn assert_linear(shape: Shape, arguments: &[&str]) {
         arguments.join(" "),
         shape.name
     );
+}
+
+/// The nodes of a configuration as kubectl lists them.
+fn node_list(configuration: &str) -> Value {
+    let configuration: Value = serde_yaml::from_str(configuration).expect("YAML");
+    let node = |node: &Value| {
+        let address =
+            node["address"].as_str().map(|address| json!({ "type": "InternalIP", "address": address }));
+        json!({
+            "metadata": { "name": node["name"] },
+            "spec": { "podCIDR": node["podCIDR"] },
+            "status": { "addresses": [address], "nodeInfo": { "operatingSystem": node["os"] } },
+        })
+    };
+    json!({ "items": configuration["nodes"].as_array().expect("nodes").iter().map(node).collect::<Vec<_>>() })
 }
 
 /// Runs the checks on two threads.
@@ -124,6 +143,15 @@ fn all(checks: Vec<(Shape, Vec<&'static str>)>) {
 #[test]
 fn comparisons_are_linear() {
     all(SHAPES.map(|shape| (shape, vec!["diff", "old.yaml", "new.yaml"])).into());
+}
+
+#[test]
+fn imports_are_linear() {
+    let [_, one, _, renumbered, half, renamed, ..] = SHAPES;
+    let update = ["import", "nodes.json", "--update", "old.yaml", "--dry-run"];
+    let mut checks: Vec<_> = [one, half, renamed].map(|shape| (shape, update.to_vec())).into();
+    checks.push((renumbered, vec!["import", "nodes.json", "--cluster-prefix", "10.0.0.0/8"]));
+    all(checks);
 }
 
 #[test]

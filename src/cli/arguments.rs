@@ -15,7 +15,7 @@ Exit codes:
     1  unexpected error; simulate, rehearse: a connection or another test failed
     2  changes planned, changes made, or drift found; only with --detailed-exitcode
     3  the configuration is invalid or does not fit this node; check-cni: the file must be
-       changed
+       changed; import: the list cannot be imported
     4  another hostgw command holds the lock
     5  the live state changed since the plan was shown or saved; rollback: another command
        ran after the plan was shown
@@ -125,6 +125,12 @@ pub(super) enum Verb {
     /// policy, checks that its exceptions (HNS: ExceptionList, HCN: Settings.Exceptions) cover the cluster prefix.
     /// Prints what to change.
     CheckCni(CheckCniOptions),
+    /// Write a configuration with the nodes of a Kubernetes cluster, or update one; runs on any machine, without root.
+    ///
+    /// Reads the output of `kubectl get nodes -o json` or `-o yaml`, and prints a configuration that validates. With
+    /// --update, edits a configuration instead: nodes that joined, left or changed, and nothing else. Comments, the order
+    /// of nodes and all other keys stay as they are.
+    Import(ImportArguments),
     /// Check configuration files; runs on any machine, without root.
     Validate(ValidateOptions),
     /// Build the cluster in network namespaces, apply the plans there, and send packets between all pods.
@@ -187,6 +193,7 @@ impl Verb {
             Self::Validate(options) => {
                 (matches!(options.format(), FindingsFormat::Json | FindingsFormat::Sarif), None)
             }
+            Self::Import(options) => (options.json, None),
             Self::Simulate(options) => (options.json, None),
             Self::Rehearse(options) => (options.json, None),
             Self::Snapshot | Self::Render(_) | Self::Schema(_) | Self::Supervise => (false, None),
@@ -599,6 +606,59 @@ pub(super) enum FindingsFormat {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct ImportArguments {
+    /// Output of `kubectl get nodes -o json` or `-o yaml`, or `-` for standard input [default: standard input].
+    #[arg(value_name = "FILE")]
+    pub list: Option<PathBuf>,
+    /// Cluster prefix, which contains all pod CIDRs: one per address family, repeated or separated by commas [default:
+    /// --cluster-cidr of k3s or RKE2 if the nodes tell it, or else the smallest that contains all pod CIDRs, with a
+    /// warning].
+    #[arg(long = "cluster-prefix", value_name = "CIDR", value_delimiter = ',', value_parser = network, conflicts_with = "update")]
+    pub cluster_prefixes: Vec<IpNet>,
+    /// Egress interface of Linux nodes; with --update, of new ones. [default: none if the configuration does not need
+    /// one, or else eth0, with a warning].
+    #[arg(long, value_name = "NAME")]
+    pub egress_interface: Option<String>,
+    /// Next hop of the routes [default: node-address if flannel's host-gw backend is in use, or else pod-gateway].
+    #[arg(long, value_enum, value_name = "KIND", conflicts_with = "update")]
+    pub next_hop: Option<NextHopArgument>,
+    /// Write TOML instead of YAML.
+    #[arg(long, conflicts_with = "update")]
+    pub toml: bool,
+    /// Fail if a node has no pod CIDR, instead of leaving it out with a warning.
+    #[arg(long)]
+    pub strict: bool,
+    /// Configuration to update in place, instead of printing a new one.
+    #[arg(long, value_name = "CONFIG")]
+    pub update: Option<PathBuf>,
+    /// With --update, show what would change, without writing the file.
+    #[arg(long, requires = "update")]
+    pub dry_run: bool,
+    /// With --update, keep nodes that are not in the list.
+    #[arg(long, requires = "update")]
+    pub keep_missing: bool,
+    /// With --update, allow a mass removal: the exact number of nodes that are removed. Required if N is at least 2 and
+    /// more than half of the nodes in the file.
+    #[arg(long, value_name = "N", requires = "update", conflicts_with = "keep_missing")]
+    pub allow_removals: Option<usize>,
+    /// Print the result as JSON.
+    #[arg(long)]
+    pub json: bool,
+    /// With --update, exit with 2 if the file was changed or, with --dry-run, would be.
+    #[arg(long, requires = "update")]
+    pub detailed_exitcode: bool,
+}
+
+/// A next hop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum NextHopArgument {
+    /// The pod gateway of the other node.
+    PodGateway,
+    /// The address of the other node.
+    NodeAddress,
+}
+
+#[derive(Debug, Args)]
 pub(super) struct SchemaOptions {
     /// Document to describe.
     #[arg(value_enum, default_value_t = Subject::Config, value_name = "NAME")]
@@ -635,6 +695,8 @@ pub(super) enum Subject {
     Doctor,
     /// `hostgw explain --json`.
     Explain,
+    /// `hostgw import --json`.
+    Import,
     /// `hostgw validate --json`.
     Validate,
     #[cfg(target_os = "linux")]

@@ -148,7 +148,9 @@ fn complete(argument: Arg, file: Option<PathBuf>) -> Arg {
             argument.add(ArgValueCompleter::new(named))
         }
         ("subject", "COMMAND") => argument.add(ArgValueCandidates::new(subjects)),
-        (_, "FILE" | "PLAN") => argument.add(ArgValueCompleter::new(|current: &OsStr| files(current))),
+        (_, "FILE" | "PLAN" | "CONFIG") => {
+            argument.add(ArgValueCompleter::new(|current: &OsStr| files(current)))
+        }
         (_, "DIR") => argument.add(ArgValueCompleter::new(|current: &OsStr| {
             typed_as_is(PathCompleter::dir().complete(current))
         })),
@@ -269,9 +271,9 @@ mod tests {
         for verb in command.get_subcommands() {
             for argument in verb.get_arguments() {
                 let names = argument.get_value_names().unwrap_or_default();
-                let is_name = names
-                    .iter()
-                    .any(|name| ["FILE", "PLAN", "DIR", "NAMES", "OLD", "NEW"].contains(&name.as_str()));
+                let is_name = names.iter().any(|name| {
+                    ["FILE", "PLAN", "CONFIG", "DIR", "NAMES", "OLD", "NEW"].contains(&name.as_str())
+                });
                 let has_values = argument.get::<ArgValueCompleter>().is_some()
                     || argument.get::<ArgValueCandidates>().is_some()
                     || !argument.get_possible_values().is_empty();

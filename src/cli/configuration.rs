@@ -6,7 +6,8 @@ use super::{VerbFailure, environment};
 use crate::{
     config::{self, Document, Loaded},
     error::{Error, Kind},
-    input, text,
+    input::{self, InputError},
+    text,
 };
 
 /// The folder of a node's own configuration.
@@ -40,13 +41,21 @@ fn invalid_input(error: &config::ReadError) -> Error {
 
 /// Reads a text file other than a configuration, or `-` for standard input. Returns its name and its text.
 pub(super) fn text_of(file: &Path) -> Result<(String, String), Error> {
+    text_with(file, InputError::hint)
+}
+
+/// Reads a text as [`text_of`] does, with suggestions of its own.
+pub(super) fn text_with(
+    file: &Path,
+    hint: impl Fn(&InputError) -> Option<String>,
+) -> Result<(String, String), Error> {
     let (name, bytes) = if file.as_os_str() == "-" {
         ("standard input".to_owned(), input::read_standard_input())
     } else {
         (text::path(file).to_string(), input::read(file))
     };
     let bytes =
-        bytes.map_err(|error| Error::new(Kind::Invalid, error.to_string()).with_hint_if(error.hint()))?;
+        bytes.map_err(|error| Error::new(Kind::Invalid, error.to_string()).with_hint_if(hint(&error)))?;
     let text = decoded(bytes).map_err(|why| {
         Error::new(Kind::Invalid, format!("cannot read {name}: {why}")).with_hint("save it as UTF-8")
     })?;

@@ -26,6 +26,7 @@ mod git;
 mod help;
 #[cfg(target_os = "linux")]
 mod history;
+mod import;
 #[cfg(target_os = "linux")]
 mod invoker;
 mod man;
@@ -153,6 +154,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Verb::CheckCni(options) => check_cni::run(options, &output),
         Verb::Doctor(options) => doctor::run(options, &output),
         Verb::Explain(options) => explain::run(options, &output),
+        Verb::Import(options) => import::run(options, &output),
         Verb::Validate(options) => validate::run(options, &output),
         #[cfg(target_os = "linux")]
         Verb::Simulate(options) => simulate::run(options, &output),

@@ -7,6 +7,7 @@ use super::{
     doctor::DoctorJson,
     error_json::ErrorDocument,
     explain::ExplainJson,
+    import::ImportJson,
     output::Output,
     saved_plan::SavedPlan,
     transaction_json::TransactionJson,
@@ -44,6 +45,7 @@ fn text(subject: Subject) -> String {
         Subject::CheckCni => schema_text::<CniJson>(),
         Subject::Explain => schema_text::<ExplainJson>(),
         Subject::Doctor => schema_text::<DoctorJson>(),
+        Subject::Import => schema_text::<ImportJson>(),
         Subject::Validate => schema_text::<ValidateJson>(),
         #[cfg(target_os = "linux")]
         Subject::Simulate => schema_text::<SimulationJson>(),

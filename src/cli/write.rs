@@ -11,8 +11,8 @@ use std::{
 
 use rustix::{
     fs::{
-        AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, fchmod, fchown, fstat, openat, readlinkat, renameat,
-        stat, statat, unlinkat,
+        AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, fchmod, fchown, fstat, openat, readlinkat,
+        renameat, stat, statat, unlinkat,
     },
     io::Errno,
     process::geteuid,
@@ -27,9 +27,24 @@ const PRIVATE: Mode = Mode::from_raw_mode(0o600);
 /// Returns an error if the file cannot be written, or if it is a link or pipe of another user in a directory that
 /// others can write to.
 pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_with(path, bytes, keep_mode)
+}
+
+/// Writes `bytes` in place of a file that the user edits, like [`write`]. The file keeps its mode, and its owner if possible.
+///
+/// # Errors
+/// As [`write`].
+pub(super) fn edit(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write_with(path, bytes, keep_owner)
+}
+
+/// Gives a new file the owner and the mode of the old one, if there was one.
+type Keep = fn(&File, Option<&Stat>) -> io::Result<()>;
+
+fn write_with(path: &Path, bytes: &[u8], keep: Keep) -> io::Result<()> {
     match resolve(path)? {
         WriteTarget::Stream(stream) => File::from(stream).write_all(bytes),
-        WriteTarget::File { folder, name, old } => replace(&folder, &name, old.as_ref(), bytes),
+        WriteTarget::File { folder, name, old } => replace(&folder, &name, old.as_ref(), bytes, keep),
     }
 }
 
@@ -104,9 +119,9 @@ fn check_laid(folder: &OwnedFd, found: &Stat, what: &str) -> io::Result<()> {
     )))
 }
 
-fn replace(folder: &OwnedFd, name: &OsStr, old: Option<&Stat>, bytes: &[u8]) -> io::Result<()> {
+fn replace(folder: &OwnedFd, name: &OsStr, old: Option<&Stat>, bytes: &[u8], keep: Keep) -> io::Result<()> {
     let (temporary, mut file) = create_temporary(folder, name)?;
-    let written = keep_mode(&file, old)
+    let written = keep(&file, old)
         .and_then(|()| file.write_all(bytes))
         .and_then(|()| file.sync_all())
         // Whatever is there by now is replaced, not followed.
@@ -144,4 +159,13 @@ fn keep_mode(file: &File, old: Option<&Stat>) -> io::Result<()> {
         fstat(file)?.st_gid == old.st_gid || fchown(file, None, Some(Gid::from_raw(old.st_gid))).is_ok();
     let mode = old.st_mode & if has_group { 0o777 } else { 0o707 };
     Ok(fchmod(file, Mode::from_raw_mode(mode))?)
+}
+
+/// Copies the mode of the `old` file, and its owner and group as far as the caller may.
+fn keep_owner(file: &File, old: Option<&Stat>) -> io::Result<()> {
+    let Some(old) = old else { return Ok(fchmod(file, PRIVATE)?) };
+    let group = Some(Gid::from_raw(old.st_gid));
+    // An ordinary user may only choose among their own groups.
+    let _ = fchown(file, Some(Uid::from_raw(old.st_uid)), group).or_else(|_| fchown(file, None, group));
+    Ok(fchmod(file, Mode::from_raw_mode(old.st_mode & 0o777))?)
 }

@@ -27,3 +27,11 @@ pub(super) fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
     written
 }
+
+/// Writes `bytes` in place of a file that the user edits, like [`write`].
+///
+/// # Errors
+/// As [`write`].
+pub(super) fn edit(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    write(path, bytes)
+}

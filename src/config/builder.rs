@@ -6,7 +6,7 @@ use super::{
     capped::Capped,
     limits::{self, Budget, MAX_DEPTH},
     scalar::{self, ScalarForm},
-    tree::{Mapping, NODES, NodeReceiver, Parsed, Span, SyntaxError, TreeNode, Value, push},
+    tree::{Mapping, NodeReceiver, Parsed, Span, SyntaxError, TreeNode, Value, push},
 };
 use crate::diagnose::Rule;
 
@@ -142,7 +142,8 @@ impl<'a, 'r> TreeBuilder<'a, 'r> {
         let [OpenCollection { content: Content::Map(root, Some(key)), .. }] = &self.open[..] else {
             return false;
         };
-        self.receiver.is_some() && key.text.as_deref() == Some(NODES) && root.get(NODES).is_none()
+        let Some(list) = self.receiver.as_ref().map(|receiver| receiver.list_key()) else { return false };
+        key.text.as_deref() == Some(list) && root.get(list).is_none()
     }
 
     fn key(&mut self, text: Option<Cow<'a, str>>, span: Span) {

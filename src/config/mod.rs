@@ -16,6 +16,7 @@ mod deserialize;
 mod document;
 mod limits;
 mod node;
+mod outline;
 mod overlap;
 mod parse;
 mod places;
@@ -36,6 +37,7 @@ mod structure;
 mod tests;
 mod toml;
 mod tree;
+mod untyped;
 mod validate;
 mod validator;
 mod yaml;
@@ -43,10 +45,12 @@ mod yaml;
 use std::collections::HashSet;
 
 pub use document::{Document, FILE_NAMES, Format, ReadError, StoredConfig, find_in};
+pub use outline::{EntryPlace, ListLayout, NodePlace, Outline, outline};
 pub use positions::Positions;
 pub use problem::{ConfigError, InvalidConfig, Related};
 pub use schema::{schema, schema_text};
 pub use source::Position;
+pub use untyped::{NotYaml, YamlDocument, machine_address, prefix, yaml_documents};
 
 use crate::diagnose::Rule;
 use crate::model::{Cluster, ConfigPath};

@@ -61,6 +61,11 @@ pub(super) enum Value<'a> {
 
 /// Takes the items of the list of nodes.
 pub(super) trait NodeReceiver<'a> {
+    /// The key of the list.
+    fn list_key(&self) -> &'static str {
+        NODES
+    }
+
     /// Takes the next node.
     fn node(&mut self, node: TreeNode<'a>);
 

@@ -2,12 +2,12 @@
 
 use std::borrow::Cow;
 
-use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, ScanError, Span as MarkerSpan, Tag};
 
 use super::{
     builder::{Collection, TreeBuilder},
     scalar::ScalarForm,
-    tree::{NodeReceiver, Parsed, Span, SyntaxError},
+    tree::{NodeReceiver, Parsed, Span, SyntaxError, TreeNode},
 };
 use crate::diagnose::Rule;
 
@@ -20,45 +20,17 @@ pub(super) fn parse<'a>(
     receiver: Option<&mut dyn NodeReceiver<'a>>,
 ) -> Result<Parsed<'a>, SyntaxError> {
     let mut builder = TreeBuilder::new(text.len(), receiver);
-    let mut offsets = Offsets { text, is_ascii: text.is_ascii(), character: 0, byte: 0 };
+    let mut offsets = Offsets::new(text);
     let mut documents = 0;
     for event in Parser::new_from_str(text) {
-        let (event, span) = event.map_err(|error| SyntaxError {
-            rule: Rule::Syntax,
-            message: format!("invalid YAML: {}", error.info()),
-            span: offsets.span(*error.marker(), *error.marker()),
-            hint: hint_for(error.info()),
-        })?;
-        match event {
-            Event::DocumentStart(_) => {
-                documents += 1;
-                if documents > 1 {
-                    return Err(second_document(offsets.span(span.start, span.end)));
-                }
+        let (event, span) = event.map_err(|error| offsets.error(&error))?;
+        if let Event::DocumentStart(_) = event {
+            documents += 1;
+            if documents > 1 {
+                return Err(second_document(offsets.span(span.start, span.end)));
             }
-            Event::Scalar(content, style, anchor, tag) => {
-                let span = content_span(text, offsets.span(span.start, span.end));
-                let content = borrowed(text, &span, content);
-                builder.scalar(content, form(style, tag.as_deref()), span, anchor)?;
-            }
-            Event::SequenceStart(anchor, _) => {
-                builder.begin(
-                    Collection::List,
-                    content_span(text, offsets.span(span.start, span.end)),
-                    anchor,
-                )?;
-            }
-            Event::MappingStart(anchor, _) => {
-                builder.begin(
-                    Collection::Map,
-                    content_span(text, offsets.span(span.start, span.end)),
-                    anchor,
-                )?;
-            }
-            Event::SequenceEnd | Event::MappingEnd => builder.end()?,
-            Event::Alias(anchor) => builder.alias(anchor, offsets.span(span.start, span.end))?,
-            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
         }
+        feed(&mut builder, &mut offsets, event, span)?;
     }
     let mut parsed = builder.finish(false);
     // The parser accepts them in comments and scalars.
@@ -71,6 +43,67 @@ pub(super) fn parse<'a>(
         });
     }
     Ok(parsed)
+}
+
+/// Parses every document of a YAML text, each with its own receiver. Returns them with their trees.
+///
+/// # Errors
+/// Returns the first syntax error, exceeded limit, or unsupported feature.
+pub(super) fn parse_documents<'a, R: NodeReceiver<'a>>(
+    text: &'a str,
+    mut receiver: impl FnMut() -> R,
+) -> Result<Vec<(R, TreeNode<'a>)>, SyntaxError> {
+    let mut offsets = Offsets::new(text);
+    let mut documents = Vec::new();
+    let mut events = Parser::new_from_str(text);
+    loop {
+        let mut receiver = receiver();
+        let mut builder = TreeBuilder::new(text.len(), Some(&mut receiver));
+        let mut is_whole = false;
+        for event in events.by_ref() {
+            let (event, span) = event.map_err(|error| offsets.error(&error))?;
+            is_whole = matches!(event, Event::DocumentEnd);
+            if is_whole {
+                break;
+            }
+            feed(&mut builder, &mut offsets, event, span)?;
+        }
+        let parsed = builder.finish(false);
+        if let Some(error) = parsed.errors.items().first() {
+            return Err(error.clone());
+        }
+        if !is_whole {
+            return Ok(documents);
+        }
+        documents.push((receiver, parsed.root));
+    }
+}
+
+/// Passes an event inside of a document to the builder.
+fn feed<'a>(
+    builder: &mut TreeBuilder<'a, '_>,
+    offsets: &mut Offsets<'a>,
+    event: Event<'a>,
+    span: MarkerSpan,
+) -> Result<(), SyntaxError> {
+    let text = offsets.text;
+    let mut place = || content_span(text, offsets.span(span.start, span.end));
+    match event {
+        Event::Scalar(content, style, anchor, tag) => {
+            let span = place();
+            let content = borrowed(text, &span, content);
+            builder.scalar(content, form(style, tag.as_deref()), span, anchor)
+        }
+        Event::SequenceStart(anchor, _) => builder.begin(Collection::List, place(), anchor),
+        Event::MappingStart(anchor, _) => builder.begin(Collection::Map, place(), anchor),
+        Event::SequenceEnd | Event::MappingEnd => builder.end(),
+        Event::Alias(anchor) => builder.alias(anchor, offsets.span(span.start, span.end)),
+        Event::Nothing
+        | Event::StreamStart
+        | Event::StreamEnd
+        | Event::DocumentStart(_)
+        | Event::DocumentEnd => Ok(()),
+    }
 }
 
 /// Returns `true` for characters that YAML forbids (YAML 1.2.2, section 5.1).
@@ -89,7 +122,7 @@ fn form(style: ScalarStyle, tag: Option<&Tag>) -> ScalarForm<'_> {
 
 /// Reduces the span of a scalar, or of the start of a collection, to what belongs to it: the parser includes line breaks
 /// after a block scalar, and a comment after a quote or a bracket.
-fn content_span(text: &str, span: Span) -> Span {
+pub(super) fn content_span(text: &str, span: Span) -> Span {
     let written = slice(text, &span);
     let length = match written.as_bytes().first() {
         Some(b'[' | b'{') => 1,
@@ -150,15 +183,29 @@ fn hint_for(info: &str) -> Option<String> {
 
 /// Converts the offsets of the parser, which counts characters, to bytes. The events are in the order of the text, so it
 /// is enough to continue from the last offset.
-struct Offsets<'a> {
+pub(super) struct Offsets<'a> {
     text: &'a str,
     is_ascii: bool,
     character: usize,
     byte: usize,
 }
 
-impl Offsets<'_> {
-    fn span(&mut self, start: Marker, end: Marker) -> Span {
+impl<'a> Offsets<'a> {
+    pub fn new(text: &'a str) -> Self {
+        Self { text, is_ascii: text.is_ascii(), character: 0, byte: 0 }
+    }
+
+    /// Converts an error of the parser.
+    fn error(&mut self, error: &ScanError) -> SyntaxError {
+        SyntaxError {
+            rule: Rule::Syntax,
+            message: format!("invalid YAML: {}", error.info()),
+            span: self.span(*error.marker(), *error.marker()),
+            hint: hint_for(error.info()),
+        }
+    }
+
+    pub fn span(&mut self, start: Marker, end: Marker) -> Span {
         let start = self.byte(start.index());
         start..self.byte(end.index()).max(start)
     }

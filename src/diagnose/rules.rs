@@ -163,6 +163,21 @@ rules! {
     HG1033 NoDefaultRoute Error "no default route for masterAddress (Windows)",
     HG1034 FamilyDisabled Error "address family disabled on an interface (Windows)",
     HG1035 OrphanedRoute Warning "persistent route of a removed interface (Windows)",
+    HG1100 NotNodes Error "not a list of nodes",
+    HG1101 NodeUnreadable Error "node that cannot be imported",
+    HG1102 NodeListedTwice Error "node listed twice with different values",
+    HG1103 ClusterPrefixUnknown Error "cluster prefix cannot be determined",
+    HG1104 NoPodCidrs Error "no pod CIDR to import",
+    HG1105 NotEditable Error "file that cannot be edited safely",
+    HG1110 NodeWithoutPodCidr Warning "node without pod CIDR left out",
+    HG1111 OsUncertain Warning "operating system missing or contradictory",
+    HG1112 ClusterPrefixComputed Warning "cluster prefix computed from the pod CIDRs",
+    HG1113 FlannelBackend Warning "flannel forwards pod traffic in another way",
+    HG1114 WindowsAddress Warning "Windows node with an address of another network",
+    HG1115 InternalAddress Warning "InternalIP missing, unusable or ambiguous",
+    HG1116 EgressAssumed Warning "egress interface assumed",
+    HG1117 OtherAssigner Warning "pod addresses may not come from the pod CIDRs of the API",
+    HG1118 FamilyLeftOut Warning "address family left out",
 }
 
 impl Rule {

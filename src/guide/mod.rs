@@ -48,6 +48,7 @@ macro_rules! guides {
 
 guides! {
     configuration "configuration" "every key of the configuration, and where hostgw looks for it"
+    importing "importing" "write and update the configuration from the nodes that kubectl lists"
     plan_and_apply "plan-and-apply" "how to read a plan, apply it safely, and undo it"
     pull_requests "pull-requests" "review a change as the routes it will add and remove"
     windows "windows" "Windows nodes, and Linux nodes without hostgw"

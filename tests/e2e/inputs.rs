@@ -29,12 +29,13 @@ fn validate_takes_files_by_name_and_by_flag() {
 }
 
 /// Every option that takes a file, which is appended.
-const VERBS: [&[&str]; 5] = [
+const VERBS: [&[&str]; 6] = [
     &["validate", "-f"],
     &["plan", "--all-nodes", "-f"],
     &["plan", "-f", "good.yaml", "--state"],
     &["apply", "--yes"],
     &["check-cni", "-f", "good.yaml"],
+    &["import"],
 ];
 
 /// Runs every command on `file`, with limited memory and time.

@@ -31,6 +31,7 @@ mod full_disk;
 mod history;
 mod hostile_git;
 mod hostile_text;
+mod import;
 mod inputs;
 mod interrupted;
 mod invoker;

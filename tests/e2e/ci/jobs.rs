@@ -11,15 +11,17 @@ use crate::support::{
 };
 
 /// The scripts that a user copies to `ci/`.
-const SCRIPTS: [&str; 3] = ["review.sh", "github-comment.sh", "gitlab-comment.sh"];
+const SCRIPTS: [&str; 5] =
+    ["review.sh", "github-comment.sh", "gitlab-comment.sh", "import.sh", "github-pull-request.sh"];
 
 /// The substitutes, and the programs that they replace.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 6] = [
     ("apt-get", include_str!("programs/note")),
     ("sudo", include_str!("programs/note")),
     ("cargo", include_str!("programs/cargo")),
     ("curl", include_str!("programs/curl")),
     ("gh", include_str!("programs/gh")),
+    ("kubectl", include_str!("programs/kubectl")),
 ];
 
 /// A repository at a service, with the branches `base` and `topic`, and the checkout of a job.
@@ -137,6 +139,35 @@ impl Project {
         first_failure.or(last).unwrap()
     }
 
+    /// Runs the scheduled GitHub workflow on `base`. Returns the outcome of the first step that fails, or else of the last one.
+    pub fn scheduled(&self) -> Outcome {
+        self.git("rm -rf work; git clone -q -b \"$BASE\" origin work; rm -f path temp/*.md; touch path");
+        let workflow = example("github-import.yml");
+        let folder = self.node.folder().display().to_string();
+        let mut last = None;
+        for step in workflow["jobs"]["import"]["steps"].as_array().unwrap() {
+            let Some(script) = step["run"].as_str() else { continue };
+            assert!(step["if"].is_null(), "when is {:?}?", step["if"]);
+            let mut environment = self.environment(&workflow["env"]);
+            environment.extend(self.environment(&step["env"]));
+            environment.extend(
+                [
+                    ("GITHUB_PATH", format!("{folder}/path")),
+                    ("GITHUB_REF_NAME", self.base.clone()),
+                    ("RUNNER_TEMP", format!("{folder}/temp")),
+                ]
+                .map(|(name, value)| (name.to_owned(), value)),
+            );
+            let path = self.file("path").replace('\n', ":");
+            let outcome = self.run(&environment, &format!("PATH={path}$PATH\n{script}"));
+            if outcome.code != 0 {
+                return outcome;
+            }
+            last = Some(outcome);
+        }
+        last.unwrap()
+    }
+
     /// Runs the GitLab job with additional variables from the project settings.
     pub fn gitlab(&self, settings: &[(&str, &str)]) -> Outcome {
         self.check_out();
@@ -162,6 +193,7 @@ impl Project {
             ("HOSTGW_REV", "") => "0123abc".to_owned(),
             (_, "${{ github.base_ref }}") => self.base.clone(),
             (_, "${{ github.token }}") => "the-token".to_owned(),
+            (_, "${{ secrets.KUBECONFIG }}") => "the-kubeconfig".to_owned(),
             (_, "${{ github.event.pull_request.number }}") => "7".to_owned(),
             (_, text) => {
                 assert!(!text.contains("${{"), "what is {text:?}?");
@@ -175,6 +207,11 @@ impl Project {
     /// The content of a file that a job left; empty if it does not exist.
     pub fn file(&self, name: &str) -> String {
         fs::read_to_string(self.node.folder().join(name)).unwrap_or_default()
+    }
+
+    /// The pull requests.
+    pub fn pulls(&self) -> Vec<Value> {
+        serde_json::from_str(&self.file("pulls.json")).unwrap()
     }
 
     /// The comments on the change.

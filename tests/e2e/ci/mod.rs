@@ -1,6 +1,7 @@
 //! The jobs of `examples/ci` review changes in local repositories: what they post, and that they update the comment of
 //! an earlier run.
 
+mod import;
 mod jobs;
 
 use serde_json::{Value, json};

@@ -1,0 +1,305 @@
+//! `hostgw import`
+
+use std::{
+    fs,
+    io::{IsTerminal, stdin},
+    path::Path,
+};
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::{
+    VerbFailure, VerbResult,
+    arguments::{ImportArguments, NextHopArgument},
+    changed, configuration,
+    output::Output,
+    write,
+};
+use crate::{
+    config::{Format, Loaded},
+    diagnose::{Diagnostic, Severity},
+    error::{Error, Kind},
+    import::{self, ImportOptions, NodeChange, NodeChangeKind, NodeList, UpdateOptions, Updated},
+    input::InputError,
+    model::NextHopMode,
+    progress::Task,
+    render::Palette,
+    text::{self, Untrusted, count, printable},
+};
+
+/// Version of the JSON form.
+const FORMAT: u32 = 1;
+
+/// The result of `hostgw import --json`.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[schemars(title = "hostgw import")]
+pub(super) struct ImportJson {
+    /// The version of this format.
+    format: u32,
+    /// The number of nodes in the configuration.
+    nodes: usize,
+    /// The new configuration; absent with `--update`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    configuration: Option<String>,
+    /// What `--update` changes; absent without it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    update: Option<UpdateJson>,
+    /// The warnings.
+    warnings: Vec<WarningJson>,
+}
+
+/// An update of a configuration.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct UpdateJson {
+    /// The file, as named on the command line.
+    file: Untrusted,
+    /// Whether the file was written: there are changes, and `--dry-run` was not given.
+    written: bool,
+    /// The nodes that change, in natural order.
+    changes: Vec<NodeChange>,
+}
+
+/// A warning.
+#[derive(Serialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct WarningJson {
+    /// The code of the rule: `hostgw help CODE` explains it.
+    rule: &'static str,
+    /// How bad it is.
+    severity: Severity,
+    /// What is wrong.
+    message: String,
+    /// What to do next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+impl From<&Diagnostic> for WarningJson {
+    fn from(finding: &Diagnostic) -> Self {
+        Self {
+            rule: finding.rule.code(),
+            severity: finding.severity,
+            message: finding.message.clone(),
+            remedy: finding.remedy.clone(),
+        }
+    }
+}
+
+/// Prints a configuration with the nodes of a list, or updates one.
+pub(super) fn run(options: &ImportArguments, output: &Output) -> VerbResult {
+    // An invalid configuration is reported before the list is waited for.
+    let loaded = options.update.as_deref().map(loaded).transpose()?;
+    let (name, text) = list_text(options.list.as_deref())?;
+    let task = Task::begin("importing nodes");
+    let list = NodeList::read(&text).map_err(|error| failed(output, &name, vec![error]))?;
+    drop(text);
+    let result = match (&loaded, options.update.as_deref()) {
+        (Some(loaded), Some(file)) => {
+            let settings = UpdateOptions {
+                strict: options.strict,
+                keep_missing: options.keep_missing,
+                egress_interface: options.egress_interface.clone(),
+            };
+            let updated =
+                import::update(loaded, list, &settings).map_err(|errors| failed(output, &name, errors))?;
+            drop(task);
+            return update(options, loaded, file, updated, output);
+        }
+        _ => import::import(list, &new_configuration(options)),
+    };
+    drop(task);
+    let imported = result.map_err(|errors| failed(output, &name, errors))?;
+    if options.json {
+        output.json(&ImportJson {
+            format: FORMAT,
+            nodes: imported.nodes,
+            configuration: Some(imported.text),
+            update: None,
+            warnings: imported.findings.iter().map(WarningJson::from).collect(),
+        })?;
+    } else {
+        output.verbatim(&imported.text)?;
+        imported.findings.iter().for_each(|finding| output.diagnostic(finding));
+    }
+    Ok(0)
+}
+
+fn new_configuration(options: &ImportArguments) -> ImportOptions {
+    ImportOptions {
+        format: if options.toml { Format::Toml } else { Format::Yaml },
+        cluster_prefixes: options.cluster_prefixes.clone(),
+        egress_interface: options.egress_interface.clone(),
+        next_hop: options.next_hop.map(|next_hop| match next_hop {
+            NextHopArgument::PodGateway => NextHopMode::PodGateway,
+            NextHopArgument::NodeAddress => NextHopMode::NodeAddress,
+        }),
+        strict: options.strict,
+    }
+}
+
+/// Reads the configuration to update.
+fn loaded(file: &Path) -> Result<Loaded, VerbFailure> {
+    if file.as_os_str() == "-" {
+        return Err(Error::new(Kind::Usage, "--update needs a file, not standard input").into());
+    }
+    if file.extension().is_some_and(|extension| extension == "gz") {
+        let error = Error::new(Kind::Usage, format!("cannot update {}: it is compressed", text::path(file)))
+            .with_hint("decompress it first with `gunzip`");
+        return Err(error.into());
+    }
+    if !file.exists() {
+        let error = Error::new(Kind::Invalid, format!("no such file: {}", text::path(file)))
+            .with_hint("create it with `hostgw import` first, without --update");
+        return Err(error.into());
+    }
+    configuration::load(Some(file))
+}
+
+/// Reads the list of nodes. Returns its name and its text.
+fn list_text(file: Option<&Path>) -> Result<(String, String), Error> {
+    if file.is_none() && stdin().is_terminal() {
+        return Err(Error::new(Kind::Usage, "no list of nodes given")
+            .with_hint("run `kubectl get nodes -o json | hostgw import`, or pass a file"));
+    }
+    const SMALLER: &str = "leave out what hostgw does not read: \
+                           `kubectl get nodes -o json | jq 'del(.items[].status.images, .items[].metadata.managedFields)'`";
+    let hint =
+        |error: &InputError| if error.is_too_large() { Some(SMALLER.to_owned()) } else { error.hint() };
+    configuration::text_with(file.unwrap_or(Path::new("-")), hint)
+}
+
+/// Reports every error of a list.
+fn failed(output: &Output, name: &str, errors: Vec<Diagnostic>) -> VerbFailure {
+    /// One error is often followed by the same one about every other node.
+    const SHOWN: usize = 20;
+    let number = errors.len();
+    for error in errors.into_iter().take(SHOWN) {
+        output.error(
+            &Error::new(Kind::Invalid, error.message)
+                .with_code(error.rule.number())
+                .with_hint_if(error.remedy),
+        );
+    }
+    let more = number.checked_sub(SHOWN).filter(|more| *more > 0);
+    output.error(
+        &Error::new(Kind::Invalid, format!("cannot import {}: {}", printable(name), count(number, "error")))
+            .with_details(more.map(|more| format!("{} not shown", count(more, "error")))),
+    );
+    VerbFailure::AlreadyReported(Kind::Invalid)
+}
+
+/// Writes an updated configuration, and reports what changed.
+fn update(
+    options: &ImportArguments,
+    loaded: &Loaded,
+    file: &Path,
+    updated: Updated,
+    output: &Output,
+) -> VerbResult {
+    let is_removed = |change: &&NodeChange| change.action == NodeChangeKind::Remove;
+    let removed = updated.changes.iter().filter(is_removed).count();
+    if !options.json {
+        updated.findings.iter().for_each(|finding| output.diagnostic(finding));
+        output.result(
+            &updated.changes.iter().map(|change| line(change, &output.palette)).collect::<String>(),
+        )?;
+    }
+    let is_written = !updated.changes.is_empty() && !options.dry_run;
+    if is_written {
+        check_removals(removed, &updated, options.allow_removals)?;
+        write_text(loaded, file, &updated.text)?;
+    } else if let (Err(error), false) =
+        (check_removals(removed, &updated, options.allow_removals), options.json)
+    {
+        output.warn(&format!("without --dry-run, the update is refused: {}", error.message));
+    }
+    if options.json {
+        output.json(&ImportJson {
+            format: FORMAT,
+            nodes: updated.nodes,
+            configuration: None,
+            update: Some(UpdateJson {
+                file: text::path(file),
+                written: is_written,
+                changes: updated.changes.clone(),
+            }),
+            warnings: updated.findings.iter().map(WarningJson::from).collect(),
+        })?;
+    } else {
+        output.result(&format!("{}\n", summary(&updated, file, options.dry_run)))?;
+    }
+    Ok(if updated.changes.is_empty() { 0 } else { changed(options.detailed_exitcode) })
+}
+
+/// A list that was cut off, or that a selector limited, must not remove most of the cluster.
+fn check_removals(removed: usize, updated: &Updated, allowed: Option<usize>) -> Result<(), Error> {
+    let is_mass = removed > 1 && 2 * removed > updated.nodes_before;
+    if !is_mass && allowed.is_none() || allowed == Some(removed) {
+        return Ok(());
+    }
+    let what = format!("the update removes {} of {}", removed, count(updated.nodes_before, "node"));
+    let message = match allowed {
+        Some(allowed) => format!("{what}, but --allow-removals is {allowed}"),
+        None => what,
+    };
+    Err(Error::new(Kind::Declined, message).with_details(["nothing was changed"]).with_hint(format!(
+        "is the list complete? pass --allow-removals {removed} if it is, or --keep-missing to keep these nodes"
+    )))
+}
+
+/// Writes a configuration in place of the one that was read.
+fn write_text(loaded: &Loaded, file: &Path, text: &str) -> Result<(), Error> {
+    let cannot = |why: &dyn std::fmt::Display| {
+        Error::unexpected(format!("cannot write {}: {why}; nothing was changed", text::path(file)))
+    };
+    let before = loaded.document.bytes();
+    if fs::read(file).ok().as_deref() != Some(before) {
+        return Err(cannot(&"it changed after it was read"));
+    }
+    let mark = before.len() - loaded.document.text().len();
+    let mut bytes = before.get(..mark).unwrap_or_default().to_vec();
+    bytes.extend_from_slice(text.as_bytes());
+    write::edit(file, &bytes).map_err(|error| cannot(&error))
+}
+
+/// One node that changes, as a line.
+fn line(change: &NodeChange, palette: &Palette) -> String {
+    let text = |values: &[String]| printable(&values.join(", "));
+    let name = &change.node;
+    let keys = |separator: &str, key: &dyn Fn(&import::KeyChange) -> String| -> String {
+        change.keys.iter().map(key).collect::<Vec<_>>().join(separator)
+    };
+    let line = match change.action {
+        NodeChangeKind::Add => {
+            palette.add.apply_to(format!("+ {name}: {}", keys(", ", &|key| text(&key.after))))
+        }
+        NodeChangeKind::Remove => palette.remove.apply_to(format!("- {name}")),
+        NodeChangeKind::Update => palette.change.apply_to(format!(
+            "~ {name}: {}",
+            keys("; ", &|key| {
+                let before = if key.before.is_empty() { "(none)".to_owned() } else { text(&key.before) };
+                format!("{} {before} -> {}", key.key, text(&key.after))
+            })
+        )),
+    };
+    format!("{line}\n")
+}
+
+/// What an update did.
+fn summary(updated: &Updated, file: &Path, is_dry_run: bool) -> String {
+    let file = text::path(file);
+    if updated.changes.is_empty() {
+        return format!("No changes. {file} matches the list.");
+    }
+    let number = |kind| updated.changes.iter().filter(|change| change.action == kind).count();
+    let verb = if is_dry_run { "Would update" } else { "Updated" };
+    format!(
+        "{verb} {file}: {} added, {} updated, {} removed.",
+        count(number(NodeChangeKind::Add), "node"),
+        number(NodeChangeKind::Update),
+        number(NodeChangeKind::Remove)
+    )
+}

@@ -1,0 +1,191 @@
+//! The cluster prefix of a cluster whose API does not tell it.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use ipnet::IpNet;
+
+use super::{annotations::ServerArguments, survey::Survey};
+use crate::{
+    diagnose::{Diagnostic, Rule},
+    model::Family,
+    text::{Untrusted, list, shortened},
+};
+
+/// The default of `--cluster-cidr` of k3s and RKE2.
+const K3S_DEFAULT: &str = "10.42.0.0/16";
+
+/// The private blocks (RFC 1918, RFC 6598, RFC 4193). A cluster prefix that reaches beyond the block of its pod CIDRs would
+/// contain addresses of other networks.
+const PRIVATE: [&str; 5] = ["10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
+
+const REMEDY: &str = "pass it with --cluster-prefix: it is the value of kube-controller-manager's --cluster-cidr, \
+                      in kubeadm's configuration podSubnet";
+
+/// The cluster prefix, and where it comes from.
+#[derive(Debug)]
+pub(super) struct ClusterPrefix {
+    pub prefixes: Vec<IpNet>,
+    pub origin: PrefixOrigin,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PrefixOrigin {
+    /// The command line.
+    Given,
+    /// `--cluster-cidr` of this distribution.
+    Server(&'static str),
+    /// The default of this distribution.
+    ServerDefault(&'static str),
+    /// The pod CIDRs.
+    Computed,
+}
+
+impl ClusterPrefix {
+    /// Determines the cluster prefix: the given one, or that of k3s or RKE2, or the smallest that contains all pod CIDRs.
+    ///
+    /// # Errors
+    /// Returns why it cannot be determined.
+    pub fn find(survey: &Survey, given: &[IpNet]) -> Result<Self, Diagnostic> {
+        if !given.is_empty() {
+            return Ok(Self { prefixes: given.to_vec(), origin: PrefixOrigin::Given });
+        }
+        if let Some(found) = Self::of_server(survey)? {
+            return Ok(found);
+        }
+        let prefixes =
+            Family::ALL.into_iter().filter_map(|family| cover(survey, family)).collect::<Result<_, _>>()?;
+        Ok(Self { prefixes, origin: PrefixOrigin::Computed })
+    }
+
+    /// The families of the prefixes.
+    pub fn families(&self) -> Vec<Family> {
+        self.prefixes.iter().map(|prefix| Family::from(*prefix)).collect()
+    }
+
+    /// The warning about a computed prefix.
+    pub fn warning(&self) -> Option<Diagnostic> {
+        (self.origin == PrefixOrigin::Computed).then(|| {
+            let message = format!(
+                "{} is only the smallest prefix that contains all pod CIDRs: the pod CIDR of the next node may be outside, \
+                 and a change of clusterPrefix changes NAT on every node",
+                list(&self.prefixes, 2)
+            );
+            Diagnostic::new(Rule::ClusterPrefixComputed, message).with_remedy(REMEDY)
+        })
+    }
+
+    /// What the servers of k3s or RKE2 were started with.
+    fn of_server(survey: &Survey) -> Result<Option<Self>, Diagnostic> {
+        let servers: Vec<&ServerArguments> =
+            survey.listed.iter().filter_map(|node| node.hints.server.as_ref()).collect();
+        let Some(first) = servers.first() else { return Ok(None) };
+        let name = first.distribution;
+        let values: BTreeSet<&Vec<String>> =
+            servers.iter().map(|server| &server.cluster_cidrs).filter(|values| !values.is_empty()).collect();
+        let mut values = values.into_iter();
+        let used = |prefix: &IpNet| {
+            survey
+                .nodes
+                .iter()
+                .flat_map(|node| &node.pod_cidrs)
+                .any(|cidr| Family::from(*cidr) == Family::from(*prefix))
+        };
+        match (values.next(), values.next()) {
+            (Some(one), None) => {
+                let parsed: Result<Vec<IpNet>, _> = one.iter().map(|text| text.parse::<IpNet>()).collect();
+                let mut prefixes: Vec<IpNet> = match parsed {
+                    Ok(prefixes) => prefixes.iter().map(IpNet::trunc).filter(used).collect(),
+                    Err(_) => {
+                        let text: Untrusted = shortened(&one.join(",")).into();
+                        let message =
+                            format!("{name} was started with --cluster-cidr {text}, which is not a prefix");
+                        return Err(unknown(message));
+                    }
+                };
+                prefixes.sort();
+                prefixes.dedup();
+                Ok((!prefixes.is_empty()).then_some(Self { prefixes, origin: PrefixOrigin::Server(name) }))
+            }
+            (Some(one), Some(other)) => {
+                let [one, other] = [one, other].map(|value| Untrusted::from(shortened(&value.join(","))));
+                Err(unknown(format!(
+                    "the {name} servers were started with different --cluster-cidr: {one} and {other}"
+                )))
+            }
+            (None, _) => {
+                let Ok(default) = K3S_DEFAULT.parse::<IpNet>() else { return Ok(None) };
+                let mut cidrs = survey.nodes.iter().flat_map(|node| &node.pod_cidrs);
+                let fits = cidrs.all(|cidr| default.contains(cidr));
+                Ok(fits
+                    .then_some(Self { prefixes: vec![default], origin: PrefixOrigin::ServerDefault(name) }))
+            }
+        }
+    }
+}
+
+fn unknown(message: String) -> Diagnostic {
+    Diagnostic::new(Rule::ClusterPrefixUnknown, message).with_remedy(REMEDY)
+}
+
+/// The smallest prefix that contains all pod CIDRs of a family; `None` if there are none.
+fn cover(survey: &Survey, family: Family) -> Option<Result<IpNet, Diagnostic>> {
+    let cidrs = || {
+        let all = survey.nodes.iter().flat_map(|node| &node.pod_cidrs);
+        all.copied().filter(move |cidr| Family::from(*cidr) == family)
+    };
+    let cover = cidrs().reduce(joined)?;
+    let blocks = PRIVATE.iter().filter_map(|block| block.parse::<IpNet>().ok());
+    for block in blocks {
+        if let Some(cidr) = cidrs().find(|cidr| block.contains(cidr) && !block.contains(&cover)) {
+            let message = format!(
+                "the smallest prefix that contains all {family} pod CIDRs, {cover}, is larger than the private block {block}, which contains {cidr}"
+            );
+            return Some(Err(unknown(message)));
+        }
+    }
+    let mut machines = survey.listed.iter().flat_map(|node| {
+        node.internal.iter().chain(&node.other_addresses).map(move |address| (&node.name, *address))
+    });
+    if let Some((name, address)) = machines.find(|(_, address)| cover.contains(address)) {
+        let message = format!(
+            "the smallest prefix that contains all {family} pod CIDRs, {cover}, also contains {address}, an address of node {name}"
+        );
+        return Some(Err(unknown(message)));
+    }
+    Some(Ok(cover))
+}
+
+/// The smallest prefix that contains two others of one family.
+fn joined(one: IpNet, other: IpNet) -> IpNet {
+    let (bits, addresses): (u8, [u128; 2]) = match (one.network(), other.network()) {
+        (IpAddr::V4(one), IpAddr::V4(other)) => (32, [one.to_bits().into(), other.to_bits().into()]),
+        (IpAddr::V6(one), IpAddr::V6(other)) => (128, [one.to_bits(), other.to_bits()]),
+        _ => return one,
+    };
+    let differing = u128::BITS - (addresses[0] ^ addresses[1]).leading_zeros();
+    let common = bits.saturating_sub(u8::try_from(differing).unwrap_or(bits));
+    let length = common.min(one.prefix_len()).min(other.prefix_len());
+    IpNet::new(one.network(), length).map_or(one, |net| net.trunc())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_common_prefix_contains_both_and_no_smaller_one_does() {
+        let net = |text: &str| text.parse::<IpNet>().expect("a prefix");
+        for (one, other, expected) in [
+            ("10.244.0.0/24", "10.244.0.0/24", "10.244.0.0/24"),
+            ("10.244.0.0/24", "10.244.1.0/24", "10.244.0.0/23"),
+            ("10.244.1.0/24", "10.244.2.0/24", "10.244.0.0/22"),
+            ("10.244.0.0/16", "10.244.2.0/24", "10.244.0.0/16"),
+            ("10.0.0.0/24", "192.168.0.0/24", "0.0.0.0/0"),
+            ("fd00:244::/64", "fd00:244:0:1::/64", "fd00:244::/63"),
+            ("8000::/16", "::/16", "::/0"),
+        ] {
+            assert_eq!(joined(net(one), net(other)), net(expected), "{one} {other}");
+            assert_eq!(joined(net(other), net(one)), net(expected), "{other} {one}");
+        }
+    }
+}

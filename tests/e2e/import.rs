@@ -1,0 +1,213 @@
+//! `hostgw import` reads what kubectl prints, and edits files as carefully as a person.
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use serde_json::{Value, json};
+
+use crate::support::{
+    namespace::{Namespace, Outcome, Privilege, each},
+    schema::{accept, strict},
+};
+
+/// A list of nodes: the last number of each pod CIDR and address.
+fn list(numbers: &[u8]) -> String {
+    let node = |number: &u8| {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": { "name": format!("n-{number}") },
+            "spec": { "podCIDR": format!("10.244.{number}.0/24") },
+            "status": {
+                "addresses": [{ "type": "InternalIP", "address": format!("172.30.0.{number}") }],
+                "nodeInfo": { "operatingSystem": "linux" },
+            },
+        })
+    };
+    json!({ "kind": "List", "apiVersion": "v1", "items": numbers.iter().map(node).collect::<Vec<_>>() })
+        .to_string()
+}
+
+const CONFIG: &str = "\
+clusterPrefix: 10.244.0.0/16 # all pods
+egressInterface: eth0
+nodes:
+  - {name: n-1, os: linux, podCIDR: 10.244.1.0/24, address: 172.30.0.1} # first
+  - {name: n-2, os: linux, podCIDR: 10.244.2.0/24, address: 172.30.0.2}
+";
+
+fn machine(privilege: Privilege) -> Namespace {
+    let machine = Namespace::new(privilege);
+    machine.write("two.json", &list(&[1, 2]));
+    machine.write("three.json", &list(&[3, 2, 1]));
+    machine.write("hostgw.yaml", CONFIG);
+    machine
+}
+
+#[test]
+fn a_list_can_come_from_a_file_or_a_pipe() {
+    each(|privilege| {
+        let machine = machine(privilege);
+        let options = "--cluster-prefix 10.244.0.0/16 --egress-interface eth0";
+        let expected = machine.sh(&format!("$HOSTGW import two.json {options}"));
+        assert!(
+            expected.contains("  - {name: n-1, os: linux, podCIDR: 10.244.1.0/24, address: 172.30.0.1}\n")
+        );
+        for script in [
+            format!("$HOSTGW import {options} <two.json"),
+            format!("cat two.json | $HOSTGW import - {options}"),
+            format!("bash -c '$HOSTGW import <(cat two.json) {options}'"),
+            "$HOSTGW import /dev/stdin --egress-interface=eth0 --cluster-prefix=10.244.0.0/16 <two.json"
+                .to_owned(),
+            // As Windows PowerShell writes it.
+            format!("(printf '\\377\\376'; iconv -t UTF-16LE two.json) | $HOSTGW import {options}"),
+            format!("(printf '\\357\\273\\277'; cat two.json) | $HOSTGW import {options}"),
+        ] {
+            assert_eq!(machine.sh(&script), expected, "{script}");
+        }
+        machine.write("imported.yaml", &expected);
+        machine.hostgw_ok(&["validate", "imported.yaml"]).says("imported.yaml is valid: 2 nodes");
+        machine.hostgw_ok(&["plan", "--all-nodes", "-f", "imported.yaml"]);
+    });
+}
+
+#[test]
+fn a_terminal_is_not_a_list() {
+    each(|privilege| {
+        let machine = machine(privilege);
+        let outcome = super::terminal::on_terminal(&machine, 24, 80, "\"$HOSTGW\" import --color never");
+        outcome.expect(64).says("error: no list of nodes given");
+    });
+}
+
+#[test]
+fn an_update_keeps_permissions_and_links() {
+    each(|privilege| {
+        let machine = machine(privilege);
+        machine.sh("chmod 640 hostgw.yaml; ln -s hostgw.yaml link.yaml");
+        let path = machine.folder().join("hostgw.yaml");
+        let inode = || std::fs::metadata(&path).unwrap().ino();
+        let before = inode();
+        machine
+            .hostgw_ok(&["import", "two.json", "--update", "link.yaml"])
+            .says("No changes. link.yaml matches");
+        machine
+            .hostgw_ok(&["import", "three.json", "--update", "link.yaml", "--dry-run"])
+            .says("Would update");
+        assert_eq!(inode(), before, "an unchanged file was written");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), CONFIG);
+
+        let outcome = machine.hostgw_ok(&["import", "three.json", "--update", "link.yaml"]);
+        outcome.says(
+            "+ n-3: linux, 10.244.3.0/24, 172.30.0.3\nUpdated link.yaml: 1 node added, 0 updated, 0 removed.",
+        );
+        let added = "  - {name: n-3, os: linux, podCIDR: 10.244.3.0/24, address: 172.30.0.3}\n";
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{CONFIG}{added}"));
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o7777, 0o640);
+        assert!(machine.folder().join("link.yaml").is_symlink());
+        machine.sh("test $(ls -A | wc -l) = 4");
+    });
+}
+
+#[test]
+fn a_byte_order_mark_and_line_ends_stay() {
+    each(|privilege| {
+        let machine = machine(privilege);
+        let windows = format!("\u{feff}{}", CONFIG.replace('\n', "\r\n"));
+        machine.write("hostgw.yaml", &windows);
+        machine.hostgw_ok(&["import", "three.json", "--update", "hostgw.yaml"]);
+        let added = "  - {name: n-3, os: linux, podCIDR: 10.244.3.0/24, address: 172.30.0.3}\r\n";
+        let written = std::fs::read_to_string(machine.folder().join("hostgw.yaml")).unwrap();
+        assert_eq!(written, format!("{windows}{added}"));
+    });
+}
+
+#[test]
+fn a_failed_update_changes_nothing() {
+    each(|privilege| {
+        let machine = machine(privilege);
+        machine.write("one.json", &list(&[1]));
+        machine.write("outside.json", &list(&[1, 2, 3]).replace("10.244.3", "10.245.3"));
+        let refused: [(&[&str], i32, &str); 10] = [
+            (&["two.json", "--update", "missing.yaml"], 3, "no such file: missing.yaml"),
+            (&["two.json", "--update", "-"], 64, "--update needs a file"),
+            (&["two.json", "--update", "hostgw.yaml.gz"], 64, "it is compressed"),
+            (&["two.json", "--update", "two.json"], 3, "two.json is invalid"),
+            (&["outside.json", "--update", "hostgw.yaml"], 3, "change clusterPrefix in the file first"),
+            (&["hostgw.yaml", "--update", "hostgw.yaml"], 3, "not a list of nodes"),
+            (&["three.json", "--update", "hostgw.yaml", "--toml"], 64, "cannot be used with"),
+            (
+                &["three.json", "--update", "hostgw.yaml", "--cluster-prefix", "10.0.0.0/8"],
+                64,
+                "cannot be used with",
+            ),
+            (&["three.json", "--dry-run"], 64, "--update <CONFIG>"),
+            (&["one.json", "--update", "hostgw.yaml", "--allow-removals", "2"], 8, "--allow-removals is 2"),
+        ];
+        for (arguments, code, why) in refused {
+            let outcome = machine.hostgw(&[&["import"], arguments].concat()).expect(code);
+            outcome.warns(why);
+            assert_eq!(std::fs::read_to_string(machine.folder().join("hostgw.yaml")).unwrap(), CONFIG);
+        }
+        // One of two is not a mass removal.
+        machine
+            .hostgw_ok(&["import", "one.json", "--update", "hostgw.yaml", "--allow-removals", "1"])
+            .says("- n-2\n");
+    });
+}
+
+#[test]
+fn a_full_disk_leaves_the_file() {
+    each(|privilege| {
+        let machine = machine(privilege);
+        let outcome =
+            machine.try_sh("ulimit -f 0; trap '' XFSZ; \"$HOSTGW\" import three.json --update hostgw.yaml");
+        outcome.expect(1).warns("cannot write hostgw.yaml");
+        assert_eq!(std::fs::read_to_string(machine.folder().join("hostgw.yaml")).unwrap(), CONFIG);
+        machine.sh("test $(ls -A | wc -l) = 3");
+    });
+}
+
+/// The only output is a document that matches its schema.
+fn document(outcome: &Outcome, code: i32, schema: &str) -> Value {
+    assert_eq!(outcome.code, code, "{outcome}");
+    let document = outcome.json();
+    accept(&strict(schema), &outcome.to_string(), &document);
+    document
+}
+
+#[test]
+fn every_result_has_a_document() {
+    each(|privilege| {
+        let machine = machine(privilege);
+        let imported = document(
+            &machine.hostgw(&["import", "two.json", "--egress-interface", "eth0", "--json"]),
+            0,
+            "import",
+        );
+        assert_eq!(imported["nodes"], 2);
+        let warned: Vec<_> = imported["warnings"].as_array().unwrap().iter().map(|it| &it["rule"]).collect();
+        assert_eq!(warned, ["HG1112"]);
+        assert!(imported["configuration"].as_str().unwrap().contains("name: n-2"));
+
+        let update = ["import", "three.json", "--update", "hostgw.yaml", "--json", "--detailed-exitcode"];
+        let shown = document(&machine.hostgw(&[&update[..], &["--dry-run"]].concat()), 2, "import");
+        assert_eq!(shown["update"]["written"], false);
+        let changed = document(&machine.hostgw(&update), 2, "import");
+        let added = json!([{ "node": "n-3", "action": "add", "keys": [
+            { "key": "os", "before": [], "after": ["linux"] },
+            { "key": "podCIDR", "before": [], "after": ["10.244.3.0/24"] },
+            { "key": "address", "before": [], "after": ["172.30.0.3"] },
+        ] }]);
+        assert_eq!((&changed["update"]["changes"], &shown["update"]["changes"]), (&added, &added));
+        assert_eq!((&changed["update"]["written"], &changed["nodes"]), (&json!(true), &json!(3)));
+        let same = document(&machine.hostgw(&update), 0, "import");
+        assert_eq!(same["update"], json!({ "file": "hostgw.yaml", "written": false, "changes": [] }));
+
+        let outcome = machine.hostgw(&["import", "hostgw.yaml", "--json"]);
+        let failed = document(&outcome, 3, "error");
+        assert_eq!(failed["error"]["cause"]["code"], "HG1100", "{failed:#}");
+        machine.write("one.json", &list(&[1]));
+        let outcome = machine.hostgw(&["import", "one.json", "--update", "hostgw.yaml", "--json"]);
+        assert_eq!(document(&outcome, 8, "error")["error"]["meaning"], "declined");
+    });
+}
