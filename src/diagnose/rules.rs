@@ -161,6 +161,9 @@ rules! {
     HG1033 NoDefaultRoute Error "no default route for masterAddress (Windows)",
     HG1034 FamilyDisabled Error "address family disabled on an interface (Windows)",
     HG1035 OrphanedRoute Warning "persistent route of a removed interface (Windows)",
+    HG1040 PartlyBlocked Warning "firewall drops part of the pod traffic",
+    HG1041 PodsRedirected Error "another program redirects packets between pods",
+    HG1042 OutsideBlocked Warning "firewall keeps pods from the outside",
 }
 
 impl Rule {

@@ -8,14 +8,19 @@ use super::{Patient, cloud, egress, finding, samples};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{
-        Direction, Packet, Passage, Paths, Way, delete_route, follow, interface_key, outside_address,
+        ChainIndex, Direction, ForwardingModel, Packet, Passage, Paths, SAMPLE_PORT, Transport, Way,
+        delete_route, interface_key, outside_address,
     },
     model::{Family, NatSource, NextHopMode, SysctlKey, pod_address},
     state::{MatchedChains, Route, RouteType, protocol},
     text::{ShellCommand, Untrusted, count, list},
 };
 
-pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
+pub(super) fn examine(
+    patient: &Patient<'_>,
+    paths: &Paths<'_>,
+    model: &ForwardingModel<'_>,
+) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
     findings.extend(egress_port(patient));
     findings.extend(no_carrier(patient));
@@ -24,7 +29,7 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
     findings.extend(silent_neighbors(patient));
     findings.extend(mtu(patient, paths));
     findings.extend(routes_of_nobody(patient));
-    findings.extend(other_networks(patient, paths));
+    findings.extend(other_networks(patient, paths, model));
     findings
 }
 
@@ -213,7 +218,7 @@ fn routes_of_nobody(patient: &Patient<'_>) -> Vec<Diagnostic> {
 }
 
 /// Other networks behind this node whose packets hostgw masquerades, too.
-fn other_networks(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
+fn other_networks(patient: &Patient<'_>, paths: &Paths<'_>, model: &ForwardingModel<'_>) -> Vec<Diagnostic> {
     let Patient { cluster, observed, .. } = patient;
     let (Some(egress), Some(firewall)) = (egress(patient), &observed.host.firewall) else {
         return Vec::new();
@@ -221,6 +226,7 @@ fn other_networks(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
     if !cluster.nat.masquerade || cluster.nat.source != NatSource::Any {
         return Vec::new();
     }
+    let chains = ChainIndex::new(firewall);
     let pods: Vec<Untrusted> = samples(paths).into_iter().map(|path| path.packet.input).collect();
     let is_other_bridge = |name: &Untrusted| {
         let link = observed.host.link(name.as_raw());
@@ -241,9 +247,16 @@ fn other_networks(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
             let source = pod_address(local.prefix, Some(local.address));
             let destination = outside_address(Family::from(source));
             let packet = Packet { source, destination, input: local.device.clone() };
-            let passage = Passage { packet: &packet, way: Way::Through, output: &egress.name, is_reply: false };
+            let passage = Passage {
+                packet: &packet,
+                transport: Transport::Tcp,
+                port: SAMPLE_PORT,
+                way: Way::Through,
+                output: &egress.name,
+                is_reply: false,
+            };
             // What is masqueraded anyway does not change.
-            follow(firewall, &observed.host, &passage, MatchedChains::Others).masquerade.is_none()
+            chains.follow(model, &passage, MatchedChains::Others).masquerade.is_none()
         })
         .map(|local| {
             finding(

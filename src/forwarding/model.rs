@@ -155,6 +155,23 @@ impl<'a> ForwardingModel<'a> {
         self.rules.iter().flatten().any(|rule| rule.family == family && looks_up(rule))
     }
 
+    /// The node.
+    #[must_use]
+    pub const fn host(&self) -> &'a Host {
+        self.host
+    }
+
+    /// Returns `true` if there is a route back to the source of a packet; with `by_input`, one through the interface that the
+    /// packet comes in through (`fib_lookup` of `nft_fib4_eval`, net/ipv4/netfilter/nft_fib_ipv4.c).
+    #[must_use]
+    pub fn has_return_route(&self, packet: &Packet, by_input: bool) -> bool {
+        let back = self.trace_own(packet.destination, packet.source);
+        let Some(route) = back.route.filter(|_| back.stop.is_none()) else { return false };
+        !by_input
+            || route.next.device.as_ref().is_some_and(|device| *device == packet.input)
+            || has_several_hops(route)
+    }
+
     /// Returns the way of a packet that the node itself sends. Nothing filters it.
     #[must_use]
     pub fn trace_own(&self, source: IpAddr, destination: IpAddr) -> Trace<'_> {

@@ -186,8 +186,12 @@ impl<'a> Paths<'a> {
     /// Iterates over the paths: for each other node and family, out and in, then to parts of their pods, then to parts of
     /// this node's, and then to the outside.
     pub fn iter(&self) -> impl Iterator<Item = Path> + '_ {
-        let outside = Family::ALL.into_iter().filter_map(|family| self.to_outside(family)).flatten();
-        self.between_pods().chain(outside)
+        self.between_pods().chain(self.with_outside())
+    }
+
+    /// Iterates over the paths between this node's pods and the outside.
+    pub fn with_outside(&self) -> impl Iterator<Item = Path> + '_ {
+        Family::ALL.into_iter().filter_map(|family| self.to_outside(family)).flatten()
     }
 
     /// Iterates over the paths between pods.

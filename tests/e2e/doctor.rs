@@ -114,7 +114,7 @@ const DISEASES: [(&str, &str, &str, &str); 39] = [
     ),
     (
         "extension",
-        "iptables-nft -A FORWARD -m iprange --src-range 10.244.0.1-10.244.0.254 -j DROP",
+        "iptables-nft -A FORWARD -m addrtype --src-type UNICAST --limit-iface-in -j DROP",
         "",
         "iptables-nft -F FORWARD",
     ),
@@ -383,7 +383,7 @@ fn an_examination_of_many_jumps_ends() {
         script.push_str(&format!("add chain ip fw l{level}\n"));
         for _ in 0..12 {
             if level < 7 {
-                script.push_str(&format!("add rule ip fw l{level} meta pkttype 3 jump l{}\n", level + 1));
+                script.push_str(&format!("add rule ip fw l{level} meta rtclassid 3 jump l{}\n", level + 1));
             }
         }
     }

@@ -20,6 +20,7 @@ mod drift;
 mod dual_stack;
 mod environment;
 mod examination;
+mod fates;
 #[cfg(feature = "fault-injection")]
 mod faults;
 mod findings;
