@@ -11,6 +11,7 @@ use crate::{
     },
     model::{Family, pod_address},
     state::MatchedChains,
+    text::{Untrusted, list},
 };
 
 pub(super) fn examine<'a>(
@@ -26,6 +27,34 @@ pub(super) fn examine<'a>(
     }
     findings.extend(lost_outside(paths, chains, model, dropping));
     findings
+}
+
+/// Gateways of the default route that did not answer when the kernel last asked them.
+pub(super) fn silent_gateways(patient: &Patient<'_>, paths: &Paths<'_>) -> Option<Diagnostic> {
+    let neighbors = &patient.observed.host.neighbors;
+    let mut gateways: Vec<(IpAddr, Untrusted)> =
+        paths.gateways().filter_map(|hop| Some((hop.gateway?, hop.device))).collect();
+    gateways.dedup();
+    let is_silent = |(address, device): &&(IpAddr, Untrusted)| {
+        let mut entries = neighbors.iter().filter(|entry| entry.is_silent);
+        entries.any(|entry| entry.address == *address && entry.device == *device)
+    };
+    let silent: Vec<String> =
+        gateways.iter().filter(is_silent).map(|(address, device)| format!("{address} on {device}")).collect();
+    let some = match gateways.len() {
+        1 => "the gateway of the default route".to_owned(),
+        all => format!("{} of {all} gateways of the default route", silent.len()),
+    };
+    (!silent.is_empty()).then(|| {
+        finding(
+            Rule::DefaultGatewaySilent,
+            format!(
+                "{some} did not answer: {}; packets of pods to destinations outside the cluster are lost there",
+                list(&silent, 6)
+            ),
+            "check the gateway, and the default route with `ip route show default`",
+        )
+    })
 }
 
 /// Traffic that leaves the cluster and that the configuration does not masquerade.

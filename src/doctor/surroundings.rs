@@ -9,9 +9,9 @@ use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{
         ChainIndex, Direction, ForwardingModel, Packet, Passage, Paths, SAMPLE_PORT, Transport, Way,
-        delete_route, interface_key, outside_address,
+        delete_route, outside_address,
     },
-    model::{Family, NatSource, NextHopMode, SysctlKey, pod_address},
+    model::{Family, NatSource, SysctlKey, pod_address},
     state::{MatchedChains, Route, RouteType, protocol},
     text::{ShellCommand, Untrusted, count, list},
 };
@@ -24,7 +24,7 @@ pub(super) fn examine(
     let mut findings = Vec::new();
     findings.extend(egress_port(patient));
     findings.extend(no_carrier(patient));
-    findings.extend(arp_ignore(patient));
+    findings.extend(connection_table(patient));
     findings.extend(neighbor_table(patient));
     findings.extend(silent_neighbors(patient));
     findings.extend(mtu(patient, paths));
@@ -65,39 +65,25 @@ fn no_carrier(patient: &Patient<'_>) -> Option<Diagnostic> {
     ))
 }
 
-/// With pod gateways as next hops, a node must answer ARP requests for an address of another interface.
-fn arp_ignore(patient: &Patient<'_>) -> Option<Diagnostic> {
-    let gateway = patient.node().pod_gateway(Family::V4)?;
-    let is_pod_gateway = patient.cluster.next_hop == NextHopMode::PodGateway;
-    let egress = egress(patient)?;
-    let value = |name: &str| {
-        let key = interface_key(Family::V4, name, "arp_ignore")?;
-        let value: u32 = patient.observed.state.sysctls.get(&key)?.as_raw().parse().ok()?;
-        Some((value, key))
+/// A full table of connections drops every new one.
+fn connection_table(patient: &Patient<'_>) -> Option<Diagnostic> {
+    let sysctls = &patient.observed.state.sysctls;
+    let value = |name: &str| -> Option<u64> {
+        let key = SysctlKey::from_parts(["net", "netfilter", name]).ok()?;
+        sysctls.get(&key)?.as_raw().parse().ok()
     };
-    let values: Vec<(u32, SysctlKey)> = ["all", egress.name.as_raw()].into_iter().filter_map(value).collect();
-    let on_egress = patient.observed.host.owner_of(gateway).is_some_and(|local| local.device == egress.name);
-    // The greater value applies. 1 and 2 answer only for addresses of the interface itself, and 8 never does.
-    let (value, key) = values.iter().max_by_key(|(value, _)| *value)?;
-    let is_silent = *value == 8 || ([1, 2].contains(value) && is_pod_gateway && !on_egress);
-    let asked = match is_pod_gateway {
-        true => format!("its pod gateway {gateway}"),
-        false => "its own address".to_owned(),
-    };
-    is_silent.then(|| {
-        let settings = values.iter().filter(|(value, _)| *value > 0).map(|(_, key)| format!("{key}=0"));
-        let words: Vec<String> = ["sysctl", "-w"].map(str::to_owned).into_iter().chain(settings).collect();
-        let command = ShellCommand::new(words.iter().map(String::as_str));
+    let (now, limit) = (value("nf_conntrack_count")?, value("nf_conntrack_max")?);
+    // 0 is no limit.
+    (limit > 0 && now >= limit / 10 * 9).then(|| {
         finding(
-            Rule::ArpIgnored,
+            Rule::ConnectionTableFull,
             format!(
-                "{key} is {value}: this node does not answer ARP requests for {asked} on {}, so other nodes cannot send packets to its pods",
-                egress.name
+                "the node tracks {now} connections, and net.netfilter.nf_conntrack_max is {limit}: a full table drops new connections"
             ),
-            match is_pod_gateway && *value != 8 {
-                true => format!("use nextHop: node-address, or run `{command}`"),
-                false => format!("run `{command}`"),
-            },
+            format!(
+                "find out what opens them, or raise the limit with `sysctl -w net.netfilter.nf_conntrack_max={}`",
+                limit.saturating_mul(4)
+            ),
         )
     })
 }

@@ -24,10 +24,11 @@ mod register;
 mod sample;
 mod windows;
 
-pub use explain::{PathFault, delete_route, explain, owner, stop_text};
+pub use explain::{PathFault, delete_route, explain, faults, owner, stop_text};
 pub use firewall::{ChainIndex, Filtering, Passage, Redirection, Spot, Treatment, Way};
 pub use model::{ForwardingModel, Stop, Trace, drops, interface_key, sysctls};
 pub use path::{Direction, Ledger, Path, Paths, Peer, PodPart, Rank};
+use sample::CLIENT_PORT;
 pub use sample::{SAMPLE_PORT, Transport};
 pub use windows::{ActiveRoute, ActiveTable, Candidates, TrafficPart};
 

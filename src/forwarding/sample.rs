@@ -21,7 +21,7 @@ pub enum Transport {
 /// (30000 to 32767).
 pub const SAMPLE_PORT: u16 = 23_457;
 /// The port of a client.
-const CLIENT_PORT: u16 = 45_678;
+pub const CLIENT_PORT: u16 = 45_678;
 
 impl Transport {
     /// All protocols.
