@@ -147,12 +147,17 @@ fn live() -> Result<Snapshot, Error> {
     Err(super::only_on_linux("an examination of this machine"))
 }
 
-/// Asks the next hops of the planned routes to other nodes.
+/// Asks the next hops of the planned routes to other nodes, and of the default routes.
 #[cfg(target_os = "linux")]
 fn ask_next_hops(session: &Session) -> Result<Vec<NeighborEntry>, Error> {
-    let routes = session.prepared.desired.routes_to_nodes();
+    let prepared = &session.prepared;
+    let routes = prepared.desired.routes_to_nodes();
     let hops = routes.filter_map(|(route, _)| Some((route.next.gateway?, route.next.device.clone()?)));
-    crate::kernel::ask_next_hops(&hops.collect::<Vec<_>>())
+    let mut hops: Vec<_> = hops.collect();
+    let paths =
+        crate::plan::paths(&session.loaded.cluster, session.index, &prepared.desired, &prepared.observed);
+    hops.extend(paths.gateways().filter_map(|hop| Some((hop.gateway?, hop.device))));
+    crate::kernel::ask_next_hops(&hops)
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -230,6 +230,7 @@ fn planned(cluster: &Cluster, index: usize, desired: &Desired) -> Observed {
         up: true,
         carrier: Some(true),
         kind: None,
+        no_arp: false,
         master: None,
         mtu: None,
         group: 0,

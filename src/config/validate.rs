@@ -110,7 +110,7 @@ impl Validator<'_> {
         Some(Cluster {
             prefixes: prefixes.of,
             egress_interface,
-            next_hop: context.next_hop?.mode.unwrap_or_default(),
+            next_hop_mode: context.next_hop?.mode.unwrap_or_default(),
             routers: context.next_hop?.routers,
             off_link: raw.off_link.map(|word| word.0).unwrap_or_default(),
             nodes,

@@ -40,6 +40,10 @@ fn nobody_is_gateway(patient: &Patient<'_>, paths: &Paths<'_>, family: Family) -
     let cidr = node.pod_cidrs.get(family)?.prefix();
     let gateway = node.pod_gateway(family)?;
     let answers_for_others = || {
+        // IPv6 nodes only answer for single addresses (`ip neigh add proxy`).
+        if family == Family::V6 {
+            return false;
+        }
         let name = cluster.egress_interface_of(node).map_or("", |name| name.as_str());
         ["all", name].into_iter().any(|name| {
             let key = interface_key(Family::V4, name, "proxy_arp");

@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use crate::{
     forwarding::{
-        Filtering, ForwardingModel, Packet, Passage, Spot, Trace, Treatment, Verdict, Way, follow, stop_text,
+        ChainIndex, Filtering, ForwardingModel, Packet, Passage, Redirection, SAMPLE_PORT, Spot, Trace,
+        Transport, Treatment, Verdict, Way, stop_text,
     },
     model::{Cluster, Family, NextHopKind, pod_address},
     plan::Desired,
@@ -146,11 +147,18 @@ impl Guidepost<'_> {
         if let Some(way) = way {
             let own = Packet { source, destination, input: Untrusted::default() };
             let output = next_hop.map_or_else(Untrusted::default, |(_, device)| device);
-            let passage = Passage { packet: packet.as_ref().unwrap_or(&own), way, output: &output, is_reply };
-            match self.treatment(&passage) {
-                Some(Treatment { filter, masquerade, .. }) => {
-                    add("firewall", filtering_text(&filter));
-                    if matches!(filter, Filtering::Dropped(_)) {
+            let passage = |transport| {
+                let packet = packet.as_ref().unwrap_or(&own);
+                Passage { packet, transport, port: SAMPLE_PORT, way, output: &output, is_reply }
+            };
+            match self.treatments(passage) {
+                Some(treatments) => {
+                    add("firewall", treatment_text(&treatments));
+                    let is_lost =
+                        |treatment: &Treatment<'_>| matches!(treatment.filter, Filtering::Dropped(_));
+                    let of_tcp = treatments.first().map(|(_, treatment)| treatment);
+                    let masquerade = of_tcp.and_then(|treatment| treatment.masquerade);
+                    if treatments.iter().all(|(_, treatment)| is_lost(treatment)) {
                         outcome = JourneyEnd::Dropped;
                     } else if way != Way::In && !is_reply && !is_silent {
                         // NAT applies to the first packet of a connection.
@@ -168,10 +176,14 @@ impl Guidepost<'_> {
         Journey { source, from, destination, to, input, output, outcome, is_masqueraded, steps }
     }
 
-    /// What firewalls and NAT do with a packet, if that is known.
-    fn treatment(&self, passage: &Passage<'_>) -> Option<Treatment<'_>> {
-        let firewall = self.host.firewall.as_ref().filter(|_| !self.is_planned)?;
-        Some(follow(firewall, self.host, passage, MatchedChains::All))
+    /// What firewalls and NAT do with a packet of each protocol, if that is known.
+    fn treatments<'p>(
+        &self,
+        passage: impl Fn(Transport) -> Passage<'p>,
+    ) -> Option<Vec<(Transport, Treatment<'_>)>> {
+        let chains = ChainIndex::new(self.host.firewall.as_ref().filter(|_| !self.is_planned)?);
+        let follow = |transport| chains.follow(self.model, &passage(transport), MatchedChains::All);
+        Some(Transport::ALL.into_iter().map(|transport| (transport, follow(transport))).collect())
     }
 
     fn next_hop(&self, address: IpAddr, device: &Untrusted) -> String {
@@ -261,8 +273,31 @@ fn hop(trace: &Trace<'_>) -> Option<(Option<IpAddr>, Untrusted)> {
     Some((hop.gateway, hop.device.clone()))
 }
 
-fn filtering_text(filtering: &Filtering<'_>) -> String {
-    match filtering {
+/// What happens to packets, by protocol where it differs.
+fn treatment_text(treatments: &[(Transport, Treatment<'_>)]) -> String {
+    let mut texts: Vec<(String, Vec<&str>)> = Vec::new();
+    for (transport, treatment) in treatments {
+        let text = filtering_text(treatment);
+        match texts.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, protocols)) => protocols.push(transport.name()),
+            None => texts.push((text, vec![transport.name()])),
+        }
+    }
+    match texts.as_slice() {
+        [(text, _)] => text.clone(),
+        _ => {
+            let parts = texts.iter().map(|(text, protocols)| format!("{}: {text}", protocols.join(" and ")));
+            parts.collect::<Vec<_>>().join("; ")
+        }
+    }
+}
+
+fn filtering_text(treatment: &Treatment<'_>) -> String {
+    if let Some(Redirection { spot, is_certain }) = &treatment.redirected {
+        let unless = if *is_certain { "" } else { " if it applies, which hostgw cannot tell" };
+        return format!("redirected by {}{unless}", spot_text(spot));
+    }
+    match &treatment.filter {
         Filtering::Passed => "accepted".to_owned(),
         Filtering::MaybeDropped(spot) => {
             format!("accepted, unless {} applies, which hostgw cannot tell", spot_text(spot))

@@ -3,21 +3,17 @@
 use super::{Patient, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
-    forwarding::{ForwardingModel, PathFault, Paths, explain},
+    forwarding::{ForwardingModel, PathFault, Paths, faults},
     text::list,
 };
 
-pub(super) fn examine(
-    patient: &Patient<'_>,
-    paths: &Paths<'_>,
-    model: &ForwardingModel<'_>,
-) -> Vec<Diagnostic> {
+pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
     // Without the routes, every path is lost, which the plan says already.
     let is_applied = patient.prepared.plan.changes.is_empty();
     if is_applied {
-        let blocked = paths.rank_by(model).blocked();
-        findings.extend(explain(paths, &blocked, model).iter().map(diagnostic));
+        let model = ForwardingModel::of(&patient.observed.state, &patient.observed.host);
+        findings.extend(faults(paths, model).iter().map(diagnostic));
     } else {
         let Patient { cluster, index, prepared, .. } = patient;
         let faults =

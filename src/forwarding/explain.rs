@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use super::{Direction, ForwardingModel, Path, Paths, Peer, PodPart, Rank, Stop, Trace, Verdict};
+use super::{Direction, ForwardingModel, Path, Paths, Peer, PodPart, Rank, Stop, Trace, Transport, Verdict};
 use crate::{
     diagnose::{Diagnostic, Rule},
     model::{Family, MAIN_TABLE},
@@ -32,6 +32,35 @@ pub struct PathFault {
     pub why: String,
     /// What to do about it.
     pub remedy: Option<String>,
+    /// The protocols whose packets are affected. Empty if all are.
+    pub protocols: BTreeSet<Transport>,
+}
+
+/// Returns why paths do not work, by a model of the node.
+#[must_use]
+pub fn faults<'a>(paths: &Paths<'_>, model: ForwardingModel<'a>) -> Vec<PathFault> {
+    let mut faults = explain(paths, &paths.rank_by(&model).blocked(), &model);
+    if !model.depends_on_protocol() {
+        return faults;
+    }
+    let mut model = model;
+    for transport in Transport::ALL {
+        model = model.with(transport);
+        for fault in explain(paths, &paths.rank_by(&model).blocked(), &model) {
+            let is_same = |known: &&mut PathFault| {
+                known.nodes == fault.nodes && known.why == fault.why && known.directions == fault.directions
+            };
+            match faults.iter_mut().find(is_same) {
+                // All protocols are affected.
+                Some(known) if known.protocols.is_empty() => {}
+                Some(known) => {
+                    known.protocols.insert(transport);
+                }
+                None => faults.push(PathFault { protocols: BTreeSet::from([transport]), ..fault }),
+            }
+        }
+    }
+    faults
 }
 
 /// Returns why the paths with these indexes do not work. Paths with the same reason are taken together.
@@ -58,7 +87,8 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
         });
         let at = known.unwrap_or_else(|| {
             let (nodes, directions) = (BTreeMap::new(), BTreeSet::new());
-            faults.push(PathFault { nodes, directions, of, part, is_detour, rule, why, remedy });
+            let protocols = BTreeSet::new();
+            faults.push(PathFault { nodes, directions, of, part, is_detour, rule, why, remedy, protocols });
             faults.len() - 1
         });
         let PathFault { nodes, directions, .. } = &mut faults[at];
@@ -136,7 +166,9 @@ impl PathFault {
     /// Returns the finding.
     #[must_use]
     pub fn diagnostic(&self) -> Diagnostic {
-        Diagnostic::new(self.rule, format!("{}: {}", self.summary(), self.why))
+        let names: Vec<&str> = self.protocols.iter().map(|protocol| protocol.name()).collect();
+        let only = if names.is_empty() { String::new() } else { format!(" (only {})", names.join(" and ")) };
+        Diagnostic::new(self.rule, format!("{}{only}: {}", self.summary(), self.why))
             .with_remedy_if(self.remedy.clone())
     }
 }
@@ -289,11 +321,31 @@ fn by_route(
         None => {
             // Without its default route, the node would lose more than the packets of pods.
             let is_default = route.destination.prefix_len() == 0;
-            let remedy = (!route.is_owned() && !is_default && route.opaque.is_none())
-                .then(|| format!("if it is not needed, remove it with `{}`", delete_route(route)));
+            let remedy = match route.protocol {
+                // It would come back with its address, and without it, the address would not work.
+                protocol::KERNEL => Some(belongs_to_address(route)),
+                _ => (!route.is_owned() && !is_default && is_deletable(route))
+                    .then(|| format!("if it is not needed, remove it with `{}`", delete_route(route))),
+            };
             (Rule::PathByRoute, format!("the route {shown} {does}"), remedy)
         }
     }
+}
+
+/// Whether [`delete_route`] names the route: it can leave out next hops, but no other part.
+fn is_deletable(route: &Route) -> bool {
+    let parts = route.opaque.iter().flat_map(|opaque| &opaque.parts).map(Untrusted::as_raw);
+    parts.into_iter().all(|part| part.ends_with(" nexthops") || part.starts_with("nhid "))
+}
+
+/// What to do about a route that the kernel added.
+fn belongs_to_address(route: &Route) -> String {
+    let address =
+        route.source.map_or_else(|| "an address".to_owned(), |source| format!("the address {source}"));
+    let device = route.next.device.as_ref().map_or_else(String::new, |device| format!(" of {device}"));
+    format!(
+        "the route comes from {address}{device}: if it is not needed there, remove it with `ip address del`"
+    )
 }
 
 /// Returns what refused a packet: a sentence in lower case without a period.
@@ -352,7 +404,9 @@ pub fn delete_route(route: &Route) -> String {
         RouteType::Unicast => String::new(),
         kind => format!("{kind} "),
     };
-    let via = route.next.gateway.map_or_else(String::new, |gateway| format!(" via {gateway}"));
+    // Of an object of next hops, the kernel compares neither address nor interface.
+    let gateway = route.next.gateway.filter(|_| route.opaque.is_none());
+    let via = gateway.map_or_else(String::new, |gateway| format!(" via {gateway}"));
     let table =
         if route.table == MAIN_TABLE { String::new() } else { format!(" table {}", table_name(route.table)) };
     // IPv6 routes without a metric have this one.

@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{ForwardingModel, Hop, Packet, Verdict, outside_address};
+use super::{ForwardingModel, Hop, Packet, Verdict, model::hops, outside_address};
 use crate::{
     model::{Cluster, Family, MAIN_TABLE, PerFamily, PodCidr, pod_address},
     state::{Host, Route, RouteType},
@@ -84,8 +84,8 @@ pub struct Paths<'a> {
     /// Parts of the pod CIDR of another node that a foreign route or a policy rule singles out, with the index of the entry
     /// in `others` for the whole node.
     parts: Vec<(IpNet, usize)>,
-    /// The same of this node.
-    own_parts: Vec<IpNet>,
+    /// The same of this node, with the address of a pod in each.
+    own_parts: Vec<(IpNet, IpAddr)>,
     /// The families for which the node has a pod CIDR, but no pod interface yet.
     missing: Vec<Family>,
     /// Prefixes inside the cluster whose packets may take another way than all others.
@@ -160,13 +160,19 @@ impl<'a> Paths<'a> {
         let selectors = host.rules.iter().flat_map(|rule| [rule.selector.from, rule.selector.to]).flatten();
         // The kernel's own routes to addresses of this node lead to no pod.
         let destinations = foreign.filter(|route| !route.kind.is_local()).map(|route| route.destination);
-        let found: BTreeSet<IpNet> = selectors.chain(destinations).filter(is_inside).collect();
+        // No pod has an address of this node.
+        let is_local = |prefix: &IpNet| {
+            prefix.prefix_len() == prefix.max_prefix_len() && host.owner_of(prefix.addr()).is_some()
+        };
+        let found = selectors.chain(destinations).filter(is_inside).filter(|prefix| !is_local(prefix));
+        let found: BTreeSet<IpNet> = found.collect();
         let mut whole: HashMap<IpNet, usize> = HashMap::new();
         for prefix in &found {
             let own = cluster.nodes[index].pod_cidrs.get(Family::from(*prefix)).map(PodCidr::prefix);
             if own.is_some_and(|own| own.contains(prefix)) {
                 if own != Some(*prefix) {
-                    self.own_parts.push(*prefix);
+                    let local = host.addresses.iter().find(|local| prefix.contains(&local.address));
+                    self.own_parts.push((*prefix, pod_address(*prefix, local.map(|local| local.address))));
                 }
                 continue;
             }
@@ -186,8 +192,17 @@ impl<'a> Paths<'a> {
     /// Iterates over the paths: for each other node and family, out and in, then to parts of their pods, then to parts of
     /// this node's, and then to the outside.
     pub fn iter(&self) -> impl Iterator<Item = Path> + '_ {
-        let outside = Family::ALL.into_iter().filter_map(|family| self.to_outside(family)).flatten();
-        self.between_pods().chain(outside)
+        self.between_pods().chain(self.with_outside())
+    }
+
+    /// Iterates over the paths between this node's pods and the outside.
+    pub fn with_outside(&self) -> impl Iterator<Item = Path> + '_ {
+        Family::ALL.into_iter().flat_map(|family| self.to_outside(family))
+    }
+
+    /// Iterates over the next hops of the default routes.
+    pub fn gateways(&self) -> impl Iterator<Item = Hop> + '_ {
+        self.outside.iter().flat_map(|(_, route)| hops(route))
     }
 
     /// Iterates over the paths between pods.
@@ -198,12 +213,11 @@ impl<'a> Paths<'a> {
             let both = self.both(route, Some(node), pod_address(*part, None))?;
             Some(both.map(|path| Path { part: Some(PodPart::Other(*part)), ..path }))
         });
-        let own_parts = self.own_parts.iter().flat_map(|part| {
+        let own_parts = self.own_parts.iter().flat_map(|(part, address)| {
             let family = Family::from(*part);
             let (route, node) = self.others.iter().find(|(route, _)| route.family() == family)?;
             let [mut out, mut back] = self.both(route, Some(*node), pod_address(route.destination, None))?;
-            (out.packet.source, back.packet.destination) =
-                (pod_address(*part, None), pod_address(*part, None));
+            (out.packet.source, back.packet.destination) = (*address, *address);
             Some([out, back].map(|path| Path { part: Some(PodPart::Own(*part)), is_of_all: true, ..path }))
         });
         wholes.flatten().chain(parts.flatten()).chain(own_parts.flatten())
@@ -217,15 +231,31 @@ impl<'a> Paths<'a> {
 
     /// The two paths between this node's pod and the outside. Replies from there reach the pod's address, because the
     /// kernel restores it before it routes them.
-    fn to_outside(&self, family: Family) -> Option<[Path; 2]> {
-        let route = self.outside.get(family)?;
-        self.both(route, None, outside_address(family))
+    fn to_outside(&self, family: Family) -> Vec<Path> {
+        let route = self.outside.get(family);
+        let hops = route.into_iter().flat_map(|route| hops(route).into_iter().map(move |hop| (route, hop)));
+        let mut paths: Vec<Path> = Vec::new();
+        for (route, hop) in hops {
+            for path in self.along(route, hop, None, outside_address(family)).into_iter().flatten() {
+                // All next hops of a route have the way out in common, and those of an interface the way back.
+                if !paths.iter().any(|known| known.packet == path.packet) {
+                    paths.push(path);
+                }
+            }
+        }
+        paths
     }
 
     /// The two paths between this node's pod and `address` behind `route`, which is a pod of `node`, if any.
     fn both(&self, route: &Route, node: Option<usize>, address: IpAddr) -> Option<[Path; 2]> {
+        let hop = Hop { gateway: route.next.gateway, device: route.next.device.clone()? };
+        self.along(route, hop, node, address)
+    }
+
+    /// The same with one of the next hops of `route`.
+    fn along(&self, route: &Route, hop: Hop, node: Option<usize>, address: IpAddr) -> Option<[Path; 2]> {
         let pod = self.pods.get(route.family())?;
-        let device = route.next.device.clone()?;
+        let device = hop.device.clone();
         let cluster = *self.cluster.prefixes.get(route.family())?;
         let path = |direction, packet, expected| Path {
             peer: node.map_or(Peer::Outside, |node| Peer::Node(self.cluster.nodes[node].name.clone())),
@@ -240,9 +270,9 @@ impl<'a> Paths<'a> {
             is_of_all: false,
         };
         let out = Packet { source: pod.address, destination: address, input: pod.device.clone() };
-        let back = Packet { source: address, destination: pod.address, input: device.clone() };
+        let back = Packet { source: address, destination: pod.address, input: device };
         Some([
-            path(Direction::Out, out, Hop { gateway: route.next.gateway, device }),
+            path(Direction::Out, out, hop),
             path(Direction::In, back, Hop { gateway: None, device: pod.device.clone() }),
         ])
     }
@@ -378,7 +408,7 @@ fn ancestors(prefix: IpNet) -> impl Iterator<Item = IpNet> {
 /// Returns the default route that the kernel prefers.
 fn default_route<'a>(family: Family, routes: impl Iterator<Item = &'a Route>) -> Option<&'a Route> {
     let is_default = |route: &&Route| {
-        let is_usable = route.kind == RouteType::Unicast && route.next.device.is_some();
+        let is_usable = route.kind == RouteType::Unicast && !hops(route).is_empty();
         is_usable
             && route.destination.prefix_len() == 0
             && route.family() == family

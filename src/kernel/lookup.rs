@@ -60,7 +60,7 @@ fn read(route: &RouteMessage) -> Lookup {
         return Lookup::default();
     }
     let is_local = route.header.kind == RouteType::Local;
-    let (gateway, interface) = next_hop(route);
+    let (gateway, interface) = next_hop(&route.attributes);
     Lookup { has_route: true, is_local, gateway, interface }
 }
 

@@ -7,6 +7,8 @@ pub(super) mod abi;
 mod chains;
 mod compat;
 mod decode;
+mod extensions;
+mod key;
 mod read;
 mod ruleset;
 mod terms;

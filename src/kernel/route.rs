@@ -250,7 +250,7 @@ fn decode(payload: &[u8], links: &Links) -> Option<Route> {
         }
     }
     if !unsupported.is_empty() || source_length != 0 {
-        route.opaque = Some(Box::new(opaque(payload, source_length != 0, &unsupported)?));
+        route.opaque = Some(Box::new(opaque(payload, source_length != 0, &unsupported, links)?));
     } else if route.is_owned() && route.family() == Family::V4 && route.next.gateway.is_some() {
         route.scope = RouteScope::from_spread(scope);
     }
@@ -301,8 +301,9 @@ fn word(value: &[u8]) -> Option<u32> {
 }
 
 /// Returns what [`Route`] cannot represent: the attributes with these indexes, and the whole route as it would be sent.
-fn opaque(payload: &[u8], has_source: bool, unsupported: &[usize]) -> Option<OpaqueRoute> {
+fn opaque(payload: &[u8], has_source: bool, unsupported: &[usize], links: &Links) -> Option<OpaqueRoute> {
     let parsed = RouteMessage::parse(payload).ok()?;
+    let hops = next_hops(&parsed, links);
     let source = parsed.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Source(address) => ip(address),
         _ => None,
@@ -315,7 +316,7 @@ fn opaque(payload: &[u8], has_source: bool, unsupported: &[usize]) -> Option<Opa
     let others = others.filter(|attribute| !matches!(attribute, RouteAttribute::Source(_)));
     let names = others.map(attribute_name);
     let parts = from.into_iter().chain(names).map(Into::into).collect();
-    Some(OpaqueRoute { parts, raw: hex(&message(&canonical(parsed))) })
+    Some(OpaqueRoute { parts, hops, raw: hex(&message(&canonical(parsed))) })
 }
 
 /// The name that `ip route` gives an attribute that [`Route`] cannot represent.
@@ -333,10 +334,24 @@ fn attribute_name(attribute: &RouteAttribute) -> String {
     }
 }
 
-/// The gateway of a route, and the number of its interface.
-pub(super) fn next_hop(route: &RouteMessage) -> (Option<IpAddr>, Option<u32>) {
+/// The next hops of a route with several.
+pub(super) fn next_hops(route: &RouteMessage, links: &Links) -> Vec<NextHop> {
+    let several = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::MultiPath(hops) => Some(hops),
+        _ => None,
+    });
+    let hops = several.into_iter().flatten().map(|hop| NextHop {
+        gateway: next_hop(&hop.attributes).0,
+        device: links.name(hop.interface_index).cloned(),
+        onlink: hop.flags.contains(RouteNextHopFlags::Onlink),
+    });
+    hops.collect()
+}
+
+/// The gateway in the attributes of a route, and the number of its interface.
+pub(super) fn next_hop(attributes: &[RouteAttribute]) -> (Option<IpAddr>, Option<u32>) {
     let (mut gateway, mut interface) = (None, None);
-    for attribute in &route.attributes {
+    for attribute in attributes {
         match attribute {
             RouteAttribute::Gateway(address) => gateway = ip(address),
             RouteAttribute::Via(RouteVia::Inet6(address)) => gateway = Some((*address).into()),

@@ -9,7 +9,7 @@ use super::{
     link::Links,
     netlink::{KernelError, Requests, put_attribute},
     open_route_socket,
-    route::{RTM_GETROUTE, family_number, next_hop},
+    route::{RTM_GETROUTE, family_number, next_hop, next_hops},
     unreadable,
 };
 use crate::{
@@ -94,9 +94,11 @@ fn read(payload: &[u8], links: &Links) -> Verdict {
     if let Some(refusal) = drops(kind) {
         return Verdict::Refused(refusal);
     }
-    let (gateway, interface) = next_hop(&route);
+    let (gateway, interface) = next_hop(&route.attributes);
     let device = interface.and_then(|index| links.name(index)).cloned();
-    let hops = device.into_iter().map(|device| Hop { gateway, device }).collect();
+    let mut hops: Vec<Hop> = device.into_iter().map(|device| Hop { gateway, device }).collect();
+    let several = next_hops(&route, links).into_iter();
+    hops.extend(several.filter_map(|hop| Some(Hop { gateway: hop.gateway, device: hop.device? })));
     Verdict::Forwarded { length: route.header.destination_prefix_length, hops }
 }
 

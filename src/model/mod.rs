@@ -31,8 +31,8 @@ pub struct Cluster {
     pub prefixes: PerFamily<IpNet>,
     /// `egressInterface` of the Linux nodes that do not override it.
     pub egress_interface: Option<InterfaceName>,
-    /// `nextHop`, unless it is a router.
-    pub next_hop: NextHopMode,
+    /// `nextHop`, unless it is a router. See [`Self::next_hop_of`].
+    pub next_hop_mode: NextHopMode,
     /// `nextHop`, if it is a router that knows the pods of all nodes.
     pub routers: PerFamily<IpAddr>,
     /// `offLink`.
@@ -92,7 +92,7 @@ impl Cluster {
         let mode = match (own.and_then(|own| own.mode), self.routers.get(family)) {
             (Some(mode), _) => mode,
             (None, Some(router)) => return NextHopKind::Router(*router),
-            (None, None) => self.next_hop,
+            (None, None) => self.next_hop_mode,
         };
         match mode {
             NextHopMode::PodGateway => NextHopKind::PodGateway,
@@ -103,7 +103,7 @@ impl Cluster {
     /// Returns whether the pod gateways of `family` must be on-link: whether any node's is a next hop.
     #[must_use]
     pub fn uses_pod_gateways(&self, family: Family) -> bool {
-        let is_default = self.next_hop == NextHopMode::PodGateway && self.routers.get(family).is_none();
+        let is_default = self.next_hop_mode == NextHopMode::PodGateway && self.routers.get(family).is_none();
         let overrides = || self.nodes.iter().filter(|node| node.next_hop.is_some());
         is_default || overrides().any(|node| self.next_hop_of(node, family) == NextHopKind::PodGateway)
     }

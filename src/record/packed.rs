@@ -280,7 +280,11 @@ mod tests {
             scope: RouteScope::Spread(Spread::of(gateway.parse().expect("an address"))),
             ..plain(destination, Some(gateway))
         };
-        let raw = Box::new(OpaqueRoute { parts: vec!["2 nexthops".into()], raw: "00ff".to_owned() });
+        let raw = Box::new(OpaqueRoute {
+            parts: vec!["2 nexthops".into()],
+            hops: Vec::new(),
+            raw: "00ff".to_owned(),
+        });
         vec![
             plain("10.0.0.0/8", None),
             spread("10.0.1.0/24", "10.0.1.1"),

@@ -68,6 +68,9 @@ pub struct Link {
     /// Its kind, such as `bridge` or `veth`; absent for a physical interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<Untrusted>,
+    /// Whether ARP and neighbor discovery are off on it (`IFF_NOARP`), although its link needs them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_arp: bool,
     /// The bridge, bond or VRF that it is a port of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub master: Option<Untrusted>,

@@ -129,6 +129,9 @@ pub struct OpaqueRoute {
     /// The names of these parts, such as `multipath`.
     #[serde(rename = "about")]
     pub parts: Vec<Untrusted>,
+    /// Its next hops, if it has several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hops: Vec<NextHop>,
     /// The whole route in the kernel's encoding, in hexadecimal.
     pub raw: String,
 }

@@ -21,6 +21,7 @@ mod dual_stack;
 mod egress;
 mod environment;
 mod examination;
+mod fates;
 #[cfg(feature = "fault-injection")]
 mod faults;
 mod findings;

@@ -134,6 +134,13 @@ fn configure(family: Family, dice: &mut Dice) -> String {
                 let device = dice.pick(&DEVICES);
                 format!("{prefix} via {} dev {device} advmss 1200", gateway(family, device, dice))
             }
+            _ if dice.one_in(6) => {
+                let mut hop = || {
+                    let device = dice.pick(&DEVICES);
+                    format!("nexthop via {} dev {device}", gateway(family, device, dice))
+                };
+                format!("{prefix} {} {}", hop(), hop())
+            }
             _ => {
                 let device = dice.pick(&DEVICES);
                 format!("{prefix} via {} dev {device}", gateway(family, device, dice))
@@ -147,6 +154,11 @@ fn configure(family: Family, dice: &mut Dice) -> String {
             rule.push_str(" not");
         }
         let mut selects = false;
+        // IPv6 looks up forwarded packets for user 0 of the machine, which a user namespace may not have.
+        if family == Family::V4 && dice.one_in(8) {
+            rule.push_str(dice.pick(&[" uidrange 0-0", " uidrange 1-4000000000"]));
+            selects = true;
+        }
         for (word, chance) in [("from", 2), ("to", 3)] {
             if dice.one_in(chance) {
                 let _ = write!(rule, " {word} {}", dice.pick(&prefixes(family)));

@@ -235,7 +235,7 @@ pub(super) fn global(path: &[&str]) -> ConfigKey {
 
 /// Returns whether `nextHop` of the cluster differs.
 pub(super) fn is_next_hop_changed(pairing: &NodePairing<'_>) -> bool {
-    let next_hop = |cluster: &Cluster| (cluster.next_hop, cluster.routers);
+    let next_hop = |cluster: &Cluster| (cluster.next_hop_mode, cluster.routers);
     pairing.old.map(next_hop) != Some(next_hop(pairing.new))
 }
 
