@@ -90,6 +90,10 @@ pub struct Paths<'a> {
     missing: Vec<Family>,
     /// Prefixes inside the cluster whose packets may take another way than all others.
     special: HashSet<IpNet>,
+    /// Their lengths in each family.
+    special_lengths: PerFamily<BTreeSet<u8>>,
+    /// Larger prefixes that contain one of them.
+    around_special: HashSet<IpNet>,
     /// The default routes, by which pods reach the outside. A node without one has no outside.
     outside: PerFamily<&'a Route>,
 }
@@ -134,7 +138,9 @@ impl<'a> Paths<'a> {
             pods.get(route.family()).is_some() && route.next.gateway.is_some() && route.next.device.is_some()
         };
         let others = routes.filter(|(route, _)| is_usable(route)).collect();
-        let (parts, own_parts, special) = (Vec::new(), Vec::new(), HashSet::new());
+        let (parts, own_parts) = (Vec::new(), Vec::new());
+        let (special, special_lengths, around_special) =
+            (HashSet::new(), PerFamily::default(), HashSet::new());
         let mut outside = PerFamily::default();
         for (family, prefix) in cluster.prefixes.iter().filter(|_| cluster.nat.masquerade) {
             // A route of its own makes the address stand for nothing else.
@@ -145,7 +151,18 @@ impl<'a> Paths<'a> {
                 *outside.get_mut(family) = default_route(family, foreign.clone());
             }
         }
-        let mut paths = Self { cluster, pods, others, parts, own_parts, missing, special, outside };
+        let mut paths = Self {
+            cluster,
+            pods,
+            others,
+            parts,
+            own_parts,
+            missing,
+            special,
+            special_lengths,
+            around_special,
+            outside,
+        };
         paths.add_foreign(index, foreign, host);
         paths
     }
@@ -177,10 +194,23 @@ impl<'a> Paths<'a> {
                 self.parts.push((*prefix, *at));
             }
         }
+        for prefix in &found {
+            let lengths = self.special_lengths.get_mut(Family::from(*prefix)).get_or_insert_default();
+            lengths.insert(prefix.prefix_len());
+            self.around_special.extend(ancestors(*prefix));
+        }
         self.special.extend(found);
-        // A special prefix inside a pod CIDR makes all of it special.
-        let inside: Vec<IpNet> = self.special.iter().flat_map(|prefix| ancestors(*prefix)).collect();
-        self.special.extend(inside.into_iter().filter(is_inside));
+    }
+
+    /// Returns `true` if packets to or from a part of `prefix` may take another way than those of all others.
+    fn is_special(&self, prefix: IpNet) -> bool {
+        let lengths = self.special_lengths.get(Family::from(prefix));
+        let mut around = lengths.into_iter().flat_map(|lengths| lengths.range(..=prefix.prefix_len()));
+        let is_special = |length: &u8| {
+            let around = IpNet::new(prefix.addr(), *length).map(|around| around.trunc());
+            around.is_ok_and(|around| self.special.contains(&around))
+        };
+        self.around_special.contains(&prefix) || around.any(is_special)
     }
 
     /// Iterates over the paths: for each other node and family, out and in, then to parts of their pods, then to parts of
@@ -254,9 +284,7 @@ impl<'a> Paths<'a> {
         let mut alike: PerFamily<[Rank; 2]> = PerFamily::default();
         let mut ranks = Vec::with_capacity(2 * self.others.len());
         for (route, node) in &self.others {
-            let is_special = !self.special.is_empty()
-                && (self.special.contains(&route.destination)
-                    || ancestors(route.destination).any(|prefix| self.special.contains(&prefix)));
+            let is_special = self.is_special(route.destination);
             let known = alike.get(route.family()).filter(|_| !is_special);
             if let Some(known) = known {
                 ranks.extend(known);
@@ -302,14 +330,14 @@ impl<'a> Paths<'a> {
     ///
     /// # Errors
     /// Returns the error of `ask`.
-    pub fn judge<E>(&self, mut ask: impl FnMut(&[Packet]) -> Result<Vec<Verdict>, E>) -> Result<Ledger, E> {
+    pub fn judge<E>(&self, mut ask: impl FnMut(&[&Packet]) -> Result<Vec<Verdict>, E>) -> Result<Ledger, E> {
         /// Enough to fill many requests, and few enough to take little memory.
         const AT_ONCE: usize = 16_384;
         let mut ranks = Vec::with_capacity(2 * self.others.len());
         let mut paths = self.iter().peekable();
         while paths.peek().is_some() {
             let some: Vec<Path> = paths.by_ref().take(AT_ONCE).collect();
-            let packets: Vec<Packet> = some.iter().map(|path| path.packet.clone()).collect();
+            let packets: Vec<&Packet> = some.iter().map(|path| &path.packet).collect();
             let verdicts = ask(&packets)?;
             ranks.extend(some.iter().zip(&verdicts).map(|(path, verdict)| path.rank(verdict)));
         }

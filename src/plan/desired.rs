@@ -50,13 +50,13 @@ impl Origin {
     /// Returns the location in the configuration, for a route of `family`.
     pub(super) fn path(self, cluster: &Cluster, family: Family) -> ConfigPath {
         let Self::Node(index) = self else { return ConfigPath::root().key("clusterPrefix") };
-        let node = ConfigPath::root().key("nodes").index(index);
+        let node = ConfigPath::root().known_key("nodes").index(index);
         let has_override = cluster.nodes[index].gateways.get(family).is_some();
-        match cluster.next_hop {
-            NextHopMode::NodeAddress => node.key("address"),
-            NextHopMode::PodGateway if has_override => node.key("gateway"),
-            NextHopMode::PodGateway => node.key("podCIDR"),
-        }
+        node.known_key(match cluster.next_hop {
+            NextHopMode::NodeAddress => "address",
+            NextHopMode::PodGateway if has_override => "gateway",
+            NextHopMode::PodGateway => "podCIDR",
+        })
     }
 }
 
@@ -123,8 +123,8 @@ pub fn desired(cluster: &Cluster, index: usize, saved: &OriginalSysctls) -> Resu
     let released = release(&mut state.sysctls, saved);
 
     routes.sort_by_key(|(route, _)| route.key());
-    let origins;
-    (state.routes, origins) = routes.into_iter().unzip();
+    let (routes, origins): (Vec<_>, _) = routes.into_iter().unzip();
+    state.routes = routes.into();
     let prefixes = cluster.prefixes.iter().map(|(_, prefix)| *prefix).collect();
     Ok(Desired { state, prefixes, released, origins })
 }

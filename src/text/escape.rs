@@ -97,7 +97,8 @@ pub fn push_printable(text: &mut String, character: char) {
 #[must_use]
 pub fn for_terminal(text: &str, styled: bool) -> Cow<'_, str> {
     let passes = |character| character == '\n' || !is_hidden(character);
-    if text.chars().all(passes) {
+    // Most text needs no tables of Unicode.
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')) || text.chars().all(passes) {
         return Cow::Borrowed(text);
     }
     let mut safe = String::with_capacity(text.len());
