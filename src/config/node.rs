@@ -85,7 +85,7 @@ impl Validator<'_> {
                 self.per_family(&cidrs, path, "pod CIDR", pod_cidr, |cidr| cidr.prefix().into());
         }
         self.cidrs_in_cluster(&draft, context);
-        let addresses_given = raw.address.is_some() || self.is_reported(&draft.path().key("address"));
+        let addresses_given = raw.address.is_some() || self.is_reported(|| draft.path().key("address"));
         let addresses_complete;
         (draft.addresses, addresses_complete) = self.addresses(raw.address.as_ref(), &draft, context);
         if !addresses_given || addresses_complete {

@@ -48,7 +48,7 @@ pub trait Forwarder {
     ///
     /// # Errors
     /// Returns an error if the node cannot be asked.
-    fn verdicts(&mut self, packets: &[&Packet]) -> Result<Vec<Verdict>, Error>;
+    fn verdicts(&mut self, packets: &[Packet]) -> Result<Vec<Verdict>, Error>;
 }
 
 /// A packet that reaches the node through an interface, without a mark and with the type of service 0.

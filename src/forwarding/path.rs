@@ -216,71 +216,101 @@ impl<'a> Paths<'a> {
     /// Iterates over the paths: for each other node and family, out and in, then to parts of their pods, then to parts of
     /// this node's, and then to the outside.
     pub fn iter(&self) -> impl Iterator<Item = Path> + '_ {
-        let outside = Family::ALL.into_iter().filter_map(|family| self.to_outside(family)).flatten();
-        self.between_pods().chain(outside)
+        self.legs().map(|leg| self.path(leg))
     }
 
     /// Iterates over the paths between pods.
     pub fn between_pods(&self) -> impl Iterator<Item = Path> + '_ {
-        let wholes = self.others.iter().flat_map(|(route, node)| self.whole(route, *node));
-        let parts = self.parts.iter().flat_map(|(part, at)| {
-            let (route, node) = self.others[*at];
-            let both = self.both(route, Some(node), pod_address(*part, None))?;
-            Some(both.map(|path| Path { part: Some(PodPart::Other(*part)), ..path }))
-        });
-        let own_parts = self.own_parts.iter().flat_map(|part| {
-            let family = Family::from(*part);
-            let (route, node) = self.others.iter().find(|(route, _)| route.family() == family)?;
-            let [mut out, mut back] = self.both(route, Some(*node), pod_address(route.destination, None))?;
-            (out.packet.source, back.packet.destination) =
-                (pod_address(*part, None), pod_address(*part, None));
-            Some([out, back].map(|path| Path { part: Some(PodPart::Own(*part)), is_of_all: true, ..path }))
-        });
-        wholes.flatten().chain(parts.flatten()).chain(own_parts.flatten())
+        self.whole_legs().chain(self.part_legs()).map(|leg| self.path(leg))
     }
 
-    /// The two paths that stand for all of another node's pods.
-    fn whole(&self, route: &Route, node: usize) -> Option<[Path; 2]> {
+    fn legs(&self) -> impl Iterator<Item = Leg<'_>> {
+        self.whole_legs().chain(self.other_legs())
+    }
+
+    /// The legs that stand for all pods of other nodes.
+    fn whole_legs(&self) -> impl Iterator<Item = Leg<'_>> {
+        self.others.iter().filter_map(|(route, node)| self.whole(route, *node)).flatten()
+    }
+
+    /// The legs after those that stand for all pods of other nodes.
+    fn other_legs(&self) -> impl Iterator<Item = Leg<'_>> {
+        let outside = Family::ALL.into_iter().filter_map(|family| self.to_outside(family)).flatten();
+        self.part_legs().chain(outside)
+    }
+
+    fn part_legs(&self) -> impl Iterator<Item = Leg<'_>> {
+        let parts = self.parts.iter().filter_map(|(part, at)| {
+            let (route, node) = self.others[*at];
+            let both = self.both(route, Some(node), pod_address(*part, None))?;
+            Some(both.map(|leg| Leg { part: Some(PodPart::Other(*part)), ..leg }))
+        });
+        let own_parts = self.own_parts.iter().filter_map(|part| {
+            let family = Family::from(*part);
+            let (route, node) = self.others.iter().find(|(route, _)| route.family() == family)?;
+            let [out, back] = self.both(route, Some(*node), pod_address(route.destination, None))?;
+            let of_part = |leg| Leg { part: Some(PodPart::Own(*part)), is_of_all: true, ..leg };
+            let own = pod_address(*part, None);
+            Some([of_part(Leg { source: own, ..out }), of_part(Leg { destination: own, ..back })])
+        });
+        parts.flatten().chain(own_parts.flatten())
+    }
+
+    /// The two legs that stand for all of another node's pods.
+    fn whole<'p>(&'p self, route: &'p Route, node: usize) -> Option<[Leg<'p>; 2]> {
         let gateway = self.cluster.nodes[node].pod_gateway(route.family());
         self.both(route, Some(node), pod_address(route.destination, gateway))
     }
 
-    /// The two paths between this node's pod and the outside. Replies from there reach the pod's address, because the
+    /// The two legs between this node's pod and the outside. Replies from there reach the pod's address, because the
     /// kernel restores it before it routes them.
-    fn to_outside(&self, family: Family) -> Option<[Path; 2]> {
+    fn to_outside(&self, family: Family) -> Option<[Leg<'_>; 2]> {
         let route = self.outside.get(family)?;
         self.both(route, None, outside_address(family))
     }
 
-    /// The two paths between this node's pod and `address` behind `route`, which is a pod of `node`, if any.
-    fn both(&self, route: &Route, node: Option<usize>, address: IpAddr) -> Option<[Path; 2]> {
+    /// The two legs between this node's pod and `address` behind `route`, which is a pod of `node`, if any.
+    fn both<'p>(&'p self, route: &'p Route, node: Option<usize>, address: IpAddr) -> Option<[Leg<'p>; 2]> {
         let pod = self.pods.get(route.family())?;
-        let device = route.next.device.clone()?;
-        let cluster = *self.cluster.prefixes.get(route.family())?;
-        let path = |direction, packet, expected| Path {
-            peer: node.map_or(Peer::Outside, |node| Peer::Node(self.cluster.nodes[node].name.clone())),
-            direction,
-            packet,
-            expected,
-            own: pod.cidr,
-            other: route.destination,
-            cluster,
-            table: route.table,
+        let device = route.next.device.as_ref()?;
+        let out = Leg {
+            route,
+            device,
+            node,
+            pod,
+            direction: Direction::Out,
+            source: pod.address,
+            destination: address,
             part: None,
             is_of_all: false,
         };
-        let out = Packet { source: pod.address, destination: address, input: pod.device.clone() };
-        let back = Packet { source: address, destination: pod.address, input: device.clone() };
-        Some([
-            path(Direction::Out, out, Hop { gateway: route.next.gateway, device }),
-            path(Direction::In, back, Hop { gateway: None, device: pod.device.clone() }),
-        ])
+        let back = Leg { direction: Direction::In, source: address, destination: pod.address, ..out };
+        Some([out, back])
+    }
+
+    fn path(&self, leg: Leg<'_>) -> Path {
+        let Leg { route, node, pod, direction, part, is_of_all, .. } = leg;
+        let Course { gateway, device, .. } = leg.course();
+        let family = route.family();
+        Path {
+            peer: node.map_or(Peer::Outside, |node| Peer::Node(self.cluster.nodes[node].name.clone())),
+            direction,
+            packet: leg.packet(),
+            expected: Hop { gateway, device: device.clone() },
+            own: pod.cidr,
+            other: route.destination,
+            cluster: self.cluster.prefixes.get(family).copied().unwrap_or(route.destination),
+            table: route.table,
+            part,
+            is_of_all,
+        }
     }
 
     /// Returns the ranks of the paths by a model of the node with all of their routes. Nodes whose packets nothing but
     /// their own routes can divert are all alike, so one of them is enough.
     #[must_use]
     pub fn rank_by(&self, model: &ForwardingModel<'_>) -> Ledger {
+        let rank = |leg: Leg<'_>| leg.course().rank(&model.trace(&leg.packet()).verdict);
         let mut alike: PerFamily<[Rank; 2]> = PerFamily::default();
         let mut ranks = Vec::with_capacity(2 * self.others.len());
         for (route, node) in &self.others {
@@ -290,23 +320,21 @@ impl<'a> Paths<'a> {
                 ranks.extend(known);
                 continue;
             }
-            let Some(paths) = self.whole(route, *node) else { continue };
-            let both = paths.map(|path| path.rank(&model.trace(&path.packet).verdict));
+            let Some(legs) = self.whole(route, *node) else { continue };
+            let both = legs.map(rank);
             if !is_special {
                 *alike.get_mut(route.family()) = Some(both);
             }
             ranks.extend(both);
         }
-        let rest = self.iter().skip(ranks.len());
-        let rest: Vec<Rank> = rest.map(|path| path.rank(&model.trace(&path.packet).verdict)).collect();
-        ranks.extend(rest);
+        ranks.extend(self.other_legs().map(rank));
         Ledger(ranks)
     }
 
     /// Returns `true` if there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.iter().next().is_none()
+        self.legs().next().is_none()
     }
 
     /// Returns the families for which no path can be judged, because the node has no pod interface.
@@ -330,19 +358,61 @@ impl<'a> Paths<'a> {
     ///
     /// # Errors
     /// Returns the error of `ask`.
-    pub fn judge<E>(&self, mut ask: impl FnMut(&[&Packet]) -> Result<Vec<Verdict>, E>) -> Result<Ledger, E> {
+    pub fn judge<E>(&self, mut ask: impl FnMut(&[Packet]) -> Result<Vec<Verdict>, E>) -> Result<Ledger, E> {
         /// Enough to fill many requests, and few enough to take little memory.
         const AT_ONCE: usize = 16_384;
         let mut ranks = Vec::with_capacity(2 * self.others.len());
-        let mut paths = self.iter().peekable();
-        while paths.peek().is_some() {
-            let some: Vec<Path> = paths.by_ref().take(AT_ONCE).collect();
-            let packets: Vec<&Packet> = some.iter().map(|path| &path.packet).collect();
+        let mut legs = self.legs().peekable();
+        while legs.peek().is_some() {
+            let some: Vec<Leg<'_>> = legs.by_ref().take(AT_ONCE).collect();
+            let packets: Vec<Packet> = some.iter().map(Leg::packet).collect();
             let verdicts = ask(&packets)?;
-            ranks.extend(some.iter().zip(&verdicts).map(|(path, verdict)| path.rank(verdict)));
+            ranks.extend(some.iter().zip(&verdicts).map(|(leg, verdict)| leg.course().rank(verdict)));
         }
         Ok(Ledger(ranks))
     }
+}
+
+/// A path without copies: a cluster has two for each other node, and almost all are only judged.
+#[derive(Debug, Clone, Copy)]
+struct Leg<'p> {
+    route: &'p Route,
+    /// The interface of the route.
+    device: &'p Untrusted,
+    /// The index of the other node; `None` for the outside.
+    node: Option<usize>,
+    pod: &'p Pod,
+    direction: Direction,
+    source: IpAddr,
+    destination: IpAddr,
+    part: Option<PodPart>,
+    is_of_all: bool,
+}
+
+impl<'p> Leg<'p> {
+    const fn course(&self) -> Course<'p> {
+        let (input, gateway, device) = match self.direction {
+            Direction::Out => (&self.pod.device, self.route.next.gateway, self.device),
+            Direction::In => (self.device, None, &self.pod.device),
+        };
+        Course { is_outside: self.node.is_none(), direction: self.direction, input, gateway, device }
+    }
+
+    fn packet(&self) -> Packet {
+        let Course { input, .. } = self.course();
+        Packet { source: self.source, destination: self.destination, input: input.clone() }
+    }
+}
+
+/// Where a packet comes from and should go.
+struct Course<'a> {
+    /// Whether the other end is outside the cluster.
+    is_outside: bool,
+    direction: Direction,
+    /// The interface that it comes in through.
+    input: &'a Untrusted,
+    gateway: Option<IpAddr>,
+    device: &'a Untrusted,
 }
 
 impl Path {
@@ -358,11 +428,26 @@ impl Path {
     /// Returns how good a verdict about the packet is.
     #[must_use]
     pub fn rank(&self, verdict: &Verdict) -> Rank {
+        let course = Course {
+            is_outside: self.peer == Peer::Outside,
+            direction: self.direction,
+            input: &self.packet.input,
+            gateway: self.expected.gateway,
+            device: &self.expected.device,
+        };
+        course.rank(verdict)
+    }
+}
+
+impl Course<'_> {
+    fn rank(&self, verdict: &Verdict) -> Rank {
+        let is_expected = |hop: &Hop| hop.gateway == self.gateway && hop.device == *self.device;
         match verdict {
-            Verdict::Forwarded { hops, .. } if hops.len() == 1 && hops[0] == self.expected => Rank::Planned,
+            Verdict::Forwarded { hops, .. } if hops.len() == 1 && is_expected(&hops[0]) => Rank::Planned,
             Verdict::Forwarded { hops, .. }
-                if (&self.peer, self.direction) == (&Peer::Outside, Direction::Out)
-                    && hops.iter().all(|hop| hop.device != self.packet.input) =>
+                if self.is_outside
+                    && self.direction == Direction::Out
+                    && hops.iter().all(|hop| hop.device != *self.input) =>
             {
                 Rank::Planned
             }
@@ -370,8 +455,7 @@ impl Path {
             // node's pods.
             Verdict::Forwarded { hops, .. }
                 if hops.iter().any(|hop| {
-                    hop.device == self.packet.input
-                        || (self.direction == Direction::In && hop.gateway.is_some())
+                    hop.device == *self.input || (self.direction == Direction::In && hop.gateway.is_some())
                 }) =>
             {
                 Rank::Lost

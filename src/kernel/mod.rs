@@ -112,7 +112,7 @@ fn read(
 }
 
 impl Forwarder for LiveNode {
-    fn verdicts(&mut self, packets: &[&Packet]) -> Result<Vec<Verdict>, Error> {
+    fn verdicts(&mut self, packets: &[Packet]) -> Result<Vec<Verdict>, Error> {
         verdict::verdicts(packets)
     }
 }

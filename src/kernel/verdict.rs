@@ -40,7 +40,7 @@ const MIN_PER_THREAD: usize = 512;
 ///
 /// # Errors
 /// Returns an error if the kernel does not answer.
-pub fn verdicts(packets: &[&Packet]) -> Result<Vec<Verdict>, Error> {
+pub fn verdicts(packets: &[Packet]) -> Result<Vec<Verdict>, Error> {
     if packets.is_empty() {
         return Ok(Vec::new());
     }
@@ -66,12 +66,12 @@ pub fn verdicts(packets: &[&Packet]) -> Result<Vec<Verdict>, Error> {
 /// Asks on another thread, which is in the network namespace of this one.
 fn spawn<'scope>(
     scope: &'scope Scope<'scope, '_>,
-    packets: &'scope [&Packet],
+    packets: &'scope [Packet],
 ) -> io::Result<ScopedJoinHandle<'scope, Result<Vec<Verdict>, Error>>> {
     thread::Builder::new().name("verdicts".to_owned()).spawn_scoped(scope, || ask(packets))
 }
 
-fn ask(packets: &[&Packet]) -> Result<Vec<Verdict>, Error> {
+fn ask(packets: &[Packet]) -> Result<Vec<Verdict>, Error> {
     let mut socket = open_route_socket()?;
     let links = Links::read(&mut socket).map_err(|error| unreadable("the interfaces", &error))?;
     let cannot =
@@ -95,7 +95,7 @@ fn ask(packets: &[&Packet]) -> Result<Vec<Verdict>, Error> {
     };
     socket.ask(&mut requests, &mut verdict).map_err(cannot)?;
     let is_v6 = |packet: &Packet| packet.destination.is_ipv6();
-    if packets.iter().any(|packet| is_v6(packet)) && !forwards_v6() {
+    if packets.iter().any(is_v6) && !forwards_v6() {
         // The kernel decides this only when it forwards a packet.
         let packets = packets.iter().zip(&mut verdicts);
         for (packet, verdict) in packets.filter(|(packet, _)| is_v6(packet)) {

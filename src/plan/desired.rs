@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{
-        Cluster, ConfigPath, Family, InterfaceName, NatSource, NextHopMode, Node, OperatingSystem, SysctlKey,
+        Cluster, ConfigPath, Family, InterfaceName, NatSource, NextHopMode, Node, OperatingSystem,
+        RouteOptions, SysctlKey,
     },
     state::{
         BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatRule, NatTable, NextHop,
@@ -137,8 +138,8 @@ pub fn desired_routes(cluster: &Cluster, index: usize, is_wanted: impl Fn(&Route
     if node.os != OperatingSystem::Linux {
         return Vec::new();
     }
-    let others = routes(cluster, cluster.egress_interface_of(node))
-        .filter(|(route, origin)| *origin != Origin::Node(index) && is_wanted(&route.key()));
+    let others = routes_at(cluster, cluster.egress_interface_of(node), &is_wanted)
+        .filter(|(_, origin)| *origin != Origin::Node(index));
     let mut routes: Vec<_> = others.map(|(route, _)| route).collect();
     routes.sort_by_key(Route::key);
     routes
@@ -197,19 +198,36 @@ pub(super) fn routes<'a>(
     cluster: &'a Cluster,
     device: Option<&'a InterfaceName>,
 ) -> impl Iterator<Item = (Route, Origin)> + 'a {
+    routes_at(cluster, device, &|_| true)
+}
+
+/// Iterates over the same routes, as far as their keys are wanted. The others cost little.
+pub(super) fn routes_at<'a>(
+    cluster: &'a Cluster,
+    device: Option<&'a InterfaceName>,
+    is_wanted: &'a impl Fn(&RouteKey) -> bool,
+) -> impl Iterator<Item = (Route, Origin)> + 'a {
     // All routes share the name.
     let device: Option<Untrusted> = device.map(|name| name.as_str().into());
+    let is_wanted = move |prefix: IpNet| is_wanted(&key(cluster, prefix));
     cluster.prefixes.iter().flat_map(move |(family, prefix)| {
-        let on_link = (cluster.next_hop == NextHopMode::PodGateway)
+        let on_link = (cluster.next_hop == NextHopMode::PodGateway && is_wanted(*prefix))
             .then(|| (route(cluster, device.clone(), *prefix, None), Origin::ClusterPrefix));
         let device = device.clone();
         let nodes = cluster.nodes.iter().enumerate().filter_map(move |(number, node)| {
-            let cidr = node.pod_cidrs.get(family)?;
-            let gateway = next_hop(cluster, node, family)?;
-            Some((route(cluster, device.clone(), cidr.prefix(), Some(gateway)), Origin::Node(number)))
+            let prefix = node.pod_cidrs.get(family)?.prefix();
+            let gateway = is_wanted(prefix).then(|| next_hop(cluster, node, family)).flatten()?;
+            Some((route(cluster, device.clone(), prefix, Some(gateway)), Origin::Node(number)))
         });
         on_link.into_iter().chain(nodes)
     })
+}
+
+/// Returns the key of the route to `destination`.
+fn key(cluster: &Cluster, destination: IpNet) -> RouteKey {
+    let RouteOptions { table, metric, .. } = cluster.routes;
+    let is_default = metric == 0 && Family::from(destination) == Family::V6;
+    RouteKey { table, destination, tos: 0, metric: if is_default { IPV6_DEFAULT_METRIC } else { metric } }
 }
 
 /// Returns the configured sysctls: the forwarding switches that the cluster prefixes imply, and those listed in the
@@ -249,7 +267,7 @@ fn route(cluster: &Cluster, device: Option<Untrusted>, destination: IpNet, gatew
         destination,
         table: options.table,
         tos: None,
-        metric: if is_v6 && options.metric == 0 { IPV6_DEFAULT_METRIC } else { options.metric },
+        metric: key(cluster, destination).metric,
         protocol: protocol::HOSTGW,
         scope,
         kind: RouteType::Unicast,

@@ -242,6 +242,28 @@ pub fn removed_routes(plan: &Plan) -> usize {
     routes.filter(|route| is_owned(&route.before) && !is_owned(&route.after)).count()
 }
 
+/// The keys of the routes that a plan changes. Every route of a cluster is looked up, so a few of them are not hashed.
+#[derive(Debug)]
+pub enum ChangedKeys {
+    /// At most [`Self::FEW`].
+    Few(Vec<RouteKey>),
+    /// More.
+    Many(HashSet<RouteKey>),
+}
+
+impl ChangedKeys {
+    const FEW: usize = 8;
+
+    /// Returns `true` if the route changes.
+    #[must_use]
+    pub fn contains(&self, key: &RouteKey) -> bool {
+        match self {
+            Self::Few(keys) => keys.contains(key),
+            Self::Many(keys) => keys.contains(key),
+        }
+    }
+}
+
 impl Plan {
     /// Marks the conflicts in which one of the `last` routes, those that were last applied, was replaced.
     pub fn mark_replaced(&mut self, last: &[Route]) {
@@ -255,8 +277,10 @@ impl Plan {
 
     /// Returns the keys of the routes that change.
     #[must_use]
-    pub fn route_keys(&self) -> HashSet<RouteKey> {
-        self.changes.iter().filter_map(Change::as_route).map(|change| change.key).collect()
+    pub fn route_keys(&self) -> ChangedKeys {
+        let keys = || self.changes.iter().filter_map(Change::as_route).map(|change| change.key);
+        let few: Vec<RouteKey> = keys().take(ChangedKeys::FEW + 1).collect();
+        if few.len() > ChangedKeys::FEW { ChangedKeys::Many(keys().collect()) } else { ChangedKeys::Few(few) }
     }
 
     /// Returns `true` if there is nothing to do, as far as the live state could be read.

@@ -115,7 +115,7 @@ impl Observe for ModelNode {
 
 /// It forwards all packets as its routes say.
 impl Forwarder for ModelNode {
-    fn verdicts(&mut self, packets: &[&Packet]) -> Result<Vec<Verdict>, Error> {
+    fn verdicts(&mut self, packets: &[Packet]) -> Result<Vec<Verdict>, Error> {
         let host = Host::default();
         let model = ForwardingModel::of(&self.state, &host);
         Ok(packets.iter().map(|packet| model.trace(packet).verdict).collect())

@@ -258,7 +258,7 @@ fn compare(seed: u64) {
         }
     }
     // Twice, which is enough for several threads.
-    let asked: Vec<&Packet> = packets.iter().chain(&packets).collect();
+    let asked: Vec<Packet> = packets.iter().chain(&packets).cloned().collect();
     assert!(asked.len() >= 2 * MIN_PER_THREAD);
     let answers = verdicts(&asked).expect("answers");
     let (verdicts, again) = answers.split_at(packets.len());
