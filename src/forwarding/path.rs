@@ -360,7 +360,7 @@ impl<'a> Paths<'a> {
     /// Returns the error of `ask`.
     pub fn judge<E>(&self, mut ask: impl FnMut(&[Packet]) -> Result<Vec<Verdict>, E>) -> Result<Ledger, E> {
         /// Enough to fill many requests, and few enough to take little memory.
-        const AT_ONCE: usize = 16_384;
+        const AT_ONCE: usize = 8_192;
         let mut ranks = Vec::with_capacity(2 * self.others.len());
         let mut legs = self.legs().peekable();
         while legs.peek().is_some() {
