@@ -13,7 +13,7 @@ use crate::{
         SysctlValues, Touched, TransactionProgress, foreign, plan,
     },
     record::{Command, LastApplied, Pending, Record, TransactionMeta},
-    state::{self, NatObject, NatTable, State, Tables, Unknown},
+    state::{self, NatObject, NatTable, RouteList, State, Tables, Unknown},
 };
 
 use super::{Backend, BaselineCheck, CommitError, Interrupt, Order, StateDir, checks::repeat_baseline};
@@ -318,7 +318,7 @@ fn last_applied(request: &Request, record: &Record) -> LastApplied {
                 let State { routes, nat, sysctls, unknown } = request.desired;
                 // The configuration gives the routes again.
                 let gives_routes = request.configuration.is_some() && !request.is_adapted;
-                let routes = if gives_routes { Vec::new() } else { routes.clone() };
+                let routes = if gives_routes { RouteList::default() } else { routes.clone() };
                 let mut state =
                     State { routes, nat: nat.clone(), sysctls: sysctls.clone(), unknown: unknown.clone() };
                 state.sysctls.retain(|key, _| !request.released.contains(key));
@@ -704,7 +704,7 @@ fn unrestored_sysctls(dir: &StateDir, record: &Record, left: &Plan) -> Result<Or
 /// Removes the managed routes from the key of a route that cannot be restored.
 fn remove_managed(change: &Change) -> Option<Change> {
     let Change::Route(change) = change else { return None };
-    let after: Vec<_> = change.before.iter().filter(|route| !route.is_owned()).cloned().collect();
+    let after: RouteList = change.before.iter().filter(|route| !route.is_owned()).cloned().collect();
     (after != change.before).then(|| Change::Route(RouteChange { after, ..change.clone() }))
 }
 

@@ -94,7 +94,7 @@ impl Validator<'_> {
             }
         }
         self.cidrs_in_cluster(&draft, context);
-        let addresses_given = raw.address.is_some() || self.is_reported(&draft.path().key("address"));
+        let addresses_given = raw.address.is_some() || self.is_reported(|| draft.path().key("address"));
         let addresses_complete;
         (draft.addresses, addresses_complete) = self.addresses(raw.address.as_ref(), &draft, context);
         draft.has_address = addresses_given;

@@ -243,7 +243,7 @@ impl Validator<'_> {
             draft.os == Some(OperatingSystem::Linux)
                 && !draft.has_egress_interface
                 && !draft.has_address
-                && !self.is_reported(&draft.path().key("egressInterface"))
+                && !self.is_reported(|| draft.path().key("egressInterface"))
         };
         let mut lacking = drafts.iter().filter(lacking);
         let Some(first) = lacking.next() else { return };
@@ -368,7 +368,7 @@ impl Validator<'_> {
             let key: SysctlKey = match text.parse() {
                 Ok(key) => key,
                 // A key whose value is a mapping is only the first part of a key, and was already reported.
-                Err(_) if self.is_reported(&path.key(text.as_str())) => continue,
+                Err(_) if self.is_reported(|| path.key(text.as_str())) => continue,
                 Err(why) => {
                     self.report(Problem::new(
                         Rule::InvalidSysctl,

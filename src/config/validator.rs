@@ -88,8 +88,9 @@ impl Validator<'_> {
         }
     }
 
-    pub fn is_reported(&self, path: &ConfigPath) -> bool {
-        self.reported.contains(path)
+    /// `path` is only called if anything was reported, so that a valid file does not pay for it.
+    pub fn is_reported(&self, path: impl FnOnce() -> ConfigPath) -> bool {
+        !self.reported.is_empty() && self.reported.contains(&path())
     }
 
     /// Parses one value or a list of values, at most one per address family. Also returns whether all were valid.

@@ -96,7 +96,8 @@ impl<'a> Found<'a> {
             (Some((refusal, _)), _) => Verdict::Refused(*refusal),
             (None, Some(route)) if route.kind.is_local() => Verdict::Local,
             (None, Some(route)) => {
-                Verdict::Forwarded { length: route.destination.prefix_len(), hops: hops(route) }
+                let hops = hops(route).map(|(gateway, device)| Hop { gateway, device: device.clone() });
+                Verdict::Forwarded { length: route.destination.prefix_len(), hops: hops.collect() }
             }
             (None, None) => Verdict::Refused(Refusal::NoRoute),
         };
@@ -435,16 +436,16 @@ pub fn interface_key(family: Family, device: &str, name: &str) -> Option<SysctlK
 }
 
 /// Returns the next hops of a route, of which the kernel uses one. Empty if they are unknown.
-pub(super) fn hops(route: &Route) -> Vec<Hop> {
+pub(super) fn hops(route: &Route) -> impl Iterator<Item = (Option<IpAddr>, &Untrusted)> {
     let several = route.opaque.iter().flat_map(|opaque| &opaque.hops);
     let hops = several.chain([&route.next]);
-    hops.filter_map(|hop| Some(Hop { gateway: hop.gateway, device: hop.device.clone()? })).collect()
+    hops.filter_map(|hop| Some((hop.gateway, hop.device.as_ref()?)))
 }
 
 /// Whether a next hop of a route is behind this interface. An unknown one may be.
 fn leads_through(route: &Route, device: &Untrusted) -> bool {
-    let hops = hops(route);
-    hops.is_empty() && route.kind == RouteType::Unicast || hops.iter().any(|hop| hop.device == *device)
+    let mut hops = hops(route).peekable();
+    hops.peek().is_none() && route.kind == RouteType::Unicast || hops.any(|(_, hop)| hop == device)
 }
 
 /// The sources of packets that an IPv6 route is for, which its other fields cannot express.

@@ -90,6 +90,10 @@ pub struct Paths<'a> {
     missing: Vec<Family>,
     /// Prefixes inside the cluster whose packets may take another way than all others.
     special: HashSet<IpNet>,
+    /// Their lengths in each family.
+    special_lengths: PerFamily<BTreeSet<u8>>,
+    /// Larger prefixes that contain one of them.
+    around_special: HashSet<IpNet>,
     /// The default routes, by which pods reach the outside. A node without one has no outside.
     outside: PerFamily<&'a Route>,
 }
@@ -134,7 +138,9 @@ impl<'a> Paths<'a> {
             pods.get(route.family()).is_some() && route.next.gateway.is_some() && route.next.device.is_some()
         };
         let others = routes.filter(|(route, _)| is_usable(route)).collect();
-        let (parts, own_parts, special) = (Vec::new(), Vec::new(), HashSet::new());
+        let (parts, own_parts) = (Vec::new(), Vec::new());
+        let (special, special_lengths, around_special) =
+            (HashSet::new(), PerFamily::default(), HashSet::new());
         let mut outside = PerFamily::default();
         for (family, prefix) in cluster.prefixes.iter().filter(|_| cluster.nat.masquerade) {
             // A route of its own makes the address stand for nothing else.
@@ -145,7 +151,18 @@ impl<'a> Paths<'a> {
                 *outside.get_mut(family) = default_route(family, foreign.clone());
             }
         }
-        let mut paths = Self { cluster, pods, others, parts, own_parts, missing, special, outside };
+        let mut paths = Self {
+            cluster,
+            pods,
+            others,
+            parts,
+            own_parts,
+            missing,
+            special,
+            special_lengths,
+            around_special,
+            outside,
+        };
         paths.add_foreign(index, foreign, host);
         paths
     }
@@ -183,132 +200,182 @@ impl<'a> Paths<'a> {
                 self.parts.push((*prefix, *at));
             }
         }
+        for prefix in &found {
+            let lengths = self.special_lengths.get_mut(Family::from(*prefix)).get_or_insert_default();
+            lengths.insert(prefix.prefix_len());
+            self.around_special.extend(ancestors(*prefix));
+        }
         self.special.extend(found);
-        // A special prefix inside a pod CIDR makes all of it special.
-        let inside: Vec<IpNet> = self.special.iter().flat_map(|prefix| ancestors(*prefix)).collect();
-        self.special.extend(inside.into_iter().filter(is_inside));
+    }
+
+    /// Returns `true` if packets to or from a part of `prefix` may take another way than those of all others.
+    fn is_special(&self, prefix: IpNet) -> bool {
+        let lengths = self.special_lengths.get(Family::from(prefix));
+        let mut around = lengths.into_iter().flat_map(|lengths| lengths.range(..=prefix.prefix_len()));
+        let is_special = |length: &u8| {
+            let around = IpNet::new(prefix.addr(), *length).map(|around| around.trunc());
+            around.is_ok_and(|around| self.special.contains(&around))
+        };
+        self.around_special.contains(&prefix) || around.any(is_special)
     }
 
     /// Iterates over the paths: for each other node and family, out and in, then to parts of their pods, then to parts of
     /// this node's, and then to the outside.
     pub fn iter(&self) -> impl Iterator<Item = Path> + '_ {
-        self.between_pods().chain(self.with_outside())
+        self.legs().map(|leg| self.path(leg))
     }
 
     /// Iterates over the paths between this node's pods and the outside.
     pub fn with_outside(&self) -> impl Iterator<Item = Path> + '_ {
-        Family::ALL.into_iter().flat_map(|family| self.to_outside(family))
+        self.outside_legs().map(|leg| self.path(leg))
     }
 
     /// Iterates over the next hops of the default routes.
     pub fn gateways(&self) -> impl Iterator<Item = Hop> + '_ {
-        self.outside.iter().flat_map(|(_, route)| hops(route))
+        let hops = self.outside.iter().flat_map(|(_, route)| hops(route));
+        hops.map(|(gateway, device)| Hop { gateway, device: device.clone() })
     }
 
     /// Iterates over the paths between pods.
     pub fn between_pods(&self) -> impl Iterator<Item = Path> + '_ {
-        let wholes = self.others.iter().flat_map(|(route, node)| self.whole(route, *node));
-        let parts = self.parts.iter().flat_map(|(part, at)| {
-            let (route, node) = self.others[*at];
-            let both = self.both(route, Some(node), pod_address(*part, None))?;
-            Some(both.map(|path| Path { part: Some(PodPart::Other(*part)), ..path }))
-        });
-        let own_parts = self.own_parts.iter().flat_map(|(part, address)| {
-            let family = Family::from(*part);
-            let (route, node) = self.others.iter().find(|(route, _)| route.family() == family)?;
-            let [mut out, mut back] = self.both(route, Some(*node), pod_address(route.destination, None))?;
-            (out.packet.source, back.packet.destination) = (*address, *address);
-            Some([out, back].map(|path| Path { part: Some(PodPart::Own(*part)), is_of_all: true, ..path }))
-        });
-        wholes.flatten().chain(parts.flatten()).chain(own_parts.flatten())
+        self.whole_legs().chain(self.part_legs()).map(|leg| self.path(leg))
     }
 
-    /// The two paths that stand for all of another node's pods.
-    fn whole(&self, route: &Route, node: usize) -> Option<[Path; 2]> {
+    fn legs(&self) -> impl Iterator<Item = Leg<'_>> {
+        self.whole_legs().chain(self.other_legs())
+    }
+
+    /// The legs that stand for all pods of other nodes.
+    fn whole_legs(&self) -> impl Iterator<Item = Leg<'_>> {
+        self.others.iter().filter_map(|(route, node)| self.whole(route, *node)).flatten()
+    }
+
+    /// The legs after those that stand for all pods of other nodes.
+    fn other_legs(&self) -> impl Iterator<Item = Leg<'_>> {
+        self.part_legs().chain(self.outside_legs())
+    }
+
+    fn outside_legs(&self) -> impl Iterator<Item = Leg<'_>> {
+        Family::ALL.into_iter().flat_map(|family| self.to_outside(family))
+    }
+
+    fn part_legs(&self) -> impl Iterator<Item = Leg<'_>> {
+        let parts = self.parts.iter().filter_map(|(part, at)| {
+            let (route, node) = self.others[*at];
+            let both = self.both(route, Some(node), pod_address(*part, None))?;
+            Some(both.map(|leg| Leg { part: Some(PodPart::Other(*part)), ..leg }))
+        });
+        let own_parts = self.own_parts.iter().filter_map(|(part, own)| {
+            let family = Family::from(*part);
+            let (route, node) = self.others.iter().find(|(route, _)| route.family() == family)?;
+            let [out, back] = self.both(route, Some(*node), pod_address(route.destination, None))?;
+            let of_part = |leg| Leg { part: Some(PodPart::Own(*part)), is_of_all: true, ..leg };
+            Some([of_part(Leg { source: *own, ..out }), of_part(Leg { destination: *own, ..back })])
+        });
+        parts.flatten().chain(own_parts.flatten())
+    }
+
+    /// The two legs that stand for all of another node's pods.
+    fn whole<'p>(&'p self, route: &'p Route, node: usize) -> Option<[Leg<'p>; 2]> {
         let gateway = self.cluster.nodes[node].pod_gateway(route.family());
         self.both(route, Some(node), pod_address(route.destination, gateway))
     }
 
-    /// The two paths between this node's pod and the outside. Replies from there reach the pod's address, because the
+    /// The two legs between this node's pod and the outside. Replies from there reach the pod's address, because the
     /// kernel restores it before it routes them.
-    fn to_outside(&self, family: Family) -> Vec<Path> {
-        let route = self.outside.get(family);
-        let hops = route.into_iter().flat_map(|route| hops(route).into_iter().map(move |hop| (route, hop)));
-        let mut paths: Vec<Path> = Vec::new();
-        for (route, hop) in hops {
-            for path in self.along(route, hop, None, outside_address(family)).into_iter().flatten() {
+    fn to_outside(&self, family: Family) -> Vec<Leg<'_>> {
+        let mut legs: Vec<Leg<'_>> = Vec::new();
+        let Some(route) = self.outside.get(family) else { return legs };
+        for (gateway, device) in hops(route) {
+            for leg in self.along(route, gateway, device, None, outside_address(family)).into_iter().flatten()
+            {
                 // All next hops of a route have the way out in common, and those of an interface the way back.
-                if !paths.iter().any(|known| known.packet == path.packet) {
-                    paths.push(path);
+                if !legs.iter().any(|known| known.is_same_packet(&leg)) {
+                    legs.push(leg);
                 }
             }
         }
-        paths
+        legs
     }
 
-    /// The two paths between this node's pod and `address` behind `route`, which is a pod of `node`, if any.
-    fn both(&self, route: &Route, node: Option<usize>, address: IpAddr) -> Option<[Path; 2]> {
-        let hop = Hop { gateway: route.next.gateway, device: route.next.device.clone()? };
-        self.along(route, hop, node, address)
+    /// The two legs between this node's pod and `address` behind `route`, which is a pod of `node`, if any.
+    fn both<'p>(&'p self, route: &'p Route, node: Option<usize>, address: IpAddr) -> Option<[Leg<'p>; 2]> {
+        self.along(route, route.next.gateway, route.next.device.as_ref()?, node, address)
     }
 
     /// The same with one of the next hops of `route`.
-    fn along(&self, route: &Route, hop: Hop, node: Option<usize>, address: IpAddr) -> Option<[Path; 2]> {
+    fn along<'p>(
+        &'p self,
+        route: &'p Route,
+        gateway: Option<IpAddr>,
+        device: &'p Untrusted,
+        node: Option<usize>,
+        address: IpAddr,
+    ) -> Option<[Leg<'p>; 2]> {
         let pod = self.pods.get(route.family())?;
-        let device = hop.device.clone();
-        let cluster = *self.cluster.prefixes.get(route.family())?;
-        let path = |direction, packet, expected| Path {
-            peer: node.map_or(Peer::Outside, |node| Peer::Node(self.cluster.nodes[node].name.clone())),
-            direction,
-            packet,
-            expected,
-            own: pod.cidr,
-            other: route.destination,
-            cluster,
-            table: route.table,
+        let out = Leg {
+            route,
+            gateway,
+            device,
+            node,
+            pod,
+            direction: Direction::Out,
+            source: pod.address,
+            destination: address,
             part: None,
             is_of_all: false,
         };
-        let out = Packet { source: pod.address, destination: address, input: pod.device.clone() };
-        let back = Packet { source: address, destination: pod.address, input: device };
-        Some([
-            path(Direction::Out, out, hop),
-            path(Direction::In, back, Hop { gateway: None, device: pod.device.clone() }),
-        ])
+        let back = Leg { direction: Direction::In, source: address, destination: pod.address, ..out };
+        Some([out, back])
+    }
+
+    fn path(&self, leg: Leg<'_>) -> Path {
+        let Leg { route, node, pod, direction, part, is_of_all, .. } = leg;
+        let Course { gateway, device, .. } = leg.course();
+        let family = route.family();
+        Path {
+            peer: node.map_or(Peer::Outside, |node| Peer::Node(self.cluster.nodes[node].name.clone())),
+            direction,
+            packet: leg.packet(),
+            expected: Hop { gateway, device: device.clone() },
+            own: pod.cidr,
+            other: route.destination,
+            cluster: self.cluster.prefixes.get(family).copied().unwrap_or(route.destination),
+            table: route.table,
+            part,
+            is_of_all,
+        }
     }
 
     /// Returns the ranks of the paths by a model of the node with all of their routes. Nodes whose packets nothing but
     /// their own routes can divert are all alike, so one of them is enough.
     #[must_use]
     pub fn rank_by(&self, model: &ForwardingModel<'_>) -> Ledger {
+        let rank = |leg: Leg<'_>| leg.course().rank(&model.trace(&leg.packet()).verdict);
         let mut alike: PerFamily<[Rank; 2]> = PerFamily::default();
         let mut ranks = Vec::with_capacity(2 * self.others.len());
         for (route, node) in &self.others {
-            let is_special = !self.special.is_empty()
-                && (self.special.contains(&route.destination)
-                    || ancestors(route.destination).any(|prefix| self.special.contains(&prefix)));
+            let is_special = self.is_special(route.destination);
             let known = alike.get(route.family()).filter(|_| !is_special);
             if let Some(known) = known {
                 ranks.extend(known);
                 continue;
             }
-            let Some(paths) = self.whole(route, *node) else { continue };
-            let both = paths.map(|path| path.rank(&model.trace(&path.packet).verdict));
+            let Some(legs) = self.whole(route, *node) else { continue };
+            let both = legs.map(rank);
             if !is_special {
                 *alike.get_mut(route.family()) = Some(both);
             }
             ranks.extend(both);
         }
-        let rest = self.iter().skip(ranks.len());
-        let rest: Vec<Rank> = rest.map(|path| path.rank(&model.trace(&path.packet).verdict)).collect();
-        ranks.extend(rest);
+        ranks.extend(self.other_legs().map(rank));
         Ledger(ranks)
     }
 
     /// Returns `true` if there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.iter().next().is_none()
+        self.legs().next().is_none()
     }
 
     /// Returns the families for which no path can be judged, because the node has no pod interface.
@@ -334,17 +401,65 @@ impl<'a> Paths<'a> {
     /// Returns the error of `ask`.
     pub fn judge<E>(&self, mut ask: impl FnMut(&[Packet]) -> Result<Vec<Verdict>, E>) -> Result<Ledger, E> {
         /// Enough to fill many requests, and few enough to take little memory.
-        const AT_ONCE: usize = 16_384;
+        const AT_ONCE: usize = 8_192;
         let mut ranks = Vec::with_capacity(2 * self.others.len());
-        let mut paths = self.iter().peekable();
-        while paths.peek().is_some() {
-            let some: Vec<Path> = paths.by_ref().take(AT_ONCE).collect();
-            let packets: Vec<Packet> = some.iter().map(|path| path.packet.clone()).collect();
+        let mut legs = self.legs().peekable();
+        while legs.peek().is_some() {
+            let some: Vec<Leg<'_>> = legs.by_ref().take(AT_ONCE).collect();
+            let packets: Vec<Packet> = some.iter().map(Leg::packet).collect();
             let verdicts = ask(&packets)?;
-            ranks.extend(some.iter().zip(&verdicts).map(|(path, verdict)| path.rank(verdict)));
+            ranks.extend(some.iter().zip(&verdicts).map(|(leg, verdict)| leg.course().rank(verdict)));
         }
         Ok(Ledger(ranks))
     }
+}
+
+/// A path without copies: a cluster has two for each other node, and almost all are only judged.
+#[derive(Debug, Clone, Copy)]
+struct Leg<'p> {
+    route: &'p Route,
+    /// The next hop of the route, or one of them.
+    gateway: Option<IpAddr>,
+    device: &'p Untrusted,
+    /// The index of the other node; `None` for the outside.
+    node: Option<usize>,
+    pod: &'p Pod,
+    direction: Direction,
+    source: IpAddr,
+    destination: IpAddr,
+    part: Option<PodPart>,
+    is_of_all: bool,
+}
+
+impl<'p> Leg<'p> {
+    const fn course(&self) -> Course<'p> {
+        let (input, gateway, device) = match self.direction {
+            Direction::Out => (&self.pod.device, self.gateway, self.device),
+            Direction::In => (self.device, None, &self.pod.device),
+        };
+        Course { is_outside: self.node.is_none(), direction: self.direction, input, gateway, device }
+    }
+
+    fn is_same_packet(&self, other: &Self) -> bool {
+        let packet = |leg: &Self| (leg.source, leg.destination, leg.course().input);
+        packet(self) == packet(other)
+    }
+
+    fn packet(&self) -> Packet {
+        let Course { input, .. } = self.course();
+        Packet { source: self.source, destination: self.destination, input: input.clone() }
+    }
+}
+
+/// Where a packet comes from and should go.
+struct Course<'a> {
+    /// Whether the other end is outside the cluster.
+    is_outside: bool,
+    direction: Direction,
+    /// The interface that it comes in through.
+    input: &'a Untrusted,
+    gateway: Option<IpAddr>,
+    device: &'a Untrusted,
 }
 
 impl Path {
@@ -360,11 +475,26 @@ impl Path {
     /// Returns how good a verdict about the packet is.
     #[must_use]
     pub fn rank(&self, verdict: &Verdict) -> Rank {
+        let course = Course {
+            is_outside: self.peer == Peer::Outside,
+            direction: self.direction,
+            input: &self.packet.input,
+            gateway: self.expected.gateway,
+            device: &self.expected.device,
+        };
+        course.rank(verdict)
+    }
+}
+
+impl Course<'_> {
+    fn rank(&self, verdict: &Verdict) -> Rank {
+        let is_expected = |hop: &Hop| hop.gateway == self.gateway && hop.device == *self.device;
         match verdict {
-            Verdict::Forwarded { hops, .. } if hops.len() == 1 && hops[0] == self.expected => Rank::Planned,
+            Verdict::Forwarded { hops, .. } if hops.len() == 1 && is_expected(&hops[0]) => Rank::Planned,
             Verdict::Forwarded { hops, .. }
-                if (&self.peer, self.direction) == (&Peer::Outside, Direction::Out)
-                    && hops.iter().all(|hop| hop.device != self.packet.input) =>
+                if self.is_outside
+                    && self.direction == Direction::Out
+                    && hops.iter().all(|hop| hop.device != *self.input) =>
             {
                 Rank::Planned
             }
@@ -372,8 +502,7 @@ impl Path {
             // node's pods.
             Verdict::Forwarded { hops, .. }
                 if hops.iter().any(|hop| {
-                    hop.device == self.packet.input
-                        || (self.direction == Direction::In && hop.gateway.is_some())
+                    hop.device == *self.input || (self.direction == Direction::In && hop.gateway.is_some())
                 }) =>
             {
                 Rank::Lost
@@ -408,7 +537,7 @@ fn ancestors(prefix: IpNet) -> impl Iterator<Item = IpNet> {
 /// Returns the default route that the kernel prefers.
 fn default_route<'a>(family: Family, routes: impl Iterator<Item = &'a Route>) -> Option<&'a Route> {
     let is_default = |route: &&Route| {
-        let is_usable = route.kind == RouteType::Unicast && !hops(route).is_empty();
+        let is_usable = route.kind == RouteType::Unicast && hops(route).next().is_some();
         is_usable
             && route.destination.prefix_len() == 0
             && route.family() == family

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{
-        Cluster, ConfigPath, Family, InterfaceName, NatSource, NextHopKind, Node, OperatingSystem, SysctlKey,
-        Unassigned,
+        Cluster, ConfigPath, Family, InterfaceName, NatSource, NextHopKind, Node, OperatingSystem,
+        RouteOptions, SysctlKey, Unassigned,
     },
     state::{
         BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatRule, NatTable, NextHop,
@@ -63,15 +63,14 @@ impl Origin {
             Self::ClusterPrefix => return ConfigPath::root().key("clusterPrefix"),
             Self::Unassigned => return ConfigPath::root().key("routes").key("unassigned"),
         };
-        let path = ConfigPath::root().key("nodes").index(index);
+        let path = ConfigPath::root().known_key("nodes").index(index);
         let node = &cluster.nodes[index];
-        match cluster.next_hop_of(node, family) {
-            NextHopKind::NodeAddress => path.key("address"),
-            NextHopKind::PodGateway if node.gateways.get(family).is_some() => path.key("gateway"),
-            NextHopKind::PodGateway => path.key("podCIDR"),
-            NextHopKind::Router(_) if node.next_hop.is_some() => path.key("nextHop"),
-            NextHopKind::Router(_) => path.key("podCIDR"),
-        }
+        path.known_key(match cluster.next_hop_of(node, family) {
+            NextHopKind::NodeAddress => "address",
+            NextHopKind::PodGateway if node.gateways.get(family).is_some() => "gateway",
+            NextHopKind::Router(_) if node.next_hop.is_some() => "nextHop",
+            NextHopKind::PodGateway | NextHopKind::Router(_) => "podCIDR",
+        })
     }
 }
 
@@ -138,8 +137,8 @@ pub fn desired(cluster: &Cluster, index: usize, saved: &OriginalSysctls) -> Resu
     let released = release(&mut state.sysctls, saved);
 
     routes.sort_by_key(|(route, _)| route.key());
-    let origins;
-    (state.routes, origins) = routes.into_iter().unzip();
+    let (routes, origins): (Vec<_>, _) = routes.into_iter().unzip();
+    state.routes = routes.into();
     let prefixes = cluster.prefixes.iter().map(|(_, prefix)| *prefix).collect();
     Ok(Desired {
         state,
@@ -160,8 +159,8 @@ pub fn desired_routes(cluster: &Cluster, index: usize, is_wanted: impl Fn(&Route
     if node.os != OperatingSystem::Linux {
         return Vec::new();
     }
-    let others = routes(cluster, cluster.egress_interface_of(node))
-        .filter(|(route, origin)| *origin != Origin::Node(index) && is_wanted(&route.key()));
+    let others = routes_at(cluster, cluster.egress_interface_of(node), &is_wanted)
+        .filter(|(_, origin)| *origin != Origin::Node(index));
     let mut routes: Vec<_> = others.map(|(route, _)| route).collect();
     routes.sort_by_key(Route::key);
     routes
@@ -203,7 +202,8 @@ impl Desired {
     pub(super) fn adapt_routes(&mut self, mut adapt: impl FnMut(&mut Route, usize) -> bool) {
         let mut origins = std::mem::take(&mut self.origins).into_iter();
         let (skipped, is_adapted, kept) = (&mut self.skipped, &mut self.is_adapted, &mut self.origins);
-        self.state.routes.retain_mut(|route| {
+        let mut routes = self.state.routes.to_vec();
+        routes.retain_mut(|route| {
             let Some(origin) = origins.next() else { return true };
             let is_kept = match origin {
                 Origin::ClusterPrefix | Origin::Unassigned => true,
@@ -218,6 +218,7 @@ impl Desired {
             kept.extend(is_kept.then_some(origin));
             is_kept
         });
+        self.state.routes = routes.into();
     }
 
     /// Returns the index of the node whose pods the route at `key` reaches.
@@ -250,22 +251,41 @@ pub(super) fn routes<'a>(
     cluster: &'a Cluster,
     device: Option<&'a InterfaceName>,
 ) -> impl Iterator<Item = (Route, Origin)> + 'a {
+    routes_at(cluster, device, &|_| true)
+}
+
+/// Iterates over the same routes, as far as their keys are wanted. The others cost little.
+pub(super) fn routes_at<'a>(
+    cluster: &'a Cluster,
+    device: Option<&'a InterfaceName>,
+    is_wanted: &'a impl Fn(&RouteKey) -> bool,
+) -> impl Iterator<Item = (Route, Origin)> + 'a {
     // All routes share the name.
     let device: Option<Untrusted> = device.map(|name| name.as_str().into());
+    let is_key_wanted = is_wanted;
+    let is_wanted = move |prefix: IpNet| is_key_wanted(&key(cluster, prefix));
     cluster.prefixes.iter().flat_map(move |(family, prefix)| {
-        let on_link = cluster
-            .uses_pod_gateways(family)
+        let on_link = (cluster.uses_pod_gateways(family) && is_wanted(*prefix))
             .then(|| (route(cluster, device.clone(), *prefix, None), Origin::ClusterPrefix));
         let device = device.clone();
         let nodes = cluster.nodes.iter().enumerate().filter_map(move |(number, node)| {
-            let cidr = node.pod_cidrs.get(family)?;
-            let gateway = next_hop(cluster, node, family)?;
-            Some((route(cluster, device.clone(), cidr.prefix(), Some(gateway)), Origin::Node(number)))
+            let prefix = node.pod_cidrs.get(family)?.prefix();
+            let gateway = is_wanted(prefix).then(|| next_hop(cluster, node, family)).flatten()?;
+            Some((route(cluster, device.clone(), prefix, Some(gateway)), Origin::Node(number)))
         });
         let unassigned = (cluster.routes.unassigned == Unassigned::Unreachable)
-            .then(|| (unreachable(cluster, *prefix), Origin::Unassigned));
+            .then(|| unreachable(cluster, *prefix))
+            .filter(|route| is_key_wanted(&route.key()))
+            .map(|route| (route, Origin::Unassigned));
         on_link.into_iter().chain(unassigned).chain(nodes)
     })
+}
+
+/// Returns the key of the route to `destination`.
+fn key(cluster: &Cluster, destination: IpNet) -> RouteKey {
+    let RouteOptions { table, metric, .. } = cluster.routes;
+    let is_default = metric == 0 && Family::from(destination) == Family::V6;
+    RouteKey { table, destination, tos: 0, metric: if is_default { IPV6_DEFAULT_METRIC } else { metric } }
 }
 
 /// Returns the configured sysctls: the forwarding switches that the cluster prefixes imply on a node with pods, and those
@@ -307,7 +327,7 @@ fn route(cluster: &Cluster, device: Option<Untrusted>, destination: IpNet, gatew
         destination,
         table: options.table,
         tos: None,
-        metric: if is_v6 && options.metric == 0 { IPV6_DEFAULT_METRIC } else { options.metric },
+        metric: key(cluster, destination).metric,
         protocol: protocol::HOSTGW,
         scope,
         kind: RouteType::Unicast,

@@ -79,6 +79,14 @@ impl Prepared {
         }
         Ok(Self { desired, scope, observed, plan, policy, left })
     }
+
+    /// Observes the node again. Returns `true` if everything is as it was when the plan was made.
+    ///
+    /// # Errors
+    /// Returns an error if the node cannot be read.
+    pub fn is_current(&self, node: &mut dyn Observe) -> Result<bool, Error> {
+        Ok(node.observe(&self.scope)?.is_identical(&self.observed))
+    }
 }
 
 /// Plans the changes of the node at `index` of `cluster` from its live state. A sysctl that is no longer configured but

@@ -28,8 +28,8 @@ pub struct PreviousApply<'a> {
 impl<'a> PreviousApply<'a> {
     /// Creates the value if only the state is known.
     #[must_use]
-    pub const fn of_state(state: &'a State) -> Self {
-        Self { state, routes: Some(Cow::Borrowed(state.routes.as_slice())), previous: None }
+    pub fn of_state(state: &'a State) -> Self {
+        Self { state, routes: Some(Cow::Borrowed(&state.routes)), previous: None }
     }
 }
 

@@ -149,6 +149,13 @@ impl Scope {
 }
 
 impl Observed {
+    /// Returns `true` if the two are equal, including how the kernel stores the scopes of the routes.
+    #[must_use]
+    pub fn is_identical(&self, other: &Self) -> bool {
+        let mut routes = self.state.routes.iter().zip(&other.state.routes);
+        self == other && routes.all(|(this, that)| this.is_identical(that))
+    }
+
     /// Narrows a complete observation down to what an observation of `scope` would have returned.
     #[must_use]
     pub fn within(&self, scope: &Scope) -> Self {
@@ -191,7 +198,7 @@ impl Observed {
         };
         Self {
             state: State {
-                routes,
+                routes: routes.into(),
                 nat: self.state.nat.clone(),
                 sysctls: seen.map(|(key, value)| (key.clone(), value.clone())).collect(),
                 unknown: self

@@ -128,6 +128,19 @@ impl Session {
         Ok(())
     }
 
+    /// Observes the node again. Returns `true` if [`Self::look`] would make the same plan as last time.
+    ///
+    /// # Errors
+    /// Returns an error if the node cannot be read.
+    #[cfg(target_os = "linux")]
+    pub fn is_current(&self) -> Result<bool, Error> {
+        let Place::Live(dir) = &self.place else { return Ok(true) };
+        // A record that cannot be read is for `look` to report.
+        let is_same = dir.saved().is_ok_and(|saved| saved == self.saved)
+            && last_applied(dir).is_ok_and(|last| last == self.last);
+        Ok(is_same && self.prepared.is_current(&mut LiveNode)?)
+    }
+
     /// The name of the node.
     #[must_use]
     pub fn node_name(&self) -> &Untrusted {

@@ -79,6 +79,6 @@ impl LastApplied {
     /// Returns the whole desired state, given the loaded configuration; `None` if its routes are not known.
     #[must_use]
     pub fn whole_state(&self, loaded: Option<&Loaded>) -> Option<State> {
-        Some(State { routes: self.routes(loaded, |_| true)?, ..self.state.clone() })
+        Some(State { routes: self.routes(loaded, |_| true)?.into(), ..self.state.clone() })
     }
 }

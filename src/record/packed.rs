@@ -244,7 +244,7 @@ pub mod state {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<State, D::Error> {
         let PackedState { routes, nat, sysctls, unknown } = PackedState::deserialize(deserializer)?;
         Ok(State {
-            routes: routes.0.into_owned(),
+            routes: routes.0.into_owned().into(),
             nat: nat.into_owned(),
             sysctls: sysctls.into_owned(),
             unknown: unknown.into_owned(),

@@ -55,13 +55,11 @@ pub(super) fn slots_at(
     new: &Cluster,
     is_wanted: impl Fn(&RouteKey) -> bool,
 ) -> Vec<RouteSlot> {
-    let wanted = |(route, _): &(Route, Origin)| is_wanted(&route.key());
-    let mut before: Vec<Option<(Route, Origin)>> =
-        old.into_iter().flat_map(installed).filter(wanted).map(Some).collect();
+    let wanted = |cluster| installed(cluster, &is_wanted);
+    let mut before: Vec<Option<(Route, Origin)>> = old.into_iter().flat_map(wanted).map(Some).collect();
     let keys = before.iter().enumerate().filter_map(|(at, route)| Some((route.as_ref()?.0.key(), at)));
     let places: HashMap<RouteKey, usize> = keys.collect();
-    let mut slots: Vec<RouteSlot> = installed(new)
-        .filter(wanted)
+    let mut slots: Vec<RouteSlot> = wanted(new)
         .map(|after| {
             let before = places.get(&after.0.key()).and_then(|at| before[*at].take());
             RouteSlot { before, after: Some(after) }
@@ -71,11 +69,14 @@ pub(super) fn slots_at(
     slots
 }
 
-/// Iterates over the routes of a configuration. The route to the only node of a cluster is on no node, and that node's
-/// pod CIDR may equal the cluster prefix.
-fn installed(cluster: &Cluster) -> impl Iterator<Item = (Route, Origin)> + '_ {
+/// Iterates over the wanted routes of a configuration. The route to the only node of a cluster is on no node, and that
+/// node's pod CIDR may equal the cluster prefix.
+fn installed<'a>(
+    cluster: &'a Cluster,
+    is_wanted: &'a impl Fn(&RouteKey) -> bool,
+) -> impl Iterator<Item = (Route, Origin)> + 'a {
     let is_installed = |origin| cluster.nodes.len() > 1 || !matches!(origin, Origin::Node(_));
-    desired::routes(cluster, None).filter(move |(_, origin)| is_installed(*origin))
+    desired::routes_at(cluster, None, is_wanted).filter(move |(_, origin)| is_installed(*origin))
 }
 
 /// Computes the route changes of nodes with the same status and the same `egress_change`.
