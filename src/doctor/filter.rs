@@ -35,8 +35,8 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
     let Some(firewall) = &host.firewall else {
         return vec![finding(
             Rule::FirewallUnknown,
-            "the rules of firewalls could not be read".to_owned(),
-            "run the command as root, or with CAP_NET_ADMIN",
+            "the firewall rules could not be read".to_owned(),
+            "run `hostgw doctor` as root, or with CAP_NET_ADMIN; for a snapshot, run `hostgw snapshot` as root",
         )];
     };
     let by_mark = host.rules.iter().find(|rule| rule.selector.mark.is_some());
@@ -78,10 +78,10 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
         findings.push(finding(
             Rule::LegacyTables,
             format!(
-                "iptables-legacy has rules in {}, which hostgw cannot read: it does not know what they do with the packets of pods",
+                "iptables-legacy has rules in {}, which hostgw cannot read: they may drop or masquerade pod traffic",
                 list(&firewall.legacy, 5)
             ),
-            "read them with `iptables-legacy-save`, and move them to nftables if nothing else needs them",
+            "list them with `iptables-legacy-save`, and run `hostgw rehearse`, which sends packets through a copy of them",
         ));
     }
     findings
@@ -122,7 +122,7 @@ fn unclear(paths: &[Path], all: usize, spot: &Spot<'_>, by: Option<&Spot<'_>>) -
     let affected = direction(paths, all);
     let message = match by {
         Some(by) => format!(
-            "{} drops packets {affected}, unless {} accepts them: hostgw cannot tell, because it cannot decode {}",
+            "{} drops packets {affected} unless {} accepts them: hostgw cannot tell, because it cannot decode {}",
             spot_text(spot),
             spot_text(by),
             undecoded(by)
@@ -144,7 +144,7 @@ fn masqueraded(paths: &[Path], all: usize, spot: &Spot<'_>) -> Diagnostic {
     finding(
         Rule::PodsMasqueraded,
         format!(
-            "{} changes the source of packets {}: the pods see the address of a node instead of that of a pod",
+            "{} changes the source address of packets {}: the pods see a node's address instead of the other pod's",
             spot_text(spot),
             direction(paths, all)
         ),
@@ -193,10 +193,10 @@ fn below_ip(patient: &Patient<'_>, paths: &Paths<'_>, firewall: &Firewall) -> Ve
         finding(
             Rule::FirewallBelowIp,
             format!(
-                "chain {name} of table {family} {table}{on} can drop packets, and hostgw does not examine its rules"
+                "chain {name} of table {family} {table}{on} can drop pod traffic or ARP requests; hostgw does not evaluate its rules"
             ),
             format!(
-                "check that it accepts pod traffic: `{}`",
+                "check that it accepts pod traffic and ARP: `{}`",
                 ShellCommand::new(["nft", "list", "chain", family.as_raw(), table.as_raw(), name.as_raw()])
             ),
         )
@@ -213,10 +213,10 @@ fn outside(patient: &Patient<'_>, paths: &Paths<'_>, firewall: &Firewall) -> Vec
         let family = Family::from(path.packet.destination);
         let excluded = cluster.nat.exclude.iter().filter(|prefix| Family::from(**prefix) == family);
         let mut destinations: Vec<(IpAddr, String)> = excluded
-            .map(|prefix| (pod_address(*prefix, None), format!("{prefix}, which nat.exclude lists")))
+            .map(|prefix| (pod_address(*prefix, None), format!("{prefix}, which nat.exclude contains")))
             .collect();
         if !cluster.nat.masquerade {
-            let what = "destinations outside the cluster, although nat.masquerade is false";
+            let what = "destinations outside the cluster, but nat.masquerade is false";
             destinations.push((outside_address(family), what.to_owned()));
         }
         for (destination, what) in destinations {
@@ -228,7 +228,7 @@ fn outside(patient: &Patient<'_>, paths: &Paths<'_>, firewall: &Firewall) -> Vec
                 is_reply: false,
             };
             if let Some(spot) = follow(firewall, host, &passage, MatchedChains::Others).masquerade {
-                let message = format!("{} changes the source of packets to {what}", spot_text(&spot));
+                let message = format!("{} changes the source address of packets to {what}", spot_text(&spot));
                 findings.push(finding(Rule::ForeignMasquerade, message, remove(&spot, "these destinations")));
                 break;
             }
@@ -288,7 +288,7 @@ fn is_iptables(chain: &FirewallChain) -> bool {
 /// The command that removes a rule, or what to exclude in the program that added it.
 fn remove(spot: &Spot<'_>, exclude: &str) -> String {
     if let Some(command) = recipe(spot) {
-        return format!("it is probably left over from a manual setup: remove it with `{command}`");
+        return format!("if it is left over from a manual setup, remove it with `{command}`");
     }
     let rule = spot.rule.map_or(0, |rule| rule.handle);
     format!(

@@ -24,8 +24,10 @@ pub struct PathFault {
     pub of: usize,
     /// The part of a pod CIDR, if not all of it is affected.
     pub part: Option<PodPart>,
-    /// Whether the packets take a different path rather than being lost.
+    /// Whether the packets take a different path that probably leads to the same pods.
     pub is_detour: bool,
+    /// Whether the node forwards the packets, although not as planned, rather than dropping or returning them.
+    pub is_diverted: bool,
     /// The rule of [`crate::diagnose`].
     pub rule: Rule,
     /// Why, as a sentence in lower case without a period.
@@ -49,16 +51,17 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
         }
         let trace = model.trace(&path.packet);
         let is_detour = path.rank(&trace.verdict) == Rank::Elsewhere;
+        let is_diverted = path.is_diverted(&trace.verdict);
         let (rule, why, remedy) = without_rule(&path, &trace, model).unwrap_or_else(|| reason(&path, &trace));
         let is_outside = path.peer == Peer::Outside;
         let part = part(&path, &trace).or(path.part).filter(|_| !is_outside);
         let known = faults.iter().position(|fault| {
-            (fault.is_detour, fault.rule, fault.part, &fault.why, fault.nodes.is_empty())
-                == (is_detour, rule, part, &why, is_outside)
+            (fault.is_detour, fault.is_diverted, fault.rule, fault.part, &fault.why, fault.nodes.is_empty())
+                == (is_detour, is_diverted, rule, part, &why, is_outside)
         });
         let at = known.unwrap_or_else(|| {
             let (nodes, directions) = (BTreeMap::new(), BTreeSet::new());
-            faults.push(PathFault { nodes, directions, of, part, is_detour, rule, why, remedy });
+            faults.push(PathFault { nodes, directions, of, part, is_detour, is_diverted, rule, why, remedy });
             faults.len() - 1
         });
         let PathFault { nodes, directions, .. } = &mut faults[at];
@@ -85,6 +88,7 @@ impl PathFault {
         let is_all = number == self.of && number > 1;
         let some = match number {
             1 => format!("node {listed}"),
+            _ if is_all => format!("the other {number} nodes ({listed})"),
             _ => format!("{number} of {} other nodes ({listed})", self.of),
         };
         let all = format!("({number} nodes: {listed})");
@@ -95,7 +99,7 @@ impl PathFault {
         };
         let [is_out, is_in] = [Direction::Out, Direction::In].map(|it| self.directions.contains(&it));
         if number == 0 {
-            return match (is_out, self.is_detour) {
+            return match (is_out, self.is_diverted) {
                 (true, _) => "this node's pods cannot reach destinations outside the cluster".to_owned(),
                 (false, false) => "replies from outside the cluster cannot reach this node's pods".to_owned(),
                 (false, true) => {
@@ -104,7 +108,7 @@ impl PathFault {
                 }
             };
         }
-        match (self.is_detour, is_out, is_in) {
+        match (self.is_diverted, is_out, is_in) {
             (false, true, true) if is_all => {
                 format!(
                     "no packets pass between this node's pods{own} and those on any other node{other} {all}"

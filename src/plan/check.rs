@@ -86,8 +86,8 @@ fn check_router_advertisements(context: &CheckContext, problems: &mut Vec<Diagno
         let value = desired.state.sysctls.get(&key).or_else(|| observed.state.sysctls.get(&key));
         if value.is_none_or(|value| value != "2") {
             problems.push(Diagnostic::new(Rule::LosesAdvertisedRoute, format!(
-                    "{switch} = 1 would cut the node off: the kernel drops {route}, learned from router advertisements, unless {key} is 2"
-                )).at(Some(ConfigPath::root().key("sysctls"))).with_remedy(format!("add {key}: 2 under sysctls")));
+                    "{switch} = 1 would cut the node off: the kernel removes {route}, learned from router advertisements, unless {key} is 2"
+                )).at(Some(ConfigPath::root().key("sysctls"))).with_remedy(format!("add `{key}: 2` under sysctls")));
         }
     }
 }
@@ -185,7 +185,9 @@ fn own_address_hint(other: &Untrusted, this: &Untrusted) -> String {
 fn not_on_link_hint(next_hop: NextHopMode, device: &str, on_link: &OnLink) -> String {
     let prefixes = &on_link.all;
     match (prefixes.is_empty(), next_hop) {
-        (true, _) => format!("{device} has no address: assign one in the nodes' network"),
+        (true, _) => {
+            format!("{device} has no address: assign one in the nodes' network with `ip address add`")
+        }
         (false, NextHopMode::NodeAddress) => format!(
             "use a next hop in {}, the network on {device}; host-gateway routing needs all nodes on one link",
             list(prefixes, 4)
@@ -286,14 +288,17 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
     if !addresses.is_empty() && !addresses.iter().any(|address| is_local(*address)) {
         let (addresses, name) = (list(&addresses, 2), &node.name);
         let message = format!("no local interface has {addresses} (node {name}); is this the right machine?");
+        let remedy = "pass --node NAME if this machine is another node; otherwise, fix the address in the configuration";
         let path = ConfigPath::root().key("nodes").index(index).key("address");
-        warnings.push(Diagnostic::new(Rule::AddressElsewhere, message).at(Some(path)));
+        warnings.push(Diagnostic::new(Rule::AddressElsewhere, message).at(Some(path)).with_remedy(remedy));
     }
     let has_v6_gateway = |route: &Route| route.family() == Family::V6 && route.next.gateway.is_some();
     if cluster.next_hop == NextHopMode::PodGateway && desired.state.routes.iter().any(has_v6_gateway) {
-        let message = "IPv6 routes via pod gateways do not work between Linux nodes without an NDP proxy; use nextHop: node-address"
-            .to_owned();
-        warnings.push(Diagnostic::new(Rule::Ipv6PodGateway, message));
+        let message = "IPv6 routes via pod gateways do not work between Linux nodes without an NDP proxy";
+        warnings.push(
+            Diagnostic::new(Rule::Ipv6PodGateway, message.to_owned())
+                .with_remedy("set nextHop: node-address"),
+        );
     }
     let mut shadows = observed.host.foreign.iter().filter_map(|foreign| shadow(node, desired, foreign));
     warnings.extend(shadows.by_ref().take(MAX_LISTED));
@@ -317,6 +322,7 @@ pub fn irrevocable(plan: &Plan) -> Vec<Diagnostic> {
             let (family, lost) = (table.family.nft(), table.unrestorable().join(", "));
             let message = format!("no rollback can restore {lost} of table {family} {}", NatTable::NAME);
             Diagnostic::new(Rule::Irrevocable, message)
+                .with_remedy("to keep them, move them to another table before you apply")
         })
         .collect()
 }
@@ -331,14 +337,22 @@ fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Opti
     if let Some(route) = planned(desired, foreign.destination, table) {
         return match foreign.metric.cmp(&route.metric) {
             Ordering::Equal => None,
-            Ordering::Less => Some(Diagnostic::new(
-                Rule::ShadowedByForeign,
+            Ordering::Less => Some(shadowed(
+                foreign,
                 format!("the foreign route {foreign} has a lower metric and takes precedence over {route}"),
             )),
-            Ordering::Greater => Some(Diagnostic::new(
-                Rule::ShadowsForeign,
-                format!("{route} has a lower metric and takes precedence over the foreign route {foreign}"),
-            )),
+            Ordering::Greater => Some(
+                Diagnostic::new(
+                    Rule::ShadowsForeign,
+                    format!(
+                        "{route} has a lower metric and takes precedence over the foreign route {foreign}"
+                    ),
+                )
+                .with_remedy(format!(
+                    "to prefer the foreign route, set routes.metric to a value above {}",
+                    foreign.metric
+                )),
+            ),
         };
     }
     let device = foreign.next.device.clone().unwrap_or_default();
@@ -347,10 +361,13 @@ fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Opti
     if let Some(inside) = routes.find(|route| is_network && foreign.destination.contains(&route.destination))
     {
         let message = format!(
-            "{} is part of {}, the network of {device}: traffic to its addresses there will go to pods instead",
+            "{} is part of {}, the network of {device}: traffic to machines with these addresses will go to pods instead",
             inside.destination, foreign.destination
         );
-        return Some(Diagnostic::new(Rule::InsideNodeNetwork, message));
+        return Some(
+            Diagnostic::new(Rule::InsideNodeNetwork, message)
+                .with_remedy("use a cluster prefix outside the nodes' networks"),
+        );
     }
     let wider = std::iter::successors(foreign.destination.supernet(), IpNet::supernet)
         .find_map(|prefix| planned(desired, prefix, table))?;
@@ -358,7 +375,15 @@ fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Opti
         "the foreign route {foreign} is more specific than the managed route to {} and takes precedence over it",
         wider.destination
     );
-    Some(Diagnostic::new(Rule::ShadowedByForeign, message))
+    Some(shadowed(foreign, message))
+}
+
+/// Returns the warning about a foreign route that takes precedence.
+fn shadowed(foreign: &Route, message: String) -> Diagnostic {
+    let remedy = foreign.opaque.is_none().then(|| {
+        format!("if it is not needed, remove it with `{}`", crate::forwarding::delete_route(foreign))
+    });
+    Diagnostic::new(Rule::ShadowedByForeign, message).with_remedy_if(remedy)
 }
 
 /// Returns the planned route to a prefix.

@@ -18,7 +18,7 @@ pub struct LastApplied {
     /// The metadata of its transaction.
     #[serde(rename = "occasion")]
     pub meta: TransactionMeta,
-    /// The desired state. If there is a configuration, it is without the routes, which the configuration gives again.
+    /// The desired state. If there is a configuration, it omits the routes, which follow from the configuration.
     pub state: State,
     /// The configuration. It locates objects that have been removed from the current one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -66,7 +66,7 @@ pub struct RuleSelector {
     /// Packets with this mark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<Mark>,
-    /// The names of other conditions, such as `ipproto`, which no packet of a forwarding question meets.
+    /// The names of other conditions, such as `ipproto`, which packets between pods never meet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<Untrusted>,
 }
@@ -93,9 +93,9 @@ pub enum RuleAction {
     Nop,
     /// Drops the packet.
     Blackhole,
-    /// Drops the packet and tells its sender that the network is unreachable.
+    /// Drops the packet and reports to its sender that the network is unreachable.
     Unreachable,
-    /// Drops the packet and tells its sender that it is prohibited.
+    /// Drops the packet and reports to its sender that it is prohibited.
     Prohibit,
 }
 
