@@ -26,7 +26,9 @@ pub struct PathFault {
     pub part: Option<PodPart>,
     /// Whether the packets take a different path that probably leads to the same pods.
     pub is_detour: bool,
-    /// Whether the node forwards the packets, although not as planned, rather than dropping or returning them.
+    /// Whether the node drops or returns some of the packets, rather than forwarding them to another next hop.
+    pub is_lost: bool,
+    /// Whether it forwards some of them to another next hop.
     pub is_diverted: bool,
     /// The rule of [`crate::diagnose`].
     pub rule: Rule,
@@ -56,14 +58,28 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
         let is_outside = path.peer == Peer::Outside;
         let part = part(&path, &trace).or(path.part).filter(|_| !is_outside);
         let known = faults.iter().position(|fault| {
-            (fault.is_detour, fault.is_diverted, fault.rule, fault.part, &fault.why, fault.nodes.is_empty())
-                == (is_detour, is_diverted, rule, part, &why, is_outside)
+            (fault.is_detour, fault.rule, fault.part, &fault.why, fault.nodes.is_empty())
+                == (is_detour, rule, part, &why, is_outside)
         });
         let at = known.unwrap_or_else(|| {
             let (nodes, directions) = (BTreeMap::new(), BTreeSet::new());
-            faults.push(PathFault { nodes, directions, of, part, is_detour, is_diverted, rule, why, remedy });
+            let (is_lost, is_diverted) = (false, false);
+            faults.push(PathFault {
+                nodes,
+                directions,
+                of,
+                part,
+                is_detour,
+                is_lost,
+                is_diverted,
+                rule,
+                why,
+                remedy,
+            });
             faults.len() - 1
         });
+        faults[at].is_lost |= !is_diverted;
+        faults[at].is_diverted |= is_diverted;
         let PathFault { nodes, directions, .. } = &mut faults[at];
         directions.insert(path.direction);
         let mut add = |node: Untrusted| {
@@ -99,7 +115,7 @@ impl PathFault {
         };
         let [is_out, is_in] = [Direction::Out, Direction::In].map(|it| self.directions.contains(&it));
         if number == 0 {
-            return match (is_out, self.is_diverted) {
+            return match (is_out, !self.is_lost) {
                 (true, _) => "this node's pods cannot reach destinations outside the cluster".to_owned(),
                 (false, false) => "replies from outside the cluster cannot reach this node's pods".to_owned(),
                 (false, true) => {
@@ -108,6 +124,7 @@ impl PathFault {
                 }
             };
         }
+        let misled = if self.is_lost { "are lost or diverted" } else { "take a different path than planned" };
         match (self.is_diverted, is_out, is_in) {
             (false, true, true) if is_all => {
                 format!(
@@ -125,15 +142,13 @@ impl PathFault {
                 format!("no pods on other nodes{other} can reach this node's pods{own} {all}")
             }
             (false, false, _) => format!("pods on {some}{other} cannot reach this node's pods{own}"),
-            (true, true, true) => format!(
-                "packets between this node's pods{own} and those on {some}{other} take a different path than planned"
-            ),
-            (true, true, false) => {
-                format!("packets to the pods on {some}{other} take a different path than planned")
+            (true, true, true) => {
+                format!("packets between this node's pods{own} and those on {some}{other} {misled}")
             }
-            (true, false, _) => format!(
-                "packets from the pods on {some}{other} to this node's pods{own} take a different path than planned"
-            ),
+            (true, true, false) => format!("packets to the pods on {some}{other} {misled}"),
+            (true, false, _) => {
+                format!("packets from the pods on {some}{other} to this node's pods{own} {misled}")
+            }
         }
     }
 
@@ -270,7 +285,7 @@ fn by_route(
             Some(
                 match rule.priority.checked_sub(1).filter(|priority| *priority > 0 && path.node().is_some()) {
                     Some(before) => format!(
-                        "if the rule is not meant for pods, {}; otherwise let pod traffic look up hostgw's routes before it: `{}`",
+                        "if the rule is not meant for pods, {}; otherwise, let pod traffic look up hostgw's routes before it: `{}`",
                         remove_rule(rule),
                         ip(
                             rule.family,
