@@ -556,7 +556,7 @@ fn the_next_hop_of_flannel_is_taken_over() {
     });
     let mode = |node: &Json, options: &ImportOptions| {
         let (text, _) = imported(&listed(std::slice::from_ref(node)), options).unwrap();
-        loaded(&text, Format::Yaml).cluster.next_hop
+        loaded(&text, Format::Yaml).cluster.next_hop_mode
     };
     let mut given = options(Format::Yaml);
     assert_eq!(mode(&node, &given), NextHopMode::NodeAddress);

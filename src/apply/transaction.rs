@@ -289,7 +289,7 @@ fn compare_paths(
         return Ok(forwarding::explain(paths, &blocked, &model));
     }
     let details = worse.iter().map(|fault| format!("{}: {}", fault.summary(), fault.why));
-    Err(Error::new(Kind::RolledBack, "pod traffic that worked before the change no longer works:")
+    Err(Error::new(Kind::RolledBack, "the change caused pod traffic to be lost or diverted:")
         .with_details(details)
         .with_hint_if(worse.iter().find_map(|fault| fault.remedy.clone())))
 }

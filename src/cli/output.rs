@@ -22,7 +22,7 @@ use crate::{
     diagnose::Diagnostic,
     error::{Error, Kind},
     progress::Task,
-    render::{self, Palette, Report},
+    render::{self, DiagnosticEntry, Palette, Report, finding_text},
     text::{Untrusted, for_terminal, printable, wrap, write_json},
 };
 
@@ -236,12 +236,12 @@ impl Output {
 
     /// Prints a finding.
     pub(super) fn diagnostic(&self, diagnostic: &Diagnostic) {
-        self.record(|transaction| transaction.warnings.push(diagnostic.message.clone()));
-        let head = format!("{}[{}]:", diagnostic.severity.name(), diagnostic.rule);
-        self.say(&format!("{} {}", self.messages.change.apply_to(head), printable(&diagnostic.message)));
-        if let Some(remedy) = &diagnostic.remedy {
-            self.say(&format!("{} {}", self.messages.head.apply_to("help:"), printable(remedy)));
-        }
+        let Diagnostic { message, remedy, .. } = diagnostic;
+        let warning =
+            remedy.as_ref().map_or_else(|| message.clone(), |remedy| format!("{message}; {remedy}"));
+        self.record(|transaction| transaction.warnings.push(warning));
+        let finding = DiagnosticEntry::new(diagnostic.clone(), None);
+        self.say(finding_text(&finding, &self.messages).trim_end());
     }
 
     /// Prints a warning.

@@ -267,8 +267,8 @@ impl Validator<'_> {
         match parse::address(text?) {
             Ok(address) => {
                 if let Some(prefix) = prefixes.containing(address) {
-                    let message = format!("master address {address} is inside the cluster prefix {prefix}");
-                    let hint = "use the address of the machine, not of a pod";
+                    let message = format!("masterAddress {address} is inside the cluster prefix {prefix}");
+                    let hint = "use the address of the machine that runs the API server, not of a pod";
                     self.report(
                         Problem::new(Rule::MasterInCluster, message, Location::value(path)).hint(hint),
                     );

@@ -63,7 +63,7 @@ fn nobody_is_gateway(patient: &Patient<'_>, paths: &Paths<'_>, family: Family) -
         Some(InterfaceAddress { address, device, .. }) => (
             format!(" ({device} has {address})"),
             format!(
-                "if {address} is the pod gateway, set `gateway: {address}` for this node; otherwise correct the CNI"
+                "if {address} is the pod gateway, set `gateway: {address}` for this node; otherwise, correct the CNI configuration"
             ),
         ),
         None => (String::new(), "set nextHop: node-address".to_owned()),
@@ -71,7 +71,7 @@ fn nobody_is_gateway(patient: &Patient<'_>, paths: &Paths<'_>, family: Family) -
     Some(finding(
         Rule::NoPodGateway,
         format!(
-            "no interface has this node's pod gateway {gateway}{instead}: other nodes get no answer from their next hop"
+            "no interface has this node's pod gateway {gateway}{instead}, so other nodes cannot reach their next hop"
         ),
         remedy,
     ))
@@ -89,7 +89,7 @@ fn judge(what: &str, local: &InterfaceAddress, is_next_hop: bool) -> Option<Diag
                 "the kernel does not use this node's {what} {address} on {device}: another machine has it"
             ),
             format!(
-                "find the other machine, then remove and re-add the address: `{}`, `{}`",
+                "find the other machine, then remove and re-add the address: `{} && {}`",
                 renew("del"),
                 renew("add")
             ),
@@ -99,7 +99,7 @@ fn judge(what: &str, local: &InterfaceAddress, is_next_hop: bool) -> Option<Diag
     Some(finding(
         Rule::AddressFleeting,
         format!(
-            "this node's {what} {address} on {device} is {fleeting}: the kernel will remove it, and other nodes lose their next hop"
+            "this node's {what} {address} on {device} is {fleeting}: the kernel will remove it, and other nodes will lose their next hop"
         ),
         lasting(local.address),
     ))
@@ -112,6 +112,6 @@ const fn is_fleeting(flag: AddressFlag) -> bool {
 fn lasting(address: IpAddr) -> String {
     let settings = if address.is_ipv6() { ", such as the one marked mngtmpaddr" } else { "" };
     format!(
-        "set the node's address in the configuration to a stable one{settings}, and apply it on all nodes"
+        "set the node's address in the configuration to a stable one{settings}, and run `hostgw apply` on every node"
     )
 }

@@ -60,8 +60,8 @@ pub(super) fn examine(
     let Some(firewall) = &host.firewall else {
         return vec![finding(
             Rule::FirewallUnknown,
-            "the rules of firewalls could not be read".to_owned(),
-            "run the command as root, or with CAP_NET_ADMIN",
+            "the firewall rules could not be read".to_owned(),
+            "run `hostgw doctor` as root, or with CAP_NET_ADMIN; for a snapshot, run `hostgw snapshot` as root",
         )];
     };
     let chains = ChainIndex::new(firewall);
@@ -110,10 +110,10 @@ pub(super) fn examine(
         findings.push(finding(
             Rule::LegacyTables,
             format!(
-                "iptables-legacy has rules in {}, which hostgw cannot read: it does not know what they do with the packets of pods",
+                "iptables-legacy has rules in {}, which hostgw cannot read: they may drop or masquerade pod traffic",
                 list(&firewall.legacy, 5)
             ),
-            "read them with `iptables-legacy-save`, and move them to nftables if nothing else needs them",
+            "list them with `iptables-legacy-save`, and run `hostgw rehearse`, which sends packets through a copy of them",
         ));
     }
     findings
@@ -248,7 +248,7 @@ fn partial_property<'a>(spot: &Spot<'a>) -> Option<&'a str> {
 fn unclear(packets: &str, direction: &str, spot: &Spot<'_>, by: Option<&Spot<'_>>) -> Diagnostic {
     let message = match by {
         Some(by) => format!(
-            "{} drops {packets} {direction}, unless {} accepts them: hostgw cannot tell, because it cannot decode {}",
+            "{} drops {packets} {direction} unless {} accepts them: hostgw cannot tell, because it cannot decode {}",
             spot_text(spot),
             spot_text(by),
             undecoded(by)
@@ -266,7 +266,7 @@ fn masqueraded(packets: &str, direction: &str, spot: &Spot<'_>) -> Diagnostic {
     finding(
         Rule::PodsMasqueraded,
         format!(
-            "{} changes the source of {packets} {direction}: the pods see the address of a node instead of that of a pod",
+            "{} changes the source address of {packets} {direction}: the pods see a node's address instead of the other pod's",
             spot_text(spot),
         ),
         remove(spot, "the cluster prefix"),
@@ -313,10 +313,10 @@ fn below_ip(patient: &Patient<'_>, paths: &Paths<'_>, firewall: &Firewall) -> Ve
         finding(
             Rule::FirewallBelowIp,
             format!(
-                "chain {name} of table {family} {table}{on} can drop packets, and hostgw does not examine its rules"
+                "chain {name} of table {family} {table}{on} can drop pod traffic or ARP requests; hostgw does not evaluate its rules"
             ),
             format!(
-                "check that it accepts pod traffic: `{}`",
+                "check that it accepts pod traffic and ARP: `{}`",
                 ShellCommand::new(["nft", "list", "chain", family.as_raw(), table.as_raw(), name.as_raw()])
             ),
         )

@@ -16,7 +16,7 @@ use crate::{
     text::Untrusted,
 };
 
-/// The way of a packet.
+/// The path of a packet through a node.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Journey {
@@ -43,7 +43,7 @@ pub struct Journey {
     pub steps: Vec<JourneyStep>,
 }
 
-/// How a journey ends on this node.
+/// What finally happens to a packet on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum JourneyEnd {
@@ -59,7 +59,7 @@ pub enum JourneyEnd {
     Unanswered,
 }
 
-/// A step of a journey.
+/// A step of the path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JourneyStep {
@@ -194,7 +194,7 @@ impl Guidepost<'_> {
         }
         match self.neighbor(address, device) {
             Some(neighbor) if neighbor.is_silent => format!("{place}: did not answer"),
-            Some(_) => format!("{place}: known"),
+            Some(_) => format!("{place}: has a neighbor entry"),
             None => format!("{place}: no neighbor entry"),
         }
     }
@@ -300,10 +300,10 @@ fn filtering_text(treatment: &Treatment<'_>) -> String {
     match &treatment.filter {
         Filtering::Passed => "accepted".to_owned(),
         Filtering::MaybeDropped(spot) => {
-            format!("accepted, unless {} applies, which hostgw cannot tell", spot_text(spot))
+            format!("accepted unless {} applies; hostgw cannot tell whether it does", spot_text(spot))
         }
         Filtering::DroppedUnless(spot, by) => format!(
-            "dropped by {}, unless {} applies, which hostgw cannot tell",
+            "dropped by {} unless {} applies; hostgw cannot tell whether it does",
             spot_text(spot),
             spot_text(by)
         ),

@@ -35,6 +35,7 @@ use crate::{
     model::{Cluster, Node},
     plan::{Observed, Prepared},
     state::Link,
+    text::count,
 };
 
 /// A node to examine.
@@ -92,6 +93,12 @@ fn egress<'a>(patient: &Patient<'a>) -> Option<&'a Link> {
 /// What most examinations need: a finding with a remedy.
 fn finding(rule: Rule, message: String, remedy: impl Into<String>) -> Diagnostic {
     Diagnostic::new(rule, message).with_remedy(remedy)
+}
+
+/// Counts conflicts in a message.
+fn conflicts(number: usize) -> String {
+    let objects = if number == 1 { "an object" } else { "objects" };
+    format!("{} with {objects} that hostgw does not manage", count(number, "conflict"))
 }
 
 /// Returns the paths from this node's pods, one for each family, that represent all others where nothing diverts them.

@@ -68,10 +68,10 @@ fn excluded(
     let family = Family::from(path.packet.destination);
     let excluded = cluster.nat.exclude.iter().filter(|prefix| Family::from(**prefix) == family);
     let mut destinations: Vec<(IpAddr, String)> = excluded
-        .map(|prefix| (pod_address(*prefix, None), format!("{prefix}, which nat.exclude lists")))
+        .map(|prefix| (pod_address(*prefix, None), format!("{prefix}, which nat.exclude contains")))
         .collect();
     if !cluster.nat.masquerade {
-        let what = "destinations outside the cluster, although nat.masquerade is false";
+        let what = "destinations outside the cluster, but nat.masquerade is false";
         destinations.push((outside_address(family), what.to_owned()));
     }
     destinations.into_iter().find_map(|(destination, what)| {
@@ -85,7 +85,7 @@ fn excluded(
             is_reply: false,
         };
         let spot = chains.follow(model, &passage, MatchedChains::Others).masquerade?;
-        let message = format!("{} changes the source of packets to {what}", spot_text(&spot));
+        let message = format!("{} changes the source address of packets to {what}", spot_text(&spot));
         Some(finding(Rule::ForeignMasquerade, message, remove(&spot, "these destinations")))
     })
 }

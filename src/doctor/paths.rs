@@ -26,8 +26,8 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
         findings.push(finding(
             Rule::NoPodInterface,
             format!("no interface that is up has an address in {}, and no route leads to a pod", list(&cidrs, 2)),
-            "the CNI usually creates the interface with the first pod; if pods run here, compare the CNI's subnet with \
-             `hostgw check-cni`",
+            "most CNI plugins create the interface with the first pod; if pods already run here, check the CNI configuration with \
+             `hostgw check-cni FILE`",
         ));
     }
     findings

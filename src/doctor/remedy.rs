@@ -45,7 +45,7 @@ pub(super) fn is_iptables(chain: &FirewallChain) -> bool {
 /// The command that removes a rule, or what to exclude in the program that added it.
 pub(super) fn remove(spot: &Spot<'_>, exclude: &str) -> String {
     if let Some(command) = recipe(spot) {
-        return format!("it is probably left over from a manual setup: remove it with `{command}`");
+        return format!("if it is left over from a manual setup, remove it with `{command}`");
     }
     let rule = spot.rule.map_or(0, |rule| rule.handle);
     format!(

@@ -38,7 +38,7 @@ fn no_carrier(patient: &Patient<'_>) -> Option<Diagnostic> {
     Some(finding(
         Rule::NoCarrier,
         format!("egress interface {} has no carrier: no packet leaves the node through it", link.name),
-        "check its cable and the other end, or the interface below it if it is a virtual one",
+        "check the cable and the port at the other end or, for a virtual interface, the interface below it",
     ))
 }
 
@@ -137,7 +137,7 @@ fn mtu(patient: &Patient<'_>, paths: &Paths<'_>) -> Option<Diagnostic> {
                 pods.name,
                 outer.min(limit)
             ),
-            format!("set the CNI's MTU to {}", outer.min(limit)),
+            format!("set the MTU in the CNI configuration to {}, and restart the pods", outer.min(limit)),
         )
     })
 }
@@ -172,7 +172,7 @@ fn routes_of_nobody(patient: &Patient<'_>) -> Vec<Diagnostic> {
                 Rule::RouteOfNobody,
                 format!("the route `{route}` leads to a part of the cluster prefix that belongs to no node in the configuration"),
                 format!(
-                    "if its node has left the cluster, remove it with `{}`; otherwise add the node",
+                    "if its node has left the cluster, remove it with `{}`; otherwise, add the node to the configuration",
                     delete_route(route)
                 ),
             )
@@ -228,7 +228,7 @@ fn other_networks(patient: &Patient<'_>, paths: &Paths<'_>, model: &ForwardingMo
                     "nat.source is `any`, so hostgw also masquerades packets from {} on {}",
                     local.prefix, local.device
                 ),
-                "if hosts there should keep their source addresses, set nat.source: pods; the outside then needs a route to them",
+                "if hosts there should keep their source addresses, set nat.source: pods; destinations outside then need a route back to them",
             )
         })
         .collect()

@@ -24,8 +24,12 @@ pub struct PathFault {
     pub of: usize,
     /// The part of a pod CIDR, if not all of it is affected.
     pub part: Option<PodPart>,
-    /// Whether the packets take a different path rather than being lost.
+    /// Whether the packets take a different path that probably leads to the same pods.
     pub is_detour: bool,
+    /// Whether the node drops or returns some of the packets, rather than forwarding them to another next hop.
+    pub is_lost: bool,
+    /// Whether it forwards some of them to another next hop.
+    pub is_diverted: bool,
     /// The rule of [`crate::diagnose`].
     pub rule: Rule,
     /// Why, as a sentence in lower case without a period.
@@ -78,6 +82,7 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
         }
         let trace = model.trace(&path.packet);
         let is_detour = path.rank(&trace.verdict) == Rank::Elsewhere;
+        let is_diverted = path.is_diverted(&trace.verdict);
         let (rule, why, remedy) = without_rule(&path, &trace, model).unwrap_or_else(|| reason(&path, &trace));
         let is_outside = path.peer == Peer::Outside;
         let part = part(&path, &trace).or(path.part).filter(|_| !is_outside);
@@ -87,10 +92,24 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
         });
         let at = known.unwrap_or_else(|| {
             let (nodes, directions) = (BTreeMap::new(), BTreeSet::new());
-            let protocols = BTreeSet::new();
-            faults.push(PathFault { nodes, directions, of, part, is_detour, rule, why, remedy, protocols });
+            let (protocols, is_lost, is_diverted) = (BTreeSet::new(), false, false);
+            faults.push(PathFault {
+                nodes,
+                directions,
+                of,
+                part,
+                is_detour,
+                is_lost,
+                is_diverted,
+                rule,
+                why,
+                remedy,
+                protocols,
+            });
             faults.len() - 1
         });
+        faults[at].is_lost |= !is_diverted;
+        faults[at].is_diverted |= is_diverted;
         let PathFault { nodes, directions, .. } = &mut faults[at];
         directions.insert(path.direction);
         let mut add = |node: Untrusted| {
@@ -115,6 +134,7 @@ impl PathFault {
         let is_all = number == self.of && number > 1;
         let some = match number {
             1 => format!("node {listed}"),
+            _ if is_all => format!("the other {number} nodes ({listed})"),
             _ => format!("{number} of {} other nodes ({listed})", self.of),
         };
         let all = format!("({number} nodes: {listed})");
@@ -125,7 +145,7 @@ impl PathFault {
         };
         let [is_out, is_in] = [Direction::Out, Direction::In].map(|it| self.directions.contains(&it));
         if number == 0 {
-            return match (is_out, self.is_detour) {
+            return match (is_out, !self.is_lost) {
                 (true, _) => "this node's pods cannot reach destinations outside the cluster".to_owned(),
                 (false, false) => "replies from outside the cluster cannot reach this node's pods".to_owned(),
                 (false, true) => {
@@ -134,7 +154,8 @@ impl PathFault {
                 }
             };
         }
-        match (self.is_detour, is_out, is_in) {
+        let misled = if self.is_lost { "are lost or diverted" } else { "take a different path than planned" };
+        match (self.is_diverted, is_out, is_in) {
             (false, true, true) if is_all => {
                 format!(
                     "no packets pass between this node's pods{own} and those on any other node{other} {all}"
@@ -151,15 +172,13 @@ impl PathFault {
                 format!("no pods on other nodes{other} can reach this node's pods{own} {all}")
             }
             (false, false, _) => format!("pods on {some}{other} cannot reach this node's pods{own}"),
-            (true, true, true) => format!(
-                "packets between this node's pods{own} and those on {some}{other} take a different path than planned"
-            ),
-            (true, true, false) => {
-                format!("packets to the pods on {some}{other} take a different path than planned")
+            (true, true, true) => {
+                format!("packets between this node's pods{own} and those on {some}{other} {misled}")
             }
-            (true, false, _) => format!(
-                "packets from the pods on {some}{other} to this node's pods{own} take a different path than planned"
-            ),
+            (true, true, false) => format!("packets to the pods on {some}{other} {misled}"),
+            (true, false, _) => {
+                format!("packets from the pods on {some}{other} to this node's pods{own} {misled}")
+            }
         }
     }
 
@@ -298,7 +317,7 @@ fn by_route(
             Some(
                 match rule.priority.checked_sub(1).filter(|priority| *priority > 0 && path.node().is_some()) {
                     Some(before) => format!(
-                        "if the rule is not meant for pods, {}; otherwise let pod traffic look up hostgw's routes before it: `{}`",
+                        "if the rule is not meant for pods, {}; otherwise, let pod traffic look up hostgw's routes before it: `{}`",
                         remove_rule(rule),
                         ip(
                             rule.family,

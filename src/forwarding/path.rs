@@ -475,14 +475,23 @@ impl Path {
     /// Returns how good a verdict about the packet is.
     #[must_use]
     pub fn rank(&self, verdict: &Verdict) -> Rank {
-        let course = Course {
+        self.course().rank(verdict)
+    }
+
+    /// Returns `true` if the node forwards a packet that it does not forward as planned to a next hop that may deliver it.
+    #[must_use]
+    pub fn is_diverted(&self, verdict: &Verdict) -> bool {
+        self.course().is_diverted(verdict)
+    }
+
+    fn course(&self) -> Course<'_> {
+        Course {
             is_outside: self.peer == Peer::Outside,
             direction: self.direction,
             input: &self.packet.input,
             gateway: self.expected.gateway,
             device: &self.expected.device,
-        };
-        course.rank(verdict)
+        }
     }
 }
 
@@ -498,18 +507,19 @@ impl Course<'_> {
             {
                 Rank::Planned
             }
-            // Back to where it came from, no packet reaches another node, and on to another router, none reaches this
-            // node's pods.
-            Verdict::Forwarded { hops, .. }
-                if hops.iter().any(|hop| {
-                    hop.device == *self.input || (self.direction == Direction::In && hop.gateway.is_some())
-                }) =>
-            {
-                Rank::Lost
-            }
-            Verdict::Forwarded { length: 1.., .. } => Rank::Elsewhere,
+            Verdict::Forwarded { length: 1.., .. } if self.is_diverted(verdict) => Rank::Elsewhere,
             _ => Rank::Lost,
         }
+    }
+
+    /// Returns `true` if the node forwards the packet to a next hop that may deliver it.
+    fn is_diverted(&self, verdict: &Verdict) -> bool {
+        // Back to where it came from, no packet reaches another node, and on to another router, none reaches this node's
+        // pods.
+        let is_dead_end = |hop: &Hop| {
+            hop.device == *self.input || (self.direction == Direction::In && hop.gateway.is_some())
+        };
+        matches!(verdict, Verdict::Forwarded { hops, .. } if !hops.iter().any(is_dead_end))
     }
 }
 

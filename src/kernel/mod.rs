@@ -324,7 +324,7 @@ fn commit_sysctls(
             ReplaceError::Refused(error) => refused(error.to_string(), sysctl::hint(&error)),
             ReplaceError::Normalized(now) => refused(
                 format!("the kernel reads it back as {now}"),
-                Some(format!("write {now} in the configuration")),
+                Some(format!("set it to {now} in the configuration")),
             ),
             ReplaceError::Moved(now) => CommitError::SysctlChanged { key: change.key.clone(), now },
         })?;

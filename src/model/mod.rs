@@ -310,7 +310,7 @@ pub enum ScopeSpread {
     /// In clusters of at least 300 nodes.
     #[default]
     Auto,
-    /// Never: all routes by a gateway have the global scope.
+    /// Never: all routes via a gateway have global scope.
     Never,
 }
 

@@ -86,8 +86,8 @@ fn check_router_advertisements(context: &CheckContext, problems: &mut Vec<Diagno
         let value = desired.state.sysctls.get(&key).or_else(|| observed.state.sysctls.get(&key));
         if value.is_none_or(|value| value != "2") {
             problems.push(Diagnostic::new(Rule::LosesAdvertisedRoute, format!(
-                    "{switch} = 1 would cut the node off: the kernel drops {route}, learned from router advertisements, unless {key} is 2"
-                )).at(Some(ConfigPath::root().key("sysctls"))).with_remedy(format!("add {key}: 2 under sysctls")));
+                    "{switch} = 1 would cut the node off: the kernel removes {route}, learned from router advertisements, unless {key} is 2"
+                )).at(Some(ConfigPath::root().key("sysctls"))).with_remedy(format!("add `{key}: 2` under sysctls")));
         }
     }
 }
@@ -191,7 +191,7 @@ fn own_address_hint(other: &Untrusted, this: &Untrusted) -> String {
 
 fn not_on_link_hint(off_link: OffLink, device: &str, on_link: &OnLink) -> String {
     if on_link.all.is_empty() {
-        return format!("{device} has no address: assign one in the nodes' network");
+        return format!("{device} has no address: assign one in the nodes' network with `ip address add`");
     }
     let networks = list(&on_link.all, 4);
     match off_link {
@@ -260,17 +260,20 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
     if !addresses.is_empty() && !addresses.iter().any(|address| is_local(*address)) {
         let (addresses, name) = (list(&addresses, 2), &node.name);
         let message = format!("no local interface has {addresses} (node {name}); is this the right machine?");
+        let remedy = "pass --node NAME if this machine is another node; otherwise, fix the address in the configuration";
         let path = ConfigPath::root().key("nodes").index(index).key("address");
-        warnings.push(Diagnostic::new(Rule::AddressElsewhere, message).at(Some(path)));
+        warnings.push(Diagnostic::new(Rule::AddressElsewhere, message).at(Some(path)).with_remedy(remedy));
     }
     let by_v6_gateway = |(route, node): (&Route, usize)| {
         route.family() == Family::V6
             && cluster.next_hop_of(&cluster.nodes[node], Family::V6) == NextHopKind::PodGateway
     };
     if desired.routes_to_nodes().any(by_v6_gateway) {
-        let message = "IPv6 routes via pod gateways do not work between Linux nodes without an NDP proxy; use nextHop: node-address"
-            .to_owned();
-        warnings.push(Diagnostic::new(Rule::Ipv6PodGateway, message));
+        let message = "IPv6 routes via pod gateways do not work between Linux nodes without an NDP proxy";
+        warnings.push(
+            Diagnostic::new(Rule::Ipv6PodGateway, message.to_owned())
+                .with_remedy("set nextHop: node-address"),
+        );
     }
     warnings.extend(skipped(cluster, index, desired));
     let mut shadows = observed.host.foreign.iter().filter_map(|foreign| shadow(node, desired, foreign));
@@ -310,6 +313,7 @@ pub fn irrevocable(plan: &Plan) -> Vec<Diagnostic> {
             let (family, lost) = (table.family.nft(), table.unrestorable().join(", "));
             let message = format!("no rollback can restore {lost} of table {family} {}", NatTable::NAME);
             Diagnostic::new(Rule::Irrevocable, message)
+                .with_remedy("to keep them, move them to another table before you apply")
         })
         .collect()
 }
@@ -324,14 +328,22 @@ fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Opti
     if let Some(route) = planned(desired, foreign.destination, table) {
         return match foreign.metric.cmp(&route.metric) {
             Ordering::Equal => None,
-            Ordering::Less => Some(Diagnostic::new(
-                Rule::ShadowedByForeign,
+            Ordering::Less => Some(shadowed(
+                foreign,
                 format!("the foreign route {foreign} has a lower metric and takes precedence over {route}"),
             )),
-            Ordering::Greater => Some(Diagnostic::new(
-                Rule::ShadowsForeign,
-                format!("{route} has a lower metric and takes precedence over the foreign route {foreign}"),
-            )),
+            Ordering::Greater => Some(
+                Diagnostic::new(
+                    Rule::ShadowsForeign,
+                    format!(
+                        "{route} has a lower metric and takes precedence over the foreign route {foreign}"
+                    ),
+                )
+                .with_remedy(format!(
+                    "to prefer the foreign route, set routes.metric to a value above {}",
+                    foreign.metric
+                )),
+            ),
         };
     }
     let device = foreign.next.device.clone().unwrap_or_default();
@@ -340,10 +352,13 @@ fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Opti
     if let Some(inside) = routes.find(|route| is_network && foreign.destination.contains(&route.destination))
     {
         let message = format!(
-            "{} is part of {}, the network of {device}: traffic to its addresses there will go to pods instead",
+            "{} is part of {}, the network of {device}: traffic to machines with these addresses will go to pods instead",
             inside.destination, foreign.destination
         );
-        return Some(Diagnostic::new(Rule::InsideNodeNetwork, message));
+        return Some(
+            Diagnostic::new(Rule::InsideNodeNetwork, message)
+                .with_remedy("use a cluster prefix outside the nodes' networks"),
+        );
     }
     let wider = std::iter::successors(foreign.destination.supernet(), IpNet::supernet)
         .find_map(|prefix| planned(desired, prefix, table))?;
@@ -351,7 +366,15 @@ fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Opti
         "the foreign route {foreign} is more specific than the managed route to {} and takes precedence over it",
         wider.destination
     );
-    Some(Diagnostic::new(Rule::ShadowedByForeign, message))
+    Some(shadowed(foreign, message))
+}
+
+/// Returns the warning about a foreign route that takes precedence.
+fn shadowed(foreign: &Route, message: String) -> Diagnostic {
+    let remedy = foreign.opaque.is_none().then(|| {
+        format!("if it is not needed, remove it with `{}`", crate::forwarding::delete_route(foreign))
+    });
+    Diagnostic::new(Rule::ShadowedByForeign, message).with_remedy_if(remedy)
 }
 
 /// Returns the planned route to a prefix.

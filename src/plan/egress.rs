@@ -76,7 +76,7 @@ pub(super) fn port_of(link: &Link, host: &Host) -> Option<Diagnostic> {
     }
     let what = kind.map_or_else(|| "interface".to_owned(), ToString::to_string);
     let message = format!(
-        "egress interface {} is a port of the {what} {master}: the kernel hands what it receives to {master}",
+        "egress interface {} is a port of the {what} {master}: packets that arrive on it are received by {master}",
         link.name
     );
     let remedy = match host.addresses.iter().any(|local| local.device == *master) {

@@ -60,7 +60,7 @@ pub fn preview(
             return seen;
         }
         if !is_idle_within(dir, timeout.saturating_sub(begun.elapsed()))? {
-            return Err(apply::lock_timeout(dir.holder().as_ref(), timeout));
+            return Err(dir.lock_timeout(dir.holder().as_ref(), timeout));
         }
     }
 }

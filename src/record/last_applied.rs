@@ -20,7 +20,7 @@ pub struct LastApplied {
     /// The metadata of its transaction.
     #[serde(rename = "occasion")]
     pub meta: TransactionMeta,
-    /// The desired state. It is without the routes if the configuration gives them again.
+    /// The desired state. It omits the routes if they follow from the configuration.
     pub state: State,
     /// The egress interface of the routes, which the configuration need not name.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,6 +10,7 @@ use super::{
     report::{ConflictEntry, DiagnosticEntry, NatKind, NatPlace, Object, ReasonEntry},
 };
 use crate::{
+    diagnose::Severity,
     model::Family,
     plan::Action,
     progress::Task,
@@ -522,12 +523,28 @@ pub(super) fn put_reason(text: &mut String, reason: &ReasonEntry) {
     }
 }
 
+/// Renders a finding with its code, its place in the configuration and its remedy, in the same form in every command. The
+/// text ends with a newline.
+#[must_use]
+pub fn finding_text(finding: &DiagnosticEntry, palette: &Palette) -> String {
+    let DiagnosticEntry { code, severity, message, source, remedy } = finding;
+    let style = match severity {
+        Severity::Error => &palette.conflict,
+        Severity::Warning => &palette.change,
+    };
+    let head = style.apply_to(format!("{}[{code}]:", severity.name()));
+    let place =
+        source.as_ref().map_or_else(String::new, |source| format!(" ({}:{})", source.file, source.line));
+    let mut text = format!("{head} {message}{place}\n");
+    if let Some(remedy) = remedy {
+        let _ = writeln!(text, "  {} {remedy}", palette.head.apply_to("help:"));
+    }
+    text
+}
+
 /// Appends the totals and the names of removed objects.
 fn put_summary(text: &mut String, report: &Report, removed: &[String], palette: &Palette) {
-    for DiagnosticEntry { code, severity, message, .. } in &report.diagnostics {
-        let head = format!("{}[{code}]:", severity.name());
-        let _ = writeln!(text, "{} {message}", palette.change.apply_to(head));
-    }
+    report.diagnostics.iter().for_each(|finding| text.push_str(&finding_text(finding, palette)));
     let _ = writeln!(text, "{}", palette.head.apply_to(totals(report)));
     if !removed.is_empty() {
         let _ = writeln!(text, "{}", palette.remove.apply_to(format!("To remove: {}", removed.join(", "))));

@@ -41,7 +41,7 @@ pub fn between(
 /// Returns an error if the node cannot be queried.
 pub fn to_outside(lab: &Lab, topology: &Topology, from: usize, family: Family) -> Result<String, Error> {
     let name = &topology.machines[from].name;
-    let Some((host, _)) = topology.outside.get(family) else { return Ok("no outside".to_owned()) };
+    let Some((host, _)) = topology.outside.get(family) else { return Ok("no outside host".to_owned()) };
     let (lookup, answers) = next_hop(lab, from, host.addr())?;
     Ok(match lookup.gateway {
         None if lookup.has_route => format!("wrong route: {name} sends to {} on its own link", host.addr()),
@@ -50,7 +50,7 @@ pub fn to_outside(lab: &Lab, topology: &Topology, from: usize, family: Family) -
             format!("no neighbor: {gateway} does not answer on {name}'s link")
         }
         Some(gateway) => format!(
-            "no way back: {name} sends to {gateway} and gets no answer; the outside has no route to sources that are not masqueraded"
+            "no return route: {name} sends to {gateway} and gets no answer; the outside host has no route to sources that are not masqueraded"
         ),
     })
 }
@@ -97,7 +97,7 @@ fn trace_one_way(
                 machine.addresses.get(family).map_or_else(String::new, |address| address.trunc().to_string())
             };
             return Ok(Some(format!(
-                "no neighbor: {gateway} does not answer on {name}'s link, because {} is behind a router: {name} is in {}, {} in {}",
+                "no neighbor: {gateway} does not answer on {name}'s link, because {} is behind a router: {name} is in {}, and {} is in {}",
                 target.name,
                 network(source),
                 target.name,

@@ -37,7 +37,7 @@ pub struct Host {
     pub hardware: Option<Hardware>,
 }
 
-/// What the firmware says about a machine (`/sys/class/dmi/id`), from which clouds can be told.
+/// What the firmware says about a machine (`/sys/class/dmi/id`), by which clouds are recognized.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Hardware {
@@ -109,7 +109,7 @@ pub struct InterfaceAddress {
     /// The prefix that the address makes reachable through the interface.
     #[schemars(with = "String")]
     pub prefix: IpNet,
-    /// What distinguishes it from a lasting address that the kernel uses.
+    /// The flags of an address that is temporary, or that the kernel does not use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flags: Vec<AddressFlag>,
 }
@@ -120,9 +120,9 @@ pub struct InterfaceAddress {
 )]
 #[serde(rename_all = "camelCase")]
 pub enum AddressFlag {
-    /// A privacy address (RFC 8981), which the kernel replaces by another one.
+    /// A privacy address (RFC 8981), which the kernel replaces after a while.
     Temporary,
-    /// Its preferred lifetime is over.
+    /// Its preferred lifetime has expired.
     Deprecated,
     /// Another machine has the address, so the kernel does not use it.
     DadFailed,

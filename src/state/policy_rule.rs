@@ -105,9 +105,9 @@ pub enum RuleAction {
     Nop,
     /// Drops the packet.
     Blackhole,
-    /// Drops the packet and tells its sender that the network is unreachable.
+    /// Drops the packet and reports to its sender that the network is unreachable.
     Unreachable,
-    /// Drops the packet and tells its sender that it is prohibited.
+    /// Drops the packet and reports to its sender that it is prohibited.
     Prohibit,
 }
 

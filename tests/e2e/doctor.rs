@@ -492,7 +492,7 @@ fn the_cni_configuration_is_part_of_the_examination() {
 fn without_privileges_the_firewall_is_unknown() {
     let node = healthy_node(Privilege::User);
     let said = node.sh("setpriv --bounding-set=-all --inh-caps=-all \"$HOSTGW\" doctor 2>&1 || echo code $?");
-    assert!(said.contains("warning[HG1006]: the rules of firewalls could not be read"), "{said}");
+    assert!(said.contains("warning[HG1006]: the firewall rules could not be read"), "{said}");
     assert!(said.ends_with("0 errors, 1 warning.\ncode 11\n"), "{said}");
 }
 

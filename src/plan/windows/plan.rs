@@ -256,7 +256,7 @@ fn reject_misplaced_addresses(
             continue;
         }
         let message = format!(
-            "{} has an address in {} ({}): Windows keeps packets to it on this machine. Remove that address, or fix the configuration",
+            "{} has an address in {} ({}): Windows delivers packets to that address locally. Remove it with Remove-NetIPAddress, or correct the configuration",
             route.alias,
             diverted.destination,
             diverted.origin.reason_in(cluster)
@@ -272,7 +272,7 @@ fn reject_misplaced_addresses(
 fn leftover(route: &ObservedRoute) -> String {
     format!(
         "-DestinationPrefix {} -NextHop {} belongs to an interface that no longer exists, and carries no traffic. To remove \
-         it: {}, then run the script again",
+         it, run `{}`, then run the script again",
         route.destination,
         route.next_hop,
         route_delete(route.destination, route.next_hop)
@@ -311,7 +311,7 @@ fn wanted(
             None => problems.push(Diagnostic::new(
                 Rule::NoDefaultRoute,
                 format!(
-                    "no default route on {} shows the gateway for {destination}: set defaultGateway of the node in the \
+                    "the gateway for {destination} is unknown, because {} has no default route: set defaultGateway of the node in the \
                      configuration",
                     management.alias
                 ),
@@ -352,7 +352,10 @@ fn forwarding(
                 })),
                 None => problems.push(Diagnostic::new(
                     Rule::FamilyDisabled,
-                    format!("{} has no {family}, so it cannot forward it", interface.alias),
+                    format!(
+                        "{family} is disabled on {}, which therefore cannot forward {family} packets",
+                        interface.alias
+                    ),
                 )),
             }
         }

@@ -866,7 +866,7 @@ if [ ! -d "$state" ] || [ ! -O "$state" ]; then
 fi
 if command -v flock >/dev/null; then
     exec 9>"$state/lock"
-    flock -n 9 || refuse 4 "another run holds $state/lock"
+    flock -n 9 || refuse 4 "another run holds $state/lock; wait for it to finish, then run this script again"
 fi
 work=$state/work
 rm -rf "$work"
@@ -880,7 +880,7 @@ if [ -d "$state/open" ] && [ "$mode" != show ]; then
     (undo "$state/open" 0) || exit
     [ "$mode" != undo ] || exit 0
 elif [ "$mode" = undo ]; then
-    [ -d "$state/last" ] || { say "Nothing to undo: no run is recorded on this node."; exit 0; }
+    [ -d "$state/last" ] || { say "Nothing to undo: there is no record of a run on this node."; exit 0; }
     mv "$state/last" "$state/open" && undo "$state/open" 0
     exit 1
 fi
@@ -906,16 +906,16 @@ if [ -n "$master" ] && [ -z "$(ip -o link show dev "$master" type vrf 2>/dev/nul
     refuse 3 "the interface $device is a port of $master, which receives its packets; set egressInterface to $master"
 fi
 if [ "$mode" != show ] && [ -z "$(ip -o link show dev "$device" up)" ]; then
-    refuse 3 "the interface $device is down; set it up first"
+    refuse 3 "the interface $device is down; bring it up first with 'ip link set INTERFACE up'"
 fi
 desired_sysctls | while read -r key _; do
     [ -e "$(path_of "$key")" ] || { fail "this kernel has no sysctl $key"; exit 3; }
 done || exit 3
 
-plan || refuse 1 "the live state could not be read"
+plan || refuse 1 "cannot read the live state; nothing was changed"
 if [ -n "$(conflicts)" ]; then
     show
-    fail "the plan has conflicts with foreign objects ($(conflicts | wc -l | tr -d ' ')); nothing was changed. Remove them first."
+    fail "the plan conflicts with foreign objects ($(conflicts | wc -l | tr -d ' ')); nothing was changed. Remove them, then run this script again."
     exit 10
 fi
 if is_empty; then
@@ -928,7 +928,7 @@ removed=$(cat "$work/routes.4" "$work/routes.6" | grep -c '^# removed')
 if [ "$removed" -gt 0 ] && [ "$allowed" != "$removed" ]; then
     has=$(cat "$work/live.4" "$work/live.6" | grep -c ' proto 87\( \|$\)')
     if { [ "$removed" -ge 10 ] && [ $((removed * 2)) -gt "$has" ]; } || ! grep -q ' via ' "$work/wanted.4" "$work/wanted.6"; then
-        refuse 8 "this plan removes $removed of the $has managed routes; nothing was changed. If that is intended, pass --allow-removals $removed"
+        refuse 8 "this plan removes $removed of the $has managed routes; nothing was changed. If that is intended, run this script with --allow-removals $removed"
     fi
 fi
 
@@ -937,7 +937,7 @@ rm -rf "$state/last"
 mv "$state/new" "$state/open" || refuse 1 "cannot write to $state; nothing was changed"
 if ! commit; then
     [ -z "$signal" ] || undo "$state/open" 130
-    fail "a change failed (see above)"
+    fail "a change failed; see the message above"
     undo "$state/open" 6
 fi
 if ! plan || ! is_empty; then

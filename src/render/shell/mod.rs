@@ -47,13 +47,14 @@ pub fn linux_script(cluster: &Cluster, index: usize, desired: &Desired, provenan
 # hostgw: routes, NAT and sysctls of Linux node {}
 # from {}, SHA-256 {}, by hostgw {}
 #
-#   (no option)  applies the changes and verifies them; rolls everything back on failure
-#   --dry-run    shows the changes without making them
-#   --undo       restores the state from before the last run, or resumes an incomplete rollback; keeps foreign changes
-#                made since, and lists them (exit code 7)
-#   --undo --abandon    same, but finishes even if foreign changes remain
-#   --allow-removals N  allows a mass removal: the exact number of routes to remove, required if it is at least 10
-#                       and more than half of the routes, or if no other node remains
+# Usage:
+#   (no option)         Apply the changes and verify them; roll everything back on failure.
+#   --dry-run           Show the changes without making them.
+#   --undo              Restore the state from before the last run, or resume an incomplete rollback. Keep foreign changes
+#                       made since, and list them (exit code 7).
+#   --undo --abandon    Same, but finish even if foreign changes remain.
+#   --allow-removals N  Allow a mass removal: the exact number of routes to remove. Required if it is at least 10 and more
+#                       than half of the managed routes, or if no other node remains.
 #
 # Exit codes: 0 success, or no changes; 1 unexpected error; 3 wrong machine; 4 another run holds the lock; 6 failed, rolled
 # back and verified; 7 rollback incomplete, remaining commands listed; 8 mass removal refused; 10 conflict with foreign

@@ -99,15 +99,19 @@ impl Wiring {
             host.links.iter().find(has_name)
         });
         let egress = egress.ok_or_else(|| {
-            Error::new(Kind::Invalid, format!("this node lacks the egress interface of node {}", node.name))
+            Error::new(
+                Kind::Invalid,
+                format!("this machine does not have the egress interface of node {}", node.name),
+            )
         })?;
         if egress.carrier == Some(false) {
             let message = format!(
                 "egress interface {} has no carrier: no packet leaves this node through it",
                 egress.name
             );
-            return Err(Error::unexpected(message)
-                .with_hint("check its cable and the other end, then rehearse again"));
+            return Err(Error::unexpected(message).with_hint(
+                "check the cable and the port at the other end, then run `hostgw rehearse` again",
+            ));
         }
         let image = |number: u32| links.iter().find(|link| link.index == number);
         let mut simulated = Vec::new();
