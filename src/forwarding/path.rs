@@ -241,50 +241,50 @@ impl<'a> Paths<'a> {
         self.whole_legs().chain(self.part_legs()).map(|leg| self.path(leg))
     }
 
-    fn legs(&self) -> impl Iterator<Item = Leg<'_>> {
+    fn legs(&self) -> impl Iterator<Item = PathRef<'_>> {
         self.whole_legs().chain(self.other_legs())
     }
 
     /// The legs that stand for all pods of other nodes.
-    fn whole_legs(&self) -> impl Iterator<Item = Leg<'_>> {
+    fn whole_legs(&self) -> impl Iterator<Item = PathRef<'_>> {
         self.others.iter().filter_map(|(route, node)| self.whole(route, *node)).flatten()
     }
 
     /// The legs after those that stand for all pods of other nodes.
-    fn other_legs(&self) -> impl Iterator<Item = Leg<'_>> {
+    fn other_legs(&self) -> impl Iterator<Item = PathRef<'_>> {
         self.part_legs().chain(self.outside_legs())
     }
 
-    fn outside_legs(&self) -> impl Iterator<Item = Leg<'_>> {
+    fn outside_legs(&self) -> impl Iterator<Item = PathRef<'_>> {
         Family::ALL.into_iter().flat_map(|family| self.to_outside(family))
     }
 
-    fn part_legs(&self) -> impl Iterator<Item = Leg<'_>> {
+    fn part_legs(&self) -> impl Iterator<Item = PathRef<'_>> {
         let parts = self.parts.iter().filter_map(|(part, at)| {
             let (route, node) = self.others[*at];
             let both = self.both(route, Some(node), pod_address(*part, None))?;
-            Some(both.map(|leg| Leg { part: Some(PodPart::Other(*part)), ..leg }))
+            Some(both.map(|leg| PathRef { part: Some(PodPart::Other(*part)), ..leg }))
         });
         let own_parts = self.own_parts.iter().filter_map(|(part, own)| {
             let family = Family::from(*part);
             let (route, node) = self.others.iter().find(|(route, _)| route.family() == family)?;
             let [out, back] = self.both(route, Some(*node), pod_address(route.destination, None))?;
-            let of_part = |leg| Leg { part: Some(PodPart::Own(*part)), is_of_all: true, ..leg };
-            Some([of_part(Leg { source: *own, ..out }), of_part(Leg { destination: *own, ..back })])
+            let of_part = |leg| PathRef { part: Some(PodPart::Own(*part)), is_of_all: true, ..leg };
+            Some([of_part(PathRef { source: *own, ..out }), of_part(PathRef { destination: *own, ..back })])
         });
         parts.flatten().chain(own_parts.flatten())
     }
 
     /// The two legs that stand for all of another node's pods.
-    fn whole<'p>(&'p self, route: &'p Route, node: usize) -> Option<[Leg<'p>; 2]> {
+    fn whole<'p>(&'p self, route: &'p Route, node: usize) -> Option<[PathRef<'p>; 2]> {
         let gateway = self.cluster.nodes[node].pod_gateway(route.family());
         self.both(route, Some(node), pod_address(route.destination, gateway))
     }
 
     /// The two legs between this node's pod and the outside. Replies from there reach the pod's address, because the
     /// kernel restores it before it routes them.
-    fn to_outside(&self, family: Family) -> Vec<Leg<'_>> {
-        let mut legs: Vec<Leg<'_>> = Vec::new();
+    fn to_outside(&self, family: Family) -> Vec<PathRef<'_>> {
+        let mut legs: Vec<PathRef<'_>> = Vec::new();
         let Some(route) = self.outside.get(family) else { return legs };
         for (gateway, device) in hops(route) {
             for leg in self.along(route, gateway, device, None, outside_address(family)).into_iter().flatten()
@@ -299,7 +299,12 @@ impl<'a> Paths<'a> {
     }
 
     /// The two legs between this node's pod and `address` behind `route`, which is a pod of `node`, if any.
-    fn both<'p>(&'p self, route: &'p Route, node: Option<usize>, address: IpAddr) -> Option<[Leg<'p>; 2]> {
+    fn both<'p>(
+        &'p self,
+        route: &'p Route,
+        node: Option<usize>,
+        address: IpAddr,
+    ) -> Option<[PathRef<'p>; 2]> {
         self.along(route, route.next.gateway, route.next.device.as_ref()?, node, address)
     }
 
@@ -311,9 +316,9 @@ impl<'a> Paths<'a> {
         device: &'p Untrusted,
         node: Option<usize>,
         address: IpAddr,
-    ) -> Option<[Leg<'p>; 2]> {
+    ) -> Option<[PathRef<'p>; 2]> {
         let pod = self.pods.get(route.family())?;
-        let out = Leg {
+        let out = PathRef {
             route,
             gateway,
             device,
@@ -325,12 +330,12 @@ impl<'a> Paths<'a> {
             part: None,
             is_of_all: false,
         };
-        let back = Leg { direction: Direction::In, source: address, destination: pod.address, ..out };
+        let back = PathRef { direction: Direction::In, source: address, destination: pod.address, ..out };
         Some([out, back])
     }
 
-    fn path(&self, leg: Leg<'_>) -> Path {
-        let Leg { route, node, pod, direction, part, is_of_all, .. } = leg;
+    fn path(&self, leg: PathRef<'_>) -> Path {
+        let PathRef { route, node, pod, direction, part, is_of_all, .. } = leg;
         let Course { gateway, device, .. } = leg.course();
         let family = route.family();
         Path {
@@ -351,7 +356,7 @@ impl<'a> Paths<'a> {
     /// their own routes can divert are all alike, so one of them is enough.
     #[must_use]
     pub fn rank_by(&self, model: &ForwardingModel<'_>) -> Ledger {
-        let rank = |leg: Leg<'_>| leg.course().rank(&model.trace(&leg.packet()).verdict);
+        let rank = |leg: PathRef<'_>| leg.course().rank(&model.trace(&leg.packet()).verdict);
         let mut alike: PerFamily<[Rank; 2]> = PerFamily::default();
         let mut ranks = Vec::with_capacity(2 * self.others.len());
         for (route, node) in &self.others {
@@ -405,8 +410,8 @@ impl<'a> Paths<'a> {
         let mut ranks = Vec::with_capacity(2 * self.others.len());
         let mut legs = self.legs().peekable();
         while legs.peek().is_some() {
-            let some: Vec<Leg<'_>> = legs.by_ref().take(AT_ONCE).collect();
-            let packets: Vec<Packet> = some.iter().map(Leg::packet).collect();
+            let some: Vec<PathRef<'_>> = legs.by_ref().take(AT_ONCE).collect();
+            let packets: Vec<Packet> = some.iter().map(PathRef::packet).collect();
             let verdicts = ask(&packets)?;
             ranks.extend(some.iter().zip(&verdicts).map(|(leg, verdict)| leg.course().rank(verdict)));
         }
@@ -416,7 +421,7 @@ impl<'a> Paths<'a> {
 
 /// A path without copies: a cluster has two for each other node, and almost all are only judged.
 #[derive(Debug, Clone, Copy)]
-struct Leg<'p> {
+struct PathRef<'p> {
     route: &'p Route,
     /// The next hop of the route, or one of them.
     gateway: Option<IpAddr>,
@@ -431,7 +436,7 @@ struct Leg<'p> {
     is_of_all: bool,
 }
 
-impl<'p> Leg<'p> {
+impl<'p> PathRef<'p> {
     const fn course(&self) -> Course<'p> {
         let (input, gateway, device) = match self.direction {
             Direction::Out => (&self.pod.device, self.gateway, self.device),
