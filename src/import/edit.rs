@@ -14,8 +14,9 @@ use crate::{
 /// The error that a file cannot be edited.
 pub(super) fn not_editable(document: &Document, why: &str) -> Diagnostic {
     let message = format!("{} cannot be edited safely: {why}", document.name());
-    Diagnostic::new(Rule::NotEditable, message)
-        .with_remedy("write these nodes out, one after another and without anchors, then import again")
+    Diagnostic::new(Rule::NotEditable, message).with_remedy(
+        "write these nodes without anchors, aliases and tags, one below the other, then import again",
+    )
 }
 
 /// Returns the text of a configuration with its changes.
@@ -53,6 +54,9 @@ pub(super) fn edited(document: &Document, set: &ChangeSet) -> Result<String, Dia
     }
     Ok(editor.finish())
 }
+
+/// Why a list cannot be replaced.
+const HAS_COMMENT: &str = "a list that changes contains a comment";
 
 struct Editor<'a> {
     text: &'a str,
@@ -140,7 +144,11 @@ impl<'a> Editor<'a> {
             return Ok(());
         }
         let value = syntax.value(after);
-        let is_block_list = entry.is_list && !self.slice(entry.range.clone()).starts_with('[');
+        let written = self.slice(entry.range.clone());
+        if entry.is_list && written.contains('#') {
+            return Err(HAS_COMMENT);
+        }
+        let is_block_list = entry.is_list && !written.starts_with('[');
         if !is_block_list && !entry.range.is_empty() {
             self.edits.push((entry.range.clone(), value));
             return Ok(());
@@ -150,7 +158,7 @@ impl<'a> Editor<'a> {
         let start = entry.key_range.end + colon + 1;
         let end = if is_block_list { entry.range.end } else { start };
         if self.slice(start..end).contains('#') {
-            return Err("a list that changes contains a comment");
+            return Err(HAS_COMMENT);
         }
         self.edits.push((start..end, format!(" {value}")));
         Ok(())
