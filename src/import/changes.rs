@@ -181,6 +181,11 @@ impl ChangeSet {
         self.by_name.get(&folded(name.as_raw())).copied()
     }
 
+    /// The name of a node of the configuration.
+    pub fn name(&self, index: usize) -> Untrusted {
+        self.nodes.get(index).map(|node| node.name.as_str().into()).unwrap_or_default()
+    }
+
     /// Returns `true` if the configuration has the node.
     pub fn keeps(&self, name: &Untrusted) -> bool {
         self.index_of(name).is_some()
