@@ -612,11 +612,10 @@ pub(super) struct ImportArguments {
     #[arg(value_name = "FILE")]
     pub list: Option<PathBuf>,
     /// Cluster prefix, which contains all pod CIDRs: one per address family, repeated or separated by commas [default:
-    /// --cluster-cidr of k3s or RKE2 if the nodes tell it, or else the smallest that contains all pod CIDRs, with a
-    /// warning].
+    /// the value of --cluster-cidr of k3s or RKE2, or else the smallest that contains all pod CIDRs, with a warning].
     #[arg(long = "cluster-prefix", value_name = "CIDR", value_delimiter = ',', value_parser = network, conflicts_with = "update")]
     pub cluster_prefixes: Vec<IpNet>,
-    /// Egress interface of Linux nodes; with --update, of new ones. [default: none if the configuration does not need
+    /// Egress interface of Linux nodes; with --update, of new ones [default: none if the configuration does not need
     /// one, or else eth0, with a warning].
     #[arg(long, value_name = "NAME")]
     pub egress_interface: Option<String>,
@@ -638,8 +637,8 @@ pub(super) struct ImportArguments {
     /// With --update, keep nodes that are not in the list.
     #[arg(long, requires = "update")]
     pub keep_missing: bool,
-    /// With --update, allow a mass removal: the exact number of nodes that are removed. Required if N is at least 2 and
-    /// more than half of the nodes in the file.
+    /// With --update, allow a mass removal: the exact number of nodes the update removes. Required if N is at least 2
+    /// and more than half of the nodes in the file.
     #[arg(long, value_name = "N", requires = "update", conflicts_with = "keep_missing")]
     pub allow_removals: Option<usize>,
     /// Print the result as JSON.

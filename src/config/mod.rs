@@ -7,6 +7,8 @@
 //! structural errors. Whatever is intact is validated. So a single run reports every error with its position, and a valid
 //! file does not pay for it.
 //!
+//! [`outline()`] finds the nodes in a text for edits in place, and `untyped` reads YAML that is not a configuration.
+//!
 //! Nothing here prints or exits: errors are values.
 
 mod builder;

@@ -14,7 +14,7 @@ use super::{
     UpdateOptions,
     natural::natural_order,
     node::ImportedNode,
-    survey::{Survey, folded},
+    survey::{Relevance, Survey, folded},
     syntax::{NodeKey, keys_of},
 };
 use crate::{
@@ -181,9 +181,23 @@ impl ChangeSet {
         self.by_name.get(&folded(name.as_raw())).copied()
     }
 
+    /// The name of a node of the configuration.
+    pub fn name(&self, index: usize) -> Untrusted {
+        self.nodes.get(index).map(|node| node.name.as_str().into()).unwrap_or_default()
+    }
+
     /// Returns `true` if the configuration has the node.
     pub fn keeps(&self, name: &Untrusted) -> bool {
         self.index_of(name).is_some()
+    }
+
+    /// Returns whether a warning about a node is of interest.
+    pub fn relevance(&self, name: &Untrusted) -> Relevance {
+        match self.index_of(name) {
+            None => Relevance::New,
+            Some(index) if self.updated.contains_key(&index) => Relevance::Changed,
+            Some(_) => Relevance::Known,
+        }
     }
 
     /// Returns `true` if nothing is different.
@@ -219,7 +233,7 @@ impl ChangeSet {
         (!kept.is_empty()).then(|| {
             let message = format!("keeping pod CIDRs that the list does not have: {}", list(&kept, 5));
             Diagnostic::new(Rule::NodeWithoutPodCidr, message)
-                .with_remedy("if a node was set up again, import again once it has a pod CIDR")
+                .with_remedy("if the node is being set up again, import again once it has a pod CIDR")
         })
     }
 
@@ -281,7 +295,10 @@ impl FileNode {
             }
             differs
         };
-        let mut is_new = compare("os", std::slice::from_ref(&self.os), vec![node.os.to_string()]);
+        let mut is_new = false;
+        if !node.is_os_assumed {
+            is_new = compare("os", std::slice::from_ref(&self.os), vec![node.os.to_string()]);
+        }
         if !node.pod_cidrs.is_empty() {
             is_new |= compare("podCIDR", &self.pod_cidrs, self.new_pod_cidrs(&node.pod_cidrs));
         }

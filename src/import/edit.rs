@@ -14,8 +14,9 @@ use crate::{
 /// The error that a file cannot be edited.
 pub(super) fn not_editable(document: &Document, why: &str) -> Diagnostic {
     let message = format!("{} cannot be edited safely: {why}", document.name());
-    Diagnostic::new(Rule::NotEditable, message)
-        .with_remedy("write these nodes out, one after another and without anchors, then import again")
+    Diagnostic::new(Rule::NotEditable, message).with_remedy(
+        "make this change by hand, or write the nodes without anchors, aliases, tags and comments inside of lists",
+    )
 }
 
 /// Returns the text of a configuration with its changes.
@@ -23,28 +24,29 @@ pub(super) fn not_editable(document: &Document, why: &str) -> Diagnostic {
 /// # Errors
 /// Returns why the text cannot be edited by position.
 pub(super) fn edited(document: &Document, set: &ChangeSet) -> Result<String, Diagnostic> {
+    const SHARED: &str = "it uses an anchor, an alias or a tag";
     let refuse = |why: &str| not_editable(document, why);
+    let refuse_node = |index: usize, why: &str| refuse(&format!("node {}: {why}", set.name(index)));
     let outline = config::outline(document)
-        .ok_or_else(|| refuse("the list of nodes is an alias or has an anchor or a tag"))?;
+        .ok_or_else(|| refuse("the list of nodes is an alias, or has an anchor or a tag"))?;
     if outline.nodes.len() != set.nodes_before() {
         return Err(refuse("its nodes could not be found in the text"));
     }
     let mut editor =
         Editor { text: document.text(), format: document.format(), outline: &outline, edits: Vec::new() };
+    let affected = set.updated.keys().chain(&set.removed);
+    for index in affected.copied() {
+        if outline.nodes.get(index).is_some_and(|node| node.is_shared) {
+            return Err(refuse_node(index, SHARED));
+        }
+    }
     for (index, changes) in &set.updated {
         let Some(node) = outline.nodes.get(*index) else { continue };
-        if node.is_shared {
-            return Err(refuse("a node that changes uses an anchor, an alias or a tag"));
-        }
-        editor.update(node, changes).map_err(refuse)?;
-    }
-    let removed = || set.removed.iter().filter_map(|index| outline.nodes.get(*index));
-    if removed().any(|node| node.is_shared) {
-        return Err(refuse("a node that is removed uses an anchor, an alias or a tag"));
+        editor.update(node, changes).map_err(|why| refuse_node(*index, &why))?;
     }
     match outline.layout {
         ListLayout::Flow => {
-            editor.flow(set).ok_or_else(|| refuse("its list of nodes has an unusual form"))?
+            editor.flow(set).ok_or_else(|| refuse("a comment comes before a comma in its list of nodes"))?;
         }
         ListLayout::Block | ListLayout::Tables => {
             set.removed.iter().for_each(|index| editor.remove_lines(*index));
@@ -112,7 +114,7 @@ impl<'a> Editor<'a> {
     }
 
     /// Changes the values of a node.
-    fn update(&mut self, node: &NodePlace, changes: &[KeyChange]) -> Result<(), &'static str> {
+    fn update(&mut self, node: &NodePlace, changes: &[KeyChange]) -> Result<(), String> {
         let syntax = self.syntax_of(node);
         for change in changes {
             match node.entry(change.key) {
@@ -123,12 +125,7 @@ impl<'a> Editor<'a> {
         Ok(())
     }
 
-    fn replace(
-        &mut self,
-        entry: &EntryPlace,
-        change: &KeyChange,
-        syntax: Syntax,
-    ) -> Result<(), &'static str> {
+    fn replace(&mut self, entry: &EntryPlace, change: &KeyChange, syntax: Syntax) -> Result<(), String> {
         let KeyChange { before, after, .. } = change;
         if before.len() == after.len() && entry.scalars.len() == after.len() {
             for ((place, old), new) in entry.scalars.iter().zip(before).zip(after) {
@@ -140,7 +137,11 @@ impl<'a> Editor<'a> {
             return Ok(());
         }
         let value = syntax.value(after);
-        let is_block_list = entry.is_list && !self.slice(entry.range.clone()).starts_with('[');
+        let written = self.slice(entry.range.clone());
+        if entry.is_list && written.contains('#') {
+            return Err(format!("the list of its {} contains a comment", change.key));
+        }
+        let is_block_list = entry.is_list && !written.starts_with('[');
         if !is_block_list && !entry.range.is_empty() {
             self.edits.push((entry.range.clone(), value));
             return Ok(());
@@ -150,20 +151,15 @@ impl<'a> Editor<'a> {
         let start = entry.key_range.end + colon + 1;
         let end = if is_block_list { entry.range.end } else { start };
         if self.slice(start..end).contains('#') {
-            return Err("a list that changes contains a comment");
+            return Err(format!("the list of its {} contains a comment", change.key));
         }
         self.edits.push((start..end, format!(" {value}")));
         Ok(())
     }
 
     /// Adds a key after the pod CIDR.
-    fn insert_key(
-        &mut self,
-        node: &NodePlace,
-        change: &KeyChange,
-        syntax: Syntax,
-    ) -> Result<(), &'static str> {
-        let anchor = node.entry("podCIDR").ok_or("a node has no podCIDR")?;
+    fn insert_key(&mut self, node: &NodePlace, change: &KeyChange, syntax: Syntax) -> Result<(), String> {
+        let anchor = node.entry("podCIDR").ok_or("it has no podCIDR")?;
         let entry = syntax.entry(change.key, &change.after);
         if node.is_inline {
             self.edits.push((anchor.range.end..anchor.range.end, format!(", {entry}")));

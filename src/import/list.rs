@@ -129,7 +129,8 @@ impl NodeList {
                 Some("Status") => {
                     let message = head["message"].as_str().unwrap_or("no message");
                     let message: Untrusted = message.into();
-                    return Err(not_nodes(format!("the API server returned an error: {message}")));
+                    return Err(not_nodes(format!("the API server returned an error: {message}"))
+                        .with_remedy("check the access with `kubectl auth can-i list nodes`"));
                 }
                 Some("List" | "NodeList") | None if keys.contains_key("items") && is_core(&head) => {
                     if !head["items"].is_null() {
@@ -150,7 +151,9 @@ impl NodeList {
                 None => self.other_kinds.push("an object without kind".to_owned()),
             },
             Json::String(text) if text.trim_start().starts_with("NAME ") => {
-                return Err(not_nodes("this is a table for people, not JSON or YAML".to_owned()));
+                return Err(not_nodes(
+                    "expected JSON or YAML, found the table that kubectl prints by default".to_owned(),
+                ));
             }
             other => self.other_kinds.push(kind_of_value(other).to_owned()),
         }

@@ -47,7 +47,7 @@ use crate::{
 use changes::ChangeSet;
 use node::ImportedNode;
 use prefix::ClusterPrefix;
-use survey::{HOST_GW, Survey, names};
+use survey::{HOST_GW, Relevance, Survey, names};
 use write::{Egress, Head, NextHopChoice};
 
 /// The egress interface of a configuration that has to name one. It is the first interface of most machines and
@@ -117,8 +117,8 @@ pub fn import(list: NodeList, options: &ImportOptions) -> Result<Imported, Vec<D
         return Err(vec![no_pod_cidrs(&survey)]);
     }
     let prefix = ClusterPrefix::find(&survey, &options.cluster_prefixes).map_err(|error| vec![error])?;
-    survey.restrict(&prefix.families(), "clusterPrefix");
-    survey.examine();
+    survey.restrict(&prefix.families());
+    survey.examine(|_| Relevance::New);
     left_out(&mut survey, |_| true);
     survey.findings.extend(prefix.warning());
     let next_hop = options.next_hop.map_or_else(|| next_hop(&survey), NextHopChoice::Given);
@@ -163,7 +163,7 @@ fn problems(invalid: &InvalidConfig, is_update: bool) -> Vec<Diagnostic> {
                 "kubelet chose an address that several machines have: set --node-ip on these nodes, then import again"
                     .to_owned(),
             ),
-            Rule::CidrOutsideCluster => Some("check the cluster prefix; --cluster-prefix sets it".to_owned()),
+            Rule::CidrOutsideCluster => Some("check the cluster prefix, and pass the right one with --cluster-prefix".to_owned()),
             _ => error.hint.clone(),
         };
         Diagnostic::new(error.rule, error.message.clone()).with_remedy_if(remedy)
@@ -187,8 +187,9 @@ fn next_hop(survey: &Survey) -> NextHopChoice {
 }
 
 fn egress_assumed() -> Diagnostic {
-    let message =
-        format!("no Kubernetes API names the egress interface of Linux nodes; assuming {USUAL_INTERFACE}");
+    let message = format!(
+        "the Kubernetes API does not say which interface connects the nodes; assuming {USUAL_INTERFACE}"
+    );
     Diagnostic::new(Rule::EgressAssumed, message).with_remedy(
         "pass --egress-interface NAME; on a node, `ip route get ADDRESS-OF-ANOTHER-NODE` shows the name after `dev`",
     )
@@ -255,9 +256,9 @@ pub fn update(
         document.json().ok_or_else(|| vec![edit::not_editable(document, "it cannot be read as data")])?;
     let mut survey = Survey::new(list)?;
     strict(&survey, options.strict)?;
-    survey.restrict(&prefix_families(&before), "clusterPrefix");
-    survey.examine();
+    survey.restrict(&prefix_families(&before));
     let set = ChangeSet::new(&before, &survey, options);
+    survey.examine(|name| set.relevance(name));
     left_out(&mut survey, |node| !set.keeps(&node.name));
     set.contradictions(&survey.without_pods).into_iter().for_each(|finding| survey.findings.push(finding));
     let nodes_before = set.nodes_before();

@@ -41,6 +41,8 @@ pub(super) struct ListedNode {
 pub(super) struct ImportedNode {
     pub name: Untrusted,
     pub os: OperatingSystem,
+    /// Whether nothing in the list says so.
+    pub is_os_assumed: bool,
     /// The pod CIDRs, IPv4 first.
     pub pod_cidrs: Vec<IpNet>,
     /// At most one address per family, IPv4 first.
@@ -87,7 +89,7 @@ impl ListedNode {
                 _ => {
                     unknown.get_or_insert_with(|| {
                         format!(
-                            "{source} is {:?}, but hostgw supports linux and windows",
+                            "{source} is {:?}, but hostgw supports only linux and windows",
                             Untrusted::from(shortened(text))
                         )
                     });

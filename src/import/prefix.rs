@@ -1,4 +1,4 @@
-//! The cluster prefix of a cluster whose API does not tell it.
+//! Determines the cluster prefix, which the Kubernetes API does not expose.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
@@ -18,8 +18,8 @@ const K3S_DEFAULT: &str = "10.42.0.0/16";
 /// contain addresses of other networks.
 const PRIVATE: [&str; 5] = ["10.0.0.0/8", "100.64.0.0/10", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7"];
 
-const REMEDY: &str = "pass it with --cluster-prefix: it is the value of kube-controller-manager's --cluster-cidr, \
-                      in kubeadm's configuration podSubnet";
+const REMEDY: &str = "pass --cluster-prefix with the value of kube-controller-manager's --cluster-cidr \
+                      (kubeadm: podSubnet)";
 
 /// The cluster prefix, and where it comes from.
 #[derive(Debug)]
@@ -66,8 +66,8 @@ impl ClusterPrefix {
     pub fn warning(&self) -> Option<Diagnostic> {
         (self.origin == PrefixOrigin::Computed).then(|| {
             let message = format!(
-                "{} is only the smallest prefix that contains all pod CIDRs: the pod CIDR of the next node may be outside, \
-                 and a change of clusterPrefix changes NAT on every node",
+                "clusterPrefix is computed as {}, the smallest that contains all pod CIDRs; the next node may not fit, and \
+                 changing it later changes NAT on every node",
                 list(&self.prefixes, 2)
             );
             Diagnostic::new(Rule::ClusterPrefixComputed, message).with_remedy(REMEDY)
@@ -109,7 +109,7 @@ impl ClusterPrefix {
             (Some(one), Some(other)) => {
                 let [one, other] = [one, other].map(|value| Untrusted::from(shortened(&value.join(","))));
                 Err(unknown(format!(
-                    "the {name} servers were started with different --cluster-cidr: {one} and {other}"
+                    "the {name} servers were started with different values of --cluster-cidr: {one} and {other}"
                 )))
             }
             (None, _) => {

@@ -29,8 +29,21 @@ pub(super) struct Survey {
     pub nodes: Vec<ImportedNode>,
     /// The nodes without a pod CIDR, in natural order.
     pub without_pods: Vec<ImportedNode>,
+    /// The nodes that lost pod CIDRs of a family without a cluster prefix.
+    restricted: Vec<(Untrusted, Family)>,
     /// The warnings so far.
     pub findings: Vec<Diagnostic>,
+}
+
+/// How much a configuration already says about a node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Relevance {
+    /// Nothing: every warning is of interest.
+    New,
+    /// Some of it changes.
+    Changed,
+    /// Nothing changes: a warning was printed before, and what the configuration says was perhaps corrected by hand.
+    Known,
 }
 
 /// Formats some names for a message.
@@ -63,38 +76,23 @@ impl Survey {
         let imported = |node: &ListedNode| ImportedNode {
             name: node.name.clone(),
             os: node.system().unwrap_or(OperatingSystem::Linux),
+            is_os_assumed: node.system().is_none(),
             pod_cidrs: node.pod_cidrs.clone(),
             addresses: Family::ALL.into_iter().filter_map(|family| census.choose(node, family)).collect(),
             candidates: node.internal.clone(),
         };
         let (nodes, without_pods) =
             listed.iter().map(imported).partition(|node: &ImportedNode| !node.pod_cidrs.is_empty());
-        Ok(Self { listed, nodes, without_pods, findings: Vec::new() })
+        Ok(Self { listed, nodes, without_pods, restricted: Vec::new(), findings: Vec::new() })
     }
 
     /// Leaves out the pod CIDRs of other families, and the addresses of other families from nodes that have some of these.
-    pub fn restrict(&mut self, families: &[Family], because: &str) {
+    pub fn restrict(&mut self, families: &[Family]) {
         let is_in = |family: Family| families.contains(&family);
-        let mut affected = Vec::new();
         for node in &mut self.nodes {
-            let before = node.pod_cidrs.len();
+            let lost = node.pod_cidrs.iter().copied().map(Family::from).find(|family| !is_in(*family));
+            self.restricted.extend(lost.map(|family| (node.name.clone(), family)));
             node.pod_cidrs.retain(|cidr| is_in((*cidr).into()));
-            if node.pod_cidrs.len() < before {
-                affected.push(node.name.clone());
-            }
-        }
-        if !affected.is_empty() {
-            let family = if is_in(Family::V4) { Family::V6 } else { Family::V4 };
-            let message = format!(
-                "{because} has no {family} prefix: the {family} pod CIDRs of {} are left out: {}",
-                count(affected.len(), "node"),
-                names(&affected)
-            );
-            self.findings.push(
-                Diagnostic::new(Rule::FamilyLeftOut, message).with_remedy(format!(
-                    "add an {family} prefix to clusterPrefix to route these pods as well"
-                )),
-            );
         }
         let (nodes, lost) =
             std::mem::take(&mut self.nodes).into_iter().partition(|node| !node.pod_cidrs.is_empty());
@@ -108,19 +106,62 @@ impl Survey {
         }
     }
 
-    /// Adds the warnings about the nodes with pods.
-    pub fn examine(&mut self) {
+    /// Adds the warnings about the nodes with pods that are of interest.
+    pub fn examine(&mut self, relevance: impl Fn(&Untrusted) -> Relevance) {
         let mut findings = Vec::new();
-        let is_imported: HashMap<&Untrusted, &ImportedNode> =
+        families(&self.restricted, &relevance, &mut findings);
+        let imported: HashMap<&Untrusted, &ImportedNode> =
             self.nodes.iter().map(|node| (&node.name, node)).collect();
-        let listed: Vec<(&ListedNode, &ImportedNode)> =
-            self.listed.iter().filter_map(|node| Some((node, *is_imported.get(&node.name)?))).collect();
-        systems(&listed, &mut findings);
-        addresses(&listed, &mut findings);
-        windows(&self.nodes, &mut findings);
-        flannel(&listed, &mut findings);
-        assigners(&listed, &mut findings);
+        let found: Vec<ExaminedNode<'_>> = self
+            .listed
+            .iter()
+            .filter_map(|node| {
+                Some(ExaminedNode {
+                    node,
+                    imported: *imported.get(&node.name)?,
+                    is_new: relevance(&node.name) == Relevance::New,
+                })
+            })
+            .filter(|examined| relevance(&examined.node.name) != Relevance::Known)
+            .collect();
+        systems(&found, &mut findings);
+        addresses(&found, &mut findings);
+        windows(&self.nodes, &relevance, &mut findings);
+        flannel(&found, &mut findings);
+        assigners(&found, &mut findings);
         self.findings.extend(findings);
+    }
+}
+
+/// A node to warn about.
+struct ExaminedNode<'a> {
+    node: &'a ListedNode,
+    imported: &'a ImportedNode,
+    /// Whether the configuration does not have it yet.
+    is_new: bool,
+}
+
+/// Warns of pod CIDRs that the cluster prefix has no family for.
+fn families(
+    restricted: &[(Untrusted, Family)],
+    relevance: &impl Fn(&Untrusted) -> Relevance,
+    findings: &mut Vec<Diagnostic>,
+) {
+    for family in Family::ALL {
+        let affected: Vec<&Untrusted> = restricted
+            .iter()
+            .filter(|(name, lost)| *lost == family && relevance(name) != Relevance::Known)
+            .map(|(name, _)| name)
+            .collect();
+        if !affected.is_empty() {
+            let message = format!(
+                "the {family} pod CIDRs of {} ({}) are left out, because clusterPrefix has no {family} prefix",
+                count(affected.len(), "node"),
+                names(affected)
+            );
+            let remedy = format!("add an {family} prefix to clusterPrefix to route these pods as well");
+            findings.push(Diagnostic::new(Rule::FamilyLeftOut, message).with_remedy(remedy));
+        }
     }
 }
 
@@ -160,12 +201,10 @@ fn unique(listed: Vec<ListedNode>) -> Result<Vec<ListedNode>, Vec<Diagnostic>> {
     if twice.is_empty() { Ok(nodes) } else { Err(twice.into_iter().map(error).collect()) }
 }
 
-type Pairs<'a> = [(&'a ListedNode, &'a ImportedNode)];
-
 /// Warns of operating systems that are unknown, or on which two sources disagree.
-fn systems(nodes: &Pairs<'_>, findings: &mut Vec<Diagnostic>) {
+fn systems(nodes: &[ExaminedNode<'_>], findings: &mut Vec<Diagnostic>) {
     let unknown: Vec<&Untrusted> =
-        nodes.iter().filter(|(node, _)| node.system().is_none()).map(|(node, _)| &node.name).collect();
+        nodes.iter().filter(|it| it.is_new && it.imported.is_os_assumed).map(|it| &it.node.name).collect();
     if !unknown.is_empty() {
         let message = format!(
             "no operating system is listed for {}: {}; assuming Linux",
@@ -177,7 +216,7 @@ fn systems(nodes: &Pairs<'_>, findings: &mut Vec<Diagnostic>) {
         findings.push(Diagnostic::new(Rule::OsUncertain, message).with_remedy(remedy));
     }
     let mut disputed: BTreeMap<(&str, String, &str, String), Vec<&Untrusted>> = BTreeMap::new();
-    for (node, _) in nodes {
+    for ExaminedNode { node, .. } in nodes {
         let Some((source, system)) = node.systems.first() else { continue };
         for (other_source, other) in node.systems.iter().filter(|(_, other)| other != system) {
             let key = (*source, system.to_string(), *other_source, other.to_string());
@@ -191,7 +230,7 @@ fn systems(nodes: &Pairs<'_>, findings: &mut Vec<Diagnostic>) {
             names(found)
         );
         let remedy = format!(
-            "check the nodes, and remove the wrong one: `kubectl label node NAME {}-`",
+            "check the node, and remove a wrong label with `kubectl label node NAME {}-`",
             label(other_source)
         );
         findings.push(Diagnostic::new(Rule::OsUncertain, message).with_remedy(remedy));
@@ -204,15 +243,16 @@ fn label(source: &str) -> &str {
 }
 
 /// Warns of addresses that are missing, cannot be used, or were chosen from several.
-fn addresses(nodes: &Pairs<'_>, findings: &mut Vec<Diagnostic>) {
+fn addresses(nodes: &[ExaminedNode<'_>], findings: &mut Vec<Diagnostic>) {
     const NODE_IP: &str = "set the address with kubelet's --node-ip, or `address` in the file";
     let mut found = |what: String, remedy: &str| {
         findings.push(Diagnostic::new(Rule::InternalAddress, what).with_remedy(remedy));
     };
     let unusable: Vec<String> = nodes
         .iter()
-        .filter(|(node, _)| !node.unusable.is_empty())
-        .map(|(node, _)| format!("{} ({})", node.name, Untrusted::from(node.unusable.join("; "))))
+        .map(|it| it.node)
+        .filter(|node| !node.unusable.is_empty())
+        .map(|node| format!("{} ({})", node.name, Untrusted::from(node.unusable.join("; "))))
         .collect();
     if !unusable.is_empty() {
         let what = format!(
@@ -225,8 +265,8 @@ fn addresses(nodes: &Pairs<'_>, findings: &mut Vec<Diagnostic>) {
     }
     let without: Vec<&Untrusted> = nodes
         .iter()
-        .filter(|(node, _)| node.internal.is_empty() && node.unusable.is_empty())
-        .map(|(node, _)| &node.name)
+        .filter(|it| it.is_new && it.node.internal.is_empty() && it.node.unusable.is_empty())
+        .map(|it| &it.node.name)
         .collect();
     if !without.is_empty() {
         let what = format!(
@@ -242,7 +282,7 @@ fn addresses(nodes: &Pairs<'_>, findings: &mut Vec<Diagnostic>) {
     }
     let several: Vec<String> = nodes
         .iter()
-        .filter_map(|(node, imported)| {
+        .filter_map(|ExaminedNode { node, imported, .. }| {
             let is_chosen = |address: &&IpAddr| node.internal_of((**address).into()).count() > 1;
             let chosen = imported.addresses.iter().find(is_chosen)?;
             Some(format!("{} (using {chosen})", node.name))
@@ -260,8 +300,15 @@ fn addresses(nodes: &Pairs<'_>, findings: &mut Vec<Diagnostic>) {
 }
 
 /// Warns of Windows nodes that registered the address of a NAT network.
-fn windows(nodes: &[ImportedNode], findings: &mut Vec<Diagnostic>) {
+fn windows(
+    nodes: &[ImportedNode],
+    relevance: &impl Fn(&Untrusted) -> Relevance,
+    findings: &mut Vec<Diagnostic>,
+) {
     for (node, address) in strangers(nodes) {
+        if relevance(&node.name) == Relevance::Known {
+            continue;
+        }
         let message = format!(
             "Windows node {} has the InternalIP {address}, which is not in the network of the other nodes",
             node.name
@@ -273,9 +320,9 @@ fn windows(nodes: &[ImportedNode], findings: &mut Vec<Diagnostic>) {
 }
 
 /// Warns if flannel encapsulates packets, or uses other addresses.
-fn flannel(nodes: &Pairs<'_>, findings: &mut Vec<Diagnostic>) {
+fn flannel(nodes: &[ExaminedNode<'_>], findings: &mut Vec<Diagnostic>) {
     let mut backends: BTreeMap<&str, Vec<&Untrusted>> = BTreeMap::new();
-    for (node, _) in nodes {
+    for ExaminedNode { node, .. } in nodes {
         if let Some(flannel) = node.hints.flannel.as_ref().filter(|flannel| flannel.backend != HOST_GW) {
             backends.entry(&flannel.backend).or_default().push(&node.name);
         }
@@ -293,7 +340,7 @@ fn flannel(nodes: &Pairs<'_>, findings: &mut Vec<Diagnostic>) {
     }
     let elsewhere: Vec<String> = nodes
         .iter()
-        .filter_map(|(node, imported)| {
+        .filter_map(|ExaminedNode { node, imported, .. }| {
             let public = &node.hints.flannel.as_ref()?.public;
             let differs = |address: &&IpAddr| {
                 imported.addresses.iter().any(|own| own.is_ipv4() == address.is_ipv4() && own != *address)
@@ -303,12 +350,11 @@ fn flannel(nodes: &Pairs<'_>, findings: &mut Vec<Diagnostic>) {
         .collect();
     if !elsewhere.is_empty() {
         let message = format!(
-            "flannel reaches {} by another address than the InternalIP: {}",
+            "flannel reaches {} at an address other than the InternalIP: {}",
             count(elsewhere.len(), "node"),
             list(&elsewhere, SHOWN)
         );
-        let remedy =
-            "check which of the two the other nodes reach on their link, and correct `address` in the file";
+        let remedy = "check which one the other nodes reach on their link, and set `address` to it";
         findings.push(Diagnostic::new(Rule::FlannelBackend, message).with_remedy(remedy));
     }
 }
@@ -317,9 +363,9 @@ fn flannel(nodes: &Pairs<'_>, findings: &mut Vec<Diagnostic>) {
 pub(super) const HOST_GW: &str = "host-gw";
 
 /// Warns of programs that do not have to assign pod addresses from the pod CIDRs of the API.
-fn assigners(nodes: &Pairs<'_>, findings: &mut Vec<Diagnostic>) {
+fn assigners(nodes: &[ExaminedNode<'_>], findings: &mut Vec<Diagnostic>) {
     let mut found: BTreeMap<&str, Vec<&Untrusted>> = BTreeMap::new();
-    for (node, imported) in nodes {
+    for ExaminedNode { node, imported, .. } in nodes {
         let Some(assigner) = &node.hints.assigner else { continue };
         if assigner.pod_cidrs.iter().any(|cidr| !imported.pod_cidrs.contains(cidr))
             || assigner.pod_cidrs.is_empty()

@@ -48,9 +48,7 @@ impl Head {
                 PrefixOrigin::Given => String::new(),
                 PrefixOrigin::Server(name) => format!("{name}'s --cluster-cidr"),
                 PrefixOrigin::ServerDefault(name) => format!("{name}'s default"),
-                PrefixOrigin::Computed => {
-                    "only the smallest that contains all pod CIDRs: see `hostgw help HG1112`".to_owned()
-                }
+                PrefixOrigin::Computed => "computed from the pod CIDRs: see `hostgw help HG1112`".to_owned(),
             },
         )];
         match &self.egress {
