@@ -3,11 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Patient, egress, finding,
+    Patient, carriers, finding,
     journey::spot_text,
     outside,
     remedy::{allow, is_iptables, remove},
-    samples,
 };
 use crate::{
     diagnose::{Diagnostic, Rule},
@@ -290,16 +289,8 @@ fn below_ip(patient: &Patient<'_>, paths: &Paths<'_>, firewall: &Firewall) -> Ve
     if firewall.lower.is_empty() {
         return Vec::new();
     }
-    let host = &patient.observed.host;
-    let pods = samples(paths).into_iter().map(|path| path.packet.input);
-    let mut used: BTreeSet<Untrusted> = pods.filter(|name| host.link(name.as_raw()).is_some()).collect();
-    used.extend(egress(patient).map(|link| link.name.clone()));
+    let carriers = carriers(patient, paths);
     let is_bridge = |link: &Link| link.kind.as_ref().is_some_and(|kind| kind == "bridge");
-    // The ports of a bridge carry its packets.
-    let carries = |link: &&Link| {
-        used.contains(&link.name) || link.master.as_ref().is_some_and(|master| used.contains(master))
-    };
-    let carriers: Vec<&Link> = host.links.iter().filter(carries).collect();
     let sees = |chain: &&LowerChain| match chain.family.as_raw() {
         "bridge" => carriers.iter().any(|link| is_bridge(link)),
         _ => {

@@ -5,6 +5,7 @@
 //! - `filter.rs`: what firewalls and the NAT of other programs do with them
 //! - `outside.rs`: the same for packets that leave the cluster
 //! - `remedy.rs`: the command that keeps a firewall from it
+//! - `programs.rs`: what sees them beside the firewall, such as XDP and tc
 //! - `journey.rs`: the way of one packet, step by step, for `hostgw explain`
 //! - `surroundings.rs`: interfaces, sysctls, neighbors, and routes of nodes that are gone
 //! - `addresses.rs`: the addresses that other nodes send packets to
@@ -22,6 +23,7 @@ mod other_cni;
 mod outside;
 mod paths;
 mod plan;
+mod programs;
 mod remedy;
 mod surroundings;
 mod windows;
@@ -35,6 +37,7 @@ use crate::{
     model::{Cluster, Node},
     plan::{Observed, Prepared},
     state::Link,
+    text::Untrusted,
 };
 
 /// A node to examine.
@@ -63,6 +66,7 @@ pub fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
     findings.extend(paths::examine(patient, &paths));
     findings.extend(filter::examine(patient, &paths, &model));
     findings.extend(outside::silent_gateways(patient, &paths));
+    findings.extend(programs::examine(patient, &paths));
     findings.extend(arp::examine(patient, &model));
     findings.extend(surroundings::examine(patient, &paths, &model));
     findings.extend(addresses::examine(patient, &paths));
@@ -74,7 +78,13 @@ pub fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
 /// Returns what the operator must know about a node and hostgw cannot see: sentences in lower case without a period.
 #[must_use]
 pub fn notes(patient: &Patient<'_>) -> Vec<String> {
-    cloud::note(patient).into_iter().collect()
+    let paths = crate::plan::paths(
+        patient.cluster,
+        patient.index,
+        &patient.prepared.desired,
+        &patient.prepared.observed,
+    );
+    cloud::note(patient).into_iter().chain(programs::notes(patient, &paths)).collect()
 }
 
 impl<'a> Patient<'a> {
@@ -87,6 +97,17 @@ impl<'a> Patient<'a> {
 fn egress<'a>(patient: &Patient<'a>) -> Option<&'a Link> {
     let name = patient.cluster.egress_interface_of(patient.node())?;
     patient.observed.host.link(name.as_str())
+}
+
+/// The interfaces that carry packets of pods: the pod interface, the egress interface, and the ports of a bridge among them.
+fn carriers<'a>(patient: &Patient<'a>, paths: &Paths<'_>) -> Vec<&'a Link> {
+    let links = &patient.observed.host.links;
+    let mut used: Vec<Untrusted> = samples(paths).into_iter().map(|path| path.packet.input).collect();
+    used.extend(egress(patient).map(|link| link.name.clone()));
+    let carries = |link: &&Link| {
+        used.contains(&link.name) || link.master.as_ref().is_some_and(|master| used.contains(master))
+    };
+    links.iter().filter(carries).collect()
 }
 
 /// What most examinations need: a finding with a remedy.

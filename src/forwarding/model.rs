@@ -436,9 +436,7 @@ pub fn interface_key(family: Family, device: &str, name: &str) -> Option<SysctlK
 
 /// Returns the next hops of a route, of which the kernel uses one. Empty if they are unknown.
 pub(super) fn hops(route: &Route) -> Vec<Hop> {
-    let several = route.opaque.iter().flat_map(|opaque| &opaque.hops);
-    let hops = several.chain([&route.next]);
-    hops.filter_map(|hop| Some(Hop { gateway: hop.gateway, device: hop.device.clone()? })).collect()
+    route.hops().filter_map(|hop| Some(Hop { gateway: hop.gateway, device: hop.device.clone()? })).collect()
 }
 
 /// Whether a next hop of a route is behind this interface. An unknown one may be.
