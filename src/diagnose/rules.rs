@@ -167,6 +167,7 @@ rules! {
     HG1043 DefaultGatewaySilent Warning "default gateway does not answer",
     HG1044 ArpDisabled Error "ARP is off on the egress interface",
     HG1045 ConnectionTableFull Warning "connection tracking table is nearly full",
+    HG1046 DiscoveryBlocked Error "firewall drops neighbor discovery",
 }
 
 impl Rule {

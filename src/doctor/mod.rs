@@ -35,8 +35,8 @@ use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{ForwardingModel, Paths},
     model::{Cluster, Node},
-    plan::{Observed, Prepared},
-    state::Link,
+    plan::{Desired, Observed, Prepared},
+    state::{Firewall, Link},
     text::Untrusted,
 };
 
@@ -73,6 +73,23 @@ pub fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
     findings.extend(other_cni::examine(patient));
     findings.extend(cloud::examine(patient));
     findings
+}
+
+/// Returns what firewalls surely do to the packets of a node's pods, for an apply to say: errors. `observed` has no firewall of
+/// its own.
+#[must_use]
+pub fn firewall_errors(
+    cluster: &Cluster,
+    index: usize,
+    desired: &Desired,
+    observed: &Observed,
+    firewall: &Firewall,
+) -> Vec<Diagnostic> {
+    /// The number of paths to follow, which takes no time worth mentioning.
+    const LIMIT: usize = 2000;
+    let paths = crate::plan::paths(cluster, index, desired, observed);
+    let model = ForwardingModel::of(&observed.state, &observed.host);
+    filter::errors(firewall, &observed.host, &paths, &model, LIMIT)
 }
 
 /// Returns what the operator must know about a node and hostgw cannot see: sentences in lower case without a period.

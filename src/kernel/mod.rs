@@ -35,7 +35,7 @@ use crate::{
     model::{Check, Family, SysctlKey},
     plan::{Change, NatChange, Observe, Observed, RouteChange, Scope, SysctlChange, SysctlValues},
     progress::{self, Task},
-    state::{Hardware, Host, InterfaceAddress, NeighborEntry, PacketProgram, State},
+    state::{Firewall, Hardware, Host, InterfaceAddress, NeighborEntry, PacketProgram, State},
     text::Untrusted,
 };
 use link::Links;
@@ -335,6 +335,12 @@ fn commit_sysctls(
         })?;
     }
     Ok(())
+}
+
+/// Reads the chains of nftables that packets pass. `None` if they cannot be read, which needs `CAP_NET_ADMIN`.
+#[must_use]
+pub fn firewall() -> Option<Firewall> {
+    nat::firewall()
 }
 
 /// Lists the programs and filters that see packets beside the firewall.

@@ -328,6 +328,77 @@ nodes:
     });
 }
 
+/// A thousand nodes behind the rules of a thousand services, as kube-proxy adds them, and one rule for one of the nodes.
+#[test]
+fn rules_of_many_services_and_a_rule_for_one_of_many_nodes() {
+    let node = super::node(Privilege::User);
+    node.observe("ip link add cni0 type bridge; ip address add 10.64.0.1/24 dev cni0; ip link set cni0 up");
+    node.write("hostgw.yaml", &super::large_cluster(1000));
+    node.hostgw_ok(&["apply", "--yes", "--node", "linux-0"]);
+    // More at once do not fit the socket of iptables.
+    for part in 0..20 {
+        let mut rules = String::from("*nat\n");
+        let services = part * 50..(part + 1) * 50;
+        for service in services.clone() {
+            rules.push_str(&format!(":KUBE-SVC-{service} - [0:0]\n"));
+        }
+        for service in services {
+            let [high, low] = [service / 250, service % 250];
+            rules.push_str(&format!(
+                "-A PREROUTING -d 10.0.{high}.{low}/32 -p tcp -m tcp --dport 80 -j KUBE-SVC-{service}\n\
+                 -A KUBE-SVC-{service} -s 10.{}.{}.9/32 -j MARK --set-xmark 0x4000/0x4000\n\
+                 -A KUBE-SVC-{service} -p tcp -j DNAT --to-destination 10.64.7.9:80\n",
+                64 + service / 256,
+                service % 256
+            ));
+        }
+        node.write("rules", &format!("{rules}COMMIT\n"));
+        node.sh("iptables-nft-restore --noflush <rules");
+    }
+    let quiet = |doctor: &str| !doctor.contains("HG10") || doctor.contains("HG1012");
+    let doctor = node.hostgw(&["doctor", "--node", "linux-0"]);
+    assert!(quiet(&doctor.stdout), "{doctor}");
+    node.sh("iptables-nft -A FORWARD -d 10.67.169.0/24 -j DROP");
+    node.hostgw(&["doctor", "--node", "linux-0"])
+        .expect(11)
+        .says("drops packets from this node's pods to those on node linux-937");
+}
+
+/// Where IPv4 uses ARP, which no IP firewall sees, IPv6 uses ICMPv6.
+#[test]
+fn a_firewall_that_drops_neighbor_discovery_is_a_finding() {
+    each(|privilege| {
+        let node = super::node(privilege);
+        node.observe(
+            "ip link add cni0 type bridge; ip link set cni0 up; ip address add fd00:244::1/64 dev cni0 nodad
+             ip address add fd30::11/64 dev eth0 nodad",
+        );
+        node.write(
+            "hostgw.yaml",
+            "clusterPrefix: fd00:244::/48
+egressInterface: eth0
+nextHop: node-address
+nodes:
+  - {name: linux-1, os: linux, podCIDR: 'fd00:244::/64', address: 'fd30::11'}
+  - {name: linux-2, os: linux, podCIDR: 'fd00:244:0:1::/64', address: 'fd30::12'}
+",
+        );
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.hostgw(&["doctor"]).expect(0).says("no findings");
+        node.sh("ip6tables-nft -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT; ip6tables-nft -P INPUT DROP");
+        node.hostgw(&["doctor"]).expect(11).says(
+            "error[HG1046]: the policy of chain INPUT of table ip6 filter drops neighbor solicitations to this node on eth0, \
+             so it does not answer other nodes in IPv6",
+        );
+        node.sh("ip6tables-nft -I INPUT -p icmpv6 -j ACCEPT");
+        node.hostgw(&["doctor"]).expect(0).says("no findings");
+        node.sh("ip6tables-nft -A OUTPUT -p icmpv6 --icmpv6-type neighbor-solicitation -j DROP");
+        node.hostgw(&["doctor"])
+            .expect(11)
+            .says("drops neighbor solicitations from this node on eth0, so it finds no next hop in IPv6");
+    });
+}
+
 /// Only the machine's own namespace can set the limit, so a snapshot has it.
 #[test]
 fn a_nearly_full_table_of_connections_is_a_finding() {
