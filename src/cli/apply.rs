@@ -14,7 +14,10 @@ use super::{
 };
 use crate::{
     clock::time,
+    diagnose::Diagnostic,
+    doctor::firewall_errors,
     error::{Error, Kind},
+    kernel,
     plan::ForeignPolicy,
     reconcile::{self, Apply, Committed, PendingApply, RunResult, Session, WaitResult, not_kept},
     record::{Decision, Outcome, TransactionMeta},
@@ -44,7 +47,11 @@ pub(super) fn run(options: &ApplyOptions, output: &Output) -> VerbResult {
     if let Some(Committed { totals, pending, faults }) = committed {
         let changes = format!("{} added, {} updated, {} removed", totals.add, totals.change, totals.remove);
         let name = apply.session.node_name();
-        if faults.is_empty() {
+        let blocked = blocked_by_firewall(&apply.session);
+        for finding in &blocked {
+            output.diagnostic(finding);
+        }
+        if faults.is_empty() && blocked.is_empty() {
             output.done(&format!("Applied to node {name} and verified: {changes}."));
         } else {
             output.say(&format!(
@@ -58,6 +65,18 @@ pub(super) fn run(options: &ApplyOptions, output: &Output) -> VerbResult {
         output.done("No changes. The saved plan has already been applied.");
     }
     Ok(if is_changed { changed(options.detailed_exitcode) } else { 0 })
+}
+
+/// What the kernel's routes cannot show: a firewall that drops, redirects or masquerades what pods send to each other.
+fn blocked_by_firewall(session: &Session) -> Vec<Diagnostic> {
+    let Session { loaded, index, prepared, .. } = session;
+    let Some(firewall) = kernel::firewall() else { return Vec::new() };
+    let mut errors =
+        firewall_errors(&loaded.cluster, *index, &prepared.desired, &prepared.observed, &firewall);
+    for error in &mut errors {
+        error.message.insert_str(0, "applied, but ");
+    }
+    errors
 }
 
 struct Applying<'a> {

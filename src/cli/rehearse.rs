@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// What a rehearsal cannot know.
-const NOT_TESTED: &str = "· not tested: TCP and other protocols, and UDP ports below 49152";
+const NOT_TESTED: &str = "· not tested: other protocols than TCP and UDP, and ports below 49152";
 
 /// The default number of other nodes.
 const DEFAULT_SAMPLE: u32 = 10;
@@ -79,6 +79,8 @@ pub(super) struct RehearsalJson<'a> {
     rollback: Option<&'a Promise>,
     /// Whether the plan was applied, every connection works, and the rollback restored the copy.
     works: bool,
+    /// Whether the copy has everything that can drop or divert packets on the node.
+    is_complete: bool,
 }
 
 /// The other nodes to simulate, and the seed if some were left out.
@@ -131,6 +133,7 @@ pub(super) fn run(options: &RehearseOptions, output: &Output) -> VerbResult {
             outside_untested: rehearsal.untested_outside().into_iter().map(|(family, _)| family).collect(),
             rollback: rehearsal.rollback.as_ref(),
             works: rehearsal.works(),
+            is_complete: rehearsal.decisive_omissions().next().is_none(),
         })?;
     } else {
         output.result(&text(&rehearsal, &name, &others, options.full, &output.palette))?;
@@ -182,7 +185,7 @@ fn text(
     };
     let _ = writeln!(text, "{}: node {name} with {played}\n", palette.head.apply_to("Rehearsed"));
     let _ = writeln!(text, "{}\n  {}", palette.head.apply_to("Copied"), copied(rehearsal.copied));
-    for Omission { object, why } in &rehearsal.omissions {
+    for Omission { object, why, .. } in &rehearsal.omissions {
         let _ = writeln!(text, "  · {object}: {why}");
     }
     match &rehearsal.applied {
@@ -339,6 +342,19 @@ fn conclusion(text: &mut String, rehearsal: &Rehearsal, palette: &Palette) {
         0 => line,
         number => format!("{line} {} from this node: see Copied.", count(number, "difference")),
     };
-    let style = if rehearsal.works() { &palette.add } else { &palette.conflict };
+    let decisive: Vec<&Untrusted> = rehearsal.decisive_omissions().collect();
+    let style = match (rehearsal.works(), decisive.is_empty()) {
+        (true, true) => &palette.add,
+        (true, false) => &palette.change,
+        (false, _) => &palette.conflict,
+    };
+    if !decisive.is_empty() {
+        let head = palette.change.apply_to("warning:");
+        let _ = writeln!(
+            text,
+            "{head} this node can drop or divert packets that the copy does not, because the copy lacks {}",
+            printable(&text::list(&decisive, MAX_NAMES))
+        );
+    }
     let _ = writeln!(text, "{}", style.apply_to(line));
 }

@@ -169,6 +169,7 @@ rules! {
     HG1043 DefaultGatewaySilent Warning "default gateway does not answer",
     HG1044 ArpDisabled Error "ARP is off on the egress interface",
     HG1045 ConnectionTableFull Warning "connection tracking table is nearly full",
+    HG1046 DiscoveryBlocked Error "firewall drops neighbor discovery",
     HG1100 NotNodes Error "not a list of nodes",
     HG1101 NodeUnreadable Error "node that cannot be imported",
     HG1102 NodeListedTwice Error "node listed twice with different values",

@@ -1,15 +1,23 @@
 //! Whether the node finds its next hops and answers other nodes: ARP and neighbor discovery.
 
-use super::{Patient, egress, finding};
+use std::net::{IpAddr, Ipv6Addr};
+
+use super::{Patient, egress, finding, journey::spot_text};
 use crate::{
     diagnose::{Diagnostic, Rule},
-    forwarding::{ForwardingModel, Verdict, interface_key},
+    forwarding::{
+        ChainIndex, Filtering, ForwardingModel, Packet, Passage, SAMPLE_PORT, Transport, Verdict, Way,
+        interface_key,
+    },
     model::{Family, NextHopKind, SysctlKey},
+    state::MatchedChains,
     text::{ShellCommand, Untrusted},
 };
 
 pub(super) fn examine(patient: &Patient<'_>, model: &ForwardingModel<'_>) -> Vec<Diagnostic> {
-    [no_arp(patient), arp_ignore(patient), arp_filter(patient, model)].into_iter().flatten().collect()
+    let findings =
+        [no_arp(patient), arp_ignore(patient), arp_filter(patient, model), discovery(patient, model)];
+    findings.into_iter().flatten().collect()
 }
 
 /// Packets with an Ethernet address need ARP or neighbor discovery. Some virtual interfaces have the flag and answer in
@@ -97,4 +105,60 @@ fn arp_ignore(patient: &Patient<'_>) -> Option<Diagnostic> {
             },
         )
     })
+}
+
+/// IPv6 finds its next hops with ICMPv6, which firewalls see.
+fn discovery(patient: &Patient<'_>, model: &ForwardingModel<'_>) -> Option<Diagnostic> {
+    let Patient { cluster, index, observed, .. } = patient;
+    cluster.prefixes.get(Family::V6)?;
+    let chains = ChainIndex::new(observed.host.firewall.as_ref()?);
+    let egress = egress(patient)?;
+    let node = patient.node();
+    let own = match cluster.next_hop_of(node, Family::V6) {
+        NextHopKind::PodGateway => node.pod_gateway(Family::V6)?,
+        NextHopKind::NodeAddress | NextHopKind::Router(_) => *node.addresses.get(Family::V6)?,
+    };
+    let others = cluster.nodes.iter().enumerate().filter(|(at, _)| at != index);
+    let other = others.filter_map(|(_, node)| node.addresses.get(Family::V6)).next().copied()?;
+    let (IpAddr::V6(own), IpAddr::V6(other)) = (own, other) else { return None };
+    let (asks, answers) = (Transport::Solicitation, Transport::Advertisement);
+    let cases = [
+        (asks, Way::In, other, solicited_node(own), "so it does not answer other nodes"),
+        (answers, Way::Out, own, other, "so it does not answer other nodes"),
+        (asks, Way::Out, own, solicited_node(other), "so it finds no next hop"),
+        (answers, Way::In, other, own, "so it finds no next hop"),
+    ];
+    cases.into_iter().find_map(|(transport, way, source, destination, effect)| {
+        let packet =
+            Packet { source: source.into(), destination: destination.into(), input: egress.name.clone() };
+        let passage = Passage {
+            packet: &packet,
+            transport,
+            port: SAMPLE_PORT,
+            way,
+            output: &egress.name,
+            is_reply: false,
+        };
+        let Filtering::Dropped(spot) = chains.follow(model, &passage, MatchedChains::Others).filter else {
+            return None;
+        };
+        let direction = if way == Way::In { "to" } else { "from" };
+        Some(finding(
+            Rule::DiscoveryBlocked,
+            format!(
+                "{} drops {}s {direction} this node on {}, {effect} in IPv6",
+                spot_text(&spot),
+                transport.name(),
+                egress.name
+            ),
+            "accept ICMPv6 in the program that manages this firewall, at least the types 1 to 4 (errors, such as packet \
+             too big) and 133 to 136 (neighbor discovery)",
+        ))
+    })
+}
+
+/// The multicast address of those who may have `address` (RFC 4291, 2.7.1).
+fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
+    let [.., a, b, c] = address.octets();
+    Ipv6Addr::from([0xff, 0x02, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff, a, b, c])
 }

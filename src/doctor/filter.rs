@@ -1,21 +1,20 @@
 //! What firewalls and the NAT of other programs do with the packets of pods.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use super::{
-    Patient, egress, finding,
+    Patient, carriers, finding,
     journey::spot_text,
     outside,
     remedy::{allow, is_iptables, remove},
-    samples,
 };
 use crate::{
-    diagnose::{Diagnostic, Rule},
+    diagnose::{Diagnostic, Rule, Severity},
     forwarding::{
-        ChainIndex, Direction, Filtering, ForwardingModel, Passage, Path, Paths, Redirection, SAMPLE_PORT,
-        Spot, Transport, Treatment, Way,
+        ChainIndex, Direction, Distinctions, Filtering, ForwardingModel, Packet, Passage, Path, Paths,
+        Redirection, SAMPLE_PORT, Spot, Transport, Treatment, Way,
     },
-    state::{Firewall, Link, LowerChain, MatchedChains, PacketPart, PolicyRule, TableFamily, Term},
+    state::{Firewall, Host, Link, LowerChain, MatchedChains, PacketPart, PolicyRule, TableFamily, Term},
     text::{ShellCommand, Untrusted, count, list},
 };
 
@@ -51,6 +50,20 @@ struct Affected {
 /// The number of rules to follow in all, which takes about a second. The paths that are left are those to the last nodes.
 const MAX_STEPS: usize = 10_000_000;
 
+/// Returns what surely keeps pods from reaching each other, by the firewall that is given: errors of up to `limit` paths.
+pub(super) fn errors(
+    firewall: &Firewall,
+    host: &Host,
+    paths: &Paths<'_>,
+    model: &ForwardingModel<'_>,
+    limit: usize,
+) -> Vec<Diagnostic> {
+    let chains = ChainIndex::new(firewall);
+    let (mut findings, _) = between_pods(&chains, firewall, host, paths, model, limit);
+    findings.retain(|finding| finding.severity == Severity::Error);
+    findings
+}
+
 pub(super) fn examine(
     patient: &Patient<'_>,
     paths: &Paths<'_>,
@@ -65,45 +78,7 @@ pub(super) fn examine(
         )];
     };
     let chains = ChainIndex::new(firewall);
-    let mut found: Vec<(Trouble<'_>, Affected)> = Vec::new();
-    let mut left = paths.between_pods();
-    for path in left.by_ref() {
-        for (is_reply, transport) in [false, true]
-            .into_iter()
-            .flat_map(|is_reply| Transport::ALL.into_iter().map(move |transport| (is_reply, transport)))
-        {
-            let output = &path.expected.device;
-            let packet = &path.packet;
-            let passage =
-                Passage { packet, transport, port: SAMPLE_PORT, way: Way::Through, output, is_reply };
-            let treatment = chains.follow(model, &passage, MatchedChains::Others);
-            for trouble in troubles(&treatment, &host.rules) {
-                let at = found.iter().position(|(other, _)| *other == trouble).unwrap_or_else(|| {
-                    found.push((trouble, Affected::default()));
-                    found.len() - 1
-                });
-                let Affected { paths, protocols } = &mut found[at].1;
-                protocols.insert(transport);
-                if paths.last() != Some(&path) {
-                    paths.push(path.clone());
-                }
-            }
-        }
-        if chains.steps() > MAX_STEPS {
-            break;
-        }
-    }
-    let mut findings: Vec<Diagnostic> =
-        found.iter().filter_map(|(trouble, affected)| diagnostic(trouble, affected, paths.nodes())).collect();
-    if let Some(path) = left.next() {
-        let node = path.node().map_or_else(String::new, |node| format!(", from node {node} on"));
-        findings.push(finding(
-            Rule::ForwardUnclear,
-            format!("there are too many firewall rules to follow the packets of all nodes{node}"),
-            "run `hostgw rehearse`",
-        ));
-    }
-    let dropping: Vec<Spot<'_>> = found.iter().filter_map(|(trouble, _)| trouble.dropping()).collect();
+    let (mut findings, dropping) = between_pods(&chains, firewall, host, paths, model, usize::MAX);
     findings.extend(outside::examine(patient, paths, &chains, model, dropping));
     findings.extend(below_ip(patient, paths, firewall));
     if !firewall.legacy.is_empty() {
@@ -117,6 +92,78 @@ pub(super) fn examine(
         ));
     }
     findings
+}
+
+/// Follows the packets of up to `limit` paths between pods. Returns what is wrong, and what surely drops packets.
+fn between_pods<'a>(
+    chains: &ChainIndex<'a>,
+    firewall: &Firewall,
+    host: &'a Host,
+    paths: &Paths<'_>,
+    model: &ForwardingModel<'_>,
+    limit: usize,
+) -> (Vec<Diagnostic>, Vec<Spot<'a>>) {
+    let mut found: Vec<(Trouble<'_>, Affected)> = Vec::new();
+    let distinctions = Distinctions::of(firewall, host);
+    // What happened to the packets of a path that all rules take for the same.
+    let mut alike: HashMap<_, Vec<(usize, Transport)>> = HashMap::new();
+    let mut left = paths.between_pods().take(limit);
+    for path in left.by_ref() {
+        let Packet { source, destination, input } = &path.packet;
+        let output = &path.expected.device;
+        let returns = distinctions
+            .depends_on_routes()
+            .then(|| [false, true].map(|by_input| model.has_return_route(&path.packet, by_input)));
+        let classes = [source, destination].map(|address| distinctions.class(*address));
+        let key = (classes, input.clone(), output.clone(), returns);
+        let happened = match alike.get(&key) {
+            Some(happened) => happened.clone(),
+            None => {
+                let mut happened = Vec::new();
+                let both = [false, true].into_iter();
+                for (is_reply, transport) in
+                    both.flat_map(|is_reply| Transport::ALL.map(|transport| (is_reply, transport)))
+                {
+                    let packet = &path.packet;
+                    let passage =
+                        Passage { packet, transport, port: SAMPLE_PORT, way: Way::Through, output, is_reply };
+                    let treatment = chains.follow(model, &passage, MatchedChains::Others);
+                    for trouble in troubles(&treatment, &host.rules) {
+                        let at = found.iter().position(|(other, _)| *other == trouble).unwrap_or_else(|| {
+                            found.push((trouble, Affected::default()));
+                            found.len() - 1
+                        });
+                        happened.push((at, transport));
+                    }
+                }
+                alike.insert(key, happened.clone());
+                happened
+            }
+        };
+        for (at, transport) in happened {
+            let Affected { paths, protocols } = &mut found[at].1;
+            protocols.insert(transport);
+            if paths.last() != Some(&path) {
+                paths.push(path.clone());
+            }
+        }
+        if chains.steps() > MAX_STEPS {
+            break;
+        }
+    }
+    let all = paths.nodes().min(limit / 2);
+    let mut findings: Vec<Diagnostic> =
+        found.iter().filter_map(|(trouble, affected)| diagnostic(trouble, affected, all)).collect();
+    if let Some(path) = left.next() {
+        let node = path.node().map_or_else(String::new, |node| format!(", from node {node} on"));
+        findings.push(finding(
+            Rule::ForwardUnclear,
+            format!("there are too many firewall rules to follow the packets of all nodes{node}"),
+            "run `hostgw rehearse`",
+        ));
+    }
+    let dropping: Vec<Spot<'_>> = found.iter().filter_map(|(trouble, _)| trouble.dropping()).collect();
+    (findings, dropping)
 }
 
 /// What is wrong with a packet.
@@ -290,16 +337,8 @@ fn below_ip(patient: &Patient<'_>, paths: &Paths<'_>, firewall: &Firewall) -> Ve
     if firewall.lower.is_empty() {
         return Vec::new();
     }
-    let host = &patient.observed.host;
-    let pods = samples(paths).into_iter().map(|path| path.packet.input);
-    let mut used: BTreeSet<Untrusted> = pods.filter(|name| host.link(name.as_raw()).is_some()).collect();
-    used.extend(egress(patient).map(|link| link.name.clone()));
+    let carriers = carriers(patient, paths);
     let is_bridge = |link: &Link| link.kind.as_ref().is_some_and(|kind| kind == "bridge");
-    // The ports of a bridge carry its packets.
-    let carries = |link: &&Link| {
-        used.contains(&link.name) || link.master.as_ref().is_some_and(|master| used.contains(master))
-    };
-    let carriers: Vec<&Link> = host.links.iter().filter(carries).collect();
     let sees = |chain: &&LowerChain| match chain.family.as_raw() {
         "bridge" => carriers.iter().any(|link| is_bridge(link)),
         _ => {

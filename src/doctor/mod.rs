@@ -5,6 +5,7 @@
 //! - `filter.rs`: what firewalls and the NAT of other programs do with them
 //! - `outside.rs`: the same for packets that leave the cluster
 //! - `remedy.rs`: the command that keeps a firewall from it
+//! - `programs.rs`: what sees them beside the firewall, such as XDP and tc
 //! - `journey.rs`: the way of one packet, step by step, for `hostgw explain`
 //! - `surroundings.rs`: interfaces, sysctls, neighbors, and routes of nodes that are gone
 //! - `addresses.rs`: the addresses that other nodes send packets to
@@ -22,6 +23,7 @@ mod other_cni;
 mod outside;
 mod paths;
 mod plan;
+mod programs;
 mod remedy;
 mod surroundings;
 mod windows;
@@ -33,9 +35,9 @@ use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{ForwardingModel, Paths},
     model::{Cluster, Node},
-    plan::{Observed, Prepared},
-    state::Link,
-    text::count,
+    plan::{Desired, Observed, Prepared},
+    state::{Firewall, Link},
+    text::{Untrusted, count},
 };
 
 /// A node to examine.
@@ -64,6 +66,7 @@ pub fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
     findings.extend(paths::examine(patient, &paths));
     findings.extend(filter::examine(patient, &paths, &model));
     findings.extend(outside::silent_gateways(patient, &paths));
+    findings.extend(programs::examine(patient, &paths));
     findings.extend(arp::examine(patient, &model));
     findings.extend(surroundings::examine(patient, &paths, &model));
     findings.extend(addresses::examine(patient, &paths));
@@ -72,10 +75,33 @@ pub fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
     findings
 }
 
+/// Returns what firewalls surely do to the packets of a node's pods, for an apply to say: errors. `observed` has no firewall of
+/// its own.
+#[must_use]
+pub fn firewall_errors(
+    cluster: &Cluster,
+    index: usize,
+    desired: &Desired,
+    observed: &Observed,
+    firewall: &Firewall,
+) -> Vec<Diagnostic> {
+    /// The number of paths to follow, which takes no time worth mentioning.
+    const LIMIT: usize = 2000;
+    let paths = crate::plan::paths(cluster, index, desired, observed);
+    let model = ForwardingModel::of(&observed.state, &observed.host);
+    filter::errors(firewall, &observed.host, &paths, &model, LIMIT)
+}
+
 /// Returns what the operator must know about a node and hostgw cannot see: sentences in lower case without a period.
 #[must_use]
 pub fn notes(patient: &Patient<'_>) -> Vec<String> {
-    cloud::note(patient).into_iter().collect()
+    let paths = crate::plan::paths(
+        patient.cluster,
+        patient.index,
+        &patient.prepared.desired,
+        &patient.prepared.observed,
+    );
+    cloud::note(patient).into_iter().chain(programs::notes(patient, &paths)).collect()
 }
 
 impl<'a> Patient<'a> {
@@ -88,6 +114,17 @@ impl<'a> Patient<'a> {
 fn egress<'a>(patient: &Patient<'a>) -> Option<&'a Link> {
     let name = patient.cluster.egress_interface_of(patient.node())?;
     patient.observed.host.link(name.as_str())
+}
+
+/// The interfaces that carry packets of pods: the pod interface, the egress interface, and the ports of a bridge among them.
+fn carriers<'a>(patient: &Patient<'a>, paths: &Paths<'_>) -> Vec<&'a Link> {
+    let links = &patient.observed.host.links;
+    let mut used: Vec<Untrusted> = samples(paths).into_iter().map(|path| path.packet.input).collect();
+    used.extend(egress(patient).map(|link| link.name.clone()));
+    let carries = |link: &&Link| {
+        used.contains(&link.name) || link.master.as_ref().is_some_and(|master| used.contains(master))
+    };
+    links.iter().filter(carries).collect()
 }
 
 /// What most examinations need: a finding with a remedy.

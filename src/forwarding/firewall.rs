@@ -32,9 +32,10 @@ const ASSURED: u32 = 1 << 2;
 const CONFIRMED: u32 = 1 << 3;
 const SOURCE_NAT: u32 = 1 << 4;
 const NAT_DONE: u32 = 0x180;
-/// `RTN_UNICAST`, `RTN_LOCAL` (linux/rtnetlink.h).
+/// `RTN_UNICAST`, `RTN_LOCAL`, `RTN_MULTICAST` (linux/rtnetlink.h).
 const UNICAST: u32 = 1;
 const LOCAL: u32 = 2;
+const MULTICAST: u32 = 5;
 
 /// Which of the node's hooks a packet passes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,7 +201,11 @@ impl<'a> ChainIndex<'a> {
             passage,
             hook: Hook::Prerouting,
             mark: Some(0),
-            state: if passage.is_reply { ESTABLISHED } else { NEW },
+            state: match passage.is_reply {
+                _ if passage.transport.is_untracked() => UNTRACKED,
+                true => ESTABLISHED,
+                false => NEW,
+            },
             left: MAX_RULES,
             maybe: Maybe::default(),
             treatment: Treatment {
@@ -497,8 +502,8 @@ impl<'a> Walker<'a, '_> {
             PacketPart::OutputKind => of_link(self.output(), &kind)?,
             PacketPart::Mark => self.mark.map_or_else(|| vec![Byte::UNKNOWN; 4], number),
             PacketPart::Family => known(&[if family == Family::V4 { 2 } else { 10 }]),
-            // PACKET_HOST (linux/if_packet.h).
-            PacketPart::PacketType => known(&[0]),
+            // PACKET_HOST, PACKET_MULTICAST (linux/if_packet.h).
+            PacketPart::PacketType => known(&[if packet.destination.is_multicast() { 2 } else { 0 }]),
             PacketPart::State => number(self.state),
             // Without a connection, the kernel ends the rule.
             PacketPart::ConnectionDirection => known(&[self.connection(u8::from(is_reply))?]),
@@ -541,7 +546,11 @@ impl<'a> Walker<'a, '_> {
     }
 
     fn address_type(&self, address: IpAddr) -> u32 {
-        if self.model.host().owner_of(address).is_some() { LOCAL } else { UNICAST }
+        match address {
+            _ if address.is_multicast() => MULTICAST,
+            _ if self.model.host().owner_of(address).is_some() => LOCAL,
+            _ => UNICAST,
+        }
     }
 }
 

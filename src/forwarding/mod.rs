@@ -11,11 +11,13 @@
 //! - `model.rs`: the way of a packet by rules, routes and sysctls
 //! - `path.rs`: the packets between the pods of this node and those of all others and the outside, and the way they should take
 //! - `firewall.rs`: what the chains of firewalls and NAT do with a packet
+//! - `distinction.rs`: which addresses its rules tell apart
 //! - `register.rs`: what a rule compares, as far as it is known
 //! - `sample.rs`: the headers of the packets that stand for the traffic of pods
 //! - `windows.rs`: which route a Windows node uses
 //! - `explain.rs`: why a packet takes another way, in a sentence, and what to do about it
 
+mod distinction;
 mod explain;
 mod firewall;
 mod model;
@@ -24,6 +26,7 @@ mod register;
 mod sample;
 mod windows;
 
+pub use distinction::Distinctions;
 pub use explain::{PathFault, delete_route, explain, faults, owner, stop_text};
 pub use firewall::{ChainIndex, Filtering, Passage, Redirection, Spot, Treatment, Way};
 pub use model::{ForwardingModel, Stop, Trace, drops, interface_key, sysctls};

@@ -437,9 +437,7 @@ pub fn interface_key(family: Family, device: &str, name: &str) -> Option<SysctlK
 
 /// Returns the next hops of a route, of which the kernel uses one. Empty if they are unknown.
 pub(super) fn hops(route: &Route) -> impl Iterator<Item = (Option<IpAddr>, &Untrusted)> {
-    let several = route.opaque.iter().flat_map(|opaque| &opaque.hops);
-    let hops = several.chain([&route.next]);
-    hops.filter_map(|hop| Some((hop.gateway, hop.device.as_ref()?)))
+    route.hops().filter_map(|hop| Some((hop.gateway, hop.device.as_ref()?)))
 }
 
 /// Whether a next hop of a route is behind this interface. An unknown one may be.

@@ -14,6 +14,10 @@ pub enum Transport {
     Udp,
     /// An echo request of ICMP or ICMPv6, or the reply.
     Icmp,
+    /// A neighbor solicitation of IPv6 (RFC 4861), as which ARP asks in IPv4.
+    Solicitation,
+    /// A neighbor advertisement, which answers it.
+    Advertisement,
 }
 
 /// A port that stands for those of services between pods. No firewall treats it in its own way: it is not in IANA's registry,
@@ -24,7 +28,14 @@ pub const SAMPLE_PORT: u16 = 23_457;
 pub const CLIENT_PORT: u16 = 45_678;
 
 impl Transport {
-    /// All protocols.
+    /// Whether connection tracking leaves it out, as all of neighbor discovery (`nf_conntrack_icmpv6_error`,
+    /// net/netfilter/nf_conntrack_proto_icmpv6.c).
+    #[must_use]
+    pub const fn is_untracked(self) -> bool {
+        matches!(self, Self::Solicitation | Self::Advertisement)
+    }
+
+    /// The protocols of pods.
     pub const ALL: [Self; 3] = [Self::Tcp, Self::Udp, Self::Icmp];
 
     /// `IPPROTO_*` (linux/in.h, linux/in6.h).
@@ -34,7 +45,7 @@ impl Transport {
             (Self::Tcp, _) => 6,
             (Self::Udp, _) => 17,
             (Self::Icmp, Family::V4) => 1,
-            (Self::Icmp, Family::V6) => 58,
+            (Self::Icmp, Family::V6) | (Self::Solicitation | Self::Advertisement, _) => 58,
         }
     }
 
@@ -45,6 +56,8 @@ impl Transport {
             Self::Tcp => "TCP",
             Self::Udp => "UDP",
             Self::Icmp => "ICMP",
+            Self::Solicitation => "neighbor solicitation",
+            Self::Advertisement => "neighbor advertisement",
         }
     }
 }
@@ -67,6 +80,9 @@ pub(super) fn network(packet: &Packet, transport: Transport) -> Vec<Byte> {
             // Version, no differentiated services, and a flow label.
             (header[0], header[1]) = (Byte::known(0x60), Byte::varying(0, 0x0f));
             header[6] = protocol;
+            if transport.is_untracked() {
+                header[7] = Byte::known(255);
+            }
             header.extend(from.octets().into_iter().chain(to.octets()).map(Byte::known));
             header
         }
@@ -85,10 +101,12 @@ pub(super) fn transport(family: Family, transport: Transport, port: u16, is_repl
         // SYN, and SYN with ACK.
         Transport::Tcp => header[13] = Byte::known(if is_reply { 0x12 } else { 0x02 }),
         Transport::Udp => header.truncate(8),
-        Transport::Icmp => {
-            let [request, reply] = match family {
-                Family::V4 => [8, 0],
-                Family::V6 => [128, 129],
+        Transport::Icmp | Transport::Solicitation | Transport::Advertisement => {
+            let [request, reply] = match (transport, family) {
+                (Transport::Solicitation, _) => [135; 2],
+                (Transport::Advertisement, _) => [136; 2],
+                (_, Family::V4) => [8, 0],
+                (_, Family::V6) => [128, 129],
             };
             header[0] = Byte::known(if is_reply { reply } else { request });
             header[1] = Byte::known(0);

@@ -29,7 +29,7 @@ use super::{
 use crate::error::{Error, Kind};
 use addressing::Addressing;
 use legacy::LegacyRules;
-pub use legacy::legacy_drops;
+pub use legacy::{legacy_drops, legacy_tables};
 use links::LinkImages;
 pub use links::{Cable, LinkImage};
 use routing::Routing;

@@ -13,6 +13,7 @@ mod nat;
 mod neighbor;
 mod netlink;
 mod omission;
+mod packet_program;
 mod policy_rule;
 mod probe;
 mod route;
@@ -34,7 +35,7 @@ use crate::{
     model::{Check, Family, SysctlKey},
     plan::{Change, NatChange, Observe, Observed, RouteChange, Scope, SysctlChange, SysctlValues},
     progress::{self, Task},
-    state::{Hardware, Host, InterfaceAddress, NeighborEntry, State},
+    state::{Firewall, Hardware, Host, InterfaceAddress, NeighborEntry, PacketProgram, State},
     text::Untrusted,
 };
 use link::Links;
@@ -65,7 +66,11 @@ impl LiveNode {
     pub fn everything(self) -> Result<Observed, Error> {
         let mut observed = read(true, route::everything, |_| sysctl::everything())?;
         observed.host.firewall = nat::firewall();
+        if let Some(firewall) = &mut observed.host.firewall {
+            (firewall.legacy, firewall.legacy_unknown) = copy::legacy_tables();
+        }
         observed.host.neighbors = neighbors()?;
+        observed.host.programs = packet_programs()?;
         observed.host.hardware = hardware();
         Ok(observed)
     }
@@ -330,6 +335,22 @@ fn commit_sysctls(
         })?;
     }
     Ok(())
+}
+
+/// Reads the chains of nftables that packets pass. `None` if they cannot be read, which needs `CAP_NET_ADMIN`.
+#[must_use]
+pub fn firewall() -> Option<Firewall> {
+    nat::firewall()
+}
+
+/// Lists the programs and filters that see packets beside the firewall.
+///
+/// # Errors
+/// Returns an error if the interfaces cannot be read.
+pub fn packet_programs() -> Result<Vec<PacketProgram>, Error> {
+    let mut socket = open_route_socket()?;
+    let links = Links::read(&mut socket).map_err(|error| unreadable("the interfaces", &error))?;
+    Ok(packet_program::all(&mut socket, &links))
 }
 
 /// Reads the entries of the neighbor table that the kernel resolves.

@@ -13,10 +13,17 @@ pub struct Omission {
     pub object: Untrusted,
     /// What is different in the copy, and why.
     pub why: Untrusted,
+    /// Whether it can drop or divert packets on the node, so that the result there can be another one.
+    pub is_decisive: bool,
 }
 
 impl Omission {
     pub(crate) fn new(object: impl Into<Untrusted>, why: impl Into<Untrusted>) -> Self {
-        Self { object: object.into(), why: why.into() }
+        Self { object: object.into(), why: why.into(), is_decisive: false }
+    }
+
+    /// One that can drop or divert packets.
+    pub(crate) fn decisive(object: impl Into<Untrusted>, why: impl Into<Untrusted>) -> Self {
+        Self { is_decisive: true, ..Self::new(object, why) }
     }
 }

@@ -7,6 +7,7 @@
 //! namespaces, so they disappear when the process ends for any reason.
 
 mod build;
+mod handshake;
 mod networks;
 mod probe;
 mod promises;
@@ -273,7 +274,7 @@ impl Simulation {
             let answers = probe::ask(&testers.endpoints, &testers.of(&machines), &probes, timeout)?;
             for (trial, answer) in round.trials.iter().zip(answers) {
                 let reason = self.diagnose(&trials[*trial], answer, testers.family)?;
-                results[*trial] = TrialResult { answer, reason };
+                results[*trial] = TrialResult { answer, reason, is_tcp: false };
             }
             testers.forget_neighbors(&machines)?;
             progress::advance(round.trials.len());
@@ -351,6 +352,8 @@ struct TrialResult {
     answer: Option<IpAddr>,
     /// Why the trial failed.
     reason: Option<String>,
+    /// Whether only TCP failed.
+    is_tcp: bool,
 }
 
 /// The sockets of all namespaces, through which a family is tested.

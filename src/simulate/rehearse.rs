@@ -12,7 +12,8 @@ use serde::Serialize;
 
 use super::{
     Connection, ConnectionKind, KeepGoing, Lab, NodeResult, Promise, Simulation, Testers, Topology, Trial,
-    TrialResult, apply_or_refuse, build, node_error, probe, remove_unsupported_sysctls, trial, workers,
+    TrialResult, apply_or_refuse, build, handshake::shakes_hands, node_error, probe,
+    remove_unsupported_sysctls, trial, workers,
 };
 use crate::{
     apply::{Failure, StateDir},
@@ -25,9 +26,10 @@ use crate::{
     },
     model::{Family, SysctlKey},
     plan::{OriginalSysctls, Prepared, Totals},
-    progress::Task,
+    progress::{self, Task},
     reconcile::{self, Apply, Place, Rollback, Session, Unattended},
     record::{Command, TransactionMeta},
+    state::PacketProgram,
     text::{ShellCommand, Untrusted},
 };
 use wiring::Wiring;
@@ -161,7 +163,8 @@ impl Rehearsal {
         let nodes = topology.machines.iter().zip(outcomes);
         let nodes = nodes.map(|(machine, outcome)| NodeResult::new(machine, outcome)).collect();
         let records = inside(&lab.nodes[0].0, || records_in(scratch))?;
-        let omissions = copy.omissions.into_iter().chain(wiring.notes).collect();
+        let lacks = |program: &PacketProgram| Omission::decisive(program.to_string(), "not copied");
+        let omissions = host.programs.iter().map(lacks).chain(copy.omissions).chain(wiring.notes).collect();
         Ok(Self {
             simulation: Simulation { topology, lab, before: Vec::new(), unsupported_sysctls, nodes },
             void: copy.void,
@@ -206,7 +209,7 @@ impl Rehearsal {
             () if !topology.masquerades(family) => Some("masquerading is off"),
             () if self.families_with_gateway.contains(&family) => None,
             () if self.families_with_other_default.contains(&family) => {
-                Some("the default route has several next hops or a link-local one, which are not simulated")
+                Some("the default route has no gateway, or one that is not simulated")
             }
             () => Some("this node has no default gateway"),
         };
@@ -225,6 +228,11 @@ impl Rehearsal {
         self.applied.is_ok()
             && self.connections.iter().all(|connection| connection.works == Some(true))
             && self.rollback.as_ref().is_none_or(|rollback| rollback.kept)
+    }
+
+    /// What the copy lacks that can drop or divert packets on the node.
+    pub fn decisive_omissions(&self) -> impl Iterator<Item = &Untrusted> {
+        self.omissions.iter().filter(|omission| omission.is_decisive).map(|omission| &omission.object)
     }
 
     fn families(&self) -> Vec<Family> {
@@ -251,10 +259,43 @@ impl Rehearsal {
         let mut found = Vec::new();
         for family in self.families() {
             let trials = self.trials(family);
-            let results = self.simulation.try_all(&trials, family, port, keep_going)?;
+            let mut results = self.simulation.try_all(&trials, family, port, keep_going)?;
+            self.shake_hands(&trials, &mut results, port, keep_going)?;
             found.extend(trials.into_iter().zip(results).map(|(trial, result)| (family, trial, result)));
         }
         Ok(found)
+    }
+
+    /// Also tests TCP where UDP works.
+    fn shake_hands(
+        &self,
+        trials: &[Trial],
+        results: &mut [TrialResult],
+        port: u16,
+        keep_going: &KeepGoing,
+    ) -> Result<(), Error> {
+        let working: Vec<usize> =
+            (0..trials.len()).filter(|trial| results[*trial].reason.is_none()).collect();
+        let _task = Task::counted("testing TCP connections", working.len());
+        for number in working {
+            keep_going()?;
+            if !self.shakes_hands(&trials[number], port)? {
+                let reason = "TCP connections fail, although UDP packets get through".to_owned();
+                let answer = results[number].answer;
+                results[number] = TrialResult { answer, reason: Some(reason), is_tcp: true };
+            }
+            progress::advance(1);
+        }
+        Ok(())
+    }
+
+    /// Opens a TCP connection between the ends of a trial.
+    fn shakes_hands(&self, trial: &Trial, port: u16) -> Result<bool, Error> {
+        let Lab { nodes, outside, .. } = &self.simulation.lab;
+        let (node, pod) = &nodes[trial.probe.from / 2];
+        let from = if trial.probe.from % 2 == 0 { node } else { pod };
+        let to = trial.to.map_or(outside, |to| &nodes[to].1);
+        shakes_hands(from, to, trial.probe.to, port)
     }
 
     /// Applies the plan in the copy as `hostgw apply --yes` does.
@@ -308,12 +349,12 @@ impl Rehearsal {
         let mut connections = Vec::new();
         for ((family, trial, result), worked_before) in after.unwrap_or(before).into_iter().zip(worked) {
             keep_going()?;
-            let mut reason = result.reason;
+            let mut reason = result.reason.clone();
             if let Some(found) = reason.as_mut()
                 && let Some(port) = ports.next()
-                && let Some(better) = self.explain(&trial, result.answer.is_some(), family, port)?
+                && let Some(better) = self.explain(&trial, &result, family, port)?
             {
-                *found = better;
+                *found = if result.is_tcp { format!("TCP connections fail: {better}") } else { better };
             }
             let Connection { kind, from, to, family, works, reason } =
                 self.simulation.connection(&trial, family, reason);
@@ -327,7 +368,7 @@ impl Rehearsal {
     fn explain(
         &self,
         trial: &Trial,
-        has_answer: bool,
+        result: &TrialResult,
         family: Family,
         port: u16,
     ) -> Result<Option<String>, Error> {
@@ -336,6 +377,7 @@ impl Rehearsal {
         let mut trace = self.in_copy(|| Ok(FirewallTrace::start(port).ok()))?;
         let mut machines = vec![trial.from];
         machines.extend(trial.to.filter(|to| *to != trial.from));
+        let has_answer = result.answer.is_some() && !result.is_tcp;
         let mut testers = Testers::open(&self.simulation.lab, family, port)?;
         testers.forget_neighbors(&machines)?;
         let listening = testers.of(&machines);
@@ -343,7 +385,11 @@ impl Rehearsal {
         let drops = || self.in_copy(|| Ok(if has_legacy { kernel::legacy_drops() } else { BTreeMap::new() }));
         let before = drops()?;
         // Long enough for neighbor resolution, whose failure otherwise looks like a loss further on.
-        probe::ask(&testers.endpoints, &listening, &[trial.probe], Duration::from_millis(400))?;
+        if result.is_tcp {
+            self.shakes_hands(trial, port)?;
+        } else {
+            probe::ask(&testers.endpoints, &listening, &[trial.probe], Duration::from_millis(400))?;
+        }
         let verdicts = trace.as_mut().map(FirewallTrace::verdicts).unwrap_or_default();
         if let Some(trace) = trace {
             self.in_copy(|| trace.stop().map_err(cannot))?;

@@ -12,9 +12,12 @@ use crate::{model::Family, text::Untrusted};
 pub struct Firewall {
     /// The chains, in the kernel's order.
     pub chains: Vec<FirewallChain>,
-    /// The tables of iptables-legacy that are in use, which nftables cannot read.
+    /// The tables of iptables-legacy that have rules or drop by their policies, which nftables cannot read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub legacy: Vec<Untrusted>,
+    /// The programs of iptables-legacy whose tables cannot be listed, so that it is unknown whether there are any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub legacy_unknown: Vec<Untrusted>,
     /// The chains below IP that can drop packets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub lower: Vec<LowerChain>,

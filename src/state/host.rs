@@ -32,9 +32,59 @@ pub struct Host {
     /// The neighbor table. Empty if it was not read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub neighbors: Vec<NeighborEntry>,
+    /// Programs and filters that see packets beside the firewall.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub programs: Vec<PacketProgram>,
     /// What the firmware says about the machine. Absent if it was not read or says nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hardware: Option<Hardware>,
+}
+
+/// A program or a filter that sees packets beside the firewall, and that hostgw does not examine.
+#[derive(
+    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PacketProgram {
+    /// Its kind.
+    pub kind: PacketProgramKind,
+    /// The interface that it is attached to. Absent if it is for all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<Untrusted>,
+}
+
+/// A kind of program or filter that sees packets.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "camelCase")]
+pub enum PacketProgramKind {
+    /// An eBPF program in the driver.
+    Xdp,
+    /// An eBPF program of tc.
+    TcProgram,
+    /// Another filter of tc.
+    TcFilter,
+    /// The qdisc that loses and delays packets.
+    Netem,
+    /// IPsec policies.
+    Ipsec,
+    /// IPVS services.
+    Ipvs,
+}
+
+impl fmt::Display for PacketProgram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            PacketProgramKind::Xdp => "XDP program",
+            PacketProgramKind::TcProgram => "eBPF program of tc",
+            PacketProgramKind::TcFilter => "filter of tc",
+            PacketProgramKind::Netem => "netem qdisc",
+            PacketProgramKind::Ipsec => "IPsec policies",
+            PacketProgramKind::Ipvs => "IPVS services",
+        })?;
+        self.device.as_ref().map_or(Ok(()), |device| write!(f, " on {device}"))
+    }
 }
 
 /// What the firmware says about a machine (`/sys/class/dmi/id`), by which clouds are recognized.

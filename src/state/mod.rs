@@ -27,7 +27,9 @@ pub use firewall::{
     Firewall, FirewallChain, FirewallRule, KeyRange, LowerChain, MatchedChains, Operator, PacketPart,
     RuleVerdict, TableFamily, Term, TypeSet,
 };
-pub use host::{AddressFlag, Hardware, Host, InterfaceAddress, Link, NeighborEntry};
+pub use host::{
+    AddressFlag, Hardware, Host, InterfaceAddress, Link, NeighborEntry, PacketProgram, PacketProgramKind,
+};
 pub use kind::ObjectKind;
 pub use nat::{
     BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatObject, NatRule, NatTable,

@@ -349,6 +349,12 @@ impl fmt::Display for RouteType {
 }
 
 impl Route {
+    /// Iterates over its next hops, of which the kernel uses one.
+    pub fn hops(&self) -> impl Iterator<Item = &NextHop> {
+        let several = self.opaque.iter().flat_map(|opaque| &opaque.hops);
+        several.chain([&self.next]).filter(|hop| hop.device.is_some())
+    }
+
     /// Returns the route's key.
     #[must_use]
     pub fn key(&self) -> RouteKey {

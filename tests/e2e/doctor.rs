@@ -268,6 +268,12 @@ const DISEASES: [(&str, &str, &str, &str); 46] = [
     ),
 ];
 
+/// Without the note that an ordinary user cannot list the tables of iptables-legacy, which depends on the kernel's modules.
+fn without_legacy_note(text: &str) -> String {
+    let is_note = |line: &&str| line.starts_with("note: hostgw may not list the tables of ip");
+    text.split_inclusive('\n').filter(|line| !is_note(line)).collect()
+}
+
 #[test]
 fn every_disease_is_found_and_cured() {
     let snapshots = Mutex::new(Snapshots::default());
@@ -280,12 +286,13 @@ fn every_disease_is_found_and_cured() {
             }
             node.hostgw(&["doctor"]).expect(0).says("no findings");
             node.sh(infect);
-            let found = node.hostgw(&["doctor"]).expect(11);
+            let mut found = node.hostgw(&["doctor"]).expect(11);
+            found.stdout = without_legacy_note(&found.stdout);
             snapshots.lock().expect("no panic").compare(&format!("doctor-{name}"), &found);
             // A snapshot tells the same on any machine.
             node.sh("\"$HOSTGW\" snapshot >snapshot.json");
             let saved = node.hostgw(&["doctor", "--state", "snapshot.json"]).expect(11);
-            assert_eq!(saved.stdout, found.stdout, "{name}");
+            assert_eq!(without_legacy_note(&saved.stdout), found.stdout, "{name}");
             node.sh(&format!("{cure} >/dev/null 2>&1"));
             node.hostgw(&["doctor"]).expect(0).says("no findings");
         }
@@ -321,6 +328,77 @@ nodes:
     });
 }
 
+/// A thousand nodes behind the rules of a thousand services, as kube-proxy adds them, and one rule for one of the nodes.
+#[test]
+fn rules_of_many_services_and_a_rule_for_one_of_many_nodes() {
+    let node = super::node(Privilege::User);
+    node.observe("ip link add cni0 type bridge; ip address add 10.64.0.1/24 dev cni0; ip link set cni0 up");
+    node.write("hostgw.yaml", &super::large_cluster(1000));
+    node.hostgw_ok(&["apply", "--yes", "--node", "linux-0"]);
+    // More at once do not fit the socket of iptables.
+    for part in 0..20 {
+        let mut rules = String::from("*nat\n");
+        let services = part * 50..(part + 1) * 50;
+        for service in services.clone() {
+            rules.push_str(&format!(":KUBE-SVC-{service} - [0:0]\n"));
+        }
+        for service in services {
+            let [high, low] = [service / 250, service % 250];
+            rules.push_str(&format!(
+                "-A PREROUTING -d 10.0.{high}.{low}/32 -p tcp -m tcp --dport 80 -j KUBE-SVC-{service}\n\
+                 -A KUBE-SVC-{service} -s 10.{}.{}.9/32 -j MARK --set-xmark 0x4000/0x4000\n\
+                 -A KUBE-SVC-{service} -p tcp -j DNAT --to-destination 10.64.7.9:80\n",
+                64 + service / 256,
+                service % 256
+            ));
+        }
+        node.write("rules", &format!("{rules}COMMIT\n"));
+        node.sh("iptables-nft-restore --noflush <rules");
+    }
+    let quiet = |doctor: &str| !doctor.contains("HG10") || doctor.contains("HG1012");
+    let doctor = node.hostgw(&["doctor", "--node", "linux-0"]);
+    assert!(quiet(&doctor.stdout), "{doctor}");
+    node.sh("iptables-nft -A FORWARD -d 10.67.169.0/24 -j DROP");
+    node.hostgw(&["doctor", "--node", "linux-0"])
+        .expect(11)
+        .says("drops packets from this node's pods to those on node linux-937");
+}
+
+/// Where IPv4 uses ARP, which no IP firewall sees, IPv6 uses ICMPv6.
+#[test]
+fn a_firewall_that_drops_neighbor_discovery_is_a_finding() {
+    each(|privilege| {
+        let node = super::node(privilege);
+        node.observe(
+            "ip link add cni0 type bridge; ip link set cni0 up; ip address add fd00:244::1/64 dev cni0 nodad
+             ip address add fd30::11/64 dev eth0 nodad",
+        );
+        node.write(
+            "hostgw.yaml",
+            "clusterPrefix: fd00:244::/48
+egressInterface: eth0
+nextHop: node-address
+nodes:
+  - {name: linux-1, os: linux, podCIDR: 'fd00:244::/64', address: 'fd30::11'}
+  - {name: linux-2, os: linux, podCIDR: 'fd00:244:0:1::/64', address: 'fd30::12'}
+",
+        );
+        node.hostgw_ok(&["apply", "--yes"]);
+        node.hostgw(&["doctor"]).expect(0).says("no findings");
+        node.sh("ip6tables-nft -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT; ip6tables-nft -P INPUT DROP");
+        node.hostgw(&["doctor"]).expect(11).says(
+            "error[HG1046]: the policy of chain INPUT of table ip6 filter drops neighbor solicitations to this node on eth0, \
+             so it does not answer other nodes in IPv6",
+        );
+        node.sh("ip6tables-nft -I INPUT -p icmpv6 -j ACCEPT");
+        node.hostgw(&["doctor"]).expect(0).says("no findings");
+        node.sh("ip6tables-nft -A OUTPUT -p icmpv6 --icmpv6-type neighbor-solicitation -j DROP");
+        node.hostgw(&["doctor"])
+            .expect(11)
+            .says("drops neighbor solicitations from this node on eth0, so it finds no next hop in IPv6");
+    });
+}
+
 /// Only the machine's own namespace can set the limit, so a snapshot has it.
 #[test]
 fn a_nearly_full_table_of_connections_is_a_finding() {
@@ -329,6 +407,65 @@ fn a_nearly_full_table_of_connections_is_a_finding() {
     node.hostgw(&["doctor", "--state", "full.json"]).expect(11).says(
         "warning[HG1045]: the node tracks 61000 connections, and net.netfilter.nf_conntrack_max is 65536",
     );
+}
+
+/// What hostgw does not examine is said. Only what is made to drop or delay packets is a finding.
+#[test]
+fn programs_beside_the_firewall_are_said() {
+    each(|privilege| {
+        let node = healthy_node(privilege);
+        node.sh("ip xfrm policy add dir fwd src 10.0.0.0/24 dst 10.1.0.0/24 action block");
+        node.hostgw(&["doctor"])
+            .expect(0)
+            .says("note: hostgw does not know what these do with packets of pods: IPsec policies")
+            .says("no findings");
+        node.sh("ip xfrm policy flush");
+        if node
+            .try_sh(
+                "tc qdisc add dev eth0 clsact; tc filter add dev eth0 ingress protocol ip u32 match u32 0 0",
+            )
+            .code
+            == 0
+        {
+            node.hostgw(&["doctor"])
+                .expect(11)
+                .says("warning[HG1024]: a filter of tc on eth0 can drop packets, and hostgw does not examine it")
+                .says("`tc filter show dev eth0 ingress`");
+        }
+        node.sh("tc qdisc del dev eth0 clsact || true; \"$HOSTGW\" snapshot >bare.json");
+        // Not every kernel has these.
+        let with = |programs: &str| {
+            node.sh(&format!(
+                "sed '0,/\"links\": \\[/s//\"programs\": [{programs}], \"links\": [/' bare.json >programs.json"
+            ));
+            node.hostgw(&["doctor", "--state", "programs.json"])
+        };
+        with(r#"{"kind": "netem", "device": "eth0"}, {"kind": "tcFilter", "device": "cni0"}"#)
+            .expect(11)
+            .says("warning[HG1040]: a netem qdisc on eth0 loses or delays packets of pods")
+            .says("warning[HG1024]: a filter of tc on cni0 can drop packets, and hostgw does not examine it");
+        with(r#"{"kind": "xdp", "device": "eth0"}, {"kind": "tcProgram", "device": "eth0"}, {"kind": "netem", "device": "eth7"}"#)
+            .expect(0)
+            .says("what these do with packets of pods: XDP program on eth0, eBPF program of tc on eth0");
+    });
+}
+
+/// Listing the rules of iptables-legacy loads a table that does nothing.
+#[test]
+fn a_legacy_table_without_rules_is_no_finding() {
+    each(|privilege| {
+        let node = healthy_node(privilege);
+        if node.try_sh("iptables-legacy -t nat -A POSTROUTING -s 192.0.2.1 -j ACCEPT").code != 0 {
+            println!("Left out: iptables-legacy does not work here");
+            return;
+        }
+        let doctor = node.hostgw(&["doctor"]);
+        let may_list = !doctor.stdout.contains("may not list");
+        let says = doctor.stdout.contains("warning[HG1007]: iptables-legacy has rules in nat");
+        assert_eq!(says, may_list, "{doctor}");
+        node.sh("iptables-legacy -t nat -F");
+        node.hostgw(&["doctor"]).expect(0).says("no findings");
+    });
 }
 
 /// The chains that kube-proxy, flannel and Docker create, as `iptables-save` prints them.

@@ -267,3 +267,19 @@ nodes:
         node.hostgw_ok(&["plan"]).says("warning[HG0851]: pods on node linux-2 cannot reach this node's pods");
     });
 }
+
+/// A firewall is not part of the kernel's answer, and the plan cannot change it, but an apply says what it does.
+#[test]
+fn an_apply_says_that_a_firewall_drops_pod_traffic() {
+    each(|privilege| {
+        let node = node_with_pods(privilege);
+        node.sh("iptables-nft -P FORWARD DROP");
+        let applied = node.hostgw(&["apply", "--yes"]).expect(0);
+        applied
+            .warns("error[HG1004]: applied, but the policy of chain FORWARD of table ip filter drops packets between")
+            .warns("Some pod traffic is lost or diverted; see the warnings above.");
+        assert!(!applied.stderr.contains("and verified"), "{applied}");
+        node.sh("iptables-nft -P FORWARD ACCEPT; ip route del 10.244.1.0/24");
+        node.hostgw_ok(&["apply", "--yes"]).warns("and verified");
+    });
+}

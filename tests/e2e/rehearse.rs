@@ -50,6 +50,41 @@ fn reasons(outcome: &Outcome) -> Vec<String> {
     reasons
 }
 
+/// A rule for one protocol only.
+#[test]
+fn tcp_is_tested_too() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        node.sh(
+            "nft add table inet fw; nft 'add chain inet fw forward { type filter hook forward priority 0; }'
+                 nft add rule inet fw forward ip daddr 10.244.1.0/24 meta l4proto tcp drop",
+        );
+        let outcome = rehearse(&node, &["--json"], 1);
+        // In the other direction, the rule drops the answer.
+        assert_eq!(failing(&outcome), ["pod-to-pod linux-1 linux-2", "pod-to-pod linux-2 linux-1"]);
+        let reasons = reasons(&outcome);
+        assert!(
+            matches!(&*reasons, [reason] if reason.starts_with("TCP connections fail: dropped by the rule with handle 2 in chain forward")),
+            "{reasons:?}"
+        );
+    });
+}
+
+/// What the copy lacks and can drop packets is part of the verdict.
+#[test]
+fn a_copy_that_lacks_a_filter_says_so() {
+    let _turn = simulate::small();
+    each(|privilege| {
+        let node = healthy(privilege);
+        node.sh("ip xfrm policy add dir fwd src 10.244.0.0/24 dst 10.244.1.0/24 action block");
+        rehearse(&node, &[], 0)
+            .says("IPsec policies: not copied")
+            .says("warning: this node can drop or divert packets that the copy does not, because the copy lacks IPsec policies");
+        assert_eq!(rehearse(&node, &["--json"], 0).json()["isComplete"], false);
+    });
+}
+
 #[test]
 fn the_recipe_works_on_a_healthy_node() {
     let _turn = simulate::small();
@@ -131,8 +166,12 @@ fn unusual_nodes_work_in_the_copy() {
         works("ip link add veth1a2b type veth peer name pod1; ip link set veth1a2b master cni0 up
                nft add table bridge f; nft 'add chain bridge f in { type filter hook input priority 0; policy drop; }'
                nft 'add rule bridge f in iifname \"veth*\" accept'");
+        // Several gateways, each of which is simulated, and one without an address to simulate.
         works("ip route replace default nexthop via 172.30.0.1 nexthop via 172.30.0.2")
-            .says("the default route has several next hops or a link-local one, which are not simulated");
+            .says("pod of linux-1 -> outside")
+            .says("11 of 11 connections work");
+        works("ip route replace default dev eth0")
+            .says("the default route has no gateway, or one that is not simulated");
         // Rules that the kernel does not accept as it dumps them.
         let node = healthy(privilege);
         node.sh("nft add table inet t; nft 'add chain inet t f { type filter hook forward priority 0; }'

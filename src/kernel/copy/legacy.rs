@@ -8,7 +8,10 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use crate::kernel::{nat::LEGACY, omission::Omission};
+use crate::{
+    kernel::{nat::LEGACY, omission::Omission},
+    text::Untrusted,
+};
 
 /// A program of iptables-legacy: its list of tables in use, and how to save and restore them.
 struct Program {
@@ -37,7 +40,8 @@ const PROGRAMS: [Program; 2] = [
 #[derive(Debug)]
 struct SavedRules {
     family: &'static str,
-    tables: usize,
+    /// The names of the tables in use.
+    tables: Vec<String>,
     restore: &'static str,
     /// The output of the program that saves them, or why there is none.
     text: Result<Vec<u8>, String>,
@@ -62,8 +66,8 @@ impl LegacyRules {
             if list.as_ref().is_err_and(|error| error.kind() != ErrorKind::NotFound) {
                 found.unreadable.push(family);
             }
-            let tables = list.unwrap_or_default().lines().count();
-            if tables > 0 {
+            let tables: Vec<String> = list.unwrap_or_default().lines().map(str::to_owned).collect();
+            if !tables.is_empty() {
                 let text = run(Command::new(save), None);
                 found.saved.push(SavedRules { family, tables, restore, text });
             }
@@ -81,13 +85,13 @@ impl LegacyRules {
     }
 
     pub(super) fn count(&self) -> usize {
-        self.saved.iter().map(|saved| saved.tables).sum()
+        self.saved.iter().map(|saved| saved.tables.len()).sum()
     }
 
     /// Restores the rules in the namespace of the calling thread.
     pub(super) fn write(&self, omissions: &mut Vec<Omission>) {
         for family in &self.unreadable {
-            omissions.push(Omission::new(
+            omissions.push(Omission::decisive(
                 format!("the rules of {family}-legacy"),
                 "unknown: no permission to list them",
             ));
@@ -96,7 +100,7 @@ impl LegacyRules {
             let mut restore = Command::new("ipset");
             restore.arg("restore");
             if let Err(error) = sets.clone().and_then(|text| run(restore, Some(&text))) {
-                omissions.push(Omission::new("ipset sets", format!("not copied: {error}")));
+                omissions.push(Omission::decisive("ipset sets", format!("not copied: {error}")));
             }
         }
         for SavedRules { family, restore, text, .. } in &self.saved {
@@ -104,13 +108,45 @@ impl LegacyRules {
             command.arg("--counters");
             let restored = text.clone().and_then(|text| run(command, Some(&text)));
             if let Err(error) = restored {
-                omissions.push(Omission::new(
+                omissions.push(Omission::decisive(
                     format!("the rules of {family}-legacy"),
                     format!("not copied: {error}"),
                 ));
             }
         }
     }
+}
+
+/// Returns the names of the tables of iptables-legacy that do anything with packets in the namespace of the calling thread, and
+/// the programs whose tables cannot be listed. A table whose rules cannot be read counts.
+#[must_use]
+pub fn legacy_tables() -> (Vec<Untrusted>, Vec<Untrusted>) {
+    let LegacyRules { saved, unreadable, .. } = LegacyRules::read();
+    let mut names: Vec<String> = Vec::new();
+    for SavedRules { tables, text, .. } in saved {
+        match text {
+            Ok(text) => names.extend(tables_with_rules(&String::from_utf8_lossy(&text))),
+            Err(_) => names.extend(tables),
+        }
+    }
+    names.sort();
+    names.dedup();
+    let programs = unreadable.into_iter().map(|family| format!("{family}-legacy").into());
+    (names.into_iter().map(Into::into).collect(), programs.collect())
+}
+
+/// Listing the rules of a table loads it: it is in use then, and does nothing.
+fn tables_with_rules(saved: &str) -> Vec<String> {
+    let (mut names, mut table) = (Vec::new(), "");
+    for line in saved.lines() {
+        if let Some(name) = line.strip_prefix('*') {
+            table = name;
+        } else if line.starts_with("-A ") || line.starts_with(':') && line.contains(" DROP ") {
+            names.push(table.to_owned());
+        }
+    }
+    names.dedup();
+    names
 }
 
 /// Returns every rule and chain policy of iptables-legacy in the namespace of the calling thread that drops packets, each as
@@ -178,6 +214,13 @@ fn run(mut command: Command, input: Option<&[u8]>) -> Result<Vec<u8>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_without_rules_does_nothing() {
+        let saved = "# Generated\n*nat\n:PREROUTING ACCEPT [0:0]\n:MINE - [0:0]\nCOMMIT\n*mangle\n:FORWARD DROP [0:0]\nCOMMIT\n\
+                     *filter\n:FORWARD ACCEPT [0:0]\n-A FORWARD -j ACCEPT\n-A FORWARD -j DROP\nCOMMIT\n";
+        assert_eq!(tables_with_rules(saved), ["mangle", "filter"]);
+    }
 
     #[test]
     fn rules_and_policies_that_drop_are_found() {

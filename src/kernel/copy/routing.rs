@@ -129,7 +129,7 @@ impl Routing {
         let unreadable = |error: KernelError| Error::unexpected(format!("cannot read the copy: {error}"));
         for nexthop in &self.nexthops {
             if let Err(error) = send(socket, RTM_NEWNEXTHOP, CREATE_NEW, nexthop.clone()) {
-                omissions.push(Omission::new("a nexthop object", format!("not copied: {error}")));
+                omissions.push(Omission::decisive("a nexthop object", format!("not copied: {error}")));
             }
         }
         let now = self.settled(socket).map_err(unreadable)?;
@@ -145,13 +145,13 @@ impl Routing {
         for missing in difference(&self.rules, &now.rules) {
             if let Err(error) = send(socket, RTM_NEWRULE, CREATE, missing.clone()) {
                 let object = format!("policy rule {}", priority(&missing));
-                omissions.push(Omission::new(object, format!("not copied: {error}")));
+                omissions.push(Omission::decisive(object, format!("not copied: {error}")));
             }
         }
         let missing = add_routes(socket, missing.into_iter().map(|(route, _)| route).collect());
         for (route, error) in missing {
             let object = format!("route {}", destination(&route));
-            omissions.push(Omission::new(object, format!("not copied: {error}")));
+            omissions.push(Omission::decisive(object, format!("not copied: {error}")));
         }
         Ok(())
     }

@@ -1,9 +1,6 @@
 //! Reads the chains of firewalls and NAT that packets pass.
 
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    fs,
-};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 
@@ -25,7 +22,7 @@ use crate::{
 pub(in crate::kernel) const LEGACY: [&str; 2] =
     ["/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"];
 
-/// Reads the base chains, without those of NAT at the hook `input`, and those that they jump to.
+/// Reads the base chains of nftables, without those of NAT at the hook `input`, and those that they jump to.
 /// `None` if they cannot be read, which needs `CAP_NET_ADMIN`.
 #[must_use]
 pub fn firewall() -> Option<Firewall> {
@@ -93,7 +90,8 @@ pub fn firewall() -> Option<Firewall> {
                 .collect();
         }
     }
-    Some(Firewall { chains: passed(chains, &places), legacy: legacy(), lower: lower.that_discard() })
+    let (chains, lower) = (passed(chains, &places), lower.that_discard());
+    Some(Firewall { chains, lower, ..Firewall::default() })
 }
 
 fn name(object: &NftObject, kind: u16) -> String {
@@ -335,11 +333,4 @@ fn passed(
     }
     let numbered = chains.into_iter().enumerate();
     numbered.filter(|(at, _)| kept.contains(at)).map(|(_, chain)| chain).collect()
-}
-
-fn legacy() -> Vec<crate::text::Untrusted> {
-    let read = |file| fs::read_to_string(file).unwrap_or_default();
-    let names: BTreeSet<String> =
-        LEGACY.iter().flat_map(|file| read(file).lines().map(str::to_owned).collect::<Vec<_>>()).collect();
-    names.into_iter().map(Into::into).collect()
 }

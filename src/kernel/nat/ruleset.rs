@@ -317,8 +317,10 @@ fn send(
         let Err(refused) = socket.batch(&mut encoded(&left)) else { break };
         let rejected = rejected(&left, &refused)?;
         for (request, error) in rejected.values() {
-            omissions
-                .push(Omission::new(request.object.as_str(), format!("the kernel rejected it: {error}")));
+            omissions.push(Omission::decisive(
+                request.object.as_str(),
+                format!("the kernel rejected it: {error}"),
+            ));
         }
         left.retain(|unit| !rejected.contains_key(&unit.number));
     }

@@ -26,11 +26,9 @@ const INET: u8 = 1;
 const TABLE: &[u8] = b"hostgw-trace\0";
 /// Before connection tracking, and before the table `raw` of iptables.
 const PRIORITY: i32 = -450;
-/// The offsets of the ports in the header of UDP.
+/// The offsets of the ports in the headers of TCP and UDP.
 const SOURCE_PORT: u32 = 0;
 const DESTINATION_PORT: u32 = 2;
-/// `IPPROTO_UDP`.
-const UDP: u8 = 17;
 
 /// enum `nft_trace_attributes`, enum `nft_trace_types`, and what else the rule needs (`linux/netfilter/nf_tables.h`).
 mod attribute {
@@ -84,7 +82,7 @@ impl TracedVerdict {
     }
 }
 
-/// A running trace of UDP packets to one port, and of the answers from it.
+/// A running trace of packets to one port of TCP and UDP, and of the answers from it.
 pub struct FirewallTrace {
     socket: Socket,
 }
@@ -156,7 +154,7 @@ fn verdict(payload: &[u8]) -> Option<TracedVerdict> {
     (!is_own).then_some(TracedVerdict { family: *payload.first()?, table, chain, rule, fate })
 }
 
-/// The batch that creates the table: chains at the hooks where packets enter, with rules that mark UDP packets to and from
+/// The batch that creates the table: chains at the hooks where packets enter, with rules that mark packets to and from
 /// `port`.
 fn table(port: u16) -> Result<Vec<u8>, Malformed> {
     abi::batch(|batch| {
@@ -209,7 +207,7 @@ fn put_object(
     Ok(())
 }
 
-/// `meta l4proto udp th dport PORT meta nftrace set 1`, or `sport`.
+/// `th dport PORT meta nftrace set 1`, or `sport`.
 fn marking(offset: u32, port: u16) -> Result<Vec<u8>, Malformed> {
     let word = |number: u32| number.to_be_bytes().to_vec();
     let register = || word(expr::REG_1);
@@ -224,8 +222,6 @@ fn marking(offset: u32, port: u16) -> Result<Vec<u8>, Malformed> {
         )
     };
     let elements = [
-        element("meta", &[(key::META_DREG, register()), (key::META_KEY, word(key::META_L4PROTO))])?,
-        compare(&[UDP])?,
         element(
             "payload",
             &[

@@ -74,7 +74,7 @@ pub(super) struct Wiring {
     routed: PerFamily<IpNet>,
     /// The families with a default gateway.
     pub(super) families_with_gateway: BTreeSet<Family>,
-    /// The families with a default route whose gateway cannot be simulated.
+    /// The families with a default route that has no gateway, or one that cannot be simulated.
     pub(super) families_with_other_default: BTreeSet<Family>,
     /// What differs from the node.
     pub(super) notes: Vec<Omission>,
@@ -166,13 +166,23 @@ impl Wiring {
         let mut routes: Vec<&Route> = host.foreign.iter().chain(&host.others).filter(is_default).collect();
         // What the kernel prefers comes first.
         routes.sort_by_key(|route| (route.table != MAIN_TABLE, route.metric));
-        for route in routes {
-            let (Some(gateway), Some(device)) = (route.next.gateway, &route.next.device) else {
+        for (route, hop) in routes.into_iter().flat_map(|route| route.hops().map(move |hop| (route, hop))) {
+            let (Some(gateway), Some(device)) = (hop.gateway, &hop.device) else {
                 self.families_with_other_default.insert(route.family());
                 continue;
             };
-            if Family::from(gateway) != route.family() || is_link_local(gateway) {
+            let is_on_egress = *device == egress.name;
+            if Family::from(gateway) != route.family() || is_link_local(gateway) && !is_on_egress {
                 self.families_with_other_default.insert(route.family());
+                continue;
+            }
+            // The router also has an address in the node's network, by which answers come back.
+            if is_link_local(gateway) {
+                self.families_with_gateway.insert(route.family());
+                let net = IpNet::new(gateway, 64).unwrap_or_else(|_| gateway.into());
+                if !self.more_gateways.contains(&net) {
+                    self.more_gateways.push(net);
+                }
                 continue;
             }
             let Some(link) = host.links.iter().find(|link| link.name == *device) else { continue };

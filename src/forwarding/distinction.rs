@@ -1,0 +1,229 @@
+//! Which addresses the rules of a firewall can tell apart, so that one packet stands for many.
+
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use crate::{
+    model::{Family, PerFamily},
+    state::{Firewall, Host, KeyRange, Operator, PacketPart, Term},
+};
+
+/// The addresses that the rules of a firewall tell apart: single ones, and those where a range begins or has ended.
+#[derive(Debug, Default)]
+pub struct Distinctions {
+    points: HashSet<IpAddr>,
+    bounds: PerFamily<Vec<u128>>,
+    /// Whether a rule masks bits in the middle of an address, so that any two may differ.
+    is_scattered: bool,
+    /// Whether a rule depends on the way back.
+    depends_on_routes: bool,
+}
+
+/// Addresses with the same class are the same to every rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AddressClass {
+    itself: Option<IpAddr>,
+    region: usize,
+}
+
+impl Distinctions {
+    /// Returns the distinctions of all rules of a firewall on a node.
+    #[must_use]
+    pub fn of(firewall: &Firewall, host: &Host) -> Self {
+        let mut found = Boundaries::default();
+        found.points.extend(host.addresses.iter().map(|local| local.address));
+        for rule in firewall.chains.iter().flat_map(|chain| &chain.rules) {
+            let mut mask: Option<&[u8]> = None;
+            for term in &rule.terms {
+                match term {
+                    Term::Mask { mask: bits, .. } => mask = Some(bits),
+                    Term::Load { what, .. } => {
+                        mask = None;
+                        found.depends_on_routes |= matches!(what, PacketPart::ReturnRoute { .. });
+                        found.is_scattered |= is_inside_an_address(what);
+                    }
+                    Term::Compare { operator, value, .. } => found.add_comparison(*operator, value, mask),
+                    Term::Member { set, .. } => set.iter().for_each(|range| found.add_range(range, mask)),
+                    Term::Map { map, .. } => map.iter().for_each(|(range, _)| found.add_range(range, mask)),
+                    _ => {}
+                }
+            }
+        }
+        let Boundaries { points, v4, v6, is_scattered, depends_on_routes } = found;
+        let bounds = PerFamily { v4: Some(v4.into_iter().collect()), v6: Some(v6.into_iter().collect()) };
+        Self { points, bounds, is_scattered, depends_on_routes }
+    }
+
+    /// Returns the class of an address.
+    #[must_use]
+    pub fn class(&self, address: IpAddr) -> AddressClass {
+        let is_special = self.is_scattered || self.points.contains(&address);
+        let number = match address {
+            IpAddr::V4(address) => u128::from(address.to_bits()),
+            IpAddr::V6(address) => address.to_bits(),
+        };
+        let bounds = self.bounds.get(Family::from(address)).map_or(&[][..], Vec::as_slice);
+        let region = bounds.partition_point(|bound| *bound <= number);
+        AddressClass { itself: is_special.then_some(address), region }
+    }
+
+    /// Whether a rule depends on the way back to the source.
+    #[must_use]
+    pub const fn depends_on_routes(&self) -> bool {
+        self.depends_on_routes
+    }
+}
+
+/// Whether a part of a header begins in the middle of an address: those of IPv4 begin at the bytes 12 and 16, those of IPv6 at 8
+/// and 24.
+const fn is_inside_an_address(what: &PacketPart) -> bool {
+    match what {
+        PacketPart::Header { offset: 8 | 12 | 16 | 24, .. } => false,
+        PacketPart::Header { offset, length: 1 } => *offset > 12,
+        PacketPart::Header { offset, length } => *offset + *length > 8,
+        _ => false,
+    }
+}
+
+#[derive(Default)]
+struct Boundaries {
+    points: HashSet<IpAddr>,
+    v4: BTreeSet<u128>,
+    v6: BTreeSet<u128>,
+    is_scattered: bool,
+    depends_on_routes: bool,
+}
+
+impl Boundaries {
+    fn add_comparison(&mut self, operator: Operator, value: &[u8], mask: Option<&[u8]>) {
+        let is_equality = matches!(operator, Operator::Equal | Operator::Unequal);
+        match mask {
+            None if is_equality => self.add_equality(value),
+            None => self.add_bounds(value, value),
+            Some(mask) => {
+                let is_prefix =
+                    mask.iter().map(|byte| byte.leading_ones() + byte.trailing_zeros()).all(|bits| bits >= 8);
+                let fits = mask.is_sorted_by(|one, next| *one == 0xff || *next == 0);
+                // Flags and the like are shorter than an address.
+                self.is_scattered |= mask.len() >= 4 && !(is_prefix && fits);
+                let last: Vec<u8> = value.iter().zip(mask).map(|(value, mask)| value | !mask).collect();
+                self.add_bounds(value, &last);
+            }
+        }
+    }
+
+    fn add_range(&mut self, range: &KeyRange, mask: Option<&[u8]>) {
+        match &range.to {
+            Some(to) if *to == range.from && mask.is_none() => self.add_equality(to),
+            Some(to) => self.add_bounds(&range.from, to),
+            None => self.add_bounds(&range.from, &range.from),
+        }
+    }
+
+    /// A value can be an address, several of them, or the beginning of one.
+    fn add_equality(&mut self, value: &[u8]) {
+        let words = value.chunks_exact(4).filter_map(|word| <[u8; 4]>::try_from(word).ok());
+        self.points.extend(words.map(|word| IpAddr::from(Ipv4Addr::from(word))));
+        let wide = value.windows(16).step_by(4).filter_map(|word| <[u8; 16]>::try_from(word).ok());
+        self.points.extend(wide.map(|word| IpAddr::from(Ipv6Addr::from(word))));
+        if value.len() < 4 {
+            self.add_prefix::<4>(value);
+        }
+        if value.len() < 16 {
+            self.add_prefix::<16>(value);
+        }
+    }
+
+    fn add_prefix<const N: usize>(&mut self, value: &[u8]) {
+        let filled = |with: u8| -> Vec<u8> {
+            let mut bytes = value.to_vec();
+            bytes.resize(N, with);
+            bytes
+        };
+        self.add_bounds(&filled(0), &filled(0xff));
+    }
+
+    /// Adds the addresses from which on the values from `first` to `last` begin, and from which on they have ended.
+    fn add_bounds(&mut self, first: &[u8], last: &[u8]) {
+        fn number(bytes: &[u8]) -> u128 {
+            bytes.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
+        }
+        for (length, bounds) in [(4, &mut self.v4), (16, &mut self.v6)] {
+            for value in [first, last].into_iter().flat_map(|value| value.windows(length).step_by(4)) {
+                bounds.extend([number(value), number(value).saturating_add(1)]);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{FirewallChain, FirewallRule, TableFamily};
+
+    fn distinctions(terms: Vec<Term>) -> Distinctions {
+        let rule = FirewallRule { handle: 1, comment: None, terms };
+        let chain = FirewallChain {
+            family: TableFamily::Ip,
+            table: "t".into(),
+            name: "c".into(),
+            base: None,
+            rules: vec![rule],
+        };
+        Distinctions::of(&Firewall { chains: vec![chain], ..Firewall::default() }, &Host::default())
+    }
+
+    fn are_alike(distinctions: &Distinctions, one: &str, other: &str) -> bool {
+        let class = |address: &str| distinctions.class(address.parse().expect("an address"));
+        class(one) == class(other)
+    }
+
+    fn compare(operator: Operator, value: &[u8]) -> Term {
+        Term::Compare { register: 1, operator, value: value.to_vec() }
+    }
+
+    #[test]
+    fn a_single_address_differs_from_all_others() {
+        let found = distinctions(vec![compare(Operator::Equal, &[10, 244, 7, 10])]);
+        assert!(are_alike(&found, "10.244.6.10", "10.244.8.10"));
+        assert!(!are_alike(&found, "10.244.6.10", "10.244.7.10"));
+    }
+
+    #[test]
+    fn prefixes_and_ranges_have_an_inside() {
+        let mask = Term::Mask { from: 1, into: 1, mask: vec![255, 255, 254, 0], invert: vec![0; 4] };
+        let range = KeyRange { from: vec![10, 244, 6, 0], to: Some(vec![10, 244, 7, 255]) };
+        let member = Term::Member { register: 1, set: vec![range], fields: Vec::new(), not: false };
+        for terms in [vec![mask, compare(Operator::Equal, &[10, 244, 6, 0])], vec![member]] {
+            let found = distinctions(terms);
+            assert!(are_alike(&found, "10.244.6.10", "10.244.7.10"));
+            assert!(are_alike(&found, "10.244.9.10", "10.244.8.10"));
+            assert!(!are_alike(&found, "10.244.5.10", "10.244.6.10"));
+            assert!(!are_alike(&found, "10.244.7.10", "10.244.8.10"));
+        }
+        let found = distinctions(vec![compare(Operator::Unequal, &[10, 244, 6])]);
+        assert!(!are_alike(&found, "10.244.6.10", "10.244.7.10"));
+        let found = distinctions(vec![compare(Operator::Equal, &[0xfd, 0, 2, 0x44, 0, 0, 0, 1])]);
+        assert!(!are_alike(&found, "fd00:244:0:1::10", "fd00:244:0:2::10"));
+        assert!(are_alike(&found, "fd00:244:0:3::10", "fd00:244:0:2::10"));
+    }
+
+    #[test]
+    fn bytes_in_the_middle_tell_all_addresses_apart() {
+        let load = Term::Load { into: 1, what: PacketPart::Header { offset: 18, length: 1 } };
+        let found = distinctions(vec![load, compare(Operator::Equal, &[6])]);
+        assert!(!are_alike(&found, "10.244.6.10", "10.244.7.10"));
+        let load = Term::Load { into: 1, what: PacketPart::Header { offset: 9, length: 1 } };
+        let found = distinctions(vec![load, compare(Operator::Equal, &[6])]);
+        assert!(are_alike(&found, "10.244.6.10", "10.244.7.10"));
+    }
+
+    #[test]
+    fn bits_in_the_middle_tell_all_addresses_apart() {
+        let mask = Term::Mask { from: 1, into: 1, mask: vec![0, 0, 0, 255], invert: vec![0; 4] };
+        let found = distinctions(vec![mask, compare(Operator::Equal, &[0, 0, 0, 10])]);
+        assert!(!are_alike(&found, "10.244.6.10", "10.244.7.10"));
+    }
+}
