@@ -143,13 +143,13 @@ nodes:
         assert_eq!(
             identified(None, &["172.30.0.11", "172.30.0.13"], None),
             Err("this machine has the addresses of 2 nodes: a.example.org, a.example.com\n\
-                 help: pass the right one with --node"
+                 help: pass --node NAME to select one of them"
                 .to_owned())
         );
         assert_eq!(
             identified(None, &[], Some("a")),
             Err("this machine has the hostname of 2 nodes: a.example.org, a.example.com\n\
-                 help: pass the right one with --node"
+                 help: pass --node NAME to select one of them"
                 .to_owned())
         );
         assert_eq!(

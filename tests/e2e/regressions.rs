@@ -104,7 +104,9 @@ nodes:
             )
         };
         node.write("hostgw.yaml", &dual(""));
-        node.hostgw(&["apply", "--yes"]).expect(3).warns("add net.ipv6.conf.eth0.accept_ra: 2 under sysctls");
+        node.hostgw(&["apply", "--yes"])
+            .expect(3)
+            .warns("add `net.ipv6.conf.eth0.accept_ra: 2` under sysctls");
         node.assert_unchanged(&before, "a refused apply");
         apply(&node, &dual("sysctls: {net.ipv6.conf.eth0.accept_ra: 2}"));
         assert!(node.sh("ip -6 route show default").contains("fe80::99"));

@@ -8,12 +8,12 @@
 #
 # Then plan with it: hostgw plan --node win-1 --state node.json
 #
-# The authors of hostgw wrote this script from the documentation of the cmdlets, and have not run it on Windows. The
-# documentation of hostgw describes a self-test.
+# The authors of hostgw wrote this script from the documentation of the cmdlets, and have not run it on Windows. Run the
+# self-test in examples/windows of hostgw's repository first.
 
 if ($ExecutionContext.SessionState.LanguageMode -ne 'FullLanguage') {
     Write-Host 'error: this PowerShell runs in a restricted language mode (AppLocker or App Control); nothing was changed.'
-    Write-Host 'Help: allow this script in that policy, or sign it as the policy requires.'
+    Write-Host 'help: allow this script in that policy, or sign it as the policy requires.'
     exit 1
 }
 

@@ -1,13 +1,14 @@
 # hostgw: routes and forwarding of Windows node win-2
 # from hostgw.yaml, SHA-256 0123456789abcdef, by hostgw 0.1.0
 #
-#   (no switch) applies the changes and verifies them; rolls everything back on failure
-#   -WhatIf     shows the changes without making them; does not require administrator rights
-#   -Adopt      adopts conflicting foreign routes
-#   -Rollback   rolls back the last run, or resumes an incomplete rollback
-#   -Destroy    removes everything that hostgw manages on this node, and restores forwarding
-#   -AllowRemovals N   allows a mass removal: the exact number of removed destinations, if they are at least 10 and more
-#                      than half of them, or if no other node remains
+# Usage:
+#   (no switch)        Apply the changes and verify them; roll everything back on failure.
+#   -WhatIf            Show the changes without making them; does not require administrator rights.
+#   -Adopt             Take over conflicting foreign routes.
+#   -Rollback          Roll back the last run, or resume an incomplete rollback.
+#   -Destroy           Remove everything that hostgw manages on this node, and restore forwarding.
+#   -AllowRemovals N   Allow a mass removal: the exact number of destinations to remove. Required if it is at least 10 and
+#                      more than half of the managed ones, or if no other node remains.
 #
 # Run it as a file: powershell -ExecutionPolicy Bypass -File SCRIPT. PowerShell ignores a script on standard input.
 #
@@ -15,8 +16,8 @@
 # 4 another run holds the lock; 6 failed, rolled back and verified; 7 rollback incomplete, remaining commands listed;
 # 8 mass removal refused; 10 conflict with foreign objects; 64 invalid arguments; 130 interrupted and rolled back.
 #
-# The authors of hostgw wrote this script from the documentation of the cmdlets, and have not run it on Windows. The
-# documentation of hostgw describes a self-test.
+# The authors of hostgw wrote this script from the documentation of the cmdlets, and have not run it on Windows. Run the
+# self-test in examples/windows of hostgw's repository first.
 param(
     [switch] $WhatIf,
     [switch] $Adopt,
@@ -27,7 +28,7 @@ param(
 
 if ($ExecutionContext.SessionState.LanguageMode -ne 'FullLanguage') {
     Write-Host 'error: this PowerShell runs in a restricted language mode (AppLocker or App Control); nothing was changed.'
-    Write-Host 'Help: allow this script in that policy, or sign it as the policy requires.'
+    Write-Host 'help: allow this script in that policy, or sign it as the policy requires.'
     exit 1
 }
 
