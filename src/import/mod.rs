@@ -42,7 +42,7 @@ use crate::{
     config::{self, Document, Format, InvalidConfig, Loaded},
     diagnose::{Diagnostic, Rule},
     model::{Family, NextHopMode},
-    text::count,
+    text::{count, list as list_of},
 };
 use changes::ChangeSet;
 use node::ImportedNode;
@@ -96,7 +96,7 @@ pub struct UpdateOptions {
 pub struct Updated {
     /// The valid configuration, without a byte order mark.
     pub text: String,
-    /// What is different, in the order of the list; empty if the text is unchanged.
+    /// What is different, in natural order; empty if the text is unchanged.
     pub changes: Vec<NodeChange>,
     /// The number of nodes in the configuration before.
     pub nodes_before: usize,
@@ -118,6 +118,9 @@ pub fn import(list: NodeList, options: &ImportOptions) -> Result<Imported, Vec<D
     }
     let prefix = ClusterPrefix::find(&survey, &options.cluster_prefixes).map_err(|error| vec![error])?;
     survey.restrict(&prefix.families());
+    if survey.nodes.is_empty() {
+        return Err(vec![other_family(&prefix)]);
+    }
     survey.examine(|_| Relevance::New);
     left_out(&mut survey, |_| true);
     survey.findings.extend(prefix.warning());
@@ -221,6 +224,13 @@ fn no_pod_cidrs(survey: &Survey) -> Diagnostic {
         "kube-controller-manager assigns them with --allocate-node-cidrs; if the network plugin assigns them instead, \
          write `podCIDR` of each node by hand",
     )
+}
+
+fn other_family(prefix: &ClusterPrefix) -> Diagnostic {
+    let prefixes = list_of(&prefix.prefixes, 2);
+    let message = format!("no node has a pod CIDR of the address family of the cluster prefix {prefixes}");
+    Diagnostic::new(Rule::NoPodCidrs, message)
+        .with_remedy("pass the cluster prefix of the pods with --cluster-prefix")
 }
 
 /// Warns of nodes that are left out.
