@@ -3,8 +3,10 @@
 //!
 //! `cargo bench --bench apply -- [NODES]... [--check | --save]` prints, for each number of nodes, medians and ratios:
 //!
-//! - an apply, and the same routes by `ip -batch`: with one scope, with the scopes of hostgw, and with nexthop objects; and
-//!   by a minimal netlink loop, which sends requests in groups as hostgw does and reads the answers
+//! - an apply, on a node with an interface for pods and on one without; only the first asks the kernel which paths of pods
+//!   work, two questions for each other node before the commit and after it
+//! - the same routes by `ip -batch`: with one scope, with the scopes of hostgw, and with nexthop objects; and by a minimal
+//!   netlink loop, which sends requests in groups as hostgw does and reads the answers
 //! - a plan without changes, a plan with one node more, a rollback, and a destroy, with their peak memory
 //! - a loss of the carrier and `ip link set eth0 down`, with the routes that are left
 //!
@@ -50,6 +52,11 @@ const LOOP: &str = "--netlink-loop";
 
 const INTERFACE: &str = "ip link set lo up; ip link add eth0 type veth peer name peer; \
                          ip link set eth0 up; ip link set peer up; ip addr add 172.16.0.1/12 dev eth0;";
+
+/// The bridge of the pods of `n0`, with the interface of one pod.
+const PODS: &str = "ip link add cni0 type bridge; ip link add pod0 type veth peer name pod; \
+                    ip link set pod0 master cni0; ip link set pod0 up; ip link set pod up; \
+                    ip link set cni0 up; ip addr add 10.0.0.1/26 dev cni0;";
 
 fn main() {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -131,33 +138,41 @@ fn measure(folder: &Path, size: usize, ratios: &mut Ratios) {
 
     println!("{size} nodes");
     let ways = [
-        ("apply", Some(apply.clone())),
-        ("netlink loop", Some(raw.clone())),
-        ("ip -batch, the same scopes", Some(batch(&files.spread))),
-        ("ip -batch, nexthop objects", Some(batch(&files.nexthops))),
-        ("ip -batch, one scope", (size <= MAX_ONE_SCOPE).then(|| batch(&files.plain))),
+        ("apply", "", Some(apply.clone())),
+        ("apply with pods", PODS, Some(apply.clone())),
+        ("netlink loop", "", Some(raw.clone())),
+        ("ip -batch, the same scopes", "", Some(batch(&files.spread))),
+        ("ip -batch, nexthop objects", "", Some(batch(&files.nexthops))),
+        ("ip -batch, one scope", "", (size <= MAX_ONE_SCOPE).then(|| batch(&files.plain))),
     ];
-    let ways: Vec<_> = ways.into_iter().filter_map(|(name, command)| Some((name, command?))).collect();
+    let ways: Vec<_> =
+        ways.into_iter().filter_map(|(name, more, command)| Some((name, more, command?))).collect();
     let mut times = vec![Vec::new(); ways.len()];
     // The first run warms up.
     for run in 0..=runs {
-        for ((_, command), times) in ways.iter().zip(&mut times) {
-            let [time] = timed([command]);
+        for ((_, more, command), times) in ways.iter().zip(&mut times) {
+            let [time] = timed(more, [command]);
             if run > 0 {
                 times.push(time);
             }
         }
     }
-    for ((name, _), other) in ways.iter().zip(&times) {
+    for (at, ((name, ..), other)) in ways.iter().zip(&times).enumerate() {
         line(name, other, "");
-        if *name != "apply" {
-            ratios.add(size, "apply", &times[0], name, other);
+        match at {
+            0 => {}
+            1 => ratios.add(size, name, other, ways[0].0, &times[0]),
+            _ => {
+                for own in 0..2 {
+                    ratios.add(size, ways[own].0, &times[own], name, other);
+                }
+            }
         }
     }
 
     let (plan, one) = (on("plan", &files.cluster), on("plan", &files.one_more));
     let commands = [&apply, &plan, &one, &hostgw("rollback --yes"), &apply, &hostgw("destroy --yes")];
-    let rounds: Vec<_> = (0..runs).map(|_| timed(commands)).collect();
+    let rounds: Vec<_> = (0..runs).map(|_| timed("", commands)).collect();
     let of = |at: usize| -> Vec<Measured> { rounds.iter().map(|round| round[at].clone()).collect() };
     let names = ["apply", "plan without changes", "plan with one node more", "rollback", "apply", "destroy"];
     for at in [1, 2, 3, 5] {
@@ -177,7 +192,7 @@ fn measure(folder: &Path, size: usize, ratios: &mut Ratios) {
         for (who, written) in [("hostgw", &apply), ("nexthop objects", &batch(&files.nexthops))] {
             let (change, count) = command.split_once("; ").expect("two commands");
             let rounds: Vec<_> = (0..runs)
-                .map(|_| timed([written, &change.to_owned(), &format!("{count}; cat left >&2")]))
+                .map(|_| timed("", [written, &change.to_owned(), &format!("{count}; cat left >&2")]))
                 .collect();
             let left = rounds[0][2].messages.trim().to_owned();
             let changes: Vec<_> = rounds.into_iter().map(|[_, change, _]| change).collect();
@@ -284,8 +299,8 @@ struct Measured {
     messages: String,
 }
 
-/// Runs commands, one after the other, in a new namespace with an egress interface.
-fn timed<const N: usize>(commands: [&String; N]) -> [Measured; N] {
+/// Runs commands, one after the other, in a new namespace with an egress interface and what `more` adds.
+fn timed<const N: usize>(more: &str, commands: [&String; N]) -> [Measured; N] {
     let runs: String = commands
         .iter()
         .map(|command| {
@@ -293,7 +308,7 @@ fn timed<const N: usize>(commands: [&String; N]) -> [Measured; N] {
             format!("start=$(date +%s%N); /usr/bin/time -f %M -o memory sh -c '{quoted}' 2>messages; end=$(date +%s%N); echo $((end - start)) $(cat memory) $(cat messages);")
         })
         .collect();
-    let script = format!("cd \"$(mktemp -d)\"; {INTERFACE} {runs}");
+    let script = format!("cd \"$(mktemp -d)\"; {INTERFACE} {more} {runs}");
     let is_root = rustix::process::geteuid().is_root();
     let unshare = if is_root { "-n" } else { "-rn" };
     let output =

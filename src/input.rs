@@ -10,6 +10,8 @@ use std::{
     path::Path,
 };
 
+use flate2::read::MultiGzDecoder;
+
 use crate::{progress::Task, text};
 
 /// The maximum size of a file and of standard input: 64 MiB.
@@ -30,25 +32,50 @@ enum InputProblem {
     /// Something else; its name, with an article.
     Special(&'static str),
     SizeMismatch,
+    /// It begins like a gzip file, but cannot be decompressed.
+    Gzip(io::Error),
 }
 
-/// Reads the file at `path`, or a pipe that a shell created, such as `/dev/fd/63`.
+/// Reads the file at `path`, or a pipe that a shell created, such as `/dev/fd/63`, and decompresses it if it is compressed.
 ///
 /// # Errors
-/// Returns an error if it is a directory, a device, a socket or a named pipe, if it is larger than [`LIMIT`], if its
-/// length differs from its reported size, as with kernel files (`/proc/self/environ`), or if it cannot be read.
+/// Returns an error if it is a directory, a device, a socket or a named pipe, if it is larger than [`LIMIT`], compressed or
+/// not, if its length differs from its reported size, as with kernel files (`/proc/self/environ`), or if it cannot be
+/// read.
 pub fn read(path: &Path) -> Result<Vec<u8>, InputError> {
     let _task = Task::begin(format!("reading {}", text::path(path)));
-    read_file(path).map_err(|why| InputError { name: text::path(path).to_string(), why })
+    let bytes = read_file(path).and_then(inflated);
+    bytes.map_err(|why| InputError { name: text::path(path).to_string(), why })
 }
 
-/// Reads standard input, which may be of any kind.
+/// Reads standard input, which may be of any kind, and decompresses it if it is compressed.
 ///
 /// # Errors
-/// Returns an error if it is larger than [`LIMIT`] or cannot be read.
+/// Returns an error if it is larger than [`LIMIT`], compressed or not, or cannot be read.
 pub fn read_standard_input() -> Result<Vec<u8>, InputError> {
     let _task = Task::begin("reading standard input");
-    read_limited(io::stdin().lock()).map_err(|why| InputError { name: "standard input".to_owned(), why })
+    let bytes = read_limited(io::stdin().lock()).and_then(inflated);
+    bytes.map_err(|why| InputError { name: "standard input".to_owned(), why })
+}
+
+/// Decompresses the contents of the file `name` if they are compressed.
+///
+/// # Errors
+/// Returns an error if they are damaged, or larger than [`LIMIT`].
+pub fn decompressed(name: &str, bytes: Vec<u8>) -> Result<Vec<u8>, InputError> {
+    inflated(bytes).map_err(|why| InputError { name: name.to_owned(), why })
+}
+
+/// Decompresses what begins like a gzip file (RFC 1952). No text begins with these bytes.
+fn inflated(bytes: Vec<u8>) -> Result<Vec<u8>, InputProblem> {
+    const MAGIC: &[u8] = &[0x1f, 0x8b];
+    if !bytes.starts_with(MAGIC) {
+        return Ok(bytes);
+    }
+    read_limited(MultiGzDecoder::new(bytes.as_slice())).map_err(|why| match why {
+        InputProblem::Io(error) => InputProblem::Gzip(error),
+        other => other,
+    })
 }
 
 /// On other systems pipes are rejected: only Linux can distinguish a pipe that the caller created from an existing one.
@@ -152,6 +179,7 @@ impl InputError {
             InputProblem::TooLarge => {
                 "a configuration of 100,000 nodes takes about 9 MB; is this the right file?"
             }
+            InputProblem::Gzip(_) => "compress it again with `gzip`; `gzip -t` checks a file",
             InputProblem::Special(_) | InputProblem::SizeMismatch => {
                 "copy it to a regular file, or pass it on standard input with `-`"
             }
@@ -186,6 +214,7 @@ impl fmt::Display for InputError {
                 write!(f, "{name} is not readable: permission denied")
             }
             InputProblem::Io(error) => write!(f, "{name} cannot be read: {error}"),
+            InputProblem::Gzip(error) => write!(f, "{name} is a damaged gzip file: {error}"),
             InputProblem::Directory => write!(f, "{name} is a directory, not a file"),
             InputProblem::TooLarge => {
                 write!(f, "{name} is too large: hostgw reads at most {} MiB", LIMIT >> 20)

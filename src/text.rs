@@ -6,8 +6,8 @@ mod sh;
 mod untrusted;
 mod wrap;
 
-pub use escape::{Printable, for_terminal, hidden_ranges, is_hidden, printable, push_printable};
-pub use json::to_json;
+pub use escape::{Printable, all_bytes, for_terminal, hidden_ranges, is_hidden, printable, push_printable};
+pub use json::{to_json, write_json};
 pub use sh::{ShellCommand, ShellWord};
 pub use untrusted::{Untrusted, path};
 pub use wrap::wrap;

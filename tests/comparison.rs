@@ -9,7 +9,7 @@ use hostgw::{
         compare::{Delta, Member, NodeGroup, ObjectChange, PerNodeCidr},
         windows::WindowsOrigin,
     },
-    state::{Expression, Field, NatObject, NatRule, Route, RuleBody, State, WindowsRoute},
+    state::{Expression, Field, NatObject, NatRule, Route, RouteType, RuleBody, State, WindowsRoute},
 };
 use proptest::prelude::*;
 
@@ -47,6 +47,9 @@ fn on_node(
         ObjectChange::Route { before: gone, after: come } => {
             let by_device = |route: &Option<Route>, side: Option<(&Cluster, &hostgw::model::Node)>| {
                 let mut route = route.clone()?;
+                if route.kind != RouteType::Unicast {
+                    return Some(route.to_string());
+                }
                 let (cluster, node) = side.expect("the node is in that file");
                 let device = cluster.egress_interface_of(node).map(|name| name.as_str().into());
                 assert!(route.next.device.is_none() || route.next.device == device, "{route}");

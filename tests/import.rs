@@ -532,7 +532,9 @@ fn every_configuration_in_the_repository_survives_an_update() {
                 continue;
             }
         };
-        assert_eq!(changes, 1, "{path}");
+        // A machine without pods need not be a node of the cluster.
+        let goes = usize::from(loaded.cluster.nodes[0].has_pods());
+        assert_eq!(changes, goes, "{path}");
         for comment in comments_between_nodes(text, &loaded.document) {
             assert!(shorter.contains(&comment), "{path}: {comment} is missing:\n{shorter}");
         }
@@ -541,7 +543,7 @@ fn every_configuration_in_the_repository_survives_an_update() {
             // The new node lacks keys that the list does not have.
             continue;
         };
-        assert_eq!(changes, 1, "{path}");
+        assert_eq!(changes, goes, "{path}");
         assert_eq!(updated(&again, format, &listed(&nodes)), Ok((again.clone(), 0)), "{path}");
     }
     assert!(removed > 60 && refused.len() < 4, "{removed} {refused:?}");
@@ -556,7 +558,7 @@ fn the_next_hop_of_flannel_is_taken_over() {
     });
     let mode = |node: &Json, options: &ImportOptions| {
         let (text, _) = imported(&listed(std::slice::from_ref(node)), options).unwrap();
-        loaded(&text, Format::Yaml).cluster.next_hop
+        loaded(&text, Format::Yaml).cluster.next_hop_mode
     };
     let mut given = options(Format::Yaml);
     assert_eq!(mode(&node, &given), NextHopMode::NodeAddress);

@@ -329,18 +329,20 @@ proptest! {
 
 /// Returns the state of a node whose foreign objects also have hostile names.
 fn hostile_state(mut state: State, names: &[String]) -> State {
-    for (at, route) in state.routes.iter_mut().enumerate() {
+    let mut routes = state.routes.to_vec();
+    for (at, route) in routes.iter_mut().enumerate() {
         route.protocol = if at % 3 == 0 { 4 } else { 87 };
         route.next.device = Some(names[at % names.len()].clone().into());
     }
     let gateway: IpAddr = "10.244.77.1".parse().unwrap();
-    if let Some(mut route) = state.routes.first().cloned() {
+    if let Some(mut route) = routes.first().cloned() {
         route.destination = "10.244.77.0/24".parse().unwrap();
         route.next.gateway = Some(gateway);
         route.protocol = 87;
-        state.routes.push(route);
+        routes.push(route);
     }
-    state.routes.sort_by_key(Route::key);
+    routes.sort_by_key(Route::key);
+    state.routes = routes.into();
     state.unknown.push(Unknown { what: StatePart::Records, why: names[0].clone().into(), hint: None });
     state
 }

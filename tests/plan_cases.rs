@@ -13,7 +13,7 @@ use hostgw::{
     model::Cluster,
     plan::{self, ForeignPolicy, Observed, OriginalSysctls, Scope, compare::Side},
     render::{self, Palette, Report, SourceLocation},
-    state::State,
+    state::{Route, State},
 };
 use serde::Deserialize;
 
@@ -75,7 +75,8 @@ fn planned(folder: &Path) -> Option<(Report, Vec<Diagnostic>)> {
     let mut observed = case.observed;
     // Keeps the routes that an observation of this scope would have returned.
     let scope = Scope::of(&desired.state, desired.prefixes.clone());
-    observed.state.routes.retain(|route| route.is_owned() || scope.wants(&route.key()));
+    let is_seen = |route: &&Route| route.is_owned() || scope.wants(&route.key());
+    observed.state.routes = observed.state.routes.iter().filter(is_seen).cloned().collect();
     let policy = if case.adopt { ForeignPolicy::Adopt } else { ForeignPolicy::Respect };
     let plan = plan::plan(&desired.state, &observed.state, policy);
     let locate = |side, path: &hostgw::model::ConfigPath| {

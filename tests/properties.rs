@@ -73,6 +73,7 @@ fn node() -> impl Strategy<Value = State> {
             .map(|desired| desired.state)
             .unwrap_or_default();
         state.sysctls = sysctls(&values.map(u8::from));
+        let mut routes = state.routes.to_vec();
         for (third, last, foreign, other_table) in stale {
             let mut route = sample_route(third, last);
             if foreign {
@@ -81,11 +82,12 @@ fn node() -> impl Strategy<Value = State> {
             if other_table {
                 route.table = 100;
             }
-            if !state.routes.iter().any(|existing| existing.key() == route.key()) {
-                state.routes.push(route);
+            if !routes.iter().any(|existing| existing.key() == route.key()) {
+                routes.push(route);
             }
         }
-        state.routes.sort_by_key(Route::key);
+        routes.sort_by_key(Route::key);
+        state.routes = routes.into();
         state
     })
 }
@@ -127,6 +129,7 @@ fn run_checked(
         meta: &meta,
         configuration: None,
         desired: &desired.state,
+        is_adapted: false,
         scope: &scope,
         plan: &plan,
         observed: &observed,
@@ -295,7 +298,7 @@ proptest! {
     /// Any number of applies, followed by a destroy, restores the state from before hostgw, including sysctls.
     #[test]
     fn destroy_restores_the_original_state(first in cluster(), second in cluster(), mut before in node()) {
-        before.routes.retain(|route| !route.is_owned());
+        before.routes = before.routes.iter().filter(|route| !route.is_owned()).cloned().collect();
         before.nat = Default::default();
         let directory = Directory::new();
         let mut node = ModelNode::new(before.clone());

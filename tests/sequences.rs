@@ -155,9 +155,10 @@ impl Place for SimulatedNode {
         let State { routes, nat, .. } = &mut self.node.state;
         let mut replace = |third: u8, new: Option<Route>| {
             let destination = route(third, "172.30.0.1", 4).destination;
-            routes.retain(|route| route.destination != destination);
-            routes.extend(new);
-            routes.sort_by_key(Route::key);
+            let others = routes.iter().filter(|route| route.destination != destination);
+            let mut all: Vec<Route> = others.cloned().chain(new).collect();
+            all.sort_by_key(Route::key);
+            *routes = all.into();
         };
         match drift {
             Drift::TakeRoute(third) => replace(third, Some(route(third, "172.30.0.209", 4))),

@@ -160,11 +160,11 @@ function Test-Script {
 }
 
 if ([string]::IsNullOrEmpty($Script)) {
-    [Console]::Error.WriteLine('Error: pass -Script with the script to test')
+    [Console]::Error.WriteLine('error: pass -Script with the script to test')
     exit 64
 }
 if ($Extra.Count -gt 0) {
-    [Console]::Error.WriteLine('Error: unknown argument: ' + $Extra[0])
+    [Console]::Error.WriteLine('error: unknown argument: ' + $Extra[0])
     exit 64
 }
 $settings = @{ AddressFamily = 'IPv4'; PolicyStore = 'ActiveStore'; SkipAsSource = $true; PrefixLength = 32; ErrorAction = 'Stop' }

@@ -72,7 +72,7 @@ use std::sync::{
 pub use checks::{Baseline, BaselineCheck, CheckResult, ProbeMode, run_baseline};
 pub use confirm::{carry_out, wait};
 pub use lock::{Holder, Lock, is_stopped};
-pub use state_dir::{Generation, Identity, OVERRIDE, StateDir, lock_timeout};
+pub use state_dir::{Generation, Identity, OVERRIDE, StateDir};
 pub use transaction::{
     Failure, Incomplete, Request, Verified, abandon, drop_restored_sysctls, plan_rollback, progress, recover,
     refuse_foreign_nat, restore, run,

@@ -13,7 +13,7 @@ use crate::{
         SysctlValues, Touched, TransactionProgress, foreign, plan,
     },
     record::{Command, LastApplied, Pending, Record, TransactionMeta},
-    state::{self, NatObject, NatTable, State, Tables, Unknown},
+    state::{self, NatObject, NatTable, RouteList, State, Tables, Unknown},
 };
 
 use super::{Backend, BaselineCheck, CommitError, Interrupt, Order, StateDir, checks::repeat_baseline};
@@ -27,6 +27,8 @@ pub struct Request<'a> {
     pub configuration: Option<&'a Document>,
     /// The state that must hold after the commit.
     pub desired: &'a State,
+    /// Whether its routes differ from those that the configuration alone asks for.
+    pub is_adapted: bool,
     /// The scope to observe for the verification.
     pub scope: &'a Scope,
     /// The plan to commit.
@@ -53,6 +55,7 @@ impl<'a> Request<'a> {
             meta,
             configuration: None,
             desired: &prepared.desired.state,
+            is_adapted: prepared.desired.is_adapted,
             scope: &prepared.scope,
             plan: &prepared.plan,
             observed: &prepared.observed.state,
@@ -286,7 +289,7 @@ fn compare_paths(
         return Ok(forwarding::explain(paths, &blocked, &model));
     }
     let details = worse.iter().map(|fault| format!("{}: {}", fault.summary(), fault.why));
-    Err(Error::new(Kind::RolledBack, "pod traffic that worked before the change no longer works:")
+    Err(Error::new(Kind::RolledBack, "the change caused pod traffic to be lost or diverted:")
         .with_details(details)
         .with_hint_if(worse.iter().find_map(|fault| fault.remedy.clone())))
 }
@@ -314,7 +317,8 @@ fn last_applied(request: &Request, record: &Record) -> LastApplied {
             Command::Apply => {
                 let State { routes, nat, sysctls, unknown } = request.desired;
                 // The configuration gives the routes again.
-                let routes = if request.configuration.is_some() { Vec::new() } else { routes.clone() };
+                let gives_routes = request.configuration.is_some() && !request.is_adapted;
+                let routes = if gives_routes { RouteList::default() } else { routes.clone() };
                 let mut state =
                     State { routes, nat: nat.clone(), sysctls: sysctls.clone(), unknown: unknown.clone() };
                 state.sysctls.retain(|key, _| !request.released.contains(key));
@@ -322,6 +326,7 @@ fn last_applied(request: &Request, record: &Record) -> LastApplied {
             }
             Command::Destroy => State::default(),
         },
+        egress_interface: request.desired.device().cloned(),
         configuration: request.configuration.map(StoredConfig::from),
     }
 }
@@ -699,7 +704,7 @@ fn unrestored_sysctls(dir: &StateDir, record: &Record, left: &Plan) -> Result<Or
 /// Removes the managed routes from the key of a route that cannot be restored.
 fn remove_managed(change: &Change) -> Option<Change> {
     let Change::Route(change) = change else { return None };
-    let after: Vec<_> = change.before.iter().filter(|route| !route.is_owned()).cloned().collect();
+    let after: RouteList = change.before.iter().filter(|route| !route.is_owned()).cloned().collect();
     (after != change.before).then(|| Change::Route(RouteChange { after, ..change.clone() }))
 }
 

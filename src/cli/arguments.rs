@@ -22,8 +22,8 @@ Exit codes:
     6  apply failed; rolled back and verified
     7  rollback incomplete; the output lists what remains
     8  nothing was changed: declined, mass removal refused, or no terminal for the prompt;
-       rolled back: canceled, or not confirmed in time; confirm: nothing was confirmed;
-       cancel ID: apply ID is not pending
+       or rolled back: apply canceled or not confirmed in time;
+       confirm: nothing was confirmed; cancel ID: apply ID is not pending
     9  incomplete: part of the live state could not be read
    10  conflict with an object that hostgw does not manage
    11  doctor: at least one finding
@@ -87,7 +87,7 @@ pub(super) enum Verb {
     Destroy(DestroyOptions),
     /// Keep the pending apply; works from any shell on this node.
     ///
-    /// Succeeds only if this call confirmed an apply.
+    /// Exits with 8 unless this call confirmed an apply.
     Confirm(ConfirmOptions),
     /// Roll back the pending apply now.
     Cancel(CancelOptions),
@@ -115,15 +115,15 @@ pub(super) enum Verb {
     Doctor(DoctorOptions),
     /// Trace a packet to ADDRESS through this node, and the reply.
     ///
-    /// Shows which policy rule, route and next hop apply, what firewalls do with the packet, and whether its source is
-    /// changed.
+    /// Shows which policy rule, route and next hop apply, what firewalls do with the packet, and whether its source address
+    /// is masqueraded.
     Explain(ExplainOptions),
-    /// Check that a node's CNI configuration fits the cluster.
+    /// Check whether a node's CNI configuration fits the cluster.
     ///
     /// Checks that the subnet is the node's pod CIDR, that the gateway is the one hostgw routes to, that the MTU is no
     /// larger than routes.mtu and, on Linux, that ipMasq is off. On Windows, where the CNI plugin masquerades with an OutBoundNAT
-    /// policy, checks that its exceptions (HNS: ExceptionList, HCN: Settings.Exceptions) cover the cluster prefix.
-    /// Prints what to change.
+    /// policy, checks that its exceptions (HNS: ExceptionList, HCN: Settings.Exceptions) cover the cluster prefix and
+    /// nat.exclude. Prints what to change.
     CheckCni(CheckCniOptions),
     /// Write a configuration with the nodes of a Kubernetes cluster, or update one; runs on any machine, without root.
     ///
@@ -137,16 +137,17 @@ pub(super) enum Verb {
     Simulate(SimulateOptions),
     /// Try the plan on a copy of this node, firewall included, and send packets.
     ///
-    /// Copies this node's interfaces, addresses, policy rules, routes, sysctls and firewall to a network namespace, simulates
-    /// other nodes, a pod and the outside around it, and tests the connections of this node before and after the plan.
-    /// Needs root to read the firewall. Changes nothing on the node.
+    /// Copies this node's interfaces, addresses, policy rules, routes, sysctls and firewall to a network namespace. Connects
+    /// the copy to a simulated pod, other nodes and an outside host, and tests these connections before and after applying
+    /// the plan there. Requires root, to read the firewall. Changes nothing on this node.
     Rehearse(RehearseOptions),
     /// Print the JSON Schema of the configuration or of another document.
     Schema(SchemaOptions),
     /// Print a completion script for a shell.
     ///
     /// It completes commands, options, files, node names from the configuration, and Git revisions. Load it from your
-    /// shell's startup file: `source <(hostgw completions bash)`.
+    /// shell's startup file. For bash, add `source <(hostgw completions bash)` to ~/.bashrc; `hostgw help plan-and-apply`
+    /// lists the line for every shell.
     Completions(CompletionsOptions),
     /// Write manual pages: hostgw(1), one for each command and one for each guide.
     Man(ManOptions),
@@ -314,7 +315,7 @@ pub(super) struct LockOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct ConfirmOptions {
-    /// Confirm only the apply with this ID, as printed by `hostgw apply --confirm` and `hostgw status`.
+    /// Confirm only the apply with this ID, which `hostgw apply --confirm` and `hostgw status` print.
     #[arg(value_name = "ID")]
     pub id: Option<u64>,
     /// Wait up to TIME (30s, 2m) for an apply, or for the one with ID, to become pending.
@@ -329,7 +330,7 @@ pub(super) struct ConfirmOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct CancelOptions {
-    /// Cancel only the apply with this ID, as printed by `hostgw apply --confirm` and `hostgw status`.
+    /// Cancel only the apply with this ID, which `hostgw apply --confirm` and `hostgw status` print.
     #[arg(value_name = "ID")]
     pub id: Option<u64>,
     #[command(flatten)]
@@ -734,8 +735,8 @@ pub(super) struct ManOptions {
 
 #[derive(Debug, Args)]
 pub(super) struct HelpOptions {
-    /// A command, a guide, or a diagnostic code such as HG0210.
-    #[arg(value_name = "COMMAND")]
+    /// A command, a guide, or a diagnostic code such as HG0210 [default: an overview of commands and guides].
+    #[arg(value_name = "TOPIC")]
     pub subject: Option<String>,
 }
 
@@ -754,8 +755,8 @@ pub(super) struct SimulateOptions {
     /// Build the same sample as the earlier run that printed SEED; pass the same --sample, too.
     #[arg(long, value_name = "SEED", conflicts_with = "nodes")]
     pub seed: Option<u64>,
-    /// A network that nodes are in, such as 172.30.0.0/16; repeatable. A router connects nodes in different networks
-    /// [default: each /24 (IPv6: /64) that contains a node's address].
+    /// A network of the nodes, such as 172.30.0.0/16; repeatable. A router connects nodes in different networks [default:
+    /// each /24 (IPv6: /64) that contains a node's address].
     #[arg(long = "network", value_name = "CIDR", value_parser = network)]
     pub networks: Vec<IpNet>,
     /// Keep the cluster running until Ctrl-C, and print how to enter each namespace.
@@ -799,7 +800,7 @@ fn network(text: &str) -> Result<IpNet, String> {
     let net: IpNet = text.parse().map_err(|_| "expected a prefix such as 172.30.0.0/16".to_owned())?;
     match net.trunc() == net {
         true => Ok(net),
-        false => Err(format!("an address is not a network; did you mean {}?", net.trunc())),
+        false => Err(format!("host bits set; did you mean {}?", net.trunc())),
     }
 }
 

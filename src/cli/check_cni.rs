@@ -105,6 +105,14 @@ pub(super) fn run(options: &CheckCniOptions, output: &Output) -> VerbResult {
     let cluster = load(options.file.as_deref())?.cluster;
     let node = environment::node(options.node.as_deref());
     let node = node.map(|node| node_named(&cluster, &node)).transpose()?;
+    if let Some(podless) = node.map(|node| &cluster.nodes[node]).filter(|node| !node.has_pods()) {
+        return Err(Error::new(
+            Kind::Invalid,
+            format!("node {} has no pods (podCIDR: none), so no CNI configuration fits it", podless.name),
+        )
+        .with_hint("pass the node that this file is for with --node NAME")
+        .into());
+    }
     let report = cni::check(&configuration, &cluster, node);
     let positions = Document::new(name.clone(), text, Format::Yaml).positions();
     let view = ReportView { name: &name, report: &report, cluster: &cluster, positions: &positions };
@@ -125,7 +133,7 @@ pub(super) fn run(options: &CheckCniOptions, output: &Output) -> VerbResult {
 pub(super) fn parse(name: &str, text: &str) -> Result<serde_json::Value, Error> {
     let invalid = |why: String| {
         Error::new(Kind::Invalid, format!("{name} {why}"))
-            .with_hint("pass a CNI configuration file (JSON); on Windows, look in C:\\k\\cni\\config and C:\\etc\\cni\\net.d")
+            .with_hint("pass a CNI configuration file (JSON); look in /etc/cni/net.d or, on Windows, in C:\\k\\cni\\config and C:\\etc\\cni\\net.d")
     };
     if text.len() > MAX_BYTES {
         return Err(invalid(format!("is larger than {} MiB", MAX_BYTES >> 20)));
@@ -194,15 +202,17 @@ impl ReportView<'_> {
 
     /// Renders the findings with the values to add and remove.
     fn picture(&self, palette: &Palette) -> String {
-        let masquerade = self.report.masquerade.as_ref();
-        let mut text = masquerade
-            .map_or_else(String::new, |masquerade| picture(self.name, masquerade, self.positions, palette));
+        let mut text = String::new();
         for finding in self.report.findings.iter().take(MAX_SHOWN) {
             self.show(finding, palette, &mut text);
         }
         let rest = self.report.findings.len().saturating_sub(MAX_SHOWN);
         if rest > 0 {
             text.push_str(&format!("… and {} more; --json shows all of them\n", count(rest, "finding")));
+        }
+        // The error about the policies follows.
+        if let Some(masquerade) = &self.report.masquerade {
+            text.push_str(&picture(self.name, masquerade, self.positions, palette));
         }
         if let Some(node) = self.node().filter(|_| self.errors().is_empty()) {
             text.push_str(&printable(&format!("{} fits node {node}.", self.name)));
@@ -319,7 +329,7 @@ pub(super) fn wrong(name: &str, finding: &MasqueradeReport) -> Error {
             format!("{name} masquerades ({what}), but nat.masquerade is false"),
         )
         .with_code(Rule::CniMasquerade.number())
-        .with_hint("remove the policy: without it, packets keep the pod's address");
+        .with_hint("remove the policy, so that packets keep the pod's address");
     }
     if finding.policies.is_empty() {
         return Error::new(
@@ -345,10 +355,7 @@ pub(super) fn wrong(name: &str, finding: &MasqueradeReport) -> Error {
     let unread = unread.map(|spelling| format!("plugins with this apiVersion ignore {spelling}"));
     Error::new(
         Kind::Invalid,
-        format!(
-            "{name} does not preserve the source address of in-cluster traffic: {}",
-            parts.join(", and ")
-        ),
+        format!("{name} masquerades traffic that must keep the pod's address: {}", parts.join(", and ")),
     )
     .with_details(unread)
     .with_code(Rule::CniMasquerade.number())

@@ -91,8 +91,7 @@ impl<O: Operation, P: Presentation<O>> Caller<O> for CommandLine<'_, P> {
             Some(_) => None,
         };
         if let Some(client) = cut_off {
-            output
-                .warn(&format!("this plan changes the route to {client}, which your SSH session comes from"));
+            output.warn(&format!("this plan changes the route to {client}, the client of your SSH session"));
         }
         let is_offered = cut_off.is_some() && presentation.can_be_pending();
         if consent.yes {
@@ -105,7 +104,7 @@ impl<O: Operation, P: Presentation<O>> Caller<O> for CommandLine<'_, P> {
         let question = presentation.question(operation);
         if let Some(time) = hold {
             let time = in_units(time);
-            output.ask(&format!("{question} It rolls back after {time} unless confirmed."))?;
+            output.ask(&format!("{question} It rolls back after {time} unless you confirm."))?;
         } else if is_offered {
             let question = format!("{question} Answer c to roll back after {offered} unless you confirm.");
             let answer = output.choose(&question, 'c')?;

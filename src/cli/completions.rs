@@ -147,7 +147,7 @@ fn complete(argument: Arg, file: Option<PathBuf>) -> Arg {
             let named = move |current: &OsStr| files_and_revisions(current, file.as_deref());
             argument.add(ArgValueCompleter::new(named))
         }
-        ("subject", "COMMAND") => argument.add(ArgValueCandidates::new(subjects)),
+        ("subject", "TOPIC") => argument.add(ArgValueCandidates::new(subjects)),
         (_, "FILE" | "PLAN" | "CONFIG") => {
             argument.add(ArgValueCompleter::new(|current: &OsStr| files(current)))
         }

@@ -62,8 +62,9 @@ impl Presentation<Destroy> for Destroying {
         let explain = |change: &_| plan::reason(None, desired, &destroy.saved, None, change);
         let mut report = Report::new(plan, explain, |_, _| None);
         if !destroy.has_record && !plan.is_empty() {
-            let message = "no apply is recorded here, so the original sysctl values are unknown; the sysctls keep their current values";
-            report.warn([Diagnostic::new(Rule::NoRecord, message.to_owned())], |_| None);
+            let message = "there is no record of an apply, so the original sysctl values are unknown; the sysctls keep their current values";
+            let remedy = "if there should be a record, check HOSTGW_STATE_DIR; otherwise, set the sysctls with `sysctl -w KEY=VALUE` if you need other values";
+            report.warn([Diagnostic::new(Rule::NoRecord, message.to_owned()).with_remedy(remedy)], |_| None);
         }
         report
             .warn(plan::check::irrevocable(plan).into_iter().chain(plan::foreign::warnings(left)), |_| None);

@@ -21,7 +21,7 @@ use crate::{
     plan::{ForeignPolicy, Observed, windows::WindowsObserved},
     reconcile::Session,
     record::Snapshot,
-    render::{DiagnosticEntry, Locator},
+    render::{DiagnosticEntry, Locator, finding_text},
     state::NeighborEntry,
     text::{Untrusted, count, printable},
 };
@@ -43,7 +43,7 @@ pub(super) struct DoctorJson {
     node: Untrusted,
     /// Everything that was found.
     findings: Vec<DiagnosticEntry>,
-    /// What may concern the node and hostgw cannot see.
+    /// Notes about what may affect the node and hostgw cannot see.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<Untrusted>,
 }
@@ -82,6 +82,7 @@ pub(super) fn run(options: &DoctorOptions, output: &Output) -> VerbResult {
         let egress = patient.cluster.egress_interface_of(&patient.cluster.nodes[patient.index]);
         found.extend(super::doctor_managers::examine(
             egress.and_then(|name| observed.host.link(name.as_str())),
+            session.node_name(),
         ));
     }
     let notes: Vec<Untrusted> = notes(&patient).into_iter().map(Into::into).collect();
@@ -125,7 +126,7 @@ fn visit_state(
         Some((name, text)) if WindowsObserved::is_snapshot(&text) => {
             let message =
                 format!("{name} is from a Windows machine: packets can only be traced on Linux nodes");
-            let hint = "examine the node with `hostgw doctor --state`";
+            let hint = "run `hostgw doctor --node NODE --state FILE` to examine that node";
             return Err(Error::new(Kind::Invalid, message).with_hint(hint));
         }
         Some((name, text)) => Snapshot::parse(&name, &text)?,
@@ -144,42 +145,31 @@ fn live() -> Result<Snapshot, Error> {
 
 #[cfg(not(target_os = "linux"))]
 fn live() -> Result<Snapshot, Error> {
-    Err(super::only_on_linux("an examination of this machine"))
+    Err(super::only_on_linux("examining this machine"))
 }
 
-/// Asks the next hops of the planned routes to other nodes.
+/// Asks the next hops of the planned routes to other nodes, and of the default routes.
 #[cfg(target_os = "linux")]
 fn ask_next_hops(session: &Session) -> Result<Vec<NeighborEntry>, Error> {
-    let routes = session.prepared.desired.routes_to_nodes();
+    let prepared = &session.prepared;
+    let routes = prepared.desired.routes_to_nodes();
     let hops = routes.filter_map(|(route, _)| Some((route.next.gateway?, route.next.device.clone()?)));
-    crate::kernel::ask_next_hops(&hops.collect::<Vec<_>>())
+    let mut hops: Vec<_> = hops.collect();
+    let paths =
+        crate::plan::paths(&session.loaded.cluster, session.index, &prepared.desired, &prepared.observed);
+    hops.extend(paths.gateways().filter_map(|hop| Some((hop.gateway?, hop.device))));
+    crate::kernel::ask_next_hops(&hops)
 }
 
 #[cfg(not(target_os = "linux"))]
 fn ask_next_hops(_: &Session) -> Result<Vec<NeighborEntry>, Error> {
-    Err(super::only_on_linux("an examination of this machine"))
+    Err(super::only_on_linux("examining this machine"))
 }
 
 fn text(findings: &[DiagnosticEntry], notes: &[Untrusted], node: &Untrusted, output: &Output) -> String {
     let palette = &output.palette;
     let mut text = String::new();
-    for DiagnosticEntry { code, severity, message, source, remedy } in findings {
-        let style = match severity {
-            Severity::Error => &palette.conflict,
-            Severity::Warning => &palette.change,
-        };
-        let head = format!("{}[{code}]:", severity.name());
-        let place =
-            source.as_ref().map_or_else(String::new, |source| format!(" ({}:{})", source.file, source.line));
-        text.push_str(&format!("{} {}{place}\n", style.apply_to(head), printable(&message.to_string())));
-        if let Some(remedy) = remedy {
-            text.push_str(&format!(
-                "  {} {}\n",
-                palette.head.apply_to("help:"),
-                printable(&remedy.to_string())
-            ));
-        }
-    }
+    findings.iter().for_each(|finding| text.push_str(&finding_text(finding, palette)));
     for note in notes {
         text.push_str(&format!("{} {}\n", palette.head.apply_to("note:"), printable(&note.to_string())));
     }

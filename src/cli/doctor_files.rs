@@ -58,7 +58,7 @@ pub(super) fn cni(
         let message = format!("{name}: {}{is}: {}", finding.path, finding.message);
         let remedy = match &finding.wanted {
             Some(wanted) => format!("set {} to {wanted}", finding.path),
-            None => "see `hostgw check-cni`".to_owned(),
+            None => format!("see `{}`", ShellCommand::new(["hostgw", "check-cni", &name])),
         };
         Diagnostic::new(finding.code.rule(), printable(&message)).with_remedy(remedy)
     };

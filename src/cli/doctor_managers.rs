@@ -9,6 +9,7 @@ use super::{doctor_files::files, persisted};
 use crate::{
     diagnose::{Diagnostic, Rule},
     state::Link,
+    text::{ShellCommand, Untrusted},
 };
 
 /// The configuration of systemd-networkd, and the directories of its drop-ins (networkd.conf(5)).
@@ -20,9 +21,14 @@ const NETWORKD: [&str; 4] = [
 ];
 
 /// Warns if a program manages the egress interface and does not know hostgw's routes.
-pub(super) fn examine(egress: Option<&Link>) -> Vec<Diagnostic> {
+pub(super) fn examine(egress: Option<&Link>, node: &Untrusted) -> Vec<Diagnostic> {
     let Some(link) = egress else { return Vec::new() };
-    networkd(link).into_iter().chain(network_manager(link)).collect()
+    networkd(link, node).into_iter().chain(network_manager(link, node)).collect()
+}
+
+/// Returns the command that prints the file for a program.
+fn render(node: &Untrusted, program: &str) -> ShellCommand {
+    ShellCommand::new(["hostgw", "render", "--node", node.as_raw(), "--persist", program])
 }
 
 /// The lines of a file that describes interface `link` in the folder of its manager.
@@ -31,7 +37,7 @@ fn state_lines(folder: &str, link: &Link) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-fn networkd(link: &Link) -> Option<Diagnostic> {
+fn networkd(link: &Link, node: &Untrusted) -> Option<Diagnostic> {
     let is_managed = state_lines("/run/systemd/netif/links", link).iter().any(|line| {
         matches!(line.strip_prefix("ADMIN_STATE="), Some("configured" | "configuring" | "degraded"))
     });
@@ -39,14 +45,15 @@ fn networkd(link: &Link) -> Option<Diagnostic> {
         Diagnostic::new(
             Rule::NetworkdRemovesRoutes,
             format!(
-                "systemd-networkd manages {} and can remove routes that it did not add when it configures the interface",
+                "systemd-networkd manages {}, and can remove hostgw's routes when it configures the interface",
                 link.name
             ),
         )
-        .with_remedy(
-            "let networkd add the routes, too (`hostgw render --persist systemd-networkd`), and set ManageForeignRoutes=no under \
+        .with_remedy(format!(
+            "let networkd add the routes, too: install the file that `{}` prints, and set ManageForeignRoutes=no under \
              [Network] in a file in /etc/systemd/networkd.conf.d",
-        )
+            render(node, "systemd-networkd")
+        ))
     })
 }
 
@@ -68,15 +75,21 @@ fn keeps_foreign_routes() -> bool {
 }
 
 /// NetworkManager removes all routes of an interface when it activates a connection. A dispatcher script adds hostgw's again.
-fn network_manager(link: &Link) -> Option<Diagnostic> {
+fn network_manager(link: &Link, node: &Untrusted) -> Option<Diagnostic> {
     let lines = state_lines("/run/NetworkManager/devices", link);
     let is_managed = lines.iter().any(|line| line.starts_with("connection-uuid="));
     let is_restored = || persisted::find().iter().any(|file| file.is_for("networkmanager"));
     (is_managed && !is_restored()).then(|| {
         Diagnostic::new(
             Rule::NetworkManagerRemovesRoutes,
-            format!("NetworkManager manages {} and removes its routes when it activates a connection", link.name),
+            format!(
+                "NetworkManager manages {}, and removes hostgw's routes when it activates a connection on it",
+                link.name
+            ),
         )
-        .with_remedy("let a dispatcher script restore them: `hostgw render --persist networkmanager` prints it, and says where to install it")
+        .with_remedy(format!(
+            "let a dispatcher script restore them: install the file that `{}` prints",
+            render(node, "networkmanager")
+        ))
     })
 }

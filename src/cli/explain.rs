@@ -18,13 +18,13 @@ use crate::{
     doctor::{Guidepost, Journey, JourneyEnd, JourneyStep},
     error::{Error, Kind},
     forwarding::{ForwardingModel, owner},
-    model::{Cluster, Family},
+    model::{Cluster, Family, FoundEgress, InterfaceName},
     plan::{self, Desired, Observed, OriginalSysctls},
     render::Locator,
     state::{
         Host, InterfaceAddress, LOCAL_TABLE, Link, NextHop, Route, RouteScope, RouteType, State, protocol,
     },
-    text::{Untrusted, printable},
+    text::{ShellCommand, Untrusted, printable},
 };
 
 /// Version of the JSON form.
@@ -52,6 +52,13 @@ pub(super) fn run(options: &ExplainOptions, output: &Output) -> VerbResult {
     let node = environment::node(options.target.node.as_deref());
     if options.planned {
         let index = planned_node(&loaded, node.as_deref())?;
+        let mut loaded = loaded;
+        let node = &loaded.cluster.nodes[index];
+        if loaded.cluster.egress_interface_of(node).is_none() {
+            let interface = InterfaceName::linux(UNNAMED).ok();
+            let found = interface.map(|interface| FoundEgress { node: node.name.clone(), interface });
+            loaded.cluster.found_egress = found;
+        }
         let desired = plan::desired(&loaded.cluster, index, &OriginalSysctls::default())
             .map_err(|plan::NotLinux| not_linux(&loaded.cluster, index))?;
         let observed = planned(&loaded.cluster, index, &desired);
@@ -64,7 +71,7 @@ pub(super) fn run(options: &ExplainOptions, output: &Output) -> VerbResult {
 fn planned_node(loaded: &Loaded, node: Option<&str>) -> Result<usize, Error> {
     let Some(name) = node else {
         return Err(
-            Error::new(Kind::Usage, "--planned needs the name of a node").with_hint("pass it with --node")
+            Error::new(Kind::Usage, "--planned needs the name of a node").with_hint("pass --node NAME")
         );
     };
     plan::node_named(&loaded.cluster, name)
@@ -72,7 +79,9 @@ fn planned_node(loaded: &Loaded, node: Option<&str>) -> Result<usize, Error> {
 
 fn not_linux(cluster: &Cluster, index: usize) -> Error {
     let name = &cluster.nodes[index].name;
-    Error::new(Kind::Invalid, format!("node {name} is a Windows node: hostgw explains only Linux nodes"))
+    let message = format!("node {name} is a Windows node: packets can only be traced on Linux nodes");
+    let doctor = ShellCommand::new(["hostgw", "doctor", "--node", name.as_raw(), "--state", "FILE"]);
+    Error::new(Kind::Invalid, message).with_hint(format!("run `{doctor}` to examine a snapshot of that node"))
 }
 
 fn explain(
@@ -138,22 +147,25 @@ fn origin(
 ) -> Result<(IpAddr, Option<Untrusted>), Error> {
     let family = Family::from(options.address);
     let missing = |what: &str| {
-        Error::new(Kind::Invalid, format!("this node has no {what} for {}", options.address))
+        Error::new(Kind::Invalid, format!("this node has no {family} {what}"))
             .with_hint("pass a source with --from ADDRESS")
     };
     let own = guidepost.own_pod(family);
     let own_cidr = guidepost.cluster.nodes[guidepost.index].pod_cidrs.get(family);
-    if options.from == PacketSource::Pod
-        && own_cidr.is_some_and(|cidr| cidr.prefix().contains(&options.address))
-    {
+    let from = match options.from {
+        PacketSource::Pod if !guidepost.cluster.nodes[guidepost.index].has_pods() => PacketSource::Node,
+        from => from,
+    };
+    if from == PacketSource::Pod && own_cidr.is_some_and(|cidr| cidr.prefix().contains(&options.address)) {
         let message = format!(
-            "{} is also on this node: traffic between pods on one node is bridged, not routed",
+            "{} belongs to a pod of this node: traffic between pods of one node is bridged, not routed",
             options.address
         );
-        return Err(Error::new(Kind::Usage, message)
-            .with_hint("pass the address of a pod on another node with --from ADDRESS"));
+        return Err(Error::new(Kind::Usage, message).with_hint(
+            "to trace a packet to it from another node, pass --from with the address of a pod there",
+        ));
     }
-    match options.from {
+    match from {
         PacketSource::Pod => {
             let (address, device) = own.ok_or_else(|| missing("pod interface"))?;
             Ok((address, Some(device)))
@@ -168,7 +180,7 @@ fn origin(
         }
         PacketSource::Address(address) if Family::from(address) != family => Err(Error::new(
             Kind::Usage,
-            format!("{address} and {} are of different families", options.address),
+            format!("{address} and {} belong to different address families", options.address),
         )),
         PacketSource::Address(address) if guidepost.host.owner_of(address).is_some() => Ok((address, None)),
         PacketSource::Address(address) => {
@@ -176,9 +188,13 @@ fn origin(
             let back = model.trace_own(options.address, address);
             let device = back.route.and_then(|route| route.next.device.clone());
             device.map(|device| (address, Some(device))).ok_or_else(|| {
-                Error::new(Kind::Invalid, format!("this node has no route to {address}")).with_hint(
-                    "hostgw assumes that a packet comes in where the way back to its source leaves",
+                Error::new(
+                    Kind::Invalid,
+                    format!(
+                        "cannot tell on which interface a packet from {address} arrives: this node has no route back to it"
+                    ),
                 )
+                .with_hint("pass --from with an address that this node has a route to")
             })
         }
     }
@@ -197,7 +213,9 @@ fn journey(journey: &Journey, output: &Output) -> String {
         JourneyEnd::Forwarded => {
             palette.add.apply_to(if journey.input.is_some() { "forwarded" } else { "sent" })
         }
-        JourneyEnd::Diverted => palette.change.apply_to("forwarded, but not to the planned next hop"),
+        JourneyEnd::Diverted => {
+            palette.change.apply_to("diverted: forwarded, but not to the planned next hop")
+        }
         JourneyEnd::Local => palette.add.apply_to("received by this node"),
         JourneyEnd::Dropped => palette.conflict.apply_to("dropped"),
         JourneyEnd::Unanswered => palette.conflict.apply_to("lost: the next hop does not answer"),
@@ -206,17 +224,22 @@ fn journey(journey: &Journey, output: &Output) -> String {
     text
 }
 
+/// Stands for the egress interface of a planned node that only the node itself knows.
+const UNNAMED: &str = "egress";
+
 /// The node as it is planned, with a bridge for its pods.
 fn planned(cluster: &Cluster, index: usize, desired: &Desired) -> Observed {
     const BRIDGE: &str = "cni0";
     let node = &cluster.nodes[index];
-    let egress: Untrusted = cluster.egress_interface_of(node).map_or("eth0", |name| name.as_str()).into();
+    let egress: Untrusted =
+        cluster.egress_interface_of(node).map_or_else(Untrusted::default, |name| name.as_str().into());
     let link = |name: &Untrusted, index| Link {
         name: name.clone(),
         index,
         up: true,
         carrier: Some(true),
         kind: None,
+        no_arp: false,
         master: None,
         mtu: None,
         group: 0,

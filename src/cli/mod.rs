@@ -175,8 +175,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 /// Returns the error that something works only on Linux.
 #[cfg(not(target_os = "linux"))]
 fn only_on_linux(what: &str) -> Error {
-    Error::new(Kind::Usage, format!("{what} works on Linux only")).with_hint(
-        "on this machine, hostgw validates, compares and renders configurations, and plans from a snapshot: \
+    Error::new(Kind::Usage, format!("{what} works only on Linux")).with_hint(
+        "on this machine, hostgw can validate, compare and render configurations, and plan from a snapshot: \
          `hostgw plan --state FILE`",
     )
 }

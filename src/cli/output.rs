@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    io::{self, IsTerminal, Write},
+    io::{self, BufWriter, IsTerminal, StdoutLock, Write},
 };
 
 use clap::builder::StyledStr;
@@ -22,8 +22,8 @@ use crate::{
     diagnose::Diagnostic,
     error::{Error, Kind},
     progress::Task,
-    render::{self, Palette, Report},
-    text::{Untrusted, for_terminal, printable, to_json, wrap},
+    render::{self, DiagnosticEntry, Palette, Report, finding_text},
+    text::{Untrusted, for_terminal, printable, wrap, write_json},
 };
 
 /// The two output streams and their colors.
@@ -54,6 +54,20 @@ pub(super) struct Output {
 pub(super) enum Answer {
     Yes,
     Other,
+}
+
+/// Prints to standard output. A closed pipe is not an error.
+fn print(write: impl FnOnce(&mut BufWriter<StdoutLock<'_>>) -> io::Result<()>) -> Result<(), Error> {
+    let print = || {
+        let mut stdout = BufWriter::with_capacity(1 << 16, io::stdout().lock());
+        write(&mut stdout).and_then(|()| stdout.flush())
+    };
+    match progress_line::hidden(print) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::unexpected(format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 impl Output {
@@ -159,16 +173,7 @@ impl Output {
 
     /// Writes escaped text to standard output.
     fn write(text: &str) -> Result<(), Error> {
-        let print = || {
-            let mut stdout = io::stdout().lock();
-            stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush())
-        };
-        match progress_line::hidden(print) {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                Err(Error::unexpected(format!("cannot write to standard output: {error}")))
-            }
-            _ => Ok(()),
-        }
+        print(|stdout| stdout.write_all(text.as_bytes()))
     }
 
     /// Writes candidates for shell completion, separated by tabs and vertical tabs.
@@ -192,12 +197,13 @@ impl Output {
     /// As [`Self::result`].
     pub(super) fn json(&self, value: &impl Serialize) -> Result<(), Error> {
         debug_assert!(!self.has_printed.get(), "a second document");
-        let task = Task::begin("formatting");
-        let text =
-            to_json(value).map_err(|error| Error::unexpected(format!("cannot write JSON: {error}")))?;
-        drop(task);
+        let _task = Task::begin("formatting");
         self.has_printed.set(true);
-        self.verbatim(&(text + "\n"))
+        print(|stdout| {
+            // Its hidden characters are escaped.
+            write_json(&mut *stdout, value)?;
+            stdout.write_all(b"\n")
+        })
     }
 
     /// Prints help.
@@ -230,12 +236,12 @@ impl Output {
 
     /// Prints a finding.
     pub(super) fn diagnostic(&self, diagnostic: &Diagnostic) {
-        self.record(|transaction| transaction.warnings.push(diagnostic.message.clone()));
-        let head = format!("{}[{}]:", diagnostic.severity.name(), diagnostic.rule);
-        self.say(&format!("{} {}", self.messages.change.apply_to(head), printable(&diagnostic.message)));
-        if let Some(remedy) = &diagnostic.remedy {
-            self.say(&format!("{} {}", self.messages.head.apply_to("help:"), printable(remedy)));
-        }
+        let Diagnostic { message, remedy, .. } = diagnostic;
+        let warning =
+            remedy.as_ref().map_or_else(|| message.clone(), |remedy| format!("{message}; {remedy}"));
+        self.record(|transaction| transaction.warnings.push(warning));
+        let finding = DiagnosticEntry::new(diagnostic.clone(), None);
+        self.say(finding_text(&finding, &self.messages).trim_end());
     }
 
     /// Prints a warning.

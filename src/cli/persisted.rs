@@ -13,7 +13,7 @@ use std::{
 use super::output::Output;
 use crate::{
     apply::StateDir,
-    config, input,
+    input,
     plan::{self, OriginalSysctls},
     reconcile::last_applied,
     record::{Command, LastApplied},
@@ -138,8 +138,7 @@ pub(super) fn warn_after_rollback(dir: &StateDir, output: &Output) {
 /// were restored to their original values.
 fn applied(last: &LastApplied) -> Option<(State, String)> {
     let node = last.meta.node.as_ref()?.as_raw();
-    let document = last.configuration.as_ref()?.document("");
-    let cluster = config::load(&document).ok()?;
+    let cluster = last.load()?.cluster;
     let (index, _) = cluster.node(node)?;
     let desired = plan::desired(&cluster, index, &OriginalSysctls::default()).ok()?;
     Some((desired.state, node.to_owned()))
@@ -169,14 +168,14 @@ impl RenderedFile {
         let header = match &self.header {
             Ok(header) => header,
             Err(why) => {
-                let problem = format!("could not be checked: {why}; render it again or remove it");
+                let problem = format!("could not be checked: {why}");
                 return (PersistedState::Unknown, Some(problem), Some(self.removal(None)));
             }
         };
         let (wanted, node, file) = match basis {
             Basis::Wanted { state, node, file } => (*state, *node, *file),
             Basis::Nothing => {
-                let problem = "would restore objects that hostgw no longer manages; remove it".to_owned();
+                let problem = "would restore objects that hostgw no longer manages".to_owned();
                 let removal = self.removal(header.persist.reload());
                 return (PersistedState::Outdated, Some(problem), Some(removal));
             }
@@ -185,9 +184,8 @@ impl RenderedFile {
             }
         };
         let renewal = || Some(self.renewal(&header.persist, node, file));
-        let outdated = |why: String| {
-            (PersistedState::Outdated, Some(format!("is out of date: {why}; update it")), renewal())
-        };
+        let outdated =
+            |why: String| (PersistedState::Outdated, Some(format!("is out of date: {why}")), renewal());
         if header.node != node {
             return outdated(format!("it is for node {}, not {node}", header.node));
         }
@@ -211,10 +209,10 @@ impl RenderedFile {
                 let is_there = NETWORK_FILES.iter().any(|folder| Path::new(folder).join(network).is_file());
                 if !is_there {
                     let why = format!(
-                        "{network} does not exist; run `networkctl status {}` to find the right",
+                        "{network} does not exist; run `networkctl status {}` to find the right Network File",
                         header.interface
                     );
-                    return Some((format!("{why} Network File"), None));
+                    return Some((why, None));
                 }
                 (!name.ends_with(".conf")).then(|| ("its name does not end in .conf".to_owned(), None))
             }
@@ -230,8 +228,13 @@ impl RenderedFile {
                 }
                 // run-parts(8)
                 let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
-                (header.persist == Persist::Ifupdown && !name.chars().all(is_plain))
-                    .then(|| ("run-parts skips this file name".to_owned(), None))
+                (header.persist == Persist::Ifupdown && !name.chars().all(is_plain)).then(|| {
+                    (
+                        "run-parts ignores files with this name; use only letters, digits, _ and -"
+                            .to_owned(),
+                        None,
+                    )
+                })
             }
             Persist::SysctlD if !name.ends_with(".conf") => {
                 Some(("its name does not end in .conf".to_owned(), None))

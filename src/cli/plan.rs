@@ -50,7 +50,7 @@ pub(super) fn run(options: &PlanOptions, output: &Output) -> VerbResult {
         #[cfg(target_os = "linux")]
         None => Session::live(load(file)?, node, policy)?,
         #[cfg(not(target_os = "linux"))]
-        None => return Err(super::only_on_linux("a plan of this machine").into()),
+        None => return Err(super::only_on_linux("planning for this machine").into()),
     };
     look(&mut session, output)?;
     session.check()?;

@@ -21,7 +21,7 @@ use crate::{
     model::{Family, SysctlKey},
     plan::{ForeignPolicy, Totals},
     reconcile::{Apply, Operation, Session, look_when_idle},
-    render::{DiagnosticEntry, Palette},
+    render::{DiagnosticEntry, Palette, finding_text},
     simulate::{ConnectionKind, Promise, Rehearsal, RehearsalOptions, RehearsedConnection, sample},
     text::{self, Untrusted, count, printable},
 };
@@ -302,11 +302,7 @@ fn failures(text: &mut String, rehearsal: &Rehearsal, palette: &Palette) {
 
 fn notes(text: &mut String, rehearsal: &Rehearsal, palette: &Palette) {
     for fault in rehearsal.faults() {
-        let head = format!("{}[{}]:", fault.rule.severity().name(), fault.rule);
-        let _ = writeln!(text, "{} {}", palette.conflict.apply_to(head), printable(&fault.message));
-        if let Some(remedy) = &fault.remedy {
-            let _ = writeln!(text, "  {} {}", palette.head.apply_to("help:"), printable(remedy));
-        }
+        text.push_str(&finding_text(&DiagnosticEntry::new(fault, None), palette));
     }
     for key in rehearsal.unsupported_sysctls() {
         let _ = writeln!(

@@ -22,7 +22,7 @@ use crate::{
     model::OperatingSystem,
     plan::{self, OriginalSysctls},
     render::{self, NetplanId, PersistedNode, Provenance, UnwritableInterface},
-    text,
+    text::{self, Untrusted},
 };
 
 /// Prints a script for a node, or a file that restores part of its state at boot.
@@ -56,7 +56,13 @@ pub(super) fn run(options: &RenderOptions, output: &Output) -> VerbResult {
                 None => render::linux_script(&cluster, index, &desired, provenance),
                 Some(program) => {
                     let node = &cluster.nodes[index];
-                    let interface = cluster.egress_interface_of(node).map_or("", |name| name.as_str());
+                    let interface = cluster.egress_interface_of(node).filter(|name| !name.is_alternative());
+                    let is_of_interface =
+                        !matches!(program, PersistArgument::Nftables | PersistArgument::SysctlD);
+                    if interface.is_none() && is_of_interface {
+                        return Err(unnamed_interface(&node.name).into());
+                    }
+                    let interface = interface.map_or("", |name| name.as_str());
                     let form = form(program, options.netplan_id.as_ref(), interface)?;
                     let node = PersistedNode { name: node.name.as_raw(), interface };
                     render::persisted(&form, &desired.state, node, provenance).map_err(unwritable)?
@@ -120,6 +126,13 @@ fn form(program: PersistArgument, id: Option<&NetplanId>, interface: &str) -> Re
         PersistArgument::Nftables => render::Persist::Nftables,
         PersistArgument::SysctlD => render::Persist::SysctlD,
     })
+}
+
+fn unnamed_interface(node: &Untrusted) -> Error {
+    Error::new(Kind::Invalid, format!("the configuration does not name the egress interface of node {node}"))
+        .with_hint(
+            "a file for boot contains its name: set egressInterface to the name that `ip link` shows first",
+        )
 }
 
 fn unwritable(why: UnwritableInterface) -> Error {

@@ -12,7 +12,7 @@ use super::git::{self, Git, GitError};
 use crate::{
     config::{Document, Format},
     error::{Error, Kind},
-    text,
+    input, text,
 };
 
 /// The revisions to compare.
@@ -244,6 +244,8 @@ impl Tracked {
                 blob.size
             )));
         }
+        let bytes = input::decompressed(&name, bytes)
+            .map_err(|error| Error::new(Kind::Invalid, error.to_string()).with_hint_if(error.hint()))?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to() + 1;
             Error::new(Kind::Invalid, format!("{name} is not valid UTF-8: invalid byte {at}"))

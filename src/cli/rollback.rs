@@ -28,7 +28,8 @@ pub(super) fn run(options: &RollbackOptions, output: &Output) -> VerbResult {
     let when_changed = changed(options.preview.detailed_exitcode);
     if let Some((record, pending)) = dir.pending()?.filter(|_| dir.holder().is_some()) {
         let (id, until) = (pending.id, time(pending.until));
-        output.say(&format!("Pending: apply {id} rolls back at {until} unless confirmed."));
+        output
+            .say(&format!("Pending: apply {id} rolls back at {until} unless you run `hostgw confirm {id}`."));
         if !options.consent.yes {
             output.ask(&format!("Roll back {}?", described(&record)))?;
         }

@@ -292,6 +292,12 @@ fn text(
     };
     applied(&mut text, &simulation.nodes, palette);
     networks(&mut text, simulation);
+    if simulation.has_router_with_pods() {
+        let _ = writeln!(
+            text,
+            "· the router was given routes to the pods: the configuration relies on it (nextHop or offLink: gateway)"
+        );
+    }
     matrices(&mut text, simulation, connections, palette);
     failures(&mut text, connections, palette);
     if full && connections.iter().any(|connection| !connection.works) {

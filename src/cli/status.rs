@@ -266,10 +266,16 @@ fn gather_once(dir: &StateDir) -> Result<Status, Error> {
             hint: Some("run `hostgw apply`".into()),
         });
     }
-    let applied = last.as_ref().and_then(|last| Applied::of(last, loaded?.cluster, saved.as_ref()));
+    let mut applied = last.as_ref().and_then(|last| Applied::of(last, loaded?.cluster, saved.as_ref()));
     let prefixes = applied.as_ref().map(|applied| applied.desired.prefixes.clone()).unwrap_or_default();
-    let scope = last_state.as_ref().map_or_else(Scope::default, |state| Scope::of(state, prefixes));
+    let mut scope = last_state.as_ref().map_or_else(Scope::default, |state| Scope::of(state, prefixes));
+    if let Some(applied) = &applied {
+        scope.look_up_nodes(&applied.cluster);
+    }
     let observed = LiveNode.observe(&scope)?;
+    if let Some(Applied { cluster, index, desired }) = &mut applied {
+        desired.adapt_off_link(cluster, *index, &observed);
+    }
     let problems = applied.as_ref().map(|applied| applied.problems(&observed)).unwrap_or_default();
     let diagnostics = applied.as_ref().map(|applied| applied.path_faults(&observed)).unwrap_or_default();
     let are_paths_known = applied.is_some_and(|applied| applied.has_paths(&observed));
@@ -409,12 +415,12 @@ fn text(status: &Status, output: &Output) -> String {
     }
     for file in &status.persisted {
         let program = file.program.as_deref().unwrap_or("an unknown program");
-        let state = match (&file.problem, &file.remedy) {
-            (Some(problem), Some(remedy)) => format!("{problem}: {remedy}"),
+        let state = match (&file.problem, file.advice()) {
+            (Some(problem), Some(advice)) => format!("{problem}; {advice}"),
             (Some(problem), None) => problem.to_string(),
-            (None, _) => "is current".to_owned(),
+            (None, _) => "is up to date".to_owned(),
         };
-        let _ = writeln!(text, "Persisted: {} (for {program}) {state}", file.path);
+        let _ = writeln!(text, "Boot file: {} (for {program}) {state}", file.path);
     }
     if !status.problems.is_empty() {
         text.push_str("Problems: the last applied configuration no longer fits this machine\n");
@@ -432,12 +438,8 @@ fn text(status: &Status, output: &Output) -> String {
         }
         (Some(_), _) => text.push_str("Paths: not as planned\n"),
     }
-    for DiagnosticEntry { code, severity, message, remedy, .. } in &status.diagnostics {
-        let head = format!("{}[{code}]:", severity.name());
-        let _ = writeln!(text, "{} {message}", output.palette.change.apply_to(head));
-        if let Some(remedy) = remedy {
-            let _ = writeln!(text, "  {remedy}");
-        }
+    for finding in &status.diagnostics {
+        text.push_str(&render::finding_text(finding, &output.palette));
     }
     for unknown in unknown {
         let _ = writeln!(text, "? {}: {}", unknown.what, unknown.why);
@@ -454,6 +456,6 @@ fn last(status: &Status) -> String {
             printable(&format!("{command} at {at}{node}{file}"))
         }
         None if no_records => "unknown".to_owned(),
-        None => "none in the history".to_owned(),
+        None => "none".to_owned(),
     }
 }

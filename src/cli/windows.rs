@@ -31,14 +31,16 @@ pub(super) fn plan(options: &PlanOptions, name: &str, text: &str, output: &Outpu
     if options.out.is_some() {
         let message = format!("{node} is a Windows node: its plan cannot be saved for `hostgw apply`");
         let render = ShellCommand::new(["hostgw", "render", "--node", node]);
-        let hint = format!("{render} writes a script to plan and apply on the node");
+        let hint = format!("`{render}` prints a script that plans and applies on the node");
         return Err(Error::new(Kind::Usage, message).with_hint(hint).into());
     }
     let desired = desired(&cluster, index, name)?;
     let policy = if options.adopt { ForeignPolicy::Adopt } else { ForeignPolicy::Respect };
     let plan = windows_plan(&cluster, index, &desired, &observed, policy).map_err(|problems| {
+        let hint = problems.iter().find_map(|problem| problem.remedy.clone());
         Error::new(Kind::Invalid, format!("the configuration does not fit node {node}"))
             .with_details(problems.into_iter().map(|problem| problem.message))
+            .with_hint_if(hint)
     })?;
     let locator = Locator::new(&document);
     let mut report = Report::of_windows(&plan, &cluster, |side, path| match side {
@@ -93,6 +95,7 @@ fn desired(cluster: &Cluster, index: usize, name: &str) -> Result<WindowsDesired
     plan::windows_desired(cluster, index).ok_or_else(|| {
         let node = &cluster.nodes[index].name;
         let message = format!("{name} is from a Windows machine, but node {node} runs Linux");
-        Error::new(Kind::Invalid, message).with_hint("run `hostgw snapshot` on the node")
+        Error::new(Kind::Invalid, message)
+            .with_hint("run `hostgw snapshot` on the node, and pass its output with --state")
     })
 }

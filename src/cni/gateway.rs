@@ -13,14 +13,20 @@ use super::{
     Code, Finding, Severity, node_label,
     plugin::{IpamRange, Placed, Plugin},
 };
-use crate::model::{Cluster, Family, NextHopMode, Node, OperatingSystem, PodCidr};
+use crate::model::{Cluster, Family, NextHopKind, Node, OperatingSystem, PodCidr};
 
 pub(super) fn check(plugin: &Plugin, node: &Node, cluster: &Cluster) -> Vec<Finding> {
     match node.os {
         OperatingSystem::Windows => on_windows(plugin, node),
-        OperatingSystem::Linux if cluster.next_hop == NextHopMode::PodGateway => on_linux(plugin, node),
+        OperatingSystem::Linux if is_next_hop(node, cluster) => on_linux(plugin, node),
         OperatingSystem::Linux => Vec::new(),
     }
+}
+
+/// Returns whether other nodes send packets to the pod gateway of `node`.
+fn is_next_hop(node: &Node, cluster: &Cluster) -> bool {
+    let mut families = node.pod_cidrs.iter().map(|(family, _)| family);
+    families.any(|family| cluster.next_hop_of(node, family) == NextHopKind::PodGateway)
 }
 
 fn on_windows(plugin: &Plugin, node: &Node) -> Vec<Finding> {

@@ -54,7 +54,7 @@ fn the_gateway_of_a_bridge_matters_if_other_nodes_use_it() {
     let wrong = [(Code::Gateway, Severity::Error, "plugins[0].ipam.gateway".to_owned())];
     assert_eq!(bridge(&cluster(""), None, &other), wrong);
     let mut by_address = cluster("");
-    by_address.next_hop = NextHopMode::NodeAddress;
+    by_address.next_hop_mode = NextHopMode::NodeAddress;
     assert_eq!(bridge(&by_address, None, &other), []);
 }
 

@@ -54,7 +54,7 @@ impl Validator<'_> {
                 return None;
             }
             (None, None) => {
-                if self.is_reported(&path.key("tcp")) || self.is_reported(&path.key("neighbour")) {
+                if ["tcp", "neighbour"].into_iter().any(|key| self.is_reported(|| path.key(key))) {
                     return self.require(None);
                 }
                 let message = format!("{path} has neither tcp nor neighbour");

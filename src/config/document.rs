@@ -36,9 +36,12 @@ pub enum Format {
 }
 
 impl Format {
-    /// Returns the format for the extension of `path`.
+    /// Returns the format for the extension of `path`, which `.gz` may follow.
     #[must_use]
     pub fn of_path(path: &Path) -> Option<Self> {
+        let is_compressed = path.extension().is_some_and(|extension| extension == "gz");
+        let uncompressed = path.with_extension("");
+        let path = if is_compressed { uncompressed.as_path() } else { path };
         match path.extension()?.to_str()? {
             // JSON is a subset of YAML.
             "yaml" | "yml" | "json" => Some(Self::Yaml),

@@ -175,11 +175,16 @@ fn load_split(document: &Document, similar: Option<&Loaded>) -> Option<Cluster> 
         return Some(cluster);
     }
     let mut own = std::mem::take(&mut cluster.nodes).into_iter();
-    let node = |index: usize| match same(index) {
+    let mut node = |index: usize| match same(index) {
         Some(((similar, _), same)) => similar.cluster.nodes.get(same).cloned(),
         None => own.next(),
     };
-    cluster.nodes = (0..list.len()).map(node).collect::<Option<_>>()?;
+    // Allocated once: a list that grows would need memory for itself twice.
+    let mut nodes = Vec::with_capacity(list.len());
+    for index in 0..list.len() {
+        nodes.push(node(index)?);
+    }
+    cluster.nodes = nodes;
     Some(cluster)
 }
 

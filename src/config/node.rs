@@ -7,14 +7,14 @@ use ipnet::IpNet;
 use super::{
     parse::{self, ParseError},
     problem::{Location, Problem},
-    raw::{Address, OneOrMany, RawNode},
+    raw::{Address, OneOrMany, PodCidrs, RawNextHop, RawNode},
     validator::{Context, Located, Validator, item_path, map},
 };
 use crate::{
     diagnose::Rule,
     model::{
-        ConfigPath, Family, InterfaceName, InvalidPodCidr, NextHopMode, Node, OperatingSystem, PerFamily,
-        PodCidr,
+        ConfigPath, Family, InterfaceName, InvalidPodCidr, NextHopMode, NextHopOverride, Node,
+        OperatingSystem, PerFamily, PodCidr,
     },
     text::shortened,
 };
@@ -26,9 +26,13 @@ pub(super) struct NodeDraft {
     pub name: Option<String>,
     pub os: Option<OperatingSystem>,
     pub cidrs: PerFamily<Located<PodCidr>>,
+    /// Whether the machine has no pods (`podCIDR: none`).
+    has_no_pods: bool,
     pub addresses: PerFamily<Located<IpAddr>>,
     /// Whether the node has an egress interface, valid or not.
     pub has_egress_interface: bool,
+    /// Whether the node has an address, valid or not.
+    pub has_address: bool,
     overrides: Option<Box<NodeOverrides>>,
 }
 
@@ -36,6 +40,7 @@ pub(super) struct NodeDraft {
 #[derive(Debug, Default)]
 struct NodeOverrides {
     gateways: PerFamily<Located<IpAddr>>,
+    next_hop: Option<Box<NextHopOverride>>,
     egress_interface: Option<InterfaceName>,
     default_gateway: Option<IpAddr>,
 }
@@ -67,6 +72,7 @@ impl NodeDraft {
             pod_cidrs: map(&self.cidrs, |located| located.value),
             addresses: map(&self.addresses, |located| located.value),
             gateways: map(&overrides.gateways, |located| located.value),
+            next_hop: overrides.next_hop,
             egress_interface: overrides.egress_interface,
             default_gateway: overrides.default_gateway,
         })
@@ -80,25 +86,36 @@ impl Validator<'_> {
         draft.os = self.require(raw.os).map(|word| word.0);
         let mut cidrs_complete = false;
         if let Some(cidrs) = self.require(raw.pod_cidr) {
-            let path = || draft.path().key("podCIDR");
-            (draft.cidrs, cidrs_complete) =
-                self.per_family(&cidrs, path, "pod CIDR", pod_cidr, |cidr| cidr.prefix().into());
+            draft.has_no_pods = cidrs.is_none();
+            if !draft.has_no_pods {
+                let path = || draft.path().key("podCIDR");
+                (draft.cidrs, cidrs_complete) =
+                    self.per_family(&cidrs.0, path, "pod CIDR", pod_cidr, |cidr| cidr.prefix().into());
+            }
         }
         self.cidrs_in_cluster(&draft, context);
-        let addresses_given = raw.address.is_some() || self.is_reported(&draft.path().key("address"));
+        let addresses_given = raw.address.is_some() || self.is_reported(|| draft.path().key("address"));
         let addresses_complete;
         (draft.addresses, addresses_complete) = self.addresses(raw.address.as_ref(), &draft, context);
-        if !addresses_given || addresses_complete {
-            self.required_addresses(&draft, addresses_given, context);
-        }
+        draft.has_address = addresses_given;
         draft.has_egress_interface = raw.egress_interface.is_some();
-        if raw.gateway.is_some() || raw.egress_interface.is_some() || raw.default_gateway.is_some() {
+        if raw.gateway.is_some()
+            || raw.next_hop.is_some()
+            || raw.egress_interface.is_some()
+            || raw.default_gateway.is_some()
+        {
             let gateways = raw.gateway.map(|gateway| self.gateways(&gateway, &draft, cidrs_complete));
+            let next_hop = raw.next_hop.and_then(|next_hop| self.node_next_hop(&next_hop, &draft, context));
             let egress_interface = raw.egress_interface.and_then(|name| self.node_interface(&name.0, &draft));
             let default_gateway =
                 raw.default_gateway.and_then(|gateway| self.default_gateway(&gateway.0, &draft, context));
             let gateways = gateways.unwrap_or_default();
-            draft.overrides = Some(NodeOverrides { gateways, egress_interface, default_gateway }.into());
+            let next_hop = next_hop.map(Box::new);
+            draft.overrides =
+                Some(NodeOverrides { gateways, next_hop, egress_interface, default_gateway }.into());
+        }
+        if !addresses_given || addresses_complete {
+            self.required_addresses(&draft, addresses_given, context);
         }
         draft
     }
@@ -188,10 +205,18 @@ impl Validator<'_> {
             );
             return;
         }
-        if context.next_hop != Some(NextHopMode::NodeAddress) {
-            return;
-        }
-        for (family, _) in draft.cidrs.iter().filter(|(family, _)| draft.addresses.get(*family).is_none()) {
+        let Some(next_hop) = context.next_hop else { return };
+        let own = draft.overrides.as_ref().and_then(|overrides| overrides.next_hop.as_deref());
+        let by_address = |family: Family| {
+            let router = |hops: &NextHopOverride| hops.routers.get(family).is_some();
+            match own {
+                Some(own) if router(own) => false,
+                Some(NextHopOverride { mode: Some(mode), .. }) => *mode == NextHopMode::NodeAddress,
+                _ => !router(&next_hop) && next_hop.mode == Some(NextHopMode::NodeAddress),
+            }
+        };
+        let lacks_address = |family: Family| draft.addresses.get(family).is_none() && by_address(family);
+        for (family, _) in draft.cidrs.iter().filter(|(family, _)| lacks_address(*family)) {
             let message = format!(
                 "{} has {family} pods but no {family} address, which nextHop: node-address requires",
                 name_of(draft)
@@ -221,6 +246,11 @@ impl Validator<'_> {
                         self.report(problem.hint(default_gateway_hint(draft.os, cidr.value)));
                     }
                 }
+                None if draft.has_no_pods => {
+                    let message = format!("{subject} is not used, because podCIDR is none");
+                    let hint = "remove it: nothing is routed to a machine without pods";
+                    self.report(Problem::new(Rule::MisplacedGateway, message, location).hint(hint));
+                }
                 None if cidrs_complete => {
                     let message = format!("{subject} does not fit podCIDR, which has no {family} prefix");
                     self.report(Problem::new(Rule::FamilyMismatch, message, location).hint(GATEWAY_HINT));
@@ -229,6 +259,22 @@ impl Validator<'_> {
             }
         }
         gateways
+    }
+
+    fn node_next_hop(
+        &mut self,
+        raw: &RawNextHop,
+        draft: &NodeDraft,
+        context: &Context,
+    ) -> Option<NextHopOverride> {
+        let path = draft.path().key("nextHop");
+        if draft.has_no_pods {
+            let message = format!("nextHop of {} is not used, because podCIDR is none", name_of(draft));
+            let hint = "remove it: nothing is routed to a machine without pods";
+            self.report(Problem::new(Rule::MisplacedGateway, message, Location::key(path)).hint(hint));
+            return None;
+        }
+        self.next_hop(raw, &path, &context.prefixes)
     }
 
     fn node_interface(&mut self, name: &str, draft: &NodeDraft) -> Option<InterfaceName> {
@@ -269,7 +315,13 @@ impl Validator<'_> {
 const GATEWAY_HINT: &str = "use an address in the pod CIDR";
 
 fn pod_cidr(text: &str) -> Result<PodCidr, ParseError> {
-    let prefix = parse::prefix(text)?;
+    let prefix = parse::prefix(text).map_err(|error| match text.eq_ignore_ascii_case(PodCidrs::NONE) {
+        true => ParseError {
+            hint: Some("for a machine without pods, write `none` in lower case and not in a list".to_owned()),
+            ..error
+        },
+        false => error,
+    })?;
     PodCidr::new(prefix).map_err(|why| {
         let hint = match why {
             InvalidPodCidr::TooSmall => Some(format!("use a /{} or larger", Family::from(prefix).bits() - 2)),

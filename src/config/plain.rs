@@ -21,6 +21,7 @@ use super::{
     scalar::ScalarForm,
     tree::{NodeReceiver, Parsed, Span, SyntaxError, TreeNode},
 };
+use crate::text::all_bytes;
 
 /// The text is not written plainly, or contains an error.
 #[derive(Debug)]
@@ -70,7 +71,7 @@ pub(super) fn read_item(text: &str, range: Range<usize>) -> Option<TreeNode<'_>>
 
 /// Returns `true` if a text contains only characters that mean the same in every version of YAML.
 pub(super) fn has_plain_characters(text: &str) -> bool {
-    if text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')) {
+    if all_bytes(text, |byte| matches!(byte, b' '..=b'~' | b'\n')) {
         return true;
     }
     // Versions of YAML disagree on what ends a line.

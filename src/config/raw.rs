@@ -12,7 +12,7 @@ use serde::{
     de::{Error, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor},
 };
 
-use crate::model::{NatSource, NextHopMode, OperatingSystem, ScopeSpread};
+use crate::model::{NatSource, NextHopMode, OffLink, OperatingSystem, ScopeSpread, Unassigned};
 
 /// A hostgw configuration (hostgw.yaml, hostgw.yml, or hostgw.toml). It describes every node of the cluster, and what
 /// hostgw configures on them. All nodes use the same file.
@@ -29,14 +29,20 @@ pub(super) struct RawConfig {
     #[schemars(required, example = "10.244.0.0/16", example = ["10.244.0.0/16", "fd00:244::/48"])]
     pub cluster_prefix: Option<OneOrMany<Prefix>>,
 
-    /// The network interface that Linux nodes use to reach each other. A node can override it. It does not apply to
-    /// Windows nodes: hostgw uses the interface set on the node, or finds it by the node's address.
+    /// The network interface that Linux nodes use to reach each other, by its name or an alternative name. A node can
+    /// override it. Without it, hostgw uses the interface that has the node's address. It does not apply to Windows nodes:
+    /// hostgw uses the interface set on the node, or finds it by the node's address.
     #[schemars(example = &"eth0")]
     pub egress_interface: Option<Text>,
 
-    /// The next hop of the routes to another node's pods.
-    #[schemars(extend("default" = "pod-gateway"))]
-    pub next_hop: Option<Keyword<NextHopMode>>,
+    /// The next hop of the routes to another node's pods: `pod-gateway`, `node-address`, or the address of a router that
+    /// knows the pods of all nodes (a list with one per address family). A node can override it.
+    #[schemars(extend("default" = "pod-gateway"), example = &"node-address", example = &"10.0.0.1")]
+    pub next_hop: Option<RawNextHop>,
+
+    /// What happens if the next hop to a node is not on the link of the egress interface.
+    #[schemars(extend("default" = "refuse"))]
+    pub off_link: Option<Keyword<OffLink>>,
 
     /// All nodes of the cluster, in any order. Every node gets a route to the pods of every other node.
     #[schemars(required, with = "Vec<RawNode>", length(min = 1))]
@@ -78,10 +84,16 @@ pub(super) struct RawNode {
     pub os: Option<Keyword<OperatingSystem>>,
 
     /// The subnet of this node's pods, inside the cluster prefix: one, or a list with one per address family. Pod CIDRs
-    /// of different nodes must not overlap.
+    /// of different nodes must not overlap. `none` is for a machine without pods, which only gets the routes to the pods
+    /// of all nodes.
     #[serde(rename = "podCIDR")]
-    #[schemars(required, example = "10.244.1.0/24", example = ["10.244.1.0/24", "fd00:244:0:1::/64"])]
-    pub pod_cidr: Option<OneOrMany<Prefix>>,
+    #[schemars(
+        required,
+        example = "10.244.1.0/24",
+        example = ["10.244.1.0/24", "fd00:244:0:1::/64"],
+        example = &"none",
+    )]
+    pub pod_cidr: Option<PodCidrs>,
 
     /// The address of the node itself, outside the cluster prefix: one, or a list with one per address family. Required
     /// for Windows nodes and for `nextHop: node-address`. hostgw also uses it to detect which node it runs on.
@@ -92,6 +104,11 @@ pub(super) struct RawNode {
     /// one, or a list with one per address family.
     #[schemars(example = "10.244.1.1")]
     pub gateway: Option<OneOrMany<Address>>,
+
+    /// The next hop of the routes to this node's pods, if it is not the cluster's: `pod-gateway`, `node-address`, or the
+    /// address of a router that knows this node's pods (a list with one per address family).
+    #[schemars(example = &"10.0.0.1")]
+    pub next_hop: Option<RawNextHop>,
 
     /// The egress interface of this node. On Windows, the alias of the interface.
     #[schemars(example = &"eth1", example = "vEthernet (Ethernet)")]
@@ -147,6 +164,12 @@ pub(super) struct RawRoutes {
     /// scope in quadratic time. The scope has no other effect. `auto`: in clusters of at least 300 nodes.
     #[schemars(extend("default" = "auto"))]
     pub spread: Option<Keyword<ScopeSpread>>,
+
+    /// What Linux nodes do with packets for addresses in the cluster prefix that no node has: `leave` them to other
+    /// routes, or reject them (`unreachable`) by a route to the cluster prefix with the highest metric. Useful with
+    /// `nextHop: node-address`, where such packets would follow the default route without being masqueraded.
+    #[schemars(extend("default" = "leave"))]
+    pub unassigned: Option<Keyword<Unassigned>>,
 }
 
 /// A connectivity check: either `tcp` or `neighbour`.
@@ -482,6 +505,63 @@ impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let one = generator.subschema_for::<T>();
         json_schema!({ "anyOf": [one, { "type": "array", "items": one, "minItems": 1, "maxItems": 2 }] })
+    }
+}
+
+/// `none`, or the pod CIDRs of a node.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub(super) struct PodCidrs(pub OneOrMany<Prefix>);
+
+impl PodCidrs {
+    /// What stands in for the pod CIDRs of a machine without pods.
+    pub const NONE: &str = "none";
+
+    /// Returns `true` if the machine has no pods.
+    pub fn is_none(&self) -> bool {
+        matches!(&self.0, OneOrMany::One(word) if *word.0 == *Self::NONE)
+    }
+}
+
+impl JsonSchema for PodCidrs {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "PodCidrs".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = OneOrMany::<Prefix>::json_schema(generator);
+        if let Some(serde_json::Value::Array(branches)) = schema.get_mut("anyOf") {
+            branches.push(serde_json::json!({ "type": "string", "const": Self::NONE }));
+        }
+        schema
+    }
+}
+
+/// `pod-gateway`, `node-address`, or the addresses of routers.
+#[derive(Debug, Deserialize)]
+#[serde(transparent)]
+pub(super) struct RawNextHop(pub OneOrMany<Text>);
+
+impl JsonSchema for RawNextHop {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "NextHop".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let mut schema = OneOrMany::<Address>::json_schema(generator);
+        let modes = generator.subschema_for::<NextHopMode>();
+        if let Some(serde_json::Value::Array(branches)) = schema.get_mut("anyOf") {
+            branches.insert(0, modes.into());
+        }
+        schema
     }
 }
 

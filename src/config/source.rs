@@ -29,7 +29,7 @@ impl Source {
     pub fn new(text: Arc<str>) -> Self {
         let bytes = text.as_bytes();
         let mut lines = vec![0];
-        lines.extend(bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1));
+        lines.extend(text.match_indices('\n').map(|(at, _)| at + 1));
         let mut characters = Vec::with_capacity(bytes.len() / BLOCK + 1);
         let mut before = 0;
         for block in bytes.chunks(BLOCK) {
@@ -48,10 +48,11 @@ impl Source {
     pub fn position(&self, offset: usize) -> Position {
         let line = self.line_of(offset);
         let start = self.lines[line];
-        Position {
-            line: line + 1,
-            column: self.characters_before(offset) - self.characters_before(start) + 1,
-        }
+        let before = match self.text.as_bytes().get(start..offset) {
+            Some(near) if near.len() <= BLOCK => count(near),
+            _ => self.characters_before(offset) - self.characters_before(start),
+        };
+        Position { line: line + 1, column: before + 1 }
     }
 
     /// A line by its number (from 1), without its line ending.

@@ -440,7 +440,7 @@ impl Walk<'_> {
     /// The hint for a sysctl that is written as nested mappings. In TOML, an unquoted key has the same effect.
     fn hint_for_nested(&self, path: &ConfigPath, mut mapping: &Mapping<'_>) -> Option<String> {
         let Some(Segment::Key(first)) = path.segments().last() else { return None };
-        let mut key = first.clone();
+        let mut key = first.to_string();
         while let Some(entry) = mapping.entries.first() {
             key = format!("{key}.{}", entry.key);
             match &entry.node.value {

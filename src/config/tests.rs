@@ -244,7 +244,7 @@ fn the_recipe_is_the_same_cluster_in_both_languages() {
         .map(|ip| ip.to_string())
         .collect();
     assert_eq!(gateways, ["10.244.0.1", "10.244.1.1", "10.244.2.2"]);
-    assert_eq!(cluster.next_hop, NextHopMode::PodGateway);
+    assert_eq!(cluster.next_hop_mode, NextHopMode::PodGateway);
     assert_eq!(cluster.nodes[2].os, OperatingSystem::Windows);
 }
 

@@ -25,8 +25,8 @@ use super::{
 use crate::{
     diagnose::Rule,
     model::{
-        Cluster, ConfigPath, Family, InterfaceName, MAIN_TABLE, NatPolicy, OperatingSystem, PodCidr,
-        RouteOptions, SysctlKey, normalize_value,
+        Cluster, ConfigPath, Family, InterfaceName, MAIN_TABLE, NatPolicy, NextHopOverride, OperatingSystem,
+        PodCidr, RouteOptions, SysctlKey, normalize_value,
     },
     state::WindowsRoute,
     text::{Untrusted, shortened},
@@ -69,7 +69,10 @@ impl Validator<'_> {
         let next_hop_reported = self.reported.contains(&root.key("nextHop"));
         let context = Context {
             prefixes,
-            next_hop: (!next_hop_reported).then(|| raw.next_hop.map(|word| word.0).unwrap_or_default()),
+            next_hop: match &raw.next_hop {
+                Some(next_hop) => self.next_hop(next_hop, &root.key("nextHop"), &prefixes),
+                None => (!next_hop_reported).then(NextHopOverride::default),
+            },
             node_count: nodes.len(),
         };
         if nodes.is_empty() && !self.incomplete {
@@ -107,13 +110,16 @@ impl Validator<'_> {
         Some(Cluster {
             prefixes: prefixes.of,
             egress_interface,
-            next_hop: context.next_hop?,
+            next_hop_mode: context.next_hop?.mode.unwrap_or_default(),
+            routers: context.next_hop?.routers,
+            off_link: raw.off_link.map(|word| word.0).unwrap_or_default(),
             nodes,
             master_address,
             nat,
             sysctls,
             routes,
             checks,
+            found_egress: None,
         })
     }
 
@@ -230,21 +236,29 @@ impl Validator<'_> {
         }
     }
 
-    /// Reports a single error for all nodes that lack an egress interface, because one line fixes them all.
+    /// Reports a single error for all nodes whose egress interface is neither given nor can be found by their address,
+    /// because one line fixes them all.
     fn egress_interfaces(&mut self, drafts: &[NodeDraft]) {
         let lacking = |draft: &&NodeDraft| {
             draft.os == Some(OperatingSystem::Linux)
                 && !draft.has_egress_interface
-                && !self.is_reported(&draft.path().key("egressInterface"))
+                && !draft.has_address
+                && !self.is_reported(|| draft.path().key("egressInterface"))
         };
         let mut lacking = drafts.iter().filter(lacking);
         let Some(first) = lacking.next() else { return };
         let message = match lacking.count() {
-            0 => format!("{} has no egress interface", name_of(first)),
-            1 => format!("{} and 1 other Linux node have no egress interface", name_of(first)),
-            others => format!("{} and {others} other Linux nodes have no egress interface", name_of(first)),
+            0 => format!("{} has neither an egress interface nor an address to find it by", name_of(first)),
+            1 => format!(
+                "{} and 1 other Linux node have neither an egress interface nor an address to find it by",
+                name_of(first)
+            ),
+            others => format!(
+                "{} and {others} other Linux nodes have neither an egress interface nor an address to find it by",
+                name_of(first)
+            ),
         };
-        let hint = "set egressInterface at the top level for all Linux nodes, or on each node";
+        let hint = "set egressInterface at the top level for all Linux nodes, or give each node its address";
         self.report(Problem::new(Rule::NoEgressInterface, message, Location::value(first.path())).hint(hint));
     }
 
@@ -253,8 +267,8 @@ impl Validator<'_> {
         match parse::address(text?) {
             Ok(address) => {
                 if let Some(prefix) = prefixes.containing(address) {
-                    let message = format!("master address {address} is inside the cluster prefix {prefix}");
-                    let hint = "use the address of the machine, not of a pod";
+                    let message = format!("masterAddress {address} is inside the cluster prefix {prefix}");
+                    let hint = "use the address of the machine that runs the API server, not of a pod";
                     self.report(
                         Problem::new(Rule::MasterInCluster, message, Location::value(path)).hint(hint),
                     );
@@ -354,7 +368,7 @@ impl Validator<'_> {
             let key: SysctlKey = match text.parse() {
                 Ok(key) => key,
                 // A key whose value is a mapping is only the first part of a key, and was already reported.
-                Err(_) if self.is_reported(&path.key(text.as_str())) => continue,
+                Err(_) if self.is_reported(|| path.key(text.as_str())) => continue,
                 Err(why) => {
                     self.report(Problem::new(
                         Rule::InvalidSysctl,
@@ -441,6 +455,7 @@ impl Validator<'_> {
             );
         }
         let spread = raw.spread.as_ref().map_or_else(Default::default, |spread| spread.0);
-        RouteOptions { table, metric, mtu, spread }
+        let unassigned = raw.unassigned.as_ref().map_or_else(Default::default, |word| word.0);
+        RouteOptions { table, metric, mtu, spread, unassigned }
     }
 }

@@ -6,14 +6,16 @@ use ipnet::IpNet;
 
 use super::{
     capped::Capped,
-    parse::ParseError,
+    parse::{self, ParseError},
     problem::{Location, Problem},
-    raw::OneOrMany,
+    raw::{OneOrMany, RawNextHop},
 };
 use crate::{
     diagnose::Rule,
-    model::{ConfigPath, Family, InterfaceName, InvalidInterfaceName, NextHopMode, PerFamily},
-    text::shortened,
+    model::{
+        ConfigPath, Family, InterfaceName, InvalidInterfaceName, NextHopMode, NextHopOverride, PerFamily,
+    },
+    text::{nearest, shortened},
 };
 
 /// A value, and its index if it is in a list.
@@ -41,7 +43,7 @@ impl Prefixes {
 /// The cluster settings that the rules for a node depend on.
 pub(super) struct Context {
     pub prefixes: Prefixes,
-    pub next_hop: Option<NextHopMode>,
+    pub next_hop: Option<NextHopOverride>,
     pub node_count: usize,
 }
 
@@ -86,8 +88,9 @@ impl Validator<'_> {
         }
     }
 
-    pub fn is_reported(&self, path: &ConfigPath) -> bool {
-        self.reported.contains(path)
+    /// `path` is only called if anything was reported, so that a valid file does not pay for it.
+    pub fn is_reported(&self, path: impl FnOnce() -> ConfigPath) -> bool {
+        !self.reported.is_empty() && self.reported.contains(&path())
     }
 
     /// Parses one value or a list of values, at most one per address family. Also returns whether all were valid.
@@ -139,6 +142,46 @@ impl Validator<'_> {
         (values, complete)
     }
 
+    /// Parses `nextHop` of the cluster or of a node: a mode, or a router in each of one or two families. Returns `None` if
+    /// it is invalid.
+    pub fn next_hop(
+        &mut self,
+        raw: &RawNextHop,
+        path: &ConfigPath,
+        prefixes: &Prefixes,
+    ) -> Option<NextHopOverride> {
+        if let OneOrMany::One(word) = &raw.0 {
+            let mode = NextHopMode::ALL.into_iter().find(|mode| mode.to_string() == *word.0);
+            if mode.is_some() {
+                return Some(NextHopOverride { mode, routers: PerFamily::default() });
+            }
+        }
+        let (routers, complete) =
+            self.per_family(&raw.0, || path.clone(), "router", next_hop_address, |address| (*address).into());
+        let mut is_valid = complete;
+        for (family, Located { value: router, item }) in routers.iter() {
+            let location = Location::value(item_path(path, *item));
+            let problem = match prefixes.containing(*router) {
+                Some(prefix) => Problem::new(
+                    Rule::RouterInCluster,
+                    format!("next hop {router} is inside the cluster prefix {prefix}"),
+                    location,
+                )
+                .hint("use the address of the router on the nodes' network"),
+                None if prefixes.complete && prefixes.of.get(family).is_none() => Problem::new(
+                    Rule::FamilyMismatch,
+                    format!("next hop {router} does not fit clusterPrefix, which has no {family} prefix"),
+                    location,
+                )
+                .hint("remove it"),
+                None => continue,
+            };
+            is_valid = false;
+            self.report(problem);
+        }
+        is_valid.then(|| NextHopOverride { mode: None, routers: map(&routers, |located| located.value) })
+    }
+
     pub fn interface(
         &mut self,
         name: &str,
@@ -154,6 +197,25 @@ impl Validator<'_> {
             }
         }
     }
+}
+
+/// Parses the address of a router that is a next hop. What looks like a word is taken for a misspelled mode.
+fn next_hop_address(text: &str) -> Result<IpAddr, ParseError> {
+    let is_word = text.chars().all(|c| c.is_ascii_alphabetic() || matches!(c, '-' | '_' | ' '));
+    if !is_word || text.is_empty() {
+        return parse::router(text);
+    }
+    let modes = NextHopMode::ALL.map(|mode| mode.to_string());
+    let hint = match nearest(text, modes.iter().map(String::as_str)) {
+        Some(mode) if mode == text => format!("write `nextHop: {mode}`, not a list"),
+        Some(mode) => format!("did you mean {mode}?"),
+        None => format!("use {}, or the address of a router", modes.join(", ")),
+    };
+    Err(ParseError {
+        rule: Rule::WrongValue,
+        message: format!("{:?} is neither a kind of next hop nor an address", shortened(text)),
+        hint: Some(hint),
+    })
 }
 
 /// The path of a value: `path` itself, or one of its items.

@@ -6,7 +6,7 @@ use super::{Patient, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{Paths, interface_key},
-    model::{Family, NextHopMode},
+    model::{Family, NextHopKind},
     state::{AddressFlag, InterfaceAddress},
     text::ShellCommand,
 };
@@ -18,9 +18,10 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
     for family in Family::ALL {
         let gateway = node.pod_gateway(family).map(|address| ("pod gateway", address));
         let address = node.addresses.get(family).map(|address| ("address", *address));
-        let is_next_hop = |what| match cluster.next_hop {
-            NextHopMode::PodGateway => what == "pod gateway",
-            NextHopMode::NodeAddress => what == "address",
+        let is_next_hop = |what| match cluster.next_hop_of(node, family) {
+            NextHopKind::PodGateway => what == "pod gateway",
+            // A router reaches the node by its address.
+            NextHopKind::NodeAddress | NextHopKind::Router(_) => what == "address",
         };
         for (what, address) in [address, gateway].into_iter().flatten() {
             if let Some(local) = patient.observed.host.owner_of(address) {
@@ -39,13 +40,17 @@ fn nobody_is_gateway(patient: &Patient<'_>, paths: &Paths<'_>, family: Family) -
     let cidr = node.pod_cidrs.get(family)?.prefix();
     let gateway = node.pod_gateway(family)?;
     let answers_for_others = || {
+        // IPv6 nodes only answer for single addresses (`ip neigh add proxy`).
+        if family == Family::V6 {
+            return false;
+        }
         let name = cluster.egress_interface_of(node).map_or("", |name| name.as_str());
         ["all", name].into_iter().any(|name| {
             let key = interface_key(Family::V4, name, "proxy_arp");
             key.and_then(|key| observed.state.sysctls.get(&key)).is_some_and(|value| *value != "0")
         })
     };
-    let is_needed = cluster.next_hop == NextHopMode::PodGateway && cluster.nodes.len() > 1;
+    let is_needed = cluster.next_hop_of(node, family) == NextHopKind::PodGateway && cluster.nodes.len() > 1;
     if !is_needed
         || observed.host.owner_of(gateway).is_some()
         || paths.missing().contains(&family)
@@ -58,7 +63,7 @@ fn nobody_is_gateway(patient: &Patient<'_>, paths: &Paths<'_>, family: Family) -
         Some(InterfaceAddress { address, device, .. }) => (
             format!(" ({device} has {address})"),
             format!(
-                "if {address} is the pod gateway, set `gateway: {address}` for this node; otherwise correct the CNI"
+                "if {address} is the pod gateway, set `gateway: {address}` for this node; otherwise, correct the CNI configuration"
             ),
         ),
         None => (String::new(), "set nextHop: node-address".to_owned()),
@@ -66,7 +71,7 @@ fn nobody_is_gateway(patient: &Patient<'_>, paths: &Paths<'_>, family: Family) -
     Some(finding(
         Rule::NoPodGateway,
         format!(
-            "no interface has this node's pod gateway {gateway}{instead}: other nodes get no answer from their next hop"
+            "no interface has this node's pod gateway {gateway}{instead}, so other nodes cannot reach their next hop"
         ),
         remedy,
     ))
@@ -84,7 +89,7 @@ fn judge(what: &str, local: &InterfaceAddress, is_next_hop: bool) -> Option<Diag
                 "the kernel does not use this node's {what} {address} on {device}: another machine has it"
             ),
             format!(
-                "find the other machine, then remove and re-add the address: `{}`, `{}`",
+                "find the other machine, then remove and re-add the address: `{} && {}`",
                 renew("del"),
                 renew("add")
             ),
@@ -94,7 +99,7 @@ fn judge(what: &str, local: &InterfaceAddress, is_next_hop: bool) -> Option<Diag
     Some(finding(
         Rule::AddressFleeting,
         format!(
-            "this node's {what} {address} on {device} is {fleeting}: the kernel will remove it, and other nodes lose their next hop"
+            "this node's {what} {address} on {device} is {fleeting}: the kernel will remove it, and other nodes will lose their next hop"
         ),
         lasting(local.address),
     ))
@@ -107,6 +112,6 @@ const fn is_fleeting(flag: AddressFlag) -> bool {
 fn lasting(address: IpAddr) -> String {
     let settings = if address.is_ipv6() { ", such as the one marked mngtmpaddr" } else { "" };
     format!(
-        "set the node's address in the configuration to a stable one{settings}, and apply it on all nodes"
+        "set the node's address in the configuration to a stable one{settings}, and run `hostgw apply` on every node"
     )
 }

@@ -3,7 +3,7 @@
 use super::{Patient, egress, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
-    model::NextHopMode,
+    model::NextHopKind,
     state::Hardware,
 };
 
@@ -99,7 +99,10 @@ pub(super) fn advice(patient: &Patient<'_>) -> String {
 pub(super) fn examine(patient: &Patient<'_>) -> Option<Diagnostic> {
     let cloud = of(patient).filter(|cloud| cloud.ignores_pod_gateways())?;
     let has_others = patient.cluster.nodes.len() > 1;
-    (patient.cluster.next_hop == NextHopMode::PodGateway && has_others).then(|| {
+    let node = patient.node();
+    let is_pod_gateway = |family| patient.cluster.next_hop_of(node, family) == NextHopKind::PodGateway;
+    let mut families = node.pod_cidrs.iter().map(|(family, _)| family);
+    (families.any(is_pod_gateway) && has_others).then(|| {
         finding(
             Rule::CloudPodGateway,
             format!(

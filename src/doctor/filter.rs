@@ -1,20 +1,21 @@
 //! What firewalls and the NAT of other programs do with the packets of pods.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 
-use ipnet::IpNet;
-
-use super::{Patient, egress, finding, journey::spot_text, samples};
+use super::{
+    Patient, egress, finding,
+    journey::spot_text,
+    outside,
+    remedy::{allow, is_iptables, remove},
+    samples,
+};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{
-        Direction, Filtering, Packet, Passage, Path, Paths, Spot, Treatment, Way, follow, outside_address,
+        ChainIndex, Direction, Filtering, ForwardingModel, Passage, Path, Paths, Redirection, SAMPLE_PORT,
+        Spot, Transport, Treatment, Way,
     },
-    model::{Family, pod_address},
-    state::{
-        Firewall, FirewallChain, Link, LowerChain, MatchedChains, PacketPart, PolicyRule, RuleVerdict,
-        TableFamily, Term,
-    },
+    state::{Firewall, Link, LowerChain, MatchedChains, PacketPart, PolicyRule, TableFamily, Term},
     text::{ShellCommand, Untrusted, count, list},
 };
 
@@ -22,69 +23,161 @@ use crate::{
 #[derive(PartialEq)]
 enum Trouble<'a> {
     Filtered(Filtering<'a>),
+    /// Dropped depending on what differs between packets.
+    Partly(Spot<'a>),
+    Redirected(Redirection<'a>),
     Masqueraded(Spot<'a>),
     /// Its mark is changed before it is routed.
-    Marked(Spot<'a>),
+    Marked(Spot<'a>, &'a PolicyRule),
 }
 
-/// The number of paths to follow through the rules. Rules for single nodes are rare in larger clusters.
-const MAX_PATHS: usize = 2000;
+impl<'a> Trouble<'a> {
+    /// What surely drops packets.
+    const fn dropping(&self) -> Option<Spot<'a>> {
+        match self {
+            Self::Filtered(Filtering::Dropped(spot)) => Some(*spot),
+            _ => None,
+        }
+    }
+}
 
-pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
+/// Paths with the same trouble.
+#[derive(Default)]
+struct Affected {
+    paths: Vec<Path>,
+    protocols: BTreeSet<Transport>,
+}
+
+/// The number of rules to follow in all, which takes about a second. The paths that are left are those to the last nodes.
+const MAX_STEPS: usize = 10_000_000;
+
+pub(super) fn examine(
+    patient: &Patient<'_>,
+    paths: &Paths<'_>,
+    model: &ForwardingModel<'_>,
+) -> Vec<Diagnostic> {
     let host = &patient.observed.host;
     let Some(firewall) = &host.firewall else {
         return vec![finding(
             Rule::FirewallUnknown,
-            "the rules of firewalls could not be read".to_owned(),
-            "run the command as root, or with CAP_NET_ADMIN",
+            "the firewall rules could not be read".to_owned(),
+            "run `hostgw doctor` as root, or with CAP_NET_ADMIN; for a snapshot, run `hostgw snapshot` as root",
         )];
     };
-    let by_mark = host.rules.iter().find(|rule| rule.selector.mark.is_some());
-    let mut found: Vec<(Trouble<'_>, Vec<Path>)> = Vec::new();
-    for path in paths.between_pods().take(MAX_PATHS) {
-        for is_reply in [false, true] {
+    let chains = ChainIndex::new(firewall);
+    let mut found: Vec<(Trouble<'_>, Affected)> = Vec::new();
+    let mut left = paths.between_pods();
+    for path in left.by_ref() {
+        for (is_reply, transport) in [false, true]
+            .into_iter()
+            .flat_map(|is_reply| Transport::ALL.into_iter().map(move |transport| (is_reply, transport)))
+        {
+            let output = &path.expected.device;
+            let packet = &path.packet;
             let passage =
-                Passage { packet: &path.packet, way: Way::Through, output: &path.expected.device, is_reply };
-            let Treatment { filter, masquerade, marked } =
-                follow(firewall, host, &passage, MatchedChains::Others);
-            let marked = marked.filter(|_| by_mark.is_some()).map(Trouble::Marked);
-            let masquerade = masquerade.map(Trouble::Masqueraded);
-            let filter = (filter != Filtering::Passed).then_some(Trouble::Filtered(filter));
-            for trouble in [filter, masquerade, marked].into_iter().flatten() {
-                match found.iter_mut().find(|(other, _)| *other == trouble) {
-                    Some((_, paths)) => paths.push(path.clone()),
-                    None => found.push((trouble, vec![path.clone()])),
+                Passage { packet, transport, port: SAMPLE_PORT, way: Way::Through, output, is_reply };
+            let treatment = chains.follow(model, &passage, MatchedChains::Others);
+            for trouble in troubles(&treatment, &host.rules) {
+                let at = found.iter().position(|(other, _)| *other == trouble).unwrap_or_else(|| {
+                    found.push((trouble, Affected::default()));
+                    found.len() - 1
+                });
+                let Affected { paths, protocols } = &mut found[at].1;
+                protocols.insert(transport);
+                if paths.last() != Some(&path) {
+                    paths.push(path.clone());
                 }
             }
         }
+        if chains.steps() > MAX_STEPS {
+            break;
+        }
     }
-    let all = paths.nodes();
-    let mut findings: Vec<Diagnostic> = found
-        .iter()
-        .filter_map(|(trouble, paths)| match trouble {
-            Trouble::Filtered(Filtering::Dropped(spot)) => Some(dropped(paths, all, spot)),
-            Trouble::Filtered(Filtering::DroppedUnless(spot, by)) => {
-                Some(unclear(paths, all, spot, Some(by)))
-            }
-            Trouble::Filtered(Filtering::MaybeDropped(by)) => Some(unclear(paths, all, by, None)),
-            Trouble::Filtered(Filtering::Passed) => None,
-            Trouble::Masqueraded(spot) => Some(masqueraded(paths, all, spot)),
-            Trouble::Marked(spot) => by_mark.map(|rule| marked(paths, all, spot, rule)),
-        })
-        .collect();
-    findings.extend(outside(patient, paths, firewall));
+    let mut findings: Vec<Diagnostic> =
+        found.iter().filter_map(|(trouble, affected)| diagnostic(trouble, affected, paths.nodes())).collect();
+    if let Some(path) = left.next() {
+        let node = path.node().map_or_else(String::new, |node| format!(", from node {node} on"));
+        findings.push(finding(
+            Rule::ForwardUnclear,
+            format!("there are too many firewall rules to follow the packets of all nodes{node}"),
+            "run `hostgw rehearse`",
+        ));
+    }
+    let dropping: Vec<Spot<'_>> = found.iter().filter_map(|(trouble, _)| trouble.dropping()).collect();
+    findings.extend(outside::examine(patient, paths, &chains, model, dropping));
     findings.extend(below_ip(patient, paths, firewall));
     if !firewall.legacy.is_empty() {
         findings.push(finding(
             Rule::LegacyTables,
             format!(
-                "iptables-legacy has rules in {}, which hostgw cannot read: it does not know what they do with the packets of pods",
+                "iptables-legacy has rules in {}, which hostgw cannot read: they may drop or masquerade pod traffic",
                 list(&firewall.legacy, 5)
             ),
-            "read them with `iptables-legacy-save`, and move them to nftables if nothing else needs them",
+            "list them with `iptables-legacy-save`, and run `hostgw rehearse`, which sends packets through a copy of them",
         ));
     }
     findings
+}
+
+/// What is wrong with a packet.
+fn troubles<'a>(treatment: &Treatment<'a>, rules: &'a [PolicyRule]) -> Vec<Trouble<'a>> {
+    let Treatment { filter, partly, redirected, masquerade, marked, .. } = treatment;
+    let marked = marked.and_then(|(spot, mark)| {
+        let selects = |rule: &&PolicyRule| {
+            let wanted = rule.selector.mark;
+            wanted.is_some_and(|wanted| mark.is_none_or(|mark| mark & wanted.mask == wanted.value))
+        };
+        Some(Trouble::Marked(spot, rules.iter().find(selects)?))
+    });
+    [
+        (*filter != Filtering::Passed).then_some(Trouble::Filtered(*filter)),
+        partly.filter(|spot| partial_property(spot).is_some()).map(Trouble::Partly),
+        redirected.map(Trouble::Redirected),
+        masquerade.map(Trouble::Masqueraded),
+        marked,
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn diagnostic(trouble: &Trouble<'_>, affected: &Affected, all: usize) -> Option<Diagnostic> {
+    let direction = direction(&affected.paths, all);
+    let packets = &packets(&affected.protocols);
+    Some(match trouble {
+        Trouble::Filtered(Filtering::Passed) => return None,
+        Trouble::Filtered(Filtering::Dropped(spot)) => dropped(affected, &direction, spot),
+        Trouble::Filtered(Filtering::DroppedUnless(spot, by)) => unclear(packets, &direction, spot, Some(by)),
+        Trouble::Filtered(Filtering::MaybeDropped(by)) => unclear(packets, &direction, by, None),
+        Trouble::Partly(spot) => partly(packets, &direction, spot),
+        Trouble::Redirected(Redirection { spot, is_certain: true }) => finding(
+            Rule::PodsRedirected,
+            format!("{} changes the destination of {packets} {direction}", spot_text(spot)),
+            remove(spot, "the cluster prefix"),
+        ),
+        Trouble::Redirected(Redirection { spot, .. }) => finding(
+            Rule::ForwardUnclear,
+            format!(
+                "{} may change the destination of {packets} {direction}: hostgw cannot tell, because it cannot decode {}",
+                spot_text(spot),
+                undecoded(spot)
+            ),
+            TRY,
+        ),
+        Trouble::Masqueraded(spot) => masqueraded(packets, &direction, spot),
+        Trouble::Marked(spot, rule) => marked(packets, &direction, spot, rule),
+    })
+}
+
+const TRY: &str = "try a connection between two pods on different nodes, or run `hostgw rehearse`";
+
+/// Names the packets of these protocols.
+fn packets(protocols: &BTreeSet<Transport>) -> String {
+    if protocols.len() == Transport::ALL.len() {
+        return "packets".to_owned();
+    }
+    let names: Vec<&str> = protocols.iter().map(|protocol| protocol.name()).collect();
+    format!("{} packets", names.join(" and "))
 }
 
 /// Whose packets are affected, of `all` other nodes.
@@ -93,7 +186,7 @@ fn direction(paths: &[Path], all: usize) -> String {
     let nodes: BTreeSet<&Untrusted> = paths.iter().filter_map(Path::node).collect();
     let nodes: Vec<&Untrusted> = nodes.into_iter().collect();
     let others = match nodes.len() {
-        some if some >= all.min(MAX_PATHS / 2) => "other nodes".to_owned(),
+        some if some >= all => "other nodes".to_owned(),
         1 => format!("node {}", nodes[0]),
         some => format!("{} ({})", count(some, "node"), list(&nodes, 6)),
     };
@@ -104,10 +197,15 @@ fn direction(paths: &[Path], all: usize) -> String {
     }
 }
 
-fn dropped(paths: &[Path], all: usize, spot: &Spot<'_>) -> Diagnostic {
+fn dropped(Affected { paths, protocols }: &Affected, direction: &str, spot: &Spot<'_>) -> Diagnostic {
+    let is_icmp = protocols.iter().all(|protocol| *protocol == Transport::Icmp);
+    let (rule, effect) = match is_icmp {
+        true => (Rule::PartlyBlocked, ": pods cannot ping each other or learn the MTU of a path"),
+        false => (Rule::ForwardBlocked, ""),
+    };
     finding(
-        Rule::ForwardBlocked,
-        format!("{} drops packets {}", spot_text(spot), direction(paths, all)),
+        rule,
+        format!("{} drops {} {direction}{effect}", spot_text(spot), packets(protocols)),
         match spot.rule {
             // The chain of iptables to which users add rules.
             Some(_) if !(is_iptables(spot.chain) && spot.chain.name == "FORWARD") => {
@@ -118,50 +216,72 @@ fn dropped(paths: &[Path], all: usize, spot: &Spot<'_>) -> Diagnostic {
     )
 }
 
-fn unclear(paths: &[Path], all: usize, spot: &Spot<'_>, by: Option<&Spot<'_>>) -> Diagnostic {
-    let affected = direction(paths, all);
+/// A rule that drops some of the packets.
+fn partly(packets: &str, direction: &str, spot: &Spot<'_>) -> Diagnostic {
+    let property = partial_property(spot).unwrap_or("a property");
+    finding(
+        Rule::PartlyBlocked,
+        format!("{} drops some {packets} {direction}, depending on `{property}`", spot_text(spot)),
+        remove(spot, "traffic between pods"),
+    )
+}
+
+/// What a rule drops packets by that any two pods exchange. Ports, and limits that only a flood exceeds, are another matter.
+fn partial_property<'a>(spot: &Spot<'a>) -> Option<&'a str> {
+    const PROPERTIES: [&str; 10] =
+        ["length", "ttl", "hl", "statistic", "numgen", "random", "hash", "cpu", "quota", "limit"];
+    let in_header = |offset: usize| match (spot.chain.family, offset) {
+        (TableFamily::Ip6, 4) | (TableFamily::Ip | TableFamily::Inet, 2) => Some("length"),
+        (TableFamily::Ip6, 7) => Some("hl"),
+        (TableFamily::Ip | TableFamily::Inet, 8) => Some("ttl"),
+        _ => None,
+    };
+    spot.rule?.terms.iter().find_map(|term| match term {
+        Term::Varies(name) | Term::Load { what: PacketPart::Varies(name), .. } => {
+            PROPERTIES.into_iter().find(|property| *name == **property)
+        }
+        Term::Load { what: PacketPart::Header { offset, .. }, .. } => in_header(*offset),
+        _ => None,
+    })
+}
+
+fn unclear(packets: &str, direction: &str, spot: &Spot<'_>, by: Option<&Spot<'_>>) -> Diagnostic {
     let message = match by {
         Some(by) => format!(
-            "{} drops packets {affected}, unless {} accepts them: hostgw cannot tell, because it cannot decode {}",
+            "{} drops {packets} {direction} unless {} accepts them: hostgw cannot tell, because it cannot decode {}",
             spot_text(spot),
             spot_text(by),
             undecoded(by)
         ),
         None => format!(
-            "{} may drop packets {affected}: hostgw cannot tell, because it cannot decode {}",
+            "{} may drop {packets} {direction}: hostgw cannot tell, because it cannot decode {}",
             spot_text(spot),
             undecoded(spot)
         ),
     };
-    finding(
-        Rule::ForwardUnclear,
-        message,
-        "try a connection between two pods on different nodes, or run `hostgw rehearse`",
-    )
+    finding(Rule::ForwardUnclear, message, TRY)
 }
 
-fn masqueraded(paths: &[Path], all: usize, spot: &Spot<'_>) -> Diagnostic {
+fn masqueraded(packets: &str, direction: &str, spot: &Spot<'_>) -> Diagnostic {
     finding(
         Rule::PodsMasqueraded,
         format!(
-            "{} changes the source of packets {}: the pods see the address of a node instead of that of a pod",
+            "{} changes the source address of {packets} {direction}: the pods see a node's address instead of the other pod's",
             spot_text(spot),
-            direction(paths, all)
         ),
         remove(spot, "the cluster prefix"),
     )
 }
 
-fn marked(paths: &[Path], all: usize, spot: &Spot<'_>, rule: &PolicyRule) -> Diagnostic {
+fn marked(packets: &str, direction: &str, spot: &Spot<'_>, rule: &PolicyRule) -> Diagnostic {
     finding(
         Rule::RoutedByMark,
         format!(
-            "{} changes the mark of packets {}, and the policy rule `{rule}` routes packets by their mark: hostgw cannot tell \
+            "{} changes the mark of {packets} {direction}, and the policy rule `{rule}` routes packets by their mark: hostgw cannot tell \
              whether it diverts them",
             spot_text(spot),
-            direction(paths, all)
         ),
-        "try a connection between two pods on different nodes, or run `hostgw rehearse`",
+        TRY,
     )
 }
 
@@ -193,53 +313,15 @@ fn below_ip(patient: &Patient<'_>, paths: &Paths<'_>, firewall: &Firewall) -> Ve
         finding(
             Rule::FirewallBelowIp,
             format!(
-                "chain {name} of table {family} {table}{on} can drop packets, and hostgw does not examine its rules"
+                "chain {name} of table {family} {table}{on} can drop pod traffic or ARP requests; hostgw does not evaluate its rules"
             ),
             format!(
-                "check that it accepts pod traffic: `{}`",
+                "check that it accepts pod traffic and ARP: `{}`",
                 ShellCommand::new(["nft", "list", "chain", family.as_raw(), table.as_raw(), name.as_raw()])
             ),
         )
     };
     firewall.lower.iter().filter(sees).map(diagnostic).collect()
-}
-
-/// Traffic that leaves the cluster and that the configuration does not masquerade.
-fn outside(patient: &Patient<'_>, paths: &Paths<'_>, firewall: &Firewall) -> Vec<Diagnostic> {
-    let cluster = patient.cluster;
-    let host = &patient.observed.host;
-    let mut findings = Vec::new();
-    for path in samples(paths).into_iter().filter(|path| path.direction == Direction::Out) {
-        let family = Family::from(path.packet.destination);
-        let excluded = cluster.nat.exclude.iter().filter(|prefix| Family::from(**prefix) == family);
-        let mut destinations: Vec<(IpAddr, String)> = excluded
-            .map(|prefix| (pod_address(*prefix, None), format!("{prefix}, which nat.exclude lists")))
-            .collect();
-        if !cluster.nat.masquerade {
-            let what = "destinations outside the cluster, although nat.masquerade is false";
-            destinations.push((outside_address(family), what.to_owned()));
-        }
-        for (destination, what) in destinations {
-            let packet = Packet { destination, ..path.packet.clone() };
-            let passage = Passage {
-                packet: &packet,
-                way: Way::Through,
-                output: &path.expected.device,
-                is_reply: false,
-            };
-            if let Some(spot) = follow(firewall, host, &passage, MatchedChains::Others).masquerade {
-                let message = format!("{} changes the source of packets to {what}", spot_text(&spot));
-                findings.push(finding(Rule::ForeignMasquerade, message, remove(&spot, "these destinations")));
-                break;
-            }
-        }
-    }
-    findings
-}
-
-/// The table, as nft names it.
-fn table(chain: &FirewallChain) -> String {
-    format!("{} {}", chain.family.name(), chain.table)
 }
 
 fn undecoded(spot: &Spot<'_>) -> String {
@@ -255,94 +337,4 @@ fn undecoded(spot: &Spot<'_>) -> String {
         })
         .collect();
     if names.is_empty() { "its conditions".to_owned() } else { format!("`{}`", list(&names, 3)) }
-}
-
-/// The commands that let packets between pods pass: before a rule, or after all rules of a chain with a policy.
-fn allow(paths: &[Path], spot: &Spot<'_>) -> String {
-    let chain = spot.chain;
-    let is_policy = spot.rule.is_none();
-    let prefixes: BTreeSet<IpNet> = paths.iter().map(|path| path.cluster).collect();
-    let commands = prefixes.iter().map(|prefix| {
-        let is_v4 = prefix.addr().is_ipv4();
-        if is_iptables(chain) && chain.name == "FORWARD" {
-            let program = if is_v4 { "iptables" } else { "ip6tables" };
-            let option = if is_policy { "-A" } else { "-I" };
-            return format!("`{program} {option} FORWARD -s {prefix} -d {prefix} -j ACCEPT`");
-        }
-        let verb = if is_policy { "add" } else { "insert" };
-        let family = if is_v4 { "ip" } else { "ip6" };
-        let (table, name) = (table(chain), &chain.name);
-        format!("`nft {verb} rule {table} {name} {family} saddr {prefix} {family} daddr {prefix} accept`")
-    });
-    let commands: Vec<String> = commands.collect();
-    format!(
-        "accept them in the program that manages this firewall, for example with {}",
-        commands.join(" and ")
-    )
-}
-
-fn is_iptables(chain: &FirewallChain) -> bool {
-    chain.family != TableFamily::Inet && ["filter", "nat"].contains(&chain.table.as_raw())
-}
-
-/// The command that removes a rule, or what to exclude in the program that added it.
-fn remove(spot: &Spot<'_>, exclude: &str) -> String {
-    if let Some(command) = recipe(spot) {
-        return format!("it is probably left over from a manual setup: remove it with `{command}`");
-    }
-    let rule = spot.rule.map_or(0, |rule| rule.handle);
-    format!(
-        "exclude {exclude} in the program that added it, or remove it with `nft delete rule {} {} handle {rule}`",
-        table(spot.chain),
-        spot.chain.name
-    )
-}
-
-/// The command that removes the masquerade rule of the recipe, if this is one.
-fn recipe(spot: &Spot<'_>) -> Option<String> {
-    let rule = spot.rule.filter(|_| is_iptables(spot.chain) && spot.chain.base.is_some())?;
-    let (mut prefix, mut is_not_local, mut offset_length) = (None, false, None);
-    let mut mask = None;
-    for term in &rule.terms {
-        match term {
-            Term::Load { what: PacketPart::Header { offset: 16 | 24, length }, .. } => {
-                offset_length = Some(*length)
-            }
-            Term::Mask { mask: bits, .. } => mask = Some(bits.clone()),
-            Term::Compare { operator: crate::state::Operator::Unequal, value, .. }
-                if offset_length.take().is_some() =>
-            {
-                prefix = network(value, mask.as_deref(), spot.chain.family);
-            }
-            Term::AddressType { source: None, destination: Some(types) }
-                if types.not && types.bits == 1 << 2 =>
-            {
-                is_not_local = true;
-            }
-            Term::Load { what: PacketPart::DestinationType, .. } => is_not_local = true,
-            Term::Compare { .. } | Term::Neutral(_) | Term::Verdict(RuleVerdict::Masquerade) => {}
-            _ => return None,
-        }
-    }
-    let prefix = prefix.filter(|_| is_not_local)?;
-    let program = if spot.chain.family == TableFamily::Ip6 { "ip6tables" } else { "iptables" };
-    Some(format!(
-        "{program} -t nat -D {} ! -d {prefix} -m addrtype ! --dst-type LOCAL -j MASQUERADE",
-        spot.chain.name
-    ))
-}
-
-fn network(value: &[u8], mask: Option<&[u8]>, family: TableFamily) -> Option<IpNet> {
-    let length = mask.map_or(value.len() * 8, |mask| {
-        mask.iter().map(|byte| byte.leading_ones() as usize).take_while(|ones| *ones > 0).sum()
-    });
-    let mut bytes = value.to_vec();
-    let address: IpAddr = if family == TableFamily::Ip6 {
-        bytes.resize(16, 0);
-        <[u8; 16]>::try_from(bytes).ok()?.into()
-    } else {
-        bytes.resize(4, 0);
-        <[u8; 4]>::try_from(bytes).ok()?.into()
-    };
-    IpNet::new(address, u8::try_from(length).ok()?).ok()
 }

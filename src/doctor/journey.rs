@@ -7,15 +7,16 @@ use serde::Serialize;
 
 use crate::{
     forwarding::{
-        Filtering, ForwardingModel, Packet, Passage, Spot, Trace, Treatment, Verdict, Way, follow, stop_text,
+        ChainIndex, Filtering, ForwardingModel, Packet, Passage, Redirection, SAMPLE_PORT, Spot, Trace,
+        Transport, Treatment, Verdict, Way, stop_text,
     },
-    model::{Cluster, Family, NextHopMode, pod_address},
+    model::{Cluster, Family, NextHopKind, pod_address},
     plan::Desired,
     state::{Host, MatchedChains, NeighborEntry, Route},
     text::Untrusted,
 };
 
-/// The way of a packet.
+/// The path of a packet through a node.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Journey {
@@ -42,7 +43,7 @@ pub struct Journey {
     pub steps: Vec<JourneyStep>,
 }
 
-/// How a journey ends on this node.
+/// What finally happens to a packet on this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum JourneyEnd {
@@ -58,7 +59,7 @@ pub enum JourneyEnd {
     Unanswered,
 }
 
-/// A step of a journey.
+/// A step of the path.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct JourneyStep {
@@ -146,11 +147,18 @@ impl Guidepost<'_> {
         if let Some(way) = way {
             let own = Packet { source, destination, input: Untrusted::default() };
             let output = next_hop.map_or_else(Untrusted::default, |(_, device)| device);
-            let passage = Passage { packet: packet.as_ref().unwrap_or(&own), way, output: &output, is_reply };
-            match self.treatment(&passage) {
-                Some(Treatment { filter, masquerade, .. }) => {
-                    add("firewall", filtering_text(&filter));
-                    if matches!(filter, Filtering::Dropped(_)) {
+            let passage = |transport| {
+                let packet = packet.as_ref().unwrap_or(&own);
+                Passage { packet, transport, port: SAMPLE_PORT, way, output: &output, is_reply }
+            };
+            match self.treatments(passage) {
+                Some(treatments) => {
+                    add("firewall", treatment_text(&treatments));
+                    let is_lost =
+                        |treatment: &Treatment<'_>| matches!(treatment.filter, Filtering::Dropped(_));
+                    let of_tcp = treatments.first().map(|(_, treatment)| treatment);
+                    let masquerade = of_tcp.and_then(|treatment| treatment.masquerade);
+                    if treatments.iter().all(|(_, treatment)| is_lost(treatment)) {
                         outcome = JourneyEnd::Dropped;
                     } else if way != Way::In && !is_reply && !is_silent {
                         // NAT applies to the first packet of a connection.
@@ -168,10 +176,14 @@ impl Guidepost<'_> {
         Journey { source, from, destination, to, input, output, outcome, is_masqueraded, steps }
     }
 
-    /// What firewalls and NAT do with a packet, if that is known.
-    fn treatment(&self, passage: &Passage<'_>) -> Option<Treatment<'_>> {
-        let firewall = self.host.firewall.as_ref().filter(|_| !self.is_planned)?;
-        Some(follow(firewall, self.host, passage, MatchedChains::All))
+    /// What firewalls and NAT do with a packet of each protocol, if that is known.
+    fn treatments<'p>(
+        &self,
+        passage: impl Fn(Transport) -> Passage<'p>,
+    ) -> Option<Vec<(Transport, Treatment<'_>)>> {
+        let chains = ChainIndex::new(self.host.firewall.as_ref().filter(|_| !self.is_planned)?);
+        let follow = |transport| chains.follow(self.model, &passage(transport), MatchedChains::All);
+        Some(Transport::ALL.into_iter().map(|transport| (transport, follow(transport))).collect())
     }
 
     fn next_hop(&self, address: IpAddr, device: &Untrusted) -> String {
@@ -182,7 +194,7 @@ impl Guidepost<'_> {
         }
         match self.neighbor(address, device) {
             Some(neighbor) if neighbor.is_silent => format!("{place}: did not answer"),
-            Some(_) => format!("{place}: known"),
+            Some(_) => format!("{place}: has a neighbor entry"),
             None => format!("{place}: no neighbor entry"),
         }
     }
@@ -226,7 +238,8 @@ impl Guidepost<'_> {
             if node.addresses.get(family) == Some(&address) {
                 return Some(format!("node {name}"));
             }
-            if node.pod_gateway(family) == Some(address) && self.cluster.next_hop == NextHopMode::PodGateway {
+            let next_hop = self.cluster.next_hop_of(node, family);
+            if node.pod_gateway(family) == Some(address) && next_hop == NextHopKind::PodGateway {
                 return Some(format!("the pod gateway of node {name}"));
             }
             let cidr = node.pod_cidrs.get(family)?.prefix();
@@ -260,14 +273,37 @@ fn hop(trace: &Trace<'_>) -> Option<(Option<IpAddr>, Untrusted)> {
     Some((hop.gateway, hop.device.clone()))
 }
 
-fn filtering_text(filtering: &Filtering<'_>) -> String {
-    match filtering {
+/// What happens to packets, by protocol where it differs.
+fn treatment_text(treatments: &[(Transport, Treatment<'_>)]) -> String {
+    let mut texts: Vec<(String, Vec<&str>)> = Vec::new();
+    for (transport, treatment) in treatments {
+        let text = filtering_text(treatment);
+        match texts.iter_mut().find(|(known, _)| *known == text) {
+            Some((_, protocols)) => protocols.push(transport.name()),
+            None => texts.push((text, vec![transport.name()])),
+        }
+    }
+    match texts.as_slice() {
+        [(text, _)] => text.clone(),
+        _ => {
+            let parts = texts.iter().map(|(text, protocols)| format!("{}: {text}", protocols.join(" and ")));
+            parts.collect::<Vec<_>>().join("; ")
+        }
+    }
+}
+
+fn filtering_text(treatment: &Treatment<'_>) -> String {
+    if let Some(Redirection { spot, is_certain }) = &treatment.redirected {
+        let unless = if *is_certain { "" } else { " if it applies, which hostgw cannot tell" };
+        return format!("redirected by {}{unless}", spot_text(spot));
+    }
+    match &treatment.filter {
         Filtering::Passed => "accepted".to_owned(),
         Filtering::MaybeDropped(spot) => {
-            format!("accepted, unless {} applies, which hostgw cannot tell", spot_text(spot))
+            format!("accepted unless {} applies; hostgw cannot tell whether it does", spot_text(spot))
         }
         Filtering::DroppedUnless(spot, by) => format!(
-            "dropped by {}, unless {} applies, which hostgw cannot tell",
+            "dropped by {} unless {} applies; hostgw cannot tell whether it does",
             spot_text(spot),
             spot_text(by)
         ),

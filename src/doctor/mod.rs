@@ -3,20 +3,26 @@
 //! - `plan.rs`: whether the node matches the configuration, and what would prevent an apply
 //! - `paths.rs`: which way the packets of pods go
 //! - `filter.rs`: what firewalls and the NAT of other programs do with them
+//! - `outside.rs`: the same for packets that leave the cluster
+//! - `remedy.rs`: the command that keeps a firewall from it
 //! - `journey.rs`: the way of one packet, step by step, for `hostgw explain`
 //! - `surroundings.rs`: interfaces, sysctls, neighbors, and routes of nodes that are gone
 //! - `addresses.rs`: the addresses that other nodes send packets to
+//! - `arp.rs`: whether it finds its next hops and answers other nodes
 //! - `other_cni.rs`: routes to pods of other CNIs
 //! - `cloud.rs`: networks that deliver only what they were told about
 //! - `windows.rs`: all of this on a Windows node
 
 mod addresses;
+mod arp;
 mod cloud;
 mod filter;
 mod journey;
 mod other_cni;
+mod outside;
 mod paths;
 mod plan;
+mod remedy;
 mod surroundings;
 mod windows;
 
@@ -29,6 +35,7 @@ use crate::{
     model::{Cluster, Node},
     plan::{Observed, Prepared},
     state::Link,
+    text::count,
 };
 
 /// A node to examine.
@@ -54,9 +61,11 @@ pub fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
     );
     let model = ForwardingModel::of(&patient.observed.state, &patient.observed.host);
     let mut findings = plan::examine(patient);
-    findings.extend(paths::examine(patient, &paths, &model));
-    findings.extend(filter::examine(patient, &paths));
-    findings.extend(surroundings::examine(patient, &paths));
+    findings.extend(paths::examine(patient, &paths));
+    findings.extend(filter::examine(patient, &paths, &model));
+    findings.extend(outside::silent_gateways(patient, &paths));
+    findings.extend(arp::examine(patient, &model));
+    findings.extend(surroundings::examine(patient, &paths, &model));
     findings.extend(addresses::examine(patient, &paths));
     findings.extend(other_cni::examine(patient));
     findings.extend(cloud::examine(patient));
@@ -84,6 +93,12 @@ fn egress<'a>(patient: &Patient<'a>) -> Option<&'a Link> {
 /// What most examinations need: a finding with a remedy.
 fn finding(rule: Rule, message: String, remedy: impl Into<String>) -> Diagnostic {
     Diagnostic::new(rule, message).with_remedy(remedy)
+}
+
+/// Counts conflicts in a message.
+fn conflicts(number: usize) -> String {
+    let objects = if number == 1 { "an object" } else { "objects" };
+    format!("{} with {objects} that hostgw does not manage", count(number, "conflict"))
 }
 
 /// Returns the paths from this node's pods, one for each family, that represent all others where nothing diverts them.

@@ -59,7 +59,7 @@ pub(super) fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
         finding(
             Rule::OtherCni,
             format!(
-                "{cni} manages routes to pods, too: {}{}",
+                "{cni} also manages routes to pods: {}{}",
                 some(routes.len(), "route", &format!("`{}`", routes[0])),
                 chains(cni)
             ),

@@ -3,21 +3,17 @@
 use super::{Patient, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
-    forwarding::{ForwardingModel, PathFault, Paths, explain},
+    forwarding::{ForwardingModel, PathFault, Paths, faults},
     text::list,
 };
 
-pub(super) fn examine(
-    patient: &Patient<'_>,
-    paths: &Paths<'_>,
-    model: &ForwardingModel<'_>,
-) -> Vec<Diagnostic> {
+pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
     // Without the routes, every path is lost, which the plan says already.
     let is_applied = patient.prepared.plan.changes.is_empty();
     if is_applied {
-        let blocked = paths.rank_by(model).blocked();
-        findings.extend(explain(paths, &blocked, model).iter().map(diagnostic));
+        let model = ForwardingModel::of(&patient.observed.state, &patient.observed.host);
+        findings.extend(faults(paths, model).iter().map(diagnostic));
     } else {
         let Patient { cluster, index, prepared, .. } = patient;
         let faults =
@@ -30,8 +26,8 @@ pub(super) fn examine(
         findings.push(finding(
             Rule::NoPodInterface,
             format!("no interface that is up has an address in {}, and no route leads to a pod", list(&cidrs, 2)),
-            "the CNI usually creates the interface with the first pod; if pods run here, compare the CNI's subnet with \
-             `hostgw check-cni`",
+            "most CNI plugins create the interface with the first pod; if pods already run here, check the CNI configuration with \
+             `hostgw check-cni FILE`",
         ));
     }
     findings

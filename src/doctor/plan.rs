@@ -1,10 +1,9 @@
 //! Whether the node matches the configuration, and what would prevent an apply.
 
-use super::{Patient, finding};
+use super::{Patient, conflicts, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
     plan::{check, foreign},
-    text::count,
 };
 
 pub(super) fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
@@ -15,13 +14,13 @@ pub(super) fn examine(patient: &Patient<'_>) -> Vec<Diagnostic> {
         findings.push(finding(
             Rule::NotApplied,
             format!("this node does not match the configuration: {}", plan.totals()),
-            "review them with `hostgw plan`, then run `hostgw apply`",
+            "review the changes with `hostgw plan`, then run `hostgw apply`",
         ));
     }
     if !plan.conflicts.is_empty() {
         findings.push(finding(
             Rule::InConflict,
-            format!("{} with objects that hostgw does not manage", count(plan.conflicts.len(), "conflict")),
+            conflicts(plan.conflicts.len()),
             "review them with `hostgw plan`, then remove the foreign objects, or take them over with `hostgw apply --adopt`",
         ));
     }

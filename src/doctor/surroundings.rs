@@ -8,46 +8,28 @@ use super::{Patient, cloud, egress, finding, samples};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{
-        Direction, Packet, Passage, Paths, Way, delete_route, follow, interface_key, outside_address,
+        ChainIndex, Direction, ForwardingModel, Packet, Passage, Paths, SAMPLE_PORT, Transport, Way,
+        delete_route, outside_address,
     },
-    model::{Family, NatSource, NextHopMode, SysctlKey, pod_address},
+    model::{Family, NatSource, SysctlKey, pod_address},
     state::{MatchedChains, Route, RouteType, protocol},
     text::{ShellCommand, Untrusted, count, list},
 };
 
-pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
+pub(super) fn examine(
+    patient: &Patient<'_>,
+    paths: &Paths<'_>,
+    model: &ForwardingModel<'_>,
+) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
-    findings.extend(egress_port(patient));
     findings.extend(no_carrier(patient));
-    findings.extend(arp_ignore(patient));
+    findings.extend(connection_table(patient));
     findings.extend(neighbor_table(patient));
     findings.extend(silent_neighbors(patient));
     findings.extend(mtu(patient, paths));
     findings.extend(routes_of_nobody(patient));
-    findings.extend(other_networks(patient, paths));
+    findings.extend(other_networks(patient, paths, model));
     findings
-}
-
-fn egress_port(patient: &Patient<'_>) -> Option<Diagnostic> {
-    let link = egress(patient)?;
-    let master = link.master.as_ref()?;
-    let kind = patient.observed.host.link(master.as_raw()).and_then(|link| link.kind.as_ref());
-    // Packets that are routed through an interface of a VRF leave through it.
-    if kind.is_some_and(|kind| kind == "vrf") {
-        return None;
-    }
-    let what = kind.map_or_else(|| "interface".to_owned(), ToString::to_string);
-    Some(finding(
-        Rule::EgressIsPort,
-        format!(
-            "egress interface {} is a port of the {what} {master}: the kernel hands what it receives to {master}",
-            link.name
-        ),
-        match patient.observed.host.addresses.iter().any(|local| local.device == *master) {
-            true => format!("set egressInterface: {master}"),
-            false => "set egressInterface to the interface that has this node's address".to_owned(),
-        },
-    ))
 }
 
 /// An interface that is down is an error of the plan.
@@ -56,43 +38,29 @@ fn no_carrier(patient: &Patient<'_>) -> Option<Diagnostic> {
     Some(finding(
         Rule::NoCarrier,
         format!("egress interface {} has no carrier: no packet leaves the node through it", link.name),
-        "check its cable and the other end, or the interface below it if it is a virtual one",
+        "check the cable and the port at the other end or, for a virtual interface, the interface below it",
     ))
 }
 
-/// With pod gateways as next hops, a node must answer ARP requests for an address of another interface.
-fn arp_ignore(patient: &Patient<'_>) -> Option<Diagnostic> {
-    let gateway = patient.node().pod_gateway(Family::V4)?;
-    let is_pod_gateway = patient.cluster.next_hop == NextHopMode::PodGateway;
-    let egress = egress(patient)?;
-    let value = |name: &str| {
-        let key = interface_key(Family::V4, name, "arp_ignore")?;
-        let value: u32 = patient.observed.state.sysctls.get(&key)?.as_raw().parse().ok()?;
-        Some((value, key))
+/// A full table of connections drops every new one.
+fn connection_table(patient: &Patient<'_>) -> Option<Diagnostic> {
+    let sysctls = &patient.observed.state.sysctls;
+    let value = |name: &str| -> Option<u64> {
+        let key = SysctlKey::from_parts(["net", "netfilter", name]).ok()?;
+        sysctls.get(&key)?.as_raw().parse().ok()
     };
-    let values: Vec<(u32, SysctlKey)> = ["all", egress.name.as_raw()].into_iter().filter_map(value).collect();
-    let on_egress = patient.observed.host.owner_of(gateway).is_some_and(|local| local.device == egress.name);
-    // The greater value applies. 1 and 2 answer only for addresses of the interface itself, and 8 never does.
-    let (value, key) = values.iter().max_by_key(|(value, _)| *value)?;
-    let is_silent = *value == 8 || ([1, 2].contains(value) && is_pod_gateway && !on_egress);
-    let asked = match is_pod_gateway {
-        true => format!("its pod gateway {gateway}"),
-        false => "its own address".to_owned(),
-    };
-    is_silent.then(|| {
-        let settings = values.iter().filter(|(value, _)| *value > 0).map(|(_, key)| format!("{key}=0"));
-        let words: Vec<String> = ["sysctl", "-w"].map(str::to_owned).into_iter().chain(settings).collect();
-        let command = ShellCommand::new(words.iter().map(String::as_str));
+    let (now, limit) = (value("nf_conntrack_count")?, value("nf_conntrack_max")?);
+    // 0 is no limit.
+    (limit > 0 && now >= limit / 10 * 9).then(|| {
         finding(
-            Rule::ArpIgnored,
+            Rule::ConnectionTableFull,
             format!(
-                "{key} is {value}: this node does not answer ARP requests for {asked} on {}, so other nodes cannot send packets to its pods",
-                egress.name
+                "the node tracks {now} connections, and net.netfilter.nf_conntrack_max is {limit}: a full table drops new connections"
             ),
-            match is_pod_gateway && *value != 8 {
-                true => format!("use nextHop: node-address, or run `{command}`"),
-                false => format!("run `{command}`"),
-            },
+            format!(
+                "find out what opens them, or raise the limit with `sysctl -w net.netfilter.nf_conntrack_max={}`",
+                limit.saturating_mul(4)
+            ),
         )
     })
 }
@@ -169,7 +137,7 @@ fn mtu(patient: &Patient<'_>, paths: &Paths<'_>) -> Option<Diagnostic> {
                 pods.name,
                 outer.min(limit)
             ),
-            format!("set the CNI's MTU to {}", outer.min(limit)),
+            format!("set the MTU in the CNI configuration to {}, and restart the pods", outer.min(limit)),
         )
     })
 }
@@ -204,7 +172,7 @@ fn routes_of_nobody(patient: &Patient<'_>) -> Vec<Diagnostic> {
                 Rule::RouteOfNobody,
                 format!("the route `{route}` leads to a part of the cluster prefix that belongs to no node in the configuration"),
                 format!(
-                    "if its node has left the cluster, remove it with `{}`; otherwise add the node",
+                    "if its node has left the cluster, remove it with `{}`; otherwise, add the node to the configuration",
                     delete_route(route)
                 ),
             )
@@ -213,7 +181,7 @@ fn routes_of_nobody(patient: &Patient<'_>) -> Vec<Diagnostic> {
 }
 
 /// Other networks behind this node whose packets hostgw masquerades, too.
-fn other_networks(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
+fn other_networks(patient: &Patient<'_>, paths: &Paths<'_>, model: &ForwardingModel<'_>) -> Vec<Diagnostic> {
     let Patient { cluster, observed, .. } = patient;
     let (Some(egress), Some(firewall)) = (egress(patient), &observed.host.firewall) else {
         return Vec::new();
@@ -221,6 +189,7 @@ fn other_networks(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
     if !cluster.nat.masquerade || cluster.nat.source != NatSource::Any {
         return Vec::new();
     }
+    let chains = ChainIndex::new(firewall);
     let pods: Vec<Untrusted> = samples(paths).into_iter().map(|path| path.packet.input).collect();
     let is_other_bridge = |name: &Untrusted| {
         let link = observed.host.link(name.as_raw());
@@ -241,9 +210,16 @@ fn other_networks(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
             let source = pod_address(local.prefix, Some(local.address));
             let destination = outside_address(Family::from(source));
             let packet = Packet { source, destination, input: local.device.clone() };
-            let passage = Passage { packet: &packet, way: Way::Through, output: &egress.name, is_reply: false };
+            let passage = Passage {
+                packet: &packet,
+                transport: Transport::Tcp,
+                port: SAMPLE_PORT,
+                way: Way::Through,
+                output: &egress.name,
+                is_reply: false,
+            };
             // What is masqueraded anyway does not change.
-            follow(firewall, &observed.host, &passage, MatchedChains::Others).masquerade.is_none()
+            chains.follow(model, &passage, MatchedChains::Others).masquerade.is_none()
         })
         .map(|local| {
             finding(
@@ -252,7 +228,7 @@ fn other_networks(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
                     "nat.source is `any`, so hostgw also masquerades packets from {} on {}",
                     local.prefix, local.device
                 ),
-                "if hosts there should keep their source addresses, set nat.source: pods; the outside then needs a route to them",
+                "if hosts there should keep their source addresses, set nat.source: pods; destinations outside then need a route back to them",
             )
         })
         .collect()

@@ -1,6 +1,6 @@
 //! Examines a Windows node, from the state that the script of `hostgw render --collect` printed there.
 
-use super::finding;
+use super::{conflicts, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
     model::Cluster,
@@ -39,7 +39,7 @@ pub fn examine_windows(patient: &WindowsPatient<'_>) -> Vec<Diagnostic> {
     findings.extend(unrouted.iter().map(|pods| {
         finding(
             Rule::OwnPodsUnrouted,
-            format!("no active route keeps packets to this node's pods ({pods}) on the node"),
+            format!("no active on-link route leads to this node's pods ({pods})"),
             patient.run_the_script(),
         )
     }));
@@ -67,15 +67,15 @@ impl WindowsPatient<'_> {
             findings.push(finding(
                 Rule::NotApplied,
                 format!("this node does not match the configuration: {} to apply", count(changes, "change")),
-                format!("review them with `{}`, then {}", self.plan_command(), self.run_the_script()),
+                format!("review the changes with `{}`, then {}", self.plan_command(), self.run_the_script()),
             ));
         }
         if !plan.conflicts.is_empty() {
             findings.push(finding(
                 Rule::InConflict,
-                format!("{} with objects that hostgw does not manage", count(plan.conflicts.len(), "conflict")),
+                conflicts(plan.conflicts.len()),
                 format!(
-                    "review them with `{}`, then remove the foreign routes, or take them over with the script's -Adopt",
+                    "review them with `{}`, then remove the foreign routes, or run the script with -Adopt to take them over",
                     self.plan_command()
                 ),
             ));
@@ -87,7 +87,8 @@ impl WindowsPatient<'_> {
     /// Finds the interfaces that do not forward packets.
     fn forwarding(&self) -> Vec<Diagnostic> {
         let interfaces = self.observed.find_interfaces(self.cluster, &self.cluster.nodes[self.index]);
-        let families = || self.cluster.prefixes.iter().map(|(family, _)| family);
+        let has_pods = self.cluster.nodes[self.index].has_pods();
+        let families = || self.cluster.prefixes.iter().filter(|_| has_pods).map(|(family, _)| family);
         let pairs = interfaces
             .iter()
             .flat_map(|(role, interface)| families().map(move |family| (role, interface, family)));
@@ -100,7 +101,7 @@ impl WindowsPatient<'_> {
                 finding(
                     Rule::PathNotForwarded,
                     format!(
-                        "forwarding of {family} is disabled on the {role} {}, so packets between this node's pods and those on \
+                        "{family} forwarding is disabled on the {role} {}, so packets between this node's pods and those on \
                          other nodes are lost",
                         interface.alias
                     ),

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
 
-use super::{Direction, ForwardingModel, Path, Paths, Peer, PodPart, Rank, Stop, Trace, Verdict};
+use super::{Direction, ForwardingModel, Path, Paths, Peer, PodPart, Rank, Stop, Trace, Transport, Verdict};
 use crate::{
     diagnose::{Diagnostic, Rule},
     model::{Family, MAIN_TABLE},
@@ -24,14 +24,47 @@ pub struct PathFault {
     pub of: usize,
     /// The part of a pod CIDR, if not all of it is affected.
     pub part: Option<PodPart>,
-    /// Whether the packets take a different path rather than being lost.
+    /// Whether the packets take a different path that probably leads to the same pods.
     pub is_detour: bool,
+    /// Whether the node drops or returns some of the packets, rather than forwarding them to another next hop.
+    pub is_lost: bool,
+    /// Whether it forwards some of them to another next hop.
+    pub is_diverted: bool,
     /// The rule of [`crate::diagnose`].
     pub rule: Rule,
     /// Why, as a sentence in lower case without a period.
     pub why: String,
     /// What to do about it.
     pub remedy: Option<String>,
+    /// The protocols whose packets are affected. Empty if all are.
+    pub protocols: BTreeSet<Transport>,
+}
+
+/// Returns why paths do not work, by a model of the node.
+#[must_use]
+pub fn faults<'a>(paths: &Paths<'_>, model: ForwardingModel<'a>) -> Vec<PathFault> {
+    let mut faults = explain(paths, &paths.rank_by(&model).blocked(), &model);
+    if !model.depends_on_protocol() {
+        return faults;
+    }
+    let mut model = model;
+    for transport in Transport::ALL {
+        model = model.with(transport);
+        for fault in explain(paths, &paths.rank_by(&model).blocked(), &model) {
+            let is_same = |known: &&mut PathFault| {
+                known.nodes == fault.nodes && known.why == fault.why && known.directions == fault.directions
+            };
+            match faults.iter_mut().find(is_same) {
+                // All protocols are affected.
+                Some(known) if known.protocols.is_empty() => {}
+                Some(known) => {
+                    known.protocols.insert(transport);
+                }
+                None => faults.push(PathFault { protocols: BTreeSet::from([transport]), ..fault }),
+            }
+        }
+    }
+    faults
 }
 
 /// Returns why the paths with these indexes do not work. Paths with the same reason are taken together.
@@ -49,6 +82,7 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
         }
         let trace = model.trace(&path.packet);
         let is_detour = path.rank(&trace.verdict) == Rank::Elsewhere;
+        let is_diverted = path.is_diverted(&trace.verdict);
         let (rule, why, remedy) = without_rule(&path, &trace, model).unwrap_or_else(|| reason(&path, &trace));
         let is_outside = path.peer == Peer::Outside;
         let part = part(&path, &trace).or(path.part).filter(|_| !is_outside);
@@ -58,9 +92,24 @@ pub fn explain(paths: &Paths<'_>, blocked: &[usize], model: &ForwardingModel) ->
         });
         let at = known.unwrap_or_else(|| {
             let (nodes, directions) = (BTreeMap::new(), BTreeSet::new());
-            faults.push(PathFault { nodes, directions, of, part, is_detour, rule, why, remedy });
+            let (protocols, is_lost, is_diverted) = (BTreeSet::new(), false, false);
+            faults.push(PathFault {
+                nodes,
+                directions,
+                of,
+                part,
+                is_detour,
+                is_lost,
+                is_diverted,
+                rule,
+                why,
+                remedy,
+                protocols,
+            });
             faults.len() - 1
         });
+        faults[at].is_lost |= !is_diverted;
+        faults[at].is_diverted |= is_diverted;
         let PathFault { nodes, directions, .. } = &mut faults[at];
         directions.insert(path.direction);
         let mut add = |node: Untrusted| {
@@ -85,6 +134,7 @@ impl PathFault {
         let is_all = number == self.of && number > 1;
         let some = match number {
             1 => format!("node {listed}"),
+            _ if is_all => format!("the other {number} nodes ({listed})"),
             _ => format!("{number} of {} other nodes ({listed})", self.of),
         };
         let all = format!("({number} nodes: {listed})");
@@ -95,7 +145,7 @@ impl PathFault {
         };
         let [is_out, is_in] = [Direction::Out, Direction::In].map(|it| self.directions.contains(&it));
         if number == 0 {
-            return match (is_out, self.is_detour) {
+            return match (is_out, !self.is_lost) {
                 (true, _) => "this node's pods cannot reach destinations outside the cluster".to_owned(),
                 (false, false) => "replies from outside the cluster cannot reach this node's pods".to_owned(),
                 (false, true) => {
@@ -104,7 +154,8 @@ impl PathFault {
                 }
             };
         }
-        match (self.is_detour, is_out, is_in) {
+        let misled = if self.is_lost { "are lost or diverted" } else { "take a different path than planned" };
+        match (self.is_diverted, is_out, is_in) {
             (false, true, true) if is_all => {
                 format!(
                     "no packets pass between this node's pods{own} and those on any other node{other} {all}"
@@ -121,22 +172,22 @@ impl PathFault {
                 format!("no pods on other nodes{other} can reach this node's pods{own} {all}")
             }
             (false, false, _) => format!("pods on {some}{other} cannot reach this node's pods{own}"),
-            (true, true, true) => format!(
-                "packets between this node's pods{own} and those on {some}{other} take a different path than planned"
-            ),
-            (true, true, false) => {
-                format!("packets to the pods on {some}{other} take a different path than planned")
+            (true, true, true) => {
+                format!("packets between this node's pods{own} and those on {some}{other} {misled}")
             }
-            (true, false, _) => format!(
-                "packets from the pods on {some}{other} to this node's pods{own} take a different path than planned"
-            ),
+            (true, true, false) => format!("packets to the pods on {some}{other} {misled}"),
+            (true, false, _) => {
+                format!("packets from the pods on {some}{other} to this node's pods{own} {misled}")
+            }
         }
     }
 
     /// Returns the finding.
     #[must_use]
     pub fn diagnostic(&self) -> Diagnostic {
-        Diagnostic::new(self.rule, format!("{}: {}", self.summary(), self.why))
+        let names: Vec<&str> = self.protocols.iter().map(|protocol| protocol.name()).collect();
+        let only = if names.is_empty() { String::new() } else { format!(" (only {})", names.join(" and ")) };
+        Diagnostic::new(self.rule, format!("{}{only}: {}", self.summary(), self.why))
             .with_remedy_if(self.remedy.clone())
     }
 }
@@ -266,7 +317,7 @@ fn by_route(
             Some(
                 match rule.priority.checked_sub(1).filter(|priority| *priority > 0 && path.node().is_some()) {
                     Some(before) => format!(
-                        "if the rule is not meant for pods, {}; otherwise let pod traffic look up hostgw's routes before it: `{}`",
+                        "if the rule is not meant for pods, {}; otherwise, let pod traffic look up hostgw's routes before it: `{}`",
                         remove_rule(rule),
                         ip(
                             rule.family,
@@ -289,11 +340,31 @@ fn by_route(
         None => {
             // Without its default route, the node would lose more than the packets of pods.
             let is_default = route.destination.prefix_len() == 0;
-            let remedy = (!route.is_owned() && !is_default && route.opaque.is_none())
-                .then(|| format!("if it is not needed, remove it with `{}`", delete_route(route)));
+            let remedy = match route.protocol {
+                // It would come back with its address, and without it, the address would not work.
+                protocol::KERNEL => Some(belongs_to_address(route)),
+                _ => (!route.is_owned() && !is_default && is_deletable(route))
+                    .then(|| format!("if it is not needed, remove it with `{}`", delete_route(route))),
+            };
             (Rule::PathByRoute, format!("the route {shown} {does}"), remedy)
         }
     }
+}
+
+/// Whether [`delete_route`] names the route: it can leave out next hops, but no other part.
+fn is_deletable(route: &Route) -> bool {
+    let parts = route.opaque.iter().flat_map(|opaque| &opaque.parts).map(Untrusted::as_raw);
+    parts.into_iter().all(|part| part.ends_with(" nexthops") || part.starts_with("nhid "))
+}
+
+/// What to do about a route that the kernel added.
+fn belongs_to_address(route: &Route) -> String {
+    let address =
+        route.source.map_or_else(|| "an address".to_owned(), |source| format!("the address {source}"));
+    let device = route.next.device.as_ref().map_or_else(String::new, |device| format!(" of {device}"));
+    format!(
+        "the route comes from {address}{device}: if it is not needed there, remove it with `ip address del`"
+    )
 }
 
 /// Returns what refused a packet: a sentence in lower case without a period.
@@ -352,7 +423,9 @@ pub fn delete_route(route: &Route) -> String {
         RouteType::Unicast => String::new(),
         kind => format!("{kind} "),
     };
-    let via = route.next.gateway.map_or_else(String::new, |gateway| format!(" via {gateway}"));
+    // Of an object of next hops, the kernel compares neither address nor interface.
+    let gateway = route.next.gateway.filter(|_| route.opaque.is_none());
+    let via = gateway.map_or_else(String::new, |gateway| format!(" via {gateway}"));
     let table =
         if route.table == MAIN_TABLE { String::new() } else { format!(" table {}", table_name(route.table)) };
     // IPv6 routes without a metric have this one.

@@ -1,13 +1,17 @@
 //! What the rules of firewalls and NAT do with a packet, as far as they can be decoded.
 
-use std::{cmp::Ordering, collections::HashMap, net::IpAddr};
+use std::{cell::Cell, collections::HashMap, net::IpAddr, ptr};
 
-use super::Packet;
+use super::{
+    ForwardingModel, Packet, Transport,
+    register::{Byte, Match, Registers},
+    sample,
+};
 use crate::{
     model::Family,
     state::{
-        ChainPolicy, ChainType, Firewall, FirewallChain, FirewallRule, Hook, Host, MatchedChains, NatTable,
-        Operator, PacketPart, RuleVerdict, TableFamily, Term, TypeSet,
+        ChainPolicy, ChainType, Firewall, FirewallChain, FirewallRule, Hook, Link, MatchedChains, NatTable,
+        PacketPart, RuleVerdict, TableFamily, Term, TypeSet,
     },
     text::Untrusted,
 };
@@ -21,6 +25,13 @@ const MAX_RULES: usize = 200_000;
 const ESTABLISHED: u32 = 1 << 1;
 const NEW: u32 = 1 << 3;
 const UNTRACKED: u32 = 1 << 6;
+/// `IPS_SEEN_REPLY`, `IPS_ASSURED`, `IPS_CONFIRMED`, `IPS_SRC_NAT`, `IPS_NAT_DONE_MASK`
+/// (linux/netfilter/nf_conntrack_common.h).
+const SEEN_REPLY: u32 = 1 << 1;
+const ASSURED: u32 = 1 << 2;
+const CONFIRMED: u32 = 1 << 3;
+const SOURCE_NAT: u32 = 1 << 4;
+const NAT_DONE: u32 = 0x180;
 /// `RTN_UNICAST`, `RTN_LOCAL` (linux/rtnetlink.h).
 const UNICAST: u32 = 1;
 const LOCAL: u32 = 2;
@@ -30,6 +41,8 @@ const LOCAL: u32 = 2;
 pub enum Way {
     /// The node forwards it.
     Through,
+    /// The node forwards it, after it has restored the address of a pod that it had masqueraded.
+    Returning,
     /// The node receives it.
     In,
     /// The node sends it itself. It has no incoming interface.
@@ -40,6 +53,7 @@ impl Way {
     const fn hooks(self) -> &'static [Hook] {
         match self {
             Self::Through => &[Hook::Prerouting, Hook::Forward, Hook::Postrouting],
+            Self::Returning => &[Hook::Forward, Hook::Postrouting],
             Self::In => &[Hook::Prerouting, Hook::Input],
             Self::Out => &[Hook::Output, Hook::Postrouting],
         }
@@ -51,6 +65,10 @@ impl Way {
 pub struct Passage<'a> {
     /// The packet.
     pub packet: &'a Packet,
+    /// Its protocol.
+    pub transport: Transport,
+    /// The port of the service that its connection is to, for a protocol with ports.
+    pub port: u16,
     /// Where it comes from and goes to.
     pub way: Way,
     /// The interface that it leaves through. It does not matter if the node receives it.
@@ -60,7 +78,7 @@ pub struct Passage<'a> {
 }
 
 /// A rule, or the policy of a chain.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy)]
 pub struct Spot<'a> {
     /// The chain.
     pub chain: &'a FirewallChain,
@@ -68,15 +86,37 @@ pub struct Spot<'a> {
     pub rule: Option<&'a FirewallRule>,
 }
 
+impl PartialEq for Spot<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        let address = |rule: Option<&FirewallRule>| rule.map(ptr::from_ref);
+        ptr::eq(self.chain, other.chain) && address(self.rule) == address(other.rule)
+    }
+}
+
 /// What firewalls and NAT do with a packet.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Treatment<'a> {
     /// Whether they let it pass.
     pub filter: Filtering<'a>,
+    /// The rule that drops such packets depending on what differs between them, such as their length.
+    pub partly: Option<Spot<'a>>,
+    /// The rule that changes its destination address.
+    pub redirected: Option<Redirection<'a>>,
     /// The rule that changes its source address.
     pub masquerade: Option<Spot<'a>>,
-    /// The rule that changes its mark before it is routed, if the mark is unknown then.
-    pub marked: Option<Spot<'a>>,
+    /// The rule that changes its mark before it is routed, and the mark, if it is known.
+    pub marked: Option<(Spot<'a>, Option<u32>)>,
+    /// The rule that excludes it from connection tracking, and so from NAT.
+    pub untracked: Option<Spot<'a>>,
+}
+
+/// A change of the destination address.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Redirection<'a> {
+    /// The rule.
+    pub spot: Spot<'a>,
+    /// Whether all of its conditions can be decoded.
+    pub is_certain: bool,
 }
 
 /// Whether firewalls let a packet pass.
@@ -111,84 +151,90 @@ enum ChainEnd<'a> {
     Accepted,
     Dropped(Spot<'a>),
     Masqueraded(Spot<'a>),
+    Redirected(Spot<'a>),
 }
 
-/// Whether a rule applies. A condition of lower rank prevails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Match {
-    No,
-    /// To some packets between the two pods, but not to all of them.
-    Some,
-    /// That cannot be decoded.
-    Maybe,
-    Yes,
-}
-
-/// A value in a register.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum RegisterValue {
-    Known(Vec<u8>),
-    Varies,
-    Unknown,
-    /// The kernel ends the rule, because the packet has no such part.
-    Missing,
-}
-
-/// Returns what firewalls and NAT do with a packet.
-#[must_use]
-pub fn follow<'a>(
+/// The chains of a node, indexed for packets to follow.
+#[derive(Debug)]
+pub struct ChainIndex<'a> {
     firewall: &'a Firewall,
-    host: &Host,
-    passage: &Passage<'_>,
-    whose: MatchedChains,
-) -> Treatment<'a> {
-    let family = Family::from(passage.packet.destination);
-    let index = firewall
-        .chains
-        .iter()
-        .map(|chain| ((chain.family, chain.table.as_raw(), chain.name.as_raw()), chain))
-        .collect();
-    let mut walker = Walker {
-        index,
-        host,
-        passage,
-        hook: Hook::Prerouting,
-        mark: Some(0),
-        marked: None,
-        state: if passage.is_reply { ESTABLISHED } else { NEW },
-        left: MAX_RULES,
-        maybe: Maybe::default(),
-    };
-    let mut treatment = Treatment { filter: Filtering::Passed, masquerade: None, marked: None };
-    for &hook in passage.way.hooks() {
-        let is_here = |chain: &&FirewallChain| {
-            chain.family.covers(family)
-                && (whose == MatchedChains::All || chain.table != NatTable::NAME)
-                && chain.base.as_ref().is_some_and(|base| {
-                    // Elsewhere, NAT changes only the destination of services.
-                    base.hook == hook && (hook == Hook::Postrouting || base.kind != ChainType::Nat)
-                })
-        };
-        let mut chains: Vec<&FirewallChain> = firewall.chains.iter().filter(is_here).collect();
-        chains.sort_by_key(|chain| chain.base.as_ref().map(|base| base.priority));
-        walker.hook = hook;
-        for chain in chains {
-            let is_nat = chain.base.as_ref().is_some_and(|base| base.kind == ChainType::Nat);
-            // NAT is decided by the first packet of a tracked connection.
-            if is_nat && (passage.is_reply || walker.state == UNTRACKED || treatment.masquerade.is_some()) {
-                continue;
-            }
-            let (filter, masquerade) = walker.base(chain, is_nat);
-            treatment.masquerade = treatment.masquerade.or(masquerade);
-            if filter.severity() > treatment.filter.severity() {
-                treatment.filter = filter;
-            }
-        }
-        if hook == Hook::Prerouting {
-            treatment.marked = walker.marked;
+    by_name: HashMap<(TableFamily, &'a str, &'a str), &'a FirewallChain>,
+    /// Whether a rule changes the marks of connections, which are 0 otherwise.
+    sets_connection_marks: bool,
+    /// The number of rules that packets have passed.
+    steps: Cell<usize>,
+}
+
+impl<'a> ChainIndex<'a> {
+    /// Indexes the chains of a node.
+    #[must_use]
+    pub fn new(firewall: &'a Firewall) -> Self {
+        let key = |chain: &'a FirewallChain| (chain.family, chain.table.as_raw(), chain.name.as_raw());
+        let rules = || firewall.chains.iter().flat_map(|chain| &chain.rules);
+        Self {
+            firewall,
+            by_name: firewall.chains.iter().map(|chain| (key(chain), chain)).collect(),
+            sets_connection_marks: rules().any(|rule| rule.terms.contains(&Term::SetConnectionMark)),
+            steps: Cell::new(0),
         }
     }
-    treatment
+
+    /// The number of rules that packets have passed so far, which measures the time it took.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        self.steps.get()
+    }
+
+    /// Returns what firewalls and NAT do with a packet on a node.
+    #[must_use]
+    pub fn follow(
+        &self,
+        model: &ForwardingModel<'_>,
+        passage: &Passage<'_>,
+        whose: MatchedChains,
+    ) -> Treatment<'a> {
+        let family = Family::from(passage.packet.destination);
+        let mut walker = Walker {
+            index: self,
+            model,
+            passage,
+            hook: Hook::Prerouting,
+            mark: Some(0),
+            state: if passage.is_reply { ESTABLISHED } else { NEW },
+            left: MAX_RULES,
+            maybe: Maybe::default(),
+            treatment: Treatment {
+                filter: Filtering::Passed,
+                partly: None,
+                redirected: None,
+                masquerade: None,
+                marked: None,
+                untracked: None,
+            },
+        };
+        for &hook in passage.way.hooks() {
+            let is_here = |chain: &&FirewallChain| {
+                chain.family.covers(family)
+                    && (whose == MatchedChains::All || chain.table != NatTable::NAME)
+                    && chain.base.as_ref().is_some_and(|base| {
+                        // There, NAT changes only the source of packets to the node.
+                        base.hook == hook && (hook != Hook::Input || base.kind != ChainType::Nat)
+                    })
+            };
+            let mut chains: Vec<&FirewallChain> = self.firewall.chains.iter().filter(is_here).collect();
+            chains.sort_by_key(|chain| chain.base.as_ref().map(|base| base.priority));
+            walker.hook = hook;
+            for chain in chains {
+                walker.base(chain);
+            }
+            // Its way is another one now.
+            if walker.treatment.redirected.is_some_and(|redirected| redirected.is_certain) {
+                break;
+            }
+        }
+        self.steps.set(self.steps.get() + MAX_RULES - walker.left);
+        walker.treatment
+    }
 }
 
 /// The first rules that may have decided, in the current base chain.
@@ -201,26 +247,31 @@ struct Maybe<'a> {
 
 /// Follows a packet through the chains.
 struct Walker<'a, 'p> {
-    index: HashMap<(TableFamily, &'a str, &'a str), &'a FirewallChain>,
-    host: &'p Host,
+    index: &'p ChainIndex<'a>,
+    model: &'p ForwardingModel<'p>,
     passage: &'p Passage<'p>,
     hook: Hook,
     /// The mark, if it is known.
     mark: Option<u32>,
-    /// The rule that changed the mark.
-    marked: Option<Spot<'a>>,
     state: u32,
     /// The number of rules that may still be followed.
     left: usize,
     maybe: Maybe<'a>,
+    treatment: Treatment<'a>,
 }
 
 impl<'a> Walker<'a, '_> {
-    /// Follows a base chain. Returns what it does, and the rule that changes the source.
-    fn base(&mut self, chain: &'a FirewallChain, is_nat: bool) -> (Filtering<'a>, Option<Spot<'a>>) {
+    /// Follows a base chain.
+    fn base(&mut self, chain: &'a FirewallChain) {
+        let is_nat = chain.base.as_ref().is_some_and(|base| base.kind == ChainType::Nat);
+        // NAT is decided by the first packet of a tracked connection.
+        let is_decided = self.hook == Hook::Postrouting && self.treatment.masquerade.is_some();
+        if is_nat && (self.passage.is_reply || self.state == UNTRACKED || is_decided) {
+            return;
+        }
         self.maybe = Maybe::default();
         let end = self.walk(chain, 0, Match::Yes);
-        let drops = !is_nat && chain.base.as_ref().is_some_and(|base| base.policy == ChainPolicy::Drop);
+        let drops = chain.base.as_ref().is_some_and(|base| base.policy == ChainPolicy::Drop);
         let policy = Spot { chain, rule: None };
         let Maybe { accepted_by, dropped_by, returned_by } = self.maybe;
         let dropped = |spot| match accepted_by {
@@ -228,12 +279,22 @@ impl<'a> Walker<'a, '_> {
             None => Filtering::Dropped(spot),
         };
         let passed = dropped_by.map_or(Filtering::Passed, Filtering::MaybeDropped);
-        match end {
-            ChainEnd::Masqueraded(spot) => (passed, Some(spot)),
-            ChainEnd::Dropped(spot) => (dropped(spot), None),
-            ChainEnd::Through if drops => (dropped(policy), None),
-            ChainEnd::Accepted if drops => (returned_by.map_or(passed, Filtering::MaybeDropped), None),
-            ChainEnd::Through | ChainEnd::Accepted => (passed, None),
+        let filter = match end {
+            ChainEnd::Masqueraded(spot) => {
+                self.treatment.masquerade = Some(spot);
+                passed
+            }
+            ChainEnd::Redirected(spot) => {
+                self.treatment.redirected = Some(Redirection { spot, is_certain: true });
+                passed
+            }
+            ChainEnd::Dropped(spot) => dropped(spot),
+            ChainEnd::Through if drops => dropped(policy),
+            ChainEnd::Accepted if drops => returned_by.map_or(passed, Filtering::MaybeDropped),
+            ChainEnd::Through | ChainEnd::Accepted => passed,
+        };
+        if filter.severity() > self.treatment.filter.severity() {
+            self.treatment.filter = filter;
         }
     }
 
@@ -247,188 +308,269 @@ impl<'a> Walker<'a, '_> {
                 return ChainEnd::Through;
             }
             self.left -= 1;
-            let (applies, verdict) = self.judge(rule);
-            let applies = applies.min(reached);
-            if matches!(applies, Match::No | Match::Some) {
+            let (applies, verdicts) = self.judge(&spot, rule, reached);
+            if applies == Match::No {
                 continue;
             }
-            let is_certain = applies == Match::Yes;
-            for term in &rule.terms {
-                match term {
-                    Term::SetMark => (self.mark, self.marked) = (None, Some(spot)),
-                    Term::Untrack if is_certain => self.state = UNTRACKED,
-                    // Whether a packet is queued, or what a program does with it, is unknown.
-                    Term::Effect(_) => {
-                        self.maybe.dropped_by.get_or_insert(spot);
-                        self.maybe.accepted_by.get_or_insert(spot);
-                    }
-                    _ => {}
+            let applies = if verdicts.len() > 1 { applies.min(Match::Maybe) } else { applies };
+            for verdict in verdicts {
+                if let Some(end) = self.conclude(&spot, verdict, applies, depth) {
+                    return end;
                 }
-            }
-            let Some(verdict) = verdict else { continue };
-            match verdict {
-                RuleVerdict::Jump(name) | RuleVerdict::Goto(name) => {
-                    let key = (chain.family, chain.table.as_raw(), name.as_raw());
-                    let Some(target) = self.index.get(&key).copied().filter(|_| depth < MAX_DEPTH) else {
-                        continue;
-                    };
-                    match self.walk(target, depth + 1, applies) {
-                        ChainEnd::Through => {
-                            if is_certain && matches!(verdict, RuleVerdict::Goto(_)) {
-                                return ChainEnd::Through;
-                            }
-                        }
-                        end => return end,
-                    }
-                }
-                RuleVerdict::Return if is_certain => return ChainEnd::Through,
-                RuleVerdict::Return => {
-                    self.maybe.returned_by.get_or_insert(spot);
-                }
-                RuleVerdict::Accept | RuleVerdict::Translate if is_certain => return ChainEnd::Accepted,
-                RuleVerdict::Accept => {
-                    self.maybe.accepted_by.get_or_insert(spot);
-                }
-                RuleVerdict::Drop if is_certain => return ChainEnd::Dropped(spot),
-                RuleVerdict::Drop => {
-                    self.maybe.dropped_by.get_or_insert(spot);
-                }
-                RuleVerdict::Masquerade if is_certain => return ChainEnd::Masqueraded(spot),
-                RuleVerdict::Masquerade | RuleVerdict::Translate => {}
             }
         }
         ChainEnd::Through
     }
 
-    /// Returns whether a rule applies, and what it does then.
-    fn judge(&self, rule: &'a FirewallRule) -> (Match, Option<&'a RuleVerdict>) {
-        let mut registers: HashMap<u32, RegisterValue> = HashMap::new();
-        let mut applies = Match::Yes;
+    /// Applies the verdict of a rule. Returns the end of its chain, unless the next rule follows.
+    fn conclude(
+        &mut self,
+        spot: &Spot<'a>,
+        verdict: &'a RuleVerdict,
+        applies: Match,
+        depth: usize,
+    ) -> Option<ChainEnd<'a>> {
+        let is_certain = applies == Match::Yes;
+        match verdict {
+            RuleVerdict::Jump(name) | RuleVerdict::Goto(name) => {
+                let key = (spot.chain.family, spot.chain.table.as_raw(), name.as_raw());
+                let target = self.index.by_name.get(&key).copied().filter(|_| depth < MAX_DEPTH)?;
+                match self.walk(target, depth + 1, applies) {
+                    ChainEnd::Through => {
+                        (is_certain && matches!(verdict, RuleVerdict::Goto(_))).then_some(ChainEnd::Through)
+                    }
+                    end => Some(end),
+                }
+            }
+            RuleVerdict::Return if is_certain => Some(ChainEnd::Through),
+            RuleVerdict::Accept if is_certain => Some(ChainEnd::Accepted),
+            RuleVerdict::Drop if is_certain => Some(ChainEnd::Dropped(*spot)),
+            RuleVerdict::Masquerade if is_certain => Some(ChainEnd::Masqueraded(*spot)),
+            RuleVerdict::Translate if is_certain => Some(ChainEnd::Redirected(*spot)),
+            RuleVerdict::Drop if applies == Match::Some => {
+                self.treatment.partly.get_or_insert(*spot);
+                None
+            }
+            _ if applies == Match::Some => None,
+            RuleVerdict::Return => {
+                self.maybe.returned_by.get_or_insert(*spot);
+                None
+            }
+            RuleVerdict::Accept => {
+                self.maybe.accepted_by.get_or_insert(*spot);
+                None
+            }
+            RuleVerdict::Drop => {
+                self.maybe.dropped_by.get_or_insert(*spot);
+                None
+            }
+            RuleVerdict::Translate => {
+                let redirection = Redirection { spot: *spot, is_certain: false };
+                self.treatment.redirected.get_or_insert(redirection);
+                None
+            }
+            RuleVerdict::Masquerade => None,
+        }
+    }
+
+    /// Returns whether a rule applies that is reached if `reached`, and what it does then: one of these.
+    fn judge(
+        &mut self,
+        spot: &Spot<'a>,
+        rule: &'a FirewallRule,
+        reached: Match,
+    ) -> (Match, Vec<&'a RuleVerdict>) {
+        let mut registers = Registers::new();
+        let mut applies = reached;
         for term in &rule.terms {
-            let get = |register: &u32| registers.get(register).cloned().unwrap_or(RegisterValue::Unknown);
             let matches = match term {
-                Term::Load { into, what } => {
-                    registers.insert(*into, self.load(what));
+                Term::Load { into, what } => match self.load(what) {
+                    Some(bytes) => {
+                        registers.store(*into, bytes);
+                        continue;
+                    }
+                    // The kernel ends the rule, because the packet has no such part.
+                    None => Match::No,
+                },
+                Term::Constant { into, value } => {
+                    registers.store(*into, value.iter().copied().map(Byte::known));
                     continue;
                 }
                 Term::Mask { from, into, mask, invert } => {
-                    let value = match get(from) {
-                        RegisterValue::Known(value) => RegisterValue::Known(masked(&value, mask, invert)),
-                        other => other,
-                    };
-                    registers.insert(*into, value);
+                    registers.mask(*from, *into, mask, invert);
                     continue;
                 }
-                Term::Compare { register, operator, value } => {
-                    test(&get(register), value.len(), |loaded| compares(*operator, loaded.cmp(value)))
+                Term::Compare { register, operator, value } => registers.compare(*register, *operator, value),
+                Term::Member { register, set, fields, not } => {
+                    registers.is_member(*register, set, fields, *not)
                 }
-                Term::Member { register, set, not } => {
-                    let length = set.first().map_or(0, |range| range.from.len());
-                    test(&get(register), length, |loaded| {
-                        set.iter().any(|range| range.contains(loaded)) != *not
-                    })
-                }
-                Term::Map { register, map } => {
-                    let length = map.first().map_or(0, |(range, _)| range.from.len());
-                    let mut found = None;
-                    let matches = test(&get(register), length, |loaded| {
-                        found =
-                            map.iter().find(|(range, _)| range.contains(loaded)).map(|(_, verdict)| verdict);
-                        found.is_some()
-                    });
-                    // Of an unknown value, the verdict is unknown: the most harmful one counts.
-                    let worst = || {
-                        map.iter().map(|(_, verdict)| verdict).find(|verdict| **verdict == RuleVerdict::Drop)
-                    };
-                    return (applies.min(matches), found.or_else(worst));
+                Term::Map { register, fields, map } => {
+                    let (matches, verdicts) = mapped(&registers, *register, fields, map);
+                    return (applies.min(matches), verdicts);
                 }
                 Term::AddressType { source, destination } => {
                     let Packet { source: from, destination: to, .. } = self.passage.packet;
                     let meets = |types: &Option<TypeSet>, address: &IpAddr| {
                         types.is_none_or(|types| types.meets(1 << self.address_type(*address)))
                     };
-                    yes_if(meets(source, from) && meets(destination, to))
+                    Match::yes_if(meets(source, from) && meets(destination, to))
                 }
-                Term::State(states) => yes_if(states.meets(self.state)),
+                Term::State(states) => Match::yes_if(states.meets(self.state)),
                 Term::Mark { value, mask, not } => {
-                    self.mark.map_or(Match::Maybe, |mark| yes_if((mark & mask == *value) != *not))
+                    self.mark.map_or(Match::Maybe, |mark| Match::yes_if((mark & mask == *value) != *not))
                 }
-                Term::Verdict(verdict) => return (applies, Some(verdict)),
-                Term::Neutral(_) | Term::Effect(_) | Term::SetMark | Term::Untrack => continue,
+                Term::Verdict(verdict) => return (applies, vec![verdict]),
+                Term::SetMark => {
+                    self.set_mark(spot, None, applies);
+                    continue;
+                }
+                Term::MarkFrom { register } => {
+                    self.set_mark(spot, registers.number(*register), applies);
+                    continue;
+                }
+                Term::Untrack => {
+                    if applies == Match::Yes {
+                        self.state = UNTRACKED;
+                        self.treatment.untracked.get_or_insert(*spot);
+                    }
+                    continue;
+                }
+                // Whether a packet is queued, or what a program does with it, is unknown.
+                Term::Effect(_) => {
+                    if applies > Match::Some {
+                        self.maybe.dropped_by.get_or_insert(*spot);
+                        self.maybe.accepted_by.get_or_insert(*spot);
+                    }
+                    continue;
+                }
+                Term::Neutral(_) | Term::SetConnectionMark => continue,
                 Term::Varies(_) => Match::Some,
                 Term::Condition(_) | Term::Lookup { .. } => Match::Maybe,
             };
             applies = applies.min(matches);
             if applies == Match::No {
-                return (Match::No, None);
+                break;
             }
         }
-        (applies, None)
+        (applies, Vec::new())
     }
 
-    fn load(&self, what: &PacketPart) -> RegisterValue {
-        let Packet { source, destination, input } = self.passage.packet;
-        let index = |name: &Untrusted| match self.host.link(name.as_raw()) {
-            Some(link) => RegisterValue::Known(link.index.to_ne_bytes().to_vec()),
-            None => RegisterValue::Unknown,
-        };
-        // Before routing, a packet has no outgoing interface.
-        let has_output = !matches!(self.hook, Hook::Prerouting | Hook::Input);
-        let has_input = self.passage.way != Way::Out;
-        match what {
-            PacketPart::Header { offset, length } => header(*source, *destination, *offset, *length),
-            PacketPart::EtherType => {
-                RegisterValue::Known(if destination.is_ipv4() { vec![0x08, 0x00] } else { vec![0x86, 0xdd] })
-            }
-            PacketPart::InputName if has_input => RegisterValue::Known(padded(input)),
-            PacketPart::InputIndex if has_input => index(input),
-            PacketPart::InputName | PacketPart::InputIndex => RegisterValue::Missing,
-            PacketPart::OutputName if has_output => RegisterValue::Known(padded(self.passage.output)),
-            PacketPart::OutputIndex if has_output => index(self.passage.output),
-            PacketPart::OutputName | PacketPart::OutputIndex => RegisterValue::Missing,
-            PacketPart::Mark => self
-                .mark
-                .map_or(RegisterValue::Unknown, |mark| RegisterValue::Known(mark.to_ne_bytes().to_vec())),
-            PacketPart::Family => RegisterValue::Known(vec![if destination.is_ipv4() { 2 } else { 10 }]),
-            PacketPart::State => RegisterValue::Known(self.state.to_ne_bytes().to_vec()),
-            PacketPart::SourceType => RegisterValue::Known(self.address_type(*source).to_ne_bytes().to_vec()),
-            PacketPart::DestinationType => {
-                RegisterValue::Known(self.address_type(*destination).to_ne_bytes().to_vec())
-            }
-            PacketPart::Varies(_) => RegisterValue::Varies,
-            PacketPart::Other(_) => RegisterValue::Unknown,
+    fn set_mark(&mut self, spot: &Spot<'a>, mark: Option<u32>, applies: Match) {
+        self.mark = mark.filter(|_| applies == Match::Yes);
+        if self.hook == Hook::Prerouting {
+            self.treatment.marked = Some((*spot, self.mark)).filter(|_| self.mark != Some(0));
         }
+    }
+
+    /// Returns a part of the packet, or `None` if it has none.
+    fn load(&self, what: &PacketPart) -> Option<Vec<Byte>> {
+        let Passage { packet, transport, port, is_reply, .. } = *self.passage;
+        let family = Family::from(packet.destination);
+        let known = |bytes: &[u8]| bytes.iter().copied().map(Byte::known).collect();
+        let number = |number: u32| known(&number.to_ne_bytes());
+        let of_link = |name: Option<&Untrusted>, value: &dyn Fn(&Link) -> Vec<Byte>| {
+            let link = self.model.host().link(name?.as_raw());
+            Some(link.map_or_else(|| vec![Byte::UNKNOWN; 16], value))
+        };
+        let group = |link: &Link| number(link.group);
+        let kind = |link: &Link| known(&padded(&link.kind.clone().unwrap_or_default()));
+        Some(match what {
+            PacketPart::Header { offset, length } => {
+                sample::part(&sample::network(packet, transport), *offset, *length)
+            }
+            PacketPart::Transport { offset, length } => {
+                let header = sample::transport(family, transport, port, is_reply);
+                sample::part(&header, *offset, *length)
+            }
+            PacketPart::Protocol => known(&[transport.number(family)]),
+            PacketPart::EtherType => known(match family {
+                Family::V4 => &[0x08, 0x00],
+                Family::V6 => &[0x86, 0xdd],
+            }),
+            PacketPart::InputName => known(&padded(self.input()?)),
+            PacketPart::OutputName => known(&padded(self.output()?)),
+            PacketPart::InputIndex => of_link(self.input(), &|link| number(link.index))?,
+            PacketPart::OutputIndex => of_link(self.output(), &|link| number(link.index))?,
+            PacketPart::InputGroup => of_link(self.input(), &group)?,
+            PacketPart::OutputGroup => of_link(self.output(), &group)?,
+            PacketPart::InputKind => of_link(self.input(), &kind)?,
+            PacketPart::OutputKind => of_link(self.output(), &kind)?,
+            PacketPart::Mark => self.mark.map_or_else(|| vec![Byte::UNKNOWN; 4], number),
+            PacketPart::Family => known(&[if family == Family::V4 { 2 } else { 10 }]),
+            // PACKET_HOST (linux/if_packet.h).
+            PacketPart::PacketType => known(&[0]),
+            PacketPart::State => number(self.state),
+            // Without a connection, the kernel ends the rule.
+            PacketPart::ConnectionDirection => known(&[self.connection(u8::from(is_reply))?]),
+            PacketPart::ConnectionStatus => {
+                let (value, varies) = self.connection(match is_reply {
+                    true => (SEEN_REPLY | CONFIRMED, ASSURED | NAT_DONE),
+                    false => (0, NAT_DONE),
+                })?;
+                // Whether the first packet of its connection was masqueraded does not matter to any rule between pods.
+                let varies = if self.passage.way == Way::Returning { varies | SOURCE_NAT } else { varies };
+                let bytes = value.to_ne_bytes().into_iter().zip(varies.to_ne_bytes());
+                bytes.map(|(value, varies)| Byte::varying(value, varies)).collect()
+            }
+            PacketPart::ConnectionMark => match self.connection(self.index.sets_connection_marks)? {
+                true => vec![Byte::UNKNOWN; 4],
+                false => number(0),
+            },
+            PacketPart::SourceType => number(self.address_type(packet.source)),
+            PacketPart::DestinationType => number(self.address_type(packet.destination)),
+            PacketPart::ReturnRoute { by_input } => {
+                known(&[u8::from(self.model.has_return_route(packet, *by_input))])
+            }
+            PacketPart::Varies(_) => vec![Byte::VARIES; 16],
+            PacketPart::Other(_) => vec![Byte::UNKNOWN; 16],
+        })
+    }
+
+    /// Returns `value` if the packet belongs to a connection.
+    fn connection<T>(&self, value: T) -> Option<T> {
+        (self.state != UNTRACKED).then_some(value)
+    }
+
+    fn input(&self) -> Option<&Untrusted> {
+        (self.passage.way != Way::Out).then_some(&self.passage.packet.input)
+    }
+
+    /// Before routing, a packet has no outgoing interface.
+    fn output(&self) -> Option<&Untrusted> {
+        (!matches!(self.hook, Hook::Prerouting | Hook::Input)).then_some(self.passage.output)
     }
 
     fn address_type(&self, address: IpAddr) -> u32 {
-        if self.host.owner_of(address).is_some() { LOCAL } else { UNICAST }
+        if self.model.host().owner_of(address).is_some() { LOCAL } else { UNICAST }
     }
 }
 
-/// Some bytes of the IP header: struct iphdr (linux/ip.h) or struct ipv6hdr (linux/ipv6.h).
-fn header(source: IpAddr, destination: IpAddr, offset: usize, length: usize) -> RegisterValue {
-    let (from, to, start) = match (source, destination) {
-        (IpAddr::V4(from), IpAddr::V4(to)) => (from.octets().to_vec(), to.octets().to_vec(), 12),
-        (IpAddr::V6(from), IpAddr::V6(to)) => (from.octets().to_vec(), to.octets().to_vec(), 8),
-        _ => return RegisterValue::Unknown,
-    };
-    let addresses = [from, to].concat();
-    let at = offset.checked_sub(start);
-    match at.and_then(|at| addresses.get(at..at + length)) {
-        Some(bytes) => RegisterValue::Known(bytes.to_vec()),
-        // The protocol, the length and the like.
-        None => RegisterValue::Varies,
+/// Looks a register up in a map. Returns whether the rule goes on, and the verdicts of which one applies.
+fn mapped<'a>(
+    registers: &Registers,
+    register: u32,
+    fields: &[usize],
+    map: &'a [(crate::state::KeyRange, RuleVerdict)],
+) -> (Match, Vec<&'a RuleVerdict>) {
+    let (mut matches, mut verdicts) = (Match::No, Vec::new());
+    for (range, verdict) in map {
+        let found = registers.is_in(register, range, fields);
+        if found == Match::No {
+            continue;
+        }
+        matches = match matches {
+            Match::No => found,
+            before => before.min(found),
+        };
+        if !verdicts.contains(&verdict) {
+            verdicts.push(verdict);
+        }
+        // What comes after it, such as the verdict for all other values, does not apply.
+        if found == Match::Yes {
+            break;
+        }
     }
-}
-
-/// Applies a test to the first bytes of a value.
-fn test(loaded: &RegisterValue, length: usize, test: impl FnOnce(&[u8]) -> bool) -> Match {
-    match loaded {
-        RegisterValue::Known(value) => value.get(..length).map_or(Match::Maybe, |value| yes_if(test(value))),
-        RegisterValue::Varies => Match::Some,
-        RegisterValue::Unknown => Match::Maybe,
-        RegisterValue::Missing => Match::No,
-    }
+    (matches, verdicts)
 }
 
 /// A name as nft compares it: padded with zeros to `IFNAMSIZ` (linux/if.h).
@@ -436,26 +578,4 @@ fn padded(name: &Untrusted) -> Vec<u8> {
     let mut bytes = name.as_raw().as_bytes().to_vec();
     bytes.resize(16, 0);
     bytes
-}
-
-fn masked(value: &[u8], mask: &[u8], invert: &[u8]) -> Vec<u8> {
-    let byte = |(at, value): (usize, &u8)| {
-        (value & mask.get(at).copied().unwrap_or(0)) ^ invert.get(at).copied().unwrap_or(0)
-    };
-    value.iter().enumerate().map(byte).collect()
-}
-
-const fn yes_if(matches: bool) -> Match {
-    if matches { Match::Yes } else { Match::No }
-}
-
-const fn compares(operator: Operator, ordering: Ordering) -> bool {
-    match operator {
-        Operator::Equal => ordering.is_eq(),
-        Operator::Unequal => ordering.is_ne(),
-        Operator::Less => ordering.is_lt(),
-        Operator::LessOrEqual => ordering.is_le(),
-        Operator::Greater => ordering.is_gt(),
-        Operator::GreaterOrEqual => ordering.is_ge(),
-    }
 }

@@ -11,6 +11,8 @@
 //! - `model.rs`: the way of a packet by rules, routes and sysctls
 //! - `path.rs`: the packets between the pods of this node and those of all others and the outside, and the way they should take
 //! - `firewall.rs`: what the chains of firewalls and NAT do with a packet
+//! - `register.rs`: what a rule compares, as far as it is known
+//! - `sample.rs`: the headers of the packets that stand for the traffic of pods
 //! - `windows.rs`: which route a Windows node uses
 //! - `explain.rs`: why a packet takes another way, in a sentence, and what to do about it
 
@@ -18,12 +20,16 @@ mod explain;
 mod firewall;
 mod model;
 mod path;
+mod register;
+mod sample;
 mod windows;
 
-pub use explain::{PathFault, delete_route, explain, owner, stop_text};
-pub use firewall::{Filtering, Passage, Spot, Treatment, Way, follow};
+pub use explain::{PathFault, delete_route, explain, faults, owner, stop_text};
+pub use firewall::{ChainIndex, Filtering, Passage, Redirection, Spot, Treatment, Way};
 pub use model::{ForwardingModel, Stop, Trace, drops, interface_key, sysctls};
 pub use path::{Direction, Ledger, Path, Paths, Peer, PodPart, Rank};
+use sample::CLIENT_PORT;
+pub use sample::{SAMPLE_PORT, Transport};
 pub use windows::{ActiveRoute, ActiveTable, Candidates, TrafficPart};
 
 use std::{

@@ -10,10 +10,10 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Hop, Packet, Refusal, Verdict};
+use super::{CLIENT_PORT, Hop, Packet, Refusal, SAMPLE_PORT, Transport, Verdict};
 use crate::{
     model::{Family, SysctlKey},
-    state::{Host, PolicyRule, Route, RouteType, RuleAction, State},
+    state::{Host, PolicyRule, Route, RouteType, RuleAction, RuleSelector, State},
     text::Untrusted,
 };
 
@@ -25,6 +25,8 @@ pub struct ForwardingModel<'a> {
     rules: [Vec<PolicyRule>; 2],
     /// Whether there are other IPv4 rules than the kernel's.
     has_own_rules: bool,
+    /// The protocol of the packets.
+    transport: Option<Transport>,
     /// The routes, by table and destination, the preferred one first.
     routes: Vec<&'a Route>,
     /// The prefix lengths in each table.
@@ -76,6 +78,8 @@ struct Flow<'a> {
     destination: IpAddr,
     /// The interface that the packet comes in through, or `lo`.
     input: &'a str,
+    /// Its protocol. Without it, no rule for a protocol or for ports applies, as in a question to the kernel.
+    transport: Option<Transport>,
 }
 
 /// The result of a lookup.
@@ -91,16 +95,10 @@ impl<'a> Found<'a> {
         let verdict = match (&self.refusal, self.route) {
             (Some((refusal, _)), _) => Verdict::Refused(*refusal),
             (None, Some(route)) if route.kind.is_local() => Verdict::Local,
-            (None, Some(route)) => Verdict::Forwarded {
-                length: route.destination.prefix_len(),
-                hops: route
-                    .next
-                    .device
-                    .iter()
-                    .filter(|_| !has_several_hops(route))
-                    .map(|device| Hop { gateway: route.next.gateway, device: device.clone() })
-                    .collect(),
-            },
+            (None, Some(route)) => {
+                let hops = hops(route).map(|(gateway, device)| Hop { gateway, device: device.clone() });
+                Verdict::Forwarded { length: route.destination.prefix_len(), hops: hops.collect() }
+            }
             (None, None) => Verdict::Refused(Refusal::NoRoute),
         };
         let stop = self.refusal.map(|(_, stop)| stop);
@@ -145,7 +143,22 @@ impl<'a> ForwardingModel<'a> {
             let Some(first) = some.first() else { continue };
             lengths.entry((first.table, first.family())).or_default().insert(first.destination.prefix_len());
         }
-        Self { sysctls, host, rules, has_own_rules, routes, lengths }
+        Self { sysctls, host, rules, has_own_rules, transport: None, routes, lengths }
+    }
+
+    /// The same model for packets of a protocol.
+    #[must_use]
+    pub fn with(self, transport: Transport) -> Self {
+        Self { transport: Some(transport), ..self }
+    }
+
+    /// Returns `true` if a policy rule is for packets of one protocol, or for ports.
+    #[must_use]
+    pub fn depends_on_protocol(&self) -> bool {
+        self.rules.iter().flatten().any(|rule| {
+            let RuleSelector { protocol, source_ports, destination_ports, .. } = &rule.selector;
+            protocol.is_some() || source_ports.is_some() || destination_ports.is_some()
+        })
     }
 
     /// Returns `true` if a policy rule looks up this table.
@@ -155,10 +168,25 @@ impl<'a> ForwardingModel<'a> {
         self.rules.iter().flatten().any(|rule| rule.family == family && looks_up(rule))
     }
 
+    /// The node.
+    #[must_use]
+    pub const fn host(&self) -> &'a Host {
+        self.host
+    }
+
+    /// Returns `true` if there is a route back to the source of a packet; with `by_input`, one through the interface that the
+    /// packet comes in through (`fib_lookup` of `nft_fib4_eval`, net/ipv4/netfilter/nft_fib_ipv4.c).
+    #[must_use]
+    pub fn has_return_route(&self, packet: &Packet, by_input: bool) -> bool {
+        let back = self.trace_own(packet.destination, packet.source);
+        let Some(route) = back.route.filter(|_| back.stop.is_none()) else { return false };
+        !by_input || leads_through(route, &packet.input)
+    }
+
     /// Returns the way of a packet that the node itself sends. Nothing filters it.
     #[must_use]
     pub fn trace_own(&self, source: IpAddr, destination: IpAddr) -> Trace<'_> {
-        self.lookup(&Flow { source, destination, input: "lo" }).trace()
+        self.lookup(&Flow { source, destination, input: "lo", transport: self.transport }).trace()
     }
 
     /// Returns the way of a packet.
@@ -187,7 +215,7 @@ impl<'a> ForwardingModel<'a> {
             Some(key) => found.refused(Refusal::Unreachable, Stop::Forwarding(key.clone())),
             None => refused(Refusal::Unreachable, Stop::NoRoute),
         };
-        let found = self.lookup(&Flow { source: packet.source, destination: packet.destination, input });
+        let found = self.lookup(&self.flow(packet));
         if found.refusal.is_some() {
             return if forwards { found.trace() } else { not_forwarding(found) };
         }
@@ -239,6 +267,7 @@ impl<'a> ForwardingModel<'a> {
             source: back_from,
             destination: packet.source,
             input: output.unwrap_or("lo"),
+            transport: self.transport,
         });
         let sysctl = if value(&own) >= value(&all) { own } else { all };
         let filtered = |back: Option<&'m Route>| {
@@ -258,9 +287,7 @@ impl<'a> ForwardingModel<'a> {
         if route.kind != RouteType::Unicast && !(route.kind == RouteType::LOCAL && accepts_local) {
             return Some(Stop::Source);
         }
-        let uses_input = route.next.device.as_ref().is_some_and(|device| *device == packet.input)
-            || has_several_hops(route);
-        if uses_input {
+        if leads_through(route, &packet.input) {
             return None;
         }
         if !has_address || mode == 1 {
@@ -287,7 +314,7 @@ impl<'a> ForwardingModel<'a> {
             return refused(Refusal::Invalid, Stop::Destination);
         }
         let input = packet.input.as_raw();
-        let found = self.lookup(&Flow { source: packet.source, destination: packet.destination, input });
+        let found = self.lookup(&self.flow(packet));
         if found.refusal.is_some() {
             return found.trace();
         }
@@ -301,6 +328,11 @@ impl<'a> ForwardingModel<'a> {
             return found.refused(Refusal::Unreachable, Stop::Forwarding(switch));
         }
         found.trace()
+    }
+
+    fn flow<'p>(&self, packet: &'p Packet) -> Flow<'p> {
+        let Packet { source, destination, input } = packet;
+        Flow { source: *source, destination: *destination, input: input.as_raw(), transport: self.transport }
     }
 
     /// `fib_rules_lookup` (net/core/fib_rules.c).
@@ -403,10 +435,17 @@ pub fn interface_key(family: Family, device: &str, name: &str) -> Option<SysctlK
     SysctlKey::from_parts(["net", family, "conf", device, name]).ok()
 }
 
-/// Whether the next hop is one of several, or in an object.
-fn has_several_hops(route: &Route) -> bool {
-    let parts = route.opaque.iter().flat_map(|opaque| &opaque.parts);
-    parts.into_iter().any(|part| part.as_raw().ends_with(" nexthops") || part.as_raw().starts_with("nhid "))
+/// Returns the next hops of a route, of which the kernel uses one. Empty if they are unknown.
+pub(super) fn hops(route: &Route) -> impl Iterator<Item = (Option<IpAddr>, &Untrusted)> {
+    let several = route.opaque.iter().flat_map(|opaque| &opaque.hops);
+    let hops = several.chain([&route.next]);
+    hops.filter_map(|hop| Some((hop.gateway, hop.device.as_ref()?)))
+}
+
+/// Whether a next hop of a route is behind this interface. An unknown one may be.
+fn leads_through(route: &Route, device: &Untrusted) -> bool {
+    let mut hops = hops(route).peekable();
+    hops.peek().is_none() && route.kind == RouteType::Unicast || hops.any(|(_, hop)| hop == device)
 }
 
 /// The sources of packets that an IPv6 route is for, which its other fields cannot express.
@@ -425,6 +464,17 @@ fn matches(rule: &PolicyRule, flow: &Flow<'_>) -> bool {
         && selector.output.is_none()
         && selector.tos.is_none_or(|tos| tos == 0)
         && selector.mark.is_none_or(|mark| mark.value & mark.mask == 0)
+        // Nobody's packets are those of user 0.
+        && selector.users.is_none_or(|[first, _]| first == 0)
+        && selector.protocol.is_none_or(|protocol| {
+            let family = Family::from(flow.destination);
+            flow.transport.is_some_and(|transport| transport.number(family) == protocol)
+        })
+        // Packets of pods have all kinds of ports.
+        && [selector.source_ports, selector.destination_ports].into_iter().flatten().all(|[first, last]| {
+            let has_ports = matches!(flow.transport, Some(Transport::Tcp | Transport::Udp));
+            has_ports && [SAMPLE_PORT, CLIENT_PORT].iter().all(|port| (first..=last).contains(port))
+        })
         && selector.others.is_empty();
     matches != selector.not
 }

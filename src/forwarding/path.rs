@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{ForwardingModel, Hop, Packet, Verdict, outside_address};
+use super::{ForwardingModel, Hop, Packet, Verdict, model::hops, outside_address};
 use crate::{
     model::{Cluster, Family, MAIN_TABLE, PerFamily, PodCidr, pod_address},
     state::{Host, Route, RouteType},
@@ -84,12 +84,16 @@ pub struct Paths<'a> {
     /// Parts of the pod CIDR of another node that a foreign route or a policy rule singles out, with the index of the entry
     /// in `others` for the whole node.
     parts: Vec<(IpNet, usize)>,
-    /// The same of this node.
-    own_parts: Vec<IpNet>,
+    /// The same of this node, with the address of a pod in each.
+    own_parts: Vec<(IpNet, IpAddr)>,
     /// The families for which the node has a pod CIDR, but no pod interface yet.
     missing: Vec<Family>,
     /// Prefixes inside the cluster whose packets may take another way than all others.
     special: HashSet<IpNet>,
+    /// Their lengths in each family.
+    special_lengths: PerFamily<BTreeSet<u8>>,
+    /// Larger prefixes that contain one of them.
+    around_special: HashSet<IpNet>,
     /// The default routes, by which pods reach the outside. A node without one has no outside.
     outside: PerFamily<&'a Route>,
 }
@@ -134,7 +138,9 @@ impl<'a> Paths<'a> {
             pods.get(route.family()).is_some() && route.next.gateway.is_some() && route.next.device.is_some()
         };
         let others = routes.filter(|(route, _)| is_usable(route)).collect();
-        let (parts, own_parts, special) = (Vec::new(), Vec::new(), HashSet::new());
+        let (parts, own_parts) = (Vec::new(), Vec::new());
+        let (special, special_lengths, around_special) =
+            (HashSet::new(), PerFamily::default(), HashSet::new());
         let mut outside = PerFamily::default();
         for (family, prefix) in cluster.prefixes.iter().filter(|_| cluster.nat.masquerade) {
             // A route of its own makes the address stand for nothing else.
@@ -145,7 +151,18 @@ impl<'a> Paths<'a> {
                 *outside.get_mut(family) = default_route(family, foreign.clone());
             }
         }
-        let mut paths = Self { cluster, pods, others, parts, own_parts, missing, special, outside };
+        let mut paths = Self {
+            cluster,
+            pods,
+            others,
+            parts,
+            own_parts,
+            missing,
+            special,
+            special_lengths,
+            around_special,
+            outside,
+        };
         paths.add_foreign(index, foreign, host);
         paths
     }
@@ -160,13 +177,19 @@ impl<'a> Paths<'a> {
         let selectors = host.rules.iter().flat_map(|rule| [rule.selector.from, rule.selector.to]).flatten();
         // The kernel's own routes to addresses of this node lead to no pod.
         let destinations = foreign.filter(|route| !route.kind.is_local()).map(|route| route.destination);
-        let found: BTreeSet<IpNet> = selectors.chain(destinations).filter(is_inside).collect();
+        // No pod has an address of this node.
+        let is_local = |prefix: &IpNet| {
+            prefix.prefix_len() == prefix.max_prefix_len() && host.owner_of(prefix.addr()).is_some()
+        };
+        let found = selectors.chain(destinations).filter(is_inside).filter(|prefix| !is_local(prefix));
+        let found: BTreeSet<IpNet> = found.collect();
         let mut whole: HashMap<IpNet, usize> = HashMap::new();
         for prefix in &found {
             let own = cluster.nodes[index].pod_cidrs.get(Family::from(*prefix)).map(PodCidr::prefix);
             if own.is_some_and(|own| own.contains(prefix)) {
                 if own != Some(*prefix) {
-                    self.own_parts.push(*prefix);
+                    let local = host.addresses.iter().find(|local| prefix.contains(&local.address));
+                    self.own_parts.push((*prefix, pod_address(*prefix, local.map(|local| local.address))));
                 }
                 continue;
             }
@@ -177,108 +200,187 @@ impl<'a> Paths<'a> {
                 self.parts.push((*prefix, *at));
             }
         }
+        for prefix in &found {
+            let lengths = self.special_lengths.get_mut(Family::from(*prefix)).get_or_insert_default();
+            lengths.insert(prefix.prefix_len());
+            self.around_special.extend(ancestors(*prefix));
+        }
         self.special.extend(found);
-        // A special prefix inside a pod CIDR makes all of it special.
-        let inside: Vec<IpNet> = self.special.iter().flat_map(|prefix| ancestors(*prefix)).collect();
-        self.special.extend(inside.into_iter().filter(is_inside));
+    }
+
+    /// Returns `true` if packets to or from a part of `prefix` may take another way than those of all others.
+    fn is_special(&self, prefix: IpNet) -> bool {
+        let lengths = self.special_lengths.get(Family::from(prefix));
+        let mut around = lengths.into_iter().flat_map(|lengths| lengths.range(..=prefix.prefix_len()));
+        let is_special = |length: &u8| {
+            let around = IpNet::new(prefix.addr(), *length).map(|around| around.trunc());
+            around.is_ok_and(|around| self.special.contains(&around))
+        };
+        self.around_special.contains(&prefix) || around.any(is_special)
     }
 
     /// Iterates over the paths: for each other node and family, out and in, then to parts of their pods, then to parts of
     /// this node's, and then to the outside.
     pub fn iter(&self) -> impl Iterator<Item = Path> + '_ {
-        let outside = Family::ALL.into_iter().filter_map(|family| self.to_outside(family)).flatten();
-        self.between_pods().chain(outside)
+        self.legs().map(|leg| self.path(leg))
+    }
+
+    /// Iterates over the paths between this node's pods and the outside.
+    pub fn with_outside(&self) -> impl Iterator<Item = Path> + '_ {
+        self.outside_legs().map(|leg| self.path(leg))
+    }
+
+    /// Iterates over the next hops of the default routes.
+    pub fn gateways(&self) -> impl Iterator<Item = Hop> + '_ {
+        let hops = self.outside.iter().flat_map(|(_, route)| hops(route));
+        hops.map(|(gateway, device)| Hop { gateway, device: device.clone() })
     }
 
     /// Iterates over the paths between pods.
     pub fn between_pods(&self) -> impl Iterator<Item = Path> + '_ {
-        let wholes = self.others.iter().flat_map(|(route, node)| self.whole(route, *node));
-        let parts = self.parts.iter().flat_map(|(part, at)| {
-            let (route, node) = self.others[*at];
-            let both = self.both(route, Some(node), pod_address(*part, None))?;
-            Some(both.map(|path| Path { part: Some(PodPart::Other(*part)), ..path }))
-        });
-        let own_parts = self.own_parts.iter().flat_map(|part| {
-            let family = Family::from(*part);
-            let (route, node) = self.others.iter().find(|(route, _)| route.family() == family)?;
-            let [mut out, mut back] = self.both(route, Some(*node), pod_address(route.destination, None))?;
-            (out.packet.source, back.packet.destination) =
-                (pod_address(*part, None), pod_address(*part, None));
-            Some([out, back].map(|path| Path { part: Some(PodPart::Own(*part)), is_of_all: true, ..path }))
-        });
-        wholes.flatten().chain(parts.flatten()).chain(own_parts.flatten())
+        self.whole_legs().chain(self.part_legs()).map(|leg| self.path(leg))
     }
 
-    /// The two paths that stand for all of another node's pods.
-    fn whole(&self, route: &Route, node: usize) -> Option<[Path; 2]> {
+    fn legs(&self) -> impl Iterator<Item = PathRef<'_>> {
+        self.whole_legs().chain(self.other_legs())
+    }
+
+    /// The legs that stand for all pods of other nodes.
+    fn whole_legs(&self) -> impl Iterator<Item = PathRef<'_>> {
+        self.others.iter().filter_map(|(route, node)| self.whole(route, *node)).flatten()
+    }
+
+    /// The legs after those that stand for all pods of other nodes.
+    fn other_legs(&self) -> impl Iterator<Item = PathRef<'_>> {
+        self.part_legs().chain(self.outside_legs())
+    }
+
+    fn outside_legs(&self) -> impl Iterator<Item = PathRef<'_>> {
+        Family::ALL.into_iter().flat_map(|family| self.to_outside(family))
+    }
+
+    fn part_legs(&self) -> impl Iterator<Item = PathRef<'_>> {
+        let parts = self.parts.iter().filter_map(|(part, at)| {
+            let (route, node) = self.others[*at];
+            let both = self.both(route, Some(node), pod_address(*part, None))?;
+            Some(both.map(|leg| PathRef { part: Some(PodPart::Other(*part)), ..leg }))
+        });
+        let own_parts = self.own_parts.iter().filter_map(|(part, own)| {
+            let family = Family::from(*part);
+            let (route, node) = self.others.iter().find(|(route, _)| route.family() == family)?;
+            let [out, back] = self.both(route, Some(*node), pod_address(route.destination, None))?;
+            let of_part = |leg| PathRef { part: Some(PodPart::Own(*part)), is_of_all: true, ..leg };
+            Some([of_part(PathRef { source: *own, ..out }), of_part(PathRef { destination: *own, ..back })])
+        });
+        parts.flatten().chain(own_parts.flatten())
+    }
+
+    /// The two legs that stand for all of another node's pods.
+    fn whole<'p>(&'p self, route: &'p Route, node: usize) -> Option<[PathRef<'p>; 2]> {
         let gateway = self.cluster.nodes[node].pod_gateway(route.family());
         self.both(route, Some(node), pod_address(route.destination, gateway))
     }
 
-    /// The two paths between this node's pod and the outside. Replies from there reach the pod's address, because the
+    /// The two legs between this node's pod and the outside. Replies from there reach the pod's address, because the
     /// kernel restores it before it routes them.
-    fn to_outside(&self, family: Family) -> Option<[Path; 2]> {
-        let route = self.outside.get(family)?;
-        self.both(route, None, outside_address(family))
+    fn to_outside(&self, family: Family) -> Vec<PathRef<'_>> {
+        let mut legs: Vec<PathRef<'_>> = Vec::new();
+        let Some(route) = self.outside.get(family) else { return legs };
+        for (gateway, device) in hops(route) {
+            for leg in self.along(route, gateway, device, None, outside_address(family)).into_iter().flatten()
+            {
+                // All next hops of a route have the way out in common, and those of an interface the way back.
+                if !legs.iter().any(|known| known.is_same_packet(&leg)) {
+                    legs.push(leg);
+                }
+            }
+        }
+        legs
     }
 
-    /// The two paths between this node's pod and `address` behind `route`, which is a pod of `node`, if any.
-    fn both(&self, route: &Route, node: Option<usize>, address: IpAddr) -> Option<[Path; 2]> {
+    /// The two legs between this node's pod and `address` behind `route`, which is a pod of `node`, if any.
+    fn both<'p>(
+        &'p self,
+        route: &'p Route,
+        node: Option<usize>,
+        address: IpAddr,
+    ) -> Option<[PathRef<'p>; 2]> {
+        self.along(route, route.next.gateway, route.next.device.as_ref()?, node, address)
+    }
+
+    /// The same with one of the next hops of `route`.
+    fn along<'p>(
+        &'p self,
+        route: &'p Route,
+        gateway: Option<IpAddr>,
+        device: &'p Untrusted,
+        node: Option<usize>,
+        address: IpAddr,
+    ) -> Option<[PathRef<'p>; 2]> {
         let pod = self.pods.get(route.family())?;
-        let device = route.next.device.clone()?;
-        let cluster = *self.cluster.prefixes.get(route.family())?;
-        let path = |direction, packet, expected| Path {
-            peer: node.map_or(Peer::Outside, |node| Peer::Node(self.cluster.nodes[node].name.clone())),
-            direction,
-            packet,
-            expected,
-            own: pod.cidr,
-            other: route.destination,
-            cluster,
-            table: route.table,
+        let out = PathRef {
+            route,
+            gateway,
+            device,
+            node,
+            pod,
+            direction: Direction::Out,
+            source: pod.address,
+            destination: address,
             part: None,
             is_of_all: false,
         };
-        let out = Packet { source: pod.address, destination: address, input: pod.device.clone() };
-        let back = Packet { source: address, destination: pod.address, input: device.clone() };
-        Some([
-            path(Direction::Out, out, Hop { gateway: route.next.gateway, device }),
-            path(Direction::In, back, Hop { gateway: None, device: pod.device.clone() }),
-        ])
+        let back = PathRef { direction: Direction::In, source: address, destination: pod.address, ..out };
+        Some([out, back])
+    }
+
+    fn path(&self, leg: PathRef<'_>) -> Path {
+        let PathRef { route, node, pod, direction, part, is_of_all, .. } = leg;
+        let Course { gateway, device, .. } = leg.course();
+        let family = route.family();
+        Path {
+            peer: node.map_or(Peer::Outside, |node| Peer::Node(self.cluster.nodes[node].name.clone())),
+            direction,
+            packet: leg.packet(),
+            expected: Hop { gateway, device: device.clone() },
+            own: pod.cidr,
+            other: route.destination,
+            cluster: self.cluster.prefixes.get(family).copied().unwrap_or(route.destination),
+            table: route.table,
+            part,
+            is_of_all,
+        }
     }
 
     /// Returns the ranks of the paths by a model of the node with all of their routes. Nodes whose packets nothing but
     /// their own routes can divert are all alike, so one of them is enough.
     #[must_use]
     pub fn rank_by(&self, model: &ForwardingModel<'_>) -> Ledger {
+        let rank = |leg: PathRef<'_>| leg.course().rank(&model.trace(&leg.packet()).verdict);
         let mut alike: PerFamily<[Rank; 2]> = PerFamily::default();
         let mut ranks = Vec::with_capacity(2 * self.others.len());
         for (route, node) in &self.others {
-            let is_special = !self.special.is_empty()
-                && (self.special.contains(&route.destination)
-                    || ancestors(route.destination).any(|prefix| self.special.contains(&prefix)));
+            let is_special = self.is_special(route.destination);
             let known = alike.get(route.family()).filter(|_| !is_special);
             if let Some(known) = known {
                 ranks.extend(known);
                 continue;
             }
-            let Some(paths) = self.whole(route, *node) else { continue };
-            let both = paths.map(|path| path.rank(&model.trace(&path.packet).verdict));
+            let Some(legs) = self.whole(route, *node) else { continue };
+            let both = legs.map(rank);
             if !is_special {
                 *alike.get_mut(route.family()) = Some(both);
             }
             ranks.extend(both);
         }
-        let rest = self.iter().skip(ranks.len());
-        let rest: Vec<Rank> = rest.map(|path| path.rank(&model.trace(&path.packet).verdict)).collect();
-        ranks.extend(rest);
+        ranks.extend(self.other_legs().map(rank));
         Ledger(ranks)
     }
 
     /// Returns `true` if there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.iter().next().is_none()
+        self.legs().next().is_none()
     }
 
     /// Returns the families for which no path can be judged, because the node has no pod interface.
@@ -304,17 +406,65 @@ impl<'a> Paths<'a> {
     /// Returns the error of `ask`.
     pub fn judge<E>(&self, mut ask: impl FnMut(&[Packet]) -> Result<Vec<Verdict>, E>) -> Result<Ledger, E> {
         /// Enough to fill many requests, and few enough to take little memory.
-        const AT_ONCE: usize = 16_384;
+        const AT_ONCE: usize = 8_192;
         let mut ranks = Vec::with_capacity(2 * self.others.len());
-        let mut paths = self.iter().peekable();
-        while paths.peek().is_some() {
-            let some: Vec<Path> = paths.by_ref().take(AT_ONCE).collect();
-            let packets: Vec<Packet> = some.iter().map(|path| path.packet.clone()).collect();
+        let mut legs = self.legs().peekable();
+        while legs.peek().is_some() {
+            let some: Vec<PathRef<'_>> = legs.by_ref().take(AT_ONCE).collect();
+            let packets: Vec<Packet> = some.iter().map(PathRef::packet).collect();
             let verdicts = ask(&packets)?;
-            ranks.extend(some.iter().zip(&verdicts).map(|(path, verdict)| path.rank(verdict)));
+            ranks.extend(some.iter().zip(&verdicts).map(|(leg, verdict)| leg.course().rank(verdict)));
         }
         Ok(Ledger(ranks))
     }
+}
+
+/// A path without copies: a cluster has two for each other node, and almost all are only judged.
+#[derive(Debug, Clone, Copy)]
+struct PathRef<'p> {
+    route: &'p Route,
+    /// The next hop of the route, or one of them.
+    gateway: Option<IpAddr>,
+    device: &'p Untrusted,
+    /// The index of the other node; `None` for the outside.
+    node: Option<usize>,
+    pod: &'p Pod,
+    direction: Direction,
+    source: IpAddr,
+    destination: IpAddr,
+    part: Option<PodPart>,
+    is_of_all: bool,
+}
+
+impl<'p> PathRef<'p> {
+    const fn course(&self) -> Course<'p> {
+        let (input, gateway, device) = match self.direction {
+            Direction::Out => (&self.pod.device, self.gateway, self.device),
+            Direction::In => (self.device, None, &self.pod.device),
+        };
+        Course { is_outside: self.node.is_none(), direction: self.direction, input, gateway, device }
+    }
+
+    fn is_same_packet(&self, other: &Self) -> bool {
+        let packet = |leg: &Self| (leg.source, leg.destination, leg.course().input);
+        packet(self) == packet(other)
+    }
+
+    fn packet(&self) -> Packet {
+        let Course { input, .. } = self.course();
+        Packet { source: self.source, destination: self.destination, input: input.clone() }
+    }
+}
+
+/// Where a packet comes from and should go.
+struct Course<'a> {
+    /// Whether the other end is outside the cluster.
+    is_outside: bool,
+    direction: Direction,
+    /// The interface that it comes in through.
+    input: &'a Untrusted,
+    gateway: Option<IpAddr>,
+    device: &'a Untrusted,
 }
 
 impl Path {
@@ -330,27 +480,51 @@ impl Path {
     /// Returns how good a verdict about the packet is.
     #[must_use]
     pub fn rank(&self, verdict: &Verdict) -> Rank {
+        self.course().rank(verdict)
+    }
+
+    /// Returns `true` if the node forwards a packet that it does not forward as planned to a next hop that may deliver it.
+    #[must_use]
+    pub fn is_diverted(&self, verdict: &Verdict) -> bool {
+        self.course().is_diverted(verdict)
+    }
+
+    fn course(&self) -> Course<'_> {
+        Course {
+            is_outside: self.peer == Peer::Outside,
+            direction: self.direction,
+            input: &self.packet.input,
+            gateway: self.expected.gateway,
+            device: &self.expected.device,
+        }
+    }
+}
+
+impl Course<'_> {
+    fn rank(&self, verdict: &Verdict) -> Rank {
+        let is_expected = |hop: &Hop| hop.gateway == self.gateway && hop.device == *self.device;
         match verdict {
-            Verdict::Forwarded { hops, .. } if hops.len() == 1 && hops[0] == self.expected => Rank::Planned,
+            Verdict::Forwarded { hops, .. } if hops.len() == 1 && is_expected(&hops[0]) => Rank::Planned,
             Verdict::Forwarded { hops, .. }
-                if (&self.peer, self.direction) == (&Peer::Outside, Direction::Out)
-                    && hops.iter().all(|hop| hop.device != self.packet.input) =>
+                if self.is_outside
+                    && self.direction == Direction::Out
+                    && hops.iter().all(|hop| hop.device != *self.input) =>
             {
                 Rank::Planned
             }
-            // Back to where it came from, no packet reaches another node, and on to another router, none reaches this
-            // node's pods.
-            Verdict::Forwarded { hops, .. }
-                if hops.iter().any(|hop| {
-                    hop.device == self.packet.input
-                        || (self.direction == Direction::In && hop.gateway.is_some())
-                }) =>
-            {
-                Rank::Lost
-            }
-            Verdict::Forwarded { length: 1.., .. } => Rank::Elsewhere,
+            Verdict::Forwarded { length: 1.., .. } if self.is_diverted(verdict) => Rank::Elsewhere,
             _ => Rank::Lost,
         }
+    }
+
+    /// Returns `true` if the node forwards the packet to a next hop that may deliver it.
+    fn is_diverted(&self, verdict: &Verdict) -> bool {
+        // Back to where it came from, no packet reaches another node, and on to another router, none reaches this node's
+        // pods.
+        let is_dead_end = |hop: &Hop| {
+            hop.device == *self.input || (self.direction == Direction::In && hop.gateway.is_some())
+        };
+        matches!(verdict, Verdict::Forwarded { hops, .. } if !hops.iter().any(is_dead_end))
     }
 }
 
@@ -378,7 +552,7 @@ fn ancestors(prefix: IpNet) -> impl Iterator<Item = IpNet> {
 /// Returns the default route that the kernel prefers.
 fn default_route<'a>(family: Family, routes: impl Iterator<Item = &'a Route>) -> Option<&'a Route> {
     let is_default = |route: &&Route| {
-        let is_usable = route.kind == RouteType::Unicast && route.next.device.is_some();
+        let is_usable = route.kind == RouteType::Unicast && hops(route).next().is_some();
         is_usable
             && route.destination.prefix_len() == 0
             && route.family() == family

@@ -24,7 +24,11 @@ const RTM_GETADDR: u16 = 22;
 const LINK_HEADER: usize = 16;
 // linux/if.h
 const IFF_UP: u32 = 1;
+const IFF_NOARP: u32 = 1 << 7;
 const IFF_LOWER_UP: u32 = 1 << 16;
+
+/// A link with Ethernet addresses (linux/if_arp.h).
+const ARPHRD_ETHER: u16 = 1;
 
 /// `IFA_F_*` (linux/if_addr.h).
 const ADDRESS_FLAGS: [(u32, AddressFlag); 3] =
@@ -96,6 +100,7 @@ fn link(payload: &[u8]) -> Option<(Link, Option<u32>)> {
         up: flags & IFF_UP != 0,
         carrier: Some(flags & IFF_LOWER_UP != 0),
         kind: None,
+        no_arp: flags & IFF_NOARP != 0 && header[2..4] == ARPHRD_ETHER.to_ne_bytes(),
         master: None,
         mtu: None,
         group: 0,

@@ -2,19 +2,15 @@
 
 use std::net::IpAddr;
 
-use rtnetlink::{
-    RouteMessageBuilder,
-    packet_core::Parseable,
-    packet_route::route::{RouteMessage, RouteType},
-};
+use rtnetlink::RouteMessageBuilder;
 use rustix::io::Errno;
 
 use super::{
     link::message,
     netlink::{KernelError, Socket},
-    route::{RTM_GETROUTE, next_hop},
+    route::{RTM_GETROUTE, RouteAnswer},
 };
-use crate::{error::Error, model::Family};
+use crate::{error::Error, forwarding::drops, model::Family, state::RouteType};
 
 /// The kernel's answer to a route lookup.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -49,19 +45,16 @@ pub(super) fn lookup(socket: &mut Socket, destination: IpAddr) -> Result<Lookup,
             return Err(Error::unexpected(format!("cannot look up a route to {destination}: {error}")));
         }
     };
-    let parsed = answer.iter().find_map(|(_, payload)| RouteMessage::parse(payload).ok());
-    Ok(parsed.map(|route| read(&route)).unwrap_or_default())
+    let answer = answer.iter().find_map(|(_, payload)| RouteAnswer::read(payload));
+    Ok(answer.map(read).unwrap_or_default())
 }
 
-fn read(route: &RouteMessage) -> Lookup {
+fn read(RouteAnswer { kind, gateway, interface, .. }: RouteAnswer) -> Lookup {
     // For a route that drops packets, IPv6 returns the route itself and IPv4 an error.
-    let drops = [RouteType::BlackHole, RouteType::Unreachable, RouteType::Prohibit, RouteType::Throw];
-    if drops.contains(&route.header.kind) {
+    if drops(kind).is_some() || kind == RouteType::Throw {
         return Lookup::default();
     }
-    let is_local = route.header.kind == RouteType::Local;
-    let (gateway, interface) = next_hop(route);
-    Lookup { has_route: true, is_local, gateway, interface }
+    Lookup { has_route: true, is_local: kind == RouteType::LOCAL, gateway, interface }
 }
 
 fn is_no_route(error: &KernelError) -> bool {

@@ -20,7 +20,10 @@ use super::{
     netlink::{Message, Refused, Requests, Socket, open_route_socket},
     route::{self, NLM_F_CREATE, NLM_F_EXCL, RTM_NEWROUTE},
 };
-use crate::{error::Error, state::Route};
+use crate::{
+    error::Error,
+    state::{Route, RouteList},
+};
 
 // linux/rtnetlink.h
 const RTM_NEWLINK: u16 = 16;
@@ -171,8 +174,8 @@ impl Interfaces {
     /// Returns the kernel's error, or that the route names an unknown interface.
     pub fn remove_route(&mut self, route: &Route) -> Result<(), Error> {
         let links = self.links()?;
-        let change =
-            crate::plan::RouteChange { key: route.key(), before: vec![route.clone()], after: Vec::new() };
+        let (before, after) = (vec![route.clone()].into(), RouteList::default());
+        let change = crate::plan::RouteChange { key: route.key(), before, after };
         let mut requests = Requests::default();
         route::put_requests(&mut requests, &change, &links)
             .map_err(|why| Error::unexpected(format!("cannot remove {route}: {why}")))?;

@@ -99,7 +99,7 @@ fn read(
     let sysctls = sysctls(&addresses);
     unknown.extend(sysctls.unknown);
     Ok(Observed {
-        state: State { routes: routes.routes, nat, sysctls: sysctls.values, unknown },
+        state: State { routes: routes.routes.into(), nat, sysctls: sysctls.values, unknown },
         host: Host {
             links: links.all,
             addresses,
@@ -314,7 +314,7 @@ fn commit_sysctls(
     for change in changes {
         check(interrupt)?;
         let refused = |why, hint| CommitError::Refused {
-            object: Change::Sysctl((*change).clone()).to_string(),
+            object: Change::Sysctl((*change).clone().into()).to_string(),
             why,
             hint,
         };
@@ -324,7 +324,7 @@ fn commit_sysctls(
             ReplaceError::Refused(error) => refused(error.to_string(), sysctl::hint(&error)),
             ReplaceError::Normalized(now) => refused(
                 format!("the kernel reads it back as {now}"),
-                Some(format!("write {now} in the configuration")),
+                Some(format!("set it to {now} in the configuration")),
             ),
             ReplaceError::Moved(now) => CommitError::SysctlChanged { key: change.key.clone(), now },
         })?;
@@ -462,7 +462,7 @@ mod tests {
         testing::{in_namespace, sh},
         *,
     };
-    use crate::state::{NextHop, Route, RouteScope, RouteType};
+    use crate::state::{NextHop, Route, RouteList, RouteScope, RouteType};
 
     /// More than fit in one step, and in one send.
     const COUNT: u8 = 250;
@@ -485,7 +485,11 @@ mod tests {
             mtu: None,
             opaque: None,
         };
-        Change::Route(RouteChange { key: route.key(), before: Vec::new(), after: vec![route] })
+        Change::Route(RouteChange {
+            key: route.key(),
+            before: RouteList::default(),
+            after: vec![route].into(),
+        })
     }
 
     /// The kernel rejects two of many routes. An apply stops there; an undo adds all others.

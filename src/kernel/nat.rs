@@ -7,6 +7,8 @@ pub(super) mod abi;
 mod chains;
 mod compat;
 mod decode;
+mod extensions;
+mod key;
 mod read;
 mod ruleset;
 mod terms;
@@ -88,7 +90,9 @@ impl NatError {
                 Some(LOAD_NF_TABLES)
             }
             Self::Refused { object: None, error } | Self::Unheard(error) => match error.errno {
-                Errno::MSGSIZE => Some("the rules do not fit one netlink message: raise net.core.wmem_max"),
+                Errno::MSGSIZE => Some(
+                    "the rules do not fit in one netlink message: raise the limit, for example with `sysctl -w net.core.wmem_max=16777216`",
+                ),
                 Errno::PERM => Some(NEEDS_ROOT),
                 // nfnetlink returns this for a subsystem that it lacks.
                 Errno::OPNOTSUPP => Some(LOAD_NF_TABLES),

@@ -107,10 +107,14 @@ fn rule(family: Family, payload: &[u8]) -> Option<PolicyRule> {
             attribute::DSCP => selector.tos = payload.first().map(|dscp| dscp << 2).filter(|tos| *tos != 0),
             attribute::L3MDEV if payload.first() != Some(&0) => selector.others.push("l3mdev".into()),
             attribute::TUN_ID => selector.others.push("tun_id".into()),
-            attribute::UID_RANGE => selector.others.push("uidrange".into()),
-            attribute::IP_PROTO => selector.others.push("ipproto".into()),
-            attribute::SPORT_RANGE => selector.others.push("sport".into()),
-            attribute::DPORT_RANGE => selector.others.push("dport".into()),
+            // struct fib_rule_uid_range, and struct fib_rule_port_range in host byte order.
+            attribute::UID_RANGE => {
+                let end = |at: usize| Some(u32::from_ne_bytes(*payload.get(at..)?.first_chunk()?));
+                selector.users = Some([end(0)?, end(4)?]);
+            }
+            attribute::IP_PROTO => selector.protocol = payload.first().copied().filter(|number| *number != 0),
+            attribute::SPORT_RANGE => selector.source_ports = ports(payload),
+            attribute::DPORT_RANGE => selector.destination_ports = ports(payload),
             attribute::FLOWLABEL => selector.others.push("flowlabel".into()),
             attribute::SUPPRESS_IFGROUP => {
                 rule.suppress_group = number().filter(|group| *group != u32::MAX);
@@ -131,6 +135,11 @@ fn rule(family: Family, payload: &[u8]) -> Option<PolicyRule> {
         _ => RuleAction::Nop,
     };
     Some(rule)
+}
+
+fn ports(payload: &[u8]) -> Option<[u16; 2]> {
+    let end = |at: usize| Some(u16::from_ne_bytes(*payload.get(at..)?.first_chunk()?));
+    Some([end(0)?, end(2)?])
 }
 
 fn prefix(payload: &[u8], length: u8) -> Option<IpNet> {

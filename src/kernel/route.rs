@@ -207,6 +207,7 @@ mod attribute {
     pub(super) const PRIORITY: u16 = 6;
     pub(super) const PREFSRC: u16 = 7;
     pub(super) const METRICS: u16 = 8;
+    pub(super) const MULTIPATH: u16 = 9;
     pub(super) const CACHEINFO: u16 = 12;
     pub(super) const TABLE: u16 = 15;
     pub(super) const VIA: u16 = 18;
@@ -250,7 +251,7 @@ fn decode(payload: &[u8], links: &Links) -> Option<Route> {
         }
     }
     if !unsupported.is_empty() || source_length != 0 {
-        route.opaque = Some(Box::new(opaque(payload, source_length != 0, &unsupported)?));
+        route.opaque = Some(Box::new(opaque(payload, source_length != 0, &unsupported, links)?));
     } else if route.is_owned() && route.family() == Family::V4 && route.next.gateway.is_some() {
         route.scope = RouteScope::from_spread(scope);
     }
@@ -301,8 +302,9 @@ fn word(value: &[u8]) -> Option<u32> {
 }
 
 /// Returns what [`Route`] cannot represent: the attributes with these indexes, and the whole route as it would be sent.
-fn opaque(payload: &[u8], has_source: bool, unsupported: &[usize]) -> Option<OpaqueRoute> {
+fn opaque(payload: &[u8], has_source: bool, unsupported: &[usize], links: &Links) -> Option<OpaqueRoute> {
     let parsed = RouteMessage::parse(payload).ok()?;
+    let hops = next_hops(&parsed, links);
     let source = parsed.attributes.iter().find_map(|attribute| match attribute {
         RouteAttribute::Source(address) => ip(address),
         _ => None,
@@ -315,7 +317,7 @@ fn opaque(payload: &[u8], has_source: bool, unsupported: &[usize]) -> Option<Opa
     let others = others.filter(|attribute| !matches!(attribute, RouteAttribute::Source(_)));
     let names = others.map(attribute_name);
     let parts = from.into_iter().chain(names).map(Into::into).collect();
-    Some(OpaqueRoute { parts, raw: hex(&message(&canonical(parsed))) })
+    Some(OpaqueRoute { parts, hops, raw: hex(&message(&canonical(parsed))) })
 }
 
 /// The name that `ip route` gives an attribute that [`Route`] cannot represent.
@@ -333,18 +335,62 @@ fn attribute_name(attribute: &RouteAttribute) -> String {
     }
 }
 
-/// The gateway of a route, and the number of its interface.
-pub(super) fn next_hop(route: &RouteMessage) -> (Option<IpAddr>, Option<u32>) {
-    let (mut gateway, mut interface) = (None, None);
-    for attribute in &route.attributes {
-        match attribute {
-            RouteAttribute::Gateway(address) => gateway = ip(address),
-            RouteAttribute::Via(RouteVia::Inet6(address)) => gateway = Some((*address).into()),
-            RouteAttribute::Oif(index) => interface = Some(*index),
-            _ => {}
+/// What the kernel says about the route of a packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RouteAnswer {
+    /// The type of the route.
+    pub kind: RouteType,
+    /// The prefix length of its destination.
+    pub length: u8,
+    /// The address of the next hop; `None` if the destination is on-link.
+    pub gateway: Option<IpAddr>,
+    /// The number of the outgoing interface.
+    pub interface: Option<u32>,
+    /// Whether it has several next hops.
+    pub has_several_hops: bool,
+}
+
+impl RouteAnswer {
+    /// Decodes an answer in place, because there can be two for each node of the cluster. Returns `None` if it is
+    /// malformed.
+    pub fn read(payload: &[u8]) -> Option<Self> {
+        let (&[_, length, .., kind, _, _, _, _], attributes) = payload.split_first_chunk::<ROUTE_HEADER>()?;
+        let kind = RouteType::from_number(kind);
+        let mut answer = Self { kind, length, gateway: None, interface: None, has_several_hops: false };
+        for attribute in Attributes::new(attributes) {
+            match attribute.ok()? {
+                (attribute::GATEWAY, value) => answer.gateway = Some(address(value)?),
+                (attribute::VIA, value) => answer.gateway = Some(address(value.get(2..)?)?),
+                (attribute::OIF, value) => answer.interface = Some(word(value)?),
+                (attribute::MULTIPATH, _) => answer.has_several_hops = true,
+                _ => {}
+            }
         }
+        Some(answer)
     }
-    (gateway, interface)
+}
+
+/// The next hops of a route with several.
+pub(super) fn next_hops(route: &RouteMessage, links: &Links) -> Vec<NextHop> {
+    let several = route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::MultiPath(hops) => Some(hops),
+        _ => None,
+    });
+    let hops = several.into_iter().flatten().map(|hop| NextHop {
+        gateway: gateway(&hop.attributes),
+        device: links.name(hop.interface_index).cloned(),
+        onlink: hop.flags.contains(RouteNextHopFlags::Onlink),
+    });
+    hops.collect()
+}
+
+/// The gateway in the attributes of a route.
+fn gateway(attributes: &[RouteAttribute]) -> Option<IpAddr> {
+    attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Gateway(address) => ip(address),
+        RouteAttribute::Via(RouteVia::Inet6(address)) => Some((*address).into()),
+        _ => None,
+    })
 }
 
 const fn ip(address: &RouteAddress) -> Option<IpAddr> {
@@ -523,9 +569,12 @@ mod tests {
     use rtnetlink::sys::protocols::NETLINK_ROUTE;
 
     use super::*;
-    use crate::kernel::{
-        netlink::Refused,
-        testing::{in_namespace, sh},
+    use crate::{
+        kernel::{
+            netlink::Refused,
+            testing::{in_namespace, sh},
+        },
+        state::RouteList,
     };
 
     const LINK: &str = "ip link set lo up; ip link add eth0 type veth peer name peer; \
@@ -617,8 +666,9 @@ mod tests {
                 }
                 assert!(!by_key.is_empty());
                 for (key, routes) in by_key {
-                    let remove = RouteChange { key, before: routes.clone(), after: Vec::new() };
-                    let restore = RouteChange { key, before: Vec::new(), after: routes };
+                    let (routes, none) = (RouteList::from(routes), RouteList::default());
+                    let remove = RouteChange { key, before: routes.clone(), after: none.clone() };
+                    let restore = RouteChange { key, before: none, after: routes };
                     for change in [remove, restore] {
                         let sent = send(&mut socket, &change, &links);
                         sent.unwrap_or_else(|refused| panic!("{key}: {refused:?}"));
@@ -650,10 +700,11 @@ mod tests {
             let key = before[0].key();
             let mut wanted = before[1].clone();
             wanted.next.gateway = Some("172.30.0.8".parse().expect("an address"));
-            let replace = RouteChange { key, before: before.clone(), after: vec![wanted.clone()] };
+            let replace =
+                RouteChange { key, before: before.clone().into(), after: vec![wanted.clone()].into() };
             send(&mut socket, &replace, &links).expect("replaced");
             assert_eq!(sh("ip route show 10.1.0.0/16"), "10.1.0.0/16 via 172.30.0.8 dev eth0 proto 87 \n");
-            let restore = RouteChange { key, before: vec![wanted], after: before };
+            let restore = RouteChange { key, before: vec![wanted].into(), after: before.into() };
             send(&mut socket, &restore, &links).expect("restored");
             assert_eq!(
                 sh("ip route show 10.1.0.0/16"),

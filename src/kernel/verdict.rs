@@ -1,6 +1,12 @@
 //! Asks the kernel which way it would forward packets (`ip route get … from … iif …`).
 
-use std::{fs, net::IpAddr};
+use std::{
+    fs, io,
+    net::IpAddr,
+    num::NonZero,
+    panic::resume_unwind,
+    thread::{self, Scope, ScopedJoinHandle},
+};
 
 use rtnetlink::{packet_core::Parseable, packet_route::route::RouteMessage};
 use rustix::io::Errno;
@@ -9,7 +15,7 @@ use super::{
     link::Links,
     netlink::{KernelError, Requests, put_attribute},
     open_route_socket,
-    route::{RTM_GETROUTE, family_number, next_hop},
+    route::{RTM_GETROUTE, RouteAnswer, family_number, next_hops},
     unreadable,
 };
 use crate::{
@@ -17,7 +23,6 @@ use crate::{
     forwarding::{Hop, Packet, Refusal, Verdict, drops},
     model::{Family, SysctlKey},
     progress::Task,
-    state::RouteType,
 };
 
 // linux/rtnetlink.h
@@ -27,7 +32,12 @@ const RTA_IIF: u16 = 3;
 /// Returns the route itself rather than the way through it.
 const RTM_F_FIB_MATCH: u32 = 0x2000;
 
+/// With fewer questions for each thread, starting it takes longer than it saves.
+const MIN_PER_THREAD: usize = 512;
+
 /// Asks the kernel what it would do with packets, in their order. Needs no privilege.
+///
+/// The kernel answers such questions without its lock for routes, so many of them are asked on several threads.
 ///
 /// # Errors
 /// Returns an error if the kernel does not answer.
@@ -36,6 +46,33 @@ pub fn verdicts(packets: &[Packet]) -> Result<Vec<Verdict>, Error> {
         return Ok(Vec::new());
     }
     let _task = Task::begin("asking the kernel for its routes");
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    let threads = processors.min(packets.len() / MIN_PER_THREAD).max(1);
+    let mut parts = packets.chunks(packets.len().div_ceil(threads));
+    let own = parts.next().unwrap_or_default();
+    thread::scope(|scope| {
+        let others: Vec<_> = parts.map(|part| (part, spawn(scope, part))).collect();
+        let mut verdicts = ask(own)?;
+        for (part, thread) in others {
+            // Without another thread, this one asks.
+            verdicts.append(&mut match thread {
+                Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic))?,
+                Err(_) => ask(part)?,
+            });
+        }
+        Ok(verdicts)
+    })
+}
+
+/// Asks on another thread, which is in the network namespace of this one.
+fn spawn<'scope>(
+    scope: &'scope Scope<'scope, '_>,
+    packets: &'scope [Packet],
+) -> io::Result<ScopedJoinHandle<'scope, Result<Vec<Verdict>, Error>>> {
+    thread::Builder::new().name("verdicts".to_owned()).spawn_scoped(scope, || ask(packets))
+}
+
+fn ask(packets: &[Packet]) -> Result<Vec<Verdict>, Error> {
     let mut socket = open_route_socket()?;
     let links = Links::read(&mut socket).map_err(|error| unreadable("the interfaces", &error))?;
     let cannot =
@@ -58,10 +95,11 @@ pub fn verdicts(packets: &[Packet]) -> Result<Vec<Verdict>, Error> {
         }
     };
     socket.ask(&mut requests, &mut verdict).map_err(cannot)?;
-    if !forwards_v6() {
+    let is_v6 = |packet: &Packet| packet.destination.is_ipv6();
+    if packets.iter().any(is_v6) && !forwards_v6() {
         // The kernel decides this only when it forwards a packet.
         let packets = packets.iter().zip(&mut verdicts);
-        for (packet, verdict) in packets.filter(|(packet, _)| packet.destination.is_ipv6()) {
+        for (packet, verdict) in packets.filter(|(packet, _)| is_v6(packet)) {
             if matches!(verdict, Verdict::Forwarded { .. }) && !is_forced(packet) {
                 *verdict = Verdict::Refused(Refusal::Unreachable);
             }
@@ -84,20 +122,23 @@ fn put_question(bytes: &mut Vec<u8>, packet: &Packet, input: u32) -> Result<(), 
 }
 
 fn read(payload: &[u8], links: &Links) -> Verdict {
-    let Ok(route) = RouteMessage::parse(payload) else {
+    let Some(RouteAnswer { kind, length, gateway, interface, has_several_hops }) = RouteAnswer::read(payload)
+    else {
         return Verdict::Refused(refusal(Errno::PROTO));
     };
-    let kind = RouteType::from_number(route.header.kind.into());
     if kind.is_local() {
         return Verdict::Local;
     }
     if let Some(refusal) = drops(kind) {
         return Verdict::Refused(refusal);
     }
-    let (gateway, interface) = next_hop(&route);
     let device = interface.and_then(|index| links.name(index)).cloned();
-    let hops = device.into_iter().map(|device| Hop { gateway, device }).collect();
-    Verdict::Forwarded { length: route.header.destination_prefix_length, hops }
+    let mut hops: Vec<Hop> = device.into_iter().map(|device| Hop { gateway, device }).collect();
+    if has_several_hops && let Ok(route) = RouteMessage::parse(payload) {
+        let several = next_hops(&route, links).into_iter();
+        hops.extend(several.filter_map(|hop| Some(Hop { gateway: hop.gateway, device: hop.device? })));
+    }
+    Verdict::Forwarded { length, hops }
 }
 
 fn refusal(errno: Errno) -> Refusal {

@@ -7,6 +7,9 @@ use crate::text::is_hidden;
 /// The maximum length of a Linux interface name in bytes: `IFNAMSIZ` is 16 with the terminating NUL (linux/if.h).
 const MAX_LINUX_NAME_LEN: usize = 15;
 
+/// The maximum length of an alternative name in bytes: `ALTIFNAMSIZ` is 128 with the terminating NUL (linux/if.h).
+const MAX_LINUX_ALTNAME_LEN: usize = 127;
+
 /// The maximum length of a Windows interface alias in characters: `NDIS_IF_MAX_STRING_SIZE` is 256 (ifdef.h).
 const MAX_WINDOWS_ALIAS_LEN: usize = 256;
 
@@ -19,7 +22,7 @@ pub struct InterfaceName(String);
 pub enum InvalidInterfaceName {
     /// It is empty or white space.
     Empty,
-    /// It exceeds 15 bytes on Linux.
+    /// It exceeds the 127 bytes of an alternative name on Linux.
     TooLong,
     /// It exceeds 256 characters on Windows.
     AliasTooLong,
@@ -33,7 +36,7 @@ impl fmt::Display for InvalidInterfaceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Empty => f.write_str("it is blank"),
-            Self::TooLong => write!(f, "Linux allows at most {MAX_LINUX_NAME_LEN} bytes"),
+            Self::TooLong => write!(f, "Linux allows at most {MAX_LINUX_ALTNAME_LEN} bytes"),
             Self::AliasTooLong => write!(f, "Windows allows at most {MAX_WINDOWS_ALIAS_LEN} characters"),
             Self::Dots => f.write_str("\".\" and \"..\" are reserved"),
             Self::Character(c) => write!(f, "{c:?} is not allowed"),
@@ -42,7 +45,7 @@ impl fmt::Display for InvalidInterfaceName {
 }
 
 impl InterfaceName {
-    /// Creates a Linux interface name. It must satisfy the kernel's rule (`dev_valid_name`, net/core/dev.c) and contain
+    /// Creates a name or an alternative name of a Linux interface. It must satisfy the kernel's rule (`dev_valid_name`, net/core/dev.c) and contain
     /// no hidden characters.
     ///
     /// # Errors
@@ -57,7 +60,7 @@ impl InterfaceName {
         if let Some(c) = name.chars().find(|c| matches!(c, '/' | ':') || c.is_whitespace() || is_hidden(*c)) {
             return Err(InvalidInterfaceName::Character(c));
         }
-        if name.len() > MAX_LINUX_NAME_LEN {
+        if name.len() > MAX_LINUX_ALTNAME_LEN {
             return Err(InvalidInterfaceName::TooLong);
         }
         Ok(Self(name.to_owned()))
@@ -78,6 +81,13 @@ impl InterfaceName {
             return Err(InvalidInterfaceName::AliasTooLong);
         }
         Ok(Self(alias.to_owned()))
+    }
+
+    /// Returns `true` for a name that only an alternative name of a Linux interface can be, because it is longer than 15
+    /// bytes.
+    #[must_use]
+    pub const fn is_alternative(&self) -> bool {
+        self.0.len() > MAX_LINUX_NAME_LEN
     }
 
     /// Returns the name as a string.

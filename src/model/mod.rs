@@ -31,8 +31,12 @@ pub struct Cluster {
     pub prefixes: PerFamily<IpNet>,
     /// `egressInterface` of the Linux nodes that do not override it.
     pub egress_interface: Option<InterfaceName>,
-    /// `nextHop`.
-    pub next_hop: NextHopMode,
+    /// `nextHop`, unless it is a router. See [`Self::next_hop_of`].
+    pub next_hop_mode: NextHopMode,
+    /// `nextHop`, if it is a router that knows the pods of all nodes.
+    pub routers: PerFamily<IpAddr>,
+    /// `offLink`.
+    pub off_link: OffLink,
     /// `nodes`, in the order of the file, with unique names.
     pub nodes: Vec<Node>,
     /// `masterAddress`. Windows nodes have a host route to it.
@@ -45,21 +49,63 @@ pub struct Cluster {
     pub routes: RouteOptions,
     /// `checks`, in the order of the file, with unique targets. They do not affect the plan.
     pub checks: Vec<Check>,
+    /// The egress interface that was found on a node. It is not part of the configuration.
+    pub found_egress: Option<FoundEgress>,
+}
+
+/// The egress interface that was found on a node by its address or by an alternative name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FoundEgress {
+    /// The name of the node.
+    pub node: Untrusted,
+    /// The name of the interface.
+    pub interface: InterfaceName,
 }
 
 impl Cluster {
     /// The maximum number of sysctls in a configuration.
     pub const MAX_SYSCTLS: usize = 1000;
 
-    /// Returns the egress interface of `node`: its own, or else the cluster's. The cluster's interface only applies to
-    /// Linux nodes.
+    /// Returns the egress interface of `node`: the one that was found there, or else its own, or else the cluster's. The
+    /// cluster's interface only applies to Linux nodes. `None` if it is the one with the node's address, which only the node
+    /// knows.
     #[must_use]
     pub fn egress_interface_of<'a>(&'a self, node: &'a Node) -> Option<&'a InterfaceName> {
+        if let Some(found) = self.found_egress.as_ref().filter(|found| found.node == node.name) {
+            return Some(&found.interface);
+        }
         match (&node.egress_interface, node.os) {
             (Some(interface), _) => Some(interface),
             (None, OperatingSystem::Linux) => self.egress_interface.as_ref(),
             (None, OperatingSystem::Windows) => None,
         }
+    }
+
+    /// Returns what other nodes send packets for the pods of `node` to: what the node's own `nextHop` says, or else the
+    /// cluster's.
+    #[must_use]
+    pub fn next_hop_of(&self, node: &Node, family: Family) -> NextHopKind {
+        let own = node.next_hop.as_deref();
+        if let Some(router) = own.and_then(|own| own.routers.get(family)) {
+            return NextHopKind::Router(*router);
+        }
+        let mode = match (own.and_then(|own| own.mode), self.routers.get(family)) {
+            (Some(mode), _) => mode,
+            (None, Some(router)) => return NextHopKind::Router(*router),
+            (None, None) => self.next_hop_mode,
+        };
+        match mode {
+            NextHopMode::PodGateway => NextHopKind::PodGateway,
+            NextHopMode::NodeAddress => NextHopKind::NodeAddress,
+        }
+    }
+
+    /// Returns whether the pod gateways of `family` must be on-link: whether any node's is a next hop.
+    #[must_use]
+    pub fn uses_pod_gateways(&self, family: Family) -> bool {
+        let is_default = self.next_hop_mode == NextHopMode::PodGateway && self.routers.get(family).is_none();
+        let overrides = || self.nodes.iter().filter(|node| node.next_hop.is_some());
+        is_default || overrides().any(|node| self.next_hop_of(node, family) == NextHopKind::PodGateway)
     }
 
     /// Returns the node with this name and its index.
@@ -76,12 +122,14 @@ pub struct Node {
     pub name: Untrusted,
     /// `os`.
     pub os: OperatingSystem,
-    /// `podCIDR`. At least one family is present, and each pod CIDR is part of the cluster prefix.
+    /// `podCIDR`. Each pod CIDR is part of the cluster prefix. Empty for a machine without pods (`podCIDR: none`).
     pub pod_cidrs: PerFamily<PodCidr>,
     /// `address`. It is outside the cluster prefix.
     pub addresses: PerFamily<IpAddr>,
     /// `gateway`, which overrides the computed pod gateway. It is part of the pod CIDR.
     pub gateways: PerFamily<IpAddr>,
+    /// `nextHop`, which overrides the cluster's.
+    pub next_hop: Option<Box<NextHopOverride>>,
     /// `egressInterface`, which overrides the cluster's.
     pub egress_interface: Option<InterfaceName>,
     /// `defaultGateway` of a Windows node.
@@ -91,6 +139,13 @@ pub struct Node {
 impl Node {
     /// The maximum length of a node name in bytes. As in Kubernetes, it is that of a DNS subdomain (RFC 1123).
     pub const MAX_NAME_LEN: usize = 253;
+
+    /// Returns whether the node has pods. A machine without pods only gets the routes to the pods of all nodes: it neither
+    /// forwards nor masquerades packets.
+    #[must_use]
+    pub fn has_pods(&self) -> bool {
+        !self.pod_cidrs.is_empty()
+    }
 
     /// Returns the pod gateway in `family`: the override, or else the one computed from the pod CIDR.
     ///
@@ -144,6 +199,55 @@ pub enum NextHopMode {
     NodeAddress,
 }
 
+impl NextHopMode {
+    /// All modes.
+    pub const ALL: [Self; 2] = [Self::PodGateway, Self::NodeAddress];
+}
+
+impl std::fmt::Display for NextHopMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::PodGateway => "pod-gateway",
+            Self::NodeAddress => "node-address",
+        })
+    }
+}
+
+/// `nextHop` of one node: a mode or routers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct NextHopOverride {
+    /// The mode, unless there are routers.
+    pub mode: Option<NextHopMode>,
+    /// The routers that know the node's pods.
+    pub routers: PerFamily<IpAddr>,
+}
+
+/// What the routes to the pods of a node lead to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NextHopKind {
+    /// Its pod gateway.
+    PodGateway,
+    /// Its own address.
+    NodeAddress,
+    /// A router that knows its pods.
+    Router(IpAddr),
+}
+
+/// What happens to the route to a node whose next hop is not on the link of the egress interface.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OffLink {
+    /// It is an error.
+    #[default]
+    Refuse,
+    /// The node gets no route.
+    Skip,
+    /// The route leads through the gateway that the routing table of this node has for the other node's address.
+    Gateway,
+    /// The route has the flag `onlink`: the kernel sends packets to the next hop over the egress interface anyway.
+    Onlink,
+}
+
 /// The masquerading of traffic that leaves the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NatPolicy {
@@ -184,6 +288,19 @@ pub struct RouteOptions {
     pub mtu: Option<u32>,
     /// Whether the scope of IPv4 routes spreads the gateways over the kernel's hash table.
     pub spread: ScopeSpread,
+    /// What happens to packets for pod addresses that no node has.
+    pub unassigned: Unassigned,
+}
+
+/// What happens to packets for addresses in the cluster prefix that no node has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Unassigned {
+    /// They follow whatever other route matches, such as the default route.
+    #[default]
+    Leave,
+    /// The kernel rejects them with an ICMP error.
+    Unreachable,
 }
 
 /// When the scope of IPv4 routes depends on the gateway.
@@ -193,7 +310,7 @@ pub enum ScopeSpread {
     /// In clusters of at least 300 nodes.
     #[default]
     Auto,
-    /// Never: all routes by a gateway have the global scope.
+    /// Never: all routes via a gateway have global scope.
     Never,
 }
 
@@ -214,6 +331,12 @@ pub const MAIN_TABLE: u32 = 254;
 
 impl Default for RouteOptions {
     fn default() -> Self {
-        Self { table: MAIN_TABLE, metric: 0, mtu: None, spread: ScopeSpread::Auto }
+        Self {
+            table: MAIN_TABLE,
+            metric: 0,
+            mtu: None,
+            spread: ScopeSpread::Auto,
+            unassigned: Unassigned::Leave,
+        }
     }
 }

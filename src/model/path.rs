@@ -1,12 +1,12 @@
 //! Paths to values in a configuration, such as `nodes[3].podCIDR`.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 /// A segment of a path.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Segment {
     /// A key of a mapping.
-    Key(String),
+    Key(Cow<'static, str>),
     /// An index in a list, from 0.
     Index(usize),
 }
@@ -25,7 +25,13 @@ impl ConfigPath {
     /// Returns the path of `key` in this mapping.
     #[must_use]
     pub fn key(&self, key: impl Into<String>) -> Self {
-        self.with(Segment::Key(key.into()))
+        self.with(Segment::Key(Cow::Owned(key.into())))
+    }
+
+    /// Returns the path of a key that hostgw itself defines, which is not copied.
+    #[must_use]
+    pub fn known_key(&self, key: &'static str) -> Self {
+        self.with(Segment::Key(Cow::Borrowed(key)))
     }
 
     /// Returns the path of the element at `index` of this list.
@@ -35,7 +41,8 @@ impl ConfigPath {
     }
 
     fn with(&self, segment: Segment) -> Self {
-        let mut segments = self.0.clone();
+        let mut segments = Vec::with_capacity(self.0.len() + 1);
+        segments.extend_from_slice(&self.0);
         segments.push(segment);
         Self(segments)
     }

@@ -1,17 +1,17 @@
 //! Finds problems that would make a plan fail, or cut the node off, before anything is written.
 
-use std::{cmp::Ordering, collections::BTreeMap, net::IpAddr};
+use std::cmp::Ordering;
 
 use ipnet::IpNet;
 
 use crate::{
     diagnose::{Diagnostic, Rule},
-    model::{Cluster, ConfigPath, Family, NextHopMode, SysctlKey},
+    model::{Cluster, ConfigPath, Family, NextHopKind, OffLink, SysctlKey},
     state::{NatTable, Route, State, protocol},
     text::{self, ShellCommand, Untrusted, count, list, nearest, printable},
 };
 
-use super::{Desired, Observed, Plan};
+use super::{Desired, Observed, Plan, egress, off_link::OnLink};
 
 /// Checks the desired state of the node at `index` of `cluster` against its live state. Returns every problem found.
 #[must_use]
@@ -86,8 +86,8 @@ fn check_router_advertisements(context: &CheckContext, problems: &mut Vec<Diagno
         let value = desired.state.sysctls.get(&key).or_else(|| observed.state.sysctls.get(&key));
         if value.is_none_or(|value| value != "2") {
             problems.push(Diagnostic::new(Rule::LosesAdvertisedRoute, format!(
-                    "{switch} = 1 would cut the node off: the kernel drops {route}, learned from router advertisements, unless {key} is 2"
-                )).at(Some(ConfigPath::root().key("sysctls"))).with_remedy(format!("add {key}: 2 under sysctls")));
+                    "{switch} = 1 would cut the node off: the kernel removes {route}, learned from router advertisements, unless {key} is 2"
+                )).at(Some(ConfigPath::root().key("sysctls"))).with_remedy(format!("add `{key}: 2` under sysctls")));
         }
     }
 }
@@ -97,10 +97,11 @@ fn egress_interface<'a>(context: &CheckContext<'a>, problems: &mut Vec<Diagnosti
     let CheckContext { cluster, index, observed, .. } = *context;
     let node = &cluster.nodes[index];
     let name = cluster.egress_interface_of(node)?.as_str();
-    let path = if node.egress_interface.is_some() {
-        ConfigPath::root().key("nodes").index(index).key("egressInterface")
-    } else {
-        ConfigPath::root().key("egressInterface")
+    let own = ConfigPath::root().key("nodes").index(index);
+    let path = match (&node.egress_interface, &cluster.egress_interface) {
+        (Some(_), _) => own.key("egressInterface"),
+        (None, Some(_)) => ConfigPath::root().key("egressInterface"),
+        (None, None) => own.key("address"),
     };
     let mut problem = |rule, message, remedy| {
         problems.push(Diagnostic::new(rule, message).at(Some(path.clone())).with_remedy_if(remedy));
@@ -130,7 +131,13 @@ fn egress_interface<'a>(context: &CheckContext<'a>, problems: &mut Vec<Diagnosti
             );
             None
         }
-        Some(_) => Some(name),
+        Some(link) => {
+            if let Some(port) = egress::port_of(link, &observed.host) {
+                problems.push(port.at(Some(path)));
+                return None;
+            }
+            Some(name)
+        }
     }
 }
 
@@ -138,13 +145,13 @@ fn egress_interface<'a>(context: &CheckContext<'a>, problems: &mut Vec<Diagnosti
 fn check_next_hops(context: &CheckContext, device: &str, problems: &mut Vec<Diagnostic>) {
     let CheckContext { cluster, index, desired, observed } = *context;
     let node = &cluster.nodes[index];
-    let on_link = OnLink::of(device, desired, observed);
+    let on_link = OnLink::of(device, desired, &observed.host);
     let local: std::collections::HashMap<_, _> =
         observed.host.addresses.iter().map(|local| (local.address, &local.device)).collect();
     for route in &desired.state.routes {
         let Some(gateway) = route.next.gateway else { continue };
         let holder = local.get(&gateway);
-        if holder.is_none() && on_link.covers(gateway) {
+        if holder.is_none() && (route.next.onlink || on_link.covers(gateway)) {
             continue;
         }
         let name = desired
@@ -170,7 +177,7 @@ fn check_next_hops(context: &CheckContext, device: &str, problems: &mut Vec<Diag
                     format!("next hop {gateway} of node {name} is not on-link on {device}"),
                 )
                 .at(path)
-                .with_remedy(not_on_link_hint(cluster.next_hop, device, &on_link)),
+                .with_remedy(not_on_link_hint(cluster.off_link, device, &on_link)),
             );
         }
     }
@@ -182,51 +189,18 @@ fn own_address_hint(other: &Untrusted, this: &Untrusted) -> String {
     )
 }
 
-fn not_on_link_hint(next_hop: NextHopMode, device: &str, on_link: &OnLink) -> String {
-    let prefixes = &on_link.all;
-    match (prefixes.is_empty(), next_hop) {
-        (true, _) => format!("{device} has no address: assign one in the nodes' network"),
-        (false, NextHopMode::NodeAddress) => format!(
-            "use a next hop in {}, the network on {device}; host-gateway routing needs all nodes on one link",
-            list(prefixes, 4)
+fn not_on_link_hint(off_link: OffLink, device: &str, on_link: &OnLink) -> String {
+    if on_link.all.is_empty() {
+        return format!("{device} has no address: assign one in the nodes' network with `ip address add`");
+    }
+    let networks = list(&on_link.all, 4);
+    match off_link {
+        OffLink::Gateway => {
+            format!("give the node an address that this node reaches through a gateway on {device}")
+        }
+        OffLink::Refuse | OffLink::Skip | OffLink::Onlink => format!(
+            "use a next hop in {networks}, the network on {device}, or set offLink: gateway, skip or onlink"
         ),
-        (false, NextHopMode::PodGateway) => {
-            format!("use a next hop in {}, the network on {device}", list(prefixes, 4))
-        }
-    }
-}
-
-/// The prefixes that are reachable through an interface without a gateway.
-struct OnLink {
-    by_length: BTreeMap<(Family, u8), std::collections::HashSet<IpNet>>,
-    all: Vec<IpNet>,
-}
-
-impl OnLink {
-    /// Collects the prefixes of the interface's addresses, of foreign routes, and of the on-link routes that the plan
-    /// adds.
-    fn of(device: &str, desired: &Desired, observed: &Observed) -> Self {
-        let planned = desired
-            .state
-            .routes
-            .iter()
-            .filter(|route| route.is_on_link(device))
-            .map(|route| route.destination);
-        let mut all: Vec<IpNet> = observed.host.on_link(device).chain(planned).map(|p| p.trunc()).collect();
-        all.sort_unstable();
-        all.dedup();
-        let mut by_length: BTreeMap<_, std::collections::HashSet<_>> = BTreeMap::new();
-        for prefix in &all {
-            by_length.entry((Family::from(*prefix), prefix.prefix_len())).or_default().insert(*prefix);
-        }
-        Self { by_length, all }
-    }
-
-    fn covers(&self, address: IpAddr) -> bool {
-        self.by_length.iter().any(|((family, length), prefixes)| {
-            *family == Family::from(address)
-                && IpNet::new(address, *length).is_ok_and(|prefix| prefixes.contains(&prefix.trunc()))
-        })
     }
 }
 
@@ -286,15 +260,22 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
     if !addresses.is_empty() && !addresses.iter().any(|address| is_local(*address)) {
         let (addresses, name) = (list(&addresses, 2), &node.name);
         let message = format!("no local interface has {addresses} (node {name}); is this the right machine?");
+        let remedy = "pass --node NAME if this machine is another node; otherwise, fix the address in the configuration";
         let path = ConfigPath::root().key("nodes").index(index).key("address");
-        warnings.push(Diagnostic::new(Rule::AddressElsewhere, message).at(Some(path)));
+        warnings.push(Diagnostic::new(Rule::AddressElsewhere, message).at(Some(path)).with_remedy(remedy));
     }
-    let has_v6_gateway = |route: &Route| route.family() == Family::V6 && route.next.gateway.is_some();
-    if cluster.next_hop == NextHopMode::PodGateway && desired.state.routes.iter().any(has_v6_gateway) {
-        let message = "IPv6 routes via pod gateways do not work between Linux nodes without an NDP proxy; use nextHop: node-address"
-            .to_owned();
-        warnings.push(Diagnostic::new(Rule::Ipv6PodGateway, message));
+    let by_v6_gateway = |(route, node): (&Route, usize)| {
+        route.family() == Family::V6
+            && cluster.next_hop_of(&cluster.nodes[node], Family::V6) == NextHopKind::PodGateway
+    };
+    if desired.routes_to_nodes().any(by_v6_gateway) {
+        let message = "IPv6 routes via pod gateways do not work between Linux nodes without an NDP proxy";
+        warnings.push(
+            Diagnostic::new(Rule::Ipv6PodGateway, message.to_owned())
+                .with_remedy("set nextHop: node-address"),
+        );
     }
+    warnings.extend(skipped(cluster, index, desired));
     let mut shadows = observed.host.foreign.iter().filter_map(|foreign| shadow(node, desired, foreign));
     warnings.extend(shadows.by_ref().take(MAX_LISTED));
     match shadows.count() {
@@ -307,6 +288,21 @@ pub fn warnings(cluster: &Cluster, index: usize, desired: &Desired, observed: &O
     warnings
 }
 
+/// Says which nodes get no route.
+fn skipped(cluster: &Cluster, index: usize, desired: &Desired) -> Option<Diagnostic> {
+    let names: Vec<&Untrusted> = desired.skipped.iter().map(|node| &cluster.nodes[*node].name).collect();
+    let others = cluster.nodes.iter().enumerate().filter(|(other, node)| *other != index && node.has_pods());
+    (!names.is_empty()).then(|| {
+        let message = format!(
+            "{} of {} get no route, because they are not on this node's link (offLink: skip): {}",
+            names.len(),
+            count(others.count(), "other node"),
+            list(&names, 6)
+        );
+        Diagnostic::new(Rule::SkippedOffLink, message).at(Some(ConfigPath::root().key("offLink")))
+    })
+}
+
 /// Returns the removals of a plan that no rollback can undo.
 #[must_use]
 pub fn irrevocable(plan: &Plan) -> Vec<Diagnostic> {
@@ -317,6 +313,7 @@ pub fn irrevocable(plan: &Plan) -> Vec<Diagnostic> {
             let (family, lost) = (table.family.nft(), table.unrestorable().join(", "));
             let message = format!("no rollback can restore {lost} of table {family} {}", NatTable::NAME);
             Diagnostic::new(Rule::Irrevocable, message)
+                .with_remedy("to keep them, move them to another table before you apply")
         })
         .collect()
 }
@@ -331,14 +328,22 @@ fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Opti
     if let Some(route) = planned(desired, foreign.destination, table) {
         return match foreign.metric.cmp(&route.metric) {
             Ordering::Equal => None,
-            Ordering::Less => Some(Diagnostic::new(
-                Rule::ShadowedByForeign,
+            Ordering::Less => Some(shadowed(
+                foreign,
                 format!("the foreign route {foreign} has a lower metric and takes precedence over {route}"),
             )),
-            Ordering::Greater => Some(Diagnostic::new(
-                Rule::ShadowsForeign,
-                format!("{route} has a lower metric and takes precedence over the foreign route {foreign}"),
-            )),
+            Ordering::Greater => Some(
+                Diagnostic::new(
+                    Rule::ShadowsForeign,
+                    format!(
+                        "{route} has a lower metric and takes precedence over the foreign route {foreign}"
+                    ),
+                )
+                .with_remedy(format!(
+                    "to prefer the foreign route, set routes.metric to a value above {}",
+                    foreign.metric
+                )),
+            ),
         };
     }
     let device = foreign.next.device.clone().unwrap_or_default();
@@ -347,10 +352,13 @@ fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Opti
     if let Some(inside) = routes.find(|route| is_network && foreign.destination.contains(&route.destination))
     {
         let message = format!(
-            "{} is part of {}, the network of {device}: traffic to its addresses there will go to pods instead",
+            "{} is part of {}, the network of {device}: traffic to machines with these addresses will go to pods instead",
             inside.destination, foreign.destination
         );
-        return Some(Diagnostic::new(Rule::InsideNodeNetwork, message));
+        return Some(
+            Diagnostic::new(Rule::InsideNodeNetwork, message)
+                .with_remedy("use a cluster prefix outside the nodes' networks"),
+        );
     }
     let wider = std::iter::successors(foreign.destination.supernet(), IpNet::supernet)
         .find_map(|prefix| planned(desired, prefix, table))?;
@@ -358,7 +366,15 @@ fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Opti
         "the foreign route {foreign} is more specific than the managed route to {} and takes precedence over it",
         wider.destination
     );
-    Some(Diagnostic::new(Rule::ShadowedByForeign, message))
+    Some(shadowed(foreign, message))
+}
+
+/// Returns the warning about a foreign route that takes precedence.
+fn shadowed(foreign: &Route, message: String) -> Diagnostic {
+    let remedy = foreign.opaque.is_none().then(|| {
+        format!("if it is not needed, remove it with `{}`", crate::forwarding::delete_route(foreign))
+    });
+    Diagnostic::new(Rule::ShadowedByForeign, message).with_remedy_if(remedy)
 }
 
 /// Returns the planned route to a prefix.

@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{
-        Cluster, ConfigPath, Family, InterfaceName, NatSource, NextHopMode, Node, OperatingSystem, SysctlKey,
+        Cluster, ConfigPath, Family, InterfaceName, NatSource, NextHopKind, Node, OperatingSystem,
+        RouteOptions, SysctlKey, Unassigned,
     },
     state::{
         BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatRule, NatTable, NextHop,
@@ -33,6 +34,12 @@ pub struct Desired {
     pub prefixes: Vec<IpNet>,
     /// The sysctls in `state` that are not configured: hostgw restores their original values.
     pub released: BTreeSet<SysctlKey>,
+    /// The indexes of the nodes to which there is no route, because they are not on this node's link (`offLink: skip`).
+    pub skipped: BTreeSet<usize>,
+    /// Whether routes differ from what the configuration alone asks for.
+    pub is_adapted: bool,
+    /// The index of the node, unless this is the state without hostgw.
+    pub(super) node: Option<usize>,
     /// The origins of the routes of `state`, in the same order.
     origins: Vec<Origin>,
 }
@@ -42,6 +49,8 @@ pub struct Desired {
 pub(super) enum Origin {
     /// The cluster prefix, which asks for an on-link route.
     ClusterPrefix,
+    /// `routes.unassigned`, which asks for an unreachable route to the cluster prefix.
+    Unassigned,
     /// The node with this index, whose pods the route reaches.
     Node(usize),
 }
@@ -49,14 +58,19 @@ pub(super) enum Origin {
 impl Origin {
     /// Returns the location in the configuration, for a route of `family`.
     pub(super) fn path(self, cluster: &Cluster, family: Family) -> ConfigPath {
-        let Self::Node(index) = self else { return ConfigPath::root().key("clusterPrefix") };
-        let node = ConfigPath::root().key("nodes").index(index);
-        let has_override = cluster.nodes[index].gateways.get(family).is_some();
-        match cluster.next_hop {
-            NextHopMode::NodeAddress => node.key("address"),
-            NextHopMode::PodGateway if has_override => node.key("gateway"),
-            NextHopMode::PodGateway => node.key("podCIDR"),
-        }
+        let index = match self {
+            Self::Node(index) => index,
+            Self::ClusterPrefix => return ConfigPath::root().key("clusterPrefix"),
+            Self::Unassigned => return ConfigPath::root().key("routes").key("unassigned"),
+        };
+        let path = ConfigPath::root().known_key("nodes").index(index);
+        let node = &cluster.nodes[index];
+        path.known_key(match cluster.next_hop_of(node, family) {
+            NextHopKind::NodeAddress => "address",
+            NextHopKind::PodGateway if node.gateways.get(family).is_some() => "gateway",
+            NextHopKind::Router(_) if node.next_hop.is_some() => "nextHop",
+            NextHopKind::PodGateway | NextHopKind::Router(_) => "podCIDR",
+        })
     }
 }
 
@@ -116,17 +130,25 @@ pub fn desired(cluster: &Cluster, index: usize, saved: &OriginalSysctls) -> Resu
     let device = cluster.egress_interface_of(node);
     let others = routes(cluster, device).filter(|(_, origin)| *origin != Origin::Node(index));
     let mut routes: Vec<_> = others.collect();
-    let mut state = State { sysctls: sysctls(cluster), ..State::default() };
+    let mut state = State { sysctls: sysctls(cluster, node.has_pods()), ..State::default() };
     for (family, _) in cluster.prefixes.iter() {
         *state.nat.get_mut(family) = nat_table(cluster, node, family);
     }
     let released = release(&mut state.sysctls, saved);
 
     routes.sort_by_key(|(route, _)| route.key());
-    let origins;
-    (state.routes, origins) = routes.into_iter().unzip();
+    let (routes, origins): (Vec<_>, _) = routes.into_iter().unzip();
+    state.routes = routes.into();
     let prefixes = cluster.prefixes.iter().map(|(_, prefix)| *prefix).collect();
-    Ok(Desired { state, prefixes, released, origins })
+    Ok(Desired {
+        state,
+        prefixes,
+        released,
+        skipped: BTreeSet::new(),
+        is_adapted: false,
+        node: Some(index),
+        origins,
+    })
 }
 
 /// Returns the desired routes of the node at `index` of `cluster` that have a wanted key, sorted by key. None for a
@@ -137,8 +159,8 @@ pub fn desired_routes(cluster: &Cluster, index: usize, is_wanted: impl Fn(&Route
     if node.os != OperatingSystem::Linux {
         return Vec::new();
     }
-    let others = routes(cluster, cluster.egress_interface_of(node))
-        .filter(|(route, origin)| *origin != Origin::Node(index) && is_wanted(&route.key()));
+    let others = routes_at(cluster, cluster.egress_interface_of(node), &is_wanted)
+        .filter(|(_, origin)| *origin != Origin::Node(index));
     let mut routes: Vec<_> = others.map(|(route, _)| route).collect();
     routes.sort_by_key(Route::key);
     routes
@@ -158,7 +180,15 @@ impl Desired {
     pub fn nothing(saved: &OriginalSysctls) -> Self {
         let mut state = State::default();
         let released = release(&mut state.sysctls, saved);
-        Self { state, prefixes: Vec::new(), released, origins: Vec::new() }
+        Self {
+            state,
+            prefixes: Vec::new(),
+            released,
+            skipped: BTreeSet::new(),
+            is_adapted: false,
+            node: None,
+            origins: Vec::new(),
+        }
     }
 
     /// Returns the origin of the route at `key`.
@@ -167,12 +197,36 @@ impl Desired {
         self.origins.get(at).copied()
     }
 
+    /// Calls `adapt` for each route to the pods of another node, with the index of that node, and removes the routes for
+    /// which it returns `false`.
+    pub(super) fn adapt_routes(&mut self, mut adapt: impl FnMut(&mut Route, usize) -> bool) {
+        let mut origins = std::mem::take(&mut self.origins).into_iter();
+        let (skipped, is_adapted, kept) = (&mut self.skipped, &mut self.is_adapted, &mut self.origins);
+        let mut routes = self.state.routes.to_vec();
+        routes.retain_mut(|route| {
+            let Some(origin) = origins.next() else { return true };
+            let is_kept = match origin {
+                Origin::ClusterPrefix | Origin::Unassigned => true,
+                Origin::Node(node) => {
+                    let before = route.next.clone();
+                    let is_kept = adapt(route, node);
+                    *is_adapted |= !is_kept || route.next != before;
+                    skipped.extend((!is_kept).then_some(node));
+                    is_kept
+                }
+            };
+            kept.extend(is_kept.then_some(origin));
+            is_kept
+        });
+        self.state.routes = routes.into();
+    }
+
     /// Returns the index of the node whose pods the route at `key` reaches.
     #[must_use]
     pub fn node_of(&self, key: &RouteKey) -> Option<usize> {
         match self.origin(key)? {
             Origin::Node(index) => Some(index),
-            Origin::ClusterPrefix => None,
+            Origin::ClusterPrefix | Origin::Unassigned => None,
         }
     }
 
@@ -180,7 +234,7 @@ impl Desired {
     pub fn routes_to_nodes(&self) -> impl Iterator<Item = (&Route, usize)> {
         self.state.routes.iter().zip(&self.origins).filter_map(|(route, origin)| match origin {
             Origin::Node(index) => Some((route, *index)),
-            Origin::ClusterPrefix => None,
+            Origin::ClusterPrefix | Origin::Unassigned => None,
         })
     }
 
@@ -192,30 +246,53 @@ impl Desired {
 }
 
 /// Iterates over all routes of the cluster through `device`. Each node has them all, except the one to its own pods. In
-/// each family the on-link route comes first, then the nodes in the order of the file.
+/// each family the on-link route and the unreachable one come first, then the nodes in the order of the file.
 pub(super) fn routes<'a>(
     cluster: &'a Cluster,
     device: Option<&'a InterfaceName>,
 ) -> impl Iterator<Item = (Route, Origin)> + 'a {
+    routes_at(cluster, device, &|_| true)
+}
+
+/// Iterates over the same routes, as far as their keys are wanted. The others cost little.
+pub(super) fn routes_at<'a>(
+    cluster: &'a Cluster,
+    device: Option<&'a InterfaceName>,
+    is_wanted: &'a impl Fn(&RouteKey) -> bool,
+) -> impl Iterator<Item = (Route, Origin)> + 'a {
     // All routes share the name.
     let device: Option<Untrusted> = device.map(|name| name.as_str().into());
+    let is_key_wanted = is_wanted;
+    let is_wanted = move |prefix: IpNet| is_key_wanted(&key(cluster, prefix));
     cluster.prefixes.iter().flat_map(move |(family, prefix)| {
-        let on_link = (cluster.next_hop == NextHopMode::PodGateway)
+        let on_link = (cluster.uses_pod_gateways(family) && is_wanted(*prefix))
             .then(|| (route(cluster, device.clone(), *prefix, None), Origin::ClusterPrefix));
         let device = device.clone();
         let nodes = cluster.nodes.iter().enumerate().filter_map(move |(number, node)| {
-            let cidr = node.pod_cidrs.get(family)?;
-            let gateway = next_hop(cluster, node, family)?;
-            Some((route(cluster, device.clone(), cidr.prefix(), Some(gateway)), Origin::Node(number)))
+            let prefix = node.pod_cidrs.get(family)?.prefix();
+            let gateway = is_wanted(prefix).then(|| next_hop(cluster, node, family)).flatten()?;
+            Some((route(cluster, device.clone(), prefix, Some(gateway)), Origin::Node(number)))
         });
-        on_link.into_iter().chain(nodes)
+        let unassigned = (cluster.routes.unassigned == Unassigned::Unreachable)
+            .then(|| unreachable(cluster, *prefix))
+            .filter(|route| is_key_wanted(&route.key()))
+            .map(|route| (route, Origin::Unassigned));
+        on_link.into_iter().chain(unassigned).chain(nodes)
     })
 }
 
-/// Returns the configured sysctls: the forwarding switches that the cluster prefixes imply, and those listed in the
-/// file.
-pub(super) fn sysctls(cluster: &Cluster) -> BTreeMap<SysctlKey, Untrusted> {
-    let switches = cluster.prefixes.iter().map(|(family, _)| (forwarding_switch(family), "1".into()));
+/// Returns the key of the route to `destination`.
+fn key(cluster: &Cluster, destination: IpNet) -> RouteKey {
+    let RouteOptions { table, metric, .. } = cluster.routes;
+    let is_default = metric == 0 && Family::from(destination) == Family::V6;
+    RouteKey { table, destination, tos: 0, metric: if is_default { IPV6_DEFAULT_METRIC } else { metric } }
+}
+
+/// Returns the configured sysctls: the forwarding switches that the cluster prefixes imply on a node with pods, and those
+/// listed in the file.
+pub(super) fn sysctls(cluster: &Cluster, has_pods: bool) -> BTreeMap<SysctlKey, Untrusted> {
+    let families = cluster.prefixes.iter().filter(|_| has_pods);
+    let switches = families.map(|(family, _)| (forwarding_switch(family), "1".into()));
     switches.chain(cluster.sysctls.iter().cloned()).collect()
 }
 
@@ -228,9 +305,10 @@ pub(super) fn forwarding_switch(family: Family) -> SysctlKey {
 }
 
 pub(super) fn next_hop(cluster: &Cluster, other: &Node, family: Family) -> Option<IpAddr> {
-    match cluster.next_hop {
-        NextHopMode::PodGateway => other.pod_gateway(family),
-        NextHopMode::NodeAddress => other.addresses.get(family).copied(),
+    match cluster.next_hop_of(other, family) {
+        NextHopKind::PodGateway => other.pod_gateway(family),
+        NextHopKind::NodeAddress => other.addresses.get(family).copied(),
+        NextHopKind::Router(router) => Some(router),
     }
 }
 
@@ -249,7 +327,7 @@ fn route(cluster: &Cluster, device: Option<Untrusted>, destination: IpNet, gatew
         destination,
         table: options.table,
         tos: None,
-        metric: if is_v6 && options.metric == 0 { IPV6_DEFAULT_METRIC } else { options.metric },
+        metric: key(cluster, destination).metric,
         protocol: protocol::HOSTGW,
         scope,
         kind: RouteType::Unicast,
@@ -260,10 +338,23 @@ fn route(cluster: &Cluster, device: Option<Untrusted>, destination: IpNet, gatew
     }
 }
 
+/// Returns the route that rejects packets for which there is no better one.
+fn unreachable(cluster: &Cluster, destination: IpNet) -> Route {
+    // The kernel gives IPv6 routes of this type the interface lo.
+    let device = (Family::from(destination) == Family::V6).then(|| "lo".into());
+    Route {
+        metric: u32::MAX,
+        kind: RouteType::Unreachable,
+        scope: RouteScope::Global,
+        mtu: None,
+        ..route(cluster, device, destination, None)
+    }
+}
+
 /// Returns the NAT table of `node` in `family`, or `None` if nothing is masqueraded.
 pub(super) fn nat_table(cluster: &Cluster, node: &Node, family: Family) -> Option<NatTable> {
     let prefix = *cluster.prefixes.get(family)?;
-    if !cluster.nat.masquerade {
+    if !cluster.nat.masquerade || !node.has_pods() {
         return None;
     }
     let mut masquerade = Vec::with_capacity(5);

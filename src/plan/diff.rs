@@ -4,11 +4,12 @@ use std::{
     cmp::Ordering,
     collections::{BTreeMap, HashSet},
     fmt,
+    ops::Range,
 };
 
 use crate::{
     model::{Family, SysctlKey},
-    state::{NatObject, NatTable, ObjectKind, Route, RouteKey, State, Unknown, protocol},
+    state::{NatObject, NatTable, ObjectKind, Route, RouteKey, RouteList, State, Unknown, protocol},
     text::{Untrusted, list},
 };
 
@@ -35,15 +36,15 @@ pub enum ForeignPolicy {
     Adopt,
 }
 
-/// The change of one object.
+/// The change of one object. Almost all are of routes, so the others do not enlarge them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// The routes of one key.
     Route(RouteChange),
     /// The NAT table of one family, which is replaced as a whole.
-    Nat(NatChange),
+    Nat(Box<NatChange>),
     /// One sysctl.
-    Sysctl(SysctlChange),
+    Sysctl(Box<SysctlChange>),
 }
 
 impl Change {
@@ -65,13 +66,13 @@ impl Change {
 
     /// Returns the change if it is a NAT change.
     #[must_use]
-    pub const fn as_nat(&self) -> Option<&NatChange> {
+    pub fn as_nat(&self) -> Option<&NatChange> {
         if let Self::Nat(change) = self { Some(change) } else { None }
     }
 
     /// Returns the change if it is a sysctl change.
     #[must_use]
-    pub const fn as_sysctl(&self) -> Option<&SysctlChange> {
+    pub fn as_sysctl(&self) -> Option<&SysctlChange> {
         if let Self::Sysctl(change) = self { Some(change) } else { None }
     }
 }
@@ -83,9 +84,9 @@ pub struct RouteChange {
     /// The key.
     pub key: RouteKey,
     /// The live routes.
-    pub before: Vec<Route>,
+    pub before: RouteList,
     /// The desired routes.
-    pub after: Vec<Route>,
+    pub after: RouteList,
 }
 
 /// One step of a route change.
@@ -241,6 +242,28 @@ pub fn removed_routes(plan: &Plan) -> usize {
     routes.filter(|route| is_owned(&route.before) && !is_owned(&route.after)).count()
 }
 
+/// The keys of the routes that a plan changes. Every route of a cluster is looked up, so a few of them are not hashed.
+#[derive(Debug)]
+pub enum ChangedKeys {
+    /// At most [`Self::FEW`].
+    Few(Vec<RouteKey>),
+    /// More.
+    Many(HashSet<RouteKey>),
+}
+
+impl ChangedKeys {
+    const FEW: usize = 8;
+
+    /// Returns `true` if the route changes.
+    #[must_use]
+    pub fn contains(&self, key: &RouteKey) -> bool {
+        match self {
+            Self::Few(keys) => keys.contains(key),
+            Self::Many(keys) => keys.contains(key),
+        }
+    }
+}
+
 impl Plan {
     /// Marks the conflicts in which one of the `last` routes, those that were last applied, was replaced.
     pub fn mark_replaced(&mut self, last: &[Route]) {
@@ -254,8 +277,10 @@ impl Plan {
 
     /// Returns the keys of the routes that change.
     #[must_use]
-    pub fn route_keys(&self) -> HashSet<RouteKey> {
-        self.changes.iter().filter_map(Change::as_route).map(|change| change.key).collect()
+    pub fn route_keys(&self) -> ChangedKeys {
+        let keys = || self.changes.iter().filter_map(Change::as_route).map(|change| change.key);
+        let few: Vec<RouteKey> = keys().take(ChangedKeys::FEW + 1).collect();
+        if few.len() > ChangedKeys::FEW { ChangedKeys::Many(keys().collect()) } else { ChangedKeys::Few(few) }
     }
 
     /// Returns `true` if there is nothing to do, as far as the live state could be read.
@@ -269,24 +294,24 @@ impl Plan {
     pub fn totals(&self) -> Totals {
         let mut totals =
             Totals { conflicts: self.conflicts.len(), unknown: self.unknown.len(), ..Totals::default() };
-        for (action, count) in self.changes.iter().flat_map(Change::actions) {
+        for action in self.changes.iter().flat_map(Change::actions) {
             *match action {
                 Action::Add => &mut totals.add,
                 Action::Change => &mut totals.change,
                 Action::Remove => &mut totals.remove,
-            } += count;
+            } += 1;
         }
         totals
     }
 }
 
 impl Change {
-    /// Returns the numbers of added, changed and removed objects.
-    fn actions(&self) -> Vec<(Action, usize)> {
+    /// Returns what happens to each of its objects.
+    fn actions(&self) -> Vec<Action> {
         match self {
-            Self::Route(route) => route.lines().into_iter().map(|(action, ..)| (action, 1)).collect(),
-            Self::Nat(nat) => nat.lines().into_iter().map(|(action, ..)| (action, 1)).collect(),
-            Self::Sysctl(_) => vec![(Action::Change, 1)],
+            Self::Route(route) => route.lines().into_iter().map(|(action, ..)| action).collect(),
+            Self::Nat(nat) => nat.lines().into_iter().map(|(action, ..)| action).collect(),
+            Self::Sysctl(_) => vec![Action::Change],
         }
     }
 }
@@ -309,6 +334,12 @@ impl RouteChange {
     /// Returns the change route by route, as action, before and after.
     #[must_use]
     pub fn lines(&self) -> Vec<(Action, Option<&Route>, Option<&Route>)> {
+        // Almost every change of a plan is one of these.
+        match (&self.before[..], &self.after[..]) {
+            ([], [new]) => return vec![(Action::Add, None, Some(new))],
+            ([old], []) => return vec![(Action::Remove, Some(old), None)],
+            _ => {}
+        }
         let removed = missing_from(self.before.iter(), self.after.iter());
         let added = missing_from(self.after.iter(), self.before.iter());
         (0..removed.len().max(added.len()))
@@ -357,7 +388,7 @@ impl RouteChange {
     /// Returns the routes that are added before all live ones, if nothing else changes. IPv6 has no such order.
     #[must_use]
     pub fn prepended(&self) -> Option<&[Route]> {
-        let new = self.after.strip_suffix(self.before.as_slice())?;
+        let new = self.after.strip_suffix(&*self.before)?;
         let is_live = |route: &Route| self.before.iter().any(|live| live.is_identical(route));
         let is_prepended = !new.is_empty()
             && !self.before.is_empty()
@@ -483,37 +514,39 @@ fn plan_nat(plan: &mut Plan, desired: &State, observed: &State, policy: ForeignP
             Some(table) if !table.can_be_restored() && policy == ForeignPolicy::Respect => {
                 plan.conflicts.push(Conflict::Nat { family, objects: table.unrestorable() });
             }
-            _ => plan.changes.push(Change::Nat(NatChange {
-                family,
-                before: before.cloned(),
-                after: after.cloned(),
-            })),
+            _ => {
+                let (before, after) = (before.cloned(), after.cloned());
+                plan.changes.push(Change::Nat(NatChange { family, before, after }.into()));
+            }
         }
     }
 }
 
 fn plan_routes(plan: &mut Plan, desired: &State, observed: &State, policy: ForeignPolicy) {
     let mut changes = Vec::new();
-    for (key, wanted, found) in by_key(&desired.routes, &observed.routes) {
+    for (key, wanted_at, found_at) in by_key(&desired.routes, &observed.routes) {
+        let (wanted, found) = (&desired.routes[wanted_at.clone()], &observed.routes[found_at.clone()]);
+        let before = || observed.routes.part(found_at.clone());
         let is_foreign = |route: &&Route| !route.is_owned() && !wanted.contains(route);
         if wanted.is_empty() {
-            let foreign: Vec<_> = found.iter().filter(is_foreign).cloned().collect();
+            let foreign: RouteList = found.iter().filter(is_foreign).cloned().collect();
             if foreign.len() < found.len() {
-                changes.push(RouteChange { key, before: found.to_vec(), after: foreign });
+                changes.push(RouteChange { key, before: before(), after: foreign });
             }
         } else if wanted != found && !are_effective(wanted, found) {
             let foreign: Vec<_> = found.iter().filter(is_foreign).cloned().collect();
             // The kernel's own route to an address of the node cannot be adopted: the kernel would not add it again.
             let can_be_adopted = foreign.iter().all(|route| route.protocol != protocol::KERNEL);
             if foreign.is_empty() || (policy == ForeignPolicy::Adopt && can_be_adopted) {
-                changes.push(RouteChange { key, before: found.to_vec(), after: wanted.to_vec() });
+                let after = desired.routes.part(wanted_at);
+                changes.push(RouteChange { key, before: before(), after });
             } else {
                 plan.conflicts.push(Conflict::Route { wanted: wanted[0].clone(), foreign, replaced: false });
                 // Managed routes there that are not desired are removed regardless.
                 let stays = |route: &&Route| !route.is_owned() || wanted.contains(route);
-                let after: Vec<_> = found.iter().filter(stays).cloned().collect();
+                let after: RouteList = found.iter().filter(stays).cloned().collect();
                 if after.len() < found.len() {
-                    changes.push(RouteChange { key, before: found.to_vec(), after });
+                    changes.push(RouteChange { key, before: before(), after });
                 }
             }
         }
@@ -528,23 +561,24 @@ fn are_effective(wanted: &[Route], found: &[Route]) -> bool {
     found.strip_prefix(wanted).is_some_and(|rest| rest.iter().all(|route| !route.is_owned()))
 }
 
-/// Merges two lists of routes, both sorted by key, and returns the routes of each for every key.
-fn by_key<'a>(
-    mut desired: &'a [Route],
-    mut observed: &'a [Route],
-) -> impl Iterator<Item = (RouteKey, &'a [Route], &'a [Route])> {
+/// Merges two lists of routes, both sorted by key, and returns the indexes of the routes of each for every key.
+fn by_key(
+    desired: &[Route],
+    observed: &[Route],
+) -> impl Iterator<Item = (RouteKey, Range<usize>, Range<usize>)> {
+    let (mut next_desired, mut next_observed) = (0, 0);
     std::iter::from_fn(move || {
-        let first = |routes: &[Route]| routes.first().map(Route::key);
-        let key = [first(desired), first(observed)].into_iter().flatten().min()?;
-        Some((key, take_key(&mut desired, &key), take_key(&mut observed, &key)))
+        let first = |routes: &[Route], at: usize| routes.get(at).map(Route::key);
+        let firsts = [first(desired, next_desired), first(observed, next_observed)];
+        let key = firsts.into_iter().flatten().min()?;
+        Some((key, take_key(desired, &mut next_desired, &key), take_key(observed, &mut next_observed, &key)))
     })
 }
 
-fn take_key<'a>(routes: &mut &'a [Route], key: &RouteKey) -> &'a [Route] {
-    let count = routes.iter().take_while(|route| route.key() == *key).count();
-    let (taken, rest) = routes.split_at(count);
-    *routes = rest;
-    taken
+fn take_key(routes: &[Route], next: &mut usize, key: &RouteKey) -> Range<usize> {
+    let start = *next;
+    *next += routes.iter().skip(start).take_while(|route| route.key() == *key).count();
+    start..*next
 }
 
 fn plan_sysctls(plan: &mut Plan, desired: &BTreeMap<SysctlKey, Untrusted>, observed: &State) {
@@ -565,7 +599,8 @@ fn plan_sysctls(plan: &mut Plan, desired: &BTreeMap<SysctlKey, Untrusted>, obser
             flipped.push(key);
         }
         let after = after.clone();
-        plan.changes.push(Change::Sysctl(SysctlChange { key: key.clone(), before, after, rewritten_by }));
+        let change = SysctlChange { key: key.clone(), before, after, rewritten_by };
+        plan.changes.push(Change::Sysctl(change.into()));
     }
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Desired, Observed};
 use crate::{
     model::{Family, Node, SysctlKey},
-    state::{NatTable, Route, Tables},
+    state::{NatTable, Route, RouteList, Tables},
     text::Untrusted,
 };
 
@@ -22,7 +22,7 @@ pub struct Facts {
     /// The addresses of the configured node that this machine has: a plan for one node fits no other.
     pub addresses: Vec<IpAddr>,
     /// Managed routes, and every route at a key that the plan needs.
-    pub routes: Vec<Route>,
+    pub routes: RouteList,
     /// The NAT tables of hostgw.
     pub nat: Tables,
     /// The live values of the desired sysctls, except those that the kernel does not have.

@@ -79,7 +79,7 @@ fn unique(cluster: &Cluster, matches: Vec<usize>, what: &str) -> Result<Option<u
                 Kind::Invalid,
                 format!("this machine has {what} of {} nodes: {}", matches.len(), list(&names, MAX_LISTED)),
             )
-            .with_hint("pass the right one with --node"))
+            .with_hint("pass --node NAME to select one of them"))
         }
     }
 }

@@ -72,7 +72,7 @@ mod tests {
     }
 
     fn state(routes: &[Route]) -> State {
-        State { routes: routes.to_vec(), ..State::default() }
+        State { routes: routes.to_vec().into(), ..State::default() }
     }
 
     /// Returns the gateways before and after, or `none` where there is no route.

@@ -8,10 +8,12 @@ pub mod check;
 pub mod compare;
 pub mod desired;
 pub mod diff;
+mod egress;
 mod facts;
 pub mod foreign;
 mod identify;
 mod lookup;
+mod off_link;
 mod paths;
 mod prepare;
 pub mod reason;
@@ -26,6 +28,7 @@ pub use diff::{
     Action, Change, Conflict, ForeignPolicy, NatChange, Plan, RouteChange, Step, SysctlChange, Totals,
     in_write_order, plan, removed_routes,
 };
+pub use egress::find_egress;
 pub use facts::Facts;
 pub use foreign::{ForeignSysctl, ForeignSysctlPolicy, Restoration, SysctlValues, TransactionProgress};
 pub use identify::{identify, node_named};

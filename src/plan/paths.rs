@@ -2,7 +2,7 @@
 
 use super::{Change, Desired, Observed, Plan, after, kept_routes};
 use crate::{
-    forwarding::{ForwardingModel, PathFault, Paths, explain},
+    forwarding::{ForwardingModel, PathFault, Paths, faults},
     model::Cluster,
 };
 
@@ -23,7 +23,7 @@ pub fn path_faults(
     let routes = desired.state.routes.iter().chain(kept_routes(&desired.state, &observed.state));
     let sysctls = after(&observed.state.sysctls, plan.changes.iter().filter_map(Change::as_sysctl));
     let model = ForwardingModel::new(routes, &sysctls, &observed.host);
-    explain(&paths, &paths.rank_by(&model).blocked(), &model)
+    faults(&paths, model)
 }
 
 /// Returns the paths between the pods of the node at `index` of `cluster` and those of all others.

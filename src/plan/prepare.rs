@@ -53,10 +53,17 @@ impl Prepared {
         saved: &OriginalSysctls,
         policy: ForeignPolicy,
         on_foreign: ForeignSysctlPolicy,
+        adapt_to: Option<(&Cluster, usize)>,
     ) -> Result<Self, Error> {
         let _task = Task::begin("planning");
-        let scope = Scope::of(&desired.state, desired.prefixes.clone());
+        let mut scope = Scope::of(&desired.state, desired.prefixes.clone());
+        if let Some((cluster, _)) = adapt_to {
+            scope.look_up_nodes(cluster);
+        }
         let observed = node.observe(&scope)?;
+        if let Some((cluster, index)) = adapt_to {
+            desired.adapt_off_link(cluster, index, &observed);
+        }
         let live = &observed.state.sysctls;
         let found = match on_foreign {
             ForeignSysctlPolicy::Overwrite => Vec::new(),
@@ -71,6 +78,14 @@ impl Prepared {
             ForeignSysctlPolicy::Leave | ForeignSysctlPolicy::Overwrite => left = found,
         }
         Ok(Self { desired, scope, observed, plan, policy, left })
+    }
+
+    /// Observes the node again. Returns `true` if everything is as it was when the plan was made.
+    ///
+    /// # Errors
+    /// Returns an error if the node cannot be read.
+    pub fn is_current(&self, node: &mut dyn Observe) -> Result<bool, Error> {
+        Ok(node.observe(&self.scope)?.is_identical(&self.observed))
     }
 }
 
@@ -92,7 +107,7 @@ pub fn prepare(
                 ForeignPolicy::Respect => ForeignSysctlPolicy::Leave,
                 ForeignPolicy::Adopt => ForeignSysctlPolicy::Overwrite,
             };
-            Prepared::new(node, desired, saved, policy, on_foreign).map(Ok)
+            Prepared::new(node, desired, saved, policy, on_foreign, Some((cluster, index))).map(Ok)
         }
         Err(not_linux) => Ok(Err(not_linux)),
     }
@@ -108,5 +123,5 @@ pub fn prepare_removal(
     saved: &OriginalSysctls,
     on_foreign: ForeignSysctlPolicy,
 ) -> Result<Prepared, Error> {
-    Prepared::new(node, Desired::nothing(saved), saved, ForeignPolicy::Adopt, on_foreign)
+    Prepared::new(node, Desired::nothing(saved), saved, ForeignPolicy::Adopt, on_foreign, None)
 }

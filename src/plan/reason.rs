@@ -28,8 +28,8 @@ pub struct PreviousApply<'a> {
 impl<'a> PreviousApply<'a> {
     /// Creates the value if only the state is known.
     #[must_use]
-    pub const fn of_state(state: &'a State) -> Self {
-        Self { state, routes: Some(Cow::Borrowed(state.routes.as_slice())), previous: None }
+    pub fn of_state(state: &'a State) -> Self {
+        Self { state, routes: Some(Cow::Borrowed(&state.routes)), previous: None }
     }
 }
 
@@ -45,7 +45,10 @@ pub struct Reason {
 }
 
 /// The reason for the on-link route.
-pub(super) const ON_LINK: &str = "on-link route of the cluster prefix";
+pub(crate) const ON_LINK: &str = "on-link route of the cluster prefix";
+
+/// The reason for the unreachable route.
+pub(crate) const UNASSIGNED: &str = "addresses in the cluster prefix that no node has";
 
 /// The reason for NAT.
 pub(super) const MASQUERADE: &str = "masquerade";
@@ -75,19 +78,28 @@ pub fn reason(
     last: Option<&PreviousApply<'_>>,
     change: &Change,
 ) -> Reason {
+    let podless = without_pods(cluster, desired);
     match change {
         Change::Route(route) => route_reason(cluster, desired, last, route),
         Change::Nat(nat) => Reason {
             text: match (&nat.after, cluster) {
                 (Some(_), _) => MASQUERADE.to_owned(),
+                (None, Some(_)) if podless.is_some() => "no pods on this node".to_owned(),
                 (None, Some(_)) => "masquerading disabled".to_owned(),
                 (None, None) => "managed by hostgw".to_owned(),
             },
-            places: cluster.map(|cluster| nat_path(cluster, nat)).into_iter().map(current).collect(),
+            places: podless.or_else(|| Some(nat_path(cluster?, nat))).into_iter().map(current).collect(),
             drift: last.is_some_and(|last| last.state.nat.get(nat.family) == nat.after.as_ref()),
         },
         Change::Sysctl(sysctl) => sysctl_reason(cluster, saved, last, sysctl),
     }
+}
+
+/// Returns the key that says that the node has no pods.
+fn without_pods(cluster: Option<&Cluster>, desired: &Desired) -> Option<ConfigPath> {
+    let index = desired.node?;
+    let has_pods = cluster?.nodes.get(index)?.has_pods();
+    (!has_pods).then(|| ConfigPath::root().key("nodes").index(index).key("podCIDR"))
 }
 
 /// Returns a location in the current configuration.
@@ -123,6 +135,7 @@ fn route_reason(
     let purpose = || match (cluster, origin) {
         (Some(cluster), Some(Origin::Node(node))) => pods_of(&cluster.nodes[node].name),
         (Some(_), Some(Origin::ClusterPrefix)) => ON_LINK.to_owned(),
+        (Some(_), Some(Origin::Unassigned)) => UNASSIGNED.to_owned(),
         (Some(_), None) => "not in the configuration".to_owned(),
         (None, _) => "managed by hostgw".to_owned(),
     };

@@ -1,6 +1,9 @@
 //! The part of a node's live state that a plan depends on.
 
-use std::collections::{BTreeSet, HashSet};
+use std::{
+    collections::{BTreeSet, HashSet},
+    net::IpAddr,
+};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -8,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{Touched, switch};
 use crate::{
     forwarding::{self, outside_address},
-    model::{Family, MAIN_TABLE, SysctlKey},
+    model::{Cluster, Family, MAIN_TABLE, OffLink, SysctlKey},
     state::{Host, InterfaceAddress, Route, RouteKey, State, StatePart},
 };
 
@@ -29,6 +32,8 @@ pub struct Scope {
     pub keys: Vec<RouteKey>,
     /// Foreign routes that overlap these prefixes are reported with the host.
     pub prefixes: Vec<IpNet>,
+    /// Foreign routes that lead to these addresses are reported with the host; sorted.
+    pub lookups: Vec<IpAddr>,
     /// These sysctls are read, along with those that the kernel overwrites because of a forwarding switch among them.
     pub sysctls: BTreeSet<SysctlKey>,
 }
@@ -40,6 +45,7 @@ impl Scope {
         Self {
             keys: desired.routes.iter().map(Route::key).collect(),
             prefixes,
+            lookups: Vec::new(),
             sysctls: desired.sysctls.keys().cloned().collect(),
         }
     }
@@ -50,7 +56,17 @@ impl Scope {
         Self {
             keys: touched.routes.clone(),
             prefixes: Vec::new(),
+            lookups: Vec::new(),
             sysctls: touched.sysctls.iter().cloned().collect(),
+        }
+    }
+
+    /// Adds the foreign routes that lead to the nodes of `cluster`, if routes to their pods may use the same gateways.
+    pub fn look_up_nodes(&mut self, cluster: &Cluster) {
+        if cluster.off_link == OffLink::Gateway {
+            let addresses = cluster.nodes.iter().flat_map(|node| node.addresses.iter());
+            self.lookups = addresses.map(|(_, address)| *address).collect();
+            self.lookups.sort_unstable();
         }
     }
 
@@ -78,7 +94,14 @@ impl Scope {
     pub fn depends_on(&self, route: &Route) -> bool {
         let is_on_link = route.next.device.as_ref().is_some_and(|device| route.is_on_link(device.as_raw()));
         let is_default = route.destination.prefix_len() == 0;
-        is_default || is_on_link || self.prefixes.iter().any(|prefix| prefix.contains(&route.destination))
+        let leads_to_address = || {
+            let at = self.lookups.partition_point(|address| *address < route.destination.network());
+            self.lookups.get(at).is_some_and(|address| route.destination.contains(address))
+        };
+        is_default
+            || is_on_link
+            || self.prefixes.iter().any(|prefix| prefix.contains(&route.destination))
+            || leads_to_address()
     }
 
     /// Returns `true` if a foreign route, of any table, can carry the packets of pods to each other or to the outside.
@@ -126,6 +149,13 @@ impl Scope {
 }
 
 impl Observed {
+    /// Returns `true` if the two are equal, including how the kernel stores the scopes of the routes.
+    #[must_use]
+    pub fn is_identical(&self, other: &Self) -> bool {
+        let mut routes = self.state.routes.iter().zip(&other.state.routes);
+        self == other && routes.all(|(this, that)| this.is_identical(that))
+    }
+
     /// Narrows a complete observation down to what an observation of `scope` would have returned.
     #[must_use]
     pub fn within(&self, scope: &Scope) -> Self {
@@ -168,7 +198,7 @@ impl Observed {
         };
         Self {
             state: State {
-                routes,
+                routes: routes.into(),
                 nat: self.state.nat.clone(),
                 sysctls: seen.map(|(key, value)| (key.clone(), value.clone())).collect(),
                 unknown: self

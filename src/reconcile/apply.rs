@@ -13,7 +13,7 @@ use crate::{
     forwarding::Paths,
     kernel::LiveNode,
     model::{Check, Cluster},
-    plan::{self, ForeignPolicy, Prepared},
+    plan::{self, ForeignPolicy, OriginalSysctls, Prepared},
     record::Command,
     text::count,
 };
@@ -82,6 +82,10 @@ impl Operation for Apply<'_> {
         self.session.look()
     }
 
+    fn is_current(&self) -> Result<bool, Error> {
+        self.session.is_current()
+    }
+
     fn check(&self) -> Result<(), Error> {
         self.session.check()?;
         check_complete(&self.session.prepared.plan)?;
@@ -128,6 +132,7 @@ pub struct ApplyCluster<'a> {
     cluster: &'a Cluster,
     index: usize,
     dir: &'a StateDir,
+    saved: OriginalSysctls,
     prepared: Prepared,
 }
 
@@ -135,20 +140,24 @@ impl<'a> ApplyCluster<'a> {
     /// Prepares to apply the desired state of the node at `index`.
     #[must_use]
     pub fn new(cluster: &'a Cluster, index: usize, dir: &'a StateDir) -> Self {
-        Self { cluster, index, dir, prepared: Prepared::nothing() }
+        Self { cluster, index, dir, saved: OriginalSysctls::default(), prepared: Prepared::nothing() }
     }
 }
 
 impl Operation for ApplyCluster<'_> {
     fn look(&mut self) -> Result<(), Error> {
-        let saved = self.dir.saved()?;
+        self.saved = self.dir.saved()?;
         let prepared =
-            plan::prepare(&mut LiveNode, self.cluster, self.index, &saved, ForeignPolicy::Respect)?;
+            plan::prepare(&mut LiveNode, self.cluster, self.index, &self.saved, ForeignPolicy::Respect)?;
         self.prepared = prepared.map_err(|plan::NotLinux| {
             let name = &self.cluster.nodes[self.index].name;
             Error::unexpected(format!("node {name} is not a Linux node"))
         })?;
         Ok(())
+    }
+
+    fn is_current(&self) -> Result<bool, Error> {
+        Ok(self.dir.saved()? == self.saved && self.prepared.is_current(&mut LiveNode)?)
     }
 
     fn check(&self) -> Result<(), Error> {

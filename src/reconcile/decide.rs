@@ -13,7 +13,7 @@ use super::{
     wording::{described, named, named_by, not_kept},
 };
 use crate::{
-    apply::{self, ActivityWatch, StateDir},
+    apply::{ActivityWatch, StateDir},
     clock::time,
     error::{Error, Kind},
     record::{Decision, Outcome, Pending, Record},
@@ -197,7 +197,7 @@ fn settle(
                 let holder = dir.holder();
                 if begun.elapsed() >= lock_timeout {
                     let decided = dir.decision(&pending)?.map_or("undecided", Decision::name);
-                    return Err(apply::lock_timeout(holder.as_ref(), lock_timeout).with_details([format!(
+                    return Err(dir.lock_timeout(holder.as_ref(), lock_timeout).with_details([format!(
                         "the apply is {decided}: the decision is recorded, and the holder of the lock carries it out"
                     )]));
                 }
@@ -283,7 +283,7 @@ fn wait_for_others(dir: &StateDir, lock_timeout: Duration) -> Result<(), Error> 
     while dir.open_journal()?.is_none() {
         match dir.holder() {
             Some(_) if begun.elapsed() < lock_timeout => thread::sleep(INTERVAL),
-            Some(holder) => return Err(apply::lock_timeout(Some(&holder), lock_timeout)),
+            Some(holder) => return Err(dir.lock_timeout(Some(&holder), lock_timeout)),
             None => return Ok(()),
         }
     }
@@ -292,7 +292,7 @@ fn wait_for_others(dir: &StateDir, lock_timeout: Duration) -> Result<(), Error> 
         Some(holder) => {
             let named = described(&open);
             Error::new(Kind::Declined, format!("{named} is not in effect yet ({holder})")).with_hint(format!(
-                "run `hostgw confirm --wait 30s {}` to wait until it is, and confirm it",
+                "run `hostgw confirm --wait 30s {}` to confirm it as soon as it is",
                 open.id
             ))
         }

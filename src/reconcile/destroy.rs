@@ -47,6 +47,12 @@ impl Operation for Destroy {
         Ok(())
     }
 
+    fn is_current(&self) -> Result<bool, Error> {
+        Ok(self.dir.saved()? == self.saved
+            && self.dir.history()?.is_empty() != self.has_record
+            && self.prepared.is_current(&mut LiveNode)?)
+    }
+
     fn check(&self) -> Result<(), Error> {
         check_complete(&self.prepared.plan)?;
         check_conflicts(

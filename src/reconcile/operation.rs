@@ -13,6 +13,13 @@ pub trait Operation {
     /// Returns an error if the node or its records cannot be read.
     fn look(&mut self) -> Result<(), Error>;
 
+    /// Observes the node again. Returns `true` if [`Self::look`] and [`Self::check`] would give the same results as last
+    /// time, because everything that they depend on is unchanged.
+    ///
+    /// # Errors
+    /// Returns an error if the node cannot be read.
+    fn is_current(&self) -> Result<bool, Error>;
+
     /// Checks everything that must hold before the first write.
     ///
     /// # Errors

@@ -18,7 +18,7 @@ use crate::{
     forwarding::PathFault,
     kernel::LiveNode,
     model::Check,
-    plan::{Plan, Totals},
+    plan::Totals,
     record::TransactionMeta,
 };
 
@@ -60,7 +60,7 @@ pub fn preview(
             return seen;
         }
         if !is_idle_within(dir, timeout.saturating_sub(begun.elapsed()))? {
-            return Err(apply::lock_timeout(dir.holder().as_ref(), timeout));
+            return Err(dir.lock_timeout(dir.holder().as_ref(), timeout));
         }
     }
 }
@@ -168,15 +168,12 @@ fn run_locked<O: Operation>(
     // Before the last look, whose result must not become outdated while the checks wait for answers.
     let baseline = run_baseline(operation.checks(), caller)?;
     for attempt in 1.. {
-        // Not copied: the plans of a large cluster take more memory than everything else.
-        let shown = std::mem::take(&mut operation.prepared_mut().plan);
-        if !look_again(operation, &shown, caller)? {
+        if !look_again(operation, caller)? {
             if has_work {
                 caller.event(Event::AlreadyMade);
             }
             return Ok(None);
         }
-        drop(shown);
         let id = operation.dir().next_id()?;
         let result = commit(operation, &meta, &baseline, hold, lock, caller);
         if !matches!(result, Err(Failure::Untouched(_))) {
@@ -197,14 +194,21 @@ fn run_locked<O: Operation>(
     Ok(None)
 }
 
-/// Observes and plans once more, under the lock. Returns `false` if nothing is left to do.
-fn look_again<O: Operation>(operation: &mut O, shown: &Plan, caller: &dyn Caller<O>) -> Result<bool, Error> {
-    look_and_check(operation)?;
+/// Observes once more, under the lock, and plans again if something has changed. Returns `false` if nothing is left to do.
+fn look_again<O: Operation>(operation: &mut O, caller: &dyn Caller<O>) -> Result<bool, Error> {
+    let shown = if operation.is_current()? {
+        None
+    } else {
+        // Not copied: the plans of a large cluster take much memory.
+        let shown = std::mem::take(&mut operation.prepared_mut().plan);
+        look_and_check(operation)?;
+        Some(shown)
+    };
     if operation.prepared().plan.is_empty() {
         apply::drop_restored_sysctls(operation.dir(), &operation.prepared().desired)?;
         return Ok(false);
     }
-    if operation.prepared().plan != *shown {
+    if shown.is_some_and(|shown| operation.prepared().plan != shown) {
         if !caller.is_unattended() {
             caller.show(operation, false)?;
             return Err(super::refusal::plan_changed(

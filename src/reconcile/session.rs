@@ -77,7 +77,7 @@ impl Session {
     }
 
     fn new(
-        loaded: Loaded,
+        mut loaded: Loaded,
         node: Option<&str>,
         host: &Host,
         host_name: Option<&str>,
@@ -86,6 +86,7 @@ impl Session {
     ) -> Result<Self, Error> {
         let index = plan::identify(&loaded.cluster, node, host, host_name)
             .map_err(|error| with_last_name(error, &loaded, node, &place))?;
+        plan::find_egress(&mut loaded.cluster, index, host)?;
         Ok(Self {
             index,
             place,
@@ -125,6 +126,19 @@ impl Session {
             self.prepared.plan.mark_replaced(&routes);
         }
         Ok(())
+    }
+
+    /// Observes the node again. Returns `true` if [`Self::look`] would make the same plan as last time.
+    ///
+    /// # Errors
+    /// Returns an error if the node cannot be read.
+    #[cfg(target_os = "linux")]
+    pub fn is_current(&self) -> Result<bool, Error> {
+        let Place::Live(dir) = &self.place else { return Ok(true) };
+        // A record that cannot be read is for `look` to report.
+        let is_same = dir.saved().is_ok_and(|saved| saved == self.saved)
+            && last_applied(dir).is_ok_and(|last| last == self.last);
+        Ok(is_same && self.prepared.is_current(&mut LiveNode)?)
     }
 
     /// The name of the node.

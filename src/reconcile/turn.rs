@@ -49,7 +49,7 @@ pub(super) fn take_lock(
             Err(error) if error.kind == Kind::Locked && !interrupt.is_raised() => {
                 if begun.elapsed() >= timeout {
                     let holder = dir.holder();
-                    return Err(holder.map_or(error, |holder| apply::lock_timeout(Some(&holder), timeout)));
+                    return Err(holder.map_or(error, |holder| dir.lock_timeout(Some(&holder), timeout)));
                 }
             }
             Err(error) if error.kind == Kind::Locked => {

@@ -5,8 +5,10 @@ use serde::{Deserialize, Serialize};
 use super::TransactionMeta;
 use crate::{
     config::{Document, Loaded, StoredConfig},
+    model::{FoundEgress, InterfaceName},
     plan,
     state::{Route, RouteKey, State},
+    text::Untrusted,
 };
 
 /// The state that the last apply established.
@@ -18,8 +20,11 @@ pub struct LastApplied {
     /// The metadata of its transaction.
     #[serde(rename = "occasion")]
     pub meta: TransactionMeta,
-    /// The desired state. If there is a configuration, it is without the routes, which the configuration gives again.
+    /// The desired state. It omits the routes if they follow from the configuration.
     pub state: State,
+    /// The egress interface of the routes, which the configuration need not name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress_interface: Option<Untrusted>,
     /// The configuration. It locates objects that have been removed from the current one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub configuration: Option<StoredConfig>,
@@ -29,13 +34,22 @@ impl LastApplied {
     /// Returns the configuration, if this version still accepts it.
     #[must_use]
     pub fn load(&self) -> Option<Loaded> {
-        Loaded::new(self.document()?).ok()
+        self.with_egress(Loaded::new(self.document()?).ok()?)
     }
 
     /// Returns the configuration, if this version still accepts it, given the one that is applied now.
     #[must_use]
     pub fn load_before(&self, now: &Loaded) -> Option<Loaded> {
-        Loaded::earlier(self.document()?, now).ok()
+        self.with_egress(Loaded::earlier(self.document()?, now).ok()?)
+    }
+
+    /// Adds the egress interface that was found on the node.
+    fn with_egress(&self, mut loaded: Loaded) -> Option<Loaded> {
+        if let (Some(node), Some(name)) = (&self.meta.node, &self.egress_interface) {
+            let interface = InterfaceName::linux(name.as_raw()).ok()?;
+            loaded.cluster.found_egress = Some(FoundEgress { node: node.clone(), interface });
+        }
+        Some(loaded)
     }
 
     fn document(&self) -> Option<Document> {
@@ -55,9 +69,9 @@ impl LastApplied {
             let cluster = &loaded?.cluster;
             Some((cluster, cluster.node(self.meta.node.as_ref()?.as_raw())?.0))
         };
-        match node() {
+        match node().filter(|_| self.state.routes.is_empty()) {
             Some((cluster, index)) => Some(plan::desired_routes(cluster, index, is_wanted)),
-            None if self.configuration.is_some() => None,
+            None if self.configuration.is_some() && self.state.routes.is_empty() => None,
             None => Some(self.state.routes.iter().filter(|route| is_wanted(&route.key())).cloned().collect()),
         }
     }
@@ -65,6 +79,6 @@ impl LastApplied {
     /// Returns the whole desired state, given the loaded configuration; `None` if its routes are not known.
     #[must_use]
     pub fn whole_state(&self, loaded: Option<&Loaded>) -> Option<State> {
-        Some(State { routes: self.routes(loaded, |_| true)?, ..self.state.clone() })
+        Some(State { routes: self.routes(loaded, |_| true)?.into(), ..self.state.clone() })
     }
 }

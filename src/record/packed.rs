@@ -244,7 +244,7 @@ pub mod state {
     pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<State, D::Error> {
         let PackedState { routes, nat, sysctls, unknown } = PackedState::deserialize(deserializer)?;
         Ok(State {
-            routes: routes.0.into_owned(),
+            routes: routes.0.into_owned().into(),
             nat: nat.into_owned(),
             sysctls: sysctls.into_owned(),
             unknown: unknown.into_owned(),
@@ -280,7 +280,11 @@ mod tests {
             scope: RouteScope::Spread(Spread::of(gateway.parse().expect("an address"))),
             ..plain(destination, Some(gateway))
         };
-        let raw = Box::new(OpaqueRoute { parts: vec!["2 nexthops".into()], raw: "00ff".to_owned() });
+        let raw = Box::new(OpaqueRoute {
+            parts: vec!["2 nexthops".into()],
+            hops: Vec::new(),
+            raw: "00ff".to_owned(),
+        });
         vec![
             plain("10.0.0.0/8", None),
             spread("10.0.1.0/24", "10.0.1.1"),

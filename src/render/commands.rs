@@ -16,7 +16,8 @@ pub fn commands(change: &Change) -> Vec<ShellCommand> {
     match change {
         Change::Route(change) => route_commands(change),
         Change::Nat(change) => nat_commands(change),
-        Change::Sysctl(SysctlChange { key, after, .. }) => {
+        Change::Sysctl(change) => {
+            let SysctlChange { key, after, .. } = &**change;
             vec![ShellCommand::new(["sysctl", "-w", &format!("{key}={after}")])]
         }
     }
@@ -80,7 +81,7 @@ fn nat_commands(change: &NatChange) -> Vec<ShellCommand> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::Route;
+    use crate::state::{Route, RouteList};
 
     fn route(gateway: &str, device: &str, protocol: u8) -> Route {
         serde_json::from_value(serde_json::json!({
@@ -93,7 +94,7 @@ mod tests {
 
     fn lines(before: &[&Route], after: &[&Route]) -> Vec<String> {
         let routes = |routes: &[&Route]| routes.iter().map(|route| (*route).clone()).collect::<Vec<_>>();
-        let (before, after) = (routes(before), routes(after));
+        let (before, after): (RouteList, RouteList) = (routes(before).into(), routes(after).into());
         let key = before.iter().chain(&after).next().expect("a route").key();
         let change = RouteChange { key, before, after };
         commands(&Change::Route(change)).iter().map(ToString::to_string).collect()

@@ -34,7 +34,7 @@ pub use shell::{
     Freshness, InvalidNetplanId, NetplanId, Persist, PersistHeader, PersistedNode, UnrecognizedHeader,
     UnwritableInterface, freshness, linux_script, persisted,
 };
-pub use text::{Palette, plan_summary, text, text_of};
+pub use text::{Palette, finding_text, plan_summary, text, text_of};
 
 /// The origin of a script, for its header.
 #[derive(Debug, Clone, Copy)]

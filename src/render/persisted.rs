@@ -49,19 +49,26 @@ impl PersistedFile {
     #[must_use]
     pub fn warning(&self) -> Option<Diagnostic> {
         let problem = self.problem.as_ref()?;
-        let message = match (&self.remedy, self.state) {
-            (Some(remedy), _) => format!("{} {problem}: {remedy}", self.path),
-            (None, PersistedState::Unused) => format!("{} {problem}", self.path),
-            (None, _) => return None,
-        };
+        if self.remedy.is_none() && self.state != PersistedState::Unused {
+            return None;
+        }
         let rule = match self.state {
             PersistedState::Outdated => Rule::PersistedOutdated,
             PersistedState::Unused => Rule::PersistedUnused,
             PersistedState::Current | PersistedState::Unknown => Rule::PersistedUnknown,
         };
-        Some(Diagnostic {
-            remedy: self.remedy.as_ref().map(ToString::to_string),
-            ..Diagnostic::new(rule, message)
+        Some(Diagnostic::new(rule, format!("{} {problem}", self.path)).with_remedy_if(self.advice()))
+    }
+
+    /// Returns what to do about the problem.
+    #[must_use]
+    pub fn advice(&self) -> Option<String> {
+        let command = self.remedy.as_ref()?;
+        Some(match self.state {
+            PersistedState::Unknown => format!("render it again, or remove it with `{command}`"),
+            PersistedState::Current | PersistedState::Outdated | PersistedState::Unused => {
+                format!("run `{command}`")
+            }
         })
     }
 }

@@ -52,7 +52,7 @@ pub struct Report {
     pub totals: Totals,
 }
 
-/// A finding about the plan.
+/// A finding about a plan or a node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DiagnosticEntry {

@@ -10,6 +10,7 @@ use super::{
     report::{ConflictEntry, DiagnosticEntry, NatKind, NatPlace, Object, ReasonEntry},
 };
 use crate::{
+    diagnose::Severity,
     model::Family,
     plan::Action,
     progress::Task,
@@ -122,25 +123,27 @@ pub fn text_of(
     palette: &Palette,
 ) -> String {
     let _task = Task::begin("formatting");
-    let mut sections: Vec<(Option<ObjectKind>, Section)> =
-        kinds().map(|kind| (kind, Section::default())).collect();
+    let mut sections: Vec<(Option<ObjectKind>, LineBuffer)> =
+        kinds().map(|kind| (kind, LineBuffer::default())).collect();
     let mut removed = RemovedNames::default();
     for entry in changes {
         let entry = entry.borrow();
         removed.add(entry);
         if let Some((_, section)) = sections.iter_mut().find(|(kind, _)| *kind == Some(entry.kind)) {
-            section.lines.push(change_line(entry, palette));
+            section.push_change(entry, palette);
         }
     }
     let mut text = String::new();
     for (kind, section) in &mut sections {
         let conflicts = rest.conflicts.iter().filter(|conflict| Some(conflict.kind) == *kind);
-        section.lines.extend(conflicts.flat_map(|conflict| conflict_lines(conflict, palette)));
+        let conflicts = conflicts.flat_map(|conflict| conflict_lines(conflict, palette));
         let unknown = rest.unknown.iter().filter(|unknown| ObjectKind::of(&unknown.what) == *kind);
-        section.lines.extend(unknown.map(|unknown| unknown_line(unknown, palette)));
+        let unknown = unknown.map(|unknown| unknown_line(unknown, palette));
+        conflicts.chain(unknown).for_each(|line| section.push(&line));
         let section = std::mem::take(section);
-        if !section.lines.is_empty() {
-            section.print_into(&mut text, title(*kind), palette);
+        if !section.ends.is_empty() {
+            let _ = writeln!(text, "{}", palette.head.apply_to(title(*kind)));
+            each_aligned(section.lines(), palette, |line| text.extend([line, "\n"]));
             text.push('\n');
         }
     }
@@ -223,47 +226,81 @@ pub(super) struct Line {
 
 impl Section {
     pub(super) fn print(&self, title: &str, palette: &Palette) -> String {
-        let mut text = String::new();
-        self.print_into(&mut text, title, palette);
+        let mut text = format!("{}\n", palette.head.apply_to(title));
+        each_aligned(self.lines(), palette, |line| text.extend([line, "\n"]));
         text
-    }
-
-    /// Appends the lines, each with its end, under a heading.
-    fn print_into(&self, text: &mut String, title: &str, palette: &Palette) {
-        let _ = writeln!(text, "{}", palette.head.apply_to(title));
-        self.each_aligned(palette, |line| text.extend([line, "\n"]));
     }
 
     /// Returns the lines with aligned columns and annotations.
     pub(super) fn aligned(&self, palette: &Palette) -> Vec<String> {
         let mut lines = Vec::with_capacity(self.lines.len());
-        self.each_aligned(palette, |line| lines.push(line.to_owned()));
+        each_aligned(self.lines(), palette, |line| lines.push(line.to_owned()));
         lines
     }
 
-    /// Passes the lines with aligned columns and annotations to `take`. An annotation that does not fit moves to a line
-    /// of its own.
-    fn each_aligned(&self, palette: &Palette, mut take: impl FnMut(&str)) {
-        let columns = Columns::of(self.lines.iter().map(|line| line.text.as_str()));
-        let widths = self.lines.iter().map(|line| columns.width_of(&line.text));
-        let column = widths.filter(|width| *width <= MAX_ALIGNED_WIDTH).max().unwrap_or(0);
-        let mut text = String::new();
-        for line in &self.lines {
-            text.clear();
-            columns.put(&mut text, &line.text);
-            if !line.annotation.is_empty() {
-                let width = columns.width_of(&line.text);
-                let column = column.max(width) + 2;
-                let fits = column + "# ".len() + text_width(&line.annotation) <= palette.width;
-                if fits {
-                    text.extend(std::iter::repeat_n(' ', column - width));
-                } else {
-                    text.push_str("\n    ");
-                }
-                let _ = write!(text, "{}", palette.dim.apply_to(format_args!("# {}", line.annotation)));
+    fn lines(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
+        self.lines.iter().map(|line| (line.text.as_str(), line.annotation.as_str()))
+    }
+}
+
+/// Lines in one text: a large plan has far too many of them for a text each.
+#[derive(Default)]
+struct LineBuffer {
+    text: String,
+    /// The ends of the object and of the annotation of each line.
+    ends: Vec<(usize, usize)>,
+    /// Reused for the columns of each route.
+    columns: [String; 4],
+}
+
+impl LineBuffer {
+    fn push(&mut self, line: &Line) {
+        self.text.push_str(&line.text);
+        let end = self.text.len();
+        self.text.push_str(&line.annotation);
+        self.ends.push((end, self.text.len()));
+    }
+
+    fn push_change(&mut self, entry: &ChangeEntry, palette: &Palette) {
+        put_change(&mut self.text, &mut self.columns, entry, palette);
+        let end = self.text.len();
+        put_reason(&mut self.text, &entry.reason);
+        self.ends.push((end, self.text.len()));
+    }
+
+    /// Iterates over the objects and annotations.
+    fn lines(&self) -> impl Iterator<Item = (&str, &str)> + Clone {
+        let starts = std::iter::once(0).chain(self.ends.iter().map(|(_, end)| *end));
+        let part = |from: usize, to: usize| self.text.get(from..to).unwrap_or_default();
+        starts.zip(&self.ends).map(move |(start, (object, end))| (part(start, *object), part(*object, *end)))
+    }
+}
+
+/// Passes lines, given as objects and annotations, with aligned columns and annotations to `take`. An annotation that does
+/// not fit moves to a line of its own.
+fn each_aligned<'a>(
+    lines: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+    palette: &Palette,
+    mut take: impl FnMut(&str),
+) {
+    let columns = Columns::of(lines.clone().map(|(object, _)| object));
+    let widths = lines.clone().map(|(object, _)| columns.width_of(object));
+    let column = widths.filter(|width| *width <= MAX_ALIGNED_WIDTH).max().unwrap_or(0);
+    let mut text = String::new();
+    for (object, annotation) in lines {
+        text.clear();
+        let width = columns.put(&mut text, object);
+        if !annotation.is_empty() {
+            let column = column.max(width) + 2;
+            let fits = column + "# ".len() + text_width(annotation) <= palette.width;
+            if fits {
+                text.extend(std::iter::repeat_n(' ', column - width));
+            } else {
+                text.push_str("\n    ");
             }
-            take(&text);
+            let _ = write!(text, "{}", palette.dim.apply_to(format_args!("# {annotation}")));
         }
+        take(&text);
     }
 }
 
@@ -325,11 +362,15 @@ impl Columns {
         self.cells(line).map(|(gap, cell)| gap + text_width(cell)).sum()
     }
 
-    fn put(&self, text: &mut String, line: &str) {
+    /// Appends a line, and returns its width.
+    fn put(&self, text: &mut String, line: &str) -> usize {
+        let mut width = 0;
         for (gap, cell) in self.cells(line) {
             text.extend(std::iter::repeat_n(' ', gap));
             text.push_str(cell);
+            width += gap + text_width(cell);
         }
+        width
     }
 }
 
@@ -349,8 +390,15 @@ fn cells(object: &Object) -> Option<[Vec<Word>; 4]> {
 
 /// A change with its symbol and reason.
 pub(super) fn change_line(entry: &ChangeEntry, palette: &Palette) -> Line {
-    let annotation = reason(&entry.reason);
-    let text = match (entry.action, &entry.before, &entry.after) {
+    let (mut text, mut annotation) = (String::new(), String::new());
+    put_change(&mut text, &mut Default::default(), entry, palette);
+    put_reason(&mut annotation, &entry.reason);
+    Line { text, annotation }
+}
+
+/// Appends a change with its symbol. Overwrites `columns`.
+fn put_change(text: &mut String, columns: &mut [String; 4], entry: &ChangeEntry, palette: &Palette) {
+    match (entry.action, &entry.before, &entry.after) {
         (Action::Change, Some(before), Some(after)) => {
             let inline_diff = match (cells(before), cells(after), before, after) {
                 (Some(before), Some(after), ..) => {
@@ -370,35 +418,38 @@ pub(super) fn change_line(entry: &ChangeEntry, palette: &Palette) -> Line {
                     inline_diff(&words(&before.text()), &words(&after.text()), &palette.dim, palette)
                 }
             };
-            format!("{} {inline_diff}", palette.change.apply_to(palette.symbols.change))
+            let _ = write!(text, "{} {inline_diff}", palette.change.apply_to(palette.symbols.change));
         }
-        (Action::Remove, Some(object), _) => colored(Symbols::REMOVE, object, &palette.remove),
-        (_, _, Some(object)) | (_, Some(object), None) => colored(Symbols::ADD, object, &palette.add),
-        (_, None, None) => String::new(),
-    };
-    Line { text, annotation }
+        (Action::Remove, Some(object), _) => {
+            put_colored(text, columns, Symbols::REMOVE, object, &palette.remove);
+        }
+        (_, _, Some(object)) | (_, Some(object), None) => {
+            put_colored(text, columns, Symbols::ADD, object, &palette.add);
+        }
+        (_, None, None) => {}
+    }
 }
 
-/// An object with its symbol, in one color.
-fn colored(symbol: char, object: &Object, style: &Style) -> String {
-    let cells = match object {
-        Object::Route(route) => route.columns(),
+/// Appends an object with its symbol, in one color. Overwrites `columns`.
+fn put_colored(text: &mut String, columns: &mut [String; 4], symbol: char, object: &Object, style: &Style) {
+    match object {
+        Object::Route(route) => route.put_columns(columns),
         Object::WindowsRoute(_) | Object::Sysctl { .. } | Object::Text { .. } => match cells(object) {
-            Some(columns) => columns.map(|words| join_words(&words)),
+            Some(cells) => *columns = cells.map(|words| join_words(&words)),
             None => {
-                return style.apply_to(format_args!("{symbol} {}", printable(&object.text()))).to_string();
+                let object = printable(&object.text());
+                let _ = write!(text, "{}", style.apply_to(format_args!("{symbol} {object}")));
+                return;
             }
         },
-    };
-    let mut text = String::with_capacity(cells.iter().map(String::len).sum::<usize>() + 2 * cells.len());
-    for (at, cell) in cells.iter().enumerate() {
+    }
+    for (at, cell) in columns.iter().enumerate() {
         let _ = match (at, cell.is_empty()) {
             (0, _) => write!(text, "{}", style.apply_to(format_args!("{symbol} {}", Printable(cell)))),
             (_, true) => text.write_char('\t'),
             (_, false) => write!(text, "\t{}", style.apply_to(Printable(cell))),
         };
     }
-    text
 }
 
 fn arrow(old: &str, new: &str, palette: &Palette) -> String {
@@ -452,17 +503,17 @@ pub(super) fn conflict_lines(conflict: &ConflictEntry, palette: &Palette) -> Vec
         None if conflict.restorable => "hostgw did not add it; its table stays".to_owned(),
         None => "foreign object in the managed table; a rollback could not restore it".to_owned(),
     };
-    let line = |object| Line {
-        text: colored(Symbols::CONFLICT, object, &palette.conflict),
-        annotation: annotation.clone(),
+    let line = |object| {
+        let mut text = String::new();
+        put_colored(&mut text, &mut Default::default(), Symbols::CONFLICT, object, &palette.conflict);
+        Line { text, annotation: annotation.clone() }
     };
     conflict.foreign.iter().map(line).collect()
 }
 
-/// A reason with the file and line of its source.
-pub(super) fn reason(reason: &ReasonEntry) -> String {
+/// Appends a reason with the file and line of its source.
+pub(super) fn put_reason(text: &mut String, reason: &ReasonEntry) {
     let drift = if reason.drift { "drift: " } else { "" };
-    let mut text = String::with_capacity(reason.text.len() + 32);
     let _ = write!(text, "{drift}{}", Printable(&reason.text));
     if let Some(SourceLocation { file, line, apply, .. }) = &reason.source {
         let _ = write!(text, ", {file}:{line}");
@@ -470,15 +521,30 @@ pub(super) fn reason(reason: &ReasonEntry) -> String {
             let _ = write!(text, " as of apply {id}");
         }
     }
+}
+
+/// Renders a finding with its code, its place in the configuration and its remedy, in the same form in every command. The
+/// text ends with a newline.
+#[must_use]
+pub fn finding_text(finding: &DiagnosticEntry, palette: &Palette) -> String {
+    let DiagnosticEntry { code, severity, message, source, remedy } = finding;
+    let style = match severity {
+        Severity::Error => &palette.conflict,
+        Severity::Warning => &palette.change,
+    };
+    let head = style.apply_to(format!("{}[{code}]:", severity.name()));
+    let place =
+        source.as_ref().map_or_else(String::new, |source| format!(" ({}:{})", source.file, source.line));
+    let mut text = format!("{head} {message}{place}\n");
+    if let Some(remedy) = remedy {
+        let _ = writeln!(text, "  {} {remedy}", palette.head.apply_to("help:"));
+    }
     text
 }
 
 /// Appends the totals and the names of removed objects.
 fn put_summary(text: &mut String, report: &Report, removed: &[String], palette: &Palette) {
-    for DiagnosticEntry { code, severity, message, .. } in &report.diagnostics {
-        let head = format!("{}[{code}]:", severity.name());
-        let _ = writeln!(text, "{} {message}", palette.change.apply_to(head));
-    }
+    report.diagnostics.iter().for_each(|finding| text.push_str(&finding_text(finding, palette)));
     let _ = writeln!(text, "{}", palette.head.apply_to(totals(report)));
     if !removed.is_empty() {
         let _ = writeln!(text, "{}", palette.remove.apply_to(format!("To remove: {}", removed.join(", "))));

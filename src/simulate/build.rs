@@ -144,7 +144,7 @@ pub(super) fn build_outside(
             interfaces.address(TO_OUTSIDE, *router)?;
             enable_forwarding(family)?;
         }
-        Ok(())
+        topology.routes_of_router().try_for_each(|(pods, node)| interfaces.route(pods, node))
     })?;
     inside(&outside, || {
         let mut interfaces = Interfaces::open()?;
@@ -182,10 +182,12 @@ pub(super) fn build_node(
         let mut interfaces = Interfaces::open()?;
         interfaces.up("lo")?;
         add_addresses(&mut interfaces, &machine.interface, &machine.addresses)?;
-        interfaces.bridge(bridge)?;
-        interfaces.cable(to_pod, ETH, &pod)?;
-        interfaces.attach(to_pod, bridge)?;
-        add_addresses(&mut interfaces, bridge, &machine.bridge)?;
+        if !machine.bridge.is_empty() {
+            interfaces.bridge(bridge)?;
+            interfaces.cable(to_pod, ETH, &pod)?;
+            interfaces.attach(to_pod, bridge)?;
+            add_addresses(&mut interfaces, bridge, &machine.bridge)?;
+        }
         let routers = machine.router.iter();
         routers
             .map(|(family, router)| (default_route(family), router.addr()))
@@ -194,6 +196,9 @@ pub(super) fn build_node(
     inside(&pod, || {
         let mut interfaces = Interfaces::open()?;
         interfaces.up("lo")?;
+        if machine.bridge.is_empty() {
+            return Ok(());
+        }
         add_addresses(&mut interfaces, ETH, &machine.pod)?;
         machine
             .bridge

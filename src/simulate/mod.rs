@@ -164,6 +164,12 @@ impl Simulation {
         })
     }
 
+    /// Returns whether the router was given routes to pods, because the configuration relies on it.
+    #[must_use]
+    pub fn has_router_with_pods(&self) -> bool {
+        self.topology.routes_of_router().next().is_some()
+    }
+
     /// The families whose outside connections were not tested: the configuration does not masquerade there, so the
     /// outside host has no route back.
     #[must_use]

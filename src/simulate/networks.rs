@@ -143,6 +143,20 @@ impl Networks {
         }
     }
 
+    /// Returns the routers of the configuration in network `number` of a family, and takes their addresses.
+    pub fn configured_routers(&mut self, cluster: &Cluster, family: Family, number: usize) -> Vec<IpNet> {
+        let network = self.of_family.get_mut(family).as_mut().and_then(|networks| networks.get_mut(number));
+        let Some(network) = network else { return Vec::new() };
+        let own = cluster.nodes.iter().filter_map(|node| node.next_hop.as_deref());
+        let routers = own.map(|own| &own.routers).chain([&cluster.routers]);
+        let addresses: BTreeSet<IpAddr> = routers
+            .filter_map(|routers| routers.get(family).copied())
+            .filter(|router| network.prefix.contains(router))
+            .collect();
+        network.taken.extend(&addresses);
+        addresses.into_iter().map(|address| network.with_length(address)).collect()
+    }
+
     /// Allocates an unused address in network `number` of a family.
     fn allocate_in(&mut self, family: Family, number: usize) -> Result<IpNet, Error> {
         let network = self.of_family.get_mut(family).as_mut().and_then(|networks| networks.get_mut(number));

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeSet,
-    net::{Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -12,7 +12,10 @@ use super::networks::Networks;
 
 use crate::{
     error::{Error, Kind},
-    model::{Cluster, Family, InterfaceName, OperatingSystem, PerFamily, offset_by, pod_address},
+    model::{
+        Cluster, Family, InterfaceName, NextHopKind, OffLink, OperatingSystem, PerFamily, offset_by,
+        pod_address,
+    },
     text::Untrusted,
 };
 
@@ -70,7 +73,7 @@ pub struct Machine {
     pub router: PerFamily<IpNet>,
     /// The number of its link.
     pub segment: usize,
-    /// The addresses of the pod bridge: the pod gateways of the node's operating system.
+    /// The addresses of the pod bridge: the pod gateways of the node's operating system. A machine without pods has none.
     pub bridge: PerFamily<IpNet>,
     /// The addresses of the node's pod.
     pub pod: PerFamily<IpNet>,
@@ -100,7 +103,14 @@ impl Topology {
         for segment in &mut segments {
             for (family, number) in segment.numbers.clone() {
                 segment.networks.extend(networks.prefix(family, number));
-                segment.router.extend(networks.router(family, number)?);
+                let configured = networks.configured_routers(cluster, family, number);
+                if configured.is_empty() || networks.home.contains(&(family, number)) {
+                    segment.router.extend(networks.router(family, number)?);
+                }
+                let known: Vec<IpAddr> = segment.router.iter().map(IpNet::addr).collect();
+                segment
+                    .router
+                    .extend(configured.into_iter().filter(|router| !known.contains(&router.addr())));
             }
         }
         for (machine, numbers) in machines.iter_mut().zip(numbers_of) {
@@ -116,6 +126,28 @@ impl Topology {
         }
         let are_networks_assumed = networks.are_assumed && segments.len() > 1;
         Ok(Self { cluster: simulated, machines, segments, are_networks_assumed, outside })
+    }
+
+    /// Returns whether the two machines have addresses in different networks of a family.
+    #[must_use]
+    pub fn are_apart(&self, one: &Machine, other: &Machine, family: Family) -> bool {
+        let [one, other] = [one, other].map(|machine| machine.addresses.get(family));
+        one.zip(other).is_some_and(|(one, other)| !one.contains(&other.addr()))
+    }
+
+    /// Iterates over the pod CIDRs that the router knows because the configuration relies on it, each with the address of the
+    /// node.
+    pub fn routes_of_router(&self) -> impl Iterator<Item = (IpNet, IpAddr)> {
+        self.machines.iter().flat_map(move |machine| {
+            let node = &self.cluster.nodes[machine.index];
+            machine.bridge.iter().filter_map(move |(family, bridge)| {
+                let next_hop = self.cluster.next_hop_of(node, family);
+                let is_needed =
+                    self.cluster.off_link == OffLink::Gateway || matches!(next_hop, NextHopKind::Router(_));
+                let address = machine.addresses.get(family).filter(|_| is_needed)?;
+                Some((bridge.trunc(), address.addr()))
+            })
+        })
     }
 
     /// Returns `true` if traffic from pods to the outside host is masqueraded. Otherwise the outside host has no route
@@ -154,6 +186,8 @@ fn machine(
         OperatingSystem::Linux => node.egress_interface.clone().or(egress),
         OperatingSystem::Windows => None,
     };
+    let interface = interface.filter(|name| !name.is_alternative());
+    let is_named = interface.is_some();
     let interface = interface.map_or_else(|| DEFAULT_INTERFACE.to_owned(), |name| name.as_str().to_owned());
     let os = node.os;
     let (mut addresses, mut bridge, mut pod) =
@@ -180,7 +214,7 @@ fn machine(
         *node.gateways.get_mut(family) = Some(gateway_in_use);
     }
     node.os = OperatingSystem::Linux;
-    if os == OperatingSystem::Windows {
+    if !is_named {
         node.egress_interface = InterfaceName::linux(&interface).ok();
     }
     let (name, router) = (node.name.clone(), PerFamily::default());

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     error::Error,
     kernel::{Interfaces, Lookup, inside},
-    model::{Family, NextHopMode},
+    model::{Family, NextHopKind, OffLink},
 };
 
 /// Returns why the node of `from` got no answer from the pod of `to`, as far as the two nodes can tell.
@@ -41,7 +41,7 @@ pub fn between(
 /// Returns an error if the node cannot be queried.
 pub fn to_outside(lab: &Lab, topology: &Topology, from: usize, family: Family) -> Result<String, Error> {
     let name = &topology.machines[from].name;
-    let Some((host, _)) = topology.outside.get(family) else { return Ok("no outside".to_owned()) };
+    let Some((host, _)) = topology.outside.get(family) else { return Ok("no outside host".to_owned()) };
     let (lookup, answers) = next_hop(lab, from, host.addr())?;
     Ok(match lookup.gateway {
         None if lookup.has_route => format!("wrong route: {name} sends to {} on its own link", host.addr()),
@@ -50,7 +50,7 @@ pub fn to_outside(lab: &Lab, topology: &Topology, from: usize, family: Family) -
             format!("no neighbor: {gateway} does not answer on {name}'s link")
         }
         Some(gateway) => format!(
-            "no way back: {name} sends to {gateway} and gets no answer; the outside has no route to sources that are not masqueraded"
+            "no return route: {name} sends to {gateway} and gets no answer; the outside host has no route to sources that are not masqueraded"
         ),
     })
 }
@@ -80,14 +80,15 @@ fn trace_one_way(
     let Some(gateway) = lookup.gateway.filter(|_| lookup.has_route) else {
         return Ok(Some(format!("no route: {name} has no next hop for {pod}")));
     };
-    if source.router.get(family).is_some_and(|router| router.addr() == gateway) {
+    let correct = correct_next_hop(topology, source, target, family);
+    let is_default = source.router.get(family).is_some_and(|router| router.addr() == gateway);
+    if is_default && correct != Some(gateway) {
         return Ok(Some(format!(
             "no route: on {name} only the default route matches {pod}; check that a rule looks up the table in routes.table"
         )));
     }
-    if Some(gateway) != correct_next_hop(topology, target, family) {
-        let at = correct_next_hop(topology, target, family)
-            .map_or_else(|| " has none".to_owned(), |at| format!(" is at {at}"));
+    if Some(gateway) != correct {
+        let at = correct.map_or_else(|| " has none".to_owned(), |at| format!(" is at {at}"));
         return Ok(Some(format!("wrong next hop: {name} sends to {gateway}, but {}{at}", target.name)));
     }
     if answers == Some(false) {
@@ -96,15 +97,15 @@ fn trace_one_way(
                 machine.addresses.get(family).map_or_else(String::new, |address| address.trunc().to_string())
             };
             return Ok(Some(format!(
-                "no neighbor: {gateway} does not answer on {name}'s link, because {} is behind a router: {name} is in {}, {} in {}",
+                "no neighbor: {gateway} does not answer on {name}'s link, because {} is behind a router: {name} is in {}, and {} is in {}",
                 target.name,
                 network(source),
                 target.name,
                 network(target)
             )));
         }
-        let why = match (family, topology.cluster.next_hop) {
-            (Family::V6, NextHopMode::PodGateway) => {
+        let why = match (family, next_hop_kind(topology, target, family)) {
+            (Family::V6, NextHopKind::PodGateway) => {
                 ": with IPv6, Linux only answers for addresses of the receiving interface, and the pod gateway is on another; use nextHop: node-address"
             }
             _ => "",
@@ -114,11 +115,24 @@ fn trace_one_way(
     Ok(None)
 }
 
-/// The correct next hop to `target`.
-fn correct_next_hop(topology: &Topology, target: &Machine, family: Family) -> Option<IpAddr> {
-    let at = match topology.cluster.next_hop {
-        NextHopMode::PodGateway => &target.bridge,
-        NextHopMode::NodeAddress => &target.addresses,
+/// The correct next hop from `source` to `target`.
+fn correct_next_hop(
+    topology: &Topology,
+    source: &Machine,
+    target: &Machine,
+    family: Family,
+) -> Option<IpAddr> {
+    if topology.cluster.off_link == OffLink::Gateway && topology.are_apart(source, target, family) {
+        return source.router.get(family).map(ipnet::IpNet::addr);
+    }
+    let at = match next_hop_kind(topology, target, family) {
+        NextHopKind::PodGateway => &target.bridge,
+        NextHopKind::NodeAddress => &target.addresses,
+        NextHopKind::Router(router) => return Some(router),
     };
     at.get(family).map(ipnet::IpNet::addr)
+}
+
+fn next_hop_kind(topology: &Topology, target: &Machine, family: Family) -> NextHopKind {
+    topology.cluster.next_hop_of(&topology.cluster.nodes[target.index], family)
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::IpAddr};
 
 use super::{ConnectionKind, probe::Probe, topology::Topology};
-use crate::model::Family;
+use crate::model::{Family, OffLink};
 
 /// A connection to test.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +29,10 @@ pub fn all(topology: &Topology, family: Family) -> Vec<Trial> {
         let own_pod = address(machine.pod.get(family));
         for (to, other) in machines.iter().enumerate() {
             let Some(pod) = address(other.pod.get(family)) else { continue };
+            // Something else carries these packets.
+            if topology.cluster.off_link == OffLink::Skip && topology.are_apart(machine, other, family) {
+                continue;
+            }
             if own_pod.is_some() {
                 let probe = Probe { from: 2 * from + 1, to: pod };
                 let kind = ConnectionKind::PodToPod;

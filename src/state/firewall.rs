@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::BaseChain;
 use crate::{model::Family, text::Untrusted};
 
-/// The base chains, hostgw's own included, and the chains that they jump to. Of NAT, only those at the hook `postrouting`.
+/// The base chains, hostgw's own included, and the chains that they jump to. Without those of NAT at the hook `input`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Firewall {
@@ -136,6 +136,13 @@ pub enum Term {
         /// The value.
         value: Vec<u8>,
     },
+    /// Loads a constant into a register.
+    Constant {
+        /// The register.
+        into: u32,
+        /// The value.
+        value: Vec<u8>,
+    },
     /// Matches if the type of an address is among these (a bit for each `RTN_*`), as the iptables match `addrtype`.
     AddressType {
         /// The types of the source, if they matter.
@@ -162,6 +169,9 @@ pub enum Term {
         register: u32,
         /// The set.
         set: Vec<KeyRange>,
+        /// The lengths of the fields of a key that has several with ranges, in bytes. Each begins with a word of its own.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        fields: Vec<usize>,
         /// Whether all other values match instead.
         not: bool,
     },
@@ -169,6 +179,9 @@ pub enum Term {
     Map {
         /// The register.
         register: u32,
+        /// The lengths of the fields of a key that has several with ranges, in bytes.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        fields: Vec<usize>,
         /// The map.
         map: Vec<(KeyRange, RuleVerdict)>,
     },
@@ -180,13 +193,21 @@ pub enum Term {
         set: Untrusted,
         /// Whether all other values match instead.
         not: bool,
-        /// Whether it is a map.
-        is_map: bool,
+        /// Where a map stores what it maps to: 0 is the verdict. Absent for a set.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        into: Option<u32>,
     },
     /// Ends the rule.
     Verdict(RuleVerdict),
-    /// Changes the mark.
+    /// Changes the mark to an unknown value.
     SetMark,
+    /// Changes the mark to the value of a register.
+    MarkFrom {
+        /// The register.
+        register: u32,
+    },
+    /// Changes the mark of the connection.
+    SetConnectionMark,
     /// Excludes the packet from connection tracking.
     Untrack,
     /// Has no effect on where the packet goes, such as a counter.
@@ -261,6 +282,36 @@ pub enum PacketPart {
         offset: usize,
         /// The number of bytes.
         length: usize,
+    },
+    /// Some bytes of the header after it, such as the ports.
+    Transport {
+        /// The first byte.
+        offset: usize,
+        /// The number of bytes.
+        length: usize,
+    },
+    /// The number of the protocol after the IP header (`IPPROTO_*`).
+    Protocol,
+    /// The group of the incoming interface.
+    InputGroup,
+    /// The group of the outgoing interface.
+    OutputGroup,
+    /// The kind of the incoming interface, such as `bridge`.
+    InputKind,
+    /// The kind of the outgoing interface.
+    OutputKind,
+    /// Whether the packet is for this host, a broadcast or the like (`PACKET_*`).
+    PacketType,
+    /// Whether the packet is of the first direction of its connection, as 0, or a reply, as 1.
+    ConnectionDirection,
+    /// The status of the connection (`IPS_*`).
+    ConnectionStatus,
+    /// The mark of the connection.
+    ConnectionMark,
+    /// Whether there is a route back to the source, as 1 or 0.
+    ReturnRoute {
+        /// Whether it must lead out of the incoming interface.
+        by_input: bool,
     },
     /// The Ethernet type.
     EtherType,

@@ -37,7 +37,7 @@ pub struct Host {
     pub hardware: Option<Hardware>,
 }
 
-/// What the firmware says about a machine (`/sys/class/dmi/id`), from which clouds can be told.
+/// What the firmware says about a machine (`/sys/class/dmi/id`), by which clouds are recognized.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Hardware {
@@ -68,6 +68,9 @@ pub struct Link {
     /// Its kind, such as `bridge` or `veth`; absent for a physical interface.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<Untrusted>,
+    /// Whether ARP and neighbor discovery are off on it (`IFF_NOARP`), although its link needs them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub no_arp: bool,
     /// The bridge, bond or VRF that it is a port of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub master: Option<Untrusted>,
@@ -106,7 +109,7 @@ pub struct InterfaceAddress {
     /// The prefix that the address makes reachable through the interface.
     #[schemars(with = "String")]
     pub prefix: IpNet,
-    /// What distinguishes it from a lasting address that the kernel uses.
+    /// The flags of an address that is temporary, or that the kernel does not use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flags: Vec<AddressFlag>,
 }
@@ -117,9 +120,9 @@ pub struct InterfaceAddress {
 )]
 #[serde(rename_all = "camelCase")]
 pub enum AddressFlag {
-    /// A privacy address (RFC 8981), which the kernel replaces by another one.
+    /// A privacy address (RFC 8981), which the kernel replaces after a while.
     Temporary,
-    /// Its preferred lifetime is over.
+    /// Its preferred lifetime has expired.
     Deprecated,
     /// Another machine has the address, so the kernel does not use it.
     DadFailed,

@@ -9,6 +9,7 @@ mod kind;
 mod nat;
 mod policy_rule;
 mod route;
+mod route_list;
 mod windows;
 mod word;
 
@@ -34,6 +35,7 @@ pub use nat::{
 };
 pub use policy_rule::{LOCAL_TABLE, Mark, PolicyRule, RuleAction, RuleSelector, table_name};
 pub use route::{NextHop, OpaqueRoute, Route, RouteKey, RouteScope, RouteType, Spread, protocol};
+pub use route_list::RouteList;
 pub use windows::{Forwarding, Role, WindowsRoute, WindowsState};
 pub use word::{Column, Word, join_words};
 
@@ -42,7 +44,7 @@ pub use word::{Column, Word, join_words};
 #[serde(deny_unknown_fields)]
 pub struct State {
     /// The routes, sorted by key. Routes with the same key are in the kernel's order: packets use the first one.
-    pub routes: Vec<Route>,
+    pub routes: RouteList,
     /// The tables named `hostgw`.
     pub nat: Tables,
     /// Value by key. In an observed state, keys that the kernel does not have are absent.
@@ -53,6 +55,13 @@ pub struct State {
 }
 
 impl State {
+    /// Returns the interface of the routes, if there is one. Routes that reject packets have none.
+    #[must_use]
+    pub fn device(&self) -> Option<&Untrusted> {
+        let forwards = |route: &&Route| route.kind == RouteType::Unicast;
+        self.routes.iter().filter(forwards).find_map(|route| route.next.device.as_ref())
+    }
+
     /// Returns `true` if the NAT table of `family` could not be read.
     #[must_use]
     pub fn nat_unknown(&self, family: Family) -> bool {

@@ -194,7 +194,7 @@ pub struct BaseChain {
     pub hook: Hook,
     /// The priority. Lower values run first; `srcnat` is 100 (`NF_IP_PRI_NAT_SRC`, linux/netfilter_ipv4.h).
     pub priority: i32,
-    /// What happens to packets that no rule decides about.
+    /// What happens to packets that no rule accepts or drops.
     pub policy: ChainPolicy,
 }
 

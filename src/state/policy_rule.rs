@@ -66,7 +66,19 @@ pub struct RuleSelector {
     /// Packets with this mark.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mark: Option<Mark>,
-    /// The names of other conditions, such as `ipproto`, which no packet of a forwarding question meets.
+    /// Packets of these users, from one to another. Forwarded packets belong to user 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub users: Option<[u32; 2]>,
+    /// Packets of this protocol (`IPPROTO_*`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<u8>,
+    /// Packets from these ports, from one to another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_ports: Option<[u16; 2]>,
+    /// Packets to these ports.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination_ports: Option<[u16; 2]>,
+    /// The names of other conditions, such as `tun_id`, which no packet of a pod meets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub others: Vec<Untrusted>,
 }
@@ -93,9 +105,9 @@ pub enum RuleAction {
     Nop,
     /// Drops the packet.
     Blackhole,
-    /// Drops the packet and tells its sender that the network is unreachable.
+    /// Drops the packet and reports to its sender that the network is unreachable.
     Unreachable,
-    /// Drops the packet and tells its sender that it is prohibited.
+    /// Drops the packet and reports to its sender that it is prohibited.
     Prohibit,
 }
 
@@ -124,7 +136,20 @@ impl PolicyRule {
     /// Returns the words of `ip rule` that select this rule.
     #[must_use]
     pub fn words(&self) -> Vec<String> {
-        let RuleSelector { not, from, to, input, output, tos, mark, others } = &self.selector;
+        let RuleSelector {
+            not,
+            from,
+            to,
+            input,
+            output,
+            tos,
+            mark,
+            users,
+            protocol,
+            source_ports,
+            destination_ports,
+            others,
+        } = &self.selector;
         let mut words = Vec::new();
         let mut add = |parts: &[&str]| words.extend(parts.iter().map(|part| (*part).to_owned()));
         if *not {
@@ -146,6 +171,18 @@ impl PolicyRule {
                 add(&[name, &device.to_string()]);
             }
         }
+        if let Some([first, last]) = users {
+            add(&["uidrange", &format!("{first}-{last}")]);
+        }
+        if let Some(protocol) = protocol {
+            add(&["ipproto", &protocol_name(*protocol)]);
+        }
+        for (name, ports) in [("sport", source_ports), ("dport", destination_ports)] {
+            if let Some([first, last]) = ports {
+                let last = if first == last { String::new() } else { format!("-{last}") };
+                add(&[name, &format!("{first}{last}")]);
+            }
+        }
         for other in others {
             add(&[&other.to_string()]);
         }
@@ -164,6 +201,17 @@ impl PolicyRule {
             add(&["suppress_ifgroup", &group.to_string()]);
         }
         words
+    }
+}
+
+/// The name of a protocol as `ip` prints it.
+fn protocol_name(protocol: u8) -> String {
+    match protocol {
+        1 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        58 => "ipv6-icmp".to_owned(),
+        other => other.to_string(),
     }
 }
 

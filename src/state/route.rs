@@ -129,6 +129,9 @@ pub struct OpaqueRoute {
     /// The names of these parts, such as `multipath`.
     #[serde(rename = "about")]
     pub parts: Vec<Untrusted>,
+    /// Its next hops, if it has several.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hops: Vec<NextHop>,
     /// The whole route in the kernel's encoding, in hexadecimal.
     pub raw: String,
 }
@@ -401,7 +404,7 @@ impl Route {
         if self.kind != RouteType::Unicast {
             each(Destination, "", Some(&self.kind));
         }
-        each(Destination, "", Some(&destination(self.destination)));
+        each(Destination, "", Some(&ShownPrefix(self.destination)));
         if let Some(tos) = self.tos.filter(|tos| *tos != 0) {
             each(Destination, "tos", Some(&format_args!("{tos:#04x}")));
         }
@@ -446,15 +449,13 @@ impl Route {
         words
     }
 
-    /// Returns the same words, joined in each column.
-    #[must_use]
-    pub fn columns(&self) -> [String; 4] {
-        let mut columns = [const { String::new() }; 4];
+    /// Replaces the text of the columns with the same words, joined in each column.
+    pub fn put_columns(&self, columns: &mut [String; 4]) {
+        columns.iter_mut().for_each(String::clear);
         self.each_word(|column, keyword, value| {
             let cell = &mut columns[column as usize];
             let _ = write_word(cell, !cell.is_empty(), keyword, value);
         });
-        columns
     }
 
     /// Returns the arguments of `ip route`. The name of an interface is one argument, whatever it contains.
@@ -473,19 +474,24 @@ impl Route {
 }
 
 /// Formats a destination as `ip route` does: `default` for the whole family, and no length for a single address.
-fn destination(prefix: IpNet) -> String {
-    if prefix.prefix_len() == 0 {
-        "default".to_owned()
-    } else if prefix.prefix_len() == prefix.max_prefix_len() {
-        prefix.addr().to_string()
-    } else {
-        prefix.to_string()
+struct ShownPrefix(IpNet);
+
+impl fmt::Display for ShownPrefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(prefix) = self;
+        if prefix.prefix_len() == 0 {
+            f.write_str("default")
+        } else if prefix.prefix_len() == prefix.max_prefix_len() {
+            prefix.addr().fmt(f)
+        } else {
+            prefix.fmt(f)
+        }
     }
 }
 
 impl fmt::Display for RouteKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&destination(self.destination))?;
+        ShownPrefix(self.destination).fmt(f)?;
         if self.tos != 0 {
             write!(f, " tos {:#04x}", self.tos)?;
         }

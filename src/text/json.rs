@@ -14,8 +14,16 @@ use super::escape::is_hidden;
 /// Returns an error if `value` cannot be represented in JSON.
 pub fn to_json(value: &impl Serialize) -> serde_json::Result<String> {
     let mut bytes = Vec::new();
-    value.serialize(&mut Serializer::with_formatter(&mut bytes, SafeFormatter(PrettyFormatter::new())))?;
+    write_json(&mut bytes, value)?;
     String::from_utf8(bytes).map_err(serde::ser::Error::custom)
+}
+
+/// Writes `value` as [`to_json`] does. The document of a large plan takes more memory than the plan.
+///
+/// # Errors
+/// Returns an error if `value` cannot be represented in JSON, or the error of `writer`.
+pub fn write_json(writer: impl io::Write, value: &impl Serialize) -> serde_json::Result<()> {
+    value.serialize(&mut Serializer::with_formatter(writer, SafeFormatter(PrettyFormatter::new())))
 }
 
 /// A [`PrettyFormatter`] that escapes hidden characters in strings.

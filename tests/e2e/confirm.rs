@@ -286,7 +286,7 @@ fn an_apply_without_processes_is_reported_and_undone_by_the_next() {
         node.hostgw_ok(&["status"]).says("was not confirmed by").says(late);
         node.hostgw_ok(&["rollback", "--yes"]);
         node.assert_unchanged(&before, "rollback");
-        node.hostgw_ok(&["status"]).says("Last transaction: none in the history");
+        node.hostgw_ok(&["status"]).says("Last transaction: none\n");
 
         alone("1s");
         thread::sleep(Duration::from_secs(1));
@@ -623,7 +623,7 @@ fn an_ssh_session_at_risk_is_offered_a_confirmation() {
             assert!(!outcome.stdout.contains("SSH session"), "{outcome}");
             // A client among the pods of another node.
             let outcome = over_ssh(&node, "10.244.1.7", inside, "n\n").expect(8);
-            outcome.says("this plan changes the route to 10.244.1.7, which your SSH session comes from");
+            outcome.says("this plan changes the route to 10.244.1.7, the client of your SSH session");
             outcome.says("Answer c to roll back after 90s unless you confirm. [y/c/N]");
             node.assert_unchanged(&before, "a declined apply");
         }

@@ -16,7 +16,7 @@ const RECIPE_RULE: &str =
     "iptables-nft -t nat -A POSTROUTING ! -d 10.244.0.0/16 -m addrtype ! --dst-type LOCAL -j MASQUERADE";
 
 /// What is wrong with the node, what else the configuration says, and what cures it.
-const DISEASES: [(&str, &str, &str, &str); 39] = [
+const DISEASES: [(&str, &str, &str, &str); 46] = [
     ("not-applied", "ip route del 10.244.1.0/24", "", "\"$HOSTGW\" apply --yes"),
     ("conflict", "ip route replace 10.244.1.0/24 via 172.30.0.77", "", "ip route del 10.244.1.0/24; \"$HOSTGW\" apply --yes"),
     ("forwarding", "sysctl -qw net.ipv4.conf.cni0.forwarding=0", "", "sysctl -qw net.ipv4.conf.cni0.forwarding=1"),
@@ -114,7 +114,7 @@ const DISEASES: [(&str, &str, &str, &str); 39] = [
     ),
     (
         "extension",
-        "iptables-nft -A FORWARD -m iprange --src-range 10.244.0.1-10.244.0.254 -j DROP",
+        "iptables-nft -A FORWARD -m addrtype --src-type UNICAST --limit-iface-in -j DROP",
         "",
         "iptables-nft -F FORWARD",
     ),
@@ -228,6 +228,44 @@ const DISEASES: [(&str, &str, &str, &str); 39] = [
     ),
     ("kube-router", "ip route add 10.244.1.0/24 via 172.30.0.12 proto 17 metric 9", "", "ip route del 10.244.1.0/24 proto 17"),
     ("mtu", "ip link set eth0 mtu 1400", "", "ip link set eth0 mtu 1500"),
+    (
+        "rule-users",
+        "ip rule add uidrange 0-0 blackhole pref 100",
+        "",
+        "ip rule del priority 100 from all uidrange 0-0 blackhole",
+    ),
+    (
+        "rule-protocol",
+        "ip rule add from 10.244.0.0/24 ipproto tcp blackhole pref 100; ip rule add ipproto udp dport 53 blackhole pref 101",
+        "",
+        "ip rule del priority 100 from 10.244.0.0/24 ipproto tcp blackhole",
+    ),
+    ("arp-off", "ip link set eth0 arp off", "", "ip link set eth0 arp on"),
+    (
+        "arp-filter",
+        "sysctl -qw net.ipv4.conf.all.arp_filter=1; ip rule add from 10.244.0.1 lookup 55 pref 44; ip route add default dev cni0 table 55",
+        "",
+        "sysctl -w net.ipv4.conf.all.arp_filter=0",
+    ),
+    (
+        "default-gateway",
+        "ip route add default nexthop via 172.30.0.1 dev eth0 nexthop via 172.30.0.2 dev eth0
+         ip neigh replace 172.30.0.2 dev eth0 nud failed",
+        "",
+        "ip route replace default via 172.30.0.1 dev eth0",
+    ),
+    (
+        "multipath",
+        "ip route add 10.244.1.0/28 nexthop via 172.30.0.1 dev eth0 nexthop via 172.30.0.12 dev eth0",
+        "",
+        "ip route del 10.244.1.0/28",
+    ),
+    (
+        "next-hop-object",
+        "ip nexthop add id 5 via 172.30.0.1 dev eth0; ip route add 10.244.1.0/28 nhid 5",
+        "",
+        "ip route del 10.244.1.0/28",
+    ),
 ];
 
 #[test]
@@ -253,6 +291,44 @@ fn every_disease_is_found_and_cured() {
         }
     });
     snapshots.into_inner().expect("no panic").conclude();
+}
+
+/// A switch for ARP says nothing about IPv6, whose nodes only answer for single addresses.
+#[test]
+fn proxy_arp_answers_for_no_ipv6_pod_gateway() {
+    each(|privilege| {
+        let node = super::node(privilege);
+        node.observe(
+            "ip link add cni0 type bridge; ip link set cni0 up; sysctl -qw net.ipv6.conf.cni0.accept_dad=0
+             ip address add 10.244.0.2/24 dev cni0; ip address add fd00:244::2/64 dev cni0 nodad
+             sysctl -qw net.ipv4.conf.eth0.proxy_arp=1",
+        );
+        node.write(
+            "hostgw.yaml",
+            "clusterPrefix: [10.244.0.0/16, 'fd00:244::/48']
+egressInterface: eth0
+nodes:
+  - {name: linux-1, os: linux, podCIDR: [10.244.0.0/24, 'fd00:244::/64'], address: [172.30.0.11]}
+  - {name: linux-2, os: linux, podCIDR: [10.244.1.0/24, 'fd00:244:0:1::/64'], address: [172.30.0.12]}
+",
+        );
+        node.hostgw_ok(&["apply", "--yes"]);
+        let doctor = node.hostgw(&["doctor"]).expect(11);
+        doctor.says(
+            "error[HG1026]: no interface has this node's pod gateway fd00:244::1 (cni0 has fd00:244::2)",
+        );
+        assert!(!doctor.stdout.contains("10.244.0.1 "), "{doctor}");
+    });
+}
+
+/// Only the machine's own namespace can set the limit, so a snapshot has it.
+#[test]
+fn a_nearly_full_table_of_connections_is_a_finding() {
+    let node = healthy_node(Privilege::User);
+    node.sh("\"$HOSTGW\" snapshot | sed -E 's/(nf_conntrack_count\": \")[0-9]+/\\161000/; s/(nf_conntrack_max\": \")[0-9]+/\\165536/' >full.json");
+    node.hostgw(&["doctor", "--state", "full.json"]).expect(11).says(
+        "warning[HG1045]: the node tracks 61000 connections, and net.netfilter.nf_conntrack_max is 65536",
+    );
 }
 
 /// The chains that kube-proxy, flannel and Docker create, as `iptables-save` prints them.
@@ -383,7 +459,7 @@ fn an_examination_of_many_jumps_ends() {
         script.push_str(&format!("add chain ip fw l{level}\n"));
         for _ in 0..12 {
             if level < 7 {
-                script.push_str(&format!("add rule ip fw l{level} meta pkttype 3 jump l{}\n", level + 1));
+                script.push_str(&format!("add rule ip fw l{level} meta rtclassid 3 jump l{}\n", level + 1));
             }
         }
     }
@@ -416,7 +492,7 @@ fn the_cni_configuration_is_part_of_the_examination() {
 fn without_privileges_the_firewall_is_unknown() {
     let node = healthy_node(Privilege::User);
     let said = node.sh("setpriv --bounding-set=-all --inh-caps=-all \"$HOSTGW\" doctor 2>&1 || echo code $?");
-    assert!(said.contains("warning[HG1006]: the rules of firewalls could not be read"), "{said}");
+    assert!(said.contains("warning[HG1006]: the firewall rules could not be read"), "{said}");
     assert!(said.ends_with("0 errors, 1 warning.\ncode 11\n"), "{said}");
 }
 

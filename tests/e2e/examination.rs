@@ -48,7 +48,7 @@ fn addresses_that_do_not_last_are_found() {
         node.sh("ip address change 2001:db8::11/64 dev eth0 valid_lft 3000 preferred_lft 0");
         node.hostgw(&["doctor"]).expect(11).says(
             "warning[HG1020]: this node's address 2001:db8::11 on eth0 is deprecated: the kernel will remove it, \
-             and other nodes lose their next hop\n",
+             and other nodes will lose their next hop\n",
         );
         // The other end of the cable answers for the address.
         node.sh("ip address del 2001:db8::11/64 dev eth0");
@@ -60,7 +60,7 @@ fn addresses_that_do_not_last_are_found() {
         node.hostgw(&["doctor"])
             .expect(11)
             .says("error[HG1019]: the kernel does not use this node's address 2001:db8::11 on eth0: another machine has it\n")
-            .says("`ip address del 2001:db8::11/64 dev eth0`, `ip address add 2001:db8::11/64 dev eth0`\n");
+            .says("`ip address del 2001:db8::11/64 dev eth0 && ip address add 2001:db8::11/64 dev eth0`\n");
     });
 }
 
@@ -127,7 +127,7 @@ fn managers_of_the_interface_are_found() {
         let manager = format!("NetworkManager/devices/{index}");
         with_file(&node, "doctor", "/run", &manager, "[device]\nmanaged=unmanaged\n").expect(0);
         with_file(&node, "doctor", "/run", &manager, "[device]\nconnection-uuid=1\nmanaged=full\n").expect(11).says(
-            "warning[HG1018]: NetworkManager manages eth0 and removes its routes when it activates a connection\n",
+            "warning[HG1018]: NetworkManager manages eth0, and removes hostgw's routes when it activates a connection on it\n",
         );
     });
 }

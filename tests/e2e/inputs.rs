@@ -100,6 +100,42 @@ fn at_most_64_mib_of_a_file_are_read() {
 }
 
 #[test]
+fn a_compressed_file_is_read_like_any_other() {
+    each(|privilege| {
+        let machine = Namespace::new(privilege);
+        let toml = "clusterPrefix = '10.244.0.0/16'\negressInterface = 'eth0'\n[[nodes]]\nname = 'a'\nos = 'linux'\npodCIDR = '10.244.0.0/24'\n";
+        machine.write("good.yaml", RECIPE);
+        machine.write("other.toml", toml);
+        machine.write("wrong.yaml", &RECIPE.replacen("os: linux", "os: solaris", 1));
+        machine.sh("gzip -k good.yaml other.toml wrong.yaml; head -c 100000000 /dev/zero | gzip >bomb.yaml.gz
+                    head -c 200 good.yaml.gz >cut.yaml.gz; cat good.yaml.gz good.yaml >trailing.yaml.gz
+                    gzip -c <good.yaml | head -c -4 >sum.yaml.gz; head -c 30 good.yaml >part; tail -c +31 good.yaml >rest
+                    { gzip -c part; gzip -c rest; } >members.yaml.gz");
+        let plain = machine.hostgw_ok(&["plan", "--all-nodes", "-f", "good.yaml"]).stdout;
+        for compressed in ["good.yaml.gz", "members.yaml.gz"] {
+            let plan = machine.hostgw_ok(&["plan", "--all-nodes", "-f", compressed]).stdout;
+            assert_eq!(plan, plain.replace("good.yaml", compressed));
+        }
+        let piped = machine.sh("$HOSTGW plan --all-nodes -f - <good.yaml.gz");
+        assert_eq!(piped, plain.replace("good.yaml", "<stdin>"));
+        machine.hostgw_ok(&["validate", "other.toml.gz"]);
+        machine.hostgw(&["validate", "wrong.yaml.gz"]).expect(3).warns("--> wrong.yaml.gz:");
+        assert_refuses(&machine, "bomb.yaml.gz", "bomb.yaml.gz is too large: hostgw reads at most 64 MiB");
+        for damaged in ["cut.yaml.gz", "trailing.yaml.gz", "sum.yaml.gz"] {
+            assert_refuses(&machine, damaged, &format!("{damaged} is a damaged gzip file"));
+        }
+        // The folder belongs to another user than the tests.
+        let diff = machine.sh(
+            "export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=safe.directory GIT_CONFIG_VALUE_0=\"$PWD\"
+             git init -q; git add good.yaml.gz; git -c user.name=o -c user.email=o commit -qm one; git tag one
+             sed s/10.244.2.0/10.244.5.0/ good.yaml | gzip >new.gz; mv new.gz good.yaml.gz
+             $HOSTGW diff one -f good.yaml.gz",
+        );
+        assert!(diff.contains("10.244.5.0/24"), "{diff}");
+    });
+}
+
+#[test]
 fn a_file_can_have_any_name_and_be_a_pipe() {
     each(|privilege| {
         let machine = Namespace::new(privilege);

@@ -18,8 +18,10 @@ mod doctor;
 mod documents;
 mod drift;
 mod dual_stack;
+mod egress;
 mod environment;
 mod examination;
+mod fates;
 #[cfg(feature = "fault-injection")]
 mod faults;
 mod findings;
@@ -60,6 +62,7 @@ mod sequences;
 #[cfg(feature = "fault-injection")]
 mod signals;
 mod simulate;
+mod situations;
 mod snapshot;
 mod spread;
 mod state_directory;

@@ -432,7 +432,7 @@ fn a_file_is_outdated_if_it_would_restore_something_else() {
         let plan = in_etc(&node, "hostgw plan --node linux-1").expect(0);
         for (program, path) in INSTALLED.into_iter().take(4) {
             plan.says(&format!(
-                "warning[HG0808]: {path} is out of date: it would bring back 10.244.2.0/24; update it: hostgw render -f "
+                "warning[HG0808]: {path} is out of date: it would bring back 10.244.2.0/24\n  help: run `hostgw render -f "
             ));
             plan.says(&format!("/hostgw.yaml --node linux-1 --persist {program} "));
         }
@@ -443,9 +443,9 @@ fn a_file_is_outdated_if_it_would_restore_something_else() {
             "{document}"
         );
         let status = in_etc(&node, "hostgw status").expect(0);
-        status.says("Persisted: /etc/nftables.d/hostgw.nft (for nftables) is current\n");
+        status.says("Boot file: /etc/nftables.d/hostgw.nft (for nftables) is up to date\n");
         status.says(
-            "Persisted: /etc/network/if-up.d/hostgw (for ifupdown) is out of date: it would bring back",
+            "Boot file: /etc/network/if-up.d/hostgw (for ifupdown) is out of date: it would bring back",
         );
         for file in in_etc(&node, "hostgw status --json").expect(0).json()["persisted"].as_array().unwrap() {
             if let Some(remedy) = file["remedy"].as_str() {
@@ -481,15 +481,15 @@ fn rollback_and_destroy_name_files_that_would_restore_removed_objects() {
         in_etc(&node, &format!("hostgw render --node linux-1 --persist ifupdown --out {path}")).expect(0);
         assert_eq!(status(), [("ifupdown".to_owned(), "current".to_owned(), String::new())]);
         let rollback = in_etc(&node, "hostgw rollback --yes").expect(0);
-        rollback.warns(&format!("{path} is out of date: it lacks 10.244.2.0/24; update it: hostgw render"));
+        rollback.warns(&format!("{path} is out of date: it lacks 10.244.2.0/24\n  help: run `hostgw render"));
         in_etc(&node, "hostgw rollback --yes").expect(0).warns(&format!(
-            "{path} would restore objects that hostgw no longer manages; remove it: rm {path}"
+            "{path} would restore objects that hostgw no longer manages\n  help: run `rm {path}`"
         ));
         assert!(status()[0].2.contains("there is no record of an apply"), "{:?}", status());
         in_etc(&node, "hostgw apply --yes --node linux-1").expect(0);
-        in_etc(&node, "hostgw destroy --yes").expect(0).says(&format!("remove it: rm {path}"));
+        in_etc(&node, "hostgw destroy --yes").expect(0).says(&format!("help: run `rm {path}`"));
         assert_eq!(status()[0].1, "outdated");
-        in_etc(&node, "hostgw destroy --yes").expect(0).says(&format!("remove it: rm {path}"));
+        in_etc(&node, "hostgw destroy --yes").expect(0).says(&format!("help: run `rm {path}`"));
     });
 }
 
@@ -506,8 +506,8 @@ fn an_unused_file_is_named() {
         plan.says(
             "10-netplan-eth0.network.d/hostgw.conf has no effect: 10-netplan-eth0.network does not exist",
         );
-        plan.says("90-hostgw has no effect: it is not executable: chmod 755 /etc/NetworkManager/dispatcher.d/90-hostgw");
-        plan.says("/etc/network/if-up.d/hostgw.sh has no effect: run-parts skips");
+        plan.says("90-hostgw has no effect: it is not executable\n  help: run `chmod 755 /etc/NetworkManager/dispatcher.d/90-hostgw`");
+        plan.says("/etc/network/if-up.d/hostgw.sh has no effect: run-parts ignores");
         plan.says("/etc/sysctl.d/90-hostgw has no effect: its name does not end in .conf");
         node.sh("chmod 777 etc/NetworkManager/dispatcher.d/90-hostgw");
         in_etc(&node, "hostgw plan --node linux-1").expect(0).says("users other than root can modify it");
@@ -604,5 +604,5 @@ fn a_stale_drop_in_restores_a_route_until_its_remedy_is_applied() {
     machine
         .hostgw(&["status"])
         .expect(0)
-        .says(&format!("Persisted: {drop_in} (for systemd-networkd) is current"));
+        .says(&format!("Boot file: {drop_in} (for systemd-networkd) is up to date"));
 }

@@ -37,7 +37,7 @@ fn an_invalid_argument_exits_with_64_before_reading_the_machine() {
     for arguments in INVALID {
         let outcome = run_both(&mut machine, &script, arguments);
         assert_eq!(outcome.code, Some(64), "{arguments:?}: {outcome:#?}");
-        assert!(outcome.stderr.contains("Help: the switches are -WhatIf"), "{arguments:?}: {outcome:#?}");
+        assert!(outcome.stderr.contains("help: the switches are -WhatIf"), "{arguments:?}: {outcome:#?}");
         assert!(machine.steps.is_empty() && machine.files.is_empty(), "{arguments:?}: {:?}", machine.steps);
         assert_eq!(machine.network(), before, "{arguments:?}");
     }

@@ -65,7 +65,7 @@ fn a_plan_from_collected_state_matches_the_script() {
         assert_eq!(plan.leftovers.len(), usize::from(what == "a new switch"));
         for found in plan.paths.faults.iter().chain(&plan.paths.warnings) {
             let remedy = found.remedy.as_deref().unwrap();
-            let said = format!("WARNING: {}: {}\n  Help: {remedy}\n", found.rule, found.message);
+            let said = format!("WARNING: {}: {}\n  help: {remedy}\n", found.rule, found.message);
             assert!(outcome.stdout.contains(&said), "{what}: {said}{}", outcome.stdout);
         }
         let codes = outcome.stdout.lines().filter(|line| line.starts_with("WARNING: HG")).count();

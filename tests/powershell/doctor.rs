@@ -178,7 +178,7 @@ fn an_older_snapshot_is_read_and_nothing_is_guessed() {
     let (code, stdout, _) = old(&machine);
     assert_eq!(code, 11);
     let words = "warning[HG0862]: cannot tell whether packets to 10.244.1.128/25 (this node's pods) take a different path than \
-        planned: the metrics of the interfaces are unknown\n";
+        planned: the interface metrics are unknown\n";
     assert!(stdout.starts_with(words), "{stdout}");
     assert_eq!(examination.of(&machine, &|_| (), &[]).0, 0, "the metrics tell");
 }
@@ -198,7 +198,7 @@ fn doctor_checks_the_cni_configuration_of_a_windows_node() {
             "\"10.244.1.0/24\"",
             "10.244.1.0/24",
             11,
-            "error[HG0901]: cni.conf does not preserve the source address of in-cluster traffic: 1 exception is missing\n  help: review the policies with `hostgw check-cni cni.conf`\n",
+            "error[HG0901]: cni.conf masquerades traffic that must keep the pod's address: 1 exception is missing\n  help: review the policies with `hostgw check-cni cni.conf`\n",
         ),
         ("\"10.244.0.0/16\"", "10.244.2.0/25", 11, "error[HG0903]: cni.conf: ipam.subnet"),
     ] {

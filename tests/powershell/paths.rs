@@ -15,7 +15,7 @@ const NO_CHANGES_BUT: &str = "No changes. This node matches the configuration, b
 /// A foreign route to the second half of linux-2's pods, and what the script says about it.
 const FOREIGN: (i64, &str, &str, i64, &str) = (12, "10.244.2.64/26", "172.30.0.99", 5, "AP");
 const MESSAGE: &str = "packets to 10.244.2.64/26 (pods of node linux-2) take a different path than planned: the foreign route \
-    -DestinationPrefix 10.244.2.64/26 -NextHop 172.30.0.99 on vEthernet (Ethernet) (metric 5 + 25 of the interface, ActiveStore and \
+    -DestinationPrefix 10.244.2.64/26 -NextHop 172.30.0.99 on vEthernet (Ethernet) (metric 5 + interface metric 25, ActiveStore and \
     PersistentStore, protocol NetMgmt) is more specific than -DestinationPrefix 10.244.2.0/25\n";
 
 fn with_foreign(mut machine: Machine) -> Machine {
@@ -34,12 +34,12 @@ fn a_more_specific_foreign_route_is_reported_before_and_after_an_apply() {
     let mut machine = with_foreign(machine());
     let outcome = run_both(&mut machine, &script, &["-WhatIf"]);
     assert_exit_code(&outcome, 0);
-    assert!(outcome.stdout.starts_with(&format!("WARNING: HG0852: {MESSAGE}  Help: ")), "{}", outcome.stdout);
+    assert!(outcome.stdout.starts_with(&format!("WARNING: HG0852: {MESSAGE}  help: ")), "{}", outcome.stdout);
     let outcome = run_both(&mut machine, &script, &[]);
     assert_exit_code(&outcome, 0);
     assert_eq!(machine.network(), with_foreign(applied(super::machine())).network(), "it stays");
     // Before the result, which does not claim that the apply is verified.
-    let said = format!("WARNING: HG0852: applied, but {MESSAGE}  Help: ");
+    let said = format!("WARNING: HG0852: applied, but {MESSAGE}  help: ");
     let result = "Applied to node win-1 (5 to add, 2 to update, 0 to remove). Some pod traffic is lost or diverted; see the \
         warnings above.\n";
     let at = |text: &str| {
@@ -172,8 +172,7 @@ fn a_disconnected_interface_carries_nothing() {
     assert_eq!(warnings(&outcome), Vec::<&str>::new());
     machine.interfaces[1].is_connected = false;
     let outcome = run_both(&mut machine, &script, &["-WhatIf"]);
-    let words =
-        "HG0860: the management interface vEthernet (Ethernet) is disconnected: no packets pass through it";
+    let words = "HG0860: the management interface vEthernet (Ethernet) is disconnected, so no packets pass through it";
     assert_eq!(warnings(&outcome), [words]);
 }
 
@@ -190,10 +189,10 @@ fn a_path_that_no_longer_works_is_rolled_back() {
         machine.find = find;
         let outcome = run_both(&mut machine, &script, &[]);
         assert_exit_code(&outcome, 6);
-        let words = "error: pod traffic that worked before the change no longer works: packets to 10.244.2.0/25 (pods of node \
+        let words = "error: the change caused pod traffic to be lost or diverted: packets to 10.244.2.0/25 (pods of node \
             linux-2) take a different path than planned: the foreign route -DestinationPrefix 10.244.2.0/25 -NextHop 172.30.0.99 on ";
         assert!(outcome.stderr.starts_with(words), "{}", outcome.stderr);
-        assert!(outcome.stderr.contains("\nHelp: hostgw did not add this route"), "{}", outcome.stderr);
+        assert!(outcome.stderr.contains("\nhelp: hostgw did not add this route"), "{}", outcome.stderr);
         assert!(outcome.stdout.ends_with("Rolled back and verified: the node is in its previous state.\n"));
         assert_eq!(machine.network(), before);
     }
@@ -274,9 +273,11 @@ fn windows_has_the_last_word() {
     machine.find = forgetful(3);
     let outcome = run_both(&mut machine, &script, &[]);
     assert_exit_code(&outcome, 6);
-    assert!(outcome.stderr.starts_with(
-        "error: pod traffic that worked before the change no longer works: packets to 10.244.8.5"
-    ));
+    assert!(
+        outcome.stderr.starts_with(
+            "error: the change caused pod traffic to be lost or diverted: packets to 10.244.8.5"
+        )
+    );
     assert_eq!(machine.network(), before);
 }
 
@@ -388,7 +389,7 @@ proptest! {
         expected.sort_unstable();
         prop_assert_eq!(&said, &expected, "{:#?}", outcome);
         for found in plan.paths.faults.iter().chain(&plan.paths.warnings) {
-            let help = format!("  Help: {}\n", found.remedy.as_deref().unwrap_or_default());
+            let help = format!("  help: {}\n", found.remedy.as_deref().unwrap_or_default());
             prop_assert!(outcome.stdout.contains(&help), "{help}{}", outcome.stdout);
         }
         let conflicts = outcome.stdout.lines().filter(|line| line.starts_with("! ")).count();

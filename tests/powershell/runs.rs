@@ -20,6 +20,32 @@ fn a_first_run_adds_all_routes_and_a_second_changes_nothing() {
     assert_eq!(machine.calls.len(), calls, "{:?}", machine.calls);
 }
 
+/// A machine without pods gets the routes, and neither needs a pod interface nor forwards.
+#[test]
+fn a_machine_without_pods_gets_only_routes() {
+    let podless = CLUSTER.replace("podCIDR: 10.244.1.0/24", "podCIDR: none");
+    let script = script_of(&podless, "win-1");
+    let mut bare = machine();
+    bare.interfaces.retain(|interface| interface.index != 7);
+    let (interfaces, ..) = bare.network();
+    let outcome = run(&mut bare, &script, &[]);
+    assert_exit_code(&outcome, 0);
+    assert_eq!(bare.network().0, interfaces, "forwarding is not changed");
+    let own: Vec<String> = routes(&bare).into_iter().filter(|line| line.contains(" 10.244.")).collect();
+    let expected =
+        [("10.244.0.0/24", "10.244.0.1"), ("10.244.2.0/25", "10.244.2.1"), ("10.244.8.0/21", "10.244.8.2")];
+    let expected: Vec<String> = ["active", "persistent"]
+        .into_iter()
+        .flat_map(|store| {
+            expected.map(|(destination, next_hop)| format!("{store} 12 {destination} {next_hop} 256"))
+        })
+        .collect();
+    assert_eq!(own, expected);
+    let again = run(&mut bare, &script, &[]);
+    assert_exit_code(&again, 0);
+    assert_eq!(again.stdout, "No changes. This node matches the configuration.\n");
+}
+
 /// The steps for managed routes; foreign ones stay.
 #[test]
 fn every_state_is_repaired_by_valid_steps() {

@@ -101,7 +101,7 @@ fn the_host_route_to_the_master_is_not_another_node() {
     let empty = script_of(&cluster(""), "win-1");
     let outcome = run_both(&mut machine, &empty, &[]);
     assert_exit_code(&outcome, 8);
-    assert!(outcome.stderr.contains("pass -AllowRemovals 2"), "{}", outcome.stderr);
+    assert!(outcome.stderr.contains("with -AllowRemovals 2"), "{}", outcome.stderr);
     assert_eq!(machine.network(), before);
     assert_exit_code(&run_both(&mut machine, &empty, &["-AllowRemovals 2"]), 0);
     assert!(!routes(&machine).iter().any(|line| line.contains("10.244.2.0")));

@@ -31,6 +31,8 @@ struct Options {
     metric: bool,
     mtu: bool,
     master: Option<u8>,
+    router: Option<u8>,
+    unreachable: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -44,6 +46,9 @@ struct NodeSpec {
     other_gateway: bool,
     egress: Option<u8>,
     default_gateway: Option<u8>,
+    podless: bool,
+    /// 0: node-address; 1: pod-gateway; 2 and 3: a router.
+    next_hop: Option<u8>,
 }
 
 const SYSCTLS: [&str; 5] = [
@@ -58,8 +63,12 @@ fn options() -> impl Strategy<Value = Options> {
     let sysctls = prop::array::uniform5(prop::option::weighted(0.3, any::<bool>()));
     let flags = prop::array::uniform8(prop::bool::weighted(0.3));
     let master = prop::option::weighted(0.5, 0_u8..3);
-    (0_u8..3, 0_u8..2, 0_u8..4, sysctls, flags, master).prop_map(
-        |(layout, egress, exclude, sysctls, flags, master)| Options {
+    let router = prop::option::weighted(0.2, 0_u8..2);
+    let unreachable = prop::bool::weighted(0.3);
+    (0_u8..3, 0_u8..2, 0_u8..4, sysctls, flags, master, router, unreachable).prop_map(
+        |(layout, egress, exclude, sysctls, flags, master, router, unreachable)| Options {
+            router,
+            unreachable,
             layout,
             egress,
             exclude,
@@ -88,11 +97,14 @@ fn nodes() -> impl Strategy<Value = Vec<NodeSpec>> {
         prop::bool::weighted(0.2),
         prop::option::weighted(0.2, 0_u8..3),
         prop::option::weighted(0.5, 0_u8..2),
+        prop::bool::weighted(0.15),
+        prop::option::weighted(0.2, 0_u8..4),
     );
     let kinds = prop::collection::vec(kinds, MAX_NODES);
     (order(), usual(), usual(), kinds, 1..=MAX_NODES).prop_map(|(names, cidrs, addresses, kinds, count)| {
         let node = |name: usize| {
-            let (has_address, families, windows, other_gateway, egress, default_gateway) = kinds[name];
+            let (has_address, families, windows, other_gateway, egress, default_gateway, podless, next_hop) =
+                kinds[name];
             NodeSpec {
                 name,
                 cidr: cidrs[name],
@@ -103,6 +115,8 @@ fn nodes() -> impl Strategy<Value = Vec<NodeSpec>> {
                 other_gateway,
                 egress,
                 default_gateway,
+                podless,
+                next_hop,
             }
         };
         names.into_iter().take(count).map(node).collect()
@@ -120,6 +134,14 @@ pub fn two() -> impl Strategy<Value = (Cluster, Cluster)> {
     })
 }
 
+/// A router, in one or both families.
+fn router_of(number: u8, is_dual: bool) -> String {
+    match is_dual && number % 2 == 1 {
+        true => format!("[172.30.0.{}, 'fd00:1::{}']", 100 + number, 100 + number),
+        false => format!("172.30.0.{}", 100 + number),
+    }
+}
+
 impl Spec {
     fn cluster(&self) -> Cluster {
         let text = self.text();
@@ -133,7 +155,9 @@ impl Spec {
         let prefix = ["10.244.0.0/16", "[10.244.0.0/16, fd00:244::/48]", "10.240.0.0/12"];
         let _ = writeln!(text, "clusterPrefix: {}", prefix[usize::from(options.layout)]);
         let _ = writeln!(text, "egressInterface: eth{}", options.egress);
-        if options.node_address {
+        if let Some(router) = options.router {
+            let _ = writeln!(text, "nextHop: {}", router_of(router, options.layout == 1));
+        } else if options.node_address {
             text += "nextHop: node-address\n";
         }
         if let Some(master) = options.master {
@@ -152,10 +176,11 @@ impl Spec {
         );
         let _ = writeln!(
             text,
-            "routes: {{table: {}, metric: {}{}}}",
+            "routes: {{table: {}, metric: {}{}{}}}",
             if options.table { "100" } else { "main" },
             if options.metric { 50 } else { 0 },
-            if options.mtu { ", mtu: 1400" } else { "" }
+            if options.mtu { ", mtu: 1400" } else { "" },
+            if options.unreachable { ", unassigned: unreachable" } else { "" }
         );
         text += "sysctls:\n";
         for (key, value) in SYSCTLS.iter().zip(options.sysctls) {
@@ -190,12 +215,22 @@ impl Spec {
         };
         let os = if node.windows { "windows" } else { "linux" };
         let _ = writeln!(text, "  - name: n{}\n    os: {os}", node.name);
-        let _ = writeln!(text, "    podCIDR: {}", list(v4, format!("fd00:244:0:{cidr}::/64")));
-        if node.has_address || node.windows || self.options.node_address {
+        let cidrs =
+            if node.podless { "none".to_owned() } else { list(v4, format!("fd00:244:0:{cidr}::/64")) };
+        let _ = writeln!(text, "    podCIDR: {cidrs}");
+        if let Some(next_hop) = node.next_hop.filter(|_| !node.podless) {
+            let next_hop = match next_hop {
+                0 => "node-address".to_owned(),
+                1 => "pod-gateway".to_owned(),
+                router => router_of(router, dual && has_v6),
+            };
+            let _ = writeln!(text, "    nextHop: {next_hop}");
+        }
+        if node.has_address || node.windows || self.options.node_address || node.next_hop == Some(0) {
             let list = list(format!("172.30.0.{}", address + 1), format!("fd00:1::{}", address + 1));
             let _ = writeln!(text, "    address: {list}");
         }
-        if node.other_gateway && has_v4 {
+        if node.other_gateway && has_v4 && !node.podless {
             let base = match (self.options.layout, cidr) {
                 (2, 0) => "10.244.0".to_owned(),
                 (2, _) => format!("10.241.{cidr}"),

@@ -59,10 +59,10 @@ impl ModelNode {
         }
         match change {
             Change::Route(route) => {
-                let routes = &mut self.state.routes;
-                routes.retain(|value_now| value_now.key() != route.key);
-                routes.extend(route.after.iter().cloned());
+                let others = self.state.routes.iter().filter(|value_now| value_now.key() != route.key);
+                let mut routes: Vec<Route> = others.chain(&route.after).cloned().collect();
                 routes.sort_by_key(Route::key);
+                self.state.routes = routes.into();
             }
             Change::Nat(nat) if self.state.nat.get(nat.family) != nat.before.as_ref() => {
                 return Err(CommitError::Stale { why: format!("{change} changed"), hint: None });
@@ -107,7 +107,8 @@ impl Observe for ModelNode {
         let mut state = self.state.clone();
         let managed_keys: BTreeSet<_> =
             state.routes.iter().filter(|route| route.is_owned()).map(Route::key).collect();
-        state.routes.retain(|route| managed_keys.contains(&route.key()) || scope.wants(&route.key()));
+        let is_seen = |route: &&Route| managed_keys.contains(&route.key()) || scope.wants(&route.key());
+        state.routes = state.routes.iter().filter(is_seen).cloned().collect();
         Ok(Observed { state, ..Observed::default() })
     }
 }

@@ -178,6 +178,14 @@ impl StateDir {
         self.folder.get().ok_or(io::ErrorKind::NotFound)?.duplicate()
     }
 
+    /// Returns the error for a lock that `holder` did not release in time. If an apply is pending, it names the commands that
+    /// confirm or cancel it.
+    pub fn lock_timeout(&self, holder: Option<&Holder>, timeout: Duration) -> Error {
+        let pending = self.pending().ok().flatten();
+        let undecided = pending.filter(|(_, pending)| self.decision(pending).is_ok_and(|it| it.is_none()));
+        locked(holder, timeout, undecided.map(|(_, pending)| pending.id))
+    }
+
     /// Takes over the lock from another process, which passed its descriptor as `file`.
     ///
     /// # Errors
@@ -193,7 +201,7 @@ impl StateDir {
     pub fn lock(&self, timeout: Duration, description: &str) -> Result<Lock, Error> {
         match Lock::acquire(self.create()?, timeout, description) {
             Ok(Ok(lock)) => Ok(lock),
-            Ok(Err(holder)) => Err(lock_timeout(Some(&holder), timeout)),
+            Ok(Err(holder)) => Err(locked(Some(&holder), timeout, None)),
             Err(error) => Err(cannot("take the lock in", &self.path, &error)),
         }
     }
@@ -297,15 +305,22 @@ impl StateDir {
     }
 }
 
-/// The error for a lock that `holder` did not release in time.
-pub fn lock_timeout(holder: Option<&Holder>, timeout: Duration) -> Error {
+/// The error for a lock that `holder` did not release in time. `pending` is the ID of the apply that can be confirmed.
+fn locked(holder: Option<&Holder>, timeout: Duration, pending: Option<u64>) -> Error {
     let waited = text::in_units(timeout);
     let who = holder.map_or_else(|| "another process".to_owned(), ToString::to_string);
-    let error = Error::new(Kind::Locked, format!("{who} holds this node's lock; waited {waited}"));
-    error.with_hint(match holder.and_then(Holder::stopped) {
-        Some(process) => format!("it is stopped; run `kill -CONT {}` to resume it", process.as_raw_nonzero()),
-        None => "wait for it to finish, or wait longer with --lock-timeout".to_owned(),
-    })
+    let hint = match (holder.and_then(Holder::stopped), pending) {
+        (Some(process), _) => {
+            format!("it is stopped; run `kill -CONT {}` to resume it", process.as_raw_nonzero())
+        }
+        (None, Some(id)) => format!(
+            "run `hostgw confirm {id}` to keep the pending apply, or `hostgw cancel {id}` to roll it back; then run this command again"
+        ),
+        (None, None) => {
+            "run the command again when it has finished, or wait longer with --lock-timeout".to_owned()
+        }
+    };
+    Error::new(Kind::Locked, format!("{who} holds this node's lock; waited {waited}")).with_hint(hint)
 }
 
 /// The name of a transaction's file in `folder`.
@@ -519,6 +534,8 @@ pub(super) mod tests {
         assert!(start.elapsed() >= Duration::from_millis(200));
         assert_eq!(error.kind, Kind::Locked);
         assert!(error.message.as_raw().contains("(apply, since noon) holds this node's lock"), "{error}");
+        let hint = error.hint.expect("a hint").to_string();
+        assert!(hint.contains("--lock-timeout"), "{hint}");
         drop(held);
         dir.lock(Duration::ZERO, "third").expect("free again");
     }

@@ -128,6 +128,12 @@ pub(in crate::kernel) mod elements {
     pub(in crate::kernel) const DATA: u16 = 2;
     pub(in crate::kernel) const FLAGS: u16 = 3;
     pub(in crate::kernel) const KEY_END: u16 = 10;
+    /// `NFT_SET_ELEM_CATCHALL`.
+    pub(in crate::kernel) const CATCHALL: u32 = 2;
+    /// `NFTA_SET_DESC`, `NFTA_SET_DESC_CONCAT`, `NFTA_SET_FIELD_LEN`.
+    pub(in crate::kernel) const DESCRIPTION: u16 = 9;
+    pub(in crate::kernel) const CONCATENATION: u16 = 2;
+    pub(in crate::kernel) const FIELD_LENGTH: u16 = 1;
 }
 
 /// `NFTA_LIST_ELEM`.

@@ -9,15 +9,15 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 
 use super::{
     abi::{self, message},
-    decode::{self, number},
+    decode::{self, get, number},
     read::{NftObject, base_chain, objects_of},
-    terms::{get, terms, verdict},
+    terms::{terms, verdict},
 };
 use crate::{
     kernel::netlink::{Attributes, Socket, put_attribute, text},
     state::{
-        ChainType, Firewall, FirewallChain, FirewallRule, Hook, KeyRange, LowerChain, RuleVerdict,
-        TableFamily, Term,
+        ChainType, Firewall, FirewallChain, FirewallRule, Hook, KeyRange, LowerChain, PacketPart,
+        RuleVerdict, TableFamily, Term,
     },
 };
 
@@ -25,7 +25,7 @@ use crate::{
 pub(in crate::kernel) const LEGACY: [&str; 2] =
     ["/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names"];
 
-/// Reads the base chains, without NAT except at the hook `postrouting`, and those that they jump to.
+/// Reads the base chains, without those of NAT at the hook `input`, and those that they jump to.
 /// `None` if they cannot be read, which needs `CAP_NET_ADMIN`.
 #[must_use]
 pub fn firewall() -> Option<Firewall> {
@@ -66,19 +66,31 @@ pub fn firewall() -> Option<Firewall> {
             chains[*at].rules.push(rule(&object));
         }
     }
-    let mut sets: HashMap<(TableFamily, String, String), Option<Vec<Element>>> = HashMap::new();
+    let mut sets: HashMap<(TableFamily, String, String), Option<Elements>> = HashMap::new();
     for chain in &mut chains {
         let (family, table) = (chain.family, chain.table.as_raw().to_owned());
-        for term in chain.rules.iter_mut().flat_map(|rule| &mut rule.terms) {
-            let Term::Lookup { register, set, not, is_map } = term else { continue };
-            let key = (family, table.clone(), set.as_raw().to_owned());
-            let elements =
-                sets.entry(key).or_insert_with(|| elements(&mut socket, family, &table, set.as_raw()));
-            *term = match elements {
-                Some(elements) => looked_up(*register, elements, *not, *is_map),
-                None if *is_map => Term::Effect("map".into()),
-                None => Term::Condition("set".into()),
-            };
+        for rule in &mut chain.rules {
+            let has_lookup = |term: &Term| matches!(term, Term::Lookup { .. });
+            if !rule.terms.iter().any(has_lookup) {
+                continue;
+            }
+            let terms = std::mem::take(&mut rule.terms);
+            rule.terms = terms
+                .into_iter()
+                .flat_map(|term| {
+                    let Term::Lookup { register, set, not, into } = term else { return vec![term] };
+                    let key = (family, table.clone(), set.as_raw().to_owned());
+                    let elements = sets
+                        .entry(key)
+                        .or_insert_with(|| Elements::read(&mut socket, family, &table, set.as_raw()));
+                    match (elements, into) {
+                        (Some(elements), None) => vec![elements.member(register, not)],
+                        (Some(elements), Some(into)) => elements.map(register, into),
+                        (None, None) => vec![Term::Condition("set".into())],
+                        (None, Some(_)) => vec![Term::Effect("map".into())],
+                    }
+                })
+                .collect();
         }
     }
     Some(Firewall { chains: passed(chains, &places), legacy: legacy(), lower: lower.that_discard() })
@@ -130,7 +142,7 @@ impl LowerChains {
     /// Notes a rule that can discard packets, in any chain: one of them may jump to it.
     fn add_rule(&mut self, number: u8, object: &NftObject) {
         let discards = |term: &Term| match term {
-            Term::Verdict(RuleVerdict::Drop) | Term::Effect(_) | Term::Lookup { is_map: true, .. } => true,
+            Term::Verdict(RuleVerdict::Drop) | Term::Effect(_) | Term::Lookup { into: Some(_), .. } => true,
             Term::Map { map, .. } => map.iter().any(|(_, verdict)| *verdict == RuleVerdict::Drop),
             _ => false,
         };
@@ -152,6 +164,8 @@ impl LowerChains {
 struct Element {
     key: Vec<u8>,
     is_end: bool,
+    /// It stands for all other keys.
+    is_rest: bool,
     last: Option<Vec<u8>>,
     verdict: Option<RuleVerdict>,
 }
@@ -159,57 +173,99 @@ struct Element {
 /// More elements are not worth reading: no rule between pods needs them.
 const MAX_ELEMENTS: usize = 20_000;
 
-/// Reads the elements of a set. `None` if they cannot be read, or are too many.
-fn elements(socket: &mut Socket, family: TableFamily, table: &str, set: &str) -> Option<Vec<Element>> {
-    let mut request = vec![family_number(family), 0, 0, 0];
-    for (kind, name) in [(abi::elements::TABLE, table), (abi::elements::SET, set)] {
-        let mut bytes = name.as_bytes().to_vec();
-        bytes.push(0);
-        put_attribute(&mut request, kind, &bytes).ok()?;
-    }
-    let dump = socket.dump(message::GETSETELEM, 0, &request).ok()?;
-    let mut found = Vec::new();
-    for (_, payload) in dump.iter() {
-        let list = get(payload.get(abi::GENERIC_HEADER..)?, abi::elements::LIST).unwrap_or_default();
-        for (_, element) in Attributes::new(list).flatten() {
-            let field = |kind| get(element, kind);
-            let key = field(abi::elements::KEY).and_then(|key| get(key, abi::expr::DATA_VALUE));
-            let last = field(abi::elements::KEY_END).and_then(|key| get(key, abi::expr::DATA_VALUE));
-            found.push(Element {
-                // An interval that ends with the greatest value has an end without a key.
-                key: key?.to_vec(),
-                is_end: number(field(abi::elements::FLAGS)).unwrap_or(0) & 1 != 0,
-                last: last.map(<[u8]>::to_vec),
-                verdict: field(abi::elements::DATA).and_then(verdict),
-            });
-            if found.len() > MAX_ELEMENTS {
-                return None;
-            }
-        }
-    }
-    found.sort_by(|one, other| (&one.key, !one.is_end).cmp(&(&other.key, !other.is_end)));
-    Some(found)
+/// The elements of a set or map, sorted by their keys.
+struct Elements {
+    all: Vec<Element>,
+    /// The lengths of the fields of a key that has several with ranges.
+    fields: Vec<usize>,
 }
 
-/// The term for a lookup in these elements, which are sorted. An interval is two elements: its first value, and the end,
-/// which is not part of it.
-fn looked_up(register: u32, elements: &[Element], not: bool, is_map: bool) -> Term {
-    let is_interval = elements.iter().any(|element| element.is_end);
-    let starts = elements.iter().enumerate().filter(|(_, element)| !element.is_end);
-    let ranges = starts.map(|(at, element)| {
-        let to = match (&element.last, is_interval) {
-            (Some(last), _) => Some(last.clone()),
-            (None, false) => Some(element.key.clone()),
-            (None, true) => elements.get(at + 1).map(|end| before(&end.key)),
-        };
-        (KeyRange { from: element.key.clone(), to }, element.verdict.clone())
-    });
-    if !is_map {
-        return Term::Member { register, set: ranges.map(|(range, _)| range).collect(), not };
+impl Elements {
+    /// Reads the elements of a set. `None` if they cannot be read, or are too many.
+    fn read(socket: &mut Socket, family: TableFamily, table: &str, set: &str) -> Option<Self> {
+        let mut request = vec![family_number(family), 0, 0, 0];
+        for (kind, name) in [(abi::elements::TABLE, table), (abi::elements::SET, set)] {
+            let mut bytes = name.as_bytes().to_vec();
+            bytes.push(0);
+            put_attribute(&mut request, kind, &bytes).ok()?;
+        }
+        let dump = socket.dump(message::GETSETELEM, 0, &request).ok()?;
+        let mut all = Vec::new();
+        for (_, payload) in dump.iter() {
+            let list = get(payload.get(abi::GENERIC_HEADER..)?, abi::elements::LIST).unwrap_or_default();
+            for (_, element) in Attributes::new(list).flatten() {
+                let field = |kind| get(element, kind);
+                let key = field(abi::elements::KEY).and_then(|key| get(key, abi::expr::DATA_VALUE));
+                let last = field(abi::elements::KEY_END).and_then(|key| get(key, abi::expr::DATA_VALUE));
+                let flags = number(field(abi::elements::FLAGS)).unwrap_or(0);
+                let is_rest = flags & abi::elements::CATCHALL != 0;
+                all.push(Element {
+                    key: if is_rest { Vec::new() } else { key?.to_vec() },
+                    is_end: flags & 1 != 0,
+                    is_rest,
+                    last: last.map(<[u8]>::to_vec),
+                    verdict: field(abi::elements::DATA).and_then(verdict),
+                });
+                if all.len() > MAX_ELEMENTS {
+                    return None;
+                }
+            }
+        }
+        // The element for all other keys comes last, because the others prevail.
+        let order = |element: &Element| (element.is_rest, element.key.clone(), !element.is_end);
+        all.sort_by_cached_key(order);
+        let has_ranges = all.iter().any(|element| element.last.is_some());
+        let fields = if has_ranges { fields(socket, &request)? } else { Vec::new() };
+        Some(Self { all, fields })
     }
-    // A map of something else than verdicts, such as ports, does not end the rule.
-    let map: Option<Vec<_>> = ranges.map(|(range, verdict)| Some((range, verdict?))).collect();
-    map.map_or_else(|| Term::Neutral("map".into()), |map| Term::Map { register, map })
+
+    /// The ranges with their verdicts. An interval is two elements: its first value, and the end, which is not part of it.
+    fn ranges(&self) -> impl Iterator<Item = (KeyRange, Option<&RuleVerdict>)> {
+        let is_interval = self.all.iter().any(|element| element.is_end);
+        let starts = self.all.iter().enumerate().filter(|(_, element)| !element.is_end);
+        starts.map(move |(at, element)| {
+            let next = self.all.get(at + 1).filter(|next| !next.is_rest);
+            let to = match (&element.last, is_interval) {
+                _ if element.is_rest => None,
+                (Some(last), _) => Some(last.clone()),
+                (None, false) => Some(element.key.clone()),
+                (None, true) => next.map(|end| before(&end.key)),
+            };
+            (KeyRange { from: element.key.clone(), to }, element.verdict.as_ref())
+        })
+    }
+
+    /// The term for a lookup in a set.
+    fn member(&self, register: u32, not: bool) -> Term {
+        let set = self.ranges().map(|(range, _)| range).collect();
+        Term::Member { register, set, fields: self.fields.clone(), not }
+    }
+
+    /// The terms for a lookup in a map that stores what it finds in register `into`.
+    fn map(&self, register: u32, into: u32) -> Vec<Term> {
+        let verdicts: Option<Vec<_>> =
+            self.ranges().map(|(range, verdict)| Some((range, verdict?.clone()))).collect();
+        let is_verdict = into == abi::expr::REG_VERDICT;
+        if let Some(map) = verdicts.filter(|_| is_verdict) {
+            return vec![Term::Map { register, fields: self.fields.clone(), map }];
+        }
+        // Values of another kind, such as ports.
+        let what = PacketPart::Other("map".into());
+        vec![self.member(register, false), Term::Load { into, what }]
+    }
+}
+
+/// Reads the lengths of the fields of a set's keys. Empty if they have only one.
+fn fields(socket: &mut Socket, request: &[u8]) -> Option<Vec<usize>> {
+    let answer = socket.get(message::GETSET, request).ok()?;
+    let (_, payload) = answer.iter().next()?;
+    let description =
+        get(payload.get(abi::GENERIC_HEADER..)?, abi::elements::DESCRIPTION).unwrap_or_default();
+    let list = get(description, abi::elements::CONCATENATION).unwrap_or_default();
+    Attributes::new(list)
+        .flatten()
+        .map(|(_, field)| usize::try_from(number(get(field, abi::elements::FIELD_LENGTH))?).ok())
+        .collect()
 }
 
 /// Returns the value before this one.
@@ -261,8 +317,8 @@ fn passed(
 ) -> Vec<FirewallChain> {
     let is_entry = |chain: &FirewallChain| {
         chain.base.as_ref().is_some_and(|base| match base.hook {
-            Hook::Prerouting | Hook::Input | Hook::Output => base.kind != ChainType::Nat,
-            Hook::Forward | Hook::Postrouting => true,
+            Hook::Input => base.kind != ChainType::Nat,
+            Hook::Prerouting | Hook::Output | Hook::Forward | Hook::Postrouting => true,
         })
     };
     let mut kept: BTreeSet<usize> = BTreeSet::new();

@@ -5,8 +5,8 @@
 
 use super::{
     abi::expr,
-    decode::{self, RawExpression, number},
-    terms::{get, key},
+    decode::{self, RawExpression, get, number},
+    key,
 };
 use crate::kernel::netlink::{Malformed, put_attribute};
 

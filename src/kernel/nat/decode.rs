@@ -69,6 +69,11 @@ fn fields<const N: usize>(data: &[u8], kinds: [u16; N]) -> Option<[Option<&[u8]>
     Some(found)
 }
 
+/// Returns an attribute of an expression.
+pub(super) fn get(data: &[u8], kind: u16) -> Option<&[u8]> {
+    Attributes::new(data).flatten().find(|(found, _)| *found == kind).map(|(_, payload)| payload)
+}
+
 /// Decodes an nftables number, which is in network byte order.
 pub(super) fn number(payload: Option<&[u8]>) -> Option<u32> {
     Some(u32::from_be_bytes(payload?.try_into().ok()?))

@@ -15,9 +15,9 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use super::{
     NatError, Retries,
     abi::{self, message},
-    decode::{self, number},
+    decode::{self, get, number},
+    key,
     read::read_generation,
-    terms::{get, key},
 };
 use crate::kernel::{
     netlink::{KernelError, NLM_F_REQUEST, Refused, Socket, put_attribute, put_message, text},

@@ -2,48 +2,25 @@
 
 use super::{
     abi::expr,
-    decode::{RawExpression, number, value},
+    decode::{RawExpression, get, number, value},
+    extensions, key,
 };
 use crate::{
-    kernel::netlink::{Attributes, text},
-    state::{Operator, PacketPart, RuleVerdict, Term, TypeSet},
+    kernel::netlink::text,
+    state::{KeyRange, Operator, PacketPart, RuleVerdict, Term},
 };
-
-/// enum nft_meta_keys, enum nft_ct_keys and the like (linux/netfilter/nf_tables.h).
-pub(super) mod key {
-    pub const META_DREG: u16 = 1;
-    pub const META_KEY: u16 = 2;
-    pub const META_LEN: u32 = 0;
-    pub const META_PROTOCOL: u32 = 1;
-    pub const META_L4PROTO: u32 = 16;
-    pub const META_CPU: u32 = 20;
-    pub const META_PRANDOM: u32 = 24;
-    pub const LOOKUP_SET: u16 = 1;
-    pub const LOOKUP_SREG: u16 = 2;
-    pub const LOOKUP_FLAGS: u16 = 5;
-    /// `NFT_PAYLOAD_LL_HEADER`.
-    pub const LINK_HEADER: u32 = 0;
-    pub const META_MARK: u32 = 3;
-    pub const META_IIF: u32 = 4;
-    pub const META_OIF: u32 = 5;
-    pub const META_IIFNAME: u32 = 6;
-    pub const META_OIFNAME: u32 = 7;
-    pub const META_NFPROTO: u32 = 15;
-    pub const CT_DREG: u16 = 1;
-    pub const CT_KEY: u16 = 2;
-    pub const CT_STATE: u32 = 0;
-    pub const FIB_SADDR: u32 = 1;
-    /// `NFTA_TARGET_*` and `NFTA_MATCH_*` (linux/netfilter/nf_tables_compat.h).
-    pub const XT_NAME: u16 = 1;
-    pub const XT_REVISION: u16 = 2;
-    pub const XT_INFO: u16 = 3;
-    pub const LOOKUP_DREG: u16 = 3;
-    pub const VERDICT_CHAIN: u16 = 2;
-}
 
 /// Decodes the expressions of a rule.
 pub(super) fn terms(list: &[RawExpression<'_>]) -> Vec<Term> {
-    list.iter().map(term).collect()
+    let mut terms = Vec::with_capacity(list.len());
+    for expression in list {
+        match expression.name {
+            b"match" => terms.extend(extensions::of_match(expression)),
+            b"target" => terms.extend(extensions::of_target(expression)),
+            _ => terms.push(term(expression)),
+        }
+    }
+    terms
 }
 
 fn term(expression: &RawExpression<'_>) -> Term {
@@ -52,33 +29,83 @@ fn term(expression: &RawExpression<'_>) -> Term {
     match expression.name {
         b"payload" => payload(expression).unwrap_or_else(|| unknown_load(expression)),
         b"meta" => meta(expression).unwrap_or_else(|| match number(get(expression.data, key::META_KEY)) {
-            Some(key::META_MARK) => Term::SetMark,
+            Some(key::META_MARK) => match number(get(expression.data, key::META_SREG)) {
+                Some(register) => Term::MarkFrom { register },
+                None => Term::SetMark,
+            },
             _ => Term::Neutral(name()),
         }),
-        b"ct" => ct(expression).unwrap_or_else(|| Term::Neutral(name())),
+        b"ct" => ct(expression).unwrap_or_else(|| match number(get(expression.data, key::CT_KEY)) {
+            Some(key::CT_MARK) => Term::SetConnectionMark,
+            _ => Term::Neutral(name()),
+        }),
         b"fib" => fib(expression).unwrap_or_else(|| unknown_load(expression)),
         b"bitwise" => bitwise(expression).unwrap_or_else(|| unknown_load(expression)),
         b"cmp" => compare(expression).unwrap_or_else(condition),
+        b"range" => range(expression).unwrap_or_else(condition),
         b"immediate" => immediate(expression),
         b"masq" => Term::Verdict(RuleVerdict::Masquerade),
         b"nat" if number(get(expression.data, 1)) == Some(0) => Term::Verdict(RuleVerdict::Masquerade),
         b"nat" | b"redir" | b"tproxy" => Term::Verdict(RuleVerdict::Translate),
         b"reject" => Term::Verdict(RuleVerdict::Drop),
         b"notrack" => Term::Untrack,
-        b"limit" | b"quota" | b"numgen" | b"hash" | b"connlimit" => Term::Varies(name()),
-        b"counter" | b"log" | b"last" | b"objref" | b"flow_offload" | b"dynset" | b"dup" => {
-            Term::Neutral(name())
+        b"limit" => limit(expression),
+        b"numgen" | b"hash" => match number(get(expression.data, expr::PAYLOAD_DREG)) {
+            Some(into) => Term::Load { into, what: PacketPart::Varies(name()) },
+            None => Term::Varies(name()),
+        },
+        b"quota" | b"connlimit" => Term::Varies(name()),
+        b"objref" => object(expression),
+        // With an expression, it limits each element of the set.
+        b"dynset" if key::DYNSET_EXPRESSIONS.iter().any(|kind| get(expression.data, *kind).is_some()) => {
+            Term::Varies(name())
         }
+        b"counter" | b"log" | b"last" | b"flow_offload" | b"dynset" | b"dup" => Term::Neutral(name()),
         b"queue" | b"synproxy" | b"fwd" => Term::Effect(name()),
         b"lookup" => lookup(expression).unwrap_or_else(condition),
-        b"match" => xt_match(expression).unwrap_or_else(|| Term::Condition(xt_name(expression))),
-        b"target" => xt_target(expression),
         _ => condition(),
     }
 }
 
-pub(super) fn get(data: &[u8], kind: u16) -> Option<&[u8]> {
-    Attributes::new(data).flatten().find(|(found, _)| *found == kind).map(|(_, payload)| payload)
+/// A limit. One that matches what exceeds it at a rate that pods can reach is a loss; a higher one protects the node.
+fn limit(expression: &RawExpression<'_>) -> Term {
+    /// Packets, and bytes, per second.
+    const PROTECTIVE: [u64; 2] = [1000, 1_000_000];
+    let long = |kind| {
+        let bytes: Option<[u8; 8]> = get(expression.data, kind).and_then(|bytes| bytes.try_into().ok());
+        bytes.map(u64::from_be_bytes)
+    };
+    let (rate, unit) = (long(key::LIMIT_RATE).unwrap_or(u64::MAX), long(key::LIMIT_UNIT).unwrap_or(1));
+    let field = |kind| number(get(expression.data, kind)).unwrap_or(0);
+    let protective = PROTECTIVE[usize::from(field(key::LIMIT_TYPE) == 1)];
+    let exceeds = field(key::LIMIT_FLAGS) & 1 != 0;
+    Term::Varies(match exceeds && rate / unit.max(1) < protective {
+        true => "limit".into(),
+        false => "high limit".into(),
+    })
+}
+
+/// A named object, such as a counter.
+fn object(expression: &RawExpression<'_>) -> Term {
+    match number(get(expression.data, key::OBJECT_TYPE)) {
+        Some(key::OBJECT_QUOTA) => Term::Varies("quota".into()),
+        // Its rate is not part of the rule, and neither is the object that a map refers to.
+        Some(key::OBJECT_LIMIT | key::OBJECT_CONNLIMIT) | None => Term::Varies("object".into()),
+        Some(key::OBJECT_SYNPROXY) => Term::Effect("synproxy".into()),
+        Some(_) => Term::Neutral("object".into()),
+    }
+}
+
+fn range(expression: &RawExpression<'_>) -> Option<Term> {
+    let field = |kind| get(expression.data, kind);
+    let end = |kind| Some(value(field(kind)?)?.to_vec());
+    Some(Term::Member {
+        register: number(field(key::RANGE_SREG))?,
+        set: vec![KeyRange { from: end(key::RANGE_FROM)?, to: Some(end(key::RANGE_TO)?) }],
+        fields: Vec::new(),
+        // enum nft_range_ops.
+        not: number(field(key::RANGE_OP))? == 1,
+    })
 }
 
 /// A load of something unknown. Its destination register is the first attribute of most expressions.
@@ -99,7 +126,7 @@ fn lookup(expression: &RawExpression<'_>) -> Option<Term> {
         register: number(field(key::LOOKUP_SREG))?,
         set: text(field(key::LOOKUP_SET)?).into(),
         not: number(field(key::LOOKUP_FLAGS)).is_some_and(|flags| flags & 1 != 0),
-        is_map: field(key::LOOKUP_DREG).is_some(),
+        into: field(key::LOOKUP_DREG).and_then(|register| number(Some(register))),
     })
 }
 
@@ -110,8 +137,10 @@ fn payload(expression: &RawExpression<'_>) -> Option<Term> {
     let offset = usize::try_from(field(expr::PAYLOAD_OFFSET)?).ok()?;
     let what = match field(expr::PAYLOAD_BASE)? {
         expr::NETWORK_HEADER => PacketPart::Header { offset, length },
+        key::TRANSPORT_HEADER => PacketPart::Transport { offset, length },
         key::LINK_HEADER => PacketPart::Other("ether".into()),
-        _ => PacketPart::Varies("ports".into()),
+        // The payload of the transport protocol.
+        _ => PacketPart::Varies("payload".into()),
     };
     Some(Term::Load { into, what })
 }
@@ -127,9 +156,16 @@ fn meta(expression: &RawExpression<'_>) -> Option<Term> {
         key::META_OIFNAME => PacketPart::OutputName,
         key::META_NFPROTO => PacketPart::Family,
         key::META_PROTOCOL => PacketPart::EtherType,
-        key::META_LEN | key::META_L4PROTO | key::META_CPU | key::META_PRANDOM => {
-            PacketPart::Varies("meta".into())
-        }
+        key::META_L4PROTO => PacketPart::Protocol,
+        key::META_PKTTYPE => PacketPart::PacketType,
+        key::META_IIFGROUP => PacketPart::InputGroup,
+        key::META_OIFGROUP => PacketPart::OutputGroup,
+        key::META_IIFKIND => PacketPart::InputKind,
+        key::META_OIFKIND => PacketPart::OutputKind,
+        key::META_LEN => PacketPart::Varies("length".into()),
+        key::META_CPU => PacketPart::Varies("cpu".into()),
+        key::META_PRANDOM => PacketPart::Varies("random".into()),
+        time if key::META_TIME.contains(&time) => PacketPart::Varies("time".into()),
         other => PacketPart::Other(format!("meta {other}").into()),
     };
     Some(Term::Load { into, what })
@@ -140,6 +176,10 @@ fn ct(expression: &RawExpression<'_>) -> Option<Term> {
     let into = number(get(expression.data, key::CT_DREG))?;
     let what = match number(get(expression.data, key::CT_KEY))? {
         key::CT_STATE => PacketPart::State,
+        key::CT_DIRECTION => PacketPart::ConnectionDirection,
+        key::CT_STATUS => PacketPart::ConnectionStatus,
+        key::CT_MARK => PacketPart::ConnectionMark,
+        key::CT_PACKETS | key::CT_BYTES | key::CT_AVERAGE => PacketPart::Varies("volume".into()),
         other => PacketPart::Other(format!("ct {other}").into()),
     };
     Some(Term::Load { into, what })
@@ -148,9 +188,15 @@ fn ct(expression: &RawExpression<'_>) -> Option<Term> {
 fn fib(expression: &RawExpression<'_>) -> Option<Term> {
     let field = |kind| number(get(expression.data, kind));
     let into = field(expr::FIB_DREG)?;
-    let what = match (field(expr::FIB_RESULT)?, field(expr::FIB_FLAGS)?) {
+    /// The mark is the one that the model looks routes up for.
+    const REVERSE: u32 = key::FIB_SADDR | key::FIB_PRESENT;
+    let what = match (field(expr::FIB_RESULT)?, field(expr::FIB_FLAGS)? & !key::FIB_MARK) {
         (expr::FIB_ADDRTYPE, expr::FIB_DADDR) => PacketPart::DestinationType,
         (expr::FIB_ADDRTYPE, key::FIB_SADDR) => PacketPart::SourceType,
+        (key::FIB_OIF, REVERSE) => PacketPart::ReturnRoute { by_input: false },
+        (key::FIB_OIF, flags) if flags == REVERSE | key::FIB_IIF => {
+            PacketPart::ReturnRoute { by_input: true }
+        }
         _ => return None,
     };
     Some(Term::Load { into, what })
@@ -194,8 +240,13 @@ fn immediate(expression: &RawExpression<'_>) -> Term {
             None if is_continue(data) => Term::Neutral("continue".into()),
             None => Term::Effect("verdict".into()),
         },
-        // It loads a constant, which only NAT uses.
-        None => Term::Neutral("immediate".into()),
+        None => {
+            let into = number(get(expression.data, expr::IMMEDIATE_DREG));
+            match into.zip(value(data)) {
+                Some((into, value)) => Term::Constant { into, value: value.to_vec() },
+                None => Term::Neutral("immediate".into()),
+            }
+        }
     }
 }
 
@@ -218,68 +269,5 @@ pub(super) fn verdict(data: &[u8]) -> Option<RuleVerdict> {
         -4 => Some(RuleVerdict::Goto(chain()?)),
         expr::RETURN => Some(RuleVerdict::Return),
         _ => None,
-    }
-}
-
-fn xt_name(expression: &RawExpression<'_>) -> crate::text::Untrusted {
-    text(get(expression.data, key::XT_NAME).unwrap_or_default()).into()
-}
-
-/// Decodes the iptables matches that are part of most rules. Their layouts are in linux/netfilter/xt_*.h, in host byte
-/// order.
-fn xt_match(expression: &RawExpression<'_>) -> Option<Term> {
-    let info = get(expression.data, key::XT_INFO)?;
-    let revision = number(get(expression.data, key::XT_REVISION))?;
-    let half = |at: usize| Some(u32::from(u16::from_ne_bytes(*info.get(at..)?.first_chunk()?)));
-    let word = |at: usize| Some(u32::from_ne_bytes(*info.get(at..)?.first_chunk()?));
-    match (xt_name(expression).as_raw(), revision) {
-        ("comment", _) => Some(Term::Neutral("comment".into())),
-        // struct xt_addrtype_info_v1: source, destination, flags.
-        ("addrtype", 1) => {
-            let (source, destination, flags) = (half(0)?, half(2)?, word(4)?);
-            let types = |bits: u32, not| (bits != 0).then_some(TypeSet { bits, not });
-            // XT_ADDRTYPE_LIMIT_IFACE_IN and _OUT.
-            if flags & 0xc != 0 {
-                return None;
-            }
-            Some(Term::AddressType {
-                source: types(source, flags & 1 != 0),
-                destination: types(destination, flags & 2 != 0),
-            })
-        }
-        // struct xt_mark_mtinfo1: mark, mask, invert.
-        ("mark", 1) => Some(Term::Mark { value: word(0)?, mask: word(4)?, not: *info.get(8)? != 0 }),
-        // struct xt_conntrack_mtinfo3, from match_flags on: only a match of the state (XT_CONNTRACK_STATE) is decoded.
-        ("conntrack", 2 | 3) => {
-            let (matches, inverts, states) = (half(146)?, half(148)?, half(150)?);
-            (matches == 1).then_some(Term::State(TypeSet { bits: states, not: inverts & 1 != 0 }))
-        }
-        // struct xt_state_info: states.
-        (
-            "tcp" | "udp" | "udplite" | "sctp" | "dccp" | "icmp" | "icmp6" | "icmpv6" | "multiport" | "limit"
-            | "hashlimit" | "statistic" | "recent" | "connlimit" | "connbytes" | "string" | "length" | "time"
-            | "tos" | "dscp" | "ttl" | "hl" | "u32" | "bpf" | "helper" | "quota" | "ecn" | "esp" | "ah",
-            _,
-        ) => Some(Term::Varies(xt_name(expression))),
-        ("state", 0) => Some(Term::State(TypeSet { bits: word(0)?, not: false })),
-        _ => None,
-    }
-}
-
-fn xt_target(expression: &RawExpression<'_>) -> Term {
-    let name = xt_name(expression);
-    match name.as_raw() {
-        "MASQUERADE" | "SNAT" | "NETMAP" => Term::Verdict(RuleVerdict::Masquerade),
-        "DNAT" | "REDIRECT" | "TPROXY" => Term::Verdict(RuleVerdict::Translate),
-        "REJECT" | "DROP" => Term::Verdict(RuleVerdict::Drop),
-        "MARK" | "CONNMARK" => Term::SetMark,
-        // struct xt_ct_target_info: flags, of which XT_CT_NOTRACK is the first.
-        "CT" | "NOTRACK" => match get(expression.data, key::XT_INFO).and_then(|info| info.first()) {
-            Some(flags) if name.as_raw() == "CT" && flags & 1 == 0 => Term::Neutral(name),
-            _ => Term::Untrack,
-        },
-        "LOG" | "NFLOG" | "TCPMSS" | "TOS" | "DSCP" | "TTL" | "HL" | "CHECKSUM" | "CLASSIFY" | "TRACE"
-        | "SET" | "AUDIT" => Term::Neutral(name),
-        _ => Term::Effect(name),
     }
 }

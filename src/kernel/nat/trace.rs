@@ -8,9 +8,9 @@ use rtnetlink::sys::protocols::NETLINK_NETFILTER;
 use super::{
     NatError,
     abi::{self, chain, expr, message},
-    decode::number,
+    decode::{get, number},
+    key,
     ruleset::family_name,
-    terms::{get, key},
 };
 use crate::kernel::netlink::{
     KernelError, Malformed, NLM_F_REQUEST, Refused, Socket, put_attribute, put_message, text,

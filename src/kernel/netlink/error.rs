@@ -39,7 +39,9 @@ impl KernelError {
     pub const fn inconsistent_hint(&self) -> Option<&'static str> {
         match self.errno {
             Errno::INTR => Some("another program keeps changing them; try again later"),
-            Errno::NOBUFS => Some("raise net.core.rmem_default, or run as root"),
+            Errno::NOBUFS => Some(
+                "run as root, or raise the limit, for example with `sysctl -w net.core.rmem_default=4194304`",
+            ),
             _ => None,
         }
     }

@@ -134,6 +134,13 @@ fn configure(family: Family, dice: &mut Dice) -> String {
                 let device = dice.pick(&DEVICES);
                 format!("{prefix} via {} dev {device} advmss 1200", gateway(family, device, dice))
             }
+            _ if dice.one_in(6) => {
+                let mut hop = || {
+                    let device = dice.pick(&DEVICES);
+                    format!("nexthop via {} dev {device}", gateway(family, device, dice))
+                };
+                format!("{prefix} {} {}", hop(), hop())
+            }
             _ => {
                 let device = dice.pick(&DEVICES);
                 format!("{prefix} via {} dev {device}", gateway(family, device, dice))
@@ -147,6 +154,11 @@ fn configure(family: Family, dice: &mut Dice) -> String {
             rule.push_str(" not");
         }
         let mut selects = false;
+        // IPv6 looks up forwarded packets for user 0 of the machine, which a user namespace may not have.
+        if family == Family::V4 && dice.one_in(8) {
+            rule.push_str(dice.pick(&[" uidrange 0-0", " uidrange 1-4000000000"]));
+            selects = true;
+        }
         for (word, chance) in [("from", 2), ("to", 3)] {
             if dice.one_in(chance) {
                 let _ = write!(rule, " {word} {}", dice.pick(&prefixes(family)));
@@ -241,7 +253,7 @@ fn compare(seed: u64) {
     // The kernel adds the local routes of IPv6 addresses some time after the addresses.
     let local = "ip -6 route show table local type local proto kernel";
     while sh(local).lines().filter(|line| line.contains("fd00:")).count() < 3 {
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        thread::sleep(std::time::Duration::from_millis(10));
     }
     let observed = LiveNode.everything().expect("a node");
     let model = ForwardingModel::of(&observed.state, &observed.host);
@@ -257,9 +269,14 @@ fn compare(seed: u64) {
             }
         }
     }
-    let verdicts = verdicts(&packets).expect("answers");
+    // Twice, which is enough for several threads.
+    let asked: Vec<Packet> = packets.iter().chain(&packets).cloned().collect();
+    assert!(asked.len() >= 2 * MIN_PER_THREAD);
+    let answers = verdicts(&asked).expect("answers");
+    let (verdicts, again) = answers.split_at(packets.len());
+    assert_eq!(verdicts, again, "seed {seed}");
     let mut kinds = BTreeSet::new();
-    for (packet, verdict) in packets.iter().zip(&verdicts) {
+    for (packet, verdict) in packets.iter().zip(verdicts) {
         let trace = model.trace(packet);
         kinds.insert(format!("{:?}", std::mem::discriminant(verdict)));
         assert_eq!(

@@ -6,7 +6,7 @@ use crate::{
     plan::{
         Action,
         desired::Origin,
-        reason::{CONFIGURED_SYSCTL, FORWARDING, MASQUERADE, ON_LINK, pods_of, rewritten_after},
+        reason::{CONFIGURED_SYSCTL, FORWARDING, MASQUERADE, ON_LINK, UNASSIGNED, pods_of, rewritten_after},
         windows::WindowsOrigin,
     },
     text::{Untrusted, count},
@@ -80,6 +80,8 @@ pub enum ConfigKey {
 pub enum Purpose {
     /// Makes the pod gateways of all nodes on-link.
     OnLink,
+    /// Rejects packets for addresses that no node has.
+    Unassigned,
     /// Reaches the pods of the node with this index in its file.
     Pods(usize),
     /// Makes the pods of the Windows node with this index on-link.
@@ -99,6 +101,7 @@ impl Purpose {
     pub(super) const fn of_route(origin: Origin) -> Self {
         match origin {
             Origin::ClusterPrefix => Self::OnLink,
+            Origin::Unassigned => Self::Unassigned,
             Origin::Node(index) => Self::Pods(index),
         }
     }
@@ -271,6 +274,7 @@ impl Names<'_> {
         let root = ConfigPath::root();
         match purpose {
             Purpose::OnLink => (ON_LINK.to_owned(), root.key("clusterPrefix")),
+            Purpose::Unassigned => (UNASSIGNED.to_owned(), root.key("routes").key("unassigned")),
             Purpose::Pods(index) => {
                 let cluster = if side == Side::New { Some(self.new) } else { self.old };
                 let path = cluster.zip(family).map_or_else(

@@ -31,7 +31,15 @@ impl NodeGroups {
         if index == next {
             self.groups.push(NodeGroup { status, members: members.to_vec(), deltas: Vec::new() });
         }
-        self.groups[index].deltas.extend(deltas);
+        // A new node has a change for each other node: the many are not copied to the few.
+        let known = &mut self.groups[index].deltas;
+        if known.len() < deltas.len() {
+            deltas.reserve_exact(known.len());
+            deltas.splice(0..0, known.drain(..));
+            *known = deltas;
+        } else {
+            known.append(&mut deltas);
+        }
     }
 
     /// Adds changes that each apply to only one of these nodes. They form a separate group, unless they all apply to

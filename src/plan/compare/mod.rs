@@ -254,7 +254,9 @@ pub fn compare(old: Option<&Cluster>, new: &Cluster) -> Comparison {
             }
             continue;
         }
-        groups.add(status, &members, sysctls::deltas(&pairing, status));
+        for (part, deltas) in sysctls::deltas(&pairing, status, &members) {
+            groups.add(status, &part, deltas);
+        }
         for (status, part, device) in pairing.split_by_egress_change(status, &members) {
             groups.add(status, &part, routes::deltas(&pairing, &slots, status, &part, device));
         }

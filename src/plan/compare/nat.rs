@@ -13,12 +13,15 @@ use crate::{
 
 use super::{
     Cause, ConfigKey, Delta, Member, NodeStatus, ObjectChange, PerNodeCidr, Purpose, Side,
-    pairing::NodePairing, routes::node_key,
+    pairing::{NodePairing, PodPresence},
+    routes::node_key,
 };
 
-/// What distinguishes the tables of nodes: whether they contain the node's own pod CIDR, and whether it changes.
+/// What distinguishes the tables of nodes: whether there are any, whether they contain the node's own pod CIDR, and
+/// whether it changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct TableVariant {
+    presence: PodPresence,
     had_own: bool,
     has_own: bool,
     changed: bool,
@@ -43,7 +46,12 @@ pub(super) fn deltas(
 fn group_by_variant(pairing: &NodePairing<'_>, family: Family, members: &[Member]) -> Vec<Vec<Member>> {
     group_by(members, |member| {
         let PerNodeCidr { before, after } = contained_cidrs(pairing, family, *member);
-        TableVariant { had_own: before.is_some(), has_own: after.is_some(), changed: before != after }
+        TableVariant {
+            presence: pairing.presence(*member),
+            had_own: before.is_some(),
+            has_own: after.is_some(),
+            changed: before != after,
+        }
     })
 }
 
@@ -146,6 +154,10 @@ fn changed_keys(pairing: &NodePairing<'_>, family: Family, members: &[Member]) -
     .collect();
     let cidr =
         |side: Option<(&Cluster, &Node)>| side.and_then(|(_, node)| node.pod_cidrs.get(family).copied());
+    if members.iter().any(|member| pairing.presence(*member).changes()) {
+        keys.extend(node_key(members, "podCIDR"));
+        return keys;
+    }
     let pods_are_sources = [old, new].iter().all(|cluster| cluster.nat.source == NatSource::Pods);
     if pods_are_sources
         && members.iter().any(|member| cidr(pairing.before(*member)) != cidr(pairing.after(*member)))

@@ -20,6 +20,20 @@ pub(super) enum EgressChange {
     Changed,
 }
 
+/// Whether a machine has pods under the old configuration and under the new one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub(super) struct PodPresence {
+    pub before: bool,
+    pub after: bool,
+}
+
+impl PodPresence {
+    /// Returns whether `podCIDR: none` was added or removed.
+    pub const fn changes(self) -> bool {
+        self.before != self.after
+    }
+}
+
 impl<'a> NodePairing<'a> {
     pub fn new(old: Option<&'a Cluster>, new: &'a Cluster) -> Self {
         let to_old = old.map_or_else(|| vec![None; new.nodes.len()], |old| matching::pairs(old, new));
@@ -57,6 +71,12 @@ impl<'a> NodePairing<'a> {
     /// Returns the node under the new configuration.
     pub fn after(&self, member: Member) -> Option<(&'a Cluster, &'a Node)> {
         Some((self.new, &self.new.nodes[member.new?]))
+    }
+
+    /// Returns whether a machine has pods.
+    pub fn presence(&self, member: Member) -> PodPresence {
+        let has_pods = |side: Option<(&Cluster, &Node)>| side.is_some_and(|(_, node)| node.has_pods());
+        PodPresence { before: has_pods(self.before(member)), after: has_pods(self.after(member)) }
     }
 
     /// Returns the status of a node. A node with another operating system is new: the state of the previous one was

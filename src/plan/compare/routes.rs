@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 
 use crate::{
-    model::{Cluster, ConfigPath, Family, NextHopMode, Node, OperatingSystem},
+    model::{Cluster, ConfigPath, Family, NextHopKind, Node, OperatingSystem},
     plan::desired::{self, Origin},
-    state::{Route, RouteKey},
+    state::{Route, RouteKey, RouteType},
 };
 
 use super::{
@@ -55,13 +55,11 @@ pub(super) fn slots_at(
     new: &Cluster,
     is_wanted: impl Fn(&RouteKey) -> bool,
 ) -> Vec<RouteSlot> {
-    let wanted = |(route, _): &(Route, Origin)| is_wanted(&route.key());
-    let mut before: Vec<Option<(Route, Origin)>> =
-        old.into_iter().flat_map(installed).filter(wanted).map(Some).collect();
+    let wanted = |cluster| installed(cluster, &is_wanted);
+    let mut before: Vec<Option<(Route, Origin)>> = old.into_iter().flat_map(wanted).map(Some).collect();
     let keys = before.iter().enumerate().filter_map(|(at, route)| Some((route.as_ref()?.0.key(), at)));
     let places: HashMap<RouteKey, usize> = keys.collect();
-    let mut slots: Vec<RouteSlot> = installed(new)
-        .filter(wanted)
+    let mut slots: Vec<RouteSlot> = wanted(new)
         .map(|after| {
             let before = places.get(&after.0.key()).and_then(|at| before[*at].take());
             RouteSlot { before, after: Some(after) }
@@ -71,11 +69,14 @@ pub(super) fn slots_at(
     slots
 }
 
-/// Iterates over the routes of a configuration. The route to the only node of a cluster is on no node, and that node's
-/// pod CIDR may equal the cluster prefix.
-fn installed(cluster: &Cluster) -> impl Iterator<Item = (Route, Origin)> + '_ {
-    let is_installed = |origin| cluster.nodes.len() > 1 || origin == Origin::ClusterPrefix;
-    desired::routes(cluster, None).filter(move |(_, origin)| is_installed(*origin))
+/// Iterates over the wanted routes of a configuration. The route to the only node of a cluster is on no node, and that
+/// node's pod CIDR may equal the cluster prefix.
+fn installed<'a>(
+    cluster: &'a Cluster,
+    is_wanted: &'a impl Fn(&RouteKey) -> bool,
+) -> impl Iterator<Item = (Route, Origin)> + 'a {
+    let is_installed = |origin| cluster.nodes.len() > 1 || !matches!(origin, Origin::Node(_));
+    desired::routes_at(cluster, None, is_wanted).filter(move |(_, origin)| is_installed(*origin))
 }
 
 /// Computes the route changes of nodes with the same status and the same `egress_change`.
@@ -107,7 +108,11 @@ pub(super) fn deltas(
                 Cause::Configured(Side::Old, Purpose::of_route(*origin))
             }
             _ if slot.differs() => slot_cause(pairing, slot),
-            _ if egress_change == EgressChange::Changed => egress_cause(pairing, members),
+            (_, Some((route, _)), _)
+                if egress_change == EgressChange::Changed && route.kind == RouteType::Unicast =>
+            {
+                egress_cause(pairing, members)
+            }
             _ => return None,
         };
         let [old, new] = slot.owners(pairing);
@@ -172,7 +177,9 @@ pub(super) fn node_key(members: &[Member], key: &'static str) -> Option<ConfigKe
 
 fn with_device(route: &Route, device: Option<&str>) -> Route {
     let mut route = route.clone();
-    route.next.device = device.map(Into::into);
+    if route.kind == RouteType::Unicast {
+        route.next.device = device.map(Into::into);
+    }
     route
 }
 
@@ -199,8 +206,20 @@ pub(super) fn slot_cause(pairing: &NodePairing<'_>, slot: &RouteSlot) -> Cause {
         (None, Some((route, _))) | (Some((route, _)), None) => {
             let prefix = |cluster: &Cluster| cluster.prefixes.get(family(route)).copied();
             let mut keys = Vec::new();
-            if pairing.old.map(|old| old.next_hop) != Some(pairing.new.next_hop) {
+            if route.kind != RouteType::Unicast {
+                let keys = Some(global(&["routes", "unassigned"])).filter(|_| is_unassigned_changed(pairing));
+                let prefix_key = || global(&["clusterPrefix"]);
+                let is_renumbered = pairing.old.and_then(prefix) != prefix(pairing.new);
+                let mut keys: Vec<ConfigKey> = keys.into_iter().collect();
+                keys.extend(is_renumbered.then(prefix_key).filter(|_| keys.is_empty()));
+                keys.extend(table_key(pairing));
+                return Cause::Changed(keys);
+            }
+            let uses_pod_gateways = |cluster: &Cluster| cluster.uses_pod_gateways(family(route));
+            if is_next_hop_changed(pairing) {
                 keys.push(global(&["nextHop"]));
+            } else if pairing.old.is_some_and(uses_pod_gateways) != uses_pod_gateways(pairing.new) {
+                keys.extend(first_override(pairing));
             } else if pairing.old.and_then(prefix) != prefix(pairing.new) {
                 keys.push(global(&["clusterPrefix"]));
             }
@@ -215,13 +234,52 @@ pub(super) fn global(path: &[&str]) -> ConfigKey {
     ConfigKey::Global(path.iter().fold(ConfigPath::root(), |path, key| path.key(*key)))
 }
 
+/// Returns whether `nextHop` of the cluster differs.
+pub(super) fn is_next_hop_changed(pairing: &NodePairing<'_>) -> bool {
+    let next_hop = |cluster: &Cluster| (cluster.next_hop_mode, cluster.routers);
+    pairing.old.map(next_hop) != Some(next_hop(pairing.new))
+}
+
+/// Returns the key of the first node whose own `nextHop` differs.
+fn first_override(pairing: &NodePairing<'_>) -> Option<ConfigKey> {
+    let mut members = pairing.members();
+    let member = members.find(|member| is_override_changed(pairing, *member))?;
+    Some(ConfigKey::Node { member, key: "nextHop" })
+}
+
+/// Returns whether the node's own `nextHop` differs.
+fn is_override_changed(pairing: &NodePairing<'_>, member: Member) -> bool {
+    let own = |side: Option<(&Cluster, &Node)>| side.and_then(|(_, node)| node.next_hop.as_deref().copied());
+    own(pairing.before(member)) != own(pairing.after(member))
+}
+
+/// Returns the key that changed the next hop to a node: its own or the cluster's `nextHop`, or what that refers to.
+pub(super) fn next_hop_key(pairing: &NodePairing<'_>, member: Member, family: Family) -> ConfigKey {
+    if is_override_changed(pairing, member) {
+        ConfigKey::Node { member, key: "nextHop" }
+    } else if is_next_hop_changed(pairing) {
+        global(&["nextHop"])
+    } else {
+        ConfigKey::Node { member, key: gateway_key(pairing, member, family) }
+    }
+}
+
+/// Returns whether `routes.unassigned` differs.
+fn is_unassigned_changed(pairing: &NodePairing<'_>) -> bool {
+    pairing.old.map(|old| old.routes.unassigned) != Some(pairing.new.routes.unassigned)
+}
+
+/// Returns `routes.table` if it differs.
+fn table_key(pairing: &NodePairing<'_>) -> Option<ConfigKey> {
+    let old = pairing.old?.routes;
+    (old.table != pairing.new.routes.table).then(|| global(&["routes", "table"]))
+}
+
 /// Returns the options that differ among those that determine a route's key.
 fn key_options(pairing: &NodePairing<'_>) -> Vec<ConfigKey> {
     let Some(old) = pairing.old else { return Vec::new() };
-    let (old, new) = (old.routes, pairing.new.routes);
-    let table = (old.table != new.table).then(|| global(&["routes", "table"]));
-    let metric = (old.metric != new.metric).then(|| global(&["routes", "metric"]));
-    table.into_iter().chain(metric).collect()
+    let metric = (old.routes.metric != pairing.new.routes.metric).then(|| global(&["routes", "metric"]));
+    table_key(pairing).into_iter().chain(metric).collect()
 }
 
 /// Returns the reason that the route to a node in both files has another key.
@@ -245,12 +303,9 @@ fn replacement_cause(
 ) -> Cause {
     let mut keys = Vec::new();
     if before.next.gateway != after.next.gateway {
-        keys.push(match (owner, pairing.old) {
-            (Some(_), Some(old)) if old.next_hop != pairing.new.next_hop => global(&["nextHop"]),
-            (Some(member), _) => {
-                ConfigKey::Node { member, key: gateway_key(pairing, member, after.family()) }
-            }
-            (None, _) => global(&["clusterPrefix"]),
+        keys.push(match owner {
+            Some(member) => next_hop_key(pairing, member, after.family()),
+            None => global(&["clusterPrefix"]),
         });
     }
     if before.mtu != after.mtu {
@@ -259,15 +314,16 @@ fn replacement_cause(
     Cause::Changed(keys)
 }
 
-/// Returns the key that changed the gateway of a node's route.
-pub(super) fn gateway_key(pairing: &NodePairing<'_>, member: Member, family: Family) -> &'static str {
+/// Returns the key that changed the gateway of a node's route, if `nextHop` is the same.
+fn gateway_key(pairing: &NodePairing<'_>, member: Member, family: Family) -> &'static str {
     let override_of = |node: &Node| node.gateways.get(family).copied();
     let before = pairing.before(member).and_then(|(_, node)| override_of(node));
     let after = pairing.after(member).and_then(|(_, node)| override_of(node));
-    match pairing.new.next_hop {
-        NextHopMode::NodeAddress => "address",
-        NextHopMode::PodGateway if before != after => "gateway",
-        NextHopMode::PodGateway => "os",
+    match pairing.after(member).map(|(cluster, node)| cluster.next_hop_of(node, family)) {
+        Some(NextHopKind::PodGateway) if before != after => "gateway",
+        Some(NextHopKind::PodGateway) => "os",
+        Some(NextHopKind::Router(_)) => "nextHop",
+        Some(NextHopKind::NodeAddress) | None => "address",
     }
 }
 

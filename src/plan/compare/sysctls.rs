@@ -1,4 +1,4 @@
-//! Compares the sysctls of two configurations. They are the same on all Linux nodes.
+//! Compares the sysctls of two configurations. They are the same on all Linux nodes with pods, and on all without.
 
 use std::collections::BTreeMap;
 
@@ -9,12 +9,38 @@ use crate::{
     text::Untrusted,
 };
 
-use super::{Cause, ConfigKey, Delta, NodeStatus, ObjectChange, Purpose, Side, pairing::NodePairing};
+use super::{
+    Cause, ConfigKey, Delta, Member, NodeStatus, ObjectChange, Purpose, Side,
+    nat::group_by,
+    pairing::{NodePairing, PodPresence},
+    routes::node_key,
+};
 
-/// Computes the sysctl changes of nodes with this status.
-pub(super) fn deltas(pairing: &NodePairing<'_>, status: NodeStatus) -> Vec<Delta> {
-    let before = pairing.old.filter(|_| status != NodeStatus::New).map(desired::sysctls).unwrap_or_default();
-    let after = if status == NodeStatus::Removed { BTreeMap::new() } else { desired::sysctls(pairing.new) };
+/// Computes the sysctl changes of nodes with the same status, grouped by nodes with the same changes.
+pub(super) fn deltas(
+    pairing: &NodePairing<'_>,
+    status: NodeStatus,
+    members: &[Member],
+) -> Vec<(Vec<Member>, Vec<Delta>)> {
+    let parts = group_by(members, |member| pairing.presence(*member));
+    let deltas = parts.into_iter().map(|members| {
+        let found = deltas_of_part(pairing, status, &members);
+        (members, found)
+    });
+    deltas.collect()
+}
+
+/// Computes the changes of nodes that all have pods, or all have none, in each configuration.
+fn deltas_of_part(pairing: &NodePairing<'_>, status: NodeStatus, members: &[Member]) -> Vec<Delta> {
+    let presence = members.first().map_or_else(PodPresence::default, |first| pairing.presence(*first));
+    let old = pairing.old.filter(|_| status != NodeStatus::New);
+    let before = old.map(|old| desired::sysctls(old, presence.before)).unwrap_or_default();
+    let after = match status {
+        NodeStatus::Removed => BTreeMap::new(),
+        _ => desired::sysctls(pairing.new, presence.after),
+    };
+    let has_changed = status == NodeStatus::Stays && presence.changes();
+    let pods_key = || node_key(members, "podCIDR").filter(|_| has_changed);
     let delta = |key: &SysctlKey, before: Option<&Untrusted>, after: Option<&Untrusted>, cause| Delta {
         item: ObjectChange::Sysctl { key: key.clone(), before: before.cloned(), after: after.cloned() },
         except: Vec::new(),
@@ -35,12 +61,16 @@ pub(super) fn deltas(pairing: &NodePairing<'_>, status: NodeStatus) -> Vec<Delta
     for (key, value) in after.iter().filter(|(key, _)| !before.contains_key(key)) {
         let cause = match status {
             NodeStatus::New => Cause::Configured(Side::New, purpose(key, pairing.new)),
-            _ => Cause::Changed(vec![key_of(key, Some(pairing.new))]),
+            _ => {
+                let pods = pods_key().filter(|_| !is_configured(key, pairing.new));
+                Cause::Changed(vec![pods.unwrap_or_else(|| key_of(key, Some(pairing.new)))])
+            }
         };
         deltas.push(delta(key, None, Some(value), cause));
     }
     for (key, value) in before.iter().filter(|(key, _)| !after.contains_key(key)) {
-        let released = key_of(key, pairing.old);
+        let is_listed = pairing.old.is_some_and(|old| is_configured(key, old));
+        let released = pods_key().filter(|_| !is_listed).unwrap_or_else(|| key_of(key, pairing.old));
         deltas.push(delta(key, Some(value), None, Cause::Released(released)));
     }
     deltas

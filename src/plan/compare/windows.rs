@@ -17,8 +17,8 @@ use crate::{
 
 use super::{
     Cause, ConfigKey, Delta, Member, NodeStatus, ObjectChange, PerNodeCidr, Purpose, Side,
-    pairing::{EgressChange, NodePairing},
-    routes::{common, egress_cause, gateway_key, global, moved_cause, node_key},
+    pairing::{EgressChange, NodePairing, PodPresence},
+    routes::{common, egress_cause, global, moved_cause, next_hop_key, node_key},
 };
 
 /// A destination, with the route that each file has there on all Windows nodes except the one it leads to, and the
@@ -105,7 +105,7 @@ pub(super) fn deltas(
         found.extend(part.to_own_pods(family));
         found.extend(part.to_master(family));
     }
-    found.push((members.to_vec(), part.forwarding()));
+    found.extend(part.forwarding());
     found
 }
 
@@ -243,7 +243,7 @@ impl WindowsPart<'_> {
             (Some((before, _)), Some((after, _)), [Some(old), Some(new)]) if old == new => {
                 let mut keys = Vec::new();
                 if before.next_hop != after.next_hop {
-                    keys.push(self.next_hop_key(old, slot.family()));
+                    keys.push(next_hop_key(self.pairing, old, slot.family()));
                 }
                 if before.route_metric != after.route_metric {
                     keys.push(global(&["routes", "metric"]));
@@ -257,14 +257,6 @@ impl WindowsPart<'_> {
         }
     }
 
-    fn next_hop_key(&self, owner: Member, family: Family) -> ConfigKey {
-        if self.pairing.old.is_some_and(|old| old.next_hop != self.pairing.new.next_hop) {
-            global(&["nextHop"])
-        } else {
-            ConfigKey::Node { member: owner, key: gateway_key(self.pairing, owner, family) }
-        }
-    }
-
     /// Returns the key that changed a node's pod CIDR, or the route to it.
     fn cidr_key(&self, owner: Member, family: Family) -> ConfigKey {
         let cidr =
@@ -272,10 +264,8 @@ impl WindowsPart<'_> {
         let pairing = self.pairing;
         if cidr(pairing.before(owner)) != cidr(pairing.after(owner)) {
             ConfigKey::Node { member: owner, key: "podCIDR" }
-        } else if pairing.old.is_some_and(|old| old.next_hop != pairing.new.next_hop) {
-            global(&["nextHop"])
         } else {
-            ConfigKey::Node { member: owner, key: gateway_key(pairing, owner, family) }
+            next_hop_key(pairing, owner, family)
         }
     }
 
@@ -374,19 +364,34 @@ impl WindowsPart<'_> {
         node_key(members, if gateway_changed { "defaultGateway" } else { "address" }).into_iter().collect()
     }
 
-    /// Computes the changes of forwarding, on both interfaces, in each family that only one of the files has.
-    fn forwarding(&self) -> Vec<Delta> {
+    /// Computes the changes of forwarding, on both interfaces, once for nodes that have or had pods alike.
+    fn forwarding(&self) -> Vec<(Vec<Member>, Vec<Delta>)> {
+        let pairing = self.pairing;
+        let parts = self.group_by(|member| pairing.presence(*member));
+        let deltas = parts.into_iter().map(|members| {
+            let presence = members.first().map_or_else(Default::default, |first| pairing.presence(*first));
+            let deltas = self.forwarding_of(presence, &members);
+            (members, deltas)
+        });
+        deltas.collect()
+    }
+
+    /// Computes the changes in each family that only one of the files has.
+    fn forwarding_of(&self, presence: PodPresence, members: &[Member]) -> Vec<Delta> {
         let pairing = self.pairing;
         let mut deltas = Vec::new();
         for family in Family::ALL {
             let has = |cluster: &Cluster| cluster.prefixes.get(family).is_some();
-            let before = self.status != NodeStatus::New && pairing.old.is_some_and(has);
-            let after = self.status != NodeStatus::Removed && has(pairing.new);
+            let before = self.status != NodeStatus::New && presence.before && pairing.old.is_some_and(has);
+            let after = self.status != NodeStatus::Removed && presence.after && has(pairing.new);
             if before == after {
                 continue;
             }
             let cause = self.configured_cause(|_| Some(Purpose::Forwarding));
-            let cause = cause.unwrap_or_else(|| Cause::Changed(vec![global(&["clusterPrefix"])]));
+            let cause = cause.unwrap_or_else(|| {
+                let key = node_key(members, "podCIDR").filter(|_| presence.changes());
+                Cause::Changed(vec![key.unwrap_or_else(|| global(&["clusterPrefix"]))])
+            });
             deltas.extend([Role::Management, Role::Pod].map(|interface| Delta {
                 item: ObjectChange::Forwarding {
                     forwarding: Forwarding { interface, family },

@@ -73,8 +73,10 @@ pub fn windows_desired(cluster: &Cluster, index: usize) -> Option<WindowsDesired
             state.routes.push(WindowsRoute { interface_alias: alias.clone(), ..route });
             origins.push(origin);
         }
-        let forwarding = [Role::Management, Role::Pod].map(|interface| Forwarding { interface, family });
-        state.forwarding.extend(forwarding);
+        if node.has_pods() {
+            let forwarding = [Role::Management, Role::Pod].map(|interface| Forwarding { interface, family });
+            state.forwarding.extend(forwarding);
+        }
     }
     Some(WindowsDesired { state, origins })
 }

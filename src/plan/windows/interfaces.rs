@@ -31,13 +31,13 @@ pub struct InterfaceRef {
 pub struct FoundInterfaces {
     /// The egress interface.
     pub management: Result<InterfaceRef, Diagnostic>,
-    /// The interface with the pod gateway.
-    pub pod: Result<InterfaceRef, Diagnostic>,
+    /// The interface with the pod gateway. A machine without pods has none.
+    pub pod: Result<Option<InterfaceRef>, Diagnostic>,
 }
 
 impl FoundInterfaces {
     /// Returns both interfaces, or else why they were not found.
-    pub(super) fn both(self) -> Result<(InterfaceRef, InterfaceRef), Vec<Diagnostic>> {
+    pub(super) fn both(self) -> Result<(InterfaceRef, Option<InterfaceRef>), Vec<Diagnostic>> {
         match (self.management, self.pod) {
             (Ok(management), Ok(pod)) => Ok((management, pod)),
             (management, pod) => Err([management.err(), pod.err()].into_iter().flatten().collect()),
@@ -46,9 +46,10 @@ impl FoundInterfaces {
 
     /// Iterates over the interfaces that were found.
     pub fn iter(&self) -> impl Iterator<Item = (Role, &InterfaceRef)> {
-        [(Role::Management, self.management.as_ref()), (Role::Pod, self.pod.as_ref())]
+        let pod = self.pod.as_ref().ok().and_then(Option::as_ref);
+        [(Role::Management, self.management.as_ref().ok()), (Role::Pod, pod)]
             .into_iter()
-            .filter_map(|(role, found)| Some((role, found.ok()?)))
+            .filter_map(|(role, found)| Some((role, found?)))
     }
 }
 
@@ -102,15 +103,24 @@ impl<'a> NodeInterfaces<'a> {
                 Diagnostic::new(Rule::NoManagementInterface, message)
                     .with_remedy("correct address or egressInterface of the node in the configuration")
             }),
-            pod: self
-                .unique(
-                    &pod,
-                    &format!("pod interface (with address {}, or named {})", or(&gateways), or(&POD_ALIASES)),
-                )
-                .map_err(|message| {
-                    Diagnostic::new(Rule::NoPodInterface, message)
-                        .with_remedy("set up the pod network first: the CNI plugin creates this interface")
-                }),
+            pod: match node.has_pods() {
+                true => self
+                    .unique(
+                        &pod,
+                        &format!(
+                            "pod interface (with address {}, or named {})",
+                            or(&gateways),
+                            or(&POD_ALIASES)
+                        ),
+                    )
+                    .map(Some)
+                    .map_err(|message| {
+                        Diagnostic::new(Rule::NoPodInterface, message).with_remedy(
+                            "set up the pod network first: the CNI plugin creates this interface",
+                        )
+                    }),
+                false => Ok(None),
+            },
         }
     }
 

@@ -184,10 +184,10 @@ impl<'a> PlannedNode<'a> {
             part.routes.len() > 1 && part.routes.iter().any(|route| route.interface_metric.is_none());
         if is_unknown {
             let message = format!(
-                "cannot tell whether {packets} take a different path than planned: the metrics of the interfaces are unknown"
+                "cannot tell whether {packets} take a different path than planned: the interface metrics are unknown"
             );
             return Some(Diagnostic::new(Rule::PathUnknown, message).with_remedy(
-                "collect the state again with the script that this version renders: `hostgw render --node NODE --collect`",
+                "collect the snapshot again with the script that `hostgw render --node NODE --collect` of this version prints",
             ));
         }
         let when = if moment == Moment::Restart { "after the next restart, " } else { "" };
@@ -225,10 +225,10 @@ impl<'a> PlannedNode<'a> {
         interface.map_or("", |interface| interface.alias.as_str())
     }
 
-    /// Returns the metrics of a route, `256 + 25 of the interface`.
+    /// Returns the metrics of a route, `metric 256 + interface metric 25`.
     fn metrics(&self, index: u32, destination: IpNet, metric: u32) -> String {
         match self.active(index, destination, destination.addr(), metric).interface_metric {
-            Some(interface) => format!("metric {metric} + {interface} of the interface"),
+            Some(interface) => format!("metric {metric} + interface metric {interface}"),
             None => format!("metric {metric}"),
         }
     }
@@ -283,9 +283,10 @@ impl<'a> PlannedNode<'a> {
         })
         .map(|(role, interface)| {
             let message =
-                format!("the {role} {} is disconnected: no packets pass through it", interface.alias);
-            Diagnostic::new(Rule::InterfaceDisconnected, message)
-                .with_remedy("connect or enable it; Get-NetAdapter shows its state")
+                format!("the {role} {} is disconnected, so no packets pass through it", interface.alias);
+            Diagnostic::new(Rule::InterfaceDisconnected, message).with_remedy(
+                "connect it, or enable it with `Enable-NetAdapter`; `Get-NetAdapter` shows its state",
+            )
         })
         .collect()
     }

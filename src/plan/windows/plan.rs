@@ -130,7 +130,8 @@ pub fn windows_plan(
     let node = &cluster.nodes[index];
     let machine = NodeInterfaces::new(observed);
     let (management, pod) = machine.find(cluster, node).both()?;
-    let interfaces = InterfaceIndexes { management: management.index, pod: Some(pod.index) };
+    let interfaces =
+        InterfaceIndexes { management: management.index, pod: pod.as_ref().map(|pod| pod.index) };
     let (wanted, missing) = wanted(desired, observed, &management);
     if !missing.is_empty() {
         return Err(missing);
@@ -196,8 +197,10 @@ pub fn windows_plan(
             _ => kept.push(route),
         }
     }
-    plan.changes.extend(forwarding(cluster, observed, &management, &pod)?);
-    plan.paths = PlannedNode::new(cluster, observed, (&management, Some(&pod)), &wanted, &kept).judge();
+    if let Some(pod) = &pod {
+        plan.changes.extend(forwarding(cluster, observed, &management, pod)?);
+    }
+    plan.paths = PlannedNode::new(cluster, observed, (&management, pod.as_ref()), &wanted, &kept).judge();
     Ok(plan)
 }
 
@@ -228,7 +231,7 @@ pub fn windows_paths(
             && !desired.contains(&WindowsRouteKey::of(route))
     };
     let kept: Vec<&ObservedRoute> = observed.routes.iter().filter(is_kept).collect();
-    let pod = found.pod.as_ref().ok();
+    let pod = found.pod.as_ref().ok().and_then(Option::as_ref);
     PlannedNode::new(cluster, observed, (management, pod), &wanted, &kept).judge()
 }
 
@@ -253,7 +256,7 @@ fn reject_misplaced_addresses(
             continue;
         }
         let message = format!(
-            "{} has an address in {} ({}): Windows keeps packets to it on this machine. Remove that address, or fix the configuration",
+            "{} has an address in {} ({}): Windows delivers packets to that address locally. Remove it with Remove-NetIPAddress, or correct the configuration",
             route.alias,
             diverted.destination,
             diverted.origin.reason_in(cluster)
@@ -269,7 +272,7 @@ fn reject_misplaced_addresses(
 fn leftover(route: &ObservedRoute) -> String {
     format!(
         "-DestinationPrefix {} -NextHop {} belongs to an interface that no longer exists, and carries no traffic. To remove \
-         it: {}, then run the script again",
+         it, run `{}`, then run the script again",
         route.destination,
         route.next_hop,
         route_delete(route.destination, route.next_hop)
@@ -308,7 +311,7 @@ fn wanted(
             None => problems.push(Diagnostic::new(
                 Rule::NoDefaultRoute,
                 format!(
-                    "no default route on {} shows the gateway for {destination}: set defaultGateway of the node in the \
+                    "the gateway for {destination} is unknown, because {} has no default route: set defaultGateway of the node in the \
                      configuration",
                     management.alias
                 ),
@@ -349,7 +352,10 @@ fn forwarding(
                 })),
                 None => problems.push(Diagnostic::new(
                     Rule::FamilyDisabled,
-                    format!("{} has no {family}, so it cannot forward it", interface.alias),
+                    format!(
+                        "{family} is disabled on {}, which therefore cannot forward {family} packets",
+                        interface.alias
+                    ),
                 )),
             }
         }

@@ -7,7 +7,7 @@ use crate::{
         Action,
         compare::{Class, NodeGroup},
     },
-    render::{ChangeEntry, Object, text::reason},
+    render::{ChangeEntry, Object, text::put_reason},
     state::{Column, ObjectKind, Word},
     text::count,
 };
@@ -89,7 +89,8 @@ fn first_names(entries: &[&ChangeEntry]) -> String {
 fn reasons(entries: &[&ChangeEntry]) -> String {
     let mut reasons: Vec<String> = Vec::new();
     for entry in entries {
-        let reason = reason(&entry.reason);
+        let mut reason = String::new();
+        put_reason(&mut reason, &entry.reason);
         if reasons.last() != Some(&reason) {
             reasons.push(reason);
         }

@@ -10,7 +10,7 @@ use crate::{
         ChangeEntry, SourceLocation,
         report::{AffectedNodes, NatPlace, Object, ReasonEntry},
     },
-    state::{Column, NatObject, ObjectKind, WindowsRoute, join_words},
+    state::{Column, NatObject, ObjectKind, Route, RouteType, WindowsRoute, join_words},
     text::Untrusted,
 };
 
@@ -69,7 +69,9 @@ impl Resolver<'_> {
     pub fn block(&self, block: &NodeGroup) -> BlockReport {
         let has_no_device = |item: &ObjectChange| match item {
             ObjectChange::Route { before, after } => {
-                before.iter().chain(after).any(|route| route.next.device.is_none())
+                let has_none =
+                    |route: &Route| route.kind == RouteType::Unicast && route.next.device.is_none();
+                before.iter().chain(after).any(has_none)
             }
             ObjectChange::WindowsRoute { before, after, .. } => {
                 before.iter().chain(after).any(|route| route.interface_alias.is_none())

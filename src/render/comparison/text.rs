@@ -93,16 +93,17 @@ pub(in crate::render) fn title(
         }
     };
     let has_exception = |entry: &ChangeEntry| entry.on.as_ref().is_some_and(|reach| !reach.except.is_empty());
-    let exception = block.changes.iter().any(has_exception).then_some("each node skips the route to itself");
+    let exception =
+        block.changes.iter().any(has_exception).then_some("each node skips the route to its own pods");
     let is_only = |entry: &ChangeEntry| entry.on.as_ref().is_some_and(|reach| reach.only.is_some());
     let own = (block.changes.iter().all(is_only))
         .then_some("each node changes only the routes to its own old and new pod CIDRs");
     let is_one = block.nodes.len() == 1;
     let removed = match (block.status, block.os == Some(OperatingSystem::Windows)) {
-        (NodeStatus::Removed, false) if is_one => Some("run `hostgw destroy` on it"),
-        (NodeStatus::Removed, false) => Some("run `hostgw destroy` on each"),
-        (NodeStatus::Removed, true) if is_one => Some("run its script with -Destroy"),
-        (NodeStatus::Removed, true) => Some("run each node's script with -Destroy"),
+        (NodeStatus::Removed, false) if is_one => Some("to clean up, run `hostgw destroy` there"),
+        (NodeStatus::Removed, false) => Some("to clean up, run `hostgw destroy` on each of them"),
+        (NodeStatus::Removed, true) if is_one => Some("to clean up, run its script there with -Destroy"),
+        (NodeStatus::Removed, true) => Some("to clean up, run each node's script there with -Destroy"),
         _ => None,
     };
     let notes: Vec<_> = [removed, exception, own].into_iter().flatten().collect();
@@ -167,7 +168,7 @@ pub(in crate::render) fn collapsed_line(
     }
 }
 
-/// The placeholder for a Windows interface that the configuration does not name.
+/// The placeholder for an interface that the configuration does not name.
 const FOUND_BY_ADDRESS: &str = "(found by node address)";
 
 /// The egress interfaces that the lines of a block omit, with their nodes.
@@ -187,12 +188,8 @@ pub(in crate::render) fn interfaces(block: &BlockReport, detail: Detail) -> Vec<
     }
     let line = |(values, names): (&BeforeAfter, Vec<&Untrusted>)| {
         let names = list(&names, if detail == Detail::Full { names.len() } else { 2 * MAX_NAMED });
-        let (word, unnamed) = if block.os == Some(OperatingSystem::Windows) {
-            ("-InterfaceAlias", FOUND_BY_ADDRESS)
-        } else {
-            ("dev", "")
-        };
-        let name = |names: &[String]| names.first().map_or(unnamed.to_owned(), Clone::clone);
+        let word = if block.os == Some(OperatingSystem::Windows) { "-InterfaceAlias" } else { "dev" };
+        let name = |names: &[String]| names.first().map_or(FOUND_BY_ADDRESS.to_owned(), Clone::clone);
         let (old, new) = (name(&values.before), name(&values.after));
         let interface = match block.status {
             NodeStatus::New => new,

@@ -62,9 +62,9 @@ fn conflicts(report: &Report) -> ChangeSection {
 }
 
 fn warnings(report: &Report) -> ChangeSection {
-    let line = |DiagnosticEntry { code, message, .. }: &DiagnosticEntry| Line {
-        text: format!("! {code}: {message}"),
-        annotation: String::new(),
+    let line = |DiagnosticEntry { code, severity, message, remedy, .. }: &DiagnosticEntry| Line {
+        text: format!("! {}[{code}]: {message}", severity.name()),
+        annotation: remedy.as_ref().map_or_else(String::new, |remedy| format!("help: {remedy}")),
     };
     let shown = report
         .diagnostics

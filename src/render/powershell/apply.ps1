@@ -55,7 +55,8 @@ function Format-Found([int] $count) {
     return [string] $count
 }
 
-# Returns the management interface, the pod interface, and the problems in finding them.
+# Returns the management interface, the pod interface, and the problems in finding them. A machine without pods has no pod
+# interface.
 function Get-NodeInterfaces {
     $interfaces = @{ Management = $null; Pod = $null; Problems = @() }
     $aliases = Get-Aliases
@@ -81,6 +82,7 @@ function Get-NodeInterfaces {
         $interfaces.Problems += 'expected exactly one interface that ' + $criterion + ' (node ' + $Node + '), found ' +
             (Format-Found $holders.Count) + '; interfaces: ' + $names
     }
+    if ($PodGateways.Count -eq 0) { return $interfaces }
     if ($podHolders.Count -eq 1) {
         $interfaces.Pod = @{ Index = [int] $podHolders[0]; Alias = $aliases[$podHolders[0]] }
     } else {
@@ -148,8 +150,8 @@ function Get-DesiredRoutes($plan, $interfaces, $live) {
         $nextHop = $route.NextHop
         if ($nextHop -eq '') { $nextHop = Get-DefaultGateway $live $interfaces.Management $route.Everything }
         if ($nextHop -eq '') {
-            $plan.Problems += 'no default route on ' + $interfaces.Management.Alias + ' shows the gateway for ' + $route.Destination +
-                ': set defaultGateway of node ' + $Node + ' in the configuration'
+            $plan.Problems += 'the gateway for ' + $route.Destination + ' is unknown, because ' + $interfaces.Management.Alias +
+                ' has no default route: set defaultGateway of node ' + $Node + ' in the configuration'
             continue
         }
         $now = $live[(Get-Key $interfaces.Management.Index $route.Destination $nextHop)]
@@ -239,7 +241,7 @@ function Get-MisplacedAddresses($destinations, $interfaces, $derived) {
         $entry = Get-NeededRoute $destinations $route.Destination
         if ($null -eq $entry -or $entry.Role -eq 'own' -or (Test-Planned $entry $interfaces $route)) { continue }
         $problem = $route.Alias + ' has an address in ' + $entry.Now.Destination + ' (' + $entry.Why +
-            '): Windows keeps packets to it on this machine. Remove that address, or fix the configuration'
+            '): Windows delivers packets to that address locally. Remove it with Remove-NetIPAddress, or correct the configuration'
         if (-not $seen.ContainsKey($problem)) { $problems += $problem }
         $seen[$problem] = $true
     }
@@ -272,8 +274,8 @@ function Format-RouteDelete($route) {
 
 function Format-Orphan($orphan) {
     if ($orphan.IsRemovable) { return (Format-Step $orphan.Route (Get-OrphanStep)) + '  # its interface no longer exists' }
-    return (Format-Route $orphan.Route) + ' belongs to an interface that no longer exists, and carries no traffic. To remove it: ' +
-        (Format-RouteDelete $orphan.Route) + ', then run this script again'
+    return (Format-Route $orphan.Route) + ' belongs to an interface that no longer exists, and carries no traffic. To remove it, run `' +
+        (Format-RouteDelete $orphan.Route) + '`, then run this script again'
 }
 
 # Removes orphans. A failure is only a warning, because they have no effect.
@@ -398,11 +400,13 @@ function Get-ForwardingChanges($plan, $interfaces, $state, [bool] $removeAll) {
         $saved[[string] $entry.Alias + ' ' + $entry.Family] = $true
         $plan.Forwarding += $entry
     }
-    foreach ($interface in @($interfaces.Management, $interfaces.Pod)) {
+    $forwarders = @($interfaces.Management, $interfaces.Pod)
+    if ($null -eq $interfaces.Pod) { $forwarders = @() }
+    foreach ($interface in $forwarders) {
         foreach ($family in $Families) {
             $now = $live[[string] $interface.Index + ' ' + $family]
             if ($null -eq $now) {
-                $plan.Problems += $interface.Alias + ' has no ' + $family + ', so it cannot forward it'
+                $plan.Problems += $family + ' is disabled on ' + $interface.Alias + ', which therefore cannot forward ' + $family + ' packets'
                 continue
             }
             if ($now -eq 'Enabled') { continue }
@@ -850,7 +854,7 @@ function Get-MassRemoval($plan) {
     $isMassRemoval = $plan.Removed -ge 10 -and $plan.Removed * 2 -gt $plan.Managed
     if ($plan.Removed -eq 0 -or -not ($isMassRemoval -or $others -eq 0) -or $Allowed -eq $plan.Removed) { return '' }
     return 'this plan removes ' + $plan.Removed + ' of the ' + $plan.Managed + ' managed routes; nothing was changed. ' +
-        'If that is intended, pass -AllowRemovals ' + $plan.Removed
+        'If that is intended, run this script with -AllowRemovals ' + $plan.Removed
 }
 
 # Records that matching live routes are managed from now on, and that routes missing from the configuration are not.
@@ -924,7 +928,7 @@ function Test-Plan($plan, [bool] $commit) {
         }
     }
     if ($plan.Conflicts.Count -gt 0) {
-        Write-Failure ('the plan has conflicts with foreign objects (' + $plan.Conflicts.Count + '); nothing was changed. Remove them first, or adopt them with -Adopt; -Rollback restores them.')
+        Write-Failure ('the plan conflicts with foreign objects (' + $plan.Conflicts.Count + '); nothing was changed. Remove them, or run this script with -Adopt to take them over; -Rollback restores them.')
         return 10
     }
     if (-not $commit) {
@@ -951,7 +955,7 @@ function Invoke-Locked {
         if ($Rollback) { return 0 }
     } elseif ($Rollback) {
         if (-not [System.IO.File]::Exists($LastFile)) {
-            Write-Line 'Nothing to roll back: no run is recorded on this node.'
+            Write-Line 'Nothing to roll back: there is no record of a run on this node.'
             return 0
         }
         try {
@@ -1005,6 +1009,7 @@ function Invoke-Main {
         $lock = [System.IO.File]::Open($LockFile, 'OpenOrCreate', 'ReadWrite', 'None')
     } catch {
         Write-Failure ('another run holds ' + $LockFile + ': ' + (Get-Reason $_))
+        Write-Help 'wait for it to finish, then run this script again.'
         return 4
     }
     try {

@@ -45,8 +45,8 @@ const COLLECT: &str = include_str!("collect.ps1");
 
 /// The warning that the script was not tested on Windows.
 const UNTESTED: &str = "\
-# The authors of hostgw wrote this script from the documentation of the cmdlets, and have not run it on Windows. The
-# documentation of hostgw describes a self-test.
+# The authors of hostgw wrote this script from the documentation of the cmdlets, and have not run it on Windows. Run the
+# self-test in examples/windows of hostgw's repository first.
 ";
 
 /// The check of the language mode. In a constrained mode, none of the code below would run, not even the functions
@@ -54,7 +54,7 @@ const UNTESTED: &str = "\
 const FULL_LANGUAGE: &str = "
 if ($ExecutionContext.SessionState.LanguageMode -ne 'FullLanguage') {
     Write-Host 'error: this PowerShell runs in a restricted language mode (AppLocker or App Control); nothing was changed.'
-    Write-Host 'Help: allow this script in that policy, or sign it as the policy requires.'
+    Write-Host 'help: allow this script in that policy, or sign it as the policy requires.'
     exit 1
 }
 ";
@@ -87,13 +87,14 @@ pub fn windows_script(
     let mut text = header(node, provenance);
     text.push_str(
         "#
-#   (no switch) applies the changes and verifies them; rolls everything back on failure
-#   -WhatIf     shows the changes without making them; does not require administrator rights
-#   -Adopt      adopts conflicting foreign routes
-#   -Rollback   rolls back the last run, or resumes an incomplete rollback
-#   -Destroy    removes everything that hostgw manages on this node, and restores forwarding
-#   -AllowRemovals N   allows a mass removal: the exact number of removed destinations, if they are at least 10 and more
-#                      than half of them, or if no other node remains
+# Usage:
+#   (no switch)        Apply the changes and verify them; roll everything back on failure.
+#   -WhatIf            Show the changes without making them; does not require administrator rights.
+#   -Adopt             Take over conflicting foreign routes.
+#   -Rollback          Roll back the last run, or resume an incomplete rollback.
+#   -Destroy           Remove everything that hostgw manages on this node, and restore forwarding.
+#   -AllowRemovals N   Allow a mass removal: the exact number of destinations to remove. Required if it is at least 10 and
+#                      more than half of the managed ones, or if no other node remains.
 #
 # Run it as a file: powershell -ExecutionPolicy Bypass -File SCRIPT. PowerShell ignores a script on standard input.
 #

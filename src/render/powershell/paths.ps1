@@ -87,7 +87,7 @@ function Get-Stores($route) {
 function Format-Metrics($links, $index, [string] $destination, $metric) {
     $link = $links[(Get-LinkKey $index $destination)]
     if ($null -eq $link) { return 'metric ' + $metric }
-    return 'metric ' + $metric + ' + ' + $link.Metric + ' of the interface'
+    return 'metric ' + $metric + ' + interface metric ' + $link.Metric
 }
 
 function Format-Culprit($links, $route, $metric) {
@@ -146,6 +146,7 @@ function Set-Faults($plan, $interfaces, $destinations) {
 function Get-DisconnectedFaults($plan, $links, $interfaces) {
     $faults = @()
     foreach ($entry in @(@{ Role = 'management'; Now = $interfaces.Management }, @{ Role = 'pod'; Now = $interfaces.Pod })) {
+        if ($null -eq $entry.Now) { continue }
         $isConnected = $true
         foreach ($family in $Families) {
             $link = $links[[string] $entry.Now.Index + ' ' + $family]
@@ -153,8 +154,8 @@ function Get-DisconnectedFaults($plan, $links, $interfaces) {
         }
         if ($isConnected) { continue }
         if ($entry.Role -eq 'management') { $plan.IsDisconnected = $true }
-        $text = 'the ' + $entry.Role + ' interface ' + $entry.Now.Alias + ' is disconnected: no packets pass through it'
-        $faults += New-Fault $Codes.Disconnected '' $text 'connect or enable it; Get-NetAdapter shows its state'
+        $text = 'the ' + $entry.Role + ' interface ' + $entry.Now.Alias + ' is disconnected, so no packets pass through it'
+        $faults += New-Fault $Codes.Disconnected '' $text 'connect it, or enable it with `Enable-NetAdapter`; `Get-NetAdapter` shows its state'
     }
     return ,$faults
 }
@@ -427,7 +428,7 @@ function Assert-Paths($before, $after, $interfaces) {
     }
     if ($worse.Count -eq 0) { return }
     $Run.Remedy = $worse[0].Remedy
-    throw ('pod traffic that worked before the change no longer works: ' + (@($worse | ForEach-Object { $_.Text }) -join '; '))
+    throw ('the change caused pod traffic to be lost or diverted: ' + (@($worse | ForEach-Object { $_.Text }) -join '; '))
 }
 
 # Reports the paths that do not work, or will not after a restart.
@@ -437,7 +438,7 @@ function Write-Faults($plan, [string] $opening) {
         $count += 1
         if ($count -gt $MaxListed) { continue }
         Write-WarningLine ($fault.Code + ': ' + $opening + $fault.Text)
-        Write-Line ('  Help: ' + $fault.Remedy)
+        Write-Line ('  help: ' + $fault.Remedy)
     }
     if ($count -gt $MaxListed) { Write-WarningLine ('and ' + ($count - $MaxListed) + ' more') }
     if ($plan.Unverified -ne '') { Write-WarningLine ($Codes.Unknown + ': ' + $plan.Unverified) }

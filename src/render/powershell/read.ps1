@@ -87,7 +87,7 @@ function Write-Failure([string] $text) {
 }
 
 function Write-Help([string] $text) {
-    Write-Detail ('Help: ' + $text)
+    Write-Detail ('help: ' + $text)
 }
 
 # ---- Live state

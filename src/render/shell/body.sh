@@ -499,8 +499,14 @@ plan_sysctls() {
 # has to change.
 plan() {
     : >"$work/wanted.4" && : >"$work/wanted.6" || return 1
-    desired_routes | awk -v wanted="$work/wanted." '
-        { sub(/ scope link/, " scope 253"); print >(wanted ($1 ~ /:/ ? 6 : 4)) }' || return 1
+    desired_routes | named=$named device=$device awk -v wanted="$work/wanted." '
+        BEGIN { from = " dev " ENVIRON["named"] " "; to = " dev " ENVIRON["device"] " " }
+        {
+            sub(/ scope link/, " scope 253")
+            at = index($0, from)
+            if (at) $0 = substr($0, 1, at - 1) to substr($0, at + length(from))
+            print >(wanted ($1 $2 ~ /:/ ? 6 : 4))
+        }' || return 1
     for family in 4 6; do
         live_routes "$family" >"$work/live.$family" || return 1
         plan_routes "$family" "$work/wanted.$family" "$work/live.$family" >"$work/routes.$family" || return 1
@@ -860,7 +866,7 @@ if [ ! -d "$state" ] || [ ! -O "$state" ]; then
 fi
 if command -v flock >/dev/null; then
     exec 9>"$state/lock"
-    flock -n 9 || refuse 4 "another run holds $state/lock"
+    flock -n 9 || refuse 4 "another run holds $state/lock; wait for it to finish, then run this script again"
 fi
 work=$state/work
 rm -rf "$work"
@@ -874,26 +880,42 @@ if [ -d "$state/open" ] && [ "$mode" != show ]; then
     (undo "$state/open" 0) || exit
     [ "$mode" != undo ] || exit 0
 elif [ "$mode" = undo ]; then
-    [ -d "$state/last" ] || { say "Nothing to undo: no run is recorded on this node."; exit 0; }
+    [ -d "$state/last" ] || { say "Nothing to undo: there is no record of a run on this node."; exit 0; }
     mv "$state/last" "$state/open" && undo "$state/open" 0
     exit 1
 fi
 
+# The routes contain the name from the configuration, or @ if the interface is found by the addresses of the node.
+named=${device:-@}
+if [ -z "$device" ]; then
+    device=$(for address in $addresses; do ip -o address show to "$address"; done | awk '{ print $2 }' | sort -u)
+    case $device in
+    '') refuse 3 "no interface has an address of node $node ($addresses); is this the right machine?" ;;
+    lo) refuse 3 "$addresses is an address of lo: set egressInterface of node $node in the configuration" ;;
+    *[[:space:]]*) refuse 3 "several interfaces have addresses of node $node ($addresses); set its egressInterface in the configuration" ;;
+    esac
+fi
 case $device in
 *[\#\"\'\\]*) refuse 3 "ip -batch cannot name the interface $device; use hostgw apply instead" ;;
 esac
 ip link show dev "$device" >/dev/null 2>&1 || refuse 3 "this machine has no interface $device; is it node $node?"
+# An alternative name leads to the name that ip prints in routes.
+device=$(ip -o link show dev "$device" | awk '{ sub(/(@.*)?:$/, "", $2); print $2 }')
+master=$(ip -o link show dev "$device" | sed -n 's/.* master \([^ ]*\) .*/\1/p')
+if [ -n "$master" ] && [ -z "$(ip -o link show dev "$master" type vrf 2>/dev/null)" ]; then
+    refuse 3 "the interface $device is a port of $master, which receives its packets; set egressInterface to $master"
+fi
 if [ "$mode" != show ] && [ -z "$(ip -o link show dev "$device" up)" ]; then
-    refuse 3 "the interface $device is down; set it up first"
+    refuse 3 "the interface $device is down; bring it up first with 'ip link set INTERFACE up'"
 fi
 desired_sysctls | while read -r key _; do
     [ -e "$(path_of "$key")" ] || { fail "this kernel has no sysctl $key"; exit 3; }
 done || exit 3
 
-plan || refuse 1 "the live state could not be read"
+plan || refuse 1 "cannot read the live state; nothing was changed"
 if [ -n "$(conflicts)" ]; then
     show
-    fail "the plan has conflicts with foreign objects ($(conflicts | wc -l | tr -d ' ')); nothing was changed. Remove them first."
+    fail "the plan conflicts with foreign objects ($(conflicts | wc -l | tr -d ' ')); nothing was changed. Remove them, then run this script again."
     exit 10
 fi
 if is_empty; then
@@ -906,7 +928,7 @@ removed=$(cat "$work/routes.4" "$work/routes.6" | grep -c '^# removed')
 if [ "$removed" -gt 0 ] && [ "$allowed" != "$removed" ]; then
     has=$(cat "$work/live.4" "$work/live.6" | grep -c ' proto 87\( \|$\)')
     if { [ "$removed" -ge 10 ] && [ $((removed * 2)) -gt "$has" ]; } || ! grep -q ' via ' "$work/wanted.4" "$work/wanted.6"; then
-        refuse 8 "this plan removes $removed of the $has managed routes; nothing was changed. If that is intended, pass --allow-removals $removed"
+        refuse 8 "this plan removes $removed of the $has managed routes; nothing was changed. If that is intended, run this script with --allow-removals $removed"
     fi
 fi
 
@@ -915,7 +937,7 @@ rm -rf "$state/last"
 mv "$state/new" "$state/open" || refuse 1 "cannot write to $state; nothing was changed"
 if ! commit; then
     [ -z "$signal" ] || undo "$state/open" 130
-    fail "a change failed (see above)"
+    fail "a change failed; see the message above"
     undo "$state/open" 6
 fi
 if ! plan || ! is_empty; then

@@ -12,8 +12,11 @@ use std::fmt::Write as _;
 use super::Provenance;
 use crate::{
     model::{Cluster, Family},
-    plan::{Desired, in_write_order},
-    state::{NatTable, Route, State},
+    plan::{
+        Desired, in_write_order,
+        reason::{ON_LINK, UNASSIGNED},
+    },
+    state::{NatTable, Route, RouteType, State},
     text::{hidden_ranges, padded, printable},
 };
 
@@ -21,6 +24,9 @@ pub use persist::{
     Freshness, InvalidNetplanId, NetplanId, Persist, PersistHeader, PersistedNode, UnrecognizedHeader,
     UnwritableInterface, freshness, persisted,
 };
+
+/// Stands for the interface with the node's address in the routes of a script.
+const FOUND_BY_ADDRESS: &str = "@";
 
 /// The body of every script.
 const BODY: &str = include_str!("body.sh");
@@ -30,18 +36,25 @@ const BODY: &str = include_str!("body.sh");
 pub fn linux_script(cluster: &Cluster, index: usize, desired: &Desired, provenance: &Provenance) -> String {
     let node = &cluster.nodes[index];
     let device = cluster.egress_interface_of(node).map_or("", |name| name.as_str());
+    // The script finds the interface by these.
+    let addresses: Vec<String> = node.addresses.iter().map(|(_, address)| address.to_string()).collect();
+    let addresses = match device {
+        "" => format!("addresses='{}'\n", addresses.join(" ")),
+        _ => String::new(),
+    };
     let mut text = format!(
         "#!/bin/sh
 # hostgw: routes, NAT and sysctls of Linux node {}
 # from {}, SHA-256 {}, by hostgw {}
 #
-#   (no option)  applies the changes and verifies them; rolls everything back on failure
-#   --dry-run    shows the changes without making them
-#   --undo       restores the state from before the last run, or resumes an incomplete rollback; keeps foreign changes
-#                made since, and lists them (exit code 7)
-#   --undo --abandon    same, but finishes even if foreign changes remain
-#   --allow-removals N  allows a mass removal: the exact number of routes to remove, required if it is at least 10
-#                       and more than half of the routes, or if no other node remains
+# Usage:
+#   (no option)         Apply the changes and verify them; roll everything back on failure.
+#   --dry-run           Show the changes without making them.
+#   --undo              Restore the state from before the last run, or resume an incomplete rollback. Keep foreign changes
+#                       made since, and list them (exit code 7).
+#   --undo --abandon    Same, but finish even if foreign changes remain.
+#   --allow-removals N  Allow a mass removal: the exact number of routes to remove. Required if it is at least 10 and more
+#                       than half of the managed routes, or if no other node remains.
 #
 # Exit codes: 0 success, or no changes; 1 unexpected error; 3 wrong machine; 4 another run holds the lock; 6 failed, rolled
 # back and verified; 7 rollback incomplete, remaining commands listed; 8 mass removal refused; 10 conflict with foreign
@@ -52,7 +65,7 @@ set -u
 
 node={}
 device={}
-
+{}
 # The ranges of characters that are escaped in the output, as pairs of code points.
 hidden='{}'
 ",
@@ -62,6 +75,7 @@ hidden='{}'
         env!("CARGO_PKG_VERSION"),
         quoted(&node.name.to_string()),
         quoted(device),
+        addresses,
         hidden_characters(),
     );
     let _ = write!(text, "\n{}", function("desired_routes", &routes(cluster, desired)));
@@ -112,13 +126,16 @@ fn quoted(text: &str) -> String {
 fn routes(cluster: &Cluster, desired: &Desired) -> String {
     let lines: Vec<(String, String)> = on_link_first(&desired.state)
         .map(|route| {
+            let mut route = route.clone();
+            let is_unicast = route.kind == RouteType::Unicast;
+            if is_unicast {
+                route.next.device.get_or_insert_with(|| FOUND_BY_ADDRESS.into());
+            }
+            let other = if is_unicast { ON_LINK } else { UNASSIGNED };
             let purpose = desired
                 .node_of(&route.key())
                 .map(|node| format!("pods of node {}", cluster.nodes[node].name));
-            (
-                route.to_string(),
-                printable(&purpose.unwrap_or_else(|| "on-link route of the cluster prefix".to_owned())),
-            )
+            (route.to_string(), printable(&purpose.unwrap_or_else(|| other.to_owned())))
         })
         .collect();
     let width = lines.iter().map(|(route, _)| route.len()).max().unwrap_or(0);

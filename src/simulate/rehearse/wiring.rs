@@ -31,6 +31,8 @@ enum Uplink {
 /// The interface of the node that leads to its pods.
 #[derive(Debug)]
 enum PodSide {
+    /// The node has no pods.
+    None,
     /// The bridge with this name gets another port, with this name, which leads to the pod.
     Bridge(String, String),
     /// The interface with this number leads to the pod.
@@ -97,15 +99,19 @@ impl Wiring {
             host.links.iter().find(has_name)
         });
         let egress = egress.ok_or_else(|| {
-            Error::new(Kind::Invalid, format!("this node lacks the egress interface of node {}", node.name))
+            Error::new(
+                Kind::Invalid,
+                format!("this machine does not have the egress interface of node {}", node.name),
+            )
         })?;
         if egress.carrier == Some(false) {
             let message = format!(
                 "egress interface {} has no carrier: no packet leaves this node through it",
                 egress.name
             );
-            return Err(Error::unexpected(message)
-                .with_hint("check its cable and the other end, then rehearse again"));
+            return Err(Error::unexpected(message).with_hint(
+                "check the cable and the port at the other end, then run `hostgw rehearse` again",
+            ));
         }
         let image = |number: u32| links.iter().find(|link| link.index == number);
         let mut simulated = Vec::new();
@@ -241,6 +247,9 @@ impl Wiring {
                 };
             }
         }
+        if !node.has_pods() {
+            self.pod = PodSide::None;
+        }
         if matches!(self.pod, PodSide::NewBridge(..)) {
             self.find_routed_pod(cluster, index, host);
         }
@@ -358,7 +367,7 @@ impl Wiring {
                 interfaces.attach(port, bridge)?;
             }
             match &self.pod {
-                PodSide::Link(_) | PodSide::Routed(_) => {}
+                PodSide::None | PodSide::Link(_) | PodSide::Routed(_) => {}
                 PodSide::Bridge(bridge, port) => {
                     interfaces.cable(port, ETH, pod)?;
                     interfaces.attach(port, bridge)?;

@@ -10,8 +10,8 @@ use crate::kernel::{
     nat::{
         abi::{self, expr, message},
         compat::compat,
-        decode::{self, number},
-        terms::{get, key},
+        decode::{self, get, number},
+        key,
     },
     netlink::{Malformed, attribute_at, put_attribute, retain, text},
 };

@@ -145,7 +145,7 @@ pub enum Freshness {
 /// comment or in another node's part, the file is still current.
 #[must_use]
 pub fn freshness(header: &PersistHeader, text: &str, state: &State) -> Freshness {
-    let device = state.routes.iter().find_map(|route| route.next.device.as_ref().map(Untrusted::as_raw));
+    let device = state.device().map(Untrusted::as_raw);
     let expected = header.persist.content(state, device.unwrap_or(&header.interface));
     // If no script can name the interface, no script is current.
     let expected = expected.unwrap_or_default();

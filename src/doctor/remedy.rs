@@ -1,0 +1,103 @@
+//! What to do about a rule of a firewall.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use ipnet::IpNet;
+
+use crate::{
+    forwarding::{Path, Spot},
+    state::{FirewallChain, Operator, PacketPart, RuleVerdict, TableFamily, Term},
+};
+
+/// The table, as nft names it.
+fn table(chain: &FirewallChain) -> String {
+    format!("{} {}", chain.family.name(), chain.table)
+}
+
+/// The commands that let packets between pods pass: before a rule, or after all rules of a chain with a policy.
+pub(super) fn allow(paths: &[Path], spot: &Spot<'_>) -> String {
+    let chain = spot.chain;
+    let is_policy = spot.rule.is_none();
+    let prefixes: BTreeSet<IpNet> = paths.iter().map(|path| path.cluster).collect();
+    let commands = prefixes.iter().map(|prefix| {
+        let is_v4 = prefix.addr().is_ipv4();
+        if is_iptables(chain) && chain.name == "FORWARD" {
+            let program = if is_v4 { "iptables" } else { "ip6tables" };
+            let option = if is_policy { "-A" } else { "-I" };
+            return format!("`{program} {option} FORWARD -s {prefix} -d {prefix} -j ACCEPT`");
+        }
+        let verb = if is_policy { "add" } else { "insert" };
+        let family = if is_v4 { "ip" } else { "ip6" };
+        let (table, name) = (table(chain), &chain.name);
+        format!("`nft {verb} rule {table} {name} {family} saddr {prefix} {family} daddr {prefix} accept`")
+    });
+    let commands: Vec<String> = commands.collect();
+    format!(
+        "accept them in the program that manages this firewall, for example with {}",
+        commands.join(" and ")
+    )
+}
+
+pub(super) fn is_iptables(chain: &FirewallChain) -> bool {
+    chain.family != TableFamily::Inet && ["filter", "nat"].contains(&chain.table.as_raw())
+}
+
+/// The command that removes a rule, or what to exclude in the program that added it.
+pub(super) fn remove(spot: &Spot<'_>, exclude: &str) -> String {
+    if let Some(command) = recipe(spot) {
+        return format!("if it is left over from a manual setup, remove it with `{command}`");
+    }
+    let rule = spot.rule.map_or(0, |rule| rule.handle);
+    format!(
+        "exclude {exclude} in the program that added it, or remove it with `nft delete rule {} {} handle {rule}`",
+        table(spot.chain),
+        spot.chain.name
+    )
+}
+
+/// The command that removes the masquerade rule of the recipe, if this is one.
+fn recipe(spot: &Spot<'_>) -> Option<String> {
+    let rule = spot.rule.filter(|_| is_iptables(spot.chain) && spot.chain.base.is_some())?;
+    let (mut prefix, mut is_not_local, mut offset_length) = (None, false, None);
+    let mut mask = None;
+    for term in &rule.terms {
+        match term {
+            Term::Load { what: PacketPart::Header { offset: 16 | 24, length }, .. } => {
+                offset_length = Some(*length)
+            }
+            Term::Mask { mask: bits, .. } => mask = Some(bits.clone()),
+            Term::Compare { operator: Operator::Unequal, value, .. } if offset_length.take().is_some() => {
+                prefix = network(value, mask.as_deref(), spot.chain.family);
+            }
+            Term::AddressType { source: None, destination: Some(types) }
+                if types.not && types.bits == 1 << 2 =>
+            {
+                is_not_local = true;
+            }
+            Term::Load { what: PacketPart::DestinationType, .. } => is_not_local = true,
+            Term::Compare { .. } | Term::Neutral(_) | Term::Verdict(RuleVerdict::Masquerade) => {}
+            _ => return None,
+        }
+    }
+    let prefix = prefix.filter(|_| is_not_local)?;
+    let program = if spot.chain.family == TableFamily::Ip6 { "ip6tables" } else { "iptables" };
+    Some(format!(
+        "{program} -t nat -D {} ! -d {prefix} -m addrtype ! --dst-type LOCAL -j MASQUERADE",
+        spot.chain.name
+    ))
+}
+
+fn network(value: &[u8], mask: Option<&[u8]>, family: TableFamily) -> Option<IpNet> {
+    let length = mask.map_or(value.len() * 8, |mask| {
+        mask.iter().map(|byte| byte.leading_ones() as usize).take_while(|ones| *ones > 0).sum()
+    });
+    let mut bytes = value.to_vec();
+    let address: IpAddr = if family == TableFamily::Ip6 {
+        bytes.resize(16, 0);
+        <[u8; 16]>::try_from(bytes).ok()?.into()
+    } else {
+        bytes.resize(4, 0);
+        <[u8; 4]>::try_from(bytes).ok()?.into()
+    };
+    IpNet::new(address, u8::try_from(length).ok()?).ok()
+}

@@ -1,0 +1,297 @@
+//! What `hostgw doctor` says about firewalls, held to what happens to real packets of TCP, UDP and ICMP.
+
+use std::process::{Child, Stdio};
+
+use super::RECIPE;
+use crate::support::namespace::{Privilege, SimulatedCluster, each};
+
+/// Answers on TCP port 443 and UDP port 9000 until its standard input ends.
+const SERVE: &str = r#"
+use Socket;
+socket(my $tcp, PF_INET, SOCK_STREAM, 0) or die $!;
+bind($tcp, sockaddr_in(443, INADDR_ANY)) or die $!;
+listen($tcp, 100) or die $!;
+socket(my $udp, PF_INET, SOCK_DGRAM, 0) or die $!;
+bind($udp, sockaddr_in(9000, INADDR_ANY)) or die $!;
+my $watched = '';
+vec($watched, $_, 1) = 1 for (0, fileno($tcp), fileno($udp));
+while (select(my $ready = $watched, undef, undef, undef) > 0) {
+    last if vec($ready, 0, 1);
+    accept(my $connection, $tcp) if vec($ready, fileno($tcp), 1);
+    if (vec($ready, fileno($udp), 1)) {
+        my $from = recv($udp, my $text, 2000, 0);
+        send($udp, $text, 0, $from);
+    }
+}
+"#;
+
+/// Tries TCP and UDP with the address in its first argument, and prints the name of the protocol in its second one if there is
+/// an answer.
+const TRY: &str = r#"
+use Socket;
+my ($address, $protocol) = @ARGV;
+my $is_tcp = $protocol eq 'TCP';
+socket(my $socket, PF_INET, $is_tcp ? SOCK_STREAM : SOCK_DGRAM, 0) or die $!;
+setsockopt($socket, SOL_SOCKET, $_, pack('l!l!', 0, 500_000)) or die $! for (SO_RCVTIMEO, SO_SNDTIMEO);
+connect($socket, sockaddr_in($is_tcp ? 443 : 9000, inet_aton($address))) or exit 0;
+if (!$is_tcp) {
+    send($socket, 'x', 0) or exit 0;
+    defined(recv($socket, my $text, 2000, 0)) or exit 0;
+}
+print "$protocol\n";
+"#;
+
+const PODS: [&str; 2] = ["pod of linux-1", "pod of linux-2"];
+const POD: &str = "10.244.1.10";
+const OUTSIDE: &str = "203.0.113.10";
+
+/// A table for the rules of a case, with chains at the hooks that packets pass.
+const CHAINS: &str = "
+    add chain ip fw pre { type filter hook prerouting priority -200; }
+    add chain ip fw nat { type nat hook prerouting priority -110; }
+    add chain ip fw forward { type filter hook forward priority 10; }
+    add chain ip fw post { type nat hook postrouting priority 90; }
+";
+
+/// The rules of table `fw` in linux-1, what doctor says of them, and what does not get through to the pod of linux-2 (its
+/// protocols) and to the outside.
+const CASES: [(&str, &str, &str); 44] = [
+    // Protocols.
+    ("add rule ip fw forward meta l4proto tcp drop", "HG1004 drops TCP packets between", "TCP outside"),
+    ("add rule ip fw forward meta l4proto udp drop", "HG1004 drops UDP packets between", "UDP"),
+    ("add rule ip fw forward ip protocol icmp drop", "HG1040 drops ICMP packets between", "ICMP"),
+    (
+        "add rule ip fw forward meta l4proto { tcp, udp } drop",
+        "HG1004 drops TCP and UDP packets between",
+        "TCP UDP outside",
+    ),
+    (
+        "add rule ip fw forward meta l4proto { icmp, tcp, udp } drop",
+        "HG1004 drops packets between",
+        "ICMP TCP UDP outside",
+    ),
+    ("add rule ip fw forward tcp dport 1-65535 drop", "HG1004 drops TCP packets between", "TCP outside"),
+    ("add rule ip fw forward tcp flags syn drop", "HG1004 drops TCP packets between", "TCP outside"),
+    ("add rule ip fw forward tcp dport { 25, 135, 445 } drop", "", ""),
+    ("add rule ip fw forward tcp flags & (fin|syn) == fin|syn drop", "", ""),
+    ("add rule ip fw forward icmp type { redirect, router-advertisement } drop", "", ""),
+    ("add rule ip fw forward ip frag-off & 0x1fff != 0 drop", "", ""),
+    ("add rule ip fw forward ip dscp 0 drop", "HG1004 drops packets between", "ICMP TCP UDP outside"),
+    // Packets that are dropped by chance or by their size.
+    ("add rule ip fw forward ip ttl lt 250 drop", "HG1040 depending on `ttl`", "ICMP TCP UDP outside"),
+    ("add rule ip fw forward ip length gt 1000 drop", "HG1040 depending on `length`", ""),
+    (
+        "add rule ip fw forward limit rate over 10/second burst 9 packets drop",
+        "HG1040 depending on `limit`",
+        "?",
+    ),
+    ("add rule ip fw forward limit rate over 100000/second drop", "", ""),
+    ("add limit ip fw l { rate over 100000/second; }\nadd rule ip fw forward limit name l drop", "", ""),
+    (
+        "add set ip fw flood { type ipv4_addr; flags dynamic; timeout 1m; size 100; }
+         add rule ip fw forward update @flood { ip saddr limit rate over 100000/second } drop",
+        "",
+        "",
+    ),
+    // NAT of the destination, and chains of NAT that drop.
+    (
+        "add rule ip fw nat ip daddr 10.244.1.0/24 dnat to 10.244.0.99",
+        "HG1041 changes the destination of packets from",
+        "ICMP TCP UDP",
+    ),
+    (
+        "add rule ip fw nat ip daddr 10.244.0.0/16 tcp dport 1-65535 redirect to :15001",
+        "HG1041 changes the destination of TCP packets between",
+        "TCP",
+    ),
+    ("add rule ip fw nat tcp dport 8080 dnat to 10.244.0.99:80", "", ""),
+    ("add rule ip fw nat fib daddr type local tcp dport 443 dnat to 10.244.0.99:80", "", ""),
+    ("add rule ip fw nat dnat ip to ip daddr map { 192.168.9.1 : 10.244.0.99 }", "", ""),
+    ("add rule ip fw nat ip daddr 10.244.1.0/24 drop", "HG1004 drops packets from", "ICMP TCP UDP"),
+    ("add chain ip fw nat { policy drop; }", "HG1004 the policy of chain nat", "ICMP TCP UDP outside"),
+    ("add chain ip fw post { policy drop; }", "HG1004 the policy of chain post", "ICMP TCP UDP outside"),
+    // Keys of several fields, and elements for all other keys.
+    (
+        "add rule ip fw forward ip saddr . ip daddr { 10.244.0.0/24 . 10.244.1.0/24 } drop",
+        "HG1004 drops packets from",
+        "ICMP TCP UDP",
+    ),
+    ("add rule ip fw forward ip saddr . ip daddr { 10.244.0.0/24 . 10.243.0.0-10.244.0.255 } drop", "", ""),
+    (
+        "add rule ip fw forward iifname . ip protocol vmap { \"cni0\" . udp : drop, \"docker0\" . tcp : drop }",
+        "HG1004 drops UDP packets from",
+        "UDP",
+    ),
+    (
+        "add rule ip fw forward ip daddr vmap { 10.9.0.0/16 : accept, * : drop }",
+        "HG1004 drops packets between",
+        "ICMP TCP UDP outside",
+    ),
+    ("add rule ip fw forward ip daddr vmap { 10.9.0.0/16 : drop, * : accept }", "", ""),
+    (
+        "add rule ip fw forward ip daddr != 10.244.0.0-10.244.0.255 ip saddr 10.244.0.0/16 drop",
+        "HG1004 drops packets",
+        "ICMP TCP UDP outside",
+    ),
+    // Connections, marks, and the way back.
+    (
+        "add chain ip fw forward { policy drop; }\nadd rule ip fw forward ct status dnat accept",
+        "HG1004 the policy",
+        "ICMP TCP UDP outside",
+    ),
+    (
+        "add chain ip fw forward { policy drop; }\nadd rule ip fw forward ct direction { original, reply } accept",
+        "",
+        "",
+    ),
+    ("add rule ip fw forward ct mark 7 drop", "", ""),
+    (
+        "add rule ip fw pre iifname cni0 meta mark set 0x7\nadd rule ip fw forward meta mark & 0xf == 0x7 drop",
+        "HG1004 drops packets from",
+        "ICMP TCP UDP outside",
+    ),
+    (
+        "add rule ip fw pre iifname cni0 meta mark set 0x10\nadd rule ip fw forward meta mark & 0xf == 0x7 drop",
+        "",
+        "",
+    ),
+    ("add rule ip fw pre fib saddr . iif oif missing drop", "", ""),
+    (
+        "add rule ip fw pre fib saddr . iif oif exists iifname cni0 drop",
+        "HG1004 drops packets from",
+        "ICMP TCP UDP outside",
+    ),
+    ("add rule ip fw forward meta pkttype { broadcast, multicast } drop", "", ""),
+    ("add rule ip fw forward meta iifgroup 7 drop", "", ""),
+    // The outside.
+    ("add rule ip fw forward iifname cni0 ip daddr != 10.244.0.0/16 drop", "HG1042 drops packets", "outside"),
+    ("add rule ip fw forward oifname cni0 ip saddr != 10.244.0.0/16 drop", "HG1042 drops replies", "outside"),
+    (
+        "add rule ip fw pre iifname cni0 ip daddr != 10.244.0.0/16 notrack",
+        "HG1042 excludes packets",
+        "outside",
+    ),
+];
+
+/// The same with rules of iptables.
+const IPTABLES: [(&str, &str, &str); 12] = [
+    ("-A FORWARD -p tcp -j DROP", "HG1004 drops TCP packets between", "TCP outside"),
+    ("-A FORWARD -p udp -m udp --dport 1:65535 -j DROP", "HG1004 drops UDP packets between", "UDP"),
+    ("-A FORWARD -p icmp -j REJECT", "HG1040 drops ICMP packets between", "ICMP"),
+    ("-A FORWARD -p icmp -m icmp --icmp-type redirect -j DROP", "", ""),
+    ("-A FORWARD -p tcp -m tcp ! --syn -m conntrack --ctstate NEW -j DROP", "", ""),
+    ("-A FORWARD -p tcp -m multiport --dports 25,135:139,445 -j DROP", "", ""),
+    (
+        "-A FORWARD -m statistic --mode nth --every 2 --packet 0 -j DROP",
+        "HG1040 depending on `statistic`",
+        "?",
+    ),
+    (
+        "-A FORWARD -m iprange --dst-range 10.244.1.1-10.244.1.99 -j DROP",
+        "HG1004 drops packets",
+        "ICMP TCP UDP",
+    ),
+    ("-A FORWARD -m iprange ! --src-range 10.0.0.0-10.255.255.255 -d 10.244.1.0/24 -j DROP", "", ""),
+    ("-t mangle -A PREROUTING -m rpfilter --invert -j DROP", "", ""),
+    (
+        "-t nat -A PREROUTING -p tcp -d 10.244.0.0/16 -j REDIRECT --to-ports 15001",
+        "HG1041 of TCP packets",
+        "TCP",
+    ),
+    ("-t raw -A PREROUTING -i cni0 ! -d 10.244.0.0/16 -j CT --notrack", "HG1042 excludes packets", "outside"),
+];
+
+struct Bench {
+    cluster: SimulatedCluster,
+    servers: Vec<Child>,
+}
+
+impl Bench {
+    fn new(privilege: Privilege) -> Self {
+        let cluster = SimulatedCluster::new(privilege, RECIPE);
+        let serve = |place: &str| {
+            let mut command = cluster.command(place, "perl");
+            command.args(["-e", SERVE]).stdin(Stdio::piped()).spawn().expect("perl")
+        };
+        let servers = [PODS[1], "outside"].into_iter().map(serve).collect();
+        let bench = Self { cluster, servers };
+        bench.cluster.machine().wait_until("the servers answer", || bench.lost().is_empty());
+        bench
+    }
+
+    /// Returns what gets no answer, as words.
+    fn lost(&self) -> String {
+        self.cluster.machine().write("try.pl", TRY);
+        let script = format!(
+            "(perl try.pl {POD} TCP) & (perl try.pl {POD} UDP) & (ping -n -q -c 1 -W 0.5 {POD} >&2 && echo ICMP) &
+             (perl try.pl {OUTSIDE} TCP | sed s/TCP/outside/) & wait"
+        );
+        let answered = self.cluster.sh(PODS[0], &script);
+        let is_lost = |what: &&str| !answered.lines().any(|line| line == *what);
+        ["ICMP", "TCP", "UDP", "outside"].into_iter().filter(is_lost).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Compares what doctor says with what packets do while `install` is in force. Returns what is different.
+    fn compare(&self, case: &str, install: &str, says: &str, lost: &str) -> Option<String> {
+        let node = "node linux-1";
+        self.cluster.sh(node, install);
+        let doctor = self.cluster.try_sh(node, "\"$HOSTGW\" doctor");
+        let findings: Vec<&str> = doctor.stdout.lines().filter(|line| line.contains("[HG")).collect();
+        let is_right = match says.split_once(' ') {
+            Some((code, text)) => {
+                let is_it = |line: &&str| line.contains(&format!("[{code}]")) && line.contains(text);
+                doctor.code == 11 && findings.iter().any(is_it)
+            }
+            None => doctor.code == 0 && findings.is_empty(),
+        };
+        // What is lost by chance is not the same each time.
+        let seen = if lost == "?" { lost.to_owned() } else { self.lost() };
+        self.cluster.sh(
+            node,
+            "nft list tables | grep -v 'ip6* hostgw$' | while read -r _ family name; do nft delete table \"$family\" \"$name\"; done",
+        );
+        (!is_right || seen != lost)
+            .then(|| format!("{case}: lost {seen:?} instead of {lost:?}, expected {says:?} in\n{doctor}\n"))
+    }
+
+    fn assert_right(&self, failures: Vec<String>) {
+        assert!(failures.is_empty(), "{}", failures.join("\n"));
+        assert_eq!(self.lost(), "", "the rules are gone");
+    }
+}
+
+impl Drop for Bench {
+    fn drop(&mut self) {
+        for server in &mut self.servers {
+            drop(server.stdin.take());
+            let _ = server.wait();
+        }
+    }
+}
+
+#[test]
+fn rules_of_nftables_do_what_doctor_says() {
+    each(|privilege| {
+        let bench = Bench::new(privilege);
+        let compare = |(rules, says, lost)| {
+            let install = format!(
+                "nft -f - <<'END'
+add table ip fw
+{CHAINS}
+{rules}
+END"
+            );
+            bench.compare(rules, &install, says, lost)
+        };
+        bench.assert_right(CASES.into_iter().filter_map(compare).collect());
+    });
+}
+
+#[test]
+fn rules_of_iptables_do_what_doctor_says() {
+    each(|privilege| {
+        let bench = Bench::new(privilege);
+        let compare = |(rule, says, lost)| bench.compare(rule, &format!("iptables-nft {rule}"), says, lost);
+        bench.assert_right(IPTABLES.into_iter().filter_map(compare).collect());
+    });
+}
