@@ -65,6 +65,8 @@ pub struct ImportOptions {
     pub egress_interface: Option<String>,
     /// The next hop.
     pub next_hop: Option<NextHopMode>,
+    /// Whether to include nodes without pods.
+    pub all: bool,
     /// Whether every node must have a pod CIDR.
     pub strict: bool,
 }
@@ -83,6 +85,8 @@ pub struct Imported {
 /// What the command line says about an update.
 #[derive(Debug, Clone, Default)]
 pub struct UpdateOptions {
+    /// Whether to add nodes without pods.
+    pub all: bool,
     /// Whether every node must have a pod CIDR.
     pub strict: bool,
     /// Whether to keep nodes that are not in the list.
@@ -122,6 +126,11 @@ pub fn import(list: NodeList, options: &ImportOptions) -> Result<Imported, Vec<D
         return Err(vec![other_family(&prefix)]);
     }
     survey.examine(|_| Relevance::New);
+    if options.all {
+        let without_pods = std::mem::take(&mut survey.without_pods);
+        survey.nodes.extend(without_pods);
+        survey.nodes.sort_by(|one, other| natural_order(one.name.as_raw(), other.name.as_raw()));
+    }
     left_out(&mut survey, |_| true);
     survey.findings.extend(prefix.warning());
     let next_hop = options.next_hop.map_or_else(|| next_hop(&survey), NextHopChoice::Given);
@@ -210,7 +219,8 @@ fn strict(survey: &Survey, is_strict: bool) -> Result<(), Vec<Diagnostic>> {
         count(without.len(), "node"),
         names(without.iter().map(|node| &node.name))
     );
-    let remedy = "wait until kube-controller-manager assigns one, or leave these nodes out without --strict";
+    let remedy =
+        "wait until kube-controller-manager assigns one, or remove --strict to leave these nodes out";
     Err(vec![Diagnostic::new(Rule::NoPodCidrs, message).with_remedy(remedy)])
 }
 
@@ -248,7 +258,8 @@ fn left_out(survey: &mut Survey, is_left_out: impl Fn(&ImportedNode) -> bool) {
         verb_out = if number == 1 { "is" } else { "are" }
     );
     survey.findings.push(Diagnostic::new(Rule::NodeWithoutPodCidr, message).with_remedy(
-        "a node that runs pods needs one: check kube-controller-manager (--allocate-node-cidrs, --cluster-cidr)",
+        "a node that runs pods needs one: check kube-controller-manager (--allocate-node-cidrs, --cluster-cidr); \
+         for machines without pods, pass --all",
     ));
 }
 
@@ -269,7 +280,7 @@ pub fn update(
     survey.restrict(&prefix_families(&before));
     let set = ChangeSet::new(&before, &survey, options);
     survey.examine(|name| set.relevance(name));
-    left_out(&mut survey, |node| !set.keeps(&node.name));
+    left_out(&mut survey, |node| !options.all && !set.keeps(&node.name));
     set.contradictions(&survey.without_pods).into_iter().for_each(|finding| survey.findings.push(finding));
     let nodes_before = set.nodes_before();
     let text = if set.is_empty() {
