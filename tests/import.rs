@@ -105,6 +105,7 @@ fn options(format: Format) -> ImportOptions {
         cluster_prefixes: Vec::new(),
         egress_interface: None,
         next_hop: None,
+        all: false,
         strict: false,
     }
 }

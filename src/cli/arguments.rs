@@ -625,6 +625,9 @@ pub(super) struct ImportArguments {
     /// Write TOML instead of YAML.
     #[arg(long, conflicts_with = "update")]
     pub toml: bool,
+    /// Include nodes that have no pod CIDR, with `podCIDR: none`: they get the routes to all pods.
+    #[arg(long, conflicts_with = "strict")]
+    pub all: bool,
     /// Fail if a node has no pod CIDR, instead of leaving it out with a warning.
     #[arg(long)]
     pub strict: bool,

@@ -99,6 +99,7 @@ pub(super) fn run(options: &ImportArguments, output: &Output) -> VerbResult {
     let result = match (&loaded, options.update.as_deref()) {
         (Some(loaded), Some(file)) => {
             let settings = UpdateOptions {
+                all: options.all,
                 strict: options.strict,
                 keep_missing: options.keep_missing,
                 egress_interface: options.egress_interface.clone(),
@@ -136,6 +137,7 @@ fn new_configuration(options: &ImportArguments) -> ImportOptions {
             NextHopArgument::PodGateway => NextHopMode::PodGateway,
             NextHopArgument::NodeAddress => NextHopMode::NodeAddress,
         }),
+        all: options.all,
         strict: options.strict,
     }
 }

@@ -15,16 +15,13 @@ use super::{
     natural::natural_order,
     node::ImportedNode,
     survey::{Relevance, Survey, folded},
-    syntax::{NodeKey, keys_of},
+    syntax::{NO_PODS, NodeKey, keys_of},
 };
 use crate::{
     diagnose::{Diagnostic, Rule},
     model::{Family, OperatingSystem},
     text::{Untrusted, list},
 };
-
-/// The value of `podCIDR` of a machine without pods.
-const NO_PODS: &str = "none";
 
 /// A difference between a configuration and a list.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
@@ -142,7 +139,10 @@ impl ChangeSet {
         }
         let cluster_egress = configuration["egressInterface"].as_str();
         let own_egress = options.egress_interface.as_deref().filter(|name| Some(*name) != cluster_egress);
-        set.add(survey.nodes.iter(), own_egress);
+        let without_pods = survey.without_pods.iter().filter(|_| options.all);
+        let mut new: Vec<&ImportedNode> = survey.nodes.iter().chain(without_pods).collect();
+        new.sort_by(|one, other| natural_order(one.name.as_raw(), other.name.as_raw()));
+        set.add(new.into_iter(), own_egress);
         set.changes.sort_by(|one, other| {
             natural_order(one.node.as_raw(), other.node.as_raw()).then(one.action.cmp(&other.action))
         });

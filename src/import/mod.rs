@@ -42,7 +42,7 @@ use crate::{
     config::{self, Document, Format, InvalidConfig, Loaded},
     diagnose::{Diagnostic, Rule},
     model::{Family, NextHopMode},
-    text::count,
+    text::{count, list as list_of},
 };
 use changes::ChangeSet;
 use node::ImportedNode;
@@ -65,6 +65,8 @@ pub struct ImportOptions {
     pub egress_interface: Option<String>,
     /// The next hop.
     pub next_hop: Option<NextHopMode>,
+    /// Whether to include nodes without pods.
+    pub all: bool,
     /// Whether every node must have a pod CIDR.
     pub strict: bool,
 }
@@ -83,6 +85,8 @@ pub struct Imported {
 /// What the command line says about an update.
 #[derive(Debug, Clone, Default)]
 pub struct UpdateOptions {
+    /// Whether to add nodes without pods.
+    pub all: bool,
     /// Whether every node must have a pod CIDR.
     pub strict: bool,
     /// Whether to keep nodes that are not in the list.
@@ -96,7 +100,7 @@ pub struct UpdateOptions {
 pub struct Updated {
     /// The valid configuration, without a byte order mark.
     pub text: String,
-    /// What is different, in the order of the list; empty if the text is unchanged.
+    /// What is different, in natural order; empty if the text is unchanged.
     pub changes: Vec<NodeChange>,
     /// The number of nodes in the configuration before.
     pub nodes_before: usize,
@@ -118,7 +122,15 @@ pub fn import(list: NodeList, options: &ImportOptions) -> Result<Imported, Vec<D
     }
     let prefix = ClusterPrefix::find(&survey, &options.cluster_prefixes).map_err(|error| vec![error])?;
     survey.restrict(&prefix.families());
+    if survey.nodes.is_empty() {
+        return Err(vec![other_family(&prefix)]);
+    }
     survey.examine(|_| Relevance::New);
+    if options.all {
+        let without_pods = std::mem::take(&mut survey.without_pods);
+        survey.nodes.extend(without_pods);
+        survey.nodes.sort_by(|one, other| natural_order(one.name.as_raw(), other.name.as_raw()));
+    }
     left_out(&mut survey, |_| true);
     survey.findings.extend(prefix.warning());
     let next_hop = options.next_hop.map_or_else(|| next_hop(&survey), NextHopChoice::Given);
@@ -207,7 +219,8 @@ fn strict(survey: &Survey, is_strict: bool) -> Result<(), Vec<Diagnostic>> {
         count(without.len(), "node"),
         names(without.iter().map(|node| &node.name))
     );
-    let remedy = "wait until kube-controller-manager assigns one, or leave these nodes out without --strict";
+    let remedy =
+        "wait until kube-controller-manager assigns one, or remove --strict to leave these nodes out";
     Err(vec![Diagnostic::new(Rule::NoPodCidrs, message).with_remedy(remedy)])
 }
 
@@ -221,6 +234,13 @@ fn no_pod_cidrs(survey: &Survey) -> Diagnostic {
         "kube-controller-manager assigns them with --allocate-node-cidrs; if the network plugin assigns them instead, \
          write `podCIDR` of each node by hand",
     )
+}
+
+fn other_family(prefix: &ClusterPrefix) -> Diagnostic {
+    let prefixes = list_of(&prefix.prefixes, 2);
+    let message = format!("no node has a pod CIDR of the address family of the cluster prefix {prefixes}");
+    Diagnostic::new(Rule::NoPodCidrs, message)
+        .with_remedy("pass the cluster prefix of the pods with --cluster-prefix")
 }
 
 /// Warns of nodes that are left out.
@@ -238,7 +258,8 @@ fn left_out(survey: &mut Survey, is_left_out: impl Fn(&ImportedNode) -> bool) {
         verb_out = if number == 1 { "is" } else { "are" }
     );
     survey.findings.push(Diagnostic::new(Rule::NodeWithoutPodCidr, message).with_remedy(
-        "a node that runs pods needs one: check kube-controller-manager (--allocate-node-cidrs, --cluster-cidr)",
+        "a node that runs pods needs one: check kube-controller-manager (--allocate-node-cidrs, --cluster-cidr); \
+         for machines without pods, pass --all",
     ));
 }
 
@@ -259,7 +280,7 @@ pub fn update(
     survey.restrict(&prefix_families(&before));
     let set = ChangeSet::new(&before, &survey, options);
     survey.examine(|name| set.relevance(name));
-    left_out(&mut survey, |node| !set.keeps(&node.name));
+    left_out(&mut survey, |node| !options.all && !set.keeps(&node.name));
     set.contradictions(&survey.without_pods).into_iter().for_each(|finding| survey.findings.push(finding));
     let nodes_before = set.nodes_before();
     let text = if set.is_empty() {

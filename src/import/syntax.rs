@@ -14,15 +14,22 @@ pub(super) enum Syntax {
     Toml,
 }
 
+/// The value of `podCIDR` of a machine without pods.
+pub(super) const NO_PODS: &str = "none";
+
 /// A key of a node with its values: one, or one per address family.
 pub(super) type NodeKey = (&'static str, Vec<String>);
 
 /// The keys of a node, in the order in which they are written.
 pub(super) fn keys_of(node: &ImportedNode) -> Vec<NodeKey> {
+    let pod_cidrs = match node.pod_cidrs.is_empty() {
+        true => vec![NO_PODS.to_owned()],
+        false => node.pod_cidrs.iter().map(ToString::to_string).collect(),
+    };
     let mut keys = vec![
         ("name", vec![node.name.as_raw().to_owned()]),
         ("os", vec![node.os.to_string()]),
-        ("podCIDR", node.pod_cidrs.iter().map(ToString::to_string).collect()),
+        ("podCIDR", pod_cidrs),
     ];
     if !node.addresses.is_empty() {
         keys.push(("address", node.addresses.iter().map(ToString::to_string).collect()));
