@@ -293,7 +293,7 @@ impl Rehearsal {
     fn shakes_hands(&self, trial: &Trial, port: u16) -> Result<bool, Error> {
         let Lab { nodes, outside, .. } = &self.simulation.lab;
         let (node, pod) = &nodes[trial.probe.from / 2];
-        let from = if trial.probe.from % 2 == 0 { node } else { pod };
+        let from = if trial.probe.from.is_multiple_of(2) { node } else { pod };
         let to = trial.to.map_or(outside, |to| &nodes[to].1);
         shakes_hands(from, to, trial.probe.to, port)
     }

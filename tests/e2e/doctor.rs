@@ -456,7 +456,7 @@ fn a_legacy_table_without_rules_is_no_finding() {
     each(|privilege| {
         let node = healthy_node(privilege);
         if node.try_sh("iptables-legacy -t nat -A POSTROUTING -s 192.0.2.1 -j ACCEPT").code != 0 {
-            println!("Left out: iptables-legacy does not work here");
+            eprintln!("Left out: iptables-legacy does not work here");
             return;
         }
         let doctor = node.hostgw(&["doctor"]);
