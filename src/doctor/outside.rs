@@ -2,7 +2,12 @@
 
 use std::net::IpAddr;
 
-use super::{Patient, finding, journey::spot_text, remedy::remove, samples};
+use super::{
+    Patient, finding,
+    journey::spot_text,
+    remedy::{allow_outside, remove},
+    samples,
+};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{
@@ -125,8 +130,11 @@ fn lost_outside<'a>(
             Some(_) => finding(
                 Rule::OutsideBlocked,
                 format!("{} drops {whose} (tried with TCP port {HTTPS})", spot_text(&spot)),
-                "accept them in the program that manages this firewall; if pods must not reach the outside, set \
-                 nat.masquerade: false",
+                format!(
+                    "accept them in the program that manages this firewall, for example with `{}`; if pods must not reach the \
+                     outside, set nat.masquerade: false",
+                    allow_outside(&spot, path)
+                ),
             ),
             None => finding(
                 Rule::OutsideBlocked,

@@ -5,8 +5,9 @@ use std::{collections::BTreeSet, net::IpAddr};
 use ipnet::IpNet;
 
 use crate::{
-    forwarding::{Path, Spot},
+    forwarding::{Direction, Path, Spot},
     state::{FirewallChain, Operator, PacketPart, RuleVerdict, TableFamily, Term},
+    text::ShellCommand,
 };
 
 /// The table, as nft names it.
@@ -36,6 +37,29 @@ pub(super) fn allow(paths: &[Path], spot: &Spot<'_>) -> String {
         "accept them in the program that manages this firewall, for example with {}",
         commands.join(" and ")
     )
+}
+
+/// The command that lets packets of pods leave the cluster, or the replies to them come back: before a rule, or after all rules of a
+/// chain with a policy.
+pub(super) fn allow_outside(spot: &Spot<'_>, path: &Path) -> String {
+    let chain = spot.chain;
+    let is_reply = path.direction == Direction::In;
+    let pods = if is_reply { &path.expected.device } else { &path.packet.input };
+    if is_iptables(chain) && chain.name == "FORWARD" {
+        let program = if path.packet.source.is_ipv4() { "iptables" } else { "ip6tables" };
+        let option = if spot.rule.is_none() { "-A" } else { "-I" };
+        let state = ["-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED"];
+        let direction = if is_reply { "-o" } else { "-i" };
+        let words = [program, option, "FORWARD", direction, pods.as_raw()];
+        let state = state.into_iter().filter(|_| is_reply);
+        return ShellCommand::new(words.into_iter().chain(state).chain(["-j", "ACCEPT"])).to_string();
+    }
+    let verb = if spot.rule.is_none() { "add" } else { "insert" };
+    let table = [chain.family.name(), chain.table.as_raw(), chain.name.as_raw()];
+    let state = ["ct", "state", "established,related"].into_iter().filter(|_| is_reply);
+    let matches = [if is_reply { "oifname" } else { "iifname" }, pods.as_raw()].into_iter().chain(state);
+    let words = ["nft", verb, "rule"].into_iter().chain(table).chain(matches);
+    ShellCommand::new(words.chain(["accept"])).to_string()
 }
 
 pub(super) fn is_iptables(chain: &FirewallChain) -> bool {

@@ -174,12 +174,15 @@ const CASES: [(&str, &str, &str); 44] = [
 ];
 
 /// The same with rules of iptables.
-const IPTABLES: [(&str, &str, &str); 12] = [
+const IPTABLES: [(&str, &str, &str); 15] = [
     ("-A FORWARD -p tcp -j DROP", "HG1004 drops TCP packets between", "TCP outside"),
     ("-A FORWARD -p udp -m udp --dport 1:65535 -j DROP", "HG1004 drops UDP packets between", "UDP"),
     ("-A FORWARD -p icmp -j REJECT", "HG1040 drops ICMP packets between", "ICMP"),
     ("-A FORWARD -p icmp -m icmp --icmp-type redirect -j DROP", "", ""),
     ("-A FORWARD -p tcp -m tcp ! --syn -m conntrack --ctstate NEW -j DROP", "", ""),
+    ("-A FORWARD -m state --state INVALID -j DROP", "", ""),
+    ("-A FORWARD -m state --state NEW -j DROP", "HG1004 drops packets between", "ICMP TCP UDP outside"),
+    ("-A FORWARD -m state ! --state NEW,ESTABLISHED -j DROP", "", ""),
     ("-A FORWARD -p tcp -m multiport --dports 25,135:139,445 -j DROP", "", ""),
     (
         "-A FORWARD -m statistic --mode nth --every 2 --packet 0 -j DROP",
@@ -284,6 +287,36 @@ END"
             bench.compare(rules, &install, says, lost)
         };
         bench.assert_right(CASES.into_iter().filter_map(compare).collect());
+    });
+}
+
+/// The commands that doctor prints let pods reach the outside.
+#[test]
+fn pods_reach_the_outside_with_the_commands_that_doctor_prints() {
+    each(|privilege| {
+        let bench = Bench::new(privilege);
+        let node = "node linux-1";
+        for block in [
+            "iptables-nft -P FORWARD DROP; iptables-nft -A FORWARD -s 10.244.0.0/16 -d 10.244.0.0/16 -j ACCEPT",
+            "iptables-nft -A FORWARD ! -s 10.244.0.0/16 -j DROP; iptables-nft -A FORWARD ! -d 10.244.0.0/16 -j DROP",
+            "nft add table inet fw; nft 'add chain inet fw f { type filter hook forward priority 0; policy drop; }'
+             nft add rule inet fw f ip saddr 10.244.0.0/16 ip daddr 10.244.0.0/16 accept",
+        ] {
+            bench.cluster.sh(node, block);
+            assert_eq!(bench.lost(), "outside", "{block}");
+            for _ in 0..2 {
+                let doctor = bench.cluster.try_sh(node, "\"$HOSTGW\" doctor").stdout;
+                let Some((_, rest)) = doctor.split_once("for example with `") else { break };
+                let (command, _) = rest.split_once('`').expect("the end of the command");
+                bench.cluster.sh(node, &command.replace("iptables ", "iptables-nft "));
+            }
+            bench.cluster.sh(node, "\"$HOSTGW\" doctor");
+            assert_eq!(bench.lost(), "", "{block}");
+            bench.cluster.sh(
+                node,
+                "iptables-nft -P FORWARD ACCEPT; iptables-nft -F FORWARD; nft delete table inet fw || true",
+            );
+        }
     });
 }
 

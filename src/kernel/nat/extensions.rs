@@ -68,11 +68,15 @@ fn decoded(name: &str, expression: &RawExpression<'_>) -> Option<Vec<Term>> {
         ("mark", 1) => {
             Some(vec![Term::Mark { value: info.word(0)?, mask: info.word(4)?, not: info.byte(8)? != 0 }])
         }
-        // struct xt_conntrack_mtinfo3, from match_flags on: only a match of the state (XT_CONNTRACK_STATE) is decoded.
-        ("conntrack", 2 | 3) => {
-            let (matches, inverts, states) = (info.half(146)?, info.half(148)?, info.half(150)?);
-            let states = TypeSet { bits: states.into(), not: inverts & 1 != 0 };
-            (matches == 1).then(|| vec![Term::State(states)])
+        // struct xt_conntrack_mtinfo3, and mtinfo1 with a mask of one byte, from match_flags on: only a match of the state
+        // (XT_CONNTRACK_STATE) is decoded, also as `-m state` writes it (XT_CONNTRACK_STATE_ALIAS).
+        ("conntrack", 1..=3) => {
+            const STATE: u16 = 1;
+            const ALIAS: u16 = 1 << 13;
+            let (matches, inverts) = (info.half(146)?, info.half(148)?);
+            let states = if revision == 1 { u16::from(info.byte(150)?) } else { info.half(150)? };
+            let states = TypeSet { bits: states.into(), not: inverts & STATE != 0 };
+            (matches & !ALIAS == STATE).then(|| vec![Term::State(states)])
         }
         // struct xt_state_info: states.
         ("state", 0) => Some(vec![Term::State(TypeSet { bits: info.word(0)?, not: false })]),
