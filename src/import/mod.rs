@@ -243,6 +243,14 @@ fn other_family(prefix: &ClusterPrefix) -> Diagnostic {
         .with_remedy("pass the cluster prefix of the pods with --cluster-prefix")
 }
 
+fn other_cluster(document: &Document) -> Diagnostic {
+    let message = format!(
+        "the list has none of the nodes of {}, and no other node with a pod CIDR: no node would be left",
+        document.name()
+    );
+    Diagnostic::new(Rule::NoPodCidrs, message).with_remedy("check that kubectl used the right cluster")
+}
+
 /// Warns of nodes that are left out.
 fn left_out(survey: &mut Survey, is_left_out: impl Fn(&ImportedNode) -> bool) {
     let without: Vec<_> =
@@ -282,6 +290,9 @@ pub fn update(
     survey.examine(|name| set.relevance(name));
     left_out(&mut survey, |node| !options.all && !set.keeps(&node.name));
     set.contradictions(&survey.without_pods).into_iter().for_each(|finding| survey.findings.push(finding));
+    if set.nodes_after() == 0 {
+        return Err(vec![other_cluster(document)]);
+    }
     let nodes_before = set.nodes_before();
     let text = if set.is_empty() {
         document.text().to_owned()
