@@ -216,64 +216,69 @@ impl<'a> Paths<'a> {
     /// Iterates over the paths: for each other node and family, out and in, then to parts of their pods, then to parts of
     /// this node's, and then to the outside.
     pub fn iter(&self) -> impl Iterator<Item = Path> + '_ {
-        self.legs().map(|leg| self.path(leg))
+        self.refs().map(|path| self.path(path))
     }
 
     /// Iterates over the paths between pods.
     pub fn between_pods(&self) -> impl Iterator<Item = Path> + '_ {
-        self.whole_legs().chain(self.part_legs()).map(|leg| self.path(leg))
+        self.whole_refs().chain(self.part_refs()).map(|path| self.path(path))
     }
 
-    fn legs(&self) -> impl Iterator<Item = Leg<'_>> {
-        self.whole_legs().chain(self.other_legs())
+    fn refs(&self) -> impl Iterator<Item = PathRef<'_>> {
+        self.whole_refs().chain(self.other_refs())
     }
 
-    /// The legs that stand for all pods of other nodes.
-    fn whole_legs(&self) -> impl Iterator<Item = Leg<'_>> {
+    /// The paths that stand for all pods of other nodes.
+    fn whole_refs(&self) -> impl Iterator<Item = PathRef<'_>> {
         self.others.iter().filter_map(|(route, node)| self.whole(route, *node)).flatten()
     }
 
-    /// The legs after those that stand for all pods of other nodes.
-    fn other_legs(&self) -> impl Iterator<Item = Leg<'_>> {
+    /// The paths after those that stand for all pods of other nodes.
+    fn other_refs(&self) -> impl Iterator<Item = PathRef<'_>> {
         let outside = Family::ALL.into_iter().filter_map(|family| self.to_outside(family)).flatten();
-        self.part_legs().chain(outside)
+        self.part_refs().chain(outside)
     }
 
-    fn part_legs(&self) -> impl Iterator<Item = Leg<'_>> {
+    fn part_refs(&self) -> impl Iterator<Item = PathRef<'_>> {
         let parts = self.parts.iter().filter_map(|(part, at)| {
             let (route, node) = self.others[*at];
             let both = self.both(route, Some(node), pod_address(*part, None))?;
-            Some(both.map(|leg| Leg { part: Some(PodPart::Other(*part)), ..leg }))
+            Some(both.map(|path| PathRef { part: Some(PodPart::Other(*part)), ..path }))
         });
         let own_parts = self.own_parts.iter().filter_map(|part| {
             let family = Family::from(*part);
             let (route, node) = self.others.iter().find(|(route, _)| route.family() == family)?;
             let [out, back] = self.both(route, Some(*node), pod_address(route.destination, None))?;
-            let of_part = |leg| Leg { part: Some(PodPart::Own(*part)), is_of_all: true, ..leg };
+            let of_part = |path| PathRef { part: Some(PodPart::Own(*part)), is_of_all: true, ..path };
             let own = pod_address(*part, None);
-            Some([of_part(Leg { source: own, ..out }), of_part(Leg { destination: own, ..back })])
+            Some([of_part(PathRef { source: own, ..out }), of_part(PathRef { destination: own, ..back })])
         });
         parts.flatten().chain(own_parts.flatten())
     }
 
-    /// The two legs that stand for all of another node's pods.
-    fn whole<'p>(&'p self, route: &'p Route, node: usize) -> Option<[Leg<'p>; 2]> {
+    /// The two paths that stand for all of another node's pods.
+    fn whole<'p>(&'p self, route: &'p Route, node: usize) -> Option<[PathRef<'p>; 2]> {
         let gateway = self.cluster.nodes[node].pod_gateway(route.family());
         self.both(route, Some(node), pod_address(route.destination, gateway))
     }
 
-    /// The two legs between this node's pod and the outside. Replies from there reach the pod's address, because the
+    /// The two paths between this node's pod and the outside. Replies from there reach the pod's address, because the
     /// kernel restores it before it routes them.
-    fn to_outside(&self, family: Family) -> Option<[Leg<'_>; 2]> {
+    fn to_outside(&self, family: Family) -> Option<[PathRef<'_>; 2]> {
         let route = self.outside.get(family)?;
         self.both(route, None, outside_address(family))
     }
 
-    /// The two legs between this node's pod and `address` behind `route`, which is a pod of `node`, if any.
-    fn both<'p>(&'p self, route: &'p Route, node: Option<usize>, address: IpAddr) -> Option<[Leg<'p>; 2]> {
+    /// The two paths between this node's pod and `address` behind `route`, which is a pod of `node`, if any.
+    fn both<'p>(
+        &'p self,
+        route: &'p Route,
+        node: Option<usize>,
+        address: IpAddr,
+    ) -> Option<[PathRef<'p>; 2]> {
         let pod = self.pods.get(route.family())?;
         let device = route.next.device.as_ref()?;
-        let out = Leg {
+        let out = PathRef {
             route,
             device,
             node,
@@ -284,18 +289,18 @@ impl<'a> Paths<'a> {
             part: None,
             is_of_all: false,
         };
-        let back = Leg { direction: Direction::In, source: address, destination: pod.address, ..out };
+        let back = PathRef { direction: Direction::In, source: address, destination: pod.address, ..out };
         Some([out, back])
     }
 
-    fn path(&self, leg: Leg<'_>) -> Path {
-        let Leg { route, node, pod, direction, part, is_of_all, .. } = leg;
-        let Course { gateway, device, .. } = leg.course();
+    fn path(&self, path: PathRef<'_>) -> Path {
+        let PathRef { route, node, pod, direction, part, is_of_all, .. } = path;
+        let PlannedWay { gateway, device, .. } = path.way();
         let family = route.family();
         Path {
             peer: node.map_or(Peer::Outside, |node| Peer::Node(self.cluster.nodes[node].name.clone())),
             direction,
-            packet: leg.packet(),
+            packet: path.packet(),
             expected: Hop { gateway, device: device.clone() },
             own: pod.cidr,
             other: route.destination,
@@ -310,7 +315,7 @@ impl<'a> Paths<'a> {
     /// their own routes can divert are all alike, so one of them is enough.
     #[must_use]
     pub fn rank_by(&self, model: &ForwardingModel<'_>) -> Ledger {
-        let rank = |leg: Leg<'_>| leg.course().rank(&model.trace(&leg.packet()).verdict);
+        let rank = |path: PathRef<'_>| path.way().rank(&model.trace(&path.packet()).verdict);
         let mut alike: PerFamily<[Rank; 2]> = PerFamily::default();
         let mut ranks = Vec::with_capacity(2 * self.others.len());
         for (route, node) in &self.others {
@@ -320,21 +325,21 @@ impl<'a> Paths<'a> {
                 ranks.extend(known);
                 continue;
             }
-            let Some(legs) = self.whole(route, *node) else { continue };
-            let both = legs.map(rank);
+            let Some(paths) = self.whole(route, *node) else { continue };
+            let both = paths.map(rank);
             if !is_special {
                 *alike.get_mut(route.family()) = Some(both);
             }
             ranks.extend(both);
         }
-        ranks.extend(self.other_legs().map(rank));
+        ranks.extend(self.other_refs().map(rank));
         Ledger(ranks)
     }
 
     /// Returns `true` if there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.legs().next().is_none()
+        self.refs().next().is_none()
     }
 
     /// Returns the families for which no path can be judged, because the node has no pod interface.
@@ -362,12 +367,12 @@ impl<'a> Paths<'a> {
         /// Enough to fill many requests, and few enough to take little memory.
         const AT_ONCE: usize = 8_192;
         let mut ranks = Vec::with_capacity(2 * self.others.len());
-        let mut legs = self.legs().peekable();
-        while legs.peek().is_some() {
-            let some: Vec<Leg<'_>> = legs.by_ref().take(AT_ONCE).collect();
-            let packets: Vec<Packet> = some.iter().map(Leg::packet).collect();
+        let mut paths = self.refs().peekable();
+        while paths.peek().is_some() {
+            let some: Vec<PathRef<'_>> = paths.by_ref().take(AT_ONCE).collect();
+            let packets: Vec<Packet> = some.iter().map(PathRef::packet).collect();
             let verdicts = ask(&packets)?;
-            ranks.extend(some.iter().zip(&verdicts).map(|(leg, verdict)| leg.course().rank(verdict)));
+            ranks.extend(some.iter().zip(&verdicts).map(|(path, verdict)| path.way().rank(verdict)));
         }
         Ok(Ledger(ranks))
     }
@@ -375,7 +380,7 @@ impl<'a> Paths<'a> {
 
 /// A path without copies: a cluster has two for each other node, and almost all are only judged.
 #[derive(Debug, Clone, Copy)]
-struct Leg<'p> {
+struct PathRef<'p> {
     route: &'p Route,
     /// The interface of the route.
     device: &'p Untrusted,
@@ -389,23 +394,23 @@ struct Leg<'p> {
     is_of_all: bool,
 }
 
-impl<'p> Leg<'p> {
-    const fn course(&self) -> Course<'p> {
+impl<'p> PathRef<'p> {
+    const fn way(&self) -> PlannedWay<'p> {
         let (input, gateway, device) = match self.direction {
             Direction::Out => (&self.pod.device, self.route.next.gateway, self.device),
             Direction::In => (self.device, None, &self.pod.device),
         };
-        Course { is_outside: self.node.is_none(), direction: self.direction, input, gateway, device }
+        PlannedWay { is_outside: self.node.is_none(), direction: self.direction, input, gateway, device }
     }
 
     fn packet(&self) -> Packet {
-        let Course { input, .. } = self.course();
+        let PlannedWay { input, .. } = self.way();
         Packet { source: self.source, destination: self.destination, input: input.clone() }
     }
 }
 
 /// Where a packet comes from and should go.
-struct Course<'a> {
+struct PlannedWay<'a> {
     /// Whether the other end is outside the cluster.
     is_outside: bool,
     direction: Direction,
@@ -428,18 +433,18 @@ impl Path {
     /// Returns how good a verdict about the packet is.
     #[must_use]
     pub fn rank(&self, verdict: &Verdict) -> Rank {
-        let course = Course {
+        let way = PlannedWay {
             is_outside: self.peer == Peer::Outside,
             direction: self.direction,
             input: &self.packet.input,
             gateway: self.expected.gateway,
             device: &self.expected.device,
         };
-        course.rank(verdict)
+        way.rank(verdict)
     }
 }
 
-impl Course<'_> {
+impl PlannedWay<'_> {
     fn rank(&self, verdict: &Verdict) -> Rank {
         let is_expected = |hop: &Hop| hop.gateway == self.gateway && hop.device == *self.device;
         match verdict {
