@@ -130,6 +130,9 @@
 //! an async runtime. Messages are built and parsed with the types of `rtnetlink`, except for routes, of which there can be
 //! very many: those are written into the group and read from the socket's buffer in place.
 //!
+//! Questions about the ways of packets are the exception: the kernel answers them without its lock for routes, so many of
+//! them are asked on several threads, each with a socket of its own.
+//!
 //! # Files on disk
 //!
 //! `/run/hostgw/net-COOKIE/` (or a folder in `HOSTGW_STATE_DIR`) contains the lock, the journal of the open

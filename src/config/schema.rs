@@ -257,7 +257,7 @@ mod tests {
         let schema = schema();
         assert_eq!(schema["$id"], ID);
         assert_eq!(schema["properties"]["nodes"]["items"]["properties"]["os"]["type"], "string");
-        assert_eq!(schema["properties"]["nextHop"]["type"], json!(["string", "null"]));
+        assert_eq!(schema["properties"]["offLink"]["type"], json!(["string", "null"]));
         assert_eq!(schema["properties"]["clusterPrefix"]["type"], json!(["string", "array"]));
         walk(&schema, "", &mut |place, schema| {
             for (key, property) in schema["properties"].as_object().into_iter().flatten() {

@@ -137,25 +137,27 @@ impl Boundaries {
     }
 
     fn add_prefix<const N: usize>(&mut self, value: &[u8]) {
-        let filled = |with: u8| -> Vec<u8> {
-            let mut bytes = value.to_vec();
-            bytes.resize(N, with);
-            bytes
+        let filled = |with: u8| {
+            let mut bytes = [with; N];
+            bytes.iter_mut().zip(value).for_each(|(byte, known)| *byte = *known);
+            number(&bytes)
         };
-        self.add_bounds(&filled(0), &filled(0xff));
+        let bounds = if N == 4 { &mut self.v4 } else { &mut self.v6 };
+        bounds.extend([filled(0), filled(0xff).saturating_add(1)]);
     }
 
     /// Adds the addresses from which on the values from `first` to `last` begin, and from which on they have ended.
     fn add_bounds(&mut self, first: &[u8], last: &[u8]) {
-        fn number(bytes: &[u8]) -> u128 {
-            bytes.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
-        }
         for (length, bounds) in [(4, &mut self.v4), (16, &mut self.v6)] {
             for value in [first, last].into_iter().flat_map(|value| value.windows(length).step_by(4)) {
                 bounds.extend([number(value), number(value).saturating_add(1)]);
             }
         }
     }
+}
+
+fn number(bytes: &[u8]) -> u128 {
+    bytes.iter().fold(0, |number, byte| number << 8 | u128::from(*byte))
 }
 
 #[cfg(test)]

@@ -222,12 +222,12 @@ impl<'a> Paths<'a> {
     /// Iterates over the paths: for each other node and family, out and in, then to parts of their pods, then to parts of
     /// this node's, and then to the outside.
     pub fn iter(&self) -> impl Iterator<Item = Path> + '_ {
-        self.legs().map(|leg| self.path(leg))
+        self.refs().map(|path| self.path(path))
     }
 
     /// Iterates over the paths between this node's pods and the outside.
     pub fn with_outside(&self) -> impl Iterator<Item = Path> + '_ {
-        self.outside_legs().map(|leg| self.path(leg))
+        self.outside_refs().map(|path| self.path(path))
     }
 
     /// Iterates over the next hops of the default routes.
@@ -238,67 +238,68 @@ impl<'a> Paths<'a> {
 
     /// Iterates over the paths between pods.
     pub fn between_pods(&self) -> impl Iterator<Item = Path> + '_ {
-        self.whole_legs().chain(self.part_legs()).map(|leg| self.path(leg))
+        self.whole_refs().chain(self.part_refs()).map(|path| self.path(path))
     }
 
-    fn legs(&self) -> impl Iterator<Item = PathRef<'_>> {
-        self.whole_legs().chain(self.other_legs())
+    fn refs(&self) -> impl Iterator<Item = PathRef<'_>> {
+        self.whole_refs().chain(self.other_refs())
     }
 
-    /// The legs that stand for all pods of other nodes.
-    fn whole_legs(&self) -> impl Iterator<Item = PathRef<'_>> {
+    /// The refs that stand for all pods of other nodes.
+    fn whole_refs(&self) -> impl Iterator<Item = PathRef<'_>> {
         self.others.iter().filter_map(|(route, node)| self.whole(route, *node)).flatten()
     }
 
-    /// The legs after those that stand for all pods of other nodes.
-    fn other_legs(&self) -> impl Iterator<Item = PathRef<'_>> {
-        self.part_legs().chain(self.outside_legs())
+    /// The refs after those that stand for all pods of other nodes.
+    fn other_refs(&self) -> impl Iterator<Item = PathRef<'_>> {
+        self.part_refs().chain(self.outside_refs())
     }
 
-    fn outside_legs(&self) -> impl Iterator<Item = PathRef<'_>> {
+    fn outside_refs(&self) -> impl Iterator<Item = PathRef<'_>> {
         Family::ALL.into_iter().flat_map(|family| self.to_outside(family))
     }
 
-    fn part_legs(&self) -> impl Iterator<Item = PathRef<'_>> {
+    fn part_refs(&self) -> impl Iterator<Item = PathRef<'_>> {
         let parts = self.parts.iter().filter_map(|(part, at)| {
             let (route, node) = self.others[*at];
             let both = self.both(route, Some(node), pod_address(*part, None))?;
-            Some(both.map(|leg| PathRef { part: Some(PodPart::Other(*part)), ..leg }))
+            Some(both.map(|path| PathRef { part: Some(PodPart::Other(*part)), ..path }))
         });
         let own_parts = self.own_parts.iter().filter_map(|(part, own)| {
             let family = Family::from(*part);
             let (route, node) = self.others.iter().find(|(route, _)| route.family() == family)?;
             let [out, back] = self.both(route, Some(*node), pod_address(route.destination, None))?;
-            let of_part = |leg| PathRef { part: Some(PodPart::Own(*part)), is_of_all: true, ..leg };
+            let of_part = |path| PathRef { part: Some(PodPart::Own(*part)), is_of_all: true, ..path };
             Some([of_part(PathRef { source: *own, ..out }), of_part(PathRef { destination: *own, ..back })])
         });
         parts.flatten().chain(own_parts.flatten())
     }
 
-    /// The two legs that stand for all of another node's pods.
+    /// The two refs that stand for all of another node's pods.
     fn whole<'p>(&'p self, route: &'p Route, node: usize) -> Option<[PathRef<'p>; 2]> {
         let gateway = self.cluster.nodes[node].pod_gateway(route.family());
         self.both(route, Some(node), pod_address(route.destination, gateway))
     }
 
-    /// The two legs between this node's pod and the outside. Replies from there reach the pod's address, because the
+    /// The two refs between this node's pod and the outside. Replies from there reach the pod's address, because the
     /// kernel restores it before it routes them.
     fn to_outside(&self, family: Family) -> Vec<PathRef<'_>> {
-        let mut legs: Vec<PathRef<'_>> = Vec::new();
-        let Some(route) = self.outside.get(family) else { return legs };
+        let mut refs: Vec<PathRef<'_>> = Vec::new();
+        let Some(route) = self.outside.get(family) else { return refs };
         for (gateway, device) in hops(route) {
-            for leg in self.along(route, gateway, device, None, outside_address(family)).into_iter().flatten()
+            for path in
+                self.along(route, gateway, device, None, outside_address(family)).into_iter().flatten()
             {
                 // All next hops of a route have the way out in common, and those of an interface the way back.
-                if !legs.iter().any(|known| known.is_same_packet(&leg)) {
-                    legs.push(leg);
+                if !refs.iter().any(|known| known.is_same_packet(&path)) {
+                    refs.push(path);
                 }
             }
         }
-        legs
+        refs
     }
 
-    /// The two legs between this node's pod and `address` behind `route`, which is a pod of `node`, if any.
+    /// The two refs between this node's pod and `address` behind `route`, which is a pod of `node`, if any.
     fn both<'p>(
         &'p self,
         route: &'p Route,
@@ -334,14 +335,14 @@ impl<'a> Paths<'a> {
         Some([out, back])
     }
 
-    fn path(&self, leg: PathRef<'_>) -> Path {
-        let PathRef { route, node, pod, direction, part, is_of_all, .. } = leg;
-        let Course { gateway, device, .. } = leg.course();
+    fn path(&self, path: PathRef<'_>) -> Path {
+        let PathRef { route, node, pod, direction, part, is_of_all, .. } = path;
+        let Course { gateway, device, .. } = path.course();
         let family = route.family();
         Path {
             peer: node.map_or(Peer::Outside, |node| Peer::Node(self.cluster.nodes[node].name.clone())),
             direction,
-            packet: leg.packet(),
+            packet: path.packet(),
             expected: Hop { gateway, device: device.clone() },
             own: pod.cidr,
             other: route.destination,
@@ -356,7 +357,7 @@ impl<'a> Paths<'a> {
     /// their own routes can divert are all alike, so one of them is enough.
     #[must_use]
     pub fn rank_by(&self, model: &ForwardingModel<'_>) -> Ledger {
-        let rank = |leg: PathRef<'_>| leg.course().rank(&model.trace(&leg.packet()).verdict);
+        let rank = |path: PathRef<'_>| path.course().rank(&model.trace(&path.packet()).verdict);
         let mut alike: PerFamily<[Rank; 2]> = PerFamily::default();
         let mut ranks = Vec::with_capacity(2 * self.others.len());
         for (route, node) in &self.others {
@@ -366,21 +367,21 @@ impl<'a> Paths<'a> {
                 ranks.extend(known);
                 continue;
             }
-            let Some(legs) = self.whole(route, *node) else { continue };
-            let both = legs.map(rank);
+            let Some(refs) = self.whole(route, *node) else { continue };
+            let both = refs.map(rank);
             if !is_special {
                 *alike.get_mut(route.family()) = Some(both);
             }
             ranks.extend(both);
         }
-        ranks.extend(self.other_legs().map(rank));
+        ranks.extend(self.other_refs().map(rank));
         Ledger(ranks)
     }
 
     /// Returns `true` if there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.legs().next().is_none()
+        self.refs().next().is_none()
     }
 
     /// Returns the families for which no path can be judged, because the node has no pod interface.
@@ -408,12 +409,12 @@ impl<'a> Paths<'a> {
         /// Enough to fill many requests, and few enough to take little memory.
         const AT_ONCE: usize = 8_192;
         let mut ranks = Vec::with_capacity(2 * self.others.len());
-        let mut legs = self.legs().peekable();
-        while legs.peek().is_some() {
-            let some: Vec<PathRef<'_>> = legs.by_ref().take(AT_ONCE).collect();
+        let mut refs = self.refs().peekable();
+        while refs.peek().is_some() {
+            let some: Vec<PathRef<'_>> = refs.by_ref().take(AT_ONCE).collect();
             let packets: Vec<Packet> = some.iter().map(PathRef::packet).collect();
             let verdicts = ask(&packets)?;
-            ranks.extend(some.iter().zip(&verdicts).map(|(leg, verdict)| leg.course().rank(verdict)));
+            ranks.extend(some.iter().zip(&verdicts).map(|(path, verdict)| path.course().rank(verdict)));
         }
         Ok(Ledger(ranks))
     }
@@ -446,7 +447,7 @@ impl<'p> PathRef<'p> {
     }
 
     fn is_same_packet(&self, other: &Self) -> bool {
-        let packet = |leg: &Self| (leg.source, leg.destination, leg.course().input);
+        let packet = |path: &Self| (path.source, path.destination, path.course().input);
         packet(self) == packet(other)
     }
 
