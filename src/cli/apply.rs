@@ -1,5 +1,7 @@
 //! `hostgw apply`
 
+use std::cell::OnceCell;
+
 use super::{
     VerbFailure, VerbResult,
     arguments::{ApplyOptions, Consent},
@@ -39,7 +41,8 @@ pub(super) fn run(options: &ApplyOptions, output: &Output) -> VerbResult {
     let mut apply = Apply::new(session, options.allow_removals, &guard)?;
     // A saved plan was reviewed before.
     let consent = Consent { yes: options.consent.yes || plan.is_some(), ..options.consent };
-    let caller = CommandLine { presentation: Applying { plan: plan.as_ref() }, consent, output };
+    let presentation = Applying { plan: plan.as_ref(), blocked: OnceCell::new() };
+    let caller = CommandLine { presentation, consent, output };
     let reporter = caller.reporter();
     let result = reconcile::run(&mut apply, options.confirm, &caller);
     let RunResult { committed, recovered } = result.map_err(|failure| reporter.failure(failure))?;
@@ -47,8 +50,8 @@ pub(super) fn run(options: &ApplyOptions, output: &Output) -> VerbResult {
     if let Some(Committed { totals, pending, faults }) = committed {
         let changes = format!("{} added, {} updated, {} removed", totals.add, totals.change, totals.remove);
         let name = apply.session.node_name();
-        let blocked = blocked_by_firewall(&apply.session);
-        for finding in &blocked {
+        let blocked = caller.presentation.blocked.get().map_or(&[][..], Vec::as_slice);
+        for finding in blocked {
             output.diagnostic(finding);
         }
         if faults.is_empty() && blocked.is_empty() {
@@ -81,14 +84,24 @@ fn blocked_by_firewall(session: &Session) -> Vec<Diagnostic> {
 
 struct Applying<'a> {
     plan: Option<&'a SavedPlan>,
+    /// What the firewall does to packets of pods. It is read before the transaction, whose end is the end of the apply.
+    blocked: OnceCell<Vec<Diagnostic>>,
+}
+
+impl Applying<'_> {
+    fn look_at_firewall(&self, session: &Session) {
+        self.blocked.get_or_init(|| blocked_by_firewall(session));
+    }
 }
 
 impl Presentation<Apply<'_>> for Applying<'_> {
     fn report(&self, apply: &Apply<'_>) -> Report {
+        self.look_at_firewall(&apply.session);
         session_report::report(&apply.session)
     }
 
     fn text(&self, apply: &Apply<'_>, palette: &Palette) -> String {
+        self.look_at_firewall(&apply.session);
         session_report::text(&apply.session, palette)
     }
 

@@ -268,12 +268,6 @@ const DISEASES: [(&str, &str, &str, &str); 46] = [
     ),
 ];
 
-/// Without the note that an ordinary user cannot list the tables of iptables-legacy, which depends on the kernel's modules.
-fn without_legacy_note(text: &str) -> String {
-    let is_note = |line: &&str| line.starts_with("note: hostgw may not list the tables of ip");
-    text.split_inclusive('\n').filter(|line| !is_note(line)).collect()
-}
-
 #[test]
 fn every_disease_is_found_and_cured() {
     let snapshots = Mutex::new(Snapshots::default());
@@ -286,13 +280,12 @@ fn every_disease_is_found_and_cured() {
             }
             node.hostgw(&["doctor"]).expect(0).says("no findings");
             node.sh(infect);
-            let mut found = node.hostgw(&["doctor"]).expect(11);
-            found.stdout = without_legacy_note(&found.stdout);
+            let found = node.hostgw(&["doctor"]).expect(11);
             snapshots.lock().expect("no panic").compare(&format!("doctor-{name}"), &found);
             // A snapshot tells the same on any machine.
             node.sh("\"$HOSTGW\" snapshot >snapshot.json");
             let saved = node.hostgw(&["doctor", "--state", "snapshot.json"]).expect(11);
-            assert_eq!(without_legacy_note(&saved.stdout), found.stdout, "{name}");
+            assert_eq!(saved.stdout, found.stdout, "{name}");
             node.sh(&format!("{cure} >/dev/null 2>&1"));
             node.hostgw(&["doctor"]).expect(0).says("no findings");
         }
@@ -455,15 +448,19 @@ fn programs_beside_the_firewall_are_said() {
 fn a_legacy_table_without_rules_is_no_finding() {
     each(|privilege| {
         let node = healthy_node(privilege);
-        if node.try_sh("iptables-legacy -t nat -A POSTROUTING -s 192.0.2.1 -j ACCEPT").code != 0 {
-            crate::support::say("not tried: this kernel has no iptables-legacy");
+        if node
+            .try_sh("XTABLES_LOCKFILE=/dev/null iptables-legacy -t nat -A POSTROUTING -s 192.0.2.1 -j ACCEPT")
+            .code
+            != 0
+        {
+            crate::support::say("Left out: iptables-legacy does not work here");
             return;
         }
-        let doctor = node.hostgw(&["doctor"]);
+        let doctor = node.hostgw(&["doctor", "--json"]);
         let may_list = !doctor.stdout.contains("may not list");
-        let says = doctor.stdout.contains("warning[HG1007]: iptables-legacy has rules in nat");
+        let says = doctor.stdout.contains("iptables-legacy has rules in nat");
         assert_eq!(says, may_list, "{doctor}");
-        node.sh("iptables-legacy -t nat -F");
+        node.sh("XTABLES_LOCKFILE=/dev/null iptables-legacy -t nat -F");
         node.hostgw(&["doctor"]).expect(0).says("no findings");
     });
 }
