@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// What a rehearsal cannot know.
-const NOT_TESTED: &str = "· not tested: other protocols than TCP and UDP, and ports below 49152";
+const NOT_TESTED: &str = "· not tested: protocols other than TCP and UDP, and ports below 49152";
 
 /// The default number of other nodes.
 const DEFAULT_SAMPLE: u32 = 10;

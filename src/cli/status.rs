@@ -431,7 +431,7 @@ fn text(status: &Status, output: &Output) -> String {
     match (&status.drift, &status.diagnostics[..]) {
         (None, _) => {}
         (Some(_), _) if !status.are_paths_known => {
-            text.push_str("Paths: not checked: no pod interface\n");
+            text.push_str("Paths: not checked (no pod interface yet)\n");
         }
         (Some(_), []) => {
             text.push_str("Paths: as planned (`hostgw doctor` also examines firewalls, NAT and neighbors)\n");

@@ -149,6 +149,7 @@ impl Validator<'_> {
                     let prefix = Location::value(ConfigPath::root().key("clusterPrefix"));
                     Problem::new(Rule::CidrOutsideCluster, message, location())
                         .related("the cluster prefix is defined here", prefix)
+                        .hint(format!("use a prefix inside {cluster}, or enlarge clusterPrefix"))
                 }
                 Some(cluster) if *cluster == cidr.prefix() && context.node_count > 1 => Problem::new(
                     Rule::CidrCoversCluster,

@@ -28,7 +28,10 @@ pub(super) fn prefix(text: &str) -> Result<IpNet, ParseError> {
             let hint = format!("did you mean {}?", prefix.trunc());
             return Err(ParseError::new(format!("{text} has host bits set"), hint));
         }
-        not_mapped(prefix.addr())?;
+        not_mapped(prefix.addr()).map_err(|error| match unmapped(prefix) {
+            Some(v4) => ParseError { hint: Some(format!("use {v4}")), ..error },
+            None => error,
+        })?;
         return Ok(prefix);
     }
     if let Ok(address) = text.parse::<IpAddr>() {
@@ -44,6 +47,12 @@ pub(super) fn prefix(text: &str) -> Result<IpNet, ParseError> {
             "use a prefix such as 10.244.0.0/16 or fd00:244::/48",
         )),
     }
+}
+
+/// Returns the IPv4 prefix that an IPv4-mapped one stands for.
+fn unmapped(prefix: IpNet) -> Option<IpNet> {
+    let IpAddr::V6(address) = prefix.addr() else { return None };
+    IpNet::new(address.to_ipv4_mapped()?.into(), prefix.prefix_len().checked_sub(96)?).ok()
 }
 
 fn wrong_length(text: &str, address: IpAddr, length: &str) -> ParseError {
@@ -77,7 +86,7 @@ fn one_machine(text: &str, on_known_link: bool) -> Result<IpAddr, ParseError> {
         Some(SpecialAddress::LinkLocal) if on_known_link => Ok(address),
         Some(special) => Err(ParseError::new(
             format!("{text} is {}", special.name()),
-            "use an address at which other machines can reach this one",
+            "use an address that the nodes can reach",
         )),
         None => Ok(address),
     }

@@ -62,11 +62,14 @@ fn arp_filter(patient: &Patient<'_>, model: &ForwardingModel<'_>) -> Option<Diag
     Some(finding(
         Rule::ArpIgnored,
         format!(
-            "{key} is set, and packets from this node's {what} {asked} to other nodes leave through {device}: this node does not \
-             answer ARP requests for it on {}, so other nodes cannot send packets to its pods",
+            "{key} is set, and the route from this node's {what} {asked} to other nodes leads through {device}: the node ignores \
+             ARP requests for it on {}, so other nodes cannot send packets to its pods",
             egress.name
         ),
-        format!("fix the route, or run `{}`", ShellCommand::new(words)),
+        format!(
+            "run `{}`, or fix the route that `ip route get {other} from {asked}` shows",
+            ShellCommand::new(words)
+        ),
     ))
 }
 

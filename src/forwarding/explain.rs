@@ -241,7 +241,8 @@ fn reason(path: &Path, trace: &Trace<'_>) -> (Rule, String, Option<String>) {
             Rule::PathNotForwarded,
             format!("{key} is 0, so the node does not forward packets that arrive on {}", path.packet.input),
             Some(format!(
-                "enable it with `{}`, and find out what disables it, such as a file in /etc/sysctl.d",
+                "enable it with `{}`, and find out what disables it, such as `sysctls` in the configuration or a file in \
+                 /etc/sysctl.d",
                 ShellCommand::new(["sysctl", "-w", &format!("{key}=1")])
             )),
         ),

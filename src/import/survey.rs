@@ -380,7 +380,7 @@ fn assigners(nodes: &[ExaminedNode<'_>], findings: &mut Vec<Diagnostic>) {
                 "Calico runs on {number} ({names}): it assigns pod addresses from its IP pools, unless its CNI \
                  configuration uses host-local"
             ),
-            _ => format!("{name} runs on {number} ({names}) with other pod CIDRs than the API lists"),
+            _ => format!("the pod CIDRs that {name} uses on {number} ({names}) differ from those in the API"),
         };
         let remedy = "check the addresses of running pods: `kubectl get pods -A -o wide`";
         findings.push(Diagnostic::new(Rule::OtherAssigner, message).with_remedy(remedy));

@@ -177,7 +177,12 @@ fn check_next_hops(context: &CheckContext, device: &str, problems: &mut Vec<Diag
                     format!("next hop {gateway} of node {name} is not on-link on {device}"),
                 )
                 .at(path)
-                .with_remedy(not_on_link_hint(cluster.off_link, device, &on_link)),
+                .with_remedy(not_on_link_hint(
+                    cluster.off_link,
+                    device,
+                    &on_link,
+                    gateway.into(),
+                )),
             );
         }
     }
@@ -189,17 +194,20 @@ fn own_address_hint(other: &Untrusted, this: &Untrusted) -> String {
     )
 }
 
-fn not_on_link_hint(off_link: OffLink, device: &str, on_link: &OnLink) -> String {
-    if on_link.all.is_empty() {
-        return format!("{device} has no address: assign one in the nodes' network with `ip address add`");
+fn not_on_link_hint(off_link: OffLink, device: &str, on_link: &OnLink, family: Family) -> String {
+    let of_family: Vec<_> = on_link.all.iter().filter(|prefix| Family::from(**prefix) == family).collect();
+    if of_family.is_empty() {
+        return format!(
+            "{device} has no {family} address in the nodes' network: assign one with `ip address add`"
+        );
     }
-    let networks = list(&on_link.all, 4);
+    let networks = list(&of_family, 4);
     match off_link {
         OffLink::Gateway => {
             format!("give the node an address that this node reaches through a gateway on {device}")
         }
         OffLink::Refuse | OffLink::Skip | OffLink::Onlink => format!(
-            "use a next hop in {networks}, the network on {device}, or set offLink: gateway, skip or onlink"
+            "use a next hop in {networks}, the network on {device}, or set offLink to gateway, skip or onlink"
         ),
     }
 }

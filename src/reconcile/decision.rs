@@ -37,7 +37,7 @@ pub fn incomplete_error(incomplete: &apply::Incomplete) -> Error {
         "the rollback is incomplete"
     };
     let hint = if *only_conflicts {
-        "run these commands, overwrite the foreign objects with `hostgw rollback --adopt`, or keep them with `hostgw rollback --abandon`"
+        "to overwrite the foreign objects and finish, run `hostgw rollback --adopt`, or these commands; to keep them, run `hostgw rollback --abandon`"
     } else if left.is_empty() {
         "fix the cause, then run `hostgw rollback` to resume"
     } else {

@@ -248,7 +248,7 @@ fn nodes_in_other_networks_are_reached_on_the_link() {
         let refused = node.hostgw(&["apply", "--yes", "--node", "a"]).expect(3);
         refused
             .warns("next hop 172.31.0.13 of node far is not on-link on eth0")
-            .warns("set offLink: gateway, skip or onlink");
+            .warns("set offLink to gateway, skip or onlink");
     });
 }
 
