@@ -5,7 +5,7 @@
 //! does not say why it refuses a packet, so [`ForwardingModel`] computes the same from the observed state and names the
 //! rule, the route or the sysctl. Tests compare the two.
 //!
-//! Neither knows what firewall and NAT rules do with the packet, which [`follow`] tells as far as the rules can be
+//! Neither knows what firewall and NAT rules do with the packet, which [`ChainIndex::follow`] tells as far as the rules can be
 //! decoded, whether the next hop answers, or what the other node does.
 //!
 //! - `model.rs`: the way of a packet by rules, routes and sysctls

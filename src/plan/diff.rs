@@ -245,7 +245,7 @@ pub fn removed_routes(plan: &Plan) -> usize {
 /// The keys of the routes that a plan changes. Every route of a cluster is looked up, so a few of them are not hashed.
 #[derive(Debug)]
 pub enum ChangedKeys {
-    /// At most [`Self::FEW`].
+    /// At most as many as are quickly compared one by one.
     Few(Vec<RouteKey>),
     /// More.
     Many(HashSet<RouteKey>),
