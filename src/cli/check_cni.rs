@@ -248,7 +248,8 @@ impl ReportView<'_> {
         let number = self.report.findings.iter().filter(is_error).count();
         if number > 0 {
             let whom = self.node().map_or_else(|| "the cluster".to_owned(), |node| format!("node {node}"));
-            let message = format!("{} does not fit {whom}: {}", self.name, count(number, "error"));
+            let all = number + usize::from(masquerade.is_some());
+            let message = format!("{} does not fit {whom}: {}", self.name, count(all, "error"));
             let hint = match self.node() {
                 Some(_) => {
                     "make the changes marked + and -, then restart the node's pods: running pods keep their old configuration"
@@ -287,17 +288,17 @@ fn picture(name: &str, finding: &MasqueradeReport, positions: &Positions, palett
             texts(&finding.wanted).iter().map(|net| format!("\"{net}\"")).collect::<Vec<_>>().join(", ");
         add(palette
             .head
-            .apply_to("add one of these policies; the first is for HNS, the second for HCN (apiVersion 2)")
+            .apply_to("add one of these policies, depending on the API that the plugin uses:")
             .to_string());
         for policy in [
             format!(
-                "{{\"Name\": \"EndpointPolicy\", \"Value\": {{\"Type\": \"OutBoundNAT\", \"ExceptionList\": [{list}]}}}}"
+                "HNS:                {{\"Name\": \"EndpointPolicy\", \"Value\": {{\"Type\": \"OutBoundNAT\", \"ExceptionList\": [{list}]}}}}"
             ),
             format!(
-                "{{\"name\": \"EndpointPolicy\", \"value\": {{\"type\": \"OutBoundNAT\", \"settings\": {{\"exceptions\": [{list}]}}}}}}"
+                "HCN (apiVersion 2): {{\"name\": \"EndpointPolicy\", \"value\": {{\"type\": \"OutBoundNAT\", \"settings\": {{\"exceptions\": [{list}]}}}}}}"
             ),
         ] {
-            add(palette.add.apply_to(format!("+ {policy}")).to_string());
+            add(format!("  {policy}"));
         }
     }
     if finding.holds() {

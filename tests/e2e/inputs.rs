@@ -226,7 +226,7 @@ fn peak(machine: &Namespace, file: &str) -> usize {
     drop(command);
     let status = format!("/proc/{}/status", child.id());
     let mut peak = None;
-    machine.wait_until("hostgw prints its result", || {
+    machine.wait_up_to(Duration::from_secs(120), "hostgw prints its result", || {
         let text = std::fs::read_to_string(&status).expect("our child");
         let field = |name: &str| text.lines().find_map(|line| Some(line.strip_prefix(name)?.trim()));
         let sleeps = field("Name:") == Some("hostgw") && field("State:") == Some("S (sleeping)");

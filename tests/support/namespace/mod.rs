@@ -299,8 +299,14 @@ impl Namespace {
 
     /// Waits until `is_true` returns true. Fails the test if that takes too long.
     #[track_caller]
-    pub fn wait_until(&self, what: &str, mut is_true: impl FnMut() -> bool) {
-        let deadline = Instant::now() + Duration::from_secs(20);
+    pub fn wait_until(&self, what: &str, is_true: impl FnMut() -> bool) {
+        self.wait_up_to(Duration::from_secs(20), what, is_true);
+    }
+
+    /// The same for what takes longer on a busy machine.
+    #[track_caller]
+    pub fn wait_up_to(&self, limit: Duration, what: &str, mut is_true: impl FnMut() -> bool) {
+        let deadline = Instant::now() + limit;
         while !is_true() {
             assert!(Instant::now() < deadline, "waited in vain: {what}");
             thread::sleep(Duration::from_millis(5));
