@@ -8,15 +8,7 @@ use std::{
 use ipnet::IpNet;
 
 use super::node::{ImportedNode, ListedNode};
-use crate::model::{Family, OperatingSystem};
-
-/// The size of a network that the addresses of most clusters share.
-const fn usual_length(family: Family) -> u8 {
-    match family {
-        Family::V4 => 24,
-        Family::V6 => 64,
-    }
-}
+use crate::model::{Family, OperatingSystem, usual_network};
 
 /// The smallest network that Windows nodes are expected in: addresses that differ in these bits are probably of a NAT
 /// network on the machine itself.
@@ -39,7 +31,7 @@ impl AddressCensus {
         let mut counts = HashMap::new();
         for node in nodes {
             let networks: BTreeSet<IpNet> =
-                node.internal.iter().filter_map(|address| usual(*address)).collect();
+                node.internal.iter().map(|address| usual_network(*address)).collect();
             networks.into_iter().for_each(|network| *counts.entry(network).or_default() += 1);
         }
         Self(counts)
@@ -48,15 +40,11 @@ impl AddressCensus {
     /// The address of a family that a node uses: the one in the network with the most nodes, then the lowest one, because
     /// the order of a list means nothing.
     pub fn choose(&self, node: &ListedNode, family: Family) -> Option<IpAddr> {
-        let count = |address: &IpAddr| usual(*address).and_then(|network| self.0.get(&network)).copied();
+        let count = |address: &IpAddr| self.0.get(&usual_network(*address)).copied();
         // Of several maxima, `max_by_key` returns the last.
         let lowest_last = node.internal_of(family).collect::<Vec<_>>().into_iter().rev();
         lowest_last.max_by_key(|address| count(address).unwrap_or_default())
     }
-}
-
-fn usual(address: IpAddr) -> Option<IpNet> {
-    network(address, usual_length(address.into()))
 }
 
 /// Finds Windows nodes whose address is in none of the networks of the other nodes, with that address.

@@ -1,13 +1,13 @@
 //! Determines the cluster prefix, which the Kubernetes API does not expose.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::collections::BTreeSet;
 
 use ipnet::IpNet;
 
 use super::{annotations::ServerArguments, survey::Survey};
 use crate::{
     diagnose::{Diagnostic, Rule},
-    model::Family,
+    model::{Family, common_prefix},
     text::{Untrusted, list, shortened},
 };
 
@@ -133,7 +133,7 @@ fn cover(survey: &Survey, family: Family) -> Option<Result<IpNet, Diagnostic>> {
         let all = survey.nodes.iter().flat_map(|node| &node.pod_cidrs);
         all.copied().filter(move |cidr| Family::from(*cidr) == family)
     };
-    let cover = cidrs().reduce(joined)?;
+    let cover = common_prefix(cidrs())?;
     let blocks = PRIVATE.iter().filter_map(|block| block.parse::<IpNet>().ok());
     for block in blocks {
         if let Some(cidr) = cidrs().find(|cidr| block.contains(cidr) && !block.contains(&cover)) {
@@ -153,39 +153,4 @@ fn cover(survey: &Survey, family: Family) -> Option<Result<IpNet, Diagnostic>> {
         return Some(Err(unknown(message)));
     }
     Some(Ok(cover))
-}
-
-/// The smallest prefix that contains two others of one family.
-fn joined(one: IpNet, other: IpNet) -> IpNet {
-    let (bits, addresses): (u8, [u128; 2]) = match (one.network(), other.network()) {
-        (IpAddr::V4(one), IpAddr::V4(other)) => (32, [one.to_bits().into(), other.to_bits().into()]),
-        (IpAddr::V6(one), IpAddr::V6(other)) => (128, [one.to_bits(), other.to_bits()]),
-        _ => return one,
-    };
-    let differing = u128::BITS - (addresses[0] ^ addresses[1]).leading_zeros();
-    let common = bits.saturating_sub(u8::try_from(differing).unwrap_or(bits));
-    let length = common.min(one.prefix_len()).min(other.prefix_len());
-    IpNet::new(one.network(), length).map_or(one, |net| net.trunc())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_smallest_common_prefix_contains_both_and_no_smaller_one_does() {
-        let net = |text: &str| text.parse::<IpNet>().expect("a prefix");
-        for (one, other, expected) in [
-            ("10.244.0.0/24", "10.244.0.0/24", "10.244.0.0/24"),
-            ("10.244.0.0/24", "10.244.1.0/24", "10.244.0.0/23"),
-            ("10.244.1.0/24", "10.244.2.0/24", "10.244.0.0/22"),
-            ("10.244.0.0/16", "10.244.2.0/24", "10.244.0.0/16"),
-            ("10.0.0.0/24", "192.168.0.0/24", "0.0.0.0/0"),
-            ("fd00:244::/64", "fd00:244:0:1::/64", "fd00:244::/63"),
-            ("8000::/16", "::/16", "::/0"),
-        ] {
-            assert_eq!(joined(net(one), net(other)), net(expected), "{one} {other}");
-            assert_eq!(joined(net(other), net(one)), net(expected), "{other} {one}");
-        }
-    }
 }

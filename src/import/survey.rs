@@ -245,6 +245,8 @@ fn label(source: &str) -> &str {
 /// Warns of addresses that are missing, cannot be used, or were chosen from several.
 fn addresses(nodes: &[ExaminedNode<'_>], findings: &mut Vec<Diagnostic>) {
     const NODE_IP: &str = "set the address with kubelet's --node-ip, or `address` in the file";
+    let nodes_have =
+        |number| format!("{} {}", count(number, "node"), if number == 1 { "has" } else { "have" });
     let mut found = |what: String, remedy: &str| {
         findings.push(Diagnostic::new(Rule::InternalAddress, what).with_remedy(remedy));
     };
@@ -256,9 +258,8 @@ fn addresses(nodes: &[ExaminedNode<'_>], findings: &mut Vec<Diagnostic>) {
         .collect();
     if !unusable.is_empty() {
         let what = format!(
-            "{} {} an InternalIP that cannot be used: {}",
-            count(unusable.len(), "node"),
-            if unusable.len() == 1 { "has" } else { "have" },
+            "{} an InternalIP that cannot be used: {}",
+            nodes_have(unusable.len()),
             list(&unusable, SHOWN)
         );
         found(what, NODE_IP);
@@ -270,9 +271,8 @@ fn addresses(nodes: &[ExaminedNode<'_>], findings: &mut Vec<Diagnostic>) {
         .collect();
     if !without.is_empty() {
         let what = format!(
-            "{} {} no InternalIP: {}; hostgw never uses an ExternalIP",
-            count(without.len(), "node"),
-            if without.len() == 1 { "has" } else { "have" },
+            "{} no InternalIP: {}; hostgw never uses an ExternalIP",
+            nodes_have(without.len()),
             names(without.iter().copied())
         );
         found(
@@ -290,9 +290,8 @@ fn addresses(nodes: &[ExaminedNode<'_>], findings: &mut Vec<Diagnostic>) {
         .collect();
     if !several.is_empty() {
         let what = format!(
-            "{} {} several InternalIPs of one address family: {}",
-            count(several.len(), "node"),
-            if several.len() == 1 { "has" } else { "have" },
+            "{} several InternalIPs of one address family: {}",
+            nodes_have(several.len()),
             list(&several, SHOWN)
         );
         found(what, NODE_IP);

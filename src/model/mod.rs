@@ -6,6 +6,7 @@
 mod check;
 mod family;
 mod interface;
+mod network;
 mod path;
 mod pod_cidr;
 mod sysctl;
@@ -13,6 +14,7 @@ mod sysctl;
 pub use check::{Check, CheckTarget};
 pub use family::{Family, PerFamily};
 pub use interface::{InterfaceName, InvalidInterfaceName};
+pub use network::{common_prefix, usual_network};
 pub use path::{ConfigPath, Segment};
 pub use pod_cidr::{InvalidPodCidr, PodCidr, offset_by, pod_address};
 pub use sysctl::{InvalidSysctlKey, SysctlKey, normalize_value};

@@ -26,7 +26,7 @@ use crate::{
     apply::{Failure, StateDir},
     error::{Error, Kind},
     kernel::{self, FingerprintScope, Interfaces, Namespace, inside},
-    model::{Cluster, Family, OperatingSystem, SysctlKey},
+    model::{Cluster, Family, OperatingSystem, SysctlKey, common_prefix},
     plan::{self, Totals},
     progress::{self, Task},
     reconcile::{self, ApplyCluster, Operation, Unattended},
@@ -161,7 +161,7 @@ impl Simulation {
         self.topology.are_networks_assumed.then(|| {
             let networks = || self.topology.segments.iter().flat_map(|segment| &segment.networks).copied();
             let of = |family| networks().filter(move |prefix| Family::from(*prefix) == family);
-            Family::ALL.into_iter().filter_map(|family| networks::common_prefix(of(family))).collect()
+            Family::ALL.into_iter().filter_map(|family| common_prefix(of(family))).collect()
         })
     }
 

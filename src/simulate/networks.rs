@@ -6,7 +6,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::{
     error::{Error, Kind},
-    model::{Cluster, Family, PerFamily},
+    model::{Cluster, Family, PerFamily, usual_network},
     text::{Untrusted, list},
 };
 
@@ -51,7 +51,7 @@ impl Networks {
             let nodes = || cluster.nodes.iter().filter_map(|node| Some((node, *node.addresses.get(family)?)));
             let mut prefixes: BTreeSet<IpNet> = given.iter().copied().collect();
             if given.is_empty() {
-                prefixes.extend(nodes().map(|(_, address)| assumed(address)));
+                prefixes.extend(nodes().map(|(_, address)| usual_network(address)));
                 are_assumed |= prefixes.len() > 1;
             } else if let Some((node, address)) =
                 nodes().find(|(_, address)| !given.iter().any(|prefix| prefix.contains(address)))
@@ -89,7 +89,7 @@ impl Networks {
             let nodes = || cluster.nodes.iter().filter_map(|node| node.addresses.get(family).copied());
             let is_outside = |address: &IpAddr| own.is_none_or(|own| !own.contains(address));
             let mut prefixes: Vec<IpNet> = own.iter().map(IpNet::trunc).collect();
-            let others: BTreeSet<IpNet> = nodes().filter(is_outside).map(assumed).collect();
+            let others: BTreeSet<IpNet> = nodes().filter(is_outside).map(usual_network).collect();
             prefixes.extend(others);
             let is_roomy = own.is_some_and(|own| own.hosts().take(ROOMY).count() == ROOMY);
             let allocation = if is_roomy { 0 } else { prefixes.len() };
@@ -225,26 +225,9 @@ fn in_no_network(node: &Untrusted, address: IpAddr, given: &[IpNet]) -> Error {
         .with_hint("pass a --network for every network of the nodes, or none for an address family")
 }
 
-/// The network that an address is assumed to be in.
-fn assumed(address: IpAddr) -> IpNet {
-    let length = if address.is_ipv4() { 24 } else { 64 };
-    IpNet::new(address, length).map_or_else(|_| address.into(), |net| net.trunc())
-}
-
 fn for_documentation(family: Family) -> IpNet {
     match family {
         Family::V4 => Ipv4Net::new_assert([192, 0, 2, 0].into(), 24).into(),
         Family::V6 => Ipv6Net::new_assert([0x2001, 0xdb8, 0, 1, 0, 0, 0, 0].into(), 64).into(),
     }
-}
-
-/// Returns the smallest prefix that contains all of these; `None` if there are none, or of both families.
-pub fn common_prefix(prefixes: impl Iterator<Item = IpNet>) -> Option<IpNet> {
-    prefixes.map(Some).reduce(|a, b| {
-        let (mut net, b) = (a?, b?);
-        while !net.contains(&b) {
-            net = net.supernet()?;
-        }
-        Some(net)
-    })?
 }

@@ -362,20 +362,7 @@ fn rules_of_many_services_and_a_rule_for_one_of_many_nodes() {
 fn a_firewall_that_drops_neighbor_discovery_is_a_finding() {
     each(|privilege| {
         let node = super::node(privilege);
-        node.observe(
-            "ip link add cni0 type bridge; ip link set cni0 up; ip address add fd00:244::1/64 dev cni0 nodad
-             ip address add fd30::11/64 dev eth0 nodad",
-        );
-        node.write(
-            "hostgw.yaml",
-            "clusterPrefix: fd00:244::/48
-egressInterface: eth0
-nextHop: node-address
-nodes:
-  - {name: linux-1, os: linux, podCIDR: 'fd00:244::/64', address: 'fd30::11'}
-  - {name: linux-2, os: linux, podCIDR: 'fd00:244:0:1::/64', address: 'fd30::12'}
-",
-        );
+        super::configure_ipv6(&node);
         node.hostgw_ok(&["apply", "--yes"]);
         node.hostgw(&["doctor"]).expect(0).says("no findings");
         node.sh("ip6tables-nft -A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT; ip6tables-nft -P INPUT DROP");

@@ -81,6 +81,15 @@ use crate::support::namespace::{Namespace, Privilege, without_counters};
 /// The configuration of the recipe.
 const RECIPE: &str = include_str!("../../examples/recipe.yaml");
 
+/// A cluster of IPv6 alone.
+const IPV6: &str = "clusterPrefix: fd00:244::/48
+egressInterface: eth0
+nextHop: node-address
+nodes:
+  - {name: linux-1, os: linux, podCIDR: 'fd00:244::/64', address: 'fd00:30::11'}
+  - {name: linux-2, os: linux, podCIDR: 'fd00:244:0:1::/64', address: 'fd00:30::12'}
+";
+
 /// The machine of node linux-1: eth0 with 172.30.0.11/24, the recipe in its directory, and nothing applied.
 pub fn node(privilege: Privilege) -> Namespace {
     let node = Namespace::new(privilege);
@@ -91,6 +100,16 @@ pub fn node(privilege: Privilege) -> Namespace {
     node.await_ipv6_addresses();
     node.write("hostgw.yaml", RECIPE);
     node
+}
+
+/// Gives a node its addresses in [`IPV6`], and that configuration.
+fn configure_ipv6(node: &Namespace) {
+    node.observe(
+        "ip link add cni0 type bridge; ip link set cni0 up
+             ip -6 address add fd00:244::1/64 dev cni0 nodad
+             ip -6 address add fd00:30::11/64 dev eth0 nodad",
+    );
+    node.write("hostgw.yaml", IPV6);
 }
 
 /// Connects a node's eth0.

@@ -242,21 +242,7 @@ fn the_outside_is_a_path_too() {
 fn ipv6_paths_are_judged_too() {
     each(|privilege| {
         let node = node(privilege);
-        node.observe(
-            "ip link add cni0 type bridge; ip link set cni0 up
-             ip -6 address add fd00:244::1/64 dev cni0 nodad
-             ip -6 address add fd00:30::11/64 dev eth0 nodad",
-        );
-        node.write(
-            "hostgw.yaml",
-            "clusterPrefix: fd00:244::/48
-egressInterface: eth0
-nextHop: node-address
-nodes:
-  - {name: linux-1, os: linux, podCIDR: 'fd00:244::/64', address: 'fd00:30::11'}
-  - {name: linux-2, os: linux, podCIDR: 'fd00:244:0:1::/64', address: 'fd00:30::12'}
-",
-        );
+        super::configure_ipv6(&node);
         let outcome = node.hostgw_ok(&["apply", "--yes"]);
         assert!(!format!("{outcome}").contains("warning"), "{outcome}");
         node.sh("ip -6 route add unreachable fd00:244:0:1::/96");

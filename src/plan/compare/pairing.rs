@@ -1,6 +1,6 @@
 //! Relates the nodes of two configurations.
 
-use super::{Member, NodeStatus, matching};
+use super::{Member, NodeStatus, matching, nat::group_by};
 use crate::model::{Cluster, Node, OperatingSystem};
 
 /// Two configurations, and the nodes that they have in common.
@@ -21,7 +21,7 @@ pub(super) enum EgressChange {
 }
 
 /// Whether a machine has pods under the old configuration and under the new one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct PodPresence {
     pub before: bool,
     pub after: bool,
@@ -125,6 +125,12 @@ impl<'a> NodePairing<'a> {
         } else {
             EgressChange::Changed
         }
+    }
+
+    /// Splits the nodes into those that have and had pods alike, in the order of each part's first node.
+    pub fn split_by_presence(&self, members: &[Member]) -> Vec<(PodPresence, Vec<Member>)> {
+        let parts = group_by(members, |member| self.presence(*member));
+        parts.into_iter().filter_map(|part| Some((self.presence(*part.first()?), part))).collect()
     }
 
     /// Splits the nodes into those whose egress interface stays the same and those whose interface changes.

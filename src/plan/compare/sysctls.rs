@@ -11,7 +11,6 @@ use crate::{
 
 use super::{
     Cause, ConfigKey, Delta, Member, NodeStatus, ObjectChange, Purpose, Side,
-    nat::group_by,
     pairing::{NodePairing, PodPresence},
     routes::node_key,
 };
@@ -22,17 +21,20 @@ pub(super) fn deltas(
     status: NodeStatus,
     members: &[Member],
 ) -> Vec<(Vec<Member>, Vec<Delta>)> {
-    let parts = group_by(members, |member| pairing.presence(*member));
-    let deltas = parts.into_iter().map(|members| {
-        let found = deltas_of_part(pairing, status, &members);
+    let deltas = pairing.split_by_presence(members).into_iter().map(|(presence, members)| {
+        let found = deltas_of_part(pairing, status, presence, &members);
         (members, found)
     });
     deltas.collect()
 }
 
 /// Computes the changes of nodes that all have pods, or all have none, in each configuration.
-fn deltas_of_part(pairing: &NodePairing<'_>, status: NodeStatus, members: &[Member]) -> Vec<Delta> {
-    let presence = members.first().map_or_else(PodPresence::default, |first| pairing.presence(*first));
+fn deltas_of_part(
+    pairing: &NodePairing<'_>,
+    status: NodeStatus,
+    presence: PodPresence,
+    members: &[Member],
+) -> Vec<Delta> {
     let old = pairing.old.filter(|_| status != NodeStatus::New);
     let before = old.map(|old| desired::sysctls(old, presence.before)).unwrap_or_default();
     let after = match status {

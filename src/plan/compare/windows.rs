@@ -366,10 +366,7 @@ impl WindowsPart<'_> {
 
     /// Computes the changes of forwarding, on both interfaces, once for nodes that have or had pods alike.
     fn forwarding(&self) -> Vec<(Vec<Member>, Vec<Delta>)> {
-        let pairing = self.pairing;
-        let parts = self.group_by(|member| pairing.presence(*member));
-        let deltas = parts.into_iter().map(|members| {
-            let presence = members.first().map_or_else(Default::default, |first| pairing.presence(*first));
+        let deltas = self.pairing.split_by_presence(self.members).into_iter().map(|(presence, members)| {
             let deltas = self.forwarding_of(presence, &members);
             (members, deltas)
         });

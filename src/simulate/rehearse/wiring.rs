@@ -7,10 +7,10 @@ use ipnet::IpNet;
 use crate::{
     error::{Error, Kind},
     kernel::{Cable, Interfaces, LinkImage, Namespace, Omission, inside},
-    model::{Cluster, Family, MAIN_TABLE, PerFamily, pod_address},
+    model::{Cluster, Family, MAIN_TABLE, PerFamily, common_prefix, pod_address},
     simulate::{
         build::{self, ETH, add_addresses},
-        networks::{Networks, common_prefix},
+        networks::Networks,
         topology::Topology,
     },
     state::{Host, InterfaceAddress, Route, RouteType},

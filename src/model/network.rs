@@ -1,0 +1,46 @@
+//! Prefixes that contain other prefixes or addresses.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+/// Returns the smallest prefix that contains all of these; `None` if there are none, or of both families.
+pub fn common_prefix(prefixes: impl Iterator<Item = IpNet>) -> Option<IpNet> {
+    prefixes.map(|prefix| Some(prefix.trunc())).reduce(|a, b| {
+        let (mut net, b) = (a?, b?);
+        while !net.contains(&b) {
+            net = net.supernet()?;
+        }
+        Some(net)
+    })?
+}
+
+/// Returns the network that the address of a node is in, in most clusters: its /24 (IPv4) or /64 (IPv6).
+#[must_use]
+pub fn usual_network(address: IpAddr) -> IpNet {
+    let length = if address.is_ipv4() { 24 } else { 64 };
+    IpNet::new(address, length).map_or_else(|_| address.into(), |net| net.trunc())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_smallest_common_prefix_contains_both_and_no_smaller_one_does() {
+        let net = |text: &str| text.parse::<IpNet>().expect("a prefix");
+        for (one, other, expected) in [
+            ("10.244.0.0/24", "10.244.0.0/24", "10.244.0.0/24"),
+            ("10.244.0.0/24", "10.244.1.0/24", "10.244.0.0/23"),
+            ("10.244.1.0/24", "10.244.2.0/24", "10.244.0.0/22"),
+            ("10.244.0.0/16", "10.244.2.0/24", "10.244.0.0/16"),
+            ("10.0.0.0/24", "192.168.0.0/24", "0.0.0.0/0"),
+            ("fd00:244::/64", "fd00:244:0:1::/64", "fd00:244::/63"),
+            ("8000::/16", "::/16", "::/0"),
+        ] {
+            let common = |nets: [&str; 2]| common_prefix(nets.map(net).into_iter());
+            assert_eq!(common([one, other]), Some(net(expected)), "{one} {other}");
+            assert_eq!(common([other, one]), Some(net(expected)), "{other} {one}");
+        }
+    }
+}
