@@ -1,8 +1,6 @@
 //! Compares the NAT tables of two configurations. They are the same on all Linux nodes, except for the node's own pod
 //! CIDR.
 
-use std::{collections::HashMap, hash::Hash};
-
 use ipnet::IpNet;
 
 use crate::{
@@ -13,7 +11,7 @@ use crate::{
 
 use super::{
     Cause, ConfigKey, Delta, Member, NodeStatus, ObjectChange, PerNodeCidr, Purpose, Side,
-    pairing::{NodePairing, PodPresence},
+    pairing::{NodePairing, PodPresence, group_by},
     routes::node_key,
 };
 
@@ -53,20 +51,6 @@ fn group_by_variant(pairing: &NodePairing<'_>, family: Family, members: &[Member
             changed: before != after,
         }
     })
-}
-
-/// Groups the nodes by `key`, in the order of each group's first node.
-pub(super) fn group_by<K: Eq + Hash>(members: &[Member], key: impl Fn(&Member) -> K) -> Vec<Vec<Member>> {
-    let mut groups: Vec<Vec<Member>> = Vec::new();
-    let mut places: HashMap<K, usize> = HashMap::new();
-    for member in members {
-        let place = *places.entry(key(member)).or_insert(groups.len());
-        match groups.get_mut(place) {
-            Some(group) => group.push(*member),
-            None => groups.push(vec![*member]),
-        }
-    }
-    groups
 }
 
 /// Returns the pod CIDRs of a node that its tables contain.

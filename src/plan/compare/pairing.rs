@@ -1,6 +1,8 @@
 //! Relates the nodes of two configurations.
 
-use super::{Member, NodeStatus, matching, nat::group_by};
+use std::{collections::HashMap, hash::Hash};
+
+use super::{Member, NodeStatus, matching};
 use crate::model::{Cluster, Node, OperatingSystem};
 
 /// Two configurations, and the nodes that they have in common.
@@ -144,4 +146,18 @@ impl<'a> NodePairing<'a> {
         });
         vec![(status, unchanged, EgressChange::Unchanged), (status, changed, EgressChange::Changed)]
     }
+}
+
+/// Groups the nodes by `key`, in the order of each group's first node.
+pub(super) fn group_by<K: Eq + Hash>(members: &[Member], key: impl Fn(&Member) -> K) -> Vec<Vec<Member>> {
+    let mut groups: Vec<Vec<Member>> = Vec::new();
+    let mut places: HashMap<K, usize> = HashMap::new();
+    for member in members {
+        let place = *places.entry(key(member)).or_insert(groups.len());
+        match groups.get_mut(place) {
+            Some(group) => group.push(*member),
+            None => groups.push(vec![*member]),
+        }
+    }
+    groups
 }

@@ -17,7 +17,7 @@ use crate::{
 
 use super::{
     Cause, ConfigKey, Delta, Member, NodeStatus, ObjectChange, PerNodeCidr, Purpose, Side,
-    pairing::{EgressChange, NodePairing, PodPresence},
+    pairing::{EgressChange, NodePairing, PodPresence, group_by},
     routes::{common, egress_cause, global, moved_cause, next_hop_key, node_key},
 };
 
@@ -405,6 +405,6 @@ impl WindowsPart<'_> {
 
     /// Groups the nodes by `key`, in the order of each group's first node.
     fn group_by<K: Eq + Hash>(&self, key: impl Fn(&Member) -> K) -> Vec<Vec<Member>> {
-        super::nat::group_by(self.members, key)
+        group_by(self.members, key)
     }
 }
