@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hostgw::{
-    model::Cluster,
+    model::{Cluster, Family, Prefixed},
     plan::{
         self, Action, Change, Comparison, ForeignPolicy, OriginalSysctls, compare,
         compare::{Delta, Member, NodeGroup, ObjectChange, PerNodeCidr},
@@ -73,8 +73,7 @@ fn on_node(
                 route.interface_alias = alias;
                 if let Some(own) = own {
                     assert_eq!(route.destination_prefix, own);
-                    let cidr = node.pod_cidrs.get(route.family()).expect("a pod CIDR of the family");
-                    route.destination_prefix = cidr.prefix();
+                    route.destination_prefix = only_cidr(node, route.family());
                 }
                 Some(route.to_string())
             };
@@ -105,13 +104,21 @@ fn on_node(
     }
 }
 
+/// Only nodes with one pod CIDR of a family are alike.
+fn only_cidr(node: &hostgw::model::Node, family: Family) -> ipnet::IpNet {
+    let mut pods = node.pods.of(family);
+    let cidr = pods.next().expect("a pod CIDR of the family").prefix();
+    assert!(pods.next().is_none(), "{} has several", node.name);
+    cidr
+}
+
 fn replace_own(object: &NatObject, own: ipnet::IpNet, node: &hostgw::model::Node) -> NatObject {
     let NatObject::Rule { family, chain, rule: NatRule { body: RuleBody::Known(expressions), comment } } =
         object
     else {
         return object.clone();
     };
-    let of_node = node.pod_cidrs.get(*family).expect("a pod CIDR of the family").prefix();
+    let of_node = only_cidr(node, *family);
     let replaced = expressions.iter().map(|expression| match expression {
         Expression::Address { field: Field::Saddr, negated, prefix } => {
             assert_eq!(*prefix, own);

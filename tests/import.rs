@@ -237,7 +237,7 @@ proptest! {
         let found: BTreeSet<(String, String)> = cluster
             .nodes
             .iter()
-            .map(|node| (node.name.to_string(), node.pod_cidrs.v4.unwrap().to_string()))
+            .map(|node| (node.name.to_string(), node.pods.iter().next().unwrap().cidr.to_string()))
             .collect();
         let expected: BTreeSet<(String, String)> =
             after.iter().map(|(name, third)| (format!("n-{name}"), format!("10.42.{third}.0/24"))).collect();
@@ -479,7 +479,7 @@ fn configurations() -> Vec<(String, Loaded)> {
 /// The nodes of a cluster as the Kubernetes API would list them.
 fn api_nodes(loaded: &Loaded) -> Vec<Json> {
     let api = |node: &hostgw::model::Node| {
-        let cidrs: Vec<String> = node.pod_cidrs.iter().map(|(_, cidr)| cidr.to_string()).collect();
+        let cidrs: Vec<String> = node.pods.iter().map(|network| network.cidr.to_string()).collect();
         let addresses: Vec<Json> = node
             .addresses
             .iter()

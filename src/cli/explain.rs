@@ -18,7 +18,7 @@ use crate::{
     doctor::{Guidepost, Journey, JourneyEnd, JourneyStep},
     error::{Error, Kind},
     forwarding::{ForwardingModel, owner},
-    model::{Cluster, Family, FoundEgress, InterfaceName},
+    model::{Cluster, Family, FoundEgress, InterfaceName, Prefixed},
     plan::{self, Desired, Observed, OriginalSysctls},
     render::Locator,
     state::{
@@ -151,12 +151,12 @@ fn origin(
             .with_hint("pass a source with --from ADDRESS")
     };
     let own = guidepost.own_pod(family);
-    let own_cidr = guidepost.cluster.nodes[guidepost.index].pod_cidrs.get(family);
+    let is_own = guidepost.cluster.nodes[guidepost.index].pods.containing(options.address).is_some();
     let from = match options.from {
         PacketSource::Pod if !guidepost.cluster.nodes[guidepost.index].has_pods() => PacketSource::Node,
         from => from,
     };
-    if from == PacketSource::Pod && own_cidr.is_some_and(|cidr| cidr.prefix().contains(&options.address)) {
+    if from == PacketSource::Pod && is_own {
         let message = format!(
             "{} belongs to a pod of this node: traffic between pods of one node is bridged, not routed",
             options.address
@@ -267,10 +267,8 @@ fn planned(cluster: &Cluster, index: usize, desired: &Desired) -> Observed {
             host.foreign.push(route(prefix, crate::model::MAIN_TABLE, RouteType::Unicast));
         }
     };
-    for (family, cidr) in node.pod_cidrs.iter() {
-        if let Some(gateway) = node.pod_gateway(family) {
-            add(&bridge, gateway, cidr.prefix());
-        }
+    for network in &node.pods {
+        add(&bridge, node.gateway_of(network), network.prefix());
     }
     for (_, address) in node.addresses.iter() {
         add(&egress, *address, (*address).into());

@@ -10,10 +10,10 @@ use ipnet::IpNet;
 use serde_json::Value;
 
 use super::{
-    Code, Finding, Severity, node_label,
+    Code, Finding, Severity, network_of, node_label,
     plugin::{IpamRange, Placed, Plugin},
 };
-use crate::model::{Cluster, Family, NextHopKind, Node, OperatingSystem, PodCidr};
+use crate::model::{Cluster, NextHopKind, Node, OperatingSystem, PodCidr};
 
 pub(super) fn check(plugin: &Plugin, node: &Node, cluster: &Cluster) -> Vec<Finding> {
     match node.os {
@@ -25,8 +25,7 @@ pub(super) fn check(plugin: &Plugin, node: &Node, cluster: &Cluster) -> Vec<Find
 
 /// Returns whether other nodes send packets to the pod gateway of `node`.
 fn is_next_hop(node: &Node, cluster: &Cluster) -> bool {
-    let mut families = node.pod_cidrs.iter().map(|(family, _)| family);
-    families.any(|family| cluster.next_hop_of(node, family) == NextHopKind::PodGateway)
+    node.pods.families().any(|family| cluster.next_hop_of(node, family) == NextHopKind::PodGateway)
 }
 
 fn on_windows(plugin: &Plugin, node: &Node) -> Vec<Finding> {
@@ -66,7 +65,7 @@ fn check_range(range: &IpamRange, node: &Node) -> Option<Finding> {
         return Some(finding(Severity::Error, &gateway, wanted, message));
     }
     let net = range.net()?;
-    let wanted = node.pod_gateway(Family::from(net))?;
+    let wanted = node.gateway_of(network_of(node, net)?);
     let first = PodCidr::new(net).ok()?.gateway(OperatingSystem::Linux);
     let is_correct = first == wanted || !IpNet::contains(&net, &wanted);
     (!is_correct).then(|| Finding {
@@ -90,12 +89,7 @@ fn check_bridge_address(plugin: &Plugin, node: &Node) -> Option<Finding> {
     if plugin.is_true("isGateway") || plugin.is_true("isDefaultGateway") || is_default {
         return None;
     }
-    let gateways: Vec<String> = node
-        .pod_cidrs
-        .iter()
-        .filter_map(|(family, _)| node.pod_gateway(family))
-        .map(|ip| ip.to_string())
-        .collect();
+    let gateways: Vec<String> = node.pod_gateways().map(|gateway| gateway.to_string()).collect();
     Some(Finding {
         code: Code::Gateway,
         severity: Severity::Error,
@@ -114,12 +108,12 @@ fn check_bridge_address(plugin: &Plugin, node: &Node) -> Option<Finding> {
 /// Returns the gateway with the expected one, if they differ. Gateways of families without pods are ignored.
 fn mismatch<'a>(gateway: &Placed<'a>, node: &Node) -> Option<(Placed<'a>, IpAddr)> {
     let address = gateway.value.as_str().and_then(|text| text.trim().parse::<IpAddr>().ok());
-    let family = match address {
-        Some(address) => Family::from(address),
+    let network = match address {
+        Some(address) => network_of(node, address.into())?,
         None if gateway.value == &Value::Null || gateway.value == "" => return None,
-        None => node.pod_cidrs.iter().next()?.0,
+        None => node.pods.iter().next()?,
     };
-    let wanted = node.pod_gateway(family)?;
+    let wanted = node.gateway_of(network);
     (address != Some(wanted)).then(|| (gateway.clone(), wanted))
 }
 

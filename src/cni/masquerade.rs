@@ -67,7 +67,7 @@ const HCN_KEY: &str = "Exceptions";
 #[must_use]
 pub fn masquerade(configuration: &Value, cluster: &Cluster) -> MasqueradeReport {
     let masquerade = cluster.nat.masquerade;
-    let prefixes = cluster.prefixes.iter().map(|(_, prefix)| *prefix);
+    let prefixes = cluster.prefixes.iter().copied();
     let wanted: Vec<IpNet> =
         if masquerade { prefixes.chain(cluster.nat.exclude.iter().copied()).collect() } else { Vec::new() };
     let mut search = Search { wanted: &wanted, policies: Vec::new() };

@@ -21,15 +21,14 @@ mod platform;
 mod plugin;
 mod subnet;
 
-use std::collections::BTreeSet;
-
+use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
     diagnose::{Rule, Severity},
-    model::{Cluster, ConfigPath, Node, OperatingSystem},
+    model::{Cluster, ConfigPath, Node, OperatingSystem, PodNetwork},
     text::printable,
 };
 use plugin::Plugin;
@@ -144,8 +143,13 @@ fn node_label(node: &Node) -> String {
 
 /// Formats the pod CIDRs of a node for a message.
 fn pod_cidrs(node: &Node) -> String {
-    let cidrs: BTreeSet<String> = node.pod_cidrs.iter().map(|(_, cidr)| cidr.to_string()).collect();
-    cidrs.into_iter().collect::<Vec<_>>().join(" and ")
+    let cidrs: Vec<String> = node.pods.iter().map(|network| network.cidr.to_string()).collect();
+    cidrs.join(" and ")
+}
+
+/// Returns the pod CIDR of a node that contains `net`, or else the first one of its family.
+fn network_of(node: &Node, net: IpNet) -> Option<&PodNetwork> {
+    node.pods.around(net).or_else(|| node.pods.of(net.into()).next())
 }
 
 #[cfg(test)]

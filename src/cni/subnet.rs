@@ -5,11 +5,11 @@ use std::collections::{BTreeSet, HashMap};
 use ipnet::IpNet;
 
 use super::{
-    Code, Finding, Severity, node_label,
+    Code, Finding, Severity, network_of, node_label,
     plugin::{IpamRange, Plugin},
     pod_cidrs,
 };
-use crate::model::{Cluster, Family, Node};
+use crate::model::{Cluster, Family, Node, Prefixed};
 
 /// The nodes by pod CIDR.
 pub(super) struct Owners<'a> {
@@ -20,8 +20,8 @@ pub(super) struct Owners<'a> {
 impl<'a> Owners<'a> {
     pub fn new(cluster: &'a Cluster) -> Self {
         let nodes = cluster.nodes.iter().enumerate();
-        let by_cidr = nodes
-            .flat_map(|(index, node)| node.pod_cidrs.iter().map(move |(_, cidr)| (cidr.prefix(), index)));
+        let by_cidr =
+            nodes.flat_map(|(index, node)| node.pods.iter().map(move |network| (network.prefix(), index)));
         Self { cluster, by_cidr: by_cidr.collect() }
     }
 
@@ -38,7 +38,7 @@ impl<'a> Owners<'a> {
 }
 
 fn is_pod_cidr(net: IpNet, node: &Node) -> bool {
-    node.pod_cidrs.get(Family::from(net)).is_some_and(|cidr| cidr.prefix() == net)
+    node.pods.at(net).is_some()
 }
 
 pub(super) fn check(plugin: &Plugin, node: Option<&Node>, owners: &Owners) -> Vec<Finding> {
@@ -68,8 +68,8 @@ fn check_range(range: &IpamRange, node: Option<&Node>, owners: &Owners) -> Optio
         }
     };
     let cidr = |node: &Node| match net {
-        Some(net) => node.pod_cidrs.get(Family::from(net)).map(ToString::to_string),
-        None => node.pod_cidrs.iter().next().map(|(_, cidr)| cidr.to_string()),
+        Some(net) => network_of(node, net).map(|network| network.cidr.to_string()),
+        None => node.pods.iter().next().map(|network| network.cidr.to_string()),
     };
     Some(Finding {
         code: Code::Subnet,
@@ -84,11 +84,10 @@ fn check_range(range: &IpamRange, node: Option<&Node>, owners: &Owners) -> Optio
 
 /// Describes a range that is not the node's pod CIDR.
 fn describe_mismatch(net: IpNet, node: &Node, owners: &Owners) -> (Severity, String) {
-    let cidr = node.pod_cidrs.get(Family::from(net));
     if let Some(owner) = owners.owner(net) {
         let message = format!("this is the pod CIDR of {}, not of {}", node_label(owner), node_label(node));
         (Severity::Error, message)
-    } else if cidr.is_some_and(|cidr| cidr.prefix().contains(&net)) {
+    } else if node.pods.around(net).is_some() {
         (Severity::Warning, format!("this is only part of the pod CIDR of {}", node_label(node)))
     } else {
         (
@@ -101,8 +100,9 @@ fn describe_mismatch(net: IpNet, node: &Node, owners: &Owners) -> (Severity, Str
 /// Returns the families in which the node has a pod CIDR but pods get no address.
 fn check_families(first: &IpamRange, nets: &[IpNet], node: &Node) -> Vec<Finding> {
     let is_missing = |family: &Family| !nets.iter().any(|net| Family::from(*net) == *family);
-    let missing = node.pod_cidrs.iter().filter(|(family, _)| is_missing(family) && !nets.is_empty());
+    let missing = node.pods.families().filter(|family| is_missing(family) && !nets.is_empty());
     missing
+        .filter_map(|family| Some((family, node.pods.of(family).next()?.cidr)))
         .map(|(family, cidr)| Finding {
             code: Code::Subnet,
             severity: Severity::Warning,

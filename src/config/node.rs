@@ -7,14 +7,14 @@ use ipnet::IpNet;
 use super::{
     parse::{self, ParseError},
     problem::{Location, Problem},
-    raw::{Address, OneOrMany, PodCidrs, RawNextHop, RawNode},
-    validator::{Context, Located, Validator, item_path, map},
+    raw::{Address, OneOrMany, OneOrPrefixes, PodCidrs, RawNextHop, RawNode},
+    validator::{Context, Located, LocatedList, Validator, item_path, map},
 };
 use crate::{
     diagnose::Rule,
     model::{
         ConfigPath, Family, InterfaceName, InvalidPodCidr, NextHopMode, NextHopOverride, Node,
-        OperatingSystem, PerFamily, PodCidr,
+        OperatingSystem, PerFamily, PodCidr, PodNetwork, PrefixList,
     },
     text::shortened,
 };
@@ -25,7 +25,7 @@ pub(super) struct NodeDraft {
     index: usize,
     pub name: Option<String>,
     pub os: Option<OperatingSystem>,
-    pub cidrs: PerFamily<Located<PodCidr>>,
+    pub cidrs: LocatedList<PodCidr>,
     /// Whether the machine has no pods (`podCIDR: none`).
     has_no_pods: bool,
     pub addresses: PerFamily<Located<IpAddr>>,
@@ -39,7 +39,7 @@ pub(super) struct NodeDraft {
 /// Settings that few nodes have.
 #[derive(Debug, Default)]
 struct NodeOverrides {
-    gateways: PerFamily<Located<IpAddr>>,
+    gateways: LocatedList<IpAddr>,
     next_hop: Option<Box<NextHopOverride>>,
     egress_interface: Option<InterfaceName>,
     default_gateway: Option<IpAddr>,
@@ -55,8 +55,8 @@ impl NodeDraft {
         ConfigPath::root().key("nodes").index(self.index)
     }
 
-    pub fn cidr_path(&self, family: Family) -> ConfigPath {
-        item_path(&self.path().key("podCIDR"), self.cidrs.get(family).and_then(|cidr| cidr.item))
+    pub fn cidr_path(&self, cidr: &Located<PodCidr>) -> ConfigPath {
+        item_path(&self.path().key("podCIDR"), cidr.item)
     }
 
     /// The path of `address` under `key`, whose values are `all`.
@@ -69,9 +69,8 @@ impl NodeDraft {
         Some(Node {
             name: self.name?.into(),
             os: self.os?,
-            pod_cidrs: map(&self.cidrs, |located| located.value),
+            pods: pods(&self.cidrs, &overrides.gateways),
             addresses: map(&self.addresses, |located| located.value),
-            gateways: map(&overrides.gateways, |located| located.value),
             next_hop: overrides.next_hop,
             egress_interface: overrides.egress_interface,
             default_gateway: overrides.default_gateway,
@@ -89,8 +88,7 @@ impl Validator<'_> {
             draft.has_no_pods = cidrs.is_none();
             if !draft.has_no_pods {
                 let path = || draft.path().key("podCIDR");
-                (draft.cidrs, cidrs_complete) =
-                    self.per_family(&cidrs.0, path, "pod CIDR", pod_cidr, |cidr| cidr.prefix().into());
+                (draft.cidrs, cidrs_complete) = self.limited(&cidrs.0, path, "pod CIDR", pod_cidr);
             }
         }
         self.cidrs_in_cluster(&draft, context);
@@ -138,18 +136,38 @@ impl Validator<'_> {
     }
 
     fn cidrs_in_cluster(&mut self, draft: &NodeDraft, context: &Context) {
-        for (family, located) in draft.cidrs.iter() {
+        let prefixes = &context.prefixes;
+        for located in &draft.cidrs {
             let cidr = located.value;
+            let family = Family::from(cidr.prefix());
             // Formatted only if there is an error.
             let subject = || format!("pod CIDR {cidr} of {}", name_of(draft));
-            let location = || Location::value(draft.cidr_path(family));
-            let problem = match context.prefixes.of.get(family) {
-                Some(cluster) if !cluster.contains(&cidr.prefix()) => {
-                    let message = format!("{} is not inside the cluster prefix {cluster}", subject());
+            let location = || Location::value(draft.cidr_path(located));
+            let problem = match prefixes.valid.around(cidr.prefix()) {
+                None if prefixes.lacks(family) => Problem::new(
+                    Rule::FamilyMismatch,
+                    format!("{} does not fit clusterPrefix, which has no {family} prefix", subject()),
+                    location(),
+                )
+                .hint(format!("clusterPrefix can be a list: add an {family} prefix")),
+                // An invalid cluster prefix may be the one that contains it.
+                None if !prefixes.complete => continue,
+                None => {
+                    let all: Vec<String> = prefixes.valid.of(family).map(ToString::to_string).collect();
+                    let (message, hint) = match all.as_slice() {
+                        [only] => (
+                            format!("{} is not inside the cluster prefix {only}", subject()),
+                            format!("use a prefix inside {only}, or enlarge clusterPrefix"),
+                        ),
+                        all => (
+                            format!("{} is not inside a cluster prefix ({})", subject(), all.join(", ")),
+                            "use a prefix inside one of them, or add another to clusterPrefix".to_owned(),
+                        ),
+                    };
                     let prefix = Location::value(ConfigPath::root().key("clusterPrefix"));
                     Problem::new(Rule::CidrOutsideCluster, message, location())
                         .related("the cluster prefix is defined here", prefix)
-                        .hint(format!("use a prefix inside {cluster}, or enlarge clusterPrefix"))
+                        .hint(hint)
                 }
                 Some(cluster) if *cluster == cidr.prefix() && context.node_count > 1 => Problem::new(
                     Rule::CidrCoversCluster,
@@ -157,13 +175,7 @@ impl Validator<'_> {
                     location(),
                 )
                 .hint("leave room for the other nodes"),
-                None if context.prefixes.complete => Problem::new(
-                    Rule::FamilyMismatch,
-                    format!("{} does not fit clusterPrefix, which has no {family} prefix", subject()),
-                    location(),
-                )
-                .hint(format!("clusterPrefix can be a list: add an {family} prefix")),
-                _ => continue,
+                Some(_) => continue,
             };
             self.report(problem);
         }
@@ -177,8 +189,7 @@ impl Validator<'_> {
     ) -> (PerFamily<Located<IpAddr>>, bool) {
         let Some(raw) = raw else { return (PerFamily::default(), false) };
         let path = || draft.path().key("address");
-        let (addresses, complete) =
-            self.per_family(raw, path, "address", parse::address, |address| (*address).into());
+        let (addresses, complete) = self.per_family(raw, path, "address", parse::address);
         for (_, Located { value: address, item }) in addresses.iter() {
             if let Some(prefix) = context.prefixes.containing(*address) {
                 let message =
@@ -217,7 +228,9 @@ impl Validator<'_> {
             }
         };
         let lacks_address = |family: Family| draft.addresses.get(family).is_none() && by_address(family);
-        for (family, _) in draft.cidrs.iter().filter(|(family, _)| lacks_address(*family)) {
+        let has_pods =
+            |family: &Family| draft.cidrs.iter().any(|cidr| Family::from(cidr.value.prefix()) == *family);
+        for family in Family::ALL.into_iter().filter(has_pods).filter(|family| lacks_address(*family)) {
             let message = format!(
                 "{} has {family} pods but no {family} address, which nextHop: node-address requires",
                 name_of(draft)
@@ -230,33 +243,51 @@ impl Validator<'_> {
 
     fn gateways(
         &mut self,
-        raw: &OneOrMany<Address>,
+        raw: &OneOrPrefixes<Address>,
         draft: &NodeDraft,
         cidrs_complete: bool,
-    ) -> PerFamily<Located<IpAddr>> {
+    ) -> LocatedList<IpAddr> {
         let path = draft.path().key("gateway");
-        let (gateways, _) =
-            self.per_family(raw, || path.clone(), "pod gateway", parse::address, |address| (*address).into());
-        for (family, Located { value: gateway, item }) in gateways.iter() {
+        let (gateways, _) = self.limited(raw, || path.clone(), "pod gateway", parse::address);
+        for (at, Located { value: gateway, item }) in gateways.iter().enumerate() {
+            let family = Family::from(*gateway);
             let location = Location::value(item_path(&path, *item));
             let subject = format!("gateway {gateway} of {}", name_of(draft));
-            match draft.cidrs.get(family) {
-                Some(cidr) => {
-                    let cidr_path = draft.cidr_path(family);
-                    if let Some(problem) = misplaced(&subject, *gateway, cidr.value, location, cidr_path) {
-                        self.report(problem.hint(default_gateway_hint(draft.os, cidr.value)));
+            let of_family = || draft.cidrs.iter().filter(|cidr| Family::from(cidr.value.prefix()) == family);
+            let containing = of_family().find(|cidr| cidr.value.prefix().contains(gateway));
+            if let Some(cidr) = containing {
+                let mut earlier = gateways.iter().take(at);
+                if let Some(first) = earlier.find(|first| cidr.value.prefix().contains(&first.value)) {
+                    let message = format!("second gateway in pod CIDR {}: {gateway}", cidr.value);
+                    let first = Location::value(item_path(&path, first.item));
+                    let problem = Problem::new(Rule::OnePerFamily, message, location);
+                    let hint = "remove one; each pod CIDR has one pod gateway";
+                    self.report(problem.related("the first is defined here", first).hint(hint));
+                } else if let Some(problem) = unusable(&subject, *gateway, cidr.value, location) {
+                    self.report(problem.hint(default_gateway_hint(draft.os, cidr.value)));
+                }
+            } else if draft.has_no_pods {
+                let message = format!("{subject} is not used, because podCIDR is none");
+                let hint = "remove it: nothing is routed to a machine without pods";
+                self.report(Problem::new(Rule::MisplacedGateway, message, location).hint(hint));
+            } else if let Some(first) = of_family().next() {
+                // An invalid pod CIDR may be the one that contains it.
+                if !cidrs_complete && draft.cidrs.len() > 1 {
+                    continue;
+                }
+                let (message, hint) = match of_family().count() {
+                    1 => {
+                        let message = format!("{subject} is outside its pod CIDR {}", first.value);
+                        (message, default_gateway_hint(draft.os, first.value))
                     }
-                }
-                None if draft.has_no_pods => {
-                    let message = format!("{subject} is not used, because podCIDR is none");
-                    let hint = "remove it: nothing is routed to a machine without pods";
-                    self.report(Problem::new(Rule::MisplacedGateway, message, location).hint(hint));
-                }
-                None if cidrs_complete => {
-                    let message = format!("{subject} does not fit podCIDR, which has no {family} prefix");
-                    self.report(Problem::new(Rule::FamilyMismatch, message, location).hint(GATEWAY_HINT));
-                }
-                None => {}
+                    _ => (format!("{subject} is outside its pod CIDRs"), GATEWAY_HINT.to_owned()),
+                };
+                let problem = Problem::new(Rule::MisplacedGateway, message, location);
+                let cidr = Location::value(draft.cidr_path(first));
+                self.report(problem.related("the pod CIDR is defined here", cidr).hint(hint));
+            } else if cidrs_complete {
+                let message = format!("{subject} does not fit podCIDR, which has no {family} prefix");
+                self.report(Problem::new(Rule::FamilyMismatch, message, location).hint(GATEWAY_HINT));
             }
         }
         gateways
@@ -336,23 +367,16 @@ fn pod_cidr(text: &str) -> Result<PodCidr, ParseError> {
     })
 }
 
-/// Reports a gateway that is not a usable address in its pod CIDR.
-fn misplaced(
-    subject: &str,
-    gateway: IpAddr,
-    cidr: PodCidr,
-    location: Location,
-    cidr_path: ConfigPath,
-) -> Option<Problem> {
+/// Returns the pod CIDRs of a node with their pod gateways.
+fn pods(cidrs: &[Located<PodCidr>], gateways: &[Located<IpAddr>]) -> PrefixList<PodNetwork> {
+    let gateway_in = |cidr: PodCidr| gateways.iter().find(|gateway| cidr.prefix().contains(&gateway.value));
+    let cidrs = cidrs.iter().map(|located| located.value);
+    cidrs.map(|cidr| PodNetwork { cidr, gateway: gateway_in(cidr).map(|gateway| gateway.value) }).collect()
+}
+
+/// Reports a gateway in a pod CIDR that no machine can have.
+fn unusable(subject: &str, gateway: IpAddr, cidr: PodCidr, location: Location) -> Option<Problem> {
     let prefix: IpNet = cidr.prefix();
-    if !prefix.contains(&gateway) {
-        let problem = Problem::new(
-            Rule::MisplacedGateway,
-            format!("{subject} is outside its pod CIDR {cidr}"),
-            location,
-        );
-        return Some(problem.related("the pod CIDR is defined here", Location::value(cidr_path)));
-    }
     if gateway == prefix.network() {
         return Some(Problem::new(
             Rule::MisplacedGateway,

@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::model::Family;
+
 /// A prefix that overlaps another.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Overlap {
@@ -13,11 +15,19 @@ pub(super) struct Overlap {
     pub outer: usize,
 }
 
+/// Finds every prefix of `family` that is contained in another one. The indexes are those of all `prefixes`.
+pub(super) fn overlaps_of(prefixes: &[IpNet], family: Family) -> Vec<Overlap> {
+    let (indexes, of_family): (Vec<usize>, Vec<IpNet>) =
+        prefixes.iter().copied().enumerate().filter(|(_, prefix)| Family::from(*prefix) == family).unzip();
+    let found = overlaps(&of_family).into_iter();
+    found.map(|Overlap { inner, outer }| Overlap { inner: indexes[inner], outer: indexes[outer] }).collect()
+}
+
 /// Finds every prefix that is contained in another one. All prefixes must be of one address family.
 ///
 /// Two prefixes overlap only if one contains the other. So it is enough to visit them by their first address, larger
 /// ones first, with a stack of those that are still open.
-pub(super) fn overlaps(prefixes: &[IpNet]) -> Vec<Overlap> {
+fn overlaps(prefixes: &[IpNet]) -> Vec<Overlap> {
     let mut order: Vec<usize> = (0..prefixes.len()).collect();
     let key = |index: usize| (bits(prefixes[index].network()), prefixes[index].prefix_len(), index);
     order.sort_unstable_by_key(|index| key(*index));

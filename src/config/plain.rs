@@ -46,7 +46,7 @@ const MAX_KEY: usize = 1000;
 pub(super) fn parse<'a>(text: &'a str, receiver: Option<&mut dyn NodeReceiver<'a>>) -> Read<Parsed<'a>> {
     has_plain_characters(text).then_some(()).ok_or(NotPlain)?;
     let mut builder = TreeBuilder::new(text.len(), receiver);
-    let mut reader = PlainReader { text, at: 0, line_start: 0, builder: &mut builder };
+    let mut reader = PlainReader { text, at: 0, line_start: 0, is_block: false, builder: &mut builder };
     reader.skip_marker()?;
     reader.document()?;
     Ok(builder.finish(true))
@@ -57,7 +57,7 @@ pub(super) fn read_item(text: &str, range: Range<usize>) -> Option<TreeNode<'_>>
     let text = text.get(..range.end)?;
     let line_start = text.get(..range.start)?.rfind('\n').map_or(0, |at| at + 1);
     let mut builder = TreeBuilder::new(text.len(), None);
-    let mut reader = PlainReader { text, at: range.start, line_start, builder: &mut builder };
+    let mut reader = PlainReader { text, at: range.start, line_start, is_block: true, builder: &mut builder };
     let mut open = Vec::new();
     let pending = reader.item(&mut open).ok()?;
     if open.is_empty() {
@@ -102,6 +102,8 @@ struct PlainReader<'a, 'b, 'r> {
     text: &'a str,
     at: usize,
     line_start: usize,
+    /// Whether the document is a block collection, whose lines are indented with spaces only.
+    is_block: bool,
     builder: &'b mut TreeBuilder<'a, 'r>,
 }
 
@@ -169,6 +171,10 @@ impl<'a> PlainReader<'a, '_, '_> {
         self.line_start = self.at;
     }
 
+    fn is_in_indentation(&self) -> bool {
+        self.text.as_bytes()[self.line_start..self.at].iter().all(|byte| *byte == b' ')
+    }
+
     /// Skips empty lines and comments. Returns the indentation of the next line, if there is one.
     fn next_line(&mut self) -> Option<usize> {
         loop {
@@ -197,6 +203,7 @@ impl<'a> PlainReader<'a, '_, '_> {
             self.end_line()?;
             return if self.next_line().is_none() { Ok(()) } else { Err(NotPlain) };
         }
+        self.is_block = true;
         self.lines(Vec::new(), None)
     }
 
@@ -375,6 +382,7 @@ impl<'a> PlainReader<'a, '_, '_> {
         let mut is_separated = false;
         loop {
             match self.peek() {
+                Some(b'\t') if self.is_block && self.is_in_indentation() => return Err(NotPlain),
                 Some(b' ' | b'\t') => self.at += 1,
                 Some(b'\n' | b'\r') => self.skip_break(),
                 Some(b'#') if is_separated => self.skip_comment(),

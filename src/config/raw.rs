@@ -6,13 +6,14 @@
 
 use std::{borrow::Cow, collections::HashSet, fmt};
 
+use ipnet::IpNet;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer,
     de::{Error, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor},
 };
 
-use crate::model::{NatSource, NextHopMode, OffLink, OperatingSystem, ScopeSpread, Unassigned};
+use crate::model::{NatSource, NextHopMode, OffLink, OperatingSystem, PrefixList, ScopeSpread, Unassigned};
 
 /// A hostgw configuration (hostgw.yaml, hostgw.yml, or hostgw.toml). It describes every node of the cluster, and what
 /// hostgw configures on them. All nodes use the same file.
@@ -24,10 +25,10 @@ pub(super) struct RawConfig {
     #[schemars(extend("enum" = [1, null], "default" = 1))]
     pub version: Option<Bounded<0, { u32::MAX }>>,
 
-    /// The prefix that contains the pod CIDRs of all nodes: one, or a list with one per address family. Traffic within
-    /// it keeps its source address. Traffic that leaves it is masqueraded.
+    /// The prefix that contains the pod CIDRs of all nodes: one, or a list, of one or both address families. Traffic within
+    /// these prefixes keeps its source address. Traffic that leaves them is masqueraded.
     #[schemars(required, example = "10.244.0.0/16", example = ["10.244.0.0/16", "fd00:244::/48"])]
-    pub cluster_prefix: Option<OneOrMany<Prefix>>,
+    pub cluster_prefix: Option<OneOrPrefixes<Prefix>>,
 
     /// The network interface that Linux nodes use to reach each other, by its name or an alternative name. A node can
     /// override it. Without it, hostgw uses the interface that has the node's address. It does not apply to Windows nodes:
@@ -83,8 +84,8 @@ pub(super) struct RawNode {
     #[schemars(required)]
     pub os: Option<Keyword<OperatingSystem>>,
 
-    /// The subnet of this node's pods, inside the cluster prefix: one, or a list with one per address family. Pod CIDRs
-    /// of different nodes must not overlap. `none` is for a machine without pods, which only gets the routes to the pods
+    /// The subnet of this node's pods, inside a cluster prefix: one, or a list, of one or both address families. Pod CIDRs
+    /// must not overlap. `none` is for a machine without pods, which only gets the routes to the pods
     /// of all nodes.
     #[serde(rename = "podCIDR")]
     #[schemars(
@@ -101,9 +102,9 @@ pub(super) struct RawNode {
     pub address: Option<OneOrMany<Address>>,
 
     /// The pod gateway, if it is not the default (the first address of the pod CIDR on Linux, the second on Windows):
-    /// one, or a list with one per address family.
+    /// one, or a list with at most one in each pod CIDR.
     #[schemars(example = "10.244.1.1")]
-    pub gateway: Option<OneOrMany<Address>>,
+    pub gateway: Option<OneOrPrefixes<Address>>,
 
     /// The next hop of the routes to this node's pods, if it is not the cluster's: `pod-gateway`, `node-address`, or the
     /// address of a router that knows this node's pods (a list with one per address family).
@@ -446,15 +447,18 @@ impl JsonSchema for RoutingTable {
     }
 }
 
-/// One value, or a list of values.
+/// One value, or a list of up to `MAX` values: by default one for each address family.
 #[derive(Debug)]
-pub(super) enum OneOrMany<T> {
+pub(super) enum OneOrMany<T, const MAX: usize = 2> {
     One(T),
     /// `None` is an invalid value that was already reported.
     Many(Box<[Option<T>]>),
 }
 
-impl<T> OneOrMany<T> {
+/// One value, or a list of as many as a [`PrefixList`] may have.
+pub(super) type OneOrPrefixes<T> = OneOrMany<T, { PrefixList::<IpNet>::MAX }>;
+
+impl<T, const MAX: usize> OneOrMany<T, MAX> {
     /// The values, each with its index if they are in a list.
     pub fn iter(&self) -> impl Iterator<Item = (Option<usize>, Option<&T>)> {
         let (one, many) = match self {
@@ -465,10 +469,10 @@ impl<T> OneOrMany<T> {
     }
 }
 
-struct OneOrManyVisitor<T>(std::marker::PhantomData<T>);
+struct OneOrManyVisitor<T, const MAX: usize>(std::marker::PhantomData<T>);
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrManyVisitor<T> {
-    type Value = OneOrMany<T>;
+impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for OneOrManyVisitor<T, MAX> {
+    type Value = OneOrMany<T, MAX>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a string or a list of strings")
@@ -487,31 +491,31 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for OneOrManyVisitor<T> {
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for OneOrMany<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(OneOrManyVisitor(std::marker::PhantomData))
     }
 }
 
-impl<T: JsonSchema> JsonSchema for OneOrMany<T> {
+impl<T: JsonSchema, const MAX: usize> JsonSchema for OneOrMany<T, MAX> {
     fn inline_schema() -> bool {
         true
     }
 
     fn schema_name() -> Cow<'static, str> {
-        format!("OneOrMany{}", T::schema_name()).into()
+        format!("OneOrUpTo{MAX}{}", T::schema_name()).into()
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         let one = generator.subschema_for::<T>();
-        json_schema!({ "anyOf": [one, { "type": "array", "items": one, "minItems": 1, "maxItems": 2 }] })
+        json_schema!({ "anyOf": [one, { "type": "array", "items": one, "minItems": 1, "maxItems": MAX }] })
     }
 }
 
 /// `none`, or the pod CIDRs of a node.
 #[derive(Debug, Deserialize)]
 #[serde(transparent)]
-pub(super) struct PodCidrs(pub OneOrMany<Prefix>);
+pub(super) struct PodCidrs(pub OneOrPrefixes<Prefix>);
 
 impl PodCidrs {
     /// What stands in for the pod CIDRs of a machine without pods.
@@ -533,7 +537,7 @@ impl JsonSchema for PodCidrs {
     }
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        let mut schema = OneOrMany::<Prefix>::json_schema(generator);
+        let mut schema = OneOrPrefixes::<Prefix>::json_schema(generator);
         if let Some(serde_json::Value::Array(branches)) = schema.get_mut("anyOf") {
             branches.push(serde_json::json!({ "type": "string", "const": Self::NONE }));
         }

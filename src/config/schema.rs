@@ -158,7 +158,8 @@ fn branch_title(branch: &Json) -> Option<String> {
         return Some(title_of(required));
     }
     let title = match branch["type"].as_str()? {
-        "array" => "One per address family",
+        "array" if branch["maxItems"] == 2 => "One per address family",
+        "array" => "Several",
         "integer" => "A number",
         "null" => "Nothing",
         _ => return None,
@@ -192,7 +193,7 @@ fn title_of(key: &str) -> String {
 fn singular(title: &str) -> &str {
     match title {
         "Exclude" => "Excluded prefix",
-        "One per address family" => "One",
+        "One per address family" | "Several" => "One",
         other => other.strip_suffix('s').unwrap_or(other),
     }
 }

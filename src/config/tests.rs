@@ -5,7 +5,7 @@ use std::{fmt::Write as _, fs, net::Ipv4Addr, net::Ipv6Addr};
 use proptest::{prelude::*, sample::select};
 
 use super::*;
-use crate::model::{Family, NextHopMode, OperatingSystem};
+use crate::model::{NextHopMode, OperatingSystem};
 
 fn yaml(text: &str) -> Document {
     Document::new("hostgw.yaml", text.to_owned(), Format::Yaml)
@@ -240,7 +240,7 @@ fn the_recipe_is_the_same_cluster_in_both_languages() {
     let gateways: Vec<_> = cluster
         .nodes
         .iter()
-        .filter_map(|node| node.pod_gateway(Family::V4))
+        .flat_map(|node| node.pod_gateways().collect::<Vec<_>>())
         .map(|ip| ip.to_string())
         .collect();
     assert_eq!(gateways, ["10.244.0.1", "10.244.1.1", "10.244.2.2"]);

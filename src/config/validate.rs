@@ -15,12 +15,12 @@ use ipnet::IpNet;
 use super::{
     capped::Capped,
     node::{NodeDraft, name_of},
-    overlap::{Overlap, overlaps},
+    overlap::{Overlap, overlaps_of},
     parse::{self},
     problem::{Location, Problem},
-    raw::{Nodes, OneOrMany, Prefix, RawConfig, RawNat, RawRoutes, RoutingTable, Sysctls},
+    raw::{Nodes, OneOrPrefixes, Prefix, RawConfig, RawNat, RawRoutes, RoutingTable, Sysctls},
     special::SpecialAddress,
-    validator::{Context, Located, Prefixes, Validator, item_path, map},
+    validator::{ClusterPrefixes, Context, Located, Validator, item_path},
 };
 use crate::{
     diagnose::Rule,
@@ -67,14 +67,12 @@ impl Validator<'_> {
             .and_then(|name| self.interface(&name.0, &egress_path, InterfaceName::linux));
         let cluster_egress_given = raw.egress_interface.is_some() || self.reported.contains(&egress_path);
         let next_hop_reported = self.reported.contains(&root.key("nextHop"));
-        let context = Context {
-            prefixes,
-            next_hop: match &raw.next_hop {
-                Some(next_hop) => self.next_hop(next_hop, &root.key("nextHop"), &prefixes),
-                None => (!next_hop_reported).then(NextHopOverride::default),
-            },
-            node_count: nodes.len(),
+        let next_hop = match &raw.next_hop {
+            Some(next_hop) => self.next_hop(next_hop, &root.key("nextHop"), &prefixes),
+            None => (!next_hop_reported).then(NextHopOverride::default),
         };
+        let context = Context { prefixes, next_hop, node_count: nodes.len() };
+        let prefixes = &context.prefixes;
         if nodes.is_empty() && !self.incomplete {
             let hint = "list every node of the cluster; with an empty list, hostgw would remove every route";
             let message = "the list of nodes is empty".to_owned();
@@ -93,14 +91,14 @@ impl Validator<'_> {
         }
         self.unique_names(&drafts);
         self.unique_addresses(&drafts);
-        self.disjoint_cidrs(&drafts, &prefixes);
+        self.disjoint_cidrs(&drafts, prefixes);
         if !cluster_egress_given {
             self.egress_interfaces(&drafts);
         }
-        let master_address = self.master_address(raw.master_address.as_ref().map(AsRef::as_ref), &prefixes);
-        let nat = self.nat(raw.nat.unwrap_or_default(), &prefixes);
-        let sysctls = self.sysctls(raw.sysctls.unwrap_or_default(), &prefixes);
-        let routes = self.routes(&raw.routes.unwrap_or_default(), &prefixes, &drafts);
+        let master_address = self.master_address(raw.master_address.as_ref().map(AsRef::as_ref), prefixes);
+        let nat = self.nat(raw.nat.unwrap_or_default(), prefixes);
+        let sysctls = self.sysctls(raw.sysctls.unwrap_or_default(), prefixes);
+        let routes = self.routes(&raw.routes.unwrap_or_default(), prefixes, &drafts);
         let checks = self.checks(raw.checks.unwrap_or_default());
         // Allocated once: a list that grows would need memory for itself twice.
         let mut nodes = Vec::with_capacity(drafts.len());
@@ -108,7 +106,7 @@ impl Validator<'_> {
             nodes.push(draft.finish()?);
         }
         Some(Cluster {
-            prefixes: prefixes.of,
+            prefixes: context.prefixes.valid,
             egress_interface,
             next_hop_mode: context.next_hop?.mode.unwrap_or_default(),
             routers: context.next_hop?.routers,
@@ -134,12 +132,11 @@ impl Validator<'_> {
         }
     }
 
-    fn cluster_prefixes(&mut self, raw: Option<&OneOrMany<Prefix>>) -> Prefixes {
+    fn cluster_prefixes(&mut self, raw: Option<&OneOrPrefixes<Prefix>>) -> ClusterPrefixes {
         let path = ConfigPath::root().key("clusterPrefix");
-        let Some(raw) = self.require(raw) else { return Prefixes::default() };
-        let (found, complete) =
-            self.per_family(raw, || path.clone(), "cluster prefix", parse::prefix, |prefix| (*prefix).into());
-        for (_, Located { value: prefix, item }) in found.iter() {
+        let Some(raw) = self.require(raw) else { return ClusterPrefixes::default() };
+        let (found, complete) = self.limited(raw, || path.clone(), "cluster prefix", parse::prefix);
+        for Located { value: prefix, item } in &found {
             if let Some((block, special)) = SpecialAddress::in_prefix(*prefix).next() {
                 let message =
                     format!("{prefix} cannot be a cluster prefix: it contains {} ({block})", special.block());
@@ -150,7 +147,22 @@ impl Validator<'_> {
                 );
             }
         }
-        Prefixes { of: map(&found, |located| located.value), complete }
+        let values: Vec<IpNet> = found.iter().map(|located| located.value).collect();
+        let overlaps = || Family::ALL.into_iter().flat_map(|family| overlaps_of(&values, family));
+        for Overlap { inner, outer } in overlaps() {
+            let location = |at: usize| Location::value(item_path(&path, found[at].item));
+            let (message, related) = if values[inner] == values[outer] {
+                (format!("duplicate cluster prefix {}", values[inner]), "first used here")
+            } else {
+                let message = format!("cluster prefix {} is inside {}", values[inner], values[outer]);
+                (message, "the larger prefix is defined here")
+            };
+            let problem = Problem::new(Rule::OverlappingPrefixes, message, location(inner));
+            self.report(problem.related(related, location(outer)).hint("remove it"));
+        }
+        let redundant: HashSet<usize> = overlaps().map(|overlap| overlap.inner).collect();
+        let valid = values.iter().enumerate().filter(|(at, _)| !redundant.contains(at));
+        ClusterPrefixes { valid: valid.map(|(_, prefix)| *prefix).collect(), complete }
     }
 
     fn unique_names(&mut self, drafts: &[NodeDraft]) {
@@ -206,32 +218,41 @@ impl Validator<'_> {
         }
     }
 
-    fn disjoint_cidrs(&mut self, drafts: &[NodeDraft], prefixes: &Prefixes) {
+    fn disjoint_cidrs(&mut self, drafts: &[NodeDraft], prefixes: &ClusterPrefixes) {
+        // A CIDR that covers a whole cluster prefix is reported on its own, not once per node inside it.
+        let covers_cluster =
+            |cidr: &PodCidr| prefixes.valid.iter().any(|cluster| cidr.prefix().contains(cluster));
+        let cidrs = |draft: &'_ NodeDraft| draft.cidrs.clone().into_iter();
+        let (owners, cidrs): (Vec<&NodeDraft>, Vec<Located<PodCidr>>) = drafts
+            .iter()
+            .flat_map(|draft| cidrs(draft).map(move |cidr| (draft, cidr)))
+            .filter(|(_, cidr)| !covers_cluster(&cidr.value))
+            .unzip();
+        let networks: Vec<IpNet> = cidrs.iter().map(|cidr| cidr.value.prefix()).collect();
         for family in Family::ALL {
-            let (owners, cidrs): (Vec<&NodeDraft>, Vec<PodCidr>) = drafts
-                .iter()
-                .filter_map(|draft| Some((draft, draft.cidrs.get(family)?.value)))
-                // A CIDR that covers the whole cluster prefix is reported on its own, not once per node inside it.
-                .filter(|(_, cidr)| prefixes.of.get(family).is_none_or(|all| !cidr.prefix().contains(all)))
-                .unzip();
-            let networks: Vec<IpNet> = cidrs.iter().map(PodCidr::prefix).collect();
-            for Overlap { inner, outer } in overlaps(&networks) {
-                let message = format!(
-                    "pod CIDR {} of {} overlaps {} of {}",
-                    cidrs[inner],
-                    name_of(owners[inner]),
-                    cidrs[outer],
-                    name_of(owners[outer]),
-                );
-                let related = if cidrs[inner] == cidrs[outer] {
+            for Overlap { inner, outer } in overlaps_of(&networks, family) {
+                let (cidr, other) = (cidrs[inner].value, cidrs[outer].value);
+                let is_same_node = std::ptr::eq(owners[inner], owners[outer]);
+                let name = name_of(owners[inner]);
+                let message = match is_same_node {
+                    true if cidr == other => format!("{name} has pod CIDR {cidr} twice"),
+                    true => format!("pod CIDRs {cidr} and {other} of {name} overlap"),
+                    false => {
+                        let other_name = name_of(owners[outer]);
+                        format!("pod CIDR {cidr} of {name} overlaps {other} of {other_name}")
+                    }
+                };
+                let related = if cidr == other {
                     "first used here"
                 } else {
                     "the overlapping pod CIDR is defined here"
                 };
-                let location = |at: usize| Location::value(owners[at].cidr_path(family));
+                let location = |at: usize| Location::value(owners[at].cidr_path(&cidrs[at]));
                 let problem = Problem::new(Rule::OverlappingCidrs, message, location(inner))
                     .related(related, location(outer));
-                self.report(problem.hint("give every node its own pod CIDR"));
+                let hint =
+                    if is_same_node { "remove one of them" } else { "give every node its own pod CIDR" };
+                self.report(problem.hint(hint));
             }
         }
     }
@@ -262,7 +283,7 @@ impl Validator<'_> {
         self.report(Problem::new(Rule::NoEgressInterface, message, Location::value(first.path())).hint(hint));
     }
 
-    fn master_address(&mut self, text: Option<&str>, prefixes: &Prefixes) -> Option<IpAddr> {
+    fn master_address(&mut self, text: Option<&str>, prefixes: &ClusterPrefixes) -> Option<IpAddr> {
         let path = ConfigPath::root().key("masterAddress");
         match parse::address(text?) {
             Ok(address) => {
@@ -282,7 +303,7 @@ impl Validator<'_> {
         }
     }
 
-    fn nat(&mut self, raw: RawNat, prefixes: &Prefixes) -> NatPolicy {
+    fn nat(&mut self, raw: RawNat, prefixes: &ClusterPrefixes) -> NatPolicy {
         let path = ConfigPath::root().key("nat").key("exclude");
         let mut seen: HashMap<IpNet, usize> = HashMap::new();
         let mut exclude = Vec::new();
@@ -320,7 +341,7 @@ impl Validator<'_> {
         }
     }
 
-    fn exclusion(&mut self, prefix: IpNet, location: Location, prefixes: &Prefixes) {
+    fn exclusion(&mut self, prefix: IpNet, location: Location, prefixes: &ClusterPrefixes) {
         let family = Family::from(prefix);
         let never_leaves = |special| {
             matches!(
@@ -339,26 +360,21 @@ impl Validator<'_> {
             );
             return;
         }
-        match prefixes.of.get(family) {
-            Some(cluster) if cluster.contains(&prefix) => {
-                let message =
-                    format!("nat.exclude {prefix} has no effect: clusterPrefix {cluster} already covers it");
-                self.report(
-                    Problem::new(Rule::UselessExclusion, message, location)
-                        .hint("remove it: that traffic is never masqueraded"),
-                );
-            }
-            None if prefixes.complete => {
-                let message =
-                    format!("nat.exclude {prefix} has no effect: clusterPrefix has no {family} prefix");
-                let hint = format!("remove it, or add an {family} prefix to clusterPrefix");
-                self.report(Problem::new(Rule::UselessExclusion, message, location).hint(hint));
-            }
-            _ => {}
+        if let Some(cluster) = prefixes.valid.around(prefix) {
+            let message =
+                format!("nat.exclude {prefix} has no effect: clusterPrefix {cluster} already covers it");
+            self.report(
+                Problem::new(Rule::UselessExclusion, message, location)
+                    .hint("remove it: that traffic is never masqueraded"),
+            );
+        } else if prefixes.lacks(family) {
+            let message = format!("nat.exclude {prefix} has no effect: clusterPrefix has no {family} prefix");
+            let hint = format!("remove it, or add an {family} prefix to clusterPrefix");
+            self.report(Problem::new(Rule::UselessExclusion, message, location).hint(hint));
         }
     }
 
-    fn sysctls(&mut self, raw: Sysctls, prefixes: &Prefixes) -> Vec<(SysctlKey, Untrusted)> {
+    fn sysctls(&mut self, raw: Sysctls, prefixes: &ClusterPrefixes) -> Vec<(SysctlKey, Untrusted)> {
         let path = ConfigPath::root().key("sysctls");
         let mut seen: HashMap<SysctlKey, String> = HashMap::new();
         let mut sysctls = Vec::new();
@@ -400,7 +416,7 @@ impl Validator<'_> {
         key: &SysctlKey,
         text: &str,
         location: &Location,
-        prefixes: &Prefixes,
+        prefixes: &ClusterPrefixes,
     ) -> Option<String> {
         let value = normalize_value(text);
         if value.is_empty() || value.chars().any(char::is_control) {
@@ -415,7 +431,7 @@ impl Validator<'_> {
             "net.ipv6.conf.all.forwarding" => Some(Family::V6),
             _ => None,
         };
-        if let Some(family) = switches.filter(|family| value != "1" && prefixes.of.get(*family).is_some()) {
+        if let Some(family) = switches.filter(|family| value != "1" && prefixes.valid.has(*family)) {
             let message = format!("cannot set {key} = {value}: every node must forward {family}");
             let hint = "remove it: hostgw enables forwarding automatically";
             self.report(Problem::new(Rule::ForwardingOff, message, location.clone()).hint(hint));
@@ -423,7 +439,7 @@ impl Validator<'_> {
         Some(value)
     }
 
-    fn routes(&mut self, raw: &RawRoutes, prefixes: &Prefixes, drafts: &[NodeDraft]) -> RouteOptions {
+    fn routes(&mut self, raw: &RawRoutes, prefixes: &ClusterPrefixes, drafts: &[NodeDraft]) -> RouteOptions {
         let path = ConfigPath::root().key("routes");
         let table = match raw.table {
             None | Some(RoutingTable::Main) => MAIN_TABLE,
@@ -438,7 +454,7 @@ impl Validator<'_> {
             );
         }
         let mtu = raw.mtu.as_ref().map(|mtu| mtu.0);
-        if let Some(mtu) = mtu.filter(|mtu| *mtu < IPV6_MIN_MTU && prefixes.of.v6.is_some()) {
+        if let Some(mtu) = mtu.filter(|mtu| *mtu < IPV6_MIN_MTU && prefixes.valid.has(Family::V6)) {
             let message =
                 format!("MTU {mtu} is too small for IPv6, which requires at least {IPV6_MIN_MTU} bytes");
             self.report(Problem::new(Rule::MtuTooSmall, message, Location::value(path.key("mtu"))));

@@ -3,17 +3,19 @@
 use std::{collections::HashSet, net::IpAddr};
 
 use ipnet::IpNet;
+use smallvec::SmallVec;
 
 use super::{
     capped::Capped,
     parse::{self, ParseError},
     problem::{Location, Problem},
-    raw::{OneOrMany, RawNextHop},
+    raw::{OneOrMany, OneOrPrefixes, RawNextHop},
 };
 use crate::{
     diagnose::Rule,
     model::{
         ConfigPath, Family, InterfaceName, InvalidInterfaceName, NextHopMode, NextHopOverride, PerFamily,
+        PrefixList,
     },
     text::{nearest, shortened},
 };
@@ -26,23 +28,31 @@ pub(super) struct Located<T> {
 }
 
 /// The valid cluster prefixes.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Prefixes {
-    pub of: PerFamily<IpNet>,
+#[derive(Default)]
+pub(super) struct ClusterPrefixes {
+    pub valid: PrefixList<IpNet>,
     /// Whether every cluster prefix of the file is valid.
     pub complete: bool,
 }
 
-impl Prefixes {
+impl ClusterPrefixes {
     /// The cluster prefix that contains `address`.
     pub fn containing(&self, address: IpAddr) -> Option<IpNet> {
-        self.of.get(address.into()).copied().filter(|prefix| prefix.contains(&address))
+        self.valid.containing(address).copied()
+    }
+
+    /// Whether the configuration certainly has no prefix of `family`.
+    pub fn lacks(&self, family: Family) -> bool {
+        self.complete && !self.valid.has(family)
     }
 }
 
+/// Values of one key. Most keys have one, which needs no allocation.
+pub(super) type LocatedList<T> = SmallVec<[Located<T>; 1]>;
+
 /// The cluster settings that the rules for a node depend on.
 pub(super) struct Context {
-    pub prefixes: Prefixes,
+    pub prefixes: ClusterPrefixes,
     pub next_hop: Option<NextHopOverride>,
     pub node_count: usize,
 }
@@ -93,38 +103,72 @@ impl Validator<'_> {
         !self.reported.is_empty() && self.reported.contains(&path())
     }
 
-    /// Parses one value or a list of values, at most one per address family. Also returns whether all were valid.
+    /// Parses one value or a list of values. Also returns whether all were valid.
     ///
     /// `path` is only called on an error, so that a valid file does not pay for it.
-    pub fn per_family<S: AsRef<str>, T: Copy>(
+    pub fn values<S: AsRef<str>, T: Copy, const MAX: usize>(
         &mut self,
-        raw: &OneOrMany<S>,
+        raw: &OneOrMany<S, MAX>,
         path: impl Fn() -> ConfigPath,
         what: &str,
         parse: impl Fn(&str) -> Result<T, ParseError>,
-        family: impl Fn(&T) -> Family,
-    ) -> (PerFamily<Located<T>>, bool) {
-        let mut values = PerFamily::default();
+    ) -> (LocatedList<T>, bool) {
+        let mut values = LocatedList::new();
         let (mut complete, mut count) = (true, 0);
         for (item, text) in raw.iter() {
-            // The schema allows two.
             let item = item.map(|item| u16::try_from(item).unwrap_or(u16::MAX));
             count += 1;
             let Some(text) = self.require(text) else {
                 complete = false;
                 continue;
             };
-            let value = match parse(text.as_ref()) {
-                Ok(value) => value,
+            match parse(text.as_ref()) {
+                Ok(value) => values.push(Located { value, item }),
                 Err(error) => {
                     self.reject(error, Location::value(item_path(&path(), item)));
                     complete = false;
-                    continue;
                 }
-            };
-            let family = family(&value);
+            }
+        }
+        if count == 0 {
+            let message = format!("expected at least one {what}");
+            self.report(Problem::new(Rule::OnePerFamily, message, Location::value(path())));
+            complete = false;
+        }
+        (values, complete)
+    }
+
+    /// Parses one value or a list of as many values as a [`PrefixList`] may have. Also returns whether all were valid.
+    pub fn limited<S: AsRef<str>, T: Copy>(
+        &mut self,
+        raw: &OneOrPrefixes<S>,
+        path: impl Fn() -> ConfigPath,
+        what: &str,
+        parse: impl Fn(&str) -> Result<T, ParseError>,
+    ) -> (LocatedList<T>, bool) {
+        let count = raw.iter().count();
+        if count > PrefixList::<IpNet>::MAX {
+            self.at_most(count, PrefixList::<IpNet>::MAX, &path());
+            return (LocatedList::new(), false);
+        }
+        self.values(raw, path, what, parse)
+    }
+
+    /// Parses one address or a list of addresses, at most one per address family. Also returns whether all were valid.
+    pub fn per_family<S: AsRef<str>>(
+        &mut self,
+        raw: &OneOrMany<S>,
+        path: impl Fn() -> ConfigPath,
+        what: &str,
+        parse: impl Fn(&str) -> Result<IpAddr, ParseError>,
+    ) -> (PerFamily<Located<IpAddr>>, bool) {
+        let (found, complete) = self.values(raw, &path, what, parse);
+        let mut values: PerFamily<Located<IpAddr>> = PerFamily::default();
+        for located in found {
+            let Located { value, item } = located;
+            let family = Family::from(value);
             if let Some(Located { item: first, .. }) = values.get(family) {
-                let message = format!("second {family} {what}: {}", text.as_ref());
+                let message = format!("second {family} {what}: {value}");
                 let problem =
                     Problem::new(Rule::OnePerFamily, message, Location::value(item_path(&path(), item)));
                 let first = Location::value(item_path(&path(), *first));
@@ -132,12 +176,7 @@ impl Validator<'_> {
                 self.report(problem.related("the first is defined here", first).hint(hint));
                 continue;
             }
-            *values.get_mut(family) = Some(Located { value, item });
-        }
-        if count == 0 {
-            let message = format!("expected at least one {what}");
-            self.report(Problem::new(Rule::OnePerFamily, message, Location::value(path())));
-            complete = false;
+            *values.get_mut(family) = Some(located);
         }
         (values, complete)
     }
@@ -148,7 +187,7 @@ impl Validator<'_> {
         &mut self,
         raw: &RawNextHop,
         path: &ConfigPath,
-        prefixes: &Prefixes,
+        prefixes: &ClusterPrefixes,
     ) -> Option<NextHopOverride> {
         if let OneOrMany::One(word) = &raw.0 {
             let mode = NextHopMode::ALL.into_iter().find(|mode| mode.to_string() == *word.0);
@@ -156,8 +195,7 @@ impl Validator<'_> {
                 return Some(NextHopOverride { mode, routers: PerFamily::default() });
             }
         }
-        let (routers, complete) =
-            self.per_family(&raw.0, || path.clone(), "router", next_hop_address, |address| (*address).into());
+        let (routers, complete) = self.per_family(&raw.0, || path.clone(), "router", next_hop_address);
         let mut is_valid = complete;
         for (family, Located { value: router, item }) in routers.iter() {
             let location = Location::value(item_path(path, *item));
@@ -168,7 +206,7 @@ impl Validator<'_> {
                     location,
                 )
                 .hint("use the address of the router on the nodes' network"),
-                None if prefixes.complete && prefixes.of.get(family).is_none() => Problem::new(
+                None if prefixes.lacks(family) => Problem::new(
                     Rule::FamilyMismatch,
                     format!("next hop {router} does not fit clusterPrefix, which has no {family} prefix"),
                     location,

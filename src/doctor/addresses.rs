@@ -6,7 +6,7 @@ use super::{Patient, finding};
 use crate::{
     diagnose::{Diagnostic, Rule},
     forwarding::{Paths, interface_key},
-    model::{Family, NextHopKind},
+    model::{Family, NextHopKind, PodNetwork, Prefixed},
     state::{AddressFlag, InterfaceAddress},
     text::ShellCommand,
 };
@@ -14,16 +14,16 @@ use crate::{
 pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnostic> {
     let (cluster, node) = (patient.cluster, patient.node());
     let mut findings: Vec<Diagnostic> =
-        Family::ALL.into_iter().filter_map(|family| nobody_is_gateway(patient, paths, family)).collect();
+        node.pods.iter().filter_map(|network| nobody_is_gateway(patient, paths, network)).collect();
     for family in Family::ALL {
-        let gateway = node.pod_gateway(family).map(|address| ("pod gateway", address));
+        let gateways = node.pods.of(family).map(|network| ("pod gateway", node.gateway_of(network)));
         let address = node.addresses.get(family).map(|address| ("address", *address));
         let is_next_hop = |what| match cluster.next_hop_of(node, family) {
             NextHopKind::PodGateway => what == "pod gateway",
             // A router reaches the node by its address.
             NextHopKind::NodeAddress | NextHopKind::Router(_) => what == "address",
         };
-        for (what, address) in [address, gateway].into_iter().flatten() {
+        for (what, address) in address.into_iter().chain(gateways) {
             if let Some(local) = patient.observed.host.owner_of(address) {
                 findings.extend(judge(what, local, is_next_hop(what)));
             }
@@ -34,11 +34,10 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
 
 /// Other nodes send packets for this node's pods to its pod gateway. Without a pod interface there is no gateway, either,
 /// which is a finding of its own.
-fn nobody_is_gateway(patient: &Patient<'_>, paths: &Paths<'_>, family: Family) -> Option<Diagnostic> {
+fn nobody_is_gateway(patient: &Patient<'_>, paths: &Paths<'_>, network: &PodNetwork) -> Option<Diagnostic> {
     let Patient { cluster, observed, .. } = patient;
     let node = patient.node();
-    let cidr = node.pod_cidrs.get(family)?.prefix();
-    let gateway = node.pod_gateway(family)?;
+    let (cidr, family, gateway) = (network.prefix(), network.family(), node.gateway_of(network));
     let answers_for_others = || {
         // IPv6 nodes only answer for single addresses (`ip neigh add proxy`).
         if family == Family::V6 {
@@ -53,7 +52,7 @@ fn nobody_is_gateway(patient: &Patient<'_>, paths: &Paths<'_>, family: Family) -
     let is_needed = cluster.next_hop_of(node, family) == NextHopKind::PodGateway && cluster.nodes.len() > 1;
     if !is_needed
         || observed.host.owner_of(gateway).is_some()
-        || paths.missing().contains(&family)
+        || paths.missing().contains(&cidr)
         || answers_for_others()
     {
         return None;

@@ -9,7 +9,7 @@ use crate::{
         ChainIndex, Filtering, ForwardingModel, Packet, Passage, SAMPLE_PORT, Transport, Verdict, Way,
         interface_key,
     },
-    model::{Family, NextHopKind, SysctlKey},
+    model::{Cluster, Family, NextHopKind, Node, SysctlKey},
     state::MatchedChains,
     text::{ShellCommand, Untrusted},
 };
@@ -35,6 +35,16 @@ fn no_arp(patient: &Patient<'_>) -> Option<Diagnostic> {
     ))
 }
 
+/// Returns the addresses of a node that other nodes or routers ask for with ARP or neighbor discovery.
+fn asked_for(cluster: &Cluster, node: &Node, family: Family) -> Vec<IpAddr> {
+    match cluster.next_hop_of(node, family) {
+        NextHopKind::PodGateway => node.pods.of(family).map(|network| node.gateway_of(network)).collect(),
+        NextHopKind::NodeAddress | NextHopKind::Router(_) => {
+            node.addresses.get(family).copied().into_iter().collect()
+        }
+    }
+}
+
 /// With `arp_filter`, the kernel answers only if it would send packets from the address to the other node out of the same
 /// interface (`arp_filter`, net/ipv4/arp.c).
 fn arp_filter(patient: &Patient<'_>, model: &ForwardingModel<'_>) -> Option<Diagnostic> {
@@ -48,15 +58,17 @@ fn arp_filter(patient: &Patient<'_>, model: &ForwardingModel<'_>) -> Option<Diag
         keys.filter(|key| sysctls.get(key).is_some_and(|value| *value != "0")).collect();
     let key = set.first()?;
     let node = patient.node();
-    let (asked, what) = match cluster.next_hop_of(node, Family::V4) {
-        NextHopKind::PodGateway => (node.pod_gateway(Family::V4)?, "pod gateway"),
-        NextHopKind::NodeAddress | NextHopKind::Router(_) => (*node.addresses.get(Family::V4)?, "address"),
+    let what = match cluster.next_hop_of(node, Family::V4) {
+        NextHopKind::PodGateway => "pod gateway",
+        NextHopKind::NodeAddress | NextHopKind::Router(_) => "address",
     };
     let others = cluster.nodes.iter().enumerate().filter(|(at, _)| at != index);
     let other = others.filter_map(|(_, node)| node.addresses.get(Family::V4)).next()?;
-    let trace = model.trace_own(asked, *other);
-    let Verdict::Forwarded { hops, .. } = &trace.verdict else { return None };
-    let device = hops.iter().map(|hop| &hop.device).find(|device| **device != egress.name)?;
+    let (asked, device) = asked_for(cluster, node, Family::V4).into_iter().find_map(|asked| {
+        let Verdict::Forwarded { hops, .. } = model.trace_own(asked, *other).verdict else { return None };
+        let mut devices = hops.into_iter().map(|hop| hop.device);
+        Some((asked, devices.find(|device| *device != egress.name)?))
+    })?;
     let settings: Vec<String> = set.iter().map(|key| format!("{key}=0")).collect();
     let words: Vec<&str> = ["sysctl", "-w"].into_iter().chain(settings.iter().map(String::as_str)).collect();
     Some(finding(
@@ -75,7 +87,8 @@ fn arp_filter(patient: &Patient<'_>, model: &ForwardingModel<'_>) -> Option<Diag
 
 /// With pod gateways as next hops, a node must answer ARP requests for an address of another interface.
 fn arp_ignore(patient: &Patient<'_>) -> Option<Diagnostic> {
-    let gateway = patient.node().pod_gateway(Family::V4)?;
+    let node = patient.node();
+    let gateways: Vec<IpAddr> = node.pods.of(Family::V4).map(|network| node.gateway_of(network)).collect();
     let is_pod_gateway = patient.cluster.next_hop_of(patient.node(), Family::V4) == NextHopKind::PodGateway;
     let egress = egress(patient)?;
     let value = |name: &str| {
@@ -84,10 +97,14 @@ fn arp_ignore(patient: &Patient<'_>) -> Option<Diagnostic> {
         Some((value, key))
     };
     let values: Vec<(u32, SysctlKey)> = ["all", egress.name.as_raw()].into_iter().filter_map(value).collect();
-    let on_egress = patient.observed.host.owner_of(gateway).is_some_and(|local| local.device == egress.name);
+    let is_on_egress = |gateway: &IpAddr| {
+        patient.observed.host.owner_of(*gateway).is_some_and(|local| local.device == egress.name)
+    };
+    let elsewhere = gateways.iter().find(|gateway| !is_on_egress(gateway));
+    let gateway = elsewhere.or_else(|| gateways.first())?;
     // The greater value applies. 1 and 2 answer only for addresses of the interface itself, and 8 never does.
     let (value, key) = values.iter().max_by_key(|(value, _)| *value)?;
-    let is_silent = *value == 8 || ([1, 2].contains(value) && is_pod_gateway && !on_egress);
+    let is_silent = *value == 8 || ([1, 2].contains(value) && is_pod_gateway && elsewhere.is_some());
     let asked = match is_pod_gateway {
         true => format!("its pod gateway {gateway}"),
         false => "its own address".to_owned(),
@@ -113,25 +130,23 @@ fn arp_ignore(patient: &Patient<'_>) -> Option<Diagnostic> {
 /// IPv6 finds its next hops with ICMPv6, which firewalls see.
 fn discovery(patient: &Patient<'_>, model: &ForwardingModel<'_>) -> Option<Diagnostic> {
     let Patient { cluster, index, observed, .. } = patient;
-    cluster.prefixes.get(Family::V6)?;
     let chains = ChainIndex::new(observed.host.firewall.as_ref()?);
     let egress = egress(patient)?;
     let node = patient.node();
-    let own = match cluster.next_hop_of(node, Family::V6) {
-        NextHopKind::PodGateway => node.pod_gateway(Family::V6)?,
-        NextHopKind::NodeAddress | NextHopKind::Router(_) => *node.addresses.get(Family::V6)?,
-    };
     let others = cluster.nodes.iter().enumerate().filter(|(at, _)| at != index);
     let other = others.filter_map(|(_, node)| node.addresses.get(Family::V6)).next().copied()?;
-    let (IpAddr::V6(own), IpAddr::V6(other)) = (own, other) else { return None };
+    let IpAddr::V6(other) = other else { return None };
     let (asks, answers) = (Transport::Solicitation, Transport::Advertisement);
-    let cases = [
-        (asks, Way::In, other, solicited_node(own), "so it does not answer other nodes"),
-        (answers, Way::Out, own, other, "so it does not answer other nodes"),
-        (asks, Way::Out, own, solicited_node(other), "so it finds no next hop"),
-        (answers, Way::In, other, own, "so it finds no next hop"),
-    ];
-    cases.into_iter().find_map(|(transport, way, source, destination, effect)| {
+    let cases = |own: IpAddr| {
+        let IpAddr::V6(own) = own else { return Vec::new() };
+        vec![
+            (asks, Way::In, other, solicited_node(own), "so it does not answer other nodes"),
+            (answers, Way::Out, own, other, "so it does not answer other nodes"),
+            (asks, Way::Out, own, solicited_node(other), "so it finds no next hop"),
+            (answers, Way::In, other, own, "so it finds no next hop"),
+        ]
+    };
+    asked_for(cluster, node, Family::V6).into_iter().flat_map(cases).find_map(|(transport, way, source, destination, effect)| {
         let packet =
             Packet { source: source.into(), destination: destination.into(), input: egress.name.clone() };
         let passage = Passage {

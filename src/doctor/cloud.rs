@@ -101,7 +101,7 @@ pub(super) fn examine(patient: &Patient<'_>) -> Option<Diagnostic> {
     let has_others = patient.cluster.nodes.len() > 1;
     let node = patient.node();
     let is_pod_gateway = |family| patient.cluster.next_hop_of(node, family) == NextHopKind::PodGateway;
-    let mut families = node.pod_cidrs.iter().map(|(family, _)| family);
+    let mut families = node.pods.families();
     (families.any(is_pod_gateway) && has_others).then(|| {
         finding(
             Rule::CloudPodGateway,

@@ -5,12 +5,14 @@ use std::net::IpAddr;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use ipnet::IpNet;
+
 use crate::{
     forwarding::{
         ChainIndex, Filtering, ForwardingModel, Packet, Passage, Redirection, SAMPLE_PORT, Spot, Trace,
         Transport, Treatment, Verdict, Way, stop_text,
     },
-    model::{Cluster, Family, NextHopKind, pod_address},
+    model::{Cluster, Family, NextHopKind, Prefixed, pod_address},
     plan::Desired,
     state::{Host, MatchedChains, NeighborEntry, Route},
     text::Untrusted,
@@ -206,10 +208,8 @@ impl Guidepost<'_> {
 
     /// The next hop to a pod, as it is planned.
     fn planned(&self, destination: IpAddr) -> Option<(Option<IpAddr>, Untrusted)> {
-        let family = Family::from(destination);
-        let own = self.cluster.nodes[self.index].pod_cidrs.get(family);
-        if own.is_some_and(|own| own.prefix().contains(&destination)) {
-            return Some((None, self.own_pod(family)?.1));
+        if let Some(own) = self.cluster.nodes[self.index].pods.containing(destination) {
+            return Some((None, self.own_pod_in(own.prefix())?.1));
         }
         let mut routes = self.desired.routes_to_nodes();
         let (route, _) = routes.find(|(route, _)| route.destination.contains(&destination))?;
@@ -219,8 +219,7 @@ impl Guidepost<'_> {
     /// Describes an address.
     fn whose(&self, address: IpAddr) -> String {
         self.known(address).unwrap_or_else(|| {
-            let prefix = self.cluster.prefixes.get(Family::from(address));
-            if prefix.is_some_and(|prefix| prefix.contains(&address)) {
+            if self.cluster.prefixes.containing(address).is_some() {
                 return "an address in the cluster prefix that belongs to no node".to_owned();
             }
             "an address outside the cluster".to_owned()
@@ -239,11 +238,11 @@ impl Guidepost<'_> {
                 return Some(format!("node {name}"));
             }
             let next_hop = self.cluster.next_hop_of(node, family);
-            if node.pod_gateway(family) == Some(address) && next_hop == NextHopKind::PodGateway {
+            let mut gateways = node.pod_gateways();
+            if next_hop == NextHopKind::PodGateway && gateways.any(|gateway| gateway == address) {
                 return Some(format!("the pod gateway of node {name}"));
             }
-            let cidr = node.pod_cidrs.get(family)?.prefix();
-            cidr.contains(&address).then(|| match index == self.index {
+            node.pods.containing(address).map(|_| match index == self.index {
                 true => "a pod of this node".to_owned(),
                 false => format!("a pod on node {name}"),
             })
@@ -254,7 +253,11 @@ impl Guidepost<'_> {
     #[must_use]
     pub fn own_pod(&self, family: Family) -> Option<(IpAddr, Untrusted)> {
         let node = &self.cluster.nodes[self.index];
-        let cidr = node.pod_cidrs.get(family)?.prefix();
+        node.pods.of(family).find_map(|network| self.own_pod_in(network.prefix()))
+    }
+
+    /// The same in one of the node's pod CIDRs.
+    fn own_pod_in(&self, cidr: IpNet) -> Option<(IpAddr, Untrusted)> {
         let local = self.host.addresses.iter().find(|local| cidr.contains(&local.address))?;
         Some((pod_address(cidr, Some(local.address)), local.device.clone()))
     }

@@ -93,6 +93,6 @@ fn cni_of(route: &Route) -> Option<&'static str> {
 /// Whether a route leads into a cluster prefix, but not only to this node's own pods.
 fn leads_to_other_pods(patient: &Patient<'_>, route: &Route) -> bool {
     let destination = route.destination;
-    let is_own = patient.node().pod_cidrs.iter().any(|(_, cidr)| cidr.prefix().contains(&destination));
-    !is_own && patient.cluster.prefixes.iter().any(|(_, prefix)| prefix.contains(&destination))
+    let is_own = patient.node().pods.around(destination).is_some();
+    !is_own && patient.cluster.prefixes.around(destination).is_some()
 }

@@ -21,11 +21,9 @@ pub(super) fn examine(patient: &Patient<'_>, paths: &Paths<'_>) -> Vec<Diagnosti
         findings.extend(faults.iter().map(diagnostic));
     }
     if !paths.missing().is_empty() {
-        let node = patient.node();
-        let cidrs: Vec<_> = paths.missing().iter().filter_map(|family| node.pod_cidrs.get(*family)).collect();
         findings.push(finding(
             Rule::NoPodInterface,
-            format!("no interface that is up has an address in {}, and no route leads to a pod", list(&cidrs, 2)),
+            format!("no interface that is up has an address in {}, and no route leads to a pod", list(paths.missing(), 2)),
             "most CNI plugins create the interface with the first pod; if pods already run here, check the CNI configuration with \
              `hostgw check-cni FILE`",
         ));

@@ -11,7 +11,7 @@ use crate::{
         ChainIndex, Direction, ForwardingModel, Packet, Passage, Paths, SAMPLE_PORT, Transport, Way,
         delete_route, outside_address,
     },
-    model::{Family, NatSource, SysctlKey, pod_address},
+    model::{Family, NatSource, Prefixed, SysctlKey, pod_address},
     state::{MatchedChains, Route, RouteType, protocol},
     text::{ShellCommand, Untrusted, count, list},
 };
@@ -69,7 +69,7 @@ fn connection_table(patient: &Patient<'_>) -> Option<Diagnostic> {
 fn neighbor_table(patient: &Patient<'_>) -> Vec<Diagnostic> {
     let mut findings = Vec::new();
     for (family, name) in [(Family::V4, "ipv4"), (Family::V6, "ipv6")] {
-        if patient.cluster.prefixes.get(family).is_none() {
+        if !patient.cluster.prefixes.has(family) {
             continue;
         }
         let Ok(key) = SysctlKey::from_parts(["net", name, "neigh", "default", "gc_thresh3"]) else {
@@ -146,7 +146,7 @@ fn mtu(patient: &Patient<'_>, paths: &Paths<'_>) -> Option<Diagnostic> {
 fn routes_of_nobody(patient: &Patient<'_>) -> Vec<Diagnostic> {
     let cluster = patient.cluster;
     let of_nodes: HashSet<IpNet> =
-        cluster.nodes.iter().flat_map(|node| node.pod_cidrs.iter().map(|(_, cidr)| cidr.prefix())).collect();
+        cluster.nodes.iter().flat_map(|node| node.pods.iter().map(Prefixed::prefix)).collect();
     let belongs = |prefix: IpNet| {
         let mut wider = std::iter::successors(Some(prefix), IpNet::supernet);
         wider.any(|prefix| of_nodes.contains(&prefix))
@@ -154,7 +154,7 @@ fn routes_of_nobody(patient: &Patient<'_>) -> Vec<Diagnostic> {
     let is_stray = |route: &&Route| {
         let destination = route.destination;
         let is_inside =
-            cluster.prefixes.iter().any(|(_, whole)| whole.contains(&destination) && *whole != destination);
+            cluster.prefixes.iter().any(|whole| whole.contains(&destination) && *whole != destination);
         is_inside
             && !route.is_owned()
             && route.protocol != protocol::KERNEL
@@ -199,8 +199,8 @@ fn other_networks(patient: &Patient<'_>, paths: &Paths<'_>, model: &ForwardingMo
     };
     let networks = observed.host.addresses.iter().filter(|local| {
         let family = Family::from(local.address);
-        let whole = cluster.prefixes.get(family);
-        whole.is_some_and(|whole| !whole.contains(&local.address))
+        cluster.prefixes.has(family)
+            && cluster.prefixes.containing(local.address).is_none()
             && local.prefix.prefix_len() < family.bits()
             && is_other_bridge(&local.device)
             && !is_link_local(local.address)

@@ -88,7 +88,7 @@ impl WindowsPatient<'_> {
     fn forwarding(&self) -> Vec<Diagnostic> {
         let interfaces = self.observed.find_interfaces(self.cluster, &self.cluster.nodes[self.index]);
         let has_pods = self.cluster.nodes[self.index].has_pods();
-        let families = || self.cluster.prefixes.iter().filter(|_| has_pods).map(|(family, _)| family);
+        let families = || self.cluster.prefixes.families().filter(|_| has_pods);
         let pairs = interfaces
             .iter()
             .flat_map(|(role, interface)| families().map(move |family| (role, interface, family)));

@@ -9,7 +9,7 @@ use ipnet::IpNet;
 
 use super::{ForwardingModel, Hop, Packet, Verdict, model::hops, outside_address};
 use crate::{
-    model::{Cluster, Family, MAIN_TABLE, PerFamily, PodCidr, pod_address},
+    model::{Cluster, Family, MAIN_TABLE, PerFamily, Prefixed, pod_address},
     state::{Host, Route, RouteType},
     text::Untrusted,
 };
@@ -47,7 +47,7 @@ pub struct Path {
     pub own: IpNet,
     /// The pod CIDR of the other node, or the destination of the default route.
     pub other: IpNet,
-    /// The cluster prefix.
+    /// The cluster prefix of the pod that the packet is for; to the outside, of the pod that it comes from.
     pub cluster: IpNet,
     /// The table of the planned route.
     pub table: u32,
@@ -74,11 +74,18 @@ struct Pod {
     device: Untrusted,
 }
 
+impl Pod {
+    fn family(&self) -> Family {
+        self.cidr.into()
+    }
+}
+
 /// The paths between the pods of a node and those of all others, and between its pods and the outside.
 #[derive(Debug, Clone)]
 pub struct Paths<'a> {
     cluster: &'a Cluster,
-    pods: PerFamily<Pod>,
+    /// A pod in each pod CIDR of the node that has a pod interface.
+    pods: Vec<Pod>,
     /// The routes to the pods of other nodes, with the indexes of the nodes.
     others: Vec<(&'a Route, usize)>,
     /// Parts of the pod CIDR of another node that a foreign route or a policy rule singles out, with the index of the entry
@@ -86,8 +93,8 @@ pub struct Paths<'a> {
     parts: Vec<(IpNet, usize)>,
     /// The same of this node, with the address of a pod in each.
     own_parts: Vec<(IpNet, IpAddr)>,
-    /// The families for which the node has a pod CIDR, but no pod interface yet.
-    missing: Vec<Family>,
+    /// The pod CIDRs for which the node has no pod interface yet.
+    missing: Vec<IpNet>,
     /// Prefixes inside the cluster whose packets may take another way than all others.
     special: HashSet<IpNet>,
     /// Their lengths in each family.
@@ -127,27 +134,29 @@ impl<'a> Paths<'a> {
         host: &'a Host,
     ) -> Self {
         let node = &cluster.nodes[index];
-        let (mut pods, mut missing) = (PerFamily::default(), Vec::new());
-        for (family, cidr) in node.pod_cidrs.iter() {
-            match pod(cidr.prefix(), node.pod_gateway(family), host) {
-                Some(pod) => *pods.get_mut(family) = Some(pod),
-                None => missing.push(family),
+        let (mut pods, mut missing) = (Vec::new(), Vec::new());
+        for network in &node.pods {
+            match pod(network.prefix(), node.gateway_of(network), host) {
+                Some(pod) => pods.push(pod),
+                None => missing.push(network.prefix()),
             }
         }
+        let families: BTreeSet<Family> = pods.iter().map(Pod::family).collect();
         let is_usable = |route: &Route| {
-            pods.get(route.family()).is_some() && route.next.gateway.is_some() && route.next.device.is_some()
+            families.contains(&route.family()) && route.next.gateway.is_some() && route.next.device.is_some()
         };
         let others = routes.filter(|(route, _)| is_usable(route)).collect();
         let (parts, own_parts) = (Vec::new(), Vec::new());
         let (special, special_lengths, around_special) =
             (HashSet::new(), PerFamily::default(), HashSet::new());
         let mut outside = PerFamily::default();
-        for (family, prefix) in cluster.prefixes.iter().filter(|_| cluster.nat.masquerade) {
+        for family in cluster.prefixes.families().filter(|_| cluster.nat.masquerade) {
             // A route of its own makes the address stand for nothing else.
             let is_special = |route: &Route| {
                 route.destination.prefix_len() > 1 && route.destination.contains(&outside_address(family))
             };
-            if !prefix.contains(&outside_address(family)) && !foreign.clone().any(is_special) {
+            let is_inside = cluster.prefixes.containing(outside_address(family)).is_some();
+            if !is_inside && !foreign.clone().any(is_special) {
                 *outside.get_mut(family) = default_route(family, foreign.clone());
             }
         }
@@ -172,7 +181,7 @@ impl<'a> Paths<'a> {
         let cluster = self.cluster;
         let is_inside = |prefix: &IpNet| {
             let mut wholes = cluster.prefixes.iter();
-            wholes.any(|(_, whole)| whole.contains(prefix) && whole != prefix)
+            wholes.any(|whole| whole.contains(prefix) && whole != prefix)
         };
         let selectors = host.rules.iter().flat_map(|rule| [rule.selector.from, rule.selector.to]).flatten();
         // The kernel's own routes to addresses of this node lead to no pod.
@@ -185,9 +194,8 @@ impl<'a> Paths<'a> {
         let found: BTreeSet<IpNet> = found.collect();
         let mut whole: HashMap<IpNet, usize> = HashMap::new();
         for prefix in &found {
-            let own = cluster.nodes[index].pod_cidrs.get(Family::from(*prefix)).map(PodCidr::prefix);
-            if own.is_some_and(|own| own.contains(prefix)) {
-                if own != Some(*prefix) {
+            if let Some(own) = cluster.nodes[index].pods.around(*prefix).map(Prefixed::prefix) {
+                if own != *prefix {
                     let local = host.addresses.iter().find(|local| prefix.contains(&local.address));
                     self.own_parts.push((*prefix, pod_address(*prefix, local.map(|local| local.address))));
                 }
@@ -247,7 +255,7 @@ impl<'a> Paths<'a> {
 
     /// The refs that stand for all pods of other nodes.
     fn whole_refs(&self) -> impl Iterator<Item = PathRef<'_>> {
-        self.others.iter().filter_map(|(route, node)| self.whole(route, *node)).flatten()
+        self.others.iter().flat_map(|(route, node)| self.whole(route, *node)).flatten()
     }
 
     /// The refs after those that stand for all pods of other nodes.
@@ -262,34 +270,40 @@ impl<'a> Paths<'a> {
     fn part_refs(&self) -> impl Iterator<Item = PathRef<'_>> {
         let parts = self.parts.iter().filter_map(|(part, at)| {
             let (route, node) = self.others[*at];
-            let both = self.both(route, Some(node), pod_address(*part, None))?;
+            let pod = self.pods_of(route.family()).next()?;
+            let both = self.both(pod, route, Some(node), pod_address(*part, None))?;
             Some(both.map(|path| PathRef { part: Some(PodPart::Other(*part)), ..path }))
         });
         let own_parts = self.own_parts.iter().filter_map(|(part, own)| {
             let family = Family::from(*part);
             let (route, node) = self.others.iter().find(|(route, _)| route.family() == family)?;
-            let [out, back] = self.both(route, Some(*node), pod_address(route.destination, None))?;
+            let pod = self.pods_of(family).find(|pod| pod.cidr.contains(part))?;
+            let [out, back] = self.both(pod, route, Some(*node), pod_address(route.destination, None))?;
             let of_part = |path| PathRef { part: Some(PodPart::Own(*part)), is_of_all: true, ..path };
             Some([of_part(PathRef { source: *own, ..out }), of_part(PathRef { destination: *own, ..back })])
         });
         parts.flatten().chain(own_parts.flatten())
     }
 
-    /// The two refs that stand for all of another node's pods.
-    fn whole<'p>(&'p self, route: &'p Route, node: usize) -> Option<[PathRef<'p>; 2]> {
-        let gateway = self.cluster.nodes[node].pod_gateway(route.family());
-        self.both(route, Some(node), pod_address(route.destination, gateway))
+    fn pods_of(&self, family: Family) -> impl Iterator<Item = &Pod> {
+        self.pods.iter().filter(move |pod| pod.family() == family)
     }
 
-    /// The two refs between this node's pod and the outside. Replies from there reach the pod's address, because the
+    /// The refs that stand for all of another node's pods behind `route`: two for each of this node's pods.
+    fn whole<'p>(&'p self, route: &'p Route, node: usize) -> impl Iterator<Item = [PathRef<'p>; 2]> {
+        let gateway = self.cluster.nodes[node].gateway_at(route.destination);
+        let address = pod_address(route.destination, gateway);
+        self.pods_of(route.family()).filter_map(move |pod| self.both(pod, route, Some(node), address))
+    }
+
+    /// The refs between this node's pods and the outside. Replies from there reach the pod's address, because the
     /// kernel restores it before it routes them.
     fn to_outside(&self, family: Family) -> Vec<PathRef<'_>> {
         let mut refs: Vec<PathRef<'_>> = Vec::new();
         let Some(route) = self.outside.get(family) else { return refs };
-        for (gateway, device) in hops(route) {
-            for path in
-                self.along(route, gateway, device, None, outside_address(family)).into_iter().flatten()
-            {
+        let hops_of = |pod| hops(route).map(move |hop| (pod, hop));
+        for (pod, (gateway, device)) in self.pods_of(family).flat_map(hops_of) {
+            for path in Self::along(pod, route, gateway, device, None, outside_address(family)) {
                 // All next hops of a route have the way out in common, and those of an interface the way back.
                 if !refs.iter().any(|known| known.is_same_packet(&path)) {
                     refs.push(path);
@@ -299,26 +313,26 @@ impl<'a> Paths<'a> {
         refs
     }
 
-    /// The two refs between this node's pod and `address` behind `route`, which is a pod of `node`, if any.
+    /// The two refs between `pod` and `address` behind `route`, which is a pod of `node`, if any.
     fn both<'p>(
         &'p self,
+        pod: &'p Pod,
         route: &'p Route,
         node: Option<usize>,
         address: IpAddr,
     ) -> Option<[PathRef<'p>; 2]> {
-        self.along(route, route.next.gateway, route.next.device.as_ref()?, node, address)
+        Some(Self::along(pod, route, route.next.gateway, route.next.device.as_ref()?, node, address))
     }
 
     /// The same with one of the next hops of `route`.
-    fn along<'p>(
-        &'p self,
+    const fn along<'p>(
+        pod: &'p Pod,
         route: &'p Route,
         gateway: Option<IpAddr>,
         device: &'p Untrusted,
         node: Option<usize>,
         address: IpAddr,
-    ) -> Option<[PathRef<'p>; 2]> {
-        let pod = self.pods.get(route.family())?;
+    ) -> [PathRef<'p>; 2] {
         let out = PathRef {
             route,
             gateway,
@@ -332,13 +346,13 @@ impl<'a> Paths<'a> {
             is_of_all: false,
         };
         let back = PathRef { direction: Direction::In, source: address, destination: pod.address, ..out };
-        Some([out, back])
+        [out, back]
     }
 
     fn path(&self, path: PathRef<'_>) -> Path {
         let PathRef { route, node, pod, direction, part, is_of_all, .. } = path;
         let Course { gateway, device, .. } = path.course();
-        let family = route.family();
+        let end = if direction == Direction::Out && node.is_some() { route.destination } else { pod.cidr };
         Path {
             peer: node.map_or(Peer::Outside, |node| Peer::Node(self.cluster.nodes[node].name.clone())),
             direction,
@@ -346,7 +360,7 @@ impl<'a> Paths<'a> {
             expected: Hop { gateway, device: device.clone() },
             own: pod.cidr,
             other: route.destination,
-            cluster: self.cluster.prefixes.get(family).copied().unwrap_or(route.destination),
+            cluster: self.cluster.prefixes.around(end).copied().unwrap_or(end),
             table: route.table,
             part,
             is_of_all,
@@ -358,7 +372,7 @@ impl<'a> Paths<'a> {
     #[must_use]
     pub fn rank_by(&self, model: &ForwardingModel<'_>) -> Ledger {
         let rank = |path: PathRef<'_>| path.course().rank(&model.trace(&path.packet()).verdict);
-        let mut alike: PerFamily<[Rank; 2]> = PerFamily::default();
+        let mut alike: PerFamily<Vec<Rank>> = PerFamily::default();
         let mut ranks = Vec::with_capacity(2 * self.others.len());
         for (route, node) in &self.others {
             let is_special = self.is_special(route.destination);
@@ -367,12 +381,11 @@ impl<'a> Paths<'a> {
                 ranks.extend(known);
                 continue;
             }
-            let Some(refs) = self.whole(route, *node) else { continue };
-            let both = refs.map(rank);
+            let known: Vec<Rank> = self.whole(route, *node).flatten().map(rank).collect();
+            ranks.extend(&known);
             if !is_special {
-                *alike.get_mut(route.family()) = Some(both);
+                *alike.get_mut(route.family()) = Some(known);
             }
-            ranks.extend(both);
         }
         ranks.extend(self.other_refs().map(rank));
         Ledger(ranks)
@@ -384,9 +397,9 @@ impl<'a> Paths<'a> {
         self.refs().next().is_none()
     }
 
-    /// Returns the families for which no path can be judged, because the node has no pod interface.
+    /// Returns the pod CIDRs of the node for which no path can be judged, because the node has no pod interface.
     #[must_use]
-    pub fn missing(&self) -> &[Family] {
+    pub fn missing(&self) -> &[IpNet] {
         &self.missing
     }
 
@@ -563,10 +576,10 @@ fn default_route<'a>(family: Family, routes: impl Iterator<Item = &'a Route>) ->
 }
 
 /// Returns a pod of the node, and the interface to it.
-fn pod(cidr: IpNet, gateway: Option<IpAddr>, host: &Host) -> Option<Pod> {
+fn pod(cidr: IpNet, gateway: IpAddr, host: &Host) -> Option<Pod> {
     let holds = |device: &Untrusted| host.link(device.as_raw()).is_some_and(|link| link.up);
     let bridge = host.addresses.iter().filter(|local| cidr.contains(&local.address) && holds(&local.device));
-    if let Some(local) = bridge.min_by_key(|local| Some(local.address) != gateway) {
+    if let Some(local) = bridge.min_by_key(|local| local.address != gateway) {
         return Some(Pod {
             cidr,
             address: pod_address(cidr, Some(local.address)),

@@ -312,10 +312,13 @@ impl FileNode {
         let parsed = parsed.unwrap_or_default();
         let mut sorted = parsed.clone();
         sorted.sort();
-        if sorted == listed {
+        let families = |cidrs: &[IpNet]| -> Vec<Family> { cidrs.iter().map(|cidr| (*cidr).into()).collect() };
+        // The API lists one of each family. The others come from elsewhere, such as address pools of a CNI plugin.
+        let is_listed = |family: &Family| families(listed).contains(family);
+        let are_all_known = listed.iter().all(|cidr| parsed.contains(cidr));
+        if are_all_known && families(&parsed).iter().all(is_listed) {
             return self.pod_cidrs.clone();
         }
-        let families = |cidrs: &[IpNet]| -> Vec<Family> { cidrs.iter().map(|cidr| (*cidr).into()).collect() };
         if families(&sorted) != families(listed) {
             return listed.iter().map(ToString::to_string).collect();
         }

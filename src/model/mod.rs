@@ -9,6 +9,7 @@ mod interface;
 mod network;
 mod path;
 mod pod_cidr;
+mod prefix_list;
 mod sysctl;
 
 pub use check::{Check, CheckTarget};
@@ -16,7 +17,8 @@ pub use family::{Family, PerFamily};
 pub use interface::{InterfaceName, InvalidInterfaceName};
 pub use network::{common_prefix, usual_network};
 pub use path::{ConfigPath, Segment};
-pub use pod_cidr::{InvalidPodCidr, PodCidr, offset_by, pod_address};
+pub use pod_cidr::{InvalidPodCidr, PodCidr, PodNetwork, offset_by, pod_address};
+pub use prefix_list::{PrefixList, Prefixed};
 pub use sysctl::{InvalidSysctlKey, SysctlKey, normalize_value};
 
 use std::net::IpAddr;
@@ -29,8 +31,8 @@ use crate::text::Untrusted;
 /// The contents of a configuration file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cluster {
-    /// `clusterPrefix`. At least one family is present.
-    pub prefixes: PerFamily<IpNet>,
+    /// `clusterPrefix`: at least one prefix. They do not overlap.
+    pub prefixes: PrefixList<IpNet>,
     /// `egressInterface` of the Linux nodes that do not override it.
     pub egress_interface: Option<InterfaceName>,
     /// `nextHop`, unless it is a router. See [`Self::next_hop_of`].
@@ -124,12 +126,11 @@ pub struct Node {
     pub name: Untrusted,
     /// `os`.
     pub os: OperatingSystem,
-    /// `podCIDR`. Each pod CIDR is part of the cluster prefix. Empty for a machine without pods (`podCIDR: none`).
-    pub pod_cidrs: PerFamily<PodCidr>,
+    /// `podCIDR` and `gateway`. Each pod CIDR is part of a cluster prefix. Empty for a machine without pods
+    /// (`podCIDR: none`).
+    pub pods: PrefixList<PodNetwork>,
     /// `address`. It is outside the cluster prefix.
     pub addresses: PerFamily<IpAddr>,
-    /// `gateway`, which overrides the computed pod gateway. It is part of the pod CIDR.
-    pub gateways: PerFamily<IpAddr>,
     /// `nextHop`, which overrides the cluster's.
     pub next_hop: Option<Box<NextHopOverride>>,
     /// `egressInterface`, which overrides the cluster's.
@@ -146,16 +147,24 @@ impl Node {
     /// forwards nor masquerades packets.
     #[must_use]
     pub fn has_pods(&self) -> bool {
-        !self.pod_cidrs.is_empty()
+        !self.pods.is_empty()
     }
 
-    /// Returns the pod gateway in `family`: the override, or else the one computed from the pod CIDR.
-    ///
-    /// Returns `None` if the node has no pod CIDR of that family.
+    /// Returns the pod gateway of a pod CIDR of the node.
     #[must_use]
-    pub fn pod_gateway(&self, family: Family) -> Option<IpAddr> {
-        let cidr = self.pod_cidrs.get(family)?;
-        Some(self.gateways.get(family).copied().unwrap_or_else(|| cidr.gateway(self.os)))
+    pub fn gateway_of(&self, pods: &PodNetwork) -> IpAddr {
+        pods.gateway.unwrap_or_else(|| pods.cidr.gateway(self.os))
+    }
+
+    /// Iterates over the pod gateways of the node.
+    pub fn pod_gateways(&self) -> impl Iterator<Item = IpAddr> {
+        self.pods.iter().map(|pods| self.gateway_of(pods))
+    }
+
+    /// Returns the pod gateway of the node's pod CIDR `prefix`. `None` if the node has no such pod CIDR.
+    #[must_use]
+    pub fn gateway_at(&self, prefix: IpNet) -> Option<IpAddr> {
+        self.pods.at(prefix).map(|pods| self.gateway_of(pods))
     }
 }
 

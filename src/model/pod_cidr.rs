@@ -7,7 +7,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Family, OperatingSystem};
+use super::{Family, OperatingSystem, Prefixed};
 
 /// The pod subnet of one node. It has no host bits set, and room for the pod gateway on either operating system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,6 +61,29 @@ impl PodCidr {
             OperatingSystem::Windows => 2,
         };
         offset_by(self.0.network(), offset.into())
+    }
+}
+
+/// A pod CIDR of a node with its pod gateway.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PodNetwork {
+    /// The pod CIDR.
+    pub cidr: PodCidr,
+    /// `gateway`, which overrides the computed pod gateway. It is part of the pod CIDR.
+    pub gateway: Option<IpAddr>,
+}
+
+impl PodNetwork {
+    /// Returns the address family.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        self.cidr.0.into()
+    }
+}
+
+impl Prefixed for PodNetwork {
+    fn prefix(&self) -> IpNet {
+        self.cidr.0
     }
 }
 

@@ -328,7 +328,7 @@ pub fn irrevocable(plan: &Plan) -> Vec<Diagnostic> {
 
 /// Returns a warning if a foreign route and a planned one interfere although their keys differ.
 fn shadow(node: &crate::model::Node, desired: &Desired, foreign: &Route) -> Option<Diagnostic> {
-    let in_own_pods = node.pod_cidrs.iter().any(|(_, cidr)| cidr.prefix().contains(&foreign.destination));
+    let in_own_pods = node.pods.around(foreign.destination).is_some();
     let table = desired.state.routes.first()?.table;
     if in_own_pods || foreign.table != table || foreign.destination.prefix_len() == 0 {
         return None;

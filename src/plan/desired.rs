@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     model::{
         Cluster, ConfigPath, Family, InterfaceName, NatSource, NextHopKind, Node, OperatingSystem,
-        RouteOptions, SysctlKey, Unassigned,
+        PodNetwork, Prefixed, RouteOptions, SysctlKey, Unassigned,
     },
     state::{
         BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatRule, NatTable, NextHop,
@@ -56,8 +56,8 @@ pub(super) enum Origin {
 }
 
 impl Origin {
-    /// Returns the location in the configuration, for a route of `family`.
-    pub(super) fn path(self, cluster: &Cluster, family: Family) -> ConfigPath {
+    /// Returns the location in the configuration, for the route to `destination`.
+    pub(super) fn path(self, cluster: &Cluster, destination: IpNet) -> ConfigPath {
         let index = match self {
             Self::Node(index) => index,
             Self::ClusterPrefix => return ConfigPath::root().key("clusterPrefix"),
@@ -65,9 +65,10 @@ impl Origin {
         };
         let path = ConfigPath::root().known_key("nodes").index(index);
         let node = &cluster.nodes[index];
-        path.known_key(match cluster.next_hop_of(node, family) {
+        let has_gateway = || node.pods.at(destination).is_some_and(|pods| pods.gateway.is_some());
+        path.known_key(match cluster.next_hop_of(node, destination.into()) {
             NextHopKind::NodeAddress => "address",
-            NextHopKind::PodGateway if node.gateways.get(family).is_some() => "gateway",
+            NextHopKind::PodGateway if has_gateway() => "gateway",
             NextHopKind::Router(_) if node.next_hop.is_some() => "nextHop",
             NextHopKind::PodGateway | NextHopKind::Router(_) => "podCIDR",
         })
@@ -131,7 +132,7 @@ pub fn desired(cluster: &Cluster, index: usize, saved: &OriginalSysctls) -> Resu
     let others = routes(cluster, device).filter(|(_, origin)| *origin != Origin::Node(index));
     let mut routes: Vec<_> = others.collect();
     let mut state = State { sysctls: sysctls(cluster, node.has_pods()), ..State::default() };
-    for (family, _) in cluster.prefixes.iter() {
+    for family in cluster.prefixes.families() {
         *state.nat.get_mut(family) = nat_table(cluster, node, family);
     }
     let released = release(&mut state.sysctls, saved);
@@ -139,7 +140,7 @@ pub fn desired(cluster: &Cluster, index: usize, saved: &OriginalSysctls) -> Resu
     routes.sort_by_key(|(route, _)| route.key());
     let (routes, origins): (Vec<_>, _) = routes.into_iter().unzip();
     state.routes = routes.into();
-    let prefixes = cluster.prefixes.iter().map(|(_, prefix)| *prefix).collect();
+    let prefixes = cluster.prefixes.iter().copied().collect();
     Ok(Desired {
         state,
         prefixes,
@@ -241,12 +242,12 @@ impl Desired {
     /// Returns the location in the configuration that asks for the route at `key`.
     #[must_use]
     pub fn route_origin(&self, cluster: &Cluster, key: &RouteKey) -> Option<ConfigPath> {
-        Some(self.origin(key)?.path(cluster, key.family()))
+        Some(self.origin(key)?.path(cluster, key.destination))
     }
 }
 
-/// Iterates over all routes of the cluster through `device`. Each node has them all, except the one to its own pods. In
-/// each family the on-link route and the unreachable one come first, then the nodes in the order of the file.
+/// Iterates over all routes of the cluster through `device`. Each node has them all, except those to its own pods. In
+/// each family the on-link routes and the unreachable ones come first, then the nodes in the order of the file.
 pub(super) fn routes<'a>(
     cluster: &'a Cluster,
     device: Option<&'a InterfaceName>,
@@ -264,20 +265,30 @@ pub(super) fn routes_at<'a>(
     let device: Option<Untrusted> = device.map(|name| name.as_str().into());
     let is_key_wanted = is_wanted;
     let is_wanted = move |prefix: IpNet| is_key_wanted(&key(cluster, prefix));
-    cluster.prefixes.iter().flat_map(move |(family, prefix)| {
-        let on_link = (cluster.uses_pod_gateways(family) && is_wanted(*prefix))
-            .then(|| (route(cluster, device.clone(), *prefix, None), Origin::ClusterPrefix));
+    cluster.prefixes.families().flat_map(move |family| {
+        let uses_pod_gateways = cluster.uses_pod_gateways(family);
+        let is_rejected = cluster.routes.unassigned == Unassigned::Unreachable;
+        let own_device = device.clone();
+        let of_prefix = move |prefix: &IpNet| {
+            let on_link = (uses_pod_gateways && is_wanted(*prefix))
+                .then(|| (route(cluster, own_device.clone(), *prefix, None), Origin::ClusterPrefix));
+            let unassigned = is_rejected
+                .then(|| unreachable(cluster, *prefix))
+                .filter(|route| is_key_wanted(&route.key()))
+                .map(|route| (route, Origin::Unassigned));
+            on_link.into_iter().chain(unassigned)
+        };
         let device = device.clone();
-        let nodes = cluster.nodes.iter().enumerate().filter_map(move |(number, node)| {
-            let prefix = node.pod_cidrs.get(family)?.prefix();
-            let gateway = is_wanted(prefix).then(|| next_hop(cluster, node, family)).flatten()?;
-            Some((route(cluster, device.clone(), prefix, Some(gateway)), Origin::Node(number)))
-        });
-        let unassigned = (cluster.routes.unassigned == Unassigned::Unreachable)
-            .then(|| unreachable(cluster, *prefix))
-            .filter(|route| is_key_wanted(&route.key()))
-            .map(|route| (route, Origin::Unassigned));
-        on_link.into_iter().chain(unassigned).chain(nodes)
+        let to_node = move |(number, node): (usize, &'a Node)| {
+            let device = device.clone();
+            node.pods.of(family).filter_map(move |pods| {
+                let prefix = pods.prefix();
+                let gateway = is_wanted(prefix).then(|| next_hop(cluster, node, pods)).flatten()?;
+                Some((route(cluster, device.clone(), prefix, Some(gateway)), Origin::Node(number)))
+            })
+        };
+        let nodes = cluster.nodes.iter().enumerate().flat_map(to_node);
+        cluster.prefixes.of(family).flat_map(of_prefix).chain(nodes)
     })
 }
 
@@ -291,8 +302,8 @@ fn key(cluster: &Cluster, destination: IpNet) -> RouteKey {
 /// Returns the configured sysctls: the forwarding switches that the cluster prefixes imply on a node with pods, and those
 /// listed in the file.
 pub(super) fn sysctls(cluster: &Cluster, has_pods: bool) -> BTreeMap<SysctlKey, Untrusted> {
-    let families = cluster.prefixes.iter().filter(|_| has_pods);
-    let switches = families.map(|(family, _)| (forwarding_switch(family), "1".into()));
+    let families = cluster.prefixes.families().filter(|_| has_pods);
+    let switches = families.map(|family| (forwarding_switch(family), "1".into()));
     switches.chain(cluster.sysctls.iter().cloned()).collect()
 }
 
@@ -304,9 +315,11 @@ pub(super) fn forwarding_switch(family: Family) -> SysctlKey {
     }
 }
 
-pub(super) fn next_hop(cluster: &Cluster, other: &Node, family: Family) -> Option<IpAddr> {
+/// Returns the next hop of the routes to `pods` of the node `other`.
+pub(super) fn next_hop(cluster: &Cluster, other: &Node, pods: &PodNetwork) -> Option<IpAddr> {
+    let family = pods.family();
     match cluster.next_hop_of(other, family) {
-        NextHopKind::PodGateway => other.pod_gateway(family),
+        NextHopKind::PodGateway => Some(other.gateway_of(pods)),
         NextHopKind::NodeAddress => other.addresses.get(family).copied(),
         NextHopKind::Router(router) => Some(router),
     }
@@ -353,22 +366,28 @@ fn unreachable(cluster: &Cluster, destination: IpNet) -> Route {
 
 /// Returns the NAT table of `node` in `family`, or `None` if nothing is masqueraded.
 pub(super) fn nat_table(cluster: &Cluster, node: &Node, family: Family) -> Option<NatTable> {
-    let prefix = *cluster.prefixes.get(family)?;
-    if !cluster.nat.masquerade || !node.has_pods() {
+    if !cluster.nat.masquerade || !node.has_pods() || !cluster.prefixes.has(family) {
         return None;
     }
-    let mut masquerade = Vec::with_capacity(5);
-    if cluster.nat.source == NatSource::Pods {
-        let own_pods = node.pod_cidrs.get(family)?.prefix();
-        masquerade.push(Expression::Address { field: Field::Saddr, negated: false, prefix: own_pods });
-    }
     let flags = if cluster.nat.random_fully { Expression::FULLY_RANDOM } else { 0 };
-    masquerade.extend([
-        Expression::Address { field: Field::Daddr, negated: true, prefix },
-        Expression::NotLocal,
-        Expression::Counter,
-        Expression::Masquerade { flags },
-    ]);
+    let masquerade = |source: Option<IpNet>| {
+        let source = source.map(|prefix| Expression::Address { field: Field::Saddr, negated: false, prefix });
+        let outside = cluster.prefixes.of(family).map(|prefix| Expression::Address {
+            field: Field::Daddr,
+            negated: true,
+            prefix: *prefix,
+        });
+        let rest = [Expression::NotLocal, Expression::Counter, Expression::Masquerade { flags }];
+        let expressions = source.into_iter().chain(outside).chain(rest).collect();
+        rule(expressions, "hostgw: traffic that leaves the cluster")
+    };
+    let sources: Vec<Option<IpNet>> = match cluster.nat.source {
+        NatSource::Any => vec![None],
+        NatSource::Pods => node.pods.of(family).map(|pods| Some(pods.prefix())).collect(),
+    };
+    if sources.is_empty() {
+        return None;
+    }
     let excluded = cluster.nat.exclude.iter().filter(|prefix| Family::from(**prefix) == family);
     let mut rules: Vec<NatRule> = excluded
         .map(|prefix| {
@@ -376,7 +395,7 @@ pub(super) fn nat_table(cluster: &Cluster, node: &Node, family: Family) -> Optio
             rule(vec![destination, Expression::Return], "hostgw: nat.exclude")
         })
         .collect();
-    rules.push(rule(masquerade, "hostgw: traffic that leaves the cluster"));
+    rules.extend(sources.into_iter().map(masquerade));
     Some(NatTable {
         family,
         flags: 0,

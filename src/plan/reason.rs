@@ -140,7 +140,7 @@ fn route_reason(
         (None, _) => "managed by hostgw".to_owned(),
     };
     let places = || {
-        let path = cluster.zip(origin).map(|(cluster, origin)| origin.path(cluster, key.family()));
+        let path = cluster.zip(origin).map(|(cluster, origin)| origin.path(cluster, key.destination));
         path.into_iter().map(current).collect()
     };
     let previous = last.and_then(|last| last.previous.as_ref()).filter(|_| !drift);

@@ -66,7 +66,7 @@ fn route_entry(
     };
     let (text, path) = match change.cause {
         WindowsCause::Configured(origin) => {
-            (origin.reason_in(cluster), Some(origin.path(cluster, change.destination.into())))
+            (origin.reason_in(cluster), Some(origin.path(cluster, change.destination)))
         }
         WindowsCause::Owned => ("not in the configuration".to_owned(), None),
         WindowsCause::Foreign => ("adopt foreign route".to_owned(), None),

@@ -182,11 +182,11 @@ pub(super) fn build_node(
         let mut interfaces = Interfaces::open()?;
         interfaces.up("lo")?;
         add_addresses(&mut interfaces, &machine.interface, &machine.addresses)?;
-        if !machine.bridge.is_empty() {
+        if !machine.pods.is_empty() {
             interfaces.bridge(bridge)?;
             interfaces.cable(to_pod, ETH, &pod)?;
             interfaces.attach(to_pod, bridge)?;
-            add_addresses(&mut interfaces, bridge, &machine.bridge)?;
+            machine.pods.iter().try_for_each(|pods| interfaces.address(bridge, pods.bridge))?;
         }
         let routers = machine.router.iter();
         routers
@@ -196,14 +196,10 @@ pub(super) fn build_node(
     inside(&pod, || {
         let mut interfaces = Interfaces::open()?;
         interfaces.up("lo")?;
-        if machine.bridge.is_empty() {
-            return Ok(());
-        }
-        add_addresses(&mut interfaces, ETH, &machine.pod)?;
+        machine.pods.iter().try_for_each(|pods| interfaces.address(ETH, pods.pod))?;
         machine
-            .bridge
-            .iter()
-            .try_for_each(|(family, bridge)| interfaces.route(default_route(family), bridge.addr()))
+            .gateways_of_pod()
+            .try_for_each(|(family, gateway)| interfaces.route(default_route(family), gateway))
     })?;
     Ok((node, pod))
 }

@@ -175,7 +175,7 @@ impl Simulation {
     /// outside host has no route back.
     #[must_use]
     pub fn untested_outside(&self) -> Vec<Family> {
-        let families = self.topology.cluster.prefixes.iter().map(|(family, _)| family);
+        let families = self.topology.cluster.prefixes.families();
         families.filter(|family| !self.topology.masquerades(*family)).collect()
     }
 
@@ -203,7 +203,7 @@ impl Simulation {
     /// Returns an error if packets cannot be sent at all, or if `keep_going` returns one.
     pub fn probe(&self, keep_going: &KeepGoing) -> Result<Vec<Connection>, Error> {
         let mut connections = Vec::new();
-        let families: Vec<Family> = self.topology.cluster.prefixes.iter().map(|(family, _)| family).collect();
+        let families: Vec<Family> = self.topology.cluster.prefixes.families().collect();
         for family in families {
             self.probe_family(family, keep_going, &mut connections)?;
         }
@@ -244,7 +244,8 @@ impl Simulation {
         port: u16,
         keep_going: &KeepGoing,
     ) -> Result<Vec<TrialResult>, Error> {
-        let mut testers = Testers::open(&self.lab, family, port)?;
+        let endpoints = trial::Endpoints::of(&self.topology, family);
+        let mut testers = Testers::open(&self.lab, endpoints, family, port)?;
         let all: Vec<usize> = (0..trials.len()).collect();
         let mut results = vec![TrialResult::default(); trials.len()];
         self.run_trials(&mut testers, trials, &all, &mut results, keep_going)?;
@@ -295,7 +296,7 @@ impl Simulation {
                 return Ok(Some(format!("{} refused its plan", self.nodes[end].name)));
             }
             return Ok(Some(match trial.to {
-                Some(to) => trace::between(&self.lab, &self.topology, trial.from, to, family)?,
+                Some(to) => trace::between(&self.lab, &self.topology, trial, to, family)?,
                 None => trace::to_outside(&self.lab, &self.topology, trial.from, family)?,
             }));
         };
@@ -359,38 +360,50 @@ struct TrialResult {
 /// The sockets of all namespaces, through which a family is tested.
 struct Testers {
     family: Family,
-    /// Endpoint 2n belongs to node n, endpoint 2n + 1 to its pod, and the last one to the outside host.
+    /// The sockets, by their numbers.
     endpoints: Vec<Endpoint>,
-    /// The network stacks of the same namespaces, in the same order, and that of the router.
+    numbers: trial::Endpoints,
+    /// The network stacks of the nodes, their pods and the outside host, in the order of the endpoints, and that of the
+    /// router.
     stacks: Vec<Interfaces>,
 }
 
 impl Testers {
-    fn open(lab: &Lab, family: Family, port: u16) -> Result<Self, Error> {
+    fn open(lab: &Lab, numbers: trial::Endpoints, family: Family, port: u16) -> Result<Self, Error> {
         let namespaces = || lab.nodes.iter().flat_map(|(node, pod)| [node, pod]).chain([&lab.outside]);
-        let endpoints = namespaces()
-            .map(|namespace| Endpoint::open(namespace, family, port))
-            .collect::<Result<_, _>>()?;
+        let open = |namespace, address| match address {
+            Some(address) => Endpoint::open_at(namespace, address, port),
+            None => Endpoint::open(namespace, family, port),
+        };
+        let of_machines =
+            lab.nodes.iter().enumerate().flat_map(|(machine, (node, pod))| {
+                [open(node, None), open(pod, numbers.address_of(machine))]
+            });
+        let outside = std::iter::once(open(&lab.outside, None));
+        let further = numbers.further().map(|(machine, address)| open(&lab.nodes[machine].1, Some(address)));
+        let endpoints = of_machines.chain(outside).chain(further).collect::<Result<_, _>>()?;
         let stacks = namespaces()
             .chain([&lab.router])
             .map(|namespace| inside(namespace, Interfaces::open))
             .collect::<Result<_, _>>()?;
-        Ok(Self { family, endpoints, stacks })
+        Ok(Self { family, endpoints, numbers, stacks })
     }
 
     /// Returns the indexes of the endpoints of `machines` and of the outside host.
     fn of(&self, machines: &[usize]) -> Vec<usize> {
-        let of_machines = machines.iter().flat_map(|number| [2 * number, 2 * number + 1]);
-        of_machines.chain([self.endpoints.len() - 1]).collect()
+        self.stacks_of(machines).chain(self.numbers.further_of(machines)).collect()
+    }
+
+    fn stacks_of(&self, machines: &[usize]) -> impl Iterator<Item = usize> + use<'_> {
+        let numbers: Vec<usize> = machines.iter().flat_map(|number| [2 * number, 2 * number + 1]).collect();
+        numbers.into_iter().chain([self.numbers.outside()])
     }
 
     /// Makes room in the neighbor table, which all namespaces of the machine share.
     fn forget_neighbors(&mut self, machines: &[usize]) -> Result<(), Error> {
         let router = self.stacks.len() - 1;
-        self.of(machines)
-            .into_iter()
-            .chain([router])
-            .try_for_each(|stack| self.stacks[stack].forget_neighbors())
+        let stacks: Vec<usize> = self.stacks_of(machines).chain([router]).collect();
+        stacks.into_iter().try_for_each(|stack| self.stacks[stack].forget_neighbors())
     }
 }
 

@@ -30,7 +30,7 @@ struct Network {
     prefix: IpNet,
     /// The addresses of nodes and routers, and those of nodes that are not simulated.
     taken: BTreeSet<IpAddr>,
-    cluster: IpNet,
+    cluster: Vec<IpNet>,
 }
 
 impl Networks {
@@ -44,7 +44,8 @@ impl Networks {
         check(cluster, given)?;
         let mut of_family = PerFamily::default();
         let (mut are_assumed, mut allocation) = (false, PerFamily::default());
-        for (family, whole) in cluster.prefixes.iter() {
+        for family in cluster.prefixes.families() {
+            let wholes: Vec<IpNet> = cluster.prefixes.of(family).copied().collect();
             let given: Vec<IpNet> =
                 given.iter().copied().filter(|prefix| Family::from(*prefix) == family).collect();
             // Include all nodes: the simulated ones have routes to the others.
@@ -63,7 +64,7 @@ impl Networks {
             }
             let network = |prefix: IpNet| {
                 let inside = nodes().map(|(_, address)| address).filter(|address| prefix.contains(address));
-                Network { prefix, taken: inside.collect(), cluster: *whole }
+                Network { prefix, taken: inside.collect(), cluster: wholes.clone() }
             };
             *of_family.get_mut(family) = Some(prefixes.into_iter().map(network).collect());
             *allocation.get_mut(family) = Some(0);
@@ -84,7 +85,8 @@ impl Networks {
             allocation: PerFamily::default(),
             gateways: *gateways,
         };
-        for (family, whole) in cluster.prefixes.iter() {
+        for family in cluster.prefixes.families() {
+            let wholes: Vec<IpNet> = cluster.prefixes.of(family).copied().collect();
             let own = own.get(family).copied();
             let nodes = || cluster.nodes.iter().filter_map(|node| node.addresses.get(family).copied());
             let is_outside = |address: &IpAddr| own.is_none_or(|own| !own.contains(address));
@@ -103,7 +105,7 @@ impl Networks {
             known.extend(own.iter().chain(gateways.get(family)).map(IpNet::addr));
             let network = |prefix: IpNet| {
                 let taken = known.iter().copied().filter(|address| prefix.contains(address)).collect();
-                Network { prefix, taken, cluster: *whole }
+                Network { prefix, taken, cluster: wholes.clone() }
             };
             *networks.of_family.get_mut(family) = Some(prefixes.into_iter().map(network).collect());
             *networks.allocation.get_mut(family) = Some(allocation);
@@ -185,7 +187,7 @@ impl Network {
         let is_free = |address: &IpAddr| {
             *address != self.prefix.network()
                 && !self.taken.contains(address)
-                && !self.cluster.contains(address)
+                && !self.cluster.iter().any(|whole| whole.contains(address))
         };
         let free = self.prefix.hosts().take(100_000).find(is_free).ok_or_else(|| {
             Error::new(
@@ -200,7 +202,7 @@ impl Network {
 }
 
 fn check(cluster: &Cluster, given: &[IpNet]) -> Result<(), Error> {
-    let is_foreign = |network: &&IpNet| cluster.prefixes.get(Family::from(**network)).is_none();
+    let is_foreign = |network: &&IpNet| !cluster.prefixes.has(Family::from(**network));
     if let Some(network) = given.iter().find(is_foreign) {
         let family = Family::from(*network);
         return Err(Error::new(

@@ -55,9 +55,17 @@ impl Endpoint {
             Family::V4 => Ipv4Addr::UNSPECIFIED.into(),
             Family::V6 => Ipv6Addr::UNSPECIFIED.into(),
         };
+        Self::open_at(namespace, any, port)
+    }
+
+    /// Opens sockets with `address` in `namespace`. Of a port, they take the packets to this address.
+    ///
+    /// # Errors
+    /// Returns an error if it cannot be opened.
+    pub fn open_at(namespace: &Namespace, address: IpAddr, port: u16) -> Result<Self, Error> {
         inside(namespace, || {
             let open = |port| -> io::Result<UdpSocket> {
-                let socket = UdpSocket::bind(SocketAddr::new(any, port))?;
+                let socket = UdpSocket::bind(SocketAddr::new(address, port))?;
                 socket.set_nonblocking(true)?;
                 Ok(socket)
             };

@@ -12,8 +12,11 @@ use serde::Serialize;
 
 use super::{
     Connection, ConnectionKind, KeepGoing, Lab, NodeResult, Promise, Simulation, Testers, Topology, Trial,
-    TrialResult, apply_or_refuse, build, handshake::shakes_hands, node_error, probe,
-    remove_unsupported_sysctls, trial, workers,
+    TrialResult, apply_or_refuse, build,
+    handshake::shakes_hands,
+    node_error, probe, remove_unsupported_sysctls,
+    trial::{self, Endpoints},
+    workers,
 };
 use crate::{
     apply::{Failure, StateDir},
@@ -213,7 +216,7 @@ impl Rehearsal {
             }
             () => Some("this node has no default gateway"),
         };
-        let families = topology.cluster.prefixes.iter().map(|(family, _)| family);
+        let families = topology.cluster.prefixes.families();
         families.filter_map(|family| Some((family, reason(family)?))).collect()
     }
 
@@ -236,7 +239,7 @@ impl Rehearsal {
     }
 
     fn families(&self) -> Vec<Family> {
-        self.simulation.topology.cluster.prefixes.iter().map(|(family, _)| family).collect()
+        self.simulation.topology.cluster.prefixes.families().collect()
     }
 
     /// The connections of the node: those that it or its pod begins, and those to its pod.
@@ -292,8 +295,8 @@ impl Rehearsal {
     /// Opens a TCP connection between the ends of a trial.
     fn shakes_hands(&self, trial: &Trial, port: u16) -> Result<bool, Error> {
         let Lab { nodes, outside, .. } = &self.simulation.lab;
-        let (node, pod) = &nodes[trial.probe.from / 2];
-        let from = if trial.probe.from.is_multiple_of(2) { node } else { pod };
+        let (node, pod) = &nodes[trial.from];
+        let from = if trial.kind == ConnectionKind::NodeToPod { node } else { pod };
         let to = trial.to.map_or(outside, |to| &nodes[to].1);
         shakes_hands(from, to, trial.probe.to, port)
     }
@@ -378,7 +381,8 @@ impl Rehearsal {
         let mut machines = vec![trial.from];
         machines.extend(trial.to.filter(|to| *to != trial.from));
         let has_answer = result.answer.is_some() && !result.is_tcp;
-        let mut testers = Testers::open(&self.simulation.lab, family, port)?;
+        let endpoints = Endpoints::of(&self.simulation.topology, family);
+        let mut testers = Testers::open(&self.simulation.lab, endpoints, family, port)?;
         testers.forget_neighbors(&machines)?;
         let listening = testers.of(&machines);
         let has_legacy = self.copied.legacy_tables > 0;

@@ -13,8 +13,8 @@ use super::networks::Networks;
 use crate::{
     error::{Error, Kind},
     model::{
-        Cluster, Family, InterfaceName, NextHopKind, OffLink, OperatingSystem, PerFamily, offset_by,
-        pod_address,
+        Cluster, Family, InterfaceName, NextHopKind, OffLink, OperatingSystem, PerFamily, PodNetwork,
+        Prefixed, offset_by, pod_address,
     },
     text::Untrusted,
 };
@@ -73,10 +73,30 @@ pub struct Machine {
     pub router: PerFamily<IpNet>,
     /// The number of its link.
     pub segment: usize,
-    /// The addresses of the pod bridge: the pod gateways of the node's operating system. A machine without pods has none.
-    pub bridge: PerFamily<IpNet>,
-    /// The addresses of the node's pod.
-    pub pod: PerFamily<IpNet>,
+    /// The addresses in each pod CIDR. A machine without pods has none.
+    pub pods: Vec<PodAddresses>,
+}
+
+/// The addresses that a machine uses in a pod CIDR.
+#[derive(Debug, Clone, Copy)]
+pub struct PodAddresses {
+    /// The address of the pod bridge: the pod gateway of the node's operating system.
+    pub bridge: IpNet,
+    /// The address of the node's pod.
+    pub pod: IpNet,
+}
+
+impl Machine {
+    /// Iterates over the addresses in the pod CIDRs of `family`.
+    pub fn pods_of(&self, family: Family) -> impl Iterator<Item = &PodAddresses> {
+        self.pods.iter().filter(move |pods| Family::from(pods.bridge) == family)
+    }
+
+    /// Returns the default gateways of the pod: the first pod gateway of each family.
+    pub fn gateways_of_pod(&self) -> impl Iterator<Item = (Family, IpAddr)> {
+        let first = |family| Some((family, self.pods_of(family).next()?.bridge.addr()));
+        Family::ALL.into_iter().filter_map(first)
+    }
 }
 
 impl Topology {
@@ -121,7 +141,7 @@ impl Topology {
             }
         }
         let mut outside = PerFamily::default();
-        for (family, _) in cluster.prefixes.iter() {
+        for family in cluster.prefixes.families() {
             *outside.get_mut(family) = Some(outside_addresses(cluster, &networks, family)?);
         }
         let are_networks_assumed = networks.are_assumed && segments.len() > 1;
@@ -140,7 +160,8 @@ impl Topology {
     pub fn routes_of_router(&self) -> impl Iterator<Item = (IpNet, IpAddr)> {
         self.machines.iter().flat_map(move |machine| {
             let node = &self.cluster.nodes[machine.index];
-            machine.bridge.iter().filter_map(move |(family, bridge)| {
+            machine.pods.iter().filter_map(move |PodAddresses { bridge, .. }| {
+                let family = Family::from(*bridge);
                 let next_hop = self.cluster.next_hop_of(node, family);
                 let is_needed =
                     self.cluster.off_link == OffLink::Gateway || matches!(next_hop, NextHopKind::Router(_));
@@ -179,7 +200,7 @@ fn machine(
     index: usize,
     networks: &mut Networks,
 ) -> Result<(Machine, BTreeSet<(Family, usize)>), Error> {
-    let families: Vec<Family> = simulated.prefixes.iter().map(|(family, _)| family).collect();
+    let families: Vec<Family> = simulated.prefixes.families().collect();
     let egress = simulated.egress_interface.clone();
     let node = &mut simulated.nodes[index];
     let interface = match node.os {
@@ -190,8 +211,7 @@ fn machine(
     let is_named = interface.is_some();
     let interface = interface.map_or_else(|| DEFAULT_INTERFACE.to_owned(), |name| name.as_str().to_owned());
     let os = node.os;
-    let (mut addresses, mut bridge, mut pod) =
-        (PerFamily::default(), PerFamily::default(), PerFamily::default());
+    let mut addresses = PerFamily::default();
     let mut numbers = BTreeSet::new();
     for family in families {
         let known = node.addresses.get(family).and_then(|address| networks.with_length(*address));
@@ -203,22 +223,25 @@ fn machine(
         *addresses.get_mut(family) = Some(address);
         // Routes with `nextHop: node-address` need the allocated address, too.
         *node.addresses.get_mut(family) = Some(address.addr());
-        let Some(cidr) = node.pod_cidrs.get(family) else { continue };
-        let gateway = cidr.gateway(os);
-        let length = cidr.prefix().prefix_len();
-        let net = |address| IpNet::new(address, length).unwrap_or(cidr.prefix());
-        *bridge.get_mut(family) = Some(net(gateway));
-        *pod.get_mut(family) = Some(net(pod_address(cidr.prefix(), Some(gateway))));
-        // Other nodes reach a Windows node through the Windows gateway, although Linux simulates it.
-        let gateway_in_use = node.gateways.get(family).copied().unwrap_or(gateway);
-        *node.gateways.get_mut(family) = Some(gateway_in_use);
     }
+    let addresses_in = |network: &PodNetwork| {
+        let (prefix, gateway) = (network.prefix(), network.cidr.gateway(os));
+        let net = |address| IpNet::new(address, prefix.prefix_len()).unwrap_or(prefix);
+        PodAddresses { bridge: net(gateway), pod: net(pod_address(prefix, Some(gateway))) }
+    };
+    let pods = node.pods.iter().map(addresses_in).collect();
+    // Other nodes reach a Windows node through the Windows gateway, although Linux simulates it.
+    let in_use = node.pods.iter().map(|network| {
+        let gateway = network.gateway.unwrap_or_else(|| network.cidr.gateway(os));
+        PodNetwork { gateway: Some(gateway), ..*network }
+    });
+    node.pods = in_use.collect();
     node.os = OperatingSystem::Linux;
     if !is_named {
         node.egress_interface = InterfaceName::linux(&interface).ok();
     }
     let (name, router) = (node.name.clone(), PerFamily::default());
-    Ok((Machine { index, name, os, interface, addresses, router, segment: 0, bridge, pod }, numbers))
+    Ok((Machine { index, name, os, interface, addresses, router, segment: 0, pods }, numbers))
 }
 
 /// The outside host and its router, in a documentation prefix that nothing else uses.
@@ -238,7 +261,7 @@ fn outside_addresses(
     let overlaps = |a: &IpNet, b: &IpNet| a.contains(b) || b.contains(a);
     let is_free = |candidate: &IpNet| {
         !networks.prefixes().any(|nodes| overlaps(candidate, &nodes))
-            && !cluster.prefixes.iter().any(|(_, prefix)| overlaps(candidate, prefix))
+            && !cluster.prefixes.iter().any(|prefix| overlaps(candidate, prefix))
     };
     let prefix = candidates.into_iter().find(is_free).ok_or_else(|| {
         Error::new(Kind::Invalid, "the cluster uses every documentation prefix: none is left for the outside")
@@ -314,12 +337,13 @@ mod tests {
         let topology = topology_of(&cluster, &[0, 1], &[]).expect("a topology");
         let windows = &topology.machines[1];
         assert_eq!((windows.interface.as_str(), windows.os), ("eth0", OperatingSystem::Windows));
-        assert_eq!(v4(&windows.bridge), "10.244.1.130/25");
-        assert_eq!(v4(&windows.pod), "10.244.1.138/25");
+        assert_eq!(windows.pods[0].bridge.to_string(), "10.244.1.130/25");
+        assert_eq!(windows.pods[0].pod.to_string(), "10.244.1.138/25");
         assert_eq!(v4(&windows.addresses), "172.30.0.12/24");
         assert_eq!(v4(&windows.router), "172.30.0.1/24");
-        let gateway = topology.cluster.nodes[1].pod_gateway(Family::V4).map(|gateway| gateway.to_string());
-        assert_eq!(gateway.as_deref(), Some("10.244.1.130"));
+        let gateways: Vec<String> =
+            topology.cluster.nodes[1].pod_gateways().map(|gateway| gateway.to_string()).collect();
+        assert_eq!(gateways, ["10.244.1.130"]);
     }
 
     #[test]
@@ -333,7 +357,7 @@ mod tests {
             topology_of(&cluster, &[0, 1, 2], &["172.30.0.0/20".parse().unwrap()]).expect("a topology");
         let addresses: Vec<_> = topology.machines.iter().map(|machine| v4(&machine.addresses)).collect();
         assert_eq!(addresses, ["172.30.0.1/20", "172.30.0.2/20", "172.30.9.1/20"]);
-        assert_eq!(v4(&topology.machines[1].pod), "10.244.1.2/30");
+        assert_eq!(topology.machines[1].pods[0].pod.to_string(), "10.244.1.2/30");
         assert_eq!(topology.segments.len(), 1);
         let without_addresses =
             topology_of(&self::cluster("  - {name: a, os: linux, podCIDR: 10.244.0.0/24}\n"), &[0], &[]);

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use super::{
     build::Lab,
     topology::{Machine, Topology},
+    trial::Trial,
 };
 use crate::{
     error::Error,
@@ -19,15 +20,20 @@ use crate::{
 pub fn between(
     lab: &Lab,
     topology: &Topology,
-    from: usize,
+    trial: &Trial,
     to: usize,
     family: Family,
 ) -> Result<String, Error> {
+    let from = trial.from;
     if from == to {
         return Ok(format!("lost on node {}: its own pod does not answer", topology.machines[from].name));
     }
-    for (here, there) in [(from, to), (to, from)] {
-        if let Some(reason) = trace_one_way(lab, topology, here, there, family)? {
+    // Answers to a node go to one of its addresses, which no route of hostgw leads to.
+    let own_pod = topology.machines[from].pods_of(family).map(|pods| pods.pod.addr()).next();
+    let back = trial.source.or(own_pod);
+    for (here, there, pod) in [(from, to, Some(trial.probe.to)), (to, from, back)] {
+        let Some(pod) = pod else { continue };
+        if let Some(reason) = trace_one_way(lab, topology, [here, there], pod, family)? {
             return Ok(reason);
         }
     }
@@ -65,22 +71,21 @@ fn next_hop(lab: &Lab, here: usize, destination: IpAddr) -> Result<(Lookup, Opti
     })
 }
 
-/// Returns what is wrong with the path from node `here` to the pod of node `there`.
+/// Returns what is wrong with the path from node `here` to the address `pod` of the pod of node `there`.
 fn trace_one_way(
     lab: &Lab,
     topology: &Topology,
-    here: usize,
-    there: usize,
+    [here, there]: [usize; 2],
+    pod: IpAddr,
     family: Family,
 ) -> Result<Option<String>, Error> {
     let (source, target) = (&topology.machines[here], &topology.machines[there]);
-    let Some(pod) = target.pod.get(family).map(ipnet::IpNet::addr) else { return Ok(None) };
     let name = &source.name;
     let (lookup, answers) = next_hop(lab, here, pod)?;
     let Some(gateway) = lookup.gateway.filter(|_| lookup.has_route) else {
         return Ok(Some(format!("no route: {name} has no next hop for {pod}")));
     };
-    let correct = correct_next_hop(topology, source, target, family);
+    let correct = correct_next_hop(topology, source, target, pod);
     let is_default = source.router.get(family).is_some_and(|router| router.addr() == gateway);
     if is_default && correct != Some(gateway) {
         return Ok(Some(format!(
@@ -116,21 +121,17 @@ fn trace_one_way(
 }
 
 /// The correct next hop from `source` to `target`.
-fn correct_next_hop(
-    topology: &Topology,
-    source: &Machine,
-    target: &Machine,
-    family: Family,
-) -> Option<IpAddr> {
+fn correct_next_hop(topology: &Topology, source: &Machine, target: &Machine, pod: IpAddr) -> Option<IpAddr> {
+    let family = Family::from(pod);
     if topology.cluster.off_link == OffLink::Gateway && topology.are_apart(source, target, family) {
         return source.router.get(family).map(ipnet::IpNet::addr);
     }
     let at = match next_hop_kind(topology, target, family) {
-        NextHopKind::PodGateway => &target.bridge,
-        NextHopKind::NodeAddress => &target.addresses,
+        NextHopKind::PodGateway => target.pods.iter().map(|pods| pods.bridge).find(|net| net.contains(&pod)),
+        NextHopKind::NodeAddress => target.addresses.get(family).copied(),
         NextHopKind::Router(router) => return Some(router),
     };
-    at.get(family).map(ipnet::IpNet::addr)
+    at.map(|net| net.addr())
 }
 
 fn next_hop_kind(topology: &Topology, target: &Machine, family: Family) -> NextHopKind {

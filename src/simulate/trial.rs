@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use super::{ConnectionKind, probe::Probe, topology::Topology};
+use super::{
+    ConnectionKind,
+    probe::Probe,
+    topology::{Machine, Topology},
+};
 use crate::model::{Family, OffLink};
 
 /// A connection to test.
@@ -20,32 +24,78 @@ pub struct Trial {
     pub source: Option<IpAddr>,
 }
 
-/// Returns all trials of `family`. Endpoint 2n is node n, and endpoint 2n + 1 is its pod.
+/// Numbers the endpoints of a family: 2n is node n, 2n + 1 is its pod, and the next one is the outside host. Pods with
+/// several addresses have another endpoint for each further one.
+pub struct Endpoints {
+    /// The addresses of each machine's pod.
+    pods: Vec<Vec<IpAddr>>,
+}
+
+impl Endpoints {
+    /// Numbers the endpoints of `topology`.
+    pub fn of(topology: &Topology, family: Family) -> Self {
+        let addresses =
+            |machine: &Machine| machine.pods_of(family).map(|pods| pods.pod.addr()).collect::<Vec<_>>();
+        Self { pods: topology.machines.iter().map(addresses).collect() }
+    }
+
+    /// The number of the outside host.
+    pub const fn outside(&self) -> usize {
+        2 * self.pods.len()
+    }
+
+    /// The address that the endpoint of a pod needs, because the pod has several.
+    pub fn address_of(&self, machine: usize) -> Option<IpAddr> {
+        let addresses = &self.pods[machine];
+        addresses.first().copied().filter(|_| addresses.len() > 1)
+    }
+
+    /// Iterates over the further endpoints in the order of their numbers: the machine and the address.
+    pub fn further(&self) -> impl Iterator<Item = (usize, IpAddr)> {
+        let machines = self.pods.iter().enumerate();
+        machines.flat_map(|(machine, pods)| pods.iter().skip(1).map(move |address| (machine, *address)))
+    }
+
+    /// Iterates over the numbers of the further endpoints of these machines.
+    pub fn further_of(&self, machines: &[usize]) -> impl Iterator<Item = usize> {
+        let numbers = (self.outside() + 1..).zip(self.further());
+        numbers.filter(|(_, (machine, _))| machines.contains(machine)).map(|(number, _)| number)
+    }
+
+    /// The number of the endpoint of a pod with this address.
+    fn pod(&self, machine: usize, address: IpAddr) -> usize {
+        let further = self.further().position(|further| further == (machine, address));
+        further.map_or(2 * machine + 1, |position| self.outside() + 1 + position)
+    }
+}
+
+/// Returns all trials of `family`: between all addresses of pods, and from nodes and to the outside host.
 pub fn all(topology: &Topology, family: Family) -> Vec<Trial> {
     let machines = &topology.machines;
-    let address = |net: Option<&ipnet::IpNet>| net.map(ipnet::IpNet::addr);
+    let endpoints = Endpoints::of(topology, family);
     let mut trials = Vec::new();
     for (from, machine) in machines.iter().enumerate() {
-        let own_pod = address(machine.pod.get(family));
+        let own_pods: Vec<IpAddr> = machine.pods_of(family).map(|pods| pods.pod.addr()).collect();
         for (to, other) in machines.iter().enumerate() {
-            let Some(pod) = address(other.pod.get(family)) else { continue };
             // Something else carries these packets.
             if topology.cluster.off_link == OffLink::Skip && topology.are_apart(machine, other, family) {
                 continue;
             }
-            if own_pod.is_some() {
-                let probe = Probe { from: 2 * from + 1, to: pod };
-                let kind = ConnectionKind::PodToPod;
-                trials.push(Trial { kind, from, to: Some(to), probe, source: own_pod });
+            for pod in other.pods_of(family).map(|pods| pods.pod.addr()) {
+                for own in &own_pods {
+                    let probe = Probe { from: endpoints.pod(from, *own), to: pod };
+                    let (kind, source) = (ConnectionKind::PodToPod, Some(*own));
+                    trials.push(Trial { kind, from, to: Some(to), probe, source });
+                }
+                let probe = Probe { from: 2 * from, to: pod };
+                let kind = ConnectionKind::NodeToPod;
+                trials.push(Trial { kind, from, to: Some(to), probe, source: None });
             }
-            let probe = Probe { from: 2 * from, to: pod };
-            let kind = ConnectionKind::NodeToPod;
-            trials.push(Trial { kind, from, to: Some(to), probe, source: None });
         }
-        let masquerades = own_pod.is_some() && topology.masquerades(family);
-        if let (true, Some((host, _))) = (masquerades, topology.outside.get(family)) {
-            let probe = Probe { from: 2 * from + 1, to: host.addr() };
-            let source = address(machine.addresses.get(family));
+        let outside = topology.outside.get(family).filter(|_| topology.masquerades(family));
+        for (own, (host, _)) in own_pods.iter().flat_map(|own| outside.map(|outside| (own, outside))) {
+            let probe = Probe { from: endpoints.pod(from, *own), to: host.addr() };
+            let source = machine.addresses.get(family).map(ipnet::IpNet::addr);
             trials.push(Trial { kind: ConnectionKind::PodToOutside, from, to: None, probe, source });
         }
     }

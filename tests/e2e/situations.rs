@@ -1,5 +1,7 @@
 //! Clusters that people have: what the configuration can describe, and that it works with real packets.
 
+use std::collections::BTreeSet;
+
 use super::{node, settled, simulate::small};
 use crate::support::namespace::{Namespace, Privilege, SimulatedCluster, each};
 
@@ -308,5 +310,113 @@ nodes:
             node.hostgw_ok(&["apply", "--yes"]);
             settled(&node);
         }
+    });
+}
+
+/// Two clusters that reach each other, one of which has several address pools.
+fn several_prefixes(next_hop: &str, nat: &str) -> String {
+    format!(
+        "clusterPrefix: [10.244.0.0/16, 10.96.0.0/20, 'fd00:244::/48', 'fd00:245::/48']
+egressInterface: eth0
+nextHop: {next_hop}
+nat: {{source: {nat}}}
+nodes:
+  - name: a
+    os: linux
+    podCIDR: [10.244.0.0/24, 10.96.0.0/26, 10.96.0.64/26, 'fd00:244:0:1::/64', 'fd00:245:0:1::/64']
+    address: [172.30.0.11, '2001:db8::11']
+  - {{name: b, os: linux, podCIDR: [10.96.1.0/26, 'fd00:245:0:2::/64'], address: [172.30.0.12, '2001:db8::12']}}
+  - {{name: c, os: linux, podCIDR: 10.244.2.0/24, address: 172.30.0.13}}
+"
+    )
+}
+
+fn pods_of_several_prefixes(privilege: Privilege, next_hop: &str, nat: &str) {
+    let _turn = small();
+    let cluster = SimulatedCluster::new(privilege, &several_prefixes(next_hop, nat));
+    let routes: BTreeSet<String> =
+        routes_to_pods(&cluster, "node c").iter().map(|route| first_word(route).to_owned()).collect();
+    let v4 = ["10.244.0.0/24", "10.96.0.0/26", "10.96.0.64/26", "10.96.1.0/26"].map(str::to_owned);
+    let v6 = ["fd00:244:0:1::/64", "fd00:245:0:1::/64", "fd00:245:0:2::/64"].map(str::to_owned);
+    assert_eq!(routes, v4.into_iter().chain(v6).collect());
+    for pod in ["10.244.0.10", "10.96.0.10", "10.96.0.74"] {
+        ping(&cluster, "pod of b", pod);
+        ping(&cluster, "node c", pod);
+        // Each pod CIDR has its own gateway and source.
+        cluster.sh("pod of a", &format!("ping -n -q -c 1 -W 5 -I {pod} 10.96.1.10"));
+    }
+    let rules = cluster.sh("node a", "nft list table ip hostgw");
+    let masquerading: Vec<&str> = rules.lines().filter(|line| line.contains("masquerade")).collect();
+    assert_eq!(masquerading.len(), if nat == "pods" { 3 } else { 1 }, "{rules}");
+    for rule in masquerading {
+        assert!(rule.contains("ip daddr != 10.96.0.0/20 ip daddr != 10.244.0.0/16"), "{rule}");
+    }
+    for name in ["a", "b", "c"] {
+        let place = format!("node {name}");
+        let plan = cluster.sh(&place, &format!("\"$HOSTGW\" plan --node {name}"));
+        assert!(plan.contains("No changes."), "{plan}");
+        if next_hop == "node-address" {
+            let doctor = format!("\"$HOSTGW\" doctor --node {name}");
+            cluster.try_sh(&place, &doctor).expect(0).says("no findings");
+        }
+    }
+    let explained = cluster.sh("node c", "\"$HOSTGW\" explain --node c 10.96.0.74");
+    assert!(
+        explained.contains("pods of node a") && explained.contains("outcome    forwarded"),
+        "{explained}"
+    );
+}
+
+fn first_word(line: &str) -> &str {
+    line.split(' ').next().unwrap_or_default()
+}
+
+#[test]
+fn pods_of_several_prefixes_reach_each_other_by_pod_gateways() {
+    pods_of_several_prefixes(Privilege::Root, "pod-gateway", "pods");
+}
+
+#[test]
+fn pods_of_several_prefixes_reach_each_other_by_node_addresses() {
+    each(|privilege| pods_of_several_prefixes(privilege, "node-address", "any"));
+}
+
+/// The packets of all pods arrive with their own addresses, and leave the cluster with the node's.
+#[test]
+fn several_prefixes_are_simulated() {
+    for nat in ["any", "pods"] {
+        let _turn = small();
+        let machine = Namespace::new(Privilege::Root);
+        machine.write("hostgw.yaml", &several_prefixes("node-address", nat));
+        machine.hostgw(&["simulate"]).expect(0).says("connections work");
+    }
+}
+
+/// A node that gets another pod CIDR changes the others by one route, and a rollback takes it away.
+#[test]
+fn a_second_pod_cidr_is_one_more_route() {
+    each(|privilege| {
+        let machine = node(privilege);
+        let configuration = |cidrs: &str| {
+            format!(
+                "clusterPrefix: [10.244.0.0/16, 10.96.0.0/20]\negressInterface: eth0\nnodes:\n  \
+                 - {{name: linux-1, os: linux, podCIDR: 10.244.0.0/24, address: 172.30.0.11}}\n  \
+                 - {{name: linux-2, os: linux, podCIDR: {cidrs}, address: 172.30.0.12}}\n"
+            )
+        };
+        machine.write("hostgw.yaml", &configuration("10.244.1.0/24"));
+        machine.hostgw(&["apply", "--yes"]).expect(0);
+        let before = machine.sh("ip route show proto 87");
+        assert!(
+            before.contains("10.96.0.0/20 dev eth0") && before.contains("10.244.0.0/16 dev eth0"),
+            "{before}"
+        );
+        machine.write("hostgw.yaml", &configuration("[10.244.1.0/24, 10.96.1.0/26]"));
+        machine.hostgw(&["plan"]).expect(0).says("Plan: 1 to add, 0 to update, 0 to remove.");
+        machine.hostgw(&["apply", "--yes"]).expect(0);
+        assert!(machine.sh("ip route show proto 87").contains("10.96.1.0/26 via 10.96.1.1 dev eth0"));
+        machine.hostgw(&["apply", "--yes"]).expect(0).says("No changes.");
+        machine.hostgw(&["rollback", "--yes"]).expect(0);
+        assert_eq!(machine.sh("ip route show proto 87"), before);
     });
 }

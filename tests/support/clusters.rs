@@ -18,7 +18,7 @@ pub struct Spec {
 /// The options that apply to all nodes.
 #[derive(Debug, Clone)]
 struct Options {
-    /// 0: IPv4; 1: both families; 2: IPv4 in a wider prefix, with the usual one as a pod CIDR.
+    /// 0: IPv4; 1: both families; 2: IPv4 in a wider prefix, with the usual one as a pod CIDR; 3: two IPv4 prefixes.
     layout: u8,
     node_address: bool,
     egress: u8,
@@ -47,6 +47,8 @@ struct NodeSpec {
     egress: Option<u8>,
     default_gateway: Option<u8>,
     podless: bool,
+    /// Further pod CIDRs: 1: in the first prefix; 2: in the last prefix; 3: in both.
+    more: u8,
     /// 0: node-address; 1: pod-gateway; 2 and 3: a router.
     next_hop: Option<u8>,
 }
@@ -65,7 +67,7 @@ fn options() -> impl Strategy<Value = Options> {
     let master = prop::option::weighted(0.5, 0_u8..3);
     let router = prop::option::weighted(0.2, 0_u8..2);
     let unreachable = prop::bool::weighted(0.3);
-    (0_u8..3, 0_u8..2, 0_u8..4, sysctls, flags, master, router, unreachable).prop_map(
+    (0_u8..4, 0_u8..2, 0_u8..4, sysctls, flags, master, router, unreachable).prop_map(
         |(layout, egress, exclude, sysctls, flags, master, router, unreachable)| Options {
             router,
             unreachable,
@@ -99,12 +101,22 @@ fn nodes() -> impl Strategy<Value = Vec<NodeSpec>> {
         prop::option::weighted(0.5, 0_u8..2),
         prop::bool::weighted(0.15),
         prop::option::weighted(0.2, 0_u8..4),
+        prop_oneof![2 => Just(0), 1 => 1_u8..4],
     );
     let kinds = prop::collection::vec(kinds, MAX_NODES);
     (order(), usual(), usual(), kinds, 1..=MAX_NODES).prop_map(|(names, cidrs, addresses, kinds, count)| {
         let node = |name: usize| {
-            let (has_address, families, windows, other_gateway, egress, default_gateway, podless, next_hop) =
-                kinds[name];
+            let (
+                has_address,
+                families,
+                windows,
+                other_gateway,
+                egress,
+                default_gateway,
+                podless,
+                next_hop,
+                more,
+            ) = kinds[name];
             NodeSpec {
                 name,
                 cidr: cidrs[name],
@@ -116,6 +128,7 @@ fn nodes() -> impl Strategy<Value = Vec<NodeSpec>> {
                 egress,
                 default_gateway,
                 podless,
+                more,
                 next_hop,
             }
         };
@@ -152,7 +165,12 @@ impl Spec {
     fn text(&self) -> String {
         let options = &self.options;
         let mut text = String::new();
-        let prefix = ["10.244.0.0/16", "[10.244.0.0/16, fd00:244::/48]", "10.240.0.0/12"];
+        let prefix = [
+            "10.244.0.0/16",
+            "[10.244.0.0/16, fd00:244::/48]",
+            "10.240.0.0/12",
+            "[10.244.0.0/16, 10.250.0.0/16]",
+        ];
         let _ = writeln!(text, "clusterPrefix: {}", prefix[usize::from(options.layout)]);
         let _ = writeln!(text, "egressInterface: eth{}", options.egress);
         if let Some(router) = options.router {
@@ -209,14 +227,27 @@ impl Spec {
         };
         let dual = self.options.layout == 1;
         let (has_v4, has_v6) = (!dual || node.families != 1, dual && node.families != 0);
-        let list = |v4: String, v6: String| {
-            let values = [(has_v4, v4), (has_v6, v6)].into_iter().filter(|(has, _)| *has);
-            format!("[{}]", values.map(|(_, value)| format!("\"{value}\"")).collect::<Vec<_>>().join(", "))
+        let quoted = |values: &[(bool, String)]| {
+            let values = values.iter().filter(|(has, _)| *has).map(|(_, value)| format!("\"{value}\""));
+            format!("[{}]", values.collect::<Vec<_>>().join(", "))
         };
+        let list = |v4: String, v6: String| quoted(&[(has_v4, v4), (has_v6, v6)]);
+        // The whole prefix has no room for more.
+        let has_more = |number: u8| node.more & number != 0 && !v4.ends_with("/16");
         let os = if node.windows { "windows" } else { "linux" };
         let _ = writeln!(text, "  - name: n{}\n    os: {os}", node.name);
-        let cidrs =
-            if node.podless { "none".to_owned() } else { list(v4, format!("fd00:244:0:{cidr}::/64")) };
+        let first = match self.options.layout {
+            2 => format!("10.242.{cidr}.0/25"),
+            _ => format!("10.244.{}.0/25", 100 + cidr),
+        };
+        let cidrs = quoted(&[
+            (has_v4 && has_more(1), first),
+            (has_v4, v4.clone()),
+            (has_v4 && self.options.layout == 3 && has_more(2), format!("10.250.{cidr}.0/24")),
+            (has_v6, format!("fd00:244:0:{cidr}::/64")),
+            (has_v6 && has_more(2), format!("fd00:244:0:{}::/64", 100 + cidr)),
+        ]);
+        let cidrs = if node.podless { "none".to_owned() } else { cidrs };
         let _ = writeln!(text, "    podCIDR: {cidrs}");
         if let Some(next_hop) = node.next_hop.filter(|_| !node.podless) {
             let next_hop = match next_hop {

@@ -1,8 +1,9 @@
 //! The reasons for changes between two configurations, and their locations in the files.
 
+use ipnet::IpNet;
+
 use crate::{
-    model::SysctlKey,
-    model::{Cluster, ConfigPath, Family},
+    model::{Cluster, ConfigPath, SysctlKey},
     plan::{
         Action,
         desired::Origin,
@@ -153,7 +154,7 @@ impl Cause {
         }
     }
 
-    /// Explains the cause of a change with this `action`; `family` is the family of a route. Removed objects are
+    /// Explains the cause of a change with this `action`; `destination` is that of a route. Removed objects are
     /// located in the old file, all others in the new file if it mentions them.
     #[must_use]
     pub fn explain(
@@ -161,7 +162,7 @@ impl Cause {
         old: Option<&Cluster>,
         new: &Cluster,
         action: Action,
-        family: Option<Family>,
+        destination: Option<IpNet>,
     ) -> Explanation {
         let names = Names { old, new };
         let nodes = || ConfigPath::root().key("nodes");
@@ -193,7 +194,7 @@ impl Cause {
                 (rewritten_after(switch), single(Side::New, path))
             }
             Self::Configured(side, purpose) => {
-                let (text, path) = names.configured(*side, purpose, family);
+                let (text, path) = names.configured(*side, purpose, destination);
                 (text, single(*side, path))
             }
         };
@@ -270,16 +271,16 @@ impl Names<'_> {
         places.into_iter().flatten().collect()
     }
 
-    fn configured(&self, side: Side, purpose: &Purpose, family: Option<Family>) -> (String, ConfigPath) {
+    fn configured(&self, side: Side, purpose: &Purpose, destination: Option<IpNet>) -> (String, ConfigPath) {
         let root = ConfigPath::root();
         match purpose {
             Purpose::OnLink => (ON_LINK.to_owned(), root.key("clusterPrefix")),
             Purpose::Unassigned => (UNASSIGNED.to_owned(), root.key("routes").key("unassigned")),
             Purpose::Pods(index) => {
                 let cluster = if side == Side::New { Some(self.new) } else { self.old };
-                let path = cluster.zip(family).map_or_else(
+                let path = cluster.zip(destination).map_or_else(
                     || root.key("nodes").index(*index),
-                    |(cluster, family)| Origin::Node(*index).path(cluster, family),
+                    |(cluster, destination)| Origin::Node(*index).path(cluster, destination),
                 );
                 (pods_of(&self.on(side, *index)), path)
             }

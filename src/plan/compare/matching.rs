@@ -2,13 +2,15 @@
 
 use std::{collections::HashMap, hash::Hash, net::IpAddr};
 
+use ipnet::IpNet;
+
 use crate::{
     align,
-    model::{Cluster, Family, Node, OperatingSystem, PodCidr},
+    model::{Cluster, Family, Node, OperatingSystem, Prefixed},
 };
 
 /// Everything that other nodes depend on, except the name.
-type NodeIdentity = (OperatingSystem, [Option<PodCidr>; 2], [Option<IpAddr>; 2]);
+type NodeIdentity<'a> = (OperatingSystem, Vec<IpNet>, [Option<&'a IpAddr>; 2]);
 
 /// Returns, for every node of `new`, the index of the same node in `old`.
 ///
@@ -43,9 +45,9 @@ pub(super) fn pairs(old: &Cluster, new: &Cluster) -> Vec<Option<usize>> {
     matcher.to_old
 }
 
-fn identity(node: &Node) -> NodeIdentity {
-    let cidrs = Family::ALL.map(|family| node.pod_cidrs.get(family).copied());
-    (node.os, cidrs, Family::ALL.map(|family| node.addresses.get(family).copied()))
+fn identity(node: &Node) -> NodeIdentity<'_> {
+    let cidrs = node.pods.iter().map(Prefixed::prefix).collect();
+    (node.os, cidrs, Family::ALL.map(|family| node.addresses.get(family)))
 }
 
 struct NodeMatcher<'a> {

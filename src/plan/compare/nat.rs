@@ -15,14 +15,20 @@ use super::{
     routes::node_key,
 };
 
-/// What distinguishes the tables of nodes: whether there are any, whether they contain the node's own pod CIDR, and
-/// whether it changes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What distinguishes the tables of nodes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct TableVariant {
     presence: PodPresence,
-    had_own: bool,
-    has_own: bool,
-    changed: bool,
+    own: OwnCidrs,
+}
+
+/// The pod CIDRs in the tables of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum OwnCidrs {
+    /// At most one under each configuration. Such tables look alike.
+    AtMostOne { before: bool, after: bool, changed: bool },
+    /// Several under one of the configurations.
+    Several([Vec<IpNet>; 2]),
 }
 
 /// Computes the table changes of nodes with the same status, grouped by nodes with the same changes.
@@ -43,24 +49,27 @@ pub(super) fn deltas(
 
 fn group_by_variant(pairing: &NodePairing<'_>, family: Family, members: &[Member]) -> Vec<Vec<Member>> {
     group_by(members, |member| {
-        let PerNodeCidr { before, after } = contained_cidrs(pairing, family, *member);
-        TableVariant {
-            presence: pairing.presence(*member),
-            had_own: before.is_some(),
-            has_own: after.is_some(),
-            changed: before != after,
-        }
+        let [before, after] = contained_cidrs(pairing, family, *member);
+        let own = if before.len().max(after.len()) > 1 {
+            OwnCidrs::Several([before, after])
+        } else {
+            let changed = before != after;
+            OwnCidrs::AtMostOne { before: !before.is_empty(), after: !after.is_empty(), changed }
+        };
+        TableVariant { presence: pairing.presence(*member), own }
     })
 }
 
-/// Returns the pod CIDRs of a node that its tables contain.
-fn contained_cidrs(pairing: &NodePairing<'_>, family: Family, member: Member) -> PerNodeCidr {
-    let contained = |side: Option<(&Cluster, &Node)>| -> Option<IpNet> {
-        let (cluster, node) = side.filter(|(cluster, _)| cluster.nat.source == NatSource::Pods)?;
-        let is_masqueraded = cluster.nat.masquerade && cluster.prefixes.get(family).is_some();
-        is_masqueraded.then(|| Some(node.pod_cidrs.get(family)?.prefix())).flatten()
+/// Returns the pod CIDRs of a node that its tables contain, under the old configuration and under the new one.
+fn contained_cidrs(pairing: &NodePairing<'_>, family: Family, member: Member) -> [Vec<IpNet>; 2] {
+    let [before, after] = pairing.pod_cidrs(member, family);
+    let is_contained = |side: Option<(&Cluster, &Node)>| {
+        side.is_some_and(|(Cluster { nat, prefixes, .. }, _)| {
+            nat.source == NatSource::Pods && nat.masquerade && prefixes.has(family)
+        })
     };
-    PerNodeCidr { before: contained(pairing.before(member)), after: contained(pairing.after(member)) }
+    let only_contained = |cidrs: Vec<IpNet>, side| if is_contained(side) { cidrs } else { Vec::new() };
+    [only_contained(before, pairing.before(member)), only_contained(after, pairing.after(member))]
 }
 
 /// Computes the changes of nodes whose tables differ only in their own pod CIDRs. The first node represents all of
@@ -80,8 +89,12 @@ fn deltas_of_variant(
     if before == after {
         return Vec::new();
     }
-    let own =
-        if members.len() > 1 { contained_cidrs(pairing, family, first) } else { PerNodeCidr::default() };
+    let own = match contained_cidrs(pairing, family, first).map(Vec::into_iter) {
+        [mut before, mut after] if members.len() > 1 && before.len().max(after.len()) <= 1 => {
+            PerNodeCidr { before: before.next(), after: after.next() }
+        }
+        _ => PerNodeCidr::default(),
+    };
     let cause = match status {
         NodeStatus::New => Cause::Configured(Side::New, Purpose::Masquerade),
         NodeStatus::Removed => Cause::Configured(Side::Old, Purpose::Masquerade),
@@ -126,7 +139,7 @@ fn changed_keys(pairing: &NodePairing<'_>, family: Family, members: &[Member]) -
         cluster.nat.exclude.iter().copied().filter(|prefix| Family::from(*prefix) == family).collect()
     };
     let mut keys: Vec<ConfigKey> = [
-        (old.prefixes.get(family) != new.prefixes.get(family), root.key("clusterPrefix")),
+        (!old.prefixes.of(family).eq(new.prefixes.of(family)), root.key("clusterPrefix")),
         (old.nat.masquerade != new.nat.masquerade, root.key("nat").key("masquerade")),
         (excluded(old) != excluded(new), exclude_path()),
         (old.nat.source != new.nat.source, root.key("nat").key("source")),
@@ -136,16 +149,16 @@ fn changed_keys(pairing: &NodePairing<'_>, family: Family, members: &[Member]) -
     .filter(|(differs, _)| *differs)
     .map(|(_, path)| ConfigKey::Global(path))
     .collect();
-    let cidr =
-        |side: Option<(&Cluster, &Node)>| side.and_then(|(_, node)| node.pod_cidrs.get(family).copied());
     if members.iter().any(|member| pairing.presence(*member).changes()) {
         keys.extend(node_key(members, "podCIDR"));
         return keys;
     }
     let pods_are_sources = [old, new].iter().all(|cluster| cluster.nat.source == NatSource::Pods);
-    if pods_are_sources
-        && members.iter().any(|member| cidr(pairing.before(*member)) != cidr(pairing.after(*member)))
-    {
+    let is_renumbered = |member: &Member| {
+        let [before, after] = pairing.pod_cidrs(*member, family);
+        before != after
+    };
+    if pods_are_sources && members.iter().any(is_renumbered) {
         keys.extend(node_key(members, "podCIDR"));
     }
     keys

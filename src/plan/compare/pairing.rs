@@ -2,8 +2,10 @@
 
 use std::{collections::HashMap, hash::Hash};
 
+use ipnet::IpNet;
+
 use super::{Member, NodeStatus, matching};
-use crate::model::{Cluster, Node, OperatingSystem};
+use crate::model::{Cluster, Family, Node, OperatingSystem, Prefixed};
 
 /// Two configurations, and the nodes that they have in common.
 pub(super) struct NodePairing<'a> {
@@ -79,6 +81,21 @@ impl<'a> NodePairing<'a> {
     pub fn presence(&self, member: Member) -> PodPresence {
         let has_pods = |side: Option<(&Cluster, &Node)>| side.is_some_and(|(_, node)| node.has_pods());
         PodPresence { before: has_pods(self.before(member)), after: has_pods(self.after(member)) }
+    }
+
+    /// Returns the pod CIDRs of a machine in one family, under the old configuration and under the new one.
+    pub fn pod_cidrs(&self, member: Member, family: Family) -> [Vec<IpNet>; 2] {
+        [self.before(member), self.after(member)].map(|side| {
+            let pods = side.into_iter().flat_map(|(_, node)| node.pods.of(family));
+            pods.map(Prefixed::prefix).collect()
+        })
+    }
+
+    /// Returns whether a machine has or lacks this pod CIDR under both configurations.
+    pub fn is_pod_cidr_kept(&self, member: Member, cidr: IpNet) -> bool {
+        let has =
+            |side: Option<(&Cluster, &Node)>| side.is_some_and(|(_, node)| node.pods.at(cidr).is_some());
+        has(self.before(member)) == has(self.after(member))
     }
 
     /// Returns the status of a node. A node with another operating system is new: the state of the previous one was

@@ -36,7 +36,7 @@ impl<'a> PreviousConfig<'a> {
     #[must_use]
     pub fn route(&self, key: &RouteKey, action: Action) -> Option<Explanation> {
         let cause = slot_cause(&self.pairing, self.slots.get(key)?);
-        Some(cause.explain(Some(self.old), self.pairing.new, action, Some(key.family())))
+        Some(cause.explain(Some(self.old), self.pairing.new, action, Some(key.destination)))
     }
 
     /// Returns the location of a sysctl in the old configuration: its own entry, or the cluster prefix for a forwarding

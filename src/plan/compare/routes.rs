@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 
+use ipnet::IpNet;
+
 use crate::{
-    model::{Cluster, ConfigPath, Family, NextHopKind, Node, OperatingSystem},
+    model::{Cluster, ConfigPath, NextHopKind, Node, OperatingSystem},
     plan::desired::{self, Origin},
     state::{Route, RouteKey, RouteType},
 };
@@ -185,15 +187,14 @@ fn with_device(route: &Route, device: Option<&str>) -> Route {
 
 /// Returns the reason that the files differ in `slot`.
 pub(super) fn slot_cause(pairing: &NodePairing<'_>, slot: &RouteSlot) -> Cause {
-    let family = |route: &Route| route.family();
     match (&slot.before, &slot.after) {
         (None, Some((route, Origin::Node(index)))) => match pairing.to_old[*index] {
             None => Cause::NodeAdded(*index),
-            Some(_) => relocation_cause(pairing, pairing.new_member(*index), family(route)),
+            Some(_) => relocation_cause(pairing, pairing.new_member(*index), route.destination),
         },
         (Some((route, Origin::Node(index))), None) => match pairing.to_new[*index] {
             None => Cause::NodeRemoved(*index),
-            Some(_) => relocation_cause(pairing, pairing.old_member(*index), family(route)),
+            Some(_) => relocation_cause(pairing, pairing.old_member(*index), route.destination),
         },
         (Some((before, _)), Some((after, _))) => {
             let [old, new] = slot.owners(pairing);
@@ -204,23 +205,23 @@ pub(super) fn slot_cause(pairing: &NodePairing<'_>, slot: &RouteSlot) -> Cause {
             }
         }
         (None, Some((route, _))) | (Some((route, _)), None) => {
-            let prefix = |cluster: &Cluster| cluster.prefixes.get(family(route)).copied();
+            let has_prefix = |cluster: &Cluster| cluster.prefixes.at(route.destination).is_some();
+            let is_renumbered = pairing.old.is_some_and(has_prefix) != has_prefix(pairing.new);
             let mut keys = Vec::new();
             if route.kind != RouteType::Unicast {
                 let keys = Some(global(&["routes", "unassigned"])).filter(|_| is_unassigned_changed(pairing));
                 let prefix_key = || global(&["clusterPrefix"]);
-                let is_renumbered = pairing.old.and_then(prefix) != prefix(pairing.new);
                 let mut keys: Vec<ConfigKey> = keys.into_iter().collect();
                 keys.extend(is_renumbered.then(prefix_key).filter(|_| keys.is_empty()));
                 keys.extend(table_key(pairing));
                 return Cause::Changed(keys);
             }
-            let uses_pod_gateways = |cluster: &Cluster| cluster.uses_pod_gateways(family(route));
+            let uses_pod_gateways = |cluster: &Cluster| cluster.uses_pod_gateways(route.family());
             if is_next_hop_changed(pairing) {
                 keys.push(global(&["nextHop"]));
             } else if pairing.old.is_some_and(uses_pod_gateways) != uses_pod_gateways(pairing.new) {
                 keys.extend(first_override(pairing));
-            } else if pairing.old.and_then(prefix) != prefix(pairing.new) {
+            } else if is_renumbered {
                 keys.push(global(&["clusterPrefix"]));
             }
             keys.extend(key_options(pairing));
@@ -253,14 +254,14 @@ fn is_override_changed(pairing: &NodePairing<'_>, member: Member) -> bool {
     own(pairing.before(member)) != own(pairing.after(member))
 }
 
-/// Returns the key that changed the next hop to a node: its own or the cluster's `nextHop`, or what that refers to.
-pub(super) fn next_hop_key(pairing: &NodePairing<'_>, member: Member, family: Family) -> ConfigKey {
+/// Returns the key that changed the next hop to a pod CIDR of a node: its own or the cluster's `nextHop`, or what that refers to.
+pub(super) fn next_hop_key(pairing: &NodePairing<'_>, member: Member, destination: IpNet) -> ConfigKey {
     if is_override_changed(pairing, member) {
         ConfigKey::Node { member, key: "nextHop" }
     } else if is_next_hop_changed(pairing) {
         global(&["nextHop"])
     } else {
-        ConfigKey::Node { member, key: gateway_key(pairing, member, family) }
+        ConfigKey::Node { member, key: gateway_key(pairing, member, destination) }
     }
 }
 
@@ -283,11 +284,8 @@ fn key_options(pairing: &NodePairing<'_>) -> Vec<ConfigKey> {
 }
 
 /// Returns the reason that the route to a node in both files has another key.
-fn relocation_cause(pairing: &NodePairing<'_>, member: Member, family: Family) -> Cause {
-    let cidr = |node: &Node| node.pod_cidrs.get(family).copied();
-    let before = pairing.before(member).and_then(|(_, node)| cidr(node));
-    let after = pairing.after(member).and_then(|(_, node)| cidr(node));
-    if before == after {
+fn relocation_cause(pairing: &NodePairing<'_>, member: Member, destination: IpNet) -> Cause {
+    if pairing.is_pod_cidr_kept(member, destination) {
         Cause::Changed(key_options(pairing))
     } else {
         Cause::Changed(vec![ConfigKey::Node { member, key: "podCIDR" }])
@@ -304,7 +302,7 @@ fn replacement_cause(
     let mut keys = Vec::new();
     if before.next.gateway != after.next.gateway {
         keys.push(match owner {
-            Some(member) => next_hop_key(pairing, member, after.family()),
+            Some(member) => next_hop_key(pairing, member, after.destination),
             None => global(&["clusterPrefix"]),
         });
     }
@@ -315,11 +313,11 @@ fn replacement_cause(
 }
 
 /// Returns the key that changed the gateway of a node's route, if `nextHop` is the same.
-fn gateway_key(pairing: &NodePairing<'_>, member: Member, family: Family) -> &'static str {
-    let override_of = |node: &Node| node.gateways.get(family).copied();
-    let before = pairing.before(member).and_then(|(_, node)| override_of(node));
-    let after = pairing.after(member).and_then(|(_, node)| override_of(node));
-    match pairing.after(member).map(|(cluster, node)| cluster.next_hop_of(node, family)) {
+fn gateway_key(pairing: &NodePairing<'_>, member: Member, destination: IpNet) -> &'static str {
+    let override_of = |(_, node): (&Cluster, &Node)| node.pods.at(destination)?.gateway;
+    let before = pairing.before(member).and_then(override_of);
+    let after = pairing.after(member).and_then(override_of);
+    match pairing.after(member).map(|(cluster, node)| cluster.next_hop_of(node, destination.into())) {
         Some(NextHopKind::PodGateway) if before != after => "gateway",
         Some(NextHopKind::PodGateway) => "os",
         Some(NextHopKind::Router(_)) => "nextHop",

@@ -2,7 +2,7 @@
 //! their own pods, routes to the master, and forwarding.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     hash::Hash,
     net::IpAddr,
 };
@@ -40,8 +40,9 @@ impl WindowsRouteSlot {
         ]
     }
 
-    fn family(&self) -> Family {
-        self.after.as_ref().or(self.before.as_ref()).map_or(Family::V4, |(route, _)| route.family())
+    fn destination(&self) -> Option<IpNet> {
+        let (route, _) = self.after.as_ref().or(self.before.as_ref())?;
+        Some(route.destination_prefix)
     }
 }
 
@@ -67,9 +68,12 @@ pub(super) fn slots(old: Option<&Cluster>, new: &Cluster) -> Vec<WindowsRouteSlo
 }
 
 fn routes_to_nodes(cluster: &Cluster) -> impl Iterator<Item = (WindowsRoute, usize)> + '_ {
-    cluster.prefixes.iter().flat_map(move |(family, _)| {
+    cluster.prefixes.families().flat_map(move |family| {
         let nodes = cluster.nodes.iter().enumerate();
-        nodes.filter_map(move |(index, node)| Some((to_node(cluster, node, family)?, index)))
+        nodes.flat_map(move |(index, node)| {
+            let routes = node.pods.of(family).filter_map(move |pods| to_node(cluster, node, pods));
+            routes.map(move |route| (route, index))
+        })
     })
 }
 
@@ -180,6 +184,23 @@ fn route_deltas(
     steps.into_iter().filter(changes).map(delta).collect()
 }
 
+/// Pairs routes to the same destination.
+fn by_destination(
+    before: Vec<WindowsRoute>,
+    after: Vec<WindowsRoute>,
+) -> Vec<(Option<WindowsRoute>, Option<WindowsRoute>)> {
+    let mut pairs: BTreeMap<IpNet, (Option<WindowsRoute>, Option<WindowsRoute>)> = BTreeMap::new();
+    for route in before {
+        let destination = route.destination_prefix;
+        pairs.entry(destination).or_default().0 = Some(route);
+    }
+    for route in after {
+        let destination = route.destination_prefix;
+        pairs.entry(destination).or_default().1 = Some(route);
+    }
+    pairs.into_values().collect()
+}
+
 impl WindowsPart<'_> {
     /// Returns a route as nodes with these `devices` have it under the old configuration, and under the new one.
     fn before_and_after(
@@ -243,7 +264,7 @@ impl WindowsPart<'_> {
             (Some((before, _)), Some((after, _)), [Some(old), Some(new)]) if old == new => {
                 let mut keys = Vec::new();
                 if before.next_hop != after.next_hop {
-                    keys.push(next_hop_key(self.pairing, old, slot.family()));
+                    keys.push(next_hop_key(self.pairing, old, after.destination_prefix));
                 }
                 if before.route_metric != after.route_metric {
                     keys.push(global(&["routes", "metric"]));
@@ -251,21 +272,20 @@ impl WindowsPart<'_> {
                 Cause::Changed(keys)
             }
             (Some(_), Some(_), _) => moved(slot, pairing),
-            (.., [old, new]) => Cause::Changed(
-                old.or(new).map(|owner| self.cidr_key(owner, slot.family())).into_iter().collect(),
-            ),
+            (.., [old, new]) => {
+                let key = old.or(new).zip(slot.destination());
+                let key = key.map(|(owner, destination)| self.cidr_key(owner, destination));
+                Cause::Changed(key.into_iter().collect())
+            }
         }
     }
 
     /// Returns the key that changed a node's pod CIDR, or the route to it.
-    fn cidr_key(&self, owner: Member, family: Family) -> ConfigKey {
-        let cidr =
-            |side: Option<(&Cluster, &Node)>| side.and_then(|(_, node)| node.pod_cidrs.get(family).copied());
-        let pairing = self.pairing;
-        if cidr(pairing.before(owner)) != cidr(pairing.after(owner)) {
-            ConfigKey::Node { member: owner, key: "podCIDR" }
+    fn cidr_key(&self, owner: Member, destination: IpNet) -> ConfigKey {
+        if self.pairing.is_pod_cidr_kept(owner, destination) {
+            next_hop_key(self.pairing, owner, destination)
         } else {
-            next_hop_key(pairing, owner, family)
+            ConfigKey::Node { member: owner, key: "podCIDR" }
         }
     }
 
@@ -273,46 +293,66 @@ impl WindowsPart<'_> {
     fn to_own_pods(&self, family: Family) -> Vec<(Vec<Member>, Vec<Delta>)> {
         let pairing = self.pairing;
         let routes = |member: &Member| {
-            let route = |side: Option<(&Cluster, &Node)>| {
-                side.filter(|(cluster, _)| cluster.prefixes.get(family).is_some())
-                    .and_then(|(_, node)| to_own_pods(node, family))
-            };
-            (route(pairing.before(*member)), route(pairing.after(*member)))
+            [pairing.before(*member), pairing.after(*member)].map(|side| {
+                let side = side.filter(|(cluster, _)| cluster.prefixes.has(family));
+                let pods = side.into_iter().flat_map(|(_, node)| node.pods.of(family));
+                pods.map(to_own_pods).collect::<Vec<_>>()
+            })
         };
+        // Nodes with one pod CIDR are alike, whichever it is.
         let kind = |member: &Member| {
-            let (before, after) = routes(member);
-            (before.is_some(), after.is_some(), before != after)
+            let [before, after] = routes(member);
+            let alike = (before.is_empty(), after.is_empty(), before != after);
+            (alike, (before.len().max(after.len()) > 1).then_some([before, after]))
         };
         let parts = self.group_by(kind);
         let deltas = parts.into_iter().filter_map(|members| {
-            let (first_before, first_after) = routes(members.first()?);
-            let (before, after) = self.before_and_after(
-                devices(pairing, &members),
-                first_before.as_ref(),
-                first_after.as_ref(),
-            );
-            if before == after && self.egress_change == EgressChange::Unchanged {
-                return None;
-            }
-            let is_one = members.len() == 1;
-            let prefix = |route: &Option<WindowsRoute>| {
-                route.as_ref().filter(|_| !is_one).map(|route| route.destination_prefix)
+            let [before, after] = routes(members.first()?);
+            let pairs = match (before.as_slice(), after.as_slice()) {
+                ([_] | [], [_] | []) => vec![(before.into_iter().next(), after.into_iter().next())],
+                _ => by_destination(before, after),
             };
-            let own = PerNodeCidr { before: prefix(&before), after: prefix(&after) };
-            let first = *members.first()?;
-            let purpose = |side| match side {
-                Side::Old => first.old.map(Purpose::OwnPods),
-                Side::New => first.new.map(Purpose::OwnPods),
-            };
-            let cause = match self.configured_cause(purpose) {
-                Some(cause) => cause,
-                None if first_before == first_after => egress_cause(pairing, &members),
-                None => Cause::Changed(node_key(&members, "podCIDR").into_iter().collect()),
-            };
-            let deltas = route_deltas(before, after, own, self.egress_change, &cause);
+            let is_one = members.len() == 1 || pairs.len() > 1;
+            let deltas = pairs.into_iter().flat_map(|(before, after)| {
+                self.to_own_pods_deltas(&members, before.as_ref(), after.as_ref(), is_one)
+            });
+            let deltas = deltas.collect();
             Some((members, deltas))
         });
         deltas.collect()
+    }
+
+    /// Computes the changes of the route to a pod CIDR of these nodes. Of several nodes, the routes are those of the first
+    /// one, unless all have the same.
+    fn to_own_pods_deltas(
+        &self,
+        members: &[Member],
+        first_before: Option<&WindowsRoute>,
+        first_after: Option<&WindowsRoute>,
+        is_same_for_all: bool,
+    ) -> Vec<Delta> {
+        let pairing = self.pairing;
+        let (before, after) = self.before_and_after(devices(pairing, members), first_before, first_after);
+        if before == after && self.egress_change == EgressChange::Unchanged {
+            return Vec::new();
+        }
+        let prefix = |route: &Option<WindowsRoute>| {
+            route.as_ref().filter(|_| !is_same_for_all).map(|route| route.destination_prefix)
+        };
+        let own = PerNodeCidr { before: prefix(&before), after: prefix(&after) };
+        let purpose = |side| {
+            let first = members.first()?;
+            match side {
+                Side::Old => first.old.map(Purpose::OwnPods),
+                Side::New => first.new.map(Purpose::OwnPods),
+            }
+        };
+        let cause = match self.configured_cause(purpose) {
+            Some(cause) => cause,
+            None if first_before == first_after => egress_cause(pairing, members),
+            None => Cause::Changed(node_key(members, "podCIDR").into_iter().collect()),
+        };
+        route_deltas(before, after, own, self.egress_change, &cause)
     }
 
     /// Computes the changes of the routes to the master through the default gateway, which nodes can have in common.
@@ -320,7 +360,7 @@ impl WindowsPart<'_> {
         let pairing = self.pairing;
         let routes = |member: &Member| {
             let route = |side: Option<(&Cluster, &Node)>| {
-                side.filter(|(cluster, _)| cluster.prefixes.get(family).is_some())
+                side.filter(|(cluster, _)| cluster.prefixes.has(family))
                     .and_then(|(cluster, node)| to_master(cluster, node, family))
             };
             (route(pairing.before(*member)), route(pairing.after(*member)))
@@ -378,7 +418,7 @@ impl WindowsPart<'_> {
         let pairing = self.pairing;
         let mut deltas = Vec::new();
         for family in Family::ALL {
-            let has = |cluster: &Cluster| cluster.prefixes.get(family).is_some();
+            let has = |cluster: &Cluster| cluster.prefixes.has(family);
             let before = self.status != NodeStatus::New && presence.before && pairing.old.is_some_and(has);
             let after = self.status != NodeStatus::Removed && presence.after && has(pairing.new);
             if before == after {

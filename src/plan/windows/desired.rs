@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::{
-    model::{Cluster, ConfigPath, Family, Node, OperatingSystem},
+    model::{Cluster, ConfigPath, Family, Node, OperatingSystem, PodNetwork, Prefixed},
     plan::desired::{Origin, next_hop},
     state::{Forwarding, Role, WindowsRoute, WindowsState},
     text::Untrusted,
@@ -50,11 +50,11 @@ impl WindowsOrigin {
         }
     }
 
-    /// Returns the location in the configuration, for a route of `family`.
+    /// Returns the location in the configuration, for the route to `destination`.
     #[must_use]
-    pub fn path(self, cluster: &Cluster, family: Family) -> ConfigPath {
+    pub fn path(self, cluster: &Cluster, destination: IpNet) -> ConfigPath {
         match self {
-            Self::Node(index) => Origin::Node(index).path(cluster, family),
+            Self::Node(index) => Origin::Node(index).path(cluster, destination),
             Self::OwnPods(index) => ConfigPath::root().key("nodes").index(index).key("podCIDR"),
             Self::Master => ConfigPath::root().key("masterAddress"),
         }
@@ -68,7 +68,7 @@ pub fn windows_desired(cluster: &Cluster, index: usize) -> Option<WindowsDesired
     let alias = cluster.egress_interface_of(node).map(|name| Untrusted::from(name.as_str()));
     let mut state = WindowsState::default();
     let mut origins = Vec::new();
-    for (family, _) in cluster.prefixes.iter() {
+    for family in cluster.prefixes.families() {
         for (route, origin) in routes(cluster, node, index, family) {
             state.routes.push(WindowsRoute { interface_alias: alias.clone(), ..route });
             origins.push(origin);
@@ -90,29 +90,30 @@ fn routes<'a>(
     family: Family,
 ) -> impl Iterator<Item = (WindowsRoute, WindowsOrigin)> + 'a {
     let others = cluster.nodes.iter().enumerate().filter(move |(other, _)| *other != index);
-    let others = others
-        .filter_map(move |(other, node)| Some((to_node(cluster, node, family)?, WindowsOrigin::Node(other))));
-    let own_pods = to_own_pods(node, family).map(|route| (route, WindowsOrigin::OwnPods(index)));
+    let others = others.flat_map(move |(other, node)| {
+        let routes = node.pods.of(family).filter_map(move |pods| to_node(cluster, node, pods));
+        routes.map(move |route| (route, WindowsOrigin::Node(other)))
+    });
+    let own_pods = node.pods.of(family).map(move |pods| (to_own_pods(pods), WindowsOrigin::OwnPods(index)));
     let master = to_master(cluster, node, family).map(|route| (route, WindowsOrigin::Master));
     others.chain(own_pods).chain(master)
 }
 
-/// Returns the route to the pods of `node` that all other Windows nodes have.
-pub(in crate::plan) fn to_node(cluster: &Cluster, node: &Node, family: Family) -> Option<WindowsRoute> {
-    let destination = node.pod_cidrs.get(family)?.prefix();
-    let gateway = next_hop(cluster, node, family)?;
+/// Returns the route to `pods` of `node` that all other Windows nodes have.
+pub(in crate::plan) fn to_node(cluster: &Cluster, node: &Node, pods: &PodNetwork) -> Option<WindowsRoute> {
+    let gateway = next_hop(cluster, node, pods)?;
     // The option applies to Linux and Windows; 0 means the default of either.
     let metric = match cluster.routes.metric {
         0 => WindowsRoute::DEFAULT_METRIC,
         metric => metric,
     };
-    Some(route(destination, Some(gateway), metric))
+    Some(route(pods.prefix(), Some(gateway), metric))
 }
 
-/// Returns the on-link route to the node's own pods.
-pub(in crate::plan) fn to_own_pods(node: &Node, family: Family) -> Option<WindowsRoute> {
-    let destination = node.pod_cidrs.get(family)?.prefix();
-    Some(route(destination, Some(WindowsRoute::on_link(family)), WindowsRoute::OWN_PODS_METRIC))
+/// Returns the on-link route to one of the node's own pod CIDRs.
+pub(in crate::plan) fn to_own_pods(pods: &PodNetwork) -> WindowsRoute {
+    let on_link = WindowsRoute::on_link(pods.family());
+    route(pods.prefix(), Some(on_link), WindowsRoute::OWN_PODS_METRIC)
 }
 
 /// Returns the node's route to the master through the gateway of its external adapter.

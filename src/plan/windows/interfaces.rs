@@ -87,8 +87,7 @@ impl<'a> NodeInterfaces<'a> {
     /// Finds the management interface and the pod interface.
     pub fn find(&self, cluster: &Cluster, node: &Node) -> FoundInterfaces {
         let addresses: Vec<IpAddr> = node.addresses.iter().map(|(_, address)| *address).collect();
-        let gateways: Vec<IpAddr> =
-            Family::ALL.into_iter().filter_map(|family| node.pod_gateway(family)).collect();
+        let gateways: Vec<IpAddr> = node.pod_gateways().collect();
         let alias = cluster.egress_interface_of(node).map(InterfaceName::as_str);
         let management = match alias {
             Some(alias) => self.with_alias(&[alias]),

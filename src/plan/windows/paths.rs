@@ -274,7 +274,7 @@ impl<'a> PlannedNode<'a> {
     /// Returns the interfaces that are disconnected, so that nothing passes through them.
     fn disconnected(&self) -> Vec<Diagnostic> {
         let own = [(Role::Management, Some(self.management)), (Role::Pod, self.pod)];
-        let families: Vec<Family> = self.cluster.prefixes.iter().map(|(family, _)| family).collect();
+        let families: Vec<Family> = self.cluster.prefixes.families().collect();
         let own = own.into_iter().filter_map(|(role, interface)| Some((role, interface?)));
         own.filter(|(_, interface)| {
             families.iter().any(|family| {

@@ -341,7 +341,7 @@ fn forwarding(
 ) -> Result<Vec<WindowsChange>, Vec<Diagnostic>> {
     let (mut changes, mut problems) = (Vec::new(), Vec::new());
     for (role, interface) in [(Role::Management, management), (Role::Pod, pod)] {
-        for (family, _) in cluster.prefixes.iter() {
+        for family in cluster.prefixes.families() {
             match observed.interface(interface.index, family) {
                 Some(live) if live.forwarding == "Enabled" => {}
                 Some(live) => changes.push(WindowsChange::Forwarding(ForwardingChange {

@@ -63,7 +63,7 @@ pub(super) fn collapse(block: &NodeGroup, changes: &[ChangeEntry]) -> Vec<Collap
 
 fn collapse_group(class: &Class, entries: &[&ChangeEntry], first: &ChangeEntry) -> CollapsedLine {
     let what = match class {
-        Class::Pods => ", one per other node".to_owned(),
+        Class::Pods => " to the pods of other nodes".to_owned(),
         _ => common_difference(entries)
             .map_or_else(|| first_names(entries), |difference| format!(": {difference}")),
     };

@@ -137,8 +137,8 @@ impl Resolver<'_> {
         let cidrs = |side: Option<(&Cluster, &Node)>| {
             let node = side.map(|(_, node)| node);
             node.into_iter()
-                .flat_map(|node| node.pod_cidrs.iter())
-                .map(|(_, cidr)| cidr.to_string())
+                .flat_map(|node| node.pods.iter())
+                .map(|network| network.cidr.to_string())
                 .collect()
         };
         BeforeAfter { before: cidrs(self.before(member)), after: cidrs(self.after(member)) }
@@ -191,17 +191,17 @@ impl Resolver<'_> {
     }
 
     fn reason(&self, delta: &Delta) -> ReasonEntry {
-        let family = match &delta.item {
+        let destination = match &delta.item {
             ObjectChange::Route { before, after } => {
-                after.as_ref().or(before.as_ref()).map(|route| route.family())
+                after.as_ref().or(before.as_ref()).map(|route| route.destination)
             }
             ObjectChange::WindowsRoute { before, after, .. } => {
-                after.as_ref().or(before.as_ref()).map(|route| route.family())
+                after.as_ref().or(before.as_ref()).map(|route| route.destination_prefix)
             }
             ObjectChange::Nat { .. } | ObjectChange::Sysctl { .. } | ObjectChange::Forwarding { .. } => None,
         };
         let old = self.files.old.map(|(_, cluster)| cluster);
-        let reason = delta.cause.explain(old, self.files.new.1, delta.item.action(), family);
+        let reason = delta.cause.explain(old, self.files.new.1, delta.item.action(), destination);
         let source = reason.places.iter().find_map(|(side, path)| (self.locate)(*side, path));
         let is_nat = matches!(delta.cause, Cause::Configured(_, Purpose::Masquerade));
         ReasonEntry::new(reason.text, source, is_nat)

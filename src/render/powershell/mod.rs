@@ -210,8 +210,8 @@ fn data(
 ) {
     let alias = cluster.egress_interface_of(node).map_or("", |name| name.as_str());
     let addresses = node.addresses.iter().map(|(_, address)| address.to_string());
-    let gateways = Family::ALL.into_iter().filter_map(|family| node.pod_gateway(family));
-    let families = cluster.prefixes.iter().map(|(family, _)| family.to_string());
+    let gateways = node.pod_gateways();
+    let families = cluster.prefixes.families().map(|family| family.to_string());
     let pod_aliases = POD_ALIASES.map(ToOwned::to_owned).into_iter();
     let entries = [
         ("$Node", literal(node.name.as_raw()), ""),

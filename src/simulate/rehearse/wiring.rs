@@ -7,11 +7,11 @@ use ipnet::IpNet;
 use crate::{
     error::{Error, Kind},
     kernel::{Cable, Interfaces, LinkImage, Namespace, Omission, inside},
-    model::{Cluster, Family, MAIN_TABLE, PerFamily, common_prefix, pod_address},
+    model::{Cluster, Family, MAIN_TABLE, PerFamily, Prefixed, common_prefix, pod_address},
     simulate::{
-        build::{self, ETH, add_addresses},
+        build::{self, ETH},
         networks::Networks,
-        topology::Topology,
+        topology::{PodAddresses, Topology},
     },
     state::{Host, InterfaceAddress, Route, RouteType},
 };
@@ -68,10 +68,8 @@ pub(super) struct Wiring {
     on_link: Vec<IpNet>,
     /// The numbers of the interfaces behind which machines are simulated, besides those with a cable.
     simulated: Vec<u32>,
-    /// The addresses of the pod interface.
-    bridge: PerFamily<IpNet>,
-    /// The addresses of the pod, if routes to it determine them.
-    routed: PerFamily<IpNet>,
+    /// The addresses of the pod interface and of the pod.
+    pods: Vec<PodAddresses>,
     /// The families with a default gateway.
     pub(super) families_with_gateway: BTreeSet<Family>,
     /// The families with a default route that has no gateway, or one that cannot be simulated.
@@ -140,8 +138,7 @@ impl Wiring {
             more_gateways: Vec::new(),
             on_link: host.on_link(egress.name.as_raw()).collect(),
             simulated,
-            bridge: PerFamily::default(),
-            routed: PerFamily::default(),
+            pods: Vec::new(),
             families_with_gateway: BTreeSet::new(),
             families_with_other_default: BTreeSet::new(),
             notes: Vec::new(),
@@ -229,8 +226,9 @@ impl Wiring {
         image: impl Fn(u32) -> Option<&'a LinkImage>,
     ) {
         let node = &cluster.nodes[index];
-        for (family, cidr) in node.pod_cidrs.iter() {
-            let gateway = node.pod_gateway(family);
+        let mut chosen = None;
+        for network in &node.pods {
+            let (cidr, gateway) = (network.prefix(), node.gateway_of(network));
             let link = |local: &InterfaceAddress| {
                 host.link(local.device.as_raw()).and_then(|link| image(link.index))
             };
@@ -240,22 +238,35 @@ impl Wiring {
                         && link.name != "lo"
                         && !matches!(self.uplink, Uplink::Link(uplink) if uplink == link.index)
                 };
-                cidr.prefix().contains(&local.address) && link(local).is_some_and(is_usable)
+                cidr.contains(&local.address) && link(local).is_some_and(is_usable)
             };
             let holders = host.addresses.iter().filter(leads_to_pods);
-            let holder = holders.min_by_key(|local| Some(local.address) != gateway);
-            let length = cidr.prefix().prefix_len();
-            let address = holder.map_or(gateway, |local| Some(local.address));
-            *self.bridge.get_mut(family) = address.and_then(|address| IpNet::new(address, length).ok());
-            if let (PodSide::NewBridge(..), Some(link)) = (&self.pod, holder.and_then(link)) {
-                self.pod = if link.is_bridge() {
-                    self.simulated.push(link.index);
-                    let port = free_name(host, &port_prefix(host, link.name.as_raw()));
-                    PodSide::Bridge(link.name.as_raw().to_owned(), port)
-                } else {
-                    PodSide::Link(link.index)
-                };
+            let holder = holders.min_by_key(|local| local.address != gateway);
+            if let Some(link) = holder.and_then(link) {
+                if *chosen.get_or_insert(link.index) != link.index {
+                    self.notes.push(Omission::new(
+                        format!("the pods in {cidr}"),
+                        format!(
+                            "not simulated: they are behind {}, and those of another pod CIDR are not",
+                            link.name
+                        ),
+                    ));
+                    continue;
+                }
+                if matches!(self.pod, PodSide::NewBridge(..)) {
+                    self.pod = if link.is_bridge() {
+                        self.simulated.push(link.index);
+                        let port = free_name(host, &port_prefix(host, link.name.as_raw()));
+                        PodSide::Bridge(link.name.as_raw().to_owned(), port)
+                    } else {
+                        PodSide::Link(link.index)
+                    };
+                }
             }
+            let net = |address| IpNet::new(address, cidr.prefix_len()).unwrap_or(cidr);
+            let bridge = net(holder.map_or(gateway, |local| local.address));
+            let pod = net(pod_address(cidr, Some(bridge.addr())));
+            self.pods.push(PodAddresses { bridge, pod });
         }
         if !node.has_pods() {
             self.pod = PodSide::None;
@@ -264,7 +275,7 @@ impl Wiring {
             self.find_routed_pod(cluster, index, host);
         }
         if let PodSide::NewBridge(name, _) = &self.pod {
-            let gateways: Vec<String> = self.bridge.iter().map(|(_, net)| net.addr().to_string()).collect();
+            let gateways: Vec<String> = self.pods.iter().map(|pods| pods.bridge.addr().to_string()).collect();
             self.notes.push(Omission::new(
                 format!("the bridge {name}"),
                 format!(
@@ -277,10 +288,10 @@ impl Wiring {
 
     /// Finds an interface with routes to a single pod, as Calico creates one for each.
     fn find_routed_pod(&mut self, cluster: &Cluster, index: usize, host: &Host) {
-        for (family, cidr) in cluster.nodes[index].pod_cidrs.iter() {
+        for cidr in cluster.nodes[index].pods.iter().map(Prefixed::prefix) {
             let is_of_pod = |route: &&Route| {
                 route.destination.prefix_len() == route.destination.max_prefix_len()
-                    && cidr.prefix().contains(&route.destination)
+                    && cidr.contains(&route.destination)
                     && route.next.gateway.is_none()
             };
             let routes = host.foreign.iter().chain(&host.others).filter(is_of_pod);
@@ -292,7 +303,8 @@ impl Wiring {
             });
             if let Some((link, pod)) = usable.next() {
                 self.pod = PodSide::Routed(link);
-                *self.routed.get_mut(family) = Some(pod);
+                let of_cidr = self.pods.iter_mut().find(|pods| cidr.contains(&pods.pod.addr()));
+                of_cidr.into_iter().for_each(|pods| pods.pod = pod);
             }
         }
     }
@@ -300,7 +312,7 @@ impl Wiring {
     /// The networks around the node.
     pub(super) fn networks(&self, cluster: &Cluster) -> Networks {
         let mut own = self.addresses;
-        for (family, _) in cluster.prefixes.iter() {
+        for family in cluster.prefixes.families() {
             // Routes without a gateway can make nodes outside of this node's network reachable on the link.
             let Some(address) = own.get(family).copied() else { continue };
             let nodes = cluster.nodes.iter().filter_map(|node| node.addresses.get(family).copied());
@@ -316,19 +328,14 @@ impl Wiring {
 
     /// Gives the first machine of the topology the addresses of the node.
     pub(super) fn adjust(&self, topology: &mut Topology) {
-        let families: Vec<Family> = topology.cluster.prefixes.iter().map(|(family, _)| family).collect();
+        let families: Vec<Family> = topology.cluster.prefixes.families().collect();
         let machine = &mut topology.machines[0];
         topology.segments[machine.segment].router.extend(&self.more_gateways);
         for family in families {
             *machine.addresses.get_mut(family) = self.addresses.get(family).copied();
             *machine.router.get_mut(family) = self.gateways.get(family).copied();
-            if let Some(bridge) = self.bridge.get(family) {
-                let pod = pod_address(bridge.trunc(), Some(bridge.addr()));
-                *machine.bridge.get_mut(family) = Some(*bridge);
-                let routed = self.routed.get(family).copied();
-                *machine.pod.get_mut(family) = routed.or(IpNet::new(pod, bridge.prefix_len()).ok());
-            }
         }
+        machine.pods.clone_from(&self.pods);
     }
 
     /// The numbers of the interfaces behind which machines are simulated, besides those with a cable.
@@ -386,7 +393,7 @@ impl Wiring {
                     interfaces.bridge(bridge)?;
                     interfaces.cable(port, ETH, pod)?;
                     interfaces.attach(port, bridge)?;
-                    add_addresses(&mut interfaces, bridge, &self.bridge)?;
+                    self.pods.iter().try_for_each(|pods| interfaces.address(bridge, pods.bridge))?;
                 }
             }
             Ok(())
@@ -404,15 +411,13 @@ impl Wiring {
         inside(pod, || {
             let mut interfaces = Interfaces::open()?;
             interfaces.up("lo")?;
-            add_addresses(&mut interfaces, ETH, &machine.pod)?;
+            machine.pods.iter().try_for_each(|pods| interfaces.address(ETH, pods.pod))?;
+            let mut gateways = machine.gateways_of_pod();
             if matches!(self.pod, PodSide::Routed(_)) {
-                let mut families = machine.pod.iter().map(|(family, _)| family);
-                return families
-                    .try_for_each(|family| interfaces.route_on_link(build::default_route(family), ETH));
+                return gateways
+                    .try_for_each(|(family, _)| interfaces.route_on_link(build::default_route(family), ETH));
             }
-            machine.bridge.iter().try_for_each(|(family, bridge)| {
-                interfaces.route(build::default_route(family), bridge.addr())
-            })
+            gateways.try_for_each(|(family, gateway)| interfaces.route(build::default_route(family), gateway))
         })
     }
 }
