@@ -242,6 +242,22 @@ proptest! {
         prop_assert!(compare(Some(&old), &old).is_empty());
     }
 
+    /// Packets between two nodes must fit both ends, whichever of them sends.
+    #[test]
+    fn routes_between_two_nodes_have_the_smaller_mtu_of_both((cluster, _) in two()) {
+        let mtu = |index: usize| cluster.nodes[index].mtu.or(cluster.routes.mtu);
+        for index in 0..cluster.nodes.len() {
+            let Ok(desired) = plan::desired(&cluster, index, &OriginalSysctls::default()) else { continue };
+            for route in &desired.state.routes {
+                let expected = match desired.node_of(&route.key()) {
+                    Some(other) => [mtu(index), mtu(other)].into_iter().flatten().min(),
+                    None => mtu(index).filter(|_| route.kind == RouteType::Unicast),
+                };
+                prop_assert_eq!(route.mtu, expected, "{}", route);
+            }
+        }
+    }
+
     #[test]
     fn no_block_and_no_change_is_empty((old, new) in two()) {
         let comparison = compare(Some(&old), &new);

@@ -37,7 +37,8 @@ fn cluster() -> impl Strategy<Value = Cluster> {
                 let os = if node % 5 == 4 { "windows, egressInterface: Ethernet" } else { "linux" };
                 let address = Ipv4Addr::new(172, 30, 0, node + 1);
                 text += &format!(
-                    "  - {{name: n{node}, os: {os}, podCIDR: 10.244.{node}.0/24, address: {address}}}\n"
+                    "  - {{name: n{node}, os: {os}, podCIDR: 10.244.{node}.0/24, address: {address}{}}}\n",
+                    if node % 7 == 3 { ", mtu: 9000" } else { "" }
                 );
             }
             let document = Document::new("generated.yaml", text, Format::Yaml);

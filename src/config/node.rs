@@ -43,6 +43,7 @@ struct NodeOverrides {
     next_hop: Option<Box<NextHopOverride>>,
     egress_interface: Option<InterfaceName>,
     default_gateway: Option<IpAddr>,
+    mtu: Option<u32>,
 }
 
 /// The node as messages name it.
@@ -75,6 +76,7 @@ impl NodeDraft {
             next_hop: overrides.next_hop,
             egress_interface: overrides.egress_interface,
             default_gateway: overrides.default_gateway,
+            mtu: overrides.mtu,
         })
     }
 }
@@ -103,6 +105,7 @@ impl Validator<'_> {
             || raw.next_hop.is_some()
             || raw.egress_interface.is_some()
             || raw.default_gateway.is_some()
+            || raw.mtu.is_some()
         {
             let gateways = raw.gateway.map(|gateway| self.gateways(&gateway, &draft, cidrs_complete));
             let next_hop = raw.next_hop.and_then(|next_hop| self.node_next_hop(&next_hop, &draft, context));
@@ -111,8 +114,10 @@ impl Validator<'_> {
                 raw.default_gateway.and_then(|gateway| self.default_gateway(&gateway.0, &draft, context));
             let gateways = gateways.unwrap_or_default();
             let next_hop = next_hop.map(Box::new);
+            let mtu = raw.mtu.as_ref().map(|mtu| mtu.0);
+            self.mtu(mtu, &context.prefixes, || draft.path().key("mtu"));
             draft.overrides =
-                Some(NodeOverrides { gateways, next_hop, egress_interface, default_gateway }.into());
+                Some(NodeOverrides { gateways, next_hop, egress_interface, default_gateway, mtu }.into());
         }
         if !addresses_given || addresses_complete {
             self.required_addresses(&draft, addresses_given, context);

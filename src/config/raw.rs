@@ -117,7 +117,15 @@ pub(super) struct RawNode {
     /// Windows only: the gateway of the node's external adapter, used to reach `masterAddress`.
     #[schemars(example = "172.30.0.1")]
     pub default_gateway: Option<Address>,
+
+    /// The MTU in bytes for packets between this node and the others, if it is not `routes.mtu`. A route between two nodes
+    /// has the smaller MTU of both. IPv6 requires at least 1280.
+    #[schemars(example = 9000)]
+    pub mtu: Option<Mtu>,
 }
+
+/// An MTU in bytes. IPv4 requires at least 68 (RFC 791).
+type Mtu = Bounded<68, 65535>;
 
 /// Source NAT (masquerading) of traffic that leaves the cluster.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -156,9 +164,10 @@ pub(super) struct RawRoutes {
     #[schemars(extend("default" = 0))]
     pub metric: Option<Bounded<0, { u32::MAX }>>,
 
-    /// The MTU of the routes in bytes. Defaults to the MTU of the interface. IPv6 requires at least 1280.
+    /// The MTU of the routes in bytes. Defaults to the MTU of the interface. A node can override it. IPv6 requires at least
+    /// 1280.
     #[schemars(example = 1450)]
-    pub mtu: Option<Bounded<68, 65535>>,
+    pub mtu: Option<Mtu>,
 
     /// Whether hostgw gives IPv4 routes a scope that depends on the gateway, because the kernel adds routes with one
     /// scope in quadratic time. The scope has no other effect. `auto`: in clusters of at least 300 nodes.

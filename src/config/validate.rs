@@ -423,6 +423,15 @@ impl Validator<'_> {
         Some(value)
     }
 
+    /// Reports an MTU that is too small for the cluster's prefixes.
+    pub(super) fn mtu(&mut self, mtu: Option<u32>, prefixes: &Prefixes, path: impl Fn() -> ConfigPath) {
+        if let Some(mtu) = mtu.filter(|mtu| *mtu < IPV6_MIN_MTU && prefixes.of.v6.is_some()) {
+            let message =
+                format!("MTU {mtu} is too small for IPv6, which requires at least {IPV6_MIN_MTU} bytes");
+            self.report(Problem::new(Rule::MtuTooSmall, message, Location::value(path())));
+        }
+    }
+
     fn routes(&mut self, raw: &RawRoutes, prefixes: &Prefixes, drafts: &[NodeDraft]) -> RouteOptions {
         let path = ConfigPath::root().key("routes");
         let table = match raw.table {
@@ -438,11 +447,7 @@ impl Validator<'_> {
             );
         }
         let mtu = raw.mtu.as_ref().map(|mtu| mtu.0);
-        if let Some(mtu) = mtu.filter(|mtu| *mtu < IPV6_MIN_MTU && prefixes.of.v6.is_some()) {
-            let message =
-                format!("MTU {mtu} is too small for IPv6, which requires at least {IPV6_MIN_MTU} bytes");
-            self.report(Problem::new(Rule::MtuTooSmall, message, Location::value(path.key("mtu"))));
-        }
+        self.mtu(mtu, prefixes, || path.key("mtu"));
         let metric = raw.metric.as_ref().map_or(0, |metric| metric.0);
         let has_windows = drafts.iter().any(|draft| draft.os == Some(OperatingSystem::Windows));
         if has_windows && metric > WindowsRoute::MAX_METRIC {

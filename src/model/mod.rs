@@ -110,6 +110,13 @@ impl Cluster {
         is_default || overrides().any(|node| self.next_hop_of(node, family) == NextHopKind::PodGateway)
     }
 
+    /// Returns the largest packets, in bytes, that `node` sends to or receives from the pods of other nodes: its own `mtu`,
+    /// or else `routes.mtu`. `None` if only its interface limits them.
+    #[must_use]
+    pub fn mtu_of(&self, node: &Node) -> Option<u32> {
+        node.mtu.or(self.routes.mtu)
+    }
+
     /// Returns the node with this name and its index.
     #[must_use]
     pub fn node(&self, name: &str) -> Option<(usize, &Node)> {
@@ -136,6 +143,8 @@ pub struct Node {
     pub egress_interface: Option<InterfaceName>,
     /// `defaultGateway` of a Windows node.
     pub default_gateway: Option<IpAddr>,
+    /// `mtu`, which overrides `routes.mtu`. See [`Cluster::mtu_of`].
+    pub mtu: Option<u32>,
 }
 
 impl Node {

@@ -310,3 +310,88 @@ nodes:
         }
     });
 }
+
+/// Applies the configuration, and checks that nothing is left to do, that the script does the same, and that both can be
+/// undone. Returns the managed routes, as `ip` prints them.
+fn assert_full_circle(node: &Namespace, configuration: &str, name: &str) -> String {
+    let before = node.witness();
+    node.write("hostgw.yaml", configuration);
+    node.hostgw_ok(&["apply", "--yes", "--node", name]);
+    node.hostgw(&["plan", "--node", name, "--detailed-exitcode"]).expect(0).says("No changes.");
+    node.hostgw(&["status", "--detailed-exitcode"]).expect(0);
+    let after = node.witness();
+    let routes = node.sh("ip route show proto 87; ip -6 route show proto 87");
+    node.hostgw_ok(&["rollback", "--yes"]);
+    node.assert_unchanged(&before, "rollback");
+    node.write("node.sh", &node.hostgw_ok(&["render", "--node", name]).stdout);
+    node.try_sh("HOSTGW_STATE_DIR=$PWD/scripts sh node.sh").expect(0);
+    node.assert_unchanged(&after, "the script");
+    node.hostgw(&["plan", "--node", name, "--detailed-exitcode"]).expect(0).says("No changes.");
+    node.try_sh("HOSTGW_STATE_DIR=$PWD/scripts sh node.sh --undo").expect(0);
+    node.assert_unchanged(&before, "the script's undo");
+    node.hostgw_ok(&["apply", "--yes", "--node", name]);
+    node.assert_unchanged(&after, "another apply");
+    routes
+}
+
+/// Some nodes take larger packets than others.
+#[test]
+fn routes_have_the_mtu_of_both_ends() {
+    let configuration = "clusterPrefix: [10.244.0.0/16, 'fd00:244::/48']
+nextHop: node-address
+routes: {mtu: 1420}
+nodes:
+  - {name: a, os: linux, podCIDR: [10.244.0.0/24, 'fd00:244:0:1::/64'], address: [172.30.0.11, 'fd00:30::11'], mtu: 1480}
+  - {name: b, os: linux, podCIDR: [10.244.1.0/24, 'fd00:244:0:2::/64'], address: [172.30.0.12, 'fd00:30::12'], mtu: 1480}
+  - {name: c, os: linux, podCIDR: [10.244.2.0/24, 'fd00:244:0:3::/64'], address: [172.30.0.13, 'fd00:30::13']}
+";
+    each(|privilege| {
+        let node = node(privilege);
+        node.sh("ip address add fd00:30::11/64 dev eth0 nodad");
+        node.await_ipv6_addresses();
+        let routes = assert_full_circle(&node, configuration, "a");
+        for expected in [
+            "10.244.1.0/24 via 172.30.0.12 dev eth0 mtu 1480",
+            "10.244.2.0/24 via 172.30.0.13 dev eth0 mtu 1420",
+            "fd00:244:0:2::/64 via fd00:30::12 dev eth0 metric 1024 mtu 1480",
+            "fd00:244:0:3::/64 via fd00:30::13 dev eth0 metric 1024 mtu 1420",
+        ] {
+            assert!(routes.contains(expected), "{routes}");
+        }
+        // The node's own key changes all its routes; that of another node only the one to it.
+        node.write("hostgw.yaml", &configuration.replacen(", mtu: 1480", "", 1));
+        let plan = node.hostgw(&["plan", "--node", "a"]).expect(0);
+        plan.says("~ 10.244.1.0/24     via 172.30.0.12 dev eth0 proto 87 mtu 1480 -> 1420")
+            .says("# node a: nodes[0].mtu changed, hostgw.yaml:5")
+            .says("Plan: 0 to add, 2 to update, 0 to remove.");
+        node.write(
+            "hostgw.yaml",
+            &configuration.replace(".13']}", ".13'], mtu: 1400}").replace("::13']}", "::13'], mtu: 1400}"),
+        );
+        let plan = node.hostgw(&["plan", "--node", "a"]).expect(0);
+        plan.says("~ 10.244.2.0/24     via 172.30.0.13 dev eth0 proto 87 mtu 1420 -> 1400")
+            .says("# node c: nodes[2].mtu changed, hostgw.yaml:7");
+        node.write("hostgw.yaml", configuration);
+        node.sh("ip route change 10.244.1.0/24 via 172.30.0.12 dev eth0 proto 87 mtu 1300");
+        node.hostgw(&["plan", "--node", "a"]).expect(0).says("# drift: pods of node b");
+        node.hostgw_ok(&["destroy", "--yes"]);
+        drop(node);
+
+        let _turn = small();
+        let cluster = SimulatedCluster::new(privilege, configuration);
+        for (to, size, expected) in [
+            ("10.244.1.10", 1480 - 28, None),
+            ("10.244.2.10", 1420 - 28, None),
+            ("10.244.2.10", 1480 - 28, Some("1420")),
+            ("fd00:244:0:2::a", 1480 - 48, None),
+            ("fd00:244:0:3::a", 1420 - 48, None),
+            ("fd00:244:0:3::a", 1480 - 48, Some("1420")),
+        ] {
+            let outcome = cluster.try_sh("pod of a", &format!("ping -M do -n -c 1 -W 5 -s {size} {to}"));
+            match expected {
+                None => assert_eq!(outcome.code, 0, "{outcome}"),
+                Some(mtu) => assert!(outcome.code == 1 && outcome.to_string().contains(mtu), "{outcome}"),
+            }
+        }
+    });
+}

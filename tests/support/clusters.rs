@@ -49,6 +49,7 @@ struct NodeSpec {
     podless: bool,
     /// 0: node-address; 1: pod-gateway; 2 and 3: a router.
     next_hop: Option<u8>,
+    mtu: Option<u32>,
 }
 
 const SYSCTLS: [&str; 5] = [
@@ -99,12 +100,22 @@ fn nodes() -> impl Strategy<Value = Vec<NodeSpec>> {
         prop::option::weighted(0.5, 0_u8..2),
         prop::bool::weighted(0.15),
         prop::option::weighted(0.2, 0_u8..4),
+        prop::option::weighted(0.2, prop::sample::select(vec![1300_u32, 1500, 9000])),
     );
     let kinds = prop::collection::vec(kinds, MAX_NODES);
     (order(), usual(), usual(), kinds, 1..=MAX_NODES).prop_map(|(names, cidrs, addresses, kinds, count)| {
         let node = |name: usize| {
-            let (has_address, families, windows, other_gateway, egress, default_gateway, podless, next_hop) =
-                kinds[name];
+            let (
+                has_address,
+                families,
+                windows,
+                other_gateway,
+                egress,
+                default_gateway,
+                podless,
+                next_hop,
+                mtu,
+            ) = kinds[name];
             NodeSpec {
                 name,
                 cidr: cidrs[name],
@@ -117,6 +128,7 @@ fn nodes() -> impl Strategy<Value = Vec<NodeSpec>> {
                 default_gateway,
                 podless,
                 next_hop,
+                mtu,
             }
         };
         names.into_iter().take(count).map(node).collect()
@@ -240,6 +252,9 @@ impl Spec {
         }
         if let Some(gateway) = node.default_gateway.filter(|_| node.windows) {
             let _ = writeln!(text, "    defaultGateway: 172.30.0.{}", 200 + gateway);
+        }
+        if let Some(mtu) = node.mtu {
+            let _ = writeln!(text, "    mtu: {mtu}");
         }
         if let Some(egress) = node.egress {
             let _ = writeln!(text, "    egressInterface: eth{egress}");

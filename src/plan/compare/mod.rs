@@ -1,12 +1,12 @@
 //! Compares two configurations: computes `plan(desired by the new one, desired by the old one)` for all nodes at once.
 //!
-//! The route to a node is the same on all other nodes, except for their egress interfaces. Routes are therefore
+//! The route to a node is the same on all other nodes, except for their egress interfaces and MTUs. Routes are therefore
 //! compared once rather than once per node, and each change lists the nodes it applies to. Both the cost and the result
 //! are linear in the number of nodes.
 //!
 //! | nodes | changes |
 //! |---|---|
-//! | in both files | the differences between the files; all routes, if the node's egress interface differs |
+//! | in both files | the differences between the files; all routes, if the node's egress interface or MTU differs |
 //! | new | everything that the new file configures |
 //! | removed | everything that the old file configured |
 //!
@@ -257,8 +257,8 @@ pub fn compare(old: Option<&Cluster>, new: &Cluster) -> Comparison {
         for (part, deltas) in sysctls::deltas(&pairing, status, &members) {
             groups.add(status, &part, deltas);
         }
-        for (status, part, device) in pairing.split_by_egress_change(status, &members) {
-            groups.add(status, &part, routes::deltas(&pairing, &slots, status, &part, device));
+        for (variant, part) in pairing.split_by_route_variant(status, &members) {
+            groups.add(status, &part, routes::deltas(&pairing, &slots, status, &part, variant));
         }
         for (part, deltas) in nat::deltas(&pairing, status, &members) {
             groups.add(status, &part, deltas);
