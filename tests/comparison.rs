@@ -6,7 +6,7 @@ use hostgw::{
     model::Cluster,
     plan::{
         self, Action, Change, Comparison, ForeignPolicy, OriginalSysctls, compare,
-        compare::{Delta, Member, NodeGroup, ObjectChange, PerNodeCidr},
+        compare::{Delta, Member, NodeGroup, ObjectChange, PerNodeAddress, PerNodeCidr},
         windows::WindowsOrigin,
     },
     state::{Expression, Field, NatObject, NatRule, Route, RouteType, RuleBody, State, WindowsRoute},
@@ -44,19 +44,28 @@ fn on_node(
     let before = member.old.map(|index| (old, &old.nodes[index]));
     let after = member.new.map(|index| (new, &new.nodes[index]));
     match item {
-        ObjectChange::Route { before: gone, after: come } => {
-            let by_device = |route: &Option<Route>, side: Option<(&Cluster, &hostgw::model::Node)>| {
-                let mut route = route.clone()?;
-                if route.kind != RouteType::Unicast {
-                    return Some(route.to_string());
-                }
-                let (cluster, node) = side.expect("the node is in that file");
-                let device = cluster.egress_interface_of(node).map(|name| name.as_str().into());
-                assert!(route.next.device.is_none() || route.next.device == device, "{route}");
-                route.next.device = device;
-                Some(route.to_string())
-            };
-            (by_device(gone, before), by_device(come, after))
+        ObjectChange::Route {
+            before: gone,
+            after: come,
+            own: PerNodeAddress { before: old_own, after: new_own },
+        } => {
+            let by_device =
+                |route: &Option<Route>, own: Option<_>, side: Option<(&Cluster, &hostgw::model::Node)>| {
+                    let mut route = route.clone()?;
+                    if route.kind != RouteType::Unicast {
+                        return Some(route.to_string());
+                    }
+                    let (cluster, node) = side.expect("the node is in that file");
+                    let device = cluster.egress_interface_of(node).map(|name| name.as_str().into());
+                    assert!(route.next.device.is_none() || route.next.device == device, "{route}");
+                    route.next.device = device;
+                    if own.is_some() {
+                        assert_eq!(route.source, own);
+                        route.source = node.addresses.get(route.family()).copied();
+                    }
+                    Some(route.to_string())
+                };
+            (by_device(gone, *old_own, before), by_device(come, *new_own, after))
         }
         ObjectChange::WindowsRoute {
             before: gone,

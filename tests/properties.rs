@@ -19,8 +19,8 @@ use hostgw::text::Untrusted;
 /// Generates a cluster of a few nodes, as a configuration would describe it.
 fn cluster() -> impl Strategy<Value = Cluster> {
     let nodes = prop::collection::btree_set(0_u8..40, 1..8);
-    (nodes, any::<bool>(), any::<bool>(), any::<bool>(), 0_u32..3, prop::option::of(0_u8..3)).prop_map(
-        |(nodes, node_address, masquerade, pods, metric, rp_filter)| {
+    (nodes, any::<bool>(), any::<bool>(), any::<bool>(), 0_u32..3, prop::option::of(0_u8..3), any::<bool>())
+        .prop_map(|(nodes, node_address, masquerade, pods, metric, rp_filter, own_source)| {
             let mut text = String::from("clusterPrefix: 10.244.0.0/16\negressInterface: eth0\n");
             if node_address {
                 text += "nextHop: node-address\n";
@@ -28,7 +28,8 @@ fn cluster() -> impl Strategy<Value = Cluster> {
             let source = if pods { "pods" } else { "any" };
             text +=
                 &format!("nat: {{masquerade: {masquerade}, source: {source}, exclude: [192.168.0.0/16]}}\n");
-            text += &format!("routes: {{metric: {metric}}}\n");
+            let source = if own_source { "node-address" } else { "auto" };
+            text += &format!("routes: {{metric: {metric}, source: {source}}}\n");
             if let Some(value) = rp_filter {
                 text += &format!("sysctls: {{net.ipv4.conf.all.rp_filter: {value}}}\n");
             }
@@ -43,8 +44,7 @@ fn cluster() -> impl Strategy<Value = Cluster> {
             }
             let document = Document::new("generated.yaml", text, Format::Yaml);
             config::load(&document).unwrap_or_else(|invalid| panic!("{}", invalid.render(false)))
-        },
-    )
+        })
 }
 
 fn key(text: &str) -> SysctlKey {

@@ -14,7 +14,7 @@ use crate::{
     diagnose::Rule,
     model::{
         ConfigPath, Family, InterfaceName, InvalidPodCidr, NextHopMode, NextHopOverride, Node,
-        OperatingSystem, PerFamily, PodCidr,
+        OperatingSystem, PerFamily, PodCidr, RouteSource,
     },
     text::shortened,
 };
@@ -199,7 +199,7 @@ impl Validator<'_> {
     }
 
     /// Reports missing addresses. Windows nodes require one; `nextHop: node-address` requires one for every address
-    /// family of the pods.
+    /// family of the pods, and `routes.source: node-address` one on Linux nodes for every family of the cluster.
     fn required_addresses(&mut self, draft: &NodeDraft, given: bool, context: &Context) {
         let path = || draft.path().key("address");
         if !given && draft.os == Some(OperatingSystem::Windows) {
@@ -221,15 +221,24 @@ impl Validator<'_> {
                 _ => !router(&next_hop) && next_hop.mode == Some(NextHopMode::NodeAddress),
             }
         };
-        let lacks_address = |family: Family| draft.addresses.get(family).is_none() && by_address(family);
-        for (family, _) in draft.cidrs.iter().filter(|(family, _)| lacks_address(*family)) {
-            let message = format!(
-                "{} has {family} pods but no {family} address, which nextHop: node-address requires",
-                name_of(draft)
-            );
-            let hint =
-                "add the address; with nextHop: node-address, other nodes route to these pods through it";
-            self.report_missing(message, path(), hint);
+        let is_source =
+            context.route_source == RouteSource::NodeAddress && draft.os == Some(OperatingSystem::Linux);
+        for family in Family::ALL.into_iter().filter(|family| draft.addresses.get(*family).is_none()) {
+            let has_pods = draft.cidrs.get(family).is_some();
+            let (message, hint) = if has_pods && by_address(family) {
+                (
+                    format!("{family} pods but no {family} address, which nextHop: node-address requires"),
+                    "add the address; with nextHop: node-address, other nodes route to these pods through it",
+                )
+            } else if is_source && context.prefixes.of.get(family).is_some() {
+                (
+                    format!("no {family} address, which routes.source: node-address requires"),
+                    "add the address: packets that the node sends to pods will have it",
+                )
+            } else {
+                continue;
+            };
+            self.report_missing(format!("{} has {message}", name_of(draft)), path(), hint);
         }
     }
 

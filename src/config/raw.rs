@@ -12,7 +12,7 @@ use serde::{
     de::{Error, IntoDeserializer, MapAccess, SeqAccess, Unexpected, Visitor},
 };
 
-use crate::model::{NatSource, NextHopMode, OffLink, OperatingSystem, ScopeSpread, Unassigned};
+use crate::model::{NatSource, NextHopMode, OffLink, OperatingSystem, RouteSource, ScopeSpread, Unassigned};
 
 /// A hostgw configuration (hostgw.yaml, hostgw.yml, or hostgw.toml). It describes every node of the cluster, and what
 /// hostgw configures on them. All nodes use the same file.
@@ -179,6 +179,19 @@ pub(super) struct RawRoutes {
     /// `nextHop: node-address`, where such packets would follow the default route without being masqueraded.
     #[schemars(extend("default" = "leave"))]
     pub unassigned: Option<Keyword<Unassigned>>,
+
+    /// The source address of packets that a Linux node itself sends to pods: `auto`, an address that the kernel chooses, or
+    /// `node-address`, the node's own `address`, which every Linux node then needs for each address family. It does not
+    /// affect packets from pods.
+    #[schemars(extend("default" = "auto"))]
+    pub source: Option<Keyword<RouteSource>>,
+}
+
+impl RawRoutes {
+    /// The source, or the default.
+    pub fn source(&self) -> RouteSource {
+        self.source.as_ref().map_or_else(Default::default, |word| word.0)
+    }
 }
 
 /// A connectivity check: either `tcp` or `neighbour`.

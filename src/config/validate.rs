@@ -73,6 +73,7 @@ impl Validator<'_> {
                 Some(next_hop) => self.next_hop(next_hop, &root.key("nextHop"), &prefixes),
                 None => (!next_hop_reported).then(NextHopOverride::default),
             },
+            route_source: raw.routes.as_ref().map_or_else(Default::default, RawRoutes::source),
             node_count: nodes.len(),
         };
         if nodes.is_empty() && !self.incomplete {
@@ -461,6 +462,6 @@ impl Validator<'_> {
         }
         let spread = raw.spread.as_ref().map_or_else(Default::default, |spread| spread.0);
         let unassigned = raw.unassigned.as_ref().map_or_else(Default::default, |word| word.0);
-        RouteOptions { table, metric, mtu, spread, unassigned }
+        RouteOptions { table, metric, mtu, spread, unassigned, source: raw.source() }
     }
 }

@@ -14,6 +14,7 @@ use crate::{
     diagnose::Rule,
     model::{
         ConfigPath, Family, InterfaceName, InvalidInterfaceName, NextHopMode, NextHopOverride, PerFamily,
+        RouteSource,
     },
     text::{nearest, shortened},
 };
@@ -44,6 +45,7 @@ impl Prefixes {
 pub(super) struct Context {
     pub prefixes: Prefixes,
     pub next_hop: Option<NextHopOverride>,
+    pub route_source: RouteSource,
     pub node_count: usize,
 }
 

@@ -301,6 +301,19 @@ pub struct RouteOptions {
     pub spread: ScopeSpread,
     /// What happens to packets for pod addresses that no node has.
     pub unassigned: Unassigned,
+    /// The preferred source address.
+    pub source: RouteSource,
+}
+
+/// The preferred source address of routes: that of packets from a node itself, unless a program chooses another one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RouteSource {
+    /// The kernel chooses an address of the interface.
+    #[default]
+    Auto,
+    /// The node's own address.
+    NodeAddress,
 }
 
 /// What happens to packets for addresses in the cluster prefix that no node has.
@@ -348,6 +361,7 @@ impl Default for RouteOptions {
             mtu: None,
             spread: ScopeSpread::Auto,
             unassigned: Unassigned::Leave,
+            source: RouteSource::Auto,
         }
     }
 }

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{
-        Cluster, ConfigPath, Family, NatSource, NextHopKind, Node, OperatingSystem, RouteOptions, SysctlKey,
-        Unassigned,
+        Cluster, ConfigPath, Family, NatSource, NextHopKind, Node, OperatingSystem, PerFamily, RouteOptions,
+        RouteSource, SysctlKey, Unassigned,
     },
     state::{
         BaseChain, ChainPolicy, ChainType, Expression, Field, Hook, NatChain, NatRule, NatTable, NextHop,
@@ -81,12 +81,14 @@ pub(super) struct Sender {
     pub device: Option<Untrusted>,
     /// The MTU of the node.
     pub mtu: Option<u32>,
+    /// The preferred source addresses.
+    pub sources: PerFamily<IpAddr>,
 }
 
 impl Sender {
     pub fn of(cluster: &Cluster, node: &Node) -> Self {
         let device = cluster.egress_interface_of(node).map(|name| name.as_str().into());
-        Self { device, mtu: cluster.mtu_of(node) }
+        Self { device, mtu: cluster.mtu_of(node), sources: route_sources(cluster, node) }
     }
 
     /// Returns `route`, which only depends on its destination, as this node has it.
@@ -96,9 +98,21 @@ impl Sender {
             route.next.device.clone_from(&self.device);
             // The packets must fit both ends.
             route.mtu = route.mtu.into_iter().chain(self.mtu).min();
+            route.source = self.sources.get(route.family()).copied();
         }
         route
     }
+}
+
+/// Returns the preferred source addresses of the routes of `node`.
+pub(super) fn route_sources(cluster: &Cluster, node: &Node) -> PerFamily<IpAddr> {
+    let mut sources = PerFamily::default();
+    if cluster.routes.source == RouteSource::NodeAddress {
+        for (family, _) in cluster.prefixes.iter() {
+            *sources.get_mut(family) = node.addresses.get(family).copied();
+        }
+    }
+    sources
 }
 
 /// The node is not a Linux node. Its plan is a script from `hostgw render`.

@@ -33,6 +33,7 @@ struct Options {
     master: Option<u8>,
     router: Option<u8>,
     unreachable: bool,
+    own_source: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -65,11 +66,12 @@ fn options() -> impl Strategy<Value = Options> {
     let flags = prop::array::uniform8(prop::bool::weighted(0.3));
     let master = prop::option::weighted(0.5, 0_u8..3);
     let router = prop::option::weighted(0.2, 0_u8..2);
-    let unreachable = prop::bool::weighted(0.3);
-    (0_u8..3, 0_u8..2, 0_u8..4, sysctls, flags, master, router, unreachable).prop_map(
-        |(layout, egress, exclude, sysctls, flags, master, router, unreachable)| Options {
+    let more_flags = prop::array::uniform2(prop::bool::weighted(0.3));
+    (0_u8..3, 0_u8..2, 0_u8..4, sysctls, flags, master, router, more_flags).prop_map(
+        |(layout, egress, exclude, sysctls, flags, master, router, [unreachable, own_source])| Options {
             router,
             unreachable,
+            own_source,
             layout,
             egress,
             exclude,
@@ -188,11 +190,12 @@ impl Spec {
         );
         let _ = writeln!(
             text,
-            "routes: {{table: {}, metric: {}{}{}}}",
+            "routes: {{table: {}, metric: {}{}{}{}}}",
             if options.table { "100" } else { "main" },
             if options.metric { 50 } else { 0 },
             if options.mtu { ", mtu: 1400" } else { "" },
-            if options.unreachable { ", unassigned: unreachable" } else { "" }
+            if options.unreachable { ", unassigned: unreachable" } else { "" },
+            if options.own_source { ", source: node-address" } else { "" }
         );
         text += "sysctls:\n";
         for (key, value) in SYSCTLS.iter().zip(options.sysctls) {
@@ -221,10 +224,11 @@ impl Spec {
         };
         let dual = self.options.layout == 1;
         let (has_v4, has_v6) = (!dual || node.families != 1, dual && node.families != 0);
-        let list = |v4: String, v6: String| {
-            let values = [(has_v4, v4), (has_v6, v6)].into_iter().filter(|(has, _)| *has);
+        let list_of = |families: [bool; 2], v4: String, v6: String| {
+            let values = families.into_iter().zip([v4, v6]).filter(|(has, _)| *has);
             format!("[{}]", values.map(|(_, value)| format!("\"{value}\"")).collect::<Vec<_>>().join(", "))
         };
+        let list = |v4, v6| list_of([has_v4, has_v6], v4, v6);
         let os = if node.windows { "windows" } else { "linux" };
         let _ = writeln!(text, "  - name: n{}\n    os: {os}", node.name);
         let cidrs =
@@ -238,9 +242,16 @@ impl Spec {
             };
             let _ = writeln!(text, "    nextHop: {next_hop}");
         }
-        if node.has_address || node.windows || self.options.node_address || node.next_hop == Some(0) {
-            let list = list(format!("172.30.0.{}", address + 1), format!("fd00:1::{}", address + 1));
-            let _ = writeln!(text, "    address: {list}");
+        let own_source = self.options.own_source;
+        if node.has_address
+            || node.windows
+            || self.options.node_address
+            || node.next_hop == Some(0)
+            || own_source
+        {
+            let families = [has_v4 || own_source, has_v6 || (own_source && dual)];
+            let (v4, v6) = (format!("172.30.0.{}", address + 1), format!("fd00:1::{}", address + 1));
+            let _ = writeln!(text, "    address: {}", list_of(families, v4, v6));
         }
         if node.other_gateway && has_v4 && !node.podless {
             let base = match (self.options.layout, cidr) {

@@ -3,7 +3,10 @@
 use std::{collections::HashMap, hash::Hash};
 
 use super::{Member, NodeStatus, matching};
-use crate::model::{Cluster, Node, OperatingSystem};
+use crate::{
+    model::{Cluster, Family, Node, OperatingSystem, PerFamily},
+    plan::desired::route_sources,
+};
 
 /// Two configurations, and the nodes that they have in common.
 pub(super) struct NodePairing<'a> {
@@ -30,12 +33,16 @@ pub(super) struct RouteVariant {
     pub mtu_before: Option<u32>,
     /// The MTU of the node under the new configuration; `None` also for a removed node.
     pub mtu_after: Option<u32>,
+    /// Whether the preferred source addresses of IPv4 and of IPv6 differ between the files.
+    pub changed_sources: [bool; 2],
 }
 
 impl RouteVariant {
     /// Returns `true` if the routes of the nodes only differ if their destinations do.
     pub fn is_unchanged(&self) -> bool {
-        self.egress_change == EgressChange::Unchanged && self.mtu_before == self.mtu_after
+        self.egress_change == EgressChange::Unchanged
+            && self.mtu_before == self.mtu_after
+            && self.changed_sources == [false; 2]
     }
 }
 
@@ -155,7 +162,13 @@ impl<'a> NodePairing<'a> {
     /// Returns what the routes of a node with this status have in common with those of others.
     pub fn route_variant(&self, status: NodeStatus, member: Member) -> RouteVariant {
         let mtu = |side: Option<(&Cluster, &Node)>| side.and_then(|(cluster, node)| cluster.mtu_of(node));
+        let sources = |side: Option<(&Cluster, &Node)>| {
+            side.map_or_else(PerFamily::default, |(cluster, node)| route_sources(cluster, node))
+        };
+        let (before, after) = (sources(self.before(member)), sources(self.after(member)));
+        let is_changed = |family| status == NodeStatus::Stays && before.get(family) != after.get(family);
         RouteVariant {
+            changed_sources: Family::ALL.map(is_changed),
             egress_change: match status {
                 NodeStatus::Stays => self.egress_change(member),
                 NodeStatus::New | NodeStatus::Removed => EgressChange::Unchanged,

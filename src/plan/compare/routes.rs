@@ -9,7 +9,7 @@ use crate::{
 };
 
 use super::{
-    Cause, ConfigKey, Delta, Member, NodeStatus, ObjectChange, Purpose, Side,
+    Cause, ConfigKey, Delta, Member, NodeStatus, ObjectChange, PerNodeAddress, Purpose, Side,
     pairing::{EgressChange, NodePairing, RouteVariant},
 };
 
@@ -102,8 +102,13 @@ pub(super) fn deltas(
     }
     let device_before = common(members.iter().map(|member| pairing.device_before(*member)));
     let device_after = common(members.iter().map(|member| pairing.device_after(*member)));
-    let sender_before = Sender { device: None, mtu: variant.mtu_before };
-    let sender_after = Sender { device: None, mtu: variant.mtu_after };
+    // The first node represents all of them.
+    let sender = |side: Option<(&Cluster, &Node)>| {
+        let sender = side.map_or_else(Sender::default, |(cluster, node)| Sender::of(cluster, node));
+        Sender { device: None, ..sender }
+    };
+    let sender_before = sender(pairing.before(members[0]));
+    let sender_after = sender(pairing.after(members[0]));
     let is_member = |member: &Member| {
         pairing.os(*member) == OperatingSystem::Linux
             && pairing.status(*member) == status
@@ -136,6 +141,12 @@ pub(super) fn deltas(
         except.dedup();
         (except.len() < members.len()).then(|| Delta {
             item: ObjectChange::Route {
+                own: if members.len() > 1 {
+                    let source = |route: &Option<Route>| route.as_ref().and_then(|route| route.source);
+                    PerNodeAddress { before: source(&old_route), after: source(&new_route) }
+                } else {
+                    PerNodeAddress::default()
+                },
                 before: old_route.map(|route| with_device(route, device_before)),
                 after: new_route.map(|route| with_device(route, device_after)),
             },
@@ -164,7 +175,7 @@ pub(super) fn owner_deltas(pairing: &NodePairing<'_>, slots: &[RouteSlot]) -> Ve
         }
         let mut add = |member, before, after| {
             let cause = moved_cause(slot.owners(pairing));
-            let item = ObjectChange::Route { before, after };
+            let item = ObjectChange::Route { before, after, own: PerNodeAddress::default() };
             deltas.push(Delta { item, except: Vec::new(), only: Some(member), cause });
         };
         if let Some(member) = old.filter(stays) {
@@ -331,7 +342,23 @@ fn replacement_cause(
         });
     }
     keys.extend(mtu_keys(pairing, owner, members));
+    keys.extend(source_key(pairing, members, after.family()).filter(|key| !keys.contains(key)));
     Cause::Changed(keys)
+}
+
+/// Returns the key that changed the preferred source of the routes of `members`.
+fn source_key(pairing: &NodePairing<'_>, members: &[Member], family: Family) -> Option<ConfigKey> {
+    let source = |side: Option<(&Cluster, &Node)>| {
+        side.and_then(|(cluster, node)| desired::route_sources(cluster, node).get(family).copied())
+    };
+    let first = *members.first()?;
+    if source(pairing.before(first)) == source(pairing.after(first)) {
+        return None;
+    }
+    match pairing.old.map(|old| old.routes.source) == Some(pairing.new.routes.source) {
+        true => node_key(members, "address"),
+        false => Some(global(&["routes", "source"])),
+    }
 }
 
 /// Returns the keys that changed the MTU of the routes of `members` to the pods of `owner`.
